@@ -1,0 +1,48 @@
+"""Files to examples to token stores to packed batches."""
+
+from __future__ import annotations
+
+from .batch import PackedBatch, pack
+from .demo_world import WorldConfig, WorldFiles, make_world
+from .example import Example, Examples
+from .readers import guess_format, read_examples, read_text, reader_options
+from .readers_conll import read_conll
+from .readers_table import read_jsonl, read_tsv
+from .sampling import rng_for
+from .seeding import derive_seed
+from .sources import Corpus, ItemView, MlmBatches, Part, TaskBatches, inference_batches
+from .store import TokenStore, file_hash, store_key
+from .tokenizer import EncodedText, EncodedWords, Tokenizer
+from .wordpiece import train_wordpiece
+
+__all__ = [
+    "Corpus",
+    "EncodedText",
+    "EncodedWords",
+    "Example",
+    "Examples",
+    "ItemView",
+    "MlmBatches",
+    "PackedBatch",
+    "Part",
+    "TaskBatches",
+    "TokenStore",
+    "Tokenizer",
+    "WorldConfig",
+    "WorldFiles",
+    "derive_seed",
+    "file_hash",
+    "guess_format",
+    "inference_batches",
+    "make_world",
+    "pack",
+    "read_conll",
+    "read_examples",
+    "read_jsonl",
+    "read_text",
+    "read_tsv",
+    "reader_options",
+    "rng_for",
+    "store_key",
+    "train_wordpiece",
+]

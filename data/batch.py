@@ -1,0 +1,119 @@
+"""Packed batches: the only shape in which text reaches the encoder."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+import torch
+from torch import Tensor
+
+IGNORE = -100
+
+
+@dataclass(frozen=True, slots=True)
+class PackedBatch:
+    """`S` sequences laid end to end, `T` tokens in all, and the `K` rows that the head reads.
+
+    Attributes:
+        token_ids: int64 [T].
+        positions: int64 [T], position of each token in its own sequence.
+        segments: int64 [T], 0, or 1 for the second text of a pair.
+        cu_seqlens: int32 [S + 1], where each sequence starts; the last entry is T.
+        max_seqlen: length of the longest sequence, known on the host.
+        item_index: int64 [K], rows of the packed axis that the head reads.
+        labels: int64 [K], -100 where there is no target, or None.
+        soft_targets: float32 [K, C] teacher probabilities, or None.
+        weights: float32 [K], or None for all ones.
+        example_ids: int64 [S], the caller's number of each sequence.
+        item_example: int64 [K], index into the S sequences of each item.
+        num_targets: number of items that count in the loss, known on the host.
+    """
+
+    token_ids: Tensor
+    positions: Tensor
+    segments: Tensor
+    cu_seqlens: Tensor
+    max_seqlen: int
+    item_index: Tensor
+    labels: Tensor | None = None
+    soft_targets: Tensor | None = None
+    weights: Tensor | None = None
+    example_ids: Tensor = field(default_factory=lambda: torch.zeros(0, dtype=torch.int64))
+    item_example: Tensor = field(default_factory=lambda: torch.zeros(0, dtype=torch.int64))
+    num_targets: int = 0
+
+    @property
+    def num_tokens(self) -> int:
+        return int(self.token_ids.shape[0])
+
+    def to(self, device: torch.device | str) -> PackedBatch:
+        """The same batch on `device`; itself where it already is there."""
+        if self.token_ids.device == torch.device(device):
+            return self
+        moved = {
+            name: value.to(device, non_blocking=True)
+            for name in self.__dataclass_fields__
+            if isinstance(value := getattr(self, name), Tensor)
+        }
+        return replace(self, **moved)
+
+
+def pack(
+    sequences: Sequence[Sequence[int] | np.ndarray],
+    segments: Sequence[Sequence[int] | np.ndarray] | None = None,
+    *,
+    items: Sequence[Sequence[int] | np.ndarray] | None = None,
+    labels: Sequence[Sequence[int] | np.ndarray] | None = None,
+    soft_targets: Sequence[np.ndarray] | None = None,
+    weights: Sequence[Sequence[float] | np.ndarray] | None = None,
+    example_ids: Sequence[int] | np.ndarray | None = None,
+) -> PackedBatch:
+    """Lays sequences of token ids end to end, in the given order.
+
+    Args:
+        sequences: token ids of each sequence, special tokens included; none may be empty.
+        segments: segment id of each token; zeros when omitted.
+        items: for each sequence the positions that the head reads; position 0 ([CLS]) when omitted.
+        labels: for each sequence one label per item, -100 to ignore.
+        soft_targets: for each sequence a float array [items, C] of teacher probabilities.
+        weights: for each sequence one weight per item.
+        example_ids: the caller's number of each sequence; 0..S-1 when omitted.
+
+    Raises:
+        ValueError: there is no sequence, or one is empty.
+    """
+    lengths = np.array([len(s) for s in sequences], dtype=np.int64)
+    if not len(lengths) or lengths.min() == 0:
+        raise ValueError("pack needs at least one sequence, and none may be empty")
+    starts = np.concatenate([[0], np.cumsum(lengths)])
+    positions = np.arange(starts[-1]) - np.repeat(starts[:-1], lengths)
+    if items is None:
+        counts = np.ones(len(lengths), dtype=np.int64)
+        item_index = starts[:-1]
+    else:
+        counts = np.array([len(i) for i in items], dtype=np.int64)
+        item_index = _join(items, np.int64) + np.repeat(starts[:-1], counts)
+    label_array = None if labels is None else _join(labels, np.int64)
+    num_targets = len(item_index) if label_array is None else int((label_array != IGNORE).sum())
+    return PackedBatch(
+        token_ids=torch.from_numpy(_join(sequences, np.int64)),
+        positions=torch.from_numpy(positions),
+        segments=torch.from_numpy(np.zeros_like(positions) if segments is None else _join(segments, np.int64)),
+        cu_seqlens=torch.from_numpy(starts.astype(np.int32)),
+        max_seqlen=int(lengths.max()),
+        item_index=torch.from_numpy(item_index),
+        labels=None if label_array is None else torch.from_numpy(label_array),
+        soft_targets=None if soft_targets is None else torch.from_numpy(_join(soft_targets, np.float32)),
+        weights=None if weights is None else torch.from_numpy(_join(weights, np.float32)),
+        example_ids=torch.from_numpy(
+            np.arange(len(lengths)) if example_ids is None else np.asarray(example_ids, dtype=np.int64)
+        ),
+        item_example=torch.from_numpy(np.repeat(np.arange(len(lengths)), counts)),
+        num_targets=num_targets,
+    )
+
+
+def _join(parts: Sequence[Sequence[int] | Sequence[float] | np.ndarray], dtype: type) -> np.ndarray:
+    return np.concatenate([np.asarray(part, dtype=dtype) for part in parts])

@@ -1,0 +1,119 @@
+"""Files to numbered lines, and the options that all readers share."""
+
+from __future__ import annotations
+
+import gzip
+import io
+import lzma
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import IO, Any
+
+from .. import ConfigError, DataError
+from .example import Example, Examples
+from .problems import Problems
+
+_OPENERS: dict[str, Callable[..., Any]] = {".xz": lzma.open, ".gz": gzip.open}
+_BOM = "\ufeff"
+
+
+def plain_suffix(path: str | Path) -> str:
+    """The suffix in lower case, without a compression suffix: `.txt` for `de.txt.xz`."""
+    name = Path(path)
+    return (Path(name.stem) if name.suffix.lower() in _OPENERS else name).suffix.lower()
+
+
+def file_stem(path: str | Path) -> str:
+    """The file name without its suffixes: `de` for `de.txt.xz`."""
+    name = Path(path)
+    return Path(name.stem).stem if name.suffix.lower() in _OPENERS else name.stem
+
+
+def read_lines(path: str | Path, encoding: str, problems: Problems) -> Iterator[tuple[int, str]]:
+    """Number, from 1, and text of each line; a line ends at `\\n` or `\\r\\n` and nowhere else.
+
+    A byte order mark is dropped; `.xz` and `.gz` files are unpacked. Lines that do not decode are noted in `problems`
+    and left out.
+
+    Raises:
+        ConfigError: unknown encoding.
+        DataError: the file is missing, unreadable, or its compression is damaged.
+    """
+    try:
+        ascii_breaks = "a\n".encode(encoding) == b"a\n"
+    except LookupError as error:
+        raise ConfigError(f"{path}: unknown encoding {encoding!r}; use for example utf-8 or latin-1") from error
+    try:
+        with _OPENERS.get(Path(path).suffix.lower(), open)(path, "rb") as file:
+            if ascii_breaks:
+                yield from _decode(str(path), file, encoding, problems)
+            else:
+                yield from _decode(str(path), _recode(str(path), file, encoding), "utf-8", problems)
+    except FileNotFoundError as error:
+        raise DataError(f"{path}: no such file; check the path") from error
+    except (lzma.LZMAError, gzip.BadGzipFile, EOFError) as error:
+        raise DataError(f"{path}: damaged compressed file: {error}; copy it again") from error
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read: {error.strerror}; check the file and its permissions") from error
+
+
+_ADVICE = "convert the file to UTF-8 or give its encoding"
+
+
+def _recode(path: str, file: IO[bytes], encoding: str) -> IO[bytes]:
+    """A file in UTF-8, for encodings whose line break is not the byte of ASCII (UTF-16): text is cut, not bytes."""
+    try:
+        return io.BytesIO(file.read().decode(encoding).encode("utf-8"))
+    except UnicodeDecodeError as error:
+        raise DataError(f"{path}: byte {error.start + 1} of the file is not {encoding}; {_ADVICE}") from error
+
+
+def _decode(path: str, file: IO[bytes], encoding: str, problems: Problems) -> Iterator[tuple[int, str]]:
+    for number, raw in enumerate(file, 1):
+        try:
+            text = raw.decode(encoding)
+        except UnicodeDecodeError as error:
+            place = f"{path}:{number}:{error.start + 1}"
+            problems.add(place, f"byte 0x{raw[error.start]:02x} is not {encoding}", _ADVICE)
+            continue
+        if number == 1:
+            text = text.removeprefix(_BOM)
+        if "\0" in text:
+            problems.add(f"{path}:{number}:{text.index(chr(0)) + 1}", "NUL character, perhaps UTF-16", _ADVICE)
+            continue
+        yield number, text.removesuffix("\n").removesuffix("\r")
+
+
+def finish(
+    path: str | Path,
+    examples: list[Example],
+    counts: Counter[str],
+    problems: Problems,
+) -> Examples:
+    """The reader's result, after raising what went wrong and refusing an empty one."""
+    problems.raise_if_any()
+    if not examples:
+        reasons = ", ".join(f"{count} {name}" for name, count in sorted(counts.items()) if count)
+        raise DataError(
+            f"{path}: no examples{f' (skipped: {reasons})' if reasons else ''}; check the file and its filters"
+        )
+    return Examples(examples, counts)
+
+
+def check_label(place: str, label: str, labels: Sequence[str] | None, problems: Problems) -> None:
+    """Note a label that is not in the given list."""
+    if labels is not None and label not in labels:
+        known = ", ".join(labels)
+        problems.add(place, f"unknown label {label!r}", f"the labels are {known}; correct the file or the list")
+
+
+def map_label(place: str, label: str, label_map: Mapping[str, str | None] | None, problems: Problems) -> str | None:
+    """The mapped label; None where the map drops the row."""
+    if label_map is None:
+        return label
+    if label not in label_map:
+        known = ", ".join(label_map)
+        problems.add(place, f"label {label!r} is not in label_map", f"it maps {known}; add this label, None drops it")
+        return label
+    return label_map[label]

@@ -1,0 +1,283 @@
+"""Batch sources: from a step number to the batches of that step, with no state in between."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+from .batch import IGNORE, PackedBatch, pack
+from .masking import mask_tokens
+from .sampling import epoch_batches, num_batches, resample, rng_for
+from .store import TokenStore
+
+INFERENCE_TOKENS = 4096
+
+
+class Corpus:
+    """Several token stores of one language behind one index; `subset` picks examples of the concatenation."""
+
+    def __init__(self, stores: Sequence[TokenStore], subset: np.ndarray | None = None) -> None:
+        self._stores = list(stores)
+        self._starts = np.concatenate([[0], np.cumsum([len(s) for s in stores])])
+        self._subset = np.arange(self._starts[-1]) if subset is None else subset
+        self.lengths = np.concatenate([s.lengths for s in stores])[self._subset] if stores else np.zeros(0, np.int64)
+
+    def __len__(self) -> int:
+        return len(self._subset)
+
+    def _find(self, index: int) -> tuple[TokenStore, int]:
+        where = int(self._subset[index])
+        which = int(np.searchsorted(self._starts, where, side="right")) - 1
+        return self._stores[which], where - int(self._starts[which])
+
+    def ids(self, index: int) -> np.ndarray:
+        store, i = self._find(index)
+        return store.ids(i)
+
+    def segments(self, index: int) -> np.ndarray | None:
+        store, i = self._find(index)
+        return store.segments(i)
+
+
+class _Draws:
+    """Which examples of which corpus make up the batch of a step; keeps the current epoch's order at hand."""
+
+    def __init__(
+        self,
+        lengths: Sequence[np.ndarray],
+        *,
+        batch_size: int,
+        epochs: float,
+        seed: int,
+        balance: str,
+        temperature: float = 1.0,
+    ) -> None:
+        self._lengths, self._batch_size, self._seed = list(lengths), batch_size, seed
+        self._balance, self._temperature = balance, temperature
+        self.per_epoch = [len(part) for part in self._sample(0)]
+        self._batches_per_epoch = num_batches(sum(self.per_epoch), batch_size)
+        self.total = max(1, round(self._batches_per_epoch * epochs))
+        self._epoch = -1
+        self._pool = np.zeros((0, 2), dtype=np.int64)
+        self._batches: list[np.ndarray] = []
+
+    def _sample(self, epoch: int) -> list[np.ndarray]:
+        sizes = [len(part) for part in self._lengths]
+        return resample(sizes, mode=self._balance, temperature=self._temperature, seed=self._seed, epoch=epoch)
+
+    def members(self, step: int) -> np.ndarray:
+        """int64 [n, 2]: corpus and example of each sequence of the batch."""
+        if not 0 <= step < self.total:
+            raise IndexError(step)
+        epoch, index = divmod(step, self._batches_per_epoch)
+        if epoch != self._epoch:
+            drawn = self._sample(epoch)
+            self._pool = np.concatenate([np.stack([np.full(len(d), c), d], axis=1) for c, d in enumerate(drawn)])
+            lengths = np.concatenate([part[d] for part, d in zip(self._lengths, drawn, strict=True)])
+            self._batches = epoch_batches(lengths, self._batch_size, seed=self._seed, epoch=epoch)
+            self._epoch = epoch
+        return self._pool[self._batches[index]]
+
+
+class MlmBatches:
+    """Masked-language-model batches over the corpora of several languages, balanced by resampling.
+
+    Args:
+        corpora: one per language.
+        special: bool [vocab_size], tokens that are never masked and never drawn.
+        balance, temperature: see `sampling.resample`.
+        micro_batch: sequences in one forward pass; 0 for the whole batch. Masks do not depend on it.
+    """
+
+    def __init__(
+        self,
+        corpora: Sequence[Corpus],
+        *,
+        special: np.ndarray,
+        mask_id: int,
+        batch_size: int,
+        epochs: float,
+        seed: int,
+        rate: float = 0.15,
+        balance: str = "up",
+        temperature: float = 1.0,
+        micro_batch: int = 0,
+    ) -> None:
+        self._corpora, self._special, self._mask_id = list(corpora), special, mask_id
+        self._seed, self._rate, self._micro_batch = seed, rate, micro_batch or batch_size
+        self._draws = _Draws(
+            [c.lengths for c in corpora],
+            batch_size=batch_size,
+            epochs=epochs,
+            seed=seed,
+            balance=balance,
+            temperature=temperature,
+        )
+        self.examples_per_epoch = self._draws.per_epoch
+
+    def __len__(self) -> int:
+        return self._draws.total
+
+    def __getitem__(self, step: int) -> list[PackedBatch]:
+        members = self._draws.members(step)
+        ids = [self._corpora[c].ids(i) for c, i in members]
+        segments = [self._corpora[c].segments(i) for c, i in members]
+        ends = np.cumsum([len(i) for i in ids])
+        rng = rng_for(self._seed, "mask", step)
+        corrupted, targets = mask_tokens(
+            np.concatenate(ids),
+            self._special,
+            rng,
+            mask_id=self._mask_id,
+            vocab_size=len(self._special),
+            rate=self._rate,
+        )
+        inputs, labels = np.split(corrupted, ends[:-1]), np.split(targets, ends[:-1])
+        items = [np.flatnonzero(t != IGNORE) for t in labels]
+        return [
+            pack(
+                inputs[a : a + self._micro_batch],
+                _segments(segments[a : a + self._micro_batch], inputs[a : a + self._micro_batch]),
+                items=items[a : a + self._micro_batch],
+                labels=[t[i] for t, i in zip(labels, items, strict=True)][a : a + self._micro_batch],
+                example_ids=members[a : a + self._micro_batch, 1],
+            )
+            for a in range(0, len(members), self._micro_batch)
+        ]
+
+
+def _segments(segments: Sequence[np.ndarray | None], ids: Sequence[np.ndarray]) -> list[np.ndarray] | None:
+    """Segment ids for `pack`, which takes None where no sequence has a second text."""
+    if all(s is None for s in segments):
+        return None
+    return [np.zeros(len(i), dtype=np.int64) if s is None else s for s, i in zip(segments, ids, strict=True)]
+
+
+@dataclass(frozen=True)
+class ItemView:
+    """The items of a store's examples: its own (words or [CLS]), or every token that is not special.
+
+    Attributes:
+        offsets: int64 [n + 1], where each example's items start on the flat item axis.
+    """
+
+    store: TokenStore
+    mode: Literal["first", "all"] = "first"
+
+    @property
+    def offsets(self) -> np.ndarray:
+        if self.mode == "first":
+            return np.asarray(self.store.item_offsets, dtype=np.int64)
+        return np.concatenate([[0], np.cumsum(self.store.lengths - 2)])
+
+    def positions(self, example: int) -> np.ndarray:
+        if self.mode == "first":
+            return self.store.items(example)[0]
+        return np.arange(1, self.store.lengths[example] - 1)
+
+
+@dataclass(frozen=True)
+class Part:
+    """Examples of one store with their targets on the flat item axis.
+
+    Attributes:
+        view: which items.
+        examples: int [n], the examples that take part.
+        labels: int [items of the store], -100 to ignore.
+        soft_targets: float32 [items of the store, C].
+        weights: float32 [items of the store].
+    """
+
+    view: ItemView
+    examples: np.ndarray
+    labels: np.ndarray | None = None
+    soft_targets: np.ndarray | None = None
+    weights: np.ndarray | None = None
+
+
+class TaskBatches:
+    """Batches for the task losses over one or several parts.
+
+    Args:
+        parts: what to train on; with several, each epoch mixes them.
+        balance: "none" takes every example once an epoch, "up" repeats the smaller parts to the size of the largest.
+    """
+
+    def __init__(
+        self,
+        parts: Sequence[Part],
+        *,
+        batch_size: int,
+        epochs: float,
+        seed: int,
+        balance: str = "none",
+        micro_batch: int = 0,
+    ) -> None:
+        self._parts = [p for p in parts if len(p.examples)]
+        self._offsets = [p.view.offsets for p in self._parts]
+        self._micro_batch = micro_batch or batch_size
+        self._draws = _Draws(
+            [p.view.store.lengths[p.examples] for p in self._parts],
+            batch_size=batch_size,
+            epochs=epochs,
+            seed=seed,
+            balance=balance,
+        )
+
+    def __len__(self) -> int:
+        return self._draws.total
+
+    def __getitem__(self, step: int) -> list[PackedBatch]:
+        drawn = self._draws.members(step)
+        members = np.stack([drawn[:, 0], [self._parts[c].examples[i] for c, i in drawn]], axis=1)
+        return [self._pack(members[a : a + self._micro_batch]) for a in range(0, len(members), self._micro_batch)]
+
+    def _pack(self, members: np.ndarray) -> PackedBatch:
+        parts = [self._parts[c] for c, _ in members]
+        spans = [slice(self._offsets[c][i], self._offsets[c][i + 1]) for c, i in members]
+
+        def column(name: str) -> list[np.ndarray] | None:
+            if getattr(parts[0], name) is None:
+                return None
+            return [getattr(part, name)[span] for part, span in zip(parts, spans, strict=True)]
+
+        ids = [part.view.store.ids(i) for part, (_, i) in zip(parts, members, strict=True)]
+        return pack(
+            ids,
+            _segments([part.view.store.segments(i) for part, (_, i) in zip(parts, members, strict=True)], ids),
+            items=[part.view.positions(i) for part, (_, i) in zip(parts, members, strict=True)],
+            labels=column("labels"),
+            soft_targets=column("soft_targets"),
+            weights=column("weights"),
+            example_ids=members[:, 1],
+        )
+
+
+def inference_batches(
+    view: ItemView, examples: np.ndarray | None = None, *, token_budget: int = INFERENCE_TOKENS
+) -> Iterator[tuple[PackedBatch, np.ndarray]]:
+    """Batches of about `token_budget` tokens, sorted by length, with the flat item numbers of their rows.
+
+    Yields:
+        A batch, and int64 [K]: where the result of each of its items belongs on the flat item axis of the store.
+    """
+    chosen = np.arange(len(view.store)) if examples is None else np.asarray(examples)
+    lengths = view.store.lengths[chosen]
+    order = chosen[np.argsort(lengths, kind="stable")]
+    offsets = view.offsets
+    ends = np.cumsum(view.store.lengths[order])
+    group = (ends - 1) // token_budget
+    for members in np.split(order, np.flatnonzero(np.diff(group)) + 1):
+        if not len(members):
+            continue
+        ids = [view.store.ids(i) for i in members]
+        batch = pack(
+            ids,
+            _segments([view.store.segments(i) for i in members], ids),
+            items=[view.positions(i) for i in members],
+            example_ids=members,
+        )
+        yield batch, np.concatenate([np.arange(offsets[i], offsets[i + 1]) for i in members])

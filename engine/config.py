@@ -1,0 +1,300 @@
+"""What a run is: frozen dataclasses, one per table of a recipe.
+
+Numbers in the defaults are those of arXiv 2310.04726 section 4.2 where it gives any; the comments of the
+recipes `cls-paper` and `conll-paper` name the rest.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+
+def _option(default: Any, help: str, **limits: Any) -> Any:
+    return field(default=default, metadata={"help": help, **limits})
+
+
+def _required(help: str, **limits: Any) -> Any:
+    return field(metadata={"help": help, **limits})
+
+
+Format = Literal["auto", "conll", "tsv", "csv", "jsonl", "text"]
+STEP_NAMES = ("soft", "hard")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReaderConfig:
+    """How files are read; `auto` goes by the file's ending."""
+
+    format: Format = _option("auto", "format of labelled files")
+    unlabelled_format: Format = _option("auto", "format of unlabelled files; labels found there are dropped")
+    encoding: str = _option("utf-8", "character encoding of all files")
+    token_column: int = _option(0, "CoNLL: column of the token")
+    label_column: int = _option(-1, "CoNLL: column of the tag")
+    scheme: Literal["auto", "iob1", "bio"] = _option("auto", "CoNLL: tag scheme of the files")
+    repair: bool = _option(False, "tags: read an I- that nothing opened as B-, as conlleval does")
+    words: str = _option("words", "JSONL: field of the words")
+    tags: str = _option("tags", "JSONL: field of the tags")
+    text: str = _option("text", "table or JSONL: field of the text")
+    pair: str = _option("", "table or JSONL: field of the second text")
+    label: str = _option("label", "table or JSONL: field of the label")
+    split: Literal["punctuation", "whitespace"] = _option(
+        "punctuation", "NER: how a line of unlabelled plain text becomes words; whitespace if it is tokenised already"
+    )
+    label_map: dict[str, str] = field(
+        default_factory=dict, metadata={"help": "label in the file -> label of the task; an empty string drops the row"}
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class SourceConfig:
+    """The language that has labels."""
+
+    language: str = _option("en", "language code, for tables")
+    train: Path | None = _option(None, "labelled training file")
+    dev: Path | None = _option(None, 'labelled file for `selftrain.alpha.data = "dev"`')
+    test: Path | None = _option(None, "labelled file to score on")
+    unlabelled: tuple[Path, ...] = _option((), "more task text for BTF")
+    general: tuple[Path, ...] = _option((), "general text, for pre-training")
+    control: tuple[Path, ...] = _option((), "general text for the control arm; `general` when absent")
+
+
+@dataclass(frozen=True, kw_only=True)
+class TargetConfig:
+    """A language without labels. Its test file is used for scoring only."""
+
+    language: str = _required("language code")
+    unlabelled: tuple[Path, ...] = _option((), "task text")
+    test: Path | None = _option(None, "labelled file to score on; never trained on")
+    general: tuple[Path, ...] = _option((), "general text, for pre-training")
+    control: tuple[Path, ...] = _option((), "general text for the control arm; `general` when absent")
+
+
+@dataclass(frozen=True, kw_only=True)
+class NewEncoderConfig:
+    """An encoder made from scratch: vocabulary and weights. For the demo and for laboratories."""
+
+    vocab_size: int = _option(3000, "WordPiece vocabulary asked for", min=16)
+    hidden_size: int = _option(96, "", min=8)
+    num_layers: int = _option(2, "", min=1)
+    num_heads: int = _option(4, "", min=1)
+    intermediate_size: int = _option(384, "", min=8)
+    max_positions: int = _option(128, "", min=8)
+    dropout: float = _option(0.1, "", min=0, max=1)
+    initializer_range: float = _option(0.04, "", min=0)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelConfig:
+    """The encoder that everything starts from: a Hugging Face folder, or a new one."""
+
+    path: Path | None = _option(None, "folder with config.json, model.safetensors and tokenizer.json or vocab.txt")
+    new: NewEncoderConfig | None = _option(None, "make an encoder instead of loading one")
+
+    def problems(self) -> list[tuple[str, str]]:
+        if (self.path is None) == (self.new is None):
+            return [("path", "give either path (a model folder) or a [model.new] table")]
+        return []
+
+
+@dataclass(frozen=True, kw_only=True)
+class OptimiserConfig:
+    """AdamW with linear warm-up and linear decay."""
+
+    lr: float = _option(2e-5, "peak learning rate", above=0)
+    head_lr: float | None = _option(None, "peak learning rate of the head; `lr` when absent", above=0)
+    epochs: float = _option(3, "passes over the data", above=0)
+    batch_size: int = _option(32, "sequences in one optimiser step", min=1)
+    micro_batch: int = _option(0, "sequences in one forward pass; 0 means the whole batch", min=0)
+    warmup: float = _option(0.1, "share of the steps", min=0, max=1)
+    weight_decay: float = _option(0.01, "on matrices only", min=0)
+    clip: float = _option(1.0, "largest global gradient norm; 0 switches clipping off", min=0)
+    beta1: float = _option(0.9, "", min=0, max=1)
+    beta2: float = _option(0.999, "", min=0, max=1)
+    eps: float = _option(1e-8, "", above=0)
+    freeze_embeddings: bool = _option(True, "keep the embeddings as they are (arXiv 2310.04726 section 4.2)")
+    freeze_layers: int = _option(3, "keep the lowest layers as they are", min=0)
+
+
+@dataclass(frozen=True, kw_only=True)
+class PretrainConfig(OptimiserConfig):
+    """Masked language modelling on general text of all languages; only for an encoder made from scratch."""
+
+    lr: float = _option(2e-3, "peak learning rate", above=0)
+    epochs: float = _option(7, "passes over the data", above=0)
+    batch_size: int = _option(64, "sequences in one optimiser step", min=1)
+    freeze_embeddings: bool = _option(False, "")
+    freeze_layers: int = _option(0, "", min=0)
+    mask_rate: float = _option(0.15, "share of tokens to predict", above=0, max=1)
+    max_length: int = _option(0, "tokens; 0 means the task's", min=0)
+    balance: Literal["up", "down", "temperature", "none"] = _option("up", "how languages are resampled")
+    temperature: float = _option(1.0, "exponent for balance = temperature", min=0, max=1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class BtfConfig(PretrainConfig):
+    """Bilingual task fitting: masked language modelling on task text of source and target (section 3.1)."""
+
+    on: bool = _option(True, "off is the -BTF ablation")
+    lr: float = _option(2e-5, "peak learning rate", above=0)
+    epochs: float = _option(3, "passes over the data", above=0)
+    batch_size: int = _option(32, "sequences in one optimiser step", min=1)
+    freeze_embeddings: bool = _option(True, "keep the embeddings as they are")
+    freeze_layers: int = _option(3, "keep the lowest layers as they are", min=0)
+    cap: int = _option(0, "largest number of unlabelled target sentences; 0 means all", min=0)
+
+
+@dataclass(frozen=True, kw_only=True)
+class FinetuneConfig(OptimiserConfig):
+    """Training on the labelled source; its result is the first teacher."""
+
+    head: Literal["linear", "mlp", "voters"] = _option("linear", "head of the first teacher")
+
+
+@dataclass(frozen=True, kw_only=True)
+class SoftConfig(OptimiserConfig):
+    """The soft stage: the student learns the teacher's probabilities (Eq. 1)."""
+
+    lr: float = _option(3e-5, "peak learning rate", above=0)
+    epochs: float = _option(10, "passes over the data", above=0)
+    loss: Literal["mse", "logits", "kl", "ce"] = _option("mse", "mse compares probabilities")
+    temperature: float = _option(1.0, "for kl and ce", above=0)
+    combine: Literal["per-voter", "mean"] = _option("per-voter", "a loss per voter, or one on their mean probability")
+    target: Literal["mean", "vote-share"] = _option("mean", "what a teacher with voters hands on")
+    positions: Literal["first", "all"] = _option("first", "tagging: first sub-token of each word, or all sub-tokens")
+
+
+@dataclass(frozen=True, kw_only=True)
+class HardConfig(OptimiserConfig):
+    """The hard stage: cross entropy on kept source and accepted target items (Eq. 2)."""
+
+    lr: float = _option(1e-6, "peak learning rate", above=0)
+    epochs: float = _option(10, "passes over the data", above=0)
+    start: Literal["student", "base"] = _option("student", "weights it starts from")
+    mix: Literal["natural", "balanced"] = _option(
+        "natural", "source and target together as they are, or in equal parts"
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class AlphaConfig:
+    """The confidence threshold (Eq. 3)."""
+
+    rule: str = _option(
+        "second-difference", "second-difference, slope, abs2, kappa, kneedle, precision:<p> or fixed:<t>"
+    )
+    data: Literal["train", "dev"] = _option("train", "labelled source file that gives the curve")
+    step: float = _option(0.01, "distance of the thresholds", above=0, max=0.5)
+    upper: float = _option(0.99, "highest threshold", above=0, max=1)
+    min_kept: int = _option(20, "thresholds that keep fewer items are not considered", min=1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class SelfTrainConfig:
+    """Rounds of soft and hard stages (section 3.2)."""
+
+    on: bool = _option(True, "off is the -ST ablation")
+    rounds: float = _option(2, "half rounds are legal: 1.5 is soft, hard, soft", min=0)
+    stages: tuple[str, ...] = _option((), "explicit list of soft and hard, instead of rounds")
+    voters: int = _option(3, "voters of a student; 1 is the -VM ablation", min=1)
+    widths: tuple[int, ...] = _option(
+        (), "inner width of each voter; about 3/4 to 11/12 of the hidden size when absent"
+    )
+    restore: Literal["base", "finetuned"] = _option("base", "encoder that each round's student starts from")
+    target_filter: Literal["token", "entity", "sentence", "none"] = _option("token", "unit of acceptance")
+    source_filter: Literal["correct", "correct+alpha", "none"] = _option("correct", "which source samples stay")
+    abandoned: Literal["round", "drop"] = _option("round", "rejected target items sit out a round, or leave for good")
+    cap: int = _option(0, "largest number of unlabelled target examples; 0 means all", min=0)
+    soft: SoftConfig = field(default_factory=SoftConfig)
+    hard: HardConfig = field(default_factory=HardConfig)
+    alpha: AlphaConfig = field(default_factory=AlphaConfig)
+
+    @property
+    def sequence(self) -> tuple[str, ...]:
+        """The stages in order, "soft" or "hard"."""
+        if self.stages:
+            return self.stages
+        return tuple(STEP_NAMES[i % 2] for i in range(round(self.rounds * 2)))
+
+    def problems(self) -> list[tuple[str, str]]:
+        found = [
+            (f"stages.{i}", f"{s!r} is not a stage; use soft or hard")
+            for i, s in enumerate(self.stages)
+            if s not in STEP_NAMES
+        ]
+        if self.rounds * 2 != round(self.rounds * 2):
+            found.append(("rounds", f"{self.rounds} is not a whole number of half rounds"))
+        if self.widths and len(self.widths) != self.voters:
+            found.append(("widths", f"{len(self.widths)} widths for {self.voters} voters"))
+        return found
+
+
+@dataclass(frozen=True, kw_only=True)
+class ArmsConfig:
+    """What else to run beside the method, for comparison."""
+
+    baseline: bool = _option(True, "fine-tuning without BTF (the paper's MBERT row)")
+    control: bool = _option(False, "BTF on as much general text (the paper's MBERT-wiki row); needs general text")
+
+
+@dataclass(frozen=True, kw_only=True)
+class CheckpointConfig:
+    """How often a running stage is saved; has no influence on the result."""
+
+    seconds: float = _option(60.0, "between checkpoints; 0 means after every step", min=0)
+    keep: int = _option(2, "checkpoints of a running stage", min=1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class WorldTable:
+    """Build the demo's made world instead of reading files."""
+
+    seed: int = _option(1, "")
+    label_noise: float = _option(0.0, "share of source training sentences with a wrong label", min=0, max=1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunConfig:
+    """Everything that decides a run."""
+
+    name: str = _option("run", "name of the run, and of its folder below runs/")
+    task: Literal["ner", "classification"] = _required("ner (BIO tags) or classification")
+    labels: tuple[str, ...] = _option((), "label set in order; found in the source training file when absent")
+    seeds: tuple[int, ...] = _option((0,), "one complete run per seed")
+    max_length: int = _option(128, "tokens, special ones included", min=8)
+    pooling: Literal["cls", "pooler", "mean"] = _option("cls", "classification: what the head reads")
+    device: Literal["auto", "cpu", "cuda"] = _option("auto", "")
+    precision: Literal["fp32", "bf16"] = _option("fp32", "")
+    uses_parallel_data: bool = _option(False, "mark the results as made with translations")
+    model: ModelConfig = field(default_factory=ModelConfig)
+    source: SourceConfig = field(default_factory=SourceConfig)
+    targets: tuple[TargetConfig, ...] = _option((), "languages without labels")
+    reader: ReaderConfig = field(default_factory=ReaderConfig)
+    world: WorldTable | None = _option(None, "make the demo's world; the file keys are then filled in")
+    pretrain: PretrainConfig = field(default_factory=PretrainConfig)
+    btf: BtfConfig = field(default_factory=BtfConfig)
+    finetune: FinetuneConfig = field(default_factory=FinetuneConfig)
+    selftrain: SelfTrainConfig = field(default_factory=SelfTrainConfig)
+    arms: ArmsConfig = field(default_factory=ArmsConfig)
+    checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
+
+    def problems(self) -> list[tuple[str, str]]:
+        found: list[tuple[str, str]] = []
+        if not self.seeds:
+            found.append(("seeds", "is empty; give at least one seed"))
+        languages = [t.language for t in self.targets]
+        for i, language in enumerate(languages):
+            if language in languages[:i] or language == self.source.language:
+                found.append((f"targets.{i}.language", f"{language!r} is named twice"))
+        if self.world is None and self.source.train is None:
+            found.append(("source.train", "is missing: the labelled source training file"))
+        if self.world is None and not self.targets:
+            found.append(("targets", "is missing: add a [[targets]] table with language and unlabelled"))
+        if self.world is None and self.selftrain.on:
+            for i, target in enumerate(self.targets):
+                if not target.unlabelled:
+                    found.append((f"targets.{i}.unlabelled", "is missing: self-training needs unlabelled text"))
+        if self.selftrain.alpha.data == "dev" and self.source.dev is None:
+            found.append(("selftrain.alpha.data", "is dev, but source.dev is missing"))
+        return found

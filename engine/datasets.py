@@ -1,0 +1,212 @@
+"""A recipe's files as token stores, each built once and named by its content."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from .. import ConfigError, DataError
+from ..data import (
+    Corpus,
+    Example,
+    Tokenizer,
+    TokenStore,
+    guess_format,
+    read_examples,
+    reader_options,
+    rng_for,
+    store_key,
+)
+from .config import RunConfig, TargetConfig
+
+OUTSIDE = "O"
+
+
+class Datasets:
+    """Stores by role, built on first use below `root`.
+
+    Args:
+        config: the recipe; a made world has been written out before.
+        tokenizer: the encoder's.
+        root: folder for the stores.
+        note: told about each store that is built.
+    """
+
+    def __init__(
+        self, config: RunConfig, tokenizer: Tokenizer, root: Path, note: Callable[[str], None] | None = None
+    ) -> None:
+        self.config, self.tokenizer, self._root = config, tokenizer, root
+        self._note = note or (lambda text: None)
+        self._labels: tuple[str, ...] | None = config.labels or None
+        self._open: dict[str, TokenStore] = {}
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """The label set: the recipe's, else that of the source training file, `O` first for NER."""
+        if self._labels is None:
+            self._labels = label_set(self._read(_need(self.config.source.train, "source.train")), self.config.task)
+        return self._labels
+
+    def labelled(self, path: Path, language: str) -> TokenStore:
+        """The store of a labelled file; a label outside the label set is a DataError."""
+        return self._store([path], language, self.config.task, labelled=True)
+
+    def unlabelled(self, paths: Sequence[Path], language: str) -> TokenStore:
+        """The store of task text whose labels, if any, were dropped; its items are the task's."""
+        return self._store(list(paths), language, self.config.task)
+
+    def text(self, paths: Sequence[Path], language: str, max_length: int) -> TokenStore:
+        """The store of plain text for masked language modelling."""
+        return self._store(list(paths), language, "text", max_length=max_length)
+
+    @property
+    def source_train(self) -> TokenStore:
+        return self.labelled(_need(self.config.source.train, "source.train"), self.config.source.language)
+
+    def target_pool(self, target: TargetConfig) -> TokenStore:
+        """Unlabelled target examples for self-training."""
+        return self.unlabelled(target.unlabelled, target.language)
+
+    def task_text(self, target: TargetConfig) -> list[TokenStore]:
+        """What BTF reads: the source training text with its labels dropped, more source text, target text."""
+        source = [_need(self.config.source.train, "source.train"), *self.config.source.unlabelled]
+        length = self.config.btf.max_length or self.config.max_length
+        return [
+            self.text(source, self.config.source.language, length),
+            self.text(target.unlabelled, target.language, length),
+        ]
+
+    def general_text(self) -> list[TokenStore]:
+        """General text of all languages, for pre-training."""
+        tables = [self.config.source, *self.config.targets]
+        missing = [t.language for t in tables if not t.general]
+        if missing:
+            raise ConfigError(f"no general text for {', '.join(missing)}; give source.general and targets.N.general")
+        length = self.config.pretrain.max_length or self.config.max_length
+        return [self.text(t.general, t.language, length) for t in tables]
+
+    def control_text(self, target: TargetConfig) -> list[TokenStore]:
+        """General text of the source and of one target, for the control arm."""
+        tables = [self.config.source, target]
+        missing = [t.language for t in tables if not (t.control or t.general)]
+        if missing:
+            raise ConfigError(f"no general text for {', '.join(missing)}; give control or general, or set arms.control = false")
+        length = self.config.btf.max_length or self.config.max_length
+        return [self.text(t.control or t.general, t.language, length) for t in tables]
+
+    def _read(self, path: Path, *, unlabelled: bool = False, task: str | None = None) -> list[Example]:
+        return read_file(self.config, path, unlabelled=unlabelled, task=task)
+
+    def _store(
+        self,
+        paths: list[Path],
+        language: str,
+        task: str,
+        *,
+        labelled: bool = False,
+        max_length: int = 0,
+    ) -> TokenStore:
+        length = max_length or self.config.max_length
+        labels = () if task == "text" else self.labels
+        settings = {
+            "task": task,
+            "labels": list(labels),
+            "labelled": labelled,
+            "max_length": length,
+            "reader": str(self.config.reader),
+            "language": language,
+        }
+        key = store_key(paths, self.tokenizer, settings)
+        if key not in self._open:
+            folder = self._root / key
+            if (folder / "store.json").exists():
+                self._open[key] = TokenStore.open(folder)
+            else:
+                self._note(f"reading {', '.join(p.name for p in paths)}")
+                examples = [
+                    replace(e, language=language)
+                    for p in paths
+                    for e in self._read(p, unlabelled=not labelled, task=task)
+                ]
+                if task == "text":
+                    examples = without_repeats(examples)
+                self._open[key] = TokenStore.build(
+                    examples, self.tokenizer, folder=folder, task=task, labels=labels, max_length=length
+                )
+            if not len(self._open[key]):
+                raise DataError(f"{paths[0]}: has no examples")
+        return self._open[key]
+
+
+def read_file(config: RunConfig, path: Path, *, unlabelled: bool = False, task: str | None = None) -> list[Example]:
+    """The examples of a recipe's file, with the recipe's reader settings.
+
+    With `unlabelled`, labels are dropped; for NER plain text is split into words. With `task` "text" everything
+    becomes plain text.
+    """
+    reader = config.reader
+    task = task or config.task
+    chosen = reader.unlabelled_format if unlabelled else reader.format
+    kind = guess_format(path, task=config.task, encoding=reader.encoding) if chosen == "auto" else chosen
+    options: dict[str, Any] = {
+        name: getattr(reader, name)
+        for name in ("token_column", "label_column", "scheme", "repair", "words", "tags", "text", "label")
+    }
+    options |= {
+        "pair": reader.pair or None,
+        "label_map": {old: new or None for old, new in reader.label_map.items()} or None,
+        "require_labels": not unlabelled,
+        "split_words": config.task == "ner" and task == "ner" and reader.split == "punctuation",
+    }
+    taken = {name: options[name] for name in reader_options(kind) if name in options}
+    examples = read_examples(path, task=config.task, format=kind, encoding=reader.encoding, **taken)
+    return [_unlabelled(e, task) for e in examples] if unlabelled else list(examples)
+
+
+def _unlabelled(example: Example, task: str) -> Example:
+    words = example.words
+    if task == "ner" and words is None:
+        words = tuple(str(example.text).split())
+    return replace(example, labels=None, words=words, text=None if words is not None else example.text)
+
+
+def label_set(examples: Sequence[Example], task: str) -> tuple[str, ...]:
+    """All labels in a fixed order. For NER: `O`, then B- and I- of each type, whether or not both occur."""
+    if task == "classification":
+        return tuple(sorted({str(e.labels) for e in examples}))
+    types = sorted({tag[2:] for e in examples for tag in (e.labels or ()) if tag != OUTSIDE})
+    return (OUTSIDE, *(f"{prefix}-{name}" for name in types for prefix in "BI"))
+
+
+def without_repeats(examples: Sequence[Example]) -> list[Example]:
+    """The first of each set of examples with the same text: files of task text often hold the training text too."""
+    first: dict[tuple[str, str | None], Example] = {}
+    for example in examples:
+        text = example.text if example.words is None else " ".join(example.words)
+        first.setdefault((str(text), example.pair), example)
+    return list(first.values())
+
+
+def capped(count: int, cap: int, seed: int, language: str) -> np.ndarray:
+    """Seeded choice of `cap` examples out of `count`, in order; all where there are no more, or with cap 0.
+
+    The same seed and cap give the same choice in BTF and in self-training.
+    """
+    if cap == 0 or count <= cap:
+        return np.arange(count)
+    return np.sort(rng_for(seed, "cap", language).permutation(count)[:cap])
+
+
+def corpora(stores: Sequence[TokenStore]) -> list[Corpus]:
+    """One corpus per store."""
+    return [Corpus([store]) for store in stores]
+
+
+def _need(path: Path | None, key: str) -> Path:
+    if path is None:
+        raise ConfigError(f"{key} is missing in the recipe; give a labelled file")
+    return path

@@ -1,0 +1,189 @@
+"""The stage graph: what a recipe asks for, as a list in the order in which it can run."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from .. import ConfigError
+from .config import OptimiserConfig, RunConfig
+
+Kind = Literal["pretrain", "btf", "finetune", "soft", "hard"]
+NUMERICS = 1
+"""Raised whenever a change makes an equal recipe end in other weights, so that old results are not reused."""
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One node of the graph; its result is the model folder `<run>/<id>`.
+
+    Attributes:
+        id: path below the run folder, such as "seed-0/de/soft1".
+        name: short name within its arm, such as "soft1".
+        arm: "method", "baseline" or "control"; pre-training belongs to all and has "shared".
+        target: language whose text it may see; None where it serves all targets.
+        round: round of self-training, from 1; 0 elsewhere.
+        inputs: role ("base", "teacher", "student", "previous") -> stage id. A missing role "base" means the model
+            that the recipe names.
+        settings: everything in the recipe that the stage depends on, besides its inputs and its data.
+    """
+
+    id: str
+    kind: Kind
+    name: str
+    arm: str
+    seed: int
+    optimiser: OptimiserConfig
+    target: str | None = None
+    round: int = 0
+    inputs: dict[str, str] = field(default_factory=dict)
+    settings: dict[str, Any] = field(default_factory=dict)
+
+
+def make_plan(config: RunConfig, seeds: tuple[int, ...] | None = None) -> list[Stage]:
+    """All stages of a recipe; every stage comes after its inputs."""
+    stages: list[Stage] = []
+    for seed in config.seeds if seeds is None else seeds:
+        stages += _seed_plan(config, seed)
+    return stages
+
+
+def _seed_plan(config: RunConfig, seed: int) -> list[Stage]:
+    root = f"seed-{seed}"
+    common = _common(config)
+    stages: list[Stage] = []
+    start: dict[str, str] = {}
+    if config.model.new is not None:
+        settings = common | {"new": asdict(config.model.new), "pretrain": asdict(config.pretrain)}
+        stages.append(Stage(f"{root}/pretrain", "pretrain", "pretrain", "shared", seed, config.pretrain, settings=settings))
+        start = {"base": f"{root}/pretrain"}
+    finetune = common | {"finetune": asdict(config.finetune)}
+    if config.arms.baseline or not config.btf.on:
+        stages.append(
+            Stage(f"{root}/baseline", "finetune", "zero-shot", "baseline", seed, config.finetune, inputs=start, settings=finetune)
+        )
+    for target in config.targets:
+        stages += _target_plan(config, seed, target.language, start, common, finetune)
+    return stages
+
+
+def _target_plan(
+    config: RunConfig, seed: int, target: str, start: dict[str, str], common: dict[str, Any], finetune: dict[str, Any]
+) -> list[Stage]:
+    root = f"seed-{seed}/{target}"
+    stages: list[Stage] = []
+
+    def add(name: str, kind: Kind, label: str, arm: str, optimiser: OptimiserConfig, **rest: Any) -> str:
+        stages.append(Stage(f"{root}/{name}", kind, label, arm, seed, optimiser, target, **rest))
+        return stages[-1].id
+
+    btf = common | {"btf": asdict(config.btf)}
+    base = start
+    if config.btf.on:
+        base = {"base": add("btf", "btf", "btf", "method", config.btf, inputs=start, settings=btf | {"text": "task"})}
+        teacher = add("finetune", "finetune", "btf", "method", config.finetune, inputs=base, settings=finetune)
+    else:
+        teacher = f"seed-{seed}/baseline"
+    if config.selftrain.on:
+        stages += _rounds(config, seed, target, base, teacher, common)
+    if config.arms.control:
+        control = {
+            "base": add(
+                "control-btf", "btf", "control-btf", "control", config.btf, inputs=start, settings=btf | {"text": "general"}
+            )
+        }
+        add("control", "finetune", "control", "control", config.finetune, inputs=control, settings=finetune)
+    return stages
+
+
+def _rounds(
+    config: RunConfig, seed: int, target: str, base: dict[str, str], teacher: str, common: dict[str, Any]
+) -> list[Stage]:
+    """Soft and hard stages in turn. The teacher of a round is the last student of the round before."""
+    table = config.selftrain
+    shared = {k: v for k, v in asdict(table).items() if k not in ("rounds", "stages", "soft", "hard", "alpha", "on")}
+    stages: list[Stage] = []
+    number, student, previous = 0, "", ""
+    for kind in table.sequence:
+        if kind == "soft" or not student:
+            number += 1
+        stage_id = f"seed-{seed}/{target}/{kind}{number}"
+        inputs = dict(base) | {"teacher": teacher}
+        if table.restore == "finetuned":
+            inputs["start"] = stages[0].inputs["teacher"] if stages else teacher
+        if kind == "soft":
+            student = stage_id
+            settings = common | shared | {"soft": asdict(table.soft)}
+            optimiser: OptimiserConfig = table.soft
+        else:
+            if student:
+                inputs["student"] = student
+            if previous:
+                inputs["previous"] = previous
+            settings = common | shared | {"hard": asdict(table.hard), "alpha": asdict(table.alpha)}
+            optimiser, student, previous = table.hard, "", stage_id
+        name = f"{kind}{number}"
+        stages.append(
+            Stage(stage_id, "soft" if kind == "soft" else "hard", name, "method", seed, optimiser, target, number, inputs, settings)
+        )
+        teacher = stage_id
+    return stages
+
+
+def _common(config: RunConfig) -> dict[str, Any]:
+    keys = ("task", "labels", "max_length", "pooling", "precision")
+    return {k: getattr(config, k) for k in keys}
+
+
+def select(plan: list[Stage], stage: str) -> list[Stage]:
+    """The stages that `--stage` names, with everything they need.
+
+    Raises:
+        ConfigError: the recipe has no such stage.
+    """
+    kinds = {
+        "btf": {"btf"},
+        "finetune": {"finetune"},
+        "selftrain": {"finetune", "soft", "hard"},
+        "evaluate": {"finetune", "soft", "hard"},
+        "all": {"pretrain", "btf", "finetune", "soft", "hard"},
+    }[stage]
+    wanted = {s.id for s in plan if s.kind in kinds}
+    if not wanted or (stage == "btf" and not any(s.kind == "btf" for s in plan)):
+        raise ConfigError(f"the recipe has no stage {stage!r}; see --dry-run for the ones it has")
+    by_id = {s.id: s for s in plan}
+    queue = list(wanted)
+    while queue:
+        for needed in by_id[queue.pop()].inputs.values():
+            if needed not in wanted:
+                wanted.add(needed)
+                queue.append(needed)
+    return [s for s in plan if s.id in wanted]
+
+
+def fingerprint(stage: Stage, inputs: dict[str, str], data: dict[str, str]) -> dict[str, Any]:
+    """What decides a stage's result, as a flat table; equal tables give equal weights on one machine.
+
+    Args:
+        inputs: role -> digest of the input's own fingerprint (or of the model folder the recipe names).
+        data: role -> content hash of each store it reads.
+    """
+    flat: dict[str, Any] = {"numerics": NUMERICS, "kind": stage.kind, "seed": stage.seed}
+    flat |= {f"input.{k}": v for k, v in sorted(inputs.items())}
+    flat |= {f"data.{k}": v for k, v in sorted(data.items())}
+    flat |= _flatten("", stage.settings)
+    return json.loads(json.dumps(flat, default=str))  # type: ignore[no-any-return]
+
+
+def digest(table: dict[str, Any]) -> str:
+    """A short name of a fingerprint."""
+    return hashlib.sha256(json.dumps(table, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def _flatten(prefix: str, value: Any) -> dict[str, Any]:
+    if isinstance(value, dict):
+        return {k: v for name, inner in value.items() for k, v in _flatten(f"{prefix}{name}.", inner).items()}
+    return {prefix[:-1]: str(value) if isinstance(value, Path) else value}

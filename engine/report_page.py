@@ -1,0 +1,336 @@
+"""The page around the pictures: its style, its tables, and the plain-language reading at the top."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+from .report_parts import Run, alphas, mean, mean_curve, percent
+from .report_training import accepted_share
+from .results import (
+    METRIC_NAMES,
+    StageScore,
+    Step,
+    aggregate,
+    stage_name,
+    stat,
+    step_between,
+    table_caption,
+    table_cells,
+)
+from .svg import clean, style
+
+_CSS = """
+:root{--ink:#1f2328;--muted:#59636e;--line:#d8dde3;--paper:#fff;--tint:#f5f7f9;--good:#00664b;--bad:#a63e00;--accent:#005a8f}
+@media screen and (prefers-color-scheme:dark){:root{--ink:#e6edf3;--muted:#9da7b1;--line:#333b45;--paper:#14181d;
+--tint:#1c2229;--good:#3ccb9f;--bad:#ff8f57;--accent:#5bb0ea}}
+*{box-sizing:border-box}html{color-scheme:light dark}
+body{margin:0;background:var(--paper);color:var(--ink);font:16px/1.55 system-ui,-apple-system,"Segoe UI",Roboto,
+"Helvetica Neue",Arial,sans-serif}
+main{max-width:1000px;margin:0 auto;padding:32px 24px 64px}
+h1{font-size:28px;line-height:1.2;margin:0}
+h2{font-size:20px;margin:44px 0 8px;padding-top:14px;border-top:1px solid var(--line)}
+h3{font-size:16px;margin:28px 0 4px}p{margin:6px 0 12px;max-width:76ch}
+p.note{max-width:none}.sub,figcaption,.note{color:var(--muted);font-size:14px}
+.sub{margin:6px 0 20px}.cards{display:flex;flex-wrap:wrap;gap:12px;margin:20px 0}
+.card{flex:1 1 200px;background:var(--tint);border:1px solid var(--line);border-radius:8px;padding:12px 16px}
+.card b{display:block;font-size:26px;line-height:1.3;font-variant-numeric:tabular-nums}.card .up{color:var(--good)}
+.card .down{color:var(--bad)}.card small{color:var(--muted);font-size:13px}.card .what{font-weight:600}
+ul{padding-left:20px;margin:8px 0;max-width:80ch}li{margin:5px 0}
+.scroll{overflow-x:auto}table{border-collapse:collapse;font-size:14px;font-variant-numeric:tabular-nums;margin:8px 0}
+th,td{padding:5px 10px;text-align:right;border-bottom:1px solid var(--line);white-space:nowrap}
+th:first-child,td:first-child{text-align:left;padding-left:0}
+thead th{border-bottom:2px solid var(--ink);vertical-align:bottom;white-space:normal}
+td.text{text-align:left;white-space:normal}tr.control td{color:var(--muted)}tr.last td{font-weight:600}
+.dense th,.dense td{padding:4px 8px;font-size:13px}.dense td:first-child,.dense th:first-child{padding-left:0}
+.warning{border-left:4px solid var(--bad);background:var(--tint);padding:8px 14px;margin:8px 0;font-size:15px}
+.warning b{color:var(--bad)}figure{margin:14px 0 28px}figure svg{max-width:100%;height:auto;display:block}
+pre{background:var(--tint);border:1px solid var(--line);border-radius:6px;padding:12px;overflow-x:auto;
+font-size:13px;line-height:1.45}
+code{font-size:.92em}details{margin:10px 0}summary{cursor:pointer;font-weight:600}
+@media (max-width:700px){main{padding:20px 14px}figure .scroll svg{min-width:640px;max-width:none}}
+@media print{main{max-width:none;padding:0}figure,tr,.card,.warning{break-inside:avoid}h2,h3{break-after:avoid}
+details::details-content{content-visibility:visible;height:auto}pre{white-space:pre-wrap}body{font-size:12px}table{font-size:11px}}
+"""
+
+
+def page(title: str, body: str) -> str:
+    """A complete HTML document without scripts and without references to anything outside it."""
+    policy = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
+    return (
+        '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8"/>\n'
+        '<meta name="viewport" content="width=device-width, initial-scale=1"/>\n'
+        f'<meta http-equiv="Content-Security-Policy" content="{policy}"/>\n'
+        f"<title>{clean(title)}</title>\n<style>{_CSS}{style()}</style>\n</head>\n"
+        f"<body>\n<main>\n{body}\n</main>\n</body>\n</html>\n"
+    )
+
+
+def table(header: Sequence[str], lines: Sequence[Sequence[str]], *, css: Sequence[str] = (), text: int = -1) -> str:
+    """An HTML table of escaped cells; `css` gives a class per line, `text` the column that may wrap."""
+    head = "".join(f'<th scope="col">{clean(cell)}</th>' for cell in header)
+    rows = []
+    for i, line in enumerate(lines):
+        kinds = [' class="text"' if j == text else "" for j in range(len(line))]
+        cells = [f"<td{kind}>{clean(cell)}</td>" for kind, cell in zip(kinds, line, strict=True)]
+        rows.append(f'<tr class="{css[i]}">' if i < len(css) and css[i] else "<tr>")
+        rows[-1] += "".join(cells) + "</tr>"
+    return f'<div class="scroll"><table><thead><tr>{head}</tr></thead><tbody>{"".join(rows)}</tbody></table></div>'
+
+
+def score_tables(run: Run) -> str:
+    """The stage table, the paired steps per target, and the other metrics folded away."""
+    result = run.result
+    if not result.stages:
+        return "<p>No stage has been scored yet.</p>"
+    header, lines = table_cells(result)
+    last = result.trail[-1] if result.trail else None
+    css = ["control" if s.arm == "control" else "last" if s is last else "" for s in result.stages]
+    note = (
+        f"{table_caption(result)}. Step: paired difference to the stage before, over all targets and seeds; up: how "
+        "many of those pairs rose. Gap: source minus target of the same model, mean over targets. Parallel: "
+        "translations or parallel text used. Labels: target labels used for anything but scoring. Seconds: of the "
+        "stage and what it needs that is not scored, one seed, all targets."
+    )
+    if len(result.trail) < len(result.stages):
+        note += " Control: BTF on general text instead of task text, compared with zero-shot."
+    parts = [f'<p class="note">{clean(note[:1].upper() + note[1:])}</p>', table(header, lines, css=css)]
+    if len(result.targets) > 1:
+        per_target = []
+        for s in result.stages:
+            ends = ["-" if s.spread is None else f"{s.spread:.1f}", _or_dash(s.average_with_source)]
+            per_target.append([stage_name(s.stage), *(_step_text(s.steps.get(t)) for t in result.targets), *ends])
+        heads = ["stage", *(f"step, {t}" for t in result.targets), "spread over targets", "average with source"]
+        parts.append(f"<h3>Steps per target</h3>{table(heads, per_target, css=css)}")
+    for metric in METRIC_NAMES:
+        other = aggregate(run.summary, metric)
+        if metric != result.metric and other.stages:
+            name = METRIC_NAMES[metric]
+            parts.append(f"<details><summary>{clean(name)}</summary>{table(*table_cells(other))}</details>")
+    return "\n".join(parts)
+
+
+def _or_dash(value: Any) -> str:
+    return "-" if value is None else str(value)
+
+
+def _step_text(step: Step | None) -> str:
+    return "-" if step is None else f"{step} ({step.up}/{step.stat.n})"
+
+
+def cards(run: Run) -> str:
+    """First and last score of each target, large."""
+    steps = run.result.trail
+    if not steps:
+        return ""
+    out = []
+    for target in run.result.targets:
+        first, last = steps[0].targets.get(target), steps[-1].targets.get(target)
+        if not (first and last):
+            continue
+        change = step_between(steps[-1].values, steps[0].values, "", target)
+        line = f"{first.mean:.1f}" if len(steps) == 1 or not change else f"{first.mean:.1f} → {last.mean:.1f}"
+        more = f"{stage_name(steps[0].stage)}"
+        if change and len(steps) > 1:
+            css = "up" if change.stat.mean > 0 else "down"
+            rose = f"up in {change.up} of {change.stat.n} seeds" if change.stat.n > 1 else "one seed"
+            more = f'{clean(stage_name(steps[0].stage))} → {clean(stage_name(steps[-1].stage))}; <span class="{css}">'
+            more += f"{clean(str(change))}</span>, {rose}"
+        what = f"{target}: {run.metric}"
+        out.append(
+            f'<div class="card"><span class="what">{clean(what)}</span><b>{clean(line)}</b><small>{more}</small></div>'
+        )
+    return f'<div class="cards">{"".join(out)}</div>' if out else ""
+
+
+def decision_table(run: Run) -> str:
+    """One line per decision: threshold, what was accepted and why not, what the source lost."""
+    found = list(run.decisions.values())
+    gold = any(d.get("precision_if_gold") is not None for d in found)
+    tagging = any(d.get("coverage_entity") is not None for d in found)
+    reasons = list(dict.fromkeys(reason for d in found for reason in d.get("rejected") or {}))
+    header = ["target", "round", "seed", "α", "items", "accepted", *(["of O", "of entities"] if tagging else [])]
+    header += [
+        *(["precision\u00a0†", "curve distance\u00a0†"] if gold else []),
+        *(r.replace("-", " ") for r in reasons),
+    ]
+    header += ["source removed"]
+    lines = []
+    for (pair, number, seed), d in sorted(run.decisions.items()):
+        source, rejected = d.get("source") or {}, d.get("rejected") or {}
+        line = [pair or "-", str(number), str(seed), alphas([(seed, d)]) or "-"]
+        line += [_count(d.get("items")), percent(accepted_share(d))]
+        line += [percent(d.get("coverage_o")), percent(d.get("coverage_entity"))] if tagging else []
+        if gold:
+            distance = curve_distance(d)
+            line.append(percent(d.get("precision_if_gold")))
+            line.append("-" if math.isnan(distance) else f"{100 * distance:.1f}")
+        line += [_count(rejected.get(reason)) for reason in reasons]
+        lost = (source.get("removed") or 0) / source["items"] if source.get("items") else None
+        lines.append([*line, percent(lost)])
+    rules = " and ".join(sorted({str(d.get("rule")) for d in found if d.get("rule")}))
+    note = f"Threshold rule: {rules or 'not recorded'}. "
+    if any(d.get("at_edge") for d in found):
+        note += "α with *: at the edge of the grid, so the rule found no bend inside it. "
+    if gold:
+        note += (
+            "†: needs target gold labels; for looking at only, nothing was chosen by it. Curve distance: mean "
+            "difference between the accuracy curves of source and target, in points."
+        )
+    return f'<div class="dense">{table(header, lines)}</div><p class="note">{clean(note)}</p>'
+
+
+def _count(value: Any) -> str:
+    return f"{value:,}" if isinstance(value, int) else "-"
+
+
+def curve_distance(decision: dict[str, Any]) -> float:
+    """Mean absolute difference of source and target accuracy over common thresholds; NaN without gold."""
+    if not (decision.get("curve") and decision.get("target_curve")):
+        return math.nan
+    a, b = (dict(mean_curve([decision[k]], "accuracy")) for k in ("curve", "target_curve"))
+    return mean(abs(a[x] - b[x]) for x in a.keys() & b.keys())
+
+
+def reading(run: Run) -> list[str]:
+    """What happened, in sentences made from the numbers; stages that hurt are named."""
+    out: list[str] = []
+    steps = run.result.trail
+    if len(steps) > 1:
+        out += _read_whole(run, steps)
+        out += _read_steps(run, steps)
+        out += _read_best(steps)
+        out += _read_gap(steps)
+    control = [s for s in run.result.stages if s.arm == "control"]
+    task = [s for s in steps if s.arm == "btf"]
+    if control and task and (step := step_between(task[0].values, control[0].values, "control")):
+        out.append(f"BTF on task text against the same BTF on general text (control): {step} points ({_ups(step)}).")
+    if run.result.stages:
+        parallel = any(s.uses_parallel_data for s in steps)
+        labels = any(s.uses_target_labels for s in steps)
+        out.append(
+            ("Parallel data was used" if parallel else "No parallel data was used")
+            + (
+                "; target labels were used for more than scoring."
+                if labels
+                else "; target labels were used for scoring only."
+            )
+        )
+    if 0 < len(run.result.seeds) < 3 and steps:
+        out.append(f"{len(run.result.seeds)} seed(s) cannot tell an effect from luck: read every step as an anecdote.")
+    unscored = [t for t in run.summary["targets"] if t not in run.result.targets]
+    if unscored:
+        out.append(f"No scores for {', '.join(unscored)}: no labelled test set, or its stages have not finished.")
+    open_stages = [s["folder"] for s in run.summary["stages"] if not s["finished"]]
+    if open_stages:
+        more = f" and {len(open_stages) - 3} more" if len(open_stages) > 3 else ""
+        out.append(f"Not finished: {', '.join(open_stages[:3])}{more}. Start the run again to continue it.")
+    return out or ["Nothing has been scored yet."]
+
+
+def _ups(step: Step) -> str:
+    return f"up in {step.up} of {step.stat.n}"
+
+
+def unclear(step: Step) -> bool:
+    """Whether a step is within two standard errors of zero, or cannot be told for want of seeds."""
+    if step.stat.std is None or step.stat.n < 3:
+        return True
+    return abs(step.stat.mean) <= 2 * step.stat.std / math.sqrt(step.stat.n)
+
+
+def _read_whole(run: Run, steps: Sequence[StageScore]) -> list[str]:
+    first, last = steps[0], steps[-1]
+    whole = step_between(last.values, first.values, first.stage)
+    if not whole:
+        return []
+    verb = "rose" if whole.stat.mean > 0 else "fell" if whole.stat.mean < 0 else "stayed"
+    many = len(run.result.targets) > 1
+    over = "averaged over targets and seeds" if many else "averaged over seeds" if whole.stat.n > 1 else "in one seed"
+    ends = f" from {first.average.mean:.1f} to {last.average.mean:.1f}" if first.average and last.average else ""
+    return [
+        f"From {stage_name(first.stage)} to {stage_name(last.stage)}, {run.metric} {verb}{ends}: {whole} points {over}"
+        f", {_ups(whole)} {'(target, seed) pairs' if many else 'seeds'}."
+    ]
+
+
+def _read_steps(run: Run, steps: Sequence[StageScore]) -> list[str]:
+    out = []
+    if btf := next((s for s in steps if s.arm == "btf" and s.step), None):
+        assert btf.step
+        out.append(f"Bilingual task fitting (BTF): {btf.step} points ({_ups(btf.step)}).")
+    students = [s for s in steps if s.arm == "selftrain"]
+    teachers = [s for s in steps if s.arm != "selftrain"]
+    if students and teachers and (whole := step_between(students[-1].values, teachers[-1].values, "teacher")):
+        doubt = "; this is within the noise of these seeds" if unclear(whole) else ""
+        out.append(
+            f"Self-training ({stage_name(students[0].stage)} to {stage_name(students[-1].stage)}) on top of its first "
+            f"teacher: {whole} points ({_ups(whole)}){doubt}."
+        )
+    hurt = [f"{stage_name(s.stage)} ({s.step}, {_ups(s.step)})" for s in steps if s.step and s.step.stat.mean < 0]
+    if hurt:
+        out.append(f"Lowered the score on average: {'; '.join(hurt)}.")
+    single = [
+        f"{stage_name(s.stage)} on {t} ({step})"
+        for s in steps
+        for t, step in s.steps.items()
+        if step.stat.mean < 0 and s.step and s.step.stat.mean >= 0
+    ]
+    if single:
+        out.append(f"Rose on average but fell in one language: {'; '.join(single)}.")
+    vague = [stage_name(s.stage) for s in students if s.step and unclear(s.step)]
+    if vague and len(run.result.seeds) > 1:
+        out.append(f"Single steps within two standard errors of zero: {', '.join(vague)}. Do not read them one by one.")
+    return out
+
+
+def _read_best(steps: Sequence[StageScore]) -> list[str]:
+    best = max((s for s in steps if s.average), key=lambda s: s.average.mean if s.average else 0.0, default=None)
+    if best is None or best is steps[-1] or best.average is None:
+        return []
+    return [
+        f"The best stage on average was {stage_name(best.stage)} ({best.average.mean:.1f}), not the last; to choose it "
+        "by these scores would be to use target labels."
+    ]
+
+
+def _read_gap(steps: Sequence[StageScore]) -> list[str]:
+    first, last = (stat(g.mean for g in s.gaps.values()) for s in (steps[0], steps[-1]))
+    a, b = steps[0].source, steps[-1].source
+    if not (first and last and a and b):
+        return []
+    text = f"The transfer gap (source minus target) went from {first.mean:.1f} to {last.mean:.1f} points"
+    fall = a.mean - b.mean
+    if fall > 0.5 and first.mean > last.mean:
+        text += f"; {fall:.1f} points of that come from the source score falling ({a.mean:.1f} to {b.mean:.1f})"
+    else:
+        text += f"; the source score went from {a.mean:.1f} to {b.mean:.1f}"
+    return [text + "."]
+
+
+def read_decisions(run: Run) -> list[str]:
+    """What the filter did, in sentences."""
+    found = list(run.decisions.values())
+    if not found:
+        return []
+    picks = [d["alpha"] for d in found if d.get("alpha") is not None]
+    edge = sum(bool(d.get("at_edge")) for d in found)
+    text = ""
+    if picks:
+        text = f"The threshold α, found on the source, was between {min(picks):.2f} and {max(picks):.2f}"
+        text += f" ({edge} of {len(picks)} at the edge of the grid). " if edge else ". "
+    text += f"On average the filter accepted {percent(mean(accepted_share(d) for d in found))} of the target items"
+    entity, right = (mean(d.get(k) for d in found) for k in ("coverage_entity", "precision_if_gold"))
+    text += f", and {percent(entity)} of those predicted as part of an entity" if not math.isnan(entity) else ""
+    text += f"; by gold labels {percent(right)} of the accepted were right" if not math.isnan(right) else ""
+    lost = mean(
+        (d["source"].get("removed") or 0) / d["source"]["items"] for d in found if (d.get("source") or {}).get("items")
+    )
+    out = [text + "."]
+    if not math.isnan(lost):
+        out.append(
+            f"A round removed {percent(lost)} of the labelled source samples on average, because the student no longer "
+            "reproduced their labels. On clean data this is forgetting, not noise."
+        )
+    return out

@@ -1,0 +1,337 @@
+"""`run`: make the results of a recipe exist, stage by stage."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from .. import ConfigError, Interrupted, ModelError, OutOfMemoryError, XltError
+from ..data import Tokenizer, TokenStore, WorldConfig, make_world, train_wordpiece
+from ..model import MaskedLM, load_encoder_config, save_model
+from .config import RunConfig, SourceConfig, TargetConfig
+from .context import FINISHED, WEIGHTS, Context, write_trace
+from .datasets import Datasets, read_file
+from .files import atomic_write_json, publish_folder, sha256_file, sync_tree, temporary_folder
+from .plan import Stage, digest, fingerprint, make_plan, select
+from .progress import Progress
+from .recipe import Resolved, load_recipe
+from .report import write_report
+from .rundir import RunDir
+from .selftrain import run_hard, run_soft
+from .stages import Outcome, inputs_of, run_btf, run_finetune, run_pretrain
+from .summary import write_summary
+
+RUNNERS = {"pretrain": run_pretrain, "btf": run_btf, "finetune": run_finetune, "soft": run_soft, "hard": run_hard}
+STAMP = "fingerprint.json"
+
+
+@dataclass(frozen=True)
+class RunResult:
+    """Where a run lies and what it found.
+
+    Attributes:
+        done: stages that were run now; `skipped`: those whose results were there already.
+        summary: the content of `summary.json`.
+    """
+
+    folder: Path
+    report: Path
+    summary: dict[str, Any]
+    done: tuple[str, ...]
+    skipped: tuple[str, ...]
+
+
+def run(
+    recipe: str | Path | Resolved[RunConfig] | None = None,
+    *,
+    stage: str = "all",
+    run_dir: str | Path | None = None,
+    overrides: Sequence[str] = (),
+    seeds: Sequence[int] | None = None,
+    resume: bool = True,
+    progress: Progress | None = None,
+    should_stop: Callable[[], int] = lambda: 0,
+) -> RunResult:
+    """Runs what is missing of a recipe, skips what is done and unchanged, continues what was cut off.
+
+    Args:
+        recipe: as `load_recipe` takes it, or a resolved one.
+        stage: "pretrain", "btf", "finetune", "selftrain", "evaluate" or "all"; a stage brings what it needs.
+        run_dir: folder of the run; `runs/<name>` when absent.
+        overrides: `key=value` strings, as `--set` takes them.
+        seeds: instead of the recipe's.
+        resume: False makes every selected stage anew.
+        progress: told what happens.
+        should_stop: returns the number of a signal when the run shall save and stop, else 0.
+
+    Raises:
+        XltError: one of its subclasses, by what is wrong; `status.json` in the run folder has the reason.
+    """
+    resolved = recipe if isinstance(recipe, Resolved) else load_recipe(recipe, overrides)
+    progress = progress or Progress()
+    folder = Path(run_dir) if run_dir is not None else Path("runs") / resolved.config.name
+    with RunDir(folder) as home:
+        where = {"stage": "", "step": None}
+        try:
+            return _run(resolved, stage, home, seeds, resume, progress, should_stop, where)
+        except Interrupted as error:
+            home.write_status("stopped", exit_code=error.exit_code, reason=str(error), stage=str(where["stage"]))
+            raise
+        except XltError as error:
+            home.write_status("failed", exit_code=error.exit_code, reason=str(error), stage=str(where["stage"]))
+            raise
+        except (MemoryError, RuntimeError) as error:
+            translated = _out_of_memory(error, resolved.config)
+            code = 1 if translated is None else translated.exit_code
+            home.write_status("failed", exit_code=code, reason=str(translated or error), stage=str(where["stage"]))
+            if translated is None:
+                raise
+            raise translated from error
+
+
+def _run(
+    resolved: Resolved[RunConfig],
+    stage_name: str,
+    home: RunDir,
+    seeds: Sequence[int] | None,
+    resume: bool,
+    progress: Progress,
+    should_stop: Callable[[], int],
+    where: dict[str, Any],
+) -> RunResult:
+    started = time.time()
+    config = with_world(resolved.config, home.path)
+    chosen = tuple(seeds) if seeds is not None else config.seeds
+    plan = select(make_plan(config, chosen), stage_name)
+    home.write_config(resolved.dump())
+    home.write_status("running")
+    context = make_context(config, home, progress, should_stop)
+    home.write_run_info(
+        seeds=chosen,
+        hashes={},
+        name=config.name,
+        task=config.task,
+        metric="entity_f1" if config.task == "ner" else "accuracy",
+        created=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(started)),
+        source=config.source.language,
+        targets=[t.language for t in config.targets],
+        device=str(context.device),
+        tokenizer=context.tokenizer.fingerprint,
+    )
+    done, skipped = [], []
+    for node in plan:
+        where["stage"] = node.id
+        context.poll()
+        if _stage(context, node, resume):
+            done.append(node.id)
+            write_summary(home.path)
+        else:
+            skipped.append(node.id)
+    if not done:
+        progress.note(f"all {len(skipped)} stages are up to date")
+    summary = write_summary(home.path)
+    report = write_report(home.path)
+    home.event("done", stages=done)
+    home.write_status("done", exit_code=0)
+    return RunResult(home.path, report, summary, tuple(done), tuple(skipped))
+
+
+def make_context(
+    config: RunConfig, home: RunDir, progress: Progress, should_stop: Callable[[], int] = lambda: 0
+) -> Context:
+    """Tokenizer, device and stores of a run.
+
+    Raises:
+        ModelError: tokenizer and encoder do not belong together.
+        ConfigError: the maximum length or the device is not to be had.
+    """
+    tokenizer = _tokenizer(config, home.path, progress)
+    if config.model.path is not None:
+        encoder = load_encoder_config(config.model.path)
+        positions, vocabulary = encoder.max_positions, encoder.vocab_size
+        if tokenizer.vocab_size > vocabulary:
+            raise ModelError(
+                f"{config.model.path}: the tokenizer has ids up to {tokenizer.vocab_size - 1}, the word embedding "
+                f"{vocabulary} rows; the folder mixes two checkpoints"
+            )
+    else:
+        assert config.model.new is not None
+        positions = config.model.new.max_positions
+    if config.max_length > positions:
+        raise ConfigError(f"max_length = {config.max_length}, but the encoder has {positions} positions; lower it")
+    data = Datasets(config, tokenizer, home.path / "store", progress.note)
+    return Context(config, home, data, tokenizer, choose_device(config.device), progress, should_stop)
+
+
+def choose_device(name: str) -> torch.device:
+    """The device for "auto", "cpu" or "cuda".
+
+    Raises:
+        ConfigError: cuda was asked for, and there is none.
+    """
+    if name == "cuda" and not torch.cuda.is_available():
+        raise ConfigError('device = "cuda", but torch finds no CUDA device; use "auto" or "cpu"')
+    return torch.device("cuda" if name != "cpu" and torch.cuda.is_available() else "cpu")
+
+
+def with_world(config: RunConfig, folder: Path) -> RunConfig:
+    """The recipe with the demo's made world written into the run folder, and its files filled in."""
+    if config.world is None:
+        return config
+    files = make_world(WorldConfig(seed=config.world.seed, label_noise=config.world.label_noise), folder / "world")
+    source = config.source.language
+    wanted = [t.language for t in config.targets] or [x for x in files.unlabelled if x != source]
+    unknown = [x for x in [source, *wanted] if x not in files.test]
+    if unknown:
+        raise ConfigError(f"the made world has no language {', '.join(unknown)}; it has {', '.join(files.test)}")
+    return replace(
+        config,
+        source=SourceConfig(
+            language=source,
+            train=files.train,
+            test=files.test[source],
+            unlabelled=(files.unlabelled[source],),
+            general=(files.general[source],),
+            control=(files.control[source],),
+        ),
+        targets=tuple(
+            TargetConfig(
+                language=x,
+                unlabelled=(files.unlabelled[x],),
+                test=files.test[x],
+                general=(files.general[x],),
+                control=(files.control[x],),
+            )
+            for x in wanted
+        ),
+    )
+
+
+def _tokenizer(config: RunConfig, root: Path, progress: Progress) -> Tokenizer:
+    """The checkpoint's tokenizer, or a vocabulary trained on all text of the recipe, once per run folder."""
+    if config.model.path is not None:
+        return Tokenizer.from_folder(config.model.path)
+    assert config.model.new is not None
+    tables = [config.source, *config.targets]
+    paths = [p for t in tables for p in (*t.general, *t.unlabelled)]
+    paths += [config.source.train] if config.source.train is not None else []
+    stamp = {"vocab_size": config.model.new.vocab_size, "files": [sha256_file(p) for p in paths]}
+    folder = root / "tokenizer"
+    if not (folder / STAMP).exists() or json.loads((folder / STAMP).read_text()) != stamp:
+        progress.note(f"training a vocabulary of {config.model.new.vocab_size} pieces")
+        tokenizer = train_wordpiece(_lines(config, paths), config.model.new.vocab_size)
+        temporary = temporary_folder(root, "tokenizer")
+        tokenizer.save(temporary)
+        (temporary / STAMP).write_text(json.dumps(stamp))
+        publish_folder(temporary, folder, replace=True)
+    return Tokenizer.from_folder(folder)
+
+
+def _lines(config: RunConfig, paths: Iterable[Path]) -> Iterable[str]:
+    for path in paths:
+        for example in read_file(config, path, unlabelled=True, task="text"):
+            yield " ".join(example.words) if example.words is not None else str(example.text)
+
+
+def _stage(context: Context, stage: Stage, resume: bool) -> bool:
+    """Makes one stage's result exist; False where it was there."""
+    folder = context.folder(stage.id)
+    table = fingerprint(stage, _input_digests(context, stage), _content(inputs_of(context, stage)))
+    context.digests[stage.id] = digest(table)
+    before = _read(folder / STAMP)
+    if before == table and resume:
+        if (folder / FINISHED).exists():
+            return False
+    elif folder.exists():
+        changed = sorted(k for k in table.keys() | (before or {}).keys() if table.get(k) != (before or {}).get(k))
+        if before is not None and resume:
+            context.progress.note(f"{stage.id}: made anew, since {', '.join(changed[:5])} changed")
+        shutil.rmtree(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    atomic_write_json(folder / STAMP, table)
+    context.warnings.clear()
+    context.run_dir.event("begin", stage=stage.id)
+    outcome = RUNNERS[stage.kind](context, stage, table, folder)
+    _seal(context, stage, table, folder, outcome)
+    return True
+
+
+def _seal(context: Context, stage: Stage, table: dict[str, Any], folder: Path, outcome: Outcome) -> None:
+    """Saves and scores; `stage.json`, written last, makes the folder a result."""
+    save_model(outcome.model, folder, extra={"stage": stage.id, "seed": stage.seed, "inputs": stage.inputs})
+    context.tokenizer.save(folder)
+    write_trace(folder, outcome.trace)
+    rows = [] if isinstance(outcome.model, MaskedLM) else context.score_stage(stage, outcome.model)
+    if rows:
+        atomic_write_json(folder / "scores.json", {"scores": rows})
+    sync_tree(folder)
+    record = {
+        "stage": stage.name,
+        "kind": stage.kind,
+        "arm": stage.arm,
+        "pair": stage.target,
+        "seed": stage.seed,
+        "inputs": stage.inputs,
+        "fingerprint": digest(table),
+        "encoder_at_start": outcome.encoder_at_start,
+        "hashes": {p.name: sha256_file(p) for p in sorted(folder.iterdir()) if p.is_file() and p.name != STAMP},
+        "seconds": round(outcome.seconds, 3),
+        "steps": len(outcome.trace.loss),
+        "tokens": sum(outcome.trace.tokens),
+        "uses_parallel_data": context.config.uses_parallel_data,
+        "uses_target_labels": False,
+        "warnings": [asdict(w) for w in context.warnings],
+        **outcome.notes,
+    }
+    atomic_write_json(folder / FINISHED, record)
+    shutil.rmtree(folder / "checkpoint", ignore_errors=True)
+    text = ", ".join(
+        f"{r['language']} {r['value']:.1f}" for r in rows if r["metric"] in ("entity_f1", "accuracy")
+    )
+    context.run_dir.event("end", stage=stage.id, seconds=outcome.seconds, scores=rows)
+    context.progress.end(stage.id, ", ".join(x for x in (outcome.line, text, f"{outcome.seconds:.0f} s") if x))
+
+
+def _input_digests(context: Context, stage: Stage) -> dict[str, str]:
+    found = {role: context.digests[other] for role, other in stage.inputs.items()}
+    path = context.config.model.path
+    if "base" not in found and path is not None:
+        found["base"] = context.digests.setdefault(str(path), sha256_file(_weights(path)))
+    found["tokenizer"] = context.tokenizer.fingerprint
+    return found
+
+
+def _weights(path: Path) -> Path:
+    single = path / WEIGHTS
+    return single if single.exists() else path / f"{WEIGHTS}.index.json"
+
+
+def _content(stores: dict[str, TokenStore]) -> dict[str, str]:
+    return {role: store.content_hash for role, store in stores.items()}
+
+
+def _read(path: Path) -> dict[str, Any] | None:
+    try:
+        value = json.loads(path.read_bytes())
+    except (OSError, ValueError):
+        return None
+    return value if isinstance(value, dict) else None
+
+
+def _out_of_memory(error: Exception, config: RunConfig) -> OutOfMemoryError | None:
+    """Torch on the CPU reports a failed allocation as a plain RuntimeError."""
+    text = str(error)
+    if not isinstance(error, (MemoryError, torch.OutOfMemoryError)) and "can't allocate memory" not in text:
+        return None
+    sizes = (config.btf.batch_size, config.finetune.batch_size, config.selftrain.soft.batch_size)
+    return OutOfMemoryError(
+        f"a step does not fit into memory (up to {max(sizes)} sequences of {config.max_length} tokens): {text[:200]}; "
+        f"set micro_batch = {max(1, max(sizes) // 4)} in the stage's table: the result is the same"
+    )

@@ -1,0 +1,233 @@
+"""What each kind of stage trains: masked language modelling, and fine-tuning on the source."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from torch import nn
+
+from .. import ConfigError, ModelError
+from ..data import Corpus, ItemView, MlmBatches, Part, TaskBatches, TokenStore, derive_seed
+from ..model import (
+    Encoder,
+    EncoderConfig,
+    Head,
+    LinearHead,
+    MaskedLM,
+    MlpHead,
+    TaskModel,
+    VoterHeads,
+    default_voter_widths,
+    load_masked_lm,
+    load_pooler,
+)
+from .config import FinetuneConfig, PretrainConfig, RunConfig, TargetConfig
+from .context import Context, freeze, tensors_hash
+from .datasets import capped, corpora
+from .diagnostics import cut_by_length, low_loss_drop, slow_learning_rate
+from .loop import Trace
+from .objectives import cross_entropy, masked_lm
+from .plan import Stage
+
+
+@dataclass
+class Outcome:
+    """What a stage hands to `run`, which saves, scores and seals it.
+
+    Attributes:
+        encoder_at_start: hash of the encoder's weights before the first step, for the lineage.
+        notes: entries for `stage.json`.
+        line: one line for a person.
+    """
+
+    model: MaskedLM | TaskModel
+    trace: Trace
+    seconds: float
+    encoder_at_start: str
+    notes: dict[str, Any] = field(default_factory=dict)
+    line: str = ""
+
+
+def inputs_of(context: Context, stage: Stage) -> dict[str, TokenStore]:
+    """The stores that decide a stage's result, by role."""
+    data, config = context.data, context.config
+    if stage.kind == "pretrain":
+        return {f"text.{i}": store for i, store in enumerate(data.general_text())}
+    if stage.kind == "btf":
+        return {f"text.{i}": store for i, store in enumerate(_btf_text(context, stage))}
+    found = {"source": data.source_train}
+    if stage.kind in ("soft", "hard"):
+        found["target"] = data.target_pool(target_of(config, stage))
+        if config.selftrain.alpha.data == "dev":
+            assert config.source.dev is not None
+            found["dev"] = data.labelled(config.source.dev, config.source.language)
+    return found
+
+
+def target_of(config: RunConfig, stage: Stage) -> TargetConfig:
+    return next(t for t in config.targets if t.language == stage.target)
+
+
+def stage_seed(stage: Stage, *purpose: str | int) -> int:
+    """Seed of a stage. Arms that are compared share it: it depends on kind, round and target, not on the arm."""
+    return derive_seed(stage.seed, stage.kind, stage.round, *purpose)
+
+
+def run_pretrain(context: Context, stage: Stage, fingerprint: Mapping[str, Any], folder: Path) -> Outcome:
+    """Masked language modelling from scratch on general text: the demo's stand-in for multilingual pre-training."""
+    table = context.config.model.new
+    assert table is not None
+    config = EncoderConfig(
+        vocab_size=context.tokenizer.vocab_size,
+        hidden_size=table.hidden_size,
+        num_layers=table.num_layers,
+        num_heads=table.num_heads,
+        intermediate_size=table.intermediate_size,
+        max_positions=table.max_positions,
+        dropout=table.dropout,
+        attention_dropout=table.dropout,
+        initializer_range=table.initializer_range,
+        pad_token_id=context.tokenizer.pad_id,
+    )
+    encoder = Encoder(config, seed=stage_seed(stage, "encoder"))
+    model = MaskedLM(encoder, seed=stage_seed(stage, "head")).to(context.device)
+    stores = list(inputs_of(context, stage).values())
+    return _run_mlm(context, stage, fingerprint, model, corpora(stores), context.config.pretrain)
+
+
+def run_btf(context: Context, stage: Stage, fingerprint: Mapping[str, Any], folder: Path) -> Outcome:
+    """Bilingual task fitting (arXiv 2310.04726 section 3.1), on task text or, as a control, on general text."""
+    table = context.config.btf
+    model = load_masked_lm(context.input_folder(stage, "base")).to(context.device)
+    source, target = _btf_text(context, stage)
+    sizes = [len(source), len(target)]
+    if stage.settings["text"] == "general":
+        # The control sees as much text as BTF does, so that only the kind of text differs.
+        task = context.data.task_text(target_of(context.config, stage))
+        sizes = [min(size, len(store)) for size, store in zip(sizes, task, strict=True)]
+    subsets = [
+        capped(len(source), 0 if sizes[0] == len(source) else sizes[0], stage.seed, "source"),
+        capped(len(target), min(sizes[1], table.cap or sizes[1]), stage.seed, str(stage.target)),
+    ]
+    text = [Corpus([store], subset) for store, subset in zip((source, target), subsets, strict=True)]
+    outcome = _run_mlm(context, stage, fingerprint, model, text, table)
+    context.warn(low_loss_drop(outcome.trace.loss))
+    return outcome
+
+
+def _btf_text(context: Context, stage: Stage) -> list[TokenStore]:
+    target = target_of(context.config, stage)
+    if stage.settings["text"] == "task":
+        return context.data.task_text(target)
+    return context.data.control_text(target)
+
+
+def _run_mlm(
+    context: Context,
+    stage: Stage,
+    fingerprint: Mapping[str, Any],
+    model: MaskedLM,
+    text: Sequence[Corpus],
+    table: PretrainConfig,
+) -> Outcome:
+    freeze(model.encoder, table)
+    start = tensors_hash(dict(model.encoder.named_parameters()))
+    special = np.zeros(model.config.vocab_size, dtype=bool)
+    special[list(context.tokenizer.special_ids)] = True
+    special[context.tokenizer.vocab_size :] = True
+    batches = MlmBatches(
+        text,
+        special=special,
+        mask_id=context.tokenizer.mask_id,
+        batch_size=table.batch_size,
+        epochs=table.epochs,
+        seed=stage_seed(stage, "batches"),
+        rate=table.mask_rate,
+        balance=table.balance,
+        temperature=table.temperature,
+        micro_batch=table.micro_batch,
+    )
+    trace, seconds = context.fit(stage, fingerprint, model, batches, masked_lm, seed=stage_seed(stage, "fit"))
+    first, last = _ends(trace.loss)
+    notes = {"examples_per_epoch": batches.examples_per_epoch, "loss_first": first, "loss_last": last}
+    return Outcome(model, trace, seconds, start, notes, f"loss {first:.2f} -> {last:.2f}")
+
+
+def run_finetune(context: Context, stage: Stage, fingerprint: Mapping[str, Any], folder: Path) -> Outcome:
+    """Cross entropy on the labelled source; its result is the teacher of the first round."""
+    table = context.config.finetune
+    model = new_task_model(context, stage, table.head)
+    freeze(model.encoder, table)
+    start = tensors_hash(dict(model.encoder.named_parameters()))
+    store = context.data.source_train
+    _warn_of_cuts(context, store)
+    part = Part(ItemView(store), labelled_examples(store), labels=np.asarray(store.item_labels))
+    batches = TaskBatches(
+        [part],
+        batch_size=table.batch_size,
+        epochs=table.epochs,
+        seed=stage_seed(stage, "batches"),
+        micro_batch=table.micro_batch,
+    )
+    context.warn(slow_learning_rate(table.head_lr or table.lr, len(batches)))
+    trace, seconds = context.fit(stage, fingerprint, model, batches, cross_entropy, seed=stage_seed(stage, "fit"))
+    first, last = _ends(trace.loss)
+    return Outcome(model, trace, seconds, start, {"examples": len(part.examples)}, f"loss {first:.3f} -> {last:.3f}")
+
+
+def new_task_model(context: Context, stage: Stage, kind: Literal["linear", "mlp", "voters"], role: str = "base") -> TaskModel:
+    """The encoder of an input with a fresh, seeded head."""
+    config = context.config
+    encoder = context.load_base(stage, role)
+    pooler = None
+    if config.pooling == "pooler":
+        if config.model.path is None:
+            raise ConfigError('pooling = "pooler" needs a checkpoint that has one; use "cls"')
+        pooler = load_pooler(config.model.path).to(context.device)
+    head = new_head(config, kind, encoder, len(context.data.labels), stage_seed(stage, "head"))
+    model = TaskModel(encoder, head, config.task, context.data.labels, pooling=config.pooling, pooler=pooler)
+    return model.to(context.device)
+
+
+def new_head(config: RunConfig, kind: str, encoder: Encoder, num_classes: int, seed: int) -> Head:
+    hidden, spread = encoder.config.hidden_size, encoder.config.initializer_range
+    drop = encoder.config.dropout
+    if kind == "linear":
+        return LinearHead(hidden, num_classes, drop, seed=seed, initializer_range=spread)
+    if kind == "mlp":
+        return MlpHead(hidden, num_classes, drop, seed=seed, initializer_range=spread)
+    table = config.selftrain
+    if table.voters == 1 and not table.widths:
+        return LinearHead(hidden, num_classes, drop, seed=seed, initializer_range=spread)
+    widths = table.widths or default_voter_widths(hidden, table.voters)
+    return VoterHeads(hidden, num_classes, widths, drop, seed=seed, initializer_range=spread)
+
+
+def labelled_examples(store: TokenStore) -> np.ndarray:
+    """Examples with at least one labelled item."""
+    known = np.asarray(store.item_labels) >= 0
+    counts = np.concatenate([[0], np.cumsum(known)])[np.asarray(store.item_offsets)]
+    return np.flatnonzero(np.diff(counts) > 0)
+
+
+def encoder_of(model: nn.Module) -> Encoder:
+    if not isinstance(model, (MaskedLM, TaskModel)):
+        raise ModelError(f"{type(model).__name__} has no encoder")
+    return model.encoder
+
+
+def _warn_of_cuts(context: Context, store: TokenStore) -> None:
+    if store.task == "ner":
+        context.warn(cut_by_length(store.cut["words"], int(np.sum(store.num_words)), store.max_length))
+    else:
+        context.warn(cut_by_length(store.cut["tokens"], int(store.offsets[-1]) + store.cut["tokens"], store.max_length))
+
+
+def _ends(loss: Sequence[float]) -> tuple[float, float]:
+    """Mean loss of the first and of the last tenth of the steps."""
+    tenth = max(1, len(loss) // 10)
+    return float(np.mean(loss[:tenth])), float(np.mean(loss[-tenth:]))

@@ -1,0 +1,190 @@
+"""summary.json: every score of a run in one file.
+
+The fields, and what a stage folder must hold, are described in docs/summary-schema.md.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from .. import DataError, StorageError
+from .results import METRIC_NAMES, Json, aggregate, stage_table
+
+__all__ = ["aggregate", "build_summary", "find_stages", "read_json", "stage_table", "write_summary"]
+
+SCHEMA_VERSION = 1
+
+_FOLDERS = {
+    "pretrain": (None, "pretrain", "pretrain", 0),
+    "baseline": ("baseline", "zero-shot", "finetune", 10),
+    "control-btf": (None, "control-btf", "btf", 20),
+    "control": ("control", "control", "finetune", 21),
+    "btf": (None, "btf-mlm", "btf", 30),
+    "finetune": ("btf", "btf", "finetune", 31),
+}
+_ROUND = re.compile(r"(soft|hard)(\d+)")
+_MARKS = ("stage.json", "scores.json", "trace.json", "decision.json", "xlt.json", "checkpoint")
+
+
+def read_json(path: Path) -> Json:
+    """The object in a JSON file, empty when there is no such file.
+
+    Raises:
+        DataError: the file is not a JSON object.
+    """
+    try:
+        value = json.loads(path.read_text("utf-8"))
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError) as error:
+        line = getattr(error, "lineno", 1)
+        raise DataError(f"{path}:{line}: cannot be read as JSON ({error}); run the stage again") from error
+    if not isinstance(value, dict):
+        raise DataError(f"{path}:1: expected a JSON object, found {type(value).__name__}; run the stage again")
+    return value
+
+
+def publish(path: Path, text: str) -> None:
+    """Write a text file beside its place and rename it into place.
+
+    Raises:
+        StorageError: the disk refuses.
+    """
+    part = path.with_name(f".{path.name}.part")
+    try:
+        with part.open("w", encoding="utf-8", newline="\n") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(part, path)
+    except OSError as error:
+        raise StorageError(
+            f"{path}: cannot be written ({error.strerror or error}); free space or change the folder"
+        ) from error
+
+
+def find_stages(folder: Path) -> list[Json]:
+    """The stage folders of a run in pipeline order, as described under `stages` in docs/summary-schema.md."""
+    found = []
+    for seed_dir in sorted(folder.glob("seed-*")):
+        number = seed_dir.name.removeprefix("seed-")
+        if not (seed_dir.is_dir() and number.isdigit()):
+            continue
+        for child in sorted(p for p in seed_dir.iterdir() if p.is_dir()):
+            if child.name in _FOLDERS or any((child / mark).exists() for mark in _MARKS):
+                found.append(_stage(folder, child, int(number), None))
+                continue
+            for stage in sorted(p for p in child.iterdir() if p.is_dir()):
+                found.append(_stage(folder, stage, int(number), child.name))
+    return sorted(found, key=lambda s: (s["order"], s["pair"] or "", s["seed"]))
+
+
+def _stage(run: Path, folder: Path, seed: int, pair: str | None) -> Json:
+    arm, stage, kind, order = _FOLDERS.get(folder.name, (None, folder.name, folder.name, 1000))
+    if match := _ROUND.fullmatch(folder.name):
+        kind, order = match[1], 100 * int(match[2]) + 50 * (match[1] == "hard")
+        arm = "selftrain"
+    own = read_json(folder / "stage.json")
+    result = {"arm": arm, "stage": stage, "kind": kind, "order": order, "seed": seed, "pair": pair}
+    if folder.name not in _FOLDERS and not match:
+        result |= {key: own[key] for key in result if own.get(key) is not None}
+    result |= {"folder": folder.relative_to(run).as_posix()}
+    result |= {key: own.get(key) for key in ("seconds", "steps", "tokens")}
+    return result | {"finished": (folder / "stage.json").exists()}
+
+
+def build_summary(folder: str | Path) -> Json:
+    """The content of summary.json, gathered from `run.json` and the stage folders; writes nothing.
+
+    Raises:
+        DataError: the folder is not a run, or one of its JSON files is damaged.
+    """
+    folder = Path(folder)
+    info = read_json(folder / "run.json")
+    stages = find_stages(folder)
+    if not info and not stages:
+        raise DataError(f"{folder}: not a run folder (no run.json and no seed-* folder); give the folder of a run")
+    rows: list[Json] = []
+    warnings = [dict(w) | {"folder": w.get("folder")} for w in info.get("warnings") or ()]
+    for stage in stages:
+        own = read_json(folder / stage["folder"] / "stage.json")
+        warnings += [dict(w) | {"folder": stage["folder"]} for w in own.get("warnings") or ()]
+        scores = read_json(folder / stage["folder"] / "scores.json").get("scores") or ()
+        extra = _decision_fields(folder, stage, stages)
+        for score in scores:
+            rows.append(_row(stage, own, score, extra))
+    metrics = {r["metric"] for r in rows}
+    return {
+        "schema_version": SCHEMA_VERSION,
+        "name": info.get("name") or folder.resolve().name,
+        "task": info.get("task"),
+        "metric": info.get("metric") or next((m for m in METRIC_NAMES if m in metrics), None),
+        "created": info.get("created"),
+        "source": info.get("source") or next((r["language"] for r in rows if r["role"] == "source"), None),
+        "targets": info.get("targets") or sorted({r["language"] for r in rows if r["role"] == "target"}),
+        "seeds": info.get("seeds") or sorted({s["seed"] for s in stages}),
+        "versions": info.get("versions") or {},
+        "rows": rows,
+        "stages": stages,
+        "warnings": warnings,
+    }
+
+
+def _row(stage: Json, own: Json, score: Json, extra: Json) -> Json:
+    return {
+        "arm": stage["arm"] or stage["stage"],
+        **{key: stage[key] for key in ("stage", "order", "pair", "seed")},
+        **{key: score.get(key) for key in ("language", "role", "metric", "value", "count")},
+        **extra,
+        "uses_parallel_data": bool(own.get("uses_parallel_data", False)),
+        "uses_target_labels": bool(own.get("uses_target_labels", False)),
+        "seconds": stage["seconds"],
+        "model": stage["folder"],
+    }
+
+
+def _decision_fields(folder: Path, stage: Json, stages: Sequence[Json]) -> Json:
+    """What a hard stage trained on: the threshold, the accepted labels and the source samples dropped so far."""
+    empty: Json = {"alpha": None, "accepted": None, "removed": None}
+    if stage["kind"] != "hard":
+        return empty
+    same = [s for s in stages if (s["seed"], s["pair"]) == (stage["seed"], stage["pair"])]
+    rounds: dict[int, Json] = {}
+    for s in same:
+        if s["order"] <= stage["order"] and (decision := read_json(folder / s["folder"] / "decision.json")):
+            rounds[round_of(s)] = decision
+    if not rounds:
+        return empty
+    last = rounds[max(rounds)]
+    removed = sum((d.get("source") or {}).get("removed") or 0 for d in rounds.values())
+    return {"alpha": last.get("alpha"), "accepted": last.get("accepted"), "removed": removed}
+
+
+def round_of(stage: Json) -> int:
+    """The round of self-training that a stage belongs to, from its name; 0 for other stages."""
+    match = _ROUND.fullmatch(stage["stage"])
+    return int(match[2]) if match else 0
+
+
+def finite(value: Any) -> Any:
+    """`value` with every number that is not finite replaced by None, as JSON needs."""
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, Mapping):
+        return {key: finite(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [finite(item) for item in value]
+    return value
+
+
+def write_summary(folder: str | Path) -> Json:
+    """Build summary.json, write it into the run folder, and return its content."""
+    summary: Json = finite(build_summary(folder))
+    publish(Path(folder) / "summary.json", json.dumps(summary, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
+    return summary

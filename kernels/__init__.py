@@ -1,0 +1,34 @@
+"""Operations on plain tensors: one file each, with the public function, its autograd and its plain-torch reference.
+
+Every operation runs on any device and in fp32, bf16, fp16 or fp64; softmax, loss and layer-norm statistics are computed
+in fp32 (fp64 for fp64 input). Gradients are first order only. Dropout is keyed by `(seed, site)`: equal keys and shapes
+give equal masks on one device type; `seed=None` switches it off.
+"""
+
+from __future__ import annotations
+
+from .attention import AttentionPlan, attention_plan, packed_attention
+from .dropout import dropout
+from .embedding import embedding_layer_norm
+from .gelu import linear_gelu
+from .layer_norm import dropout_residual_layer_norm
+from .linear_cross_entropy import linear_cross_entropy
+from .soft_label_loss import soft_label_loss, voter_cross_entropy
+from .voter_mlp import voter_mlp
+from .votes import Votes, votes
+
+__all__ = [
+    "AttentionPlan",
+    "Votes",
+    "attention_plan",
+    "dropout",
+    "dropout_residual_layer_norm",
+    "embedding_layer_norm",
+    "linear_cross_entropy",
+    "linear_gelu",
+    "packed_attention",
+    "soft_label_loss",
+    "voter_cross_entropy",
+    "voter_mlp",
+    "votes",
+]

@@ -1,0 +1,170 @@
+"""Losses of M voters against a teacher's distribution or against classes (arXiv 2310.04726, equations 1 and 2)."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+_KINDS = ("mse", "logits", "kl", "ce")
+_REDUCTIONS = ("sum", "mean", "none")
+
+
+def soft_label_loss(
+    logits: Tensor,
+    teacher: Tensor,
+    *,
+    kind: str = "mse",
+    teacher_is: str = "probabilities",
+    temperature: float = 1.0,
+    weights: Tensor | None = None,
+    voter_weights: Tensor | None = None,
+    combine: str = "per-voter",
+    reduction: str = "sum",
+) -> Tensor:
+    """The distance of the voters' distributions from the teacher's, in fp32.
+
+    An item's loss is the mean over the voters of, by `kind`:
+
+    - "mse": the mean over the classes of the squared difference of probabilities;
+    - "logits": the mean over the classes of the squared difference of logits;
+    - "kl": `sum_c t_c (log t_c - log p_c)`, times the squared temperature (arXiv 1503.02531);
+    - "ce": `-sum_c t_c log p_c`, times the squared temperature.
+
+    Gradients flow to `logits` only.
+
+    Args:
+        logits: [M, K, C].
+        teacher: [K, C].
+        kind: see above.
+        teacher_is: "probabilities" or "logits"; `kind="logits"` needs "logits".
+        temperature: divides the logits of both sides before the softmax; a teacher given as probabilities is raised to
+            the power `1 / temperature` and normalised, which is the same. Not used by `kind="logits"`.
+        weights: [K], multiplies each item's loss.
+        voter_weights: [M]; the mean over the voters is weighted by them (they are divided by their sum).
+        combine: "per-voter", or "mean", which compares the voters' mean probability (mean logit for "logits").
+        reduction: "sum", "mean" (divided by the sum of the weights) or "none".
+
+    Returns:
+        A scalar, or [K] for "none".
+
+    Raises:
+        ValueError: an unknown option, a temperature that is not positive, or shapes that do not fit together.
+    """
+    _check_options(logits, teacher, kind, teacher_is, temperature, combine, reduction)
+    voters = logits.shape[0]
+    student = logits if logits.dtype == torch.float64 else logits.float()
+    target = teacher.detach().to(student.dtype)
+    if voter_weights is None:
+        share = student.new_full((voters, 1), 1.0 / voters)
+    else:
+        share = (voter_weights / voter_weights.sum()).to(student.dtype).view(voters, 1)
+    if kind == "logits":
+        if combine == "mean":
+            student = (student * share[..., None]).sum(0, keepdim=True)
+        distance = (student - target).square().mean(-1)
+    else:
+        distance = _distance(student / temperature, _soften(target, teacher_is, temperature), kind, combine, share)
+        if kind != "mse":
+            distance = distance * temperature**2
+    per_item = distance[0] if combine == "mean" else (distance * share).sum(0)
+    return _reduce(per_item, weights, None, reduction)
+
+
+def _soften(teacher: Tensor, teacher_is: str, temperature: float) -> Tensor:
+    if teacher_is == "logits":
+        return (teacher / temperature).softmax(-1)
+    if temperature == 1.0:
+        return teacher
+    return (teacher.log() / temperature).softmax(-1)
+
+
+def _distance(student: Tensor, target: Tensor, kind: str, combine: str, share: Tensor) -> Tensor:
+    """[M, K], or [1, K] when the voters' mean is compared."""
+    if kind == "mse":
+        probability = student.softmax(-1)
+        if combine == "mean":
+            probability = (probability * share[..., None]).sum(0, keepdim=True)
+        return (probability - target).square().mean(-1)
+    log_probability = student.log_softmax(-1)
+    if combine == "mean":
+        log_probability = (log_probability + share[..., None].log()).logsumexp(0, keepdim=True)
+    cross_entropy = -(target * log_probability).sum(-1)
+    if kind == "ce":
+        return cross_entropy
+    return cross_entropy + torch.xlogy(target, target).sum(-1)
+
+
+def voter_cross_entropy(
+    logits: Tensor,
+    target: Tensor,
+    *,
+    weights: Tensor | None = None,
+    ignore_index: int = -100,
+    reduction: str = "sum",
+) -> Tensor:
+    """The mean over the voters of the cross entropy with the class of each item, in fp32.
+
+    Args:
+        logits: [M, K, C].
+        target: [K], classes or `ignore_index`.
+        weights: [K], multiplies each item's loss.
+        ignore_index: items with this target have no loss and no gradient.
+        reduction: "sum", "mean" (divided by the sum of the weights of the items that count; 0 when there are none) or
+            "none".
+
+    Returns:
+        A scalar, or [K] for "none".
+
+    Raises:
+        ValueError: an unknown reduction, or shapes that do not fit together.
+    """
+    if logits.dim() != 3 or target.shape != logits.shape[1:2]:
+        raise ValueError(f"logits {tuple(logits.shape)} and target {tuple(target.shape)} must be [M, K, C] and [K]")
+    if reduction not in _REDUCTIONS:
+        raise ValueError(f"reduction must be one of {_REDUCTIONS}, got {reduction!r}")
+    values = logits if logits.dtype == torch.float64 else logits.float()
+    valid = target != ignore_index
+    index = torch.where(valid, target, 0).long()
+    log_probability = values.log_softmax(-1)
+    picked = log_probability.gather(-1, index[None, :, None].expand(logits.shape[0], -1, 1))
+    per_item = torch.where(valid, -picked.squeeze(-1).mean(0), 0.0)
+    return _reduce(per_item, weights, valid, reduction)
+
+
+def _reduce(per_item: Tensor, weights: Tensor | None, valid: Tensor | None, reduction: str) -> Tensor:
+    if weights is not None:
+        weights = weights.detach().to(per_item.dtype)
+        per_item = per_item * weights
+    if reduction == "none":
+        return per_item
+    total = per_item.sum()
+    if reduction == "sum":
+        return total
+    counted = torch.ones_like(per_item) if weights is None else weights
+    if valid is not None:
+        counted = counted * valid
+    mass = counted.sum()
+    return total / torch.where(mass == 0, 1.0, mass)
+
+
+def _check_options(
+    logits: Tensor, teacher: Tensor, kind: str, teacher_is: str, temperature: float, combine: str, reduction: str
+) -> None:
+    if logits.dim() != 3 or teacher.shape != logits.shape[1:]:
+        raise ValueError(
+            f"logits {tuple(logits.shape)} and teacher {tuple(teacher.shape)} must be [M, K, C] and [K, C]"
+        )
+    for name, value, known in (
+        ("kind", kind, _KINDS),
+        ("teacher_is", teacher_is, ("probabilities", "logits")),
+        ("combine", combine, ("per-voter", "mean")),
+        ("reduction", reduction, _REDUCTIONS),
+    ):
+        if value not in known:
+            raise ValueError(f"{name} must be one of {known}, got {value!r}")
+    if kind == "logits" and teacher_is != "logits":
+        raise ValueError('kind="logits" compares logits: give the teacher as logits and teacher_is="logits"')
+    if not (temperature > 0.0 and math.isfinite(temperature)):
+        raise ValueError(f"temperature must be positive, got {temperature}")

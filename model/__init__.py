@@ -1,0 +1,43 @@
+"""BERT-family encoder on packed batches, heads, and weights in the Hugging Face folder layout."""
+
+from .config import EncoderConfig
+from .encoder import Encoder, EncoderOutput, PackedInput
+from .folder import (
+    FolderInfo,
+    load_classifier,
+    load_encoder,
+    load_encoder_config,
+    load_masked_lm,
+    load_pooler,
+    load_tagger,
+    load_task_model,
+    read_info,
+    save_model,
+)
+from .heads import Head, LinearHead, MlpHead, VoterHeads, default_voter_widths
+from .tasks import MaskedLM, Pooler, TaskModel
+
+__all__ = [
+    "Encoder",
+    "EncoderConfig",
+    "EncoderOutput",
+    "FolderInfo",
+    "Head",
+    "LinearHead",
+    "MaskedLM",
+    "MlpHead",
+    "PackedInput",
+    "Pooler",
+    "TaskModel",
+    "VoterHeads",
+    "default_voter_widths",
+    "load_classifier",
+    "load_encoder",
+    "load_encoder_config",
+    "load_masked_lm",
+    "load_pooler",
+    "load_tagger",
+    "load_task_model",
+    "read_info",
+    "save_model",
+]

@@ -1,0 +1,222 @@
+"""A post-LayerNorm BERT encoder on packed batches (arXiv 1810.04805)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
+
+from torch import Tensor, nn
+from torch.nn import functional
+
+from .. import ConfigError, ModelError
+from ..kernels import attention_plan, dropout_residual_layer_norm, embedding_layer_norm, linear_gelu, packed_attention
+from .config import EncoderConfig
+from .init import Initialiser
+
+if TYPE_CHECKING:
+    from ..kernels import AttentionPlan
+
+Seed = int | Tensor | None
+
+
+class PackedInput(Protocol):
+    """What the encoder reads of a batch: `S` sequences end to end, `T` tokens in all.
+
+    `token_ids`, `positions` and `segments` are int64 [T]; `cu_seqlens` is [S + 1], the first token of each sequence
+    and then T; `max_seqlen` is the length of the longest sequence; `item_index` is int64 [K], the token rows that a
+    head reads.
+    """
+
+    @property
+    def token_ids(self) -> Tensor: ...
+    @property
+    def positions(self) -> Tensor: ...
+    @property
+    def segments(self) -> Tensor: ...
+    @property
+    def cu_seqlens(self) -> Tensor: ...
+    @property
+    def max_seqlen(self) -> int: ...
+    @property
+    def item_index(self) -> Tensor: ...
+
+
+@dataclass(frozen=True, slots=True)
+class EncoderOutput:
+    """`hidden`: the last layer's states, [T, H], or [len(rows), H] where rows were asked for."""
+
+    hidden: Tensor
+
+
+class Embeddings(nn.Module):
+    """Word + position + segment embedding, LayerNorm, dropout (site 0)."""
+
+    def __init__(self, config: EncoderConfig, init: Initialiser) -> None:
+        super().__init__()
+        self.eps, self.dropout = config.layer_norm_eps, config.dropout
+        self.word = init.normal(config.vocab_size, config.hidden_size)
+        self.position = init.normal(config.max_positions, config.hidden_size)
+        self.segment = init.normal(config.num_segments, config.hidden_size)
+        if config.pad_token_id is not None:
+            self.word.data[config.pad_token_id] = 0.0
+        self.norm_weight = init.ones(config.hidden_size)
+        self.norm_bias = init.zeros(config.hidden_size)
+
+    def forward(self, batch: PackedInput, seed: Seed) -> Tensor:
+        return embedding_layer_norm(
+            batch.token_ids,
+            batch.positions,
+            batch.segments,
+            self.word,
+            self.position,
+            self.segment,
+            self.norm_weight,
+            self.norm_bias,
+            eps=self.eps,
+            p=self.dropout,
+            seed=seed,
+            site=0,
+        )
+
+
+class Layer(nn.Module):
+    """Self-attention and feed-forward, each followed by dropout, residual and LayerNorm."""
+
+    def __init__(self, config: EncoderConfig, index: int, init: Initialiser) -> None:
+        super().__init__()
+        hidden, inner = config.hidden_size, config.intermediate_size
+        self.heads, self.site = config.num_heads, 3 * index
+        self.eps, self.dropout, self.attention_dropout = config.layer_norm_eps, config.dropout, config.attention_dropout
+        self.qkv_weight, self.qkv_bias = init.normal(3 * hidden, hidden), init.zeros(3 * hidden)
+        self.output_weight, self.output_bias = init.normal(hidden, hidden), init.zeros(hidden)
+        self.attention_norm_weight, self.attention_norm_bias = init.ones(hidden), init.zeros(hidden)
+        self.up_weight, self.up_bias = init.normal(inner, hidden), init.zeros(inner)
+        self.down_weight, self.down_bias = init.normal(hidden, inner), init.zeros(hidden)
+        self.output_norm_weight, self.output_norm_bias = init.ones(hidden), init.zeros(hidden)
+
+    def forward(
+        self, hidden: Tensor, batch: PackedInput, plan: AttentionPlan, rows: Tensor | None, seed: Seed
+    ) -> Tensor:
+        """The states after this layer, of all tokens or of `rows` only (keys and values stay whole)."""
+        tokens, size = hidden.shape
+        qkv = functional.linear(hidden, self.qkv_weight, self.qkv_bias)
+        context = packed_attention(
+            qkv.view(tokens, 3, self.heads, size // self.heads),
+            batch.cu_seqlens,
+            batch.max_seqlen,
+            p=self.attention_dropout,
+            seed=seed,
+            site=self.site + 1,
+            plan=plan,
+        ).reshape(tokens, size)
+        if rows is not None:
+            context, hidden = context.index_select(0, rows), hidden.index_select(0, rows)
+        attended = dropout_residual_layer_norm(
+            functional.linear(context, self.output_weight, self.output_bias),
+            hidden,
+            self.attention_norm_weight,
+            self.attention_norm_bias,
+            eps=self.eps,
+            p=self.dropout,
+            seed=seed,
+            site=self.site + 2,
+        )
+        inner = linear_gelu(attended, self.up_weight, self.up_bias)
+        return dropout_residual_layer_norm(
+            functional.linear(inner, self.down_weight, self.down_bias),
+            attended,
+            self.output_norm_weight,
+            self.output_norm_bias,
+            eps=self.eps,
+            p=self.dropout,
+            seed=seed,
+            site=self.site + 3,
+        )
+
+
+class Encoder(nn.Module):
+    """A BERT encoder; a fresh one is a function of `config` and `seed` alone.
+
+    Parameters whose name ends in `bias` or contains `norm` are those that BERT trains without weight decay.
+
+    Args:
+        config: sizes and constants.
+        seed: of the initialisation (BERT's: normal(0, initializer_range), biases 0, LayerNorm 1 and 0, pad row 0);
+            None leaves the weights uninitialised.
+    """
+
+    def __init__(self, config: EncoderConfig, *, seed: int | None = 0) -> None:
+        super().__init__()
+        self.config = config
+        init = Initialiser(seed, config.initializer_range)
+        self.embeddings = Embeddings(config, init)
+        self.layers = nn.ModuleList([Layer(config, i, init) for i in range(config.num_layers)])
+
+    if TYPE_CHECKING:
+
+        def __call__(self, batch: PackedInput, *, rows: Tensor | None = None, seed: Seed = None) -> EncoderOutput: ...
+
+    @property
+    def word_embedding(self) -> nn.Parameter:
+        """The word embedding table, [V, H]; the decoder of a masked LM is this very parameter."""
+        return self.embeddings.word
+
+    def forward(self, batch: PackedInput, *, rows: Tensor | None = None, seed: Seed = None) -> EncoderOutput:
+        """Encodes a packed batch.
+
+        Args:
+            rows: int64 [K]; the last layer then computes its output projection and feed-forward for these token rows
+                only, and `hidden` is [K, H] in their order.
+            seed: turns dropout on; the masks are a function of the seed.
+
+        Raises:
+            ModelError: a sequence is longer than the position table, or (checked on the CPU only) an id lies outside
+                its table.
+        """
+        self._check(batch)
+        plan = attention_plan(batch.cu_seqlens)
+        hidden: Tensor = self.embeddings(batch, seed)
+        last = len(self.layers) - 1
+        for index, layer in enumerate(self.layers):
+            hidden = layer(hidden, batch, plan, rows if index == last else None, seed)
+        return EncoderOutput(hidden)
+
+    def freeze(self, embeddings: bool, layers: int) -> None:
+        """Trains everything but the embeddings (if `embeddings`) and the lowest `layers` layers.
+
+        With the embeddings and the layers below frozen, no activation of that part is kept for the backward pass.
+
+        Raises:
+            ConfigError: `layers` is negative or more than the encoder has.
+        """
+        if not 0 <= layers <= len(self.layers):
+            raise ConfigError(f"cannot freeze {layers} layers: the encoder has {len(self.layers)}")
+        self.embeddings.requires_grad_(not embeddings)
+        for index, layer in enumerate(self.layers):
+            layer.requires_grad_(index >= layers)
+
+    def frozen_parameters(self) -> dict[str, Tensor]:
+        """The parameters that do not train, by name, in a fixed order (for hashing before and after training)."""
+        return {name: value.detach() for name, value in self.named_parameters() if not value.requires_grad}
+
+    def _check(self, batch: PackedInput) -> None:
+        config = self.config
+        if batch.max_seqlen > config.max_positions:
+            raise ModelError(
+                f"a sequence has {batch.max_seqlen} tokens, the model has {config.max_positions} positions; "
+                "lower max_length"
+            )
+        if batch.token_ids.device.type != "cpu" or not batch.token_ids.numel():
+            return  # on a device the check would wait for the queue
+        tables = (
+            ("token id", batch.token_ids, config.vocab_size),
+            ("position", batch.positions, config.max_positions),
+            ("segment", batch.segments, config.num_segments),
+        )
+        for what, ids, size in tables:
+            low, high = (int(v) for v in ids.aminmax())
+            if low < 0 or high >= size:
+                raise ModelError(
+                    f"{what} {low if low < 0 else high} is outside the model's table of {size} rows; "
+                    "use the tokenizer of this checkpoint"
+                )

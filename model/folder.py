@@ -1,0 +1,357 @@
+"""Models from and to folders in the Hugging Face layout, plus `xlt.json` for what that layout cannot say."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from .. import ConfigError, ModelError, StorageError
+from . import names
+from .config import EncoderConfig
+from .encoder import Encoder
+from .heads import Head, LinearHead, MlpHead, VoterHeads
+from .tasks import POOLINGS, TASKS, MaskedLM, Pooler, TaskModel
+from .weights import DTYPES, SINGLE, Stored, inside, parse_json, read, scan, write, write_file
+
+FORMAT = 1
+_TAGGER, _CLASSIFIER = "BertForTokenClassification", "BertForSequenceClassification"
+_HEADS = ("linear", "mlp", "voters")
+
+
+@dataclass(frozen=True, slots=True)
+class FolderInfo:
+    """What a model folder says about itself; `task` to `pooling` are None unless `kind` is 'task'.
+
+    `kind` is 'encoder', 'masked-lm' or 'task'; `labels` is None where the folder names none; `extra` is what the
+    writer of the folder passed to `save_model`.
+    """
+
+    config: EncoderConfig
+    kind: str
+    task: str | None = None
+    labels: tuple[str, ...] | None = None
+    head: str | None = None
+    widths: tuple[int, ...] | None = None
+    dropout: float | None = None
+    pooling: str | None = None
+    extra: Mapping[str, Any] | None = None
+
+
+def load_encoder_config(folder: str | os.PathLike[str]) -> EncoderConfig:
+    """The encoder configuration of a model folder; no weights are read.
+
+    Raises:
+        ModelError: no folder, no valid `config.json`, or a model that this encoder does not compute.
+    """
+    root = _root(folder)
+    return EncoderConfig.from_hf(_json(root, "config.json"), file=str(root / "config.json"))
+
+
+def load_encoder(folder: str | os.PathLike[str]) -> Encoder:
+    """The encoder of a model folder, in fp32; heads and pooler that the folder also holds are left out.
+
+    Raises:
+        ModelError: as `load_encoder_config`, or tensors are missing, unexpected, mis-shaped, damaged or outside the
+            folder; all of them are listed.
+    """
+    root = _root(folder)
+    encoder = Encoder(load_encoder_config(root), seed=None)
+    _fill(encoder, root, others=(names.POOLER, names.NEXT_SENTENCE, *names.HEADS))
+    return encoder
+
+
+def load_masked_lm(folder: str | os.PathLike[str]) -> MaskedLM:
+    """The masked language model of a folder, in fp32; pooler and next-sentence head are left out.
+
+    Raises:
+        ModelError: as `load_encoder`; also where the folder has no masked-LM head, or a decoder that is not tied to
+            the word embedding.
+    """
+    root = _root(folder)
+    model = MaskedLM(Encoder(load_encoder_config(root), seed=None), seed=None)
+    _fill(model, root, others=(names.POOLER, names.NEXT_SENTENCE))
+    return model
+
+
+def load_pooler(folder: str | os.PathLike[str]) -> Pooler:
+    """The pooler of a folder, for `TaskModel(..., pooling='pooler')`.
+
+    Raises:
+        ModelError: as `load_encoder`; also where the folder has no pooler.
+    """
+    root = _root(folder)
+    pooler = Pooler(load_encoder_config(root), seed=None)
+    _fill(pooler, root, others=("embeddings.", "encoder.", names.NEXT_SENTENCE, *names.HEADS))
+    return pooler
+
+
+def load_task_model(folder: str | os.PathLike[str]) -> TaskModel:
+    """The tagger or classifier of a folder, in fp32.
+
+    Reads folders of `save_model` and those of Hugging Face's BertForTokenClassification and
+    BertForSequenceClassification.
+
+    Raises:
+        ModelError: as `load_encoder`; also where the folder holds no task model.
+    """
+    root = _root(folder)
+    info = read_info(root)
+    if info.task is None or info.pooling is None:
+        raise ModelError(f"{root}: holds no tagger or classifier ({info.kind}); fine-tune it first")
+    encoder = Encoder(info.config, seed=None)
+    labels = _labels(info, root)
+    head = _make_head(info, len(labels))
+    pooler = Pooler(info.config, seed=None) if info.pooling == "pooler" else None
+    model = TaskModel(encoder, head, info.task, labels, pooling=info.pooling, pooler=pooler)
+    _fill(model, root, others=(names.NEXT_SENTENCE, *(() if pooler else (names.POOLER,))))
+    return model
+
+
+def load_tagger(folder: str | os.PathLike[str]) -> TaskModel:
+    """`load_task_model` for a folder whose task is 'ner'; any other is a ModelError."""
+    return _expect(load_task_model(folder), "ner", folder)
+
+
+def load_classifier(folder: str | os.PathLike[str]) -> TaskModel:
+    """`load_task_model` for a folder whose task is 'classification'; any other is a ModelError."""
+    return _expect(load_task_model(folder), "classification", folder)
+
+
+def read_info(folder: str | os.PathLike[str]) -> FolderInfo:
+    """What `config.json` and, where there is one, `xlt.json` say; no weights are read.
+
+    Raises:
+        ModelError: a file is missing or not valid, or the two disagree about the labels.
+    """
+    root = _root(folder)
+    values = _json(root, "config.json")
+    config = EncoderConfig.from_hf(values, file=str(root / "config.json"))
+    labels = _hf_labels(values, root / "config.json")
+    if (root / "xlt.json").exists():
+        return _own_info(config, labels, root)
+    named = values.get("architectures")
+    architecture = named[0] if isinstance(named, list) and named else "BertModel"
+    if architecture in (_TAGGER, _CLASSIFIER):
+        tagging = architecture == _TAGGER
+        dropout = values.get("classifier_dropout")
+        if dropout is not None and not _probability(dropout):
+            raise ModelError(f"{root / 'config.json'}: classifier_dropout is {dropout!r}, expected one in [0, 1)")
+        return FolderInfo(
+            config,
+            "task",
+            task="ner" if tagging else "classification",
+            labels=labels,
+            head="linear",
+            dropout=config.dropout if dropout is None else dropout,
+            pooling="cls" if tagging else "pooler",
+        )
+    masked = architecture in ("BertForMaskedLM", "BertForPreTraining")
+    return FolderInfo(config, "masked-lm" if masked else "encoder")
+
+
+def save_model(
+    model: Encoder | MaskedLM | TaskModel,
+    folder: str | os.PathLike[str],
+    *,
+    dtype: str = "float32",
+    extra: dict[str, Any] | None = None,
+) -> None:
+    """Writes `config.json`, `model.safetensors` and `xlt.json` into a new or existing folder.
+
+    transformers opens the folder: an encoder with AutoModel, a masked LM with AutoModelForMaskedLM, a tagger with a
+    linear head with AutoModelForTokenClassification, a classifier with a linear head on the pooler with
+    AutoModelForSequenceClassification. File modes follow the umask and every file is flushed to disk; to publish the
+    folder in one step, write into a temporary one and rename it.
+
+    Args:
+        dtype: of the stored weights: 'float32', 'float16' or 'bfloat16'.
+        extra: kept in `xlt.json` (anything JSON can hold) and returned by `read_info`.
+
+    Raises:
+        ConfigError: unknown `dtype`.
+        ModelError: a weight does not fit `dtype`.
+        StorageError: the folder cannot be written.
+    """
+    if dtype not in DTYPES:
+        raise ConfigError(f"unknown dtype {dtype!r}, expected one of {', '.join(DTYPES)}")
+    root = Path(folder)
+    try:
+        root.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise StorageError(f"{root}: cannot be made ({error.strerror}); check the path and its rights") from error
+    tensors = names.views(model)
+    if not isinstance(model, Encoder):
+        tensors = {names.file_name(name): value for name, value in tensors.items()}
+    config = model.config.to_hf()
+    config |= {"architectures": [_architecture(model)], "dtype": dtype}
+    own: dict[str, Any] = {"format": FORMAT, "kind": _kind(model)}
+    if isinstance(model, TaskModel):
+        config["id2label"] = {str(i): label for i, label in enumerate(model.labels)}
+        config["label2id"] = {label: i for i, label in enumerate(model.labels)}
+        config["classifier_dropout"] = model.head.dropout
+        head: dict[str, Any] = {"kind": model.head.kind, "dropout": model.head.dropout}
+        if isinstance(model.head, VoterHeads):
+            head["widths"] = list(model.head.widths)
+        own |= {"task": model.task, "labels": list(model.labels), "pooling": model.pooling, "head": head}
+    own["extra"] = extra or {}
+    write(tensors, root / SINGLE, DTYPES[dtype])
+    for name, values in (("config.json", config), ("xlt.json", own)):
+        text = json.dumps(values, indent=2, sort_keys=True, ensure_ascii=False, allow_nan=False)
+        write_file(root / name, [(text + "\n").encode("utf-8")])
+
+
+def _kind(model: Encoder | MaskedLM | TaskModel) -> str:
+    if isinstance(model, TaskModel):
+        return "task"
+    return "masked-lm" if isinstance(model, MaskedLM) else "encoder"
+
+
+def _architecture(model: Encoder | MaskedLM | TaskModel) -> str:
+    if isinstance(model, MaskedLM):
+        return "BertForMaskedLM"
+    if isinstance(model, TaskModel) and isinstance(model.head, LinearHead):
+        if model.task == "ner":
+            return _TAGGER
+        if model.pooling == "pooler":
+            return _CLASSIFIER
+    return "BertModel"  # any other head would be dropped or read wrongly by transformers
+
+
+def _fill(model: Encoder | MaskedLM | TaskModel | Pooler, root: Path, *, others: tuple[str, ...]) -> None:
+    """Copies the folder's tensors into the model; `others` are prefixes of known tensors that it has no use for."""
+    views = names.views(model)
+    tied = isinstance(model, MaskedLM)
+    found: dict[str, Stored] = {}
+    copies: list[tuple[Stored, str]] = []  # second copies of a tensor under its other name; they must be equal
+    problems: list[str] = []
+    for stored in scan(root):
+        name = names.canonical(stored.name)
+        if name == names.POSITION_IDS or (name not in views and name.startswith(others)):
+            continue
+        if tied and (name == names.TIED_DECODER or (name == names.DECODER_BIAS and name in found)):
+            name = names.WORD_EMBEDDING if name == names.TIED_DECODER else name
+            copies.append((stored, name))
+        elif name in found:
+            problems.append(f"twice: {found[name]} and {stored}")
+        elif name in views:
+            found[name] = stored
+        else:
+            problems.append(f"unexpected: {stored}")
+            continue
+        problems += _misfit(stored, views[name].shape)
+    problems += [f"missing: {name} {list(view.shape)}" for name, view in views.items() if name not in found]
+    if problems:
+        if tied and not any(name.startswith("cls.") for name in found):
+            problems.append("the folder has no masked-LM head; take the checkpoint that BertForMaskedLM was saved to")
+        raise ModelError(f"{root}: the tensors do not fit config.json:\n  " + "\n  ".join(problems))
+    for stored, value in read(found.values()):
+        views[names.canonical(stored.name)].copy_(value)
+    for stored, value in read(stored for stored, _ in copies):
+        first = next(name for other, name in copies if other is stored)
+        if not torch.equal(value.to(torch.float32), views[first]):
+            raise ModelError(f"{stored} differs from {found[first]}; only a decoder tied to the embedding is supported")
+
+
+def _misfit(stored: Stored, shape: torch.Size) -> list[str]:
+    if not stored.is_float:
+        return [f"not a float: {stored} has dtype {stored.dtype}"]
+    return [] if stored.shape == tuple(shape) else [f"shape: {stored}, expected {list(shape)}"]
+
+
+def _make_head(info: FolderInfo, classes: int) -> Head:
+    hidden, dropout = info.config.hidden_size, info.config.dropout if info.dropout is None else info.dropout
+    if info.head == "voters":
+        return VoterHeads(hidden, classes, info.widths, dropout, seed=None)
+    return (MlpHead if info.head == "mlp" else LinearHead)(hidden, classes, dropout, seed=None)
+
+
+def _labels(info: FolderInfo, root: Path) -> tuple[str, ...]:
+    if info.labels is not None:
+        return info.labels
+    rows = [stored.shape[0] for stored in scan(root) if stored.name == "classifier.weight" and stored.shape]
+    if not rows:
+        raise ModelError(f"{root}: no labels in config.json and no tensor classifier.weight")
+    return tuple(f"LABEL_{i}" for i in range(rows[0]))  # the names that Hugging Face gives in this case
+
+
+def _hf_labels(values: Mapping[str, Any], file: Path) -> tuple[str, ...] | None:
+    table = values.get("id2label")
+    if table is None:
+        return None
+    if not isinstance(table, dict) or not all(isinstance(label, str) for label in table.values()):
+        raise ModelError(f"{file}: id2label is not a table of label names")
+    if set(table) != {str(i) for i in range(len(table))}:
+        raise ModelError(f"{file}: the ids of id2label are not 0 to {len(table) - 1}")
+    return tuple(table[str(i)] for i in range(len(table)))
+
+
+def _own_info(config: EncoderConfig, hf_labels: tuple[str, ...] | None, root: Path) -> FolderInfo:
+    file = root / "xlt.json"
+    own = _json(root, "xlt.json")
+    if own.get("format") != FORMAT:
+        raise ModelError(f"{file}: format {own.get('format')!r}, this version reads {FORMAT}; update xlt-engine")
+    extra = own.get("extra")
+    if own.get("kind") in ("encoder", "masked-lm"):
+        return FolderInfo(config, own["kind"], extra=extra)
+    head, labels = own.get("head"), own.get("labels")
+    head = head if isinstance(head, dict) else {}
+    widths, dropout = head.get("widths"), head.get("dropout")
+    strings = isinstance(labels, list) and all(isinstance(label, str) for label in labels)
+    sized = (head.get("kind") == "voters") == (
+        isinstance(widths, list) and bool(widths) and all(type(w) is int and w > 0 for w in widths)
+    )
+    for key, good in (
+        ("kind", own.get("kind") == "task"),
+        ("task", own.get("task") in TASKS),
+        ("pooling", own.get("pooling") in POOLINGS),
+        ("labels", strings),
+        ("head.kind", head.get("kind") in _HEADS),
+        ("head.dropout", _probability(dropout)),
+        ("head.widths", sized),
+    ):
+        if not good:
+            raise ModelError(f"{file}: {key} is missing or not valid; save the model again")
+    if hf_labels is not None and hf_labels != tuple(own["labels"]):
+        raise ModelError(f"{file}: its labels {own['labels']} are not those of config.json, {list(hf_labels)}")
+    return FolderInfo(
+        config,
+        "task",
+        task=own["task"],
+        labels=tuple(own["labels"]),
+        head=head["kind"],
+        widths=tuple(widths) if widths else None,
+        dropout=dropout,
+        pooling=own["pooling"],
+        extra=extra,
+    )
+
+
+def _probability(value: object) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and 0 <= value < 1
+
+
+def _expect(model: TaskModel, task: str, folder: str | os.PathLike[str]) -> TaskModel:
+    if model.task != task:
+        raise ModelError(f"{os.fspath(folder)}: holds a model for {model.task}, not for {task}")
+    return model
+
+
+def _root(folder: str | os.PathLike[str]) -> Path:
+    root = Path(folder)
+    if not root.is_dir():
+        raise ModelError(f"{root}: no such model folder")
+    return root
+
+
+def _json(root: Path, name: str) -> dict[str, Any]:
+    path = inside(root, name)
+    try:
+        return parse_json(path.read_bytes(), path)
+    except OSError as error:
+        raise ModelError(f"{path}: cannot be read ({error.strerror})") from error

@@ -1,0 +1,155 @@
+"""An encoder with what a task needs on top: the masked-LM transform, or a pooling and a classification head."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from .. import ModelError
+from ..kernels import linear_gelu
+from .config import EncoderConfig
+from .encoder import Encoder, PackedInput, Seed
+from .heads import Head
+from .init import Initialiser
+
+TASKS = ("ner", "classification")
+POOLINGS = ("cls", "pooler", "mean")
+
+
+class MaskedLM(nn.Module):
+    """An encoder with BERT's masked-LM transform; the decoder is the word embedding, with a bias of its own.
+
+    Args:
+        seed: of the transform's initialisation; None leaves it uninitialised.
+    """
+
+    def __init__(self, encoder: Encoder, *, seed: int | None = 0) -> None:
+        super().__init__()
+        config = encoder.config
+        init = Initialiser(seed, config.initializer_range)
+        self.encoder = encoder
+        self.dense_weight = init.normal(config.hidden_size, config.hidden_size)
+        self.dense_bias = init.zeros(config.hidden_size)
+        self.norm_weight, self.norm_bias = init.ones(config.hidden_size), init.zeros(config.hidden_size)
+        self.decoder_bias = init.zeros(config.vocab_size)
+
+    if TYPE_CHECKING:
+
+        def __call__(self, batch: PackedInput, seed: Seed = None) -> Tensor: ...
+
+    @property
+    def config(self) -> EncoderConfig:
+        """The encoder's configuration."""
+        return self.encoder.config
+
+    @property
+    def decoder_weight(self) -> nn.Parameter:
+        """The encoder's word embedding itself, [V, H]: frozen embeddings mean a frozen decoder."""
+        return self.encoder.word_embedding
+
+    def transform(self, batch: PackedInput, seed: Seed = None) -> Tensor:
+        """What the decoder reads at the batch's items (the masked tokens), [K, H]."""
+        return self._transform(batch, batch.item_index, seed)
+
+    forward = transform
+
+    def logits(self, batch: PackedInput, rows: Tensor | None = None) -> Tensor:
+        """Vocabulary logits, [len(rows), V], or [T, V]; for checks, since training never needs the whole matrix."""
+        return functional.linear(self._transform(batch, rows, None), self.decoder_weight, self.decoder_bias)
+
+    def _transform(self, batch: PackedInput, rows: Tensor | None, seed: Seed) -> Tensor:
+        hidden = self.encoder(batch, rows=rows, seed=seed).hidden
+        inner = linear_gelu(hidden, self.dense_weight, self.dense_bias)
+        return functional.layer_norm(
+            inner, (inner.shape[-1],), self.norm_weight, self.norm_bias, self.config.layer_norm_eps
+        )
+
+
+class Pooler(nn.Module):
+    """BERT's pooler: tanh(Linear(H, H)) of the [CLS] state."""
+
+    def __init__(self, config: EncoderConfig, *, seed: int | None = 0) -> None:
+        super().__init__()
+        init = Initialiser(seed, config.initializer_range)
+        self.dense_weight = init.normal(config.hidden_size, config.hidden_size)
+        self.dense_bias = init.zeros(config.hidden_size)
+
+    if TYPE_CHECKING:
+
+        def __call__(self, hidden: Tensor) -> Tensor: ...
+
+    def forward(self, hidden: Tensor) -> Tensor:
+        return functional.linear(hidden, self.dense_weight, self.dense_bias).tanh()
+
+
+class TaskModel(nn.Module):
+    """An encoder and a head for one task: `model(batch, seed=None) -> [M, K, C]`.
+
+    Args:
+        task: 'ner' (one item per word) or 'classification' (one item, the [CLS] row, per sequence).
+        labels: the C class names, in the order of the logits.
+        pooling: classification only: what the head reads of a sequence. 'cls', its [CLS] state; 'pooler', the same
+            through the checkpoint's pooler; 'mean', the mean over its tokens.
+        pooler: the pooler, with pooling 'pooler' and only then.
+
+    Raises:
+        ModelError: the parts do not fit together.
+    """
+
+    def __init__(
+        self,
+        encoder: Encoder,
+        head: Head,
+        task: str,
+        labels: Sequence[str],
+        *,
+        pooling: str = "cls",
+        pooler: Pooler | None = None,
+    ) -> None:
+        super().__init__()
+        self.encoder, self.head, self.pooler = encoder, head, pooler
+        self.task, self.labels, self.pooling = task, tuple(labels), pooling
+        if task not in TASKS:
+            raise ModelError(f"unknown task {task!r}, expected one of {', '.join(TASKS)}")
+        if pooling not in POOLINGS:
+            raise ModelError(f"unknown pooling {pooling!r}, expected one of {', '.join(POOLINGS)}")
+        if task == "ner" and pooling != "cls":
+            raise ModelError(f"pooling {pooling!r} is for classification; a tagger reads the words' own states")
+        if (pooling == "pooler") != (pooler is not None):
+            raise ModelError("pooling 'pooler' needs the checkpoint's pooler (load_pooler), other poolings have none")
+        if len(self.labels) != head.num_classes or len(set(self.labels)) != len(self.labels):
+            raise ModelError(f"the head has {head.num_classes} classes, the labels are {list(self.labels)}")
+        if head.hidden_size != encoder.config.hidden_size:
+            raise ModelError(f"the head reads {head.hidden_size} values, the encoder has {encoder.config.hidden_size}")
+
+    if TYPE_CHECKING:
+
+        def __call__(self, batch: PackedInput, seed: Seed = None) -> Tensor: ...
+
+    @property
+    def config(self) -> EncoderConfig:
+        """The encoder's configuration."""
+        return self.encoder.config
+
+    def forward(self, batch: PackedInput, seed: Seed = None) -> Tensor:
+        """The logits of the batch's items, [M, K, C]; dropout is on when a seed is passed."""
+        return self.head(self.features(batch, seed), seed)
+
+    def features(self, batch: PackedInput, seed: Seed = None) -> Tensor:
+        """What the head reads, [K, H]."""
+        if self.pooling == "mean":
+            return _mean(self.encoder(batch, seed=seed).hidden, batch)
+        hidden = self.encoder(batch, rows=batch.item_index, seed=seed).hidden
+        return hidden if self.pooler is None else self.pooler(hidden)
+
+
+def _mean(hidden: Tensor, batch: PackedInput) -> Tensor:
+    """The mean state of the sequence that each item lies in."""
+    offsets = batch.cu_seqlens.to(torch.int64)
+    means = torch.segment_reduce(hidden, "mean", offsets=offsets, axis=0)
+    sequence = torch.searchsorted(offsets, batch.item_index, right=True) - 1
+    return means.index_select(0, sequence)

@@ -1,0 +1,57 @@
+"""Packaging. The folders at the root install as the package `xlt_engine` (docs/design.md, "Packaging")."""
+
+import re
+from pathlib import Path
+
+from setuptools import find_packages, setup
+from setuptools.command.build_py import build_py
+
+ROOT = Path(__file__).parent
+ROOMS = ["kernels", "data", "model", "engine"]
+VERSION = re.search(r'^__version__ = "(.+)"$', (ROOT / "__init__.py").read_text("utf-8"), re.M).group(1)
+
+
+class BuildPy(build_py):
+    """Of the root folder, ship `__init__.py` and `cli.py` only."""
+
+    def find_package_modules(self, package, package_dir):
+        modules = super().find_package_modules(package, package_dir)
+        return [m for m in modules if package != "xlt_engine" or m[1] in ("__init__", "cli")]
+
+
+setup(
+    name="xlt-engine",
+    version=VERSION,
+    description="Zero-shot cross-lingual transfer without parallel corpora: a low-level training engine",
+    long_description=(ROOT / "README.md").read_text("utf-8") if (ROOT / "README.md").exists() else "",
+    long_description_content_type="text/markdown",
+    license="Apache-2.0",
+    python_requires=">=3.11",
+    package_dir={"xlt_engine": "."},
+    packages=["xlt_engine"]
+    + ["xlt_engine." + p for p in find_packages(str(ROOT), include=[n for r in ROOMS for n in (r, r + ".*")])],
+    package_data={"xlt_engine": ["py.typed"], "xlt_engine.data": ["recipes/*.toml"]},
+    include_package_data=False,
+    cmdclass={"build_py": BuildPy},
+    entry_points={"console_scripts": ["xlt-engine=xlt_engine.cli:main"]},
+    install_requires=[
+        "torch>=2.11",
+        "triton>=3.6; platform_system == 'Linux'",
+        "tokenizers>=0.22",
+        "safetensors>=0.5",
+        "numpy>=2.0",
+        "click>=8.3.3,<9",
+        "tqdm>=4.66",
+    ],
+    extras_require={
+        "test": ["pytest>=8", "transformers>=5", "seqeval>=1.2.2", "ruff>=0.14", "mypy>=1.18"],
+        "bench": ["transformers>=5"],
+    },
+    classifiers=[
+        "License :: OSI Approved :: Apache Software License",
+        "Programming Language :: Python :: 3",
+        "Programming Language :: Python :: 3.11",
+        "Programming Language :: Python :: 3.12",
+        "Typing :: Typed",
+    ],
+)

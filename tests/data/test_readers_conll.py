@@ -1,0 +1,177 @@
+"""Column files."""
+
+from __future__ import annotations
+
+import gzip
+import lzma
+from pathlib import Path
+
+import pytest
+from xlt_engine import ConfigError, DataError
+from xlt_engine.data import Examples, read_conll, read_examples
+
+CONLL2003 = """\
+-DOCSTART- -X- -X- O
+
+EU NNP I-NP I-ORG
+rejects VBZ I-VP O
+German JJ I-NP I-MISC
+British JJ I-NP B-MISC
+
+Peter NNP I-NP I-PER
+Blackburn NNP I-NP I-PER
+"""
+
+
+def write(path: Path, content: str | bytes) -> Path:
+    path.write_bytes(content if isinstance(content, bytes) else content.encode("utf-8"))
+    return path
+
+
+def tags(examples: Examples) -> list[object]:
+    return [e.labels for e in examples]
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "train.conll"
+
+
+def test_conll_2003(path: Path) -> None:
+    examples = read_conll(write(path, CONLL2003), language="en")
+    first, second = examples
+    assert first.words == ("EU", "rejects", "German", "British")
+    assert first.labels == ("B-ORG", "O", "B-MISC", "B-MISC")
+    assert second.labels == ("B-PER", "I-PER")
+    assert (first.id, first.line, first.language, first.file) == ("train:3", 3, "en", str(path))
+    assert (second.id, second.text, second.pair) == ("train:8", None, None)
+    assert examples.counts == {"docstart": 1}
+
+
+def test_conll_2002_latin1_bio(path: Path) -> None:
+    text = "Müller B-PER\nsagt O\n\n\nin O\nSão B-LOC\nPaulo I-LOC\n"
+    examples = read_conll(write(path, text.encode("latin-1")), encoding="latin-1")
+    assert [e.words for e in examples] == [("Müller", "sagt"), ("in", "São", "Paulo")]
+    assert tags(examples) == [("B-PER", "O"), ("O", "B-LOC", "I-LOC")]
+    assert read_conll(write(path, text), scheme="bio")[1].labels == ("O", "B-LOC", "I-LOC")
+
+
+def test_bytes_that_are_not_utf8(path: Path) -> None:
+    with pytest.raises(DataError) as caught:
+        read_conll(write(path, b"ok O\nM\xfcller B-PER\nx O\n\xff O\n"))
+    lines = str(caught.value).split("\n")
+    assert lines[0].startswith(f"{path}:2:2: byte 0xfc is not utf-8; ")
+    assert lines[1].startswith(f"{path}:4:1: byte 0xff")
+    assert len(lines) == 2
+
+
+def test_utf16(path: Path) -> None:
+    with pytest.raises(DataError, match=r"train.conll:1:1: byte 0xff is not utf-8"):
+        read_conll(write(path, "aĊ O\nb O\n".encode("utf-16")))
+    with pytest.raises(DataError, match=r"train.conll:1:2: NUL character, perhaps UTF-16"):
+        read_conll(write(path, "a O\n".encode("utf-16-le")))
+    # U+010A holds the byte of a line feed.
+    assert read_conll(write(path, "aĊ O\nb O\n".encode("utf-16")), encoding="utf-16")[0].words == ("aĊ", "b")
+    with pytest.raises(DataError, match="not utf-16"):
+        read_conll(write(path, b"\xff\xfea"), encoding="utf-16")
+    with pytest.raises(ConfigError, match="unknown encoding 'utf-9'"):
+        read_conll(path, encoding="utf-9")
+
+
+def test_line_ends_and_other_breaks(path: Path) -> None:
+    words = ["a\u2028b", "c\x0cd", "e\u0085f", "g\rh", "i\u00a0j", "k\u3000l", "\x1cm", '"', "'"]
+    body = "".join(f"{w} O\n" for w in words)
+    assert read_conll(write(path, body))[0].words == tuple(words)
+    assert read_conll(write(path, "\ufeff" + body.replace("\n", "\r\n") + "\r\n"))[0].words == tuple(words)
+    assert read_conll(write(path, "\ufeffBonn\tB-LOC\r\n"))[0].words == ("Bonn",)
+
+
+def test_separator(path: Path) -> None:
+    assert read_conll(write(path, "New York\tB-LOC\nx\tO\n"))[0].words == ("New York", "x")
+    assert read_conll(write(path, "  a   O \nb O\n"))[0].words == ("a", "b")
+    assert read_conll(write(path, "a|O\nb c|O\n"), separator="|")[0].words == ("a", "b c")
+    assert read_conll(write(path, "1 a X O\n2 b Y O\n"), token_column=1)[0].words == ("a", "b")
+    assert read_conll(write(path, "O a\nB-X b\n"), token_column=1, label_column=0)[0].labels == ("O", "B-X")
+
+
+def test_unlabelled(path: Path) -> None:
+    examples = read_conll(write(path, "a\nb\n\nc\n"))
+    assert [e.words for e in examples] == [("a", "b"), ("c",)]
+    assert tags(examples) == [None, None]
+    with pytest.raises(DataError, match=r"train.conll:1: no label column"):
+        read_conll(path, require_labels=True)
+
+
+def test_wrong_columns_are_all_listed(path: Path) -> None:
+    body = "a O\n" + "b\n" * 30 + "c X O\n"
+    with pytest.raises(DataError) as caught:
+        read_conll(write(path, body))
+    lines = str(caught.value).split("\n")
+    assert lines[0].startswith(f"{path}:2: 1 columns, but the file began with 2 (separated by spaces); ")
+    assert len(lines) == 21
+    assert lines[-1] == "... 31 faults in all, the first 20 listed"
+    with pytest.raises(DataError, match=r":1: 2 columns, but token_column is 0 and label_column is 3"):
+        read_conll(path, label_column=3)
+    with pytest.raises(DataError, match=r":2: empty word"):
+        read_conll(write(path, "a\tO\n\tO\n"))
+
+
+@pytest.mark.parametrize("tag", ["o", "PER", "S-PER", "E-PER", "B-", "B_PER", "B-A B", ""])
+def test_unknown_tags(path: Path, tag: str) -> None:
+    with pytest.raises(DataError, match=r":2: unknown tag .*convert other schemes to BIO"):
+        read_conll(write(path, f"a\tO\nb\t{tag}\n"))
+
+
+def test_unknown_labels(path: Path) -> None:
+    write(path, "a B-PER\nb B-XYZ\n")
+    with pytest.raises(DataError, match=r":2: unknown label 'B-XYZ'; the labels are O, B-PER"):
+        read_conll(path, labels=["O", "B-PER"])
+    assert len(read_conll(path, labels=["O", "B-PER", "B-XYZ"])) == 1
+
+
+def test_iob1_by_scheme(path: Path) -> None:
+    write(path, "a I-X\nb B-X\nc I-Y\nd O\ne I-Y\nf I-Y\n\ng I-Y\n")
+    expected: list[object] = [("B-X", "B-X", "B-Y", "O", "B-Y", "I-Y"), ("B-Y",)]
+    examples = read_conll(path)
+    assert tags(examples) == expected
+    assert "repaired" not in examples.counts
+    assert tags(read_conll(path, scheme="iob1")) == expected
+    with pytest.raises(DataError, match=r":1: I-X does not continue an entity of its type"):
+        read_conll(path, scheme="bio")
+
+
+def test_invalid_bio(path: Path) -> None:
+    write(path, "a B-X\nb I-X\nc I-Y\nd O\ne I-Y\n\nf I-X\n")
+    with pytest.raises(DataError) as caught:
+        read_conll(path)
+    assert [line.split(": ")[0] for line in str(caught.value).split("\n")] == [f"{path}:{n}" for n in (3, 5, 7)]
+    repaired = read_conll(path, repair=True)
+    assert tags(repaired) == [("B-X", "I-X", "B-Y", "O", "B-Y"), ("B-X",)]
+    assert repaired.counts == {"repaired": 3}
+    with pytest.raises(ConfigError, match="unknown tag scheme 'iobes'"):
+        read_conll(path, scheme="iobes")
+
+
+def test_comments(path: Path) -> None:
+    write(path, "# id 1\n# O\n# B-X\n\n# id 2\na O\n# O\n")
+    assert read_conll(path, comment="# ")[0].words == ("a", "#")
+    with pytest.raises(DataError, match="3 columns|2 columns"):
+        read_conll(path)
+
+
+def test_missing_empty_and_packed(path: Path, tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"train.conll: no such file; check the path"):
+        read_conll(path)
+    with pytest.raises(DataError, match="cannot be read"):
+        read_conll(tmp_path)
+    with pytest.raises(DataError, match=r"train.conll: no examples; check"):
+        read_conll(write(path, ""))
+    with pytest.raises(DataError, match=r"no examples \(skipped: 1 docstart\)"):
+        read_conll(write(path, "-DOCSTART- O\n\n"))
+    packed = write(tmp_path / "a.conll.gz", gzip.compress(CONLL2003.encode()))
+    assert [e.id for e in read_examples(packed, task="ner")] == ["a:3", "a:8"]
+    damaged = write(tmp_path / "b.conll.xz", lzma.compress(CONLL2003.encode() * 99)[:-20])
+    with pytest.raises(DataError, match="damaged compressed file"):
+        read_conll(damaged)
+    with pytest.raises(DataError, match="damaged compressed file"):
+        read_conll(write(tmp_path / "c.gz", b"plain"))

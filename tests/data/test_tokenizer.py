@@ -1,0 +1,245 @@
+"""The tokenizer wrapper: places of words, cuts, loading, errors."""
+
+from __future__ import annotations
+
+import json
+import random
+from pathlib import Path
+from typing import Any
+
+import pytest
+import tokenizers
+from tokenizers import models
+from transformers import AutoTokenizer
+from xlt_engine import DataError, ModelError
+from xlt_engine.data import Tokenizer, train_wordpiece
+
+TEXT = [
+    "Anna Müller wohnt in Köln-Ehrenfeld , sagt sie .",
+    "Paul lives in New York (near the river) and doesn't move .",
+    "Les élèves de l'école visitent Lyon !",
+] * 3
+
+
+@pytest.fixture(scope="module")
+def tokenizer() -> Tokenizer:
+    return train_wordpiece(TEXT, 150)
+
+
+def vocab_lines(tokenizer: Tokenizer) -> list[str]:
+    return [tokenizer.token(i) or "" for i in range(tokenizer.vocab_size)]
+
+
+def write_vocab(folder: Path, tokenizer: Tokenizer, end: str = "\n", **config: Any) -> None:
+    folder.mkdir(exist_ok=True)
+    (folder / "vocab.txt").write_bytes("".join(line + end for line in vocab_lines(tokenizer)).encode())
+    (folder / "tokenizer_config.json").write_text(json.dumps(config), encoding="utf-8")
+
+
+def random_sentences(seed: int, count: int) -> list[list[str]]:
+    draw = random.Random(seed)
+    words = [w for line in TEXT for w in line.split()] + [
+        "",
+        "\u200b",
+        " ",
+        "東京都",
+        "xqz" * 40,
+        "a b",
+        "e\u0301",
+        "\u2028",
+    ]
+    return [[draw.choice(words) for _ in range(draw.randint(0, 14))] for _ in range(count)]
+
+
+@pytest.mark.parametrize("max_length", [None, 3, 8, 20])
+def test_every_word_is_accounted_for(tokenizer: Tokenizer, max_length: int | None) -> None:
+    sentences = random_sentences(1, 200)
+    encoded = tokenizer.encode_words(sentences, max_length=max_length)
+    totals = [0, 0, 0]
+    for words, e in zip(sentences, encoded, strict=True):
+        singles = [tokenizer.encode_texts([word])[0].ids[1:-1] for word in words]
+        body = [i for piece in singles for i in piece]
+        room = len(body) if max_length is None else max_length - 2
+        assert e.ids == [tokenizer.cls_id, *body[:room], tokenizer.sep_id]
+        starts = [1 + sum(len(p) for p in singles[:w]) for w in range(len(words))]
+        expected = [(starts[w], w) for w in range(len(words)) if singles[w] and starts[w] <= room]
+        assert list(zip(e.positions, e.words, strict=True)) == expected
+        assert e.num_words == len(words) == len(e.words) + e.cut + e.empty
+        assert e.empty == sum(not piece for piece in singles)
+        assert e.cut_tokens == len(body) - len(e.ids) + 2
+        labels = ["O"] * e.num_words
+        for word in e.words:
+            labels[word] = "X"
+        assert len(labels) == len(words)
+        totals = [a + b for a, b in zip(totals, (len(e.words), e.cut, e.empty), strict=True)]
+    assert totals[0] > 0
+    assert totals[2] > 0
+    assert (totals[1] > 0) == (max_length is not None)
+
+
+def test_empty_input(tokenizer: Tokenizer) -> None:
+    assert tokenizer.encode_words([]) == []
+    assert tokenizer.encode_texts([]) == []
+    assert tokenizer.encode_texts([""])[0].ids == [tokenizer.cls_id, tokenizer.sep_id]
+
+
+@pytest.mark.parametrize("max_length", [4, 7, 8, 13, 64])
+def test_pairs_are_cut_as_the_library_cuts(tokenizer: Tokenizer, max_length: int, tmp_path: Path) -> None:
+    tokenizer.save(tmp_path)
+    library = tokenizers.Tokenizer.from_file(str(tmp_path / "tokenizer.json"))
+    library.enable_truncation(max_length, strategy="longest_first")
+    draw = random.Random(max_length)
+    words = [w for line in TEXT for w in line.split()]
+    pairs = [tuple(" ".join(draw.choices(words, k=draw.randint(1, 9))) for _ in range(2)) for _ in range(60)]
+    ours = tokenizer.encode_texts([a for a, _ in pairs], [b for _, b in pairs], max_length=max_length, offsets=True)
+    for (first, second), mine in zip(pairs, ours, strict=True):
+        theirs = library.encode(first, second)
+        assert mine.ids == theirs.ids
+        assert mine.second == theirs.type_ids.index(1)
+        assert mine.offsets == theirs.offsets
+        library.no_truncation()
+        assert mine.cut_tokens == len(library.encode(first, second).ids) - len(mine.ids)
+        library.enable_truncation(max_length, strategy="longest_first")
+
+
+def test_texts_with_and_without_pair(tokenizer: Tokenizer) -> None:
+    alone, pair = tokenizer.encode_texts(["Anna", "Anna"], [None, "Paul"])
+    assert alone.second is None
+    assert pair.second == len(alone.ids)
+    assert pair.ids == alone.ids + tokenizer.encode_texts(["Paul"])[0].ids[1:]
+    assert alone.offsets is None
+    text = "Les élèves"
+    encoded = tokenizer.encode_texts([text], offsets=True)[0]
+    assert encoded.offsets is not None
+    assert encoded.offsets[0] == encoded.offsets[-1] == (0, 0)
+    assert "".join(text[a:b] for a, b in encoded.offsets) == "Lesélèves"
+
+
+def test_wrong_input(tokenizer: Tokenizer) -> None:
+    with pytest.raises(DataError, match="item 1 holds a lone surrogate"):
+        tokenizer.encode_words([["a"], ["b", "\ud800"]])
+    with pytest.raises(DataError, match="item 0 holds a lone surrogate"):
+        tokenizer.encode_texts(["x\udfff"])
+    with pytest.raises(DataError, match="item 0 holds a int"):
+        tokenizer.encode_words([[1]])  # type: ignore[list-item]
+    with pytest.raises(DataError, match="2 texts but 1 pairs"):
+        tokenizer.encode_texts(["a", "b"], ["c"])
+    with pytest.raises(DataError, match="max_length 2 leaves no room"):
+        tokenizer.encode_words([["a"]], max_length=2)
+
+
+def test_save_and_load(tokenizer: Tokenizer, tmp_path: Path) -> None:
+    tokenizer.save(tmp_path)
+    loaded = Tokenizer.from_folder(tmp_path)
+    assert loaded.fingerprint == tokenizer.fingerprint
+    assert loaded.special_ids == (0, 1, 2, 3, 4)
+    library = AutoTokenizer.from_pretrained(tmp_path)
+    both = library("Anna lives", "in Lyon !")
+    ours = tokenizer.encode_texts(["Anna lives"], ["in Lyon !"])[0]
+    assert both["input_ids"] == ours.ids
+    assert both["token_type_ids"].index(1) == ours.second
+    assert (library.mask_token_id, library.pad_token_id) == (tokenizer.mask_id, tokenizer.pad_id)
+
+
+def test_stored_truncation_and_padding_are_ignored(tokenizer: Tokenizer, tmp_path: Path) -> None:
+    tokenizer.save(tmp_path)
+    library = tokenizers.Tokenizer.from_file(str(tmp_path / "tokenizer.json"))
+    library.enable_truncation(4)
+    library.enable_padding(length=50)
+    library.save(str(tmp_path / "tokenizer.json"))
+    loaded = Tokenizer.from_folder(tmp_path)
+    assert loaded.fingerprint == tokenizer.fingerprint
+    assert loaded.encode_texts(TEXT[:1])[0].ids == tokenizer.encode_texts(TEXT[:1])[0].ids
+
+
+@pytest.mark.parametrize("end", ["\n", "\r\n"])
+def test_vocab_txt_gives_the_same_ids(tokenizer: Tokenizer, tmp_path: Path, end: str) -> None:
+    write_vocab(tmp_path, tokenizer, end, do_lower_case=False)
+    loaded = Tokenizer.from_folder(tmp_path)
+    assert loaded.vocab_size == tokenizer.vocab_size
+    assert vocab_lines(loaded) == vocab_lines(tokenizer)
+    assert loaded.encode_texts(TEXT, TEXT) == tokenizer.encode_texts(TEXT, TEXT)
+    assert loaded.special_ids == tokenizer.special_ids
+
+
+def test_vocab_txt_settings(tokenizer: Tokenizer, tmp_path: Path) -> None:
+    write_vocab(tmp_path, tokenizer, do_lower_case=True)
+    lower = Tokenizer.from_folder(tmp_path)
+    write_vocab(tmp_path, tokenizer, do_lower_case=True, strip_accents=False)
+    accents = Tokenizer.from_folder(tmp_path)
+    assert lower.encode_texts(["ÉLÈVES"])[0].ids == lower.encode_texts(["eleves"])[0].ids
+    assert accents.encode_texts(["ÉLÈVES"])[0].ids == tokenizer.encode_texts(["élèves"])[0].ids
+    assert len({lower.fingerprint, accents.fingerprint, tokenizer.fingerprint}) == 3
+
+
+def test_special_tokens_by_name(tokenizer: Tokenizer, tmp_path: Path) -> None:
+    tokenizer.save(tmp_path)
+    text = (tmp_path / "tokenizer.json").read_text("utf-8").replace("[MASK]", "[HOLE]")
+    (tmp_path / "tokenizer.json").write_text(text, encoding="utf-8")
+    (tmp_path / "tokenizer_config.json").unlink()
+    with pytest.raises(ModelError, match=r"tokenizer.json: .*no mask token .*mask_token in tokenizer_config.json"):
+        Tokenizer.from_folder(tmp_path)
+    (tmp_path / "special_tokens_map.json").write_text(json.dumps({"mask_token": {"content": "[HOLE]"}}), "utf-8")
+    assert Tokenizer.from_folder(tmp_path).mask_id == tokenizer.mask_id
+
+
+def test_largest_id_counts_not_the_number_of_entries() -> None:
+    vocab = {"[PAD]": 0, "[UNK]": 1, "[CLS]": 2, "[SEP]": 3, "[MASK]": 4, "a": 900}
+    inner = tokenizers.Tokenizer(models.WordPiece(vocab, unk_token="[UNK]"))
+    assert inner.get_vocab_size() == 6
+    assert Tokenizer(inner).vocab_size == 901
+    inner = tokenizers.Tokenizer(models.WordPiece({**vocab, "b": 4_000_000_000}, unk_token="[UNK]"))
+    with pytest.raises(ModelError, match="id 4000000000 is beyond"):
+        Tokenizer(inner)
+
+
+def test_folders_that_cannot_be_used(tokenizer: Tokenizer, tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match="neither tokenizer.json nor vocab.txt"):
+        Tokenizer.from_folder(tmp_path)
+    path = tmp_path / "tokenizer.json"
+    tokenizer.save(tmp_path)
+    whole = path.read_bytes()
+    for damaged in (b"", b"{", whole[: len(whole) // 2], b"\xff" + whole, b"[1]"):
+        path.write_bytes(damaged)
+        with pytest.raises(ModelError, match=r"tokenizer.json: the tokenizers library cannot use"):
+            Tokenizer.from_folder(tmp_path)
+    path.write_bytes(whole)
+    (tmp_path / "tokenizer_config.json").write_bytes(b"[]")
+    with pytest.raises(ModelError, match=r"tokenizer_config.json: holds a JSON list"):
+        Tokenizer.from_folder(tmp_path)
+    (tmp_path / "tokenizer_config.json").write_bytes(b"{")
+    with pytest.raises(ModelError, match=r"tokenizer_config.json: cannot be read as JSON"):
+        Tokenizer.from_folder(tmp_path)
+
+
+def test_a_panic_of_the_library_is_a_model_error(
+    tokenizer: Tokenizer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Panic(BaseException):
+        pass
+
+    class Panicking:
+        @staticmethod
+        def from_file(path: str) -> None:
+            raise Panic("index out of bounds")
+
+    tokenizer.save(tmp_path)
+    monkeypatch.setattr(tokenizers, "Tokenizer", Panicking)
+    with pytest.raises(ModelError, match="index out of bounds"):
+        Tokenizer.from_folder(tmp_path)
+    monkeypatch.setattr(Panicking, "from_file", lambda path: (_ for _ in ()).throw(KeyboardInterrupt()))
+    with pytest.raises(KeyboardInterrupt):
+        Tokenizer.from_folder(tmp_path)
+
+
+def test_damaged_vocab_txt(tmp_path: Path) -> None:
+    path = tmp_path / "vocab.txt"
+    path.write_bytes(b"[PAD]\n[UNK]\n[CLS]\n[SEP]\n[MASK]\na\na\n")
+    with pytest.raises(ModelError, match=r"vocab.txt:7: 'a' is already on line 6"):
+        Tokenizer.from_folder(tmp_path)
+    path.write_bytes(b"[PAD]\n[UNK]\n[SEP]\n")
+    with pytest.raises(ModelError, match=r"no cls token '\[CLS\]'"):
+        Tokenizer.from_folder(tmp_path)
+    path.write_bytes(b"[PAD]\n\xff\n")
+    with pytest.raises(ModelError, match=r"vocab.txt: cannot be read"):
+        Tokenizer.from_folder(tmp_path)

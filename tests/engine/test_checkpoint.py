@@ -1,0 +1,387 @@
+"""Checkpoints: whole or absent whenever the writer dies, never wrong when a byte changes, strict on loading."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import multiprocessing
+import os
+import random
+import resource
+import shutil
+import signal
+import stat
+import warnings
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+from xlt_engine import ModelError, StorageError
+from xlt_engine.engine import faults
+from xlt_engine.engine.checkpoint import (
+    Checkpoint,
+    checkpoint_problem,
+    load_latest,
+    load_optimiser_tensors,
+    optimiser_tensors,
+    save_checkpoint,
+)
+from xlt_engine.engine.files import sweep
+
+FORK = multiprocessing.get_context("fork")
+PRINT = {"lr": 0.1, "data": {"train": "ab"}, "seeds": (0, 1)}
+
+
+def in_child(work: Callable[[], None], *, fault: str = "") -> int:
+    """Run `work` in a forked process; its exit code, or minus the signal that killed it."""
+
+    def main() -> None:
+        torch.set_num_threads(1)
+        os.environ.pop(faults.VARIABLE, None)
+        if fault:
+            os.environ[faults.VARIABLE] = fault
+        faults._passages.clear()
+        work()
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # forking beside torch's threads
+        process = FORK.Process(target=main)
+        process.start()
+    process.join()
+    assert process.exitcode is not None
+    return process.exitcode
+
+
+@pytest.fixture(autouse=True)
+def _no_fault(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    monkeypatch.delenv(faults.VARIABLE, raising=False)
+    faults._passages.clear()
+    yield
+    faults._passages.clear()
+
+
+def content(step: int) -> dict[str, Tensor]:
+    generator = torch.Generator().manual_seed(step)
+    weight = torch.randn(3, 5, generator=generator)
+    return {
+        "weight": weight,
+        "tied": weight,
+        "view": weight.t(),
+        "half": weight.bfloat16(),
+        "empty": torch.zeros(0, 4),
+        "count": torch.tensor(step),
+    }
+
+
+def save(folder: Path, step: int, **options: Any) -> Path:
+    values: dict[str, Any] = {"meta": {"trace": [0.1 * step, 1 / 3]}, "fingerprint": PRINT, **options}
+    return save_checkpoint(folder, step=step, tensors=content(step), **values)
+
+
+def load(folder: Path) -> Checkpoint | None:
+    found = load_latest(folder, fingerprint=PRINT)
+    if found is not None:
+        expected = content(found.step)
+        assert found.tensors.keys() == expected.keys()
+        for name, tensor in found.tensors.items():
+            assert tensor.dtype == expected[name].dtype
+            assert torch.equal(tensor, expected[name])
+        assert found.meta == {"trace": [0.1 * found.step, 1 / 3]}
+        assert found.path == folder / f"step-{found.step:08d}"
+    return found
+
+
+def steps(folder: Path) -> list[str]:
+    return sorted(os.listdir(folder))
+
+
+def test_what_is_saved_comes_back(tmp_path: Path) -> None:
+    assert load_latest(tmp_path / "none", fingerprint={}) is None
+    for step in (5, 10, 100_000_000):
+        save(tmp_path, step)
+    assert steps(tmp_path) == ["step-00000010", "step-100000000"]
+    found = load(tmp_path)
+    assert found is not None
+    assert (found.step, found.skipped, found.notes) == (100_000_000, (), ())
+
+
+def test_steps_above_the_new_one_were_abandoned(tmp_path: Path) -> None:
+    for step in (1, 2, 9):
+        save(tmp_path, step, keep=5)
+    save(tmp_path, 3, keep=2)
+    assert steps(tmp_path) == ["step-00000002", "step-00000003"]
+    save(tmp_path, 3, keep=1)
+    assert steps(tmp_path) == ["step-00000003"]
+
+
+@pytest.mark.parametrize("mask", [0o022, 0o077])
+def test_modes_follow_the_umask(tmp_path: Path, mask: int) -> None:
+    old = os.umask(mask)
+    try:
+        path = save(tmp_path / "c", 1)
+    finally:
+        os.umask(old)
+    assert {stat.S_IMODE((path / name).stat().st_mode) for name in os.listdir(path)} == {0o666 & ~mask}
+    assert stat.S_IMODE(path.stat().st_mode) == 0o777 & ~mask
+
+
+@pytest.mark.parametrize("step", [20, 10], ids=["next step", "same step again"])
+def test_kill_anywhere_leaves_the_old_or_the_new(tmp_path: Path, step: int) -> None:
+    found, number, code = [], 0, -1
+    while code != 0:
+        number += 1
+        folder = tmp_path / str(number)
+        save(folder, 5)
+        save(folder, 10)
+        code = in_child(lambda folder=folder: save(folder, step, keep=1), fault=f"*:{number}:kill")  # type: ignore[misc]
+        assert code in (0, -signal.SIGKILL)
+        sweep(folder)
+        checkpoint = load(folder)
+        assert checkpoint is not None
+        assert not checkpoint.skipped
+        found.append(checkpoint.step)
+    assert number > 12, "the writer has that many points"
+    assert found == sorted(found)
+    assert set(found) == {10, step}
+    assert steps(folder) == [f"step-{step:08d}"]
+
+
+@pytest.mark.parametrize("action", ["enospc", "eio", "raise"])
+def test_failure_anywhere_before_the_rename_leaves_the_old(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, action: str
+) -> None:
+    save(tmp_path, 10)
+    for number in range(1, 30):
+        faults._passages.clear()
+        monkeypatch.setenv(faults.VARIABLE, f"*:{number}:{action}")
+        with contextlib.suppress(RuntimeError if action == "raise" else StorageError):
+            save(tmp_path, 20, keep=1)
+        monkeypatch.delenv(faults.VARIABLE)
+        assert not [name for name in steps(tmp_path) if name.startswith(".tmp")]
+        checkpoint = load(tmp_path)
+        assert checkpoint is not None
+        if checkpoint.step == 20:
+            break
+        assert steps(tmp_path) == ["step-00000010"]
+    assert number > 6
+
+
+def test_a_file_size_limit_leaves_the_old(tmp_path: Path) -> None:
+    save(tmp_path, 10)
+
+    def work() -> None:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (2000, 2000))
+        with pytest.raises(StorageError, match=r"step-00000020: File too large; raise the file size limit"):
+            save_checkpoint(tmp_path, step=20, tensors={"w": torch.zeros(5000)}, meta={}, keep=1)
+
+    assert in_child(work) == 0
+    assert steps(tmp_path) == ["step-00000010"]
+    assert load(tmp_path) is not None
+
+
+def test_too_little_space_is_seen_beforehand(tmp_path: Path) -> None:
+    huge = torch.zeros(1).expand(10**15)
+    with pytest.raises(StorageError, match=r"a checkpoint needs 4000\.0 TB in .* are free; free disk space"):
+        save_checkpoint(tmp_path / "c", step=1, tensors={"w": huge}, meta={})
+    assert steps(tmp_path / "c") == []
+
+
+def _mutations(data: bytes, count: int) -> Iterator[tuple[str, bytes]]:
+    """Truncations, a longer file, zeroed blocks and bit flips, the first and last bytes always among them."""
+    draw = random.Random(0)
+    places = {0, 1, 7, 8, len(data) // 2, len(data) - 1, *(draw.randrange(len(data)) for _ in range(count))}
+    for place in sorted(places):
+        yield f"cut at {place}", data[:place]
+        flipped = bytearray(data)
+        flipped[place] ^= 1 << draw.randrange(8)
+        yield f"bit at {place}", bytes(flipped)
+        zeroed = data[:place] + bytes(min(16, len(data) - place)) + data[place + 16 :]
+        if zeroed != data:
+            yield f"zeros at {place}", zeroed
+    yield "one byte more", data + b"\n"
+
+
+@pytest.mark.parametrize("name", ["tensors.safetensors", "meta.json", "manifest.json"])
+def test_changed_bytes_are_never_loaded(tmp_path: Path, name: str) -> None:
+    save(tmp_path, 10)
+    path = save(tmp_path, 20) / name
+    data = path.read_bytes()
+    for what, changed in _mutations(data, 60):
+        path.write_bytes(changed)
+        heard: list[tuple[Path, str]] = []
+        checkpoint = load_latest(tmp_path, fingerprint=PRINT, on_skip=lambda *skip: heard.append(skip))  # noqa: B023
+        assert checkpoint is not None, what
+        assert checkpoint.step == 10, what
+        assert list(checkpoint.skipped) == heard
+        assert heard[0][0] == path.parent
+        assert name in heard[0][1], what
+    path.write_bytes(data)
+    assert (load(tmp_path) or checkpoint).step == 20
+
+
+def test_prefixes_and_flipped_bits_of_the_manifest_are_refused(tmp_path: Path) -> None:
+    path = save(tmp_path, 20) / "manifest.json"
+    data = path.read_bytes()
+    for length in range(0, len(data), 3):
+        path.write_bytes(data[:length])
+        assert checkpoint_problem(path.parent)
+    for place in range(0, len(data), 3):
+        path.write_bytes(data[:place] + bytes([data[place] ^ (1 << place % 8)]) + data[place + 1 :])
+        assert checkpoint_problem(path.parent)
+    path.write_bytes(data)
+    assert checkpoint_problem(path.parent) is None
+
+
+def test_missing_extra_and_linked_files(tmp_path: Path) -> None:
+    good = save(tmp_path, 10)
+    for name in ("tensors.safetensors", "meta.json", "manifest.json"):
+        path = save(tmp_path, 20)
+        (path / name).unlink()
+        assert (load(tmp_path) or Checkpoint(0, {}, {}, path)).skipped == ((path, f"{name} is missing"),)
+        (path / name).symlink_to(good / name)
+        assert checkpoint_problem(path) == f"{name} is a symbolic link"
+        shutil.rmtree(path)
+    (tmp_path / "step-00000030").symlink_to(good)
+    (tmp_path / "step-00000040").mkdir()
+    (tmp_path / "step-00000050").write_text("x")
+    shutil.copytree(good, tmp_path / "step-00000060")
+    (tmp_path / "step-7").mkdir()
+    (good / "notes.txt").write_text("x")
+    found = load(tmp_path)
+    assert found is not None
+    assert [(path.name, reason) for path, reason in found.skipped] == [
+        ("step-00000060", "manifest.json is that of step 10"),
+        ("step-00000050", "not a folder of its own"),
+        ("step-00000040", "manifest.json is missing"),
+        ("step-00000030", "not a folder of its own"),
+    ]
+    assert found.notes == (f"{good / 'notes.txt'} does not belong to the checkpoint and is ignored",)
+
+
+def test_no_valid_checkpoint_is_reported(tmp_path: Path) -> None:
+    (save(tmp_path, 10) / "meta.json").write_text("{}")
+    heard: list[str] = []
+    assert load_latest(tmp_path, fingerprint=PRINT, on_skip=lambda _, reason: heard.append(reason)) is None
+    assert len(heard) == 1
+    save(tmp_path, 10)
+    assert load(tmp_path) is not None
+
+
+def test_a_disk_that_fails_on_reading_is_not_a_bad_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    save(tmp_path, 10)
+    monkeypatch.setenv(faults.VARIABLE, "checkpoint.read:1:eio")
+    with pytest.raises(StorageError, match="cannot read .*step-00000010/.*: Input/output error"):
+        load(tmp_path)
+
+
+def test_other_settings_are_listed(tmp_path: Path) -> None:
+    save(tmp_path, 10)
+    other = {"lr": 0.2, "data": {"train": "ab"}, "seeds": [0, 1], "new": True}
+    with pytest.raises(ModelError, match=r"lr 0\.1 -> 0\.2, new absent -> true; set them back") as caught:
+        load_latest(tmp_path, fingerprint=other)
+    assert "seeds" not in str(caught.value)
+    assert "train" not in str(caught.value)
+    assert load_latest(tmp_path) is not None
+
+
+def test_other_versions_are_a_note(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("xlt_engine.engine.checkpoint.torch.__version__", "1.0")
+    save(tmp_path, 10)
+    monkeypatch.undo()
+    found = load(tmp_path)
+    assert found is not None
+    assert found.notes[0].startswith('step-00000010 was saved under other conditions (torch "1.0" -> ')
+
+
+def test_meta_must_be_json(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="JSON"):
+        save(tmp_path, 10, meta={"loss": float("nan")})
+    assert steps(tmp_path) == []
+
+
+def test_the_manifest_is_complete(tmp_path: Path) -> None:
+    manifest = json.loads((save(tmp_path, 10) / "manifest.json").read_text())
+    assert manifest["tensors"]["half"] == ["torch.bfloat16", [3, 5]]
+    assert set(manifest["files"]) == {"tensors.safetensors", "meta.json"}
+    assert set(manifest["versions"]) == {"torch", "safetensors", "threads"}
+
+
+class Net(nn.Module):
+    def __init__(self, seed: int = 0) -> None:
+        super().__init__()
+        torch.manual_seed(seed)
+        self.first = nn.Linear(4, 4)
+        self.second = nn.Linear(4, 4)
+        self.unused = nn.Linear(4, 4)
+        self.frozen = nn.Linear(4, 4).requires_grad_(False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.second(self.frozen(self.first(x)))  # type: ignore[no-any-return]
+
+    def named(self) -> dict[str, nn.Parameter]:
+        return {name: p for name, p in self.named_parameters() if p.requires_grad}
+
+
+def adamw(net: Net, **options: Any) -> torch.optim.AdamW:
+    first = [p for name, p in net.named().items() if name.endswith("weight")]
+    second = [p for name, p in net.named().items() if name.endswith("bias")]
+    return torch.optim.AdamW([{"params": first}, {"params": second, "weight_decay": 0.0}], lr=0.1, **options)
+
+
+def steps_of(net: Net, optimiser: torch.optim.AdamW, numbers: range) -> None:
+    for number in numbers:
+        generator = torch.Generator().manual_seed(number)
+        net(torch.randn(8, 4, generator=generator)).square().sum().backward()
+        optimiser.step()
+        optimiser.zero_grad(set_to_none=True)
+
+
+@pytest.mark.parametrize("fused", [False, True])
+def test_a_resumed_optimiser_ends_in_the_same_bits(tmp_path: Path, fused: bool) -> None:
+    whole = Net()
+    steps_of(whole, adamw(whole, fused=fused), range(6))
+    net = Net()
+    optimiser = adamw(net, fused=fused)
+    steps_of(net, optimiser, range(3))
+    weights = {f"model.{name}": p.detach() for name, p in net.named().items()}
+    save_checkpoint(tmp_path, step=3, tensors=weights | optimiser_tensors(optimiser, net.named()), meta={})
+    found = load_latest(tmp_path)
+    assert found is not None
+    assert found.tensors["optimiser.unused.weight.step"].item() == 0
+    other = Net(seed=0)
+    resumed = adamw(other, fused=fused)
+    steps_of(other, resumed, range(7, 9))
+    with torch.no_grad():
+        for name, parameter in other.named().items():
+            parameter.copy_(found.tensors[f"model.{name}"])
+    load_optimiser_tensors(resumed, dict(reversed(other.named().items())), found.tensors)
+    steps_of(other, resumed, range(3, 6))
+    for (name, expected), actual in zip(whole.named_parameters(), other.parameters(), strict=True):
+        assert torch.equal(expected, actual), name
+
+
+def test_optimiser_state_is_strict(tmp_path: Path) -> None:
+    net = Net()
+    optimiser = adamw(net)
+    steps_of(net, optimiser, range(2))
+    saved = optimiser_tensors(optimiser, net.named())
+    key = "optimiser.first.weight.exp_avg"
+    faulty = [
+        ({k: v for k, v in saved.items() if k != key}, f"{key} is missing"),
+        ({k: v for k, v in saved.items() if not k.startswith("optimiser.second.bias")}, "second.bias.step is missing"),
+        (saved | {key: torch.zeros(4, 5)}, r"exp_avg is torch.float32 \[4, 5\], the model has torch.float32 \[4, 4\]"),
+        (saved | {key: saved[key].bfloat16()}, r"exp_avg is torch.bfloat16 \[4, 4\], the model has torch.float32"),
+        (saved | {"optimiser.other.step": torch.ones(())}, "optimiser.other.step belongs to no parameter"),
+        (saved | {"optimiser.first.weight.max_exp_avg_sq": torch.ones(4, 4)}, "max_exp_avg_sq belongs to no"),
+    ]
+    before = {name: tensor.clone() for name, tensor in saved.items()}
+    for tensors, message in faulty:
+        with pytest.raises(ModelError, match=message):
+            load_optimiser_tensors(optimiser, net.named(), tensors)
+    after = optimiser_tensors(optimiser, net.named())
+    assert all(torch.equal(before[name], after[name]) for name in before)
+    with pytest.raises(AssertionError, match="exactly one name"):
+        optimiser_tensors(optimiser, {})

@@ -1,0 +1,302 @@
+from __future__ import annotations
+
+import json
+from itertools import product
+from typing import NamedTuple
+
+import numpy as np
+import pytest
+import torch
+from xlt_engine import ConfigError
+from xlt_engine.engine.decisions import (
+    Decision,
+    Reason,
+    decide,
+    pseudo_label_quality,
+    source_consistency,
+    span_of_item,
+)
+from xlt_engine.engine.metrics import spans
+from xlt_engine.engine.thresholds import choose_threshold, choose_threshold_from_sweep, uniform_grid
+from xlt_engine.kernels.votes import votes as kernel_votes
+
+LABELS = ["O", "B-PER", "I-PER", "B-LOC", "I-LOC"]
+
+
+class Votes(NamedTuple):
+    label: torch.Tensor
+    agree: torch.Tensor
+    min_confidence: torch.Tensor
+    mean_probability: torch.Tensor
+
+
+def count_votes(probability: torch.Tensor) -> Votes:
+    """Votes of voters' probabilities [M, K, C], spelt out."""
+    choice = probability.argmax(-1)
+    mean = probability.mean(0)
+    agree = (choice == choice[0]).all(0)
+    return Votes(torch.where(agree, choice[0], mean.argmax(-1)), agree, probability.amax(-1).amin(0), mean)
+
+
+def votes_for(labels: list[int], confidence: list[float], agree: list[bool] | None = None, classes: int = 5) -> Votes:
+    """Votes with the given outcome; the rest of the probability is spread evenly."""
+    label, sure = torch.tensor(labels, dtype=torch.int64), torch.tensor(confidence)
+    mean = ((1 - sure) / (classes - 1))[:, None].expand(-1, classes).clone()
+    mean[torch.arange(len(labels)), label] = sure
+    return Votes(label, torch.tensor(agree or [True] * len(labels)), sure, mean)
+
+
+def names(decision: Decision) -> list[str]:
+    return [Reason(r).name for r in decision.reason.tolist()]
+
+
+@pytest.mark.parametrize(
+    ("agree", "confidence", "alpha", "reason"),
+    [
+        (True, 0.9, 0.8, Reason.KEPT),
+        (True, 0.8, 0.8, Reason.LOW_CONFIDENCE),
+        (True, 0.7, 0.8, Reason.LOW_CONFIDENCE),
+        (False, 0.9, 0.8, Reason.DISAGREE),
+        (False, 0.7, 0.8, Reason.DISAGREE),
+        (True, 0.3, 0.0, Reason.KEPT),
+        (False, 0.3, 0.0, Reason.DISAGREE),
+        (True, 0.3, None, Reason.KEPT),
+        (False, 0.3, None, Reason.KEPT),
+        (True, float("nan"), 0.0, Reason.NOT_A_NUMBER),
+        (False, float("nan"), None, Reason.NOT_A_NUMBER),
+    ],
+)
+def test_truth_table(agree: bool, confidence: float, alpha: float | None, reason: Reason) -> None:
+    decision = decide(votes_for([1], [confidence], [agree]), alpha)
+    assert decision.reason.tolist() == [reason]
+    assert decision.keep.tolist() == [reason == Reason.KEPT]
+    assert decision.weight.tolist() == [float(reason == Reason.KEPT)]
+    assert decision.targets.tolist() == [1 if reason == Reason.KEPT else -100]
+    assert decision.label.tolist() == [1]
+
+
+def test_threshold_is_rounded_to_the_confidences_precision() -> None:
+    assert decide(votes_for([0], [0.6]), 0.6).keep.tolist() == [False]
+    assert decide(votes_for([0], [0.6]), float(np.nextafter(np.float32(0.6), np.float32(0)))).keep.tolist() == [True]
+
+
+def test_acceptance_lies_within_that_of_every_single_voter() -> None:
+    probability = torch.randn(3, 500, 4, generator=torch.Generator().manual_seed(0)).mul(2).softmax(-1)
+    together = decide(count_votes(probability), 0.5)
+    alone = [decide(count_votes(voter[None]), 0.5) for voter in probability]
+    for voter in alone:
+        assert (together.keep <= voter.keep).all()
+        assert (together.label == voter.label)[together.keep].all()
+    assert 0 < together.keep.sum() < min(voter.keep.sum() for voter in alone)
+
+
+def test_numpy_and_torch_votes_decide_alike() -> None:
+    votes = count_votes(torch.rand(2, 50, 3, generator=torch.Generator().manual_seed(1)).softmax(-1))
+    arrays = Votes(*(tensor.numpy() for tensor in votes))
+    np.testing.assert_array_equal(decide(votes, 0.4).reason, decide(arrays, 0.4).reason)
+
+
+def test_kernel_votes_decisions_and_sweeps_agree() -> None:
+    generator = torch.Generator().manual_seed(2)
+    logits, gold = torch.randn(3, 2000, 4, generator=generator), torch.randint(4, (2000,), generator=generator)
+    logits += 3 * torch.nn.functional.one_hot(gold, 4)
+    counted = kernel_votes(logits, thresholds=torch.tensor(uniform_grid()), gold=gold, alpha=0.7)
+    assert counted.index[: counted.count].tolist() == np.flatnonzero(decide(counted, 0.7).keep).tolist()
+    swept = choose_threshold_from_sweep(uniform_grid(), counted.kept, counted.correct, total=2000)
+    single = choose_threshold(counted.min_confidence, counted.label == gold, agree=counted.agree)
+    np.testing.assert_array_equal(swept.curve.kept, single.curve.kept)
+    np.testing.assert_array_equal(swept.score, single.score)
+    assert swept.alpha == single.alpha
+
+
+def test_entity_unit_drops_incomplete_spans_and_judges_o_alone() -> None:
+    #        O   B-PER I-PER O   B-LOC I-LOC B-LOC | I-LOC I-LOC
+    label = [0, 1, 2, 0, 3, 4, 3, 4, 4]
+    sure = [0.9, 0.9, 0.5, 0.5, 0.9, 0.9, 0.9, 0.9, 0.9]
+    agree = [True] * 6 + [False] + [True] * 2
+    sentence = [0] * 7 + [1] * 2
+    decision = decide(votes_for(label, sure, agree), 0.8, unit="entity", sentence_of_item=sentence, labels=LABELS)
+    expected = "KEPT SPAN_INCOMPLETE LOW_CONFIDENCE LOW_CONFIDENCE KEPT KEPT DISAGREE KEPT KEPT"
+    assert names(decision) == expected.split()
+
+
+def test_sentence_unit_drops_incomplete_sentences() -> None:
+    votes = votes_for([0, 1, 0, 1, 2], [0.9, 0.9, 0.9, 0.5, 0.9])
+    decision = decide(votes, 0.8, unit="sentence", sentence_of_item=torch.tensor([4, 4, 7, 7, 9]))
+    assert names(decision) == ["KEPT", "KEPT", "SENTENCE_INCOMPLETE", "LOW_CONFIDENCE", "KEPT"]
+
+
+def test_units_only_ever_drop_more() -> None:
+    rng = np.random.default_rng(0)
+    votes = votes_for(rng.integers(0, 5, 300).tolist(), rng.uniform(0.3, 1, 300).tolist())
+    sentence = np.sort(rng.integers(0, 60, 300))
+    item, entity, whole = (
+        decide(votes, 0.5, unit=unit, sentence_of_item=sentence, labels=LABELS).keep
+        for unit in ("token", "entity", "sentence")
+    )
+    assert (entity <= item).all()
+    assert (whole <= entity).all()
+    assert 0 < whole.sum() < entity.sum() < item.sum()
+
+
+def test_no_filter_keeps_everything_in_every_unit() -> None:
+    votes = votes_for([0, 1, 2], [0.3, 0.3, 0.3], [False, True, False])
+    for unit in ("item", "entity", "sentence"):
+        assert decide(votes, None, unit=unit, sentence_of_item=[0, 0, 0], labels=LABELS).keep.all()
+
+
+def test_spans_of_items_equal_the_spans_of_the_metrics() -> None:
+    rng = np.random.default_rng(0)
+    lengths = rng.integers(1, 12, 100)
+    sentence = np.repeat(np.arange(100), lengths)
+    label = rng.integers(0, 5, lengths.sum())
+    found = span_of_item(label, sentence, LABELS)
+    expected, number = [], 0
+    for index in range(100):
+        tags = [LABELS[i] for i in label[sentence == index]]
+        row = [-1] * len(tags)
+        for _, start, end in spans(tags):
+            row[start:end] = [number] * (end - start)
+            number += 1
+        expected += row
+    assert found.tolist() == expected
+
+
+def test_bad_units_are_refused() -> None:
+    votes = votes_for([0], [0.9])
+    with pytest.raises(ConfigError, match="did you mean 'sentence'"):
+        decide(votes, 0.5, unit="sentense")
+    with pytest.raises(ConfigError, match="sentence_of_item"):
+        decide(votes, 0.5, unit="sentence")
+    with pytest.raises(ConfigError, match="labels"):
+        decide(votes, 0.5, unit="entity", sentence_of_item=[0])
+
+
+def test_source_filter_drops_contradicted_sentences() -> None:
+    votes = votes_for([0, 1, 0, 1, 2], [0.9] * 5)
+    gold = [0, 1, 1, 1, -100]
+    decision = source_consistency(votes, gold, kept=[True] * 4, example_of_item=[0, 0, 1, 1, 2])
+    # Example 2 has no known label, and example 3 no item at all: neither is contradicted.
+    assert decision.keep.tolist() == [True, False, True, True]
+    assert decision.reasons() == {"kept": 3, "contradicted": 1}
+
+
+def test_source_filter_goes_by_mean_probability_not_by_agreement() -> None:
+    votes = votes_for([1, 1], [0.9, 0.9], [False, True])
+    assert source_consistency(votes, [1, 1], kept=[True, True]).keep.all()
+    strict = source_consistency(votes, [1, 1], kept=[True, True], rule="correct+alpha", alpha=0.8)
+    assert strict.keep.tolist() == [False, True]
+    unsure = source_consistency(votes, [1, 1], kept=[True, True], rule="correct+alpha", alpha=0.95, guard=1)
+    assert unsure.reasons() == {"low_confidence": 1, "kept_for_class": 1}
+
+
+def test_source_filter_shrinks_for_good() -> None:
+    rng = np.random.default_rng(0)
+    kept = np.ones(200, bool)
+    gold = rng.integers(0, 3, 200)
+    for _ in range(5):
+        predicted = np.where(rng.random(200) < 0.2, rng.integers(0, 3, 200), gold)
+        votes = votes_for(predicted.tolist(), rng.uniform(0.4, 1, 200).tolist(), classes=3)
+        after = source_consistency(votes, gold, kept=kept).keep
+        assert (after <= kept).all()
+        np.testing.assert_array_equal(after, kept & (predicted == gold))
+        kept = after
+    assert 0 < kept.sum() < 150
+
+
+def test_source_filter_none_changes_nothing() -> None:
+    decision = source_consistency(votes_for([0, 0], [0.9, 0.9]), [1, 1], kept=[True, False], rule="none")
+    assert decision.keep.tolist() == [True, False]
+    assert decision.reasons() == {"kept": 1, "removed_before": 1}
+
+
+def test_source_filter_never_empties_a_class() -> None:
+    # All of class 1 is contradicted; examples 4 and 5 would be the most confident but are gone already.
+    votes = votes_for([0, 0, 0, 0, 1, 0], [0.9, 0.8, 0.6, 0.7, 0.9, 0.55], classes=2)
+    kept = [True, True, True, True, False, False]
+    decision = source_consistency(votes, [0, 1, 1, 1, 1, 1], kept=kept, labels=["neg", "pos"], guard=2)
+    assert decision.keep.tolist() == [True, False, True, True, False, False]
+    assert decision.reasons() == {"kept": 1, "contradicted": 1, "removed_before": 2, "kept_for_class": 2}
+    assert [w.name for w in decision.warnings] == ["source-class-emptied"]
+    assert decision.warnings[0].values == {"label": "pos", "examples": 3, "kept": 2}
+    assert "'pos'" in decision.warnings[0].message
+
+
+def test_source_filter_drops_what_is_not_a_number() -> None:
+    votes = votes_for([0, 0, 0], [0.9, float("nan"), 0.9])
+    decision = source_consistency(votes, [0, 0, 0], kept=[True] * 3)
+    assert decision.reason.tolist() == [Reason.KEPT, Reason.NOT_A_NUMBER, Reason.KEPT]
+
+
+def test_bad_source_filters_are_refused() -> None:
+    votes = votes_for([0], [0.9])
+    with pytest.raises(ConfigError, match="did you mean 'correct"):
+        source_consistency(votes, [0], kept=[True], rule="corect")
+    with pytest.raises(ConfigError, match="needs alpha"):
+        source_consistency(votes, [0], kept=[True], rule="correct+alpha")
+
+
+def test_quality_counts_against_a_plain_loop() -> None:
+    rng = np.random.default_rng(0)
+    gold = rng.integers(0, 5, 400)
+    label = np.where(rng.random(400) < 0.7, gold, rng.integers(0, 5, 400))
+    gold[:20] = -100
+    votes = votes_for(label.tolist(), rng.uniform(0.3, 1, 400).tolist(), (rng.random(400) < 0.8).tolist())
+    decision = decide(votes, 0.6)
+    quality = pseudo_label_quality(votes, decision, LABELS, gold=gold, thresholds=[0.4, 0.6, 0.9])
+    rows = list(zip(label, gold, decision.keep, votes.min_confidence.tolist(), votes.agree.tolist(), strict=True))
+    groups = {name: [i] for i, name in enumerate(LABELS)} | {"entity": [1, 2, 3, 4], "all": range(5)}
+    found = quality.per_class | {"entity": quality.entity, "all": quality.overall}
+    for name, classes in groups.items():
+        inside = [row for row in rows if row[0] in classes]
+        accepted = [row for row in inside if row[2]]
+        right = [row for row in accepted if row[0] == row[1]]
+        known = [row for row in accepted if row[1] >= 0]
+        acceptance = found[name]
+        assert (acceptance.predicted, acceptance.accepted, acceptance.correct) == tuple(
+            map(len, (inside, accepted, right))
+        )
+        assert acceptance.coverage == pytest.approx(len(accepted) / len(inside))
+        assert acceptance.precision == pytest.approx(len(right) / len(known))
+        assert acceptance.gold == sum(g in classes for g in gold)
+    assert quality.outside == quality.per_class["O"]
+    assert sum(quality.reasons.values()) == 400
+    assert sum(sum(r.values()) for r in quality.dropped.values()) == int((~decision.keep).sum())
+    table = quality.by_threshold
+    assert table is not None
+    for (place, threshold), (index, name) in product(enumerate([0.4, 0.6, 0.9]), enumerate(LABELS)):
+        kept = [row for row in rows if row[0] == index and row[4] and row[3] > threshold]
+        assert table["kept"][name][place] == len(kept)
+        assert table["correct"][name][place] == sum(row[0] == row[1] for row in kept)
+
+
+def test_quality_calibration() -> None:
+    # 10 items at .95, 9 right; 10 at .65, 3 right: errors .05 and .35, weighted equally.
+    votes = votes_for([1] * 20, [0.95] * 10 + [0.65] * 10)
+    gold = [1] * 9 + [0] + [1] * 3 + [0] * 7
+    quality = pseudo_label_quality(votes, decide(votes, 0.5), LABELS, gold=gold)
+    assert quality.expected_calibration_error == pytest.approx(0.2)
+    assert [b["count"] for b in quality.calibration] == [0, 0, 0, 0, 0, 0, 10, 0, 0, 10]
+    assert quality.calibration[9]["accuracy"] == pytest.approx(0.9)
+    assert quality.calibration[6]["mean_confidence"] == pytest.approx(0.65)
+    assert quality.calibration[0]["accuracy"] is None
+
+
+def test_quality_without_gold_or_o_is_json() -> None:
+    votes = votes_for([0, 1, 1], [0.9, 0.9, float("nan")], classes=2)
+    quality = pseudo_label_quality(votes, decide(votes, 0.5), ["neg", "pos"])
+    data = json.loads(json.dumps(quality.as_dict(), allow_nan=False))
+    assert data["overall"] == {
+        "predicted": 3,
+        "accepted": 2,
+        "coverage": pytest.approx(2 / 3),
+        "correct": None,
+        "precision": None,
+        "gold": None,
+    }
+    assert data["entity"] is None
+    assert data["expected_calibration_error"] is None
+    assert data["reasons"] == {"kept": 2, "not_a_number": 1}
+    assert data["dropped"] == {"neg": {}, "pos": {"not_a_number": 1}}
+    empty = votes_for([], [], classes=2)
+    assert pseudo_label_quality(empty, decide(empty, 0.5), ["neg", "pos"]).overall.coverage == 0.0

@@ -1,0 +1,121 @@
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+from xlt_engine import DataError
+from xlt_engine.engine import diagnostics as d
+from xlt_engine.engine.thresholds import ThresholdChoice, choose_threshold, choose_threshold_from_sweep, uniform_grid
+
+
+def check(warning: d.Warning | None, name: str) -> None:
+    assert warning is not None
+    assert warning.name == name
+    data = json.loads(json.dumps(warning.as_dict(), allow_nan=False))
+    assert set(data) == {"name", "message", "values"}
+    assert data["message"]
+
+
+def test_low_loss_drop() -> None:
+    assert d.low_loss_drop(np.linspace(5.0, 2.3, 100).tolist()) is None
+    flat = d.low_loss_drop([5.0, 5.1] * 50)
+    check(flat, "low-btf-loss-drop")
+    assert flat is not None
+    assert flat.values["drop"] == pytest.approx(0.0)
+    check(d.low_loss_drop(np.linspace(2.0, 3.0, 50).tolist()), "low-btf-loss-drop")
+    # One lucky step at the end is no drop: the last tenth is averaged.
+    check(d.low_loss_drop([5.0] * 99 + [3.0]), "low-btf-loss-drop")
+    assert d.low_loss_drop([5.0]) is None
+
+
+def test_low_agreement() -> None:
+    assert d.low_agreement([True, True, False]) is None
+    assert d.low_agreement([]) is None
+    check(d.low_agreement([True, False, False]), "low-voter-agreement")
+
+
+def test_single_voter() -> None:
+    assert d.single_voter(3) is None
+    check(d.single_voter(1), "single-voter")
+
+
+def test_class_collapse() -> None:
+    source = {"O": 830, "B-PER": 100, "B-LOC": 70}
+    assert d.class_collapse({"O": 950, "B-PER": 30, "B-LOC": 20}, source) is None
+    check(d.class_collapse({"O": 990, "B-PER": 10}, source), "class-share-collapse")
+    check(d.class_collapse({"neg": 0, "pos": 98, "other": 2}, {"neg": 50, "pos": 50}), "class-share-collapse")
+    assert d.class_collapse({"neg": 10, "pos": 90}, {"neg": 50, "pos": 50}) is None
+    assert d.class_collapse({}, source) is None
+
+
+def test_class_shift() -> None:
+    source = {"O": 830, "B-PER": 100, "B-LOC": 70, "B-RARE": 5}
+    assert d.class_shift({"O": 940, "B-PER": 30, "B-LOC": 30}, source) is None
+    missing = d.class_shift({"O": 980, "B-PER": 20}, source)
+    check(missing, "class-share-shift")
+    assert missing is not None
+    assert missing.values == {"B-LOC": {"share": 0.0, "source_share": pytest.approx(70 / 1005)}}
+
+
+def test_falling_acceptance() -> None:
+    assert d.falling_acceptance([0.5]) is None
+    assert d.falling_acceptance([0.5, 0.45]) is None
+    assert d.falling_acceptance([0.2, 0.5, 0.6]) is None
+    check(d.falling_acceptance([0.2, 0.6, 0.4]), "falling-acceptance")
+    check(d.falling_acceptance([0.6, 0.5, 0.45]), "falling-acceptance")
+    assert d.falling_acceptance([]) is None
+
+
+def test_alpha_at_edge() -> None:
+    grid = uniform_grid()
+    kept = np.full(grid.shape, 10**6)
+
+    def choice_of(accuracy: np.ndarray) -> ThresholdChoice:
+        return choose_threshold_from_sweep(grid, kept, accuracy * kept, total=10**6)
+
+    assert d.alpha_at_edge(choice_of(0.5 + np.clip(grid - 0.75, 0, 1))) is None
+    check(d.alpha_at_edge(choice_of(0.5 + 0.4 * grid**40)), "alpha-at-grid-edge")
+    flat = d.alpha_at_edge(choose_threshold([], []))
+    check(flat, "alpha-at-grid-edge")
+    assert flat is not None
+    assert "there are no items" in flat.message
+
+
+def test_few_accepted_entities() -> None:
+    assert d.few_accepted_entities(30, 100) is None
+    check(d.few_accepted_entities(4, 1000), "few-accepted-entities")
+    check(d.few_accepted_entities(0, 0), "few-accepted-entities")
+
+
+def test_cut_by_length() -> None:
+    assert d.cut_by_length(0, 100, 128) is None
+    check(d.cut_by_length(1, 1000, 128), "cut-by-maximum-length")
+
+
+def test_heavy_source_drop() -> None:
+    assert d.heavy_source_drop(100, 75) is None
+    assert d.heavy_source_drop(0, 0) is None
+    check(d.heavy_source_drop(100, 60), "heavy-source-drop")
+
+
+def test_slow_learning_rate() -> None:
+    # The paper's classification setting, 40 epochs of 10,000 in batches of 30, is slow but possible.
+    assert d.slow_learning_rate(1e-6, 13_333) is None
+    slow = d.slow_learning_rate(1e-6, 250)
+    check(slow, "learning-rate-too-small")
+    assert slow is not None
+    assert slow.values["movement"] == pytest.approx(1.25e-4)
+
+
+def test_confidence_histogram() -> None:
+    lines = d.confidence_histogram([0.95, 0.99, 0.55, float("nan"), 1.0], bins=2).splitlines()
+    assert [line.split() for line in lines] == [["0.00-0.50", "0"], ["0.50-1.00", "4", "#" * 40]]
+
+
+def test_zero_accepted_pseudo_labels_are_an_error() -> None:
+    d.require_accepted(1, [0.4], [True], alpha=0.9, where="de/hard1")
+    with pytest.raises(DataError, match=r"de/hard1: none of 3 items .*alpha 0.9.* 66.7%") as caught:
+        d.require_accepted(0, [0.42, 0.44, 0.9], [True, True, False], alpha=0.9, where="de/hard1")
+    assert caught.value.exit_code == 3
+    assert "  0.40-0.50         2 ####" in str(caught.value)

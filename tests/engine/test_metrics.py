@@ -1,0 +1,232 @@
+from __future__ import annotations
+
+import math
+import statistics
+
+import numpy as np
+import pytest
+import torch
+from seqeval.metrics import f1_score, precision_score, recall_score
+from seqeval.scheme import IOB2
+from xlt_engine import ConfigError, DataError
+from xlt_engine.engine.metrics import (
+    AccuracyCounter,
+    EntityCounter,
+    EntityScores,
+    accuracy,
+    as_array,
+    entity_f1,
+    f1_of_counts,
+    macro_f1,
+    spans,
+    transfer_gap,
+)
+from xlt_engine.engine.seeds import mean_std, paired_bootstrap, paired_difference
+
+TAGS = ["O", "B-PER", "I-PER", "B-LOC", "I-LOC", "B-work-of-art", "I-work-of-art"]
+
+
+def conlleval(gold: list[list[str]], predicted: list[list[str]]) -> tuple[int, int, int]:
+    """(gold, predicted, correct) chunks, counted as conlleval does: one pass over words, without building spans."""
+
+    def starts(before: str, now: str) -> bool:
+        if now == "O":
+            return False
+        return now[0] == "B" or before == "O" or before[2:] != now[2:]
+
+    def ends(before: str, now: str) -> bool:
+        if before == "O":
+            return False
+        return now == "O" or now[0] == "B" or before[2:] != now[2:]
+
+    num_gold = num_predicted = num_correct = 0
+    for gold_tags, predicted_tags in zip(gold, predicted, strict=True):
+        in_correct = False
+        last_gold = last_predicted = "O"
+        for g, p in [*zip(gold_tags, predicted_tags, strict=True), ("O", "O")]:
+            if in_correct:
+                gold_ends, predicted_ends = ends(last_gold, g), ends(last_predicted, p)
+                if gold_ends and predicted_ends:
+                    num_correct += 1
+                    in_correct = False
+                elif gold_ends != predicted_ends or g[2:] != p[2:]:
+                    in_correct = False
+            gold_starts, predicted_starts = starts(last_gold, g), starts(last_predicted, p)
+            if gold_starts and predicted_starts and g[2:] == p[2:]:
+                in_correct = True
+            num_gold += gold_starts
+            num_predicted += predicted_starts
+            last_gold, last_predicted = g, p
+    return num_gold, num_predicted, num_correct
+
+
+def random_document(seed: int) -> tuple[list[list[str]], list[list[str]]]:
+    rng = np.random.default_rng(seed)
+    gold, predicted = [], []
+    for length in rng.integers(1, 15, size=4):
+        tags = rng.choice(TAGS, size=length, p=[0.3, 0.1, 0.2, 0.1, 0.15, 0.05, 0.1])
+        noise = rng.random(length) < 0.3
+        gold.append(tags.tolist())
+        predicted.append(np.where(noise, rng.choice(TAGS, size=length), tags).tolist())
+    return gold, predicted
+
+
+# Gold, prediction, and the (gold, predicted, correct) counts worked out by hand.
+FIXTURES = [
+    ("I- after O opens", "O I-PER I-PER O", "O B-PER I-PER O", (1, 1, 1)),
+    ("I- of another type opens", "B-PER I-LOC", "B-PER B-LOC", (2, 2, 2)),
+    ("I- at the start opens", "I-ORG O", "I-ORG I-ORG", (1, 1, 0)),
+    ("IOB1: B- splits neighbours", "I-LOC B-LOC I-LOC", "I-LOC I-LOC I-LOC", (2, 1, 0)),
+    ("IOB1 equals IOB2", "I-LOC B-LOC O I-PER", "B-LOC B-LOC O B-PER", (3, 3, 3)),
+    ("prediction runs on", "B-PER O", "B-PER I-PER", (1, 1, 0)),
+    ("type changes inside", "B-PER I-PER I-PER", "B-PER I-LOC I-PER", (1, 3, 0)),
+    ("nothing", "O O", "O O", (0, 0, 0)),
+]
+
+
+@pytest.mark.parametrize(("gold", "predicted", "counts"), [f[1:] for f in FIXTURES], ids=[f[0] for f in FIXTURES])
+def test_invalid_transitions_as_conlleval(gold: str, predicted: str, counts: tuple[int, int, int]) -> None:
+    document = [gold.split()], [predicted.split()]
+    scores = entity_f1(*document)
+    assert (scores.num_gold, scores.num_predicted, scores.num_correct) == counts == conlleval(*document)
+
+
+@pytest.mark.parametrize("strict", [False, True])
+def test_equals_seqeval_on_200_random_documents(strict: bool) -> None:
+    options = {"mode": "strict", "scheme": IOB2} if strict else {}
+    for seed in range(200):
+        gold, predicted = random_document(seed)
+        scores = entity_f1(gold, predicted, strict=strict)
+        for ours, theirs in ((scores.f1, f1_score), (scores.precision, precision_score), (scores.recall, recall_score)):
+            assert ours == pytest.approx(100 * theirs(gold, predicted, zero_division=0, **options), rel=1e-12, abs=0)
+
+
+def test_equals_conlleval_on_random_documents() -> None:
+    differ_from_strict = 0
+    for seed in range(200):
+        gold, predicted = random_document(seed)
+        scores, strict = entity_f1(gold, predicted), entity_f1(gold, predicted, strict=True)
+        assert (scores.num_gold, scores.num_predicted, scores.num_correct) == conlleval(gold, predicted)
+        differ_from_strict += scores.f1 != strict.f1
+    assert differ_from_strict > 150
+
+
+def test_spans() -> None:
+    tags = ["I-PER", "I-LOC", "B-LOC", "O", "B-work-of-art", "I-work-of-art"]
+    assert spans(tags) == [("PER", 0, 1), ("LOC", 1, 2), ("LOC", 2, 3), ("work-of-art", 4, 6)]
+    assert spans(tags, strict=True) == [("LOC", 2, 3), ("work-of-art", 4, 6)]
+    assert spans(["B-PER", "I-LOC", "I-PER"], strict=True) == [("PER", 0, 1)]
+    assert spans([]) == []
+
+
+def test_scores_in_points_and_per_type() -> None:
+    scores = entity_f1([["B-PER", "O", "B-LOC", "B-LOC"]], [["B-PER", "B-PER", "O", "B-LOC"]])
+    assert scores.precision == pytest.approx(200 / 3)
+    assert scores.recall == pytest.approx(200 / 3)
+    assert scores.per_type["LOC"] == EntityScores(100.0, 50.0, pytest.approx(200 / 3), 2, 1, 1)
+    assert scores.per_type["PER"].num_predicted == 2
+    assert list(scores.per_type) == ["LOC", "PER"]
+    assert entity_f1([["O"]], [["O"]]).f1 == 0.0
+
+
+def test_counter_adds_up_to_the_document() -> None:
+    gold, predicted = random_document(1)
+    counter = EntityCounter()
+    counts = [counter.update(g, p) for g, p in zip(gold, predicted, strict=True)]
+    assert counter.result() == entity_f1(gold, predicted)
+    assert f1_of_counts(counts) == counter.result().f1
+
+
+@pytest.mark.parametrize("tag", ["X-PER", "B", "I-", "PER", "E-PER", ""])
+def test_unknown_tags_are_refused(tag: str) -> None:
+    with pytest.raises(DataError, match="unknown tag"):
+        entity_f1([["O"]], [[tag]])
+
+
+def test_uneven_input_is_refused() -> None:
+    with pytest.raises(DataError, match="number of sentences"):
+        entity_f1([["O"], ["O"]], [["O"]])
+    with pytest.raises(DataError, match="1 gold tags but 2"):
+        entity_f1([["O"]], [["O", "O"]])
+    with pytest.raises(DataError, match="2 gold labels but 1"):
+        accuracy([1, 2], [1])
+
+
+def test_accuracy_and_macro_f1() -> None:
+    gold, predicted = [0, 0, 0, 1, 1, 2], [0, 0, 1, 1, 2, 1]
+    assert accuracy(gold, predicted) == pytest.approx(50.0)
+    f1 = {0: 100 * 4 / 5, 1: 100 * 2 / 5, 2: 0.0}
+    assert macro_f1(gold, predicted) == pytest.approx(sum(f1.values()) / 3)
+    # Class 7 occurs nowhere and does not count; class 2 is not asked for.
+    assert macro_f1(gold, predicted, labels=[0, 1, 7]) == pytest.approx((f1[0] + f1[1]) / 2)
+    assert accuracy(torch.tensor(gold), np.array(predicted)) == pytest.approx(50.0)
+    assert math.isnan(accuracy([], []))
+    assert math.isnan(macro_f1([], []))
+
+
+def test_accuracy_counter_streams() -> None:
+    counter = AccuracyCounter(["a", "b"])
+    counter.update(["a", "b"], ["a", "a"])
+    counter.update(["b"], ["b"])
+    scores = counter.result()
+    assert (scores.num_items, scores.num_correct) == (3, 2)
+    assert scores.per_class == {"a": pytest.approx(200 / 3), "b": pytest.approx(200 / 3)}
+
+
+def test_transfer_gap() -> None:
+    summary = transfer_gap(90.0, {"de": 80.0, "es": 70.0, "nl": 93.0})
+    assert summary.gap == {"de": 10.0, "es": 20.0, "nl": -3.0}
+    assert summary.mean_gap == pytest.approx(9.0)
+    assert summary.average_targets == pytest.approx(81.0)
+    assert summary.average_all == pytest.approx(83.25)
+    assert summary.spread_targets == pytest.approx(statistics.pstdev([80, 70, 93]))
+    assert summary.spread_all == pytest.approx(statistics.pstdev([80, 70, 93, 90]))
+    with pytest.raises(DataError):
+        transfer_gap(90.0, {})
+
+
+def test_as_array_widens_16_bit_floats() -> None:
+    array = as_array(torch.tensor([0.5], dtype=torch.bfloat16, requires_grad=True))
+    assert array.dtype == np.float32
+    assert as_array(torch.tensor([True])).dtype == bool
+
+
+def test_mean_std_over_seeds() -> None:
+    summary = mean_std([70.0, 72.0, 77.0])
+    assert summary.mean == pytest.approx(73.0)
+    assert summary.std == pytest.approx(statistics.stdev([70, 72, 77]))
+    assert str(summary) == "73.00 ± 3.61"
+    assert mean_std([5.0]).std is None
+    assert str(mean_std([5.0])) == "5.00"
+    with pytest.raises(ConfigError):
+        mean_std([])
+
+
+def test_paired_difference() -> None:
+    difference = paired_difference([50.0, 60.0, 40.0], [55.0, 59.0, 48.0])
+    assert difference.mean == pytest.approx(4.0)
+    assert difference.std == pytest.approx(statistics.stdev([5, -1, 8]))
+    assert (difference.num_up, difference.num) == (2, 3)
+    with pytest.raises(ConfigError):
+        paired_difference([1.0], [1.0, 2.0])
+
+
+def test_paired_bootstrap() -> None:
+    rng = np.random.default_rng(0)
+    before = rng.random(400) < 0.7
+    better = before | (rng.random(400) < 0.3)
+    found = paired_bootstrap(before, better, seed=1)
+    assert found == paired_bootstrap(before, better, seed=1)
+    assert found.difference == pytest.approx(better.mean() - before.mean())
+    assert 0 < found.low < found.difference < found.high
+    # The interval of a mean of paired differences is known: 1.96 standard errors to either side.
+    error = 1.96 * np.std(better * 1.0 - before) / 20
+    assert (found.high - found.low) / 2 == pytest.approx(error, rel=0.15)
+    assert found.p_value < 0.01
+    assert paired_bootstrap(before, before).p_value == 1.0
+    counts = np.array([[1, 1, 1], [2, 1, 0], [1, 2, 1]])
+    assert paired_bootstrap(counts, counts + [0, 1, 0], statistic=f1_of_counts).difference == pytest.approx(
+        100 * (4 / 11 - 4 / 8)
+    )
+    with pytest.raises(ConfigError):
+        paired_bootstrap([1, 2], [1])

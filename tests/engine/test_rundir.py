@@ -1,0 +1,357 @@
+"""The run folder: whole files, modes, full disks, the lock, status and events."""
+
+from __future__ import annotations
+
+import errno
+import json
+import multiprocessing
+import os
+import resource
+import signal
+import socket
+import stat
+import warnings
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from xlt_engine import ConfigError, RunInUseError, StorageError
+from xlt_engine.engine import faults, files, rundir
+from xlt_engine.engine.rundir import RunDir, environment, git_commit
+
+FORK = multiprocessing.get_context("fork")
+
+
+def in_child(work: Callable[[], None], *, fault: str = "") -> int:
+    """Run `work` in a forked process; its exit code, or minus the signal that killed it."""
+
+    def main() -> None:
+        os.environ.pop(faults.VARIABLE, None)
+        if fault:
+            os.environ[faults.VARIABLE] = fault
+        faults._passages.clear()
+        work()
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # forking beside torch's threads
+        process = FORK.Process(target=main)
+        process.start()
+    process.join()
+    assert process.exitcode is not None
+    return process.exitcode
+
+
+@pytest.fixture(autouse=True)
+def _no_fault(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    monkeypatch.delenv(faults.VARIABLE, raising=False)
+    faults._passages.clear()
+    yield
+    faults._passages.clear()
+
+
+@pytest.fixture
+def umask() -> Iterator[Callable[[int], Any]]:
+    old = os.umask(0o022)
+    yield os.umask
+    os.umask(old)
+
+
+def mode(path: Path) -> int:
+    return stat.S_IMODE(path.stat().st_mode)
+
+
+@pytest.mark.parametrize("mask", [0o022, 0o077, 0o002])
+def test_modes_follow_the_umask(tmp_path: Path, umask: Callable[[int], Any], mask: int) -> None:
+    umask(mask)
+    files.atomic_write_text(tmp_path / "a.txt", "x")
+    folder = files.temporary_folder(tmp_path, "f")
+    (folder / "inner").mkdir()
+    (folder / "inner" / "b").write_text("x")
+    (folder / "inner" / "b").chmod(0o600)
+    files.publish_folder(folder, tmp_path / "f")
+    with RunDir(tmp_path / "run") as run:
+        run.event("x")
+    expected = 0o666 & ~mask
+    for path in ("a.txt", "f/inner/b", "run/events.jsonl", "run/.lock"):
+        assert mode(tmp_path / path) == expected
+
+
+def test_a_file_is_old_or_new_whenever_the_writer_is_killed(tmp_path: Path) -> None:
+    path, seen = tmp_path / "a.json", set()
+    for number in range(1, 20):
+        files.atomic_write_text(path, "old")
+        code = in_child(lambda: files.atomic_write_text(path, "new"), fault=f"file.*:{number}:kill")
+        assert code in (0, -signal.SIGKILL)
+        seen.add(path.read_text())
+        files.sweep(tmp_path)
+        assert os.listdir(tmp_path) == ["a.json"]
+        if code == 0:
+            break
+    assert number == 5
+    assert seen == {"old", "new"}
+
+
+def test_a_folder_is_old_or_new_whenever_the_writer_is_killed(tmp_path: Path) -> None:
+    final, seen = tmp_path / "f", []
+
+    def publish(text: str) -> None:
+        folder = files.temporary_folder(tmp_path, "f")
+        (folder / "x").write_text(text)
+        files.publish_folder(folder, final, replace=True)
+
+    for number in range(1, 20):
+        publish("old")
+        code = in_child(lambda: publish("new"), fault=f"*:{number}:kill")
+        files.sweep(tmp_path)
+        assert os.listdir(tmp_path) == ["f"]
+        seen.append((final / "x").read_text())
+        if code == 0:
+            break
+    assert seen == ["old", "old", "new", "new", "new", "new"]
+
+
+@pytest.mark.parametrize("action", ["enospc", "eio", "raise"])
+@pytest.mark.parametrize("number", [1, 2])
+def test_a_failed_write_leaves_the_old_file_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, action: str, number: int
+) -> None:
+    path = tmp_path / "a"
+    files.atomic_write_text(path, "old")
+    monkeypatch.setenv(faults.VARIABLE, f"file.*:{number}:{action}")
+    with pytest.raises(RuntimeError if action == "raise" else StorageError, match="a"):
+        files.atomic_write_text(path, "new")
+    assert (os.listdir(tmp_path), path.read_text()) == (["a"], "old")
+
+
+def test_messages_of_full_disks_say_what_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(faults.VARIABLE, "file.begin:1:enospc")
+    with pytest.raises(
+        StorageError, match=r"cannot write .*/a: No space left on device \(.* free, 3 bytes needed\); free"
+    ) as e:
+        files.atomic_write_bytes(tmp_path / "a", b"new")
+    assert e.value.exit_code == 5
+    for code, advice in [
+        (errno.EDQUOT, "quota"),
+        (errno.EFBIG, "ulimit"),
+        (errno.EROFS, "read-only"),
+        (errno.EIO, "system log"),
+        (errno.ENOENT, "vanished"),
+        (errno.EACCES, "writable"),
+        (errno.ELOOP, "can be written"),
+    ]:
+        assert advice in str(files.storage_error(tmp_path, code, os.strerror(code)))
+    with pytest.raises(StorageError, match=r"a store needs 1\.0 EB|a store needs 1000000\.0 TB in .*, but .* are free"):
+        files.require_free_space(tmp_path / "not" / "yet", 10**18, "a store")
+    files.require_free_space(tmp_path / "not" / "yet", 1, "a store")
+
+
+def test_a_file_size_limit_is_a_storage_error(tmp_path: Path) -> None:
+    path = tmp_path / "a"
+    files.atomic_write_text(path, "old")
+
+    def work() -> None:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))
+        with pytest.raises(StorageError, match=r"/a: File too large; raise the file size limit"):
+            files.atomic_write_bytes(path, bytes(5000))
+
+    assert in_child(work) == 0
+    assert (os.listdir(tmp_path), path.read_text()) == (["a"], "old")
+
+
+def test_a_vanished_folder_is_a_storage_error_and_is_not_made_again(tmp_path: Path) -> None:
+    with RunDir(tmp_path / "run") as run:
+        for name in os.listdir(run.path):
+            (run.path / name).unlink()
+        run.path.rmdir()
+        with pytest.raises(StorageError, match=r"run/status.json: No such file.*vanished"):
+            run.write_status("running")
+        assert not run.path.exists()
+
+
+def test_sweeping_leaves_everything_else(tmp_path: Path) -> None:
+    (tmp_path / "a").mkdir()
+    for name in (".tmp-x", ".trash-y", "keep.tmp-z", f".old-{'0' * 32}-back", f".old-{'0' * 32}-there"):
+        (tmp_path / "a" / name).mkdir()
+        (tmp_path / "a" / name / "file").write_text(name)
+    (tmp_path / "a" / "there").mkdir()
+    (tmp_path / ".tmp-file").write_text("x")
+    (tmp_path / ".tmp-link").symlink_to(tmp_path / "a" / "there")
+    assert len(files.sweep(tmp_path)) == 6
+    assert sorted(os.listdir(tmp_path / "a")) == ["back", "keep.tmp-z", "there"]
+    assert os.listdir(tmp_path) == ["a"]
+
+
+def test_plain_values() -> None:
+    import numpy as np
+
+    value = {"a": (1, float("nan")), 2: Path("p"), "n": np.float32(0.5), "v": np.arange(2), "i": float("-inf")}
+    assert files.plain(value) == {"a": [1, None], "2": "p", "n": 0.5, "v": [0, 1], "i": None}
+    with pytest.raises(TypeError, match="object has no JSON form"):
+        files.plain(object())
+
+
+def test_a_wrong_fault_plan_is_a_configuration_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    for plan in ("x", "x:0:kill", "x:1:explode", "x:one:kill"):
+        monkeypatch.setenv(faults.VARIABLE, plan)
+        with pytest.raises(ConfigError, match="expected <point>"):
+            faults.fault("anything")
+
+
+def test_faults_count_passages(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(faults.VARIABLE, "a.*:3:nan")
+    assert [faults.fault(point) for point in ("a.x", "b.x", "a.y", "a.x", "a.x")] == [False, False, False, True, False]
+
+
+def test_the_second_process_is_told_who_holds_the_folder(tmp_path: Path) -> None:
+    path = tmp_path / "run"
+
+    def second() -> None:
+        with pytest.raises(RunInUseError, match=rf"process {parent} on {socket.gethostname()}, started 20") as caught:
+            RunDir(path).acquire()
+        assert caught.value.exit_code == 6
+
+    parent = os.getpid()
+    with RunDir(path) as run:
+        run.write_status("running")
+        assert in_child(second) == 0
+        with pytest.raises(RunInUseError, match="in use by this process"):
+            RunDir(path / ".." / "run").acquire()
+        assert in_child(second) == 0, "the failed attempts must not have dropped the lock"
+    assert in_child(lambda: RunDir(path).acquire()) == 0
+    with RunDir(path) as run:
+        assert run.held
+    assert not run.held
+
+
+def test_a_killed_holder_leaves_no_lock_and_its_leftovers_are_swept(tmp_path: Path) -> None:
+    def work() -> None:
+        run = RunDir(tmp_path)
+        run.acquire()
+        run.event("started")
+        os.write(run._log or 0, b'{"kind": "half')
+        (tmp_path / "seed-0").mkdir()
+        files.temporary_folder(tmp_path / "seed-0", "btf")
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    assert in_child(work) == -signal.SIGKILL
+    with RunDir(tmp_path) as run:
+        assert [path.parent for path in run.swept] == [tmp_path / "seed-0"]
+        assert os.listdir(tmp_path / "seed-0") == []
+        run.event("again")
+        assert [event["kind"] for event in run.events()] == ["started", "again"]
+
+
+def test_a_file_system_without_locks_gets_an_owner_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def no_locks(*_: Any) -> None:
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    def second(expected: type[Exception] | None) -> int:
+        def work() -> None:
+            warnings.simplefilter("ignore")
+            if expected is None:
+                RunDir(tmp_path).acquire()
+                return
+            with pytest.raises(expected, match=f"process {owner['pid']} on {owner['host']}"):
+                RunDir(tmp_path).acquire()
+
+        return in_child(work)
+
+    monkeypatch.setattr(rundir.fcntl, "lockf", no_locks)
+    run = RunDir(tmp_path)
+    with pytest.warns(RuntimeWarning, match="without locks"):
+        run.acquire()
+    owner = json.loads((tmp_path / ".owner").read_text())
+    assert second(RunInUseError) == 0
+    run.write_status("running")
+    run.release()
+    assert not (tmp_path / ".owner").exists()
+    gone = FORK.Process(target=int)
+    gone.start()
+    gone.join()
+    stale = [{"pid": gone.pid, "host": socket.gethostname()}, {"pid": 1, "host": "elsewhere", "heartbeat": 1.0}]
+    for values in stale:
+        (tmp_path / ".owner").write_text(json.dumps({**owner, **values}))
+        assert second(None) == 0
+    owner = {**owner, "host": "elsewhere"}
+    (tmp_path / ".owner").write_text(json.dumps(owner))
+    assert second(RunInUseError) == 0
+
+
+def test_status_is_complete_and_readable(tmp_path: Path) -> None:
+    assert RunDir(tmp_path).read_status() is None
+    with RunDir(tmp_path) as run:
+        run.write_status("running", stage="seed-0/de/btf", step=3)
+        status = run.read_status() or {}
+        assert (status["state"], status["exit_code"], status["stage"], status["step"]) == (
+            "running",
+            None,
+            "seed-0/de/btf",
+            3,
+        )
+        assert status["resumable"] is True
+        run.write_status("done", exit_code=0)
+        assert (run.read_status() or {})["resumable"] is False
+        run.write_status("failed", exit_code=7, reason="loss is nan", resumable=False)
+    status = RunDir(tmp_path).read_status() or {}
+    assert (status["exit_code"], status["reason"], status["pid"]) == (7, "loss is nan", os.getpid())
+
+
+def test_events_are_lines_of_json(tmp_path: Path) -> None:
+    with RunDir(tmp_path) as run:
+        run.event("step", loss=float("nan"), lr=0.5, names=("é", "\u2028"), where=tmp_path)
+        run.event("end")
+        with pytest.raises(AssertionError):
+            run.event("step", time=3)
+    lines = (tmp_path / "events.jsonl").read_bytes().split(b"\n")
+    assert len(lines) == 3
+    first, second = (json.loads(line) for line in lines[:2])
+    assert (first["kind"], first["loss"], first["lr"], first["names"]) == ("step", None, 0.5, ["é", "\u2028"])
+    assert second["monotonic"] >= first["monotonic"]
+    assert abs(second["time"] - first["time"]) < 60
+
+
+def test_a_full_disk_costs_the_log_one_warning(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with RunDir(tmp_path) as run:
+        run.event("a")
+        monkeypatch.setenv(faults.VARIABLE, "event.write:1:enospc")
+        with pytest.warns(RuntimeWarning, match="events.jsonl: No space left on device; the run goes on"):
+            run.event("b")
+        monkeypatch.setenv(faults.VARIABLE, "event.write:2:eio")
+        run.event("c")
+        run.event("d")
+        assert run.events_lost == 2
+        assert [event["kind"] for event in run.events()] == ["a", "c"]
+
+
+def test_half_an_event_is_taken_back(tmp_path: Path) -> None:
+    def work() -> None:
+        with RunDir(tmp_path) as run:
+            run.event("a")
+            size = (tmp_path / "events.jsonl").stat().st_size
+            resource.setrlimit(resource.RLIMIT_FSIZE, (size + 20, size + 20))
+            with pytest.warns(RuntimeWarning, match="the run goes on"):
+                run.event("b")
+            run.event("c")
+            assert run.events_lost == 2
+
+    assert in_child(work) == 0
+    assert [event["kind"] for event in RunDir(tmp_path).events()] == ["a"]
+
+
+def test_run_info_names_versions_and_machine(tmp_path: Path) -> None:
+    with RunDir(tmp_path) as run:
+        run.write_config("task = 'ner'\n")
+        run.write_run_info(seeds=(0, 1), hashes={"train": "ab"}, git_folder=tmp_path, recipe="demo")
+    info = json.loads((tmp_path / "run.json").read_text())
+    assert set(info["versions"]) == {"xlt-engine", "torch", "tokenizers", "safetensors", "numpy", "python"}
+    assert (info["seeds"], info["hashes"], info["recipe"], info["git"]) == ([0, 1], {"train": "ab"}, "demo", None)
+    assert info["threads"] == environment()["threads"]
+    assert (tmp_path / "config.toml").read_text() == "task = 'ner'\n"
+    assert git_commit(tmp_path) is None
+
+
+def test_a_run_folder_that_cannot_be_made(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("x")
+    with pytest.raises(StorageError, match="cannot create .*file/run: Not a directory"):
+        RunDir(tmp_path / "file" / "run").acquire()

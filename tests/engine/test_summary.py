@@ -1,0 +1,220 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from xlt_engine import DataError
+from xlt_engine.engine.results import Stat, aggregate, stage_table, stat
+from xlt_engine.engine.summary import build_summary, find_stages, write_summary
+
+# (stage folder, seed) -> score on de, es and on the source by the de and the es model
+SCORES = {
+    ("baseline", 0): (50.0, 40.0, 90.0, 90.0),
+    ("baseline", 1): (54.0, 42.0, 91.0, 91.0),
+    ("control", 0): (49.0, 41.0, 88.0, 87.0),
+    ("control", 1): (53.0, 43.0, 88.5, 87.5),
+    ("finetune", 0): (70.0, 60.0, 95.0, 94.0),
+    ("finetune", 1): (72.0, 61.0, 95.5, 94.5),
+    ("soft1", 0): (71.0, 59.0, 80.0, 81.0),
+    ("soft1", 1): (74.0, 63.0, 82.0, 83.0),
+    ("hard1", 0): (73.0, 62.5, 85.0, 86.0),
+    ("hard1", 1): (75.0, 62.0, 84.0, 85.0),
+}
+STAGES = {"baseline": "zero-shot", "control": "control", "finetune": "btf", "soft1": "soft1", "hard1": "hard1"}
+
+
+def put(path: Path, value: Any) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(value), encoding="utf-8")
+
+
+def score(language: str, role: str, value: float, metric: str = "accuracy") -> dict[str, Any]:
+    return {"language": language, "role": role, "metric": metric, "value": value, "count": 500}
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Path:
+    put(tmp_path / "run.json", {"name": "small", "task": "classification", "metric": "accuracy", "source": "en"})
+    for (name, seed), (de, es, en_de, en_es) in SCORES.items():
+        root = tmp_path / f"seed-{seed}"
+        if name == "baseline":
+            rows = [score("de", "target", de), score("es", "target", es), score("en", "source", en_de)]
+            put(root / name / "scores.json", {"scores": rows})
+            put(root / name / "stage.json", {"seconds": 5.0})
+            continue
+        for pair, value, source, other in (("de", de, en_de, "es"), ("es", es, en_es, "de")):
+            rows = [score(pair, "target", value), score("en", "source", source), score(other, "target", 1.0)]
+            rows.append(score(pair, "target", value - 2, "macro_f1"))
+            put(root / pair / name / "scores.json", {"scores": rows})
+            put(root / pair / name / "stage.json", {"seconds": 10.0 + seed, "steps": 7})
+    for seed in (0, 1):
+        put(tmp_path / f"seed-{seed}" / "pretrain" / "stage.json", {"seconds": 40.0})
+        for pair in ("de", "es"):
+            put(tmp_path / f"seed-{seed}" / pair / "btf" / "stage.json", {"seconds": 30.0})
+            decision = {"alpha": 0.9 + 0.01 * seed, "accepted": 120, "source": {"items": 100, "removed": 7}}
+            put(tmp_path / f"seed-{seed}" / pair / "soft1" / "decision.json", decision)
+    return tmp_path
+
+
+def test_rows_name_everything(run: Path) -> None:
+    summary = build_summary(run)
+    assert summary["schema_version"] == 1
+    assert (summary["source"], summary["targets"], summary["seeds"]) == ("en", ["de", "es"], [0, 1])
+    row = next(r for r in summary["rows"] if r["model"] == "seed-1/de/hard1" and r["metric"] == "accuracy")
+    assert row == {
+        "arm": "selftrain",
+        "stage": "hard1",
+        "order": 150,
+        "language": "de",
+        "role": "target",
+        "pair": "de",
+        "metric": "accuracy",
+        "seed": 1,
+        "value": 75.0,
+        "count": 500,
+        "alpha": 0.91,
+        "accepted": 120,
+        "removed": 7,
+        "uses_parallel_data": False,
+        "uses_target_labels": False,
+        "seconds": 11.0,
+        "model": "seed-1/de/hard1",
+    }
+    keys = [tuple(r[k] for k in ("arm", "stage", "pair", "language", "metric", "seed")) for r in summary["rows"]]
+    assert len(keys) == len(set(keys)) == 2 * 3 + 2 * 2 * 4 * 4
+    soft = [r for r in summary["rows"] if r["stage"] == "soft1"]
+    assert all(r["alpha"] is None and r["accepted"] is None and r["removed"] is None for r in soft)
+
+
+def test_source_samples_removed_are_added_up_over_rounds(run: Path) -> None:
+    folder = run / "seed-0" / "de"
+    put(folder / "hard2" / "scores.json", {"scores": [score("de", "target", 76.0)]})
+    put(folder / "hard2" / "stage.json", {"seconds": 1.0})
+    put(folder / "hard2" / "decision.json", {"alpha": 0.8, "accepted": 130, "source": {"items": 93, "removed": 5}})
+    rows = {r["stage"]: r for r in build_summary(run)["rows"] if r["model"].startswith("seed-0/de/hard")}
+    assert (rows["hard1"]["removed"], rows["hard1"]["alpha"]) == (7, 0.9)
+    assert (rows["hard2"]["removed"], rows["hard2"]["alpha"], rows["hard2"]["accepted"]) == (12, 0.8, 130)
+
+
+def test_marks_come_from_the_stage(run: Path) -> None:
+    put(run / "seed-0" / "de" / "hard1" / "stage.json", {"seconds": 1.0, "uses_target_labels": True})
+    result = aggregate(build_summary(run))
+    assert [s.stage for s in result.stages if s.uses_target_labels] == ["hard1"]
+    assert not any(s.uses_parallel_data for s in result.stages)
+    lines = stage_table(build_summary(run)).splitlines()
+    assert next(line for line in lines if line.startswith("hard 1")).split()[-3:-1] == ["no", "yes"]
+
+
+def test_aggregation_equals_numpy(run: Path) -> None:
+    result = aggregate(build_summary(run))
+    assert [s.stage for s in result.stages] == list(STAGES.values())
+    table = np.array([[SCORES[name, seed] for seed in (0, 1)] for name in STAGES])  # stage, seed, (de, es, en, en)
+    for i, s in enumerate(result.stages):
+        for j, target in enumerate(("de", "es")):
+            assert_stat(s.targets[target], table[i, :, j])
+            assert_stat(s.gaps[target], table[i, :, 2 + j] - table[i, :, j])
+        assert_stat(s.average, table[i, :, :2].mean(1))
+        assert_stat(s.source, table[i, :, 2:].mean(1))
+        with_source = (table[i, :, :2].sum(1) + table[i, :, 2:].mean(1)) / 3
+        assert_stat(s.average_with_source, with_source)
+        means = table[i, :, :2].mean(0)
+        assert s.spread == pytest.approx(means.max() - means.min(), rel=1e-12)
+        before = {0: None, 1: 0, 2: 0, 3: 2, 4: 3}[i]
+        if before is None:
+            assert s.step is None
+            continue
+        difference = table[i, :, :2] - table[before, :, :2]
+        assert s.step is not None
+        assert_stat(s.step.stat, difference.ravel())
+        assert s.step.up == int((difference > 0).sum())
+        assert s.steps["es"].up == int((difference[:, 1] > 0).sum())
+
+
+def assert_stat(found: Stat | None, values: Any) -> None:
+    assert found is not None
+    assert found.n == len(values)
+    assert found.mean == pytest.approx(float(np.mean(values)), rel=1e-12)
+    assert found.std == pytest.approx(float(np.std(values, ddof=1)), rel=1e-9)
+
+
+def test_seconds_of_the_table_sum_to_one_seed(run: Path) -> None:
+    summary = build_summary(run)
+    shown = {s.stage: s.seconds for s in aggregate(summary).stages}
+    assert shown == {"zero-shot": 45.0, "control": 21.0, "btf": 81.0, "soft1": 21.0, "hard1": 21.0}
+    assert sum(v or 0 for v in shown.values()) == pytest.approx(sum(s["seconds"] for s in summary["stages"]) / 2)
+
+
+def test_one_seed_has_no_deviation() -> None:
+    assert stat([3.0]) == Stat(3.0, None, 1)
+    assert str(Stat(3.0, None, 1)) == "3.0"
+    assert stat([]) is None
+
+
+def test_tables_show_the_numbers(run: Path) -> None:
+    text = stage_table(build_summary(run))
+    line = next(line for line in text.splitlines() if line.startswith("BTF"))
+    assert line.split("  ")[0] == "BTF"
+    for cell in ("71.0 ± 1.4", "60.5 ± 0.7", "65.8 ± 1.1", "+19.2 ± 1.0", "4/4", "94.8 ± 0.4", "29.0"):
+        assert cell in line
+    assert max(map(len, text.splitlines())) <= 120
+    markdown = stage_table(build_summary(run), markdown=True).splitlines()
+    assert markdown[0].startswith("| stage | de | es | average | step | up | en (source) | gap |")
+    assert len({line.count("|") for line in markdown if line.startswith("|")}) == 1
+    assert "macro F1" in stage_table(build_summary(run), metric="macro_f1")
+
+
+def test_a_score_that_is_missing_or_not_finite_leaves_a_hole(run: Path) -> None:
+    (run / "seed-1" / "es" / "hard1" / "scores.json").unlink()
+    put(run / "seed-0" / "de" / "hard1" / "scores.json", {"scores": [score("de", "target", float("nan"))]})
+    summary = write_summary(run)
+    last = aggregate(summary).stages[-1]
+    assert (last.targets["de"].n, last.targets["es"].n) == (1, 1)
+    assert last.average is None
+    assert last.step is not None
+    assert last.step.stat.n == 2
+    assert "NaN" not in (run / "summary.json").read_text("utf-8")
+
+
+def test_without_run_json_the_rows_say_who_is_who(run: Path) -> None:
+    (run / "run.json").unlink()
+    summary = build_summary(run)
+    assert (summary["source"], summary["targets"], summary["metric"]) == ("en", ["de", "es"], "accuracy")
+    assert summary["name"] == run.name
+
+
+def test_an_unknown_stage_takes_its_identity_from_stage_json(run: Path) -> None:
+    own = {"arm": "ablation", "stage": "no-voters", "kind": "hard", "order": 400, "seconds": 3.0}
+    put(run / "seed-0" / "de" / "extra" / "stage.json", own)
+    put(run / "seed-0" / "de" / "extra" / "scores.json", {"scores": [score("de", "target", 60.0)]})
+    last = find_stages(run)[-1]
+    assert {k: last[k] for k in own} == own
+    assert (last["pair"], last["seed"], last["finished"]) == ("de", 0, True)
+    assert aggregate(build_summary(run)).stages[-1].stage == "no-voters"
+
+
+def test_an_unfinished_stage_is_listed(run: Path) -> None:
+    (run / "seed-1" / "de" / "soft2" / "checkpoint").mkdir(parents=True)
+    stages = {s["folder"]: s["finished"] for s in find_stages(run)}
+    assert stages.pop("seed-1/de/soft2") is False
+    assert all(stages.values())
+
+
+def test_bad_folders_and_files_are_data_errors(run: Path, tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="not a run folder"):
+        build_summary(tmp_path / "nowhere")
+    path = run / "seed-0" / "de" / "soft1" / "scores.json"
+    path.write_text('{"scores": [\n', "utf-8")
+    with pytest.raises(DataError, match=r"scores\.json:2: cannot be read as JSON"):
+        build_summary(run)
+    path.write_text("[]", "utf-8")
+    with pytest.raises(DataError, match=r"scores\.json:1: expected a JSON object"):
+        build_summary(run)
+
+
+def test_an_empty_run_has_an_empty_table(tmp_path: Path) -> None:
+    put(tmp_path / "run.json", {"name": "new"})
+    assert stage_table(write_summary(tmp_path)) == "no scores yet\n"
+    assert json.loads((tmp_path / "summary.json").read_text("utf-8"))["rows"] == []
