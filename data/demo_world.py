@@ -25,7 +25,7 @@ from .seeding import derive_seed
 SOURCE, TARGETS = LANGUAGES[0], LANGUAGES[1:]
 DOMAINS = ("general", "news")
 TYPES = ("PER", "LOC", "ORG", "MISC")
-VERSION = 1
+VERSION = 2
 """Rises with every change to the sentences that a configuration gives."""
 
 _RECORD = "world.json"
@@ -51,7 +51,7 @@ class WorldConfig:
     train_sentences: int = 2000
     """Labelled, in the source language."""
     unlabelled_sentences: int = 4000
-    """Task text per language; in the source language the labelled sentences are its first part."""
+    """Task text per language; in the source language the labelled sentences are part of the count."""
     test_sentences: int = 1000
     label_noise: float = 0.0
     """Share of the source's training sentences with an entity in which one entity gets a wrong type."""
@@ -64,10 +64,10 @@ class WorldConfig:
                     problems.append(f"{name} = {value} must lie in [0, 1]")
             elif name != "seed" and value < 1:
                 problems.append(f"{name} = {value} must be at least 1")
-        if self.unlabelled_sentences < self.train_sentences:
+        if self.unlabelled_sentences <= self.train_sentences:
             problems.append(
-                f"unlabelled_sentences = {self.unlabelled_sentences} must be at least train_sentences = "
-                f"{self.train_sentences}: the source's unlabelled text begins with its labelled sentences"
+                f"unlabelled_sentences = {self.unlabelled_sentences} must be above train_sentences = "
+                f"{self.train_sentences}: the source's labelled sentences are part of its task text"
             )
         if problems:
             raise ConfigError("demo world: " + "; ".join(problems))
@@ -83,6 +83,7 @@ class WorldFiles:
     general: dict[str, Path]
     control: dict[str, Path]
     unlabelled: dict[str, Path]
+    """Task text; in the source language what there is besides `train`."""
     train: Path
     test: dict[str, Path]
     noisy: tuple[int, ...]
@@ -184,10 +185,11 @@ def _contents(config: WorldConfig) -> tuple[dict[str, str], list[int]]:
         test = _distinct(config, language, "news", "test", config.test_sentences, news)
         files[f"task.{language}.test.conll"] = "".join(item.conll for item in test)
         task = _distinct(config, language, "news", "task", config.unlabelled_sentences, news)
-        files[f"task.{language}.unlabelled.txt"] = _lines(task)
         if language == SOURCE:
             train, noisy = _with_noise(config, task[: config.train_sentences])
+            task = task[config.train_sentences :]
             files[f"task.{language}.train.conll"] = "".join(item.conll for item in train)
+        files[f"task.{language}.unlabelled.txt"] = _lines(task)
     return files, noisy
 
 

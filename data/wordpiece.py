@@ -70,7 +70,7 @@ def train_wordpiece(
 
 
 def _count_words(lines: Iterable[str], normalizer: normalizers.BertNormalizer) -> dict[str, int]:
-    """Words of the BERT pre-tokenizer with their counts, sorted by word."""
+    """Words of the BERT pre-tokenizer with their counts."""
     # A space always separates words, so normalising each distinct chunk once gives what whole lines would give.
     chunks: Counter[str] = Counter()
     for line in lines:
@@ -80,7 +80,7 @@ def _count_words(lines: Iterable[str], normalizer: normalizers.BertNormalizer) -
     for chunk, count in chunks.items():
         for word, _ in split(normalizer.normalize_str(chunk)):
             words[word] += count
-    return dict(sorted((w, c) for w, c in words.items() if len(w) <= _MAX_WORD))
+    return {word: count for word, count in words.items() if len(word) <= _MAX_WORD}
 
 
 def _alphabet(words: dict[str, int], limit: int) -> tuple[dict[str, int], list[str]]:

@@ -60,6 +60,13 @@ class Context:
                 self.warnings.append(warning)
                 self.progress.warning(warning)
 
+    def warnings_as_json(self) -> list[dict[str, Any]]:
+        return [warning.as_dict() for warning in self.warnings]
+
+    def restore_warnings(self, stored: list[dict[str, Any]]) -> None:
+        """Takes up the warnings of a part of the stage that was done before the run was cut off."""
+        self.warnings += [Warning(**entry) for entry in stored]
+
     def poll(self) -> None:
         """Raises `Interrupted` when the run was asked to stop; every long loop calls it."""
         signal = self.should_stop()
@@ -80,7 +87,8 @@ class Context:
             ModelError: the stage is unfinished, or its weights are not those that it wrote.
         """
         if role not in stage.inputs:
-            assert role == "base" and self.config.model.path is not None
+            assert role == "base"
+            assert self.config.model.path is not None
             return self.config.model.path
         folder = self.folder(stage.inputs[role])
         try:
@@ -146,7 +154,9 @@ class Context:
         self.progress.begin(stage.id, loop.total, loop.step)
         trace = loop.run(on_step)
         if frozen_hash(model) != frozen:
-            raise ModelError(f"{stage.id}: frozen weights have changed during training; this is a bug, please report it")
+            raise ModelError(
+                f"{stage.id}: frozen weights have changed during training; this is a bug, please report it"
+            )
         return trace, spent + time.monotonic() - started
 
     def score_stage(self, stage: Stage, model: TaskModel) -> list[dict[str, Any]]:

@@ -94,7 +94,9 @@ class Datasets:
         tables = [self.config.source, target]
         missing = [t.language for t in tables if not (t.control or t.general)]
         if missing:
-            raise ConfigError(f"no general text for {', '.join(missing)}; give control or general, or set arms.control = false")
+            raise ConfigError(
+                f"no general text for {', '.join(missing)}; give control or general, or set arms.control = false"
+            )
         length = self.config.btf.max_length or self.config.max_length
         return [self.text(t.control or t.general, t.language, length) for t in tables]
 

@@ -331,6 +331,17 @@ def _acceptance(keep: Bools, label: Ints, truth: NDArray[Any] | None, classes: S
     return Acceptance(predicted, accepted, coverage, correct, correct / judged if judged else None, gold)
 
 
+def calibration_bins(confidence: ArrayLike, right: ArrayLike, *, bins: int = 10) -> list[dict[str, float | int]]:
+    """Mean confidence, accuracy and count of each equal bin of [0, 1] that is not empty."""
+    values, hits = as_array(confidence), as_array(right).astype(np.int64)
+    table, _ = _calibration(values, hits, np.ones_like(hits), bins)
+    return [
+        {"confidence": row["mean_confidence"], "accuracy": row["accuracy"], "count": int(row["count"] or 0)}
+        for row in table
+        if row["mean_confidence"] is not None and row["accuracy"] is not None
+    ]
+
+
 def _calibration(
     confidence: NDArray[Any], label: Ints, truth: NDArray[Any] | None, bins: int
 ) -> tuple[list[dict[str, float | int | None]], float | None]:

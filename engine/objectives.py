@@ -38,6 +38,7 @@ class SoftLabels:
             model(batch, seed=seed),
             batch.soft_targets,
             kind=self.kind,
+            teacher_is="logits" if self.kind == "logits" else "probabilities",
             temperature=self.temperature,
             weights=batch.weights,
             combine=self.combine,

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from .config import OptimiserConfig
 
 
 def make_optimiser(model: nn.Module, config: OptimiserConfig) -> torch.optim.AdamW:
-    """Fused AdamW over the parameters that train: matrices with weight decay, vectors without.
+    """Fused AdamW over the parameters that train; biases and LayerNorms have no weight decay, as in BERT.
 
     Parameters below `head` get `head_lr`. Each group carries its peak rate under "peak".
     """
@@ -17,7 +17,7 @@ def make_optimiser(model: nn.Module, config: OptimiserConfig) -> torch.optim.Ada
     for name, parameter in model.named_parameters():
         if parameter.requires_grad:
             peak = config.head_lr if config.head_lr is not None and name.startswith("head.") else config.lr
-            decay = config.weight_decay if _is_matrix(name, parameter) else 0.0
+            decay = 0.0 if name.endswith("bias") or "norm" in name else config.weight_decay
             groups.setdefault((peak, decay), []).append(parameter)
     return torch.optim.AdamW(
         [{"params": p, "lr": peak, "peak": peak, "weight_decay": decay} for (peak, decay), p in groups.items()],
@@ -25,10 +25,6 @@ def make_optimiser(model: nn.Module, config: OptimiserConfig) -> torch.optim.Ada
         eps=config.eps,
         fused=True,
     )
-
-
-def _is_matrix(name: str, parameter: Tensor) -> bool:
-    return parameter.ndim >= 2 and not name.endswith("bias") and ".b1" not in name and ".b2" not in name
 
 
 def lr_factor(step: int, total: int, warmup: float) -> float:

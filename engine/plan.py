@@ -58,12 +58,23 @@ def _seed_plan(config: RunConfig, seed: int) -> list[Stage]:
     start: dict[str, str] = {}
     if config.model.new is not None:
         settings = common | {"new": asdict(config.model.new), "pretrain": asdict(config.pretrain)}
-        stages.append(Stage(f"{root}/pretrain", "pretrain", "pretrain", "shared", seed, config.pretrain, settings=settings))
+        stages.append(
+            Stage(f"{root}/pretrain", "pretrain", "pretrain", "shared", seed, config.pretrain, settings=settings)
+        )
         start = {"base": f"{root}/pretrain"}
     finetune = common | {"finetune": asdict(config.finetune)}
     if config.arms.baseline or not config.btf.on:
         stages.append(
-            Stage(f"{root}/baseline", "finetune", "zero-shot", "baseline", seed, config.finetune, inputs=start, settings=finetune)
+            Stage(
+                f"{root}/baseline",
+                "finetune",
+                "zero-shot",
+                "baseline",
+                seed,
+                config.finetune,
+                inputs=start,
+                settings=finetune,
+            )
         )
     for target in config.targets:
         stages += _target_plan(config, seed, target.language, start, common, finetune)
@@ -92,7 +103,13 @@ def _target_plan(
     if config.arms.control:
         control = {
             "base": add(
-                "control-btf", "btf", "control-btf", "control", config.btf, inputs=start, settings=btf | {"text": "general"}
+                "control-btf",
+                "btf",
+                "control-btf",
+                "control",
+                config.btf,
+                inputs=start,
+                settings=btf | {"text": "general"},
             )
         }
         add("control", "finetune", "control", "control", config.finetune, inputs=control, settings=finetune)
@@ -127,7 +144,18 @@ def _rounds(
             optimiser, student, previous = table.hard, "", stage_id
         name = f"{kind}{number}"
         stages.append(
-            Stage(stage_id, "soft" if kind == "soft" else "hard", name, "method", seed, optimiser, target, number, inputs, settings)
+            Stage(
+                stage_id,
+                "soft" if kind == "soft" else "hard",
+                name,
+                "method",
+                seed,
+                optimiser,
+                target,
+                number,
+                inputs,
+                settings,
+            )
         )
         teacher = stage_id
     return stages

@@ -67,7 +67,9 @@ class ConsoleProgress(Progress):
         elif now - self._shown >= self._interval:
             self._shown = now
             left = (now - self._started) / max(1, done - self._first) * (total - done)
-            self._line(f"{self._stage}: step {done}/{total}, loss {loss:.4g}, {rate:,.0f} tokens/s, {_clock(left)} left")
+            self._line(
+                f"{self._stage}: step {done}/{total}, loss {loss:.4g}, {rate:,.0f} tokens/s, {_clock(left)} left"
+            )
 
     def end(self, stage: str, text: str) -> None:
         if self._bar is not None:

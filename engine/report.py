@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from .. import StorageError
+from .files import atomic_write_text, storage_errors
 from .report_page import cards, decision_table, page, read_decisions, reading, score_tables, table
 from .report_parts import Figure, Run, languages, load_run, thresholds, trail
 from .report_training import calibration, classes, losses, quality, seconds
 from .results import METRIC_NAMES, training_name
-from .summary import publish, read_json
+from .summary import read_json
 from .svg import clean, standalone
 
 __all__ = ["write_report"]
@@ -44,17 +44,15 @@ def write_report(folder: str | Path) -> Path:
     run = load_run(folder)
     figures = {f.name: f for make in _FIGURES if (f := make(run))}
     place = run.folder / "figures"
-    try:
+    with storage_errors(place):
         place.mkdir(exist_ok=True)
         for old in place.glob("*.svg"):
             if old.stem not in figures:
                 old.unlink()
-    except OSError as error:
-        raise StorageError(f"{place}: cannot be written ({error.strerror or error})") from error
     for figure in figures.values():
-        publish(place / f"{figure.name}.svg", standalone(figure.svg))
+        atomic_write_text(place / f"{figure.name}.svg", standalone(figure.svg))
     target = run.folder / "report.html"
-    publish(target, render(run, figures))
+    atomic_write_text(target, render(run, figures))
     return target
 
 
@@ -81,10 +79,16 @@ def _header(run: Run) -> str:
     s = run.summary
     task = {"ner": "named entity recognition", "classification": "text classification"}.get(s["task"], s["task"])
     route = f"{s['source'] or 'source'} → {', '.join(s['targets']) or 'no target'}"
-    seeds = f"seeds {', '.join(map(str, s['seeds']))}" if s["seeds"] else ""
+    seeds = f"seed{'s' * (len(s['seeds']) > 1)} {', '.join(map(str, s['seeds']))}" if s["seeds"] else ""
     state = run.status.get("state")
     reason = f": {run.status['reason']}" if run.status.get("reason") else ""
-    facts = [task, route, seeds, s["created"], f"state: {state}{reason}" if state and state != "done" else ""]
+    facts = [
+        task,
+        route,
+        seeds,
+        s["created"],
+        f"state: {state}{reason}" if state and state not in ("done", "running") else "",
+    ]
     return f'<h1>{clean(s["name"])}</h1>\n<p class="sub">{clean(" · ".join(str(f) for f in facts if f))}</p>'
 
 
@@ -92,17 +96,22 @@ def _list(lines: Sequence[str]) -> str:
     return f"<ul>{''.join(f'<li>{clean(line)}</li>' for line in lines)}</ul>" if lines else ""
 
 
-def _warnings(run: Run) -> str:
-    """Each named warning once, with the stages it came from."""
-    grouped: dict[tuple[str, str], list[str]] = {}
+def _warnings(run: Run, most: int = 2) -> str:
+    """A box per warning name: its messages with the stages they came from, folded after `most`."""
+    grouped: dict[str, dict[str, list[str]]] = {}
     for w in run.summary["warnings"]:
-        grouped.setdefault((str(w.get("name")), str(w.get("message"))), []).append(str(w.get("folder") or "run"))
-    out = [
-        f'<div class="warning"><b>{clean(name)}</b> {clean(message)} '
-        f'<span class="note">({clean(_some(where))})</span></div>'
-        for (name, message), where in grouped.items()
-    ]
-    return f"<h2>Warnings</h2>{''.join(out)}" if out else ""
+        messages = grouped.setdefault(str(w.get("name")), {})
+        messages.setdefault(str(w.get("message")), []).append(str(w.get("folder") or "run"))
+    boxes = []
+    for name, messages in grouped.items():
+        lines = [
+            f'<div>{clean(text)} <span class="note">({clean(_some(where))})</span></div>'
+            for text, where in messages.items()
+        ]
+        more = f"<details><summary>{len(lines) - most} more</summary>{''.join(lines[most:])}</details>"
+        shown = "".join(lines[:most]) + (more if len(lines) > most else "")
+        boxes.append(f'<div class="warning"><b>{clean(name)}</b>{shown}</div>')
+    return f"<h2>Warnings</h2>{''.join(boxes)}" if boxes else ""
 
 
 def _some(items: Sequence[str], most: int = 4) -> str:
@@ -126,7 +135,9 @@ def _provenance(run: Run) -> str:
         out.append(f"<details><summary>Settings (config.toml)</summary><pre>{clean(run.settings)}</pre></details>")
     facts = [[k, str(v)] for k, v in (run.summary["versions"] or {}).items()]
     facts += [
-        [k, str(run.info[k])] for k in ("git", "command", "device", "threads", "created") if run.info.get(k) is not None
+        [k, str(run.info[k])]
+        for k in ("git", "command", "platform", "machine", "cpu_capability", "device", "cuda", "threads", "created")
+        if run.info.get(k) is not None
     ]
     facts += [[k, str(v)] for k, v in (run.info.get("hashes") or {}).items()]
     if facts:

@@ -133,7 +133,7 @@ def cards(run: Run) -> str:
         line = f"{first.mean:.1f}" if len(steps) == 1 or not change else f"{first.mean:.1f} → {last.mean:.1f}"
         more = f"{stage_name(steps[0].stage)}"
         if change and len(steps) > 1:
-            css = "up" if change.stat.mean > 0 else "down"
+            css = "up" if change.stat.mean > 0 else "down" if change.stat.mean < 0 else "same"
             rose = f"up in {change.up} of {change.stat.n} seeds" if change.stat.n > 1 else "one seed"
             more = f'{clean(stage_name(steps[0].stage))} → {clean(stage_name(steps[-1].stage))}; <span class="{css}">'
             more += f"{clean(str(change))}</span>, {rose}"
@@ -218,7 +218,8 @@ def reading(run: Run) -> list[str]:
             )
         )
     if 0 < len(run.result.seeds) < 3 and steps:
-        out.append(f"{len(run.result.seeds)} seed(s) cannot tell an effect from luck: read every step as an anecdote.")
+        few = "One seed" if len(run.result.seeds) == 1 else "Two seeds"
+        out.append(f"{few} cannot tell an effect from luck: read every step as an anecdote.")
     unscored = [t for t in run.summary["targets"] if t not in run.result.targets]
     if unscored:
         out.append(f"No scores for {', '.join(unscored)}: no labelled test set, or its stages have not finished.")
@@ -245,7 +246,7 @@ def _read_whole(run: Run, steps: Sequence[StageScore]) -> list[str]:
     whole = step_between(last.values, first.values, first.stage)
     if not whole:
         return []
-    verb = "rose" if whole.stat.mean > 0 else "fell" if whole.stat.mean < 0 else "stayed"
+    verb = "rose" if whole.stat.mean > 0 else "fell" if whole.stat.mean < 0 else "did not move,"
     many = len(run.result.targets) > 1
     over = "averaged over targets and seeds" if many else "averaged over seeds" if whole.stat.n > 1 else "in one seed"
     ends = f" from {first.average.mean:.1f} to {last.average.mean:.1f}" if first.average and last.average else ""
@@ -287,7 +288,8 @@ def _read_steps(run: Run, steps: Sequence[StageScore]) -> list[str]:
 
 def _read_best(steps: Sequence[StageScore]) -> list[str]:
     best = max((s for s in steps if s.average), key=lambda s: s.average.mean if s.average else 0.0, default=None)
-    if best is None or best is steps[-1] or best.average is None:
+    last = steps[-1].average
+    if best is None or best.average is None or last is None or best.average.mean < last.mean + 0.05:
         return []
     return [
         f"The best stage on average was {stage_name(best.stage)} ({best.average.mean:.1f}), not the last; to choose it "
@@ -318,7 +320,8 @@ def read_decisions(run: Run) -> list[str]:
     edge = sum(bool(d.get("at_edge")) for d in found)
     text = ""
     if picks:
-        text = f"The threshold α, found on the source, was between {min(picks):.2f} and {max(picks):.2f}"
+        low, high = f"{min(picks):.2f}", f"{max(picks):.2f}"
+        text = f"The threshold α, found on the source, was {low if low == high else f'between {low} and {high}'}"
         text += f" ({edge} of {len(picks)} at the edge of the grid). " if edge else ". "
     text += f"On average the filter accepted {percent(mean(accepted_share(d) for d in found))} of the target items"
     entity, right = (mean(d.get(k) for d in found) for k in ("coverage_entity", "precision_if_gold"))

@@ -125,7 +125,8 @@ def trail(run: Run) -> Figure | None:
     rows = [r for r in run.summary["rows"] if r["metric"] == run.result.metric and isinstance(r["value"], int | float)]
     own = [r for r in rows if r["language"] in run.result.targets and r["pair"] in (None, r["language"])]
     low, high = svg.padded_range([r["value"] for r in own])
-    span = (low, high + 0.1 * (high - low))
+    low = max(low, 0.0)
+    span = (low, high + 0.13 * (high - low))
     scale = svg.nice_ticks(low, high)
     marks = [(t, svg.tick_text(t, scale)) for t in scale]
     ordered = [*run.result.trail, *(s for s in stages if s.arm == "control")]
@@ -251,6 +252,7 @@ def thresholds(run: Run) -> Figure | None:
     if not curves:
         return None
     xs = [x for c in curves for x in numbers(c.get("thresholds"))]
+    xs += [d["alpha"] for d in run.decisions.values() if d.get("alpha") is not None]
     ys = [y for c in curves for k in ("accuracy", "coverage") for y in numbers(c.get(k)) if math.isfinite(y)]
     span, high = (min(xs), max(xs)), (max(0.0, min(ys) - 0.06), 1.04)
     ticks = [(t, f"{100 * t:.0f} %") for t in svg.nice_ticks(high[0], 1.0, 4)]

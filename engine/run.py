@@ -2,23 +2,31 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
-import shutil
 import time
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 
-from .. import ConfigError, Interrupted, ModelError, OutOfMemoryError, XltError
+from .. import ConfigError, Interrupted, ModelError, OutOfMemoryError, StorageError, XltError
 from ..data import Tokenizer, TokenStore, WorldConfig, make_world, train_wordpiece
 from ..model import MaskedLM, load_encoder_config, save_model
 from .config import RunConfig, SourceConfig, TargetConfig
 from .context import FINISHED, WEIGHTS, Context, write_trace
 from .datasets import Datasets, read_file
-from .files import atomic_write_json, publish_folder, sha256_file, sync_tree, temporary_folder
+from .files import (
+    atomic_write_json,
+    delete,
+    publish_folder,
+    sha256_file,
+    storage_errors,
+    sync_tree,
+    temporary_folder,
+)
 from .plan import Stage, digest, fingerprint, make_plan, select
 from .progress import Progress
 from .recipe import Resolved, load_recipe
@@ -81,19 +89,22 @@ def run(
         where = {"stage": "", "step": None}
         try:
             return _run(resolved, stage, home, seeds, resume, progress, should_stop, where)
-        except Interrupted as error:
-            home.write_status("stopped", exit_code=error.exit_code, reason=str(error), stage=str(where["stage"]))
-            raise
         except XltError as error:
-            home.write_status("failed", exit_code=error.exit_code, reason=str(error), stage=str(where["stage"]))
+            _record_failure(home, error, error.exit_code, where)
             raise
         except (MemoryError, RuntimeError) as error:
             translated = _out_of_memory(error, resolved.config)
-            code = 1 if translated is None else translated.exit_code
-            home.write_status("failed", exit_code=code, reason=str(translated or error), stage=str(where["stage"]))
+            _record_failure(home, translated or error, 1 if translated is None else translated.exit_code, where)
             if translated is None:
                 raise
             raise translated from error
+
+
+def _record_failure(home: RunDir, error: Exception, code: int, where: dict[str, Any]) -> None:
+    state: Literal["stopped", "failed"] = "stopped" if isinstance(error, Interrupted) else "failed"
+    # A full disk may refuse the status too; the first error is the one to report.
+    with contextlib.suppress(StorageError):
+        home.write_status(state, exit_code=code, reason=str(error), stage=where["stage"], step=where["step"])
 
 
 def _run(
@@ -115,7 +126,7 @@ def _run(
     context = make_context(config, home, progress, should_stop)
     home.write_run_info(
         seeds=chosen,
-        hashes={},
+        hashes=_data_hashes(config),
         name=config.name,
         task=config.task,
         metric="entity_f1" if config.task == "ner" else "accuracy",
@@ -139,8 +150,20 @@ def _run(
     summary = write_summary(home.path)
     report = write_report(home.path)
     home.event("done", stages=done)
+    if home.events_lost:
+        raise StorageError(
+            f"{home.path / 'events.jsonl'}: {home.events_lost} events could not be written; free some space"
+        )
     home.write_status("done", exit_code=0)
     return RunResult(home.path, report, summary, tuple(done), tuple(skipped))
+
+
+def _data_hashes(config: RunConfig) -> dict[str, str]:
+    """SHA-256 of every input file, by its path."""
+    tables = [config.source, *config.targets]
+    named = [config.source.train, config.source.dev, *(t.test for t in tables)]
+    listed = [p for t in tables for group in (t.unlabelled, t.general, t.control) for p in group]
+    return {str(p): sha256_file(p) for p in [*named, *listed] if p is not None and p.exists()}
 
 
 def make_context(
@@ -248,13 +271,15 @@ def _stage(context: Context, stage: Stage, resume: bool) -> bool:
     before = _read(folder / STAMP)
     if before == table and resume:
         if (folder / FINISHED).exists():
+            delete(folder / "checkpoint")
             return False
     elif folder.exists():
         changed = sorted(k for k in table.keys() | (before or {}).keys() if table.get(k) != (before or {}).get(k))
         if before is not None and resume:
             context.progress.note(f"{stage.id}: made anew, since {', '.join(changed[:5])} changed")
-        shutil.rmtree(folder)
-    folder.mkdir(parents=True, exist_ok=True)
+        delete(folder)
+    with storage_errors(folder, "create"):
+        folder.mkdir(parents=True, exist_ok=True)
     atomic_write_json(folder / STAMP, table)
     context.warnings.clear()
     context.run_dir.event("begin", stage=stage.id)
@@ -265,8 +290,9 @@ def _stage(context: Context, stage: Stage, resume: bool) -> bool:
 
 def _seal(context: Context, stage: Stage, table: dict[str, Any], folder: Path, outcome: Outcome) -> None:
     """Saves and scores; `stage.json`, written last, makes the folder a result."""
-    save_model(outcome.model, folder, extra={"stage": stage.id, "seed": stage.seed, "inputs": stage.inputs})
-    context.tokenizer.save(folder)
+    with storage_errors(folder):
+        save_model(outcome.model, folder, extra={"stage": stage.id, "seed": stage.seed, "inputs": stage.inputs})
+        context.tokenizer.save(folder)
     write_trace(folder, outcome.trace)
     rows = [] if isinstance(outcome.model, MaskedLM) else context.score_stage(stage, outcome.model)
     if rows:
@@ -287,14 +313,12 @@ def _seal(context: Context, stage: Stage, table: dict[str, Any], folder: Path, o
         "tokens": sum(outcome.trace.tokens),
         "uses_parallel_data": context.config.uses_parallel_data,
         "uses_target_labels": False,
-        "warnings": [asdict(w) for w in context.warnings],
+        "warnings": context.warnings_as_json(),
         **outcome.notes,
     }
     atomic_write_json(folder / FINISHED, record)
-    shutil.rmtree(folder / "checkpoint", ignore_errors=True)
-    text = ", ".join(
-        f"{r['language']} {r['value']:.1f}" for r in rows if r["metric"] in ("entity_f1", "accuracy")
-    )
+    delete(folder / "checkpoint")
+    text = ", ".join(f"{r['language']} {r['value']:.1f}" for r in rows if r["metric"] in ("entity_f1", "accuracy"))
     context.run_dir.event("end", stage=stage.id, seconds=outcome.seconds, scores=rows)
     context.progress.end(stage.id, ", ".join(x for x in (outcome.line, text, f"{outcome.seconds:.0f} s") if x))
 

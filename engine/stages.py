@@ -25,7 +25,7 @@ from ..model import (
     load_masked_lm,
     load_pooler,
 )
-from .config import FinetuneConfig, PretrainConfig, RunConfig, TargetConfig
+from .config import PretrainConfig, RunConfig, TargetConfig
 from .context import Context, freeze, tensors_hash
 from .datasets import capped, corpora
 from .diagnostics import cut_by_length, low_loss_drop, slow_learning_rate
@@ -179,7 +179,9 @@ def run_finetune(context: Context, stage: Stage, fingerprint: Mapping[str, Any],
     return Outcome(model, trace, seconds, start, {"examples": len(part.examples)}, f"loss {first:.3f} -> {last:.3f}")
 
 
-def new_task_model(context: Context, stage: Stage, kind: Literal["linear", "mlp", "voters"], role: str = "base") -> TaskModel:
+def new_task_model(
+    context: Context, stage: Stage, kind: Literal["linear", "mlp", "voters"], role: str = "base"
+) -> TaskModel:
     """The encoder of an input with a fresh, seeded head."""
     config = context.config
     encoder = context.load_base(stage, role)

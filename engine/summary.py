@@ -6,14 +6,12 @@ The fields, and what a stage folder must hold, are described in docs/summary-sch
 from __future__ import annotations
 
 import json
-import math
-import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
-from .. import DataError, StorageError
+from .. import DataError
+from .files import atomic_write_json
 from .results import METRIC_NAMES, Json, aggregate, stage_table
 
 __all__ = ["aggregate", "build_summary", "find_stages", "read_json", "stage_table", "write_summary"]
@@ -50,25 +48,6 @@ def read_json(path: Path) -> Json:
     return value
 
 
-def publish(path: Path, text: str) -> None:
-    """Write a text file beside its place and rename it into place.
-
-    Raises:
-        StorageError: the disk refuses.
-    """
-    part = path.with_name(f".{path.name}.part")
-    try:
-        with part.open("w", encoding="utf-8", newline="\n") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(part, path)
-    except OSError as error:
-        raise StorageError(
-            f"{path}: cannot be written ({error.strerror or error}); free space or change the folder"
-        ) from error
-
-
 def find_stages(folder: Path) -> list[Json]:
     """The stage folders of a run in pipeline order, as described under `stages` in docs/summary-schema.md."""
     found = []
@@ -76,13 +55,17 @@ def find_stages(folder: Path) -> list[Json]:
         number = seed_dir.name.removeprefix("seed-")
         if not (seed_dir.is_dir() and number.isdigit()):
             continue
-        for child in sorted(p for p in seed_dir.iterdir() if p.is_dir()):
+        for child in _folders(seed_dir):
             if child.name in _FOLDERS or any((child / mark).exists() for mark in _MARKS):
                 found.append(_stage(folder, child, int(number), None))
                 continue
-            for stage in sorted(p for p in child.iterdir() if p.is_dir()):
+            for stage in _folders(child):
                 found.append(_stage(folder, stage, int(number), child.name))
     return sorted(found, key=lambda s: (s["order"], s["pair"] or "", s["seed"]))
+
+
+def _folders(folder: Path) -> list[Path]:
+    return sorted(p for p in folder.iterdir() if p.is_dir() and not p.name.startswith("."))
 
 
 def _stage(run: Path, folder: Path, seed: int, pair: str | None) -> Json:
@@ -172,19 +155,7 @@ def round_of(stage: Json) -> int:
     return int(match[2]) if match else 0
 
 
-def finite(value: Any) -> Any:
-    """`value` with every number that is not finite replaced by None, as JSON needs."""
-    if isinstance(value, float):
-        return value if math.isfinite(value) else None
-    if isinstance(value, Mapping):
-        return {key: finite(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [finite(item) for item in value]
-    return value
-
-
 def write_summary(folder: str | Path) -> Json:
     """Build summary.json, write it into the run folder, and return its content."""
-    summary: Json = finite(build_summary(folder))
-    publish(Path(folder) / "summary.json", json.dumps(summary, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
-    return summary
+    atomic_write_json(Path(folder) / "summary.json", build_summary(folder), indent=1)
+    return read_json(Path(folder) / "summary.json")

@@ -69,24 +69,26 @@ def nice_ticks(low: float, high: float, count: int = 5) -> list[float]:
     power = 10.0 ** math.floor(math.log10(raw))
     step = next(m * power for m in (1, 2, 2.5, 5, 10) if m * power >= raw * (1 - 1e-9))
     first, last = math.ceil(low / step - 1e-6), math.floor(high / step + 1e-6)
-    return [round(i * step, 12) + 0.0 for i in range(first, last + 1)]
+    digits = 2 - math.floor(math.log10(step))
+    return [round(i * step, digits) + 0.0 for i in range(first, last + 1)]
 
 
 def tick_text(value: float, ticks: Sequence[float]) -> str:
     """`value` with as many decimals as tell the ticks apart; thousands as 12k."""
-    if max((abs(t) for t in ticks), default=0) >= 10_000:
+    largest = max((abs(t) for t in ticks), default=0)
+    if largest >= 10_000:
         return f"{value / 1000:g}k"
-    return f"{value:g}" if len(ticks) < 2 else f"{value:.{_decimals(ticks)}f}"
-
-
-def _decimals(ticks: Sequence[float]) -> int:
-    return next((d for d in range(7) if all(math.isclose(t, round(t, d), abs_tol=1e-9) for t in ticks)), 6)
+    if largest < 1e-3 or len(ticks) < 2:
+        return f"{value:g}"
+    return f"{value:.{next((d for d in range(7) if all(abs(t - round(t, d)) < 1e-9 for t in ticks)), 6)}f}"
 
 
 def padded_range(values: Sequence[float], *, zero: bool = False, pad: float = 0.08) -> tuple[float, float]:
     """A range that holds the finite `values` with a margin; from 0 when `zero`, and never empty."""
     kept = [v for v in values if math.isfinite(v)] or [0.0, 1.0]
     low, high = min(kept), max(kept)
+    if zero and low == high == 0:
+        return 0.0, 1.0
     if zero:
         low, high = min(low, 0.0), max(high, 0.0)
     margin = (high - low) * pad or max(abs(high) * pad, 0.5)
@@ -206,12 +208,10 @@ class Panel:
         if "y" in self.grid:
             out.append(f'<line class="axis" x1="{self.left}" x2="{right}" y1="{base}" y2="{base}"/>')
         if self.x_label:
-            middle = (self.left + right) / 2
-            spot = f'x="{middle:.1f}" y="{self.height - 6}" text-anchor="middle"'
+            spot = f'x="{(self.left + right) / 2:.1f}" y="{self.height - 6}" text-anchor="middle"'
             out.append(f'<text class="small" {spot}>{clean(self.x_label)}</text>')
         if self.y_label:
-            middle = (self.top + base) / 2
-            spot = f'transform="translate(11 {middle:.1f}) rotate(-90)" text-anchor="middle"'
+            spot = f'transform="translate(11 {(self.top + base) / 2:.1f}) rotate(-90)" text-anchor="middle"'
             out.append(f'<text class="small" {spot}>{clean(self.y_label)}</text>')
         return "".join(out + self.parts)
 
@@ -253,9 +253,8 @@ def _legend(keys: Sequence[Key], width: float) -> tuple[str, float]:
             css = f"line s{key.series}" + (f" {key.mark}" if key.mark != "line" else "")
             out.append(f'<line class="{css}" x1="{x}" x2="{x + 22}" y1="{y}" y2="{y}"/>')
         else:
-            hollow = key.mark == "hollow"
-            css = f'class="s{key.series} {"o" if hollow else "f"}{key.series}"'
-            out.append(_marker(x + 12, y, "circle" if hollow else key.mark, css))
+            fill, shape = ("o", "circle") if key.mark == "hollow" else ("f", key.mark)
+            out.append(_marker(x + 12, y, shape, f'class="s{key.series} {fill}{key.series}"'))
         out.append(f'<text class="small" x="{x + 27}" y="{y + 4}">{clean(key.text)}</text>')
         x += need
     return "".join(out), (y + 16 if keys else 0.0)
@@ -280,9 +279,9 @@ def figure(
             body.append(f'<g class="panel" transform="translate({x:.1f} {y:.1f})">{panel.render()}</g>')
             x += panel.width + gap
         y += max(p.height for p in row) + gap
-    height = max(y - gap, 20)
+    height, label = max(y - gap, 20), quoteattr(_NOT_XML.sub("\ufffd", title))
     return (
-        f'<svg xmlns="http://www.w3.org/2000/svg" class="xlt" role="img" aria-label={quoteattr(_NOT_XML.sub("\ufffd", title))} '
+        f'<svg xmlns="http://www.w3.org/2000/svg" class="xlt" role="img" aria-label={label} '
         f'viewBox="-2 -2 {width + 4:.0f} {height + 4:.0f}" width="{width + 4:.0f}" height="{height + 4:.0f}">'
         f"<title>{clean(title)}</title><desc>{clean(description)}</desc>{''.join(body)}</svg>"
     )

@@ -203,7 +203,10 @@ def _arithmetic(x: Tensor) -> Tensor:
 
 
 class _PackedAttention(torch.autograd.Function):
-    """Saves the gathered queries, keys and values, the probabilities and one byte of mask for each probability."""
+    """Saves the gathered queries, keys and values, the probabilities and one byte of mask for each probability.
+
+    Products are written in place or with `out`, which autocast leaves in their precision.
+    """
 
     @staticmethod
     def forward(ctx: Any, qkv: Tensor, plan: AttentionPlan, p: float, seed: int | Tensor | None, site: int) -> Tensor:
@@ -291,7 +294,7 @@ def _attend_backward(
     kept = None if kept is None else kept.view(probability.shape)
     for span in _spans(group, heads):
         p, d_o = probability[span], d_out[span]
-        d_p = torch.bmm(d_o, v[span].transpose(1, 2))
+        d_p = torch.bmm(d_o, v[span].transpose(1, 2), out=torch.empty_like(p))
         dropped = p
         if kept is not None:
             d_p.mul_(kept[span])

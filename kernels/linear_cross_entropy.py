@@ -20,7 +20,6 @@ _MIN_ROWS = 16
 _TILE_ELEMENTS = {"cpu": 1 << 20}
 _TILE_ELEMENTS_ELSEWHERE = 32 << 20
 
-
 _Needs = tuple[bool, bool, bool]
 
 
@@ -120,7 +119,7 @@ def _solve(problem: _Problem, need: _Needs) -> tuple[Tensor, _Gradients]:
         if d_weight is not None:
             d_weight.addmm_(logits.t(), part)
         elif need[1]:
-            d_weight = logits.t() @ part
+            d_weight = torch.mm(logits.t(), part, out=torch.empty_like(problem.weight, dtype=dtype))
         if d_bias is not None:
             d_bias += logits.sum(0)
     return loss, _Gradients(d_hidden, d_weight, d_bias)
@@ -134,6 +133,8 @@ def _spread(values: Tensor, rows: Tensor | None, length: int) -> Tensor:
 
 
 class _LinearCrossEntropy(torch.autograd.Function):
+    """Products are written in place or with `out`, which autocast leaves in their precision."""
+
     @staticmethod
     def forward(
         ctx: Any,
@@ -166,7 +167,7 @@ class _LinearCrossEntropy(torch.autograd.Function):
         if ctx.per_row:
             d_hidden, d_weight, d_bias = _scale_rows(problem, gradients, grad, ctx.needs)
         else:
-            if gradients is None:
+            if gradients is None:  # a second backward: the first one scaled and gave away what forward had made
                 gradients = _solve(problem, ctx.needs)[1]
             d_hidden, d_weight, d_bias = (None if g is None else g.mul_(grad) for g in gradients)
         if d_hidden is not None:

@@ -82,7 +82,9 @@ TOLD = {
         "that": "Der Bauer weiß , dass der Junge einem armen Nachbarn helfen wird .",
         "seen": "Anna sieht in Oslo den glücklichen Jungen .",
         "quality": "Die Tante aus Oslo ist schlank .",
-        "accused": "Die deutsche Ministerin Eva Smith beschuldigte am Freitag den französischen Präsidenten Leo Silva .",
+        "accused": (
+            "Die deutsche Ministerin Eva Smith beschuldigte am Freitag den französischen Präsidenten Leo Silva ."
+        ),
         "protest": "In Oslo werden die spanischen Bergleute gegen den alten Vertrag protestieren .",
         "said": "Der Bürgermeister von Oslo sagte , dass Richterin Eva Smith den polnischen Vorschlag begrüßte .",
         "built": "Eva Smith baute am Sonntag ein neues Stadion .",
@@ -178,17 +180,19 @@ def test_german_articles_and_endings() -> None:
         **{"einen": "m", "einem": "mn", "einer": "f"},
     }
     endings = {
-        **{("der", "m"): "e", ("der", "f"): "en", ("die", "f"): "e", ("die", "p"): "en", ("das", "n"): "e"},
-        **{("den", "m"): "en", ("den", "p"): "en", ("dem", "m"): "en", ("dem", "n"): "en", ("ein", "m"): "er"},
-        **{("ein", "n"): "es", ("eine", "f"): "e", ("einen", "m"): "en", ("einem", "m"): "en", ("einem", "n"): "en"},
-        ("einer", "f"): "en",
+        "e": "der m, die f, das n, eine f",
+        "en": "der f, die p, den m, den p, dem m, dem n, einen m, einem m, einem n, einer f",
+        "er": "ein m",
+        "es": "ein n",
     }
+    right = {tuple(pair.split()): ending for ending, pairs in endings.items() for pair in pairs.split(",")}
     stems = {**lexicon("de").adjectives, **lexicon("de").nationalities}.values()
     seen = 0
     for text in texts("de"):
         words = text.split()
         for index, word in enumerate(words):
-            assert word[0].upper() + word[1:] not in genders or word[0].isupper(), text
+            capitalised = word[0].upper() + word[1:]
+            assert word[0].isupper() or capitalised not in genders or capitalised.startswith("Junge"), text
             if word not in genders or index == 0:
                 continue
             stem = next((s for s in stems if words[index - 1] in (s + e for e in ("e", "en", "er", "es"))), "")
@@ -198,7 +202,7 @@ def test_german_articles_and_endings() -> None:
             allowed = genders[word] & set(fitting[article])
             assert allowed, text
             if stem:
-                assert words[index - 1].removeprefix(stem) in {endings[article, gender] for gender in allowed}, text
+                assert words[index - 1].removeprefix(stem) in {right[article, gender] for gender in allowed}, text
                 seen += 1
     assert seen > 500
 
@@ -240,6 +244,6 @@ def test_spanish_verb_precedes_subject_after_a_fronted_time() -> None:
 
 def test_english_articles_and_verbs() -> None:
     for text in texts("en"):
-        assert not re.search(r"\ba [aeiou]", text), text
-        assert not re.search(r"\ban [^aeiou]", text), text
+        assert not re.search(r"\ba [aeiouAEIOU]", text), text
+        assert not re.search(r"\ban [^aeiouAEIOU]", text), text
         assert not re.search(r"\bwill \w+(ed|es)\b", text), text

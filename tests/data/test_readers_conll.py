@@ -7,6 +7,7 @@ import lzma
 from pathlib import Path
 
 import pytest
+
 from xlt_engine import ConfigError, DataError
 from xlt_engine.data import Examples, read_conll, read_examples
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from xlt_engine import ConfigError, DataError
 from xlt_engine.data import read_examples, read_jsonl, read_text, read_tsv
 

@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 import tokenizers
 from tokenizers import models, pre_tokenizers
+
 from xlt_engine import ConfigError, DataError, ModelError, StorageError
 from xlt_engine.data import Example, Tokenizer, TokenStore, store_key, train_wordpiece
 from xlt_engine.data.store import content_hash
@@ -90,7 +91,7 @@ def test_tagging_round_trip(tokenizer: Tokenizer, tmp_path: Path, max_length: in
 @pytest.mark.parametrize("pairs", [False, True])
 def test_classification_round_trip(tokenizer: Tokenizer, tmp_path: Path, pairs: bool) -> None:
     examples = texts(pairs)
-    store = build(examples, tokenizer, tmp_path / "s", "classification", labels=["no", "yes"], max_length=6)
+    store = build(examples, tokenizer, tmp_path / "s", "classification", labels=["no", "yes"], max_length=5)
     encoded = tokenizer.encode_texts([e.text or "" for e in examples], [e.pair for e in examples], max_length=5)
     for i, e in enumerate(encoded):
         assert store.ids(i).tolist() == e.ids

@@ -11,6 +11,7 @@ import pytest
 import tokenizers
 from tokenizers import models
 from transformers import AutoTokenizer
+
 from xlt_engine import DataError, ModelError
 from xlt_engine.data import Tokenizer, train_wordpiece
 

@@ -9,8 +9,9 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
-import xlt_engine
 from tokenizers import normalizers, pre_tokenizers
+
+import xlt_engine
 from xlt_engine import ConfigError
 from xlt_engine.data import Tokenizer, train_wordpiece
 

@@ -19,6 +19,7 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
+
 from xlt_engine import ModelError, StorageError
 from xlt_engine.engine import faults
 from xlt_engine.engine.checkpoint import (

@@ -7,6 +7,7 @@ from typing import NamedTuple
 import numpy as np
 import pytest
 import torch
+
 from xlt_engine import ConfigError
 from xlt_engine.engine.decisions import (
     Decision,

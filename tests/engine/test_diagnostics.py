@@ -4,6 +4,7 @@ import json
 
 import numpy as np
 import pytest
+
 from xlt_engine import DataError
 from xlt_engine.engine import diagnostics as d
 from xlt_engine.engine.thresholds import ThresholdChoice, choose_threshold, choose_threshold_from_sweep, uniform_grid

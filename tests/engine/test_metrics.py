@@ -8,6 +8,7 @@ import pytest
 import torch
 from seqeval.metrics import f1_score, precision_score, recall_score
 from seqeval.scheme import IOB2
+
 from xlt_engine import ConfigError, DataError
 from xlt_engine.engine.metrics import (
     AccuracyCounter,

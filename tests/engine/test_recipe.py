@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import pytest
+
 from xlt_engine import ConfigError
 from xlt_engine.engine.config import RunConfig
 from xlt_engine.engine.recipe import RecipeError, dump_toml, load_recipe, packaged_recipes
@@ -44,6 +45,7 @@ class Conf:
     ratio: float = 0.5
     word: str = "w"
     file: Path | None = None
+    where: Literal["auto"] | Path = "auto"
     pair: tuple[int, float] = (1, 2.0)
     numbers: tuple[int, ...] = (1, 2)
     shares: tuple[float, ...] = field(default=(), metadata={"max": 1})
@@ -86,6 +88,7 @@ on = false
 ratio = 1
 word = "a b"
 file = "x/../data.txt"
+where = "here"
 pair = [3, 4]
 numbers = [5]
 shares = [0, 0.25]
@@ -108,6 +111,7 @@ language = "es"
         ratio=1.0,
         word="a b",
         file=tmp_path / "data.txt",
+        where=tmp_path / "here",
         pair=(3, 4.0),
         numbers=(5,),
         shares=(0.0, 0.25),
@@ -232,6 +236,14 @@ stages = ["soft", "hrad"]
         ("recipe.toml:7", "selftrain.widths"),
         ("recipe.toml:8", "selftrain.stages.1"),
     ]
+
+
+def test_what_follows_from_a_fault_is_not_reported_too(tmp_path: Path) -> None:
+    text = (
+        'task = "ner"\nworld = {}\nmodel.new = {}\nseeds = ["one"]\nselftrain.voters = 2\nselftrain.widths = [1, 0.5]\n'
+    )
+    found = failures(tmp_path, text, cls=RunConfig)
+    assert [key for _, key, _ in found] == ["seeds.0", "selftrain.widths.1"]
 
 
 def test_a_faulty_recipe_still_gives_a_partial_configuration(tmp_path: Path) -> None:

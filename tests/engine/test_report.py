@@ -3,8 +3,21 @@ from __future__ import annotations
 import json
 import math
 import random
+import re
+import statistics
+import xml.etree.ElementTree as ET
+from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
+
+import pytest
+
+from xlt_engine import DataError
+from xlt_engine.engine.report import write_report
+from xlt_engine.engine.report_page import reading, unclear
+from xlt_engine.engine.report_parts import load_run
+from xlt_engine.engine.report_training import class_totals, merged_bins, thinned
+from xlt_engine.engine.results import Stat, Step
 
 SVG = "{http://www.w3.org/2000/svg}"
 NER_CLASSES = ["O", "B-PER", "I-PER", "B-LOC", "I-LOC", "B-ORG", "I-ORG", "B-MISC", "I-MISC"]
@@ -178,3 +191,349 @@ def make_classification_run(folder: Path) -> Path:
         {"name": "reviews", "task": "classification", "metric": "accuracy", "source": "en", "targets": ["fr"]},
     )
     return folder
+
+
+@pytest.fixture
+def ner(tmp_path: Path) -> Path:
+    return make_ner_run(tmp_path / "ner")
+
+
+class Page(HTMLParser):
+    """Checks that tags nest, and collects tables, tags and attributes."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.stack: list[str] = []
+        self.tags: list[str] = []
+        self.attributes: list[tuple[str, str | None]] = []
+        self.tables: list[list[list[str]]] = []
+        self.text = ""
+        self.feed(text)
+        assert self.stack == []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.stack.append(tag)
+        self.tags.append(tag)
+        self.attributes += attrs
+        if tag == "table":
+            self.tables.append([])
+        if tag == "tr":
+            self.tables[-1].append([])
+        if tag in ("td", "th"):
+            self.tables[-1][-1].append("")
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append(tag)
+        self.attributes += attrs
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.stack.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        self.text += data
+        if self.stack and self.stack[-1] in ("td", "th"):
+            self.tables[-1][-1][-1] += data
+
+
+def page_of(folder: Path) -> Page:
+    return Page(write_report(folder).read_text("utf-8"))
+
+
+def picture(folder: Path, name: str) -> ET.Element:
+    return ET.parse(folder / "figures" / f"{name}.svg").getroot()
+
+
+def marks(root: ET.Element, css: str) -> list[str]:
+    """The hover texts of all shapes with a class."""
+    found = [e for e in root.iter() if css in (e.get("class") or "").split()]
+    return [e.findtext(f"{SVG}title") or "" for e in found]
+
+
+def test_page_and_figures_are_well_formed(ner: Path) -> None:
+    text = write_report(ner).read_text("utf-8")
+    Page(text)
+    ET.fromstring(text.removeprefix("<!doctype html>\n"))
+    names = {p.stem for p in (ner / "figures").glob("*.svg")}
+    expected = {"trail", "languages", "thresholds", "pseudo-labels", "classes", "calibration", "loss", "seconds"}
+    assert names == expected
+    for name in names:
+        assert picture(ner, name).findtext(f"{SVG}title")
+    assert not list(ner.rglob(".*"))
+
+
+def test_page_refers_to_nothing_outside(ner: Path) -> None:
+    page = page_of(ner)
+    assert not {"script", "link", "img", "iframe", "object", "embed", "base", "image", "use"} & set(page.tags)
+    assert not {"src", "href", "xlink:href", "action", "srcset"} & {name for name, _ in page.attributes}
+    assert not any(name.startswith("on") for name, _ in page.attributes)
+    text = (ner / "report.html").read_text("utf-8")
+    assert "url(" not in text
+    assert "@import" not in text
+    assert not re.findall(r"https?://", text.replace("http://www.w3.org/2000/svg", ""))
+
+
+def values(folder: Path, stage: str, language: str, pair: str | None, metric: str = "entity_f1") -> list[float]:
+    """Scores straight from the stage folders, one per seed."""
+    out = []
+    for root in sorted(folder.glob("seed-*")):
+        place = root / stage if stage == "baseline" else root / str(pair) / stage
+        scores = json.loads((place / "scores.json").read_text("utf-8"))["scores"]
+        out += [s["value"] for s in scores if (s["language"], s["metric"]) == (language, metric)]
+    return out
+
+
+def shown(numbers: list[float]) -> str:
+    return f"{statistics.fmean(numbers):.1f} ± {statistics.stdev(numbers):.1f}"
+
+
+def test_every_number_of_the_stage_table(ner: Path) -> None:
+    table = page_of(ner).tables[0]
+    assert table[0] == [
+        "stage",
+        "de",
+        "es",
+        "average",
+        "step",
+        "up",
+        "en (source)",
+        "gap",
+        "parallel",
+        "labels",
+        "seconds",
+    ]
+    order = ["baseline", "control", "finetune", "soft1", "hard1", "soft2", "hard2"]
+    before = {"control": "baseline", "finetune": "baseline", "soft1": "finetune", "hard1": "soft1"}
+    before |= {"soft2": "hard1", "hard2": "soft2"}
+    assert len(table) == 1 + len(order)
+    for line, stage in zip(table[1:], order, strict=True):
+        de, es = (values(ner, stage, t, t) for t in ("de", "es"))
+        source = [values(ner, stage, "en", t) for t in ("de", "es")]
+        average = [(a + b) / 2 for a, b in zip(de, es, strict=True)]
+        both = [(a + b) / 2 for a, b in zip(*source, strict=True)]
+        gaps = [a - b for s, v in zip(source, (de, es), strict=True) for a, b in zip(s, v, strict=True)]
+        assert line[1:4] == [shown(de), shown(es), shown(average)]
+        assert line[6:8] == [shown(both), f"{statistics.fmean(gaps):.1f}"]
+        assert line[8:10] == ["no", "no"]
+        if stage == "baseline":
+            assert line[4:6] == ["-", "-"]
+            continue
+        steps = [
+            a - b
+            for t in ("de", "es")
+            for a, b in zip(values(ner, stage, t, t), values(ner, before[stage], t, t), strict=True)
+        ]
+        assert line[4] == f"{statistics.fmean(steps):+.1f} ± {statistics.stdev(steps):.1f}"
+        assert line[5] == f"{sum(d > 0 for d in steps)}/6"
+
+
+def test_trail_draws_every_row_once(ner: Path) -> None:
+    write_report(ner)
+    tips = marks(picture(ner, "trail"), "pt")
+    assert len(tips) == len(set(tips)) == 3 * 2 * 7
+    for seed, value in enumerate(values(ner, "hard2", "es", "es")):
+        assert f"es, hard 2, seed {seed}: {value:.1f}" in tips
+
+
+def test_other_pictures_draw_what_there_is(ner: Path) -> None:
+    write_report(ner)
+    assert len(marks(picture(ner, "languages"), "bar")) == 2 * (1 + 2 + 2) + 2 * 2
+    assert len(marks(picture(ner, "thresholds"), "pt")) == 3 * 2 * 2 * 2
+    assert len(marks(picture(ner, "pseudo-labels"), "bar")) == 2 * 2 * 4
+    assert len(marks(picture(ner, "classes"), "bar")) == 2 * 2 * len(NER_CLASSES)
+    assert len(marks(picture(ner, "classes"), "pt")) == 2 * 2 * len(NER_CLASSES)
+    assert len(marks(picture(ner, "calibration"), "pt")) == 2 * 2 * 2 * 5
+    curves = [e for e in picture(ner, "loss").iter(f"{SVG}path") if "line" in (e.get("class") or "")]
+    assert len(curves) == 2 * (3 + 1) + 8 * 2 * (3 + 1)
+    assert len(marks(picture(ner, "seconds"), "bar")) == 2 + 8 * 2
+
+
+def test_bar_heights_are_the_scores(ner: Path) -> None:
+    write_report(ner)
+    bars = [e for e in picture(ner, "languages").iter(f"{SVG}rect") if "bar" in (e.get("class") or "").split()]
+    height = {b.findtext(f"{SVG}title"): float(b.get("height") or 0) for b in bars}
+    de = [statistics.fmean(values(ner, s, "de", "de")) for s in ("baseline", "hard2")]
+    names = [f"de: {shown(values(ner, s, 'de', 'de'))}" for s in ("baseline", "hard2")]
+    assert height[names[1]] / height[names[0]] == pytest.approx(de[1] / de[0], rel=0.01)
+
+
+def test_decision_table_follows_the_files(ner: Path) -> None:
+    table = next(t for t in page_of(ner).tables if t[0][0] == "target")
+    assert len(table) == 1 + 3 * 2 * 2
+    column = {name.replace("\u00a0", " "): i for i, name in enumerate(table[0])}
+    for line in table[1:]:
+        path = ner / f"seed-{line[2]}" / line[0] / f"soft{line[1]}" / "decision.json"
+        d = json.loads(path.read_text("utf-8"))
+        assert line[column["α"]] == f"{d['alpha']:.2f}" + "*" * d["at_edge"]
+        assert line[column["items"]] == f"{d['items']:,}"
+        assert line[column["accepted"]] == f"{100 * d['accepted'] / d['items']:.0f} %"
+        assert line[column["of entities"]] == f"{100 * d['coverage_entity']:.0f} %"
+        assert line[column["voters disagree"]] == f"{d['rejected']['voters-disagree']:,}"
+        assert line[column["source removed"]] == f"{100 * d['source']['removed'] / d['source']['items']:.0f} %"
+        a, b = (d[k]["accuracy"] for k in ("curve", "target_curve"))
+        distance = statistics.fmean(abs(x - y) for x, y in zip(a, b, strict=True))
+        assert line[column["curve distance †"]] == f"{100 * distance:.1f}"
+
+
+def test_reading_is_made_of_the_numbers(ner: Path) -> None:
+    text = " ".join(reading(load_run(ner)))
+    whole = [
+        a - b
+        for t in ("de", "es")
+        for a, b in zip(values(ner, "hard2", t, t), values(ner, "baseline", t, t), strict=True)
+    ]
+    assert f"{statistics.fmean(whole):+.1f} ± {statistics.stdev(whole):.1f} points" in text
+    assert "up in 6 of 6 (target, seed) pairs" in text
+    assert "points of that come from the source score falling" in text
+    assert "target labels were used for scoring only" in text
+
+
+def test_reading_says_when_a_stage_hurt(tmp_path: Path) -> None:
+    folder = make_classification_run(tmp_path / "cls")
+    text = " ".join(reading(load_run(folder)))
+    assert "Lowered the score on average: hard 1 (-1." in text
+    assert "The best stage on average was soft 1" in text
+    assert "up in 0 of 3" in text
+
+
+@pytest.mark.parametrize(
+    ("values", "expected"),
+    [
+        ([2.0, 2.1, 1.9], False),
+        ([2.0, -2.1, 0.4], True),
+        ([5.0, 5.1], True),
+        ([-3.0, -3.2, -2.9], False),
+        ([4.0], True),
+    ],
+)
+def test_a_step_is_unclear_within_two_standard_errors(values: list[float], expected: bool) -> None:
+    deviation = statistics.stdev(values) if len(values) > 1 else None
+    assert unclear(Step(Stat(statistics.fmean(values), deviation, len(values)), 0, "")) is expected
+
+
+def test_classification_without_gold_leaves_out_gold(tmp_path: Path) -> None:
+    folder = make_classification_run(tmp_path / "cls")
+    page = page_of(folder)
+    assert "gold" not in page.text
+    assert "one-sided-labels" in page.text
+    assert not any("precision" in cell for t in page.tables for cell in t[0])
+    assert len(marks(picture(folder, "trail"), "pt")) == 9
+    assert "gold" not in (folder / "figures" / "thresholds.svg").read_text("utf-8")
+
+
+HOSTILE = "<script>alert('x')</script>&\"'\x00"
+
+
+def test_hostile_names_are_text(tmp_path: Path) -> None:
+    folder = make_ner_run(tmp_path / "run", seeds=1)
+    info = json.loads((folder / "run.json").read_text("utf-8"))
+    info |= {"name": HOSTILE, "task": HOSTILE, "versions": {HOSTILE: HOSTILE}, "hashes": {HOSTILE: HOSTILE}}
+    info |= {"warnings": [{"name": HOSTILE, "message": HOSTILE}], "command": HOSTILE, "created": HOSTILE}
+    put(folder / "run.json", info)
+    (folder / "config.toml").write_text(f"# </pre>{HOSTILE}", "utf-8")
+    path = folder / "seed-0" / "de" / "soft1" / "decision.json"
+    found = json.loads(path.read_text("utf-8"))
+    found["classes"][HOSTILE] = {"items": 99999, "accepted": 5, "correct": 5}
+    found["rejected"][HOSTILE], found["rule"] = 3, HOSTILE
+    put(path, found)
+    page = page_of(folder)
+    assert "script" not in page.tags
+    assert page.text.count(HOSTILE.replace("\x00", "\ufffd")) >= 8
+    ET.fromstring((folder / "report.html").read_text("utf-8").removeprefix("<!doctype html>\n"))
+    for figure in (folder / "figures").glob("*.svg"):
+        assert not list(ET.parse(figure).getroot().iter(f"{SVG}script"))
+
+
+def test_settings_and_provenance_are_on_the_page(ner: Path) -> None:
+    text = page_of(ner).text
+    assert "lr = 0.0015  # --set" in text
+    assert "ab" * 16 in text
+    stage = json.loads((ner / "seed-2" / "es" / "hard2" / "stage.json").read_text("utf-8"))
+    assert stage["hashes"]["model.safetensors"][:16] in text
+
+
+def test_an_unfinished_run_is_reported_as_far_as_it_got(ner: Path) -> None:
+    write_report(ner)
+    for seed in (0, 1, 2):
+        for pair in ("de", "es"):
+            for stage in ("soft1", "hard1", "soft2", "hard2"):
+                for file in (ner / f"seed-{seed}" / pair / stage).iterdir():
+                    file.unlink()
+    text = page_of(ner).text
+    assert "Not finished: seed-0/de/soft1, seed-1/de/soft1, seed-2/de/soft1 and 21 more" in text
+    assert {p.stem for p in (ner / "figures").glob("*.svg")} == {"trail", "languages", "loss", "seconds"}
+
+
+@pytest.mark.parametrize("missing", ["scores.json", "trace.json", "decision.json", "stage.json"])
+def test_any_kind_of_file_may_be_missing(ner: Path, missing: str) -> None:
+    for path in ner.rglob(missing):
+        path.unlink()
+    page = page_of(ner)
+    assert "demo" in page.text
+    assert ("No stage has been scored yet" in page.text) is (missing == "scores.json")
+
+
+def test_a_target_without_test_set_is_named(ner: Path) -> None:
+    for path in ner.rglob("scores.json"):
+        kept = [s for s in json.loads(path.read_text("utf-8"))["scores"] if s["language"] != "es"]
+        put(path, {"scores": kept})
+    page = page_of(ner)
+    assert "No scores for es" in page.text
+    assert len(marks(picture(ner, "trail"), "pt")) == 3 * 7
+    assert page.tables[0][0][:4] == ["stage", "de", "step", "up"]
+
+
+def test_a_run_that_learnt_nothing_has_a_page(tmp_path: Path) -> None:
+    folder = make_ner_run(tmp_path / "run", seeds=1)
+    for path in folder.rglob("scores.json"):
+        scores = json.loads(path.read_text("utf-8"))["scores"]
+        put(path, {"scores": [s | {"value": 0.0} for s in scores]})
+    for path in folder.rglob("decision.json"):
+        found = json.loads(path.read_text("utf-8"))
+        found |= {
+            "alpha": 0.2,
+            "accepted": 0,
+            "items": 0,
+            "classes": {},
+            "target_curve": None,
+            "precision_if_gold": None,
+        }
+        found |= {"coverage_entity": None, "coverage_o": None, "calibration": None, "source": None}
+        found["curve"] |= {"accuracy": [None] * 49, "coverage": [0.0] * 49}
+        put(path, found)
+    text = page_of(folder).text
+    assert "One seed cannot tell an effect from luck" in text
+    assert not re.search(r"\b(nan|inf)\b", text)
+    for file in (folder / "figures").glob("*.svg"):
+        assert not re.search(r"\b(nan|inf)\b", file.read_text("utf-8"))
+    panel = next(e for e in picture(folder, "thresholds").iter(f"{SVG}line") if e.get("class") == "rule")
+    assert 0 <= float(panel.get("x1") or -1) < 300
+
+
+def test_an_empty_folder_is_an_error_and_a_new_run_is_not(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="not a run folder"):
+        write_report(tmp_path)
+    put(tmp_path / "run.json", {"name": "new", "targets": ["de"]})
+    assert "No scores for de" in page_of(tmp_path).text
+
+
+def test_curves_are_thinned_to_means() -> None:
+    trace = {"steps": list(range(1, 1001)), "loss": [float(i) for i in range(1000)]}
+    points = thinned(trace)
+    assert len(points) == 100
+    assert points[0] == (5.5, 4.5)
+    assert points[-1] == (995.5, 994.5)
+    assert thinned({"steps": [1, 2, 3], "loss": [1.0, None, 3.0]}) == [(1.0, 1.0), (3.0, 3.0)]
+
+
+def test_calibration_bins_merge_by_count() -> None:
+    bins = [{"confidence": 0.92, "accuracy": 0.8, "count": 10}, {"confidence": 0.94, "accuracy": 0.9, "count": 30}]
+    ((confidence, accuracy, count),) = merged_bins([*bins, {"confidence": None, "accuracy": None, "count": 0}])
+    assert (confidence, accuracy, count) == (pytest.approx(0.935), pytest.approx(0.875), 40)
+
+
+def test_class_totals_add_seeds_and_drop_partial_gold() -> None:
+    a = {
+        "classes": {"O": {"items": 5, "accepted": 4, "correct": 4}, "B-PER": {"items": 9, "accepted": 1, "correct": 1}}
+    }
+    b = {"classes": {"O": {"items": 5, "accepted": 2, "correct": None}}}
+    assert class_totals([(0, a), (1, b)]) == {"O": (10, 6, None), "B-PER": (9, 1, 1)}

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+
 from xlt_engine import DataError
 from xlt_engine.engine.results import Stat, aggregate, stage_table, stat
 from xlt_engine.engine.summary import build_summary, find_stages, write_summary

@@ -5,6 +5,7 @@ import re
 import xml.etree.ElementTree as ET
 
 import pytest
+
 from xlt_engine.engine.svg import (
     GREY,
     Key,

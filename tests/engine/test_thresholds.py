@@ -7,6 +7,7 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 import torch
+
 from xlt_engine import ConfigError
 from xlt_engine.engine.thresholds import (
     ThresholdChoice,

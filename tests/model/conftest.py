@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import json
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -11,8 +12,10 @@ from types import ModuleType
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from torch import Tensor
-from xlt_engine.model import EncoderConfig
+
+from xlt_engine.model import Encoder, EncoderConfig, MaskedLM, save_model
 
 
 @dataclass(frozen=True)
@@ -81,3 +84,69 @@ def transformers() -> ModuleType:
             getattr(module, name)
     module.utils.logging.disable_progress_bar()
     return module
+
+
+def _disturb(model):
+    """Gives every parameter, biases too, values that a mix-up would show; the voters' padding stays zero."""
+    generator = torch.Generator().manual_seed(9)
+    with torch.no_grad():
+        for name, value in model.named_parameters():
+            if not name.startswith(("head.in_", "head.out_weight")):
+                value.add_(torch.randn(value.shape, generator=generator) * 0.1)
+    return model
+
+
+def _edit(folder, change, name="model.safetensors"):
+    """Rewrites the weights after `change(tensors)`."""
+    tensors = load_file(folder / name)
+    change(tensors)
+    save_file({key: value.contiguous() for key, value in tensors.items()}, folder / name)
+
+
+def _shard(folder):
+    """Splits the weights over two files with an index."""
+    tensors = load_file(folder / "model.safetensors")
+    (folder / "model.safetensors").unlink()
+    keys = sorted(tensors)
+    parts = {"part-1.safetensors": keys[::2], "part-2.safetensors": keys[1::2]}
+    for file, members in parts.items():
+        save_file({key: tensors[key] for key in members}, folder / file)
+    mapping = {key: file for file, members in parts.items() for key in members}
+    (folder / "model.safetensors.index.json").write_text(json.dumps({"metadata": {}, "weight_map": mapping}))
+    return mapping
+
+
+def _same(a, b):
+    first, second = a.state_dict(), b.state_dict()
+    return first.keys() == second.keys() and all(torch.equal(first[k], second[k]) for k in first)
+
+
+@pytest.fixture
+def disturb():
+    return _disturb
+
+
+@pytest.fixture
+def edit():
+    return _edit
+
+
+@pytest.fixture
+def shard():
+    return _shard
+
+
+@pytest.fixture
+def same():
+    return _same
+
+
+@pytest.fixture
+def masked(tiny):
+    return _disturb(MaskedLM(Encoder(tiny, seed=1)))
+
+
+@pytest.fixture
+def folder(masked, tmp_path):
+    save_model(masked, tmp_path / "model")
+    return tmp_path / "model"

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import pytest
+
 from xlt_engine import ModelError
 from xlt_engine.model import EncoderConfig
 

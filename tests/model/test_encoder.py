@@ -4,6 +4,7 @@ import dataclasses
 
 import pytest
 import torch
+
 from xlt_engine import ConfigError, ModelError
 from xlt_engine.kernels import linear_cross_entropy
 from xlt_engine.model import Encoder, EncoderConfig, MaskedLM

@@ -3,6 +3,7 @@ from __future__ import annotations
 import pytest
 import torch
 from torch.nn import functional
+
 from xlt_engine import ModelError
 from xlt_engine.model import LinearHead, MlpHead, VoterHeads, default_voter_widths
 

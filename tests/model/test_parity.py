@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 from torch.nn import functional
+
 from xlt_engine.model import Encoder, MaskedLM, load_encoder, load_masked_lm
 
 TINY = dict(

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+
 from xlt_engine.model import load_encoder, load_pooler
 
 

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+
 from xlt_engine import ModelError
 from xlt_engine.model import Encoder, LinearHead, Pooler, TaskModel, VoterHeads
 

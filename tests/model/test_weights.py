@@ -8,6 +8,7 @@ import struct
 
 import pytest
 import torch
+
 from xlt_engine import ModelError
 from xlt_engine.model import Encoder, load_encoder, save_model
 

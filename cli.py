@@ -1,0 +1,320 @@
+"""The command line: parse, call one engine function, print. Nothing here imports torch before a command runs."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+import traceback
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from xlt_engine import XltError, __version__
+
+if TYPE_CHECKING:
+    from xlt_engine.engine import Progress
+
+_STOP = {"signal": 0}
+
+
+def _on_signal(number: int, frame: object) -> None:
+    """The first signal asks for a clean stop, the second one ends the process."""
+    if _STOP["signal"]:
+        os._exit(128 + number)
+    _STOP["signal"] = number
+
+
+def should_stop() -> int:
+    """Number of the signal that has arrived, or 0."""
+    return _STOP["signal"]
+
+
+def _progress(quiet: bool) -> Progress:
+    from xlt_engine.engine import ConsoleProgress, Progress
+
+    return Progress() if quiet else ConsoleProgress()
+
+
+def _seeds(value: str | None, seed: int | None) -> tuple[int, ...] | None:
+    if value is not None and seed is not None:
+        raise click.UsageError("give --seed or --seeds, not both")
+    if seed is not None:
+        return (seed,)
+    if value is None:
+        return None
+    try:
+        return tuple(int(part) for part in value.split(","))
+    except ValueError as error:
+        raise click.UsageError(
+            f"--seeds {value}: give whole numbers with commas between them, such as 0,1,2"
+        ) from error
+
+
+def _overrides(given: Sequence[str], device: str | None, precision: str | None) -> list[str]:
+    named = [("device", device), ("precision", precision)]
+    return [*given, *(f"{key}={value}" for key, value in named if value is not None)]
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(__version__, prog_name="xlt-engine")
+def main_group() -> None:
+    """Zero-shot cross-lingual transfer without parallel corpora (arXiv 2310.04726)."""
+
+
+_SET = click.option(
+    "--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Override a recipe's value; repeatable."
+)
+_QUIET = click.option("--quiet", is_flag=True, help="No progress.")
+_JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON instead of text.")
+
+
+@main_group.command()
+@click.argument("recipe", required=False)
+@click.option(
+    "--stage",
+    type=click.Choice(["pretrain", "btf", "finetune", "selftrain", "evaluate", "all"]),
+    default="all",
+    show_default=True,
+    help="Make this stage's result exist, with all it needs.",
+)
+@click.option("--run-dir", type=click.Path(path_type=Path), help="Folder of the run.  [default: runs/NAME]")
+@_SET
+@click.option("--seed", type=int, help="One seed instead of the recipe's.")
+@click.option("--seeds", metavar="0,1,2", help="Several seeds instead of the recipe's.")
+@click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]))
+@click.option("--precision", type=click.Choice(["fp32", "bf16"]))
+@click.option(
+    "--resume",
+    type=click.Choice(["auto", "never"]),
+    default="auto",
+    show_default=True,
+    help="auto skips what is done and goes on where a run was cut off; never makes the stages anew.",
+)
+@click.option("--dry-run", is_flag=True, help="Print stages, steps, parameters, memory and time; train nothing.")
+@_QUIET
+@_JSON
+def run(
+    recipe: str | None,
+    stage: str,
+    run_dir: Path | None,
+    overrides: tuple[str, ...],
+    seed: int | None,
+    seeds: str | None,
+    device: str | None,
+    precision: str | None,
+    resume: str,
+    dry_run: bool,
+    quiet: bool,
+    as_json: bool,
+) -> None:
+    """Run a RECIPE: a file, the name of a packaged recipe, or nothing (xlt.toml here, else the demo).
+
+    What exists and is unchanged is skipped; what was cut off goes on where it was, to the same result.
+    """
+    chosen = _seeds(seeds, seed)
+    values = _overrides(overrides, device, precision)
+    if dry_run:
+        from xlt_engine.engine import estimate, load_recipe
+
+        plan = estimate(load_recipe(recipe, values), stage=stage, seeds=chosen)
+        click.echo(json.dumps(plan.as_dict(), indent=2) if as_json else plan.render())
+        return
+    from xlt_engine.engine import run as run_recipe
+    from xlt_engine.engine import stage_table
+
+    result = run_recipe(
+        recipe,
+        stage=stage,
+        run_dir=run_dir,
+        overrides=values,
+        seeds=chosen,
+        resume=resume == "auto",
+        progress=_progress(quiet),
+        should_stop=should_stop,
+    )
+    if as_json:
+        click.echo(json.dumps(result.summary, indent=2))
+        return
+    if not result.done:
+        click.echo(f"all {len(result.skipped)} stages are up to date")
+    click.echo(stage_table(result.summary))
+    click.echo(f"\nreport: {result.report}")
+
+
+@main_group.command()
+@click.option("--source", type=click.Path(path_type=Path), required=True, help="Labelled training file.")
+@click.option(
+    "--unlabelled", type=click.Path(path_type=Path), multiple=True, required=True, help="Target text; repeatable."
+)
+@click.option(
+    "--test", type=click.Path(path_type=Path), multiple=True, help="Labelled target file to score on; repeatable."
+)
+@click.option("--source-test", type=click.Path(path_type=Path), help="Labelled source file to score on.")
+@click.option("--model", type=click.Path(path_type=Path), help="Hugging Face folder of a BERT; none: one is made.")
+@click.option("--language", help="Language of the source.")
+@click.option("--target-language", multiple=True, help="Language of each unlabelled file; repeatable.")
+@click.option("--out", type=click.Path(path_type=Path), default=Path("xlt.toml"), show_default=True)
+@click.option("--force", is_flag=True, help="Overwrite the recipe if it is there.")
+def init(
+    source: Path,
+    unlabelled: tuple[Path, ...],
+    test: tuple[Path, ...],
+    source_test: Path | None,
+    model: Path | None,
+    language: str | None,
+    target_language: tuple[str, ...],
+    out: Path,
+    force: bool,
+) -> None:
+    """Look at your files and write a commented recipe for them."""
+    from xlt_engine.engine import init_recipe
+
+    if out.exists() and not force:
+        raise click.UsageError(f"{out} is there already; use --force to overwrite it, or --out for another name")
+    result = init_recipe(
+        source,
+        list(unlabelled),
+        list(test),
+        source_test=source_test,
+        model=model,
+        language=language,
+        target_languages=list(target_language),
+        folder=out.resolve().parent,
+    )
+    out.write_text(result.text, encoding="utf-8")
+    for note in result.notes:
+        click.echo(note)
+    click.echo(f"wrote {out}; next: xlt-engine check {out}, then xlt-engine run {out}")
+
+
+@main_group.command()
+@click.argument("recipe", required=False)
+@_SET
+@_JSON
+def check(recipe: str | None, overrides: tuple[str, ...], as_json: bool) -> None:
+    """Find every error in a recipe and its data, before any training."""
+    from xlt_engine.engine import check as check_recipe
+
+    report = check_recipe(recipe, list(overrides))
+    click.echo(json.dumps(report.as_dict(), indent=2) if as_json else report.render())
+    if not report.ok:
+        raise SystemExit(report.exit_code)
+
+
+@main_group.command()
+@click.argument("model", type=click.Path(path_type=Path))
+@click.argument("file", type=click.Path(path_type=Path, allow_dash=True), default=Path("-"))
+@click.option(
+    "--out", type=click.Path(path_type=Path, allow_dash=True), default=Path("-"), help="Output.  [default: stdout]"
+)
+@click.option("--abstain", is_flag=True, help="Give no label where the voters disagree or are not confident.")
+@click.option("--alpha", type=click.FloatRange(0, 1), help="Confidence for --abstain.  [default: the model's own]")
+@click.option(
+    "--format", "file_format", type=click.Choice(["auto", "conll", "tsv", "csv", "jsonl", "text"]), default="auto"
+)
+@click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto")
+@_JSON
+def predict(
+    model: Path,
+    file: Path,
+    out: Path,
+    abstain: bool,
+    alpha: float | None,
+    file_format: str,
+    device: str,
+    as_json: bool,
+) -> None:
+    """Label FILE (or standard input) with MODEL; a line or sentence at a time, with confidences."""
+    from xlt_engine.engine import predict_file
+
+    predict_file(
+        model, file, out, abstain=abstain, alpha=alpha, file_format=file_format, device=device, as_json=as_json
+    )
+
+
+@main_group.command()
+@click.argument("model", type=click.Path(path_type=Path))
+@click.argument("data", type=click.Path(path_type=Path), nargs=-1, required=True)
+@click.option("--language", multiple=True, help="Language of each file, in order; the first is the source.")
+@click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto")
+@_JSON
+def evaluate(model: Path, data: tuple[Path, ...], language: tuple[str, ...], device: str, as_json: bool) -> None:
+    """Score MODEL on labelled files: metrics per language, and the transfer gap to the first one."""
+    from xlt_engine.engine import evaluate_files
+
+    result = evaluate_files(model, list(data), languages=list(language), device=device)
+    click.echo(json.dumps(result.as_dict(), indent=2) if as_json else result.render())
+
+
+@main_group.command()
+@click.argument("run_folder", type=click.Path(path_type=Path))
+def report(run_folder: Path) -> None:
+    """Write report.html, figures and summary.json of a run again."""
+    from xlt_engine.engine import stage_table, write_report, write_summary
+
+    summary = write_summary(run_folder)
+    click.echo(stage_table(summary))
+    click.echo(f"\nreport: {write_report(run_folder)}")
+
+
+@main_group.command()
+@click.argument("model", type=click.Path(path_type=Path))
+@_JSON
+def info(model: Path, as_json: bool) -> None:
+    """Say what a model folder is."""
+    from xlt_engine.engine import describe_model
+
+    facts = describe_model(model)
+    click.echo(json.dumps(facts, indent=2) if as_json else "\n".join(f"{k}: {v}" for k, v in facts.items()))
+
+
+@main_group.command()
+@_JSON
+def env(as_json: bool) -> None:
+    """Versions, devices and the kernels' path: what a bug report needs."""
+    from xlt_engine.engine import describe_environment
+
+    facts: dict[str, Any] = describe_environment()
+    click.echo(json.dumps(facts, indent=2) if as_json else "\n".join(f"{k}: {v}" for k, v in facts.items()))
+
+
+def _fail(error: XltError) -> int:
+    click.echo(f"error: {error}", err=True)
+    return error.exit_code
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """The console script; ends the process with the codes of docs/errors.md."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, _on_signal)
+    code = 0
+    try:
+        code = main_group.main(args=None if arguments is None else list(arguments), standalone_mode=False) or 0
+    except XltError as error:
+        code = _fail(error)
+    except click.exceptions.Exit as error:
+        code = error.exit_code
+    except click.Abort:
+        code = 130
+    except click.ClickException as error:
+        error.show()
+        code = 2
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except KeyboardInterrupt:
+        code = 130
+    except SystemExit as error:
+        code = error.code if isinstance(error.code, int) else 1
+    except Exception:  # a bug: the only place that may catch everything, to say so and to return the code for it
+        traceback.print_exc()
+        click.echo("error: this is a bug in xlt-engine; please report it with the lines above", err=True)
+        code = 1
+    sys.exit(code)
+
+
+if __name__ == "__main__":
+    main()

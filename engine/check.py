@@ -1,0 +1,429 @@
+"""`check`: everything that is wrong with a recipe, its data and its model, in one pass and before any training."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from .. import ConfigError, DataError, ModelError, XltError
+from ..data import Example, Tokenizer, train_wordpiece
+from ..model import EncoderConfig, load_encoder, load_encoder_config, load_masked_lm, load_pooler
+from .check_data import (
+    Coverage,
+    DataFile,
+    Fault,
+    coverage,
+    label_faults,
+    label_warnings,
+    leak_warnings,
+    read_all,
+    recipe_files,
+    repeat_warnings,
+)
+from .config import OptimiserConfig, RunConfig
+from .context import Context
+from .diagnostics import Warning, single_voter, slow_learning_rate
+from .estimate import Estimate, estimate_plan, size_text, table
+from .plan import make_plan
+from .progress import Progress
+from .recipe import RecipeError, load_recipe, packaged_recipes
+from .run import choose_device, make_context, with_world
+from .rundir import RunDir
+from .toml_lines import Key, key_lines
+
+LEAK = "test-text-in-training"
+
+
+@dataclass(frozen=True)
+class CheckProblem:
+    """One error: where ("de.conll:12", "xlt.toml:7"), what, and the exit code of its kind."""
+
+    where: str
+    message: str
+    code: int
+
+    def __str__(self) -> str:
+        return f"{self.where}: {self.message}"
+
+
+@dataclass(frozen=True)
+class FileRow:
+    """One file of the recipe: its examples, and how many labels (or words with a tag other than `O`) it has."""
+
+    role: str
+    language: str
+    path: str
+    examples: int | None
+    labels: dict[str, int]
+
+
+@dataclass
+class CheckReport:
+    """All that was found.
+
+    Attributes:
+        problems: errors; the run would stop at the first of them.
+        warnings: what a run would go on with.
+        files: the recipe's files; `examples` is None where a file cannot be read.
+        coverage: the tokenizer per language.
+        estimate: cost of the run; None while there are errors.
+    """
+
+    problems: list[CheckProblem] = field(default_factory=list)
+    warnings: list[Warning] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    files: list[FileRow] = field(default_factory=list)
+    coverage: list[Coverage] = field(default_factory=list)
+    estimate: Estimate | None = None
+
+    @property
+    def ok(self) -> bool:
+        """Whether the run can start."""
+        return not self.problems
+
+    @property
+    def exit_code(self) -> int:
+        """0, or the smallest code among the errors: the recipe's before the data's before the model's."""
+        return min((p.code for p in self.problems), default=0)
+
+    def as_dict(self) -> dict[str, Any]:
+        """JSON values."""
+        return {
+            "ok": self.ok,
+            "exit_code": self.exit_code,
+            "problems": [asdict(p) for p in self.problems],
+            "warnings": [w.as_dict() for w in self.warnings],
+            "notes": self.notes,
+            "files": [asdict(f) for f in self.files],
+            "coverage": [asdict(c) for c in self.coverage],
+            "estimate": None if self.estimate is None else self.estimate.as_dict(),
+        }
+
+    def render(self) -> str:
+        """Everything as text, errors last, where a terminal shows them."""
+        parts: list[list[str]] = []
+        if self.files:
+            rows = [
+                (
+                    f.role,
+                    f.language,
+                    _shown(f.path),
+                    "-" if f.examples is None else f"{f.examples:,}",
+                    _counts(f.labels),
+                )
+                for f in self.files
+            ]
+            parts.append(table([("file", "language", "path", "examples", "labels"), *rows], right=(3,)))
+        if self.coverage:
+            rows2 = [
+                (c.language, f"{c.words:,}", f"{c.unknown:.2%}", f"{c.fertility:.2f}", f"{c.cut:.2%}", str(c.longest))
+                for c in self.coverage
+            ]
+            head = ("tokenizer", "words tried", "unknown", "tokens/word", "cut", "longest")
+            parts.append(table([head, *rows2], right=(1, 2, 3, 4, 5)))
+        if self.estimate is not None:
+            parts.append(self.estimate.render().split("\n"))
+        parts += [[f"note: {_shown(note)}" for note in self.notes]] if self.notes else []
+        if self.warnings:
+            parts.append([f"warning: {w.name}: {_shown(w.message)}" for w in self.warnings])
+        if self.problems:
+            count = f"{len(self.problems)} error{'s' if len(self.problems) > 1 else ''}:"
+            parts.append([count, *(f"  {_shown(str(p))}" for p in self.problems)])
+        else:
+            parts.append([f"no errors, {len(self.warnings)} warning{'' if len(self.warnings) == 1 else 's'}"])
+        return "\n\n".join("\n".join(part) for part in parts)
+
+
+def check(
+    recipe: str | Path | None = None,
+    overrides: Sequence[str] = (),
+    *,
+    strict: bool = False,
+    rate: float | None = None,
+) -> CheckReport:
+    """Looks at a recipe, all its files and its model. Trains nothing and writes in a temporary folder only.
+
+    Args:
+        recipe: as `load_recipe` takes it.
+        overrides: `key=value` strings, as `--set` takes them.
+        strict: count test text in the training text as an error.
+        rate: as for `estimate`.
+    """
+    report = CheckReport()
+    config: RunConfig | None = None
+    try:
+        config = load_recipe(recipe, overrides).config
+    except RecipeError as error:
+        report.problems += [
+            CheckProblem(p.where, f"{p.key}: {p.message}" if p.key else p.message, error.exit_code)
+            for p in error.problems
+        ]
+        config = error.partial
+    except ConfigError as error:
+        where, _, message = str(error).partition(": ")
+        report.problems.append(CheckProblem(where, message, error.exit_code))
+    if config is None:
+        report.notes.append("the data was not looked at, since the recipe does not say enough; correct it first")
+        return report
+    with tempfile.TemporaryDirectory(prefix="xlt-") as folder:
+        _Checker(report, config, _Places(recipe, overrides), Path(folder)).run(rate)
+    if strict:
+        leaks = [w for w in report.warnings if w.name == LEAK]
+        report.warnings = [w for w in report.warnings if w.name != LEAK]
+        report.problems += [
+            CheckProblem(*(w.message.split(": ", 1)), code=DataError.exit_code)  # type: ignore[misc]
+            for w in leaks
+        ]
+    return report
+
+
+class _Places:
+    """Where a recipe's keys stand, for messages about what they name."""
+
+    def __init__(self, recipe: str | Path | None, overrides: Sequence[str]) -> None:
+        if recipe is None:
+            recipe = Path("xlt.toml") if Path("xlt.toml").is_file() else "demo"
+        packaged = packaged_recipes()
+        self._given = [(option.partition("=")[0].strip(), option) for option in overrides]
+        if isinstance(recipe, str) and recipe in packaged:
+            self._label, text = f"recipe {recipe} (packaged)", packaged[recipe]
+        else:
+            self._label, text = str(recipe), Path(recipe).read_text("utf-8-sig")
+        self._lines = key_lines(text)
+
+    def __call__(self, *key: str | int) -> str:
+        """`xlt.toml:7`, the line of the key or of the table around it, or the option that gave it."""
+        names = [".".join(map(str, key[:n])) for n in range(len(key), 0, -1)]
+        for name, option in reversed(self._given):
+            if name in names:
+                return f"--set {option}"
+        prefixes: Iterable[Key] = (key[:n] for n in range(len(key), 0, -1))
+        return f"{self._label}:{next((self._lines[p] for p in prefixes if p in self._lines), 1)}"
+
+
+class _Checker:
+    """One pass over a recipe; fills a report."""
+
+    def __init__(self, report: CheckReport, config: RunConfig, places: _Places, folder: Path) -> None:
+        self.report, self.config, self.places, self.folder = report, config, places, folder
+        self.texts: dict[DataFile, list[Example]] = {}
+
+    def run(self, rate: float | None) -> None:
+        """Files, labels, model, settings; then, if all is well, the cost."""
+        self.config = with_world(self.config, self.folder)
+        files = recipe_files(self.config)
+        self.texts, faults = read_all(self.config, files)
+        self._add_faults([*faults, *label_faults(self.config, self.texts)])
+        self.report.files += [self._row(file) for file in files]
+        self.report.warnings += [
+            *leak_warnings(self.texts),
+            *repeat_warnings(self.texts),
+            *label_warnings(self.config, self.texts),
+        ]
+        self._scored()
+        self._settings()
+        tokenizer = self._model()
+        context = self._context() if self.report.ok else None
+        if context is not None:
+            tokenizer = context.tokenizer
+            self._cost(context, rate)
+        elif tokenizer is None and self.config.model.new is not None and self.texts:
+            tokenizer = self._attempt(self._train_tokenizer, "model", "new", "vocab_size")
+        if tokenizer is not None:
+            rows, warnings = coverage(self.config, self.texts, tokenizer)
+            self.report.coverage += rows
+            self.report.warnings += warnings
+        if self.report.estimate is None:
+            self.report.notes.append("steps, memory and time are estimated once the errors are corrected")
+
+    def _add(self, where: str, message: str, code: int) -> None:
+        problem = CheckProblem(where, message, code)
+        if problem not in self.report.problems:
+            self.report.problems.append(problem)
+
+    def _add_faults(self, faults: Iterable[Fault]) -> None:
+        for fault in faults:
+            if fault.line is not None:
+                self._add(f"{fault.file.path}:{fault.line}", fault.message, fault.code)
+            else:
+                key = ".".join(map(str, fault.file.key))
+                self._add(self.places(*fault.file.key), f"{key}: {fault.message}", fault.code)
+
+    def _attempt(self, call: Any, *key: str | int) -> Any:
+        """The result of a call; its typed error becomes a problem at the key's line, and the result None."""
+        try:
+            return call()
+        except XltError as error:
+            self._add(self.places(*key), f"{'.'.join(map(str, key))}: {error}", error.exit_code)
+            return None
+
+    def _row(self, file: DataFile) -> FileRow:
+        examples = self.texts.get(file)
+        counts: dict[str, int] = {}
+        for example in examples or () if file.labelled else ():
+            for tag in (example.labels,) if isinstance(example.labels, str) else example.labels or ():
+                if tag[:2] != "I-" and tag != "O":
+                    name = tag.removeprefix("B-") if self.config.task == "ner" else tag
+                    counts[name] = counts.get(name, 0) + 1
+        number = None if examples is None else len(examples)
+        path = str(file.path).removeprefix(f"{self.folder}{os.sep}")
+        return FileRow(file.role, file.language, path, number, dict(sorted(counts.items())))
+
+    def _scored(self) -> None:
+        silent = [t.language for t in self.config.targets if t.test is None]
+        if silent:
+            self.report.notes.append(f"no test file for {', '.join(silent)}: the run gives a model, but no score there")
+
+    def _settings(self) -> None:
+        config = self.config
+        if config.task == "ner" and config.labels and "O" not in config.labels:
+            self._add(self.places("labels"), "labels: has no O, the tag of words outside entities; add it", 2)
+        if config.model.new is not None:
+            self._missing("general", "pre-training reads general text of every language")
+        if config.arms.control:
+            self._missing("control", "arms.control = true reads general text of every language")
+        self._attempt(lambda: choose_device(config.device), "device")
+        if config.selftrain.on:
+            warning = single_voter(config.selftrain.voters)
+            self.report.warnings += [warning] if warning else []
+
+    def _missing(self, role: str, why: str) -> None:
+        """Languages without a text that the recipe needs."""
+        entries: list[tuple[Key, Any]] = [(("source",), self.config.source)]
+        entries += [(("targets", i), target) for i, target in enumerate(self.config.targets)]
+        for key, entry in entries:
+            if not (entry.general or (role == "control" and entry.control)):
+                name = ".".join(map(str, (*key, role)))
+                self._add(self.places(*key, role), f"{name}: is missing for {entry.language}: {why}", 2)
+
+    def _model(self) -> Tokenizer | None:
+        """Checks the model folder, or the shape of a new encoder; the folder's tokenizer."""
+        config, path = self.config, self.config.model.path
+        tokenizer: Tokenizer | None = None
+        if path is not None:
+            shape = self._attempt(lambda: load_encoder_config(path), "model", "path")
+            tokenizer = self._attempt(lambda: Tokenizer.from_folder(path), "model", "path")
+            if shape is not None:
+                load = load_masked_lm if config.btf.on else load_encoder
+                self._attempt(lambda: load(path) and None, "model", "path")
+                if config.pooling == "pooler":
+                    self._attempt(lambda: load_pooler(path) and None, "pooling")
+            if shape is not None and tokenizer is not None and tokenizer.vocab_size > shape.vocab_size:
+                message = (
+                    f"model.path: the tokenizer has ids up to {tokenizer.vocab_size - 1}, the word embedding "
+                    f"{shape.vocab_size} rows; the folder mixes two checkpoints"
+                )
+                self._add(self.places("model", "path"), message, ModelError.exit_code)
+        elif config.model.new is not None:
+            new = config.model.new
+            shape = self._attempt(
+                lambda: EncoderConfig(
+                    new.vocab_size,
+                    new.hidden_size,
+                    new.num_layers,
+                    new.num_heads,
+                    new.intermediate_size,
+                    new.max_positions,
+                ),
+                "model",
+                "new",
+            )
+        else:
+            return None
+        if shape is not None:
+            self._lengths(shape)
+        return tokenizer
+
+    def _lengths(self, shape: EncoderConfig) -> None:
+        """What a recipe asks of an encoder that this one does not have."""
+        config = self.config
+        if config.max_length > shape.max_positions:
+            message = (
+                f"max_length: is {config.max_length}, but the encoder has {shape.max_positions} positions; lower it"
+            )
+            self._add(self.places("max_length"), message, 2)
+        stages: list[tuple[Key, OptimiserConfig, bool]] = [
+            (("pretrain",), config.pretrain, config.model.new is not None),
+            (("btf",), config.btf, config.btf.on),
+            (("finetune",), config.finetune, True),
+            (("selftrain", "soft"), config.selftrain.soft, "soft" in self._sequence()),
+            (("selftrain", "hard"), config.selftrain.hard, "hard" in self._sequence()),
+        ]
+        for key, entry, on in stages:
+            name = ".".join(map(str, (*key, "freeze_layers")))
+            if on and entry.freeze_layers > shape.num_layers:
+                message = f"{name}: is {entry.freeze_layers}, but the encoder has {shape.num_layers} layers; lower it"
+                self._add(self.places(*key, "freeze_layers"), message, 2)
+            elif on and entry.freeze_layers == shape.num_layers and entry.freeze_embeddings:
+                message = f"{name} = {entry.freeze_layers} freezes the whole encoder: only the head trains; lower it"
+                self.report.warnings.append(Warning("encoder-frozen", message, {"stage": ".".join(map(str, key))}))
+
+    def _sequence(self) -> tuple[str, ...]:
+        return self.config.selftrain.sequence if self.config.selftrain.on else ()
+
+    def _train_tokenizer(self) -> Tokenizer:
+        assert self.config.model.new is not None
+        lines = (
+            " ".join(e.words) if e.words is not None else str(e.text)
+            for file, examples in self.texts.items()
+            if file.role in ("train", "unlabelled", "general")
+            for e in examples
+        )
+        return train_wordpiece(lines, self.config.model.new.vocab_size)
+
+    def _context(self) -> Context | None:
+        """The run's own view of the data, in the temporary folder."""
+        result: Context | None = self._attempt(
+            lambda: make_context(self.config, RunDir(self.folder), Progress()), "model"
+        )
+        return result
+
+    def _cost(self, context: Context, rate: float | None) -> None:
+        config, plan = self.config, make_plan(self.config)
+        self.report.estimate = self._attempt(lambda: estimate_plan(context, plan, rate=rate), "task")
+        if self.report.estimate is None:
+            return
+        spread = config.model.new.initializer_range if config.model.new is not None else 0.02
+        seen: set[str] = set()
+        for stage, cost in zip(plan, self.report.estimate.stages, strict=True):
+            # Fitting goes on from trained weights, so that little movement is no sign of trouble there.
+            if stage.kind == "btf" or stage.kind in seen:
+                continue
+            peak = stage.optimiser.lr if stage.kind == "pretrain" else stage.optimiser.head_lr or stage.optimiser.lr
+            warning = slow_learning_rate(peak, cost.steps, init_std=spread)
+            if warning is not None:
+                seen.add(stage.kind)
+                message = f"{stage.id}: {warning.message}"
+                self.report.warnings.append(Warning(warning.name, message, {"stage": stage.id, **warning.values}))
+        memory = _memory()
+        if memory and self.report.estimate.memory > memory:
+            message = (
+                f"the run is estimated at {size_text(self.report.estimate.memory)}, this machine has "
+                f"{size_text(memory)}: set micro_batch in the tables of the stages; the result is the same"
+            )
+            self.report.warnings.append(
+                Warning("memory", message, {"estimate": self.report.estimate.memory, "machine": memory})
+            )
+
+
+def _memory() -> int:
+    """Bytes of memory of this machine; 0 where it does not say."""
+    try:
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (ValueError, OSError):
+        return 0
+
+
+def _counts(counts: Mapping[str, int]) -> str:
+    if len(counts) > 8:
+        return f"{len(counts)} labels, {sum(counts.values()):,}"
+    return ", ".join(f"{name} {count:,}" for name, count in counts.items())
+
+
+def _shown(text: str) -> str:
+    """Paths below the current folder without it."""
+    return text.replace(f"{Path.cwd()}{os.sep}", "")

@@ -1,0 +1,396 @@
+"""What a run will cost, before it starts: steps, parameters, memory and time of every stage.
+
+Steps and parameters are exact where the text does not depend on what the run finds. Time and memory are estimates: the
+time counts floating point operations and divides them by the speed of one matrix product of the encoder's own shape,
+measured here for a second; expect it within a factor of two on an idle machine.
+"""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from ..data import Corpus, ItemView, MlmBatches, Part, TaskBatches, TokenStore
+from ..model import Encoder, EncoderConfig, MaskedLM, Pooler, TaskModel, load_encoder_config
+from .config import BtfConfig, PretrainConfig, RunConfig
+from .context import Context, freeze
+from .datasets import corpora
+from .plan import Stage, make_plan, select
+from .progress import Progress
+from .recipe import Resolved, load_recipe
+from .run import make_context, with_world
+from .rundir import RunDir
+from .stages import inputs_of, labelled_examples, new_head, target_of
+
+EFFICIENCY = 0.4
+"""Speed of a whole step relative to one large matrix product; the rest goes into softmax, LayerNorm and dropout."""
+STEP_SECONDS = 0.012
+"""Time of a step that does not depend on its size: some hundred small calls on the host."""
+ADAM_BYTES = 16
+"""Bytes of a parameter that trains: weight, gradient and two moments in fp32; a frozen one has 4."""
+BASE_BYTES = 350 * 2**20
+"""Memory of the process before there is a model."""
+INFERENCE_TOKENS = 4096
+"""Tokens of a batch when a teacher or a scorer reads."""
+
+
+@dataclass(frozen=True)
+class StageEstimate:
+    """One stage.
+
+    Attributes:
+        steps: optimiser steps; `at_most` where the number depends on what the run accepts or drops.
+        tokens: tokens read in training.
+        trainable, frozen: numbers of parameters.
+        flops: floating point operations of training, pseudo-labelling and scoring.
+        seconds, memory: estimates; memory in bytes, of the whole process.
+    """
+
+    id: str
+    kind: str
+    inputs: dict[str, str]
+    steps: int
+    at_most: bool
+    tokens: int
+    trainable: int
+    frozen: int
+    flops: float
+    seconds: float
+    memory: int
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """All stages of a run, in the order in which they run.
+
+    Attributes:
+        rate: measured matrix product, in floating point operations per second.
+        device: what it was measured on.
+        labels: label set.
+        vocab_size: rows of the word embedding.
+    """
+
+    stages: tuple[StageEstimate, ...]
+    rate: float
+    device: str
+    threads: int
+    labels: tuple[str, ...]
+    vocab_size: int
+
+    @property
+    def seconds(self) -> float:
+        """Estimated seconds of all stages."""
+        return sum(s.seconds for s in self.stages)
+
+    @property
+    def memory(self) -> int:
+        """Estimated peak in bytes."""
+        return max(s.memory for s in self.stages)
+
+    def as_dict(self) -> dict[str, Any]:
+        """JSON values."""
+        return asdict(self) | {"seconds": self.seconds, "memory": self.memory}
+
+    def render(self) -> str:
+        """A table for a person."""
+        head = ("stage", "from", "steps", "tokens", "trains", "frozen", "memory", "time")
+        rows = [
+            (
+                s.id,
+                ", ".join(f"{role} {_short(s.id, other)}" for role, other in s.inputs.items()) or "the model",
+                f"{'<= ' if s.at_most else ''}{s.steps:,}",
+                f"{s.tokens:,}",
+                f"{s.trainable:,}",
+                f"{s.frozen:,}",
+                size_text(s.memory),
+                time_text(s.seconds),
+            )
+            for s in self.stages
+        ]
+        total = (
+            f"{len(rows)} stages, about {time_text(self.seconds)} and {size_text(self.memory)} on {self.device} "
+            f"({self.threads} threads, {self.rate / 1e9:.0f} GFLOP/s in matrix products)."
+        )
+        note = (
+            "Steps and parameters are those of a first run in an empty folder; '<=' depends on what the run accepts. "
+            "Time and memory are estimates (within a factor of two on an idle machine)."
+        )
+        model = f"{len(self.labels)} labels, vocabulary of {self.vocab_size:,}."
+        return "\n".join([*table([head, *rows], right=(2, 3, 4, 5, 6, 7)), "", total, model, note])
+
+
+def estimate(
+    recipe: Resolved[RunConfig] | str | Path | None = None,
+    *,
+    overrides: Sequence[str] = (),
+    stage: str = "all",
+    seeds: Sequence[int] | None = None,
+    rate: float | None = None,
+) -> Estimate:
+    """The cost of a run. Reads all data and trains the vocabulary, if there is one to train, in a temporary folder.
+
+    Args:
+        recipe, overrides, stage, seeds: as `run` takes them.
+        rate: floating point operations per second; measured when absent.
+
+    Raises:
+        XltError: as `run`, for everything that is wrong before the first step.
+    """
+    resolved = recipe if isinstance(recipe, Resolved) else load_recipe(recipe, overrides)
+    with tempfile.TemporaryDirectory(prefix="xlt-") as folder:
+        home = RunDir(folder)
+        config = with_world(resolved.config, home.path)
+        context = make_context(config, home, Progress())
+        chosen = config.seeds if seeds is None else tuple(seeds)
+        return estimate_plan(context, select(make_plan(config, chosen), stage), rate=rate)
+
+
+def estimate_plan(context: Context, plan: Sequence[Stage], *, rate: float | None = None) -> Estimate:
+    """The cost of some stages, from the stores of a context.
+
+    Raises:
+        XltError: the data or the settings do not allow a stage to run.
+    """
+    shape = encoder_config(context)
+    if rate is None:
+        rate = measure_rate(shape, context.device, context.config.precision)
+    return Estimate(
+        tuple(_stage(context, shape, stage, rate) for stage in plan),
+        rate,
+        str(context.device),
+        torch.get_num_threads(),
+        context.data.labels,
+        shape.vocab_size,
+    )
+
+
+def encoder_config(context: Context) -> EncoderConfig:
+    """The shape of the encoder that every stage trains."""
+    model = context.config.model
+    if model.path is not None:
+        return load_encoder_config(model.path)
+    assert model.new is not None
+    new = model.new
+    return EncoderConfig(
+        vocab_size=context.tokenizer.vocab_size,
+        hidden_size=new.hidden_size,
+        num_layers=new.num_layers,
+        num_heads=new.num_heads,
+        intermediate_size=new.intermediate_size,
+        max_positions=new.max_positions,
+        dropout=new.dropout,
+        attention_dropout=new.dropout,
+        initializer_range=new.initializer_range,
+        pad_token_id=context.tokenizer.pad_id,
+    )
+
+
+def measure_rate(shape: EncoderConfig, device: torch.device, precision: str = "fp32", seconds: float = 1.0) -> float:
+    """Floating point operations per second of the feed-forward product of an encoder, 1024 tokens at a time."""
+    dtype = torch.bfloat16 if precision == "bf16" else torch.float32
+    left = torch.ones(1024, shape.hidden_size, device=device, dtype=dtype)
+    right = torch.ones(shape.hidden_size, shape.intermediate_size, device=device, dtype=dtype)
+
+    def wait() -> None:
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+
+    with torch.inference_mode():
+        left @ right
+        wait()
+        started, count = time.perf_counter(), 0
+        while (spent := time.perf_counter() - started) < seconds or not count:
+            for _ in range(10):
+                left @ right
+            wait()
+            count += 10
+    return 2.0 * count * left.numel() * right.shape[1] / spent
+
+
+def count_parameters(context: Context, stage: Stage) -> tuple[int, int]:
+    """How many parameters of a stage's model train, and how many are frozen; nothing is allocated."""
+    config, shape = context.config, encoder_config(context)
+    with torch.device("meta"):
+        encoder = Encoder(shape, seed=None)
+        model: nn.Module
+        if stage.kind in ("pretrain", "btf"):
+            model = MaskedLM(encoder, seed=None)
+        else:
+            kind = config.finetune.head if stage.kind == "finetune" else "voters"
+            head = new_head(config, kind, encoder, len(context.data.labels), 0)
+            pooler = Pooler(shape, seed=None) if config.pooling == "pooler" else None
+            model = TaskModel(encoder, head, config.task, context.data.labels, pooling=config.pooling, pooler=pooler)
+    freeze(encoder, stage.optimiser)
+    sizes = [(p.numel(), p.requires_grad) for p in model.parameters()]
+    return sum(n for n, trains in sizes if trains), sum(n for n, trains in sizes if not trains)
+
+
+def _stage(context: Context, shape: EncoderConfig, stage: Stage, rate: float) -> StageEstimate:
+    trainable, frozen = count_parameters(context, stage)
+    lengths, steps, per_epoch, at_most = _work(context, stage)
+    epochs = steps * stage.optimiser.batch_size / max(1, sum(per_epoch))
+    means = [float(part.mean()) if len(part) else 0.0 for part in lengths]
+    tokens = epochs * sum(mean * count for mean, count in zip(means, per_epoch, strict=True))
+    length = tokens / max(1.0, epochs * sum(per_epoch))
+    mlm = stage.kind in ("pretrain", "btf")
+    train_flops = tokens * _flops(shape, stage, length, mlm, context, backward=True)
+    read = sum(_read_tokens(context, stage))
+    flops = train_flops + read * _flops(shape, stage, length, False, context, backward=False)
+    seconds = flops / (rate * EFFICIENCY) + steps * STEP_SECONDS
+    memory = BASE_BYTES + ADAM_BYTES * trainable + 4 * frozen
+    memory += _activations(shape, stage, np.concatenate(lengths), mlm)
+    return StageEstimate(
+        stage.id,
+        stage.kind,
+        dict(stage.inputs),
+        steps,
+        at_most,
+        round(tokens),
+        trainable,
+        frozen,
+        flops,
+        seconds,
+        memory,
+    )
+
+
+def _work(context: Context, stage: Stage) -> tuple[list[np.ndarray], int, list[int], bool]:
+    """Lengths of the examples of each corpus, optimiser steps, examples per epoch of each, whether these are bounds."""
+    config, stores = context.config, inputs_of(context, stage)
+    if stage.kind in ("pretrain", "btf"):
+        table = config.pretrain if stage.kind == "pretrain" else config.btf
+        batches = _mlm_batches(context, stage, list(stores.values()), table)
+        return [s.lengths for s in stores.values()], len(batches), batches.examples_per_epoch, False
+    source = labelled_examples(stores["source"])
+    parts = [(stores["source"], source)]
+    balance, at_most, table_st = "none", False, config.selftrain
+    if stage.kind in ("soft", "hard"):
+        target = stores["target"]
+        cap = table_st.cap or len(target)
+        chosen = np.flatnonzero(np.diff(np.asarray(target.item_offsets)) > 0)[:cap]
+        if stage.kind == "soft":
+            parts, at_most = [(target, chosen)], stage.round > 1 and table_st.abandoned == "drop"
+        else:
+            parts.append((target, chosen))
+            balance = "up" if table_st.hard.mix == "balanced" else "none"
+            at_most = not (table_st.target_filter == "none" and table_st.source_filter == "none")
+    optimiser = stage.optimiser
+    total = TaskBatches(
+        [Part(ItemView(store), examples) for store, examples in parts],
+        batch_size=optimiser.batch_size,
+        epochs=optimiser.epochs,
+        seed=0,
+        balance=balance,
+    )
+    lengths = [store.lengths[examples] for store, examples in parts]
+    sizes = [len(part) for part in lengths]
+    return lengths, len(total), [max(sizes)] * len(sizes) if balance == "up" else sizes, at_most
+
+
+def _mlm_batches(context: Context, stage: Stage, stores: list[TokenStore], table: PretrainConfig) -> MlmBatches:
+    text = corpora(stores)
+    if isinstance(table, BtfConfig):
+        sizes = [len(s) for s in stores]
+        if stage.settings["text"] == "general":
+            task = context.data.task_text(target_of(context.config, stage))
+            sizes = [min(size, len(store)) for size, store in zip(sizes, task, strict=True)]
+        sizes[1] = min(sizes[1], table.cap or sizes[1])
+        text = [Corpus([store], np.arange(size)) for store, size in zip(stores, sizes, strict=True)]
+    return MlmBatches(
+        text,
+        special=np.zeros(1, dtype=bool),
+        mask_id=0,
+        batch_size=table.batch_size,
+        epochs=table.epochs,
+        seed=0,
+        balance=table.balance,
+        temperature=table.temperature,
+    )
+
+
+def _read_tokens(context: Context, stage: Stage) -> list[int]:
+    """Tokens that a stage reads without learning from them: a teacher's text, and the test sets."""
+    config, data = context.config, context.data
+    found: list[int] = []
+    if stage.kind in ("pretrain", "btf"):
+        return found
+    if stage.kind in ("soft", "hard"):
+        found.append(int(data.target_pool(target_of(config, stage)).offsets[-1]))
+    if stage.kind == "hard":
+        found.append(int(data.source_train.offsets[-1]))
+    tests = [(config.source.test, config.source.language)]
+    tests += [(t.test, t.language) for t in config.targets if stage.target in (None, t.language)]
+    found += [int(data.labelled(path, language).offsets[-1]) for path, language in tests if path is not None]
+    return found
+
+
+def _flops(shape: EncoderConfig, stage: Stage, length: float, mlm: bool, context: Context, *, backward: bool) -> float:
+    """Operations per token. The backward pass of a layer costs its forward pass twice, without a weight gradient once."""
+    hidden = shape.hidden_size
+    # Projections, feed-forward, and scores and mixing of attention over the sequence (2 operations a weight).
+    layer = 8 * hidden**2 + 4 * hidden * shape.intermediate_size + 4 * hidden * length
+    forward = layer * shape.num_layers
+    lowest = stage.optimiser.freeze_layers if stage.optimiser.freeze_embeddings else 0
+    through = shape.num_layers - lowest
+    training = shape.num_layers - stage.optimiser.freeze_layers
+    total = forward + (layer * (through + training) if backward else 0.0)
+    if mlm:
+        table = context.config.pretrain if stage.kind == "pretrain" else context.config.btf
+        decoder = 2 * hidden * shape.vocab_size
+        factor = 3 if not table.freeze_embeddings else 2
+        total += table.mask_rate * (6 * hidden**2 + factor * decoder)
+    elif stage.kind in ("soft", "hard"):
+        widths = context.config.selftrain.voters * hidden * 5 // 6
+        total += 4 * hidden * widths * (3 if backward else 1)
+    return total
+
+
+def _activations(shape: EncoderConfig, stage: Stage, lengths: np.ndarray, mlm: bool) -> int:
+    """Bytes of the largest batch: what the layers that train keep, in fp32, and the widest temporary."""
+    batch = stage.optimiser.micro_batch or stage.optimiser.batch_size
+    longest = np.sort(lengths)[-batch:]
+    tokens, length = int(longest.sum()), int(longest[-1]) if len(longest) else 0
+    kept = 14 * shape.hidden_size + 2 * shape.intermediate_size + 2 * shape.num_heads * length
+    lowest = stage.optimiser.freeze_layers if stage.optimiser.freeze_embeddings else 0
+    training = 4 * tokens * kept * max(1, shape.num_layers - lowest)
+    if mlm:
+        training += 4 * min(1024, tokens) * shape.vocab_size
+    reading = 0 if mlm else 4 * INFERENCE_TOKENS * kept
+    return max(training, reading)
+
+
+def table(rows: Sequence[Sequence[str]], *, right: Sequence[int] = ()) -> list[str]:
+    """Lines with aligned columns; the first row is the head."""
+    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
+    align: list[Callable[[str, int], str]] = [str.rjust if i in right else str.ljust for i in range(len(widths))]
+    lines = ["  ".join(f(cell, w) for f, cell, w in zip(align, row, widths, strict=True)).rstrip() for row in rows]
+    return [lines[0], "  ".join("-" * w for w in widths), *lines[1:]]
+
+
+def time_text(seconds: float) -> str:
+    """`45 s`, `12 min` or `3.5 h`."""
+    if seconds < 120:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
+
+
+def size_text(count: int) -> str:
+    """`850 MiB` or `1.5 GiB`."""
+    return f"{count / 2**20:.0f} MiB" if count < 2**30 else f"{count / 2**30:.1f} GiB"
+
+
+def _short(stage_id: str, other: str) -> str:
+    """The name of an input without the folders that it shares with the stage."""
+    parts, mine = other.split("/"), stage_id.split("/")
+    shared = 0
+    while shared < min(len(parts), len(mine)) - 1 and parts[shared] == mine[shared]:
+        shared += 1
+    return "/".join(parts[shared:])

@@ -1,0 +1,320 @@
+"""The decision of a round: alpha from the source, then which labels stay in both languages, stored with reasons."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from .. import ModelError
+from ..data import ItemView, TokenStore
+from ..kernels import Votes, votes
+from ..model import TaskModel
+from .config import SelfTrainConfig
+from .context import Context
+from .datasets import capped
+from .decisions import (
+    Decision,
+    PseudoLabelQuality,
+    Reason,
+    SourceDecision,
+    calibration_bins,
+    decide,
+    pseudo_label_quality,
+    source_consistency,
+)
+from .diagnostics import (
+    alpha_at_edge,
+    class_collapse,
+    class_shift,
+    falling_acceptance,
+    few_accepted_entities,
+    heavy_source_drop,
+    low_agreement,
+    require_accepted,
+)
+from .inference import OUTSIDE, Poll, predict_logits
+from .plan import Stage
+from .stages import target_of
+from .thresholds import ThresholdChoice, choose_threshold
+
+REASONS = {
+    Reason.DISAGREE: "voters-disagree",
+    Reason.LOW_CONFIDENCE: "below-threshold",
+    Reason.SPAN_INCOMPLETE: "entity-incomplete",
+    Reason.SENTENCE_INCOMPLETE: "sentence-incomplete",
+    Reason.NOT_A_NUMBER: "not-a-number",
+}
+IGNORE = -100
+
+
+@dataclass(frozen=True)
+class Pool:
+    """The examples that are still in: of the target text, and of the labelled source."""
+
+    target: np.ndarray
+    source: np.ndarray
+
+
+@dataclass(frozen=True)
+class Voted:
+    """Votes on the items of some examples of a store.
+
+    Attributes:
+        items: int64 [K], where these items lie on the store's item axis.
+        example: int64 [K], the example of each.
+        gold: int64 [K], -100 where unknown.
+    """
+
+    store: TokenStore
+    items: np.ndarray
+    example: np.ndarray
+    gold: np.ndarray
+    votes: Votes
+
+    def spread(self, values: np.ndarray, fill: int) -> np.ndarray:
+        """`values` [K] on the whole item axis of the store, `fill` elsewhere."""
+        whole = np.full(int(self.store.item_offsets[-1]), fill, dtype=values.dtype)
+        whole[self.items] = values
+        return whole
+
+
+@dataclass(frozen=True)
+class RoundDecision:
+    """What a hard stage trains on (`arrays`, one entry per item or example) and why (`record`, `decision.json`)."""
+
+    arrays: dict[str, np.ndarray]
+    record: dict[str, Any]
+
+
+def vote(
+    model: TaskModel, store: TokenStore, examples: np.ndarray | None = None, *, poll: Poll = lambda: None
+) -> Voted:
+    """The votes of a model on some examples, or on all."""
+    chosen = np.zeros(len(store), dtype=bool)
+    chosen[slice(None) if examples is None else examples] = True
+    example = np.repeat(np.arange(len(store)), np.diff(np.asarray(store.item_offsets)))
+    items = np.flatnonzero(chosen[example])
+    logits = predict_logits(model, ItemView(store), np.flatnonzero(chosen), poll=poll)
+    gold = np.asarray(store.item_labels, dtype=np.int64)[items]
+    return Voted(store, items, example[items], gold, votes(logits[:, torch.from_numpy(items)]))
+
+
+def load_pool(context: Context, stage: Stage) -> Pool:
+    """What the last hard stage left: source examples leave for good, target ones only where the recipe says so."""
+    from safetensors.numpy import load_file
+
+    data, config = context.data, context.config
+    target = target_of(config, stage)
+    if "previous" in stage.inputs:
+        saved = load_file(context.folder(stage.inputs["previous"]) / "decision.safetensors")
+        return Pool(np.flatnonzero(saved["target.pool"]), np.flatnonzero(saved["source.keep"]))
+    chosen = capped(len(data.target_pool(target)), config.selftrain.cap, stage.seed, target.language)
+    return Pool(chosen, np.arange(len(data.source_train)))
+
+
+def decide_round(context: Context, stage: Stage, labeller: TaskModel) -> RoundDecision:
+    """Chooses alpha on the labelled source, then filters both languages.
+
+    Raises:
+        DataError: not one pseudo-label was accepted; the message has a histogram of the confidences.
+    """
+    data, table = context.data, context.config.selftrain
+    pool, target = load_pool(context, stage), target_of(context.config, stage)
+    context.progress.note(f"{stage.id}: votes on {len(pool.source)} source and {len(pool.target)} target examples")
+    source = vote(labeller, data.source_train, pool.source, poll=context.poll)
+    unlabelled = vote(labeller, data.target_pool(target), pool.target, poll=context.poll)
+    judged = source
+    if table.alpha.data == "dev":
+        assert context.config.source.dev is not None
+        dev = data.labelled(context.config.source.dev, context.config.source.language)
+        judged = vote(labeller, dev, poll=context.poll)
+    choice = _alpha(table, judged, len(data.labels))
+    decision = _accept(table, unlabelled, choice.alpha, data.labels)
+    in_play = np.zeros(len(data.source_train), dtype=bool)
+    in_play[pool.source] = True
+    kept = source_consistency(
+        source.votes,
+        source.gold,
+        kept=in_play,
+        example_of_item=source.example,
+        rule=table.source_filter,
+        alpha=choice.alpha,
+        labels=data.labels,
+    )
+    alpha = None if table.target_filter == "none" else choice.alpha
+    seen = unlabelled.votes
+    require_accepted(int(decision.keep.sum()), seen.min_confidence, seen.agree, alpha=alpha, where=stage.id)
+    record = _record(stage, table, data.labels, choice, source, kept, in_play, unlabelled, decision)
+    if target.test is not None:
+        test = vote(labeller, data.labelled(target.test, target.language), poll=context.poll)
+        record |= _with_gold(table, choice, test, data.labels, record)
+    _warn(context, stage, choice, record, kept, in_play, source, unlabelled)
+    return RoundDecision(_arrays(table, pool, unlabelled, decision, kept), record)
+
+
+def _alpha(table: SelfTrainConfig, judged: Voted, num_classes: int) -> ThresholdChoice:
+    known = judged.gold >= 0
+    keep = torch.from_numpy(known)
+    return choose_threshold(
+        judged.votes.min_confidence[keep],
+        judged.votes.label[keep] == torch.from_numpy(judged.gold[known]),
+        rule=table.alpha.rule,
+        num_classes=num_classes,
+        step=table.alpha.step,
+        upper=table.alpha.upper,
+        min_kept=table.alpha.min_kept,
+        agree=judged.votes.agree[keep],
+    )
+
+
+def _accept(table: SelfTrainConfig, voted: Voted, alpha: float, labels: tuple[str, ...]) -> Decision:
+    unfiltered = table.target_filter == "none"
+    return decide(
+        voted.votes,
+        None if unfiltered else alpha,
+        unit="item" if unfiltered else table.target_filter,
+        sentence_of_item=voted.example,
+        labels=labels,
+    )
+
+
+def _record(
+    stage: Stage,
+    table: SelfTrainConfig,
+    labels: tuple[str, ...],
+    choice: ThresholdChoice,
+    source: Voted,
+    kept: SourceDecision,
+    in_play: np.ndarray,
+    target: Voted,
+    decision: Decision,
+) -> dict[str, Any]:
+    """The decision as JSON values (docs/summary-schema.md)."""
+    quality = pseudo_label_quality(target.votes, decision, labels)
+    predicted = source.votes.mean_probability.argmax(dim=-1).numpy()
+    known = source.gold >= 0
+    wrong = source.gold[known & (predicted != source.gold)]
+    removed = np.bincount(wrong, minlength=len(labels))
+    confidence = source.votes.mean_probability.amax(dim=-1).numpy()
+    return {
+        "round": stage.round,
+        "alpha": None if table.target_filter == "none" else choice.alpha,
+        "rule": choice.rule,
+        "at_edge": choice.at_edge,
+        "reason": choice.reason,
+        "unit": table.target_filter,
+        "curve": _curve(choice),
+        "items": quality.overall.predicted,
+        "accepted": quality.overall.accepted,
+        "rejected": {REASONS[c]: quality.reasons[c.name.lower()] for c in REASONS if c.name.lower() in quality.reasons},
+        "classes": {n: {"items": a.predicted, "accepted": a.accepted} for n, a in quality.per_class.items()},
+        "coverage_entity": None if quality.entity is None else quality.entity.coverage,
+        "coverage_o": None if quality.outside is None else quality.outside.coverage,
+        "voter_agreement": float(target.votes.agree.float().mean()),
+        "target_curve": None,
+        "precision_if_gold": None,
+        "calibration": {
+            "source": calibration_bins(confidence[known], (predicted == source.gold)[known]),
+            "target": None,
+        },
+        "source": {
+            "items": int(in_play.sum()),
+            "kept": int(kept.keep.sum()),
+            "removed": int((in_play & ~kept.keep).sum()),
+            "removed_per_class": {labels[i]: int(n) for i, n in enumerate(removed) if n},
+        },
+    }
+
+
+def _with_gold(
+    table: SelfTrainConfig, choice: ThresholdChoice, test: Voted, labels: tuple[str, ...], record: dict[str, Any]
+) -> dict[str, Any]:
+    """The same rule on the target's labelled test file: for looking at, nothing reads it back."""
+    quality: PseudoLabelQuality = pseudo_label_quality(
+        test.votes, _accept(table, test, choice.alpha, labels), labels, gold=test.gold
+    )
+    confidence = test.votes.mean_probability.amax(dim=-1).numpy()
+    predicted = test.votes.mean_probability.argmax(dim=-1).numpy()
+    known = test.gold >= 0
+    bins = calibration_bins(confidence[known], (predicted == test.gold)[known])
+    return {
+        "target_curve": _curve(_alpha(table, test, len(labels))),
+        "precision_if_gold": quality.overall.precision,
+        "calibration": record["calibration"] | {"target": bins},
+    }
+
+
+def _curve(choice: ThresholdChoice) -> dict[str, Any]:
+    curve = choice.as_dict()["curve"]
+    return {n: curve[n] for n in ("thresholds", "kept", "accuracy", "coverage", "recall", "second_difference")}
+
+
+def _arrays(
+    table: SelfTrainConfig, pool: Pool, target: Voted, decision: Decision, kept: SourceDecision
+) -> dict[str, np.ndarray]:
+    stays = np.zeros(len(target.store), dtype=np.uint8)
+    stays[pool.target if table.abandoned == "round" else np.unique(target.example[decision.keep])] = 1
+    return {
+        "target.targets": target.spread(decision.targets, IGNORE),
+        "target.label": target.spread(decision.label, IGNORE),
+        "target.reason": target.spread(decision.reason, -1),
+        "target.agree": target.spread(target.votes.agree.numpy().astype(np.uint8), 0),
+        "target.confidence": target.spread(target.votes.min_confidence.numpy(), 0),
+        "target.pool": stays,
+        "source.keep": kept.keep.astype(np.uint8),
+        "source.reason": kept.reason,
+    }
+
+
+def _warn(
+    context: Context,
+    stage: Stage,
+    choice: ThresholdChoice,
+    record: dict[str, Any],
+    kept: SourceDecision,
+    in_play: np.ndarray,
+    source: Voted,
+    target: Voted,
+) -> None:
+    labels, classes = context.data.labels, record["classes"]
+    accepted = {name: entry["accepted"] for name, entry in classes.items()}
+    prior = np.bincount(source.gold[source.gold >= 0], minlength=len(labels))
+    share = dict(zip(labels, prior.tolist(), strict=True))
+    context.warn(
+        *kept.warnings,
+        alpha_at_edge(choice),
+        low_agreement(target.votes.agree),
+        class_collapse(accepted, share),
+        class_shift(accepted, share),
+        heavy_source_drop(int(in_play.sum()), int(kept.keep.sum())),
+        falling_acceptance([*_earlier_coverages(context, stage), record["accepted"] / max(1, record["items"])]),
+    )
+    if labels[0] == OUTSIDE:
+        entity = [name for name in labels if name != OUTSIDE]
+        context.warn(few_accepted_entities(sum(accepted[n] for n in entity), sum(classes[n]["items"] for n in entity)))
+
+
+def _earlier_coverages(context: Context, stage: Stage) -> list[float]:
+    if "previous" not in stage.inputs:
+        return []
+    record = read_record(context.folder(stage.inputs["previous"]))
+    return [record["accepted"] / max(1, record["items"])]
+
+
+def read_record(folder: Path) -> dict[str, Any]:
+    """The `decision.json` of a hard stage.
+
+    Raises:
+        ModelError: it is missing or damaged.
+    """
+    path = folder / "decision.json"
+    try:
+        record: dict[str, Any] = json.loads(path.read_bytes())
+    except (OSError, ValueError) as error:
+        raise ModelError(f"{path}: cannot be read ({error}); delete the folder {folder} and run again") from error
+    return record

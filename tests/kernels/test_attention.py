@@ -1,0 +1,205 @@
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import Tensor
+
+from xlt_engine.kernels import attention_plan, packed_attention
+
+module = importlib.import_module("xlt_engine.kernels.attention")
+Error = Callable[[Tensor, Tensor], float]
+LENGTHS = {
+    "ragged": [7, 1, 12, 3, 3, 19, 7],
+    "equal": [6, 6, 6, 6],
+    "one": [9],
+    "with empty sequences": [0, 4, 0, 11, 5, 0],
+    "sorted pairs": [2, 2, 5, 5],
+}
+
+
+@pytest.fixture(params=[0, 3000, 10**9], ids=["a group for each length", "default", "one group"])
+def grouped(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "_GROUP_COST", request.param)
+    monkeypatch.setattr(module, "_SPAN_ELEMENTS", 300)
+
+
+def boundaries(lengths: list[int]) -> Tensor:
+    return torch.tensor([0, *lengths]).cumsum(0)
+
+
+def reference(qkv: Tensor, cu_seqlens: Tensor) -> Tensor:
+    """Sequence by sequence, head by head."""
+    out = []
+    ends = cu_seqlens.tolist()
+    for start, end in zip(ends, ends[1:], strict=False):
+        q, k, v = qkv[start:end].unbind(1)
+        heads = []
+        for h in range(qkv.shape[2]):
+            scores = q[:, h] @ k[:, h].t() / qkv.shape[3] ** 0.5
+            heads.append(scores.softmax(-1) @ v[:, h])
+        out.append(torch.stack(heads, 1))
+    return torch.cat(out)
+
+
+@pytest.mark.usefixtures("grouped")
+@pytest.mark.parametrize("lengths", LENGTHS.values(), ids=LENGTHS.keys())
+def test_fp32_equals_a_loop_over_sequences_in_fp64(
+    lengths: list[int], generator: torch.Generator, relative_error: Error
+) -> None:
+    cu_seqlens = boundaries(lengths)
+    qkv = (torch.randn(sum(lengths), 3, 3, 8, generator=generator) * 2).requires_grad_()
+    truth = qkv.detach().double().requires_grad_()
+    out = packed_attention(qkv, cu_seqlens, max(lengths))
+    expected = reference(truth, cu_seqlens)
+    assert relative_error(out, expected) < 1e-6
+    with torch.no_grad():
+        assert relative_error(packed_attention(qkv, cu_seqlens, max(lengths)), expected) < 1e-6
+    upstream = torch.randn(out.shape, generator=generator)
+    out.backward(upstream)
+    expected.backward(upstream.double())
+    assert qkv.grad is not None
+    assert truth.grad is not None
+    for part in range(3):
+        assert relative_error(qkv.grad[:, part], truth.grad[:, part]) < 1e-5
+
+
+@pytest.mark.usefixtures("grouped")
+@pytest.mark.parametrize("seed", [None, 5])
+def test_gradcheck_with_and_without_dropout(seed: int | None, generator: torch.Generator) -> None:
+    cu_seqlens = boundaries([3, 1, 0, 5, 3])
+    qkv = torch.randn(12, 3, 2, 3, generator=generator).double().requires_grad_()
+    plan = attention_plan(cu_seqlens)
+    assert torch.autograd.gradcheck(lambda x: packed_attention(x, cu_seqlens, 5, p=0.3, seed=seed, plan=plan), (qkv,))
+
+
+def observed_probabilities(lengths: list[int], p: float, seed: int, site: int = 0, heads: int = 2) -> list[Tensor]:
+    """[heads, L, L] for each sequence: with one-hot values the output is the dropped probability matrix."""
+    size = max(lengths)
+    qkv = torch.randn(sum(lengths), 3, heads, size, generator=torch.Generator().manual_seed(1))
+    cu_seqlens = boundaries(lengths)
+    for start, length in zip(cu_seqlens.tolist(), lengths, strict=False):
+        qkv[start : start + length, 2] = torch.eye(size)[:length, None]
+    out = packed_attention(qkv, cu_seqlens, size, p=p, seed=seed, site=site)
+    parts = out.split(lengths)
+    return [part[..., :length].transpose(0, 1) for part, length in zip(parts, lengths, strict=True)]
+
+
+@pytest.mark.usefixtures("grouped")
+@pytest.mark.parametrize("p", [0.1, 0.5])
+def test_dropout_zeroes_probabilities_at_its_rate_and_rescales_the_others(p: float) -> None:
+    lengths = [40, 64, 64, 37, 5]
+    plain = torch.cat([m.flatten() for m in observed_probabilities(lengths, 0.0, 1)])
+    dropped = torch.cat([m.flatten() for m in observed_probabilities(lengths, p, 1)])
+    kept = dropped != 0
+    assert abs(float(kept.float().mean()) - (1 - p)) < 5 * (p * (1 - p) / kept.numel()) ** 0.5
+    torch.testing.assert_close(dropped[kept], plain[kept] / (1 - p), rtol=1e-4, atol=0.0)
+
+
+def test_dropout_depends_on_seed_and_site_only() -> None:
+    lengths = [20, 31]
+    first = observed_probabilities(lengths, 0.5, 1)
+    torch.manual_seed(9)
+    again = observed_probabilities(lengths, 0.5, 1)
+    assert all(torch.equal(a, b) for a, b in zip(first, again, strict=True))
+    for other in (observed_probabilities(lengths, 0.5, 2), observed_probabilities(lengths, 0.5, 1, site=1)):
+        same = (other[1] != 0) == (first[1] != 0)
+        assert abs(float(same.float().mean()) - 0.5) < 5 * 0.5 / same.numel() ** 0.5
+    heads = (first[1][0] != 0) == (first[1][1] != 0)
+    assert abs(float(heads.float().mean()) - 0.5) < 5 * 0.5 / heads.numel() ** 0.5
+
+
+def test_a_sequence_does_not_depend_on_its_batch(generator: torch.Generator, relative_error: Error) -> None:
+    pieces = [torch.randn(n, 3, 2, 8, generator=generator) for n in (9, 4, 17, 10)]
+    alone = packed_attention(pieces[0], boundaries([9]), 9)
+    together = packed_attention(torch.cat(pieces), boundaries([9, 4, 17, 10]), 17)
+    assert relative_error(together[:9], alone) < 1e-6
+
+
+@pytest.mark.parametrize("seed", [None, 3])
+def test_bf16_is_no_worse_than_the_loop_in_bf16(
+    seed: int | None, generator: torch.Generator, relative_error: Error
+) -> None:
+    lengths = LENGTHS["ragged"]
+    cu_seqlens = boundaries(lengths)
+    qkv = torch.randn(sum(lengths), 3, 2, 16, generator=generator).bfloat16().requires_grad_()
+    truth = qkv.detach().double().requires_grad_()
+    plain = qkv.detach().clone().requires_grad_()
+    out = packed_attention(qkv, cu_seqlens, 19, p=0.2, seed=seed)
+    expected = packed_attention(truth, cu_seqlens, 19, p=0.2, seed=seed)
+    upstream = torch.randn(out.shape, generator=generator).bfloat16()
+    out.backward(upstream)
+    expected.backward(upstream.double())
+    native = reference(plain, cu_seqlens)
+    native.backward(upstream)
+    native_truth = reference(truth, cu_seqlens)
+    (native_gradient,) = torch.autograd.grad(native_truth, truth, upstream.double())
+    assert out.dtype == torch.bfloat16
+    assert relative_error(out, expected) < relative_error(native, native_truth)
+    assert qkv.grad is not None
+    assert plain.grad is not None
+    assert truth.grad is not None
+    assert relative_error(qkv.grad, truth.grad) < relative_error(plain.grad, native_gradient)
+
+
+def test_autocast_changes_nothing(generator: torch.Generator) -> None:
+    qkv = torch.randn(12, 3, 2, 8, generator=generator).requires_grad_()
+    plain = packed_attention(qkv, boundaries([5, 7]), 7, p=0.1, seed=1)
+    (expected,) = torch.autograd.grad(plain.sum(), qkv)
+    with torch.autocast("cpu", torch.bfloat16):
+        out = packed_attention(qkv, boundaries([5, 7]), 7, p=0.1, seed=1)
+        (gradient,) = torch.autograd.grad(out.sum(), qkv)
+    assert torch.equal(out, plain)
+    assert torch.equal(gradient, expected)
+
+
+@pytest.mark.usefixtures("grouped")
+@pytest.mark.parametrize("lengths", LENGTHS.values(), ids=LENGTHS.keys())
+def test_plan_holds_every_token_once(lengths: list[int]) -> None:
+    plan = attention_plan(boundaries(lengths))
+    slots = plan.slot_token.numel()
+    real = torch.ones(slots, dtype=torch.bool) if plan.padding is None else ~plan.padding
+    assert sorted(plan.slot_token[real].tolist()) == list(range(sum(lengths)))
+    assert torch.equal(plan.slot_token[plan.token_slot], torch.arange(sum(lengths)))
+    assert slots == sum(g.sequences * g.length for g in plan.groups)
+    assert sum(g.sequences for g in plan.groups) == sum(n > 0 for n in lengths)
+    assert all(g.length in lengths for g in plan.groups)
+
+
+def test_equal_lengths_form_one_group_without_padding() -> None:
+    plan = attention_plan(boundaries([48] * 32))
+    assert [(g.sequences, g.length, g.key_mask) for g in plan.groups] == [(32, 48, None)]
+    assert plan.in_order
+    assert plan.padding is None
+
+
+def test_cuts_have_the_least_cost_of_all_partitions(generator: torch.Generator) -> None:
+    def cost(spans: list[tuple[int, int]], lengths: list[int]) -> int:
+        total = 0
+        for begin, end in spans:
+            longest = lengths[end - 1]
+            total += module._GROUP_COST + (end - begin) * longest * (longest + module._TOKEN_COST)
+        return total
+
+    lengths = sorted(torch.randint(1, 120, (9,), generator=generator).tolist())
+    partitions = []
+    for choice in range(1 << 8):
+        edges = [0, *(i + 1 for i in range(8) if choice >> i & 1), 9]
+        partitions.append(list(zip(edges, edges[1:], strict=False)))
+    assert cost(module._cuts(lengths), lengths) == min(cost(spans, lengths) for spans in partitions)
+
+
+def test_no_tokens_and_wrong_shapes() -> None:
+    empty = torch.zeros(0, 3, 2, 4, requires_grad=True)
+    packed_attention(empty, torch.tensor([0, 0]), 0).sum().backward()
+    assert packed_attention(empty.detach(), torch.tensor([0]), 0).shape == (0, 2, 4)
+    with pytest.raises(ValueError, match="3, heads, d"):
+        packed_attention(torch.zeros(5, 2, 2, 4), boundaries([5]), 5)
+    with pytest.raises(ValueError, match="end at 4"):
+        packed_attention(torch.zeros(5, 3, 2, 4), boundaries([4]), 4)
+    with pytest.raises(ValueError, match="probability"):
+        packed_attention(torch.zeros(5, 3, 2, 4), boundaries([5]), 5, p=1.0, seed=1)
+    with pytest.raises(ValueError, match="cu_seqlens"):
+        attention_plan(torch.tensor([0, 5, 3]))

@@ -1,0 +1,166 @@
+"""linear_gelu, embedding_layer_norm and voter_mlp against formulas and loops in fp64."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from xlt_engine.kernels import dropout, embedding_layer_norm, linear_gelu, voter_mlp
+
+Error = Callable[[Tensor, Tensor], float]
+
+
+def randn(generator: torch.Generator, *shape: int) -> Tensor:
+    return torch.randn(*shape, generator=generator)
+
+
+def exact_gelu(x: Tensor) -> Tensor:
+    return x * 0.5 * (1 + torch.erf(x / 2**0.5))
+
+
+def doubles(tensors: list[Tensor]) -> list[Tensor]:
+    return [t.detach().double().requires_grad_() for t in tensors]
+
+
+def assert_gradients(ours: list[Tensor], truth: list[Tensor], error: Error, bound: float) -> None:
+    for a, b in zip(ours, truth, strict=True):
+        assert a.grad is not None
+        assert b.grad is not None
+        assert a.grad.dtype == a.dtype
+        assert error(a.grad, b.grad) < bound
+
+
+@pytest.mark.parametrize(("dtype", "bound"), [(torch.float32, 1e-6), (torch.bfloat16, 6e-3)])
+def test_linear_gelu(dtype: torch.dtype, bound: float, generator: torch.Generator, relative_error: Error) -> None:
+    tensors = [randn(generator, 13, 17), randn(generator, 29, 17) / 4, randn(generator, 29)]
+    ours = [t.to(dtype).requires_grad_() for t in tensors]
+    truth = doubles(ours)
+    out, expected = linear_gelu(*ours), exact_gelu(truth[0] @ truth[1].t() + truth[2])
+    assert relative_error(out, expected) < bound
+    with torch.no_grad():
+        assert torch.equal(linear_gelu(*ours), out)
+    upstream = randn(generator, 13, 29).to(dtype)
+    out.backward(upstream)
+    expected.backward(upstream.double())
+    assert_gradients(ours, truth, relative_error, bound)
+
+
+def test_linear_gelu_gradcheck(generator: torch.Generator) -> None:
+    tensors = doubles([randn(generator, 4, 3), randn(generator, 5, 3), randn(generator, 5)])
+    assert torch.autograd.gradcheck(linear_gelu, tensors)
+
+
+def embedding_problem(generator: torch.Generator, dtype: torch.dtype) -> tuple[list[Tensor], list[Tensor]]:
+    ids = [torch.randint(n, (40,), generator=generator) for n in (11, 16, 2)]
+    ids[0][5:20] = 3
+    tables = [randn(generator, n, 24) for n in (11, 16, 2)] + [randn(generator, 24), randn(generator, 24)]
+    return ids, [t.to(dtype).requires_grad_() for t in tables]
+
+
+def embedding_reference(ids: list[Tensor], tables: list[Tensor], mask: Tensor) -> Tensor:
+    total = tables[0][ids[0]] + tables[1][ids[1]] + tables[2][ids[2]]
+    centred = total - total.mean(-1, keepdim=True)
+    return (centred / (centred.square().mean(-1, keepdim=True) + 1e-12).sqrt() * tables[3] + tables[4]) * mask
+
+
+@pytest.mark.parametrize(("dtype", "bound"), [(torch.float32, 1e-6), (torch.bfloat16, 6e-3)])
+@pytest.mark.parametrize("seed", [None, 3])
+def test_embedding_layer_norm(
+    dtype: torch.dtype, bound: float, seed: int | None, generator: torch.Generator, relative_error: Error
+) -> None:
+    ids, ours = embedding_problem(generator, dtype)
+    truth = doubles(ours)
+    mask = dropout(torch.ones(40, 24, dtype=torch.float64), 0.1, seed=seed, site=6)
+    out = embedding_layer_norm(*ids, *ours, eps=1e-12, p=0.1, seed=seed, site=6)
+    expected = embedding_reference(ids, truth, mask)
+    assert out.dtype == dtype
+    assert relative_error(out, expected) < bound
+    upstream = randn(generator, 40, 24).to(dtype)
+    out.backward(upstream)
+    expected.backward(upstream.double())
+    assert_gradients(ours, truth, relative_error, 4 * bound)
+
+
+def test_embedding_layer_norm_gradcheck(generator: torch.Generator) -> None:
+    ids, tables = embedding_problem(generator, torch.float64)
+    ids = [i[:6] for i in ids]
+    assert torch.autograd.gradcheck(
+        lambda *t: embedding_layer_norm(*ids, *t, eps=1e-5, p=0.2, seed=1),
+        [t[..., :4].detach().requires_grad_() for t in tables],
+    )
+
+
+def test_frozen_tables_get_no_gradient(generator: torch.Generator) -> None:
+    ids, tables = embedding_problem(generator, torch.float32)
+    frozen = [t.detach().requires_grad_(i == 1) for i, t in enumerate(tables)]
+    embedding_layer_norm(*ids, *frozen, eps=1e-12).sum().backward()
+    assert [t.grad is not None for t in frozen] == [False, True, False, False, False]
+    assert not embedding_layer_norm(*ids, *(t.detach() for t in tables), eps=1e-12).requires_grad
+
+
+def test_a_token_outside_the_table_is_an_error(generator: torch.Generator) -> None:
+    ids, tables = embedding_problem(generator, torch.float32)
+    ids[0][0] = 11
+    with pytest.raises(IndexError):
+        embedding_layer_norm(*ids, *tables, eps=1e-12)
+
+
+WIDTHS = [5, 8, 6]
+
+
+def voter_problem(generator: torch.Generator, dtype: torch.dtype) -> tuple[list[Tensor], list[list[Tensor]]]:
+    """Stacked, padded weights with the input first, and the separate ones."""
+    size, widest = 7, max(WIDTHS)
+    stacked = [torch.zeros(3, widest, size), torch.zeros(3, widest), torch.zeros(3, size, widest), torch.zeros(3, size)]
+    separate = []
+    for m, width in enumerate(WIDTHS):
+        parts = [randn(generator, *s) for s in ((width, size), (width,), (size, width), (size,))]
+        stacked[0][m, :width], stacked[1][m, :width], stacked[2][m, :, :width], stacked[3][m] = parts
+        separate.append([p.to(dtype).double().requires_grad_() for p in parts])
+    x = randn(generator, 19, size)
+    return [t.to(dtype).requires_grad_() for t in (x, *stacked)], separate
+
+
+@pytest.mark.parametrize(("dtype", "bound"), [(torch.float32, 2e-6), (torch.bfloat16, 1e-2)])
+@pytest.mark.parametrize("seed", [None, 3])
+def test_voter_mlp_equals_a_loop_over_separate_networks(
+    dtype: torch.dtype, bound: float, seed: int | None, generator: torch.Generator, relative_error: Error
+) -> None:
+    ours, separate = voter_problem(generator, dtype)
+    x = ours[0].detach().double().requires_grad_()
+    mask = dropout(torch.ones(19, 3, 8, dtype=torch.float64), 0.3, seed=seed, site=2)
+    out = voter_mlp(*ours, p=0.3, seed=seed, site=2)
+    rows = []
+    for m, (w1, b1, w2, b2) in enumerate(separate):
+        hidden = exact_gelu(functional.linear(x, w1, b1)) * mask[:, m, : WIDTHS[m]]
+        rows.append(functional.linear(hidden, w2, b2))
+    expected = torch.stack(rows)
+    assert relative_error(out, expected) < bound
+    upstream = randn(generator, 3, 19, 7).to(dtype)
+    out.backward(upstream)
+    expected.backward(upstream.double())
+    gradients = [t.grad for t in ours]
+    assert all(g is not None for g in gradients)
+    assert_gradients(ours[:1], [x], relative_error, bound)
+    for m, width in enumerate(WIDTHS):
+        d_w1, d_b1, d_w2, d_b2 = (g[m] for g in gradients[1:] if g is not None)
+        parts = (d_w1[:width], d_b1[:width], d_w2[:, :width], d_b2)
+        for part, truth in zip(parts, separate[m], strict=True):
+            assert truth.grad is not None
+            assert relative_error(part, truth.grad) < bound
+        assert not d_w1[width:].any()
+        assert not d_b1[width:].any()
+        assert not d_w2[:, width:].any()
+
+
+def test_voter_mlp_gradcheck_and_shapes(generator: torch.Generator) -> None:
+    tensors, _ = voter_problem(generator, torch.float64)
+    tensors[0] = tensors[0][:3].detach().requires_grad_()
+    assert torch.autograd.gradcheck(lambda *t: voter_mlp(*t, p=0.2, seed=1, site=0), tensors)
+    assert voter_mlp(tensors[0][:0], *tensors[1:]).shape == (3, 0, 7)
+    with pytest.raises(ValueError, match="fit together"):
+        voter_mlp(*tensors[:3], tensors[3].transpose(1, 2), tensors[4])

@@ -1,0 +1,99 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from xlt_engine.kernels import dropout, dropout_residual_layer_norm
+
+Error = Callable[[Tensor, Tensor], float]
+
+
+def inputs(rows: int, size: int, generator: torch.Generator, dtype: torch.dtype) -> list[Tensor]:
+    made = [
+        torch.randn(rows, size, generator=generator),
+        torch.randn(rows, size, generator=generator) + 3,
+        torch.randn(size, generator=generator),
+        torch.randn(size, generator=generator),
+    ]
+    return [t.to(dtype).requires_grad_() for t in made]
+
+
+def reference(x: Tensor, residual: Tensor, weight: Tensor, bias: Tensor, eps: float, mask: Tensor) -> Tensor:
+    total = x * mask + residual
+    centred = total - total.mean(-1, keepdim=True)
+    return centred / (centred.square().mean(-1, keepdim=True) + eps).sqrt() * weight + bias
+
+
+def mask_of(x: Tensor, p: float, seed: int | None) -> Tensor:
+    return dropout(torch.ones(x.shape, dtype=torch.float64), p, seed=seed, site=4)
+
+
+@pytest.mark.parametrize("shape", [(1, 9), (1, 768), (13, 33), (129, 64)])
+@pytest.mark.parametrize("seed", [None, 7])
+def test_fp32_equals_the_formula_in_fp64(
+    shape: tuple[int, int], seed: int | None, generator: torch.Generator, relative_error: Error
+) -> None:
+    ours = inputs(*shape, generator, torch.float32)
+    truth = [t.detach().double().requires_grad_() for t in ours]
+    out = dropout_residual_layer_norm(*ours, eps=1e-5, p=0.2, seed=seed, site=4)
+    expected = reference(*truth, eps=1e-5, mask=mask_of(ours[0], 0.2, seed))
+    assert relative_error(out, expected) < 1e-6
+    upstream = torch.randn(shape, generator=generator)
+    out.backward(upstream)
+    expected.backward(upstream.double())
+    for a, b in zip(ours, truth, strict=True):
+        assert a.grad is not None
+        assert b.grad is not None
+        assert relative_error(a.grad, b.grad) < 1e-5
+
+
+@pytest.mark.parametrize("seed", [None, 7])
+def test_gradcheck(seed: int | None, generator: torch.Generator) -> None:
+    tensors = inputs(6, 5, generator, torch.float64)
+    assert torch.autograd.gradcheck(
+        lambda *t: dropout_residual_layer_norm(*t, eps=1e-5, p=0.3, seed=seed, site=1), tensors
+    )
+
+
+def test_bf16_is_rounded_once_and_its_gradients_are_no_worse_than_native_ones(
+    generator: torch.Generator, relative_error: Error
+) -> None:
+    ours = inputs(31, 96, generator, torch.bfloat16)
+    truth = [t.detach().double().requires_grad_() for t in ours]
+    native = [t.detach().clone().requires_grad_() for t in ours]
+    mask = mask_of(ours[0], 0.1, 3)
+    out = dropout_residual_layer_norm(*ours, eps=1e-12, p=0.1, seed=3, site=4)
+    expected = reference(*truth, eps=1e-12, mask=mask)
+    x, residual, weight, bias = native
+    plain = functional.layer_norm(x * mask.bfloat16() + residual, weight.shape, weight, bias, 1e-12)
+    assert out.dtype == torch.bfloat16
+    assert relative_error(out, expected) < 1.1 * relative_error(expected.bfloat16(), expected)
+    upstream = torch.randn(out.shape, generator=generator).bfloat16()
+    out.backward(upstream)
+    expected.backward(upstream.double())
+    plain.backward(upstream)
+    for a, b, c in zip(ours, truth, native, strict=True):
+        assert a.grad is not None
+        assert b.grad is not None
+        assert c.grad is not None
+        assert a.grad.dtype == torch.bfloat16
+        assert relative_error(a.grad, b.grad) < 1.1 * relative_error(c.grad, b.grad)
+
+
+def test_gradients_are_made_only_where_needed(generator: torch.Generator) -> None:
+    tensors = inputs(4, 8, generator, torch.float32)
+    frozen = [t.detach().requires_grad_(i == 1) for i, t in enumerate(tensors)]
+    dropout_residual_layer_norm(*frozen, eps=1e-12, p=0.1, seed=1).sum().backward()
+    assert [t.grad is not None for t in frozen] == [False, True, False, False]
+
+
+def test_shapes_are_checked(generator: torch.Generator) -> None:
+    x, residual, weight, bias = inputs(4, 8, generator, torch.float32)
+    with pytest.raises(ValueError, match="fit together"):
+        dropout_residual_layer_norm(x, residual[:1], weight, bias, eps=1e-12)
+    with pytest.raises(ValueError, match="probability"):
+        dropout_residual_layer_norm(x, residual, weight, bias, eps=1e-12, p=1.0, seed=1)

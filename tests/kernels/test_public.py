@@ -1,0 +1,27 @@
+from __future__ import annotations
+
+from xlt_engine import kernels
+
+NAMES = [
+    "AttentionPlan",
+    "Votes",
+    "attention_plan",
+    "dropout",
+    "dropout_residual_layer_norm",
+    "embedding_layer_norm",
+    "linear_cross_entropy",
+    "linear_gelu",
+    "packed_attention",
+    "soft_label_loss",
+    "voter_cross_entropy",
+    "voter_mlp",
+    "votes",
+]
+
+
+def test_public_names_are_documented_callables_not_modules() -> None:
+    assert sorted(kernels.__all__) == NAMES
+    for name in NAMES:
+        value = getattr(kernels, name)
+        assert callable(value), name
+        assert value.__doc__, name
