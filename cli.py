@@ -9,7 +9,7 @@ import sys
 import traceback
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
@@ -17,12 +17,16 @@ from xlt_engine import XltError, __version__
 
 if TYPE_CHECKING:
     from xlt_engine.engine import Progress
+    from xlt_engine.engine.predict_file import FileFormat
 
-_STOP = {"signal": 0}
+Device = Literal["auto", "cpu", "cuda"]
+_STOP = {"signal": 0, "polled": 0}
 
 
 def _on_signal(number: int, frame: object) -> None:
-    """The first signal asks for a clean stop, the second one ends the process."""
+    """The first signal asks a run for a clean stop, the second one ends the process; other commands end at once."""
+    if not _STOP["polled"]:
+        raise SystemExit(128 + number)
     if _STOP["signal"]:
         os._exit(128 + number)
     _STOP["signal"] = number
@@ -69,6 +73,9 @@ _SET = click.option(
     "--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Override a recipe's value; repeatable."
 )
 _QUIET = click.option("--quiet", is_flag=True, help="No progress.")
+_ENCODING = click.option("--encoding", default="utf-8", show_default=True, help="Character encoding of the input.")
+_TEXT = click.option("--text-column", default="text", show_default=True, help="Table or JSONL: column of the text.")
+_PAIR = click.option("--pair-column", help="Table or JSONL: column of the second text.")
 _JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON instead of text.")
 
 
@@ -123,6 +130,7 @@ def run(
         plan = estimate(load_recipe(recipe, values), stage=stage, seeds=chosen)
         click.echo(json.dumps(plan.as_dict(), indent=2) if as_json else plan.render())
         return
+    _STOP["polled"] = 1
     from xlt_engine.engine import run as run_recipe
     from xlt_engine.engine import stage_table
 
@@ -217,6 +225,9 @@ def check(recipe: str | None, overrides: tuple[str, ...], as_json: bool) -> None
     "--format", "file_format", type=click.Choice(["auto", "conll", "tsv", "csv", "jsonl", "text"]), default="auto"
 )
 @click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto")
+@_ENCODING
+@_TEXT
+@_PAIR
 @_JSON
 def predict(
     model: Path,
@@ -224,16 +235,35 @@ def predict(
     out: Path,
     abstain: bool,
     alpha: float | None,
-    file_format: str,
-    device: str,
+    file_format: FileFormat,
+    device: Device,
+    encoding: str,
+    text_column: str,
+    pair_column: str | None,
     as_json: bool,
 ) -> None:
-    """Label FILE (or standard input) with MODEL; a line or sentence at a time, with confidences."""
+    """Label FILE (or standard input) with MODEL, a folder; a line or sentence at a time, with confidences.
+
+    Every format gets a label and a confidence: conll, tsv and csv as two more columns, jsonl as more fields, text as
+    lines with tabs. An abstention is "_", null in JSON.
+    """
     from xlt_engine.engine import predict_file
 
-    predict_file(
-        model, file, out, abstain=abstain, alpha=alpha, file_format=file_format, device=device, as_json=as_json
+    predictor = predict_file(
+        model,
+        file,
+        out,
+        abstain=abstain,
+        alpha=alpha,
+        file_format=file_format,
+        device=device,
+        as_json=as_json,
+        encoding=encoding,
+        text_column=text_column,
+        pair_column=pair_column,
     )
+    for note in predictor.notes():
+        click.echo(note, err=True)
 
 
 @main_group.command()
@@ -241,12 +271,35 @@ def predict(
 @click.argument("data", type=click.Path(path_type=Path), nargs=-1, required=True)
 @click.option("--language", multiple=True, help="Language of each file, in order; the first is the source.")
 @click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto")
+@_ENCODING
+@_TEXT
+@_PAIR
+@click.option("--label-column", default="label", show_default=True, help="Table or JSONL: column of the class.")
 @_JSON
-def evaluate(model: Path, data: tuple[Path, ...], language: tuple[str, ...], device: str, as_json: bool) -> None:
+def evaluate(
+    model: Path,
+    data: tuple[Path, ...],
+    language: tuple[str, ...],
+    device: Device,
+    encoding: str,
+    text_column: str,
+    pair_column: str | None,
+    label_column: str,
+    as_json: bool,
+) -> None:
     """Score MODEL on labelled files: metrics per language, and the transfer gap to the first one."""
     from xlt_engine.engine import evaluate_files
 
-    result = evaluate_files(model, list(data), languages=list(language), device=device)
+    result = evaluate_files(
+        model,
+        data,
+        language,
+        device=device,
+        encoding=encoding,
+        text=text_column,
+        pair=pair_column,
+        label=label_column,
+    )
     click.echo(json.dumps(result.as_dict(), indent=2) if as_json else result.render())
 
 
@@ -269,7 +322,7 @@ def info(model: Path, as_json: bool) -> None:
     from xlt_engine.engine import describe_model
 
     facts = describe_model(model)
-    click.echo(json.dumps(facts, indent=2) if as_json else "\n".join(f"{k}: {v}" for k, v in facts.items()))
+    click.echo(json.dumps(facts, indent=2) if as_json else _lines(facts))
 
 
 @main_group.command()
@@ -279,7 +332,20 @@ def env(as_json: bool) -> None:
     from xlt_engine.engine import describe_environment
 
     facts: dict[str, Any] = describe_environment()
-    click.echo(json.dumps(facts, indent=2) if as_json else "\n".join(f"{k}: {v}" for k, v in facts.items()))
+    click.echo(json.dumps(facts, indent=2) if as_json else _lines(facts))
+
+
+def _lines(facts: dict[str, Any]) -> str:
+    """One fact a line."""
+    return "\n".join(f"{name}: {_shown(value)}" for name, value in facts.items())
+
+
+def _shown(value: Any) -> str:
+    if value is None or value in ("", [], {}):
+        return "-"
+    if isinstance(value, list):
+        return ", ".join(map(str, value))
+    return json.dumps(value) if isinstance(value, dict) else str(value)
 
 
 def _fail(error: XltError) -> int:
@@ -289,6 +355,7 @@ def _fail(error: XltError) -> int:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """The console script; ends the process with the codes of docs/errors.md."""
+    _STOP.update(signal=0, polled=0)
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, _on_signal)
     code = 0
@@ -300,8 +367,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
         code = error.exit_code
     except click.Abort:
         code = 130
-    except click.ClickException as error:
+    except click.exceptions.NoArgsIsHelpError as error:
         error.show()
+        code = 2
+    except click.UsageError as error:
+        command = error.ctx.command_path if error.ctx else "xlt-engine"
+        click.echo(f"error: {error.format_message()} See {command} --help.", err=True)
+        code = 2
+    except click.ClickException as error:
+        click.echo(f"error: {error.format_message()}", err=True)
         code = 2
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -52,7 +53,7 @@ class PackedBatch:
         """The same batch on `device`; itself where it already is there."""
         if self.token_ids.device == torch.device(device):
             return self
-        moved = {
+        moved: dict[str, Any] = {
             name: value.to(device, non_blocking=True)
             for name in self.__dataclass_fields__
             if isinstance(value := getattr(self, name), Tensor)

@@ -47,9 +47,9 @@ def read_lines(path: str | Path, encoding: str, problems: Problems) -> Iterator[
     try:
         with _OPENERS.get(Path(path).suffix.lower(), open)(path, "rb") as file:
             if ascii_breaks:
-                yield from _decode(str(path), file, encoding, problems)
+                yield from decode_lines(str(path), file, encoding, problems)
             else:
-                yield from _decode(str(path), _recode(str(path), file, encoding), "utf-8", problems)
+                yield from decode_lines(str(path), _recode(str(path), file, encoding), "utf-8", problems)
     except FileNotFoundError as error:
         raise DataError(f"{path}: no such file; check the path") from error
     except (lzma.LZMAError, gzip.BadGzipFile, EOFError) as error:
@@ -69,7 +69,8 @@ def _recode(path: str, file: IO[bytes], encoding: str) -> IO[bytes]:
         raise DataError(f"{path}: byte {error.start + 1} of the file is not {encoding}; {_ADVICE}") from error
 
 
-def _decode(path: str, file: IO[bytes], encoding: str, problems: Problems) -> Iterator[tuple[int, str]]:
+def decode_lines(path: str, file: IO[bytes], encoding: str, problems: Problems) -> Iterator[tuple[int, str]]:
+    """As `read_lines`, of an open file that `path` names in messages; for encodings with the line break of ASCII."""
     for number, raw in enumerate(file, 1):
         try:
             text = raw.decode(encoding)

@@ -43,10 +43,15 @@ def read_text(path: str | Path, *, language: str = "", encoding: str = "utf-8", 
         if not line.strip():
             counts["blank"] += 1
             continue
-        words = tuple(_WORD.findall(line)) if split_words else None
+        words = words_of(line) if split_words else None
         text = None if split_words else line
         examples.append(Example(f"{stem}:{number}", language, words, text, None, None, str(path), number))
     return finish(path, examples, counts, problems)
+
+
+def words_of(text: str) -> tuple[str, ...]:
+    """The words of a plain text, as `read_text` with `split_words` cuts it."""
+    return tuple(_WORD.findall(text))
 
 
 _READERS: dict[str, Callable[..., Examples]] = {

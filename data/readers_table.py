@@ -59,7 +59,7 @@ def read_tsv(
     quoted = plain_suffix(path) == ".csv" if quoting is None else quoting
     lines = read_lines(path, encoding, problems)
     separator = delimiter or ("," if quoted else "\t")
-    rows = _csv_rows(str(path), lines, separator, problems) if quoted else _tsv_rows(lines, separator)
+    rows = csv_rows(str(path), lines, separator, problems) if quoted else _tsv_rows(lines, separator)
     number, header = next(rows, (1, []))
     names = {"text": text, "label": label, "pair": pair, "id": id}
     columns = _header(f"{path}:{number}", header, names, require_labels, problems)
@@ -81,7 +81,7 @@ def _tsv_rows(lines: Iterator[tuple[int, str]], delimiter: str) -> Iterator[tupl
     return ((number, line.split(delimiter)) for number, line in lines)
 
 
-def _csv_rows(
+def csv_rows(
     path: str, lines: Iterator[tuple[int, str]], delimiter: str, problems: Problems
 ) -> Iterator[tuple[int, _Cells]]:
     """Records with the line on which each starts."""
@@ -243,7 +243,7 @@ def _json_row(
 ) -> Example | tuple[str, TaggedSentence] | None:
     """The example of a line, or its id and tagged sentence; None where it is faulty or dropped."""
     place, problems = f"{maker.path}:{number}", maker.problems
-    row = _json_object(place, line, problems)
+    row = json_object(place, line, problems)
     if row is None:
         return None
     values = {role: row[name] for role, name in fields.items() if name is not None and row.get(name) is not None}
@@ -259,7 +259,7 @@ def _json_row(
     return maker.example(number, values) if _strings(place, values, required, fields, problems) else None
 
 
-def _json_object(place: str, line: str, problems: Problems) -> dict[str, Any] | None:
+def json_object(place: str, line: str, problems: Problems) -> dict[str, Any] | None:
     """The object of a line, refused where JSON is lenient: NaN, duplicate keys, lone surrogates."""
 
     def constant(name: str) -> None:

@@ -79,7 +79,8 @@ class _Draws:
             lengths = np.concatenate([part[d] for part, d in zip(self._lengths, drawn, strict=True)])
             self._batches = epoch_batches(lengths, self._batch_size, seed=self._seed, epoch=epoch)
             self._epoch = epoch
-        return self._pool[self._batches[index]]
+        members: np.ndarray = self._pool[self._batches[index]]
+        return members
 
 
 class MlmBatches:

@@ -2,31 +2,50 @@
 
 from .config import OptimiserConfig, RunConfig
 from .decisions import Decision, decide, source_consistency
+from .describe import describe_environment, describe_model
+from .evaluate import EvaluationResult, evaluate, evaluate_files
 from .loop import Loop, StepResult, Trace, train
 from .metrics import accuracy, entity_f1, macro_f1
+from .predict import Prediction, Predictor, TagPrediction, predict
+from .predict_file import predict_file
 from .progress import ConsoleProgress, Progress
 from .recipe import load_recipe
+from .report import write_report
 from .run import RunResult, run
+from .summary import stage_table, write_summary
 from .thresholds import ThresholdChoice, choose_threshold
 
 __all__ = [
     "ConsoleProgress",
     "Decision",
+    "EvaluationResult",
     "Loop",
     "OptimiserConfig",
+    "Prediction",
+    "Predictor",
     "Progress",
     "RunConfig",
     "RunResult",
     "StepResult",
+    "TagPrediction",
     "ThresholdChoice",
     "Trace",
     "accuracy",
     "choose_threshold",
     "decide",
+    "describe_environment",
+    "describe_model",
     "entity_f1",
+    "evaluate",
+    "evaluate_files",
     "load_recipe",
     "macro_f1",
+    "predict",
+    "predict_file",
     "run",
     "source_consistency",
+    "stage_table",
     "train",
+    "write_report",
+    "write_summary",
 ]

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from .. import DataError, XltError
 from ..data import Example, Tokenizer, guess_format
-from .config import RunConfig
+from .config import RunConfig, SourceConfig, TargetConfig
 from .datasets import label_set, read_file
 from .diagnostics import Warning, cut_by_length
 
@@ -81,9 +81,10 @@ def recipe_files(config: RunConfig) -> list[DataFile]:
         for role, path in (("train", source.train), ("dev", source.dev), ("test", source.test))
         if path is not None
     ]
-    for top, table in [(("source",), source), *((("targets", i), t) for i, t in enumerate(config.targets))]:
-        key: tuple[str | int, ...] = top
-        if key[0] == "targets" and table.test is not None:
+    tables: list[tuple[tuple[str | int, ...], SourceConfig | TargetConfig]] = [(("source",), source)]
+    tables += [(("targets", i), target) for i, target in enumerate(config.targets)]
+    for key, table in tables:
+        if isinstance(table, TargetConfig) and table.test is not None:
             found.append(DataFile((*key, "test"), "test", table.language, table.test))
         for role in ("unlabelled", "general", "control"):
             paths = getattr(table, role)

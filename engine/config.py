@@ -53,6 +53,7 @@ class SourceConfig:
 
     language: str = _option("en", "language code, for tables")
     train: Path | None = _option(None, "labelled training file")
+    cap: int = _option(0, "largest number of labelled examples, a fixed random choice; 0 means all", min=0)
     dev: Path | None = _option(None, 'labelled file for `selftrain.alpha.data = "dev"`')
     test: Path | None = _option(None, "labelled file to score on")
     unlabelled: tuple[Path, ...] = _option((), "more task text for BTF")
@@ -265,6 +266,7 @@ class RunConfig:
     max_length: int = _option(128, "tokens, special ones included", min=8)
     pooling: Literal["cls", "pooler", "mean"] = _option("cls", "classification: what the head reads")
     device: Literal["auto", "cpu", "cuda"] = _option("auto", "")
+    threads: int = _option(0, "CPU threads; 0 leaves the choice to torch. Part of what makes a result repeatable", min=0)
     precision: Literal["fp32", "bf16"] = _option("fp32", "")
     uses_parallel_data: bool = _option(False, "mark the results as made with translations")
     model: ModelConfig = field(default_factory=ModelConfig)
@@ -278,6 +280,11 @@ class RunConfig:
     selftrain: SelfTrainConfig = field(default_factory=SelfTrainConfig)
     arms: ArmsConfig = field(default_factory=ArmsConfig)
     checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
+
+    @property
+    def tables(self) -> tuple[SourceConfig | TargetConfig, ...]:
+        """The source, then the targets."""
+        return (self.source, *self.targets)
 
     def problems(self) -> list[tuple[str, str]]:
         found: list[tuple[str, str]] = []

@@ -135,7 +135,7 @@ class Context:
             if loop.step % 50 == 0 or loop.step == loop.total:
                 self.run_dir.event("step", stage=stage.id, step=loop.step, loss=result.loss, lr=result.lr)
             now, signal = time.monotonic(), self.should_stop()
-            if loop.step < loop.total and (signal or now - saved >= every):
+            if signal or (loop.step < loop.total and now - saved >= every):
                 tensors, meta = loop.state()
                 meta["seconds"] = spent + now - started
                 save_checkpoint(

@@ -21,7 +21,7 @@ from ..data import (
     rng_for,
     store_key,
 )
-from .config import RunConfig, TargetConfig
+from .config import RunConfig, SourceConfig, TargetConfig
 
 OUTSIDE = "O"
 
@@ -82,7 +82,7 @@ class Datasets:
 
     def general_text(self) -> list[TokenStore]:
         """General text of all languages, for pre-training."""
-        tables = [self.config.source, *self.config.targets]
+        tables = self.config.tables
         missing = [t.language for t in tables if not t.general]
         if missing:
             raise ConfigError(f"no general text for {', '.join(missing)}; give source.general and targets.N.general")
@@ -91,7 +91,7 @@ class Datasets:
 
     def control_text(self, target: TargetConfig) -> list[TokenStore]:
         """General text of the source and of one target, for the control arm."""
-        tables = [self.config.source, target]
+        tables: list[SourceConfig | TargetConfig] = [self.config.source, target]
         missing = [t.language for t in tables if not (t.control or t.general)]
         if missing:
             raise ConfigError(
@@ -101,7 +101,10 @@ class Datasets:
         return [self.text(t.control or t.general, t.language, length) for t in tables]
 
     def _read(self, path: Path, *, unlabelled: bool = False, task: str | None = None) -> list[Example]:
-        return read_file(self.config, path, unlabelled=unlabelled, task=task)
+        examples = read_file(self.config, path, unlabelled=unlabelled, task=task)
+        if path == self.config.source.train:
+            return [examples[i] for i in capped(len(examples), self.config.source.cap, 0, "source")]
+        return examples
 
     def _store(
         self,
@@ -121,6 +124,7 @@ class Datasets:
             "max_length": length,
             "reader": str(self.config.reader),
             "language": language,
+            "cap": self.config.source.cap if self.config.source.train in paths else 0,
         }
         key = store_key(paths, self.tokenizer, settings)
         if key not in self._open:
@@ -152,12 +156,15 @@ def read_file(config: RunConfig, path: Path, *, unlabelled: bool = False, task: 
     """
     reader = config.reader
     task = task or config.task
-    chosen = reader.unlabelled_format if unlabelled else reader.format
+    chosen = reader.unlabelled_format if unlabelled and path != config.source.train else reader.format
     kind = guess_format(path, task=config.task, encoding=reader.encoding) if chosen == "auto" else chosen
     options: dict[str, Any] = {
         name: getattr(reader, name)
         for name in ("token_column", "label_column", "scheme", "repair", "words", "tags", "text", "label")
     }
+    if unlabelled and path != config.source.train:
+        # A target's labels must decide nothing, not even which rows a label map drops.
+        options["label"] = None
     options |= {
         "pair": reader.pair or None,
         "label_map": {old: new or None for old, new in reader.label_map.items()} or None,

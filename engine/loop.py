@@ -109,16 +109,18 @@ class Loop:
                 with torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bf16"):
                     part = self.objective(self.model, batch, derive_seed(self.seed, "dropout", self.step, index))
                 part = part / valid
-                part.backward()
+                torch.autograd.backward(part)
                 loss += part.item()
-        norm = self._clip()
+        norm = torch.nn.utils.get_total_norm([p.grad for p in self.parameters.values() if p.grad is not None])
         if not (math.isfinite(norm) and math.isfinite(loss)):
-            self._diverged(batches, loss, norm)
+            self._diverged(batches, loss, float(norm))
+        if self.config.clip > 0:
+            torch.nn.utils.clip_grads_with_norm_(self.parameters.values(), self.config.clip, norm)
         lr = set_lr(self.optimiser, lr_factor(self.step, self.total, self.config.warmup))
         self.optimiser.step()
         self.optimiser.zero_grad(set_to_none=True)
         tokens = sum(batch.num_tokens for batch in batches)
-        result = StepResult(self.step, loss, valid, tokens, norm, lr, time.monotonic() - started)
+        result = StepResult(self.step, loss, valid, tokens, float(norm), lr, time.monotonic() - started)
         self.trace.add(result)
         self.step += 1
         return result
@@ -144,13 +146,6 @@ class Loop:
         load_optimiser_tensors(self.optimiser, self.parameters, tensors)
         self.trace = Trace(**meta["trace"])
         self.step = step
-
-    def _clip(self) -> float:
-        gradients = [p.grad for p in self.parameters.values() if p.grad is not None]
-        norm = torch.nn.utils.get_total_norm(gradients)
-        if self.config.clip > 0:
-            torch.nn.utils.clip_grads_with_norm_(self.parameters.values(), self.config.clip, norm)
-        return float(norm)
 
     def _diverged(self, batches: Sequence[PackedBatch], loss: float, norm: float) -> None:
         bad = next(

@@ -53,16 +53,18 @@ def make_plan(config: RunConfig, seeds: tuple[int, ...] | None = None) -> list[S
 
 def _seed_plan(config: RunConfig, seed: int) -> list[Stage]:
     root = f"seed-{seed}"
-    common = _common(config)
+    common, numeric = _common(config), {"precision": config.precision}
     stages: list[Stage] = []
     start: dict[str, str] = {}
     if config.model.new is not None:
-        settings = common | {"new": asdict(config.model.new), "pretrain": asdict(config.pretrain)}
+        settings = numeric | {"new": asdict(config.model.new), "pretrain": asdict(config.pretrain)}
         stages.append(
             Stage(f"{root}/pretrain", "pretrain", "pretrain", "shared", seed, config.pretrain, settings=settings)
         )
         start = {"base": f"{root}/pretrain"}
     finetune = common | {"finetune": asdict(config.finetune)}
+    if config.finetune.head == "voters":
+        finetune |= {"voters": config.selftrain.voters, "widths": config.selftrain.widths}
     if config.arms.baseline or not config.btf.on:
         stages.append(
             Stage(
@@ -91,7 +93,7 @@ def _target_plan(
         stages.append(Stage(f"{root}/{name}", kind, label, arm, seed, optimiser, target, **rest))
         return stages[-1].id
 
-    btf = common | {"btf": asdict(config.btf)}
+    btf = {"precision": config.precision, "btf": asdict(config.btf)}
     base = start
     if config.btf.on:
         base = {"base": add("btf", "btf", "btf", "method", config.btf, inputs=start, settings=btf | {"text": "task"})}
@@ -121,7 +123,8 @@ def _rounds(
 ) -> list[Stage]:
     """Soft and hard stages in turn. The teacher of a round is the last student of the round before."""
     table = config.selftrain
-    shared = {k: v for k, v in asdict(table).items() if k not in ("rounds", "stages", "soft", "hard", "alpha", "on")}
+    shared = {"voters": table.voters, "widths": table.widths, "cap": table.cap}
+    filters = {k: getattr(table, k) for k in ("target_filter", "source_filter", "abandoned")}
     stages: list[Stage] = []
     number, student, previous = 0, "", ""
     for kind in table.sequence:
@@ -129,6 +132,8 @@ def _rounds(
             number += 1
         stage_id = f"seed-{seed}/{target}/{kind}{number}"
         inputs = dict(base) | {"teacher": teacher}
+        if previous:
+            inputs["previous"] = previous
         if table.restore == "finetuned":
             inputs["start"] = stages[0].inputs["teacher"] if stages else teacher
         if kind == "soft":
@@ -138,9 +143,7 @@ def _rounds(
         else:
             if student:
                 inputs["student"] = student
-            if previous:
-                inputs["previous"] = previous
-            settings = common | shared | {"hard": asdict(table.hard), "alpha": asdict(table.alpha)}
+            settings = common | shared | filters | {"hard": asdict(table.hard), "alpha": asdict(table.alpha)}
             optimiser, student, previous = table.hard, "", stage_id
         name = f"{kind}{number}"
         stages.append(
@@ -173,6 +176,7 @@ def select(plan: list[Stage], stage: str) -> list[Stage]:
         ConfigError: the recipe has no such stage.
     """
     kinds = {
+        "pretrain": {"pretrain"},
         "btf": {"btf"},
         "finetune": {"finetune"},
         "selftrain": {"finetune", "soft", "hard"},

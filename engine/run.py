@@ -5,8 +5,8 @@ from __future__ import annotations
 import contextlib
 import json
 import time
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -14,9 +14,10 @@ import torch
 
 from .. import ConfigError, Interrupted, ModelError, OutOfMemoryError, StorageError, XltError
 from ..data import Tokenizer, TokenStore, WorldConfig, make_world, train_wordpiece
+from ..data.demo_world import VERSION as WORLD_VERSION
 from ..model import MaskedLM, load_encoder_config, save_model
 from .config import RunConfig, SourceConfig, TargetConfig
-from .context import FINISHED, WEIGHTS, Context, write_trace
+from .context import FINISHED, Context, write_trace
 from .datasets import Datasets, read_file
 from .files import (
     atomic_write_json,
@@ -85,8 +86,8 @@ def run(
     resolved = recipe if isinstance(recipe, Resolved) else load_recipe(recipe, overrides)
     progress = progress or Progress()
     folder = Path(run_dir) if run_dir is not None else Path("runs") / resolved.config.name
-    with RunDir(folder) as home:
-        where = {"stage": "", "step": None}
+    with RunDir(folder) as home, _threads(resolved.config.threads):
+        where: dict[str, Any] = {"stage": "", "step": None}
         try:
             return _run(resolved, stage, home, seeds, resume, progress, should_stop, where)
         except XltError as error:
@@ -98,6 +99,16 @@ def run(
             if translated is None:
                 raise
             raise translated from error
+
+
+@contextlib.contextmanager
+def _threads(wanted: int) -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(wanted or before)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def _record_failure(home: RunDir, error: Exception, code: int, where: dict[str, Any]) -> None:
@@ -160,9 +171,8 @@ def _run(
 
 def _data_hashes(config: RunConfig) -> dict[str, str]:
     """SHA-256 of every input file, by its path."""
-    tables = [config.source, *config.targets]
-    named = [config.source.train, config.source.dev, *(t.test for t in tables)]
-    listed = [p for t in tables for group in (t.unlabelled, t.general, t.control) for p in group]
+    named = [config.source.train, config.source.dev, *(t.test for t in config.tables)]
+    listed = [p for t in config.tables for group in (t.unlabelled, t.general, t.control) for p in group]
     return {str(p): sha256_file(p) for p in [*named, *listed] if p is not None and p.exists()}
 
 
@@ -208,7 +218,8 @@ def with_world(config: RunConfig, folder: Path) -> RunConfig:
     """The recipe with the demo's made world written into the run folder, and its files filled in."""
     if config.world is None:
         return config
-    files = make_world(WorldConfig(seed=config.world.seed, label_noise=config.world.label_noise), folder / "world")
+    world = WorldConfig(seed=config.world.seed, label_noise=config.world.label_noise)
+    files = make_world(world, folder / "world" / digest({"version": WORLD_VERSION, **asdict(world)}))
     source = config.source.language
     wanted = [t.language for t in config.targets] or [x for x in files.unlabelled if x != source]
     unknown = [x for x in [source, *wanted] if x not in files.test]
@@ -242,8 +253,7 @@ def _tokenizer(config: RunConfig, root: Path, progress: Progress) -> Tokenizer:
     if config.model.path is not None:
         return Tokenizer.from_folder(config.model.path)
     assert config.model.new is not None
-    tables = [config.source, *config.targets]
-    paths = [p for t in tables for p in (*t.general, *t.unlabelled)]
+    paths = [p for t in config.tables for p in (*t.general, *t.unlabelled)]
     paths += [config.source.train] if config.source.train is not None else []
     stamp = {"vocab_size": config.model.new.vocab_size, "files": [sha256_file(p) for p in paths]}
     folder = root / "tokenizer"
@@ -327,14 +337,16 @@ def _input_digests(context: Context, stage: Stage) -> dict[str, str]:
     found = {role: context.digests[other] for role, other in stage.inputs.items()}
     path = context.config.model.path
     if "base" not in found and path is not None:
-        found["base"] = context.digests.setdefault(str(path), sha256_file(_weights(path)))
+        if str(path) not in context.digests:
+            context.digests[str(path)] = digest({p.name: sha256_file(p) for p in _model_files(path)})
+        found["base"] = context.digests[str(path)]
     found["tokenizer"] = context.tokenizer.fingerprint
     return found
 
 
-def _weights(path: Path) -> Path:
-    single = path / WEIGHTS
-    return single if single.exists() else path / f"{WEIGHTS}.index.json"
+def _model_files(path: Path) -> list[Path]:
+    """What a model folder consists of: its configuration and its weights, in one file or in several."""
+    return [path / "config.json", *sorted(path.glob("*.safetensors"))]
 
 
 def _content(stores: dict[str, TokenStore]) -> dict[str, str]:

@@ -29,7 +29,8 @@ SOFT_LABELS, DECISION = "soft_labels.safetensors", "decision.safetensors"
 def run_soft(context: Context, stage: Stage, fingerprint: Mapping[str, Any], folder: Path) -> Outcome:
     """A fresh student on the restored base learns the teacher's probabilities (Eq. 1)."""
     table = context.config.selftrain
-    view = ItemView(context.data.target_pool(target_of(context.config, stage)), table.soft.positions)
+    store = context.data.target_pool(target_of(context.config, stage))
+    view = ItemView(store, table.soft.positions if store.task == "ner" else "first")
     pool = load_pool(context, stage).target
     targets = _soft_targets(context, stage, view, pool, folder)
     model = _fresh_student(context, stage)

@@ -58,7 +58,10 @@ def inputs_of(context: Context, stage: Stage) -> dict[str, TokenStore]:
     if stage.kind == "pretrain":
         return {f"text.{i}": store for i, store in enumerate(data.general_text())}
     if stage.kind == "btf":
-        return {f"text.{i}": store for i, store in enumerate(_btf_text(context, stage))}
+        stores = _btf_text(context, stage)
+        if stage.settings["text"] == "general":
+            stores = [*stores, *data.task_text(target_of(config, stage))]
+        return {f"text.{i}": store for i, store in enumerate(stores)}
     found = {"source": data.source_train}
     if stage.kind in ("soft", "hard"):
         found["target"] = data.target_pool(target_of(config, stage))
@@ -73,7 +76,7 @@ def target_of(config: RunConfig, stage: Stage) -> TargetConfig:
 
 
 def stage_seed(stage: Stage, *purpose: str | int) -> int:
-    """Seed of a stage. Arms that are compared share it: it depends on kind, round and target, not on the arm."""
+    """Seed of a stage. Arms and targets that are compared share it: it depends on seed, kind and round alone."""
     return derive_seed(stage.seed, stage.kind, stage.round, *purpose)
 
 

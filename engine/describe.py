@@ -1,0 +1,125 @@
+"""What a model folder is, and what a bug report needs to say about the machine."""
+
+from __future__ import annotations
+
+import math
+import os
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ..data import Tokenizer
+from ..model import FolderInfo, read_info
+from ..model.names import POSITION_IDS, TIED_DECODER, canonical
+from ..model.weights import scan
+from .opening import read_record, stored_alpha
+from .rundir import environment
+
+KERNELS = "reference: plain torch (this version has no compiled kernels)"
+
+
+def describe_model(folder: str | Path) -> dict[str, Any]:
+    """Facts about a model folder as JSON values, from its headers and records; no weights are read.
+
+    Architecture, sizes, head, voters, labels, tokenizer and, for a stage of a run, its provenance: language pair, seed,
+    alpha, inputs, and `marks`: "T" where target labels were used, "P" where parallel data was, "" where neither, null
+    where nothing says so.
+
+    Raises:
+        ModelError: no folder, or a file of it is damaged.
+    """
+    root = Path(folder)
+    info = read_info(root)
+    return {"folder": str(root)} | _shape(info) | _weights(root) | _tokenizer(root) | _task(info) | _origin(root, info)
+
+
+def _shape(info: FolderInfo) -> dict[str, Any]:
+    config = info.config
+    return {
+        "kind": info.kind,
+        "architecture": "BERT",
+        "layers": config.num_layers,
+        "hidden_size": config.hidden_size,
+        "heads": config.num_heads,
+        "intermediate_size": config.intermediate_size,
+        "max_positions": config.max_positions,
+        "segments": config.num_segments,
+        "embedding_rows": config.vocab_size,
+        "dropout": config.dropout,
+    }
+
+
+def _weights(root: Path) -> dict[str, Any]:
+    """Counts over the stored tensors; a second copy of the word embedding does not count."""
+    stored = [s for s in scan(root) if canonical(s.name) not in (POSITION_IDS, TIED_DECODER)]
+    return {
+        "parameters": sum(math.prod(s.shape) for s in stored),
+        "dtypes": sorted({s.dtype for s in stored}),
+        "weight_files": sorted({s.file.name for s in stored}),
+    }
+
+
+def _tokenizer(root: Path) -> dict[str, Any]:
+    if not any((root / name).is_file() for name in ("tokenizer.json", "vocab.txt")):
+        return {"vocabulary": None, "tokenizer": None}
+    tokenizer = Tokenizer.from_folder(root)
+    return {"vocabulary": tokenizer.vocab_size, "tokenizer": tokenizer.fingerprint}
+
+
+def _task(info: FolderInfo) -> dict[str, Any]:
+    if info.task is None:
+        return {"task": None}
+    return {
+        "task": info.task,
+        "labels": None if info.labels is None else list(info.labels),
+        "head": info.head,
+        "voters": len(info.widths) if info.widths else 1,
+        "voter_widths": None if info.widths is None else list(info.widths),
+        "pooling": info.pooling if info.task == "classification" else None,
+    }
+
+
+def _origin(root: Path, info: FolderInfo) -> dict[str, Any]:
+    record = read_record(root / "stage.json")
+    if not record:
+        return {"stage": (info.extra or {}).get("stage"), "marks": None}
+    used = {"T": record.get("uses_target_labels"), "P": record.get("uses_parallel_data")}
+    alpha, origin = stored_alpha(root)
+    keys = ("arm", "pair", "seed", "inputs", "accepted", "removed", "steps", "tokens", "seconds", "fingerprint")
+    return {
+        "stage": (info.extra or {}).get("stage") or record.get("stage"),
+        "marks": "".join(mark for mark, flag in used.items() if flag),
+        "alpha": None if origin == "default" else alpha,
+        "max_length": read_record(root / "fingerprint.json").get("max_length"),
+        **{key: record[key] for key in keys if record.get(key) is not None},
+        "warnings": [w.get("name") for w in record.get("warnings") or ()],
+    }
+
+
+def describe_environment() -> dict[str, Any]:
+    """Versions, machine, device and the kernels' path, as JSON values; null where something is not there."""
+    found = environment()
+    cuda = torch.cuda.is_available()
+    return {
+        **found["versions"],
+        "triton": _version("triton"),
+        "platform": found["platform"],
+        "machine": found["machine"],
+        "device": "cuda" if cuda else "cpu",
+        "cuda_device": found["cuda"],
+        "cuda_version": torch.version.cuda,
+        "cuda_capability": ".".join(map(str, torch.cuda.get_device_capability())) if cuda else None,
+        "cpu_capability": found["cpu_capability"],
+        "cpu_count": os.cpu_count(),
+        "threads": found["threads"],
+        "kernels": KERNELS,
+    }
+
+
+def _version(name: str) -> str | None:
+    try:
+        return metadata.version(name)
+    except metadata.PackageNotFoundError:
+        return None

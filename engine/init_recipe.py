@@ -1,0 +1,236 @@
+"""`init`: a commented recipe for a stranger's files, that runs as it is."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from .. import ConfigError, ModelError
+from ..data import Example, Tokenizer, train_wordpiece
+from ..model import EncoderConfig, load_encoder_config, load_masked_lm
+from .init_files import Found, find_files, read_files
+from .init_settings import Settings, for_folder, for_new_encoder
+from .sniff import FileFacts
+
+VOCABULARY_LINES = 20_000
+COVERED = 99.5
+"""Percentage of the examples that the maximum length shall hold whole."""
+LONGEST = 256
+"""Largest maximum length that is suggested for a new encoder."""
+
+
+@dataclass(frozen=True)
+class InitResult:
+    """A recipe's text, and what the user should know about how it was made."""
+
+    text: str
+    notes: tuple[str, ...]
+
+
+def init_recipe(
+    source: str | Path,
+    unlabelled: Sequence[str | Path],
+    test: Sequence[str | Path] = (),
+    *,
+    source_test: str | Path | None = None,
+    model: str | Path | None = None,
+    language: str | None = None,
+    target_languages: Sequence[str] = (),
+    folder: str | Path | None = None,
+    name: str = "run",
+) -> InitResult:
+    """Looks at the files and writes a recipe for them.
+
+    Args:
+        source: labelled training file.
+        unlabelled: text of the target languages; several files of one language are put together.
+        test: labelled target files to score on, matched by language; one in the source's language scores the source.
+        source_test: labelled source file to score on.
+        model: Hugging Face folder of a BERT; without one an encoder is made from the given text.
+        language: of the source; by the file's name when absent, else "src".
+        target_languages: one per unlabelled file, or one for all; by their names when absent, else "tgt".
+        folder: where the recipe will lie; its paths are relative to it. The current folder when absent.
+        name: of the run.
+
+    Raises:
+        DataError: a file cannot be read, or has rows that cannot.
+        ConfigError: files do not fit together.
+        ModelError: the model folder cannot be used.
+    """
+    if not unlabelled:
+        raise ConfigError("no unlabelled text: give at least one file of target text with --unlabelled")
+    base = Path(folder) if folder is not None else Path.cwd()
+    found = find_files(Path(source), unlabelled, test, source_test, language, target_languages, base.resolve())
+    read_files(found)
+    root = Path(model).resolve() if model is not None else None
+    if root is None:
+        settings, max_length = _new_encoder(found)
+    else:
+        settings, max_length = _from_folder(found, root)
+    return InitResult(_write(found, settings, max_length, root, name), tuple(found.notes))
+
+
+def _texts(found: Found) -> list[list[Example]]:
+    return [found.train, *(t.texts for t in found.targets)]
+
+
+def _suggest_length(found: Found, tokenizer: Tokenizer, positions: int) -> int:
+    """Tokens that hold nearly every example whole, a multiple of 8."""
+    lengths: list[int] = []
+    for examples in _texts(found):
+        sample = examples[:: max(1, len(examples) // 5000)]
+        if found.task == "ner":
+            encoded = tokenizer.encode_words([e.words or str(e.text).split() for e in sample])
+            lengths += [len(x.ids) for x in encoded]
+        else:
+            texts = tokenizer.encode_texts([str(e.text) for e in sample], [e.pair for e in sample])
+            lengths += [len(x.ids) for x in texts]
+    wanted = int(-(-np.percentile(lengths, COVERED) // 8) * 8)
+    if wanted > positions:
+        cut = sum(n > positions for n in lengths) / len(lengths)
+        found.notes.append(f"{cut:.1%} of the examples are longer than {positions} tokens and will be cut")
+    return max(16, min(wanted, positions))
+
+
+def _new_encoder(found: Found) -> tuple[Settings, int]:
+    words = sum(len(e.words) if e.words is not None else len(str(e.text).split()) for x in _texts(found) for e in x)
+    settings = for_new_encoder(len(found.train), [len(t.texts) for t in found.targets], words)
+    lines = [
+        " ".join(e.words) if e.words is not None else str(e.text) for x in _texts(found) for e in x[:VOCABULARY_LINES]
+    ]
+    size = settings.model["vocab_size"][0]
+    while True:
+        try:
+            tokenizer = train_wordpiece(lines, size)
+            break
+        except ConfigError:
+            # A script with many characters needs more pieces than the amount of text suggests.
+            if size > 50_000:
+                raise
+            size *= 2
+    settings.model["vocab_size"] = (size, settings.model["vocab_size"][1])
+    length = _suggest_length(found, tokenizer, LONGEST)
+    settings.model["max_positions"] = (max(64, length), "at least max_length")
+    found.notes.append(
+        f"no --model: an encoder is made from your own text ({words:,} words). It shows whether all works; a "
+        "multilingual checkpoint such as mBERT gives far better results (--model FOLDER)"
+    )
+    return settings, length
+
+
+def _from_folder(found: Found, model: Path) -> tuple[Settings, int]:
+    shape: EncoderConfig = load_encoder_config(model)
+    tokenizer = Tokenizer.from_folder(model)
+    if tokenizer.vocab_size > shape.vocab_size:
+        raise ModelError(
+            f"{model}: the tokenizer has ids up to {tokenizer.vocab_size - 1}, the word embedding {shape.vocab_size} "
+            "rows; the folder mixes two checkpoints"
+        )
+    settings = for_folder(shape, len(found.train), [len(t.texts) for t in found.targets])
+    try:
+        load_masked_lm(model)
+    except ModelError as error:
+        settings.tables["btf"] = {"on": (False, "the model folder has no masked-language-model head to go on with")}
+        found.notes.append(f"bilingual task fitting is off, since it needs a masked-language-model head: {error}")
+    return settings, _suggest_length(found, tokenizer, shape.max_positions)
+
+
+def _write(found: Found, settings: Settings, max_length: int, model: Path | None, name: str) -> str:
+    """The recipe as TOML, a reason behind every value."""
+
+    def path(facts: FileFacts) -> str:
+        return _relative(facts.path, found.folder)
+
+    task = "one tag per word (BIO)" if found.task == "ner" else "one label per text"
+    top: dict[str, tuple[Any, str]] = {
+        "name": (name, "the run goes to runs/<name>"),
+        "task": (found.task, f"{task}, as found in {found.source.path.name}"),
+        "labels": (
+            list(found.labels),
+            "found in the training file" + ("; O comes first" if found.task == "ner" else ""),
+        ),
+        "seeds": ([0], "one complete run per seed; three show how far results scatter: [0, 1, 2]"),
+        "max_length": (max_length, f"tokens; {COVERED}% of your sentences fit (longer ones are cut, and counted)"),
+    }
+    if found.task == "classification" and model is None:
+        top["pooling"] = ("mean", "a new encoder has no trained [CLS]; the mean over the tokens learns faster")
+    lines = ["# Written by xlt-engine init. Every value may be changed; xlt-engine check says what does not fit.", ""]
+    lines += _pairs(top)
+    reader = dict(found.reader)
+    if found.encoding != "utf-8":
+        reader = {"encoding": (found.encoding, "the files are not UTF-8"), **reader}
+    if reader:
+        lines += _table("reader", reader)
+    if model is None:
+        lines += _table("model.new", settings.model, "# No model folder was given: this encoder starts from nothing.")
+    else:
+        lines += _table(
+            "model", {"path": (_relative(model, found.folder), "Hugging Face folder that everything starts from")}
+        )
+    own = [path(found.source)]
+    source: dict[str, tuple[Any, str]] = {
+        "language": (found.language, "for tables and figures"),
+        "train": (own[0], f"{len(found.train):,} labelled examples"),
+    }
+    if found.source_test is not None:
+        source["test"] = (path(found.source_test), "for scoring only")
+    if model is None:
+        source["general"] = (own, "what pre-training reads; any other text of the language makes it better")
+    lines += _table("source", source)
+    for target in found.targets:
+        files = [path(f) for f in target.unlabelled]
+        values: dict[str, tuple[Any, str]] = {
+            "language": (target.code, "for tables and figures"),
+            "unlabelled": (files, f"{len(target.texts):,} examples without labels, for task fitting and self-training"),
+        }
+        if target.test is not None:
+            values["test"] = (path(target.test), "labels for scoring only; nothing is trained or chosen on them")
+        if model is None:
+            values["general"] = (files, "what pre-training reads; any other text of the language makes it better")
+        lines += _table("[targets]", values)
+    for table, entries in settings.tables.items():
+        lines += _table(table, entries, f"# {_STAGES[table]}" if table in _STAGES else "")
+    return "\n".join(lines) + "\n"
+
+
+_STAGES = {
+    "pretrain": "Masked language modelling on the general text of all languages, from scratch.",
+    "btf": "Bilingual task fitting: masked language modelling on task text of source and target.",
+    "finetune": "Training on the labelled source; the result is the first teacher.",
+    "selftrain": "Rounds of soft labels and of accepted hard labels on the target.",
+}
+
+
+def _table(name: str, values: dict[str, tuple[Any, str]], comment: str = "") -> list[str]:
+    return ["", *([comment] if comment else []), f"[{name}]", *_pairs(values)]
+
+
+def _pairs(values: dict[str, tuple[Any, str]]) -> list[str]:
+    return [f"{key} = {_toml(value)}  # {why}" for key, (value, why) in values.items()]
+
+
+def _toml(value: Any) -> str:
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, (list, tuple)):
+        return f"[{', '.join(map(_toml, value))}]"
+    if isinstance(value, float):
+        text = f"{value:g}"
+        return text if set(text) & set(".en") else f"{text}.0"
+    # JSON's escapes are TOML's, but for the one character that JSON leaves bare.
+    return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f") if isinstance(value, str) else str(value)
+
+
+def _relative(path: Path, folder: Path) -> str:
+    """Beside or below the recipe a relative path, elsewhere an absolute one."""
+    absolute = Path(os.path.abspath(path))
+    try:
+        return absolute.relative_to(folder).as_posix()
+    except ValueError:
+        return absolute.as_posix()

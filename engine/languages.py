@@ -1,0 +1,59 @@
+"""Language codes in file names."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+_ROLES = frozenset(
+    re.findall(
+        r"\w+",
+        "train training test testing dev valid validation eval unlabelled unlabeled labelled labeled raw plain mono "
+        "data text source target src tgt general conll iob bio tsv csv jsonl ndjson json txt xz gz ner task",
+    )
+)
+# ISO 639-1
+_CODES = frozenset(
+    re.findall(
+        r"\w\w",
+        "aa ab af ak am an ar as av ay az ba be bg bh bi bm bn bo br bs ca ce ch co cr cs cu cv cy da de dv dz ee "
+        "el en eo es et eu fa ff fi fj fo fr fy ga gd gl gn gu gv ha he hi ho hr ht hu hy hz ia id ie ig ii ik io "
+        "is it iu ja jv ka kg ki kj kk kl km kn ko kr ks ku kv kw ky la lb lg li ln lo lt lu lv mg mh mi mk ml mn "
+        "mr ms mt my na nb nd ne ng nl nn no nr nv ny oc oj om or os pa pi pl ps pt qu rm rn ro ru rw sa sc sd se "
+        "sg si sk sl sm sn so sq sr ss st su sv sw ta te tg th ti tk tl tn to tr ts tt tw ty ug uk ur uz ve vi vo "
+        "wa wo xh yi yo za zh zu",
+    )
+)
+_NAMES = {
+    **dict.fromkeys(("english", "eng"), "en"),
+    **dict.fromkeys(("german", "deutsch", "deu", "ger"), "de"),
+    **dict.fromkeys(("french", "fra", "fre"), "fr"),
+    **dict.fromkeys(("spanish", "spa", "esp"), "es"),
+    **dict.fromkeys(("dutch", "nld", "ned", "dut"), "nl"),
+    **dict.fromkeys(("italian", "ita"), "it"),
+    **dict.fromkeys(("portuguese", "por"), "pt"),
+    **dict.fromkeys(("russian", "rus"), "ru"),
+    **dict.fromkeys(("chinese", "zho", "chi"), "zh"),
+    **dict.fromkeys(("japanese", "jpn"), "ja"),
+    **dict.fromkeys(("arabic", "ara"), "ar"),
+    **dict.fromkeys(("turkish", "tur"), "tr"),
+    **dict.fromkeys(("polish", "pol"), "pl"),
+    **dict.fromkeys(("swedish", "swe"), "sv"),
+    **dict.fromkeys(("finnish", "fin"), "fi"),
+    **dict.fromkeys(("danish", "dan"), "da"),
+    "gsw": "gsw",
+}
+
+
+def language_of(path: Path) -> str | None:
+    """The language that a file's name, or else its folder's, gives: `de` for `train.de.conll` and `de/train.txt`.
+
+    None where there is no ISO 639-1 code (or one of a few other names, `esp` or `german`) between other characters
+    than letters. Nothing is looked at but the name.
+    """
+    for name in (path.name, path.resolve().parent.name):
+        words = [word for word in re.split(r"[^a-z]+", name.lower()) if word and word not in _ROLES]
+        found = [_NAMES.get(word, word) for word in words if word in _CODES or word in _NAMES]
+        if found:
+            return found[-1]
+    return None

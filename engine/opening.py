@@ -1,0 +1,92 @@
+"""Task models as a user names them: from a folder with its tokenizer, and what a stage left there beside them."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+from .. import ConfigError, ModelError
+from ..data import Tokenizer
+from ..model import TaskModel, load_task_model
+
+DEFAULT_ALPHA = 0.9
+ModelLike = TaskModel | str | os.PathLike[str]
+
+
+def open_model(
+    model: ModelLike, tokenizer: Tokenizer | None = None, *, device: str = "auto"
+) -> tuple[TaskModel, Tokenizer]:
+    """A task model and its tokenizer, from a folder or as they are given, checked to fit.
+
+    Raises:
+        ConfigError: a model in memory without a tokenizer, or no such device.
+        ModelError: a damaged folder, or a tokenizer with more ids than the model has embeddings.
+    """
+    if isinstance(model, TaskModel):
+        if tokenizer is None:
+            raise ConfigError("a model in memory needs tokenizer=...; give it, or the model's folder")
+        name = "the model"
+    else:
+        from .run import choose_device
+
+        name = os.fspath(model)
+        target = choose_device(device)
+        model = load_task_model(model).to(target)
+        tokenizer = tokenizer or Tokenizer.from_folder(name)
+    if tokenizer.vocab_size > model.config.vocab_size:
+        raise ModelError(
+            f"{name}: the tokenizer has ids up to {tokenizer.vocab_size - 1}, the word embedding "
+            f"{model.config.vocab_size} rows; they belong to different checkpoints"
+        )
+    return model, tokenizer
+
+
+def check_length(model: TaskModel, max_length: int | None) -> int:
+    """The maximum length in tokens: as given, else all positions of the encoder.
+
+    Raises:
+        ConfigError: the encoder has fewer positions, or no room beside the special tokens is left.
+    """
+    positions = model.config.max_positions
+    if max_length is None:
+        return positions
+    if not 3 < max_length <= positions:
+        raise ConfigError(
+            f"max_length = {max_length}, but it must lie between 4 and the encoder's {positions} positions"
+        )
+    return max_length
+
+
+def trained_length(folder: Path) -> int | None:
+    """The maximum length that a stage folder was trained with; None for other model folders."""
+    value = read_record(folder / "fingerprint.json").get("max_length")
+    return value if isinstance(value, int) else None
+
+
+def stored_alpha(folder: Path | None) -> tuple[float, str]:
+    """The alpha that the stage in `folder` decided with, and the file that says so; 0.9 and "default" otherwise.
+
+    Raises:
+        ModelError: the file is damaged.
+    """
+    for name in ("stage.json", "decision.json") if folder is not None else ():
+        assert folder is not None
+        value = read_record(folder / name).get("alpha")
+        if isinstance(value, int | float):
+            return float(value), name
+    return DEFAULT_ALPHA, "default"
+
+
+def read_record(path: Path) -> dict[str, Any]:
+    """The JSON object in a file beside a model, empty where there is none; a damaged one is a ModelError."""
+    try:
+        value = json.loads(path.read_bytes())
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError) as error:
+        raise ModelError(f"{path}: cannot be read ({error}); copy the model folder again") from error
+    if not isinstance(value, dict):
+        raise ModelError(f"{path}: holds no JSON object; copy the model folder again")
+    return value

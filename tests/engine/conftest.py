@@ -1,0 +1,174 @@
+"""A run small enough to be repeated many times: hand-made sentences, one layer of width 16, a few steps a stage."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+from xlt_engine.engine import RunResult, load_recipe, run
+from xlt_engine.engine.recipe import Resolved
+
+PEOPLE = ["Anna", "Berta", "Carl", "Dora", "Emil", "Frida", "Gustav", "Hanna"]
+PLACES = ["Paris", "London", "Berlin", "Madrid", "Roma", "Wien", "Oslo", "Praha"]
+EN = [["{p}", "lives", "in", "{l}"], ["today", "{p}", "saw", "{l}"], ["the", "city", "of", "{l}", "is", "old"]]
+DE = [["{p}", "wohnt", "in", "{l}"], ["heute", "sah", "{p}", "{l}"], ["die", "Stadt", "{l}", "ist", "alt", "."]]
+GOOD, BAD = ["good", "fine", "superb", "lovely"], ["bad", "poor", "awful", "dull"]
+GUT, SCHLECHT = ["gut", "fein", "prima", "nett"], ["schlecht", "mies", "lahm", "öde"]
+
+COMMON = """
+name = "tiny"
+task = "{task}"
+device = "cpu"
+max_length = 16
+[model.new]
+vocab_size = 120
+hidden_size = 16
+num_layers = 1
+num_heads = 2
+intermediate_size = 32
+max_positions = 16
+[source]
+language = "en"
+train = "train.{ending}"
+dev = "dev.{ending}"
+test = "test-en.{ending}"
+general = ["general-en.txt"]
+[[targets]]
+language = "de"
+unlabelled = ["de.txt"]
+test = "test-de.{ending}"
+general = ["general-de.txt"]
+[pretrain]
+epochs = 1
+batch_size = 8
+[btf]
+epochs = 1
+batch_size = 8
+lr = 1e-3
+freeze_embeddings = false
+freeze_layers = 0
+[finetune]
+epochs = 2
+batch_size = 8
+lr = 2e-2
+freeze_embeddings = false
+freeze_layers = 0
+[selftrain]
+rounds = 2
+[selftrain.soft]
+epochs = 1
+batch_size = 8
+lr = 3e-2
+freeze_embeddings = false
+freeze_layers = 0
+[selftrain.hard]
+epochs = 1
+batch_size = 8
+lr = 2e-3
+freeze_embeddings = true
+freeze_layers = 0
+[selftrain.alpha]
+rule = "fixed:0.2"
+[checkpoint]
+seconds = 0
+"""
+
+
+def sentence(templates: Sequence[Sequence[str]], number: int) -> list[tuple[str, str]]:
+    """The words and tags of one sentence; different numbers below 192 give different sentences."""
+    person, place = PEOPLE[number % 8], PLACES[(number // 3) % 8]
+    named = {"{p}": (person, "B-PER"), "{l}": (place, "B-LOC")}
+    return [named.get(word, (word, "O")) for word in templates[number % len(templates)]]
+
+
+def write_conll(path: Path, templates: Sequence[Sequence[str]], numbers: Sequence[int]) -> None:
+    blocks = ["".join(f"{word}\t{tag}\n" for word, tag in sentence(templates, n)) for n in numbers]
+    path.write_text("\n".join(blocks), encoding="utf-8")
+
+
+def write_text(path: Path, templates: Sequence[Sequence[str]], numbers: Sequence[int]) -> None:
+    lines = [" ".join(word for word, _ in sentence(templates, n)) for n in numbers]
+    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+
+def opinion(words: Sequence[Sequence[str]], subject: str, number: int) -> tuple[str, str]:
+    kind = number % 2
+    first, second = words[kind][(number // 2) % 4], words[kind][(number // 8) % 4]
+    return f"{subject} {PLACES[number % 8]} {first} {second} .", ("positive", "negative")[kind]
+
+
+def write_table(path: Path, words: Sequence[Sequence[str]], subject: str, numbers: Sequence[int]) -> None:
+    rows = ["text\tlabel", *("\t".join(opinion(words, subject, n)) for n in numbers)]
+    path.write_text("\n".join(rows) + "\n", encoding="utf-8")
+
+
+def write_tiny(folder: Path, task: str = "ner") -> Path:
+    """Data files and the recipe `tiny.toml` in `folder`; returns the recipe."""
+    folder.mkdir(parents=True, exist_ok=True)
+    write_text(folder / "general-en.txt", EN, range(60, 84))
+    write_text(folder / "general-de.txt", DE, range(60, 84))
+    if task == "ner":
+        for name, templates, numbers in (
+            ("train", EN, range(24)),
+            ("dev", EN, range(24, 40)),
+            ("test-en", EN, range(40, 52)),
+            ("test-de", DE, range(40, 52)),
+        ):
+            write_conll(folder / f"{name}.conll", templates, numbers)
+        write_text(folder / "de.txt", DE, range(24))
+        ending = "conll"
+    else:
+        for name, words, subject, numbers in (
+            ("train", (GOOD, BAD), "the book about", range(24)),
+            ("dev", (GOOD, BAD), "the book about", range(24, 40)),
+            ("test-en", (GOOD, BAD), "the book about", range(40, 52)),
+            ("test-de", (GUT, SCHLECHT), "das Buch über", range(40, 52)),
+        ):
+            write_table(folder / f"{name}.tsv", words, subject, numbers)
+        lines = [opinion((GUT, SCHLECHT), "das Buch über", n)[0] for n in range(24)]
+        (folder / "de.txt").write_text("\n".join(lines) + "\n", encoding="utf-8")
+        ending = "tsv"
+    recipe = folder / "tiny.toml"
+    recipe.write_text(COMMON.replace("{task}", task).replace("{ending}", ending), encoding="utf-8")
+    return recipe
+
+
+class Tiny:
+    """A tiny recipe with its data, and its runs."""
+
+    def __init__(self, folder: Path, task: str) -> None:
+        self.folder, self.task = folder, task
+        self.recipe = write_tiny(folder, task)
+
+    def resolved(self, *overrides: str) -> Resolved[Any]:
+        return load_recipe(self.recipe, overrides)
+
+    def run(self, *overrides: str, where: str = "run", **more: Any) -> RunResult:
+        return run(self.recipe, run_dir=self.folder / where, overrides=overrides, **more)
+
+    def stage(self, name: str, where: str = "run", seed: int = 0) -> dict[str, Any]:
+        """`stage.json` of "de/soft1" and the like."""
+        return self.json(f"{name}/stage.json", where, seed)
+
+    def json(self, name: str, where: str = "run", seed: int = 0) -> dict[str, Any]:
+        value: dict[str, Any] = json.loads((self.folder / where / f"seed-{seed}" / name).read_bytes())
+        return value
+
+
+@pytest.fixture
+def tiny(tmp_path: Path) -> Callable[[str], Tiny]:
+    """A function from a task to its tiny recipe, written below the test's folder."""
+    return lambda task="ner": Tiny(tmp_path / task, task)
+
+
+@pytest.fixture(autouse=True)
+def _one_thread() -> Any:
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)

@@ -1,0 +1,281 @@
+"""Planted errors, all found in one pass with their places; warnings about data; nothing written, nothing trained."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+from xlt_engine.data import train_wordpiece
+from xlt_engine.engine.check import check
+from xlt_engine.engine.check_report import CheckReport
+from xlt_engine.model import Encoder, EncoderConfig, MaskedLM, save_model
+
+RECIPE = """\
+task = "ner"
+max_length = 16
+
+[model.new]
+vocab_size = 150
+hidden_size = 24
+num_layers = 2
+num_heads = 2
+intermediate_size = 40
+max_positions = 24
+
+[source]
+language = "en"
+train = "en.conll"
+general = ["en.conll"]
+
+[[targets]]
+language = "de"
+unlabelled = ["de.txt"]
+test = "de.conll"
+general = ["de.txt"]
+
+[pretrain]
+epochs = 40
+
+[btf]
+freeze_layers = 0
+
+[finetune]
+lr = 1e-2
+freeze_layers = 0
+
+[selftrain.soft]
+lr = 1e-2
+freeze_layers = 0
+
+[selftrain.hard]
+lr = 1e-2
+freeze_layers = 0
+"""
+PEOPLE = ("Ann", "Bob", "Cid", "Dan", "Eve", "Flo", "Gil", "Hal")
+PLACES = ("Oslo", "Bonn", "Rome", "Graz", "Lund")
+
+
+def conll(verb: str, start: int, count: int) -> str:
+    """Sentences of five words, a blank line after each: sentence n starts on line 6 (n - start) + 1."""
+    found = []
+    for i in range(start, start + count):
+        rows = [(PEOPLE[i % 8], "B-PER"), (verb, "O"), (PLACES[i % 5], "B-LOC"), (f"no{i}", "O"), (".", "O")]
+        found.append("".join(f"{word}\t{tag}\n" for word, tag in rows) + "\n")
+    return "".join(found)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A recipe and data without faults."""
+    (tmp_path / "xlt.toml").write_text(RECIPE, "utf-8")
+    (tmp_path / "en.conll").write_text(conll("sees", 0, 40), "utf-8")
+    (tmp_path / "de.conll").write_text(conll("sieht", 100, 20), "utf-8")
+    (tmp_path / "de.txt").write_text("".join(f"{PEOPLE[i % 8]} sieht Haus{i} .\n" for i in range(50)), "utf-8")
+    return tmp_path
+
+
+def look(folder: Path, *overrides: str, strict: bool = False) -> CheckReport:
+    return check(folder / "xlt.toml", overrides, strict=strict, rate=1e10)
+
+
+def names(report: CheckReport) -> list[str]:
+    return [warning.name for warning in report.warnings]
+
+
+def edit(file: Path, line: int, new: str | bytes) -> None:
+    """Replaces a line, from 1."""
+    lines = file.read_bytes().split(b"\n")
+    lines[line - 1] = new if isinstance(new, bytes) else new.encode()
+    file.write_bytes(b"\n".join(lines))
+
+
+def test_a_sound_recipe_has_no_problems(folder: Path) -> None:
+    before = {p.name: p.read_bytes() for p in folder.iterdir()}
+    report = look(folder)
+    assert report.ok
+    assert report.exit_code == 0
+    assert report.problems == []
+    assert report.warnings == []
+    assert {p.name: p.read_bytes() for p in folder.iterdir()} == before
+    assert [(f.role, f.language, f.examples) for f in report.files] == [
+        ("train", "en", 40),
+        ("general", "en", 40),
+        ("test", "de", 20),
+        ("unlabelled", "de", 50),
+        ("general", "de", 50),
+    ]
+    assert report.files[0].labels == {"LOC": 40, "PER": 40}
+    assert report.estimate is not None
+    assert len(report.estimate.stages) == 8
+    text = report.render()
+    assert "no errors, 0 warnings" in text
+    assert "seed-0/de/soft1" in text
+    assert json.loads(json.dumps(report.as_dict()))["ok"] is True
+
+
+def test_ten_planted_errors_in_one_pass(folder: Path) -> None:
+    recipe = folder / "xlt.toml"
+    text = RECIPE.replace("epochs = 40", "epoch = 40")  # 1: unknown key
+    text = text.replace("[finetune]\nlr = 1e-2", '[finetune]\nlr = "high"')  # 2: wrong type
+    text = text.replace("[selftrain.soft]\nlr = 1e-2", "[selftrain.soft]\nlr = -1e-2")  # 3: out of range
+    text = text.replace("[btf]\nfreeze_layers = 0", "[btf]\nfreeze_layers = 5")  # 4: more than the encoder has
+    text = text.replace("max_length = 16", "max_length = 48")  # 5: more than the encoder has
+    text = text.replace('language = "en"', 'language = "en"\ntest = "gone.conll"')  # 6: no such file
+    text += '\n[[targets]]\nlanguage = "fr"\nunlabelled = ["fr.txt"]\ntest = "fr.conll"\ngeneral = ["fr.conll"]\n'
+    recipe.write_text(text, "utf-8")
+    edit(folder / "de.txt", 7, b"Eve sieht M\xfcnchen .")  # 7: not UTF-8
+    edit(folder / "de.conll", 9, "Bonn\tB-CITY")  # 8: a label that the training file does not have
+    (folder / "fr.txt").write_text("\n \n\n", "utf-8")  # 9: an empty language
+    (folder / "fr.conll").write_text(conll("voit", 200, 9), "utf-8")
+    edit(folder / "fr.conll", 14, "voit")  # 10: a column is missing
+    edit(folder / "fr.conll", 21, "Rome\tS-LOC")  # 11: not a BIO tag
+    report = look(folder)
+    lines = text.split("\n")
+
+    def at(start: str) -> str:
+        return f"{recipe}:{next(i for i, line in enumerate(lines, 1) if line.startswith(start))}"
+
+    expected = {
+        (at("epoch = "), "epochs"),
+        (at('lr = "high"'), "expected a number"),
+        (at("lr = -1e-2"), "greater than 0"),
+        (at("freeze_layers = 5"), "2 layers"),
+        (at("max_length"), "24 positions"),
+        (at('test = "gone.conll"'), "no such file"),
+        (f"{folder / 'de.txt'}:7", "not utf-8"),
+        (f"{folder / 'de.conll'}:9", "'B-CITY' (1 times) is not among the labels"),
+        (at('unlabelled = ["fr.txt"]'), "no examples"),
+        (f"{folder / 'fr.conll'}:14", "1 columns"),
+        (f"{folder / 'fr.conll'}:21", "unknown tag 'S-LOC'"),
+    }
+    assert len(expected) == 11
+    for where, what in expected:
+        assert [p for p in report.problems if p.where == where and what in p.message], (where, what)
+    assert {p.where for p in report.problems} == {where for where, _ in expected}
+    assert len(report.problems) == 11
+    assert not report.ok
+    assert report.exit_code == 2
+    assert report.estimate is None
+    shown = report.render()
+    assert "11 errors:" in shown
+    assert all(re.search(r":\d+$", p.where) for p in report.problems)
+    # What can be looked at is looked at in spite of the errors.
+    assert report.files[0].examples == 40
+    assert {row.language for row in report.coverage} >= {"en"}
+
+
+def test_exit_codes_by_kind(folder: Path) -> None:
+    edit(folder / "de.conll", 9, "Bonn B-LOC x")
+    assert look(folder).exit_code == 3
+    assert look(folder, "model.new.num_heads=5").exit_code == 3
+    assert look(folder, "btf.lr=0").exit_code == 2
+
+
+def test_recipes_that_cannot_be_read(folder: Path) -> None:
+    (folder / "xlt.toml").write_text("task = \n", "utf-8")
+    report = look(folder)
+    assert [(p.where, p.code) for p in report.problems] == [(f"{folder / 'xlt.toml'}:1", 2)]
+    assert "not looked at" in report.render()
+    assert check(folder / "none.toml").exit_code == 2
+    (folder / "xlt.toml").write_text('task = "parsing"\n', "utf-8")
+    assert {p.code for p in look(folder).problems} == {2}
+
+
+def test_options_are_named_as_the_place(folder: Path) -> None:
+    report = look(folder, "source.test=gone.conll", "finetune.freeze_layers=9")
+    assert {p.where for p in report.problems} == {"--set source.test=gone.conll", "--set finetune.freeze_layers=9"}
+
+
+def test_general_text_that_is_missing(folder: Path) -> None:
+    (folder / "xlt.toml").write_text(RECIPE.replace('general = ["de.txt"]\n', ""), "utf-8")
+    report = look(folder)
+    assert ["targets.0.general: is missing for de" in p.message for p in report.problems] == [True]
+
+
+def test_test_text_in_training_is_reported_with_lines(folder: Path) -> None:
+    (folder / "de.txt").write_text("Eve sieht Haus.\nFlo sieht Bonn no105.\nGil sieht  Rome no106 .\n" * 1, "utf-8")
+    edit(folder / "de.conll", 32, "sieht\tO")
+    text = (folder / "de.conll").read_text("utf-8").split("\n\n")
+    assert text[5].replace("\tO", "").split("\n")[0] == "Flo\tB-PER".replace("\tO", "")
+    place = text[5].split("\n")[2].split("\t")[0]
+    (folder / "de.txt").write_text(f"Eve sieht Haus.\nx y z .\nFlo sieht {place}  no105.\n", "utf-8")
+    report = look(folder)
+    leaks = [w for w in report.warnings if w.name == "test-text-in-training"]
+    assert [(w.values["count"], w.values["total"], w.values["lines"]) for w in leaks] == [(1, 20, [[31, 3]])]
+    assert leaks[0].message.startswith(f"{folder / 'de.conll'}:31: 1 of 20")
+    assert report.ok
+    strict = look(folder, strict=True)
+    assert [(p.where, p.code) for p in strict.problems] == [(f"{folder / 'de.conll'}:31", 3)]
+    assert "test-text-in-training" not in names(strict)
+
+
+def test_repeated_text_and_unseen_labels(folder: Path) -> None:
+    (folder / "de.txt").write_text("Eve sieht Haus .\nFlo sieht Haus .\n" * 10, "utf-8")
+    report = look(folder, 'labels=["O", "B-PER", "I-PER", "B-LOC", "I-LOC", "B-ORG", "I-ORG"]')
+    assert "repeated-text" in names(report)
+    assert [w.values["labels"] for w in report.warnings if w.name == "unseen-label"] == [["B-ORG", "I-ORG"]]
+    assert report.ok
+    assert "has no O" in str(look(folder, 'labels=["B-PER", "B-LOC"]').problems[0])
+
+
+def test_contradicting_labels_of_a_classification(folder: Path) -> None:
+    rows = [f"{'good' if i % 2 else 'bad'}\tword{i} text\n" for i in range(30)] + ["good\tword4 text\n"]
+    (folder / "en.tsv").write_text("label\ttext\n" + "".join(rows), "utf-8")
+    text = RECIPE.replace('"ner"', '"classification"').replace("en.conll", "en.tsv").replace('test = "de.conll"\n', "")
+    (folder / "xlt.toml").write_text(text, "utf-8")
+    report = look(folder)
+    assert report.ok, report.render()
+    assert [w.values["lines"] for w in report.warnings if w.name == "contradicting-labels"] == [[[6, 32]]]
+    assert any("no test file for de" in note for note in report.notes)
+    assert report.files[0].labels == {"bad": 15, "good": 16}
+
+
+def test_settings_that_cannot_learn(folder: Path) -> None:
+    report = look(folder, "finetune.lr=1e-6", "selftrain.hard.lr=1e-6", "selftrain.voters=1")
+    found = {(w.name, w.values.get("stage")) for w in report.warnings}
+    assert ("learning-rate-too-small", "seed-0/baseline") in found
+    assert ("learning-rate-too-small", "seed-0/de/hard1") in found
+    assert ("single-voter", None) in found
+    assert len(found) == 3
+    assert "encoder-frozen" in names(look(folder, "finetune.freeze_layers=2"))
+
+
+def test_tokenizer_coverage_per_language(folder: Path) -> None:
+    tokenizer = train_wordpiece(["Ann Bob Cid Dan Eve Flo Gil Hal sees Oslo Bonn Rome Graz Lund no . 0123456789"] * 3, 90)
+    config = EncoderConfig(tokenizer.vocab_size, 24, 2, 2, 40, 24)
+    model = folder / "model"
+    model.mkdir()
+    save_model(MaskedLM(Encoder(config)), model)
+    tokenizer.save(model)
+    (folder / "de.txt").write_text("Ünd Ähm Öl sees\n" * 1 + "Ann sees ß Bonn\n", "utf-8")
+    start, end = RECIPE.index("[model.new]"), RECIPE.index("[source]")
+    (folder / "xlt.toml").write_text(RECIPE[:start] + '[model]\npath = "model"\n' + RECIPE[end:], "utf-8")
+    report = look(folder, "max_length=9")
+    rows = {row.language: row for row in report.coverage}
+    assert rows["en"].unknown == 0
+    assert rows["de"].unknown > 0.01
+    assert rows["en"].cut > 0
+    assert rows["en"].longest > 9
+    assert rows["en"].fertility > 1
+    unknown = [w for w in report.warnings if w.name == "unknown-tokens"]
+    assert [w.values["language"] for w in unknown] == ["de"]
+    assert "cut-by-maximum-length" in names(report)
+
+
+def test_model_folders_that_do_not_fit(folder: Path) -> None:
+    tokenizer = train_wordpiece(["Ann Bob Cid Dan Eve sees Oslo"] * 3, 60)
+    model = folder / "model"
+    model.mkdir()
+    save_model(Encoder(EncoderConfig(30, 24, 2, 2, 40, 24)), model)
+    tokenizer.save(model)
+    start, end = RECIPE.index("[model.new]"), RECIPE.index("[source]")
+    (folder / "xlt.toml").write_text(RECIPE[:start] + '[model]\npath = "model"\n' + RECIPE[end:], "utf-8")
+    report = look(folder)
+    messages = [p.message for p in report.problems]
+    assert any("mixes two checkpoints" in m for m in messages)
+    assert any("cls.predictions" in m or "masked" in m for m in messages), messages
+    assert report.exit_code == 4
+    assert {p.where for p in report.problems} == {f"{folder / 'xlt.toml'}:5"}
+    assert not any("masked" in p.message for p in look(folder, "btf.on=false").problems)

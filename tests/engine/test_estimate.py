@@ -1,0 +1,217 @@
+"""Steps, tokens and parameters of the dry run against what a real run did; monotony of time and memory."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from xlt_engine import ConfigError
+from xlt_engine.engine.estimate import Estimate, estimate, measure_rate, size_text, time_text
+from xlt_engine.engine.recipe import load_recipe
+from xlt_engine.engine.run import run
+from xlt_engine.model import EncoderConfig, load_masked_lm, load_task_model
+
+NAMES = {"en": ("Ann Bell", "Oslo", "the man", "sees"), "de": ("Eva Kern", "Bonn", "der Mann", "sieht")}
+RECIPE = """
+task = "ner"
+max_length = 16
+[model.new]
+vocab_size = 120
+hidden_size = 24
+num_layers = 2
+num_heads = 2
+intermediate_size = 40
+max_positions = 24
+[source]
+language = "en"
+train = "en.conll"
+test = "en.conll"
+general = ["en.txt"]
+[[targets]]
+language = "de"
+unlabelled = ["de.txt"]
+test = "de.conll"
+general = ["de.txt", "more.txt"]
+[pretrain]
+epochs = 1
+batch_size = 8
+[btf]
+epochs = 1.5
+batch_size = 8
+freeze_layers = 1
+freeze_embeddings = false
+cap = 30
+lr = 1e-3
+[finetune]
+lr = 1e-2
+epochs = 2
+batch_size = 16
+freeze_layers = 0
+head = "mlp"
+[selftrain]
+rounds = 1
+voters = 2
+widths = [11, 13]
+cap = 33
+[selftrain.soft]
+lr = 1e-3
+epochs = 1
+freeze_layers = 1
+[selftrain.hard]
+epochs = 1
+freeze_layers = 2
+freeze_embeddings = false
+[selftrain.alpha]
+rule = "fixed:0.1"
+"""
+
+
+def sentence(language: str, number: int) -> tuple[list[str], list[str]]:
+    """A sentence of four to seven words with its tags, a function of its arguments."""
+    person, place, noun, verb = NAMES[language]
+    words = [*noun.split(), verb, *person.split()[: 1 + number % 2], "." if number % 3 else f"{place}{number}"]
+    tags = ["O", "O", "O", "B-PER", *(["I-PER"] if number % 2 else []), "O" if number % 3 else "B-LOC"]
+    return words, tags
+
+
+def write_files(folder: Path, counts: dict[str, tuple[int, int]]) -> None:
+    """Per language a column file and a text file of so many sentences."""
+    for language, (labelled, plain) in counts.items():
+        blocks = ["\n".join(map("\t".join, zip(*sentence(language, i), strict=True))) for i in range(labelled)]
+        (folder / f"{language}.conll").write_text("\n\n".join(blocks) + "\n", "utf-8")
+        lines = [" ".join([*sentence(language, i)[0], f"x{i}"]) for i in range(plain)]
+        (folder / f"{language}.txt").write_text("\n".join(lines) + "\n", "utf-8")
+    (folder / "more.txt").write_text("\n".join(f"noch ein Satz y{i}" for i in range(7)) + "\n", "utf-8")
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Estimate]:
+    """A real run of a tiny recipe, and the estimate made beforehand."""
+    folder = tmp_path_factory.mktemp("estimate")
+    write_files(folder, {"en": (50, 40), "de": (20, 61)})
+    (folder / "xlt.toml").write_text(RECIPE, "utf-8")
+    before = sorted(p.name for p in folder.iterdir())
+    result = estimate(folder / "xlt.toml", rate=1e10)
+    assert sorted(p.name for p in folder.iterdir()) == before
+    run(folder / "xlt.toml", run_dir=folder / "run")
+    return folder, result
+
+
+def test_every_stage_is_there_with_its_steps(finished: tuple[Path, Estimate]) -> None:
+    folder, result = finished
+    kinds = [stage.kind for stage in result.stages]
+    assert kinds == ["pretrain", "finetune", "btf", "finetune", "soft", "hard"]
+    for stage in result.stages:
+        record = json.loads((folder / "run" / stage.id / "stage.json").read_bytes())
+        assert stage.inputs == record["inputs"]
+        assert stage.at_most == (stage.kind == "hard")
+        assert stage.steps >= record["steps"] if stage.at_most else stage.steps == record["steps"], stage.id
+    # 68 German texts against 40 English ones; 50 labelled examples; 30 German texts against 19 different English ones.
+    assert [s.steps for s in result.stages[:3]] == [round(2 * 68 / 8), 2 * 4, round(1.5 * 8)]
+
+
+def test_tokens_are_those_of_the_run(finished: tuple[Path, Estimate]) -> None:
+    folder, result = finished
+    for stage in result.stages:
+        record = json.loads((folder / "run" / stage.id / "stage.json").read_bytes())
+        if not stage.at_most:
+            assert stage.tokens == pytest.approx(record["tokens"], rel=0.1, abs=0), stage.id
+
+
+def test_parameters_are_those_of_the_real_models(finished: tuple[Path, Estimate]) -> None:
+    folder, result = finished
+    freezing = {"pretrain": (False, 0), "btf": (False, 1), "finetune": (True, 0), "soft": (True, 1), "hard": (False, 2)}
+    for stage in result.stages:
+        load = load_masked_lm if stage.kind in ("pretrain", "btf") else load_task_model
+        model: Any = load(folder / "run" / stage.id)
+        model.encoder.freeze(*freezing[stage.kind])
+        trains = sum(p.numel() for p in model.parameters() if p.requires_grad)
+        assert (stage.trainable, stage.frozen) == (trains, sum(p.numel() for p in model.parameters()) - trains)
+
+
+def test_a_model_folder_gives_the_same_counts(finished: tuple[Path, Estimate]) -> None:
+    folder, result = finished
+    text = RECIPE[: RECIPE.index("[model.new]")] + '[model]\npath = "run/seed-0/pretrain"\n'
+    text += RECIPE[RECIPE.index("[source]") :]
+    (folder / "folder.toml").write_text(text, "utf-8")
+    other = estimate(folder / "folder.toml", rate=1e10)
+    assert [(s.id, s.steps, s.trainable, s.frozen) for s in other.stages] == [
+        (s.id, s.steps, s.trainable, s.frozen) for s in result.stages[1:]
+    ]
+    assert (other.vocab_size, other.labels) == (result.vocab_size, result.labels)
+
+
+def changed(folder: Path, *overrides: str, seeds: Sequence[int] | None = None, stage: str = "all") -> Estimate:
+    return estimate(load_recipe(folder / "xlt.toml", overrides), seeds=seeds, stage=stage, rate=1e10)
+
+
+def test_selection_and_seeds(finished: tuple[Path, Estimate]) -> None:
+    folder, result = finished
+    assert [s.kind for s in changed(folder, stage="btf").stages] == ["pretrain", "btf"]
+    two = changed(folder, seeds=(3, 4))
+    assert len(two.stages) == 2 * len(result.stages)
+    assert two.seconds == pytest.approx(2 * result.seconds, rel=1e-9, abs=0)
+    assert two.memory == result.memory
+
+
+def test_cost_grows_with_the_work(finished: tuple[Path, Estimate]) -> None:
+    folder, result = finished
+    finetune = {s.kind: s for s in result.stages}["finetune"]
+    longer = {s.kind: s for s in changed(folder, "finetune.epochs=4").stages}["finetune"]
+    assert (longer.steps, longer.tokens) == (2 * finetune.steps, 2 * finetune.tokens)
+    assert longer.seconds > finetune.seconds
+    assert longer.memory == finetune.memory
+    wider = changed(folder, "model.new.hidden_size=48").stages[0]
+    assert wider.flops > 2 * result.stages[0].flops
+    assert wider.memory > result.stages[0].memory
+    small = {s.kind: s for s in changed(folder, "btf.micro_batch=2").stages}["btf"]
+    assert small.memory < {s.kind: s for s in result.stages}["btf"].memory
+    frozen = {s.kind: s for s in changed(folder, "btf.freeze_embeddings=true").stages}["btf"]
+    assert frozen.flops < {s.kind: s for s in result.stages}["btf"].flops
+
+
+def test_operations_are_counted_as_they_are_done(finished: tuple[Path, Estimate]) -> None:
+    # Six operations per trained weight and token is the usual rule; the last layer and the embedding lie outside it.
+    folder, _ = finished
+    wide = changed(
+        folder, "model.new.hidden_size=240", "model.new.intermediate_size=960", "pretrain.mask_rate=1e-6"
+    ).stages[0]
+    layers = 2 * (4 * 240**2 + 2 * 240 * 960)
+    assert wide.flops == pytest.approx(6 * layers * wide.tokens, rel=0.05, abs=0)
+
+
+def test_rendering_says_everything(finished: tuple[Path, Estimate]) -> None:
+    _, result = finished
+    text = result.render()
+    for stage in result.stages:
+        line = next(x for x in text.splitlines() if x.startswith(stage.id))
+        assert f"{stage.steps:,}" in line
+        assert f"{stage.trainable:,}" in line
+        assert f"{stage.frozen:,}" in line
+    assert "base btf, teacher finetune" in text
+    assert "estimates" in text
+    assert json.loads(json.dumps(result.as_dict()))["seconds"] == result.seconds
+
+
+def test_units() -> None:
+    assert [time_text(x) for x in (3, 600, 36_000)] == ["3 s", "10 min", "10.0 h"]
+    assert [size_text(x) for x in (3 * 2**20, 3 * 2**29)] == ["3 MiB", "1.5 GiB"]
+
+
+def test_rate_is_measured() -> None:
+    shape = EncoderConfig(100, 64, 1, 1, 128)
+    rate = measure_rate(shape, torch.device("cpu"), seconds=0.02)
+    assert 1e7 < rate < 1e14
+
+
+def test_errors_come_before_any_work(tmp_path: Path) -> None:
+    write_files(tmp_path, {"en": (5, 5), "de": (5, 5)})
+    (tmp_path / "xlt.toml").write_text(RECIPE, "utf-8")
+    with pytest.raises(ConfigError, match="2 layers"):
+        estimate(tmp_path / "xlt.toml", overrides=["finetune.freeze_layers=3"], rate=1e10)
+    with pytest.raises(ConfigError, match="24 positions"):
+        estimate(tmp_path / "xlt.toml", overrides=["max_length=32"], rate=1e10)

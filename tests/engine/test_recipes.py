@@ -1,0 +1,138 @@
+"""The packaged recipes: all of them parse, and those of the paper hold the paper's numbers."""
+
+from __future__ import annotations
+
+import tomllib
+from pathlib import Path
+
+import pytest
+
+from xlt_engine import ConfigError
+from xlt_engine.engine.config import OptimiserConfig, RunConfig
+from xlt_engine.engine.datasets import read_file
+from xlt_engine.engine.plan import make_plan
+from xlt_engine.engine.recipe import load_recipe, packaged_recipes
+
+NAMES = ("cls-paper", "conll-paper", "demo", "marc", "wikineural", "xsid-intents")
+REAL = ("marc", "wikineural", "xsid-intents")
+
+
+@pytest.fixture(autouse=True)
+def _data_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XLT_DATA", str(tmp_path / "data"))
+    monkeypatch.chdir(tmp_path)
+
+
+def recipe(name: str) -> RunConfig:
+    return load_recipe(name).config
+
+
+def rates(config: OptimiserConfig) -> tuple[float, float, int, float, bool, int]:
+    c = config
+    return c.lr, c.epochs, c.batch_size, c.warmup, c.freeze_embeddings, c.freeze_layers
+
+
+def test_these_recipes_are_packaged() -> None:
+    assert set(packaged_recipes()) == set(NAMES)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_recipe_parses_and_plans(name: str) -> None:
+    config = recipe(name)
+    assert config.name == name
+    plan = make_plan(config)
+    assert {s.seed for s in plan} == set(config.seeds)
+    assert {s.target for s in plan if s.kind == "soft"} == {t.language for t in config.targets}
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_recipe_names_no_absolute_path(name: str) -> None:
+    def strings(value: object) -> list[str]:
+        if isinstance(value, dict):
+            return [s for v in value.values() for s in strings(v)]
+        if isinstance(value, list):
+            return [s for v in value for s in strings(v)]
+        return [value] if isinstance(value, str) else []
+
+    assert not [s for s in strings(tomllib.loads(packaged_recipes()[name])) if s.startswith(("/", "~"))]
+
+
+@pytest.mark.parametrize("name", REAL)
+def test_public_data_comes_from_xlt_data(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    config = recipe(name)
+    files = [config.source.train, config.source.test]
+    for target in config.targets:
+        files += [*target.unlabelled, target.test]
+    assert all(file is not None and file.is_relative_to(tmp_path / "data") for file in files)
+    assert config.model.path == tmp_path / "assets" / "mini-encoder"
+    for target in config.targets:
+        assert target.test not in target.unlabelled
+    monkeypatch.delenv("XLT_DATA")
+    with pytest.raises(ConfigError, match="XLT_DATA is not set"):
+        load_recipe(name)
+
+
+@pytest.mark.parametrize("name", REAL)
+def test_rates_of_the_small_encoder_can_move_a_new_head(name: str) -> None:
+    """The paper's 1e-6 belongs to thousands of steps of a large encoder (see docs/method.md)."""
+    config = recipe(name)
+    for table in (config.btf, config.finetune, config.selftrain.soft, config.selftrain.hard):
+        assert table.lr >= 5e-5
+        assert table.freeze_layers == 0
+    assert config.max_length <= 128
+
+
+def test_cls_paper_is_section_4_2() -> None:
+    config = recipe("cls-paper")
+    assert (config.task, config.max_length) == ("classification", 256)
+    lr, _, *rest = rates(config.btf)
+    assert (lr, *rest) == (2e-5, 32, 0.1, True, 3)
+    assert config.selftrain.sequence == ("soft", "hard", "soft", "hard")
+    assert rates(config.selftrain.soft) == (1e-6, 40, 30, 0.1, True, 3)
+    assert rates(config.selftrain.hard) == (1e-6, 40, 30, 0.1, True, 3)
+    assert config.btf.cap == config.selftrain.cap == 10_000
+    assert (config.source.language, [t.language for t in config.targets]) == ("en", ["de", "fr", "ja"])
+    stars = {s: config.reader.label_map[s] for s in "12345"}
+    assert stars == {"1": "negative", "2": "negative", "3": "", "4": "positive", "5": "positive"}
+
+
+def test_conll_paper_is_section_4_2() -> None:
+    config = recipe("conll-paper")
+    assert (config.task, config.max_length) == ("ner", 128)
+    lr, _, *rest = rates(config.btf)
+    assert (lr, *rest) == (2e-5, 32, 0.1, True, 3)
+    assert config.selftrain.sequence == ("soft", "hard", "soft")
+    assert rates(config.selftrain.soft) == (3e-5, 10, 32, 0.1, True, 3)
+    assert rates(config.selftrain.hard) == (1e-6, 10, 32, 0.1, True, 3)
+    assert config.btf.cap == config.selftrain.cap == 60_000
+    assert config.selftrain.soft.positions == "first"
+    assert (config.source.language, [t.language for t in config.targets]) == ("en", ["de", "es", "nl"])
+
+
+@pytest.mark.parametrize("name", ["cls-paper", "conll-paper"])
+def test_paper_recipes_read_the_paper_as_documented(name: str) -> None:
+    config = recipe(name)
+    table = config.selftrain
+    assert (table.soft.loss, table.soft.combine, table.soft.target) == ("mse", "per-voter", "mean")
+    assert (table.hard.start, table.hard.mix) == ("student", "natural")
+    assert (table.alpha.rule, table.alpha.data) == ("second-difference", "train")
+    assert (table.voters, table.restore, table.source_filter, table.abandoned) == (3, "base", "correct", "round")
+    assert (config.btf.mask_rate, config.btf.balance, config.btf.clip) == (0.15, "up", 1.0)
+    assert config.finetune.head == "linear"
+    assert config.arms.baseline
+    assert len(config.seeds) >= 3
+
+
+def test_stars_of_target_reviews_decide_nothing(tmp_path: Path) -> None:
+    """Three-star reviews leave the labelled source, but not the unlabelled text of the target."""
+    config = recipe("marc")
+    rows = "label\ttext\n1\tbad\n3\tso so\n5\tgood\n"
+    target = config.targets[0].unlabelled[0]
+    assert config.source.train is not None
+    for file in (config.source.train, target):
+        file.parent.mkdir(parents=True)
+        file.write_text(rows, "utf-8")
+    assert [e.labels for e in read_file(config, config.source.train)] == ["negative", "positive"]
+    assert [e.text for e in read_file(config, config.source.train, unlabelled=True)] == ["bad", "good"]
+    unlabelled = read_file(config, target, unlabelled=True)
+    assert [(e.text, e.labels) for e in unlabelled] == [("bad", None), ("so so", None), ("good", None)]

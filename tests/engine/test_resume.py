@@ -1,0 +1,306 @@
+"""A run that is killed at any moment and started again ends in the same bits as one that was left alone.
+
+The trials run in one helper process (this file as a script), which loads torch once and forks for every start of the
+run. `XLT_KILLS` sets the number of random kills (20 by default).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+KILLS = int(os.environ.get("XLT_KILLS", "20"))
+STAGES = ("pretrain", "baseline", "de/btf", "de/finetune", "de/soft1", "de/hard1", "de/soft2", "de/hard2")
+LEAST_TIME = 0.3
+
+
+def result_hashes(folder: Path) -> dict[str, str]:
+    """Everything a run has found out, by file; times, which no two runs share, left out."""
+    found = {}
+    for path in sorted(folder.glob("seed-*/**/*")):
+        data = path.read_bytes() if path.is_file() else b""
+        if path.name == "stage.json":
+            record = json.loads(data)
+            del record["seconds"]
+            data = json.dumps(record, sort_keys=True).encode()
+        found[str(path.relative_to(folder))] = hashlib.sha256(data).hexdigest()
+    rows = json.loads((folder / "summary.json").read_bytes())["rows"]
+    for row in rows:
+        row.pop("seconds", None)
+    found["summary.json"] = hashlib.sha256(json.dumps(rows, sort_keys=True).encode()).hexdigest()
+    return found
+
+
+class Trials:
+    """Starts a recipe in forked processes of a process that has loaded torch already."""
+
+    def __init__(self, recipe: Path, folder: Path, seed: int) -> None:
+        self.recipe, self.folder, self.random = recipe, folder, random.Random(seed)
+        self.struck: Counter[str] = Counter()
+
+    def start(self, run_dir: Path, fault: str = "", trace: Path | None = None) -> int:
+        """Forks a process that makes the run; returns its id."""
+        pid = os.fork()
+        if pid:
+            return pid
+        code = 1
+        try:
+            code = self._child(run_dir, fault, trace)
+        finally:
+            sys.stderr.flush()
+            os._exit(code)
+
+    def _child(self, run_dir: Path, fault: str, trace: Path | None) -> int:
+        from xlt_engine import XltError
+        from xlt_engine.engine import faults, run
+
+        received: list[int] = []
+        signal.signal(signal.SIGTERM, lambda number, frame: received.append(number))
+        if fault:
+            os.environ[faults.VARIABLE] = fault
+        if trace is not None:
+            os.environ[faults.VARIABLE] = "none:1:kill"
+            log = open(trace, "a", encoding="utf-8")  # noqa: SIM115
+            faults._strike = lambda point, plan: bool(log.write(point + "\n")) and False
+        try:
+            run(self.recipe, run_dir=run_dir, should_stop=lambda: received[0] if received else 0)
+        except XltError as error:
+            sys.stderr.write("" if received else f"{type(error).__name__}: {error}\n")
+            return error.exit_code
+        finally:
+            if trace is not None:
+                log.close()
+        return 0
+
+    def finish(self, run_dir: Path, **more: Any) -> None:
+        code = self.wait(self.start(run_dir, **more))
+        assert code == 0, f"the run ended with {code}"
+
+    @staticmethod
+    def wait(pid: int) -> int:
+        return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+
+    def stop_at_random(self, run_dir: Path, number: int, longest: float) -> int | None:
+        """Sends a signal after a random time; the exit code, or None where the run was faster."""
+        pid = self.start(run_dir)
+        time.sleep(self.random.uniform(0, longest))
+        stage = place(run_dir)
+        done, status = os.waitpid(pid, os.WNOHANG)
+        if done:
+            assert os.waitstatus_to_exitcode(status) == 0
+            return None
+        os.kill(pid, number)
+        code = self.wait(pid)
+        if code == 0:
+            return None
+        self.struck[stage] += 1
+        return code
+
+
+def place(run_dir: Path) -> str:
+    """The stage that a run is in, by its folders."""
+    begun = [s for s in STAGES if (run_dir / "seed-0" / s / "fingerprint.json").exists()]
+    open_stages = [s for s in begun if not (run_dir / "seed-0" / s / "stage.json").exists()]
+    return open_stages[0] if open_stages else "between"
+
+
+def same(expected: dict[str, str], run_dir: Path) -> None:
+    found = result_hashes(run_dir)
+    different = sorted(k for k in expected.keys() | found.keys() if expected.get(k) != found.get(k))
+    assert not different, f"{run_dir.name}: other content in {different}"
+
+
+def random_stops(trials: Trials, expected: dict[str, str], count: int, number: int, seconds: float) -> None:
+    """Stops runs `count` times in all, each run again and again until it is through."""
+    code, stopped, run_index = {signal.SIGKILL: -signal.SIGKILL, signal.SIGTERM: 128 + number}[number], 0, 0
+    while stopped < count:
+        run_dir = trials.folder / f"stopped-{number}-{run_index}"
+        run_index += 1
+        while stopped < count:
+            result = trials.stop_at_random(run_dir, number, max(LEAST_TIME, seconds / 4))
+            if result is None:
+                break
+            assert result == code, f"ended with {result} after signal {number}"
+            stopped += 1
+            if number == signal.SIGTERM:
+                status = json.loads((run_dir / "status.json").read_bytes())
+                assert (status["state"], status["exit_code"], status["resumable"]) == ("stopped", code, True)
+        trials.finish(run_dir)
+        same(expected, run_dir)
+
+
+def every_fault(trials: Trials, expected: dict[str, str]) -> list[str]:
+    """Kills once at each named point that the run passes, at one passage chosen at random; returns the points."""
+    log = trials.folder / "points.txt"
+    trials.finish(trials.folder / "traced", trace=log)
+    same(expected, trials.folder / "traced")
+    passages = Counter(log.read_text("utf-8").split())
+    run_dir, run_index = trials.folder / "faults-0", 0
+    for point in sorted(passages):
+        # Few passages are left once a run has gone far, so that a late one is looked for in a fresh folder.
+        for attempt in range(2):
+            number = trials.random.randint(1, max(1, passages[point] // (8 if attempt == 0 else 1)))
+            code = trials.wait(trials.start(run_dir, fault=f"{point}:{number}:kill"))
+            assert code in (0, -signal.SIGKILL), f"{point}: ended with {code}"
+            if code:
+                break
+            same(expected, run_dir)
+            run_index += 1
+            run_dir = trials.folder / f"faults-{run_index}"
+        else:
+            raise AssertionError(f"{point} was not passed {number} times in a fresh run")
+    trials.finish(run_dir)
+    same(expected, run_dir)
+    return sorted(passages)
+
+
+def driver(recipe: Path, folder: Path, seed: int, kills: int, faults: bool) -> dict[str, Any]:
+    import torch
+    import xlt_engine.engine  # noqa: F401
+
+    torch.set_num_threads(1)
+    trials = Trials(recipe, folder, seed)
+    started = time.monotonic()
+    trials.finish(folder / "left-alone")
+    seconds = time.monotonic() - started
+    expected = result_hashes(folder / "left-alone")
+    assert {f"seed-0/{s}/model.safetensors" for s in STAGES} <= expected.keys()
+    random_stops(trials, expected, kills, signal.SIGKILL, seconds)
+    killed = dict(trials.struck)
+    random_stops(trials, expected, max(2, kills // 3), signal.SIGTERM, seconds)
+    points = every_fault(trials, expected) if faults else []
+    before = {p: p.stat().st_mtime_ns for p in (folder / "left-alone").glob("seed-0/**/*")}
+    trials.finish(folder / "left-alone")
+    after = {p: p.stat().st_mtime_ns for p in (folder / "left-alone").glob("seed-0/**/*")}
+    return {"killed": killed, "points": points, "untouched": before == after, "seconds": time.monotonic() - started}
+
+
+@pytest.mark.parametrize(("task", "share"), [("ner", 0.5), ("classification", 0.5)])
+def test_stopped_runs_end_in_the_same_bits(tiny: Callable[[str], Any], task: str, share: float) -> None:
+    """kill -9 and SIGTERM at random moments, kill -9 at every named point, and nothing to do when all is done."""
+    run = tiny(task)
+    kills = max(1, round(KILLS * share))
+    arguments = [str(run.recipe), str(run.folder), "7", str(kills), str(int(task == "ner"))]
+    done = subprocess.run(
+        [sys.executable, __file__, *arguments], capture_output=True, text=True, check=False, timeout=60 + 30 * kills
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    result = json.loads(done.stdout)
+    assert result["untouched"]
+    assert sum(result["killed"].values()) == kills
+    if task == "ner":
+        assert {"checkpoint.manifest", "file.renamed", "publish.aside", "delete.renamed"} & set(result["points"])
+        assert len(result["points"]) >= 15
+
+
+def test_second_process_is_turned_away(tiny: Callable[[str], Any]) -> None:
+    from xlt_engine import RunInUseError
+    from xlt_engine.engine import Progress
+
+    run = tiny("classification")
+    trials = Trials(run.recipe, run.folder, 0)
+
+    class Second(Progress):
+        code: int | None = None
+
+        def end(self, stage: str, text: str) -> None:
+            if self.code is None:
+                self.code = trials.wait(trials.start(run.folder / "run"))
+
+    second = Second()
+    run.run(stage="pretrain", progress=second)
+    assert second.code == RunInUseError.exit_code
+
+
+def expect_redone(run: Any, overrides: list[str], expected: set[str]) -> None:
+    result = run.run(*overrides)
+    assert {s.removeprefix("seed-0/") for s in result.done} == expected
+    assert set(result.done).isdisjoint(result.skipped)
+
+
+ROUNDS = {"de/soft1", "de/hard1", "de/soft2", "de/hard2"}
+FROM_TEACHER = {"de/finetune"} | ROUNDS
+
+
+@pytest.mark.parametrize(
+    ("override", "expected"),
+    [
+        ("selftrain.hard.lr=0.001", ROUNDS - {"de/soft1"}),
+        ("selftrain.target_filter=none", ROUNDS - {"de/soft1"}),
+        ('selftrain.alpha.rule="fixed:0.25"', ROUNDS - {"de/soft1"}),
+        ("selftrain.soft.lr=0.001", ROUNDS),
+        ("selftrain.voters=2", ROUNDS),
+        ("finetune.lr=0.001", {"baseline"} | FROM_TEACHER),
+        ("btf.lr=0.002", {"de/btf"} | FROM_TEACHER),
+        ("pretrain.lr=0.001", set(STAGES)),
+        ("checkpoint.seconds=60", set()),
+        ("selftrain.rounds=2.5", {"de/soft3"}),
+    ],
+)
+def test_plan_remakes_what_depends_on_a_value(tiny: Callable[[str], Any], override: str, expected: set[str]) -> None:
+    """By the fingerprints alone, without training."""
+    from xlt_engine.engine.plan import digest, fingerprint, make_plan
+
+    def digests(*overrides: str) -> dict[str, str]:
+        found: dict[str, str] = {}
+        for stage in make_plan(run.resolved(*overrides).config):
+            found[stage.id] = digest(fingerprint(stage, {r: found[s] for r, s in stage.inputs.items()}, {}))
+        return found
+
+    run = tiny("ner")
+    before, after = digests(), digests(override)
+    assert {s.removeprefix("seed-0/") for s, value in after.items() if before.get(s) != value} == expected
+
+
+def test_changed_value_remakes_its_stages_only(tiny: Callable[[str], Any]) -> None:
+    run = tiny("ner")
+    assert {s.removeprefix("seed-0/") for s in run.run().done} == set(STAGES)
+    first = result_hashes(run.folder / "run")
+    expect_redone(run, [], set())
+    expect_redone(run, ["selftrain.hard.lr=0.001"], ROUNDS - {"de/soft1"})
+    assert result_hashes(run.folder / "run") != first
+    expect_redone(run, ["checkpoint.keep=1"], ROUNDS - {"de/soft1"})
+    assert result_hashes(run.folder / "run") == first
+    training = run.folder / "train.conll"
+    training.write_text(training.read_text("utf-8").replace("old", "big"), encoding="utf-8")
+    expect_redone(run, [], set(STAGES))
+
+
+def test_signal_on_the_last_step_loses_no_step(tiny: Callable[[str], Any]) -> None:
+    """A stop that arrives while the last step runs finds its checkpoint: no step is done twice."""
+    from xlt_engine import Interrupted
+    from xlt_engine.engine import Progress
+
+    class Watch(Progress):
+        steps = 0
+        stop = False
+
+        def step(self, done: int, total: int, loss: float, tokens: int) -> None:
+            self.steps += 1
+            self.stop = done == total
+
+    run, watch = tiny("ner"), Watch()
+    with pytest.raises(Interrupted):
+        run.run("checkpoint.seconds=600", stage="pretrain", progress=watch, should_stop=lambda: 15 * watch.stop)
+    steps, watch.stop = watch.steps, False
+    run.run("checkpoint.seconds=600", stage="pretrain", progress=watch)
+    assert steps == watch.steps
+
+
+if __name__ == "__main__":
+    with contextlib.redirect_stdout(sys.stderr):
+        outcome = driver(Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3]), int(sys.argv[4]), sys.argv[5] == "1")
+    sys.stdout.write(json.dumps(outcome))
