@@ -270,8 +270,8 @@ def _parse_csv(source: _Source) -> Iterator[_Record]:
 
 def _csv_line(cells: list[str]) -> str:
     buffer = io.StringIO()
-    csv.writer(buffer, lineterminator="").writerow(cells)
-    return buffer.getvalue()
+    csv.writer(buffer).writerow(cells)
+    return buffer.getvalue().removesuffix("\r\n")
 
 
 def _parse_table(

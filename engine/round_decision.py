@@ -97,7 +97,8 @@ def vote(
     """The votes of a model on some examples, or on all."""
     chosen = np.zeros(len(store), dtype=bool)
     chosen[slice(None) if examples is None else examples] = True
-    example = np.repeat(np.arange(len(store)), np.diff(np.asarray(store.item_offsets, dtype=np.int64)))
+    offsets = np.asarray(store.item_offsets, dtype=np.int64)
+    example = np.repeat(np.arange(len(store)), offsets[1:] - offsets[:-1])
     items = np.flatnonzero(chosen[example])
     logits = predict_logits(model, ItemView(store), np.flatnonzero(chosen), poll=poll)
     gold = np.asarray(store.item_labels, dtype=np.int64)[items]
