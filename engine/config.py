@@ -266,7 +266,9 @@ class RunConfig:
     max_length: int = _option(128, "tokens, special ones included", min=8)
     pooling: Literal["cls", "pooler", "mean"] = _option("cls", "classification: what the head reads")
     device: Literal["auto", "cpu", "cuda"] = _option("auto", "")
-    threads: int = _option(0, "CPU threads; 0 leaves the choice to torch. Part of what makes a result repeatable", min=0)
+    threads: int = _option(
+        0, "CPU threads; 0 leaves the choice to torch. Results repeat only with the same number", min=0
+    )
     precision: Literal["fp32", "bf16"] = _option("fp32", "")
     uses_parallel_data: bool = _option(False, "mark the results as made with translations")
     model: ModelConfig = field(default_factory=ModelConfig)

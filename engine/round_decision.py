@@ -17,16 +17,7 @@ from ..model import TaskModel
 from .config import SelfTrainConfig
 from .context import Context
 from .datasets import capped
-from .decisions import (
-    Decision,
-    PseudoLabelQuality,
-    Reason,
-    SourceDecision,
-    calibration_bins,
-    decide,
-    pseudo_label_quality,
-    source_consistency,
-)
+from .decisions import Decision, Reason, SourceDecision, decide, source_consistency
 from .diagnostics import (
     alpha_at_edge,
     class_collapse,
@@ -39,6 +30,7 @@ from .diagnostics import (
 )
 from .inference import OUTSIDE, Poll, predict_logits
 from .plan import Stage
+from .quality import PseudoLabelQuality, calibration_bins, pseudo_label_quality
 from .stages import target_of
 from .thresholds import ThresholdChoice, choose_threshold
 

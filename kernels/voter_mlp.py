@@ -7,6 +7,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from .dropout import dropout
+from .gelu import gelu
 
 
 def voter_mlp(
@@ -52,7 +53,7 @@ def voter_mlp(
             f"x {tuple(x.shape)}, w1 {tuple(w1.shape)}, b1 {tuple(b1.shape)}, w2 {tuple(w2.shape)} and "
             f"b2 {tuple(b2.shape)} do not fit together"
         )
-    hidden = functional.gelu(functional.linear(x, w1.reshape(voters * width, size), b1.reshape(-1)))
+    hidden = gelu(functional.linear(x, w1.reshape(voters * width, size), b1.reshape(-1)))
     hidden = dropout(hidden, p, seed=seed, site=site)
     per_voter = hidden.view(x.shape[0], voters, width).transpose(0, 1)
     return torch.baddbmm(b2[:, None], per_voter, w2.transpose(1, 2))

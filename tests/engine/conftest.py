@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from xlt_engine.engine import RunResult, load_recipe, run
 from xlt_engine.engine.recipe import Resolved
 

@@ -195,12 +195,8 @@ def test_general_text_that_is_missing(folder: Path) -> None:
 
 
 def test_test_text_in_training_is_reported_with_lines(folder: Path) -> None:
-    (folder / "de.txt").write_text("Eve sieht Haus.\nFlo sieht Bonn no105.\nGil sieht  Rome no106 .\n" * 1, "utf-8")
-    edit(folder / "de.conll", 32, "sieht\tO")
-    text = (folder / "de.conll").read_text("utf-8").split("\n\n")
-    assert text[5].replace("\tO", "").split("\n")[0] == "Flo\tB-PER".replace("\tO", "")
-    place = text[5].split("\n")[2].split("\t")[0]
-    (folder / "de.txt").write_text(f"Eve sieht Haus.\nx y z .\nFlo sieht {place}  no105.\n", "utf-8")
+    # Sentence 5 of the file, on line 31, is "Bob sieht Oslo no105 ."; spaces do not count.
+    (folder / "de.txt").write_text("Eve sieht Haus.\nx y z .\nBob sieht Oslo  no105.\n", "utf-8")
     report = look(folder)
     leaks = [w for w in report.warnings if w.name == "test-text-in-training"]
     assert [(w.values["count"], w.values["total"], w.values["lines"]) for w in leaks] == [(1, 20, [[31, 3]])]
@@ -217,7 +213,7 @@ def test_repeated_text_and_unseen_labels(folder: Path) -> None:
     assert "repeated-text" in names(report)
     assert [w.values["labels"] for w in report.warnings if w.name == "unseen-label"] == [["B-ORG", "I-ORG"]]
     assert report.ok
-    assert "has no O" in str(look(folder, 'labels=["B-PER", "B-LOC"]').problems[0])
+    assert any("has no O" in str(p) for p in look(folder, 'labels=["B-PER", "B-LOC"]').problems)
 
 
 def test_contradicting_labels_of_a_classification(folder: Path) -> None:
@@ -243,13 +239,13 @@ def test_settings_that_cannot_learn(folder: Path) -> None:
 
 
 def test_tokenizer_coverage_per_language(folder: Path) -> None:
-    tokenizer = train_wordpiece(["Ann Bob Cid Dan Eve Flo Gil Hal sees Oslo Bonn Rome Graz Lund no . 0123456789"] * 3, 90)
+    tokenizer = train_wordpiece([f"{' '.join(PEOPLE)} sees {' '.join(PLACES)} no . 90123456789 x80"] * 3, 90)
     config = EncoderConfig(tokenizer.vocab_size, 24, 2, 2, 40, 24)
     model = folder / "model"
     model.mkdir()
     save_model(MaskedLM(Encoder(config)), model)
     tokenizer.save(model)
-    (folder / "de.txt").write_text("Ünd Ähm Öl sees\n" * 1 + "Ann sees ß Bonn\n", "utf-8")
+    (folder / "de.txt").write_text("Ünd Ähm Öl sees\nAnn sees ß Bonn\n", "utf-8")
     start, end = RECIPE.index("[model.new]"), RECIPE.index("[source]")
     (folder / "xlt.toml").write_text(RECIPE[:start] + '[model]\npath = "model"\n' + RECIPE[end:], "utf-8")
     report = look(folder, "max_length=9")

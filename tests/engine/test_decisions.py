@@ -13,11 +13,11 @@ from xlt_engine.engine.decisions import (
     Decision,
     Reason,
     decide,
-    pseudo_label_quality,
     source_consistency,
     span_of_item,
 )
 from xlt_engine.engine.metrics import spans
+from xlt_engine.engine.quality import pseudo_label_quality
 from xlt_engine.engine.thresholds import choose_threshold, choose_threshold_from_sweep, uniform_grid
 from xlt_engine.kernels.votes import votes as kernel_votes
 

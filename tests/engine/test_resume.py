@@ -169,6 +169,7 @@ def every_fault(trials: Trials, expected: dict[str, str]) -> list[str]:
 
 def driver(recipe: Path, folder: Path, seed: int, kills: int, faults: bool) -> dict[str, Any]:
     import torch
+
     import xlt_engine.engine  # noqa: F401
 
     torch.set_num_threads(1)

@@ -1,0 +1,151 @@
+"""Which example is drawn when: exact counts, and nothing but the key decides."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import numpy as np
+import pytest
+
+from xlt_engine import DataError
+from xlt_engine.data import rng_for
+from xlt_engine.data.sampling import epoch_batches, num_batches, resample
+
+
+def some_lengths(count: int, seed: int = 0) -> np.ndarray:
+    return np.random.default_rng(seed).integers(3, 60, size=count)
+
+
+@pytest.mark.parametrize(("count", "batch_size"), [(1, 8), (8, 8), (100, 8), (1003, 16), (2000, 7)])
+@pytest.mark.parametrize("sort", [True, False])
+def test_batches_have_exactly_their_size_and_every_example_once(count: int, batch_size: int, sort: bool) -> None:
+    batches = epoch_batches(some_lengths(count), batch_size, seed=1, epoch=0, sort=sort, window=10)
+    assert len(batches) == num_batches(count, batch_size)
+    sizes = sorted(len(b) for b in batches)
+    assert sizes[1:] == [batch_size] * (len(batches) - 1)
+    assert sizes[0] == (count % batch_size or batch_size)
+    assert sorted(np.concatenate(batches).tolist()) == list(range(count))
+
+
+@pytest.mark.parametrize("budget", [64, 200, 1000])
+def test_token_budget(budget: int) -> None:
+    lengths = some_lengths(500)
+    batches = epoch_batches(lengths, 8, seed=1, epoch=0, token_budget=budget)
+    totals = [int(lengths[b].sum()) for b in batches]
+    assert max(totals) <= budget
+    assert sorted(np.concatenate(batches).tolist()) == list(range(500))
+    assert len(batches) < 1.5 * lengths.sum() / budget + 1
+
+
+def test_a_sequence_longer_than_the_budget_travels_alone() -> None:
+    lengths = np.array([5, 100, 5, 5])
+    batches = epoch_batches(lengths, 8, seed=1, epoch=0, token_budget=20)
+    assert [1] in [b.tolist() for b in batches]
+    assert sorted(np.concatenate(batches).tolist()) == [0, 1, 2, 3]
+
+
+def test_order_is_a_function_of_seed_and_epoch() -> None:
+    def order(seed: int, epoch: int) -> list[int]:
+        found: list[int] = np.concatenate(epoch_batches(some_lengths(300), 8, seed=seed, epoch=epoch)).tolist()
+        return found
+
+    np.random.seed(1)  # noqa: NPY002
+    first = order(1, 0)
+    np.random.seed(2)  # noqa: NPY002
+    assert order(1, 0) == first
+    assert order(1, 1) != first
+    assert order(2, 0) != first
+
+
+def test_sorting_saves_padding_and_does_not_order_the_batches() -> None:
+    lengths = some_lengths(4000)
+
+    def spread(sort: bool) -> float:
+        batches = epoch_batches(lengths, 16, seed=1, epoch=0, sort=sort)
+        return float(np.mean([lengths[b].max() - lengths[b].min() for b in batches]))
+
+    assert spread(sort=True) < 0.15 * spread(sort=False)
+    means = [lengths[b].mean() for b in epoch_batches(lengths, 16, seed=1, epoch=0)]
+    assert abs(np.corrcoef(means[1:], means[:-1])[0, 1]) < 0.2
+
+
+def test_company_changes_between_epochs() -> None:
+    lengths = some_lengths(1000)
+
+    def pairs(epoch: int) -> set[frozenset[int]]:
+        batches = epoch_batches(lengths, 8, seed=1, epoch=epoch, window=10)
+        return {frozenset((int(a), int(b))) for batch in batches for a in batch for b in batch if a < b}
+
+    assert len(pairs(0) & pairs(1)) < 0.1 * len(pairs(0))
+
+
+@pytest.mark.parametrize("sizes", [[10, 10], [10, 3], [3, 10, 7], [1, 1000]])
+def test_up_repeats_the_smaller_corpora_evenly(sizes: list[int]) -> None:
+    drawn = resample(sizes, mode="up", seed=4, epoch=0)
+    for size, indices in zip(sizes, drawn, strict=True):
+        counts = np.bincount(indices, minlength=size)
+        assert len(indices) == max(sizes)
+        assert len(counts) == size
+        assert counts.max() - counts.min() <= 1
+
+
+@pytest.mark.parametrize("sizes", [[10, 10], [10, 3], [3, 10, 7]])
+def test_down_draws_the_larger_corpora_without_repeats(sizes: list[int]) -> None:
+    for size, indices in zip(sizes, resample(sizes, mode="down", seed=4, epoch=0), strict=True):
+        assert len(indices) == min(sizes) == len(set(indices.tolist()))
+        assert set(indices.tolist()) <= set(range(size))
+
+
+def test_none_takes_everything_once() -> None:
+    assert [d.tolist() for d in map(np.sort, resample([4, 2], mode="none", seed=4, epoch=0))] == [[0, 1, 2, 3], [0, 1]]
+
+
+def test_down_sees_other_examples_in_other_epochs() -> None:
+    seen = [set(resample([100, 20], mode="down", seed=4, epoch=e)[0].tolist()) for e in range(20)]
+    assert len(set(map(frozenset, seen))) == 20
+    assert len(set.union(*seen)) > 95
+
+
+@pytest.mark.parametrize("temperature", [0.0, 0.3, 0.5, 1.0])
+def test_temperature_shares(temperature: float) -> None:
+    sizes = [8000, 1500, 500]
+    counts = [len(d) for d in resample(sizes, mode="temperature", temperature=temperature, seed=4, epoch=0)]
+    share = np.array(sizes, dtype=float) ** temperature
+    expected = share / share.sum() * sum(sizes)
+    assert np.abs(np.array(counts) - expected).max() <= 1
+
+
+def test_temperature_draws_uniformly_inside_a_corpus() -> None:
+    """Chi-square of how often each of 50 examples is drawn, over 400 epochs, against the 0.999 quantile."""
+    size, epochs = 50, 400
+    counts: Counter[int] = Counter()
+    for epoch in range(epochs):
+        counts.update(resample([size, 8], mode="temperature", temperature=0.5, seed=4, epoch=epoch)[0].tolist())
+    total = sum(counts.values())
+    expected = total / size
+    chi_square = sum((counts[i] - expected) ** 2 / expected for i in range(size))
+    # Draws of one epoch are without replacement, which makes the counts more even than independent draws.
+    assert chi_square < 85.35
+    per_epoch = total / epochs
+    assert min(counts.values()) > expected - 6 * np.sqrt(expected)
+    assert per_epoch == round(np.sqrt(50 / 58) / (np.sqrt(50 / 58) + np.sqrt(8 / 58)) * 58)
+
+
+def test_remainder_of_up_is_drawn_uniformly() -> None:
+    """Chi-square of which of 20 examples is the one more that 21 draws need, over 2000 epochs."""
+    extra: Counter[int] = Counter()
+    for epoch in range(2000):
+        counts = np.bincount(resample([20, 21], mode="up", seed=9, epoch=epoch)[0], minlength=20)
+        extra[int(counts.argmax())] += 1
+    assert sum((extra[i] - 100) ** 2 / 100 for i in range(20)) < 43.82
+
+
+def test_empty_corpus() -> None:
+    with pytest.raises(DataError, match=r"sizes \[3, 0\]"):
+        resample([3, 0], mode="up", seed=0, epoch=0)
+
+
+def test_generators_are_independent_of_each_other() -> None:
+    a, b = rng_for(1, "mask", 3).random(2000), rng_for(1, "mask", 4).random(2000)
+    assert rng_for(1, "mask", 3).random(2000).tolist() == a.tolist()
+    assert abs(np.corrcoef(a, b)[0, 1]) < 0.1

@@ -1,0 +1,306 @@
+"""Batch sources: pure functions of the step, exact batch sizes, every example once an epoch."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from xlt_engine.data import (
+    Corpus,
+    Example,
+    ItemView,
+    MlmBatches,
+    PackedBatch,
+    Part,
+    TaskBatches,
+    Tokenizer,
+    TokenStore,
+    inference_batches,
+    train_wordpiece,
+)
+
+WORDS = ["red", "green", "blue", "house", "tree", "river", "runs", "stands", "slowly", "here"]
+LABELS = ("O", "B-X", "I-X")
+
+
+@pytest.fixture(scope="module")
+def tokenizer() -> Tokenizer:
+    return train_wordpiece([" ".join(WORDS)] * 3, 40)
+
+
+def example(name: str, **values: Any) -> Example:
+    absent = {"words": None, "text": None, "pair": None, "labels": None}
+    return Example(id=name, language="en", file="made", line=1, **(absent | values))
+
+
+def sentences(count: int, seed: int) -> list[list[str]]:
+    rng = np.random.default_rng(seed)
+    return [[WORDS[i] for i in rng.integers(len(WORDS), size=rng.integers(1, 9))] for _ in range(count)]
+
+
+@pytest.fixture(scope="module")
+def stores(tokenizer: Tokenizer, tmp_path_factory: pytest.TempPathFactory) -> dict[str, TokenStore]:
+    folder = tmp_path_factory.mktemp("stores")
+
+    def tagged(name: str, count: int, seed: int) -> TokenStore:
+        rng = np.random.default_rng(seed)
+        examples = [
+            example(f"{name}-{i}", words=tuple(w), labels=tuple(LABELS[j] for j in rng.integers(3, size=len(w))))
+            for i, w in enumerate(sentences(count, seed))
+        ]
+        return TokenStore.build(examples, tokenizer, folder=folder / name, task="ner", labels=LABELS, max_length=32)
+
+    def plain(name: str, count: int, seed: int) -> TokenStore:
+        examples = [example(f"{name}-{i}", text=" ".join(w)) for i, w in enumerate(sentences(count, seed))]
+        return TokenStore.build(examples, tokenizer, folder=folder / name, task="text", max_length=32)
+
+    pairs = [
+        example(str(i), text=" ".join(a), pair=" ".join(b), labels="ab"[i % 2])
+        for i, (a, b) in enumerate(zip(sentences(11, 5), sentences(11, 6), strict=True))
+    ]
+    return {
+        "ner": tagged("ner", 37, 1),
+        "more": tagged("more", 10, 2),
+        "en": plain("en", 41, 3),
+        "de": plain("de", 13, 4),
+        "pairs": TokenStore.build(
+            pairs, tokenizer, folder=folder / "pairs", task="classification", labels=("a", "b"), max_length=32
+        ),
+    }
+
+
+def same_batches(a: Sequence[PackedBatch], b: Sequence[PackedBatch]) -> bool:
+    return len(a) == len(b) and all(
+        torch.equal(x.token_ids, y.token_ids)
+        and torch.equal(x.item_index, y.item_index)
+        and (x.labels is None or (y.labels is not None and torch.equal(x.labels, y.labels)))
+        for x, y in zip(a, b, strict=True)
+    )
+
+
+def mlm(
+    stores: dict[str, TokenStore], tokenizer: Tokenizer, names: Sequence[str] = ("en", "de"), **more: object
+) -> MlmBatches:
+    special = np.zeros(tokenizer.vocab_size, dtype=bool)
+    special[list(tokenizer.special_ids)] = True
+    options = {"batch_size": 8, "epochs": 2, "seed": 5} | more
+    return MlmBatches(
+        [Corpus([stores[n]]) for n in names],
+        special=special,
+        mask_id=tokenizer.mask_id,
+        **options,  # type: ignore[arg-type]
+    )
+
+
+def test_mlm_batches_have_exactly_their_size(stores: dict[str, TokenStore], tokenizer: Tokenizer) -> None:
+    """41 and 13 examples, balanced up: 82 an epoch, 10 batches of 8 and one of 2."""
+    batches = mlm(stores, tokenizer)
+    assert batches.examples_per_epoch == [41, 41]
+    assert len(batches) == 22
+    for epoch in range(2):
+        sizes = sorted(len(batches[s][0].example_ids) for s in range(11 * epoch, 11 * epoch + 11))
+        assert sizes == [2] + [8] * 10
+
+
+def test_mlm_epoch_is_balanced(stores: dict[str, TokenStore], tokenizer: Tokenizer) -> None:
+    """Every English sentence once, every German one three or four times; the two are told apart by their tokens."""
+    batches = mlm(stores, tokenizer, rate=1e-9)
+    german = {stores["de"].ids(i).tobytes() for i in range(13)} - {stores["en"].ids(i).tobytes() for i in range(41)}
+    seen: Counter[bytes] = Counter()
+    for step in range(11):
+        (batch,) = batches[step]
+        for part in np.split(batch.token_ids.numpy(), batch.cu_seqlens[1:-1].numpy()):
+            seen[part.astype(np.uint16).tobytes()] += 1
+    assert sum(seen.values()) == 82
+    repeats = [stores["de"].ids(i).tobytes() for i in range(13)]
+    for key in german:
+        assert 3 * repeats.count(key) <= seen[key] <= 4 * repeats.count(key)
+
+
+def test_mlm_targets_are_the_original_tokens(stores: dict[str, TokenStore], tokenizer: Tokenizer) -> None:
+    plain, batches = mlm(stores, tokenizer, rate=1e-9), mlm(stores, tokenizer, rate=0.5)
+    for step in range(len(batches)):
+        (original,), (batch,) = plain[step], batches[step]
+        assert batch.labels is not None
+        assert torch.equal(original.token_ids[batch.item_index], batch.labels)
+        assert batch.num_targets == len(batch.item_index) > 0
+        elsewhere = torch.ones(batch.num_tokens, dtype=torch.bool)
+        elsewhere[batch.item_index] = False
+        assert torch.equal(original.token_ids[elsewhere], batch.token_ids[elsewhere])
+        special = torch.tensor(sorted(tokenizer.special_ids))
+        assert not torch.isin(batch.labels, special).any()
+
+
+def test_mlm_masks_are_dynamic(stores: dict[str, TokenStore], tokenizer: Tokenizer) -> None:
+    """Another mask for the same sentence in another epoch."""
+    batches, found = mlm(stores, tokenizer, names=("en",), rate=0.5, epochs=6), set()
+    for step in range(len(batches)):
+        (batch,) = batches[step]
+        for place in (batch.example_ids == 3).nonzero().flatten().tolist():
+            found.add(tuple((batch.item_index[batch.item_example == place] - batch.cu_seqlens[place]).tolist()))
+    assert len(found) > 1
+
+
+@pytest.mark.parametrize("order", ["forward", "backward", "again"])
+def test_sources_are_pure_functions_of_the_step(
+    stores: dict[str, TokenStore], tokenizer: Tokenizer, order: str
+) -> None:
+    """Resuming at any step, and asking for steps in any order, gives the same batches."""
+    part = Part(ItemView(stores["ner"]), np.arange(37), labels=np.asarray(stores["ner"].item_labels))
+
+    def task() -> TaskBatches:
+        return TaskBatches([part], batch_size=8, epochs=3, seed=5)
+
+    for make in (lambda: mlm(stores, tokenizer), task):
+        source = make()
+        steps = list(range(len(source)))
+        expected = [source[s] for s in steps]
+        again = source if order == "again" else make()
+        for step in reversed(steps) if order == "backward" else steps:
+            assert same_batches(again[step], expected[step])
+        with pytest.raises(IndexError):
+            source[len(source)]
+
+
+def test_micro_batches_hold_the_same_sequences_and_masks(stores: dict[str, TokenStore], tokenizer: Tokenizer) -> None:
+    whole, cut = mlm(stores, tokenizer), mlm(stores, tokenizer, micro_batch=3)
+    assert len(whole) == len(cut)
+    for step in range(len(whole)):
+        (big,), small = whole[step], cut[step]
+        assert [len(b.example_ids) for b in small[:-1]] == [3] * (len(small) - 1)
+        assert torch.equal(torch.cat([b.token_ids for b in small]), big.token_ids)
+        assert big.labels is not None
+        assert torch.equal(torch.cat([b.labels for b in small if b.labels is not None]), big.labels)
+        assert sum(b.num_targets for b in small) == big.num_targets
+
+
+def test_task_epoch_has_every_example_once_with_its_labels(stores: dict[str, TokenStore]) -> None:
+    store = stores["ner"]
+    chosen = np.arange(0, 37, 2)
+    part = Part(ItemView(store), chosen, labels=np.asarray(store.item_labels))
+    batches = TaskBatches([part], batch_size=4, epochs=2, seed=5)
+    assert len(batches) == 10
+    for epoch in range(2):
+        seen = []
+        for step in range(5 * epoch, 5 * epoch + 5):
+            (batch,) = batches[step]
+            assert batch.labels is not None
+            for place, example in enumerate(batch.example_ids.tolist()):
+                seen.append(example)
+                rows = batch.item_example == place
+                start = int(batch.cu_seqlens[place])
+                assert batch.labels[rows].tolist() == store.labels(example).tolist()
+                assert (batch.item_index[rows] - start).tolist() == store.items(example)[0].tolist()
+                assert batch.token_ids[start : int(batch.cu_seqlens[place + 1])].tolist() == store.ids(example).tolist()
+        assert sorted(seen) == chosen.tolist()
+
+
+@pytest.mark.parametrize(("balance", "expected"), [("none", [37, 10]), ("up", [37, 37])])
+def test_parts_are_mixed(stores: dict[str, TokenStore], balance: str, expected: list[int]) -> None:
+    """Labels 0 for every item of the first part, 1 for the second, tell where an example came from."""
+    parts = [
+        Part(ItemView(stores[n]), np.arange(len(stores[n])), labels=np.full(int(stores[n].item_offsets[-1]), i))
+        for i, n in enumerate(("ner", "more"))
+    ]
+    batches = TaskBatches(parts, batch_size=5, epochs=1, seed=5, balance=balance)
+    counts, mixed = [0, 0], 0
+    for step in range(len(batches)):
+        (batch,) = batches[step]
+        assert batch.labels is not None
+        origin = [int(batch.labels[batch.item_example == i][0]) for i in range(len(batch.example_ids))]
+        counts = [counts[0] + origin.count(0), counts[1] + origin.count(1)]
+        mixed += len(set(origin)) == 2
+    assert counts == expected
+    assert mixed > 0
+
+
+def test_an_empty_part_is_left_out(stores: dict[str, TokenStore]) -> None:
+    full = Part(ItemView(stores["more"]), np.arange(10), labels=np.asarray(stores["more"].item_labels))
+    empty = Part(ItemView(stores["ner"]), np.zeros(0, dtype=np.int64), labels=np.asarray(stores["ner"].item_labels))
+    alone, both = (TaskBatches(p, batch_size=4, epochs=1, seed=5) for p in ([full], [empty, full]))
+    assert all(same_batches(alone[s], both[s]) for s in range(len(alone)))
+
+
+def test_soft_targets_and_weights_follow_their_items(stores: dict[str, TokenStore]) -> None:
+    store = stores["ner"]
+    items = int(store.item_offsets[-1])
+    numbers = np.arange(items, dtype=np.float32)
+    part = Part(ItemView(store), np.arange(37), soft_targets=np.stack([numbers, -numbers], 1), weights=numbers + 0.5)
+    batches = TaskBatches([part], batch_size=6, epochs=1, seed=5)
+    seen = []
+    for step in range(len(batches)):
+        (batch,) = batches[step]
+        assert batch.soft_targets is not None
+        assert batch.weights is not None
+        expected = [np.arange(store.item_offsets[i], store.item_offsets[i + 1]) for i in batch.example_ids.tolist()]
+        assert batch.soft_targets[:, 0].tolist() == np.concatenate(expected).tolist()
+        assert torch.equal(batch.soft_targets[:, 1], -batch.soft_targets[:, 0])
+        assert torch.equal(batch.weights, batch.soft_targets[:, 0] + 0.5)
+        assert batch.num_targets == len(batch.item_index)
+        seen += batch.soft_targets[:, 0].tolist()
+    assert sorted(seen) == numbers.tolist()
+
+
+def test_view_of_all_tokens(stores: dict[str, TokenStore], tokenizer: Tokenizer) -> None:
+    store = stores["ner"]
+    view = ItemView(store, "all")
+    for i in range(len(store)):
+        positions = view.positions(i)
+        assert len(positions) == view.offsets[i + 1] - view.offsets[i]
+        assert not set(store.ids(i)[positions].tolist()) & set(tokenizer.special_ids)
+        assert len(positions) == store.lengths[i] - 2
+    assert view.offsets[-1] > ItemView(store).offsets[-1]
+
+
+@pytest.mark.parametrize("mode", ["first", "all"])
+@pytest.mark.parametrize("budget", [20, 100, 100_000])
+def test_inference_sees_every_item_once(stores: dict[str, TokenStore], mode: str, budget: int) -> None:
+    store = stores["ner"]
+    view = ItemView(store, mode)  # type: ignore[arg-type]
+    tokens, rows = [], []
+    for batch, places in inference_batches(view, token_budget=budget):
+        assert batch.num_tokens <= budget + batch.max_seqlen
+        tokens += batch.token_ids[batch.item_index].tolist()
+        rows += places.tolist()
+    assert sorted(rows) == list(range(int(view.offsets[-1])))
+    expected = np.concatenate([store.ids(i)[view.positions(i)] for i in range(len(store))])
+    assert np.array(tokens)[np.argsort(rows)].tolist() == expected.tolist()
+
+
+def test_inference_of_some_examples(stores: dict[str, TokenStore]) -> None:
+    view, chosen = ItemView(stores["ner"]), np.array([3, 11, 30])
+    rows = np.concatenate([places for _, places in inference_batches(view, chosen)])
+    expected = np.concatenate([np.arange(view.offsets[i], view.offsets[i + 1]) for i in chosen])
+    assert sorted(rows.tolist()) == expected.tolist()
+
+
+def test_pairs_keep_their_segments(stores: dict[str, TokenStore], tokenizer: Tokenizer) -> None:
+    store = stores["pairs"]
+    part = Part(ItemView(store), np.arange(11), labels=np.asarray(store.item_labels))
+    (batch,) = TaskBatches([part], batch_size=11, epochs=1, seed=5)[0]
+    for place, example in enumerate(batch.example_ids.tolist()):
+        span = slice(int(batch.cu_seqlens[place]), int(batch.cu_seqlens[place + 1]))
+        segments = batch.segments[span].tolist()
+        assert segments == store.segments(example).tolist()
+        first_end = batch.token_ids[span].tolist().index(tokenizer.sep_id)
+        assert segments == [0] * (first_end + 1) + [1] * (len(segments) - first_end - 1)
+        assert 0 < sum(segments) < len(segments)
+
+
+def test_corpus_over_several_stores_with_a_subset(stores: dict[str, TokenStore]) -> None:
+    both = Corpus([stores["en"], stores["de"]], np.array([0, 40, 41, 53]))
+    expected = [stores["en"].ids(0), stores["en"].ids(40), stores["de"].ids(0), stores["de"].ids(12)]
+    assert len(both) == 4
+    assert both.lengths.tolist() == [len(e) for e in expected]
+    assert [both.ids(i).tolist() for i in range(4)] == [e.tolist() for e in expected]
+
+
+def test_part_of_an_epoch(stores: dict[str, TokenStore], tokenizer: Tokenizer, tmp_path: Path) -> None:
+    assert len(mlm(stores, tokenizer, epochs=0.5)) == round(11 * 0.5)
+    assert len(mlm(stores, tokenizer, epochs=0.001)) == 1

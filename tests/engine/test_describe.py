@@ -1,0 +1,111 @@
+from __future__ import annotations
+
+import json
+import platform
+from importlib import metadata
+from pathlib import Path
+
+import pytest
+import torch
+
+from xlt_engine import ModelError, __version__
+from xlt_engine.data import Tokenizer, train_wordpiece
+from xlt_engine.engine import describe_environment, describe_model
+from xlt_engine.model import Encoder, EncoderConfig, MaskedLM, TaskModel, VoterHeads, save_model
+
+
+@pytest.fixture(scope="module")
+def tokenizer() -> Tokenizer:
+    return train_wordpiece(["Anna lives in Paris"] * 2, 60)
+
+
+@pytest.fixture
+def encoder(tokenizer: Tokenizer) -> Encoder:
+    return Encoder(EncoderConfig(tokenizer.vocab_size + 3, 16, 2, 4, 32, max_positions=24))
+
+
+def test_a_stage_of_a_run(tokenizer: Tokenizer, encoder: Encoder, tmp_path: Path) -> None:
+    model = TaskModel(encoder, VoterHeads(16, 3, (12, 13)), "ner", ("O", "B-PER", "I-PER"))
+    save_model(model, tmp_path, dtype="bfloat16", extra={"stage": "seed-2/de/hard1"})
+    tokenizer.save(tmp_path)
+    record = {
+        "pair": "de",
+        "seed": 2,
+        "inputs": {"student": "seed-2/de/soft1"},
+        "alpha": 0.87,
+        "accepted": 12,
+        "uses_parallel_data": False,
+        "uses_target_labels": True,
+        "warnings": [{"name": "single-voter", "message": "", "values": {}}],
+    }
+    (tmp_path / "stage.json").write_text(json.dumps(record))
+    (tmp_path / "fingerprint.json").write_text('{"max_length": 16}')
+    found = describe_model(tmp_path)
+    assert json.loads(json.dumps(found)) == found
+    # The voters' weights are stored without their padding, the parameters in memory may hold it.
+    voters = sum((16 * d + d) + (d * 16 + 16) + (16 * 3 + 3) for d in (12, 13))
+    assert found["parameters"] == sum(p.numel() for p in encoder.parameters()) + voters
+    expected = {
+        "kind": "task",
+        "layers": 2,
+        "hidden_size": 16,
+        "heads": 4,
+        "embedding_rows": tokenizer.vocab_size + 3,
+        "vocabulary": tokenizer.vocab_size,
+        "tokenizer": tokenizer.fingerprint,
+        "dtypes": ["BF16"],
+        "task": "ner",
+        "labels": ["O", "B-PER", "I-PER"],
+        "head": "voters",
+        "voters": 2,
+        "voter_widths": [12, 13],
+        "stage": "seed-2/de/hard1",
+        "pair": "de",
+        "seed": 2,
+        "inputs": {"student": "seed-2/de/soft1"},
+        "alpha": 0.87,
+        "accepted": 12,
+        "max_length": 16,
+        "marks": "T",
+        "warnings": ["single-voter"],
+    }
+    assert {key: found[key] for key in expected} == expected
+
+
+def test_marks(encoder: Encoder, tmp_path: Path) -> None:
+    save_model(encoder, tmp_path)
+    assert describe_model(tmp_path)["marks"] is None
+    for target, parallel, marks in ((False, False, ""), (False, True, "P"), (True, True, "TP")):
+        (tmp_path / "stage.json").write_text(json.dumps({"uses_target_labels": target, "uses_parallel_data": parallel}))
+        assert describe_model(tmp_path)["marks"] == marks
+
+
+def test_a_model_from_elsewhere(encoder: Encoder, tmp_path: Path) -> None:
+    model = MaskedLM(encoder)
+    save_model(model, tmp_path)
+    (tmp_path / "xlt.json").unlink()
+    found = describe_model(tmp_path)
+    assert (found["kind"], found["task"], found["tokenizer"], found["stage"]) == ("masked-lm", None, None, None)
+    assert found["parameters"] == sum(p.numel() for p in model.parameters())
+
+
+def test_damaged_folders(encoder: Encoder, tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match="no such model folder"):
+        describe_model(tmp_path / "none")
+    save_model(encoder, tmp_path)
+    (tmp_path / "stage.json").write_text("[1]")
+    with pytest.raises(ModelError, match=r"stage\.json: holds no JSON object"):
+        describe_model(tmp_path)
+
+
+def test_the_environment() -> None:
+    found = describe_environment()
+    assert json.loads(json.dumps(found)) == found
+    assert found["xlt-engine"] == __version__
+    assert found["python"] == platform.python_version()
+    assert found["torch"] == torch.__version__
+    assert found["threads"] == torch.get_num_threads()
+    assert found["device"] == ("cuda" if torch.cuda.is_available() else "cpu")
+    installed = {d.metadata["Name"] for d in metadata.distributions()}
+    assert (found["triton"] is not None) == ("triton" in installed)
+    assert "plain torch" in found["kernels"]

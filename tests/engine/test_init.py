@@ -1,0 +1,322 @@
+"""Recipes for strangers' files: what is guessed, what is refused, and that the result runs as it is."""
+
+from __future__ import annotations
+
+import json
+import tomllib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from xlt_engine import ConfigError, DataError
+from xlt_engine.data import train_wordpiece
+from xlt_engine.engine.check import check
+from xlt_engine.engine.diagnostics import slow_learning_rate
+from xlt_engine.engine.estimate import estimate
+from xlt_engine.engine.init_recipe import InitResult, init_recipe
+from xlt_engine.engine.init_settings import for_folder, for_new_encoder, learning_rate
+from xlt_engine.engine.languages import language_of
+from xlt_engine.engine.recipe import load_recipe
+from xlt_engine.engine.run import run
+from xlt_engine.engine.sniff import pretokenised, sniff
+from xlt_engine.model import Encoder, EncoderConfig, MaskedLM, save_model
+
+PEOPLE = ("Ann", "Bob", "Cid", "Dan", "Eve", "Flo", "Gil", "Hal")
+PLACES = ("Oslo", "Bonn", "Rome", "Graz", "Lund")
+VERBS = {"en": "visited", "de": "besuchte", "fr": "visitait"}
+
+
+def rows(language: str, count: int) -> list[list[tuple[str, str]]]:
+    """Tagged sentences, a function of the arguments."""
+    return [
+        [
+            (PEOPLE[i % 8], "B-PER"),
+            (f"{PEOPLE[(i + 3) % 8]}son", "I-PER"),
+            (VERBS[language], "O"),
+            (PLACES[i % 5], "B-LOC"),
+            (f"w{i % 17}", "O"),
+            (".", "O"),
+        ]
+        for i in range(count)
+    ]
+
+
+def conll(path: Path, language: str, count: int = 40, line: Callable[[str, str, int], str] | None = None) -> Path:
+    show = line or (lambda word, tag, i: f"{word} {tag}")
+    blocks = ["\n".join(show(word, tag, i) for i, (word, tag) in enumerate(s)) for s in rows(language, count)]
+    path.write_text("\n\n".join(blocks) + "\n", "utf-8")
+    return path
+
+
+def plain(path: Path, language: str, count: int = 60) -> Path:
+    path.write_text("".join(" ".join(w for w, _ in s[:-1]) + ".\n" for s in rows(language, count)), "utf-8")
+    return path
+
+
+def load(result: InitResult, folder: Path) -> Any:
+    """The configuration that the recipe's text stands for, read from a file in `folder`."""
+    (folder / "xlt.toml").write_text(result.text, "utf-8")
+    return load_recipe(folder / "xlt.toml").config
+
+
+def test_tagging_in_columns(tmp_path: Path) -> None:
+    train, de, test = conll(tmp_path / "train.conll", "en"), plain(tmp_path / "de.txt", "de"), tmp_path / "de.conll"
+    conll(test, "de", 20)
+    result = init_recipe(train, [de], [test], folder=tmp_path)
+    config = load(result, tmp_path)
+    assert config.task == "ner"
+    assert config.labels == ("O", "B-LOC", "I-LOC", "B-PER", "I-PER")
+    assert (config.source.language, config.source.train) == ("src", train)
+    assert [(t.language, t.unlabelled, t.test) for t in config.targets] == [("de", (de,), test)]
+    assert config.source.general == (train,)
+    assert config.targets[0].general == (de,)
+    assert config.reader.split == "punctuation"
+    assert config.model.new is not None
+    assert any("train.conll" in note and "--language" in note for note in result.notes)
+    assert not Path(tomllib.loads(result.text)["source"]["train"]).is_absolute()
+
+
+def test_every_value_has_a_reason(tmp_path: Path) -> None:
+    result = init_recipe(
+        conll(tmp_path / "en.conll", "en"), [plain(tmp_path / "de.txt", "de")], folder=tmp_path, language="en"
+    )
+    values = [line for line in result.text.splitlines() if "=" in line and not line.startswith("#")]
+    assert len(values) > 30
+    for line in values:
+        assert len(line.split("  # ")[1]) > 5, line
+
+
+def test_init_then_check_then_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    conll(tmp_path / "train.conll", "en")
+    plain(tmp_path / "de.txt", "de")
+    conll(tmp_path / "de.conll", "de", 20)
+    monkeypatch.chdir(tmp_path)
+    result = init_recipe("train.conll", ["de.txt"], ["de.conll"])
+    Path("xlt.toml").write_text(result.text, "utf-8")
+    report = check(rate=1e10)
+    assert report.ok, report.render()
+    assert "learning-rate-too-small" not in [w.name for w in report.warnings]
+    finished = run()
+    scores = [r for r in finished.summary["rows"] if r["language"] == "de" and r["metric"] == "entity_f1"]
+    assert {r["stage"] for r in scores} == {"zero-shot", "btf", "soft1", "hard1", "soft2", "hard2"}
+    # Both languages share names and places, so that a model that learnt anything finds most of them.
+    assert max(r["value"] for r in scores) > 50
+
+
+def test_several_targets_by_their_names(tmp_path: Path) -> None:
+    files = [plain(tmp_path / name, name[-6:-4]) for name in ("news.de.txt", "more.de.txt", "unlabelled-fr.txt")]
+    tests = [conll(tmp_path / f"test.{x}.conll", x, 10) for x in ("fr", "en", "de")]
+    result = init_recipe(conll(tmp_path / "train.en.conll", "en"), files, tests, folder=tmp_path)
+    config = load(result, tmp_path)
+    assert (config.source.language, config.source.test) == ("en", tests[1])
+    found = [(t.language, t.unlabelled, t.test) for t in config.targets]
+    assert found == [("de", tuple(files[:2]), tests[2]), ("fr", tuple(files[2:]), tests[0])]
+    assert not any("name" in note for note in result.notes)
+
+
+def test_languages_that_names_do_not_tell(tmp_path: Path) -> None:
+    train, one, two = conll(tmp_path / "a1.conll", "en"), plain(tmp_path / "b1.txt", "de"), plain(tmp_path / "c1.txt", "fr")
+    gold = conll(tmp_path / "gold.conll", "de", 10)
+    config = load(init_recipe(train, [one], [gold], folder=tmp_path), tmp_path)
+    assert [(t.language, t.test) for t in config.targets] == [("tgt", gold)]
+    config = load(init_recipe(train, [one, two], folder=tmp_path), tmp_path)
+    assert [t.language for t in config.targets] == ["tgt1", "tgt2"]
+    config = load(
+        init_recipe(train, [one, two], [gold], language="en", target_languages=["de", "fr"], folder=tmp_path), tmp_path
+    )
+    assert [(t.language, t.test) for t in config.targets] == [("de", gold), ("fr", None)]
+    german = conll(tmp_path / "x.de.conll", "de", 10)
+    config = load(init_recipe(train, [one], [german], folder=tmp_path), tmp_path)
+    assert config.targets[0].language == "de"
+
+
+@pytest.mark.parametrize(
+    ("name", "code"),
+    [
+        ("de.txt", "de"),
+        ("train.de.conll", "de"),
+        ("test_fr.tsv", "fr"),
+        ("German-News.txt", "de"),
+        ("esp.testa", "es"),
+        ("it.txt.xz", "it"),
+        ("data/nl/train.txt", "nl"),
+        ("nl/train.fr.txt", "fr"),
+        ("train.conll", None),
+        ("model.txt", None),
+        ("xyz/test.txt", None),
+    ],
+)
+def test_language_codes(tmp_path: Path, name: str, code: str | None) -> None:
+    assert language_of(Path("/abc") / name) == code
+
+
+def test_classification_tables_by_content(tmp_path: Path) -> None:
+    body = [f"{i}\tthis thing number {i} was {'good' if i % 2 else 'bad'} for me\t{'pos' if i % 2 else 'neg'}" for i in range(40)]
+    train = tmp_path / "en.tsv"
+    train.write_text("id\treview_body\tverdict\n" + "\n".join(body) + "\n", "utf-8")
+    result = init_recipe(train, [plain(tmp_path / "de.txt", "de")], folder=tmp_path)
+    config = load(result, tmp_path)
+    assert (config.task, config.labels) == ("classification", ("neg", "pos"))
+    assert (config.reader.text, config.reader.label) == ("review_body", "verdict")
+    assert config.pooling == "mean"
+    assert check(tmp_path / "xlt.toml", rate=1e10).ok
+
+
+def test_tables_under_another_name(tmp_path: Path) -> None:
+    train = tmp_path / "en.data"
+    train.write_text("label\ttext\n" + "".join(f"{'ab'[i % 2]}\tsome text {i} here\n" for i in range(40)), "utf-8")
+    de = plain(tmp_path / "de.txt", "de")
+    config = load(init_recipe(train, [de], folder=tmp_path), tmp_path)
+    assert config.reader.format == "tsv"
+    report = check(tmp_path / "xlt.toml", rate=1e10)
+    assert report.ok, report.render()
+    # The training file is read by its own format in all stages, so that no label gets into the text.
+    assert {row.examples for row in report.files if row.language == "en"} == {40}
+
+
+def test_csv_and_json_lines(tmp_path: Path) -> None:
+    train = tmp_path / "en.csv"
+    train.write_text("stars,text\n" + "".join(f'{i % 3},"a text, with {i}"\n' for i in range(30)), "utf-8")
+    de = plain(tmp_path / "de.txt", "de")
+    config = load(init_recipe(train, [de], folder=tmp_path), tmp_path)
+    assert (config.task, config.labels, config.reader.label) == ("classification", ("0", "1", "2"), "stars")
+    lines = [{"tokens": [w for w, _ in s], "ner_tags": [t for _, t in s]} for s in rows("en", 30)]
+    train = tmp_path / "en.jsonl"
+    train.write_text("".join(json.dumps(x) + "\n" for x in lines), "utf-8")
+    config = load(init_recipe(train, [de], folder=tmp_path), tmp_path)
+    assert (config.task, config.reader.words, config.reader.tags) == ("ner", "tokens", "ner_tags")
+    assert check(tmp_path / "xlt.toml", rate=1e10).ok
+
+
+def test_columns_in_other_places(tmp_path: Path) -> None:
+    de = plain(tmp_path / "de.txt", "de")
+    train = conll(tmp_path / "en.conll", "en", line=lambda word, tag, i: f"{i + 1}\t{word}\t{tag}\t_")
+    config = load(init_recipe(train, [de], folder=tmp_path), tmp_path)
+    assert (config.reader.token_column, config.reader.label_column) == (1, 2)
+    assert config.labels == ("O", "B-LOC", "I-LOC", "B-PER", "I-PER")
+
+
+def test_tag_schemes(tmp_path: Path) -> None:
+    de = plain(tmp_path / "de.txt", "de")
+    # IOB1 needs no setting: the reader sees it. BIO with an I- that nothing opened needs `repair`.
+    iob1 = conll(tmp_path / "en.conll", "en", line=lambda word, tag, i: f"{word} {tag.replace('B-', 'I-')}")
+    config = load(init_recipe(iob1, [de], folder=tmp_path), tmp_path)
+    assert not config.reader.repair
+    assert check(tmp_path / "xlt.toml", rate=1e10).ok
+    mixed = conll(tmp_path / "en.conll", "en", line=lambda word, tag, i: f"{word} {tag.replace('B-LOC', 'I-LOC')}")
+    result = init_recipe(mixed, [de], folder=tmp_path)
+    assert load(result, tmp_path).reader.repair
+    assert any("repair" in note for note in result.notes)
+    assert check(tmp_path / "xlt.toml", rate=1e10).ok
+
+
+def test_encodings(tmp_path: Path) -> None:
+    train = conll(tmp_path / "en.conll", "en")
+    de = tmp_path / "de.txt"
+    de.write_bytes("Käse aus Köln\nTür in Ulm\n".encode("latin-1") * 20)
+    result = init_recipe(train, [de], folder=tmp_path)
+    assert load(result, tmp_path).reader.encoding == "latin-1"
+    assert check(tmp_path / "xlt.toml", rate=1e10).ok
+    de.write_bytes("Käse – „Köln“\n".encode("cp1252") * 20)
+    assert load(init_recipe(train, [de], folder=tmp_path), tmp_path).reader.encoding == "cp1252"
+    test = tmp_path / "de.conll"
+    test.write_text("Köln B-LOC\n\n" * 5, "utf-8")
+    with pytest.raises(DataError, match="several encodings"):
+        init_recipe(train, [de], [test], folder=tmp_path)
+    assert sniff(train).encoding == "ascii"
+
+
+def test_labels_that_only_a_test_file_has(tmp_path: Path) -> None:
+    test = tmp_path / "de.conll"
+    test.write_text("Linux B-MISC\n. O\n\n" * 5, "utf-8")
+    result = init_recipe(
+        conll(tmp_path / "en.conll", "en"), [plain(tmp_path / "de.txt", "de")], [test], folder=tmp_path
+    )
+    assert load(result, tmp_path).labels[-2:] == ("B-MISC", "I-MISC")
+    assert any("only in test files: B-MISC" in note for note in result.notes)
+    report = check(tmp_path / "xlt.toml", rate=1e10)
+    assert report.ok
+    assert "unseen-label" in [w.name for w in report.warnings]
+
+
+def test_text_that_is_cut_into_words_already(tmp_path: Path) -> None:
+    assert pretokenised(["Ann sees Bob .", "Yes , he said ."])
+    assert not pretokenised(["Ann sees Bob.", "Yes, he said."])
+    assert not pretokenised(["no punctuation", "at all"])
+
+
+def test_a_model_folder(tmp_path: Path) -> None:
+    train, de = conll(tmp_path / "en.conll", "en"), plain(tmp_path / "de.txt", "de")
+    tokenizer = train_wordpiece([*train.read_text().split("\n"), *de.read_text().split("\n")], 200)
+    model = tmp_path / "model"
+    model.mkdir()
+    save_model(MaskedLM(Encoder(EncoderConfig(tokenizer.vocab_size, 32, 4, 2, 64, 40))), model)
+    tokenizer.save(model)
+    result = init_recipe(train, [de], model=model, folder=tmp_path)
+    config = load(result, tmp_path)
+    assert config.model.path == model
+    assert config.model.new is None
+    assert config.btf.on
+    assert 16 <= config.max_length <= 40
+    assert (config.finetune.freeze_layers, config.selftrain.soft.freeze_layers) == (1, 1)
+    report = check(tmp_path / "xlt.toml", rate=1e10)
+    assert report.ok, report.render()
+    assert report.warnings == []
+    save_model(Encoder(EncoderConfig(tokenizer.vocab_size, 32, 4, 2, 64, 40)), model)
+    result = init_recipe(train, [de], model=model, folder=tmp_path)
+    assert not load(result, tmp_path).btf.on
+    assert any("masked-language-model head" in note for note in result.notes)
+    assert check(tmp_path / "xlt.toml", rate=1e10).ok
+
+
+def test_what_cannot_be_guessed_is_refused(tmp_path: Path) -> None:
+    train, de = conll(tmp_path / "en.conll", "en"), plain(tmp_path / "de.txt", "de")
+    (tmp_path / "empty.txt").write_text("", "utf-8")
+    with pytest.raises(DataError, match=r"gone\.conll: no such file"):
+        init_recipe(tmp_path / "gone.conll", [de])
+    with pytest.raises(DataError, match="empty"):
+        init_recipe(train, [tmp_path / "empty.txt"])
+    with pytest.raises(DataError, match="found no labels"):
+        init_recipe(plain(tmp_path / "en.txt", "en"), [de])
+    with pytest.raises(ConfigError, match="no unlabelled text"):
+        init_recipe(train, [])
+    with pytest.raises(ConfigError, match="both look like 'de'"):
+        init_recipe(conll(tmp_path / "train.de.conll", "de"), [de])
+    with pytest.raises(ConfigError, match="3 target languages for 1"):
+        init_recipe(train, [de], target_languages=["de", "fr", "nl"])
+    with pytest.raises(ConfigError, match="which language"):
+        init_recipe(train, [de], [conll(tmp_path / "fr.conll", "fr"), conll(tmp_path / "de.conll", "de")])
+    with pytest.raises(ConfigError, match="second test file for de"):
+        init_recipe(train, [de], [conll(tmp_path / "b.de.conll", "de"), conll(tmp_path / "de.conll", "de")])
+    bad = tmp_path / "bad.conll"
+    bad.write_text(train.read_text() + "\nAnn B-PER extra\n", "utf-8")
+    with pytest.raises(DataError, match=rf"bad\.conll:{len(train.read_text().splitlines()) + 2}: 3 columns"):
+        init_recipe(bad, [de])
+
+
+@pytest.mark.parametrize("train", [60, 300, 1500, 12_000])
+@pytest.mark.parametrize("words", [3000, 60_000, 600_000, 5_000_000])
+def test_settings_can_learn_at_every_size(train: int, words: int) -> None:
+    settings = for_new_encoder(train, [train, 2 * train], words)
+    tables = settings.tables
+    for name, examples in (("finetune", train), ("selftrain.soft", min(2 * train, 10_000)), ("selftrain.hard", 3 * train)):
+        values = {key: value for key, (value, _) in tables[name].items()}
+        steps = -(-examples // values["batch_size"]) * values["epochs"]
+        assert slow_learning_rate(values.get("head_lr", values["lr"]), steps, init_std=0.04) is None, (name, steps)
+    assert settings.model["hidden_size"][0] % settings.model["num_heads"][0] == 0
+
+
+def test_rates_follow_the_width() -> None:
+    assert [learning_rate(h) for h in (64, 96, 768)] == [1e-3, 1e-3, 3e-5]
+    assert 3e-5 < learning_rate(384) < learning_rate(192) < 1e-3
+    large = for_folder(EncoderConfig(119_547), 20_000, [20_000]).tables
+    assert large["finetune"]["freeze_layers"][0] == 3
+    assert large["btf"]["freeze_embeddings"][0] is True
+
+
+def test_dry_run_of_a_written_recipe(tmp_path: Path) -> None:
+    train, de = conll(tmp_path / "en.conll", "en"), plain(tmp_path / "de.txt", "de")
+    (tmp_path / "xlt.toml").write_text(init_recipe(train, [de], folder=tmp_path).text, "utf-8")
+    kinds = [s.kind for s in estimate(tmp_path / "xlt.toml", rate=1e10).stages]
+    assert kinds == ["pretrain", "finetune", "btf", "finetune", "soft", "hard", "soft", "hard"]

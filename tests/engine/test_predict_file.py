@@ -1,0 +1,244 @@
+from __future__ import annotations
+
+import csv
+import io
+import json
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from xlt_engine import ConfigError, DataError, StorageError
+from xlt_engine.data import train_wordpiece
+from xlt_engine.engine import TagPrediction, predict, predict_file
+from xlt_engine.model import Encoder, EncoderConfig, TaskModel, VoterHeads, save_model
+
+LINES = ["Anna lives in Paris", "Carl saw London today", "the city of Oslo is old", "a good book about Berlin"] * 3
+LABELS = {"ner": ("O", "B-PER", "I-PER"), "classification": ("good", "bad", "fair")}
+module = sys.modules["xlt_engine.engine.predict_file"]
+
+
+def write_model(folder: Path, task: str) -> Path:
+    tokenizer = train_wordpiece(LINES, 60, min_frequency=1)
+    config = EncoderConfig(tokenizer.vocab_size, 16, 1, 2, 32, max_positions=24, initializer_range=0.5)
+    head = VoterHeads(16, 3, (12, 13, 14), seed=86, initializer_range=0.5)
+    save_model(TaskModel(Encoder(config, seed=3), head, task, LABELS[task]), folder)
+    tokenizer.save(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def tagger_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_model(tmp_path_factory.mktemp("tagger"), "ner")
+
+
+@pytest.fixture(scope="module")
+def classifier_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_model(tmp_path_factory.mktemp("classifier"), "classification")
+
+
+CONLL = "-DOCSTART- X O\n\nAnna NNP B-PER\nsaw VBD O\n\n\nOslo NNP B-LOC\n"
+
+
+def test_conll_gets_two_columns_and_keeps_its_lines(tagger_folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "a.conll").write_text(CONLL)
+    predict_file(tagger_folder, tmp_path / "a.conll", tmp_path / "out.conll")
+    first, second = predict(tagger_folder, [["Anna", "saw"], ["Oslo"]])
+    assert isinstance(first, TagPrediction)
+    assert isinstance(second, TagPrediction)
+    expected = CONLL.splitlines()
+    for line, one, word in ((2, first, 0), (3, first, 1), (6, second, 0)):
+        expected[line] += f" {one.labels[word]} {one.confidences[word]:.4f}"
+    assert (tmp_path / "out.conll").read_text().splitlines() == expected
+    assert [p.name for p in sorted(tmp_path.iterdir())] == ["a.conll", "out.conll"]
+
+
+def test_conll_with_tabs_and_abstentions(tagger_folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "a.conll").write_bytes(b"\xef\xbb\xbfAnna Maria\tO\r\nsaw\tO\r\n")
+    found = predict_file(tagger_folder, tmp_path / "a.conll", tmp_path / "out", abstain=True, alpha=1.0)
+    lines = (tmp_path / "out").read_text().split("\n")
+    assert [line.split("\t")[:3] for line in lines] == [["Anna Maria", "O", "_"], ["saw", "O", "_"], [""]]
+    assert found.counts["abstained"] == 2
+
+
+def test_plain_text_for_a_tagger(tagger_folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_text("Anna saw Oslo.\n\nCarl\n")
+    predict_file(tagger_folder, tmp_path / "a.txt", tmp_path / "out")
+    blocks = (tmp_path / "out").read_text().split("\n\n")
+    assert [[row.split("\t")[0] for row in b.split("\n")] for b in blocks] == [
+        ["Anna", "saw", "Oslo", "."],
+        ["Carl"],
+        [""],
+    ]
+
+
+def test_plain_text_for_a_classifier(classifier_folder: Path, tmp_path: Path) -> None:
+    lines = [LINES[0], "", "with\ta tab", LINES[1]]
+    (tmp_path / "a.txt").write_text("\n".join(lines))
+    predict_file(classifier_folder, tmp_path / "a.txt", tmp_path / "out")
+    texts = [line for line in lines if line]
+    found = iter(predict(classifier_folder, texts))
+    expected = ["" if not x else f"{(p := next(found)).label}\t{p.confidence:.4f}\t{x}" for x in lines]  # type: ignore[union-attr]
+    assert (tmp_path / "out").read_text().split("\n") == [*expected, ""]
+
+
+def test_tables(classifier_folder: Path, tmp_path: Path) -> None:
+    rows = [["id", "text"], ["1", 'say "Oslo", twice'], ["2", "line\nbreak"], ["3", "Anna"]]
+    with (tmp_path / "a.csv").open("w", newline="") as file:
+        csv.writer(file).writerows(rows)
+    predict_file(classifier_folder, tmp_path / "a.csv", tmp_path / "out.csv")
+    found = predict(classifier_folder, [r[1] for r in rows[1:]])
+    with (tmp_path / "out.csv").open(newline="") as file:
+        out = list(csv.reader(file))
+    assert [r[:2] for r in out] == rows
+    assert out[0][2:] == ["predicted", "confidence"]
+    assert [r[2:] for r in out[1:]] == [[f.label, f"{f.confidence:.4f}"] for f in found]  # type: ignore[union-attr]
+
+    (tmp_path / "a.tsv").write_text('body\tmore\nsay "Oslo\tAnna\n\nold\tCarl\n')
+    predict_file(classifier_folder, tmp_path / "a.tsv", tmp_path / "out", text_column="body", pair_column="more")
+    found = predict(classifier_folder, ['say "Oslo', "old"], pairs=["Anna", "Carl"])
+    cells = [line.split("\t") for line in (tmp_path / "out").read_text().split("\n")]
+    assert cells[0] == ["body", "more", "predicted", "confidence"]
+    assert cells[2] == [""]
+    assert [cells[1][2], cells[3][2]] == [f.label for f in found]  # type: ignore[union-attr]
+
+
+def test_json_lines(tagger_folder: Path, classifier_folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "a.jsonl").write_text('{"id": 7, "words": ["Anna", "saw"]}\n\n{"text": "Oslo, old"}\n')
+    predict_file(tagger_folder, tmp_path / "a.jsonl", tmp_path / "out")
+    lines = (tmp_path / "out").read_text().split("\n")
+    assert lines[1] == lines[3] == ""
+    first, second = json.loads(lines[0]), json.loads(lines[2])
+    one = predict(tagger_folder, [["Anna", "saw"]])[0]
+    assert isinstance(one, TagPrediction)
+    assert (first["id"], first["predicted"], first["agree"]) == (7, list(one.labels), list(one.agree))
+    assert first["confidence"] == pytest.approx(one.confidences, rel=1e-4)
+    assert second["words"] == ["Oslo", ",", "old"]
+
+    (tmp_path / "b.jsonl").write_text('{"text": "Anna ü"}\n')
+    predict_file(classifier_folder, tmp_path / "b.jsonl", tmp_path / "out", abstain=True, alpha=1.0)
+    value = json.loads((tmp_path / "out").read_text())
+    assert value["text"] == "Anna ü"
+    assert value["predicted"] is None
+    assert sum(value["probabilities"].values()) == pytest.approx(1, rel=1e-5)
+
+
+def test_any_input_as_json(tagger_folder: Path, classifier_folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "a.conll").write_text(CONLL)
+    predict_file(tagger_folder, tmp_path / "a.conll", tmp_path / "out", as_json=True)
+    values = [json.loads(line) for line in (tmp_path / "out").read_text().splitlines()]
+    assert [(v["line"], v["words"]) for v in values] == [(3, ["Anna", "saw"]), (7, ["Oslo"])]
+    (tmp_path / "a.tsv").write_text("text\nAnna\n")
+    predict_file(classifier_folder, tmp_path / "a.tsv", tmp_path / "out", as_json=True)
+    assert json.loads((tmp_path / "out").read_text())["line"] == 2
+
+
+def test_chunks_do_not_change_the_result(tagger_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    text = "\n".join("".join(f"{w} O\n" for w in line.split()) for line in LINES)
+    (tmp_path / "a.conll").write_text(text)
+    predict_file(tagger_folder, tmp_path / "a.conll", tmp_path / "whole")
+    monkeypatch.setattr(module, "CHUNK_RECORDS", 2)
+    predict_file(tagger_folder, tmp_path / "a.conll", tmp_path / "parts")
+    whole, parts = ((tmp_path / n).read_text().split("\n") for n in ("whole", "parts"))
+    assert len(whole) == len(parts)
+    for a, b in zip(whole, parts, strict=True):
+        assert a.split()[:3] == b.split()[:3]
+        assert [float(x) for x in a.split()[3:]] == pytest.approx([float(x) for x in b.split()[3:]], rel=1e-3)
+
+
+def _standard(monkeypatch: pytest.MonkeyPatch, data: object) -> io.BytesIO:
+    out = io.BytesIO()
+    monkeypatch.setattr(sys, "stdin", SimpleNamespace(buffer=data))
+    monkeypatch.setattr(sys, "stdout", SimpleNamespace(buffer=out))
+    return out
+
+
+def test_a_stream_is_answered_while_it_runs(classifier_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "CHUNK_RECORDS", 4)
+    behind = []
+
+    def stream() -> Iterator[bytes]:
+        for n in range(40):
+            behind.append(n - out.getvalue().count(b"\n"))
+            yield b"Anna saw Oslo\n"
+
+    out = _standard(monkeypatch, stream())
+    predict_file(classifier_folder, "-")
+    assert out.getvalue().count(b"\n") == 40
+    assert max(behind) <= 5
+
+
+@pytest.mark.parametrize(
+    ("data", "expected"),
+    [(b"Anna B-PER\nsaw O\n", 2), (b"Anna saw\n", 3), (b'{"words": ["Anna"]}\n', 1)],
+    ids=["conll", "text", "jsonl"],
+)
+def test_standard_input_is_looked_at(
+    tagger_folder: Path, monkeypatch: pytest.MonkeyPatch, data: bytes, expected: int
+) -> None:
+    out = _standard(monkeypatch, iter(data.splitlines(keepends=True)))
+    predict_file(tagger_folder, "-")
+    assert out.getvalue().count(b"\n") == expected
+
+
+@pytest.mark.parametrize(
+    ("name", "data", "message"),
+    [
+        ("a.conll", b"Anna O\nsaw\n", r"a\.conll:2: 1 columns, but the file began with 2"),
+        ("a.conll", b"Anna O\n\xff O\n", r"a\.conll:2:1: byte 0xff is not utf-8"),
+        ("a.conll", b"", r"a\.conll: nothing to label"),
+        ("a.jsonl", b'{"words": ["Anna"]}\n{"words": NaN}\n', r"a\.jsonl:2: not a usable JSON object"),
+        ("a.jsonl", b'{"words": []}\n', r"a\.jsonl:1: no list of words"),
+        ("a.jsonl", b'{"words": ["a"], "predicted": 1}\n', r"a\.jsonl:1: a field 'predicted' is there already"),
+    ],
+)
+def test_bad_input_for_a_tagger(tagger_folder: Path, tmp_path: Path, name: str, data: bytes, message: str) -> None:
+    (tmp_path / name).write_bytes(data)
+    (tmp_path / "out").write_text("before")
+    with pytest.raises(DataError, match=message):
+        predict_file(tagger_folder, tmp_path / name, tmp_path / "out")
+    assert (tmp_path / "out").read_text() == "before"
+    assert len(list(tmp_path.iterdir())) == 2
+
+
+@pytest.mark.parametrize(
+    ("name", "data", "message"),
+    [
+        ("a.tsv", b"text\nAnna\tx\n", r"a\.tsv:2: 2 columns, but the header has 1"),
+        ("a.tsv", b"texts\nAnna\n", r"a\.tsv:1: no column 'text'"),
+        ("a.tsv", b"text\tpredicted\nAnna\tx\n", r"a\.tsv:1: a column 'predicted' is there already"),
+        ("a.csv", b'text\n" "\n', r"a\.csv:2: empty text"),
+        ("a.csv", b'text\n"Anna" x\n', r"a\.csv:2: malformed CSV"),
+        ("a.jsonl", b'{"text": 3}\n', r"a\.jsonl:1: no text in 'text'"),
+        ("a.txt", b"\n\n", r"a\.txt: nothing to label"),
+    ],
+)
+def test_bad_input_for_a_classifier(
+    classifier_folder: Path, tmp_path: Path, name: str, data: bytes, message: str
+) -> None:
+    (tmp_path / name).write_bytes(data)
+    with pytest.raises(DataError, match=message):
+        predict_file(classifier_folder, tmp_path / name, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_other_errors_of_files(tagger_folder: Path, classifier_folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "a.tsv").write_text("text\nAnna\n")
+    with pytest.raises(ConfigError, match="format tsv is not for ner"):
+        predict_file(tagger_folder, tmp_path / "a.tsv", tmp_path / "out")
+    with pytest.raises(DataError, match="no such file"):
+        predict_file(tagger_folder, tmp_path / "b.conll", tmp_path / "out")
+    with pytest.raises(StorageError, match="nowhere"):
+        predict_file(classifier_folder, tmp_path / "a.tsv", tmp_path / "nowhere" / "out")
+    predict_file(classifier_folder, tmp_path / "a.tsv", "/dev/null")
+    assert not Path("/dev/null").is_file()
+
+
+def test_a_link_stays_a_link_and_the_input_may_be_the_output(classifier_folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "a.tsv").write_text("text\nAnna\n")
+    (tmp_path / "link.tsv").symlink_to(tmp_path / "a.tsv")
+    predict_file(classifier_folder, tmp_path / "a.tsv", tmp_path / "link.tsv")
+    assert (tmp_path / "link.tsv").is_symlink()
+    assert (tmp_path / "a.tsv").read_text().startswith("text\tpredicted\tconfidence\nAnna\t")
