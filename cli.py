@@ -358,9 +358,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     _STOP.update(signal=0, polled=0)
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, _on_signal)
-    code = 0
+    code, stdout = 0, sys.stdout
     try:
-        code = main_group.main(args=None if arguments is None else list(arguments), standalone_mode=False) or 0
+        given = None if arguments is None else list(arguments)
+        code = main_group.main(given, prog_name="xlt-engine", standalone_mode=False) or 0
     except XltError as error:
         code = _fail(error)
     except click.exceptions.Exit as error:
@@ -372,17 +373,17 @@ def main(arguments: Sequence[str] | None = None) -> None:
         code = 2
     except click.UsageError as error:
         command = error.ctx.command_path if error.ctx else "xlt-engine"
-        click.echo(f"error: {error.format_message()} See {command} --help.", err=True)
+        click.echo(f"error: {error.format_message().rstrip('.')}; see {command} --help", err=True)
         code = 2
     except click.ClickException as error:
         click.echo(f"error: {error.format_message()}", err=True)
         code = 2
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except KeyboardInterrupt:
         code = 130
     except SystemExit as error:
-        code = error.code if isinstance(error.code, int) else 1
+        # On a closed pipe click wraps the stream and exits with 1; who closes it, as `head` does, has all they want.
+        closed = sys.stdout is not stdout
+        code = 0 if closed else error.code if isinstance(error.code, int) else 1
     except Exception:  # a bug: the only place that may catch everything, to say so and to return the code for it
         traceback.print_exc()
         click.echo("error: this is a bug in xlt-engine; please report it with the lines above", err=True)

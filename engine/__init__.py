@@ -1,9 +1,12 @@
 """Configuration, the one loop, stages, pseudo-labels, decisions, metrics, checkpoints, run folder and report."""
 
+from .check import check
 from .config import OptimiserConfig, RunConfig
 from .decisions import Decision, decide, source_consistency
 from .describe import describe_environment, describe_model
+from .estimate import estimate
 from .evaluate import EvaluationResult, evaluate, evaluate_files
+from .init_recipe import init_recipe
 from .loop import Loop, StepResult, Trace, train
 from .metrics import accuracy, entity_f1, macro_f1
 from .predict import Prediction, Predictor, TagPrediction, predict
@@ -31,13 +34,16 @@ __all__ = [
     "ThresholdChoice",
     "Trace",
     "accuracy",
+    "check",
     "choose_threshold",
     "decide",
     "describe_environment",
     "describe_model",
     "entity_f1",
+    "estimate",
     "evaluate",
     "evaluate_files",
+    "init_recipe",
     "load_recipe",
     "macro_f1",
     "predict",

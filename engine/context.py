@@ -161,18 +161,24 @@ class Context:
 
     def score_stage(self, stage: Stage, model: TaskModel) -> list[dict[str, Any]]:
         """Scores on the source and on the target of the stage (all targets where it has none)."""
-        rows: list[dict[str, Any]] = []
+        return [
+            row
+            for language, (role, store) in self.test_stores(stage).items()
+            for row in metric_rows(score(model, store, poll=self.poll)[0], language, role, len(store))
+        ]
+
+    def test_stores(self, stage: Stage) -> dict[str, tuple[str, TokenStore]]:
+        """What a stage is scored on: language -> role ("source" or "target") and store."""
+        if stage.kind in ("pretrain", "btf"):
+            return {}
+        found: dict[str, tuple[str, TokenStore]] = {}
         source = self.config.source
         if source.test is not None:
-            rows += self._score(model, self.data.labelled(source.test, source.language), source.language, "source")
+            found[source.language] = "source", self.data.labelled(source.test, source.language)
         for target in self.config.targets:
             if target.test is not None and stage.target in (None, target.language):
-                store = self.data.labelled(target.test, target.language)
-                rows += self._score(model, store, target.language, "target")
-        return rows
-
-    def _score(self, model: TaskModel, store: TokenStore, language: str, role: str) -> list[dict[str, Any]]:
-        return metric_rows(score(model, store, poll=self.poll)[0], language, role, len(store))
+                found[target.language] = "target", self.data.labelled(target.test, target.language)
+        return found
 
     def _skipped(self, path: Path, reason: str) -> None:
         self.progress.note(f"{path}: not used: {reason}")
@@ -200,7 +206,7 @@ def tensors_hash(tensors: Mapping[str, Tensor]) -> str:
     digest = hashlib.sha256()
     for name in sorted(tensors):
         digest.update(name.encode())
-        digest.update(tensors[name].detach().cpu().contiguous().view(torch.uint8).numpy().tobytes())
+        digest.update(tensors[name].detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()
 
 

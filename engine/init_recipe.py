@@ -83,15 +83,17 @@ def _texts(found: Found) -> list[list[Example]]:
 def _suggest_length(found: Found, tokenizer: Tokenizer, positions: int) -> int:
     """Tokens that hold nearly every example whole, a multiple of 8."""
     lengths: list[int] = []
+    wanted = 0
     for examples in _texts(found):
         sample = examples[:: max(1, len(examples) // 5000)]
         if found.task == "ner":
-            encoded = tokenizer.encode_words([e.words or str(e.text).split() for e in sample])
-            lengths += [len(x.ids) for x in encoded]
+            sizes = [len(x.ids) for x in tokenizer.encode_words([e.words or str(e.text).split() for e in sample])]
         else:
-            texts = tokenizer.encode_texts([str(e.text) for e in sample], [e.pair for e in sample])
-            lengths += [len(x.ids) for x in texts]
-    wanted = int(-(-np.percentile(lengths, COVERED) // 8) * 8)
+            encoded = tokenizer.encode_texts([str(e.text) for e in sample], [e.pair for e in sample])
+            sizes = [len(x.ids) for x in encoded]
+        # Language by language: the target's texts may be few, and longer in pieces.
+        wanted = max(wanted, int(-(-np.percentile(sizes, COVERED) // 8) * 8))
+        lengths += sizes
     if wanted > positions:
         cut = sum(n > positions for n in lengths) / len(lengths)
         found.notes.append(f"{cut:.1%} of the examples are longer than {positions} tokens and will be cut")
@@ -156,7 +158,7 @@ def _write(found: Found, settings: Settings, max_length: int, model: Path | None
             "found in the training file" + ("; O comes first" if found.task == "ner" else ""),
         ),
         "seeds": ([0], "one complete run per seed; three show how far results scatter: [0, 1, 2]"),
-        "max_length": (max_length, f"tokens; {COVERED}% of your sentences fit (longer ones are cut, and counted)"),
+        "max_length": (max_length, f"tokens; {COVERED}% of your texts fit (longer ones are cut, and counted)"),
     }
     if found.task == "classification" and model is None:
         top["pooling"] = ("mean", "a new encoder has no trained [CLS]; the mean over the tokens learns faster")

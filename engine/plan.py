@@ -182,7 +182,7 @@ def select(plan: list[Stage], stage: str) -> list[Stage]:
         "selftrain": {"finetune", "soft", "hard"},
         "evaluate": {"finetune", "soft", "hard"},
         "all": {"pretrain", "btf", "finetune", "soft", "hard"},
-    }[stage]
+    }.get(stage, set())
     wanted = {s.id for s in plan if s.kind in kinds}
     if not wanted or (stage == "btf" and not any(s.kind == "btf" for s in plan)):
         raise ConfigError(f"the recipe has no stage {stage!r}; see --dry-run for the ones it has")

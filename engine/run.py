@@ -15,7 +15,7 @@ import torch
 from .. import ConfigError, Interrupted, ModelError, OutOfMemoryError, StorageError, XltError
 from ..data import Tokenizer, TokenStore, WorldConfig, make_world, train_wordpiece
 from ..data.demo_world import VERSION as WORLD_VERSION
-from ..model import MaskedLM, load_encoder_config, save_model
+from ..model import MaskedLM, load_encoder_config, load_task_model, save_model
 from .config import RunConfig, SourceConfig, TargetConfig
 from .context import FINISHED, Context, write_trace
 from .datasets import Datasets, read_file
@@ -38,7 +38,7 @@ from .stages import Outcome, inputs_of, run_btf, run_finetune, run_pretrain
 from .summary import write_summary
 
 RUNNERS = {"pretrain": run_pretrain, "btf": run_btf, "finetune": run_finetune, "soft": run_soft, "hard": run_hard}
-STAMP = "fingerprint.json"
+STAMP, SCORES = "fingerprint.json", "scores.json"
 
 
 @dataclass(frozen=True)
@@ -282,6 +282,7 @@ def _stage(context: Context, stage: Stage, resume: bool) -> bool:
     if before == table and resume:
         if (folder / FINISHED).exists():
             delete(folder / "checkpoint")
+            _rescore(context, stage, folder)
             return False
     elif folder.exists():
         changed = sorted(k for k in table.keys() | (before or {}).keys() if table.get(k) != (before or {}).get(k))
@@ -306,7 +307,7 @@ def _seal(context: Context, stage: Stage, table: dict[str, Any], folder: Path, o
     write_trace(folder, outcome.trace)
     rows = [] if isinstance(outcome.model, MaskedLM) else context.score_stage(stage, outcome.model)
     if rows:
-        atomic_write_json(folder / "scores.json", {"scores": rows})
+        atomic_write_json(folder / SCORES, {"scores": rows})
     sync_tree(folder)
     record = {
         "stage": stage.name,
@@ -324,6 +325,7 @@ def _seal(context: Context, stage: Stage, table: dict[str, Any], folder: Path, o
         "uses_parallel_data": context.config.uses_parallel_data,
         "uses_target_labels": False,
         "warnings": context.warnings_as_json(),
+        "scored_on": _tests(context, stage),
         **outcome.notes,
     }
     atomic_write_json(folder / FINISHED, record)
@@ -331,6 +333,22 @@ def _seal(context: Context, stage: Stage, table: dict[str, Any], folder: Path, o
     text = ", ".join(f"{r['language']} {r['value']:.1f}" for r in rows if r["metric"] in ("entity_f1", "accuracy"))
     context.run_dir.event("end", stage=stage.id, seconds=outcome.seconds, scores=rows)
     context.progress.end(stage.id, ", ".join(x for x in (outcome.line, text, f"{outcome.seconds:.0f} s") if x))
+
+
+def _rescore(context: Context, stage: Stage, folder: Path) -> None:
+    """Scores a finished stage again where the test files are not those that it was scored on."""
+    record, tests = _read(folder / FINISHED) or {}, _tests(context, stage)
+    if record.get("scored_on") == tests:
+        return
+    context.progress.note(f"{stage.id}: scored again, since the test files have changed")
+    rows = context.score_stage(stage, load_task_model(folder).to(context.device)) if tests else []
+    atomic_write_json(folder / SCORES, {"scores": rows})
+    record["hashes"][SCORES] = sha256_file(folder / SCORES)
+    atomic_write_json(folder / FINISHED, record | {"scored_on": tests})
+
+
+def _tests(context: Context, stage: Stage) -> dict[str, str]:
+    return {language: store.content_hash for language, (_, store) in context.test_stores(stage).items()}
 
 
 def _input_digests(context: Context, stage: Stage) -> dict[str, str]:

@@ -7,6 +7,7 @@ import re
 from pathlib import Path
 
 import pytest
+
 from xlt_engine.data import train_wordpiece
 from xlt_engine.engine.check import check
 from xlt_engine.engine.check_report import CheckReport

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from xlt_engine import ModelError, __version__
 from xlt_engine.data import Tokenizer, train_wordpiece
@@ -87,6 +88,10 @@ def test_a_model_from_elsewhere(encoder: Encoder, tmp_path: Path) -> None:
     found = describe_model(tmp_path)
     assert (found["kind"], found["task"], found["tokenizer"], found["stage"]) == ("masked-lm", None, None, None)
     assert found["parameters"] == sum(p.numel() for p in model.parameters())
+    tensors = load_file(tmp_path / "model.safetensors")
+    again = tensors["bert.embeddings.word_embeddings.weight"].clone()
+    save_file(tensors | {"cls.predictions.decoder.weight": again}, tmp_path / "model.safetensors")
+    assert describe_model(tmp_path)["parameters"] == found["parameters"]
 
 
 def test_damaged_folders(encoder: Encoder, tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+
 from xlt_engine import ConfigError
 from xlt_engine.engine.estimate import Estimate, estimate, measure_rate, size_text, time_text
 from xlt_engine.engine.recipe import load_recipe

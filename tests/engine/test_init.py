@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from xlt_engine import ConfigError, DataError
 from xlt_engine.data import train_wordpiece
 from xlt_engine.engine.check import check
@@ -116,7 +117,11 @@ def test_several_targets_by_their_names(tmp_path: Path) -> None:
 
 
 def test_languages_that_names_do_not_tell(tmp_path: Path) -> None:
-    train, one, two = conll(tmp_path / "a1.conll", "en"), plain(tmp_path / "b1.txt", "de"), plain(tmp_path / "c1.txt", "fr")
+    train, one, two = (
+        conll(tmp_path / "a1.conll", "en"),
+        plain(tmp_path / "b1.txt", "de"),
+        plain(tmp_path / "c1.txt", "fr"),
+    )
     gold = conll(tmp_path / "gold.conll", "de", 10)
     config = load(init_recipe(train, [one], [gold], folder=tmp_path), tmp_path)
     assert [(t.language, t.test) for t in config.targets] == [("tgt", gold)]
@@ -152,7 +157,10 @@ def test_language_codes(tmp_path: Path, name: str, code: str | None) -> None:
 
 
 def test_classification_tables_by_content(tmp_path: Path) -> None:
-    body = [f"{i}\tthis thing number {i} was {'good' if i % 2 else 'bad'} for me\t{'pos' if i % 2 else 'neg'}" for i in range(40)]
+    body = [
+        f"{i}\tthis thing number {i} was {'good' if i % 2 else 'bad'} for me\t{'pos' if i % 2 else 'neg'}"
+        for i in range(40)
+    ]
     train = tmp_path / "en.tsv"
     train.write_text("id\treview_body\tverdict\n" + "\n".join(body) + "\n", "utf-8")
     result = init_recipe(train, [plain(tmp_path / "de.txt", "de")], folder=tmp_path)
@@ -300,7 +308,11 @@ def test_what_cannot_be_guessed_is_refused(tmp_path: Path) -> None:
 def test_settings_can_learn_at_every_size(train: int, words: int) -> None:
     settings = for_new_encoder(train, [train, 2 * train], words)
     tables = settings.tables
-    for name, examples in (("finetune", train), ("selftrain.soft", min(2 * train, 10_000)), ("selftrain.hard", 3 * train)):
+    for name, examples in (
+        ("finetune", train),
+        ("selftrain.soft", min(2 * train, 10_000)),
+        ("selftrain.hard", 3 * train),
+    ):
         values = {key: value for key, (value, _) in tables[name].items()}
         steps = -(-examples // values["batch_size"]) * values["epochs"]
         assert slow_learning_rate(values.get("head_lr", values["lr"]), steps, init_std=0.04) is None, (name, steps)

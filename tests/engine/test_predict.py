@@ -190,7 +190,9 @@ def test_words_without_tokens_keep_their_place(tagger: TaskModel, tokenizer: Tok
     assert one.agree[1:3] == (False, False)
     assert nothing.labels == ()
     assert blank.labels == ("O",)
-    assert tags(tagger, tokenizer, [["\u200b", "Anna"]], abstain=True, alpha=0.0)[0].labels[0] is None
+    predictor = Predictor(tagger, tokenizer=tokenizer, abstain=True, alpha=0.0)
+    assert predictor.tag([["\u200b"]])[0].labels == (None,)
+    assert (predictor.counts["abstained"], predictor.counts["no_token"]) == (1, 1)
 
 
 def test_texts_for_a_tagger_are_cut_into_words(tagger: TaskModel, tokenizer: Tokenizer) -> None:

@@ -3,6 +3,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,7 +13,7 @@ import pytest
 
 from xlt_engine import ConfigError, DataError, StorageError
 from xlt_engine.data import train_wordpiece
-from xlt_engine.engine import TagPrediction, predict, predict_file
+from xlt_engine.engine import Prediction, TagPrediction, predict, predict_file
 from xlt_engine.model import Encoder, EncoderConfig, TaskModel, VoterHeads, save_model
 
 LINES = ["Anna lives in Paris", "Carl saw London today", "the city of Oslo is old", "a good book about Berlin"] * 3
@@ -79,8 +80,8 @@ def test_plain_text_for_a_classifier(classifier_folder: Path, tmp_path: Path) ->
     (tmp_path / "a.txt").write_text("\n".join(lines))
     predict_file(classifier_folder, tmp_path / "a.txt", tmp_path / "out")
     texts = [line for line in lines if line]
-    found = iter(predict(classifier_folder, texts))
-    expected = ["" if not x else f"{(p := next(found)).label}\t{p.confidence:.4f}\t{x}" for x in lines]  # type: ignore[union-attr]
+    found = {x: p for x, p in zip(texts, predict(classifier_folder, texts), strict=True) if isinstance(p, Prediction)}
+    expected = [f"{found[x].label}\t{found[x].confidence:.4f}\t{x}" if x else "" for x in lines]
     assert (tmp_path / "out").read_text().split("\n") == [*expected, ""]
 
 
@@ -232,8 +233,6 @@ def test_other_errors_of_files(tagger_folder: Path, classifier_folder: Path, tmp
         predict_file(tagger_folder, tmp_path / "b.conll", tmp_path / "out")
     with pytest.raises(StorageError, match="nowhere"):
         predict_file(classifier_folder, tmp_path / "a.tsv", tmp_path / "nowhere" / "out")
-    predict_file(classifier_folder, tmp_path / "a.tsv", "/dev/null")
-    assert not Path("/dev/null").is_file()
 
 
 def test_a_link_stays_a_link_and_the_input_may_be_the_output(classifier_folder: Path, tmp_path: Path) -> None:
@@ -242,3 +241,16 @@ def test_a_link_stays_a_link_and_the_input_may_be_the_output(classifier_folder: 
     predict_file(classifier_folder, tmp_path / "a.tsv", tmp_path / "link.tsv")
     assert (tmp_path / "link.tsv").is_symlink()
     assert (tmp_path / "a.tsv").read_text().startswith("text\tpredicted\tconfidence\nAnna\t")
+
+
+def test_a_pipe_with_a_name_is_written_to_and_not_replaced(classifier_folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "a.tsv").write_text("text\nAnna\n")
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    reader = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
+    try:
+        predict_file(classifier_folder, tmp_path / "a.tsv", pipe)
+        assert pipe.is_fifo()
+        assert os.read(reader, 4096).startswith(b"text\tpredicted\tconfidence\nAnna\t")
+    finally:
+        os.close(reader)

@@ -1,0 +1,508 @@
+"""Stages and the options of self-training, each by what it does: lineage, pools, filters, mixes and losses."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from safetensors.numpy import load_file
+
+from xlt_engine import ConfigError, DataError, ModelError
+from xlt_engine.data import TokenStore
+from xlt_engine.engine.context import tensors_hash
+from xlt_engine.engine.decisions import Reason
+from xlt_engine.engine.selftrain import teacher_targets
+from xlt_engine.model import load_encoder, load_task_model
+
+FAST = "checkpoint.seconds=60"
+
+
+class Finished:
+    """A finished run of the tiny recipe; `again` copies it and makes what the overrides change."""
+
+    def __init__(self, run: Any) -> None:
+        self.run, self.count = run, 0
+        self.run.run(FAST, where="base")
+
+    def again(self, *overrides: str) -> Result:
+        self.count += 1
+        where = f"again-{self.count}"
+        shutil.copytree(self.run.folder / "base", self.run.folder / where)
+        done = self.run.run(FAST, *overrides, where=where).done
+        return Result(self.run, where, [d.split("/")[-1] for d in done])
+
+    @property
+    def base(self) -> Result:
+        return Result(self.run, "base", [])
+
+
+class Result:
+    """A run's results, by the short names of its stages."""
+
+    def __init__(self, run: Any, where: str, done: list[str]) -> None:
+        self.run, self.where, self.done = run, where, done
+
+    def path(self, name: str) -> Path:
+        found: Path = (
+            self.run.folder / self.where / "seed-0" / (name if name in ("pretrain", "baseline") else f"de/{name}")
+        )
+        return found
+
+    def stage(self, name: str) -> dict[str, Any]:
+        return self._json(name, "stage")
+
+    def trace(self, name: str) -> dict[str, Any]:
+        return self._json(name, "trace")
+
+    def decision(self, name: str) -> dict[str, Any]:
+        return self._json(name, "decision")
+
+    def _json(self, name: str, file: str) -> dict[str, Any]:
+        value: dict[str, Any] = json.loads((self.path(name) / f"{file}.json").read_bytes())
+        return value
+
+    def arrays(self, name: str) -> dict[str, np.ndarray]:
+        found: dict[str, np.ndarray] = load_file(self.path(name) / "decision.safetensors")
+        return found
+
+    def soft_labels(self, name: str) -> np.ndarray:
+        found: np.ndarray = load_file(self.path(name) / "soft_labels.safetensors")["targets"]
+        return found
+
+    def encoder_hash(self, name: str) -> str:
+        return tensors_hash(dict(load_encoder(self.path(name)).named_parameters()))
+
+    def store(self, *, labelled: bool, count: int) -> TokenStore:
+        """The task store of `count` examples that has labels, or that has none."""
+        for folder in sorted((self.run.folder / self.where / "store").iterdir()):
+            store = TokenStore.open(folder)
+            if store.task != "text" and len(store) == count and (store.item_labels.max() >= 0) == labelled:
+                return store
+        raise AssertionError("no such store")
+
+
+@pytest.fixture(scope="module")
+def make(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Any], Finished]:
+    """One finished run per task, shared by the tests of this file."""
+    made: dict[str, Finished] = {}
+
+    def finished(run: Any) -> Finished:
+        if run.task not in made:
+            folder = tmp_path_factory.mktemp("stages") / run.task
+            shutil.copytree(run.folder, folder)
+            made[run.task] = Finished(type(run)(folder, run.task))
+        return made[run.task]
+
+    return finished
+
+
+@pytest.fixture
+def ner(tiny: Callable[[str], Any], make: Callable[[Any], Finished]) -> Finished:
+    return make(tiny("ner"))
+
+
+@pytest.fixture
+def texts(tiny: Callable[[str], Any], make: Callable[[Any], Finished]) -> Finished:
+    return make(tiny("classification"))
+
+
+def test_lineage(ner: Finished) -> None:
+    """Every student starts from the base, every hard stage from its soft student; stage.json proves it by hashes."""
+    base = ner.base
+    btf, pretrain = base.encoder_hash("btf"), base.encoder_hash("pretrain")
+    assert btf != pretrain
+    starts = {n: base.stage(n)["encoder_at_start"] for n in ("baseline", "btf", "finetune", "soft1", "soft2")}
+    assert starts == {"baseline": pretrain, "btf": pretrain, "finetune": btf, "soft1": btf, "soft2": btf}
+    for number in (1, 2):
+        assert base.stage(f"hard{number}")["encoder_at_start"] == base.encoder_hash(f"soft{number}")
+    ends = [
+        base.encoder_hash(n) for n in ("pretrain", "baseline", "btf", "finetune", "soft1", "hard1", "soft2", "hard2")
+    ]
+    assert len(set(ends)) == 8
+
+
+def test_heads(ner: Finished) -> None:
+    """A linear teacher; students with voters whose head is fresh in each round, and kept from soft to hard."""
+    models = {n: load_task_model(ner.base.path(n)) for n in ("finetune", "soft1", "hard1", "soft2")}
+    assert {n: m.head.num_voters for n, m in models.items()} == {"finetune": 1, "soft1": 3, "hard1": 3, "soft2": 3}
+
+    def distance(a: str, b: str) -> float:
+        x, y = (torch.cat([p.detach().flatten() for p in models[n].head.parameters()]) for n in (a, b))
+        return float((x - y).norm() / y.norm())
+
+    assert 0 < distance("hard1", "soft1") < 0.5 * distance("soft2", "hard1")
+
+
+def test_soft_labels_are_the_teachers(ner: Finished) -> None:
+    from xlt_engine.data import ItemView
+    from xlt_engine.engine.inference import predict_logits
+
+    base = ner.base
+    store = base.store(labelled=False, count=24)
+    for teacher, student in (("finetune", "soft1"), ("hard1", "soft2")):
+        logits = predict_logits(load_task_model(base.path(teacher)), ItemView(store))
+        expected = logits.double().softmax(-1).mean(0).numpy()
+        stored = base.soft_labels(student)
+        assert stored.shape == expected.shape
+        assert np.linalg.norm(stored - expected) < 1e-6 * np.linalg.norm(expected)
+        assert np.abs(stored.sum(1) - 1).max() < 1e-6
+
+
+@pytest.mark.parametrize("task", ["ner", "texts"])
+def test_source_is_removed_for_good(task: str, request: pytest.FixtureRequest) -> None:
+    result = request.getfixturevalue(task).again("selftrain.rounds=4", "selftrain.hard.lr=0.03")
+    kept = [result.arrays(f"hard{n}")["source.keep"].astype(bool) for n in (1, 2, 3, 4)]
+    for before, after in zip(kept, kept[1:], strict=False):
+        assert not (after & ~before).any()
+    assert kept[0].sum() < len(kept[0])
+    for number in (2, 3, 4):
+        gone = ~kept[number - 2]
+        reasons = result.arrays(f"hard{number}")["source.reason"]
+        assert (reasons[gone] == Reason.REMOVED_BEFORE).all()
+        record = result.decision(f"hard{number}")["source"]
+        assert record["items"] == kept[number - 2].sum()
+        assert record["kept"] == kept[number - 1].sum() == result.stage(f"hard{number}")["source_examples"]
+        assert result.stage(f"hard{number}")["removed"] == (~kept[number - 1]).sum()
+
+
+def test_hard_set_is_kept_source_and_accepted_target(ner: Finished) -> None:
+    """Steps, tokens and targets of the hard stage follow from the stored decision."""
+    base, arrays = ner.base, ner.base.arrays("hard1")
+    source, target = base.store(labelled=True, count=24), base.store(labelled=False, count=24)
+    example = np.repeat(np.arange(24), np.diff(target.item_offsets))
+    accepted = np.unique(example[arrays["target.targets"] >= 0])
+    kept = np.flatnonzero(arrays["source.keep"])
+    trace = base.trace("hard1")
+    assert len(trace["loss"]) == -(-(len(kept) + len(accepted)) // 8)
+    assert sum(trace["tokens"]) == source.lengths[kept].sum() + target.lengths[accepted].sum()
+    words = np.diff(source.item_offsets)[kept].sum()
+    assert sum(trace["valid"]) == words + (arrays["target.targets"] >= 0).sum()
+    counts = base.decision("hard1")["classes"]
+    assert sum(c["accepted"] for c in counts.values()) == (arrays["target.targets"] >= 0).sum()
+
+
+def test_restore_finetuned(ner: Finished) -> None:
+    result = ner.again('selftrain.restore="finetuned"')
+    assert result.done == ["soft1", "hard1", "soft2", "hard2"]
+    finetuned = result.encoder_hash("finetune")
+    assert result.stage("soft1")["encoder_at_start"] == result.stage("soft2")["encoder_at_start"] == finetuned
+
+
+def test_hard_starts_from_the_base(ner: Finished) -> None:
+    result = ner.again('selftrain.hard.start="base"')
+    assert result.done == ["hard1", "soft2", "hard2"]
+    btf = result.encoder_hash("btf")
+    assert result.stage("hard1")["encoder_at_start"] == result.stage("hard2")["encoder_at_start"] == btf
+    # The decision is the student's all the same.
+    assert (result.arrays("hard1")["target.label"] == ner.base.arrays("hard1")["target.label"]).all()
+
+
+def test_alpha_from_dev(ner: Finished) -> None:
+    """The curve counts the items of the dev file."""
+    longer = ("selftrain.soft.epochs=20", "selftrain.rounds=1", 'selftrain.alpha.rule="fixed:0.3"')
+    train, dev = ner.again(*longer), ner.again(*longer, 'selftrain.alpha.data="dev"')
+
+    def items(result: Result) -> float:
+        curve = result.decision("hard1")["curve"]
+        return max(round(k / c) for k, c in zip(curve["kept"], curve["coverage"], strict=True) if c)
+
+    assert items(train) == train.store(labelled=True, count=24).item_offsets[-1]
+    assert items(dev) == dev.store(labelled=True, count=16).item_offsets[-1]
+    assert (train.soft_labels("soft1") == dev.soft_labels("soft1")).all()
+
+
+def middle_alpha(base: Result, share: float = 0.5) -> float:
+    """A threshold below which about `share` of the agreed items lie."""
+    arrays = base.arrays("hard1")
+    return float(np.quantile(arrays["target.confidence"][arrays["target.agree"] > 0], share))
+
+
+@pytest.mark.parametrize("unit", ["token", "entity", "sentence", "none"])
+def test_target_filter(ner: Finished, unit: str) -> None:
+    alpha = middle_alpha(ner.base, 0.1)
+    rule = f'selftrain.alpha.rule="fixed:{alpha}"'
+    arrays = ner.again(rule, f'selftrain.target_filter="{unit}"', "selftrain.rounds=1").arrays("hard1")
+    token = (arrays["target.agree"] > 0) & (arrays["target.confidence"] > np.float32(alpha))
+    keep = arrays["target.targets"] >= 0
+    assert (arrays["target.targets"][keep] == arrays["target.label"][keep]).all()
+    store = ner.base.store(labelled=False, count=24)
+    example = np.repeat(np.arange(24), np.diff(store.item_offsets))
+    names = [store.label_names[i] for i in arrays["target.label"]]
+    if unit == "none":
+        assert keep.all()
+    elif unit == "token":
+        assert (keep == token).all()
+        assert 0 < keep.sum() < len(keep)
+    elif unit == "sentence":
+        assert (keep == np.array([token[example == e].all() for e in example])).all()
+    else:
+        group, groups = -1, []
+        for i, name in enumerate(names):
+            goes_on = name.startswith("I-") and i and example[i] == example[i - 1] and names[i - 1][2:] == name[2:]
+            group += not goes_on
+            groups.append(group)
+        expected = [all(t for t, g in zip(token, groups, strict=True) if g == own) for own in groups]
+        assert keep.tolist() == expected
+
+
+@pytest.mark.parametrize("rule", ["correct", "correct+alpha", "none"])
+def test_source_filter(texts: Finished, rule: str) -> None:
+    from xlt_engine.data import ItemView
+    from xlt_engine.engine.inference import predict_logits
+
+    result = texts.again(f'selftrain.source_filter="{rule}"', "selftrain.rounds=1", 'selftrain.alpha.rule="fixed:0.5"')
+    arrays, store = result.arrays("hard1"), result.store(labelled=True, count=24)
+    probabilities = predict_logits(load_task_model(result.path("soft1")), ItemView(store)).softmax(-1)
+    right = probabilities.mean(0).argmax(-1).numpy() == store.item_labels
+    sure = (
+        (probabilities.argmax(-1) == probabilities.argmax(-1)[0]).all(0) & (probabilities.amax(-1).amin(0) > 0.5)
+    ).numpy()
+    expected = {"correct": right, "correct+alpha": right & sure, "none": np.ones(24, dtype=bool)}[rule]
+    guarded = arrays["source.reason"] == Reason.KEPT_FOR_CLASS
+    assert ((arrays["source.keep"] > 0) == (expected | guarded)).all()
+
+
+@pytest.mark.parametrize(("abandoned", "dropped"), [("round", False), ("drop", True)])
+def test_abandoned_samples(texts: Finished, abandoned: str, dropped: bool) -> None:
+    """They sit out a round, or leave the unlabelled pool of all later stages."""
+    rule = f'selftrain.alpha.rule="fixed:{middle_alpha(texts.base)}"'
+    result = texts.again(rule, f'selftrain.abandoned="{abandoned}"', "selftrain.rounds=1.5")
+    accepted = int((result.arrays("hard1")["target.targets"] >= 0).sum())
+    assert 0 < accepted < 24
+    assert result.stage("soft1")["examples"] == 24
+    assert result.stage("soft2")["examples"] == (accepted if dropped else 24)
+    assert result.arrays("hard1")["target.pool"].sum() == (accepted if dropped else 24)
+    pool = result.arrays("hard1")["target.pool"] > 0
+    assert sum(result.trace("soft2")["tokens"]) == result.store(labelled=False, count=24).lengths[pool].sum()
+
+
+@pytest.mark.parametrize(("mix", "share"), [("natural", 1), ("balanced", 2)])
+def test_mix(texts: Finished, mix: str, share: int) -> None:
+    rule = f'selftrain.alpha.rule="fixed:{middle_alpha(texts.base)}"'
+    result = texts.again(rule, f'selftrain.hard.mix="{mix}"', "selftrain.rounds=1", "selftrain.alpha.min_kept=1")
+    stage, trace = result.stage("hard1"), result.trace("hard1")
+    source, target = stage["source_examples"], stage["target_examples"]
+    assert source != target
+    assert sum(trace["valid"]) == (source + target if share == 1 else 2 * max(source, target))
+
+
+@pytest.mark.parametrize("positions", ["first", "all"])
+def test_positions_of_the_soft_loss(ner: Finished, positions: str) -> None:
+    result = ner.again(f'selftrain.soft.positions="{positions}"', "selftrain.rounds=0.5")
+    store = result.store(labelled=False, count=24)
+    expected = int(store.item_offsets[-1] if positions == "first" else (store.lengths - 2).sum())
+    assert sum(result.trace("soft1")["valid"]) == expected
+    assert len(result.soft_labels("soft1")) == expected
+    assert (store.lengths - 2).sum() > store.item_offsets[-1]
+
+
+def test_positions_are_an_option_of_tagging(texts: Finished) -> None:
+    result = texts.again('selftrain.soft.positions="all"', "selftrain.rounds=0.5")
+    assert sum(result.trace("soft1")["valid"]) == 24
+
+
+def test_vote_share(ner: Finished) -> None:
+    """A teacher with three voters hands on thirds; the first one, with a linear head, its one choice."""
+    result = ner.again('selftrain.soft.target="vote-share"')
+    for name, shares in (("soft1", {0, 3}), ("soft2", {0, 1, 2, 3})):
+        thirds = result.soft_labels(name) * 3
+        assert np.abs(thirds - thirds.round()).max() < 1e-6
+        assert set(thirds.round().astype(int).flatten().tolist()) <= shares
+    thirds = ner.base.soft_labels("soft2") * 3
+    assert np.abs(thirds - thirds.round()).max() > 1e-3
+
+
+def test_teacher_targets() -> None:
+    logits = torch.tensor([[[2.0, 0.0, 0.0]], [[1.0, 0.0, 0.0]], [[0.0, 3.0, 0.0]]])
+    assert teacher_targets(logits, "mse", "vote-share")[0] == pytest.approx([2 / 3, 1 / 3, 0])
+    assert teacher_targets(logits, "kl", "mean")[0] == pytest.approx(logits.double().softmax(-1).mean(0)[0].numpy())
+    assert teacher_targets(logits, "logits", "mean")[0] == pytest.approx([1, 1, 0])
+
+
+@pytest.mark.parametrize("loss", ["mse", "logits", "kl", "ce"])
+@pytest.mark.parametrize("combine", ["per-voter", "mean"])
+def test_losses_of_the_soft_stage(ner: Finished, loss: str, combine: str) -> None:
+    overrides = [f'selftrain.soft.loss="{loss}"', f'selftrain.soft.combine="{combine}"', "selftrain.soft.epochs=6"]
+    result = ner.again(*overrides, "selftrain.rounds=0.5")
+    trace, targets = result.trace("soft1"), result.soft_labels("soft1")
+    assert np.mean(trace["loss"][-3:]) < np.mean(trace["loss"][:3])
+    normalised = np.abs(targets.sum(1) - 1).max() < 1e-5
+    assert normalised == (loss != "logits")
+    if loss == "ce":
+        entropy = -(targets * np.log(targets)).sum(1).mean()
+        assert trace["loss"][-1] > 0.5 * entropy
+
+
+def test_temperature_changes_kl(ner: Finished) -> None:
+    first = [
+        ner.again('selftrain.soft.loss="kl"', f"selftrain.soft.temperature={t}", "selftrain.rounds=0.5").trace("soft1")[
+            "loss"
+        ][0]
+        for t in (1, 4)
+    ]
+    assert first[0] != first[1]
+
+
+@pytest.mark.parametrize(
+    ("stages", "voters"),
+    [('["soft", "soft"]', {"soft1": 3, "soft2": 3}), ('["hard", "hard"]', {"hard1": 3, "hard2": 3})],
+)
+def test_soft_only_and_hard_only(ner: Finished, stages: str, voters: dict[str, int]) -> None:
+    """Without a soft stage the teacher itself labels, and the student starts from the base with fresh voters."""
+    result = ner.again(f"selftrain.stages={stages}")
+    btf = result.encoder_hash("btf")
+    for name, count in voters.items():
+        assert load_task_model(result.path(name)).head.num_voters == count
+        assert result.stage(name)["encoder_at_start"] == btf
+
+
+@pytest.mark.parametrize("override", ["selftrain.voters=1", "selftrain.voters=2", "selftrain.widths=[8, 10, 12]"])
+def test_voters(ner: Finished, override: str) -> None:
+    result = ner.again(override, "selftrain.rounds=0.5")
+    head = load_task_model(result.path("soft1")).head
+    names = [w["name"] for w in result.stage("soft1")["warnings"]]
+    if "widths" in override:
+        assert head.widths == (8, 10, 12)
+    else:
+        assert head.num_voters == int(override[-1])
+    assert ("single-voter" in names) == (override == "selftrain.voters=1")
+
+
+@pytest.mark.parametrize("head", ["linear", "mlp", "voters"])
+def test_head_of_the_teacher(ner: Finished, head: str) -> None:
+    result = ner.again(f'finetune.head="{head}"', "selftrain.on=false")
+    assert load_task_model(result.path("finetune")).head.kind == head
+
+
+def test_caps(ner: Finished) -> None:
+    """BTF and self-training see the same choice of target sentences."""
+    result = ner.again("btf.cap=10", "selftrain.cap=10", "selftrain.rounds=1")
+    assert result.stage("soft1")["examples"] == 10
+    assert result.arrays("hard1")["target.pool"].sum() == 10
+    assert result.decision("hard1")["items"] < ner.base.decision("hard1")["items"]
+    assert result.stage("btf")["examples_per_epoch"] == [24, 24]
+    assert ner.again("btf.cap=10", 'btf.balance="down"').stage("btf")["examples_per_epoch"] == [10, 10]
+
+
+@pytest.mark.parametrize(
+    ("balance", "expected"), [("up", [24, 24]), ("down", [10, 10]), ("none", [24, 10]), ("temperature", [21, 13])]
+)
+def test_balance_of_btf(ner: Finished, balance: str, expected: list[int]) -> None:
+    result = ner.again(
+        "btf.cap=10", f'btf.balance="{balance}"', "btf.temperature=0.5", "selftrain.on=false", "arms.baseline=false"
+    )
+    assert result.stage("btf")["examples_per_epoch"] == expected
+
+
+def test_control_arm(ner: Finished) -> None:
+    """As much text as BTF, the same seeds, another kind of text; and it is made anew when BTF's text grows."""
+    result = ner.again("arms.control=true")
+    assert sorted(result.done) == ["control", "control-btf"]
+    assert result.stage("control-btf")["examples_per_epoch"] == result.stage("btf")["examples_per_epoch"]
+    assert result.trace("control-btf")["loss"] != result.trace("btf")["loss"]
+    assert result.trace("control-btf")["lr"] == result.trace("btf")["lr"]
+    assert result.stage("control")["encoder_at_start"] == result.encoder_hash("control-btf")
+    rows = json.loads((result.run.folder / result.where / "summary.json").read_bytes())["rows"]
+    assert Counter(r["arm"] for r in rows)["control"] > 0
+
+
+def test_frozen_layers(ner: Finished) -> None:
+    frozen = ["finetune.freeze_embeddings=true", "finetune.freeze_layers=1"]
+    result = ner.again(*frozen, "selftrain.on=false")
+    assert result.encoder_hash("finetune") == result.encoder_hash("btf")
+    with pytest.raises(ConfigError, match=r"freeze_layers = 2, but the encoder has 1 layers"):
+        ner.again("finetune.freeze_layers=2")
+
+
+def test_frozen_embeddings_in_btf(ner: Finished) -> None:
+    result = ner.again("btf.freeze_embeddings=true", "selftrain.on=false")
+    before, after = load_encoder(result.path("pretrain")), load_encoder(result.path("btf"))
+    for name, value in before.named_parameters():
+        assert torch.equal(value, after.get_parameter(name)) == name.startswith("embeddings."), name
+
+
+def test_pooling(texts: Finished) -> None:
+    result = texts.again('pooling="mean"', "selftrain.rounds=1")
+    assert "btf" not in result.done
+    assert load_task_model(result.path("hard1")).pooling == "mean"
+    with pytest.raises(ConfigError, match="needs a checkpoint"):
+        texts.again('pooling="pooler"')
+
+
+def test_nothing_accepted_stops_the_run_and_loses_nothing(ner: Finished) -> None:
+    with pytest.raises(DataError, match="hard1"):
+        ner.again('selftrain.alpha.rule="fixed:0.999999"')
+    where = f"again-{ner.count}"
+    status = json.loads((ner.run.folder / where / "status.json").read_bytes())
+    assert (status["state"], status["exit_code"]) == ("failed", DataError.exit_code)
+    done = ner.run.run(FAST, where=where).done
+    # What the failed recipe had not reached is still there, and still right.
+    assert [d.split("/")[-1] for d in done] == ["hard1"]
+    assert Result(ner.run, where, []).trace("hard2") == ner.base.trace("hard2")
+
+
+def test_changed_weights_are_noticed(ner: Finished) -> None:
+    """The input of a stage is verified against the hash that was written when it was made."""
+    shutil.copytree(ner.run.folder / "base", ner.run.folder / "spoilt")
+    weights = Result(ner.run, "spoilt", []).path("soft1") / "model.safetensors"
+    data = bytearray(weights.read_bytes())
+    data[-1] ^= 1
+    weights.write_bytes(data)
+    with pytest.raises(ModelError, match=r"soft1/model\.safetensors: the file has changed"):
+        ner.run.run(FAST, "selftrain.hard.lr=0.001", where="spoilt")
+
+
+def test_model_folder_as_base(ner: Finished) -> None:
+    """A recipe that names a folder; another configuration in the folder makes the stages anew."""
+    run, folder = ner.run, ner.run.folder / "checkpoint"
+    shutil.copytree(ner.base.path("pretrain"), folder)
+    recipe = run.recipe.read_text("utf-8")
+    head, tail = recipe.split("[model.new]")
+    named = run.folder / "named.toml"
+    named.write_text(f'{head}[model]\npath = "checkpoint"\n[source]{tail.split("[source]", 1)[1]}', encoding="utf-8")
+    own = type(run).__new__(type(run))
+    own.folder, own.task, own.recipe = run.folder, run.task, named
+    first = own.run(FAST, "selftrain.on=false", where="named")
+    assert [d.split("/")[-1] for d in first.done] == ["baseline", "btf", "finetune"]
+    result = Result(own, "named", [])
+    assert result.stage("btf")["encoder_at_start"] == ner.base.encoder_hash("pretrain")
+    assert result.trace("btf")["loss"] == ner.base.trace("btf")["loss"]
+    config = json.loads((folder / "config.json").read_bytes())
+    (folder / "config.json").write_text(json.dumps(config | {"hidden_dropout_prob": 0.5}), encoding="utf-8")
+    second = own.run(FAST, "selftrain.on=false", where="named")
+    assert second.done == first.done
+
+
+def test_changed_test_file_is_scored_again_without_training(ner: Finished) -> None:
+    shutil.copytree(ner.run.folder / "base", ner.run.folder / "rescored")
+    test = ner.run.folder / "test-de.conll"
+    before, text = Result(ner.run, "rescored", []), test.read_text("utf-8")
+    hashes = {n: before.stage(n)["hashes"]["model.safetensors"] for n in ("finetune", "hard2")}
+    counts = before._json("hard2", "scores")["scores"]
+    try:
+        test.write_text("\n\n".join(text.strip().split("\n\n")[:7]) + "\n", encoding="utf-8")
+        ner.run.run(FAST, where="rescored")
+    finally:
+        test.write_text(text, encoding="utf-8")
+    after = Result(ner.run, "rescored", [])
+    assert {n: after.stage(n)["hashes"]["model.safetensors"] for n in hashes} == hashes
+    german = [r["count"] for r in after._json("hard2", "scores")["scores"] if r["language"] == "de"]
+    assert {r["count"] for r in counts if r["language"] == "de"} == {12}
+    assert set(german) == {7}
+    rows = json.loads((ner.run.folder / "rescored" / "summary.json").read_bytes())["rows"]
+    assert {r["value"] for r in rows if r["language"] == "de" and r["stage"] == "hard2"} <= {
+        r["value"] for r in after._json("hard2", "scores")["scores"]
+    }
+
+
+def test_steps_follow_from_the_recipe(ner: Finished) -> None:
+    """24 labelled and 24 unlabelled sentences in batches of 8."""
+    steps = {n: ner.base.stage(n)["steps"] for n in ("pretrain", "baseline", "btf", "finetune", "soft1", "soft2")}
+    assert steps == {"pretrain": 6, "baseline": 6, "btf": 6, "finetune": 6, "soft1": 3, "soft2": 3}
