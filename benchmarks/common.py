@@ -55,14 +55,19 @@ def load_sentences() -> tuple[dict[str, list[Sentence]], str]:
         encoded = tokenizer.encode_words(words[language], max_length=MAX_LENGTH)
         made = [
             Sentence(
-                np.array(tokens.ids), np.array(tokens.positions), np.array([tags.index(e.labels[w]) for w in tokens.words])
+                np.array(tokens.ids),
+                np.array(tokens.positions),
+                np.array([tags.index(e.labels[w]) for w in tokens.words]),
             )
             for tokens, e in zip(encoded, examples, strict=True)
             if e.labels and tokens.positions
         ]
         order = rng_for(0, "sentences", language).permutation(len(made))
         sentences[language] = [made[i] for i in order]
-    return sentences, f"WikiNEuRal en + de train, WordPiece of {tokenizer.vocab_size} trained on them, cut at {MAX_LENGTH}"
+    return (
+        sentences,
+        f"WikiNEuRal en + de train, WordPiece of {tokenizer.vocab_size} trained on them, cut at {MAX_LENGTH}",
+    )
 
 
 def _synthetic(language: str, count: int = 8000) -> list[Sentence]:

@@ -8,11 +8,12 @@ from typing import Any, Protocol
 
 import numpy as np
 import torch
-from common import CLS, MASK, MAX_LENGTH, PAD, SEP, SPECIAL, Sentence
+from common import MASK, MAX_LENGTH, PAD, SPECIAL, VOCABULARY, Sentence
 from torch import Tensor, nn
 
 from xlt_engine.data import PackedBatch, pack, rng_for
 from xlt_engine.data.masking import mask_tokens
+from xlt_engine.data.sources import INFERENCE_TOKENS
 from xlt_engine.engine.config import OptimiserConfig
 from xlt_engine.engine.loop import Loop
 from xlt_engine.engine.objectives import cross_entropy, masked_lm
@@ -22,12 +23,16 @@ from xlt_engine.model.names import canonical, views
 
 CLASSES = 9
 FROZEN_LAYERS = {12: 3, 4: 1}
-TEACHER_TOKENS = 4096
 OPTIMISER = OptimiserConfig(lr=2e-5, clip=1.0)
 SHAPES = {
     "mbert": EncoderConfig(vocab_size=119_547),
     "small": EncoderConfig(
-        vocab_size=20_000, hidden_size=192, num_layers=4, num_heads=6, intermediate_size=768, max_positions=MAX_LENGTH
+        vocab_size=VOCABULARY,
+        hidden_size=192,
+        num_layers=4,
+        num_heads=6,
+        intermediate_size=768,
+        max_positions=MAX_LENGTH,
     ),
 }
 
@@ -49,16 +54,12 @@ def make_row(task: str, sentence: Sentence, number: int) -> Row:
     """A sentence as a training or inference example of `task`; masks depend on `number` alone."""
     if task != "btf":
         return Row(sentence.ids, sentence.positions, sentence.labels)
-    special = np.zeros(max(VOCABULARY_SIZE, int(sentence.ids.max()) + 1), dtype=bool)
-    special[[PAD, 1, CLS, SEP, MASK]] = True
+    special = np.zeros(VOCABULARY, dtype=bool)
+    special[:SPECIAL] = True
     rng = rng_for(0, "benchmark mask", number)
     corrupted, targets = mask_tokens(sentence.ids, special, rng, mask_id=MASK, vocab_size=len(special))
     positions = np.flatnonzero(targets >= 0)
     return Row(corrupted, positions, targets[positions])
-
-
-VOCABULARY_SIZE = SHAPES["small"].vocab_size
-assert SPECIAL == 5
 
 
 class Side(Protocol):
@@ -100,7 +101,9 @@ class Ours:
         self.model: Any = (
             MaskedLM(encoder, seed=1)
             if task == "btf"
-            else TaskModel(encoder, LinearHead(config.hidden_size, CLASSES, seed=1), "ner", [str(i) for i in range(CLASSES)])
+            else TaskModel(
+                encoder, LinearHead(config.hidden_size, CLASSES, seed=1), "ner", [str(i) for i in range(CLASSES)]
+            )
         )
         self.model.to(device)
         if task != "teacher":
@@ -113,10 +116,12 @@ class Ours:
         groups = list(batches)
         if self.task == "teacher":
             rows = sorted((row for batch in batches for row in batch), key=lambda row: row.length)
-            group = (np.cumsum([row.length for row in rows]) - 1) // TEACHER_TOKENS
+            group = (np.cumsum([row.length for row in rows]) - 1) // INFERENCE_TOKENS
             groups = [[row for row, g in zip(rows, group, strict=True) if g == k] for k in np.unique(group)]
         return [
-            pack([r.ids for r in rows], items=[r.positions for r in rows], labels=[r.targets for r in rows]).to(self.device)
+            pack([r.ids for r in rows], items=[r.positions for r in rows], labels=[r.targets for r in rows]).to(
+                self.device
+            )
             for rows in groups
         ]
 

@@ -101,15 +101,13 @@ def make_work(task: str, sentences: dict[str, Any], order: str, arguments: argpa
     if order == "random":
         chosen = [cut[i % len(cut)] for i in range(wanted)]
     else:
-        # Repeat r takes every `repeats`-th place, so that each repeat has short and long sentences.
-        places = ((np.arange(wanted) + 0.5) * len(cut) / wanted).astype(int)
-        chosen = [cut[places[r + k * arguments.repeats]] for r in range(arguments.repeats) for k in range(batches)]
+        # A teacher's pass goes through the sorted sentences: the batches of one repeat are neighbours.
+        first = ((np.arange(arguments.repeats) + 0.5) * (len(cut) - batches + 1) / arguments.repeats).astype(int)
+        chosen = [cut[f + k] for f in first for k in range(batches)]
     return [chosen[i : i + batches] for i in range(0, wanted, batches)]
 
 
-def _time_task(
-    task: str, work: dict[str, Work], arguments: argparse.Namespace, device: torch.device
-) -> dict[str, Any]:
+def _time_task(task: str, work: dict[str, Work], arguments: argparse.Namespace, device: torch.device) -> dict[str, Any]:
     config = SHAPES[arguments.shape]
     ours = Ours(task, config, device)
     sides: list[Side] = [ours]
@@ -206,7 +204,8 @@ def _show(task: str, entry: dict[str, Any]) -> None:
     print(f"\n{task}: {TASKS[task][2]}")
     print(f"  both sides agree within {max(entry['difference'].values(), default=0.0):.1e} (dropout off)")
     memory = entry.get("memory_mib", {})
-    print(f"  {'variant':26} {'cpu s p20/p50/p80':>22} {'wall p50':>9} {'tok/s':>8} {'ours is':>8} {'peak / above model MiB':>24}")
+    heads = ("variant", "cpu s p20/p50/p80", "wall p50", "tok/s", "ours is", "peak / above model MiB")
+    print("  {:26} {:>22} {:>9} {:>8} {:>8} {:>24}".format(*heads))
     for name, variant in entry["variants"].items():
         cpu = "/".join(f"{variant['cpu_seconds'][q]:.2f}" for q in ("p20", "p50", "p80"))
         ratio = entry["times_faster"].get(name)
