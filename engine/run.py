@@ -144,6 +144,7 @@ def _run(
         created=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(started)),
         source=config.source.language,
         targets=[t.language for t in config.targets],
+        stages=[node.id for node in make_plan(config, chosen)],
         device=str(context.device),
         tokenizer=context.tokenizer.fingerprint,
     )
@@ -387,5 +388,5 @@ def _out_of_memory(error: Exception, config: RunConfig) -> OutOfMemoryError | No
     sizes = (config.btf.batch_size, config.finetune.batch_size, config.selftrain.soft.batch_size)
     return OutOfMemoryError(
         f"a step does not fit into memory (up to {max(sizes)} sequences of {config.max_length} tokens): {text[:200]}; "
-        f"set micro_batch = {max(1, max(sizes) // 4)} in the stage's table: the result is the same"
+        f"set micro_batch = {max(1, max(sizes) // 4)} in the stage's table: the same loss over the same batch, in smaller parts"
     )

@@ -93,6 +93,10 @@ def build_summary(folder: str | Path) -> Json:
     stages = find_stages(folder)
     if not info and not stages:
         raise DataError(f"{folder}: not a run folder (no run.json and no seed-* folder); give the folder of a run")
+    # Folders of stages that the recipe has no longer stay on disk, and out of the summary.
+    planned, seeds = info.get("stages"), info.get("seeds") or ()
+    if planned is not None:
+        stages = [s for s in stages if s["seed"] not in seeds or s["folder"] in planned]
     rows: list[Json] = []
     warnings = [dict(w) | {"folder": w.get("folder")} for w in info.get("warnings") or ()]
     for stage in stages:
