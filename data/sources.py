@@ -41,6 +41,11 @@ class Corpus:
         store, i = self._find(index)
         return store.segments(i)
 
+    def name(self, index: int) -> str:
+        """The id of an example: `<file stem>:<line>` unless its file has ids."""
+        store, i = self._find(index)
+        return store.example_ids[i]
+
 
 class _Draws:
     """Which examples of which corpus make up the batch of a step; keeps the current epoch's order at hand."""
@@ -121,6 +126,10 @@ class MlmBatches:
 
     def __len__(self) -> int:
         return self._draws.total
+
+    def names(self, step: int) -> list[str]:
+        """The ids of the examples of a step."""
+        return [self._corpora[c].name(i) for c, i in self._draws.members(step)]
 
     def __getitem__(self, step: int) -> list[PackedBatch]:
         members = self._draws.members(step)
@@ -230,6 +239,11 @@ class TaskBatches:
 
     def __len__(self) -> int:
         return self._draws.total
+
+    def names(self, step: int) -> list[str]:
+        """The ids of the examples of a step."""
+        parts = [(self._parts[c], i) for c, i in self._draws.members(step)]
+        return [part.view.store.example_ids[part.examples[i]] for part, i in parts]
 
     def __getitem__(self, step: int) -> list[PackedBatch]:
         drawn = self._draws.members(step)

@@ -23,14 +23,14 @@ from .check_data import (
     repeat_warnings,
 )
 from .check_report import CheckProblem, CheckReport, FileRow
-from .config import OptimiserConfig, RunConfig
+from .config import RunConfig
 from .context import Context
 from .diagnostics import Warning, single_voter, slow_learning_rate
 from .estimate import estimate_plan, size_text
 from .plan import make_plan
+from .prepare import choose_device, make_context, stage_tables, with_world
 from .progress import Progress
 from .recipe import RecipeError, load_recipe, packaged_recipes
-from .run import choose_device, make_context, with_world
 from .rundir import RunDir
 from .toml_lines import Key, key_lines
 
@@ -243,21 +243,14 @@ class _Checker:
                 f"max_length: is {config.max_length}, but the encoder has {shape.max_positions} positions; lower it"
             )
             self._add(self.places("max_length"), message, 2)
-        stages: list[tuple[Key, OptimiserConfig, bool]] = [
-            (("pretrain",), config.pretrain, config.model.new is not None),
-            (("btf",), config.btf, config.btf.on),
-            (("finetune",), config.finetune, True),
-            (("selftrain", "soft"), config.selftrain.soft, "soft" in self._sequence()),
-            (("selftrain", "hard"), config.selftrain.hard, "hard" in self._sequence()),
-        ]
-        for key, entry, on in stages:
-            name = ".".join(map(str, (*key, "freeze_layers")))
-            if on and entry.freeze_layers > shape.num_layers:
+        for table, entry in stage_tables(config).items():
+            name = f"{table}.freeze_layers"
+            if entry.freeze_layers > shape.num_layers:
                 message = f"{name}: is {entry.freeze_layers}, but the encoder has {shape.num_layers} layers; lower it"
-                self._add(self.places(*key, "freeze_layers"), message, 2)
-            elif on and entry.freeze_layers == shape.num_layers and entry.freeze_embeddings:
+                self._add(self.places(*table.split("."), "freeze_layers"), message, 2)
+            elif entry.freeze_layers == shape.num_layers and entry.freeze_embeddings:
                 message = f"{name} = {entry.freeze_layers} freezes the whole encoder: only the head trains; lower it"
-                self.report.warnings.append(Warning("encoder-frozen", message, {"stage": ".".join(map(str, key))}))
+                self.report.warnings.append(Warning("encoder-frozen", message, {"stage": table}))
 
     def _sequence(self) -> tuple[str, ...]:
         return self.config.selftrain.sequence if self.config.selftrain.on else ()

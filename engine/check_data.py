@@ -291,9 +291,8 @@ def coverage(
                 "weak results, or take another model"
             )
             found.append(Warning("many-tokens-per-word", message, {"language": language, "fertility": row.fertility}))
-        warning = cut_by_length(cut, tokens, config.max_length)
-        if warning is not None:
-            found.append(Warning(warning.name, f"{language}: {warning.message}", warning.values))
+        warning = cut_by_length(cut, tokens, config.max_length, language=language)
+        found += [warning] if warning is not None else []
     return rows, found
 
 

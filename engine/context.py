@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from .. import ConfigError, Interrupted, ModelError
 from ..data import Tokenizer, TokenStore
-from ..model import Encoder, TaskModel, load_encoder, load_task_model
+from ..model import Encoder, TaskModel, load_encoder, load_masked_lm, load_task_model
 from .checkpoint import load_latest, save_checkpoint
 from .config import OptimiserConfig, RunConfig
 from .datasets import Datasets
@@ -76,6 +76,12 @@ class Context:
     def load_base(self, stage: Stage, role: str = "base") -> Encoder:
         """The encoder that a stage starts from: an input's, or the model folder that the recipe names."""
         return load_encoder(self.input_folder(stage, role)).to(self.device)
+
+    def check_base(self, stage: Stage) -> None:
+        """Raises ModelError if the recipe's model folder, where the stage starts from it, cannot be loaded."""
+        if "base" not in stage.inputs and self.config.model.path is not None:
+            load = load_masked_lm if stage.kind == "btf" else load_encoder
+            load(self.config.model.path)
 
     def load_task_model(self, stage: Stage, role: str) -> TaskModel:
         return load_task_model(self.input_folder(stage, role)).to(self.device)

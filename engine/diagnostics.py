@@ -181,16 +181,39 @@ def few_accepted_entities(accepted: int, predicted: int, *, minimum: float = MIN
     )
 
 
-def cut_by_length(cut: int, total: int, max_length: int) -> Warning | None:
-    """`cut-by-maximum-length`: words (or tokens) beyond the maximum length, which count as `O` or are not seen."""
+def cut_by_length(
+    cut: int, total: int, max_length: int, *, role: str = "text", language: str = "", unit: str = "tokens"
+) -> Warning | None:
+    """`cut-by-maximum-length`: words or tokens beyond the maximum length, which count as `O` or are not seen.
+
+    Args:
+        role: "source", "target", "test" or "text" (for masked language modelling).
+    """
     if not cut:
         return None
     return Warning(
         "cut-by-maximum-length",
-        f"{cut} of {total} ({cut / max(1, total):.2%}) lie beyond the maximum length of {max_length} and are not seen: "
-        "raise max_length or split the texts",
-        {"cut": cut, "total": total, "max_length": max_length},
+        f"{_named(role, language)}: {cut} of {total} {unit} ({cut / max(1, total):.2%}) lie beyond the maximum length "
+        f"of {max_length} tokens and are not seen: raise max_length or split the texts",
+        {"cut": cut, "total": total, "max_length": max_length, "unit": unit, "role": role, "language": language},
     )
+
+
+def no_token(words: int, total: int, *, role: str, language: str) -> Warning | None:
+    """`words-without-token`: words of characters that the tokenizer drops; arguments as above."""
+    if not words:
+        return None
+    return Warning(
+        "words-without-token",
+        f"{_named(role, language)}: {words} of {total} words give no token and are not seen: white space or control "
+        "characters, which the tokenizer drops; remove them from the file",
+        {"words": words, "total": total, "role": role, "language": language},
+    )
+
+
+def _named(role: str, language: str) -> str:
+    """What a warning calls some data: "target (de)"."""
+    return f"{role} ({language})" if language else role
 
 
 def heavy_source_drop(before: int, after: int, *, maximum: float = MAX_SOURCE_DROP) -> Warning | None:

@@ -24,9 +24,9 @@ from .config import BtfConfig, PretrainConfig, RunConfig
 from .context import Context, freeze
 from .datasets import corpora
 from .plan import Stage, make_plan, select
+from .prepare import make_context, with_world
 from .progress import Progress
 from .recipe import Resolved, load_recipe
-from .run import make_context, with_world
 from .rundir import RunDir
 from .stages import inputs_of, labelled_examples, new_head, target_of
 

@@ -6,7 +6,7 @@ import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
@@ -15,7 +15,11 @@ from .. import DivergedError
 from ..data import PackedBatch, derive_seed
 from .checkpoint import load_optimiser_tensors, optimiser_tensors
 from .config import OptimiserConfig
+from .faults import fault
 from .optimiser import lr_factor, make_optimiser, set_lr
+
+LISTED = 16
+"""Examples that a message names."""
 
 
 class Objective(Protocol):
@@ -30,6 +34,13 @@ class BatchSource(Protocol):
     def __len__(self) -> int: ...
 
     def __getitem__(self, step: int, /) -> Sequence[PackedBatch]: ...
+
+
+@runtime_checkable
+class NamedSource(Protocol):
+    """A batch source that can name the examples of a step, for messages."""
+
+    def names(self, step: int, /) -> list[str]: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,7 +119,7 @@ class Loop:
             if batch.num_targets:
                 with torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bf16"):
                     part = self.objective(self.model, batch, derive_seed(self.seed, "dropout", self.step, index))
-                part = part / valid
+                part = part / (math.nan if fault("loop.loss") else valid)
                 torch.autograd.backward(part)
                 loss += part.item()
         norm = torch.nn.utils.get_total_norm([p.grad for p in self.parameters.values() if p.grad is not None])
@@ -151,9 +162,13 @@ class Loop:
         bad = next(
             (n for n, p in self.parameters.items() if p.grad is not None and not p.grad.isfinite().all()), "none"
         )
-        rows = [int(i) for batch in batches for i in batch.example_ids[:8]]
+        if isinstance(self.batches, NamedSource):
+            rows = self.batches.names(self.step)
+        else:
+            rows = [str(i) for batch in batches for i in batch.example_ids]
+        listed = ", ".join(rows[:LISTED]) + (f" and {len(rows) - LISTED} more" if len(rows) > LISTED else "")
         raise DivergedError(
-            f"step {self.step}: loss {loss}, gradient norm {norm}; first bad gradient: {bad}; examples {rows}. "
+            f"step {self.step}: loss {loss}, gradient norm {norm}; first bad gradient: {bad}; examples {listed}. "
             "The weights were not updated; lower the learning rate or look at these examples"
         )
 

@@ -5,14 +5,15 @@ from __future__ import annotations
 import json
 import os
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from .. import ConfigError, ModelError
 from ..data import Tokenizer
-from ..model import TaskModel, load_task_model
+from ..model import TaskModel, load_task_model, read_info
 
 DEFAULT_ALPHA = 0.9
 ModelLike = TaskModel | str | os.PathLike[str]
+Split = Literal["punctuation", "whitespace"]
 
 
 def open_model(
@@ -29,7 +30,7 @@ def open_model(
             raise ConfigError("a model in memory needs tokenizer=...; give it, or the model's folder")
         name = "the model"
     else:
-        from .run import choose_device
+        from .prepare import choose_device
 
         name = os.fspath(model)
         target = choose_device(device)
@@ -63,6 +64,12 @@ def trained_length(folder: Path) -> int | None:
     """The maximum length that a stage folder was trained with; None for other model folders."""
     value = read_record(folder / "fingerprint.json").get("max_length")
     return value if isinstance(value, int) else None
+
+
+def trained_split(folder: Path) -> Split:
+    """How the recipe of a stage folder cut plain text into words; around punctuation for other model folders."""
+    extra = read_info(folder).extra or {}
+    return "whitespace" if extra.get("split") == "whitespace" else "punctuation"
 
 
 def stored_alpha(folder: Path | None) -> tuple[float, str]:

@@ -18,7 +18,7 @@ from ..data.readers import words_of
 from ..kernels import votes
 from ..model import TaskModel
 from .decisions import decide
-from .opening import ModelLike, check_length, open_model, stored_alpha, trained_length
+from .opening import ModelLike, Split, check_length, open_model, stored_alpha, trained_length, trained_split
 from .windows import cut_windows
 
 OUTSIDE = "O"
@@ -71,6 +71,7 @@ def predict(
     alpha: float | None = None,
     max_length: int | None = None,
     windows: bool = True,
+    split: Split | None = None,
     device: Literal["auto", "cpu", "cuda"] = "auto",
     batch_tokens: int = BATCH_TOKENS,
 ) -> list[Prediction] | list[TagPrediction]:
@@ -81,7 +82,7 @@ def predict(
 
     Args:
         model: a task model, or the folder of one; a stage folder of a run is one.
-        texts: texts; for NER lists of words, or texts that are cut at white space and around punctuation.
+        texts: texts; for NER lists of words, or texts, which are then cut as `split` says.
         pairs: classification: the second text of each.
         tokenizer: the model's; needed with a model in memory, read from the folder otherwise.
         alpha: for `abstain`; where absent, what the stage that made the folder decided with, else 0.9.
@@ -89,6 +90,8 @@ def predict(
             positions of the encoder.
         windows: NER: read a longer sentence in overlapping windows, so that every word gets a tag; otherwise the words
             beyond the maximum length are `O` with confidence 0. A longer text of classification is always cut.
+        split: NER: cut texts at white space alone, or around punctuation too; where absent, as the recipe of the
+            folder cut its unlabelled text, else around punctuation.
         device: for a folder; a model in memory stays where it is.
         batch_tokens: tokens in one forward pass.
 
@@ -105,6 +108,7 @@ def predict(
         alpha=alpha,
         max_length=max_length,
         windows=windows,
+        split=split,
         device=device,
         batch_tokens=batch_tokens,
     )
@@ -112,7 +116,7 @@ def predict(
         return predictor.classify([_text(t) for t in texts], pairs)
     if pairs is not None:
         raise ConfigError("pairs are for classification; a tagger reads one sentence at a time")
-    return predictor.tag([words_of(t) if isinstance(t, str) else t for t in texts])
+    return predictor.tag([predictor.words(t) if isinstance(t, str) else t for t in texts])
 
 
 class Predictor:
@@ -134,6 +138,7 @@ class Predictor:
         alpha: float | None = None,
         max_length: int | None = None,
         windows: bool = True,
+        split: Split | None = None,
         device: Literal["auto", "cpu", "cuda"] = "auto",
         batch_tokens: int = BATCH_TOKENS,
     ) -> None:
@@ -146,6 +151,7 @@ class Predictor:
         if max_length is None and folder is not None:
             max_length = trained_length(folder)
         self.max_length = check_length(self.model, max_length)
+        self.split: Split = split or (trained_split(folder) if folder is not None else "punctuation")
         self.abstain, self.windows, self._budget = abstain, windows, batch_tokens
         self.alpha, self.alpha_from = (alpha, "given") if alpha is not None else stored_alpha(folder)
         self.counts: Counter[str] = Counter()
@@ -154,6 +160,10 @@ class Predictor:
     def task(self) -> str:
         """ "ner" or "classification"."""
         return self.model.task
+
+    def words(self, text: str) -> tuple[str, ...]:
+        """The words of a plain text, cut as `split` says."""
+        return tuple(text.split()) if self.split == "whitespace" else words_of(text)
 
     def classify(self, texts: Sequence[str], pairs: Sequence[str | None] | None = None) -> list[Prediction]:
         """The class of each text, or pair of texts."""

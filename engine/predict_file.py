@@ -11,7 +11,7 @@ import sys
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from itertools import chain, islice
 from pathlib import Path
 from typing import IO, Any, Literal
@@ -20,7 +20,6 @@ from .. import ConfigError, DataError
 from ..data import guess_format
 from ..data.lines import decode_lines, read_lines
 from ..data.problems import Problems
-from ..data.readers import words_of
 from ..data.readers_table import csv_rows, json_object
 from .files import storage_error
 from .opening import ModelLike
@@ -60,7 +59,8 @@ class _Source:
     task: str
     text: str
     pair: str | None
-    problems: Problems = field(default_factory=Problems)
+    problems: Problems
+    words: Callable[[str], tuple[str, ...]]
 
 
 def predict_file(
@@ -114,7 +114,7 @@ def predict_file(
         raise ConfigError(
             f"{name}: format {kind} is not for {predictor.task}; give --format {allowed}, or another model"
         )
-    source = _Source(name, lines, predictor.task, text_column, pair_column, problems)
+    source = _Source(name, lines, predictor.task, text_column, pair_column, problems, predictor.words)
     write: Callable[[_Record, Prediction | TagPrediction | None], str]
     parse, write = _HANDLERS[kind]
     with _output(out) as emit:
@@ -255,7 +255,7 @@ def _parse_text(source: _Source) -> Iterator[_Record]:
         if not line.strip():
             yield _Record(number, "" if source.task == "classification" else None)
         elif source.task == "ner":
-            yield _Record(number, line, words_of(line))
+            yield _Record(number, line, source.words(line))
         else:
             yield _Record(number, line, text=line)
 
@@ -323,7 +323,7 @@ def _json_record(source: _Source, place: str, number: int, value: dict[str, Any]
         if isinstance(words, list) and words and all(isinstance(w, str) and w for w in words):
             return _Record(number, value, tuple(words))
         if "words" not in value and isinstance(value.get(source.text), str) and value[source.text].strip():
-            return _Record(number, value, words_of(value[source.text]))
+            return _Record(number, value, source.words(value[source.text]))
         source.problems.add(place, f"no list of words in 'words', and no {source.text!r}", "give one of them")
         return None
     texts = [value.get(name) for name in (source.text, source.pair) if name]

@@ -5,30 +5,21 @@ from __future__ import annotations
 import contextlib
 import json
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
 
-from .. import ConfigError, Interrupted, ModelError, OutOfMemoryError, StorageError, XltError
-from ..data import Tokenizer, TokenStore, WorldConfig, make_world, train_wordpiece
-from ..data.demo_world import VERSION as WORLD_VERSION
-from ..model import MaskedLM, load_encoder_config, load_task_model, save_model
-from .config import RunConfig, SourceConfig, TargetConfig
+from .. import DivergedError, Interrupted, OutOfMemoryError, StorageError, XltError
+from ..data import TokenStore, file_hash
+from ..model import MaskedLM, load_task_model, save_model
+from .config import RunConfig
 from .context import FINISHED, Context, write_trace
-from .datasets import Datasets, read_file
-from .files import (
-    atomic_write_json,
-    delete,
-    publish_folder,
-    sha256_file,
-    storage_errors,
-    sync_tree,
-    temporary_folder,
-)
+from .files import atomic_write_json, delete, sha256_file, storage_errors, sync_tree
 from .plan import Stage, digest, fingerprint, make_plan, select
+from .prepare import STAMP, make_context, read_ahead, with_world
 from .progress import Progress
 from .recipe import Resolved, load_recipe
 from .report import write_report
@@ -38,7 +29,7 @@ from .stages import Outcome, inputs_of, run_btf, run_finetune, run_pretrain
 from .summary import write_summary
 
 RUNNERS = {"pretrain": run_pretrain, "btf": run_btf, "finetune": run_finetune, "soft": run_soft, "hard": run_hard}
-STAMP, SCORES = "fingerprint.json", "scores.json"
+SCORES = "scores.json"
 
 
 @dataclass(frozen=True)
@@ -148,11 +139,16 @@ def _run(
         device=str(context.device),
         tokenizer=context.tokenizer.fingerprint,
     )
+    read_ahead(context, plan)
     done, skipped = [], []
     for node in plan:
         where["stage"] = node.id
         context.poll()
-        if _stage(context, node, resume):
+        try:
+            made = _stage(context, node, resume)
+        except DivergedError as error:
+            raise DivergedError(f"{node.id}: {error}") from error
+        if made:
             done.append(node.id)
             write_summary(home.path)
         else:
@@ -174,104 +170,7 @@ def _data_hashes(config: RunConfig) -> dict[str, str]:
     """SHA-256 of every input file, by its path."""
     named = [config.source.train, config.source.dev, *(t.test for t in config.tables)]
     listed = [p for t in config.tables for group in (t.unlabelled, t.general, t.control) for p in group]
-    return {str(p): sha256_file(p) for p in [*named, *listed] if p is not None and p.exists()}
-
-
-def make_context(
-    config: RunConfig, home: RunDir, progress: Progress, should_stop: Callable[[], int] = lambda: 0
-) -> Context:
-    """Tokenizer, device and stores of a run.
-
-    Raises:
-        ModelError: tokenizer and encoder do not belong together.
-        ConfigError: the maximum length or the device is not to be had.
-    """
-    tokenizer = _tokenizer(config, home.path, progress)
-    if config.model.path is not None:
-        encoder = load_encoder_config(config.model.path)
-        positions, vocabulary = encoder.max_positions, encoder.vocab_size
-        if tokenizer.vocab_size > vocabulary:
-            raise ModelError(
-                f"{config.model.path}: the tokenizer has ids up to {tokenizer.vocab_size - 1}, the word embedding "
-                f"{vocabulary} rows; the folder mixes two checkpoints"
-            )
-    else:
-        assert config.model.new is not None
-        positions = config.model.new.max_positions
-    if config.max_length > positions:
-        raise ConfigError(f"max_length = {config.max_length}, but the encoder has {positions} positions; lower it")
-    data = Datasets(config, tokenizer, home.path / "store", progress.note)
-    return Context(config, home, data, tokenizer, choose_device(config.device), progress, should_stop)
-
-
-def choose_device(name: str) -> torch.device:
-    """The device for "auto", "cpu" or "cuda".
-
-    Raises:
-        ConfigError: cuda was asked for, and there is none.
-    """
-    if name == "cuda" and not torch.cuda.is_available():
-        raise ConfigError('device = "cuda", but torch finds no CUDA device; use "auto" or "cpu"')
-    return torch.device("cuda" if name != "cpu" and torch.cuda.is_available() else "cpu")
-
-
-def with_world(config: RunConfig, folder: Path) -> RunConfig:
-    """The recipe with the demo's made world written into the run folder, and its files filled in."""
-    if config.world is None:
-        return config
-    world = WorldConfig(seed=config.world.seed, label_noise=config.world.label_noise)
-    files = make_world(world, folder / "world" / digest({"version": WORLD_VERSION, **asdict(world)}))
-    source = config.source.language
-    wanted = [t.language for t in config.targets] or [x for x in files.unlabelled if x != source]
-    unknown = [x for x in [source, *wanted] if x not in files.test]
-    if unknown:
-        raise ConfigError(f"the made world has no language {', '.join(unknown)}; it has {', '.join(files.test)}")
-    return replace(
-        config,
-        source=SourceConfig(
-            language=source,
-            train=files.train,
-            test=files.test[source],
-            unlabelled=(files.unlabelled[source],),
-            general=(files.general[source],),
-            control=(files.control[source],),
-        ),
-        targets=tuple(
-            TargetConfig(
-                language=x,
-                unlabelled=(files.unlabelled[x],),
-                test=files.test[x],
-                general=(files.general[x],),
-                control=(files.control[x],),
-            )
-            for x in wanted
-        ),
-    )
-
-
-def _tokenizer(config: RunConfig, root: Path, progress: Progress) -> Tokenizer:
-    """The checkpoint's tokenizer, or a vocabulary trained on all text of the recipe, once per run folder."""
-    if config.model.path is not None:
-        return Tokenizer.from_folder(config.model.path)
-    assert config.model.new is not None
-    paths = [p for t in config.tables for p in (*t.general, *t.unlabelled)]
-    paths += [config.source.train] if config.source.train is not None else []
-    stamp = {"vocab_size": config.model.new.vocab_size, "files": [sha256_file(p) for p in paths]}
-    folder = root / "tokenizer"
-    if not (folder / STAMP).exists() or json.loads((folder / STAMP).read_text()) != stamp:
-        progress.note(f"training a vocabulary of {config.model.new.vocab_size} pieces")
-        tokenizer = train_wordpiece(_lines(config, paths), config.model.new.vocab_size)
-        temporary = temporary_folder(root, "tokenizer")
-        tokenizer.save(temporary)
-        (temporary / STAMP).write_text(json.dumps(stamp))
-        publish_folder(temporary, folder, replace=True)
-    return Tokenizer.from_folder(folder)
-
-
-def _lines(config: RunConfig, paths: Iterable[Path]) -> Iterable[str]:
-    for path in paths:
-        for example in read_file(config, path, unlabelled=True, task="text"):
-            yield " ".join(example.words) if example.words is not None else str(example.text)
+    return {str(p): file_hash(p) for p in [*named, *listed] if p is not None and p.exists()}
 
 
 def _stage(context: Context, stage: Stage, resume: bool) -> bool:
@@ -289,6 +188,7 @@ def _stage(context: Context, stage: Stage, resume: bool) -> bool:
         changed = sorted(k for k in table.keys() | (before or {}).keys() if table.get(k) != (before or {}).get(k))
         if before is not None and resume:
             context.progress.note(f"{stage.id}: made anew, since {', '.join(changed[:5])} changed")
+        context.check_base(stage)  # a result goes only when the next one can begin
         delete(folder)
     with storage_errors(folder, "create"):
         folder.mkdir(parents=True, exist_ok=True)
@@ -303,7 +203,8 @@ def _stage(context: Context, stage: Stage, resume: bool) -> bool:
 def _seal(context: Context, stage: Stage, table: dict[str, Any], folder: Path, outcome: Outcome) -> None:
     """Saves and scores; `stage.json`, written last, makes the folder a result."""
     with storage_errors(folder):
-        save_model(outcome.model, folder, extra={"stage": stage.id, "seed": stage.seed, "inputs": stage.inputs})
+        extra = {"stage": stage.id, "seed": stage.seed, "inputs": stage.inputs, "split": context.config.reader.split}
+        save_model(outcome.model, folder, extra=extra)
         context.tokenizer.save(folder)
     write_trace(folder, outcome.trace)
     rows = [] if isinstance(outcome.model, MaskedLM) else context.score_stage(stage, outcome.model)
@@ -388,5 +289,6 @@ def _out_of_memory(error: Exception, config: RunConfig) -> OutOfMemoryError | No
     sizes = (config.btf.batch_size, config.finetune.batch_size, config.selftrain.soft.batch_size)
     return OutOfMemoryError(
         f"a step does not fit into memory (up to {max(sizes)} sequences of {config.max_length} tokens): {text[:200]}; "
-        f"set micro_batch = {max(1, max(sizes) // 4)} in the stage's table: the same loss over the same batch, in smaller parts"
+        f"set micro_batch = {max(1, max(sizes) // 4)} in the stage's table: the same loss over the same "
+        "batch, in smaller parts"
     )

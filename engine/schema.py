@@ -216,9 +216,20 @@ def _with_floats(config: Any) -> Any:
 
 def nearest(name: str, names: Iterable[str]) -> str | None:
     """The one of `names` that `name` was probably meant to be."""
-    plain = {other.lower().replace("-", "_"): other for other in names}
-    near = difflib.get_close_matches(name.lower().replace("-", "_"), plain, n=1, cutoff=0.6)
-    return plain[near[0]] if near else None
+    plain, given = {other.lower().replace("-", "_"): other for other in names}, name.lower().replace("-", "_")
+    near = difflib.get_close_matches(given, plain, n=len(plain) or 1, cutoff=0.6)
+    # Equal letters in order favour short names (eps for epoks), edits relative to the length do not.
+    return plain[min(near, key=lambda other: _edits(given, other) / max(len(given), len(other)))] if near else None
+
+
+def _edits(one: str, other: str) -> int:
+    """Levenshtein distance."""
+    row = list(range(len(other) + 1))
+    for i, letter in enumerate(one, 1):
+        last, row[0] = row[0], i
+        for j, wanted in enumerate(other, 1):
+            last, row[j] = row[j], min(row[j] + 1, row[j - 1] + 1, last + (letter != wanted))
+    return row[-1]
 
 
 def dotted(path: Key) -> str:

@@ -21,7 +21,7 @@ from .inference import predict_logits
 from .objectives import SoftLabels, cross_entropy
 from .plan import Stage
 from .round_decision import decide_round, load_pool, read_record
-from .stages import Outcome, new_task_model, stage_seed, target_of
+from .stages import Outcome, new_task_model, stage_seed, target_of, warn_of_unseen
 
 SOFT_LABELS, DECISION = "soft_labels.safetensors", "decision.safetensors"
 
@@ -31,6 +31,7 @@ def run_soft(context: Context, stage: Stage, fingerprint: Mapping[str, Any], fol
     table = context.config.selftrain
     store = context.data.target_pool(target_of(context.config, stage))
     view = ItemView(store, table.soft.positions if store.task == "ner" else "first")
+    warn_of_unseen(context, store, "target", str(stage.target))
     pool = load_pool(context, stage).target
     targets = _soft_targets(context, stage, view, pool, folder)
     model = _fresh_student(context, stage)

@@ -10,7 +10,7 @@ from typing import Any, Literal
 import numpy as np
 from torch import nn
 
-from .. import ConfigError, ModelError
+from .. import ModelError
 from ..data import Corpus, ItemView, MlmBatches, Part, TaskBatches, TokenStore, derive_seed
 from ..model import (
     Encoder,
@@ -28,7 +28,7 @@ from ..model import (
 from .config import PretrainConfig, RunConfig, TargetConfig
 from .context import Context, freeze, tensors_hash
 from .datasets import capped, corpora
-from .diagnostics import cut_by_length, low_loss_drop, slow_learning_rate
+from .diagnostics import cut_by_length, low_loss_drop, no_token, slow_learning_rate
 from .loop import Trace
 from .objectives import cross_entropy, masked_lm
 from .plan import Stage
@@ -99,6 +99,8 @@ def run_pretrain(context: Context, stage: Stage, fingerprint: Mapping[str, Any],
     encoder = Encoder(config, seed=stage_seed(stage, "encoder"))
     model = MaskedLM(encoder, seed=stage_seed(stage, "head")).to(context.device)
     stores = list(inputs_of(context, stage).values())
+    for entry, store in zip(context.config.tables, stores, strict=True):
+        warn_of_unseen(context, store, "text", entry.language)
     return _run_mlm(context, stage, fingerprint, model, corpora(stores), context.config.pretrain)
 
 
@@ -107,6 +109,8 @@ def run_btf(context: Context, stage: Stage, fingerprint: Mapping[str, Any], fold
     table = context.config.btf
     model = load_masked_lm(context.input_folder(stage, "base")).to(context.device)
     source, target = _btf_text(context, stage)
+    warn_of_unseen(context, source, "text", context.config.source.language)
+    warn_of_unseen(context, target, "text", str(stage.target))
     sizes = [len(source), len(target)]
     if stage.settings["text"] == "general":
         # The control sees as much text as BTF does, so that only the kind of text differs.
@@ -167,7 +171,9 @@ def run_finetune(context: Context, stage: Stage, fingerprint: Mapping[str, Any],
     freeze(model.encoder, table)
     start = tensors_hash(dict(model.encoder.named_parameters()))
     store = context.data.source_train
-    _warn_of_cuts(context, store)
+    warn_of_unseen(context, store, "source", context.config.source.language)
+    for language, (_, test) in context.test_stores(stage).items():
+        warn_of_unseen(context, test, "test", language)
     part = Part(ItemView(store), labelled_examples(store), labels=np.asarray(store.item_labels))
     batches = TaskBatches(
         [part],
@@ -190,8 +196,7 @@ def new_task_model(
     encoder = context.load_base(stage, role)
     pooler = None
     if config.pooling == "pooler":
-        if config.model.path is None:
-            raise ConfigError('pooling = "pooler" needs a checkpoint that has one; use "cls"')
+        assert config.model.path is not None
         pooler = load_pooler(config.model.path).to(context.device)
     head = new_head(config, kind, encoder, len(context.data.labels), stage_seed(stage, "head"))
     model = TaskModel(encoder, head, config.task, context.data.labels, pooling=config.pooling, pooler=pooler)
@@ -225,11 +230,13 @@ def encoder_of(model: nn.Module) -> Encoder:
     return model.encoder
 
 
-def _warn_of_cuts(context: Context, store: TokenStore) -> None:
+def warn_of_unseen(context: Context, store: TokenStore, role: str, language: str) -> None:
+    """What the maximum length cut off a store, and what gave no token."""
+    total = int(np.sum(store.num_words)) if store.task == "ner" else int(store.offsets[-1]) + store.cut["tokens"]
+    unit = "words" if store.task == "ner" else "tokens"
+    context.warn(cut_by_length(store.cut[unit], total, store.max_length, role=role, language=language, unit=unit))
     if store.task == "ner":
-        context.warn(cut_by_length(store.cut["words"], int(np.sum(store.num_words)), store.max_length))
-    else:
-        context.warn(cut_by_length(store.cut["tokens"], int(store.offsets[-1]) + store.cut["tokens"], store.max_length))
+        context.warn(no_token(store.cut["empty_words"], total, role=role, language=language))
 
 
 def _ends(loss: Sequence[float]) -> tuple[float, float]:

@@ -1,0 +1,163 @@
+"""What a run needs before its first stage: the made world, tokenizer, device and stores, and sound settings."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
+
+import torch
+
+from .. import ConfigError, ModelError
+from ..data import Tokenizer, WorldConfig, file_hash, make_world, train_wordpiece
+from ..data.demo_world import VERSION as WORLD_VERSION
+from ..model import load_encoder_config, load_pooler
+from .config import OptimiserConfig, RunConfig, SourceConfig, TargetConfig
+from .context import Context
+from .datasets import Datasets, read_file
+from .files import publish_folder, temporary_folder
+from .plan import Stage, digest
+from .progress import Progress
+from .rundir import RunDir
+from .stages import inputs_of
+
+STAMP = "fingerprint.json"
+
+
+def make_context(
+    config: RunConfig, home: RunDir, progress: Progress, should_stop: Callable[[], int] = lambda: 0
+) -> Context:
+    """Tokenizer, device and stores of a run.
+
+    Raises:
+        ModelError: tokenizer and encoder do not belong together.
+        DataError: a file of the vocabulary's text is missing or wrong.
+        ConfigError: the device, or what a setting asks of the encoder, is not to be had.
+    """
+    tokenizer = _tokenizer(config, home.path, progress)
+    if config.model.path is not None:
+        encoder = load_encoder_config(config.model.path)
+        positions, layers, vocabulary = encoder.max_positions, encoder.num_layers, encoder.vocab_size
+        if tokenizer.vocab_size > vocabulary:
+            raise ModelError(
+                f"{config.model.path}: the tokenizer has ids up to {tokenizer.vocab_size - 1}, the word embedding "
+                f"{vocabulary} rows; the folder mixes two checkpoints"
+            )
+    else:
+        assert config.model.new is not None
+        positions, layers = config.model.new.max_positions, config.model.new.num_layers
+    _check_settings(config, positions, layers)
+    data = Datasets(config, tokenizer, home.path / "store", progress.note)
+    return Context(config, home, data, tokenizer, choose_device(config.device), progress, should_stop)
+
+
+def _check_settings(config: RunConfig, positions: int, layers: int) -> None:
+    """Finds before any stage what a stage would refuse."""
+    if config.max_length > positions:
+        raise ConfigError(f"max_length = {config.max_length}, but the encoder has {positions} positions; lower it")
+    for name, table in stage_tables(config).items():
+        if table.freeze_layers > layers:
+            raise ConfigError(
+                f"{name}.freeze_layers = {table.freeze_layers}, but the encoder has {layers} layers; lower it"
+            )
+    if config.task == "classification" and config.pooling == "pooler":
+        if config.model.path is None:
+            raise ConfigError('pooling = "pooler" needs a checkpoint that has one; use "cls"')
+        load_pooler(config.model.path)
+
+
+def stage_tables(config: RunConfig) -> dict[str, OptimiserConfig]:
+    """The settings of every kind of stage that the recipe has, by the name of their table."""
+    sequence = config.selftrain.sequence if config.selftrain.on else ()
+    tables: list[tuple[str, OptimiserConfig, bool]] = [
+        ("pretrain", config.pretrain, config.model.new is not None),
+        ("btf", config.btf, config.btf.on),
+        ("finetune", config.finetune, True),
+        ("selftrain.soft", config.selftrain.soft, "soft" in sequence),
+        ("selftrain.hard", config.selftrain.hard, "hard" in sequence),
+    ]
+    return {name: table for name, table, there in tables if there}
+
+
+def read_ahead(context: Context, plan: Sequence[Stage]) -> None:
+    """Reads every file that a stage will need, so that a faulty one is found before hours of training.
+
+    Raises:
+        DataError: a file is missing or wrong.
+        ConfigError: the recipe lacks a text that a stage needs.
+    """
+    for stage in {(s.kind, s.target, s.settings.get("text")): s for s in plan}.values():
+        context.poll()
+        inputs_of(context, stage)
+        context.test_stores(stage)
+
+
+def choose_device(name: str) -> torch.device:
+    """The device for "auto", "cpu" or "cuda".
+
+    Raises:
+        ConfigError: cuda was asked for, and there is none.
+    """
+    if name == "cuda" and not torch.cuda.is_available():
+        raise ConfigError('device = "cuda", but torch finds no CUDA device; use "auto" or "cpu"')
+    return torch.device("cuda" if name != "cpu" and torch.cuda.is_available() else "cpu")
+
+
+def with_world(config: RunConfig, folder: Path) -> RunConfig:
+    """The recipe with the demo's made world written into the run folder, and its files filled in."""
+    if config.world is None:
+        return config
+    world = WorldConfig(seed=config.world.seed, label_noise=config.world.label_noise)
+    files = make_world(world, folder / "world" / digest({"version": WORLD_VERSION, **asdict(world)}))
+    source = config.source.language
+    wanted = [t.language for t in config.targets] or [x for x in files.unlabelled if x != source]
+    unknown = [x for x in [source, *wanted] if x not in files.test]
+    if unknown:
+        raise ConfigError(f"the made world has no language {', '.join(unknown)}; it has {', '.join(files.test)}")
+    return replace(
+        config,
+        source=SourceConfig(
+            language=source,
+            train=files.train,
+            test=files.test[source],
+            unlabelled=(files.unlabelled[source],),
+            general=(files.general[source],),
+            control=(files.control[source],),
+        ),
+        targets=tuple(
+            TargetConfig(
+                language=x,
+                unlabelled=(files.unlabelled[x],),
+                test=files.test[x],
+                general=(files.general[x],),
+                control=(files.control[x],),
+            )
+            for x in wanted
+        ),
+    )
+
+
+def _tokenizer(config: RunConfig, root: Path, progress: Progress) -> Tokenizer:
+    """The checkpoint's tokenizer, or a vocabulary trained on all text of the recipe, once per run folder."""
+    if config.model.path is not None:
+        return Tokenizer.from_folder(config.model.path)
+    assert config.model.new is not None
+    paths = [p for t in config.tables for p in (*t.general, *t.unlabelled)]
+    paths += [config.source.train] if config.source.train is not None else []
+    stamp = {"vocab_size": config.model.new.vocab_size, "files": [file_hash(p) for p in paths]}
+    folder = root / "tokenizer"
+    if not (folder / STAMP).exists() or json.loads((folder / STAMP).read_text()) != stamp:
+        progress.note(f"training a vocabulary of {config.model.new.vocab_size} pieces")
+        tokenizer = train_wordpiece(_lines(config, paths), config.model.new.vocab_size)
+        temporary = temporary_folder(root, "tokenizer")
+        tokenizer.save(temporary)
+        (temporary / STAMP).write_text(json.dumps(stamp))
+        publish_folder(temporary, folder, replace=True)
+    return Tokenizer.from_folder(folder)
+
+
+def _lines(config: RunConfig, paths: Iterable[Path]) -> Iterable[str]:
+    for path in paths:
+        for example in read_file(config, path, unlabelled=True, task="text"):
+            yield " ".join(example.words) if example.words is not None else str(example.text)
