@@ -165,7 +165,7 @@ class Loop:
         if isinstance(self.batches, NamedSource):
             rows = self.batches.names(self.step)
         else:
-            rows = [str(i) for batch in batches for i in batch.example_ids]
+            rows = [str(int(i)) for batch in batches for i in batch.example_ids]
         listed = ", ".join(rows[:LISTED]) + (f" and {len(rows) - LISTED} more" if len(rows) > LISTED else "")
         raise DivergedError(
             f"step {self.step}: loss {loss}, gradient norm {norm}; first bad gradient: {bad}; examples {listed}. "

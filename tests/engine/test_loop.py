@@ -279,7 +279,7 @@ def test_not_a_number_stops_before_the_update(clip: float) -> None:
     loop.advance()
     before = flat(model)
     state = tensors_hash(loop.state()[0])
-    with pytest.raises(DivergedError, match=r"step 1: .*encoder\.layers\.1\.up_bias; examples \[7, 99, 8\]"):
+    with pytest.raises(DivergedError, match=r"step 1: .*encoder\.layers\.1\.up_bias; examples 7, 99, 8\."):
         loop.advance()
     assert torch.equal(flat(model), before)
     assert tensors_hash(loop.state()[0]) == state
