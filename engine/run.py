@@ -153,8 +153,6 @@ def _run(
             write_summary(home.path)
         else:
             skipped.append(node.id)
-    if not done:
-        progress.note(f"all {len(skipped)} stages are up to date")
     summary = write_summary(home.path)
     report = write_report(home.path)
     home.event("done", stages=done)
