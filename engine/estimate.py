@@ -28,7 +28,7 @@ from .prepare import make_context, with_world
 from .progress import Progress
 from .recipe import Resolved, load_recipe
 from .rundir import RunDir
-from .stages import inputs_of, labelled_examples, new_head, target_of
+from .stages import inputs_of, labelled_examples, new_encoder_config, new_head, target_of
 
 EFFICIENCY = 0.4
 """Speed of a whole step relative to one large matrix product; the rest goes into softmax, LayerNorm and dropout."""
@@ -180,20 +180,7 @@ def encoder_config(context: Context) -> EncoderConfig:
     model = context.config.model
     if model.path is not None:
         return load_encoder_config(model.path)
-    assert model.new is not None
-    new = model.new
-    return EncoderConfig(
-        vocab_size=context.tokenizer.vocab_size,
-        hidden_size=new.hidden_size,
-        num_layers=new.num_layers,
-        num_heads=new.num_heads,
-        intermediate_size=new.intermediate_size,
-        max_positions=new.max_positions,
-        dropout=new.dropout,
-        attention_dropout=new.dropout,
-        initializer_range=new.initializer_range,
-        pad_token_id=context.tokenizer.pad_id,
-    )
+    return new_encoder_config(context)
 
 
 def measure_rate(shape: EncoderConfig, device: torch.device, precision: str = "fp32", seconds: float = 1.0) -> float:

@@ -80,11 +80,11 @@ def stage_seed(stage: Stage, *purpose: str | int) -> int:
     return derive_seed(stage.seed, stage.kind, stage.round, *purpose)
 
 
-def run_pretrain(context: Context, stage: Stage, fingerprint: Mapping[str, Any], folder: Path) -> Outcome:
-    """Masked language modelling from scratch on general text: the demo's stand-in for multilingual pre-training."""
+def new_encoder_config(context: Context) -> EncoderConfig:
+    """The shape of the encoder that the recipe makes from scratch."""
     table = context.config.model.new
     assert table is not None
-    config = EncoderConfig(
+    return EncoderConfig(
         vocab_size=context.tokenizer.vocab_size,
         hidden_size=table.hidden_size,
         num_layers=table.num_layers,
@@ -96,7 +96,11 @@ def run_pretrain(context: Context, stage: Stage, fingerprint: Mapping[str, Any],
         initializer_range=table.initializer_range,
         pad_token_id=context.tokenizer.pad_id,
     )
-    encoder = Encoder(config, seed=stage_seed(stage, "encoder"))
+
+
+def run_pretrain(context: Context, stage: Stage, fingerprint: Mapping[str, Any], folder: Path) -> Outcome:
+    """Masked language modelling from scratch on general text: the demo's stand-in for multilingual pre-training."""
+    encoder = Encoder(new_encoder_config(context), seed=stage_seed(stage, "encoder"))
     model = MaskedLM(encoder, seed=stage_seed(stage, "head")).to(context.device)
     stores = list(inputs_of(context, stage).values())
     for entry, store in zip(context.config.tables, stores, strict=True):
