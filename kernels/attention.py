@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
-from .dropout import is_active, keep_mask, keep_scale
+from .masks import is_active, keep_mask, keep_scale
 
 _GROUP_COST = 3000
 _TOKEN_COST = 40
@@ -215,37 +215,37 @@ class _PackedAttention(torch.autograd.Function):
         gathered = qkv.reshape(-1, size).index_select(0, indices.qkv_gather)
         work = _arithmetic(gathered)
         out = work.new_empty(gathered.shape[0] // 3, size)
-        areas = [group.sequences * heads * group.length**2 for group in plan.groups]
-        mask, ctx.keep = None, 1.0
-        if seed is not None:
-            mask, ctx.keep = keep_mask(sum(areas), p, seed, site, qkv.device), keep_scale(p)
-        saved = []
+        ctx.keep = 1.0 if seed is None else keep_scale(p)
+        saved, masks = [], []
         for i, group in enumerate(plan.groups):
-            kept = None if mask is None else mask[sum(areas[:i]) :][: areas[i]]
+            kept = None
+            if seed is not None:
+                rows = indices.out_gather[group.first_slot * heads :][: group.sequences * heads * group.length]
+                kept = keep_mask(rows, group.length, p, seed, site)
+                masks.append(kept)
             (target,) = _blocks(out, group, heads, 1)
             blocks = _blocks(work, group, heads, 3)
             probability = _attend(group, heads, blocks, indices.key_masks[i], kept, ctx.keep, target)
             saved.append(probability.to(qkv.dtype))
         ctx.plan = plan
-        ctx.save_for_backward(gathered, mask, *saved)
+        ctx.save_for_backward(gathered, *saved, *masks)
         return out.index_select(0, indices.out_return).view(tokens, heads, size).to(qkv.dtype)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None, None, None]:
-        gathered, mask, *saved = ctx.saved_tensors
+        gathered, *rest = ctx.saved_tensors
         tokens, heads, size = grad.shape
         plan: AttentionPlan = ctx.plan
+        count = len(plan.groups)
+        saved, masks = rest[:count], rest[count:] or [None] * count
         indices = plan.indices(heads)
         work = _arithmetic(gathered)
         d_out = _arithmetic(grad.reshape(-1, size).index_select(0, indices.out_gather)).mul_(ctx.keep)
         if indices.out_padding is not None:
             d_out.index_fill_(0, indices.out_padding, 0.0)
         d_work = torch.empty_like(work)
-        used = 0
-        for group, probability in zip(plan.groups, saved, strict=True):
-            kept = None if mask is None else mask[used : used + probability.numel()]
-            used += probability.numel()
+        for group, probability, kept in zip(plan.groups, saved, masks, strict=True):
             (d_o,) = _blocks(d_out, group, heads, 1)
             blocks, d_blocks = _blocks(work, group, heads, 3), _blocks(d_work, group, heads, 3)
             _attend_backward(group, heads, blocks, _arithmetic(probability), kept, d_o, d_blocks)

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from .dropout import is_active, keep_mask, keep_scale
+from .masks import is_active, keep_mask, keep_scale
 
 _HALF = (torch.bfloat16, torch.float16)
 
@@ -40,7 +40,7 @@ class _DropoutResidualLayerNorm(torch.autograd.Function):
         half = x.dtype in _HALF
         mask = None
         if seed is not None and is_active(p, seed):
-            mask = keep_mask(x.numel(), p, seed, site, x.device).view(x.shape)
+            mask = keep_mask(x.shape[0], x.shape[1], p, seed, site, x.device)
             ctx.scale = keep_scale(p)
         if half:
             x, residual, dtype = x.float(), residual.float(), x.dtype

@@ -6,6 +6,8 @@ import pytest
 import torch
 from torch import Tensor
 
+from xlt_engine.kernels import dispatch
+
 
 @pytest.fixture(autouse=True)
 def _one_thread() -> Iterator[None]:
@@ -13,6 +15,12 @@ def _one_thread() -> Iterator[None]:
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(before)
+
+
+@pytest.fixture(autouse=True)
+def _reference_path() -> Iterator[None]:
+    with dispatch.using("reference"):
+        yield
 
 
 @pytest.fixture

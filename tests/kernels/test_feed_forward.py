@@ -132,7 +132,7 @@ def test_voter_mlp_equals_a_loop_over_separate_networks(
 ) -> None:
     ours, separate = voter_problem(generator, dtype)
     x = ours[0].detach().double().requires_grad_()
-    mask = dropout(torch.ones(19, 3, 8, dtype=torch.float64), 0.3, seed=seed, site=2)
+    mask = dropout(torch.ones(19, 24, dtype=torch.float64), 0.3, seed=seed, site=2).view(19, 3, 8)
     out = voter_mlp(*ours, p=0.3, seed=seed, site=2)
     rows = []
     for m, (w1, b1, w2, b2) in enumerate(separate):
