@@ -1,6 +1,6 @@
 """Cross entropy of a linear layer over a large vocabulary, without the [N, V] logits.
 
-Rows are taken in chunks. Each chunk's logits are turned in place into their gradient, from which the gradients of the
+The Triton kernels are in `fused/linear_cross_entropy.py`. Here is the reference, which is also what runs on CPUs: rows are taken in chunks. Each chunk's logits are turned in place into their gradient, from which the gradients of the
 hidden rows and of the matrix follow at once, in the forward pass; backward only multiplies by the upstream gradient.
 For one chunk of n rows: logits (n, V), then softmax - onehot in the same memory, then (n, H) and, unless the matrix is
 frozen, one accumulation into (V, H). A frozen matrix costs 4NVH operations instead of 6NVH.
@@ -14,6 +14,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
+
+from .dispatch import use_triton
 
 _CHUNK_ELEMENTS = 16 << 20
 _MIN_ROWS = 16
@@ -146,8 +148,9 @@ class _LinearCrossEntropy(torch.autograd.Function):
         rows: Tensor | None,
         per_row: bool,
         needs: _Needs,
+        weight_grad: Tensor | None,
     ) -> Tensor:
-        ctx.per_row = per_row
+        ctx.per_row, ctx.weight_grad = per_row, weight_grad
         ctx.length = hidden.shape[0]
         ctx.needs = needs
         problem = _Problem(hidden, weight, bias, target, scale, rows)
@@ -173,10 +176,14 @@ class _LinearCrossEntropy(torch.autograd.Function):
         if d_hidden is not None:
             d_hidden = _spread(d_hidden.to(problem.hidden.dtype), problem.rows, ctx.length)
         if d_weight is not None:
-            d_weight = d_weight.to(problem.weight.dtype)
+            if ctx.weight_grad is None:
+                d_weight = d_weight.to(problem.weight.dtype)
+            else:
+                ctx.weight_grad.add_(d_weight)
+                d_weight = None
         if d_bias is not None and problem.bias is not None:
             d_bias = d_bias.to(problem.bias.dtype)
-        return d_hidden, d_weight, d_bias, None, None, None, None, None
+        return d_hidden, d_weight, d_bias, None, None, None, None, None, None
 
 
 def _scale_rows(problem: _Problem, gradients: _Gradients | None, grad: Tensor, needs: _Needs) -> _Gradients:
@@ -198,11 +205,16 @@ def linear_cross_entropy(
     ignore_index: int = -100,
     reduction: str = "sum",
     mode: str = "auto",
+    vocabulary: int | None = None,
+    weight_grad: Tensor | None = None,
 ) -> Tensor:
     """`cross_entropy(hidden @ weight.T + bias, target)`, exactly, in memory that does not grow with N x V.
 
-    Ignored rows are dropped before any work. Logits, softmax and loss are fp32 (fp64 for fp64 input), gradients are
-    accumulated in it and rounded once. Tensors that need no gradient cause no work for one.
+    Logits, softmax and loss are fp32 (fp64 for fp64 input), gradients are accumulated in it and rounded once. Tensors
+    that need no gradient cause no work for one: a frozen matrix saves a third of the operations.
+
+    Gather the rows that count before the call. The reference drops ignored rows before any work, which on a device
+    waits for the queue; the kernels never wait, and compute ignored rows along with the others.
 
     Args:
         hidden: [N, H].
@@ -210,19 +222,32 @@ def linear_cross_entropy(
         bias: [V] or None.
         target: [N], classes or `ignore_index`.
         weights: [N], multiplies each row's loss; receives no gradient.
-        ignore_index: rows with this target have loss 0 and no gradient.
+        ignore_index: rows with this target have loss 0 and no gradient, whatever is in them.
         reduction: "sum", "mean" (divided by the number of rows that count, or the sum of their weights; 0 when there
             are none) or "none".
-        mode: "auto", "store" or "recompute", for kernels that can trade memory for time; the same here.
+        mode: "store" keeps exponentials of the logits in 16 bits (32 in fp32) for backward, 2NV bytes; "recompute"
+            makes them again, a third slower in some 20 MB; "auto" stores up to 512 MiB. fp16 always recomputes. No
+            difference in the reference.
+        vocabulary: how many of the rows of `weight` and `bias` are classes, when they are padded at the end; padding
+            has probability and gradient 0. V by default.
+        weight_grad: [V, H], fp32 or the dtype of `weight`; the gradient of `weight` is added to it in backward, and
+            `weight` itself receives none. For a matrix that is tied to other uses, and for gradient accumulation.
 
     Returns:
         A scalar, or [N] for "none", in fp32 (fp64 for fp64 input).
 
     Raises:
         ValueError: an unknown option, or shapes that do not fit together.
-        IndexError, RuntimeError: a target is outside [0, V).
+        IndexError, RuntimeError: a target is outside [0, V). The kernels give such a row the loss NaN.
     """
     _check(hidden, weight, bias, target, weights, reduction, mode)
+    _check_buffers(hidden, weight, vocabulary, weight_grad, mode)
+    if use_triton(hidden) and weight.dtype != torch.float64:
+        return _fused(hidden, weight, bias, target, weights, ignore_index, reduction, mode, vocabulary, weight_grad)
+    if vocabulary is not None and vocabulary < weight.shape[0]:
+        weight = weight[:vocabulary]
+        bias = None if bias is None else bias[:vocabulary]
+        weight_grad = None if weight_grad is None else weight_grad[:vocabulary]
     valid = target != ignore_index
     rows = None if bool(valid.all()) else valid.nonzero().squeeze(1)
     counted = target if rows is None else target.index_select(0, rows)
@@ -237,11 +262,68 @@ def linear_cross_entropy(
         else:
             mass = scale.sum()
             scale = scale / torch.where(mass == 0, 1.0, mass)
-    tensors = (hidden, weight, bias)
     grad = torch.is_grad_enabled()
-    needs = tuple(grad and t is not None and t.requires_grad for t in tensors)
+    needs = tuple(grad and t is not None and t.requires_grad for t in (hidden, weight, bias))
+    needs = (needs[0], needs[1] or (any(needs) and weight_grad is not None), needs[2])
     apply: Callable[..., Tensor] = _LinearCrossEntropy.apply
-    return apply(hidden, weight, bias, counted.long(), scale, rows, reduction == "none", needs)
+    return apply(hidden, weight, bias, counted.long(), scale, rows, reduction == "none", needs, weight_grad)
+
+
+def _fused(
+    hidden: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    target: Tensor,
+    weights: Tensor | None,
+    ignore_index: int,
+    reduction: str,
+    mode: str,
+    vocabulary: int | None,
+    weight_grad: Tensor | None,
+) -> Tensor:
+    """The kernels give each row its loss; a handful of [N] operations, differentiated by autograd, do the rest."""
+    from .fused.linear_cross_entropy import linear_cross_entropy as fused
+    from .fused.linear_cross_entropy import stores
+
+    device = hidden.device.type
+    if torch.is_autocast_enabled(device):
+        dtype = torch.get_autocast_dtype(device)
+    else:
+        dtype = torch.promote_types(hidden.dtype, weight.dtype)
+    hidden, weight = hidden.to(dtype).contiguous(), weight.to(dtype).contiguous()
+    classes = weight.shape[0] if vocabulary is None else vocabulary
+    trains = torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in (hidden, weight, bias))
+    store = trains and stores(hidden.shape[0], classes, dtype, mode)
+    bias = None if bias is None else bias.contiguous()
+    loss: Tensor = fused(hidden, weight, bias, target.long(), ignore_index, classes, store, weight_grad)[0]
+    if weights is not None:
+        loss = loss * weights.detach().float()
+    if reduction == "none":
+        return loss
+    total = loss.sum()
+    if reduction == "sum":
+        return total
+    valid = (target != ignore_index).float()
+    mass = valid.sum() if weights is None else (valid * weights.detach().float()).sum()
+    return total / torch.where(mass == 0, 1.0, mass)
+
+
+def _check_buffers(
+    hidden: Tensor, weight: Tensor, vocabulary: int | None, weight_grad: Tensor | None, mode: str
+) -> None:
+    if vocabulary is not None and not 1 <= vocabulary <= weight.shape[0]:
+        raise ValueError(f"vocabulary must be 1 to {weight.shape[0]}, the rows of weight, got {vocabulary}")
+    if weight_grad is not None and (
+        weight_grad.shape != weight.shape
+        or weight_grad.dtype not in (weight.dtype, torch.float32)
+        or weight_grad.requires_grad
+    ):
+        raise ValueError(
+            f"weight_grad must be a {list(weight.shape)} buffer of fp32 or {weight.dtype} that needs no gradient, got "
+            f"{list(weight_grad.shape)} {weight_grad.dtype}"
+        )
+    if mode == "store" and hidden.dtype == torch.float16:
+        raise ValueError('mode="store" needs the range of bf16 or fp32; fp16 recomputes')
 
 
 def _check(

@@ -1,8 +1,9 @@
-"""What every launcher needs: the device's context, and sizes of blocks."""
+"""What every launcher needs: the device's context and limits, and sizes of blocks."""
 
 from __future__ import annotations
 
 from contextlib import AbstractContextManager, nullcontext
+from functools import cache
 
 import torch
 from torch import Tensor
@@ -13,6 +14,16 @@ def on_device(x: Tensor) -> AbstractContextManager[object]:
     if x.device.type != "cuda" or x.device.index == torch.cuda.current_device():
         return nullcontext()
     return torch.cuda.device(x.device)
+
+
+@cache
+def _shared_memory(index: int) -> int:
+    return int(torch.cuda.get_device_properties(index).shared_memory_per_block_optin)
+
+
+def shared_memory(x: Tensor) -> int:
+    """Bytes of shared memory that one program may use on the device of `x`; Hopper's 227 KiB for CPU tensors."""
+    return _shared_memory(x.device.index) if x.device.type == "cuda" else 227 << 10
 
 
 def next_power_of_2(n: int) -> int:

@@ -1,0 +1,33 @@
+"""Matrix products of 16-bit operands with fp32 accumulation and an fp32 result, which torch has on CUDA only."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+def product(a: Tensor, b: Tensor) -> Tensor:
+    """`a @ b` in fp32."""
+    if a.dtype == torch.float32:
+        return torch.mm(a, b)
+    if a.device.type == "cuda":
+        return torch.mm(a, b, out_dtype=torch.float32)
+    return torch.mm(a.float(), b.float())
+
+
+def product_into(out: Tensor, a: Tensor, b: Tensor) -> None:
+    """`out[...] = a @ b`, accumulated in fp32 and rounded once to the dtype of `out`."""
+    if out.dtype == a.dtype and out.is_contiguous():
+        torch.mm(a, b, out=out)
+    else:
+        out.copy_(product(a, b))
+
+
+def add_product(out: Tensor, a: Tensor, b: Tensor) -> None:
+    """`out += a @ b`; the sum is made in fp32 for an fp32 `out`."""
+    if out.dtype == a.dtype:
+        out.addmm_(a, b)
+    elif out.dtype == torch.float32 and a.device.type == "cuda":
+        torch.addmm(out, a, b, out_dtype=torch.float32, out=out)
+    else:
+        out.add_(product(a, b))
