@@ -169,7 +169,7 @@ class Transformers:
         if task != "teacher":
             bert.embeddings.requires_grad_(False)
             bert.encoder.layer[: _layers_frozen(config)].requires_grad_(False)
-        self.optimiser = make_optimiser(self.model, OPTIMISER)
+        self.optimiser = make_optimiser(dict(self.model.named_parameters()), OPTIMISER, device)
         self.parameters = [p for p in self.model.parameters() if p.requires_grad]
         self.model.train(task != "teacher")
 

@@ -269,7 +269,9 @@ class RunConfig:
     threads: int = _option(
         0, "CPU threads; 0 leaves the choice to torch. Results repeat only with the same number", min=0
     )
-    precision: Literal["fp32", "bf16"] = _option("fp32", "")
+    precision: Literal["fp32", "bf16", "fp16"] = _option(
+        "fp32", "what the model computes in; weights, statistics, losses and the optimiser are fp32 always"
+    )
     uses_parallel_data: bool = _option(False, "mark the results as made with translations")
     model: ModelConfig = field(default_factory=ModelConfig)
     source: SourceConfig = field(default_factory=SourceConfig)

@@ -122,6 +122,7 @@ class Context:
             ModelError: a frozen weight has changed, which is a bug.
         """
         folder = self.folder(stage.id) / "checkpoint"
+        frozen = frozen_hash(model)
         loop = Loop(model, batches, objective, optimiser=stage.optimiser, seed=seed, precision=self.config.precision)
         found = load_latest(folder, fingerprint=fingerprint, on_skip=self._skipped)
         spent = 0.0
@@ -130,7 +131,6 @@ class Context:
             spent = float(found.meta["seconds"])
             for note in found.notes:
                 self.progress.note(f"{stage.id}: {note}")
-        frozen = frozen_hash(model)
         started = time.monotonic()
         saved = started
         every = self.config.checkpoint.seconds
@@ -159,6 +159,7 @@ class Context:
 
         self.progress.begin(stage.id, loop.total, loop.step)
         trace = loop.run(on_step)
+        loop.close()
         if frozen_hash(model) != frozen:
             raise ModelError(
                 f"{stage.id}: frozen weights have changed during training; this is a bug, please report it"
@@ -170,8 +171,11 @@ class Context:
         return [
             row
             for language, (role, store) in self.test_stores(stage).items()
-            for row in metric_rows(score(model, store, poll=self.poll)[0], language, role, len(store))
+            for row in metric_rows(self._score(model, store), language, role, len(store))
         ]
+
+    def _score(self, model: TaskModel, store: TokenStore) -> dict[str, float]:
+        return score(model, store, precision=self.config.precision, poll=self.poll)[0]
 
     def test_stores(self, stage: Stage) -> dict[str, tuple[str, TokenStore]]:
         """What a stage is scored on: language -> role ("source" or "target") and store."""

@@ -24,6 +24,7 @@ from .config import BtfConfig, PretrainConfig, RunConfig
 from .context import Context, freeze
 from .datasets import corpora
 from .plan import Stage, make_plan, select
+from .precision import DTYPES
 from .prepare import make_context, with_world
 from .progress import Progress
 from .recipe import Resolved, load_recipe
@@ -185,7 +186,7 @@ def encoder_config(context: Context) -> EncoderConfig:
 
 def measure_rate(shape: EncoderConfig, device: torch.device, precision: str = "fp32", seconds: float = 1.0) -> float:
     """Floating point operations per second of the feed-forward product of an encoder, 1024 tokens at a time."""
-    dtype = torch.bfloat16 if precision == "bf16" else torch.float32
+    dtype = DTYPES[precision]
     left = torch.ones(1024, shape.hidden_size, device=device, dtype=dtype)
     right = torch.ones(shape.hidden_size, shape.intermediate_size, device=device, dtype=dtype)
 

@@ -14,17 +14,24 @@ from ..data import ItemView, TokenStore, inference_batches
 from ..kernels import Votes, votes
 from ..model import TaskModel
 from .metrics import AccuracyCounter, EntityCounter
+from .precision import computing_in
 
 Poll = Callable[[], None]
 OUTSIDE = "O"
 
 
 def predict_logits(
-    model: TaskModel, view: ItemView, examples: np.ndarray | None = None, *, poll: Poll = lambda: None
+    model: TaskModel,
+    view: ItemView,
+    examples: np.ndarray | None = None,
+    *,
+    precision: str = "fp32",
+    poll: Poll = lambda: None,
 ) -> Tensor:
     """Logits [M, items of the store, C], fp32 on the CPU; zeros for examples that were not asked for.
 
     Args:
+        precision: what the model computes in, as in training.
         poll: called between batches, so that a long pass can be interrupted.
 
     Raises:
@@ -33,7 +40,7 @@ def predict_logits(
     total = int(view.offsets[-1])
     device = next(model.parameters()).device
     out: Tensor | None = None
-    with torch.inference_mode():
+    with computing_in(model, precision), torch.inference_mode():
         for batch, rows in inference_batches(view, examples):
             poll()
             if not len(rows):
@@ -49,13 +56,15 @@ def predict_logits(
     return out.clone()
 
 
-def score(model: TaskModel, store: TokenStore, *, poll: Poll = lambda: None) -> tuple[dict[str, float], Votes]:
+def score(
+    model: TaskModel, store: TokenStore, *, precision: str = "fp32", poll: Poll = lambda: None
+) -> tuple[dict[str, float], Votes]:
     """Scores in points of the mean probability of the voters, and the votes themselves.
 
     NER: entity F1, precision and recall as conlleval counts them, and strict F1; words that the maximum length cut
     count as `O`. Classification: accuracy and macro F1.
     """
-    result = votes(predict_logits(model, ItemView(store), poll=poll))
+    result = votes(predict_logits(model, ItemView(store), precision=precision, poll=poll))
     predicted = result.mean_probability.argmax(dim=-1).numpy()
     if store.task == "ner":
         return _entity_scores(model.labels, store, predicted), result

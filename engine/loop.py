@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import time
+from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol, runtime_checkable
@@ -13,10 +14,10 @@ from torch import Tensor, nn
 
 from .. import DivergedError
 from ..data import PackedBatch, derive_seed
-from .checkpoint import load_optimiser_tensors, optimiser_tensors
 from .config import OptimiserConfig
 from .faults import fault
-from .optimiser import lr_factor, make_optimiser, set_lr
+from .precision import Weights
+from .update import SKIPS_IN_A_ROW, Update
 
 LISTED = 16
 """Examples that a message names."""
@@ -45,7 +46,11 @@ class NamedSource(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class StepResult:
-    """One optimiser step: mean loss over `valid` targets, gradient norm before clipping, rate of the first group."""
+    """One optimiser step: mean loss over `valid` targets, gradient norm before clipping, rate of the first group.
+
+    `skipped`: 1 where fp16 overflowed and no weight was changed, else 0; loss and norm are then those of the step before,
+    where they are not finite.
+    """
 
     step: int
     loss: float
@@ -54,6 +59,7 @@ class StepResult:
     grad_norm: float
     lr: float
     seconds: float
+    skipped: int = 0
 
 
 @dataclass
@@ -65,10 +71,24 @@ class Trace:
     grad_norm: list[float] = field(default_factory=list)
     tokens: list[int] = field(default_factory=list)
     valid: list[int] = field(default_factory=list)
+    skipped: list[int] = field(default_factory=list)
 
     def add(self, result: StepResult) -> None:
         for name in self.__dataclass_fields__:
             getattr(self, name).append(getattr(result, name))
+
+
+@dataclass(frozen=True, slots=True)
+class _Launched:
+    """A step whose numbers may still be on their way from the device."""
+
+    step: int
+    batches: Sequence[PackedBatch]
+    valid: int
+    lr: float
+    started: float
+    numbers: Tensor
+    arrived: torch.cuda.Event | None
 
 
 class Loop:
@@ -80,7 +100,7 @@ class Loop:
         objective: see `Objective`.
         optimiser: rates, clipping, decay. Batch sizes and epochs are the batch source's affair.
         seed: key of the dropout masks.
-        precision: "fp32", or "bf16" for autocast with fp32 weights.
+        precision: "fp32"; "bf16" or "fp16" for 16-bit computation over fp32 weights, which `close` gives back.
     """
 
     def __init__(
@@ -93,82 +113,122 @@ class Loop:
         seed: int,
         precision: str = "fp32",
     ) -> None:
-        self.model, self.batches, self.objective, self.config = model, batches, objective, optimiser
-        self.seed, self.precision = seed, precision
-        self.parameters = {n: p for n, p in model.named_parameters() if p.requires_grad}
+        self.model, self.batches, self.objective, self.seed = model, batches, objective, seed
         self.device = next(model.parameters()).device
-        self.optimiser = make_optimiser(model, optimiser)
+        self.weights = Weights(model, precision)
+        self.update = Update(self.weights, optimiser, self.device, precision)
         self.step = 0
         self.trace = Trace()
+        self._launched: deque[_Launched] = deque()
+        self._finished: deque[StepResult] = deque()
 
     @property
     def total(self) -> int:
         return len(self.batches)
 
     def advance(self) -> StepResult:
-        """Runs one optimiser step.
+        """Runs one optimiser step and waits for it.
 
         Raises:
-            DivergedError: the gradient is not finite; the weights are still those of the step before.
+            DivergedError: loss or gradient is not finite; the weights are still those of the step before.
         """
+        self._launch()
+        self._finish(0)
+        return self._finished.pop()
+
+    def run(self, on_step: Callable[[Loop, StepResult], None] | None = None) -> Trace:
+        """Runs to the end; `on_step` is called after every step and may save, print or raise.
+
+        On a GPU the numbers of a step are read while the next one runs, so that the device never waits for the host.
+        """
+        while self.step < self.total:
+            self._launch()
+            self._finish(1 if self.device.type == "cuda" and self.step < self.total else 0)
+            while self._finished:
+                result = self._finished.popleft()
+                if on_step is not None:
+                    on_step(self, result)
+        return self.trace
+
+    def _launch(self) -> None:
         started = time.monotonic()
         batches = [batch.to(self.device) for batch in self.batches[self.step]]
         valid = sum(batch.num_targets for batch in batches)
-        loss = 0.0
+        lr = self.update.set_rate(self.step, self.total)
+        numbers = self.update.apply(self._gradients(batches, valid))
+        arrived = None
+        if self.device.type == "cuda":
+            numbers = numbers.to("cpu", non_blocking=True)
+            arrived = torch.cuda.Event()  # type: ignore[no-untyped-call]
+            arrived.record()
+            self.weights.clear()
+        self._launched.append(_Launched(self.step, batches, valid, lr, started, numbers, arrived))
+        self.step += 1
+
+    def _gradients(self, batches: Sequence[PackedBatch], valid: int) -> Tensor:
+        """The gradients of a step's mean loss, into the weights; returns the loss, on the device."""
+        total = torch.zeros((), device=self.device)
         for index, batch in enumerate(batches):
             if batch.num_targets:
-                with torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bf16"):
-                    part = self.objective(self.model, batch, derive_seed(self.seed, "dropout", self.step, index))
+                part = self.objective(self.model, batch, derive_seed(self.seed, "dropout", self.step, index))
                 part = part / (math.nan if fault("loop.loss") else valid)
-                torch.autograd.backward(part)
-                loss += part.item()
-        norm = torch.nn.utils.get_total_norm([p.grad for p in self.parameters.values() if p.grad is not None])
-        if not (math.isfinite(norm) and math.isfinite(loss)):
-            self._diverged(batches, loss, float(norm))
-        if self.config.clip > 0:
-            torch.nn.utils.clip_grads_with_norm_(self.parameters.values(), self.config.clip, norm)
-        lr = set_lr(self.optimiser, lr_factor(self.step, self.total, self.config.warmup))
-        self.optimiser.step()
-        self.optimiser.zero_grad(set_to_none=True)
-        tokens = sum(batch.num_tokens for batch in batches)
-        result = StepResult(self.step, loss, valid, tokens, float(norm), lr, time.monotonic() - started)
-        self.trace.add(result)
-        self.step += 1
-        return result
+                torch.autograd.backward(self.update.scaled(part))
+                self.weights.collect()
+                total += part.detach()
+        return total
 
-    def run(self, on_step: Callable[[Loop, StepResult], None] | None = None) -> Trace:
-        """Runs to the end; `on_step` is called after every step and may save, print or raise."""
-        while self.step < self.total:
-            result = self.advance()
-            if on_step is not None:
-                on_step(self, result)
-        return self.trace
+    def _finish(self, ahead: int) -> None:
+        """Reads the numbers of all but the last `ahead` launched steps."""
+        while len(self._launched) > ahead:
+            launched = self._launched.popleft()
+            if launched.arrived is not None:
+                launched.arrived.synchronize()
+            loss, norm, held, in_a_row = launched.numbers.tolist()
+            if held and (self.update.scaler is None or in_a_row >= SKIPS_IN_A_ROW):
+                self._diverged(launched, loss, norm)
+            if held:
+                loss, norm = (
+                    value if math.isfinite(value) else (past[-1] if past else 0.0)
+                    for value, past in ((loss, self.trace.loss), (norm, self.trace.grad_norm))
+                )
+            self.weights.clear()
+            tokens = sum(batch.num_tokens for batch in launched.batches)
+            seconds = time.monotonic() - launched.started
+            result = StepResult(launched.step, loss, launched.valid, tokens, norm, launched.lr, seconds, int(held))
+            self.trace.add(result)
+            self._finished.append(result)
 
     def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
-        """What a checkpoint needs: trainable weights and moments by name, and the loss trace."""
-        weights = {f"model.{name}": p.detach() for name, p in self.parameters.items()}
-        return weights | optimiser_tensors(self.optimiser, self.parameters), {"trace": vars(self.trace)}
+        """What a checkpoint needs: trainable weights and moments by name, the loss scale, and the loss trace."""
+        self._finish(0)
+        weights = {f"model.{name}": p.detach() for name, p in self.weights.trainable.items()}
+        return weights | self.update.state(), {"trace": vars(self.trace)}
 
     def restore(self, step: int, tensors: dict[str, Tensor], meta: dict[str, Any]) -> None:
         """Continues from `state()` of an equal loop after `step` steps."""
-        with torch.no_grad():
-            for name, parameter in self.parameters.items():
-                parameter.copy_(tensors[f"model.{name}"])
-        load_optimiser_tensors(self.optimiser, self.parameters, tensors)
+        self.weights.load({name.removeprefix("model."): t for name, t in tensors.items() if name.startswith("model.")})
+        self.update.load(tensors)
         self.trace = Trace(**meta["trace"])
         self.step = step
 
-    def _diverged(self, batches: Sequence[PackedBatch], loss: float, norm: float) -> None:
-        bad = next(
-            (n for n, p in self.parameters.items() if p.grad is not None and not p.grad.isfinite().all()), "none"
-        )
+    def close(self) -> None:
+        """Ends 16-bit computation: the model has its fp32 weights again, and the loop is of no use after it."""
+        self.weights.close()
+
+    def _diverged(self, launched: _Launched, loss: float, norm: float) -> None:
+        self.step = launched.step
+        self._launched.clear()
         if isinstance(self.batches, NamedSource):
-            rows = self.batches.names(self.step)
+            rows = self.batches.names(launched.step)
         else:
-            rows = [str(int(i)) for batch in batches for i in batch.example_ids]
+            rows = [str(int(i)) for batch in launched.batches for i in batch.example_ids]
         listed = ", ".join(rows[:LISTED]) + (f" and {len(rows) - LISTED} more" if len(rows) > LISTED else "")
+        bad = [n for n, p in self.weights.trainable.items() if p.grad is not None and not p.grad.isfinite().all()]
+        found = f"loss {loss}, gradient norm {norm}" + (f"; first bad gradient: {bad[0]}" if bad else "")
+        if self.update.scaler is not None:
+            found += f", the {SKIPS_IN_A_ROW}th overflow of fp16 in a row; bf16 has more range"
         raise DivergedError(
-            f"step {self.step}: loss {loss}, gradient norm {norm}; first bad gradient: {bad}; examples {listed}. "
+            f"step {launched.step}: {found}; examples {listed}. "
             "The weights were not updated; lower the learning rate or look at these examples"
         )
 
@@ -185,4 +245,8 @@ def train(
 ) -> Trace:
     """Trains `model` in place over all of `batches`; the short form of `Loop(...).run()`."""
     config = OptimiserConfig() if optimiser is None else optimiser
-    return Loop(model, batches, objective, optimiser=config, seed=seed, precision=precision).run(on_step)
+    loop = Loop(model, batches, objective, optimiser=config, seed=seed, precision=precision)
+    try:
+        return loop.run(on_step)
+    finally:
+        loop.close()

@@ -2,29 +2,39 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from .config import OptimiserConfig
 
 
-def make_optimiser(model: nn.Module, config: OptimiserConfig) -> torch.optim.AdamW:
+def make_optimiser(
+    parameters: Mapping[str, nn.Parameter], config: OptimiserConfig, device: torch.device
+) -> torch.optim.AdamW:
     """Fused AdamW over the parameters that train; biases and LayerNorms have no weight decay, as in BERT.
 
-    Parameters below `head` get `head_lr`. Each group carries its peak rate under "peak".
+    Parameters below `head` get `head_lr`. Each group carries its peak rate under "peak". On a GPU rates are tensors
+    there, so that a captured step can be replayed at another rate.
     """
     groups: dict[tuple[float, float], list[nn.Parameter]] = {}
-    for name, parameter in model.named_parameters():
+    for name, parameter in parameters.items():
         if parameter.requires_grad:
             peak = config.head_lr if config.head_lr is not None and name.startswith("head.") else config.lr
             decay = 0.0 if name.endswith("bias") or "norm" in name else config.weight_decay
             groups.setdefault((peak, decay), []).append(parameter)
-    return torch.optim.AdamW(
-        [{"params": p, "lr": peak, "peak": peak, "weight_decay": decay} for (peak, decay), p in groups.items()],
-        betas=(config.beta1, config.beta2),
-        eps=config.eps,
-        fused=True,
-    )
+    on_gpu = device.type == "cuda"
+    tables = [
+        {
+            "params": members,
+            "lr": torch.full((), peak, device=device) if on_gpu else peak,
+            "peak": peak,
+            "weight_decay": decay,
+        }
+        for (peak, decay), members in groups.items()
+    ]
+    return torch.optim.AdamW(tables, betas=(config.beta1, config.beta2), eps=config.eps, fused=True, capturable=on_gpu)
 
 
 def lr_factor(step: int, total: int, warmup: float) -> float:
@@ -41,5 +51,8 @@ def lr_factor(step: int, total: int, warmup: float) -> float:
 def set_lr(optimiser: torch.optim.Optimizer, factor: float) -> float:
     """Sets every group's rate to `factor` times its peak; returns the first group's rate."""
     for group in optimiser.param_groups:
-        group["lr"] = group["peak"] * factor
-    return float(optimiser.param_groups[0]["lr"])
+        if isinstance(group["lr"], Tensor):
+            group["lr"].fill_(group["peak"] * factor)
+        else:
+            group["lr"] = group["peak"] * factor
+    return float(optimiser.param_groups[0]["peak"]) * factor

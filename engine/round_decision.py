@@ -84,7 +84,12 @@ class RoundDecision:
 
 
 def vote(
-    model: TaskModel, store: TokenStore, examples: np.ndarray | None = None, *, poll: Poll = lambda: None
+    model: TaskModel,
+    store: TokenStore,
+    examples: np.ndarray | None = None,
+    *,
+    precision: str = "fp32",
+    poll: Poll = lambda: None,
 ) -> Voted:
     """The votes of a model on some examples, or on all."""
     chosen = np.zeros(len(store), dtype=bool)
@@ -92,7 +97,7 @@ def vote(
     offsets = np.asarray(store.item_offsets, dtype=np.int64)
     example = np.repeat(np.arange(len(store)), offsets[1:] - offsets[:-1])
     items = np.flatnonzero(chosen[example])
-    logits = predict_logits(model, ItemView(store), np.flatnonzero(chosen), poll=poll)
+    logits = predict_logits(model, ItemView(store), np.flatnonzero(chosen), precision=precision, poll=poll)
     gold = np.asarray(store.item_labels, dtype=np.int64)[items]
     return Voted(store, items, example[items], gold, votes(logits[:, torch.from_numpy(items)]))
 
@@ -119,13 +124,15 @@ def decide_round(context: Context, stage: Stage, labeller: TaskModel) -> RoundDe
     data, table = context.data, context.config.selftrain
     pool, target = load_pool(context, stage), target_of(context.config, stage)
     context.progress.note(f"{stage.id}: votes on {len(pool.source)} source and {len(pool.target)} target examples")
-    source = vote(labeller, data.source_train, pool.source, poll=context.poll)
-    unlabelled = vote(labeller, data.target_pool(target), pool.target, poll=context.poll)
+    source = vote(labeller, data.source_train, pool.source, precision=context.config.precision, poll=context.poll)
+    unlabelled = vote(
+        labeller, data.target_pool(target), pool.target, precision=context.config.precision, poll=context.poll
+    )
     judged = source
     if table.alpha.data == "dev":
         assert context.config.source.dev is not None
         dev = data.labelled(context.config.source.dev, context.config.source.language)
-        judged = vote(labeller, dev, poll=context.poll)
+        judged = vote(labeller, dev, precision=context.config.precision, poll=context.poll)
     choice = _alpha(table, judged, len(data.labels))
     decision = _accept(table, unlabelled, choice.alpha, data.labels)
     in_play = np.zeros(len(data.source_train), dtype=bool)
@@ -144,7 +151,9 @@ def decide_round(context: Context, stage: Stage, labeller: TaskModel) -> RoundDe
     require_accepted(int(decision.keep.sum()), seen.min_confidence, seen.agree, alpha=alpha, where=stage.id)
     record = _record(stage, table, data.labels, choice, source, kept, in_play, unlabelled, decision)
     if target.test is not None:
-        test = vote(labeller, data.labelled(target.test, target.language), poll=context.poll)
+        test = vote(
+            labeller, data.labelled(target.test, target.language), precision=context.config.precision, poll=context.poll
+        )
         record |= _with_gold(table, choice, test, data.labels, record)
     _warn(context, stage, choice, record, kept, in_play, source, unlabelled)
     return RoundDecision(_arrays(table, pool, unlabelled, decision, kept), record)

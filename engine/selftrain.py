@@ -58,7 +58,7 @@ def _soft_targets(context: Context, stage: Stage, view: ItemView, pool: np.ndarr
     if not path.exists():
         context.progress.note(f"{stage.id}: the teacher labels {len(pool)} examples")
         teacher, table = context.load_task_model(stage, "teacher"), context.config.selftrain.soft
-        logits = predict_logits(teacher, view, pool, poll=context.poll)
+        logits = predict_logits(teacher, view, pool, precision=context.config.precision, poll=context.poll)
         targets = teacher_targets(logits, table.loss, table.target)
         atomic_write_bytes(path, save({"targets": targets}, {"teacher": stage.inputs["teacher"]}))
     stored: np.ndarray = load_file(path)["targets"]

@@ -185,7 +185,7 @@ def test_rate_of_each_step_is_in_the_trace_and_in_the_groups() -> None:
     config = OptimiserConfig(lr=1e-3, head_lr=5e-3, warmup=0.2, freeze_layers=0)
     loop = Loop(tagger(), steps, cross_entropy, optimiser=config, seed=0)
     seen: list[set[float]] = []
-    trace = loop.run(lambda loop, result: seen.append({round(g["lr"], 12) for g in loop.optimiser.param_groups}))
+    trace = loop.run(lambda loop, result: seen.append({round(g["lr"], 12) for g in loop.update.optimiser.param_groups}))
     factors = [lr_factor(s, 10, 0.2) for s in range(10)]
     assert trace.lr == pytest.approx([1e-3 * f for f in factors])
     assert seen == [{round(1e-3 * f, 12), round(5e-3 * f, 12)} for f in factors]
@@ -194,7 +194,9 @@ def test_rate_of_each_step_is_in_the_trace_and_in_the_groups() -> None:
 def test_parameter_groups() -> None:
     """Matrices decay, biases and LayerNorms do not; the head has its own rate; every parameter is in one group."""
     model = tagger()
-    optimiser = make_optimiser(model, OptimiserConfig(lr=1e-3, head_lr=2e-3, weight_decay=0.05))
+    optimiser = make_optimiser(
+        dict(model.named_parameters()), OptimiserConfig(lr=1e-3, head_lr=2e-3, weight_decay=0.05), torch.device("cpu")
+    )
     groups = {id(p): (g["peak"], g["weight_decay"]) for g in optimiser.param_groups for p in g["params"]}
     assert sum(len(g["params"]) for g in optimiser.param_groups) == len(groups) == len(list(model.parameters()))
     for name, parameter in model.named_parameters():
@@ -218,7 +220,7 @@ def test_frozen_weights_stay_and_have_no_state(embeddings: bool, layers: int) ->
     before = {n: p.detach().clone() for n, p in model.named_parameters()}
     digest = frozen_hash(model)
     loop = Loop(model, Steps([[packed(batch(s, 3))] for s in range(5)]), cross_entropy, optimiser=PLAIN, seed=0)
-    in_optimiser = {id(p) for g in loop.optimiser.param_groups for p in g["params"]}
+    in_optimiser = {id(p) for g in loop.update.optimiser.param_groups for p in g["params"]}
     assert not in_optimiser & {id(p) for p in frozen.values()}
     loop.run()
     assert frozen_hash(model) == digest

@@ -1,0 +1,143 @@
+"""Mixed precision: fp32 weights that the optimiser updates, and 16-bit copies that the model computes with."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor, nn
+
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+def computes_in_16_bits(name: str) -> bool:
+    """Whether a parameter has a 16-bit copy: all but LayerNorms, whose statistics and scales stay fp32."""
+    return "norm" not in name
+
+
+@contextmanager
+def computing_in(model: nn.Module, precision: str) -> Iterator[None]:
+    """Lends the model 16-bit copies of its weights for a block of code, such as a pass over a test set."""
+    dtype = DTYPES[precision]
+    if dtype == torch.float32:
+        yield
+        return
+    originals = {p: p.data for n, p in model.named_parameters() if computes_in_16_bits(n)}
+    for parameter, data in originals.items():
+        parameter.data = data.to(dtype)
+    try:
+        yield
+    finally:
+        for parameter, data in originals.items():
+            parameter.data = data
+
+
+class Weights:
+    """The weights behind a model while it trains.
+
+    In fp32 they are the model's own parameters. In bf16 and fp16 the model's parameters become 16-bit copies; gradients
+    of all micro-batches are added up in fp32, the optimiser updates the fp32 weights, and `publish` rounds them into the
+    copies again. `close` gives the model its fp32 weights back, those of frozen parameters untouched.
+
+    Attributes:
+        trainable: fp32 parameters for the optimiser, by the model's names.
+    """
+
+    def __init__(self, model: nn.Module, precision: str) -> None:
+        named = dict(model.named_parameters())
+        self.trainable: dict[str, nn.Parameter] = {n: p for n, p in named.items() if p.requires_grad}
+        self._copies: list[tuple[nn.Parameter, nn.Parameter]] = []
+        self._lent: list[tuple[nn.Parameter, Tensor]] = []
+        dtype = DTYPES[precision]
+        if dtype == torch.float32:
+            return
+        for name, parameter in named.items():
+            if not computes_in_16_bits(name):
+                continue
+            data = parameter.data
+            if parameter.requires_grad:
+                master = nn.Parameter(data)
+                self.trainable[name] = master
+                self._copies.append((parameter, master))
+            self._lent.append((parameter, data))
+            parameter.grad = None
+            parameter.data = data.to(dtype)
+
+    def collect(self) -> None:
+        """Adds the gradients of a micro-batch to those of the fp32 weights."""
+        fresh, old, new = [], [], []
+        for copy, master in self._copies:
+            if copy.grad is None:
+                continue
+            if master.grad is None:
+                master.grad = copy.grad.float()
+            else:
+                old.append(master.grad)
+                new.append(copy.grad)
+            fresh.append(copy)
+        if old:
+            torch._foreach_add_(old, [g.float() for g in new])
+        for copy in fresh:
+            copy.grad = None
+
+    def clear(self) -> None:
+        """Drops the gradients."""
+        for parameter in self.trainable.values():
+            parameter.grad = None
+
+    def publish(self) -> None:
+        """Rounds the fp32 weights into the model's copies."""
+        if self._copies:
+            with torch.no_grad():
+                torch._foreach_copy_([c.data for c, _ in self._copies], [m.data for _, m in self._copies])
+
+    def load(self, tensors: Mapping[str, Tensor]) -> None:
+        """Takes over weights by name, and publishes them."""
+        with torch.no_grad():
+            for name, parameter in self.trainable.items():
+                parameter.copy_(tensors[name])
+        self.publish()
+
+    def close(self) -> None:
+        """Gives the model its fp32 weights; this object is of no use after it."""
+        masters = {id(copy): master for copy, master in self._copies}
+        for parameter, data in self._lent:
+            parameter.grad = None
+            parameter.data = masters[id(parameter)].data if id(parameter) in masters else data
+        self._copies, self._lent = [], []
+
+
+class LossScaler:
+    """Dynamic loss scaling for fp16 (arXiv 1710.03740): all on the device, the host reads it when it likes.
+
+    The loss is multiplied by `scale`; where a gradient overflows, the step is skipped and the scale halved; after
+    `INTERVAL` steps without overflow it doubles.
+    """
+
+    INITIAL, GROWTH, BACKOFF, INTERVAL = 65536.0, 2.0, 0.5, 2000
+
+    def __init__(self, device: torch.device) -> None:
+        self.scale = torch.full((), self.INITIAL, dtype=torch.float32, device=device)
+        self.good_steps = torch.zeros((), dtype=torch.int32, device=device)
+        self.skipped_in_a_row = torch.zeros((), dtype=torch.int32, device=device)
+
+    def unscale(self, gradients: list[Tensor]) -> Tensor:
+        """Divides the gradients by the scale; returns 1.0 where any is not finite, else 0.0, on the device."""
+        found = torch.zeros((), dtype=torch.float32, device=self.scale.device)
+        torch._amp_foreach_non_finite_check_and_unscale_(gradients, found, self.scale.double().reciprocal().float())
+        return found
+
+    def update(self, found: Tensor) -> None:
+        """Moves the scale after a step that was skipped (`found` 1) or not (0)."""
+        torch._amp_update_scale_(self.scale, self.good_steps, found, self.GROWTH, self.BACKOFF, self.INTERVAL)
+        self.skipped_in_a_row.add_(1).mul_(found.to(torch.int32))
+
+    def state(self) -> dict[str, Tensor]:
+        """For a checkpoint."""
+        return {"scale": self.scale, "good_steps": self.good_steps, "skipped_in_a_row": self.skipped_in_a_row}
+
+    def load(self, tensors: Mapping[str, Tensor]) -> None:
+        """From a checkpoint."""
+        for name, tensor in self.state().items():
+            tensor.copy_(tensors[name])

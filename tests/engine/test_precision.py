@@ -1,0 +1,221 @@
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from xlt_engine import DivergedError
+from xlt_engine.data import PackedBatch, pack
+from xlt_engine.engine import train
+from xlt_engine.engine.checkpoint import load_latest, save_checkpoint
+from xlt_engine.engine.config import OptimiserConfig
+from xlt_engine.engine.context import tensors_hash
+from xlt_engine.engine.loop import Loop
+from xlt_engine.engine.objectives import cross_entropy
+from xlt_engine.engine.precision import DTYPES, LossScaler, Weights, computing_in
+from xlt_engine.engine.update import SKIPS_IN_A_ROW
+from xlt_engine.model import Encoder, EncoderConfig, TaskModel, VoterHeads
+
+CONFIG = EncoderConfig(
+    vocab_size=60, hidden_size=16, num_layers=2, num_heads=2, intermediate_size=32, max_positions=32, dropout=0.1
+)
+OPTIMISER = OptimiserConfig(lr=2e-3, freeze_layers=0, freeze_embeddings=False)
+
+
+def tagger() -> TaskModel:
+    return TaskModel(Encoder(CONFIG, seed=3), VoterHeads(16, 3, (12, 13, 14), 0.1, seed=2), "ner", ("O", "B-X", "I-X"))
+
+
+class Steps:
+    """The same learnable rule in every batch: a word's class is its id modulo three."""
+
+    def __init__(self, count: int, parts: int = 1) -> None:
+        self.count, self.parts = count, parts
+
+    def __len__(self) -> int:
+        return self.count
+
+    def __getitem__(self, step: int) -> list[PackedBatch]:
+        rng = np.random.default_rng([7, step])
+        words = [rng.integers(5, 60, size=rng.integers(2, 8)) for _ in range(8)]
+        size = 8 // self.parts
+        return [
+            pack(
+                [np.concatenate([[2], w, [3]]) for w in words[a : a + size]],
+                items=[np.arange(1, len(w) + 1) for w in words[a : a + size]],
+                labels=[w % 3 for w in words[a : a + size]],
+            )
+            for a in range(0, 8, size)
+        ]
+
+
+def curve(precision: str) -> np.ndarray:
+    """Means over 25 steps of a run of 500."""
+    trace = train(tagger(), Steps(500), cross_entropy, optimiser=OPTIMISER, seed=1, precision=precision)
+    return np.array(trace.loss).reshape(20, 25).mean(1)
+
+
+@pytest.fixture(scope="module")
+def full() -> np.ndarray:
+    return curve("fp32")
+
+
+@pytest.mark.parametrize("precision", ["bf16", "fp16"])
+def test_loss_curves_follow_fp32_over_500_steps(precision: str, full: np.ndarray) -> None:
+    """Within 3 % of the start's loss all along, and the rule is learned."""
+    half = curve(precision)
+    assert full[0] > 1.0
+    assert full[-1] < 0.3
+    assert np.abs(half - full).max() < 0.03 * full[0]
+    assert not np.array_equal(full, half)
+
+
+@pytest.mark.parametrize("precision", ["bf16", "fp16"])
+def test_weights_are_fp32_and_copies_are_rounded_from_them(precision: str) -> None:
+    model = tagger()
+    model.encoder.freeze(True, 1)
+    before = {n: p.detach().clone() for n, p in model.named_parameters()}
+    loop = Loop(model, Steps(3), cross_entropy, optimiser=OPTIMISER, seed=1, precision=precision)
+    loop.run()
+    dtype = DTYPES[precision]
+    for name, parameter in model.named_parameters():
+        assert parameter.dtype == (torch.float32 if "norm" in name else dtype)
+        if name in loop.weights.trainable:
+            assert torch.equal(parameter.detach(), loop.weights.trainable[name].detach().to(parameter.dtype))
+    trained = {n: p.detach().clone() for n, p in loop.weights.trainable.items()}
+    loop.close()
+    for name, parameter in model.named_parameters():
+        assert parameter.dtype == torch.float32
+        assert torch.equal(parameter.detach(), trained.get(name, before[name]))
+        assert torch.equal(parameter.detach(), before[name]) == (name not in trained)
+
+
+def test_steps_smaller_than_a_16_bit_ulp_add_up() -> None:
+    """One update of 1e-5 on weights near 1 is below half an ulp of bf16 (2e-3): lost in a copy, kept in fp32."""
+    model = nn.Linear(1, 1, bias=False)
+    with torch.no_grad():
+        model.weight.fill_(1.0)
+
+    def slope(model: nn.Module, batch: PackedBatch, seed: int) -> Tensor:
+        return next(model.parameters()).sum() * batch.num_targets
+
+    config = OptimiserConfig(lr=1e-5, warmup=0, weight_decay=0, clip=0)
+    train(model, Steps(400), slope, optimiser=config, precision="bf16")
+    assert float(model.weight.detach()) == pytest.approx(1 - 1e-5 * 200.5, rel=1e-5)
+
+
+@pytest.mark.parametrize("precision", ["bf16", "fp16"])
+def test_micro_batches_add_up_in_fp32(precision: str) -> None:
+    """Cut into eight, a step's gradient has the error of its parts' rounding, not that of a 16-bit sum."""
+    gradients = {}
+    for name, parts in (("fp32", 1), (precision, 1), (precision, 8)):
+        model = tagger()
+        weights = Weights(model, name)
+        for batch in Steps(1, parts)[0]:
+            (cross_entropy(model, batch, 5) / 30 if parts else None).backward()
+            weights.collect()
+        found = {n: p.grad for n, p in weights.trainable.items()}
+        assert all(g is not None and g.dtype == torch.float32 for g in found.values())
+        gradients[name, parts] = torch.cat([g.flatten() for g in found.values() if g is not None])
+    assert gradients[precision, 8].norm() > 0
+    without_dropout = gradients[precision, 1] - gradients["fp32", 1]
+    assert float(without_dropout.norm() / gradients["fp32", 1].norm()) < (2e-2 if precision == "bf16" else 4e-3)
+
+
+class Overflowing:
+    """The objective of a tagger, with an infinite gradient at the given steps (by call)."""
+
+    def __init__(self, at: set[int]) -> None:
+        self.at, self.calls = at, 0
+
+    def __call__(self, model: TaskModel, batch: PackedBatch, seed: int) -> Tensor:
+        loss = cross_entropy(model, batch, seed)
+        self.calls += 1
+        return loss * math.inf if self.calls - 1 in self.at else loss
+
+
+def test_an_overflow_is_skipped_counted_and_halves_the_scale() -> None:
+    model = tagger()
+    loop = Loop(model, Steps(6), Overflowing({2, 3}), optimiser=OPTIMISER, seed=1, precision="fp16")
+    assert loop.update.scaler is not None
+    seen = []
+    for _ in range(6):
+        before = tensors_hash(dict(loop.weights.trainable))
+        result = loop.advance()
+        seen.append((result.skipped, float(loop.update.scaler.scale)))
+        assert (tensors_hash(dict(loop.weights.trainable)) == before) == bool(result.skipped)
+        assert math.isfinite(result.loss)
+        assert math.isfinite(result.grad_norm)
+    assert seen == [(0, 65536.0), (0, 65536.0), (1, 32768.0), (1, 16384.0), (0, 16384.0), (0, 16384.0)]
+    assert loop.trace.skipped == [0, 0, 1, 1, 0, 0]
+    assert [int(s["step"]) for s in loop.update.optimiser.state.values()] == [4] * len(loop.update.optimiser.state)
+
+
+def test_the_scale_doubles_after_its_interval(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(LossScaler, "INTERVAL", 3)
+    loop = Loop(tagger(), Steps(7), cross_entropy, optimiser=OPTIMISER, seed=1, precision="fp16")
+    loop.run()
+    assert loop.update.scaler is not None
+    assert float(loop.update.scaler.scale) == 4 * 65536.0
+
+
+def test_gradients_do_not_depend_on_the_scale() -> None:
+    norms = []
+    for scale in (1024.0, 65536.0):
+        loop = Loop(tagger(), Steps(1), cross_entropy, optimiser=OPTIMISER, seed=1, precision="fp16")
+        assert loop.update.scaler is not None
+        loop.update.scaler.scale.fill_(scale)
+        norms.append(loop.advance().grad_norm)
+    assert norms[0] == pytest.approx(norms[1], rel=2e-3)
+
+
+def test_too_many_overflows_in_a_row_are_an_error() -> None:
+    count = SKIPS_IN_A_ROW + 5
+    loop = Loop(tagger(), Steps(count), Overflowing(set(range(count))), optimiser=OPTIMISER, seed=1, precision="fp16")
+    before = tensors_hash(dict(loop.weights.trainable))
+    with pytest.raises(DivergedError, match=rf"step {SKIPS_IN_A_ROW - 1}: .*overflow of fp16 in a row"):
+        loop.run()
+    assert tensors_hash(dict(loop.weights.trainable)) == before
+
+
+@pytest.mark.parametrize("precision", ["bf16", "fp16"])
+def test_resuming_is_exact(precision: str, tmp_path) -> None:  # type: ignore[no-untyped-def]
+    """Weights, moments and the loss scale with its counters, through a checkpoint on disk."""
+
+    def loop() -> Loop:
+        return Loop(tagger(), Steps(8), Overflowing(set()), optimiser=OPTIMISER, seed=1, precision=precision)
+
+    whole, first = loop(), loop()
+    for other in (whole, first):
+        other.objective.at = {1}  # type: ignore[attr-defined]
+        if precision == "bf16":
+            other.objective.at = set()  # type: ignore[attr-defined]
+    whole.run()
+    for _ in range(4):
+        first.advance()
+    tensors, meta = first.state()
+    save_checkpoint(tmp_path, step=first.step, tensors=tensors, meta=meta)
+    found = load_latest(tmp_path)
+    assert found is not None
+    second = loop()
+    second.restore(found.step, found.tensors, found.meta)
+    second.run()
+    assert tensors_hash(whole.state()[0]) == tensors_hash(second.state()[0])
+    assert vars(whole.trace) == vars(second.trace)
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16", "fp16"])
+def test_computing_in_gives_the_weights_back(precision: str) -> None:
+    model = tagger()
+    before = tensors_hash(dict(model.named_parameters()))
+    (batch,) = Steps(1)[0]
+    with torch.inference_mode():
+        truth = model(batch)
+    with computing_in(model, precision), torch.inference_mode():
+        logits = model(batch).float()
+    assert tensors_hash(dict(model.named_parameters())) == before
+    error = float((logits - truth).norm() / truth.norm())
+    assert error == 0.0 if precision == "fp32" else 0.0 < error < 2e-2
