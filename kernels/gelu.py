@@ -6,6 +6,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from .dispatch import use_triton
+from .dropout import dropout
+from .masks import is_active, seed_tensor
+
 
 def gelu(x: Tensor) -> Tensor:
     """The exact GELU of a matrix, in place where nothing needs its gradient.
@@ -24,7 +28,7 @@ def linear_gelu(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     """`gelu(x @ weight.T + bias)` with the error function, not its tanh approximation.
 
     Autograd keeps `x`, `weight` and the pre-activation. Without gradients the activation overwrites the
-    pre-activation.
+    pre-activation. The Triton path makes the gradient of `bias` in the pass that makes that of the pre-activation.
 
     Args:
         x: [T, H].
@@ -34,4 +38,23 @@ def linear_gelu(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     Returns:
         [T, F].
     """
-    return gelu(functional.linear(x, weight, bias))
+    return linear_gelu_dropout(x, weight, bias, 0.0, None, 0)
+
+
+def linear_gelu_dropout(
+    x: Tensor, weight: Tensor, bias: Tensor, p: float, seed: int | Tensor | None, site: int
+) -> Tensor:
+    """`dropout(linear_gelu(x, weight, bias), p, seed=seed, site=site)`."""
+    if use_triton(x):
+        pre = functional.linear(x, weight, bias.detach())
+        # Autocast may have made a type of it that stays in plain torch.
+        if use_triton(pre):
+            from .fused import gelu as fused
+
+            seeds = seed_tensor(seed, pre.device) if is_active(p, seed) and seed is not None else None
+            if not (torch.is_grad_enabled() and (pre.requires_grad or bias.requires_grad)):
+                fused.gelu_(pre, seeds, site, p)
+                return pre
+            out: Tensor = fused.gelu(pre, bias if bias.requires_grad else None, seeds, site, p)
+            return out
+    return dropout(gelu(functional.linear(x, weight, bias)), p, seed=seed, site=site)

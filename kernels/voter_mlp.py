@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
-from torch.nn import functional
 
-from .dropout import dropout
-from .gelu import gelu
+from .gelu import linear_gelu_dropout
 
 
 def voter_mlp(
@@ -53,7 +51,6 @@ def voter_mlp(
             f"x {tuple(x.shape)}, w1 {tuple(w1.shape)}, b1 {tuple(b1.shape)}, w2 {tuple(w2.shape)} and "
             f"b2 {tuple(b2.shape)} do not fit together"
         )
-    hidden = gelu(functional.linear(x, w1.reshape(voters * width, size), b1.reshape(-1)))
-    hidden = dropout(hidden, p, seed=seed, site=site)
+    hidden = linear_gelu_dropout(x, w1.reshape(voters * width, size), b1.reshape(-1), p, seed, site)
     per_voter = hidden.view(x.shape[0], voters, width).transpose(0, 1)
     return torch.baddbmm(b2[:, None], per_voter, w2.transpose(1, 2))

@@ -18,7 +18,8 @@ def on_device(x: Tensor) -> AbstractContextManager[object]:
 
 @cache
 def _shared_memory(index: int) -> int:
-    return int(torch.cuda.get_device_properties(index).shared_memory_per_block_optin)
+    properties = torch.cuda.get_device_properties(index)
+    return int(getattr(properties, "shared_memory_per_block_optin", properties.shared_memory_per_block))
 
 
 def shared_memory(x: Tensor) -> int:

@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import re
 import runpy
+import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+from torch import Tensor
+
+from xlt_engine import kernels
 
 FOLDER = Path(__file__).parents[2] / "examples"
 
@@ -46,8 +51,44 @@ def test_new_reader_learns(capsys: pytest.CaptureFixture[str]) -> None:
     assert last < first / 2
 
 
+def test_transformers_step_has_the_same_losses_and_gradients(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("transformers")
+    monkeypatch.setattr(sys, "argv", ["transformers_step.py"])
+    found = numbers("transformers_step.py", capsys)
+    assert len(found) == 6
+    for plain, ours, difference in (found[:3], found[3:]):
+        assert plain > 0.01
+        assert ours == pytest.approx(plain, rel=1e-5)
+        assert 0 < difference < 1e-5
+
+
+@pytest.mark.parametrize("name", ["linear_cross_entropy", "soft_label_loss"])
+def test_transformers_step_notices_another_gradient(
+    name: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The loss is the same; its gradient is 1.0001 times what it should be."""
+    pytest.importorskip("transformers")
+    monkeypatch.setattr(sys, "argv", ["transformers_step.py"])
+    right = getattr(kernels, name)
+
+    def wrong(*args: Any, **options: Any) -> Tensor:
+        loss: Tensor = right(*args, **options)
+        return loss * 1.0001 - loss.detach() * 0.0001
+
+    monkeypatch.setattr(kernels, name, wrong)
+    with pytest.raises(SystemExit, match="not the same"):
+        numbers("transformers_step.py", capsys)
+
+
 def test_examples_are_short_and_complete() -> None:
     files = sorted(FOLDER.glob("*.py"))
-    assert [f.name for f in files] == ["embed_in_your_trainer.py", "kernels_only.py", "new_reader.py"]
+    assert [f.name for f in files] == [
+        "embed_in_your_trainer.py",
+        "kernels_only.py",
+        "new_reader.py",
+        "transformers_step.py",
+    ]
     for file in files:
         assert len(file.read_text("utf-8").splitlines()) < 60, file.name
