@@ -1,14 +1,13 @@
 """Multi-head attention of packed sequences: each token sees the tokens of its own sequence, and no others.
 
-Sequences are put into groups of similar length, chosen once for a batch by `attention_plan`. A group is a batched
-matrix product; its padding, if any, is local to it. One gather brings queries, keys and values of all groups into
-[3, n, heads, L, d] blocks, one gather brings the results back.
+In plain torch, sequences are put into groups of similar length, chosen once for a batch by `attention_plan`. A group is
+a batched matrix product; its padding, if any, is local to it. One gather brings queries, keys and values of all groups
+into [3, n, heads, L, d] blocks, one gather brings the results back.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -16,170 +15,15 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
-from .masks import is_active, keep_mask, keep_scale
+from .attention_plan import AttentionGroup, AttentionPlan, attention_plan
+from .dispatch import kernels_path, use_triton
+from .masks import is_active, keep_mask, keep_scale, seed_tensor
 
-_GROUP_COST = 3000
-_TOKEN_COST = 40
+__all__ = ["AttentionPlan", "attention_plan", "packed_attention"]
+
+IMPLEMENTATIONS = ("auto", "triton", "flash")
+_WIDEST_HEAD = 128
 _SPAN_ELEMENTS = 1 << 18
-
-
-@dataclass(frozen=True)
-class AttentionGroup:
-    """Sequences that are attended together.
-
-    Attributes:
-        sequences: how many, n.
-        length: of the longest, L.
-        first_slot: where the group's n * L slots begin among those of all groups.
-        key_mask: [n, 1, 1, L], 0 for tokens and -inf for padding; None when all have length L.
-    """
-
-    sequences: int
-    length: int
-    first_slot: int
-    key_mask: Tensor | None
-
-
-@dataclass(frozen=True)
-class AttentionPlan:
-    """How a packed batch is cut into groups; reusable for every layer of a forward pass, and its backward.
-
-    Attributes:
-        groups: in order of length.
-        slot_token: [slots] int64, the token of each slot; padding repeats the sequence's first token.
-        token_slot: [T] int64, the slot of each token.
-        padding: [slots] bool; None when no group is padded.
-        in_order: whether slot i is token i, as in a batch of equal lengths.
-    """
-
-    groups: tuple[AttentionGroup, ...]
-    slot_token: Tensor
-    token_slot: Tensor
-    padding: Tensor | None
-    in_order: bool
-    _indices: dict[int, _Indices] = field(default_factory=dict, repr=False, compare=False)
-
-    def indices(self, heads: int) -> _Indices:
-        """Row numbers for `heads` heads, made at the first call."""
-        if heads not in self._indices:
-            self._indices[heads] = _make_indices(self, heads)
-        return self._indices[heads]
-
-
-@dataclass(frozen=True)
-class _Indices:
-    """Row numbers in [T * 3 * heads, d] and [T * heads, d] memory, and in the groups' blocks, both ways.
-
-    `key_masks` holds for each group [n * heads, 1, L], or None.
-    """
-
-    qkv_gather: Tensor
-    qkv_return: Tensor
-    out_gather: Tensor
-    out_return: Tensor
-    out_padding: Tensor | None
-    key_masks: tuple[Tensor | None, ...]
-
-
-def attention_plan(cu_seqlens: Tensor) -> AttentionPlan:
-    """Choose the groups for a packed batch.
-
-    Sequences are sorted by length; the cuts minimise the area of all score matrices and the number of slots, plus a
-    fixed cost for each group, so that equal lengths form one group and small batches are not cut into slivers.
-
-    Args:
-        cu_seqlens: [S + 1] integers from 0 to T, where each sequence begins; read on the host.
-    """
-    starts = cu_seqlens.tolist()
-    lengths = [end - start for start, end in zip(starts, starts[1:], strict=False)]
-    if not starts or starts[0] != 0 or any(length < 0 for length in lengths):
-        raise ValueError("cu_seqlens must rise from 0")
-    order = sorted((i for i, length in enumerate(lengths) if length), key=lambda i: (lengths[i], i))
-    device = cu_seqlens.device
-    groups, pieces, masks = [], [], []
-    first = 0
-    padded = False
-    for begin, end in _cuts([lengths[i] for i in order]):
-        members = order[begin:end]
-        sizes = torch.tensor([lengths[i] for i in members])
-        offsets = torch.tensor([starts[i] for i in members])
-        longest = lengths[members[-1]]
-        column = torch.arange(longest)
-        pad = column >= sizes[:, None]
-        key_mask = None
-        if bool(pad.any()):
-            padded = True
-            key_mask = torch.zeros(pad.shape).masked_fill_(pad, float("-inf"))[:, None, None].to(device)
-        pieces.append((offsets[:, None] + column.masked_fill(pad, 0)).flatten())
-        masks.append(pad.flatten())
-        groups.append(AttentionGroup(len(members), longest, first, key_mask))
-        first += pad.numel()
-    empty = torch.empty(0, dtype=torch.int64)
-    slot_token = torch.cat([empty, *pieces])
-    padding = torch.cat([empty.bool(), *masks])
-    slots = torch.arange(first)
-    token_slot = torch.empty(starts[-1], dtype=torch.int64)
-    token_slot[slot_token[~padding]] = slots[~padding]
-    return AttentionPlan(
-        groups=tuple(groups),
-        slot_token=slot_token.to(device),
-        token_slot=token_slot.to(device),
-        padding=padding.to(device) if padded else None,
-        in_order=torch.equal(slot_token, torch.arange(starts[-1])),
-    )
-
-
-def _cuts(lengths: list[int]) -> list[tuple[int, int]]:
-    """Spans of the ascending `lengths` with the least total cost, by dynamic programming over distinct lengths."""
-    ends = [i + 1 for i in range(len(lengths)) if i + 1 == len(lengths) or lengths[i] != lengths[i + 1]]
-    starts = [0, *ends]
-    best = [0.0]
-    choice = [0]
-    for end in ends:
-        longest = lengths[end - 1]
-        each = longest * (longest + _TOKEN_COST)
-        cost, cut = min((best[k] + (end - starts[k]) * each, -k) for k in range(len(best)))
-        best.append(cost + _GROUP_COST)
-        choice.append(-cut)
-    spans = []
-    k = len(ends)
-    while k:
-        spans.append((starts[choice[k]], starts[k]))
-        k = choice[k]
-    return spans[::-1]
-
-
-def _make_indices(plan: AttentionPlan, heads: int) -> _Indices:
-    device = plan.slot_token.device
-    head = torch.arange(heads, device=device)
-    part = torch.arange(3, device=device)
-    qkv_gather, out_gather, qkv_slot, out_slot, key_masks = [], [], [], [], []
-    for group in plan.groups:
-        n, length, first = group.sequences, group.length, group.first_slot
-        token = plan.slot_token[first : first + n * length].view(n, 1, length)
-        out_gather.append((token * heads + head[:, None]).flatten())
-        qkv_gather.append(((token * 3 + part[:, None, None, None]) * heads + head[:, None]).flatten())
-        sequence = torch.arange(n, device=device)[:, None, None]
-        row = torch.arange(length, device=device)[:, None]
-        local = (sequence * heads + head) * length + row
-        out_slot.append((first * heads + local).view(n * length, heads))
-        whole = first * 3 * heads + part[:, None] * (n * heads * length) + local[..., None, :]
-        qkv_slot.append(whole.view(n * length, 3 * heads))
-        mask = group.key_mask
-        key_masks.append(None if mask is None else mask.expand(-1, heads, -1, -1).reshape(-1, 1, length))
-    empty = torch.empty(0, dtype=torch.int64, device=device)
-    out_padding = None
-    if plan.padding is not None:
-        slot = torch.cat([empty.view(0, heads), *out_slot])
-        out_padding = slot[plan.padding].flatten()
-    return _Indices(
-        torch.cat([empty, *qkv_gather]),
-        torch.cat([empty.view(0, 3 * heads), *qkv_slot]).index_select(0, plan.token_slot).flatten(),
-        torch.cat([empty, *out_gather]),
-        torch.cat([empty.view(0, heads), *out_slot]).index_select(0, plan.token_slot).flatten(),
-        out_padding,
-        tuple(key_masks),
-    )
 
 
 def _blocks(memory: Tensor, group: AttentionGroup, heads: int, parts: int) -> tuple[Tensor, ...]:
@@ -321,6 +165,26 @@ def _without_gradient(qkv: Tensor, plan: AttentionPlan) -> Tensor:
     return out if plan.in_order else out.index_select(0, plan.token_slot)
 
 
+def _choose(qkv: Tensor, implementation: str) -> str:
+    """What computes the attention of `qkv`: "reference", "triton" or "flash"."""
+    if implementation == "flash":
+        from .fused.attention_flash import obstacle
+
+        reason = obstacle(qkv)
+        if reason is not None:
+            raise ValueError(f"implementation='flash' is not possible: {reason}")
+        return "flash"
+    if use_triton(qkv) and qkv.shape[3] <= _WIDEST_HEAD:
+        return "triton"
+    if implementation == "triton":
+        raise ValueError(
+            f"implementation='triton' is not possible: {str(qkv.dtype).removeprefix('torch.')} on {qkv.device} with "
+            f"heads of {qkv.shape[3]}; the kernels need fp32 or 16 bit, heads of at most {_WIDEST_HEAD}, and a device "
+            f"that runs Triton (here: {kernels_path(qkv.device)[1]})"
+        )
+    return "reference"
+
+
 def packed_attention(
     qkv: Tensor,
     cu_seqlens: Tensor,
@@ -330,32 +194,66 @@ def packed_attention(
     seed: int | Tensor | None = None,
     site: int = 0,
     plan: AttentionPlan | None = None,
+    implementation: str = "auto",
 ) -> Tensor:
     """Bidirectional softmax attention within each sequence, scaled by `d ** -0.5`.
 
     Args:
         qkv: [T, 3, heads, d], queries, keys and values of one projection.
         cu_seqlens: [S + 1], where each sequence begins, and T.
-        max_seqlen: the longest sequence, or more; kernels size their work by it, this implementation does not.
+        max_seqlen: the longest sequence, or more; kernels size their work by it, plain torch does not. Where it is
+            less on a device, the output of the tokens beyond it is undefined.
         p: dropout probability of the attention probabilities; off when `seed` is None.
         seed: see `dropout`.
         site: see `dropout`.
         plan: of `attention_plan(cu_seqlens)`, when more than one layer uses it; made here otherwise.
+        implementation: "auto" takes the Triton kernels where they run, else plain torch; "triton" insists on them.
+            "flash" calls torch's flash attention (CUDA, 16 bit): its dropout mask comes from torch's own generator,
+            `seed` and `site` do not choose it, and its backward is deterministic only under
+            `torch.use_deterministic_algorithms`.
 
     Returns:
         [T, heads, d] in the dtype of `qkv`.
 
     Raises:
-        ValueError: `qkv` is not [T, 3, heads, d], T is not the end of `cu_seqlens`, or `p` is outside [0, 1).
+        ValueError: `qkv` is not [T, 3, heads, d], T is not the end of `cu_seqlens` (where that is known without
+            waiting for a device), `p` is outside [0, 1), or `implementation` is unknown or cannot run.
     """
     if qkv.dim() != 4 or qkv.shape[1] != 3:
         raise ValueError(f"qkv must be [T, 3, heads, d], got {tuple(qkv.shape)}")
-    if plan is None:
-        plan = attention_plan(cu_seqlens)
-    if plan.token_slot.shape[0] != qkv.shape[0]:
-        raise ValueError(f"qkv has {qkv.shape[0]} tokens, cu_seqlens end at {plan.token_slot.shape[0]}")
+    if implementation not in IMPLEMENTATIONS:
+        raise ValueError(f"implementation must be one of {', '.join(IMPLEMENTATIONS)}, got {implementation!r}")
     seed = seed if is_active(p, seed) else None
+    chosen = _choose(qkv, implementation)
+    if chosen == "reference":
+        plan = attention_plan(cu_seqlens) if plan is None else plan
+        tokens: int | None = plan.token_slot.shape[0]
+    else:
+        tokens = None if plan is None else plan.tokens
+    if tokens is not None and tokens != qkv.shape[0]:
+        raise ValueError(f"qkv has {qkv.shape[0]} tokens, cu_seqlens end at {tokens}")
+    if plan is None or chosen != "reference":
+        return _fused(chosen, qkv, cu_seqlens, max_seqlen, p, seed, site)
     if seed is None and not (qkv.requires_grad and torch.is_grad_enabled()):
         return _without_gradient(qkv, plan)
     apply: Callable[..., Tensor] = _PackedAttention.apply
     return apply(qkv, plan, p, seed, site)
+
+
+def _fused(
+    chosen: str, qkv: Tensor, cu_seqlens: Tensor, max_seqlen: int, p: float, seed: int | Tensor | None, site: int
+) -> Tensor:
+    if cu_seqlens.device != qkv.device:
+        raise ValueError(f"qkv is on {qkv.device}, cu_seqlens on {cu_seqlens.device}")
+    qkv, cu_seqlens = qkv if qkv.stride(-1) == 1 else qkv.contiguous(), cu_seqlens.contiguous()
+    wanted = qkv.requires_grad and torch.is_grad_enabled()
+    if chosen == "flash":
+        from .fused.attention_flash import flash_attention
+
+        out: Tensor = flash_attention(qkv, cu_seqlens.int(), max_seqlen, 0.0 if seed is None else p)[0]
+        return out
+    from .fused.attention import packed_attention as fused
+
+    given = None if seed is None else seed_tensor(seed, qkv.device)
+    out, _ = fused(qkv, cu_seqlens, max_seqlen, given, site, p, wanted)
+    return out

@@ -66,7 +66,6 @@ def _obstacle(device: torch.device) -> str | None:
     return None if _interpreted else "CPU tensors need TRITON_INTERPRET=1 in the environment before the first import"
 
 
-@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
 def _decide(device_type: str, index: int, dtype: str) -> bool:
     key = (device_type, index, dtype)
     if key not in _decided:
@@ -76,11 +75,20 @@ def _decide(device_type: str, index: int, dtype: str) -> bool:
     return _decided[key]
 
 
-def use_triton(x: Tensor) -> bool:
-    """Whether the operation on `x`, its floating-point input, runs as a Triton kernel."""
+# What torch.compiler.assume_constant_result does, which also imports the whole compiler: 2 seconds, and triton.
+_decide._dynamo_marked_constant = True  # type: ignore[attr-defined]
+
+
+def use_triton(x: Tensor, dtype: torch.dtype | None = None) -> bool:
+    """Whether the operation on `x`, its floating-point input, runs as a Triton kernel.
+
+    Args:
+        x: the input.
+        dtype: what it will be computed in, where that is not the dtype of `x`, as under autocast.
+    """
     index = x.device.index
-    decided: bool = _decide(x.device.type, -1 if index is None else index, str(x.dtype).removeprefix("torch."))
-    return decided
+    name = str(x.dtype if dtype is None else dtype).removeprefix("torch.")
+    return _decide(x.device.type, -1 if index is None else index, name)
 
 
 @contextmanager

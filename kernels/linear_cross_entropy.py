@@ -242,7 +242,7 @@ def linear_cross_entropy(
     """
     _check(hidden, weight, bias, target, weights, reduction, mode)
     _check_buffers(hidden, weight, vocabulary, weight_grad, mode)
-    if use_triton(hidden) and weight.dtype != torch.float64:
+    if use_triton(hidden, _product_dtype(hidden, weight)):
         return _fused(hidden, weight, bias, target, weights, ignore_index, reduction, mode, vocabulary, weight_grad)
     if vocabulary is not None and vocabulary < weight.shape[0]:
         weight = weight[:vocabulary]
@@ -269,6 +269,15 @@ def linear_cross_entropy(
     return apply(hidden, weight, bias, counted.long(), scale, rows, reduction == "none", needs, weight_grad)
 
 
+def _product_dtype(hidden: Tensor, weight: Tensor) -> torch.dtype:
+    """What the logits' product is computed in: autocast's type where that is on, except for fp64."""
+    dtype = torch.promote_types(hidden.dtype, weight.dtype)
+    device = hidden.device.type
+    if dtype != torch.float64 and torch.is_autocast_enabled(device):
+        return torch.get_autocast_dtype(device)
+    return dtype
+
+
 def _fused(
     hidden: Tensor,
     weight: Tensor,
@@ -285,17 +294,13 @@ def _fused(
     from .fused.linear_cross_entropy import linear_cross_entropy as fused
     from .fused.linear_cross_entropy import stores
 
-    device = hidden.device.type
-    if torch.is_autocast_enabled(device):
-        dtype = torch.get_autocast_dtype(device)
-    else:
-        dtype = torch.promote_types(hidden.dtype, weight.dtype)
+    dtype = _product_dtype(hidden, weight)
     hidden, weight = hidden.to(dtype).contiguous(), weight.to(dtype).contiguous()
     classes = weight.shape[0] if vocabulary is None else vocabulary
     trains = torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in (hidden, weight, bias))
     store = trains and stores(hidden.shape[0], classes, dtype, mode)
     bias = None if bias is None else bias.contiguous()
-    loss: Tensor = fused(hidden, weight, bias, target.long(), ignore_index, classes, store, weight_grad)[0]
+    loss: Tensor = fused(hidden, weight, bias, target.long().contiguous(), ignore_index, classes, store, weight_grad)[0]
     if weights is not None:
         loss = loss * weights.detach().float()
     if reduction == "none":

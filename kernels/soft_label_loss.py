@@ -7,8 +7,12 @@ import math
 import torch
 from torch import Tensor
 
+from .dispatch import use_triton
+
 _KINDS = ("mse", "logits", "kl", "ce")
 _REDUCTIONS = ("sum", "mean", "none")
+_MAX_CLASSES = 1024
+"""What one tile of the kernels holds; more is left to plain torch."""
 
 
 def soft_label_loss(
@@ -53,13 +57,18 @@ def soft_label_loss(
         ValueError: an unknown option, a temperature that is not positive, or shapes that do not fit together.
     """
     _check_options(logits, teacher, kind, teacher_is, temperature, combine, reduction)
+    if _fits_kernels(logits):
+        return _fused(
+            logits, teacher, weights, voter_weights, kind, teacher_is, temperature, combine, reduction, ignore_index=0
+        )
     voters = logits.shape[0]
     student = logits if logits.dtype == torch.float64 else logits.float()
     target = teacher.detach().to(student.dtype)
     if voter_weights is None:
         share = student.new_full((voters, 1), 1.0 / voters)
     else:
-        share = (voter_weights / voter_weights.sum()).to(student.dtype).view(voters, 1)
+        given = voter_weights.detach().to(student.dtype)
+        share = (given / given.sum()).view(voters, 1)
     if kind == "logits":
         if combine == "mean":
             student = (student * share[..., None]).sum(0, keepdim=True)
@@ -70,6 +79,31 @@ def soft_label_loss(
             distance = distance * temperature**2
     per_item = distance[0] if combine == "mean" else (distance * share).sum(0)
     return _reduce(per_item, weights, None, reduction)
+
+
+def _fits_kernels(logits: Tensor) -> bool:
+    voters, _, classes = logits.shape
+    return use_triton(logits) and voters >= 1 and 1 <= classes <= _MAX_CLASSES
+
+
+def _fused(
+    logits: Tensor,
+    teacher: Tensor,
+    weights: Tensor | None,
+    voter_weights: Tensor | None,
+    kind: str,
+    teacher_is: str,
+    temperature: float,
+    combine: str,
+    reduction: str,
+    ignore_index: int,
+) -> Tensor:
+    from .fused.soft_label_loss import soft_label_loss as operator
+
+    constants = [None if t is None else t.detach().contiguous() for t in (teacher, weights, voter_weights)]
+    loss: Tensor
+    loss, _ = operator(logits.contiguous(), *constants, kind, teacher_is, temperature, combine, reduction, ignore_index)
+    return loss
 
 
 def _soften(teacher: Tensor, teacher_is: str, temperature: float) -> Tensor:
@@ -124,6 +158,8 @@ def voter_cross_entropy(
         raise ValueError(f"logits {tuple(logits.shape)} and target {tuple(target.shape)} must be [M, K, C] and [K]")
     if reduction not in _REDUCTIONS:
         raise ValueError(f"reduction must be one of {_REDUCTIONS}, got {reduction!r}")
+    if _fits_kernels(logits):
+        return _fused(logits, target, weights, None, "class", "", 1.0, "per-voter", reduction, ignore_index)
     values = logits if logits.dtype == torch.float64 else logits.float()
     valid = target != ignore_index
     index = torch.where(valid, target, 0).long()

@@ -11,6 +11,11 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from .dispatch import use_triton
+
+_MAX_CLASSES = 1024
+"""What one tile of the kernels holds; more is left to plain torch."""
+
 
 class Votes(NamedTuple):
     """The votes on K items.
@@ -55,7 +60,7 @@ def votes(
 
     Args:
         logits: [M, K, C], M >= 1.
-        thresholds: [A], in any order; one row of counts for each.
+        thresholds: [A], in any order; one row of counts for each. Nothing is kept at one that is not a number.
         gold: [K], true classes; classes outside [0, C) are never correct. Used with `thresholds` only.
         alpha: the threshold of `index` and `count`.
 
@@ -70,6 +75,8 @@ def votes(
     items, classes = logits.shape[1:]
     if gold is not None and gold.shape != (items,):
         raise ValueError(f"gold must be [{items}], got {tuple(gold.shape)}")
+    if use_triton(logits) and classes <= _MAX_CLASSES:
+        return _fused(logits, thresholds, gold, alpha)
     with torch.no_grad():
         values = logits if logits.dtype == torch.float64 else logits.float()
         probability = values.softmax(dim=-1)
@@ -82,7 +89,7 @@ def votes(
         if thresholds is not None:
             kept, correct = _sweep(label, agree, confidence, thresholds, gold, classes)
         if alpha is not None:
-            index, count = _compact(agree & (confidence > torch.as_tensor(alpha).to(confidence)))
+            index, count = _compact(agree & (confidence > _alpha_tensor(alpha, confidence)))
     return Votes(
         label=label,
         agree=agree,
@@ -97,11 +104,52 @@ def votes(
     )
 
 
+def _fused(logits: Tensor, thresholds: Tensor | None, gold: Tensor | None, alpha: float | Tensor | None) -> Votes:
+    from .fused.votes import votes as operator
+
+    with torch.no_grad():
+        like = logits.new_empty((), dtype=torch.float32)
+        grid = None if thresholds is None else _threshold_tensor(thresholds, like).contiguous()
+        level = None if alpha is None else _alpha_tensor(alpha, like).reshape(1)
+        classes = None if grid is None or gold is None else gold.contiguous()
+        values = logits.detach().contiguous()
+        label, agree, confidence, mean, counts, index, count = operator(values, grid, classes, level)
+        kept = correct = kept_per_class = correct_per_class = None
+        if grid is not None:
+            totals = counts.sum(dim=2)
+            kept, kept_per_class = totals[0], counts[0]
+            if classes is not None:
+                correct, correct_per_class = totals[1], counts[1]
+    return Votes(
+        label=label,
+        agree=agree,
+        min_confidence=confidence,
+        mean_probability=mean,
+        kept=kept,
+        correct=correct,
+        kept_per_class=kept_per_class,
+        correct_per_class=correct_per_class,
+        index=None if alpha is None else index,
+        count=None if alpha is None else count,
+    )
+
+
+def _threshold_tensor(thresholds: Tensor, like: Tensor) -> Tensor:
+    """In the dtype of the confidences; infinity, which nothing exceeds, for what is not a number."""
+    values = thresholds.detach().to(like)
+    return torch.where(values.isnan(), torch.inf, values)
+
+
+def _alpha_tensor(alpha: float | Tensor, like: Tensor) -> Tensor:
+    """On the device without waiting for it, in the dtype of the confidences."""
+    return alpha.detach().to(like) if isinstance(alpha, Tensor) else like.new_full((), alpha)
+
+
 def _sweep(
     label: Tensor, agree: Tensor, confidence: Tensor, thresholds: Tensor, gold: Tensor | None, classes: int
 ) -> tuple[Tensor, Tensor | None]:
     """[A, C] counts from one histogram: an item is kept at the thresholds strictly below its confidence."""
-    ordered, order = thresholds.to(confidence).sort()
+    ordered, order = _threshold_tensor(thresholds, confidence).sort()
     below = torch.bucketize(confidence, ordered, right=False)
     kept = _suffix_counts(below, label, agree, order, classes)
     if gold is None:

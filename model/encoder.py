@@ -112,7 +112,7 @@ class Layer(nn.Module):
         if rows is not None:
             context, hidden = context.index_select(0, rows), hidden.index_select(0, rows)
         attended = dropout_residual_layer_norm(
-            functional.linear(context, self.output_weight, self.output_bias),
+            functional.linear(context, self.output_weight, self.output_bias.detach()),
             hidden,
             self.attention_norm_weight,
             self.attention_norm_bias,
@@ -120,10 +120,11 @@ class Layer(nn.Module):
             p=self.dropout,
             seed=seed,
             site=self.site + 2,
+            x_bias=self.output_bias,
         )
         inner = linear_gelu(attended, self.up_weight, self.up_bias)
         return dropout_residual_layer_norm(
-            functional.linear(inner, self.down_weight, self.down_bias),
+            functional.linear(inner, self.down_weight, self.down_bias.detach()),
             attended,
             self.output_norm_weight,
             self.output_norm_bias,
@@ -131,6 +132,7 @@ class Layer(nn.Module):
             p=self.dropout,
             seed=seed,
             site=self.site + 3,
+            x_bias=self.down_bias,
         )
 
 

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from .. import ModelError
-from ..kernels import linear_gelu
+from ..kernels import dropout_residual_layer_norm, linear_gelu
 from .config import EncoderConfig
 from .encoder import Encoder, PackedInput, Seed
 from .heads import Head
@@ -64,8 +64,8 @@ class MaskedLM(nn.Module):
     def _transform(self, batch: PackedInput, rows: Tensor | None, seed: Seed) -> Tensor:
         hidden = self.encoder(batch, rows=rows, seed=seed).hidden
         inner = linear_gelu(hidden, self.dense_weight, self.dense_bias)
-        return functional.layer_norm(
-            inner, (inner.shape[-1],), self.norm_weight, self.norm_bias, self.config.layer_norm_eps
+        return dropout_residual_layer_norm(
+            inner, None, self.norm_weight, self.norm_bias, eps=self.config.layer_norm_eps
         )
 
 

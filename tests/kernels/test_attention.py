@@ -10,6 +10,7 @@ from torch import Tensor
 from xlt_engine.kernels import attention_plan, packed_attention
 
 module = importlib.import_module("xlt_engine.kernels.attention")
+planning = importlib.import_module("xlt_engine.kernels.attention_plan")
 Error = Callable[[Tensor, Tensor], float]
 LENGTHS = {
     "ragged": [7, 1, 12, 3, 3, 19, 7],
@@ -22,7 +23,7 @@ LENGTHS = {
 
 @pytest.fixture(params=[0, 3000, 10**9], ids=["a group for each length", "default", "one group"])
 def grouped(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "_GROUP_COST", request.param)
+    monkeypatch.setattr(planning, "_GROUP_COST", request.param)
     monkeypatch.setattr(module, "_SPAN_ELEMENTS", 300)
 
 
@@ -180,7 +181,7 @@ def test_cuts_have_the_least_cost_of_all_partitions(generator: torch.Generator) 
         total = 0
         for begin, end in spans:
             longest = lengths[end - 1]
-            total += module._GROUP_COST + (end - begin) * longest * (longest + module._TOKEN_COST)
+            total += planning._GROUP_COST + (end - begin) * longest * (longest + planning._TOKEN_COST)
         return total
 
     lengths = sorted(torch.randint(1, 120, (9,), generator=generator).tolist())
@@ -188,7 +189,7 @@ def test_cuts_have_the_least_cost_of_all_partitions(generator: torch.Generator) 
     for choice in range(1 << 8):
         edges = [0, *(i + 1 for i in range(8) if choice >> i & 1), 9]
         partitions.append(list(zip(edges, edges[1:], strict=False)))
-    assert cost(module._cuts(lengths), lengths) == min(cost(spans, lengths) for spans in partitions)
+    assert cost(planning._cuts(lengths), lengths) == min(cost(spans, lengths) for spans in partitions)
 
 
 def test_no_tokens_and_wrong_shapes() -> None:
@@ -203,3 +204,32 @@ def test_no_tokens_and_wrong_shapes() -> None:
         packed_attention(torch.zeros(5, 3, 2, 4), boundaries([5]), 5, p=1.0, seed=1)
     with pytest.raises(ValueError, match="cu_seqlens"):
         attention_plan(torch.tensor([0, 5, 3]))
+
+
+def test_a_plan_is_made_once_when_it_is_first_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    made = []
+    original = planning._make_layout
+    monkeypatch.setattr(planning, "_make_layout", lambda *args: made.append(args) or original(*args))
+    plan = attention_plan(boundaries([3, 5]))
+    assert plan.tokens == 8
+    assert made == []
+    assert len(plan.groups) == len(attention_plan(boundaries([3, 5])).groups)
+    assert plan.slot_token is plan.slot_token
+    assert plan.indices(2) is plan.indices(2)
+    assert len(made) == 2
+
+
+def test_boundaries_on_a_device_are_not_read_before_the_first_use() -> None:
+    plan = attention_plan(torch.empty(3, dtype=torch.int32, device="meta"))
+    assert plan.tokens is None
+    with pytest.raises(NotImplementedError):
+        _ = plan.groups
+
+
+@pytest.mark.parametrize(
+    ("implementation", "message"),
+    [("triton", "is not possible"), ("flash", "needs a CUDA device"), ("fast", "must be one of")],
+)
+def test_plain_torch_is_the_implementation_on_the_cpu(implementation: str, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        packed_attention(torch.zeros(5, 3, 2, 16), boundaries([5]), 5, implementation=implementation)

@@ -91,9 +91,46 @@ def test_gradients_are_made_only_where_needed(generator: torch.Generator) -> Non
     assert [t.grad is not None for t in frozen] == [False, True, False, False]
 
 
+@pytest.mark.parametrize("seed", [None, 7])
+@pytest.mark.parametrize("residual", [True, False])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_the_gradient_of_a_bias_within_x(
+    seed: int | None, residual: bool, dtype: torch.dtype, generator: torch.Generator, relative_error: Error
+) -> None:
+    x, other, weight, bias = inputs(31, 40, generator, dtype)
+    given = other if residual else None
+    linear_bias = torch.randn(40, generator=generator).to(dtype).requires_grad_()
+    plain = dropout_residual_layer_norm(x, given, weight, bias, eps=1e-5, p=0.2, seed=seed, site=4)
+    # Its value is not read, and x need not have a gradient of its own.
+    unread = torch.full_like(linear_bias, torch.nan).requires_grad_()
+    out = dropout_residual_layer_norm(
+        x.detach(), given, weight, bias, eps=1e-5, p=0.2, seed=seed, site=4, x_bias=unread
+    )
+    assert torch.equal(out, plain)
+    upstream = torch.randn(31, 40, generator=generator).to(dtype)
+    (d_unread,) = torch.autograd.grad(out, unread, upstream)
+    truth = [t.detach().double().requires_grad_() for t in (x, other, weight, bias)]
+    mask = mask_of(x, 0.2, seed)
+    expected = reference(truth[0], truth[1] if residual else truth[1] * 0, truth[2], truth[3], 1e-5, mask)
+    (d_x,) = torch.autograd.grad(expected, truth[0], upstream.double())
+    assert d_unread.dtype == dtype
+    assert relative_error(d_unread, d_x.sum(0)) < (1e-5 if dtype == torch.float32 else 1e-2)
+
+
+@pytest.mark.parametrize("seed", [None, 7])
+def test_gradcheck_without_a_residual(seed: int | None, generator: torch.Generator) -> None:
+    x, _, weight, bias = inputs(6, 5, generator, torch.float64)
+    assert torch.autograd.gradcheck(
+        lambda *t: dropout_residual_layer_norm(t[0], None, *t[1:], eps=1e-5, p=0.3, seed=seed, site=1),
+        [x, weight, bias],
+    )
+
+
 def test_shapes_are_checked(generator: torch.Generator) -> None:
     x, residual, weight, bias = inputs(4, 8, generator, torch.float32)
     with pytest.raises(ValueError, match="fit together"):
         dropout_residual_layer_norm(x, residual[:1], weight, bias, eps=1e-12)
+    with pytest.raises(ValueError, match="x_bias .* fit together"):
+        dropout_residual_layer_norm(x, residual, weight, bias, eps=1e-12, x_bias=bias[:1])
     with pytest.raises(ValueError, match="probability"):
         dropout_residual_layer_norm(x, residual, weight, bias, eps=1e-12, p=1.0, seed=1)

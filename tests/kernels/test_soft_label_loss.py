@@ -152,6 +152,15 @@ def test_bf16_logits_are_computed_in_fp32(generator: torch.Generator, relative_e
     assert relative_error(short.grad, truth.grad) < 3e-3
 
 
+def test_only_the_logits_have_a_gradient(generator: torch.Generator) -> None:
+    logits, teacher, weights, voter_weights = (t.requires_grad_() for t in problem(generator))
+    soft_label_loss(logits, teacher, teacher_is="logits", weights=weights, voter_weights=voter_weights).backward()
+    assert logits.grad is not None
+    assert teacher.grad is None
+    assert weights.grad is None
+    assert voter_weights.grad is None
+
+
 @pytest.mark.parametrize("reduction", ["sum", "mean", "none"])
 def test_no_items(reduction: str) -> None:
     logits = torch.zeros(2, 0, 3, requires_grad=True)

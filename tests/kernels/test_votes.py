@@ -105,6 +105,17 @@ def test_sweep_equals_the_naive_one_including_exact_ties(
     assert plain.min_confidence.dtype == probability.dtype
 
 
+def test_nothing_is_kept_at_a_threshold_that_is_not_a_number() -> None:
+    thresholds = torch.tensor([0.1, math.nan, 0.9, math.inf, -math.inf])
+    result = votes(torch.zeros(2, 3, 2), thresholds=thresholds, alpha=math.nan)
+    assert result.kept is not None
+    assert result.kept.tolist() == [3, 0, 0, 0, 3]
+    assert kept_items(result) == []
+    mostly = votes(torch.zeros(2, 3, 2), thresholds=torch.tensor([math.nan, 0.6, math.nan]))
+    assert mostly.kept is not None
+    assert mostly.kept.tolist() == [0, 0, 0]
+
+
 def test_without_gold_the_correct_counts_are_absent() -> None:
     result = votes(torch.zeros(2, 3, 4), thresholds=torch.tensor([0.1]))
     assert result.kept is not None

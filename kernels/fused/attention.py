@@ -1,0 +1,286 @@
+"""Packed bidirectional attention with dropout: softmax and log-sum-exp in fp32, online over blocks of keys.
+
+Forward is one launch: a program has a block of queries of one sequence and head, and leaves at once where its sequence
+has no such block. Backward makes the probabilities again from the saved log-sum-exp and the masks from their counters,
+and writes [T, 3, heads, d] as the projection's gradient wants it. Batches of short sequences take one launch, a program
+for each sequence and head that holds all of it: rowsum(dO * O) is then rowsum(P * dP), and `out` is not read. Longer
+ones take two: rowsum(dO * O), then programs that own a block of keys beside programs that own a block of queries. No
+two programs add to one number, so equal runs are equal to the bit. Probabilities and their gradients are rounded to the
+dtype of the operands before a product.
+
+A mask's row is `token in the batch * heads + head`, its column the key's place in its own sequence.
+
+Bytes moved, at least, with e bytes an element: forward 4 * e * T * heads * d, backward 7 * e * T * heads * d (8 with
+`out`), and 4 * T * heads of log-sum-exp in each.
+Measured: not yet on a GPU.
+"""
+
+from __future__ import annotations
+
+from math import log
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+from triton.runtime.jit import JITFunction
+
+from ..masks import dropped_levels, keep_scale
+from .attention_backward_kernels import backward_kernel, backward_whole_kernel, delta_kernel
+from .attention_kernels import forward_kernel
+from .launch import cdiv, next_power_of_2, on_device
+
+_SMALLEST = 16  # tile of a matrix product
+_DELTA_ELEMENTS = 4096
+
+
+class Tile(NamedTuple):
+    """`own` rows that a program has, `step` rows that it goes through at a time, and the launch's warps and stages."""
+
+    own: int
+    step: int
+    warps: int
+    stages: int
+
+
+def _wide(size: int) -> int:
+    return max(_SMALLEST, next_power_of_2(size))
+
+
+def forward_tile(max_seqlen: int, size: int, bits: int) -> Tile:
+    """The tile of the forward kernel: the longest sequence of the batch in tiles of at most 64.
+
+    Larger ones would save reads of keys that come from the cache anyway, and a sentence shorter than its tile pays for
+    all of it; so a sequence of at most half a tile is computed in a tile of that half. Compiled for compute capability
+    9.0, four programs of 64 fit a multiprocessor without spilling. fp32 products use no matrix units and many
+    registers: tiles of at most 32.
+    """
+    tile = min(64 if bits == 16 else 32, _wide(max_seqlen))
+    warps = tile // 16 if bits == 16 else 4
+    return Tile(tile, tile, warps * (2 if size > 64 and tile > 16 else 1), 2 if max_seqlen > tile else 1)
+
+
+def whole_tile(max_seqlen: int, size: int, bits: int) -> Tile | None:
+    """The tile of the backward kernel that holds whole sequences; None where they are too long for the registers.
+
+    Again a sequence of at most half a tile is computed in a tile of that half.
+    """
+    tile = _wide(max_seqlen)
+    if tile > (128 if bits == 16 else 64) // cdiv(size, 64):
+        return None
+    return Tile(tile, tile, tile // 16 if bits == 16 else 4 * cdiv(tile, 32) * cdiv(size, 64), 1)
+
+
+def backward_tile(size: int, bits: int) -> Tile:
+    """The tile of the backward kernel for longer sequences: what does not spill."""
+    if bits == 16:
+        return Tile(64, 32, 4, 2) if size <= 64 else Tile(64, 32, 8, 2)
+    return Tile(32, 32, 8, 1) if size <= 64 else Tile(32, 16, 8, 1)
+
+
+class _Launch:
+    """What every kernel of a call is given: sizes, strides, dropout and constants."""
+
+    def __init__(self, qkv: Tensor, max_seqlen: int, cu_seqlens: Tensor, seed: Tensor | None, site: int, p: float):
+        self.tokens, _, self.heads, self.size = qkv.shape
+        self.bits = 8 * qkv.element_size()
+        self.pairs = (cu_seqlens.shape[0] - 1) * self.heads
+        self.empty = not (self.tokens and self.pairs and max_seqlen and self.size)
+        self.strides = qkv.stride()[:3]
+        self.dropout = site, dropped_levels(p), 1.0 if seed is None else keep_scale(p)
+        self.factor = self.size**-0.5
+        self.scale = self.factor / log(2)
+        precise = torch.get_float32_matmul_precision() == "highest"
+        self.constants: dict[str, Any] = {
+            "HEAD": self.size,
+            "WIDE": _wide(self.size),
+            "DROPOUT": seed is not None,
+            "PRECISION": "ieee" if precise else "tf32",
+        }
+        # A loop ends with its sequence; interpreted, as older Tritons want a Python bound, with the longest.
+        self.limit = 0 if isinstance(forward_kernel, JITFunction) else max_seqlen
+
+
+@torch.library.custom_op(
+    "xlt::packed_attention",
+    mutates_args=(),
+    schema="(Tensor qkv, Tensor cu_seqlens, SymInt max_seqlen, Tensor? seed, int site, float p, bool with_log_sum)"
+    " -> (Tensor, Tensor)",
+)
+def packed_attention(
+    qkv: Tensor, cu_seqlens: Tensor, max_seqlen: int, seed: Tensor | None, site: int, p: float, with_log_sum: bool
+) -> tuple[Tensor, Tensor]:
+    """`kernels.packed_attention` for `qkv` [T, 3, heads, d] with adjacent elements of a head, all on one device.
+
+    Returns the output, and the base-2 log-sum-exp of the scores [heads, T] if `with_log_sum`, for the gradient.
+    """
+    out, log_sum = _outputs(qkv, with_log_sum)
+    call = _Launch(qkv, max_seqlen, cu_seqlens, seed, site, p)
+    if call.empty:
+        return out.zero_(), log_sum.zero_()
+    tile = forward_tile(max_seqlen, call.size, call.bits)
+    blocks = cdiv(max_seqlen, tile.own)
+    with on_device(qkv):
+        forward_kernel[(call.pairs * blocks,)](
+            qkv,
+            out,
+            log_sum,
+            cu_seqlens,
+            seed,
+            *call.strides,
+            call.tokens,
+            call.heads,
+            blocks,
+            *call.dropout,
+            call.scale,
+            ROWS=tile.own,
+            KEYS=tile.step,
+            SHORT=max(_SMALLEST, tile.own // 2),
+            LIMIT=tile.step if blocks == 1 else call.limit,
+            WITH_LOG_SUM=with_log_sum,
+            **call.constants,
+            num_warps=tile.warps,
+            num_stages=tile.stages,
+        )
+    return out, log_sum
+
+
+def _outputs(qkv: Tensor, with_log_sum: bool) -> tuple[Tensor, Tensor]:
+    tokens, _, heads, size = qkv.shape
+    shape = (heads, tokens) if with_log_sum else (0,)
+    return qkv.new_empty(tokens, heads, size), qkv.new_empty(shape, dtype=torch.float32)
+
+
+@packed_attention.register_fake
+def _(
+    qkv: Tensor, cu_seqlens: Tensor, max_seqlen: int, seed: Tensor | None, site: int, p: float, with_log_sum: bool
+) -> tuple[Tensor, Tensor]:
+    return _outputs(qkv, with_log_sum)
+
+
+@torch.library.custom_op(
+    "xlt::packed_attention_backward",
+    mutates_args=(),
+    schema="(Tensor grad, Tensor qkv, Tensor? out, Tensor log_sum, Tensor cu_seqlens, SymInt max_seqlen, Tensor? seed, "
+    "int site, float p) -> Tensor",
+)
+def packed_attention_backward(
+    grad: Tensor,
+    qkv: Tensor,
+    out: Tensor | None,
+    log_sum: Tensor,
+    cu_seqlens: Tensor,
+    max_seqlen: int,
+    seed: Tensor | None,
+    site: int,
+    p: float,
+) -> Tensor:
+    """The gradient of `qkv`, contiguous; `grad` is contiguous, `out` given unless `whole_tile` holds the sequences."""
+    d_qkv = torch.empty_like(qkv, memory_format=torch.contiguous_format)
+    call = _Launch(qkv, max_seqlen, cu_seqlens, seed, site, p)
+    if call.empty:
+        return d_qkv.zero_()
+    tile = whole_tile(max_seqlen, call.size, call.bits)
+    with on_device(qkv):
+        if tile is not None:
+            backward_whole_kernel[(call.pairs,)](
+                qkv,
+                d_qkv,
+                grad,
+                log_sum,
+                cu_seqlens,
+                seed,
+                *call.strides,
+                call.tokens,
+                call.heads,
+                *call.dropout,
+                call.scale,
+                call.factor,
+                ROWS=tile.own,
+                SHORT=max(_SMALLEST, tile.own // 2),
+                **call.constants,
+                num_warps=tile.warps,
+                num_stages=tile.stages,
+            )
+        else:
+            assert out is not None
+            _long_backward(call, max_seqlen, qkv, d_qkv, out, grad, log_sum, cu_seqlens, seed)
+    return d_qkv
+
+
+def _long_backward(
+    call: _Launch,
+    max_seqlen: int,
+    qkv: Tensor,
+    d_qkv: Tensor,
+    out: Tensor,
+    grad: Tensor,
+    log_sum: Tensor,
+    cu_seqlens: Tensor,
+    seed: Tensor | None,
+) -> None:
+    delta = torch.empty_like(log_sum)
+    rows, wide = call.tokens * call.heads, call.constants["WIDE"]
+    height = _DELTA_ELEMENTS // wide
+    delta_kernel[(cdiv(rows, height),)](
+        out, grad, delta, rows, call.tokens, call.heads, ROWS=height, HEAD=call.size, WIDE=wide
+    )
+    tile = backward_tile(call.size, call.bits)
+    blocks = cdiv(max_seqlen, tile.own)
+    backward_kernel[(call.pairs * blocks, 2)](
+        qkv,
+        d_qkv,
+        grad,
+        log_sum,
+        delta,
+        cu_seqlens,
+        seed,
+        *call.strides,
+        call.tokens,
+        call.heads,
+        blocks,
+        *call.dropout,
+        call.scale,
+        call.factor,
+        OWN=tile.own,
+        STEP=tile.step,
+        LIMIT=call.limit,
+        **call.constants,
+        num_warps=tile.warps,
+        num_stages=tile.stages,
+    )
+
+
+@packed_attention_backward.register_fake
+def _(
+    grad: Tensor,
+    qkv: Tensor,
+    out: Tensor | None,
+    log_sum: Tensor,
+    cu_seqlens: Tensor,
+    max_seqlen: int,
+    seed: Tensor | None,
+    site: int,
+    p: float,
+) -> Tensor:
+    return torch.empty_like(qkv, memory_format=torch.contiguous_format)
+
+
+def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
+    qkv, cu_seqlens, ctx.max_seqlen, seed, ctx.site, ctx.p, _ = inputs
+    out, log_sum = output
+    whole = whole_tile(ctx.max_seqlen, qkv.shape[3], 8 * qkv.element_size()) is not None
+    ctx.save_for_backward(qkv, None if whole else out, log_sum, cu_seqlens, seed)
+    ctx.set_materialize_grads(False)
+
+
+def _backward(ctx: Any, grad: Tensor | None, _: None) -> tuple[Tensor | None, None, None, None, None, None, None]:
+    d_qkv = None
+    if grad is not None and ctx.needs_input_grad[0]:
+        qkv, out, log_sum, cu_seqlens, seed = ctx.saved_tensors
+        d_qkv = packed_attention_backward(
+            grad.contiguous(), qkv, out, log_sum, cu_seqlens, ctx.max_seqlen, seed, ctx.site, ctx.p
+        )
+    return d_qkv, None, None, None, None, None, None
+
+
+packed_attention.register_autograd(_backward, setup_context=_setup_context)

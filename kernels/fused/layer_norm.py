@@ -1,0 +1,305 @@
+"""`LayerNorm(dropout(x) + residual)`: one launch forward, two backward.
+
+Forward computes the sum, fp32 statistics and the output from one read of its inputs; where a gradient will be asked for
+it writes the sum (in the dtype of `x`) and the statistics, which with the seed are all that backward reads: the dropout
+mask is made again from its counters. Backward is one kernel over a fixed number of programs, each of which walks over
+blocks of rows and keeps the sums of its columns (the gradients of weight, bias, and of the bias within `x`) in fp32
+registers; a second kernel adds those of all programs in one order. No atomics, so equal inputs give equal bits.
+
+Bytes, with b of an element: forward reads x and residual, writes out and the sum, 4 T H b (3 T H b without gradients);
+backward reads the upstream gradient and the sum, writes the gradient of the residual and, with dropout, that of x,
+4 T H b (3 T H b without dropout). The partial sums, at most 256 x 3 H fp32, stay in the cache.
+
+Measured: not yet on a GPU.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..masks import dropped_levels, keep_scale
+from .launch import cdiv, next_power_of_2, on_device
+from .layer_norm_kernels import backward_kernel, forward_kernel, sum_partials_kernel
+
+# Chosen by reasoning for Hopper, not by measurement. Eight 16-bit elements make the widest load, so one warp covers 256
+# columns, and a thread owns the same columns in all rows of a block: column sums need no exchange between threads.
+# Forward: many small programs, 16 elements a thread. Backward: two programs per processor of an H200, 32 elements a
+# thread of 16-bit types (and the next 32 under way), 16 of fp32.
+FORWARD_TILE = 2048
+BACKWARD_TILE_BYTES = 8192
+MAX_PROGRAMS = 256
+_SUM_COLUMNS = 32
+
+
+def shape_of_blocks(size: int, tile: int) -> tuple[int, int, int]:
+    """(rows, columns, warps) of a block of about `tile` elements that holds whole rows of `size`."""
+    columns = max(next_power_of_2(size), 16)
+    return max(1, tile // columns), columns, min(16, max(4, columns // 256))
+
+
+def backward_blocks(x: Tensor) -> tuple[int, int, int, int, int]:
+    """(rows, columns, warps) of a block of `x` [T, H] in backward; number of blocks and of programs."""
+    height, columns, warps = shape_of_blocks(x.shape[1], BACKWARD_TILE_BYTES // x.element_size())
+    blocks = cdiv(x.shape[0], height)
+    return height, columns, warps, blocks, max(1, min(blocks, MAX_PROGRAMS))
+
+
+def sum_partials(partials: Tensor, weight: Tensor, bias: Tensor, others: Tensor, affine: bool) -> None:
+    """Sums `partials` [slots, programs, H] over programs: into `weight`, `bias` if `affine`, and the rest `others`."""
+    slots, programs, size = partials.shape
+    if slots == 0:
+        return
+    with on_device(partials):
+        sum_partials_kernel[(cdiv(size, _SUM_COLUMNS), slots)](
+            partials,
+            weight,
+            bias,
+            others,
+            programs,
+            SIZE=size,
+            PROGRAMS=MAX_PROGRAMS,
+            COLUMNS=_SUM_COLUMNS,
+            AFFINE=affine,
+            num_warps=4,
+        )
+
+
+@torch.library.custom_op(
+    "xlt::dropout_residual_layer_norm",
+    mutates_args=(),
+    schema="(Tensor x, Tensor? residual, Tensor weight, Tensor bias, Tensor? x_bias, Tensor? seed, float eps, float p, "
+    "int site, bool save) -> (Tensor out, Tensor total, Tensor mean, Tensor rstd)",
+)
+def layer_norm_op(
+    x: Tensor,
+    residual: Tensor | None,
+    weight: Tensor,
+    bias: Tensor,
+    x_bias: Tensor | None,
+    seed: Tensor | None,
+    eps: float,
+    p: float,
+    site: int,
+    save: bool,
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """`LayerNorm(dropout(x) + residual)` of contiguous [T, H]; drops where there is a seed, [1] int64.
+
+    `total`, `mean` and `rstd` are for backward, empty unless `save`; so is `total` where it would be `x` itself.
+    """
+    out, total, mean, rstd = _outputs(x, residual, seed, save)
+    rows, size = x.shape
+    height, columns, warps = shape_of_blocks(size, FORWARD_TILE)
+    if rows:
+        with on_device(x):
+            forward_kernel[(cdiv(rows, height),)](
+                x,
+                residual,
+                weight,
+                bias,
+                seed,
+                out,
+                total,
+                mean,
+                rstd,
+                rows,
+                site,
+                dropped_levels(p),
+                keep_scale(p),
+                eps,
+                SIZE=size,
+                ROWS=height,
+                COLUMNS=columns,
+                DROPOUT=seed is not None,
+                RESIDUAL=residual is not None,
+                SAVE_TOTAL=save and (residual is not None or seed is not None),
+                SAVE_STATISTICS=save,
+                num_warps=warps,
+            )
+    return out, total, mean, rstd
+
+
+def _outputs(
+    x: Tensor, residual: Tensor | None, seed: Tensor | None, save: bool
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    new_total = save and (residual is not None or seed is not None)
+    rows = x.shape[0] if save else 0
+    return (
+        torch.empty_like(x),
+        torch.empty_like(x) if new_total else x.new_empty(0),
+        x.new_empty(rows, dtype=torch.float32),
+        x.new_empty(rows, dtype=torch.float32),
+    )
+
+
+@layer_norm_op.register_fake
+def _(
+    x: Tensor,
+    residual: Tensor | None,
+    weight: Tensor,
+    bias: Tensor,
+    x_bias: Tensor | None,
+    seed: Tensor | None,
+    eps: float,
+    p: float,
+    site: int,
+    save: bool,
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    return _outputs(x, residual, seed, save)
+
+
+@torch.library.custom_op(
+    "xlt::dropout_residual_layer_norm_backward",
+    mutates_args=(),
+    schema="(Tensor grad, Tensor total, Tensor mean, Tensor rstd, Tensor weight, Tensor? seed, float p, int site, "
+    "bool need_total, bool need_x, bool need_affine, bool need_x_bias) "
+    "-> (Tensor d_total, Tensor d_x, Tensor d_weight, Tensor d_bias, Tensor d_x_bias)",
+)
+def layer_norm_backward_op(
+    grad: Tensor,
+    total: Tensor,
+    mean: Tensor,
+    rstd: Tensor,
+    weight: Tensor,
+    seed: Tensor | None,
+    p: float,
+    site: int,
+    need_total: bool,
+    need_x: bool,
+    need_affine: bool,
+    need_x_bias: bool,
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """Gradients of the sum, of `x` behind its dropout, of weight and bias (together), and of the bias within `x`.
+
+    Those that are not needed are empty; the last three have the dtype of `weight`.
+    """
+    outputs = _gradients(grad, weight, need_total, need_x, need_affine, need_x_bias)
+    rows, size = grad.shape
+    height, columns, warps, blocks, programs = backward_blocks(grad)
+    partials = grad.new_empty((2 * need_affine + need_x_bias, programs, size), dtype=torch.float32)
+    with on_device(grad):
+        backward_kernel[(programs,)](
+            grad,
+            total,
+            mean,
+            rstd,
+            weight,
+            seed,
+            outputs[0],
+            outputs[1],
+            partials,
+            rows,
+            blocks,
+            site,
+            dropped_levels(p),
+            keep_scale(p),
+            SIZE=size,
+            ROWS=height,
+            COLUMNS=columns,
+            DROPOUT=seed is not None,
+            D_TOTAL=need_total,
+            D_X=need_x,
+            AFFINE=need_affine,
+            X_BIAS=need_x_bias,
+            num_warps=warps,
+        )
+    sum_partials(partials, *outputs[2:], need_affine)
+    return outputs
+
+
+def _gradients(
+    grad: Tensor, weight: Tensor, need_total: bool, need_x: bool, need_affine: bool, need_x_bias: bool
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    size = grad.shape[1]
+    return (
+        torch.empty_like(grad) if need_total else grad.new_empty(0),
+        torch.empty_like(grad) if need_x else grad.new_empty(0),
+        weight.new_empty(size if need_affine else 0),
+        weight.new_empty(size if need_affine else 0),
+        weight.new_empty(size if need_x_bias else 0),
+    )
+
+
+@layer_norm_backward_op.register_fake
+def _(
+    grad: Tensor,
+    total: Tensor,
+    mean: Tensor,
+    rstd: Tensor,
+    weight: Tensor,
+    seed: Tensor | None,
+    p: float,
+    site: int,
+    need_total: bool,
+    need_x: bool,
+    need_affine: bool,
+    need_x_bias: bool,
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    return _gradients(grad, weight, need_total, need_x, need_affine, need_x_bias)
+
+
+def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor, Tensor, Tensor]) -> None:
+    x, residual, weight, bias, x_bias, seed, _, ctx.p, ctx.site, _ = inputs
+    _, total, mean, rstd = output
+    # Without this, the outputs that exist for backward alone would get gradients of zeros, [T, H] and all.
+    ctx.mark_non_differentiable(total, mean, rstd)
+    ctx.set_materialize_grads(False)
+    ctx.dtypes = [None if t is None else t.dtype for t in (residual, bias, x_bias)]
+    ctx.save_for_backward(x if total.dim() < 2 else total, mean, rstd, weight, seed)
+
+
+def _backward(ctx: Any, grad: Tensor | None, *_: Tensor | None) -> tuple[Tensor | None, ...]:
+    if grad is None:
+        return (None,) * 10
+    total, mean, rstd, weight, seed = ctx.saved_tensors
+    need_x, need_residual, need_weight, need_bias, need_x_bias = ctx.needs_input_grad[:5]
+    drops = seed is not None
+    d_total, d_x, d_weight, d_bias, d_x_bias = layer_norm_backward_op(
+        grad.contiguous(),
+        total,
+        mean,
+        rstd,
+        weight,
+        seed,
+        ctx.p,
+        ctx.site,
+        need_residual or (need_x and not drops),
+        need_x and drops,
+        need_weight or need_bias,
+        need_x_bias,
+    )
+    residual_dtype, bias_dtype, x_bias_dtype = ctx.dtypes
+    return (
+        (d_x if drops else d_total) if need_x else None,
+        d_total.to(residual_dtype) if need_residual else None,
+        d_weight if need_weight else None,
+        d_bias.to(bias_dtype) if need_bias else None,
+        d_x_bias.to(x_bias_dtype) if need_x_bias else None,
+        *(None,) * 5,
+    )
+
+
+layer_norm_op.register_autograd(_backward, setup_context=_setup_context)
+
+
+def dropout_residual_layer_norm(
+    x: Tensor,
+    residual: Tensor | None,
+    weight: Tensor,
+    bias: Tensor,
+    x_bias: Tensor | None,
+    seed: Tensor | None,
+    eps: float,
+    p: float,
+    site: int,
+) -> Tensor:
+    """`kernels.dropout_residual_layer_norm`; drops where there is a seed, [1] int64 on the device of `x`."""
+    differentiable = (x, residual, weight, bias, x_bias)
+    save = torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in differentiable)
+    rows = x.reshape(-1, x.shape[-1]).contiguous()
+    if residual is not None:
+        residual = residual.reshape(rows.shape).contiguous()
+    out = layer_norm_op(rows, residual, weight.contiguous(), bias.contiguous(), x_bias, seed, eps, p, site, save)[0]
+    return out.view(x.shape)

@@ -1,0 +1,235 @@
+"""One or more sample calls of every public operation, for the tests that hold for all of them.
+
+A new operation, or a new option that takes another way through the kernels, is a new line in `CASES`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from xlt_engine import kernels
+
+Inputs = dict[str, Tensor]
+TOKENS, HIDDEN = 37, 24
+LENGTHS = (3, 17, 0, 1, 16)
+
+
+@dataclass(frozen=True)
+class Case:
+    """A call of one operation.
+
+    Attributes:
+        name: of the test.
+        inputs: makes fp32 and integer tensors on the CPU, by parameter; floating-point ones get gradients.
+        call: the operation on such tensors; its first result is differentiated.
+        frozen: floating-point parameters without gradient.
+        buffers: parameters that the call or its backward writes to.
+        second_order: whether a second derivative is defined; where it is not, asking for one must raise.
+    """
+
+    name: str
+    inputs: Callable[[torch.Generator], Inputs]
+    call: Callable[..., Any]
+    frozen: tuple[str, ...] = ()
+    buffers: tuple[str, ...] = ()
+    second_order: bool = False
+
+    def tensors(self, device: torch.device, dtype: torch.dtype = torch.float32, *, seed: int = 1) -> Inputs:
+        """The inputs on a device, different for each seed."""
+        made = self.inputs(torch.Generator().manual_seed(seed))
+        found = {}
+        for name, tensor in made.items():
+            floating = tensor.is_floating_point()
+            found[name] = tensor.to(device, dtype if floating else tensor.dtype)
+            found[name].requires_grad_(floating and name not in self.frozen + self.buffers)
+        return found
+
+
+def _normal(generator: torch.Generator, *shape: int) -> Tensor:
+    return torch.randn(shape, generator=generator)
+
+
+def _seed(generator: torch.Generator) -> Tensor:
+    return torch.randint(2**62, (1,), generator=generator)
+
+
+def _dropout(generator: torch.Generator) -> Inputs:
+    return {"x": _normal(generator, TOKENS, HIDDEN), "seed": _seed(generator)}
+
+
+def _affine(generator: torch.Generator) -> Inputs:
+    return {"weight": 1 + 0.1 * _normal(generator, HIDDEN), "bias": 0.1 * _normal(generator, HIDDEN)}
+
+
+def _norm(generator: torch.Generator) -> Inputs:
+    tokens = {name: _normal(generator, TOKENS, HIDDEN) for name in ("x", "residual")}
+    return tokens | _affine(generator) | {"seed": _seed(generator)}
+
+
+def _norm_with_bias(generator: torch.Generator) -> Inputs:
+    return _norm(generator) | {"x_bias": _normal(generator, HIDDEN)}
+
+
+def _embedding(generator: torch.Generator) -> Inputs:
+    sizes = {"word": 50, "position": 20, "segment": 2}
+    tables = {name: _normal(generator, size, HIDDEN) for name, size in sizes.items()}
+    names = dict(zip(sizes, ("token_ids", "positions", "segments"), strict=True))
+    numbers = {names[name]: torch.randint(size, (TOKENS,), generator=generator) for name, size in sizes.items()}
+    return numbers | tables | _affine(generator) | {"seed": _seed(generator)}
+
+
+def _linear(generator: torch.Generator) -> Inputs:
+    width = 41
+    matrices = {"x": _normal(generator, TOKENS, HIDDEN), "weight": 0.2 * _normal(generator, width, HIDDEN)}
+    return matrices | {"bias": 0.1 * _normal(generator, width)}
+
+
+def _vocabulary(generator: torch.Generator) -> Inputs:
+    target = torch.randint(101, (TOKENS,), generator=generator)
+    target[::5] = -100
+    return {
+        "hidden": _normal(generator, TOKENS, HIDDEN),
+        "weight": 0.3 * _normal(generator, 101, HIDDEN),
+        "bias": 0.1 * _normal(generator, 101),
+        "target": target,
+    }
+
+
+def _weighted_vocabulary(generator: torch.Generator) -> Inputs:
+    return _vocabulary(generator) | {"weights": torch.rand(TOKENS, generator=generator)}
+
+
+def _accumulating_vocabulary(generator: torch.Generator) -> Inputs:
+    return _vocabulary(generator) | {"weight_grad": _normal(generator, 101, HIDDEN)}
+
+
+def _attention(generator: torch.Generator) -> Inputs:
+    ends = torch.tensor((0, *LENGTHS)).cumsum(0).int()
+    return {"qkv": _normal(generator, sum(LENGTHS), 3, 2, 16), "cu_seqlens": ends, "seed": _seed(generator)}
+
+
+def _voters(generator: torch.Generator) -> Inputs:
+    return {
+        "logits": 2 * _normal(generator, 3, TOKENS, 5),
+        "teacher": _normal(generator, TOKENS, 5).softmax(-1),
+        "weights": torch.rand(TOKENS, generator=generator),
+        "voter_weights": torch.rand(3, generator=generator),
+    }
+
+
+def _labels(generator: torch.Generator) -> Inputs:
+    target = torch.randint(5, (TOKENS,), generator=generator)
+    target[::4] = -100
+    return {
+        "logits": 2 * _normal(generator, 3, TOKENS, 5),
+        "target": target,
+        "weights": torch.rand(TOKENS, generator=generator),
+    }
+
+
+def _mlp(generator: torch.Generator) -> Inputs:
+    voters, width = 3, 13
+    shapes = {"w1": (width, HIDDEN), "b1": (width,), "w2": (HIDDEN, width), "b2": (HIDDEN,)}
+    made = {name: 0.3 * _normal(generator, voters, *shape) for name, shape in shapes.items()}
+    return {"x": _normal(generator, TOKENS, HIDDEN)} | made | {"seed": _seed(generator)}
+
+
+def _votes(generator: torch.Generator) -> Inputs:
+    gold = torch.randint(4, (TOKENS,), generator=generator)
+    near = 3 * torch.nn.functional.one_hot(gold, 4) + _normal(generator, 3, TOKENS, 4)
+    return {
+        "logits": near,
+        "gold": gold,
+        "thresholds": torch.rand(7, generator=generator),
+        "alpha": torch.rand((), generator=generator),
+    }
+
+
+_DROP = {"p": 0.2, "site": 3}
+_TEACHER = ("teacher", "weights", "voter_weights")
+
+CASES = [
+    Case("dropout", _dropout, lambda **t: kernels.dropout(**t, **_DROP), second_order=True),
+    Case("dropout-int", _dropout, lambda x, seed: kernels.dropout(x, 0.2, seed=7, site=3), second_order=True),
+    Case("layer-norm", _norm, lambda **t: kernels.dropout_residual_layer_norm(**t, **_DROP, eps=1e-6)),
+    Case(
+        "layer-norm-plain",
+        _norm,
+        lambda x, residual, weight, bias, seed: kernels.dropout_residual_layer_norm(
+            x, residual, weight, bias, eps=1e-6
+        ),
+        frozen=("residual", "bias"),
+    ),
+    Case("layer-norm-bias", _norm_with_bias, lambda **t: kernels.dropout_residual_layer_norm(**t, **_DROP, eps=1e-6)),
+    Case("embedding", _embedding, lambda **t: kernels.embedding_layer_norm(**t, **_DROP, eps=1e-6)),
+    Case(
+        "embedding-frozen",
+        _embedding,
+        lambda seed, **t: kernels.embedding_layer_norm(**t, eps=1e-6),
+        frozen=("word", "position", "segment"),
+    ),
+    Case("linear-gelu", _linear, kernels.linear_gelu),
+    Case("linear-gelu-inference", _linear, kernels.linear_gelu, frozen=("x", "weight", "bias")),
+    Case("mlm", _vocabulary, kernels.linear_cross_entropy),
+    Case("mlm-frozen", _vocabulary, kernels.linear_cross_entropy, frozen=("weight", "bias")),
+    Case(
+        "mlm-recompute",
+        _vocabulary,
+        lambda **t: kernels.linear_cross_entropy(**t, mode="recompute", reduction="none"),
+    ),
+    Case(
+        "mlm-weighted",
+        _weighted_vocabulary,
+        lambda **t: kernels.linear_cross_entropy(**t, reduction="mean"),
+        frozen=("weights",),
+    ),
+    Case(
+        "mlm-padded",
+        _vocabulary,
+        lambda **t: kernels.linear_cross_entropy(**t | {"target": t["target"] % 97}, vocabulary=97),
+    ),
+    Case(
+        "mlm-accumulating",
+        _accumulating_vocabulary,
+        kernels.linear_cross_entropy,
+        frozen=("weight",),
+        buffers=("weight_grad",),
+    ),
+    Case("attention", _attention, lambda **t: kernels.packed_attention(**t, max_seqlen=max(LENGTHS))),
+    Case("attention-dropout", _attention, lambda **t: kernels.packed_attention(**t, **_DROP, max_seqlen=max(LENGTHS))),
+    Case("attention-inference", _attention, lambda **t: kernels.packed_attention(**t, max_seqlen=17), frozen=("qkv",)),
+    Case("soft-labels", _voters, kernels.soft_label_loss, frozen=_TEACHER),
+    Case(
+        "soft-labels-kl",
+        _voters,
+        lambda **t: kernels.soft_label_loss(**t, kind="kl", temperature=2.0, reduction="none"),
+        frozen=_TEACHER,
+    ),
+    Case(
+        "soft-labels-mean",
+        _voters,
+        lambda logits, teacher, **_: kernels.soft_label_loss(logits, teacher, combine="mean", reduction="mean"),
+        frozen=_TEACHER,
+    ),
+    Case(
+        "soft-labels-logits",
+        _voters,
+        lambda logits, teacher, **_: kernels.soft_label_loss(logits, teacher, kind="logits", teacher_is="logits"),
+        frozen=_TEACHER,
+    ),
+    Case("hard-labels", _labels, kernels.voter_cross_entropy, frozen=("weights",)),
+    Case("voter-mlp", _mlp, lambda **t: kernels.voter_mlp(**t, **_DROP)),
+    Case("votes", _votes, kernels.votes, frozen=("logits", "thresholds", "alpha")),
+    Case("votes-plain", _votes, lambda logits, **_: kernels.votes(logits), frozen=("logits", "thresholds", "alpha")),
+]
+
+# Operators without a case, and why.
+ELSEWHERE = {
+    "xlt::flash_attention": "a wrapper of torch's kernel for 16-bit types on CUDA; test_attention.py has it",
+    "xlt::flash_attention_backward": "likewise",
+}

@@ -1,0 +1,290 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from xlt_engine.kernels import dispatch, dropout, dropout_residual_layer_norm
+
+AsGoodAs = Callable[..., None]
+NAMES = ("x", "residual", "weight", "bias")
+SHAPES = [(1, 127), (3, 767), (129, 33), (1, 1024), (2, 1536)]
+SITE = 4
+
+
+def inputs(
+    rows: int, size: int, generator: torch.Generator, device: torch.device, dtype: torch.dtype
+) -> dict[str, Tensor]:
+    shapes = {"x": (rows, size), "residual": (rows, size), "weight": (size,), "bias": (size,)}
+    made = {name: torch.randn(shape, generator=generator) for name, shape in shapes.items()}
+    made["residual"] += 3
+    return {name: t.to(device, dtype).requires_grad_() for name, t in made.items()}
+
+
+def mask_of(shape: torch.Size | tuple[int, int], p: float, seed: int | None) -> Tensor:
+    """0, or the scale of what is kept, fp64 on the CPU."""
+    with dispatch.using("reference"):
+        return dropout(torch.ones(shape, dtype=torch.float64), p, seed=seed, site=SITE)
+
+
+def formula(tensors: dict[str, Tensor], mask: Tensor, eps: float) -> Tensor:
+    x, weight, bias = tensors["x"], tensors["weight"], tensors["bias"]
+    total = x * mask + tensors["residual"] if "residual" in tensors else x * mask
+    centred = total - total.mean(-1, keepdim=True)
+    return centred / (centred.square().mean(-1, keepdim=True) + eps).sqrt() * weight + bias
+
+
+def gradients(out: Tensor, tensors: dict[str, Tensor], upstream: Tensor) -> dict[str, Tensor]:
+    found = torch.autograd.grad(out, list(tensors.values()), upstream.to(out))
+    result = dict(zip(tensors, found, strict=True))
+    if "x_bias" not in result:
+        result["x_bias"] = result["x"].sum(0)
+    return result
+
+
+def check(
+    tensors: dict[str, Tensor], p: float, seed: int | None, upstream: Tensor, as_good_as: AsGoodAs, eps: float = 1e-12
+) -> None:
+    """Output and every gradient against the formula in fp64, no worse than torch's own LayerNorm in the same dtype."""
+    upstream = upstream.to(tensors["x"].dtype)
+    ours = {name: t.detach().requires_grad_() for name, t in tensors.items()}
+    truth = {name: t.detach().cpu().double().requires_grad_() for name, t in tensors.items()}
+    native = {name: t.detach().requires_grad_() for name, t in tensors.items()}
+    mask = mask_of(tensors["x"].shape, p, seed)
+    dropped = native["x"] * mask.to(native["x"])
+    total = dropped + native["residual"] if "residual" in native else dropped
+    plain = functional.layer_norm(total, native["weight"].shape, native["weight"], native["bias"], eps)
+    expected = formula(truth, mask, eps)
+    # The value of x_bias is already in x and must not be read.
+    x_bias = torch.full_like(ours["weight"], torch.nan).requires_grad_()
+    out = dropout_residual_layer_norm(
+        ours["x"],
+        ours.get("residual"),
+        ours["weight"],
+        ours["bias"],
+        eps=eps,
+        p=p,
+        seed=seed,
+        site=SITE,
+        x_bias=x_bias,
+    )
+    as_good_as(out, plain, expected)
+    ours["x_bias"] = x_bias
+    found, by_torch, true = (gradients(o, t, upstream) for o, t in ((out, ours), (plain, native), (expected, truth)))
+    for name in true:
+        as_good_as(found[name], by_torch[name], true[name])
+
+
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+@pytest.mark.parametrize("seed", [None, 7])
+def test_output_and_gradients(
+    shape: tuple[int, int],
+    seed: int | None,
+    device: torch.device,
+    dtype: torch.dtype,
+    generator: torch.Generator,
+    as_good_as: AsGoodAs,
+) -> None:
+    upstream = torch.randn(shape, generator=generator) * 3
+    check(inputs(*shape, generator, device, dtype), 0.2, seed, upstream, as_good_as)
+
+
+@pytest.mark.parametrize("seed", [None, 7])
+def test_without_a_residual_it_is_a_plain_layer_norm(
+    seed: int | None, device: torch.device, dtype: torch.dtype, generator: torch.Generator, as_good_as: AsGoodAs
+) -> None:
+    tensors = inputs(33, 130, generator, device, dtype)
+    del tensors["residual"]
+    check(tensors, 0.2, seed, torch.randn(33, 130, generator=generator), as_good_as, eps=1e-5)
+
+
+@pytest.mark.parametrize("seed", [None, 7])
+def test_a_program_walks_over_many_blocks(
+    seed: int | None,
+    device: torch.device,
+    dtype: torch.dtype,
+    generator: torch.Generator,
+    as_good_as: AsGoodAs,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("xlt_engine.kernels.fused.layer_norm.MAX_PROGRAMS", 4)
+    check(inputs(331, 60, generator, device, dtype), 0.1, seed, torch.randn(331, 60, generator=generator), as_good_as)
+
+
+@pytest.mark.parametrize("seed", [5, -3, 2**62 + 12345])
+def test_drops_what_the_reference_drops(seed: int, device: torch.device, generator: torch.Generator) -> None:
+    tensors = inputs(9, 129, generator, device, torch.float32)
+    x = tensors["x"].detach().abs().add(1).requires_grad_()
+    for given in (seed, torch.tensor(seed, device=device)):
+        rest = [tensors[name] for name in NAMES[1:]]
+        out = dropout_residual_layer_norm(x, *rest, eps=1e-5, p=0.3, seed=given, site=SITE)
+        (d_x,) = torch.autograd.grad(out, x, torch.randn(9, 129, generator=generator).to(device))
+        assert torch.equal(d_x.cpu() != 0, mask_of(x.shape, 0.3, seed) != 0)
+
+
+def test_strided_inputs_and_a_broadcast_upstream_gradient(
+    device: torch.device, dtype: torch.dtype, generator: torch.Generator
+) -> None:
+    tensors = inputs(40, 40, generator, device, dtype)
+    x, residual = tensors["x"].detach(), tensors["residual"].detach()
+    wide = torch.stack([tensors["weight"], tensors["bias"]], 1).detach()
+    strided = (x.t(), residual.t(), wide[:, 0], wide[:, 1])
+    found = []
+    for given in (strided, [t.contiguous() for t in strided]):
+        leaves = [t.detach().requires_grad_() for t in given]
+        out = dropout_residual_layer_norm(*leaves, eps=1e-5, p=0.2, seed=1, site=SITE)
+        found.append((out, *torch.autograd.grad(out, leaves, out.new_ones(1).expand_as(out))))
+    assert all(torch.equal(left, right) for left, right in zip(*found, strict=True))
+
+
+def test_extreme_values(device: torch.device, generator: torch.Generator, as_good_as: AsGoodAs) -> None:
+    tensors = inputs(6, 96, generator, device, torch.float32)
+    with torch.no_grad():
+        for name in ("x", "residual"):
+            tensors[name][0] *= 1e15
+            tensors[name][1] *= 1e-6
+            tensors[name][2] += 1000
+    check(tensors, 0.2, 7, torch.randn(6, 96, generator=generator), as_good_as, eps=1e-5)
+    constant = torch.full((6, 96), 3.0, device=device)
+    out = dropout_residual_layer_norm(constant, constant, tensors["weight"], tensors["bias"], eps=1e-12)
+    assert torch.equal(out, tensors["bias"].expand(6, 96))
+
+
+def test_no_rows(device: torch.device, dtype: torch.dtype, generator: torch.Generator) -> None:
+    tensors = [*inputs(0, 24, generator, device, dtype).values()]
+    x_bias = tensors[3].detach().clone().requires_grad_()
+    out = dropout_residual_layer_norm(*tensors, eps=1e-5, p=0.1, seed=1, x_bias=x_bias)
+    found = torch.autograd.grad(out, [*tensors, x_bias], torch.empty_like(out))
+    assert out.shape == found[0].shape == (0, 24)
+    assert not any(bool(g.any()) for g in found)
+    assert [tuple(g.shape) for g in found[2:]] == [(24,)] * 3
+
+
+@pytest.mark.parametrize("seed", [None, 7])
+def test_gradients_are_made_only_where_needed(
+    seed: int | None, device: torch.device, dtype: torch.dtype, generator: torch.Generator
+) -> None:
+    tensors = [*inputs(5, 40, generator, device, dtype).values()]
+    upstream = torch.randn(5, 40, generator=generator).to(device, dtype)
+
+    def run(*needed: int) -> list[Tensor | None]:
+        leaves = [t.detach().clone().requires_grad_(i in needed) for i, t in enumerate([*tensors, tensors[3]])]
+        out = dropout_residual_layer_norm(*leaves[:4], eps=1e-5, p=0.1, seed=seed, x_bias=leaves[4])
+        out.backward(upstream)
+        return [t.grad for t in leaves]
+
+    complete = run(0, 1, 2, 3, 4)
+    for i in range(5):
+        for j, gradient in enumerate(run(i)):
+            assert (gradient is not None) == (i == j)
+            assert gradient is None or torch.equal(gradient, complete[j])
+    assert not dropout_residual_layer_norm(*(t.detach() for t in tensors), eps=1e-5).requires_grad
+
+
+def operators() -> Any:
+    from xlt_engine.kernels.fused import layer_norm
+
+    return layer_norm
+
+
+def test_what_is_not_needed_is_not_allocated(device: torch.device, generator: torch.Generator) -> None:
+    x, residual, weight, bias = (t.detach() for t in inputs(5, 40, generator, device, torch.float32).values())
+    seed = torch.tensor([3], device=device)
+    forward, backward = operators().layer_norm_op, operators().layer_norm_backward_op
+    out, *saved = forward(x, residual, weight, bias, None, seed, 1e-5, 0.1, 0, False)
+    assert [t.numel() for t in saved] == [0, 0, 0]
+    _, total, mean, rstd = forward(x, None, weight, bias, None, None, 1e-5, 0.1, 0, True)
+    assert (total.numel(), mean.dtype, rstd.shape) == (0, torch.float32, (5,))
+    sizes = {"d_total": 200, "d_x": 200, "affine": 40, "x_bias": 40}
+    for i, (name, size) in enumerate(sizes.items()):
+        found = backward(out, residual, mean, rstd, weight, seed, 0.1, 0, *(i == j for j in range(4)))
+        expected = [name == "d_total", name == "d_x", name == "affine", name == "affine", name == "x_bias"]
+        assert [t.numel() for t in found] == [size * e for e in expected]
+
+
+def test_mixed_dtypes_as_under_autocast(
+    device: torch.device, generator: torch.Generator, relative_error: Callable[[Tensor, Tensor], float]
+) -> None:
+    tensors = inputs(17, 50, generator, device, torch.float32)
+    x = tensors["x"].detach().half().requires_grad_()
+    leaves = [x, *(tensors[name] for name in NAMES[1:])]
+    out = dropout_residual_layer_norm(*leaves, eps=1e-5, x_bias=tensors["bias"])
+    assert out.dtype == torch.float16
+    found = torch.autograd.grad(out, leaves, torch.randn(17, 50, generator=generator).to(out))
+    assert [g.dtype for g in found] == [torch.float16] + [torch.float32] * 3
+    truth = formula({n: t.detach().cpu().double() for n, t in zip(NAMES, leaves, strict=True)}, torch.ones(()), 1e-5)
+    assert relative_error(out.cpu(), truth) < 5e-4
+
+
+def test_equal_runs_give_equal_bits(device: torch.device, dtype: torch.dtype, generator: torch.Generator) -> None:
+    tensors = [*inputs(129, 33, generator, device, dtype).values()]
+    runs = []
+    for _ in range(100 if device.type == "cuda" else 2):
+        out = dropout_residual_layer_norm(*tensors, eps=1e-5, p=0.1, seed=2, x_bias=tensors[3])
+        runs.append((out, *torch.autograd.grad(out, tensors, out.detach() + 1)))
+    for run in runs[1:]:
+        assert all(torch.equal(a, b) for a, b in zip(run, runs[0], strict=True))
+
+
+@pytest.mark.parametrize(("residual", "drop"), [(True, True), (False, False)])
+def test_operators_are_registered_correctly(
+    residual: bool, drop: bool, device: torch.device, generator: torch.Generator
+) -> None:
+    x, other, weight, bias = inputs(5, 24, generator, device, torch.float32).values()
+    seed = torch.tensor([3], device=device) if drop else None
+    forward, backward = operators().layer_norm_op, operators().layer_norm_backward_op
+    given = (x, other if residual else None, weight, bias, bias.detach().requires_grad_(), seed, 1e-5, 0.1, 2, True)
+    torch.library.opcheck(forward, given)
+    plain = [t.detach() if isinstance(t, Tensor) else t for t in given]
+    out, total, mean, rstd = forward(*plain)
+    saved = (out, total if total.dim() == 2 else x.detach(), mean, rstd, weight.detach(), seed)
+    torch.library.opcheck(backward, (*saved, 0.1, 2, True, drop, True, True))
+
+
+def test_compiles_to_one_graph(device: torch.device, generator: torch.Generator) -> None:
+    tensors = [*inputs(7, 40, generator, device, torch.float32).values()]
+    upstream = torch.randn(7, 40, generator=generator).to(device)
+
+    def step(x: Tensor, residual: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+        shifted = x + bias.detach()
+        return dropout_residual_layer_norm(shifted, residual, weight, bias, eps=1e-5, p=0.2, seed=3, x_bias=bias) * 2
+
+    results = []
+    for run in (step, torch.compile(step, fullgraph=True, backend="aot_eager")):
+        out = run(*tensors)
+        results.append((out, *torch.autograd.grad(out, tensors, upstream)))
+    assert all(torch.equal(a, b) for a, b in zip(*results, strict=True))
+
+
+def test_a_graph_replays_it_without_waiting(device: torch.device, generator: torch.Generator) -> None:
+    if device.type != "cuda":
+        pytest.skip("CUDA graphs need a GPU")
+    tensors = [*inputs(70, 96, generator, device, torch.float32).values()]
+    seed = torch.tensor(5, device=device)
+
+    def step() -> list[Tensor]:
+        out = dropout_residual_layer_norm(*tensors, eps=1e-5, p=0.2, seed=seed, site=SITE, x_bias=tensors[3])
+        return [out, *torch.autograd.grad(out, tensors, torch.ones_like(out))]
+
+    stream = torch.cuda.Stream()
+    stream.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(stream):
+        step()
+    torch.cuda.current_stream().wait_stream(stream)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        captured = step()
+    with torch.no_grad():
+        tensors[0].mul_(2)
+        seed.fill_(6)
+    graph.replay()
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        expected = step()
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    assert all(torch.equal(a, b) for a, b in zip(captured, expected, strict=True))
