@@ -12,7 +12,7 @@ from .. import ConfigError
 from .config import OptimiserConfig, RunConfig
 
 Kind = Literal["pretrain", "btf", "finetune", "soft", "hard"]
-NUMERICS = 1
+NUMERICS = 2
 """Raised whenever a change makes an equal recipe end in other weights, so that old results are not reused."""
 
 
