@@ -8,16 +8,17 @@ import signal
 import sys
 import traceback
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
 from xlt_engine import XltError, __version__
+from xlt_engine.cli_corpus import add_corpus
 
 if TYPE_CHECKING:
     from xlt_engine.engine import Progress
-    from xlt_engine.engine.predict_file import FileFormat
 
 Device = Literal["auto", "cpu", "cuda"]
 _STOP = {"signal": 0, "polled": 0}
@@ -93,7 +94,7 @@ _JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON instead
 @click.option("--seed", type=int, help="One seed instead of the recipe's.")
 @click.option("--seeds", metavar="0,1,2", help="Several seeds instead of the recipe's.")
 @click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]))
-@click.option("--precision", type=click.Choice(["fp32", "bf16"]))
+@click.option("--precision", type=click.Choice(["fp32", "bf16", "fp16"]))
 @click.option(
     "--resume",
     type=click.Choice(["auto", "never"]),
@@ -229,19 +230,7 @@ def check(recipe: str | None, overrides: tuple[str, ...], as_json: bool) -> None
 @_TEXT
 @_PAIR
 @_JSON
-def predict(
-    model: Path,
-    file: Path,
-    out: Path,
-    abstain: bool,
-    alpha: float | None,
-    file_format: FileFormat,
-    device: Device,
-    encoding: str,
-    text_column: str,
-    pair_column: str | None,
-    as_json: bool,
-) -> None:
+def predict(model: Path, file: Path, out: Path, **options: Any) -> None:
     """Label FILE (or standard input) with MODEL, a folder; a line or sentence at a time, with confidences.
 
     Every format gets a label and a confidence: conll, tsv and csv as two more columns, jsonl as more fields, text as
@@ -249,20 +238,7 @@ def predict(
     """
     from xlt_engine.engine import predict_file
 
-    predictor = predict_file(
-        model,
-        file,
-        out,
-        abstain=abstain,
-        alpha=alpha,
-        file_format=file_format,
-        device=device,
-        as_json=as_json,
-        encoding=encoding,
-        text_column=text_column,
-        pair_column=pair_column,
-    )
-    for note in predictor.notes():
+    for note in predict_file(model, file, out, **options).notes():
         click.echo(note, err=True)
 
 
@@ -333,6 +309,35 @@ def env(as_json: bool) -> None:
 
     facts: dict[str, Any] = describe_environment()
     click.echo(json.dumps(facts, indent=2) if as_json else _lines(facts))
+
+
+@main_group.group()
+def bench() -> None:
+    """Measure speed on this machine."""
+
+
+@bench.command("kernels")
+@click.option("--json", "json_file", type=click.Path(path_type=Path, dir_okay=False), help="Where every number goes.")
+@click.option("--op", "operations", multiple=True, metavar="NAME", help="This operation only; repeatable.")
+@click.option("--quick", is_flag=True, help="The most important shapes only; on a CPU tiny ones.")
+@click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto")
+def bench_kernels(json_file: Path | None, operations: tuple[str, ...], quick: bool, device: Device) -> None:
+    """Time, memory and error of every kernel, against plain torch, torch.compile and other libraries.
+
+    On a CPU: the reference path against eager torch, at reduced shapes.
+    """
+    from xlt_engine.engine.bench import bench_kernels as measure
+    from xlt_engine.engine.bench import own_failures
+    from xlt_engine.engine.bench_table import render
+
+    say = partial(click.echo, err=True)
+    result = measure(operations, quick=quick, device=device, json_file=json_file, say=say)
+    click.echo(render(result))
+    if failed := own_failures(result):
+        raise XltError(f"{len(failed)} rows of this package failed: {'; '.join(failed)}")
+
+
+add_corpus(main_group, _progress, should_stop, lambda: _STOP.update(polled=1))
 
 
 def _lines(facts: dict[str, Any]) -> str:

@@ -7,16 +7,17 @@ from setuptools import find_packages, setup
 from setuptools.command.build_py import build_py
 
 ROOT = Path(__file__).parent
+CORPUS = ["ahocorasick_rs>=1.0", "py3langid>=0.4"]
 ROOMS = ["kernels", "data", "model", "engine"]
 VERSION = re.search(r'^__version__ = "(.+)"$', (ROOT / "__init__.py").read_text("utf-8"), re.M).group(1)
 
 
 class BuildPy(build_py):
-    """Of the root folder, ship `__init__.py` and `cli.py` only."""
+    """Of the root folder, ship `__init__.py`, `cli.py` and `cli_corpus.py` only."""
 
     def find_package_modules(self, package, package_dir):
         modules = super().find_package_modules(package, package_dir)
-        return [m for m in modules if package != "xlt_engine" or m[1] in ("__init__", "cli")]
+        return [m for m in modules if package != "xlt_engine" or m[1] in ("__init__", "cli", "cli_corpus")]
 
 
 setup(
@@ -44,8 +45,14 @@ setup(
         "tqdm>=4.66",
     ],
     extras_require={
-        "test": ["pytest>=8", "transformers>=5", "seqeval>=1.2.2", "ruff>=0.14", "mypy>=1.18"],
-        "bench": ["transformers>=5"],
+        "corpus": CORPUS,
+        "test": ["pytest>=8", "transformers>=5", "seqeval>=1.2.2", "ruff>=0.14", "mypy>=1.18", *CORPUS],
+        # what the benchmarks compare with; the kernel libraries are for CUDA
+        "bench": [
+            "transformers>=5",
+            "liger-kernel>=0.8; platform_system == 'Linux'",
+            "cut-cross-entropy>=25.1; platform_system == 'Linux'",
+        ],
     },
     classifiers=[
         "License :: OSI Approved :: Apache Software License",

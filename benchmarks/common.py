@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import platform
 import resource
+import shutil
 import subprocess
 import time
 from collections.abc import Callable, Sequence
@@ -157,6 +158,8 @@ def _cpu_model() -> str:
 
 def _commit() -> str:
     root = Path(__file__).resolve().parent.parent
+    if shutil.which("git") is None:
+        return "unknown"
 
     def git(*arguments: str) -> str:
         result = subprocess.run(["git", "-C", str(root), *arguments], capture_output=True, text=True, check=False)

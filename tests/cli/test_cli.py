@@ -13,7 +13,7 @@ import pytest
 
 from xlt_engine import __version__
 
-COMMANDS = ("run", "init", "check", "predict", "evaluate", "report", "info", "env")
+COMMANDS = ("run", "init", "check", "predict", "evaluate", "report", "info", "env", "bench", "corpus")
 SENTENCE = b"Anna lives in Paris\n"
 
 

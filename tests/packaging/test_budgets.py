@@ -14,7 +14,8 @@ MAX_FILE, MAX_FUNCTION = 400, 60
 
 
 def library_files() -> list[Path]:
-    return [ROOT / "__init__.py", ROOT / "cli.py", *(p for room in ROOMS for p in sorted((ROOT / room).rglob("*.py")))]
+    root = [ROOT / "__init__.py", ROOT / "cli.py", ROOT / "cli_corpus.py"]
+    return [*root, *(p for room in ROOMS for p in sorted((ROOT / room).rglob("*.py")))]
 
 
 def files_with_budget() -> list[Path]:

@@ -1,0 +1,198 @@
+"""Benchmark cases of the losses and of the votes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from ..kernels import linear_cross_entropy, soft_label_loss, votes
+from . import bench_peers as peers
+from .bench_case import (
+    Call,
+    Case,
+    Problem,
+    Setting,
+    Sizes,
+    Variant,
+    both_paths,
+    call,
+    compiled,
+    in_double,
+    plain_and_compiled,
+)
+from .bench_measure import Tensors
+
+CLASSES, VOTERS, THRESHOLDS = 9, 3, 20
+ALPHA = 0.6
+_TRUTH_ELEMENTS = 1 << 26
+
+
+def linear_cross_entropy_cases(sizes: Sizes) -> list[Case]:
+    small, large = sizes.vocabularies
+    found = []
+    for rows, vocabulary in [(n, small) for n in sizes.rows] + [(n, large) for n in sizes.wide_rows]:
+        for frozen in (True, False):
+            rank = 2 if vocabulary == large or rows not in sizes.rows[:3] else 0 if rows in sizes.rows[:2] else 1
+            found.append(
+                Case(
+                    "linear_cross_entropy",
+                    f"N {rows:,}, V {vocabulary:,}, matrix {'frozen' if frozen else 'trainable'}",
+                    rank,
+                    partial(_linear_cross_entropy, rows, vocabulary, sizes.hidden, frozen),
+                    {"N": rows, "V": vocabulary, "H": sizes.hidden, "matrix": "frozen" if frozen else "trainable"},
+                )
+            )
+    return found
+
+
+def _linear_cross_entropy(rows: int, vocabulary: int, size: int, frozen: bool, at: Setting) -> Problem:
+    hidden = at.normal(rows, size, key="hidden", grad=True)
+    weight = at.normal(vocabulary, size, key="matrix", std=0.05, grad=not frozen)
+    bias = at.normal(vocabulary, key="bias", std=0.1, grad=True)
+    target = at.integers(vocabulary, rows, key="target")
+    leaves = {"hidden": hidden, "weight": weight, "bias": bias}
+    if frozen:
+        del leaves["weight"]
+
+    def plain(p: float) -> Tensor:
+        return functional.cross_entropy(functional.linear(hidden, weight, bias).float(), target, reduction="sum")
+
+    def ours(mode: str) -> Call:
+        return call(lambda p: linear_cross_entropy(hidden, weight, bias, target, mode=mode), leaves)
+
+    def peer(make: Callable[[], peers.Loss]) -> Call:
+        loss = make()
+        return call(lambda p: loss(hidden, weight, bias, target), leaves)
+
+    def cut() -> Call:
+        loss, has_bias = peers.cut_cross_entropy()
+        if has_bias:
+            return call(lambda p: loss(hidden, weight, bias, target), leaves)
+        fewer = {name: leaf for name, leaf in leaves.items() if name != "bias"}
+        truth = partial(_loss_truth, hidden, weight, None, target, frozen)
+        return call(lambda p: loss(hidden, weight, None, target), fewer, truth=truth)
+
+    modes = ("store", "recompute")
+    element = hidden.element_size()
+    outputs = rows * size + vocabulary + (0 if frozen else vocabulary * size)
+    return Problem(
+        (
+            *(Variant(f"xlt-engine, {mode}", partial(ours, mode), own=True) for mode in modes),
+            Variant("reference", partial(ours, "auto"), path="reference"),
+            *plain_and_compiled(plain, leaves),
+            Variant("Liger", partial(peer, partial(peers.liger_loss, None))),
+            Variant("Liger, fp32 sums", partial(peer, partial(peers.liger_loss, torch.float32))),
+            Variant("Cut Cross Entropy", cut, note="exact mode; releases without one: filter off, no bias"),
+            Variant("torch chunked", partial(peer, peers.torch_chunked_loss)),
+        ),
+        partial(_loss_truth, hidden, weight, bias, target, frozen),
+        flops=(4 if frozen else 6) * rows * vocabulary * size,
+        moved=element * (rows * size + vocabulary * size + vocabulary + outputs),
+    )
+
+
+def _loss_truth(hidden: Tensor, weight: Tensor, bias: Tensor | None, target: Tensor, frozen: bool) -> Tensors:
+    """Loss and gradients in fp64, some rows at a time."""
+    vocabulary = weight.shape[0]
+    w = weight.detach().double()
+    b = w.new_zeros(vocabulary) if bias is None else bias.detach().double()
+    found = {"out": w.new_zeros(()), "d_hidden": torch.empty_like(hidden, dtype=torch.float64, requires_grad=False)}
+    d_weight, d_bias = None if frozen else torch.zeros_like(w), torch.zeros_like(b)
+    step = max(1, _TRUTH_ELEMENTS // vocabulary)
+    for first in range(0, hidden.shape[0], step):
+        rows = slice(first, first + step)
+        x, own = hidden.detach()[rows].double(), target[rows, None]
+        logits = torch.addmm(b, x, w.t())
+        total = logits.logsumexp(1, keepdim=True)
+        found["out"] += (total - logits.gather(1, own)).sum()
+        difference = logits.sub_(total).exp_()
+        difference.scatter_add_(1, own, torch.full_like(own, -1.0, dtype=torch.float64))
+        found["d_hidden"][rows] = difference @ w
+        d_bias += difference.sum(0)
+        if d_weight is not None:
+            d_weight.addmm_(difference.t(), x)
+    found |= {} if bias is None else {"d_bias": d_bias}
+    return found if d_weight is None else found | {"d_weight": d_weight}
+
+
+def soft_label_loss_cases(sizes: Sizes) -> list[Case]:
+    return [
+        Case(
+            "soft_label_loss",
+            f"{VOTERS} voters, {items:,} items, {CLASSES} classes",
+            min(index, 2),
+            partial(_soft_label_loss, items),
+            {"M": VOTERS, "K": items, "C": CLASSES},
+        )
+        for index, items in enumerate(sorted(sizes.tokens[:2]))
+    ]
+
+
+def _soft_label_loss(items: int, at: Setting) -> Problem:
+    """In fp32, as the probabilities of a teacher are."""
+    logits = at.normal(VOTERS, items, CLASSES, key="logits", std=2.0, grad=True, dtype=torch.float32)
+    teacher = at.normal(items, CLASSES, key="teacher", std=2.0, dtype=torch.float32).softmax(-1)
+    leaves = {"logits": logits}
+
+    def plain(student: Tensor) -> Tensor:
+        return (student.softmax(-1) - teacher.to(student.dtype)).square().mean(-1).mean(0).sum()
+
+    both = both_paths(lambda: call(lambda p: soft_label_loss(logits, teacher), leaves))
+    moved = 4 * items * CLASSES * (2 * (VOTERS + 1) + VOTERS)
+    variants = (*both, *plain_and_compiled(lambda p: plain(logits), leaves))
+    return Problem(variants, in_double(plain, leaves), flops=0.0, moved=moved)
+
+
+def votes_cases(sizes: Sizes) -> list[Case]:
+    return [
+        Case(
+            "votes",
+            f"{VOTERS} voters, {items:,} items, {CLASSES} classes, {THRESHOLDS} thresholds",
+            2 * index,
+            partial(_votes, items),
+            {"M": VOTERS, "K": items, "C": CLASSES, "A": THRESHOLDS},
+        )
+        for index, items in enumerate(sizes.items)
+    ]
+
+
+def _votes(items: int, at: Setting) -> Problem:
+    logits = at.normal(VOTERS, items, CLASSES, key="votes", std=3.0)
+    gold = at.integers(CLASSES, items, key="gold")
+    thresholds = torch.linspace(0.0, 0.95, THRESHOLDS, device=at.device)
+
+    def ours() -> Call:
+        def run() -> Tensors:
+            found = votes(logits, thresholds=thresholds, gold=gold, alpha=ALPHA)
+            return {"confidence": found.min_confidence, "mean": found.mean_probability}
+
+        return Call(run)
+
+    def plain(x: Tensor) -> tuple[Tensor, ...]:
+        probability = (x if x.dtype == torch.float64 else x.float()).softmax(-1)
+        top, choice = probability.max(-1)
+        agree, confidence = (choice == choice[0]).all(0), top.amin(0)
+        kept = agree & (confidence > thresholds[:, None])
+        correct = kept & (choice[0] == gold)
+        index = (agree & (confidence > ALPHA)).nonzero()
+        return confidence, probability.mean(0), kept.sum(1), correct.sum(1), index
+
+    def theirs(function: Callable[[Tensor], tuple[Tensor, ...]], x: Tensor) -> Tensors:
+        with torch.no_grad():
+            confidence, mean, *_ = function(x)
+        return {"confidence": confidence, "mean": mean}
+
+    note = "overall counts only, and waits for the device to compact"
+    variants = (
+        *both_paths(ours),
+        Variant("torch eager", lambda: Call(partial(theirs, plain, logits)), note=note, plain=True),
+        Variant("torch.compile", lambda: Call(partial(theirs, compiled(plain), logits)), note=note),
+    )
+    # label and index int64, agreement a byte, confidence and mean probability fp32
+    written = items * (8 + 1 + 4 + 4 * CLASSES + 8)
+    moved = logits.numel() * logits.element_size() + gold.numel() * 8 + written
+    return Problem(variants, lambda: theirs(plain, logits.double()), flops=0.0, moved=moved)

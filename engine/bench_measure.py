@@ -1,0 +1,236 @@
+"""Time, memory, launches and errors of one call, and the two rates that bound it.
+
+On CUDA the device is timed, not the host: before each call the L2 cache is overwritten and the queue is held up for as
+long as the host needs to fill it, so that the time between two events has no gap that a busier program would not have.
+A call that waits for the device itself gets no such head start and shows what the waiting costs.
+"""
+
+from __future__ import annotations
+
+import importlib
+import statistics
+import subprocess
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, suppress
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+Tensors = dict[str, Tensor]
+Run = Callable[[], Tensors]
+Context = Callable[[], AbstractContextManager[None]]
+
+MIB = 1 << 20
+_MOST_SLEEP_MS = 8.0
+
+
+def _failures() -> tuple[type[Exception], ...]:
+    """What a library that cannot do its work raises: its own row says so, and the others go on."""
+    found: list[type[Exception]] = [
+        *(ArithmeticError, AssertionError, AttributeError, ImportError, LookupError, MemoryError, NotImplementedError),
+        *(OSError, RuntimeError, TypeError, ValueError, subprocess.SubprocessError),
+    ]
+    with suppress(ImportError, AttributeError):
+        found.append(importlib.import_module("triton.errors").TritonError)
+    return tuple(found)
+
+
+FAILURES = _failures()
+
+
+def reason(error: Exception) -> str:
+    """The first line of an error, short enough for a table."""
+    text = (str(error).strip().splitlines() or [""])[0]
+    return f"{type(error).__name__}: {text}"[:200]
+
+
+def quantiles(values: Sequence[float]) -> dict[str, float]:
+    """The 20th, 50th and 80th percentile, and how many values there are."""
+    p20, p50, p80 = (float(q) for q in np.percentile(values, [20, 50, 80]))
+    return {"p20": p20, "p50": p50, "p80": p80, "n": len(values)}
+
+
+def synchronise(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+@dataclass
+class Timer:
+    """Times calls on one device."""
+
+    device: torch.device
+    _scratch: Tensor | None = field(default=None, repr=False)
+
+    def host_ms(self, run: Run, repeats: int = 3) -> float:
+        """Milliseconds until the call returns: what the host spends to fill the queue."""
+        found = []
+        for _ in range(repeats):
+            synchronise(self.device)
+            begin = time.perf_counter()
+            run()
+            found.append((time.perf_counter() - begin) * 1e3)
+        synchronise(self.device)
+        return statistics.median(found)
+
+    def once_ms(self, run: Run, lead_ms: float) -> float:
+        """One timed call; `lead_ms` is for how long the queue is held up before it (CUDA)."""
+        self._flush()
+        if self.device.type != "cuda":
+            begin = time.perf_counter()
+            run()
+            return (time.perf_counter() - begin) * 1e3
+        start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))  # type: ignore[no-untyped-call]
+        hold(self.device, lead_ms)
+        start.record()
+        kept = run()
+        end.record()
+        end.synchronize()
+        del kept
+        return float(start.elapsed_time(end))
+
+    def _flush(self) -> None:
+        """Overwrite what is in the cache."""
+        if self._scratch is None:
+            size = 8 * MIB
+            if self.device.type == "cuda":
+                found = torch.cuda.get_device_properties(self.device)
+                size = max(256 * MIB, 2 * getattr(found, "L2_cache_size", 0))
+            self._scratch = torch.empty(size, dtype=torch.int8, device=self.device)
+        self._scratch.zero_()
+
+
+def hold(device: torch.device, milliseconds: float) -> None:
+    """Keep the device's queue busy for about this long, so that the host can fill it."""
+    sleep = getattr(torch.cuda, "_sleep", None)
+    if sleep is not None and milliseconds > 0:
+        rate = getattr(torch.cuda.get_device_properties(device), "clock_rate", 2_000_000)  # kHz: cycles a millisecond
+        sleep(int(min(milliseconds, _MOST_SLEEP_MS) * rate))
+
+
+@dataclass
+class Candidate:
+    """A call that runs, with the context it runs in; what was measured is filled in."""
+
+    run: Run
+    context: Context
+    host_ms: float = 0.0
+    times: list[float] = field(default_factory=list)
+    failed: str | None = None
+
+
+def warm_up(candidate: Candidate, timer: Timer) -> None:
+    """Compile, load and allocate what the first calls of a path make."""
+    with candidate.context():
+        for _ in range(2):
+            candidate.run()
+        synchronise(timer.device)
+        candidate.host_ms = timer.host_ms(candidate.run)
+
+
+def time_interleaved(candidates: Mapping[str, Candidate], timer: Timer, seconds: float, least: int) -> None:
+    """Fills `times`: in each round every candidate runs once, the first of a round changes from round to round."""
+    live = dict(candidates)
+    rounds, done, begin = least, 0, 0.0
+    while done < rounds and live:
+        names = list(live)
+        turn = done % len(names)
+        for name in names[turn:] + names[:turn]:
+            candidate = live[name]
+            try:
+                with candidate.context():
+                    candidate.times.append(timer.once_ms(candidate.run, candidate.host_ms * 1.3 + 0.05))
+            except FAILURES as error:
+                candidate.failed = reason(error)
+                del live[name]
+        done += 1
+        if done == 1:
+            begin = time.perf_counter()  # the first round, still cold, does not say how many fit
+            for candidate in live.values():
+                candidate.times.clear()
+            rounds = least + 1
+        elif done == 2:
+            fitting = seconds / max(time.perf_counter() - begin, 1e-6)
+            rounds = 1 + int(min(max(least, fitting), 50))
+
+
+def memory(run: Run, device: torch.device) -> dict[str, float] | None:
+    """Peak MiB above what was there before the call, in all and without the results; None where nobody counts."""
+    if device.type != "cuda":
+        return None
+    synchronise(device)
+    torch.cuda.reset_peak_memory_stats(device)
+    before = torch.cuda.memory_allocated(device)
+    kept = run()
+    synchronise(device)
+    peak = torch.cuda.max_memory_allocated(device) - before
+    results = torch.cuda.memory_allocated(device) - before
+    del kept
+    return {"peak_mib": peak / MIB, "workspace_mib": (peak - results) / MIB}
+
+
+def launches(run: Run, device: torch.device) -> int | None:
+    """Kernels that one call runs on the device; None on a CPU, and where the profiler does not work."""
+    if device.type != "cuda":
+        return None
+    try:
+        with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CUDA]) as profile:
+            kept = run()
+            synchronise(device)
+            del kept
+        events = profile.events() or []
+    except FAILURES:
+        return None
+    on_device = [e.name for e in events if e.device_type.name == "CUDA"]
+    return sum(not name.startswith(("Memcpy", "Memset")) for name in on_device) or None
+
+
+def errors(found: Mapping[str, Tensor], truth: Mapping[str, Tensor]) -> dict[str, dict[str, float | None]]:
+    """Of each result that both have: the norm of the difference over that of the truth, in all and of the worst row."""
+    result = {}
+    for name, true in truth.items():
+        if name in found:
+            assert found[name].shape == true.shape, f"{name}: {tuple(found[name].shape)}, not {tuple(true.shape)}"
+            difference = found[name].detach().double() - true
+            worst = None
+            if true.dim() > 1:
+                size = true.reshape(-1, true.shape[-1]).norm(dim=1)
+                rows = difference.reshape(-1, true.shape[-1]).norm(dim=1)
+                worst = float((rows / size)[size > 0].max()) if bool((size > 0).any()) else 0.0
+            result[name] = {"frobenius": float(difference.norm() / true.norm()), "worst_row": worst}
+    return result
+
+
+def ceilings(device: torch.device, small: bool) -> dict[str, Any]:
+    """The rates that no kernel can pass, measured here: a large matrix product on random data, and a large copy."""
+    cuda = device.type == "cuda"
+    dtype = torch.bfloat16 if cuda else torch.float32
+    size = 8192 if cuda and not small else 128 if small else 1024
+    count = (1 << 31) if cuda and not small else 1 << 16 if small else 1 << 24
+    if cuda:
+        free, _ = torch.cuda.mem_get_info(device)
+        count = min(count, free // 8)
+    timer, generator = Timer(device), torch.Generator(device).manual_seed(1)
+    a, b = (torch.randn(size, size, generator=generator, device=device, dtype=dtype) for _ in range(2))
+    product = _median_ms(lambda: {"out": a @ b}, timer)
+    source = torch.randint(0, 1 << 15, (count,), generator=generator, device=device, dtype=torch.int16)
+    target = torch.empty_like(source)
+    copy = _median_ms(lambda: {"out": target.copy_(source)}, timer)
+    moved = 2 * source.numel() * source.element_size()
+    return {
+        "dtype": str(dtype).removeprefix("torch."),
+        "matmul": f"{size}^3",
+        "matmul_tflops": 2 * size**3 / product / 1e9,
+        "copy_bytes_read": moved // 2,
+        "copy_gb_per_s": moved / copy / 1e6,
+    }
+
+
+def _median_ms(run: Run, timer: Timer) -> float:
+    for _ in range(3):
+        run()
+    return statistics.median(timer.once_ms(run, 0.1) for _ in range(10))

@@ -1,0 +1,96 @@
+"""The tables and lines of `xlt-engine bench kernels`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+Entry = dict[str, Any]
+
+_HEADS = (
+    *("ms p20 / p50 / p80", "x ours", "% floor", "host ms"),
+    *("peak MiB", "work MiB", "launches", "error", "worst row"),
+)
+_WIDTHS = (27, 7, 7, 8, 9, 9, 8, 8, 9)
+
+
+def render(result: Entry) -> str:
+    """One table for each operation; a row that could not be measured says why."""
+    operations = list(dict.fromkeys(case["op"] for case in result["cases"]))
+    blocks = ["\n".join(_header(result))]
+    for operation in operations:
+        cases = [case for case in result["cases"] if case["op"] == operation]
+        blocks.append("\n".join([operation, *(line for case in cases for line in _case(case))]))
+    return "\n\n".join(blocks)
+
+
+def headline(case: Entry) -> str:
+    """A case in one line: our time, and the nearest rival."""
+    timed = [row for row in case["rows"] if row.get("ms")]
+    own = min((row for row in timed if row["own"]), key=_p50, default=None)
+    rival = min((row for row in timed if row["rival"]), key=_p50, default=None)
+    text = f"{case['op']}, {case['name']}: "
+    if own is None:
+        return text + "no time of this package"
+    text += f"{_number(_p50(own))} ms, {own['percent_of_floor']:.0f} % of the floor"
+    return text if rival is None else text + f"; {rival['variant']} {rival['times_ours']:.2f}x"
+
+
+def _header(result: Entry) -> list[str]:
+    versions = result["environment"]["versions"]
+    named = ", ".join(f"{name} {version}" for name, version in versions.items() if version)
+    absent = ", ".join(name for name, version in versions.items() if not version)
+    found = result["ceilings"]
+    lines = [
+        f"{result['device']}, {result['dtype']}, {result['sizes']} shapes, commit {result['commit'] or 'unknown'}",
+        named + (f"; not installed: {absent}" if absent else ""),
+        *result["notes"],
+        f"ceilings measured here: {found['matmul_tflops']:.4g} TFLOP/s (product {found['matmul']}), "
+        f"{found['copy_gb_per_s']:.4g} GB/s (copy, read and write)",
+    ]
+    return lines if result["complete"] else [*lines, f"INCOMPLETE: ended in {result['running']}"]
+
+
+def _case(case: Entry) -> list[str]:
+    floor = "" if case["floor_ms"] is None else f" (floor {_number(case['floor_ms'])} ms)"
+    lines = [f"  {case['name']}{floor}"]
+    if case.get("reason"):
+        return [*lines, f"    not built: {case['reason']}"]
+    lines.append(f"    {'':24}" + "".join(f"{head:>{w + 2}}" for head, w in zip(_HEADS, _WIDTHS, strict=True)))
+    lines += [_row(row) for row in case["rows"]]
+    beyond = [row for row in case["rows"] if "beyond_products_ms" in row]
+    if beyond:
+        lines.append("    beyond the products: " + "; ".join(map(_beyond, beyond)))
+    return lines
+
+
+def _beyond(row: Entry) -> str:
+    share = row["beyond_products_percent_of_floor"]
+    text = f"{row['variant']} {_number(row['beyond_products_ms'])} ms"
+    return text if share is None else f"{text} ({share:.0f} % of that part's floor)"
+
+
+def _row(row: Entry) -> str:
+    if row["reason"]:
+        return f"    {row['variant']:24}  - {row['reason']}"
+    ms, error = row["ms"], row["error"]
+    worst = {} if error is None else {k: [e[k] for e in error.values() if e[k] is not None] for k in _ERRORS}
+    cells = (
+        " / ".join(_number(ms[q]) for q in ("p20", "p50", "p80")),
+        "" if row["times_ours"] is None else f"{row['times_ours']:.2f}",
+        f"{row['percent_of_floor']:.0f}",
+        _number(row["host_ms"]),
+        *("" if row[k] is None else f"{row[k]:.0f}" for k in ("peak_mib", "workspace_mib", "launches")),
+        *(f"{max(worst[k]):.0e}" if worst.get(k) else "" for k in _ERRORS),
+    )
+    return f"    {row['variant']:24}" + "".join(f"{cell:>{w + 2}}" for cell, w in zip(cells, _WIDTHS, strict=True))
+
+
+_ERRORS = ("frobenius", "worst_row")
+
+
+def _p50(row: Entry) -> float:
+    return float(row["ms"]["p50"])
+
+
+def _number(value: float) -> str:
+    return f"{value:.4g}" if value < 1000 else f"{value:.0f}"

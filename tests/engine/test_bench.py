@@ -1,0 +1,316 @@
+"""`bench kernels`: that it measures what it says, on a CPU. No test looks at how fast anything is."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from xlt_engine import ConfigError, XltError, kernels
+from xlt_engine.engine import bench, bench_peers
+from xlt_engine.engine.bench_case import SIZES, Call, Case, Problem, Setting, Variant, differentiate, lengths
+from xlt_engine.engine.bench_losses import _loss_truth, linear_cross_entropy_cases
+from xlt_engine.engine.bench_measure import Candidate, Run, Timer, errors, quantiles, time_interleaved
+from xlt_engine.engine.bench_table import render
+from xlt_engine.kernels import dispatch
+
+CPU = torch.device("cpu")
+AT = Setting(CPU, torch.float32)
+
+
+@pytest.fixture(autouse=True)
+def _reference_path() -> Iterator[None]:
+    with dispatch.using("reference"):
+        yield
+
+
+@pytest.fixture(scope="module")
+def whole() -> dict[str, Any]:
+    with dispatch.using("reference"):
+        return bench.bench_kernels(quick=True, device="cpu")
+
+
+def case_of(*variants: Variant, part: tuple[str, float] | None = None) -> Case:
+    def build(at: Setting) -> Problem:
+        return Problem(variants, lambda: {"out": torch.full((2, 2), 2.0).double()}, flops=0.0, moved=1e6, part=part)
+
+    return Case("made up", "a case", 0, build)
+
+
+def constant(value: float) -> Call:
+    return Call(lambda: {"out": torch.full((2, 2), value)})
+
+
+def measure(monkeypatch: pytest.MonkeyPatch, case: Case, file: Path | None = None) -> dict[str, Any]:
+    monkeypatch.setattr(bench, "OPERATIONS", {"made up": lambda sizes: [case]})
+    return bench.bench_kernels(quick=True, device="cpu", json_file=file)
+
+
+def test_every_public_operation_is_measured(whole: dict[str, Any]) -> None:
+    functions = {n for n in kernels.__all__ if not isinstance(getattr(kernels, n), type)}
+    # a plan is a part of attention; the hard-label loss of a few classes is torch's own in both
+    assert {case["op"] for case in whole["cases"]} == functions - {"attention_plan", "voter_cross_entropy"}
+
+
+def test_all_rows_agree_with_the_truth(whole: dict[str, Any]) -> None:
+    compared = 0
+    for case in whole["cases"]:
+        assert {row["variant"] for row in case["rows"]} >= {"xlt-engine", "torch eager"}
+        for row in case["rows"]:
+            assert row["reason"] is None, row
+            assert row["ms"]["n"] >= 1
+            assert row["percent_of_floor"] == pytest.approx(100 * case["floor_ms"] / row["ms"]["p50"])
+            for name, error in (row["error"] or {}).items():
+                compared += 1
+                assert error["frobenius"] < 2e-6, (case["op"], row["variant"], name)
+                assert (error["worst_row"] or 0.0) < 1e-3, (case["op"], row["variant"], name)
+    assert compared > 60
+    assert bench.own_failures(whole) == []
+
+
+def test_result_says_where_it_comes_from(whole: dict[str, Any], tmp_path: Path) -> None:
+    assert whole["complete"] is True
+    assert (whole["device"], whole["path"], whole["dtype"], whole["sizes"]) == ("cpu", "reference", "float32", "tiny")
+    assert any("reference path against eager torch" in note for note in whole["notes"])
+    assert {"torch", "triton", "liger-kernel", "cut-cross-entropy"} <= whole["environment"]["versions"].keys()
+    assert min(whole["ceilings"]["matmul_tflops"], whole["ceilings"]["copy_gb_per_s"]) > 0
+    file, lines = tmp_path / "result.json", []
+    found = bench.bench_kernels(["dropout"], quick=True, device="cpu", json_file=file, say=lines.append)
+    assert json.loads(file.read_text()) == json.loads(json.dumps(found))
+    assert [case["op"] for case in found["cases"]] == ["dropout"]
+    assert lines[-1].startswith("[1/1, ")
+
+
+def test_the_table_has_every_row(whole: dict[str, Any]) -> None:
+    text = render(whole)
+    for case in whole["cases"]:
+        assert f"\n{case['op']}\n" in text
+        assert case["name"] in text
+    assert text.count("\n    torch eager ") == sum(
+        r["variant"] == "torch eager" for c in whole["cases"] for r in c["rows"]
+    )
+    assert "reference path against eager torch" in text
+    assert "INCOMPLETE: ended in votes: x" in render(whole | {"complete": False, "running": "votes: x"})
+
+
+def test_an_absent_or_failing_rival_is_a_row_with_the_reason(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    def absent() -> Call:
+        raise ImportError("No module named 'nowhere'\nand more")
+
+    def broken() -> Call:
+        return Call(lambda: {"out": torch.ones(2, 3) @ torch.ones(2, 3)})
+
+    def later() -> Call:
+        calls = iter([0] * 7)  # warm-up, host time and error are fine; the timed calls run out
+        return Call(lambda: {"out": torch.full((2, 2), 2.0 + next(calls, "x"))})  # type: ignore[operator]
+
+    variants = (
+        Variant("ours", lambda: constant(2.0), own=True),
+        Variant("absent", absent, plain=True),
+        Variant("broken", broken, plain=True),
+        Variant("later", later, plain=True),
+        Variant("fine", lambda: constant(3.0), plain=True),
+    )
+    result = measure(monkeypatch, case_of(*variants), tmp_path / "result.json")
+    rows = {row["variant"]: row for row in result["cases"][0]["rows"]}
+    assert rows["absent"]["reason"] == "ImportError: No module named 'nowhere'"
+    assert rows["broken"]["reason"].startswith("RuntimeError: ")
+    assert rows["later"]["reason"].startswith("TypeError: ")
+    assert rows["xlt-engine"]["reason"] is None
+    assert rows["xlt-engine"]["error"]["out"] == {"frobenius": 0.0, "worst_row": 0.0}
+    assert rows["fine"]["error"]["out"]["frobenius"] == pytest.approx(0.5)
+    assert rows["fine"]["times_ours"] == rows["fine"]["ms"]["p50"] / rows["xlt-engine"]["ms"]["p50"]
+    assert bench.own_failures(result) == []
+    text = render(result)
+    assert "- ImportError: No module named 'nowhere'" in text
+    assert "fine " in result["cases"][0]["headline"]
+
+
+def test_a_failure_of_our_own_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken() -> Call:
+        raise RuntimeError("out of registers")
+
+    result = measure(monkeypatch, case_of(Variant("ours", broken, own=True)))
+    assert bench.own_failures(result) == ["made up, a case, xlt-engine: RuntimeError: out of registers"]
+    assert "no time of this package" in result["cases"][0]["headline"]
+
+    def build(at: Setting) -> Problem:
+        raise RuntimeError("out of memory")
+
+    result = measure(monkeypatch, Case("made up", "too large", 0, build))
+    assert result["cases"][0]["reason"] == "RuntimeError: out of memory"
+    assert "not built: RuntimeError: out of memory" in render(result)
+
+
+def test_a_lost_device_ends_it_with_what_was_measured(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    def broken() -> Call:
+        def lost(device: torch.device) -> None:
+            raise RuntimeError("an illegal memory access was encountered")
+
+        monkeypatch.setattr(bench, "synchronise", lost)
+        raise RuntimeError("launch failed")
+
+    variants = (Variant("ours", broken, own=True), Variant("fine", lambda: constant(2.0), plain=True))
+    with pytest.raises(XltError, match="the device was lost in made up: a case"):
+        measure(monkeypatch, case_of(*variants), tmp_path / "result.json")
+    result = json.loads((tmp_path / "result.json").read_text())
+    assert (result["complete"], result["running"]) == (False, "made up: a case")
+    assert [row["reason"].split(":")[0] for row in result["cases"][0]["rows"]] == ["RuntimeError", "not tried"]
+
+
+def test_what_an_operation_takes_beyond_its_products(monkeypatch: pytest.MonkeyPatch) -> None:
+    ticks = {2.0: 5.0, 1.0: 3.0}
+    monkeypatch.setattr(Timer, "once_ms", lambda self, run, lead: ticks.get(float(run()["out"].flatten()[0]), 1.0))
+    variants = (
+        Variant("ours", lambda: constant(2.0), own=True),
+        Variant("products", lambda: constant(1.0), plain=True),
+    )
+    result = measure(monkeypatch, case_of(*variants, part=("products", 1e6)))
+    ours, products = result["cases"][0]["rows"]
+    assert ours["beyond_products_ms"] == 2.0
+    floor = 1e6 / (result["ceilings"]["copy_gb_per_s"] * 1e6)
+    assert ours["beyond_products_percent_of_floor"] == pytest.approx(100 * floor / 2.0)
+    assert (ours["rival"], products["rival"], products["times_ours"]) == (False, False, 3.0 / 5.0)
+    assert "beyond_products_ms" not in products
+    assert "beyond the products: xlt-engine 2 ms (" in render(result)
+
+
+def test_rounds_are_interleaved_and_rotate(monkeypatch: pytest.MonkeyPatch) -> None:
+    order: list[str] = []
+
+    def run_of(name: str) -> Run:
+        def run() -> dict[str, Tensor]:
+            order.append(name)
+            return {}
+
+        return run
+
+    candidates = {name: Candidate(run_of(name), nullcontext) for name in "abc"}
+    time_interleaved(candidates, Timer(CPU), seconds=0.0, least=3)
+    assert "".join(order) == "abc" + "bca" + "cab" + "abc"
+    assert [len(c.times) for c in candidates.values()] == [3, 3, 3], "the first round is not counted"
+
+
+def test_errors_are_relative_to_the_truth_and_to_each_row() -> None:
+    truth = {"x": torch.tensor([[3.0, 4.0], [0.0, 0.1], [0.0, 0.0]]).double(), "y": torch.tensor(2.0).double()}
+    found = {"x": torch.tensor([[3.0, 4.0], [0.0, 0.2], [0.0, 0.0]]), "y": torch.tensor(1.0)}
+    result = errors(found, truth)
+    assert result["x"]["frobenius"] == pytest.approx(0.1 / (25.01**0.5))
+    assert result["x"]["worst_row"] == pytest.approx(1.0)
+    assert result["y"] == {"frobenius": 0.5, "worst_row": None}
+    with pytest.raises(AssertionError):
+        errors({"x": torch.zeros(2, 2)}, truth)
+
+
+def test_quantiles() -> None:
+    assert quantiles([1.0, 2.0, 3.0, 4.0, 5.0, 6.0]) == {"p20": 2.0, "p50": 3.5, "p80": 5.0, "n": 6}
+
+
+@pytest.mark.parametrize(("kind", "mean", "most"), [("conll", 25, 128), ("review", 180, 256)])
+def test_lengths_are_a_fixed_draw(kind: str, mean: float, most: int) -> None:
+    drawn = lengths(kind, 4000)
+    assert drawn[:32] == lengths(kind, 32)
+    assert sum(drawn) / len(drawn) == pytest.approx(mean, rel=0.03)
+    assert min(drawn) >= 5
+    assert max(drawn) <= most
+
+
+@pytest.mark.parametrize("frozen", [True, False])
+def test_truth_and_floor_of_the_loss(frozen: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("xlt_engine.engine.bench_losses._TRUTH_ELEMENTS", 131 * 10)
+    hidden, weight, bias = (AT.normal(*s, key=str(s)).double() for s in ((33, 8), (131, 8), (131,)))
+    target = AT.integers(131, 33, key="target")
+    leaves = {"hidden": hidden.requires_grad_(), "weight": weight.requires_grad_(), "bias": bias.requires_grad_()}
+    expected = differentiate(
+        lambda p: functional.cross_entropy(hidden @ weight.t() + bias, target, reduction="sum"), leaves, 0.0
+    )()
+    if frozen:
+        del expected["d_weight"]
+    found = _loss_truth(hidden, weight, bias, target, frozen)
+    assert found.keys() == expected.keys()
+    for name, value in expected.items():
+        torch.testing.assert_close(found[name], value, rtol=1e-12, atol=1e-12)
+    (case,) = (
+        c for c in linear_cross_entropy_cases(SIZES["tiny"])
+        if c.shape["N"] == 33 and (c.shape["matrix"] == "frozen") == frozen
+    )  # fmt: skip
+    problem = case.build(AT)
+    assert problem.flops == (4 if frozen else 6) * 33 * 131 * 64
+    outputs = 33 * 64 + 131 + (0 if frozen else 131 * 64)
+    assert problem.moved == 4 * (33 * 64 + 131 * 64 + 131 + outputs)
+
+
+def test_the_most_important_cases_come_first() -> None:
+    cases = [case for operation in bench.OPERATIONS.values() for case in operation(SIZES["full"])]
+    first = {(c.op, c.shape.get("N") or c.shape.get("T") or c.shape.get("K")) for c in cases if c.rank == 0}
+    assert {("linear_cross_entropy", 614), ("linear_cross_entropy", 1229), ("votes", 1_000_000)} <= first
+    assert {("dropout_residual_layer_norm", 8192), ("linear_gelu", 8192), ("embedding_layer_norm", 8192)} <= first
+    rows = {(c.shape["N"], c.shape["V"]) for c in cases if c.op == "linear_cross_entropy"}
+    assert rows == {(n, 119_547) for n in (300, 614, 1229, 4915, 10_000)} | {(614, 250_002), (4915, 250_002)}
+
+
+def test_peers_are_looked_up_when_they_are_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    def absent(name: str) -> Any:
+        raise ModuleNotFoundError(f"No module named {name!r}")
+
+    monkeypatch.setattr(bench_peers, "import_module", absent)
+    for ask in (
+        lambda: bench_peers.liger_loss(None),
+        bench_peers.cut_cross_entropy,
+        lambda: bench_peers.liger_layer_norm(1e-12),
+        bench_peers.liger_embedding,
+    ):
+        with pytest.raises(ImportError, match="liger_kernel|cut_cross_entropy"):
+            ask()
+    with pytest.raises(NotImplementedError, match="CUDA"):
+        bench_peers.flash_attention(torch.tensor([0, 3]), 3)
+
+
+@pytest.mark.parametrize("has_bias", [True, False])
+def test_cut_cross_entropy_of_both_kinds(has_bias: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: dict[str, Any] = {}
+
+    def exact(e: Tensor, c: Tensor, targets: Tensor, bias: Tensor | None = None, **options: Any) -> Tensor:
+        seen.update(options, bias=bias)
+        return e.sum()
+
+    def release(e: Tensor, c: Tensor, targets: Tensor, **options: Any) -> Tensor:
+        seen.update(options)
+        return e.sum()
+
+    class Module:
+        linear_cross_entropy = staticmethod(exact if has_bias else release)
+
+    monkeypatch.setattr(bench_peers, "import_module", lambda name: Module)
+    loss, knows = bench_peers.cut_cross_entropy()
+    assert knows is has_bias
+    loss(torch.ones(2, 3), torch.ones(4, 3), torch.ones(4), torch.tensor([0, 1]))
+    assert seen["reduction"] == "sum"
+    assert seen["impl"] == ("cce_exact" if has_bias else "cce")
+    assert (seen["bias"] is not None) if has_bias else (seen["filter_eps"] is None)
+
+
+def test_torch_chunked_loss_is_asked_for_the_sum() -> None:
+    if not hasattr(torch.nn, "LinearCrossEntropyOptions"):
+        with pytest.raises(ImportError, match="has no"):
+            bench_peers.torch_chunked_loss()
+        return
+    hidden, weight, bias = AT.normal(5, 8, key="h"), AT.normal(11, 8, key="w"), AT.normal(11, key="b")
+    target = AT.integers(11, 5, key="t")
+    found = bench_peers.torch_chunked_loss()(hidden, weight, bias, target)
+    torch.testing.assert_close(found, functional.cross_entropy(hidden @ weight.t() + bias, target, reduction="sum"))
+
+
+def test_wrong_arguments() -> None:
+    with pytest.raises(ConfigError, match="did you mean votes"):
+        bench.bench_kernels(["vote"])
+    if not torch.cuda.is_available():
+        with pytest.raises(ConfigError, match="no CUDA device"):
+            bench.bench_kernels(device="cuda")
