@@ -170,7 +170,10 @@ def _choose(qkv: Tensor, implementation: str) -> str:
     if implementation == "flash":
         from .fused.attention_flash import obstacle
 
-        reason = obstacle(qkv)
+        if torch.are_deterministic_algorithms_enabled():
+            reason: str | None = "it adds floats atomically and draws its masks from torch's generator (deterministic)"
+        else:
+            reason = obstacle(qkv)
         if reason is not None:
             raise ValueError(f"implementation='flash' is not possible: {reason}")
         return "flash"
@@ -209,7 +212,7 @@ def packed_attention(
         plan: of `attention_plan(cu_seqlens)`, when more than one layer uses it; made here otherwise.
         implementation: "auto" takes the Triton kernels where they run, else plain torch; "triton" insists on them.
             "flash" calls torch's flash attention (CUDA, 16 bit): its dropout mask comes from torch's own generator,
-            `seed` and `site` do not choose it, and its backward is deterministic only under
+            `seed` and `site` do not choose it, and its backward may differ from run to run; it is refused under
             `torch.use_deterministic_algorithms`.
 
     Returns:

@@ -2,7 +2,8 @@
 
 It runs on CUDA tensors of 16 bits with heads of a multiple of 8, at most 256. Its dropout masks come from torch's CUDA
 generator, which `torch.manual_seed` sets, and not from (seed, site) counters: they equal no other implementation's.
-Backward adds up with atomics, in no fixed order, unless `torch.use_deterministic_algorithms` is on.
+Backward adds up with atomics, in no fixed order. `packed_attention` refuses it under
+`torch.use_deterministic_algorithms`.
 
 torch calls these functions by a private name. Their first arguments have kept names and order, and only those are given
 by position; the schema is read once, and where it is another, `obstacle` says so.

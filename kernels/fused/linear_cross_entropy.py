@@ -56,6 +56,9 @@ class Tile(NamedTuple):
     stages: int
 
 
+LIFTED_TILE = Tile(128, 128, 64, 4, 3)
+
+
 def tile_candidates(dtype: torch.dtype) -> list[Tile]:
     """Tiles from the largest, in order of preference; `benchmarks/gpu_suite.py` measures them."""
     if dtype == torch.float32:
@@ -325,7 +328,8 @@ def _recomputed(
     hidden, weight = saved.hidden, saved.weight
     rows, size = hidden.shape
     lifted = hidden.dtype == torch.float16
-    tile = choose_tile(rows, hidden.dtype, shared_memory(hidden))
+    # In fp16 the larger tiles keep both the lifted and the plain value of each element, and spill.
+    tile = LIFTED_TILE if lifted else choose_tile(rows, hidden.dtype, shared_memory(hidden))
     width = max(1, CHUNK_BYTES // (rows * hidden.itemsize * STRIDE_MULTIPLE)) * STRIDE_MULTIPLE
     width = min(width, _stride(saved.vocabulary))
     probability = hidden.new_empty(rows, width)

@@ -25,8 +25,8 @@ from torch import Tensor
 from .launch import cdiv, next_power_of_2, on_device
 from .votes_kernels import compact_kernel, suffix_kernel, votes_kernel
 
-# By reasoning and from the code compiled for sm_90 (registers, shuffles): 128 items of up to 64 classes give each thread
-# of 4 warps one; a tile of rows as they lie has 8 values for each.
+# By reasoning and from the code compiled for sm_90 (registers, shuffles): 128 items of up to 64 classes give a thread
+# of 4 warps one each; a tile of rows as they lie gives it 8 values.
 _STAGED_ITEMS = 128
 _STAGED_COLUMNS = 64
 _TILE = 1024

@@ -412,6 +412,7 @@ def test_in_one_compiled_graph(device: torch.device, generator: torch.Generator)
     assert torch.equal(found, expected)
 
 
+@pytest.mark.filterwarnings("ignore:Synchronization debug mode")
 def test_captured_in_a_graph_without_waiting_for_the_device(device: torch.device, generator: torch.Generator) -> None:
     if device.type != "cuda":
         pytest.skip("needs a CUDA device")

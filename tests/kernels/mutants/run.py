@@ -151,7 +151,7 @@ def apply(mutant: Mutant, root: Path) -> str:
 
 def copy_tree(folder: Path) -> Path:
     """A copy of package and kernel tests; `folder/path` makes it importable as `xlt_engine`."""
-    tree = folder / "tree"
+    tree = folder / "source"
     tree.mkdir()
     for file in (*ROOT.glob("*.py"), ROOT / "pyproject.toml"):
         shutil.copyfile(file, tree / file.name)
