@@ -246,10 +246,9 @@ class _Saved(NamedTuple):
 def _outputs(
     hidden: Tensor, weight: Tensor, bias: Tensor | None, need: list[bool], weight_grad: Tensor | None
 ) -> tuple[Tensor, Tensor, Tensor]:
-    d_weight = need[1] and weight_grad is None
     return (
         torch.empty_like(hidden) if need[0] else hidden.new_empty(0),
-        torch.empty_like(weight) if d_weight else weight.new_empty(0),
+        torch.empty_like(weight) if need[1] and weight_grad is None else weight.new_empty(0),
         torch.empty_like(bias) if need[2] and bias is not None else weight.new_empty(0),
     )
 
@@ -324,7 +323,7 @@ def _from_stored(
 def _recomputed(
     saved: _Saved, grad: Tensor, d_hidden: Tensor | None, into: Tensor | None, add: bool, d_bias: Tensor | None
 ) -> None:
-    """Chunks along the vocabulary; the last loop is over at most a few dozen chunks."""
+    """By chunks along the vocabulary."""
     hidden, weight = saved.hidden, saved.weight
     rows, size = hidden.shape
     lifted = hidden.dtype == torch.float16
