@@ -36,9 +36,9 @@ def computing_in(model: nn.Module, precision: str) -> Iterator[None]:
 class Weights:
     """The weights behind a model while it trains.
 
-    In fp32 they are the model's own parameters. In bf16 and fp16 the model's parameters become 16-bit copies; gradients
-    of all micro-batches are added up in fp32, the optimiser updates the fp32 weights, and `publish` rounds them into the
-    copies again. `close` gives the model its fp32 weights back, those of frozen parameters untouched.
+    In fp32 they are the model's own parameters. In bf16 and fp16 the model's parameters become 16-bit copies;
+    gradients of all micro-batches are added up in fp32, the optimiser updates the fp32 weights, and `publish` rounds
+    them into the copies again. `close` gives the model its fp32 weights back, those of frozen parameters untouched.
 
     Attributes:
         trainable: fp32 parameters for the optimiser, by the model's names.

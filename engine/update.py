@@ -20,9 +20,9 @@ SCALER = "scaler."
 class Update:
     """The optimiser over the fp32 weights, with loss scaling in fp16.
 
-    A step whose loss or gradient is not finite changes no weight. In fp16 that is an overflow, and the scale is lowered;
-    otherwise all later steps are held back too, so that the weights stay those before the fault until the host has seen
-    it.
+    A step whose loss or gradient is not finite changes no weight. In fp16 that is an overflow, and the scale is
+    lowered; otherwise all later steps are held back too, so that the weights stay those before the fault until the
+    host has seen it.
     """
 
     def __init__(self, weights: Weights, config: OptimiserConfig, device: torch.device, precision: str) -> None:
@@ -46,8 +46,8 @@ class Update:
             loss: the step's mean loss, a scalar on the device.
 
         Returns:
-            fp32 [4] on the device: loss, gradient norm before clipping, whether the step was held back (1 or 0), and how
-            many were in a row.
+            fp32 [4] on the device: loss, gradient norm before clipping, whether the step was held back (1 or 0), and
+            how many were in a row.
         """
         parameters = [p for p in self.weights.trainable.values() if p.grad is not None]
         gradients = [p.grad for p in parameters if p.grad is not None]

@@ -2,9 +2,9 @@
 
 The environment variable `XLT_KERNELS`, read at import, may say otherwise:
 
-- "auto" (default): Triton on CUDA devices of compute capability 8.0 or more where triton is installed; else plain torch.
-- "reference": plain torch everywhere.
-- "triton": Triton everywhere; on CPU tensors this needs `TRITON_INTERPRET=1`, set before the first import of triton.
+- "auto" (default): Triton on CUDA devices of compute capability 8.0 or more where triton is installed; else plain
+torch. - "reference": plain torch everywhere. - "triton": Triton everywhere; on CPU tensors this needs
+`TRITON_INTERPRET=1`, set before the first import of triton.
 
 fp64 always runs in plain torch, and so does bf16 under Triton's interpreter, which computes it wrongly.
 """

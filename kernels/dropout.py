@@ -1,4 +1,4 @@
-"""Dropout whose mask is a function of (seed, site, row, column), so that a step can be replayed without random state."""
+"""Dropout whose mask is a function of (seed, site, row, column): a step can be replayed without random state."""
 
 from __future__ import annotations
 

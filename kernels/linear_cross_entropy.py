@@ -1,6 +1,7 @@
 """Cross entropy of a linear layer over a large vocabulary, without the [N, V] logits.
 
-The Triton kernels are in `fused/linear_cross_entropy.py`. Here is the reference, which is also what runs on CPUs: rows are taken in chunks. Each chunk's logits are turned in place into their gradient, from which the gradients of the
+The Triton kernels are in `fused/linear_cross_entropy.py`. Here is the reference, which is also what runs on CPUs: rows
+are taken in chunks. Each chunk's logits are turned in place into their gradient, from which the gradients of the
 hidden rows and of the matrix follow at once, in the forward pass; backward only multiplies by the upstream gradient.
 For one chunk of n rows: logits (n, V), then softmax - onehot in the same memory, then (n, H) and, unless the matrix is
 frozen, one accumulation into (V, H). A frozen matrix costs 4NVH operations instead of 6NVH.

@@ -1,23 +1,23 @@
-"""`linear_cross_entropy` on a GPU: one tile kernel with an exponential epilogue, and stock matrix products for gradients.
+"""`linear_cross_entropy` on a GPU: a tile kernel with an exponential epilogue, and stock matrix products for gradients.
 
-With z the logits, y a row's target, and the target's own logit r = z_y as the row's reference, known before the product:
+With z the logits, y a row's target, and the target's own logit r = z_y as the row's reference, known beforehand:
 
-store      E = exp(z - r) is written once in 16 bits, 0 at the target. The row's sum over the other classes s gives the
-           loss log1p(s), exact as p_y -> 1, and the target's entry of E becomes -s = (p_y - 1)(1 + s): softmax - onehot is
-           E / (1 + s), never made. With v = upstream / (1 + s): d_hidden = v * (E @ W), d_weight = E.T @ (v * hidden),
-           d_bias = E.T @ v. Five launches forward, three and the two products backward; one [N, V] write, two reads.
-recompute  Forward keeps a maximum and a sum for each row and tile. Backward goes along the vocabulary in chunks that stay
-           in the L2 cache: a chunk of softmax - onehot, then its products. Each row of d_weight is written once.
+store      E = exp(z - r) is written once in 16 bits, 0 at the target. The row's sum s over the other classes gives the
+           loss log1p(s), exact as p_y -> 1, and the target's entry becomes -s = (p_y - 1)(1 + s): softmax - onehot is
+           E / (1 + s), never made. With v = upstream / (1 + s): d_hidden = v * (E @ W), d_bias = E.T @ v and
+           d_weight = E.T @ (v * hidden). Five launches forward, three and two products backward.
+recompute  Forward keeps a maximum and a sum for each row and tile. Backward goes along the vocabulary in chunks that
+           fit the L2 cache: a chunk of softmax - onehot, then its products. A row of d_weight is written once.
 
-A row with a class more than 30 nats above its target is done again with the largest logit as the reference: the second
-launch finds flags on the device and otherwise returns at once, so nothing waits for the host and the result is exact for
-all finite logits. Sums are fp32 in a fixed order, without atomics: equal runs are equal to the bit.
+A row with a class over 30 nats above its target is done again with the largest logit as reference: the second launch
+finds flags on the device and otherwise returns at once, so nothing waits for the host, and the result is exact for all
+finite logits. Sums are fp32 in a fixed order, without atomics: equal runs are equal to the bit.
 
-fp16 has not the range of E and recomputes, with probabilities lifted by 2**11 and upstream gradients normalised by a power
-of two on the device.
+fp16 lacks the range of E and recomputes, with probabilities lifted by 2**11 and upstream gradients normalised by a
+power of two on the device.
 
-Floors: 4NVH operations with a frozen matrix, 6NVH without (store; recompute adds 2NVH), and the matrix twice from memory.
-Workspace: 2NV bytes (4NV in fp32) in store mode; in recompute mode 20 MB, 8NV/256 bytes of partials and 4NH of fp32 sums.
+Floors: 4NVH operations with a frozen matrix, 6NVH without (recompute: 2NVH more); the matrix twice from memory.
+Workspace: store 2NV bytes (fp32: 4NV); recompute 20 MB, 8NV/256 bytes of partials, and 4NH of fp32 sums.
 Measured: not yet on a GPU.
 """
 

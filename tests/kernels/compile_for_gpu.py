@@ -1,10 +1,10 @@
-"""Compiles the Triton kernels for a GPU on a machine without one, and prints what the compiler made of them, as JSON lines.
+"""Compiles the Triton kernels for a GPU on a machine without one, and prints what came of them as JSON lines.
 
-    python tests/kernels/compile_for_gpu.py [90 | 80 | ...]     the compute capability, 90 by default
+    python tests/kernels/compile_for_gpu.py [90 | 80]     the compute capability, 90 by default
 
-bf16, and for 9.0 fp16 and fp32 too. Every operation is called on CPU tensors of realistic shape with the launch replaced by Triton's own warm-up, which
-specialises and compiles as a launch would; what the operations return is not meaningful. Run by
-`tests/kernels/test_compile_for_gpu.py`. Not with TRITON_INTERPRET=1, which compiles nothing.
+Every operation is called on CPU tensors of realistic shape (bf16; for 9.0 fp16 and fp32 too) with the launch replaced
+by Triton's own warm-up, which specialises and compiles as a launch would; what the operations return means nothing. Run
+by `tests/kernels/test_compile_for_gpu.py`. Not with TRITON_INTERPRET=1, which compiles nothing.
 """
 
 from __future__ import annotations
