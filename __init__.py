@@ -12,6 +12,7 @@ Exceptions::
       RunInUseError       6   another process holds the run folder
       DivergedError       7   the loss or a gradient is not finite
       OutOfMemoryError    8   a step does not fit into memory
+      PeerLostError       9   another process of the run has ended or does not answer
       Interrupted         130 or 143, after SIGINT or SIGTERM and a clean checkpoint
 """
 
@@ -23,9 +24,13 @@ __version__ = "0.1.0"
 
 
 class XltError(Exception):
-    """Base of every error that the package raises on purpose; `exit_code` is what the command line returns."""
+    """Base of every error that the package raises on purpose; `exit_code` is what the command line returns.
+
+    `told`: another process of the same run reports it to the user.
+    """
 
     exit_code = 1
+    told = False
 
 
 class ConfigError(XltError):
@@ -70,6 +75,12 @@ class OutOfMemoryError(XltError):
     exit_code = 8
 
 
+class PeerLostError(XltError):
+    """Another process of a run on several has ended, or does not answer."""
+
+    exit_code = 9
+
+
 class Interrupted(XltError):
     """The run was asked to stop and has saved a checkpoint; `exit_code` is 128 plus the signal's number."""
 
@@ -98,6 +109,7 @@ __all__ = [
     "Interrupted",
     "ModelError",
     "OutOfMemoryError",
+    "PeerLostError",
     "RunInUseError",
     "StorageError",
     "XltError",

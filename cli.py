@@ -7,28 +7,35 @@ import os
 import signal
 import sys
 import traceback
-from collections.abc import Sequence
-from functools import partial
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
-from xlt_engine import XltError, __version__
+from xlt_engine import PeerLostError, XltError, __version__
+from xlt_engine.cli_bench import add_bench
 from xlt_engine.cli_corpus import add_corpus
 
 if TYPE_CHECKING:
     from xlt_engine.engine import Progress
 
 Device = Literal["auto", "cpu", "cuda"]
+_TABLES = ("pretrain", "btf", "finetune", "selftrain.soft", "selftrain.hard")
 _STOP = {"signal": 0, "polled": 0}
+_FIRST = os.environ.get("WORLD_SIZE", "1") == "1" or os.environ.get("RANK", "0") == "0"
+"""Whether this process speaks for all that torchrun started."""
+_say: Callable[..., None] = click.echo if _FIRST else lambda *_, **__: None
 
 
 def _on_signal(number: int, frame: object) -> None:
-    """The first signal asks a run for a clean stop, the second one ends the process; other commands end at once."""
+    """The first signal asks a run for a clean stop, the second one ends the process; other commands end at once.
+
+    torchrun hands signals on that its processes may have had already, and kills by itself what does not end.
+    """
     if not _STOP["polled"]:
         raise SystemExit(128 + number)
-    if _STOP["signal"]:
+    if _STOP["signal"] and "TORCHELASTIC_RUN_ID" not in os.environ:
         os._exit(128 + number)
     _STOP["signal"] = number
 
@@ -59,9 +66,13 @@ def _seeds(value: str | None, seed: int | None) -> tuple[int, ...] | None:
         ) from error
 
 
-def _overrides(given: Sequence[str], device: str | None, precision: str | None) -> list[str]:
-    named = [("device", device), ("precision", precision)]
-    return [*given, *(f"{key}={value}" for key, value in named if value is not None)]
+def _overrides(given: Sequence[str], micro_batch: str | None, **named: str | None) -> list[str]:
+    """What options stand for, as `--set` takes it."""
+    if micro_batch is not None:
+        if micro_batch != "auto" and not micro_batch.isdecimal():
+            raise click.UsageError(f"--micro-batch {micro_batch}: give a number of sequences, or auto")
+        named |= {f"{table}.micro_batch": micro_batch for table in _TABLES}
+    return [*given, *(f"{key}={value}" for key, value in named.items() if value is not None)]
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
@@ -95,6 +106,8 @@ _JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON instead
 @click.option("--seeds", metavar="0,1,2", help="Several seeds instead of the recipe's.")
 @click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]))
 @click.option("--precision", type=click.Choice(["fp32", "bf16", "fp16"]))
+@click.option("--micro-batch", metavar="N|auto", help="Sequences in one forward pass; auto halves what does not fit.")
+@click.option("--deterministic", flag_value="true", help="The same bits in every run, on a GPU too, or an error.")
 @click.option(
     "--resume",
     type=click.Choice(["auto", "never"]),
@@ -112,24 +125,23 @@ def run(
     overrides: tuple[str, ...],
     seed: int | None,
     seeds: str | None,
-    device: str | None,
-    precision: str | None,
     resume: str,
     dry_run: bool,
     quiet: bool,
     as_json: bool,
+    **settings: str | None,
 ) -> None:
     """Run a RECIPE: a file, the name of a packaged recipe, or nothing (xlt.toml here, else the demo).
 
     What exists and is unchanged is skipped; what was cut off goes on where it was, to the same result.
     """
     chosen = _seeds(seeds, seed)
-    values = _overrides(overrides, device, precision)
+    values = _overrides(overrides, **settings)
     if dry_run:
         from xlt_engine.engine import estimate, load_recipe
 
         plan = estimate(load_recipe(recipe, values), stage=stage, seeds=chosen)
-        click.echo(json.dumps(plan.as_dict(), indent=2) if as_json else plan.render())
+        _say(json.dumps(plan.as_dict(), indent=2) if as_json else plan.render())
         return
     _STOP["polled"] = 1
     from xlt_engine.engine import run as run_recipe
@@ -146,12 +158,12 @@ def run(
         should_stop=should_stop,
     )
     if as_json:
-        click.echo(json.dumps(result.summary, indent=2))
+        _say(json.dumps(result.summary, indent=2))
         return
     if not result.done:
-        click.echo(f"all {len(result.skipped)} stages are up to date")
-    click.echo(stage_table(result.summary))
-    click.echo(f"\nreport: {result.report}")
+        _say(f"all {len(result.skipped)} stages are up to date")
+    _say(stage_table(result.summary))
+    _say(f"\nreport: {result.report}")
 
 
 @main_group.command()
@@ -252,30 +264,11 @@ def predict(model: Path, file: Path, out: Path, **options: Any) -> None:
 @_PAIR
 @click.option("--label-column", default="label", show_default=True, help="Table or JSONL: column of the class.")
 @_JSON
-def evaluate(
-    model: Path,
-    data: tuple[Path, ...],
-    language: tuple[str, ...],
-    device: Device,
-    encoding: str,
-    text_column: str,
-    pair_column: str | None,
-    label_column: str,
-    as_json: bool,
-) -> None:
+def evaluate(model: Path, data: tuple[Path, ...], language: tuple[str, ...], as_json: bool, **options: Any) -> None:
     """Score MODEL on labelled files: metrics per language, and the transfer gap to the first one."""
     from xlt_engine.engine import evaluate_files
 
-    result = evaluate_files(
-        model,
-        data,
-        language,
-        device=device,
-        encoding=encoding,
-        text=text_column,
-        pair=pair_column,
-        label=label_column,
-    )
+    result = evaluate_files(model, data, language, **{n.removesuffix("_column"): v for n, v in options.items()})
     click.echo(json.dumps(result.as_dict(), indent=2) if as_json else result.render())
 
 
@@ -311,32 +304,7 @@ def env(as_json: bool) -> None:
     click.echo(json.dumps(facts, indent=2) if as_json else _lines(facts))
 
 
-@main_group.group()
-def bench() -> None:
-    """Measure speed on this machine."""
-
-
-@bench.command("kernels")
-@click.option("--json", "json_file", type=click.Path(path_type=Path, dir_okay=False), help="Where every number goes.")
-@click.option("--op", "operations", multiple=True, metavar="NAME", help="This operation only; repeatable.")
-@click.option("--quick", is_flag=True, help="The most important shapes only; on a CPU tiny ones.")
-@click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto")
-def bench_kernels(json_file: Path | None, operations: tuple[str, ...], quick: bool, device: Device) -> None:
-    """Time, memory and error of every kernel, against plain torch, torch.compile and other libraries.
-
-    On a CPU: the reference path against eager torch, at reduced shapes.
-    """
-    from xlt_engine.engine.bench import bench_kernels as measure
-    from xlt_engine.engine.bench import own_failures
-    from xlt_engine.engine.bench_table import render
-
-    say = partial(click.echo, err=True)
-    result = measure(operations, quick=quick, device=device, json_file=json_file, say=say)
-    click.echo(render(result))
-    if failed := own_failures(result):
-        raise XltError(f"{len(failed)} rows of this package failed: {'; '.join(failed)}")
-
-
+add_bench(main_group)
 add_corpus(main_group, _progress, should_stop, lambda: _STOP.update(polled=1))
 
 
@@ -354,7 +322,10 @@ def _shown(value: Any) -> str:
 
 
 def _fail(error: XltError) -> int:
-    click.echo(f"error: {error}", err=True)
+    if _FIRST or not error.told:
+        click.echo(f"{'' if _FIRST else 'process ' + os.environ['RANK'] + ': '}error: {error}", err=True)
+    if isinstance(error, PeerLostError):
+        os._exit(error.exit_code)  # what waits on a GPU for the lost process would keep this one from ending
     return error.exit_code
 
 
@@ -371,8 +342,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
         code = _fail(error)
     except click.exceptions.Exit as error:
         code = error.exit_code
-    except click.Abort:
-        code = 130
     except click.exceptions.NoArgsIsHelpError as error:
         error.show()
         code = 2
@@ -383,7 +352,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except click.ClickException as error:
         click.echo(f"error: {error.format_message()}", err=True)
         code = 2
-    except KeyboardInterrupt:
+    except (click.Abort, KeyboardInterrupt):
         code = 130
     except SystemExit as error:
         # On a closed pipe click wraps the stream and exits with 1; who closes it, as `head` does, has all they want.

@@ -13,11 +13,11 @@ VERSION = re.search(r'^__version__ = "(.+)"$', (ROOT / "__init__.py").read_text(
 
 
 class BuildPy(build_py):
-    """Of the root folder, ship `__init__.py`, `cli.py` and `cli_corpus.py` only."""
+    """Of the root folder, ship `__init__.py` and the modules of the command line only."""
 
     def find_package_modules(self, package, package_dir):
         modules = super().find_package_modules(package, package_dir)
-        return [m for m in modules if package != "xlt_engine" or m[1] in ("__init__", "cli", "cli_corpus")]
+        return [m for m in modules if package != "xlt_engine" or m[1] in ("__init__", "cli", "cli_bench", "cli_corpus")]
 
 
 setup(

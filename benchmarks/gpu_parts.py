@@ -18,11 +18,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from common import environment, quantiles
 from torch import Tensor
 
 from xlt_engine.engine.bench_case import Setting, differentiate
-from xlt_engine.engine.bench_measure import FAILURES, Timer, ceilings, reason
+from xlt_engine.engine.bench_measure import FAILURES, Timer, ceilings, machine, quantiles, reason
 from xlt_engine.engine.bench_peers import flash_attention, versions
 from xlt_engine.kernels import linear_cross_entropy
 
@@ -41,7 +40,7 @@ def main() -> None:
     arguments = parser.parse_args()
     device = torch.device("cpu" if arguments.dry else "cuda")
     at = Setting(device, torch.float32 if arguments.dry else torch.bfloat16)
-    result: dict[str, Any] = {"part": arguments.part, "environment": environment(torch.get_num_threads(), device)}
+    result: dict[str, Any] = {"part": arguments.part, "environment": machine(device)}
 
     def write() -> None:
         arguments.json.write_text(json.dumps(result, indent=1) + "\n")

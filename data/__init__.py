@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from .batch import PackedBatch, pack
+from .buckets import BatchSize, Bucket, choose_buckets, pad_step, pad_to_bucket, padding_share
 from .demo_world import WorldConfig, WorldFiles, make_world
 from .example import Example, Examples
 from .readers import guess_format, read_examples, read_text, reader_options
@@ -10,12 +11,14 @@ from .readers_conll import read_conll
 from .readers_table import read_jsonl, read_tsv
 from .sampling import rng_for
 from .seeding import derive_seed
-from .sources import Corpus, ItemView, MlmBatches, Part, TaskBatches, inference_batches
+from .sources import Corpus, ItemView, MlmBatches, Part, TaskBatches, inference_batches, inference_tokens
 from .store import TokenStore, file_hash, store_key
 from .tokenizer import EncodedText, EncodedWords, Tokenizer
 from .wordpiece import train_wordpiece
 
 __all__ = [
+    "BatchSize",
+    "Bucket",
     "Corpus",
     "EncodedText",
     "EncodedWords",
@@ -30,12 +33,17 @@ __all__ = [
     "Tokenizer",
     "WorldConfig",
     "WorldFiles",
+    "choose_buckets",
     "derive_seed",
     "file_hash",
     "guess_format",
     "inference_batches",
+    "inference_tokens",
     "make_world",
     "pack",
+    "pad_step",
+    "pad_to_bucket",
+    "padding_share",
     "read_conll",
     "read_examples",
     "read_jsonl",

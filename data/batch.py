@@ -118,3 +118,37 @@ def pack(
 
 def _join(parts: Sequence[Sequence[int] | Sequence[float] | np.ndarray], dtype: type) -> np.ndarray:
     return np.concatenate([np.asarray(part, dtype=dtype) for part in parts])
+
+
+def cut(batch: PackedBatch, sequences: int) -> list[PackedBatch]:
+    """A batch in parts of at most `sequences` sequences, in their order; the batch itself where it has no more.
+
+    Each part is what `pack` makes of its sequences alone; the numbers of targets add up to that of the batch. Padding
+    of a static shape is left out.
+    """
+    count = len(batch.example_ids)
+    if not 0 < sequences < count:
+        return [batch]
+    starts = batch.cu_seqlens.tolist()
+    ends = [0, *torch.bincount(batch.item_example, minlength=count).cumsum(0).tolist()]
+    return [_part(batch, a, min(a + sequences, count), starts, ends) for a in range(0, count, sequences)]
+
+
+def _part(batch: PackedBatch, first: int, last: int, starts: Sequence[int], ends: Sequence[int]) -> PackedBatch:
+    """The sequences from `first` to `last - 1`; sequence i has tokens from `starts[i]`, items from `ends[i]` on."""
+    tokens, items = slice(starts[first], starts[last]), slice(ends[first], ends[last])
+    labels = None if batch.labels is None else batch.labels[items]
+    return PackedBatch(
+        token_ids=batch.token_ids[tokens],
+        positions=batch.positions[tokens],
+        segments=batch.segments[tokens],
+        cu_seqlens=batch.cu_seqlens[first : last + 1] - starts[first],
+        max_seqlen=max(b - a for a, b in zip(starts[first:last], starts[first + 1 : last + 1], strict=True)),
+        item_index=batch.item_index[items] - starts[first],
+        labels=labels,
+        soft_targets=None if batch.soft_targets is None else batch.soft_targets[items],
+        weights=None if batch.weights is None else batch.weights[items],
+        example_ids=batch.example_ids[first:last],
+        item_example=batch.item_example[items] - first,
+        num_targets=ends[last] - ends[first] if labels is None else int((labels != IGNORE).sum()),
+    )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -9,11 +10,16 @@ from typing import Literal
 import numpy as np
 
 from .batch import IGNORE, PackedBatch, pack
+from .buckets import BatchSize
 from .masking import mask_tokens
 from .sampling import epoch_batches, num_batches, resample, rng_for
 from .store import TokenStore
 
 INFERENCE_TOKENS = 4096
+GPU_INFERENCE_TOKENS = 32768
+"""A GPU is busy only with large products; without a backward pass so many tokens take little of its memory."""
+MASK_DEVIATIONS = 2
+"""`MlmBatches.sizes` allows for so many standard deviations of the number of masked tokens: 1 batch in 40 has more."""
 
 
 class Corpus:
@@ -87,6 +93,10 @@ class _Draws:
         members: np.ndarray = self._pool[self._batches[index]]
         return members
 
+    def lengths(self, step: int) -> np.ndarray:
+        """int [n], tokens in each sequence of the batch."""
+        return np.array([self._lengths[c][i] for c, i in self.members(step)])
+
 
 class MlmBatches:
     """Masked-language-model batches over the corpora of several languages, balanced by resampling.
@@ -131,6 +141,17 @@ class MlmBatches:
         """The ids of the examples of a step."""
         return [self._corpora[c].name(i) for c, i in self._draws.members(step)]
 
+    def sizes(self, step: int) -> list[BatchSize]:
+        """The sizes of a step's batches, without making them; masks are not drawn, `items` is seldom exceeded."""
+        found = []
+        for lengths in _parts(self._draws.lengths(step), self._micro_batch):
+            tokens = int(lengths.sum())
+            ordinary = tokens - 2 * len(lengths)  # at most: [CLS] and [SEP] are never masked
+            mean = self._rate * ordinary
+            items = math.ceil(mean + MASK_DEVIATIONS * math.sqrt(mean * (1 - self._rate)))
+            found.append(BatchSize(tokens, len(lengths), min(items, ordinary), int(lengths.max())))
+        return found
+
     def __getitem__(self, step: int) -> list[PackedBatch]:
         members = self._draws.members(step)
         ids = [self._corpora[c].ids(i) for c, i in members]
@@ -157,6 +178,10 @@ class MlmBatches:
             )
             for a in range(0, len(members), self._micro_batch)
         ]
+
+
+def _parts(values: np.ndarray, size: int) -> list[np.ndarray]:
+    return [values[a : a + size] for a in range(0, len(values), size)]
 
 
 def _segments(segments: Sequence[np.ndarray | None], ids: Sequence[np.ndarray]) -> list[np.ndarray] | None:
@@ -245,6 +270,16 @@ class TaskBatches:
         parts = [(self._parts[c], i) for c, i in self._draws.members(step)]
         return [part.view.store.example_ids[part.examples[i]] for part, i in parts]
 
+    def sizes(self, step: int) -> list[BatchSize]:
+        """The sizes of a step's batches, without making them."""
+        starts = [(self._offsets[c], self._parts[c].examples[i]) for c, i in self._draws.members(step)]
+        counts = np.array([offsets[i + 1] - offsets[i] for offsets, i in starts])
+        cut = self._micro_batch
+        return [
+            BatchSize(int(lengths.sum()), len(lengths), int(items.sum()), int(lengths.max()))
+            for lengths, items in zip(_parts(self._draws.lengths(step), cut), _parts(counts, cut), strict=True)
+        ]
+
     def __getitem__(self, step: int) -> list[PackedBatch]:
         drawn = self._draws.members(step)
         members = np.stack([drawn[:, 0], [self._parts[c].examples[i] for c, i in drawn]], axis=1)
@@ -271,10 +306,22 @@ class TaskBatches:
         )
 
 
+def inference_tokens(device_type: str) -> int:
+    """Tokens of a batch without a backward pass, by the type of the device."""
+    return GPU_INFERENCE_TOKENS if device_type == "cuda" else INFERENCE_TOKENS
+
+
 def inference_batches(
-    view: ItemView, examples: np.ndarray | None = None, *, token_budget: int = INFERENCE_TOKENS
+    view: ItemView,
+    examples: np.ndarray | None = None,
+    *,
+    token_budget: int = INFERENCE_TOKENS,
+    part: int = 0,
+    parts: int = 1,
 ) -> Iterator[tuple[PackedBatch, np.ndarray]]:
     """Batches of about `token_budget` tokens, sorted by length, with the flat item numbers of their rows.
+
+    Of the batches, which do not depend on `part` and `parts`, those number `part`, `part + parts` and so on.
 
     Yields:
         A batch, and int64 [K]: where the result of each of its items belongs on the flat item axis of the store.
@@ -285,7 +332,7 @@ def inference_batches(
     offsets = view.offsets
     ends = np.cumsum(view.store.lengths[order])
     group = (ends - 1) // token_budget
-    for members in np.split(order, np.flatnonzero(np.diff(group)) + 1):
+    for members in np.split(order, np.flatnonzero(np.diff(group)) + 1)[part::parts]:
         if not len(members):
             continue
         ids = [view.store.ids(i) for i in members]

@@ -2,15 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 from .. import ConfigError
 from .title_links import PageFacts
 from .wiki_dump import read_pages
 from .wiki_tables import read_disambiguations, read_langlinks, read_page, read_redirects, read_site_pairs
 from .wiki_text import is_disambiguation
+
+T = TypeVar("T")
+_OFTEN = 1 << 14
+
+
+def watched(rows: Iterable[T], poll: Callable[[], None]) -> Iterator[T]:
+    """The rows, with a call of `poll` now and then, which may raise to end a long pass."""
+    for number, row in enumerate(rows):
+        if number % _OFTEN == 0:
+            poll()
+        yield row
 
 
 @dataclass(frozen=True)
@@ -57,10 +69,21 @@ class FileWiki:
         files: where it is.
         source: language of the wiki.
         target: language that is linked to.
+        say: told each file that is read, since a pass can take minutes.
+        poll: called now and then during a pass.
     """
 
-    def __init__(self, files: SourceFiles, source: str, target: str) -> None:
+    def __init__(
+        self,
+        files: SourceFiles,
+        source: str,
+        target: str,
+        *,
+        say: Callable[[Path], None] = lambda path: None,
+        poll: Callable[[], None] = lambda: None,
+    ) -> None:
         files.check()
+        self._say, self._poll = say, poll
         self._files, self._source, self._target = files, source, target
         self._disambiguations: set[int] | None = None
 
@@ -76,25 +99,30 @@ class FileWiki:
         """As `SourceWiki`; where both tables are given, Wikidata's adds what `langlinks` lacks."""
         found: dict[str, str] = {}
         if self._files.items is not None:
+            self._say(self._files.items)
             found.update(read_site_pairs(self._files.items, self._source, self._target, pages))
         if self._files.langlinks is not None:
             names = {number: title for title, number in pages.items()}
-            rows = read_langlinks(self._files.langlinks, self._target)
+            self._say(self._files.langlinks)
+            rows = watched(read_langlinks(self._files.langlinks, self._target), self._poll)
             found.update({names[number]: title for number, title in rows if number in names})
         return found
 
     def _from_dump(self, dump: Path, titles: set[str]) -> Iterator[tuple[str, PageFacts]]:
-        for page in read_pages(dump, namespaces=(0,)):
+        self._say(dump)
+        for page in watched(read_pages(dump, namespaces=(0,)), self._poll):
             if page.title in titles:
                 listed = page.redirect is None and is_disambiguation(page.text, page.title)
                 yield page.title, PageFacts(page.page_id, page.redirect, listed)
 
     def _from_tables(self, table: Path, titles: set[str]) -> dict[str, PageFacts]:
-        rows = {row.page_id: row for row in read_page(table) if row.title in titles}
+        self._say(table)
+        rows = {row.page_id: row for row in watched(read_page(table), self._poll) if row.title in titles}
         redirects = {number for number, row in rows.items() if row.is_redirect}
         leads: dict[int, str] = {}
         if redirects and self._files.redirect is not None:
-            for row in read_redirects(self._files.redirect):
+            self._say(self._files.redirect)
+            for row in watched(read_redirects(self._files.redirect), self._poll):
                 # To another wiki or namespace: no article.
                 if row.page_id in redirects and row.namespace == 0 and not row.interwiki:
                     leads[row.page_id] = row.title
@@ -109,8 +137,8 @@ class FileWiki:
         }
 
 
-def target_redirects(dump: Path) -> Iterator[tuple[str, str]]:
+def target_redirects(dump: Path, poll: Callable[[], None] = lambda: None) -> Iterator[tuple[str, str]]:
     """The redirects among the articles of a dump: title, and where it leads."""
-    for page in read_pages(dump, namespaces=(0,)):
+    for page in watched(read_pages(dump, namespaces=(0,)), poll):
         if page.redirect is not None:
             yield page.title, page.redirect

@@ -2,6 +2,9 @@
 
 from .check import check
 from .config import OptimiserConfig, RunConfig
+from .corpus import build_corpus
+from .corpus_config import CorpusConfig
+from .corpus_report import CorpusReport
 from .decisions import Decision, decide, source_consistency
 from .describe import describe_environment, describe_model
 from .estimate import estimate
@@ -20,6 +23,8 @@ from .thresholds import ThresholdChoice, choose_threshold
 
 __all__ = [
     "ConsoleProgress",
+    "CorpusConfig",
+    "CorpusReport",
     "Decision",
     "EvaluationResult",
     "Loop",
@@ -34,6 +39,7 @@ __all__ = [
     "ThresholdChoice",
     "Trace",
     "accuracy",
+    "build_corpus",
     "check",
     "choose_threshold",
     "decide",

@@ -32,7 +32,9 @@ from .bench_measure import (
     Timer,
     ceilings,
     errors,
+    find_device,
     launches,
+    machine,
     memory,
     quantiles,
     reason,
@@ -42,7 +44,7 @@ from .bench_measure import (
 )
 from .bench_table import headline
 from .files import atomic_write_json
-from .rundir import environment, git_commit
+from .rundir import git_commit
 
 OPERATIONS: dict[str, Callable[[Sizes], list[Case]]] = {
     "linear_cross_entropy": linear_cross_entropy_cases,
@@ -86,7 +88,7 @@ def bench_kernels(
         ConfigError: an unknown operation, or a device that is not there.
         XltError: a row of this package failed, or the device was lost; everything measured is in `json_file`.
     """
-    where = _device(device)
+    where = find_device(device)
     path, why = dispatch.kernels_path(where)
     sizes = _sizes(where, path, quick)
     cases = [case for name in _chosen(operations) for case in OPERATIONS[name](sizes)]
@@ -123,13 +125,6 @@ def own_failures(result: Result) -> list[str]:
     ]
 
 
-def _device(name: str) -> torch.device:
-    cuda = torch.cuda.is_available()
-    if name == "cuda" and not cuda:
-        raise ConfigError("device cuda: torch finds no CUDA device; use --device cpu")
-    return torch.device("cuda", torch.cuda.current_device()) if name != "cpu" and cuda else torch.device("cpu")
-
-
 def _chosen(names: Sequence[str]) -> list[str]:
     for name in names:
         if name not in OPERATIONS:
@@ -153,14 +148,14 @@ def _head(device: torch.device, path: str, why: str, sizes: Sizes, quick: bool) 
             + ("Triton's interpreter" if path == "triton" else "the reference path")
             + f" against eager torch, in fp32, at {sizes.name} shapes; wall time, no memory and no launches"
         )
-    found = environment()
+    found = machine(device)
     return {
         "benchmark": "kernels",
         "complete": False,
         "running": None,
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
         "commit": git_commit(Path(__file__).parent),
-        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
+        "device": found["device"],
         "path": path,
         "path_reason": why,
         "dtype": "bfloat16" if device.type == "cuda" else "float32",

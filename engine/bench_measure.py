@@ -8,17 +8,23 @@ A call that waits for the device itself gets no such head start and shows what t
 from __future__ import annotations
 
 import importlib
+import os
+import platform
 import statistics
 import subprocess
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
+
+from .. import ConfigError
+from .rundir import environment
 
 Tensors = dict[str, Tensor]
 Run = Callable[[], Tensors]
@@ -52,6 +58,38 @@ def quantiles(values: Sequence[float]) -> dict[str, float]:
     """The 20th, 50th and 80th percentile, and how many values there are."""
     p20, p50, p80 = (float(q) for q in np.percentile(values, [20, 50, 80]))
     return {"p20": p20, "p50": p50, "p80": p80, "n": len(values)}
+
+
+def find_device(name: str) -> torch.device:
+    """Of "auto", "cpu" or "cuda".
+
+    Raises:
+        ConfigError: CUDA is asked for and not there.
+    """
+    cuda = torch.cuda.is_available()
+    if name == "cuda" and not cuda:
+        raise ConfigError("device cuda: torch finds no CUDA device; use --device cpu")
+    return torch.device("cuda", torch.cuda.current_device()) if name != "cpu" and cuda else torch.device("cpu")
+
+
+def machine(device: torch.device) -> dict[str, Any]:
+    """Where numbers were measured: what `rundir.environment` says, the processor, its cores and its load."""
+    cpu = platform.processor()
+    with suppress(OSError):
+        lines = Path("/proc/cpuinfo").read_text("utf-8").splitlines()
+        cpu = next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), cpu)
+    load = [round(x, 2) for x in os.getloadavg()] if hasattr(os, "getloadavg") else None
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
+    return environment() | {"device": name, "cpu": cpu, "cores": os.cpu_count(), "load_average": load}
+
+
+def timed(call: Callable[[], object], device: torch.device) -> tuple[float, float]:
+    """CPU seconds of this process and wall seconds of one call, the device's work included."""
+    synchronise(device)
+    wall, cpu = time.perf_counter(), time.process_time()
+    call()
+    synchronise(device)
+    return time.process_time() - cpu, time.perf_counter() - wall
 
 
 def synchronise(device: torch.device) -> None:
@@ -205,10 +243,13 @@ def errors(found: Mapping[str, Tensor], truth: Mapping[str, Tensor]) -> dict[str
     return result
 
 
-def ceilings(device: torch.device, small: bool) -> dict[str, Any]:
-    """The rates that no kernel can pass, measured here: a large matrix product on random data, and a large copy."""
+def ceilings(device: torch.device, small: bool, dtype: torch.dtype | None = None) -> dict[str, Any]:
+    """The rates that no kernel can pass, measured here: a large matrix product on random data, and a large copy.
+
+    The product is in `dtype`; without one in bf16 on a GPU, and in fp32 elsewhere.
+    """
     cuda = device.type == "cuda"
-    dtype = torch.bfloat16 if cuda else torch.float32
+    dtype = dtype or (torch.bfloat16 if cuda else torch.float32)
     size = 8192 if cuda and not small else 128 if small else 1024
     count = (1 << 31) if cuda and not small else 1 << 16 if small else 1 << 24
     if cuda:

@@ -17,9 +17,9 @@ Loss = Callable[[Tensor, Tensor, Tensor | None, Tensor], Tensor]
 """`loss(hidden, weight, bias, target)`, the sum over all rows."""
 
 
-def versions() -> dict[str, str | None]:
-    """Of triton and the peers; None where one is not installed."""
-    return {name: _version(name) for name in ("triton", *PEERS)}
+def versions(*more: str) -> dict[str, str | None]:
+    """Of triton, the peers and `more` distributions; None where one is not installed."""
+    return {name: _version(name) for name in ("triton", *PEERS, *more)}
 
 
 def _version(distribution: str) -> str | None:

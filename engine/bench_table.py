@@ -31,7 +31,7 @@ def headline(case: Entry) -> str:
     text = f"{case['op']}, {case['name']}: "
     if own is None:
         return text + "no time of this package"
-    text += f"{_number(_p50(own))} ms, {own['percent_of_floor']:.0f} % of the floor"
+    text += f"{number(_p50(own))} ms, {own['percent_of_floor']:.0f} % of the floor"
     return text if rival is None else text + f"; {rival['variant']} {rival['times_ours']:.2f}x"
 
 
@@ -51,7 +51,7 @@ def _header(result: Entry) -> list[str]:
 
 
 def _case(case: Entry) -> list[str]:
-    floor = "" if case["floor_ms"] is None else f" (floor {_number(case['floor_ms'])} ms)"
+    floor = "" if case["floor_ms"] is None else f" (floor {number(case['floor_ms'])} ms)"
     lines = [f"  {case['name']}{floor}"]
     if case.get("reason"):
         return [*lines, f"    not built: {case['reason']}"]
@@ -65,7 +65,7 @@ def _case(case: Entry) -> list[str]:
 
 def _beyond(row: Entry) -> str:
     share = row["beyond_products_percent_of_floor"]
-    text = f"{row['variant']} {_number(row['beyond_products_ms'])} ms"
+    text = f"{row['variant']} {number(row['beyond_products_ms'])} ms"
     return text if share is None else f"{text} ({share:.0f} % of that part's floor)"
 
 
@@ -75,10 +75,10 @@ def _row(row: Entry) -> str:
     ms, error = row["ms"], row["error"]
     worst = {} if error is None else {k: [e[k] for e in error.values() if e[k] is not None] for k in _ERRORS}
     cells = (
-        " / ".join(_number(ms[q]) for q in ("p20", "p50", "p80")),
+        " / ".join(number(ms[q]) for q in ("p20", "p50", "p80")),
         "" if row["times_ours"] is None else f"{row['times_ours']:.2f}",
         f"{row['percent_of_floor']:.0f}",
-        _number(row["host_ms"]),
+        number(row["host_ms"]),
         *("" if row[k] is None else f"{row[k]:.0f}" for k in ("peak_mib", "workspace_mib", "launches")),
         *(f"{max(worst[k]):.0e}" if worst.get(k) else "" for k in _ERRORS),
     )
@@ -92,5 +92,6 @@ def _p50(row: Entry) -> float:
     return float(row["ms"]["p50"])
 
 
-def _number(value: float) -> str:
+def number(value: float) -> str:
+    """Four digits, without an exponent."""
     return f"{value:.4g}" if value < 1000 else f"{value:.0f}"

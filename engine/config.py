@@ -107,7 +107,12 @@ class OptimiserConfig:
     head_lr: float | None = _option(None, "peak learning rate of the head; `lr` when absent", above=0)
     epochs: float = _option(3, "passes over the data", above=0)
     batch_size: int = _option(32, "sequences in one optimiser step", min=1)
-    micro_batch: int = _option(0, "sequences in one forward pass; 0 means the whole batch", min=0)
+    micro_batch: int | Literal["auto"] = _option(
+        0, "sequences in one forward pass; 0 means the whole batch, auto halves it where memory does not suffice", min=0
+    )
+    recompute: bool = _option(
+        False, "compute the layers again in the backward pass instead of keeping their activations; the same result"
+    )
     warmup: float = _option(0.1, "share of the steps", min=0, max=1)
     weight_decay: float = _option(0.01, "on matrices only", min=0)
     clip: float = _option(1.0, "largest global gradient norm; 0 switches clipping off", min=0)
@@ -116,6 +121,11 @@ class OptimiserConfig:
     eps: float = _option(1e-8, "", above=0)
     freeze_embeddings: bool = _option(True, "keep the embeddings as they are (arXiv 2310.04726 section 4.2)")
     freeze_layers: int = _option(3, "keep the lowest layers as they are", min=0)
+
+    @property
+    def fixed_micro_batch(self) -> int:
+        """What batches are cut to beforehand; with "auto" the loop cuts them."""
+        return 0 if self.micro_batch == "auto" else self.micro_batch
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -163,6 +173,7 @@ class SoftConfig(OptimiserConfig):
     temperature: float = _option(1.0, "for kl and ce", above=0)
     combine: Literal["per-voter", "mean"] = _option("per-voter", "a loss per voter, or one on their mean probability")
     target: Literal["mean", "vote-share"] = _option("mean", "what a teacher with voters hands on")
+    stored: Literal["fp32", "fp16"] = _option("fp32", "how the teacher's labels lie on the disk")
     positions: Literal["first", "all"] = _option("first", "tagging: first sub-token of each word, or all sub-tokens")
 
 
@@ -176,6 +187,13 @@ class HardConfig(OptimiserConfig):
     mix: Literal["natural", "balanced"] = _option(
         "natural", "source and target together as they are, or in equal parts"
     )
+    source_weight: float = _option(1.0, "factor of the losses of source items", min=0)
+    target_weight: float = _option(1.0, "factor of the losses of target items", min=0)
+
+    def problems(self) -> list[tuple[str, str]]:
+        if self.source_weight == self.target_weight == 0:
+            return [("target_weight", "is 0, and so is source_weight: nothing is left to learn")]
+        return []
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -248,6 +266,22 @@ class CheckpointConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
+class PerformanceConfig:
+    """How steps reach the device; results differ by rounding at most (docs/performance.md)."""
+
+    graphs: bool | Literal["auto"] = _option("auto", "launch a step as one CUDA graph; auto: where that is possible")
+    buckets: int | Literal["auto"] = _option(
+        "auto", "number of sizes that batches are padded to, 0 for none; auto: 8 with graphs, else 0", min=0
+    )
+    feed: bool | Literal["auto"] = _option("auto", "make batches ahead in a thread; auto: on a GPU")
+
+    def problems(self) -> list[tuple[str, str]]:
+        if self.graphs is True and self.buckets == 0:
+            return [("buckets", "is 0, but graphs = true needs static sizes; leave it out")]
+        return []
+
+
+@dataclass(frozen=True, kw_only=True)
 class WorldTable:
     """Build the demo's made world instead of reading files."""
 
@@ -272,6 +306,18 @@ class RunConfig:
     precision: Literal["fp32", "bf16", "fp16"] = _option(
         "fp32", "what the model computes in; weights, statistics, losses and the optimiser are fp32 always"
     )
+    deterministic: bool = _option(
+        False, "refuse on a GPU what is not the same to the bit in every run; on a CPU nothing is"
+    )
+    inference_tokens: int = _option(
+        0, "tokens in one forward pass of a teacher or a test; 0 means 4096, on a GPU 32768", min=0
+    )
+    peer_timeout: float = _option(
+        300.0, "several processes: seconds after which a silent one counts as lost; no influence on the result", above=0
+    )
+    prediction: Literal["mean", "vote", "first"] = _option(
+        "mean", "what several voters say in a test: the class of their mean probability, of most of them, of the first"
+    )
     uses_parallel_data: bool = _option(False, "mark the results as made with translations")
     model: ModelConfig = field(default_factory=ModelConfig)
     source: SourceConfig = field(default_factory=SourceConfig)
@@ -284,6 +330,7 @@ class RunConfig:
     selftrain: SelfTrainConfig = field(default_factory=SelfTrainConfig)
     arms: ArmsConfig = field(default_factory=ArmsConfig)
     checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
+    performance: PerformanceConfig = field(default_factory=PerformanceConfig)
 
     @property
     def tables(self) -> tuple[SourceConfig | TargetConfig, ...]:

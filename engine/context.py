@@ -20,6 +20,7 @@ from .checkpoint import load_latest, save_checkpoint
 from .config import OptimiserConfig, RunConfig
 from .datasets import Datasets
 from .diagnostics import Warning
+from .distributed import World
 from .files import atomic_write_json, sha256_file
 from .inference import metric_rows, score
 from .loop import BatchSource, Loop, Objective, StepResult, Trace
@@ -37,6 +38,7 @@ class Context:
 
     Attributes:
         should_stop: returns the number of the signal that asks the run to stop, or 0.
+        world: the processes that make the run together; the first one writes.
         start_digests: stage id -> digest of the fingerprint of its result, for stages that are done.
     """
 
@@ -47,6 +49,7 @@ class Context:
     device: torch.device
     progress: Progress = field(default_factory=Progress)
     should_stop: Callable[[], int] = lambda: 0
+    world: World = field(default_factory=World)
     digests: dict[str, str] = field(default_factory=dict)
     warnings: list[Warning] = field(default_factory=list)
 
@@ -69,7 +72,7 @@ class Context:
 
     def poll(self) -> None:
         """Raises `Interrupted` when the run was asked to stop; every long loop calls it."""
-        signal = self.should_stop()
+        (signal,) = self.world.agree(self.should_stop())
         if signal:
             raise Interrupted(signal)
 
@@ -98,7 +101,7 @@ class Context:
             return self.config.model.path
         folder = self.folder(stage.inputs[role])
         try:
-            hashes = json.loads((folder / FINISHED).read_bytes())["hashes"]
+            hashes = json.loads(self.world.visible(folder / FINISHED).read_bytes())["hashes"]
         except (OSError, ValueError, KeyError) as error:
             raise ModelError(f"{folder}: is not a finished stage ({FINISHED}: {error}); run it again") from error
         if sha256_file(folder / WEIGHTS) != hashes[WEIGHTS]:
@@ -123,13 +126,24 @@ class Context:
         """
         folder = self.folder(stage.id) / "checkpoint"
         frozen = frozen_hash(model)
-        loop = Loop(model, batches, objective, optimiser=stage.optimiser, seed=seed, precision=self.config.precision)
+        loop = Loop(
+            model,
+            batches,
+            objective,
+            optimiser=stage.optimiser,
+            seed=seed,
+            precision=self.config.precision,
+            world=self.world,
+            performance=self.config.performance,
+            warn=self.warn,
+        )
         found = load_latest(folder, fingerprint=fingerprint, on_skip=self._skipped)
+        self._check_same(stage, "the step of the newest checkpoint", lambda: str(found and found.step))
         spent = 0.0
         if found is not None:
             loop.restore(found.step, found.tensors, found.meta)
             spent = float(found.meta["seconds"])
-            for note in found.notes:
+            for note in [*found.notes, *self._other_parts(stage, found.meta)]:
                 self.progress.note(f"{stage.id}: {note}")
         started = time.monotonic()
         saved = started
@@ -140,31 +154,66 @@ class Context:
             self.progress.step(loop.step, loop.total, result.loss, result.tokens)
             if loop.step % 50 == 0 or loop.step == loop.total:
                 self.run_dir.event("step", stage=stage.id, step=loop.step, loss=result.loss, lr=result.lr)
-            now, signal = time.monotonic(), self.should_stop()
-            if signal or (loop.step < loop.total and now - saved >= every):
+            now = time.monotonic()
+            signal, due = self._agreed(result.step, now - saved >= every)
+            if signal or (loop.step < loop.total and due):
                 tensors, meta = loop.state()
-                meta["seconds"] = spent + now - started
-                save_checkpoint(
-                    folder,
-                    step=loop.step,
-                    tensors=tensors,
-                    meta=meta,
-                    fingerprint=fingerprint,
-                    keep=self.config.checkpoint.keep,
-                )
+                meta |= {"seconds": spent + now - started, "processes": self.world.size}
+                if self.world.first:
+                    save_checkpoint(
+                        folder,
+                        step=loop.step,
+                        tensors=tensors,
+                        meta=meta,
+                        fingerprint=fingerprint,
+                        keep=self.config.checkpoint.keep,
+                    )
                 saved = now
                 self.run_dir.write_status("running", stage=stage.id, step=loop.step)
                 if signal:
                     raise Interrupted(signal)
 
+        self._hear_halvings(loop)
         self.progress.begin(stage.id, loop.total, loop.step)
         trace = loop.run(on_step)
+        self.run_dir.event("supply", stage=stage.id, **loop.supply)
         loop.close()
+        self._check_same(stage, "the trained weights", lambda: tensors_hash(loop.weights.trainable))
         if frozen_hash(model) != frozen:
             raise ModelError(
                 f"{stage.id}: frozen weights have changed during training; this is a bug, please report it"
             )
         return trace, spent + time.monotonic() - started
+
+    def _other_parts(self, stage: Stage, meta: Mapping[str, Any]) -> list[str]:
+        """A note where the processes cut batches into other parts than those that saved a checkpoint did."""
+        before = int(meta.get("processes", 1))
+        if before == self.world.size or stage.optimiser.micro_batch != 0:
+            return []
+        return [
+            f"begun by {before} processes, goes on with {self.world.size}: the same batches in other parts, hence "
+            "other dropout masks; a micro_batch in the recipe gives the same for any number of processes"
+        ]
+
+    def _hear_halvings(self, loop: Loop) -> None:
+        """Has smaller micro-batches reported, and those from before the run was cut off recorded again."""
+        self.restore_warnings([halving.warning().as_dict() for halving in loop.memory.halvings])
+        loop.memory.report = lambda halving: self.warn(halving.warning())
+
+    def _agreed(self, step: int, due: bool) -> tuple[int, bool]:
+        """Whether all processes stop after a step, and whether they save: the clock of the first one decides."""
+        if self.world.size == 1 or step % self.world.stop_every == 0:
+            signal, save = self.world.agree(self.should_stop(), int(due and self.world.first))
+            return signal, bool(save)
+        return 0, False
+
+    def _check_same(self, stage: Stage, what: str, value: Callable[[], str]) -> None:
+        """Raises ModelError unless the value is the same in all processes; asks for it only where there are several."""
+        if self.world.size > 1 and (others := self.world.differing(value())):
+            raise ModelError(
+                f"{stage.id}: {what} in process {others[0]} is not that of process 0. "
+                "Do all machines see the same run folder and run the same versions?"
+            )
 
     def score_stage(self, stage: Stage, model: TaskModel) -> list[dict[str, Any]]:
         """Scores on the source and on the target of the stage (all targets where it has none)."""
@@ -175,7 +224,15 @@ class Context:
         ]
 
     def _score(self, model: TaskModel, store: TokenStore) -> dict[str, float]:
-        return score(model, store, precision=self.config.precision, poll=self.poll)[0]
+        return score(
+            model,
+            store,
+            precision=self.config.precision,
+            poll=self.poll,
+            world=self.world,
+            tokens=self.config.inference_tokens,
+            prediction=self.config.prediction,
+        )[0]
 
     def test_stores(self, stage: Stage) -> dict[str, tuple[str, TokenStore]]:
         """What a stage is scored on: language -> role ("source" or "target") and store."""
@@ -195,7 +252,7 @@ class Context:
 
 
 def freeze(encoder: Encoder, config: OptimiserConfig) -> None:
-    """Freezes what the table of a stage says.
+    """Freezes what the table of a stage says, and has computed again in the backward pass what it says.
 
     Raises:
         ConfigError: the encoder has fewer layers.
@@ -204,6 +261,7 @@ def freeze(encoder: Encoder, config: OptimiserConfig) -> None:
     if config.freeze_layers > layers:
         raise ConfigError(f"freeze_layers = {config.freeze_layers}, but the encoder has {layers} layers; lower it")
     encoder.freeze(config.freeze_embeddings, config.freeze_layers)
+    encoder.recompute = config.recompute
 
 
 def frozen_hash(model: nn.Module) -> str:

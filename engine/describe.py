@@ -10,14 +10,14 @@ from typing import Any
 
 import torch
 
+from .. import ConfigError
 from ..data import Tokenizer
 from ..model import FolderInfo, read_info
 from ..model.names import POSITION_IDS, TIED_DECODER, canonical
 from ..model.weights import scan
 from .opening import read_record, stored_alpha
+from .prepare import choose_device, describe_kernels
 from .rundir import environment
-
-KERNELS = "reference: plain torch (this version has no compiled kernels)"
 
 
 def describe_model(folder: str | Path) -> dict[str, Any]:
@@ -99,7 +99,12 @@ def _origin(root: Path, info: FolderInfo) -> dict[str, Any]:
 
 
 def describe_environment() -> dict[str, Any]:
-    """Versions, machine, device and the kernels' path, as JSON values; null where something is not there."""
+    """Versions, machine, device and the kernels' path, as JSON values; null where something is not there.
+
+    Raises:
+        ConfigError: `XLT_KERNELS` is unknown, or asks for what the default device cannot run.
+    """
+    device = choose_device("auto")
     found = environment()
     cuda = torch.cuda.is_available()
     return {
@@ -107,15 +112,22 @@ def describe_environment() -> dict[str, Any]:
         "triton": _version("triton"),
         "platform": found["platform"],
         "machine": found["machine"],
-        "device": "cuda" if cuda else "cpu",
+        "device": device.type,
         "cuda_device": found["cuda"],
         "cuda_version": torch.version.cuda,
         "cuda_capability": ".".join(map(str, torch.cuda.get_device_capability())) if cuda else None,
         "cpu_capability": found["cpu_capability"],
         "cpu_count": os.cpu_count(),
         "threads": found["threads"],
-        "kernels": KERNELS,
+        "kernels": {name: _kernels(name) for name in dict.fromkeys(("cpu", device.type))},
     }
+
+
+def _kernels(device: str) -> str:
+    try:
+        return describe_kernels(torch.device(device))
+    except ConfigError as error:
+        return f"none: {error}"
 
 
 def _version(name: str) -> str | None:

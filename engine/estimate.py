@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from ..data import Corpus, ItemView, MlmBatches, Part, TaskBatches, TokenStore
+from ..data import Corpus, ItemView, MlmBatches, Part, TaskBatches, TokenStore, inference_tokens
 from ..model import Encoder, EncoderConfig, MaskedLM, Pooler, TaskModel, load_encoder_config
 from .config import BtfConfig, PretrainConfig, RunConfig
 from .context import Context, freeze
@@ -42,8 +42,6 @@ ADAM_BYTES = 16
 """Bytes of a parameter that trains: weight, gradient and two moments in fp32; a frozen one has 4."""
 BASE_BYTES = 450 * 2**20
 """Memory of a process that trains a model of no size: measured with torch 2.13 on Linux."""
-INFERENCE_TOKENS = 4096
-"""Tokens of a batch when a teacher or a scorer reads."""
 
 
 @dataclass(frozen=True)
@@ -238,7 +236,7 @@ def _stage(context: Context, shape: EncoderConfig, stage: Stage, rate: float) ->
     seconds = flops / (rate * EFFICIENCY) + steps * STEP_SECONDS
     memory = BASE_BYTES + ADAM_BYTES * trainable + 4 * frozen
     held = FRAGMENTATION if context.device.type == "cpu" else 1
-    memory += held * _activations(shape, stage, np.concatenate(lengths), mlm)
+    memory += held * _activations(context, shape, stage, np.concatenate(lengths), mlm)
     return StageEstimate(
         stage.id,
         stage.kind,
@@ -345,17 +343,18 @@ def _flops(shape: EncoderConfig, stage: Stage, length: float, mlm: bool, context
     return total
 
 
-def _activations(shape: EncoderConfig, stage: Stage, lengths: np.ndarray, mlm: bool) -> int:
+def _activations(context: Context, shape: EncoderConfig, stage: Stage, lengths: np.ndarray, mlm: bool) -> int:
     """Bytes of the largest batch: what the layers that train keep, in fp32, and the widest temporary."""
-    batch = stage.optimiser.micro_batch or stage.optimiser.batch_size
+    batch = stage.optimiser.fixed_micro_batch or stage.optimiser.batch_size
     longest = np.sort(lengths)[-batch:]
     tokens, length = int(longest.sum()), int(longest[-1]) if len(longest) else 0
     kept = 14 * shape.hidden_size + 2 * shape.intermediate_size + 2 * shape.num_heads * length
     lowest = stage.optimiser.freeze_layers if stage.optimiser.freeze_embeddings else 0
-    training = 4 * tokens * kept * max(1, shape.num_layers - lowest)
+    layers = max(1, shape.num_layers - lowest)
+    training = 4 * tokens * (kept + shape.hidden_size * layers if stage.optimiser.recompute else kept * layers)
     if mlm:
         training += 4 * min(1024, tokens) * shape.vocab_size
-    reading = 0 if mlm else 4 * INFERENCE_TOKENS * kept
+    reading = 0 if mlm else 4 * (context.config.inference_tokens or inference_tokens(context.device.type)) * kept
     return max(training, reading)
 
 

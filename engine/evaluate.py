@@ -17,7 +17,7 @@ from ..data.problems import LISTED
 from ..model import TaskModel
 from .inference import Poll, score
 from .metrics import TransferSummary, transfer_gap
-from .opening import ModelLike, check_length, open_model, trained_length
+from .opening import ModelLike, check_length, open_model, stored_prediction, trained_length
 
 HEADLINE = {"ner": "entity_f1", "classification": "accuracy"}
 
@@ -99,7 +99,7 @@ def evaluate(
     """Scores labelled examples, one score per language; the first language to occur is the source.
 
     Labels are matched by name. The scores are those of `inference.score`: most probable class of the voters' mean
-    probability, words beyond the maximum length `O`.
+    probability (or what the recipe of a stage folder has as `prediction`), words beyond the maximum length `O`.
 
     Args:
         model: a task model, or its folder; a stage folder of a run gives the scores that the run gave.
@@ -186,6 +186,7 @@ def _evaluate(
     poll: Poll,
 ) -> EvaluationResult:
     opened, tokenizer, length = _open(model, tokenizer, max_length, device)
+    prediction = stored_prediction(None if isinstance(model, TaskModel) else Path(model))
     scores = []
     for name, (_, file, examples) in zip(_names(named), named, strict=True):
         _check_labels(opened, examples)
@@ -198,7 +199,7 @@ def _evaluate(
                 labels=opened.labels,
                 max_length=length,
             )
-            metrics = score(opened, store, poll=poll)[0]
+            metrics = score(opened, store, poll=poll, prediction=prediction)[0]
             ner = opened.task == "ner"
             items = int(np.sum(store.num_words)) if ner else len(store)
             cut = store.cut["words" if ner else "sequences"]

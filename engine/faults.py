@@ -4,8 +4,8 @@
 shell pattern: `checkpoint.*:3:kill` counts all points of the checkpoint writer together, so that a test can
 enumerate them until a run survives.
 
-Actions: `kill` (SIGKILL), `term` (SIGTERM), `raise` (RuntimeError), `enospc` and `eio` (OSError), `sleep` (30 s),
-`nan` (`fault` returns True, and the caller spoils a value).
+Actions: `kill` (SIGKILL), `term` (SIGTERM), `raise` (RuntimeError), `enospc` and `eio` (OSError), `oom` (what
+torch raises on a CPU without memory), `sleep` (30 s), `nan` (`fault` returns True, and the caller spoils a value).
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import time
 from .. import ConfigError
 
 VARIABLE = "XLT_FAULT"
-ACTIONS = ("kill", "term", "raise", "enospc", "eio", "sleep", "nan")
+ACTIONS = ("kill", "term", "raise", "enospc", "eio", "oom", "sleep", "nan")
 SLEEP_SECONDS = 30.0
 
 _passages: dict[str, int] = {}
@@ -44,6 +44,8 @@ def _strike(point: str, plan: str) -> bool:
         os.kill(os.getpid(), signal.SIGKILL if action == "kill" else signal.SIGTERM)
     elif action == "sleep":
         time.sleep(SLEEP_SECONDS)
+    elif action == "oom":
+        raise RuntimeError(f"fault at {point}: DefaultCPUAllocator: can't allocate memory")
     elif action == "raise":
         raise RuntimeError(f"fault at {point}")
     else:

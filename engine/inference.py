@@ -10,9 +10,11 @@ import torch
 from torch import Tensor
 
 from .. import DivergedError
-from ..data import ItemView, TokenStore, inference_batches
+from ..data import ItemView, TokenStore, inference_batches, inference_tokens
 from ..kernels import Votes, votes
 from ..model import TaskModel
+from .distributed import World
+from .memory import naming_the_batch
 from .metrics import AccuracyCounter, EntityCounter
 from .precision import computing_in
 
@@ -27,28 +29,41 @@ def predict_logits(
     *,
     precision: str = "fp32",
     poll: Poll = lambda: None,
+    world: World | None = None,
+    tokens: int = 0,
 ) -> Tensor:
     """Logits [M, items of the store, C], fp32 on the CPU; zeros for examples that were not asked for.
 
     Args:
         precision: what the model computes in, as in training.
-        poll: called between batches, so that a long pass can be interrupted.
+        poll: called between batches, so that a long pass can be interrupted; among several processes once, at the end.
+        world: the processes that share the batches; all get all logits, those that one process computes, to the bit.
+        tokens: in one forward pass; 0: what suits the device.
 
     Raises:
+        OutOfMemoryError: a batch does not fit.
         DivergedError: a logit is not finite.
     """
     total = int(view.offsets[-1])
+    world = world or World()
     device = next(model.parameters()).device
     out: Tensor | None = None
     with computing_in(model, precision), torch.inference_mode():
-        for batch, rows in inference_batches(view, examples):
-            poll()
+        for batch, rows in inference_batches(
+            view, examples, token_budget=tokens or inference_tokens(device.type), part=world.rank, parts=world.size
+        ):
+            if world.size == 1:
+                poll()
             if not len(rows):
                 continue
-            logits = model(batch.to(device)).float().cpu()
+            with naming_the_batch(batch):
+                logits = model(batch.to(device)).float().cpu()
             if out is None:
                 out = torch.zeros(logits.shape[0], total, logits.shape[2])
             out[:, torch.from_numpy(rows)] = logits
+        if world.size > 1:
+            out = _gathered(out, total, world)
+            poll()
     if out is None:
         return torch.zeros(1, total, len(model.labels))
     if not out.isfinite().all():
@@ -56,16 +71,52 @@ def predict_logits(
     return out.clone()
 
 
+def _gathered(part: Tensor | None, total: int, world: World) -> Tensor | None:
+    """The rows of all processes; each row comes from one of them, and adding zeros changes no number."""
+    voters, classes = world.agree(*((0, 0) if part is None else (part.shape[0], part.shape[2])))
+    if not voters:
+        return None
+    out = torch.zeros(voters, total, classes) if part is None else part
+    world.sum([out])
+    return out
+
+
+def predicted_classes(logits: Tensor, mean: Tensor, prediction: str) -> np.ndarray:
+    """The class of each item, int64 [K].
+
+    Args:
+        logits: [M, K, C].
+        mean: [K, C], the voters' mean probability.
+        prediction: "mean" takes its largest; "vote" the class that most voters name, among equals that of the larger
+            mean; "first" what the first voter names. The lowest class where all this is equal.
+    """
+    if prediction == "first":
+        return logits[0].argmax(dim=-1).numpy()
+    if prediction == "vote":
+        named = torch.nn.functional.one_hot(logits.argmax(dim=-1), logits.shape[-1]).sum(dim=0)
+        # Half a mean probability decides between equal numbers of votes and never outweighs one.
+        return (named.double() + mean.double() / 2).argmax(dim=-1).numpy()
+    return mean.argmax(dim=-1).numpy()
+
+
 def score(
-    model: TaskModel, store: TokenStore, *, precision: str = "fp32", poll: Poll = lambda: None
+    model: TaskModel,
+    store: TokenStore,
+    *,
+    precision: str = "fp32",
+    poll: Poll = lambda: None,
+    world: World | None = None,
+    tokens: int = 0,
+    prediction: str = "mean",
 ) -> tuple[dict[str, float], Votes]:
-    """Scores in points of the mean probability of the voters, and the votes themselves.
+    """Scores in points of what the voters predict, and the votes themselves.
 
     NER: entity F1, precision and recall as conlleval counts them, and strict F1; words that the maximum length cut
     count as `O`. Classification: accuracy and macro F1.
     """
-    result = votes(predict_logits(model, ItemView(store), precision=precision, poll=poll))
-    predicted = result.mean_probability.argmax(dim=-1).numpy()
+    logits = predict_logits(model, ItemView(store), precision=precision, poll=poll, world=world, tokens=tokens)
+    result = votes(logits)
+    predicted = predicted_classes(logits, result.mean_probability, prediction)
     if store.task == "ner":
         return _entity_scores(model.labels, store, predicted), result
     counter = AccuracyCounter(range(len(model.labels)))

@@ -6,6 +6,7 @@ import math
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, closing, nullcontext
 from dataclasses import dataclass, field
 from typing import Any, Protocol, runtime_checkable
 
@@ -14,19 +15,26 @@ from torch import Tensor, nn
 
 from .. import DivergedError
 from ..data import PackedBatch, derive_seed
-from .config import OptimiserConfig
+from .config import OptimiserConfig, PerformanceConfig
+from .diagnostics import Warning
+from .distributed import GradientSum, World
 from .faults import fault
+from .feed import Fed, make_feed
+from .graphs import CudaRunner, GraphedSteps, Parts, graphs_off, why_no_graphs
+from .memory import StepMemory
 from .precision import Weights
 from .update import SKIPS_IN_A_ROW, Update
 
 LISTED = 16
 """Examples that a message names."""
+PLAIN = PerformanceConfig(graphs=False, buckets=0, feed=False)
+"""Batches as they come, one operation at a time."""
 
 
 class Objective(Protocol):
     """Sum of the losses of a batch's valid targets; the loop divides by their number in the whole step."""
 
-    def __call__(self, model: Any, batch: PackedBatch, seed: int) -> Tensor: ...
+    def __call__(self, model: Any, batch: PackedBatch, seed: int | Tensor) -> Tensor: ...
 
 
 class BatchSource(Protocol):
@@ -48,8 +56,8 @@ class NamedSource(Protocol):
 class StepResult:
     """One optimiser step: mean loss over `valid` targets, gradient norm before clipping, rate of the first group.
 
-    `skipped`: 1 where fp16 overflowed and no weight was changed, else 0; loss and norm are then those of the step before,
-    where they are not finite.
+    `skipped`: 1 where fp16 overflowed and no weight was changed, else 0; loss and norm are then those of the step
+    before, where they are not finite.
     """
 
     step: int
@@ -101,6 +109,9 @@ class Loop:
         optimiser: rates, clipping, decay. Batch sizes and epochs are the batch source's affair.
         seed: key of the dropout masks.
         precision: "fp32"; "bf16" or "fp16" for 16-bit computation over fp32 weights, which `close` gives back.
+        world: the processes that share the micro-batches of every step; this one alone when absent.
+        performance: how steps reach the device; each as it comes, when absent.
+        warn: hears what does not work as `performance` asks.
     """
 
     def __init__(
@@ -112,11 +123,27 @@ class Loop:
         optimiser: OptimiserConfig,
         seed: int,
         precision: str = "fp32",
+        world: World | None = None,
+        performance: PerformanceConfig = PLAIN,
+        warn: Callable[[Warning], None] = lambda warning: None,
     ) -> None:
         self.model, self.batches, self.objective, self.seed = model, batches, objective, seed
+        self.world = world or World()
         self.device = next(model.parameters()).device
         self.weights = Weights(model, precision)
         self.update = Update(self.weights, optimiser, self.device, precision)
+        self.total_gradients = GradientSum(self.world, self.weights.trainable)
+        auto = optimiser.micro_batch == "auto" and self.world.size == 1
+        self.memory = StepMemory(auto=auto, drop=self._make_room, names=self._names)
+        obstacle = why_no_graphs(self.device, self.world.size)
+        graphs = performance.graphs is not False and obstacle is None
+        if performance.graphs is True and obstacle is not None:
+            warn(graphs_off(obstacle))
+        self.feed = make_feed(batches, self.device, performance, graphs=graphs, share=self.world.share)
+        self.graphs: GraphedSteps | None = None
+        if graphs:
+            runner = CudaRunner(self.device, self.feed.quiet)
+            self.graphs = GraphedSteps(self._whole, self.feed.buckets, runner, clear=self._drop_gradients, warn=warn)
         self.step = 0
         self.trace = Trace()
         self._launched: deque[_Launched] = deque()
@@ -126,14 +153,21 @@ class Loop:
     def total(self) -> int:
         return len(self.batches)
 
+    @property
+    def supply(self) -> dict[str, float]:
+        """How the device was fed so far: seconds waited for batches, share of padding, steps that were graphs."""
+        replayed = 0 if self.graphs is None else self.graphs.replayed
+        return {"waited": self.feed.waited, "padding": self.feed.padding, "graphs": replayed}
+
     def advance(self) -> StepResult:
         """Runs one optimiser step and waits for it.
 
         Raises:
             DivergedError: loss or gradient is not finite; the weights are still those of the step before.
         """
-        self._launch()
-        self._finish(0)
+        with self._lane():
+            self._launch()
+            self._finish(0)
         return self._finished.pop()
 
     def run(self, on_step: Callable[[Loop, StepResult], None] | None = None) -> Trace:
@@ -141,21 +175,32 @@ class Loop:
 
         On a GPU the numbers of a step are read while the next one runs, so that the device never waits for the host.
         """
-        while self.step < self.total:
-            self._launch()
-            self._finish(1 if self.device.type == "cuda" and self.step < self.total else 0)
-            while self._finished:
-                result = self._finished.popleft()
-                if on_step is not None:
-                    on_step(self, result)
+        with self._lane(), closing(self.feed):
+            while self.step < self.total:
+                self._launch()
+                self._finish(1 if self.device.type == "cuda" and self.step < self.total else 0)
+                while self._finished:
+                    result = self._finished.popleft()
+                    if on_step is not None:
+                        on_step(self, result)
         return self.trace
+
+    def _lane(self) -> AbstractContextManager[object]:
+        return nullcontext() if self.graphs is None else self.graphs.lane()
 
     def _launch(self) -> None:
         started = time.monotonic()
-        batches = [batch.to(self.device) for batch in self.batches[self.step]]
+        fed = self.feed[self.step]
+        batches, numbers = fed.batches, None
         valid = sum(batch.num_targets for batch in batches)
         lr = self.update.set_rate(self.step, self.total)
-        numbers = self.update.apply(self._gradients(batches, valid))
+        if self.graphs is not None and not self.memory.limit:
+            numbers = self.graphs(self._seeded(fed.parts), valid)
+        if numbers is None:
+            batches, loss = self.memory.attempt(
+                self.step, batches, lambda cut: self._gradients(self._own(cut, fed), valid)
+            )
+            numbers = self.update.apply(self.total_gradients(loss, valid))
         arrived = None
         if self.device.type == "cuda":
             numbers = numbers.to("cpu", non_blocking=True)
@@ -165,16 +210,43 @@ class Loop:
         self._launched.append(_Launched(self.step, batches, valid, lr, started, numbers, arrived))
         self.step += 1
 
-    def _gradients(self, batches: Sequence[PackedBatch], valid: int) -> Tensor:
-        """The gradients of a step's mean loss, into the weights; returns the loss, on the device."""
+    def _own(self, batches: Sequence[PackedBatch], fed: Fed) -> Parts:
+        """The micro-batches that this process computes, on the device: those of the feed, unless they were cut."""
+        if batches is fed.batches:
+            return self._seeded(fed.parts)
+        return self._seeded([(i, batches[i].to(self.device)) for i in self.world.share(len(batches))])
+
+    def _seeded(self, numbered: Sequence[tuple[int, PackedBatch]]) -> Parts:
+        """Micro-batches with targets, each with its dropout seed for this step."""
+        return [(derive_seed(self.seed, "dropout", self.step, i), batch) for i, batch in numbered if batch.num_targets]
+
+    def _whole(self, parts: Parts, valid: int | Tensor) -> Tensor:
+        """A step in one process, as it is captured: what differs between steps is in the arguments alone."""
+        return self.update.apply(self._gradients(parts, valid))
+
+    def _drop_gradients(self) -> None:
+        self.model.zero_grad()
+        self.weights.clear()
+
+    def _make_room(self) -> None:
+        if self.graphs is not None:
+            self.graphs.forget()
+        self._drop_gradients()
+
+    def _names(self, step: int) -> list[str]:
+        return self.feed.names(step) if isinstance(self.batches, NamedSource) else []
+
+    def _gradients(self, parts: Parts, valid: int | Tensor) -> Tensor:
+        """What micro-batches add to the gradients of a step's mean loss; returns their loss, on the device."""
         total = torch.zeros((), device=self.device)
-        for index, batch in enumerate(batches):
-            if batch.num_targets:
-                part = self.objective(self.model, batch, derive_seed(self.seed, "dropout", self.step, index))
-                part = part / (math.nan if fault("loop.loss") else valid)
-                torch.autograd.backward(self.update.scaled(part))
-                self.weights.collect()
-                total += part.detach()
+        # Not a number: dividing by one rounds otherwise on a GPU than by a tensor, and a graph has a tensor.
+        count = valid if isinstance(valid, Tensor) else torch.full_like(total, valid)
+        for seed, batch in parts:
+            part = self.objective(self.model, batch, seed)
+            part = part / (math.nan if fault("loop.loss") else count)
+            torch.autograd.backward(self.update.scaled(part))
+            self.weights.collect()
+            total += part.detach()
         return total
 
     def _finish(self, ahead: int) -> None:
@@ -182,7 +254,7 @@ class Loop:
         while len(self._launched) > ahead:
             launched = self._launched.popleft()
             if launched.arrived is not None:
-                launched.arrived.synchronize()
+                self.world.wait(launched.arrived)
             loss, norm, held, in_a_row = launched.numbers.tolist()
             if held and (self.update.scaler is None or in_a_row >= SKIPS_IN_A_ROW):
                 self._diverged(launched, loss, norm)
@@ -202,24 +274,29 @@ class Loop:
         """What a checkpoint needs: trainable weights and moments by name, the loss scale, and the loss trace."""
         self._finish(0)
         weights = {f"model.{name}": p.detach() for name, p in self.weights.trainable.items()}
-        return weights | self.update.state(), {"trace": vars(self.trace)}
+        return weights | self.update.state(), {"trace": vars(self.trace)} | self.memory.state()
 
     def restore(self, step: int, tensors: dict[str, Tensor], meta: dict[str, Any]) -> None:
         """Continues from `state()` of an equal loop after `step` steps."""
         self.weights.load({name.removeprefix("model."): t for name, t in tensors.items() if name.startswith("model.")})
         self.update.load(tensors)
+        if self.graphs is not None:
+            self.graphs.forget()
+        self.memory.restore(meta)
         self.trace = Trace(**meta["trace"])
         self.step = step
 
     def close(self) -> None:
         """Ends 16-bit computation: the model has its fp32 weights again, and the loop is of no use after it."""
+        self.feed.close()
+        self.graphs = None
         self.weights.close()
 
     def _diverged(self, launched: _Launched, loss: float, norm: float) -> None:
         self.step = launched.step
         self._launched.clear()
         if isinstance(self.batches, NamedSource):
-            rows = self.batches.names(launched.step)
+            rows = self.feed.names(launched.step)
         else:
             rows = [str(int(i)) for batch in launched.batches for i in batch.example_ids]
         listed = ", ".join(rows[:LISTED]) + (f" and {len(rows) - LISTED} more" if len(rows) > LISTED else "")

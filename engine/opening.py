@@ -86,6 +86,16 @@ def stored_alpha(folder: Path | None) -> tuple[float, str]:
     return DEFAULT_ALPHA, "default"
 
 
+def stored_prediction(folder: Path | None) -> str:
+    """How the stage in `folder` was scored: "mean", "vote" or "first"; "mean" for other model folders.
+
+    Raises:
+        ModelError: the file is damaged.
+    """
+    value = None if folder is None else read_record(folder / "stage.json").get("prediction")
+    return value if value in ("vote", "first") else "mean"
+
+
 def read_record(path: Path) -> dict[str, Any]:
     """The JSON object in a file beside a model, empty where there is none; a damaged one is a ModelError."""
     try:

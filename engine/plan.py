@@ -14,6 +14,8 @@ from .config import OptimiserConfig, RunConfig
 Kind = Literal["pretrain", "btf", "finetune", "soft", "hard"]
 NUMERICS = 2
 """Raised whenever a change makes an equal recipe end in other weights, so that old results are not reused."""
+LATER = {"stored": "fp32", "source_weight": 1.0, "target_weight": 1.0}
+"""Keys of stages that came later, with what was done before them: at that value old results stay what they are."""
 
 
 @dataclass(frozen=True)
@@ -53,16 +55,16 @@ def make_plan(config: RunConfig, seeds: tuple[int, ...] | None = None) -> list[S
 
 def _seed_plan(config: RunConfig, seed: int) -> list[Stage]:
     root = f"seed-{seed}"
-    common, numeric = _common(config), {"precision": config.precision}
+    common, numeric = _common(config), _numeric(config)
     stages: list[Stage] = []
     start: dict[str, str] = {}
     if config.model.new is not None:
-        settings = numeric | {"new": asdict(config.model.new), "pretrain": asdict(config.pretrain)}
+        settings = numeric | {"new": asdict(config.model.new), "pretrain": _of(config.pretrain)}
         stages.append(
             Stage(f"{root}/pretrain", "pretrain", "pretrain", "shared", seed, config.pretrain, settings=settings)
         )
         start = {"base": f"{root}/pretrain"}
-    finetune = common | {"finetune": asdict(config.finetune)}
+    finetune = common | {"finetune": _of(config.finetune)}
     if config.finetune.head == "voters":
         finetune |= {"voters": config.selftrain.voters, "widths": config.selftrain.widths}
     if config.arms.baseline or not config.btf.on:
@@ -93,7 +95,7 @@ def _target_plan(
         stages.append(Stage(f"{root}/{name}", kind, label, arm, seed, optimiser, target, **rest))
         return stages[-1].id
 
-    btf = {"precision": config.precision, "btf": asdict(config.btf)}
+    btf = _numeric(config) | {"btf": _of(config.btf)}
     base = start
     if config.btf.on:
         base = {"base": add("btf", "btf", "btf", "method", config.btf, inputs=start, settings=btf | {"text": "task"})}
@@ -124,6 +126,8 @@ def _rounds(
     """Soft and hard stages in turn. The teacher of a round is the last student of the round before."""
     table = config.selftrain
     shared = {"voters": table.voters, "widths": table.widths, "cap": table.cap}
+    if config.inference_tokens:
+        shared["inference_tokens"] = config.inference_tokens
     filters = {k: getattr(table, k) for k in ("target_filter", "source_filter", "abandoned")}
     stages: list[Stage] = []
     number, student, previous = 0, "", ""
@@ -138,12 +142,12 @@ def _rounds(
             inputs["start"] = stages[0].inputs["teacher"] if stages else teacher
         if kind == "soft":
             student = stage_id
-            settings = common | shared | {"soft": asdict(table.soft)}
+            settings = common | shared | {"soft": _of(table.soft)}
             optimiser: OptimiserConfig = table.soft
         else:
             if student:
                 inputs["student"] = student
-            settings = common | shared | filters | {"hard": asdict(table.hard), "alpha": asdict(table.alpha)}
+            settings = common | shared | filters | {"hard": _of(table.hard), "alpha": asdict(table.alpha)}
             optimiser, student, previous = table.hard, "", stage_id
         name = f"{kind}{number}"
         stages.append(
@@ -165,8 +169,19 @@ def _rounds(
 
 
 def _common(config: RunConfig) -> dict[str, Any]:
-    keys = ("task", "labels", "max_length", "pooling", "precision")
-    return {k: getattr(config, k) for k in keys}
+    keys = ("task", "labels", "max_length", "pooling")
+    return {k: getattr(config, k) for k in keys} | _numeric(config)
+
+
+def _numeric(config: RunConfig) -> dict[str, Any]:
+    return {"precision": config.precision} | ({"deterministic": True} if config.deterministic else {})
+
+
+def _of(table: OptimiserConfig) -> dict[str, Any]:
+    """The settings of a table that decide a result. What memory it takes does not: "auto" starts as the whole batch."""
+    found = asdict(table) | {"micro_batch": table.fixed_micro_batch}
+    del found["recompute"]
+    return {key: value for key, value in found.items() if key not in LATER or LATER[key] != value}
 
 
 def select(plan: list[Stage], stage: str) -> list[Stage]:

@@ -18,7 +18,17 @@ from ..data.readers import words_of
 from ..kernels import votes
 from ..model import TaskModel
 from .decisions import decide
-from .opening import ModelLike, Split, check_length, open_model, stored_alpha, trained_length, trained_split
+from .inference import predicted_classes
+from .opening import (
+    ModelLike,
+    Split,
+    check_length,
+    open_model,
+    stored_alpha,
+    stored_prediction,
+    trained_length,
+    trained_split,
+)
 from .windows import cut_windows
 
 OUTSIDE = "O"
@@ -77,8 +87,9 @@ def predict(
 ) -> list[Prediction] | list[TagPrediction]:
     """Labels every text: a `Prediction` each for classification, a `TagPrediction` each for NER.
 
-    A label is the most probable class of the voters' mean probability (arXiv 2310.04726 leaves this open). With
-    `abstain` it is given only where all voters agree and each of them is surer than alpha (Eq. 4).
+    A label is the most probable class of the voters' mean probability (arXiv 2310.04726 leaves this open), or what the
+    recipe of a stage folder has as `prediction`. With `abstain` it is given only where all voters agree and each of
+    them is surer than alpha (Eq. 4).
 
     Args:
         model: a task model, or the folder of one; a stage folder of a run is one.
@@ -152,6 +163,7 @@ class Predictor:
             max_length = trained_length(folder)
         self.max_length = check_length(self.model, max_length)
         self.split: Split = split or (trained_split(folder) if folder is not None else "punctuation")
+        self.prediction = stored_prediction(folder)
         self.abstain, self.windows, self._budget = abstain, windows, batch_tokens
         self.alpha, self.alpha_from = (alpha, "given") if alpha is not None else stored_alpha(folder)
         self.counts: Counter[str] = Counter()
@@ -273,7 +285,8 @@ class Predictor:
             label, keep, confidence = decision.label, decision.keep & seen, result.min_confidence.numpy()
             self.counts["abstained"] += int(total - keep.sum())
         else:
-            label, keep, confidence = mean.argmax(axis=-1), seen, mean.max(axis=-1)
+            label, keep = predicted_classes(logits, result.mean_probability, self.prediction), seen
+            confidence = np.take_along_axis(mean, label[:, None], axis=-1)[:, 0]
         return _Verdicts(label, keep, np.where(seen, confidence, 0.0), result.agree.numpy() & seen, mean, seen)
 
 

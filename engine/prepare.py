@@ -12,10 +12,12 @@ import torch
 from .. import ConfigError, ModelError
 from ..data import Tokenizer, WorldConfig, file_hash, make_world, train_wordpiece
 from ..data.demo_world import VERSION as WORLD_VERSION
+from ..kernels.dispatch import kernels_path
 from ..model import load_encoder_config, load_pooler
 from .config import OptimiserConfig, RunConfig, SourceConfig, TargetConfig
 from .context import Context
 from .datasets import Datasets, read_file
+from .distributed import World
 from .files import publish_folder, temporary_folder
 from .plan import Stage, digest
 from .progress import Progress
@@ -26,15 +28,20 @@ STAMP = "fingerprint.json"
 
 
 def make_context(
-    config: RunConfig, home: RunDir, progress: Progress, should_stop: Callable[[], int] = lambda: 0
+    config: RunConfig,
+    home: RunDir,
+    progress: Progress,
+    should_stop: Callable[[], int] = lambda: 0,
+    world: World | None = None,
 ) -> Context:
     """Tokenizer, device and stores of a run.
 
     Raises:
         ModelError: tokenizer and encoder do not belong together.
         DataError: a file of the vocabulary's text is missing or wrong.
-        ConfigError: the device, or what a setting asks of the encoder, is not to be had.
+        ConfigError: the device, its kernels, or what a setting asks of the encoder, is not to be had.
     """
+    device = choose_device(config.device)
     tokenizer = _tokenizer(config, home.path, progress)
     if config.model.path is not None:
         encoder = load_encoder_config(config.model.path)
@@ -49,7 +56,7 @@ def make_context(
         positions, layers = config.model.new.max_positions, config.model.new.num_layers
     _check_settings(config, positions, layers)
     data = Datasets(config, tokenizer, home.path / "store", progress.note)
-    return Context(config, home, data, tokenizer, choose_device(config.device), progress, should_stop)
+    return Context(config, home, data, tokenizer, device, progress, should_stop, world or World())
 
 
 def _check_settings(config: RunConfig, positions: int, layers: int) -> None:
@@ -97,11 +104,26 @@ def choose_device(name: str) -> torch.device:
     """The device for "auto", "cpu" or "cuda".
 
     Raises:
-        ConfigError: cuda was asked for, and there is none.
+        ConfigError: cuda was asked for, and there is none; or `XLT_KERNELS` asks for what cannot run there.
     """
     if name == "cuda" and not torch.cuda.is_available():
         raise ConfigError('device = "cuda", but torch finds no CUDA device; use "auto" or "cpu"')
-    return torch.device("cuda" if name != "cpu" and torch.cuda.is_available() else "cpu")
+    device = torch.device("cuda" if name != "cpu" and torch.cuda.is_available() else "cpu")
+    describe_kernels(device)
+    return device
+
+
+def describe_kernels(device: torch.device) -> str:
+    """Which implementation of the operations runs on `device`, and why.
+
+    Raises:
+        ConfigError: `XLT_KERNELS` is unknown, or asks for what cannot run there.
+    """
+    try:
+        path, reason = kernels_path(device)
+    except (ValueError, RuntimeError) as error:
+        raise ConfigError(f"{error}; unset XLT_KERNELS to let the device decide") from error
+    return f"{path}: {reason}"
 
 
 def with_world(config: RunConfig, folder: Path) -> RunConfig:

@@ -24,8 +24,14 @@ class Progress:
     def step(self, done: int, total: int, loss: float, tokens: int) -> None:
         """One optimiser step over `tokens` tokens has ended."""
 
+    def begin_reading(self, name: str, total: int) -> None:
+        """Reading of about `total` bytes starts, or goes on."""
+
+    def read(self, done: int, total: int, new: int) -> None:
+        """`done` of about `total` bytes have been read, `new` of them since `begin_reading`."""
+
     def end(self, stage: str, text: str) -> None:
-        """A stage has ended."""
+        """A stage, or reading, has ended."""
 
 
 class ConsoleProgress(Progress):
@@ -69,6 +75,31 @@ class ConsoleProgress(Progress):
             left = (now - self._started) / max(1, done - self._first) * (total - done)
             self._line(
                 f"{self._stage}: step {done}/{total}, loss {loss:.4g}, {rate:,.0f} tokens/s, {_clock(left)} left"
+            )
+
+    def begin_reading(self, name: str, total: int) -> None:
+        self._stage = name
+        self._started = self._shown = time.monotonic()
+        if self._stream.isatty():
+            from tqdm import tqdm
+
+            self._bar = tqdm(total=total, desc=name, file=self._stream, unit="B", unit_scale=True, leave=False)
+        else:
+            self._line(f"{name}: {total / 1e6:,.0f} MB")
+
+    def read(self, done: int, total: int, new: int) -> None:
+        now = time.monotonic()
+        if self._bar is not None:
+            self._bar.total = total
+            # What an earlier run has read is no speed of this one.
+            self._bar.initial = self._bar.n = done - new
+            self._bar.update(new)
+        elif now - self._shown >= self._interval:
+            self._shown = now
+            rate = max(1, new) / max(now - self._started, 1e-9)
+            left = max(0, total - done) / rate
+            self._line(
+                f"{self._stage}: {done / 1e6:,.0f} of {total / 1e6:,.0f} MB, {rate / 1e6:.1f} MB/s, {_clock(left)} left"
             )
 
     def end(self, stage: str, text: str) -> None:

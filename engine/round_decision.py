@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,7 @@ from .diagnostics import (
     low_agreement,
     require_accepted,
 )
+from .distributed import World
 from .inference import OUTSIDE, Poll, predict_logits
 from .plan import Stage
 from .quality import PseudoLabelQuality, calibration_bins, pseudo_label_quality
@@ -90,6 +92,8 @@ def vote(
     *,
     precision: str = "fp32",
     poll: Poll = lambda: None,
+    world: World | None = None,
+    tokens: int = 0,
 ) -> Voted:
     """The votes of a model on some examples, or on all."""
     chosen = np.zeros(len(store), dtype=bool)
@@ -97,7 +101,10 @@ def vote(
     offsets = np.asarray(store.item_offsets, dtype=np.int64)
     example = np.repeat(np.arange(len(store)), offsets[1:] - offsets[:-1])
     items = np.flatnonzero(chosen[example])
-    logits = predict_logits(model, ItemView(store), np.flatnonzero(chosen), precision=precision, poll=poll)
+    view = ItemView(store)
+    logits = predict_logits(
+        model, view, np.flatnonzero(chosen), precision=precision, poll=poll, world=world, tokens=tokens
+    )
     gold = np.asarray(store.item_labels, dtype=np.int64)[items]
     return Voted(store, items, example[items], gold, votes(logits[:, torch.from_numpy(items)]))
 
@@ -124,15 +131,21 @@ def decide_round(context: Context, stage: Stage, labeller: TaskModel) -> RoundDe
     data, table = context.data, context.config.selftrain
     pool, target = load_pool(context, stage), target_of(context.config, stage)
     context.progress.note(f"{stage.id}: votes on {len(pool.source)} source and {len(pool.target)} target examples")
-    source = vote(labeller, data.source_train, pool.source, precision=context.config.precision, poll=context.poll)
-    unlabelled = vote(
-        labeller, data.target_pool(target), pool.target, precision=context.config.precision, poll=context.poll
+    ballot = partial(
+        vote,
+        labeller,
+        precision=context.config.precision,
+        poll=context.poll,
+        world=context.world,
+        tokens=context.config.inference_tokens,
     )
+    source = ballot(data.source_train, pool.source)
+    unlabelled = ballot(data.target_pool(target), pool.target)
     judged = source
     if table.alpha.data == "dev":
         assert context.config.source.dev is not None
         dev = data.labelled(context.config.source.dev, context.config.source.language)
-        judged = vote(labeller, dev, precision=context.config.precision, poll=context.poll)
+        judged = ballot(dev)
     choice = _alpha(table, judged, len(data.labels))
     decision = _accept(table, unlabelled, choice.alpha, data.labels)
     in_play = np.zeros(len(data.source_train), dtype=bool)
@@ -151,9 +164,7 @@ def decide_round(context: Context, stage: Stage, labeller: TaskModel) -> RoundDe
     require_accepted(int(decision.keep.sum()), seen.min_confidence, seen.agree, alpha=alpha, where=stage.id)
     record = _record(stage, table, data.labels, choice, source, kept, in_play, unlabelled, decision)
     if target.test is not None:
-        test = vote(
-            labeller, data.labelled(target.test, target.language), precision=context.config.precision, poll=context.poll
-        )
+        test = ballot(data.labelled(target.test, target.language))
         record |= _with_gold(table, choice, test, data.labels, record)
     _warn(context, stage, choice, record, kept, in_play, source, unlabelled)
     return RoundDecision(_arrays(table, pool, unlabelled, decision, kept), record)

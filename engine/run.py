@@ -17,7 +17,11 @@ from ..data import TokenStore, file_hash
 from ..model import MaskedLM, load_task_model, save_model
 from .config import RunConfig
 from .context import FINISHED, Context, write_trace
+from .deterministic import deterministic, refusal
+from .distributed import World, joined
 from .files import atomic_write_json, delete, sha256_file, storage_errors, sync_tree
+from .memory import outside_of_steps
+from .onlooker import check_alike, run_folder
 from .plan import Stage, digest, fingerprint, make_plan, select
 from .prepare import STAMP, make_context, read_ahead, with_world
 from .progress import Progress
@@ -77,15 +81,21 @@ def run(
     resolved = recipe if isinstance(recipe, Resolved) else load_recipe(recipe, overrides)
     progress = progress or Progress()
     folder = Path(run_dir) if run_dir is not None else Path("runs") / resolved.config.name
-    with RunDir(folder) as home, _threads(resolved.config.threads):
+    with (
+        deterministic(resolved.config.deterministic, resolved.config.device),
+        joined(resolved.config.device, resolved.config.peer_timeout, should_stop) as world,
+        run_folder(folder, world) as home,
+        _threads(resolved.config.threads),
+    ):
         where: dict[str, Any] = {"stage": "", "step": None}
         try:
-            return _run(resolved, stage, home, seeds, resume, progress, should_stop, where)
+            progress = progress if world.first else Progress()
+            return _run(resolved, stage, home, seeds, resume, progress, should_stop, where, world)
         except XltError as error:
             _record_failure(home, error, error.exit_code, where)
             raise
         except (MemoryError, RuntimeError) as error:
-            translated = _out_of_memory(error, resolved.config)
+            translated = outside_of_steps(error, where["stage"]) or refusal(error)
             _record_failure(home, translated or error, 1 if translated is None else translated.exit_code, where)
             if translated is None:
                 raise
@@ -118,17 +128,20 @@ def _run(
     progress: Progress,
     should_stop: Callable[[], int],
     where: dict[str, Any],
+    world: World,
 ) -> RunResult:
     started = time.time()
-    config = with_world(resolved.config, home.path)
+    config = world.leading(lambda: with_world(resolved.config, home.path))
     chosen = tuple(seeds) if seeds is not None else config.seeds
     plan = select(make_plan(config, chosen), stage_name)
     home.write_config(resolved.dump())
     home.write_status("running")
-    context = make_context(config, home, progress, should_stop)
+    hashes = _data_hashes(config)
+    check_alike(world, resolved.dump(), hashes)
+    context = world.leading(lambda: make_context(config, home, progress, should_stop, world))
     home.write_run_info(
         seeds=chosen,
-        hashes=_data_hashes(config),
+        hashes=hashes,
         name=config.name,
         task=config.task,
         metric="entity_f1" if config.task == "ner" else "accuracy",
@@ -139,22 +152,22 @@ def _run(
         device=str(context.device),
         tokenizer=context.tokenizer.fingerprint,
     )
-    read_ahead(context, plan)
+    world.leading(lambda: read_ahead(context, plan))
     done, skipped = [], []
     for node in plan:
         where["stage"] = node.id
         context.poll()
         try:
             made = _stage(context, node, resume)
-        except DivergedError as error:
-            raise DivergedError(f"{node.id}: {error}") from error
+        except (DivergedError, OutOfMemoryError) as error:
+            raise type(error)(f"{node.id}: {error}") from error
         if made:
             done.append(node.id)
-            write_summary(home.path)
+            world.once(lambda: write_summary(home.path))
         else:
             skipped.append(node.id)
-    summary = write_summary(home.path)
-    report = write_report(home.path)
+    summary = world.once(lambda: write_summary(home.path))
+    report = Path(world.once(lambda: str(write_report(home.path))))
     home.event("done", stages=done)
     if home.events_lost:
         raise StorageError(
@@ -176,12 +189,22 @@ def _stage(context: Context, stage: Stage, resume: bool) -> bool:
     folder = context.folder(stage.id)
     table = fingerprint(stage, _input_digests(context, stage), _content(inputs_of(context, stage)))
     context.digests[stage.id] = digest(table)
+    if context.world.once(lambda: _is_there(context, stage, table, folder, resume)):
+        _rescore(context, stage, folder)
+        return False
+    context.warnings.clear()
+    outcome = RUNNERS[stage.kind](context, stage, table, folder)
+    _seal(context, stage, table, folder, outcome)
+    return True
+
+
+def _is_there(context: Context, stage: Stage, table: dict[str, Any], folder: Path, resume: bool) -> bool:
+    """Whether the stage's result is there and not outdated; else its folder is ready for what is to be made."""
     before = _read(folder / STAMP)
     if before == table and resume:
         if (folder / FINISHED).exists():
             delete(folder / "checkpoint")
-            _rescore(context, stage, folder)
-            return False
+            return True
     elif folder.exists():
         changed = sorted(k for k in table.keys() | (before or {}).keys() if table.get(k) != (before or {}).get(k))
         if before is not None and resume:
@@ -191,21 +214,33 @@ def _stage(context: Context, stage: Stage, resume: bool) -> bool:
     with storage_errors(folder, "create"):
         folder.mkdir(parents=True, exist_ok=True)
     atomic_write_json(folder / STAMP, table)
-    context.warnings.clear()
     context.run_dir.event("begin", stage=stage.id)
-    outcome = RUNNERS[stage.kind](context, stage, table, folder)
-    _seal(context, stage, table, folder, outcome)
-    return True
+    return False
 
 
 def _seal(context: Context, stage: Stage, table: dict[str, Any], folder: Path, outcome: Outcome) -> None:
     """Saves and scores; `stage.json`, written last, makes the folder a result."""
+    context.world.once(lambda: _save(context, stage, folder, outcome))
+    rows = [] if isinstance(outcome.model, MaskedLM) else context.score_stage(stage, outcome.model)
+    context.world.once(lambda: _finish(context, stage, table, folder, outcome, rows))
+
+
+def _save(context: Context, stage: Stage, folder: Path, outcome: Outcome) -> None:
     with storage_errors(folder):
         extra = {"stage": stage.id, "seed": stage.seed, "inputs": stage.inputs, "split": context.config.reader.split}
         save_model(outcome.model, folder, extra=extra)
         context.tokenizer.save(folder)
     write_trace(folder, outcome.trace)
-    rows = [] if isinstance(outcome.model, MaskedLM) else context.score_stage(stage, outcome.model)
+
+
+def _finish(
+    context: Context,
+    stage: Stage,
+    table: dict[str, Any],
+    folder: Path,
+    outcome: Outcome,
+    rows: list[dict[str, Any]],
+) -> None:
     if rows:
         atomic_write_json(folder / SCORES, {"scores": rows})
     sync_tree(folder)
@@ -225,6 +260,7 @@ def _seal(context: Context, stage: Stage, table: dict[str, Any], folder: Path, o
         "uses_parallel_data": context.config.uses_parallel_data,
         "uses_target_labels": False,
         "warnings": context.warnings_as_json(),
+        "prediction": context.config.prediction,
         "scored_on": _tests(context, stage),
         **outcome.notes,
     }
@@ -238,17 +274,24 @@ def _seal(context: Context, stage: Stage, table: dict[str, Any], folder: Path, o
 def _rescore(context: Context, stage: Stage, folder: Path) -> None:
     """Scores a finished stage again where the test files are not those that it was scored on."""
     record, tests = _read(folder / FINISHED) or {}, _tests(context, stage)
-    if record.get("scored_on") == tests:
+    if context.world.once(lambda: record.get("scored_on") == tests):
         return
-    context.progress.note(f"{stage.id}: scored again, since the test files have changed")
+    context.progress.note(f"{stage.id}: scored again, since the test files, or how voters predict, have changed")
     rows = context.score_stage(stage, load_task_model(folder).to(context.device)) if tests else []
+    record["prediction"] = context.config.prediction
+    context.world.once(lambda: _replace_scores(folder, record, tests, rows))
+
+
+def _replace_scores(folder: Path, record: dict[str, Any], tests: dict[str, str], rows: list[dict[str, Any]]) -> None:
     atomic_write_json(folder / SCORES, {"scores": rows})
     record["hashes"][SCORES] = sha256_file(folder / SCORES)
     atomic_write_json(folder / FINISHED, record | {"scored_on": tests})
 
 
 def _tests(context: Context, stage: Stage) -> dict[str, str]:
-    return {language: store.content_hash for language, (_, store) in context.test_stores(stage).items()}
+    """What a stage's scores depend on besides its weights."""
+    how = "" if context.config.prediction == "mean" else f" {context.config.prediction}"
+    return {language: store.content_hash + how for language, (_, store) in context.test_stores(stage).items()}
 
 
 def _input_digests(context: Context, stage: Stage) -> dict[str, str]:
@@ -277,16 +320,3 @@ def _read(path: Path) -> dict[str, Any] | None:
     except (OSError, ValueError):
         return None
     return value if isinstance(value, dict) else None
-
-
-def _out_of_memory(error: Exception, config: RunConfig) -> OutOfMemoryError | None:
-    """Torch on the CPU reports a failed allocation as a plain RuntimeError."""
-    text = str(error)
-    if not isinstance(error, (MemoryError, torch.OutOfMemoryError)) and "can't allocate memory" not in text:
-        return None
-    sizes = (config.btf.batch_size, config.finetune.batch_size, config.selftrain.soft.batch_size)
-    return OutOfMemoryError(
-        f"a step does not fit into memory (up to {max(sizes)} sequences of {config.max_length} tokens): {text[:200]}; "
-        f"set micro_batch = {max(1, max(sizes) // 4)} in the stage's table: the same loss over the same "
-        "batch, in smaller parts"
-    )

@@ -20,7 +20,8 @@ from .files import atomic_write_bytes, atomic_write_json
 from .inference import predict_logits
 from .objectives import SoftLabels, cross_entropy
 from .plan import Stage
-from .round_decision import decide_round, load_pool, read_record
+from .round_decision import RoundDecision, decide_round, load_pool, read_record
+from .soft_labels import MISSING, damaged, packed_soft_labels, read_soft_labels, soft_label_problem
 from .stages import Outcome, new_task_model, stage_seed, target_of, warn_of_unseen
 
 SOFT_LABELS, DECISION = "soft_labels.safetensors", "decision.safetensors"
@@ -43,7 +44,7 @@ def run_soft(context: Context, stage: Stage, fingerprint: Mapping[str, Any], fol
         batch_size=table.soft.batch_size,
         epochs=table.soft.epochs,
         seed=stage_seed(stage, "batches"),
-        micro_batch=table.soft.micro_batch,
+        micro_batch=context.world.micro_batch(table.soft.fixed_micro_batch, table.soft.batch_size),
     )
     context.warn(single_voter(table.voters), slow_learning_rate(table.soft.head_lr or table.soft.lr, len(batches)))
     objective = SoftLabels(table.soft.loss, table.soft.temperature, table.soft.combine)
@@ -55,14 +56,26 @@ def run_soft(context: Context, stage: Stage, fingerprint: Mapping[str, Any], fol
 def _soft_targets(context: Context, stage: Stage, view: ItemView, pool: np.ndarray, folder: Path) -> np.ndarray:
     """Teacher outputs for every item of the pool, computed once per round in evaluation mode, and stored."""
     path = folder / SOFT_LABELS
-    if not path.exists():
+    teacher_id, items = stage.inputs["teacher"], int(view.offsets[-1])
+    problem = context.world.once(lambda: soft_label_problem(path, items, teacher_id))
+    if problem is not None:
+        if problem != MISSING:
+            context.warn(damaged(path, problem))
         context.progress.note(f"{stage.id}: the teacher labels {len(pool)} examples")
         teacher, table = context.load_task_model(stage, "teacher"), context.config.selftrain.soft
-        logits = predict_logits(teacher, view, pool, precision=context.config.precision, poll=context.poll)
+        logits = predict_logits(
+            teacher,
+            view,
+            pool,
+            precision=context.config.precision,
+            poll=context.poll,
+            world=context.world,
+            tokens=context.config.inference_tokens,
+        )
         targets = teacher_targets(logits, table.loss, table.target)
-        atomic_write_bytes(path, save({"targets": targets}, {"teacher": stage.inputs["teacher"]}))
-    stored: np.ndarray = load_file(path)["targets"]
-    return stored
+        data = packed_soft_labels(targets, table.stored, teacher_id)
+        context.world.once(lambda: atomic_write_bytes(path, data))
+    return read_soft_labels(context.world.visible(path))
 
 
 def teacher_targets(logits: Tensor, loss: str, target: str) -> np.ndarray:
@@ -84,14 +97,14 @@ def run_hard(context: Context, stage: Stage, fingerprint: Mapping[str, Any], fol
     """Alpha, the decision on source and target, then cross entropy on what was kept (Eq. 2 to 4)."""
     table = context.config.selftrain.hard
     labeller = context.load_task_model(stage, "student" if "student" in stage.inputs else "teacher")
-    # The two files are written in this order: with the second one there, the first is complete.
-    if not (folder / "decision.json").exists():
+    decided = context.world.once((folder / "decision.json").exists)
+    if not decided:
         decision = decide_round(context, stage, labeller)
-        atomic_write_bytes(folder / DECISION, save(decision.arrays))
-        atomic_write_json(folder / "decision.json", decision.record | {"warnings": context.warnings_as_json()})
-    else:
-        context.restore_warnings(read_record(folder)["warnings"])
-    saved, record = load_file(folder / DECISION), read_record(folder)
+        context.world.once(lambda: _write_decision(context, folder, decision))
+    record = read_record(context.world.visible(folder / "decision.json").parent)
+    if decided:
+        context.restore_warnings(record["warnings"])
+    saved = load_file(folder / DECISION)
     model = labeller if "student" in stage.inputs and table.start == "student" else _fresh_student(context, stage)
     freeze(model.encoder, table)
     start = tensors_hash(dict(model.encoder.named_parameters()))
@@ -102,7 +115,7 @@ def run_hard(context: Context, stage: Stage, fingerprint: Mapping[str, Any], fol
         epochs=table.epochs,
         seed=stage_seed(stage, "batches"),
         balance="up" if table.mix == "balanced" else "none",
-        micro_batch=table.micro_batch,
+        micro_batch=context.world.micro_batch(table.fixed_micro_batch, table.batch_size),
     )
     trace, seconds = context.fit(stage, fingerprint, model, batches, cross_entropy, seed=stage_seed(stage, "fit"))
     kept, used = (len(part.examples) for part in parts)
@@ -113,14 +126,25 @@ def run_hard(context: Context, stage: Stage, fingerprint: Mapping[str, Any], fol
     return Outcome(model, trace, seconds, start, notes | {"alpha": record["alpha"]}, line)
 
 
+def _write_decision(context: Context, folder: Path, decision: RoundDecision) -> None:
+    """The two files are written in this order: with the second one there, the first is complete."""
+    atomic_write_bytes(folder / DECISION, save(decision.arrays))
+    atomic_write_json(folder / "decision.json", decision.record | {"warnings": context.warnings_as_json()})
+
+
 def _hard_parts(context: Context, stage: Stage, saved: Mapping[str, np.ndarray]) -> list[Part]:
     """Kept source with its labels, and target examples that have at least one accepted label."""
     source, target = context.data.source_train, context.data.target_pool(target_of(context.config, stage))
     view, targets = ItemView(target), saved["target.targets"]
     accepted = np.diff(np.concatenate([[0], np.cumsum(targets >= 0)])[view.offsets]) > 0
+    labels, table = np.asarray(source.item_labels), context.config.selftrain.hard
+    by_source = by_target = None
+    if (table.source_weight, table.target_weight) != (1.0, 1.0):
+        by_source = np.full(len(labels), table.source_weight, dtype=np.float32)
+        by_target = np.full(len(targets), table.target_weight, dtype=np.float32)
     return [
-        Part(ItemView(source), np.flatnonzero(saved["source.keep"]), labels=np.asarray(source.item_labels)),
-        Part(view, np.flatnonzero(accepted), labels=targets),
+        Part(ItemView(source), np.flatnonzero(saved["source.keep"]), labels=labels, weights=by_source),
+        Part(view, np.flatnonzero(accepted), labels=targets, weights=by_target),
     ]
 
 

@@ -160,7 +160,7 @@ def _run_mlm(
         rate=table.mask_rate,
         balance=table.balance,
         temperature=table.temperature,
-        micro_batch=table.micro_batch,
+        micro_batch=context.world.micro_batch(table.fixed_micro_batch, table.batch_size),
     )
     trace, seconds = context.fit(stage, fingerprint, model, batches, masked_lm, seed=stage_seed(stage, "fit"))
     first, last = _ends(trace.loss)
@@ -184,7 +184,7 @@ def run_finetune(context: Context, stage: Stage, fingerprint: Mapping[str, Any],
         batch_size=table.batch_size,
         epochs=table.epochs,
         seed=stage_seed(stage, "batches"),
-        micro_batch=table.micro_batch,
+        micro_batch=context.world.micro_batch(table.fixed_micro_batch, table.batch_size),
     )
     context.warn(slow_learning_rate(table.head_lr or table.lr, len(batches)))
     trace, seconds = context.fit(stage, fingerprint, model, batches, cross_entropy, seed=stage_seed(stage, "fit"))

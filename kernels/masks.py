@@ -12,8 +12,8 @@ The generator hashes counters with 32-bit integers, which a CPU vectorises and a
     word c    x = k0 + c * G; x ^= x >> 16; x *= 0x7FEB352D; x += k1; x ^= x >> 15; x *= 0x846CA68B; x ^= x >> 16
 
 with G = 0x9E3779B9 and logical shifts. Word c holds the 16 bits of columns 2c (low half) and 2c + 1. Two keys a row
-make two rows' sequences unrelated even where they run through the same counters. Two multiplications make a word; Philox takes
-twenty wide ones for four. Enough for dropout, and meant for nothing else.
+make two rows' sequences unrelated even where they run through the same counters. Two multiplications make a word;
+Philox takes twenty wide ones for four. Enough for dropout, and meant for nothing else.
 """
 
 from __future__ import annotations

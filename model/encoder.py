@@ -5,8 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional
+from torch.utils.checkpoint import checkpoint
 
 from .. import ConfigError, ModelError
 from ..kernels import attention_plan, dropout_residual_layer_norm, embedding_layer_norm, linear_gelu, packed_attention
@@ -145,6 +147,10 @@ class Encoder(nn.Module):
         config: sizes and constants.
         seed: of the initialisation (BERT's: normal(0, initializer_range), biases 0, LayerNorm 1 and 0, pad row 0);
             None leaves the weights uninitialised.
+
+    Attributes:
+        recompute: keep only the input of each layer for the backward pass, and compute the layer again there. Dropout
+            is a function of the seed, so that the gradients are the same to the bit.
     """
 
     def __init__(self, config: EncoderConfig, *, seed: int | None = 0) -> None:
@@ -153,6 +159,7 @@ class Encoder(nn.Module):
         init = Initialiser(seed, config.initializer_range)
         self.embeddings = Embeddings(config, init)
         self.layers = nn.ModuleList([Layer(config, i, init) for i in range(config.num_layers)])
+        self.recompute = False
 
     if TYPE_CHECKING:
 
@@ -180,8 +187,18 @@ class Encoder(nn.Module):
         hidden: Tensor = self.embeddings(batch, seed)
         last = len(self.layers) - 1
         for index, layer in enumerate(self.layers):
-            hidden = layer(hidden, batch, plan, rows if index == last else None, seed)
+            inputs = hidden, batch, plan, rows if index == last else None, seed
+            if self._recomputes(layer, hidden):
+                hidden = checkpoint(layer, *inputs, use_reentrant=False, preserve_rng_state=False)
+            else:
+                hidden = layer(*inputs)
         return EncoderOutput(hidden)
+
+    def _recomputes(self, layer: nn.Module, hidden: Tensor) -> bool:
+        """Whether a layer is computed again; below the first one that trains nothing is kept anyway."""
+        if not self.recompute or not torch.is_grad_enabled():
+            return False
+        return hidden.requires_grad or any(parameter.requires_grad for parameter in layer.parameters())
 
     def freeze(self, embeddings: bool, layers: int) -> None:
         """Trains everything but the embeddings (if `embeddings`) and the lowest `layers` layers.

@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from xlt_engine.data import (
+    BatchSize,
     Corpus,
     Example,
     ItemView,
@@ -304,3 +305,33 @@ def test_corpus_over_several_stores_with_a_subset(stores: dict[str, TokenStore])
 def test_part_of_an_epoch(stores: dict[str, TokenStore], tokenizer: Tokenizer, tmp_path: Path) -> None:
     assert len(mlm(stores, tokenizer, epochs=0.5)) == round(11 * 0.5)
     assert len(mlm(stores, tokenizer, epochs=0.001)) == 1
+
+
+@pytest.mark.parametrize("micro_batch", [0, 3])
+def test_sizes_of_tagging_batches_are_known_without_making_them(
+    stores: dict[str, TokenStore], micro_batch: int
+) -> None:
+    parts = [
+        Part(ItemView(stores[name], mode), np.arange(2, len(stores[name])))
+        for name, mode in (("ner", "first"), ("more", "all"))
+    ]
+    batches = TaskBatches(parts, batch_size=8, epochs=2, seed=3, balance="up", micro_batch=micro_batch)
+    for step in range(len(batches)):
+        assert batches.sizes(step) == [BatchSize.of(batch) for batch in batches[step]]
+
+
+@pytest.mark.parametrize("micro_batch", [0, 3])
+def test_sizes_of_masked_batches_bound_the_number_of_masked_tokens(
+    stores: dict[str, TokenStore], tokenizer: Tokenizer, micro_batch: int
+) -> None:
+    """Exactly, but for that number, which the bound rarely misses and never by much."""
+    batches = mlm(stores, tokenizer, epochs=6, micro_batch=micro_batch)
+    missed = []
+    for step in range(len(batches)):
+        for size, batch in zip(batches.sizes(step), batches[step], strict=True):
+            made = BatchSize.of(batch)
+            assert size._replace(items=0) == made._replace(items=0)
+            missed.append(made.items > size.items)
+            assert made.items <= 2 * size.items
+    assert len(missed) > 50
+    assert np.mean(missed) < 0.08

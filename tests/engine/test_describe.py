@@ -9,9 +9,11 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from xlt_engine import ModelError, __version__
+from xlt_engine import ConfigError, ModelError, __version__
 from xlt_engine.data import Tokenizer, train_wordpiece
 from xlt_engine.engine import describe_environment, describe_model
+from xlt_engine.engine.prepare import choose_device
+from xlt_engine.kernels import dispatch
 from xlt_engine.model import Encoder, EncoderConfig, MaskedLM, TaskModel, VoterHeads, save_model
 
 
@@ -113,4 +115,35 @@ def test_the_environment() -> None:
     assert found["device"] == ("cuda" if torch.cuda.is_available() else "cpu")
     installed = {d.metadata["Name"] for d in metadata.distributions()}
     assert (found["triton"] is not None) == ("triton" in installed)
-    assert "plain torch" in found["kernels"]
+    assert set(found["kernels"]) == {"cpu", found["device"]}
+    assert all(text.startswith(("reference: ", "triton: ", "none: ")) for text in found["kernels"].values())
+
+
+def test_the_path_of_the_kernels(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(dispatch, "_interpreted", False)
+    with dispatch.using("auto"):
+        expected = {"cpu": "reference: plain torch is the implementation for cpu tensors"}
+        assert describe_environment()["kernels"] == expected
+    with dispatch.using("reference"):
+        assert describe_environment()["kernels"] == {"cpu": "reference: XLT_KERNELS=reference"}
+    with dispatch.using("triton"):
+        for ask in (describe_environment, lambda: choose_device("auto"), lambda: choose_device("cpu")):
+            with pytest.raises(ConfigError, match="XLT_KERNELS=triton, but .*; unset XLT_KERNELS"):
+                ask()
+
+
+def test_the_path_of_the_kernels_beside_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each device has its own; that the CPU cannot run what was asked for is no error while it is not used."""
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda device=None: "Some GPU")
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device=None: (9, 0))
+    monkeypatch.setattr(dispatch, "_has_triton", True)
+    monkeypatch.setattr(dispatch, "_interpreted", False)
+    with dispatch.using("auto"):
+        assert describe_environment()["kernels"]["cuda"] == "triton: Some GPU"
+        assert describe_environment()["kernels"]["cpu"].startswith("reference: plain torch")
+    with dispatch.using("triton"):
+        found = describe_environment()["kernels"]
+    assert found["cuda"] == "triton: XLT_KERNELS=triton"
+    assert found["cpu"].startswith("none: XLT_KERNELS=triton, but CPU tensors need TRITON_INTERPRET=1")

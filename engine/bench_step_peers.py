@@ -1,0 +1,301 @@
+"""What `bench step` compares with: transformers in several ways. Imported by name at run time; an absent one raises."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from importlib import import_module
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from ..model import EncoderConfig
+from ..model.heads import default_voter_widths
+from .bench_peers import liger_loss
+from .bench_step_sides import OPTIMISER
+from .bench_step_work import CLASSES, PAD, TASKS, Row, Step, frozen_layers, soft_targets
+from .precision import DTYPES
+
+VOTERS = ("soft", "hard")
+
+
+class Peer:
+    """A model of another library on padded batches; fp32 weights, 16-bit computation through autocast.
+
+    Args:
+        compiled: through torch.compile, for shapes that change.
+        fused: AdamW as one kernel.
+    """
+
+    name = ""
+    tasks: tuple[str, ...] = tuple(TASKS)
+    model: nn.Module
+    compiled = fused = False
+
+    def __init__(self, task: str, config: EncoderConfig, device: torch.device, precision: str = "fp32") -> None:
+        self.task, self.config, self.device, self.precision = task, config, device, precision
+        with device:
+            self.model = self.build()
+        self.model.train(TASKS[task].trains)
+        self.parameters = [p for p in self.model.parameters() if p.requires_grad]
+        self.optimiser = torch.optim.AdamW(self.parameters, lr=OPTIMISER.lr, fused=self.fused or None)
+        self.scaler = torch.amp.GradScaler(device.type, enabled=precision == "fp16")
+        self.run: Callable[..., Any] = self.compile(self.model) if self.compiled else self.model
+        self._loaded: list[list[dict[str, Any]]] = []
+
+    def build(self) -> nn.Module:
+        """The model, with what is frozen."""
+        raise NotImplementedError
+
+    def compile(self, model: nn.Module) -> Callable[..., Any]:
+        """A faster `model`; torch.compile of the whole unless a peer does otherwise."""
+        compiled: Callable[..., Any] = torch.compile(model, dynamic=True)
+        return compiled
+
+    def batch(self, rows: Sequence[Row]) -> dict[str, Any]:
+        """Arguments of the model, on the CPU."""
+        return pad(self.task, rows)
+
+    def loss(self, batch: dict[str, Any]) -> Tensor:
+        loss: Tensor = self.run(**batch)["loss"]
+        return loss
+
+    def load(self, steps: Sequence[Step]) -> None:
+        self._loaded = [[self._moved(self.batch(rows)) for rows in step] for step in steps]
+
+    def _moved(self, batch: dict[str, Any]) -> dict[str, Any]:
+        return {k: v.to(self.device) if isinstance(v, Tensor) else v for k, v in batch.items()}
+
+    def _autocast(self) -> AbstractContextManager[Any]:
+        if self.precision == "fp32":
+            return nullcontext()
+        return torch.autocast(self.device.type, DTYPES[self.precision])
+
+    def step(self, index: int) -> None:
+        batches = self._loaded[index]
+        if not TASKS[self.task].trains:
+            with torch.inference_mode(), self._autocast():
+                for batch in batches:
+                    self.run(**batch)
+            return
+        (batch,) = batches
+        with self._autocast():
+            loss = self.loss(batch)
+        self.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
+        self.scaler.unscale_(self.optimiser)
+        torch.nn.utils.clip_grad_norm_(self.parameters, OPTIMISER.clip)
+        self.scaler.step(self.optimiser)
+        self.scaler.update()
+        self.optimiser.zero_grad(set_to_none=True)
+
+    def loss_and_gradients(self, rows: Sequence[Row]) -> dict[str, Tensor]:
+        batch = self._moved(self.batch(rows))
+        if not TASKS[self.task].trains:
+            with torch.inference_mode():
+                logits = self.model(**batch)["logits"]
+            return {f"logits {i}": logits[i, torch.from_numpy(r.positions)] for i, r in enumerate(rows)}
+        self.model.eval()
+        loss = self.model(**batch)["loss"]
+        loss.backward()
+        found = {"loss": loss.detach()}
+        bert: Any = self.model.bert
+        for index, layer in enumerate(bert.encoder.layer):
+            if layer.output.dense.weight.requires_grad:
+                found[f"query {index}"] = layer.attention.self.query.weight.grad.clone()
+                found[f"up {index}"] = layer.intermediate.dense.weight.grad.clone()
+        self.model.zero_grad(set_to_none=True)
+        self.model.train()
+        return found
+
+
+class Eager(Peer):
+    """BERT as transformers has it, with its eager attention and torch's plain AdamW."""
+
+    name = "transformers, eager"
+    attention = "eager"
+
+    def build(self) -> nn.Module:
+        library: Any = import_module("transformers")
+        values = {k: v for k, v in self.config.to_hf().items() if k not in ("model_type", "position_embedding_type")}
+        config = library.BertConfig(**values, num_labels=CLASSES)
+        kind = library.BertForMaskedLM if self.task == "btf" else library.BertForTokenClassification
+        model: Any = kind(config)
+        bert = model.bert
+        bert.set_attn_implementation(self.attention)
+        if TASKS[self.task].trains:
+            bert.embeddings.requires_grad_(False)
+            bert.encoder.layer[: frozen_layers(self.config)].requires_grad_(False)
+        found: nn.Module = Student(bert, self.config.hidden_size) if self.task in VOTERS else model
+        return found
+
+
+class Tuned(Eager):
+    """The same with scaled-dot-product attention and fused AdamW; through torch.compile on a GPU."""
+
+    name = "transformers, SDPA, fused AdamW"
+    attention = "sdpa"
+    fused = True
+
+    def __init__(self, task: str, config: EncoderConfig, device: torch.device, precision: str = "fp32") -> None:
+        self.compiled = device.type == "cuda"
+        if self.compiled:
+            self.name = f"{self.name}, torch.compile"
+        super().__init__(task, config, device, precision)
+
+
+class WithLiger(Tuned):
+    """The same with Liger's fused loss over the masked rows alone, which are gathered outside the clock."""
+
+    name = f"{Tuned.name}, Liger's loss"
+    tasks = ("btf",)  # it is a loss over a vocabulary
+
+    def __init__(self, task: str, config: EncoderConfig, device: torch.device, precision: str = "fp32") -> None:
+        self.fused_loss = liger_loss(None)
+        super().__init__(task, config, device, precision)
+
+    def compile(self, model: nn.Module) -> Callable[..., Any]:
+        encoder: Any = model.bert
+        compiled: Callable[..., Any] = torch.compile(encoder, dynamic=True)
+        return compiled
+
+    def batch(self, rows: Sequence[Row]) -> dict[str, Any]:
+        found = super().batch(rows)
+        labels = found.pop("labels").flatten()
+        where = (labels >= 0).nonzero().squeeze(1)
+        return found | {"rows": where, "targets": labels[where]}
+
+    def loss(self, batch: dict[str, Any]) -> Tensor:
+        model: Any = self.model
+        run = self.run if self.compiled else model.bert
+        hidden = run(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"]).last_hidden_state
+        predictions, targets = model.cls.predictions, batch["targets"]
+        taken = predictions.transform(hidden.flatten(0, 1).index_select(0, batch["rows"]))
+        weight, bias = predictions.decoder.weight.to(taken.dtype), predictions.decoder.bias.to(taken.dtype)
+        return self.fused_loss(taken, weight, bias, targets) / len(targets)
+
+
+class ModernBert(Peer):
+    """ModernBERT of the same width, depth, vocabulary and number of operations; its maths is another.
+
+    Its feed-forward part has three matrices, so that two thirds of BERT's inner size cost the same. The masked-LM loss
+    is computed for masked rows alone.
+    """
+
+    name = "ModernBERT, SDPA, padded"
+    attention = "sdpa"
+    fused = True
+
+    def build(self) -> nn.Module:
+        library: Any = import_module("transformers")
+        config = library.ModernBertConfig(
+            vocab_size=self.config.vocab_size,
+            hidden_size=self.config.hidden_size,
+            num_hidden_layers=self.config.num_layers,
+            num_attention_heads=self.config.num_heads,
+            intermediate_size=2 * self.config.intermediate_size // 3,
+            max_position_embeddings=self.config.max_positions,
+            attention_dropout=self.config.attention_dropout,
+            embedding_dropout=self.config.dropout,
+            mlp_dropout=self.config.dropout,
+            num_labels=CLASSES,
+            sparse_prediction=True,
+            pad_token_id=PAD,
+            bos_token_id=None,
+            eos_token_id=None,
+            cls_token_id=None,
+            sep_token_id=None,
+            attn_implementation=self.attention,
+        )
+        kind = library.ModernBertForMaskedLM if self.task == "btf" else library.ModernBertForTokenClassification
+        model: Any = kind(config)
+        if TASKS[self.task].trains:
+            model.model.embeddings.requires_grad_(False)
+            model.model.layers[: frozen_layers(self.config)].requires_grad_(False)
+        found: nn.Module = Student(model.model, self.config.hidden_size) if self.task in VOTERS else model
+        return found
+
+
+class Unpadded(ModernBert):
+    """The same on packed batches, which transformers computes with the library flash-attn alone."""
+
+    name = "ModernBERT, unpadded"
+    attention = "flash_attention_2"
+
+    def batch(self, rows: Sequence[Row]) -> dict[str, Any]:
+        padded = super().batch(rows)
+        inside = padded.pop("attention_mask").bool()
+        sizes = torch.tensor([row.length for row in rows])
+        starts = functional.pad(sizes.cumsum(0), (1, 0)).to(torch.int32)
+        found: dict[str, Any] = {name: value[inside].unsqueeze(0) for name, value in padded.items()}
+        found["position_ids"] = torch.cat([torch.arange(row.length) for row in rows]).unsqueeze(0)
+        longest = int(sizes.max())
+        return found | {
+            "cu_seq_lens_q": starts,
+            "cu_seq_lens_k": starts,
+            "max_length_q": longest,
+            "max_length_k": longest,
+        }
+
+
+class _Voter(nn.Module):
+    """One voter, under the names of this package's checkpoints."""
+
+    def __init__(self, size: int, width: int) -> None:
+        super().__init__()
+        self.dense_in, self.dense_out = nn.Linear(size, width), nn.Linear(width, size)
+        self.dropout, self.classifier = nn.Dropout(0.1), nn.Linear(size, CLASSES)
+
+    def forward(self, hidden: Tensor) -> Tensor:
+        inner = self.dropout(functional.gelu(self.dense_in(hidden)))
+        logits: Tensor = self.classifier(self.dense_out(inner))
+        return logits
+
+
+class Student(nn.Module):
+    """An encoder of transformers with a module for each voter, and the losses of self-training over unpadded words."""
+
+    def __init__(self, encoder: nn.Module, size: int) -> None:
+        super().__init__()
+        self.bert = encoder
+        self.voters = nn.ModuleList(_Voter(size, width) for width in default_voter_widths(size))
+
+    def forward(self, *, soft: Tensor | None = None, labels: Tensor | None = None, **given: Any) -> dict[str, Tensor]:
+        hidden = self.bert(**given).last_hidden_state
+        logits = torch.stack([voter(hidden) for voter in self.voters]).float()
+        if soft is not None:
+            counted = soft.sum(-1)  # 0 where there is no word
+            distance = (logits.softmax(-1) - soft).square().mean(-1).mean(0)
+            return {"loss": (distance * counted).sum() / counted.sum()}
+        assert labels is not None
+        wanted = labels.expand(len(self.voters), *labels.shape)
+        return {"loss": functional.cross_entropy(logits.flatten(0, -2), wanted.flatten())}
+
+
+def pad(task: str, rows: Sequence[Row]) -> dict[str, Tensor]:
+    """[S, L] tensors with what the task needs."""
+    shape = len(rows), max(row.length for row in rows)
+    ids, labels = np.full(shape, PAD), np.full(shape, -100)
+    mask, soft = np.zeros(shape, dtype=np.int64), np.zeros((*shape, CLASSES), dtype=np.float32)
+    for i, row in enumerate(rows):
+        ids[i, : row.length] = row.ids
+        mask[i, : row.length] = 1
+        if task == "soft":
+            soft[i, row.positions] = soft_targets(row)
+        else:
+            labels[i, row.positions] = row.targets
+    batch = {"input_ids": torch.from_numpy(ids), "attention_mask": torch.from_numpy(mask)}
+    if not TASKS[task].trains:
+        return batch
+    return batch | ({"soft": torch.from_numpy(soft)} if task == "soft" else {"labels": torch.from_numpy(labels)})
+
+
+PEERS: dict[str, tuple[type[Peer], ...]] = {
+    "eager": (Eager,),
+    "tuned": (Tuned,),
+    "liger": (WithLiger,),
+    "modernbert": (Unpadded, ModernBert),
+}
+"""By the names of `--peer`; of several the first that works."""

@@ -1,0 +1,192 @@
+"""What a corpus is made of: files, rules and sizes, and what is worth remembering of them."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import os
+import re
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from .. import ConfigError, DataError
+from ..data.matcher import UNSPACED_LANGUAGES, Boundaries
+from ..data.title_links import LinkRules
+from ..data.wiki_source import SourceFiles
+from .files import plain
+from .languages import language_of
+
+__all__ = ["CorpusConfig", "LinkRules", "Select", "SourceFiles"]
+
+Select = Literal["entities", "overlap", "tfidf"]
+FORMAT = 1
+"""Raised when an equal command would give other bytes."""
+_DUMP = re.compile(r"([a-z][a-z_-]*?)wiki[-.]")
+_STAMPED = 1 << 20
+_LENGTHS = {False: (20, 500), True: (8, 200)}
+
+
+@dataclass(frozen=True)
+class CorpusConfig:
+    """All that decides what a corpus holds, and where it goes.
+
+    Attributes:
+        entities: labelled training files of the source language.
+        out: one sentence a line.
+        text: target text, a sentence or paragraph a line.
+        target_dump: target text as pages-articles XML or WikiExtractor's JSON lines.
+        titles: table of source and target titles, in place of the source wiki's files.
+        source_wiki: files about the source wiki.
+        language: of the text; None: by the file names.
+        source_language: of the entities; None: by the file names, else English.
+        rules: how an entity becomes a title.
+        target_aliases: redirects of the target dump count as further names.
+        boundaries: of words, see `TitleMatcher`.
+        inflection: accept a language's endings behind a title.
+        select: "entities" for sentences that contain a title, "overlap" for those that share most words with the
+            entities, "tfidf" for those closest to `task_text`.
+        task_text: text of the task in the target language.
+        exclude: evaluation files, none of whose sentences may be in the corpus.
+        cap: most sentences.
+        min_chars: shortest sentence; None: 20, and 8 where words are not spaced.
+        max_chars: longest sentence; None: 500, and 200 where words are not spaced.
+        split: cut lines and paragraphs into sentences.
+        language_check: drop sentences that look like another language.
+        control: also write a random sample of as many sentences.
+        seed: of every draw.
+    """
+
+    entities: tuple[Path, ...]
+    out: Path
+    text: tuple[Path, ...] = ()
+    target_dump: tuple[Path, ...] = ()
+    titles: Path | None = None
+    source_wiki: SourceFiles = field(default_factory=SourceFiles)
+    language: str | None = None
+    source_language: str | None = None
+    rules: LinkRules = field(default_factory=LinkRules)
+    target_aliases: bool = False
+    boundaries: Boundaries = "auto"
+    inflection: bool = False
+    select: Select = "entities"
+    task_text: tuple[Path, ...] = ()
+    exclude: tuple[Path, ...] = ()
+    cap: int = 60_000
+    min_chars: int | None = None
+    max_chars: int | None = None
+    split: bool = True
+    language_check: bool = True
+    control: bool = True
+    seed: int = 0
+
+    def resolved(self) -> CorpusConfig:
+        """With languages and lengths filled in.
+
+        Raises:
+            ConfigError: options that contradict each other or do not suffice.
+        """
+        problems = list(_problems(self))
+        language = self.language or _named(self.target_dump) or _of(self.text, self.target_dump, (self.out,))
+        if language is None:
+            problems.append("no file name says the language of the text; give --language")
+        if problems:
+            raise ConfigError("\n".join(problems))
+        assert language is not None
+        wiki = self.source_wiki
+        tables = [p for p in (wiki.dump, wiki.page, wiki.langlinks, wiki.redirect) if p is not None]
+        shortest, longest = _LENGTHS[language.split("-")[0] in UNSPACED_LANGUAGES]
+        out = dataclasses.replace(
+            self,
+            language=language,
+            source_language=self.source_language or _named(tables) or _of(self.entities) or "en",
+            min_chars=shortest if self.min_chars is None else self.min_chars,
+            max_chars=longest if self.max_chars is None else self.max_chars,
+        )
+        if (out.min_chars or 0) > (out.max_chars or 0):
+            raise ConfigError(f"--min-chars {out.min_chars} is more than --max-chars {out.max_chars}")
+        return out
+
+    @property
+    def inputs(self) -> list[Path]:
+        """All files that are read, each once."""
+        wiki = dataclasses.asdict(self.source_wiki).values()
+        several = (*self.entities, *self.text, *self.target_dump, *self.task_text, *self.exclude)
+        return list(dict.fromkeys([*several, *(p for p in (self.titles, *wiki) if p is not None)]))
+
+    def beside(self, ending: str) -> Path:
+        """A file beside the output: `out.control.txt` for `out.txt` and `.control.txt`."""
+        suffix = self.out.suffix
+        return self.out.with_name(self.out.name.removesuffix(suffix) + ending)
+
+    @property
+    def control_path(self) -> Path:
+        """Where the control goes."""
+        return self.beside(".control" + (self.out.suffix or ".txt"))
+
+    @property
+    def work(self) -> Path:
+        """Folder of what is done so far."""
+        return self.out.with_name(f".{self.out.name}.work")
+
+    def fingerprint(self, piece: int) -> str:
+        """Hash of everything that the result depends on; of large files size, time, beginning and end."""
+        values = {**plain(self), "out": None, "inputs": [_stamp(path) for path in self.inputs]}
+        text = json.dumps({"format": FORMAT, "piece": piece, **values}, sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _problems(config: CorpusConfig) -> list[str]:
+    found = []
+    if not config.text and not config.target_dump:
+        found.append("no text to select from: give --text or --target-dump")
+    by_wiki = any(value is not None for value in dataclasses.asdict(config.source_wiki).values())
+    if config.select == "entities":
+        if config.titles is not None and by_wiki:
+            found.append("--titles replaces the source wiki's files: give one or the other")
+        if config.titles is None and not by_wiki:
+            found.append(
+                "no way from entities to titles: give --titles, or --source-dump with --langlinks or --wikidata; "
+                "or select without titles, by --select overlap or tfidf"
+            )
+    elif config.titles is not None or by_wiki:
+        found.append(f"--select {config.select} needs no titles; leave --titles and the source wiki's files out")
+    if (config.select == "tfidf") != bool(config.task_text):
+        found.append("--task-text goes with --select tfidf, and is needed there")
+    if config.target_aliases and not config.target_dump:
+        found.append("--target-redirects reads the redirects of --target-dump, which is not given")
+    if config.select != "tfidf" and not config.entities:
+        found.append("no entities: give --entities, the labelled training file of the source language")
+    if config.cap < 1:
+        found.append(f"--cap {config.cap}: give at least 1")
+    for path in (config.out, config.control_path):
+        if path.resolve() in {p.resolve() for p in config.inputs}:
+            found.append(f"{path} is an input; give another --out")
+    return found
+
+
+def _named(paths: tuple[Path, ...] | list[Path]) -> str | None:
+    """The language of a wiki's dump by its name: `de` for `dewiki-latest-pages-articles.xml.bz2`."""
+    for path in paths:
+        if match := _DUMP.match(path.name):
+            return match[1].replace("_", "-").removeprefix("zh-") or None
+    return None
+
+
+def _of(*groups: tuple[Path, ...]) -> str | None:
+    return next((code for group in groups for path in group if (code := language_of(path))), None)
+
+
+def _stamp(path: Path) -> list[Any]:
+    try:
+        facts = path.stat()
+        with path.open("rb") as file:
+            head = file.read(_STAMPED)
+            file.seek(max(0, facts.st_size - _STAMPED))
+            digest = hashlib.sha256(head + file.read(_STAMPED)).hexdigest()
+    except FileNotFoundError as error:
+        raise DataError(f"{path}: no such file; check the path") from error
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read: {error.strerror}; check the file and its permissions") from error
+    return [os.fspath(path.resolve()), facts.st_size, facts.st_mtime_ns, digest]

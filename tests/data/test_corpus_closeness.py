@@ -1,0 +1,86 @@
+from __future__ import annotations
+
+import math
+import sys
+
+import pytest
+
+from xlt_engine import ConfigError, DataError
+from xlt_engine.data.corpus_closeness import OverlapScorer, TfidfScorer, features
+from xlt_engine.data.language_id import LanguageIdentifier, _model
+
+
+def test_features() -> None:
+    assert features("Das ALTE Haus, 3 Türen.", "de") == ["das", "alte", "haus", "3", "türen"]
+    assert features("東京都 a", "ja") == ["東京", "京都", "a"]
+
+
+def test_overlap_by_hand() -> None:
+    scorer = OverlapScorer(["New York", "New Delhi", "Rom"], "en")
+    scale = math.log(4 + 1)  # new, york, delhi, rom
+    assert scorer.score("Rom ist alt") == pytest.approx(1 / (3 + 5))
+    assert scorer.score("new Rom new") == pytest.approx((1 + 1 - math.log(2) / scale) / (3 + 5))
+    assert scorer.score("nichts davon") == 0
+    assert scorer.score("Rom Rom Rom") == scorer.score("Rom ist alt"), "an entity word counts once"
+
+
+def test_overlap_needs_words() -> None:
+    with pytest.raises(DataError, match="no entity has a word"):
+        OverlapScorer(["a", "b c"], "de")
+
+
+def cosine(task: list[str], sample: list[str], sentence: str) -> float:
+    """The formula of the docstring with dictionaries."""
+    bags = [t.lower().split() for t in [*task, *sample]]
+    idf = {w: math.log((1 + len(bags)) / (1 + sum(w in b for b in bags))) for b in [*bags, sentence.split()] for w in b}
+
+    def vector(words: list[str]) -> dict[str, float]:
+        raw = {w: (1 + math.log(words.count(w))) * idf[w] for w in words}
+        norm = math.sqrt(sum(v * v for v in raw.values())) or 1.0
+        return {w: v / norm for w, v in raw.items()}
+
+    centre: dict[str, float] = {}
+    for bag in bags[: len(task)]:
+        for w, v in vector(bag).items():
+            centre[w] = centre.get(w, 0.0) + v
+    norm = math.sqrt(sum(v * v for v in centre.values()))
+    return sum(v * centre.get(w, 0.0) / norm for w, v in vector(sentence.lower().split()).items())
+
+
+def test_tfidf_against_the_formula() -> None:
+    task = ["der film war gut gut", "ein guter film", "die handlung war lahm"]
+    sample = ["der hund lief", "die katze schlief in der sonne", "ein haus am see"]
+    scorer = TfidfScorer(task, sample, "de")
+    for sentence in ("der film war lahm", "die katze lief", "ein see", "film film film haus"):
+        assert scorer.score(sentence) == pytest.approx(cosine(task, sample, sentence), abs=1e-9)
+    assert scorer.score("der film war lahm") > scorer.score("die katze lief") > 0
+    assert scorer.score("...") == 0
+
+
+def test_tfidf_needs_a_task() -> None:
+    with pytest.raises(DataError, match="task text"):
+        TfidfScorer(["..."], ["ein haus"], "de")
+
+
+def test_language() -> None:
+    german = LanguageIdentifier("de-AT")
+    assert german.supported
+    assert german.identify("Der Minister sprach am Abend mit den Bürgern der Stadt.") == "de"
+    assert german.accepts("de")
+    assert not german.accepts("nl")
+    assert LanguageIdentifier("en").identify("The minister spoke to the people of the town.") == "en"
+    assert LanguageIdentifier("ja").identify("大臣は夏に町を訪れて市民と話をした。") == "ja"
+    assert not LanguageIdentifier("gsw").supported
+
+
+def test_languages_that_cannot_be_told_apart() -> None:
+    assert LanguageIdentifier("hr").accepts("sr")
+    assert LanguageIdentifier("zh").accepts("yue")
+    assert not LanguageIdentifier("de").accepts("lb")
+
+
+def test_language_without_its_library(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "py3langid.langid", None)
+    _model.cache_clear()
+    with pytest.raises(ConfigError, match="--no-language-check"):
+        LanguageIdentifier("de")

@@ -1,0 +1,578 @@
+from __future__ import annotations
+
+import dataclasses
+import importlib.util
+import io
+import json
+import os
+import random
+import re
+import signal
+import subprocess
+import sys
+import time
+import unicodedata
+from collections import Counter
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from xlt_engine import ConfigError, DataError, Interrupted, OutOfMemoryError, StorageError
+from xlt_engine.data.corpus_select import comparison_key
+from xlt_engine.data.language_id import _model
+from xlt_engine.data.title_links import LinkRules
+from xlt_engine.data.wiki_source import SourceFiles
+from xlt_engine.engine import ConsoleProgress, CorpusConfig, CorpusReport, Progress, build_corpus
+from xlt_engine.engine.corpus_pool import run_tasks
+
+PIECE = 1 << 13
+OPEN: dict[str, Any] = {"language_check": False, "min_chars": 1, "max_chars": 10_000, "cap": 100_000}
+
+
+@pytest.fixture(scope="module", params=["de", "ja"])
+def plan(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Any:
+    return make_planted(tmp_path_factory.mktemp("wiki"), request.param)
+
+
+@pytest.fixture(scope="module")
+def german(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    return make_planted(tmp_path_factory.mktemp("wiki"), "de")
+
+
+def make_planted(folder: Path, language: str) -> Any:
+    path = Path(__file__).parents[1] / "data" / "planted_wiki.py"
+    spec = importlib.util.spec_from_file_location("planted_wiki", path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module
+    spec.loader.exec_module(module)
+    return module.make_planted(folder, language=language)
+
+
+def config(plan: Any, out: Path, text: str, **changed: Any) -> CorpusConfig:
+    """The planted wiki with one of its forms as text to select from."""
+    files = plan.files
+    where = {"text": (files[text],)} if text == "text" else {"target_dump": (files[text],)}
+    given: dict[str, Any] = {"entities": (files["train"],), "out": out, "language": plan.language, **where}
+    if not {"titles", "source_wiki", "select"} & set(changed):
+        given["titles"] = files["titles"]
+    return CorpusConfig(**{**given, **changed})
+
+
+def build(plan: Any, out: Path, text: str, *, workers: int = 1, **changed: Any) -> CorpusReport:
+    return build_corpus(config(plan, out, text, **changed), workers=workers, piece=PIECE)
+
+
+def lines(path: Path) -> list[str]:
+    return path.read_text("utf-8").splitlines()
+
+
+@pytest.mark.parametrize("text", ["text", "articles", "target_xml", "target_bz2", "target_gz"])
+def test_exactly_the_planted_sentences(plan: Any, tmp_path: Path, text: str) -> None:
+    report = build(plan, tmp_path / "out.txt", text, **OPEN)
+    got = lines(tmp_path / "out.txt")
+    assert len(got) == len(set(got)), "no sentence twice"
+    assert set(got) == set(plan.expected)
+    assert report.values["selected"]["sentences"] == len(plan.expected)
+    assert report.values["matched"]["duplicates"] >= 1
+
+
+@pytest.mark.parametrize("tables", [True, False], ids=["tables", "dump"])
+def test_titles_by_the_source_wiki(plan: Any, tmp_path: Path, tables: bool) -> None:
+    files = plan.files
+    wiki = SourceFiles(dump=files["source_xml"], items=files["sites_sql"])
+    if tables:
+        wiki = SourceFiles(
+            page=files["page_sql"],
+            redirect=files["redirect_sql"],
+            page_props=files["page_props_sql"],
+            langlinks=files["langlinks_sql"],
+        )
+    report = build(plan, tmp_path / "out.txt", "target_xml", source_wiki=wiki, **OPEN)
+    assert set(lines(tmp_path / "out.txt")) == set(plan.expected)
+    fates = Counter(plan.unlinked.values())
+    assert {name: report.values["entities"][name] for name in fates} == fates
+    assert report.values["entities"]["linked"] == len(plan.links)
+    assert report.values["entities"]["rules"]["through-chain"] == 6
+
+
+def test_redirects_of_the_target_as_names(plan: Any, tmp_path: Path) -> None:
+    build(plan, tmp_path / "out.txt", "target_xml", target_aliases=True, **OPEN)
+    assert set(lines(tmp_path / "out.txt")) == {*plan.expected, *plan.expected_with_aliases}
+
+
+def test_sentences_of_each_entity(german: Any, tmp_path: Path) -> None:
+    report = build(german, tmp_path / "out.txt", "target_xml", **OPEN)
+    expected = Counter(title for titles in german.expected.values() for title in set(titles))
+    most = report.values["selected"]["most"]
+    assert most == {name: expected[name] for name in most}
+    assert sum(most.values()) == sum(count for _, count in expected.most_common(20))
+    assert report.values["selected"]["entities"] == len(expected)
+
+
+@pytest.mark.parametrize("text", ["target_xml", "target_bz2", "target_gz", "text"])
+def test_the_same_bytes_for_any_number_of_workers(german: Any, tmp_path: Path, text: str) -> None:
+    made = []
+    for workers in (1, 2, 3):
+        out = tmp_path / f"{workers}.txt"
+        report = build(german, out, text, workers=workers, cap=50)
+        made.append((out.read_bytes(), out.with_name(f"{workers}.control.txt").read_bytes()))
+        assert report.values["run"]["workers"] == workers
+    assert made[0] == made[1] == made[2]
+    assert made[0][0].count(b"\n") == made[0][1].count(b"\n") == 50
+
+
+def test_one_stream_or_many_give_the_same(german: Any, tmp_path: Path) -> None:
+    for text in ("target_xml", "target_bz2", "target_gz"):
+        build(german, tmp_path / f"{text}.txt", text, cap=40)
+    assert len({(tmp_path / f"{text}.txt").read_bytes() for text in ("target_xml", "target_bz2", "target_gz")}) == 1
+
+
+def test_seed_and_cap(german: Any, tmp_path: Path) -> None:
+    made = {}
+    for seed in (0, 1):
+        build(german, tmp_path / f"{seed}.txt", "target_xml", cap=60, seed=seed)
+        made[seed] = (set(lines(tmp_path / f"{seed}.txt")), set(lines(tmp_path / f"{seed}.control.txt")))
+    assert made[0][0] != made[1][0]
+    assert made[0][1] != made[1][1]
+    for chosen, _ in made.values():
+        titles = Counter(title for sentence in chosen for title in set(german.expected[sentence]))
+        assert len(titles) >= 58, "the cap is about the number of entities: almost all of them have a sentence"
+        assert max(titles.values()) <= 3
+
+
+def test_control_is_a_sample_of_all_sentences(german: Any, tmp_path: Path) -> None:
+    report = build(german, tmp_path / "out.txt", "target_xml", cap=150)
+    control = lines(tmp_path / "out.control.txt")
+    values = report.values["control"]
+    assert len(control) == len(set(control)) == values["sentences"] == 150
+    with_entity = sum(sentence in german.expected for sentence in control)
+    assert values["with_entity"] == with_entity
+    everything = 1100  # of which about 200 have an entity
+    assert 5 <= with_entity <= 150 * 200 / everything + 30
+    assert values["also_in_corpus"] == len(set(control) & set(lines(tmp_path / "out.txt")))
+    assert not (tmp_path / "plain.control.txt").exists()
+    build(german, tmp_path / "plain.txt", "target_xml", control=False)
+    assert not (tmp_path / "plain.control.txt").exists()
+
+
+PROGRAM = """
+import sys
+sys.path[:0] = {path!r}
+from pathlib import Path
+from xlt_engine.engine import CorpusConfig, build_corpus
+config = CorpusConfig((Path({train!r}),), Path({out!r}), target_dump=(Path({dump!r}),), titles=Path({titles!r}),
+                      language="de", cap=50)
+build_corpus(config, workers={workers}, piece={piece})
+"""
+
+
+def run_killed(plan: Any, out: Path, fault: str, workers: int) -> int:
+    files = {k: str(plan.files[v]) for k, v in (("train", "train"), ("dump", "target_xml"), ("titles", "titles"))}
+    program = PROGRAM.format(path=sys.path, out=str(out), workers=workers, piece=PIECE, **files)
+    environment = os.environ | {"XLT_FAULT": fault, "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(
+        [sys.executable, "-c", program], env=environment, capture_output=True, timeout=120, check=False
+    )
+    return done.returncode
+
+
+class Recorder(Progress):
+    def __init__(self) -> None:
+        self.reads: list[tuple[int, int, int]] = []
+        self.notes: list[str] = []
+
+    def note(self, text: str) -> None:
+        self.notes.append(text)
+
+    def read(self, done: int, total: int, new: int) -> None:
+        self.reads.append((done, total, new))
+
+
+@pytest.mark.parametrize(
+    ("fault", "workers", "kept"),
+    [
+        ("corpus.piece:9:kill", 2, 9),
+        ("file.written:12:kill", 1, 9),
+        ("file.begin:2:kill", 1, 0),
+    ],
+)
+def test_killed_and_resumed(german: Any, tmp_path: Path, fault: str, workers: int, kept: int) -> None:
+    """Nothing lost, nothing twice, and what was done is not done again."""
+    whole, out = tmp_path / "whole.txt", tmp_path / "out.txt"
+    first = Recorder()
+    build_corpus(config(german, whole, "target_xml", cap=50), workers=1, piece=PIECE, progress=first)
+    assert run_killed(german, out, fault, workers) == -signal.SIGKILL
+    assert not out.exists()
+    done = len(list((tmp_path / ".out.txt.work").glob("piece-*.bin")))
+    assert kept <= done <= kept + workers
+    again = Recorder()
+    build_corpus(config(german, out, "target_xml", cap=50), workers=1, piece=PIECE, progress=again)
+    assert out.read_bytes() == whole.read_bytes()
+    assert (tmp_path / "out.control.txt").read_bytes() == (tmp_path / "whole.control.txt").read_bytes()
+    assert len(again.reads) == len(first.reads) - done
+    assert again.reads[-1][:2] == first.reads[-1][:2]
+    assert first.reads[-1][2] == first.reads[-1][0]
+    assert (again.reads[-1][2] < again.reads[-1][0]) == (done > 0)
+    assert not (tmp_path / ".out.txt.work").exists()
+
+
+def test_stopped_and_resumed(german: Any, tmp_path: Path) -> None:
+    whole, out = tmp_path / "whole.txt", tmp_path / "out.txt"
+    build(german, whole, "target_gz", cap=50)
+    for workers in (1, 2):
+        stop = partial(next, iter([0] * 6 + [signal.SIGTERM] * 100))
+        with pytest.raises(Interrupted) as caught:
+            build_corpus(config(german, out, "target_gz", cap=50), workers=workers, piece=PIECE, should_stop=stop)
+        assert caught.value.exit_code == 143
+        assert (tmp_path / ".out.txt.work").exists()
+    build(german, out, "target_gz", cap=50)
+    assert out.read_bytes() == whole.read_bytes()
+
+
+def test_stopped_while_tables_are_read(german: Any, tmp_path: Path) -> None:
+    wiki = SourceFiles(dump=german.files["source_xml"], langlinks=german.files["langlinks_sql"])
+    recorder, asked = Recorder(), iter([0, signal.SIGINT])
+    with pytest.raises(Interrupted):
+        build_corpus(
+            config(german, tmp_path / "out.txt", "target_xml", source_wiki=wiki),
+            workers=1,
+            progress=recorder,
+            should_stop=partial(next, asked),
+        )
+    assert recorder.notes == ["corpus: reading enwiki-pages-articles.xml"] * 2
+
+
+def test_what_another_command_left_is_not_used(german: Any, tmp_path: Path) -> None:
+    out = tmp_path / "out.txt"
+    assert run_killed(german, out, "corpus.piece:7:kill", 1) == -signal.SIGKILL
+    recorder = Recorder()
+    other = config(german, out, "target_xml", cap=50, seed=5)
+    build_corpus(other, workers=1, piece=PIECE, progress=recorder)
+    build(german, tmp_path / "fresh.txt", "target_xml", cap=50, seed=5)
+    assert out.read_bytes() == (tmp_path / "fresh.txt").read_bytes()
+    assert recorder.reads[0][0] <= 2 * PIECE, "from the start"
+
+
+def test_up_to_date(german: Any, tmp_path: Path) -> None:
+    out, text = tmp_path / "out.txt", tmp_path / "text.txt"
+    text.write_bytes(german.files["text"].read_bytes())
+    given = dataclasses.replace(config(german, out, "text", cap=30), text=(text,))
+    first = build_corpus(given, workers=1, piece=PIECE)
+    second = build_corpus(given, workers=2, piece=PIECE)
+    assert (first.made, second.made) == (True, False)
+    assert second.values == json.loads(first.path.read_text("utf-8"))
+    assert build_corpus(dataclasses.replace(given, seed=1), workers=1, piece=PIECE).made
+    build_corpus(given, workers=1, piece=PIECE)
+    out.write_text("changed\n", encoding="utf-8")
+    assert build_corpus(given, workers=1, piece=PIECE).made, "an output that was edited is made anew"
+    text.write_text(text.read_text("utf-8") + "\n", encoding="utf-8")
+    assert build_corpus(given, workers=1, piece=PIECE).made
+    first.path.write_text("{}", encoding="utf-8")
+    assert build_corpus(given, workers=1, piece=PIECE).made
+
+
+def test_evaluation_sentences_are_left_out(german: Any, tmp_path: Path) -> None:
+    """Tokenised and tagged, as test sets are."""
+    held = sorted(german.expected)[::5]
+    blocks = ["\n".join(f"{word}\tO" for part in s.split() for word in _tokens(part)) for s in held]
+    test = tmp_path / "test.conll"
+    test.write_text("\n\n".join(blocks) + "\n", encoding="utf-8")
+    plain = tmp_path / "dev.txt"
+    plain.write_text("\n".join(sorted(german.expected)[1::9]), encoding="utf-8")
+    report = build(german, tmp_path / "out.txt", "target_xml", exclude=(test, plain), **OPEN)
+    left = {*held, *sorted(german.expected)[1::9]}
+    assert set(lines(tmp_path / "out.txt")) == set(german.expected) - left
+    assert not {comparison_key(s) for s in lines(tmp_path / "out.control.txt")} & {comparison_key(s) for s in left}
+    assert report.values["exclude"]["overlap"] == {"corpus": 0, "control": 0}
+    assert report.values["exclude"]["sentences"] == len(left)
+    assert report.values["matched"]["excluded"] >= len(left)
+
+
+def comparable(text: str) -> str:
+    return unicodedata.normalize("NFC", text).casefold()
+
+
+def _tokens(word: str) -> Iterator[str]:
+    if len(word) > 1 and word[-1] in ",.!?":
+        yield from (word[:-1], word[-1])
+    else:
+        yield word
+
+
+def test_other_languages_are_dropped(german: Any, tmp_path: Path) -> None:
+    title = next(iter(german.links.values()))
+    english = [f"The minister of {title} spoke to the people of the town about the year {i}." for i in range(30)]
+    text = tmp_path / "text.txt"
+    text.write_text("\n".join([*german.expected, *english]) + "\n", encoding="utf-8")
+    given = dataclasses.replace(config(german, tmp_path / "out.txt", "text"), text=(text,))
+    report = build_corpus(given, workers=1, piece=PIECE)
+    got = set(lines(tmp_path / "out.txt"))
+    assert not got & set(english)
+    assert len(got) >= 0.98 * len(german.expected)
+    assert report.values["language"]["refused"]["en"] == 30
+    assert not set(lines(tmp_path / "out.control.txt")) & set(english)
+    assert len(lines(tmp_path / "out.control.txt")) == len(got), "the control is refilled up to the same size"
+    open_to_all = dataclasses.replace(given, language_check=False, out=tmp_path / "all.txt")
+    assert build_corpus(open_to_all, workers=1, piece=PIECE).values["language"]["why"] == "not asked for"
+    assert set(english) <= set(lines(tmp_path / "all.txt"))
+    unknown = dataclasses.replace(given, language="gsw", out=tmp_path / "gsw.txt")
+    assert "does not know 'gsw'" in build_corpus(unknown, workers=1, piece=PIECE).values["language"]["why"]
+
+
+def test_a_missing_library_is_missed_at_once(german: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "py3langid.langid", None)
+    _model.cache_clear()
+    with pytest.raises(ConfigError, match=r"xlt-engine\[corpus\]"):
+        build(german, tmp_path / "out.txt", "target_xml")
+    assert list(tmp_path.iterdir()) == []
+    build(german, tmp_path / "out.txt", "target_xml", language_check=False)
+
+
+def test_endings_are_counted(german: Any, tmp_path: Path) -> None:
+    titles = [t for t in german.links.values() if " " not in t][:10]
+    text = tmp_path / "text.txt"
+    exact = [f"Am Abend sprach der Minister lange über {t} und das Rathaus." for t in titles[:4]]
+    ending = [f"Am Abend sprach der Minister lange über {t}s großes Rathaus." for t in titles]
+    text.write_text("\n".join([*exact, *ending]) + "\n", encoding="utf-8")
+    base = dataclasses.replace(config(german, tmp_path / "out.txt", "text", inflection=True), text=(text,))
+    report = build_corpus(base, workers=1, piece=PIECE)
+    assert report.values["selected"]["only_by_ending"] == report.values["matched"]["only_by_ending"] == 10
+    assert report.values["selected"]["sentences"] == 14
+    strict = dataclasses.replace(base, inflection=False, out=tmp_path / "strict.txt")
+    assert sorted(build_corpus(strict, workers=1, piece=PIECE) and lines(tmp_path / "strict.txt")) == sorted(exact)
+
+
+def test_rules_are_flags(german: Any, tmp_path: Path) -> None:
+    files = german.files
+    wiki = SourceFiles(dump=files["source_xml"], langlinks=files["langlinks_sql"])
+    loose = LinkRules(redirects=False, disambiguation=False)
+    report = build(german, tmp_path / "out.txt", "target_xml", source_wiki=wiki, rules=loose, **OPEN)
+    assert report.values["entities"]["disambiguation"] == report.values["entities"]["loop"] == 0
+    kinds = Counter(e.kind for e in german.entities)
+    pages_listed = sum(e.kind == "disambiguation" and not e.chain for e in german.entities)
+    linked = len(german.links) - kinds["redirect"] - kinds["chain"] + pages_listed
+    assert report.values["entities"]["linked"] == linked
+    assert set(lines(tmp_path / "out.txt")) < set(german.expected)
+
+
+def test_select_by_overlap(german: Any, tmp_path: Path) -> None:
+    """The names are the same in the made German: sentences with entity words come first."""
+    report = build(german, tmp_path / "out.txt", "target_xml", select="overlap", cap=80, language_check=False)
+    got = lines(tmp_path / "out.txt")
+    assert len(got) == 80
+    words = {w for e in german.entities for w in re.findall(r"\w{3,}", comparable(e.surface))}
+    assert all(words & set(re.findall(r"\w+", comparable(s))) for s in got)
+    assert "linked" not in report.values["entities"]
+    assert len(lines(tmp_path / "out.control.txt")) == 80
+
+
+def test_select_by_closeness(german: Any, tmp_path: Path) -> None:
+    task = tmp_path / "task.txt"
+    task.write_text(
+        "Warum wurde die Schule nicht erwähnt?\nWarum wurde der Hafen nicht erwähnt?\n" * 3, encoding="utf-8"
+    )
+    made = []
+    for workers in (1, 2):
+        out = tmp_path / f"{workers}.txt"
+        build(german, out, "target_xml", workers=workers, select="tfidf", task_text=(task,), entities=(), cap=40)
+        made.append(out.read_bytes())
+    assert made[0] == made[1]
+    got = lines(tmp_path / "1.txt")
+    assert sum(s.startswith("Warum wurde") for s in got) == 40
+    assert sum(s.startswith("Warum wurde") for s in lines(tmp_path / "1.control.txt")) < 20
+
+
+def test_reports(german: Any, tmp_path: Path) -> None:
+    report = build(german, tmp_path / "de.txt", "target_xml", cap=20)
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["de.control.txt", "de.report.json", "de.report.md", "de.txt"]
+    values = json.loads((tmp_path / "de.report.json").read_text("utf-8"))
+    assert values == report.values
+    text = (tmp_path / "de.report.md").read_text("utf-8")
+    assert text == report.render()
+    for part in ("# Corpus audit", "20 sentences in `de.txt` (de)", "| linked | 62 |", "## Language", "| files | - |"):
+        assert part in text
+    assert values["text"]["pages"] > 100
+    assert values["settings"]["cap"] == 20
+    assert values["run"]["peak_memory_mib"]["parent"] > 10
+    assert values["matched"]["sentences"] >= len(german.expected)
+    assert values["selected"]["lengths"]["max"] == max(map(len, lines(tmp_path / "de.txt")))
+
+
+def test_progress_in_lines() -> None:
+    stream = io.StringIO()
+    progress = ConsoleProgress(stream, interval=0.0)
+    progress.begin_reading("corpus", 200_000_000)
+    time.sleep(0.05)
+    progress.read(150_000_000, 200_000_000, 50_000_000)
+    progress.end("corpus", "12 sentences in de.txt")
+    first, second, third = stream.getvalue().splitlines()
+    assert (first, third) == ("corpus: 200 MB", "corpus: 12 sentences in de.txt")
+    found = re.fullmatch(r"corpus: 150 of 200 MB, ([\d.]+) MB/s, 0:(\d\d) left", second)
+    assert found
+    assert 1 < float(found[1]) <= 1000, "the speed of this run, without what was read before"
+
+
+def test_progress_on_a_terminal() -> None:
+    stream = Terminal()
+    progress = ConsoleProgress(stream)
+    progress.begin_reading("corpus", 200_000_000)
+    progress.read(150_000_000, 220_000_000, 50_000_000)
+    progress.end("corpus", "done")
+    assert "corpus:" in stream.getvalue()
+    assert stream.getvalue().endswith("corpus: done\n")
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+def test_languages_by_the_names_of_the_files(german: Any, tmp_path: Path) -> None:
+    given = dataclasses.replace(config(german, tmp_path / "out.txt", "target_xml"), language=None).resolved()
+    assert (given.language, given.source_language) == ("de", "en")
+    assert dataclasses.replace(config(german, tmp_path / "out.txt", "text"), language=None).resolved().language == "de"
+    text = tmp_path / "text"
+    text.write_text("x")
+    unnamed = dataclasses.replace(config(german, tmp_path / "out.txt", "text"), language=None, text=(text,))
+    with pytest.raises(ConfigError, match="give --language"):
+        unnamed.resolved()
+    assert (given.min_chars, given.max_chars) == (20, 500)
+    assert dataclasses.replace(given, language="ja", min_chars=None, max_chars=None).resolved().min_chars == 8
+
+
+@pytest.mark.parametrize(
+    ("changed", "part"),
+    [
+        ({"text": ()}, "give --text or --target-dump"),
+        ({"titles": None}, "no way from entities to titles"),
+        ({"source_wiki": SourceFiles(items=Path("x"))}, "--titles replaces"),
+        ({"select": "overlap"}, "needs no titles"),
+        ({"select": "tfidf", "titles": None}, "--task-text goes with --select tfidf"),
+        ({"task_text": (Path("x"),)}, "--task-text goes with --select tfidf"),
+        ({"target_aliases": True}, "--target-redirects reads"),
+        ({"entities": ()}, "no entities: give --entities"),
+        ({"min_chars": 9, "max_chars": 8}, "--min-chars 9 is more than --max-chars 8"),
+        ({"cap": 0}, "--cap 0"),
+    ],
+)
+def test_options_that_do_not_suffice(german: Any, tmp_path: Path, changed: dict[str, Any], part: str) -> None:
+    given = dataclasses.replace(config(german, tmp_path / "out.txt", "text"), **changed)
+    with pytest.raises(ConfigError) as caught:
+        build_corpus(given)
+    assert part in str(caught.value)
+    assert list(tmp_path.iterdir()) == [], "nothing is written before the options are sound"
+
+
+def test_output_is_no_input(german: Any) -> None:
+    with pytest.raises(ConfigError, match="is an input"):
+        build_corpus(config(german, german.files["text"], "text"))
+
+
+def bad_input(german: Any, folder: Path) -> Iterator[tuple[CorpusConfig, str]]:
+    def write(name: str, data: bytes) -> Path:
+        (folder / name).write_bytes(data)
+        return folder / name
+
+    base = config(german, folder / "out.txt", "text")
+    dump = config(german, folder / "out.txt", "target_xml")
+    yield dataclasses.replace(base, text=(folder / "none.txt",)), "none.txt: no such file"
+    yield dataclasses.replace(base, entities=(write("o.conll", b"Rom\tO\n"),)), "o.conll:1: no entities in the tags"
+    yield dataclasses.replace(base, titles=write("t.tsv", b"a\tb\tc\n")), "t.tsv:1: 3 columns"
+    yield dataclasses.replace(base, titles=write("u.tsv", b"a\tb\n")), "has a title in the target"
+    yield dataclasses.replace(base, text=(write("n.txt", b"Ein Satz ohne alles.\n"),)), "no sentence was selected"
+    whole = german.files["text"].read_bytes()
+    yield dataclasses.replace(base, text=(write("l.txt", whole + b"\xff\n"),)), "byte 0xff"
+    cut = german.files["target_bz2"].read_bytes()[:-700]
+    yield dataclasses.replace(dump, target_dump=(write("c.xml.bz2", cut),)), f"the file ends at byte {len(cut)}"
+    xml = german.files["target_xml"].read_bytes()
+    yield dataclasses.replace(dump, target_dump=(write("c.xml", xml[:-900]),)), "c.xml: byte"
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_bad_input(german: Any, tmp_path: Path, workers: int) -> None:
+    for given, part in bad_input(german, tmp_path):
+        with pytest.raises(DataError) as caught:
+            build_corpus(given, workers=workers, piece=PIECE)
+        assert part in str(caught.value)
+        assert not (tmp_path / "out.txt").exists()
+
+
+def test_a_full_disk(german: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XLT_FAULT", "file.written:6:enospc")
+    with pytest.raises(StorageError, match="free disk space"):
+        build(german, tmp_path / "out.txt", "target_xml")
+    monkeypatch.delenv("XLT_FAULT")
+    build(german, tmp_path / "out.txt", "target_xml")
+    build(german, tmp_path / "whole.txt", "target_xml")
+    assert (tmp_path / "out.txt").read_bytes() == (tmp_path / "whole.txt").read_bytes()
+
+
+@dataclasses.dataclass(frozen=True)
+class Numbered:
+    index: int
+
+
+def fails_at(bad: int, action: Callable[[], None]) -> Callable[[Numbered], None]:
+    def work(task: Numbered) -> None:
+        if task.index == bad:
+            action()
+
+    return work
+
+
+def raise_data_error() -> None:
+    raise DataError("x.txt:1: wrong")
+
+
+def kill_self() -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def test_workers_give_all_tasks_once() -> None:
+    for workers in (1, 2, 4):
+        done = [t.index for t in run_tasks(iter(map(Numbered, range(50))), fails_at(-1, kill_self), workers)]
+        assert sorted(done) == list(range(50))
+
+
+def test_errors_of_workers() -> None:
+    for workers in (1, 2):
+        with pytest.raises(DataError, match="x.txt:1: wrong"):
+            list(run_tasks(iter(map(Numbered, range(9))), fails_at(5, raise_data_error), workers))
+    with pytest.raises(OutOfMemoryError, match="killed by signal 9"):
+        list(run_tasks(iter(map(Numbered, range(9))), fails_at(5, kill_self), 2))
+
+
+def test_workers_end_with_their_parent(tmp_path: Path) -> None:
+    """A parent that is killed leaves no process behind."""
+    mark = random.Random(os.getpid()).randrange(10**9)
+    program = (
+        f"import sys, time; sys.path[:0] = {sys.path!r}\n"
+        "from xlt_engine.engine.corpus_pool import run_tasks\n"
+        "from dataclasses import dataclass\n"
+        "@dataclass\nclass T:\n    index: int\n"
+        f"def work(task): open({str(tmp_path)!r} + f'/{{__import__(\"os\").getpid()}}', 'w').close(); {mark}\n"
+        "for task in run_tasks(map(T, range(100)), work, 3):\n"
+        "    if task.index > 50: __import__('os').kill(__import__('os').getpid(), 9)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, timeout=60, check=False)
+    assert done.returncode == -signal.SIGKILL
+    workers = [int(path.name) for path in tmp_path.iterdir()]
+    assert workers
+    for _ in range(100):
+        alive = [pid for pid in workers if _running(pid)]
+        if not alive:
+            return
+        signal.sigtimedwait([], 0.1)
+    raise AssertionError(f"still alive: {alive}")
+
+
+def _running(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
+    except OSError:
+        return False

@@ -1,0 +1,371 @@
+"""The feed: the same batches in the same order, errors at their step, and no thread that outlives its use."""
+
+from __future__ import annotations
+
+import gc
+import json
+import threading
+import time
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from xlt_engine import DataError, DivergedError, Interrupted
+from xlt_engine.data import BatchSize, Bucket, PackedBatch, pack
+from xlt_engine.engine import Loop, OptimiserConfig
+from xlt_engine.engine.config import PerformanceConfig
+from xlt_engine.engine.context import tensors_hash
+from xlt_engine.engine.feed import DEPTH, SAMPLED, Feed, make_feed, survey
+from xlt_engine.engine.objectives import cross_entropy
+from xlt_engine.model import Encoder, EncoderConfig, LinearHead, TaskModel
+
+CPU = torch.device("cpu")
+OPTIMISER = OptimiserConfig(lr=1e-2, freeze_layers=0, freeze_embeddings=False)
+AHEAD = PerformanceConfig(graphs=False, buckets=0, feed=True)
+gpu = pytest.mark.gpu
+needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+
+
+class Steps:
+    """A batch source that depends on the step alone and remembers who asked for what."""
+
+    def __init__(self, count: int, parts: int = 1, broken: int | None = None, seconds: float = 0.0) -> None:
+        self.count, self.parts, self.broken, self.seconds = count, parts, broken, seconds
+        self.asked: list[int] = []
+        self.threads: set[str] = set()
+        self.inside = 0
+
+    def __len__(self) -> int:
+        return self.count
+
+    def __getitem__(self, step: int) -> list[PackedBatch]:
+        self.inside += 1
+        assert self.inside == 1, "two threads in the source"
+        self.asked.append(step)
+        self.threads.add(threading.current_thread().name)
+        time.sleep(self.seconds)
+        self.inside -= 1
+        if step == self.broken:
+            raise DataError(f"de.txt:{step}: broken")
+        rng = np.random.default_rng([7, step])
+        words = [rng.integers(5, 60, size=rng.integers(2, 8)) for _ in range(8)]
+        size = 8 // self.parts
+        return [
+            pack(
+                [np.concatenate([[2], w, [3]]) for w in words[a : a + size]],
+                items=[np.arange(1, len(w) + 1) for w in words[a : a + size]],
+                labels=[w % 3 for w in words[a : a + size]],
+                example_ids=np.arange(a, min(a + size, 8)) + 100 * step,
+            )
+            for a in range(0, 8, size)
+        ]
+
+    def names(self, step: int) -> list[str]:
+        self.inside += 1
+        assert self.inside == 1, "two threads in the source"
+        time.sleep(self.seconds)
+        self.inside -= 1
+        return [f"s{step}"]
+
+
+def tagger() -> TaskModel:
+    config = EncoderConfig(60, 16, 1, 2, 32, max_positions=32, dropout=0.1)
+    return TaskModel(Encoder(config, seed=3), LinearHead(16, 3, 0.1, seed=2), "ner", ("O", "B-X", "I-X"))
+
+
+def loop(source: Any, performance: PerformanceConfig, objective: Any = cross_entropy) -> Loop:
+    return Loop(tagger(), source, objective, optimiser=OPTIMISER, seed=1, performance=performance)
+
+
+def feeders() -> list[str]:
+    return [t.name for t in threading.enumerate() if t.name.startswith("xlt-feed")]
+
+
+@pytest.fixture(autouse=True)
+def _no_thread_is_left() -> Any:
+    assert feeders() == []
+    yield
+    if feeders():
+        gc.collect()
+    deadline = time.monotonic() + 5
+    while feeders() and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert feeders() == []
+
+
+@pytest.mark.parametrize("parts", [1, 2])
+def test_results_are_the_same_bits_with_and_without_the_thread(parts: int) -> None:
+    plain, ahead = loop(Steps(9, parts), PerformanceConfig(feed=False)), loop(Steps(9, parts), AHEAD)
+    plain.run()
+    ahead.run()
+    assert vars(ahead.trace) == vars(plain.trace)
+    assert tensors_hash(ahead.state()[0]) == tensors_hash(plain.state()[0])
+    assert feeders() == []
+
+
+def test_each_step_is_made_once_in_order_by_the_thread() -> None:
+    source = Steps(9)
+    loop(source, AHEAD).run()
+    assert source.asked == list(range(9))
+    assert source.threads == {"xlt-feed_0"}
+
+
+def test_without_a_thread_steps_are_made_where_they_are_asked_for() -> None:
+    source = Steps(3)
+    feed = Feed(source, CPU)
+    for step in range(3):
+        assert len(feed[step].parts) == 1
+        assert source.asked == list(range(step + 1))
+    assert source.threads == {threading.current_thread().name}
+
+
+def test_it_runs_no_further_ahead_than_its_depth() -> None:
+    source = Steps(20)
+    feed = Feed(source, CPU, depth=3)
+    feed[0]
+    time.sleep(0.2)
+    assert source.asked == [0, 1, 2, 3]
+    feed.close()
+
+
+@pytest.mark.parametrize("depth", [0, 1, DEPTH, 7])
+def test_an_error_of_the_source_comes_at_its_step(depth: int) -> None:
+    feed = Feed(Steps(9, broken=4), CPU, depth=depth)
+    for step in range(4):
+        feed[step]
+    for _ in range(2):  # asking again meets it again
+        with pytest.raises(DataError, match="de.txt:4: broken"):
+            feed[4]
+    assert len(feed[5].batches) == 1
+    feed.close()
+
+
+def test_an_error_ends_a_run_after_the_steps_before_it() -> None:
+    steps: list[int] = []
+    training = loop(Steps(9, broken=4), AHEAD)
+    with pytest.raises(DataError, match="de.txt:4"):
+        training.run(lambda _, result: steps.append(result.step))
+    assert steps == [0, 1, 2, 3]
+    assert feeders() == []
+
+
+def test_an_interrupt_leaves_no_thread_and_the_run_goes_on() -> None:
+    def stop(training: Loop, result: Any) -> None:
+        if result.step == 3:
+            raise Interrupted(15)
+
+    whole, cut = loop(Steps(9), AHEAD), loop(Steps(9), AHEAD)
+    whole.run()
+    with pytest.raises(Interrupted):
+        cut.run(stop)
+    assert feeders() == []
+    cut.run()
+    assert cut.trace == whole.trace
+    assert tensors_hash(cut.state()[0]) == tensors_hash(whole.state()[0])
+
+
+def test_a_jump_drops_what_was_made_ahead() -> None:
+    source = Steps(30)
+    feed = Feed(source, CPU, depth=2)
+    feed[0]
+    assert feed[10].batches[0].example_ids[0] == 1000
+    assert feed[11].batches[0].example_ids[0] == 1100
+    assert feed[3].batches[0].example_ids[0] == 300
+    feed.close()
+    assert feed[4].batches[0].example_ids[0] == 400
+    feed.close()
+    feed.close()
+
+
+def test_resuming_asks_for_the_step_to_come() -> None:
+    whole, first = loop(Steps(8), AHEAD), loop(Steps(8), AHEAD)
+    whole.run()
+    for _ in range(5):
+        first.advance()
+    tensors, meta = first.state()
+    first.close()
+    source = Steps(8)
+    second = loop(source, AHEAD)
+    second.restore(
+        5, {n: t.clone() for n, t in tensors.items()}, {"trace": {k: list(v) for k, v in meta["trace"].items()}}
+    )
+    second.run()
+    assert source.asked == [5, 6, 7]
+    assert tensors_hash(second.state()[0]) == tensors_hash(whole.state()[0])
+    assert second.trace == whole.trace
+
+
+def test_names_are_those_of_the_step_while_the_thread_works() -> None:
+    """The source is asked by one thread at a time; the step that diverges is named, not the last one made."""
+
+    def spoiled(model: Any, batch: PackedBatch, seed: Any) -> torch.Tensor:
+        loss: torch.Tensor = cross_entropy(model, batch, seed)
+        return loss * float("inf") if int(batch.example_ids[0]) == 300 else loss
+
+    with pytest.raises(DivergedError, match="step 3: .*examples s3"):
+        loop(Steps(40, seconds=0.02), AHEAD, spoiled).run()
+    feed = Feed(Steps(40, seconds=0.002), CPU, depth=5)
+    for step in range(20):
+        assert feed[step].batches[0].example_ids[0] == 100 * step
+        assert feed.names(step) == [f"s{step}"]
+    feed.close()
+
+
+def test_names_without_a_source_that_knows_them() -> None:
+    class Nameless(list[Any]):
+        pass
+
+    feed = Feed(Nameless([Steps(3)[2]]), CPU)
+    assert feed.names(0) == [str(200 + i) for i in range(8)]
+
+
+@pytest.mark.parametrize("depth", [0, 2])
+def test_waiting_is_measured(depth: int) -> None:
+    """A slow source makes every step wait, with a thread less by what the caller does meanwhile."""
+    feed = Feed(Steps(6, seconds=0.05), CPU, depth=depth)
+    for step in range(6):
+        feed[step]
+        time.sleep(0.04)
+    feed.close()
+    assert feed.waited >= 0.3 if depth == 0 else 0.05 <= feed.waited < 0.28
+
+
+def test_a_caller_that_is_slower_than_the_source_does_not_wait() -> None:
+    feed = Feed(Steps(6, seconds=0.04), CPU, depth=2)
+    feed[0]
+    first = feed.waited
+    for step in range(1, 6):
+        time.sleep(0.12)
+        feed[step]
+    feed.close()
+    assert feed.waited - first < 0.1  # 0.2 where nothing is made ahead
+
+
+def test_a_feed_that_is_dropped_takes_its_thread_with_it() -> None:
+    feed = Feed(Steps(9), CPU, depth=2)
+    feed[0]
+    assert feeders() != []
+    del feed
+
+
+def test_quiet_holds_the_thread() -> None:
+    source = Steps(9)
+    feed = Feed(source, CPU, depth=2)
+    feed[0]
+    with feed.quiet():
+        time.sleep(0.05)
+        before = list(source.asked)
+        feed._next(1)  # asks for step 3 without waiting
+        time.sleep(0.1)
+        assert source.asked == before
+    assert feed[4].batches[0].example_ids[0] == 400
+    feed.close()
+
+
+def test_only_the_share_of_this_process_is_moved_and_padded() -> None:
+    feed = Feed(Steps(3, 4), CPU, buckets=[Bucket(128, 40, 64, 16)], share=lambda count: range(1, count, 2))
+    fed = feed[1]
+    assert [number for number, _ in fed.parts] == [1, 3]
+    assert len(fed.batches) == 4
+    for number, part in fed.parts:
+        assert BatchSize.of(part) == (128, 40, 64, 16)
+        size = BatchSize.of(fed.batches[number])
+        assert size.tokens < 128
+        assert torch.equal(part.token_ids[: size.tokens], fed.batches[number].token_ids)
+
+
+def test_padded_training_is_that_of_the_batches_as_they_come() -> None:
+    """Losses and weights to rounding; the trace counts tokens of text."""
+    plain, padded = loop(Steps(12, 2), AHEAD), loop(Steps(12, 2), PerformanceConfig(buckets=3, feed=True))
+    assert len(padded.feed.buckets) <= 3
+    plain.run()
+    padded.run()
+    assert padded.feed.padding > 0
+    assert padded.trace.tokens == plain.trace.tokens
+    assert padded.trace.valid == plain.trace.valid
+    assert padded.trace.loss == pytest.approx(plain.trace.loss, rel=1e-5)
+    assert padded.trace.loss != plain.trace.loss
+    one, other = (torch.cat([p.detach().flatten() for p in x.model.parameters()]) for x in (plain, padded))
+    assert float((one - other).norm() / one.norm()) < 1e-5
+
+
+def test_auto_changes_nothing_on_a_cpu() -> None:
+    feed = make_feed(Steps(3), CPU, PerformanceConfig(), graphs=False)
+    assert feed.buckets == ()
+    fed = feed[0]
+    assert fed.parts[0][1] is fed.batches[0]
+    assert feeders() == []
+    assert make_feed(Steps(3), CPU, PerformanceConfig(), graphs=True).buckets != ()
+    assert make_feed(Steps(3), CPU, PerformanceConfig(buckets=0), graphs=True).buckets == ()
+
+
+def test_a_source_that_knows_its_sizes_makes_no_batch_to_be_surveyed() -> None:
+    class Sized(Steps):
+        def sizes(self, step: int) -> list[BatchSize]:
+            return [BatchSize(step + 1, 1, 1, 1)]
+
+    sized, unsized = Sized(200), Steps(200, 2)
+    assert survey(sized) == [BatchSize(step + 1, 1, 1, 1) for step in range(200)]
+    assert sized.asked == []
+    assert len(survey(unsized)) == 2 * SAMPLED
+    assert len(set(unsized.asked)) == SAMPLED
+    assert max(unsized.asked) > 190
+    assert len(survey(Steps(5))) == 5
+    assert survey(Steps(0)) == []
+
+
+def test_a_run_with_the_thread_and_padding_is_that_without(tiny: Callable[[str], Any]) -> None:
+    """Every kind of stage: the same bits with the thread; to rounding with static shapes, whose use is on record."""
+    made = tiny("ner")
+    made.run("checkpoint.seconds=60", where="plain")
+    made.run("checkpoint.seconds=60", "performance.feed=true", where="ahead")
+    made.run("checkpoint.seconds=60", "performance.feed=true", "performance.buckets=4", where="padded")
+    for stage in ("pretrain", "baseline", "de/btf", "de/finetune", "de/soft1", "de/hard1"):
+        plain, ahead, padded = (made.json(f"{stage}/trace.json", where) for where in ("plain", "ahead", "padded"))
+        assert ahead == plain, stage
+        assert (
+            made.stage(stage, "ahead")["hashes"]["model.safetensors"]
+            == (made.stage(stage, "plain")["hashes"]["model.safetensors"])
+        )
+        assert padded["tokens"] == plain["tokens"], stage
+        assert padded["loss"][0] == pytest.approx(plain["loss"][0], rel=1e-4), stage
+    records = [json.loads(line) for line in (made.folder / "padded" / "events.jsonl").read_text().splitlines()]
+    supply = {r["stage"]: r for r in records if r["kind"] == "supply"}
+    assert "seed-0/de/soft2" in supply
+    assert all(0 < r["padding"] < 1 and r["waited"] > 0 and r["graphs"] == 0 for r in supply.values())
+
+
+@gpu
+@needs_gpu
+@pytest.mark.parametrize("depth", [0, DEPTH])
+def test_batches_arrive_on_the_device(depth: int) -> None:
+    """The copy is made on another stream while this one computes, and its memory is not used again too early."""
+    device = torch.device("cuda", torch.cuda.current_device())
+    source, feed = Steps(60, 2), Feed(Steps(60, 2), device, depth=depth)
+    sums: list[tuple[torch.Tensor, int]] = []
+    busy = torch.randn(2048, 2048, device=device)
+    for step in range(60):
+        fed = feed[step]
+        for number, part in fed.parts:
+            assert part.token_ids.device == device
+            busy = (busy @ busy).tanh()
+            sums.append((part.token_ids.sum(), int(source[step][number].token_ids.sum())))
+        del fed
+    feed.close()
+    assert [int(found) for found, _ in sums] == [expected for _, expected in sums]
+
+
+@gpu
+@needs_gpu
+def test_the_thread_changes_no_bit_on_the_device() -> None:
+    def trained(performance: PerformanceConfig) -> tuple[str, dict[str, Any]]:
+        training = Loop(
+            tagger().to("cuda"), Steps(20, 2), cross_entropy, optimiser=OPTIMISER, seed=1, performance=performance
+        )
+        training.run()
+        return tensors_hash(training.state()[0]), vars(training.trace)
+
+    assert trained(AHEAD) == trained(PerformanceConfig(graphs=False, buckets=0, feed=False))

@@ -1,0 +1,551 @@
+"""Steps that do not fit into memory, smaller micro-batches, recomputed activations, damaged soft labels."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from xlt_engine import Interrupted, OutOfMemoryError
+from xlt_engine.data import Bucket, PackedBatch, inference_batches, inference_tokens, pack, pad_to_bucket
+from xlt_engine.data.batch import cut
+from xlt_engine.engine import faults
+from xlt_engine.engine.config import OptimiserConfig
+from xlt_engine.engine.context import tensors_hash
+from xlt_engine.engine.files import sha256_file
+from xlt_engine.engine.inference import predict_logits
+from xlt_engine.engine.loop import Loop
+from xlt_engine.engine.memory import StepSize, is_out_of_memory
+from xlt_engine.engine.objectives import SoftLabels, cross_entropy, masked_lm
+from xlt_engine.engine.precision import DTYPES
+from xlt_engine.engine.soft_labels import packed_soft_labels, read_soft_labels, soft_label_problem
+from xlt_engine.model import Encoder, EncoderConfig, MaskedLM, TaskModel, VoterHeads
+
+VOCABULARY, HIDDEN, LABELS = 40, 16, ("O", "B-X", "I-X")
+NO_MEMORY = "DefaultCPUAllocator: can't allocate memory: you tried to allocate 12 bytes"
+OPTIMISER = OptimiserConfig(lr=2e-3, freeze_layers=0, freeze_embeddings=False)
+AUTO = OptimiserConfig(lr=2e-3, freeze_layers=0, freeze_embeddings=False, micro_batch="auto")
+
+
+def encoder(dropout: float) -> Encoder:
+    config = EncoderConfig(
+        vocab_size=VOCABULARY,
+        hidden_size=HIDDEN,
+        num_layers=3,
+        num_heads=2,
+        intermediate_size=32,
+        max_positions=20,
+        dropout=dropout,
+        attention_dropout=dropout,
+        initializer_range=0.1,
+    )
+    return Encoder(config, seed=1)
+
+
+def tagger(dropout: float = 0.1) -> TaskModel:
+    head = VoterHeads(HIDDEN, 3, (12, 13, 14), dropout, seed=2, initializer_range=0.5)
+    return TaskModel(encoder(dropout), head, "ner", LABELS)
+
+
+KINDS: dict[str, tuple[Callable[[float], Any], Any]] = {
+    "mlm": (lambda dropout: MaskedLM(encoder(dropout), seed=3), masked_lm),
+    "hard": (tagger, cross_entropy),
+    "soft": (tagger, SoftLabels()),
+}
+
+
+def rows(seed: int, count: int = 8) -> list[dict[str, Any]]:
+    """Sequences of different lengths; some have no item, some no target."""
+    rng, found = np.random.default_rng(seed), []
+    for number in range(count):
+        length = int(rng.integers(3, 14))
+        items = np.arange(1, length - 1) if number != 2 else np.zeros(0, dtype=np.int64)
+        labels = rng.integers(3, size=len(items))
+        labels[rng.random(len(items)) < (1.0 if number == 4 else 0.3)] = -100
+        found.append(
+            {
+                "ids": [2, *rng.integers(5, VOCABULARY, size=length - 2).tolist(), 3],
+                "segments": (np.arange(length) > 4).astype(np.int64),
+                "items": items,
+                "labels": labels,
+                "soft": rng.dirichlet(np.ones(3), size=len(items)).astype(np.float32),
+                "weights": rng.random(len(items)).astype(np.float32),
+            }
+        )
+    return found
+
+
+def packed(chosen: Sequence[dict[str, Any]], kind: str, first: int = 0) -> PackedBatch:
+    columns: dict[str, Any] = {"labels": [r["labels"] for r in chosen]}
+    if kind == "soft":
+        columns = {"soft_targets": [r["soft"] for r in chosen], "weights": [r["weights"] for r in chosen]}
+    return pack(
+        [r["ids"] for r in chosen],
+        [r["segments"] for r in chosen] if kind != "hard" else None,
+        items=[r["items"] for r in chosen],
+        example_ids=np.arange(first, first + len(chosen)),
+        **columns,
+    )
+
+
+def assert_same(one: PackedBatch, other: PackedBatch) -> None:
+    for name in PackedBatch.__dataclass_fields__:
+        a, b = getattr(one, name), getattr(other, name)
+        if isinstance(a, Tensor):
+            assert a.dtype == b.dtype, name
+            assert torch.equal(a, b), name
+        else:
+            assert a == b, name
+
+
+@pytest.mark.parametrize("kind", ["mlm", "hard", "soft"])
+@pytest.mark.parametrize("size", [1, 3, 4, 7])
+@pytest.mark.parametrize("padded", [False, True])
+def test_parts_are_what_packing_them_alone_gives(kind: str, size: int, padded: bool) -> None:
+    every = rows(1)
+    whole = packed(every, kind)
+    expected = [packed(every[a : a + size], kind, a) for a in range(0, 8, size)]
+    given = pad_to_bucket(whole, Bucket(192, 40, 160, 20)) if padded else whole
+    parts = cut(given, size)
+    assert len(parts) == len(expected)
+    for part, other in zip(parts, expected, strict=True):
+        assert_same(part, other)
+    assert sum(part.num_targets for part in parts) == whole.num_targets
+
+
+def test_a_batch_that_is_small_enough_is_not_cut() -> None:
+    whole = packed(rows(1), "hard")
+    for size in (0, 8, 9):
+        assert cut(whole, size) == [whole]
+
+
+def summed(kind: str, batches: Sequence[PackedBatch]) -> tuple[float, Tensor]:
+    """Loss and gradient of a step without dropout, from the sums of its batches."""
+    make, objective = KINDS[kind]
+    model = make(0.0)
+    valid, total = sum(batch.num_targets for batch in batches), 0.0
+    for batch in batches:
+        if batch.num_targets:
+            part = objective(model, batch, 0) / valid
+            part.backward()
+            total += float(part.detach())
+    return total, torch.cat([p.grad.flatten() for p in model.parameters() if p.grad is not None])
+
+
+@pytest.mark.parametrize("kind", ["mlm", "hard", "soft"])
+@pytest.mark.parametrize("size", [1, 3, 4])
+def test_losses_and_gradients_of_parts_add_up(kind: str, size: int) -> None:
+    whole = packed(rows(2), kind)
+    loss, gradient = summed(kind, [whole])
+    of_parts, gradient_of_parts = summed(kind, cut(whole, size))
+    assert of_parts == pytest.approx(loss, rel=1e-6)
+    assert float((gradient_of_parts - gradient).norm() / gradient.norm()) < 1e-6
+
+
+@pytest.mark.parametrize(
+    ("error", "expected"),
+    [
+        (MemoryError(), True),
+        (torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB"), True),
+        (RuntimeError(NO_MEMORY), True),
+        (RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"), True),
+        (RuntimeError("shape mismatch"), False),
+        (OSError("can't allocate memory"), False),
+    ],
+)
+def test_what_counts_as_out_of_memory(error: Exception, expected: bool) -> None:
+    assert is_out_of_memory(error) == expected
+
+
+def test_torch_still_says_it_in_these_words() -> None:
+    with pytest.raises(RuntimeError) as caught:
+        torch.empty(1 << 55)
+    assert is_out_of_memory(caught.value)
+
+
+class Steps:
+    """Six steps, each of one batch of eight sequences with names."""
+
+    def __len__(self) -> int:
+        return 6
+
+    def __getitem__(self, step: int) -> list[PackedBatch]:
+        return [packed(rows(step), "hard")]
+
+    def names(self, step: int) -> list[str]:
+        return [f"en:{step}{number}" for number in range(8)]
+
+
+def failing_from(step: int, most: int, where: str) -> Any:
+    """An objective with memory for `most` sequences from a step on; fails in the forward or in the backward pass."""
+
+    class Fails(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx: Any, x: Tensor) -> Tensor:
+            return x.clone()
+
+        @staticmethod
+        def backward(ctx: Any, grad: Tensor) -> Tensor:
+            raise RuntimeError(NO_MEMORY)
+
+    def objective(model: Any, batch: PackedBatch, seed: int) -> Tensor:
+        full = len(batch.example_ids) > most and objective.loop.step >= step  # type: ignore[attr-defined]
+        if full and where == "forward":
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        loss: Tensor = cross_entropy(model, batch, seed)
+        if full and where == "last part":
+            # The gradients of this very batch are complete when memory runs out.
+            loss.backward()
+            raise MemoryError
+        return Fails.apply(loss) if full else loss  # type: ignore[no-any-return]
+
+    return objective
+
+
+def trained(objective: Any, optimiser: OptimiserConfig, precision: str = "fp32", limits: Any = None) -> Loop:
+    loop = Loop(tagger(), Steps(), objective, optimiser=optimiser, seed=5, precision=precision)
+    objective.loop = loop
+    while loop.step < loop.total:
+        if limits is not None:
+            loop.memory.limit = limits.get(loop.step, loop.memory.limit)
+        loop.advance()
+    return loop
+
+
+@pytest.mark.parametrize("where", ["forward", "backward", "last part"])
+@pytest.mark.parametrize("precision", DTYPES)
+def test_a_repeated_step_ends_as_if_its_micro_batch_had_been_smaller(where: str, precision: str) -> None:
+    """To the bit, with dropout and all that the optimiser remembers; and it is not the run with whole batches."""
+    loop = trained(failing_from(3, 2, where), AUTO, precision)
+    expected = trained(failing_from(9, 2, where), OPTIMISER, precision, limits={3: 2})
+    whole = trained(failing_from(9, 2, where), OPTIMISER, precision)
+    assert tensors_hash(loop.state()[0]) == tensors_hash(expected.state()[0])
+    assert (loop.trace.loss, loop.trace.valid, loop.trace.tokens) == (
+        expected.trace.loss,
+        expected.trace.valid,
+        expected.trace.tokens,
+    )
+    assert loop.trace.loss[:3] == whole.trace.loss[:3]
+    assert loop.trace.loss[3:] != whole.trace.loss[3:]
+    assert [(h.step, h.before, h.after) for h in loop.memory.halvings] == [(3, 8, 4), (3, 4, 2)]
+    size = StepSize.of(Steps()[3])
+    assert (loop.memory.halvings[0].tokens, loop.memory.halvings[0].longest) == (size.tokens, size.longest)
+    assert loop.trace.valid == whole.trace.valid
+
+
+@pytest.mark.parametrize("where", ["forward", "backward", "last part"])
+def test_without_leave_the_step_is_named_and_nothing_is_applied(where: str) -> None:
+    loop = Loop(tagger(), Steps(), failing_from(3, 2, where), optimiser=OPTIMISER, seed=5)
+    loop.objective.loop = loop  # type: ignore[attr-defined]
+    for _ in range(3):
+        loop.advance()
+    before = tensors_hash(loop.state()[0])
+    lengths = [len(row["ids"]) for row in rows(3)]
+    with pytest.raises(OutOfMemoryError) as caught:
+        loop.advance()
+    message = str(caught.value)
+    size = f"8 sequences, {sum(lengths)} tokens, the longest has {max(lengths)}"
+    assert f"step 3 does not fit into memory: {size}" in message
+    assert f"(en:3{int(np.argmax(lengths))}), 8 sequences at a time; set micro_batch = 4" in message
+    assert tensors_hash(loop.state()[0]) == before
+    assert all(p.grad is None for p in loop.model.parameters())
+    assert loop.step == 3
+
+
+def test_a_single_sequence_cannot_be_halved() -> None:
+    loop = Loop(tagger(), Steps(), failing_from(0, 0, "forward"), optimiser=AUTO, seed=5)
+    loop.objective.loop = loop  # type: ignore[attr-defined]
+    with pytest.raises(OutOfMemoryError, match=r"1 sequences at a time; set recompute = true .*, or lower max_length"):
+        loop.advance()
+    assert [h.after for h in loop.memory.halvings] == [4, 2, 1]
+
+
+def test_other_errors_pass() -> None:
+    def objective(model: Any, batch: PackedBatch, seed: int) -> Tensor:
+        raise RuntimeError("shape mismatch")
+
+    with pytest.raises(RuntimeError, match="shape mismatch"):
+        Loop(tagger(), Steps(), objective, optimiser=AUTO, seed=5).advance()
+
+
+def test_the_limit_is_part_of_a_checkpoint() -> None:
+    whole = trained(failing_from(1, 3, "forward"), AUTO)
+    loop = Loop(tagger(), Steps(), failing_from(1, 3, "forward"), optimiser=AUTO, seed=5)
+    loop.objective.loop = loop  # type: ignore[attr-defined]
+    for _ in range(4):
+        loop.advance()
+    tensors, meta = loop.state()
+    # Memory is there again: what was halved stays so.
+    again = Loop(tagger(), Steps(), cross_entropy, optimiser=AUTO, seed=5)
+    again.restore(4, {n: t.clone() for n, t in tensors.items()}, json.loads(json.dumps(meta)))
+    again.run()
+    assert tensors_hash(again.state()[0]) == tensors_hash(whole.state()[0])
+    assert again.memory.halvings == whole.memory.halvings
+
+
+@pytest.fixture
+def strike(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
+    """Plants a fault, or with "" none, and forgets earlier passages."""
+
+    def plant(plan: str) -> None:
+        faults._passages.clear()
+        monkeypatch.setenv(faults.VARIABLE, plan)
+
+    return plant
+
+
+def weights(run: Any, where: str) -> dict[str, str]:
+    folder = run.folder / where
+    return {str(p.relative_to(folder)): sha256_file(p) for p in sorted(folder.glob("seed-*/**/*.safetensors"))}
+
+
+def test_run_ends_with_8_and_goes_on(tiny: Callable[[str], Any], strike: Callable[[str], None]) -> None:
+    """The message names the stage and the step; the status has the code; the same command goes on to the same bits."""
+    run = tiny("ner")
+    run.run(stage="pretrain", where="alone")
+    strike("loop.loss:3:oom")
+    with pytest.raises(OutOfMemoryError, match=r"^seed-0/pretrain: step 2 does not fit into memory: 8 sequences"):
+        run.run(stage="pretrain")
+    status = json.loads((run.folder / "run" / "status.json").read_bytes())
+    assert (status["state"], status["exit_code"], status["stage"]) == ("failed", 8, "seed-0/pretrain")
+    assert "set micro_batch = 4" in status["reason"]
+    strike("")
+    run.run('pretrain.micro_batch="auto"', stage="pretrain")
+    assert weights(run, "run") == weights(run, "alone")
+
+
+def test_memory_that_ends_outside_of_a_step(tiny: Callable[[str], Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: Any, **__: Any) -> None:
+        raise MemoryError
+
+    run = tiny("ner")
+    monkeypatch.setattr("xlt_engine.engine.update.Update.apply", full)
+    with pytest.raises(OutOfMemoryError, match=r"^seed-0/pretrain: out of memory outside of a forward"):
+        run.run(stage="pretrain")
+    assert json.loads((run.folder / "run" / "status.json").read_bytes())["exit_code"] == 8
+
+
+def test_halving_is_reported_and_survives_a_stop(tiny: Callable[[str], Any], strike: Callable[[str], None]) -> None:
+    """Weights and `stage.json` of a run that was stopped after the halving are those of one that was not."""
+    from xlt_engine.engine import Progress
+
+    class Watch(Progress):
+        steps = 0
+
+        def step(self, done: int, total: int, loss: float, tokens: int) -> None:
+            self.steps += 1
+
+    run, watch = tiny("ner"), Watch()
+    strike("loop.loss:3:oom")
+    run.run('pretrain.micro_batch="auto"', stage="pretrain", where="alone")
+    (warning,) = run.stage("pretrain", "alone")["warnings"]
+    assert warning["name"] == "micro-batch-halved"
+    assert {k: warning["values"][k] for k in ("step", "before", "after")} == {"step": 2, "before": 8, "after": 4}
+    strike("loop.loss:3:oom")
+    stop = {"should_stop": lambda: 15 * (watch.steps >= 4), "progress": watch}
+    with pytest.raises(Interrupted):
+        run.run('pretrain.micro_batch="auto"', stage="pretrain", **stop)
+    strike("")
+    run.run('pretrain.micro_batch="auto"', stage="pretrain")
+    assert weights(run, "run") == weights(run, "alone")
+    assert run.stage("pretrain")["warnings"] == [warning]
+    run.run(stage="pretrain", where="whole")
+    assert weights(run, "whole") != weights(run, "alone")
+
+
+def kept_bytes(model: nn.Module, batch: PackedBatch, recompute: bool) -> tuple[int, Tensor]:
+    """What the forward pass keeps for the backward one, weights and the batch aside, and the gradient."""
+    model.encoder.recompute = recompute  # type: ignore[union-attr]
+    own = {p.untyped_storage().data_ptr() for p in model.parameters()}
+    own |= {t.untyped_storage().data_ptr() for t in vars_of(batch)}
+    kept: dict[int, int] = {}
+
+    def keep(tensor: Tensor) -> Tensor:
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in own:
+            kept[storage.data_ptr()] = storage.nbytes()
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        loss = masked_lm(model, batch, 7) if isinstance(model, MaskedLM) else cross_entropy(model, batch, 7)  # type: ignore[arg-type]
+    loss.backward()
+    gradient = torch.cat([p.grad.flatten() for p in model.parameters() if p.grad is not None])
+    model.zero_grad()
+    return sum(kept.values()), gradient
+
+
+def vars_of(batch: PackedBatch) -> list[Tensor]:
+    return [v for name in PackedBatch.__dataclass_fields__ if isinstance(v := getattr(batch, name), Tensor)]
+
+
+@pytest.mark.parametrize("kind", ["mlm", "hard"])
+@pytest.mark.parametrize("frozen", [0, 2])
+def test_recomputed_layers_keep_less_and_give_the_same_gradients(kind: str, frozen: int) -> None:
+    """To the bit, with dropout. Counted in saved tensors: of a layer only its input stays."""
+    model = KINDS[kind][0](0.1)
+    model.encoder.freeze(frozen > 0, frozen)
+    batch = packed(rows(3, 40), kind)
+    whole, expected = kept_bytes(model, batch, False)
+    less, gradient = kept_bytes(model, batch, True)
+    assert torch.equal(gradient, expected)
+    layers = 3 - frozen
+    inputs = 4 * batch.num_tokens * HIDDEN
+    # By hand: a layer keeps at least 10 of what its input takes (3 for the projections, the inner width twice over,
+    # and what is between); the head and the embeddings keep the same in both cases.
+    assert whole - less >= layers * 9 * inputs
+    assert less < whole * (0.6 if frozen else 0.4)
+
+
+@pytest.mark.parametrize("frozen", [1, 2])
+def test_only_the_inputs_of_layers_that_train_stay(frozen: int) -> None:
+    model, batch = MaskedLM(encoder(0.1), seed=3), packed(rows(3, 40), "mlm")
+    model.encoder.freeze(True, frozen)
+    model.encoder.recompute = True
+    own = {t.untyped_storage().data_ptr() for t in [*model.parameters(), *vars_of(batch)]}
+    kept: list[int] = []
+
+    def keep(tensor: Tensor) -> Tensor:
+        if tensor.untyped_storage().data_ptr() not in own and tensor.numel():
+            kept.append(tensor.untyped_storage().nbytes())
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        model.encoder(batch, seed=7)
+    assert kept == [4 * batch.num_tokens * HIDDEN] * (3 - frozen)
+
+
+def test_recomputing_costs_one_more_forward_pass_and_none_without_gradients(monkeypatch: pytest.MonkeyPatch) -> None:
+    model, batch = tagger(), packed(rows(3), "hard")
+    calls = []
+    forward = type(model.encoder.layers[0]).forward
+    monkeypatch.setattr(
+        type(model.encoder.layers[0]), "forward", lambda self, *inputs: calls.append(0) or forward(self, *inputs)
+    )
+    model.encoder.recompute = True
+    cross_entropy(model, batch, 7).backward()
+    assert len(calls) == 6
+    with torch.inference_mode():
+        model(batch)
+    assert len(calls) == 9
+
+
+def test_recomputing_changes_no_result_and_no_fingerprint(tiny: Callable[[str], Any]) -> None:
+    run = tiny("ner")
+    tables = ("pretrain", "btf", "finetune", "selftrain.soft", "selftrain.hard")
+    less = ("selftrain.rounds=1", "arms.baseline=false")
+    overrides = [f"{table}.recompute=true" for table in tables]
+    run.run(*less, where="kept")
+    run.run(*less, *overrides, where="recomputed")
+    assert weights(run, "kept") == weights(run, "recomputed")
+    overrides += [f'{table}.micro_batch="auto"' for table in tables]
+    assert run.run(*less, *overrides, where="kept").done == ()
+
+
+def test_a_pass_that_does_not_fit_names_its_batch() -> None:
+    class Store:
+        """Three sentences of 5, 9 and 7 tokens, with two items each."""
+
+        lengths = np.array([5, 9, 7])
+        item_offsets = np.array([0, 2, 4, 6])
+
+        def __len__(self) -> int:
+            return 3
+
+        def ids(self, i: int) -> np.ndarray:
+            return np.arange(int(self.lengths[i])) + 5
+
+        def segments(self, i: int) -> None:
+            return None
+
+        def items(self, i: int) -> tuple[np.ndarray, np.ndarray]:
+            return np.array([1, 2]), np.array([0, 1])
+
+    from xlt_engine.data import ItemView
+
+    view, model = ItemView(Store()), tagger()  # type: ignore[arg-type]
+    seen: list[int] = []
+    model.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0].num_tokens))
+    predict_logits(model, view)
+    predict_logits(model, view, tokens=9)
+    assert seen == [21, 5, 7, 9]
+    assert (inference_tokens("cpu"), inference_tokens("cuda")) == (4096, 32768)
+    assert [len(rows) for _, rows in inference_batches(view, token_budget=12)] == [4, 2]
+
+    def full(_: nn.Module, __: Any) -> None:
+        raise RuntimeError(NO_MEMORY)
+
+    model.register_forward_pre_hook(full)
+    with pytest.raises(OutOfMemoryError, match=r"3 sequences, 21 tokens, the longest has 9; set inference_tokens = 10"):
+        predict_logits(model, view)
+
+
+@pytest.mark.parametrize("stored", ["fp32", "fp16"])
+def test_soft_labels_come_back_or_are_refused(tmp_path: Path, stored: str) -> None:
+    targets = np.random.default_rng(1).dirichlet(np.ones(3), size=50).astype(np.float32)
+    data, path = packed_soft_labels(targets, stored, "seed-0/de/finetune"), tmp_path / "soft.safetensors"
+    assert packed_soft_labels(targets, stored, "seed-0/de/finetune") == data
+    assert soft_label_problem(path, 50, "seed-0/de/finetune") == "it is not there"
+    path.write_bytes(data)
+    assert soft_label_problem(path, 50, "seed-0/de/finetune") is None
+    found = read_soft_labels(path)
+    assert found.dtype == np.float32
+    assert np.array_equal(found, targets.astype(np.float16) if stored == "fp16" else targets)
+    assert "has 50 items instead of 51" in str(soft_label_problem(path, 51, "seed-0/de/finetune"))
+    assert "has changed" in str(soft_label_problem(path, 50, "seed-0/fr/finetune"))
+    for length in range(0, len(data), 7):
+        path.write_bytes(data[:length])
+        assert soft_label_problem(path, 50, "seed-0/de/finetune") is not None, length
+    for place in range(0, len(data), 5):
+        path.write_bytes(data[:place] + bytes([data[place] ^ 4]) + data[place + 1 :])
+        assert soft_label_problem(path, 50, "seed-0/de/finetune") is not None, place
+
+
+def test_damaged_soft_labels_are_made_anew(tiny: Callable[[str], Any]) -> None:
+    """Damaged while the stage is stopped; the run goes on to the result of an undamaged one, and says so."""
+    from xlt_engine.engine import Progress
+
+    class Watch(Progress):
+        stop = False
+
+        def step(self, done: int, total: int, loss: float, tokens: int) -> None:
+            self.stop = self.stop or (self.stage == "seed-0/de/soft1" and done == 2)
+
+        def begin(self, stage: str, total: int, done: int) -> None:
+            self.stage = stage
+
+    run, watch = tiny("ner"), Watch()
+    less = ("selftrain.rounds=0.5", "arms.baseline=false")
+    with pytest.raises(Interrupted):
+        run.run(*less, where="alone", progress=watch, should_stop=lambda: 15 * watch.stop)
+    for damage in ("truncated", "changed"):
+        shutil.copytree(run.folder / "alone", run.folder / damage)
+    run.run(*less, where="alone")
+    for damage in ("truncated", "changed"):
+        path = run.folder / damage / "seed-0" / "de" / "soft1" / "soft_labels.safetensors"
+        data = path.read_bytes()
+        path.write_bytes(data[:-8] if damage == "truncated" else data[:-8] + bytes(8))
+        run.run(*less, where=damage)
+        assert path.read_bytes() == data
+        assert weights(run, damage) == weights(run, "alone")
+    names = {where: [w["name"] for w in run.stage("de/soft1", where)["warnings"]] for where in ("alone", damage)}
+    assert "soft-labels-damaged" in names[damage]
+    assert "soft-labels-damaged" not in names["alone"]
+
+
+def test_soft_labels_of_16_bits_are_what_the_student_learns(tiny: Callable[[str], Any]) -> None:
+    run, less = tiny("ner"), ("selftrain.rounds=0.5", "arms.baseline=false")
+    run.run(*less)
+    before = weights(run, "run")
+    assert run.run(*less, "selftrain.soft.stored=fp16").done == ("seed-0/de/soft1",)
+    after = weights(run, "run")
+    assert {name.rpartition("/")[2] for name in before if before[name] != after[name]} == {
+        "soft_labels.safetensors",
+        "model.safetensors",
+    }
