@@ -45,6 +45,8 @@ COMPILE_SECONDS = 45.0
 SMALL = 2
 """Steps of a few sequences before those that are timed: they make what is made once."""
 
+_CAUGHT: tuple[type[Exception], ...] = (*FAILURES, XltError)
+
 
 def bench_step(
     tasks: Sequence[str] = (),
@@ -144,7 +146,7 @@ class _Bench:
                 continue
             try:
                 self._task(task, entry)
-            except (*FAILURES, XltError) as error:
+            except _CAUGHT as error:
                 entry |= {"reason": reason(error), "broken": True}
                 self.say(f"{task}: {entry['reason']}")
             self._write()
