@@ -1,7 +1,8 @@
 """docs/step-time.svg: where a step's time goes, from the traces of `xlt-engine bench step --trace`.
 
-    xlt-engine bench step --shape small --repeats 4 --json benchmarks/results/step-time-small.json --trace TRACES
-    xlt-engine bench step --shape mbert --quick --repeats 1 --peer tuned --trace TRACES \\
+    xlt-engine bench step --shape small --peer tuned --repeats 2 --trace TRACES \\
+        --json benchmarks/results/step-time-small.json
+    xlt-engine bench step --shape mbert --quick --peer tuned --repeats 1 --trace TRACES \\
         --json benchmarks/results/step-time-mbert.json
     python benchmarks/step_figure.py
 """
