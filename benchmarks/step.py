@@ -58,7 +58,7 @@ def main() -> None:
 
 def _parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--shape", choices=sorted(SHAPES), default="mbert")
+    parser.add_argument("--shape", choices=("mbert", "small"), default="mbert")
     parser.add_argument("--tasks", nargs="+", choices=list(TASKS), default=["btf", "finetune", "teacher"])
     parser.add_argument("--peers", nargs="*", choices=list(PEERS), default=["tuned"])
     parser.add_argument("--device", default="cpu")

@@ -137,13 +137,13 @@ def texts_of(task: Task, language: str, counts: Counter[str]) -> Iterator[str]:
     if task.kind == "xml":
         yield from _pages(task, language, counts)
     elif task.items is not None:
-        counts["texts"] += len(task.items)
+        counts["articles"] += len(task.items) if task.kind == "articles" else 0
         yield from task.items
     elif task.kind == "articles":
         for data, offset in _span_lines(task):
             for line in data.split(b"\n"):
                 if line.strip():
-                    counts["texts"] += 1
+                    counts["articles"] += 1
                     yield _article(task.path, line, offset)
                 offset += len(line) + 1
     else:

@@ -84,7 +84,7 @@ def make_report(
         "settings": _settings(config),
         "text": {
             n: counts[n]
-            for n in ("texts", "pages", "redirects", "disambiguations", "paragraphs", "characters")
+            for n in ("articles", "pages", "redirects", "disambiguations", "paragraphs", "characters")
             if counts[n]
         },
         "entities": {
