@@ -12,6 +12,7 @@ on the words of WikiNEuRal's German test file, which no arm has seen, with the s
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import os
 import statistics
@@ -134,19 +135,20 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, default=2, help="of BTF")
     parser.add_argument("--seeds", type=int, default=3, help="how many")
     parser.add_argument("--workers", type=int, default=1, help="processes of the corpus builder")
+    parser.add_argument("--folder", type=Path, help="work here, and go on with what is there  [default: temporary]")
     parser.add_argument("--json", type=Path, help="where the result goes")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     data, begun = Path(os.environ["XLT_DATA"]), time.monotonic()
     texts = arguments.text or sorted((data / "text").glob("*/de.txt.xz"))
-    with tempfile.TemporaryDirectory(prefix="xlt-corpus-btf-") as name:
-        folder = Path(name)
+    with contextlib.ExitStack() as stack:
+        folder = arguments.folder or Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="xlt-corpus-btf-")))
         audit = corpora(data, folder, texts, arguments.size, arguments.workers)
         print(f"corpora: {time.monotonic() - begun:.0f} s", flush=True)
         arms = train(data, folder, arguments)
     audit.pop("fingerprint")
     audit["settings"].pop("out")
-    settings = {k: v for k, v in vars(arguments).items() if k not in ("json", "text")}
+    settings = {k: v for k, v in vars(arguments).items() if k not in ("json", "text", "folder")}
     kept = {k: audit[k] for k in ("entities", "matched", "selected", "control", "language", "exclude", "run")}
     kept["exclude"].pop("files")
     result = {"settings": settings, "seconds": round(time.monotonic() - begun), "arms": arms, "audit": kept}
