@@ -4,22 +4,18 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import tokenizers
-from tokenizers import AddedToken, models, normalizers, pre_tokenizers, processors
-from tokenizers import decoders as _decoders
 
 from .. import DataError, ModelError
+from .tokenizer_files import SPECIAL_TOKENS, from_vocab, guarded, missing, read_json, special_names, unmarked_words
 
-SPECIAL_TOKENS = {"pad": "[PAD]", "unk": "[UNK]", "cls": "[CLS]", "sep": "[SEP]", "mask": "[MASK]"}
 _ALTERNATIVES = {"pad": "<pad>", "unk": "<unk>", "cls": "<s>", "sep": "</s>", "mask": "<mask>"}
 _MAX_ID = 2**31 - 1
-
-_T = TypeVar("_T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,8 +48,10 @@ class EncodedText:
     """One tokenised text or pair of texts.
 
     Attributes:
-        ids: token ids: [CLS] text [SEP], then pair [SEP] where there is one.
-        second: index into `ids` at which the pair starts; None without a pair.
+        ids: token ids: [CLS] text [SEP], then pair [SEP] where there is one; with two [SEP] between them where the
+            tokenizer has it so (XLM-R).
+        second: index into `ids` at which the pair, and with it segment 1, starts; None without a pair, and where the
+            tokenizer has both texts in one segment (XLM-R).
         offsets: per token its (start, end) in characters of its own text, (0, 0) for the special tokens; None
             unless asked for.
         cut_tokens: number of tokens that the maximum length cut.
@@ -65,41 +63,39 @@ class EncodedText:
     cut_tokens: int
 
 
-def _guarded(call: Callable[[], _T], where: str) -> _T:
-    """Run one call into the Rust library; its errors are bare `Exception`, its panics a bare `BaseException`."""
-    try:
-        return call()
-    except (KeyboardInterrupt, SystemExit, GeneratorExit, MemoryError):
-        raise
-    except BaseException as error:
-        raise ModelError(f"{where}: the tokenizers library cannot use this file: {error}; save it again") from error
-
-
-def _read_json(path: Path) -> dict[str, Any]:
-    try:
-        value = json.loads(path.read_bytes().decode("utf-8-sig"))
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
-        raise ModelError(f"{path}: cannot be read as JSON: {error}; copy the tokenizer's folder again") from error
-    if not isinstance(value, dict):
-        raise ModelError(
-            f"{path}: holds a JSON {type(value).__name__}, not an object; copy the tokenizer's folder again"
-        )
-    return value
-
-
 class Tokenizer:
-    """A `tokenizers.Tokenizer` with the five special tokens known by role."""
+    """A `tokenizers.Tokenizer` with the five special tokens known by role.
 
-    def __init__(self, inner: tokenizers.Tokenizer, special_tokens: dict[str, str] | None = None) -> None:
+    [CLS] and the others are roles, not names: XLM-R writes `<s>`, `</s>`, `<pad>`, `<unk>` and `<mask>`.
+
+    Attributes:
+        vocab_size: the largest id, and one.
+        kind: of the model, as `tokenizer.json` has it: "WordPiece", "Unigram" or another.
+        separators: number of [SEP] between the texts of a pair.
+        segments: whether the second text of a pair is in a segment of its own.
+        fingerprint: sha256 of everything that decides the ids.
+    """
+
+    def __init__(
+        self,
+        inner: tokenizers.Tokenizer,
+        special_tokens: dict[str, str] | None = None,
+        *,
+        source: bytes | None = None,
+    ) -> None:
         """Wrap `inner`.
 
         Args:
             inner: the library's tokenizer; its own truncation and padding are switched off.
             special_tokens: names for the roles pad, unk, cls, sep, mask where they are not the usual ones.
+            source: the `tokenizer.json` that `inner` was read from, for `save`.
 
         Raises:
-            ModelError: a special token is missing, or an id does not fit.
+            ModelError: a special token is missing, an id does not fit, or the special tokens stand elsewhere than in
+                BERT or XLM-R.
         """
+        # The library may read a score that it wrote as the number beside it, so that a file is kept as it came.
+        self._source = source if inner.truncation is None and inner.padding is None else None
         inner.no_truncation()
         inner.no_padding()
         self._inner = inner
@@ -113,7 +109,29 @@ class Tokenizer:
             raise ModelError(f"tokenizer: id {self.vocab_size - 1} is beyond {_MAX_ID}; the vocabulary file is damaged")
         added = {i for i, token in inner.get_added_tokens_decoder().items() if token.special}
         self.special_ids = tuple(sorted(added | set(ids.values())))
-        self.fingerprint = hashlib.sha256(self._canonical()).hexdigest()
+        self.separators, self.segments = self._pair_template()
+        state = json.loads(inner.to_str())
+        self.kind: str = state["model"]["type"]
+        self._unmarked = next(unmarked_words(state.get("pre_tokenizer")), None)
+        self.fingerprint = hashlib.sha256(self._canonical(state)).hexdigest()
+
+    def num_special(self, pair: bool) -> int:
+        """How many special tokens are added to a text or to a pair."""
+        return 2 + pair * self.separators
+
+    def _pair_template(self) -> tuple[int, bool]:
+        """Separators and segments, from what the library makes of a pair; BERT's where it adds nothing."""
+        if self._inner.post_processor is None or not self._inner.num_special_tokens_to_add(is_pair=True):
+            return 1, True
+        plain = guarded(lambda: self._inner.encode("a", add_special_tokens=False), "tokenizer")
+        found = self._inner.post_process(plain, plain, True)
+        for count in (1, 2):
+            if found.ids == [self.cls_id, *plain.ids, *[self.sep_id] * count, *plain.ids, self.sep_id]:
+                return count, any(found.type_ids)
+        raise ModelError(
+            "tokenizer: its post_processor does not give [CLS] text [SEP] pair [SEP], or the same with two [SEP] "
+            "between the texts; use a tokenizer of the BERT family"
+        )
 
     @staticmethod
     def _find(role: str, vocab: dict[str, int], named: dict[str, str]) -> str:
@@ -134,33 +152,42 @@ class Tokenizer:
             ModelError: neither file is there, a file is damaged, or a special token is missing.
         """
         folder = Path(folder)
-        config = _read_json(folder / "tokenizer_config.json") if (folder / "tokenizer_config.json").is_file() else {}
+        config = read_json(folder / "tokenizer_config.json") if (folder / "tokenizer_config.json").is_file() else {}
         named = dict(config)
         if (folder / "special_tokens_map.json").is_file():
-            named = {**_read_json(folder / "special_tokens_map.json"), **config}
-        names = _special_names(named)
-        path = folder / "tokenizer.json"
+            named = {**read_json(folder / "special_tokens_map.json"), **config}
+        names = special_names(named)
+        path, source = folder / "tokenizer.json", None
         if path.is_file():
-            inner = _guarded(lambda: tokenizers.Tokenizer.from_file(str(path)), str(path))
+            inner = guarded(lambda: tokenizers.Tokenizer.from_file(str(path)), str(path))
+            source = path.read_bytes()
         elif (path := folder / "vocab.txt").is_file():
-            inner = _from_vocab(path, config, {**SPECIAL_TOKENS, **names})
+            inner = from_vocab(path, config, {**SPECIAL_TOKENS, **names})
         else:
-            raise ModelError(f"{folder}: neither tokenizer.json nor vocab.txt; copy one of them from the checkpoint")
+            raise ModelError(f"{folder}: neither tokenizer.json nor vocab.txt; {missing(folder)}")
         try:
-            return cls(inner, names)
+            return cls(inner, names, source=source)
         except ModelError as error:
             raise ModelError(f"{path}: {error}") from error
 
-    def save(self, folder: str | Path) -> None:
-        """Write `tokenizer.json` and a `tokenizer_config.json` with which `AutoTokenizer` opens the folder."""
+    def save(self, folder: str | Path, *, segments: bool = True) -> None:
+        """Write `tokenizer.json` and a `tokenizer_config.json` with which `AutoTokenizer` opens the folder.
+
+        Args:
+            segments: whether the model has a second segment, and so wants token_type_ids.
+        """
         folder = Path(folder)
         config: dict[str, Any] = {
             "tokenizer_class": "PreTrainedTokenizerFast",
-            "model_input_names": ["input_ids", "token_type_ids", "attention_mask"],
+            "model_input_names": [
+                "input_ids",
+                *(["token_type_ids"] if segments and self.segments else []),
+                "attention_mask",
+            ],
             "clean_up_tokenization_spaces": False,
         }
         config.update({f"{role}_token": name for role, name in self._names.items()})
-        (folder / "tokenizer.json").write_bytes(self._inner.to_str(pretty=True).encode("utf-8"))
+        (folder / "tokenizer.json").write_bytes(self._source or self._inner.to_str(pretty=True).encode("utf-8"))
         (folder / "tokenizer_config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
 
     def token(self, token_id: int) -> str | None:
@@ -176,8 +203,15 @@ class Tokenizer:
 
         A word whose first sub-token fits is kept, even where its later ones are cut. A word that gives no token keeps
         its index and has no position.
+
+        Raises:
+            ModelError: the tokenizer does not mark the start of a word that comes without the space before it.
         """
-        room = self._room(max_length, 2)
+        if self._unmarked is not None:
+            raise ModelError(
+                f"tokenizer: {self._unmarked}, so that words by themselves get other tokens than in a text"
+            )
+        room = self._room(max_length, self.num_special(False))
         out = []
         for words, encoding in zip(sentences, self._encode([list(s) for s in sentences], True), strict=True):
             owners = encoding.word_ids
@@ -221,15 +255,16 @@ class Tokenizer:
 
     def _join(self, first: Any, second: Any, max_length: int | None, offsets: bool) -> EncodedText:
         n, m = len(first.ids), 0 if second is None else len(second.ids)
-        keep_n, keep_m = _longest_first(n, m, self._room(max_length, 2 if second is None else 3))
+        keep_n, keep_m = _longest_first(n, m, self._room(max_length, self.num_special(second is not None)))
         ids = [self.cls_id, *first.ids[:keep_n], self.sep_id]
         places = [(0, 0), *first.offsets[:keep_n], (0, 0)] if offsets else None
         start = None
         if second is not None:
-            start = len(ids)
+            ids += [self.sep_id] * (self.separators - 1)
+            start = len(ids) if self.segments else None
             ids += [*second.ids[:keep_m], self.sep_id]
             if places is not None:
-                places += [*second.offsets[:keep_m], (0, 0)]
+                places += [*[(0, 0)] * (self.separators - 1), *second.offsets[:keep_m], (0, 0)]
         return EncodedText(ids, start, places, n + m - keep_n - keep_m)
 
     def _encode(self, batch: list[Any], words: bool, fast: bool = False) -> list[Any]:
@@ -251,9 +286,8 @@ class Tokenizer:
             raise DataError(f"max_length {max_length} leaves no room beside {specials} special tokens; raise it")
         return max_length - specials
 
-    def _canonical(self) -> bytes:
+    def _canonical(self, state: dict[str, Any]) -> bytes:
         """The serialised tokenizer with sorted keys and the roles of the special tokens."""
-        state = json.loads(self._inner.to_str())
         return json.dumps([state, self._names], sort_keys=True, ensure_ascii=True, separators=(",", ":")).encode()
 
 
@@ -275,52 +309,3 @@ def _longest_first(n: int, m: int, room: int) -> tuple[int, int]:
         short = room // 2
         long = short + room % 2
     return (long, short) if n > m else (short, long)
-
-
-def _special_names(config: dict[str, Any]) -> dict[str, str]:
-    names = {}
-    for role in SPECIAL_TOKENS:
-        value = config.get(f"{role}_token")
-        if isinstance(value, dict):
-            value = value.get("content")
-        if isinstance(value, str):
-            names[role] = value
-    return names
-
-
-def _from_vocab(path: Path, config: dict[str, Any], names: dict[str, str]) -> tokenizers.Tokenizer:
-    """The tokenizer that BERT's `vocab.txt` stands for."""
-    try:
-        lines = path.read_bytes().decode("utf-8").split("\n")
-    except (OSError, UnicodeDecodeError) as error:
-        raise ModelError(f"{path}: cannot be read: {error}; copy vocab.txt again") from error
-    if lines[-1] == "":
-        lines.pop()
-    vocab: dict[str, int] = {}
-    for i, piece in enumerate(line.removesuffix("\r") for line in lines):
-        if piece in vocab:
-            raise ModelError(f"{path}:{i + 1}: {piece!r} is already on line {vocab[piece] + 1}; copy vocab.txt again")
-        vocab[piece] = i
-    for role in ("unk", "cls", "sep"):
-        if names[role] not in vocab:
-            raise ModelError(
-                f"{path}: no {role} token {names[role]!r}; name it as {role}_token in tokenizer_config.json"
-            )
-    wordpiece = models.WordPiece(vocab, unk_token=names["unk"], max_input_chars_per_word=100)
-    inner = _guarded(lambda: tokenizers.Tokenizer(wordpiece), str(path))
-    inner.normalizer = normalizers.BertNormalizer(
-        clean_text=True,
-        handle_chinese_chars=bool(config.get("tokenize_chinese_chars", True)),
-        strip_accents=config.get("strip_accents"),
-        lowercase=bool(config.get("do_lower_case", True)),
-    )
-    inner.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
-    inner.decoder = _decoders.WordPiece(prefix="##")
-    cls, sep = names["cls"], names["sep"]
-    inner.post_processor = processors.TemplateProcessing(
-        single=f"{cls} $A {sep}",
-        pair=f"{cls} $A {sep} $B:1 {sep}:1",
-        special_tokens=[(cls, vocab[cls]), (sep, vocab[sep])],
-    )
-    inner.add_special_tokens([AddedToken(name, special=True) for name in names.values() if name in vocab])
-    return inner

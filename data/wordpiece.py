@@ -18,7 +18,8 @@ import tokenizers
 from tokenizers import decoders, models, normalizers, pre_tokenizers, processors
 
 from .. import ConfigError
-from .tokenizer import SPECIAL_TOKENS, Tokenizer
+from .tokenizer import Tokenizer
+from .tokenizer_files import SPECIAL_TOKENS
 
 PREFIX = "##"
 _MAX_WORD = 100

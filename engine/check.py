@@ -238,10 +238,8 @@ class _Checker:
     def _lengths(self, shape: EncoderConfig) -> None:
         """What a recipe asks of an encoder that this one does not have."""
         config = self.config
-        if config.max_length > shape.max_positions:
-            message = (
-                f"max_length: is {config.max_length}, but the encoder has {shape.max_positions} positions; lower it"
-            )
+        if config.max_length > shape.max_length:
+            message = f"max_length: is {config.max_length}, but the encoder has {shape.max_length} positions; lower it"
             self._add(self.places("max_length"), message, 2)
         for table, entry in stage_tables(config).items():
             name = f"{table}.freeze_layers"

@@ -304,7 +304,8 @@ def _coverage(
     ids = [x.ids for x in tokenizer.encode_words(tagged)]
     ids += [x.ids for x in tokenizer.encode_texts([str(e.text) for e in plain], [e.pair for e in plain])]
     words = sum(map(len, tagged)) + sum(len(f"{e.text} {e.pair or ''}".split()) for e in plain)
-    specials = [2] * len(tagged) + [3 if e.pair is not None else 2 for e in plain]
+    pairs = [False] * len(tagged) + [e.pair is not None for e in plain]
+    specials = [tokenizer.num_special(pair) for pair in pairs]
     tokens = sum(len(x) - s for x, s in zip(ids, specials, strict=True))
     unknown = sum(x.count(tokenizer.unk_id) for x in ids)
     cut = sum(max(0, len(x) - max_length) for x in ids)

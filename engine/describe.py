@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import os
 from importlib import metadata
 from pathlib import Path
@@ -11,61 +10,28 @@ from typing import Any
 import torch
 
 from .. import ConfigError
-from ..data import Tokenizer
 from ..model import FolderInfo, read_info
-from ..model.names import POSITION_IDS, TIED_DECODER, canonical
-from ..model.weights import scan
+from .describe_folder import describe_contents, describe_shape
 from .opening import read_record, stored_alpha
 from .prepare import choose_device, describe_kernels
 from .rundir import environment
 
 
 def describe_model(folder: str | Path) -> dict[str, Any]:
-    """Facts about a model folder as JSON values, from its headers and records; no weights are read.
+    """Facts about a model folder as JSON values, from its headers and records.
 
-    Architecture, sizes, head, voters, labels, tokenizer and, for a stage of a run, its provenance: language pair, seed,
-    alpha, inputs, and `marks`: "T" where target labels were used, "P" where parallel data was, "" where neither, null
-    where nothing says so.
+    Layout, sizes, parameters, heads, voters, labels, tokenizer, files with their hashes, what the engine can do with it
+    and the problems found (docs/encoders.md); for a stage of a run also its provenance: language pair, seed, alpha,
+    inputs, and `marks`: "T" where target labels were used, "P" where parallel data was, "" where neither, null where
+    nothing says so.
 
     Raises:
-        ModelError: no folder, or a file of it is damaged.
+        ModelError: no folder, or its config.json or a record of it is damaged; what else is wrong is in `problems`.
     """
     root = Path(folder)
     info = read_info(root)
-    return {"folder": str(root)} | _shape(info) | _weights(root) | _tokenizer(root) | _task(info) | _origin(root, info)
-
-
-def _shape(info: FolderInfo) -> dict[str, Any]:
-    config = info.config
-    return {
-        "kind": info.kind,
-        "architecture": "BERT",
-        "layers": config.num_layers,
-        "hidden_size": config.hidden_size,
-        "heads": config.num_heads,
-        "intermediate_size": config.intermediate_size,
-        "max_positions": config.max_positions,
-        "segments": config.num_segments,
-        "embedding_rows": config.vocab_size,
-        "dropout": config.dropout,
-    }
-
-
-def _weights(root: Path) -> dict[str, Any]:
-    """Counts over the stored tensors; a second copy of the word embedding does not count."""
-    stored = [s for s in scan(root) if canonical(s.name) not in (POSITION_IDS, TIED_DECODER)]
-    return {
-        "parameters": sum(math.prod(s.shape) for s in stored),
-        "dtypes": sorted({s.dtype for s in stored}),
-        "weight_files": sorted({s.file.name for s in stored}),
-    }
-
-
-def _tokenizer(root: Path) -> dict[str, Any]:
-    if not any((root / name).is_file() for name in ("tokenizer.json", "vocab.txt")):
-        return {"vocabulary": None, "tokenizer": None}
-    tokenizer = Tokenizer.from_folder(root)
-    return {"vocabulary": tokenizer.vocab_size, "tokenizer": tokenizer.fingerprint}
+    contents = describe_contents(root, info)
+    return {"folder": str(root)} | describe_shape(info) | contents | _task(info) | _origin(root, info)
 
 
 def _task(info: FolderInfo) -> dict[str, Any]:

@@ -140,7 +140,7 @@ def _from_folder(found: Found, model: Path) -> tuple[Settings, int]:
     except ModelError as error:
         settings.tables["btf"] = {"on": (False, "the model folder has no masked-language-model head to go on with")}
         found.notes.append(f"bilingual task fitting is off, since it needs a masked-language-model head: {error}")
-    return settings, _suggest_length(found, tokenizer, shape.max_positions)
+    return settings, _suggest_length(found, tokenizer, shape.max_length)
 
 
 def _write(found: Found, settings: Settings, max_length: int, model: Path | None, name: str) -> str:

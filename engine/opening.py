@@ -50,7 +50,7 @@ def check_length(model: TaskModel, max_length: int | None) -> int:
     Raises:
         ConfigError: the encoder has fewer positions, or no room beside the special tokens is left.
     """
-    positions = model.config.max_positions
+    positions = model.config.max_length
     if max_length is None:
         return positions
     if not 3 < max_length <= positions:

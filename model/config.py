@@ -1,49 +1,32 @@
-"""The shape of a BERT encoder, from and to the Hugging Face `config.json`."""
+"""The shape of an encoder of the BERT family, from and to the Hugging Face `config.json`."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
 from typing import Any
 
 from .. import ModelError
+from .layouts import BERT, LAYOUTS, Layout
 
-# field of EncoderConfig -> key of config.json
-_KEYS = {
-    "vocab_size": "vocab_size",
-    "hidden_size": "hidden_size",
-    "num_layers": "num_hidden_layers",
-    "num_heads": "num_attention_heads",
-    "intermediate_size": "intermediate_size",
-    "max_positions": "max_position_embeddings",
-    "num_segments": "type_vocab_size",
-    "layer_norm_eps": "layer_norm_eps",
-    "dropout": "hidden_dropout_prob",
-    "attention_dropout": "attention_probs_dropout_prob",
-    "initializer_range": "initializer_range",
-    "pad_token_id": "pad_token_id",
-}
 _REQUIRED = ("vocab_size", "hidden_size", "num_layers", "num_heads", "intermediate_size")
+_KNOWN = f"use a checkpoint of the BERT family (model_type {', '.join(map(repr, LAYOUTS))})"
 _SIZES = (*_REQUIRED, "max_positions", "num_segments")
-
-# keys that change the arithmetic, and the only value of each that this encoder computes
-_ONLY = {
-    "model_type": "bert",
-    "hidden_act": "gelu",
-    "position_embedding_type": "absolute",
-    "is_decoder": False,
-    "add_cross_attention": False,
-    "tie_word_embeddings": True,
-}
 
 
 @dataclass(frozen=True, slots=True)
 class EncoderConfig:
-    """Sizes and constants of a post-LayerNorm BERT encoder; the defaults are those of Hugging Face's `BertConfig`.
+    """Sizes and constants of a post-LayerNorm encoder; the defaults are those of Hugging Face's `BertConfig`.
+
+    Attributes:
+        max_positions: rows of the position table; `max_length` is how many tokens of a sequence they serve.
+        num_segments: rows of the segment table; 0 where there is none, and with fewer than two all tokens are alike.
+        model_type: layout of the checkpoint, a key of `layouts.LAYOUTS`.
+        position_offset: position of the first token.
 
     Raises:
-        ModelError: a size is not positive, a probability is outside [0, 1), or `hidden_size` is not a multiple of
-            `num_heads`. All problems are listed.
+        ModelError: a size is not positive, a probability is outside [0, 1), `hidden_size` is not a multiple of
+            `num_heads`, or a value is none that the layout can hold. All problems are listed.
     """
 
     vocab_size: int
@@ -58,11 +41,31 @@ class EncoderConfig:
     attention_dropout: float = 0.1
     initializer_range: float = 0.02
     pad_token_id: int | None = 0
+    model_type: str = "bert"
+    position_offset: int = 0
 
     def __post_init__(self) -> None:
-        problems = _problems({f.name: getattr(self, f.name) for f in fields(self)}, lambda name: name)
+        if self.model_type not in LAYOUTS:
+            raise ModelError(f"encoder configuration: model_type is {self.model_type!r}; {_KNOWN}")
+        values = {
+            f.name: getattr(self, f.name) for f in fields(self) if f.name not in ("model_type", "position_offset")
+        }
+        problems = _problems(self.layout, values, lambda name: name)
+        for name, value in ({} if problems else _implied(self.layout, values)).items():
+            if getattr(self, name) != value:
+                problems.append(f"{name} is {getattr(self, name)!r}, a {self.model_type} model has {value!r}")
         if problems:
             raise ModelError("encoder configuration: " + "; ".join(problems))
+
+    @property
+    def layout(self) -> Layout:
+        """How checkpoints of this model are written down."""
+        return LAYOUTS[self.model_type]
+
+    @property
+    def max_length(self) -> int:
+        """The most tokens that a sequence can have."""
+        return self.max_positions - self.position_offset
 
     @classmethod
     def from_hf(cls, values: Mapping[str, Any], *, file: str = "config.json") -> EncoderConfig:
@@ -77,28 +80,40 @@ class EncoderConfig:
                 have (another activation, relative positions, a decoder); all problems are listed.
         """
         problems = []
-        for key, only in _ONLY.items():
+        model_type = values.get("model_type", BERT.model_type)  # old files of BERT have no such key
+        if not isinstance(model_type, str) or model_type not in LAYOUTS:
+            problems.append(f"model_type is {model_type!r}, this encoder computes {', '.join(map(repr, LAYOUTS))} only")
+            model_type = BERT.model_type
+        layout = LAYOUTS[model_type]
+        for key, only in layout.only.items():
             if key in values and values[key] != only:
                 problems.append(f"{key} is {values[key]!r}, this encoder computes {only!r} only")
         if values.get("pruned_heads"):
             problems.append("pruned_heads is not empty, this encoder has no pruned heads")
-        known = {name: values[key] for name, key in _KEYS.items() if key in values}
-        problems += [f"{_KEYS[name]} is missing" for name in _REQUIRED if name not in known]
-        problems += _problems(known, _KEYS.__getitem__)
+        known = {**layout.defaults, **{name: values[key] for name, key in layout.keys.items() if key in values}}
+        problems += [f"{layout.keys[name]} is missing" for name in _REQUIRED if name not in known]
+        problems += _problems(layout, known, layout.keys.__getitem__)
         if problems:
-            raise ModelError(f"{file}: " + "; ".join(problems) + "; use a BERT checkpoint (model_type 'bert')")
-        return cls(**known)
+            raise ModelError(f"{file}: " + "; ".join(problems) + f"; {_KNOWN}")
+        return cls(**known, **_implied(layout, known), model_type=model_type)
 
     def to_hf(self) -> dict[str, Any]:
         """The keys of `config.json` that describe this encoder."""
-        values = {key: getattr(self, name) for name, key in _KEYS.items()}
-        return {**values, **_ONLY}
+        values = {key: getattr(self, name) for name, key in self.layout.keys.items()}
+        return {**values, **self.layout.only, "model_type": self.model_type}
 
 
-def _problems(values: Mapping[str, Any], label: Any) -> list[str]:
+def _implied(layout: Layout, values: Mapping[str, Any]) -> dict[str, Any]:
+    """The fields that a layout decides."""
+    return {**layout.constants, "position_offset": values["pad_token_id"] + 1 if layout.positions_after_pad else 0}
+
+
+def _problems(layout: Layout, values: Mapping[str, Any], label: Callable[[str], str]) -> list[str]:
     found = []
     for name, value in values.items():
         number = isinstance(value, (int, float)) and not isinstance(value, bool)
+        if name in layout.constants:
+            continue
         if name == "pad_token_id":
             vocab = values.get("vocab_size")
             inside = isinstance(vocab, int) and isinstance(value, int) and 0 <= value < vocab
@@ -112,7 +127,11 @@ def _problems(values: Mapping[str, Any], label: Any) -> list[str]:
                 found.append(f"{label(name)} is {value!r}, expected a probability in [0, 1)")
         elif not (number and 0 < value < 1):
             found.append(f"{label(name)} is {value!r}, expected a number between 0 and 1")
-    hidden, heads = values.get("hidden_size"), values.get("num_heads")
-    if not found and hidden and heads and hidden % heads:
+    if found:
+        return found
+    hidden, heads, pad = (values.get(name) for name in ("hidden_size", "num_heads", "pad_token_id"))
+    if hidden and heads and hidden % heads:
         found.append(f"{label('hidden_size')} {hidden} is not a multiple of {label('num_heads')} {heads}")
+    if layout.positions_after_pad and (pad is None or pad + 1 >= values.get("max_positions", pad + 2)):
+        found.append(f"{label('pad_token_id')} is {pad!r}, but positions begin after it; none is left")
     return found

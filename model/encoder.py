@@ -1,4 +1,4 @@
-"""A post-LayerNorm BERT encoder on packed batches (arXiv 1810.04805)."""
+"""A post-LayerNorm encoder of the BERT family on packed batches (arXiv 1810.04805)."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class PackedInput(Protocol):
 
     `token_ids`, `positions` and `segments` are int64 [T]; `cu_seqlens` is [S + 1], the first token of each sequence
     and then T; `max_seqlen` is the length of the longest sequence; `item_index` is int64 [K], the token rows that a
-    head reads.
+    head reads. `frozen_states` is what `Encoder.frozen_states` gave for these tokens, [T, H], or None.
     """
 
     @property
@@ -41,6 +41,8 @@ class PackedInput(Protocol):
     def max_seqlen(self) -> int: ...
     @property
     def item_index(self) -> Tensor: ...
+    @property
+    def frozen_states(self) -> Tensor | None: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,14 +53,23 @@ class EncoderOutput:
 
 
 class Embeddings(nn.Module):
-    """Word + position + segment embedding, LayerNorm, dropout (site 0)."""
+    """Word + position + segment embedding, LayerNorm, dropout (site 0).
+
+    A model without a second segment reads all tokens as of the first, whatever the batch says, and one without a
+    segment table adds zeros.
+    """
 
     def __init__(self, config: EncoderConfig, init: Initialiser) -> None:
         super().__init__()
         self.eps, self.dropout = config.layer_norm_eps, config.dropout
         self.word = init.normal(config.vocab_size, config.hidden_size)
         self.position = init.normal(config.max_positions, config.hidden_size)
-        self.segment = init.normal(config.num_segments, config.hidden_size)
+        self.offset, self.several_segments = config.position_offset, config.num_segments > 1
+        self.segment: Tensor
+        if config.num_segments:
+            self.segment = init.normal(config.num_segments, config.hidden_size)
+        else:  # a row of zeros adds nothing; it is neither trained nor saved
+            self.register_buffer("segment", torch.zeros(1, config.hidden_size), persistent=False)
         if config.pad_token_id is not None:
             self.word.data[config.pad_token_id] = 0.0
         self.norm_weight = init.ones(config.hidden_size)
@@ -67,8 +78,8 @@ class Embeddings(nn.Module):
     def forward(self, batch: PackedInput, seed: Seed) -> Tensor:
         return embedding_layer_norm(
             batch.token_ids,
-            batch.positions,
-            batch.segments,
+            batch.positions + self.offset if self.offset else batch.positions,
+            batch.segments if self.several_segments else torch.zeros_like(batch.segments),
             self.word,
             self.position,
             self.segment,
@@ -151,6 +162,8 @@ class Encoder(nn.Module):
     Attributes:
         recompute: keep only the input of each layer for the backward pass, and compute the layer again there. Dropout
             is a function of the seed, so that the gradients are the same to the bit.
+        frozen_eval: no dropout in the embeddings and the lowest layers that do not train, so that their states are
+            the same in every epoch and a batch can bring them along.
     """
 
     def __init__(self, config: EncoderConfig, *, seed: int | None = 0) -> None:
@@ -159,7 +172,7 @@ class Encoder(nn.Module):
         init = Initialiser(seed, config.initializer_range)
         self.embeddings = Embeddings(config, init)
         self.layers = nn.ModuleList([Layer(config, i, init) for i in range(config.num_layers)])
-        self.recompute = False
+        self.recompute = self.frozen_eval = False
 
     if TYPE_CHECKING:
 
@@ -184,15 +197,43 @@ class Encoder(nn.Module):
         """
         self._check(batch)
         plan = attention_plan(batch.cu_seqlens)
-        hidden: Tensor = self.embeddings(batch, seed)
-        last = len(self.layers) - 1
+        still, last = self._still_blocks(), len(self.layers) - 1
+        known = batch.frozen_states
+        hidden: Tensor = self.embeddings(batch, None if still else seed) if known is None else known
         for index, layer in enumerate(self.layers):
-            inputs = hidden, batch, plan, rows if index == last else None, seed
+            if known is not None and index < min(still - 1, last):
+                continue
+            inputs = hidden, batch, plan, rows if index == last else None, None if index < still - 1 else seed
             if self._recomputes(layer, hidden):
                 hidden = checkpoint(layer, *inputs, use_reentrant=False, preserve_rng_state=False)
             else:
                 hidden = layer(*inputs)
         return EncoderOutput(hidden)
+
+    def frozen_states(self, batch: PackedInput) -> Tensor:
+        """What the embeddings and the lowest frozen layers make of a batch, [T, H], without dropout.
+
+        The last layer is never among them, since it is computed for some rows only. A batch that brings these states
+        is encoded as it is without them.
+
+        Raises:
+            ModelError: the embeddings train, or `frozen_eval` is off.
+        """
+        still = self._still_blocks()
+        if not still:
+            raise ModelError("the embeddings train or have dropout: set frozen_eval, and freeze them")
+        self._check(batch)
+        plan = attention_plan(batch.cu_seqlens)
+        hidden: Tensor = self.embeddings(batch, None)
+        for layer in self.layers[: min(still, len(self.layers)) - 1]:
+            hidden = layer(hidden, batch, plan, None, None)
+        return hidden
+
+    def _still_blocks(self) -> int:
+        """With `frozen_eval`, how many blocks from the bottom do not train: the embeddings are one, each layer one."""
+        blocks = (self.embeddings, *self.layers) if self.frozen_eval else ()
+        trains = (any(parameter.requires_grad for parameter in block.parameters()) for block in blocks)
+        return next((number for number, trained in enumerate(trains) if trained), len(blocks))
 
     def _recomputes(self, layer: nn.Module, hidden: Tensor) -> bool:
         """Whether a layer is computed again; below the first one that trains nothing is kept anyway."""
@@ -220,17 +261,17 @@ class Encoder(nn.Module):
 
     def _check(self, batch: PackedInput) -> None:
         config = self.config
-        if batch.max_seqlen > config.max_positions:
+        if batch.max_seqlen > config.max_length:
             raise ModelError(
-                f"a sequence has {batch.max_seqlen} tokens, the model has {config.max_positions} positions; "
+                f"a sequence has {batch.max_seqlen} tokens, the model has {config.max_length} positions; "
                 "lower max_length"
             )
         if batch.token_ids.device.type != "cpu" or not batch.token_ids.numel():
             return  # on a device the check would wait for the queue
         tables = (
             ("token id", batch.token_ids, config.vocab_size),
-            ("position", batch.positions, config.max_positions),
-            ("segment", batch.segments, config.num_segments),
+            ("position", batch.positions, config.max_length),
+            ("segment", batch.segments, max(2, config.num_segments)),  # with fewer, the second is read as the first
         )
         for what, ids, size in tables:
             low, high = (int(v) for v in ids.aminmax())

@@ -9,19 +9,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from .. import ConfigError, ModelError, StorageError
 from . import names
 from .config import EncoderConfig
 from .encoder import Encoder
+from .fill import fill
 from .heads import Head, LinearHead, MlpHead, VoterHeads
 from .tasks import POOLINGS, TASKS, MaskedLM, Pooler, TaskModel
-from .weights import DTYPES, SINGLE, Stored, inside, parse_json, read, scan, write, write_file
+from .weights import DTYPES, SINGLE, inside, parse_json, scan, write, write_file
 
 FORMAT = 1
-_TAGGER, _CLASSIFIER = "BertForTokenClassification", "BertForSequenceClassification"
 _HEADS = ("linear", "mlp", "voters")
+_TASK_CLASSES = {"ForTokenClassification": "ner", "ForSequenceClassification": "classification"}
+_LAST = ("classifier.weight", "classifier.out_proj.weight")  # has one row a class
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +62,7 @@ def load_encoder(folder: str | os.PathLike[str]) -> Encoder:
     """
     root = _root(folder)
     encoder = Encoder(load_encoder_config(root), seed=None)
-    _fill(encoder, root, others=(names.POOLER, names.NEXT_SENTENCE, *names.HEADS))
+    fill(encoder, root, others=encoder.config.layout.others())
     return encoder
 
 
@@ -75,7 +75,7 @@ def load_masked_lm(folder: str | os.PathLike[str]) -> MaskedLM:
     """
     root = _root(folder)
     model = MaskedLM(Encoder(load_encoder_config(root), seed=None), seed=None)
-    _fill(model, root, others=(names.POOLER, names.NEXT_SENTENCE))
+    fill(model, root, others=model.config.layout.others("masked-lm", "task", "voters"))
     return model
 
 
@@ -87,15 +87,16 @@ def load_pooler(folder: str | os.PathLike[str]) -> Pooler:
     """
     root = _root(folder)
     pooler = Pooler(load_encoder_config(root), seed=None)
-    _fill(pooler, root, others=("embeddings.", "encoder.", names.NEXT_SENTENCE, *names.HEADS))
+    layout = pooler.config.layout
+    fill(pooler, root, others=(*layout.others("pooler"), *layout.body))
     return pooler
 
 
 def load_task_model(folder: str | os.PathLike[str]) -> TaskModel:
     """The tagger or classifier of a folder, in fp32.
 
-    Reads folders of `save_model` and those of Hugging Face's BertForTokenClassification and
-    BertForSequenceClassification.
+    Reads folders of `save_model` and those of Hugging Face's ...ForTokenClassification and
+    ...ForSequenceClassification of any layout.
 
     Raises:
         ModelError: as `load_encoder`; also where the folder holds no task model.
@@ -109,7 +110,8 @@ def load_task_model(folder: str | os.PathLike[str]) -> TaskModel:
     head = _make_head(info, len(labels))
     pooler = Pooler(info.config, seed=None) if info.pooling == "pooler" else None
     model = TaskModel(encoder, head, info.task, labels, pooling=info.pooling, pooler=pooler)
-    _fill(model, root, others=(names.NEXT_SENTENCE, *(() if pooler else (names.POOLER,))))
+    kept = ("task", "voters", "masked-lm", *(("pooler",) if pooler else ()))
+    fill(model, root, others=info.config.layout.others(*kept))
     return model
 
 
@@ -136,23 +138,14 @@ def read_info(folder: str | os.PathLike[str]) -> FolderInfo:
     if (root / "xlt.json").exists():
         return _own_info(config, labels, root)
     named = values.get("architectures")
-    architecture = named[0] if isinstance(named, list) and named else "BertModel"
-    if architecture in (_TAGGER, _CLASSIFIER):
-        tagging = architecture == _TAGGER
-        dropout = values.get("classifier_dropout")
-        if dropout is not None and not _probability(dropout):
-            raise ModelError(f"{root / 'config.json'}: classifier_dropout is {dropout!r}, expected one in [0, 1)")
-        return FolderInfo(
-            config,
-            "task",
-            task="ner" if tagging else "classification",
-            labels=labels,
-            head="linear",
-            dropout=config.dropout if dropout is None else dropout,
-            pooling="cls" if tagging else "pooler",
-        )
-    masked = architecture in ("BertForMaskedLM", "BertForPreTraining")
-    return FolderInfo(config, "masked-lm" if masked else "encoder")
+    architecture = str(named[0]) if isinstance(named, list) and named else ""
+    kind = architecture.removeprefix(config.layout.classes)
+    if kind in _TASK_CLASSES:
+        task = _TASK_CLASSES[kind]
+        head, pooling = ("linear", "cls") if task == "ner" else config.layout.classifier
+        dropout = _head_dropout(config, values, task, root / "config.json")
+        return FolderInfo(config, "task", task=task, labels=labels, head=head, dropout=dropout, pooling=pooling)
+    return FolderInfo(config, "masked-lm" if kind in ("ForMaskedLM", "ForPreTraining") else "encoder")
 
 
 def save_model(
@@ -165,9 +158,9 @@ def save_model(
     """Writes `config.json`, `model.safetensors` and `xlt.json` into a new or existing folder.
 
     transformers opens the folder: an encoder with AutoModel, a masked LM with AutoModelForMaskedLM, a tagger with a
-    linear head with AutoModelForTokenClassification, a classifier with a linear head on the pooler with
-    AutoModelForSequenceClassification. File modes follow the umask and every file is flushed to disk; to publish the
-    folder in one step, write into a temporary one and rename it.
+    linear head with AutoModelForTokenClassification, a classifier with AutoModelForSequenceClassification where its
+    head is that of the layout (BERT: linear on the pooler; XLM-R: mlp on [CLS]). File modes follow the umask and every
+    file is flushed to disk; to publish the folder in one step, write into a temporary one and rename it.
 
     Args:
         dtype: of the stored weights: 'float32', 'float16' or 'bfloat16'.
@@ -187,14 +180,15 @@ def save_model(
         raise StorageError(f"{root}: cannot be made ({error.strerror}); check the path and its rights") from error
     tensors = names.views(model)
     if not isinstance(model, Encoder):
-        tensors = {names.file_name(name): value for name, value in tensors.items()}
+        tensors = {model.config.layout.file_name(name): value for name, value in tensors.items()}
     config = model.config.to_hf()
     config |= {"architectures": [_architecture(model)], "dtype": dtype}
     own: dict[str, Any] = {"format": FORMAT, "kind": _kind(model)}
     if isinstance(model, TaskModel):
         config["id2label"] = {str(i): label for i, label in enumerate(model.labels)}
         config["label2id"] = {label: i for i, label in enumerate(model.labels)}
-        config["classifier_dropout"] = model.head.dropout
+        if model.task in model.config.layout.head_dropout:
+            config[model.config.layout.head_dropout[model.task][0]] = model.head.dropout
         head: dict[str, Any] = {"kind": model.head.kind, "dropout": model.head.dropout}
         if isinstance(model.head, VoterHeads):
             head["widths"] = list(model.head.widths)
@@ -213,55 +207,25 @@ def _kind(model: Encoder | MaskedLM | TaskModel) -> str:
 
 
 def _architecture(model: Encoder | MaskedLM | TaskModel) -> str:
+    layout, kind = model.config.layout, "Model"  # a head that transformers does not have would be read wrongly
     if isinstance(model, MaskedLM):
-        return "BertForMaskedLM"
-    if isinstance(model, TaskModel) and isinstance(model.head, LinearHead):
-        if model.task == "ner":
-            return _TAGGER
-        if model.pooling == "pooler":
-            return _CLASSIFIER
-    return "BertModel"  # any other head would be dropped or read wrongly by transformers
+        kind = "ForMaskedLM"
+    elif isinstance(model, TaskModel):
+        theirs = ("linear", "cls") if model.task == "ner" else layout.classifier
+        if (model.head.kind, model.pooling) == theirs:
+            kind = next(name for name, task in _TASK_CLASSES.items() if task == model.task)
+    return layout.classes + kind
 
 
-def _fill(model: Encoder | MaskedLM | TaskModel | Pooler, root: Path, *, others: tuple[str, ...]) -> None:
-    """Copies the folder's tensors into the model; `others` are prefixes of known tensors that it has no use for."""
-    views = names.views(model)
-    tied = isinstance(model, MaskedLM)
-    found: dict[str, Stored] = {}
-    copies: list[tuple[Stored, str]] = []  # second copies of a tensor under its other name; they must be equal
-    problems: list[str] = []
-    for stored in scan(root):
-        name = names.canonical(stored.name)
-        if name == names.POSITION_IDS or (name not in views and name.startswith(others)):
-            continue
-        if tied and (name == names.TIED_DECODER or (name == names.DECODER_BIAS and name in found)):
-            name = names.WORD_EMBEDDING if name == names.TIED_DECODER else name
-            copies.append((stored, name))
-        elif name in found:
-            problems.append(f"twice: {found[name]} and {stored}")
-        elif name in views:
-            found[name] = stored
-        else:
-            problems.append(f"unexpected: {stored}")
-            continue
-        problems += _misfit(stored, views[name].shape)
-    problems += [f"missing: {name} {list(view.shape)}" for name, view in views.items() if name not in found]
-    if problems:
-        if tied and not any(name.startswith("cls.") for name in found):
-            problems.append("the folder has no masked-LM head; take the checkpoint that BertForMaskedLM was saved to")
-        raise ModelError(f"{root}: the tensors do not fit config.json:\n  " + "\n  ".join(problems))
-    for stored, value in read(found.values()):
-        views[names.canonical(stored.name)].copy_(value)
-    for stored, value in read(stored for stored, _ in copies):
-        first = next(name for other, name in copies if other is stored)
-        if not torch.equal(value.to(torch.float32), views[first]):
-            raise ModelError(f"{stored} differs from {found[first]}; only a decoder tied to the embedding is supported")
-
-
-def _misfit(stored: Stored, shape: torch.Size) -> list[str]:
-    if not stored.is_float:
-        return [f"not a float: {stored} has dtype {stored.dtype}"]
-    return [] if stored.shape == tuple(shape) else [f"shape: {stored}, expected {list(shape)}"]
+def _head_dropout(config: EncoderConfig, values: Mapping[str, Any], task: str, file: Path) -> float:
+    """The dropout of a head of transformers."""
+    key, default = config.layout.head_dropout.get(task, ("", None))
+    dropout = values.get(key, default)
+    if dropout is None:
+        return config.dropout
+    if not _probability(dropout):
+        raise ModelError(f"{file}: {key} is {dropout!r}, expected one in [0, 1)")
+    return float(dropout)
 
 
 def _make_head(info: FolderInfo, classes: int) -> Head:
@@ -274,9 +238,9 @@ def _make_head(info: FolderInfo, classes: int) -> Head:
 def _labels(info: FolderInfo, root: Path) -> tuple[str, ...]:
     if info.labels is not None:
         return info.labels
-    rows = [stored.shape[0] for stored in scan(root) if stored.name == "classifier.weight" and stored.shape]
+    rows = [stored.shape[0] for stored in scan(root) if stored.name in _LAST and stored.shape]
     if not rows:
-        raise ModelError(f"{root}: no labels in config.json and no tensor classifier.weight")
+        raise ModelError(f"{root}: no labels in config.json and no tensor {' or '.join(_LAST)}")
     return tuple(f"LABEL_{i}" for i in range(rows[0]))  # the names that Hugging Face gives in this case
 
 

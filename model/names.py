@@ -1,7 +1,8 @@
 """Which tensor of a Hugging Face checkpoint is which part of a parameter here.
 
 The functions return views: writing into one fills the model, reading one gives what the file holds. A fused matrix
-appears as its three thirds and a stack of voters as each voter without its padding.
+appears as its three thirds and a stack of voters as each voter without its padding. Names are BERT's here; `views`
+gives them as the layout of the model spells them (`layouts.py`).
 """
 
 from __future__ import annotations
@@ -12,37 +13,15 @@ from .encoder import Encoder, Layer
 from .heads import Head, LinearHead, MlpHead, VoterHeads
 from .tasks import MaskedLM, Pooler, TaskModel
 
-PREFIX = "bert."  # names of the encoder inside a checkpoint that has a head
-TIED_DECODER = "cls.predictions.decoder.weight"
-WORD_EMBEDDING = "embeddings.word_embeddings.weight"
-POSITION_IDS = "embeddings.position_ids"
-DECODER_BIAS = "cls.predictions.bias"
-
-# tensors that a checkpoint may hold for a use that the wanted model does not have
-POOLER, NEXT_SENTENCE = "pooler.", "cls.seq_relationship."
-HEADS = ("cls.predictions.", "classifier.", "voters.")
+WORD_EMBEDDING = "embeddings.word_embeddings.weight"  # in every layout
 
 Views = dict[str, Tensor]
 
 
-def canonical(name: str) -> str:
-    """The name in today's spelling and without the prefix: `bert.x.LayerNorm.gamma` -> `x.LayerNorm.weight`."""
-    name = name.removeprefix(PREFIX)
-    for old, new in (("LayerNorm.gamma", "LayerNorm.weight"), ("LayerNorm.beta", "LayerNorm.bias")):
-        if name.endswith(old):
-            name = name.removesuffix(old) + new
-    return DECODER_BIAS if name == "cls.predictions.decoder.bias" else name
-
-
-def file_name(name: str) -> str:
-    """The name under which a model with a head is saved: encoder and pooler with the prefix."""
-    return PREFIX + name if name.startswith(("embeddings.", "encoder.", POOLER)) else name
-
-
 def views(model: Encoder | MaskedLM | TaskModel | Pooler) -> Views:
-    """Every tensor of the model under its canonical checkpoint name."""
+    """Every tensor of the model under its name in a checkpoint of its layout, without the prefix."""
     if isinstance(model, Pooler):
-        found: Views = {"pooler.dense.weight": model.dense_weight, "pooler.dense.bias": model.dense_bias}
+        found = _pooler(model)
     elif isinstance(model, Encoder):
         found = _encoder(model)
     elif isinstance(model, MaskedLM):
@@ -50,19 +29,20 @@ def views(model: Encoder | MaskedLM | TaskModel | Pooler) -> Views:
     else:
         found = {**_encoder(model.encoder), **_head(model.head)}
         if model.pooler is not None:
-            found |= views(model.pooler)
-    return {name: value.detach() for name, value in found.items()}
+            found |= _pooler(model.pooler)
+    return {model.config.layout.rename(name): value.detach() for name, value in found.items()}
+
+
+def _pooler(pooler: Pooler) -> Views:
+    return {"pooler.dense.weight": pooler.dense_weight, "pooler.dense.bias": pooler.dense_bias}
 
 
 def _encoder(encoder: Encoder) -> Views:
     emb = encoder.embeddings
-    found: Views = {
-        WORD_EMBEDDING: emb.word,
-        "embeddings.position_embeddings.weight": emb.position,
-        "embeddings.token_type_embeddings.weight": emb.segment,
-        "embeddings.LayerNorm.weight": emb.norm_weight,
-        "embeddings.LayerNorm.bias": emb.norm_bias,
-    }
+    found: Views = {WORD_EMBEDDING: emb.word, "embeddings.position_embeddings.weight": emb.position}
+    if encoder.config.num_segments:
+        found["embeddings.token_type_embeddings.weight"] = emb.segment
+    found |= {"embeddings.LayerNorm.weight": emb.norm_weight, "embeddings.LayerNorm.bias": emb.norm_bias}
     for index, layer in enumerate(encoder.layers):
         assert isinstance(layer, Layer)
         found |= {f"encoder.layer.{index}.{name}": value for name, value in _layer(layer).items()}
@@ -96,7 +76,7 @@ def _masked_lm(model: MaskedLM) -> Views:
         "cls.predictions.transform.dense.bias": model.dense_bias,
         "cls.predictions.transform.LayerNorm.weight": model.norm_weight,
         "cls.predictions.transform.LayerNorm.bias": model.norm_bias,
-        DECODER_BIAS: model.decoder_bias,
+        "cls.predictions.bias": model.decoder_bias,
     }
 
 

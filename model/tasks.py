@@ -70,10 +70,11 @@ class MaskedLM(nn.Module):
 
 
 class Pooler(nn.Module):
-    """BERT's pooler: tanh(Linear(H, H)) of the [CLS] state."""
+    """BERT's pooler: tanh(Linear(H, H)) of the [CLS] state; in DistilBERT's classifier with ReLU."""
 
     def __init__(self, config: EncoderConfig, *, seed: int | None = 0) -> None:
         super().__init__()
+        self.config = config
         init = Initialiser(seed, config.initializer_range)
         self.dense_weight = init.normal(config.hidden_size, config.hidden_size)
         self.dense_bias = init.zeros(config.hidden_size)
@@ -83,7 +84,8 @@ class Pooler(nn.Module):
         def __call__(self, hidden: Tensor) -> Tensor: ...
 
     def forward(self, hidden: Tensor) -> Tensor:
-        return functional.linear(hidden, self.dense_weight, self.dense_bias).tanh()
+        linear = functional.linear(hidden, self.dense_weight, self.dense_bias)
+        return linear.relu() if self.config.layout.pooler_activation == "relu" else linear.tanh()
 
 
 class TaskModel(nn.Module):

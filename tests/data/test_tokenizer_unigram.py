@@ -1,0 +1,222 @@
+"""Unigram tokenizers as XLM-R's: the ids of transformers, words by their first piece, pairs with two separators."""
+
+from __future__ import annotations
+
+import json
+import random
+from pathlib import Path
+
+import pytest
+import tokenizers
+from tokenizers import Regex, decoders, models, normalizers, pre_tokenizers, processors, trainers
+from transformers import AutoTokenizer, PreTrainedTokenizerFast, XLMRobertaTokenizerFast
+
+from xlt_engine import DataError, ModelError
+from xlt_engine.data import Example, Tokenizer, TokenStore, train_wordpiece
+
+SPECIAL = ["<s>", "<pad>", "</s>", "<unk>", "<mask>"]
+TEXT = [
+    "Anna Müller wohnt in Köln-Ehrenfeld , sagt sie .",
+    "Paul lives in New York (near the river) and doesn't move .",
+    "Анна Каренина живёт в Москве , но любит Санкт-Петербург .",
+    "東京都に住んでいます。京都へ行きます。",
+    "يعيش أحمد في القاهرة ويعمل في الإسكندرية",
+    "राम दिल्ली में रहता है और काम करता है",
+    "ฉันไปโรงเรียนทุกวัน",
+    "Η Αθήνα είναι η πρωτεύουσα της Ελλάδας",
+    "Les élèves de l'école visitent Lyon !",
+] * 4
+ODD = [
+    "",
+    " ",
+    "  a  b ",
+    "\t\n",
+    "\u200b",
+    "e\u0301",
+    "\u2028",
+    "👩‍👩‍👧 ok",
+    "xqz" * 40,
+    "A\u00a0B",
+    "½ ﬁ",
+    "<mask> x </s>",
+]
+
+
+def unigram(*, pair: str = "<s> $A </s> </s> $B </s>", scheme: str = "always", normal: bool = True) -> Tokenizer:
+    """A small tokenizer with the parts of XLM-R's `tokenizer.json`."""
+    inner = tokenizers.Tokenizer(models.Unigram())
+    if normal:
+        inner.normalizer = normalizers.Sequence(
+            [normalizers.Nmt(), normalizers.NFKC(), normalizers.Replace(Regex(" {2,}"), " ")]
+        )
+    inner.pre_tokenizer = pre_tokenizers.Sequence(
+        [pre_tokenizers.WhitespaceSplit(), pre_tokenizers.Metaspace(prepend_scheme=scheme)]
+    )
+    trainer = trainers.UnigramTrainer(
+        vocab_size=300, special_tokens=SPECIAL, unk_token="<unk>", show_progress=False, shrinking_factor=0.6
+    )
+    inner.train_from_iterator(TEXT, trainer)
+    inner.decoder = decoders.Metaspace()
+    inner.post_processor = processors.TemplateProcessing(
+        single="<s> $A </s>", pair=pair, special_tokens=[("<s>", 0), ("</s>", 2)]
+    )
+    return Tokenizer(inner)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("unigram")
+    unigram().save(path, segments=False)
+    return path
+
+
+@pytest.fixture(scope="module")
+def tokenizer(folder: Path) -> Tokenizer:
+    return Tokenizer.from_folder(folder)
+
+
+def strings(seed: int, count: int) -> list[str]:
+    draw = random.Random(seed)
+    words = [w for line in TEXT for w in line.split()] + ODD
+    return [*TEXT[:9], *ODD, *(" ".join(draw.choices(words, k=draw.randint(1, 15))) for _ in range(count))]
+
+
+def test_roles(tokenizer: Tokenizer) -> None:
+    assert (tokenizer.cls_id, tokenizer.pad_id, tokenizer.sep_id, tokenizer.unk_id, tokenizer.mask_id) == (
+        0,
+        1,
+        2,
+        3,
+        4,
+    )
+    assert tokenizer.special_ids == (0, 1, 2, 3, 4)
+    assert (tokenizer.kind, tokenizer.separators, tokenizer.segments) == ("Unigram", 2, False)
+    assert (tokenizer.num_special(False), tokenizer.num_special(True)) == (2, 4)
+
+
+def test_ids_are_those_of_transformers(tokenizer: Tokenizer, folder: Path) -> None:
+    theirs = PreTrainedTokenizerFast.from_pretrained(folder)
+    texts, others = strings(1, 200), strings(2, 200)
+    ours = tokenizer.encode_texts(texts)
+    assert [t.ids for t in ours] == theirs(texts)["input_ids"]
+    pairs = tokenizer.encode_texts(texts, others)
+    assert [t.ids for t in pairs] == theirs(texts, others)["input_ids"]
+    assert theirs.model_input_names == ["input_ids", "attention_mask"]
+    assert max(map(len, (t.ids for t in ours))) > 20
+
+
+def test_ids_are_those_of_the_class_for_xlm_r(tmp_path: Path) -> None:
+    """transformers 5 makes this class's normalizer anew, and without one where the file has none precompiled."""
+    plain = unigram(normal=False)
+    plain.save(tmp_path, segments=False)
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": "xlm-roberta", "vocab_size": plain.vocab_size}))
+    texts, others = strings(3, 100), strings(4, 100)
+    for library in (XLMRobertaTokenizerFast, AutoTokenizer):
+        theirs = library.from_pretrained(tmp_path)
+        assert [t.ids for t in plain.encode_texts(texts)] == theirs(texts)["input_ids"]
+        assert [t.ids for t in plain.encode_texts(texts, others)] == theirs(texts, others)["input_ids"]
+        assert (theirs.cls_token_id, theirs.sep_token_id, theirs.mask_token_id, theirs.pad_token_id) == (0, 2, 4, 1)
+
+
+def test_loading_with_the_special_tokens_named_or_not(tokenizer: Tokenizer, folder: Path, tmp_path: Path) -> None:
+    again = tmp_path / "again"
+    again.mkdir()
+    tokenizer.save(again, segments=False)
+    assert {p.name: p.read_bytes() for p in again.iterdir()} == {p.name: p.read_bytes() for p in folder.iterdir()}
+    (tmp_path / "tokenizer.json").write_bytes((folder / "tokenizer.json").read_bytes())
+    assert Tokenizer.from_folder(tmp_path).fingerprint == tokenizer.fingerprint
+    # As the checkpoints on the hub have it: the mask swallows the space before it.
+    mask = {"content": "<mask>", "lstrip": True, "single_word": False}
+    (tmp_path / "special_tokens_map.json").write_text(json.dumps({"mask_token": mask, "cls_token": "<s>"}))
+    assert Tokenizer.from_folder(tmp_path).mask_id == 4
+
+
+@pytest.mark.parametrize("max_length", [None, 3, 8, 20])
+def test_words_and_their_first_pieces(tokenizer: Tokenizer, folder: Path, max_length: int | None) -> None:
+    theirs = PreTrainedTokenizerFast.from_pretrained(folder)
+    draw = random.Random(5)
+    words = [w for line in TEXT for w in line.split()] + ODD[:-1]
+    sentences = [draw.choices(words, k=draw.randint(1, 12)) for _ in range(150)]
+    found = tokenizer.encode_words(sentences, max_length=max_length)
+    cut = 0
+    for sentence, ours in zip(sentences, found, strict=True):
+        expected = theirs(sentence, is_split_into_words=True, truncation=max_length is not None, max_length=max_length)
+        assert ours.ids == expected["input_ids"]
+        owners = expected.word_ids()
+        first = {w: i for i, w in reversed(list(enumerate(owners))) if w is not None}
+        assert dict(zip(ours.words, ours.positions, strict=True)) == dict(sorted(first.items()))
+        assert len(sentence) == len(ours.words) + ours.cut + ours.empty
+        cut += ours.cut
+        for position, word in zip(ours.positions, ours.words, strict=True):
+            piece = tokenizer.token(ours.ids[position])
+            assert piece == "<unk>" or str(piece).startswith("▁"), (sentence[word], piece)
+    assert (cut > 0) == (max_length is not None)
+
+
+@pytest.mark.parametrize("max_length", [5, 6, 9, 13, 64])
+def test_pairs_are_cut_as_the_library_cuts(tokenizer: Tokenizer, folder: Path, max_length: int) -> None:
+    theirs = PreTrainedTokenizerFast.from_pretrained(folder)
+    texts, others = strings(6, 60), strings(7, 60)
+    ours = tokenizer.encode_texts(texts, others, max_length=max_length, offsets=True)
+    expected = theirs(texts, others, truncation="longest_first", max_length=max_length, return_offsets_mapping=True)
+    for i, mine in enumerate(ours):
+        assert mine.ids == expected["input_ids"][i]
+        assert mine.offsets == [tuple(pair) for pair in expected["offset_mapping"][i]]
+        assert mine.second is None
+    with pytest.raises(DataError, match="max_length 4 leaves no room beside 4 special tokens"):
+        tokenizer.encode_texts(["a"], ["b"], max_length=4)
+
+
+def test_a_store_of_pairs_and_of_words(tokenizer: Tokenizer, tmp_path: Path) -> None:
+    pair = Example("1", "en", None, "Anna lives", "in Lyon", "yes", "x", 1)
+    store = TokenStore.build(
+        [pair], tokenizer, folder=tmp_path / "pairs", task="classification", labels=["yes"], max_length=64
+    )
+    assert list(store.ids(0)).count(2) == 3
+    words = Example("1", "en", ("Anna", "wohnt"), None, None, ("B-PER", "O"), "x", 1)
+    store = TokenStore.build(
+        [words], tokenizer, folder=tmp_path / "words", task="ner", labels=["O", "B-PER"], max_length=64
+    )
+    positions, owners = store.items(0)
+    assert list(owners) == [0, 1]
+    assert all(str(tokenizer.token(int(store.ids(0)[p]))).startswith("▁") for p in positions)
+
+
+def test_one_separator_where_the_template_has_one() -> None:
+    """LaBSE and BERT: [CLS] a [SEP] b [SEP]; a tokenizer without a template is taken as such."""
+    assert train_wordpiece(["a b"] * 2, 40).separators == 1
+    assert unigram(pair="<s> $A </s> $B </s>").separators == 1
+    assert train_wordpiece(["a b"] * 2, 40).segments
+    bare = tokenizers.Tokenizer(models.WordPiece({"[PAD]": 0, "[UNK]": 1, "[CLS]": 2, "[SEP]": 3, "[MASK]": 4}))
+    assert (Tokenizer(bare).separators, Tokenizer(bare).kind) == (1, "WordPiece")
+
+
+def test_segments_where_the_template_has_them() -> None:
+    tokenizer = unigram(pair="<s> $A </s> </s> $B:1 </s>:1")
+    (both,) = tokenizer.encode_texts(["Anna"], ["Paul"])
+    (first,) = tokenizer.encode_texts(["Anna"])
+    assert (tokenizer.segments, both.second) == (True, len(first.ids) + 1)
+
+
+@pytest.mark.parametrize("pair", ["$A </s> $B </s>", "<s> $B </s> </s> $A </s> </s>", "<s> $A <s> $B </s>"])
+def test_another_template_is_refused(pair: str) -> None:
+    with pytest.raises(ModelError, match=r"its post_processor does not give \[CLS\] text \[SEP\] pair \[SEP\]"):
+        unigram(pair=pair)
+
+
+def test_words_without_their_space(tmp_path: Path) -> None:
+    """Such a tokenizer serves texts; for words it would give the pieces that stand inside a word."""
+    tokenizer = unigram(scheme="never")
+    assert tokenizer.encode_texts(["Anna wohnt"])[0].ids[0] == 0
+    with pytest.raises(ModelError, match="prepend_scheme 'never'"):
+        tokenizer.encode_words([["Anna", "wohnt"]])
+    inner = tokenizers.Tokenizer(models.WordPiece({t: i for i, t in enumerate(SPECIAL)}, unk_token="<unk>"))
+    inner.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    with pytest.raises(ModelError, match="no add_prefix_space; set true"):
+        Tokenizer(inner).encode_words([["Anna"]])
+
+
+def test_sentencepiece_alone(tmp_path: Path) -> None:
+    (tmp_path / "sentencepiece.bpe.model").write_bytes(b"")
+    with pytest.raises(ModelError, match=r"sentencepiece\.bpe\.model alone is not read: make tokenizer\.json of it"):
+        Tokenizer.from_folder(tmp_path)

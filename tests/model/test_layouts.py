@@ -1,0 +1,383 @@
+"""XLM-R, DistilBERT and LaBSE-like folders of transformers: states, losses, gradients, round trips, strictness."""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import json
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from torch.nn import functional
+
+from xlt_engine import ModelError
+from xlt_engine.kernels import linear_cross_entropy
+from xlt_engine.model import (
+    Encoder,
+    EncoderConfig,
+    LinearHead,
+    MaskedLM,
+    MlpHead,
+    Pooler,
+    TaskModel,
+    VoterHeads,
+    load_encoder,
+    load_encoder_config,
+    load_masked_lm,
+    load_pooler,
+    load_task_model,
+    read_info,
+    save_model,
+)
+from xlt_engine.model.layouts import LAYOUTS
+from xlt_engine.model.names import WORD_EMBEDDING, views
+
+VOCABULARY, HIDDEN = 97, 32
+LABELS = ("O", "B-PER", "I-PER", "B-Ort")
+SHAPE = dict(vocab_size=VOCABULARY, num_hidden_layers=3, num_attention_heads=4, hidden_size=HIDDEN)
+BERT = dict(SHAPE, intermediate_size=64, max_position_embeddings=40)
+SETTINGS = {
+    "bert": BERT,
+    "xlm-roberta": dict(BERT, type_vocab_size=1, layer_norm_eps=1e-5, max_position_embeddings=42),
+    "distilbert": dict(SHAPE, hidden_dim=64, max_position_embeddings=40),
+}
+LENGTHS = (7, 2, 13, 7, 9)
+
+
+def randomise(model):
+    """Biases and LayerNorms away from 0 and 1, and wide matrices, so that a swapped tensor shows."""
+    with torch.no_grad():
+        for name, value in model.named_parameters():
+            if value.dim() == 1:
+                value.add_(torch.randn(value.shape) * 0.1)
+            elif "word_embeddings" not in name:
+                value.mul_(2.0)
+    return model.eval()
+
+
+def theirs_of(transformers, kind, suffix, **values):
+    config = {"bert": "Bert", "xlm-roberta": "XLMRoberta", "distilbert": "DistilBert"}[kind]
+    torch.manual_seed(3)
+    made = getattr(transformers, config + "Config")(**SETTINGS[kind], **values)
+    return randomise(getattr(transformers, config + suffix)(made))
+
+
+@pytest.fixture(scope="module", params=list(SETTINGS))
+def reference(request, transformers, tmp_path_factory):
+    model = theirs_of(transformers, request.param, "ForMaskedLM")
+    folder = tmp_path_factory.mktemp("reference")
+    model.save_pretrained(folder)
+    return request.param, model, folder
+
+
+@pytest.fixture
+def text(sequences):
+    """Random token ids without a pad token: XLM-R's is 1, and its positions would skip it."""
+    return [ids.clamp(min=2) for ids in sequences(LENGTHS, VOCABULARY)]
+
+
+def padded_inputs(kind, seqs):
+    pad = 1 if kind == "xlm-roberta" else 0
+    ids = torch.nn.utils.rnn.pad_sequence(seqs, batch_first=True, padding_value=pad)
+    mask = torch.nn.utils.rnn.pad_sequence([torch.ones_like(s) for s in seqs], batch_first=True)
+    inputs = {"input_ids": ids, "attention_mask": mask}
+    if kind == "bert":
+        inputs["token_type_ids"] = torch.zeros_like(ids)
+        for row, s in zip(inputs["token_type_ids"], seqs, strict=True):
+            row[len(s) // 2 : len(s)] = 1
+    return inputs, mask.bool()
+
+
+def test_hidden_states(reference, text, packed, error):
+    kind, model, folder = reference
+    inputs, keep = padded_inputs(kind, text)
+    with torch.no_grad():
+        expected = model.base_model(**inputs).last_hidden_state[keep]
+        # The batch has segments 0 and 1, which reach the model only where it has them.
+        assert error(load_encoder(folder)(packed(text)).hidden, expected) <= 1e-5
+
+
+def test_masked_lm_logits_and_loss(reference, text, packed, error):
+    kind, model, folder = reference
+    inputs, keep = padded_inputs(kind, text)
+    items = [1, 4, 8, 15, 23, 37]
+    batch = packed(text, items)
+    targets = batch.token_ids.flip(0)[items]
+    labels = torch.full_like(inputs["input_ids"], -100)
+    places = keep.nonzero()[items]
+    labels[places[:, 0], places[:, 1]] = targets
+    with torch.no_grad():
+        output = model(**inputs, labels=labels)
+        ours = load_masked_lm(folder)
+        assert error(ours.logits(batch), output.logits[keep]) <= 1e-5
+        loss = linear_cross_entropy(ours.transform(batch), ours.decoder_weight, ours.decoder_bias, targets) / len(items)
+    assert float(loss) == pytest.approx(float(output.loss), rel=1e-5)
+
+
+def test_gradient_of_every_tensor(reference, text, packed, error):
+    kind, model, folder = reference
+    inputs, keep = padded_inputs(kind, text)
+    items = [1, 4, 8, 15, 23, 37]
+    batch = packed(text, items)
+    targets = batch.token_ids.flip(0)[items]
+    model.zero_grad()
+    functional.cross_entropy(model(**inputs).logits[keep][items], targets).backward()
+    ours = load_masked_lm(folder)
+    logits = functional.linear(ours.transform(batch), ours.decoder_weight, ours.decoder_bias)
+    functional.cross_entropy(logits, targets).backward()
+    gradients = copy.deepcopy(ours)
+    with torch.no_grad():
+        for value, p in zip(gradients.parameters(), ours.parameters(), strict=True):
+            value.copy_(p.grad)
+    found = views(gradients)
+    layout = ours.config.layout
+    expected = {layout.bare(name): p.grad for name, p in model.named_parameters()}
+    if layout.decoder in expected:  # the matrix has two names, of which named_parameters gives one
+        expected[WORD_EMBEDDING] = expected.pop(layout.decoder)
+    assert found.keys() == expected.keys()
+    largest = max(float(g.abs().max()) for g in expected.values())
+    for name, gradient in expected.items():
+        if name.endswith(("key.bias", "k_lin.bias")):  # zero but for rounding: softmax does not see it
+            assert float(found[name].abs().max()) <= 1e-6 * largest
+        else:
+            assert error(found[name], gradient) <= 1e-4, name
+
+
+def test_saved_as_transformers_saves_it(reference, transformers, tmp_path, text, error):
+    kind, model, folder = reference
+    save_model(load_masked_lm(folder), tmp_path)
+    theirs, ours = load_file(folder / "model.safetensors"), load_file(tmp_path / "model.safetensors")
+    assert {n: (v.shape, v.dtype) for n, v in ours.items()} == {n: (v.shape, v.dtype) for n, v in theirs.items()}
+    assert all(torch.equal(value, ours[name]) for name, value in theirs.items())
+    before, after = (json.loads((f / "config.json").read_text()) for f in (folder, tmp_path))
+    assert {key: before[key] for key in after if key in before} == {key: after[key] for key in after if key in before}
+    assert after["architectures"] == before["architectures"]
+    again, info = transformers.AutoModelForMaskedLM.from_pretrained(tmp_path, output_loading_info=True)
+    assert type(again) is type(model)
+    assert not any(info[key] for key in ("missing_keys", "unexpected_keys", "mismatched_keys"))
+    inputs, _ = padded_inputs(kind, text)
+    with torch.no_grad():
+        assert torch.equal(again.eval()(**inputs).logits, model(**inputs).logits)
+        base = transformers.AutoModel.from_pretrained(tmp_path).eval()
+        assert torch.equal(base(**inputs).last_hidden_state, model.base_model(**inputs).last_hidden_state)
+
+
+def test_encoder_alone_round_trip(reference, transformers, tmp_path, same):
+    kind, model, folder = reference
+    encoder = load_encoder(folder)
+    save_model(encoder, tmp_path)
+    assert same(load_encoder(tmp_path), encoder)
+    assert load_encoder_config(tmp_path) == encoder.config == load_encoder_config(folder)
+    again, info = transformers.AutoModel.from_pretrained(tmp_path, output_loading_info=True)
+    assert {name.split(".")[0] for name in info["missing_keys"]} <= {"pooler"}
+    assert not info["unexpected_keys"]
+    state = again.state_dict()
+    assert all(torch.equal(value, state[name]) for name, value in views(encoder).items())
+
+
+@pytest.mark.parametrize("kind", ["bert", "xlm-roberta"])
+def test_pooler(transformers, tmp_path, kind, text, packed, error):
+    """A folder as LaBSE's: the bare encoder with its pooler."""
+    model = theirs_of(transformers, kind, "Model")
+    model.save_pretrained(tmp_path)
+    inputs, _ = padded_inputs(kind, text)
+    batch = packed(text)
+    with torch.no_grad():
+        hidden = load_encoder(tmp_path)(batch, rows=batch.item_index).hidden
+        assert error(load_pooler(tmp_path)(hidden), model(**inputs).pooler_output) <= 1e-5
+
+
+@pytest.mark.parametrize("suffix", ["ForTokenClassification", "ForSequenceClassification"])
+@pytest.mark.parametrize("kind", list(SETTINGS))
+def test_task_models_in_and_out(transformers, tmp_path, kind, suffix, text, packed, error):
+    """A task model of transformers loads; saved again it is the same file for transformers."""
+    model = theirs_of(transformers, kind, suffix, id2label=dict(enumerate(LABELS)))
+    model.save_pretrained(tmp_path / "theirs")
+    ours = load_task_model(tmp_path / "theirs")
+    assert ours.labels == LABELS
+    expected = 0.2 if kind == "distilbert" and suffix == "ForSequenceClassification" else 0.1
+    assert ours.head.dropout == expected
+    tagging = suffix == "ForTokenClassification"
+    batch = packed(text, range(sum(LENGTHS)) if tagging else None)
+    inputs, keep = padded_inputs(kind, text)
+    with torch.no_grad():
+        logits = model(**inputs).logits
+        assert error(ours(batch)[0], logits[keep] if tagging else logits) <= 1e-5
+    save_model(ours, tmp_path / "ours")
+    again, info = getattr(transformers, "AutoModel" + suffix).from_pretrained(
+        tmp_path / "ours", output_loading_info=True
+    )
+    assert type(again) is type(model)
+    assert not any(info[key] for key in ("missing_keys", "unexpected_keys", "mismatched_keys"))
+    with torch.no_grad():
+        assert torch.equal(again.eval()(**inputs).logits, logits)
+    again.train()
+    assert {m.p for m in again.modules() if isinstance(m, torch.nn.Dropout)} == {0.1, expected}
+
+
+@pytest.mark.parametrize("pooling", ["cls", "pooler", "mean"])
+@pytest.mark.parametrize("head", [LinearHead, MlpHead, VoterHeads])
+def test_own_heads_round_trip(reference, tmp_path, head, pooling, text, packed, disturb, same):
+    kind, _, folder = reference
+    encoder = load_encoder(folder)
+    pooler = Pooler(encoder.config, seed=3) if pooling == "pooler" else None
+    parts = dict(pooling=pooling, pooler=pooler)
+    model = disturb(TaskModel(encoder, head(HIDDEN, 4, dropout=0.3), "classification", LABELS, **parts))
+    save_model(model, tmp_path)
+    again = load_task_model(tmp_path)
+    assert same(again, model)
+    assert torch.equal(again(packed(text), seed=4), model(packed(text), seed=4))
+    assert read_info(tmp_path).config.model_type == kind
+
+
+def test_each_tensor_dropped_and_one_too_many(reference, tmp_path, edit):
+    _, _, source = reference
+    save_model(load_masked_lm(source), tmp_path)
+    tensors = load_file(tmp_path / "model.safetensors")
+    layout = load_encoder_config(tmp_path).layout
+    for name, value in tensors.items():
+        edit(tmp_path, lambda t, name=name: [t.clear(), t.update({k: v for k, v in tensors.items() if k != name})])
+        with pytest.raises(ModelError) as caught:
+            load_masked_lm(tmp_path)
+        missing = f"missing: {name.removeprefix(layout.prefix)} {list(value.shape)}"
+        assert str(caught.value).splitlines()[1:] == ["  " + missing]
+    for surplus in ("surprise.weight", layout.prefix + "encoder.layer.9.output.dense.bias", "lm_head.scale.bias"):
+        edit(tmp_path, lambda t, name=surplus: [t.clear(), t.update({**tensors, name: torch.ones(2, 2)})])
+        with pytest.raises(ModelError, match=f"unexpected: {surplus}"):
+            load_masked_lm(tmp_path)
+
+
+def test_another_layouts_names_are_not_taken(reference, tmp_path):
+    """A config.json that names the wrong layout: every tensor is listed, none is guessed."""
+    kind, _, source = reference
+    save_model(load_encoder(source), tmp_path)
+    values = json.loads((tmp_path / "config.json").read_text())
+    other = "bert" if kind == "distilbert" else "distilbert"
+    keys = LAYOUTS[other].keys
+    own = LAYOUTS[kind].keys
+    values |= {keys[field]: values[own[field]] for field in keys if field in own} | {"model_type": other}
+    (tmp_path / "config.json").write_text(json.dumps(values))
+    with pytest.raises(ModelError, match=r"unexpected: (encoder|transformer)\.layer\.0"):
+        load_encoder(tmp_path)
+
+
+def test_a_second_copy_of_the_decoder_must_be_equal(reference, tmp_path, edit, same):
+    _, _, source = reference
+    model = load_masked_lm(source)
+    save_model(model, tmp_path)
+    layout = model.config.layout
+    first = layout.prefix + "embeddings.word_embeddings.weight"
+    edit(tmp_path, lambda t: t.update({layout.decoder: t[first].clone()}))
+    assert same(load_masked_lm(tmp_path), model)
+    edit(tmp_path, lambda t: t[layout.decoder].view(-1)[5].add_(1))
+    with pytest.raises(ModelError, match=f"{layout.decoder} .*differs from .*word_embeddings"):
+        load_masked_lm(tmp_path)
+
+
+def test_the_last_position_and_the_one_after(reference, sequences, packed, error):
+    kind, model, folder = reference
+    encoder = load_encoder(folder)
+    assert encoder.config.max_length == 40
+    (whole,) = [ids.clamp(min=2) for ids in sequences((40,), VOCABULARY)]
+    inputs, _ = padded_inputs(kind, [whole])
+    with torch.no_grad():
+        assert error(encoder(packed([whole])).hidden, model.base_model(**inputs).last_hidden_state[0]) <= 1e-5
+    with pytest.raises(ModelError, match="41 tokens, the model has 40 positions; lower max_length"):
+        encoder(packed([torch.full((41,), 5)]))
+
+
+def test_a_missing_segment_table_is_no_weight(text, packed):
+    with_table = EncoderConfig(VOCABULARY, 32, 2, 4, 64, 40)
+    config = dataclasses.replace(with_table, num_segments=0, model_type="distilbert")
+    encoder, other = Encoder(config, seed=1), Encoder(with_table, seed=1)
+    assert {n for n, _ in other.named_parameters()} - {n for n, _ in encoder.named_parameters()} == {
+        "embeddings.segment"
+    }
+    assert encoder.state_dict().keys() == dict(encoder.named_parameters()).keys()
+    encoder(packed(text)).hidden.sum().backward()
+    assert encoder.embeddings.segment.grad is None
+    assert not encoder.embeddings.segment.any()
+    assert MaskedLM(encoder).state_dict().keys() == dict(MaskedLM(encoder).named_parameters()).keys()
+
+
+HF = {
+    "bert": dict(BERT, model_type="bert"),
+    "xlm-roberta": dict(SETTINGS["xlm-roberta"], model_type="xlm-roberta", pad_token_id=1),
+    "distilbert": dict(vocab_size=97, dim=32, n_layers=3, n_heads=4, hidden_dim=64, model_type="distilbert"),
+}
+
+
+@pytest.mark.parametrize("kind", list(HF))
+def test_configuration_round_trip(kind):
+    config = EncoderConfig.from_hf(HF[kind])
+    assert EncoderConfig.from_hf(config.to_hf()) == config
+    assert HF[kind].items() <= config.to_hf().items()
+    assert (config.num_segments, config.position_offset) == {"bert": (2, 0), "xlm-roberta": (1, 2)}.get(kind, (0, 0))
+
+
+@pytest.mark.parametrize("kind", list(SETTINGS))
+def test_defaults_are_those_of_transformers(transformers, kind):
+    name = {"bert": "Bert", "xlm-roberta": "XLMRoberta", "distilbert": "DistilBert"}[kind]
+    theirs = getattr(transformers, name + "Config")().to_dict()
+    sizes = [LAYOUTS[kind].keys[field] for field in ("vocab_size", "hidden_size", "num_layers", "num_heads")]
+    inner = LAYOUTS[kind].keys["intermediate_size"]
+    few = {key: theirs[key] for key in (*sizes, inner)} | {"model_type": kind}
+    assert EncoderConfig.from_hf(few) == EncoderConfig.from_hf(theirs)
+
+
+@pytest.mark.parametrize(
+    ("kind", "changes", "message"),
+    [
+        ("xlm-roberta", {"pad_token_id": None}, "pad_token_id is None, but positions begin after it"),
+        ("xlm-roberta", {"pad_token_id": 41}, "pad_token_id is 41, but positions begin after it; none is left"),
+        ("xlm-roberta", {"type_vocab_size": 0}, "type_vocab_size is 0"),
+        ("bert", {"type_vocab_size": 0}, "type_vocab_size is 0"),
+        ("distilbert", {"sinusoidal_pos_embds": True}, "sinusoidal_pos_embds is True"),
+        ("distilbert", {"activation": "relu", "dim": 0}, "activation is 'relu'.*dim is 0"),
+        ("distilbert", {"model_type": "roberta"}, "'roberta'.*num_hidden_layers is missing.*'xlm-roberta'"),
+        ("bert", {"model_type": ["bert"]}, "model_type is"),
+    ],
+)
+def test_what_the_encoder_does_not_compute(kind, changes, message):
+    with pytest.raises(ModelError, match=message):
+        EncoderConfig.from_hf(HF[kind] | changes)
+
+
+def test_direct_construction_keeps_to_the_layout():
+    with pytest.raises(ModelError, match="model_type is 'electra'"):
+        EncoderConfig(97, model_type="electra")
+    with pytest.raises(ModelError, match="position_offset is 0, a xlm-roberta model has 2"):
+        EncoderConfig(97, pad_token_id=1, model_type="xlm-roberta")
+    with pytest.raises(ModelError, match="num_segments is 2, a distilbert model has 0"):
+        EncoderConfig(97, model_type="distilbert")
+    with pytest.raises(ModelError, match="num_segments is 0"):
+        EncoderConfig(97, num_segments=0)
+
+
+def test_published_sizes():
+    """XLM-R base 278.0 M with its pooler, LaBSE 470.9 M with its pooler, DistilBERT-multilingual 134.7 M."""
+    xlmr = EncoderConfig(
+        250_002, max_positions=514, num_segments=1, pad_token_id=1, model_type="xlm-roberta", position_offset=2
+    )
+    distil = EncoderConfig(119_547, num_layers=6, num_segments=0, model_type="distilbert")
+    for config, pooler, millions in ((xlmr, 1, 278.0), (EncoderConfig(501_153), 1, 470.9), (distil, 0, 134.7)):
+        with torch.device("meta"):
+            encoder = Encoder(config, seed=None)
+        assert round((sum(p.numel() for p in encoder.parameters()) + pooler * (768 * 769)) / 1e6, 1) == millions
+    assert xlmr.max_length == 512
+
+
+def test_head_dropout_that_the_file_leaves_out(transformers, tmp_path):
+    """transformers then takes its own default: 0.2 in DistilBERT's classifier, else the encoder's."""
+    for kind, expected in (("distilbert", 0.2), ("xlm-roberta", 0.1)):
+        theirs_of(transformers, kind, "ForSequenceClassification", num_labels=2).save_pretrained(tmp_path / kind)
+        file = tmp_path / kind / "config.json"
+        values = json.loads(file.read_text())
+        key = LAYOUTS[kind].head_dropout["classification"][0]
+        values.pop(key, None)
+        file.write_text(json.dumps(values))
+        assert load_task_model(tmp_path / kind).head.dropout == expected
+        file.write_text(json.dumps(values | {key: 1.5}))
+        with pytest.raises(ModelError, match=f"{key} is 1.5, expected one in"):
+            load_task_model(tmp_path / kind)
