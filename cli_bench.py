@@ -43,6 +43,8 @@ _STEP_OPTIONS = [
         type=click.Choice(["eager", "tuned", "liger", "modernbert"]),
         help="Compare with this only; repeatable.",
     ),
+    click.option("--alone", is_flag=True, help="Compare with nothing."),
+    click.option("--deterministic", is_flag=True, help="As for a run; what it costs is the difference to one without."),
     click.option("--seconds", type=click.FloatRange(min=0), help="Begin nothing long near the end of this time."),
     click.option(
         "--trace", "trace_folder", type=_FOLDER, help="Profile this package's steps: Chrome traces, and shares of time."
@@ -76,7 +78,7 @@ def add_bench(group: click.Group) -> None:
         if failed := own_failures(result):
             raise XltError(f"{len(failed)} rows of this package failed: {'; '.join(failed)}")
 
-    def step(peers: tuple[str, ...], **values: Any) -> None:
+    def step(peers: tuple[str, ...], alone: bool, **values: Any) -> None:
         """Whole steps against transformers: BTF, fine-tuning, soft, hard and teacher inference.
 
         Tokens a second, share of the device's peak (MFU), memory, launches, and how long a step waits for its batch.
@@ -85,7 +87,7 @@ def add_bench(group: click.Group) -> None:
         from xlt_engine.engine.bench_step import bench_step, own_failures
         from xlt_engine.engine.bench_step_table import render
 
-        chosen: dict[str, Any] = {"peers": peers} if peers else {}
+        chosen: dict[str, Any] = {"peers": peers} if peers or alone else {}
         result = bench_step(**values, **chosen, say=partial(click.echo, err=True))
         click.echo(render(result))
         if failed := own_failures(result):

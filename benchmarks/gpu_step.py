@@ -1,6 +1,6 @@
 """The step part of `gpu_suite.py`: `xlt-engine bench step`, on a GPU or, dry, with a tiny model on the CPU.
 
-python benchmarks/gpu_step.py --json FILE [--seconds N] [--dry]
+python benchmarks/gpu_step.py --json FILE [--seconds N] [--dry] [any other option of bench step]
 """
 
 from __future__ import annotations

@@ -5,9 +5,10 @@
 Parts, each in a process of its own with a time limit (time that a part leaves goes to the later ones):
 
     environment   machine, versions, measured ceilings, and probes of the libraries below
-    tests         the kernels' tests that are marked gpu
+    tests         the tests that are marked gpu
     kernels       xlt-engine bench kernels
     step          whole training and inference steps against transformers
+    deterministic what the same bits in every run cost a step
     sweep         tiles of the loss kernel
 
 The package need not be installed. Results are gpu-*.json, gpu-tests.xml and gpu-log.txt in --out ($OUT, else
@@ -40,7 +41,8 @@ LEAST_SECONDS = 15.0
 MERCY_SECONDS = 8.0
 LOG_BYTES = 8 << 20
 TEST_PROCESSES = 6
-DRY_TESTS = "tests/kernels/fused/test_dropout.py"
+TESTS = ("tests/kernels", "tests/engine")
+DRY_TESTS = ("tests/kernels/fused/test_dropout.py", "tests/engine/test_feed.py")
 
 
 @dataclass(frozen=True)
@@ -149,9 +151,10 @@ def _tests(suite: Suite, seconds: float) -> dict[str, Any]:
     options += ["--continue-on-collection-errors", "--durations=10"]
     if not suite.dry and find_spec("xdist") is not None:
         options += ["-n", str(min(TEST_PROCESSES, os.cpu_count() or 1))]
-    where = DRY_TESTS if suite.dry else "tests/kernels"
     xml = f"--junit-xml={suite.out / 'gpu-tests.xml'}"
-    return suite.process(["-P", "-m", "pytest", "-m", "gpu", *options, xml, where], seconds)
+    return suite.process(
+        ["-P", "-m", "pytest", "-m", "gpu", *options, xml, *(DRY_TESTS if suite.dry else TESTS)], seconds
+    )
 
 
 def _test_lines(suite: Suite) -> Iterator[str]:
@@ -214,6 +217,24 @@ def _step_lines(suite: Suite) -> Iterator[str]:
         yield from (f"{task}, {name}: {why}" for name, why in failed.items())
 
 
+def _deterministic(suite: Suite, seconds: float) -> dict[str, Any]:
+    arguments = ["--json", str(suite.out / "gpu-deterministic.json"), "--seconds", str(seconds - MERCY_SECONDS)]
+    arguments += ["--alone", "--deterministic", "--task", "btf", "--task", "finetune"]
+    return suite.process(suite.script("gpu_step.py", *arguments), seconds)
+
+
+def _deterministic_lines(suite: Suite) -> Iterator[str]:
+    plain, equal = (suite.read(f"gpu-{name}.json").get("tasks", {}) for name in ("step", "deterministic"))
+    for task, entry in equal.items():
+        if "reason" in entry:
+            yield f"{task}: {entry['reason']}"
+        for lengths, rows in entry.get("rows", {}).items():
+            before = plain.get(task, {}).get("rows", {}).get(lengths, {}).get("xlt-engine")
+            if before:
+                ratio = rows["xlt-engine"]["ms"]["p50"] / before["ms"]["p50"]
+                yield f"{task}, {lengths}: {ratio:.3f} times the step without"
+
+
 def _sweep(suite: Suite, seconds: float) -> dict[str, Any]:
     file = str(suite.out / "gpu-sweep.json")
     interpreter = {"XLT_KERNELS": "triton", "TRITON_INTERPRET": "1"} if suite.dry and find_spec("triton") else {}
@@ -230,8 +251,9 @@ def _sweep_lines(suite: Suite) -> Iterator[str]:
 PARTS = (
     Part("environment", 40, _environment, _environment_lines),
     Part("tests", 135, _tests, _test_lines),
-    Part("kernels", 185, _kernels, _kernel_lines),
-    Part("step", 115, _step, _step_lines),
+    Part("kernels", 170, _kernels, _kernel_lines),
+    Part("step", 105, _step, _step_lines),
+    Part("deterministic", 25, _deterministic, _deterministic_lines),
     Part("sweep", 45, _sweep, _sweep_lines),
 )
 

@@ -30,6 +30,7 @@ class PackedBatch:
         example_ids: int64 [S], the caller's number of each sequence.
         item_example: int64 [K], index into the S sequences of each item.
         num_targets: number of items that count in the loss, known on the host.
+        frozen_states: [T, H], what the frozen part of the encoder makes of the tokens, or None.
     """
 
     token_ids: Tensor
@@ -44,6 +45,7 @@ class PackedBatch:
     example_ids: Tensor = field(default_factory=lambda: torch.zeros(0, dtype=torch.int64))
     item_example: Tensor = field(default_factory=lambda: torch.zeros(0, dtype=torch.int64))
     num_targets: int = 0
+    frozen_states: Tensor | None = None
 
     @property
     def num_tokens(self) -> int:
@@ -70,6 +72,7 @@ def pack(
     soft_targets: Sequence[np.ndarray] | None = None,
     weights: Sequence[Sequence[float] | np.ndarray] | None = None,
     example_ids: Sequence[int] | np.ndarray | None = None,
+    frozen_states: Sequence[Tensor] | None = None,
 ) -> PackedBatch:
     """Lays sequences of token ids end to end, in the given order.
 
@@ -81,6 +84,7 @@ def pack(
         soft_targets: for each sequence a float array [items, C] of teacher probabilities.
         weights: for each sequence one weight per item.
         example_ids: the caller's number of each sequence; 0..S-1 when omitted.
+        frozen_states: for each sequence [tokens, H], what the frozen part of the encoder makes of it.
 
     Raises:
         ValueError: there is no sequence, or one is empty.
@@ -113,6 +117,7 @@ def pack(
         ),
         item_example=torch.from_numpy(np.repeat(np.arange(len(lengths)), counts)),
         num_targets=num_targets,
+        frozen_states=None if frozen_states is None else torch.cat(list(frozen_states)),
     )
 
 
@@ -151,4 +156,5 @@ def _part(batch: PackedBatch, first: int, last: int, starts: Sequence[int], ends
         example_ids=batch.example_ids[first:last],
         item_example=batch.item_example[items] - first,
         num_targets=ends[last] - ends[first] if labels is None else int((labels != IGNORE).sum()),
+        frozen_states=None if batch.frozen_states is None else batch.frozen_states[tokens],
     )

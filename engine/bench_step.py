@@ -27,6 +27,7 @@ from .bench_step_sides import OURS, Ours, Side, worst_difference
 from .bench_step_table import headline
 from .bench_step_trace import STEPS, WARM_UP, launches, trace
 from .bench_step_work import KINDS, ORDERS, SHAPES, TASKS, WINDOW, Drawn, Row, Step, Texts, draw_texts, make_work
+from .deterministic import deterministic as equal_bits
 from .files import atomic_write_json
 
 Result = dict[str, Any]
@@ -62,6 +63,7 @@ def bench_step(
     texts: Mapping[str, Texts] | None = None,
     trace_folder: Path | None = None,
     json_file: Path | None = None,
+    deterministic: bool = False,
     say: Say = lambda line: None,
 ) -> Result:
     """Time steps of this package and of its rivals; the result is what `--json` writes.
@@ -79,6 +81,7 @@ def bench_step(
         texts: sequences to use in place of random ones, by a name for them and by language.
         trace_folder: where Chrome traces of a few steps of this package go; also measures where their time goes.
         json_file: written again and again, so that a run that is cut off leaves what it had.
+        deterministic: as the setting of a recipe; what it costs is the difference to a run without.
         say: receives a line for a person now and then.
 
     Raises:
@@ -101,9 +104,11 @@ def bench_step(
         tuple(peers),
         time.monotonic() + (float("inf") if seconds is None else seconds),
         trace_folder,
+        deterministic,
     )
-    bench = _Bench(options, texts or _random(options), json_file, say)
-    return bench.run([task for task in TASKS if not tasks or task in tasks])
+    with equal_bits(deterministic, device):
+        bench = _Bench(options, texts or _random(options), json_file, say)
+        return bench.run([task for task in TASKS if not tasks or task in tasks])
 
 
 def own_failures(result: Result) -> list[str]:

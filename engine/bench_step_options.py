@@ -33,6 +33,7 @@ class Options:
     peers: tuple[str, ...]
     deadline: float
     trace: Path | None
+    deterministic: bool = False
 
     @property
     def config(self) -> EncoderConfig:
@@ -71,6 +72,7 @@ def head(options: Options, texts: Mapping[str, Texts]) -> dict[str, Any]:
         "config": options.config.to_hf(),
         "precision": options.precision,
         "quick": options.quick,
+        "deterministic": options.deterministic,
         "batch_size": options.batch_size,
         "repeats": options.repeats,
         "lengths": list(texts),

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from ..data import PackedBatch, inference_tokens
 from ..model import Encoder, EncoderConfig, LinearHead, MaskedLM, TaskModel, VoterHeads
-from ..model.names import canonical, views
+from ..model.names import views
 from .bench_step_work import CLASSES, TASKS, Drawn, Listed, Row, Step, frozen_layers, packed
 from .config import OptimiserConfig, PerformanceConfig
 from .loop import BatchSource, Loop, StepResult
@@ -162,10 +162,10 @@ def copy_weights(state: dict[str, Tensor], ours: Ours) -> None:
     targets = views(ours.model)
     done = set()
     for name, value in state.items():
-        target = targets.get(canonical(name))
-        if target is not None:
-            target.copy_(value)
-            done.add(canonical(name))
+        bare = ours.config.layout.bare(name)
+        if bare in targets:
+            targets[bare].copy_(value)
+            done.add(bare)
     assert done == set(targets), sorted(set(targets) - done)
 
 

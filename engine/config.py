@@ -10,6 +10,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from .config_world import WorldTable
+
 
 def _option(default: Any, help: str, **limits: Any) -> Any:
     return field(default=default, metadata={"help": help, **limits})
@@ -121,6 +123,19 @@ class OptimiserConfig:
     eps: float = _option(1e-8, "", above=0)
     freeze_embeddings: bool = _option(True, "keep the embeddings as they are (arXiv 2310.04726 section 4.2)")
     freeze_layers: int = _option(3, "keep the lowest layers as they are", min=0)
+    frozen_eval: bool = _option(
+        False, "no dropout in what is frozen; its states are then computed once instead of in every epoch"
+    )
+
+    def problems(self) -> list[tuple[str, str]]:
+        if self.frozen_eval and not self.freeze_embeddings:
+            return [
+                (
+                    "frozen_eval",
+                    "is on, but the embeddings train, and nothing lies below them; set freeze_embeddings = true",
+                )
+            ]
+        return []
 
     @property
     def fixed_micro_batch(self) -> int:
@@ -157,14 +172,23 @@ class BtfConfig(PretrainConfig):
 
 
 @dataclass(frozen=True, kw_only=True)
-class FinetuneConfig(OptimiserConfig):
+class TaskConfig(OptimiserConfig):
+    """Training of a task model."""
+
+    keep: Literal["last", "best"] = _option(
+        "last", "weights that a stage leaves: of its last step, or of the epoch that scores best on source.dev"
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class FinetuneConfig(TaskConfig):
     """Training on the labelled source; its result is the first teacher."""
 
     head: Literal["linear", "mlp", "voters"] = _option("linear", "head of the first teacher")
 
 
 @dataclass(frozen=True, kw_only=True)
-class SoftConfig(OptimiserConfig):
+class SoftConfig(TaskConfig):
     """The soft stage: the student learns the teacher's probabilities (Eq. 1)."""
 
     lr: float = _option(3e-5, "peak learning rate", above=0)
@@ -178,7 +202,7 @@ class SoftConfig(OptimiserConfig):
 
 
 @dataclass(frozen=True, kw_only=True)
-class HardConfig(OptimiserConfig):
+class HardConfig(TaskConfig):
     """The hard stage: cross entropy on kept source and accepted target items (Eq. 2)."""
 
     lr: float = _option(1e-6, "peak learning rate", above=0)
@@ -191,9 +215,10 @@ class HardConfig(OptimiserConfig):
     target_weight: float = _option(1.0, "factor of the losses of target items", min=0)
 
     def problems(self) -> list[tuple[str, str]]:
+        found = super().problems()
         if self.source_weight == self.target_weight == 0:
-            return [("target_weight", "is 0, and so is source_weight: nothing is left to learn")]
-        return []
+            found.append(("target_weight", "is 0, and so is source_weight: nothing is left to learn"))
+        return found
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -282,14 +307,6 @@ class PerformanceConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
-class WorldTable:
-    """Build the demo's made world instead of reading files."""
-
-    seed: int = _option(1, "")
-    label_noise: float = _option(0.0, "share of source training sentences with a wrong label", min=0, max=1)
-
-
-@dataclass(frozen=True, kw_only=True)
 class RunConfig:
     """Everything that decides a run."""
 
@@ -323,7 +340,9 @@ class RunConfig:
     source: SourceConfig = field(default_factory=SourceConfig)
     targets: tuple[TargetConfig, ...] = _option((), "languages without labels")
     reader: ReaderConfig = field(default_factory=ReaderConfig)
-    world: WorldTable | None = _option(None, "make the demo's world; the file keys are then filled in")
+    world: WorldTable | None = _option(
+        None, "make the demo's world or the truth world; the file keys are then filled in"
+    )
     pretrain: PretrainConfig = field(default_factory=PretrainConfig)
     btf: BtfConfig = field(default_factory=BtfConfig)
     finetune: FinetuneConfig = field(default_factory=FinetuneConfig)
@@ -355,4 +374,11 @@ class RunConfig:
                     found.append((f"targets.{i}.unlabelled", "is missing: self-training needs unlabelled text"))
         if self.selftrain.alpha.data == "dev" and self.source.dev is None:
             found.append(("selftrain.alpha.data", "is dev, but source.dev is missing"))
+        for name, table in (
+            ("finetune", self.finetune),
+            ("selftrain.soft", self.selftrain.soft),
+            ("selftrain.hard", self.selftrain.hard),
+        ):
+            if table.keep == "best" and self.world is None and self.source.dev is None:
+                found.append((f"{name}.keep", "is best, but source.dev is missing"))
         return found

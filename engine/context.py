@@ -2,28 +2,29 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
-import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from .. import ConfigError, Interrupted, ModelError
 from ..data import Tokenizer, TokenStore
 from ..model import Encoder, TaskModel, load_encoder, load_masked_lm, load_task_model
-from .checkpoint import load_latest, save_checkpoint
 from .config import OptimiserConfig, RunConfig
 from .datasets import Datasets
 from .diagnostics import Warning
 from .distributed import World
 from .files import atomic_write_json, sha256_file
-from .inference import metric_rows, score
-from .loop import BatchSource, Loop, Objective, StepResult, Trace
+from .fit import Fit
+from .frozen import frozen_states
+from .inference import metric_rows, score_items
+from .items import Items
+from .loop import BatchSource, Objective, Trace
 from .plan import Stage
 from .progress import Progress
 from .rundir import RunDir
@@ -40,6 +41,7 @@ class Context:
         should_stop: returns the number of the signal that asks the run to stop, or 0.
         world: the processes that make the run together; the first one writes.
         start_digests: stage id -> digest of the fingerprint of its result, for stages that are done.
+        reuse: other run folders, whose finished stages and stores serve where they are those wanted.
     """
 
     config: RunConfig
@@ -52,6 +54,7 @@ class Context:
     world: World = field(default_factory=World)
     digests: dict[str, str] = field(default_factory=dict)
     warnings: list[Warning] = field(default_factory=list)
+    reuse: tuple[Path, ...] = ()
 
     def folder(self, stage_id: str) -> Path:
         return self.run_dir.path / stage_id
@@ -117,114 +120,42 @@ class Context:
         objective: Objective,
         *,
         seed: int,
-    ) -> tuple[Trace, float]:
-        """Trains with checkpoints; goes on from the newest one. Returns the trace and the seconds it took in all.
+    ) -> tuple[Trace, float, dict[str, Any]]:
+        """Trains with checkpoints; goes on from the newest one. Returns the trace, seconds in all, and notes.
 
         Raises:
             Interrupted: after a checkpoint, when the run was asked to stop.
             ModelError: a frozen weight has changed, which is a bug.
         """
-        folder = self.folder(stage.id) / "checkpoint"
-        frozen = frozen_hash(model)
-        loop = Loop(
+        return Fit(self, stage, fingerprint, model, batches, objective, seed).run()
+
+    def frozen_states(self, stage: Stage, model: TaskModel, store: TokenStore, examples: np.ndarray) -> Tensor | None:
+        """What the frozen layers make of the examples of a stage, [tokens of the store, H], where it is kept."""
+        if not stage.optimiser.frozen_eval:
+            return None
+        self.progress.note(f"{stage.id}: the frozen layers encode {len(examples)} examples, once for all epochs")
+        return frozen_states(
             model,
-            batches,
-            objective,
-            optimiser=stage.optimiser,
-            seed=seed,
+            store,
+            examples,
+            folder=self.folder(stage.id),
             precision=self.config.precision,
-            world=self.world,
-            performance=self.config.performance,
-            warn=self.warn,
+            tokens=self.config.inference_tokens,
+            poll=self.poll if self.world.size == 1 else lambda: None,
         )
-        found = load_latest(folder, fingerprint=fingerprint, on_skip=self._skipped)
-        self._check_same(stage, "the step of the newest checkpoint", lambda: str(found and found.step))
-        spent = 0.0
-        if found is not None:
-            loop.restore(found.step, found.tensors, found.meta)
-            spent = float(found.meta["seconds"])
-            for note in [*found.notes, *self._other_parts(stage, found.meta)]:
-                self.progress.note(f"{stage.id}: {note}")
-        started = time.monotonic()
-        saved = started
-        every = self.config.checkpoint.seconds
 
-        def on_step(loop: Loop, result: StepResult) -> None:
-            nonlocal saved
-            self.progress.step(loop.step, loop.total, result.loss, result.tokens)
-            if loop.step % 50 == 0 or loop.step == loop.total:
-                self.run_dir.event("step", stage=stage.id, step=loop.step, loss=result.loss, lr=result.lr)
-            now = time.monotonic()
-            signal, due = self._agreed(result.step, now - saved >= every)
-            if signal or (loop.step < loop.total and due):
-                tensors, meta = loop.state()
-                meta |= {"seconds": spent + now - started, "processes": self.world.size}
-                if self.world.first:
-                    save_checkpoint(
-                        folder,
-                        step=loop.step,
-                        tensors=tensors,
-                        meta=meta,
-                        fingerprint=fingerprint,
-                        keep=self.config.checkpoint.keep,
-                    )
-                saved = now
-                self.run_dir.write_status("running", stage=stage.id, step=loop.step)
-                if signal:
-                    raise Interrupted(signal)
+    def score_stage(self, stage: Stage, model: TaskModel) -> tuple[list[dict[str, Any]], Items]:
+        """Scores on the source and on the target of the stage (all targets where it has none), and what they are of."""
+        rows: list[dict[str, Any]] = []
+        items: Items = {}
+        for language, (role, store) in self.test_stores(stage).items():
+            scores, items[language] = self.score(model, store)
+            rows += metric_rows(scores, language, role, len(store))
+        return rows, items
 
-        self._hear_halvings(loop)
-        self.progress.begin(stage.id, loop.total, loop.step)
-        trace = loop.run(on_step)
-        self.run_dir.event("supply", stage=stage.id, **loop.supply)
-        loop.close()
-        self._check_same(stage, "the trained weights", lambda: tensors_hash(loop.weights.trainable))
-        if frozen_hash(model) != frozen:
-            raise ModelError(
-                f"{stage.id}: frozen weights have changed during training; this is a bug, please report it"
-            )
-        return trace, spent + time.monotonic() - started
-
-    def _other_parts(self, stage: Stage, meta: Mapping[str, Any]) -> list[str]:
-        """A note where the processes cut batches into other parts than those that saved a checkpoint did."""
-        before = int(meta.get("processes", 1))
-        if before == self.world.size or stage.optimiser.micro_batch != 0:
-            return []
-        return [
-            f"begun by {before} processes, goes on with {self.world.size}: the same batches in other parts, hence "
-            "other dropout masks; a micro_batch in the recipe gives the same for any number of processes"
-        ]
-
-    def _hear_halvings(self, loop: Loop) -> None:
-        """Has smaller micro-batches reported, and those from before the run was cut off recorded again."""
-        self.restore_warnings([halving.warning().as_dict() for halving in loop.memory.halvings])
-        loop.memory.report = lambda halving: self.warn(halving.warning())
-
-    def _agreed(self, step: int, due: bool) -> tuple[int, bool]:
-        """Whether all processes stop after a step, and whether they save: the clock of the first one decides."""
-        if self.world.size == 1 or step % self.world.stop_every == 0:
-            signal, save = self.world.agree(self.should_stop(), int(due and self.world.first))
-            return signal, bool(save)
-        return 0, False
-
-    def _check_same(self, stage: Stage, what: str, value: Callable[[], str]) -> None:
-        """Raises ModelError unless the value is the same in all processes; asks for it only where there are several."""
-        if self.world.size > 1 and (others := self.world.differing(value())):
-            raise ModelError(
-                f"{stage.id}: {what} in process {others[0]} is not that of process 0. "
-                "Do all machines see the same run folder and run the same versions?"
-            )
-
-    def score_stage(self, stage: Stage, model: TaskModel) -> list[dict[str, Any]]:
-        """Scores on the source and on the target of the stage (all targets where it has none)."""
-        return [
-            row
-            for language, (role, store) in self.test_stores(stage).items()
-            for row in metric_rows(self._score(model, store), language, role, len(store))
-        ]
-
-    def _score(self, model: TaskModel, store: TokenStore) -> dict[str, float]:
-        return score(
+    def score(self, model: TaskModel, store: TokenStore) -> tuple[dict[str, float], np.ndarray]:
+        """The scores of a model, and what they are of, example by example (`items.py`)."""
+        scores, _, items = score_items(
             model,
             store,
             precision=self.config.precision,
@@ -232,7 +163,8 @@ class Context:
             world=self.world,
             tokens=self.config.inference_tokens,
             prediction=self.config.prediction,
-        )[0]
+        )
+        return scores, items
 
     def test_stores(self, stage: Stage) -> dict[str, tuple[str, TokenStore]]:
         """What a stage is scored on: language -> role ("source" or "target") and store."""
@@ -247,9 +179,6 @@ class Context:
                 found[target.language] = "target", self.data.labelled(target.test, target.language)
         return found
 
-    def _skipped(self, path: Path, reason: str) -> None:
-        self.progress.note(f"{path}: not used: {reason}")
-
 
 def freeze(encoder: Encoder, config: OptimiserConfig) -> None:
     """Freezes what the table of a stage says, and has computed again in the backward pass what it says.
@@ -261,21 +190,7 @@ def freeze(encoder: Encoder, config: OptimiserConfig) -> None:
     if config.freeze_layers > layers:
         raise ConfigError(f"freeze_layers = {config.freeze_layers}, but the encoder has {layers} layers; lower it")
     encoder.freeze(config.freeze_embeddings, config.freeze_layers)
-    encoder.recompute = config.recompute
-
-
-def frozen_hash(model: nn.Module) -> str:
-    """Hash over the weights that do not train."""
-    return tensors_hash({n: p for n, p in model.named_parameters() if not p.requires_grad})
-
-
-def tensors_hash(tensors: Mapping[str, Tensor]) -> str:
-    """Hash over names and bytes of tensors."""
-    digest = hashlib.sha256()
-    for name in sorted(tensors):
-        digest.update(name.encode())
-        digest.update(tensors[name].detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
-    return digest.hexdigest()
+    encoder.recompute, encoder.frozen_eval = config.recompute, config.frozen_eval
 
 
 def write_trace(folder: Path, trace: Trace) -> None:

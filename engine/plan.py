@@ -14,7 +14,7 @@ from .config import OptimiserConfig, RunConfig
 Kind = Literal["pretrain", "btf", "finetune", "soft", "hard"]
 NUMERICS = 2
 """Raised whenever a change makes an equal recipe end in other weights, so that old results are not reused."""
-LATER = {"stored": "fp32", "source_weight": 1.0, "target_weight": 1.0}
+LATER = {"stored": "fp32", "source_weight": 1.0, "target_weight": 1.0, "frozen_eval": False, "keep": "last"}
 """Keys of stages that came later, with what was done before them: at that value old results stay what they are."""
 
 
@@ -185,7 +185,7 @@ def _of(table: OptimiserConfig) -> dict[str, Any]:
 
 
 def select(plan: list[Stage], stage: str) -> list[Stage]:
-    """The stages that `--stage` names, with everything they need.
+    """The stages that `--stage` names, or the one with that id, with everything they need.
 
     Raises:
         ConfigError: the recipe has no such stage.
@@ -198,7 +198,7 @@ def select(plan: list[Stage], stage: str) -> list[Stage]:
         "evaluate": {"finetune", "soft", "hard"},
         "all": {"pretrain", "btf", "finetune", "soft", "hard"},
     }.get(stage, set())
-    wanted = {s.id for s in plan if s.kind in kinds}
+    wanted = {s.id for s in plan if s.kind in kinds or s.id == stage}
     if not wanted or (stage == "btf" and not any(s.kind == "btf" for s in plan)):
         raise ConfigError(f"the recipe has no stage {stage!r}; see --dry-run for the ones it has")
     by_id = {s.id: s for s in plan}

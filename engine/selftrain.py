@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -11,12 +13,14 @@ import torch
 from safetensors.numpy import load_file, save
 from torch import Tensor
 
+from .. import ModelError
 from ..data import ItemView, Part, TaskBatches
 from ..kernels import votes
 from ..model import TaskModel
-from .context import Context, freeze, tensors_hash
+from .context import Context, freeze
 from .diagnostics import single_voter, slow_learning_rate
-from .files import atomic_write_bytes, atomic_write_json
+from .files import atomic_write_bytes, atomic_write_json, sha256_file
+from .hashes import tensors_hash
 from .inference import predict_logits
 from .objectives import SoftLabels, cross_entropy
 from .plan import Stage
@@ -38,7 +42,9 @@ def run_soft(context: Context, stage: Stage, fingerprint: Mapping[str, Any], fol
     model = _fresh_student(context, stage)
     freeze(model.encoder, table.soft)
     start = tensors_hash(dict(model.encoder.named_parameters()))
-    part = Part(view, pool[np.diff(view.offsets)[pool] > 0], soft_targets=targets)
+    examples = pool[np.diff(view.offsets)[pool] > 0]
+    states = context.frozen_states(stage, model, store, examples)
+    part = Part(view, examples, soft_targets=targets, frozen_states=states)
     batches = TaskBatches(
         [part],
         batch_size=table.soft.batch_size,
@@ -48,8 +54,8 @@ def run_soft(context: Context, stage: Stage, fingerprint: Mapping[str, Any], fol
     )
     context.warn(single_voter(table.voters), slow_learning_rate(table.soft.head_lr or table.soft.lr, len(batches)))
     objective = SoftLabels(table.soft.loss, table.soft.temperature, table.soft.combine)
-    trace, seconds = context.fit(stage, fingerprint, model, batches, objective, seed=stage_seed(stage, "fit"))
-    notes = {"examples": len(part.examples), "voters": model.head.num_voters}
+    trace, seconds, kept = context.fit(stage, fingerprint, model, batches, objective, seed=stage_seed(stage, "fit"))
+    notes = {"examples": len(part.examples), "voters": model.head.num_voters} | kept
     return Outcome(model, trace, seconds, start, notes, f"{len(part.examples)} examples with soft labels")
 
 
@@ -104,11 +110,16 @@ def run_hard(context: Context, stage: Stage, fingerprint: Mapping[str, Any], fol
     record = read_record(context.world.visible(folder / "decision.json").parent)
     if decided:
         context.restore_warnings(record["warnings"])
+    if record.get("arrays", sha256_file(folder / DECISION)) != sha256_file(folder / DECISION):
+        raise ModelError(f"{folder / DECISION} has changed since it was written; delete {folder} and run again")
     saved = load_file(folder / DECISION)
     model = labeller if "student" in stage.inputs and table.start == "student" else _fresh_student(context, stage)
     freeze(model.encoder, table)
     start = tensors_hash(dict(model.encoder.named_parameters()))
-    parts = _hard_parts(context, stage, saved)
+    parts = [
+        replace(part, frozen_states=context.frozen_states(stage, model, part.view.store, part.examples))
+        for part in _hard_parts(context, stage, saved)
+    ]
     batches = TaskBatches(
         parts,
         batch_size=table.batch_size,
@@ -117,19 +128,21 @@ def run_hard(context: Context, stage: Stage, fingerprint: Mapping[str, Any], fol
         balance="up" if table.mix == "balanced" else "none",
         micro_batch=context.world.micro_batch(table.fixed_micro_batch, table.batch_size),
     )
-    trace, seconds = context.fit(stage, fingerprint, model, batches, cross_entropy, seed=stage_seed(stage, "fit"))
+    trace, seconds, best = context.fit(stage, fingerprint, model, batches, cross_entropy, seed=stage_seed(stage, "fit"))
     kept, used = (len(part.examples) for part in parts)
     removed = len(context.data.source_train) - kept
     notes = {"accepted": record["accepted"], "removed": removed, "source_examples": kept, "target_examples": used}
     alpha = "no filter" if record["alpha"] is None else f"alpha {record['alpha']:.3f}"
     line = f"{alpha}, {record['accepted']} of {record['items']} items accepted, {removed} source examples removed"
-    return Outcome(model, trace, seconds, start, notes | {"alpha": record["alpha"]}, line)
+    return Outcome(model, trace, seconds, start, notes | {"alpha": record["alpha"]} | best, line)
 
 
 def _write_decision(context: Context, folder: Path, decision: RoundDecision) -> None:
     """The two files are written in this order: with the second one there, the first is complete."""
-    atomic_write_bytes(folder / DECISION, save(decision.arrays))
-    atomic_write_json(folder / "decision.json", decision.record | {"warnings": context.warnings_as_json()})
+    data = save(decision.arrays)
+    atomic_write_bytes(folder / DECISION, data)
+    more = {"warnings": context.warnings_as_json(), "arrays": sha256(data).hexdigest()}
+    atomic_write_json(folder / "decision.json", decision.record | more)
 
 
 def _hard_parts(context: Context, stage: Stage, saved: Mapping[str, np.ndarray]) -> list[Part]:

@@ -25,10 +25,11 @@ from ..model import (
     load_masked_lm,
     load_pooler,
 )
-from .config import PretrainConfig, RunConfig, TargetConfig
-from .context import Context, freeze, tensors_hash
+from .config import PretrainConfig, RunConfig, TargetConfig, TaskConfig
+from .context import Context, freeze
 from .datasets import capped, corpora
 from .diagnostics import cut_by_length, low_loss_drop, no_token, slow_learning_rate
+from .hashes import tensors_hash
 from .loop import Trace
 from .objectives import cross_entropy, masked_lm
 from .plan import Stage
@@ -65,9 +66,10 @@ def inputs_of(context: Context, stage: Stage) -> dict[str, TokenStore]:
     found = {"source": data.source_train}
     if stage.kind in ("soft", "hard"):
         found["target"] = data.target_pool(target_of(config, stage))
-        if config.selftrain.alpha.data == "dev":
-            assert config.source.dev is not None
-            found["dev"] = data.labelled(config.source.dev, config.source.language)
+    by_dev = stage.kind in ("soft", "hard") and config.selftrain.alpha.data == "dev"
+    if by_dev or (isinstance(stage.optimiser, TaskConfig) and stage.optimiser.keep == "best"):
+        assert config.source.dev is not None
+        found["dev"] = data.labelled(config.source.dev, config.source.language)
     return found
 
 
@@ -162,7 +164,7 @@ def _run_mlm(
         temperature=table.temperature,
         micro_batch=context.world.micro_batch(table.fixed_micro_batch, table.batch_size),
     )
-    trace, seconds = context.fit(stage, fingerprint, model, batches, masked_lm, seed=stage_seed(stage, "fit"))
+    trace, seconds, _ = context.fit(stage, fingerprint, model, batches, masked_lm, seed=stage_seed(stage, "fit"))
     first, last = _ends(trace.loss)
     notes = {"examples_per_epoch": batches.examples_per_epoch, "loss_first": first, "loss_last": last}
     return Outcome(model, trace, seconds, start, notes, f"loss {first:.2f} -> {last:.2f}")
@@ -178,7 +180,9 @@ def run_finetune(context: Context, stage: Stage, fingerprint: Mapping[str, Any],
     warn_of_unseen(context, store, "source", context.config.source.language)
     for language, (_, test) in context.test_stores(stage).items():
         warn_of_unseen(context, test, "test", language)
-    part = Part(ItemView(store), labelled_examples(store), labels=np.asarray(store.item_labels))
+    examples = labelled_examples(store)
+    states = context.frozen_states(stage, model, store, examples)
+    part = Part(ItemView(store), examples, labels=np.asarray(store.item_labels), frozen_states=states)
     batches = TaskBatches(
         [part],
         batch_size=table.batch_size,
@@ -187,9 +191,11 @@ def run_finetune(context: Context, stage: Stage, fingerprint: Mapping[str, Any],
         micro_batch=context.world.micro_batch(table.fixed_micro_batch, table.batch_size),
     )
     context.warn(slow_learning_rate(table.head_lr or table.lr, len(batches)))
-    trace, seconds = context.fit(stage, fingerprint, model, batches, cross_entropy, seed=stage_seed(stage, "fit"))
+    trace, seconds, kept = context.fit(stage, fingerprint, model, batches, cross_entropy, seed=stage_seed(stage, "fit"))
     first, last = _ends(trace.loss)
-    return Outcome(model, trace, seconds, start, {"examples": len(part.examples)}, f"loss {first:.3f} -> {last:.3f}")
+    return Outcome(
+        model, trace, seconds, start, {"examples": len(part.examples)} | kept, f"loss {first:.3f} -> {last:.3f}"
+    )
 
 
 def new_task_model(

@@ -23,8 +23,15 @@ def test_dry_run(tmp_path: Path) -> None:
     assert len(files) <= 8
     suite = json.loads(files["gpu-suite.json"].read_text())
     assert (suite["commit"], suite["dry"], suite["notes"]) == ("abc", True, [f"no wheels in {tmp_path}"])
-    assert [part["name"] for part in suite["parts"]] == ["environment", "tests", "kernels", "step", "sweep"]
-    assert [(part["exit"], part["timed_out"]) for part in suite["parts"]] == [(0, False)] * 5, log
+    assert [part["name"] for part in suite["parts"]] == [
+        "environment",
+        "tests",
+        "kernels",
+        "step",
+        "deterministic",
+        "sweep",
+    ]
+    assert [(part["exit"], part["timed_out"]) for part in suite["parts"]] == [(0, False)] * 6, log
     assert all(part["lines"] for part in suite["parts"])
     assert all(f"\n{part['name']}: " in done.stdout for part in suite["parts"])
 
@@ -45,5 +52,11 @@ def test_dry_run(tmp_path: Path) -> None:
         for rows in entry["rows"].values():
             assert {"xlt-engine", "transformers, eager", "transformers, SDPA, fused AdamW"} <= set(rows)
         assert entry["difference_fp32"] < 1e-4
+    equal = json.loads(files["gpu-deterministic.json"].read_text())
+    assert (equal["deterministic"], step["deterministic"]) == (True, False)
+    assert {name for entry in equal["tasks"].values() for rows in entry["rows"].values() for name in rows} == {
+        "xlt-engine"
+    }
+    assert len(suite["parts"][4]["lines"]) == 4
     sweep = json.loads(files["gpu-sweep.json"].read_text())
     assert sweep.get("skipped") or all("reason" not in entry for entry in sweep["tiles"])

@@ -20,9 +20,9 @@ from xlt_engine import DivergedError
 from xlt_engine.data import Bucket, PackedBatch, pack, pad_step
 from xlt_engine.engine import Loop, OptimiserConfig, load_recipe
 from xlt_engine.engine.config import PerformanceConfig
-from xlt_engine.engine.context import tensors_hash
 from xlt_engine.engine.diagnostics import Warning
 from xlt_engine.engine.graphs import WARM_UP, GraphedSteps, Parts, Replay, why_no_graphs
+from xlt_engine.engine.hashes import tensors_hash
 from xlt_engine.engine.objectives import SoftLabels, cross_entropy, masked_lm
 from xlt_engine.kernels import dispatch
 from xlt_engine.model import Encoder, EncoderConfig, LinearHead, MaskedLM, TaskModel, VoterHeads

@@ -14,7 +14,7 @@ from torch import Tensor
 from xlt_engine import DivergedError
 from xlt_engine.data import PackedBatch, pack
 from xlt_engine.engine import Loop, OptimiserConfig, StepResult, train
-from xlt_engine.engine.context import frozen_hash, tensors_hash
+from xlt_engine.engine.hashes import frozen_hash, tensors_hash
 from xlt_engine.engine.objectives import SoftLabels, cross_entropy, masked_lm
 from xlt_engine.engine.optimiser import lr_factor, make_optimiser
 from xlt_engine.model import Encoder, EncoderConfig, LinearHead, MaskedLM, TaskModel, VoterHeads

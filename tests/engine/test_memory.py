@@ -18,8 +18,8 @@ from xlt_engine.data import Bucket, PackedBatch, inference_batches, inference_to
 from xlt_engine.data.batch import cut
 from xlt_engine.engine import faults
 from xlt_engine.engine.config import OptimiserConfig
-from xlt_engine.engine.context import tensors_hash
 from xlt_engine.engine.files import sha256_file
+from xlt_engine.engine.hashes import tensors_hash
 from xlt_engine.engine.inference import predict_logits
 from xlt_engine.engine.loop import Loop
 from xlt_engine.engine.memory import StepSize, is_out_of_memory

@@ -12,7 +12,7 @@ from xlt_engine.data import PackedBatch, pack
 from xlt_engine.engine import train
 from xlt_engine.engine.checkpoint import load_latest, save_checkpoint
 from xlt_engine.engine.config import OptimiserConfig
-from xlt_engine.engine.context import tensors_hash
+from xlt_engine.engine.hashes import tensors_hash
 from xlt_engine.engine.loop import Loop
 from xlt_engine.engine.objectives import cross_entropy
 from xlt_engine.engine.precision import DTYPES, LossScaler, Weights, computing_in

@@ -16,8 +16,8 @@ from safetensors.numpy import load_file
 
 from xlt_engine import ConfigError, DataError, ModelError
 from xlt_engine.data import TokenStore
-from xlt_engine.engine.context import tensors_hash
 from xlt_engine.engine.decisions import Reason
+from xlt_engine.engine.hashes import tensors_hash
 from xlt_engine.engine.selftrain import teacher_targets
 from xlt_engine.model import load_encoder, load_task_model
 

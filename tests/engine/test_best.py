@@ -1,0 +1,100 @@
+"""`keep = "best"`: the weights of the epoch that scores best on labelled source text."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from itertools import count
+from typing import Any
+
+import pytest
+
+from xlt_engine import ConfigError, Interrupted
+from xlt_engine.engine.context import Context
+from xlt_engine.engine.plan import make_plan
+
+BEST = ("finetune.keep=best", "selftrain.soft.keep=best", "selftrain.hard.keep=best", "selftrain.soft.epochs=3")
+SHORT = ("selftrain.on=false", "arms.baseline=false", "finetune.epochs=4", "finetune.keep=best")
+STEPS = 3  # in an epoch: 24 sentences in batches of 8
+
+
+@pytest.fixture
+def scripted(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """Dev scores, and the scores of the test files after them, as they are listed."""
+
+    def script(*values: float) -> None:
+        rest: Iterator[float] = iter([*values, *[0.0] * 10])
+        true = Context.score
+        monkeypatch.setattr(Context, "score", lambda *a: ({"entity_f1": next(rest), "precision": 0.0}, true(*a)[1]))
+
+    return script
+
+
+@pytest.mark.parametrize(
+    ("scores", "epoch"), [((10, 30, 20, 25), 2), ((40, 30, 20, 25), 1), ((10, 20, 30, 40), 4), ((5, 30, 30, 30), 2)]
+)
+def test_the_best_epoch_is_kept_and_the_first_of_equals(
+    tiny: Any, scripted: Callable[..., None], scores: tuple[float, ...], epoch: int
+) -> None:
+    world = tiny("ner")
+    scripted(*scores)
+    world.run(*SHORT)
+    record = world.stage("de/finetune")
+    assert (record["kept_step"], record["dev_score"]) == (STEPS * epoch, max(scores))
+    assert record["steps"] == 4 * STEPS
+    assert not list((world.folder / "run").rglob("checkpoint"))
+
+
+def test_the_weights_are_those_of_a_stage_that_ended_there(
+    tiny: Any, scripted: Callable[..., None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With a constant rate, one epoch of four has the weights of a stage of one epoch."""
+    monkeypatch.setattr("xlt_engine.engine.update.lr_factor", lambda *_: 0.5)
+    world = tiny("ner")
+    scripted(30, 20, 10, 10)
+    world.run(*SHORT, where="best")
+    monkeypatch.undo()
+    monkeypatch.setattr("xlt_engine.engine.update.lr_factor", lambda *_: 0.5)
+    world.run(*SHORT[:2], "finetune.epochs=1", where="short")
+    world.run(*SHORT[:2], "finetune.epochs=4", where="long")
+    best, short, long = (
+        world.stage("de/finetune", where)["hashes"]["model.safetensors"] for where in ("best", "short", "long")
+    )
+    assert best == short
+    assert best != long
+
+
+def test_an_interrupted_run_keeps_the_same(tiny: Any) -> None:
+    world, polls = tiny("ner"), count()
+    world.run(*BEST, where="whole", should_stop=lambda: 0 * next(polls))
+    left = next(polls)
+    for share in (0.4, 0.6, 0.8):
+        stop, polls = int(left * share), count()
+        with pytest.raises(Interrupted):
+            world.run(*BEST, where="parts", should_stop=lambda n=stop, p=polls: 15 * (next(p) == n))
+        left -= stop
+    world.run(*BEST, where="parts")
+    for stage in ("de/finetune", "de/soft1", "de/hard1", "de/soft2", "de/hard2"):
+        whole, parts = (world.stage(stage, where) for where in ("whole", "parts"))
+        assert whole["hashes"] == parts["hashes"], stage
+        assert whole["kept_step"] == parts["kept_step"]
+
+
+def test_it_belongs_to_the_fingerprint_with_the_dev_file(tiny: Any) -> None:
+    world = tiny("ner")
+    world.run("selftrain.on=false", where="run")
+    before = world.stage("de/finetune")
+    world.run("selftrain.on=false", "finetune.keep=best", where="run")
+    after = world.stage("de/finetune")
+    assert before["fingerprint"] != after["fingerprint"]
+    (world.folder / "dev.conll").write_text("Anna\tB-PER\nlives\tO\n\n", encoding="utf-8")
+    world.run("selftrain.on=false", "finetune.keep=best", where="run")
+    assert world.stage("de/finetune")["fingerprint"] != after["fingerprint"]
+    assert "keep" not in str([stage.settings for stage in make_plan(world.resolved().config)])
+
+
+def test_it_needs_a_dev_file(tiny: Any) -> None:
+    world = tiny("ner")
+    text = world.recipe.read_text(encoding="utf-8").replace('dev = "dev.conll"\n', "")
+    world.recipe.write_text(text, encoding="utf-8")
+    with pytest.raises(ConfigError, match=r"selftrain\.hard\.keep: is best, but source\.dev is missing"):
+        world.resolved("selftrain.hard.keep=best")
