@@ -16,6 +16,8 @@ import click
 from xlt_engine import PeerLostError, XltError, __version__
 from xlt_engine.cli_bench import add_bench
 from xlt_engine.cli_corpus import add_corpus
+from xlt_engine.cli_lab import add_lab
+from xlt_engine.cli_why import add_why
 
 if TYPE_CHECKING:
     from xlt_engine.engine import Progress
@@ -115,6 +117,9 @@ _JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON instead
     show_default=True,
     help="auto skips what is done and goes on where a run was cut off; never makes the stages anew.",
 )
+@click.option(
+    "--reuse", type=click.Path(path_type=Path), multiple=True, help="Take finished stages of this run; repeatable."
+)
 @click.option("--dry-run", is_flag=True, help="Print stages, steps, parameters, memory and time; train nothing.")
 @_QUIET
 @_JSON
@@ -126,6 +131,7 @@ def run(
     seed: int | None,
     seeds: str | None,
     resume: str,
+    reuse: tuple[Path, ...],
     dry_run: bool,
     quiet: bool,
     as_json: bool,
@@ -156,6 +162,7 @@ def run(
         resume=resume == "auto",
         progress=_progress(quiet),
         should_stop=should_stop,
+        reuse=reuse,
     )
     if as_json:
         _say(json.dumps(result.summary, indent=2))
@@ -175,7 +182,7 @@ def run(
     "--test", type=click.Path(path_type=Path), multiple=True, help="Labelled target file to score on; repeatable."
 )
 @click.option("--source-test", type=click.Path(path_type=Path), help="Labelled source file to score on.")
-@click.option("--model", type=click.Path(path_type=Path), help="Hugging Face folder of a BERT; none: one is made.")
+@click.option("--model", type=click.Path(path_type=Path), help="Hugging Face folder of an encoder; none: one is made.")
 @click.option("--language", help="Language of the source.")
 @click.option("--target-language", multiple=True, help="Language of each unlabelled file; repeatable.")
 @click.option("--out", type=click.Path(path_type=Path), default=Path("xlt.toml"), show_default=True)
@@ -306,18 +313,23 @@ def env(as_json: bool) -> None:
 
 add_bench(main_group)
 add_corpus(main_group, _progress, should_stop, lambda: _STOP.update(polled=1))
+add_lab(main_group, _progress, should_stop, lambda: _STOP.update(polled=1), _seeds)
+add_why(main_group, _progress)
 
 
 def _lines(facts: dict[str, Any]) -> str:
     """One fact a line."""
-    return "\n".join(f"{name}: {_shown(value)}" for name, value in facts.items())
+    return "\n".join(f"{name}: {_shown(value)}".replace(": \n", ":\n", 1) for name, value in facts.items())
 
 
 def _shown(value: Any) -> str:
     if value is None or value in ("", [], {}):
         return "-"
     if isinstance(value, list):
-        return ", ".join(map(str, value))
+        parts = [str(part) for part in value]
+        return "".join(f"\n  {part}" for part in parts) if any(" " in part for part in parts) else ", ".join(parts)
+    if isinstance(value, dict) and any(isinstance(part, dict) for part in value.values()):
+        return "".join(f"\n  {name}: {_shown(part)}" for name, part in value.items())
     return json.dumps(value) if isinstance(value, dict) else str(value)
 
 

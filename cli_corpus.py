@@ -13,17 +13,26 @@ if TYPE_CHECKING:
     from xlt_engine.engine import CorpusConfig, Progress
 
 _PATH = click.Path(path_type=Path, dir_okay=False)
+_PATH_OR_FOLDER = click.Path(path_type=Path)
 
 
-def _file(name: str, help: str, **more: Any) -> Callable[[Any], Any]:
-    return click.option(name, type=_PATH, help=help, **more)
+def _file(name: str, help: str, kind: click.Path = _PATH, **more: Any) -> Callable[[Any], Any]:
+    return click.option(name, type=kind, metavar="FILE", help=help, **more)
 
 
 _OPTIONS = [
     _file("--entities", "Labelled training file of the source language; repeatable.", multiple=True),
-    _file("--text", "Target text, a sentence or paragraph a line; repeatable.", multiple=True),
     _file(
-        "--target-dump", "Target text: pages-articles XML, or WikiExtractor's JSON lines; repeatable.", multiple=True
+        "--text",
+        "Target text, a sentence or paragraph a line, or a folder of such files; repeatable.",
+        _PATH_OR_FOLDER,
+        multiple=True,
+    ),
+    _file(
+        "--target-dump",
+        "Target text: pages-articles XML, WikiExtractor's JSON lines, or a folder of either; repeatable.",
+        _PATH_OR_FOLDER,
+        multiple=True,
     ),
     _file("--titles", "Table: title in the source language, tab, title in the target language."),
     _file("--source-dump", "pages-articles XML of the source wiki: pages, redirects, disambiguation pages."),

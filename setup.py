@@ -9,6 +9,7 @@ from setuptools.command.build_py import build_py
 ROOT = Path(__file__).parent
 CORPUS = ["ahocorasick_rs>=1.0", "py3langid>=0.4"]
 ROOMS = ["kernels", "data", "model", "engine"]
+_ROOT_MODULES = ("__init__", "cli", "cli_bench", "cli_corpus", "cli_lab", "cli_why")
 VERSION = re.search(r'^__version__ = "(.+)"$', (ROOT / "__init__.py").read_text("utf-8"), re.M).group(1)
 
 
@@ -17,7 +18,7 @@ class BuildPy(build_py):
 
     def find_package_modules(self, package, package_dir):
         modules = super().find_package_modules(package, package_dir)
-        return [m for m in modules if package != "xlt_engine" or m[1] in ("__init__", "cli", "cli_bench", "cli_corpus")]
+        return [m for m in modules if package != "xlt_engine" or m[1] in _ROOT_MODULES]
 
 
 setup(

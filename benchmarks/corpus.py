@@ -1,8 +1,10 @@
 """Speed, memory and exactness of the corpus builder on a made pair of wikis of any size, with known truth.
 
-    nice -n 19 python benchmarks/corpus.py --bytes 1100000000 --titles 100000 --json benchmarks/results/corpus.json
+    nice -n 19 python benchmarks/corpus.py --json benchmarks/results/corpus.json
+    nice -n 19 python benchmarks/corpus.py --runs xml-small dense --json benchmarks/results/corpus.json
 
 The dump is written to a temporary folder (twice its size is needed) and deleted. Every run is a process of its own.
+Speeds are for each second of processor time, summed over all processes, so that other work on the machine counts less.
 """
 
 from __future__ import annotations
@@ -17,6 +19,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -27,7 +30,10 @@ from xlt_engine.data.wiki_dump import read_pages
 from xlt_engine.data.wiki_text import to_text
 
 ROOT = Path(__file__).resolve().parent.parent
-MEMORY_SHARE = 8  # the small dump, for comparing peak memory
+SMALL = ("xml-small", "dense")
+RUNS = ("xml", "xml-2", "xml-3", "xml-all", "text", "text-all", *SMALL)
+MEMORY_SHARE = 8  # the dump of `xml-small`, for comparing peak memory
+DENSE = 40  # lines for each title
 RUN = """
 import json, sys
 from pathlib import Path
@@ -71,8 +77,12 @@ def build(name: str, plan: Any, folder: Path, expected: set[str], **given: Any) 
     got = set(out.read_text("utf-8").splitlines())
     run = values["run"]
     size = run["bytes"] / 1e6
+    exactness = (
+        {"precision": len(got & expected) / len(got), "recall": len(got & expected) / len(expected)} if expected else {}
+    )
     result = {
         "run": name,
+        "date": datetime.now(UTC).isoformat(timespec="seconds"),
         "workers": run["workers"],
         "megabytes": round(size, 1),
         "wall_seconds": run["seconds"],
@@ -83,8 +93,7 @@ def build(name: str, plan: Any, folder: Path, expected: set[str], **given: Any) 
         "matched": values["matched"]["sentences"],
         "selected": len(got),
         "control": values.get("control", {}).get("sentences", 0),
-        "precision": len(got & expected) / len(got),
-        "recall": len(got & expected) / len(expected),
+        **exactness,
         "sha256": hashlib.sha256(out.read_bytes()).hexdigest(),
         "load_average": [round(x, 2) for x in os.getloadavg()],
     }
@@ -92,47 +101,58 @@ def build(name: str, plan: Any, folder: Path, expected: set[str], **given: Any) 
     return result
 
 
-def measure(arguments: argparse.Namespace, folder: Path) -> dict[str, Any]:
+def write_dense(titles: list[str], path: Path) -> None:
+    """Text in which every line holds a title, each title often: the most that matching and selecting can have to do."""
+    with path.open("w", encoding="utf-8") as file:
+        for number in range(DENSE):
+            lines = (
+                f"Im Jahr {number} sprach der Minister in {t} über den Hafen, Brief {at}.\n"
+                for at, t in enumerate(titles)
+            )
+            file.writelines(lines)
+
+
+def measure(arguments: argparse.Namespace, folder: Path) -> Iterator[dict[str, Any]]:
+    """The runs that were asked for, each when it is done."""
     module, language = planted(), "de"
+    large = any(name not in SMALL for name in arguments.runs)
     begun = time.monotonic()
-    plans = {}
-    for name, size in (("large", arguments.bytes), ("small", arguments.bytes // MEMORY_SHARE)):
-        (folder / name).mkdir()
-        plans[name] = module.make_planted(
-            folder / name, language=language, bulk_entities=arguments.titles, target_bytes=size, packed=False
-        )
-    large, small = plans["large"], plans["small"]
-    text = folder / "large.txt"
-    write_text(large.files["target_xml"], text, language)
-    made = round(time.monotonic() - begun, 1)
-    print(f"made {large.files['target_xml'].stat().st_size / 1e6:.0f} MB of XML in {made} s", flush=True)
-    xml = {"target_dump": [str(large.files["target_xml"])]}
-    expected = set(large.expected)
+    plan = module.make_planted(
+        folder,
+        language=language,
+        bulk_entities=arguments.titles,
+        target_bytes=arguments.bytes if large else arguments.bytes // MEMORY_SHARE,
+        packed=False,
+    )
+    source = plan.files["target_xml"]
+    seconds = time.monotonic() - begun
+    print(f"made {source.stat().st_size / 1e6:.0f} MB of XML in {seconds:.0f} s", flush=True)
+    expected = set(plan.expected)
     exact = {"cap": len(expected) + 1000, "control": False, "language_check": False, "min_chars": 1}
-    runs = [
-        build("xml", large, folder, expected, paths=xml, workers=1),
-        build("xml-2", large, folder, expected, paths=xml, workers=2),
-        build("xml-3", large, folder, expected, paths=xml, workers=3),
-        build("xml-all", large, folder, expected, paths=xml, workers=2, **exact),
-        build("text", large, folder, expected, paths={"text": [str(text)]}, workers=1),
-        build("text-all", large, folder, expected, paths={"text": [str(text)]}, workers=2, **exact),
-    ]
-    target = {"target_dump": [str(small.files["target_xml"])]}
-    runs.append(build("xml-small", small, folder, set(small.expected), paths=target, workers=1))
-    same = len({run["sha256"] for run in runs[:3]}) == 1
-    return {
-        "titles": len(large.links),
-        "planted_sentences": len(expected),
-        "seconds_to_make": made,
-        "same_bytes_for_1_2_3_workers": same,
-        "runs": runs,
+    xml = {"target_dump": [str(source)]}
+    if any(name.startswith("text") for name in arguments.runs):
+        write_text(source, folder / "large.txt", language)
+    text = {"text": [str(folder / "large.txt")]}
+    if "dense" in arguments.runs:
+        write_dense(sorted(plan.links.values()), folder / "dense-lines.txt")
+    dense = {"text": [str(folder / "dense-lines.txt")]}
+    known: dict[str, dict[str, Any]] = {
+        "xml": {"paths": xml, "workers": 1},
+        "xml-2": {"paths": xml, "workers": 2},
+        "xml-3": {"paths": xml, "workers": 3},
+        "xml-all": {"paths": xml, "workers": 2, **exact},
+        "text": {"paths": text, "workers": 1},
+        "text-all": {"paths": text, "workers": 2, **exact},
+        "xml-small": {"paths": xml, "workers": 1},
+        "dense": {"paths": dense, "workers": 1},
     }
+    for name in arguments.runs:
+        yield build(name, plan, folder, set() if name == "dense" else expected, **known[name])
 
 
 def environment() -> dict[str, Any]:
     cpu = [line for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("model name")]
     return {
-        "date": datetime.now(UTC).isoformat(timespec="seconds"),
         "cpu": cpu[0].split(":", 1)[1].strip() if cpu else platform.processor(),
         "cores": os.cpu_count(),
         "python": platform.python_version(),
@@ -140,18 +160,30 @@ def environment() -> dict[str, Any]:
     }
 
 
+def merged(path: Path | None, runs: list[dict[str, Any]], titles: int) -> dict[str, Any]:
+    """These runs, and those of other names that the file has."""
+    before = json.loads(path.read_text("utf-8"))["runs"] if path and path.exists() else []
+    by_name = {run["run"]: run for run in [*before, *runs]}
+    compared = [by_name[name]["sha256"] for name in ("xml", "xml-2", "xml-3") if name in by_name]
+    same = {"same_bytes_for_1_2_3_workers": len(set(compared)) == 1} if len(compared) == 3 else {}
+    return {**environment(), "titles": titles, **same, "runs": list(by_name.values())}
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--bytes", type=int, default=1_100_000_000, help="size of the XML dump")
     parser.add_argument("--titles", type=int, default=100_000, help="entities that are looked for")
-    parser.add_argument("--json", type=Path, help="where the result goes")
+    parser.add_argument("--runs", nargs="+", choices=RUNS, default=RUNS[:-2], help="which  [default: all of the large]")
+    parser.add_argument("--json", type=Path, help="where the result goes; runs of other names that it has are kept")
     arguments = parser.parse_args()
+    small = [name in SMALL for name in arguments.runs]
+    if any(small) and not all(small):
+        parser.error(f"{' and '.join(SMALL)} need a smaller dump: run them by themselves")
     with tempfile.TemporaryDirectory(prefix="xlt-corpus-") as folder:
-        result = {**environment(), **measure(arguments, Path(folder))}
-    text = json.dumps(result, indent=2) + "\n"
+        runs = list(measure(arguments, Path(folder)))
+    text = json.dumps(merged(arguments.json, runs, arguments.titles), indent=2) + "\n"
     if arguments.json:
         arguments.json.write_text(text, encoding="utf-8")
-    print(text)
 
 
 if __name__ == "__main__":

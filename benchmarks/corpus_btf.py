@@ -4,9 +4,10 @@
 
 English WikiNEuRal (CC BY-NC-SA 4.0) gives entities and labels. The text is German, a sentence a line, of mixed origin;
 the table of titles is each entity with itself (of those with a capital first letter), so that names which are the same
-in both languages are found. Both corpora come from one call of the builder. Three arms in one run: no BTF, BTF on the
-random sentences, BTF on the matched ones; each is then fine-tuned on the same English sentences. Scored: masked-LM loss
-on the words of WikiNEuRal's German test file, which no arm has seen, with the same masks for all; and entity F1 there.
+in both languages are found. Both corpora come from one call of the builder. Three arms: no BTF, BTF on the random
+sentences, BTF on the matched ones; the runs of the last two differ in the name of that file and in nothing else. Each
+is then fine-tuned on the same English sentences. Scored: masked-LM loss on the first sentences of WikiNEuRal's German
+test file, none of which is in a corpus, with the same masks for all; and entity F1 there.
 """
 
 from __future__ import annotations
@@ -25,9 +26,12 @@ import numpy as np
 import torch
 
 from xlt_engine.data import Tokenizer, pack, read_conll, rng_for
+from xlt_engine.data.corpus_select import comparison_key, excluded_keys
+from xlt_engine.data.example import Example
 from xlt_engine.data.masking import mask_tokens
 from xlt_engine.data.title_links import entity_surfaces
 from xlt_engine.engine import CorpusConfig, build_corpus, run
+from xlt_engine.engine.corpus import texts_of_file
 from xlt_engine.kernels import linear_cross_entropy
 from xlt_engine.model import load_masked_lm
 
@@ -43,7 +47,6 @@ def corpora(data: Path, folder: Path, texts: list[Path], size: int, workers: int
     names = sorted(name for name in entity_surfaces(examples) if len(name) > 2 and name[0].isupper())
     titles = folder / "titles.tsv"
     titles.write_text("".join(f"{name}\t{name}\n" for name in names), encoding="utf-8")
-    (folder / "en.txt").write_text("".join(" ".join(e.words or ()) + "\n" for e in examples), encoding="utf-8")
     held = tuple(data / "ner" / "wikineural" / "de" / f"{part}.txt" for part in ("dev", "test"))
     config = CorpusConfig(
         entities=(train,),
@@ -84,37 +87,59 @@ def mlm_loss(folder: Path, sentences: list[list[str]]) -> float:
 
 
 def train(data: Path, folder: Path, arguments: argparse.Namespace) -> dict[str, Any]:
-    """The run with its three arms; scores by arm and seed."""
-    seeds = list(range(arguments.seeds))
-    overrides = [
-        f'model.path="{ROOT / "assets" / "mini-encoder"}"',
-        'reader.unlabelled_format="text"',
-        f"source.cap={arguments.source}",
-        f'source.control=["{folder / "en.txt"}"]',
-        f'targets.0.unlabelled=["{folder / "de.txt"}"]',
-        f'targets.0.control=["{folder / "de.control.txt"}"]',
-        f"btf.cap={arguments.size}",
-        f"btf.epochs={arguments.epochs}",
-        "arms.control=true",
-        "selftrain.on=false",
-    ]
+    """A run for each corpus, which differ in the one line that names it; scores by arm and seed."""
     recipe = folder / "recipe.toml"
     text = (ROOT / "data" / "recipes" / "wikineural.toml").read_text("utf-8")
     head, _, rest = text.partition("[[targets]]")
     first, _, rest = rest.partition("[[targets]]")
     recipe.write_text(head + "[[targets]]" + first + rest[rest.index("[btf]") :], encoding="utf-8")
-    result = run(recipe, run_dir=folder / "run", stage="finetune", seeds=seeds, overrides=overrides)
-    test = read_conll(data / "ner" / "wikineural" / "de" / "test.txt")
+    test = read_conll(data / "ner" / "wikineural" / "de" / "test.txt")[: arguments.test]
+    (folder / "test.conll").write_text("\n".join(map(_block, test)), encoding="utf-8")
     sentences = [list(e.words or ()) for e in test[:SCORED]]
-    out: dict[str, Any] = {}
-    for row in result.summary["rows"]:
-        if row["language"] == "de" and row["metric"] == "entity_f1" and row["stage"] in ARMS:
-            out.setdefault(row["stage"], {"f1": {}, "loss": {}})["f1"][row["seed"]] = row["value"]
-    for seed in seeds:
-        out["btf"]["loss"][seed] = mlm_loss(folder / "run" / f"seed-{seed}" / "de" / "btf", sentences)
-        out["control"]["loss"][seed] = mlm_loss(folder / "run" / f"seed-{seed}" / "de" / "control-btf", sentences)
-    out["zero-shot"]["loss"] = dict.fromkeys(seeds, mlm_loss(ROOT / "assets" / "mini-encoder", sentences))
+    seeds, start = list(range(arguments.seeds)), ROOT / "assets" / "mini-encoder"
+    overrides = [
+        f'model.path="{start}"',
+        'reader.unlabelled_format="text"',
+        f"source.cap={arguments.source}",
+        f'targets.0.test="{folder / "test.conll"}"',
+        f"btf.cap={arguments.size}",
+        f"btf.epochs={arguments.epochs}",
+        "selftrain.on=false",
+    ]
+    out: dict[str, Any] = {"zero-shot": {"loss": dict.fromkeys(seeds, mlm_loss(start, sentences)), "f1": {}}}
+    for arm, name in (("control", "de.control.txt"), ("btf", "de.txt")):
+        with_zero_shot = f"arms.baseline={str(arm == 'control').lower()}"
+        given = [*overrides, with_zero_shot, f'targets.0.unlabelled=["{folder / name}"]']
+        made = run(recipe, run_dir=folder / arm, stage="finetune", seeds=seeds, overrides=given)
+        out[arm] = {"f1": {}, "loss": {}}
+        for row in made.summary["rows"]:
+            if row["language"] == "de" and row["metric"] == "entity_f1" and row["stage"] in ("btf", "zero-shot"):
+                out[arm if row["stage"] == "btf" else "zero-shot"]["f1"][row["seed"]] = row["value"]
+        for seed in seeds:
+            out[arm]["loss"][seed] = mlm_loss(folder / arm / f"seed-{seed}" / "de" / "btf", sentences)
     return out
+
+
+def _block(example: Example) -> str:
+    assert example.words is not None
+    assert example.labels is not None
+    return "".join(f"{word}\t{tag}\n" for word, tag in zip(example.words, example.labels, strict=True))
+
+
+def of_the_task(data: Path, folder: Path) -> dict[str, int]:
+    """Sentences of each corpus that are of WikiNEuRal's German training file, which is part of some texts."""
+    keys = excluded_keys(texts_of_file(data / "ner" / "wikineural" / "de" / "train.txt"))
+    names = {"corpus": "de.txt", "control": "de.control.txt"}
+    return {
+        name: sum(comparison_key(line) in keys for line in (folder / file).read_text("utf-8").splitlines())
+        for name, file in names.items()
+    }
+
+
+def difference(arms: dict[str, Any], what: str) -> str:
+    """Matched minus random, paired by seed."""
+    found = [arms["btf"][what][seed] - value for seed, value in arms["control"][what].items()]
+    return ", ".join(f"{value:+.3f}" for value in found)
 
 
 def line(name: str, values: dict[str, dict[int, float]]) -> str:
@@ -131,7 +156,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--text", type=Path, nargs="+", help="German text  [default: text/*/de.txt.xz below XLT_DATA]")
     parser.add_argument("--size", type=int, default=3000, help="sentences of each corpus")
-    parser.add_argument("--source", type=int, default=3000, help="labelled sentences")
+    parser.add_argument("--source", type=int, default=2500, help="labelled sentences")
+    parser.add_argument("--test", type=int, default=5000, help="sentences that are scored")
     parser.add_argument("--epochs", type=int, default=2, help="of BTF")
     parser.add_argument("--seeds", type=int, default=3, help="how many")
     parser.add_argument("--workers", type=int, default=1, help="processes of the corpus builder")
@@ -143,16 +169,25 @@ def main() -> None:
     texts = arguments.text or sorted((data / "text").glob("*/de.txt.xz"))
     with contextlib.ExitStack() as stack:
         folder = arguments.folder or Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="xlt-corpus-btf-")))
+        folder.mkdir(parents=True, exist_ok=True)
         audit = corpora(data, folder, texts, arguments.size, arguments.workers)
         print(f"corpora: {time.monotonic() - begun:.0f} s", flush=True)
+        share = of_the_task(data, folder)
         arms = train(data, folder, arguments)
     audit.pop("fingerprint")
     audit["settings"].pop("out")
     settings = {k: v for k, v in vars(arguments).items() if k not in ("json", "text", "folder")}
     kept = {k: audit[k] for k in ("entities", "matched", "selected", "control", "language", "exclude", "run")}
     kept["exclude"].pop("files")
-    result = {"settings": settings, "seconds": round(time.monotonic() - begun), "arms": arms, "audit": kept}
+    result = {
+        "settings": settings | {"texts": [path.parent.name + "/" + path.name for path in texts]},
+        "seconds": round(time.monotonic() - begun),
+        "arms": arms,
+        "sentences_of_wikineural_train": share,
+        "audit": kept,
+    }
     print("\n".join(line(arm, arms[arm]) for arm in ARMS))
+    print(f"matched minus random, by seed: loss {difference(arms, 'loss')}; F1 {difference(arms, 'f1')}")
     if arguments.json:
         arguments.json.write_text(json.dumps(result, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 

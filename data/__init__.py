@@ -14,6 +14,8 @@ from .seeding import derive_seed
 from .sources import Corpus, ItemView, MlmBatches, Part, TaskBatches, inference_batches, inference_tokens
 from .store import TokenStore, file_hash, store_key
 from .tokenizer import EncodedText, EncodedWords, Tokenizer
+from .truth_config import TruthKnobs
+from .truth_world import TruthFiles, make_truth_world, open_truth_world
 from .wordpiece import train_wordpiece
 
 __all__ = [
@@ -31,6 +33,8 @@ __all__ = [
     "TaskBatches",
     "TokenStore",
     "Tokenizer",
+    "TruthFiles",
+    "TruthKnobs",
     "WorldConfig",
     "WorldFiles",
     "choose_buckets",
@@ -39,7 +43,9 @@ __all__ = [
     "guess_format",
     "inference_batches",
     "inference_tokens",
+    "make_truth_world",
     "make_world",
+    "open_truth_world",
     "pack",
     "pad_step",
     "pad_to_bucket",

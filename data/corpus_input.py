@@ -15,7 +15,7 @@ from typing import Literal
 
 from .. import DataError
 from .wiki_dump import read_articles, read_pages
-from .wiki_files import NO_END, blocks, decode, is_packed, open_file, split_dump
+from .wiki_files import NO_END, blocks, decode, has_streams, is_packed, open_file, split_dump
 from .wiki_text import is_disambiguation, to_text
 
 Kind = Literal["text", "xml", "articles"]
@@ -34,11 +34,8 @@ class Source:
     kind: Kind
     size: int
     """Bytes on the disk."""
-
-    @property
-    def feed(self) -> bool:
-        """Whether one process has to read it from the start."""
-        return is_packed(self.path) and (self.kind != "xml" or not self.path.lower().endswith(".bz2"))
+    feed: bool
+    """Whether one process has to read it from the start."""
 
     @property
     def unpacked(self) -> int:
@@ -77,9 +74,11 @@ def kind_of(path: str | Path) -> Kind:
 
 def open_source(path: str | Path, kind: Kind | None = None) -> Source:
     """A file of text, whose kind is looked up where it is not given."""
+    kind = kind or kind_of(path)
     with open_file(path) as file:
         size = file.seek(0, 2)
-    return Source(str(path), kind or kind_of(path), size)
+    feed = is_packed(path) and not (kind == "xml" and has_streams(path))
+    return Source(str(path), kind, size, feed)
 
 
 def tasks(sources: Sequence[Source], *, piece: int = PIECE) -> Iterator[Task]:

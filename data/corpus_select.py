@@ -19,7 +19,7 @@ from .seeding import derive_seed
 _NOT_WORD = re.compile(r"[\W_]+")
 # More of each entity than the level of a perfect balance: for sentences with several entities, and for those that the
 # language identifier refuses later.
-_SLACK, _SLACK_MORE = 4, 16
+_SLACK, _SLACK_MORE = 4, 8
 
 
 class SentenceHash:

@@ -5,22 +5,20 @@ docs/demo.md says what this world is and what it cannot show.
 
 from __future__ import annotations
 
-import hashlib
-import json
-import os
-import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
 
-from .. import ConfigError, DataError, StorageError
+from .. import ConfigError, DataError
 from .demo_events import Everyday, News
 from .demo_grammar import grammar, lexicon
 from .demo_lexicon import LANGUAGES, exonyms
 from .demo_names import Draws, Names
 from .seeding import derive_seed
+from .world_folder import RECORD, create_world, read_world
+from .world_folder import write_world as _write
 
 SOURCE, TARGETS = LANGUAGES[0], LANGUAGES[1:]
 DOMAINS = ("general", "news")
@@ -28,7 +26,7 @@ TYPES = ("PER", "LOC", "ORG", "MISC")
 VERSION = 2
 """Rises with every change to the sentences that a configuration gives."""
 
-_RECORD = "world.json"
+_WHAT = "demo world"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -125,23 +123,16 @@ def make_world(config: WorldConfig, folder: Path) -> WorldFiles:
         StorageError: writing failed.
     """
     folder = Path(folder)
-    if (folder / _RECORD).exists():
-        return _open(config, folder)
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise DataError(f"{folder}: holds files but no {_RECORD}; give the demo world an empty or a new folder")
-    contents, noisy = _contents(config)
-    part = folder.with_name(f".{folder.name}.part-{os.getpid()}")
-    try:
-        part.mkdir(parents=True)
-        try:
-            _write(part, contents, {"version": VERSION, "config": asdict(config), "noisy_sentences": noisy})
-            part.replace(folder)
-        finally:
-            shutil.rmtree(part, ignore_errors=True)
-    except OSError as error:
-        if not (folder / _RECORD).exists():
-            raise StorageError(f"{folder}: the demo world could not be written: {error}") from error
+    if not (folder / RECORD).exists():
+        contents, noisy = _contents(config)
+        record = {"version": VERSION, "config": asdict(config), "noisy_sentences": noisy}
+        create_world(folder, lambda part: _write(part, contents, record), _WHAT)
     return _open(config, folder)
+
+
+def stream(language: str, domain: str, draws: Draws, config: WorldConfig | None = None) -> Iterator[Sentence]:
+    """Sentences of one language and domain without end, as `draws` decides; some occur more than once."""
+    return _sentences(language, domain, draws, config or WorldConfig())
 
 
 def _sentences(language: str, domain: str, draws: Draws, config: WorldConfig) -> Iterator[Sentence]:
@@ -199,52 +190,36 @@ def _with_noise(config: WorldConfig, train: list[Sentence]) -> tuple[list[Senten
     for number, item in enumerate(train):
         if not item.entities or not draws.chance(config.label_noise):
             continue
-        starts = [position for position, tag in enumerate(item.tags) if tag.startswith("B-")]
-        start = draws.pick(starts)
-        right = item.tags[start][2:]
-        wrong = draws.pick([kind for kind in TYPES if kind != right])
-        tags = list(item.tags)
-        tags[start] = f"B-{wrong}"
-        for position in range(start + 1, len(tags)):
-            if tags[position] != f"I-{right}":
-                break
-            tags[position] = f"I-{wrong}"
-        train[number] = Sentence(item.words, tuple(tags), item.entities)
+        tags, *_ = with_wrong_type(item.tags, draws, TYPES)
+        train[number] = Sentence(item.words, tags, item.entities)
         noisy.append(number)
     return train, noisy
+
+
+def with_wrong_type(tags: Sequence[str], draws: Draws, types: Sequence[str]) -> tuple[tuple[str, ...], int, str, str]:
+    """BIO tags of which one entity got another of the types; its first word, its right type, its wrong type."""
+    start = draws.pick([position for position, tag in enumerate(tags) if tag.startswith("B-")])
+    right = tags[start][2:]
+    wrong = draws.pick([kind for kind in types if kind != right])
+    changed = list(tags)
+    changed[start] = f"B-{wrong}"
+    for position in range(start + 1, len(changed)):
+        if changed[position] != f"I-{right}":
+            break
+        changed[position] = f"I-{wrong}"
+    return tuple(changed), start, right, wrong
 
 
 def _lines(sentences: list[Sentence]) -> str:
     return "".join(f"{item.text}\n" for item in sentences)
 
 
-def _write(folder: Path, contents: dict[str, str], record: dict[str, object]) -> None:
-    hashes = {}
-    for name, text in contents.items():
-        data = text.encode("utf-8")
-        hashes[name] = hashlib.sha256(data).hexdigest()
-        (folder / name).write_bytes(data)
-    (folder / _RECORD).write_text(json.dumps({**record, "files": hashes}, indent=1) + "\n", encoding="utf-8")
-
-
 def _open(config: WorldConfig, folder: Path) -> WorldFiles:
-    path = folder / _RECORD
+    record = read_world(folder, VERSION, asdict(config), _WHAT)
     try:
-        record = json.loads(path.read_text(encoding="utf-8"))
-        version, made_with, hashes = record["version"], record["config"], record["files"]
         noisy = tuple(record["noisy_sentences"])
-    except (ValueError, KeyError, TypeError) as error:
-        raise DataError(
-            f"{path}:1: not the record of a demo world ({error}); delete the folder to make it again"
-        ) from error
-    if version != VERSION or made_with != asdict(config):
-        raise DataError(
-            f"{path}:1: the folder holds the demo world of another configuration; give this one its own folder"
-        )
-    for name, expected in hashes.items():
-        file = folder / name
-        if not file.is_file() or hashlib.sha256(file.read_bytes()).hexdigest() != expected:
-            raise DataError(f"{file}:1: missing, or changed since it was made; delete {folder} to make it again")
+    except (KeyError, TypeError) as error:
+        raise DataError(f"{folder / RECORD}:1: has no list of noisy sentences ({error}); delete the folder") from error
     return WorldFiles(
         folder=folder,
         general={language: folder / f"general.{language}.txt" for language in LANGUAGES},

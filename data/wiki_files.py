@@ -243,11 +243,26 @@ def split_dump(path: str | Path, parts: int) -> list[Span]:
     return [Span(a, b) for a, b in zip(cuts, [*cuts[1:], NO_END], strict=True)]
 
 
-def _find(file: IO[bytes], pattern: re.Pattern[bytes], start: int) -> int:
-    """Where the pattern is first found from `start` on; -1 where it is not."""
+def has_streams(path: str | Path) -> bool:
+    """Whether a file is `.bz2` of many streams, as the multistream dumps, so that it can be read from many places.
+
+    A second stream is looked for where the first has no more than `LONGEST` bytes: those of the dumps have one or two
+    megabytes. What `bzip2` makes of a file is one stream, however long.
+
+    Raises:
+        DataError: the file cannot be read.
+    """
+    if Path(path).suffix.lower() != ".bz2":
+        return False
+    with open_file(path) as file:
+        return _find(file, _STREAM, 1, LONGEST) > 0
+
+
+def _find(file: IO[bytes], pattern: re.Pattern[bytes], start: int, end: int = NO_END) -> int:
+    """Where the pattern is first found from `start` on; -1 where it is not before `end` or soon after."""
     file.seek(start)
     held, place = b"", start
-    while data := file.read(BLOCK):
+    while place < end and (data := file.read(BLOCK)):
         held += data
         if found := pattern.search(held):
             return place + found.start()

@@ -100,11 +100,11 @@ class FileWiki:
         found: dict[str, str] = {}
         if self._files.items is not None:
             self._say(self._files.items)
-            found.update(read_site_pairs(self._files.items, self._source, self._target, pages))
+            found.update(read_site_pairs(self._files.items, self._source, self._target, pages, poll=self._poll))
         if self._files.langlinks is not None:
             names = {number: title for title, number in pages.items()}
             self._say(self._files.langlinks)
-            rows = watched(read_langlinks(self._files.langlinks, self._target), self._poll)
+            rows = read_langlinks(self._files.langlinks, self._target, poll=self._poll)
             found.update({names[number]: title for number, title in rows if number in names})
         return found
 
@@ -117,24 +117,31 @@ class FileWiki:
 
     def _from_tables(self, table: Path, titles: set[str]) -> dict[str, PageFacts]:
         self._say(table)
-        rows = {row.page_id: row for row in watched(read_page(table), self._poll) if row.title in titles}
+        rows = {row.page_id: row for row in read_page(table, poll=self._poll) if row.title in titles}
         redirects = {number for number, row in rows.items() if row.is_redirect}
         leads: dict[int, str] = {}
         if redirects and self._files.redirect is not None:
             self._say(self._files.redirect)
-            for row in watched(read_redirects(self._files.redirect), self._poll):
+            for row in read_redirects(self._files.redirect, poll=self._poll):
                 # To another wiki or namespace: no article.
                 if row.page_id in redirects and row.namespace == 0 and not row.interwiki:
                     leads[row.page_id] = row.title
         if self._disambiguations is None:
-            props = self._files.page_props
-            self._disambiguations = read_disambiguations(props) if props is not None else set()
+            self._disambiguations = self._listed()
         return {
             row.title: PageFacts(
                 number, leads.get(number, "" if row.is_redirect else None), number in self._disambiguations
             )
             for number, row in rows.items()
         }
+
+    def _listed(self) -> set[int]:
+        """The disambiguation pages by the table of properties; none without it."""
+        props = self._files.page_props
+        if props is None:
+            return set()
+        self._say(props)
+        return read_disambiguations(props, poll=self._poll)
 
 
 def target_redirects(dump: Path, poll: Callable[[], None] = lambda: None) -> Iterator[tuple[str, str]]:

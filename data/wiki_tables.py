@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Container, Iterator
+from collections.abc import Callable, Container, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,6 +23,7 @@ _ESCAPED = {b"n": b"\n", b"r": b"\r", b"t": b"\t", b"0": b"\0", b"b": b"\b", b"Z
 _NAMES = re.compile(rb"`([^`]+)`")
 _COLUMN = re.compile(rb"^\s*`([^`]+)`", re.M)
 _ROW_LIMIT = 1 << 22
+_OFTEN = 1 << 14
 _ADVICE = "damaged or cut off; download the file again"
 # The columns that are used, with their places where a file has no CREATE TABLE.
 _PLACES = {
@@ -173,58 +174,67 @@ def _value(raw: bytes) -> Value:
         return float(raw)
 
 
-def _columns(path: str | Path, table: str) -> Iterator[list[bytes]]:
-    """The used columns of each row, in the order of `_PLACES`, wherever the file has them."""
+def never() -> None:
+    """Ends no pass."""
+
+
+def _columns(path: str | Path, table: str, poll: Callable[[], None]) -> Iterator[list[bytes]]:
+    """The used columns of each row, in the order of `_PLACES`, wherever the file has them.
+
+    `poll` is called now and then, also between rows that nobody asked for; what it raises ends the pass.
+    """
     source = _Rows(path, table)
     places: list[int] = []
-    for row in source.rows():
+    for number, row in enumerate(source.rows()):
+        if number % _OFTEN == 0:
+            poll()
         places = places or source.places()
         yield [row[place] for place in places]
 
 
-def read_page(path: str | Path, *, namespace: int | None = 0) -> Iterator[PageRow]:
+def read_page(path: str | Path, *, namespace: int | None = 0, poll: Callable[[], None] = never) -> Iterator[PageRow]:
     """The rows of a `page` table, of one namespace or, with None, of all.
 
     Raises:
         DataError: as `read_sql`.
     """
     wanted = None if namespace is None else str(namespace).encode()
-    for page_id, space, title, redirect in _columns(path, "page"):
+    for page_id, space, title, redirect in _columns(path, "page", poll):
         if wanted is None or space == wanted:
             yield PageRow(int(page_id), int(space), clean_title(_unquote(title)), redirect == b"1")
 
 
-def read_redirects(path: str | Path) -> Iterator[RedirectRow]:
+def read_redirects(path: str | Path, *, poll: Callable[[], None] = never) -> Iterator[RedirectRow]:
     """The rows of a `redirect` table.
 
     Raises:
         DataError: as `read_sql`.
     """
-    for page_id, space, title, interwiki, fragment in _columns(path, "redirect"):
+    for page_id, space, title, interwiki, fragment in _columns(path, "redirect", poll):
         yield RedirectRow(
             int(page_id), int(space), clean_title(_unquote(title)), _unquote(interwiki), _unquote(fragment)
         )
 
 
-def read_langlinks(path: str | Path, language: str) -> Iterator[tuple[int, str]]:
+def read_langlinks(path: str | Path, language: str, *, poll: Callable[[], None] = never) -> Iterator[tuple[int, str]]:
     """Page of this wiki and title in the wiki of `language`, from a `langlinks` table.
 
     Raises:
         DataError: as `read_sql`.
     """
     wanted = f"'{language}'".encode()
-    for page_id, found, title in _columns(path, "langlinks"):
+    for page_id, found, title in _columns(path, "langlinks", poll):
         if found == wanted:
             yield int(page_id), clean_title(_unquote(title))
 
 
-def read_disambiguations(path: str | Path) -> set[int]:
+def read_disambiguations(path: str | Path, *, poll: Callable[[], None] = never) -> set[int]:
     """The pages that a `page_props` table marks as disambiguation pages.
 
     Raises:
         DataError: as `read_sql`.
     """
-    return {int(page) for page, name in _columns(path, "page_props") if name == b"'disambiguation'"}
+    return {int(page) for page, name in _columns(path, "page_props", poll) if name == b"'disambiguation'"}
 
 
 def site_of(language: str) -> str:
@@ -232,18 +242,22 @@ def site_of(language: str) -> str:
     return language.lower().replace("-", "_") + "wiki"
 
 
-def read_site_links(path: str | Path, sites: Container[str]) -> Iterator[tuple[int, str, str]]:
+def read_site_links(
+    path: str | Path, sites: Container[str], *, poll: Callable[[], None] = never
+) -> Iterator[tuple[int, str, str]]:
     """Item, site and title of some sites, from Wikidata's table `wb_items_per_site`.
 
     Raises:
         DataError: as `read_sql`.
     """
-    for item, site, title in _columns(path, "wb_items_per_site"):
+    for item, site, title in _columns(path, "wb_items_per_site", poll):
         if (name := _unquote(site)) in sites:
             yield int(item), name, clean_title(_unquote(title))
 
 
-def read_site_pairs(path: str | Path, source: str, target: str, wanted: Container[str]) -> dict[str, str]:
+def read_site_pairs(
+    path: str | Path, source: str, target: str, wanted: Container[str], *, poll: Callable[[], None] = never
+) -> dict[str, str]:
     """Title in the wiki of language `source` -> title in that of `target`, for the titles wanted.
 
     The table is read twice, so that memory grows with the titles wanted and not with the table.
@@ -251,8 +265,8 @@ def read_site_pairs(path: str | Path, source: str, target: str, wanted: Containe
     Raises:
         DataError: as `read_sql`.
     """
-    items = {item: title for item, _, title in read_site_links(path, {site_of(source)}) if title in wanted}
-    links = read_site_links(path, {site_of(target)})
+    items = {item: title for item, _, title in read_site_links(path, {site_of(source)}, poll=poll) if title in wanted}
+    links = read_site_links(path, {site_of(target)}, poll=poll)
     return {items[item]: title for item, _, title in links if item in items}
 
 

@@ -105,9 +105,17 @@ def build_corpus(
         plan = _plan(config, folder.path, progress, should_stop)
         clock.lap("titles")
         sources = [open_source(p, "text") for p in config.text] + [open_source(p) for p in config.target_dump]
-        rules = _rules(config, plan, sources)
-        reader = PieceReader(rules, _finder(config, plan, sources, piece), _splitter(config), plan.excluded)
-        read = _read(config, sources, reader, workers or cores(), folder.path, progress, should_stop, piece)
+        # The reader, with the automaton of the titles, is not kept: selection needs the memory.
+        read = _read(
+            config,
+            sources,
+            _reader(config, plan, sources, piece),
+            workers or cores(),
+            folder.path,
+            progress,
+            should_stop,
+            piece,
+        )
         clock.lap("reading")
         merged = Merged.of(folder.path, read.tasks, config, len(plan.names))
         chosen = choose(merged, config, len(plan.names))
@@ -233,6 +241,11 @@ def _rules(config: CorpusConfig, plan: Plan, sources: list[Source]) -> PieceRule
     return PieceRules(config.seed, config.min_chars, config.max_chars, keep, share, plan.groups)
 
 
+def _reader(config: CorpusConfig, plan: Plan, sources: list[Source], piece: int) -> PieceReader:
+    find = _finder(config, plan, sources, piece)
+    return PieceReader(_rules(config, plan, sources), find, _splitter(config), plan.excluded)
+
+
 def _finder(config: CorpusConfig, plan: Plan, sources: list[Source], piece: int) -> TitleMatcher | Scorer:
     assert config.language is not None
     if config.select == "entities":
@@ -290,7 +303,7 @@ def _read(
             else:
                 yield task
 
-    many = len(sources) > 1 or total > piece
+    many = len(sources) > 1 or sum(source.unpacked for source in sources) > piece
     run = partial(_work, reader=reader, language=config.language, folder=os.fspath(folder))
     progress.begin_reading("corpus", total)
     for task in run_tasks(missing(), run, workers if many else 1, should_stop):

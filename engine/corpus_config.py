@@ -35,8 +35,8 @@ class CorpusConfig:
     Attributes:
         entities: labelled training files of the source language.
         out: one sentence a line.
-        text: target text, a sentence or paragraph a line.
-        target_dump: target text as pages-articles XML or WikiExtractor's JSON lines.
+        text: target text, a sentence or paragraph a line; a folder stands for all files below it.
+        target_dump: target text as pages-articles XML or WikiExtractor's JSON lines; folders as above.
         titles: table of source and target titles, in place of the source wiki's files.
         source_wiki: files about the source wiki.
         language: of the text; None: by the file names.
@@ -82,13 +82,14 @@ class CorpusConfig:
     seed: int = 0
 
     def resolved(self) -> CorpusConfig:
-        """With languages and lengths filled in.
+        """With languages and lengths filled in, and the files of folders in their place.
 
         Raises:
             ConfigError: options that contradict each other or do not suffice.
         """
         problems = list(_problems(self))
-        language = self.language or _named(self.target_dump) or _of(self.text, self.target_dump, (self.out,))
+        text, dump = _files(self.text, problems), _files(self.target_dump, problems)
+        language = self.language or _named(dump) or _of(self.text, self.target_dump, (self.out,))
         if language is None:
             problems.append("no file name says the language of the text; give --language")
         if problems:
@@ -99,6 +100,8 @@ class CorpusConfig:
         shortest, longest = _LENGTHS[language.split("-")[0] in UNSPACED_LANGUAGES]
         out = dataclasses.replace(
             self,
+            text=text,
+            target_dump=dump,
             language=language,
             source_language=self.source_language or _named(tables) or _of(self.entities) or "en",
             min_chars=shortest if self.min_chars is None else self.min_chars,
@@ -166,11 +169,26 @@ def _problems(config: CorpusConfig) -> list[str]:
     return found
 
 
+def _files(paths: tuple[Path, ...], problems: list[str]) -> tuple[Path, ...]:
+    """Each folder replaced by the files below it, in the order of their names; hidden ones are left out."""
+    out: list[Path] = []
+    for path in paths:
+        if not path.is_dir():
+            out.append(path)
+            continue
+        below = sorted(path.rglob("[!.]*"))
+        found = [p for p in below if p.is_file() and not any(n.startswith(".") for n in p.relative_to(path).parts)]
+        if not found:
+            problems.append(f"{path}: no file in this folder; give a folder with text")
+        out += found
+    return tuple(out)
+
+
 def _named(paths: tuple[Path, ...] | list[Path]) -> str | None:
     """The language of a wiki's dump by its name: `de` for `dewiki-latest-pages-articles.xml.bz2`."""
     for path in paths:
         if match := _DUMP.match(path.name):
-            return match[1].replace("_", "-").removeprefix("zh-") or None
+            return match[1].replace("_", "-")
     return None
 
 

@@ -21,7 +21,9 @@ from ..data import (
     rng_for,
     store_key,
 )
+from ..data.store import MANIFEST
 from .config import RunConfig, SourceConfig, TargetConfig
+from .files import take_over
 
 OUTSIDE = "O"
 
@@ -34,12 +36,18 @@ class Datasets:
         tokenizer: the encoder's.
         root: folder for the stores.
         note: told about each store that is built.
+        reuse: run folders whose stores serve where they have the wanted content.
     """
 
     def __init__(
-        self, config: RunConfig, tokenizer: Tokenizer, root: Path, note: Callable[[str], None] | None = None
+        self,
+        config: RunConfig,
+        tokenizer: Tokenizer,
+        root: Path,
+        note: Callable[[str], None] | None = None,
+        reuse: Sequence[Path] = (),
     ) -> None:
-        self.config, self.tokenizer, self._root = config, tokenizer, root
+        self.config, self.tokenizer, self._root, self._reuse = config, tokenizer, root, reuse
         self._note = note or (lambda text: None)
         self._labels: tuple[str, ...] | None = config.labels or None
         self._open: dict[str, TokenStore] = {}
@@ -129,7 +137,8 @@ class Datasets:
         key = store_key(paths, self.tokenizer, settings)
         if key not in self._open:
             folder = self._root / key
-            if (folder / "store.json").exists():
+            take_over(folder, [other / "store" / key for other in self._reuse], MANIFEST)
+            if (folder / MANIFEST).exists():
                 self._open[key] = TokenStore.open(folder)
             else:
                 self._note(f"reading {', '.join(p.name for p in paths)}")

@@ -257,8 +257,11 @@ def _work(context: Context, stage: Stage) -> tuple[list[np.ndarray], int, list[i
     config, stores = context.config, inputs_of(context, stage)
     if stage.kind in ("pretrain", "btf"):
         table = config.pretrain if stage.kind == "pretrain" else config.btf
-        batches = _mlm_batches(context, stage, list(stores.values()), table)
-        return [s.lengths for s in stores.values()], len(batches), batches.examples_per_epoch, False
+        text = list(stores.values())
+        if stage.settings.get("text") == "general":
+            text = text[:2]  # the task text beside it only says how much of it is read
+        batches = _mlm_batches(context, stage, text, table)
+        return [s.lengths for s in text], len(batches), batches.examples_per_epoch, False
     source = labelled_examples(stores["source"])
     parts = [(stores["source"], source)]
     balance, at_most, table_st = "none", False, config.selftrain

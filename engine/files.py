@@ -18,7 +18,7 @@ import os
 import re
 import shutil
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +37,8 @@ _ADVICE = {
     errno.EIO: "the disk reports a failure: look into the system log and move the folder to another disk",
     errno.ENOENT: "the folder has vanished while it was in use: restore it, or choose another one",
 }
+_NO_LINK = (errno.EPERM, errno.EXDEV, errno.EMLINK, errno.EOPNOTSUPP, errno.ENOSYS)
+"""What says that a hard link is not to be had here, where a copy may be."""
 
 
 @contextlib.contextmanager
@@ -198,6 +200,35 @@ def publish_folder(temporary: str | os.PathLike[str], final: str | os.PathLike[s
         fault("publish.done")
     if moved:
         delete(aside)
+
+
+def link_files(paths: Iterable[Path], folder: Path) -> None:
+    """The same files in `folder`: hard links where they are this user's and the file system has them, else copies."""
+    for path in paths:
+        with storage_errors(folder / path.name):
+            try:
+                if path.stat().st_uid != os.geteuid():
+                    raise PermissionError(errno.EPERM, os.strerror(errno.EPERM))
+                os.link(path, folder / path.name)
+            except OSError as error:
+                if error.errno not in _NO_LINK:
+                    raise
+                shutil.copyfile(path, folder / path.name)
+
+
+def take_over(final: Path, sources: Iterable[Path], mark: str) -> bool:
+    """Makes `final`, unless it is there, of the files of the first of `sources` that has a file `mark`."""
+    if final.exists():
+        return False
+    for source in sources:
+        if (source / mark).is_file():
+            with storage_errors(final, "create"):
+                final.parent.mkdir(parents=True, exist_ok=True)
+            temporary = temporary_folder(final.parent, final.name)
+            link_files(sorted(p for p in source.iterdir() if p.is_file()), temporary)
+            publish_folder(temporary, final)
+            return True
+    return False
 
 
 def sync_tree(folder: Path) -> None:

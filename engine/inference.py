@@ -114,32 +114,54 @@ def score(
     NER: entity F1, precision and recall as conlleval counts them, and strict F1; words that the maximum length cut
     count as `O`. Classification: accuracy and macro F1.
     """
+    return score_items(model, store, precision=precision, poll=poll, world=world, tokens=tokens, prediction=prediction)[
+        :2
+    ]
+
+
+def score_items(
+    model: TaskModel,
+    store: TokenStore,
+    *,
+    precision: str = "fp32",
+    poll: Poll = lambda: None,
+    world: World | None = None,
+    tokens: int = 0,
+    prediction: str = "mean",
+) -> tuple[dict[str, float], Votes, np.ndarray]:
+    """As `score`; third, what the first of the scores is made of, example by example (`items.Items`)."""
     logits = predict_logits(model, ItemView(store), precision=precision, poll=poll, world=world, tokens=tokens)
     result = votes(logits)
     predicted = predicted_classes(logits, result.mean_probability, prediction)
     if store.task == "ner":
-        return _entity_scores(model.labels, store, predicted), result
+        scores, counts = _entity_scores(model.labels, store, predicted)
+        return scores, result, counts
     counter = AccuracyCounter(range(len(model.labels)))
     assert store.item_labels is not None
-    counter.update(np.asarray(store.item_labels), predicted)
-    scores = counter.result()
-    return {"accuracy": scores.accuracy, "macro_f1": scores.macro_f1}, result
+    gold = np.asarray(store.item_labels)
+    counter.update(gold, predicted)
+    found = counter.result()
+    return {"accuracy": found.accuracy, "macro_f1": found.macro_f1}, result, (gold == predicted).astype(np.uint8)
 
 
-def _entity_scores(labels: tuple[str, ...], store: TokenStore, predicted: np.ndarray) -> dict[str, float]:
+def _entity_scores(
+    labels: tuple[str, ...], store: TokenStore, predicted: np.ndarray
+) -> tuple[dict[str, float], np.ndarray]:
     lenient, strict = EntityCounter(), EntityCounter(strict=True)
+    counts = np.zeros((len(store), 3), dtype=np.uint16)
     for example in range(len(store)):
         gold = [labels[i] for i in store.gold(example)]
         tags = predicted_tags(labels, store, example, predicted)
-        lenient.update(gold, tags)
+        counts[example] = lenient.update(gold, tags)
         strict.update(gold, tags)
     scores = lenient.result()
-    return {
+    found = {
         "entity_f1": scores.f1,
         "precision": scores.precision,
         "recall": scores.recall,
         "entity_f1_strict": strict.result().f1,
     }
+    return found, counts
 
 
 def predicted_tags(labels: tuple[str, ...], store: TokenStore, example: int, predicted: np.ndarray) -> list[str]:

@@ -6,6 +6,7 @@ import json
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -18,11 +19,12 @@ from .config import OptimiserConfig, RunConfig, SourceConfig, TargetConfig
 from .context import Context
 from .datasets import Datasets, read_file
 from .distributed import World
-from .files import publish_folder, temporary_folder
+from .files import publish_folder, take_over, temporary_folder
 from .plan import Stage, digest
 from .progress import Progress
 from .rundir import RunDir
 from .stages import inputs_of
+from .truth_data import with_truth_world
 
 STAMP = "fingerprint.json"
 
@@ -33,8 +35,9 @@ def make_context(
     progress: Progress,
     should_stop: Callable[[], int] = lambda: 0,
     world: World | None = None,
+    reuse: Sequence[Path] = (),
 ) -> Context:
-    """Tokenizer, device and stores of a run.
+    """Tokenizer, device and stores of a run; `reuse` as `run` takes it.
 
     Raises:
         ModelError: tokenizer and encoder do not belong together.
@@ -42,10 +45,10 @@ def make_context(
         ConfigError: the device, its kernels, or what a setting asks of the encoder, is not to be had.
     """
     device = choose_device(config.device)
-    tokenizer = _tokenizer(config, home.path, progress)
+    tokenizer = _tokenizer(config, home.path, progress, reuse)
     if config.model.path is not None:
         encoder = load_encoder_config(config.model.path)
-        positions, layers, vocabulary = encoder.max_positions, encoder.num_layers, encoder.vocab_size
+        positions, layers, vocabulary = encoder.max_length, encoder.num_layers, encoder.vocab_size
         if tokenizer.vocab_size > vocabulary:
             raise ModelError(
                 f"{config.model.path}: the tokenizer has ids up to {tokenizer.vocab_size - 1}, the word embedding "
@@ -55,8 +58,8 @@ def make_context(
         assert config.model.new is not None
         positions, layers = config.model.new.max_positions, config.model.new.num_layers
     _check_settings(config, positions, layers)
-    data = Datasets(config, tokenizer, home.path / "store", progress.note)
-    return Context(config, home, data, tokenizer, device, progress, should_stop, world or World())
+    data = Datasets(config, tokenizer, home.path / "store", progress.note, reuse)
+    return Context(config, home, data, tokenizer, device, progress, should_stop, world or World(), reuse=tuple(reuse))
 
 
 def _check_settings(config: RunConfig, positions: int, layers: int) -> None:
@@ -126,12 +129,16 @@ def describe_kernels(device: torch.device) -> str:
     return f"{path}: {reason}"
 
 
-def with_world(config: RunConfig, folder: Path) -> RunConfig:
-    """The recipe with the demo's made world written into the run folder, and its files filled in."""
+def with_world(config: RunConfig, folder: Path, reuse: Sequence[Path] = ()) -> RunConfig:
+    """The recipe with its made world, if it has one, written into the run folder, and its files filled in."""
     if config.world is None:
         return config
+    if config.world.kind == "truth":
+        return with_truth_world(config, folder)
     world = WorldConfig(seed=config.world.seed, label_noise=config.world.label_noise)
-    files = make_world(world, folder / "world" / digest({"version": WORLD_VERSION, **asdict(world)}))
+    place = Path("world", digest({"version": WORLD_VERSION, **asdict(world)}))
+    take_over(folder / place, [other / place for other in reuse], "world.json")
+    files = make_world(world, folder / place)
     source = config.source.language
     wanted = [t.language for t in config.targets] or [x for x in files.unlabelled if x != source]
     unknown = [x for x in [source, *wanted] if x not in files.test]
@@ -160,7 +167,7 @@ def with_world(config: RunConfig, folder: Path) -> RunConfig:
     )
 
 
-def _tokenizer(config: RunConfig, root: Path, progress: Progress) -> Tokenizer:
+def _tokenizer(config: RunConfig, root: Path, progress: Progress, reuse: Sequence[Path]) -> Tokenizer:
     """The checkpoint's tokenizer, or a vocabulary trained on all text of the recipe, once per run folder."""
     if config.model.path is not None:
         return Tokenizer.from_folder(config.model.path)
@@ -169,7 +176,9 @@ def _tokenizer(config: RunConfig, root: Path, progress: Progress) -> Tokenizer:
     paths += [config.source.train] if config.source.train is not None else []
     stamp = {"vocab_size": config.model.new.vocab_size, "files": [file_hash(p) for p in paths]}
     folder = root / "tokenizer"
-    if not (folder / STAMP).exists() or json.loads((folder / STAMP).read_text()) != stamp:
+    others = [other / "tokenizer" for other in reuse]
+    take_over(folder, [other for other in others if _stamped(other, stamp)], STAMP)
+    if not _stamped(folder, stamp):
         progress.note(f"training a vocabulary of {config.model.new.vocab_size} pieces")
         tokenizer = train_wordpiece(_lines(config, paths), config.model.new.vocab_size)
         temporary = temporary_folder(root, "tokenizer")
@@ -177,6 +186,10 @@ def _tokenizer(config: RunConfig, root: Path, progress: Progress) -> Tokenizer:
         (temporary / STAMP).write_text(json.dumps(stamp))
         publish_folder(temporary, folder, replace=True)
     return Tokenizer.from_folder(folder)
+
+
+def _stamped(folder: Path, stamp: dict[str, Any]) -> bool:
+    return (folder / STAMP).exists() and json.loads((folder / STAMP).read_text()) == stamp
 
 
 def _lines(config: RunConfig, paths: Iterable[Path]) -> Iterable[str]:

@@ -9,6 +9,7 @@ from .files import atomic_write_text, storage_errors
 from .report_page import cards, decision_table, page, read_decisions, reading, score_tables, table
 from .report_parts import Figure, Run, languages, load_run, thresholds, trail
 from .report_training import calibration, classes, losses, quality, seconds
+from .report_truth import truth_section
 from .results import METRIC_NAMES, training_name
 from .summary import read_json
 from .svg import clean, standalone
@@ -67,12 +68,24 @@ def render(run: Run, figures: dict[str, Figure]) -> str:
         if body:
             lead = _list(read_decisions(run)) if names[0] == "thresholds" else ""
             parts += [f"<h2>{title}</h2>", lead, body]
+    parts += [_trust(run), truth_section(run)]
     parts += ["<h2>Settings and provenance</h2>", _provenance(run)]
     return page(f"{run.summary['name']}: report", "\n".join(p for p in parts if p))
 
 
 def _decisions(run: Run) -> str:
-    return f"<h3>Decisions</h3>{decision_table(run)}" if run.decisions else ""
+    if not run.decisions:
+        return ""
+    # The laboratory stands on the whole engine, this page included, so that it cannot be imported with it.
+    from .lab.report_study import quality_section, thresholds_section
+
+    return f"<h3>Decisions</h3>{decision_table(run)}{quality_section(run)}{thresholds_section(run)}"
+
+
+def _trust(run: Run) -> str:
+    from .lab.report_study import trust_section
+
+    return trust_section(run)
 
 
 def _header(run: Run) -> str:
@@ -136,7 +149,18 @@ def _provenance(run: Run) -> str:
     facts = [[k, str(v)] for k, v in (run.summary["versions"] or {}).items()]
     facts += [
         [k, str(run.info[k])]
-        for k in ("git", "command", "platform", "machine", "cpu_capability", "device", "cuda", "threads", "created")
+        for k in (
+            "git",
+            "command",
+            "platform",
+            "machine",
+            "cpu_capability",
+            "device",
+            "kernels",
+            "cuda",
+            "threads",
+            "created",
+        )
         if run.info.get(k) is not None
     ]
     facts += [[k, str(v)] for k, v in (run.info.get("hashes") or {}).items()]

@@ -167,7 +167,7 @@ def decide_round(context: Context, stage: Stage, labeller: TaskModel) -> RoundDe
         test = ballot(data.labelled(target.test, target.language))
         record |= _with_gold(table, choice, test, data.labels, record)
     _warn(context, stage, choice, record, kept, in_play, source, unlabelled)
-    return RoundDecision(_arrays(table, pool, unlabelled, decision, kept), record)
+    return RoundDecision(_arrays(table, pool, unlabelled, decision, kept) | _judged(judged), record)
 
 
 def _alpha(table: SelfTrainConfig, judged: Voted, num_classes: int) -> ThresholdChoice:
@@ -208,7 +208,7 @@ def _record(
     decision: Decision,
 ) -> dict[str, Any]:
     """The decision as JSON values (docs/summary-schema.md)."""
-    quality = pseudo_label_quality(target.votes, decision, labels)
+    quality = pseudo_label_quality(target.votes, decision, labels, thresholds=choice.curve.thresholds)
     predicted = source.votes.mean_probability.argmax(dim=-1).numpy()
     known = source.gold >= 0
     wrong = source.gold[known & (predicted != source.gold)]
@@ -226,6 +226,7 @@ def _record(
         "accepted": quality.overall.accepted,
         "rejected": {REASONS[c]: quality.reasons[c.name.lower()] for c in REASONS if c.name.lower() in quality.reasons},
         "classes": {n: {"items": a.predicted, "accepted": a.accepted} for n, a in quality.per_class.items()},
+        "by_threshold": quality.by_threshold,
         "coverage_entity": None if quality.entity is None else quality.entity.coverage,
         "coverage_o": None if quality.outside is None else quality.outside.coverage,
         "voter_agreement": float(target.votes.agree.float().mean()),
@@ -249,7 +250,11 @@ def _with_gold(
 ) -> dict[str, Any]:
     """The same rule on the target's labelled test file: for looking at, nothing reads it back."""
     quality: PseudoLabelQuality = pseudo_label_quality(
-        test.votes, _accept(table, test, choice.alpha, labels), labels, gold=test.gold
+        test.votes,
+        _accept(table, test, choice.alpha, labels),
+        labels,
+        gold=test.gold,
+        thresholds=choice.curve.thresholds,
     )
     confidence = test.votes.mean_probability.amax(dim=-1).numpy()
     predicted = test.votes.mean_probability.argmax(dim=-1).numpy()
@@ -258,6 +263,11 @@ def _with_gold(
     return {
         "target_curve": _curve(_alpha(table, test, len(labels))),
         "precision_if_gold": quality.overall.precision,
+        "classes_if_gold": {
+            n: {"items": a.predicted, "accepted": a.accepted, "correct": a.correct, "gold": a.gold}
+            for n, a in quality.per_class.items()
+        },
+        "by_threshold_if_gold": quality.by_threshold,
         "calibration": record["calibration"] | {"target": bins},
     }
 
@@ -265,6 +275,18 @@ def _with_gold(
 def _curve(choice: ThresholdChoice) -> dict[str, Any]:
     curve = choice.as_dict()["curve"]
     return {n: curve[n] for n in ("thresholds", "kept", "accuracy", "coverage", "recall", "second_difference")}
+
+
+def _judged(judged: Voted) -> dict[str, np.ndarray]:
+    """The labelled source items that alpha was chosen on, so that other rules can be tried on them later."""
+    known = judged.gold >= 0
+    votes = judged.votes
+    return {
+        "alpha.confidence": votes.min_confidence.numpy()[known],
+        "alpha.agree": votes.agree.numpy()[known].astype(np.uint8),
+        "alpha.correct": (votes.label.numpy() == judged.gold)[known].astype(np.uint8),
+        "alpha.example": judged.example[known].astype(np.int32),
+    }
 
 
 def _arrays(

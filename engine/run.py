@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -13,24 +12,27 @@ from typing import Any, Literal
 import torch
 
 from .. import DivergedError, Interrupted, OutOfMemoryError, StorageError, XltError
-from ..data import TokenStore, file_hash
+from ..data import file_hash
 from ..model import MaskedLM, load_task_model, save_model
 from .config import RunConfig
 from .context import FINISHED, Context, write_trace
 from .deterministic import deterministic, refusal
 from .distributed import World, joined
 from .files import atomic_write_json, delete, sha256_file, storage_errors, sync_tree
+from .items import ITEMS, Items, save_items
 from .memory import outside_of_steps
 from .onlooker import check_alike, run_folder
-from .plan import Stage, digest, fingerprint, make_plan, select
-from .prepare import STAMP, make_context, read_ahead, with_world
+from .plan import Stage, digest, make_plan, select
+from .prepare import STAMP, describe_kernels, make_context, read_ahead, with_world
 from .progress import Progress
 from .recipe import Resolved, load_recipe
 from .report import write_report
+from .reuse import fingerprint_of, read_object, run_folders, take_over_stage
 from .rundir import RunDir
 from .selftrain import run_hard, run_soft
-from .stages import Outcome, inputs_of, run_btf, run_finetune, run_pretrain
+from .stages import Outcome, run_btf, run_finetune, run_pretrain
 from .summary import write_summary
+from .truth import write_truth
 
 RUNNERS = {"pretrain": run_pretrain, "btf": run_btf, "finetune": run_finetune, "soft": run_soft, "hard": run_hard}
 SCORES = "scores.json"
@@ -62,18 +64,22 @@ def run(
     resume: bool = True,
     progress: Progress | None = None,
     should_stop: Callable[[], int] = lambda: 0,
+    reuse: Sequence[str | Path] = (),
 ) -> RunResult:
     """Runs what is missing of a recipe, skips what is done and unchanged, continues what was cut off.
 
     Args:
         recipe: as `load_recipe` takes it, or a resolved one.
-        stage: "pretrain", "btf", "finetune", "selftrain", "evaluate" or "all"; a stage brings what it needs.
+        stage: "pretrain", "btf", "finetune", "selftrain", "evaluate", "all", or the id of one, such as
+            "seed-0/de/soft1"; a stage brings what it needs.
         run_dir: folder of the run; `runs/<name>` when absent.
         overrides: `key=value` strings, as `--set` takes them.
         seeds: instead of the recipe's.
         resume: False makes every selected stage anew.
         progress: told what happens.
         should_stop: returns the number of a signal when the run shall save and stop, else 0.
+        reuse: other run folders. A stage that is finished there with the same fingerprint is taken over, by hard links
+            where possible, and so are token stores; unless `resume` is False.
 
     Raises:
         XltError: one of its subclasses, by what is wrong; `status.json` in the run folder has the reason.
@@ -81,6 +87,7 @@ def run(
     resolved = recipe if isinstance(recipe, Resolved) else load_recipe(recipe, overrides)
     progress = progress or Progress()
     folder = Path(run_dir) if run_dir is not None else Path("runs") / resolved.config.name
+    others = run_folders(reuse) if resume else ()
     with (
         deterministic(resolved.config.deterministic, resolved.config.device),
         joined(resolved.config.device, resolved.config.peer_timeout, should_stop) as world,
@@ -90,7 +97,7 @@ def run(
         where: dict[str, Any] = {"stage": "", "step": None}
         try:
             progress = progress if world.first else Progress()
-            return _run(resolved, stage, home, seeds, resume, progress, should_stop, where, world)
+            return _run(resolved, stage, home, seeds, resume, progress, should_stop, where, world, others)
         except XltError as error:
             _record_failure(home, error, error.exit_code, where)
             raise
@@ -129,16 +136,17 @@ def _run(
     should_stop: Callable[[], int],
     where: dict[str, Any],
     world: World,
+    others: tuple[Path, ...],
 ) -> RunResult:
     started = time.time()
-    config = world.leading(lambda: with_world(resolved.config, home.path))
+    config = world.leading(lambda: with_world(resolved.config, home.path, others))
     chosen = tuple(seeds) if seeds is not None else config.seeds
     plan = select(make_plan(config, chosen), stage_name)
     home.write_config(resolved.dump())
     home.write_status("running")
     hashes = _data_hashes(config)
     check_alike(world, resolved.dump(), hashes)
-    context = world.leading(lambda: make_context(config, home, progress, should_stop, world))
+    context = world.leading(lambda: make_context(config, home, progress, should_stop, world, others))
     home.write_run_info(
         seeds=chosen,
         hashes=hashes,
@@ -150,6 +158,7 @@ def _run(
         targets=[t.language for t in config.targets],
         stages=[node.id for node in make_plan(config, chosen)],
         device=str(context.device),
+        kernels=describe_kernels(context.device),
         tokenizer=context.tokenizer.fingerprint,
     )
     world.leading(lambda: read_ahead(context, plan))
@@ -167,6 +176,7 @@ def _run(
         else:
             skipped.append(node.id)
     summary = world.once(lambda: write_summary(home.path))
+    world.once(lambda: write_truth(context, plan))
     report = Path(world.once(lambda: str(write_report(home.path))))
     home.event("done", stages=done)
     if home.events_lost:
@@ -187,8 +197,7 @@ def _data_hashes(config: RunConfig) -> dict[str, str]:
 def _stage(context: Context, stage: Stage, resume: bool) -> bool:
     """Makes one stage's result exist; False where it was there."""
     folder = context.folder(stage.id)
-    table = fingerprint(stage, _input_digests(context, stage), _content(inputs_of(context, stage)))
-    context.digests[stage.id] = digest(table)
+    table = fingerprint_of(context, stage)
     if context.world.once(lambda: _is_there(context, stage, table, folder, resume)):
         _rescore(context, stage, folder)
         return False
@@ -200,12 +209,14 @@ def _stage(context: Context, stage: Stage, resume: bool) -> bool:
 
 def _is_there(context: Context, stage: Stage, table: dict[str, Any], folder: Path, resume: bool) -> bool:
     """Whether the stage's result is there and not outdated; else its folder is ready for what is to be made."""
-    before = _read(folder / STAMP)
-    if before == table and resume:
-        if (folder / FINISHED).exists():
-            delete(folder / "checkpoint")
-            return True
-    elif folder.exists():
+    before = read_object(folder / STAMP)
+    usable = before == table and resume
+    if usable and (folder / FINISHED).exists():
+        delete(folder / "checkpoint")
+        return True
+    if resume and take_over_stage(context, stage, table, folder):
+        return True
+    if not usable and folder.exists():
         changed = sorted(k for k in table.keys() | (before or {}).keys() if table.get(k) != (before or {}).get(k))
         if before is not None and resume:
             context.progress.note(f"{stage.id}: made anew, since {', '.join(changed[:5])} changed")
@@ -221,15 +232,15 @@ def _is_there(context: Context, stage: Stage, table: dict[str, Any], folder: Pat
 def _seal(context: Context, stage: Stage, table: dict[str, Any], folder: Path, outcome: Outcome) -> None:
     """Saves and scores; `stage.json`, written last, makes the folder a result."""
     context.world.once(lambda: _save(context, stage, folder, outcome))
-    rows = [] if isinstance(outcome.model, MaskedLM) else context.score_stage(stage, outcome.model)
-    context.world.once(lambda: _finish(context, stage, table, folder, outcome, rows))
+    rows, items = ([], {}) if isinstance(outcome.model, MaskedLM) else context.score_stage(stage, outcome.model)
+    context.world.once(lambda: _finish(context, stage, table, folder, outcome, rows, items))
 
 
 def _save(context: Context, stage: Stage, folder: Path, outcome: Outcome) -> None:
     with storage_errors(folder):
         extra = {"stage": stage.id, "seed": stage.seed, "inputs": stage.inputs, "split": context.config.reader.split}
         save_model(outcome.model, folder, extra=extra)
-        context.tokenizer.save(folder)
+        context.tokenizer.save(folder, segments=outcome.model.config.num_segments > 1)
     write_trace(folder, outcome.trace)
 
 
@@ -240,9 +251,11 @@ def _finish(
     folder: Path,
     outcome: Outcome,
     rows: list[dict[str, Any]],
+    items: Items,
 ) -> None:
     if rows:
         atomic_write_json(folder / SCORES, {"scores": rows})
+        save_items(folder, items)
     sync_tree(folder)
     record = {
         "stage": stage.name,
@@ -273,18 +286,23 @@ def _finish(
 
 def _rescore(context: Context, stage: Stage, folder: Path) -> None:
     """Scores a finished stage again where the test files are not those that it was scored on."""
-    record, tests = _read(folder / FINISHED) or {}, _tests(context, stage)
-    if context.world.once(lambda: record.get("scored_on") == tests):
+    record, tests = read_object(folder / FINISHED) or {}, _tests(context, stage)
+    # A stage taken over from before test items were kept gets them; one that was made here stays as it is.
+    kept = "reused_from" not in record or not tests or (folder / ITEMS).exists()
+    if context.world.once(lambda: record.get("scored_on") == tests and kept):
         return
     context.progress.note(f"{stage.id}: scored again, since the test files, or how voters predict, have changed")
-    rows = context.score_stage(stage, load_task_model(folder).to(context.device)) if tests else []
+    rows, items = context.score_stage(stage, load_task_model(folder).to(context.device)) if tests else ([], {})
     record["prediction"] = context.config.prediction
-    context.world.once(lambda: _replace_scores(folder, record, tests, rows))
+    context.world.once(lambda: _replace_scores(folder, record, tests, rows, items))
 
 
-def _replace_scores(folder: Path, record: dict[str, Any], tests: dict[str, str], rows: list[dict[str, Any]]) -> None:
+def _replace_scores(
+    folder: Path, record: dict[str, Any], tests: dict[str, str], rows: list[dict[str, Any]], items: Items
+) -> None:
     atomic_write_json(folder / SCORES, {"scores": rows})
-    record["hashes"][SCORES] = sha256_file(folder / SCORES)
+    save_items(folder, items)
+    record["hashes"] |= {name: sha256_file(folder / name) for name in (SCORES, ITEMS)}
     atomic_write_json(folder / FINISHED, record | {"scored_on": tests})
 
 
@@ -292,31 +310,3 @@ def _tests(context: Context, stage: Stage) -> dict[str, str]:
     """What a stage's scores depend on besides its weights."""
     how = "" if context.config.prediction == "mean" else f" {context.config.prediction}"
     return {language: store.content_hash + how for language, (_, store) in context.test_stores(stage).items()}
-
-
-def _input_digests(context: Context, stage: Stage) -> dict[str, str]:
-    found = {role: context.digests[other] for role, other in stage.inputs.items()}
-    path = context.config.model.path
-    if "base" not in found and path is not None:
-        if str(path) not in context.digests:
-            context.digests[str(path)] = digest({p.name: sha256_file(p) for p in _model_files(path)})
-        found["base"] = context.digests[str(path)]
-    found["tokenizer"] = context.tokenizer.fingerprint
-    return found
-
-
-def _model_files(path: Path) -> list[Path]:
-    """What a model folder consists of: its configuration and its weights, in one file or in several."""
-    return [path / "config.json", *sorted(path.glob("*.safetensors"))]
-
-
-def _content(stores: dict[str, TokenStore]) -> dict[str, str]:
-    return {role: store.content_hash for role, store in stores.items()}
-
-
-def _read(path: Path) -> dict[str, Any] | None:
-    try:
-        value = json.loads(path.read_bytes())
-    except (OSError, ValueError):
-        return None
-    return value if isinstance(value, dict) else None

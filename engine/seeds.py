@@ -85,7 +85,12 @@ def paired_bootstrap(
     generator = np.random.default_rng(seed)
     draws = (generator.integers(len(a), size=len(a)) for _ in range(samples))
     differences = np.array([score(b[rows]) - score(a[rows]) for rows in draws])
-    low, high = np.quantile(differences, [(1 - level) / 2, (1 + level) / 2])
+    return bootstrap_of(score(b) - score(a), differences, level=level)
+
+
+def bootstrap_of(difference: float, draws: NDArray[Any], *, level: float = 0.95) -> Bootstrap:
+    """The percentile interval and the two-sided p-value of a difference, from its value on every draw of items."""
+    low, high = np.quantile(draws, [(1 - level) / 2, (1 + level) / 2])
     # One is added to both sides so that a finite number of draws never claims a probability of zero.
-    tail = (1 + min((differences <= 0).sum(), (differences >= 0).sum())) / (samples + 1)
-    return Bootstrap(score(b) - score(a), float(low), float(high), min(1.0, 2 * float(tail)))
+    tail = (1 + min((draws <= 0).sum(), (draws >= 0).sum())) / (len(draws) + 1)
+    return Bootstrap(difference, float(low), float(high), min(1.0, 2 * float(tail)))

@@ -8,6 +8,7 @@ give equal masks on one device type; `seed=None` switches it off.
 from __future__ import annotations
 
 from .attention import AttentionPlan, attention_plan, packed_attention
+from .contrastive import supervised_contrastive
 from .dropout import dropout
 from .embedding import embedding_layer_norm
 from .gelu import linear_gelu
@@ -28,6 +29,7 @@ __all__ = [
     "linear_gelu",
     "packed_attention",
     "soft_label_loss",
+    "supervised_contrastive",
     "voter_cross_entropy",
     "voter_mlp",
     "votes",

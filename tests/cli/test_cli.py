@@ -13,7 +13,8 @@ import pytest
 
 from xlt_engine import __version__
 
-COMMANDS = ("run", "init", "check", "predict", "evaluate", "report", "info", "env", "bench", "corpus")
+COMMANDS = ("run", "init", "check", "predict", "evaluate", "report", "info", "env", "bench", "corpus", "ablate")
+COMMANDS += ("thresholds", "why", "trust")
 SENTENCE = b"Anna lives in Paris\n"
 
 
@@ -234,6 +235,7 @@ def test_info_and_env(cli: Any, finished: Any) -> None:
     lines = cli("info", finished.model).out.splitlines()
     assert "labels: O, B-LOC, I-LOC, B-PER, I-PER" in lines
     assert "marks: -" in lines
+    assert {"layout: bert", "problems: -", "files:", "special_tokens:"} <= set(lines)
     assert_error(cli("info", finished.files), 4, "config.json")
     assert json.loads(cli("env", "--json").out)["xlt-engine"] == __version__
     assert f"xlt-engine: {__version__}" in cli("env").out.splitlines()

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import bz2
 import dataclasses
+import gzip
 import importlib.util
 import io
 import json
@@ -11,16 +13,19 @@ import signal
 import subprocess
 import sys
 import time
+import tracemalloc
 import unicodedata
 from collections import Counter
 from collections.abc import Callable, Iterator
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
 
 from xlt_engine import ConfigError, DataError, Interrupted, OutOfMemoryError, StorageError
+from xlt_engine.data import wiki_files, wiki_tables
 from xlt_engine.data.corpus_select import comparison_key
 from xlt_engine.data.language_id import _model
 from xlt_engine.data.title_links import LinkRules
@@ -43,6 +48,11 @@ def german(tmp_path_factory: pytest.TempPathFactory) -> Any:
 
 
 def make_planted(folder: Path, language: str) -> Any:
+    return made_wiki().make_planted(folder, language=language)
+
+
+@cache
+def made_wiki() -> ModuleType:
     path = Path(__file__).parents[1] / "data" / "planted_wiki.py"
     spec = importlib.util.spec_from_file_location("planted_wiki", path)
     assert spec is not None
@@ -50,7 +60,7 @@ def make_planted(folder: Path, language: str) -> Any:
     module = importlib.util.module_from_spec(spec)
     sys.modules[spec.name] = module
     spec.loader.exec_module(module)
-    return module.make_planted(folder, language=language)
+    return module
 
 
 def config(plan: Any, out: Path, text: str, **changed: Any) -> CorpusConfig:
@@ -127,9 +137,55 @@ def test_the_same_bytes_for_any_number_of_workers(german: Any, tmp_path: Path, t
 
 
 def test_one_stream_or_many_give_the_same(german: Any, tmp_path: Path) -> None:
+    one = tmp_path / "one.xml.bz2"
+    one.write_bytes(bz2.compress(german.files["target_xml"].read_bytes()))
     for text in ("target_xml", "target_bz2", "target_gz"):
         build(german, tmp_path / f"{text}.txt", text, cap=40)
-    assert len({(tmp_path / f"{text}.txt").read_bytes() for text in ("target_xml", "target_bz2", "target_gz")}) == 1
+    packed = dataclasses.replace(config(german, tmp_path / "one.txt", "target_xml", cap=40), target_dump=(one,))
+    build_corpus(packed, workers=2, piece=PIECE)
+    names = ("target_xml", "target_bz2", "target_gz", "one")
+    assert len({(tmp_path / f"{name}.txt").read_bytes() for name in names}) == 1
+
+
+def test_a_folder_stands_for_its_files(german: Any, tmp_path: Path) -> None:
+    """As WikiExtractor leaves them: folders of small files."""
+    whole = german.files["articles"].read_text("utf-8").splitlines(keepends=True)
+    for number in range(0, len(whole), 10):
+        path = tmp_path / "text" / f"A{number // 100}" / f"wiki_{number:03}"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("".join(whole[number : number + 10]), encoding="utf-8")
+    (tmp_path / "text" / ".hidden").write_text("no JSON", encoding="utf-8")
+    given = dataclasses.replace(
+        config(german, tmp_path / "out.txt", "articles", **OPEN), target_dump=(tmp_path / "text",)
+    )
+    for workers in (1, 2):
+        build_corpus(dataclasses.replace(given, out=tmp_path / f"{workers}.txt"), workers=workers)
+    assert set(lines(tmp_path / "1.txt")) == set(german.expected)
+    assert (tmp_path / "1.txt").read_bytes() == (tmp_path / "2.txt").read_bytes()
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(ConfigError, match="empty: no file in this folder"):
+        build_corpus(dataclasses.replace(given, target_dump=(tmp_path / "empty",)))
+
+
+@pytest.mark.parametrize("form", ["xml", "xml.gz", "xml.bz2"])
+def test_memory_does_not_grow_with_the_dump(tmp_path: Path, form: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The whole command on a dump six times as large, with the same titles and cap, packed as one stream or not."""
+    monkeypatch.setattr(wiki_files, "BLOCK", 1 << 16)
+    peaks = []
+    for size in (400_000, 2_400_000):
+        folder = tmp_path / str(size)
+        folder.mkdir()
+        plan = made_wiki().make_planted(folder, target_bytes=size, packed=False)
+        data = plan.files["target_xml"].read_bytes()
+        dump = folder / f"dump.{form}"
+        dump.write_bytes({"xml": bytes, "xml.gz": gzip.compress, "xml.bz2": bz2.compress}[form](data))
+        given = dataclasses.replace(config(plan, folder / "out.txt", "target_xml", cap=50), target_dump=(dump,))
+        tracemalloc.start()
+        report = build_corpus(given, workers=1, piece=1 << 16)
+        peaks.append(tracemalloc.get_traced_memory()[1])
+        tracemalloc.stop()
+        assert report.values["text"]["characters"] > size / 4
+    assert peaks[1] < 1.3 * peaks[0] + 500_000, peaks
 
 
 def test_seed_and_cap(german: Any, tmp_path: Path) -> None:
@@ -232,6 +288,29 @@ def test_stopped_and_resumed(german: Any, tmp_path: Path) -> None:
         assert (tmp_path / ".out.txt.work").exists()
     build(german, out, "target_gz", cap=50)
     assert out.read_bytes() == whole.read_bytes()
+
+
+@pytest.mark.parametrize("table", ["page_sql", "langlinks_sql", "sites_sql"])
+def test_stopped_within_a_table(german: Any, tmp_path: Path, table: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also between rows that are of no use: the table of a large wiki takes minutes."""
+    monkeypatch.setattr(wiki_tables, "_OFTEN", 10)
+    files, asked = german.files, [0]
+    given = {"page_sql": "page", "langlinks_sql": "langlinks", "sites_sql": "items"}
+    wiki = SourceFiles(**{field: files[name] for name, field in given.items() if name in (table, "page_sql")})
+    wiki = wiki if wiki.langlinks or wiki.items else dataclasses.replace(wiki, langlinks=files["langlinks_sql"])
+
+    def stop() -> int:
+        asked[0] += 1
+        return signal.SIGTERM if asked[0] > (3 if table == "page_sql" else 30) else 0
+
+    with pytest.raises(Interrupted):
+        build_corpus(
+            # A language with no link at all: every row is passed over.
+            config(german, tmp_path / "out.txt", "target_xml", source_wiki=wiki, language="xx", language_check=False),
+            workers=1,
+            should_stop=stop,
+        )
+    assert asked[0] < 60
 
 
 def test_stopped_while_tables_are_read(german: Any, tmp_path: Path) -> None:
@@ -436,6 +515,8 @@ def test_languages_by_the_names_of_the_files(german: Any, tmp_path: Path) -> Non
     given = dataclasses.replace(config(german, tmp_path / "out.txt", "target_xml"), language=None).resolved()
     assert (given.language, given.source_language) == ("de", "en")
     assert dataclasses.replace(config(german, tmp_path / "out.txt", "text"), language=None).resolved().language == "de"
+    cantonese = tmp_path / "zh_yuewiki-latest-pages-articles.xml.bz2"
+    assert dataclasses.replace(given, language=None, target_dump=(cantonese,)).resolved().language == "zh-yue"
     text = tmp_path / "text"
     text.write_text("x")
     unnamed = dataclasses.replace(config(german, tmp_path / "out.txt", "text"), language=None, text=(text,))

@@ -13,7 +13,7 @@ from xlt_engine.engine.datasets import read_file
 from xlt_engine.engine.plan import make_plan
 from xlt_engine.engine.recipe import load_recipe, packaged_recipes
 
-NAMES = ("cls-paper", "conll-paper", "demo", "marc", "wikineural", "xsid-intents")
+NAMES = ("cls-paper", "conll-paper", "demo", "marc", "truth-world", "wikineural", "xsid-intents")
 REAL = ("marc", "wikineural", "xsid-intents")
 
 

@@ -13,6 +13,7 @@ NAMES = [
     "linear_gelu",
     "packed_attention",
     "soft_label_loss",
+    "supervised_contrastive",
     "voter_cross_entropy",
     "voter_mlp",
     "votes",

@@ -150,6 +150,13 @@ def _votes(generator: torch.Generator) -> Inputs:
     }
 
 
+def _classes(generator: torch.Generator) -> Inputs:
+    labels = torch.randint(5, (TOKENS,), generator=generator)
+    labels[::7] = -100
+    weights = torch.rand(TOKENS, generator=generator)
+    return {"features": _normal(generator, TOKENS, HIDDEN), "labels": labels, "weights": weights}
+
+
 _DROP = {"p": 0.2, "site": 3}
 _TEACHER = ("teacher", "weights", "voter_weights")
 
@@ -223,6 +230,20 @@ CASES = [
         frozen=_TEACHER,
     ),
     Case("hard-labels", _labels, kernels.voter_cross_entropy, frozen=("weights",)),
+    Case(
+        "contrastive",
+        _classes,
+        lambda **t: kernels.supervised_contrastive(**t, temperature=0.3),
+        frozen=("weights",),
+    ),
+    Case(
+        "contrastive-mean",
+        _classes,
+        lambda features, labels, **_: kernels.supervised_contrastive(
+            features, labels, temperature=0.3, reduction="mean"
+        ),
+        frozen=("weights",),
+    ),
     Case("voter-mlp", _mlp, lambda **t: kernels.voter_mlp(**t, **_DROP)),
     Case("votes", _votes, kernels.votes, frozen=("logits", "thresholds", "alpha")),
     Case("votes-plain", _votes, lambda logits, **_: kernels.votes(logits), frozen=("logits", "thresholds", "alpha")),

@@ -1,0 +1,318 @@
+"""Tables (a section of docs/truth-world.md) and figure (docs/truth-world.svg) of the truth world's results."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from xlt_engine.engine.seeds import mean_std, paired_difference
+from xlt_engine.engine.svg import GREY, Key, Panel, figure, padded_range, standalone
+
+ROOT = Path(__file__).resolve().parent.parent
+PAGE, FIGURE = ROOT / "docs" / "truth-world.md", ROOT / "docs" / "truth-world.svg"
+BEGIN, END = "<!-- measured: benchmarks/truth_world.py -->\n", "<!-- end of measured -->\n"
+SHIFTS, NOISES = ("0.0", "0.5", "1.0"), ("noise=0.0", "base", "noise=0.3")
+
+Json = dict[str, Any]
+Read = Callable[[Json], Any]
+
+
+class Results:
+    """The runs of each case, by seed."""
+
+    def __init__(self, results: Json) -> None:
+        self.cases: dict[str, dict[int, Json]] = {}
+        for key, entry in results["cases"].items():
+            name, _, seed = key.rpartition("/")
+            self.cases.setdefault(name, {})[int(seed)] = entry
+        self.seconds = sum(e["cpu_seconds"] for e in results["cases"].values())
+
+    def values(self, case: str, read: Read) -> list[float]:
+        """One value per seed, in the order of the seeds; those that are None left out."""
+        found = [read(entry) for _, entry in sorted(self.cases.get(case, {}).items())]
+        return [v for v in found if v is not None]
+
+    def cell(self, case: str, read: Read, factor: float = 1, digits: int = 1) -> str:
+        """Mean ± deviation over the seeds."""
+        values = [factor * v for v in self.values(case, read)]
+        if not values:
+            return "-"
+        found = mean_std(values)
+        return f"{found.mean:.{digits}f}" + ("" if found.std is None else f" ± {found.std:.{digits}f}")
+
+    def step(self, case: str, before: Read, after: Read, factor: float = 1) -> str:
+        """Paired difference over the seeds, and in how many it is above zero."""
+        one, other = self.values(case, before), self.values(case, after)
+        if not one or len(one) != len(other):
+            return "-"
+        found = paired_difference([factor * v for v in one], [factor * v for v in other])
+        return (
+            f"{found.mean:+.1f}"
+            + ("" if found.std is None else f" ± {found.std:.1f}")
+            + f" ({found.num_up}/{found.num})"
+        )
+
+
+def score(stage: str) -> Read:
+    return lambda entry: entry["run"]["scores"].get(stage)
+
+
+def labels(number: int, which: str, key: str = "value") -> Read:
+    """A share among labels other than O of round `number`, from 1."""
+
+    def read(entry: Json) -> Any:
+        rounds = entry["run"]["rounds"]
+        found = rounds[number - 1]["labels"]["entity"][which] if len(rounds) >= number else None
+        return None if found is None else found[key]
+
+    return read
+
+
+def threshold(key: str, *, entity: bool = True) -> Read:
+    def read(entry: Json) -> Any:
+        found = entry["run"]["rounds"][0]["threshold"]
+        return found["entity"][key] if entity else found[key]
+
+    return read
+
+
+def source(number: int, *keys: str) -> Read:
+    """A value of the removal in round `number`; of all rounds together with 0."""
+
+    def read(entry: Json) -> Any:
+        rounds = entry["run"]["rounds"]
+        value: Any = entry["run"]["source"] if number == 0 else rounds[number - 1]["source"]
+        for key in keys:
+            value = None if value is None else value[key]
+        return value
+
+    return read
+
+
+def render(results: Json) -> None:
+    """Write tables and figure."""
+    found = Results(results)
+    parts = [by_knob(found), by_labels(found), by_noise(found), by_voters(found), by_shift(found)]
+    head, rest = PAGE.read_text("utf-8").split(BEGIN)
+    tail = rest.split(END)[1]
+    PAGE.write_text(head + BEGIN + "\n" + "\n".join(parts) + END + tail, encoding="utf-8")
+    panels = [
+        panel for panel in (knob_panel(found), noise_panel(found), voter_panel(found), shift_panel(found)) if panel
+    ]
+    drawn = figure(
+        panels,
+        title="The truth world",
+        description="Means over seeds of the tables on this page.",
+        columns=2,
+        keys=[Key("zero-shot", GREY, "bar"), Key("BTF", 0, "bar"), Key("hard 1", 2, "bar")],
+    )
+    FIGURE.write_text(standalone(drawn), encoding="utf-8")
+
+
+def markdown(title: str, header: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
+    rows = [" | ".join(("", *cells, "")).strip() for cells in (header, ["---"] * len(header), *lines)]
+    return f"**{title}**\n\n" + "\n".join(rows) + "\n"
+
+
+def shown(found: Results) -> list[str]:
+    """The cases that differ in a knob, not in a threshold or in the number of voters."""
+    return [c for c in found.cases if "alpha" not in c and c not in ("voters=1", "shift=0.0")]
+
+
+def by_knob(found: Results) -> str:
+    header = ["world", "seeds", "zero-shot", "BTF", "hard 1", "BTF - zero-shot", "hard 1 - BTF"]
+    lines = [
+        [
+            case,
+            str(len(found.cases[case])),
+            *(found.cell(case, score(s)) for s in ("baseline", "method", "hard1")),
+            found.step(case, score("baseline"), score("method")),
+            found.step(case, score("method"), score("hard1")),
+        ]
+        for case in shown(found)
+    ]
+    control = found.step("base", score("baseline"), score("control"))
+    text = markdown("Entity F1 on the target's test text", header, lines)
+    return text + f"\nBTF on as much general text (base): {control} over zero-shot.\n"
+
+
+def by_labels(found: Results) -> str:
+    header = [
+        "world",
+        "teacher",
+        "student",
+        "accepted",
+        "number",
+        "accepted - teacher",
+        "teacher, same number",
+        "difference",
+    ]
+    lines = [
+        [
+            case,
+            *(found.cell(case, labels(1, w), 100) for w in ("teacher", "student", "accepted")),
+            found.cell(case, labels(1, "accepted", "of"), digits=0),
+            found.step(case, labels(1, "teacher"), labels(1, "accepted"), 100),
+            found.cell(case, labels(1, "teacher_most_confident"), 100),
+            found.step(case, labels(1, "teacher_most_confident"), labels(1, "accepted"), 100),
+        ]
+        for case in shown(found)
+    ]
+    return markdown("Precision of pseudo-labels other than O, round 1, per cent", header, lines)
+
+
+def by_noise(found: Results) -> str:
+    header = ["world", "rounds", "wrong", "removed", "precision", "recall", "lift", "clean dropped"]
+    parts = [("noise=0.0", 1), ("base", 1), ("noise=0.3", 1), ("base", 2), ("base", 3), ("base", 0), ("voters=1", 0)]
+    lines = [
+        [
+            case,
+            str(number) if number else "all",
+            *(found.cell(case, source(number, key), digits=0) for key in ("noisy", "removed")),
+            *(found.cell(case, source(number, key, "value"), 100) for key in ("precision", "recall")),
+            found.cell(case, source(number, "lift"), digits=2),
+            found.cell(case, source(number, "clean_dropped", "value"), 100),
+        ]
+        for case, number in parts
+        if case in found.cases
+    ]
+    return markdown("Source sentences removed, of 1,500, against the planted errors", header, lines)
+
+
+def by_voters(found: Results) -> str:
+    header = ["voters", "round", "teacher", "student", "accepted", "number", "wrong ones accepted again", "test, hard"]
+    lines = [
+        [
+            "1" if case == "voters=1" else "3",
+            str(number),
+            *(found.cell(case, labels(number, w), 100) for w in ("teacher", "student", "accepted")),
+            found.cell(case, labels(number, "accepted", "of"), digits=0),
+            found.cell(case, repeated(number), 100),
+            found.cell(case, score(f"hard{number}")),
+        ]
+        for number in (1, 2, 3)
+        for case in ("base", "voters=1")
+        if case in found.cases
+    ]
+    return markdown("Precision of labels other than O over the rounds, per cent, and entity F1", header, lines)
+
+
+def repeated(number: int) -> Read:
+    def read(entry: Json) -> Any:
+        found = entry["run"]["rounds"][number - 1]["repeated_errors"]
+        return None if found is None else found["value"]
+
+    return read
+
+
+def by_shift(found: Results) -> str:
+    header = ["shift", "distance of classes", "α", "best α", "regret, labels", "distance of curves", "auto"]
+    alphas = ("0.51", "0.9", "0.99")
+    lines = []
+    for shift in SHIFTS:
+        case = f"shift={shift}"
+        if case not in found.cases:
+            continue
+        lines.append(
+            [
+                shift,
+                found.cell(case, lambda e: e["measured"]["fake"]["prior_distance"], digits=2),
+                found.cell(case, lambda e: e["run"]["rounds"][0]["alpha"], digits=2),
+                found.cell(case, threshold("oracle"), digits=2),
+                found.cell(case, threshold("regret"), 100),
+                found.cell(case, threshold("curve_distance", entity=False), 100),
+                found.cell(case, score("hard1")),
+                *(found.cell(f"{case} alpha={a}", score("hard1")) for a in alphas),
+                cell_of(regrets(found, shift)),
+            ]
+        )
+    header += [f"α = {a}" for a in alphas] + ["regret, test"]
+    return markdown(
+        "Threshold of round 1 as the class shares move: labels other than O, and entity F1 after hard 1", header, lines
+    )
+
+
+def regrets(found: Results, shift: str) -> list[float]:
+    """Best test score of any threshold that was tried, minus that of the chosen one, per seed that has them all."""
+    case, others = f"shift={shift}", [f"shift={shift} alpha={a}" for a in ("0.51", "0.9", "0.99")]
+    every = [found.cases.get(name, {}) for name in (case, *others)]
+    seeds = sorted(set.intersection(*(set(e) for e in every)))
+    scores = [[e[s]["run"]["scores"]["hard1"] for e in every] for s in seeds]
+    return [max(row) - row[0] for row in scores]
+
+
+def cell_of(values: Sequence[float]) -> str:
+    return (
+        "-"
+        if not values
+        else f"{mean_std(values).mean:.1f}" + ("" if len(values) < 2 else f" ± {mean_std(values).std:.1f}")
+    )
+
+
+def _mean(found: Results, case: str, read: Read, factor: float = 1) -> float:
+    values = found.values(case, read)
+    return factor * mean_std(values).mean if values else float("nan")
+
+
+def knob_panel(found: Results) -> Panel | None:
+    names = shown(found)
+    ticks = [(float(i), n) for i, n in enumerate(names)]
+    panel = Panel("entity F1 on the target", (-0.6, len(names) - 0.4), (0, 100), x_ticks=ticks, width=900, height=260)
+    for i, case in enumerate(names):
+        for j, (stage, name) in enumerate((("baseline", "zero-shot"), ("method", "BTF"), ("hard1", "hard 1"))):
+            value, left = _mean(found, case, score(stage)), i - 0.39 + 0.26 * j
+            panel.bar((left + 0.01, 0), (left + 0.25, value), (GREY, 0, 2)[j], tip=f"{case}, {name}: {value:.1f}")
+            panel.label(left + 0.13, value, f"{value:.0f}", dy=-4)
+    return panel
+
+
+def noise_panel(found: Results) -> Panel | None:
+    names = [n for n in NOISES if n in found.cases]
+    ticks = [(float(i), {"base": "noise=0.1"}.get(n, n)) for i, n in enumerate(names)]
+    panel = Panel("removed in round 1, per cent", (-0.6, len(names) - 0.4), (0, 112), x_ticks=ticks, width=440)
+    for i, case in enumerate(names):
+        for j, (key, name) in enumerate((("recall", "of wrong"), ("clean_dropped", "of clean"))):
+            value, left = _mean(found, case, source(1, key, "value"), 100), i - 0.35 + 0.35 * j
+            if value == value:
+                panel.bar((left + 0.01, 0), (left + 0.34, value), j, tip=f"{case}, {name}: {value:.1f} %")
+                panel.label(left + 0.17, value, f"{name} {value:.0f}", dy=-4)
+    return panel
+
+
+def voter_panel(found: Results) -> Panel | None:
+    if "voters=1" not in found.cases:
+        return None
+    reads = [(c, w, n) for c in ("base", "voters=1") for w in ("student", "accepted") for n in (1, 2, 3)]
+    values = {key: _mean(found, key[0], labels(key[2], key[1]), 100) for key in reads}
+    rounds = [(float(n), f"round {n}") for n in (1, 2, 3)]
+    panel = Panel(
+        "precision of labels, per cent", (0.8, 3.9), padded_range(list(values.values())), x_ticks=rounds, width=440
+    )
+    for series, case in enumerate(("base", "voters=1")):
+        for which in ("student", "accepted"):
+            line = [(float(n), values[case, which, n]) for n in (1, 2, 3)]
+            panel.line(line, series, dashed=which == "student")
+            text = f"{which}, {3 if case == 'base' else 1} voter{'s' * (case == 'base')}"
+            panel.label(3.0, line[-1][1], text, anchor="start", dx=6, dy=4, css=f"small t{series}")
+    return panel
+
+
+def shift_panel(found: Results) -> Panel | None:
+    names = [s for s in SHIFTS if f"shift={s}" in found.cases]
+    if not names:
+        return None
+    lines = {
+        "by labels": [(float(s), _mean(found, f"shift={s}", threshold("regret"), 100)) for s in names],
+        "by test score": [(float(s), mean_std(r).mean if (r := regrets(found, s)) else float("nan")) for s in names],
+    }
+    values = [y for line in lines.values() for _, y in line]
+    ticks = [(float(s), s) for s in names]
+    span = padded_range(values, zero=True, pad=0.12)
+    panel = Panel("regret of α, points", (-0.05, 1.05), span, "label_shift", x_ticks=ticks, width=440)
+    for series, (name, line) in enumerate(lines.items()):
+        panel.line(line, series)
+        for x, y in line:
+            panel.point(x, y, series, tip=f"{name}, shift {x}: {y:.1f}")
+        panel.label(line[0][0], line[0][1], name, anchor="start", dx=8, dy=-8, css=f"small t{series}")
+    return panel

@@ -1,0 +1,118 @@
+"""The threshold study and the trust report as tables: for a terminal, and as cells for the page of a report."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from ..report_parts import mean, percent
+from ..results import METRIC_NAMES, stage_name
+from .run_thresholds import DecisionStudy
+from .text_table import text_table
+from .threshold_study import LEVEL, RuleResult
+from .trust import StageTrust, TrustReport
+
+_RULES = ["rule", "alpha", f"{100 * LEVEL:.0f} % of draws", "edge", "accuracy", "coverage", "target coverage"]
+_GOLD = ["precision", "label F1", "regret"]
+
+
+def rule_tables(studies: Sequence[DecisionStudy]) -> list[tuple[str, list[str], list[list[str]]]]:
+    """One table for each target and round, means over seeds: title, header and lines."""
+    found = []
+    for pair, number in sorted({(s.pair, s.round) for s in studies}):
+        own = [s for s in studies if (s.pair, s.round) == (pair, number)]
+        gold = [s.oracle for s in own if s.oracle]
+        lines = [_rule_line([s.results[i] for s in own], bool(gold)) for i in range(len(own[0].results))]
+        if gold:
+            ends = [percent(mean(o["precision"] for o in gold)), f"{mean(o['f1'] for o in gold):.3f}", "0.000"]
+            lines.append(["best by gold", f"{mean(o['alpha'] for o in gold):.2f}", *[""] * (len(_RULES) - 2), *ends])
+        alpha = ", ".join("none" if s.alpha is None else f"{s.alpha:.2f}" for s in own)
+        title = f"{pair}, round {number}: alpha {alpha} by {own[0].rule}"
+        if distances := [s.curve_distance for s in own if s.curve_distance is not None]:
+            title += f"; curves of source and target {100 * mean(distances):.1f} points apart"
+        found.append((title, [*_RULES, *(_GOLD if gold else [])], lines))
+    return found
+
+
+def _rule_line(results: Sequence[RuleResult], gold: bool) -> list[str]:
+    def average(name: str) -> float:
+        return mean(getattr(r, name) for r in results)
+
+    line = [results[0].rule, f"{average('alpha'):.2f}{'*' * any(r.at_edge for r in results)}"]
+    line += [f"{average('low'):.2f} to {average('high'):.2f}", percent(average("edge_share"))]
+    line += [percent(average(n)) for n in ("source_accuracy", "source_coverage", "target_coverage")]
+    if gold:
+        line += [percent(average("target_precision")), f"{average('target_f1'):.3f}", f"{average('regret'):.3f}"]
+    return line
+
+
+def render_studies(name: str, studies: Sequence[DecisionStudy]) -> str:
+    """The study for a terminal."""
+    seeds = sorted({s.seed for s in studies})
+    lines = [f"{name}: what each rule would have chosen, mean over seeds {', '.join(map(str, seeds))}"]
+    for title, header, rows in rule_tables(studies):
+        lines += ["", title, *text_table([header, *rows])]
+    lines += ["", *study_notes(studies)]
+    return "\n".join(lines)
+
+
+def study_notes(studies: Sequence[DecisionStudy]) -> list[str]:
+    """What the columns mean, in sentences."""
+    notes = [
+        "draws: the labelled source examples drawn anew with replacement; edge: how often the grid decided then; "
+        "*: it decided here",
+        "accuracy, coverage: at alpha on the labelled source",
+    ]
+    if any(s.oracle for s in studies):
+        notes.append(
+            "precision, label F1: of the labels (but O) that alpha accepts on the labelled target file; regret: label "
+            "F1 below the best threshold's. For looking at only: what a student learns from them is not measured here"
+        )
+    if any(s.recomputed for s in studies):
+        notes.append("the votes were not stored when this run decided; the models have voted again")
+    return notes
+
+
+def trust_lines(report: TrustReport) -> tuple[list[str], list[list[str]]]:
+    """Header and lines of the table of estimates, in points."""
+    truth = any(s.true is not None for s in report.stages)
+    header = ["target", "stage", "estimate", "interval", *(["true", "error"] if truth else [])]
+    header += [f"{report.source} held out", "voters agree", ""]
+    lines = []
+    for s in sorted(report.stages, key=lambda s: (s.target, s.order)):
+        e = s.estimate
+        line = [s.target, stage_name(s.stage), _points(e.value), f"{_points(e.low)} to {_points(e.high)}"]
+        if truth:
+            line += [_points(s.true), "-" if s.true is None else f"{100 * (e.value - s.true):+.1f}"]
+        mark = "highest" if report.chosen.get(s.target) == s.stage else ""
+        lines.append([*line, _points(s.source_score), percent(s.voters_agree), mark])
+    return header, lines
+
+
+def render_trust(report: TrustReport) -> str:
+    """The estimates for a terminal, with what follows from them."""
+    header, rows = trust_lines(report)
+    metric = METRIC_NAMES.get(report.metric, report.metric)
+    title = f"{report.name}: {metric} on the target as estimated without its labels, points"
+    notes = [
+        f"from {report.source} {report.held_out} text and unlabelled target text; the interval held the truth in about "
+        f"{100 * LEVEL:.0f} % of the cases it was fitted on (docs/trust.md)"
+    ]
+    if any(s.true is not None for s in report.stages):
+        notes.append("true: from the labelled test file, for comparison only")
+    notes += alpha_notes(report.stages)
+    warnings = [f"warning: {w.name}: {w.message}" for w in report.warnings]
+    return "\n".join([title, "", *text_table([header, *rows]), "", *notes, *warnings])
+
+
+def alpha_notes(stages: Iterable[StageTrust]) -> list[str]:
+    """A sentence for each decision on the threshold that the estimate prefers."""
+    return [
+        f"{s.target}, decision by {stage_name(s.stage)}: alpha was {s.alpha['used']:.2f}, the estimate prefers "
+        f"{s.alpha['preferred']:.2f}"
+        for s in stages
+        if s.alpha is not None
+    ]
+
+
+def _points(value: float | None) -> str:
+    return "-" if value is None else f"{100 * value:.1f}"

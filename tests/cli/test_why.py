@@ -1,0 +1,51 @@
+"""`thresholds`, `why` and `trust` on the command line: text, JSON, exit codes."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+
+def test_thresholds(cli: Any, finished: Any) -> None:
+    answer = cli("thresholds", finished.folder, "--draws", "5", "--quiet")
+    assert answer.code == 0, answer.err
+    assert "de, round 1: alpha 0.20 by fixed:0.2" in answer.out
+    assert "second-difference" in answer.out
+    assert "best by gold" in answer.out
+    chosen = cli("thresholds", finished.folder, "--rule", "fixed:0.2", "--draws", "5", "--quiet", "--json")
+    (study,) = json.loads(chosen.out)
+    assert [r["rule"] for r in study["results"]] == ["fixed:0.2"]
+    assert study["results"][0]["alpha"] == study["alpha"] == 0.2
+    wrong = cli("thresholds", finished.folder, "--rule", "slop", "--quiet")
+    assert wrong.code == 2
+    assert "did you mean 'slope'?" in wrong.err
+
+
+def test_why(cli: Any, finished: Any) -> None:
+    answer = cli("why", finished.folder, "de:3")
+    assert answer.code == 0, answer.err
+    assert answer.out.startswith("de:3  (de:4)  unlabelled de, seed 0\n")
+    assert str(finished.files / "de.txt") + ", line 4" in answer.out
+    story = json.loads(cli("why", finished.folder, "en:0", "--json").out)
+    assert (story["role"], story["words"][:2]) == ("source", ["Anna", "lives"])
+    assert story["gold"][0] == "B-PER"
+    unknown = cli("why", finished.folder, "de:99")
+    assert (unknown.code, unknown.out) == (3, "")
+    assert "give de:0 to de:29" in unknown.err
+    nothing = cli("why", finished.files, "de:0")
+    assert nothing.code == 3
+    assert "not a run folder" in nothing.err
+
+
+def test_trust(cli: Any, finished: Any, tmp_path: Path) -> None:
+    shutil.copytree(finished.folder, tmp_path / "run")
+    answer = cli("trust", tmp_path / "run", "--quiet")
+    assert answer.code == 0, answer.err
+    assert "estimated without its labels" in answer.out
+    assert "highest" in answer.out
+    assert (tmp_path / "run/trust.json").exists()
+    found = json.loads(cli("trust", tmp_path / "run", "--quiet", "--no-truth", "--json").out)
+    assert {s["true"] for s in found["stages"]} == {None}
+    assert found["chosen"]["de"] in {s["stage"] for s in found["stages"]}

@@ -1,0 +1,447 @@
+"""The rows of an ablation: shared stages once, the results of runs by themselves, tables that numpy agrees with."""
+
+from __future__ import annotations
+
+import csv
+import errno
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from importlib.util import module_from_spec, spec_from_file_location
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from xlt_engine import ConfigError, DataError, Interrupted, XltError
+from xlt_engine.engine import load_recipe, run
+from xlt_engine.engine.items import load_items, points
+from xlt_engine.engine.lab import ablate, describe_rows, plan_ablation
+from xlt_engine.engine.lab.bootstrap import compare, over_targets, scores_on_draws
+from xlt_engine.engine.lab.page import html, markdown
+from xlt_engine.engine.lab.paper import AVERAGE, NOTES, PRINTED
+from xlt_engine.engine.lab.processes import Job, Workers
+from xlt_engine.engine.lab.rows import GROUPS, ROWS, choose
+from xlt_engine.engine.lab.survey import open_ablation, survey
+from xlt_engine.engine.lab.table import build
+from xlt_engine.engine.seeds import paired_bootstrap
+
+TRAINED = ("finetune.epochs=15", "selftrain.soft.epochs=8", "selftrain.rounds=1", "checkpoint.seconds=600")
+CHOSEN = ("main", "soft-2")
+SEEDS = (0, 1)
+
+
+class Lab:
+    """A tiny recipe, and an ablation of it that has been made in this process."""
+
+    def __init__(self, folder: Path) -> None:
+        spec = spec_from_file_location("tiny_files", Path(__file__).with_name("conftest.py"))
+        assert spec is not None
+        assert spec.loader is not None
+        conftest = module_from_spec(spec)
+        spec.loader.exec_module(conftest)
+        self.folder = folder
+        self.recipe: Path = conftest.write_tiny(folder)
+        self.forecast = plan_ablation(self.recipe, rows=CHOSEN, seeds=SEEDS, overrides=TRAINED, jobs=2)
+        self.result = self.ablate("one", jobs=1)
+        self.rows = folder / "one" / "rows"
+
+    def ablate(self, where: str, **more: Any) -> Any:
+        given = {"rows": CHOSEN, "seeds": SEEDS, "overrides": TRAINED} | more
+        return ablate(self.recipe, run_dir=self.folder / where, **given)
+
+
+@pytest.fixture(scope="module")
+def lab(tmp_path_factory: pytest.TempPathFactory) -> Lab:
+    import torch
+
+    torch.set_num_threads(1)
+    return Lab(tmp_path_factory.mktemp("lab"))
+
+
+def records(folder: Path) -> dict[str, dict[str, Any]]:
+    """`stage.json` of every stage below, by its path."""
+    found = sorted(folder.glob("**/seed-*/**/stage.json"))
+    return {str(p.parent.relative_to(folder)): json.loads(p.read_bytes()) for p in found}
+
+
+def hashes(folder: Path) -> dict[str, Any]:
+    """What stages wrote, and what they were made from."""
+    return {name: (r["hashes"], r["fingerprint"]) for name, r in records(folder).items()}
+
+
+def test_shared_stages_are_made_once(lab: Lab) -> None:
+    found = records(lab.rows)
+    distinct = {(name.split("/", 1)[1], record["fingerprint"]) for name, record in found.items()}
+    trained = [name for name, record in found.items() if "reused_from" not in record]
+    begun = [
+        event["stage"]
+        for row in sorted(lab.rows.iterdir())
+        for line in (row / "events.jsonl").read_text("utf-8").splitlines()
+        if (event := json.loads(line))["kind"] == "begin"
+    ]
+    assert (lab.result.made, lab.result.there) == (len(distinct), 0)
+    assert len(trained) == len(begun) == len(distinct)
+    # One seed: 6 of ours, then what -AT, -VM, -BTF, the control and soft-2 add to it; below, all stages of each row.
+    assert len(distinct) == len(SEEDS) * (6 + 1 + 2 + 2 + 2 + 1)
+    assert len(found) == len(SEEDS) * (6 + 5 + 5 + 4 + 3 + 2 + 5 + 5)
+    for name, record in found.items():
+        if "reused_from" in record:
+            source = Path(record["reused_from"])
+            assert (source / "stage.json").exists()
+            assert os.path.samefile(source / "model.safetensors", lab.rows / name / "model.safetensors")
+
+
+def test_the_forecast_counts_what_is_made(lab: Lab) -> None:
+    assert lab.forecast.planned - lab.forecast.shared == lab.result.made
+    assert lab.forecast.planned == len(records(lab.rows))
+    assert f"{lab.result.made} are to make" in lab.forecast.render()
+    again = plan_ablation(lab.recipe, rows=CHOSEN, seeds=SEEDS, overrides=TRAINED, run_dir=lab.folder / "one")
+    assert again.planned == again.shared
+    assert again.seconds == 0
+
+
+@pytest.mark.parametrize("row", ["no-at", "no-btf", "mbert-wiki"])
+def test_a_row_is_what_run_makes_alone(lab: Lab, row: str) -> None:
+    alone = lab.folder / "alone" / row
+    run(lab.recipe, run_dir=alone, overrides=(*TRAINED, *ROWS[row].overrides), seeds=SEEDS)
+    assert hashes(alone) == hashes(lab.rows / row)
+    names = {p.name for p in alone.iterdir()}
+    assert names == {p.name for p in (lab.rows / row).iterdir()}
+    one, other = (json.loads((f / "summary.json").read_bytes())["rows"] for f in (alone, lab.rows / row))
+    assert [r | {"seconds": 0} for r in one] == [r | {"seconds": 0} for r in other]
+
+
+def test_processes_make_the_same(lab: Lab) -> None:
+    result = lab.ablate("two", jobs=2)
+    assert result.made == lab.result.made
+    assert hashes(lab.folder / "two" / "rows") == hashes(lab.rows)
+    for row in result.values["rows"]:
+        other = next(r for r in lab.result.values["rows"] if r["name"] == row["name"])
+        assert row["values"] == other["values"]
+    assert result.values["comparisons"] == lab.result.values["comparisons"]
+
+
+@pytest.mark.parametrize("jobs", [1, 2])
+def test_killed_and_started_again(lab: Lab, jobs: int) -> None:
+    program = "import sys\nfrom xlt_engine.cli import main\nif __name__ == '__main__':\n    main(sys.argv[1:])\n"
+    script = lab.folder / "start.py"
+    script.write_text(program, encoding="utf-8")
+    overrides = [*TRAINED[:-1], "checkpoint.seconds=0"]
+    home = lab.folder / f"killed-{jobs}"
+    command = [sys.executable, script, "ablate", lab.recipe, "--rows", ",".join(CHOSEN), "--seeds", "0,1", "--quiet"]
+    command += ["--run-dir", home, "--jobs", str(jobs), *(f"--set={o}" for o in overrides)]
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "XLT_FAULT": "checkpoint.*:200:kill"}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300, check=False)
+    if jobs == 1:
+        assert done.returncode == -signal.SIGKILL, done.stderr
+    else:
+        assert done.returncode == 1, done.stderr
+        assert re.search(r"error: row \S+, seed-\S+: the process that made it was killed by signal 9", done.stderr)
+    before = records(home)
+    assert 0 < len(before) < len(records(lab.rows))
+    assert any(home.glob("rows/*/seed-*/**/checkpoint/step-*"))
+    result = lab.ablate(home.name, jobs=1, overrides=overrides)
+    assert result.there > 0
+    assert hashes(home / "rows") == hashes(lab.rows)
+    assert {n: r["seconds"] for n, r in records(home).items() if n in before} == {
+        n: r["seconds"] for n, r in before.items()
+    }
+
+
+def test_stopped_by_a_signal(lab: Lab) -> None:
+    asked = 0
+
+    def should_stop() -> int:
+        nonlocal asked
+        asked += 1
+        return signal.SIGTERM if asked > 5 else 0
+
+    with pytest.raises(Interrupted) as caught:
+        lab.ablate("stopped", jobs=2, should_stop=should_stop)
+    assert caught.value.exit_code == 143
+    status = json.loads((lab.folder / "stopped" / "status.json").read_bytes())
+    assert (status["state"], status["exit_code"], status["resumable"]) == ("stopped", 143, True)
+    lab.ablate("stopped", jobs=1)
+    assert hashes(lab.folder / "stopped" / "rows") == hashes(lab.rows)
+
+
+def scores_by_hand(lab: Lab, row: str, stage: str) -> np.ndarray:
+    """Entity F1 on German of each seed, from the files."""
+    folders = [lab.rows / row / f"seed-{seed}" / stage for seed in SEEDS]
+    scores = [json.loads((f / "scores.json").read_bytes())["scores"] for f in folders]
+    found = [s["value"] for own in scores for s in own if (s["language"], s["metric"]) == ("de", "entity_f1")]
+    return np.array(found)
+
+
+LAST = {
+    "no-st": "de/finetune",
+    "mbert": "baseline",
+    "mbert-wiki": "de/control",
+    "soft-2": "de/soft2",
+}
+
+
+def test_the_table_against_numpy(lab: Lab) -> None:
+    values = lab.result.values
+    ours = scores_by_hand(lab, "ours", "de/hard1")
+    assert len(set(ours)) > 1
+    for row in values["rows"]:
+        own = scores_by_hand(lab, row["name"], LAST.get(row["name"], "de/hard1"))
+        assert row["targets"]["de"]["mean"] == pytest.approx(own.mean())
+        assert row["targets"]["de"]["std"] == pytest.approx(own.std(ddof=1))
+        assert row["average"] == row["targets"]["de"]
+        assert row["values"]["de"] == {str(s): v for s, v in zip(SEEDS, own, strict=True)}
+        if row["name"] == "ours":
+            continue
+        compared = next(c for c in values["comparisons"] if c["row"] == row["name"])
+        assert compared["reference"] == "ours"
+        for name in ("de", AVERAGE):
+            found = compared["differences"][name]
+            assert found["mean"] == pytest.approx((own - ours).mean())
+            assert found["std"] == pytest.approx((own - ours).std(ddof=1))
+            assert (found["up"], found["n"]) == (int((own > ours).sum()), len(SEEDS))
+            assert compared["bootstrap"][name]["difference"] == pytest.approx((own - ours).mean())
+            assert compared["bootstrap"][name]["low"] <= (own - ours).mean() <= compared["bootstrap"][name]["high"]
+
+
+def test_seconds_of_a_row_and_what_is_new(lab: Lab) -> None:
+    rows = {r["name"]: r for r in lab.result.values["rows"]}
+    spent = {n: sum(r["seconds"] for r in records(lab.rows / n).values()) / len(SEEDS) for n in ("no-vm", "mbert")}
+    assert rows["no-vm"]["seconds"] == pytest.approx(spent["no-vm"])
+    assert rows["mbert"]["seconds"] == pytest.approx(spent["mbert"])
+    control = records(lab.rows / "mbert-wiki")
+    own = [r["seconds"] for n, r in control.items() if "control" in n or "pretrain" in n]
+    assert rows["mbert-wiki"]["seconds"] == pytest.approx(sum(own) / len(SEEDS)), "task fitting is not in its lineage"
+    assert rows["mbert"]["seconds_new"] < rows["mbert"]["seconds"]
+    assert rows["no-st"]["seconds_new"] == 0
+
+
+def test_outputs(lab: Lab) -> None:
+    home = lab.folder / "one"
+    assert json.loads((home / "ablation.json").read_bytes()) == lab.result.values
+    with open(home / "ablation.csv", encoding="utf-8", newline="") as file:
+        lines = list(csv.DictReader(file))
+    rows = {r["name"]: r for r in lab.result.values["rows"]}
+    assert len(lines) == 2 * (7 + 2), "a line per target and one for the average, in the groups main and chosen"
+    for line in lines:
+        assert float(line["mean"]) == rows[line["row"]]["average"]["mean"]
+        assert (line["difference"] == "") == (line["row"] == "ours")
+    page = (home / "ablation.html").read_text("utf-8")
+    assert page.count("<svg") == 2
+    assert not re.findall(r"(?:src|href)=|@import|url\(|<script", page)
+    text = (home / "ablation.md").read_text("utf-8")
+    for row in rows.values():
+        assert f"| {row['label']} |" in text
+        assert row["label"] in page
+        assert row["meaning"] in page
+    assert json.loads((home / "status.json").read_bytes())["state"] == "done"
+
+
+@pytest.mark.parametrize("task", ["ner", "classification"])
+def test_items_are_what_the_scores_are_made_of(tiny: Callable[[str], Any], task: str) -> None:
+    found = tiny(task)
+    found.run(*TRAINED)
+    for stage in ("baseline", "de/finetune", "de/soft1", "de/hard1"):
+        folder = found.folder / "run" / "seed-0" / stage
+        scores = {s["language"]: s for s in found.json(f"{stage}/scores.json")["scores"][::-1]}
+        items = load_items(folder)
+        assert items.keys() == scores.keys() == {"en", "de"}
+        main = {"ner": "entity_f1", "classification": "accuracy"}[task]
+        for language, rows in items.items():
+            assert len(rows) == 12
+            value = next(
+                s["value"]
+                for s in found.json(f"{stage}/scores.json")["scores"]
+                if (s["language"], s["metric"]) == (language, main)
+            )
+            assert points(rows) == pytest.approx(value)
+        assert "items.safetensors" in found.stage(stage)["hashes"]
+    assert load_items(found.folder / "run" / "seed-0" / "de" / "btf") == {}
+
+
+def reference_f1(rows: np.ndarray) -> float:
+    gold, predicted, correct = rows.astype(np.int64).sum(axis=0)
+    return 200.0 * correct / (gold + predicted) if gold + predicted else 0.0
+
+
+@pytest.mark.parametrize("kind", ["entities", "texts"])
+def test_bootstrap_against_a_loop(kind: str) -> None:
+    rng = np.random.default_rng(5)
+    n, samples = 37, 90
+
+    def model(quality: float) -> np.ndarray:
+        if kind == "texts":
+            return (rng.random(n) < quality).astype(np.uint8)
+        gold = rng.integers(0, 4, n)
+        correct = rng.binomial(gold, quality)
+        return np.stack([gold, correct + rng.integers(0, 2, n), correct], axis=1).astype(np.uint16)
+
+    score = reference_f1 if kind == "entities" else lambda rows: 100.0 * float(np.mean(rows))
+    items = {(row, seed): model(0.5 + 0.2 * (row == "b")) for row in "ab" for seed in range(3)}
+    draws = scores_on_draws(items, samples=samples, seed=11)
+    generator = np.random.default_rng(11)
+    for i in range(samples):
+        chosen = generator.integers(n, size=n)
+        for name, rows in items.items():
+            assert draws[name][i] == pytest.approx(score(rows[chosen]))
+    one = [compare([items["b", 0]], [items["a", 0]], [draws["b", 0]], [draws["a", 0]])]
+    known = paired_bootstrap(items["a", 0], items["b", 0], statistic=score, samples=samples, seed=11)
+    found = over_targets(one)
+    assert (found.difference, found.low, found.high, found.p_value) == pytest.approx(
+        (known.difference, known.low, known.high, known.p_value)
+    )
+    every = compare(
+        *[[s[r, k] for k in range(3)] for s in (items, draws) for r in "ba"][:2],
+        *[[s[r, k] for k in range(3)] for s in (items, draws) for r in "ba"][2:],
+    )
+    by_seed = np.mean([draws["b", k] - draws["a", k] for k in range(3)], axis=0)
+    assert every[0] == pytest.approx(np.mean([score(items["b", k]) - score(items["a", k]) for k in range(3)]))
+    assert every[1] == pytest.approx(by_seed)
+    both = over_targets([one[0], every])
+    assert both.difference == pytest.approx((one[0][0] + every[0]) / 2)
+    assert (both.low, both.high) == pytest.approx(tuple(np.quantile((one[0][1] + every[1]) / 2, [0.025, 0.975])))
+
+
+def test_every_row_fits_every_packaged_recipe(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XLT_DATA", "/data")
+    for recipe in ("demo", "conll-paper", "cls-paper", "marc", "wikineural"):
+        base = load_recipe(recipe).config
+        for row in ROWS.values():
+            load_recipe(recipe, row.overrides)
+        choice = choose(["all"], base)
+        tagging = {"target-entity", "target-sentence"} if base.task == "classification" else set()
+        general = set() if base.world is not None else {"mbert-wiki"}
+        assert choice.left_out.keys() == tagging | general
+        assert {row.name for row in choice.rows} == ROWS.keys() - choice.left_out.keys()
+        assert choice.rows[0].name == "ours"
+    assert {name for group in GROUPS.values() for name in group.rows} == ROWS.keys()
+    assert all(group.reference in ROWS for group in GROUPS.values())
+    assert all(name in describe_rows() for name in (*ROWS, *GROUPS))
+
+
+def test_names_of_rows(lab: Lab) -> None:
+    config = load_recipe(lab.recipe).config
+    assert [r.name for r in choose(["-VM", "no-at"], config).rows] == ["ours", "no-vm", "no-at"]
+    assert [g.name for g in choose(["-VM"], config).groups] == ["chosen"]
+    assert [r.name for r in choose(["thresholds"], config).rows][:2] == ["auto", "origin"]
+    with pytest.raises(ConfigError, match=r"--rows thresold: .* did you mean thresholds\?[^\0]*did you mean -BTF\?"):
+        choose(["thresold", "-BFT", "no-vm"], config)
+    texts = load_recipe(lab.recipe, ["task=classification"]).config
+    with pytest.raises(ConfigError, match="--rows target-entity: is for ner only"):
+        choose(["target-entity"], texts)
+    with pytest.raises(ConfigError, match="there is no such folder"):
+        lab.ablate("nowhere", reuse=[lab.folder / "nothing"])
+
+
+def test_a_failed_row_leaves_the_others(lab: Lab) -> None:
+    untrained = ("checkpoint.seconds=600",)
+    result = lab.ablate("failing", jobs=1, rows=["no-at"], seeds=[0], overrides=untrained)
+    assert list(result.failed) == ["no-at"]
+    assert isinstance(result.failed["no-at"], DataError)
+    rows = {r["name"]: r for r in result.values["rows"]}
+    assert rows["ours"]["error"] is None
+    assert rows["ours"]["average"] is not None
+    assert "none of 112 items was accepted" in rows["no-at"]["error"]
+    assert rows["no-at"]["average"] is None
+    assert "-AT [failed]" in (result.folder / "ablation.md").read_text("utf-8")
+    assert json.loads((result.folder / "status.json").read_bytes())["state"] == "failed"
+
+
+def test_a_stage_of_another_run_is_taken_over(lab: Lab, capsys: pytest.CaptureFixture[str]) -> None:
+    ours = lab.rows / "ours"
+    found = run(lab.recipe, run_dir=lab.folder / "taken", overrides=TRAINED, seeds=[1], reuse=[ours])
+    assert found.done == ()
+    assert hashes(lab.folder / "taken") == {n: h for n, h in hashes(ours).items() if n.startswith("seed-1/")}
+    stores = sorted(p.name for p in (lab.folder / "taken" / "store").iterdir())
+    assert stores
+    for name in stores:
+        assert os.path.samefile(
+            ours / "store" / name / "store.json", lab.folder / "taken" / "store" / name / "store.json"
+        )
+    anew = run(lab.recipe, run_dir=lab.folder / "anew", overrides=TRAINED, seeds=[1], reuse=[ours], resume=False)
+    assert len(anew.done) == 6
+
+
+def test_without_hard_links(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError(errno.EXDEV, os.strerror(errno.EXDEV))
+
+    monkeypatch.setattr(os, "link", refuse)
+    folder = lab.folder / "copied"
+    found = run(lab.recipe, run_dir=folder, overrides=TRAINED, seeds=[1], reuse=[lab.rows / "ours"])
+    assert found.done == ()
+    model = "seed-1/de/soft1/model.safetensors"
+    assert not os.path.samefile(folder / model, lab.rows / "ours" / model)
+    assert hashes(folder) == {n: h for n, h in hashes(lab.rows / "ours").items() if n.startswith("seed-1/")}
+
+
+def test_damaged_and_old_stages(lab: Lab) -> None:
+    """A changed file is not taken over; a stage from before test items were kept gets them, and keeps its results."""
+    other, folder = lab.folder / "damaged", lab.folder / "mended"
+    shutil.copytree(lab.rows / "ours", other)
+    model = other / "seed-1" / "de" / "soft1" / "model.safetensors"
+    data = bytearray(model.read_bytes())
+    data[-1] ^= 1
+    model.write_bytes(data)
+    old = other / "seed-1" / "de" / "finetune"
+    record = json.loads((old / "stage.json").read_bytes())
+    del record["hashes"]["items.safetensors"]
+    (old / "items.safetensors").unlink()
+    (old / "stage.json").write_text(json.dumps(record), encoding="utf-8")
+    found = run(lab.recipe, run_dir=folder, overrides=TRAINED, seeds=[1], reuse=[other])
+    assert found.done == ("seed-1/de/soft1",)
+    assert hashes(folder) == {n: h for n, h in hashes(lab.rows / "ours").items() if n.startswith("seed-1/")}
+    assert not (old / "items.safetensors").exists()
+
+
+def test_paper_numbers_stand_beside_ours(lab: Lab, tmp_path: Path) -> None:
+    """Nothing is trained: the tables of an ablation that has not begun."""
+    ablation = open_ablation(lab.recipe, ["main", "thresholds"], [0], ["name=conll-paper"], [], 1)
+    plans = survey(ablation, tmp_path.joinpath)
+    values = build(ablation, plans, tmp_path.joinpath, {}, samples=10)
+    rows = {row["name"]: row for row in values["rows"]}
+    assert rows["ours"]["paper"]["points"] == {"de": 76.88, "es": 78.38, "nl": 82.08, "average": 79.11}
+    assert rows["no-vm"]["paper"] == {"points": {"average": 78.55}, "notes": ["vm"]}
+    assert values["paper_notes"].keys() == {"single", "rounds", "base", "at", "vm", "slips", "auto"}
+    for text in (markdown(values), html(values)):
+        assert "paper: de" in text
+        assert "76.40" in text
+        assert "not that the automatic value is better" in text
+    plain = build(open_ablation(lab.recipe, [], [0], [], [], 1), plans, tmp_path.joinpath, {}, samples=10)
+    assert plain["rows"][0]["paper"] is not None, "the plans are those of the recipe by that name"
+
+
+def test_printed_averages_are_those_of_their_rows() -> None:
+    conll = PRINTED["conll-paper"]
+    for name, found in conll.items():
+        if AVERAGE in found.points and len(found.points) > 1:
+            mean = np.mean([v for k, v in found.points.items() if k != AVERAGE])
+            assert abs(mean - found.points[AVERAGE]) < 0.0101, name
+    assert conll["trail-hard1"].points == conll["auto"].points
+    assert conll["trail-soft2"].points == conll["ours"].points
+    known = {note for table in PRINTED.values() for found in table.values() for note in found.notes}
+    assert known | {"single", "pairs"} == NOTES.keys()
+    assert all(name in ROWS for table in PRINTED.values() for name in table)
+
+
+def test_a_process_that_ends_by_itself_names_its_row() -> None:
+    workers = Workers(1)
+    (process,) = workers._members.values()
+    job = Job("a", "seed-0/x", None, (), Path("nowhere"), (0,), ())
+    process.kill()
+    process.join()
+
+    def ask() -> None:
+        workers.give(job)
+        workers.answers()
+
+    with pytest.raises(XltError, match=r"row a, seed-0/x: .* killed by signal 9"):
+        ask()
+    assert workers.stop() == []

@@ -1,0 +1,196 @@
+"""`why`: the story of one example, against the files of the run and its models asked one by one."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from safetensors.numpy import load_file, save_file
+
+from xlt_engine import DataError
+from xlt_engine.data import TokenStore, pack
+from xlt_engine.engine.decisions import Reason
+from xlt_engine.engine.lab.finished import FinishedRun
+from xlt_engine.engine.lab.item_story import item_story
+from xlt_engine.engine.lab.story_text import render_story
+from xlt_engine.model import load_task_model
+
+LABELS = ("O", "B-LOC", "I-LOC", "B-PER", "I-PER")
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    """Where the run of this file lies, once a test has made it."""
+    return [tmp_path_factory.mktemp("story")]
+
+
+@pytest.fixture
+def folder(tiny: Callable[[str], Any], made: list[Path], tmp_path: Path) -> Path:
+    """A run of the tiny recipe in two rounds: a copy, for a test to change."""
+    home = made[0] / "ner"
+    if not home.exists():
+        run = tiny("ner")
+        shutil.copytree(run.folder, home)
+        type(run)(home, "ner").run()
+    shutil.copytree(home / "run", tmp_path / "copy")
+    return tmp_path / "copy"
+
+
+def plant(folder: Path, stage: str, **changes: dict[int, int]) -> None:
+    """Overwrites entries of a decision's arrays, `__` in a name standing for the point."""
+    path = folder / f"seed-0/de/{stage}/decision.safetensors"
+    arrays = {k: v.copy() for k, v in load_file(path).items()}
+    for name, entries in changes.items():
+        for index, value in entries.items():
+            arrays[name.replace("__", ".")][index] = value
+    save_file(arrays, path)
+
+
+def test_target_example_as_the_files_have_it(folder: Path, made: list[Path]) -> None:
+    """Words from the text file; label, confidence, agreement and reason of each word from the decision's arrays."""
+    run = FinishedRun.open(folder)
+    store = run.pool("de")
+    start = int(store.item_offsets[5])
+    plant(folder, "hard1", target__reason={start: int(Reason.DISAGREE), start + 1: -1}, target__agree={start: 0})
+    story = item_story(folder, "de:5")
+    line = (made[0] / "ner/de.txt").read_text("utf-8").splitlines()[5]
+    assert story.words == tuple(line.replace(".", " .").split())
+    assert (story.name, story.example, story.line) == ("de:5", "de:6", 6)
+    assert Path(str(story.file)).name == "de.txt"
+    assert story.role == "target"
+    assert story.gold is None
+    first = story.rounds[0]
+    assert (first.stage, first.number, first.labeller, first.alpha) == ("hard1", 1, "soft1", 0.2)
+    assert first.items[0].outcome == "voters-disagree"
+    assert first.items[0].agree is False
+    assert first.items[1].outcome == "not-in-pool"
+    for stage, found in zip(("hard1", "hard2"), story.rounds, strict=True):
+        arrays = load_file(folder / f"seed-0/de/{stage}/decision.safetensors")
+        for k, fate in enumerate(found.items):
+            if arrays["target.reason"][start + k] >= 0:
+                assert fate.label == LABELS[arrays["target.label"][start + k]]
+                assert fate.confidence == pytest.approx(float(arrays["target.confidence"][start + k]))
+
+
+def test_voters_are_those_of_the_models(folder: Path) -> None:
+    """Each voter's label and confidence, from the stage's model on this sentence alone."""
+    story = item_story(folder, "de:3")
+    store = FinishedRun.open(folder).pool("de")
+    for stage in ("soft1", "hard2"):
+        model = load_task_model(folder / f"seed-0/de/{stage}")
+        positions, _ = store.items(3)
+        with torch.inference_mode():
+            logits = model(pack([store.ids(3).tolist()], items=[positions.tolist()]))
+        p = torch.softmax(logits, dim=-1)
+        for k, opinion in enumerate(story.opinions[stage]):
+            assert [v.label for v in opinion.voters] == [LABELS[int(c)] for c in p[:, k].argmax(dim=-1)]
+            assert [v.confidence for v in opinion.voters] == pytest.approx(p[:, k].amax(dim=-1).tolist(), abs=1e-5)
+            assert opinion.confidence == pytest.approx(float(p[:, k].mean(dim=0).max()), abs=1e-5)
+            assert opinion.label == LABELS[int(p[:, k].mean(dim=0).argmax())]
+
+
+def test_source_example_is_removed_once(folder: Path, made: list[Path]) -> None:
+    """A sentence that round 1 contradicts, with its gold from the file, and what round 2 says of it."""
+    plant(folder, "hard1", source__reason={4: int(Reason.CONTRADICTED)})
+    plant(folder, "hard2", source__reason={4: int(Reason.REMOVED_BEFORE)})
+    story = item_story(folder, "en:4")
+    assert story.role == "source"
+    assert [r.source for r in story.rounds] == ["contradicted", "removed-before"]
+    blocks = (made[0] / "ner/train.conll").read_text("utf-8").split("\n\n")
+    rows = [line.split("\t") for line in blocks[4].strip().splitlines()]
+    assert story.words == tuple(word for word, _ in rows)
+    assert story.gold == tuple(tag for _, tag in rows)
+    text = render_story(story)
+    assert "round 2 (by soft 2, alpha 0.200): had been removed before" in text
+    wrong = [w for w, o in enumerate(story.opinions["soft1"]) if o.label != story.gold[w]]
+    for w in wrong:
+        assert f"{story.words[w]} {story.opinions['soft1'][w].label}, not {story.gold[w]}" in text
+
+
+def test_text_names_what_matters(folder: Path) -> None:
+    store = FinishedRun.open(folder).pool("de")
+    start = int(store.item_offsets[0])
+    plant(folder, "hard2", target__reason={start: int(Reason.LOW_CONFIDENCE)})
+    text = render_story(item_story(folder, "de:0"))
+    assert text.startswith("de:0  (de:1)  unlabelled de, seed 0\n")
+    assert "below-threshold" in text
+    assert "round 1: alpha 0.200, by soft 1" in text
+    assert max(map(len, text.splitlines())) < 140
+
+
+@pytest.mark.parametrize(
+    ("name", "found"),
+    [("de:7", "de:7"), ("de.txt:8", "de:7"), ("de/de:8", "de:7"), ("train.conll:6", "en:1"), ("train:6", "en:1")],
+)
+def test_names(folder: Path, name: str, found: str) -> None:
+    """Position, file and line, and the reader's id; a language before a number is a position, not a file."""
+    story = item_story(folder, name)
+    assert story.name == found
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("de:24", "de has 24 examples here; give de:0 to de:23"),
+        ("train.conll:7", r"nearest are en:1 \(train:6\)"),
+        ("trian:6", r"nearest are .*train:"),
+        ("??", "give LANGUAGE:NUMBER, with a language of en, de"),
+    ],
+)
+def test_unknown_names_suggest(folder: Path, name: str, message: str) -> None:
+    with pytest.raises(DataError, match=message):
+        item_story(folder, name)
+
+
+def test_a_name_that_two_languages_have(tiny: Callable[[str], Any]) -> None:
+    run = tiny("ner")
+    (run.folder / "again").mkdir()
+    (run.folder / "again/train.txt").write_text((run.folder / "de.txt").read_text("utf-8"), encoding="utf-8")
+    recipe = run.recipe.read_text().replace('unlabelled = ["de.txt"]', 'unlabelled = ["again/train.txt"]')
+    run.recipe.write_text(recipe)
+    run.run("selftrain.rounds=1")
+    with pytest.raises(DataError, match=r"several .*en:0 \(train:1\), de:0 \(train:1\)"):
+        item_story(run.folder / "run", "train:1")
+    assert item_story(run.folder / "run", "de/train:1").name == "de:0"
+
+
+def test_gold_and_text_of_classification(tiny: Callable[[str], Any]) -> None:
+    """Unlabelled rows of a table with labels: gold is shown; once the file is gone, the tokens tell the text."""
+    run = tiny("classification")
+    table = (run.folder / "test-de.tsv").read_text("utf-8")
+    (run.folder / "pool.tsv").write_text(table, encoding="utf-8")
+    recipe = run.recipe.read_text().replace('unlabelled = ["de.txt"]', 'unlabelled = ["pool.tsv"]')
+    run.recipe.write_text(recipe)
+    run.run("selftrain.rounds=1")
+    row = table.splitlines()[3].split("\t")
+    story = item_story(run.folder / "run", "de:2")
+    assert (story.words, story.gold, story.line) == ((row[0],), (row[1],), 4)
+    assert f"gold: {row[1]} (for looking at only" in render_story(story)
+    (run.folder / "pool.tsv").unlink()
+    story = item_story(run.folder / "run", "de:2")
+    assert story.file is None
+    assert story.gold is None
+    assert story.words[0].split()[0] in ("das", "[UNK]")
+    assert "its file is gone or has changed" in render_story(story)
+    json.dumps(story.as_dict())
+
+
+def test_no_such_seed_or_target(folder: Path) -> None:
+    with pytest.raises(DataError, match="has no seed 9; it has 0"):
+        item_story(folder, "de:1", seed=9)
+    with pytest.raises(DataError, match="has no target fr; it has de"):
+        item_story(folder, "en:1", target="fr")
+
+
+def test_words_that_no_token_stands_for(folder: Path) -> None:
+    """The store's word numbers, not its item numbers, pick the words."""
+    store: TokenStore = FinishedRun.open(folder).pool("de")
+    story = item_story(folder, "de:1")
+    assert story.seen == tuple(int(w) for w in store.items(1)[1])
+    assert np.diff(story.seen).min() >= 1

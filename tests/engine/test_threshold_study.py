@@ -1,0 +1,188 @@
+"""The study of threshold rules: equal to `choose_threshold`, draws against a plain loop, regret by hand."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from safetensors.numpy import load_file
+
+from xlt_engine import DataError
+from xlt_engine.data import TokenStore, derive_seed
+from xlt_engine.engine import choose_threshold
+from xlt_engine.engine.lab.run_thresholds import study_thresholds
+from xlt_engine.engine.lab.threshold_study import (
+    COMPARED,
+    GoldSweep,
+    JudgedItems,
+    bootstrap_alphas,
+    compare_rules,
+    example_sweep,
+)
+from xlt_engine.engine.thresholds import count_above, uniform_grid
+
+GRID = uniform_grid(3, step=0.02)
+
+
+def items(seed: int = 0, count: int = 3000) -> JudgedItems:
+    """Words of 200 sentences, surer where they are right; a tenth without agreement, one not a number, some at thresholds."""
+    draws = np.random.default_rng(seed)
+    confidence = draws.uniform(0.4, 1.0, count).astype(np.float32)
+    correct = draws.random(count) < 0.4 + 0.6 * confidence**4
+    agree = draws.random(count) < 0.9
+    confidence[7] = np.nan
+    confidence[10:30] = GRID[:20]  # exactly at a threshold: not above it
+    return JudgedItems(confidence, agree, correct, np.sort(draws.integers(0, 200, count)))
+
+
+def direct(found: JudgedItems, rule: str, rows: np.ndarray | None = None) -> Any:
+    part = slice(None) if rows is None else rows
+    return choose_threshold(
+        found.confidence[part], found.correct[part], rule=rule, grid=GRID, agree=found.agree[part], min_kept=20
+    )
+
+
+def test_equal_to_direct_calls() -> None:
+    found = items()
+    for result in compare_rules(found, GRID, min_kept=20, draws=5):
+        choice = direct(found, result.rule)
+        assert (result.alpha, result.at_edge, result.fallback) == (choice.alpha, choice.at_edge, choice.fallback)
+        passed = found.agree & (found.confidence > np.float32(choice.alpha))
+        assert result.source_coverage == passed.mean()
+        assert result.source_accuracy == found.correct[passed].mean()
+        assert result.regret is result.target_f1 is result.target_coverage is None
+
+
+def test_sweep_sums_to_the_curve() -> None:
+    found = items(1)
+    kept, correct = example_sweep(found, GRID)
+    usable = found.agree & np.isfinite(found.confidence)
+    assert (kept.sum(axis=0) == count_above(found.confidence[usable], GRID)).all()
+    assert (correct.sum(axis=0) == count_above(found.confidence[usable & found.correct], GRID)).all()
+    limit = np.float32(GRID[10])
+    one = (found.example == 17) & usable & (found.confidence > limit)
+    assert kept[17, 10] == one.sum()
+
+
+def test_draws_against_a_plain_loop() -> None:
+    """The same draws of sentences, each made in full and given to `choose_threshold`."""
+    found = items(2)
+    alphas, edges = bootstrap_alphas(found, GRID, COMPARED, min_kept=20, draws=6, seed=3)
+    draws = np.random.default_rng(derive_seed(3, "threshold-study"))
+    for i in range(6):
+        sentences = draws.integers(200, size=200)
+        rows = np.concatenate([np.flatnonzero(found.example == s) for s in sentences])
+        for j, rule in enumerate(COMPARED):
+            choice = direct(found, rule, rows)
+            assert (alphas[i, j], edges[i, j]) == (choice.alpha, choice.at_edge), (i, rule)
+
+
+def test_fixed_rules_do_not_spread_and_noisy_ones_do() -> None:
+    results = {r.rule: r for r in compare_rules(items(3, 600), GRID, min_kept=20, draws=60)}
+    assert results["fixed:0.9"].low == results["fixed:0.9"].high == 0.9
+    assert results["fixed:0.9"].std == 0
+    assert results["second-difference"].std > 0.02
+    assert results["second-difference"].low <= results["second-difference"].high
+
+
+def test_regret_by_hand() -> None:
+    """Entity labels: at the thresholds 4, 2, 1 kept and 2, 2, 1 right, of 4 there are: F1 1/2, 2/3, 2/5."""
+    gold = GoldSweep.from_record(
+        {
+            "by_threshold_if_gold": {
+                "thresholds": [0.6, 0.8, 0.9],
+                "kept": {"O": [9, 9, 9], "B": [3, 1, 1], "I": [1, 1, 0]},
+                "correct": {"O": [9, 9, 9], "B": [1, 1, 1], "I": [1, 1, 0]},
+            },
+            "classes_if_gold": {"O": {"gold": 90}, "B": {"gold": 3}, "I": {"gold": 1}},
+        }
+    )
+    assert gold is not None
+    assert gold.label_f1 == pytest.approx([1 / 2, 2 / 3, 2 / 5])
+    assert gold.precision == pytest.approx([1 / 2, 1, 1])
+    (result,) = compare_rules(items(), GRID, min_kept=20, rules=["fixed:0.91"], gold=gold, draws=2)
+    assert result.target_f1 == pytest.approx(2 / 5)
+    assert result.regret == pytest.approx(2 / 3 - 2 / 5)
+    assert result.target_precision == 1
+    assert GoldSweep.from_record({"by_threshold_if_gold": None}) is None
+
+
+def test_target_coverage_counts_agreement() -> None:
+    target = (np.array([0.95, 0.95, 0.5], dtype=np.float32), np.array([True, False, True]))
+    (result,) = compare_rules(items(), GRID, min_kept=20, rules=["fixed:0.9"], target=target, draws=2)
+    assert result.target_coverage == pytest.approx(1 / 3)
+
+
+@pytest.mark.parametrize(("task", "rule"), [("ner", "fixed:0.2"), ("classification", "second-difference")])
+def test_study_of_a_run(tiny: Callable[[str], Any], task: str, rule: str) -> None:
+    """What the run decided is found again; without the stored votes, the models give the same study."""
+    run, rules = tiny(task), [*COMPARED, "fixed:0.2"]
+    run.run(f"selftrain.alpha.rule={rule}", "selftrain.alpha.min_kept=2")
+    folder = run.folder / "run"
+    studies = study_thresholds(folder, rules=rules, draws=10)
+    assert [(s.pair, s.round, s.seed) for s in studies] == [("de", 1, 0), ("de", 2, 0)]
+    for study in studies:
+        record = run.json(f"de/{study.stage}/decision.json")
+        by_rule = {r.rule: r for r in study.results}
+        assert by_rule[rule].alpha == study.alpha == record["alpha"]
+        assert by_rule[rule].at_edge == record["at_edge"]
+        assert study.oracle is not None
+        assert max(r.target_f1 for r in study.results) <= study.oracle["f1"]  # type: ignore[type-var]
+        assert not study.recomputed
+        stored = load_file(folder / "seed-0/de" / study.stage / "decision.safetensors")
+        assert stored["alpha.correct"].sum() <= stored["alpha.example"].size
+    forget_votes(folder)
+    again = study_thresholds(folder, rules=rules, draws=10)
+    assert all(s.recomputed for s in again)
+    assert [s.results for s in again] == [s.results for s in studies]
+    assert study_thresholds(folder, draws=10, recompute=False) == []
+
+
+def forget_votes(folder: Path) -> None:
+    """Makes the decisions of a run those of version 0.1, which stored no votes on the source."""
+    from safetensors.numpy import save_file
+
+    for path in folder.glob("seed-*/*/hard*/decision.safetensors"):
+        arrays = load_file(path)
+        save_file({k: v.copy() for k, v in arrays.items() if not k.startswith("alpha.")}, path)
+        record = json.loads((path.parent / "decision.json").read_bytes())
+        for key in ("by_threshold", "by_threshold_if_gold", "classes_if_gold"):
+            del record[key]
+        (path.parent / "decision.json").write_text(json.dumps(record))
+
+
+def test_quality_fields_are_those_of_the_votes(tiny: Callable[[str], Any]) -> None:
+    """Counts by class and threshold in `decision.json`, against the stored arrays of the same decision."""
+    run = tiny("ner")
+    run.run("selftrain.rounds=1")
+    record = run.json("de/hard1/decision.json")
+    stored = load_file(run.folder / "run/seed-0/de/hard1/decision.safetensors")
+    voted = stored["target.reason"] >= 0
+    labels = next(
+        store.label_names
+        for folder in sorted((run.folder / "run/store").iterdir())
+        if (store := TokenStore.open(folder)).task == "ner"
+    )
+    table = record["by_threshold"]
+    for i, threshold in enumerate(table["thresholds"]):
+        above = voted & (stored["target.agree"] == 1) & (stored["target.confidence"] > np.float32(threshold))
+        counts = {name: int((above & (stored["target.label"] == c)).sum()) for c, name in enumerate(labels)}
+        assert {name: table["kept"][name][i] for name in labels} == counts
+    gold = record["classes_if_gold"]
+    words = [line for line in (run.folder / "test-de.conll").read_text().splitlines() if line]
+    assert {name: gold[name]["gold"] for name in ("O", "B-PER", "B-LOC")} == {
+        name: sum(line.endswith(f"\t{name}") for line in words) for name in ("O", "B-PER", "B-LOC")
+    }
+    taken, right = (sum(entry[k] for entry in gold.values()) for k in ("accepted", "correct"))
+    assert record["precision_if_gold"] == pytest.approx(right / taken)
+
+
+def test_no_decisions(tiny: Callable[[str], Any]) -> None:
+    run = tiny("ner")
+    run.run("selftrain.on=false")
+    with pytest.raises(DataError, match="no hard stage"):
+        study_thresholds(run.folder / "run")

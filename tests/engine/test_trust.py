@@ -1,0 +1,172 @@
+"""Trust reports of a run: signals against plain numpy, what they read and what they do not, choice and warning."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from xlt_engine import DataError
+from xlt_engine.engine import write_report
+from xlt_engine.engine.lab.estimators import Estimate, calibrated_estimate, transport_accuracy, transport_f1
+from xlt_engine.engine.lab.finished import FinishedRun
+from xlt_engine.engine.lab.signals import measure_signals
+from xlt_engine.engine.lab.study_text import render_trust
+from xlt_engine.engine.lab.trust import StageTrust, choose_stages, predicted_harm, read_trust, trust, write_trust
+
+RUNS: dict[str, Path] = {}
+
+
+@pytest.fixture(params=["ner", "classification"])
+def folder(request: Any, tiny: Callable[[str], Any], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run of one round on two seeds, made once for each task."""
+    task = request.param
+    if task not in RUNS:
+        run = tiny(task)
+        home = tmp_path_factory.mktemp("trust") / task
+        shutil.copytree(run.folder, home)
+        type(run)(home, task).run("selftrain.rounds=1", "seeds=[0,1]")
+        RUNS[task] = home / "run"
+    return RUNS[task]
+
+
+def test_signals_against_numpy(folder: Path) -> None:
+    """Score and confidences of one stage, from its votes by loops."""
+    run = FinishedRun.open(folder)
+    stage = next(s for s in run.stages if s.stage == "soft1")
+    held_out = run.source_held_out()
+    assert held_out is not None
+    assert held_out[1] == "test"
+    source, target = run.votes(stage, held_out[0]), run.votes(stage, run.pool("de"))
+    labels = run.model(stage).labels
+    found = measure_signals(source, target, labels)
+    stored = json.loads((stage.folder / "scores.json").read_text())["scores"]
+    metric = run.summary["metric"]
+    score = next(r["value"] for r in stored if (r["language"], r["metric"]) == ("en", metric))
+    assert found.source_score == pytest.approx(score / 100)
+    p, q = (v.votes.mean_probability.numpy() for v in (source, target))
+    prior = np.bincount(source.gold, minlength=len(labels)) / source.gold.size
+    if source.store.task == "ner":
+        assert found.target_transport == pytest.approx(transport_f1(q, prior, 0), abs=2e-3)
+    else:
+        assert found.target_transport == pytest.approx(transport_accuracy(q, prior), abs=1e-6)
+        assert found.source_transport == pytest.approx(transport_accuracy(p, prior), abs=1e-6)
+        assert found.methods["confidence"] == pytest.approx(q.max(axis=1).mean(), abs=1e-6)
+    assert found.voters_agree == pytest.approx(target.votes.agree.numpy().mean())
+
+
+def test_report_of_a_run(folder: Path) -> None:
+    report = trust(folder)
+    run = FinishedRun.open(folder)
+    assert [(s.target, s.stage, s.seeds) for s in report.stages] == [
+        ("de", name, (0, 1)) for name in ("zero-shot", "btf", "soft1", "hard1")
+    ]
+    for s in report.stages:
+        rows = [r["value"] for r in run.summary["rows"] if r["language"] == "de" and r["stage"] == s.stage]
+        metric = [
+            r["value"]
+            for r in run.summary["rows"]
+            if (r["language"], r["stage"], r["metric"]) == ("de", s.stage, run.summary["metric"])
+        ]
+        assert len(rows) > len(metric) == 2
+        assert s.true == pytest.approx(np.mean(metric) / 100)
+        assert 0 <= s.estimate.low <= s.estimate.value <= s.estimate.high <= 1
+        assert s.methods["seeds"] is not None
+    best = max(report.stages, key=lambda s: s.estimate.value)
+    assert next(s for s in report.stages if s.stage == report.chosen["de"]).estimate.value == best.estimate.value
+    soft = next(s for s in report.stages if s.stage == "soft1")
+    assert soft.alpha is not None
+    assert soft.alpha["used"] == pytest.approx(0.2)
+    assert soft.alpha["regret_preferred"] >= 0
+    text = render_trust(report)
+    assert "held out" in text
+    assert max(map(len, text.splitlines()[:8])) < 110
+
+
+def test_target_labels_change_nothing_but_the_comparison(folder: Path, tmp_path: Path) -> None:
+    """With the gold of the target's test file overwritten, all estimates stay; `truth=False` reads none of it."""
+    copy = tmp_path / "copy"
+    shutil.copytree(folder, copy)
+    before = trust(folder)
+    test = FinishedRun.open(copy).test("de")
+    assert test is not None
+    for name in ("labels.npy", "word_labels.npy"):
+        if (test.folder / name).exists():
+            array = np.load(test.folder / name, allow_pickle=False)
+            np.save(test.folder / name, np.zeros_like(array), allow_pickle=False)
+    after = trust(copy)
+    hidden = trust(copy, truth=False)
+    for a, b, c in zip(before.stages, after.stages, hidden.stages, strict=True):
+        assert (a.estimate, a.methods) == (b.estimate, b.methods) == (c.estimate, c.methods)
+        assert c.true is None
+        assert set(c.alpha or {}) <= {"preferred", "used"}
+    assert before.chosen == after.chosen == hidden.chosen
+
+
+def test_kept_and_shown_in_the_report(folder: Path, tmp_path: Path) -> None:
+    copy = tmp_path / "copy"
+    shutil.copytree(folder, copy)
+    assert read_trust(copy) is None
+    assert "Trust without target labels" not in write_report(copy).read_text("utf-8")
+    report = trust(copy)
+    write_trust(copy, report)
+    assert read_trust(copy) == report
+    page = (copy / "report.html").read_text("utf-8")
+    assert "Trust without target labels" in page
+    assert "Quality of the pseudo-labels" in page
+    assert "What other rules would have chosen" in page
+
+
+def stage(name: str, arm: str, order: int, value: float) -> StageTrust:
+    estimate = Estimate(value, value - 0.1, value + 0.1)
+    return StageTrust("de", name, arm, order, (0,), estimate, 0.9, 0.9, 1.0, None, 10, {}, None, None)
+
+
+def test_choice_and_warning() -> None:
+    """The highest estimate is taken, the earlier among equals, the control never; harm is against the last teacher."""
+    stages = [
+        stage("zero-shot", "baseline", 10, 0.5),
+        stage("control", "control", 21, 0.9),
+        stage("btf", "btf", 31, 0.7),
+        stage("soft1", "selftrain", 100, 0.7),
+        stage("hard1", "selftrain", 150, 0.65),
+    ]
+    assert choose_stages(stages) == {"de": "btf"}
+    (warning,) = predicted_harm(stages)
+    assert warning.name == "self-training-hurts"
+    assert "hard 1 is estimated at 65, its first teacher (BTF) at 70" in warning.message
+    assert warning.values["change"] == pytest.approx(-0.05)
+    good = [*stages[:-1], replace(stages[-1], estimate=Estimate(0.75, 0.6, 0.8))]
+    assert predicted_harm(good) == ()
+    assert choose_stages(good) == {"de": "hard1"}
+    assert predicted_harm(stages[:3]) == ()
+
+
+def test_estimate_is_that_of_the_signals() -> None:
+    """0.8 on the source, whose transport says 0.9; 0.6 on the target: scaled 0.5333, loss 0.2667."""
+    found = calibrated_estimate(0.8, 0.9, 0.6, shift=0.5, width=0.25, floor=0.2)
+    assert found.value == pytest.approx(0.5333 - 0.5 * 0.2667, abs=1e-3)
+    assert found.high - found.low == pytest.approx(2 * 0.25 * (0.2 + 0.2667), abs=1e-3)
+
+
+def test_needs_held_out_source(tiny: Callable[[str], Any]) -> None:
+    run = tiny("classification")
+    run.recipe.write_text(run.recipe.read_text().replace('test = "test-en.tsv"\n', ""))
+    run.run("selftrain.on=false", "btf.on=false")
+    with pytest.raises(DataError, match=r"give source\.dev or source\.test"):
+        trust(run.folder / "run")
+
+
+def test_a_run_without_self_training(tiny: Callable[[str], Any]) -> None:
+    """No stage has read the unlabelled text; the recipe says where it is."""
+    run = tiny("classification")
+    run.run("selftrain.on=false", "btf.on=false")
+    report = trust(run.folder / "run")
+    assert [(s.stage, s.alpha) for s in report.stages] == [("zero-shot", None)]
+    assert report.warnings == ()

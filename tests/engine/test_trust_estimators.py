@@ -1,0 +1,145 @@
+"""Estimators of accuracy without labels: against plain numpy and brute force, and where the truth is known."""
+
+from __future__ import annotations
+
+import itertools
+
+import numpy as np
+import pytest
+
+from xlt_engine.engine.lab import estimators as e
+
+Draws = np.random.Generator
+
+
+def calibrated(draws: Draws, items: int, classes: int, sharpness: float) -> tuple[np.ndarray, np.ndarray]:
+    """Probabilities [K, C] and labels that are drawn from them: a model that is calibrated by construction."""
+    logits = sharpness * draws.normal(size=(items, classes))
+    p = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
+    labels = np.array([draws.choice(classes, p=row) for row in p])
+    return p, labels
+
+
+def test_difference_and_average() -> None:
+    source, target = [0.9, 0.8, 1.0], [0.6, 0.7]
+    assert e.average_confidence(target) == pytest.approx(0.65)
+    assert e.difference_of_confidences(0.8, source, target) == pytest.approx(0.8 - (0.9 - 0.65))
+    assert e.difference_of_confidences(0.1, source, [0.0]) == 0.0
+
+
+def test_thresholded_confidence_by_hand() -> None:
+    """Four of five source items are right; the threshold lies between the lowest and the next."""
+    source = [0.5, 0.6, 0.7, 0.8, 0.9]
+    assert e.thresholded_confidence(0.8, source, [0.55, 0.61, 0.95, 0.2]) == 0.5
+    assert e.thresholded_confidence(1.0, source, [0.1]) == 1.0
+
+
+def test_thresholded_confidence_returns_the_source_score_without_shift() -> None:
+    draws = np.random.default_rng(0)
+    values = draws.random(5000)
+    for score in (0.2, 0.55, 0.9):
+        assert e.thresholded_confidence(score, values, values) == pytest.approx(score, abs=1e-3)
+
+
+def test_source_curve_against_a_loop() -> None:
+    draws = np.random.default_rng(1)
+    source, target = draws.random(400), draws.random(100) ** 2
+    correct = draws.random(400) < source
+    edges = np.unique(np.quantile(source, np.linspace(0, 1, 11)[1:-1]))
+    total = 0.0
+    for value in target:
+        inside = [c for s, c in zip(source, correct, strict=True) if (s >= edges).sum() == (value >= edges).sum()]
+        total += (sum(inside) + 2 * correct.mean()) / (len(inside) + 2)
+    assert e.source_curve(source, correct, target) == pytest.approx(total / 100)
+
+
+def test_shift_is_the_area_between_the_distributions() -> None:
+    assert e.confidence_shift([0.2, 0.4], [0.3, 0.7]) == pytest.approx((0.1 + 0.3) / 2)
+    assert e.confidence_shift([0.5, 0.5, 0.9], [0.5, 0.9, 0.5]) == 0.0
+    draws = np.random.default_rng(2)
+    a, b = draws.random(300), draws.random(200) ** 3
+    steps = np.linspace(0, 1, 200_001)
+    area = np.abs([(x[:, None] <= steps[::100]).mean(axis=0) for x in (a, b)][0] - (b[:, None] <= steps[::100]).mean(0))
+    assert e.confidence_shift(a, b) == pytest.approx(area.mean(), abs=1e-3)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_transport_against_every_assignment(seed: int) -> None:
+    """Six items, label shares of 1/2, 1/3, 1/6: the best of all ways to hand out three, two and one labels."""
+    draws = np.random.default_rng(seed)
+    p, _ = calibrated(draws, 6, 3, 2.0)
+    ways = set(itertools.permutations([0, 0, 0, 1, 1, 2]))
+    best = max(np.mean([p[i, c] for i, c in enumerate(way)]) for way in ways)
+    assert e.transport_accuracy(p, [1 / 2, 1 / 3, 1 / 6]) == pytest.approx(best, abs=5e-3)
+    coupling = e.label_coupling(p, [1 / 2, 1 / 3, 1 / 6])
+    assert coupling.sum(axis=1) == pytest.approx(np.ones(6))
+    assert coupling.mean(axis=0) == pytest.approx([1 / 2, 1 / 3, 1 / 6], abs=2e-3)
+
+
+def test_transport_sees_a_model_that_names_one_class_only() -> None:
+    """Sure of one class everywhere, while half of the labels are the other: at most half can be right."""
+    p = np.tile([0.99, 0.01], (100, 1))
+    assert e.average_confidence(p.max(axis=1)) == pytest.approx(0.99)
+    assert e.transport_accuracy(p, [0.5, 0.5]) == pytest.approx(0.5, abs=0.01)
+
+
+def test_transport_f1_by_hand() -> None:
+    """Certain predictions that fit the prior are all right; where one entity of two is missed, F1 is 2/3."""
+    sure = np.eye(3)[[0, 0, 1, 2]]
+    assert e.transport_f1(sure, [0.5, 0.25, 0.25], outside=0) == pytest.approx(1.0, abs=1e-3)
+    missed = np.eye(3)[[0, 0, 0, 2]]
+    assert e.transport_f1(missed, [0.5, 0.25, 0.25], outside=0) == pytest.approx(2 / 3, abs=1e-2)
+
+
+def test_label_f1_by_hand() -> None:
+    """Accepted 1 and 2 (`O` does not count); the coupling gives 0.5 and 1 of them, and 2 entities in all."""
+    coupling = np.array([[1.0, 0, 0], [0.5, 0.5, 0], [0, 0, 1.0], [0.5, 0, 0.5]])
+    found = e.expected_label_f1([0, 1, 2, 2], [True, True, True, False], coupling, outside=0)
+    assert found == pytest.approx(2 * 1.5 / (2 + 2))
+    assert e.expected_label_f1([0, 1, 2, 2], [False] * 4, coupling, outside=0) == 0.0
+
+
+def estimate(source: tuple[np.ndarray, np.ndarray], target: np.ndarray) -> e.Estimate:
+    p, labels = source
+    prior = np.bincount(labels, minlength=p.shape[1]) / len(labels)
+    score = float((p.argmax(axis=1) == labels).mean())
+    return e.calibrated_estimate(score, e.transport_accuracy(p, prior), e.transport_accuracy(target, prior))
+
+
+def test_no_shift_small_error() -> None:
+    """Source and target of one kind: the estimate is the accuracy, within the chance of 2000 items."""
+    for seed in range(3):
+        draws = np.random.default_rng(seed)
+        source, (target, labels) = calibrated(draws, 2000, 4, 2.0), calibrated(draws, 2000, 4, 2.0)
+        found, true = estimate(source, target), (target.argmax(axis=1) == labels).mean()
+        assert found.value == pytest.approx(true, abs=0.04)
+        assert found.low < true < found.high
+
+
+def test_shift_lowers_the_estimate_and_widens_the_interval() -> None:
+    """The same model on ever harder text: estimates fall in order, and intervals widen."""
+    draws = np.random.default_rng(5)
+    source = calibrated(draws, 2000, 4, 3.0)
+    found = [estimate(source, calibrated(draws, 2000, 4, s)[0]) for s in (3.0, 2.0, 1.2)]
+    values, widths = [f.value for f in found], [f.half_width for f in found]
+    assert values == sorted(values, reverse=True)
+    assert values[0] - values[2] > 0.15
+    assert widths == sorted(widths)
+    assert widths[2] > 1.3 * widths[0]
+
+
+def test_overconfidence_that_the_source_shows_is_taken_back() -> None:
+    """Probabilities squared and scaled: the same labels, far too sure of them. The source's truth corrects for it."""
+    draws = np.random.default_rng(6)
+    source, (target, labels) = calibrated(draws, 3000, 3, 1.5), calibrated(draws, 3000, 3, 1.5)
+    sharp = [p**4 / (p**4).sum(axis=1, keepdims=True) for p in (source[0], target)]
+    true = (target.argmax(axis=1) == labels).mean()
+    assert e.average_confidence(sharp[1].max(axis=1)) > true + 0.15
+    assert estimate((sharp[0], source[1]), sharp[1]).value == pytest.approx(true, abs=0.05)
+
+
+def test_interval_stays_within_the_scale() -> None:
+    found = e.calibrated_estimate(0.9, 0.9, 0.0)
+    assert (found.value, found.low) == (0.0, 0.0)
+    assert 0 < found.high <= 1
+    assert e.calibrated_estimate(1.0, 1.0, 1.0).high == 1.0
