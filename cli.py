@@ -97,7 +97,7 @@ _JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON instead
 @click.argument("recipe", required=False)
 @click.option(
     "--stage",
-    type=click.Choice(["pretrain", "btf", "finetune", "selftrain", "evaluate", "all"]),
+    type=click.Choice(["pretrain", "btf", "finetune", "selftrain", "cotrain", "contrastive", "evaluate", "all"]),
     default="all",
     show_default=True,
     help="Make this stage's result exist, with all it needs.",

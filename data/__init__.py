@@ -6,6 +6,7 @@ from .batch import PackedBatch, pack
 from .buckets import BatchSize, Bucket, choose_buckets, pad_step, pad_to_bucket, padding_share
 from .demo_world import WorldConfig, WorldFiles, make_world
 from .example import Example, Examples
+from .pair_batches import PairBatches
 from .readers import guess_format, read_examples, read_text, reader_options
 from .readers_conll import read_conll
 from .readers_table import read_jsonl, read_tsv
@@ -29,6 +30,7 @@ __all__ = [
     "ItemView",
     "MlmBatches",
     "PackedBatch",
+    "PairBatches",
     "Part",
     "TaskBatches",
     "TokenStore",

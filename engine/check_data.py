@@ -30,7 +30,7 @@ _SPACE = re.compile(r"\s+")
 @dataclass(frozen=True)
 class DataFile:
     """A file that a recipe names: under which key, in which role ("train", "dev", "test", "unlabelled", "general",
-    "control"), for which language."""
+    "control", "translation", "original"), for which language."""
 
     key: tuple[str | int, ...]
     role: str
@@ -40,7 +40,7 @@ class DataFile:
     @property
     def labelled(self) -> bool:
         """Whether its labels are read."""
-        return self.role in ("train", "dev", "test")
+        return self.role in ("train", "dev", "test", "translation", "original")
 
 
 @dataclass(frozen=True)
@@ -89,6 +89,12 @@ def recipe_files(config: RunConfig) -> list[DataFile]:
         for role in ("unlabelled", "general", "control"):
             paths = getattr(table, role)
             found += [DataFile((*key, role, i), role, table.language, path) for i, path in enumerate(paths)]
+    if config.contrastive.on:
+        key = ("contrastive", "translations")
+        found += [DataFile((*key, x), "translation", x, path) for x, path in config.contrastive.translations.items()]
+        if config.contrastive.originals is not None:
+            path = config.contrastive.originals
+            found.append(DataFile(("contrastive", "originals"), "original", source.language, path))
     return found
 
 

@@ -8,18 +8,37 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
+from .config_base import ModelConfig, NewEncoderConfig, OptimiserConfig, TaskConfig
+from .config_base import option as _option
+from .config_base import required as _required
+from .config_transfer import ContrastiveConfig, CotrainConfig, transfer_problems
 from .config_world import WorldTable
 
-
-def _option(default: Any, help: str, **limits: Any) -> Any:
-    return field(default=default, metadata={"help": help, **limits})
-
-
-def _required(help: str, **limits: Any) -> Any:
-    return field(metadata={"help": help, **limits})
-
+__all__ = [
+    "AlphaConfig",
+    "ArmsConfig",
+    "BtfConfig",
+    "CheckpointConfig",
+    "ContrastiveConfig",
+    "CotrainConfig",
+    "FinetuneConfig",
+    "HardConfig",
+    "ModelConfig",
+    "NewEncoderConfig",
+    "OptimiserConfig",
+    "PerformanceConfig",
+    "PretrainConfig",
+    "ReaderConfig",
+    "RunConfig",
+    "SelfTrainConfig",
+    "SoftConfig",
+    "SourceConfig",
+    "TargetConfig",
+    "TaskConfig",
+    "WorldTable",
+]
 
 Format = Literal["auto", "conll", "tsv", "csv", "jsonl", "text"]
 STEP_NAMES = ("soft", "hard")
@@ -75,75 +94,6 @@ class TargetConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
-class NewEncoderConfig:
-    """An encoder made from scratch: vocabulary and weights. For the demo and for laboratories."""
-
-    vocab_size: int = _option(3000, "WordPiece vocabulary asked for", min=16)
-    hidden_size: int = _option(96, "", min=8)
-    num_layers: int = _option(2, "", min=1)
-    num_heads: int = _option(4, "", min=1)
-    intermediate_size: int = _option(384, "", min=8)
-    max_positions: int = _option(128, "", min=8)
-    dropout: float = _option(0.1, "", min=0, max=1)
-    initializer_range: float = _option(0.04, "", min=0)
-
-
-@dataclass(frozen=True, kw_only=True)
-class ModelConfig:
-    """The encoder that everything starts from: a Hugging Face folder, or a new one."""
-
-    path: Path | None = _option(None, "folder with config.json, model.safetensors and tokenizer.json or vocab.txt")
-    new: NewEncoderConfig | None = _option(None, "make an encoder instead of loading one")
-
-    def problems(self) -> list[tuple[str, str]]:
-        if (self.path is None) == (self.new is None):
-            return [("path", "give either path (a model folder) or a [model.new] table")]
-        return []
-
-
-@dataclass(frozen=True, kw_only=True)
-class OptimiserConfig:
-    """AdamW with linear warm-up and linear decay."""
-
-    lr: float = _option(2e-5, "peak learning rate", above=0)
-    head_lr: float | None = _option(None, "peak learning rate of the head; `lr` when absent", above=0)
-    epochs: float = _option(3, "passes over the data", above=0)
-    batch_size: int = _option(32, "sequences in one optimiser step", min=1)
-    micro_batch: int | Literal["auto"] = _option(
-        0, "sequences in one forward pass; 0 means the whole batch, auto halves it where memory does not suffice", min=0
-    )
-    recompute: bool = _option(
-        False, "compute the layers again in the backward pass instead of keeping their activations; the same result"
-    )
-    warmup: float = _option(0.1, "share of the steps", min=0, max=1)
-    weight_decay: float = _option(0.01, "on matrices only", min=0)
-    clip: float = _option(1.0, "largest global gradient norm; 0 switches clipping off", min=0)
-    beta1: float = _option(0.9, "", min=0, max=1)
-    beta2: float = _option(0.999, "", min=0, max=1)
-    eps: float = _option(1e-8, "", above=0)
-    freeze_embeddings: bool = _option(True, "keep the embeddings as they are (arXiv 2310.04726 section 4.2)")
-    freeze_layers: int = _option(3, "keep the lowest layers as they are", min=0)
-    frozen_eval: bool = _option(
-        False, "no dropout in what is frozen; its states are then computed once instead of in every epoch"
-    )
-
-    def problems(self) -> list[tuple[str, str]]:
-        if self.frozen_eval and not self.freeze_embeddings:
-            return [
-                (
-                    "frozen_eval",
-                    "is on, but the embeddings train, and nothing lies below them; set freeze_embeddings = true",
-                )
-            ]
-        return []
-
-    @property
-    def fixed_micro_batch(self) -> int:
-        """What batches are cut to beforehand; with "auto" the loop cuts them."""
-        return 0 if self.micro_batch == "auto" else self.micro_batch
-
-
-@dataclass(frozen=True, kw_only=True)
 class PretrainConfig(OptimiserConfig):
     """Masked language modelling on general text of all languages; only for an encoder made from scratch."""
 
@@ -169,15 +119,6 @@ class BtfConfig(PretrainConfig):
     freeze_embeddings: bool = _option(True, "keep the embeddings as they are")
     freeze_layers: int = _option(3, "keep the lowest layers as they are", min=0)
     cap: int = _option(0, "largest number of unlabelled target sentences; 0 means all", min=0)
-
-
-@dataclass(frozen=True, kw_only=True)
-class TaskConfig(OptimiserConfig):
-    """Training of a task model."""
-
-    keep: Literal["last", "best"] = _option(
-        "last", "weights that a stage leaves: of its last step, or of the epoch that scores best on source.dev"
-    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -348,6 +289,8 @@ class RunConfig:
     finetune: FinetuneConfig = field(default_factory=FinetuneConfig)
     selftrain: SelfTrainConfig = field(default_factory=SelfTrainConfig)
     arms: ArmsConfig = field(default_factory=ArmsConfig)
+    cotrain: CotrainConfig = field(default_factory=CotrainConfig)
+    contrastive: ContrastiveConfig = field(default_factory=ContrastiveConfig)
     checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
     performance: PerformanceConfig = field(default_factory=PerformanceConfig)
 
@@ -381,4 +324,4 @@ class RunConfig:
         ):
             if table.keep == "best" and self.world is None and self.source.dev is None:
                 found.append((f"{name}.keep", "is best, but source.dev is missing"))
-        return found
+        return found + transfer_problems(self)

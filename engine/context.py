@@ -42,6 +42,7 @@ class Context:
         world: the processes that make the run together; the first one writes.
         start_digests: stage id -> digest of the fingerprint of its result, for stages that are done.
         reuse: other run folders, whose finished stages and stores serve where they are those wanted.
+        models: where co-training has a second encoder, the run as each of the two sees it, by letter; else empty.
     """
 
     config: RunConfig
@@ -55,6 +56,15 @@ class Context:
     digests: dict[str, str] = field(default_factory=dict)
     warnings: list[Warning] = field(default_factory=list)
     reuse: tuple[Path, ...] = ()
+    models: dict[str, Context] = field(default_factory=dict)
+
+    def of_model(self, letter: str) -> Context:
+        """The run as the first ("a") or the second ("b") encoder sees it: its folder, tokenizer and stores."""
+        return self.models.get(letter, self)
+
+    def of_stage(self, stage: Stage) -> Context:
+        """The run as the encoder of a stage sees it."""
+        return self.of_model(stage.settings.get("model", "a"))
 
     def folder(self, stage_id: str) -> Path:
         return self.run_dir.path / stage_id

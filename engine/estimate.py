@@ -30,6 +30,8 @@ from .progress import Progress
 from .recipe import Resolved, load_recipe
 from .rundir import RunDir
 from .stages import inputs_of, labelled_examples, new_encoder_config, new_head, target_of
+from .transfer_data import TRANSFER_KINDS, pools_of
+from .transfer_work import transfer_work
 
 EFFICIENCY = 0.4
 """Speed of a whole step relative to one large matrix product; the rest goes into softmax, LayerNorm and dropout."""
@@ -213,7 +215,9 @@ def count_parameters(context: Context, stage: Stage) -> tuple[int, int]:
         if stage.kind in ("pretrain", "btf"):
             model = MaskedLM(encoder, seed=None)
         else:
-            kind = config.finetune.head if stage.kind == "finetune" else "voters"
+            linear = {"finetune": config.finetune.head, "cotrain": config.cotrain.head}
+            linear |= dict.fromkeys(("align", "semantic"), config.contrastive.head)
+            kind = linear.get(stage.kind, "voters")
             head = new_head(config, kind, encoder, len(context.data.labels), 0)
             pooler = Pooler(shape, seed=None) if config.pooling == "pooler" else None
             model = TaskModel(encoder, head, config.task, context.data.labels, pooling=config.pooling, pooler=pooler)
@@ -223,6 +227,8 @@ def count_parameters(context: Context, stage: Stage) -> tuple[int, int]:
 
 
 def _stage(context: Context, shape: EncoderConfig, stage: Stage, rate: float) -> StageEstimate:
+    if (own := context.of_stage(stage)) is not context:
+        context, shape = own, encoder_config(own)
     trainable, frozen = count_parameters(context, stage)
     lengths, steps, per_epoch, at_most = _work(context, stage)
     epochs = steps / max(1, -(-sum(per_epoch) // stage.optimiser.batch_size))
@@ -262,6 +268,8 @@ def _work(context: Context, stage: Stage) -> tuple[list[np.ndarray], int, list[i
             text = text[:2]  # the task text beside it only says how much of it is read
         batches = _mlm_batches(context, stage, text, table)
         return [s.lengths for s in text], len(batches), batches.examples_per_epoch, False
+    if stage.kind in TRANSFER_KINDS:
+        return transfer_work(context, stage, stores)
     source = labelled_examples(stores["source"])
     parts = [(stores["source"], source)]
     balance, at_most, table_st = "none", False, config.selftrain
@@ -319,6 +327,8 @@ def _read_tokens(context: Context, stage: Stage) -> list[int]:
         found.append(int(data.target_pool(target_of(config, stage)).offsets[-1]))
     if stage.kind == "hard":
         found.append(int(data.source_train.offsets[-1]))
+    if stage.kind == "cotrain" and stage.round > 1:
+        found += [int(store.offsets[-1]) for store in pools_of(context, stage).values()]
     tests = [(config.source.test, config.source.language)]
     tests += [(t.test, t.language) for t in config.targets if stage.target in (None, t.language)]
     found += [int(data.labelled(path, language).offsets[-1]) for path, language in tests if path is not None]

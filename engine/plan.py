@@ -4,45 +4,16 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from .. import ConfigError
 from .config import OptimiserConfig, RunConfig
+from .plan_parts import LATER, NUMERICS, Kind, Stage, common_settings, numeric_settings, table_settings
+from .plan_transfer import contrastive_plan, cotrain_plan
 
-Kind = Literal["pretrain", "btf", "finetune", "soft", "hard"]
-NUMERICS = 2
-"""Raised whenever a change makes an equal recipe end in other weights, so that old results are not reused."""
-LATER = {"stored": "fp32", "source_weight": 1.0, "target_weight": 1.0, "frozen_eval": False, "keep": "last"}
-"""Keys of stages that came later, with what was done before them: at that value old results stay what they are."""
-
-
-@dataclass(frozen=True)
-class Stage:
-    """One node of the graph; its result is the model folder `<run>/<id>`.
-
-    Attributes:
-        id: path below the run folder, such as "seed-0/de/soft1".
-        name: short name within its arm, such as "soft1".
-        arm: "method", "baseline" or "control"; pre-training belongs to all and has "shared".
-        target: language whose text it may see; None where it serves all targets.
-        round: round of self-training, from 1; 0 elsewhere.
-        inputs: role ("base", "teacher", "student", "previous") -> stage id. A missing role "base" means the model
-            that the recipe names.
-        settings: everything in the recipe that the stage depends on, besides its inputs and its data.
-    """
-
-    id: str
-    kind: Kind
-    name: str
-    arm: str
-    seed: int
-    optimiser: OptimiserConfig
-    target: str | None = None
-    round: int = 0
-    inputs: dict[str, str] = field(default_factory=dict)
-    settings: dict[str, Any] = field(default_factory=dict)
+__all__ = ["LATER", "NUMERICS", "Kind", "Stage", "digest", "fingerprint", "make_plan", "select"]
 
 
 def make_plan(config: RunConfig, seeds: tuple[int, ...] | None = None) -> list[Stage]:
@@ -55,16 +26,16 @@ def make_plan(config: RunConfig, seeds: tuple[int, ...] | None = None) -> list[S
 
 def _seed_plan(config: RunConfig, seed: int) -> list[Stage]:
     root = f"seed-{seed}"
-    common, numeric = _common(config), _numeric(config)
+    common, numeric = common_settings(config), numeric_settings(config)
     stages: list[Stage] = []
     start: dict[str, str] = {}
     if config.model.new is not None:
-        settings = numeric | {"new": asdict(config.model.new), "pretrain": _of(config.pretrain)}
+        settings = numeric | {"new": asdict(config.model.new), "pretrain": table_settings(config.pretrain)}
         stages.append(
             Stage(f"{root}/pretrain", "pretrain", "pretrain", "shared", seed, config.pretrain, settings=settings)
         )
         start = {"base": f"{root}/pretrain"}
-    finetune = common | {"finetune": _of(config.finetune)}
+    finetune = common | {"finetune": table_settings(config.finetune)}
     if config.finetune.head == "voters":
         finetune |= {"voters": config.selftrain.voters, "widths": config.selftrain.widths}
     if config.arms.baseline or not config.btf.on:
@@ -80,9 +51,10 @@ def _seed_plan(config: RunConfig, seed: int) -> list[Stage]:
                 settings=finetune,
             )
         )
+    stages += contrastive_plan(config, seed, start)
     for target in config.targets:
         stages += _target_plan(config, seed, target.language, start, common, finetune)
-    return stages
+    return stages + cotrain_plan(config, seed, start)
 
 
 def _target_plan(
@@ -95,7 +67,7 @@ def _target_plan(
         stages.append(Stage(f"{root}/{name}", kind, label, arm, seed, optimiser, target, **rest))
         return stages[-1].id
 
-    btf = _numeric(config) | {"btf": _of(config.btf)}
+    btf = numeric_settings(config) | {"btf": table_settings(config.btf)}
     base = start
     if config.btf.on:
         base = {"base": add("btf", "btf", "btf", "method", config.btf, inputs=start, settings=btf | {"text": "task"})}
@@ -142,12 +114,12 @@ def _rounds(
             inputs["start"] = stages[0].inputs["teacher"] if stages else teacher
         if kind == "soft":
             student = stage_id
-            settings = common | shared | {"soft": _of(table.soft)}
+            settings = common | shared | {"soft": table_settings(table.soft)}
             optimiser: OptimiserConfig = table.soft
         else:
             if student:
                 inputs["student"] = student
-            settings = common | shared | filters | {"hard": _of(table.hard), "alpha": asdict(table.alpha)}
+            settings = common | shared | filters | {"hard": table_settings(table.hard), "alpha": asdict(table.alpha)}
             optimiser, student, previous = table.hard, "", stage_id
         name = f"{kind}{number}"
         stages.append(
@@ -168,35 +140,21 @@ def _rounds(
     return stages
 
 
-def _common(config: RunConfig) -> dict[str, Any]:
-    keys = ("task", "labels", "max_length", "pooling")
-    return {k: getattr(config, k) for k in keys} | _numeric(config)
-
-
-def _numeric(config: RunConfig) -> dict[str, Any]:
-    return {"precision": config.precision} | ({"deterministic": True} if config.deterministic else {})
-
-
-def _of(table: OptimiserConfig) -> dict[str, Any]:
-    """The settings of a table that decide a result. What memory it takes does not: "auto" starts as the whole batch."""
-    found = asdict(table) | {"micro_batch": table.fixed_micro_batch}
-    del found["recompute"]
-    return {key: value for key, value in found.items() if key not in LATER or LATER[key] != value}
-
-
 def select(plan: list[Stage], stage: str) -> list[Stage]:
     """The stages that `--stage` names, or the one with that id, with everything they need.
 
     Raises:
         ConfigError: the recipe has no such stage.
     """
-    kinds = {
+    kinds: set[str] = {
         "pretrain": {"pretrain"},
         "btf": {"btf"},
         "finetune": {"finetune"},
         "selftrain": {"finetune", "soft", "hard"},
-        "evaluate": {"finetune", "soft", "hard"},
-        "all": {"pretrain", "btf", "finetune", "soft", "hard"},
+        "cotrain": {"cotrain"},
+        "contrastive": {"align", "semantic"},
+        "evaluate": {"finetune", "soft", "hard", "cotrain", "align", "semantic"},
+        "all": {str(s.kind) for s in plan},
     }.get(stage, set())
     wanted = {s.id for s in plan if s.kind in kinds or s.id == stage}
     if not wanted or (stage == "btf" and not any(s.kind == "btf" for s in plan)):

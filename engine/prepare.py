@@ -27,6 +27,8 @@ from .stages import inputs_of
 from .truth_data import with_truth_world
 
 STAMP = "fingerprint.json"
+VOCABULARY, SECOND_VOCABULARY = "tokenizer", "tokenizer-b"
+"""Folders of the vocabularies that a recipe makes: of its encoder, and of co-training's second one."""
 
 
 def make_context(
@@ -37,36 +39,58 @@ def make_context(
     world: World | None = None,
     reuse: Sequence[Path] = (),
 ) -> Context:
-    """Tokenizer, device and stores of a run; `reuse` as `run` takes it.
+    """Tokenizer, device and stores of a run, and those of co-training's second encoder; `reuse` as `run` takes it.
 
     Raises:
         ModelError: tokenizer and encoder do not belong together.
         DataError: a file of the vocabulary's text is missing or wrong.
         ConfigError: the device, its kernels, or what a setting asks of the encoder, is not to be had.
     """
+    first = _one_context(config, home, progress, should_stop, world or World(), reuse, VOCABULARY)
+    if config.cotrain.on and config.cotrain.model is not None:
+        alone = replace(config, model=config.cotrain.model, cotrain=replace(config.cotrain, model=None))
+        second = _one_context(alone, home, progress, should_stop, first.world, reuse, SECOND_VOCABULARY)
+        first.models = second.models = {"a": first, "b": second}
+        second.digests, second.warnings = first.digests, first.warnings
+    return first
+
+
+def _one_context(
+    config: RunConfig,
+    home: RunDir,
+    progress: Progress,
+    should_stop: Callable[[], int],
+    world: World,
+    reuse: Sequence[Path],
+    vocabulary: str,
+) -> Context:
+    """The run as one encoder sees it."""
     device = choose_device(config.device)
-    tokenizer = _tokenizer(config, home.path, progress, reuse)
+    tokenizer = _tokenizer(config, home.path / vocabulary, progress, [other / vocabulary for other in reuse])
     if config.model.path is not None:
         encoder = load_encoder_config(config.model.path)
-        positions, layers, vocabulary = encoder.max_length, encoder.num_layers, encoder.vocab_size
-        if tokenizer.vocab_size > vocabulary:
+        positions, layers, rows = encoder.max_length, encoder.num_layers, encoder.vocab_size
+        if tokenizer.vocab_size > rows:
             raise ModelError(
                 f"{config.model.path}: the tokenizer has ids up to {tokenizer.vocab_size - 1}, the word embedding "
-                f"{vocabulary} rows; the folder mixes two checkpoints"
+                f"{rows} rows; the folder mixes two checkpoints"
             )
     else:
         assert config.model.new is not None
         positions, layers = config.model.new.max_positions, config.model.new.num_layers
-    _check_settings(config, positions, layers)
+    tables = stage_tables(config)
+    if vocabulary == SECOND_VOCABULARY:
+        tables = {name: table for name, table in tables.items() if name in ("pretrain", "cotrain")}
+    _check_settings(config, tables, positions, layers)
     data = Datasets(config, tokenizer, home.path / "store", progress.note, reuse)
-    return Context(config, home, data, tokenizer, device, progress, should_stop, world or World(), reuse=tuple(reuse))
+    return Context(config, home, data, tokenizer, device, progress, should_stop, world, reuse=tuple(reuse))
 
 
-def _check_settings(config: RunConfig, positions: int, layers: int) -> None:
+def _check_settings(config: RunConfig, tables: dict[str, OptimiserConfig], positions: int, layers: int) -> None:
     """Finds before any stage what a stage would refuse."""
     if config.max_length > positions:
         raise ConfigError(f"max_length = {config.max_length}, but the encoder has {positions} positions; lower it")
-    for name, table in stage_tables(config).items():
+    for name, table in tables.items():
         if table.freeze_layers > layers:
             raise ConfigError(
                 f"{name}.freeze_layers = {table.freeze_layers}, but the encoder has {layers} layers; lower it"
@@ -86,6 +110,9 @@ def stage_tables(config: RunConfig) -> dict[str, OptimiserConfig]:
         ("finetune", config.finetune, True),
         ("selftrain.soft", config.selftrain.soft, "soft" in sequence),
         ("selftrain.hard", config.selftrain.hard, "hard" in sequence),
+        ("cotrain", config.cotrain, config.cotrain.on),
+        ("contrastive", config.contrastive, config.contrastive.on),
+        ("contrastive.semantic", config.contrastive.semantic, config.contrastive.has_semantic),
     ]
     return {name: table for name, table, there in tables if there}
 
@@ -97,10 +124,11 @@ def read_ahead(context: Context, plan: Sequence[Stage]) -> None:
         DataError: a file is missing or wrong.
         ConfigError: the recipe lacks a text that a stage needs.
     """
-    for stage in {(s.kind, s.target, s.settings.get("text")): s for s in plan}.values():
+    for stage in {(s.kind, s.target, s.settings.get("text"), s.settings.get("model")): s for s in plan}.values():
         context.poll()
-        inputs_of(context, stage)
-        context.test_stores(stage)
+        own = context.of_stage(stage)
+        inputs_of(own, stage)
+        own.test_stores(stage)
 
 
 def choose_device(name: str) -> torch.device:
@@ -167,21 +195,19 @@ def with_world(config: RunConfig, folder: Path, reuse: Sequence[Path] = ()) -> R
     )
 
 
-def _tokenizer(config: RunConfig, root: Path, progress: Progress, reuse: Sequence[Path]) -> Tokenizer:
-    """The checkpoint's tokenizer, or a vocabulary trained on all text of the recipe, once per run folder."""
+def _tokenizer(config: RunConfig, folder: Path, progress: Progress, reuse: Sequence[Path]) -> Tokenizer:
+    """The checkpoint's tokenizer, or a vocabulary trained on all text of the recipe, once per `folder`."""
     if config.model.path is not None:
         return Tokenizer.from_folder(config.model.path)
     assert config.model.new is not None
     paths = [p for t in config.tables for p in (*t.general, *t.unlabelled)]
     paths += [config.source.train] if config.source.train is not None else []
     stamp = {"vocab_size": config.model.new.vocab_size, "files": [file_hash(p) for p in paths]}
-    folder = root / "tokenizer"
-    others = [other / "tokenizer" for other in reuse]
-    take_over(folder, [other for other in others if _stamped(other, stamp)], STAMP)
+    take_over(folder, [other for other in reuse if _stamped(other, stamp)], STAMP)
     if not _stamped(folder, stamp):
         progress.note(f"training a vocabulary of {config.model.new.vocab_size} pieces")
         tokenizer = train_wordpiece(_lines(config, paths), config.model.new.vocab_size)
-        temporary = temporary_folder(root, "tokenizer")
+        temporary = temporary_folder(folder.parent, folder.name)
         tokenizer.save(temporary)
         (temporary / STAMP).write_text(json.dumps(stamp))
         publish_folder(temporary, folder, replace=True)

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from .files import atomic_write_text, storage_errors
+from .report_cotrain import iterations
 from .report_page import cards, decision_table, page, read_decisions, reading, score_tables, table
 from .report_parts import Figure, Run, languages, load_run, thresholds, trail
 from .report_training import calibration, classes, losses, quality, seconds
@@ -19,6 +20,7 @@ __all__ = ["write_report"]
 _FIGURES: tuple[Callable[[Run], Figure | None], ...] = (
     trail,
     languages,
+    iterations,
     thresholds,
     quality,
     classes,
@@ -27,7 +29,7 @@ _FIGURES: tuple[Callable[[Run], Figure | None], ...] = (
     seconds,
 )
 _SECTIONS = (
-    ("Scores", ("trail", "languages")),
+    ("Scores", ("trail", "languages", "iterations")),
     ("Thresholds and pseudo-labels", ("thresholds", "pseudo-labels", "classes", "calibration")),
     ("Training", ("loss", "seconds")),
 )

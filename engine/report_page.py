@@ -10,6 +10,7 @@ from .report_parts import Run, alphas, mean, mean_curve, percent
 from .report_training import accepted_share
 from .results import (
     METRIC_NAMES,
+    SIDE_ARMS,
     StageScore,
     Step,
     aggregate,
@@ -93,8 +94,13 @@ def score_tables(run: Run) -> str:
         "translations or parallel text used. Labels: target labels used for anything but scoring. Seconds: of the "
         "stage and what it needs that is not scored, one seed, all targets."
     )
-    if len(result.trail) < len(result.stages):
+    beside = {s.arm for s in result.stages} & set(SIDE_ARMS)
+    if "control" in beside:
         note += " Control: BTF on general text instead of task text, compared with zero-shot."
+    if beside - {"control"}:
+        note += (
+            " Arms beside the trail (co-training, alignment): the first step is from zero-shot, later ones within it."
+        )
     parts = [f'<p class="note">{clean(note[:1].upper() + note[1:])}</p>', table(header, lines, css=css)]
     if len(result.targets) > 1:
         per_target = []

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from . import svg
-from .results import METRIC_NAMES, Aggregate, Json, StageScore, aggregate, stage_name
+from .results import METRIC_NAMES, SIDE_ARMS, Aggregate, Json, StageScore, aggregate, stage_name
 from .summary import read_json, round_of, write_summary
 from .svg import GREY, Key, Panel
 
@@ -124,6 +124,9 @@ def trail(run: Run) -> Figure | None:
         return None
     rows = [r for r in run.summary["rows"] if r["metric"] == run.result.metric and isinstance(r["value"], int | float)]
     own = [r for r in rows if r["language"] in run.result.targets and r["pair"] in (None, r["language"])]
+    own = [r for r in own if r["arm"] == "control" or r["arm"] not in SIDE_ARMS]
+    if not own:
+        return None
     low, high = svg.padded_range([r["value"] for r in own])
     low = max(low, 0.0)
     span = (low, high + 0.13 * (high - low))

@@ -195,8 +195,8 @@ def _number(value: Any) -> str:
 
 
 def _interval(value: Json | None, factor: float = 1) -> str:
-    return "-" if value is None else f"{factor * value['value']:+.1f} {_range(value['interval'], factor)}"
+    return "-" if value is None else f"{factor * value['value']:+.1f} {_range(value['interval'], factor, 1)}"
 
 
-def _range(interval: list[float] | None, factor: float = 100, digits: int = 1) -> str:
+def _range(interval: list[float] | None, factor: float = 100, digits: int = 0) -> str:
     return "" if interval is None else f"[{factor * interval[0]:.{digits}f}, {factor * interval[1]:.{digits}f}]"

@@ -19,9 +19,18 @@ METRIC_NAMES = {
     "accuracy": "accuracy",
     "macro_f1": "macro F1",
 }
-STAGE_NAMES = {"btf": "BTF"}
+STAGE_NAMES = {"btf": "BTF", "la": "label alignment", "sa": "semantic alignment"}
+COTRAIN_ARMS = {
+    "co-a": "co-training, model a",
+    "co-b": "co-training, model b",
+    "self-a": "self-training by picks, model a",
+    "self-b": "self-training by picks, model b",
+}
+SIDE_ARMS = ("control", "contrastive", *COTRAIN_ARMS)
+"""Arms beside the trail: their first stage is compared with zero-shot, a later one with the one before it."""
 TRAINING_NAMES = {
     "pretrain": "pre-training",
+    "pretrain-b": "pre-training, model b",
     "zero-shot": "fine-tune, no BTF",
     "control-btf": "BTF, control",
     "control": "fine-tune, control",
@@ -29,11 +38,12 @@ TRAINING_NAMES = {
     "btf": "fine-tune",
 }
 _ROUND = re.compile(r"(soft|hard)(\d+)")
+_ITERATION = re.compile(r"(co|self)(\d+)([ab])")
 
 
 def stage_name(stage: str) -> str:
     """How tables of scores call a stage: by the model that it leaves."""
-    return STAGE_NAMES.get(stage) or _ROUND.sub(r"\1 \2", stage)
+    return STAGE_NAMES.get(stage) or _ITERATION.sub(r"\1-train \2 \3", _ROUND.sub(r"\1 \2", stage))
 
 
 def training_name(stage: str) -> str:
@@ -90,7 +100,7 @@ class StageScore:
 
 @dataclass(frozen=True)
 class Aggregate:
-    """The stage table as numbers. `trail` leaves out the control arm."""
+    """The stage table as numbers. `trail` leaves out the arms beside it."""
 
     metric: str
     source: str | None
@@ -101,7 +111,7 @@ class Aggregate:
 
     @property
     def trail(self) -> tuple[StageScore, ...]:
-        return tuple(s for s in self.stages if s.arm != "control")
+        return tuple(s for s in self.stages if s.arm not in SIDE_ARMS)
 
 
 def stat(values: Iterable[float]) -> Stat | None:
@@ -155,14 +165,18 @@ def aggregate(summary: Json, metric: str | None = None) -> Aggregate:
     keys = sorted({(r["order"], r["arm"], r["stage"]) for r in valid})
     result: list[StageScore] = []
     before: tuple[str, Cells] | None = None
+    beside: dict[str, tuple[str, Cells]] = {}
     earlier = -1
     for order, arm, stage in keys:
         rows = [r for r in valid if (r["order"], r["arm"], r["stage"]) == (order, arm, stage)]
         cells = _by_target(rows, targets)
         spent = _seconds_between(summary, earlier, order)
         earlier = order
-        result.append(_stage_score(rows, cells, source, targets, before, spent))
-        if arm != "control" and cells:
+        versus = beside.get(arm, beside.get("baseline")) if arm in SIDE_ARMS else before
+        result.append(_stage_score(rows, cells, source, targets, versus, spent))
+        if cells:
+            beside[arm] = (stage, cells)
+        if arm not in SIDE_ARMS and cells:
             before = (stage, cells)
     counts = {r["language"]: int(r["count"]) for r in valid if r.get("count") is not None}
     seeds = tuple(sorted({r["seed"] for r in valid}))

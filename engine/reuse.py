@@ -17,6 +17,7 @@ from .stages import inputs_of
 
 def fingerprint_of(context: Context, stage: Stage) -> dict[str, Any]:
     """The fingerprint of a stage whose inputs were asked for before; its digest is kept for what follows."""
+    context = context.of_stage(stage)
     data = {role: store.content_hash for role, store in inputs_of(context, stage).items()}
     table = fingerprint(stage, _input_digests(context, stage), data)
     context.digests[stage.id] = digest(table)

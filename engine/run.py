@@ -16,6 +16,8 @@ from ..data import file_hash
 from ..model import MaskedLM, load_task_model, save_model
 from .config import RunConfig
 from .context import FINISHED, Context, write_trace
+from .contrastive import run_align, run_semantic
+from .cotrain import run_cotrain
 from .deterministic import deterministic, refusal
 from .distributed import World, joined
 from .files import atomic_write_json, delete, sha256_file, storage_errors, sync_tree
@@ -35,6 +37,7 @@ from .summary import write_summary
 from .truth import write_truth
 
 RUNNERS = {"pretrain": run_pretrain, "btf": run_btf, "finetune": run_finetune, "soft": run_soft, "hard": run_hard}
+RUNNERS |= {"cotrain": run_cotrain, "align": run_align, "semantic": run_semantic}
 SCORES = "scores.json"
 
 
@@ -70,8 +73,8 @@ def run(
 
     Args:
         recipe: as `load_recipe` takes it, or a resolved one.
-        stage: "pretrain", "btf", "finetune", "selftrain", "evaluate", "all", or the id of one, such as
-            "seed-0/de/soft1"; a stage brings what it needs.
+        stage: "pretrain", "btf", "finetune", "selftrain", "cotrain", "contrastive", "evaluate", "all", or the id of
+            one, such as "seed-0/de/soft1"; a stage brings what it needs.
         run_dir: folder of the run; `runs/<name>` when absent.
         overrides: `key=value` strings, as `--set` takes them.
         seeds: instead of the recipe's.
@@ -191,11 +194,13 @@ def _data_hashes(config: RunConfig) -> dict[str, str]:
     """SHA-256 of every input file, by its path."""
     named = [config.source.train, config.source.dev, *(t.test for t in config.tables)]
     listed = [p for t in config.tables for group in (t.unlabelled, t.general, t.control) for p in group]
+    named += [config.contrastive.originals, *config.contrastive.translations.values()]
     return {str(p): file_hash(p) for p in [*named, *listed] if p is not None and p.exists()}
 
 
 def _stage(context: Context, stage: Stage, resume: bool) -> bool:
     """Makes one stage's result exist; False where it was there."""
+    context = context.of_stage(stage)
     folder = context.folder(stage.id)
     table = fingerprint_of(context, stage)
     if context.world.once(lambda: _is_there(context, stage, table, folder, resume)):

@@ -33,6 +33,7 @@ from .hashes import tensors_hash
 from .loop import Trace
 from .objectives import cross_entropy, masked_lm
 from .plan import Stage
+from .transfer_data import TRANSFER_KINDS, transfer_inputs
 
 
 @dataclass
@@ -63,6 +64,8 @@ def inputs_of(context: Context, stage: Stage) -> dict[str, TokenStore]:
         if stage.settings["text"] == "general":
             stores = [*stores, *data.task_text(target_of(config, stage))]
         return {f"text.{i}": store for i, store in enumerate(stores)}
+    if stage.kind in TRANSFER_KINDS:
+        return transfer_inputs(context, stage)
     found = {"source": data.source_train}
     if stage.kind in ("soft", "hard"):
         found["target"] = data.target_pool(target_of(config, stage))
@@ -78,8 +81,12 @@ def target_of(config: RunConfig, stage: Stage) -> TargetConfig:
 
 
 def stage_seed(stage: Stage, *purpose: str | int) -> int:
-    """Seed of a stage. Arms and targets that are compared share it: it depends on seed, kind and round alone."""
-    return derive_seed(stage.seed, stage.kind, stage.round, *purpose)
+    """Seed of a stage. Arms and targets that are compared share it: it depends on seed, kind and round alone.
+
+    The second model of co-training has its own.
+    """
+    second = ("b",) if stage.settings.get("model") == "b" else ()
+    return derive_seed(stage.seed, stage.kind, stage.round, *second, *purpose)
 
 
 def new_encoder_config(context: Context) -> EncoderConfig:

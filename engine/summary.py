@@ -20,13 +20,18 @@ SCHEMA_VERSION = 1
 
 _FOLDERS = {
     "pretrain": (None, "pretrain", "pretrain", 0),
+    "pretrain-b": (None, "pretrain-b", "pretrain", 1990),
     "baseline": ("baseline", "zero-shot", "finetune", 10),
     "control-btf": (None, "control-btf", "btf", 20),
     "control": ("control", "control", "finetune", 21),
+    "la": ("contrastive", "la", "align", 25),
+    "sa": ("contrastive", "sa", "semantic", 26),
     "btf": (None, "btf-mlm", "btf", 30),
     "finetune": ("btf", "btf", "finetune", 31),
 }
 _ROUND = re.compile(r"(soft|hard)(\d+)")
+_ITERATION = re.compile(r"(co|self)(\d+)([ab])")
+_COTRAIN_ORDER = {"co-a": 2000, "co-b": 3000, "self-a": 4000, "self-b": 5000}
 _MARKS = ("stage.json", "scores.json", "trace.json", "decision.json", "xlt.json", "checkpoint")
 
 
@@ -73,9 +78,11 @@ def _stage(run: Path, folder: Path, seed: int, pair: str | None) -> Json:
     if match := _ROUND.fullmatch(folder.name):
         kind, order = match[1], 100 * int(match[2]) + 50 * (match[1] == "hard")
         arm = "selftrain"
+    if found := cotrain_stage(folder.name):
+        arm, kind, order = found[0], "cotrain", _COTRAIN_ORDER[found[0]] + found[1]
     own = read_json(folder / "stage.json")
     result = {"arm": arm, "stage": stage, "kind": kind, "order": order, "seed": seed, "pair": pair}
-    if folder.name not in _FOLDERS and not match:
+    if folder.name not in _FOLDERS and not match and not found:
         result |= {key: own[key] for key in result if own.get(key) is not None}
     result |= {"folder": folder.relative_to(run).as_posix()}
     result |= {key: own.get(key) for key in ("seconds", "steps", "tokens")}
@@ -137,8 +144,10 @@ def _row(stage: Json, own: Json, score: Json, extra: Json) -> Json:
 
 
 def _decision_fields(folder: Path, stage: Json, stages: Sequence[Json]) -> Json:
-    """What a hard stage trained on: the threshold, the accepted labels and the source samples dropped so far."""
+    """What a stage trained on: the threshold, the accepted labels and the source samples dropped so far."""
     empty: Json = {"alpha": None, "accepted": None, "removed": None}
+    if stage["kind"] == "cotrain" and (picks := read_json(folder / stage["folder"] / "picks.json")):
+        return empty | {"alpha": picks.get("threshold"), "accepted": picks.get("labels")}
     if stage["kind"] != "hard":
         return empty
     same = [s for s in stages if (s["seed"], s["pair"]) == (stage["seed"], stage["pair"])]
@@ -157,6 +166,12 @@ def round_of(stage: Json) -> int:
     """The round of self-training that a stage belongs to, from its name; 0 for other stages."""
     match = _ROUND.fullmatch(stage["stage"])
     return int(match[2]) if match else 0
+
+
+def cotrain_stage(name: str) -> tuple[str, int] | None:
+    """Arm and iteration of a stage of co-training, or of self-training by picks, from its name; None for others."""
+    match = _ITERATION.fullmatch(name)
+    return (f"{match[1]}-{match[3]}", int(match[2])) if match else None
 
 
 def write_summary(folder: str | Path) -> Json:

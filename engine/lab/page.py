@@ -14,12 +14,12 @@ from ..estimate import table as text_table
 from ..files import atomic_write_json, atomic_write_text
 from ..report_page import page
 from ..report_page import table as html_table
+from ..report_parts import columns_for
 from ..results import METRIC_NAMES, Stat, Step
 from ..svg import GREY, Key, Panel, clean
 from .paper import AVERAGE
 
 Json = dict[str, Any]
-_COLUMNS, _WIDTH = 3, 306.0
 
 
 def write_outputs(home: Path, values: Json) -> str:
@@ -201,13 +201,14 @@ def figure(values: Json, group: Json) -> str:
     """One panel per target, and one for their average: a dot per seed, the mean, and a line at the reference."""
     rows, targets = rows_of(values, group), values["targets"]
     names = [*([AVERAGE] if len(targets) > 1 else []), *targets]
-    panels = [_panel(values, rows, name, group["reference"]) for name in names]
+    columns, width = columns_for(len(names))
+    panels = [_panel(values, rows, name, group["reference"], width) for name in names]
     keys = [Key("mean over seeds", 0, "square"), Key("one seed", GREY, "circle"), Key("reference", GREY, "dash")]
     text = "; ".join(f"{row['label']}: {_stat(row['average'])}" for row in rows)
-    return svg.figure(panels, title=group["title"], description=text, columns=_COLUMNS, keys=keys)
+    return svg.figure(panels, title=group["title"], description=text, columns=columns, keys=keys)
 
 
-def _panel(values: Json, rows: Sequence[Json], name: str, reference: str) -> Panel:
+def _panel(values: Json, rows: Sequence[Json], name: str, reference: str, width: float) -> Panel:
     every = [list(_seeds(values, row, name).values()) for row in rows]
     points = [p for row in every for p in row]
     ticks = [(-float(i), row["label"]) for i, row in enumerate(rows)]
@@ -220,7 +221,7 @@ def _panel(values: Json, rows: Sequence[Json], name: str, reference: str) -> Pan
         "",
         None,
         ticks,
-        _WIDTH,
+        width,
         66 + 24.0 * len(rows),
         left,
         grid="x",

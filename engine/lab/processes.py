@@ -15,7 +15,7 @@ from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 
-from ... import XltError
+from ... import OutOfMemoryError, XltError
 from ..files import storage_errors
 from ..progress import Progress
 from ..recipe import load_recipe
@@ -121,7 +121,8 @@ class Workers:
         """The jobs that have ended since, after waiting a moment for one.
 
         Raises:
-            XltError: a process has ended by itself, or was killed; names the row.
+            OutOfMemoryError: a process was killed; names the row.
+            XltError: one has ended by itself.
         """
         found: list[tuple[Job, Answer]] = []
         for member in wait(list(self.busy), POLL_SECONDS):
@@ -138,7 +139,8 @@ class Workers:
         process.join(POLL_SECONDS)
         code = process.exitcode
         how = f"was killed by signal {-code}, perhaps for want of memory" if code and code < 0 else f"ended with {code}"
-        return XltError(
+        kind = OutOfMemoryError if code and code < 0 else XltError
+        return kind(
             f"row {job.row}, {job.stage}: the process that made it {how}; nothing else is lost: run the same command "
             "again, with fewer --jobs if memory is short"
         )

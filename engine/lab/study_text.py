@@ -94,8 +94,8 @@ def render_trust(report: TrustReport) -> str:
     metric = METRIC_NAMES.get(report.metric, report.metric)
     title = f"{report.name}: {metric} on the target as estimated without its labels, points"
     notes = [
-        f"from {report.source} {report.held_out} text and unlabelled target text; the interval held the truth in about "
-        f"{100 * LEVEL:.0f} % of the cases it was fitted on (docs/trust.md)"
+        f"from {report.source} {report.held_out} text and unlabelled target text; the interval is meant to hold the "
+        f"truth in {100 * LEVEL:.0f} % of all cases: docs/trust.md says how often it did"
     ]
     if any(s.true is not None for s in report.stages):
         notes.append("true: from the labelled test file, for comparison only")

@@ -29,7 +29,7 @@ GRID = uniform_grid(3, step=0.02)
 
 
 def items(seed: int = 0, count: int = 3000) -> JudgedItems:
-    """Words of 200 sentences, surer where they are right; a tenth without agreement, one not a number, some at thresholds."""
+    """Words of 200 sentences, surer where right; some disagree, one is not a number, some lie at thresholds."""
     draws = np.random.default_rng(seed)
     confidence = draws.uniform(0.4, 1.0, count).astype(np.float32)
     correct = draws.random(count) < 0.4 + 0.6 * confidence**4

@@ -1,0 +1,156 @@
+"""The [cotrain] and [contrastive] tables: the methods of Yu and Joty (EMNLP 2021).
+
+Numbers in the defaults are those of its section 4.2 where it gives any. It does not give the threshold, the number of
+iterations, temperature, weights of the losses, or the smaller learning rate of the second phase: those are ours.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from .config_base import ModelConfig, TaskConfig, option
+
+if TYPE_CHECKING:
+    from .config import RunConfig
+
+Problems = list[tuple[str, str]]
+MODES = ("co", "self-a", "self-b")
+
+
+@dataclass(frozen=True, kw_only=True)
+class TransferConfig(TaskConfig):
+    """Training as in section 4.2: AdamW, linear decay, nothing frozen; 2 epochs for MARC, 5 for XNLI."""
+
+    lr: float = option(5e-5, "peak learning rate", above=0)
+    epochs: float = option(2, "passes over the data", above=0)
+    batch_size: int = option(16, "sequences in one optimiser step", min=1)
+    warmup: float = option(0.0, "share of the steps", min=0, max=1)
+    freeze_embeddings: bool = option(False, "keep the embeddings as they are")
+    freeze_layers: int = option(0, "keep the lowest layers as they are", min=0)
+
+
+@dataclass(frozen=True, kw_only=True)
+class CotrainConfig(TransferConfig):
+    """Co-training of two classifiers, and self-training of one (Algorithm 1)."""
+
+    on: bool = option(False, "run it beside what else the recipe has")
+    modes: tuple[str, ...] = option(
+        ("co",), "co: each model learns from the other's picks; self-a, self-b: from its own (Dong and de Melo, 2019)"
+    )
+    iterations: int = option(5, "fine-tunings of each model, the first on the labelled source alone", min=1)
+    threshold: float = option(0.9, "a pick's confidence must be larger", min=0, max=1)
+    parts: int = option(3, "an iteration picks at most labelled examples / parts; 0 means all candidates", min=0)
+    restart: Literal["pretrained", "previous"] = option(
+        "pretrained", "weights that each iteration starts from; previous keeps the head, too"
+    )
+    pool: Literal["each", "all"] = option("each", "a pair of models for each target, or one for the text of all")
+    cap: int = option(0, "largest number of unlabelled examples of each target; 0 means all", min=0)
+    head: Literal["linear", "mlp"] = option("linear", "classification head of both models")
+    model: ModelConfig | None = option(None, "the second encoder; the first one with other seeds when absent")
+    second_uses_parallel_data: bool = option(
+        False, "mark what the second encoder has a part in: it was pre-trained on translations, as LaBSE was"
+    )
+
+    def problems(self) -> Problems:
+        found = super().problems()
+        found += [
+            (f"modes.{i}", f"{mode!r} is not a mode; use {', '.join(MODES)}")
+            for i, mode in enumerate(self.modes)
+            if mode not in MODES
+        ]
+        if not self.modes or len(set(self.modes)) != len(self.modes):
+            found.append(("modes", f"give each mode once, of {', '.join(MODES)}"))
+        return found
+
+
+@dataclass(frozen=True, kw_only=True)
+class SemanticConfig(TransferConfig):
+    """Semantic alignment (Eq. 4 and 5): the second phase, on translations alone."""
+
+    on: bool = option(True, "where there are translations; off leaves the first phase")
+    lr: float = option(1e-5, "peak learning rate, smaller than that of the first phase", above=0)
+    weight: float = option(0.5, "factor of the semantic alignment loss", min=0)
+
+    def problems(self) -> Problems:
+        found = super().problems()
+        if self.micro_batch != 0:
+            found.append(("micro_batch", "a text with its translations and its negatives is one; leave it out"))
+        if self.frozen_eval:
+            found.append(("frozen_eval", "is not to be had in the second phase; leave it out"))
+        return found
+
+
+@dataclass(frozen=True, kw_only=True)
+class ContrastiveConfig(TransferConfig):
+    """Contrastive language adaptation: label alignment (Eq. 2 and 3), then semantic alignment."""
+
+    on: bool = option(False, "run it beside what else the recipe has")
+    temperature: float = option(0.1, "divides the cosines", above=0)
+    weight: float = option(0.5, "factor of the label alignment loss; 0 is fine-tuning alone", min=0)
+    align: Literal["both", "source", "translations"] = option(
+        "both", "whose texts the label alignment compares; all of them are trained on (Table 4)"
+    )
+    translations: dict[str, Path] = field(
+        default_factory=dict,
+        metadata={"help": "language -> labelled file of translated source texts; marks the results"},
+    )
+    originals: Path | None = option(None, "the source texts of the translations, line by line; for semantic alignment")
+    head: Literal["linear", "mlp"] = option("linear", "classification head")
+    semantic: SemanticConfig = field(default_factory=SemanticConfig)
+
+    def problems(self) -> Problems:
+        found = super().problems()
+        if self.micro_batch == "auto":
+            found.append(("micro_batch", "a smaller part has less to compare; give a number, or leave it out"))
+        if not self.translations and self.align == "translations":
+            found.append(("align", "is translations, but there are none"))
+        if self.translations and self.semantic.on and self.originals is None:
+            found.append(("originals", "is missing; give the source texts, or set contrastive.semantic.on = false"))
+        return found
+
+    @property
+    def has_semantic(self) -> bool:
+        """Whether there is a second phase."""
+        return self.on and self.semantic.on and bool(self.translations)
+
+
+def transfer_problems(config: RunConfig) -> Problems:
+    """What does not fit between these tables and the rest of a recipe."""
+    return [*_cotrain_problems(config), *_contrastive_problems(config)]
+
+
+def _cotrain_problems(config: RunConfig) -> Iterator[tuple[str, str]]:
+    if not config.cotrain.on:
+        return
+    if config.task != "classification":
+        yield "cotrain.on", "co-training is for classification; set cotrain.on = false"
+    if config.world is None:
+        for i, target in enumerate(config.targets):
+            if not target.unlabelled:
+                yield f"targets.{i}.unlabelled", "is missing: co-training needs unlabelled text"
+    yield from _without_dev(config, "cotrain", config.cotrain)
+
+
+def _contrastive_problems(config: RunConfig) -> Iterator[tuple[str, str]]:
+    table = config.contrastive
+    if not table.on:
+        return
+    if config.task != "classification":
+        yield "contrastive.on", "contrastive adaptation is for classification; set contrastive.on = false"
+    languages = {target.language for target in config.targets}
+    for language in table.translations:
+        if config.world is None and language not in languages:
+            yield (
+                f"contrastive.translations.{language}",
+                f"is no target; the targets are {', '.join(sorted(languages))}",
+            )
+    yield from _without_dev(config, "contrastive", table)
+    yield from _without_dev(config, "contrastive.semantic", table.semantic)
+
+
+def _without_dev(config: RunConfig, name: str, table: TaskConfig) -> Iterator[tuple[str, str]]:
+    if table.keep == "best" and config.source.dev is None:
+        yield f"{name}.keep", "is best, but source.dev is missing"

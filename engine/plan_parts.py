@@ -1,0 +1,59 @@
+"""A node of the stage graph, and what of a recipe decides its result."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal
+
+from .config import OptimiserConfig, RunConfig
+
+Kind = Literal["pretrain", "btf", "finetune", "soft", "hard", "cotrain", "align", "semantic"]
+NUMERICS = 2
+"""Raised whenever a change makes an equal recipe end in other weights, so that old results are not reused."""
+LATER = {"stored": "fp32", "source_weight": 1.0, "target_weight": 1.0, "frozen_eval": False, "keep": "last"}
+"""Keys of stages that came later, with what was done before them: at that value old results stay what they are."""
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One node of the graph; its result is the model folder `<run>/<id>`.
+
+    Attributes:
+        id: path below the run folder, such as "seed-0/de/soft1".
+        name: short name within its arm, such as "soft1".
+        arm: "method", "baseline", "control", or an arm of its own; pre-training belongs to all and has "shared".
+        target: language whose text it may see; None where it serves all targets.
+        round: round of self-training, from 1; 0 elsewhere.
+        inputs: role ("base", "teacher", "student", "previous") -> stage id. A missing role "base" means the model
+            that the recipe names.
+        settings: everything in the recipe that the stage depends on, besides its inputs and its data.
+    """
+
+    id: str
+    kind: Kind
+    name: str
+    arm: str
+    seed: int
+    optimiser: OptimiserConfig
+    target: str | None = None
+    round: int = 0
+    inputs: dict[str, str] = field(default_factory=dict)
+    settings: dict[str, Any] = field(default_factory=dict)
+
+
+def common_settings(config: RunConfig) -> dict[str, Any]:
+    """What every stage that trains a task model depends on."""
+    keys = ("task", "labels", "max_length", "pooling")
+    return {k: getattr(config, k) for k in keys} | numeric_settings(config)
+
+
+def numeric_settings(config: RunConfig) -> dict[str, Any]:
+    """What every stage depends on."""
+    return {"precision": config.precision} | ({"deterministic": True} if config.deterministic else {})
+
+
+def table_settings(table: OptimiserConfig) -> dict[str, Any]:
+    """The settings of a table that decide a result. What memory it takes does not: "auto" starts as the whole batch."""
+    found = asdict(table) | {"micro_batch": table.fixed_micro_batch}
+    del found["recompute"]
+    return {key: value for key, value in found.items() if key not in LATER or LATER[key] != value}

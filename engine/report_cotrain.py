@@ -1,0 +1,68 @@
+"""The picture of co-training and self-training by picks: accuracy after every iteration, as Figure 3 of Yu and Joty."""
+
+from __future__ import annotations
+
+import statistics
+
+from . import svg
+from .report_parts import Figure, Run, columns_for
+from .results import COTRAIN_ARMS, Json, stage_name
+from .summary import cotrain_stage
+from .svg import Key, Panel
+
+_TITLE = "Co-training, iteration by iteration"
+
+
+def iterations(run: Run) -> Figure | None:
+    """One panel per target: each model's score after each iteration, mean over seeds, with every seed as a point."""
+    rows = [r for r in run.summary["rows"] if r["metric"] == run.result.metric and isinstance(r["value"], int | float)]
+    rows = [r for r in rows if r["arm"] in COTRAIN_ARMS and r["language"] in run.result.targets]
+    rows = [r for r in rows if r["pair"] in (None, r["language"])]
+    if not rows:
+        return None
+    last = max(_number(r) for r in rows)
+    arms = [arm for arm in COTRAIN_ARMS if any(r["arm"] == arm for r in rows)]
+    low, high = svg.padded_range([r["value"] for r in rows])
+    columns, width = columns_for(len(run.result.targets))
+    ticks = [(float(i), str(i)) for i in range(1, last + 1)]
+    panels, said = [], []
+    for target in run.result.targets:
+        panel = Panel(
+            f"{target}: {run.metric}", (0.7, last + 0.3), (low, high), "iteration", "", ticks, None, width, 260
+        )
+        for arm in arms:
+            said.append(_draw(panel, arm, [r for r in rows if r["language"] == target], run.result.seeds))
+        panels.append(panel)
+    keys = [Key(COTRAIN_ARMS[arm], _series(arm), "line" if arm.startswith("co") else "dash") for arm in arms]
+    caption = (
+        f"{run.metric} on each target's test set. Iteration 1 has learnt the labelled source alone; every later one "
+        "also what was picked before it. Lines are means over seeds, markers single seeds."
+    )
+    picture = svg.figure(panels, title=_TITLE, description="; ".join(said), columns=columns, keys=keys)
+    return Figure("iterations", _TITLE, caption, picture)
+
+
+def _number(row: Json) -> int:
+    found = cotrain_stage(row["stage"])
+    return 0 if found is None else found[1]
+
+
+def _series(arm: str) -> int:
+    return 0 if arm.endswith("a") else 1
+
+
+def _draw(panel: Panel, arm: str, rows: list[Json], seeds: tuple[int, ...]) -> str:
+    """One model's line; self-training begins at the first iteration of co-training where it has none of its own."""
+    own = [r for r in rows if r["arm"] == arm]
+    if not any(_number(r) == 1 for r in own):
+        own += [r for r in rows if r["arm"] == f"co-{arm[-1]}" and _number(r) == 1]
+    means = {}
+    for number in sorted({_number(r) for r in own}):
+        here = [r for r in own if _number(r) == number]
+        means[number] = statistics.fmean(r["value"] for r in here)
+        for r in here:
+            tip = f"{stage_name(r['stage'])}, seed {r['seed']}: {r['value']:.1f}"
+            shape = seeds.index(r["seed"])
+            panel.point(number, r["value"], _series(arm), shape=shape, hollow=arm.startswith("self"), tip=tip)
+    panel.line([(float(n), v) for n, v in means.items()], _series(arm), dashed=arm.startswith("self"))
+    return f"{COTRAIN_ARMS[arm]}: " + ", ".join(f"{v:.1f}" for v in means.values())
