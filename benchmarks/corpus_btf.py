@@ -177,11 +177,10 @@ def main() -> None:
     audit.pop("fingerprint")
     audit["settings"].pop("out")
     settings = {k: v for k, v in vars(arguments).items() if k not in ("json", "text", "folder")}
-    kept = {k: audit[k] for k in ("entities", "matched", "selected", "control", "language", "exclude", "run")}
+    kept = {k: audit[k] for k in ("entities", "matched", "selected", "control", "language", "exclude")}
     kept["exclude"].pop("files")
     result = {
         "settings": settings | {"texts": [path.parent.name + "/" + path.name for path in texts]},
-        "seconds": round(time.monotonic() - begun),
         "arms": arms,
         "sentences_of_wikineural_train": share,
         "audit": kept,

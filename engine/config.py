@@ -170,6 +170,10 @@ class AlphaConfig:
         "second-difference", "second-difference, slope, abs2, kappa, kneedle, precision:<p> or fixed:<t>"
     )
     data: Literal["train", "dev"] = _option("train", "labelled source file that gives the curve")
+    per_class: bool = _option(False, "an alpha for each predicted class, from its own curve where it has enough items")
+    calibrate: Literal["none", "temperature"] = _option(
+        "none", "temperature divides the logits by one number, fitted on the items that give the curve"
+    )
     step: float = _option(0.01, "distance of the thresholds", above=0, max=0.5)
     upper: float = _option(0.99, "highest threshold", above=0, max=1)
     min_kept: int = _option(20, "thresholds that keep fewer items are not considered", min=1)
@@ -188,7 +192,19 @@ class SelfTrainConfig:
     )
     restore: Literal["base", "finetuned"] = _option("base", "encoder that each round's student starts from")
     target_filter: Literal["token", "entity", "sentence", "none"] = _option("token", "unit of acceptance")
-    source_filter: Literal["correct", "correct+alpha", "none"] = _option("correct", "which source samples stay")
+    source_filter: Literal["correct", "correct+alpha", "agreed", "none"] = _option(
+        "correct", "which source samples stay; agreed: only those leave that the first teacher doubts, too"
+    )
+    accept: Literal["threshold", "class-balanced", "source-distribution"] = _option(
+        "threshold", "all that pass alpha, at most the same share of each class, or the classes as the source has them"
+    )
+    outside: Literal["all", "source-ratio"] = _option(
+        "all", "tagging: every accepted O, or as many for each word of an entity as the source has"
+    )
+    consistency: int = _option(0, "passes with dropout that must give an accepted item the same label", min=0)
+    diversity: Literal["none", "bootstrap"] = _option(
+        "none", "voters see the same examples, or each its own draw of them with replacement"
+    )
     abandoned: Literal["round", "drop"] = _option("round", "rejected target items sit out a round, or leave for good")
     cap: int = _option(0, "largest number of unlabelled target examples; 0 means all", min=0)
     soft: SoftConfig = field(default_factory=SoftConfig)
@@ -212,6 +228,10 @@ class SelfTrainConfig:
             found.append(("rounds", f"{self.rounds} is not a whole number of half rounds"))
         if self.widths and len(self.widths) != self.voters:
             found.append(("widths", f"{len(self.widths)} widths for {self.voters} voters"))
+        if self.accept != "threshold" and self.target_filter not in ("token", "entity"):
+            found.append(("accept", f'needs target_filter = "token" or "entity", not "{self.target_filter}"'))
+        if self.diversity != "none" and self.soft.combine != "per-voter":
+            found.append(("diversity", 'needs a loss for each voter: set soft.combine = "per-voter"'))
         return found
 
 
@@ -315,6 +335,8 @@ class RunConfig:
             for i, target in enumerate(self.targets):
                 if not target.unlabelled:
                     found.append((f"targets.{i}.unlabelled", "is missing: self-training needs unlabelled text"))
+        if self.selftrain.outside != "all" and self.task != "ner":
+            found.append(("selftrain.outside", "is for tagging: there is no O in classification"))
         if self.selftrain.alpha.data == "dev" and self.source.dev is None:
             found.append(("selftrain.alpha.data", "is dev, but source.dev is missing"))
         for name, table in (

@@ -37,6 +37,8 @@ class Fit:
     ) -> None:
         self.context, self.stage, self.fingerprint, self.model = context, stage, fingerprint, model
         self.folder = context.folder(stage.id) / "checkpoint"
+        # Before the loop, which may compute in 16-bit copies of the weights.
+        self.frozen = frozen_hash(model)
         self.loop = Loop(
             model,
             batches,
@@ -54,7 +56,6 @@ class Fit:
     def run(self) -> tuple[Trace, float, dict[str, Any]]:
         """Trains; returns the trace, seconds in all, and notes for `stage.json`."""
         context, stage, loop = self.context, self.stage, self.loop
-        frozen = frozen_hash(self.model)
         self._restore()
         self._hear_halvings()
         context.progress.begin(stage.id, loop.total, loop.step)
@@ -63,7 +64,7 @@ class Fit:
         context.run_dir.event("supply", stage=stage.id, **loop.supply)
         loop.close()
         self._check_same("the trained weights", lambda: tensors_hash(loop.weights.trainable))
-        if frozen_hash(self.model) != frozen:
+        if frozen_hash(self.model) != self.frozen:
             raise ModelError(
                 f"{stage.id}: frozen weights have changed during training; this is a bug, please report it"
             )

@@ -10,7 +10,17 @@ from typing import Any
 
 from .. import ConfigError
 from .config import OptimiserConfig, RunConfig
-from .plan_parts import LATER, NUMERICS, Kind, Stage, common_settings, numeric_settings, table_settings
+from .plan_parts import (
+    LATER,
+    NUMERICS,
+    Kind,
+    Stage,
+    alpha_settings,
+    common_settings,
+    numeric_settings,
+    round_settings,
+    table_settings,
+)
 from .plan_transfer import contrastive_plan, cotrain_plan
 
 __all__ = ["LATER", "NUMERICS", "Kind", "Stage", "digest", "fingerprint", "make_plan", "select"]
@@ -97,10 +107,13 @@ def _rounds(
 ) -> list[Stage]:
     """Soft and hard stages in turn. The teacher of a round is the last student of the round before."""
     table = config.selftrain
-    shared = {"voters": table.voters, "widths": table.widths, "cap": table.cap}
+    shared = round_settings(table, "voters", "widths", "cap", "diversity")
     if config.inference_tokens:
         shared["inference_tokens"] = config.inference_tokens
-    filters = {k: getattr(table, k) for k in ("target_filter", "source_filter", "abandoned")}
+    filters = round_settings(
+        table, "target_filter", "source_filter", "abandoned", "accept", "outside", "consistency"
+    ) | {"alpha": alpha_settings(table.alpha)}
+    first = teacher
     stages: list[Stage] = []
     number, student, previous = 0, "", ""
     for kind in table.sequence:
@@ -119,7 +132,9 @@ def _rounds(
         else:
             if student:
                 inputs["student"] = student
-            settings = common | shared | filters | {"hard": table_settings(table.hard), "alpha": asdict(table.alpha)}
+            if table.source_filter == "agreed":
+                inputs["first"] = first
+            settings = common | shared | filters | {"hard": table_settings(table.hard)}
             optimiser, student, previous = table.hard, "", stage_id
         name = f"{kind}{number}"
         stages.append(

@@ -5,13 +5,24 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
-from .config import OptimiserConfig, RunConfig
+from .config import AlphaConfig, OptimiserConfig, RunConfig, SelfTrainConfig
 
 Kind = Literal["pretrain", "btf", "finetune", "soft", "hard", "cotrain", "align", "semantic"]
 NUMERICS = 2
 """Raised whenever a change makes an equal recipe end in other weights, so that old results are not reused."""
 LATER = {"stored": "fp32", "source_weight": 1.0, "target_weight": 1.0, "frozen_eval": False, "keep": "last"}
 """Keys of stages that came later, with what was done before them: at that value old results stay what they are."""
+
+
+LATER_ROUNDS = {
+    "accept": "threshold",
+    "outside": "all",
+    "consistency": 0,
+    "diversity": "none",
+    "per_class": False,
+    "calibrate": "none",
+}
+"""The same for [selftrain] and [selftrain.alpha]."""
 
 
 @dataclass(frozen=True)
@@ -57,3 +68,17 @@ def table_settings(table: OptimiserConfig) -> dict[str, Any]:
     found = asdict(table) | {"micro_batch": table.fixed_micro_batch}
     del found["recompute"]
     return {key: value for key, value in found.items() if key not in LATER or LATER[key] != value}
+
+
+def round_settings(table: SelfTrainConfig, *names: str) -> dict[str, Any]:
+    """These keys of [selftrain], without those that came later and are as before."""
+    return _without_later({name: getattr(table, name) for name in names})
+
+
+def alpha_settings(table: AlphaConfig) -> dict[str, Any]:
+    """The keys of [selftrain.alpha], likewise."""
+    return _without_later(asdict(table))
+
+
+def _without_later(found: dict[str, Any]) -> dict[str, Any]:
+    return {k: v for k, v in found.items() if k not in LATER_ROUNDS or LATER_ROUNDS[k] != v}

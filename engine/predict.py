@@ -26,6 +26,7 @@ from .opening import (
     open_model,
     stored_alpha,
     stored_prediction,
+    stored_scale,
     trained_length,
     trained_split,
 )
@@ -166,6 +167,8 @@ class Predictor:
         self.prediction = stored_prediction(folder)
         self.abstain, self.windows, self._budget = abstain, windows, batch_tokens
         self.alpha, self.alpha_from = (alpha, "given") if alpha is not None else stored_alpha(folder)
+        own = self.alpha_from in ("stage.json", "decision.json")
+        self._temperature, self._alphas = stored_scale(folder if own else None, self.model.labels)
         self.counts: Counter[str] = Counter()
 
     @property
@@ -281,8 +284,9 @@ class Predictor:
             result = votes(logits)
         mean = result.mean_probability.numpy()
         if self.abstain:
-            decision = decide(result, self.alpha)
-            label, keep, confidence = decision.label, decision.keep & seen, result.min_confidence.numpy()
+            judged = result if self._temperature == 1 else votes(logits / self._temperature)
+            decision = decide(judged, self.alpha if self._alphas is None else self._alphas)
+            label, keep, confidence = decision.label, decision.keep & seen, judged.min_confidence.numpy()
             self.counts["abstained"] += int(total - keep.sum())
         else:
             label, keep = predicted_classes(logits, result.mean_probability, self.prediction), seen

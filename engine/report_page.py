@@ -6,6 +6,7 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
+from .report_options import options_lines
 from .report_parts import Run, alphas, mean, mean_curve, percent
 from .report_training import accepted_share
 from .results import (
@@ -184,7 +185,8 @@ def decision_table(run: Run) -> str:
             "†: needs target gold labels; for looking at only, nothing was chosen by it. Curve distance: mean "
             "difference between the accuracy curves of source and target, in points."
         )
-    return f'<div class="dense">{table(header, lines)}</div><p class="note">{clean(note)}</p>'
+    more = "".join(f'<p class="note">{clean(line)}</p>' for line in options_lines(run.decisions))
+    return f'<div class="dense">{table(header, lines)}</div><p class="note">{clean(note)}</p>{more}'
 
 
 def _count(value: Any) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -16,9 +16,10 @@ from ..data import ItemView, TokenStore
 from ..kernels import Votes, votes
 from ..model import TaskModel
 from .config import SelfTrainConfig
+from .consistency import steady_labels
 from .context import Context
 from .datasets import capped
-from .decisions import Decision, Reason, SourceDecision, decide, source_consistency
+from .decisions import Bools, Decision, Reason, SourceDecision, doubts, source_consistency
 from .diagnostics import (
     alpha_at_edge,
     class_collapse,
@@ -33,8 +34,9 @@ from .distributed import World
 from .inference import OUTSIDE, Poll, predict_logits
 from .plan import Stage
 from .quality import PseudoLabelQuality, calibration_bins, pseudo_label_quality
-from .stages import target_of
-from .thresholds import ThresholdChoice, choose_threshold
+from .round_standard import Standard, choose_alpha, find_standard, options_record, options_warnings, rescaled
+from .stages import stage_seed, target_of
+from .thresholds import ThresholdChoice
 
 REASONS = {
     Reason.DISAGREE: "voters-disagree",
@@ -42,6 +44,9 @@ REASONS = {
     Reason.SPAN_INCOMPLETE: "entity-incomplete",
     Reason.SENTENCE_INCOMPLETE: "sentence-incomplete",
     Reason.NOT_A_NUMBER: "not-a-number",
+    Reason.OVER_QUOTA: "above-class-share",
+    Reason.OUTSIDE_RATIO: "outside-drawn-down",
+    Reason.INCONSISTENT: "dropout-disagrees",
 }
 IGNORE = -100
 
@@ -62,6 +67,8 @@ class Voted:
         items: int64 [K], where these items lie on the store's item axis.
         example: int64 [K], the example of each.
         gold: int64 [K], -100 where unknown.
+        logits: [M, K, C], where they were asked for.
+        steady: bool [K], whether passes with dropout give the same label; None where there are none.
     """
 
     store: TokenStore
@@ -69,6 +76,8 @@ class Voted:
     example: np.ndarray
     gold: np.ndarray
     votes: Votes
+    logits: torch.Tensor | None = None
+    steady: np.ndarray | None = None
 
     def spread(self, values: np.ndarray, fill: int) -> np.ndarray:
         """`values` [K] on the whole item axis of the store, `fill` elsewhere."""
@@ -94,8 +103,10 @@ def vote(
     poll: Poll = lambda: None,
     world: World | None = None,
     tokens: int = 0,
+    keep_logits: bool = False,
+    seed: int | None = None,
 ) -> Voted:
-    """The votes of a model on some examples, or on all."""
+    """The votes of a model on some examples, or on all; with a seed under dropout."""
     chosen = np.zeros(len(store), dtype=bool)
     chosen[slice(None) if examples is None else examples] = True
     offsets = np.asarray(store.item_offsets, dtype=np.int64)
@@ -103,10 +114,12 @@ def vote(
     items = np.flatnonzero(chosen[example])
     view = ItemView(store)
     logits = predict_logits(
-        model, view, np.flatnonzero(chosen), precision=precision, poll=poll, world=world, tokens=tokens
+        model, view, np.flatnonzero(chosen), precision=precision, poll=poll, world=world, tokens=tokens, seed=seed
     )
     gold = np.asarray(store.item_labels, dtype=np.int64)[items]
-    return Voted(store, items, example[items], gold, votes(logits[:, torch.from_numpy(items)]))
+    chosen_logits = logits[:, torch.from_numpy(items)]
+    found = Voted(store, items, example[items], gold, votes(chosen_logits))
+    return replace(found, logits=chosen_logits) if keep_logits else found
 
 
 def load_pool(context: Context, stage: Stage) -> Pool:
@@ -131,68 +144,68 @@ def decide_round(context: Context, stage: Stage, labeller: TaskModel) -> RoundDe
     data, table = context.data, context.config.selftrain
     pool, target = load_pool(context, stage), target_of(context.config, stage)
     context.progress.note(f"{stage.id}: votes on {len(pool.source)} source and {len(pool.target)} target examples")
-    ballot = partial(
+    voting = partial(
         vote,
-        labeller,
         precision=context.config.precision,
         poll=context.poll,
         world=context.world,
         tokens=context.config.inference_tokens,
     )
+    ballot = partial(voting, labeller, keep_logits=table.alpha.calibrate != "none")
     source = ballot(data.source_train, pool.source)
     unlabelled = ballot(data.target_pool(target), pool.target)
     judged = source
     if table.alpha.data == "dev":
         assert context.config.source.dev is not None
-        dev = data.labelled(context.config.source.dev, context.config.source.language)
-        judged = ballot(dev)
-    choice = _alpha(table, judged, len(data.labels))
-    decision = _accept(table, unlabelled, choice.alpha, data.labels)
+        judged = ballot(data.labelled(context.config.source.dev, context.config.source.language))
+    seed = stage_seed(stage, "accept")
+    standard = find_standard(table, data.labels, judged, data.source_train, seed=seed)
+    source, judged = rescaled(source, standard.temperature), rescaled(judged, standard.temperature)
+
+    def ready(voted: Voted, examples: np.ndarray | None = None) -> Voted:
+        voted = rescaled(voted, standard.temperature)
+        if not table.consistency:
+            return voted
+
+        def disturbed(number: int) -> torch.Tensor:
+            return voting(labeller, voted.store, examples, seed=number).votes.mean_probability
+
+        steady = steady_labels(voted.votes.label, disturbed, passes=table.consistency, seed=seed)
+        return replace(voted, steady=steady)
+
+    unlabelled = ready(unlabelled, pool.target)
+    decision = standard.accept(unlabelled)
     in_play = np.zeros(len(data.source_train), dtype=bool)
     in_play[pool.source] = True
-    kept = source_consistency(
+    doubted = None
+    if table.source_filter == "agreed":
+        opinion = voting(context.load_task_model(stage, "first"), data.source_train, pool.source)
+        doubted = doubts(opinion.votes, source.gold, standard.choice.alpha)
+    kept = _filter_source(standard, source, in_play, doubted)
+    alpha = None if table.target_filter == "none" else standard.choice.alpha
+    seen = unlabelled.votes
+    require_accepted(int(decision.keep.sum()), seen.min_confidence, seen.agree, alpha=alpha, where=stage.id)
+    record = _record(stage, table, data.labels, standard.choice, source, kept, in_play, unlabelled, decision)
+    if options := options_record(standard, decision, kept, doubted):
+        record["options"] = options
+        context.warn(*options_warnings(options, record["accepted"], data.labels))
+    if target.test is not None:
+        test = ready(ballot(data.labelled(target.test, target.language)))
+        record |= _with_gold(standard, test, record)
+    _warn(context, stage, standard.choice, record, kept, in_play, source, unlabelled)
+    return RoundDecision(_arrays(table, pool, unlabelled, decision, kept) | _judged(judged), record)
+
+
+def _filter_source(standard: Standard, source: Voted, in_play: np.ndarray, doubted: Bools | None) -> SourceDecision:
+    return source_consistency(
         source.votes,
         source.gold,
         kept=in_play,
         example_of_item=source.example,
-        rule=table.source_filter,
-        alpha=choice.alpha,
-        labels=data.labels,
-    )
-    alpha = None if table.target_filter == "none" else choice.alpha
-    seen = unlabelled.votes
-    require_accepted(int(decision.keep.sum()), seen.min_confidence, seen.agree, alpha=alpha, where=stage.id)
-    record = _record(stage, table, data.labels, choice, source, kept, in_play, unlabelled, decision)
-    if target.test is not None:
-        test = ballot(data.labelled(target.test, target.language))
-        record |= _with_gold(table, choice, test, data.labels, record)
-    _warn(context, stage, choice, record, kept, in_play, source, unlabelled)
-    return RoundDecision(_arrays(table, pool, unlabelled, decision, kept) | _judged(judged), record)
-
-
-def _alpha(table: SelfTrainConfig, judged: Voted, num_classes: int) -> ThresholdChoice:
-    known = judged.gold >= 0
-    keep = torch.from_numpy(known)
-    return choose_threshold(
-        judged.votes.min_confidence[keep],
-        judged.votes.label[keep] == torch.from_numpy(judged.gold[known]),
-        rule=table.alpha.rule,
-        num_classes=num_classes,
-        step=table.alpha.step,
-        upper=table.alpha.upper,
-        min_kept=table.alpha.min_kept,
-        agree=judged.votes.agree[keep],
-    )
-
-
-def _accept(table: SelfTrainConfig, voted: Voted, alpha: float, labels: tuple[str, ...]) -> Decision:
-    unfiltered = table.target_filter == "none"
-    return decide(
-        voted.votes,
-        None if unfiltered else alpha,
-        unit="item" if unfiltered else table.target_filter,
-        sentence_of_item=voted.example,
-        labels=labels,
+        rule=standard.table.source_filter,
+        alpha=standard.alpha,
+        labels=standard.labels,
+        doubted=doubted,
     )
 
 
@@ -245,23 +258,21 @@ def _record(
     }
 
 
-def _with_gold(
-    table: SelfTrainConfig, choice: ThresholdChoice, test: Voted, labels: tuple[str, ...], record: dict[str, Any]
-) -> dict[str, Any]:
+def _with_gold(standard: Standard, test: Voted, record: dict[str, Any]) -> dict[str, Any]:
     """The same rule on the target's labelled test file: for looking at, nothing reads it back."""
     quality: PseudoLabelQuality = pseudo_label_quality(
         test.votes,
-        _accept(table, test, choice.alpha, labels),
-        labels,
+        standard.accept(test),
+        standard.labels,
         gold=test.gold,
-        thresholds=choice.curve.thresholds,
+        thresholds=standard.choice.curve.thresholds,
     )
     confidence = test.votes.mean_probability.amax(dim=-1).numpy()
     predicted = test.votes.mean_probability.argmax(dim=-1).numpy()
     known = test.gold >= 0
     bins = calibration_bins(confidence[known], (predicted == test.gold)[known])
     return {
-        "target_curve": _curve(_alpha(table, test, len(labels))),
+        "target_curve": _curve(choose_alpha(standard.table, test, len(standard.labels))),
         "precision_if_gold": quality.overall.precision,
         "classes_if_gold": {
             n: {"items": a.predicted, "accepted": a.accepted, "correct": a.correct, "gold": a.gold}

@@ -14,7 +14,7 @@ from safetensors.numpy import load_file, save
 from torch import Tensor
 
 from .. import ModelError
-from ..data import ItemView, Part, TaskBatches
+from ..data import ItemView, Part, TaskBatches, derive_seed
 from ..kernels import votes
 from ..model import TaskModel
 from .context import Context, freeze
@@ -27,6 +27,7 @@ from .plan import Stage
 from .round_decision import RoundDecision, decide_round, load_pool, read_record
 from .soft_labels import MISSING, damaged, packed_soft_labels, read_soft_labels, soft_label_problem
 from .stages import Outcome, new_task_model, stage_seed, target_of, warn_of_unseen
+from .voter_weights import bootstrap_weights
 
 SOFT_LABELS, DECISION = "soft_labels.safetensors", "decision.safetensors"
 
@@ -44,7 +45,8 @@ def run_soft(context: Context, stage: Stage, fingerprint: Mapping[str, Any], fol
     start = tensors_hash(dict(model.encoder.named_parameters()))
     examples = pool[np.diff(view.offsets)[pool] > 0]
     states = context.frozen_states(stage, model, store, examples)
-    part = Part(view, examples, soft_targets=targets, frozen_states=states)
+    drawn = _drawn_weights(context, stage, view, "target")
+    part = Part(view, examples, soft_targets=targets, weights=drawn, frozen_states=states)
     batches = TaskBatches(
         [part],
         batch_size=table.soft.batch_size,
@@ -151,14 +153,23 @@ def _hard_parts(context: Context, stage: Stage, saved: Mapping[str, np.ndarray])
     view, targets = ItemView(target), saved["target.targets"]
     accepted = np.diff(np.concatenate([[0], np.cumsum(targets >= 0)])[view.offsets]) > 0
     labels, table = np.asarray(source.item_labels), context.config.selftrain.hard
-    by_source = by_target = None
+    by_source = _drawn_weights(context, stage, ItemView(source), "source")
+    by_target = _drawn_weights(context, stage, view, "target")
     if (table.source_weight, table.target_weight) != (1.0, 1.0):
-        by_source = np.full(len(labels), table.source_weight, dtype=np.float32)
-        by_target = np.full(len(targets), table.target_weight, dtype=np.float32)
+        by_source = (np.ones(len(labels), np.float32) if by_source is None else by_source) * table.source_weight
+        by_target = (np.ones(len(targets), np.float32) if by_target is None else by_target) * table.target_weight
     return [
         Part(ItemView(source), np.flatnonzero(saved["source.keep"]), labels=labels, weights=by_source),
         Part(view, np.flatnonzero(accepted), labels=targets, weights=by_target),
     ]
+
+
+def _drawn_weights(context: Context, stage: Stage, view: ItemView, role: str) -> np.ndarray | None:
+    """What each item weighs for each voter, [items, M], in both stages of a round; None where all weigh the same."""
+    table = context.config.selftrain
+    if table.diversity == "none":
+        return None
+    return bootstrap_weights(view.offsets, table.voters, seed=derive_seed(stage.seed, "voters", stage.round, role))
 
 
 def _fresh_student(context: Context, stage: Stage) -> TaskModel:
