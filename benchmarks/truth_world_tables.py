@@ -118,7 +118,9 @@ def markdown(title: str, header: Sequence[str], lines: Sequence[Sequence[str]]) 
 
 def shown(found: Results) -> list[str]:
     """The cases that differ in a knob, not in a threshold or in the number of voters."""
-    return [c for c in found.cases if "alpha" not in c and c not in ("voters=1", "shift=0.0")]
+    names = [c for c in found.cases if "alpha" not in c and c not in ("voters=1", "shift=0.0")]
+    first = ["base", "noise=0.0", "noise=0.3", "shift=0.5", "shift=1.0"]
+    return [c for c in first if c in names] + [c for c in names if c not in first]
 
 
 def by_knob(found: Results) -> str:

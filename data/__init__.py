@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from .batch import PackedBatch, pack
 from .buckets import BatchSize, Bucket, choose_buckets, pad_step, pad_to_bucket, padding_share
+from .code_switch import code_switched, read_dictionary
 from .demo_world import WorldConfig, WorldFiles, make_world
 from .example import Example, Examples
+from .few_shot import few_per_class
 from .pair_batches import PairBatches
 from .readers import guess_format, read_examples, read_text, reader_options
 from .readers_conll import read_conll
@@ -40,7 +42,9 @@ __all__ = [
     "WorldConfig",
     "WorldFiles",
     "choose_buckets",
+    "code_switched",
     "derive_seed",
+    "few_per_class",
     "file_hash",
     "guess_format",
     "inference_batches",
@@ -53,6 +57,7 @@ __all__ = [
     "pad_to_bucket",
     "padding_share",
     "read_conll",
+    "read_dictionary",
     "read_examples",
     "read_jsonl",
     "read_text",

@@ -17,6 +17,7 @@ from .lines import file_stem, finish, plain_suffix, read_lines
 from .problems import Problems
 from .readers_conll import read_conll
 from .readers_table import read_jsonl, read_tsv
+from .readers_xnli import read_xnli
 
 _WORD = re.compile(r"\w+(?:[-.,'’&/]\w+)*|\S")
 _TAGGED_LINE = re.compile(r"\S.*[ \t](?:O|[BI]-\S+) *")
@@ -60,6 +61,7 @@ _READERS: dict[str, Callable[..., Examples]] = {
     "csv": read_tsv,
     "jsonl": read_jsonl,
     "text": read_text,
+    "xnli": read_xnli,
 }
 _SUFFIXES = {
     ".conll": "conll",
@@ -90,7 +92,7 @@ def read_examples(
     Args:
         path: the file.
         task: "ner", "classification" or "text".
-        format: "conll", "tsv", "csv", "jsonl" or "text", where the name does not tell.
+        format: "conll", "tsv", "csv", "jsonl", "text" or "xnli", where the name does not tell.
         language: written into the examples.
         encoding: of the file.
         options: passed on to the reader.

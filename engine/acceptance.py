@@ -121,12 +121,13 @@ def outside_by_ratio(outside: Bools, kept: Bools, *, source_outside: int, source
 
     Args:
         outside: items labelled `O`.
-        source_outside, source_entity: labelled source items of either kind.
+        source_outside, source_entity: labelled source items of either kind. Without one word of an entity, in the
+            source or among the kept, there is no ratio and all stay.
         seed: of the draw, which depends on it and on the number of items alone.
     """
     entity = int((kept & ~outside).sum())
-    most = entity * source_outside // source_entity if source_entity else int((kept & outside).sum())
     own = np.flatnonzero(kept & outside)
+    most = entity * source_outside // source_entity if source_entity and entity else own.size
     order = np.argsort(rng_for(seed, "outside").random(outside.size)[own], kind="stable")
     stays = kept.copy()
     stays[own[order[most:]]] = False

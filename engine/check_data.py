@@ -30,7 +30,7 @@ _SPACE = re.compile(r"\s+")
 @dataclass(frozen=True)
 class DataFile:
     """A file that a recipe names: under which key, in which role ("train", "dev", "test", "unlabelled", "general",
-    "control", "translation", "original"), for which language."""
+    "control", "few-shot", "translation", "original"), for which language."""
 
     key: tuple[str | int, ...]
     role: str
@@ -40,7 +40,7 @@ class DataFile:
     @property
     def labelled(self) -> bool:
         """Whether its labels are read."""
-        return self.role in ("train", "dev", "test", "translation", "original")
+        return self.role in ("train", "dev", "test", "few-shot", "translation", "original")
 
 
 @dataclass(frozen=True)
@@ -86,6 +86,8 @@ def recipe_files(config: RunConfig) -> list[DataFile]:
     for key, table in tables:
         if isinstance(table, TargetConfig) and table.test is not None:
             found.append(DataFile((*key, "test"), "test", table.language, table.test))
+        if isinstance(table, TargetConfig) and table.labelled is not None:
+            found.append(DataFile((*key, "labelled"), "few-shot", table.language, table.labelled))
         for role in ("unlabelled", "general", "control"):
             paths = getattr(table, role)
             found += [DataFile((*key, role, i), role, table.language, path) for i, path in enumerate(paths)]
@@ -102,12 +104,14 @@ def read_all(config: RunConfig, files: Sequence[DataFile]) -> tuple[dict[DataFil
     """The examples of every file that can be read, and the faults of those that cannot."""
     texts: dict[DataFile, list[Example]] = {}
     faults: list[Fault] = []
-    done: dict[tuple[Path, bool], list[Example] | None] = {}
+    formats = (config.reader.format, config.reader.unlabelled_format)
+    done: dict[tuple[Path, bool, str], list[Example] | None] = {}
     for file in files:
-        key = (file.path, file.labelled)
+        # A file of XNLI may hold all languages.
+        key = (file.path, file.labelled, file.language if "xnli" in formats else "")
         if key not in done:
             try:
-                done[key] = read_file(config, file.path, unlabelled=not file.labelled)
+                done[key] = read_file(config, file.path, unlabelled=not file.labelled, language=file.language)
             except XltError as error:
                 done[key] = None
                 faults += _faults(file, error)

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
+from .config_augment import AugmentConfig
 from .config_base import ModelConfig, NewEncoderConfig, OptimiserConfig, TaskConfig
 from .config_base import option as _option
 from .config_base import required as _required
@@ -19,6 +20,7 @@ from .config_world import WorldTable
 __all__ = [
     "AlphaConfig",
     "ArmsConfig",
+    "AugmentConfig",
     "BtfConfig",
     "CheckpointConfig",
     "ContrastiveConfig",
@@ -40,7 +42,7 @@ __all__ = [
     "WorldTable",
 ]
 
-Format = Literal["auto", "conll", "tsv", "csv", "jsonl", "text"]
+Format = Literal["auto", "conll", "tsv", "csv", "jsonl", "text", "xnli"]
 STEP_NAMES = ("soft", "hard")
 
 
@@ -75,6 +77,8 @@ class SourceConfig:
     language: str = _option("en", "language code, for tables")
     train: Path | None = _option(None, "labelled training file")
     cap: int = _option(0, "largest number of labelled examples, a fixed random choice; 0 means all", min=0)
+    per_class: int = _option(0, "labelled examples per class (NER: sentences per entity type); 0 means all", min=0)
+    draw: int = _option(0, "seed of the choices of cap and per_class", min=0)
     dev: Path | None = _option(None, 'labelled file for `selftrain.alpha.data = "dev"`')
     test: Path | None = _option(None, "labelled file to score on")
     unlabelled: tuple[Path, ...] = _option((), "more task text for BTF")
@@ -84,11 +88,14 @@ class SourceConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class TargetConfig:
-    """A language without labels. Its test file is used for scoring only."""
+    """A language without labels, or with a few. Its test file is used for scoring only."""
 
     language: str = _required("language code")
     unlabelled: tuple[Path, ...] = _option((), "task text")
     test: Path | None = _option(None, "labelled file to score on; never trained on")
+    labelled: Path | None = _option(None, "few-shot: labelled file for fine-tuning; marks the results")
+    per_class: int = _option(0, "examples of `labelled` per class (NER: sentences per entity type); 0 means all", min=0)
+    draw: int = _option(0, "seed of the choice of per_class", min=0)
     general: tuple[Path, ...] = _option((), "general text, for pre-training")
     control: tuple[Path, ...] = _option((), "general text for the control arm; `general` when absent")
 
@@ -119,6 +126,7 @@ class BtfConfig(PretrainConfig):
     freeze_embeddings: bool = _option(True, "keep the embeddings as they are")
     freeze_layers: int = _option(3, "keep the lowest layers as they are", min=0)
     cap: int = _option(0, "largest number of unlabelled target sentences; 0 means all", min=0)
+    sides: Literal["both", "target"] = _option("both", "text of source and target, or of the target alone (MALAPT)")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -126,6 +134,9 @@ class FinetuneConfig(TaskConfig):
     """Training on the labelled source; its result is the first teacher."""
 
     head: Literal["linear", "mlp", "voters"] = _option("linear", "head of the first teacher")
+    target_mix: Literal["natural", "balanced"] = _option(
+        "natural", "few-shot: source and target examples together as they are, or in equal parts"
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -307,6 +318,7 @@ class RunConfig:
     pretrain: PretrainConfig = field(default_factory=PretrainConfig)
     btf: BtfConfig = field(default_factory=BtfConfig)
     finetune: FinetuneConfig = field(default_factory=FinetuneConfig)
+    augment: AugmentConfig = field(default_factory=AugmentConfig)
     selftrain: SelfTrainConfig = field(default_factory=SelfTrainConfig)
     arms: ArmsConfig = field(default_factory=ArmsConfig)
     cotrain: CotrainConfig = field(default_factory=CotrainConfig)
@@ -327,6 +339,11 @@ class RunConfig:
         for i, language in enumerate(languages):
             if language in languages[:i] or language == self.source.language:
                 found.append((f"targets.{i}.language", f"{language!r} is named twice"))
+        if self.source.cap and self.source.per_class:
+            found.append(("source.per_class", "is given, and so is source.cap; give one of them"))
+        for i, target in enumerate(self.targets):
+            if target.per_class and target.labelled is None:
+                found.append((f"targets.{i}.per_class", f"is given, but targets.{i}.labelled is missing"))
         if self.world is None and self.source.train is None:
             found.append(("source.train", "is missing: the labelled source training file"))
         if self.world is None and not self.targets:

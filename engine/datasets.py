@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,10 @@ from ..data import (
     Example,
     Tokenizer,
     TokenStore,
+    code_switched,
+    few_per_class,
     guess_format,
+    read_dictionary,
     read_examples,
     reader_options,
     rng_for,
@@ -26,6 +29,16 @@ from .config import RunConfig, SourceConfig, TargetConfig
 from .files import take_over
 
 OUTSIDE = "O"
+
+
+@dataclass(frozen=True)
+class _Few:
+    """A choice of `per_class` examples, all with 0; its seed, the key of its draw, the recipe's table for messages."""
+
+    per_class: int
+    draw: int
+    key: str
+    table: str
 
 
 class Datasets:
@@ -56,7 +69,9 @@ class Datasets:
     def labels(self) -> tuple[str, ...]:
         """The label set: the recipe's, else that of the source training file, `O` first for NER."""
         if self._labels is None:
-            self._labels = label_set(self._read(_need(self.config.source.train, "source.train")), self.config.task)
+            source = self.config.source
+            examples = self._read(_need(source.train, "source.train"), source.language)
+            self._labels = label_set(examples, self.config.task)
         return self._labels
 
     def labelled(self, path: Path, language: str) -> TokenStore:
@@ -74,6 +89,20 @@ class Datasets:
     @property
     def source_train(self) -> TokenStore:
         return self.labelled(_need(self.config.source.train, "source.train"), self.config.source.language)
+
+    @property
+    def source_switched(self) -> TokenStore:
+        """The source training texts in which words were replaced by `augment.code_switch`, with their labels."""
+        source = self.config.source
+        return self._store(
+            [_need(source.train, "source.train")], source.language, self.config.task, labelled=True, switch=True
+        )
+
+    def target_labelled(self, target: TargetConfig) -> TokenStore:
+        """The labelled target examples that fine-tuning learns from, chosen by `targets.N.per_class`."""
+        path, where = _need(target.labelled, "targets.N.labelled"), f"targets.{self.config.targets.index(target)}"
+        few = _Few(target.per_class, target.draw, target.language, where)
+        return self._store([path], target.language, self.config.task, labelled=True, few=few)
 
     def target_pool(self, target: TargetConfig) -> TokenStore:
         """Unlabelled target examples for self-training."""
@@ -108,11 +137,25 @@ class Datasets:
         length = self.config.btf.max_length or self.config.max_length
         return [self.text(t.control or t.general, t.language, length) for t in tables]
 
-    def _read(self, path: Path, *, unlabelled: bool = False, task: str | None = None) -> list[Example]:
-        examples = read_file(self.config, path, unlabelled=unlabelled, task=task)
-        if path == self.config.source.train:
-            return [examples[i] for i in capped(len(examples), self.config.source.cap, 0, "source")]
-        return examples
+    def _read(self, path: Path, language: str, *, unlabelled: bool = False, task: str | None = None) -> list[Example]:
+        examples = read_file(self.config, path, unlabelled=unlabelled, task=task, language=language)
+        source = self.config.source
+        if path != source.train:
+            return examples
+        if source.per_class:
+            labelled = read_file(self.config, path, language=language) if unlabelled else examples
+            few = _Few(source.per_class, source.draw, "source", "source")
+            return [examples[i] for i in self._choose(labelled, few)]
+        return [examples[i] for i in capped(len(examples), source.cap, source.draw, "source")]
+
+    def _choose(self, examples: Sequence[Example], few: _Few) -> np.ndarray:
+        """The chosen ones of labelled examples; all of them with 0 per class."""
+        if not few.per_class:
+            return np.arange(len(examples))
+        chosen, short = few_per_class(examples, few.per_class, few.draw, few.key)
+        if short:
+            self._note(f"{few.table}.per_class = {few.per_class}, but there are fewer of {', '.join(short)}: all taken")
+        return chosen
 
     def _store(
         self,
@@ -122,6 +165,8 @@ class Datasets:
         *,
         labelled: bool = False,
         max_length: int = 0,
+        few: _Few | None = None,
+        switch: bool = False,
     ) -> TokenStore:
         length = max_length or self.config.max_length
         labels = () if task == "text" else self.labels
@@ -134,7 +179,10 @@ class Datasets:
             "language": language,
             "cap": self.config.source.cap if self.config.source.train in paths else 0,
         }
-        key = store_key(paths, self.tokenizer, settings)
+        settings |= self._few_settings(paths, few)
+        table = self.config.augment.code_switch
+        settings |= {"code_switch": [table.rate, table.draw]} if switch else {}
+        key = store_key([*paths, *(table.dictionaries if switch else ())], self.tokenizer, settings)
         if key not in self._open:
             folder = self._root / key
             take_over(folder, [other / "store" / key for other in self._reuse], MANIFEST)
@@ -145,8 +193,12 @@ class Datasets:
                 examples = [
                     replace(e, language=language)
                     for p in paths
-                    for e in self._read(p, unlabelled=not labelled, task=task)
+                    for e in self._read(p, language, unlabelled=not labelled, task=task)
                 ]
+                if few is not None:
+                    examples = [examples[i] for i in self._choose(examples, few)]
+                if switch:
+                    examples = self._switched(examples)
                 if task == "text":
                     examples = without_repeats(examples)
                 self._open[key] = TokenStore.build(
@@ -156,12 +208,29 @@ class Datasets:
                 raise DataError(f"{paths[0]}: has no examples")
         return self._open[key]
 
+    def _switched(self, examples: Sequence[Example]) -> list[Example]:
+        table = self.config.augment.code_switch
+        dictionary = read_dictionary(table.dictionaries, encoding=self.config.reader.encoding)
+        changed = [new for e in examples if (new := code_switched(e, dictionary, table.rate, table.draw)) is not None]
+        if not changed:
+            raise DataError(f"{table.dictionaries[0]}: no word of the source training text is in the dictionaries")
+        return changed
 
-def read_file(config: RunConfig, path: Path, *, unlabelled: bool = False, task: str | None = None) -> list[Example]:
+    def _few_settings(self, paths: Sequence[Path], few: _Few | None) -> dict[str, Any]:
+        """What the choice of a few examples adds to a store's name; nothing where there is none."""
+        source, found = self.config.source, {} if few is None else {"few": [few.per_class, few.draw, few.key]}
+        if source.train in paths and (source.per_class or source.draw):
+            found["source_few"] = [source.per_class, source.draw]
+        return found
+
+
+def read_file(
+    config: RunConfig, path: Path, *, unlabelled: bool = False, task: str | None = None, language: str = ""
+) -> list[Example]:
     """The examples of a recipe's file, with the recipe's reader settings.
 
     With `unlabelled`, labels are dropped; for NER plain text is split into words. With `task` "text" everything
-    becomes plain text.
+    becomes plain text. `language` is the one to read where a file of XNLI has several.
     """
     reader = config.reader
     task = task or config.task
@@ -174,6 +243,7 @@ def read_file(config: RunConfig, path: Path, *, unlabelled: bool = False, task: 
     if unlabelled and path != config.source.train:
         # A target's labels must decide nothing, not even which rows a label map drops.
         options["label"] = None
+    options |= {"language": language} if kind == "xnli" else {}
     options |= {
         "pair": reader.pair or None,
         "label_map": {old: new or None for old, new in reader.label_map.items()} or None,

@@ -16,14 +16,16 @@ from .opening import read_record, stored_alpha
 from .prepare import choose_device, describe_kernels
 from .rundir import environment
 
+MARKS = {"T": "target_labels", "P": "parallel_data", "D": "dictionary"}
+
 
 def describe_model(folder: str | Path) -> dict[str, Any]:
     """Facts about a model folder as JSON values, from its headers and records.
 
     Layout, sizes, parameters, heads, voters, labels, tokenizer, files with their hashes, what the engine can do with it
     and the problems found (docs/encoders.md); for a stage of a run also its provenance: language pair, seed, alpha,
-    inputs, and `marks`: "T" where target labels were used, "P" where parallel data was, "" where neither, null where
-    nothing says so.
+    inputs, and `marks`: "T" where target labels were used, "P" where parallel data was, "D" where a dictionary was,
+    "" where none of them, null where nothing says so.
 
     Raises:
         ModelError: no folder, or its config.json or a record of it is damaged; what else is wrong is in `problems`.
@@ -51,7 +53,7 @@ def _origin(root: Path, info: FolderInfo) -> dict[str, Any]:
     record = read_record(root / "stage.json")
     if not record:
         return {"stage": (info.extra or {}).get("stage"), "marks": None}
-    used = {"T": record.get("uses_target_labels"), "P": record.get("uses_parallel_data")}
+    used = {mark: record.get(f"uses_{name}") for mark, name in MARKS.items()}
     alpha, origin = stored_alpha(root)
     keys = ("arm", "pair", "seed", "inputs", "accepted", "removed", "steps", "tokens", "seconds", "fingerprint")
     return {

@@ -29,7 +29,7 @@ from .prepare import make_context, with_world
 from .progress import Progress
 from .recipe import Resolved, load_recipe
 from .rundir import RunDir
-from .stages import inputs_of, labelled_examples, new_encoder_config, new_head, target_of
+from .stages import LEARNED, inputs_of, labelled_examples, new_encoder_config, new_head, target_of
 from .transfer_data import TRANSFER_KINDS, pools_of
 from .transfer_work import transfer_work
 
@@ -240,7 +240,7 @@ def _stage(context: Context, shape: EncoderConfig, stage: Stage, rate: float) ->
     read = sum(_read_tokens(context, stage))
     flops = train_flops + read * _flops(shape, stage, length, False, context, backward=False)
     seconds = flops / (rate * EFFICIENCY) + steps * STEP_SECONDS
-    memory = BASE_BYTES + ADAM_BYTES * trainable + 4 * frozen
+    memory = BASE_BYTES + (ADAM_BYTES + 4 * (stage.optimiser.l2_to_base > 0)) * trainable + 4 * frozen
     held = FRAGMENTATION if context.device.type == "cpu" else 1
     memory += held * _activations(context, shape, stage, np.concatenate(lengths), mlm)
     return StageEstimate(
@@ -265,14 +265,14 @@ def _work(context: Context, stage: Stage) -> tuple[list[np.ndarray], int, list[i
         table = config.pretrain if stage.kind == "pretrain" else config.btf
         text = list(stores.values())
         if stage.settings.get("text") == "general":
-            text = text[:2]  # the task text beside it only says how much of it is read
+            text = text[: len(text) // 2]  # the task text beside it only says how much of it is read
         batches = _mlm_batches(context, stage, text, table)
         return [s.lengths for s in text], len(batches), batches.examples_per_epoch, False
     if stage.kind in TRANSFER_KINDS:
         return transfer_work(context, stage, stores)
-    source = labelled_examples(stores["source"])
-    parts = [(stores["source"], source)]
-    balance, at_most, table_st = "none", False, config.selftrain
+    parts = [(stores[name], labelled_examples(stores[name])) for name in LEARNED if name in stores]
+    balance = "up" if "few_shot" in stores and config.finetune.target_mix == "balanced" else "none"
+    at_most, table_st = False, config.selftrain
     if stage.kind in ("soft", "hard"):
         target = stores["target"]
         cap = table_st.cap or len(target)
@@ -302,8 +302,8 @@ def _mlm_batches(context: Context, stage: Stage, stores: list[TokenStore], table
         sizes = [len(s) for s in stores]
         if stage.settings["text"] == "general":
             task = context.data.task_text(target_of(context.config, stage))
-            sizes = [min(size, len(store)) for size, store in zip(sizes, task, strict=True)]
-        sizes[1] = min(sizes[1], table.cap or sizes[1])
+            sizes = [min(size, len(store)) for size, store in zip(sizes, task[-len(sizes) :], strict=True)]
+        sizes[-1] = min(sizes[-1], table.cap or sizes[-1])
         text = [Corpus([store], np.arange(size)) for store, size in zip(stores, sizes, strict=True)]
     return MlmBatches(
         text,

@@ -17,6 +17,7 @@ from .plan_parts import (
     Stage,
     alpha_settings,
     common_settings,
+    few_shot_settings,
     numeric_settings,
     round_settings,
     table_settings,
@@ -48,6 +49,9 @@ def _seed_plan(config: RunConfig, seed: int) -> list[Stage]:
     finetune = common | {"finetune": table_settings(config.finetune)}
     if config.finetune.head == "voters":
         finetune |= {"voters": config.selftrain.voters, "widths": config.selftrain.widths}
+    if config.augment.code_switch.on:
+        table = config.augment.code_switch
+        finetune |= {"code_switch": {"rate": table.rate, "draw": table.draw}}
     if config.arms.baseline or not config.btf.on:
         stages.append(
             Stage(
@@ -84,6 +88,9 @@ def _target_plan(
         teacher = add("finetune", "finetune", "btf", "method", config.finetune, inputs=base, settings=finetune)
     else:
         teacher = f"seed-{seed}/baseline"
+    if few := few_shot_settings(config, target):
+        few_shot = finetune | {"few_shot": few}
+        teacher = add("fewshot", "finetune", "few-shot", "method", config.finetune, inputs=base, settings=few_shot)
     if config.selftrain.on:
         stages += _rounds(config, seed, target, base, teacher, common)
     if config.arms.control:

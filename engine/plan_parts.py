@@ -10,7 +10,16 @@ from .config import AlphaConfig, OptimiserConfig, RunConfig, SelfTrainConfig
 Kind = Literal["pretrain", "btf", "finetune", "soft", "hard", "cotrain", "align", "semantic"]
 NUMERICS = 2
 """Raised whenever a change makes an equal recipe end in other weights, so that old results are not reused."""
-LATER = {"stored": "fp32", "source_weight": 1.0, "target_weight": 1.0, "frozen_eval": False, "keep": "last"}
+LATER = {
+    "stored": "fp32",
+    "source_weight": 1.0,
+    "target_weight": 1.0,
+    "frozen_eval": False,
+    "keep": "last",
+    "l2_to_base": 0.0,
+    "sides": "both",
+    "target_mix": "natural",
+}
 """Keys of stages that came later, with what was done before them: at that value old results stay what they are."""
 
 
@@ -68,6 +77,12 @@ def table_settings(table: OptimiserConfig) -> dict[str, Any]:
     found = asdict(table) | {"micro_batch": table.fixed_micro_batch}
     del found["recompute"]
     return {key: value for key, value in found.items() if key not in LATER or LATER[key] != value}
+
+
+def few_shot_settings(config: RunConfig, target: str) -> dict[str, Any]:
+    """What decides which labelled examples of a target are trained on; empty where it has none."""
+    table = next(t for t in config.targets if t.language == target)
+    return {} if table.labelled is None else {"per_class": table.per_class, "draw": table.draw}
 
 
 def round_settings(table: SelfTrainConfig, *names: str) -> dict[str, Any]:

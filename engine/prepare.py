@@ -124,7 +124,10 @@ def read_ahead(context: Context, plan: Sequence[Stage]) -> None:
         DataError: a file is missing or wrong.
         ConfigError: the recipe lacks a text that a stage needs.
     """
-    for stage in {(s.kind, s.target, s.settings.get("text"), s.settings.get("model")): s for s in plan}.values():
+    by_data = {
+        (s.kind, s.target, s.settings.get("text"), s.settings.get("model"), "few_shot" in s.settings): s for s in plan
+    }
+    for stage in by_data.values():
         context.poll()
         own = context.of_stage(stage)
         inputs_of(own, stage)

@@ -215,8 +215,8 @@ def reading(run: Run) -> list[str]:
     if control and task and (step := step_between(task[0].values, control[0].values, "control")):
         out.append(f"BTF on task text against the same BTF on general text (control): {step} points ({_ups(step)}).")
     if run.result.stages:
-        parallel = any(s.uses_parallel_data for s in steps)
-        labels = any(s.uses_target_labels for s in steps)
+        parallel = any(s.uses_parallel_data for s in run.result.stages)
+        labels = any(s.uses_target_labels for s in run.result.stages)
         out.append(
             ("Parallel data was used" if parallel else "No parallel data was used")
             + (
@@ -225,6 +225,8 @@ def reading(run: Run) -> list[str]:
                 else "; target labels were used for scoring only."
             )
         )
+        if any(s.uses_dictionary for s in run.result.stages):
+            out.append("A dictionary was used for code switching.")
     if 0 < len(run.result.seeds) < 3 and steps:
         few = "One seed" if len(run.result.seeds) == 1 else "Two seeds"
         out.append(f"{few} cannot tell an effect from luck: read every step as an anecdote.")

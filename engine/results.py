@@ -36,6 +36,7 @@ TRAINING_NAMES = {
     "control": "fine-tune, control",
     "btf-mlm": "BTF",
     "btf": "fine-tune",
+    "few-shot": "fine-tune, few-shot",
 }
 _ROUND = re.compile(r"(soft|hard)(\d+)")
 _ITERATION = re.compile(r"(co|self)(\d+)([ab])")
@@ -92,6 +93,7 @@ class StageScore:
     steps: dict[str, Step]
     uses_parallel_data: bool
     uses_target_labels: bool
+    uses_dictionary: bool
     seconds: float | None
     """Of the stage and the unscored stages since the line before, all pairs together, mean over seeds."""
     values: dict[tuple[str, int], float]
@@ -225,6 +227,7 @@ def _stage_score(
         steps={t: step for t in targets if (step := step_between(cells, old, versus, t))},
         uses_parallel_data=any(r.get("uses_parallel_data") for r in rows),
         uses_target_labels=any(r.get("uses_target_labels") for r in rows),
+        uses_dictionary=any(r.get("uses_dictionary") for r in rows),
         seconds=seconds,
         values=cells,
     )
@@ -236,7 +239,8 @@ def table_cells(result: Aggregate) -> tuple[list[str], list[list[str]]]:
     source = [result.source] if result.source and any(s.source for s in result.stages) else []
     header = ["stage", *result.targets, *(["average"] if many else []), "step", "up"]
     header += [*(f"{s} (source)" for s in source), *(["gap"] if source else [])]
-    header += ["parallel", "labels", "seconds"]
+    dictionary = any(s.uses_dictionary for s in result.stages)
+    header += ["parallel", "labels", *(["dictionary"] if dictionary else []), "seconds"]
     lines = []
     for s in result.stages:
         gap = stat(g.mean for g in s.gaps.values())
@@ -245,6 +249,7 @@ def table_cells(result: Aggregate) -> tuple[list[str], list[list[str]]]:
         line += [_text(s.step), f"{s.step.up}/{s.step.stat.n}" if s.step else "-"]
         line += [_text(s.source), f"{gap.mean:.1f}" if gap else "-"] if source else []
         line += ["yes" if s.uses_parallel_data else "no", "yes" if s.uses_target_labels else "no"]
+        line += ["yes" if s.uses_dictionary else "no"] if dictionary else []
         lines.append([*line, "-" if s.seconds is None else f"{s.seconds:.0f}"])
     return header, lines
 

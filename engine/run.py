@@ -22,6 +22,7 @@ from .deterministic import deterministic, refusal
 from .distributed import World, joined
 from .files import atomic_write_json, delete, sha256_file, storage_errors, sync_tree
 from .items import ITEMS, Items, save_items
+from .marks import marks
 from .memory import outside_of_steps
 from .onlooker import check_alike, run_folder
 from .plan import Stage, digest, make_plan, select
@@ -275,12 +276,11 @@ def _finish(
         "seconds": round(outcome.seconds, 3),
         "steps": len(outcome.trace.loss),
         "tokens": sum(outcome.trace.tokens),
-        "uses_parallel_data": context.config.uses_parallel_data,
-        "uses_target_labels": False,
         "warnings": context.warnings_as_json(),
         "prediction": context.config.prediction,
         "scored_on": _tests(context, stage),
         **outcome.notes,
+        **marks(context, stage, outcome.notes),
     }
     atomic_write_json(folder / FINISHED, record)
     delete(folder / "checkpoint")

@@ -35,6 +35,9 @@ from .objectives import cross_entropy, masked_lm
 from .plan import Stage
 from .transfer_data import TRANSFER_KINDS, transfer_inputs
 
+LEARNED = ("source", "switched", "few_shot")
+"""Roles of the stores that fine-tuning learns."""
+
 
 @dataclass
 class Outcome:
@@ -63,10 +66,16 @@ def inputs_of(context: Context, stage: Stage) -> dict[str, TokenStore]:
         stores = _btf_text(context, stage)
         if stage.settings["text"] == "general":
             stores = [*stores, *data.task_text(target_of(config, stage))]
+        if config.btf.sides == "target":
+            stores = stores[1::2]
         return {f"text.{i}": store for i, store in enumerate(stores)}
     if stage.kind in TRANSFER_KINDS:
         return transfer_inputs(context, stage)
     found = {"source": data.source_train}
+    if "code_switch" in stage.settings:
+        found["switched"] = data.source_switched
+    if "few_shot" in stage.settings:
+        found["few_shot"] = data.target_labelled(target_of(config, stage))
     if stage.kind in ("soft", "hard"):
         found["target"] = data.target_pool(target_of(config, stage))
     by_dev = stage.kind in ("soft", "hard") and config.selftrain.alpha.data == "dev"
@@ -134,6 +143,8 @@ def run_btf(context: Context, stage: Stage, fingerprint: Mapping[str, Any], fold
         capped(len(target), min(sizes[1], table.cap or sizes[1]), stage.seed, str(stage.target)),
     ]
     text = [Corpus([store], subset) for store, subset in zip((source, target), subsets, strict=True)]
+    if table.sides == "target":
+        text = text[1:]
     outcome = _run_mlm(context, stage, fingerprint, model, text, table)
     context.warn(low_loss_drop(outcome.trace.loss))
     return outcome
@@ -183,26 +194,37 @@ def run_finetune(context: Context, stage: Stage, fingerprint: Mapping[str, Any],
     model = new_task_model(context, stage, table.head)
     freeze(model.encoder, table)
     start = tensors_hash(dict(model.encoder.named_parameters()))
-    store = context.data.source_train
-    warn_of_unseen(context, store, "source", context.config.source.language)
+    stores = {name: store for name, store in inputs_of(context, stage).items() if name in LEARNED}
+    for name, store in stores.items():
+        language = str(stage.target) if name == "few_shot" else context.config.source.language
+        warn_of_unseen(context, store, name, language)
     for language, (_, test) in context.test_stores(stage).items():
         warn_of_unseen(context, test, "test", language)
-    examples = labelled_examples(store)
-    states = context.frozen_states(stage, model, store, examples)
-    part = Part(ItemView(store), examples, labels=np.asarray(store.item_labels), frozen_states=states)
+    named = {name: _labelled_part(context, stage, model, store) for name, store in stores.items()}
+    parts = list(named.values())
     batches = TaskBatches(
-        [part],
+        parts,
         batch_size=table.batch_size,
         epochs=table.epochs,
         seed=stage_seed(stage, "batches"),
+        balance="up" if table.target_mix == "balanced" else "none",
         micro_batch=context.world.micro_batch(table.fixed_micro_batch, table.batch_size),
     )
     context.warn(slow_learning_rate(table.head_lr or table.lr, len(batches)))
     trace, seconds, kept = context.fit(stage, fingerprint, model, batches, cross_entropy, seed=stage_seed(stage, "fit"))
     first, last = _ends(trace.loss)
-    return Outcome(
-        model, trace, seconds, start, {"examples": len(part.examples)} | kept, f"loss {first:.3f} -> {last:.3f}"
-    )
+    notes: dict[str, Any] = {"examples": len(parts[0].examples)}
+    for name, mark in (("switched", "uses_dictionary"), ("few_shot", "uses_target_labels")):
+        if name in named:
+            notes |= {f"{name}_examples": len(named[name].examples), mark: True}
+    return Outcome(model, trace, seconds, start, notes | kept, f"loss {first:.3f} -> {last:.3f}")
+
+
+def _labelled_part(context: Context, stage: Stage, model: TaskModel, store: TokenStore) -> Part:
+    """All labelled examples of a store, to learn."""
+    examples = labelled_examples(store)
+    states = context.frozen_states(stage, model, store, examples)
+    return Part(ItemView(store), examples, labels=np.asarray(store.item_labels), frozen_states=states)
 
 
 def new_task_model(

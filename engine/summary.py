@@ -28,6 +28,7 @@ _FOLDERS = {
     "sa": ("contrastive", "sa", "semantic", 26),
     "btf": (None, "btf-mlm", "btf", 30),
     "finetune": ("btf", "btf", "finetune", 31),
+    "fewshot": ("few-shot", "few-shot", "finetune", 32),
 }
 _ROUND = re.compile(r"(soft|hard)(\d+)")
 _ITERATION = re.compile(r"(co|self)(\d+)([ab])")
@@ -138,6 +139,7 @@ def _row(stage: Json, own: Json, score: Json, extra: Json) -> Json:
         **extra,
         "uses_parallel_data": bool(own.get("uses_parallel_data", False)),
         "uses_target_labels": bool(own.get("uses_target_labels", False)),
+        "uses_dictionary": bool(own.get("uses_dictionary", False)),
         "seconds": stage["seconds"],
         "model": stage["folder"],
     }

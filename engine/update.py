@@ -7,6 +7,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
+from .anchor import Anchor
 from .config import OptimiserConfig
 from .optimiser import lr_factor, make_optimiser, set_lr
 from .optimiser_state import load_optimiser_tensors, optimiser_tensors
@@ -29,6 +30,7 @@ class Update:
         self.weights, self.config = weights, config
         self.optimiser = make_optimiser(weights.trainable, config, device)
         self.scaler = LossScaler(device) if precision == "fp16" else None
+        self.anchor = Anchor(weights.trainable, config.l2_to_base) if config.l2_to_base > 0 else None
         self.held = torch.zeros((), dtype=torch.float32, device=device)
 
     def scaled(self, loss: Tensor) -> Tensor:
@@ -66,6 +68,8 @@ class Update:
             harmless = torch.where(found > 0, self.config.clip, norm)
             torch.nn.utils.clip_grads_with_norm_(parameters, self.config.clip, harmless)
         self.optimiser.found_inf = found  # type: ignore[attr-defined]
+        if self.anchor is not None:
+            self.anchor.pull(self.optimiser, found)
         self.optimiser.step()
         self.weights.publish()
         return torch.stack([loss.float(), norm.float(), found, in_a_row])

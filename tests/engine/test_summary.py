@@ -81,6 +81,7 @@ def test_rows_name_everything(run: Path) -> None:
         "removed": 7,
         "uses_parallel_data": False,
         "uses_target_labels": False,
+        "uses_dictionary": False,
         "seconds": 11.0,
         "model": "seed-1/de/hard1",
     }

@@ -1,0 +1,26 @@
+"""What a result used that the method does without: the marks of every row of the tables."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from .context import FINISHED, Context
+from .plan import Stage
+from .reuse import read_object
+
+MARKS = ("uses_parallel_data", "uses_target_labels", "uses_dictionary")
+
+
+def marks(context: Context, stage: Stage, notes: Mapping[str, Any]) -> dict[str, bool]:
+    """The marks of a stage: its own, and those of every stage that it learns from or starts from.
+
+    Args:
+        notes: what the stage says of itself for `stage.json`.
+    """
+    found = {mark: bool(notes.get(mark, False)) for mark in MARKS}
+    found["uses_parallel_data"] |= context.config.uses_parallel_data
+    for other in stage.inputs.values():
+        record = read_object(context.folder(other) / FINISHED) or {}
+        found = {mark: used or bool(record.get(mark, False)) for mark, used in found.items()}
+    return found
