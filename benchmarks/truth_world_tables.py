@@ -12,7 +12,7 @@ from xlt_engine.engine.svg import GREY, Key, Panel, figure, padded_range, standa
 ROOT = Path(__file__).resolve().parent.parent
 PAGE, FIGURE = ROOT / "docs" / "truth-world.md", ROOT / "docs" / "truth-world.svg"
 BEGIN, END = "<!-- measured: benchmarks/truth_world.py -->\n", "<!-- end of measured -->\n"
-WIDTH, FEW = 760, 5
+WIDTH, FEW = 880, 5
 SHIFTS, NOISES = ("0.0", "0.5", "1.0"), ("noise=0.0", "base", "noise=0.3")
 
 Json = dict[str, Any]
@@ -35,12 +35,13 @@ class Results:
         return [v for v in found if v is not None]
 
     def cell(self, case: str, read: Read, factor: float = 1, digits: int = 1) -> str:
-        """Mean ± deviation over the seeds."""
+        """Mean ± deviation over the seeds; with how many, where some have no value."""
         values = [factor * v for v in self.values(case, read)]
         if not values:
             return "-"
         found = mean_std(values)
-        return f"{found.mean:.{digits}f}" + ("" if found.std is None else f" ± {found.std:.{digits}f}")
+        some = f", n = {found.num}" if found.num < len(self.cases[case]) else ""
+        return f"{found.mean:.{digits}f}" + ("" if found.std is None else f" ± {found.std:.{digits}f}") + some
 
     def step(self, case: str, before: Read, after: Read, factor: float = 1) -> str:
         """Paired difference over the seeds, and in how many it is above zero."""
@@ -264,7 +265,11 @@ def _mean(found: Results, case: str, read: Read, factor: float = 1) -> float:
 
 def knob_panel(found: Results) -> Panel | None:
     names = shown(found)
-    ticks = [(float(i), n) for i, n in enumerate(names)]
+    short = {"word_order": "order", "letter_overlap": "letters", "domain_shift": "domain"}
+    ticks = [
+        (float(i), short.get(n.split("=")[0], n.split("=")[0]) + n[n.find("=") :] * ("=" in n))
+        for i, n in enumerate(names)
+    ]
     panel = Panel("entity F1 on the target", (-0.6, len(names) - 0.4), (0, 100), x_ticks=ticks, width=WIDTH, height=240)
     for i, case in enumerate(names):
         for j, (stage, name) in enumerate((("baseline", "zero-shot"), ("method", "BTF"), ("hard1", "hard 1"))):

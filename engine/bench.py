@@ -25,7 +25,12 @@ from . import bench_peers as peers
 from .bench_attention import attention_cases
 from .bench_case import SIZES, Call, Case, Problem, Setting, Sizes, Variant
 from .bench_encoder import dropout_cases, embedding_cases, gelu_cases, layer_norm_cases, voter_mlp_cases
-from .bench_losses import linear_cross_entropy_cases, soft_label_loss_cases, votes_cases
+from .bench_losses import (
+    linear_cross_entropy_cases,
+    soft_label_loss_cases,
+    supervised_contrastive_cases,
+    votes_cases,
+)
 from .bench_measure import (
     FAILURES,
     Candidate,
@@ -56,6 +61,7 @@ OPERATIONS: dict[str, Callable[[Sizes], list[Case]]] = {
     "embedding_layer_norm": embedding_cases,
     "voter_mlp": voter_mlp_cases,
     "dropout": dropout_cases,
+    "supervised_contrastive": supervised_contrastive_cases,
 }
 """Every public operation, the most important first."""
 
