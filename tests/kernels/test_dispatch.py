@@ -155,6 +155,7 @@ results = [
     kernels.linear_gelu(r(5, 8), r(9, 8), r(9)),
     kernels.packed_attention(r(5, 3, 2, 4), cu, 3, **drop),
     kernels.soft_label_loss(r(3, 5, 4), torch.rand(5, 4).softmax(-1)),
+    kernels.supervised_contrastive(r(5, 8), i(2, 5), temperature=0.1),
     kernels.voter_cross_entropy(r(3, 5, 4), i(4, 5)),
     kernels.voter_mlp(r(5, 8), r(3, 6, 8), r(3, 6), r(3, 8, 6), r(3, 8), **drop),
 ]
