@@ -24,16 +24,7 @@ def add_lab(
     parse_seeds: Callable[[str | None, int | None], tuple[int, ...] | None],
 ) -> None:
     """Give a group of commands those of the laboratory; `begin` is called before work that can be stopped begins."""
-    _add_ablate(group, progress, should_stop, begin, parse_seeds)
 
-
-def _add_ablate(
-    group: click.Group,
-    progress: Callable[[bool], Progress],
-    should_stop: Callable[[], int],
-    begin: Callable[[], None],
-    parse_seeds: Callable[[str | None, int | None], tuple[int, ...] | None],
-) -> None:
     @group.command()
     @click.argument("recipe", required=False)
     @click.option("--rows", multiple=True, metavar="NAME,...", help="Rows and groups, or all.  [default: main]")

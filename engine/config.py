@@ -354,13 +354,14 @@ class RunConfig:
                     found.append((f"targets.{i}.unlabelled", "is missing: self-training needs unlabelled text"))
         if self.selftrain.outside != "all" and self.task != "ner":
             found.append(("selftrain.outside", "is for tagging: there is no O in classification"))
-        if self.selftrain.alpha.data == "dev" and self.source.dev is None:
+        no_dev = self.source.dev is None or self.world is not None  # a made world has no dev file
+        if self.selftrain.alpha.data == "dev" and no_dev:
             found.append(("selftrain.alpha.data", "is dev, but source.dev is missing"))
         for name, table in (
             ("finetune", self.finetune),
             ("selftrain.soft", self.selftrain.soft),
             ("selftrain.hard", self.selftrain.hard),
         ):
-            if table.keep == "best" and self.world is None and self.source.dev is None:
+            if table.keep == "best" and no_dev:
                 found.append((f"{name}.keep", "is best, but source.dev is missing"))
         return found + transfer_problems(self)

@@ -22,7 +22,7 @@ from .distributed import World
 from .files import atomic_write_json, sha256_file
 from .fit import Fit
 from .frozen import frozen_states
-from .inference import metric_rows, score_items
+from .inference import metric_rows, score
 from .items import Items
 from .loop import BatchSource, Objective, Trace
 from .plan import Stage
@@ -88,6 +88,17 @@ class Context:
         (signal,) = self.world.agree(self.should_stop())
         if signal:
             raise Interrupted(signal)
+
+    @property
+    def passes(self) -> dict[str, Any]:
+        """How all passes without gradients run: arguments of `predict_logits`, `vote` and `score`."""
+        config = self.config
+        return {
+            "precision": config.precision,
+            "poll": self.poll,
+            "world": self.world,
+            "tokens": config.inference_tokens,
+        }
 
     def load_base(self, stage: Stage, role: str = "base") -> Encoder:
         """The encoder that a stage starts from: an input's, or the model folder that the recipe names."""
@@ -165,16 +176,7 @@ class Context:
 
     def score(self, model: TaskModel, store: TokenStore) -> tuple[dict[str, float], np.ndarray]:
         """The scores of a model, and what they are of, example by example (`items.py`)."""
-        scores, _, items = score_items(
-            model,
-            store,
-            precision=self.config.precision,
-            poll=self.poll,
-            world=self.world,
-            tokens=self.config.inference_tokens,
-            prediction=self.config.prediction,
-        )
-        return scores, items
+        return score(model, store, prediction=self.config.prediction, **self.passes)
 
     def test_stores(self, stage: Stage) -> dict[str, tuple[str, TokenStore]]:
         """What a stage is scored on: language -> role ("source" or "target") and store."""

@@ -158,10 +158,7 @@ def _predictions(
             teacher,
             store,
             np.flatnonzero(wanted[first : first + len(store)]),
-            precision=context.config.precision,
-            poll=context.poll,
-            world=context.world,
-            tokens=context.config.inference_tokens,
+            **context.passes,
         )
         predicted[first + voted.example] = voted.votes.label.numpy()
         confidence[first + voted.example] = voted.votes.min_confidence.numpy()

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from .. import DivergedError
 from ..data import ItemView, TokenStore, derive_seed, inference_batches, inference_tokens
-from ..kernels import Votes, votes
+from ..kernels import votes
 from ..model import TaskModel
 from .distributed import World
 from .memory import naming_the_batch
@@ -111,40 +111,22 @@ def score(
     world: World | None = None,
     tokens: int = 0,
     prediction: str = "mean",
-) -> tuple[dict[str, float], Votes]:
-    """Scores in points of what the voters predict, and the votes themselves.
+) -> tuple[dict[str, float], np.ndarray]:
+    """Scores in points of what the voters predict; and what the first is made of, example by example (`items.Items`).
 
     NER: entity F1, precision and recall as conlleval counts them, and strict F1; words that the maximum length cut
     count as `O`. Classification: accuracy and macro F1.
     """
-    return score_items(model, store, precision=precision, poll=poll, world=world, tokens=tokens, prediction=prediction)[
-        :2
-    ]
-
-
-def score_items(
-    model: TaskModel,
-    store: TokenStore,
-    *,
-    precision: str = "fp32",
-    poll: Poll = lambda: None,
-    world: World | None = None,
-    tokens: int = 0,
-    prediction: str = "mean",
-) -> tuple[dict[str, float], Votes, np.ndarray]:
-    """As `score`; third, what the first of the scores is made of, example by example (`items.Items`)."""
     logits = predict_logits(model, ItemView(store), precision=precision, poll=poll, world=world, tokens=tokens)
-    result = votes(logits)
-    predicted = predicted_classes(logits, result.mean_probability, prediction)
+    predicted = predicted_classes(logits, votes(logits).mean_probability, prediction)
     if store.task == "ner":
-        scores, counts = _entity_scores(model.labels, store, predicted)
-        return scores, result, counts
+        return _entity_scores(model.labels, store, predicted)
     counter = AccuracyCounter(range(len(model.labels)))
     assert store.item_labels is not None
     gold = np.asarray(store.item_labels)
     counter.update(gold, predicted)
     found = counter.result()
-    return {"accuracy": found.accuracy, "macro_f1": found.macro_f1}, result, (gold == predicted).astype(np.uint8)
+    return {"accuracy": found.accuracy, "macro_f1": found.macro_f1}, (gold == predicted).astype(np.uint8)
 
 
 def _entity_scores(

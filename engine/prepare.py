@@ -15,7 +15,7 @@ from ..data import Tokenizer, WorldConfig, file_hash, make_world, train_wordpiec
 from ..data.demo_world import VERSION as WORLD_VERSION
 from ..kernels.dispatch import kernels_path
 from ..model import load_encoder_config, load_pooler
-from .config import OptimiserConfig, RunConfig, SourceConfig, TargetConfig
+from .config import OptimiserConfig, RunConfig
 from .context import Context
 from .datasets import Datasets, read_file
 from .distributed import World
@@ -24,7 +24,7 @@ from .plan import Stage, digest
 from .progress import Progress
 from .rundir import RunDir
 from .stages import inputs_of
-from .truth_data import with_truth_world
+from .truth_data import with_files, with_truth_world
 
 STAMP = "fingerprint.json"
 VOCABULARY, SECOND_VOCABULARY = "tokenizer", "tokenizer-b"
@@ -175,27 +175,7 @@ def with_world(config: RunConfig, folder: Path, reuse: Sequence[Path] = ()) -> R
     unknown = [x for x in [source, *wanted] if x not in files.test]
     if unknown:
         raise ConfigError(f"the made world has no language {', '.join(unknown)}; it has {', '.join(files.test)}")
-    return replace(
-        config,
-        source=SourceConfig(
-            language=source,
-            train=files.train,
-            test=files.test[source],
-            unlabelled=(files.unlabelled[source],),
-            general=(files.general[source],),
-            control=(files.control[source],),
-        ),
-        targets=tuple(
-            TargetConfig(
-                language=x,
-                unlabelled=(files.unlabelled[x],),
-                test=files.test[x],
-                general=(files.general[x],),
-                control=(files.control[x],),
-            )
-            for x in wanted
-        ),
-    )
+    return with_files(config, files, wanted)
 
 
 def _tokenizer(config: RunConfig, folder: Path, progress: Progress, reuse: Sequence[Path]) -> Tokenizer:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -144,13 +145,7 @@ def decide_round(context: Context, stage: Stage, labeller: TaskModel) -> RoundDe
     data, table = context.data, context.config.selftrain
     pool, target = load_pool(context, stage), target_of(context.config, stage)
     context.progress.note(f"{stage.id}: votes on {len(pool.source)} source and {len(pool.target)} target examples")
-    voting = partial(
-        vote,
-        precision=context.config.precision,
-        poll=context.poll,
-        world=context.world,
-        tokens=context.config.inference_tokens,
-    )
+    voting: Callable[..., Voted] = partial(vote, **context.passes)
     ballot = partial(voting, labeller, keep_logits=table.alpha.calibrate != "none")
     source = ballot(data.source_train, pool.source)
     unlabelled = ballot(data.target_pool(target), pool.target)

@@ -71,15 +71,7 @@ def _soft_targets(context: Context, stage: Stage, view: ItemView, pool: np.ndarr
             context.warn(damaged(path, problem))
         context.progress.note(f"{stage.id}: the teacher labels {len(pool)} examples")
         teacher, table = context.load_task_model(stage, "teacher"), context.config.selftrain.soft
-        logits = predict_logits(
-            teacher,
-            view,
-            pool,
-            precision=context.config.precision,
-            poll=context.poll,
-            world=context.world,
-            tokens=context.config.inference_tokens,
-        )
+        logits = predict_logits(teacher, view, pool, **context.passes)
         targets = teacher_targets(logits, table.loss, table.target)
         data = packed_soft_labels(targets, table.stored, teacher_id)
         context.world.once(lambda: atomic_write_bytes(path, data))
@@ -112,7 +104,7 @@ def run_hard(context: Context, stage: Stage, fingerprint: Mapping[str, Any], fol
     record = read_record(context.world.visible(folder / "decision.json").parent)
     if decided:
         context.restore_warnings(record["warnings"])
-    if record.get("arrays", sha256_file(folder / DECISION)) != sha256_file(folder / DECISION):
+    if record.get("arrays") not in (None, sha256_file(folder / DECISION)):
         raise ModelError(f"{folder / DECISION} has changed since it was written; delete {folder} and run again")
     saved = load_file(folder / DECISION)
     model = labeller if "student" in stage.inputs and table.start == "student" else _fresh_student(context, stage)

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from ..data import Example, TruthFiles, file_hash, make_truth_world
+from ..data import Example, TruthFiles, WorldFiles, file_hash, make_truth_world
 from .config import ReaderConfig, RunConfig, SourceConfig, TargetConfig
 from .datasets import read_file
 from .plan import digest
@@ -43,11 +44,16 @@ def truth_files(config: RunConfig, folder: Path) -> TruthFiles:
 def with_truth_world(config: RunConfig, folder: Path) -> RunConfig:
     """The recipe with its truth world's files filled in; the files of gold labels are not among them."""
     files = truth_files(config, folder)
-    source, targets = config.source.language, [t.language for t in config.targets] or [FAKE]
+    targets = [t.language for t in config.targets] or [FAKE]
+    # The world's files are written in one way, whatever the user's own text is like.
+    return with_files(replace(config, reader=ReaderConfig(split="whitespace")), files, targets)
+
+
+def with_files(config: RunConfig, files: WorldFiles | TruthFiles, targets: Sequence[str]) -> RunConfig:
+    """The recipe with the files of a made world as those of its languages."""
+    source = config.source.language
     return replace(
         config,
-        # The world's files are written in one way, whatever the user's own text is like.
-        reader=ReaderConfig(split="whitespace"),
         source=SourceConfig(
             language=source,
             train=files.train,

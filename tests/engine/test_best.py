@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from xlt_engine import ConfigError, Interrupted
+from xlt_engine.engine import load_recipe
 from xlt_engine.engine.context import Context
 from xlt_engine.engine.plan import make_plan
 
@@ -90,6 +91,11 @@ def test_it_belongs_to_the_fingerprint_with_the_dev_file(tiny: Any) -> None:
     world.run("selftrain.on=false", "finetune.keep=best", where="run")
     assert world.stage("de/finetune")["fingerprint"] != after["fingerprint"]
     assert "keep" not in str([stage.settings for stage in make_plan(world.resolved().config)])
+
+
+def test_a_made_world_has_no_dev_file() -> None:
+    with pytest.raises(ConfigError, match=r"finetune\.keep: is best, but source\.dev is missing"):
+        load_recipe("demo", ("finetune.keep=best",))
 
 
 def test_it_needs_a_dev_file(tiny: Any) -> None:
