@@ -69,8 +69,8 @@ def add_bench(group: click.Group) -> None:
 
         On a CPU: the reference path against eager torch, at reduced shapes.
         """
-        from xlt_engine.engine.bench import bench_kernels, own_failures
-        from xlt_engine.engine.bench_table import render
+        from xlt_engine.engine.bench.kernels import bench_kernels, own_failures
+        from xlt_engine.engine.bench.table import render
 
         say = partial(click.echo, err=True)
         result = bench_kernels(operations, quick=quick, device=device, json_file=json_file, say=say)
@@ -84,8 +84,8 @@ def add_bench(group: click.Group) -> None:
         Tokens a second, share of the device's peak (MFU), memory, launches, and how long a step waits for its batch.
         On a CPU: a smaller model in fp32, on the reference path.
         """
-        from xlt_engine.engine.bench_step import bench_step, own_failures
-        from xlt_engine.engine.bench_step_table import render
+        from xlt_engine.engine.bench.step import bench_step, own_failures
+        from xlt_engine.engine.bench.step_table import render
 
         chosen: dict[str, Any] = {"peers": peers} if peers or alone else {}
         result = bench_step(**values, **chosen, say=partial(click.echo, err=True))

@@ -127,7 +127,7 @@ def add_corpus(
 
 def _config(values: dict[str, Any]) -> CorpusConfig:
     from xlt_engine.engine import CorpusConfig
-    from xlt_engine.engine.corpus_config import LinkRules, SourceFiles
+    from xlt_engine.engine.corpus.config import LinkRules, SourceFiles
 
     wiki = {"dump": "source_dump", "page": "page", "redirect": "redirect", "page_props": "page_props"}
     wiki |= {"langlinks": "langlinks", "items": "wikidata"}

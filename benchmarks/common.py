@@ -1,4 +1,4 @@
-"""What the benchmarks have beside the package's own (engine/bench*.py): sentences of real length, and peak memory."""
+"""What the benchmarks have beside the package's own (engine/bench/): sentences of real length, and peak memory."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from xlt_engine.data import read_conll, rng_for, train_wordpiece
-from xlt_engine.engine.bench_step_work import Text, draw_texts
+from xlt_engine.engine.bench.step_work import Text, draw_texts
 
 MAX_LENGTH = 128
 VOCABULARY = 20_000

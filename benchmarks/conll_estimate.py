@@ -2,8 +2,8 @@
 
     python benchmarks/conll_estimate.py
 
-Steps are those of the recipe for one target language and one seed, operations those of `bench_step_flops.py` at lengths
-like CoNLL's. What is assumed stands in `ASSUMED`.
+Steps are those of the recipe for one target language and one seed, operations those of `engine/bench/step_flops.py` at
+lengths like CoNLL's. What is assumed stands in `ASSUMED`.
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ from statistics import mean
 import torch
 
 from xlt_engine.engine import load_recipe
-from xlt_engine.engine.bench_step_flops import step_flops
-from xlt_engine.engine.bench_step_sides import Ours
-from xlt_engine.engine.bench_step_work import SHAPES, draw_texts, make_work
+from xlt_engine.engine.bench.step_flops import step_flops
+from xlt_engine.engine.bench.step_sides import Ours
+from xlt_engine.engine.bench.step_work import SHAPES, draw_texts, make_work
 
 SOURCE, TARGET = 14_987, 60_000
 ASSUMED = {

@@ -31,7 +31,7 @@ from xlt_engine.data.example import Example
 from xlt_engine.data.masking import mask_tokens
 from xlt_engine.data.title_links import entity_surfaces
 from xlt_engine.engine import CorpusConfig, build_corpus, run
-from xlt_engine.engine.corpus import texts_of_file
+from xlt_engine.engine.corpus.build import texts_of_file
 from xlt_engine.kernels import linear_cross_entropy
 from xlt_engine.model import load_masked_lm
 

@@ -20,9 +20,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from xlt_engine.engine.bench_case import Setting, differentiate
-from xlt_engine.engine.bench_measure import FAILURES, Timer, ceilings, machine, quantiles, reason
-from xlt_engine.engine.bench_peers import flash_attention, versions
+from xlt_engine.engine.bench.case import Setting, differentiate
+from xlt_engine.engine.bench.measure import FAILURES, Timer, ceilings, machine, quantiles, reason
+from xlt_engine.engine.bench.peers import flash_attention, versions
 from xlt_engine.kernels import linear_cross_entropy
 
 SIZE, VOCABULARY, PADDED = 768, 119_547, 119_552

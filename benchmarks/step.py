@@ -17,11 +17,11 @@ from typing import Any
 import torch
 from common import load_sentences, peak, reset_peak, resident, whole_peak
 
-from xlt_engine.engine.bench_step import TEACHER, bench_step, own_failures
-from xlt_engine.engine.bench_step_peers import PEERS
-from xlt_engine.engine.bench_step_sides import OURS, Ours, Side
-from xlt_engine.engine.bench_step_table import render
-from xlt_engine.engine.bench_step_work import ORDERS, SHAPES, TASKS, make_work
+from xlt_engine.engine.bench.step import TEACHER, bench_step, own_failures
+from xlt_engine.engine.bench.step_peers import PEERS
+from xlt_engine.engine.bench.step_sides import OURS, Ours, Side
+from xlt_engine.engine.bench.step_table import render
+from xlt_engine.engine.bench.step_work import ORDERS, SHAPES, TASKS, make_work
 
 LENGTHS = "sentences"
 

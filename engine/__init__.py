@@ -2,9 +2,9 @@
 
 from .check import check
 from .config import OptimiserConfig, RunConfig
-from .corpus import build_corpus
-from .corpus_config import CorpusConfig
-from .corpus_report import CorpusReport
+from .corpus.build import build_corpus
+from .corpus.config import CorpusConfig
+from .corpus.report import CorpusReport
 from .decisions import Decision, decide, source_consistency
 from .describe import describe_environment, describe_model
 from .estimate import estimate

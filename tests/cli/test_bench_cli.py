@@ -39,7 +39,7 @@ def test_bench_step(cli: Any, tmp_path: Path) -> None:
 
 def test_errors_of_bench_step(cli: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     assert cli("bench", "step", "--task", "walk").code == 2
-    from xlt_engine.engine import bench_step
+    from xlt_engine.engine.bench import step as bench_step
 
     monkeypatch.setattr(bench_step, "own_failures", lambda result: ["teacher: RuntimeError: x"])
     with dispatch.using("reference"):
@@ -55,7 +55,7 @@ def test_errors_of_bench(cli: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     assert answer.err.startswith("error: there is no operation 'vote'; did you mean votes?")
     assert cli("bench", "walk").code == 2
 
-    from xlt_engine.engine import bench
+    from xlt_engine.engine.bench import kernels as bench
 
     monkeypatch.setattr(bench, "own_failures", lambda result: ["votes, a case, xlt-engine: RuntimeError: x"])
     with dispatch.using("reference"):

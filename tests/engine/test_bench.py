@@ -14,11 +14,12 @@ from torch import Tensor
 from torch.nn import functional
 
 from xlt_engine import ConfigError, XltError, kernels
-from xlt_engine.engine import bench, bench_peers
-from xlt_engine.engine.bench_case import SIZES, Call, Case, Problem, Setting, Variant, differentiate, lengths
-from xlt_engine.engine.bench_losses import _loss_truth, linear_cross_entropy_cases
-from xlt_engine.engine.bench_measure import Candidate, Run, Timer, errors, quantiles, time_interleaved
-from xlt_engine.engine.bench_table import render
+from xlt_engine.engine.bench import peers as bench_peers
+from xlt_engine.engine.bench.case import SIZES, Call, Case, Problem, Setting, Variant, differentiate, lengths
+from xlt_engine.engine.bench import kernels as bench
+from xlt_engine.engine.bench.losses import _loss_truth, linear_cross_entropy_cases
+from xlt_engine.engine.bench.measure import Candidate, Run, Timer, errors, quantiles, time_interleaved
+from xlt_engine.engine.bench.table import render
 from xlt_engine.kernels import dispatch
 
 CPU = torch.device("cpu")
@@ -224,7 +225,7 @@ def test_lengths_are_a_fixed_draw(kind: str, mean: float, most: int) -> None:
 
 @pytest.mark.parametrize("frozen", [True, False])
 def test_truth_and_floor_of_the_loss(frozen: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("xlt_engine.engine.bench_losses._TRUTH_ELEMENTS", 131 * 10)
+    monkeypatch.setattr("xlt_engine.engine.bench.losses._TRUTH_ELEMENTS", 131 * 10)
     hidden, weight, bias = (AT.normal(*s, key=str(s)).double() for s in ((33, 8), (131, 8), (131,)))
     target = AT.integers(131, 33, key="target")
     leaves = {"hidden": hidden.requires_grad_(), "weight": weight.requires_grad_(), "bias": bias.requires_grad_()}

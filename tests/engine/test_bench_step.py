@@ -17,13 +17,15 @@ from torch.nn import functional
 from torch.utils.flop_counter import FlopCounterMode
 
 from xlt_engine import ConfigError
-from xlt_engine.engine import bench_step, bench_step_peers, bench_step_trace
-from xlt_engine.engine.bench_step_flops import encoder_flops, head_flops, step_flops
-from xlt_engine.engine.bench_step_peers import Eager, ModernBert, Tuned, Unpadded, WithLiger, pad
-from xlt_engine.engine.bench_step_sides import OURS, Ours, copy_weights, worst_difference
-from xlt_engine.engine.bench_step_table import render
-from xlt_engine.engine.bench_step_trace import OTHER, PRODUCTS, parts_of
-from xlt_engine.engine.bench_step_work import (
+from xlt_engine.engine.bench import step as bench_step
+from xlt_engine.engine.bench import step_peers as bench_step_peers
+from xlt_engine.engine.bench import step_trace as bench_step_trace
+from xlt_engine.engine.bench.step_flops import encoder_flops, head_flops, step_flops
+from xlt_engine.engine.bench.step_peers import Eager, ModernBert, Tuned, Unpadded, WithLiger, pad
+from xlt_engine.engine.bench.step_sides import OURS, Ours, copy_weights, worst_difference
+from xlt_engine.engine.bench.step_table import render
+from xlt_engine.engine.bench.step_trace import OTHER, PRODUCTS, parts_of
+from xlt_engine.engine.bench.step_work import (
     CLASSES,
     MASK,
     SHAPES,

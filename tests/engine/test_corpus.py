@@ -30,8 +30,9 @@ from xlt_engine.data.corpus_select import comparison_key
 from xlt_engine.data.language_id import _model
 from xlt_engine.data.title_links import LinkRules
 from xlt_engine.data.wiki_source import SourceFiles
-from xlt_engine.engine import ConsoleProgress, CorpusConfig, CorpusReport, Progress, build_corpus, corpus_config
-from xlt_engine.engine.corpus_pool import run_tasks
+from xlt_engine.engine import ConsoleProgress, CorpusConfig, CorpusReport, Progress, build_corpus
+from xlt_engine.engine.corpus import config as corpus_config
+from xlt_engine.engine.corpus.pool import run_tasks
 
 PIECE = 1 << 13
 OPEN: dict[str, Any] = {"language_check": False, "min_chars": 1, "max_chars": 10_000, "cap": 100_000}
@@ -636,7 +637,7 @@ def test_workers_end_with_their_parent(tmp_path: Path) -> None:
     mark = random.Random(os.getpid()).randrange(10**9)
     program = (
         f"import sys, time; sys.path[:0] = {sys.path!r}\n"
-        "from xlt_engine.engine.corpus_pool import run_tasks\n"
+        "from xlt_engine.engine.corpus.pool import run_tasks\n"
         "from dataclasses import dataclass\n"
         "@dataclass\nclass T:\n    index: int\n"
         f"def work(task): open({str(tmp_path)!r} + f'/{{__import__(\"os\").getpid()}}', 'w').close(); {mark}\n"

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from .bench_step_sides import OURS
-from .bench_table import number
+from .step_sides import OURS
+from .table import number
 
 Entry = dict[str, Any]
 

@@ -11,13 +11,13 @@ from typing import Any
 
 import torch
 
-from ..kernels import dispatch
-from ..model import EncoderConfig
-from .bench_measure import ceilings, machine, timed
-from .bench_peers import versions
-from .bench_step_work import SHAPES, Texts
-from .precision import DTYPES
-from .rundir import git_commit
+from ...kernels import dispatch
+from ...model import EncoderConfig
+from ..precision import DTYPES
+from ..rundir import git_commit
+from .measure import ceilings, machine, timed
+from .peers import versions
+from .step_work import SHAPES, Texts
 
 
 @dataclass(frozen=True)

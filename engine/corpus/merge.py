@@ -10,11 +10,11 @@ from pathlib import Path
 
 import numpy as np
 
-from ..data.corpus_piece import CONTROL, INFLECTED, MATCHED, StoredPiece
-from ..data.corpus_select import Candidates, pick_balanced, pick_lowest, shuffled
-from ..data.language_id import LanguageIdentifier
-from .corpus_config import CorpusConfig
-from .files import storage_errors
+from ...data.corpus_piece import CONTROL, INFLECTED, MATCHED, StoredPiece
+from ...data.corpus_select import Candidates, pick_balanced, pick_lowest, shuffled
+from ...data.language_id import LanguageIdentifier
+from ..files import storage_errors
+from .config import CorpusConfig
 
 _ROW_BITS = 32
 _CONTROL_SPARE = 2

@@ -15,26 +15,26 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from .. import DataError, Interrupted
-from ..data.corpus_closeness import OverlapScorer, TfidfScorer
-from ..data.corpus_input import PIECE, Source, Task, open_source, tasks, texts_of
-from ..data.corpus_piece import PieceReader, PieceRules, Scorer, batches, no_split, paragraphs
-from ..data.corpus_select import excluded_keys
-from ..data.example import Example
-from ..data.language_id import LanguageIdentifier
-from ..data.matcher import TitleMatcher
-from ..data.readers import guess_format, read_examples
-from ..data.title_links import Links, add_aliases, entity_surfaces, link_table, link_wiki
-from ..data.wiki_source import FileWiki, target_redirects
-from ..data.wiki_tables import read_titles
-from ..data.wiki_text import sentences
-from .corpus_config import CorpusConfig
-from .corpus_merge import Merged, choose, piece_name
-from .corpus_pool import cores, run_tasks
-from .corpus_report import CorpusReport, finished, make_report, write_outputs
-from .files import atomic_write_bytes, atomic_write_json, delete, storage_errors
-from .progress import Progress
-from .rundir import RunDir
+from ... import DataError, Interrupted
+from ...data.corpus_closeness import OverlapScorer, TfidfScorer
+from ...data.corpus_input import PIECE, Source, Task, open_source, tasks, texts_of
+from ...data.corpus_piece import PieceReader, PieceRules, Scorer, batches, no_split, paragraphs
+from ...data.corpus_select import excluded_keys
+from ...data.example import Example
+from ...data.language_id import LanguageIdentifier
+from ...data.matcher import TitleMatcher
+from ...data.readers import guess_format, read_examples
+from ...data.title_links import Links, add_aliases, entity_surfaces, link_table, link_wiki
+from ...data.wiki_source import FileWiki, target_redirects
+from ...data.wiki_tables import read_titles
+from ...data.wiki_text import sentences
+from ..files import atomic_write_bytes, atomic_write_json, delete, storage_errors
+from ..progress import Progress
+from ..rundir import RunDir
+from .config import CorpusConfig
+from .merge import Merged, choose, piece_name
+from .pool import cores, run_tasks
+from .report import CorpusReport, finished, make_report, write_outputs
 
 _MANIFEST = "manifest.json"
 _LINKS = "links.json"

@@ -9,10 +9,10 @@ from typing import Any
 
 import numpy as np
 
-from ..data import BatchSize, Corpus, ItemView, MlmBatches, PackedBatch, Part, TaskBatches, TokenStore, pack, rng_for
-from ..data.masking import mask_tokens
-from ..model import EncoderConfig
-from .bench_case import lengths
+from ...data import BatchSize, Corpus, ItemView, MlmBatches, PackedBatch, Part, TaskBatches, TokenStore, pack, rng_for
+from ...data.masking import mask_tokens
+from ...model import EncoderConfig
+from .case import lengths
 
 CLASSES = 9
 SPECIAL = 5
@@ -100,7 +100,7 @@ def frozen_layers(config: EncoderConfig) -> int:
 
 
 def draw_texts(kind: str, count: int, *, vocabulary: int, scale: str = "full") -> dict[str, list[Text]]:
-    """Random ids in sequences whose lengths are of this kind (`bench_case.lengths`); the same on every machine."""
+    """Random ids in sequences whose lengths are of this kind (`case.lengths`); the same on every machine."""
     found = {}
     for language in ("en", "de"):
         rng = rng_for(0, "bench step", kind, language)

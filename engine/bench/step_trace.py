@@ -18,12 +18,12 @@ from typing import Any
 
 import torch
 
-from ..data import PackedBatch
-from .bench_measure import FAILURES, synchronise
-from .bench_step_sides import Ours
-from .bench_step_work import Drawn
-from .config import PerformanceConfig
-from .files import storage_errors
+from ...data import PackedBatch
+from ..config import PerformanceConfig
+from ..files import storage_errors
+from .measure import FAILURES, synchronise
+from .step_sides import Ours
+from .step_work import Drawn
 
 STEPS = 3
 WARM_UP = 1
@@ -159,7 +159,7 @@ def _mark(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
 @contextmanager
 def _marked() -> Iterator[None]:
     """Every operation of the kernels room under its name, where model and objectives call it."""
-    package = __name__.rsplit(".", 2)[0]
+    package = __name__.rsplit(".", 3)[0]
     modules = [import_module(f"{package}.{name}") for name in _CALLERS]
     before = [(m, name, getattr(m, name)) for m in modules for name in OPERATIONS if hasattr(m, name)]
     for module, name, function in before:

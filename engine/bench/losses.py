@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from ..kernels import linear_cross_entropy, soft_label_loss, supervised_contrastive, votes
-from . import bench_peers as peers
-from .bench_case import (
+from ...kernels import linear_cross_entropy, soft_label_loss, supervised_contrastive, votes
+from . import peers as peers
+from .case import (
     Call,
     Case,
     Problem,
@@ -24,7 +24,7 @@ from .bench_case import (
     in_double,
     plain_and_compiled,
 )
-from .bench_measure import Tensors
+from .measure import Tensors
 
 CLASSES, VOTERS, THRESHOLDS = 9, 3, 20
 ALPHA, TEMPERATURE = 0.6, 0.1

@@ -9,8 +9,8 @@ from typing import Any, TypeVar, cast
 import torch
 from torch import Tensor
 
-from ..data import derive_seed, rng_for
-from .bench_measure import Run, Tensors
+from ...data import derive_seed, rng_for
+from .measure import Run, Tensors
 
 DROPOUT = 0.1
 SEED, SITE = 20231004, 3

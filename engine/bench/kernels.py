@@ -19,19 +19,21 @@ from typing import Any
 
 import torch
 
-from .. import ConfigError, XltError
-from ..kernels import dispatch
-from . import bench_peers as peers
-from .bench_attention import attention_cases
-from .bench_case import SIZES, Call, Case, Problem, Setting, Sizes, Variant
-from .bench_encoder import dropout_cases, embedding_cases, gelu_cases, layer_norm_cases, voter_mlp_cases
-from .bench_losses import (
+from ... import ConfigError, XltError
+from ...kernels import dispatch
+from ..files import atomic_write_json
+from ..rundir import git_commit
+from . import peers as peers
+from .attention import attention_cases
+from .case import SIZES, Call, Case, Problem, Setting, Sizes, Variant
+from .encoder import dropout_cases, embedding_cases, gelu_cases, layer_norm_cases, voter_mlp_cases
+from .losses import (
     linear_cross_entropy_cases,
     soft_label_loss_cases,
     supervised_contrastive_cases,
     votes_cases,
 )
-from .bench_measure import (
+from .measure import (
     FAILURES,
     Candidate,
     Timer,
@@ -47,9 +49,7 @@ from .bench_measure import (
     time_interleaved,
     warm_up,
 )
-from .bench_table import headline
-from .files import atomic_write_json
-from .rundir import git_commit
+from .table import headline
 
 OPERATIONS: dict[str, Callable[[Sizes], list[Case]]] = {
     "linear_cross_entropy": linear_cross_entropy_cases,

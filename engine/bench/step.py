@@ -18,17 +18,17 @@ from typing import Any
 
 import torch
 
-from .. import ConfigError, XltError
-from .bench_measure import FAILURES, MIB, find_device, quantiles, reason, synchronise, timed
-from .bench_step_flops import step_flops
-from .bench_step_options import Options, head
-from .bench_step_peers import PEERS, ModernBert, Peer
-from .bench_step_sides import OURS, Ours, Side, worst_difference
-from .bench_step_table import headline
-from .bench_step_trace import STEPS, WARM_UP, launches, trace
-from .bench_step_work import KINDS, ORDERS, SHAPES, TASKS, WINDOW, Drawn, Row, Step, Texts, draw_texts, make_work
-from .deterministic import deterministic as equal_bits
-from .files import atomic_write_json
+from ... import ConfigError, XltError
+from ..deterministic import deterministic as equal_bits
+from ..files import atomic_write_json
+from .measure import FAILURES, MIB, find_device, quantiles, reason, synchronise, timed
+from .step_flops import step_flops
+from .step_options import Options, head
+from .step_peers import PEERS, ModernBert, Peer
+from .step_sides import OURS, Ours, Side, worst_difference
+from .step_table import headline
+from .step_trace import STEPS, WARM_UP, launches, trace
+from .step_work import KINDS, ORDERS, SHAPES, TASKS, WINDOW, Drawn, Row, Step, Texts, draw_texts, make_work
 
 Result = dict[str, Any]
 Say = Callable[[str], None]

@@ -8,17 +8,17 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from ..kernels import (
+from ...kernels import (
     dropout,
     dropout_residual_layer_norm,
     embedding_layer_norm,
     linear_gelu,
     voter_mlp,
 )
-from ..kernels.masks import keep_mask, keep_scale
-from ..model.heads import default_voter_widths
-from . import bench_peers as peers
-from .bench_case import (
+from ...kernels.masks import keep_mask, keep_scale
+from ...model.heads import default_voter_widths
+from . import peers as peers
+from .case import (
     DROPOUT,
     SEED,
     SITE,
@@ -36,7 +36,7 @@ from .bench_case import (
     in_double,
     plain_and_compiled,
 )
-from .bench_measure import Tensors
+from .measure import Tensors
 
 EPS = 1e-12
 POSITIONS, SEGMENTS = 512, 2

@@ -15,12 +15,12 @@ from typing import Any
 
 import numpy as np
 
-from .. import DataError, __version__
-from ..data.corpus_select import comparison_key
-from ..data.title_links import FATES, Links
-from .corpus_config import CorpusConfig
-from .corpus_merge import Chosen, Merged
-from .files import atomic_write_json, atomic_write_text, plain, sha256_file
+from ... import DataError, __version__
+from ...data.corpus_select import comparison_key
+from ...data.title_links import FATES, Links
+from ..files import atomic_write_json, atomic_write_text, plain, sha256_file
+from .config import CorpusConfig
+from .merge import Chosen, Merged
 
 _SHOWN = 20
 

@@ -12,12 +12,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from ..model import EncoderConfig
-from ..model.heads import default_voter_widths
-from .bench_peers import liger_loss
-from .bench_step_sides import OPTIMISER
-from .bench_step_work import CLASSES, PAD, TASKS, Row, Step, frozen_layers, soft_targets
-from .precision import DTYPES
+from ...model import EncoderConfig
+from ...model.heads import default_voter_widths
+from ..precision import DTYPES
+from .peers import liger_loss
+from .step_sides import OPTIMISER
+from .step_work import CLASSES, PAD, TASKS, Row, Step, frozen_layers, soft_targets
 
 VOTERS = ("soft", "hard")
 

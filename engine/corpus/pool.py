@@ -16,8 +16,8 @@ from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from typing import Any, Protocol, TypeVar
 
-from .. import DataError, Interrupted, OutOfMemoryError, StorageError, XltError
-from .faults import fault
+from ... import DataError, Interrupted, OutOfMemoryError, StorageError, XltError
+from ..faults import fault
 
 _POLL_SECONDS = 0.5
 _GRACE_SECONDS = 5.0

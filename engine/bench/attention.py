@@ -8,9 +8,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from ..kernels import attention_plan, packed_attention
-from . import bench_peers as peers
-from .bench_case import (
+from ...kernels import attention_plan, packed_attention
+from . import peers as peers
+from .case import (
     DROPOUT,
     SEED,
     SITE,
@@ -28,7 +28,7 @@ from .bench_case import (
     in_double,
     lengths,
 )
-from .bench_measure import Tensors
+from .measure import Tensors
 
 HEAD_SIZE = 64
 

@@ -23,8 +23,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .. import ConfigError
-from .rundir import environment
+from ... import ConfigError
+from ..rundir import environment
 
 Tensors = dict[str, Tensor]
 Run = Callable[[], Tensors]

@@ -11,12 +11,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from .. import ConfigError, DataError
-from ..data.matcher import UNSPACED_LANGUAGES, Boundaries
-from ..data.title_links import LinkRules
-from ..data.wiki_source import SourceFiles
-from .files import plain
-from .languages import language_of
+from ... import ConfigError, DataError
+from ...data.matcher import UNSPACED_LANGUAGES, Boundaries
+from ...data.title_links import LinkRules
+from ...data.wiki_source import SourceFiles
+from ..files import plain
+from ..languages import language_of
 
 __all__ = ["CorpusConfig", "LinkRules", "Select", "SourceFiles"]
 

@@ -11,9 +11,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from ..model import EncoderConfig
-from ..model.heads import default_voter_widths
-from .bench_step_work import CLASSES, TASKS, Row, frozen_layers
+from ...model import EncoderConfig
+from ...model.heads import default_voter_widths
+from .step_work import CLASSES, TASKS, Row, frozen_layers
 
 
 def step_flops(task: str, config: EncoderConfig, rows: Sequence[Row]) -> float:
