@@ -9,7 +9,7 @@ from setuptools.command.build_py import build_py
 ROOT = Path(__file__).parent
 CORPUS = ["ahocorasick_rs>=1.0", "py3langid>=0.4"]
 ROOMS = ["kernels", "data", "model", "engine"]
-_ROOT_MODULES = ("__init__", "cli", "cli_bench", "cli_corpus", "cli_lab", "cli_why")
+_ROOT_MODULES = ("__init__", "cli", "cli_bench", "cli_corpus", "cli_lab", "cli_probe", "cli_why")
 VERSION = re.search(r'^__version__ = "(.+)"$', (ROOT / "__init__.py").read_text("utf-8"), re.M).group(1)
 
 
@@ -47,7 +47,7 @@ setup(
     ],
     extras_require={
         "corpus": CORPUS,
-        "test": ["pytest>=8", "transformers>=5", "seqeval>=1.2.2", "ruff>=0.14", "mypy>=1.18", *CORPUS],
+        "test": ["pytest>=8", "pytest-xdist>=3.6", "transformers>=5", "seqeval>=1.2.2", "ruff>=0.14", "mypy>=1.18", *CORPUS],
         # what the benchmarks compare with; the kernel libraries are for CUDA
         "bench": [
             "transformers>=5",

@@ -12,7 +12,7 @@ import torch
 
 from ... import ConfigError
 from ..config import RunConfig
-from ..corpus_pool import cores
+from ..corpus.pool import cores
 from ..estimate import encoder_config, estimate_plan, measure_rate, table, time_text
 from ..plan import Stage, digest, make_plan
 from ..prepare import choose_device, make_context, read_ahead, with_world
@@ -52,7 +52,7 @@ class RowPlan:
         own = [s for s in self.stages if s.seed == seed and s.target in (None, target)]
         if self.row.stage:
             return next(s.id for s in own if s.id.rpartition("/")[2] == self.row.stage)
-        method = [s for s in own if s.arm == "method"] or [s for s in own if s.kind == "finetune"]
+        method = [s for s in own if s.arm == "method"] or [s for s in own if s.arm == "baseline"]
         return method[-1].id
 
     def lineage(self, stage_id: str) -> set[str]:
