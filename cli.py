@@ -17,6 +17,7 @@ from xlt_engine import PeerLostError, XltError, __version__
 from xlt_engine.cli_bench import add_bench
 from xlt_engine.cli_corpus import add_corpus
 from xlt_engine.cli_lab import add_lab
+from xlt_engine.cli_probe import add_probe
 from xlt_engine.cli_why import add_why
 
 if TYPE_CHECKING:
@@ -314,6 +315,7 @@ def env(as_json: bool) -> None:
 add_bench(main_group)
 add_corpus(main_group, _progress, should_stop, lambda: _STOP.update(polled=1))
 add_lab(main_group, _progress, should_stop, lambda: _STOP.update(polled=1), _seeds)
+add_probe(main_group)
 add_why(main_group, _progress)
 
 

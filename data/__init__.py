@@ -5,16 +5,20 @@ from __future__ import annotations
 from .batch import PackedBatch, pack
 from .buckets import BatchSize, Bucket, choose_buckets, pad_step, pad_to_bucket, padding_share
 from .code_switch import code_switched, read_dictionary
+from .corpora import Corpus
 from .demo_world import WorldConfig, WorldFiles, make_world
 from .example import Example, Examples
 from .few_shot import few_per_class
+from .joint_batches import JointBatches
 from .pair_batches import PairBatches
+from .prompt import Prompt
 from .readers import guess_format, read_examples, read_text, reader_options
 from .readers_conll import read_conll
 from .readers_table import read_jsonl, read_tsv
-from .sampling import rng_for
+from .sampling import epoch_counts, rng_for
 from .seeding import derive_seed
-from .sources import Corpus, ItemView, MlmBatches, Part, TaskBatches, inference_batches, inference_tokens
+from .sentence_pairs import read_pairs
+from .sources import ItemView, MlmBatches, Part, TaskBatches, inference_batches, inference_tokens
 from .store import TokenStore, file_hash, store_key
 from .tokenizer import EncodedText, EncodedWords, Tokenizer
 from .truth_config import TruthKnobs
@@ -30,10 +34,12 @@ __all__ = [
     "Example",
     "Examples",
     "ItemView",
+    "JointBatches",
     "MlmBatches",
     "PackedBatch",
     "PairBatches",
     "Part",
+    "Prompt",
     "TaskBatches",
     "TokenStore",
     "Tokenizer",
@@ -44,6 +50,7 @@ __all__ = [
     "choose_buckets",
     "code_switched",
     "derive_seed",
+    "epoch_counts",
     "few_per_class",
     "file_hash",
     "guess_format",
@@ -60,6 +67,7 @@ __all__ = [
     "read_dictionary",
     "read_examples",
     "read_jsonl",
+    "read_pairs",
     "read_text",
     "read_tsv",
     "reader_options",

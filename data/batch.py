@@ -11,6 +11,8 @@ import torch
 from torch import Tensor
 
 IGNORE = -100
+MASKED = "masked-lm"
+"""Kind of the batches whose items are masked tokens, where a step has others too."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,7 +21,7 @@ class PackedBatch:
 
     Attributes:
         token_ids: int64 [T].
-        positions: int64 [T], position of each token in its own sequence.
+        positions: int64 [T], position of each token in its own sequence, or in its sentence of a pair (TLM).
         segments: int64 [T], 0, or 1 for the second text of a pair.
         cu_seqlens: int32 [S + 1], where each sequence starts; the last entry is T.
         max_seqlen: length of the longest sequence, known on the host.
@@ -31,6 +33,7 @@ class PackedBatch:
         item_example: int64 [K], index into the S sequences of each item.
         num_targets: number of items that count in the loss, known on the host.
         frozen_states: [T, H], what the frozen part of the encoder makes of the tokens, or None.
+        kind: which of several losses it is for; empty where a step has one.
     """
 
     token_ids: Tensor
@@ -46,6 +49,7 @@ class PackedBatch:
     item_example: Tensor = field(default_factory=lambda: torch.zeros(0, dtype=torch.int64))
     num_targets: int = 0
     frozen_states: Tensor | None = None
+    kind: str = ""
 
     @property
     def num_tokens(self) -> int:
@@ -73,6 +77,7 @@ def pack(
     weights: Sequence[Sequence[float] | np.ndarray] | None = None,
     example_ids: Sequence[int] | np.ndarray | None = None,
     frozen_states: Sequence[Tensor] | None = None,
+    positions: Sequence[np.ndarray] | None = None,
 ) -> PackedBatch:
     """Lays sequences of token ids end to end, in the given order.
 
@@ -85,6 +90,7 @@ def pack(
         weights: for each sequence one weight per item, or one row of them.
         example_ids: the caller's number of each sequence; 0..S-1 when omitted.
         frozen_states: for each sequence [tokens, H], what the frozen part of the encoder makes of it.
+        positions: position of each token; counted from the start of its sequence when omitted.
 
     Raises:
         ValueError: there is no sequence, or one is empty.
@@ -93,7 +99,7 @@ def pack(
     if not len(lengths) or lengths.min() == 0:
         raise ValueError("pack needs at least one sequence, and none may be empty")
     starts = np.concatenate([[0], np.cumsum(lengths)])
-    positions = np.arange(starts[-1]) - np.repeat(starts[:-1], lengths)
+    counted = np.arange(starts[-1]) - np.repeat(starts[:-1], lengths)
     if items is None:
         counts = np.ones(len(lengths), dtype=np.int64)
         item_index = starts[:-1]
@@ -104,8 +110,8 @@ def pack(
     num_targets = len(item_index) if label_array is None else int((label_array != IGNORE).sum())
     return PackedBatch(
         token_ids=torch.from_numpy(_join(sequences, np.int64)),
-        positions=torch.from_numpy(positions),
-        segments=torch.from_numpy(np.zeros_like(positions) if segments is None else _join(segments, np.int64)),
+        positions=torch.from_numpy(counted if positions is None else _join(positions, np.int64)),
+        segments=torch.from_numpy(np.zeros_like(counted) if segments is None else _join(segments, np.int64)),
         cu_seqlens=torch.from_numpy(starts.astype(np.int32)),
         max_seqlen=int(lengths.max()),
         item_index=torch.from_numpy(item_index),
@@ -157,4 +163,5 @@ def _part(batch: PackedBatch, first: int, last: int, starts: Sequence[int], ends
         item_example=batch.item_example[items] - first,
         num_targets=ends[last] - ends[first] if labels is None else int((labels != IGNORE).sum()),
         frozen_states=None if batch.frozen_states is None else batch.frozen_states[tokens],
+        kind=batch.kind,
     )

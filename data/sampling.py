@@ -73,20 +73,18 @@ def _by_tokens(order: np.ndarray, lengths: np.ndarray, budget: int) -> list[np.n
     return [np.array(b, dtype=np.int64) for b in batches]
 
 
-def resample(
-    sizes: Sequence[int], *, mode: str = "up", temperature: float = 1.0, seed: int, epoch: int
-) -> list[np.ndarray]:
-    """How often each example of each corpus is seen in one epoch, so that languages are balanced.
+def epoch_counts(
+    sizes: Sequence[int], *, mode: str = "up", temperature: float = 1.0, weights: Sequence[float] = ()
+) -> list[int]:
+    """How many examples of each corpus make up one epoch.
 
     Args:
         sizes: examples in each corpus.
         mode: "up" repeats the smaller corpora to the size of the largest (arXiv 2310.04726 section 3.1: the numbers
             of samples of the two languages are equal), "down" draws the larger ones down to the smallest,
             "temperature" keeps the total and draws corpus i in proportion to its share to the power of `temperature`
-            (1 is proportional, 0 uniform), "none" takes everything once.
-
-    Returns:
-        For each corpus the example indices of this epoch; an index appears at most once more than any other.
+            (1 is proportional, 0 uniform), "weights" keeps the total and draws corpus i in proportion to `weights[i]`,
+            whatever its size, "none" takes everything once.
 
     Raises:
         DataError: a corpus is empty.
@@ -94,17 +92,41 @@ def resample(
     if min(sizes) == 0:
         raise DataError(f"a corpus to be balanced is empty (sizes {list(sizes)}); give it text or leave it out")
     if mode == "up":
-        counts = [max(sizes)] * len(sizes)
-    elif mode == "down":
-        counts = [min(sizes)] * len(sizes)
-    elif mode == "temperature":
-        share = (np.array(sizes) / sum(sizes)) ** temperature
-        counts = [max(1, round(float(x))) for x in share / share.sum() * sum(sizes)]
-    else:
-        counts = list(sizes)
+        return [max(sizes)] * len(sizes)
+    if mode == "down":
+        return [min(sizes)] * len(sizes)
+    if mode not in ("temperature", "weights"):
+        return list(sizes)
+    share = (np.array(sizes) / sum(sizes)) ** temperature if mode == "temperature" else np.array(weights, dtype=float)
+    return [max(1, round(float(x))) for x in share / share.sum() * sum(sizes)]
+
+
+def resample(
+    sizes: Sequence[int],
+    *,
+    mode: str = "up",
+    temperature: float = 1.0,
+    seed: int,
+    epoch: int,
+    counts: Sequence[int] | None = None,
+) -> list[np.ndarray]:
+    """How often each example of each corpus is seen in one epoch, so that languages are balanced.
+
+    Args:
+        sizes: examples in each corpus.
+        mode, temperature: see `epoch_counts`.
+        counts: how many of each corpus, instead of those of `mode`.
+
+    Returns:
+        For each corpus the example indices of this epoch; an index appears at most once more than any other.
+
+    Raises:
+        DataError: a corpus is empty.
+    """
+    wanted = epoch_counts(sizes, mode=mode, temperature=temperature) if counts is None else counts
     return [
         _repeat(size, count, rng_for(seed, "resample", epoch, i))
-        for i, (size, count) in enumerate(zip(sizes, counts, strict=True))
+        for i, (size, count) in enumerate(zip(sizes, wanted, strict=True))
     ]
 
 

@@ -5,13 +5,14 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from torch import Tensor
 
 from .batch import IGNORE, PackedBatch, pack
 from .buckets import BatchSize
+from .corpora import Corpus
 from .masking import mask_tokens
 from .sampling import epoch_batches, num_batches, resample, rng_for
 from .store import TokenStore
@@ -21,37 +22,6 @@ GPU_INFERENCE_TOKENS = 32768
 """A GPU is busy only with large products; without a backward pass so many tokens take little of its memory."""
 MASK_DEVIATIONS = 2
 """`MlmBatches.sizes` allows for so many standard deviations of the number of masked tokens: 1 batch in 40 has more."""
-
-
-class Corpus:
-    """Several token stores of one language behind one index; `subset` picks examples of the concatenation."""
-
-    def __init__(self, stores: Sequence[TokenStore], subset: np.ndarray | None = None) -> None:
-        self._stores = list(stores)
-        self._starts = np.concatenate([[0], np.cumsum([len(s) for s in stores])])
-        self._subset = np.arange(self._starts[-1]) if subset is None else subset
-        self.lengths = np.concatenate([s.lengths for s in stores])[self._subset] if stores else np.zeros(0, np.int64)
-
-    def __len__(self) -> int:
-        return len(self._subset)
-
-    def _find(self, index: int) -> tuple[TokenStore, int]:
-        where = int(self._subset[index])
-        which = int(np.searchsorted(self._starts, where, side="right")) - 1
-        return self._stores[which], where - int(self._starts[which])
-
-    def ids(self, index: int) -> np.ndarray:
-        store, i = self._find(index)
-        return store.ids(i)
-
-    def segments(self, index: int) -> np.ndarray | None:
-        store, i = self._find(index)
-        return store.segments(i)
-
-    def name(self, index: int) -> str:
-        """The id of an example: `<file stem>:<line>` unless its file has ids."""
-        store, i = self._find(index)
-        return store.example_ids[i]
 
 
 class _Draws:
@@ -66,9 +36,10 @@ class _Draws:
         seed: int,
         balance: str,
         temperature: float = 1.0,
+        counts: Sequence[int] | None = None,
     ) -> None:
         self._lengths, self._batch_size, self._seed = list(lengths), batch_size, seed
-        self._balance, self._temperature = balance, temperature
+        self._how: dict[str, Any] = {"mode": balance, "temperature": temperature, "counts": counts}
         self.per_epoch = [len(part) for part in self._sample(0)]
         self._batches_per_epoch = num_batches(sum(self.per_epoch), batch_size)
         self.total = max(1, round(self._batches_per_epoch * epochs))
@@ -78,7 +49,7 @@ class _Draws:
 
     def _sample(self, epoch: int) -> list[np.ndarray]:
         sizes = [len(part) for part in self._lengths]
-        return resample(sizes, mode=self._balance, temperature=self._temperature, seed=self._seed, epoch=epoch)
+        return resample(sizes, seed=self._seed, epoch=epoch, **self._how)
 
     def members(self, step: int) -> np.ndarray:
         """int64 [n, 2]: corpus and example of each sequence of the batch."""
@@ -105,7 +76,7 @@ class MlmBatches:
     Args:
         corpora: one per language.
         special: bool [vocab_size], tokens that are never masked and never drawn.
-        balance, temperature: see `sampling.resample`.
+        balance, temperature, counts: see `sampling.resample`.
         micro_batch: sequences in one forward pass; 0 for the whole batch. Masks do not depend on it.
     """
 
@@ -122,6 +93,7 @@ class MlmBatches:
         balance: str = "up",
         temperature: float = 1.0,
         micro_batch: int = 0,
+        counts: Sequence[int] | None = None,
     ) -> None:
         self._corpora, self._special, self._mask_id = list(corpora), special, mask_id
         self._seed, self._rate, self._micro_batch = seed, rate, micro_batch or batch_size
@@ -132,6 +104,7 @@ class MlmBatches:
             seed=seed,
             balance=balance,
             temperature=temperature,
+            counts=counts,
         )
         self.examples_per_epoch = self._draws.per_epoch
 
@@ -157,6 +130,7 @@ class MlmBatches:
         members = self._draws.members(step)
         ids = [self._corpora[c].ids(i) for c, i in members]
         segments = [self._corpora[c].segments(i) for c, i in members]
+        positions = _positions([self._corpora[c].positions(i) for c, i in members], ids)
         ends = np.cumsum([len(i) for i in ids])
         rng = rng_for(self._seed, "mask", step)
         corrupted, targets = mask_tokens(
@@ -176,6 +150,7 @@ class MlmBatches:
                 items=items[a : a + self._micro_batch],
                 labels=[t[i] for t, i in zip(labels, items, strict=True)][a : a + self._micro_batch],
                 example_ids=members[a : a + self._micro_batch, 1],
+                positions=None if positions is None else positions[a : a + self._micro_batch],
             )
             for a in range(0, len(members), self._micro_batch)
         ]
@@ -190,6 +165,13 @@ def _segments(segments: Sequence[np.ndarray | None], ids: Sequence[np.ndarray]) 
     if all(s is None for s in segments):
         return None
     return [np.zeros(len(i), dtype=np.int64) if s is None else s for s, i in zip(segments, ids, strict=True)]
+
+
+def _positions(positions: Sequence[np.ndarray | None], ids: Sequence[np.ndarray]) -> list[np.ndarray] | None:
+    """Positions for `pack`, which takes None where all are counted from the start."""
+    if all(p is None for p in positions):
+        return None
+    return [np.arange(len(i)) if p is None else p for p, i in zip(positions, ids, strict=True)]
 
 
 @dataclass(frozen=True)
@@ -242,6 +224,7 @@ class TaskBatches:
     Args:
         parts: what to train on; with several, each epoch mixes them.
         balance: "none" takes every example once an epoch, "up" repeats the smaller parts to the size of the largest.
+        counts: how many examples of each part make up an epoch, instead of those of `balance`.
     """
 
     def __init__(
@@ -253,6 +236,7 @@ class TaskBatches:
         seed: int,
         balance: str = "none",
         micro_batch: int = 0,
+        counts: Sequence[int] | None = None,
     ) -> None:
         self._parts = [p for p in parts if len(p.examples)]
         self._offsets = [p.view.offsets for p in self._parts]
@@ -263,6 +247,7 @@ class TaskBatches:
             epochs=epochs,
             seed=seed,
             balance=balance,
+            counts=counts,
         )
 
     def __len__(self) -> int:

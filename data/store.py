@@ -75,6 +75,8 @@ class TokenStore:
         item_labels: [K], int16 for `ner`, int32 for `classification`; -100 where unknown. None for `text`.
         num_words: [N] int32, words of the example before any cut; 1 for `classification`, 0 for `text`.
         word_labels: int16, the labels of all words of all examples, cut ones included; `ner` only, else None.
+        languages: of the examples, where there are several; else empty.
+        language: [N] int16, index into `languages`; None where there is one language.
         cut: counts of `sequences` and `tokens` that the maximum length shortened, of `words` whose first sub-token it
             cut, and of `empty_words` that give no token.
         tokenizer_fingerprint: of the tokenizer that made the ids.
@@ -99,6 +101,8 @@ class TokenStore:
         self.item_labels = arrays.get("labels")
         self.num_words = arrays["num_words"]
         self.word_labels = arrays.get("word_labels")
+        self.languages: tuple[str, ...] = tuple(manifest.get("languages", ()))
+        self.language = arrays.get("language")
         self.lengths: npt.NDArray[np.int64] = np.diff(self.offsets)
         self._word_offsets = np.concatenate(([0], np.cumsum(self.num_words, dtype=np.int64)))
         self._example_ids: list[str] | None = None
@@ -155,6 +159,7 @@ class TokenStore:
         task: str,
         labels: Sequence[str] = (),
         max_length: int,
+        prompt: str = "",
     ) -> TokenStore:
         """Tokenise `examples` into `folder` and open it.
 
@@ -168,9 +173,10 @@ class TokenStore:
             task: "ner" (examples with words), "classification" (texts or pairs), "text" (either; no items, no labels).
             labels: the ordered label names.
             max_length: in tokens, special tokens included.
+            prompt: classification: template that texts are put into; their item is then its mask instead of [CLS].
 
         Raises:
-            ConfigError: `task`, `labels` or `max_length` is not possible.
+            ConfigError: `task`, `labels`, `max_length` or `prompt` is not possible.
             DataError: no examples, an example does not fit the task, or it has an unknown label; the first 20 are
                 listed with file and line.
             StorageError: the disk is full, read-only or failing.
@@ -185,7 +191,9 @@ class TokenStore:
             raise ConfigError(f"max_length {max_length}; it must hold the special tokens and at least one more")
         folder = Path(folder)
         try:
-            build_store(examples, tokenizer, folder=folder, task=task, labels=labels, max_length=max_length)
+            build_store(
+                examples, tokenizer, folder=folder, task=task, labels=labels, max_length=max_length, prompt=prompt
+            )
         except OSError as error:
             raise storage_error(folder, error) from error
         return cls.open(folder)
@@ -276,7 +284,7 @@ def _check_arrays(folder: Path, manifest: Mapping[str, Any], arrays: Mapping[str
         items = len(arrays["item_positions"])
         lengths = {"offsets": n + 1, "item_offsets": n + 1, "num_words": n, "item_words": items}
         lengths |= {"labels": items} if "labels" in arrays else {}
-        lengths |= {"second": n} if "second" in arrays else {}
+        lengths |= {name: n for name in ("second", "language") if name in arrays}
         lengths |= {"word_labels": int(arrays["num_words"].sum())} if "word_labels" in arrays else {}
         faults += [
             f"{name} has {len(arrays[name])} rows, not {want}"

@@ -17,6 +17,7 @@ import numpy.typing as npt
 from .. import DataError, StorageError
 from .example import Example
 from .problems import Problems
+from .prompt import Prompt
 from .store import FORMAT_VERSION, IDS, MANIFEST, content_hash, file_hash
 from .tokenizer import EncodedText, EncodedWords, Tokenizer
 
@@ -66,13 +67,14 @@ def build_store(
     task: str,
     labels: Sequence[str],
     max_length: int,
+    prompt: str = "",
 ) -> None:
     """Write the store of `TokenStore.build`: everything into a folder beside it, then one rename."""
     folder.parent.mkdir(parents=True, exist_ok=True)
     temporary = folder.parent / f".tmp-{folder.name}-{os.getpid()}"
     shutil.rmtree(temporary, ignore_errors=True)
     temporary.mkdir()
-    writer = _Writer(temporary, tokenizer, task, labels, max_length)
+    writer = _Writer(temporary, tokenizer, task, labels, max_length, prompt)
     try:
         for chunk in _chunks(examples):
             writer.add(chunk)
@@ -105,11 +107,15 @@ def _chunks(examples: Iterable[Example]) -> Iterator[list[Example]]:
 class _Writer:
     """The open array files of a store under construction."""
 
-    def __init__(self, folder: Path, tokenizer: Tokenizer, task: str, labels: Sequence[str], max_length: int) -> None:
+    def __init__(
+        self, folder: Path, tokenizer: Tokenizer, task: str, labels: Sequence[str], max_length: int, prompt: str = ""
+    ) -> None:
         self.folder, self.tokenizer, self.task = folder, tokenizer, task
+        self.prompt = Prompt(prompt) if prompt else None
         self.labels, self.max_length = tuple(labels), max_length
         self.index = {name: i for i, name in enumerate(labels)}
         self.examples = self.pairs = 0
+        self.languages: dict[str, int] = {}
         self.cut = {"sequences": 0, "tokens": 0, "words": 0, "empty_words": 0}
         self.problems = Problems()
         dtypes: dict[str, npt.DTypeLike] = {
@@ -120,6 +126,7 @@ class _Writer:
             "item_positions": np.int32,
             "item_words": np.int32,
             "num_words": np.int32,
+            "language": np.int16,
         }
         if task == "ner":
             dtypes |= {"labels": np.int16, "word_labels": np.int16}
@@ -141,6 +148,7 @@ class _Writer:
             stop = start + len(members)
             self._encode(members, golds[start:stop], tagged)
             start = stop
+        self.arrays["language"].append([self.languages.setdefault(e.language, len(self.languages)) for e in chunk])
         self._ids.write("".join(json.dumps(e.id) + "\n" for e in chunk).encode("utf-8"))
 
     def _encode(self, members: Sequence[Example], golds: Sequence[Sequence[int]], tagged: bool) -> None:
@@ -150,15 +158,21 @@ class _Writer:
             for gold, encoded in zip(golds, words, strict=True):
                 self._add_words(gold, encoded)
             return
+        if self.prompt is not None:
+            plain, pairs = [e.text or "" for e in members], [e.pair for e in members]
+            for gold, prompt in zip(golds, self.prompt.encode(tokenizer, plain, pairs, max_length=limit), strict=True):
+                self._add_text(gold, EncodedText(prompt.ids, None, None, prompt.cut_tokens), prompt.mask)
+            return
         texts = tokenizer.encode_texts([e.text or "" for e in members], [e.pair for e in members], max_length=limit)
         for gold, text in zip(golds, texts, strict=True):
             self._add_text(gold, text)
 
     def finish(self) -> None:
         """Complete the files and write the manifest, last."""
-        if not self.pairs:
-            self.arrays.pop("second").abandon()
-            (self.folder / "second.npy").unlink()
+        several = len(self.languages) > 1
+        for name in [*([] if self.pairs else ["second"]), *([] if several else ["language"])]:
+            self.arrays.pop(name).abandon()
+            (self.folder / f"{name}.npy").unlink()
         for array in self.arrays.values():
             array.close()
         self._ids.flush()
@@ -172,6 +186,7 @@ class _Writer:
             "max_length": self.max_length,
             "tokenizer": self.tokenizer.fingerprint,
             "examples": self.examples,
+            **({"languages": list(self.languages)} if several else {}),
             "cut": self.cut,
             "arrays": {
                 name: {"dtype": array.dtype.name, "length": array.length} for name, array in self.arrays.items()
@@ -196,6 +211,11 @@ class _Writer:
     def _check(self, example: Example) -> list[int]:
         """The label index per word, or of the example; notes what does not fit the task."""
         fault = _misfit(example, self.task)
+        if fault is None and self.prompt is not None and (example.pair is not None) != self.prompt.has_pair:
+            fault = (
+                "a text alone" if self.prompt.has_pair else "a pair of texts",
+                "the template of prompts has the other",
+            )
         if fault:
             self.problems.add(f"{example.file}:{example.line}", *fault)
             return []
@@ -243,10 +263,10 @@ class _Writer:
         else:
             self._add_items([], [], 0)
 
-    def _add_text(self, gold: Sequence[int], encoded: EncodedText) -> None:
+    def _add_text(self, gold: Sequence[int], encoded: EncodedText, item: int = 0) -> None:
         self._add_sequence(encoded.ids, encoded.second, encoded.cut_tokens)
         if self.task == "classification":
-            self._add_items([0], [0], 1)
+            self._add_items([item], [0], 1)
             self.arrays["labels"].append(gold)
         else:
             self._add_items([], [], 0)

@@ -190,6 +190,17 @@ class Tokenizer:
         (folder / "tokenizer.json").write_bytes(self._source or self._inner.to_str(pretty=True).encode("utf-8"))
         (folder / "tokenizer_config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
 
+    @property
+    def state(self) -> dict[str, Any]:
+        """What `tokenizer.json` says, parsed; a copy."""
+        found: dict[str, Any] = json.loads(self._inner.to_str())
+        return found
+
+    @property
+    def special_names(self) -> dict[str, str]:
+        """Role -> name of the five special tokens."""
+        return dict(self._names)
+
     def token(self, token_id: int) -> str | None:
         """The piece with this id, or None where the id is not used."""
         return self._inner.id_to_token(token_id)
@@ -255,7 +266,7 @@ class Tokenizer:
 
     def _join(self, first: Any, second: Any, max_length: int | None, offsets: bool) -> EncodedText:
         n, m = len(first.ids), 0 if second is None else len(second.ids)
-        keep_n, keep_m = _longest_first(n, m, self._room(max_length, self.num_special(second is not None)))
+        keep_n, keep_m = longest_first(n, m, self._room(max_length, self.num_special(second is not None)))
         ids = [self.cls_id, *first.ids[:keep_n], self.sep_id]
         places = [(0, 0), *first.offsets[:keep_n], (0, 0)] if offsets else None
         start = None
@@ -299,7 +310,7 @@ def _check_text(index: int, words: Sequence[object]) -> None:
             raise DataError(f"item {index} holds a lone surrogate in {word[:40]!r}; repair or drop this text")
 
 
-def _longest_first(n: int, m: int, room: int) -> tuple[int, int]:
+def longest_first(n: int, m: int, room: int) -> tuple[int, int]:
     """How many tokens of two texts stay, the longer one cut first, as the library's `longest_first` has it."""
     if n + m <= room:
         return n, m

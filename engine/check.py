@@ -15,6 +15,7 @@ from .check_data import (
     DataFile,
     Fault,
     coverage,
+    known_labels,
     label_faults,
     label_warnings,
     leak_warnings,
@@ -32,6 +33,7 @@ from .prepare import choose_device, make_context, stage_tables, with_world
 from .progress import Progress
 from .recipe import RecipeError, load_recipe, packaged_recipes
 from .rundir import RunDir
+from .teachers import check_teacher
 from .toml_lines import Key, key_lines
 
 LEAK = "test-text-in-training"
@@ -174,6 +176,9 @@ class _Checker:
         silent = [t.language for t in self.config.targets if t.test is None]
         if silent:
             self.report.notes.append(f"no test file for {', '.join(silent)}: the run gives a model, but no score there")
+        zero_shot = self.config.arms.baseline or not self.config.btf.on
+        if not zero_shot and any(t.translated_test is not None for t in self.config.targets):
+            self.report.notes.append("no translate-test: it is a score of the baseline, and arms.baseline = false")
 
     def _settings(self) -> None:
         config = self.config
@@ -187,10 +192,21 @@ class _Checker:
         if config.selftrain.on:
             warning = single_voter(config.selftrain.voters)
             self.report.warnings += [warning] if warning else []
+            self._teachers()
+
+    def _teachers(self) -> None:
+        """Folders that teach: each must hold a model of this task and these labels."""
+        config, path = self.config, self.config.model.path
+        labels = known_labels(config, self.texts)
+        for i, folder in enumerate(config.selftrain.soft.teacher_folders if labels else ()):
+            key = ("selftrain", "soft", "teacher_folders", i)
+            own = None if path is None else self._attempt(lambda: Tokenizer.from_folder(path), "model", "path")
+            self._attempt(lambda folder=folder, own=own: check_teacher(config, labels, folder, own) and None, *key)
 
     def _missing(self, role: str, why: str) -> None:
         """Languages without a text that the recipe needs."""
         entries: list[tuple[Key, Any]] = [(("source",), self.config.source)]
+        entries += [(("sources", i), source) for i, source in enumerate(self.config.sources)]
         entries += [(("targets", i), target) for i, target in enumerate(self.config.targets)]
         for key, entry in entries:
             if not (entry.general or (role == "control" and entry.control)):
@@ -205,7 +221,8 @@ class _Checker:
             shape = self._attempt(lambda: load_encoder_config(path), "model", "path")
             tokenizer = self._attempt(lambda: Tokenizer.from_folder(path), "model", "path")
             if shape is not None:
-                load = load_masked_lm if config.btf.on else load_encoder
+                own_head = config.btf.on or config.selftrain.mlm_weight or config.finetune.head == "cloze"
+                load = load_masked_lm if own_head else load_encoder
                 self._attempt(lambda: load(path) and None, "model", "path")
                 if config.pooling == "pooler":
                     self._attempt(lambda: load_pooler(path) and None, "pooling")

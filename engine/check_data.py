@@ -6,14 +6,15 @@ import hashlib
 import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from .. import DataError, XltError
-from ..data import Example, Tokenizer, guess_format
+from ..data import Example, Tokenizer, guess_format, read_pairs
 from .config import RunConfig, SourceConfig, TargetConfig
 from .datasets import label_set, read_file
 from .diagnostics import Warning, cut_by_length
+from .translated import misfits
 
 LISTED = 5
 """Lines that a warning names."""
@@ -24,13 +25,20 @@ MAX_UNKNOWN = 0.01
 MAX_FERTILITY = 3.0
 """Largest number of tokens per word."""
 
+LABELLED = ("train", "dev", "test", "few-shot", "translation", "original", "translated-train", "translated-test")
+"""Roles of labelled files."""
+TESTS = ("test", "translated-test")
+"""Roles of files that are for scoring only."""
+
 _SPACE = re.compile(r"\s+")
 
 
 @dataclass(frozen=True)
 class DataFile:
-    """A file that a recipe names: under which key, in which role ("train", "dev", "test", "unlabelled", "general",
-    "control", "few-shot", "translation", "original"), for which language."""
+    """A file that a recipe names: under which key, in which role, for which language.
+
+    Roles are those of `LABELLED`, "unlabelled", "general", "control" and "pairs".
+    """
 
     key: tuple[str | int, ...]
     role: str
@@ -40,7 +48,7 @@ class DataFile:
     @property
     def labelled(self) -> bool:
         """Whether its labels are read."""
-        return self.role in ("train", "dev", "test", "few-shot", "translation", "original")
+        return self.role in LABELLED
 
 
 @dataclass(frozen=True)
@@ -76,18 +84,20 @@ class Coverage:
 def recipe_files(config: RunConfig) -> list[DataFile]:
     """All files of a recipe, in its order."""
     source = config.source
-    found = [
-        DataFile(("source", role), role, source.language, path)
-        for role, path in (("train", source.train), ("dev", source.dev), ("test", source.test))
-        if path is not None
-    ]
+    found = []
     tables: list[tuple[tuple[str | int, ...], SourceConfig | TargetConfig]] = [(("source",), source)]
+    tables += [(("sources", i), more) for i, more in enumerate(config.sources)]
+    for key, table in tables:
+        roles = ((role, getattr(table, role)) for role in ("train", "dev", "test"))
+        found += [DataFile((*key, role), role, table.language, path) for role, path in roles if path is not None]
     tables += [(("targets", i), target) for i, target in enumerate(config.targets)]
     for key, table in tables:
         if isinstance(table, TargetConfig) and table.test is not None:
             found.append(DataFile((*key, "test"), "test", table.language, table.test))
         if isinstance(table, TargetConfig) and table.labelled is not None:
             found.append(DataFile((*key, "labelled"), "few-shot", table.language, table.labelled))
+        if isinstance(table, TargetConfig):
+            found += _translated_files(key, table, source.language)
         for role in ("unlabelled", "general", "control"):
             paths = getattr(table, role)
             found += [DataFile((*key, role, i), role, table.language, path) for i, path in enumerate(paths)]
@@ -100,18 +110,32 @@ def recipe_files(config: RunConfig) -> list[DataFile]:
     return found
 
 
+def _translated_files(key: tuple[str | int, ...], table: TargetConfig, source: str) -> list[DataFile]:
+    found = [DataFile((*key, "pairs", i), "pairs", table.language, path) for i, path in enumerate(table.pairs)]
+    if table.translated_train is not None:
+        key_of = (*key, "translated_train")
+        found.append(DataFile(key_of, "translated-train", table.language, table.translated_train))
+    if table.translated_test is not None:
+        found.append(DataFile((*key, "translated_test"), "translated-test", source, table.translated_test))
+    return found
+
+
 def read_all(config: RunConfig, files: Sequence[DataFile]) -> tuple[dict[DataFile, list[Example]], list[Fault]]:
     """The examples of every file that can be read, and the faults of those that cannot."""
     texts: dict[DataFile, list[Example]] = {}
     faults: list[Fault] = []
     formats = (config.reader.format, config.reader.unlabelled_format)
-    done: dict[tuple[Path, bool, str], list[Example] | None] = {}
+    done: dict[tuple[Path, str, str], list[Example] | None] = {}
     for file in files:
+        kind = "labelled" if file.labelled else "pairs" if file.role == "pairs" else "unlabelled"
         # A file of XNLI may hold all languages.
-        key = (file.path, file.labelled, file.language if "xnli" in formats else "")
+        key = (file.path, kind, file.language if "xnli" in formats else "")
         if key not in done:
             try:
-                done[key] = read_file(config, file.path, unlabelled=not file.labelled, language=file.language)
+                if file.role == "pairs":
+                    done[key] = read_pairs(file.path, encoding=config.reader.encoding)
+                else:
+                    done[key] = read_file(config, file.path, unlabelled=not file.labelled, language=file.language)
             except XltError as error:
                 done[key] = None
                 faults += _faults(file, error)
@@ -147,7 +171,7 @@ def label_faults(config: RunConfig, texts: Mapping[DataFile, list[Example]]) -> 
     labels = known_labels(config, texts)
     if not labels:
         return []
-    faults = []
+    faults = translated_test_faults(config, texts)
     for file, examples in texts.items():
         if not file.labelled:
             continue
@@ -175,6 +199,23 @@ def label_faults(config: RunConfig, texts: Mapping[DataFile, list[Example]]) -> 
     return faults
 
 
+def translated_test_faults(config: RunConfig, texts: Mapping[DataFile, list[Example]]) -> list[Fault]:
+    """Translated test files that do not go line by line with the test files that they stand for."""
+    by_key, faults = {file.key: (file, examples) for file, examples in texts.items()}, []
+    for i in range(len(config.targets)):
+        key = ("targets", i)
+        if (*key, "translated_test") not in by_key or (*key, "test") not in by_key:
+            continue
+        (file, translated), (other, original) = by_key[*key, "translated_test"], by_key[*key, "test"]
+        gold = None
+        if config.task == "classification":
+            gold = [e.labels for e in translated], [e.labels for e in original]
+        found = misfits(len(translated), len(original), gold, str(other.path))
+        lines = [(None if number is None else translated[number].line, message) for number, message in found]
+        faults += [Fault(file, line or 1, message, DataError.exit_code) for line, message in lines]
+    return faults
+
+
 def _kind(config: RunConfig, file: DataFile) -> str:
     chosen = config.reader.format if file.labelled else config.reader.unlabelled_format
     return guess_format(file.path, task=config.task, encoding=config.reader.encoding) if chosen == "auto" else chosen
@@ -182,30 +223,34 @@ def _kind(config: RunConfig, file: DataFile) -> str:
 
 def label_warnings(config: RunConfig, texts: Mapping[DataFile, list[Example]]) -> list[Warning]:
     """`unseen-label`: a label of the set without a training example; `contradicting-labels`: one text, two labels."""
-    train = next((examples for file, examples in texts.items() if file.role == "train"), None)
-    if train is None:
+    training = [examples for file, examples in texts.items() if file.role == "train" and examples]
+    if not training:
         return []
     found = []
     seen: set[str] = set()
-    for example in train:
+    for example in (e for examples in training for e in examples):
         seen.update((example.labels,) if isinstance(example.labels, str) else example.labels or ())
     # An I- tag may well be absent: a language of one-word names has none.
     unseen = [x for x in known_labels(config, texts) if x not in seen and not (x[:2] == "I-" and f"B-{x[2:]}" in seen)]
     if unseen:
         message = f"no training example has {', '.join(unseen)}: the model cannot learn them; drop them or add examples"
         found.append(Warning("unseen-label", message, {"labels": unseen}))
+    return found + [warning for train in training if (warning := _contradictions(train)) is not None]
+
+
+def _contradictions(train: Sequence[Example]) -> Warning | None:
     by_text: dict[int, dict[object, int]] = defaultdict(dict)
     for example in train:
         by_text[_text_key(example)].setdefault(example.labels, example.line)
     twice = [sorted(lines.values()) for lines in by_text.values() if len(lines) > 1]
-    if twice:
-        places = "; ".join(", ".join(map(str, lines)) for lines in twice[:LISTED])
-        message = (
-            f"{train[0].file}: {len(twice)} texts have different labels on different lines (lines {places}"
-            f"{'; ...' if len(twice) > LISTED else ''}): correct or drop them"
-        )
-        found.append(Warning("contradicting-labels", message, {"count": len(twice), "lines": twice[:LISTED]}))
-    return found
+    if not twice:
+        return None
+    places = "; ".join(", ".join(map(str, lines)) for lines in twice[:LISTED])
+    message = (
+        f"{train[0].file}: {len(twice)} texts have different labels on different lines (lines {places}"
+        f"{'; ...' if len(twice) > LISTED else ''}): correct or drop them"
+    )
+    return Warning("contradicting-labels", message, {"count": len(twice), "lines": twice[:LISTED]})
 
 
 def leak_warnings(texts: Mapping[DataFile, list[Example]]) -> list[Warning]:
@@ -216,13 +261,15 @@ def leak_warnings(texts: Mapping[DataFile, list[Example]]) -> list[Warning]:
     found = []
     indexes: dict[tuple[Path, str], dict[int, int]] = {}
     for test, examples in texts.items():
-        if test.role != "test":
+        if test.role not in TESTS:
             continue
         seen: set[Path] = set()
         for other, training in texts.items():
-            if other.role == "test" or other.path in seen:
+            if other.role in TESTS or other.path in seen:
                 continue
             seen.add(other.path)
+            if other.role == "pairs":  # fitting reads both sides
+                training = [replace(e, text=side, pair=None) for e in training for side in (e.text, e.pair)]
             index = indexes.setdefault((other.path, other.role), _first_lines(training))
             lines = [(e.line, index[key]) for e in examples if (key := _text_key(e)) in index]
             if lines:
@@ -279,6 +326,7 @@ def coverage(
 ) -> tuple[list[Coverage], list[Warning]]:
     """How the tokenizer copes with each language, on an even sample of each file, and what is wrong with that."""
     rows, found = [], []
+    texts = {file: examples for file, examples in texts.items() if file.role != "pairs"}  # of two languages
     languages = list(dict.fromkeys(file.language for file in texts))
     for language in languages:
         sample = [

@@ -7,13 +7,15 @@ recipes `cls-paper` and `conll-paper` name the rest.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Literal
 
 from .config_augment import AugmentConfig
 from .config_base import ModelConfig, NewEncoderConfig, OptimiserConfig, TaskConfig
 from .config_base import option as _option
 from .config_base import required as _required
+from .config_cloze import ClozeConfig, cloze_problems
+from .config_languages import SourceConfig, TargetConfig, language_problems
+from .config_selftrain import TeachersConfig, selftrain_problems
 from .config_transfer import ContrastiveConfig, CotrainConfig, transfer_problems
 from .config_world import WorldTable
 
@@ -23,6 +25,7 @@ __all__ = [
     "AugmentConfig",
     "BtfConfig",
     "CheckpointConfig",
+    "ClozeConfig",
     "ContrastiveConfig",
     "CotrainConfig",
     "FinetuneConfig",
@@ -71,36 +74,6 @@ class ReaderConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
-class SourceConfig:
-    """The language that has labels."""
-
-    language: str = _option("en", "language code, for tables")
-    train: Path | None = _option(None, "labelled training file")
-    cap: int = _option(0, "largest number of labelled examples, a fixed random choice; 0 means all", min=0)
-    per_class: int = _option(0, "labelled examples per class (NER: sentences per entity type); 0 means all", min=0)
-    draw: int = _option(0, "seed of the choices of cap and per_class", min=0)
-    dev: Path | None = _option(None, 'labelled file for `selftrain.alpha.data = "dev"`')
-    test: Path | None = _option(None, "labelled file to score on")
-    unlabelled: tuple[Path, ...] = _option((), "more task text for BTF")
-    general: tuple[Path, ...] = _option((), "general text, for pre-training")
-    control: tuple[Path, ...] = _option((), "general text for the control arm; `general` when absent")
-
-
-@dataclass(frozen=True, kw_only=True)
-class TargetConfig:
-    """A language without labels, or with a few. Its test file is used for scoring only."""
-
-    language: str = _required("language code")
-    unlabelled: tuple[Path, ...] = _option((), "task text")
-    test: Path | None = _option(None, "labelled file to score on; never trained on")
-    labelled: Path | None = _option(None, "few-shot: labelled file for fine-tuning; marks the results")
-    per_class: int = _option(0, "examples of `labelled` per class (NER: sentences per entity type); 0 means all", min=0)
-    draw: int = _option(0, "seed of the choice of per_class", min=0)
-    general: tuple[Path, ...] = _option((), "general text, for pre-training")
-    control: tuple[Path, ...] = _option((), "general text for the control arm; `general` when absent")
-
-
-@dataclass(frozen=True, kw_only=True)
 class PretrainConfig(OptimiserConfig):
     """Masked language modelling on general text of all languages; only for an encoder made from scratch."""
 
@@ -127,20 +100,30 @@ class BtfConfig(PretrainConfig):
     freeze_layers: int = _option(3, "keep the lowest layers as they are", min=0)
     cap: int = _option(0, "largest number of unlabelled target sentences; 0 means all", min=0)
     sides: Literal["both", "target"] = _option("both", "text of source and target, or of the target alone (MALAPT)")
+    pairs_share: float = _option(0.5, "targets.N.pairs: share of the sequences of an epoch (TLM)", above=0, below=1)
+    pair_positions: Literal["reset", "continued"] = _option("reset", "TLM: positions of the second sentence")
 
 
 @dataclass(frozen=True, kw_only=True)
 class FinetuneConfig(TaskConfig):
     """Training on the labelled source; its result is the first teacher."""
 
-    head: Literal["linear", "mlp", "voters"] = _option("linear", "head of the first teacher")
+    head: Literal["linear", "mlp", "voters", "cloze"] = _option("linear", "head of the first teacher")
     target_mix: Literal["natural", "balanced"] = _option(
         "natural", "few-shot: source and target examples together as they are, or in equal parts"
     )
+    source_mix: Literal["natural", "weights", "temperature"] = _option(
+        "natural", "several sources: all examples once an epoch, shares by sources.N.weight, or by size and temperature"
+    )
+    source_temperature: float = _option(1.0, "exponent for source_mix = temperature", min=0, max=1)
+    translated: Literal["both", "only"] = _option(
+        "both", "translate-train: source and translations, or these alone; see targets.N.translated_train"
+    )
+    translated_all: bool = _option(False, "translate-train: also one model for all targets, on all translations")
 
 
 @dataclass(frozen=True, kw_only=True)
-class SoftConfig(TaskConfig):
+class SoftConfig(TeachersConfig):
     """The soft stage: the student learns the teacher's probabilities (Eq. 1)."""
 
     lr: float = _option(3e-5, "peak learning rate", above=0)
@@ -216,6 +199,7 @@ class SelfTrainConfig:
     diversity: Literal["none", "bootstrap"] = _option(
         "none", "voters see the same examples, or each its own draw of them with replacement"
     )
+    mlm_weight: float = _option(0.0, "times the masked-LM loss on the text of BTF, added in every step; 0: off", min=0)
     abandoned: Literal["round", "drop"] = _option("round", "rejected target items sit out a round, or leave for good")
     cap: int = _option(0, "largest number of unlabelled target examples; 0 means all", min=0)
     soft: SoftConfig = field(default_factory=SoftConfig)
@@ -310,6 +294,7 @@ class RunConfig:
     uses_parallel_data: bool = _option(False, "mark the results as made with translations")
     model: ModelConfig = field(default_factory=ModelConfig)
     source: SourceConfig = field(default_factory=SourceConfig)
+    sources: tuple[SourceConfig, ...] = _option((), "more languages that have labels")
     targets: tuple[TargetConfig, ...] = _option((), "languages without labels")
     reader: ReaderConfig = field(default_factory=ReaderConfig)
     world: WorldTable | None = _option(
@@ -318,6 +303,7 @@ class RunConfig:
     pretrain: PretrainConfig = field(default_factory=PretrainConfig)
     btf: BtfConfig = field(default_factory=BtfConfig)
     finetune: FinetuneConfig = field(default_factory=FinetuneConfig)
+    cloze: ClozeConfig = field(default_factory=ClozeConfig)
     augment: AugmentConfig = field(default_factory=AugmentConfig)
     selftrain: SelfTrainConfig = field(default_factory=SelfTrainConfig)
     arms: ArmsConfig = field(default_factory=ArmsConfig)
@@ -328,22 +314,19 @@ class RunConfig:
 
     @property
     def tables(self) -> tuple[SourceConfig | TargetConfig, ...]:
-        """The source, then the targets."""
-        return (self.source, *self.targets)
+        """The sources, then the targets."""
+        return (*self.all_sources, *self.targets)
+
+    @property
+    def all_sources(self) -> tuple[SourceConfig, ...]:
+        """[source], then [[sources]]."""
+        return (self.source, *self.sources)
 
     def problems(self) -> list[tuple[str, str]]:
         found: list[tuple[str, str]] = []
         if not self.seeds:
             found.append(("seeds", "is empty; give at least one seed"))
-        languages = [t.language for t in self.targets]
-        for i, language in enumerate(languages):
-            if language in languages[:i] or language == self.source.language:
-                found.append((f"targets.{i}.language", f"{language!r} is named twice"))
-        if self.source.cap and self.source.per_class:
-            found.append(("source.per_class", "is given, and so is source.cap; give one of them"))
-        for i, target in enumerate(self.targets):
-            if target.per_class and target.labelled is None:
-                found.append((f"targets.{i}.per_class", f"is given, but targets.{i}.labelled is missing"))
+        found += language_problems(self)
         if self.world is None and self.source.train is None:
             found.append(("source.train", "is missing: the labelled source training file"))
         if self.world is None and not self.targets:
@@ -364,4 +347,4 @@ class RunConfig:
         ):
             if table.keep == "best" and no_dev:
                 found.append((f"{name}.keep", "is best, but source.dev is missing"))
-        return found + transfer_problems(self)
+        return found + transfer_problems(self) + selftrain_problems(self) + list(cloze_problems(self))

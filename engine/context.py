@@ -6,7 +6,7 @@ import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -28,6 +28,11 @@ from .loop import BatchSource, Objective, Trace
 from .plan import Stage
 from .progress import Progress
 from .rundir import RunDir
+from .summary import TRANSLATE_TEST, TRANSLATED
+from .translated import translated_test
+
+if TYPE_CHECKING:
+    from .teachers import FolderTeacher
 
 WEIGHTS = "model.safetensors"
 FINISHED = "stage.json"
@@ -43,6 +48,7 @@ class Context:
         start_digests: stage id -> digest of the fingerprint of its result, for stages that are done.
         reuse: other run folders, whose finished stages and stores serve where they are those wanted.
         models: where co-training has a second encoder, the run as each of the two sees it, by letter; else empty.
+        teachers: the finished model folders that teach, as far as they were opened.
     """
 
     config: RunConfig
@@ -57,6 +63,7 @@ class Context:
     warnings: list[Warning] = field(default_factory=list)
     reuse: tuple[Path, ...] = ()
     models: dict[str, Context] = field(default_factory=dict)
+    teachers: dict[Path, FolderTeacher] = field(default_factory=dict)
 
     def of_model(self, letter: str) -> Context:
         """The run as the first ("a") or the second ("b") encoder sees it: its folder, tokenizer and stores."""
@@ -100,6 +107,13 @@ class Context:
             "tokens": config.inference_tokens,
         }
 
+    def special_tokens(self, vocab_size: int) -> np.ndarray:
+        """bool [vocab_size], the tokens that are never masked and never drawn, rows without a piece among them."""
+        special = np.zeros(vocab_size, dtype=bool)
+        special[list(self.tokenizer.special_ids)] = True
+        special[self.tokenizer.vocab_size :] = True
+        return special
+
     def load_base(self, stage: Stage, role: str = "base") -> Encoder:
         """The encoder that a stage starts from: an input's, or the model folder that the recipe names."""
         return load_encoder(self.input_folder(stage, role)).to(self.device)
@@ -107,7 +121,8 @@ class Context:
     def check_base(self, stage: Stage) -> None:
         """Raises ModelError if the recipe's model folder, where the stage starts from it, cannot be loaded."""
         if "base" not in stage.inputs and self.config.model.path is not None:
-            load = load_masked_lm if stage.kind == "btf" else load_encoder
+            own_head = stage.kind == "btf" or "mlm" in stage.settings or self.config.finetune.head == "cloze"
+            load = load_masked_lm if own_head else load_encoder
             load(self.config.model.path)
 
     def load_task_model(self, stage: Stage, role: str) -> TaskModel:
@@ -166,7 +181,7 @@ class Context:
         )
 
     def score_stage(self, stage: Stage, model: TaskModel) -> tuple[list[dict[str, Any]], Items]:
-        """Scores on the source and on the target of the stage (all targets where it has none), and what they are of."""
+        """Scores on the sources and the target of the stage (all targets where it has none), and what they are of."""
         rows: list[dict[str, Any]] = []
         items: Items = {}
         for language, (role, store) in self.test_stores(stage).items():
@@ -179,16 +194,21 @@ class Context:
         return score(model, store, prediction=self.config.prediction, **self.passes)
 
     def test_stores(self, stage: Stage) -> dict[str, tuple[str, TokenStore]]:
-        """What a stage is scored on: language -> role ("source" or "target") and store."""
+        """What a stage is scored on: language -> role ("source" or "target") and store.
+
+        The zero-shot model also has "<language> (translated)" -> role "translate-test", for targets that have one.
+        """
         if stage.kind in ("pretrain", "btf"):
             return {}
         found: dict[str, tuple[str, TokenStore]] = {}
-        source = self.config.source
-        if source.test is not None:
-            found[source.language] = "source", self.data.labelled(source.test, source.language)
+        for source in self.config.all_sources:
+            if source.test is not None:
+                found[source.language] = "source", self.data.labelled(source.test, source.language)
         for target in self.config.targets:
             if target.test is not None and stage.target in (None, target.language):
                 found[target.language] = "target", self.data.labelled(target.test, target.language)
+            if target.translated_test is not None and stage.arm == "baseline":
+                found[f"{target.language}{TRANSLATED}"] = TRANSLATE_TEST, translated_test(self.data, target)
         return found
 
 

@@ -13,9 +13,10 @@ from ..data import ItemView, PairBatches, Part, TaskBatches, TokenStore
 from .context import Context, freeze
 from .diagnostics import slow_learning_rate
 from .hashes import tensors_hash
+from .learned import labelled_examples
 from .objectives_transfer import LabelAlignment, SemanticAlignment
 from .plan import Stage
-from .stages import Outcome, labelled_examples, new_task_model, stage_seed, warn_of_unseen
+from .stages import Outcome, new_task_model, stage_seed, warn_of_unseen
 from .transfer_data import originals_of, translations_of
 
 

@@ -24,12 +24,13 @@ from .datasets import capped
 from .diagnostics import Warning, class_collapse, slow_learning_rate
 from .files import atomic_write_bytes, atomic_write_json, sha256_file
 from .hashes import tensors_hash
+from .learned import labelled_examples
 from .objectives import cross_entropy
 from .plan import Stage
 from .plan_transfer import OTHER
 from .reuse import read_object
 from .round_decision import vote
-from .stages import Outcome, labelled_examples, new_task_model, stage_seed, warn_of_unseen
+from .stages import Outcome, new_task_model, stage_seed, warn_of_unseen
 from .transfer_data import pools_of
 
 ARRAYS, RECORD = "picks.safetensors", "picks.json"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -20,12 +20,14 @@ from ..data import (
     guess_format,
     read_dictionary,
     read_examples,
+    read_pairs,
     reader_options,
     rng_for,
     store_key,
 )
 from ..data.store import MANIFEST
 from .config import RunConfig, SourceConfig, TargetConfig
+from .config_cloze import prompt_of
 from .files import take_over
 
 OUTSIDE = "O"
@@ -76,46 +78,69 @@ class Datasets:
 
     def labelled(self, path: Path, language: str) -> TokenStore:
         """The store of a labelled file; a label outside the label set is a DataError."""
-        return self._store([path], language, self.config.task, labelled=True)
+        return self._store([(path, language)], self.config.task, labelled=True)
 
     def unlabelled(self, paths: Sequence[Path], language: str) -> TokenStore:
         """The store of task text whose labels, if any, were dropped; its items are the task's."""
-        return self._store(list(paths), language, self.config.task)
+        return self._store([(path, language) for path in paths], self.config.task)
 
     def text(self, paths: Sequence[Path], language: str, max_length: int) -> TokenStore:
         """The store of plain text for masked language modelling."""
-        return self._store(list(paths), language, "text", max_length=max_length)
+        return self._store([(path, language) for path in paths], "text", max_length=max_length)
 
     @property
     def source_train(self) -> TokenStore:
-        return self.labelled(_need(self.config.source.train, "source.train"), self.config.source.language)
+        """The labelled training examples of all source languages, one language after the other."""
+        files = [(_need(s.train, "source.train"), s.language) for s in self.config.all_sources]
+        return self._store(files, self.config.task, labelled=True)
+
+    @property
+    def source_dev(self) -> TokenStore:
+        """The labelled dev examples of the source languages that have any."""
+        files = [(s.dev, s.language) for s in self.config.all_sources if s.dev is not None]
+        return self._store(files, self.config.task, labelled=True)
 
     @property
     def source_switched(self) -> TokenStore:
-        """The source training texts in which words were replaced by `augment.code_switch`, with their labels."""
+        """The texts of `source.train` in which words were replaced by `augment.code_switch`, with their labels."""
+        return self.source_mixed(self.config.augment.code_switch.dictionaries)
+
+    def source_mixed(self, dictionaries: Sequence[Path]) -> TokenStore:
+        """The same with other dictionaries than the recipe's, in UTF-8."""
         source = self.config.source
-        return self._store(
-            [_need(source.train, "source.train")], source.language, self.config.task, labelled=True, switch=True
-        )
+        files = [(_need(source.train, "source.train"), source.language)]
+        return self._store(files, self.config.task, labelled=True, switch=tuple(dictionaries))
+
+    def sentences(self, paths: Sequence[Path], language: str) -> Iterator[Example]:
+        """The examples of task text as they are written, without labels; of `source.train` those that are chosen."""
+        for path in paths:
+            yield from self._read(path, language, unlabelled=True, task=self.config.task)
 
     def target_labelled(self, target: TargetConfig) -> TokenStore:
         """The labelled target examples that fine-tuning learns from, chosen by `targets.N.per_class`."""
         path, where = _need(target.labelled, "targets.N.labelled"), f"targets.{self.config.targets.index(target)}"
         few = _Few(target.per_class, target.draw, target.language, where)
-        return self._store([path], target.language, self.config.task, labelled=True, few=few)
+        return self._store([(path, target.language)], self.config.task, labelled=True, few=few)
 
     def target_pool(self, target: TargetConfig) -> TokenStore:
         """Unlabelled target examples for self-training."""
         return self.unlabelled(target.unlabelled, target.language)
 
     def task_text(self, target: TargetConfig) -> list[TokenStore]:
-        """What BTF reads: the source training text with its labels dropped, more source text, target text."""
-        source = [_need(self.config.source.train, "source.train"), *self.config.source.unlabelled]
+        """What BTF reads, by language: each source's training text without its labels and more text; target text."""
         length = self.config.btf.max_length or self.config.max_length
         return [
-            self.text(source, self.config.source.language, length),
+            *(
+                self.text([_need(s.train, "source.train"), *s.unlabelled], s.language, length)
+                for s in self.config.all_sources
+            ),
             self.text(target.unlabelled, target.language, length),
         ]
+
+    def pairs(self, target: TargetConfig) -> TokenStore:
+        """The sentence pairs of a target, for translation language modelling in BTF."""
+        length = self.config.btf.max_length or self.config.max_length
+        return self._store([(path, target.language) for path in target.pairs], "text", max_length=length, pairs=True)
 
     def general_text(self) -> list[TokenStore]:
         """General text of all languages, for pre-training."""
@@ -127,8 +152,8 @@ class Datasets:
         return [self.text(t.general, t.language, length) for t in tables]
 
     def control_text(self, target: TargetConfig) -> list[TokenStore]:
-        """General text of the source and of one target, for the control arm."""
-        tables: list[SourceConfig | TargetConfig] = [self.config.source, target]
+        """General text of the sources and of one target, for the control arm."""
+        tables: list[SourceConfig | TargetConfig] = [*self.config.all_sources, target]
         missing = [t.language for t in tables if not (t.control or t.general)]
         if missing:
             raise ConfigError(
@@ -139,14 +164,19 @@ class Datasets:
 
     def _read(self, path: Path, language: str, *, unlabelled: bool = False, task: str | None = None) -> list[Example]:
         examples = read_file(self.config, path, unlabelled=unlabelled, task=task, language=language)
-        source = self.config.source
-        if path != source.train:
+        sources = self.config.all_sources
+        own = [i for i, s in enumerate(sources) if s.train == path]
+        if not own:
             return examples
+        # One file of XNLI may hold several of the languages.
+        number = next((i for i in own if sources[i].language == language), own[0])
+        source = sources[number]
+        key, table = ("source", "source") if number == 0 else (source.language, f"sources.{number - 1}")
         if source.per_class:
             labelled = read_file(self.config, path, language=language) if unlabelled else examples
-            few = _Few(source.per_class, source.draw, "source", "source")
+            few = _Few(source.per_class, source.draw, key, table)
             return [examples[i] for i in self._choose(labelled, few)]
-        return [examples[i] for i in capped(len(examples), source.cap, source.draw, "source")]
+        return [examples[i] for i in capped(len(examples), source.cap, source.draw, key)]
 
     def _choose(self, examples: Sequence[Example], few: _Few) -> np.ndarray:
         """The chosen ones of labelled examples; all of them with 0 per class."""
@@ -159,15 +189,16 @@ class Datasets:
 
     def _store(
         self,
-        paths: list[Path],
-        language: str,
+        files: Sequence[tuple[Path, str]],
         task: str,
         *,
         labelled: bool = False,
         max_length: int = 0,
         few: _Few | None = None,
-        switch: bool = False,
+        switch: tuple[Path, ...] = (),
+        pairs: bool = False,
     ) -> TokenStore:
+        paths, languages = [path for path, _ in files], [language for _, language in files]
         length = max_length or self.config.max_length
         labels = () if task == "text" else self.labels
         settings = {
@@ -176,13 +207,15 @@ class Datasets:
             "labelled": labelled,
             "max_length": length,
             "reader": str(self.config.reader),
-            "language": language,
+            "language": languages if len(set(languages)) > 1 else "".join(languages[:1]),
             "cap": self.config.source.cap if self.config.source.train in paths else 0,
         }
-        settings |= self._few_settings(paths, few)
+        settings |= self._few_settings(files, few) | ({"pairs": True} if pairs else {})
         table = self.config.augment.code_switch
         settings |= {"code_switch": [table.rate, table.draw]} if switch else {}
-        key = store_key([*paths, *(table.dictionaries if switch else ())], self.tokenizer, settings)
+        prompt = prompt_of(self.config) if task == "classification" else ""
+        settings |= {"prompt": prompt} if prompt else {}
+        key = store_key([*paths, *switch], self.tokenizer, settings)
         if key not in self._open:
             folder = self._root / key
             take_over(folder, [other / "store" / key for other in self._reuse], MANIFEST)
@@ -192,35 +225,43 @@ class Datasets:
                 self._note(f"reading {', '.join(p.name for p in paths)}")
                 examples = [
                     replace(e, language=language)
-                    for p in paths
-                    for e in self._read(p, language, unlabelled=not labelled, task=task)
+                    for p, language in files
+                    for e in (
+                        read_pairs(p, encoding=self.config.reader.encoding)
+                        if pairs
+                        else self._read(p, language, unlabelled=not labelled, task=task)
+                    )
                 ]
                 if few is not None:
                     examples = [examples[i] for i in self._choose(examples, few)]
                 if switch:
-                    examples = self._switched(examples)
+                    examples = self._switched(examples, switch)
                 if task == "text":
                     examples = without_repeats(examples)
                 self._open[key] = TokenStore.build(
-                    examples, self.tokenizer, folder=folder, task=task, labels=labels, max_length=length
+                    examples, self.tokenizer, folder=folder, task=task, labels=labels, max_length=length, prompt=prompt
                 )
             if not len(self._open[key]):
                 raise DataError(f"{paths[0]}: has no examples")
         return self._open[key]
 
-    def _switched(self, examples: Sequence[Example]) -> list[Example]:
+    def _switched(self, examples: Sequence[Example], dictionaries: tuple[Path, ...]) -> list[Example]:
         table = self.config.augment.code_switch
-        dictionary = read_dictionary(table.dictionaries, encoding=self.config.reader.encoding)
+        given = dictionaries == table.dictionaries
+        dictionary = read_dictionary(dictionaries, encoding=self.config.reader.encoding if given else "utf-8")
         changed = [new for e in examples if (new := code_switched(e, dictionary, table.rate, table.draw)) is not None]
         if not changed:
-            raise DataError(f"{table.dictionaries[0]}: no word of the source training text is in the dictionaries")
+            raise DataError(f"{dictionaries[0]}: no word of the source training text is in the dictionaries")
         return changed
 
-    def _few_settings(self, paths: Sequence[Path], few: _Few | None) -> dict[str, Any]:
+    def _few_settings(self, files: Sequence[tuple[Path, str]], few: _Few | None) -> dict[str, Any]:
         """What the choice of a few examples adds to a store's name; nothing where there is none."""
         source, found = self.config.source, {} if few is None else {"few": [few.per_class, few.draw, few.key]}
-        if source.train in paths and (source.per_class or source.draw):
+        if source.train in [path for path, _ in files] and (source.per_class or source.draw):
             found["source_few"] = [source.per_class, source.draw]
+        more = [s for s in self.config.sources if (s.train, s.language) in files and (s.cap or s.per_class)]
+        if more:
+            found["more_few"] = [[s.language, s.cap, s.per_class, s.draw] for s in more]
         return found
 
 
@@ -234,13 +275,14 @@ def read_file(
     """
     reader = config.reader
     task = task or config.task
-    chosen = reader.unlabelled_format if unlabelled and path != config.source.train else reader.format
+    training = any(path == source.train for source in config.all_sources)
+    chosen = reader.unlabelled_format if unlabelled and not training else reader.format
     kind = guess_format(path, task=config.task, encoding=reader.encoding) if chosen == "auto" else chosen
     options: dict[str, Any] = {
         name: getattr(reader, name)
         for name in ("token_column", "label_column", "scheme", "repair", "words", "tags", "text", "label")
     }
-    if unlabelled and path != config.source.train:
+    if unlabelled and not training:
         # A target's labels must decide nothing, not even which rows a label map drops.
         options["label"] = None
     options |= {"language": language} if kind == "xnli" else {}

@@ -46,6 +46,7 @@ def _task(info: FolderInfo) -> dict[str, Any]:
         "voters": len(info.widths) if info.widths else 1,
         "voter_widths": None if info.widths is None else list(info.widths),
         "pooling": info.pooling if info.task == "classification" else None,
+        **({"prompt": info.prompt} if info.prompt else {}),
     }
 
 

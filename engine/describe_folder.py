@@ -132,7 +132,8 @@ def _misfits(info: FolderInfo, tensors: list[Stored], heads: list[str]) -> list[
             wanted.append((Pooler(info.config, seed=None), (*layout.others("pooler"), *layout.body)))
         for model, others in wanted:
             found += [p for p in match(model, tensors, others).problems if p not in found]
-        if info.kind == "task" and not {"task", "voters"} & set(heads):
+        own = {"masked-lm"} if info.head == "cloze" else {"task", "voters"}
+        if info.kind == "task" and not own & set(heads):
             found.append(f"missing: the {info.head} head that config.json and xlt.json speak of")
     return found
 

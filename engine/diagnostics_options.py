@@ -75,3 +75,26 @@ def teacher_knows_all(doubted: int, items: int) -> Warning | None:
         'epochs, or use "none"',
         {"doubted": doubted, "items": items},
     )
+
+
+def one_teacher(asked: str, seeds: int) -> Warning | None:
+    """`one-teacher`: the teachers of all seeds were asked for, and there is one seed."""
+    if asked == "one" or seeds > 1:
+        return None
+    return Warning(
+        "one-teacher",
+        'selftrain.soft.teachers is "seeds", but the run has one seed, and so one teacher; give more seeds',
+        {"seeds": seeds},
+    )
+
+
+def no_induced_pairs(pairs: int, margin: float) -> Warning | None:
+    """`no-induced-pairs`: the model finds no words that stand for each other, so that nothing is mixed."""
+    if pairs:
+        return None
+    return Warning(
+        "no-induced-pairs",
+        f"no two words of source and target text are each other's nearest with a score above {margin:g}: the texts are "
+        "learned as they are; lower augment.code_switch.induce_margin or induce_count, or fit longer",
+        {"margin": margin},
+    )

@@ -18,21 +18,18 @@ import numpy as np
 import torch
 from torch import nn
 
-from ..data import Corpus, ItemView, MlmBatches, Part, TaskBatches, TokenStore, inference_tokens
+from ..data import inference_tokens
 from ..model import Encoder, EncoderConfig, MaskedLM, Pooler, TaskModel, load_encoder_config
-from .config import BtfConfig, PretrainConfig, RunConfig
+from .config import RunConfig
 from .context import Context, freeze
-from .datasets import corpora
+from .estimate_work import masked_work, read_tokens, stage_work
 from .plan import Stage, make_plan, select
 from .precision import DTYPES
 from .prepare import make_context, with_world
 from .progress import Progress
 from .recipe import Resolved, load_recipe
 from .rundir import RunDir
-from .stages import LEARNED, inputs_of, labelled_examples, new_encoder_config, new_head, target_of
-from .teachers import count_teachers
-from .transfer_data import TRANSFER_KINDS, pools_of
-from .transfer_work import transfer_work
+from .stages import new_encoder_config, new_head
 
 EFFICIENCY = 0.4
 """Speed of a whole step relative to one large matrix product; the rest goes into softmax, LayerNorm and dropout."""
@@ -216,14 +213,16 @@ def count_parameters(context: Context, stage: Stage) -> tuple[int, int]:
         if stage.kind in ("pretrain", "btf"):
             model = MaskedLM(encoder, seed=None)
         else:
-            linear = {"finetune": config.finetune.head, "cotrain": config.cotrain.head}
+            linear = {"finetune": config.finetune.head, "cotrain": config.cotrain.head, "cloze": "cloze"}
             linear |= dict.fromkeys(("align", "semantic"), config.contrastive.head)
             kind = linear.get(stage.kind, "voters")
             head = new_head(config, kind, encoder, len(context.data.labels), 0)
             pooler = Pooler(shape, seed=None) if config.pooling == "pooler" else None
             model = TaskModel(encoder, head, config.task, context.data.labels, pooling=config.pooling, pooler=pooler)
+            if "mlm" in stage.settings:
+                model = nn.ModuleList([model, MaskedLM(encoder, seed=None)])
     freeze(encoder, stage.optimiser)
-    sizes = [(p.numel(), p.requires_grad) for p in model.parameters()]
+    sizes = [(p.numel(), p.requires_grad and stage.kind != "cloze") for p in model.parameters()]
     return sum(n for n, trains in sizes if trains), sum(n for n, trains in sizes if not trains)
 
 
@@ -231,109 +230,36 @@ def _stage(context: Context, shape: EncoderConfig, stage: Stage, rate: float) ->
     if (own := context.of_stage(stage)) is not context:
         context, shape = own, encoder_config(own)
     trainable, frozen = count_parameters(context, stage)
-    lengths, steps, per_epoch, at_most = _work(context, stage)
+    lengths, steps, per_epoch, at_most = stage_work(context, stage)
     epochs = steps / max(1, -(-sum(per_epoch) // stage.optimiser.batch_size))
     means = [float(part.mean()) if len(part) else 0.0 for part in lengths]
     tokens = epochs * sum(mean * count for mean, count in zip(means, per_epoch, strict=True))
     length = tokens / max(1.0, epochs * sum(per_epoch))
     mlm = stage.kind in ("pretrain", "btf")
     train_flops = tokens * _flops(shape, stage, length, mlm, context, backward=True)
-    read = sum(_read_tokens(context, stage))
+    beside, text = masked_work(context, stage, steps)
+    train_flops += beside * _flops(shape, stage, length, True, context, backward=True)
+    read = sum(read_tokens(context, stage))
     flops = train_flops + read * _flops(shape, stage, length, False, context, backward=False)
     seconds = flops / (rate * EFFICIENCY) + steps * STEP_SECONDS
     memory = BASE_BYTES + (ADAM_BYTES + 4 * (stage.optimiser.l2_to_base > 0)) * trainable + 4 * frozen
     held = FRAGMENTATION if context.device.type == "cpu" else 1
-    memory += held * _activations(context, shape, stage, np.concatenate(lengths), mlm)
+    kept = [_activations(context, shape, stage, np.concatenate(lengths), mlm)]
+    kept += [_activations(context, shape, stage, text, True)] if beside else []
+    memory += held * max(kept)
     return StageEstimate(
         stage.id,
         stage.kind,
         dict(stage.inputs),
         steps,
         at_most,
-        round(tokens),
+        round(tokens + beside),
         trainable,
         frozen,
         flops,
         seconds,
         memory,
     )
-
-
-def _work(context: Context, stage: Stage) -> tuple[list[np.ndarray], int, list[int], bool]:
-    """Lengths of the examples of each corpus, optimiser steps, examples per epoch of each, whether these are bounds."""
-    config, stores = context.config, inputs_of(context, stage)
-    if stage.kind in ("pretrain", "btf"):
-        table = config.pretrain if stage.kind == "pretrain" else config.btf
-        text = list(stores.values())
-        if stage.settings.get("text") == "general":
-            text = text[: len(text) // 2]  # the task text beside it only says how much of it is read
-        batches = _mlm_batches(context, stage, text, table)
-        return [s.lengths for s in text], len(batches), batches.examples_per_epoch, False
-    if stage.kind in TRANSFER_KINDS:
-        return transfer_work(context, stage, stores)
-    parts = [(stores[name], labelled_examples(stores[name])) for name in LEARNED if name in stores]
-    balance = "up" if "few_shot" in stores and config.finetune.target_mix == "balanced" else "none"
-    at_most, table_st = False, config.selftrain
-    if stage.kind in ("soft", "hard"):
-        target = stores["target"]
-        cap = table_st.cap or len(target)
-        chosen = np.flatnonzero(np.diff(np.asarray(target.item_offsets)) > 0)[:cap]
-        if stage.kind == "soft":
-            parts, at_most = [(target, chosen)], stage.round > 1 and table_st.abandoned == "drop"
-        else:
-            parts.append((target, chosen))
-            balance = "up" if table_st.hard.mix == "balanced" else "none"
-            at_most = not (table_st.target_filter == "none" and table_st.source_filter == "none")
-    optimiser = stage.optimiser
-    total = TaskBatches(
-        [Part(ItemView(store), examples) for store, examples in parts],
-        batch_size=optimiser.batch_size,
-        epochs=optimiser.epochs,
-        seed=0,
-        balance=balance,
-    )
-    lengths = [store.lengths[examples] for store, examples in parts]
-    sizes = [len(part) for part in lengths]
-    return lengths, len(total), [max(sizes)] * len(sizes) if balance == "up" else sizes, at_most
-
-
-def _mlm_batches(context: Context, stage: Stage, stores: list[TokenStore], table: PretrainConfig) -> MlmBatches:
-    text = corpora(stores)
-    if isinstance(table, BtfConfig):
-        sizes = [len(s) for s in stores]
-        if stage.settings["text"] == "general":
-            task = context.data.task_text(target_of(context.config, stage))
-            sizes = [min(size, len(store)) for size, store in zip(sizes, task[-len(sizes) :], strict=True)]
-        sizes[-1] = min(sizes[-1], table.cap or sizes[-1])
-        text = [Corpus([store], np.arange(size)) for store, size in zip(stores, sizes, strict=True)]
-    return MlmBatches(
-        text,
-        special=np.zeros(1, dtype=bool),
-        mask_id=0,
-        batch_size=table.batch_size,
-        epochs=table.epochs,
-        seed=0,
-        balance=table.balance,
-        temperature=table.temperature,
-    )
-
-
-def _read_tokens(context: Context, stage: Stage) -> list[int]:
-    """Tokens that a stage reads without learning from them: a teacher's text, and the test sets."""
-    config, data = context.config, context.data
-    found: list[int] = []
-    if stage.kind in ("pretrain", "btf"):
-        return found
-    if stage.kind in ("soft", "hard"):
-        found += [int(data.target_pool(target_of(config, stage)).offsets[-1])] * count_teachers(context, stage)
-    if stage.kind == "hard":
-        found.append(int(data.source_train.offsets[-1]))
-    if stage.kind == "cotrain" and stage.round > 1:
-        found += [int(store.offsets[-1]) for store in pools_of(context, stage).values()]
-    tests = [(config.source.test, config.source.language)]
-    tests += [(t.test, t.language) for t in config.targets if stage.target in (None, t.language)]
-    found += [int(data.labelled(path, language).offsets[-1]) for path, language in tests if path is not None]
-    return found
 
 
 def _flops(shape: EncoderConfig, stage: Stage, length: float, mlm: bool, context: Context, *, backward: bool) -> float:

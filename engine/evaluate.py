@@ -198,6 +198,7 @@ def _evaluate(
                 task=opened.task,
                 labels=opened.labels,
                 max_length=length,
+                prompt=opened.prompt,
             )
             metrics = score(opened, store, poll=poll, prediction=prediction)[0]
             ner = opened.task == "ner"

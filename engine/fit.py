@@ -120,7 +120,7 @@ class Fit:
             return None
         assert isinstance(model, TaskModel)
         assert path is not None
-        store = context.data.labelled(path, context.config.source.language)
+        store = context.data.source_dev
         metric = "entity_f1" if context.config.task == "ner" else "accuracy"
         return BestEpoch(
             self.folder / "best",

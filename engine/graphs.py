@@ -168,7 +168,7 @@ class GraphedSteps:
         sizes = {BatchSize.of(batch) for _, batch in parts}
         if len(sizes) != 1 or Bucket(*next(iter(sizes))) not in self._buckets:
             return None
-        return next(iter(sizes)), *(tuple(_given(batch)) for _, batch in parts)
+        return next(iter(sizes)), *((batch.kind, *_given(batch)) for _, batch in parts)
 
     def _capture(self, key: tuple[Any, ...], parts: Parts, valid: int) -> None:
         device = parts[0][1].token_ids.device

@@ -13,14 +13,16 @@ MARKS = ("uses_parallel_data", "uses_target_labels", "uses_dictionary")
 
 
 def marks(context: Context, stage: Stage, notes: Mapping[str, Any]) -> dict[str, bool]:
-    """The marks of a stage: its own, and those of every stage that it learns from or starts from.
+    """The marks of a stage: its own, and those of every stage or folder that it learns from or starts from.
 
     Args:
         notes: what the stage says of itself for `stage.json`.
     """
     found = {mark: bool(notes.get(mark, False)) for mark in MARKS}
     found["uses_parallel_data"] |= context.config.uses_parallel_data
-    for other in stage.inputs.values():
-        record = read_object(context.folder(other) / FINISHED) or {}
+    folders = [context.folder(other) for other in stage.inputs.values()]
+    folders += context.config.selftrain.soft.teacher_folders if "teacher_folders" in stage.settings else ()
+    for folder in folders:
+        record = read_object(folder / FINISHED) or {}
         found = {mark: used or bool(record.get(mark, False)) for mark, used in found.items()}
     return found

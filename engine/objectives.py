@@ -17,7 +17,7 @@ def masked_lm(model: MaskedLM, batch: PackedBatch, seed: int | Tensor) -> Tensor
     """Cross entropy of the masked tokens (arXiv 2310.04726 section 3.1); logits of all rows are never formed."""
     assert batch.labels is not None
     hidden = model.transform(batch, seed=seed)
-    return linear_cross_entropy(hidden, model.decoder_weight, model.decoder_bias, batch.labels)
+    return linear_cross_entropy(hidden, model.decoder_weight, model.decoder_bias, batch.labels, weights=batch.weights)
 
 
 def cross_entropy(model: TaskModel, batch: PackedBatch, seed: int | Tensor) -> Tensor:

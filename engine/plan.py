@@ -10,6 +10,7 @@ from typing import Any
 
 from .. import ConfigError
 from .config import OptimiserConfig, RunConfig
+from .plan_cloze import cloze_plan
 from .plan_parts import (
     LATER,
     NUMERICS,
@@ -18,11 +19,15 @@ from .plan_parts import (
     alpha_settings,
     common_settings,
     few_shot_settings,
+    induce_settings,
+    mlm_settings,
     numeric_settings,
     round_settings,
     table_settings,
 )
+from .plan_teachers import with_teachers
 from .plan_transfer import contrastive_plan, cotrain_plan
+from .plan_translate import source_mix_settings, tlm_settings, translate_plan
 
 __all__ = ["LATER", "NUMERICS", "Kind", "Stage", "digest", "fingerprint", "make_plan", "select"]
 
@@ -30,9 +35,10 @@ __all__ = ["LATER", "NUMERICS", "Kind", "Stage", "digest", "fingerprint", "make_
 def make_plan(config: RunConfig, seeds: tuple[int, ...] | None = None) -> list[Stage]:
     """All stages of a recipe; every stage comes after its inputs."""
     stages: list[Stage] = []
-    for seed in config.seeds if seeds is None else seeds:
+    seeds = config.seeds if seeds is None else seeds
+    for seed in seeds:
         stages += _seed_plan(config, seed)
-    return stages
+    return with_teachers(config, stages, seeds)
 
 
 def _seed_plan(config: RunConfig, seed: int) -> list[Stage]:
@@ -52,7 +58,9 @@ def _seed_plan(config: RunConfig, seed: int) -> list[Stage]:
     if config.augment.code_switch.on:
         table = config.augment.code_switch
         finetune |= {"code_switch": {"rate": table.rate, "draw": table.draw}}
+    finetune |= source_mix_settings(config)
     if config.arms.baseline or not config.btf.on:
+        stages += cloze_plan(config, seed, None, start)
         stages.append(
             Stage(
                 f"{root}/baseline",
@@ -65,7 +73,7 @@ def _seed_plan(config: RunConfig, seed: int) -> list[Stage]:
                 settings=finetune,
             )
         )
-    stages += contrastive_plan(config, seed, start)
+    stages += contrastive_plan(config, seed, start) + translate_plan(config, seed, start, finetune)
     for target in config.targets:
         stages += _target_plan(config, seed, target.language, start, common, finetune)
     return stages + cotrain_plan(config, seed, start)
@@ -82,10 +90,14 @@ def _target_plan(
         return stages[-1].id
 
     btf = numeric_settings(config) | {"btf": table_settings(config.btf)}
-    base = start
+    finetune = finetune | (mixed := induce_settings(config))
+    base, task = start, btf | {"text": "task"} | tlm_settings(config, target)
     if config.btf.on:
-        base = {"base": add("btf", "btf", "btf", "method", config.btf, inputs=start, settings=btf | {"text": "task"})}
+        base = {"base": add("btf", "btf", "btf", "method", config.btf, inputs=start, settings=task)}
+        stages += cloze_plan(config, seed, target, base)
         teacher = add("finetune", "finetune", "btf", "method", config.finetune, inputs=base, settings=finetune)
+    elif mixed:
+        teacher = add("mixed", "finetune", "mixed", "method", config.finetune, inputs=base, settings=finetune)
     else:
         teacher = f"seed-{seed}/baseline"
     if few := few_shot_settings(config, target):
@@ -114,7 +126,7 @@ def _rounds(
 ) -> list[Stage]:
     """Soft and hard stages in turn. The teacher of a round is the last student of the round before."""
     table = config.selftrain
-    shared = round_settings(table, "voters", "widths", "cap", "diversity")
+    shared = round_settings(table, "voters", "widths", "cap", "diversity") | mlm_settings(config)
     if config.inference_tokens:
         shared["inference_tokens"] = config.inference_tokens
     filters = round_settings(
@@ -175,7 +187,7 @@ def select(plan: list[Stage], stage: str) -> list[Stage]:
         "selftrain": {"finetune", "soft", "hard"},
         "cotrain": {"cotrain"},
         "contrastive": {"align", "semantic"},
-        "evaluate": {"finetune", "soft", "hard", "cotrain", "align", "semantic"},
+        "evaluate": {"cloze", "finetune", "soft", "hard", "cotrain", "align", "semantic"},
         "all": {str(s.kind) for s in plan},
     }.get(stage, set())
     wanted = {s.id for s in plan if s.kind in kinds or s.id == stage}

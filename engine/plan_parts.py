@@ -6,8 +6,9 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
 from .config import AlphaConfig, OptimiserConfig, RunConfig, SelfTrainConfig
+from .config_cloze import prompt_of
 
-Kind = Literal["pretrain", "btf", "finetune", "soft", "hard", "cotrain", "align", "semantic"]
+Kind = Literal["pretrain", "btf", "finetune", "soft", "hard", "cotrain", "align", "semantic", "cloze"]
 NUMERICS = 2
 """Raised whenever a change makes an equal recipe end in other weights, so that old results are not reused."""
 LATER = {
@@ -19,9 +20,22 @@ LATER = {
     "l2_to_base": 0.0,
     "sides": "both",
     "target_mix": "natural",
+    "teachers": "one",
+    "teacher_weights": (),
 }
 """Keys of stages that came later, with what was done before them: at that value old results stay what they are."""
 
+
+ELSEWHERE = (
+    "recompute",
+    "source_mix",
+    "source_temperature",
+    "translated",
+    "translated_all",
+    "pairs_share",
+    "pair_positions",
+)
+"""Keys that decide nothing, or only something in some of the stages of their table, whose settings then have them."""
 
 LATER_ROUNDS = {
     "accept": "threshold",
@@ -64,7 +78,9 @@ class Stage:
 def common_settings(config: RunConfig) -> dict[str, Any]:
     """What every stage that trains a task model depends on."""
     keys = ("task", "labels", "max_length", "pooling")
-    return {k: getattr(config, k) for k in keys} | numeric_settings(config)
+    prompt = prompt_of(config)
+    own = {k: getattr(config, k) for k in keys} | numeric_settings(config)
+    return own | ({"prompt": prompt} if prompt else {})
 
 
 def numeric_settings(config: RunConfig) -> dict[str, Any]:
@@ -75,7 +91,8 @@ def numeric_settings(config: RunConfig) -> dict[str, Any]:
 def table_settings(table: OptimiserConfig) -> dict[str, Any]:
     """The settings of a table that decide a result. What memory it takes does not: "auto" starts as the whole batch."""
     found = asdict(table) | {"micro_batch": table.fixed_micro_batch}
-    del found["recompute"]
+    found = {key: value for key, value in found.items() if key not in ELSEWHERE}
+    found.pop("teacher_folders", None)  # what is in them decides, not where they are
     return {key: value for key, value in found.items() if key not in LATER or LATER[key] != value}
 
 
@@ -85,9 +102,25 @@ def few_shot_settings(config: RunConfig, target: str) -> dict[str, Any]:
     return {} if table.labelled is None else {"per_class": table.per_class, "draw": table.draw}
 
 
+def induce_settings(config: RunConfig) -> dict[str, Any]:
+    """What decides the dictionary that a target's fine-tuning makes for itself, and its use; empty without one."""
+    found = asdict(config.augment.code_switch)
+    names = ("rate", "draw", "induce_words", "induce_count", "induce_margin", "induce_layer")
+    return {"induce": {name.removeprefix("induce_"): found[name] for name in names}} if found["induce"] else {}
+
+
 def round_settings(table: SelfTrainConfig, *names: str) -> dict[str, Any]:
     """These keys of [selftrain], without those that came later and are as before."""
     return _without_later({name: getattr(table, name) for name in names})
+
+
+def mlm_settings(config: RunConfig) -> dict[str, Any]:
+    """What decides the masked words that self-training learns beside; empty where it learns none."""
+    if not config.selftrain.mlm_weight:
+        return {}
+    names = ("batch_size", "mask_rate", "balance", "temperature", "cap", "sides")
+    found = {name: getattr(config.btf, name) for name in names}
+    return {"text": "task", "mlm": found | {"weight": config.selftrain.mlm_weight}}
 
 
 def alpha_settings(table: AlphaConfig) -> dict[str, Any]:

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from .. import ConfigError, DivergedError
-from ..data import PackedBatch, Tokenizer, pack
+from ..data import PackedBatch, Prompt, Tokenizer, pack
 from ..data.readers import words_of
 from ..kernels import votes
 from ..model import TaskModel
@@ -183,14 +183,9 @@ class Predictor:
     def classify(self, texts: Sequence[str], pairs: Sequence[str | None] | None = None) -> list[Prediction]:
         """The class of each text, or pair of texts."""
         self._expect("classification")
-        encoded = self.tokenizer.encode_texts(texts, pairs, max_length=self.max_length)
-        sequences = []
-        for i, text in enumerate(encoded):
-            segments = None if text.second is None else [int(t >= text.second) for t in range(len(text.ids))]
-            sequences.append(_Sequence(text.ids, segments, [0], [i]))
+        sequences = self._prompts(texts, pairs) if self.model.prompt else self._texts(texts, pairs)
         found = self._judge(sequences, len(texts))
         self.counts["texts"] += len(texts)
-        self.counts["cut"] += sum(text.cut_tokens > 0 for text in encoded)
         names = self.model.labels
         return [
             Prediction(
@@ -201,6 +196,22 @@ class Predictor:
             )
             for label, keep, confidence, agree, probabilities in zip(*found.columns, found.probability, strict=True)
         ]
+
+    def _texts(self, texts: Sequence[str], pairs: Sequence[str | None] | None) -> list[_Sequence]:
+        """Texts as they are, their [CLS] as item."""
+        encoded = self.tokenizer.encode_texts(texts, pairs, max_length=self.max_length)
+        self.counts["cut"] += sum(text.cut_tokens > 0 for text in encoded)
+        sequences = []
+        for i, text in enumerate(encoded):
+            segments = None if text.second is None else [int(t >= text.second) for t in range(len(text.ids))]
+            sequences.append(_Sequence(text.ids, segments, [0], [i]))
+        return sequences
+
+    def _prompts(self, texts: Sequence[str], pairs: Sequence[str | None] | None) -> list[_Sequence]:
+        """Texts in the model's template, the mask as item."""
+        encoded = Prompt(self.model.prompt).encode(self.tokenizer, texts, pairs, max_length=self.max_length)
+        self.counts["cut"] += sum(prompt.cut_tokens > 0 for prompt in encoded)
+        return [_Sequence(prompt.ids, None, [prompt.mask], [i]) for i, prompt in enumerate(encoded)]
 
     def tag(self, sentences: Sequence[Sequence[str]]) -> list[TagPrediction]:
         """The tags of each list of words."""

@@ -14,7 +14,8 @@ from .. import ConfigError, ModelError
 from ..data import Tokenizer, WorldConfig, file_hash, make_world, train_wordpiece
 from ..data.demo_world import VERSION as WORLD_VERSION
 from ..kernels.dispatch import kernels_path
-from ..model import load_encoder_config, load_pooler
+from ..model import load_encoder_config, load_masked_lm, load_pooler
+from .cloze import verbaliser_pieces
 from .config import OptimiserConfig, RunConfig
 from .context import Context
 from .datasets import Datasets, read_file
@@ -83,6 +84,8 @@ def _one_context(
         tables = {name: table for name, table in tables.items() if name in ("pretrain", "cotrain")}
     _check_settings(config, tables, positions, layers)
     data = Datasets(config, tokenizer, home.path / "store", progress.note, reuse)
+    if config.finetune.head == "cloze" and vocabulary == VOCABULARY:
+        verbaliser_pieces(config, data.labels, tokenizer)
     return Context(config, home, data, tokenizer, device, progress, should_stop, world, reuse=tuple(reuse))
 
 
@@ -99,6 +102,11 @@ def _check_settings(config: RunConfig, tables: dict[str, OptimiserConfig], posit
         if config.model.path is None:
             raise ConfigError('pooling = "pooler" needs a checkpoint that has one; use "cls"')
         load_pooler(config.model.path)
+    if (config.augment.code_switch.induce_layer or 0) > layers:
+        number = config.augment.code_switch.induce_layer
+        raise ConfigError(f"augment.code_switch.induce_layer = {number}, but the encoder has {layers} layers; lower it")
+    if config.selftrain.on and config.selftrain.mlm_weight and not config.btf.on and config.model.path is not None:
+        load_masked_lm(config.model.path)
 
 
 def stage_tables(config: RunConfig) -> dict[str, OptimiserConfig]:
@@ -125,7 +133,8 @@ def read_ahead(context: Context, plan: Sequence[Stage]) -> None:
         ConfigError: the recipe lacks a text that a stage needs.
     """
     by_data = {
-        (s.kind, s.target, s.settings.get("text"), s.settings.get("model"), "few_shot" in s.settings): s for s in plan
+        (s.kind, s.arm, s.target, s.settings.get("text"), s.settings.get("model"), "few_shot" in s.settings): s
+        for s in plan
     }
     for stage in by_data.values():
         context.poll()
@@ -184,7 +193,7 @@ def _tokenizer(config: RunConfig, folder: Path, progress: Progress, reuse: Seque
         return Tokenizer.from_folder(config.model.path)
     assert config.model.new is not None
     paths = [p for t in config.tables for p in (*t.general, *t.unlabelled)]
-    paths += [config.source.train] if config.source.train is not None else []
+    paths += [s.train for s in config.all_sources if s.train is not None]
     stamp = {"vocab_size": config.model.new.vocab_size, "files": [file_hash(p) for p in paths]}
     take_over(folder, [other for other in reuse if _stamped(other, stamp)], STAMP)
     if not _stamped(folder, stamp):

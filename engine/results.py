@@ -19,14 +19,21 @@ METRIC_NAMES = {
     "accuracy": "accuracy",
     "macro_f1": "macro F1",
 }
-STAGE_NAMES = {"btf": "BTF", "la": "label alignment", "sa": "semantic alignment"}
+STAGE_NAMES = {
+    "cloze": "cloze, no training",
+    "cloze-btf": "cloze after BTF, no training",
+    "btf": "BTF",
+    "la": "label alignment",
+    "sa": "semantic alignment",
+}
 COTRAIN_ARMS = {
     "co-a": "co-training, model a",
     "co-b": "co-training, model b",
     "self-a": "self-training by picks, model a",
     "self-b": "self-training by picks, model b",
 }
-SIDE_ARMS = ("control", "contrastive", *COTRAIN_ARMS)
+TRANSLATE_ARMS = ("translate-test", "translate-train", "translate-train-all")
+SIDE_ARMS = ("cloze", "control", "contrastive", *TRANSLATE_ARMS, *COTRAIN_ARMS)
 """Arms beside the trail: their first stage is compared with zero-shot, a later one with the one before it."""
 TRAINING_NAMES = {
     "pretrain": "pre-training",
@@ -36,7 +43,10 @@ TRAINING_NAMES = {
     "control": "fine-tune, control",
     "btf-mlm": "BTF",
     "btf": "fine-tune",
+    "mixed": "fine-tune, mixed words",
     "few-shot": "fine-tune, few-shot",
+    "translate-train": "fine-tune, translations",
+    "translate-train-all": "fine-tune, all translations",
 }
 _ROUND = re.compile(r"(soft|hard)(\d+)")
 _ITERATION = re.compile(r"(co|self)(\d+)([ab])")
@@ -98,6 +108,8 @@ class StageScore:
     """Of the stage and the unscored stages since the line before, all pairs together, mean over seeds."""
     values: dict[tuple[str, int], float]
     """Target score by (target, seed)."""
+    more_sources: dict[str, Stat]
+    """Of the source languages beside the first, which gaps and averages are without."""
 
 
 @dataclass(frozen=True)
@@ -110,6 +122,7 @@ class Aggregate:
     seeds: tuple[int, ...]
     stages: tuple[StageScore, ...]
     counts: dict[str, int]
+    more_sources: tuple[str, ...] = ()
 
     @property
     def trail(self) -> tuple[StageScore, ...]:
@@ -157,6 +170,15 @@ def _per_seed(cells: Cells, targets: Sequence[str]) -> dict[int, float]:
     return {s: statistics.fmean(cells[t, s] for t in targets) for s in full}
 
 
+def _mean_over_pairs(cells: Cells, targets: Sequence[str]) -> dict[int, float]:
+    """A source score by seed, over the models of the targets that have one."""
+    return _per_seed(cells, [t for t in targets if any(k[0] == t for k in cells)])
+
+
+def _over_seeds(cells: Cells, targets: Sequence[str]) -> Stat | None:
+    return stat(_mean_over_pairs(cells, targets).values())
+
+
 def aggregate(summary: Json, metric: str | None = None) -> Aggregate:
     """The stage table over seeds, of the run's main metric unless another is named (docs/summary-schema.md)."""
     metric = metric or summary.get("metric") or "accuracy"
@@ -164,6 +186,7 @@ def aggregate(summary: Json, metric: str | None = None) -> Aggregate:
     source = summary.get("source")
     present = {r["language"] for r in valid}
     targets = tuple(t for t in summary.get("targets") or () if t in present)
+    more = tuple(s for s in summary.get("sources") or () if s in present)
     keys = sorted({(r["order"], r["arm"], r["stage"]) for r in valid})
     result: list[StageScore] = []
     before: tuple[str, Cells] | None = None
@@ -175,14 +198,14 @@ def aggregate(summary: Json, metric: str | None = None) -> Aggregate:
         spent = _seconds_between(summary, earlier, order)
         earlier = order
         versus = beside.get(arm, beside.get("baseline")) if arm in SIDE_ARMS else before
-        result.append(_stage_score(rows, cells, source, targets, versus, spent))
+        result.append(_stage_score(rows, cells, source, targets, versus, spent, more))
         if cells:
             beside[arm] = (stage, cells)
         if arm not in SIDE_ARMS and cells:
             before = (stage, cells)
     counts = {r["language"]: int(r["count"]) for r in valid if r.get("count") is not None}
     seeds = tuple(sorted({r["seed"] for r in valid}))
-    return Aggregate(metric, source, targets, seeds, tuple(result), counts)
+    return Aggregate(metric, source, targets, seeds, tuple(result), counts, more)
 
 
 def _seconds_between(summary: Json, after: int, until: int) -> float | None:
@@ -203,13 +226,14 @@ def _stage_score(
     targets: Sequence[str],
     before: tuple[str, Cells] | None,
     seconds: float | None,
+    more: Sequence[str],
 ) -> StageScore:
     source_cells = _source_by_pair(rows, source, targets)
     per_target = {t: found for t in targets if (found := stat(v for k, v in sorted(cells.items()) if k[0] == t))}
     gap_of = {t: [source_cells[k] - v for k, v in cells.items() if k[0] == t and k in source_cells] for t in targets}
     own = [t for t in targets if t in per_target]
     average = _per_seed(cells, own)
-    source_average = _per_seed(source_cells, [t for t in targets if any(k[0] == t for k in source_cells)])
+    source_average = _mean_over_pairs(source_cells, targets)
     with_source = [(average[s] * len(own) + source_average[s]) / (len(own) + 1) for s in average if s in source_average]
     means = [s.mean for s in per_target.values()]
     versus, old = before or ("", {})
@@ -230,6 +254,7 @@ def _stage_score(
         uses_dictionary=any(r.get("uses_dictionary") for r in rows),
         seconds=seconds,
         values=cells,
+        more_sources={s: found for s in more if (found := _over_seeds(_source_by_pair(rows, s, targets), targets))},
     )
 
 
@@ -238,7 +263,7 @@ def table_cells(result: Aggregate) -> tuple[list[str], list[list[str]]]:
     many = len(result.targets) > 1
     source = [result.source] if result.source and any(s.source for s in result.stages) else []
     header = ["stage", *result.targets, *(["average"] if many else []), "step", "up"]
-    header += [*(f"{s} (source)" for s in source), *(["gap"] if source else [])]
+    header += [*(f"{s} (source)" for s in (*source, *result.more_sources)), *(["gap"] if source else [])]
     dictionary = any(s.uses_dictionary for s in result.stages)
     header += ["parallel", "labels", *(["dictionary"] if dictionary else []), "seconds"]
     lines = []
@@ -247,7 +272,9 @@ def table_cells(result: Aggregate) -> tuple[list[str], list[list[str]]]:
         line = [stage_name(s.stage), *(_text(s.targets.get(t)) for t in result.targets)]
         line += [_text(s.average)] if many else []
         line += [_text(s.step), f"{s.step.up}/{s.step.stat.n}" if s.step else "-"]
-        line += [_text(s.source), f"{gap.mean:.1f}" if gap else "-"] if source else []
+        line += [_text(s.source)] if source else []
+        line += [_text(s.more_sources.get(name)) for name in result.more_sources]
+        line += [f"{gap.mean:.1f}" if gap else "-"] if source else []
         line += ["yes" if s.uses_parallel_data else "no", "yes" if s.uses_target_labels else "no"]
         line += ["yes" if s.uses_dictionary else "no"] if dictionary else []
         lines.append([*line, "-" if s.seconds is None else f"{s.seconds:.0f}"])

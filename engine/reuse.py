@@ -8,11 +8,13 @@ from pathlib import Path
 from typing import Any
 
 from .. import ConfigError
+from .cloze import verbaliser_digest
 from .context import FINISHED, Context
 from .files import atomic_write_json, link_files, publish_folder, sha256_file, storage_errors, temporary_folder
 from .plan import Stage, digest, fingerprint
 from .prepare import STAMP
 from .stages import inputs_of
+from .teachers import teacher_digests
 
 
 def fingerprint_of(context: Context, stage: Stage) -> dict[str, Any]:
@@ -32,7 +34,9 @@ def _input_digests(context: Context, stage: Stage) -> dict[str, str]:
             context.digests[str(path)] = digest({p.name: sha256_file(p) for p in _model_files(path)})
         found["base"] = context.digests[str(path)]
     found["tokenizer"] = context.tokenizer.fingerprint
-    return found
+    if stage.kind == "cloze" or stage.settings.get("finetune", {}).get("head") == "cloze":
+        found["verbaliser"] = verbaliser_digest(context)
+    return found | teacher_digests(context, stage)
 
 
 def _model_files(path: Path) -> list[Path]:

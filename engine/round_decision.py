@@ -151,8 +151,7 @@ def decide_round(context: Context, stage: Stage, labeller: TaskModel) -> RoundDe
     unlabelled = ballot(data.target_pool(target), pool.target)
     judged = source
     if table.alpha.data == "dev":
-        assert context.config.source.dev is not None
-        judged = ballot(data.labelled(context.config.source.dev, context.config.source.language))
+        judged = ballot(data.source_dev)
     seed = stage_seed(stage, "accept")
     standard = find_standard(table, data.labels, judged, data.source_train, seed=seed)
     source, judged = rescaled(source, standard.temperature), rescaled(judged, standard.temperature)

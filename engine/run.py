@@ -33,12 +33,12 @@ from .report import write_report
 from .reuse import fingerprint_of, read_object, run_folders, take_over_stage
 from .rundir import RunDir
 from .selftrain import run_hard, run_soft
-from .stages import Outcome, run_btf, run_finetune, run_pretrain
+from .stages import Outcome, run_btf, run_cloze, run_finetune, run_pretrain
 from .summary import write_summary
 from .truth import write_truth
 
 RUNNERS = {"pretrain": run_pretrain, "btf": run_btf, "finetune": run_finetune, "soft": run_soft, "hard": run_hard}
-RUNNERS |= {"cotrain": run_cotrain, "align": run_align, "semantic": run_semantic}
+RUNNERS |= {"cloze": run_cloze, "cotrain": run_cotrain, "align": run_align, "semantic": run_semantic}
 SCORES = "scores.json"
 
 
@@ -159,6 +159,7 @@ def _run(
         metric="entity_f1" if config.task == "ner" else "accuracy",
         created=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(started)),
         source=config.source.language,
+        sources=[s.language for s in config.sources],
         targets=[t.language for t in config.targets],
         stages=[node.id for node in make_plan(config, chosen)],
         device=str(context.device),
@@ -193,9 +194,10 @@ def _run(
 
 def _data_hashes(config: RunConfig) -> dict[str, str]:
     """SHA-256 of every input file, by its path."""
-    named = [config.source.train, config.source.dev, *(t.test for t in config.tables)]
+    named = [path for s in config.all_sources for path in (s.train, s.dev)] + [t.test for t in config.tables]
+    named += [path for t in config.targets for path in (t.labelled, t.translated_train, t.translated_test, *t.pairs)]
     listed = [p for t in config.tables for group in (t.unlabelled, t.general, t.control) for p in group]
-    named += [config.contrastive.originals, *config.contrastive.translations.values()]
+    named += [config.contrastive.originals, *config.contrastive.translations.values(), *config.cloze.verbaliser]
     return {str(p): file_hash(p) for p in [*named, *listed] if p is not None and p.exists()}
 
 

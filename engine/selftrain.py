@@ -19,14 +19,16 @@ from ..kernels import votes
 from ..model import TaskModel
 from .context import Context, freeze
 from .diagnostics import single_voter, slow_learning_rate
+from .diagnostics_options import one_teacher
 from .files import atomic_write_bytes, atomic_write_json, sha256_file
 from .hashes import tensors_hash
-from .inference import predict_logits
+from .joint import fit_jointly
 from .objectives import SoftLabels, cross_entropy
 from .plan import Stage
 from .round_decision import RoundDecision, decide_round, load_pool, read_record
 from .soft_labels import MISSING, damaged, packed_soft_labels, read_soft_labels, soft_label_problem
 from .stages import Outcome, new_task_model, stage_seed, target_of, warn_of_unseen
+from .teachers import count_teachers, own_teachers, teach, teachers_name
 from .voter_weights import bootstrap_weights
 
 SOFT_LABELS, DECISION = "soft_labels.safetensors", "decision.safetensors"
@@ -55,25 +57,28 @@ def run_soft(context: Context, stage: Stage, fingerprint: Mapping[str, Any], fol
         micro_batch=context.world.micro_batch(table.soft.fixed_micro_batch, table.soft.batch_size),
     )
     context.warn(single_voter(table.voters), slow_learning_rate(table.soft.head_lr or table.soft.lr, len(batches)))
+    context.warn(one_teacher(table.soft.teachers, len(own_teachers(stage))))
     objective = SoftLabels(table.soft.loss, table.soft.temperature, table.soft.combine)
-    trace, seconds, kept = context.fit(stage, fingerprint, model, batches, objective, seed=stage_seed(stage, "fit"))
+    seed = stage_seed(stage, "fit")
+    trace, seconds, kept = fit_jointly(context, stage, fingerprint, model, batches, objective, seed=seed)
     notes = {"examples": len(part.examples), "voters": model.head.num_voters} | kept
+    if (teachers := count_teachers(context, stage)) > 1:
+        notes["teachers"] = teachers
     return Outcome(model, trace, seconds, start, notes, f"{len(part.examples)} examples with soft labels")
 
 
 def _soft_targets(context: Context, stage: Stage, view: ItemView, pool: np.ndarray, folder: Path) -> np.ndarray:
     """Teacher outputs for every item of the pool, computed once per round in evaluation mode, and stored."""
     path = folder / SOFT_LABELS
-    teacher_id, items = stage.inputs["teacher"], int(view.offsets[-1])
-    problem = context.world.once(lambda: soft_label_problem(path, items, teacher_id))
+    name, items = teachers_name(context, stage), int(view.offsets[-1])
+    problem = context.world.once(lambda: soft_label_problem(path, items, name))
     if problem is not None:
         if problem != MISSING:
             context.warn(damaged(path, problem))
         context.progress.note(f"{stage.id}: the teacher labels {len(pool)} examples")
-        teacher, table = context.load_task_model(stage, "teacher"), context.config.selftrain.soft
-        logits = predict_logits(teacher, view, pool, **context.passes)
-        targets = teacher_targets(logits, table.loss, table.target)
-        data = packed_soft_labels(targets, table.stored, teacher_id)
+        table = context.config.selftrain.soft
+        targets = teach(context, stage, view, pool, lambda logits: teacher_targets(logits, table.loss, table.target))
+        data = packed_soft_labels(targets, table.stored, name)
         context.world.once(lambda: atomic_write_bytes(path, data))
     return read_soft_labels(context.world.visible(path))
 
@@ -122,7 +127,8 @@ def run_hard(context: Context, stage: Stage, fingerprint: Mapping[str, Any], fol
         balance="up" if table.mix == "balanced" else "none",
         micro_batch=context.world.micro_batch(table.fixed_micro_batch, table.batch_size),
     )
-    trace, seconds, best = context.fit(stage, fingerprint, model, batches, cross_entropy, seed=stage_seed(stage, "fit"))
+    seed = stage_seed(stage, "fit")
+    trace, seconds, best = fit_jointly(context, stage, fingerprint, model, batches, cross_entropy, seed=seed)
     kept, used = (len(part.examples) for part in parts)
     removed = len(context.data.source_train) - kept
     notes = {"accepted": record["accepted"], "removed": removed, "source_examples": kept, "target_examples": used}

@@ -8,11 +8,12 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-from torch import nn
+from torch import Tensor, nn
 
 from .. import ModelError
 from ..data import Corpus, ItemView, MlmBatches, Part, TaskBatches, TokenStore, derive_seed
 from ..model import (
+    ClozeHead,
     Encoder,
     EncoderConfig,
     Head,
@@ -25,18 +26,21 @@ from ..model import (
     load_masked_lm,
     load_pooler,
 )
+from .btf_text import btf_stores, btf_text, text_by_language
+from .cloze import new_cloze_model
 from .config import PretrainConfig, RunConfig, TargetConfig, TaskConfig
+from .config_cloze import prompt_of
 from .context import Context, freeze
-from .datasets import capped, corpora
+from .datasets import corpora
 from .diagnostics import cut_by_length, low_loss_drop, no_token, slow_learning_rate
 from .hashes import tensors_hash
+from .induce import induced_inputs, mixed_source
+from .learned import MARK_OF_ROLE, Portion, learned_stores, mixture
 from .loop import Trace
 from .objectives import cross_entropy, masked_lm
 from .plan import Stage
+from .teachers import teacher_stores
 from .transfer_data import TRANSFER_KINDS, transfer_inputs
-
-LEARNED = ("source", "switched", "few_shot")
-"""Roles of the stores that fine-tuning learns."""
 
 
 @dataclass
@@ -63,25 +67,21 @@ def inputs_of(context: Context, stage: Stage) -> dict[str, TokenStore]:
     if stage.kind == "pretrain":
         return {f"text.{i}": store for i, store in enumerate(data.general_text())}
     if stage.kind == "btf":
-        stores = _btf_text(context, stage)
-        if stage.settings["text"] == "general":
-            stores = [*stores, *data.task_text(target_of(config, stage))]
-        if config.btf.sides == "target":
-            stores = stores[1::2]
-        return {f"text.{i}": store for i, store in enumerate(stores)}
+        return btf_stores(context, stage, target_of(config, stage))
     if stage.kind in TRANSFER_KINDS:
         return transfer_inputs(context, stage)
-    found = {"source": data.source_train}
-    if "code_switch" in stage.settings:
-        found["switched"] = data.source_switched
-    if "few_shot" in stage.settings:
-        found["few_shot"] = data.target_labelled(target_of(config, stage))
+    if stage.kind == "cloze":
+        return {}
+    found = learned_stores(context, stage) if stage.kind == "finetune" else {"source": data.source_train}
+    if "induce" in stage.settings:
+        found |= induced_inputs(context, target_of(config, stage))
     if stage.kind in ("soft", "hard"):
         found["target"] = data.target_pool(target_of(config, stage))
+        found |= teacher_stores(context, stage)
+        found |= btf_stores(context, stage, target_of(config, stage)) if "mlm" in stage.settings else {}
     by_dev = stage.kind in ("soft", "hard") and config.selftrain.alpha.data == "dev"
     if by_dev or (isinstance(stage.optimiser, TaskConfig) and stage.optimiser.keep == "best"):
-        assert config.source.dev is not None
-        found["dev"] = data.labelled(config.source.dev, config.source.language)
+        found["dev"] = data.source_dev
     return found
 
 
@@ -130,31 +130,17 @@ def run_btf(context: Context, stage: Stage, fingerprint: Mapping[str, Any], fold
     """Bilingual task fitting (arXiv 2310.04726 section 3.1), on task text or, as a control, on general text."""
     table = context.config.btf
     model = load_masked_lm(context.input_folder(stage, "base")).to(context.device)
-    source, target = _btf_text(context, stage)
-    warn_of_unseen(context, source, "text", context.config.source.language)
-    warn_of_unseen(context, target, "text", str(stage.target))
-    sizes = [len(source), len(target)]
-    if stage.settings["text"] == "general":
-        # The control sees as much text as BTF does, so that only the kind of text differs.
-        task = context.data.task_text(target_of(context.config, stage))
-        sizes = [min(size, len(store)) for size, store in zip(sizes, task, strict=True)]
-    subsets = [
-        capped(len(source), 0 if sizes[0] == len(source) else sizes[0], stage.seed, "source"),
-        capped(len(target), min(sizes[1], table.cap or sizes[1]), stage.seed, str(stage.target)),
-    ]
-    text = [Corpus([store], subset) for store, subset in zip((source, target), subsets, strict=True)]
-    if table.sides == "target":
-        text = text[1:]
-    outcome = _run_mlm(context, stage, fingerprint, model, text, table)
+    target = target_of(context.config, stage)
+    languages = [*(source.language for source in context.config.all_sources), target.language]
+    for language, store in zip(languages, text_by_language(context, stage, target), strict=True):
+        warn_of_unseen(context, store, "text", language)
+    text = btf_text(context, stage, target)
+    outcome = _run_mlm(context, stage, fingerprint, model, text.corpora, table, text.counts)
+    if "tlm" in stage.settings:
+        warn_of_unseen(context, context.data.pairs(target), "pairs", target.language)
+        outcome.notes |= {"pairs": len(text.corpora[-1]), "uses_parallel_data": True}
     context.warn(low_loss_drop(outcome.trace.loss))
     return outcome
-
-
-def _btf_text(context: Context, stage: Stage) -> list[TokenStore]:
-    target = target_of(context.config, stage)
-    if stage.settings["text"] == "task":
-        return context.data.task_text(target)
-    return context.data.control_text(target)
 
 
 def _run_mlm(
@@ -164,15 +150,13 @@ def _run_mlm(
     model: MaskedLM,
     text: Sequence[Corpus],
     table: PretrainConfig,
+    counts: Sequence[int] | None = None,
 ) -> Outcome:
     freeze(model.encoder, table)
     start = tensors_hash(dict(model.encoder.named_parameters()))
-    special = np.zeros(model.config.vocab_size, dtype=bool)
-    special[list(context.tokenizer.special_ids)] = True
-    special[context.tokenizer.vocab_size :] = True
     batches = MlmBatches(
         text,
-        special=special,
+        special=context.special_tokens(model.config.vocab_size),
         mask_id=context.tokenizer.mask_id,
         batch_size=table.batch_size,
         epochs=table.epochs,
@@ -180,6 +164,7 @@ def _run_mlm(
         rate=table.mask_rate,
         balance=table.balance,
         temperature=table.temperature,
+        counts=counts,
         micro_batch=context.world.micro_batch(table.fixed_micro_batch, table.batch_size),
     )
     trace, seconds, _ = context.fit(stage, fingerprint, model, batches, masked_lm, seed=stage_seed(stage, "fit"))
@@ -189,48 +174,79 @@ def _run_mlm(
 
 
 def run_finetune(context: Context, stage: Stage, fingerprint: Mapping[str, Any], folder: Path) -> Outcome:
-    """Cross entropy on the labelled source; its result is the teacher of the first round."""
+    """Cross entropy on labelled examples, of the source above all; its result is the teacher of the first round."""
     table = context.config.finetune
     model = new_task_model(context, stage, table.head)
     freeze(model.encoder, table)
     start = tensors_hash(dict(model.encoder.named_parameters()))
-    stores = {name: store for name, store in inputs_of(context, stage).items() if name in LEARNED}
+    stores = learned_stores(context, stage)
+    if "induce" in stage.settings:
+        mixed_store = mixed_source(context, stage, target_of(context.config, stage), model.encoder, folder)
+        stores |= {} if mixed_store is None else {"mixed": mixed_store}
     for name, store in stores.items():
-        language = str(stage.target) if name == "few_shot" else context.config.source.language
-        warn_of_unseen(context, store, name, language)
+        warn_of_unseen(context, store, name, _language_of(context, stage, name))
     for language, (_, test) in context.test_stores(stage).items():
         warn_of_unseen(context, test, "test", language)
-    named = {name: _labelled_part(context, stage, model, store) for name, store in stores.items()}
-    parts = list(named.values())
+    mixed = mixture(context, stage, stores)
     batches = TaskBatches(
-        parts,
+        _labelled_parts(context, stage, model, mixed.portions),
         batch_size=table.batch_size,
         epochs=table.epochs,
         seed=stage_seed(stage, "batches"),
-        balance="up" if table.target_mix == "balanced" else "none",
+        balance=mixed.balance,
+        counts=mixed.counts,
         micro_batch=context.world.micro_batch(table.fixed_micro_batch, table.batch_size),
     )
     context.warn(slow_learning_rate(table.head_lr or table.lr, len(batches)))
     trace, seconds, kept = context.fit(stage, fingerprint, model, batches, cross_entropy, seed=stage_seed(stage, "fit"))
     first, last = _ends(trace.loss)
-    notes: dict[str, Any] = {"examples": len(parts[0].examples)}
-    for name, mark in (("switched", "uses_dictionary"), ("few_shot", "uses_target_labels")):
-        if name in named:
-            notes |= {f"{name}_examples": len(named[name].examples), mark: True}
+    notes: dict[str, Any] = {"examples": mixed.count("source")}
+    for role, mark in MARK_OF_ROLE.items():
+        if count := mixed.count(role):
+            notes |= {f"{role}_examples": count, mark: True}
+    if "induce" in stage.settings:
+        notes["mixed_examples"] = mixed.count("mixed")
+    if mixed.counts is not None:
+        notes["per_epoch"] = {p.language or p.role: n for p, n in zip(mixed.portions, mixed.counts, strict=True)}
     return Outcome(model, trace, seconds, start, notes | kept, f"loss {first:.3f} -> {last:.3f}")
 
 
-def _labelled_part(context: Context, stage: Stage, model: TaskModel, store: TokenStore) -> Part:
-    """All labelled examples of a store, to learn."""
-    examples = labelled_examples(store)
-    states = context.frozen_states(stage, model, store, examples)
-    return Part(ItemView(store), examples, labels=np.asarray(store.item_labels), frozen_states=states)
+def run_cloze(context: Context, stage: Stage, fingerprint: Mapping[str, Any], folder: Path) -> Outcome:
+    """Nothing is trained: the masked-LM head of the input is asked for the classes' words."""
+    model = new_task_model(context, stage, "cloze")
+    start = tensors_hash(dict(model.encoder.named_parameters()))
+    return Outcome(model, Trace(), 0.0, start, {"examples": 0}, "no training")
+
+
+def _labelled_parts(context: Context, stage: Stage, model: TaskModel, portions: Sequence[Portion]) -> list[Part]:
+    """The portions, to learn; what frozen layers make of them is computed once for each store."""
+    found: list[Part] = []
+    states: dict[str, Tensor | None] = {}
+    for portion in portions:
+        store = portion.store
+        if portion.role not in states:
+            examples = np.concatenate([p.examples for p in portions if p.role == portion.role])
+            states[portion.role] = context.frozen_states(stage, model, store, examples)
+        labels = np.asarray(store.item_labels)
+        found.append(Part(ItemView(store), portion.examples, labels=labels, frozen_states=states[portion.role]))
+    return found
+
+
+def _language_of(context: Context, stage: Stage, role: str) -> str:
+    """What messages call the language of a store that fine-tuning learns."""
+    if role == "few_shot":
+        return str(stage.target)
+    if role == "source":
+        return ", ".join(source.language for source in context.config.all_sources)
+    return role.partition(".")[2] or context.config.source.language
 
 
 def new_task_model(
-    context: Context, stage: Stage, kind: Literal["linear", "mlp", "voters"], role: str = "base"
+    context: Context, stage: Stage, kind: Literal["linear", "mlp", "voters", "cloze"], role: str = "base"
 ) -> TaskModel:
-    """The encoder of an input with a fresh, seeded head."""
+    """The encoder of an input with a fresh, seeded head, or with its own masked-LM head."""
+    if kind == "cloze":
+        return new_cloze_model(context, stage, role)
     config = context.config
     encoder = context.load_base(stage, role)
     pooler = None
@@ -238,7 +254,8 @@ def new_task_model(
         assert config.model.path is not None
         pooler = load_pooler(config.model.path).to(context.device)
     head = new_head(config, kind, encoder, len(context.data.labels), stage_seed(stage, "head"))
-    model = TaskModel(encoder, head, config.task, context.data.labels, pooling=config.pooling, pooler=pooler)
+    labels, prompt = context.data.labels, prompt_of(config)
+    model = TaskModel(encoder, head, config.task, labels, pooling=config.pooling, pooler=pooler, prompt=prompt)
     return model.to(context.device)
 
 
@@ -249,18 +266,13 @@ def new_head(config: RunConfig, kind: str, encoder: Encoder, num_classes: int, s
         return LinearHead(hidden, num_classes, drop, seed=seed, initializer_range=spread)
     if kind == "mlp":
         return MlpHead(hidden, num_classes, drop, seed=seed, initializer_range=spread)
+    if kind == "cloze":  # of the right size; `new_cloze_model` has the right words
+        return ClozeHead(encoder.config, [[0]] * num_classes, seed=seed)
     table = config.selftrain
     if table.voters == 1 and not table.widths:
         return LinearHead(hidden, num_classes, drop, seed=seed, initializer_range=spread)
     widths = table.widths or default_voter_widths(hidden, table.voters)
     return VoterHeads(hidden, num_classes, widths, drop, seed=seed, initializer_range=spread)
-
-
-def labelled_examples(store: TokenStore) -> np.ndarray:
-    """Examples with at least one labelled item."""
-    known = np.asarray(store.item_labels) >= 0
-    counts = np.concatenate([[0], np.cumsum(known)])[np.asarray(store.item_offsets)]
-    return np.flatnonzero(np.diff(counts) > 0)
 
 
 def encoder_of(model: nn.Module) -> Encoder:

@@ -17,18 +17,25 @@ from .results import METRIC_NAMES, Json, aggregate, stage_table
 __all__ = ["aggregate", "build_summary", "find_stages", "read_json", "stage_table", "write_summary"]
 
 SCHEMA_VERSION = 1
+TRANSLATE_TEST, TRANSLATED = "translate-test", " (translated)"
+"""Role and suffix of a language, where the zero-shot model is scored on its test texts in the source language."""
 
 _FOLDERS = {
     "pretrain": (None, "pretrain", "pretrain", 0),
     "pretrain-b": (None, "pretrain-b", "pretrain", 1990),
+    "cloze": ("cloze", "cloze", "cloze", 9),
     "baseline": ("baseline", "zero-shot", "finetune", 10),
     "control-btf": (None, "control-btf", "btf", 20),
     "control": ("control", "control", "finetune", 21),
     "la": ("contrastive", "la", "align", 25),
     "sa": ("contrastive", "sa", "semantic", 26),
+    "translate-train": ("translate-train", "translate-train", "finetune", 27),
+    "translate-train-all": ("translate-train-all", "translate-train-all", "finetune", 28),
     "btf": (None, "btf-mlm", "btf", 30),
     "finetune": ("btf", "btf", "finetune", 31),
+    "mixed": ("mixed", "mixed", "finetune", 31),
     "fewshot": ("few-shot", "few-shot", "finetune", 32),
+    "cloze-btf": ("cloze", "cloze-btf", "cloze", 33),
 }
 _ROUND = re.compile(r"(soft|hard)(\d+)")
 _ITERATION = re.compile(r"(co|self)(\d+)([ab])")
@@ -113,7 +120,7 @@ def build_summary(folder: str | Path) -> Json:
         scores = read_json(folder / stage["folder"] / "scores.json").get("scores") or ()
         extra = _decision_fields(folder, stage, stages)
         for score in scores:
-            rows.append(_row(stage, own, score, extra))
+            rows.append(_translated_row(stage, own, score, extra) or _row(stage, own, score, extra))
     metrics = {r["metric"] for r in rows}
     return {
         "schema_version": SCHEMA_VERSION,
@@ -122,6 +129,7 @@ def build_summary(folder: str | Path) -> Json:
         "metric": info.get("metric") or next((m for m in METRIC_NAMES if m in metrics), None),
         "created": info.get("created"),
         "source": info.get("source") or next((r["language"] for r in rows if r["role"] == "source"), None),
+        "sources": info.get("sources") or [],
         "targets": info.get("targets") or sorted({r["language"] for r in rows if r["role"] == "target"}),
         "seeds": info.get("seeds") or sorted({s["seed"] for s in stages}),
         "versions": info.get("versions") or {},
@@ -143,6 +151,15 @@ def _row(stage: Json, own: Json, score: Json, extra: Json) -> Json:
         "seconds": stage["seconds"],
         "model": stage["folder"],
     }
+
+
+def _translated_row(stage: Json, own: Json, score: Json, extra: Json) -> Json | None:
+    """The row of a translate-test: of an arm of its own, though no stage trained for it. None for other scores."""
+    if score.get("role") != TRANSLATE_TEST:
+        return None
+    given = score | {"language": str(score["language"]).removesuffix(TRANSLATED), "role": "target"}
+    named = stage | {"arm": TRANSLATE_TEST, "stage": TRANSLATE_TEST, "order": stage["order"] + 1}
+    return _row(named, own | {"uses_parallel_data": True}, given, extra)
 
 
 def _decision_fields(folder: Path, stage: Json, stages: Sequence[Json]) -> Json:

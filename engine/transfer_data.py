@@ -19,7 +19,7 @@ def transfer_inputs(context: Context, stage: Stage) -> dict[str, TokenStore]:
     Raises:
         DataError: translations and originals do not go together.
     """
-    data, config = context.data, context.config
+    data = context.data
     found: dict[str, TokenStore] = {}
     if stage.kind != "semantic":
         found["source"] = data.source_train
@@ -31,8 +31,7 @@ def transfer_inputs(context: Context, stage: Stage) -> dict[str, TokenStore]:
     else:
         found |= {f"translation.{language}": store for language, store in translations_of(context).items()}
     if isinstance(stage.optimiser, TaskConfig) and stage.optimiser.keep == "best":
-        assert config.source.dev is not None
-        found["dev"] = data.labelled(config.source.dev, config.source.language)
+        found["dev"] = data.source_dev
     return found
 
 

@@ -7,8 +7,8 @@ import numpy as np
 from ..data import ItemView, PairBatches, Part, TaskBatches, TokenStore
 from .context import Context
 from .cotrain_pools import pick_limit
+from .learned import labelled_examples
 from .plan import Stage
-from .stages import labelled_examples
 
 Work = tuple[list[np.ndarray], int, list[int], bool]
 

@@ -1,5 +1,6 @@
 """BERT-family encoder on packed batches, heads, and weights in the Hugging Face folder layout."""
 
+from .cloze import ClozeHead, ClozeModel, cloze_model
 from .config import EncoderConfig
 from .encoder import Encoder, EncoderOutput, PackedInput
 from .folder import (
@@ -18,6 +19,8 @@ from .heads import Head, LinearHead, MlpHead, VoterHeads, default_voter_widths
 from .tasks import MaskedLM, Pooler, TaskModel
 
 __all__ = [
+    "ClozeHead",
+    "ClozeModel",
     "Encoder",
     "EncoderConfig",
     "EncoderOutput",
@@ -30,6 +33,7 @@ __all__ = [
     "Pooler",
     "TaskModel",
     "VoterHeads",
+    "cloze_model",
     "default_voter_widths",
     "load_classifier",
     "load_encoder",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
@@ -209,6 +210,20 @@ class Encoder(nn.Module):
             else:
                 hidden = layer(*inputs)
         return EncoderOutput(hidden)
+
+    def layer_states(self, batch: PackedInput) -> Iterator[Tensor]:
+        """The states after the embeddings and after each layer, [T, H] each, without dropout; for looking inside.
+
+        Raises:
+            ModelError: as `forward`.
+        """
+        self._check(batch)
+        plan = attention_plan(batch.cu_seqlens)
+        hidden: Tensor = self.embeddings(batch, None)
+        yield hidden
+        for layer in self.layers:
+            hidden = layer(hidden, batch, plan, None, None)
+            yield hidden
 
     def frozen_states(self, batch: PackedInput) -> Tensor:
         """What the embeddings and the lowest frozen layers make of a batch, [T, H], without dropout.

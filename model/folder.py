@@ -11,6 +11,7 @@ from typing import Any
 
 from .. import ConfigError, ModelError, StorageError
 from . import names
+from .cloze import ClozeHead, ClozeModel
 from .config import EncoderConfig
 from .encoder import Encoder
 from .fill import fill
@@ -19,7 +20,7 @@ from .tasks import POOLINGS, TASKS, MaskedLM, Pooler, TaskModel
 from .weights import DTYPES, SINGLE, inside, parse_json, scan, write, write_file
 
 FORMAT = 1
-_HEADS = ("linear", "mlp", "voters")
+_HEADS = ("linear", "mlp", "voters", "cloze")
 _TASK_CLASSES = {"ForTokenClassification": "ner", "ForSequenceClassification": "classification"}
 _LAST = ("classifier.weight", "classifier.out_proj.weight")  # has one row a class
 
@@ -28,8 +29,9 @@ _LAST = ("classifier.weight", "classifier.out_proj.weight")  # has one row a cla
 class FolderInfo:
     """What a model folder says about itself; `task` to `pooling` are None unless `kind` is 'task'.
 
-    `kind` is 'encoder', 'masked-lm' or 'task'; `labels` is None where the folder names none; `extra` is what the
-    writer of the folder passed to `save_model`.
+    `kind` is 'encoder', 'masked-lm' or 'task'; `labels` is None where the folder names none; `pieces` are those of a
+    cloze head; `prompt` is '' where texts are read as they are; `extra` is what the writer of the folder passed to
+    `save_model`.
     """
 
     config: EncoderConfig
@@ -41,6 +43,8 @@ class FolderInfo:
     dropout: float | None = None
     pooling: str | None = None
     extra: Mapping[str, Any] | None = None
+    pieces: tuple[tuple[int, ...], ...] | None = None
+    prompt: str = ""
 
 
 def load_encoder_config(folder: str | os.PathLike[str]) -> EncoderConfig:
@@ -109,7 +113,8 @@ def load_task_model(folder: str | os.PathLike[str]) -> TaskModel:
     labels = _labels(info, root)
     head = _make_head(info, len(labels))
     pooler = Pooler(info.config, seed=None) if info.pooling == "pooler" else None
-    model = TaskModel(encoder, head, info.task, labels, pooling=info.pooling, pooler=pooler)
+    kind = ClozeModel if isinstance(head, ClozeHead) else TaskModel
+    model = kind(encoder, head, info.task, labels, pooling=info.pooling, pooler=pooler, prompt=info.prompt)
     kept = ("task", "voters", "masked-lm", *(("pooler",) if pooler else ()))
     fill(model, root, others=info.config.layout.others(*kept))
     return model
@@ -192,7 +197,10 @@ def save_model(
         head: dict[str, Any] = {"kind": model.head.kind, "dropout": model.head.dropout}
         if isinstance(model.head, VoterHeads):
             head["widths"] = list(model.head.widths)
+        if isinstance(model.head, ClozeHead):
+            head["pieces"] = [list(pieces) for pieces in model.head.pieces]
         own |= {"task": model.task, "labels": list(model.labels), "pooling": model.pooling, "head": head}
+        own |= {"prompt": model.prompt} if model.prompt else {}
     own["extra"] = extra or {}
     write(tensors, root / SINGLE, DTYPES[dtype])
     for name, values in (("config.json", config), ("xlt.json", own)):
@@ -212,7 +220,9 @@ def _architecture(model: Encoder | MaskedLM | TaskModel) -> str:
         kind = "ForMaskedLM"
     elif isinstance(model, TaskModel):
         theirs = ("linear", "cls") if model.task == "ner" else layout.classifier
-        if (model.head.kind, model.pooling) == theirs:
+        if isinstance(model.head, ClozeHead):
+            kind = "ForMaskedLM"  # which is what it is, beside the words of its classes
+        elif (model.head.kind, model.pooling) == theirs:
             kind = next(name for name, task in _TASK_CLASSES.items() if task == model.task)
     return layout.classes + kind
 
@@ -232,6 +242,8 @@ def _make_head(info: FolderInfo, classes: int) -> Head:
     hidden, dropout = info.config.hidden_size, info.config.dropout if info.dropout is None else info.dropout
     if info.head == "voters":
         return VoterHeads(hidden, classes, info.widths, dropout, seed=None)
+    if info.pieces is not None:
+        return ClozeHead(info.config, info.pieces, seed=None)
     return (MlpHead if info.head == "mlp" else LinearHead)(hidden, classes, dropout, seed=None)
 
 
@@ -265,7 +277,8 @@ def _own_info(config: EncoderConfig, hf_labels: tuple[str, ...] | None, root: Pa
         return FolderInfo(config, own["kind"], extra=extra)
     head, labels = own.get("head"), own.get("labels")
     head = head if isinstance(head, dict) else {}
-    widths, dropout = head.get("widths"), head.get("dropout")
+    widths, dropout, prompt = head.get("widths"), head.get("dropout"), own.get("prompt", "")
+    pieces = _pieces(head.get("pieces"), config.vocab_size)
     strings = isinstance(labels, list) and all(isinstance(label, str) for label in labels)
     sized = (head.get("kind") == "voters") == (
         isinstance(widths, list) and bool(widths) and all(type(w) is int and w > 0 for w in widths)
@@ -278,6 +291,8 @@ def _own_info(config: EncoderConfig, hf_labels: tuple[str, ...] | None, root: Pa
         ("head.kind", head.get("kind") in _HEADS),
         ("head.dropout", _probability(dropout)),
         ("head.widths", sized),
+        ("head.pieces", (head.get("kind") == "cloze") == (pieces is not None and len(pieces) == len(labels or ()))),
+        ("prompt", isinstance(prompt, str) and (bool(prompt) or head.get("kind") != "cloze")),
     ):
         if not good:
             raise ModelError(f"{file}: {key} is missing or not valid; save the model again")
@@ -293,7 +308,19 @@ def _own_info(config: EncoderConfig, hf_labels: tuple[str, ...] | None, root: Pa
         dropout=dropout,
         pooling=own["pooling"],
         extra=extra,
+        pieces=pieces,
+        prompt=prompt,
     )
+
+
+def _pieces(value: Any, rows: int) -> tuple[tuple[int, ...], ...] | None:
+    """The pieces of a cloze head; None where there are none, and () where they are not valid."""
+    if value is None:
+        return None
+    good = isinstance(value, list) and all(
+        isinstance(own, list) and own and all(type(i) is int and 0 <= i < rows for i in own) for own in value
+    )
+    return tuple(tuple(own) for own in value) if good else ()
 
 
 def _probability(value: object) -> bool:

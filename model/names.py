@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
+from .cloze import ClozeHead
 from .encoder import Encoder, Layer
 from .heads import Head, LinearHead, MlpHead, VoterHeads
 from .tasks import MaskedLM, Pooler, TaskModel
@@ -70,7 +71,7 @@ def _layer(layer: Layer) -> Views:
     }
 
 
-def _masked_lm(model: MaskedLM) -> Views:
+def _masked_lm(model: MaskedLM | ClozeHead) -> Views:
     return {
         "cls.predictions.transform.dense.weight": model.dense_weight,
         "cls.predictions.transform.dense.bias": model.dense_bias,
@@ -90,6 +91,8 @@ def _head(head: Head) -> Views:
             "classifier.out_proj.weight": head.weight,
             "classifier.out_proj.bias": head.bias,
         }
+    if isinstance(head, ClozeHead):
+        return _masked_lm(head)
     assert isinstance(head, VoterHeads)
     found: Views = {}
     for i, width in enumerate(head.widths):

@@ -97,6 +97,8 @@ class TaskModel(nn.Module):
         pooling: classification only: what the head reads of a sequence. 'cls', its [CLS] state; 'pooler', the same
             through the checkpoint's pooler; 'mean', the mean over its tokens.
         pooler: the pooler, with pooling 'pooler' and only then.
+        prompt: template that a text is put into, and whose mask is then the item instead of [CLS]; '' where texts are
+            read as they are.
 
     Raises:
         ModelError: the parts do not fit together.
@@ -111,9 +113,10 @@ class TaskModel(nn.Module):
         *,
         pooling: str = "cls",
         pooler: Pooler | None = None,
+        prompt: str = "",
     ) -> None:
         super().__init__()
-        self.encoder, self.head, self.pooler = encoder, head, pooler
+        self.encoder, self.head, self.pooler, self.prompt = encoder, head, pooler, prompt
         self.task, self.labels, self.pooling = task, tuple(labels), pooling
         if task not in TASKS:
             raise ModelError(f"unknown task {task!r}, expected one of {', '.join(TASKS)}")
@@ -121,6 +124,8 @@ class TaskModel(nn.Module):
             raise ModelError(f"unknown pooling {pooling!r}, expected one of {', '.join(POOLINGS)}")
         if task == "ner" and pooling != "cls":
             raise ModelError(f"pooling {pooling!r} is for classification; a tagger reads the words' own states")
+        if prompt and (task, pooling) != ("classification", "cls"):
+            raise ModelError(f"a prompt is for classification with pooling 'cls', not for {task} with {pooling!r}")
         if (pooling == "pooler") != (pooler is not None):
             raise ModelError("pooling 'pooler' needs the checkpoint's pooler (load_pooler), other poolings have none")
         if len(self.labels) != head.num_classes or len(set(self.labels)) != len(self.labels):

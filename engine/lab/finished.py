@@ -136,8 +136,8 @@ class FinishedRun:
         return None
 
     def source_train(self) -> TokenStore:
-        """The labelled source text that the stages train on."""
-        return self.store(self.stages[0].fingerprint["data.source"])
+        """The labelled text of all sources that the stages train on."""
+        return self.store(next(s.fingerprint["data.source"] for s in self.stages if "data.source" in s.fingerprint))
 
     def source_held_out(self) -> tuple[TokenStore, str] | None:
         """Labelled source text that no stage trains on, and where it comes from: `dev` before `test`; None without."""

@@ -147,7 +147,7 @@ def item_story(
         file=None if example is None else example.file,
         line=None if example is None else example.line,
         role=item.role,
-        language=item.language,
+        language=_language(item),
         seed=chosen,
         task=item.store.task,
         words=_words(run, item, example),
@@ -156,6 +156,12 @@ def item_story(
         opinions={s.stage: _opinions(run, s, item) for s in sorted(stages, key=lambda s: s.order)},
         rounds=tuple(_round(run, s, item, labels) for s in stages if s.kind == "hard"),
     )
+
+
+def _language(item: Item) -> str:
+    """Of the example: the labelled texts of several source languages lie in one store, called by the first of them."""
+    store = item.store
+    return item.language if store.language is None else store.languages[int(store.language[item.number])]
 
 
 def _opinions(run: FinishedRun, stage: TaskStage, item: Item) -> tuple[Opinion, ...]:

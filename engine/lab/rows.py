@@ -31,6 +31,7 @@ class Row:
         stage: folder name of the stage that is scored; the last one of the method when empty.
         tasks: of recipes that the row makes sense for.
         general: whether it needs general text in every language.
+        seeds: how many seeds it needs.
     """
 
     name: str
@@ -40,11 +41,16 @@ class Row:
     stage: str = ""
     tasks: tuple[str, ...] = _TASKS
     general: bool = False
+    seeds: int = 1
 
     def obstacle(self, config: RunConfig) -> str:
         """Why a recipe cannot have this row; empty where it can."""
         if config.task not in self.tasks:
             return f"is for {' and '.join(self.tasks)} only"
+        if len(config.seeds) < self.seeds:
+            return f"needs {self.seeds} seeds at least: give --seeds"
+        if self.seeds > 1 and "soft" not in config.selftrain.sequence:
+            return "needs a soft stage"
         lacking = [t.language for t in config.tables if not (t.control or t.general)]
         if self.general and config.world is None and lacking:
             return f"needs general text of {', '.join(lacking)}: give source.control and targets.N.control"
@@ -69,10 +75,11 @@ def _row(
     stage: str = "",
     tasks: tuple[str, ...] = _TASKS,
     general: bool = False,
+    seeds: int = 1,
 ) -> Row:
     """A row without the arms that a recipe may have for comparison: they are rows of their own here."""
     arms = tuple(f"arms.{arm}=false" for arm in ("baseline", "control") if f"arms.{arm}=true" not in overrides)
-    return Row(name, label, meaning, (*arms, *overrides), stage, tasks, general)
+    return Row(name, label, meaning, (*arms, *overrides), stage, tasks, general, seeds)
 
 
 def _rounds(number: float, *overrides: str) -> tuple[str, ...]:
@@ -195,6 +202,26 @@ ROWS: dict[str, Row] = {
             "selftrain.outside=source-ratio",
             tasks=("ner",),
         ),
+        _row(
+            "joint",
+            "with masked words",
+            "self-training learns masked words of both languages in every step, weight 0.5",
+            "selftrain.mlm_weight=0.5",
+        ),
+        _row(
+            "mixed",
+            "mixed words",
+            "fine-tuning also learns the source with words of the target, by the model's own dictionary",
+            "augment.code_switch.dictionaries=[]",
+            "augment.code_switch.induce=true",
+        ),
+        _row(
+            "teachers",
+            "teachers of all seeds",
+            "soft labels are the mean over the teachers of all seeds, so that seeds are not independent",
+            "selftrain.soft.teachers=seeds",
+            seeds=2,
+        ),
     )
 }
 
@@ -226,7 +253,11 @@ GROUPS: dict[str, Group] = {
             "What the target filter judges",
             ("target-token", "target-entity", "target-sentence", "target-none"),
         ),
-        Group("better", "Beyond the paper", (OURS, *(name for name, *_ in _BETTER), "outside-ratio")),
+        Group(
+            "better",
+            "Beyond the paper",
+            (OURS, *(name for name, *_ in _BETTER), "outside-ratio", "joint", "mixed", "teachers"),
+        ),
     )
 }
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -105,8 +105,8 @@ def open_ablation(
         ConfigError: what is wrong with them.
     """
     base = load_recipe(recipe, overrides)
-    choice = choose(rows, base.config)
     chosen = tuple(seeds) if seeds is not None else base.config.seeds
+    choice = choose(rows, replace(base.config, seeds=chosen))
     return Ablation(
         recipe, base, choice, tuple(overrides), chosen, run_folders(reuse), jobs or default_jobs(base.config)
     )

@@ -21,7 +21,7 @@ from ..files import atomic_write_json
 from ..progress import Progress
 from ..report import write_report
 from ..report_parts import mean
-from ..results import stage_name
+from ..results import SIDE_ARMS, stage_name
 from ..round_decision import Voted
 from ..summary import read_json
 from ..thresholds import uniform_grid
@@ -216,9 +216,9 @@ def _label_f1(voted: Voted, coupling: NDArray[Any], grid: NDArray[np.float64], l
 
 
 def choose_stages(stages: Sequence[StageTrust]) -> dict[str, str]:
-    """For each target the stage of the highest estimate, the earlier one among equals; the control arm stands aside."""
+    """For each target the stage of the highest estimate, the earlier among equals, of those in the trail."""
     chosen: dict[str, StageTrust] = {}
-    for s in sorted((s for s in stages if s.arm != "control"), key=lambda s: s.order):
+    for s in sorted((s for s in stages if s.arm not in SIDE_ARMS), key=lambda s: s.order):
         if s.target not in chosen or s.estimate.value > chosen[s.target].estimate.value:
             chosen[s.target] = s
     return {target: s.stage for target, s in chosen.items()}
@@ -228,7 +228,7 @@ def predicted_harm(stages: Sequence[StageTrust]) -> tuple[Warning, ...]:
     """`self-training-hurts`: the last stage of self-training has a lower estimate than the teacher it began with."""
     warnings = []
     for target in dict.fromkeys(s.target for s in stages):
-        own = sorted((s for s in stages if s.target == target and s.arm != "control"), key=lambda s: s.order)
+        own = sorted((s for s in stages if s.target == target and s.arm not in SIDE_ARMS), key=lambda s: s.order)
         students = [s for s in own if s.arm == "selftrain"]
         teachers = [s for s in own if s.arm != "selftrain"]
         if not students or not teachers:

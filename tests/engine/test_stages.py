@@ -354,16 +354,6 @@ def test_losses_of_the_soft_stage(ner: Finished, loss: str, combine: str) -> Non
         assert trace["loss"][-1] > 0.5 * entropy
 
 
-def test_temperature_changes_kl(ner: Finished) -> None:
-    first = [
-        ner.again('selftrain.soft.loss="kl"', f"selftrain.soft.temperature={t}", "selftrain.rounds=0.5").trace("soft1")[
-            "loss"
-        ][0]
-        for t in (1, 4)
-    ]
-    assert first[0] != first[1]
-
-
 @pytest.mark.parametrize(
     ("stages", "voters"),
     [('["soft", "soft"]', {"soft1": 3, "soft2": 3}), ('["hard", "hard"]', {"hard1": 3, "hard2": 3})],

@@ -1,0 +1,107 @@
+"""How many pairs of an induced dictionary are right, where the truth is known: the truth world's own bijection.
+
+    python benchmarks/induced_dictionary.py --work FOLDER        # about a minute of one core for each seed
+
+World and encoder are those of the recipe `truth-world`, after bilingual task fitting. Words with an ending count as the
+word itself. Writes benchmarks/results/induced-dictionary.json and prints the table of docs/truth-world.md.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from xlt_engine.data.induced import csls, frequent_words, mutual_pairs, words_of
+from xlt_engine.engine import load_recipe, run
+from xlt_engine.engine.context import Context
+from xlt_engine.engine.files import atomic_write_json
+from xlt_engine.engine.induce import word_states
+from xlt_engine.engine.prepare import make_context, with_world
+from xlt_engine.engine.progress import Progress
+from xlt_engine.engine.rundir import RunDir
+from xlt_engine.model import load_encoder
+
+RESULTS = Path(__file__).resolve().parent / "results" / "induced-dictionary.json"
+MARGINS = (0.0, 0.1, 0.2, 0.3)
+ENDING = 2
+"""Letters of the longest ending (data/truth_language.py)."""
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--work", type=Path, required=True, help="folder of the runs; about 10 MB each")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    options = parser.parse_args()
+    rows = [row for seed in options.seeds for row in measure(options.work / f"world-{seed}", seed)]
+    atomic_write_json(RESULTS, {"recipe": "truth-world", "rows": rows})
+    print("\n".join(table(rows)))
+
+
+def measure(folder: Path, seed: int) -> list[dict[str, Any]]:
+    """Pairs and right ones of a world, for every layer and margin, before and after fitting."""
+    overrides = (f"world.seed={seed}", f"seeds=[{seed}]", "world.label_noise=0")
+    run("truth-world", stage="btf", run_dir=folder, overrides=overrides)
+    with RunDir(folder) as home:
+        config = with_world(load_recipe("truth-world", overrides).config, folder)
+        context = make_context(config, home, Progress())
+        return [
+            row | {"seed": seed, "stage": name}
+            for name, stage in (("pretrain", "pretrain"), ("btf", "fake/btf"))
+            for row in compare(context, folder / f"seed-{seed}" / stage)
+        ]
+
+
+def compare(context: Context, model: Path) -> list[dict[str, Any]]:
+    table, source = context.config.augment.code_switch, context.config.source
+    (target,) = context.config.targets
+    assert source.train is not None
+    files = ((source.train, *source.unlabelled), source.language), (target.unlabelled, target.language)
+    texts = [[words_of(e) for e in context.data.sentences(*each)] for each in files]
+    words = [frequent_words(sentences, table.induce_words, table.induce_count) for sentences in texts]
+    lines = (target.unlabelled[0].parent / f"lexicon.{target.language}.tsv").read_text("utf-8").splitlines()
+    truth = dict(line.split("\t") for line in lines)
+    encoder = load_encoder(model)
+    found = []
+    for layer in range(encoder.config.num_layers + 1):
+        states = [word_states(context, encoder, layer, s, w) for s, w in zip(texts, words, strict=True)]
+        scores = csls(*states)
+        for margin in MARGINS:
+            pairs = [(words[0][p.source], words[1][p.target]) for p in mutual_pairs(scores, margin)]
+            changed = [(a, b) for a, b in pairs if a != b]
+            right = sum(means(b, truth[a]) for a, b in changed)
+            found.append({"layer": layer, "margin": margin, "pairs": len(changed), "right": right})
+    there = sum(any(means(b, truth[a]) for b in words[1]) and truth[a] != a for a in words[0])
+    chance = float(np.mean([sum(means(b, truth[a]) for b in words[1]) / len(words[1]) for a in words[0]]))
+    sizes = {"words": [len(w) for w in words], "there": there, "chance": chance}
+    return [row | sizes for row in found]
+
+
+def means(word: str, translation: str) -> bool:
+    """Whether a word of the fake language is the translation, with an ending or without one, at the start or inside."""
+    one, other = word.lower(), translation.lower()
+    return one.startswith(other) and len(one) - len(other) <= ENDING
+
+
+def table(rows: Sequence[dict[str, Any]]) -> list[str]:
+    """Markdown: mean over the seeds of pairs and precision, by stage, layer and margin."""
+    lines = [
+        "| encoder | layer | " + " | ".join(f"margin {m:g}" for m in MARGINS) + " |",
+        "|---|---|" + "---|" * len(MARGINS),
+    ]
+    for stage, layer in dict.fromkeys((row["stage"], row["layer"]) for row in rows):
+        cells = []
+        for margin in MARGINS:
+            own = [r for r in rows if (r["stage"], r["layer"], r["margin"]) == (stage, layer, margin)]
+            pairs, right = (sum(r[key] for r in own) for key in ("pairs", "right"))
+            share = f"{100 * right / pairs:.0f} %" if pairs else "-"
+            cells.append(f"{share} of {pairs / len(own):.0f}")
+        lines.append(f"| {stage} | {layer} | " + " | ".join(cells) + " |")
+    return lines
+
+
+if __name__ == "__main__":
+    main()

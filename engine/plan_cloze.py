@@ -1,0 +1,19 @@
+"""The rows of cloze prompts without any training: a masked language model asked as it is."""
+
+from __future__ import annotations
+
+from .config import RunConfig
+from .plan_parts import Stage, common_settings
+
+
+def cloze_plan(config: RunConfig, seed: int, target: str | None, inputs: dict[str, str]) -> list[Stage]:
+    """The stage that scores an input's own masked-LM head; none where heads are others.
+
+    Args:
+        target: language whose BTF model is the input; None for the encoder that everything starts from.
+    """
+    if config.finetune.head != "cloze":
+        return []
+    root, name = (f"seed-{seed}", "cloze") if target is None else (f"seed-{seed}/{target}", "cloze-btf")
+    settings = common_settings(config)
+    return [Stage(f"{root}/{name}", "cloze", name, "cloze", seed, config.finetune, target, 0, inputs, settings)]

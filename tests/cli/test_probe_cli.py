@@ -1,0 +1,74 @@
+"""`probe`, `rank-sources` and `extend-vocabulary` on the command line: text, JSON, files, exit codes."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+PAIRS = "Anna\tBerta\nlives\twohnt\ntoday\theute\ncity\tStadt\nold\talt\nsaw\tsah\n"
+
+
+def test_probe(cli: Any, finished: Any, tmp_path: Path) -> None:
+    pairs, figure = tmp_path / "pairs.tsv", tmp_path / "layers.svg"
+    pairs.write_text(PAIRS, encoding="utf-8")
+    answer = cli("probe", finished.model, pairs, "--folds", "2", "--figure", figure)
+    assert answer.code == 0, answer.err
+    assert "6 pairs" in answer.out
+    assert "nothing is trained by it" in answer.out
+    assert figure.read_text("utf-8").startswith("<svg")
+    found = json.loads(cli("probe", finished.model, pairs, "--folds", "2", "--layers", "1", "--json").out)
+    assert [layer["layer"] for layer in found["layers"]] == [1]
+    assert found["chance"]["forward"]["accuracy"] == 1 / 6
+    for wrong, code, text in (
+        (("--layers", "9"), 2, "the encoder has layers 1 to 1"),
+        (("--layers", "one"), 2, "give whole numbers"),
+        (("--folds", "1"), 2, "--folds"),
+        (("--folds", "7"), 2, "fewer than 7 folds"),
+    ):
+        refused = cli("probe", finished.model, pairs, *wrong)
+        assert (refused.code, refused.out) == (code, "")
+        assert text in refused.err
+    assert cli("probe", tmp_path / "nowhere", pairs, "--folds", "2").code == 4
+    assert cli("probe", finished.model, tmp_path / "nowhere.tsv").code == 3
+
+
+def test_rank_sources(cli: Any, finished: Any) -> None:
+    files = finished.files
+    sources = ("--source", f"en={files / 'train.conll'}", "--source", f"de={files / 'de.txt'}")
+    answer = cli("rank-sources", files / "general.de.txt", *sources, "--tokenizer", finished.model)
+    assert answer.code == 0, answer.err
+    assert [line.split()[0] for line in answer.out.splitlines()[2:5]] == ["de", "en", "(target)"]
+    assert "on real languages it is not validated" in answer.out
+    models = ("--model", f"en={finished.model}", "--model", f"de={finished.model}")
+    shown = cli("rank-sources", files / "general.de.txt", *sources, *models, "--tokenizer", finished.model, "--json")
+    found = json.loads(shown.out)
+    assert {c["agreement"] for c in found["candidates"]} == {1.0}  # a model agrees with itself
+    wrong = cli("rank-sources", files / "de.txt", "--source", "train.conll", "--tokenizer", finished.model)
+    assert wrong.code == 2
+    assert "give NAME=PATH" in wrong.err
+    assert cli("rank-sources", files / "de.txt", *sources[:2], "--tokenizer", finished.model).code == 2
+    twice = cli("rank-sources", files / "de.txt", *sources, *models[:2], *models[:2], "--tokenizer", finished.model)
+    assert "--model en is given twice" in twice.err
+
+
+def test_extend_vocabulary(cli: Any, finished: Any, tmp_path: Path) -> None:
+    text, base, out = tmp_path / "sw.txt", finished.folder / "seed-0" / "pretrain", tmp_path / "longer"
+    text.write_text("nyumba ya zamani\n" * 3, encoding="utf-8")
+    answer = cli("extend-vocabulary", base, "--text", text, "--add", "30", "--out", out)
+    assert answer.code == 0, answer.err
+    assert "btf.freeze_embeddings = false" in answer.out
+    facts = json.loads(cli("info", out, "--json").out)
+    assert facts["problems"] == []
+    assert facts["vocabulary"] == facts["embedding_rows"] > json.loads(cli("info", base, "--json").out)["vocabulary"]
+    shown = json.loads(
+        cli("extend-vocabulary", base, "--text", text, "--add", "2", "--out", tmp_path / "b", "--json").out
+    )
+    assert shown["added"] - shown["closing"] == 2
+    for model, folder, code, message in (
+        (base, out, 2, "is there already"),
+        (finished.model, tmp_path / "c", 4, "extend the encoder that it was fine-tuned from"),
+    ):
+        refused = cli("extend-vocabulary", model, "--text", text, "--add", "5", "--out", folder)
+        assert (refused.code, refused.out) == (code, "")
+        assert message in refused.err

@@ -1,0 +1,217 @@
+"""Translate-train and translate-test: what is learned, what is scored, and which rows are marked."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from xlt_engine import ConfigError, DataError
+from xlt_engine.data import read_tsv
+from xlt_engine.engine import run
+from xlt_engine.engine.check import check
+from xlt_engine.engine.estimate import estimate
+from xlt_engine.engine.evaluate import evaluate
+from xlt_engine.engine.plan import make_plan
+from xlt_engine.engine.results import aggregate, stage_table
+from xlt_engine.engine.summary import build_summary
+from xlt_engine.engine.translated import misfits
+
+QUICK = ("checkpoint.seconds=60", "pretrain.epochs=0.4")
+WORDS = {
+    "das": "the",
+    "Buch": "book",
+    "über": "about",
+    "gut": "good",
+    "fein": "fine",
+    "schlecht": "bad",
+    "mies": "poor",
+}
+SPANISH = """
+[[targets]]
+language = "es"
+unlabelled = ["de.txt"]
+general = ["general-de.txt"]
+test = "test-de.tsv"
+translated_train = "es-train.tsv"
+"""
+
+
+def translated(path: Path, words: dict[str, str], keep: int = 1000) -> list[str]:
+    """The rows of a table with some words replaced."""
+    rows = path.read_text("utf-8").splitlines()[: keep + 1]
+    return ["\t".join(" ".join(words.get(w, w) for w in cell.split()) for cell in row.split("\t")) for row in rows]
+
+
+def with_translations(tiny: Callable[..., Any]) -> Any:
+    """16 of 24 training texts in "German", all 12 test texts in "English"; two targets, of which es has other data."""
+    recipe = tiny("classification")
+    folder = recipe.folder
+    german = {b: a for a, b in WORDS.items()}
+    train = translated(folder / "train.tsv", german, 16)
+    (folder / "de-train.tsv").write_text("\n".join(train) + "\n", "utf-8")
+    (folder / "es-train.tsv").write_text("\n".join(train[:9]) + "\n", "utf-8")
+    (folder / "de-test.tsv").write_text("\n".join(translated(folder / "test-de.tsv", WORDS)) + "\n", "utf-8")
+    text = recipe.recipe.read_text("utf-8").replace("[pretrain]", f"{SPANISH}[pretrain]", 1)
+    more = 'language = "de"\ntranslated_train = "de-train.tsv"\ntranslated_test = "de-test.tsv"'
+    recipe.recipe.write_text(text.replace('language = "de"', more, 1), "utf-8")
+    return recipe
+
+
+def test_rows_and_marks(tiny: Callable[..., Any]) -> None:
+    recipe = with_translations(tiny)
+    folder = recipe.folder
+    options = ("finetune.translated_all=true", "selftrain.on=false", *QUICK)
+    result = recipe.run(*options)
+    learned = {
+        name: (recipe.stage(name)["examples"], recipe.stage(name)["translated_examples"])
+        for name in ("de/translate-train", "es/translate-train", "translate-train-all")
+    }
+    assert learned == {
+        "de/translate-train": (24, 16),
+        "es/translate-train": (24, 8),
+        "translate-train-all": (24, 24),
+    }
+    start = recipe.stage("baseline")["encoder_at_start"]
+    assert {recipe.stage(name)["encoder_at_start"] for name in learned} == {start}
+    summary = build_summary(result.folder)
+    marked = {(r["stage"], r["language"], r["uses_parallel_data"]) for r in summary["rows"] if r["role"] == "target"}
+    assert marked == {
+        ("zero-shot", "de", False),
+        ("zero-shot", "es", False),
+        ("translate-test", "de", True),
+        ("translate-train", "de", True),
+        ("translate-train", "es", True),
+        ("translate-train-all", "de", True),
+        ("translate-train-all", "es", True),
+        ("btf", "de", False),
+        ("btf", "es", False),
+    }
+    # The zero-shot model itself, on the translated file.
+    by_hand = evaluate(folder / "run/seed-0/baseline", read_tsv(folder / "de-test.tsv", language="en"))
+    (row,) = [r for r in summary["rows"] if r["stage"] == "translate-test" and r["metric"] == "accuracy"]
+    assert row["value"] == by_hand.scores[0].metrics["accuracy"]
+    assert (row["model"], row["count"], row["role"]) == ("seed-0/baseline", 12, "target")
+    stages = {s.stage: s for s in aggregate(summary).stages}
+    assert list(stages) == ["zero-shot", "translate-test", "translate-train", "translate-train-all", "btf"]
+    for name in ("translate-test", "translate-train", "translate-train-all"):
+        step = stages[name].steps["de"]
+        assert step.versus == "zero-shot"
+        assert step.stat.mean == stages[name].targets["de"].mean - stages["zero-shot"].targets["de"].mean
+    assert stages["btf"].step is not None
+    assert stages["btf"].step.versus == "zero-shot"
+    assert [s.stage for s in aggregate(summary).trail] == ["zero-shot", "btf"]
+    lines = {line.split()[0]: line.split() for line in stage_table(summary).splitlines() if line.strip()}
+    assert [lines[n][-3] for n in ("zero-shot", "translate-test", "translate-train", "BTF")] == [
+        "no",
+        "yes",
+        "yes",
+        "no",
+    ]
+
+    found = estimate(recipe.recipe, overrides=options, rate=1e9)
+    assert {s.id: s.steps for s in found.stages} == {s["folder"]: s["steps"] for s in summary["stages"]}
+    assert_made_by_hand(recipe)
+
+
+def assert_made_by_hand(recipe: Any) -> None:
+    """A recipe whose source is source and translations in one file ends in the same bits."""
+    folder = recipe.folder
+    model = folder / "run" / "seed-0" / "pretrain"
+    text = recipe.recipe.read_text("utf-8")
+    text = text[: text.index("[model.new]")] + f'[model]\npath = "{model}"\n' + text[text.index("[source]") :]
+    rows = (folder / "train.tsv").read_text("utf-8") + (folder / "de-train.tsv").read_text("utf-8").partition("\n")[2]
+    (folder / "all.tsv").write_text(rows, "utf-8")
+    hand = folder / "hand.toml"
+    hand.write_text(text.replace('train = "train.tsv"', 'train = "all.tsv"'), "utf-8")
+    run(
+        hand, run_dir=folder / "hand", overrides=("btf.on=false", "selftrain.on=false", *QUICK), stage="seed-0/baseline"
+    )
+    hashes = [
+        recipe.stage(*where)["hashes"]["model.safetensors"] for where in (("de/translate-train",), ("baseline", "hand"))
+    ]
+    assert hashes[0] == hashes[1]
+
+
+def test_translations_alone(tiny: Callable[..., Any]) -> None:
+    recipe = with_translations(tiny)
+    options = ("finetune.translated=only", "selftrain.on=false", "btf.on=false", *QUICK)
+    recipe.run(*options, stage="seed-0/de/translate-train")
+    record = recipe.stage("de/translate-train")
+    # 16 examples, two epochs of two batches.
+    assert (record["examples"], record["translated_examples"], record["steps"]) == (0, 16, 4)
+    assert record["uses_parallel_data"]
+
+
+def test_plan_adds_stages_and_changes_none(tiny: Callable[..., Any]) -> None:
+    config = with_translations(tiny).resolved().config
+    plan = {s.id: s for s in make_plan(config)}
+    plain = with_translations(tiny)
+    text = plain.recipe.read_text("utf-8")
+    text = "\n".join(line for line in text.splitlines() if not line.startswith("translated_"))
+    plain.recipe.write_text(text, "utf-8")
+    before = {s.id: s for s in make_plan(plain.resolved().config)}
+    assert plan.keys() - before.keys() == {"seed-0/de/translate-train", "seed-0/es/translate-train"}
+    assert all(plan[i] == before[i] for i in before)
+    added = plan["seed-0/de/translate-train"]
+    assert added.settings == before["seed-0/baseline"].settings | {"translated": "both"}
+    assert added.inputs == before["seed-0/baseline"].inputs == {"base": "seed-0/pretrain"}
+    for key in ("finetune.translated=only", "finetune.translated_all=true"):
+        with pytest.raises(ConfigError, match=r"there are no translations; give targets\.N\.translated_train"):
+            plain.resolved(key)
+    other = with_translations(tiny).resolved("finetune.translated=only", "finetune.translated_all=true").config
+    only = {s.id: s for s in make_plan(other)}
+    assert all((only[i].settings, only[i].inputs) == (before[i].settings, before[i].inputs) for i in before)
+    assert only.keys() - plan.keys() == {"seed-0/translate-train-all"}
+
+
+def test_a_translated_test_file_that_comes_later_trains_nothing(tiny: Callable[..., Any]) -> None:
+    recipe = with_translations(tiny)
+    text = recipe.recipe.read_text("utf-8")
+    later = text.replace(SPANISH, "").replace('translated_train = "de-train.tsv"\n', "")
+    recipe.recipe.write_text(later.replace('translated_test = "de-test.tsv"\n', ""), "utf-8")
+    options = ("btf.on=false", "selftrain.on=false", *QUICK)
+    recipe.run(*options)
+    recipe.recipe.write_text(later, "utf-8")
+    second = recipe.run(*options)
+    assert second.done == ()
+    assert "translate-test" in {row["stage"] for row in second.summary["rows"]}
+
+
+def test_labels_and_numbers_must_be_those_of_the_test_file(tiny: Callable[..., Any]) -> None:
+    recipe = with_translations(tiny)
+    file = recipe.folder / "de-test.tsv"
+    rows = file.read_text("utf-8").splitlines()
+    swapped = [*rows[:3], rows[3].replace("positive", "negative"), rows[4].replace("negative", "positive"), *rows[5:]]
+    file.write_text("\n".join(swapped) + "\n", "utf-8")
+    with pytest.raises(DataError) as caught:
+        recipe.run()
+    assert "text number 3 has another label" in str(caught.value)
+    assert "text number 4 has another label" in str(caught.value)
+    report = check(recipe.recipe, rate=1e9)
+    wrong = [p.where.rpartition("/")[2] for p in report.problems if "has another label" in p.message]
+    assert wrong == ["de-test.tsv:4", "de-test.tsv:5"]
+    file.write_text("\n".join(rows[:-1]) + "\n", "utf-8")
+    with pytest.raises(DataError, match=r"de-test\.tsv:1: has 11 texts, .*test-de\.tsv has 12; translate"):
+        recipe.run()
+    assert any("has 11 texts" in p.message for p in check(recipe.recipe, rate=1e9).problems)
+    assert len(misfits(30, 30, (["a"] * 30, ["b"] * 30), "x")) == 21
+    assert misfits(2, 2, None, "x") == []
+
+    (recipe.folder / "de-train.tsv").write_text("text\tlabel\neins\tgut\nzwei\tmies\n", "utf-8")
+    report = check(recipe.recipe, rate=1e9)
+    assert sum("is not among the labels" in p.message for p in report.problems) == 2
+    file.unlink()
+    (recipe.folder / "es-train.tsv").unlink()
+    places = [p.message.partition(": ")[0] for p in check(recipe.recipe, rate=1e9).problems]
+    assert {"targets.0.translated_test", "targets.1.translated_train"} <= set(places)
+    with pytest.raises(DataError, match="no such file|cannot be read"):
+        recipe.run()
+
+
+def test_check_says_where_there_is_no_zero_shot_model(tiny: Callable[..., Any]) -> None:
+    recipe = with_translations(tiny)
+    notes = [check(recipe.recipe, options, rate=1e9).notes for options in ((), ("arms.baseline=false",))]
+    assert ["translate-test" in " ".join(found) for found in notes] == [False, True]
