@@ -29,7 +29,7 @@ def with_teachers(config: RunConfig, stages: list[Stage], seeds: Sequence[int]) 
             }
             stage = replace(_with(stage, teacher_seeds=list(seeds)), inputs=stage.inputs | others)
         found.append(stage)
-    return found
+    return in_order(found)
 
 
 def _with(stage: Stage, **more: object) -> Stage:

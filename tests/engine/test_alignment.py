@@ -35,6 +35,22 @@ def test_a_rotation_is_found_exactly() -> None:
     assert result.cosine.forward.accuracy < 0.5
 
 
+def test_a_pair_is_mapped_by_the_others() -> None:
+    """Of noise there is nothing to learn: a rotation fitted on the pairs that it is tested on would look good."""
+    rng = np.random.default_rng(2)
+    x, y = unit(rng.normal(size=(40, 16))), unit(rng.normal(size=(40, 16)))
+    pairs = np.stack([np.arange(40)] * 2, axis=1)
+    fold = folds_of(pairs, 4, 0)
+    result = align(x, y, pairs, fold, neighbours=10)
+    squares = 0.0
+    for part in range(4):
+        u, _, vt = np.linalg.svd(x[fold != part].T @ y[fold != part])
+        squares += ((x[fold == part] @ (u @ vt) - y[fold == part]) ** 2).sum()
+    assert result.mapped_residual == pytest.approx(np.sqrt(squares / 40))
+    assert result.mapped_residual > 1.2
+    assert result.mapped_cosine.forward.accuracy < 0.2
+
+
 def test_procrustes_is_the_best_of_many_rotations() -> None:
     rng = np.random.default_rng(3)
     x, y = rng.normal(size=(20, 5)), rng.normal(size=(20, 5))

@@ -28,7 +28,7 @@ from xlt_engine.model import (
 )
 
 OLD = ["the house stands in the city", "the old tree is green", "houses and cities, trees"] * 4
-NEW = ["nyumba ya zamani iko mjini", "mti wa zamani ni kijani", "nyumba na miji, miti"]
+NEW = ["nyumba ya zamani iko mjini", "mti wa zamani ni kijani", "nyumba sita na miji sita, miti"]
 
 
 @pytest.fixture
@@ -74,8 +74,9 @@ def test_new_rows_are_means_of_their_parts(folder: Path, tmp_path: Path) -> None
     extend_vocabulary(folder, [tmp_path / "new.txt"], tmp_path / "out", add=50)
     before, after = load_masked_lm(folder), load_masked_lm(tmp_path / "out")
     old, new = Tokenizer.from_folder(folder), Tokenizer.from_folder(tmp_path / "out")
-    (word,) = new.encode_texts(["zamani"])[0].ids[1:-1]
-    parts = old.encode_texts(["zamani"])[0].ids[1:-1]
+    (word,) = new.encode_texts(["sita"])[0].ids[1:-1]
+    parts = old.encode_texts(["sita"])[0].ids[1:-1]
+    assert len(parts) > 1
     for mine, theirs in ((after.decoder_weight, before.decoder_weight), (after.decoder_bias, before.decoder_bias)):
         expected = np.mean(theirs.detach().numpy()[parts].astype(np.float64), axis=0)
         np.testing.assert_allclose(mine.detach().numpy()[word], expected, rtol=1e-6, atol=1e-7)

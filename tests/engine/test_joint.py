@@ -13,7 +13,7 @@ import torch
 from safetensors.numpy import load_file
 from torch import Tensor
 
-from xlt_engine import Interrupted, ModelError
+from xlt_engine import ConfigError, Interrupted, ModelError
 from xlt_engine.data import JointBatches, PackedBatch, pack
 from xlt_engine.data.batch import MASKED, cut
 from xlt_engine.engine import estimate
@@ -208,6 +208,9 @@ def test_goes_on_to_the_same_bits(finished: Any) -> None:
         with pytest.raises(Interrupted):
             finished.run(*given, where="cut", reuse=[finished.folder / "0"], should_stop=stop)
         assert not (place / stage / "stage.json").exists()
+        (file,) = (place / stage / "checkpoint").glob("step-*1/*.safetensors")
+        heads = {name.split(".")[2] for name in load_file(file) if name.startswith("model.masked_lm.")}
+        assert heads == {"dense_weight", "dense_bias", "norm_weight", "norm_bias", "decoder_bias"}
     finished.run(*given, where="cut")
     for stage in ("soft1", "hard1"):
         files = [finished.folder / where / "seed-0" / "de" / stage / "model.safetensors" for where in ("cut", "1")]
@@ -233,6 +236,11 @@ def test_data_and_cost(finished: Any) -> None:
     head = 16 * 16 + 3 * 16 + len(tensors[next(n for n in tensors if "word_embeddings" in n)])
     assert cost.trainable - without.trainable == head
     assert cost.flops > without.flops
+
+
+def test_a_negative_weight_is_refused(tiny: Callable[..., Any]) -> None:
+    with pytest.raises(ConfigError, match=r"selftrain\.mlm_weight: .*at least 0"):
+        tiny("ner").resolved("selftrain.mlm_weight=-1")
 
 
 def test_off_leaves_fingerprints(tiny: Callable[..., Any]) -> None:
