@@ -47,7 +47,15 @@ setup(
     ],
     extras_require={
         "corpus": CORPUS,
-        "test": ["pytest>=8", "pytest-xdist>=3.6", "transformers>=5", "seqeval>=1.2.2", "ruff>=0.14", "mypy>=1.18", *CORPUS],
+        "test": [
+            "pytest>=8",
+            "pytest-xdist>=3.6",
+            "transformers>=5",
+            "seqeval>=1.2.2",
+            "ruff>=0.14",
+            "mypy>=1.18",
+            *CORPUS,
+        ],
         # what the benchmarks compare with; the kernel libraries are for CUDA
         "bench": [
             "transformers>=5",

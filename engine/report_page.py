@@ -100,8 +100,8 @@ def score_tables(run: Run) -> str:
         note += " Control: BTF on general text instead of task text, compared with zero-shot."
     if beside - {"control"}:
         note += (
-            " Arms beside the trail (co-training, alignment, translations): the first step is from zero-shot, later ones "
-            "within it."
+            " Arms beside the trail (co-training, alignment, translations): the first step is from zero-shot, later "
+            "ones within it."
         )
     parts = [f'<p class="note">{clean(note[:1].upper() + note[1:])}</p>', table(header, lines, css=css)]
     if len(result.targets) > 1:

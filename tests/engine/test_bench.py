@@ -14,9 +14,9 @@ from torch import Tensor
 from torch.nn import functional
 
 from xlt_engine import ConfigError, XltError, kernels
+from xlt_engine.engine.bench import kernels as bench
 from xlt_engine.engine.bench import peers as bench_peers
 from xlt_engine.engine.bench.case import SIZES, Call, Case, Problem, Setting, Variant, differentiate, lengths
-from xlt_engine.engine.bench import kernels as bench
 from xlt_engine.engine.bench.losses import _loss_truth, linear_cross_entropy_cases
 from xlt_engine.engine.bench.measure import Candidate, Run, Timer, errors, quantiles, time_interleaved
 from xlt_engine.engine.bench.table import render

@@ -14,7 +14,19 @@ from xlt_engine.engine.plan import make_plan
 from xlt_engine.engine.recipe import load_recipe, packaged_recipes
 
 COTRAIN = ("marc-1.2pct", "xnli-1.2pct")
-NAMES = (*COTRAIN, "cls-paper", "conll-paper", "demo", "marc", "marc-methods", "truth-world", "wikiann", "wikineural", "xed", "xsid-intents")
+NAMES = (
+    *COTRAIN,
+    "cls-paper",
+    "conll-paper",
+    "demo",
+    "marc",
+    "marc-methods",
+    "truth-world",
+    "wikiann",
+    "wikineural",
+    "xed",
+    "xsid-intents",
+)
 REAL = ("marc", "marc-methods", "wikiann", "wikineural", "xed", "xsid-intents")
 
 
