@@ -13,7 +13,7 @@ from ..data.lines import read_lines
 from ..data.problems import Problems
 from ..model import ClozeModel, cloze_model, load_masked_lm
 from .config import RunConfig
-from .config_cloze import prompt_of
+from .config.cloze import prompt_of
 from .context import Context
 from .plan import Stage
 

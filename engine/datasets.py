@@ -27,7 +27,7 @@ from ..data import (
 )
 from ..data.store import MANIFEST
 from .config import RunConfig, SourceConfig, TargetConfig
-from .config_cloze import prompt_of
+from .config.cloze import prompt_of
 from .files import take_over
 
 OUTSIDE = "O"

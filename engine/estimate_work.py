@@ -16,8 +16,8 @@ from .learned import labelled_examples, learned_stores, mixture
 from .plan import Stage
 from .stages import inputs_of, target_of
 from .teachers import count_teachers
-from .transfer_data import TRANSFER_KINDS, pools_of
-from .transfer_work import transfer_work
+from .transfer.data import TRANSFER_KINDS, pools_of
+from .transfer.work import transfer_work
 
 
 def stage_work(context: Context, stage: Stage) -> tuple[list[np.ndarray], int, list[int], bool]:

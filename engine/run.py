@@ -16,8 +16,6 @@ from ..data import file_hash
 from ..model import MaskedLM, load_task_model, save_model
 from .config import RunConfig
 from .context import FINISHED, Context, write_trace
-from .contrastive import run_align, run_semantic
-from .cotrain import run_cotrain
 from .deterministic import deterministic, refusal
 from .distributed import World, joined
 from .files import atomic_write_json, delete, sha256_file, storage_errors, sync_tree
@@ -35,6 +33,8 @@ from .rundir import RunDir
 from .selftrain import run_hard, run_soft
 from .stages import Outcome, run_btf, run_cloze, run_finetune, run_pretrain
 from .summary import write_summary
+from .transfer.contrastive import run_align, run_semantic
+from .transfer.cotrain import run_cotrain
 from .truth import write_truth
 
 RUNNERS = {"pretrain": run_pretrain, "btf": run_btf, "finetune": run_finetune, "soft": run_soft, "hard": run_hard}

@@ -29,7 +29,7 @@ from ..model import (
 from .btf_text import btf_stores, btf_text, text_by_language
 from .cloze import new_cloze_model
 from .config import PretrainConfig, RunConfig, TargetConfig, TaskConfig
-from .config_cloze import prompt_of
+from .config.cloze import prompt_of
 from .context import Context, freeze
 from .datasets import corpora
 from .diagnostics import cut_by_length, low_loss_drop, no_token, slow_learning_rate
@@ -40,7 +40,7 @@ from .loop import Trace
 from .objectives import cross_entropy, masked_lm
 from .plan import Stage
 from .teachers import teacher_stores
-from .transfer_data import TRANSFER_KINDS, transfer_inputs
+from .transfer.data import TRANSFER_KINDS, transfer_inputs
 
 
 @dataclass

@@ -17,7 +17,7 @@ from .. import ConfigError, ModelError
 from ..data import ItemView, Tokenizer, TokenStore
 from ..model import FolderInfo, load_task_model, read_info
 from .config import RunConfig
-from .config_cloze import prompt_of, with_prompt
+from .config.cloze import prompt_of, with_prompt
 from .context import Context
 from .datasets import Datasets
 from .files import sha256_file

@@ -12,9 +12,9 @@ from typing import Any
 from .. import svg
 from ..estimate import table as text_table
 from ..files import atomic_write_json, atomic_write_text
-from ..report_page import page
-from ..report_page import table as html_table
-from ..report_parts import columns_for
+from ..report.page import page
+from ..report.page import table as html_table
+from ..report.parts import columns_for
 from ..results import METRIC_NAMES, Stat, Step
 from ..svg import GREY, Key, Panel, clean
 from .paper import AVERAGE

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from ... import DataError
-from ..report_page import table
-from ..report_parts import Run, mean, percent
+from ..report.page import table
+from ..report.parts import Run, mean, percent
 from ..results import METRIC_NAMES, Json
 from ..svg import clean
 from .finished import FinishedRun

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from ..report_parts import mean, percent
+from ..report.parts import mean, percent
 from ..results import METRIC_NAMES, stage_name
 from .run_thresholds import DecisionStudy
 from .text_table import text_table

@@ -20,7 +20,7 @@ from ..diagnostics import Warning
 from ..files import atomic_write_json
 from ..progress import Progress
 from ..report import write_report
-from ..report_parts import mean
+from ..report.parts import mean
 from ..results import SIDE_ARMS, stage_name
 from ..round_decision import Voted
 from ..summary import read_json

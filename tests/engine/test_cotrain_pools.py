@@ -7,7 +7,7 @@ import random
 import numpy as np
 import pytest
 
-from xlt_engine.engine.cotrain_pools import NOBODY, no_picks, pick, pick_limit
+from xlt_engine.engine.transfer.pools import NOBODY, no_picks, pick, pick_limit
 
 EVERYBODY = np.ones(6, dtype=bool)
 

@@ -21,7 +21,7 @@ from xlt_engine.engine.estimate import estimate
 from xlt_engine.engine.lab.item_story import item_story
 from xlt_engine.engine.learned import by_language, mixture
 from xlt_engine.engine.plan import make_plan
-from xlt_engine.engine.plan_translate import source_mix_settings
+from xlt_engine.engine.plan.translate import source_mix_settings
 from xlt_engine.engine.results import aggregate, table_cells
 from xlt_engine.engine.summary import build_summary
 

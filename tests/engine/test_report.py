@@ -14,9 +14,9 @@ import pytest
 
 from xlt_engine import DataError
 from xlt_engine.engine.report import write_report
-from xlt_engine.engine.report_page import reading, unclear
-from xlt_engine.engine.report_parts import load_run
-from xlt_engine.engine.report_training import class_totals, merged_bins, thinned
+from xlt_engine.engine.report.page import reading, unclear
+from xlt_engine.engine.report.parts import load_run
+from xlt_engine.engine.report.training import class_totals, merged_bins, thinned
 from xlt_engine.engine.results import Stat, Step
 
 SVG = "{http://www.w3.org/2000/svg}"

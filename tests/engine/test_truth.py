@@ -19,7 +19,7 @@ from safetensors.numpy import load_file
 from xlt_engine import ConfigError, DataError
 from xlt_engine.engine import RunResult, load_recipe, run
 from xlt_engine.engine.report import write_report
-from xlt_engine.engine.report_truth import in_words
+from xlt_engine.engine.report.truth import in_words
 from xlt_engine.engine.truth_stats import (
     RoundItems,
     alpha_regret,

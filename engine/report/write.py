@@ -5,15 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from .files import atomic_write_text, storage_errors
-from .report_cotrain import iterations
-from .report_page import cards, decision_table, page, read_decisions, reading, score_tables, table
-from .report_parts import Figure, Run, languages, load_run, thresholds, trail
-from .report_training import calibration, classes, losses, quality, seconds
-from .report_truth import truth_section
-from .results import METRIC_NAMES, training_name
-from .summary import read_json
-from .svg import clean, standalone
+from ..files import atomic_write_text, storage_errors
+from ..results import METRIC_NAMES, training_name
+from ..summary import read_json
+from ..svg import clean, standalone
+from .cotrain import iterations
+from .page import cards, decision_table, page, read_decisions, reading, score_tables, table
+from .parts import Figure, Run, languages, load_run, thresholds, trail
+from .training import calibration, classes, losses, quality, seconds
+from .truth import truth_section
 
 __all__ = ["write_report"]
 
@@ -79,13 +79,13 @@ def _decisions(run: Run) -> str:
     if not run.decisions:
         return ""
     # The laboratory stands on the whole engine, this page included, so that it cannot be imported with it.
-    from .lab.report_study import quality_section, thresholds_section
+    from ..lab.report_study import quality_section, thresholds_section
 
     return f"<h3>Decisions</h3>{decision_table(run)}{quality_section(run)}{thresholds_section(run)}"
 
 
 def _trust(run: Run) -> str:
-    from .lab.report_study import trust_section
+    from ..lab.report_study import trust_section
 
     return trust_section(run)
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-from .config import RunConfig
-from .plan_parts import Stage
+from ..config import RunConfig
+from .parts import Stage
 
 
 def with_teachers(config: RunConfig, stages: list[Stage], seeds: Sequence[int]) -> list[Stage]:

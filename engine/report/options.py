@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
-from .results import Json
+from ..results import Json
 
 
 def _temperature(o: Json) -> str:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import Any
 
-from .config import RunConfig
-from .plan_parts import Stage, common_settings, numeric_settings, table_settings
+from ..config import RunConfig
+from .parts import Stage, common_settings, numeric_settings, table_settings
 
 _PICKS = ("threshold", "parts", "cap")
 _ELSEWHERE = ("on", "modes", "iterations", "pool", "restart", "model", "second_uses_parallel_data", *_PICKS)

@@ -8,11 +8,10 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from .. import ConfigError
-from .config import OptimiserConfig, RunConfig
-from .plan_cloze import cloze_plan
-from .plan_parts import (
-    LATER,
+from ... import ConfigError
+from ..config import OptimiserConfig, RunConfig
+from .cloze import cloze_plan
+from .parts import (
     NUMERICS,
     Kind,
     Stage,
@@ -25,11 +24,9 @@ from .plan_parts import (
     round_settings,
     table_settings,
 )
-from .plan_teachers import with_teachers
-from .plan_transfer import contrastive_plan, cotrain_plan
-from .plan_translate import source_mix_settings, tlm_settings, translate_plan
-
-__all__ = ["LATER", "NUMERICS", "Kind", "Stage", "digest", "fingerprint", "make_plan", "select"]
+from .teachers import with_teachers
+from .transfer import contrastive_plan, cotrain_plan
+from .translate import source_mix_settings, tlm_settings, translate_plan
 
 
 def make_plan(config: RunConfig, seeds: tuple[int, ...] | None = None) -> list[Stage]:

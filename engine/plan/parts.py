@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
-from .config import AlphaConfig, OptimiserConfig, RunConfig, SelfTrainConfig
-from .config_cloze import prompt_of
+from ..config import AlphaConfig, OptimiserConfig, RunConfig, SelfTrainConfig
+from ..config.cloze import prompt_of
 
 Kind = Literal["pretrain", "btf", "finetune", "soft", "hard", "cotrain", "align", "semantic", "cloze"]
 NUMERICS = 2

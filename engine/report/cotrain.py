@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import statistics
 
-from . import svg
-from .report_parts import Figure, Run, columns_for
-from .results import COTRAIN_ARMS, Json, stage_name
-from .summary import cotrain_stage
-from .svg import Key, Panel
+from .. import svg
+from ..results import COTRAIN_ARMS, Json, stage_name
+from ..summary import cotrain_stage
+from ..svg import Key, Panel
+from .parts import Figure, Run, columns_for
 
 _TITLE = "Co-training, iteration by iteration"
 

@@ -9,41 +9,15 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
-from .config_augment import AugmentConfig
-from .config_base import ModelConfig, NewEncoderConfig, OptimiserConfig, TaskConfig
-from .config_base import option as _option
-from .config_base import required as _required
-from .config_cloze import ClozeConfig, cloze_problems
-from .config_languages import SourceConfig, TargetConfig, language_problems
-from .config_selftrain import TeachersConfig, selftrain_problems
-from .config_transfer import ContrastiveConfig, CotrainConfig, transfer_problems
-from .config_world import WorldTable
-
-__all__ = [
-    "AlphaConfig",
-    "ArmsConfig",
-    "AugmentConfig",
-    "BtfConfig",
-    "CheckpointConfig",
-    "ClozeConfig",
-    "ContrastiveConfig",
-    "CotrainConfig",
-    "FinetuneConfig",
-    "HardConfig",
-    "ModelConfig",
-    "NewEncoderConfig",
-    "OptimiserConfig",
-    "PerformanceConfig",
-    "PretrainConfig",
-    "ReaderConfig",
-    "RunConfig",
-    "SelfTrainConfig",
-    "SoftConfig",
-    "SourceConfig",
-    "TargetConfig",
-    "TaskConfig",
-    "WorldTable",
-]
+from .augment import AugmentConfig
+from .base import ModelConfig, OptimiserConfig, TaskConfig
+from .base import option as _option
+from .base import required as _required
+from .cloze import ClozeConfig, cloze_problems
+from .languages import SourceConfig, TargetConfig, language_problems
+from .selftrain import TeachersConfig, selftrain_problems
+from .transfer import ContrastiveConfig, CotrainConfig, transfer_problems
+from .world import WorldTable
 
 Format = Literal["auto", "conll", "tsv", "csv", "jsonl", "text", "xnli"]
 STEP_NAMES = ("soft", "hard")

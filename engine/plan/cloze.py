@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from .config import RunConfig
-from .plan_parts import Stage, common_settings
+from ..config import RunConfig
+from .parts import Stage, common_settings
 
 
 def cloze_plan(config: RunConfig, seed: int, target: str | None, inputs: dict[str, str]) -> list[Stage]:

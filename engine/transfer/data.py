@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 
-from .. import DataError
-from ..data import TokenStore
-from .config import TaskConfig
-from .context import Context
-from .plan import Stage
+from ... import DataError
+from ...data import TokenStore
+from ..config import TaskConfig
+from ..context import Context
+from ..plan import Stage
 
 TRANSFER_KINDS = ("cotrain", "align", "semantic")
 

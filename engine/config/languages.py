@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from .config_base import option, required
+from .base import option, required
 
 if TYPE_CHECKING:
-    from .config import RunConfig
+    from .run import RunConfig
 
 Problems = Iterator[tuple[str, str]]
 

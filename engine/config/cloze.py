@@ -7,11 +7,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from ..data.prompt import template_problem
-from .config_base import option
+from ...data.prompt import template_problem
+from .base import option
 
 if TYPE_CHECKING:
-    from .config import RunConfig
+    from .run import RunConfig
 
 
 @dataclass(frozen=True, kw_only=True)

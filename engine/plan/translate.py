@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from .config import RunConfig
-from .plan_parts import Stage
+from ..config import RunConfig
+from .parts import Stage
 
 ALONE_LEAVES_OUT = ("code_switch", "source_mix")
 """Settings of fine-tuning that are about the source, and so not of translations alone."""

@@ -11,10 +11,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from .config_base import ModelConfig, TaskConfig, option
+from .base import ModelConfig, TaskConfig, option
 
 if TYPE_CHECKING:
-    from .config import RunConfig
+    from .run import RunConfig
 
 Problems = list[tuple[str, str]]
 MODES = ("co", "self-a", "self-b")

@@ -15,23 +15,23 @@ from typing import Any
 import numpy as np
 from safetensors.numpy import load_file, save
 
-from .. import ModelError
-from ..data import ItemView, Part, TaskBatches, TokenStore, derive_seed
-from ..model import TaskModel
-from .context import Context, freeze
-from .cotrain_pools import NOBODY, Picks, no_picks, pick, pick_limit
-from .datasets import capped
-from .diagnostics import Warning, class_collapse, slow_learning_rate
-from .files import atomic_write_bytes, atomic_write_json, sha256_file
-from .hashes import tensors_hash
-from .learned import labelled_examples
-from .objectives import cross_entropy
-from .plan import Stage
-from .plan_transfer import OTHER
-from .reuse import read_object
-from .round_decision import vote
-from .stages import Outcome, new_task_model, stage_seed, warn_of_unseen
-from .transfer_data import pools_of
+from ... import ModelError
+from ...data import ItemView, Part, TaskBatches, TokenStore, derive_seed
+from ...model import TaskModel
+from ..context import Context, freeze
+from ..datasets import capped
+from ..diagnostics import Warning, class_collapse, slow_learning_rate
+from ..files import atomic_write_bytes, atomic_write_json, sha256_file
+from ..hashes import tensors_hash
+from ..learned import labelled_examples
+from ..objectives import cross_entropy
+from ..plan import Stage
+from ..plan.transfer import OTHER
+from ..reuse import read_object
+from ..round_decision import vote
+from ..stages import Outcome, new_task_model, stage_seed, warn_of_unseen
+from .data import pools_of
+from .pools import NOBODY, Picks, no_picks, pick, pick_limit
 
 ARRAYS, RECORD = "picks.safetensors", "picks.json"
 

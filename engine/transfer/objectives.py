@@ -7,10 +7,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ..data import PackedBatch
-from ..data.batch import IGNORE
-from ..kernels import supervised_contrastive, voter_cross_entropy
-from ..model import TaskModel
+from ...data import PackedBatch
+from ...data.batch import IGNORE
+from ...kernels import supervised_contrastive, voter_cross_entropy
+from ...model import TaskModel
 
 
 @dataclass(frozen=True)

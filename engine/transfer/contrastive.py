@@ -9,15 +9,15 @@ from typing import Any
 
 import numpy as np
 
-from ..data import ItemView, PairBatches, Part, TaskBatches, TokenStore
-from .context import Context, freeze
-from .diagnostics import slow_learning_rate
-from .hashes import tensors_hash
-from .learned import labelled_examples
-from .objectives_transfer import LabelAlignment, SemanticAlignment
-from .plan import Stage
-from .stages import Outcome, new_task_model, stage_seed, warn_of_unseen
-from .transfer_data import originals_of, translations_of
+from ...data import ItemView, PairBatches, Part, TaskBatches, TokenStore
+from ..context import Context, freeze
+from ..diagnostics import slow_learning_rate
+from ..hashes import tensors_hash
+from ..learned import labelled_examples
+from ..plan import Stage
+from ..stages import Outcome, new_task_model, stage_seed, warn_of_unseen
+from .data import originals_of, translations_of
+from .objectives import LabelAlignment, SemanticAlignment
 
 
 def run_align(context: Context, stage: Stage, fingerprint: Mapping[str, Any], folder: Path) -> Outcome:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 
-from ..data import ItemView, PairBatches, Part, TaskBatches, TokenStore
-from .context import Context
-from .cotrain_pools import pick_limit
-from .learned import labelled_examples
-from .plan import Stage
+from ...data import ItemView, PairBatches, Part, TaskBatches, TokenStore
+from ..context import Context
+from ..learned import labelled_examples
+from ..plan import Stage
+from .pools import pick_limit
 
 Work = tuple[list[np.ndarray], int, list[int], bool]
 

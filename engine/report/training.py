@@ -7,10 +7,10 @@ import statistics
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from . import svg
-from .report_parts import SOURCE, TARGET, WIDTH, Figure, Run, grid, mean, numbers, percent
-from .results import Json, stat, training_name
-from .svg import GREY, Key, Panel
+from .. import svg
+from ..results import Json, stat, training_name
+from ..svg import GREY, Key, Panel
+from .parts import SOURCE, TARGET, WIDTH, Figure, Run, grid, mean, numbers, percent
 
 MOST_CLASSES = 14
 POINTS = 100

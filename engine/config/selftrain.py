@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from .config_base import TaskConfig, option
+from .base import TaskConfig, option
 
 if TYPE_CHECKING:
-    from .config import RunConfig
+    from .run import RunConfig
 
 Problems = list[tuple[str, str]]
 

@@ -9,10 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from . import svg
-from .results import METRIC_NAMES, SIDE_ARMS, Aggregate, Json, StageScore, aggregate, stage_name
-from .summary import read_json, round_of, write_summary
-from .svg import GREY, Key, Panel
+from .. import svg
+from ..results import METRIC_NAMES, SIDE_ARMS, Aggregate, Json, StageScore, aggregate, stage_name
+from ..summary import read_json, round_of, write_summary
+from ..svg import GREY, Key, Panel
 
 WIDTH = 940.0
 SOURCE, TARGET, ACCURACY, COVERAGE = 2, 0, 0, 1

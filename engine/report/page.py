@@ -6,10 +6,7 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-from .report_options import options_lines
-from .report_parts import Run, alphas, mean, mean_curve, percent
-from .report_training import accepted_share
-from .results import (
+from ..results import (
     METRIC_NAMES,
     SIDE_ARMS,
     StageScore,
@@ -21,7 +18,10 @@ from .results import (
     table_caption,
     table_cells,
 )
-from .svg import clean, style
+from ..svg import clean, style
+from .options import options_lines
+from .parts import Run, alphas, mean, mean_curve, percent
+from .training import accepted_share
 
 _CSS = """
 :root{--ink:#1f2328;--muted:#59636e;--line:#d8dde3;--paper:#fff;--tint:#f5f7f9;--good:#00664b;--bad:#a63e00;--accent:#005a8f}

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
-from .report_page import table
-from .report_parts import Run, percent
-from .results import Json, stage_name
-from .summary import read_json
-from .svg import clean
-from .truth import TRUTH
+from ..results import Json, stage_name
+from ..summary import read_json
+from ..svg import clean
+from ..truth import TRUTH
+from .page import table
+from .parts import Run, percent
 
 _KNOBS = {
     "anchors": ("words written as in the source, types", "anchor_types"),

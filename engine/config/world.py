@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field, fields
 from typing import Any, Literal
 
-from ..data.truth_config import TruthKnobs
+from ...data.truth_config import TruthKnobs
 
 _DEMO = ("kind", "seed", "label_noise")
 

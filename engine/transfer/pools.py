@@ -16,7 +16,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ..data import rng_for
+from ...data import rng_for
 
 NOBODY = -100
 """The label of what nobody has picked."""

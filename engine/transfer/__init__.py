@@ -1,0 +1,1 @@
+"""Co-training and contrastive adaptation (docs/methods.md)."""
