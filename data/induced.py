@@ -17,7 +17,8 @@ from .example import Example
 
 NEIGHBOURS = 10
 """Of CSLS, as in the paper."""
-_BLOCK = 1024
+BLOCK = 1024
+"""Rows whose cosines with all of the other language are held at once."""
 _PIECES = re.compile(r"\w+(?:[-'’]\w+)*|[^\w\s]")
 
 
@@ -62,27 +63,29 @@ def csls(
         source, target: [n, H] and [m, H].
         neighbours: fewer where a language has fewer words.
     """
-    x, y = _centred(source), _centred(target)
-    cosine = np.empty((len(x), len(y)))
-    for a in range(0, len(x), _BLOCK):
-        cosine[a : a + _BLOCK] = x[a : a + _BLOCK] @ y.T
-    return 2 * cosine - _nearest(cosine, neighbours)[:, None] - _nearest(cosine.T, neighbours)[None, :]
+    x, y = (unit(states - states.mean(axis=0)) for states in (np.asarray(source, float), np.asarray(target, float)))
+    result: NDArray[np.float64] = (
+        2 * (x @ y.T) - hubness(x, y, neighbours)[:, None] - hubness(y, x, neighbours)[None, :]
+    )
+    return result
 
 
-def _centred(states: NDArray[np.floating]) -> NDArray[np.float64]:
-    """Rows of length one around their mean, float64."""
+def unit(states: NDArray[np.floating]) -> NDArray[np.float64]:
+    """Rows of length one, float64; rows of zeros stay."""
     wide = np.asarray(states, dtype=np.float64)
-    wide = wide - wide.mean(axis=0)
     lengths = np.linalg.norm(wide, axis=1, keepdims=True)
     result: NDArray[np.float64] = wide / np.where(lengths > 0, lengths, 1.0)
     return result
 
 
-def _nearest(cosine: NDArray[np.float64], neighbours: int) -> NDArray[np.float64]:
-    """The mean of the largest entries of each row."""
-    k = min(neighbours, cosine.shape[1])
-    result: NDArray[np.float64] = np.partition(cosine, -k, axis=1)[:, -k:].mean(axis=1)
-    return result
+def hubness(candidates: NDArray[np.float64], queries: NDArray[np.float64], neighbours: int) -> NDArray[np.float64]:
+    """Mean cosine of each candidate with its nearest queries, [candidates]: r in CSLS (Conneau et al., ICLR 2018)."""
+    k = min(neighbours, len(queries))
+    parts = []
+    for a in range(0, len(candidates), BLOCK):
+        similarity = candidates[a : a + BLOCK] @ queries.T
+        parts.append(np.partition(similarity, -k, axis=1)[:, -k:].mean(axis=1))
+    return np.concatenate(parts)
 
 
 def mutual_pairs(scores: NDArray[np.float64], margin: float = 0.0) -> list[InducedPair]:

@@ -15,11 +15,10 @@ from numpy.typing import NDArray
 
 from ... import ConfigError
 from ...data import rng_for
+from ...data.induced import BLOCK, hubness, unit
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
-BLOCK = 1024
-"""Queries whose similarities to all candidates are held at once."""
 
 
 @dataclass(frozen=True)
@@ -56,14 +55,6 @@ class Alignment:
     mapped_residual: float
 
 
-def unit(states: NDArray[np.floating]) -> Floats:
-    """Rows of length one, float64; rows of zeros stay."""
-    wide = np.asarray(states, dtype=np.float64)
-    lengths = np.linalg.norm(wide, axis=1, keepdims=True)
-    result: Floats = wide / np.where(lengths > 0, lengths, 1.0)
-    return result
-
-
 def procrustes(x: Floats, y: Floats) -> Floats:
     """The orthogonal W that minimises |x W - y|: U V^T of the singular value decomposition of x^T y (Schönemann, 1966).
 
@@ -73,16 +64,6 @@ def procrustes(x: Floats, y: Floats) -> Floats:
     u, _, vt = np.linalg.svd(x.T @ y)
     result: Floats = u @ vt
     return result
-
-
-def hubness(candidates: Floats, queries: Floats, neighbours: int) -> Floats:
-    """Mean cosine of each candidate with its nearest queries, [candidates]: r in CSLS (Conneau et al., ICLR 2018)."""
-    k = min(neighbours, len(queries))
-    parts = []
-    for a in range(0, len(candidates), BLOCK):
-        similarity = candidates[a : a + BLOCK] @ queries.T
-        parts.append(np.partition(similarity, -k, axis=1)[:, -k:].mean(axis=1))
-    return np.concatenate(parts)
 
 
 def ranks(queries: Floats, candidates: Floats, partners: Sequence[Ints], *, penalty: Floats | None = None) -> Ints:
