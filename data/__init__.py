@@ -5,7 +5,7 @@ from __future__ import annotations
 from .batch import PackedBatch, pack
 from .buckets import BatchSize, Bucket, choose_buckets, pad_step, pad_to_bucket, padding_share
 from .code_switch import code_switched, read_dictionary
-from .corpora import Corpus
+from .corpora import Corpus, unigram_entropy
 from .demo_world import WorldConfig, WorldFiles, make_world
 from .example import Example, Examples
 from .few_shot import few_per_class
@@ -74,4 +74,5 @@ __all__ = [
     "rng_for",
     "store_key",
     "train_wordpiece",
+    "unigram_entropy",
 ]

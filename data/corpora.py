@@ -8,6 +8,9 @@ import numpy as np
 
 from .store import TokenStore
 
+_COUNTED = 2_000_000
+"""Tokens of a store that its entropy is taken from."""
+
 
 class Corpus:
     """Several token stores of one language behind one index; `subset` picks examples of the concatenation.
@@ -51,6 +54,18 @@ class Corpus:
         """The id of an example: `<file stem>:<line>` unless its file has ids."""
         store, i = self._find(index)
         return store.example_ids[i]
+
+
+def unigram_entropy(store: TokenStore, special: np.ndarray) -> float:
+    """What the next token of a store costs who knows nothing but how frequent each is, in nats; 0 without tokens.
+
+    Args:
+        special: bool [V], tokens that do not count.
+    """
+    counts = np.bincount(store.token_ids[:_COUNTED], minlength=len(special)).astype(float)
+    counts[special] = 0
+    share = counts[counts > 0] / max(1.0, counts.sum())
+    return float(-(share * np.log(share)).sum())
 
 
 def pair_positions(ids: np.ndarray, separator: int) -> np.ndarray:

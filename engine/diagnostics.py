@@ -37,6 +37,8 @@ MIN_ENTITY_COVERAGE = 0.05
 """Smallest accepted share of the items that the student tags as entities."""
 MAX_SOURCE_DROP = 0.3
 """Largest share of the kept source examples that one round should drop."""
+FREQUENCY_LOSS = 0.97
+"""A masked-LM loss this near to the entropy of single tokens, or above, says that nothing but frequencies is known."""
 MIN_MOVEMENT = 0.25
 """Smallest distance that Adam can move a fresh weight, in standard deviations of its initialisation."""
 SCHEDULE_MEAN = 0.5
@@ -70,6 +72,26 @@ def low_loss_drop(losses: Sequence[float], *, minimum: float = MIN_LOSS_DROP) ->
         f"bilingual task fitting lowered the loss by {drop:.1%} only ({first:.3f} to {last:.3f}): train longer, raise "
         "the learning rate, freeze less, or check that the text is of the task's domain",
         {"first": first, "last": last, "drop": drop},
+    )
+
+
+def only_frequencies(losses: Sequence[float], entropy: float) -> Warning | None:
+    """`only-frequencies`: pre-training has not learned to look at the context.
+
+    Args:
+        losses: of each step.
+        entropy: of a single token, mean over the languages, nats.
+    """
+    ends = max(1, int(TRACE_ENDS * len(losses)))
+    last = float(np.mean(losses[-ends:])) if losses else 0.0
+    if last < FREQUENCY_LOSS * entropy or not entropy:
+        return None
+    return Warning(
+        "only-frequencies",
+        f"the loss of pre-training ended at {last:.2f}, and guessing by each word piece's frequency costs "
+        f"{entropy:.2f}: the encoder does not look at the context; lower pretrain.lr, raise pretrain.warmup, or train "
+        "longer",
+        {"last": last, "entropy": entropy},
     )
 
 

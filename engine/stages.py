@@ -11,7 +11,7 @@ import numpy as np
 from torch import Tensor, nn
 
 from .. import ModelError
-from ..data import Corpus, ItemView, MlmBatches, Part, TaskBatches, TokenStore, derive_seed
+from ..data import Corpus, ItemView, MlmBatches, Part, TaskBatches, TokenStore, derive_seed, unigram_entropy
 from ..model import (
     ClozeHead,
     Encoder,
@@ -32,7 +32,7 @@ from .config import PretrainConfig, RunConfig, TargetConfig, TaskConfig
 from .config.cloze import prompt_of
 from .context import Context, freeze
 from .datasets import corpora
-from .diagnostics import cut_by_length, low_loss_drop, no_token, slow_learning_rate
+from .diagnostics import cut_by_length, low_loss_drop, no_token, only_frequencies, slow_learning_rate
 from .hashes import tensors_hash
 from .induce import induced_inputs, mixed_source
 from .learned import MARK_OF_ROLE, Portion, learned_stores, mixture
@@ -123,7 +123,12 @@ def run_pretrain(context: Context, stage: Stage, fingerprint: Mapping[str, Any],
     stores = list(inputs_of(context, stage).values())
     for entry, store in zip(context.config.tables, stores, strict=True):
         warn_of_unseen(context, store, "text", entry.language)
-    return _run_mlm(context, stage, fingerprint, model, corpora(stores), context.config.pretrain)
+    outcome = _run_mlm(context, stage, fingerprint, model, corpora(stores), context.config.pretrain)
+    special = context.special_tokens(model.config.vocab_size)
+    sizes = [len(store.token_ids) for store in stores]
+    entropy = np.average([unigram_entropy(store, special) for store in stores], weights=sizes)
+    context.warn(only_frequencies(outcome.trace.loss, float(entropy)))
+    return outcome
 
 
 def run_btf(context: Context, stage: Stage, fingerprint: Mapping[str, Any], folder: Path) -> Outcome:

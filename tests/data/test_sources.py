@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -24,6 +25,7 @@ from xlt_engine.data import (
     TokenStore,
     inference_batches,
     train_wordpiece,
+    unigram_entropy,
 )
 
 WORDS = ["red", "green", "blue", "house", "tree", "river", "runs", "stands", "slowly", "here"]
@@ -107,6 +109,16 @@ def test_mlm_batches_have_exactly_their_size(stores: dict[str, TokenStore], toke
     for epoch in range(2):
         sizes = sorted(len(batches[s][0].example_ids) for s in range(11 * epoch, 11 * epoch + 11))
         assert sizes == [2] + [8] * 10
+
+
+def test_entropy_of_single_tokens(stores: dict[str, TokenStore], tokenizer: Tokenizer) -> None:
+    store, special = stores["en"], np.zeros(tokenizer.vocab_size, dtype=bool)
+    special[list(tokenizer.special_ids)] = True
+    counts = Counter(int(t) for i in range(len(store)) for t in store.ids(i) if not special[t])
+    total = sum(counts.values())
+    expected = sum(n / total * math.log(total / n) for n in counts.values())
+    assert unigram_entropy(store, special) == pytest.approx(expected, rel=1e-12)
+    assert unigram_entropy(store, np.ones_like(special)) == 0
 
 
 def test_mlm_epoch_is_balanced(stores: dict[str, TokenStore], tokenizer: Tokenizer) -> None:

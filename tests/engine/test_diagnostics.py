@@ -94,6 +94,12 @@ def test_cut_by_length() -> None:
     check(d.cut_by_length(1, 1000, 128), "cut-by-maximum-length")
 
 
+def test_only_frequencies() -> None:
+    assert d.only_frequencies([9.0] * 90 + [6.0] * 10, 7.0) is None
+    check(d.only_frequencies([9.0] * 90 + [6.9] * 10, 7.0), "only-frequencies")
+    assert d.only_frequencies([], 7.0) is None
+
+
 def test_heavy_source_drop() -> None:
     assert d.heavy_source_drop(100, 75) is None
     assert d.heavy_source_drop(0, 0) is None
