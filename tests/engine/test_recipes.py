@@ -20,14 +20,14 @@ NAMES = (
     "conll-paper",
     "demo",
     "marc",
-    "marc-methods",
     "truth-world",
     "wikiann",
     "wikineural",
     "xed",
+    "xed-methods",
     "xsid-intents",
 )
-REAL = ("marc", "marc-methods", "wikiann", "wikineural", "xed", "xsid-intents")
+REAL = ("marc", "wikiann", "wikineural", "xed", "xed-methods", "xsid-intents")
 
 
 @pytest.fixture(autouse=True)
