@@ -51,6 +51,7 @@ class StageEstimate:
     Attributes:
         steps: optimiser steps; `at_most` where the number depends on what the run accepts or drops.
         tokens: tokens read in training.
+        read: tokens read without learning from them: pseudo-labelling and scoring.
         trainable, frozen: numbers of parameters.
         flops: floating point operations of training, pseudo-labelling and scoring.
         seconds, memory: estimates; memory in bytes, of the whole process.
@@ -62,6 +63,7 @@ class StageEstimate:
     steps: int
     at_most: bool
     tokens: int
+    read: int
     trainable: int
     frozen: int
     flops: float
@@ -254,6 +256,7 @@ def _stage(context: Context, shape: EncoderConfig, stage: Stage, rate: float) ->
         steps,
         at_most,
         round(tokens + beside),
+        read,
         trainable,
         frozen,
         flops,

@@ -101,18 +101,39 @@ def _mlm_batches(text: BtfText, table: PretrainConfig) -> MlmBatches:
 
 
 def read_tokens(context: Context, stage: Stage) -> list[int]:
-    """Tokens that a stage reads without learning from them: a teacher's text, and the test sets."""
-    config, data = context.config, context.data
+    """Tokens that a stage reads without learning from them: a teacher's text, its own votes, and the test sets."""
+    config = context.config
     found: list[int] = []
     if stage.kind in ("pretrain", "btf"):
         return found
-    if stage.kind in ("soft", "hard"):
-        found += [int(data.target_pool(target_of(config, stage)).offsets[-1])] * count_teachers(context, stage)
+    if stage.kind == "soft":
+        found += [_pool_tokens(context, stage)] * count_teachers(context, stage)
+    if stage.kind == "hard":
+        found += _vote_tokens(context, stage)
     if "induce" in stage.settings:
         text = induced_inputs(context, target_of(config, stage))
         found += [int(store.offsets[-1]) for store in text.values()]
-    if stage.kind == "hard":
-        found.append(int(data.source_train.offsets[-1]))
     if stage.kind == "cotrain" and stage.round > 1:
         found += [int(store.offsets[-1]) for store in pools_of(context, stage).values()]
     return found + [int(test.offsets[-1]) for _, test in context.test_stores(stage).values()]
+
+
+def _vote_tokens(context: Context, stage: Stage) -> list[int]:
+    """Tokens that the labeller of a hard stage votes on (`decide_round`): both languages, and what judges them."""
+    table, data, target = context.config.selftrain, context.data, target_of(context.config, stage)
+    source = int(data.source_train.offsets[-1])
+    found = [source] * (1 + (table.source_filter == "agreed"))
+    if table.alpha.data == "dev":
+        found.append(int(data.source_dev.offsets[-1]))
+    found += [_pool_tokens(context, stage)] * (1 + table.consistency)
+    if target.test is not None:
+        found += [int(data.labelled(target.test, target.language).offsets[-1])] * (1 + table.consistency)
+    return found
+
+
+def _pool_tokens(context: Context, stage: Stage) -> int:
+    """Tokens of the unlabelled examples that a target's self-training draws; of the mean length, whichever it draws."""
+    config = context.config
+    pool = context.data.target_pool(target_of(config, stage))
+    drawn = min(len(pool), config.selftrain.cap or len(pool))
+    return round(float(pool.lengths.mean()) * drawn)

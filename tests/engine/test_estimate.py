@@ -14,7 +14,7 @@ from xlt_engine import ConfigError
 from xlt_engine.engine.estimate import Estimate, estimate, measure_rate, size_text, time_text
 from xlt_engine.engine.recipe import load_recipe
 from xlt_engine.engine.run import run
-from xlt_engine.model import EncoderConfig, load_masked_lm, load_task_model
+from xlt_engine.model import EncoderConfig, PackedInput, TaskModel, load_masked_lm, load_task_model
 
 NAMES = {"en": ("Ann Bell", "Oslo", "the man", "sees"), "de": ("Eva Kern", "Bonn", "der Mann", "sieht")}
 RECIPE = """
@@ -121,6 +121,25 @@ def test_tokens_are_those_of_the_run(finished: tuple[Path, Estimate]) -> None:
         record = json.loads((folder / "run" / stage.id / "stage.json").read_bytes())
         if not stage.at_most:
             assert stage.tokens == pytest.approx(record["tokens"], rel=0.1, abs=0), stage.id
+
+
+def test_tokens_read_are_those_that_models_see_without_gradients(
+    finished: tuple[Path, Estimate], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The unlabelled pool is drawn (cap 33 of 61) before anything reads it."""
+    folder, _ = finished
+    options = ["selftrain.source_filter=agreed", "selftrain.consistency=2", "selftrain.target_filter=token"]
+    seen = [0]
+    forward = TaskModel.forward
+
+    def counted(self: TaskModel, batch: PackedInput, seed: Any = None) -> torch.Tensor:
+        seen[0] += 0 if torch.is_grad_enabled() else batch.token_ids.numel()
+        return forward(self, batch, seed)
+
+    monkeypatch.setattr(TaskModel, "forward", counted)
+    resolved = load_recipe(folder / "xlt.toml", options)
+    run(resolved, run_dir=tmp_path / "run")
+    assert seen[0] == pytest.approx(sum(s.read for s in changed(folder, *options).stages), rel=0.03, abs=0)
 
 
 def test_parameters_are_those_of_the_real_models(finished: tuple[Path, Estimate]) -> None:
