@@ -41,10 +41,13 @@ class BestEpoch:
         found = load_latest(folder, fingerprint=fingerprint)
         self._best = None if found is None else float(found.meta["score"])
 
+    def due(self, step: int) -> bool:
+        """Whether an epoch ends after so many steps."""
+        return step % self._every == 0
+
     def look(self, loop: Loop) -> None:
         """Scores at the end of an epoch and at the end of the stage; at other steps, nothing."""
-        due = loop.step % self._every == 0 or loop.step == loop.total
-        if not due or loop.step == self._seen:
+        if loop.step == self._seen or not (self.due(loop.step) or loop.step == loop.total):
             return
         self._seen = loop.step
         score = self._score()

@@ -51,6 +51,8 @@ class Fit:
             warn=context.warn,
         )
         self.best = self._best_epoch()
+        if self.best is not None:
+            self.loop.settle = self.best.due
         self.spent, self.started, self.saved = 0.0, time.monotonic(), time.monotonic()
 
     def run(self) -> tuple[Trace, float, dict[str, Any]]:

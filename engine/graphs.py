@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass, fields, replace
 from typing import Any, Protocol
 
@@ -23,6 +23,8 @@ from .diagnostics import Warning
 
 WARM_UP = 2
 """Steps of a shape before it is captured: in the first Triton compiles, in the second nothing is new any more."""
+_FAILED: list[torch.cuda.CUDAGraph] = []
+"""Kept as long as the process: torch's allocator of pinned memory goes on asking a graph whose capture failed."""
 HOST_FIELDS = ("example_ids", "item_example")
 """Tensors of a batch that no kernel reads."""
 
@@ -46,6 +48,10 @@ class Runner(Protocol):
         Raises:
             RuntimeError: the step cannot be captured.
         """
+        ...
+
+    def renew(self) -> None:
+        """All that was captured is gone: what follows shares nothing with it."""
         ...
 
 
@@ -74,17 +80,34 @@ class CudaRunner:
     def capture(self, step: Replay) -> Replay:
         graph = torch.cuda.CUDAGraph()
         # The autograd engine launches from a thread of its own: only this one is watched for calls a capture forbids.
-        with (
-            self._quiet(),
-            torch.cuda.graph(graph, pool=self._pool, stream=self._stream, capture_error_mode="thread_local"),
-        ):
-            numbers = step()
+        watched = torch.cuda.graph(graph, pool=self._pool, stream=self._stream, capture_error_mode="thread_local")
+        try:
+            with self._quiet(), watched:
+                numbers = step()
+        except RuntimeError:
+            _FAILED.append(graph)
+            self._end_capture()
+            raise
 
         def replay() -> Tensor:
             graph.replay()
             return numbers
 
         return replay
+
+    def _end_capture(self) -> None:
+        """Has the allocator forget a capture that failed: torch does so only after one that succeeded.
+
+        Left as it is, memory that several streams have used would never be free again in this process.
+        """
+        device = self._stream.device_index
+        with suppress(RuntimeError, AttributeError):  # the first refuses where torch has done it
+            torch._C._cuda_endAllocateToPool(device, self._pool)
+            torch._C._cuda_releasePool(device, self._pool)
+
+    def renew(self) -> None:
+        # A pool that lost its last graph while one of its blocks is in use takes no other graph.
+        self._pool = torch.cuda.graph_pool_handle()
 
 
 @dataclass(frozen=True)
@@ -160,6 +183,14 @@ class GraphedSteps:
     def forget(self) -> None:
         """Drops all graphs: what they read may have moved."""
         self._captured.clear()
+        self._runner.renew()
+
+    def give_up(self) -> bool:
+        """Drops all graphs for good, for the memory that they hold; returns whether there were any."""
+        if not self._captured:
+            return False
+        self._off("the memory that graphs hold is needed")
+        return True
 
     def _key(self, parts: Parts) -> tuple[Any, ...] | None:
         """What tells graphs apart; None for a step that is none."""
@@ -181,17 +212,17 @@ class GraphedSteps:
         try:
             replay = self._runner.capture(lambda: self._step(list(zip(seeds, static, strict=True)), targets))
         except RuntimeError as error:  # torch has no narrower class for all that CUDA and its allocator refuse
-            self._off(error)
+            reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+            self._off(f"a step could not be captured: {reason}")
         else:
             self._captured[key] = _Captured(seeds, inputs, targets, replay)
         finally:
             self._clear()
 
-    def _off(self, error: RuntimeError) -> None:
+    def _off(self, reason: str) -> None:
         self._on = False
         self.forget()
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        self._warn(graphs_off(f"a step could not be captured: {reason}"))
+        self._warn(graphs_off(reason))
 
 
 def graphs_off(reason: str) -> Warning:

@@ -112,6 +112,11 @@ class Loop:
         world: the processes that share the micro-batches of every step; this one alone when absent.
         performance: how steps reach the device; each as it comes, when absent.
         warn: hears what does not work as `performance` asks.
+
+    Attributes:
+        step: steps launched so far.
+        ahead: steps that may be launched before the numbers of one are read.
+        settle: after which numbers of steps `run` reads all of them, so that `on_step` sees the weights of just then.
     """
 
     def __init__(
@@ -134,7 +139,7 @@ class Loop:
         self.update = Update(self.weights, optimiser, self.device, precision)
         self.total_gradients = GradientSum(self.world, self.weights.trainable)
         auto = optimiser.micro_batch == "auto" and self.world.size == 1
-        self.memory = StepMemory(auto=auto, drop=self._make_room, names=self._names)
+        self.memory = StepMemory(auto=auto, drop=self._drop_gradients, names=self._names, release=self._release_graphs)
         obstacle = why_no_graphs(self.device, self.world.size)
         graphs = performance.graphs is not False and obstacle is None
         if performance.graphs is True and obstacle is not None:
@@ -145,6 +150,8 @@ class Loop:
             runner = CudaRunner(self.device, self.feed.quiet)
             self.graphs = GraphedSteps(self._whole, self.feed.buckets, runner, clear=self._drop_gradients, warn=warn)
         self.step = 0
+        self.ahead = int(self.device.type == "cuda")
+        self.settle: Callable[[int], bool] = lambda step: False
         self.trace = Trace()
         self._launched: deque[_Launched] = deque()
         self._finished: deque[StepResult] = deque()
@@ -178,7 +185,7 @@ class Loop:
         with self._lane(), closing(self.feed):
             while self.step < self.total:
                 self._launch()
-                self._finish(1 if self.device.type == "cuda" and self.step < self.total else 0)
+                self._finish(self.ahead if self.step < self.total and not self.settle(self.step) else 0)
                 while self._finished:
                     result = self._finished.popleft()
                     if on_step is not None:
@@ -206,6 +213,7 @@ class Loop:
             numbers = numbers.to("cpu", non_blocking=True)
             arrived = torch.cuda.Event()  # type: ignore[no-untyped-call]
             arrived.record()
+        if self.ahead:
             self.weights.clear()
         self._launched.append(_Launched(self.step, batches, valid, lr, started, numbers, arrived))
         self.step += 1
@@ -228,10 +236,8 @@ class Loop:
         self.model.zero_grad()
         self.weights.clear()
 
-    def _make_room(self) -> None:
-        if self.graphs is not None:
-            self.graphs.forget()
-        self._drop_gradients()
+    def _release_graphs(self) -> bool:
+        return self.graphs is not None and self.graphs.give_up()
 
     def _names(self, step: int) -> list[str]:
         return self.feed.names(step) if isinstance(self.batches, NamedSource) else []

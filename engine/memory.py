@@ -22,8 +22,14 @@ from ..data import PackedBatch
 from ..data.batch import cut
 from .diagnostics import Warning
 
-SIGNS = ("can't allocate memory", "not enough memory", "CUDA error: out of memory", "CUBLAS_STATUS_ALLOC_FAILED")
-"""What torch says in a plain RuntimeError where an allocation fails: on the CPU, and inside CUDA libraries."""
+SIGNS = (
+    "can't allocate memory",
+    "not enough memory",
+    "CUDA error: out of memory",
+    "[CUDA]: out of memory",
+    "CUBLAS_STATUS_ALLOC_FAILED",
+)
+"""What torch says in a plain RuntimeError where an allocation fails: on the CPU, in CUDA libraries, in Triton."""
 
 
 def is_out_of_memory(error: BaseException) -> bool:
@@ -88,6 +94,8 @@ class StepMemory:
         auto: whether to go on with smaller parts.
         drop: forgets the gradients of a failed attempt.
         names: the ids of the examples of a step, for messages; an empty list where nobody knows.
+        release: gives up memory that steps can do without, and says whether there was any; the step is then tried again
+            as it is.
 
     Attributes:
         limit: sequences in one forward pass; 0: as the batch source cuts.
@@ -95,8 +103,15 @@ class StepMemory:
         report: hears of each halving.
     """
 
-    def __init__(self, *, auto: bool, drop: Callable[[], None], names: Callable[[int], list[str]]) -> None:
-        self._auto, self._drop, self._names = auto, drop, names
+    def __init__(
+        self,
+        *,
+        auto: bool,
+        drop: Callable[[], None],
+        names: Callable[[int], list[str]],
+        release: Callable[[], bool] = lambda: False,
+    ) -> None:
+        self._auto, self._drop, self._names, self._release = auto, drop, names, release
         self.limit = 0
         self.halvings: list[Halving] = []
         self.report: Callable[[Halving], None] = lambda halving: None
@@ -119,7 +134,8 @@ class StepMemory:
             except (MemoryError, RuntimeError) as error:
                 if not is_out_of_memory(error):
                     raise
-                self._shrink(step, StepSize.of(parts), error)
+                if not self._release():
+                    self._shrink(step, StepSize.of(parts), error)
             # Only here, after the error with its frames is gone, nothing holds the activations any more.
             self._drop()
             gc.collect()

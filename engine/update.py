@@ -64,7 +64,7 @@ class Update:
             found = self.held.copy_(torch.maximum(found, self.held))
             in_a_row = found
         if self.config.clip > 0:
-            # A held step's gradients stay what they are, so that the host can find the first bad one.
+            # A held step's gradients stay what they are: on a CPU, which clears none ahead, the first bad one is found.
             harmless = torch.where(found > 0, self.config.clip, norm)
             torch.nn.utils.clip_grads_with_norm_(parameters, self.config.clip, harmless)
         self.optimiser.found_inf = found  # type: ignore[attr-defined]

@@ -3,8 +3,8 @@
 The environment variable `XLT_KERNELS`, read at import, may say otherwise:
 
 - "auto" (default): Triton on CUDA devices of compute capability 8.0 or more where triton is installed; else plain
-torch. - "reference": plain torch everywhere. - "triton": Triton everywhere; on CPU tensors this needs
-`TRITON_INTERPRET=1`, set before the first import of triton.
+torch. - "reference": plain torch everywhere. - "triton": Triton or an error; on a machine without a GPU this needs
+`TRITON_INTERPRET=1`, set before the first import of triton, and where there is a GPU it is asked of CUDA tensors only.
 
 fp64 always runs in plain torch, and so does bf16 under Triton's interpreter, which computes it wrongly.
 """
@@ -42,6 +42,8 @@ def kernels_path(device: torch.device | str) -> tuple[str, str]:
         return "reference", "XLT_KERNELS=reference"
     obstacle = _obstacle(device)
     if _mode == "triton":
+        if obstacle is not None and device.type == "cpu" and torch.cuda.is_available():
+            return "reference", "results that were copied to the CPU; XLT_KERNELS=triton is for the GPU"
         if obstacle is not None:
             raise RuntimeError(f"XLT_KERNELS=triton, but {obstacle}")
         return "triton", "XLT_KERNELS=triton" + (", interpreted on the CPU" if _interpreted else "")

@@ -157,6 +157,8 @@ class TaskModel(nn.Module):
 def _mean(hidden: Tensor, batch: PackedInput) -> Tensor:
     """The mean state of the sequence that each item lies in."""
     offsets = batch.cu_seqlens.to(torch.int64)
-    means = torch.segment_reduce(hidden, "mean", offsets=offsets, axis=0)
+    # It adds up in the dtype of its input; sums in 16 bits would lose the last tokens.
+    wide = hidden.to(torch.promote_types(hidden.dtype, torch.float32))
+    means = torch.segment_reduce(wide, "mean", offsets=offsets, axis=0).to(hidden.dtype)
     sequence = torch.searchsorted(offsets, batch.item_index, right=True) - 1
     return means.index_select(0, sequence)

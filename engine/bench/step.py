@@ -91,22 +91,22 @@ def bench_step(
     _known("task", tasks, TASKS)
     _known("peer", peers, PEERS)
     _known("shape", [shape] if shape else [], SHAPES)
-    where = find_device(device)
-    cuda = where.type == "cuda"
-    name = shape or ("mbert" if cuda else "tiny" if quick else "small")
-    options = Options(
-        where,
-        name,
-        precision or ("bf16" if cuda else "fp32"),
-        quick,
-        batch_size or (4 if name == "tiny" else 32),
-        repeats or ((QUICK_GPU_REPEATS if quick else GPU_REPEATS) if cuda else REPEATS[name]),
-        tuple(peers),
-        time.monotonic() + (float("inf") if seconds is None else seconds),
-        trace_folder,
-        deterministic,
-    )
-    with equal_bits(deterministic, device):
+    with equal_bits(deterministic, device):  # before anything uses CUDA
+        where = find_device(device)
+        cuda = where.type == "cuda"
+        name = shape or ("mbert" if cuda else "tiny" if quick else "small")
+        options = Options(
+            where,
+            name,
+            precision or ("bf16" if cuda else "fp32"),
+            quick,
+            batch_size or (4 if name == "tiny" else 32),
+            repeats or ((QUICK_GPU_REPEATS if quick else GPU_REPEATS) if cuda else REPEATS[name]),
+            tuple(peers),
+            time.monotonic() + (float("inf") if seconds is None else seconds),
+            trace_folder,
+            deterministic,
+        )
         bench = _Bench(options, texts or _random(options), json_file, say)
         return bench.run([task for task in TASKS if not tasks or task in tasks])
 

@@ -4,13 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from itertools import count
+from pathlib import Path
 from typing import Any
 
 import pytest
+from torch import Tensor, nn
 
 from xlt_engine import ConfigError, Interrupted
-from xlt_engine.engine import load_recipe
+from xlt_engine.data import PackedBatch, pack
+from xlt_engine.engine import Loop, OptimiserConfig, StepResult, load_recipe
+from xlt_engine.engine.best import BestEpoch
 from xlt_engine.engine.context import Context
+from xlt_engine.engine.distributed import World
 from xlt_engine.engine.plan import make_plan
 
 BEST = ("finetune.keep=best", "selftrain.soft.keep=best", "selftrain.hard.keep=best", "selftrain.soft.epochs=3")
@@ -104,3 +109,49 @@ def test_it_needs_a_dev_file(tiny: Any) -> None:
     world.recipe.write_text(text, encoding="utf-8")
     with pytest.raises(ConfigError, match=r"selftrain\.hard\.keep: is best, but source\.dev is missing"):
         world.resolved("selftrain.hard.keep=best")
+
+
+class _Steps:
+    def __init__(self, count: int) -> None:
+        self.count = count
+
+    def __len__(self) -> int:
+        return self.count
+
+    def __getitem__(self, step: int) -> list[PackedBatch]:
+        return [pack([[step + 2, 3]], items=[[0]], labels=[[1]])]
+
+
+def _learn(model: Any, batch: PackedBatch, seed: Any) -> Tensor:
+    loss: Tensor = model(batch.token_ids.float()).sum()
+    return loss
+
+
+@pytest.mark.parametrize("saves", [(), (3,), (7,), (4,), (3, 5, 9)])
+@pytest.mark.parametrize("every", [1, 4])
+def test_every_epoch_is_scored_with_steps_launched_ahead(tmp_path: Path, every: int, saves: tuple[int, ...]) -> None:
+    """As on a GPU: whether a checkpoint was saved just before must not decide which epochs are looked at."""
+    scored: list[tuple[int, float]] = []
+    weight = nn.Linear(2, 1)
+
+    def score() -> float:
+        scored.append((training.step, float(weight.weight.detach().sum())))
+        return 0.0
+
+    best = BestEpoch(tmp_path / "best", fingerprint={}, every=every, score=score, world=World())
+    training = Loop(weight, _Steps(12), _learn, optimiser=OptimiserConfig(lr=0.1), seed=1)
+    alone = nn.Linear(2, 1)
+    alone.load_state_dict(weight.state_dict())
+    training.ahead, training.settle = 1, best.due
+
+    def after(loop: Loop, result: StepResult) -> None:
+        best.look(loop)
+        if result.step + 1 in saves:
+            loop.state()
+
+    training.run(after)
+    steps = list(range(every, 13, every))
+    assert [step for step, _ in scored] == steps
+    waiting = Loop(alone, _Steps(12), _learn, optimiser=OptimiserConfig(lr=0.1), seed=1)
+    sums = [float(alone.weight.detach().sum()) for _ in range(12) if waiting.advance()]
+    assert [value for _, value in scored] == [sums[step - 1] for step in steps]

@@ -12,8 +12,11 @@ import torch
 
 from xlt_engine import ConfigError, Interrupted
 from xlt_engine.engine import Progress
+from xlt_engine.engine.bench import step
 from xlt_engine.engine.deterministic import WORKSPACE, WORKSPACES, _settings, deterministic, refusal
 from xlt_engine.engine.files import sha256_file
+from xlt_engine.engine.lab import survey
+from xlt_engine.engine.lab.ablate import ablate
 from xlt_engine.engine.plan import make_plan
 from xlt_engine.kernels import packed_attention
 
@@ -54,6 +57,23 @@ def test_what_it_sets_on_a_gpu_and_takes_back(on_gpu: None, device: str) -> None
     with pytest.raises(ZeroDivisionError), deterministic(True, device):
         raise ZeroDivisionError
     assert _settings() == before
+
+
+@pytest.mark.parametrize("what", ["bench", "ablate"])
+def test_nothing_looks_at_the_device_before(on_gpu: None, monkeypatch: pytest.MonkeyPatch, what: str) -> None:
+    """Looking starts CUDA, and after that it could only refuse."""
+
+    def look(*arguments: Any) -> None:
+        raise ZeroDivisionError(os.environ.get(WORKSPACE))
+
+    monkeypatch.setattr(step, "find_device", look)
+    monkeypatch.setattr(survey, "default_jobs", look)
+    begin: dict[str, Callable[[], Any]] = {
+        "bench": lambda: step.bench_step(["btf"], deterministic=True),
+        "ablate": lambda: ablate("demo", overrides=["deterministic=true"]),
+    }
+    with pytest.raises(ZeroDivisionError, match=WORKSPACES[0]):
+        begin[what]()
 
 
 @pytest.mark.parametrize("value", WORKSPACES)

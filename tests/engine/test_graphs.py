@@ -37,7 +37,7 @@ class Direct:
     """A runner without graphs; counts, and fails where it is told to."""
 
     def __init__(self, fails: Exception | None = None) -> None:
-        self.fails, self.captured, self.replayed, self.inside = fails, 0, 0, 0
+        self.fails, self.captured, self.replayed, self.inside, self.renewed = fails, 0, 0, 0, 0
 
     def lane(self) -> AbstractContextManager[object]:
         self.inside += 1
@@ -53,6 +53,9 @@ class Direct:
             return step()
 
         return replay
+
+    def renew(self) -> None:
+        self.renewed += 1
 
 
 class Steps:
@@ -355,6 +358,7 @@ def test_restoring_drops_graphs() -> None:
     training.advance()
     assert before > 0
     assert runner.captured > before
+    assert runner.renewed == 1
 
 
 def test_a_loop_whose_batches_are_cut_for_memory_captures_nothing() -> None:
@@ -387,6 +391,28 @@ def test_graphs_make_room_where_memory_does_not_suffice() -> None:
     assert training.graphs is not None
     assert training.graphs._captured == {}
     assert len(training.trace.loss) == 40
+
+
+def test_a_step_that_fits_without_graphs_is_not_cut() -> None:
+    """Their memory is given up for good, and the same step is tried again as it is: the results stay the same."""
+    training, plain = loop(Steps(40, sizes=(4, 4, 4, 4, 4, 24))), loop(Steps(40, sizes=(4, 4, 4, 4, 4, 24)))
+    plain.run()
+    runner, heard = graphed(training)
+
+    def hungry(model: Any, batch: PackedBatch, seed: Any) -> Tensor:
+        assert training.graphs is not None
+        if batch.max_seqlen > 20 and training.graphs._captured:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        loss: Tensor = cross_entropy(model, batch, seed)
+        return loss
+
+    training.objective = hungry
+    training.run()
+    assert outcome(training) == outcome(plain)
+    assert runner.replayed > 0
+    assert training.memory.halvings == []
+    assert [w.name for w in heard] == ["graphs-off"]
+    assert "the memory that graphs hold is needed" in heard[0].message
 
 
 def test_graphs_where_there_can_be_none() -> None:

@@ -55,6 +55,7 @@ def test_the_reference_can_be_asked_for(device: str, capability: dict[str, tuple
 
 
 def test_triton_can_be_asked_for(capability: dict[str, tuple[int, int]], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     with dispatch.using("triton"):
         assert dispatch.kernels_path(CUDA) == ("triton", "XLT_KERNELS=triton")
         with pytest.raises(RuntimeError, match="XLT_KERNELS=triton, but CPU tensors need TRITON_INTERPRET=1"):
@@ -70,6 +71,20 @@ def test_triton_can_be_asked_for(capability: dict[str, tuple[int, int]], monkeyp
         for device in ("cpu", CUDA):
             with pytest.raises(RuntimeError, match="XLT_KERNELS=triton, but triton is not installed"):
                 dispatch.kernels_path(device)
+
+
+def test_beside_a_gpu_triton_is_not_asked_of_the_cpu(
+    capability: dict[str, tuple[int, int]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Scores and votes are computed on logits that were copied there."""
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    with dispatch.using("triton"):
+        assert dispatch.kernels_path("cpu")[0] == "reference"
+        assert dispatch.kernels_path(CUDA)[0] == "triton"
+        assert not dispatch.use_triton(torch.ones(2))
+        monkeypatch.setattr(dispatch, "_has_triton", False)
+        with pytest.raises(RuntimeError, match="XLT_KERNELS=triton, but triton is not installed"):
+            dispatch.kernels_path(CUDA)
 
 
 def test_the_interpreter_alone_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from xlt_engine import ModelError
-from xlt_engine.model import Encoder, LinearHead, Pooler, TaskModel, VoterHeads
+from xlt_engine.model import Encoder, EncoderOutput, LinearHead, Pooler, TaskModel, VoterHeads
 
 LABELS = ("O", "B-PER", "I-PER")
 
@@ -53,6 +53,17 @@ def test_mean_has_a_gradient_and_follows_the_items(encoder, sequences, packed, e
     means = torch.stack([encoder(packed([s])).hidden.mean(0) for s in (seqs[2], seqs[0])])
     (means * weights).sum().backward()
     assert error(gradient, encoder.embeddings.norm_weight.grad) <= 1e-4
+
+
+def test_the_mean_of_16_bit_states_is_rounded_once(encoder, sequences, packed, error, monkeypatch):
+    batch = packed(sequences((300, 40), 97))
+    hidden = torch.randn(340, 32, generator=torch.Generator().manual_seed(3)).add(1.0).bfloat16()
+    monkeypatch.setattr(Encoder, "forward", lambda self, *a, **b: EncoderOutput(hidden))
+    model = TaskModel(encoder, LinearHead(32, 2), "classification", ("a", "b"), pooling="mean")
+    features = model.features(batch)
+    assert features.dtype == torch.bfloat16
+    exact = torch.stack([hidden[:300].double().mean(0), hidden[300:].double().mean(0)])
+    assert ((features.double() - exact).abs() / exact.abs()).max() <= 2**-8
 
 
 def test_composition_does_not_change_the_logits(encoder, sequences, packed, error):

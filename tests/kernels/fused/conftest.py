@@ -6,7 +6,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator
 
 import pytest
@@ -16,9 +15,6 @@ from torch import Tensor
 from xlt_engine.kernels import dispatch
 
 INTERPRETED = dispatch._has_triton and dispatch._interpreted
-
-# cuBLAS asks for it under deterministic algorithms; it is read when CUDA starts.
-os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
 
 
 NO_DEVICE = pytest.mark.skip(reason="no CUDA device, and not XLT_KERNELS=triton TRITON_INTERPRET=1")
