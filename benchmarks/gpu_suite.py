@@ -40,7 +40,7 @@ TOTAL_SECONDS = 520.0
 LEAST_SECONDS = 15.0
 MERCY_SECONDS = 8.0
 LOG_BYTES = 8 << 20
-TEST_PROCESSES = 6
+TEST_PROCESSES = 12
 TESTS = ("tests/kernels", "tests/engine")
 DRY_TESTS = ("tests/kernels/fused/test_dropout.py", "tests/engine/test_feed.py")
 
@@ -60,6 +60,7 @@ class Suite:
 
     def __init__(self, arguments: argparse.Namespace, scratch: Path) -> None:
         self.dry: bool = arguments.dry
+        self.scratch = scratch
         self.out: Path = arguments.out.resolve()
         self.out.mkdir(parents=True, exist_ok=True)
         self.log = self.out / "gpu-log.txt"
@@ -114,8 +115,8 @@ class Suite:
                 running.wait()
         return {"exit": running.returncode, "timed_out": timed_out, "seconds": time.monotonic() - begin}
 
-    def read(self, name: str) -> dict[str, Any]:
-        """A JSON result; empty where the part did not get so far."""
+    def read(self, name: str | Path) -> dict[str, Any]:
+        """A JSON result, of --out if its path is relative; empty where the part did not get so far."""
         with suppress(OSError, ValueError):
             found: dict[str, Any] = json.loads((self.out / name).read_text())
             return found
@@ -174,7 +175,7 @@ def _test_lines(suite: Suite) -> Iterator[str]:
 def _kernels(suite: Suite, seconds: float) -> dict[str, Any]:
     """A process that loses the device is followed by another for the operations that it did not reach."""
     end = time.monotonic() + seconds
-    file, rest = suite.out / "gpu-kernels.json", suite.out / "gpu-kernels-rest.json"
+    file, rest = suite.out / "gpu-kernels.json", suite.scratch / "gpu-kernels-rest.json"
     options = ["--quick", "--device", "cpu"] if suite.dry else ["--device", "cuda"]
     done = suite.process([str(BENCHMARKS / "kernels.py"), "--json", str(file), *options], seconds)
     result = suite.read(file.name)
@@ -184,9 +185,8 @@ def _kernels(suite: Suite, seconds: float) -> dict[str, Any]:
         chosen = [word for name in remaining for word in ("--op", name)]
         command = [str(BENCHMARKS / "kernels.py"), "--json", str(rest), *options, *chosen]
         done["again"] = suite.process(command, left)
-        result["cases"] += suite.read(rest.name).get("cases", [])
+        result["cases"] += suite.read(rest).get("cases", [])
         file.write_text(json.dumps(result, indent=1) + "\n")
-        rest.unlink(missing_ok=True)
     return done
 
 
