@@ -39,6 +39,7 @@ BENCHMARKS = ROOT / "benchmarks"
 TOTAL_SECONDS = 520.0
 LEAST_SECONDS = 15.0
 MERCY_SECONDS = 8.0
+TEST_MERCY_SECONDS = 15.0
 LOG_BYTES = 8 << 20
 TEST_PROCESSES = 12
 TESTS = ("tests/kernels", "tests/engine")
@@ -87,7 +88,9 @@ class Suite:
         if done.returncode:
             self.notes.append(f"the wheels in {wheels} cannot be installed: {done.stderr.strip()[-300:]}")
 
-    def process(self, command: list[str], seconds: float, **environment: str) -> dict[str, Any]:
+    def process(
+        self, command: list[str], seconds: float, mercy: float = MERCY_SECONDS, **environment: str
+    ) -> dict[str, Any]:
         """Run Python with these arguments; after `seconds` it is asked to stop, and then made to, with its children."""
         begin, timed_out = time.monotonic(), False
         with self.log.open("ab") as log:
@@ -103,12 +106,12 @@ class Suite:
                 start_new_session=True,
             )
             try:
-                running.wait(max(1.0, seconds - MERCY_SECONDS))
+                running.wait(max(1.0, seconds - mercy))
             except subprocess.TimeoutExpired:
                 timed_out = True
                 running.send_signal(signal.SIGINT)
                 with suppress(subprocess.TimeoutExpired):
-                    running.wait(MERCY_SECONDS)
+                    running.wait(mercy)
             finally:
                 with suppress(ProcessLookupError):
                     os.killpg(running.pid, signal.SIGKILL)  # compilers and test workers that were left
@@ -148,14 +151,13 @@ def _p50(value: Any) -> str:
 
 def _tests(suite: Suite, seconds: float) -> dict[str, Any]:
     """The warnings of another machine's libraries are no failures here."""
-    options = ["-q", "-p", "no:cacheprovider", "-o", "addopts=--import-mode=importlib", "-o", "filterwarnings=default"]
+    options = ["-v", "-p", "no:cacheprovider", "-o", "addopts=--import-mode=importlib", "-o", "filterwarnings=default"]
     options += ["--continue-on-collection-errors", "--durations=10"]
     if not suite.dry and find_spec("xdist") is not None:
         options += ["-n", str(min(TEST_PROCESSES, os.cpu_count() or 1))]
     xml = f"--junit-xml={suite.out / 'gpu-tests.xml'}"
-    return suite.process(
-        ["-P", "-m", "pytest", "-m", "gpu", *options, xml, *(DRY_TESTS if suite.dry else TESTS)], seconds
-    )
+    command = ["-P", "-m", "pytest", "-m", "gpu", *options, xml, *(DRY_TESTS if suite.dry else TESTS)]
+    return suite.process(command, seconds, TEST_MERCY_SECONDS)
 
 
 def _test_lines(suite: Suite) -> Iterator[str]:

@@ -160,16 +160,16 @@ def _forward(
     )  # fmt: skip
     reference = own.clone() if store else own
     flags = torch.empty(settle_blocks, dtype=torch.int32, device=hidden.device)
-    partials = loss.new_empty(2, tiles, rows)
+    largest, sums = (loss.new_empty(tiles, rows) for _ in range(2))  # views would be of other alignment: compiled anew
     for second in (False, True) if store else (False,):
         exponentials_kernel[(cdiv(rows, tile.n) * tiles,)](
-            hidden, weight, bias, target, reference, flags, kept, partials[0], partials[1],
+            hidden, weight, bias, target, reference, flags, kept, largest, sums,
             rows, vocabulary, stride, ignore_index,
             SIZE=size, BLOCK_N=tile.n, BLOCK_V=tile.v, BLOCK_H=tile.h, SETTLE_N=SETTLE_N, HAS_BIAS=has_bias,
             STORE=store, REPAIR=second, PRECISION=_precision(), num_warps=tile.warps, num_stages=tile.stages,
         )  # fmt: skip
         settle_kernel[(settle_blocks,)](
-            target, own, reference, flags, partials[0], partials[1], kept, loss, scale,
+            target, own, reference, flags, largest, sums, kept, loss, scale,
             rows, vocabulary, stride, tiles, ignore_index,
             SETTLE_N=SETTLE_N, SETTLE_T=SETTLE_T, STORE=store, FINAL=second,
         )  # fmt: skip

@@ -159,7 +159,8 @@ def exponentials_kernel(
     above = tl.where(others, logits - reference[:, None], MINUS_INF)
     largest = tl.max(above, 1)
     if STORE:
-        value = tl.exp(tl.minimum(above, REPAIR_ABOVE))
+        # A NaN stays one, so that the loss shows it.
+        value = tl.exp(tl.minimum(above, REPAIR_ABOVE, propagate_nan=tl.PropagateNan.ALL))
         corner = out_ptr + first_row.to(tl.int64) * stride + first_column
         offset = tl.arange(0, BLOCK_N)[:, None] * stride + tl.arange(0, BLOCK_V)[None, :]
         inside = present[:, None] & (column < stride)[None, :]

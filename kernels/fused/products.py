@@ -9,7 +9,7 @@ from torch import Tensor
 def product(a: Tensor, b: Tensor) -> Tensor:
     """`a @ b` in fp32."""
     if a.dtype == torch.float32:
-        return torch.mm(a, b)
+        return torch.mm(a, b, out=a.new_empty(a.shape[0], b.shape[1]))  # without `out` autocast would round to 16 bits
     if a.device.type == "cuda":
         return torch.mm(a, b, out_dtype=torch.float32)
     return torch.mm(a.float(), b.float())

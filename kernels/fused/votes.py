@@ -62,8 +62,9 @@ def votes(logits: Tensor, thresholds: Tensor | None, gold: Tensor | None, alpha:
     copies = max(1, min(_COPIES, cdiv(items, _STAGED_ITEMS), _HISTOGRAM_SLOTS // (2 * classes * (size + 1))))
     blocks = 0 if alpha is None else cdiv(items, _COMPACT_ITEMS)
     slots = groups * copies * classes * (size + 1)
-    zeros = torch.zeros(slots + blocks, dtype=torch.int32, device=logits.device)
-    histogram, kept = zeros[:slots], zeros[slots:]
+    begin = 4 * cdiv(slots, 4)  # 16 bytes: Triton compiles anew for a pointer of another alignment
+    zeros = torch.zeros(begin + blocks, dtype=torch.int32, device=logits.device)
+    histogram, kept = zeros[:slots], zeros[begin:]
     ordered, order = (None, None) if thresholds is None else thresholds.sort()
     with on_device(logits):
         if items:

@@ -189,7 +189,8 @@ def test_extreme_scores(longest: int, device: torch.device, dtype: torch.dtype, 
         out, gradient = differentiate(lambda x: packed_attention(x, cu_seqlens, longest), qkv, upstream)
         torch.testing.assert_close(out.cpu().double(), expected, rtol=1e-2, atol=1e-2)
         assert gradient.isfinite().all()
-    out, gradient = differentiate(lambda x: packed_attention(x * 30, cu_seqlens, longest, p=0.1, seed=1), qkv, upstream)
+    # Scaled before, since 30 times a gradient may be more than fp16 has.
+    out, gradient = differentiate(lambda x: packed_attention(x, cu_seqlens, longest, p=0.1, seed=1), qkv * 30, upstream)
     assert out.isfinite().all()
     assert gradient.isfinite().all()
 
@@ -395,7 +396,7 @@ def test_flash_drops_and_replays_in_graphs_and_compiled_code(cuda: torch.device,
         expected = torch.einsum("ihj,ihd->jhd", out[:40, :, :40].double(), upstream[:40].double())
         torch.testing.assert_close(gradient[:40, 2].double(), expected, rtol=2e-2, atol=2e-2)
     torch._dynamo.reset()
-    torch.library.opcheck(flash.flash_attention, (qkv.requires_grad_(), cu_seqlens, 64, 0.0))
+    torch.library.opcheck(flash.flash_attention, (qkv.requires_grad_(), cu_seqlens, 64, 0.25))
     stream = torch.cuda.Stream()
     with torch.cuda.stream(stream):
         differentiate(call, qkv, upstream)

@@ -242,6 +242,19 @@ def test_a_target_that_is_no_class_makes_its_loss_not_a_number(
 
 
 @pytest.mark.parametrize("mode", MODES)
+def test_a_class_that_is_not_a_number_shows_in_the_loss(
+    mode: str, device: torch.device, dtype: torch.dtype, generator: torch.Generator
+) -> None:
+    """A GPU's minimum and maximum drop what is not a number: a run must not go on with a finite loss."""
+    problem = Problem(20, 31, 8, generator, dtype, device)
+    assert problem.bias is not None
+    problem.target[problem.target == 3] = 4
+    problem.bias[3] = float("nan")
+    loss = problem.ours("none", False, mode)[0].cpu()
+    assert torch.equal(loss.isnan(), problem.target != -100)
+
+
+@pytest.mark.parametrize("mode", MODES)
 def test_a_frozen_matrix_costs_no_gradient_and_changes_no_other(
     mode: str, device: torch.device, dtype: torch.dtype, generator: torch.Generator
 ) -> None:

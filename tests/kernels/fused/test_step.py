@@ -86,6 +86,7 @@ def test_a_step_equals_that_of_plain_torch(
     loss, found = gradients(model, objective, given, dtype)
     with dispatch.using("reference"):
         expected_loss, expected = gradients(model, objective, given, torch.float32)
+        _, native = gradients(model, objective, given, dtype)
     bound = 1e-5 if dtype == torch.float32 else 0.05
     assert abs(loss - expected_loss) <= bound * abs(expected_loss)
     assert set(found) == set(expected) == {name for name, p in model.named_parameters() if p.requires_grad}
@@ -93,7 +94,9 @@ def test_a_step_equals_that_of_plain_torch(
     size = float(torch.stack([g.norm() for g in expected.values()]).norm())
     for name, gradient in found.items():
         error = float((gradient - expected[name]).norm())
-        assert error <= bound * max(float(expected[name].norm()), 0.01 * size), name
+        # What plain torch loses in the same dtype: much, where a loss is as ill-conditioned as MSE after a softmax.
+        usual = 2 * float((native[name] - expected[name]).norm())
+        assert error <= max(usual, bound * max(float(expected[name].norm()), 0.01 * size)), name
 
 
 def test_the_logits_of_inference_equal_those_of_plain_torch(device: torch.device) -> None:
