@@ -134,7 +134,7 @@ def test_the_path_of_the_kernels(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_the_path_of_the_kernels_beside_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Each device has its own; that the CPU cannot run what was asked for is no error while it is not used."""
+    """Each device has its own; what the CPU cannot run is not asked of it where there is a GPU, and is no error."""
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda device=None: "Some GPU")
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device=None: (9, 0))
@@ -146,4 +146,8 @@ def test_the_path_of_the_kernels_beside_a_gpu(monkeypatch: pytest.MonkeyPatch) -
     with dispatch.using("triton"):
         found = describe_environment()["kernels"]
     assert found["cuda"] == "triton: XLT_KERNELS=triton"
+    assert found["cpu"].startswith("reference: results that were copied to the CPU")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with dispatch.using("triton"):
+        found = describe_environment()["kernels"]
     assert found["cpu"].startswith("none: XLT_KERNELS=triton, but CPU tensors need TRITON_INTERPRET=1")
