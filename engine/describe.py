@@ -9,7 +9,6 @@ from typing import Any
 
 import torch
 
-from .. import ConfigError
 from ..model import FolderInfo, read_info
 from .describe_folder import describe_contents, describe_shape
 from .opening import read_record, stored_alpha
@@ -88,15 +87,8 @@ def describe_environment() -> dict[str, Any]:
         "cpu_capability": found["cpu_capability"],
         "cpu_count": os.cpu_count(),
         "threads": found["threads"],
-        "kernels": {name: _kernels(name) for name in dict.fromkeys(("cpu", device.type))},
+        "kernels": {name: describe_kernels(torch.device(name)) for name in dict.fromkeys(("cpu", device.type))},
     }
-
-
-def _kernels(device: str) -> str:
-    try:
-        return describe_kernels(torch.device(device))
-    except ConfigError as error:
-        return f"none: {error}"
 
 
 def _version(name: str) -> str | None:
