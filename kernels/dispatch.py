@@ -2,9 +2,10 @@
 
 The environment variable `XLT_KERNELS`, read at import, may say otherwise:
 
-- "auto" (default): Triton on CUDA devices of compute capability 8.0 or more where triton is installed; else plain
-torch. - "reference": plain torch everywhere. - "triton": Triton or an error; on a machine without a GPU this needs
-`TRITON_INTERPRET=1`, set before the first import of triton, and where there is a GPU it is asked of CUDA tensors only.
+    auto       (default) Triton on CUDA devices of compute capability 8.0 or more where triton is installed, else torch
+    reference  plain torch everywhere
+    triton     Triton or an error: for CUDA tensors where there is a GPU, and elsewhere for those of the CPU, which
+               needs `TRITON_INTERPRET=1`, set before the first import of triton
 
 fp64 always runs in plain torch, and so does bf16 under Triton's interpreter, which computes it wrongly.
 """

@@ -22,7 +22,6 @@ from ... import (
 )
 from ..deterministic import deterministic
 from ..progress import Progress
-from ..recipe import load_recipe
 from ..rundir import RunDir
 from .page import write_outputs
 from .processes import Answer, Job, Workers, make
@@ -89,27 +88,13 @@ def ablate(
     """
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         raise ConfigError("ablate is started once, not by torchrun; --jobs says how many processes it starts")
-    settings = load_recipe(recipe, overrides).config
-    with deterministic(settings.deterministic, settings.device):  # before anything uses CUDA
-        return _opened(
-            open_ablation(recipe, rows, seeds, overrides, reuse, jobs),
-            run_dir,
-            samples,
-            progress or Progress(),
-            should_stop,
-        )
-
-
-def _opened(
-    ablation: Ablation,
-    run_dir: str | Path | None,
-    samples: int,
-    progress: Progress,
-    should_stop: Callable[[], int],
-) -> AblationResult:
+    progress = progress or Progress()
+    ablation = open_ablation(recipe, rows, seeds, overrides, reuse, jobs)
+    config = ablation.base.config
     for name, why in ablation.choice.left_out.items():
         progress.note(f"row {name} is left out: it {why}")
-    with RunDir(ablation.folder(run_dir)) as home:
+    # Before anything uses CUDA: `run` inside could only refuse.
+    with deterministic(config.deterministic, config.device), RunDir(ablation.folder(run_dir)) as home:
         home.write_status("running")
         try:
             result = _ablate(ablation, home.path, samples, progress, should_stop)

@@ -84,7 +84,12 @@ class Ablation:
     overrides: tuple[str, ...]
     seeds: tuple[int, ...]
     reuse: tuple[Path, ...]
-    jobs: int
+    asked_jobs: int | None
+
+    @property
+    def jobs(self) -> int:
+        """Processes. Looks at the device where nobody asked for a number, which starts CUDA: not before it may start."""
+        return self.asked_jobs or default_jobs(self.base.config)
 
     def folder(self, run_dir: str | Path | None) -> Path:
         """Where all of it lies."""
@@ -107,9 +112,7 @@ def open_ablation(
     base = load_recipe(recipe, overrides)
     chosen = tuple(seeds) if seeds is not None else base.config.seeds
     choice = choose(rows, replace(base.config, seeds=chosen))
-    return Ablation(
-        recipe, base, choice, tuple(overrides), chosen, run_folders(reuse), jobs or default_jobs(base.config)
-    )
+    return Ablation(recipe, base, choice, tuple(overrides), chosen, run_folders(reuse), jobs)
 
 
 def default_jobs(config: RunConfig) -> int:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -16,9 +18,10 @@ from xlt_engine.engine.bench import step
 from xlt_engine.engine.deterministic import WORKSPACE, WORKSPACES, _settings, deterministic, refusal
 from xlt_engine.engine.files import sha256_file
 from xlt_engine.engine.lab import survey
-from xlt_engine.engine.lab.ablate import ablate
 from xlt_engine.engine.plan import make_plan
 from xlt_engine.kernels import packed_attention
+
+laboratory = importlib.import_module("xlt_engine.engine.lab.ablate")  # the function of that name hides it
 
 
 @pytest.fixture
@@ -60,17 +63,20 @@ def test_what_it_sets_on_a_gpu_and_takes_back(on_gpu: None, device: str) -> None
 
 
 @pytest.mark.parametrize("what", ["bench", "ablate"])
-def test_nothing_looks_at_the_device_before(on_gpu: None, monkeypatch: pytest.MonkeyPatch, what: str) -> None:
+def test_nothing_looks_at_the_device_before(
+    on_gpu: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, what: str
+) -> None:
     """Looking starts CUDA, and after that it could only refuse."""
 
-    def look(*arguments: Any) -> None:
+    def look(*arguments: Any, **named: Any) -> None:
         raise ZeroDivisionError(os.environ.get(WORKSPACE))
 
     monkeypatch.setattr(step, "find_device", look)
     monkeypatch.setattr(survey, "default_jobs", look)
+    monkeypatch.setattr(laboratory, "survey", look)
     begin: dict[str, Callable[[], Any]] = {
         "bench": lambda: step.bench_step(["btf"], deterministic=True),
-        "ablate": lambda: ablate("demo", overrides=["deterministic=true"]),
+        "ablate": lambda: laboratory.ablate("demo", overrides=["deterministic=true"], run_dir=tmp_path / "run"),
     }
     with pytest.raises(ZeroDivisionError, match=WORKSPACES[0]):
         begin[what]()
