@@ -24,14 +24,14 @@ def epoch_batches(
     seed: int,
     epoch: int,
     token_budget: int | None = None,
-    sort: bool = True,
+    sort: bool = False,
     window: int = WINDOW,
 ) -> list[np.ndarray]:
     """One epoch's batches, as arrays of example indices.
 
-    Examples are shuffled, sorted by length inside windows of `window` batches, cut into batches of exactly
-    `batch_size` sequences (the last one may be smaller), and the batches are shuffled again. With `token_budget`
-    a batch holds as many sequences as fit that number of tokens, whatever `batch_size` says.
+    Examples are shuffled and cut into batches of exactly `batch_size` sequences (the last one may be smaller). With
+    `sort` they are sorted by length inside windows of `window` batches before the cut, and the batches are shuffled
+    again. With `token_budget` a batch holds as many sequences as fit that number of tokens, whatever `batch_size` says.
 
     Args:
         lengths: int [n], tokens in each example.

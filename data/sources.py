@@ -37,7 +37,9 @@ class _Draws:
         balance: str,
         temperature: float = 1.0,
         counts: Sequence[int] | None = None,
+        sort: bool = False,
     ) -> None:
+        self._sort = sort
         self._lengths, self._batch_size, self._seed = list(lengths), batch_size, seed
         self._how: dict[str, Any] = {"mode": balance, "temperature": temperature, "counts": counts}
         self.per_epoch = [len(part) for part in self._sample(0)]
@@ -60,7 +62,9 @@ class _Draws:
             drawn = self._sample(epoch)
             self._pool = np.concatenate([np.stack([np.full(len(d), c), d], axis=1) for c, d in enumerate(drawn)])
             lengths = np.concatenate([part[d] for part, d in zip(self._lengths, drawn, strict=True)])
-            self._batches = epoch_batches(lengths, self._batch_size, seed=self._seed, epoch=epoch)
+            self._batches = epoch_batches(
+                lengths, self._batch_size, seed=self._seed, epoch=epoch, sort=self._sort
+            )
             self._epoch = epoch
         members: np.ndarray = self._pool[self._batches[index]]
         return members
@@ -77,6 +81,7 @@ class MlmBatches:
         corpora: one per language.
         special: bool [vocab_size], tokens that are never masked and never drawn.
         balance, temperature, counts: see `sampling.resample`.
+        sort: batches of about one length, see `sampling.epoch_batches`; examples at random otherwise.
         micro_batch: sequences in one forward pass; 0 for the whole batch. Masks do not depend on it.
     """
 
@@ -94,6 +99,7 @@ class MlmBatches:
         temperature: float = 1.0,
         micro_batch: int = 0,
         counts: Sequence[int] | None = None,
+        sort: bool = False,
     ) -> None:
         self._corpora, self._special, self._mask_id = list(corpora), special, mask_id
         self._seed, self._rate, self._micro_batch = seed, rate, micro_batch or batch_size
@@ -105,6 +111,7 @@ class MlmBatches:
             balance=balance,
             temperature=temperature,
             counts=counts,
+            sort=sort,
         )
         self.examples_per_epoch = self._draws.per_epoch
 
@@ -225,6 +232,7 @@ class TaskBatches:
         parts: what to train on; with several, each epoch mixes them.
         balance: "none" takes every example once an epoch, "up" repeats the smaller parts to the size of the largest.
         counts: how many examples of each part make up an epoch, instead of those of `balance`.
+        sort: batches of about one length, see `sampling.epoch_batches`; examples at random otherwise.
     """
 
     def __init__(
@@ -237,6 +245,7 @@ class TaskBatches:
         balance: str = "none",
         micro_batch: int = 0,
         counts: Sequence[int] | None = None,
+        sort: bool = False,
     ) -> None:
         self._parts = [p for p in parts if len(p.examples)]
         self._offsets = [p.view.offsets for p in self._parts]
@@ -248,6 +257,7 @@ class TaskBatches:
             seed=seed,
             balance=balance,
             counts=counts,
+            sort=sort,
         )
 
     def __len__(self) -> int:

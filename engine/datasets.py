@@ -81,7 +81,7 @@ class Datasets:
         return self._store([(path, language)], self.config.task, labelled=True)
 
     def unlabelled(self, paths: Sequence[Path], language: str) -> TokenStore:
-        """The store of task text whose labels, if any, were dropped; its items are the task's."""
+        """The store of task text whose labels, if any, were dropped, each text once; its items are the task's."""
         return self._store([(path, language) for path in paths], self.config.task)
 
     def text(self, paths: Sequence[Path], language: str, max_length: int) -> TokenStore:
@@ -123,7 +123,7 @@ class Datasets:
         return self._store([(path, target.language)], self.config.task, labelled=True, few=few)
 
     def target_pool(self, target: TargetConfig) -> TokenStore:
-        """Unlabelled target examples for self-training."""
+        """Unlabelled target examples for self-training: those of `task_text`, in the same order."""
         return self.unlabelled(target.unlabelled, target.language)
 
     def task_text(self, target: TargetConfig) -> list[TokenStore]:
@@ -205,6 +205,7 @@ class Datasets:
             "task": task,
             "labels": list(labels),
             "labelled": labelled,
+            "repeats": labelled,
             "max_length": length,
             "reader": str(self.config.reader),
             "language": languages if len(set(languages)) > 1 else "".join(languages[:1]),
@@ -236,8 +237,8 @@ class Datasets:
                     examples = [examples[i] for i in self._choose(examples, few)]
                 if switch:
                     examples = self._switched(examples, switch)
-                if task == "text":
-                    examples = without_repeats(examples)
+                if not labelled:
+                    examples = [examples[i] for i in first_of_each(examples)]
                 self._open[key] = TokenStore.build(
                     examples, self.tokenizer, folder=folder, task=task, labels=labels, max_length=length, prompt=prompt
                 )
@@ -312,19 +313,22 @@ def label_set(examples: Sequence[Example], task: str) -> tuple[str, ...]:
     return (OUTSIDE, *(f"{prefix}-{name}" for name in types for prefix in "BI"))
 
 
-def without_repeats(examples: Sequence[Example]) -> list[Example]:
-    """The first of each set of examples with the same text: files of task text often hold the training text too."""
-    first: dict[tuple[str, str | None], Example] = {}
-    for example in examples:
-        text = example.text if example.words is None else " ".join(example.words)
-        first.setdefault((str(text), example.pair), example)
-    return list(first.values())
+def first_of_each(examples: Sequence[Example]) -> np.ndarray:
+    """Positions of the examples with texts that no earlier one has: task text has repeats, and the training text too.
+
+    White space does not count, so that BTF and self-training, which reads words, take the same text for a repeat.
+    """
+    first: dict[tuple[str, str], int] = {}
+    for position, example in enumerate(examples):
+        text = str(example.text) if example.words is None else " ".join(example.words)
+        first.setdefault(("".join(text.split()), "".join((example.pair or "").split())), position)
+    return np.array(list(first.values()), dtype=np.int64)
 
 
 def capped(count: int, cap: int, seed: int, language: str) -> np.ndarray:
     """Seeded choice of `cap` examples out of `count`, in order; all where there are no more, or with cap 0.
 
-    The same seed and cap give the same choice in BTF and in self-training.
+    The same seed and cap give the same choice in BTF and in self-training, which have the same text, each once.
     """
     if cap == 0 or count <= cap:
         return np.arange(count)

@@ -123,7 +123,7 @@ def _vote_tokens(context: Context, stage: Stage) -> list[int]:
     table, data, target = context.config.selftrain, context.data, target_of(context.config, stage)
     source = int(data.source_train.offsets[-1])
     found = [source] * (1 + (table.source_filter == "agreed"))
-    if table.alpha.data == "dev":
+    if context.config.has_dev:
         found.append(int(data.source_dev.offsets[-1]))
     found += [_pool_tokens(context, stage)] * (1 + table.consistency)
     if target.test is not None:

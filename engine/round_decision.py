@@ -80,6 +80,21 @@ class Voted:
     logits: torch.Tensor | None = None
     steady: np.ndarray | None = None
 
+    def of(self, examples: np.ndarray) -> Voted:
+        """The votes on the items of some examples, bool [N]."""
+        mask = examples[self.example]
+        keep = torch.from_numpy(mask)
+        parts = {name: getattr(self.votes, name)[keep] for name in self.votes._fields[:4]}
+        return replace(
+            self,
+            items=self.items[mask],
+            example=self.example[mask],
+            gold=self.gold[mask],
+            votes=self.votes._replace(**parts),
+            logits=None if self.logits is None else self.logits[:, keep],
+            steady=None if self.steady is None else self.steady[mask],
+        )
+
     def spread(self, values: np.ndarray, fill: int) -> np.ndarray:
         """`values` [K] on the whole item axis of the store, `fill` elsewhere."""
         whole = np.full(int(self.store.item_offsets[-1]), fill, dtype=values.dtype)
@@ -144,17 +159,20 @@ def decide_round(context: Context, stage: Stage, labeller: TaskModel) -> RoundDe
     """
     data, table = context.data, context.config.selftrain
     pool, target = load_pool(context, stage), target_of(context.config, stage)
-    context.progress.note(f"{stage.id}: votes on {len(pool.source)} source and {len(pool.target)} target examples")
+    context.progress.note(f"{stage.id}: votes on {len(data.source_train)} source and {len(pool.target)} target examples")
     voting: Callable[..., Voted] = partial(vote, **context.passes)
     ballot = partial(voting, labeller, keep_logits=table.alpha.calibrate != "none")
-    source = ballot(data.source_train, pool.source)
+    in_play = np.zeros(len(data.source_train), dtype=bool)
+    in_play[pool.source] = True
+    curves = {"all": ballot(data.source_train)}
+    curves["kept"] = curves["all"].of(in_play)
+    if context.config.has_dev:
+        curves["dev"] = ballot(data.source_dev)
     unlabelled = ballot(data.target_pool(target), pool.target)
-    judged = source
-    if table.alpha.data == "dev":
-        judged = ballot(data.source_dev)
     seed = stage_seed(stage, "accept")
-    standard = find_standard(table, data.labels, judged, data.source_train, seed=seed)
-    source, judged = rescaled(source, standard.temperature), rescaled(judged, standard.temperature)
+    standard = find_standard(table, data.labels, curves[table.alpha.data], data.source_train, seed=seed)
+    curves = {name: rescaled(voted, standard.temperature) for name, voted in curves.items()}
+    source, judged = curves["kept"], curves[table.alpha.data]
 
     def ready(voted: Voted, examples: np.ndarray | None = None) -> Voted:
         voted = rescaled(voted, standard.temperature)
@@ -169,8 +187,6 @@ def decide_round(context: Context, stage: Stage, labeller: TaskModel) -> RoundDe
 
     unlabelled = ready(unlabelled, pool.target)
     decision = standard.accept(unlabelled)
-    in_play = np.zeros(len(data.source_train), dtype=bool)
-    in_play[pool.source] = True
     doubted = None
     if table.source_filter == "agreed":
         opinion = voting(context.load_task_model(stage, "first"), data.source_train, pool.source)
@@ -180,6 +196,7 @@ def decide_round(context: Context, stage: Stage, labeller: TaskModel) -> RoundDe
     seen = unlabelled.votes
     require_accepted(int(decision.keep.sum()), seen.min_confidence, seen.agree, alpha=alpha, where=stage.id)
     record = _record(stage, table, data.labels, standard.choice, source, kept, in_play, unlabelled, decision)
+    record["alphas"] = {name: choose_alpha(table, voted, len(data.labels)).alpha for name, voted in curves.items()}
     if options := options_record(standard, decision, kept, doubted):
         record["options"] = options
         context.warn(*options_warnings(options, record["accepted"], data.labels))

@@ -54,6 +54,7 @@ def run_soft(context: Context, stage: Stage, fingerprint: Mapping[str, Any], fol
         batch_size=table.soft.batch_size,
         epochs=table.soft.epochs,
         seed=stage_seed(stage, "batches"),
+        sort=table.soft.order == "sorted",
         micro_batch=context.world.micro_batch(table.soft.fixed_micro_batch, table.soft.batch_size),
     )
     context.warn(single_voter(table.voters), slow_learning_rate(table.soft.head_lr or table.soft.lr, len(batches)))
@@ -125,6 +126,7 @@ def run_hard(context: Context, stage: Stage, fingerprint: Mapping[str, Any], fol
         epochs=table.epochs,
         seed=stage_seed(stage, "batches"),
         balance="up" if table.mix == "balanced" else "none",
+        sort=table.order == "sorted",
         micro_batch=context.world.micro_batch(table.fixed_micro_batch, table.batch_size),
     )
     seed = stage_seed(stage, "fit")

@@ -79,8 +79,7 @@ def inputs_of(context: Context, stage: Stage) -> dict[str, TokenStore]:
         found["target"] = data.target_pool(target_of(config, stage))
         found |= teacher_stores(context, stage)
         found |= btf_stores(context, stage, target_of(config, stage)) if "mlm" in stage.settings else {}
-    by_dev = stage.kind in ("soft", "hard") and config.selftrain.alpha.data == "dev"
-    if by_dev or (isinstance(stage.optimiser, TaskConfig) and stage.optimiser.keep == "best"):
+    if (stage.kind == "hard" and config.has_dev) or (isinstance(stage.optimiser, TaskConfig) and stage.optimiser.keep == "best"):
         found["dev"] = data.source_dev
     return found
 
@@ -170,6 +169,7 @@ def _run_mlm(
         balance=table.balance,
         temperature=table.temperature,
         counts=counts,
+        sort=table.order == "sorted",
         micro_batch=context.world.micro_batch(table.fixed_micro_batch, table.batch_size),
     )
     trace, seconds, _ = context.fit(stage, fingerprint, model, batches, masked_lm, seed=stage_seed(stage, "fit"))
@@ -200,6 +200,7 @@ def run_finetune(context: Context, stage: Stage, fingerprint: Mapping[str, Any],
         seed=stage_seed(stage, "batches"),
         balance=mixed.balance,
         counts=mixed.counts,
+        sort=table.order == "sorted",
         micro_batch=context.world.micro_batch(table.fixed_micro_batch, table.batch_size),
     )
     context.warn(slow_learning_rate(table.head_lr or table.lr, len(batches)))

@@ -19,7 +19,7 @@ from .. import DataError
 from ..data import TruthFiles, derive_seed, open_truth_world
 from .config import TargetConfig
 from .context import FINISHED, Context
-from .datasets import OUTSIDE
+from .datasets import OUTSIDE, first_of_each
 from .decisions import Reason
 from .files import atomic_write_json
 from .metrics import entity_f1
@@ -124,12 +124,13 @@ class _Judge:
         """The gold label of every item of the pool, -100 where nobody knows."""
         data, language = self.context.data, self.target.language
         pool, store = data.target_pool(self.target), data.labelled(self.files.hidden[language], language)
-        if not np.array_equal(pool.item_offsets, store.item_offsets):
+        once = first_of_each(list(data.sentences([self.files.hidden[language]], language)))
+        if not np.array_equal(np.diff(pool.item_offsets), np.diff(store.item_offsets)[once]):
             raise DataError(
                 f"{self.files.hidden[language]}:1: is not the unlabelled text with its labels; make it again"
             )
-        gold = np.asarray(store.item_labels, dtype=np.int64).copy()
-        gold[np.isin(self._examples(), self.files.unknown[language])] = IGNORE
+        gold = np.concatenate([store.labels(i) for i in once]).astype(np.int64)
+        gold[np.isin(once[self._examples()], self.files.unknown[language])] = IGNORE
         return gold
 
     def _examples(self) -> np.ndarray:

@@ -52,6 +52,9 @@ class OptimiserConfig:
     head_lr: float | None = option(None, "peak learning rate of the head; `lr` when absent", above=0)
     epochs: float = option(3, "passes over the data", above=0)
     batch_size: int = option(32, "sequences in one optimiser step", min=1)
+    order: Literal["random", "sorted"] = option(
+        "random", "how an epoch becomes batches: at random, or batches of about one length, in windows of 50 of them"
+    )
     micro_batch: int | Literal["auto"] = option(
         0, "sequences in one forward pass; 0 means the whole batch, auto halves it where memory does not suffice", min=0
     )

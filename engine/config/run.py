@@ -137,7 +137,9 @@ class AlphaConfig:
     rule: str = _option(
         "second-difference", "second-difference, slope, abs2, kappa, kneedle, precision:<p> or fixed:<t>"
     )
-    data: Literal["train", "dev"] = _option("train", "labelled source file that gives the curve")
+    data: Literal["all", "kept", "dev"] = _option(
+        "all", "labelled source text that gives the curve: of source.train all, or what is still in; or source.dev"
+    )
     per_class: bool = _option(False, "an alpha for each predicted class, from its own curve where it has enough items")
     calibrate: Literal["none", "temperature"] = _option(
         "none", "temperature divides the logits by one number, fitted on the items that give the curve"
@@ -296,6 +298,11 @@ class RunConfig:
         """[source], then [[sources]]."""
         return (self.source, *self.sources)
 
+    @property
+    def has_dev(self) -> bool:
+        """Whether there is labelled source text that nothing trains on. A made world has none."""
+        return self.source.dev is not None and self.world is None
+
     def problems(self) -> list[tuple[str, str]]:
         found: list[tuple[str, str]] = []
         if not self.seeds:
@@ -311,14 +318,13 @@ class RunConfig:
                     found.append((f"targets.{i}.unlabelled", "is missing: self-training needs unlabelled text"))
         if self.selftrain.outside != "all" and self.task != "ner":
             found.append(("selftrain.outside", "is for tagging: there is no O in classification"))
-        no_dev = self.source.dev is None or self.world is not None  # a made world has no dev file
-        if self.selftrain.alpha.data == "dev" and no_dev:
+        if self.selftrain.alpha.data == "dev" and not self.has_dev:
             found.append(("selftrain.alpha.data", "is dev, but source.dev is missing"))
         for name, table in (
             ("finetune", self.finetune),
             ("selftrain.soft", self.selftrain.soft),
             ("selftrain.hard", self.selftrain.hard),
         ):
-            if table.keep == "best" and no_dev:
+            if table.keep == "best" and not self.has_dev:
                 found.append((f"{name}.keep", "is best, but source.dev is missing"))
         return found + transfer_problems(self) + selftrain_problems(self) + list(cloze_problems(self))

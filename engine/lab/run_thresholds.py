@@ -128,10 +128,12 @@ def judged_items(run: FinishedRun, stage: TaskStage) -> JudgedItems:
         DataError: the stage of that model is gone.
     """
     labeller = _labeller(run, stage)
-    if "data.dev" in stage.fingerprint:
+    judged = stage.fingerprint["alpha.data"]
+    if judged == "dev":
         voted = run.votes(labeller, run.store(stage.fingerprint["data.dev"]))
     else:
-        voted = run.votes(labeller, run.source_train(), np.flatnonzero(run.pool_before(stage)[1]))
+        chosen = np.flatnonzero(run.pool_before(stage)[1]) if judged == "kept" else None
+        voted = run.votes(labeller, run.source_train(), chosen)
     known = voted.gold >= 0
     return JudgedItems(
         voted.votes.min_confidence.numpy()[known],

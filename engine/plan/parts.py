@@ -9,7 +9,7 @@ from ..config import AlphaConfig, OptimiserConfig, RunConfig, SelfTrainConfig
 from ..config.cloze import prompt_of
 
 Kind = Literal["pretrain", "btf", "finetune", "soft", "hard", "cotrain", "align", "semantic", "cloze"]
-NUMERICS = 2
+NUMERICS = 3
 """Raised whenever a change makes an equal recipe end in other weights, so that old results are not reused."""
 LATER = {
     "stored": "fp32",
@@ -118,7 +118,7 @@ def mlm_settings(config: RunConfig) -> dict[str, Any]:
     """What decides the masked words that self-training learns beside; empty where it learns none."""
     if not config.selftrain.mlm_weight:
         return {}
-    names = ("batch_size", "mask_rate", "balance", "temperature", "cap", "sides")
+    names = ("batch_size", "order", "mask_rate", "balance", "temperature", "cap", "sides")
     found = {name: getattr(config.btf, name) for name in names}
     return {"text": "task", "mlm": found | {"weight": config.selftrain.mlm_weight}}
 

@@ -40,6 +40,7 @@ def run_align(context: Context, stage: Stage, fingerprint: Mapping[str, Any], fo
         batch_size=table.batch_size,
         epochs=table.epochs,
         seed=stage_seed(stage, "batches"),
+        sort=table.order == "sorted",
         # Not a process's share: a smaller part has fewer texts to compare.
         micro_batch=table.fixed_micro_batch,
     )

@@ -58,6 +58,7 @@ def run_cotrain(context: Context, stage: Stage, fingerprint: Mapping[str, Any], 
         batch_size=table.batch_size,
         epochs=table.epochs,
         seed=stage_seed(stage, "batches"),
+        sort=table.order == "sorted",
         micro_batch=context.world.micro_batch(table.fixed_micro_batch, table.batch_size),
     )
     context.warn(slow_learning_rate(table.head_lr or table.lr, len(batches)))

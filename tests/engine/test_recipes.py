@@ -128,7 +128,7 @@ def test_paper_recipes_read_the_paper_as_documented(name: str) -> None:
     table = config.selftrain
     assert (table.soft.loss, table.soft.combine, table.soft.target) == ("mse", "per-voter", "mean")
     assert (table.hard.start, table.hard.mix) == ("student", "natural")
-    assert (table.alpha.rule, table.alpha.data) == ("second-difference", "train")
+    assert (table.alpha.rule, table.alpha.data) == ("second-difference", "all")
     assert (table.voters, table.restore, table.source_filter, table.abandoned) == (3, "base", "correct", "round")
     assert (config.btf.mask_rate, config.btf.balance, config.btf.clip) == (0.15, "up", 1.0)
     assert config.finetune.head == "linear"

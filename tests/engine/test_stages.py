@@ -15,9 +15,10 @@ import torch
 from safetensors.numpy import load_file
 
 from xlt_engine import ConfigError, DataError, ModelError
-from xlt_engine.data import TokenStore
+from xlt_engine.data import ItemView, TokenStore
 from xlt_engine.engine.decisions import Reason
 from xlt_engine.engine.hashes import tensors_hash
+from xlt_engine.engine.inference import predict_logits
 from xlt_engine.engine.selftrain import teacher_targets
 from xlt_engine.model import load_encoder, load_task_model
 
@@ -202,6 +203,44 @@ def test_hard_starts_from_the_base(ner: Finished) -> None:
     assert result.stage("hard1")["encoder_at_start"] == result.stage("hard2")["encoder_at_start"] == btf
     # The decision is the student's all the same.
     assert (result.arrays("hard1")["target.label"] == ner.base.arrays("hard1")["target.label"]).all()
+
+
+def own_alpha(result: Result, labeller: str, store: TokenStore, examples: np.ndarray) -> float:
+    """Eq. 3 and the largest second difference, from the voters' logits on some examples, in numpy."""
+    logits = predict_logits(load_task_model(result.path(labeller)), ItemView(store)).double().numpy()
+    probability = np.exp(logits) / np.exp(logits).sum(axis=-1, keepdims=True)
+    chosen = np.isin(np.repeat(np.arange(len(store)), np.diff(store.item_offsets)), examples)
+    best = probability.argmax(axis=-1)
+    agree = (best == best[0]).all(axis=0)
+    confidence = probability.max(axis=-1).min(axis=0)
+    right = best[0] == np.asarray(store.item_labels)
+    thresholds = np.round(np.arange(0.51, 0.991, 0.01), 2)
+    kept = np.array([(chosen & agree & (confidence > t)).sum() for t in thresholds])
+    correct = np.array([(chosen & agree & (confidence > t) & right).sum() for t in thresholds])
+    accuracy = np.where(kept >= 1, correct / np.maximum(kept, 1), np.nan)
+    bend = accuracy[2:] - 2 * accuracy[1:-1] + accuracy[:-2]
+    return float(thresholds[1 + np.nanargmax(bend)])
+
+
+def test_alpha_of_a_later_round(ner: Finished) -> None:
+    """It is chosen on all labelled source text, also where the filter has removed some; what else would give is noted."""
+    rule = ('selftrain.alpha.rule="second-difference"', "selftrain.alpha.min_kept=1")
+    longer = (*rule, "selftrain.soft.epochs=16", "selftrain.soft.lr=1e-2")
+    result = ner.again(*longer)
+    kept = ner.again(*longer, 'selftrain.alpha.data="kept"')
+    store, dev = (result.store(labelled=True, count=count) for count in (24, 16))
+    left = np.flatnonzero(result.arrays("hard1")["source.keep"])
+    assert 0 < len(left) < 24
+    expected = {
+        "all": own_alpha(result, "soft2", store, np.arange(24)),
+        "kept": own_alpha(result, "soft2", store, left),
+        "dev": own_alpha(result, "soft2", dev, np.arange(16)),
+    }
+    assert result.decision("hard2")["alphas"] == expected
+    assert expected["all"] != expected["kept"]
+    assert result.decision("hard2")["alpha"] == expected["all"]
+    assert kept.decision("hard2")["alpha"] == expected["kept"]
+    assert kept.decision("hard1")["alpha"] == result.decision("hard1")["alpha"]
 
 
 def test_alpha_from_dev(ner: Finished) -> None:
