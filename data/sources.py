@@ -62,9 +62,7 @@ class _Draws:
             drawn = self._sample(epoch)
             self._pool = np.concatenate([np.stack([np.full(len(d), c), d], axis=1) for c, d in enumerate(drawn)])
             lengths = np.concatenate([part[d] for part, d in zip(self._lengths, drawn, strict=True)])
-            self._batches = epoch_batches(
-                lengths, self._batch_size, seed=self._seed, epoch=epoch, sort=self._sort
-            )
+            self._batches = epoch_batches(lengths, self._batch_size, seed=self._seed, epoch=epoch, sort=self._sort)
             self._epoch = epoch
         members: np.ndarray = self._pool[self._batches[index]]
         return members

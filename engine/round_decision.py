@@ -160,7 +160,9 @@ def decide_round(context: Context, stage: Stage, labeller: TaskModel) -> RoundDe
     """
     data, table = context.data, context.config.selftrain
     pool, target = load_pool(context, stage), target_of(context.config, stage)
-    context.progress.note(f"{stage.id}: votes on {len(data.source_train)} source and {len(pool.target)} target examples")
+    context.progress.note(
+        f"{stage.id}: votes on {len(data.source_train)} source and {len(pool.target)} target examples"
+    )
     voting: Callable[..., Voted] = partial(vote, **context.passes)
     ballot = partial(voting, labeller, keep_logits=table.alpha.calibrate != "none")
     in_play = np.zeros(len(data.source_train), dtype=bool)

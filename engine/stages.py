@@ -79,7 +79,8 @@ def inputs_of(context: Context, stage: Stage) -> dict[str, TokenStore]:
         found["target"] = data.target_pool(target_of(config, stage))
         found |= teacher_stores(context, stage)
         found |= btf_stores(context, stage, target_of(config, stage)) if "mlm" in stage.settings else {}
-    if (stage.kind == "hard" and config.has_dev) or (isinstance(stage.optimiser, TaskConfig) and stage.optimiser.keep == "best"):
+    best_epoch = isinstance(stage.optimiser, TaskConfig) and stage.optimiser.keep == "best"
+    if best_epoch or (stage.kind == "hard" and config.has_dev):
         found["dev"] = data.source_dev
     return found
 

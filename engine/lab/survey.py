@@ -88,7 +88,7 @@ class Ablation:
 
     @property
     def jobs(self) -> int:
-        """Processes. Looks at the device where nobody asked for a number, which starts CUDA: not before it may start."""
+        """Processes. Where nobody asked for a number this looks at the device, which starts CUDA."""
         return self.asked_jobs or default_jobs(self.base.config)
 
     def folder(self, run_dir: str | Path | None) -> Path:

@@ -245,7 +245,7 @@ def test_a_target_that_is_no_class_makes_its_loss_not_a_number(
 def test_a_class_that_is_not_a_number_shows_in_the_loss(
     mode: str, device: torch.device, dtype: torch.dtype, generator: torch.Generator
 ) -> None:
-    """A GPU's minimum and maximum drop what is not a number, which Triton's interpreter does not: a run must not go on."""
+    """A GPU's minimum and maximum drop what is not a number, which Triton's interpreter does not do."""
     problem = Problem(20, 31, 8, generator, dtype, device)
     assert problem.bias is not None
     problem.target[problem.target == 3] = 4
