@@ -1,0 +1,191 @@
+"""Zero-shot fine-tuning by the engine, and by a plain loop over transformers' BertModel: the same data and rates.
+
+    XLT_DATA=DATA python benchmarks/finetune_peer.py --json benchmarks/results/finetune-peer.json
+
+For each recipe, the stage `baseline` (fine-tuning on the labelled source, no task fitting), and the same examples,
+encoder, batch size, epochs, AdamW groups, warm-up and clipping in a loop of a few lines: batches at random, padded,
+cross entropy averaged over the words of a batch. What differs is luck: initial head, dropout masks, order. `--order
+sorted` has the engine take batches of about one length. Scores are of the recipes' test files: entity F1, or accuracy.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import transformers
+from torch import Tensor, nn
+
+import xlt_engine
+from xlt_engine.data import Example
+from xlt_engine.engine import accuracy, entity_f1, load_recipe, run
+from xlt_engine.engine.config import RunConfig
+from xlt_engine.engine.datasets import capped, label_set, read_file
+from xlt_engine.engine.plan.parts import NUMERICS
+
+RECIPES = ("uner", "wikineural", "wikiann", "xsid-intents")
+Row = tuple[list[int], list[int], list[int]]  # token ids, places that are labelled, labels
+
+
+class Plain(nn.Module):
+    """BertModel, dropout, one linear layer."""
+
+    def __init__(self, folder: Path, classes: int) -> None:
+        super().__init__()
+        self.bert = transformers.BertModel.from_pretrained(folder, add_pooling_layer=False, dtype=torch.float32)
+        config = self.bert.config
+        self.dropout = nn.Dropout(config.hidden_dropout_prob)
+        self.classifier = nn.Linear(config.hidden_size, classes)
+        nn.init.normal_(self.classifier.weight, std=config.initializer_range)
+        nn.init.zeros_(self.classifier.bias)
+
+    def forward(self, rows: Sequence[Row]) -> Tensor:
+        """Logits [K, C] of the labelled places of a batch."""
+        longest = max(len(ids) for ids, _, _ in rows)
+        ids = torch.tensor([row + [0] * (longest - len(row)) for row, _, _ in rows])
+        mask = torch.tensor([[1] * len(row) + [0] * (longest - len(row)) for row, _, _ in rows])
+        hidden = self.bert(input_ids=ids, attention_mask=mask).last_hidden_state
+        at = torch.tensor([[i, place] for i, (_, places, _) in enumerate(rows) for place in places])
+        logits: Tensor = self.classifier(self.dropout(hidden[at[:, 0], at[:, 1]]))
+        return logits
+
+
+def encode(tokenizer: Any, example: Example, names: Sequence[str], max_length: int) -> Row:
+    """First sub-token of each word that fits, or [CLS]."""
+    if example.words is None:
+        ids = tokenizer(example.text, truncation=True, max_length=max_length)["input_ids"]
+        return ids, [0], [names.index(str(example.labels))]
+    encoded = tokenizer(list(example.words), is_split_into_words=True, truncation=True, max_length=max_length)
+    of = encoded.word_ids()
+    places = [i for i, word in enumerate(of) if word is not None and word != of[i - 1]]
+    assert example.labels is not None
+    return encoded["input_ids"], places, [names.index(example.labels[of[i]]) for i in places]
+
+
+def batches(rows: Sequence[Row], config: RunConfig, seed: int) -> Iterator[list[Row]]:
+    rng = np.random.default_rng(seed)
+    size = config.finetune.batch_size
+    for _ in range(round(config.finetune.epochs)):
+        order = rng.permutation(len(rows))
+        for start in range(0, len(rows), size):
+            yield [rows[i] for i in order[start : start + size]]
+
+
+def fit(model: Plain, rows: Sequence[Row], config: RunConfig, seed: int) -> None:
+    """AdamW with linear warm-up and decay; the loss is a mean over the labels of a batch."""
+    table = config.finetune
+    matrices = [p for p in model.parameters() if p.dim() > 1]
+    vectors = [p for p in model.parameters() if p.dim() == 1]
+    if table.freeze_embeddings:
+        model.bert.embeddings.requires_grad_(False)
+    optimizer = torch.optim.AdamW(
+        [{"params": matrices, "weight_decay": table.weight_decay}, {"params": vectors, "weight_decay": 0.0}],
+        lr=table.lr,
+        betas=(table.beta1, table.beta2),
+        eps=table.eps,
+    )
+    steps = -(-len(rows) // table.batch_size) * round(table.epochs)
+    schedule = transformers.get_linear_schedule_with_warmup(optimizer, round(table.warmup * steps), steps)
+    model.train()
+    for batch in batches(rows, config, seed):
+        target = torch.tensor([label for _, _, labels in batch for label in labels])
+        nn.functional.cross_entropy(model(batch), target).backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), table.clip)
+        optimizer.step()
+        schedule.step()
+        optimizer.zero_grad()
+
+
+@torch.inference_mode()
+def score(model: Plain, rows: Sequence[Row], examples: Sequence[Example], names: Sequence[str]) -> float:
+    """Points; words beyond the maximum length count as O."""
+    model.eval()
+    order = sorted(range(len(rows)), key=lambda i: len(rows[i][0]))
+    predicted: dict[int, list[str]] = {}
+    for start in range(0, len(order), 64):
+        part = order[start : start + 64]
+        best = model([rows[i] for i in part]).argmax(dim=-1).tolist()
+        for i in part:
+            predicted[i] = [names[best.pop(0)] for _ in rows[i][1]]
+    if examples[0].words is None:
+        pairs = [(names.index(str(e.labels)), names.index(predicted[i][0])) for i, e in enumerate(examples)]
+        gold, named = zip(*pairs, strict=True)
+        return accuracy(gold, named)
+    tags = [predicted[i] + ["O"] * (len(e.words or ()) - len(predicted[i])) for i, e in enumerate(examples)]
+    return entity_f1([list(e.labels or ()) for e in examples], tags).f1
+
+
+def plain_loop(config: RunConfig, seed: int) -> dict[str, float]:
+    """Scores by language of the loop over transformers."""
+    assert config.model.path is not None
+    torch.manual_seed(seed)
+    tokenizer = transformers.AutoTokenizer.from_pretrained(config.model.path)
+    source = config.source
+    assert source.train is not None
+    examples = read_file(config, source.train, language=source.language)
+    names = label_set(examples, config.task) if not config.labels else config.labels
+    chosen = [examples[i] for i in capped(len(examples), source.cap, source.draw, "source")]
+    rows = [encode(tokenizer, e, names, config.max_length) for e in chosen]
+    model = Plain(config.model.path, len(names))
+    fit(model, rows, config, seed)
+    found = {}
+    for table in config.tables:
+        assert table.test is not None
+        test = read_file(config, table.test, language=table.language)
+        coded = [encode(tokenizer, e, names, config.max_length) for e in test]
+        found[table.language] = score(model, coded, test, names)
+    return found
+
+
+def engine(recipe: str, seed: int, order: str, folder: Path) -> dict[str, float]:
+    """Scores by language of the stage `baseline`."""
+    sets = [f'finetune.order="{order}"']
+    run(recipe, stage=f"seed-{seed}/baseline", run_dir=folder, overrides=sets, seeds=[seed])
+    rows = json.loads((folder / f"seed-{seed}" / "baseline" / "scores.json").read_bytes())["scores"]
+    return {row["language"]: row["value"] for row in rows if row["metric"] in ("entity_f1", "accuracy")}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--recipe", action="append", help=f"default: {', '.join(RECIPES)}")
+    parser.add_argument("--seeds", default="0,1,2")
+    parser.add_argument("--order", choices=("random", "sorted"), default="random")
+    parser.add_argument("--json", type=Path)
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    found: list[dict[str, Any]] = []
+    for recipe in options.recipe or RECIPES:
+        config = load_recipe(recipe).config
+        for seed in map(int, options.seeds.split(",")):
+            sides = {"transformers": plain_loop, "xlt-engine": None}
+            for side, loop in sides.items():
+                started = time.process_time()
+                with tempfile.TemporaryDirectory() as folder:
+                    scores = loop(config, seed) if loop else engine(recipe, seed, options.order, Path(folder))
+                row = {"recipe": recipe, "seed": seed, "side": side, "scores": scores}
+                found.append(row | {"cpu_seconds": round(time.process_time() - started, 1)})
+                print(recipe, seed, side, {k: round(v, 2) for k, v in scores.items()}, flush=True)
+    if options.json:
+        head = {
+            "what": "zero-shot fine-tuning, the engine against a plain transformers loop",
+            "command": f"python benchmarks/finetune_peer.py --seeds {options.seeds} --order {options.order}",
+            "versions": {"xlt-engine": xlt_engine.__version__, "torch": torch.__version__}
+            | {"transformers": transformers.__version__, "python": platform.python_version()},
+            "numerics": NUMERICS,
+            "threads": 1,
+            "commit": os.environ.get("XLT_COMMIT", ""),
+        }
+        options.json.write_text(json.dumps(head | {"runs": found}, indent=1) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
