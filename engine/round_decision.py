@@ -199,7 +199,7 @@ def decide_round(context: Context, stage: Stage, labeller: TaskModel) -> RoundDe
     seen = unlabelled.votes
     require_accepted(int(decision.keep.sum()), seen.min_confidence, seen.agree, alpha=alpha, where=stage.id)
     record = _record(stage, table, data.labels, standard.choice, source, kept, in_play, unlabelled, decision)
-    record["alphas"] = {name: choose_alpha(table, voted, len(data.labels)).alpha for name, voted in curves.items()}
+    record["alphas"] = {name: choose_alpha(table, voted, data.labels).alpha for name, voted in curves.items()}
     if options := options_record(standard, decision, kept, doubted):
         record["options"] = options
         context.warn(*options_warnings(options, record["accepted"], data.labels))
@@ -288,7 +288,7 @@ def _with_gold(standard: Standard, test: Voted, record: dict[str, Any]) -> dict[
     known = test.gold >= 0
     bins = calibration_bins(confidence[known], (predicted == test.gold)[known])
     return {
-        "target_curve": _curve(choose_alpha(standard.table, test, len(standard.labels))),
+        "target_curve": _curve(choose_alpha(standard.table, test, standard.labels)),
         "precision_if_gold": quality.overall.precision,
         "classes_if_gold": {
             n: {"items": a.predicted, "accepted": a.accepted, "correct": a.correct, "gold": a.gold}

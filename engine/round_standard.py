@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
@@ -25,6 +26,7 @@ from .diagnostics_options import (
     teacher_knows_all,
     temperature_at_bound,
 )
+from .inference import OUTSIDE
 from .thresholds import Floats, ThresholdChoice, choose_threshold
 
 if TYPE_CHECKING:
@@ -95,7 +97,7 @@ def find_standard(
         assert judged.logits is not None
         temperature = fit_temperature(judged.logits.numpy(), judged.gold)
     voted = rescaled(judged, temperature)
-    choice = choose_alpha(table, voted, len(labels))
+    choice = choose_alpha(table, voted, labels)
     per_class = _per_class(table, voted, choice, len(labels)) if table.alpha.per_class else None
     gold = np.asarray(source.item_labels, dtype=np.int64)
     sentence = np.repeat(np.arange(len(source)), _sizes(source))
@@ -116,18 +118,20 @@ def rescaled(voted: Voted, temperature: Temperature | None) -> Voted:
     return replace(voted, votes=votes(voted.logits / temperature.value))
 
 
-def choose_alpha(table: SelfTrainConfig, judged: Voted, num_classes: int) -> ThresholdChoice:
+def choose_alpha(table: SelfTrainConfig, judged: Voted, labels: Sequence[str]) -> ThresholdChoice:
     """Alpha by the recipe's rule from the labelled items of `judged`."""
     known = judged.gold >= 0
+    if table.alpha.items == "entities":
+        known &= judged.votes.label.numpy() != labels.index(OUTSIDE)
     keep = torch.from_numpy(known)
     return choose_threshold(
         judged.votes.min_confidence[keep],
         judged.votes.label[keep] == torch.from_numpy(judged.gold[known]),
         rule=table.alpha.rule,
-        num_classes=num_classes,
+        num_classes=len(labels),
         step=table.alpha.step,
         upper=table.alpha.upper,
-        min_kept=table.alpha.min_kept,
+        min_kept=max(table.alpha.min_kept, math.ceil(table.alpha.min_share * known.sum())),
         agree=judged.votes.agree[keep],
     )
 

@@ -147,6 +147,12 @@ class AlphaConfig:
     step: float = _option(0.01, "distance of the thresholds", above=0, max=0.5)
     upper: float = _option(0.99, "highest threshold", above=0, max=1)
     min_kept: int = _option(20, "thresholds that keep fewer items are not considered", min=1)
+    items: Literal["all", "entities"] = _option(
+        "all", "tagging: the items that give the curve: all words, or those that the voters tag as part of an entity"
+    )
+    min_share: float = _option(
+        0.0, "thresholds that keep a smaller share of the items are not considered", min=0, max=1
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
