@@ -45,7 +45,9 @@ def stage_work(context: Context, stage: Stage) -> tuple[list[np.ndarray], int, l
         cap = table_st.cap or len(target)
         chosen = np.flatnonzero(np.diff(np.asarray(target.item_offsets)) > 0)[:cap]
         if stage.kind == "soft":
-            parts, at_most = [(target, chosen)], stage.round > 1 and table_st.abandoned == "drop"
+            both = table_st.soft.sides == "both"
+            parts = [(target, chosen), *(parts if both else [])]
+            at_most = stage.round > 1 and (table_st.abandoned == "drop" or (both and table_st.source_filter != "none"))
         else:
             parts.append((target, chosen))
             balance = "up" if table_st.hard.mix == "balanced" else "none"
@@ -107,7 +109,10 @@ def read_tokens(context: Context, stage: Stage) -> list[int]:
     if stage.kind in ("pretrain", "btf"):
         return found
     if stage.kind == "soft":
-        found += [_pool_tokens(context, stage)] * count_teachers(context, stage)
+        asked = _pool_tokens(context, stage)
+        if config.selftrain.soft.sides == "both":
+            asked += int(context.data.source_train.offsets[-1])
+        found += [asked] * count_teachers(context, stage)
     if stage.kind == "hard":
         found += _vote_tokens(context, stage)
     if "induce" in stage.settings:

@@ -6,6 +6,7 @@ import csv
 import io
 from collections.abc import Mapping
 from dataclasses import replace
+from functools import partial
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -30,29 +31,25 @@ from .plan import Stage
 from .round_decision import RoundDecision, decide_round, load_pool, read_record
 from .soft_labels import MISSING, damaged, packed_soft_labels, read_soft_labels, soft_label_problem
 from .stages import Outcome, new_task_model, stage_seed, target_of, warn_of_unseen
-from .teachers import count_teachers, own_teachers, teach, teachers_name
+from .teachers import Side, count_teachers, own_teachers, teach, teachers_name, text_of_side
 from .voter_weights import bootstrap_weights
 
 SOFT_LABELS, DECISION, CURVE = "soft_labels.safetensors", "decision.safetensors", "curve.csv"
+SOFT_LABELS_OF: dict[Side, str] = {"target": SOFT_LABELS, "source": "soft_labels.source.safetensors"}
 
 
 def run_soft(context: Context, stage: Stage, fingerprint: Mapping[str, Any], folder: Path) -> Outcome:
     """A fresh student on the restored base learns the teacher's probabilities (Eq. 1)."""
     table = context.config.selftrain
-    store = context.data.target_pool(target_of(context.config, stage))
-    view = ItemView(store, table.soft.positions if store.task == "ner" else "first")
-    warn_of_unseen(context, store, "target", str(stage.target))
-    pool = load_pool(context, stage).target
-    targets = _soft_targets(context, stage, view, pool, folder)
     model = _fresh_student(context, stage)
     freeze(model.encoder, table.soft)
     start = tensors_hash(dict(model.encoder.named_parameters()))
-    examples = pool[np.diff(view.offsets)[pool] > 0]
-    states = context.frozen_states(stage, model, store, examples)
-    drawn = _drawn_weights(context, stage, view, "target")
-    part = Part(view, examples, soft_targets=targets, weights=drawn, frozen_states=states)
+    pool = load_pool(context, stage)
+    parts = [_soft_part(context, stage, model, "target", pool.target, folder)]
+    if table.soft.sides == "both":
+        parts.append(_soft_part(context, stage, model, "source", pool.source, folder))
     batches = TaskBatches(
-        [part],
+        parts,
         batch_size=table.soft.batch_size,
         epochs=table.soft.epochs,
         seed=stage_seed(stage, "batches"),
@@ -64,24 +61,40 @@ def run_soft(context: Context, stage: Stage, fingerprint: Mapping[str, Any], fol
     objective = SoftLabels(table.soft.loss, table.soft.temperature, table.soft.combine)
     seed = stage_seed(stage, "fit")
     trace, seconds, kept = fit_jointly(context, stage, fingerprint, model, batches, objective, seed=seed)
-    notes = {"examples": len(part.examples), "voters": model.head.num_voters} | kept
+    examples = len(parts[0].examples)
+    notes = {"examples": examples, "voters": model.head.num_voters} | kept
+    if len(parts) > 1:
+        notes["source_examples"] = len(parts[1].examples)
     if (teachers := count_teachers(context, stage)) > 1:
         notes["teachers"] = teachers
-    return Outcome(model, trace, seconds, start, notes, f"{len(part.examples)} examples with soft labels")
+    return Outcome(model, trace, seconds, start, notes, f"{examples} examples with soft labels")
 
 
-def _soft_targets(context: Context, stage: Stage, view: ItemView, pool: np.ndarray, folder: Path) -> np.ndarray:
-    """Teacher outputs for every item of the pool, computed once per round in evaluation mode, and stored."""
-    path = folder / SOFT_LABELS
+def _soft_part(context: Context, stage: Stage, model: TaskModel, side: Side, chosen: np.ndarray, folder: Path) -> Part:
+    """The chosen examples of the target's or the source's text, with what the teacher says of them."""
+    store = text_of_side(context.data, stage, side)
+    view = ItemView(store, context.config.selftrain.soft.positions if store.task == "ner" else "first")
+    warn_of_unseen(context, store, side, str(stage.target) if side == "target" else context.config.source.language)
+    targets = _soft_targets(context, stage, view, side, chosen, folder / SOFT_LABELS_OF[side])
+    examples = chosen[np.diff(view.offsets)[chosen] > 0]
+    states = context.frozen_states(stage, model, store, examples)
+    drawn = _drawn_weights(context, stage, view, side)
+    return Part(view, examples, soft_targets=targets, weights=drawn, frozen_states=states)
+
+
+def _soft_targets(
+    context: Context, stage: Stage, view: ItemView, side: Side, chosen: np.ndarray, path: Path
+) -> np.ndarray:
+    """Teacher outputs for every item of the chosen examples, computed once per round in evaluation mode, and stored."""
     name, items = teachers_name(context, stage), int(view.offsets[-1])
     problem = context.world.once(lambda: soft_label_problem(path, items, name))
     if problem is not None:
         if problem != MISSING:
             context.warn(damaged(path, problem))
-        context.progress.note(f"{stage.id}: the teacher labels {len(pool)} examples")
+        context.progress.note(f"{stage.id}: the teacher labels {len(chosen)} {side} examples")
         table = context.config.selftrain.soft
-        targets = teach(context, stage, view, pool, lambda logits: teacher_targets(logits, table.loss, table.target))
-        data = packed_soft_labels(targets, table.stored, name)
+        ask = partial(teacher_targets, loss=table.loss, target=table.target)
+        data = packed_soft_labels(teach(context, stage, view, side, chosen, ask), table.stored, name)
         context.world.once(lambda: atomic_write_bytes(path, data))
     return read_soft_labels(context.world.visible(path))
 

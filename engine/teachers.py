@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 from torch import Tensor
@@ -24,6 +25,7 @@ from .files import sha256_file
 from .inference import predict_logits
 from .plan import Stage, digest
 
+Side = Literal["target", "source"]
 Labels = Callable[[Tensor], np.ndarray]
 """From the logits [M, K, C] of a teacher's voters to what the student shall match, float32 [K, C]."""
 
@@ -107,15 +109,22 @@ def folder_teachers(context: Context) -> list[FolderTeacher]:
 
 
 def teacher_stores(context: Context, stage: Stage) -> dict[str, TokenStore]:
-    """By role, the target text as the tokenizers of a soft stage's folders see it, where these are others."""
+    """By role, the text as the tokenizers of a soft stage's folders see it, where these are others."""
     if "teacher_folders" not in stage.settings:
         return {}
-    teachers = folder_teachers(context)
-    return {f"target.folder-{i}": _pool(t.data, stage) for i, t in enumerate(teachers) if t.data is not None}
+    sides: tuple[Side, ...] = ("target", "source") if context.config.selftrain.soft.sides == "both" else ("target",)
+    return {
+        f"{side}.folder-{i}": text_of_side(teacher.data, stage, side)
+        for i, teacher in enumerate(folder_teachers(context))
+        if teacher.data is not None
+        for side in sides
+    }
 
 
-def _pool(data: Datasets, stage: Stage) -> TokenStore:
-    """The unlabelled text of a stage's target."""
+def text_of_side(data: Datasets, stage: Stage, side: Side) -> TokenStore:
+    """The text that teachers label: the unlabelled text of a stage's target, or the source's training text."""
+    if side == "source":
+        return data.source_train
     return data.target_pool(next(t for t in data.config.targets if t.language == stage.target))
 
 
@@ -156,8 +165,13 @@ def teachers_name(context: Context, stage: Stage) -> str:
     return " ".join([*names, *teacher_digests(context, stage).values()])
 
 
-def teach(context: Context, stage: Stage, view: ItemView, pool: np.ndarray, labels: Labels) -> np.ndarray:
-    """The mean of what all teachers of a soft stage say, float32 [items, C]; each is loaded, asked, and dropped."""
+def teach(context: Context, stage: Stage, view: ItemView, side: Side, pool: np.ndarray, labels: Labels) -> np.ndarray:
+    """The mean of what all teachers of a soft stage say, float32 [items, C]; each is loaded, asked, and dropped.
+
+    Args:
+        view: the items of `text_of_side`.
+        pool: the examples to label.
+    """
     roles, soft = own_teachers(stage), context.config.selftrain.soft
     given = soft.teacher_weights or (1.0,) * (1 + len(soft.teacher_folders))
     weights = [given[0]] * len(roles) + list(given[1:])
@@ -168,18 +182,24 @@ def teach(context: Context, stage: Stage, view: ItemView, pool: np.ndarray, labe
     folders = folder_teachers(context) if "teacher_folders" in stage.settings else []
     for teacher, weight in zip(folders, weights[len(roles) :], strict=True):
         context.progress.note(f"{stage.id}: {teacher.path} labels {len(pool)} examples")
-        values, known = _of_folder(context, stage, teacher, view, pool, labels)
+        values, known = _of_folder(context, stage, teacher, view, side, pool, labels)
         said.add(values, weight, known)
     return said.result()
 
 
 def _of_folder(
-    context: Context, stage: Stage, teacher: FolderTeacher, view: ItemView, pool: np.ndarray, labels: Labels
+    context: Context,
+    stage: Stage,
+    teacher: FolderTeacher,
+    view: ItemView,
+    side: Side,
+    pool: np.ndarray,
+    labels: Labels,
 ) -> tuple[np.ndarray, np.ndarray]:
     """What a folder's model says of the items of a view, float32 [items, C], and of which it says anything."""
     theirs = view
     if teacher.data is not None:
-        theirs = ItemView(_pool(teacher.data, stage))
+        theirs = ItemView(text_of_side(teacher.data, stage, side))
     model = load_task_model(teacher.path).to(context.device)
     logits = predict_logits(model, theirs, pool, **context.passes)
     values = labels(logits[:, :, teacher.classes])

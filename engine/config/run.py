@@ -107,6 +107,9 @@ class SoftConfig(TeachersConfig):
     combine: Literal["per-voter", "mean"] = _option("per-voter", "a loss per voter, or one on their mean probability")
     target: Literal["mean", "vote-share"] = _option("mean", "what a teacher with voters hands on")
     stored: Literal["fp32", "fp16"] = _option("fp32", "how the teacher's labels lie on the disk")
+    sides: Literal["target", "both"] = _option(
+        "target", "text that the teacher labels for the student: of the target alone, or of the source beside it"
+    )
     positions: Literal["first", "all"] = _option("first", "tagging: first sub-token of each word, or all sub-tokens")
 
 
