@@ -82,7 +82,7 @@ class Coverage:
 
 
 def recipe_files(config: RunConfig) -> list[DataFile]:
-    """All files of a recipe, in its order."""
+    """All files that a recipe's run reads, in its order."""
     source = config.source
     found = []
     tables: list[tuple[tuple[str | int, ...], SourceConfig | TargetConfig]] = [(("source",), source)]
@@ -98,7 +98,7 @@ def recipe_files(config: RunConfig) -> list[DataFile]:
             found.append(DataFile((*key, "labelled"), "few-shot", table.language, table.labelled))
         if isinstance(table, TargetConfig):
             found += _translated_files(key, table, source.language)
-        for role in ("unlabelled", "general", "control"):
+        for role in ("unlabelled", "general", *(["control"] if config.arms.control else [])):
             paths = getattr(table, role)
             found += [DataFile((*key, role, i), role, table.language, path) for i, path in enumerate(paths)]
     if config.contrastive.on:

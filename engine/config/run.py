@@ -14,6 +14,7 @@ from .base import ModelConfig, OptimiserConfig, TaskConfig
 from .base import option as _option
 from .base import required as _required
 from .cloze import ClozeConfig, cloze_problems
+from .each import each_problems, several_problems
 from .languages import SourceConfig, TargetConfig, language_problems
 from .selftrain import TeachersConfig, selftrain_problems
 from .transfer import ContrastiveConfig, CotrainConfig, transfer_problems
@@ -241,6 +242,10 @@ class RunConfig:
     """Everything that decides a run."""
 
     name: str = _option("run", "name of the run, and of its folder below runs/")
+    each: dict[str, tuple[str, ...]] = field(
+        default_factory=dict,
+        metadata={"help": "placeholder -> values: {placeholder} in a path stands for each of them, one run for each"},
+    )
     task: Literal["ner", "classification"] = _required("ner (BIO tags) or classification")
     labels: tuple[str, ...] = _option((), "label set in order; found in the source training file when absent")
     seeds: tuple[int, ...] = _option((0,), "one complete run per seed")
@@ -287,6 +292,16 @@ class RunConfig:
     performance: PerformanceConfig = field(default_factory=PerformanceConfig)
 
     @property
+    def chosen(self) -> tuple[str, ...]:
+        """The value of each placeholder, in the order of [each]: folders below the run's name."""
+        return tuple(values[0] for values in self.each.values())
+
+    @property
+    def title(self) -> str:
+        """What people call the run: its name and the values of its placeholders."""
+        return " ".join((self.name, *self.chosen))
+
+    @property
     def tables(self) -> tuple[SourceConfig | TargetConfig, ...]:
         """The sources, then the targets."""
         return (*self.all_sources, *self.targets)
@@ -297,7 +312,7 @@ class RunConfig:
         return (self.source, *self.sources)
 
     def problems(self) -> list[tuple[str, str]]:
-        found: list[tuple[str, str]] = []
+        found = [*each_problems(self.each), *several_problems(self.each)]
         if not self.seeds:
             found.append(("seeds", "is empty; give at least one seed"))
         found += language_problems(self)

@@ -20,7 +20,7 @@ import numpy as np
 import pytest
 
 from xlt_engine import ConfigError, DataError, Interrupted, OutOfMemoryError
-from xlt_engine.engine import load_recipe, run
+from xlt_engine.engine import load_recipe, run, variants
 from xlt_engine.engine.items import load_items, points
 from xlt_engine.engine.lab import ablate, describe_rows, plan_ablation
 from xlt_engine.engine.lab.bootstrap import compare, over_targets, scores_on_draws
@@ -318,14 +318,15 @@ def test_bootstrap_against_a_loop(kind: str) -> None:
 def test_every_row_fits_every_packaged_recipe(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XLT_DATA", "/data")
     for recipe in ("demo", "conll-paper", "cls-paper", "marc", "wikineural"):
-        base = load_recipe(recipe).config
+        chosen = variants(recipe)[0].overrides
+        base = load_recipe(recipe, chosen).config
         for row in ROWS.values():
             if not row.obstacle(base):
-                load_recipe(recipe, row.overrides)
+                load_recipe(recipe, (*chosen, *row.overrides))
         choice = choose(["all"], base)
         tagging = {name for name, row in ROWS.items() if base.task not in row.tasks}
         assert ({"target-entity", "target-sentence"} <= tagging) == (base.task == "classification")
-        general = set() if base.world is not None else {"mbert-wiki"}
+        general = set() if base.world is not None or recipe.endswith("-paper") else {"mbert-wiki"}
         alone = {"teachers"} if len(base.seeds) == 1 else set()
         assert choice.left_out.keys() == tagging | general | alone
         assert {row.name for row in choice.rows} == ROWS.keys() - choice.left_out.keys()

@@ -8,10 +8,12 @@ from pathlib import Path
 import pytest
 
 from xlt_engine import ConfigError
+from xlt_engine.engine.check_data import recipe_files
 from xlt_engine.engine.config import OptimiserConfig, RunConfig
 from xlt_engine.engine.datasets import read_file
+from xlt_engine.engine.lab.rows import ROWS
 from xlt_engine.engine.plan import make_plan
-from xlt_engine.engine.recipe import load_recipe, packaged_recipes
+from xlt_engine.engine.recipe import load_recipe, packaged_recipes, variants
 
 COTRAIN = ("marc-1.2pct", "xnli-1.2pct")
 NAMES = (
@@ -37,7 +39,8 @@ def _data_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def recipe(name: str) -> RunConfig:
-    return load_recipe(name).config
+    """The first of the runs that a recipe stands for."""
+    return load_recipe(name, variants(name)[0].overrides).config
 
 
 def rates(config: OptimiserConfig) -> tuple[float, float, int, float, bool, int]:
@@ -107,6 +110,35 @@ def test_cls_paper_is_section_4_2() -> None:
     assert (config.source.language, [t.language for t in config.targets]) == ("en", ["de", "fr", "ja"])
     stars = {s: config.reader.label_map[s] for s in "12345"}
     assert stars == {"1": "negative", "2": "negative", "3": "", "4": "positive", "5": "positive"}
+
+
+def test_cls_paper_is_nine_cells(tmp_path: Path) -> None:
+    """Three domains of Table 1, three targets each; nothing but paths tells the runs apart."""
+    runs = {name: load_recipe("cls-paper", overrides).config for name, overrides in variants("cls-paper")}
+    assert list(runs) == ["books", "dvd", "music"]
+    names = [{t.language: t.test for t in config.targets} for config in runs.values()]
+    assert len({path for tests in names for path in tests.values()}) == 9
+    for name, config in runs.items():
+        files = [config.source.train, config.source.test, *(t.unlabelled[0] for t in config.targets)]
+        assert all(name in str(file.relative_to(tmp_path)) for file in files if file)
+        assert [s.settings for s in make_plan(config)] == [s.settings for s in make_plan(runs["books"])]
+
+
+@pytest.mark.parametrize("name", ["cls-paper", "conll-paper"])
+def test_mbert_wiki_changes_the_text_of_the_target_alone(name: str) -> None:
+    config = recipe(name)
+    assert config.source.control == (config.source.train,)
+    for target in config.targets:
+        assert target.control
+        assert not set(target.control) & set(target.unlabelled)
+    assert ROWS["mbert-wiki"].obstacle(config) == ""
+    assert not [file for file in recipe_files(config) if file.role == "control"], (
+        "a run of the recipe needs none of them"
+    )
+    (books, *_) = variants(name)
+    assert [
+        file.role for file in recipe_files(load_recipe(name, (*books.overrides, "arms.control=true")).config)
+    ].count("control") == 4
 
 
 def test_conll_paper_is_section_4_2() -> None:
