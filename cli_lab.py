@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
@@ -96,3 +96,19 @@ def add_lab(
         if failed:
             name, error = next(iter(failed.items()))
             raise type(error)(f"{len(failed)} of the rows failed; the first, {name}: {error}")
+
+    @group.command()
+    @click.argument("kind", type=click.Choice(["cls", "conll"]))
+    @click.argument("runs", nargs=-1, required=True, type=click.Path(exists=True, file_okay=False, path_type=Path))
+    @click.option("--out", type=click.Path(path_type=Path), help="Folder for tables.md, .json, .csv and Figure 2.")
+    @_JSON
+    def tables(kind: Literal["cls", "conll"], runs: tuple[Path, ...], out: Path | None, as_json: bool) -> None:
+        """Join finished RUNS into Tables 3 to 9 and Figure 2 of arXiv 2310.04726, beside the paper's cells.
+
+        RUNS are folders of `run` and `ablate`, or folders that hold them. What no run has is named with the command
+        that makes it.
+        """
+        from xlt_engine.engine.lab import paper_tables, render_tables
+
+        values = paper_tables(kind, runs, out)
+        click.echo(json.dumps(values, indent=2) if as_json else render_tables(values))

@@ -181,7 +181,6 @@ def _run(
         seeds=chosen,
         hashes=hashes,
         name=config.title,
-        each={name: values[0] for name, values in config.each.items()},
         task=config.task,
         metric="entity_f1" if config.task == "ner" else "accuracy",
         created=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(started)),

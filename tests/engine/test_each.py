@@ -63,7 +63,8 @@ def test_a_run_for_each_value(recipe: Path, monkeypatch: pytest.MonkeyPatch) -> 
     assert tuple(found) == DOMAINS
     for domain, result in found.items():
         info = json.loads((result.folder / "run.json").read_bytes())
-        assert (info["name"], info["each"]) == (f"tiny {domain}", {"domain": domain})
+        assert info["name"] == f"tiny {domain}"
+        assert load_recipe(result.folder / "config.toml").config.each == {"domain": (domain,)}
         assert str(recipe.parent / domain / "train.tsv") in info["hashes"]
         examples = json.loads((result.folder / "seed-0/de/finetune/stage.json").read_bytes())["examples"]
         assert examples == {"books": 24, "dvd": 16}[domain]
