@@ -47,10 +47,10 @@ def test_tables(cli: Any, finished: Any, tmp_path: Path) -> None:
     assert answer.out.strip() == (tmp_path / "out" / "tables.md").read_text("utf-8").strip()
     values = json.loads(cli("tables", "conll", finished.folder, "--json").out)
     assert values == json.loads((tmp_path / "out" / "tables.json").read_bytes())
-    baseline = json.loads((finished.folder / "seed-0/baseline/scores.json").read_bytes())["scores"]
-    score = next(s["value"] for s in baseline if (s["language"], s["metric"]) == ("de", "entity_f1"))
+    scores = json.loads((finished.folder / "seed-0/de/finetune/scores.json").read_bytes())["scores"]
+    score = next(s["value"] for s in scores if (s["language"], s["metric"]) == ("de", "entity_f1"))
     rows = {row["name"]: row for table in values["tables"] for row in table["rows"]}
-    assert rows["mbert"]["here"]["de"]["seeds"] == {"0": score}
+    assert rows["no-st"]["here"]["de"]["seeds"] == {"0": score}
     wrong = cli("tables", "cls", finished.folder)
     assert (wrong.code, wrong.out) == (3, "")
     assert "is a run of ner" in wrong.err
