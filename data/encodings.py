@@ -9,7 +9,7 @@ from .. import DataError
 
 SAMPLE = 1 << 20
 """Bytes of a file that are looked at for its encoding."""
-MAX_ACCENTED = 0.25
+MAX_ACCENTED = 0.4
 """Largest share of bytes outside ASCII in text of a language that is written in latin-1."""
 
 _WINDOWS = bytes(sorted({*range(0x80, 0xA0)} - {0x81, 0x8D, 0x8F, 0x90, 0x9D}))
@@ -38,6 +38,8 @@ class WrongEncoding(DataError):
         return WrongEncoding, (self.place, self.fault, self.used, self.likely)
 
     def _advice(self, key: str) -> str:
+        if self.likely == "ascii":
+            return f"it is plain ASCII: {f'leave {key} out' if key else 'give no encoding'}"
         if not self.likely:
             return f"it looks like neither UTF-8 nor latin-1: {f'set {key}' if key else 'give its encoding'}"
         if codecs.lookup(self.likely) == codecs.lookup(self.used):
@@ -84,7 +86,7 @@ def not_decodable(path: str, number: int, raw: bytes, column: int, used: str, fi
     """
     likely = guess_encoding(_head(file, raw))
     fault = f"byte 0x{raw[column]:02x} is not {used}"
-    return WrongEncoding(f"{path}:{number}:{column + 1}", fault, used, "" if likely == "ascii" else likely)
+    return WrongEncoding(f"{path}:{number}:{column + 1}", fault, used, likely)
 
 
 def with_zeros(path: str, number: int, raw: bytes, used: str, file: IO[bytes]) -> WrongEncoding | None:

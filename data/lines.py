@@ -71,14 +71,15 @@ def read_lines(path: str | Path, encoding: str, problems: Problems) -> Iterator[
 def _recode(path: str, file: IO[bytes], encoding: str) -> IO[bytes]:
     """A file in UTF-8, for encodings whose line break is not the byte of ASCII (UTF-16): text is cut, not bytes."""
     data = file.read()
-    if data and 0 not in data[:SAMPLE]:  # any space or line break has a zero
-        raise WrongEncoding(f"{path}:1:1", f"the file is not {encoding}", encoding, guess_encoding(data[:SAMPLE]))
+    likely = guess_encoding(data[:SAMPLE])
+    if data and 0 not in data[:SAMPLE] and likely != "utf-16":  # any space or line break has a zero
+        raise WrongEncoding(f"{path}:1:1", f"the file is not {encoding}", encoding, likely)
     try:
         return io.BytesIO(data.decode(encoding).encode("utf-8"))
     except UnicodeDecodeError as error:
         line, column = data.count(b"\n", 0, error.start) + 1, error.start - data.rfind(b"\n", 0, error.start)
         fault = f"byte 0x{data[error.start]:02x} is not {encoding}"
-        raise WrongEncoding(f"{path}:{line}:{column}", fault, encoding, guess_encoding(data[:SAMPLE])) from error
+        raise WrongEncoding(f"{path}:{line}:{column}", fault, encoding, likely) from error
 
 
 def decode_lines(path: str, file: IO[bytes], encoding: str, problems: Problems) -> Iterator[tuple[int, str]]:
