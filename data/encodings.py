@@ -57,7 +57,7 @@ def guess_encoding(data: bytes) -> str:
     if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
         return "utf-16"
     zeros = data.count(0)
-    if zeros * 8 > len(data):
+    if zeros * 20 > len(data):
         # Text of European languages has a zero for every second byte, the high one; of others at least at spaces.
         return "utf-16-le" if data[1::2].count(0) * 2 > zeros else "utf-16-be"
     if data.isascii():

@@ -48,10 +48,10 @@ def read_conll(
 ) -> Examples:
     """Sentences of a column file: one word a line, a blank line after each sentence.
 
-    `-DOCSTART-` lines are skipped. Where tabs separate a word from its tag and every word of the file begins with the
-    same language code (`en:Paris`, as in PAN-X), the code is taken off. All word lines of a file have the same number of columns; with a single column (or
+    `-DOCSTART-` lines are skipped. All word lines of a file have the same number of columns; with a single column (or
     where `label_column` is `token_column`) the sentences have no labels. Tags come out as BIO, in which every entity
-    starts with `B-`.
+    starts with `B-`. Where tabs separate the columns, there are labels, and every word of the file begins with one and
+    the same language code (`en:Paris`), the file is taken to be PAN-X, and the code is taken off.
 
     The scheme "auto" is decided for the whole file. An `I-X` that follows neither `B-X` nor `I-X` cannot be BIO; a
     `B-X` that does not follow an entity of type X is not needed in IOB1. With the first kind only, the file is IOB1

@@ -92,7 +92,8 @@ class _Reviews:
             self._parser.Parse(text.encode("utf-8"), last)
         except expat.ExpatError as error:
             inside = f" inside <{self._open[-1]}>" if self._open else ""
-            self._refuse(f"{expat.ErrorString(error.code)}{inside}", error.lineno)
+            what = "it ends" if last and inside else expat.ErrorString(error.code)
+            self._refuse(f"{what}{inside}", error.lineno)
 
     def taken(self) -> list[tuple[int, dict[str, str]]]:
         """The items that have ended since the last call."""

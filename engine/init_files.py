@@ -164,7 +164,7 @@ _WHY = {
 }
 
 
-def common_encoding(files: Iterable[FileFacts]) -> str:
+def _common_encoding(files: Iterable[FileFacts]) -> str:
     """The encoding that all of the files can be read with; "ascii" where most can.
 
     Raises:
@@ -187,9 +187,10 @@ def common_encoding(files: Iterable[FileFacts]) -> str:
 
 def _encodings(found: Found) -> None:
     """The encodings of each language's files, and where there is one for all of them, that of the recipe."""
-    tables = {found.language: ([f for f in (found.source, found.source_test) if f is not None], [])}
-    tables |= {t.code: ([] if t.test is None else [t.test], t.unlabelled) for t in found.targets}
-    needed = {code: (common_encoding(a), common_encoding(b)) for code, (a, b) in tables.items()}
+    sources = [found.source, *([] if found.source_test is None else [found.source_test])]
+    needed = {found.language: (_common_encoding(sources), "ascii")}
+    for t in found.targets:
+        needed[t.code] = (_common_encoding([] if t.test is None else [t.test]), _common_encoding(t.unlabelled))
     used = {encoding for pair in needed.values() for encoding in pair} - {"ascii"}
     if used == {"latin-1", "cp1252"}:
         used = {"cp1252"}

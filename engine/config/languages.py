@@ -33,7 +33,9 @@ class SourceConfig:
     unlabelled: tuple[Path, ...] = option((), "more task text for BTF")
     general: tuple[Path, ...] = option((), "general text, for pre-training")
     control: tuple[Path, ...] = option((), "general text for the control arm; `general` when absent")
-    reader: LanguageReaderConfig | None = option(None, "how the files of this language are read, where [reader] differs")
+    reader: LanguageReaderConfig | None = option(
+        None, "how the files of this language are read, where [reader] differs"
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,7 +57,9 @@ class TargetConfig:
     )
     general: tuple[Path, ...] = option((), "general text, for pre-training")
     control: tuple[Path, ...] = option((), "general text for the control arm; `general` when absent")
-    reader: LanguageReaderConfig | None = option(None, "how the files of this language are read, where [reader] differs")
+    reader: LanguageReaderConfig | None = option(
+        None, "how the files of this language are read, where [reader] differs"
+    )
 
 
 def language_problems(config: RunConfig) -> Problems:
