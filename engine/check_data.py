@@ -11,8 +11,7 @@ from pathlib import Path
 
 from .. import DataError, XltError
 from ..data import Example, Tokenizer
-from ..data.readers import MULTILINGUAL
-from .config import FileReader, RunConfig, SourceConfig, TargetConfig, reader_of
+from .config import RunConfig, SourceConfig, TargetConfig, reader_of
 from .datasets import file_format, label_set, read_file, read_pairs_of
 from .diagnostics import Warning, cut_by_length
 from .translated import misfits
@@ -125,12 +124,10 @@ def read_all(config: RunConfig, files: Sequence[DataFile]) -> tuple[dict[DataFil
     """The examples of every file that can be read, and the faults of those that cannot."""
     texts: dict[DataFile, list[Example]] = {}
     faults: list[Fault] = []
-    done: dict[tuple[Path, str, str, str], list[Example] | None] = {}
+    done: dict[tuple[Path, str, str], list[Example] | None] = {}
     for file in files:
         kind = "labelled" if file.labelled else "pairs" if file.role == "pairs" else "unlabelled"
-        reader = _reader(config, file)
-        # A file of XNLI may hold all languages.
-        key = (file.path, kind, file.language if reader.format in MULTILINGUAL else "", str(reader))
+        key = (file.path, kind, file.language)  # a file of XNLI may hold all languages
         if key not in done:
             try:
                 if file.role == "pairs":
@@ -176,7 +173,7 @@ def label_faults(config: RunConfig, texts: Mapping[DataFile, list[Example]]) -> 
         if not file.labelled:
             continue
         # In a column file each word has a line of its own.
-        columns = file_format(config, file.path, _reader(config, file)) == "conll"
+        columns = file_format(config, file.path, reader_of(config, file.path, file.language)) == "conll"
         first: dict[str, int] = {}
         counts: Counter[str] = Counter()
         for example in examples:
@@ -214,10 +211,6 @@ def translated_test_faults(config: RunConfig, texts: Mapping[DataFile, list[Exam
         lines = [(None if number is None else translated[number].line, message) for number, message in found]
         faults += [Fault(file, str(line or 1), message, DataError.exit_code) for line, message in lines]
     return faults
-
-
-def _reader(config: RunConfig, file: DataFile) -> FileReader:
-    return reader_of(config, file.path, file.language, unlabelled=not file.labelled)
 
 
 def label_warnings(config: RunConfig, texts: Mapping[DataFile, list[Example]]) -> list[Warning]:

@@ -23,7 +23,7 @@ Käse &amp; Wein, <![CDATA[2 < 3]]>.</text><reviewer>A</reviewer></item>
 
 <item><rating>3.0</rating><text>Es geht.</text></item>
 
-<item><text>Übel.</text><title>T</title><summary>Nein</summary><rating>1.0</rating></item>
+<item><text>Übel.</text><title>T</title><title>U</title><p><q>r</q></p><summary>Nein</summary><rating>1.0</rating></item>
 
 <item><rating>2.0</rating><text> </text><summary>Ohne Text</summary></item>
 

@@ -12,6 +12,7 @@ import pytest
 from xlt_engine import DataError
 from xlt_engine.data import Tokenizer, train_wordpiece
 from xlt_engine.engine.check import check
+from xlt_engine.engine.check_data import read_all, recipe_files
 from xlt_engine.engine.config import LanguageReaderConfig, ReaderConfig, RunConfig, reader_of
 from xlt_engine.engine.datasets import Datasets, read_file
 from xlt_engine.engine.recipe import RecipeError, load_recipe
@@ -258,6 +259,8 @@ def test_classification_in_two_published_layouts(tmp_path: Path) -> None:
         '[reader]\nlabel_map = { 1 = "n", 2 = "n", 3 = "", 4 = "p", 5 = "p" }\n'
         '[source]\ntrain = "train.review"\nreader.format = "webis-cls"\n'
         '[[targets]]\nlanguage = "de"\nunlabelled = ["test.csv"]\ntest = "test.csv"\n'
+        'reader = { format = "marc", unlabelled_format = "marc" }\n'
+        '[[targets]]\nlanguage = "fr"\nunlabelled = ["test.csv"]\ntest = "test.csv"\n'
         'reader = { format = "marc", unlabelled_format = "marc" }\n',
         "utf-8",
     )
@@ -269,3 +272,12 @@ def test_classification_in_two_published_layouts(tmp_path: Path) -> None:
     assert [(e.text, e.labels) for e in found] == [("naja", None), ("gut", None)]
     text = read_file(config, tmp_path / "train.review", unlabelled=True, task="text")
     assert [(e.text, e.labels) for e in text] == [("good", None), ("bad", None)]
+    texts, faults = read_all(config, recipe_files(config))
+    assert not faults
+    assert {(f.role, f.language): [e.text for e in examples] for f, examples in texts.items()} == {
+        ("train", "en"): ["good", "bad"],
+        ("test", "de"): ["gut"],
+        ("unlabelled", "de"): ["naja", "gut"],
+        ("test", "fr"): ["bon"],
+        ("unlabelled", "fr"): ["bon"],
+    }
