@@ -161,8 +161,8 @@ class _Checker:
 
     def _add_faults(self, faults: Iterable[Fault]) -> None:
         for fault in faults:
-            if fault.line is not None:
-                self._add(f"{fault.file.path}:{fault.line}", fault.message, fault.code)
+            if fault.place is not None:
+                self._add(f"{fault.file.path}:{fault.place}", fault.message, fault.code)
             else:
                 key = ".".join(map(str, fault.file.key))
                 self._add(self.places(*fault.file.key), f"{key}: {fault.message}", fault.code)

@@ -15,7 +15,7 @@ from .. import DataError, DivergedError, Interrupted, OutOfMemoryError, StorageE
 from ..data import file_hash
 from ..model import MaskedLM, load_task_model, save_model
 from .check_data import recipe_files
-from .config import RunConfig
+from .config import RunConfig, merged
 from .context import FINISHED, Context, write_trace
 from .deterministic import deterministic, refusal
 from .distributed import World, joined
@@ -272,10 +272,16 @@ def _seal(context: Context, stage: Stage, table: dict[str, Any], folder: Path, o
 
 def _save(context: Context, stage: Stage, folder: Path, outcome: Outcome) -> None:
     with storage_errors(folder):
-        extra = {"stage": stage.id, "seed": stage.seed, "inputs": stage.inputs, "split": context.config.reader.split}
+        extra = {"stage": stage.id, "seed": stage.seed, "inputs": stage.inputs, "split": _split(context.config, stage)}
         save_model(outcome.model, folder, extra=extra)
         context.tokenizer.save(folder, segments=outcome.model.config.num_segments > 1)
     write_trace(folder, outcome.trace)
+
+
+def _split(config: RunConfig, stage: Stage) -> str:
+    """How plain text becomes words, as the model's own target has it."""
+    own = next((t.reader for t in config.targets if t.language == stage.target), None)
+    return merged(config.reader, own).split
 
 
 def _finish(

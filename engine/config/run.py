@@ -16,36 +16,12 @@ from .base import required as _required
 from .cloze import ClozeConfig, cloze_problems
 from .each import each_problems, several_problems
 from .languages import SourceConfig, TargetConfig, language_problems
+from .reader import ReaderConfig
 from .selftrain import TeachersConfig, selftrain_problems
 from .transfer import ContrastiveConfig, CotrainConfig, transfer_problems
 from .world import WorldTable
 
-Format = Literal["auto", "conll", "tsv", "csv", "jsonl", "text", "xnli"]
 STEP_NAMES = ("soft", "hard")
-
-
-@dataclass(frozen=True, kw_only=True)
-class ReaderConfig:
-    """How files are read; `auto` goes by the file's ending."""
-
-    format: Format = _option("auto", "format of labelled files")
-    unlabelled_format: Format = _option("auto", "format of unlabelled files; labels found there are dropped")
-    encoding: str = _option("utf-8", "character encoding of all files")
-    token_column: int = _option(0, "CoNLL: column of the token")
-    label_column: int = _option(-1, "CoNLL: column of the tag")
-    scheme: Literal["auto", "iob1", "bio"] = _option("auto", "CoNLL: tag scheme of the files")
-    repair: bool = _option(False, "tags: read an I- that nothing opened as B-, as conlleval does")
-    words: str = _option("words", "JSONL: field of the words")
-    tags: str = _option("tags", "JSONL: field of the tags")
-    text: str = _option("text", "table or JSONL: field of the text")
-    pair: str = _option("", "table or JSONL: field of the second text")
-    label: str = _option("label", "table or JSONL: field of the label")
-    split: Literal["punctuation", "whitespace"] = _option(
-        "punctuation", "NER: how a line of unlabelled plain text becomes words; whitespace if it is tokenised already"
-    )
-    label_map: dict[str, str] = field(
-        default_factory=dict, metadata={"help": "label in the file -> label of the task; an empty string drops the row"}
-    )
 
 
 @dataclass(frozen=True, kw_only=True)
