@@ -78,6 +78,7 @@ _SUFFIXES = {
     ".jsonl": "jsonl",
     ".ndjson": "jsonl",
     ".json": "jsonl",
+    ".review": "webis-cls",
 }
 
 
@@ -127,7 +128,7 @@ def read_examples(
 
 
 def guess_format(path: str | Path, *, task: str, encoding: str = "utf-8") -> str:
-    """The format that `read_examples` takes a file to have: "conll", "tsv", "csv", "jsonl" or "text"."""
+    """The format that `read_examples` takes a file to have: "conll", "tsv", "csv", "jsonl", "webis-cls" or "text"."""
     return _SUFFIXES.get(plain_suffix(path)) or _sniff(path, task, encoding)
 
 

@@ -124,6 +124,49 @@ def test_cls_paper_is_nine_cells(tmp_path: Path) -> None:
         assert [s.settings for s in make_plan(config)] == [s.settings for s in make_plan(runs["books"])]
 
 
+REVIEWS = (
+    '<?xml version="1.0" encoding="UTF-8"?>\n<items>\n<item><rating>1.0</rating><text>schlecht für alle</text></item>\n'
+    "<item><rating>3.0</rating><text>nun ja</text></item>\n<item><text>良い</text><rating>5.0</rating></item>\n</items>\n"
+)
+
+
+def test_cls_paper_reads_the_published_layout(tmp_path: Path) -> None:
+    for language in ("de", "en", "fr", "jp"):
+        for domain in ("books", "dvd", "music"):
+            folder = tmp_path / "cls" / language / domain
+            folder.mkdir(parents=True)
+            for name in ("train", "test", "unlabeled"):
+                (folder / f"{name}.review").write_text(REVIEWS, "utf-8")
+    for language in ("de", "fr", "ja"):
+        (tmp_path / "cls" / f"wiki.{language}.control.txt").write_text("Ein Satz für sich.\nNoch einer.\n", "utf-8")
+    for _, overrides in variants("cls-paper"):
+        config = load_recipe("cls-paper", (*overrides, "arms.control=true")).config
+        for file in recipe_files(config):
+            found = read_file(config, file.path, unlabelled=not file.labelled, language=file.language)
+            if file.labelled:
+                assert [(e.text, e.labels) for e in found] == [
+                    ("schlecht für alle", "negative"),
+                    ("良い", "positive"),
+                ]
+            elif file.role == "control" and file.language != "en":
+                assert [e.text for e in found] == ["Ein Satz für sich.", "Noch einer."]
+            else:
+                assert [e.labels for e in found] == [None] * (2 if file.language == "en" else 3)
+
+
+def test_conll_paper_reads_the_published_encodings(tmp_path: Path) -> None:
+    (tmp_path / "conll").mkdir()
+    config = load_recipe("conll-paper", ["arms.control=true"]).config
+    for file in recipe_files(config):
+        tagged = file.path.suffix != ".txt"
+        text = "Malmö NNP I-NP I-LOC\n" if tagged else "Malmö liegt am Öresund.\n"
+        file.path.write_bytes(text.encode("latin-1" if tagged else "utf-8"))
+    for file in recipe_files(config):
+        (example,) = read_file(config, file.path, unlabelled=not file.labelled, language=file.language)
+        assert example.words is not None
+        assert example.words[0] == "Malmö", file
+
+
 @pytest.mark.parametrize("name", ["cls-paper", "conll-paper"])
 def test_mbert_wiki_changes_the_text_of_the_target_alone(name: str) -> None:
     config = recipe(name)
