@@ -65,7 +65,7 @@ def add_lab(
         if list_rows:
             click.echo(describe_rows())
             return
-        options = {
+        options: dict[str, Any] = {
             "rows": [name for given in rows for name in given.split(",") if name],
             "seeds": parse_seeds(seeds, None),
             "run_dir": run_dir,

@@ -91,7 +91,8 @@ def check_all(
     found: dict[str, CheckReport] = {}
     for name, options in chosen:
         found[name] = check(recipe, options, rate=rate)
-        rate = rate or (found[name].estimate.rate if found[name].estimate else None)
+        estimate = found[name].estimate
+        rate = rate if estimate is None else estimate.rate
     return found
 
 

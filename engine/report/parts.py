@@ -257,7 +257,7 @@ def thresholds(run: Run) -> Figure | None:
         "The threshold α is chosen on the labelled source and used on the target. Lines are means over seeds, dotted "
         "verticals the α of each seed with its accuracy and coverage on the source."
     )
-    return picture and Figure("thresholds", "Threshold: accuracy against coverage", caption, picture)
+    return None if picture is None else Figure("thresholds", "Threshold: accuracy against coverage", caption, picture)
 
 
 def threshold_picture(

@@ -126,7 +126,8 @@ def test_cls_paper_is_nine_cells(tmp_path: Path) -> None:
 
 REVIEWS = (
     '<?xml version="1.0" encoding="UTF-8"?>\n<items>\n<item><rating>1.0</rating><text>schlecht für alle</text></item>\n'
-    "<item><rating>3.0</rating><text>nun ja</text></item>\n<item><text>良い</text><rating>5.0</rating></item>\n</items>\n"
+    "<item><rating>3.0</rating><text>nun ja</text></item>\n<item><text>良い</text><rating>5.0</rating></item>\n"
+    "</items>\n"
 )
 
 
