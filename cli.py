@@ -103,7 +103,7 @@ _JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON instead
     show_default=True,
     help="Make this stage's result exist, with all it needs.",
 )
-@click.option("--run-dir", type=click.Path(path_type=Path), help="Folder of the run.  [default: runs/NAME]")
+@click.option("--run-dir", type=click.Path(path_type=Path), help="Folder of the run, or runs.  [default: runs/NAME]")
 @_SET
 @click.option("--seed", type=int, help="One seed instead of the recipe's.")
 @click.option("--seeds", metavar="0,1,2", help="Several seeds instead of the recipe's.")
@@ -140,21 +140,22 @@ def run(
 ) -> None:
     """Run a RECIPE: a file, the name of a packaged recipe, or nothing (xlt.toml here, else the demo).
 
-    What exists and is unchanged is skipped; what was cut off goes on where it was, to the same result.
+    What exists and is unchanged is skipped; what was cut off goes on where it was, to the same result. A recipe with
+    a table [each] makes several runs, one after the other.
     """
     chosen = _seeds(seeds, seed)
     values = _overrides(overrides, **settings)
     if dry_run:
-        from xlt_engine.engine import estimate, load_recipe
+        from xlt_engine.engine import estimate_all, render_estimates
 
-        plan = estimate(load_recipe(recipe, values), stage=stage, seeds=chosen)
-        _say(json.dumps(plan.as_dict(), indent=2) if as_json else plan.render())
+        plans = estimate_all(recipe, overrides=values, stage=stage, seeds=chosen)
+        _say(_one_or_all({name: p.as_dict() for name, p in plans.items()}) if as_json else render_estimates(plans))
         return
     _STOP["polled"] = 1
-    from xlt_engine.engine import run as run_recipe
-    from xlt_engine.engine import stage_table
+    from xlt_engine.engine import run_all, stage_table
 
-    result = run_recipe(
+    summaries: dict[str, Any] = {}
+    for name, result in run_all(
         recipe,
         stage=stage,
         run_dir=run_dir,
@@ -164,14 +165,21 @@ def run(
         progress=_progress(quiet),
         should_stop=should_stop,
         reuse=reuse,
-    )
+    ):
+        summaries[name] = result.summary
+        if as_json:
+            continue
+        if not result.done:
+            _say(f"all {len(result.skipped)} stages are up to date")
+        _say(stage_table(result.summary))
+        _say(f"\nreport: {result.report}")
     if as_json:
-        _say(json.dumps(result.summary, indent=2))
-        return
-    if not result.done:
-        _say(f"all {len(result.skipped)} stages are up to date")
-    _say(stage_table(result.summary))
-    _say(f"\nreport: {result.report}")
+        _say(_one_or_all(summaries))
+
+
+def _one_or_all(found: dict[str, Any]) -> str:
+    """JSON of a run, or of several by their names."""
+    return json.dumps(found.get("", found), indent=2)
 
 
 @main_group.command()
@@ -226,12 +234,12 @@ def init(
 @_JSON
 def check(recipe: str | None, overrides: tuple[str, ...], as_json: bool) -> None:
     """Find every error in a recipe and its data, before any training."""
-    from xlt_engine.engine import check as check_recipe
+    from xlt_engine.engine import check_all, render_checks
 
-    report = check_recipe(recipe, list(overrides))
-    click.echo(json.dumps(report.as_dict(), indent=2) if as_json else report.render())
-    if not report.ok:
-        raise SystemExit(report.exit_code)
+    reports = check_all(recipe, list(overrides))
+    click.echo(_one_or_all({n: r.as_dict() for n, r in reports.items()}) if as_json else render_checks(reports))
+    if codes := [report.exit_code for report in reports.values() if not report.ok]:
+        raise SystemExit(min(codes))
 
 
 @main_group.command()

@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
 if TYPE_CHECKING:
+    from xlt_engine import XltError
     from xlt_engine.engine import Progress
 
 _JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON instead of text.")
@@ -56,36 +57,58 @@ def add_lab(
     ) -> None:
         """Run a RECIPE as it is and without each part of the method, and compare the results.
 
-        Rows share what they have in common. Killed or stopped, the same command goes on.
+        Rows share what they have in common. Killed or stopped, the same command goes on. A recipe with a table [each]
+        is one ablation for each of its runs, one after the other.
         """
-        from xlt_engine.engine.lab import ablate as run_rows
-        from xlt_engine.engine.lab import describe_rows, plan_ablation
+        from xlt_engine.engine.lab import ablate_all, describe_rows, plan_all
 
         if list_rows:
             click.echo(describe_rows())
             return
-        names = [name for given in rows for name in given.split(",") if name]
-        chosen = parse_seeds(seeds, None)
+        options: dict[str, Any] = {
+            "rows": [name for given in rows for name in given.split(",") if name],
+            "seeds": parse_seeds(seeds, None),
+            "run_dir": run_dir,
+            "overrides": overrides,
+            "reuse": reuse,
+            "jobs": jobs,
+        }
+        values: dict[str, Any] = {}
         if dry_run:
-            plan = plan_ablation(
-                recipe, rows=names, seeds=chosen, run_dir=run_dir, overrides=overrides, reuse=reuse, jobs=jobs
-            )
-            click.echo(json.dumps(plan.as_dict(), indent=2) if as_json else plan.render())
+            for name, plan in plan_all(recipe, **options):
+                values[name] = plan.as_dict()
+                if not as_json:
+                    click.echo(f"{name}\n\n{plan.render()}\n" if name else plan.render())
+            if as_json:
+                click.echo(json.dumps(values.get("", values), indent=2))
             return
         begin()
-        result = run_rows(
-            recipe,
-            rows=names,
-            seeds=chosen,
-            run_dir=run_dir,
-            overrides=overrides,
-            reuse=reuse,
-            jobs=jobs,
-            samples=samples,
-            progress=progress(quiet),
-            should_stop=should_stop,
-        )
-        click.echo(json.dumps(result.values, indent=2) if as_json else f"{result.text}\nreport: {result.report}")
-        if result.failed:
-            name, error = next(iter(result.failed.items()))
-            raise type(error)(f"{len(result.failed)} of the rows failed; the first, {name}: {error}")
+        failed: dict[str, XltError] = {}
+        for name, result in ablate_all(
+            recipe, samples=samples, progress=progress(quiet), should_stop=should_stop, **options
+        ):
+            values[name] = result.values
+            failed |= {f"{name} {row}".strip(): error for row, error in result.failed.items()}
+            if not as_json:
+                click.echo(f"{result.text}\nreport: {result.report}")
+        if as_json:
+            click.echo(json.dumps(values.get("", values), indent=2))
+        if failed:
+            name, error = next(iter(failed.items()))
+            raise type(error)(f"{len(failed)} of the rows failed; the first, {name}: {error}")
+
+    @group.command()
+    @click.argument("kind", type=click.Choice(["cls", "conll"]))
+    @click.argument("runs", nargs=-1, required=True, type=click.Path(exists=True, file_okay=False, path_type=Path))
+    @click.option("--out", type=click.Path(path_type=Path), help="Folder for tables.md, .json, .csv and Figure 2.")
+    @_JSON
+    def tables(kind: Literal["cls", "conll"], runs: tuple[Path, ...], out: Path | None, as_json: bool) -> None:
+        """Join finished RUNS into Tables 3 to 9 and Figure 2 of arXiv 2310.04726, beside the paper's cells.
+
+        RUNS are folders of `run` and `ablate`, or folders that hold them. What no run has is named with the command
+        that makes it.
+        """
+        from xlt_engine.engine.lab import paper_tables, render_tables
+
+        values = paper_tables(kind, runs, out)
+        click.echo(json.dumps(values, indent=2) if as_json else render_tables(values))

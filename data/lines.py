@@ -11,6 +11,15 @@ from pathlib import Path
 from typing import IO, Any
 
 from .. import ConfigError, DataError
+from .encodings import (
+    SAMPLE,
+    WrongEncoding,
+    guess_encoding,
+    is_other_than_utf8,
+    is_utf8,
+    not_decodable,
+    with_zeros,
+)
 from .example import Example, Examples
 from .problems import Problems
 
@@ -33,11 +42,12 @@ def file_stem(path: str | Path) -> str:
 def read_lines(path: str | Path, encoding: str, problems: Problems) -> Iterator[tuple[int, str]]:
     """Number, from 1, and text of each line; a line ends at `\\n` or `\\r\\n` and nowhere else.
 
-    A byte order mark is dropped; `.xz` and `.gz` files are unpacked. Lines that do not decode are noted in `problems`
+    A byte order mark is dropped; `.xz` and `.gz` files are unpacked. Lines with a NUL character are noted in `problems`
     and left out.
 
     Raises:
         ConfigError: unknown encoding.
+        WrongEncoding: the file is in another encoding; what follows the first line that shows it is not looked at.
         DataError: the file is missing, unreadable, or its compression is damaged.
     """
     try:
@@ -58,32 +68,41 @@ def read_lines(path: str | Path, encoding: str, problems: Problems) -> Iterator[
         raise DataError(f"{path}: cannot be read: {error.strerror}; check the file and its permissions") from error
 
 
-_ADVICE = "convert the file to UTF-8 or give its encoding"
-
-
 def _recode(path: str, file: IO[bytes], encoding: str) -> IO[bytes]:
     """A file in UTF-8, for encodings whose line break is not the byte of ASCII (UTF-16): text is cut, not bytes."""
+    data = file.read()
+    likely = guess_encoding(data[:SAMPLE])
+    if data and 0 not in data[:SAMPLE] and likely != "utf-16":  # any space or line break has a zero
+        raise WrongEncoding(f"{path}:1:1", f"the file is not {encoding}", encoding, likely)
     try:
-        return io.BytesIO(file.read().decode(encoding).encode("utf-8"))
+        return io.BytesIO(data.decode(encoding).encode("utf-8"))
     except UnicodeDecodeError as error:
-        raise DataError(f"{path}: byte {error.start + 1} of the file is not {encoding}; {_ADVICE}") from error
+        line, column = data.count(b"\n", 0, error.start) + 1, error.start - data.rfind(b"\n", 0, error.start)
+        fault = f"byte 0x{data[error.start]:02x} is not {encoding}"
+        raise WrongEncoding(f"{path}:{line}:{column}", fault, encoding, likely) from error
 
 
 def decode_lines(path: str, file: IO[bytes], encoding: str, problems: Problems) -> Iterator[tuple[int, str]]:
     """As `read_lines`, of an open file that `path` names in messages; for encodings with the line break of ASCII."""
+    doubtful, accents = is_other_than_utf8(encoding), ""
     for number, raw in enumerate(file, 1):
         try:
             text = raw.decode(encoding)
         except UnicodeDecodeError as error:
-            place = f"{path}:{number}:{error.start + 1}"
-            problems.add(place, f"byte 0x{raw[error.start]:02x} is not {encoding}", _ADVICE)
-            continue
+            raise not_decodable(path, number, raw, error.start, encoding, file) from error
+        if doubtful and not raw.isascii():
+            accents = accents or f"{path}:{number}:{next(i for i, byte in enumerate(raw, 1) if byte > 127)}"
+            doubtful = is_utf8(raw)
         if number == 1:
             text = text.removeprefix(_BOM)
         if "\0" in text:
-            problems.add(f"{path}:{number}:{text.index(chr(0)) + 1}", "NUL character, perhaps UTF-16", _ADVICE)
+            if (wrong := with_zeros(path, number, raw, encoding, file)) is not None:
+                raise wrong
+            problems.add(f"{path}:{number}:{text.index(chr(0)) + 1}", "NUL character", "remove it")
             continue
         yield number, text.removesuffix("\n").removesuffix("\r")
+    if doubtful and accents:
+        raise WrongEncoding(accents, f"the file is UTF-8, but is read as {encoding}", encoding, "utf-8")
 
 
 def finish(

@@ -16,7 +16,9 @@ from .example import Example, Examples
 from .lines import file_stem, finish, plain_suffix, read_lines
 from .problems import Problems
 from .readers_conll import read_conll
+from .readers_marc import read_marc
 from .readers_table import read_jsonl, read_tsv
+from .readers_webis import read_webis_cls
 from .readers_xnli import read_xnli
 
 _WORD = re.compile(r"\w+(?:[-.,'’&/]\w+)*|\S")
@@ -62,7 +64,11 @@ _READERS: dict[str, Callable[..., Examples]] = {
     "jsonl": read_jsonl,
     "text": read_text,
     "xnli": read_xnli,
+    "webis-cls": read_webis_cls,
+    "marc": read_marc,
 }
+MULTILINGUAL = ("xnli", "marc")
+"""Formats of files that may hold several languages, of which one is read."""
 _SUFFIXES = {
     ".conll": "conll",
     ".iob": "conll",
@@ -71,6 +77,8 @@ _SUFFIXES = {
     ".csv": "csv",
     ".jsonl": "jsonl",
     ".ndjson": "jsonl",
+    ".json": "jsonl",
+    ".review": "webis-cls",
 }
 
 
@@ -85,14 +93,15 @@ def read_examples(
 ) -> Examples:
     """Read a file with the reader that its name calls for.
 
-    `.conll .iob .bio` are column files, `.tsv .csv .jsonl .ndjson` what they say, each also with `.xz` or `.gz`.
+    `.conll .iob .bio` are column files, `.tsv .csv .jsonl .ndjson` what they say, `.json` JSON lines, each also with
+    `.xz` or `.gz`.
     Anything else is plain text, except that for the task "ner" a file whose first five non-blank lines end in a tag
     is a column file, and plain text is cut into words (`read_text` with `split_words`).
 
     Args:
         path: the file.
         task: "ner", "classification" or "text".
-        format: "conll", "tsv", "csv", "jsonl", "text" or "xnli", where the name does not tell.
+        format: "conll", "tsv", "csv", "jsonl", "text", "xnli", "webis-cls" or "marc", where the name does not tell.
         language: written into the examples.
         encoding: of the file.
         options: passed on to the reader.
@@ -119,7 +128,7 @@ def read_examples(
 
 
 def guess_format(path: str | Path, *, task: str, encoding: str = "utf-8") -> str:
-    """The format that `read_examples` takes a file to have: "conll", "tsv", "csv", "jsonl" or "text"."""
+    """The format that `read_examples` takes a file to have: "conll", "tsv", "csv", "jsonl", "webis-cls" or "text"."""
     return _SUFFIXES.get(plain_suffix(path)) or _sniff(path, task, encoding)
 
 

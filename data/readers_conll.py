@@ -15,6 +15,7 @@ from .problems import Problems
 
 SCHEMES = ("auto", "iob1", "bio")
 _TAG = re.compile(r"O|[BI]-\S+")
+_LANGUAGE = re.compile(r"(?:simple|[a-z]{2,3}(?:-[a-z]+)*):")
 
 
 @dataclass(slots=True)
@@ -49,7 +50,8 @@ def read_conll(
 
     `-DOCSTART-` lines are skipped. All word lines of a file have the same number of columns; with a single column (or
     where `label_column` is `token_column`) the sentences have no labels. Tags come out as BIO, in which every entity
-    starts with `B-`.
+    starts with `B-`. Where tabs separate the columns, there are labels, and every word of the file begins with one and
+    the same language code (`en:Paris`), the file is taken to be PAN-X, and the code is taken off.
 
     The scheme "auto" is decided for the whole file. An `I-X` that follows neither `B-X` nor `I-X` cannot be BIO; a
     `B-X` that does not follow an entity of type X is not needed in IOB1. With the first kind only, the file is IOB1
@@ -78,6 +80,8 @@ def read_conll(
     problems, counts = Problems(), Counter[str]()
     columns = _Columns(str(path), token_column, label_column, separator, problems)
     sentences = list(_sentences(columns, read_lines(path, encoding, problems), comment, counts))
+    if columns.separator == "\t" and columns.label is not None:
+        _without_language(str(path), sentences, problems)
     if require_labels and sentences and columns.label is None:
         problems.add(f"{path}:{sentences[0].lines[0]}", "no label column", "give a file with word and tag columns")
     counts["repaired"] += resolve_tags(str(path), sentences, scheme=scheme, repair=repair, problems=problems)
@@ -157,6 +161,18 @@ def _sentences(
             sentence.tags.append(tag)
     if sentence.words:
         yield sentence
+
+
+def _without_language(path: str, sentences: Sequence[TaggedSentence], problems: Problems) -> None:
+    """Takes the language code of PAN-X off all words, in place; nothing where one word is without it."""
+    first = _LANGUAGE.match(sentences[0].words[0]) if sentences else None
+    if first is None or not all(word.startswith(first[0]) for sentence in sentences for word in sentence.words):
+        return
+    for sentence in sentences:
+        sentence.words = [word.removeprefix(first[0]) for word in sentence.words]
+        for word, line in zip(sentence.words, sentence.lines, strict=True):
+            if not word:
+                problems.add(f"{path}:{line}", f"no word behind {first[0]!r}", "give a word, or remove the line")
 
 
 def resolve_tags(

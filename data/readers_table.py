@@ -26,6 +26,7 @@ def read_tsv(
     label: str | None = "label",
     pair: str | None = None,
     id: str | None = None,
+    language_field: str | None = None,
     delimiter: str | None = None,
     quoting: bool | None = None,
     labels: Sequence[str] | None = None,
@@ -45,6 +46,7 @@ def read_tsv(
         label: name of the column with the class; where the file has no such column the examples have no labels.
         pair: name of the column with the second text.
         id: name of a column with unique ids; `<file stem>:<line>` otherwise.
+        language_field: name of a column with the language; rows of another than `language` are left out, as `foreign`.
         delimiter: between the columns; "," with CSV quoting, else a tab.
         quoting: CSV quoting; by the name of the file where None.
         labels: the classes that may occur, after `label_map`.
@@ -61,9 +63,9 @@ def read_tsv(
     separator = delimiter or ("," if quoted else "\t")
     rows = csv_rows(str(path), lines, separator, problems) if quoted else _tsv_rows(lines, separator)
     number, header = next(rows, (1, []))
-    names = {"text": text, "label": label, "pair": pair, "id": id}
+    names = {"text": text, "label": label, "pair": pair, "id": id, "language": language_field}
     columns = _header(f"{path}:{number}", header, names, require_labels, problems)
-    maker = _RowReader(str(path), language, labels, label_map, problems, counts)
+    maker = RowReader(str(path), language, labels, label_map, problems, counts)
     examples = []
     for number, cells in rows:
         if not any(cells):
@@ -129,7 +131,7 @@ def _header(
     return columns
 
 
-class _RowReader:
+class RowReader:
     """Cells by role to examples."""
 
     def __init__(
@@ -147,9 +149,12 @@ class _RowReader:
         self._ids: dict[str, int] = {}
 
     def example(self, number: int, cells: Mapping[str, str]) -> Example | None:
-        """The example of a row; None where it is faulty or dropped."""
+        """The example of a row; None where it is faulty, dropped or of another language."""
         place = f"{self.path}:{number}"
         faults = self.problems.count
+        if "language" in cells and cells["language"] != self.language:
+            self.counts["foreign"] += 1
+            return None
         for role in cells:
             if not cells[role].strip():
                 self.problems.add(place, f"empty {role}", "fill the field or remove the row")
@@ -185,6 +190,7 @@ def read_jsonl(
     label: str | None = "label",
     pair: str | None = None,
     id: str | None = None,
+    language_field: str | None = None,
     words: str = "words",
     tags: str = "tags",
     scheme: str = "auto",
@@ -197,7 +203,7 @@ def read_jsonl(
 
     An object with the field `words` is a tagged sentence: lists of strings in `words` and, where labelled, in `tags`;
     schemes as in `read_conll`. Any other has strings in `text` and, where labelled, in `label`. A label that is absent
-    or null is unknown. Other fields are ignored.
+    or null is unknown, and may be a whole number. Other fields are ignored.
 
     Args:
         path: `.xz` and `.gz` are unpacked.
@@ -207,6 +213,7 @@ def read_jsonl(
         label: name of the field with the class.
         pair: name of the field with the second text.
         id: name of a field with unique ids; `<file stem>:<line>` otherwise.
+        language_field: name of a field with the language; rows of another than `language` are left out, as `foreign`.
         words: name of the field with the words.
         tags: name of the field with the tags.
         scheme: of the tags: "auto", "iob1" or "bio".
@@ -221,7 +228,8 @@ def read_jsonl(
     """
     problems, counts = Problems(), Counter[str]()
     fields = {"text": text, "label": label, "pair": pair, "id": id, "words": words, "tags": tags}
-    maker = _RowReader(str(path), language, labels, label_map, problems, counts)
+    fields |= {"language": language_field}
+    maker = RowReader(str(path), language, labels, label_map, problems, counts)
     rows: list[Example | tuple[str, TaggedSentence]] = []
     for number, line in read_lines(path, encoding, problems):
         if line.strip():
@@ -239,7 +247,7 @@ def read_jsonl(
 
 
 def _json_row(
-    maker: _RowReader, number: int, line: str, fields: Mapping[str, str | None], require_labels: bool
+    maker: RowReader, number: int, line: str, fields: Mapping[str, str | None], require_labels: bool
 ) -> Example | tuple[str, TaggedSentence] | None:
     """The example of a line, or its id and tagged sentence; None where it is faulty or dropped."""
     place, problems = f"{maker.path}:{number}", maker.problems
@@ -247,6 +255,8 @@ def _json_row(
     if row is None:
         return None
     values = {role: row[name] for role, name in fields.items() if name is not None and row.get(name) is not None}
+    if type(values.get("label")) is int:
+        values["label"] = str(values["label"])
     wanted = "tags" if "words" in values else "label"
     if require_labels and wanted not in values:
         problems.add(place, f"no field {fields[wanted]!r}", "label the example")
@@ -255,7 +265,7 @@ def _json_row(
         sentence = _json_words(place, number, values, problems)
         return (maker.name(place, number, values.get("id")), sentence) if sentence else None
     values.pop("tags", None)
-    required = ["text", *(role for role in ("pair", "id") if fields[role] is not None)]
+    required = ["text", *(role for role in ("pair", "id", "language") if fields[role] is not None)]
     return maker.example(number, values) if _strings(place, values, required, fields, problems) else None
 
 

@@ -31,7 +31,7 @@ from .estimate import estimate_plan, size_text
 from .plan import make_plan
 from .prepare import choose_device, make_context, stage_tables, with_world
 from .progress import Progress
-from .recipe import RecipeError, load_recipe, packaged_recipes
+from .recipe import RecipeError, Variant, load_recipe, packaged_recipes, variants
 from .rundir import RunDir
 from .teachers import check_teacher
 from .toml_lines import Key, key_lines
@@ -78,6 +78,22 @@ def check(
         for where, _, message in (w.message.partition(": ") for w in leaks):
             report.problems.append(CheckProblem(where, message, DataError.exit_code))
     return report
+
+
+def check_all(
+    recipe: str | Path | None = None, overrides: Sequence[str] = (), *, rate: float | None = None
+) -> dict[str, CheckReport]:
+    """Looks at every run that a recipe stands for; name -> what was found, as `check` does."""
+    try:
+        chosen = variants(recipe, overrides)
+    except ConfigError:  # `check` says which
+        chosen = [Variant("", tuple(overrides))]
+    found: dict[str, CheckReport] = {}
+    for name, options in chosen:
+        found[name] = check(recipe, options, rate=rate)
+        estimate = found[name].estimate
+        rate = rate if estimate is None else estimate.rate
+    return found
 
 
 class _Places:
@@ -146,8 +162,8 @@ class _Checker:
 
     def _add_faults(self, faults: Iterable[Fault]) -> None:
         for fault in faults:
-            if fault.line is not None:
-                self._add(f"{fault.file.path}:{fault.line}", fault.message, fault.code)
+            if fault.place is not None:
+                self._add(f"{fault.file.path}:{fault.place}", fault.message, fault.code)
             else:
                 key = ".".join(map(str, fault.file.key))
                 self._add(self.places(*fault.file.key), f"{key}: {fault.message}", fault.code)

@@ -10,9 +10,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from .. import DataError, XltError
-from ..data import Example, Tokenizer, guess_format, read_pairs
-from .config import RunConfig, SourceConfig, TargetConfig
-from .datasets import label_set, read_file
+from ..data import Example, Tokenizer
+from .config import RunConfig, SourceConfig, TargetConfig, reader_of
+from .datasets import file_format, label_set, read_file, read_pairs_of
 from .diagnostics import Warning, cut_by_length
 from .translated import misfits
 
@@ -53,10 +53,10 @@ class DataFile:
 
 @dataclass(frozen=True)
 class Fault:
-    """One thing that is wrong with a file; `line` is None where no line is to blame."""
+    """One thing that is wrong with a file; `place` is `line` or `line:byte`, None where no line is to blame."""
 
     file: DataFile
-    line: int | None
+    place: str | None
     message: str
     code: int
 
@@ -82,7 +82,7 @@ class Coverage:
 
 
 def recipe_files(config: RunConfig) -> list[DataFile]:
-    """All files of a recipe, in its order."""
+    """All files that a recipe's run reads, in its order."""
     source = config.source
     found = []
     tables: list[tuple[tuple[str | int, ...], SourceConfig | TargetConfig]] = [(("source",), source)]
@@ -98,7 +98,7 @@ def recipe_files(config: RunConfig) -> list[DataFile]:
             found.append(DataFile((*key, "labelled"), "few-shot", table.language, table.labelled))
         if isinstance(table, TargetConfig):
             found += _translated_files(key, table, source.language)
-        for role in ("unlabelled", "general", "control"):
+        for role in ("unlabelled", "general", *(["control"] if config.arms.control else [])):
             paths = getattr(table, role)
             found += [DataFile((*key, role, i), role, table.language, path) for i, path in enumerate(paths)]
     if config.contrastive.on:
@@ -124,16 +124,14 @@ def read_all(config: RunConfig, files: Sequence[DataFile]) -> tuple[dict[DataFil
     """The examples of every file that can be read, and the faults of those that cannot."""
     texts: dict[DataFile, list[Example]] = {}
     faults: list[Fault] = []
-    formats = (config.reader.format, config.reader.unlabelled_format)
     done: dict[tuple[Path, str, str], list[Example] | None] = {}
     for file in files:
         kind = "labelled" if file.labelled else "pairs" if file.role == "pairs" else "unlabelled"
-        # A file of XNLI may hold all languages.
-        key = (file.path, kind, file.language if "xnli" in formats else "")
+        key = (file.path, kind, file.language)  # a file of XNLI may hold all languages
         if key not in done:
             try:
                 if file.role == "pairs":
-                    done[key] = read_pairs(file.path, encoding=config.reader.encoding)
+                    done[key] = read_pairs_of(config, file.path, file.language)
                 else:
                     done[key] = read_file(config, file.path, unlabelled=not file.labelled, language=file.language)
             except XltError as error:
@@ -149,12 +147,11 @@ def _faults(file: DataFile, error: XltError) -> list[Fault]:
     """One fault per line of a reader's message."""
     found = []
     for text in str(error).split("\n"):
-        place = re.match(re.escape(str(file.path)) + r"(?::(\d+)(?::\d+)?)?: ", text)
-        line = int(place[1]) if place and place[1] else None
-        message = text[place.end() :] if place and line is not None else text
+        start = re.match(re.escape(str(file.path)) + r":(\d+(?::\d+)?): ", text)
+        message = text[start.end() :] if start else text
         if text.startswith("... "):
-            line, message = None, f"{file.path}: {text[4:]}"
-        found.append(Fault(file, line, message, error.exit_code))
+            message = f"{file.path}: {text[4:]}"
+        found.append(Fault(file, start[1] if start else None, message, error.exit_code))
     return found
 
 
@@ -176,7 +173,7 @@ def label_faults(config: RunConfig, texts: Mapping[DataFile, list[Example]]) -> 
         if not file.labelled:
             continue
         # In a column file each word has a line of its own.
-        columns = _kind(config, file) == "conll"
+        columns = file_format(config, file.path, reader_of(config, file.path, file.language)) == "conll"
         first: dict[str, int] = {}
         counts: Counter[str] = Counter()
         for example in examples:
@@ -189,7 +186,7 @@ def label_faults(config: RunConfig, texts: Mapping[DataFile, list[Example]]) -> 
         faults += [
             Fault(
                 file,
-                line,
+                str(line),
                 f"label {tag!r} ({counts[tag]} times) is not among the labels {whose}: {', '.join(labels)}; "
                 "correct the file, list it in labels, or map it with reader.label_map",
                 DataError.exit_code,
@@ -212,13 +209,8 @@ def translated_test_faults(config: RunConfig, texts: Mapping[DataFile, list[Exam
             gold = [e.labels for e in translated], [e.labels for e in original]
         found = misfits(len(translated), len(original), gold, str(other.path))
         lines = [(None if number is None else translated[number].line, message) for number, message in found]
-        faults += [Fault(file, line or 1, message, DataError.exit_code) for line, message in lines]
+        faults += [Fault(file, str(line or 1), message, DataError.exit_code) for line, message in lines]
     return faults
-
-
-def _kind(config: RunConfig, file: DataFile) -> str:
-    chosen = config.reader.format if file.labelled else config.reader.unlabelled_format
-    return guess_format(file.path, task=config.task, encoding=config.reader.encoding) if chosen == "auto" else chosen
 
 
 def label_warnings(config: RunConfig, texts: Mapping[DataFile, list[Example]]) -> list[Warning]:

@@ -10,7 +10,7 @@ from typing import Any
 
 from .check_data import Coverage
 from .diagnostics import Warning
-from .estimate import Estimate, table
+from .estimate import Estimate, seed_lines, table
 
 
 @dataclass(frozen=True)
@@ -111,6 +111,15 @@ class CheckReport:
         else:
             parts.append([f"no errors, {len(self.warnings)} warning{'' if len(self.warnings) == 1 else 's'}"])
         return "\n\n".join("\n".join(part) for part in parts)
+
+
+def render_checks(reports: Mapping[str, CheckReport]) -> str:
+    """What was found in each run that a recipe stands for, under its name, then what all of them cost."""
+    if len(reports) == 1:
+        return next(iter(reports.values())).render()
+    parts = [f"{name}\n\n{report.render()}" for name, report in reports.items()]
+    estimates = [report.estimate for report in reports.values() if report.estimate is not None]
+    return "\n\n".join([*parts, *(seed_lines(estimates) if len(estimates) == len(reports) else [])])
 
 
 def _counts(counts: Mapping[str, int]) -> str:

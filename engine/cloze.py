@@ -15,6 +15,7 @@ from ..model import ClozeModel, cloze_model, load_masked_lm
 from .config import RunConfig
 from .config.cloze import prompt_of
 from .context import Context
+from .datasets import naming_key
 from .plan import Stage
 
 Pieces = tuple[tuple[int, ...], ...]
@@ -52,7 +53,8 @@ def verbaliser_pieces(config: RunConfig, labels: Sequence[str], tokenizer: Token
             stands for two labels; all of them are listed.
         DataError: a line of a file is wrong.
     """
-    table = read_verbaliser(config.cloze.verbaliser, encoding=config.reader.encoding)
+    with naming_key("reader.encoding"):
+        table = read_verbaliser(config.cloze.verbaliser, encoding=config.reader.encoding)
     faults = [f"no words for {label!r}; add a line" for label in labels if label not in table]
     known = ", ".join(labels)
     for name in (name for name in table if name not in labels):

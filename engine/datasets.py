@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -25,8 +26,10 @@ from ..data import (
     rng_for,
     store_key,
 )
+from ..data.encodings import WrongEncoding
+from ..data.readers import MULTILINGUAL
 from ..data.store import MANIFEST
-from .config import RunConfig, SourceConfig, TargetConfig
+from .config import FileReader, RunConfig, SourceConfig, TargetConfig, reader_of
 from .config.cloze import prompt_of
 from .files import take_over
 
@@ -207,7 +210,7 @@ class Datasets:
             "labelled": labelled,
             "repeats": labelled,
             "max_length": length,
-            "reader": str(self.config.reader),
+            "reader": self._readers(files, labelled),
             "language": languages if len(set(languages)) > 1 else "".join(languages[:1]),
             "cap": self.config.source.cap if self.config.source.train in paths else 0,
         }
@@ -228,7 +231,7 @@ class Datasets:
                     replace(e, language=language)
                     for p, language in files
                     for e in (
-                        read_pairs(p, encoding=self.config.reader.encoding)
+                        read_pairs_of(self.config, p, language)
                         if pairs
                         else self._read(p, language, unlabelled=not labelled, task=task)
                     )
@@ -249,11 +252,17 @@ class Datasets:
     def _switched(self, examples: Sequence[Example], dictionaries: tuple[Path, ...]) -> list[Example]:
         table = self.config.augment.code_switch
         given = dictionaries == table.dictionaries
-        dictionary = read_dictionary(dictionaries, encoding=self.config.reader.encoding if given else "utf-8")
+        with naming_key("reader.encoding"):
+            dictionary = read_dictionary(dictionaries, encoding=self.config.reader.encoding if given else "utf-8")
         changed = [new for e in examples if (new := code_switched(e, dictionary, table.rate, table.draw)) is not None]
         if not changed:
             raise DataError(f"{dictionaries[0]}: no word of the source training text is in the dictionaries")
         return changed
+
+    def _readers(self, files: Sequence[tuple[Path, str]], labelled: bool) -> list[str]:
+        """What decides how each file is read."""
+        readers = [reader_of(self.config, path, language, unlabelled=not labelled) for path, language in files]
+        return [f"{reader.settings}, {reader.unlabelled}" for reader in readers]
 
     def _few_settings(self, files: Sequence[tuple[Path, str]], few: _Few | None) -> dict[str, Any]:
         """What the choice of a few examples adds to a store's name; nothing where there is none."""
@@ -269,33 +278,56 @@ class Datasets:
 def read_file(
     config: RunConfig, path: Path, *, unlabelled: bool = False, task: str | None = None, language: str = ""
 ) -> list[Example]:
-    """The examples of a recipe's file, with the recipe's reader settings.
+    """The examples of a recipe's file, read as `reader_of` says.
 
     With `unlabelled`, labels are dropped; for NER plain text is split into words. With `task` "text" everything
-    becomes plain text. `language` is the one to read where a file of XNLI has several.
+    becomes plain text. `language` is the one to read where a file of XNLI or MARC has several.
     """
-    reader = config.reader
     task = task or config.task
-    training = any(path == source.train for source in config.all_sources)
-    chosen = reader.unlabelled_format if unlabelled and not training else reader.format
-    kind = guess_format(path, task=config.task, encoding=reader.encoding) if chosen == "auto" else chosen
+    reader = reader_of(config, path, language, unlabelled=unlabelled)
+    settings, encoding = reader.settings, reader.encoding
     options: dict[str, Any] = {
-        name: getattr(reader, name)
+        name: getattr(settings, name)
         for name in ("token_column", "label_column", "scheme", "repair", "words", "tags", "text", "label")
     }
-    if unlabelled and not training:
+    if reader.unlabelled:
         # A target's labels must decide nothing, not even which rows a label map drops.
         options["label"] = None
-    options |= {"language": language} if kind == "xnli" else {}
     options |= {
-        "pair": reader.pair or None,
-        "label_map": {old: new or None for old, new in reader.label_map.items()} or None,
+        "pair": settings.pair or None,
+        "label_map": {old: new or None for old, new in settings.label_map.items()} or None,
         "require_labels": not unlabelled,
-        "split_words": config.task == "ner" and task == "ner" and reader.split == "punctuation",
+        "split_words": config.task == "ner" and task == "ner" and settings.split == "punctuation",
     }
-    taken = {name: options[name] for name in reader_options(kind) if name in options}
-    examples = read_examples(path, task=config.task, format=kind, encoding=reader.encoding, **taken)
+    with naming_key(reader.encoding_key):
+        kind = file_format(config, path, reader)
+        options |= {"language": language} if kind in MULTILINGUAL else {}
+        taken = {name: options[name] for name in reader_options(kind) if name in options}
+        examples = read_examples(path, task=config.task, format=kind, encoding=encoding, **taken)
     return [_unlabelled(e, task) for e in examples] if unlabelled else list(examples)
+
+
+def file_format(config: RunConfig, path: Path, reader: FileReader) -> str:
+    """The format that a recipe's file is read in; "auto" goes by its name and its first lines."""
+    if reader.format != "auto":
+        return reader.format
+    return guess_format(path, task=config.task, encoding=reader.encoding)
+
+
+@contextmanager
+def naming_key(key: str) -> Iterator[None]:
+    """Errors of a file's encoding name the key of the recipe that sets it."""
+    try:
+        yield
+    except WrongEncoding as error:
+        raise error.naming(key) from error
+
+
+def read_pairs_of(config: RunConfig, path: Path, language: str) -> list[Example]:
+    """The sentence pairs of a file of `targets.N.pairs`."""
+    reader = reader_of(config, path, language, unlabelled=True)
+    with naming_key(reader.encoding_key):
+        return read_pairs(path, encoding=reader.encoding)
 
 
 def _unlabelled(example: Example, task: str) -> Example:

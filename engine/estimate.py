@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -27,7 +27,7 @@ from .plan import Stage, make_plan, select
 from .precision import DTYPES
 from .prepare import make_context, with_world
 from .progress import Progress
-from .recipe import Resolved, load_recipe
+from .recipe import Resolved, load_recipe, variants
 from .rundir import RunDir
 from .stages import new_encoder_config, new_head
 
@@ -128,7 +128,53 @@ class Estimate:
             "Time and memory are estimates (within a factor of two on an idle machine)."
         )
         model = f"{len(self.labels)} labels, vocabulary of {self.vocab_size:,}."
-        return "\n".join([*table([head, *rows], right=(2, 3, 4, 5, 6, 7)), "", total, model, note])
+        seeds = seed_lines([self])
+        return "\n".join([*table([head, *rows], right=(2, 3, 4, 5, 6, 7)), "", total, *seeds, model, note])
+
+
+def seed_lines(estimates: Sequence[Estimate]) -> list[str]:
+    """What one seed of some runs costs, and all of them; no line where there is one seed of one run."""
+    stages = [stage for found in estimates for stage in found.stages]
+    of = [stage.id.partition("/")[0].removeprefix("seed-") for stage in stages]
+    seeds = list(dict.fromkeys(of))
+    if len(seeds) < 2 and len(estimates) < 2:
+        return []
+    first = [stage for stage, seed in zip(stages, of, strict=True) if seed == seeds[0]]
+    runs = f"{len(estimates)} runs, " if len(estimates) > 1 else ""
+    parts = [f"--seed {seeds[0]}: {_cost(first)}"] if len(seeds) > 1 else []
+    return ["; ".join([*parts, f"{runs}seed{'s' * (len(seeds) > 1)} {', '.join(seeds)}: {_cost(stages)}"]) + "."]
+
+
+def _cost(stages: Sequence[StageEstimate]) -> str:
+    most = "at most " if any(stage.at_most for stage in stages) else ""
+    hours, steps = sum(stage.seconds for stage in stages) / 3600, sum(stage.steps for stage in stages)
+    return f"{len(stages)} stages, {most}{steps:,} steps, about {hours:,.{2 if hours < 10 else 0}f} h"
+
+
+def render_estimates(estimates: Mapping[str, Estimate]) -> str:
+    """The table of each run under its name, then what all of them cost."""
+    if len(estimates) == 1:
+        return next(iter(estimates.values())).render()
+    parts = [f"{name}\n\n{found.render()}" for name, found in estimates.items()]
+    return "\n\n".join([*parts, *seed_lines(list(estimates.values()))])
+
+
+def estimate_all(
+    recipe: str | Path | None = None, *, overrides: Sequence[str] = (), rate: float | None = None, **options: Any
+) -> dict[str, Estimate]:
+    """The cost of each run that a recipe stands for, by its name; one speed is measured for all of them.
+
+    Args:
+        recipe, overrides, rate, options: as `estimate` takes them.
+
+    Raises:
+        XltError: as `estimate`.
+    """
+    found: dict[str, Estimate] = {}
+    for name, chosen in variants(recipe, overrides):
+        found[name] = estimate(recipe, overrides=chosen, rate=rate, **options)
+        rate = found[name].rate
+    return found
 
 
 def estimate(

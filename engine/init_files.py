@@ -26,7 +26,10 @@ class Language:
 
 @dataclass
 class Found:
-    """Everything that the recipe is written from."""
+    """Everything that the recipe is written from.
+
+    `encoding` is that of [reader], `encodings` has the keys of a language's own `reader` table, where it needs any.
+    """
 
     source: FileFacts
     language: str
@@ -35,6 +38,7 @@ class Found:
     folder: Path
     task: str = ""
     encoding: str = "utf-8"
+    encodings: dict[str, dict[str, str]] = field(default_factory=dict)
     labels: tuple[str, ...] = ()
     reader: dict[str, tuple[Any, str]] = field(default_factory=dict)
     train: list[Example] = field(default_factory=list)
@@ -130,7 +134,7 @@ def read_files(found: Found) -> None:
             "row (TSV, CSV) or JSON lines with fields text and label"
         )
     found.task = found.source.task
-    found.encoding = _common_encoding([*found.labelled, *found.unlabelled])
+    _encodings(found)
     found.reader |= {key: (value, _WHY[key]) for key, value in found.source.options.items()}
     _formats(found)
     options = {key: value for key, (value, _) in found.reader.items()}
@@ -142,7 +146,7 @@ def read_files(found: Found) -> None:
     found.labels = _labels(found, gold)
     for target in found.targets:
         for facts in target.unlabelled:
-            target.texts += read_sample(facts, found.task, options, found.encoding)
+            target.texts += read_sample(facts, found.task, options)
     plain = [line for f in found.unlabelled if f.format == "text" for line in f.lines]
     if found.task == "ner" and plain and pretokenised(plain):
         found.reader["split"] = ("whitespace", "the unlabelled text has spaces around its punctuation already")
@@ -161,6 +165,11 @@ _WHY = {
 
 
 def _common_encoding(files: Iterable[FileFacts]) -> str:
+    """The encoding that all of the files can be read with; "ascii" where most can.
+
+    Raises:
+        DataError: there is none.
+    """
     encodings: dict[str, Path] = {}
     for facts in files:
         if facts.encoding != "ascii":
@@ -170,16 +179,36 @@ def _common_encoding(files: Iterable[FileFacts]) -> str:
     if len(encodings) > 1:
         listed = ", ".join(f"{path} is {name}" for name, path in encodings.items())
         raise DataError(
-            f"{next(iter(encodings.values()))}: the files have several encodings ({listed}); convert them to UTF-8"
+            f"{next(iter(encodings.values()))}: files of one kind and language have several encodings ({listed}); "
+            "convert them to UTF-8"
         )
-    return next(iter(encodings), "utf-8")
+    return next(iter(encodings), "ascii")
+
+
+def _encodings(found: Found) -> None:
+    """The encodings of each language's files, and where there is one for all of them, that of the recipe."""
+    sources = [found.source, *([] if found.source_test is None else [found.source_test])]
+    needed = {found.language: (_common_encoding(sources), "ascii")}
+    for t in found.targets:
+        needed[t.code] = (_common_encoding([] if t.test is None else [t.test]), _common_encoding(t.unlabelled))
+    used = {encoding for pair in needed.values() for encoding in pair} - {"ascii"}
+    if used == {"latin-1", "cp1252"}:
+        used = {"cp1252"}
+    found.encoding = used.pop() if len(used) == 1 else "utf-8"
+    if not used:
+        return
+    for code, pair in needed.items():
+        keys = zip(("encoding", "unlabelled_encoding"), pair, strict=True)
+        found.encodings[code] = {key: name for key, name in keys if name not in ("ascii", "utf-8")}
+        if pair[1] == "utf-8" and "encoding" in found.encodings[code]:
+            found.encodings[code]["unlabelled_encoding"] = "utf-8"
 
 
 def _formats(found: Found) -> None:
     """Reader formats, where the names of the files do not tell them."""
     for key, files in (("format", found.labelled), ("unlabelled_format", found.unlabelled)):
         kinds = {f.format for f in files}
-        told = all(guess_format(f.path, task=found.task, encoding=found.encoding) == f.format for f in files)
+        told = all(guess_format(f.path, task=found.task, encoding=f.encoding) == f.format for f in files)
         if told:
             continue
         if len(kinds) > 1:
@@ -193,12 +222,12 @@ def _formats(found: Found) -> None:
 def _read_labelled(found: Found, facts: FileFacts, options: dict[str, Any]) -> list[Example]:
     """The examples of a labelled file; `repair` goes into the recipe where only that makes a file readable."""
     try:
-        return read_sample(facts, found.task, options, found.encoding)
+        return read_sample(facts, found.task, options)
     except DataError as error:
         if found.task != "ner" or "does not continue an entity" not in str(error):
             raise
     options["repair"] = True
-    examples = read_sample(facts, found.task, options, found.encoding)
+    examples = read_sample(facts, found.task, options)
     found.reader["repair"] = (True, _WHY["repair"])
     found.notes.append(f"{facts.path}: some entities start with I- in a BIO file; read as B- (reader.repair = true)")
     return examples

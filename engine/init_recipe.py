@@ -184,7 +184,7 @@ def _write(found: Found, settings: Settings, max_length: int, model: Path | None
         source["test"] = (path(found.source_test), "for scoring only")
     if model is None:
         source["general"] = (own, "what pre-training reads; any other text of the language makes it better")
-    lines += _table("source", source)
+    lines += _table("source", source) + _own_reader(found, "source", found.language)
     for target in found.targets:
         files = [path(f) for f in target.unlabelled]
         values: dict[str, tuple[Any, str]] = {
@@ -195,10 +195,15 @@ def _write(found: Found, settings: Settings, max_length: int, model: Path | None
             values["test"] = (path(target.test), "labels for scoring only; nothing is trained or chosen on them")
         if model is None:
             values["general"] = (files, "what pre-training reads; any other text of the language makes it better")
-        lines += _table("[targets]", values)
+        lines += _table("[targets]", values) + _own_reader(found, "targets", target.code)
     for table, entries in settings.tables.items():
         lines += _table(table, entries, f"# {_STAGES[table]}" if table in _STAGES else "")
     return "\n".join(lines) + "\n"
+
+
+def _own_reader(found: Found, table: str, language: str) -> list[str]:
+    own = found.encodings.get(language)
+    return _table(f"{table}.reader", {key: (name, "as these files are") for key, name in own.items()}) if own else []
 
 
 _STAGES = {

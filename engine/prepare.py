@@ -16,7 +16,7 @@ from ..data.demo_world import VERSION as WORLD_VERSION
 from ..kernels.dispatch import kernels_path
 from ..model import load_encoder_config, load_masked_lm, load_pooler
 from .cloze import verbaliser_pieces
-from .config import OptimiserConfig, RunConfig
+from .config import OptimiserConfig, RunConfig, reader_of
 from .context import Context
 from .datasets import Datasets, read_file
 from .distributed import World
@@ -194,7 +194,8 @@ def _tokenizer(config: RunConfig, folder: Path, progress: Progress, reuse: Seque
     assert config.model.new is not None
     paths = [p for t in config.tables for p in (*t.general, *t.unlabelled)]
     paths += [s.train for s in config.all_sources if s.train is not None]
-    stamp = {"vocab_size": config.model.new.vocab_size, "files": [file_hash(p) for p in paths]}
+    readers = [str(reader_of(config, p, unlabelled=True)) for p in paths]
+    stamp = {"vocab_size": config.model.new.vocab_size, "files": [file_hash(p) for p in paths], "readers": readers}
     take_over(folder, [other for other in reuse if _stamped(other, stamp)], STAMP)
     if not _stamped(folder, stamp):
         progress.note(f"training a vocabulary of {config.model.new.vocab_size} pieces")

@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import itertools
 import tomllib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
@@ -16,11 +17,12 @@ from typing import Any, Generic, NamedTuple, TypeVar, overload
 
 from .. import ConfigError
 from .config import RunConfig
+from .config.each import PLACEHOLDER, each_problems
 from .schema import Builder, dotted, nearest, show
 from .toml_dump import dump_toml
 from .toml_lines import Key, key_lines
 
-__all__ = ["Problem", "RecipeError", "Resolved", "dump_toml", "load_recipe", "packaged_recipes"]
+__all__ = ["Problem", "RecipeError", "Resolved", "Variant", "dump_toml", "load_recipe", "packaged_recipes", "variants"]
 
 T = TypeVar("T")
 
@@ -73,6 +75,18 @@ class Resolved(Generic[T]):
         return dump_toml(self.config, self.origins)
 
 
+class Variant(NamedTuple):
+    """One of the runs that a recipe stands for.
+
+    Attributes:
+        name: values of the placeholders, as a relative path ("books"); empty for a recipe without [each].
+        overrides: options that make a recipe this run, for whatever takes a recipe.
+    """
+
+    name: str
+    overrides: tuple[str, ...]
+
+
 class _Override(NamedTuple):
     text: str
     key: Key
@@ -99,26 +113,77 @@ def load_recipe(
     Raises:
         ConfigError: there is no such recipe, it is not TOML, or (`RecipeError`) all that is wrong in it.
     """
-    path, label, text = _find(source)
-    raw = _parse(text, label)
-    problems: list[Problem] = []
-    given: list[_Override] = []
-    for option in overrides:
-        changed = copy.deepcopy(raw)
-        try:
-            given.append(_Override(option, _apply(changed, *_parse_override(option))))
-            raw = changed
-        except ValueError as error:
-            problems.append(Problem(f"--set {option}", "", str(error)))
-    sources = _Sources(label, path, key_lines(text), given)
+    path, text, raw, sources, problems = _read(source, overrides)
     found: list[tuple[Key, str]] = []
-    builder = Builder(lambda key, message: found.append((key, message)), sources.folder, cls)
+    builder = Builder(lambda key, message: found.append((key, message)), sources.folder, cls, _values(raw))
     config = builder.build(cls, raw)
     found.sort(key=lambda item: sources.line(item[0]))
+    found += [(("each", name), f"is in no path: write {{{name}}} where the runs differ") for name in _unused(raw)]
     problems += [Problem(sources.where(key), dotted(key), message) for key, message in found]
     if problems:
         raise RecipeError(problems, config)
     return Resolved(config, _origins(config, raw, sources), path, text)
+
+
+def variants(source: str | Path | None = None, overrides: Sequence[str] = ()) -> list[Variant]:
+    """The runs that a recipe stands for: one for each value in its [each] table, or combination of them, in order.
+
+    Args:
+        source, overrides: as `load_recipe` takes them, which says what is wrong with a recipe.
+
+    Raises:
+        ConfigError: there is no such recipe, or it is not TOML.
+    """
+    _, _, raw, _, _ = _read(source, overrides)
+    each = raw.get("each")
+    well_formed = isinstance(each, dict) and all(
+        isinstance(values, list) and all(isinstance(value, str) for value in values) for values in each.values()
+    )
+    if not each or not well_formed or any(each_problems(each)) or _unused(raw):
+        return [Variant("", tuple(overrides))]
+    return [
+        Variant("/".join(values), (*overrides, *(f'each.{n}=["{v}"]' for n, v in zip(each, values, strict=True))))
+        for values in itertools.product(*each.values())
+    ]
+
+
+def places(
+    source: str | Path | None, overrides: Sequence[str], folder: str | Path | None
+) -> list[tuple[str, Path | None, tuple[str, ...]]]:
+    """Name, folder and options of each run that a recipe stands for; `folder` holds the run, or several by their names.
+
+    Raises:
+        ConfigError: as `variants`; or (`RecipeError`) all that is wrong with the recipe of a run.
+    """
+    chosen = variants(source, overrides)
+    above = None if folder is None else Path(folder)
+    for variant in chosen:
+        load_recipe(source, variant.overrides)
+    return [(name, above and (above / name if len(chosen) > 1 else above), options) for name, options in chosen]
+
+
+def _unused(raw: Mapping[str, Any]) -> list[str]:
+    """Placeholders with several values that no path has: their runs would be the same."""
+    each = raw.get("each")
+    used = set(_placeholders([value for key, value in raw.items() if key != "each"]))
+    several = each.items() if isinstance(each, dict) else ()
+    return [name for name, values in several if isinstance(values, list) and len(values) > 1 and name not in used]
+
+
+def _placeholders(value: Any) -> Iterator[str]:
+    """The names in braces in all strings below a value."""
+    if isinstance(value, str):
+        yield from PLACEHOLDER.findall(value)
+    elif isinstance(value, dict | list):
+        for part in value.values() if isinstance(value, dict) else value:
+            yield from _placeholders(part)
+
+
+def _values(raw: Mapping[str, Any]) -> dict[str, str]:
+    """What each placeholder stands for; what is wrong with the table is said elsewhere, once."""
+    each = raw.get("each")
+    named = each if isinstance(each, dict) else {}
+    return {name: str(values[0]) if isinstance(values, list) and values else name for name, values in named.items()}
 
 
 def packaged_recipes() -> dict[str, str]:
@@ -156,6 +221,24 @@ def _find(source: str | Path | None) -> tuple[Path | None, str, str]:
         raise ConfigError(
             f"{path}:{line}: byte {data[error.start]:#04x} is not UTF-8; save the recipe as UTF-8"
         ) from None
+
+
+def _read(
+    source: str | Path | None, overrides: Sequence[str]
+) -> tuple[Path | None, str, dict[str, Any], _Sources, list[Problem]]:
+    """File, text, tables with the options in them, where keys came from, and what is wrong with options."""
+    path, label, text = _find(source)
+    raw = _parse(text, label)
+    problems: list[Problem] = []
+    given: list[_Override] = []
+    for option in overrides:
+        changed = copy.deepcopy(raw)
+        try:
+            given.append(_Override(option, _apply(changed, *_parse_override(option))))
+            raw = changed
+        except ValueError as error:
+            problems.append(Problem(f"--set {option}", "", str(error)))
+    return path, text, raw, _Sources(label, path, key_lines(text), given), problems
 
 
 def _parse(text: str, label: str) -> dict[str, Any]:

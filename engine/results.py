@@ -163,7 +163,7 @@ def step_between(now: Cells, before: Cells, versus: str, target: str | None = No
     return Step(found, sum(d > 0 for d in differences), versus) if found else None
 
 
-def _per_seed(cells: Cells, targets: Sequence[str]) -> dict[int, float]:
+def per_seed(cells: Cells, targets: Sequence[str]) -> dict[int, float]:
     """Mean over targets within each seed that has all of `targets`."""
     seeds = sorted({seed for _, seed in cells})
     full = [s for s in seeds if targets and all((t, s) in cells for t in targets)]
@@ -172,7 +172,7 @@ def _per_seed(cells: Cells, targets: Sequence[str]) -> dict[int, float]:
 
 def _mean_over_pairs(cells: Cells, targets: Sequence[str]) -> dict[int, float]:
     """A source score by seed, over the models of the targets that have one."""
-    return _per_seed(cells, [t for t in targets if any(k[0] == t for k in cells)])
+    return per_seed(cells, [t for t in targets if any(k[0] == t for k in cells)])
 
 
 def _over_seeds(cells: Cells, targets: Sequence[str]) -> Stat | None:
@@ -232,7 +232,7 @@ def _stage_score(
     per_target = {t: found for t in targets if (found := stat(v for k, v in sorted(cells.items()) if k[0] == t))}
     gap_of = {t: [source_cells[k] - v for k, v in cells.items() if k[0] == t and k in source_cells] for t in targets}
     own = [t for t in targets if t in per_target]
-    average = _per_seed(cells, own)
+    average = per_seed(cells, own)
     source_average = _mean_over_pairs(source_cells, targets)
     with_source = [(average[s] * len(own) + source_average[s]) / (len(own) + 1) for s in average if s in source_average]
     means = [s.mean for s in per_target.values()]

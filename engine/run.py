@@ -11,10 +11,11 @@ from typing import Any, Literal
 
 import torch
 
-from .. import DivergedError, Interrupted, OutOfMemoryError, StorageError, XltError
+from .. import DataError, DivergedError, Interrupted, OutOfMemoryError, StorageError, XltError
 from ..data import file_hash
 from ..model import MaskedLM, load_task_model, save_model
-from .config import RunConfig
+from .check_data import recipe_files
+from .config import RunConfig, merged
 from .context import FINISHED, Context, write_trace
 from .deterministic import deterministic, refusal
 from .distributed import World, joined
@@ -26,7 +27,7 @@ from .onlooker import check_alike, run_folder
 from .plan import Stage, digest, make_plan, select
 from .prepare import STAMP, describe_kernels, make_context, read_ahead, with_world
 from .progress import Progress
-from .recipe import Resolved, load_recipe
+from .recipe import Resolved, load_recipe, places
 from .report import write_report
 from .reuse import fingerprint_of, read_object, run_folders, take_over_stage
 from .rundir import RunDir
@@ -76,7 +77,7 @@ def run(
         recipe: as `load_recipe` takes it, or a resolved one.
         stage: "pretrain", "btf", "finetune", "selftrain", "cotrain", "contrastive", "evaluate", "all", or the id of
             one, such as "seed-0/de/soft1"; a stage brings what it needs.
-        run_dir: folder of the run; `runs/<name>` when absent.
+        run_dir: folder of the run; `runs/<name>`, and the values of [each] below, when absent.
         overrides: `key=value` strings, as `--set` takes them.
         seeds: instead of the recipe's.
         resume: False makes every selected stage anew.
@@ -90,7 +91,7 @@ def run(
     """
     resolved = recipe if isinstance(recipe, Resolved) else load_recipe(recipe, overrides)
     progress = progress or Progress()
-    folder = Path(run_dir) if run_dir is not None else Path("runs") / resolved.config.name
+    folder = Path(run_dir) if run_dir is not None else Path("runs", resolved.config.name, *resolved.config.chosen)
     others = run_folders(reuse) if resume else ()
     with (
         deterministic(resolved.config.deterministic, resolved.config.device),
@@ -111,6 +112,31 @@ def run(
             if translated is None:
                 raise
             raise translated from error
+
+
+def run_all(
+    recipe: str | Path | None = None,
+    *,
+    run_dir: str | Path | None = None,
+    overrides: Sequence[str] = (),
+    **options: Any,
+) -> Iterator[tuple[str, RunResult]]:
+    """Makes all runs that a recipe stands for, one after the other; gives the name and the result of each.
+
+    Args:
+        recipe, overrides, options: as `run` takes them.
+        run_dir: of a single run its folder; of several the folder that holds them, by their names.
+
+    Raises:
+        XltError: as `run`; also before the first run, for a recipe or a missing file of any of them.
+    """
+    chosen = places(recipe, overrides, run_dir)
+    for name, _, options_of in chosen if len(chosen) > 1 else ():
+        config = load_recipe(recipe, options_of).config
+        if missing := [str(file.path) for file in recipe_files(config) if not file.path.exists()]:
+            raise DataError(f"{missing[0]}: no such file, for the run {name}; xlt-engine check lists all")
+    for name, folder, options_of in chosen:
+        yield name, run(recipe, run_dir=folder, overrides=options_of, **options)
 
 
 @contextlib.contextmanager
@@ -154,7 +180,7 @@ def _run(
     home.write_run_info(
         seeds=chosen,
         hashes=hashes,
-        name=config.name,
+        name=config.title,
         task=config.task,
         metric="entity_f1" if config.task == "ner" else "accuracy",
         created=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(started)),
@@ -246,10 +272,16 @@ def _seal(context: Context, stage: Stage, table: dict[str, Any], folder: Path, o
 
 def _save(context: Context, stage: Stage, folder: Path, outcome: Outcome) -> None:
     with storage_errors(folder):
-        extra = {"stage": stage.id, "seed": stage.seed, "inputs": stage.inputs, "split": context.config.reader.split}
+        extra = {"stage": stage.id, "seed": stage.seed, "inputs": stage.inputs, "split": _split(context.config, stage)}
         save_model(outcome.model, folder, extra=extra)
         context.tokenizer.save(folder, segments=outcome.model.config.num_segments > 1)
     write_trace(folder, outcome.trace)
+
+
+def _split(config: RunConfig, stage: Stage) -> str:
+    """How plain text becomes words, as the model's own target has it."""
+    own = next((t.reader for t in config.targets if t.language == stage.target), None)
+    return merged(config.reader, own).split
 
 
 def _finish(

@@ -18,6 +18,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
+from .config.each import PLACEHOLDER
 from .toml_lines import Key
 
 Report = Callable[[Key, str], None]
@@ -42,12 +43,16 @@ class Builder:
         report: hears of every problem, with the key path and the message.
         folder: for a key path, the folder that its relative file paths start from.
         root: the dataclass of the whole recipe, to find the right place of a misplaced key.
+        values: what `{name}` in a path stands for, by name.
     """
 
-    def __init__(self, report: Report, folder: Callable[[Key], Path], root: type[Any]) -> None:
+    def __init__(
+        self, report: Report, folder: Callable[[Key], Path], root: type[Any], values: Mapping[str, str] | None = None
+    ) -> None:
         self._tell = report
         self._folder = folder
         self._root = root
+        self._values = values or {}
         self._reported: list[Key] = []
 
     def build(self, cls: type[Any], raw: Mapping[str, Any]) -> Any:
@@ -130,7 +135,7 @@ class Builder:
         fitting = [arm for arm in arms if _fits(arm, raw)]
         if len(fitting) > 1:  # such as str | Literal, or two dataclasses: the first that has nothing to say
             for arm in fitting:
-                trial = Builder(lambda *_: None, self._folder, self._root)
+                trial = Builder(lambda *_: None, self._folder, self._root, self._values)
                 value = trial._value(arm, raw, path, limits)
                 if not trial._reported:
                     return value
@@ -162,7 +167,12 @@ class Builder:
             return self._wrong(path, f"{show(raw)} given, but the environment variable {which} is not set; {advice}")
         if not raw:
             return self._wrong(path, "empty path; leave the key out, or name a file")
-        text = os.path.expanduser(_VARIABLE.sub(lambda match: os.environ[match[1]], raw))
+        if unknown := [name for name in PLACEHOLDER.findall(raw) if name not in self._values]:
+            near = nearest(unknown[0], self._values)
+            hint = f"did you mean {{{near}}}?" if near else f'add {unknown[0]} = ["..."] to the table [each]'
+            return self._wrong(path, f"{show(raw)} given, but [each] has no {unknown[0]}; {hint}")
+        text = PLACEHOLDER.sub(lambda match: self._values[match[1]], raw)
+        text = os.path.expanduser(_VARIABLE.sub(lambda match: os.environ[match[1]], text))
         return Path(os.path.normpath(self._folder(path) / text))
 
     def _limited(self, raw: Any, path: Key, limits: Mapping[str, Any]) -> Any:

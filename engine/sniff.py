@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import codecs
 import csv
 import gzip
+import io
 import json
 import lzma
 import re
@@ -15,6 +15,7 @@ from typing import Any
 
 from .. import DataError
 from ..data import Example, read_examples
+from ..data.encodings import guess_encoding, not_decodable
 
 LINES = 2000
 """Lines that are looked at for the format."""
@@ -43,7 +44,7 @@ class FileFacts:
 
     Attributes:
         format: "conll", "tsv", "csv", "jsonl" or "text".
-        encoding: of the whole file; "ascii" where every other one reads it alike.
+        encoding: of the whole file; "ascii" where most others read it alike.
         options: keys of the `reader` table that it needs, where they differ from the defaults.
         task: "ner" or "classification"; None where the file has no labels.
         lines: the first lines.
@@ -61,11 +62,11 @@ def sniff(path: Path) -> FileFacts:
     """Looks at a file.
 
     Raises:
+        WrongEncoding: it is in no encoding that can be told, or a few of its lines are damaged.
         DataError: it cannot be read.
     """
     data = _bytes(path)
-    encoding = _encoding(data)
-    text = data.decode("utf-8-sig" if encoding in ("utf-8", "ascii") else encoding)
+    encoding, text = _text(path, data)
     lines = tuple(line.removesuffix("\r") for line in text.split("\n", LINES)[:LINES])
     kind = _format(path, [line for line in lines if line.strip()])
     options: dict[str, Any] = {}
@@ -79,7 +80,7 @@ def sniff(path: Path) -> FileFacts:
     return FileFacts(path, kind, encoding, options, task, lines)
 
 
-def read_sample(facts: FileFacts, task: str, options: dict[str, Any], encoding: str) -> list[Example]:
+def read_sample(facts: FileFacts, task: str, options: dict[str, Any]) -> list[Example]:
     """All examples of a file, read as the run will read it.
 
     Raises:
@@ -88,6 +89,7 @@ def read_sample(facts: FileFacts, task: str, options: dict[str, Any], encoding: 
     known = {"conll": ("token_column", "label_column", "repair"), "jsonl": ("words", "tags", "text", "label", "pair")}
     names = known.get(facts.format, ("text", "label", "pair") if facts.format in ("tsv", "csv") else ())
     chosen = {name: options[name] for name in names if name in options}
+    encoding = "utf-8" if facts.encoding == "ascii" else facts.encoding
     return read_examples(facts.path, task=task, format=facts.format, encoding=encoding, **chosen)
 
 
@@ -111,18 +113,17 @@ def _bytes(path: Path) -> bytes:
     return bytes(data)
 
 
-def _encoding(data: bytes) -> str:
-    if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
-        return "utf-16"
-    if data.isascii():
-        return "ascii"
+def _text(path: Path, data: bytes) -> tuple[str, str]:
+    """The encoding and the text of a whole file."""
+    encoding = guess_encoding(data)
     try:
-        data.decode("utf-8")
-    except UnicodeDecodeError:
-        # Windows puts quotes and dashes where latin-1 has control characters that no text contains.
-        windows = re.search(rb"[\x80-\x9f]", data) and not re.search(rb"[\x81\x8d\x8f\x90\x9d]", data)
-        return "cp1252" if windows else "latin-1"
-    return "utf-8"
+        return encoding, data.decode("utf-8-sig" if encoding in ("utf-8", "ascii") else encoding or "utf-8")
+    except UnicodeDecodeError as error:
+        number, raw = data.count(b"\n", 0, error.start) + 1, data[data.rfind(b"\n", 0, error.start) + 1 :]
+        column = len(data) - len(raw)
+        raise not_decodable(
+            str(path), number, raw, error.start - column, encoding or "utf-8", io.BytesIO(data)
+        ) from error
 
 
 def _format(path: Path, lines: Sequence[str]) -> str:

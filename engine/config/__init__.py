@@ -4,6 +4,7 @@ from .augment import AugmentConfig
 from .base import ModelConfig, NewEncoderConfig, OptimiserConfig, TaskConfig
 from .cloze import ClozeConfig
 from .languages import SourceConfig, TargetConfig
+from .reader import FileReader, LanguageReaderConfig, ReaderConfig, merged, reader_of
 from .run import (
     AlphaConfig,
     ArmsConfig,
@@ -13,7 +14,6 @@ from .run import (
     HardConfig,
     PerformanceConfig,
     PretrainConfig,
-    ReaderConfig,
     RunConfig,
     SelfTrainConfig,
     SoftConfig,
@@ -30,8 +30,10 @@ __all__ = [
     "ClozeConfig",
     "ContrastiveConfig",
     "CotrainConfig",
+    "FileReader",
     "FinetuneConfig",
     "HardConfig",
+    "LanguageReaderConfig",
     "ModelConfig",
     "NewEncoderConfig",
     "OptimiserConfig",
@@ -45,4 +47,6 @@ __all__ = [
     "TargetConfig",
     "TaskConfig",
     "WorldTable",
+    "merged",
+    "reader_of",
 ]

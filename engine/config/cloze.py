@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Literal
 
 from ...data.prompt import template_problem
 from .base import option
+from .reader import all_readers
 
 if TYPE_CHECKING:
     from .run import RunConfig
@@ -51,5 +52,8 @@ def cloze_problems(config: RunConfig) -> Iterator[tuple[str, str]]:
         yield "cloze.verbaliser", "is missing: a file with a class, a tab and words for it"
     if (problem := template_problem(table.template)) is not None:
         yield "cloze.template", problem
-    elif ("{pair}" in table.template) != bool(config.reader.pair) and config.reader.format not in ("auto", "xnli"):
+    elif any(
+        ("{pair}" in table.template) != bool(reader.pair) and reader.format not in ("auto", "xnli")
+        for reader in (all_readers(config) or [config.reader])
+    ):
         yield "cloze.template", "has {pair} where the texts have none, or the other way round; see reader.pair"

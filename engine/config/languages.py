@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from .base import option, required
+from .reader import LanguageReaderConfig
 
 if TYPE_CHECKING:
     from .run import RunConfig
@@ -32,6 +33,9 @@ class SourceConfig:
     unlabelled: tuple[Path, ...] = option((), "more task text for BTF")
     general: tuple[Path, ...] = option((), "general text, for pre-training")
     control: tuple[Path, ...] = option((), "general text for the control arm; `general` when absent")
+    reader: LanguageReaderConfig | None = option(
+        None, "how the files of this language are read, where [reader] differs"
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,6 +57,9 @@ class TargetConfig:
     )
     general: tuple[Path, ...] = option((), "general text, for pre-training")
     control: tuple[Path, ...] = option((), "general text for the control arm; `general` when absent")
+    reader: LanguageReaderConfig | None = option(
+        None, "how the files of this language are read, where [reader] differs"
+    )
 
 
 def language_problems(config: RunConfig) -> Problems:
@@ -63,6 +70,10 @@ def language_problems(config: RunConfig) -> Problems:
         if language in seen:
             yield f"{place}.language", f"{language!r} is named twice"
         seen.append(language)
+    for i, table in enumerate(config.tables):
+        if config.world is not None and table.reader is not None:
+            name = "source.reader" if not i else f"targets.{i - 1}.reader"
+            yield name, "is given, but the files of a made world are read in one way; leave it out"
     for name, source in zip(("source", *sources), config.all_sources, strict=True):
         if source.cap and source.per_class:
             yield f"{name}.per_class", f"is given, and so is {name}.cap; give one of them"

@@ -14,37 +14,14 @@ from .base import ModelConfig, OptimiserConfig, TaskConfig
 from .base import option as _option
 from .base import required as _required
 from .cloze import ClozeConfig, cloze_problems
+from .each import each_problems, several_problems
 from .languages import SourceConfig, TargetConfig, language_problems
+from .reader import ReaderConfig
 from .selftrain import TeachersConfig, selftrain_problems
 from .transfer import ContrastiveConfig, CotrainConfig, transfer_problems
 from .world import WorldTable
 
-Format = Literal["auto", "conll", "tsv", "csv", "jsonl", "text", "xnli"]
 STEP_NAMES = ("soft", "hard")
-
-
-@dataclass(frozen=True, kw_only=True)
-class ReaderConfig:
-    """How files are read; `auto` goes by the file's ending."""
-
-    format: Format = _option("auto", "format of labelled files")
-    unlabelled_format: Format = _option("auto", "format of unlabelled files; labels found there are dropped")
-    encoding: str = _option("utf-8", "character encoding of all files")
-    token_column: int = _option(0, "CoNLL: column of the token")
-    label_column: int = _option(-1, "CoNLL: column of the tag")
-    scheme: Literal["auto", "iob1", "bio"] = _option("auto", "CoNLL: tag scheme of the files")
-    repair: bool = _option(False, "tags: read an I- that nothing opened as B-, as conlleval does")
-    words: str = _option("words", "JSONL: field of the words")
-    tags: str = _option("tags", "JSONL: field of the tags")
-    text: str = _option("text", "table or JSONL: field of the text")
-    pair: str = _option("", "table or JSONL: field of the second text")
-    label: str = _option("label", "table or JSONL: field of the label")
-    split: Literal["punctuation", "whitespace"] = _option(
-        "punctuation", "NER: how a line of unlabelled plain text becomes words; whitespace if it is tokenised already"
-    )
-    label_map: dict[str, str] = field(
-        default_factory=dict, metadata={"help": "label in the file -> label of the task; an empty string drops the row"}
-    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -252,6 +229,10 @@ class RunConfig:
     """Everything that decides a run."""
 
     name: str = _option("run", "name of the run, and of its folder below runs/")
+    each: dict[str, tuple[str, ...]] = field(
+        default_factory=dict,
+        metadata={"help": "placeholder -> values: {placeholder} in a path stands for each of them, one run for each"},
+    )
     task: Literal["ner", "classification"] = _required("ner (BIO tags) or classification")
     labels: tuple[str, ...] = _option((), "label set in order; found in the source training file when absent")
     seeds: tuple[int, ...] = _option((0,), "one complete run per seed")
@@ -298,6 +279,16 @@ class RunConfig:
     performance: PerformanceConfig = field(default_factory=PerformanceConfig)
 
     @property
+    def chosen(self) -> tuple[str, ...]:
+        """The value of each placeholder, in the order of [each]: folders below the run's name."""
+        return tuple(values[0] for values in self.each.values())
+
+    @property
+    def title(self) -> str:
+        """What people call the run: its name and the values of its placeholders."""
+        return " ".join((self.name, *self.chosen))
+
+    @property
     def tables(self) -> tuple[SourceConfig | TargetConfig, ...]:
         """The sources, then the targets."""
         return (*self.all_sources, *self.targets)
@@ -313,7 +304,7 @@ class RunConfig:
         return self.source.dev is not None and self.world is None
 
     def problems(self) -> list[tuple[str, str]]:
-        found: list[tuple[str, str]] = []
+        found = [*each_problems(self.each), *several_problems(self.each)]
         if not self.seeds:
             found.append(("seeds", "is empty; give at least one seed"))
         found += language_problems(self)

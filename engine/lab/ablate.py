@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -22,10 +22,11 @@ from ... import (
 )
 from ..deterministic import deterministic
 from ..progress import Progress
+from ..recipe import places
 from ..rundir import RunDir
 from .page import write_outputs
 from .processes import Answer, Job, Workers, make
-from .survey import Ablation, Key, RowPlan, Unit, is_made, open_ablation, survey, units_of
+from .survey import Ablation, Forecast, Key, RowPlan, Unit, is_made, open_ablation, plan_ablation, survey, units_of
 from .table import build
 
 ROWS = "rows"
@@ -105,6 +106,42 @@ def ablate(
         code = max((error.exit_code for error in result.failed.values()), default=0)
         home.write_status("failed" if code else "done", exit_code=code, reason="; ".join(result.failed))
     return result
+
+
+def ablate_all(
+    recipe: str | Path | None = None,
+    *,
+    run_dir: str | Path | None = None,
+    overrides: Sequence[str] = (),
+    **options: Any,
+) -> Iterator[tuple[str, AblationResult]]:
+    """An ablation of each run that a recipe stands for, one after the other; gives its name and its result.
+
+    Args:
+        recipe, overrides, options: as `ablate` takes them.
+        run_dir: of a single ablation its folder; of several the folder that holds them, by their names.
+
+    Raises:
+        XltError: as `ablate`.
+    """
+    for name, folder, chosen in places(recipe, overrides, run_dir):
+        yield name, ablate(recipe, run_dir=folder, overrides=chosen, **options)
+
+
+def plan_all(
+    recipe: str | Path | None = None,
+    *,
+    run_dir: str | Path | None = None,
+    overrides: Sequence[str] = (),
+    **options: Any,
+) -> Iterator[tuple[str, Forecast]]:
+    """What each ablation of `ablate_all` has still to make.
+
+    Raises:
+        XltError: as `plan_ablation`.
+    """
+    for name, folder, chosen in places(recipe, overrides, run_dir):
+        yield name, plan_ablation(recipe, run_dir=folder, overrides=chosen, **options)
 
 
 def _ablate(

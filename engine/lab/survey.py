@@ -93,7 +93,8 @@ class Ablation:
 
     def folder(self, run_dir: str | Path | None) -> Path:
         """Where all of it lies."""
-        return Path(run_dir) if run_dir is not None else Path("runs") / f"{self.base.config.name}-ablation"
+        config = self.base.config
+        return Path(run_dir) if run_dir is not None else Path("runs", f"{config.name}-ablation", *config.chosen)
 
 
 def open_ablation(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import statistics
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
@@ -13,12 +12,12 @@ from numpy.typing import NDArray
 
 from ..files import plain
 from ..items import load_items
-from ..results import Stat, stat, step_between
+from ..results import Stat, per_seed, stat, step_between
 from ..reuse import finished_record
 from ..rundir import environment
 from ..summary import read_json
 from .bootstrap import compare, draw_seed, over_targets, scores_on_draws
-from .paper import AVERAGE, notes, printed
+from .paper import AVERAGE, domain_of, notes, printed
 from .rows import Group
 from .survey import Ablation, RowPlan
 
@@ -100,7 +99,7 @@ def build(
         own = scored[plan.row.name]
         new = sum(seconds for key, seconds in own.spent.items() if key not in seen)
         seen |= own.spent.keys()
-        rows.append(_row(plan, own, targets, new / len(seeds), len(seeds), errors.get(plan.row.name), config.name))
+        rows.append(_row(plan, own, targets, new / len(seeds), len(seeds), errors.get(plan.row.name)))
     comparisons = [
         _comparison(group, name, scored, targets, draws)
         for group in ablation.choice.groups
@@ -110,7 +109,7 @@ def build(
     return plain(  # type: ignore[no-any-return]
         {
             "schema_version": SCHEMA_VERSION,
-            "name": config.name,
+            "name": config.title,
             "task": config.task,
             "metric": metric,
             "created": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
@@ -128,9 +127,7 @@ def build(
     )
 
 
-def _row(
-    plan: RowPlan, own: Scored, targets: Sequence[str], new: float, seeds: int, error: str | None, recipe: str
-) -> Json:
+def _row(plan: RowPlan, own: Scored, targets: Sequence[str], new: float, seeds: int, error: str | None) -> Json:
     per_target = {t: found for t in targets if (found := stat(v for k, v in sorted(own.values.items()) if k[0] == t))}
     return {
         "name": plan.row.name,
@@ -141,26 +138,19 @@ def _row(
         "stages": sorted(own.stages),
         "values": {t: {str(s): v for (other, s), v in sorted(own.values.items()) if other == t} for t in targets},
         "targets": {t: _stat(s) for t, s in per_target.items()},
-        "average": _stat(stat(_per_seed(own.values, targets).values())),
-        "source": _stat(stat(_per_seed(own.source, targets).values())),
+        "average": _stat(stat(per_seed(own.values, targets).values())),
+        "source": _stat(stat(per_seed(own.source, targets).values())),
         "seconds": sum(own.spent.values()) / seeds,
         "seconds_new": new,
         "uses_parallel_data": "parallel_data" in own.marks,
         "uses_target_labels": "target_labels" in own.marks,
-        "paper": printed(recipe, plan.row.name),
+        "paper": printed(plan.config.name, plan.row.name, domain_of(plan.config)),
         "error": error,
     }
 
 
 def _stat(found: Stat | None) -> Json | None:
     return None if found is None else {"mean": found.mean, "std": found.std, "n": found.n}
-
-
-def _per_seed(cells: dict[Cell, float], targets: Sequence[str]) -> dict[int, float]:
-    """Mean over targets within each seed that has all of them."""
-    seeds = sorted({seed for _, seed in cells})
-    full = [s for s in seeds if all((t, s) in cells for t in targets)]
-    return {s: statistics.fmean(cells[t, s] for t in targets) for s in full}
 
 
 Draws = dict[str, dict[tuple[str, int], NDArray[Any]]]

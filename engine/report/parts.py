@@ -251,31 +251,40 @@ def grid(run: Run) -> tuple[list[tuple[str, int, str]], int, float]:
 def thresholds(run: Run) -> Figure | None:
     """Accuracy and coverage against the threshold, source and (with gold) target, with alpha marked."""
     cells, columns, width = grid(run)
-    curves = [d[k] for d in run.decisions.values() for k in ("curve", "target_curve") if d.get(k)]
-    if not curves:
-        return None
-    xs = [x for c in curves for x in numbers(c.get("thresholds"))]
-    xs += [d["alpha"] for d in run.decisions.values() if d.get("alpha") is not None]
-    ys = [y for c in curves for k in ("accuracy", "coverage") for y in numbers(c.get(k)) if math.isfinite(y)]
-    span, high = (min(xs), max(xs)), (max(0.0, min(ys) - 0.06), 1.04)
-    ticks = [(t, f"{100 * t:.0f} %") for t in svg.nice_ticks(high[0], 1.0, 4)]
-    panels = []
-    for pair, number, title in cells:
-        panel = Panel(
-            title, span, high, "threshold on the voters' confidence", "", y_ticks=ticks, width=width, height=250
-        )
-        _threshold_panel(panel, run.cell(pair, number), run.result.seeds or (0,))
-        panels.append(panel)
-    gold = any(d.get("target_curve") for d in run.decisions.values())
-    keys = [Key("accuracy of what is kept", ACCURACY), Key("coverage (share kept)", COVERAGE), Key("source", GREY)]
-    keys += [Key("target (gold, for looking only)", GREY, "dash")] if gold else []
+    panels = [(title, run.cell(pair, number)) for pair, number, title in cells]
+    picture = threshold_picture(panels, run.result.seeds or (0,), columns, width)
     caption = (
         "The threshold α is chosen on the labelled source and used on the target. Lines are means over seeds, dotted "
         "verticals the α of each seed with its accuracy and coverage on the source."
     )
-    text = "; ".join(f"{p}, round {n}: alpha {alphas(run.cell(p, n))}" for p, n, _ in cells)
-    picture = svg.figure(panels, title="Threshold curves", description=text, columns=columns, keys=keys)
-    return Figure("thresholds", "Threshold: accuracy against coverage", caption, picture)
+    return None if picture is None else Figure("thresholds", "Threshold: accuracy against coverage", caption, picture)
+
+
+def threshold_picture(
+    cells: Sequence[tuple[str, Sequence[tuple[int, Json]]]], seeds: Sequence[int], columns: int, width: float
+) -> str | None:
+    """Threshold curves as an SVG, a panel for each title with its decisions by seed; None where no curve is kept."""
+    decisions = [decision for _, found in cells for _, decision in found]
+    curves = [d[k] for d in decisions for k in ("curve", "target_curve") if d.get(k)]
+    if not curves:
+        return None
+    xs = [x for c in curves for x in numbers(c.get("thresholds"))]
+    xs += [d["alpha"] for d in decisions if d.get("alpha") is not None]
+    ys = [y for c in curves for k in ("accuracy", "coverage") for y in numbers(c.get(k)) if math.isfinite(y)]
+    span, high = (min(xs), max(xs)), (max(0.0, min(ys) - 0.06), 1.04)
+    ticks = [(t, f"{100 * t:.0f} %") for t in svg.nice_ticks(high[0], 1.0, 4)]
+    panels = []
+    for title, found in cells:
+        panel = Panel(
+            title, span, high, "threshold on the voters' confidence", "", y_ticks=ticks, width=width, height=250
+        )
+        _threshold_panel(panel, found, seeds)
+        panels.append(panel)
+    gold = any(d.get("target_curve") for d in decisions)
+    keys = [Key("accuracy of what is kept", ACCURACY), Key("coverage (share kept)", COVERAGE), Key("source", GREY)]
+    keys += [Key("target (gold, for looking only)", GREY, "dash")] if gold else []
+    text = "; ".join(f"{title}: alpha {alphas(found)}" for title, found in cells)
+    return svg.figure(panels, title="Threshold curves", description=text, columns=columns, keys=keys)
 
 
 def alphas(found: Sequence[tuple[int, Json]]) -> str:

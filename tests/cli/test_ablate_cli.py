@@ -38,3 +38,20 @@ def test_run_takes_over(cli: Any, finished: Any, tmp_path: Path) -> None:
     answer = cli("run", recipe, "--run-dir", tmp_path / "other", "--reuse", finished.folder)
     assert answer.out.startswith("all 5 stages are up to date\n")
     assert "seed-0/de/hard1: taken over from " in answer.err
+
+
+def test_tables(cli: Any, finished: Any, tmp_path: Path) -> None:
+    answer = cli("tables", "conll", finished.folder, "--out", tmp_path / "out")
+    assert answer.code == 0, answer.err
+    assert "| ours | paper | 76.88 | 78.38 | 82.08 | 79.11 |" in answer.out
+    assert answer.out.strip() == (tmp_path / "out" / "tables.md").read_text("utf-8").strip()
+    values = json.loads(cli("tables", "conll", finished.folder, "--json").out)
+    assert values == json.loads((tmp_path / "out" / "tables.json").read_bytes())
+    scores = json.loads((finished.folder / "seed-0/de/finetune/scores.json").read_bytes())["scores"]
+    score = next(s["value"] for s in scores if (s["language"], s["metric"]) == ("de", "entity_f1"))
+    rows = {row["name"]: row for table in values["tables"] for row in table["rows"]}
+    assert rows["no-st"]["here"]["de"]["seeds"] == {"0": score}
+    wrong = cli("tables", "cls", finished.folder)
+    assert (wrong.code, wrong.out) == (3, "")
+    assert "is a run of ner" in wrong.err
+    assert cli("tables", "cls", tmp_path / "none").code == 2

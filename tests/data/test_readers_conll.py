@@ -58,23 +58,26 @@ def test_conll_2002_latin1_bio(path: Path) -> None:
 
 
 def test_bytes_that_are_not_utf8(path: Path) -> None:
+    """One line for the whole file, with the encoding that it looks like."""
     with pytest.raises(DataError) as caught:
-        read_conll(write(path, b"ok O\nM\xfcller B-PER\nx O\n\xff O\n"))
-    lines = str(caught.value).split("\n")
-    assert lines[0].startswith(f"{path}:2:2: byte 0xfc is not utf-8; ")
-    assert lines[1].startswith(f"{path}:4:1: byte 0xff")
-    assert len(lines) == 2
+        read_conll(write(path, b"ok O\nM\xfcller B-PER\nx S-PER\n\xff O\n"))
+    advice = "it looks like latin-1: give latin-1 as its encoding, or convert it to UTF-8"
+    assert str(caught.value) == f"{path}:2:2: byte 0xfc is not utf-8; {advice}"
 
 
 def test_utf16(path: Path) -> None:
-    with pytest.raises(DataError, match=r"train.conll:1:1: byte 0xff is not utf-8"):
+    with pytest.raises(DataError, match=r"train.conll:1:1: byte 0xff is not utf-8; it looks like utf-16: "):
         read_conll(write(path, "aĊ O\nb O\n".encode("utf-16")))
-    with pytest.raises(DataError, match=r"train.conll:1:2: NUL character, perhaps UTF-16"):
+    with pytest.raises(DataError, match=r"train.conll:1:2: NUL character; it looks like utf-16-le: "):
         read_conll(write(path, "a O\n".encode("utf-16-le")))
+    with pytest.raises(DataError, match=r"train.conll:1:2: NUL character; remove it$"):
+        read_conll(write(path, "a\0 O\n" + "b O\n" * 10))
     # U+010A holds the byte of a line feed.
     assert read_conll(write(path, "aĊ O\nb O\n".encode("utf-16")), encoding="utf-16")[0].words == ("aĊ", "b")
     with pytest.raises(DataError, match="not utf-16"):
         read_conll(write(path, b"\xff\xfea"), encoding="utf-16")
+    with pytest.raises(DataError, match="train.conll:1:1: the file is not utf-16; it looks like utf-8: "):
+        read_conll(write(path, "Köln B-LOC\n"), encoding="utf-16")
     with pytest.raises(ConfigError, match="unknown encoding 'utf-9'"):
         read_conll(path, encoding="utf-9")
 

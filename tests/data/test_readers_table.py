@@ -156,7 +156,7 @@ def test_jsonl_words_and_pairs(tmp_path: Path) -> None:
         ('{"label": "x"}', "no field 'text' for text"),
         ('{"text": null}', "no field 'text' for text"),
         ('{"text": 3}', "field 'text' holds a int, not a string"),
-        ('{"text": "a", "label": 1}', "field 'label' holds a int, not a string"),
+        ('{"text": "a", "label": 1.5}', "field 'label' holds a float, not a string"),
         ('{"text": " "}', "empty text"),
         ('{"words": []}', "0 words and no tags"),
         ('{"words": ["a", "b"], "tags": ["O"]}', "2 words and 1 tags"),

@@ -251,7 +251,7 @@ FILES: list[tuple[str, str, str, Callable[[Path], None], tuple[str, ...]]] = [
         "ner",
         "de.txt",
         put(3, b"die Stadt M\xfcnchen ist alt ."),
-        ("de.txt:3:12: byte 0xfc is not utf-8", "convert the file to UTF-8 or give its encoding"),
+        ("de.txt:3:12: byte 0xfc is not utf-8", 'set targets.0.reader.unlabelled_encoding = "latin-1"'),
     ),
 ]
 

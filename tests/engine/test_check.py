@@ -145,7 +145,7 @@ def test_ten_planted_errors_in_one_pass(folder: Path) -> None:
         (at("freeze_layers = 5"), "2 layers"),
         (at("max_length"), "24 positions"),
         (at('test = "gone.conll"'), "no such file"),
-        (f"{folder / 'de.txt'}:7", "not utf-8"),
+        (f"{folder / 'de.txt'}:7:12", "not utf-8; it looks like latin-1: set targets.0.reader.unlabelled_encoding"),
         (f"{folder / 'de.conll'}:9", "'B-CITY' (1 times) is not among the labels"),
         (at('unlabelled = ["fr.txt"]'), "no examples"),
         (f"{folder / 'fr.conll'}:14", "1 columns"),

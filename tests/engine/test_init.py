@@ -13,6 +13,7 @@ import pytest
 from xlt_engine import ConfigError, DataError
 from xlt_engine.data import train_wordpiece
 from xlt_engine.engine.check import check
+from xlt_engine.engine.datasets import read_file
 from xlt_engine.engine.diagnostics import slow_learning_rate
 from xlt_engine.engine.estimate import estimate
 from xlt_engine.engine.init_recipe import InitResult, init_recipe
@@ -228,11 +229,43 @@ def test_encodings(tmp_path: Path) -> None:
     assert check(tmp_path / "xlt.toml", rate=1e10).ok
     de.write_bytes("Käse – „Köln“\n".encode("cp1252") * 20)
     assert load(init_recipe(train, [de], folder=tmp_path), tmp_path).reader.encoding == "cp1252"
-    test = tmp_path / "de.conll"
-    test.write_text("Köln B-LOC\n\n" * 5, "utf-8")
-    with pytest.raises(DataError, match="several encodings"):
-        init_recipe(train, [de], [test], folder=tmp_path)
     assert sniff(train).encoding == "ascii"
+
+
+def test_an_encoding_for_each_language_and_kind_of_file(tmp_path: Path) -> None:
+    """Column files in latin-1, text in UTF-8: the recipe says so, and reads the same words."""
+    train, de, test, fr = (tmp_path / x for x in ("en.conll", "de.txt", "de.conll", "fr.txt"))
+    conll(train, "en")
+    de.write_text("Käse aus Köln\nTür in Ulm\n" * 20, "utf-8")
+    test.write_bytes("Köln B-LOC\nfährt O\n\n".encode("latin-1") * 5)
+    fr.write_bytes("où est l’été\nla tête\n".encode("cp1252") * 20)
+    config = load(init_recipe(train, [de, fr], [test], folder=tmp_path), tmp_path)
+    assert config.reader.encoding == "utf-8"
+    assert config.source.reader is None
+    assert [e.words for e in read_file(config, test, language="de")][0] == ("Köln", "fährt")
+    assert read_file(config, de, unlabelled=True, task="text")[0].text == "Käse aus Köln"
+    assert read_file(config, fr, unlabelled=True, task="text")[0].text == "où est l’été"
+    assert check(tmp_path / "xlt.toml", rate=1e10).ok
+    other = tmp_path / "more.de.txt"
+    other.write_bytes("Käse aus Köln\n".encode("latin-1") * 20)
+    with pytest.raises(DataError) as caught:
+        init_recipe(train, [de, other], [test], folder=tmp_path)
+    assert str(caught.value).count("\n") == 0
+    assert f"{de} is utf-8, {other} is latin-1" in str(caught.value)
+
+
+def test_encodings_that_cannot_be_told(tmp_path: Path) -> None:
+    """Text that is no Western language and not UTF-8, and UTF-8 with a damaged line, are not read as latin-1."""
+    train, de = conll(tmp_path / "en.conll", "en"), tmp_path / "de.txt"
+    de.write_bytes("где этот дом\n".encode("koi8-r") * 20)
+    with pytest.raises(DataError) as caught:
+        init_recipe(train, [de], folder=tmp_path)
+    expected = "byte 0xc7 is not utf-8; it looks like neither UTF-8 nor latin-1: give its encoding"
+    assert str(caught.value) == f"{de}:1:1: {expected}"
+    de.write_bytes("Käse\n".encode() * 20 + b"M\xfcnchen\n")
+    with pytest.raises(DataError) as caught:
+        init_recipe(train, [de], folder=tmp_path)
+    assert str(caught.value) == f"{de}:21:2: byte 0xfc is not utf-8; most of the file is utf-8: correct the line"
 
 
 def test_labels_that_only_a_test_file_has(tmp_path: Path) -> None:

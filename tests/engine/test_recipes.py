@@ -8,10 +8,12 @@ from pathlib import Path
 import pytest
 
 from xlt_engine import ConfigError
+from xlt_engine.engine.check_data import recipe_files
 from xlt_engine.engine.config import OptimiserConfig, RunConfig
 from xlt_engine.engine.datasets import read_file
+from xlt_engine.engine.lab.rows import ROWS
 from xlt_engine.engine.plan import make_plan
-from xlt_engine.engine.recipe import load_recipe, packaged_recipes
+from xlt_engine.engine.recipe import load_recipe, packaged_recipes, variants
 
 COTRAIN = ("marc-1.2pct", "xnli-1.2pct")
 NAMES = (
@@ -38,7 +40,8 @@ def _data_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def recipe(name: str) -> RunConfig:
-    return load_recipe(name).config
+    """The first of the runs that a recipe stands for."""
+    return load_recipe(name, variants(name)[0].overrides).config
 
 
 def rates(config: OptimiserConfig) -> tuple[float, float, int, float, bool, int]:
@@ -109,6 +112,79 @@ def test_cls_paper_is_section_4_2() -> None:
     assert (config.source.language, [t.language for t in config.targets]) == ("en", ["de", "fr", "ja"])
     stars = {s: config.reader.label_map[s] for s in "12345"}
     assert stars == {"1": "negative", "2": "negative", "3": "", "4": "positive", "5": "positive"}
+
+
+def test_cls_paper_is_nine_cells(tmp_path: Path) -> None:
+    """Three domains of Table 1, three targets each; nothing but paths tells the runs apart."""
+    runs = {name: load_recipe("cls-paper", overrides).config for name, overrides in variants("cls-paper")}
+    assert list(runs) == ["books", "dvd", "music"]
+    names = [{t.language: t.test for t in config.targets} for config in runs.values()]
+    assert len({path for tests in names for path in tests.values()}) == 9
+    for name, config in runs.items():
+        files = [config.source.train, config.source.test, *(t.unlabelled[0] for t in config.targets)]
+        assert all(name in str(file.relative_to(tmp_path)) for file in files if file)
+        assert [s.settings for s in make_plan(config)] == [s.settings for s in make_plan(runs["books"])]
+
+
+REVIEWS = (
+    '<?xml version="1.0" encoding="UTF-8"?>\n<items>\n<item><rating>1.0</rating><text>schlecht für alle</text></item>\n'
+    "<item><rating>3.0</rating><text>nun ja</text></item>\n<item><text>良い</text><rating>5.0</rating></item>\n"
+    "</items>\n"
+)
+
+
+def test_cls_paper_reads_the_published_layout(tmp_path: Path) -> None:
+    for language in ("de", "en", "fr", "jp"):
+        for domain in ("books", "dvd", "music"):
+            folder = tmp_path / "cls" / language / domain
+            folder.mkdir(parents=True)
+            for name in ("train", "test", "unlabeled"):
+                (folder / f"{name}.review").write_text(REVIEWS, "utf-8")
+    for language in ("de", "fr", "ja"):
+        (tmp_path / "cls" / f"wiki.{language}.control.txt").write_text("Ein Satz für sich.\nNoch einer.\n", "utf-8")
+    for _, overrides in variants("cls-paper"):
+        config = load_recipe("cls-paper", (*overrides, "arms.control=true")).config
+        for file in recipe_files(config):
+            found = read_file(config, file.path, unlabelled=not file.labelled, language=file.language)
+            if file.labelled:
+                assert [(e.text, e.labels) for e in found] == [
+                    ("schlecht für alle", "negative"),
+                    ("良い", "positive"),
+                ]
+            elif file.role == "control" and file.language != "en":
+                assert [e.text for e in found] == ["Ein Satz für sich.", "Noch einer."]
+            else:
+                assert [e.labels for e in found] == [None] * (2 if file.language == "en" else 3)
+
+
+def test_conll_paper_reads_the_published_encodings(tmp_path: Path) -> None:
+    (tmp_path / "conll").mkdir()
+    config = load_recipe("conll-paper", ["arms.control=true"]).config
+    for file in recipe_files(config):
+        tagged = file.path.suffix != ".txt"
+        text = "Malmö NNP I-NP I-LOC\n" if tagged else "Malmö liegt am Öresund.\n"
+        file.path.write_bytes(text.encode("latin-1" if tagged else "utf-8"))
+    for file in recipe_files(config):
+        (example,) = read_file(config, file.path, unlabelled=not file.labelled, language=file.language)
+        assert example.words is not None
+        assert example.words[0] == "Malmö", file
+
+
+@pytest.mark.parametrize("name", ["cls-paper", "conll-paper"])
+def test_mbert_wiki_changes_the_text_of_the_target_alone(name: str) -> None:
+    config = recipe(name)
+    assert config.source.control == (config.source.train,)
+    for target in config.targets:
+        assert target.control
+        assert not set(target.control) & set(target.unlabelled)
+    assert ROWS["mbert-wiki"].obstacle(config) == ""
+    assert not [file for file in recipe_files(config) if file.role == "control"], (
+        "a run of the recipe needs none of them"
+    )
+    (books, *_) = variants(name)
+    assert [
+        file.role for file in recipe_files(load_recipe(name, (*books.overrides, "arms.control=true")).config)
+    ].count("control") == 4
 
 
 def test_conll_paper_is_section_4_2() -> None:

@@ -36,3 +36,16 @@ def test_the_source_text_is_no_input(tiny: Callable[..., Any]) -> None:
 def test_both_is_what_it_was(tiny: Callable[..., Any]) -> None:
     plan = make_plan(tiny("classification").resolved().config)
     assert all("sides" not in s.settings.get("btf", {}) for s in plan)
+
+
+def test_the_control_of_the_paper_reads_the_same_source_text(tiny: Callable[..., Any]) -> None:
+    """`source.control` = the training file, as in cls-paper: BTF and its control differ in the target's text alone."""
+    recipe = tiny("ner")
+    text = recipe.recipe.read_text("utf-8")
+    table = 'train = "train.conll"\n'
+    recipe.recipe.write_text(text.replace(table, f'{table}control = ["train.conll"]\n'), "utf-8")
+    recipe.run(*SHORT)
+    task, control = (recipe.json(f"de/{name}/fingerprint.json") for name in ("btf", "control-btf"))
+    assert control["data.text.0"] == task["data.text.0"], "the source's training text"
+    assert control["data.text.1"] != task["data.text.1"], "the target's text"
+    assert recipe.stage("de/btf")["examples_per_epoch"] == recipe.stage("de/control-btf")["examples_per_epoch"]

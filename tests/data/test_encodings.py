@@ -1,0 +1,115 @@
+"""What a file's encoding is taken for, and the one line that a wrong one gives."""
+
+from __future__ import annotations
+
+import copy
+import io
+from pathlib import Path
+
+import pytest
+
+from xlt_engine import DataError
+from xlt_engine.data import read_dictionary, read_examples, read_pairs
+from xlt_engine.data.encodings import WrongEncoding, guess_encoding
+from xlt_engine.data.lines import decode_lines
+from xlt_engine.data.problems import Problems
+
+GERMAN = "Käse aus Köln ist übrig .\n" * 30
+RUSSIAN = "где этот дом\n" * 30
+
+
+@pytest.mark.parametrize(
+    ("data", "guess"),
+    [
+        (b"plain\n", "ascii"),
+        (GERMAN.encode(), "utf-8"),
+        (RUSSIAN.encode(), "utf-8"),
+        (GERMAN.encode() + b"M\xfcnchen\n", "utf-8"),
+        (GERMAN.encode()[:-27], "utf-8"),
+        ("Käse".encode()[:2], "utf-8"),  # cut inside a character
+        (GERMAN.encode("latin-1"), "latin-1"),
+        ("Käse – „Köln“ aus dem Norden\n".encode("cp1252"), "cp1252"),
+        (GERMAN.encode("utf-16"), "utf-16"),
+        (GERMAN.encode("utf-16-le"), "utf-16-le"),
+        (RUSSIAN.encode("utf-16-be"), "utf-16-be"),
+        (RUSSIAN.encode("koi8-r"), ""),
+        ("これは本です\n".encode("shift-jis"), ""),
+    ],
+)
+def test_guess(data: bytes, guess: str) -> None:
+    assert guess_encoding(data) == guess
+
+
+def one_line(path: Path, used: str = "utf-8") -> str:
+    with pytest.raises(WrongEncoding) as caught:
+        read_examples(path, task="text", format="text", encoding=used)
+    assert isinstance(caught.value, DataError)
+    assert "\n" not in str(caught.value)
+    return str(caught.value).removeprefix(f"{path}:")
+
+
+def test_one_line_for_a_file_of_many_wrong_lines(tmp_path: Path) -> None:
+    path = tmp_path / "de.txt"
+    path.write_bytes(b"eins\n" + GERMAN.encode("latin-1") + b"\0\n")
+    advice = "it looks like latin-1: give latin-1 as its encoding, or convert it to UTF-8"
+    assert one_line(path) == f"2:2: byte 0xe4 is not utf-8; {advice}"
+    path.write_bytes(RUSSIAN.encode("koi8-r"))
+    assert one_line(path) == "1:1: byte 0xc7 is not utf-8; it looks like neither UTF-8 nor latin-1: give its encoding"
+
+
+def test_a_damaged_line_is_no_other_encoding(tmp_path: Path) -> None:
+    path = tmp_path / "de.txt"
+    path.write_bytes(GERMAN.encode() + b"M\xfcnchen\n")
+    assert one_line(path) == "31:2: byte 0xfc is not utf-8; most of the file is utf-8: correct the line"
+    path.write_bytes(b"plain\n" * 400_000 + b"M\xfcnchen\n")  # far behind the bytes that are looked at
+    assert one_line(path).startswith("400001:2: byte 0xfc is not utf-8; it looks like latin-1: ")
+
+
+def test_utf8_that_another_encoding_would_read_as_other_letters(tmp_path: Path) -> None:
+    """Every byte is a letter of latin-1, so that nothing but this tells of it."""
+    path = tmp_path / "de.txt"
+    path.write_bytes(b"eins\nKohl, " + GERMAN.encode())
+    for used in ("latin-1", "cp1252", "koi8-r"):
+        fault = f"the file is UTF-8, but is read as {used}"
+        assert one_line(path, used) == f"2:8: {fault}; it looks like utf-8: give utf-8 as its encoding"
+    path.write_bytes(GERMAN.encode("latin-1") + "Käse".encode())
+    assert len(read_examples(path, task="text", encoding="latin-1")) == 31
+    path.write_bytes(b"plain\n")
+    assert len(read_examples(path, task="text", encoding="latin-1")) == 1
+    path.write_bytes(GERMAN.encode())
+    assert one_line(path, "ascii").startswith("1:2: byte 0xc3 is not ascii; it looks like utf-8: ")
+    assert one_line(path, "utf-16").startswith("1:1: the file is not utf-16; it looks like utf-8: ")
+
+
+def test_dictionaries_and_pairs_say_the_same(tmp_path: Path) -> None:
+    path = tmp_path / "d.tsv"
+    path.write_bytes("cheese\tKäse\n".encode("latin-1") * 30)
+    for read in (lambda: read_dictionary([path]), lambda: read_pairs(path)):
+        with pytest.raises(WrongEncoding, match=r"d.tsv:1:9: byte 0xe4 is not utf-8; it looks like latin-1: "):
+            read()
+
+
+class Pipe(io.BytesIO):
+    """A stream that has no beginning to go back to, and whose end may never come."""
+
+    def seekable(self) -> bool:
+        return False
+
+    def read(self, *_: object) -> bytes:
+        raise AssertionError("would wait for the rest")
+
+
+def test_a_pipe_is_judged_by_the_line() -> None:
+    lines = decode_lines("-", Pipe(b"eins\nM\xfcnchen\nzwei\n"), "utf-8", Problems())
+    assert next(lines) == (1, "eins")
+    with pytest.raises(WrongEncoding, match="-:2:2: .*looks like latin-1"):
+        next(lines)
+
+
+def test_the_key_of_a_recipe_and_the_way_between_processes() -> None:
+    error = WrongEncoding("a:1:2", "byte 0xfc is not utf-8", "utf-8", "latin-1")
+    named = error.naming("targets.0.reader.encoding")
+    setting = 'set targets.0.reader.encoding = "latin-1", or convert it to UTF-8'
+    assert str(named) == f"a:1:2: byte 0xfc is not utf-8; it looks like latin-1: {setting}"
+    assert str(copy.copy(error)) == str(error)
+    assert str(WrongEncoding("a:1:1", "x", "utf-16", "ascii").naming("k")) == "a:1:1: x; it is plain ASCII: leave k out"

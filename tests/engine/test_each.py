@@ -1,0 +1,193 @@
+"""A table [each]: one recipe for several runs, which differ in a word of their paths."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from xlt_engine import ConfigError, DataError
+from xlt_engine.engine import (
+    check_all,
+    estimate_all,
+    load_recipe,
+    render_checks,
+    render_estimates,
+    run,
+    run_all,
+    variants,
+)
+from xlt_engine.engine.lab import ablate, ablate_all, plan_all
+from xlt_engine.engine.recipe import RecipeError
+
+SHORT = ("selftrain.on=false", "arms.baseline=false", "finetune.epochs=1", "checkpoint.seconds=600")
+DOMAINS = ("books", "dvd")
+
+
+def by_domain(tiny: Any) -> Path:
+    """The tiny recipe of classification with its files once for each domain; dvd has a shorter training file."""
+    text = tiny.recipe.read_text("utf-8")
+    names = set(re.findall(r'"([\w-]+\.(?:tsv|txt))"', text))
+    for domain in DOMAINS:
+        (tiny.folder / domain).mkdir()
+        for name in names:
+            lines = (tiny.folder / name).read_text("utf-8").splitlines()
+            short = lines[:17] if (domain, name) == ("dvd", "train.tsv") else lines
+            (tiny.folder / domain / name).write_text("\n".join(short) + "\n", "utf-8")
+    for name in names:
+        text = text.replace(f'"{name}"', f'"{{domain}}/{name}"')
+        (tiny.folder / name).unlink()
+    tiny.recipe.write_text(text.replace("[model.new]", f"[each]\ndomain = {json.dumps(DOMAINS)}\n[model.new]"), "utf-8")
+    return Path(tiny.recipe)
+
+
+@pytest.fixture
+def recipe(tiny: Callable[[str], Any]) -> Path:
+    return by_domain(tiny("classification"))
+
+
+def problems(path: Path, *overrides: str) -> list[tuple[str, str, str]]:
+    with pytest.raises(RecipeError) as caught:
+        load_recipe(path, overrides)
+    return [(p.where.removeprefix(f"{path.parent}/"), p.key, p.message) for p in caught.value.problems]
+
+
+def test_a_run_for_each_value(recipe: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(recipe.parent)
+    found = dict(run_all(recipe, overrides=SHORT))
+    assert [result.folder for result in found.values()] == [Path("runs/tiny", domain) for domain in found]
+    assert tuple(found) == DOMAINS
+    for domain, result in found.items():
+        info = json.loads((result.folder / "run.json").read_bytes())
+        assert info["name"] == f"tiny {domain}"
+        assert load_recipe(result.folder / "config.toml").config.each == {"domain": (domain,)}
+        assert str(recipe.parent / domain / "train.tsv") in info["hashes"]
+        examples = json.loads((result.folder / "seed-0/de/finetune/stage.json").read_bytes())["examples"]
+        assert examples == {"books": 24, "dvd": 16}[domain]
+    again = dict(run_all(recipe, overrides=SHORT))
+    assert [result.done for result in again.values()] == [(), ()]
+    # One value chosen by hand is the same run in the same folder; its saved recipe is a recipe.
+    alone = run(recipe, overrides=(*SHORT, 'each.domain=["dvd"]'))
+    assert (alone.folder, alone.done) == (Path("runs/tiny/dvd"), ())
+    assert (
+        load_recipe(alone.folder / "config.toml").config == load_recipe(recipe, (*SHORT, 'each.domain=["dvd"]')).config
+    )
+    elsewhere = dict(run_all(recipe, overrides=(*SHORT, 'each.domain=["dvd"]'), run_dir="here", reuse=[alone.folder]))
+    assert [result.folder for result in elsewhere.values()] == [Path("here")]
+    several = dict(run_all(recipe, overrides=SHORT, run_dir="there", reuse=[r.folder for r in found.values()]))
+    assert [(str(r.folder), r.done) for r in several.values()] == [("there/books", ()), ("there/dvd", ())]
+
+
+def test_a_cut_off_run_goes_on(recipe: Path, tmp_path: Path) -> None:
+    names = []
+    for name, result in run_all(recipe, overrides=SHORT, run_dir=tmp_path / "runs"):
+        names.append((name, bool(result.done)))
+        break
+    names += [(name, bool(result.done)) for name, result in run_all(recipe, overrides=SHORT, run_dir=tmp_path / "runs")]
+    assert names == [("books", True), ("books", False), ("dvd", True)]
+
+
+def test_a_missing_file_of_the_second_run_is_found_before_the_first(recipe: Path, tmp_path: Path) -> None:
+    (recipe.parent / "dvd" / "de.txt").unlink()
+    with pytest.raises(DataError, match=r"dvd/de\.txt: no such file, for the run dvd"):
+        next(run_all(recipe, overrides=SHORT, run_dir=tmp_path / "runs"))
+    assert not (tmp_path / "runs").exists()
+    reports = check_all(recipe, SHORT, rate=1e9)
+    assert [report.ok for report in reports.values()] == [True, False]
+    assert "\n\ndvd\n\n" in render_checks(reports)
+
+
+def test_what_all_cost(recipe: Path) -> None:
+    overrides = (*SHORT, "seeds=[3, 4]")
+    plans = estimate_all(recipe, overrides=overrides, rate=1e9)
+    steps = {
+        name: [sum(s.steps for s in p.stages if s.id.startswith(f"seed-{seed}/")) for seed in (3, 4)]
+        for name, p in plans.items()
+    }
+    assert steps["books"] != steps["dvd"]
+    one, every = sum(first for first, _ in steps.values()), sum(sum(both) for both in steps.values())
+    count = sum(len(p.stages) for p in plans.values())
+    last = render_estimates(plans).splitlines()[-1]
+    assert re.fullmatch(
+        rf"--seed 3: {count // 2} stages, {one} steps, about [\d.]+ h; "
+        rf"2 runs, seeds 3, 4: {count} stages, {every} steps, about [\d.]+ h\.",
+        last,
+    )
+    hours = [float(x) for x in re.findall(r"about ([\d.]+) h", last)]
+    assert hours[1] == pytest.approx(sum(p.seconds for p in plans.values()) / 3600, abs=0.005)
+    books = plans["books"].render().splitlines()
+    assert any(line.startswith(f"--seed 3: {count // 4} stages, {steps['books'][0]} steps") for line in books)
+    assert not any(
+        "--seed" in line
+        for line in estimate_all(recipe, overrides=(*SHORT, 'each.domain=["dvd"]'), rate=1e9)["dvd"]
+        .render()
+        .splitlines()
+    )
+    reports = check_all(recipe, overrides, rate=1e9)
+    assert render_checks(reports).splitlines()[-1] == last
+
+
+def test_an_ablation_for_each_value(recipe: Path, tmp_path: Path) -> None:
+    options: dict[str, Any] = {"overrides": SHORT, "rows": ["no-st"], "run_dir": tmp_path / "lab"}
+    assert [(name, plan.planned) for name, plan in plan_all(recipe, **options)] == [("books", 6), ("dvd", 6)]
+    found = dict(ablate_all(recipe, jobs=1, samples=10, **options))
+    assert [result.folder for result in found.values()] == [tmp_path / "lab" / domain for domain in DOMAINS]
+    with pytest.raises(ConfigError, match=r"each\.domain: stands for 2 runs"):
+        ablate(recipe)
+
+
+def test_several_names_make_all_combinations(tmp_path: Path) -> None:
+    path = tmp_path / "r.toml"
+    path.write_text('[each]\na = ["x", "y"]\nb = ["1"]\nc = ["2", "3"]\n[source]\ntrain = "{a}/{c}.tsv"\n', "utf-8")
+    found = variants(path, ["task=ner"])
+    assert [v.name for v in found] == ["x/1/2", "x/1/3", "y/1/2", "y/1/3"]
+    assert found[1].overrides == ("task=ner", 'each.a=["x"]', 'each.b=["1"]', 'each.c=["3"]')
+    assert [v.name for v in variants(path, ['each.a=["y"]'])] == ["y/1/2", "y/1/3"]
+    assert variants("demo", ["seeds=[1]"]) == [("", ("seeds=[1]",))]
+
+
+def test_what_is_wrong_is_said_where(recipe: Path) -> None:
+    text = recipe.read_text("utf-8")
+    line = next(i for i, t in enumerate(text.splitlines(), 1) if t.startswith("domain ="))
+    choice = """stands for 2 runs (books, dvd); choose one here: --set 'each.domain=["books"]'"""
+    assert problems(recipe) == [(f"{recipe.name}:{line}", "each.domain", choice)]
+    one = 'each.domain=["books"]'
+    recipe.write_text(text.replace('"{domain}/train.tsv"', '"{domian}/train.tsv"'), "utf-8")
+    train = next(i for i, t in enumerate(text.splitlines(), 1) if t.startswith("train ="))
+    wrong = '"{domian}/train.tsv" given, but [each] has no domian; did you mean {domain}?'
+    assert (f"{recipe.name}:{train}", "source.train", wrong) in problems(recipe, one)
+    given = problems(recipe, one, "source.train={size}.tsv")
+    assert [g[2] for g in given] == [
+        '"{size}.tsv" given, but [each] has no size; add size = ["..."] to the table [each]'
+    ]
+    assert given[0][0] == "--set source.train={size}.tsv"
+    recipe.write_text(text.replace("{domain}", "books"), "utf-8")
+    assert variants(recipe)[0].name == ""
+    assert (f"{recipe.name}:{line}", "each.domain", "is in no path: write {domain} where the runs differ") in problems(
+        recipe
+    )
+
+
+@pytest.mark.parametrize(
+    ("value", "message"),
+    [
+        ("[]", "is empty; give at least one value"),
+        ('["books", "books"]', "has a value twice"),
+        ('["../up"]', "'../up' cannot be the name of a folder"),
+        ("books", 'write ["books"]'),
+    ],
+)
+def test_values_are_names_of_folders(recipe: Path, value: str, message: str) -> None:
+    assert any(message in found for _, key, found in problems(recipe, f"each.domain={value}") if key == "each.domain")
+    assert len(variants(recipe, [f"each.domain={value}"])) == 1
+
+
+def test_an_environment_variable_is_no_placeholder(recipe: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("domain", str(recipe.parent / "dvd"))
+    config = load_recipe(recipe, ('each.domain=["books"]', "source.test=${domain}/test-en.tsv")).config
+    assert config.source.test == recipe.parent / "dvd" / "test-en.tsv"
+    assert config.source.train == recipe.parent / "books" / "train.tsv"
