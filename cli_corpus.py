@@ -56,6 +56,7 @@ _OPTIONS = [
     ),
     _file("--task-text", "For --select tfidf: text of the task in the target language; repeatable.", multiple=True),
     _file("--exclude", "Evaluation file: none of its sentences is taken; repeatable.", multiple=True),
+    click.option("--encoding", default="utf-8", show_default=True, help="Of the files of --entities and --exclude."),
     click.option("--cap", type=click.IntRange(1), default=60_000, show_default=True, help="Most sentences."),
     click.option(
         "--min-chars", type=click.IntRange(1), help="Shortest sentence.  [default: 20; 8 without word spaces]"

@@ -161,10 +161,11 @@ def _prepare(folder: Path, fingerprint: str) -> None:
 
 
 def _plan(config: CorpusConfig, folder: Path, progress: Progress, should_stop: Callable[[], int]) -> Plan:
-    mentions = entity_surfaces(example for path in config.entities for example in _labelled(path))
+    mentions = entity_surfaces(example for path in config.entities for example in _labelled(path, config.encoding))
     if not mentions and config.select != "tfidf":
         raise DataError(f"{config.entities[0]}:1: no entities in the tags; give a labelled file of the source language")
-    excluded = frozenset(excluded_keys(text for path in config.exclude for text in texts_of_file(path)))
+    sentences = (text for path in config.exclude for text in texts_of_file(path, config.encoding))
+    excluded = frozenset(excluded_keys(sentences))
     if config.select != "entities":
         return Plan(Links(), [], (), ["all"], excluded, mentions)
     links = _links(config, mentions, folder, progress, should_stop)
@@ -184,13 +185,15 @@ def _plan(config: CorpusConfig, folder: Path, progress: Progress, should_stop: C
     return Plan(links, patterns, tuple(group[p] for p in patterns), names, excluded, mentions)
 
 
-def _labelled(path: Path) -> list[Example]:
-    return read_examples(path, task="ner", format="jsonl" if guess_format(path, task="ner") == "jsonl" else "conll")
+def _labelled(path: Path, encoding: str) -> list[Example]:
+    kind = "jsonl" if guess_format(path, task="ner", encoding=encoding) == "jsonl" else "conll"
+    return read_examples(path, task="ner", format=kind, encoding=encoding)
 
 
-def texts_of_file(path: Path) -> Iterator[str]:
+def texts_of_file(path: Path, encoding: str = "utf-8") -> Iterator[str]:
     """The sentences of a labelled or plain file in any of the known formats; words joined by spaces."""
-    for example in read_examples(path, task="text" if guess_format(path, task="ner") == "text" else "ner"):
+    task = "text" if guess_format(path, task="ner", encoding=encoding) == "text" else "ner"
+    for example in read_examples(path, task=task, encoding=encoding):
         for text in (" ".join(example.words) if example.words else example.text, example.pair):
             if text:
                 yield text

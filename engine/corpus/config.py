@@ -49,6 +49,7 @@ class CorpusConfig:
             entities, "tfidf" for those closest to `task_text`.
         task_text: text of the task in the target language.
         exclude: evaluation files, none of whose sentences may be in the corpus.
+        encoding: of `entities` and `exclude`, which may be older than the text, which is UTF-8.
         cap: most sentences.
         min_chars: shortest sentence; None: 20, and 8 where words are not spaced.
         max_chars: longest sentence; None: 500, and 200 where words are not spaced.
@@ -73,6 +74,7 @@ class CorpusConfig:
     select: Select = "entities"
     task_text: tuple[Path, ...] = ()
     exclude: tuple[Path, ...] = ()
+    encoding: str = "utf-8"
     cap: int = 60_000
     min_chars: int | None = None
     max_chars: int | None = None

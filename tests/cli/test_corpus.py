@@ -59,7 +59,8 @@ def test_json(cli: Any, raw: Path) -> None:
 def test_every_option_reaches_the_configuration(cli: Any, raw: Path) -> None:
     flags = (
         "--source-language en --min-chars 5 --max-chars 300 --no-split --no-language-check --boundaries words "
-        "--inflection --no-redirects --keep-disambiguation --no-first-letter --strip-qualifier --quiet --json"
+        "--inflection --no-redirects --keep-disambiguation --no-first-letter --strip-qualifier --quiet --json "
+        "--encoding latin-1"
     )
     answer = cli(*command(raw, *flags.split(), "--exclude", str(raw / "test.de.conll")))
     settings = json.loads(answer.out)["settings"]
@@ -83,6 +84,7 @@ def test_every_option_reaches_the_configuration(cli: Any, raw: Path) -> None:
         "strip_qualifier": True,
     }
     assert settings["exclude"] == [str(raw / "test.de.conll")]
+    assert settings["encoding"] == "latin-1"
 
 
 def test_selection_without_titles(cli: Any, raw: Path) -> None:

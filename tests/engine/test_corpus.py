@@ -376,6 +376,24 @@ def test_evaluation_sentences_are_left_out(german: Any, tmp_path: Path) -> None:
     assert report.values["matched"]["excluded"] >= len(left)
 
 
+def test_labelled_files_in_another_encoding(german: Any, tmp_path: Path) -> None:
+    """CoNLL's files are in latin-1, the dump in UTF-8: entities and sentences are compared as text, not as bytes."""
+    train = german.files["train"].read_text("utf-8")
+    blocks = [block for block in train.split("\n\n") if max(block) <= "\xff"]
+    entities, test = tmp_path / "train.conll", tmp_path / "test.conll"
+    entities.write_bytes("\n\n".join([*blocks, f"Münster{train[train.index('B-') - 1]}B-LOC"]).encode("latin-1"))
+    with pytest.raises(DataError, match=r"train.conll:\d+:\d+: byte 0x.. is not utf-8; it looks like latin-1: "):
+        build(german, tmp_path / "out.txt", "target_xml", entities=(entities,), **OPEN)
+    given = {"entities": (entities,), "encoding": "latin-1", **OPEN}
+    build(german, tmp_path / "all.txt", "target_xml", **given)
+    held = [s for s in lines(tmp_path / "all.txt") if not s.isascii() and max(s) <= "\xff"]
+    blocks = ["\n".join(f"{word} O" for part in s.split() for word in _tokens(part)) for s in held]
+    test.write_bytes(("\n\n".join(blocks) + "\n").encode("latin-1"))
+    build(german, tmp_path / "out.txt", "target_xml", exclude=(test,), **given)
+    assert len(held) > 3
+    assert set(lines(tmp_path / "out.txt")) == set(lines(tmp_path / "all.txt")) - set(held)
+
+
 def comparable(text: str) -> str:
     return unicodedata.normalize("NFC", text).casefold()
 
