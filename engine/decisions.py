@@ -27,6 +27,7 @@ Array = NDArray[Any] | torch.Tensor
 UNITS = ("item", "entity", "sentence")
 SOURCE_RULES = ("correct", "correct+alpha", "agreed", "none")
 IGNORE = -100
+OUTSIDE = "O"
 
 
 class Votes(Protocol):
@@ -149,10 +150,19 @@ def span_of_item(label: Ints, sentence_of_item: NDArray[Any], labels: Sequence[s
 
 @dataclass(frozen=True)
 class SourceDecision:
-    """Per source example `[N]`: still kept, and a `Reason`; `kept` never holds more than before the round."""
+    """Which source examples stay; `keep` never holds more than before the round.
+
+    Attributes:
+        keep: per example [N], still kept.
+        reason: per example [N], a `Reason`.
+        guarded: examples that only the guard keeps, by the entity type or class that would be lost without them; an
+            example with two such types counts for both.
+        warnings: one for each of these.
+    """
 
     keep: Bools
     reason: NDArray[np.int8]
+    guarded: dict[str, int]
     warnings: tuple[Warning, ...]
 
     def reasons(self) -> dict[str, int]:
@@ -184,7 +194,7 @@ def source_consistency(
         example_of_item: example number per item `[K]`, below `N`; `0..K-1` when absent.
         rule: `correct`, `correct+alpha` (every item must pass `alpha` by the rule of `decide`, too), `agreed` (only
             items that are `doubted`, too, drop their example; with the others it is forgetting) or `none`.
-        labels: names of the classes, for messages.
+        labels: names of the classes; with tags, an entity type (`B-` and `I-`) is one class for the guard.
         guard: where a class would lose its last example, so many of its examples stay, the ones whose gold labels
             have the highest mean probability, with the warning `source-class-emptied`.
         doubted: per item `[K]`, whether the first teacher contradicts gold or is unsure of it (`doubts`); for `agreed`.
@@ -195,7 +205,7 @@ def source_consistency(
     before, gold_label = as_array(kept).astype(bool), as_array(gold).astype(np.int64)
     reason = np.where(before, Reason.KEPT, Reason.REMOVED_BEFORE).astype(np.int8)
     if one_of(rule, SOURCE_RULES, "source filter") == "none":
-        return SourceDecision(before.copy(), reason, ())
+        return SourceDecision(before.copy(), reason, {}, ())
     example = np.arange(gold_label.size) if example_of_item is None else as_array(example_of_item)
     judged = gold_label != IGNORE
     probability = as_array(votes.mean_probability)[judged]
@@ -222,7 +232,8 @@ def source_consistency(
 
     gold_probability = np.nan_to_num(probability[np.arange(gold_label.size), gold_label].astype(np.float64))
     warnings = _guard_classes(reason, gold_label, example, gold_probability, labels, guard)
-    return SourceDecision(_kept(reason), reason, warnings)
+    guarded = {str(w.values["label"]): int(w.values["kept"]) for w in warnings}
+    return SourceDecision(_kept(reason), reason, guarded, warnings)
 
 
 def doubts(votes: Votes, gold: ArrayLike | torch.Tensor, alpha: float) -> Bools:
@@ -246,24 +257,38 @@ def _guard_classes(
     """Put back, in `reason`, the most confident examples of each class that would be lost; one warning per class."""
     size = np.maximum(1, np.bincount(example, minlength=reason.size))
     confidence = np.bincount(example, gold_probability, minlength=reason.size) / size
+    in_play = reason != Reason.REMOVED_BEFORE
     warnings = []
-    for label in np.unique(gold).tolist():
-        having = np.unique(example[gold == label])
-        having = having[reason[having] != Reason.REMOVED_BEFORE]
+    for name, members in _guard_groups(gold, labels):
+        having = np.unique(example[np.isin(gold, members)])
+        having = having[in_play[having]]
         if not having.size or _kept(reason[having]).any():
             continue
         best = having[np.argsort(-confidence[having], kind="stable")][: max(1, guard)]
         reason[best] = Reason.KEPT_FOR_CLASS
-        name = str(label) if labels is None else labels[label]
         warnings.append(
             Warning(
                 "source-class-emptied",
                 f"the soft student contradicts every source example with {name!r}; the {best.size} most confident of "
-                f"{having.size} stay: check these labels, and whether the student learnt the class at all",
+                f"{having.size} stay for good: check these labels, and whether the student learnt the class at all",
                 {"label": name, "examples": having.size, "kept": best.size},
             )
         )
     return tuple(warnings)
+
+
+def _guard_groups(gold: Ints, labels: Sequence[str] | None) -> list[tuple[str, list[int]]]:
+    """Name and label numbers of each class that shall not be lost: an entity type, a class, and last the tag `O`.
+
+    Sentences that stay for a type nearly always have words outside of it, so `O` needs its own only after these.
+    """
+    names = [str(label) for label in range(gold.max(initial=-1) + 1)] if labels is None else list(labels)
+    if names[:1] == [OUTSIDE] and all(name.startswith(("B-", "I-")) for name in names[1:]):
+        names = [split_tag(name)[1] or OUTSIDE for name in names]
+    groups: dict[str, list[int]] = {}
+    for label in np.unique(gold).tolist():
+        groups.setdefault(names[label], []).append(label)
+    return sorted(groups.items(), key=lambda group: group[0] == OUTSIDE)
 
 
 def _above(confidence: NDArray[Any], alpha: float | NDArray[np.float64], label: Ints) -> Bools:

@@ -18,7 +18,7 @@ from ..kernels import Votes, votes
 from ..model import TaskModel
 from .config import SelfTrainConfig
 from .consistency import steady_labels
-from .context import Context
+from .context import FINISHED, Context
 from .datasets import capped
 from .decisions import Bools, Decision, Reason, SourceDecision, doubts, source_consistency
 from .diagnostics import (
@@ -35,6 +35,7 @@ from .distributed import World
 from .inference import OUTSIDE, Poll, predict_logits
 from .plan import Stage
 from .quality import PseudoLabelQuality, calibration_bins, pseudo_label_quality
+from .reuse import read_object
 from .round_standard import Standard, choose_alpha, find_standard, options_record, options_warnings, rescaled
 from .stages import stage_seed, target_of
 from .thresholds import ThresholdChoice
@@ -248,6 +249,8 @@ def _record(
             "kept": int(kept.keep.sum()),
             "removed": int((in_play & ~kept.keep).sum()),
             "removed_per_class": {labels[i]: int(n) for i, n in enumerate(removed) if n},
+            "guarded": int((kept.reason == Reason.KEPT_FOR_CLASS).sum()),
+            "guarded_per_class": kept.guarded,
         },
     }
 
@@ -325,8 +328,9 @@ def _warn(
     accepted = {name: entry["accepted"] for name, entry in classes.items()}
     prior = np.bincount(source.gold[source.gold >= 0], minlength=len(labels))
     share = dict(zip(labels, prior.tolist(), strict=True))
+    told = _guarded_before(context, stage)
     context.warn(
-        *kept.warnings,
+        *(warning for warning in kept.warnings if warning.values["label"] not in told),
         alpha_at_edge(choice),
         low_agreement(target.votes.agree),
         class_collapse(accepted, share),
@@ -337,6 +341,17 @@ def _warn(
     if labels[0] == OUTSIDE:
         entity = [name for name in labels if name != OUTSIDE]
         context.warn(few_accepted_entities(sum(accepted[n] for n in entity), sum(classes[n]["items"] for n in entity)))
+
+
+def _guarded_before(context: Context, stage: Stage) -> set[str]:
+    """The classes that the guard of the source filter kept alive in any earlier round, which has said so."""
+    guarded: set[str] = set()
+    inputs = stage.inputs
+    while "previous" in inputs:
+        folder = context.folder(inputs["previous"])
+        guarded |= set(read_record(folder)["source"]["guarded_per_class"])
+        inputs = (read_object(folder / FINISHED) or {}).get("inputs", {})
+    return guarded
 
 
 def _earlier_coverages(context: Context, stage: Stage) -> list[float]:

@@ -223,6 +223,38 @@ def test_source_filter_never_empties_a_class() -> None:
     assert "'pos'" in decision.warnings[0].message
 
 
+def test_guard_goes_by_entity_type() -> None:
+    """B-X and I-X are one class: sentence 0 keeps PER alive, so only LOC, in sentences 2 and 3, needs its guard."""
+    #           0: B-PER O     1: B-PER I-PER O   2: B-LOC O   3: B-LOC I-LOC   4: O
+    example = [0, 0, 1, 1, 1, 2, 2, 3, 3, 4]
+    gold = [1, 0, 1, 2, 0, 3, 0, 3, 4, 0]
+    predicted = [1, 0, 1, 1, 0, 0, 0, 3, 0, 0]
+    votes = votes_for(predicted, [0.9, 0.9, 0.9, 0.6, 0.9, 0.6, 0.9, 0.9, 0.8, 0.9])
+    decision = source_consistency(votes, gold, kept=[True] * 5, example_of_item=example, labels=LABELS, guard=1)
+    assert decision.guarded == {"LOC": 1}
+    assert [w.values for w in decision.warnings] == [{"label": "LOC", "examples": 2, "kept": 1}]
+    # Mean gold probability: sentence 2 (0.1 + 0.9) / 2, sentence 3 (0.9 + 0.05) / 2.
+    expected = [Reason.KEPT, Reason.CONTRADICTED, Reason.KEPT_FOR_CLASS, Reason.CONTRADICTED, Reason.KEPT]
+    assert decision.reason.tolist() == expected
+    by_number = source_consistency(votes, gold, kept=[True] * 5, example_of_item=example, guard=1)
+    assert by_number.guarded == {"2": 1, "3": 1, "4": 1}
+
+
+def test_guard_of_the_outside_comes_last() -> None:
+    """All is contradicted. What stays for PER and LOC has words outside of them, unless no sentence with a type has."""
+    example, gold = [0, 0, 1, 1, 2], [1, 0, 3, 0, 0]
+    wrong = votes_for([2, 2, 2, 2, 2], [0.9] * 5)
+    decision = source_consistency(wrong, gold, kept=[True] * 3, example_of_item=example, labels=LABELS)
+    assert decision.guarded == {"PER": 1, "LOC": 1}
+    assert decision.keep.tolist() == [True, True, False]
+    decision = source_consistency(wrong, [1, 2, 3, 3, 0], kept=[True] * 3, example_of_item=example, labels=LABELS)
+    assert decision.guarded == {"PER": 1, "LOC": 1, "O": 1}
+    # Classes that only look like tags are classes, and so is "O" among them.
+    labels = ["O", "B-side", "C", "D", "E"]
+    decision = source_consistency(wrong, gold, kept=[True] * 3, example_of_item=example, labels=labels)
+    assert decision.guarded == {"B-side": 1, "D": 1}
+
+
 def test_source_filter_drops_what_is_not_a_number() -> None:
     votes = votes_for([0, 0, 0], [0.9, float("nan"), 0.9])
     decision = source_consistency(votes, [0, 0, 0], kept=[True] * 3)

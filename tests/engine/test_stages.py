@@ -269,6 +269,22 @@ def test_source_filter(texts: Finished, rule: str) -> None:
     assert ((arrays["source.keep"] > 0) == (expected | guarded)).all()
 
 
+def test_the_guard_says_once_what_it_counts_in_every_round(ner: Finished) -> None:
+    """Soft students that hardly move contradict the entities of all source sentences, in three rounds."""
+    stuck = "selftrain.soft.lr=1e-9", 'selftrain.alpha.rule="fixed:0.0"', "selftrain.rounds=3"
+    result = ner.again(*stuck, 'selftrain.target_filter="none"', 'selftrain.restore="base"')
+    said: list[str] = []
+    for name in ("hard1", "hard2", "hard3"):
+        source, arrays = result.decision(name)["source"], result.arrays(name)
+        assert source["guarded"] == (arrays["source.reason"] == Reason.KEPT_FOR_CLASS).sum() > 0
+        assert {"LOC"} <= source["guarded_per_class"].keys() <= {"LOC", "PER", "O"}
+        assert max(source["guarded_per_class"].values()) <= source["guarded"]
+        said += [w["values"]["label"] for w in result.stage(name)["warnings"] if w["name"] == "source-class-emptied"]
+        if name == "hard1":
+            assert set(said) == source["guarded_per_class"].keys()
+    assert len(said) == len(set(said))
+
+
 @pytest.mark.parametrize(("abandoned", "dropped"), [("round", False), ("drop", True)])
 def test_abandoned_samples(texts: Finished, abandoned: str, dropped: bool) -> None:
     """They sit out a round, or leave the unlabelled pool of all later stages."""
