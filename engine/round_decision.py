@@ -282,7 +282,8 @@ def _with_gold(standard: Standard, test: Voted, record: dict[str, Any]) -> dict[
 
 def _curve(choice: ThresholdChoice) -> dict[str, Any]:
     curve = choice.as_dict()["curve"]
-    return {n: curve[n] for n in ("thresholds", "kept", "accuracy", "coverage", "recall", "second_difference")}
+    names = ("thresholds", "kept", "correct", "accuracy", "coverage", "recall", "second_difference")
+    return {name: curve[name] for name in names}
 
 
 def _judged(judged: Voted) -> dict[str, np.ndarray]:

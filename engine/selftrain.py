@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import csv
+import io
 from collections.abc import Mapping
 from dataclasses import replace
 from hashlib import sha256
@@ -20,7 +22,7 @@ from ..model import TaskModel
 from .context import Context, freeze
 from .diagnostics import single_voter, slow_learning_rate
 from .diagnostics_options import one_teacher
-from .files import atomic_write_bytes, atomic_write_json, sha256_file
+from .files import atomic_write_bytes, atomic_write_json, atomic_write_text, sha256_file
 from .hashes import tensors_hash
 from .joint import fit_jointly
 from .objectives import SoftLabels, cross_entropy
@@ -31,7 +33,7 @@ from .stages import Outcome, new_task_model, stage_seed, target_of, warn_of_unse
 from .teachers import count_teachers, own_teachers, teach, teachers_name
 from .voter_weights import bootstrap_weights
 
-SOFT_LABELS, DECISION = "soft_labels.safetensors", "decision.safetensors"
+SOFT_LABELS, DECISION, CURVE = "soft_labels.safetensors", "decision.safetensors", "curve.csv"
 
 
 def run_soft(context: Context, stage: Stage, fingerprint: Mapping[str, Any], folder: Path) -> Outcome:
@@ -138,11 +140,29 @@ def run_hard(context: Context, stage: Stage, fingerprint: Mapping[str, Any], fol
 
 
 def _write_decision(context: Context, folder: Path, decision: RoundDecision) -> None:
-    """The two files are written in this order: with the second one there, the first is complete."""
+    """`decision.json` is written last: with it there, the others are complete."""
     data = save(decision.arrays)
     atomic_write_bytes(folder / DECISION, data)
+    atomic_write_text(folder / CURVE, curve_csv(decision.record))
     more = {"warnings": context.warnings_as_json(), "arrays": sha256(data).hexdigest()}
     atomic_write_json(folder / "decision.json", decision.record | more)
+
+
+def curve_csv(record: Mapping[str, Any]) -> str:
+    """The threshold curve of a `decision.json` as CSV, a line per threshold, as Figure 2 of the paper draws it.
+
+    Numbers have all their digits; a cell is empty where a value is not defined. Where the target has a labelled test
+    file, its values at the same thresholds follow in columns named `target_...`.
+    """
+    source, target = record["curve"], record["target_curve"]
+    columns = {"threshold" if name == "thresholds" else name: values for name, values in source.items()}
+    if target is not None:
+        columns |= {f"target_{name}": values for name, values in target.items() if name != "thresholds"}
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(columns)
+    writer.writerows(zip(*columns.values(), strict=True))
+    return text.getvalue()
 
 
 def _hard_parts(context: Context, stage: Stage, saved: Mapping[str, np.ndarray]) -> list[Part]:

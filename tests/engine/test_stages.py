@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import shutil
 from collections import Counter
 from collections.abc import Callable
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +20,7 @@ from xlt_engine import ConfigError, DataError, ModelError
 from xlt_engine.data import TokenStore
 from xlt_engine.engine.decisions import Reason
 from xlt_engine.engine.hashes import tensors_hash
-from xlt_engine.engine.selftrain import teacher_targets
+from xlt_engine.engine.selftrain import curve_csv, teacher_targets
 from xlt_engine.model import load_encoder, load_task_model
 
 FAST = "checkpoint.seconds=60"
@@ -250,6 +252,33 @@ def test_target_filter(ner: Finished, unit: str) -> None:
             groups.append(group)
         expected = [all(t for t, g in zip(token, groups, strict=True) if g == own) for own in groups]
         assert keep.tolist() == expected
+
+
+def test_curve_as_csv(texts: Finished) -> None:
+    """Its numbers, against a count over the stored votes; and the target's columns only where there is a test file."""
+    result = texts.again('selftrain.source_filter="none"', "selftrain.rounds=1", 'selftrain.alpha.rule="fixed:0.51"')
+    with (result.path("hard1") / "curve.csv").open(encoding="utf-8", newline="") as file:
+        lines = list(csv.DictReader(file))
+    own = ["kept", "correct", "accuracy", "coverage", "recall", "second_difference"]
+    assert list(lines[0]) == ["threshold", *own, *(f"target_{name}" for name in own)]
+    assert [float(line["threshold"]) for line in lines] == [round(0.51 + 0.01 * i, 12) for i in range(49)]
+    arrays = result.arrays("hard1")
+    for line in lines:
+        above = (arrays["alpha.confidence"] > np.float32(line["threshold"])) & (arrays["alpha.agree"] > 0)
+        kept, correct = int(above.sum()), int((above & (arrays["alpha.correct"] > 0)).sum())
+        assert (int(line["kept"]), int(line["correct"])) == (kept, correct)
+        assert line["accuracy"] == (repr(correct / kept) if kept else "")
+        assert (float(line["coverage"]), float(line["recall"])) == (kept / 24, correct / 24)
+    record = result.decision("hard1")
+    for name in own:
+        for which, column in (("curve", name), ("target_curve", f"target_{name}")):
+            told = [None if line[column] == "" else float(line[column]) for line in lines]
+            assert told == record[which][name], column
+    assert None in record["curve"]["second_difference"]
+    stored = result.stage("hard1")["hashes"]["curve.csv"]
+    assert stored == sha256((result.path("hard1") / "curve.csv").read_bytes()).hexdigest()
+    unseen = curve_csv(record | {"target_curve": None}).splitlines()
+    assert unseen[0].split(",") == ["threshold", *own]
 
 
 @pytest.mark.parametrize("rule", ["correct", "correct+alpha", "none"])
