@@ -98,7 +98,8 @@ class StageScore:
     average_with_source: Stat | None
     source: Stat | None
     gaps: dict[str, Stat]
-    spread: float | None
+    range_over_targets: float | None
+    """Highest minus lowest target mean."""
     step: Step | None
     steps: dict[str, Step]
     uses_parallel_data: bool
@@ -246,7 +247,7 @@ def _stage_score(
         average_with_source=stat(with_source),
         source=stat(source_average.values()),
         gaps={t: found for t in targets if (found := stat(gap_of[t]))},
-        spread=max(means) - min(means) if len(means) > 1 else None,
+        range_over_targets=max(means) - min(means) if len(means) > 1 else None,
         step=step_between(cells, old, versus),
         steps={t: step for t in targets if (step := step_between(cells, old, versus, t))},
         uses_parallel_data=any(r.get("uses_parallel_data") for r in rows),

@@ -324,6 +324,11 @@ def test_every_number_of_the_stage_table(ner: Path) -> None:
         ]
         assert line[4] == f"{statistics.fmean(steps):+.1f} ± {statistics.stdev(steps):.1f}"
         assert line[5] == f"{sum(d > 0 for d in steps)}/6"
+    steps_per_target = page_of(ner).tables[1]
+    assert steps_per_target[0][-2] == "range over targets"
+    for line, stage in zip(steps_per_target[1:], order, strict=True):
+        one, other = (statistics.fmean(values(ner, stage, t, t)) for t in ("de", "es"))
+        assert line[-2] == f"{abs(one - other):.1f}"
 
 
 def test_trail_draws_every_row_once(ner: Path) -> None:

@@ -123,7 +123,7 @@ def test_aggregation_equals_numpy(run: Path) -> None:
         with_source = (table[i, :, :2].sum(1) + table[i, :, 2:].mean(1)) / 3
         assert_stat(s.average_with_source, with_source)
         means = table[i, :, :2].mean(0)
-        assert s.spread == pytest.approx(means.max() - means.min(), rel=1e-12)
+        assert s.range_over_targets == pytest.approx(means.max() - means.min(), rel=1e-12)
         before = {0: None, 1: 0, 2: 0, 3: 2, 4: 3}[i]
         if before is None:
             assert s.step is None
