@@ -224,7 +224,7 @@ class TransferSummary:
 
 
 def transfer_gap(source: float, targets: Mapping[str, float]) -> TransferSummary:
-    """Gap (source minus target: 0 is perfect, negative means the target scores higher), averages and standard deviations over languages.
+    """Gap (source minus target: 0 is perfect, negative means the target scores higher), averages and deviations.
 
     Args:
         source: score of the source language.

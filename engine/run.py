@@ -275,7 +275,8 @@ def _finish(
         "fingerprint": digest(table),
         "encoder_at_start": outcome.encoder_at_start,
         "hashes": {p.name: sha256_file(p) for p in sorted(folder.iterdir()) if p.is_file() and p.name != STAMP},
-        "seconds": round(outcome.seconds, 3),
+        "seconds": round(outcome.spent.wall, 3),
+        "cpu_seconds": round(outcome.spent.cpu, 3),
         "steps": len(outcome.trace.loss),
         "tokens": sum(outcome.trace.tokens),
         "warnings": context.warnings_as_json(),
@@ -287,8 +288,8 @@ def _finish(
     atomic_write_json(folder / FINISHED, record)
     delete(folder / "checkpoint")
     text = ", ".join(f"{r['language']} {r['value']:.1f}" for r in rows if r["metric"] in ("entity_f1", "accuracy"))
-    context.run_dir.event("end", stage=stage.id, seconds=outcome.seconds, scores=rows)
-    context.progress.end(stage.id, ", ".join(x for x in (outcome.line, text, f"{outcome.seconds:.0f} s") if x))
+    context.run_dir.event("end", stage=stage.id, seconds=outcome.spent.wall, scores=rows)
+    context.progress.end(stage.id, ", ".join(x for x in (outcome.line, text, f"{outcome.spent.wall:.0f} s") if x))
 
 
 def _rescore(context: Context, stage: Stage, folder: Path) -> None:

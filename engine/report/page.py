@@ -92,8 +92,8 @@ def score_tables(run: Run) -> str:
     note = (
         f"{table_caption(result)}. Step: paired difference to the stage before, over all targets and seeds; up: how "
         "many of those pairs rose. Gap: source minus target of the same model, mean over targets. Parallel: "
-        "translations or parallel text used. Labels: target labels used for anything but scoring. Seconds: of the "
-        "stage and what it needs that is not scored, one seed, all targets."
+        "translations or parallel text used. Labels: target labels used for anything but scoring. Seconds: on the "
+        "wall, and of the processor, of the stage and what it needs that is not scored, one seed, all targets."
     )
     beside = {s.arm for s in result.stages} & set(SIDE_ARMS)
     if "control" in beside:
