@@ -23,7 +23,7 @@ from ..model import Encoder, EncoderConfig, MaskedLM, Pooler, TaskModel, load_en
 from .config import RunConfig
 from .context import Context, freeze
 from .estimate_work import masked_work, read_tokens, stage_work
-from .plan import Stage, make_plan, select
+from .plan import Stage, chosen_stages
 from .precision import DTYPES
 from .prepare import make_context, with_world
 from .progress import Progress
@@ -136,13 +136,14 @@ def estimate(
     *,
     overrides: Sequence[str] = (),
     stage: str = "all",
+    targets: Sequence[str] = (),
     seeds: Sequence[int] | None = None,
     rate: float | None = None,
 ) -> Estimate:
     """The cost of a run. Reads all data and trains the vocabulary, if there is one to train, in a temporary folder.
 
     Args:
-        recipe, overrides, stage, seeds: as `run` takes them.
+        recipe, overrides, stage, targets, seeds: as `run` takes them.
         rate: floating point operations per second; measured when absent.
 
     Raises:
@@ -154,7 +155,7 @@ def estimate(
         config = with_world(resolved.config, home.path)
         context = make_context(config, home, Progress())
         chosen = config.seeds if seeds is None else tuple(seeds)
-        return estimate_plan(context, select(make_plan(config, chosen), stage), rate=rate)
+        return estimate_plan(context, chosen_stages(config, chosen, stage, targets), rate=rate)
 
 
 def estimate_plan(context: Context, plan: Sequence[Stage], *, rate: float | None = None) -> Estimate:

@@ -23,7 +23,7 @@ from .items import ITEMS, Items, save_items
 from .marks import marks
 from .memory import outside_of_steps
 from .onlooker import check_alike, run_folder
-from .plan import Stage, digest, make_plan, select
+from .plan import Stage, chosen_stages, digest, make_plan
 from .prepare import STAMP, describe_kernels, make_context, read_ahead, with_world
 from .progress import Progress
 from .recipe import Resolved, load_recipe
@@ -62,6 +62,7 @@ def run(
     recipe: str | Path | Resolved[RunConfig] | None = None,
     *,
     stage: str = "all",
+    targets: Sequence[str] = (),
     run_dir: str | Path | None = None,
     overrides: Sequence[str] = (),
     seeds: Sequence[int] | None = None,
@@ -76,6 +77,8 @@ def run(
         recipe: as `load_recipe` takes it, or a resolved one.
         stage: "pretrain", "btf", "finetune", "selftrain", "cotrain", "contrastive", "evaluate", "all", or the id of
             one, such as "seed-0/de/soft1"; a stage brings what it needs.
+        targets: languages of targets, so that only their stages and what all share are made; the same bits as in the
+            whole run, in the same folder. All when empty.
         run_dir: folder of the run; `runs/<name>` when absent.
         overrides: `key=value` strings, as `--set` takes them.
         seeds: instead of the recipe's.
@@ -101,7 +104,7 @@ def run(
         where: dict[str, Any] = {"stage": "", "step": None}
         try:
             progress = progress if world.first else Progress()
-            return _run(resolved, stage, home, seeds, resume, progress, should_stop, where, world, others)
+            return _run(resolved, stage, targets, home, seeds, resume, progress, should_stop, where, world, others)
         except XltError as error:
             _record_failure(home, error, error.exit_code, where)
             raise
@@ -133,6 +136,7 @@ def _record_failure(home: RunDir, error: Exception, code: int, where: dict[str, 
 def _run(
     resolved: Resolved[RunConfig],
     stage_name: str,
+    targets: Sequence[str],
     home: RunDir,
     seeds: Sequence[int] | None,
     resume: bool,
@@ -145,7 +149,7 @@ def _run(
     started = time.time()
     config = world.leading(lambda: with_world(resolved.config, home.path, others))
     chosen = tuple(seeds) if seeds is not None else config.seeds
-    plan = select(make_plan(config, chosen), stage_name)
+    plan = chosen_stages(config, chosen, stage_name, targets)
     home.write_config(resolved.dump())
     home.write_status("running")
     hashes = _data_hashes(config)
