@@ -2,20 +2,27 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 from collections.abc import Sequence
+from itertools import count
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
 from xlt_engine import ConfigError
+from xlt_engine.data import ItemView, Part, TaskBatches, TokenStore
 from xlt_engine.engine.estimate import Estimate, estimate, measure_rate, size_text, time_text
+from xlt_engine.engine.estimate_work import largest_batch
 from xlt_engine.engine.recipe import load_recipe
 from xlt_engine.engine.run import run
 from xlt_engine.model import EncoderConfig, PackedInput, TaskModel, load_masked_lm, load_task_model
 
+estimate_module = importlib.import_module("xlt_engine.engine.estimate")
 NAMES = {"en": ("Ann Bell", "Oslo", "the man", "sees"), "de": ("Eva Kern", "Bonn", "der Mann", "sieht")}
 RECIPE = """
 task = "ner"
@@ -226,6 +233,30 @@ def test_rate_is_measured() -> None:
     shape = EncoderConfig(100, 64, 1, 1, 128)
     rate = measure_rate(shape, torch.device("cpu"), seconds=0.02)
     assert 1e7 < rate < 1e14
+
+
+def test_rate_goes_by_the_processor_not_by_the_wall(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A clock of the processor that gives each reading a millisecond, and no other clock at all."""
+    ticks = count(5.0, 0.001)
+    monkeypatch.setattr(estimate_module, "time", SimpleNamespace(process_time=lambda: next(ticks)))
+    rate = measure_rate(EncoderConfig(100, 64, 1, 1, 128), torch.device("cpu"), seconds=0.1)
+    assert rate == pytest.approx(4 * 2 * 1024 * 64 * 128 / 0.001 * torch.get_num_threads(), rel=1e-6)
+
+
+@pytest.mark.parametrize("micro_batch", [0, 3])
+def test_memory_goes_by_the_largest_batch_of_the_sampler(finished: tuple[Path, Estimate], micro_batch: int) -> None:
+    """Against the packed batches themselves: long texts do not all come together, and micro-batches hold fewer."""
+    folder, _ = finished
+    stores = [TokenStore.open(path) for path in sorted((folder / "run" / "store").iterdir())]
+    store = next(s for s in stores if s.task == "ner" and len(s) == 50 and s.item_labels.max() >= 0)
+    part = Part(ItemView(store), np.arange(50), labels=np.asarray(store.item_labels))
+    batches = TaskBatches([part], batch_size=8, epochs=2, seed=0, micro_batch=micro_batch)
+    made = [batch for step in range(len(batches) // 2) for batch in batches[step]]
+    found = largest_batch(batches, 2)
+    assert found.tokens == max(batch.token_ids.numel() for batch in made)
+    assert found.longest <= max(batch.max_seqlen for batch in made)
+    assert found.sequences == (micro_batch or 8)
+    assert largest_batch(None, 1) == (0, 0, 0, 0)
 
 
 def test_errors_come_before_any_work(tmp_path: Path) -> None:
