@@ -78,6 +78,10 @@ class Estimate:
         device: what it was measured on.
         labels: label set.
         vocab_size: rows of the word embedding.
+        encoder: parameters of the encoder.
+        heads: parameters of the linear head of a first teacher, and of the voters together that replace it in the
+            students.
+        voters: how many voters.
     """
 
     stages: tuple[StageEstimate, ...]
@@ -86,6 +90,9 @@ class Estimate:
     threads: int
     labels: tuple[str, ...]
     vocab_size: int
+    encoder: int
+    heads: tuple[int, int]
+    voters: int
 
     @property
     def seconds(self) -> float:
@@ -126,7 +133,18 @@ class Estimate:
             "Time (by the processor's clock, so that of an idle machine) and memory are estimates."
         )
         model = f"{len(self.labels)} labels, vocabulary of {self.vocab_size:,}."
-        return "\n".join([*table([head, *rows], right=(2, 3, 4, 5, 6, 7)), "", total, model, note])
+        linear, voters = self.heads
+        heads = (
+            f"{self.voters} voters have {voters:,} weights beside the {self.encoder:,} of the encoder "
+            f"({voters / self.encoder:.1%}), {voters - linear:,} more than a linear head."
+        )
+        lines = [
+            total,
+            model,
+            *([heads] if voters > linear and any(s.kind in ("soft", "hard") for s in self.stages) else []),
+            note,
+        ]
+        return "\n".join([*table([head, *rows], right=(2, 3, 4, 5, 6, 7)), "", *lines])
 
 
 def estimate(
@@ -172,6 +190,7 @@ def estimate_plan(context: Context, plan: Sequence[Stage], *, rate: float | None
         torch.get_num_threads(),
         context.data.labels,
         shape.vocab_size,
+        *_head_sizes(context, shape),
     )
 
 
@@ -229,6 +248,15 @@ def count_parameters(context: Context, stage: Stage) -> tuple[int, int]:
     freeze(encoder, stage.optimiser)
     sizes = [(p.numel(), p.requires_grad and stage.kind != "cloze") for p in model.parameters()]
     return sum(n for n, trains in sizes if trains), sum(n for n, trains in sizes if not trains)
+
+
+def _head_sizes(context: Context, shape: EncoderConfig) -> tuple[int, tuple[int, int], int]:
+    """Parameters of the encoder; of a linear head and of the students' head; and how many voters that one has."""
+    with torch.device("meta"):
+        encoder = Encoder(shape, seed=None)
+        heads = [new_head(context.config, kind, encoder, len(context.data.labels), 0) for kind in ("linear", "voters")]
+    linear, voters = (sum(p.numel() for p in head.parameters()) for head in heads)
+    return sum(p.numel() for p in encoder.parameters()), (linear, voters), context.config.selftrain.voters
 
 
 def _stage(context: Context, shape: EncoderConfig, stage: Stage, rate: float) -> StageEstimate:

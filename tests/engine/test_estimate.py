@@ -212,7 +212,7 @@ def test_operations_are_counted_as_they_are_done(finished: tuple[Path, Estimate]
 
 
 def test_rendering_says_everything(finished: tuple[Path, Estimate]) -> None:
-    _, result = finished
+    folder, result = finished
     text = result.render()
     for stage in result.stages:
         line = next(x for x in text.splitlines() if x.startswith(stage.id))
@@ -220,6 +220,13 @@ def test_rendering_says_everything(finished: tuple[Path, Estimate]) -> None:
         assert f"{stage.trainable:,}" in line
         assert f"{stage.frozen:,}" in line
     assert "base btf, teacher finetune" in text
+    encoder = sum(p.numel() for p in load_task_model(folder / "run/seed-0/de/soft1").encoder.parameters())
+    # Two voters on a hidden size of 24, both stored with the larger width 13: down, up, and to five labels.
+    voters = 2 * (24 * 13 + 13 + 13 * 24 + 24 + 24 * 5 + 5)
+    line = f"2 voters have {voters:,} weights beside the {encoder:,} of the encoder ({voters / encoder:.1%})"
+    assert f"{line}, {voters - (24 * 5 + 5):,} more than a linear head." in text
+    assert "voters" not in changed(folder, stage="finetune").render()
+    assert "voters" not in changed(folder, "selftrain.voters=1", "selftrain.widths=[]").render()
     assert "estimates" in text
     assert json.loads(json.dumps(result.as_dict()))["seconds"] == result.seconds
 
