@@ -87,6 +87,9 @@ def main_group() -> None:
 _SET = click.option(
     "--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Override a recipe's value; repeatable."
 )
+_TARGET = click.option(
+    "--target", "targets", multiple=True, metavar="CODE", help="Only this target, and what all share; repeatable."
+)
 _QUIET = click.option("--quiet", is_flag=True, help="No progress.")
 _ENCODING = click.option("--encoding", default="utf-8", show_default=True, help="Character encoding of the input.")
 _TEXT = click.option("--text-column", default="text", show_default=True, help="Table or JSONL: column of the text.")
@@ -103,6 +106,7 @@ _JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON instead
     show_default=True,
     help="Make this stage's result exist, with all it needs.",
 )
+@_TARGET
 @click.option("--run-dir", type=click.Path(path_type=Path), help="Folder of the run, or runs.  [default: runs/NAME]")
 @_SET
 @click.option("--seed", type=int, help="One seed instead of the recipe's.")
@@ -127,6 +131,7 @@ _JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON instead
 def run(
     recipe: str | None,
     stage: str,
+    targets: tuple[str, ...],
     run_dir: Path | None,
     overrides: tuple[str, ...],
     seed: int | None,
@@ -148,7 +153,7 @@ def run(
     if dry_run:
         from xlt_engine.engine import estimate_all, render_estimates
 
-        plans = estimate_all(recipe, overrides=values, stage=stage, seeds=chosen)
+        plans = estimate_all(recipe, overrides=values, stage=stage, targets=targets, seeds=chosen)
         _say(_one_or_all({name: p.as_dict() for name, p in plans.items()}) if as_json else render_estimates(plans))
         return
     _STOP["polled"] = 1
@@ -158,6 +163,7 @@ def run(
     for name, result in run_all(
         recipe,
         stage=stage,
+        targets=targets,
         run_dir=run_dir,
         overrides=values,
         seeds=chosen,
@@ -230,13 +236,14 @@ def init(
 
 @main_group.command()
 @click.argument("recipe", required=False)
+@_TARGET
 @_SET
 @_JSON
-def check(recipe: str | None, overrides: tuple[str, ...], as_json: bool) -> None:
+def check(recipe: str | None, targets: tuple[str, ...], overrides: tuple[str, ...], as_json: bool) -> None:
     """Find every error in a recipe and its data, before any training."""
     from xlt_engine.engine import check_all, render_checks
 
-    reports = check_all(recipe, list(overrides))
+    reports = check_all(recipe, list(overrides), targets=targets)
     click.echo(_one_or_all({n: r.as_dict() for n, r in reports.items()}) if as_json else render_checks(reports))
     if codes := [report.exit_code for report in reports.values() if not report.ok]:
         raise SystemExit(min(codes))

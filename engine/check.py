@@ -28,7 +28,7 @@ from .config import RunConfig
 from .context import Context
 from .diagnostics import Warning, single_voter, slow_learning_rate
 from .estimate import estimate_plan, size_text
-from .plan import make_plan
+from .plan import chosen_stages
 from .prepare import choose_device, make_context, stage_tables, with_world
 from .progress import Progress
 from .recipe import RecipeError, Variant, load_recipe, packaged_recipes, variants
@@ -43,6 +43,7 @@ def check(
     recipe: str | Path | None = None,
     overrides: Sequence[str] = (),
     *,
+    targets: Sequence[str] = (),
     strict: bool = False,
     rate: float | None = None,
 ) -> CheckReport:
@@ -51,6 +52,7 @@ def check(
     Args:
         recipe: as `load_recipe` takes it.
         overrides: `key=value` strings, as `--set` takes them.
+        targets: as `run` takes them, for the cost; all files are looked at.
         strict: count test text in the training text as an error.
         rate: as for `estimate`.
     """
@@ -71,7 +73,7 @@ def check(
         report.notes.append("the data was not looked at, since the recipe does not say enough; correct it first")
         return report
     with tempfile.TemporaryDirectory(prefix="xlt-") as folder:
-        _Checker(report, config, _Places(recipe, overrides), Path(folder)).run(rate)
+        _Checker(report, config, _Places(recipe, overrides), Path(folder)).run(rate, targets)
     if strict:
         leaks = [w for w in report.warnings if w.name == LEAK]
         report.warnings = [w for w in report.warnings if w.name != LEAK]
@@ -81,7 +83,11 @@ def check(
 
 
 def check_all(
-    recipe: str | Path | None = None, overrides: Sequence[str] = (), *, rate: float | None = None
+    recipe: str | Path | None = None,
+    overrides: Sequence[str] = (),
+    *,
+    targets: Sequence[str] = (),
+    rate: float | None = None,
 ) -> dict[str, CheckReport]:
     """Looks at every run that a recipe stands for; name -> what was found, as `check` does."""
     try:
@@ -90,7 +96,7 @@ def check_all(
         chosen = [Variant("", tuple(overrides))]
     found: dict[str, CheckReport] = {}
     for name, options in chosen:
-        found[name] = check(recipe, options, rate=rate)
+        found[name] = check(recipe, options, targets=targets, rate=rate)
         estimate = found[name].estimate
         rate = rate if estimate is None else estimate.rate
     return found
@@ -127,7 +133,7 @@ class _Checker:
         self.report, self.config, self.places, self.folder = report, config, places, folder
         self.texts: dict[DataFile, list[Example]] = {}
 
-    def run(self, rate: float | None) -> None:
+    def run(self, rate: float | None, targets: Sequence[str]) -> None:
         """Files, labels, model, settings; then, if all is well, the cost."""
         self.config = with_world(self.config, self.folder)
         files = recipe_files(self.config)
@@ -145,7 +151,7 @@ class _Checker:
         context = self._context() if self.report.ok else None
         if context is not None:
             tokenizer = context.tokenizer
-            self._cost(context, rate)
+            self._cost(context, rate, targets)
         elif tokenizer is None and self.config.model.new is not None and self.texts:
             tokenizer = self._attempt(self._train_tokenizer, "model", "new", "vocab_size")
         if tokenizer is not None:
@@ -303,8 +309,11 @@ class _Checker:
         )
         return result
 
-    def _cost(self, context: Context, rate: float | None) -> None:
-        config, plan = self.config, make_plan(self.config)
+    def _cost(self, context: Context, rate: float | None, targets: Sequence[str]) -> None:
+        config = self.config
+        plan = self._attempt(lambda: chosen_stages(config, targets=targets), "targets")
+        if plan is None:
+            return
         self.report.estimate = self._attempt(lambda: estimate_plan(context, plan, rate=rate), "task")
         if self.report.estimate is None:
             return

@@ -20,7 +20,7 @@ from .datasets import Datasets
 from .diagnostics import Warning
 from .distributed import World
 from .files import atomic_write_json, sha256_file
-from .fit import Fit
+from .fit import Fit, Spent
 from .frozen import frozen_states
 from .inference import metric_rows, score
 from .items import Items
@@ -156,8 +156,8 @@ class Context:
         objective: Objective,
         *,
         seed: int,
-    ) -> tuple[Trace, float, dict[str, Any]]:
-        """Trains with checkpoints; goes on from the newest one. Returns the trace, seconds in all, and notes.
+    ) -> tuple[Trace, Spent, dict[str, Any]]:
+        """Trains with checkpoints; goes on from the newest one. Returns the trace, the time in all, and notes.
 
         Raises:
             Interrupted: after a checkpoint, when the run was asked to stop.

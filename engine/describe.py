@@ -55,7 +55,19 @@ def _origin(root: Path, info: FolderInfo) -> dict[str, Any]:
         return {"stage": (info.extra or {}).get("stage"), "marks": None}
     used = {mark: record.get(f"uses_{name}") for mark, name in MARKS.items()}
     alpha, origin = stored_alpha(root)
-    keys = ("arm", "pair", "seed", "inputs", "accepted", "removed", "steps", "tokens", "seconds", "fingerprint")
+    keys = (
+        "arm",
+        "pair",
+        "seed",
+        "inputs",
+        "accepted",
+        "removed",
+        "steps",
+        "tokens",
+        "seconds",
+        "cpu_seconds",
+        "fingerprint",
+    )
     return {
         "stage": (info.extra or {}).get("stage") or record.get("stage"),
         "marks": "".join(mark for mark, flag in used.items() if flag),

@@ -2,7 +2,7 @@
 
 Steps and parameters are exact where the text does not depend on what the run finds. Time and memory are estimates: the
 time counts floating point operations and divides them by the speed of one matrix product of the encoder's own shape,
-measured here for a second; expect it within a factor of two on an idle machine.
+measured here for a second, on a CPU in seconds of the processor: other processes slow a run down, and not its estimate.
 """
 
 from __future__ import annotations
@@ -14,16 +14,15 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import nn
 
-from ..data import inference_tokens
+from ..data import BatchSize, inference_tokens
 from ..model import Encoder, EncoderConfig, MaskedLM, Pooler, TaskModel, load_encoder_config
 from .config import RunConfig
 from .context import Context, freeze
-from .estimate_work import masked_work, read_tokens, stage_work
-from .plan import Stage, make_plan, select
+from .estimate_work import largest_batch, masked_work, read_tokens, stage_work
+from .plan import Stage, chosen_stages
 from .precision import DTYPES
 from .prepare import make_context, with_world
 from .progress import Progress
@@ -31,13 +30,12 @@ from .recipe import Resolved, load_recipe, variants
 from .rundir import RunDir
 from .stages import new_encoder_config, new_head
 
-EFFICIENCY = 0.4
+EFFICIENCY = {"cpu": 0.6, "cuda": 0.4}
 """Speed of a whole step relative to one large matrix product; the rest goes into softmax, LayerNorm and dropout."""
 STEP_SECONDS = 0.012
 """Time of a step that does not depend on its size: some hundred small calls on the host."""
-FRAGMENTATION = 4
-"""Memory that the C library's allocator holds on the CPU, relative to the largest batch: batches differ in length, and
-what one leaves does not always fit the next. Measured between 2.6 and 8 over whole runs."""
+STAGE_SECONDS = 1.5
+"""What a stage takes however little it trains: weights are read, written and hashed, and predictions scored."""
 ADAM_BYTES = 16
 """Bytes of a parameter that trains: weight, gradient and two moments in fp32; a frozen one has 4."""
 BASE_BYTES = 450 * 2**20
@@ -80,6 +78,10 @@ class Estimate:
         device: what it was measured on.
         labels: label set.
         vocab_size: rows of the word embedding.
+        encoder: parameters of the encoder.
+        heads: parameters of the linear head of a first teacher, and of the voters together that replace it in the
+            students.
+        voters: how many voters.
     """
 
     stages: tuple[StageEstimate, ...]
@@ -88,6 +90,9 @@ class Estimate:
     threads: int
     labels: tuple[str, ...]
     vocab_size: int
+    encoder: int
+    heads: tuple[int, int]
+    voters: int
 
     @property
     def seconds(self) -> float:
@@ -125,11 +130,22 @@ class Estimate:
         )
         note = (
             "Steps and parameters are those of a first run in an empty folder; '<=' depends on what the run accepts. "
-            "Time and memory are estimates (within a factor of two on an idle machine)."
+            "Time (by the processor's clock, so that of an idle machine) and memory are estimates."
         )
         model = f"{len(self.labels)} labels, vocabulary of {self.vocab_size:,}."
-        seeds = seed_lines([self])
-        return "\n".join([*table([head, *rows], right=(2, 3, 4, 5, 6, 7)), "", total, *seeds, model, note])
+        linear, voters = self.heads
+        heads = (
+            f"{self.voters} voters have {voters:,} weights beside the {self.encoder:,} of the encoder "
+            f"({voters / self.encoder:.1%}), {voters - linear:,} more than a linear head."
+        )
+        lines = [
+            total,
+            *seed_lines([self]),
+            model,
+            *([heads] if voters > linear and any(s.kind in ("soft", "hard") for s in self.stages) else []),
+            note,
+        ]
+        return "\n".join([*table([head, *rows], right=(2, 3, 4, 5, 6, 7)), "", *lines])
 
 
 def seed_lines(estimates: Sequence[Estimate]) -> list[str]:
@@ -182,13 +198,14 @@ def estimate(
     *,
     overrides: Sequence[str] = (),
     stage: str = "all",
+    targets: Sequence[str] = (),
     seeds: Sequence[int] | None = None,
     rate: float | None = None,
 ) -> Estimate:
     """The cost of a run. Reads all data and trains the vocabulary, if there is one to train, in a temporary folder.
 
     Args:
-        recipe, overrides, stage, seeds: as `run` takes them.
+        recipe, overrides, stage, targets, seeds: as `run` takes them.
         rate: floating point operations per second; measured when absent.
 
     Raises:
@@ -200,7 +217,7 @@ def estimate(
         config = with_world(resolved.config, home.path)
         context = make_context(config, home, Progress())
         chosen = config.seeds if seeds is None else tuple(seeds)
-        return estimate_plan(context, select(make_plan(config, chosen), stage), rate=rate)
+        return estimate_plan(context, chosen_stages(config, chosen, stage, targets), rate=rate)
 
 
 def estimate_plan(context: Context, plan: Sequence[Stage], *, rate: float | None = None) -> Estimate:
@@ -219,6 +236,7 @@ def estimate_plan(context: Context, plan: Sequence[Stage], *, rate: float | None
         torch.get_num_threads(),
         context.data.labels,
         shape.vocab_size,
+        *_head_sizes(context, shape),
     )
 
 
@@ -231,24 +249,28 @@ def encoder_config(context: Context) -> EncoderConfig:
 
 
 def measure_rate(shape: EncoderConfig, device: torch.device, precision: str = "fp32", seconds: float = 1.0) -> float:
-    """Floating point operations per second of the feed-forward product of an encoder: 1024 tokens at a time."""
+    """Floating point operations per second of the feed-forward product of an encoder: 1024 tokens at a time.
+
+    On the CPU by the time that the processor gave to this process, shared among its threads: what an idle machine would
+    do, whatever else runs here meanwhile. Nothing else of the process may compute.
+    """
     dtype = DTYPES[precision]
     left = torch.ones(1024, shape.hidden_size, device=device, dtype=dtype)
     right = torch.ones(shape.hidden_size, shape.intermediate_size, device=device, dtype=dtype)
 
-    def wait() -> None:
-        if device.type == "cuda":
-            torch.cuda.synchronize(device)
+    def now() -> float:
+        if device.type == "cpu":
+            return time.process_time() / torch.get_num_threads()
+        torch.cuda.synchronize(device)
+        return time.perf_counter()
 
     with torch.inference_mode():
         left @ right
-        wait()
-        end, best = time.perf_counter() + seconds, float("inf")
-        while (started := time.perf_counter()) < end:  # the best: other processes take turns with this one
+        end, best = now() + seconds, float("inf")
+        while (started := now()) < end:
             for _ in range(4):
                 left @ right
-            wait()
-            best = min(best, time.perf_counter() - started)
+            best = min(best, now() - started)
     return 2.0 * 4 * left.numel() * right.shape[1] / best
 
 
@@ -274,27 +296,35 @@ def count_parameters(context: Context, stage: Stage) -> tuple[int, int]:
     return sum(n for n, trains in sizes if trains), sum(n for n, trains in sizes if not trains)
 
 
+def _head_sizes(context: Context, shape: EncoderConfig) -> tuple[int, tuple[int, int], int]:
+    """Parameters of the encoder; of a linear head and of the students' head; and how many voters that one has."""
+    with torch.device("meta"):
+        encoder = Encoder(shape, seed=None)
+        heads = [new_head(context.config, kind, encoder, len(context.data.labels), 0) for kind in ("linear", "voters")]
+    linear, voters = (sum(p.numel() for p in head.parameters()) for head in heads)
+    return sum(p.numel() for p in encoder.parameters()), (linear, voters), context.config.selftrain.voters
+
+
 def _stage(context: Context, shape: EncoderConfig, stage: Stage, rate: float) -> StageEstimate:
     if (own := context.of_stage(stage)) is not context:
         context, shape = own, encoder_config(own)
     trainable, frozen = count_parameters(context, stage)
-    lengths, steps, per_epoch, at_most = stage_work(context, stage)
+    lengths, batches, per_epoch, at_most = stage_work(context, stage)
+    steps = 0 if batches is None else len(batches)
     epochs = steps / max(1, -(-sum(per_epoch) // stage.optimiser.batch_size))
     means = [float(part.mean()) if len(part) else 0.0 for part in lengths]
     tokens = epochs * sum(mean * count for mean, count in zip(means, per_epoch, strict=True))
     length = tokens / max(1.0, epochs * sum(per_epoch))
     mlm = stage.kind in ("pretrain", "btf")
     train_flops = tokens * _flops(shape, stage, length, mlm, context, backward=True)
-    beside, text = masked_work(context, stage, steps)
+    beside, masked = masked_work(context, stage, steps)
     train_flops += beside * _flops(shape, stage, length, True, context, backward=True)
     read = sum(read_tokens(context, stage))
     flops = train_flops + read * _flops(shape, stage, length, False, context, backward=False)
-    seconds = flops / (rate * EFFICIENCY) + steps * STEP_SECONDS
+    seconds = flops / (rate * EFFICIENCY[context.device.type]) + steps * STEP_SECONDS + STAGE_SECONDS
     memory = BASE_BYTES + (ADAM_BYTES + 4 * (stage.optimiser.l2_to_base > 0)) * trainable + 4 * frozen
-    held = FRAGMENTATION if context.device.type == "cpu" else 1
-    kept = [_activations(context, shape, stage, np.concatenate(lengths), mlm)]
-    kept += [_activations(context, shape, stage, text, True)] if beside else []
-    memory += held * max(kept)
+    largest = largest_batch(batches, stage.optimiser.epochs)
+    memory += max(_activations(context, shape, stage, size, kind) for size, kind in ((largest, mlm), (masked, True)))
     return StageEstimate(
         stage.id,
         stage.kind,
@@ -332,17 +362,15 @@ def _flops(shape: EncoderConfig, stage: Stage, length: float, mlm: bool, context
     return total
 
 
-def _activations(context: Context, shape: EncoderConfig, stage: Stage, lengths: np.ndarray, mlm: bool) -> int:
+def _activations(context: Context, shape: EncoderConfig, stage: Stage, largest: BatchSize, mlm: bool) -> int:
     """Bytes of the largest batch: what the layers that train keep, in fp32, and the widest temporary."""
-    batch = stage.optimiser.fixed_micro_batch or stage.optimiser.batch_size
-    longest = np.sort(lengths)[-batch:]
-    tokens, length = int(longest.sum()), int(longest[-1]) if len(longest) else 0
-    kept = 14 * shape.hidden_size + 2 * shape.intermediate_size + 2 * shape.num_heads * length
+    tokens, length = largest.tokens, largest.longest
+    kept = round(8.5 * shape.hidden_size + 2 * shape.intermediate_size + 1.25 * shape.num_heads * length)
     lowest = stage.optimiser.freeze_layers if stage.optimiser.freeze_embeddings else 0
     layers = max(1, shape.num_layers - lowest)
     training = 4 * tokens * (kept + shape.hidden_size * layers if stage.optimiser.recompute else kept * layers)
     if mlm:
-        training += 4 * min(1024, tokens) * shape.vocab_size
+        training += 4 * largest.items * shape.vocab_size
     reading = 0 if mlm else 4 * (context.config.inference_tokens or inference_tokens(context.device.type)) * kept
     return max(training, reading)
 

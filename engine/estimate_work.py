@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from ..data import ItemView, MlmBatches, Part, TaskBatches
+from ..data import BatchSize, ItemView, MlmBatches, PairBatches, Part, TaskBatches
 from .btf_text import BtfText, btf_text
 from .config import PretrainConfig
 from .context import Context
@@ -17,11 +17,17 @@ from .plan import Stage
 from .stages import inputs_of, target_of
 from .teachers import count_teachers
 from .transfer.data import TRANSFER_KINDS, pools_of
-from .transfer.work import transfer_work
+from .transfer.work import Work, transfer_work
+
+SURVEYED = 2000
+"""Steps of the first epoch whose batches are looked at for the largest one."""
 
 
-def stage_work(context: Context, stage: Stage) -> tuple[list[np.ndarray], int, list[int], bool]:
-    """Lengths of the examples of each corpus, optimiser steps, examples per epoch of each, whether these are bounds."""
+def stage_work(context: Context, stage: Stage) -> Work:
+    """Lengths of the examples of each corpus, batches, examples per epoch of each, whether these are bounds.
+
+    The batches are those of seed 0, as many as there are steps, and only good for their sizes; None without training.
+    """
     config, stores = context.config, inputs_of(context, stage)
     if stage.kind in ("pretrain", "btf"):
         table = config.pretrain if stage.kind == "pretrain" else config.btf
@@ -31,11 +37,11 @@ def stage_work(context: Context, stage: Stage) -> tuple[list[np.ndarray], int, l
             # One draw for all seeds, so that their estimates are the same.
             text = btf_text(context, replace(stage, seed=0), target_of(config, stage))
         batches = _mlm_batches(text, table)
-        return [corpus.lengths for corpus in text.corpora], len(batches), batches.examples_per_epoch, False
+        return [corpus.lengths for corpus in text.corpora], batches, batches.examples_per_epoch, False
     if stage.kind in TRANSFER_KINDS:
         return transfer_work(context, stage, stores)
     if stage.kind == "cloze":
-        return [np.zeros(0, dtype=np.int64)], 0, [0], False
+        return [np.zeros(0, dtype=np.int64)], None, [0], False
     if stage.kind == "finetune":
         return _finetune_work(context, stage)
     parts = [(stores["source"], labelled_examples(stores["source"]))]
@@ -59,13 +65,14 @@ def stage_work(context: Context, stage: Stage) -> tuple[list[np.ndarray], int, l
         epochs=optimiser.epochs,
         seed=0,
         balance=balance,
+        micro_batch=optimiser.fixed_micro_batch,
     )
     lengths = [store.lengths[examples] for store, examples in parts]
     sizes = [len(part) for part in lengths]
-    return lengths, len(total), [max(sizes)] * len(sizes) if balance == "up" else sizes, at_most
+    return lengths, total, [max(sizes)] * len(sizes) if balance == "up" else sizes, at_most
 
 
-def _finetune_work(context: Context, stage: Stage) -> tuple[list[np.ndarray], int, list[int], bool]:
+def _finetune_work(context: Context, stage: Stage) -> Work:
     mixed, optimiser = mixture(context, stage, learned_stores(context, stage)), stage.optimiser
     total = TaskBatches(
         [Part(ItemView(p.store), p.examples) for p in mixed.portions],
@@ -74,18 +81,27 @@ def _finetune_work(context: Context, stage: Stage) -> tuple[list[np.ndarray], in
         seed=0,
         balance=mixed.balance,
         counts=mixed.counts,
+        micro_batch=optimiser.fixed_micro_batch,
     )
-    return [p.store.lengths[p.examples] for p in mixed.portions], len(total), mixed.per_epoch(), False
+    return [p.store.lengths[p.examples] for p in mixed.portions], total, mixed.per_epoch(), False
 
 
-def masked_work(context: Context, stage: Stage, steps: int) -> tuple[float, np.ndarray]:
-    """Tokens of the masked text that so many steps learn beside their own, and the lengths of its examples."""
+def largest_batch(batches: MlmBatches | TaskBatches | PairBatches | None, epochs: float) -> BatchSize:
+    """The size of the micro-batch with the most tokens of the first epoch, as it is drawn and cut."""
+    steps = 0 if batches is None else min(SURVEYED, max(1, round(len(batches) / max(1.0, epochs))))
+    found = [size for step in range(steps) if batches is not None for size in batches.sizes(step)]
+    return max(found, key=lambda size: size.tokens, default=BatchSize(0, 0, 0, 0))
+
+
+def masked_work(context: Context, stage: Stage, steps: int) -> tuple[float, BatchSize]:
+    """Tokens of the masked text that so many steps learn beside their own, and its largest batch."""
     if "mlm" not in stage.settings:
-        return 0.0, np.zeros(0, dtype=np.int64)
+        return 0.0, BatchSize(0, 0, 0, 0)
     table, text = context.config.btf, btf_text(context, stage, target_of(context.config, stage))
-    counts = _mlm_batches(text, table).examples_per_epoch
+    batches = _mlm_batches(text, table)
+    counts = batches.examples_per_epoch
     mean = np.average([corpus.lengths.mean() for corpus in text.corpora], weights=counts)
-    return steps * table.batch_size * float(mean), np.concatenate([corpus.lengths for corpus in text.corpora])
+    return steps * table.batch_size * float(mean), largest_batch(batches, table.epochs)
 
 
 def _mlm_batches(text: BtfText, table: PretrainConfig) -> MlmBatches:
@@ -98,7 +114,9 @@ def _mlm_batches(text: BtfText, table: PretrainConfig) -> MlmBatches:
         seed=0,
         balance=table.balance,
         temperature=table.temperature,
+        rate=table.mask_rate,
         counts=text.counts,
+        micro_batch=table.fixed_micro_batch,
     )
 
 

@@ -81,8 +81,8 @@ class EvaluationResult:
             lines += [
                 "",
                 f"{self.metric}: average of targets {found.average_targets:.2f}, with source {found.average_all:.2f}",
-                f"transfer gap {found.mean_gap:.2f}, spread (std) of targets {found.spread_targets:.2f}, "
-                f"with source {found.spread_all:.2f}",
+                f"transfer gap {found.mean_gap:.2f}, standard deviation over targets {found.std_targets:.2f}, "
+                f"with source {found.std_all:.2f}",
             ]
         return "\n".join(lines)
 

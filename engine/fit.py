@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +21,30 @@ from .plan import Stage
 
 if TYPE_CHECKING:
     from .context import Context
+
+
+@dataclass(frozen=True)
+class Spent:
+    """Seconds that a training took, over all starts, each up to the checkpoint that the next one went on from.
+
+    Attributes:
+        wall: by the clock on the wall.
+        cpu: of the process with all its threads, whatever else ran on the machine; of several processes the first.
+    """
+
+    wall: float = 0.0
+    cpu: float = 0.0
+
+    @classmethod
+    def now(cls) -> Spent:
+        """The two clocks, whose zeros mean nothing."""
+        return cls(time.monotonic(), time.process_time())
+
+    def __add__(self, other: Spent) -> Spent:
+        return Spent(self.wall + other.wall, self.cpu + other.cpu)
+
+    def __sub__(self, other: Spent) -> Spent:
+        return Spent(self.wall - other.wall, self.cpu - other.cpu)
 
 
 class Fit:
@@ -53,10 +78,10 @@ class Fit:
         self.best = self._best_epoch()
         if self.best is not None:
             self.loop.settle = self.best.due
-        self.spent, self.started, self.saved = 0.0, time.monotonic(), time.monotonic()
+        self.spent, self.started, self.saved = Spent(), Spent.now(), time.monotonic()
 
-    def run(self) -> tuple[Trace, float, dict[str, Any]]:
-        """Trains; returns the trace, seconds in all, and notes for `stage.json`."""
+    def run(self) -> tuple[Trace, Spent, dict[str, Any]]:
+        """Trains; returns the trace, the time in all, and notes for `stage.json`."""
         context, stage, loop = self.context, self.stage, self.loop
         self._restore()
         self._hear_halvings()
@@ -70,7 +95,7 @@ class Fit:
             raise ModelError(
                 f"{stage.id}: frozen weights have changed during training; this is a bug, please report it"
             )
-        return trace, self._seconds(), notes
+        return trace, self._spent(), notes
 
     def _restore(self) -> None:
         """Goes on from the newest checkpoint, if there is one."""
@@ -78,13 +103,13 @@ class Fit:
         self._check_same("the step of the newest checkpoint", lambda: str(found and found.step))
         if found is not None:
             self.loop.restore(found.step, found.tensors, found.meta)
-            self.spent = float(found.meta["seconds"])
+            self.spent = Spent(**found.meta["spent"])
             for note in [*found.notes, *self._other_parts(found.meta)]:
                 self.context.progress.note(f"{self.stage.id}: {note}")
-        self.started = self.saved = time.monotonic()
+        self.started, self.saved = Spent.now(), time.monotonic()
 
-    def _seconds(self) -> float:
-        return self.spent + time.monotonic() - self.started
+    def _spent(self) -> Spent:
+        return self.spent + (Spent.now() - self.started)
 
     def _after_step(self, loop: Loop, result: StepResult) -> None:
         if self.best is not None:
@@ -101,14 +126,14 @@ class Fit:
                 raise Interrupted(signal)
 
     def _save(self) -> None:
-        now, seconds = time.monotonic(), self._seconds()
+        now, spent = time.monotonic(), self._spent()
         tensors, meta = self.loop.state()
         if self.context.world.first:
             save_checkpoint(
                 self.folder,
                 step=self.loop.step,
                 tensors=tensors,
-                meta=meta | {"seconds": seconds, "processes": self.context.world.size},
+                meta=meta | {"spent": asdict(spent), "processes": self.context.world.size},
                 fingerprint=self.fingerprint,
                 keep=self.context.config.checkpoint.keep,
             )

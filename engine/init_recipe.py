@@ -20,7 +20,8 @@ from .sniff import FileFacts
 
 VOCABULARY_LINES = 20_000
 COVERED = 99.5
-"""Percentage of the examples that the maximum length shall hold whole."""
+"""Percentage of each language's examples that the maximum length shall hold whole, if the encoder has the positions;
+what the chosen length does hold is measured and written beside it."""
 LONGEST = 256
 """Largest maximum length that is suggested for a new encoder."""
 
@@ -70,37 +71,50 @@ def init_recipe(
     read_files(found)
     root = Path(model).resolve() if model is not None else None
     if root is None:
-        settings, max_length = _new_encoder(found)
+        settings, length = _new_encoder(found)
     else:
-        settings, max_length = _from_folder(found, root)
-    return InitResult(_write(found, settings, max_length, root, name), tuple(found.notes))
+        settings, length = _from_folder(found, root)
+    return InitResult(_write(found, settings, length, root, name), tuple(found.notes))
 
 
 def _texts(found: Found) -> list[list[Example]]:
     return [found.train, *(t.texts for t in found.targets)]
 
 
-def _suggest_length(found: Found, tokenizer: Tokenizer, positions: int) -> int:
-    """Tokens that hold nearly every example whole, a multiple of 8."""
-    lengths: list[int] = []
+Length = tuple[int, str]
+"""A maximum length in tokens, and the reason for it."""
+
+
+def _suggest_length(found: Found, tokenizer: Tokenizer, positions: int) -> Length:
+    """Tokens that hold nearly every example whole, a multiple of 8, and what share of the examples they do hold."""
+    lengths: dict[str, np.ndarray] = {}
     wanted = 0
-    for examples in _texts(found):
+    for language, examples in zip([found.language, *(t.code for t in found.targets)], _texts(found), strict=True):
         sample = examples[:: max(1, len(examples) // 5000)]
         if found.task == "ner":
             sizes = [len(x.ids) for x in tokenizer.encode_words([e.words or str(e.text).split() for e in sample])]
         else:
             encoded = tokenizer.encode_texts([str(e.text) for e in sample], [e.pair for e in sample])
             sizes = [len(x.ids) for x in encoded]
+        lengths[language] = np.array(sizes)
         # Language by language: the target's texts may be few, and longer in pieces.
         wanted = max(wanted, int(-(-np.percentile(sizes, COVERED) // 8) * 8))
-        lengths += sizes
+    chosen = max(16, min(wanted, positions))
+    cut = {language: float((sizes > chosen).mean()) for language, sizes in lengths.items()}
+    said = ", ".join(f"{_share(1 - share)} of the {language} texts" for language, share in cut.items())
     if wanted > positions:
-        cut = sum(n > positions for n in lengths) / len(lengths)
-        found.notes.append(f"{cut:.1%} of the examples are longer than {positions} tokens and will be cut")
-    return max(16, min(wanted, positions))
+        most = ", ".join(f"{_share(share)} of the {language} texts" for language, share in cut.items())
+        found.notes.append(f"longer than {chosen} tokens, where they are cut, are {most}")
+    return chosen, f"tokens; whole are {said} (longer ones are cut, and counted)"
 
 
-def _new_encoder(found: Found) -> tuple[Settings, int]:
+def _share(value: float) -> str:
+    """A percentage that says 100 or 0 only where it is exact."""
+    exact = value in (0.0, 1.0)
+    return f"{value:.0%}" if exact else f"{min(99.9, max(0.1, 100 * value)):.1f}%"
+
+
+def _new_encoder(found: Found) -> tuple[Settings, Length]:
     words = sum(len(e.words) if e.words is not None else len(str(e.text).split()) for x in _texts(found) for e in x)
     settings = for_new_encoder(len(found.train), [len(t.texts) for t in found.targets], words)
     lines = [
@@ -118,7 +132,7 @@ def _new_encoder(found: Found) -> tuple[Settings, int]:
             size *= 2
     settings.model["vocab_size"] = (size, settings.model["vocab_size"][1])
     length = _suggest_length(found, tokenizer, LONGEST)
-    settings.model["max_positions"] = (max(64, length), "at least max_length")
+    settings.model["max_positions"] = (max(64, length[0]), "at least max_length")
     found.notes.append(
         f"no --model: an encoder is made from your own text ({words:,} words). It shows whether all works; a "
         "multilingual checkpoint such as mBERT gives far better results (--model FOLDER)"
@@ -126,7 +140,7 @@ def _new_encoder(found: Found) -> tuple[Settings, int]:
     return settings, length
 
 
-def _from_folder(found: Found, model: Path) -> tuple[Settings, int]:
+def _from_folder(found: Found, model: Path) -> tuple[Settings, Length]:
     shape: EncoderConfig = load_encoder_config(model)
     tokenizer = Tokenizer.from_folder(model)
     if tokenizer.vocab_size > shape.vocab_size:
@@ -143,7 +157,7 @@ def _from_folder(found: Found, model: Path) -> tuple[Settings, int]:
     return settings, _suggest_length(found, tokenizer, shape.max_length)
 
 
-def _write(found: Found, settings: Settings, max_length: int, model: Path | None, name: str) -> str:
+def _write(found: Found, settings: Settings, length: Length, model: Path | None, name: str) -> str:
     """The recipe as TOML, a reason behind every value."""
 
     def path(facts: FileFacts) -> str:
@@ -158,7 +172,7 @@ def _write(found: Found, settings: Settings, max_length: int, model: Path | None
             "found in the training file" + ("; O comes first" if found.task == "ner" else ""),
         ),
         "seeds": ([0], "one complete run per seed; three show how far results scatter: [0, 1, 2]"),
-        "max_length": (max_length, f"tokens; {COVERED}% of your texts fit (longer ones are cut, and counted)"),
+        "max_length": length,
     }
     if found.task == "classification" and model is None:
         top["pooling"] = ("mean", "a new encoder has no trained [CLS]; the mean over the tokens learns faster")

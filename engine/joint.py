@@ -13,6 +13,7 @@ from ..data.batch import MASKED
 from ..model import MaskedLM, TaskModel, load_masked_lm
 from .btf_text import btf_text
 from .context import Context
+from .fit import Spent
 from .loop import Objective, Trace
 from .objectives import masked_lm
 from .plan import Stage
@@ -45,7 +46,7 @@ def fit_jointly(
     objective: Objective,
     *,
     seed: int,
-) -> tuple[Trace, float, dict[str, Any]]:
+) -> tuple[Trace, Spent, dict[str, Any]]:
     """`Context.fit`, with `selftrain.mlm_weight` times the masked-LM loss on the text of BTF added to every step.
 
     The transform and the decoder's bias are those of the base model. They train along, and are dropped with the end of
@@ -60,10 +61,10 @@ def fit_jointly(
     model.add_module(NAME, masked)
     both = JointBatches(batches, masked_batches(context, stage, len(batches), model.config.vocab_size), weight)
     try:
-        trace, seconds, notes = context.fit(stage, fingerprint, model, both, Joint(objective, masked), seed=seed)
+        trace, spent, notes = context.fit(stage, fingerprint, model, both, Joint(objective, masked), seed=seed)
     finally:
         delattr(model, NAME)
-    return trace, seconds, notes | {"mlm_weight": weight}
+    return trace, spent, notes | {"mlm_weight": weight}
 
 
 def masked_batches(context: Context, stage: Stage, steps: int, vocab_size: int) -> MlmBatches:

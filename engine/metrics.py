@@ -210,18 +210,21 @@ def macro_f1(
 
 @dataclass(frozen=True)
 class TransferSummary:
-    """How well a model carries over, in points; the languages are all there are, so spread is the population std."""
+    """How well one model carries over, in points.
+
+    `std_targets` and `std_all` are population standard deviations over languages, since these are all there are.
+    """
 
     gap: dict[str, float]
     mean_gap: float
     average_targets: float
     average_all: float
-    spread_targets: float
-    spread_all: float
+    std_targets: float
+    std_all: float
 
 
 def transfer_gap(source: float, targets: Mapping[str, float]) -> TransferSummary:
-    """Gap (source minus target: 0 is perfect, negative means the target scores higher), averages and spread.
+    """Gap (source minus target: 0 is perfect, negative means the target scores higher), averages and deviations.
 
     Args:
         source: score of the source language.
@@ -236,8 +239,8 @@ def transfer_gap(source: float, targets: Mapping[str, float]) -> TransferSummary
         mean_gap=float(source - scores.mean()),
         average_targets=float(scores.mean()),
         average_all=float(everything.mean()),
-        spread_targets=float(scores.std()),
-        spread_all=float(everything.std()),
+        std_targets=float(scores.std()),
+        std_all=float(everything.std()),
     )
 
 

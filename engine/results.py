@@ -98,14 +98,17 @@ class StageScore:
     average_with_source: Stat | None
     source: Stat | None
     gaps: dict[str, Stat]
-    spread: float | None
+    range_over_targets: float | None
+    """Highest minus lowest target mean."""
     step: Step | None
     steps: dict[str, Step]
     uses_parallel_data: bool
     uses_target_labels: bool
     uses_dictionary: bool
     seconds: float | None
-    """Of the stage and the unscored stages since the line before, all pairs together, mean over seeds."""
+    """Wall seconds of the stage and the unscored stages since the line before, all pairs together, mean over seeds."""
+    cpu_seconds: float | None
+    """Seconds of the processor, of the same."""
     values: dict[tuple[str, int], float]
     """Target score by (target, seed)."""
     more_sources: dict[str, Stat]
@@ -195,7 +198,7 @@ def aggregate(summary: Json, metric: str | None = None) -> Aggregate:
     for order, arm, stage in keys:
         rows = [r for r in valid if (r["order"], r["arm"], r["stage"]) == (order, arm, stage)]
         cells = _by_target(rows, targets)
-        spent = _seconds_between(summary, earlier, order)
+        spent = {key: _between(summary, key, earlier, order) for key in ("seconds", "cpu_seconds")}
         earlier = order
         versus = beside.get(arm, beside.get("baseline")) if arm in SIDE_ARMS else before
         result.append(_stage_score(rows, cells, source, targets, versus, spent, more))
@@ -208,11 +211,11 @@ def aggregate(summary: Json, metric: str | None = None) -> Aggregate:
     return Aggregate(metric, source, targets, seeds, tuple(result), counts, more)
 
 
-def _seconds_between(summary: Json, after: int, until: int) -> float | None:
-    """Seconds of the stages with `after` < order <= `until`, mean over seeds; None when none is known."""
-    stages = [s for s in summary.get("stages") or () if after < s["order"] <= until and _is_score(s.get("seconds"))]
+def _between(summary: Json, key: str, after: int, until: int) -> float | None:
+    """Sum of `key` over the stages with `after` < order <= `until`, mean over seeds; None when none is known."""
+    stages = [s for s in summary.get("stages") or () if after < s["order"] <= until and _is_score(s.get(key))]
     seeds = {s["seed"] for s in stages}
-    return sum(s["seconds"] for s in stages) / len(seeds) if seeds else None
+    return sum(s[key] for s in stages) / len(seeds) if seeds else None
 
 
 def _is_score(value: Any) -> bool:
@@ -225,7 +228,7 @@ def _stage_score(
     source: str | None,
     targets: Sequence[str],
     before: tuple[str, Cells] | None,
-    seconds: float | None,
+    spent: dict[str, float | None],
     more: Sequence[str],
 ) -> StageScore:
     source_cells = _source_by_pair(rows, source, targets)
@@ -246,13 +249,13 @@ def _stage_score(
         average_with_source=stat(with_source),
         source=stat(source_average.values()),
         gaps={t: found for t in targets if (found := stat(gap_of[t]))},
-        spread=max(means) - min(means) if len(means) > 1 else None,
+        range_over_targets=max(means) - min(means) if len(means) > 1 else None,
         step=step_between(cells, old, versus),
         steps={t: step for t in targets if (step := step_between(cells, old, versus, t))},
         uses_parallel_data=any(r.get("uses_parallel_data") for r in rows),
         uses_target_labels=any(r.get("uses_target_labels") for r in rows),
         uses_dictionary=any(r.get("uses_dictionary") for r in rows),
-        seconds=seconds,
+        **spent,
         values=cells,
         more_sources={s: found for s in more if (found := _over_seeds(_source_by_pair(rows, s, targets), targets))},
     )
@@ -265,7 +268,7 @@ def table_cells(result: Aggregate) -> tuple[list[str], list[list[str]]]:
     header = ["stage", *result.targets, *(["average"] if many else []), "step", "up"]
     header += [*(f"{s} (source)" for s in (*source, *result.more_sources)), *(["gap"] if source else [])]
     dictionary = any(s.uses_dictionary for s in result.stages)
-    header += ["parallel", "labels", *(["dictionary"] if dictionary else []), "seconds"]
+    header += ["parallel", "labels", *(["dictionary"] if dictionary else []), "seconds", "CPU s"]
     lines = []
     for s in result.stages:
         gap = stat(g.mean for g in s.gaps.values())
@@ -277,7 +280,7 @@ def table_cells(result: Aggregate) -> tuple[list[str], list[list[str]]]:
         line += [f"{gap.mean:.1f}" if gap else "-"] if source else []
         line += ["yes" if s.uses_parallel_data else "no", "yes" if s.uses_target_labels else "no"]
         line += ["yes" if s.uses_dictionary else "no"] if dictionary else []
-        lines.append([*line, "-" if s.seconds is None else f"{s.seconds:.0f}"])
+        lines.append([*line, *("-" if spent is None else f"{spent:.0f}" for spent in (s.seconds, s.cpu_seconds))])
     return header, lines
 
 
@@ -324,6 +327,7 @@ def stage_table(summary: Json, *, markdown: bool = False, metric: str | None = N
     notes = [
         "step: paired difference to the stage before; up: pairs of target and seed that rose; gap: source - target",
         "parallel: translations or parallel text used; labels: target labels used for anything but scoring",
+        "seconds: on the wall; CPU s: of the processor; both of the stage and what it needs that is not scored",
     ]
     title = f"{summary.get('name')}: {table_caption(result)}"
     return "\n".join([title, "", rows[0], rule_line, *rows[1:], "", *notes]) + "\n"

@@ -24,7 +24,7 @@ from .items import ITEMS, Items, save_items
 from .marks import marks
 from .memory import outside_of_steps
 from .onlooker import check_alike, run_folder
-from .plan import Stage, digest, make_plan, select
+from .plan import Stage, chosen_stages, digest, make_plan
 from .prepare import STAMP, describe_kernels, make_context, read_ahead, with_world
 from .progress import Progress
 from .recipe import Resolved, load_recipe, places
@@ -63,6 +63,7 @@ def run(
     recipe: str | Path | Resolved[RunConfig] | None = None,
     *,
     stage: str = "all",
+    targets: Sequence[str] = (),
     run_dir: str | Path | None = None,
     overrides: Sequence[str] = (),
     seeds: Sequence[int] | None = None,
@@ -77,6 +78,8 @@ def run(
         recipe: as `load_recipe` takes it, or a resolved one.
         stage: "pretrain", "btf", "finetune", "selftrain", "cotrain", "contrastive", "evaluate", "all", or the id of
             one, such as "seed-0/de/soft1"; a stage brings what it needs.
+        targets: languages of targets, so that only their stages and what all share are made; the same bits as in the
+            whole run, in the same folder. All when empty.
         run_dir: folder of the run; `runs/<name>`, and the values of [each] below, when absent.
         overrides: `key=value` strings, as `--set` takes them.
         seeds: instead of the recipe's.
@@ -102,7 +105,7 @@ def run(
         where: dict[str, Any] = {"stage": "", "step": None}
         try:
             progress = progress if world.first else Progress()
-            return _run(resolved, stage, home, seeds, resume, progress, should_stop, where, world, others)
+            return _run(resolved, stage, targets, home, seeds, resume, progress, should_stop, where, world, others)
         except XltError as error:
             _record_failure(home, error, error.exit_code, where)
             raise
@@ -159,6 +162,7 @@ def _record_failure(home: RunDir, error: Exception, code: int, where: dict[str, 
 def _run(
     resolved: Resolved[RunConfig],
     stage_name: str,
+    targets: Sequence[str],
     home: RunDir,
     seeds: Sequence[int] | None,
     resume: bool,
@@ -171,7 +175,7 @@ def _run(
     started = time.time()
     config = world.leading(lambda: with_world(resolved.config, home.path, others))
     chosen = tuple(seeds) if seeds is not None else config.seeds
-    plan = select(make_plan(config, chosen), stage_name)
+    plan = chosen_stages(config, chosen, stage_name, targets)
     home.write_config(resolved.dump())
     home.write_status("running")
     hashes = _data_hashes(config)
@@ -307,7 +311,8 @@ def _finish(
         "fingerprint": digest(table),
         "encoder_at_start": outcome.encoder_at_start,
         "hashes": {p.name: sha256_file(p) for p in sorted(folder.iterdir()) if p.is_file() and p.name != STAMP},
-        "seconds": round(outcome.seconds, 3),
+        "seconds": round(outcome.spent.wall, 3),
+        "cpu_seconds": round(outcome.spent.cpu, 3),
         "steps": len(outcome.trace.loss),
         "tokens": sum(outcome.trace.tokens),
         "warnings": context.warnings_as_json(),
@@ -319,8 +324,8 @@ def _finish(
     atomic_write_json(folder / FINISHED, record)
     delete(folder / "checkpoint")
     text = ", ".join(f"{r['language']} {r['value']:.1f}" for r in rows if r["metric"] in ("entity_f1", "accuracy"))
-    context.run_dir.event("end", stage=stage.id, seconds=outcome.seconds, scores=rows)
-    context.progress.end(stage.id, ", ".join(x for x in (outcome.line, text, f"{outcome.seconds:.0f} s") if x))
+    context.run_dir.event("end", stage=stage.id, seconds=outcome.spent.wall, scores=rows)
+    context.progress.end(stage.id, ", ".join(x for x in (outcome.line, text, f"{outcome.spent.wall:.0f} s") if x))
 
 
 def _rescore(context: Context, stage: Stage, folder: Path) -> None:

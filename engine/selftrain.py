@@ -60,14 +60,14 @@ def run_soft(context: Context, stage: Stage, fingerprint: Mapping[str, Any], fol
     context.warn(one_teacher(table.soft.teachers, len(own_teachers(stage))))
     objective = SoftLabels(table.soft.loss, table.soft.temperature, table.soft.combine)
     seed = stage_seed(stage, "fit")
-    trace, seconds, kept = fit_jointly(context, stage, fingerprint, model, batches, objective, seed=seed)
+    trace, spent, kept = fit_jointly(context, stage, fingerprint, model, batches, objective, seed=seed)
     examples = len(parts[0].examples)
     notes = {"examples": examples, "voters": model.head.num_voters} | kept
     if len(parts) > 1:
         notes["source_examples"] = len(parts[1].examples)
     if (teachers := count_teachers(context, stage)) > 1:
         notes["teachers"] = teachers
-    return Outcome(model, trace, seconds, start, notes, f"{examples} examples with soft labels")
+    return Outcome(model, trace, spent, start, notes, f"{examples} examples with soft labels")
 
 
 def _soft_part(context: Context, stage: Stage, model: TaskModel, side: Side, chosen: np.ndarray, folder: Path) -> Part:
@@ -145,13 +145,13 @@ def run_hard(context: Context, stage: Stage, fingerprint: Mapping[str, Any], fol
         micro_batch=context.world.micro_batch(table.fixed_micro_batch, table.batch_size),
     )
     seed = stage_seed(stage, "fit")
-    trace, seconds, best = fit_jointly(context, stage, fingerprint, model, batches, cross_entropy, seed=seed)
+    trace, spent, best = fit_jointly(context, stage, fingerprint, model, batches, cross_entropy, seed=seed)
     kept, used = (len(part.examples) for part in parts)
     removed = len(context.data.source_train) - kept
     notes = {"accepted": record["accepted"], "removed": removed, "source_examples": kept, "target_examples": used}
     alpha = "no filter" if record["alpha"] is None else f"alpha {record['alpha']:.3f}"
     line = f"{alpha}, {record['accepted']} of {record['items']} items accepted, {removed} source examples removed"
-    return Outcome(model, trace, seconds, start, notes | {"alpha": record["alpha"]} | best, line)
+    return Outcome(model, trace, spent, start, notes | {"alpha": record["alpha"]} | best, line)
 
 
 def _write_decision(context: Context, folder: Path, decision: RoundDecision) -> None:

@@ -33,6 +33,7 @@ from .config.cloze import prompt_of
 from .context import Context, freeze
 from .datasets import corpora
 from .diagnostics import cut_by_length, low_loss_drop, no_token, only_frequencies, slow_learning_rate
+from .fit import Spent
 from .hashes import tensors_hash
 from .induce import induced_inputs, mixed_source
 from .learned import MARK_OF_ROLE, Portion, learned_stores, mixture
@@ -55,7 +56,7 @@ class Outcome:
 
     model: MaskedLM | TaskModel
     trace: Trace
-    seconds: float
+    spent: Spent
     encoder_at_start: str
     notes: dict[str, Any] = field(default_factory=dict)
     line: str = ""
@@ -173,10 +174,10 @@ def _run_mlm(
         sort=table.order == "sorted",
         micro_batch=context.world.micro_batch(table.fixed_micro_batch, table.batch_size),
     )
-    trace, seconds, _ = context.fit(stage, fingerprint, model, batches, masked_lm, seed=stage_seed(stage, "fit"))
+    trace, spent, _ = context.fit(stage, fingerprint, model, batches, masked_lm, seed=stage_seed(stage, "fit"))
     first, last = _ends(trace.loss)
     notes = {"examples_per_epoch": batches.examples_per_epoch, "loss_first": first, "loss_last": last}
-    return Outcome(model, trace, seconds, start, notes, f"loss {first:.2f} -> {last:.2f}")
+    return Outcome(model, trace, spent, start, notes, f"loss {first:.2f} -> {last:.2f}")
 
 
 def run_finetune(context: Context, stage: Stage, fingerprint: Mapping[str, Any], folder: Path) -> Outcome:
@@ -205,7 +206,7 @@ def run_finetune(context: Context, stage: Stage, fingerprint: Mapping[str, Any],
         micro_batch=context.world.micro_batch(table.fixed_micro_batch, table.batch_size),
     )
     context.warn(slow_learning_rate(table.head_lr or table.lr, len(batches)))
-    trace, seconds, kept = context.fit(stage, fingerprint, model, batches, cross_entropy, seed=stage_seed(stage, "fit"))
+    trace, spent, kept = context.fit(stage, fingerprint, model, batches, cross_entropy, seed=stage_seed(stage, "fit"))
     first, last = _ends(trace.loss)
     notes: dict[str, Any] = {"examples": mixed.count("source")}
     for role, mark in MARK_OF_ROLE.items():
@@ -215,14 +216,14 @@ def run_finetune(context: Context, stage: Stage, fingerprint: Mapping[str, Any],
         notes["mixed_examples"] = mixed.count("mixed")
     if mixed.counts is not None:
         notes["per_epoch"] = {p.language or p.role: n for p, n in zip(mixed.portions, mixed.counts, strict=True)}
-    return Outcome(model, trace, seconds, start, notes | kept, f"loss {first:.3f} -> {last:.3f}")
+    return Outcome(model, trace, spent, start, notes | kept, f"loss {first:.3f} -> {last:.3f}")
 
 
 def run_cloze(context: Context, stage: Stage, fingerprint: Mapping[str, Any], folder: Path) -> Outcome:
     """Nothing is trained: the masked-LM head of the input is asked for the classes' words."""
     model = new_task_model(context, stage, "cloze")
     start = tensors_hash(dict(model.encoder.named_parameters()))
-    return Outcome(model, Trace(), 0.0, start, {"examples": 0}, "no training")
+    return Outcome(model, Trace(), Spent(), start, {"examples": 0}, "no training")
 
 
 def _labelled_parts(context: Context, stage: Stage, model: TaskModel, portions: Sequence[Portion]) -> list[Part]:

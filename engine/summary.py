@@ -93,7 +93,7 @@ def _stage(run: Path, folder: Path, seed: int, pair: str | None) -> Json:
     if folder.name not in _FOLDERS and not match and not found:
         result |= {key: own[key] for key in result if own.get(key) is not None}
     result |= {"folder": folder.relative_to(run).as_posix()}
-    result |= {key: own.get(key) for key in ("seconds", "steps", "tokens")}
+    result |= {key: own.get(key) for key in ("seconds", "cpu_seconds", "steps", "tokens")}
     return result | {"finished": (folder / "stage.json").exists()}
 
 
@@ -149,6 +149,7 @@ def _row(stage: Json, own: Json, score: Json, extra: Json) -> Json:
         "uses_target_labels": bool(own.get("uses_target_labels", False)),
         "uses_dictionary": bool(own.get("uses_dictionary", False)),
         "seconds": stage["seconds"],
+        "cpu_seconds": stage["cpu_seconds"],
         "model": stage["folder"],
     }
 

@@ -218,8 +218,8 @@ def _sections(values: dict[str, Any]) -> list[str]:
     }
     out.append("## Characters in a sentence\n\n" + _columns(lengths))
     if "sentences_per_entity" in selected:
-        spread = {"matched": matched["sentences_per_entity"], "selected": selected["sentences_per_entity"]}
-        out.append("## Sentences of an entity\n\n" + _columns(spread))
+        counts = {"matched": matched["sentences_per_entity"], "selected": selected["sentences_per_entity"]}
+        out.append("## Sentences of an entity\n\n" + _columns(counts))
         most = [f"| {name} | {count} |" for name, count in matched["most"].items()]
         out.append("\n".join(["Most sentences before balancing:\n", "| entity | sentences |", "|---|---|", *most]))
     out.append("## Language\n\n" + _table(values["language"]))

@@ -199,15 +199,15 @@ def compare_rules(
             min_kept=min_kept,
         )
         low, high = np.quantile(alphas[:, j], [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
-        spread = {"low": float(low), "high": float(high), "std": float(alphas[:, j].std(ddof=1))}
-        results.append(_result(choice, float(edges[:, j].mean()), spread, items, target, gold))
+        resampled = {"low": float(low), "high": float(high), "std": float(alphas[:, j].std(ddof=1))}
+        results.append(_result(choice, float(edges[:, j].mean()), resampled, items, target, gold))
     return results
 
 
 def _result(
     choice: ThresholdChoice,
     edge_share: float,
-    spread: dict[str, float],
+    resampled: dict[str, float],
     items: JudgedItems,
     target: tuple[NDArray[Any], NDArray[np.bool_]] | None,
     gold: GoldSweep | None,
@@ -232,7 +232,7 @@ def _result(
         target_precision=precision,
         target_f1=f1,
         regret=None if f1 is None or gold is None else float(gold.label_f1.max()) - f1,
-        **spread,
+        **resampled,
     )
 
 

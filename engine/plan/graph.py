@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -171,8 +172,29 @@ def _rounds(
     return stages
 
 
-def select(plan: list[Stage], stage: str) -> list[Stage]:
-    """The stages that `--stage` names, or the one with that id, with everything they need.
+def chosen_stages(
+    config: RunConfig, seeds: tuple[int, ...] | None = None, stage: str = "all", targets: Sequence[str] = ()
+) -> list[Stage]:
+    """What a command is asked to make of a recipe.
+
+    Args:
+        seeds: instead of the recipe's.
+        stage: as `select` takes it.
+        targets: languages; the stages of other targets are left out, and those that all share stay, such as the
+            zero-shot model. All when empty.
+
+    Raises:
+        ConfigError: the recipe has no such stage, or no such target.
+    """
+    known = [target.language for target in config.targets]
+    for target in targets:
+        if target not in known:
+            raise ConfigError(f"the recipe has no target {target!r}; its targets are {', '.join(known)}")
+    return select(make_plan(config, seeds), stage, targets)
+
+
+def select(plan: list[Stage], stage: str, targets: Sequence[str] = ()) -> list[Stage]:
+    """The stages that `--stage` names, or the one with that id, with everything they need; of some targets or of all.
 
     Raises:
         ConfigError: the recipe has no such stage.
@@ -187,9 +209,11 @@ def select(plan: list[Stage], stage: str) -> list[Stage]:
         "evaluate": {"cloze", "finetune", "soft", "hard", "cotrain", "align", "semantic"},
         "all": {str(s.kind) for s in plan},
     }.get(stage, set())
-    wanted = {s.id for s in plan if s.kind in kinds or s.id == stage}
-    if not wanted or (stage == "btf" and not any(s.kind == "btf" for s in plan)):
-        raise ConfigError(f"the recipe has no stage {stage!r}; see --dry-run for the ones it has")
+    asked = [s for s in plan if not targets or s.target is None or s.target in targets]
+    wanted = {s.id for s in asked if s.kind in kinds or s.id == stage}
+    if not wanted or (stage == "btf" and not any(s.kind == "btf" for s in asked)):
+        of = f" of {', '.join(targets)}" if targets else ""
+        raise ConfigError(f"the recipe has no stage {stage!r}{of}; see --dry-run for the ones it has")
     by_id = {s.id: s for s in plan}
     queue = list(wanted)
     while queue:

@@ -92,8 +92,8 @@ def score_tables(run: Run) -> str:
     note = (
         f"{table_caption(result)}. Step: paired difference to the stage before, over all targets and seeds; up: how "
         "many of those pairs rose. Gap: source minus target of the same model, mean over targets. Parallel: "
-        "translations or parallel text used. Labels: target labels used for anything but scoring. Seconds: of the "
-        "stage and what it needs that is not scored, one seed, all targets."
+        "translations or parallel text used. Labels: target labels used for anything but scoring. Seconds: on the "
+        "wall, and of the processor, of the stage and what it needs that is not scored, one seed, all targets."
     )
     beside = {s.arm for s in result.stages} & set(SIDE_ARMS)
     if "control" in beside:
@@ -107,9 +107,12 @@ def score_tables(run: Run) -> str:
     if len(result.targets) > 1:
         per_target = []
         for s in result.stages:
-            ends = ["-" if s.spread is None else f"{s.spread:.1f}", _or_dash(s.average_with_source)]
+            ends = [
+                "-" if s.range_over_targets is None else f"{s.range_over_targets:.1f}",
+                _or_dash(s.average_with_source),
+            ]
             per_target.append([stage_name(s.stage), *(_step_text(s.steps.get(t)) for t in result.targets), *ends])
-        heads = ["stage", *(f"step, {t}" for t in result.targets), "spread over targets", "average with source"]
+        heads = ["stage", *(f"step, {t}" for t in result.targets), "range over targets", "average with source"]
         parts.append(f"<h3>Steps per target</h3>{table(heads, per_target, css=css)}")
     for metric in METRIC_NAMES:
         other = aggregate(run.summary, metric)

@@ -174,12 +174,12 @@ def _provenance(run: Run) -> str:
     for stage in run.summary["stages"]:
         hashes = read_json(run.folder / stage["folder"] / "stage.json").get("hashes") or {}
         weights = next((str(v) for k, v in hashes.items() if k.endswith("model.safetensors")), "-")
-        spent = f"{stage['seconds']:.1f}" if isinstance(stage["seconds"], int | float) else "-"
+        spent = [f"{s:.1f}" if isinstance(s, int | float) else "-" for s in (stage["seconds"], stage["cpu_seconds"])]
         state = "done" if stage["finished"] else "not finished"
         steps = f"{stage['steps']:,}" if isinstance(stage["steps"], int) else "-"
-        lines.append([stage["folder"], training_name(stage["stage"]), state, steps, spent, weights[:16]])
+        lines.append([stage["folder"], training_name(stage["stage"]), state, steps, *spent, weights[:16]])
     if lines:
-        header = ["folder", "stage", "state", "steps", "seconds", "weights (hash)"]
+        header = ["folder", "stage", "state", "steps", "seconds", "CPU seconds", "weights (hash)"]
         out.append(f"<details><summary>Stages ({len(lines)})</summary>{table(header, lines)}</details>")
     metrics = [m for m in METRIC_NAMES if any(r["metric"] == m for r in run.summary["rows"])]
     if "entity_f1" in metrics:

@@ -46,11 +46,11 @@ def run_align(context: Context, stage: Stage, fingerprint: Mapping[str, Any], fo
     )
     context.warn(slow_learning_rate(table.head_lr or table.lr, len(batches)))
     objective = LabelAlignment(table.temperature, table.weight)
-    trace, seconds, kept = context.fit(stage, fingerprint, model, batches, objective, seed=stage_seed(stage, "fit"))
+    trace, spent, kept = context.fit(stage, fingerprint, model, batches, objective, seed=stage_seed(stage, "fit"))
     count, translated = len(parts[0].examples), sum(len(part.examples) for part in parts[1:])
     notes: dict[str, Any] = {"source_examples": count, "translations": translated}
     notes["uses_parallel_data"] = context.config.uses_parallel_data or bool(translations)
-    return Outcome(model, trace, seconds, start, notes | kept, f"{count} source texts, {translated} translations")
+    return Outcome(model, trace, spent, start, notes | kept, f"{count} source texts, {translated} translations")
 
 
 def _part(store: TokenStore, aligned: bool) -> Part:
@@ -74,7 +74,7 @@ def run_semantic(context: Context, stage: Stage, fingerprint: Mapping[str, Any],
         seed=stage_seed(stage, "batches"),
     )
     objective = SemanticAlignment(context.config.contrastive.temperature, table.weight)
-    trace, seconds, kept = context.fit(stage, fingerprint, model, batches, objective, seed=stage_seed(stage, "fit"))
+    trace, spent, kept = context.fit(stage, fingerprint, model, batches, objective, seed=stage_seed(stage, "fit"))
     notes = {"uses_parallel_data": True, "originals": len(originals), "languages": sorted(translations)}
     line = f"{len(originals)} texts with translations into {', '.join(sorted(translations))}"
-    return Outcome(model, trace, seconds, start, notes | kept, line)
+    return Outcome(model, trace, spent, start, notes | kept, line)

@@ -62,12 +62,12 @@ def run_cotrain(context: Context, stage: Stage, fingerprint: Mapping[str, Any], 
         micro_batch=context.world.micro_batch(table.fixed_micro_batch, table.batch_size),
     )
     context.warn(slow_learning_rate(table.head_lr or table.lr, len(batches)))
-    trace, seconds, kept = context.fit(stage, fingerprint, model, batches, cross_entropy, seed=stage_seed(stage, "fit"))
+    trace, spent, kept = context.fit(stage, fingerprint, model, batches, cross_entropy, seed=stage_seed(stage, "fit"))
     notes = {"uses_parallel_data": _parallel(context, stage), "source_examples": len(parts[0].examples)}
     notes |= {key: record[key] for key in ("picked", "labels") if record}
     line = f"{len(parts[0].examples)} source examples"
     line += f", {record['picked']} picked of {record['candidates']}, {record['labels']} in all" if record else ""
-    return Outcome(model, trace, seconds, start, notes | kept, line)
+    return Outcome(model, trace, spent, start, notes | kept, line)
 
 
 def _model(context: Context, stage: Stage) -> TaskModel:

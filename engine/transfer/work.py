@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import numpy as np
 
-from ...data import ItemView, PairBatches, Part, TaskBatches, TokenStore
+from ...data import ItemView, MlmBatches, PairBatches, Part, TaskBatches, TokenStore
 from ..context import Context
 from ..learned import labelled_examples
 from ..plan import Stage
 from .pools import pick_limit
 
-Work = tuple[list[np.ndarray], int, list[int], bool]
+Work = tuple[list[np.ndarray], MlmBatches | TaskBatches | PairBatches | None, list[int], bool]
+"""See `estimate_work.stage_work`."""
 
 
 def transfer_work(context: Context, stage: Stage, stores: dict[str, TokenStore]) -> Work:
-    """Lengths of the examples of each part, steps, examples per epoch of each, whether these are bounds."""
+    """As `estimate_work.stage_work`, for the stages of this folder."""
     optimiser = stage.optimiser
     if stage.kind == "semantic":
         originals = stores["originals"]
@@ -22,7 +23,7 @@ def transfer_work(context: Context, stage: Stage, stores: dict[str, TokenStore])
         batches = PairBatches(originals, translations, batch_size=optimiser.batch_size, epochs=optimiser.epochs, seed=0)
         lengths = [originals.lengths, *(store.lengths for store in translations)]
         # Each original is in the middle once, and about as often in the company of another for each language.
-        return lengths, len(batches), [len(originals) * (1 + len(translations)), *map(len, translations)], False
+        return lengths, batches, [len(originals) * (1 + len(translations)), *map(len, translations)], False
     parts = [store for role, store in stores.items() if role != "dev"]
     chosen = [labelled_examples(store) if i == 0 or stage.kind == "align" else None for i, store in enumerate(parts)]
     if stage.kind == "cotrain" and stage.round > 1:
@@ -39,6 +40,7 @@ def transfer_work(context: Context, stage: Stage, stores: dict[str, TokenStore])
         batch_size=optimiser.batch_size,
         epochs=optimiser.epochs,
         seed=0,
+        micro_batch=optimiser.fixed_micro_batch,
     )
     lengths = [store.lengths[examples] for store, examples in zip(parts, picked, strict=True)]
-    return lengths, len(total), [len(part) for part in lengths], stage.kind == "cotrain" and stage.round > 1
+    return lengths, total, [len(part) for part in lengths], stage.kind == "cotrain" and stage.round > 1

@@ -136,8 +136,17 @@ def test_dry_run_trains_nothing(cli: Any, finished: Any, tmp_path: Path) -> None
     answer = cli(*arguments)
     assert answer.code == 0, answer.err
     assert "hard1" in answer.out
-    assert json.loads(cli(*arguments, "--json").out)["stages"]
+    plan, of_target = (
+        [s["id"] for s in json.loads(cli(*arguments, "--json", *more).out)["stages"]]
+        for more in ((), ("--target", "de"))
+    )
+    assert plan == of_target
+    assert set(plan) > {"seed-0/pretrain", "seed-0/de/hard1"}
     assert not (tmp_path / "run").exists()
+    for command in (arguments, arguments[:-1], ("check", arguments[1])):
+        answer = cli(*command, "--target", "fr")
+        assert answer.code == 2
+        assert "no target 'fr'; its targets are de" in answer.out + answer.err
 
 
 def test_init_check_run(cli: Any, files: Path, monkeypatch: pytest.MonkeyPatch) -> None:

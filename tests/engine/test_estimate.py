@@ -2,20 +2,27 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 from collections.abc import Sequence
+from itertools import count
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
 from xlt_engine import ConfigError
+from xlt_engine.data import ItemView, Part, TaskBatches, TokenStore
 from xlt_engine.engine.estimate import Estimate, estimate, measure_rate, size_text, time_text
+from xlt_engine.engine.estimate_work import largest_batch
 from xlt_engine.engine.recipe import load_recipe
 from xlt_engine.engine.run import run
 from xlt_engine.model import EncoderConfig, PackedInput, TaskModel, load_masked_lm, load_task_model
 
+estimate_module = importlib.import_module("xlt_engine.engine.estimate")
 NAMES = {"en": ("Ann Bell", "Oslo", "the man", "sees"), "de": ("Eva Kern", "Bonn", "der Mann", "sieht")}
 RECIPE = """
 task = "ner"
@@ -205,7 +212,7 @@ def test_operations_are_counted_as_they_are_done(finished: tuple[Path, Estimate]
 
 
 def test_rendering_says_everything(finished: tuple[Path, Estimate]) -> None:
-    _, result = finished
+    folder, result = finished
     text = result.render()
     for stage in result.stages:
         line = next(x for x in text.splitlines() if x.startswith(stage.id))
@@ -213,6 +220,13 @@ def test_rendering_says_everything(finished: tuple[Path, Estimate]) -> None:
         assert f"{stage.trainable:,}" in line
         assert f"{stage.frozen:,}" in line
     assert "base btf, teacher finetune" in text
+    encoder = sum(p.numel() for p in load_task_model(folder / "run/seed-0/de/soft1").encoder.parameters())
+    # Two voters on a hidden size of 24, both stored with the larger width 13: down, up, and to five labels.
+    voters = 2 * (24 * 13 + 13 + 13 * 24 + 24 + 24 * 5 + 5)
+    line = f"2 voters have {voters:,} weights beside the {encoder:,} of the encoder ({voters / encoder:.1%})"
+    assert f"{line}, {voters - (24 * 5 + 5):,} more than a linear head." in text
+    assert "voters" not in changed(folder, stage="finetune").render()
+    assert "voters" not in changed(folder, "selftrain.voters=1", "selftrain.widths=[]").render()
     assert "estimates" in text
     assert json.loads(json.dumps(result.as_dict()))["seconds"] == result.seconds
 
@@ -226,6 +240,30 @@ def test_rate_is_measured() -> None:
     shape = EncoderConfig(100, 64, 1, 1, 128)
     rate = measure_rate(shape, torch.device("cpu"), seconds=0.02)
     assert 1e7 < rate < 1e14
+
+
+def test_rate_goes_by_the_processor_not_by_the_wall(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A clock of the processor that gives each reading a millisecond, and no other clock at all."""
+    ticks = count(5.0, 0.001)
+    monkeypatch.setattr(estimate_module, "time", SimpleNamespace(process_time=lambda: next(ticks)))
+    rate = measure_rate(EncoderConfig(100, 64, 1, 1, 128), torch.device("cpu"), seconds=0.1)
+    assert rate == pytest.approx(4 * 2 * 1024 * 64 * 128 / 0.001 * torch.get_num_threads(), rel=1e-6)
+
+
+@pytest.mark.parametrize("micro_batch", [0, 3])
+def test_memory_goes_by_the_largest_batch_of_the_sampler(finished: tuple[Path, Estimate], micro_batch: int) -> None:
+    """Against the packed batches themselves: long texts do not all come together, and micro-batches hold fewer."""
+    folder, _ = finished
+    stores = [TokenStore.open(path) for path in sorted((folder / "run" / "store").iterdir())]
+    store = next(s for s in stores if s.task == "ner" and len(s) == 50 and s.item_labels.max() >= 0)
+    part = Part(ItemView(store), np.arange(50), labels=np.asarray(store.item_labels))
+    batches = TaskBatches([part], batch_size=8, epochs=2, seed=0, micro_batch=micro_batch)
+    made = [batch for step in range(len(batches) // 2) for batch in batches[step]]
+    found = largest_batch(batches, 2)
+    assert found.tokens == max(batch.token_ids.numel() for batch in made)
+    assert found.longest <= max(batch.max_seqlen for batch in made)
+    assert found.sequences == (micro_batch or 8)
+    assert largest_batch(None, 1) == (0, 0, 0, 0)
 
 
 def test_errors_come_before_any_work(tmp_path: Path) -> None:

@@ -68,16 +68,18 @@ def test_scores_are_those_of_the_predictions(folder: Path, tokenizer: Tokenizer)
     assert result.transfer.gap == pytest.approx({"de": values[0] - values[1], "fr": values[0] - values[2]}, rel=1e-12)
     assert result.transfer.average_all == pytest.approx(np.mean(values), rel=1e-12)
     assert result.transfer.average_targets == pytest.approx(np.mean(values[1:]), rel=1e-12)
-    assert result.transfer.spread_all == pytest.approx(np.std(values), rel=1e-12)
+    assert result.transfer.std_all == pytest.approx(np.std(values), rel=1e-12)
 
 
 def test_the_table_and_the_json(folder: Path) -> None:
     result = evaluate_files(folder / "model", [folder / "en.conll", folder / "de.conll", folder / "de.conll"])
+    assert result.transfer is not None
     value = json.loads(json.dumps(result.as_dict(), allow_nan=False))
     assert [s["name"] for s in value["scores"]] == ["en", "de", "de (2)"]
     assert value["metric"] == "entity_f1"
     assert value["transfer"]["gap"]["de"] == value["transfer"]["gap"]["de (2)"]
     lines = result.render().splitlines()
+    assert f"standard deviation over targets {result.transfer.std_targets:.2f}, with source" in lines[-1]
     assert lines[0].split() == [*result.scores[0].metrics, "gap", "examples", "words", "cut"]
     assert lines[1].split() == ["en", *(f"{v:.2f}" for v in result.scores[0].metrics.values()), "2", "7", "0"]
     assert f"{value['transfer']['gap']['de']:.2f}" in lines[2].split()

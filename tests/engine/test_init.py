@@ -106,6 +106,34 @@ def test_init_then_check_then_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     assert max(r["value"] for r in scores) > 50
 
 
+def test_the_share_of_whole_texts_is_measured(tmp_path: Path) -> None:
+    """Against a count of the tokens, with an encoder of few positions and with a new one that has enough."""
+    folder = tmp_path / "model"
+    tokenizer = train_wordpiece(["abcdefghijklmnopqrstuvwxyz ABCDEFGHIJKLMNOPQRSTUVWXYZ 0123456789 ."], 140)
+    config = EncoderConfig(tokenizer.vocab_size, 16, 1, 2, 32, max_positions=32)
+    save_model(MaskedLM(Encoder(config, seed=0), seed=0), folder)
+    tokenizer.save(folder)
+    train = conll(tmp_path / "en.conll", "en")
+    long = tmp_path / "de.txt"
+    texts = [" ".join(["x y"] * (3 + i % 20)) for i in range(100)]
+    long.write_text("".join(f"{text}\n" for text in texts), "utf-8")
+    result = init_recipe(train, [long], model=folder, folder=tmp_path)
+    assert load(result, tmp_path).max_length == 32
+    whole = sum(2 + 2 * (3 + i % 20) <= 32 for i in range(100))
+    sizes = [len(e.ids) for e in tokenizer.encode_words([[w for w, _ in s] for s in rows("en", 40)])]
+    share = 100 * sum(n <= 32 for n in sizes) / 40
+    line = next(x for x in result.text.splitlines() if x.startswith("max_length"))
+    assert 0 < whole < 100
+    assert f"{whole}.0% of the de texts" in line
+    assert (f"{share:.1f}%" if share < 100 else "100%") + " of the en texts" in line
+    assert any(
+        "longer than 32 tokens, where they are cut, are" in n and f"{100 - whole}.0% of the de" in n
+        for n in result.notes
+    )
+    line = next(x for x in init_recipe(train, [long], folder=tmp_path).text.splitlines() if x.startswith("max_length"))
+    assert "whole are 100% of the en texts, 100% of the de texts" in line
+
+
 def test_several_targets_by_their_names(tmp_path: Path) -> None:
     files = [plain(tmp_path / name, name[-6:-4]) for name in ("news.de.txt", "more.de.txt", "unlabelled-fr.txt")]
     tests = [conll(tmp_path / f"test.{x}.conll", x, 10) for x in ("fr", "en", "de")]

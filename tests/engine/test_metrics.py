@@ -180,8 +180,8 @@ def test_transfer_gap() -> None:
     assert summary.mean_gap == pytest.approx(9.0)
     assert summary.average_targets == pytest.approx(81.0)
     assert summary.average_all == pytest.approx(83.25)
-    assert summary.spread_targets == pytest.approx(statistics.pstdev([80, 70, 93]))
-    assert summary.spread_all == pytest.approx(statistics.pstdev([80, 70, 93, 90]))
+    assert summary.std_targets == pytest.approx(statistics.pstdev([80, 70, 93]))
+    assert summary.std_all == pytest.approx(statistics.pstdev([80, 70, 93, 90]))
     with pytest.raises(DataError):
         transfer_gap(90.0, {})
 

@@ -114,6 +114,29 @@ def made_by_hand(recipe: Any) -> None:
     assert kept[0] == kept[1]
 
 
+def test_one_target_of_two_in_the_same_bits(tiny: Callable[..., Any]) -> None:
+    """The run of one target, completed afterwards, is the run of both; the first has nothing of the other one."""
+    recipe = tiny("classification")
+    text = recipe.recipe.read_text("utf-8")
+    block = text[text.index("[[targets]]") : text.index("[pretrain]")]
+    other = block.replace('"de"', '"nl"').replace("de.txt", "nl.txt")
+    recipe.recipe.write_text(text.replace("[pretrain]", other + "[pretrain]"), "utf-8")
+    for name in ("de.txt", "general-de.txt"):
+        lines = (recipe.folder / name).read_text("utf-8").splitlines()
+        (recipe.folder / name.replace("de.txt", "nl.txt")).write_text("".join(f"och {x}\n" for x in lines), "utf-8")
+    whole = recipe.run("selftrain.rounds=1", *QUICK, where="whole")
+    one = recipe.run("selftrain.rounds=1", *QUICK, where="parts", targets=("nl",))
+    assert {s.split("/")[1] for s in one.done} == {"pretrain", "baseline", "nl"}
+    assert {r["language"] for r in one.summary["rows"] if r["pair"] == "nl"} == {"en", "nl"}
+    rest = recipe.run("selftrain.rounds=1", *QUICK, where="parts")
+    assert sorted(rest.skipped) == sorted(one.done)
+    assert sorted(one.done + rest.done) == sorted(whole.done)
+    for stage in whole.done:
+        name = stage.removeprefix("seed-0/")
+        found = [recipe.stage(name, where)["hashes"] for where in ("whole", "parts")]
+        assert found[0] == found[1], stage
+
+
 def test_nothing_is_new_with_one_source(tiny: Callable[..., Any]) -> None:
     settings = json.dumps([stage.settings for stage in make_plan(tiny("classification").resolved().config)])
     for key in ("source_mix", "source_temperature", "translated", "pairs", "tlm"):

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from xlt_engine import ConfigError
-from xlt_engine.engine.plan import Stage, digest, fingerprint, make_plan, select
+from xlt_engine.engine.plan import Stage, chosen_stages, digest, fingerprint, make_plan, select
 
 ROOT = "seed-0/de"
 
@@ -132,6 +132,33 @@ def test_arms(plan: Callable[..., dict[str, Stage]]) -> None:
 def test_select_brings_what_is_needed(plan: Callable[..., dict[str, Stage]], stage: str, expected: set[str]) -> None:
     chosen = select(list(plan("selftrain.rounds=1").values()), stage)
     assert {s.id.split("/")[-1] for s in chosen} == expected
+
+
+def test_targets_choose_among_the_stages(tiny: Callable[[str], Any]) -> None:
+    """What is left are the stages of the whole plan, unchanged: the target's, the shared ones, and what these need."""
+    run = tiny("ner")
+    text = run.recipe.read_text("utf-8")
+    block = text[text.index("[[targets]]") : text.index("[pretrain]")]
+    for language in ("fr", "nl"):
+        text = text.replace("[pretrain]", block.replace('"de"', f'"{language}"') + "[pretrain]")
+    run.recipe.write_text(text, "utf-8")
+    config = run.resolved("selftrain.rounds=1").config
+    whole = make_plan(config)
+    for targets in (["fr"], ["nl", "de"]):
+        chosen = chosen_stages(config, targets=targets)
+        assert chosen == [s for s in whole if s.target in (None, *targets)]
+        assert {s.target for s in chosen} == {None, *targets}
+    assert chosen_stages(config) == whole
+    assert chosen_stages(config, (3,), "btf", ["fr"]) == [
+        s for s in make_plan(config, (3,)) if s.id in ("seed-3/pretrain", "seed-3/fr/btf")
+    ]
+    for lone in ("btf.on=false", "selftrain.on=false"):
+        config = run.resolved("btf.on=false", lone).config
+        assert "seed-0/baseline" in [s.id for s in chosen_stages(config, targets=["fr"])]
+    with pytest.raises(ConfigError, match="no target 'it'; its targets are de, fr, nl"):
+        chosen_stages(config, targets=["fr", "it"])
+    with pytest.raises(ConfigError, match="no stage 'seed-0/nl/soft1' of de, fr"):
+        chosen_stages(run.resolved().config, stage="seed-0/nl/soft1", targets=["de", "fr"])
 
 
 @pytest.mark.parametrize(("stage", "override"), [("btf", "btf.on=false"), ("nothing", "btf.on=true")])

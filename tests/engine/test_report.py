@@ -112,7 +112,13 @@ def write_stage(rng: random.Random, folder: Path, seconds: float, scores: list[d
     put(folder / "trace.json", {"steps": list(range(1, steps + 1)), "loss": loss})
     if scores:
         put(folder / "scores.json", {"scores": scores})
-    stage = {"kind": name.rstrip("0123456789"), "seconds": seconds, "steps": steps, "tokens": 9 * 32 * steps}
+    stage = {
+        "kind": name.rstrip("0123456789"),
+        "seconds": seconds,
+        "cpu_seconds": 100 * seconds,
+        "steps": steps,
+        "tokens": 9 * 32 * steps,
+    }
     put(folder / "stage.json", stage | {"hashes": {"model.safetensors": f"{rng.getrandbits(128):032x}"}})
 
 
@@ -300,6 +306,7 @@ def test_every_number_of_the_stage_table(ner: Path) -> None:
         "parallel",
         "labels",
         "seconds",
+        "CPU s",
     ]
     order = ["baseline", "control", "finetune", "soft1", "hard1", "soft2", "hard2"]
     before = {"control": "baseline", "finetune": "baseline", "soft1": "finetune", "hard1": "soft1"}
@@ -314,6 +321,7 @@ def test_every_number_of_the_stage_table(ner: Path) -> None:
         assert line[1:4] == [shown(de), shown(es), shown(average)]
         assert line[6:8] == [shown(both), f"{statistics.fmean(gaps):.1f}"]
         assert line[8:10] == ["no", "no"]
+        assert round(int(line[11]) / 100) == int(line[10])
         if stage == "baseline":
             assert line[4:6] == ["-", "-"]
             continue
@@ -324,6 +332,11 @@ def test_every_number_of_the_stage_table(ner: Path) -> None:
         ]
         assert line[4] == f"{statistics.fmean(steps):+.1f} ± {statistics.stdev(steps):.1f}"
         assert line[5] == f"{sum(d > 0 for d in steps)}/6"
+    steps_per_target = page_of(ner).tables[1]
+    assert steps_per_target[0][-2] == "range over targets"
+    for line, stage in zip(steps_per_target[1:], order, strict=True):
+        one, other = (statistics.fmean(values(ner, stage, t, t)) for t in ("de", "es"))
+        assert line[-2] == f"{abs(one - other):.1f}"
 
 
 def test_trail_draws_every_row_once(ner: Path) -> None:

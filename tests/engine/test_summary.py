@@ -44,17 +44,17 @@ def run(tmp_path: Path) -> Path:
         if name == "baseline":
             rows = [score("de", "target", de), score("es", "target", es), score("en", "source", en_de)]
             put(root / name / "scores.json", {"scores": rows})
-            put(root / name / "stage.json", {"seconds": 5.0})
+            put(root / name / "stage.json", {"seconds": 5.0, "cpu_seconds": 4.0})
             continue
         for pair, value, source, other in (("de", de, en_de, "es"), ("es", es, en_es, "de")):
             rows = [score(pair, "target", value), score("en", "source", source), score(other, "target", 1.0)]
             rows.append(score(pair, "target", value - 2, "macro_f1"))
             put(root / pair / name / "scores.json", {"scores": rows})
-            put(root / pair / name / "stage.json", {"seconds": 10.0 + seed, "steps": 7})
+            put(root / pair / name / "stage.json", {"seconds": 10.0 + seed, "cpu_seconds": 20.0 + seed, "steps": 7})
     for seed in (0, 1):
-        put(tmp_path / f"seed-{seed}" / "pretrain" / "stage.json", {"seconds": 40.0})
+        put(tmp_path / f"seed-{seed}" / "pretrain" / "stage.json", {"seconds": 40.0, "cpu_seconds": 50.0})
         for pair in ("de", "es"):
-            put(tmp_path / f"seed-{seed}" / pair / "btf" / "stage.json", {"seconds": 30.0})
+            put(tmp_path / f"seed-{seed}" / pair / "btf" / "stage.json", {"seconds": 30.0, "cpu_seconds": 31.0})
             decision = {"alpha": 0.9 + 0.01 * seed, "accepted": 120, "source": {"items": 100, "removed": 7}}
             put(tmp_path / f"seed-{seed}" / pair / "soft1" / "decision.json", decision)
     return tmp_path
@@ -83,6 +83,7 @@ def test_rows_name_everything(run: Path) -> None:
         "uses_target_labels": False,
         "uses_dictionary": False,
         "seconds": 11.0,
+        "cpu_seconds": 21.0,
         "model": "seed-1/de/hard1",
     }
     keys = [tuple(r[k] for k in ("arm", "stage", "pair", "language", "metric", "seed")) for r in summary["rows"]]
@@ -107,7 +108,7 @@ def test_marks_come_from_the_stage(run: Path) -> None:
     assert [s.stage for s in result.stages if s.uses_target_labels] == ["hard1"]
     assert not any(s.uses_parallel_data for s in result.stages)
     lines = stage_table(build_summary(run)).splitlines()
-    assert next(line for line in lines if line.startswith("hard 1")).split()[-3:-1] == ["no", "yes"]
+    assert next(line for line in lines if line.startswith("hard 1")).split()[-4:-1] == ["no", "yes", "16"]
 
 
 def test_aggregation_equals_numpy(run: Path) -> None:
@@ -123,7 +124,7 @@ def test_aggregation_equals_numpy(run: Path) -> None:
         with_source = (table[i, :, :2].sum(1) + table[i, :, 2:].mean(1)) / 3
         assert_stat(s.average_with_source, with_source)
         means = table[i, :, :2].mean(0)
-        assert s.spread == pytest.approx(means.max() - means.min(), rel=1e-12)
+        assert s.range_over_targets == pytest.approx(means.max() - means.min(), rel=1e-12)
         before = {0: None, 1: 0, 2: 0, 3: 2, 4: 3}[i]
         if before is None:
             assert s.step is None
@@ -144,6 +145,8 @@ def assert_stat(found: Stat | None, values: Any) -> None:
 
 def test_seconds_of_the_table_sum_to_one_seed(run: Path) -> None:
     summary = build_summary(run)
+    shown = {s.stage: s.cpu_seconds for s in aggregate(summary).stages}
+    assert shown == {"zero-shot": 54.0, "control": 41.0, "btf": 103.0, "soft1": 41.0, "hard1": 41.0}
     shown = {s.stage: s.seconds for s in aggregate(summary).stages}
     assert shown == {"zero-shot": 45.0, "control": 21.0, "btf": 81.0, "soft1": 21.0, "hard1": 21.0}
     assert sum(v or 0 for v in shown.values()) == pytest.approx(sum(s["seconds"] for s in summary["stages"]) / 2)

@@ -1,0 +1,64 @@
+"""How the time of a stage is counted, over all starts of a run."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from itertools import count
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from xlt_engine import Interrupted
+from xlt_engine.engine import Progress, fit
+
+
+class Watch(Progress):
+    """Counts the steps of a run."""
+
+    steps = 0
+
+    def step(self, done: int, total: int, loss: float, tokens: int) -> None:
+        self.steps += 1
+
+
+def clocks(monkeypatch: pytest.MonkeyPatch, wall: Callable[[], float], cpu: Callable[[], float]) -> None:
+    monkeypatch.setattr(fit, "time", SimpleNamespace(monotonic=wall, process_time=cpu))
+
+
+def test_seconds_add_up_over_starts(tiny: Callable[[str], Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Both clocks stand still in the second start, which therefore ends with what the checkpoint has."""
+    recipe, watch = tiny("ner"), Watch()
+    clocks(monkeypatch, count(1000.0, 1.0).__next__, count(50.0, 0.25).__next__)
+    with pytest.raises(Interrupted):
+        recipe.run(stage="pretrain", progress=watch, should_stop=lambda: 15 * (watch.steps >= 4))
+    (newest,) = sorted((recipe.folder / "run/seed-0/pretrain/checkpoint").glob("step-*"))[-1:]
+    spent = json.loads((Path(newest) / "meta.json").read_bytes())["spent"]
+    assert min(spent.values()) > 0
+    assert spent["wall"] != spent["cpu"]
+    clocks(monkeypatch, lambda: 7.0, lambda: 3.0)
+    summary = recipe.run(stage="pretrain").summary
+    record = recipe.stage("pretrain")
+    assert (record["seconds"], record["cpu_seconds"]) == (round(spent["wall"], 3), round(spent["cpu"], 3))
+    (line,) = summary["stages"]
+    assert (line["seconds"], line["cpu_seconds"]) == (record["seconds"], record["cpu_seconds"])
+
+
+def test_one_start_counts_from_its_begin(tiny: Callable[[str], Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    """The clock of the processor is read when training begins and when it ends, and nothing between counts twice."""
+    seen: list[float] = []
+    ticks = count(50.0, 0.25)
+
+    def cpu() -> float:
+        seen.append(next(ticks))
+        return seen[-1]
+
+    recipe = tiny("ner")
+    clocks(monkeypatch, lambda: 7.0, cpu)
+    recipe.run("checkpoint.seconds=60", stage="pretrain")
+    # The first reading is that of the object, before weights are restored; nothing is saved on the way.
+    assert len(seen) == 3
+    assert recipe.stage("pretrain")["cpu_seconds"] == seen[-1] - seen[1] == 0.25
+    assert recipe.stage("pretrain")["seconds"] == 0
