@@ -4,8 +4,8 @@
     python benchmarks/trust.py --cases benchmarks/results/trust.json --json trust.json --figure trust.svg
 
 Every run is `DATA_SET=FOLDER` and has labelled target test files; `--cases` takes those of an earlier result, with
-their signals. The shift of the estimate and the width of its interval are fitted on all data sets but one and judged on that
-one; then the same by target language. `engine/lab/trust_record.py` has what the package ships of this.
+their signals. The shift of the estimate and the width of its interval are fitted on all data sets but one and judged
+on that one; then the same by target language. `engine/lab/trust_record.py` has what the package ships of this.
 """
 
 from __future__ import annotations

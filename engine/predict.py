@@ -211,7 +211,7 @@ class Predictor:
         """The tags of each list of words."""
         self._expect("ner")
         rows: list[Row] = []
-        starts, parts, places = [0], [], []
+        starts, parts, places = [0], list[int](), list[int]()
         for words, encoded in zip(sentences, self.tokenizer.encode_words(sentences), strict=True):
             own = window_rows(encoded.ids, encoded.positions, self.max_length, first=len(places), example=len(parts))
             rows += own

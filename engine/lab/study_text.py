@@ -96,8 +96,8 @@ def trust_notes(report: TrustReport) -> list[str]:
     notes = [
         f"from {report.source} {report.held_out} text and unlabelled target text; no target label is read but for the "
         "column true",
-        f"the interval is meant to hold the truth in {100 * TRUST_LEVEL:.1f} % of all cases; where it would be wider than "
-        f"{100 * WIDEST:.0f} points from end to end there is no estimate. How it did (docs/trust.md):",
+        f"the interval is meant to hold the truth in {100 * TRUST_LEVEL:.1f} % of all cases; where it would be wider "
+        f"than {100 * WIDEST:.0f} points from end to end there is no estimate. How it did (docs/trust.md):",
         *(track_record(report.metric, kind) for kind in kinds),
         "which stage to take does not follow: the highest estimate was no better a choice than the last stage",
     ]

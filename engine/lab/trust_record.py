@@ -26,7 +26,7 @@ class Held:
 
     Attributes:
         data_sets: with cases of this kind.
-        cases: (data set, target language, stage); `shown` of them had an interval narrow enough, and of these `held` ones
+        cases: (data set, target language, stage); `shown` of them had an interval narrow enough, and `held` of these
             had the truth in it.
         error: mean absolute error of the shown estimates, in points; 0 where none is shown.
     """
@@ -51,6 +51,7 @@ def track_record(metric: str, self_trained: bool) -> str:
     """A sentence on how intervals did for models of a kind, on data sets that they were not fitted on."""
     found, kind = RECORD[metric, self_trained], "self-trained" if self_trained else "not self-trained"
     return (
-        f"{kind} models of {found.data_sets} data sets that it was not fitted on: {found.held} of {found.shown} intervals "
-        f"held the truth, mean error {found.error:.1f} points; no estimate for {found.cases - found.shown} more"
+        f"{kind} models of {found.data_sets} data sets that it was not fitted on: {found.held} of {found.shown} "
+        f"intervals held the truth, mean error {found.error:.1f} points; no estimate for "
+        f"{found.cases - found.shown} more"
     )

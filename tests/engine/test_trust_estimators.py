@@ -151,7 +151,7 @@ def test_an_interval_wider_than_forty_points_says_nothing() -> None:
 
 
 def test_the_loss_of_a_student_is_counted_from_its_first_teacher() -> None:
-    """A student that has forgotten the source (0.5 of 0.9) keeps its estimate, and gets an interval as of a loss of 0.4."""
+    """A student that has forgotten the source (0.5 of 0.9) keeps its estimate, with an interval as of a loss of 0.4."""
     teacher, student = (0.9, 0.9, 0.6), (0.5, 0.5, 0.5)
     assert e.interval_scale(student, floor=0.2) == pytest.approx(0.2)
     assert e.interval_scale(student, teacher, floor=0.2) == pytest.approx(0.2 + 0.9 - 0.5)

@@ -1,4 +1,4 @@
-"""The constants and counts that `trust` ships, computed again by loops from the cases of benchmarks/results/trust.json."""
+"""The constants and counts that `trust` ships, computed again by loops from the cases in `benchmarks/results`."""
 
 from __future__ import annotations
 
@@ -84,7 +84,7 @@ def test_the_record_is_that_of_data_sets_left_out(cases: list[Case]) -> None:
 
 
 def test_no_choice_is_made_since_it_did_not_win() -> None:
-    """Where the last stage and the teacher have an estimate, the highest estimate loses more than the last stage does."""
+    """Where the last stage and the teacher have an estimate, the highest one loses more than the last stage does."""
     regrets = json.loads(RESULTS.read_bytes())["regrets"]
     assert regrets["shown"]["chosen"] > regrets["shown"]["last"]
     for part in ("shown", "mean over data sets"):
