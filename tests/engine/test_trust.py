@@ -14,6 +14,7 @@ import pytest
 
 from xlt_engine import DataError
 from xlt_engine.engine import write_report
+from xlt_engine.engine.lab import estimators
 from xlt_engine.engine.lab.estimators import Estimate, calibrated_estimate, transport_accuracy, transport_f1
 from xlt_engine.engine.lab.finished import FinishedRun
 from xlt_engine.engine.lab.signals import measure_signals
@@ -141,6 +142,23 @@ def test_kept_and_shown_in_the_report(folder: Path, tmp_path: Path) -> None:
     assert "Trust without target labels" in page
     assert "Quality of the pseudo-labels" in page
     assert "What other rules would have chosen" in page
+
+
+def test_too_wide_an_interval_is_no_estimate(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With a limit below the widest interval of the run: those above have none, in the file and on the page too."""
+    plain = trust(folder)
+    widths = {s.stage: s.estimate.high - s.estimate.low for s in plain.stages if s.estimate is not None}
+    limit = 0.99 * max(widths.values())
+    monkeypatch.setattr(estimators, "WIDEST", limit)
+    report = trust(folder)
+    none = {s.stage for s in report.stages if s.estimate is None}
+    assert none == {s.stage for s in plain.stages if widths.get(s.stage, 1.0) > limit}
+    assert none
+    copy = tmp_path / "copy"
+    shutil.copytree(folder, copy)
+    write_trust(copy, report)
+    assert read_trust(copy) == report
+    assert (copy / "report.html").read_text("utf-8").count("<td>no estimate</td>") == len(none)
 
 
 def stage(name: str, arm: str, order: int, value: float | None) -> StageTrust:
