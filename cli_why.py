@@ -69,7 +69,7 @@ def _add_trust(group: click.Group, progress: Callable[[bool], Progress]) -> None
     @_QUIET
     @_JSON
     def trust(run_folder: Path, sample: int, no_truth: bool, quiet: bool, as_json: bool) -> None:
-        """Estimate the target scores of RUN without target labels, with intervals; says which stage to take.
+        """Estimate the target scores of RUN without target labels, with intervals that say how far to believe it.
 
         The estimates are kept in RUN/trust.json, and shown in its report.
         """

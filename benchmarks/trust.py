@@ -1,16 +1,19 @@
 """How well target scores are estimated without target labels: predicted against true, over finished runs.
 
     python benchmarks/trust.py demo=runs/demo intents=runs/xs --cache trust-cache --json trust.json --figure trust.svg
+    python benchmarks/trust.py --cases benchmarks/results/trust.json --json trust.json --figure trust.svg
 
-Every run is `DATA_SET=FOLDER` and has labelled target test files. The shift of the estimate and the width of its
-interval are fitted on all data sets but one and judged on that one; then the same by target language.
+Every run is `DATA_SET=FOLDER` and has labelled target test files; `--cases` takes those of an earlier result, with
+their signals. The shift of the estimate and the width of its interval are fitted on all data sets but one and judged
+on that one; then the same by target language. `engine/lab/trust_record.py` has what the package ships of this.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,21 +21,32 @@ import numpy as np
 from numpy.typing import NDArray
 
 from xlt_engine.engine import svg
-from xlt_engine.engine.lab.estimators import FLOOR, UNSEEN_SHIFT, WIDTH, Estimate, calibrated_estimate
+from xlt_engine.engine.lab.estimators import (
+    Estimate,
+    Transport,
+    calibrated_estimate,
+    conformal_quantile,
+    interval_scale,
+)
 from xlt_engine.engine.lab.trust import trust
+from xlt_engine.engine.lab.trust_record import FLOOR, UNSEEN_SHIFT, WIDTH, Held
 from xlt_engine.engine.results import stage_name
 
-FIT_LEVEL = 0.95
-"""Share of errors that the width must hold where it is fitted. At the wanted 0.9 it held 83 % of those of data sets
-that it had not seen: seven data sets differ more among each other than within."""
 METHODS = ("source", "confidence", "curve", "difference", "thresholded", "seeds", "transport")
 SHIFTS = np.linspace(0, 1.5, 76)
+TEACHERS = ("baseline", "btf")
 Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
 class Case:
-    """One (data set, target, stage) of one run, means over its seeds."""
+    """One (data set, target, stage) of one run, means over its seeds.
+
+    Attributes:
+        metric: "accuracy" or "entity_f1".
+        teacher: of a self-trained model: source score and transport scores of the first teacher of its lineage.
+        predicted: by what other groups gave.
+    """
 
     data: str
     run: str
@@ -40,6 +54,7 @@ class Case:
     stage: str
     arm: str
     order: int
+    metric: str
     seeds: int
     source: float
     source_transport: float
@@ -47,15 +62,27 @@ class Case:
     methods: dict[str, float | None]
     alpha: dict[str, float] | None
     true: float
+    teacher: Transport | None = None
     predicted: Estimate | None = None
 
+    @property
+    def transport(self) -> Transport:
+        return self.source, self.source_transport, self.target_transport
+
+    @property
+    def self_trained(self) -> bool:
+        return self.arm == "selftrain"
+
     def estimate(self, shift: float, width: float) -> Estimate:
-        return calibrated_estimate(self.source, self.source_transport, self.target_transport, shift=shift, width=width)
+        return calibrated_estimate(self.transport, self.teacher, shift=shift, width=width)
 
     @property
     def scale(self) -> float:
         """What the interval's width is a multiple of."""
-        return (self.estimate(0.0, 0.0).value < self.source) * (self.source - self.estimate(0.0, 0.0).value) + FLOOR
+        return interval_scale(self.transport, self.teacher)
+
+
+Predict = Callable[[Case, float, float], Estimate]
 
 
 def cases_of(data: str, folder: Path, sample: int, cache: Path) -> list[Case]:
@@ -64,45 +91,58 @@ def cases_of(data: str, folder: Path, sample: int, cache: Path) -> list[Case]:
     if not kept.exists():
         cache.mkdir(parents=True, exist_ok=True)
         kept.write_text(json.dumps(trust(folder, sample=sample).as_dict()), encoding="utf-8")
-    stages: list[dict[str, Any]] = json.loads(kept.read_text("utf-8"))["stages"]
+    report: dict[str, Any] = json.loads(kept.read_text("utf-8"))
     return [
         Case(
             data=data,
             run=folder.name,
+            metric=report["metric"],
             **{k: s[k] for k in ("target", "stage", "arm", "order", "methods", "alpha", "true", "source_transport")},
             seeds=len(s["seeds"]),
             source=s["source_score"],
             target_transport=s["methods"]["transport"],
         )
-        for s in stages
+        for s in report["stages"]
         if s["true"] is not None
     ]
 
 
-def weights(cases: list[Case]) -> Floats:
-    """Every data set counts the same, however many cases it has."""
-    names = [c.data for c in cases]
-    return np.array([1 / names.count(n) for n in names])
+def read_cases(path: Path) -> list[Case]:
+    """The cases of an earlier result; what was predicted and joined is left behind."""
+    kept = {f.name for f in fields(Case)} - {"teacher", "predicted"}
+    return [Case(**{k: v for k, v in c.items() if k in kept}) for c in json.loads(path.read_bytes())["cases"]]
+
+
+def with_teachers(cases: list[Case]) -> list[Case]:
+    """Each self-trained case with the last stage before self-training of the same run and target as first teacher."""
+    first: dict[tuple[str, str, str], Case] = {}
+    for c in sorted((c for c in cases if c.arm in TEACHERS), key=lambda c: c.order):
+        first[c.data, c.run, c.target] = c
+    return [replace(c, teacher=first[c.data, c.run, c.target].transport) if c.self_trained else c for c in cases]
 
 
 def fit_shift(cases: list[Case]) -> float:
-    """The shift of the smallest weighted mean absolute error."""
-    w = weights(cases)
-    errors = [w @ [abs(c.estimate(s, 0).value - c.true) for c in cases] for s in SHIFTS]
+    """The shift of the smallest mean absolute error, every data set counting the same."""
+    names = [c.data for c in cases]
+    weights = np.array([1 / names.count(n) for n in names])
+    errors = [weights @ [abs(c.estimate(s, 0).value - c.true) for c in cases] for s in SHIFTS]
     return float(SHIFTS[int(np.argmin(errors))])
 
 
-def fit_width(cases: list[Case], group: str) -> float:
-    """The width that holds `FIT_LEVEL` of the errors, each case judged with a shift fitted without its group."""
-    ratios = np.zeros(len(cases))
-    for name in {getattr(c, group) for c in cases}:
-        shift = fit_shift([c for c in cases if getattr(c, group) != name])
+def fit_width(cases: list[Case], group: str, level: float | None = None) -> float:
+    """The conformal width: each case judged with a shift fitted without its group.
+
+    Args:
+        level: the highest that so many groups give where absent.
+    """
+    groups, ratios = [str(getattr(c, group)) for c in cases], np.zeros(len(cases))
+    for name in set(groups):
+        shift = fit_shift([c for c, g in zip(cases, groups, strict=True) if g != name])
         for i, c in enumerate(cases):
-            if getattr(c, group) == name:
+            if groups[i] == name:
                 ratios[i] = abs(c.estimate(shift, 0).value - c.true) / c.scale
-    order = np.argsort(ratios)
-    share = np.cumsum(weights(cases)[order]) / weights(cases).sum()
-    return float(ratios[order][min(int(np.searchsorted(share, FIT_LEVEL)), len(cases) - 1)])
+    most = len(set(groups)) / (len(set(groups)) + 1)
+    return conformal_quantile(ratios, groups, most if level is None else level)
 
 
 def held_out(cases: list[Case], group: str) -> list[Case]:
@@ -116,20 +156,37 @@ def held_out(cases: list[Case], group: str) -> list[Case]:
 
 
 def summary(cases: list[Case]) -> dict[str, Any]:
-    """Error and coverage of predicted cases, over all and by data set."""
+    """Error and coverage of predicted cases, over all, self-trained or not, and by data set."""
 
     def of(some: list[Case]) -> dict[str, float]:
         pairs = [(c.predicted, c.true) for c in some if c.predicted is not None]
+        held = [p.low <= t <= p.high for p, t in pairs]
+        shown = [p.narrow for p, _ in pairs]
         return {
             "cases": len(pairs),
             "mae": float(np.mean([abs(p.value - t) for p, t in pairs])),
             "bias": float(np.mean([p.value - t for p, t in pairs])),
-            "coverage": float(np.mean([p.low <= t <= p.high for p, t in pairs])),
-            "half_width": float(np.mean([p.half_width for p, _ in pairs])),
+            "held": sum(held),
+            "half_width": float(np.mean([(p.high - p.low) / 2 for p, _ in pairs])),
+            "shown": sum(shown),
+            "shown_held": sum(h for h, s in zip(held, shown, strict=True) if s),
         }
 
-    names = sorted({c.data for c in cases})
-    return {"all": of(cases)} | {name: of([c for c in cases if c.data == name]) for name in names}
+    found = {"all": of(cases), "self-trained": of([c for c in cases if c.self_trained])}
+    found["not self-trained"] = of([c for c in cases if not c.self_trained])
+    return found | {n: of([c for c in cases if c.data == n]) for n in sorted({c.data for c in cases})}
+
+
+def record(cases: list[Case]) -> dict[tuple[str, bool], Held]:
+    """What the package says on the screen: of held-out cases, by metric and whether the model is self-trained."""
+    found = {}
+    for key in sorted({(c.metric, c.self_trained) for c in cases}):
+        own = [c for c in cases if (c.metric, c.self_trained) == key]
+        shown = [(c.predicted, c.true) for c in own if c.predicted is not None and c.predicted.narrow]
+        held = sum(p.low <= t <= p.high for p, t in shown)
+        error = 100 * float(np.mean([abs(p.value - t) for p, t in shown])) if shown else 0.0
+        found[key] = Held(len({c.data for c in own}), len(own), len(shown), held, round(error, 1))
+    return found
 
 
 def method_errors(cases: list[Case]) -> dict[str, dict[str, float]]:
@@ -143,36 +200,65 @@ def method_errors(cases: list[Case]) -> dict[str, dict[str, float]]:
 
 
 def choices(cases: list[Case]) -> list[dict[str, Any]]:
-    """For each run and target: the stage of the highest held-out estimate, against the last and the best one."""
+    """For each run and target what rules for a choice lose against the best stage, by held-out estimates, in shares.
+
+    `chosen` is the stage of the highest estimate, `warned` the teacher where the last stage is estimated below it, else
+    the last stage; `shown` says whether both of these two have an estimate that is narrow enough.
+    """
     found = []
     for key in sorted({(c.data, c.run, c.target) for c in cases}):
         own = sorted(
             (c for c in cases if (c.data, c.run, c.target) == key and c.arm != "control"), key=lambda c: c.order
         )
-        students = [c for c in own if c.arm == "selftrain"]
-        if not students:
+        if not any(c.self_trained for c in own):
             continue
-        teacher = [c for c in own if c.arm != "selftrain"][-1]
-        chosen = max(own, key=lambda c: c.predicted.value if c.predicted else 0.0)
-        best, last = max(own, key=lambda c: c.true), students[-1]
-        assert last.predicted is not None
-        assert teacher.predicted is not None
+        teacher, last = [c for c in own if not c.self_trained][-1], own[-1]
+        values = {c.stage: c.predicted for c in own if c.predicted is not None}
+        chosen = max(own, key=lambda c: values[c.stage].value)
+        best = max(c.true for c in own)
+        gain = values[last.stage].value - values[teacher.stage].value
+        warned = teacher if gain < 0 else last
         found.append(
-            {
-                "data": key[0],
-                "run": key[1],
-                "target": key[2],
-                "chosen": chosen.stage,
-                "best": best.stage,
-                "last": last.stage,
-                "regret_chosen": best.true - chosen.true,
-                "regret_last": best.true - last.true,
-                "regret_teacher": best.true - teacher.true,
-                "predicted_gain": last.predicted.value - teacher.predicted.value,
-                "true_gain": last.true - teacher.true,
-            }
+            dict(zip(("data", "run", "target"), key, strict=True))
+            | {"chosen": chosen.stage, "shown": values[last.stage].narrow and values[teacher.stage].narrow}
+            | {"regret_chosen": best - chosen.true, "regret_last": best - last.true}
+            | {"regret_teacher": best - teacher.true, "regret_warned": best - warned.true}
+            | {"predicted_gain": gain, "true_gain": last.true - teacher.true}
         )
     return found
+
+
+def regrets(found: list[dict[str, Any]]) -> dict[str, Any]:
+    """Mean losses of the rules of `choices` in points: over pairs, over data sets, where both estimates are shown."""
+    names = ("chosen", "last", "teacher", "warned")
+
+    def of(some: list[dict[str, Any]]) -> dict[str, float]:
+        return {"pairs": len(some)} | {
+            n: round(100 * float(np.mean([c[f"regret_{n}"] for c in some])), 2) for n in names
+        }
+
+    by_data = {n: of([c for c in found if c["data"] == n]) for n in sorted({c["data"] for c in found})}
+    return {
+        "all pairs": of(found),
+        "mean over data sets": {n: round(float(np.mean([v[n] for v in by_data.values()])), 2) for n in names},
+        "shown": of([c for c in found if c["shown"]]),
+    } | by_data
+
+
+def readings(cases: list[Case]) -> dict[str, dict[str, Any]]:
+    """Three readings of a student's loss, each fitted without the data set: whose source score it is counted from."""
+    literal = [
+        replace(c, source=c.teacher[0], source_transport=c.teacher[1], teacher=None) if c.teacher else c for c in cases
+    ]
+    given = {
+        "its own": [replace(c, teacher=None) for c in cases],
+        "the teacher's, in estimate and interval": literal,
+        "the teacher's, in the interval": cases,
+    }
+    return {
+        name: {"width": fit_width(some, "data")} | summary(held_out(some, "data"))["self-trained"]
+        for name, some in given.items()
+    }
 
 
 def alphas(cases: list[Case]) -> dict[str, Any]:
@@ -205,42 +291,63 @@ def draw(cases: list[Case]) -> str:
 
 
 def draw_case(panel: svg.Panel, case: Case, guess: float | None, series: int) -> None:
-    """One marker; without a guess of another method, the estimate with its interval."""
+    """One marker; without a guess of another method, the estimate, with its interval where that is narrow enough."""
     true, found = 100 * case.true, case.predicted
     if guess is None and found is not None:
         guess = found.value
-        panel.line([(true, 100 * found.low), (true, 100 * found.high)], svg.GREY, thin=True)
+        if found.narrow:
+            panel.line([(true, 100 * found.low), (true, 100 * found.high)], svg.GREY, thin=True)
     if guess is not None:
         tip = f"{case.data}, {case.target}, {stage_name(case.stage)}: true {true:.1f}, predicted {100 * guess:.1f}"
         panel.point(true, 100 * guess, svg.colour(series), shape=series, tip=tip)
 
 
+def results(cases: list[Case]) -> dict[str, Any]:
+    """All that the page is made from."""
+    cases = with_teachers(cases)
+    by_data, by_language = held_out(cases, "data"), held_out(cases, "target")
+    shipped = [replace(c, predicted=c.estimate(UNSEEN_SHIFT, WIDTH)) for c in cases]
+    sets = len({c.data for c in cases})
+    chosen = choices(by_data)
+    return {
+        "constants": {
+            "shift": fit_shift(cases),
+            "width": fit_width(cases, "data"),
+            "floor": FLOOR,
+            "data_sets": sets,
+            "width_at_80": fit_width(cases, "data", 0.8),
+        },
+        "record": [{"metric": m, "self_trained": s} | asdict(h) for (m, s), h in record(by_data).items()],
+        "left_out_data_set": summary(by_data),
+        "left_out_language": summary(by_language),
+        "shipped_constants": summary(shipped),
+        "readings": readings(cases),
+        "methods": method_errors(cases),
+        "regrets": regrets(chosen),
+        "choices": chosen,
+        "alphas": alphas(cases),
+        "cases": [asdict(c) for c in by_data],
+    }
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("runs", nargs="+", metavar="DATA_SET=FOLDER")
+    parser.add_argument("runs", nargs="*", metavar="DATA_SET=FOLDER")
+    parser.add_argument("--cases", type=Path, help="result whose cases are fitted again, beside those of the runs")
     parser.add_argument("--sample", type=int, default=1000)
     parser.add_argument("--cache", type=Path, default=Path("trust-cache"))
     parser.add_argument("--json", type=Path, default=Path("trust.json"))
     parser.add_argument("--figure", type=Path, default=Path("trust.svg"))
     given = parser.parse_args()
-    cases: list[Case] = []
+    cases = read_cases(given.cases) if given.cases else []
     for entry in given.runs:
         data, _, folder = entry.partition("=")
         cases += cases_of(data, Path(folder), given.sample, given.cache)
-    by_data, by_language = held_out(cases, "data"), held_out(cases, "target")
-    shipped = [replace(c, predicted=c.estimate(UNSEEN_SHIFT, WIDTH)) for c in cases]
-    result = {
-        "constants": {"shift": fit_shift(cases), "width": fit_width(cases, "data"), "floor": FLOOR, "level": FIT_LEVEL},
-        "left_out_data_set": summary(by_data),
-        "left_out_language": summary(by_language),
-        "shipped_constants": summary(shipped),
-        "methods": method_errors(cases),
-        "choices": choices(by_data),
-        "alphas": alphas(cases),
-        "cases": [asdict(c) for c in by_data],
-    }
+    if not cases:
+        parser.error("give runs, or --cases")
+    result = results(cases)
     given.json.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
-    given.figure.write_text(draw(by_data), encoding="utf-8")
+    given.figure.write_text(draw(held_out(with_teachers(cases), "data")), encoding="utf-8")
     print(json.dumps({k: v for k, v in result.items() if k != "cases"}, indent=1))
 
 

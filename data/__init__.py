@@ -9,6 +9,7 @@ from .corpora import Corpus, unigram_entropy
 from .demo_world import WorldConfig, WorldFiles, make_world
 from .example import Example, Examples
 from .few_shot import few_per_class
+from .inference_batches import inference_batches, inference_tokens, row_batches
 from .joint_batches import JointBatches
 from .pair_batches import PairBatches
 from .prompt import Prompt
@@ -18,11 +19,12 @@ from .readers_table import read_jsonl, read_tsv
 from .sampling import epoch_counts, rng_for
 from .seeding import derive_seed
 from .sentence_pairs import read_pairs
-from .sources import ItemView, MlmBatches, Part, TaskBatches, inference_batches, inference_tokens
+from .sources import ItemView, MlmBatches, Part, TaskBatches
 from .store import TokenStore, file_hash, store_key
 from .tokenizer import EncodedText, EncodedWords, Tokenizer
 from .truth_config import TruthKnobs
 from .truth_world import TruthFiles, make_truth_world, open_truth_world
+from .windows import Row, window_rows
 from .wordpiece import train_wordpiece
 
 __all__ = [
@@ -40,6 +42,7 @@ __all__ = [
     "PairBatches",
     "Part",
     "Prompt",
+    "Row",
     "TaskBatches",
     "TokenStore",
     "Tokenizer",
@@ -72,7 +75,9 @@ __all__ = [
     "read_tsv",
     "reader_options",
     "rng_for",
+    "row_batches",
     "store_key",
     "train_wordpiece",
     "unigram_entropy",
+    "window_rows",
 ]

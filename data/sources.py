@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -17,9 +17,6 @@ from .masking import mask_tokens
 from .sampling import epoch_batches, num_batches, resample, rng_for
 from .store import TokenStore
 
-INFERENCE_TOKENS = 4096
-GPU_INFERENCE_TOKENS = 32768
-"""A GPU is busy only with large products; without a backward pass so many tokens take little of its memory."""
 MASK_DEVIATIONS = 2
 """`MlmBatches.sizes` allows for so many standard deviations of the number of masked tokens: 1 batch in 40 has more."""
 
@@ -245,6 +242,7 @@ class TaskBatches:
         counts: Sequence[int] | None = None,
         sort: bool = False,
     ) -> None:
+        assert not any(p.view.store.whole for p in parts), "stores for scoring hold sentences of any length"
         self._parts = [p for p in parts if len(p.examples)]
         self._offsets = [p.view.offsets for p in self._parts]
         self._micro_batch = micro_batch or batch_size
@@ -310,42 +308,3 @@ def _states(parts: Sequence[Part], examples: np.ndarray) -> list[Tensor] | None:
         if part.frozen_states is not None
     ]
     return found if len(found) == len(parts) else None
-
-
-def inference_tokens(device_type: str) -> int:
-    """Tokens of a batch without a backward pass, by the type of the device."""
-    return GPU_INFERENCE_TOKENS if device_type == "cuda" else INFERENCE_TOKENS
-
-
-def inference_batches(
-    view: ItemView,
-    examples: np.ndarray | None = None,
-    *,
-    token_budget: int = INFERENCE_TOKENS,
-    part: int = 0,
-    parts: int = 1,
-) -> Iterator[tuple[PackedBatch, np.ndarray]]:
-    """Batches of about `token_budget` tokens, sorted by length, with the flat item numbers of their rows.
-
-    Of the batches, which do not depend on `part` and `parts`, those number `part`, `part + parts` and so on.
-
-    Yields:
-        A batch, and int64 [K]: where the result of each of its items belongs on the flat item axis of the store.
-    """
-    chosen = np.arange(len(view.store)) if examples is None else np.asarray(examples)
-    lengths = view.store.lengths[chosen]
-    order = chosen[np.argsort(lengths, kind="stable")]
-    offsets = view.offsets
-    ends = np.cumsum(view.store.lengths[order])
-    group = (ends - 1) // token_budget
-    for members in np.split(order, np.flatnonzero(np.diff(group)) + 1)[part::parts]:
-        if not len(members):
-            continue
-        ids = [view.store.ids(i) for i in members]
-        batch = pack(
-            ids,
-            _segments([view.store.segments(i) for i in members], ids),
-            items=[view.positions(i) for i in members],
-            example_ids=members,
-        )
-        yield batch, np.concatenate([np.arange(offsets[i], offsets[i + 1]) for i in members])

@@ -65,6 +65,8 @@ class TokenStore:
         task: "ner", "classification" or "text".
         label_names: the ordered labels that the label indices count in.
         max_length: the maximum length in tokens that the store was built with.
+        whole: sentences are kept beyond it, for scoring: a model reads them in windows of it (`inference_batches`).
+        long: bool [N], examples that are longer: those kept whole.
         token_ids: [T] uint16 or uint32.
         offsets: [N + 1] int64; example `i` has the tokens `offsets[i]:offsets[i + 1]`.
         second: [N] int32, where the second segment starts in the example (its length where there is none); None
@@ -89,6 +91,7 @@ class TokenStore:
         self.task: str = manifest["task"]
         self.label_names: tuple[str, ...] = tuple(manifest["labels"])
         self.max_length: int = manifest["max_length"]
+        self.whole: bool = manifest.get("whole", False)
         self.cut: dict[str, int] = dict(manifest["cut"])
         self.tokenizer_fingerprint: str = manifest["tokenizer"]
         self.content_hash: str = content_hash(manifest)
@@ -104,6 +107,7 @@ class TokenStore:
         self.languages: tuple[str, ...] = tuple(manifest.get("languages", ()))
         self.language = arrays.get("language")
         self.lengths: npt.NDArray[np.int64] = np.diff(self.offsets)
+        self.long: npt.NDArray[np.bool_] = self.lengths > self.max_length
         self._word_offsets = np.concatenate(([0], np.cumsum(self.num_words, dtype=np.int64)))
         self._example_ids: list[str] | None = None
 
@@ -160,6 +164,7 @@ class TokenStore:
         labels: Sequence[str] = (),
         max_length: int,
         prompt: str = "",
+        whole: bool = False,
     ) -> TokenStore:
         """Tokenise `examples` into `folder` and open it.
 
@@ -174,6 +179,7 @@ class TokenStore:
             labels: the ordered label names.
             max_length: in tokens, special tokens included.
             prompt: classification: template that texts are put into; their item is then its mask instead of [CLS].
+            whole: ner: keep sentences that are longer than `max_length` as they are; nothing can train on them then.
 
         Raises:
             ConfigError: `task`, `labels`, `max_length` or `prompt` is not possible.
@@ -192,7 +198,14 @@ class TokenStore:
         folder = Path(folder)
         try:
             build_store(
-                examples, tokenizer, folder=folder, task=task, labels=labels, max_length=max_length, prompt=prompt
+                examples,
+                tokenizer,
+                folder=folder,
+                task=task,
+                labels=labels,
+                max_length=max_length,
+                prompt=prompt,
+                whole=whole and task == "ner",
             )
         except OSError as error:
             raise storage_error(folder, error) from error

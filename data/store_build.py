@@ -68,13 +68,14 @@ def build_store(
     labels: Sequence[str],
     max_length: int,
     prompt: str = "",
+    whole: bool = False,
 ) -> None:
     """Write the store of `TokenStore.build`: everything into a folder beside it, then one rename."""
     folder.parent.mkdir(parents=True, exist_ok=True)
     temporary = folder.parent / f".tmp-{folder.name}-{os.getpid()}"
     shutil.rmtree(temporary, ignore_errors=True)
     temporary.mkdir()
-    writer = _Writer(temporary, tokenizer, task, labels, max_length, prompt)
+    writer = _Writer(temporary, tokenizer, task, labels, max_length, prompt, whole)
     try:
         for chunk in _chunks(examples):
             writer.add(chunk)
@@ -108,11 +109,18 @@ class _Writer:
     """The open array files of a store under construction."""
 
     def __init__(
-        self, folder: Path, tokenizer: Tokenizer, task: str, labels: Sequence[str], max_length: int, prompt: str = ""
+        self,
+        folder: Path,
+        tokenizer: Tokenizer,
+        task: str,
+        labels: Sequence[str],
+        max_length: int,
+        prompt: str,
+        whole: bool,
     ) -> None:
         self.folder, self.tokenizer, self.task = folder, tokenizer, task
         self.prompt = Prompt(prompt) if prompt else None
-        self.labels, self.max_length = tuple(labels), max_length
+        self.labels, self.max_length, self.whole = tuple(labels), max_length, whole
         self.index = {name: i for i, name in enumerate(labels)}
         self.examples = self.pairs = 0
         self.languages: dict[str, int] = {}
@@ -154,7 +162,7 @@ class _Writer:
     def _encode(self, members: Sequence[Example], golds: Sequence[Sequence[int]], tagged: bool) -> None:
         tokenizer, limit = self.tokenizer, self.max_length
         if tagged:
-            words = tokenizer.encode_words([e.words or () for e in members], max_length=limit)
+            words = tokenizer.encode_words([e.words or () for e in members], max_length=None if self.whole else limit)
             for gold, encoded in zip(golds, words, strict=True):
                 self._add_words(gold, encoded)
             return
@@ -184,6 +192,7 @@ class _Writer:
             "task": self.task,
             "labels": list(self.labels),
             "max_length": self.max_length,
+            **({"whole": True} if self.whole else {}),
             "tokenizer": self.tokenizer.fingerprint,
             "examples": self.examples,
             **({"languages": list(self.languages)} if several else {}),

@@ -28,6 +28,7 @@ MAX_FERTILITY = 3.0
 LABELLED = ("train", "dev", "test", "few-shot", "translation", "original", "translated-train", "translated-test")
 """Roles of labelled files."""
 TESTS = ("test", "translated-test")
+SCORED = (*TESTS, "dev")
 """Roles of files that are for scoring only."""
 
 _SPACE = re.compile(r"\s+")
@@ -322,7 +323,7 @@ def coverage(
     languages = list(dict.fromkeys(file.language for file in texts))
     for language in languages:
         sample = [
-            example
+            (example, config.task == "ner" and file.role in SCORED)
             for file, examples in texts.items()
             if file.language == language
             for example in examples[:: max(1, len(examples) // SAMPLE)]
@@ -347,10 +348,12 @@ def coverage(
 
 
 def _coverage(
-    language: str, sample: Sequence[Example], tokenizer: Tokenizer, max_length: int
+    language: str, sample: Sequence[tuple[Example, bool]], tokenizer: Tokenizer, max_length: int
 ) -> tuple[Coverage, int, int]:
-    tagged = [e.words for e in sample if e.words is not None]
-    plain = [e for e in sample if e.words is None]
+    """Counts over examples, each with whether a model reads all of it, in windows; and tokens cut, and in all."""
+    tagged = [e.words for e, _ in sample if e.words is not None]
+    plain = [e for e, _ in sample if e.words is None]
+    whole = [w for e, w in sample if e.words is not None] + [False] * len(plain)
     ids = [x.ids for x in tokenizer.encode_words(tagged)]
     ids += [x.ids for x in tokenizer.encode_texts([str(e.text) for e in plain], [e.pair for e in plain])]
     words = sum(map(len, tagged)) + sum(len(f"{e.text} {e.pair or ''}".split()) for e in plain)
@@ -358,7 +361,7 @@ def _coverage(
     specials = [tokenizer.num_special(pair) for pair in pairs]
     tokens = sum(len(x) - s for x, s in zip(ids, specials, strict=True))
     unknown = sum(x.count(tokenizer.unk_id) for x in ids)
-    cut = sum(max(0, len(x) - max_length) for x in ids)
+    cut = sum(max(0, len(x) - max_length) for x, w in zip(ids, whole, strict=True) if not w)
     share = Coverage(
         language,
         len(sample),

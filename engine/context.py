@@ -203,10 +203,10 @@ class Context:
         found: dict[str, tuple[str, TokenStore]] = {}
         for source in self.config.all_sources:
             if source.test is not None:
-                found[source.language] = "source", self.data.labelled(source.test, source.language)
+                found[source.language] = "source", self.data.scored(source.test, source.language)
         for target in self.config.targets:
             if target.test is not None and stage.target in (None, target.language):
-                found[target.language] = "target", self.data.labelled(target.test, target.language)
+                found[target.language] = "target", self.data.scored(target.test, target.language)
             if target.translated_test is not None and stage.arm == "baseline":
                 found[f"{target.language}{TRANSLATED}"] = TRANSLATE_TEST, translated_test(self.data, target)
         return found

@@ -83,6 +83,10 @@ class Datasets:
         """The store of a labelled file; a label outside the label set is a DataError."""
         return self._store([(path, language)], self.config.task, labelled=True)
 
+    def scored(self, path: Path, language: str) -> TokenStore:
+        """The store of a labelled file that models are scored on: sentences of any length, to be read in windows."""
+        return self._store([(path, language)], self.config.task, labelled=True, whole=True)
+
     def unlabelled(self, paths: Sequence[Path], language: str) -> TokenStore:
         """The store of task text whose labels, if any, were dropped, each text once; its items are the task's."""
         return self._store([(path, language) for path in paths], self.config.task)
@@ -99,9 +103,9 @@ class Datasets:
 
     @property
     def source_dev(self) -> TokenStore:
-        """The labelled dev examples of the source languages that have any."""
+        """The labelled dev examples of the source languages that have any, as of `scored`."""
         files = [(s.dev, s.language) for s in self.config.all_sources if s.dev is not None]
-        return self._store(files, self.config.task, labelled=True)
+        return self._store(files, self.config.task, labelled=True, whole=True)
 
     @property
     def source_switched(self) -> TokenStore:
@@ -200,6 +204,7 @@ class Datasets:
         few: _Few | None = None,
         switch: tuple[Path, ...] = (),
         pairs: bool = False,
+        whole: bool = False,
     ) -> TokenStore:
         paths, languages = [path for path, _ in files], [language for _, language in files]
         length = max_length or self.config.max_length
@@ -215,6 +220,7 @@ class Datasets:
             "cap": self.config.source.cap if self.config.source.train in paths else 0,
         }
         settings |= self._few_settings(files, few) | ({"pairs": True} if pairs else {})
+        settings |= {"whole": True} if whole and task == "ner" else {}
         table = self.config.augment.code_switch
         settings |= {"code_switch": [table.rate, table.draw]} if switch else {}
         prompt = prompt_of(self.config) if task == "classification" else ""
@@ -243,7 +249,14 @@ class Datasets:
                 if not labelled:
                     examples = [examples[i] for i in first_of_each(examples)]
                 self._open[key] = TokenStore.build(
-                    examples, self.tokenizer, folder=folder, task=task, labels=labels, max_length=length, prompt=prompt
+                    examples,
+                    self.tokenizer,
+                    folder=folder,
+                    task=task,
+                    labels=labels,
+                    max_length=length,
+                    prompt=prompt,
+                    whole=whole,
                 )
             if not len(self._open[key]):
                 raise DataError(f"{paths[0]}: has no examples")

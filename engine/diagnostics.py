@@ -206,10 +206,10 @@ def few_accepted_entities(accepted: int, predicted: int, *, minimum: float = MIN
 def cut_by_length(
     cut: int, total: int, max_length: int, *, role: str = "text", language: str = "", unit: str = "tokens"
 ) -> Warning | None:
-    """`cut-by-maximum-length`: words or tokens beyond the maximum length, which count as `O` or are not seen.
+    """`cut-by-maximum-length`: words or tokens beyond the maximum length, which are not seen.
 
     Args:
-        role: "source", "target", "test" or "text" (for masked language modelling).
+        role: "source", "target", "test" (of classification) or "text" (for masked language modelling).
     """
     if not cut:
         return None

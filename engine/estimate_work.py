@@ -150,7 +150,7 @@ def _vote_tokens(context: Context, stage: Stage) -> list[int]:
         found.append(int(data.source_dev.offsets[-1]))
     found += [_pool_tokens(context, stage)] * (1 + table.consistency)
     if target.test is not None:
-        found += [int(data.labelled(target.test, target.language).offsets[-1])] * (1 + table.consistency)
+        found += [int(data.scored(target.test, target.language).offsets[-1])] * (1 + table.consistency)
     return found
 
 

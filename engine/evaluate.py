@@ -31,7 +31,7 @@ class Score:
         metrics: for NER `entity_f1`, `precision`, `recall` (as conlleval counts) and `entity_f1_strict`; for
             classification `accuracy` and `macro_f1`.
         examples: sentences or texts; `items` words or texts.
-        cut: words that the maximum length cut, which count as `O`; for classification texts that it shortened.
+        long: examples beyond the maximum length: sentences read in windows, or texts of classification that were cut.
     """
 
     name: str
@@ -39,7 +39,7 @@ class Score:
     metrics: dict[str, float]
     examples: int
     items: int
-    cut: int
+    long: int
 
 
 @dataclass(frozen=True)
@@ -66,11 +66,11 @@ class EvaluationResult:
         """A table for a terminal."""
         names = list(self.scores[0].metrics)
         unit = "words" if self.task == "ner" else "texts"
-        rows = [["", *names, "gap", "examples", unit, "cut"]]
+        rows = [["", *names, "gap", "examples", unit, "long"]]
         for i, s in enumerate(self.scores):
             gap = f"{self.transfer.gap[s.name]:.2f}" if self.transfer and i else ""
             values = [f"{s.metrics[name]:.2f}" for name in names]
-            rows.append([s.name, *values, gap, f"{s.examples}", f"{s.items}", f"{s.cut}"])
+            rows.append([s.name, *values, gap, f"{s.examples}", f"{s.items}", f"{s.long}"])
         widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
         lines = [
             "  ".join([row[0].ljust(widths[0]), *(c.rjust(w) for c, w in zip(row[1:], widths[1:], strict=True))])
@@ -99,7 +99,8 @@ def evaluate(
     """Scores labelled examples, one score per language; the first language to occur is the source.
 
     Labels are matched by name. The scores are those of `inference.score`: most probable class of the voters' mean
-    probability (or what the recipe of a stage folder has as `prediction`), words beyond the maximum length `O`.
+    probability (or what the recipe of a stage folder has as `prediction`); as in `predict`, a sentence of NER beyond
+    the maximum length is read in windows, a text of classification is cut.
 
     Args:
         model: a task model, or its folder; a stage folder of a run gives the scores that the run gave.
@@ -199,12 +200,13 @@ def _evaluate(
                 labels=opened.labels,
                 max_length=length,
                 prompt=opened.prompt,
+                whole=True,
             )
             metrics = score(opened, store, poll=poll, prediction=prediction)[0]
             ner = opened.task == "ner"
             items = int(np.sum(store.num_words)) if ner else len(store)
-            cut = store.cut["words" if ner else "sequences"]
-            scores.append(Score(name, file, metrics, len(store), items, cut))
+            long = int(store.long.sum()) if ner else store.cut["sequences"]
+            scores.append(Score(name, file, metrics, len(store), items, long))
     metric = HEADLINE[opened.task]
     targets = {s.name: s.metrics[metric] for s in scores[1:]}
     transfer = transfer_gap(scores[0].metrics[metric], targets) if targets else None

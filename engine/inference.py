@@ -114,8 +114,8 @@ def score(
 ) -> tuple[dict[str, float], np.ndarray]:
     """Scores in points of what the voters predict; and what the first is made of, example by example (`items.Items`).
 
-    NER: entity F1, precision and recall as conlleval counts them, and strict F1; words that the maximum length cut
-    count as `O`. Classification: accuracy and macro F1.
+    NER: entity F1, precision and recall as conlleval counts them, and strict F1; sentences of a store that keeps them
+    whole are read in windows. Classification: accuracy and macro F1.
     """
     logits = predict_logits(model, ItemView(store), precision=precision, poll=poll, world=world, tokens=tokens)
     predicted = predicted_classes(logits, votes(logits).mean_probability, prediction)
@@ -150,7 +150,7 @@ def _entity_scores(
 
 
 def predicted_tags(labels: tuple[str, ...], store: TokenStore, example: int, predicted: np.ndarray) -> list[str]:
-    """The tag of every word of an example; `O` where the word has no token or was cut."""
+    """The tag of every word of an example; `O` where the word has no token, or the store cut it."""
     tags = [OUTSIDE] * int(store.num_words[example])
     start = int(store.item_offsets[example])
     for offset, word in enumerate(store.items(example)[1]):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from bisect import bisect_left
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -13,7 +12,7 @@ import numpy as np
 import torch
 
 from .. import ConfigError, DivergedError
-from ..data import PackedBatch, Prompt, Tokenizer, pack
+from ..data import Prompt, Row, Tokenizer, row_batches, window_rows
 from ..data.readers import words_of
 from ..kernels import votes
 from ..model import TaskModel
@@ -30,7 +29,6 @@ from .opening import (
     trained_length,
     trained_split,
 )
-from .windows import cut_windows
 
 OUTSIDE = "O"
 BATCH_TOKENS = 4096
@@ -81,7 +79,6 @@ def predict(
     abstain: bool = False,
     alpha: float | None = None,
     max_length: int | None = None,
-    windows: bool = True,
     split: Split | None = None,
     device: Literal["auto", "cpu", "cuda"] = "auto",
     batch_tokens: int = BATCH_TOKENS,
@@ -99,9 +96,8 @@ def predict(
         tokenizer: the model's; needed with a model in memory, read from the folder otherwise.
         alpha: for `abstain`; where absent, what the stage that made the folder decided with, else 0.9.
         max_length: in tokens, special ones included; where absent, the length the folder was trained with, else all
-            positions of the encoder.
-        windows: NER: read a longer sentence in overlapping windows, so that every word gets a tag; otherwise the words
-            beyond the maximum length are `O` with confidence 0. A longer text of classification is always cut.
+            positions of the encoder. A longer sentence of NER is read in overlapping windows, so that every word gets a
+            tag; a longer text of classification is cut.
         split: NER: cut texts at white space alone, or around punctuation too; where absent, as the recipe of the
             folder cut its unlabelled text, else around punctuation.
         device: for a folder; a model in memory stays where it is.
@@ -119,7 +115,6 @@ def predict(
         abstain=abstain,
         alpha=alpha,
         max_length=max_length,
-        windows=windows,
         split=split,
         device=device,
         batch_tokens=batch_tokens,
@@ -137,8 +132,8 @@ class Predictor:
     Attributes:
         alpha: what `abstain` compares with; `alpha_from` says whether it was "given", comes from "stage.json" or
             "decision.json" beside the model, or is the "default".
-        counts: of `texts`, `words`, `windowed` (sentences read in several windows), `cut` (texts, or words without
-            windows, that the maximum length cut), `no_token` (words that give no token), `abstained`.
+        counts: of `texts`, `words`, `windowed` (sentences read in several windows), `cut` (texts that the maximum
+            length cut), `no_token` (words that give no token), `abstained`.
     """
 
     def __init__(
@@ -149,7 +144,6 @@ class Predictor:
         abstain: bool = False,
         alpha: float | None = None,
         max_length: int | None = None,
-        windows: bool = True,
         split: Split | None = None,
         device: Literal["auto", "cpu", "cuda"] = "auto",
         batch_tokens: int = BATCH_TOKENS,
@@ -165,7 +159,7 @@ class Predictor:
         self.max_length = check_length(self.model, max_length)
         self.split: Split = split or (trained_split(folder) if folder is not None else "punctuation")
         self.prediction = stored_prediction(folder)
-        self.abstain, self.windows, self._budget = abstain, windows, batch_tokens
+        self.abstain, self._budget = abstain, batch_tokens
         self.alpha, self.alpha_from = (alpha, "given") if alpha is not None else stored_alpha(folder)
         own = self.alpha_from in ("stage.json", "decision.json")
         self._temperature, self._alphas = stored_scale(folder if own else None, self.model.labels)
@@ -183,8 +177,8 @@ class Predictor:
     def classify(self, texts: Sequence[str], pairs: Sequence[str | None] | None = None) -> list[Prediction]:
         """The class of each text, or pair of texts."""
         self._expect("classification")
-        sequences = self._prompts(texts, pairs) if self.model.prompt else self._texts(texts, pairs)
-        found = self._judge(sequences, len(texts))
+        rows = self._prompts(texts, pairs) if self.model.prompt else self._texts(texts, pairs)
+        found = self._judge(rows, len(texts))
         self.counts["texts"] += len(texts)
         names = self.model.labels
         return [
@@ -197,35 +191,35 @@ class Predictor:
             for label, keep, confidence, agree, probabilities in zip(*found.columns, found.probability, strict=True)
         ]
 
-    def _texts(self, texts: Sequence[str], pairs: Sequence[str | None] | None) -> list[_Sequence]:
+    def _texts(self, texts: Sequence[str], pairs: Sequence[str | None] | None) -> list[Row]:
         """Texts as they are, their [CLS] as item."""
         encoded = self.tokenizer.encode_texts(texts, pairs, max_length=self.max_length)
         self.counts["cut"] += sum(text.cut_tokens > 0 for text in encoded)
-        sequences = []
+        rows = []
         for i, text in enumerate(encoded):
             segments = None if text.second is None else [int(t >= text.second) for t in range(len(text.ids))]
-            sequences.append(_Sequence(text.ids, segments, [0], [i]))
-        return sequences
+            rows.append(Row(text.ids, [0], [i], segments, i))
+        return rows
 
-    def _prompts(self, texts: Sequence[str], pairs: Sequence[str | None] | None) -> list[_Sequence]:
+    def _prompts(self, texts: Sequence[str], pairs: Sequence[str | None] | None) -> list[Row]:
         """Texts in the model's template, the mask as item."""
         encoded = Prompt(self.model.prompt).encode(self.tokenizer, texts, pairs, max_length=self.max_length)
         self.counts["cut"] += sum(prompt.cut_tokens > 0 for prompt in encoded)
-        return [_Sequence(prompt.ids, None, [prompt.mask], [i]) for i, prompt in enumerate(encoded)]
+        return [Row(prompt.ids, [prompt.mask], [i], example=i) for i, prompt in enumerate(encoded)]
 
     def tag(self, sentences: Sequence[Sequence[str]]) -> list[TagPrediction]:
         """The tags of each list of words."""
         self._expect("ner")
-        sequences: list[_Sequence] = []
-        starts, parts = [0], []
+        rows: list[Row] = []
+        starts, parts, places = [0], list[int](), list[int]()
         for words, encoded in zip(sentences, self.tokenizer.encode_words(sentences), strict=True):
-            pieces = self._windows(encoded.positions, encoded.ids, [starts[-1] + w for w in encoded.words])
-            sequences += [p for p in pieces if p.items]
+            own = window_rows(encoded.ids, encoded.positions, self.max_length, first=len(places), example=len(parts))
+            rows += own
+            places += [starts[-1] + w for w in encoded.words]
             starts.append(starts[-1] + len(words))
-            parts.append(len(pieces))
+            parts.append(len(own))
             self.counts["no_token"] += encoded.empty
-            self.counts["cut"] += len(encoded.words) - sum(len(p.items) for p in pieces)
-        found = self._judge(sequences, starts[-1])
+        found = self._judge(rows, starts[-1], np.array(places, dtype=np.int64))
         self.counts["texts"] += len(sentences)
         self.counts["words"] += starts[-1]
         self.counts["windowed"] += sum(n > 1 for n in parts)
@@ -255,8 +249,7 @@ class Predictor:
         if counts["windowed"]:
             found.append(f"{counts['windowed']} sentences are longer than {self.max_length} tokens: read in windows")
         if counts["cut"]:
-            unit = "words are" if self.task == "ner" else "texts were cut"
-            found.append(f"{counts['cut']} {unit} beyond {self.max_length} tokens")
+            found.append(f"{counts['cut']} texts were cut beyond {self.max_length} tokens")
         if counts["no_token"]:
             found.append(f"{counts['no_token']} words give no token: {OUTSIDE} with confidence 0")
         return found
@@ -265,29 +258,20 @@ class Predictor:
         if self.task != task:
             raise ConfigError(f"the model is for {self.task}, not for {task}; use the method for its task")
 
-    def _windows(self, positions: list[int], ids: list[int], slots: list[int]) -> list[_Sequence]:
-        """A tokenised sentence as one sequence, or as several that overlap by half."""
-        body, room = ids[1:-1], self.max_length - 2
-        starts = [p - 1 for p in positions]
-        spans = cut_windows(starts, len(body), room) if self.windows else [(0, range(bisect_left(starts, room)))]
-        return [
-            _Sequence(
-                [ids[0], *body[begin : begin + room], ids[-1]],
-                None,
-                [starts[w] - begin + 1 for w in members],
-                [slots[w] for w in members],
-            )
-            for begin, members in spans
-        ]
+    def _judge(self, rows: list[Row], total: int, places: np.ndarray | None = None) -> _Verdicts:
+        """The verdict on each of `total` words or texts; those that no row holds are not seen.
 
-    def _judge(self, sequences: list[_Sequence], total: int) -> _Verdicts:
-        """The verdict on each of `total` items; those that no sequence holds are not seen."""
+        Args:
+            places: which word each item of the rows is; the item's own number where absent.
+        """
         labels = self.model.labels
         seen = np.zeros(total, dtype=bool)
         logits = torch.zeros(self.model.head.num_voters, total, len(labels))
         with torch.inference_mode():
             device = next(self.model.parameters()).device
-            for batch, slots in _batches(sequences, self._budget):
+            lengths = np.array([len(row.ids) for row in rows], dtype=np.int64)
+            for batch, items in row_batches(lengths, rows.__getitem__, self._budget):
+                slots = items if places is None else places[items]
                 logits[:, torch.from_numpy(slots)] = self.model(batch.to(device)).float().cpu()
                 seen[slots] = True
             if not logits.isfinite().all():
@@ -306,16 +290,6 @@ class Predictor:
 
 
 @dataclass(frozen=True, slots=True)
-class _Sequence:
-    """Token ids, the positions of the items among them, and the items' numbers in the result."""
-
-    ids: list[int]
-    segments: list[int] | None
-    items: list[int]
-    slots: list[int]
-
-
-@dataclass(frozen=True, slots=True)
 class _Verdicts:
     label: np.ndarray
     keep: np.ndarray
@@ -327,26 +301,6 @@ class _Verdicts:
     @property
     def columns(self) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
         return self.label, self.keep, self.confidence, self.agree
-
-
-def _batches(sequences: Sequence[_Sequence], budget: int) -> list[tuple[PackedBatch, np.ndarray]]:
-    """Sequences of similar length together, about `budget` tokens in a batch."""
-    if not sequences:
-        return []
-    lengths = np.array([len(s.ids) for s in sequences])
-    order = np.argsort(lengths, kind="stable")
-    group = (np.cumsum(lengths[order]) - 1) // budget
-    out = []
-    for members in np.split(order, np.flatnonzero(np.diff(group)) + 1):
-        chosen = [sequences[i] for i in members]
-        paired = any(s.segments is not None for s in chosen)
-        batch = pack(
-            [s.ids for s in chosen],
-            [s.segments or [0] * len(s.ids) for s in chosen] if paired else None,
-            items=[s.items for s in chosen],
-        )
-        out.append((batch, np.array([slot for s in chosen for slot in s.slots], dtype=np.int64)))
-    return out
 
 
 def _text(text: str | Sequence[str]) -> str:

@@ -204,7 +204,7 @@ def decide_round(context: Context, stage: Stage, labeller: TaskModel) -> RoundDe
         record["options"] = options
         context.warn(*options_warnings(options, record["accepted"], data.labels))
     if target.test is not None:
-        test = ready(ballot(data.labelled(target.test, target.language)))
+        test = ready(ballot(data.scored(target.test, target.language)))
         record |= _with_gold(standard, test, record)
     _warn(context, stage, standard.choice, record, kept, in_play, source, unlabelled)
     return RoundDecision(_arrays(table, pool, unlabelled, decision, kept) | _judged(judged), record)

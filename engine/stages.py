@@ -294,6 +294,9 @@ def warn_of_unseen(context: Context, store: TokenStore, role: str, language: str
     total = int(np.sum(store.num_words)) if store.task == "ner" else int(store.offsets[-1]) + store.cut["tokens"]
     unit = "words" if store.task == "ner" else "tokens"
     context.warn(cut_by_length(store.cut[unit], total, store.max_length, role=role, language=language, unit=unit))
+    if store.long.any():
+        count = int(store.long.sum())
+        context.progress.note(f"{role} {language}: {count} sentences longer than {store.max_length} tokens: in windows")
     if store.task == "ner":
         context.warn(no_token(store.cut["empty_words"], total, role=role, language=language))
 

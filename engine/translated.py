@@ -21,10 +21,10 @@ def translated_test(data: Datasets, target: TargetConfig) -> TokenStore:
         DataError: it has not one text for each of `targets.N.test`, or (classification) not its label; all of them.
     """
     assert target.translated_test is not None
-    store = data.labelled(target.translated_test, data.config.source.language)
+    store = data.scored(target.translated_test, data.config.source.language)
     if target.test is None:
         return store
-    original = data.labelled(target.test, target.language)
+    original = data.scored(target.test, target.language)
     gold = None
     if data.config.task == "classification":
         gold = np.asarray(store.item_labels).tolist(), np.asarray(original.item_labels).tolist()

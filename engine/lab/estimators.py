@@ -18,10 +18,14 @@ Scores and confidences are shares (0-1). `K` items, `C` classes.
 from __future__ import annotations
 
 import math
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+
+from .trust_record import FLOOR, UNSEEN_SHIFT, WIDEST, WIDTH
 
 Floats = NDArray[np.float64]
 
@@ -122,50 +126,83 @@ def transport_f1(probability: ArrayLike, prior: ArrayLike, outside: int) -> floa
 
 @dataclass(frozen=True)
 class Estimate:
-    """A score without labels, in [0, 1], with the interval that held the truth in about `LEVEL` of the cases."""
+    """A score without labels, in [0, 1], with the interval that is to hold the truth in `LEVEL` of the cases."""
 
     value: float
     low: float
     high: float
 
     @property
-    def half_width(self) -> float:
-        """Half the width of the interval, which is cut at 0 and 1."""
-        return (self.high - self.low) / 2
+    def narrow(self) -> bool:
+        """Whether the interval, cut at 0 and 1, says enough to be shown."""
+        return self.high - self.low <= WIDEST
 
 
-LEVEL = 0.9
-UNSEEN_SHIFT = 0.48
-"""How much more a model loses than the transport tells, relative to what it tells; fitted by benchmarks/trust.py."""
-WIDTH, FLOOR = 0.49, 0.2
-"""Half the width of the interval is `WIDTH * (FLOOR + predicted loss)`; `WIDTH` fitted by the same, `FLOOR` set."""
+Transport = tuple[float, float, float]
+"""A model's source score, and its transport scores (`transport_accuracy` or `transport_f1`) on source and target."""
 
 
 def calibrated_estimate(
-    source_score: float,
-    source_transport: float,
-    target_transport: float,
+    model: Transport,
+    teacher: Transport | None = None,
     *,
     shift: float = UNSEEN_SHIFT,
     width: float = WIDTH,
     floor: float = FLOOR,
 ) -> Estimate:
-    """The estimate that runs report, from the transport scores of source and target.
+    """The estimate that runs report, from transport scores.
 
-    The target's transport score is scaled as the source's must be to give the source's true score; the loss from
-    source to target is then stretched by `shift`, because models err more under a shift than their confidences show.
-    The interval widens with the predicted loss: `width * (floor + loss)` either way.
+    The target's transport score is scaled as the source's must be to give the source's true score; the loss from source
+    to target is then stretched by `shift`, because models err more under a shift than their confidences show.
+    The interval is `width` times `interval_scale` either way.
 
     Args:
-        source_score: on held-out labelled source text.
-        source_transport, target_transport: `transport_accuracy` or `transport_f1` on the two texts, both with the
-            label shares of the source.
+        model: both transport scores with the label shares of the source.
+        teacher: of a self-trained model: the first teacher of its lineage.
     """
-    scaled = _unit(target_transport * source_score / max(source_transport, 1e-9))
-    loss = max(0.0, source_score - scaled)
-    value = _unit(scaled - shift * loss)
-    half = width * (floor + loss)
+    score, scaled = model[0], _scaled(model)
+    value = _unit(scaled - shift * max(0.0, score - scaled))
+    half = width * interval_scale(model, teacher, floor=floor)
     return Estimate(value, _unit(value - half), _unit(value + half))
+
+
+def interval_scale(model: Transport, teacher: Transport | None = None, *, floor: float = FLOOR) -> float:
+    """What the width of an interval is a multiple of: the floor and the predicted loss from source to target.
+
+    A student forgets the source, so that its own source score makes the loss look small. With a teacher the loss is the
+    largest of the student's own, of what lies between the teacher's source score and the student's target score, and of
+    the teacher's: half the width, before it is cut at 0 and 1, is never below the teacher's.
+    """
+    losses = [model[0] - _scaled(model)]
+    if teacher is not None:
+        losses += [teacher[0] - _scaled(model), teacher[0] - _scaled(teacher)]
+    return floor + max(0.0, *losses)
+
+
+def _scaled(model: Transport) -> float:
+    score, source, target = model
+    return _unit(target * score / max(source, 1e-9))
+
+
+def conformal_quantile(scores: ArrayLike, groups: Sequence[str], level: float) -> float:
+    """The bound that a case of a new group stays below with probability `level`, groups being exchangeable.
+
+    Lee, Barber and Willett 2023 (arXiv 2306.06342): each of K groups has the weight 1 / (K + 1) in equal shares for its
+    cases, and the rest, which is the new group's, lies at infinity. So K groups give no level above K / (K + 1).
+
+    Args:
+        scores: float [n], what is to be bounded.
+        groups: name of each one's group.
+
+    Returns:
+        One of the scores; infinity where the level cannot be had.
+    """
+    values = np.asarray(scores, dtype=np.float64)
+    count = Counter(groups)
+    share = np.array([1 / (count[g] * (len(count) + 1)) for g in groups])
+    order = np.argsort(values, kind="stable")
+    reached = np.flatnonzero(np.cumsum(share[order]) >= level - 1e-9)
+    return float(values[order][reached[0]]) if reached.size else math.inf
 
 
 def _unit(value: float) -> float:

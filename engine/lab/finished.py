@@ -157,6 +157,13 @@ class FinishedRun:
         """The finished stage of this id, None without one."""
         return next((s for s in self.stages if s.id == stage_id), None)
 
+    def first_teacher(self, stage: TaskStage) -> TaskStage | None:
+        """The stage that the lineage of a self-trained model began with; None for others, or where it is gone."""
+        found: TaskStage | None = stage
+        while found is not None and found.arm == "selftrain":
+            found = self.by_id((found.record.get("inputs") or {}).get("teacher") or "")
+        return None if found is stage else found
+
     def labeller(self, hard: TaskStage) -> TaskStage | None:
         """The stage whose model made the decision of a hard stage."""
         inputs = hard.record.get("inputs") or {}

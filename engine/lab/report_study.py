@@ -11,7 +11,7 @@ from ..results import METRIC_NAMES, Json
 from ..svg import clean
 from .finished import FinishedRun
 from .run_thresholds import study_thresholds
-from .study_text import alpha_notes, rule_tables, study_notes, trust_lines
+from .study_text import rule_tables, study_notes, trust_lines, trust_notes
 from .trust import read_trust
 
 DRAWS = 100
@@ -116,12 +116,7 @@ def trust_section(run: Run) -> str:
         return ""
     header, lines = trust_lines(report)
     metric = METRIC_NAMES.get(report.metric, report.metric)
-    note = (
-        f"{metric} in points, estimated from {report.source} {report.held_out} text and unlabelled target text; no "
-        "target label was read but for the column true. Intervals are meant to hold nine of ten; docs/trust.md says "
-        "how often they did."
-    )
     boxes = [f'<div class="warning"><b>{clean(w.name)}</b><div>{clean(w.message)}</div></div>' for w in report.warnings]
-    ends = "".join(f"<li>{clean(line)}</li>" for line in alpha_notes(report.stages))
-    body = table(header, lines, css=["last" if line[-1] else "" for line in lines])
-    return f'<h2>Trust without target labels</h2>{"".join(boxes)}{body}<ul>{ends}</ul><p class="note">{clean(note)}</p>'
+    ends = "".join(f"<li>{clean(line)}</li>" for line in trust_notes(report))
+    title = f"<h2>Trust without target labels</h2><p>{clean(metric)} in points.</p>"
+    return f"{title}{''.join(boxes)}{table(header, lines)}<ul>{ends}</ul>"

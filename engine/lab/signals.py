@@ -13,6 +13,7 @@ from ..decisions import span_of_item
 from ..metrics import EntityCounter
 from ..round_decision import Voted
 from .estimators import (
+    Transport,
     agreement,
     average_confidence,
     confidence_shift,
@@ -48,6 +49,11 @@ class Signals:
     shift: float | None
     voters_agree: float
     items: int
+
+    @property
+    def transport(self) -> Transport:
+        """What the estimate is made from."""
+        return self.source_score, self.source_transport, self.target_transport
 
 
 def sample_examples(store: TokenStore, most: int, role: str) -> NDArray[np.int64]:

@@ -10,6 +10,8 @@ from .run_thresholds import DecisionStudy
 from .text_table import text_table
 from .threshold_study import LEVEL, RuleResult
 from .trust import StageTrust, TrustReport
+from .trust_record import LEVEL as TRUST_LEVEL
+from .trust_record import WIDEST, track_record
 
 _RULES = ["rule", "alpha", f"{100 * LEVEL:.0f} % of draws", "edge", "accuracy", "coverage", "target coverage"]
 _GOLD = ["precision", "label F1", "regret"]
@@ -76,16 +78,30 @@ def trust_lines(report: TrustReport) -> tuple[list[str], list[list[str]]]:
     """Header and lines of the table of estimates, in points."""
     truth = any(s.true is not None for s in report.stages)
     header = ["target", "stage", "estimate", "interval", *(["true", "error"] if truth else [])]
-    header += [f"{report.source} held out", "voters agree", ""]
+    header += [f"{report.source} held out", "voters agree"]
     lines = []
     for s in sorted(report.stages, key=lambda s: (s.target, s.order)):
         e = s.estimate
-        line = [s.target, stage_name(s.stage), _points(e.value), f"{_points(e.low)} to {_points(e.high)}"]
+        shown = ["-", "no estimate"] if e is None else [_points(e.value), f"{_points(e.low)} to {_points(e.high)}"]
+        line = [s.target, stage_name(s.stage), *shown]
         if truth:
-            line += [_points(s.true), "-" if s.true is None else f"{100 * (e.value - s.true):+.1f}"]
-        mark = "highest" if report.chosen.get(s.target) == s.stage else ""
-        lines.append([*line, _points(s.source_score), percent(s.voters_agree), mark])
+            line += [_points(s.true), "-" if s.true is None or e is None else f"{100 * (e.value - s.true):+.1f}"]
+        lines.append([*line, _points(s.source_score), percent(s.voters_agree)])
     return header, lines
+
+
+def trust_notes(report: TrustReport) -> list[str]:
+    """What the estimates are, and how such intervals have done, in sentences."""
+    kinds = sorted({s.arm == "selftrain" for s in report.stages})
+    notes = [
+        f"from {report.source} {report.held_out} text and unlabelled target text; no target label is read but for the "
+        "column true",
+        f"the interval is meant to hold the truth in {100 * TRUST_LEVEL:.1f} % of all cases; where it would be wider "
+        f"than {100 * WIDEST:.0f} points from end to end there is no estimate. How it did (docs/trust.md):",
+        *(track_record(report.metric, kind) for kind in kinds),
+        "which stage to take does not follow: the highest estimate was no better a choice than the last stage",
+    ]
+    return notes + alpha_notes(report.stages)
 
 
 def render_trust(report: TrustReport) -> str:
@@ -93,15 +109,8 @@ def render_trust(report: TrustReport) -> str:
     header, rows = trust_lines(report)
     metric = METRIC_NAMES.get(report.metric, report.metric)
     title = f"{report.name}: {metric} on the target as estimated without its labels, points"
-    notes = [
-        f"from {report.source} {report.held_out} text and unlabelled target text; the interval is meant to hold the "
-        f"truth in {100 * LEVEL:.0f} % of all cases: docs/trust.md says how often it did"
-    ]
-    if any(s.true is not None for s in report.stages):
-        notes.append("true: from the labelled test file, for comparison only")
-    notes += alpha_notes(report.stages)
     warnings = [f"warning: {w.name}: {w.message}" for w in report.warnings]
-    return "\n".join([title, "", *text_table([header, *rows]), "", *notes, *warnings])
+    return "\n".join([title, "", *text_table([header, *rows]), "", *trust_notes(report), *warnings])
 
 
 def alpha_notes(stages: Iterable[StageTrust]) -> list[str]:

@@ -1,4 +1,4 @@
-"""Trust without target labels: for each stage of a run an estimate of its target score, and what follows from it.
+"""Trust without target labels: for each stage of a run an estimate of its target score, or none.
 
 For classification the estimate is of accuracy, for tagging of entity F1, the metrics of the reports. Each stage's model
 labels two samples, of held-out labelled source text and of unlabelled target text; target labels are read for the
@@ -25,7 +25,7 @@ from ..results import SIDE_ARMS, stage_name
 from ..round_decision import Voted
 from ..summary import read_json
 from ..thresholds import uniform_grid
-from .estimators import Estimate, Floats, calibrated_estimate, expected_label_f1, label_coupling
+from .estimators import Estimate, Floats, Transport, calibrated_estimate, expected_label_f1, label_coupling
 from .finished import FinishedRun, TaskStage
 from .signals import OUTSIDE, WORDS, Signals, measure_signals, sample_examples, seeds_agree
 
@@ -40,7 +40,7 @@ class StageTrust:
     """One stage of one target, means over seeds; scores are shares (0-1).
 
     Attributes:
-        estimate: of the target's score, with its interval.
+        estimate: of the target's score, with its interval; None where that would be too wide to say anything.
         methods: what other estimators say (see `signals.Signals`); `seeds` is the agreement of this stage's models
             of different seeds.
         true: the score on the target's test file; None without one. Nothing else here depends on it.
@@ -53,7 +53,7 @@ class StageTrust:
     arm: str
     order: int
     seeds: tuple[int, ...]
-    estimate: Estimate
+    estimate: Estimate | None
     source_score: float
     source_transport: float
     voters_agree: float
@@ -66,14 +66,13 @@ class StageTrust:
 
 @dataclass(frozen=True)
 class TrustReport:
-    """Estimates of all stages, the stage that they prefer for each target, and warnings."""
+    """Estimates of all stages, and warnings."""
 
     name: str
     metric: str
     source: str
     held_out: str
     stages: tuple[StageTrust, ...]
-    chosen: dict[str, str]
     warnings: tuple[Warning, ...]
 
     def as_dict(self) -> dict[str, Any]:
@@ -84,7 +83,7 @@ class TrustReport:
 def trust(
     folder: str | Path | FinishedRun, *, sample: int = SAMPLE, truth: bool = True, progress: Progress | None = None
 ) -> TrustReport:
-    """Estimates the target scores of all stages of a run, and chooses by them.
+    """Estimates the target scores of all stages of a run.
 
     Args:
         sample: examples of each text; more take longer and narrow nothing but chance.
@@ -101,6 +100,7 @@ def trust(
             "recipe and run it again (finished stages are only scored)"
         )
     found: dict[tuple[str, int, str], list[Entry]] = {}
+    transports: dict[tuple[str, str], Transport] = {}
     texts = {target: run.pool(target) for target in run.targets}
     for stage in run.stages:
         (progress or Progress()).note(f"{stage.id}: labels samples of {run.source} and target")
@@ -109,15 +109,15 @@ def trust(
             voted = run.votes(stage, texts[target], sample_examples(texts[target], sample, target))
             signals = measure_signals(source, voted, run.model(stage).labels)
             alpha = _advice(run, stage, source, voted, sample, truth) if stage.kind == "soft" else None
+            transports[stage.id, target] = signals.transport
             found.setdefault((target, stage.order, stage.stage), []).append((stage, signals, voted, alpha))
-    stages = tuple(_over_seeds(run, *key, entries, truth) for key, entries in sorted(found.items()))
+    stages = tuple(_over_seeds(run, *key, entries, transports, truth) for key, entries in sorted(found.items()))
     return TrustReport(
         name=str(run.summary["name"]),
         metric=str(run.summary["metric"]),
         source=run.source,
         held_out=held_out[1],
         stages=stages,
-        chosen=choose_stages(stages),
         warnings=predicted_harm(stages),
     )
 
@@ -128,10 +128,16 @@ def _over_seeds(
     order: int,
     name: str,
     entries: Sequence[Entry],
+    transports: dict[tuple[str, str], Transport],
     truth: bool,
 ) -> StageTrust:
     signals = [s for _, s, _, _ in entries]
-    each = [calibrated_estimate(s.source_score, s.source_transport, s.target_transport) for s in signals]
+    teachers = [run.first_teacher(s) for s, _, _, _ in entries]
+    each = [
+        calibrated_estimate(s.transport, None if t is None else transports[t.id, target])
+        for s, t in zip(signals, teachers, strict=True)
+    ]
+    estimate = Estimate(*(mean(getattr(e, end) for e in each) for end in ("value", "low", "high")))
     values = {k: [v for s in signals if (v := s.methods[k]) is not None] for k in signals[0].methods}
     methods: dict[str, float | None] = {k: mean(v) if v else None for k, v in values.items()}
     votes = [v for _, _, v, _ in entries]
@@ -146,7 +152,7 @@ def _over_seeds(
         arm=entries[0][0].arm,
         order=order,
         seeds=seeds,
-        estimate=Estimate(*(mean(getattr(e, end) for e in each) for end in ("value", "low", "high"))),
+        estimate=estimate if estimate.narrow else None,
         source_score=mean(s.source_score for s in signals),
         source_transport=mean(s.source_transport for s in signals),
         voters_agree=mean(s.voters_agree for s in signals),
@@ -215,15 +221,6 @@ def _label_f1(voted: Voted, coupling: NDArray[Any], grid: NDArray[np.float64], l
     )
 
 
-def choose_stages(stages: Sequence[StageTrust]) -> dict[str, str]:
-    """For each target the stage of the highest estimate, the earlier among equals, of those in the trail."""
-    chosen: dict[str, StageTrust] = {}
-    for s in sorted((s for s in stages if s.arm not in SIDE_ARMS), key=lambda s: s.order):
-        if s.target not in chosen or s.estimate.value > chosen[s.target].estimate.value:
-            chosen[s.target] = s
-    return {target: s.stage for target, s in chosen.items()}
-
-
 def predicted_harm(stages: Sequence[StageTrust]) -> tuple[Warning, ...]:
     """`self-training-hurts`: the last stage of self-training has a lower estimate than the teacher it began with."""
     warnings = []
@@ -234,6 +231,8 @@ def predicted_harm(stages: Sequence[StageTrust]) -> tuple[Warning, ...]:
         if not students or not teachers:
             continue
         teacher, last = teachers[-1], students[-1]
+        if teacher.estimate is None or last.estimate is None:
+            continue
         change = last.estimate.value - teacher.estimate.value
         if change >= 0:
             continue
@@ -266,7 +265,8 @@ def read_trust(folder: str | Path) -> TrustReport | None:
     if not values:
         return None
     stages = [
-        StageTrust(**s | {"estimate": Estimate(**s["estimate"]), "seeds": tuple(s["seeds"])}) for s in values["stages"]
+        StageTrust(**s | {"estimate": s["estimate"] and Estimate(**s["estimate"]), "seeds": tuple(s["seeds"])})
+        for s in values["stages"]
     ]
     warnings = tuple(Warning(**w) for w in values["warnings"])
     return TrustReport(**values | {"stages": tuple(stages), "warnings": warnings})

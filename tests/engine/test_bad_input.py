@@ -325,8 +325,7 @@ def test_long_sentences_are_counted_by_name(made: Callable[[str], Made]) -> None
     words = sum(len(line) > 0 for line in (run.folder / "train.conll").read_text("utf-8").split("\n"))
     train = {"cut": 6, "total": words, "max_length": 16, "role": "source", "language": "en", "unit": "words"}
     assert cuts["source"]["values"] == train
-    assert cuts["test"]["values"]["cut"] == 6
-    assert cuts["test"]["values"]["language"] == "de"
+    assert "test" not in cuts  # read in windows
     assert "raise max_length or split the texts" in source[name]["message"]
     pool = run.warnings("de/soft1")[name]["values"]
     assert (pool["cut"], pool["role"], pool["language"]) == (6 + 7, "target", "de")

@@ -261,6 +261,28 @@ def test_tokenizer_coverage_per_language(folder: Path) -> None:
     assert "cut-by-maximum-length" in names(report)
 
 
+def test_long_test_sentences_are_read_in_windows_and_not_cut(folder: Path) -> None:
+    """Four sentences joined to one of more than 20 tokens: of training text it is cut, of test text it is not."""
+    tokenizer = train_wordpiece([(folder / name).read_text("utf-8") for name in ("en.conll", "de.txt")], 150)
+    model = folder / "model"
+    model.mkdir()
+    save_model(MaskedLM(Encoder(EncoderConfig(tokenizer.vocab_size, 24, 2, 2, 40, 24))), model)
+    tokenizer.save(model)
+    start, end = RECIPE.index("[model.new]"), RECIPE.index("[source]")
+    (folder / "xlt.toml").write_text(RECIPE[:start] + '[model]\npath = "model"\n' + RECIPE[end:], "utf-8")
+    joined = conll("sieht", 100, 4).replace("\n\n", "\n") + "\n"
+    found = {}
+    for name in ("en.conll", "de.conll"):
+        text = (folder / name).read_text("utf-8")
+        (folder / name).write_text(text + joined, "utf-8")
+        found[name] = look(folder, "max_length=20")
+        (folder / name).write_text(text, "utf-8")
+    assert "cut-by-maximum-length" in names(found["en.conll"])
+    assert "cut-by-maximum-length" not in names(found["de.conll"])
+    assert {row.language: row.longest > 20 for row in found["de.conll"].coverage} == {"en": False, "de": True}
+    assert {row.language: row.cut for row in found["de.conll"].coverage} == {"en": 0, "de": 0}
+
+
 def test_model_folders_that_do_not_fit(folder: Path) -> None:
     tokenizer = train_wordpiece(["Ann Bob Cid Dan Eve sees Oslo"] * 3, 60)
     model = folder / "model"

@@ -43,7 +43,7 @@ def folder(tokenizer: Tokenizer, tmp_path: Path) -> Path:
 
 
 def labels_of(model: TaskModel, tokenizer: Tokenizer, examples: list[Example]) -> list[list[str]]:
-    found = predict(model, [e.words or () for e in examples], tokenizer=tokenizer, windows=False)
+    found = predict(model, [e.words or () for e in examples], tokenizer=tokenizer)
     return [list(f.labels) for f in found]  # type: ignore[union-attr, arg-type]
 
 
@@ -60,9 +60,9 @@ def test_scores_are_those_of_the_predictions(folder: Path, tokenizer: Tokenizer)
         assert row.metrics["entity_f1"] == pytest.approx(expected, rel=1e-12)
         assert row.examples == len(examples)
         assert row.items == sum(map(len, gold))
-        assert row.cut == sum(e.cut for e in tokenizer.encode_words([e.words or () for e in examples], max_length=20))
+        assert row.long == sum(len(e.ids) > 20 for e in tokenizer.encode_words([e.words or () for e in examples]))
         values.append(expected)
-    assert result.scores[2].cut > 0
+    assert result.scores[2].long > 0
     assert len(set(values)) > 1
     assert result.transfer is not None
     assert result.transfer.gap == pytest.approx({"de": values[0] - values[1], "fr": values[0] - values[2]}, rel=1e-12)
@@ -80,7 +80,7 @@ def test_the_table_and_the_json(folder: Path) -> None:
     assert value["transfer"]["gap"]["de"] == value["transfer"]["gap"]["de (2)"]
     lines = result.render().splitlines()
     assert f"standard deviation over targets {result.transfer.std_targets:.2f}, with source" in lines[-1]
-    assert lines[0].split() == [*result.scores[0].metrics, "gap", "examples", "words", "cut"]
+    assert lines[0].split() == [*result.scores[0].metrics, "gap", "examples", "words", "long"]
     assert lines[1].split() == ["en", *(f"{v:.2f}" for v in result.scores[0].metrics.values()), "2", "7", "0"]
     assert f"{value['transfer']['gap']['de']:.2f}" in lines[2].split()
     assert "transfer gap" in lines[-1]

@@ -456,15 +456,14 @@ def test_a_pass_that_does_not_fit_names_its_batch() -> None:
 
         lengths = np.array([5, 9, 7])
         item_offsets = np.array([0, 2, 4, 6])
+        long = np.zeros(3, dtype=bool)
+        second = None
 
         def __len__(self) -> int:
             return 3
 
         def ids(self, i: int) -> np.ndarray:
             return np.arange(int(self.lengths[i])) + 5
-
-        def segments(self, i: int) -> None:
-            return None
 
         def items(self, i: int) -> tuple[np.ndarray, np.ndarray]:
             return np.array([1, 2]), np.array([0, 1])

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import random
 from pathlib import Path
 
 import numpy as np
@@ -9,8 +8,8 @@ import torch
 
 from xlt_engine import ConfigError, DataError, DivergedError, ModelError
 from xlt_engine.data import Tokenizer, pack, train_wordpiece
+from xlt_engine.data.windows import cut_windows
 from xlt_engine.engine import Prediction, Predictor, TagPrediction, predict
-from xlt_engine.engine.windows import cut_windows
 from xlt_engine.model import Encoder, EncoderConfig, TaskModel, VoterHeads, save_model
 
 LINES = ["Anna lives in Paris", "Carl saw London today", "the city of Oslo is old", "a good book about Berlin"] * 3
@@ -122,33 +121,6 @@ def test_a_class_is_withheld_where_voters_disagree(classifier: TaskModel, tokeni
     assert {*withheld} == {True, False}
 
 
-def test_every_word_is_decided_once_by_the_window_with_most_context() -> None:
-    rng = random.Random(4)
-    for _ in range(300):
-        room = rng.randint(2, 20)
-        pieces = [rng.choice([1, 1, 1, 2, 3, 30]) for _ in range(rng.randint(1, 40))]
-        starts = [sum(pieces[:i]) for i in range(len(pieces))]
-        total = sum(pieces)
-        spans = cut_windows(starts, total, room)
-        decided = [word for _, members in spans for word in members]
-        assert sorted(decided) == list(range(len(starts)))
-        begins = [begin for begin, _ in spans]
-        assert begins == sorted(set(begins))
-        assert set(begins) <= set(starts)
-        if total <= room:
-            assert len(spans) == 1
-        for begin, members in spans:
-            for word in members:
-                start, end = starts[word], starts[word] + pieces[word]
-                assert begin <= start < begin + room
-
-                holding = [b for b in begins if b <= start < b + room]
-                context = {
-                    b: min(start - b if b else total, b + room - end if b + room < total else total) for b in holding
-                }
-                assert context[begin] == max(context.values())
-
-
 def test_long_sentences_are_read_in_windows(tagger: TaskModel, tokenizer: Tokenizer) -> None:
     words = [word for line in LINES for word in line.split()]
     predictor = Predictor(tagger, tokenizer=tokenizer)
@@ -166,19 +138,6 @@ def test_long_sentences_are_read_in_windows(tagger: TaskModel, tokenizer: Tokeni
         ids = [tokenizer.cls_id, *body[begin : begin + 22], tokenizer.sep_id]
         mean = probabilities(tagger, ids, [starts[w] - begin + 1 for w in members]).mean(axis=0)
         np.testing.assert_allclose([one.confidences[w] for w in members], mean.max(axis=-1), rtol=2e-5)
-
-
-def test_without_windows_words_beyond_the_length_are_outside(tagger: TaskModel, tokenizer: Tokenizer) -> None:
-    words = [word for line in LINES for word in line.split()]
-    predictor = Predictor(tagger, tokenizer=tokenizer, windows=False)
-    one = predictor.tag([words])[0]
-    kept = tokenizer.encode_words([words], max_length=24)[0]
-    assert predictor.counts["cut"] == kept.cut > 0
-    mean = probabilities(tagger, kept.ids, kept.positions).mean(axis=0)
-    n = len(kept.words)
-    np.testing.assert_allclose(one.confidences[:n], mean.max(axis=-1), rtol=2e-5)
-    assert set(one.labels[n:]) == {"O"}
-    assert set(one.confidences[n:]) == {0.0}
 
 
 def test_words_without_tokens_keep_their_place(tagger: TaskModel, tokenizer: Tokenizer) -> None:

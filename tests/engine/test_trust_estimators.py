@@ -103,7 +103,7 @@ def estimate(source: tuple[np.ndarray, np.ndarray], target: np.ndarray) -> e.Est
     p, labels = source
     prior = np.bincount(labels, minlength=p.shape[1]) / len(labels)
     score = float((p.argmax(axis=1) == labels).mean())
-    return e.calibrated_estimate(score, e.transport_accuracy(p, prior), e.transport_accuracy(target, prior))
+    return e.calibrated_estimate((score, e.transport_accuracy(p, prior), e.transport_accuracy(target, prior)))
 
 
 def test_no_shift_small_error() -> None:
@@ -121,7 +121,7 @@ def test_shift_lowers_the_estimate_and_widens_the_interval() -> None:
     draws = np.random.default_rng(5)
     source = calibrated(draws, 2000, 4, 3.0)
     found = [estimate(source, calibrated(draws, 2000, 4, s)[0]) for s in (3.0, 2.0, 1.2)]
-    values, widths = [f.value for f in found], [f.half_width for f in found]
+    values, widths = [f.value for f in found], [f.high - f.low for f in found]
     assert values == sorted(values, reverse=True)
     assert values[0] - values[2] > 0.15
     assert widths == sorted(widths)
@@ -139,7 +139,57 @@ def test_overconfidence_that_the_source_shows_is_taken_back() -> None:
 
 
 def test_interval_stays_within_the_scale() -> None:
-    found = e.calibrated_estimate(0.9, 0.9, 0.0)
+    found = e.calibrated_estimate((0.9, 0.9, 0.0))
     assert (found.value, found.low) == (0.0, 0.0)
     assert 0 < found.high <= 1
-    assert e.calibrated_estimate(1.0, 1.0, 1.0).high == 1.0
+    assert e.calibrated_estimate((1.0, 1.0, 1.0)).high == 1.0
+
+
+def test_an_interval_wider_than_forty_points_says_nothing() -> None:
+    assert e.Estimate(0.5, 0.3, 0.7).narrow
+    assert not e.Estimate(0.5, 0.29, 0.7).narrow
+
+
+def test_the_loss_of_a_student_is_counted_from_its_first_teacher() -> None:
+    """A student that has forgotten the source (0.5 of 0.9) keeps its estimate, with an interval as of a loss of 0.4."""
+    teacher, student = (0.9, 0.9, 0.6), (0.5, 0.5, 0.5)
+    assert e.interval_scale(student, floor=0.2) == pytest.approx(0.2)
+    assert e.interval_scale(student, teacher, floor=0.2) == pytest.approx(0.2 + 0.9 - 0.5)
+    alone, taught = (e.calibrated_estimate(student, t, shift=0.5, width=0.2, floor=0.2) for t in (None, teacher))
+    assert alone.value == taught.value == 0.5
+    assert taught.high - taught.low == pytest.approx(2 * 0.2 * 0.6)
+
+
+def test_the_interval_of_a_student_is_never_narrower_than_that_of_its_teacher() -> None:
+    draws = np.random.default_rng(7)
+    wider = 0
+    for _ in range(500):
+        student, teacher = (tuple(draws.uniform(0.05, 1, size=3).tolist()) for _ in range(2))
+        own, theirs, alone = e.interval_scale(student, teacher), e.interval_scale(teacher), e.interval_scale(student)
+        assert own >= max(theirs, alone)
+        wider += own > alone
+    assert 100 < wider < 500
+
+
+def test_conformal_quantile_by_hand() -> None:
+    """Three groups weigh 1/4 each: at 3/4 the largest score, above it none, at 1/2 where two groups are below."""
+    scores, groups = [0.1, 0.2, 0.3, 0.4, 0.9, 0.5], ["a", "a", "a", "a", "b", "c"]
+    assert e.conformal_quantile(scores, groups, 0.75) == 0.9
+    assert e.conformal_quantile(scores, groups, 0.76) == float("inf")
+    assert e.conformal_quantile(scores, groups, 0.5) == 0.5
+    assert e.conformal_quantile(scores, groups, 0.25) == 0.4
+    assert e.conformal_quantile(scores, groups, 0.2) == 0.4
+    assert e.conformal_quantile(scores, groups, 0.18) == 0.3
+
+
+@pytest.mark.parametrize("level", [0.5, 0.8, 10 / 11])
+def test_conformal_quantile_holds_for_a_new_group(level: float) -> None:
+    """Ten groups of their own scale, from 1 to 5 cases each: a case of another one lies below as often as promised."""
+    draws = np.random.default_rng(11)
+    below = []
+    for _ in range(3000):
+        sizes, scales = draws.integers(1, 6, size=11), draws.lognormal(size=11)
+        values = [scale * draws.random(n) for n, scale in zip(sizes, scales, strict=True)]
+        names = [str(i) for i, n in enumerate(sizes[:10]) for _ in range(n)]
+        below.append(values[10][0] <= e.conformal_quantile(np.concatenate(values[:10]), names, level))
+    assert level - 0.02 < np.mean(below) < level + 0.05
