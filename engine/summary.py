@@ -144,6 +144,7 @@ def _row(stage: Json, own: Json, score: Json, extra: Json) -> Json:
         "arm": stage["arm"] or stage["stage"],
         **{key: stage[key] for key in ("stage", "order", "pair", "seed")},
         **{key: score.get(key) for key in ("language", "role", "metric", "value", "count")},
+        **({"classes": score["classes"]} if "classes" in score else {}),
         **extra,
         "uses_parallel_data": bool(own.get("uses_parallel_data", False)),
         "uses_target_labels": bool(own.get("uses_target_labels", False)),
