@@ -10,7 +10,7 @@ from ..results import METRIC_NAMES, training_name
 from ..summary import read_json
 from ..svg import clean, standalone
 from .by_class import class_section
-from .cotrain import iterations
+from .cotrain import common_errors, iterations
 from .page import cards, decision_table, page, read_decisions, reading, score_tables, table
 from .parts import Figure, Run, languages, load_run, thresholds, trail
 from .training import calibration, classes, losses, quality, seconds
@@ -69,7 +69,7 @@ def render(run: Run, figures: dict[str, Figure]) -> str:
         if title in tables:
             body += tables[title](run)
         if title == "Scores":
-            body += class_section(run)
+            body += common_errors(run) + class_section(run)
         if body:
             lead = _list(read_decisions(run)) if names[0] == "thresholds" else ""
             parts += [f"<h2>{title}</h2>", lead, body]
