@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import warnings
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -96,4 +97,9 @@ def test_one_method_alone_has_nothing_to_compare(tiny: Callable[[str], Any]) -> 
     run = tiny("classification")
     result = run.run(*ON, "cotrain.iterations=2")
     assert result.summary["error_correlations"] == []
-    assert common_errors(load_run(run.folder / "run")) == ""
+    found = load_run(run.folder / "run")
+    assert common_errors(found) == ""
+    pair = {"relation": "teacher", "first": "co2a", "second": "co1b", "language": "de", "seed": 0}
+    pairs = [pair | {"phi": phi, "kappa": kappa} for phi, kappa in ((0.5, 0.4), (0.3, 0.1), (None, 0.0))]
+    section = common_errors(replace(found, summary=found.summary | {"error_correlations": pairs}))
+    assert "<td>2</td><td>0.40 (0.17)</td>" in section
