@@ -66,6 +66,8 @@ def test_full_and_few_shot_settings_parse() -> None:
     assert full.cotrain.cap * len(full.targets) == 1_400_000
     few = ("contrastive.on=true", "contrastive.originals=few.en.jsonl", "contrastive.translations.de=few.de.jsonl")
     assert {"align", "semantic"} < {s.kind for s in make_plan(load_recipe(MARC, few).config)}
+    both = {s.id: s for s in make_plan(load_recipe(MARC, [*few, "cotrain.start=adapted"]).config)}
+    assert [both[f"seed-0/co1{x}"].inputs for x in "ab"] == [{"base": "seed-0/sa"}, {}]
 
 
 def write_marc(data: Path) -> None:
