@@ -149,12 +149,14 @@ class _Fewer:
         used = {i for ids in self.ids(before.tokenizer) for i in ids}
         head = before.model.head
         needed = [i for pieces in head.pieces for i in pieces] if isinstance(head, ClozeHead) else []
+        padding = [] if before.model.config.pad_token_id is None else [before.model.config.pad_token_id]
         pruned = prune_vocabulary(
             before.tokenizer,
             used,
             (" ".join(item) if self.task == "ner" else f"{item[0]} {item[1] or ''}" for item in self.items),
-            first=before.model.config.pad_token_id + 1,  # positions of XLM-R are counted from the padding's id
-            more=needed,
+            # Positions of XLM-R are counted from the padding's id, which then must not move.
+            first=sum(padding) + 1 if before.model.config.layout.positions_after_pad else 0,
+            more=[*needed, *padding],
         )
         self.tokenizer, self.rows, self.used = pruned.tokenizer, pruned.rows, pruned.used
         self.model = fewer_rows(before.model, self.rows)
@@ -193,7 +195,9 @@ def fewer_rows(model: TaskModel, rows: Sequence[int]) -> TaskModel:
     All other weights are shared or copied.
     """
     chosen = torch.tensor(rows)
-    encoder = Encoder(replace(model.config, vocab_size=len(rows)), seed=None)
+    padding = model.config.pad_token_id
+    moved = None if padding is None else rows.index(padding)
+    encoder = Encoder(replace(model.config, vocab_size=len(rows), pad_token_id=moved), seed=None)
     old, head = dict(model.encoder.named_parameters()), model.head
     with torch.no_grad():
         for name, value in encoder.named_parameters():

@@ -99,7 +99,7 @@ def error_correlations(
 def _pairs(made: Mapping[str, Json], records: Mapping[str, Json]) -> Iterator[tuple[str, str, str]]:
     """A model with the one whose picks it learned, and a model of co-training with that of self-training."""
     for name in made:
-        teacher = (records[name].get("inputs") or {}).get("teacher")
+        teacher = str((records[name].get("inputs") or {}).get("teacher"))
         if teacher in made:
             yield name, teacher, "teacher"
         place, _, stage = name.rpartition("/")

@@ -24,6 +24,8 @@ from xlt_engine.engine.export import prune
 from xlt_engine.engine.export.prune import prune_model
 from xlt_engine.engine.export.run_text import run_texts
 from xlt_engine.engine.opening import stored_alpha, trained_length
+from xlt_engine.engine.predict import Predictor
+from xlt_engine.engine.texts import read_texts
 from xlt_engine.model import (
     Encoder,
     EncoderConfig,
@@ -55,9 +57,9 @@ def tagged(tiny: Callable[[str], Any], _folder: Path) -> Any:
     return type(made)(_folder / "ner", "ner")
 
 
-def wordpiece(vocab: list[str]) -> Tokenizer:
-    """Of these pieces, after the special tokens."""
-    names = {piece: i for i, piece in enumerate([*SPECIAL, *vocab])}
+def wordpiece(vocab: list[str], last: bool = False) -> Tokenizer:
+    """Of these pieces, after the special tokens, or before them."""
+    names = {piece: i for i, piece in enumerate([*vocab, *SPECIAL] if last else [*SPECIAL, *vocab])}
     inner = tokenizers.Tokenizer(models.WordPiece(names, unk_token="[UNK]"))
     inner.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
     inner.add_special_tokens(SPECIAL)
@@ -231,6 +233,30 @@ def test_xlm_roberta_and_a_text_of_ones_own(tmp_path: Path) -> None:
     assert load_task_model(tmp_path / "out").config.pad_token_id == 1
 
 
+def test_what_is_before_the_padding_stays_where_positions_are_counted_from_it(tmp_path: Path) -> None:
+    vocab = [("<s>", 0.0), ("</s>", 0.0), ("rare", -7.0), ("<unk>", 0.0), ("<pad>", 0.0), ("<mask>", 0.0)]
+    inner = tokenizers.Tokenizer(
+        models.Unigram([*vocab, ("▁", -1.0), ("a", -2.0), ("seldom", -8.0), ("never", -7.5)], unk_id=3)
+    )
+    inner.pre_tokenizer = pre_tokenizers.Metaspace()
+    layout: dict[str, Any] = {"model_type": "xlm-roberta", "pad_token_id": 4, "num_segments": 1, "position_offset": 5}
+    folder = classifier(tmp_path / "model", Tokenizer(inner), **layout)
+    prune_model(folder, tmp_path / "out", [write_lines(tmp_path / "text.txt", ["a a", "a"])])
+    small, config = Tokenizer.from_folder(tmp_path / "out"), load_task_model(tmp_path / "out").config
+    assert [small.token(i) for i in range(small.vocab_size)] == [*(name for name, _ in vocab), "▁", "a", "seldom"]
+    assert (config.pad_token_id, config.position_offset) == (4, 5)
+    assert predict(folder, ["a a"]) == predict(tmp_path / "out", ["a a"])
+
+
+def test_padding_at_the_end_moves_along(tmp_path: Path) -> None:
+    tokenizer = wordpiece(sorted({w.strip(",:") for line in TEXT + OTHER for w in line.split()}), last=True)
+    folder = classifier(tmp_path / "model", tokenizer, pad_token_id=tokenizer.pad_id)
+    report = prune_model(folder, tmp_path / "out", [write_lines(tmp_path / "text.txt", TEXT)])
+    small = Tokenizer.from_folder(tmp_path / "out")
+    assert load_task_model(tmp_path / "out").config.pad_token_id == small.pad_id == report.rows - 5
+    assert report.rows < tokenizer.vocab_size
+
+
 def test_a_cloze_head_keeps_its_words_and_their_bias(tmp_path: Path) -> None:
     tokenizer = wordpiece(sorted({w.strip(",:") for line in TEXT + OTHER for w in line.split()}) + ["bad", "good"])
     base = MaskedLM(Encoder(EncoderConfig(tokenizer.vocab_size, 16, 1, 2, 32, 32), seed=3), seed=4)
@@ -250,10 +276,8 @@ def test_a_cloze_head_keeps_its_words_and_their_bias(tmp_path: Path) -> None:
 def test_a_pair_of_texts(tmp_path: Path) -> None:
     tokenizer = wordpiece(sorted({w.strip(",:") for line in TEXT + OTHER for w in line.split()}))
     folder = classifier(tmp_path / "model", tokenizer)
-    before = prune._Fewer(
-        prune.Predictor(folder),
-        [replace(e, pair=OTHER[0]) for e in prune.read_texts([write_lines(tmp_path / "t", TEXT)])],
-    )
+    examples = [replace(e, pair=OTHER[0]) for e in read_texts([write_lines(tmp_path / "text.txt", TEXT)])]
+    before = prune._Fewer(Predictor(folder), examples)
     assert {tokenizer.token(i) for i in before.rows} >= {"village", "lake", "house"}
     assert "rivers" not in {tokenizer.token(i) for i in before.rows}
 
