@@ -1,4 +1,4 @@
-"""The commands of the command line for choosing languages: `probe`, `rank-sources` and `extend-vocabulary`."""
+"""Commands for choosing languages and vocabularies: `probe`, `rank-sources`, `extend-vocabulary` and `export`."""
 
 from __future__ import annotations
 
@@ -22,6 +22,7 @@ def add_probe(group: click.Group) -> None:
     _add_probe(group)
     _add_rank_sources(group)
     _add_extend_vocabulary(group)
+    _add_export(group)
 
 
 def _numbers(value: str | None) -> tuple[int, ...]:
@@ -134,4 +135,35 @@ def _add_extend_vocabulary(group: click.Group) -> None:
         from xlt_engine.engine.extend_vocabulary import extend_vocabulary as extend
 
         report = extend(model, texts, out, **options)
+        click.echo(json.dumps(report.as_dict(), indent=2, ensure_ascii=False) if as_json else report.render())
+
+
+def _add_export(group: click.Group) -> None:
+    @group.command()
+    @click.argument("stage", type=click.Path(path_type=Path))
+    @click.argument("out", type=click.Path(path_type=Path))
+    @click.option("--prune-vocab", is_flag=True, help="Leave out what the text does not need of the vocabulary.")
+    @click.option(
+        "--text",
+        "texts",
+        type=click.Path(path_type=Path),
+        multiple=True,
+        help="Text; repeatable.  [default: the run's]",
+    )
+    @_TEXT
+    @_ENCODING
+    @_JSON
+    def export(
+        stage: Path, out: Path, prune_vocab: bool, texts: tuple[Path, ...], as_json: bool, **options: Any
+    ) -> None:
+        """Write the task model of STAGE, a folder of a run, to OUT in another form.
+
+        With --prune-vocab it keeps the rows of its vocabulary that occur in the text, special tokens and characters.
+        That tokens and predictions of the text stay equal to the bit is checked before OUT appears.
+        """
+        if not prune_vocab:
+            raise click.UsageError("there is nothing to change; give --prune-vocab")
+        from xlt_engine.engine.export.prune import prune_model
+
+        report = prune_model(stage, out, texts, **options)
         click.echo(json.dumps(report.as_dict(), indent=2, ensure_ascii=False) if as_json else report.render())

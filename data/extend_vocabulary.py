@@ -74,7 +74,7 @@ def extend_wordpiece(tokenizer: Tokenizer, lines: Iterable[str], add: int) -> Ex
     first = tokenizer.vocab_size
     model["vocab"] = old | {piece: first + i for i, piece in enumerate(pieces)}
     longer = guarded(lambda: tokenizers.Tokenizer.from_str(json.dumps(state)), "tokenizer")
-    _check_ids(longer, model["vocab"])
+    check_ids(longer, model["vocab"])
     parts = tuple(split_piece(piece, old, tokenizer.unk_id) for piece in pieces)
     return Extension(Tokenizer(longer, tokenizer.special_names), pieces, first, parts, len(closing))
 
@@ -92,11 +92,15 @@ def split_piece(piece: str, vocab: Mapping[str, int], unknown: int) -> tuple[int
     return tuple(found)
 
 
+def normal_words(inner: Any, line: str) -> list[str]:
+    """The words of a line as the normaliser and the pre-tokenizer of a library's tokenizer leave them."""
+    return _words(inner, line if inner.normalizer is None else inner.normalizer.normalize_str(line))
+
+
 def _cut(inner: Any, lines: Iterable[str]) -> Iterator[str]:
-    """Lines as the tokenizer's own normaliser and pre-tokenizer leave them, words apart."""
+    """Lines of such words, with blanks between them."""
     for line in lines:
-        normal = line if inner.normalizer is None else inner.normalizer.normalize_str(line)
-        yield " ".join(_words(inner, normal))
+        yield " ".join(normal_words(inner, line))
 
 
 def _words(inner: Any, text: str) -> list[str]:
@@ -127,7 +131,12 @@ def _closing(inner: Any, pieces: Sequence[str], known: set[str]) -> list[str]:
     return sorted(PREFIX + char for char in inside if PREFIX + char not in known)
 
 
-def _check_ids(inner: Any, wanted: Mapping[str, int]) -> None:
+def check_ids(inner: Any, wanted: Mapping[str, int]) -> None:
+    """Whether a library's tokenizer gives these tokens these ids.
+
+    Raises:
+        ModelError: it does not.
+    """
     made = inner.get_vocab(with_added_tokens=True)
     moved = [name for name, i in wanted.items() if made.get(name) != i]
     if moved:

@@ -25,6 +25,7 @@ from .frozen import frozen_states
 from .inference import metric_rows, score
 from .items import Items
 from .loop import BatchSource, Objective, Trace
+from .metrics import ClassTable
 from .plan import Stage
 from .progress import Progress
 from .rundir import RunDir
@@ -185,12 +186,12 @@ class Context:
         rows: list[dict[str, Any]] = []
         items: Items = {}
         for language, (role, store) in self.test_stores(stage).items():
-            scores, items[language] = self.score(model, store)
-            rows += metric_rows(scores, language, role, len(store))
+            scores, items[language], classes = self.score(model, store)
+            rows += metric_rows(scores, classes, language, role, len(store))
         return rows, items
 
-    def score(self, model: TaskModel, store: TokenStore) -> tuple[dict[str, float], np.ndarray]:
-        """The scores of a model, and what they are of, example by example (`items.py`)."""
+    def score(self, model: TaskModel, store: TokenStore) -> tuple[dict[str, float], np.ndarray, ClassTable]:
+        """The scores of a model, what they are of, example by example (`items.py`), and of each class."""
         return score(model, store, prediction=self.config.prediction, **self.passes)
 
     def test_stores(self, stage: Stage) -> dict[str, tuple[str, TokenStore]]:

@@ -16,7 +16,7 @@ from ..data.lines import file_stem
 from ..data.problems import LISTED
 from ..model import TaskModel
 from .inference import Poll, score
-from .metrics import TransferSummary, transfer_gap
+from .metrics import ClassTable, TransferSummary, transfer_gap
 from .opening import ModelLike, check_length, open_model, stored_prediction, trained_length
 
 HEADLINE = {"ner": "entity_f1", "classification": "accuracy"}
@@ -32,6 +32,7 @@ class Score:
             classification `accuracy` and `macro_f1`.
         examples: sentences or texts; `items` words or texts.
         long: examples beyond the maximum length: sentences read in windows, or texts of classification that were cut.
+        classes: of each entity type, or class, that occurs or was predicted.
     """
 
     name: str
@@ -40,6 +41,7 @@ class Score:
     examples: int
     items: int
     long: int
+    classes: ClassTable
 
 
 @dataclass(frozen=True)
@@ -76,6 +78,7 @@ class EvaluationResult:
             "  ".join([row[0].ljust(widths[0]), *(c.rjust(w) for c, w in zip(row[1:], widths[1:], strict=True))])
             for row in rows
         ]
+        lines += ["", *self._class_lines()]
         if self.transfer is not None:
             found = self.transfer
             lines += [
@@ -85,6 +88,20 @@ class EvaluationResult:
                 f"with source {found.std_all:.2f}",
             ]
         return "\n".join(lines)
+
+    def _class_lines(self) -> list[str]:
+        """Each entity type, or class, of each file, in columns."""
+        heads = ("precision", "recall", "f1", "support")
+        rows = [["", "type" if self.task == "ner" else "class", *heads]]
+        for s in self.scores:
+            for i, (name, values) in enumerate(s.classes.items()):
+                shown = [f"{values[head]:.2f}" for head in heads[:3]]
+                rows.append(["" if i else s.name, name, *shown, f"{values['support']:.0f}"])
+        widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+        return [
+            "  ".join(c.ljust(w) if i < 2 else c.rjust(w) for i, (c, w) in enumerate(zip(row, widths, strict=True)))
+            for row in rows
+        ]
 
 
 def evaluate(
@@ -202,11 +219,11 @@ def _evaluate(
                 prompt=opened.prompt,
                 whole=True,
             )
-            metrics = score(opened, store, poll=poll, prediction=prediction)[0]
+            metrics, _, classes = score(opened, store, poll=poll, prediction=prediction)
             ner = opened.task == "ner"
             items = int(np.sum(store.num_words)) if ner else len(store)
             long = int(store.long.sum()) if ner else store.cut["sequences"]
-            scores.append(Score(name, file, metrics, len(store), items, long))
+            scores.append(Score(name, file, metrics, len(store), items, long, classes))
     metric = HEADLINE[opened.task]
     targets = {s.name: s.metrics[metric] for s in scores[1:]}
     transfer = transfer_gap(scores[0].metrics[metric], targets) if targets else None

@@ -15,7 +15,7 @@ from ..kernels import votes
 from ..model import TaskModel
 from .distributed import World
 from .memory import naming_the_batch
-from .metrics import AccuracyCounter, EntityCounter
+from .metrics import AccuracyCounter, ClassTable, EntityCounter, class_table
 from .precision import computing_in
 
 Poll = Callable[[], None]
@@ -111,8 +111,8 @@ def score(
     world: World | None = None,
     tokens: int = 0,
     prediction: str = "mean",
-) -> tuple[dict[str, float], np.ndarray]:
-    """Scores in points of what the voters predict; and what the first is made of, example by example (`items.Items`).
+) -> tuple[dict[str, float], np.ndarray, ClassTable]:
+    """Scores in points of what the voters predict, what the first is made of (`items.Items`), and each class alone.
 
     NER: entity F1, precision and recall as conlleval counts them, and strict F1; sentences of a store that keeps them
     whole are read in windows. Classification: accuracy and macro F1.
@@ -126,12 +126,13 @@ def score(
     gold = np.asarray(store.item_labels)
     counter.update(gold, predicted)
     found = counter.result()
-    return {"accuracy": found.accuracy, "macro_f1": found.macro_f1}, (gold == predicted).astype(np.uint8)
+    classes = class_table({x: found.per_class[i] for i, x in enumerate(model.labels) if i in found.per_class})
+    return {"accuracy": found.accuracy, "macro_f1": found.macro_f1}, (gold == predicted).astype(np.uint8), classes
 
 
 def _entity_scores(
     labels: tuple[str, ...], store: TokenStore, predicted: np.ndarray
-) -> tuple[dict[str, float], np.ndarray]:
+) -> tuple[dict[str, float], np.ndarray, ClassTable]:
     lenient, strict = EntityCounter(), EntityCounter(strict=True)
     counts = np.zeros((len(store), 3), dtype=np.uint16)
     for example in range(len(store)):
@@ -146,7 +147,7 @@ def _entity_scores(
         "recall": scores.recall,
         "entity_f1_strict": strict.result().f1,
     }
-    return found, counts
+    return found, counts, class_table(scores.per_type)
 
 
 def predicted_tags(labels: tuple[str, ...], store: TokenStore, example: int, predicted: np.ndarray) -> list[str]:
@@ -158,9 +159,13 @@ def predicted_tags(labels: tuple[str, ...], store: TokenStore, example: int, pre
     return tags
 
 
-def metric_rows(scores: dict[str, float], language: str, role: str, count: int) -> list[dict[str, Any]]:
-    """The entries of `scores.json`."""
-    return [
+def metric_rows(
+    scores: dict[str, float], classes: ClassTable, language: str, role: str, count: int
+) -> list[dict[str, Any]]:
+    """The entries of `scores.json`; the first, of the main metric, also says how each class does."""
+    rows: list[dict[str, Any]] = [
         {"language": language, "role": role, "metric": name, "value": value, "count": count}
         for name, value in scores.items()
     ]
+    rows[0]["classes"] = classes
+    return rows

@@ -75,6 +75,18 @@ class EntityScores:
     per_type: dict[str, EntityScores] = field(default_factory=dict)
 
 
+ClassTable = dict[str, dict[str, float]]
+"""Entity type or class -> `precision`, `recall`, `f1` in points, and `support`, its number in the gold labels."""
+
+
+def class_table(scores: Mapping[str, EntityScores]) -> ClassTable:
+    """The scores of each entity type, or class, as JSON values."""
+    return {
+        name: {"precision": s.precision, "recall": s.recall, "f1": s.f1, "support": s.num_gold}
+        for name, s in scores.items()
+    }
+
+
 def f1_of_counts(counts: ArrayLike) -> float:
     """F1 in points of rows of `(gold, predicted, correct)` counts `[n, 3]`, summed first (micro average)."""
     gold, predicted, correct = np.asarray(counts).reshape(-1, 3).sum(axis=0).tolist()
@@ -132,11 +144,11 @@ def entity_f1(gold: Iterable[Tags], predicted: Iterable[Tags], *, strict: bool =
 
 @dataclass(frozen=True)
 class AccuracyScores:
-    """Accuracy, macro F1 and F1 per class in points; NaN accuracy and macro F1 when there are no items."""
+    """Accuracy and macro F1 in points, NaN when there are no items; and each class by itself, its items counted."""
 
     accuracy: float
     macro_f1: float
-    per_class: dict[Hashable, float]
+    per_class: dict[Hashable, EntityScores]
     num_items: int
     num_correct: int
 
@@ -176,11 +188,11 @@ class AccuracyCounter:
         """Scores of everything added so far."""
         occurring = self._gold | self._predicted
         labels = sorted(occurring, key=str) if self.labels is None else [x for x in self.labels if x in occurring]
-        per_class = {x: _ratio(2 * self._correct[x], self._gold[x] + self._predicted[x]) for x in labels}
+        per_class = {x: _entity_scores(self._gold[x], self._predicted[x], self._correct[x]) for x in labels}
         num_items, num_correct = self._gold.total(), self._correct.total()
         return AccuracyScores(
             accuracy=100.0 * num_correct / num_items if num_items else float("nan"),
-            macro_f1=sum(per_class.values()) / len(per_class) if per_class else float("nan"),
+            macro_f1=sum(s.f1 for s in per_class.values()) / len(per_class) if per_class else float("nan"),
             per_class=per_class,
             num_items=num_items,
             num_correct=num_correct,

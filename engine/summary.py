@@ -13,6 +13,7 @@ from pathlib import Path
 from .. import DataError
 from .files import atomic_write_json
 from .results import METRIC_NAMES, Json, aggregate, stage_table
+from .transfer.error_correlation import error_correlations
 
 __all__ = ["aggregate", "build_summary", "find_stages", "read_json", "stage_table", "write_summary"]
 
@@ -113,15 +114,17 @@ def build_summary(folder: str | Path) -> Json:
     if planned is not None:
         stages = [s for s in stages if s["seed"] not in seeds or s["folder"] in planned]
     rows: list[Json] = []
+    records: dict[str, Json] = {}
     warnings = [dict(w) | {"folder": w.get("folder")} for w in info.get("warnings") or ()]
     for stage in stages:
-        own = read_json(folder / stage["folder"] / "stage.json")
+        own = records[stage["folder"]] = read_json(folder / stage["folder"] / "stage.json")
         warnings += [dict(w) | {"folder": stage["folder"]} for w in own.get("warnings") or ()]
         scores = read_json(folder / stage["folder"] / "scores.json").get("scores") or ()
         extra = _decision_fields(folder, stage, stages)
         for score in scores:
             rows.append(_translated_row(stage, own, score, extra) or _row(stage, own, score, extra))
     metrics = {r["metric"] for r in rows}
+    targets = info.get("targets") or sorted({r["language"] for r in rows if r["role"] == "target"})
     return {
         "schema_version": SCHEMA_VERSION,
         "name": info.get("name") or folder.resolve().name,
@@ -130,11 +133,12 @@ def build_summary(folder: str | Path) -> Json:
         "created": info.get("created"),
         "source": info.get("source") or next((r["language"] for r in rows if r["role"] == "source"), None),
         "sources": info.get("sources") or [],
-        "targets": info.get("targets") or sorted({r["language"] for r in rows if r["role"] == "target"}),
+        "targets": targets,
         "seeds": info.get("seeds") or sorted({s["seed"] for s in stages}),
         "versions": info.get("versions") or {},
         "rows": rows,
         "stages": stages,
+        "error_correlations": error_correlations(folder, stages, records, targets),
         "warnings": warnings,
     }
 
@@ -144,6 +148,7 @@ def _row(stage: Json, own: Json, score: Json, extra: Json) -> Json:
         "arm": stage["arm"] or stage["stage"],
         **{key: stage[key] for key in ("stage", "order", "pair", "seed")},
         **{key: score.get(key) for key in ("language", "role", "metric", "value", "count")},
+        **({"classes": score["classes"]} if "classes" in score else {}),
         **extra,
         "uses_parallel_data": bool(own.get("uses_parallel_data", False)),
         "uses_target_labels": bool(own.get("uses_target_labels", False)),

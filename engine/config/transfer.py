@@ -43,8 +43,11 @@ class CotrainConfig(TransferConfig):
     iterations: int = option(5, "fine-tunings of each model, the first on the labelled source alone", min=1)
     threshold: float = option(0.9, "a pick's confidence must be larger", min=0, max=1)
     parts: int = option(3, "an iteration picks at most labelled examples / parts; 0 means all candidates", min=0)
+    start: Literal["pretrained", "adapted"] = option(
+        "pretrained", "the first encoder: as it is, or after [contrastive] has adapted it"
+    )
     restart: Literal["pretrained", "previous"] = option(
-        "pretrained", "weights that each iteration starts from; previous keeps the head, too"
+        "pretrained", "weights that each iteration starts from: those of start, or the last ones with their head"
     )
     pool: Literal["each", "all"] = option("each", "a pair of models for each target, or one for the text of all")
     cap: int = option(0, "largest number of unlabelled examples of each target; 0 means all", min=0)
@@ -131,6 +134,8 @@ def _cotrain_problems(config: RunConfig) -> Iterator[tuple[str, str]]:
         for i, target in enumerate(config.targets):
             if not target.unlabelled:
                 yield f"targets.{i}.unlabelled", "is missing: co-training needs unlabelled text"
+    if config.cotrain.start == "adapted" and not config.contrastive.on:
+        yield "cotrain.start", "is adapted, but contrastive.on is false: set it to true, or leave start out"
     yield from _without_dev(config, "cotrain", config.cotrain)
 
 

@@ -9,7 +9,7 @@ from ..config import RunConfig
 from .parts import Stage, common_settings, numeric_settings, table_settings
 
 _PICKS = ("threshold", "parts", "cap")
-_ELSEWHERE = ("on", "modes", "iterations", "pool", "restart", "model", "second_uses_parallel_data", *_PICKS)
+_ELSEWHERE = ("on", "modes", "iterations", "pool", "start", "restart", "model", "second_uses_parallel_data", *_PICKS)
 """Keys of [cotrain] that do not decide what a stage trains, or are not for all stages."""
 OTHER = {"a": "b", "b": "a"}
 
@@ -18,6 +18,7 @@ def cotrain_plan(config: RunConfig, seed: int, start: dict[str, str]) -> list[St
     """The iterations of every mode, after those of the second encoder's own stages.
 
     The first iteration has seen the source alone: it serves all targets, and self-training, where both are asked for.
+    What starts from adapted encoders has the last stage of the adaptation as its base, which fingerprints hold.
 
     Args:
         start: the inputs of a stage that starts from the first encoder.
@@ -26,6 +27,8 @@ def cotrain_plan(config: RunConfig, seed: int, start: dict[str, str]) -> list[St
     if not table.on:
         return []
     stages: list[Stage] = []
+    if table.start == "adapted":
+        start = {"base": contrastive_plan(config, seed, start)[-1].id}
     bases = {"a": start, "b": start}
     if table.model is not None:
         stages += second_pretrain(config, seed)

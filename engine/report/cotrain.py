@@ -1,14 +1,16 @@
-"""The picture of co-training and self-training by picks: accuracy after every iteration, as Figure 3 of Yu and Joty."""
+"""Co-training and self-training by picks: accuracy after every iteration (Figure 3 of Yu and Joty), common errors."""
 
 from __future__ import annotations
 
+import math
 import statistics
 
 from .. import svg
 from ..results import COTRAIN_ARMS, Json, stage_name
 from ..summary import cotrain_stage
-from ..svg import Key, Panel
-from .parts import Figure, Run, columns_for
+from ..svg import Key, Panel, clean
+from .page import table
+from .parts import Figure, Run, columns_for, mean
 
 _TITLE = "Co-training, iteration by iteration"
 
@@ -40,6 +42,35 @@ def iterations(run: Run) -> Figure | None:
     )
     picture = svg.figure(panels, title=_TITLE, description="; ".join(said), columns=columns, keys=keys)
     return Figure("iterations", _TITLE, caption, picture)
+
+
+def common_errors(run: Run) -> str:
+    """How far two models err on the same test items, means over targets and seeds; empty without both methods."""
+    pairs = run.summary["error_correlations"]
+    columns: dict[tuple[str, str, str], dict[int, list[Json]]] = {}
+    for pair in pairs:
+        found = cotrain_stage(pair["first"])
+        assert found is not None
+        arm, number = found
+        own = COTRAIN_ARMS[arm]
+        name = f"{own}, with its teacher" if pair["relation"] == "teacher" else f"{own}, with self-training"
+        columns.setdefault((pair["relation"], arm, name), {}).setdefault(number, []).append(pair)
+    if not columns:
+        return ""
+    order = sorted(columns, key=lambda c: (c[0] != "teacher", list(COTRAIN_ARMS).index(c[1])))
+    numbers = sorted({number for own in columns.values() for number in own})
+    lines = [[str(n), *(_shown(columns[c].get(n, [])) for c in order)] for n in numbers]
+    note = (
+        "phi is the correlation of being wrong, on the test items of a target, and (in brackets) Cohen's kappa; means "
+        "over targets and seeds. 1: the same errors. A model that errs as its teacher does cannot be put right by it."
+    )
+    heads = ["iteration", *(c[2] for c in order)]
+    return f'<h3>Common errors</h3><div class="dense">{table(heads, lines)}</div><p class="note">{clean(note)}</p>'
+
+
+def _shown(pairs: list[Json]) -> str:
+    phi, kappa = (mean(pair[key] for pair in pairs) for key in ("phi", "kappa"))
+    return "-" if math.isnan(phi) else f"{phi:.2f} ({kappa:.2f})"
 
 
 def _number(row: Json) -> int:

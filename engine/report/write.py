@@ -9,7 +9,8 @@ from ..files import atomic_write_text, storage_errors
 from ..results import METRIC_NAMES, training_name
 from ..summary import read_json
 from ..svg import clean, standalone
-from .cotrain import iterations
+from .by_class import class_section
+from .cotrain import common_errors, iterations
 from .page import cards, decision_table, page, read_decisions, reading, score_tables, table
 from .parts import Figure, Run, languages, load_run, thresholds, trail
 from .training import calibration, classes, losses, quality, seconds
@@ -67,6 +68,8 @@ def render(run: Run, figures: dict[str, Figure]) -> str:
         body = "\n".join([_figure(figures[n]) for n in names if n in figures])
         if title in tables:
             body += tables[title](run)
+        if title == "Scores":
+            body += common_errors(run) + class_section(run)
         if body:
             lead = _list(read_decisions(run)) if names[0] == "thresholds" else ""
             parts += [f"<h2>{title}</h2>", lead, body]

@@ -17,7 +17,7 @@ from safetensors.numpy import load_file, save
 
 from ... import ModelError
 from ...data import ItemView, Part, TaskBatches, TokenStore, derive_seed
-from ...model import TaskModel
+from ...model import TaskModel, load_pooler
 from ..context import Context, freeze
 from ..datasets import capped
 from ..diagnostics import Warning, class_collapse, slow_learning_rate
@@ -71,11 +71,14 @@ def run_cotrain(context: Context, stage: Stage, fingerprint: Mapping[str, Any], 
 
 
 def _model(context: Context, stage: Stage) -> TaskModel:
-    """The pre-trained encoder with a fresh head, in every iteration, unless the recipe lets weights go on."""
+    """The pre-trained or adapted encoder with a fresh head, in every iteration, unless weights are to go on."""
     table = context.config.cotrain
     if stage.round > 1 and table.restart == "previous":
         return context.load_task_model(stage, "previous")
-    return new_task_model(context, stage, table.head)
+    model = new_task_model(context, stage, table.head)
+    if model.pooler is not None and table.start == "adapted":  # the adaptation has trained it, too
+        model.pooler = load_pooler(context.input_folder(stage, "base")).to(context.device)
+    return model
 
 
 def _crossed(stage: Stage) -> bool:

@@ -1,4 +1,4 @@
-"""`probe`, `rank-sources` and `extend-vocabulary` on the command line: text, JSON, files, exit codes."""
+"""`probe`, `rank-sources`, `extend-vocabulary` and `export` on the command line: text, JSON, files, exit codes."""
 
 from __future__ import annotations
 
@@ -70,5 +70,25 @@ def test_extend_vocabulary(cli: Any, finished: Any, tmp_path: Path) -> None:
         (finished.model, tmp_path / "c", 4, "extend the encoder that it was fine-tuned from"),
     ):
         refused = cli("extend-vocabulary", model, "--text", text, "--add", "5", "--out", folder)
+        assert (refused.code, refused.out) == (code, "")
+        assert message in refused.err
+
+
+def test_export(cli: Any, finished: Any, tmp_path: Path) -> None:
+    answer = cli("export", finished.model, tmp_path / "small", "--prune-vocab")
+    assert answer.code == 0, answer.err
+    assert "the same tokens for all 80 texts, and the same predictions, to the bit, for 80 of them" in answer.out
+    assert cli("predict", tmp_path / "small", finished.files / "de.txt").out == (
+        cli("predict", finished.model, finished.files / "de.txt").out
+    )
+    text = ("--text", finished.files / "de.txt")
+    found = json.loads(cli("export", finished.model, tmp_path / "b", "--prune-vocab", *text, "--json").out)
+    assert found["rows"] < found["rows_before"]
+    assert found["texts"] == found["compared"] == 30
+    for place, given, code, message in (
+        (tmp_path / "c", (), 2, "give --prune-vocab"),
+        (tmp_path / "small", ("--prune-vocab",), 2, "is there already"),
+    ):
+        refused = cli("export", finished.model, place, *given)
         assert (refused.code, refused.out) == (code, "")
         assert message in refused.err

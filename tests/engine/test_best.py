@@ -30,7 +30,7 @@ def scripted(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
     def script(*values: float) -> None:
         rest: Iterator[float] = iter([*values, *[0.0] * 10])
         true = Context.score
-        monkeypatch.setattr(Context, "score", lambda *a: ({"entity_f1": next(rest), "precision": 0.0}, true(*a)[1]))
+        monkeypatch.setattr(Context, "score", lambda *a: ({"entity_f1": next(rest), "precision": 0.0}, *true(*a)[1:]))
 
     return script
 

@@ -1,12 +1,13 @@
 from __future__ import annotations
 
 import json
+import warnings
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from seqeval.metrics import f1_score
+from seqeval.metrics import classification_report, f1_score
 
 from xlt_engine import ConfigError, DataError, ModelError
 from xlt_engine.data import Example, Tokenizer, read_conll, train_wordpiece
@@ -58,6 +59,15 @@ def test_scores_are_those_of_the_predictions(folder: Path, tokenizer: Tokenizer)
         predicted = labels_of(model, tokenizer, examples)
         expected = 100 * f1_score(gold, predicted, zero_division=0)
         assert row.metrics["entity_f1"] == pytest.approx(expected, rel=1e-12)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            report = classification_report(gold, predicted, output_dict=True, zero_division=0)
+        types = {name: own for name, own in report.items() if " " not in name}
+        assert set(row.classes) == set(types)
+        for name, own in types.items():
+            shares = {"precision": own["precision"], "recall": own["recall"], "f1": own["f1-score"]}
+            theirs = {key: 100 * value for key, value in shares.items()} | {"support": own["support"]}
+            assert row.classes[name] == pytest.approx(theirs, rel=1e-12)
         assert row.examples == len(examples)
         assert row.items == sum(map(len, gold))
         assert row.long == sum(len(e.ids) > 20 for e in tokenizer.encode_words([e.words or () for e in examples]))
@@ -84,13 +94,19 @@ def test_the_table_and_the_json(folder: Path) -> None:
     assert lines[1].split() == ["en", *(f"{v:.2f}" for v in result.scores[0].metrics.values()), "2", "7", "0"]
     assert f"{value['transfer']['gap']['de']:.2f}" in lines[2].split()
     assert "transfer gap" in lines[-1]
+    start = lines.index("") + 1
+    assert lines[start].split() == ["type", "precision", "recall", "f1", "support"]
+    shown = [line.split() for line in lines[start + 1 : lines.index("", start)]]
+    expected = [[n, *v.values()] for s in result.scores for n, v in s.classes.items()]
+    assert [line[-5:] for line in shown] == [[n, *(f"{x:.2f}" for x in v[:3]), str(v[3])] for n, *v in expected]
+    assert [line[0] for line in shown if len(line) > 5] == ["en", "de", "de"]
 
 
 def test_one_file_has_no_gap(folder: Path) -> None:
     result = evaluate_files(folder / "model", [folder / "en.conll"])
     assert result.transfer is None
     assert result.as_dict()["transfer"] is None
-    assert len(result.render().splitlines()) == 2
+    assert len(result.render().splitlines()) == 2 + 2 + len(result.scores[0].classes)
 
 
 def test_examples_are_grouped_by_language(folder: Path, tokenizer: Tokenizer) -> None:

@@ -171,7 +171,9 @@ def test_accuracy_counter_streams() -> None:
     counter.update(["b"], ["b"])
     scores = counter.result()
     assert (scores.num_items, scores.num_correct) == (3, 2)
-    assert scores.per_class == {"a": pytest.approx(200 / 3), "b": pytest.approx(200 / 3)}
+    assert {x: s.f1 for x, s in scores.per_class.items()} == {"a": pytest.approx(200 / 3), "b": pytest.approx(200 / 3)}
+    assert (scores.per_class["a"].precision, scores.per_class["a"].recall) == (50.0, 100.0)
+    assert (scores.per_class["b"].num_gold, scores.per_class["b"].num_predicted) == (2, 1)
 
 
 def test_transfer_gap() -> None:

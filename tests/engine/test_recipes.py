@@ -63,6 +63,14 @@ def test_recipe_parses_and_plans(name: str) -> None:
     assert {s.target for s in plan if s.kind == "soft"} == {t.language for t in trained}
 
 
+def test_two_encoders_that_teach_each_other_also_teach_themselves() -> None:
+    """Without both curves nobody can say what each has learned from the other (Figure 3 of Yu and Joty)."""
+    pairs = [name for name in NAMES if recipe(name).cotrain.on and recipe(name).cotrain.model is not None]
+    assert pairs == [*COTRAIN, "xed-methods"]
+    for name in pairs:
+        assert recipe(name).cotrain.modes == ("co", "self-a", "self-b")
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_recipe_names_no_absolute_path(name: str) -> None:
     def strings(value: object) -> list[str]:

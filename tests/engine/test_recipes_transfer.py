@@ -41,7 +41,7 @@ def test_numbers_of_section_4_2(name: str, epochs: int, labelled: int, total: in
         assert (table.warmup, table.freeze_embeddings, table.freeze_layers) == (0, False, 0)
     assert " ".join(t.language for t in config.targets) == LANGUAGES[name]
     assert config.cotrain.cap * len(config.targets) == total
-    assert (config.cotrain.parts, config.cotrain.pool, config.cotrain.modes) == (3, "all", ("co", "self-a"))
+    assert (config.cotrain.parts, config.cotrain.pool, config.cotrain.modes) == (3, "all", ("co", "self-a", "self-b"))
     assert config.cotrain.second_uses_parallel_data
     assert config.uses_parallel_data == (name == XNLI)
     assert config.cotrain.model is not None
@@ -54,7 +54,10 @@ def test_stages(name: str) -> None:
     assert {s.kind for s in plan} == {"finetune", "cotrain"}
     first = [s.id for s in plan if s.seed == 0]
     assert first == ["seed-0/baseline", "seed-0/co1a", "seed-0/co1b"] + [
-        f"seed-0/{mode}{n}{x}" for mode, letters in (("co", "ab"), ("self", "a")) for n in range(2, 6) for x in letters
+        f"seed-0/{mode}{n}{x}"
+        for mode, letters in (("co", "ab"), ("self", "a"), ("self", "b"))
+        for n in range(2, 6)
+        for x in letters
     ]
 
 
@@ -63,6 +66,8 @@ def test_full_and_few_shot_settings_parse() -> None:
     assert full.cotrain.cap * len(full.targets) == 1_400_000
     few = ("contrastive.on=true", "contrastive.originals=few.en.jsonl", "contrastive.translations.de=few.de.jsonl")
     assert {"align", "semantic"} < {s.kind for s in make_plan(load_recipe(MARC, few).config)}
+    both = {s.id: s for s in make_plan(load_recipe(MARC, [*few, "cotrain.start=adapted"]).config)}
+    assert [both[f"seed-0/co1{x}"].inputs for x in "ab"] == [{"base": "seed-0/sa"}, {}]
 
 
 def write_marc(data: Path) -> None:
@@ -112,6 +117,8 @@ def test_dry_run(name: str, data: Path) -> None:
     # Of 20 reviews 16 have other than three stars; 12 pairs: in batches of 16 one step an epoch.
     assert found["seed-0/co1a"].steps == (2 if name == MARC else 5)
     assert found["seed-0/co5b"].inputs["teacher"] == "seed-0/co4a"
+    assert found["seed-0/self5b"].inputs["teacher"] == "seed-0/self4b"
+    assert found["seed-0/self2b"].inputs["teacher"] == "seed-0/co1b"
 
 
 def test_pairs_reach_the_encoder_as_two_segments(data: Path, tmp_path: Path) -> None:

@@ -1,0 +1,132 @@
+"""Co-training that starts from encoders after contrastive adaptation: lineage, fingerprints, marks."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from xlt_engine import ConfigError
+from xlt_engine.data import train_wordpiece
+from xlt_engine.engine import estimate
+from xlt_engine.engine.hashes import tensors_hash
+from xlt_engine.engine.plan import Stage, digest, fingerprint, make_plan, select
+from xlt_engine.model import Encoder, load_encoder, load_task_model
+
+COTRAIN = (
+    *("cotrain.on=true", "cotrain.iterations=2", "cotrain.threshold=0.5", "cotrain.lr=2e-2", "cotrain.epochs=1"),
+    *("cotrain.batch_size=8", "selftrain.on=false", "btf.on=false", "checkpoint.seconds=60"),
+    *("contrastive.on=true", "contrastive.lr=2e-2", "contrastive.batch_size=8", "contrastive.semantic.lr=5e-3"),
+    'cotrain.modes=["co", "self-a"]',
+)
+ADAPTED = "cotrain.start=adapted"
+SECOND = (
+    "cotrain.model={new={vocab_size=100,hidden_size=24,num_layers=1,num_heads=2,intermediate_size=32,max_positions=16}}"
+)
+AFTER = ("co1a", "co1b", "de/co2a", "de/co2b", "de/self2a")
+
+
+def translations(folder: Path) -> tuple[str, str]:
+    """The development texts as their own translations."""
+    return f'contrastive.translations={{de="{folder}/dev.tsv"}}', f'contrastive.originals="{folder}/dev.tsv"'
+
+
+def hash_of(encoder: Encoder) -> str:
+    return tensors_hash(dict(encoder.named_parameters()))
+
+
+def test_every_iteration_starts_from_the_adapted_encoder(tiny: Callable[[str], Any]) -> None:
+    run = tiny("classification")
+    given = (*COTRAIN, ADAPTED, *translations(run.folder))
+    result = run.run(*given)
+    place = run.folder / "run" / "seed-0"
+    pretrained, la, sa = (hash_of(load_encoder(place / name)) for name in ("pretrain", "la", "sa"))
+    assert len({pretrained, la, sa}) == 3
+    assert run.stage("la")["encoder_at_start"] == pretrained
+    assert {run.stage(stage)["encoder_at_start"] for stage in AFTER} == {sa}
+    rows = {r["stage"]: r["uses_parallel_data"] for r in result.summary["rows"]}
+    assert rows.pop("zero-shot") is False
+    assert set(rows) == {"la", "sa", *(stage.rpartition("/")[2] for stage in AFTER)}
+    assert all(rows.values()), "what starts from a model that read translations has a part in them"
+    assert run.run(*given).done == ()
+    found = {s.id: s for s in estimate(run.recipe, overrides=given, rate=1e9).stages}
+    assert found["seed-0/co1a"].inputs == {"base": "seed-0/sa"}
+
+
+def test_without_a_second_phase_it_starts_from_the_first(tiny: Callable[[str], Any]) -> None:
+    """The second encoder of a recipe stays as it was pre-trained."""
+    run = tiny("classification")
+    result = run.run(*COTRAIN, ADAPTED, SECOND)
+    place = run.folder / "run" / "seed-0"
+    la, second = (hash_of(load_encoder(place / name)) for name in ("la", "pretrain-b"))
+    start = {stage: run.stage(stage)["encoder_at_start"] for stage in AFTER}
+    assert start == {stage: second if stage.endswith("b") else la for stage in AFTER}
+    assert not any(r["uses_parallel_data"] for r in result.summary["rows"])
+
+
+def test_a_pooler_is_taken_along(tiny: Callable[[str], Any]) -> None:
+    """At a rate that moves nothing, encoder and pooler end as the adaptation left them; heads are fresh."""
+    run = tiny("classification")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        from transformers import BertConfig, BertModel
+
+        lines = [line for name in ("general-en.txt", "general-de.txt") for line in _lines(run.folder / name)]
+        tokenizer = train_wordpiece(lines * 2, 120)
+        shape = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 32}
+        torch.manual_seed(0)
+        BertModel(BertConfig(vocab_size=tokenizer.vocab_size, max_position_embeddings=16, **shape)).save_pretrained(
+            run.folder / "bert"
+        )
+    tokenizer.save(run.folder / "bert")
+    text = run.recipe.read_text("utf-8")
+    start, end = text.index("[model.new]"), text.index("[source]")
+    run.recipe.write_text(text[:start] + '[model]\npath = "bert"\n' + text[end:], "utf-8")
+    run.run(*COTRAIN, ADAPTED, "pooling=pooler", "cotrain.lr=1e-30", "cotrain.weight_decay=0")
+    place = run.folder / "run" / "seed-0"
+    adapted, after = (load_task_model(place / name) for name in ("la", "co1a"))
+    assert adapted.pooler is not None
+    assert after.pooler is not None
+    for ours, theirs in ((after.encoder, adapted.encoder), (after.pooler, adapted.pooler)):
+        for (name, value), other in zip(ours.named_parameters(), theirs.parameters(), strict=True):
+            assert torch.equal(value, other), name
+    assert not torch.equal(after.head.weight, adapted.head.weight)  # type: ignore[arg-type]
+
+
+def _lines(path: Path) -> list[str]:
+    return path.read_text("utf-8").splitlines()
+
+
+def test_plan_and_fingerprints(tiny: Callable[[str], Any]) -> None:
+    run = tiny("classification")
+
+    def plan(*overrides: str) -> dict[str, Stage]:
+        return {s.id.removeprefix("seed-0/"): s for s in make_plan(run.resolved(*COTRAIN, *overrides).config)}
+
+    def digests(*overrides: str) -> dict[str, str]:
+        found: dict[str, str] = {}
+        for name, stage in plan(*overrides).items():
+            inputs = {role: found[other.removeprefix("seed-0/")] for role, other in stage.inputs.items()}
+            found[name] = digest(fingerprint(stage, inputs, {}))
+        return found
+
+    adapted = plan(ADAPTED)
+    assert adapted["de/co2b"].inputs == {"base": "seed-0/la", "teacher": "seed-0/co1a", "previous": "seed-0/co1b"}
+    assert plan()["de/co2b"].inputs["base"] == "seed-0/pretrain"
+    both = {s.id for s in select(list(adapted.values()), "cotrain")}
+    assert both == {"seed-0/pretrain", "seed-0/la", *(f"seed-0/{stage}" for stage in AFTER)}
+    before, after = digests(), digests(ADAPTED)
+    assert {name for name in after if before[name] != after[name]} == set(AFTER)
+    remade = digests(ADAPTED, "contrastive.weight=0.25")
+    assert {name for name in after if remade[name] != after[name]} == {"la", *AFTER}
+    assert digests("cotrain.start=pretrained") == before
+    assert digests(SECOND, ADAPTED)["co1b"] == digests(SECOND)["co1b"], "the second encoder's first stage is the same"
+
+
+def test_without_adaptation_it_is_refused(tiny: Callable[[str], Any]) -> None:
+    with pytest.raises(ConfigError, match="start: is adapted, but contrastive.on is false"):
+        tiny("classification").resolved(*COTRAIN, ADAPTED, "contrastive.on=false")

@@ -1,0 +1,105 @@
+"""Whether two models err on the same items: against sklearn, and in a run with co-training and self-training."""
+
+from __future__ import annotations
+
+import re
+import warnings
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+from sklearn.metrics import cohen_kappa_score, matthews_corrcoef
+
+from xlt_engine.engine import predict
+from xlt_engine.engine.report.cotrain import common_errors
+from xlt_engine.engine.report.parts import load_run
+from xlt_engine.engine.transfer.error_correlation import error_correlation
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_phi_and_kappa_are_those_of_others(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    first, noise = rng.random(200) < rng.uniform(0.1, 0.9), rng.random(200) < 0.3
+    second = np.where(noise, rng.random(200) < 0.5, first)
+    found = error_correlation(first, second.astype(np.uint8))
+    assert found.phi == pytest.approx(matthews_corrcoef(first, second), rel=1e-12)
+    assert found.phi == pytest.approx(np.corrcoef(first, second)[0, 1], rel=1e-12)
+    assert found.kappa == pytest.approx(cohen_kappa_score(first, second), rel=1e-12)
+    assert (found.both, found.first, found.second) == ((first & second).sum(), first.sum(), second.sum())
+
+
+def test_the_ends() -> None:
+    """The same errors, opposite ones, independent ones; and models that cannot correlate."""
+    wrong = [1, 1, 0, 0]
+    assert error_correlation(wrong, wrong).phi == error_correlation(wrong, wrong).kappa == 1.0
+    assert error_correlation(wrong, [0, 0, 1, 1]).phi == error_correlation(wrong, [0, 0, 1, 1]).kappa == -1.0
+    assert error_correlation(wrong, [1, 0, 1, 0]).phi == 0.0
+    assert error_correlation(wrong, [0, 0, 0, 0]).phi is None
+    assert error_correlation(wrong, [0, 0, 0, 0]).kappa == 0.0
+    nowhere = error_correlation([0, 0], [0, 0])
+    assert (nowhere.phi, nowhere.kappa, nowhere.both, nowhere.count) == (None, None, 0, 2)
+
+
+ON = (
+    *("cotrain.on=true", "cotrain.iterations=3", "cotrain.threshold=0.5", "cotrain.lr=1e-2", "cotrain.epochs=2"),
+    *("cotrain.batch_size=8", "selftrain.on=false", "btf.on=false", "checkpoint.seconds=60"),
+)
+PAIRS = {
+    ("de/co2a", "co1b", "teacher"),
+    ("de/co2b", "co1a", "teacher"),
+    ("de/co3a", "de/co2b", "teacher"),
+    ("de/co3b", "de/co2a", "teacher"),
+    ("de/self2a", "co1a", "teacher"),
+    ("de/self3a", "de/self2a", "teacher"),
+    ("de/co2a", "de/self2a", "self-training"),
+    ("de/co3a", "de/self3a", "self-training"),
+}
+
+
+def test_a_run_with_both(tiny: Callable[[str], Any]) -> None:
+    run = tiny("classification")
+    result = run.run(*ON, 'cotrain.modes=["co", "self-a"]')
+    lines = (run.folder / "test-de.tsv").read_text("utf-8").splitlines()[1:]
+    texts, gold = zip(*(line.split("\t") for line in lines), strict=True)
+    wrong = {}
+    for stage in {name for pair in PAIRS for name in pair[:2]}:
+        said = predict(run.folder / "run" / "seed-0" / stage, list(texts))
+        wrong[stage.rpartition("/")[2]] = [p.label != g for p, g in zip(said, gold, strict=True)]  # type: ignore[union-attr]
+    found = {(p["first"], p["second"], p["relation"]): p for p in result.summary["error_correlations"]}
+    assert set(found) == {(a.rpartition("/")[2], b.rpartition("/")[2], relation) for a, b, relation in PAIRS}
+    numbers = []
+    for (first, second, _), pair in found.items():
+        assert (pair["language"], pair["seed"], pair["count"]) == ("de", 0, len(gold))
+        assert (pair["first_wrong"], pair["second_wrong"]) == (sum(wrong[first]), sum(wrong[second]))
+        if pair["phi"] is not None:
+            numbers.append(pair["phi"])
+            assert pair["phi"] == pytest.approx(matthews_corrcoef(wrong[first], wrong[second]), rel=1e-9)
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                kappa = cohen_kappa_score(wrong[first], wrong[second])
+            assert pair["kappa"] == pytest.approx(kappa, rel=1e-9)
+    assert len(numbers) > 2
+    section = common_errors(load_run(run.folder / "run"))
+    cells = [re.findall("<td>(.*?)</td>", line) for line in re.findall("<tr>(.*?)</tr>", section)][1:]
+    assert [line[0] for line in cells] == ["2", "3"]
+    order = [("co{n}a", "co{m}b"), ("co{n}b", "co{m}a"), ("self{n}a", "self{m}a"), ("co{n}a", "self{n}a")]
+    for n, line in zip((2, 3), cells, strict=True):
+        for cell, (first, second) in zip(line[1:], order, strict=True):
+            names = [x.format(n=n, m=n - 1).replace("self1a", "co1a") for x in (first, second)]
+            pair = next(p for key, p in found.items() if list(key[:2]) == names)
+            assert cell == ("-" if pair["phi"] is None else f"{pair['phi']:.2f} ({pair['kappa']:.2f})")
+    assert section in result.report.read_text("utf-8")
+
+
+def test_one_method_alone_has_nothing_to_compare(tiny: Callable[[str], Any]) -> None:
+    run = tiny("classification")
+    result = run.run(*ON, "cotrain.iterations=2")
+    assert result.summary["error_correlations"] == []
+    found = load_run(run.folder / "run")
+    assert common_errors(found) == ""
+    pair = {"relation": "teacher", "first": "co2a", "second": "co1b", "language": "de", "seed": 0}
+    pairs = [pair | {"phi": phi, "kappa": kappa} for phi, kappa in ((0.5, 0.4), (0.3, 0.1), (None, 0.0))]
+    section = common_errors(replace(found, summary=found.summary | {"error_correlations": pairs}))
+    assert "<td>2</td><td>0.40 (0.17)</td>" in section
