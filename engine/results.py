@@ -113,6 +113,14 @@ class StageScore:
     """Target score by (target, seed)."""
     more_sources: dict[str, Stat]
     """Of the source languages beside the first, which gaps and averages are without."""
+    without_entities: int = 0
+    """Tagging, hard stages: (target, seed) pairs that learned no word of an entity from the target."""
+
+    @property
+    def name(self) -> str:
+        """The stage as tables call it, with what is to be known before its score is read."""
+        nothing = f" (no entity learned from the target: {self.without_entities} of {len(self.values)})"
+        return stage_name(self.stage) + (nothing if self.without_entities else "")
 
 
 @dataclass(frozen=True)
@@ -257,6 +265,7 @@ def _stage_score(
         uses_dictionary=any(r.get("uses_dictionary") for r in rows),
         **spent,
         values=cells,
+        without_entities=len({(r["pair"], r["seed"]) for r in rows if r.get("accepted_entities") == 0}),
         more_sources={s: found for s in more if (found := _over_seeds(_source_by_pair(rows, s, targets), targets))},
     )
 
@@ -272,7 +281,7 @@ def table_cells(result: Aggregate) -> tuple[list[str], list[list[str]]]:
     lines = []
     for s in result.stages:
         gap = stat(g.mean for g in s.gaps.values())
-        line = [stage_name(s.stage), *(_text(s.targets.get(t)) for t in result.targets)]
+        line = [s.name, *(_text(s.targets.get(t)) for t in result.targets)]
         line += [_text(s.average)] if many else []
         line += [_text(s.step), f"{s.step.up}/{s.step.stat.n}" if s.step else "-"]
         line += [_text(s.source)] if source else []

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from .. import DataError
+from .decisions import OUTSIDE
 from .files import atomic_write_json
 from .results import METRIC_NAMES, Json, aggregate, stage_table
 from .transfer.error_correlation import error_correlations
@@ -170,7 +171,7 @@ def _translated_row(stage: Json, own: Json, score: Json, extra: Json) -> Json | 
 
 def _decision_fields(folder: Path, stage: Json, stages: Sequence[Json]) -> Json:
     """What a stage trained on: the threshold, the accepted labels and the source samples dropped so far."""
-    empty: Json = {"alpha": None, "accepted": None, "removed": None}
+    empty: Json = {"alpha": None, "accepted": None, "accepted_entities": None, "removed": None}
     if stage["kind"] == "cotrain" and (picks := read_json(folder / stage["folder"] / "picks.json")):
         return empty | {"alpha": picks.get("threshold"), "accepted": picks.get("labels")}
     if stage["kind"] != "hard":
@@ -184,7 +185,9 @@ def _decision_fields(folder: Path, stage: Json, stages: Sequence[Json]) -> Json:
         return empty
     last = rounds[max(rounds)]
     removed = sum((d.get("source") or {}).get("removed") or 0 for d in rounds.values())
-    return {"alpha": last.get("alpha"), "accepted": last.get("accepted"), "removed": removed}
+    classes = last.get("classes") or {}
+    entities = sum(c["accepted"] for name, c in classes.items() if name != OUTSIDE) if OUTSIDE in classes else None
+    return {k: last.get(k) for k in ("alpha", "accepted")} | {"accepted_entities": entities, "removed": removed}
 
 
 def round_of(stage: Json) -> int:

@@ -78,6 +78,7 @@ def test_rows_name_everything(run: Path) -> None:
         "count": 500,
         "alpha": 0.91,
         "accepted": 120,
+        "accepted_entities": None,
         "removed": 7,
         "uses_parallel_data": False,
         "uses_target_labels": False,
@@ -100,6 +101,18 @@ def test_source_samples_removed_are_added_up_over_rounds(run: Path) -> None:
     rows = {r["stage"]: r for r in build_summary(run)["rows"] if r["model"].startswith("seed-0/de/hard")}
     assert (rows["hard1"]["removed"], rows["hard1"]["alpha"]) == (7, 0.9)
     assert (rows["hard2"]["removed"], rows["hard2"]["alpha"], rows["hard2"]["accepted"]) == (12, 0.8, 130)
+
+
+def test_a_hard_stage_that_learns_no_entity_is_named(run: Path) -> None:
+    """In tagging: accepted labels may be O alone."""
+    for language, words in (("de", 0), ("es", 3)):
+        classes = {"O": {"items": 200, "accepted": 117}, "B-PER": {"items": 9, "accepted": words}}
+        put(run / "seed-0" / language / "hard1" / "decision.json", {"alpha": 0.9, "accepted": 117, "classes": classes})
+    summary = build_summary(run)
+    rows = {r["model"]: r["accepted_entities"] for r in summary["rows"] if r["stage"] == "hard1"}
+    assert rows == {"seed-0/de/hard1": 0, "seed-0/es/hard1": 3, "seed-1/de/hard1": None, "seed-1/es/hard1": None}
+    (line,) = [x for x in stage_table(summary).splitlines() if x.startswith("hard 1")]
+    assert line.startswith("hard 1 (no entity learned from the target: 1 of 4)")
 
 
 def test_marks_come_from_the_stage(run: Path) -> None:
