@@ -12,8 +12,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import platform
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
@@ -23,14 +21,13 @@ from typing import Any
 import numpy as np
 import torch
 import transformers
+from common import made
 from torch import Tensor, nn
 
-import xlt_engine
 from xlt_engine.data import Example
 from xlt_engine.engine import accuracy, entity_f1, load_recipe, run
 from xlt_engine.engine.config import RunConfig
 from xlt_engine.engine.datasets import capped, label_set, read_file
-from xlt_engine.engine.plan.parts import NUMERICS
 
 RECIPES = ("uner", "wikineural", "wikiann", "xsid-intents")
 Row = tuple[list[int], list[int], list[int]]  # token ids, places that are labelled, labels
@@ -146,12 +143,18 @@ def plain_loop(config: RunConfig, seed: int) -> dict[str, float]:
     return found
 
 
-def engine(recipe: str, seed: int, order: str, folder: Path) -> dict[str, float]:
+def engine(recipe: str, seed: int, overrides: Sequence[str], folder: Path) -> dict[str, float]:
     """Scores by language of the stage `baseline`."""
-    sets = [f'finetune.order="{order}"']
-    run(recipe, stage=f"seed-{seed}/baseline", run_dir=folder, overrides=sets, seeds=[seed])
+    run(recipe, stage=f"seed-{seed}/baseline", run_dir=folder, overrides=overrides, seeds=[seed])
     rows = json.loads((folder / f"seed-{seed}" / "baseline" / "scores.json").read_bytes())["scores"]
     return {row["language"]: row["value"] for row in rows if row["metric"] in ("entity_f1", "accuracy")}
+
+
+def kept_rows(path: Path | None, recipes: Sequence[str]) -> list[dict[str, Any]]:
+    """The rows of an earlier result that are of other recipes."""
+    if path is None or not path.exists():
+        return []
+    return [row for row in json.loads(path.read_bytes())["rows"] if row["recipe"] not in recipes]
 
 
 def main() -> None:
@@ -159,32 +162,27 @@ def main() -> None:
     parser.add_argument("--recipe", action="append", help=f"default: {', '.join(RECIPES)}")
     parser.add_argument("--seeds", default="0,1,2")
     parser.add_argument("--order", choices=("random", "sorted"), default="random")
-    parser.add_argument("--json", type=Path)
+    parser.add_argument("--set", action="append", default=[], dest="overrides", help="of the recipe, for both sides")
+    parser.add_argument("--json", type=Path, help="rows of other recipes that the file has stay in it")
     options = parser.parse_args()
     torch.set_num_threads(1)
-    found: list[dict[str, Any]] = []
-    for recipe in options.recipe or RECIPES:
-        config = load_recipe(recipe).config
-        for seed in map(int, options.seeds.split(",")):
-            sides = {"transformers": plain_loop, "xlt-engine": None}
-            for side, loop in sides.items():
+    recipes, seeds = options.recipe or list(RECIPES), [int(seed) for seed in options.seeds.split(",")]
+    rows = kept_rows(options.json, recipes)
+    for recipe in recipes:
+        sets = [f'finetune.order="{options.order}"', *options.overrides]
+        config = load_recipe(recipe, sets).config
+        for seed in seeds:
+            for side in ("transformers", "xlt-engine"):
                 started = time.process_time()
                 with tempfile.TemporaryDirectory() as folder:
-                    scores = loop(config, seed) if loop else engine(recipe, seed, options.order, Path(folder))
-                row = {"recipe": recipe, "seed": seed, "side": side, "scores": scores}
-                found.append(row | {"cpu_seconds": round(time.process_time() - started, 1)})
+                    plain = side == "transformers"
+                    scores = plain_loop(config, seed) if plain else engine(recipe, seed, sets, Path(folder))
+                row = {"recipe": recipe, "set": options.overrides, "seed": seed, "side": side, "scores": scores}
+                rows.append(row | {"cpu_seconds": round(time.process_time() - started, 1)})
                 print(recipe, seed, side, {k: round(v, 2) for k, v in scores.items()}, flush=True)
     if options.json:
-        head = {
-            "what": "zero-shot fine-tuning, the engine against a plain transformers loop",
-            "command": f"python benchmarks/finetune_peer.py --seeds {options.seeds} --order {options.order}",
-            "versions": {"xlt-engine": xlt_engine.__version__, "torch": torch.__version__}
-            | {"transformers": transformers.__version__, "python": platform.python_version()},
-            "numerics": NUMERICS,
-            "threads": 1,
-            "commit": os.environ.get("XLT_COMMIT", ""),
-        }
-        options.json.write_text(json.dumps(head | {"runs": found}, indent=1) + "\n", encoding="utf-8")
+        result = {"made": made("python benchmarks/finetune_peer.py", seeds), "rows": rows}
+        options.json.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":
