@@ -156,6 +156,7 @@ def _provenance(run: Run) -> str:
             "command",
             "platform",
             "machine",
+            "cpu",
             "cpu_capability",
             "device",
             "kernels",

@@ -1,0 +1,173 @@
+"""The tables of README.md and docs/*.md that hold measured numbers, and their figures, from `benchmarks/results/`.
+
+    python benchmarks/tables.py            # writes them anew
+    python benchmarks/tables.py --check    # exits with 1 and a diff where a page or a figure is not what its file says
+
+A table stands between `<!-- table: NAME -->` and `<!-- /table: NAME -->`; NAME is a file, FILE/PART, or a table that
+tables_measured.py names. Under it stands how it was made, and above it that it is stale, where its file's numerics
+version is not that of the code.
+"""
+
+from __future__ import annotations
+
+import argparse
+import difflib
+import json
+import os
+import re
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from tables_measured import TABLES
+
+from xlt_engine.engine.plan import NUMERICS
+from xlt_engine.engine.results import Stat, Step, aggregate, stage_name
+
+Json = dict[str, Any]
+ROOT = Path(__file__).resolve().parent.parent
+RESULTS = ROOT / "benchmarks" / "results"
+PAGES = (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")))
+BLOCK = re.compile(r"<!-- table: (?P<name>\S+) -->\n(?P<body>.*?)<!-- /table: (?P=name) -->\n", re.DOTALL)
+SHOWN = ("xlt-engine", "torch", "transformers")
+LONG_NAMES = {
+    "zero-shot": "zero-shot: fine-tuned, no BTF",
+    "control": "control: BTF on general text",
+    "btf": "BTF, then fine-tuned",
+}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--check", action="store_true", help="write nothing; exit with 1 where something differs")
+    options = parser.parse_args()
+    wanted = {page: render_page(page.read_text("utf-8"), page.parent) for page in PAGES}
+    changed = {path: text for path, text in wanted.items() if path.read_text("utf-8") != text}
+    for path, text in changed.items():
+        name = path.relative_to(ROOT).as_posix()
+        old, new = path.read_text("utf-8").splitlines(keepends=True), text.splitlines(keepends=True)
+        if options.check:
+            sys.stdout.writelines(difflib.unified_diff(old, new, name, f"{name} as its files say"))
+        else:
+            path.write_text(text, encoding="utf-8")
+            print(f"{name} written")
+    sys.exit(1 if options.check and changed else 0)
+
+
+def load(file: str) -> Json:
+    """A results file by its name without ending."""
+    values: Json = json.loads((RESULTS / f"{file}.json").read_text("utf-8"))
+    return values
+
+
+def render_page(text: str, folder: Path) -> str:
+    """The page with every block made anew; `folder` is where it lies, for links."""
+    return BLOCK.sub(
+        lambda m: f"<!-- table: {m['name']} -->\n{block(m['name'], folder)}<!-- /table: {m['name']} -->\n", text
+    )
+
+
+def block(name: str, folder: Path) -> str:
+    """What stands between the markers of a table."""
+    file, _, part = name.partition("/")
+    files, maker = TABLES.get(name, ((file,), None))
+    contents = [load(name) for name in files]
+    header, lines = maker(*contents) if maker else SHAPES[contents[0]["shape"]](contents[0], part)
+    made = [made_of(values) for values in contents]
+    above = list(dict.fromkeys(text for text in map(stale, made) if text))
+    below = [provenance(one, file, folder) for one, file in zip(made, files, strict=True)]
+    return "\n\n".join([*above, markdown(header, lines), *below]) + "\n"
+
+
+def made_of(values: Json) -> Json:
+    """How a file was made: its own words, or what the step benchmark notes of its environment."""
+    if "made" in values:
+        return values["made"]  # type: ignore[no-any-return]
+    where = values["environment"]
+    return {
+        "command": f"python benchmarks/step.py --shape {values['shape']} --repeats {values['repeats']}",
+        "commit": values.get("commit") or where["commit"],
+        "versions": where["versions"],
+        "machine": f"{where['cpu']}, {where['threads']} thread",
+        "numerics": None,
+        "seeds": [],
+        "transcribed": False,
+    }
+
+
+def stale(made: Json) -> str:
+    """The sentence that says so, where the code of today would end in other digits; else nothing."""
+    if made["numerics"] in (None, NUMERICS):
+        return ""
+    return (
+        f"*Stale: made with numerics {made['numerics']}; today's code is numerics {NUMERICS} and gives other digits.*"
+    )
+
+
+def provenance(made: Json, file: str, folder: Path) -> str:
+    """One line: command, seeds, versions, commit, machine, file."""
+    path = RESULTS / f"{file}.json"
+    facts = [f"`{made['command']}`"] if made["command"] else []
+    facts += [f"seed{'s' * (len(made['seeds']) > 1)} {', '.join(map(str, made['seeds']))}"] if made["seeds"] else []
+    facts += [f"{name} {made['versions'][name]}" for name in SHOWN if made["versions"].get(name)]
+    facts += [f"commit {short(made['commit'])}"] if made["commit"] and not made["transcribed"] else []
+    facts += [f"numerics {made['numerics']}"] if made["numerics"] else []
+    facts += [made["machine"]] if made["machine"] else []
+    if made["transcribed"]:
+        facts.append(f"transcribed from the page of commit {short(made['commit'])}, since the scores were not kept")
+    return f"Made by {'; '.join(facts)}; [{path.name}]({Path(os.path.relpath(path, folder)).as_posix()})."
+
+
+def short(commits: str) -> str:
+    """Commits as people write them, with what follows the hash ("-dirty") kept."""
+    return re.sub(r"\b([0-9a-f]{7})[0-9a-f]{33}\b", r"\1", commits)
+
+
+def markdown(header: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
+    rows = [header, ["---"] * len(header), *lines]
+    return "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |" for row in rows)
+
+
+Table = tuple[Sequence[str], Sequence[Sequence[str]]]
+
+
+def columns(values: Json, part: str) -> Table:
+    """A table whose cells are in the file as they are printed."""
+    table = values["tables"][part] if part else values
+    return table["columns"], table["rows"]
+
+
+def trail(values: Json, _: str) -> Table:
+    """The stages of a run over seeds: scores, paired steps, source, wall and CPU seconds of one seed."""
+    found = aggregate(values)
+    spent = aggregate(values | {"stages": [s | {"seconds": s["cpu_seconds"]} for s in values["stages"]]})
+    cpu = [stage.seconds for stage in spent.stages]
+    header = ["stage", *found.targets, *(["average"] if len(found.targets) > 1 else []), "step", "up"]
+    header += [f"source ({found.source})", "seconds", *(["CPU seconds"] if any(cpu) else [])]
+    lines = []
+    for stage, used in zip(found.stages, cpu, strict=True):
+        line = [
+            LONG_NAMES.get(stage.stage, stage_name(stage.stage)),
+            *(_text(stage.targets.get(t)) for t in found.targets),
+        ]
+        line += [_text(stage.average)] if len(found.targets) > 1 else []
+        line += [_text(stage.step), f"{stage.step.up}/{stage.step.stat.n}" if stage.step else "", _text(stage.source)]
+        line += [_seconds(stage.seconds), *([_seconds(used)] if any(cpu) else [])]
+        lines.append(line)
+    return header, lines
+
+
+def _text(value: Stat | Step | None) -> str:
+    return "" if value is None else str(value)
+
+
+def _seconds(value: float | None) -> str:
+    return "" if value is None else f"{value:.0f}"
+
+
+SHAPES: dict[str, Callable[[Json, str], Table]] = {"columns": columns, "trail": trail}
+
+
+if __name__ == "__main__":
+    main()
