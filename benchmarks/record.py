@@ -16,6 +16,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from common import machine_of
+
 from xlt_engine import DataError
 from xlt_engine.engine.summary import read_json
 
@@ -94,11 +96,9 @@ def _made(folder: Path, info: Json, stages: Sequence[Json]) -> Json:
         raise DataError(
             f"{folder.name}: stages of numerics {sorted(map(str, numerics))}; run it again with one version"
         )
-    threads = f"{info['threads']} thread" + "s" * (info["threads"] > 1)
-    machine = [info.get("cpu") or info["machine"], info["cpu_capability"], info["cuda"], threads]
     return {
         "versions": info["versions"],
-        "machine": ", ".join(part for part in machine if part),
+        "machine": machine_of(info),
         "numerics": numerics.pop(),
         "transcribed": False,
     }

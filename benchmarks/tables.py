@@ -16,14 +16,21 @@ import json
 import os
 import re
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from tables_measured import TABLES
+import step_figure
+import trust
+import truth_world_tables
+from tables_measured import TABLES, markdown
 
+from xlt_engine.engine.lab.page import markdown as ablation_tables
 from xlt_engine.engine.plan import NUMERICS
+from xlt_engine.engine.report.parts import Run
+from xlt_engine.engine.report.parts import trail as report_trail
 from xlt_engine.engine.results import Stat, Step, aggregate, stage_name
+from xlt_engine.engine.svg import standalone
 
 Json = dict[str, Any]
 ROOT = Path(__file__).resolve().parent.parent
@@ -42,7 +49,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--check", action="store_true", help="write nothing; exit with 1 where something differs")
     options = parser.parse_args()
-    wanted = {page: render_page(page.read_text("utf-8"), page.parent) for page in PAGES}
+    wanted = {page: render_page(page.read_text("utf-8"), page.parent) for page in PAGES} | figures()
     changed = {path: text for path, text in wanted.items() if path.read_text("utf-8") != text}
     for path, text in changed.items():
         name = path.relative_to(ROOT).as_posix()
@@ -53,6 +60,27 @@ def main() -> None:
             path.write_text(text, encoding="utf-8")
             print(f"{name} written")
     sys.exit(1 if options.check and changed else 0)
+
+
+def figures() -> dict[Path, str]:
+    """The pictures of the pages. That of the demo stays as it is while its scores are a transcribed table."""
+    found = {
+        "truth-world.svg": truth_world_tables.drawing(load("truth-world")),
+        "trust.svg": trust.drawing(load("trust")),
+        "step-time.svg": step_figure.drawing(load("step-time-mbert"), load("step-time-small")),
+    }
+    demo = load("demo")
+    if demo["shape"] == "trail":
+        found["demo-trail.svg"] = trail_figure(demo)
+    return {ROOT / "docs" / name: text for name, text in found.items()}
+
+
+def trail_figure(values: Json) -> str:
+    """The report's picture of the scores after each stage."""
+    run = Run(Path(), values, aggregate(values), {}, {}, "", {}, [])
+    picture = report_trail(run)
+    assert picture is not None
+    return standalone(picture.svg)
 
 
 def load(file: str) -> Json:
@@ -73,17 +101,19 @@ def block(name: str, folder: Path) -> str:
     file, _, part = name.partition("/")
     files, maker = TABLES.get(name, ((file,), None))
     contents = [load(name) for name in files]
-    header, lines = maker(*contents) if maker else SHAPES[contents[0]["shape"]](contents[0], part)
+    table = maker(*contents) if maker else SHAPES[contents[0]["shape"]](contents[0], part)
     made = [made_of(values) for values in contents]
     above = list(dict.fromkeys(text for text in map(stale, made) if text))
     below = [provenance(one, file, folder) for one, file in zip(made, files, strict=True)]
-    return "\n\n".join([*above, markdown(header, lines), *below]) + "\n"
+    return "\n\n".join([*above, table, *below]) + "\n"
 
 
 def made_of(values: Json) -> Json:
     """How a file was made: its own words, or what the step benchmark notes of its environment."""
     if "made" in values:
-        return values["made"]  # type: ignore[no-any-return]
+        own = [t for t in values.get("tables", {}).values() if "numerics" in t["columns"]]
+        found = sorted({row[-1] for table in own for row in table["rows"]} - {None})
+        return values["made"] | ({"numerics": found} if own else {})
     where = values["environment"]
     return {
         "command": f"python benchmarks/step.py --shape {values['shape']} --repeats {values['repeats']}",
@@ -98,25 +128,28 @@ def made_of(values: Json) -> Json:
 
 def stale(made: Json) -> str:
     """The sentence that says so, where the code of today would end in other digits; else nothing."""
-    if made["numerics"] in (None, NUMERICS):
+    every = made["numerics"] if isinstance(made["numerics"], list) else [made["numerics"]]
+    old = " and ".join(str(number) for number in every if number not in (None, NUMERICS))
+    if not old:
         return ""
-    return (
-        f"*Stale: made with numerics {made['numerics']}; today's code is numerics {NUMERICS} and gives other digits.*"
-    )
+    which = "in part made with" if isinstance(made["numerics"], list) else "made with"
+    return f"*Stale: {which} numerics {old}; today's code is numerics {NUMERICS} and gives other digits.*"
 
 
 def provenance(made: Json, file: str, folder: Path) -> str:
     """One line: command, seeds, versions, commit, machine, file."""
     path = RESULTS / f"{file}.json"
-    facts = [f"`{made['command']}`"] if made["command"] else []
+    facts = [f"Made by `{made['command']}`"] if made["command"] else []
     facts += [f"seed{'s' * (len(made['seeds']) > 1)} {', '.join(map(str, made['seeds']))}"] if made["seeds"] else []
     facts += [f"{name} {made['versions'][name]}" for name in SHOWN if made["versions"].get(name)]
     facts += [f"commit {short(made['commit'])}"] if made["commit"] and not made["transcribed"] else []
-    facts += [f"numerics {made['numerics']}"] if made["numerics"] else []
+    facts += [f"numerics {made['numerics']}"] if isinstance(made["numerics"], int) else []
     facts += [made["machine"]] if made["machine"] else []
     if made["transcribed"]:
-        facts.append(f"transcribed from the page of commit {short(made['commit'])}, since the scores were not kept")
-    return f"Made by {'; '.join(facts)}; [{path.name}]({Path(os.path.relpath(path, folder)).as_posix()})."
+        facts.append(
+            f"transcribed from the page of commit {short(made['commit'])}, since the numbers behind it were not kept"
+        )
+    return "; ".join([*facts, f"[{path.name}]({Path(os.path.relpath(path, folder)).as_posix()})"]) + "."
 
 
 def short(commits: str) -> str:
@@ -124,21 +157,23 @@ def short(commits: str) -> str:
     return re.sub(r"\b([0-9a-f]{7})[0-9a-f]{33}\b", r"\1", commits)
 
 
-def markdown(header: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
-    rows = [header, ["---"] * len(header), *lines]
-    return "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |" for row in rows)
-
-
-Table = tuple[Sequence[str], Sequence[Sequence[str]]]
-
-
-def columns(values: Json, part: str) -> Table:
-    """A table whose cells are in the file as they are printed."""
+def columns(values: Json, part: str) -> str:
+    """A table whose cells are in the file as they are printed; numbers in a column `numerics` are of the rows."""
     table = values["tables"][part] if part else values
-    return table["columns"], table["rows"]
+    return markdown(table["columns"], [["" if cell is None else str(cell) for cell in row] for row in table["rows"]])
 
 
-def trail(values: Json, _: str) -> Table:
+def ablation(values: Json, _: str) -> str:
+    """All tables of an ablation with their notes, as the ablation itself writes them; of an error the first line."""
+    rows = [
+        row | {"error": row["error"] and row["error"].splitlines()[0].partition(" Lowest confidence")[0]}
+        for row in values["rows"]
+    ]
+    text = ablation_tables(values | {"rows": rows}).partition("\n\n")[2]
+    return re.sub(r"^## ", "### ", text, flags=re.MULTILINE).rstrip("\n")
+
+
+def trail(values: Json, _: str) -> str:
     """The stages of a run over seeds: scores, paired steps, source, wall and CPU seconds of one seed."""
     found = aggregate(values)
     spent = aggregate(values | {"stages": [s | {"seconds": s["cpu_seconds"]} for s in values["stages"]]})
@@ -155,7 +190,7 @@ def trail(values: Json, _: str) -> Table:
         line += [_text(stage.step), f"{stage.step.up}/{stage.step.stat.n}" if stage.step else "", _text(stage.source)]
         line += [_seconds(stage.seconds), *([_seconds(used)] if any(cpu) else [])]
         lines.append(line)
-    return header, lines
+    return markdown(header, lines)
 
 
 def _text(value: Stat | Step | None) -> str:
@@ -166,7 +201,7 @@ def _seconds(value: float | None) -> str:
     return "" if value is None else f"{value:.0f}"
 
 
-SHAPES: dict[str, Callable[[Json, str], Table]] = {"columns": columns, "trail": trail}
+SHAPES: dict[str, Callable[[Json, str], str]] = {"columns": columns, "trail": trail, "ablation": ablation}
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """How well target scores are estimated without target labels: predicted against true, over finished runs.
 
-    python benchmarks/trust.py demo=runs/demo intents=runs/xs --cache trust-cache --json trust.json --figure trust.svg
+    python benchmarks/trust.py demo=runs/demo intents=runs/xs --cache trust-cache --json trust.json
 
 Every run is `DATA_SET=FOLDER` and has labelled target test files. The shift of the estimate and the width of its
 interval are fitted on all data sets but one and judged on that one; then the same by target language.
@@ -10,11 +10,13 @@ from __future__ import annotations
 
 import argparse
 import json
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from common import made
 from numpy.typing import NDArray
 
 from xlt_engine.engine import svg
@@ -77,6 +79,13 @@ def cases_of(data: str, folder: Path, sample: int, cache: Path) -> list[Case]:
         for s in stages
         if s["true"] is not None
     ]
+
+
+def numerics_of(folders: Sequence[Path]) -> int | list[int]:
+    """The numerics version of the runs' stages; all of them, where there are several."""
+    files = [path for folder in folders for path in folder.glob("seed-*/**/fingerprint.json")]
+    found = sorted({json.loads(path.read_text("utf-8"))["numerics"] for path in files})
+    return found[0] if len(found) == 1 else found
 
 
 def weights(cases: list[Case]) -> Floats:
@@ -188,6 +197,11 @@ def alphas(cases: list[Case]) -> dict[str, Any]:
     return found
 
 
+def drawing(result: dict[str, Any]) -> str:
+    """The figure of a results file."""
+    return draw([Case(**case | {"predicted": Estimate(**case["predicted"])}) for case in result["cases"]])
+
+
 def draw(cases: list[Case]) -> str:
     """Predicted against true, each case with its interval; beside it ATC, the best known of the plain estimators."""
     names = sorted({c.data for c in cases})
@@ -221,7 +235,6 @@ def main() -> None:
     parser.add_argument("--sample", type=int, default=1000)
     parser.add_argument("--cache", type=Path, default=Path("trust-cache"))
     parser.add_argument("--json", type=Path, default=Path("trust.json"))
-    parser.add_argument("--figure", type=Path, default=Path("trust.svg"))
     given = parser.parse_args()
     cases: list[Case] = []
     for entry in given.runs:
@@ -229,7 +242,9 @@ def main() -> None:
         cases += cases_of(data, Path(folder), given.sample, given.cache)
     by_data, by_language = held_out(cases, "data"), held_out(cases, "target")
     shipped = [replace(c, predicted=c.estimate(UNSEEN_SHIFT, WIDTH)) for c in cases]
+    command = "python benchmarks/trust.py DATA_SET=RUN ... --cache CACHE --json FILE"
     result = {
+        "made": made(command, ()) | {"numerics": numerics_of([Path(entry.partition("=")[2]) for entry in given.runs])},
         "constants": {"shift": fit_shift(cases), "width": fit_width(cases, "data"), "floor": FLOOR, "level": FIT_LEVEL},
         "left_out_data_set": summary(by_data),
         "left_out_language": summary(by_language),
@@ -240,7 +255,6 @@ def main() -> None:
         "cases": [asdict(c) for c in by_data],
     }
     given.json.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
-    given.figure.write_text(draw(by_data), encoding="utf-8")
     print(json.dumps({k: v for k, v in result.items() if k != "cases"}, indent=1))
 
 
