@@ -20,7 +20,6 @@ from xlt_engine.engine.plan import NUMERICS
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
-STALE = "*Stale: made with numerics"
 
 
 def script(name: str, folder: str = "benchmarks") -> ModuleType:
@@ -61,22 +60,68 @@ def test_a_changed_digit_is_found() -> None:
 
 
 def test_a_file_of_other_numerics_makes_its_table_stale(monkeypatch: pytest.MonkeyPatch) -> None:
-    values = tables.load("demo") | {"shape": "columns", "columns": ["stage"], "rows": [["BTF"]]}
-    for numerics, marked in ((NUMERICS, False), (NUMERICS - 1, True), (None, False)):
-        made = values["made"] | {"numerics": numerics}
-        monkeypatch.setattr(tables, "load", lambda _, made=made: values | {"made": made})
-        assert (STALE in tables.block("demo", ROOT)) is marked
-    monkeypatch.setattr(tables, "NUMERICS", NUMERICS + 1)
-    monkeypatch.setattr(tables, "load", lambda _: values | {"made": values["made"] | {"numerics": NUMERICS}})
-    assert f"numerics {NUMERICS}; today's code is numerics {NUMERICS + 1}" in tables.block("demo", ROOT)
+    values = {"shape": "columns", "columns": ["stage"], "rows": [["BTF"]]}
+    made = tables.load("demo")["made"]
+    for numerics, told in (
+        (NUMERICS, None),
+        (None, None),
+        (NUMERICS - 1, f"*Stale: made with numerics {NUMERICS - 1}; today's code is numerics {NUMERICS} and"),
+    ):
+        content = values | {"made": made | {"numerics": numerics}}
+        monkeypatch.setattr(tables, "load", lambda _, content=content: content)
+        text = tables.block("demo", ROOT)
+        assert text.startswith(told) if told else "Stale" not in text
+    rows = {"columns": ["finding", "numerics"], "rows": [["a", NUMERICS], ["b", None], ["c", NUMERICS + 3]]}
+    monkeypatch.setattr(tables, "load", lambda _: {"shape": "columns", "made": made, "tables": {"helped": rows}})
+    assert tables.block("findings/helped", ROOT).startswith(f"*Stale: in part made with numerics {NUMERICS + 3}; ")
+
+
+def test_raised_numerics_make_a_page_differ_until_it_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    page = ROOT / "docs" / "truth-world.md"
+    monkeypatch.setattr(tables, "NUMERICS", 1_000_000)
+    changed = tables.render_page(page.read_text("utf-8"), page.parent)
+    assert changed != page.read_text("utf-8")
+    assert changed.count("today's code is numerics 1000000 and gives other digits") == len(
+        tables.BLOCK.findall(changed)
+    )
+
+
+def test_check_prints_the_difference(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "benchmarks").mkdir()
+    (tmp_path / "benchmarks" / "results").symlink_to(ROOT / "benchmarks" / "results")
+    page = tmp_path / "README.md"
+    text = (ROOT / "README.md").read_text("utf-8")
+    for name, value in (("ROOT", tmp_path), ("RESULTS", tmp_path / "benchmarks" / "results"), ("PAGES", (page,))):
+        monkeypatch.setattr(tables, name, value)
+    monkeypatch.setattr(tables, "figures", dict)
+    row = next(line for line in tables.BLOCK.search(text)["body"].splitlines() if line.startswith("| zero-shot"))
+    wrong = row.replace(".", ".9", 1)
+    for content, options, code, left in (
+        (text, ["--check"], 0, text),
+        (text.replace(row, wrong), ["--check"], 1, text.replace(row, wrong)),
+        (text.replace(row, wrong), [], 0, text),
+    ):
+        page.write_text(content, encoding="utf-8")
+        monkeypatch.setattr(sys, "argv", ["tables.py", *options])
+        with pytest.raises(SystemExit) as ended:
+            tables.main()
+        assert (ended.value.code, page.read_text("utf-8")) == (code, left)
+        assert (f"-{wrong}\n" in capsys.readouterr().out) is bool(code)
+
+
+def test_every_figure_is_that_of_its_file() -> None:
+    for path, text in tables.figures().items():
+        assert path.read_text("utf-8") == text, f"{path.name}: run python benchmarks/tables.py"
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda p: p.name)
 def test_no_measured_table_stands_outside_markers(page: Path) -> None:
-    """Measured is what has a ± in it."""
+    """Measured is what has a ± between two numbers."""
     rest = tables.BLOCK.sub("", page.read_text("utf-8"))
     assert "<!-- table:" not in rest
-    assert [line for line in rest.splitlines() if line.startswith("|") and "±" in line] == []
+    assert [line for line in rest.splitlines() if line.startswith("|") and re.search(r"\d ± \d", line)] == []
 
 
 def test_no_results_file_names_a_place_on_a_machine() -> None:
@@ -108,7 +153,9 @@ def scores(folder: Path, metric: str = "entity_f1") -> dict[tuple[str, str], flo
 def test_a_record_is_what_its_runs_say(runs: list[Path]) -> None:
     values = recorder.record(runs)
     assert values == json.loads(recorder.dump(values))
-    header, lines = tables.trail(values, "")
+    header, _, *lines = (
+        [cell.strip() for cell in row.split("|")[1:-1]] for row in tables.trail(values, "").split("\n")
+    )
     seeds = [scores(folder) for folder in runs]
     assert header[:5] == ["stage", "de", "step", "up", "source (en)"]
     path = {"zero-shot: fine-tuned, no BTF": "baseline", "control: BTF on general text": "de/control"}
@@ -146,6 +193,11 @@ def test_a_record_has_seconds_and_decisions(runs: list[Path]) -> None:
     folders = [folder for run_folder in runs for folder in run_folder.glob("seed-*/**/stage.json")]
     every = sum(json.loads(path.read_text())["seconds"] for path in folders)
     assert sum(stage["seconds"] for stage in values["stages"]) == pytest.approx(every)
+
+
+def test_the_figure_of_a_record_is_that_of_the_run(runs: list[Path]) -> None:
+    own = (runs[0] / "figures" / "trail.svg").read_text("utf-8")
+    assert tables.trail_figure(recorder.record(runs[:1])) == own
 
 
 def damage(key: str, file: str, value: Any) -> Callable[[Path], None]:
