@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import json
 import re
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from typing import Any
 from common import machine_of
 
 from xlt_engine import DataError
+from xlt_engine.engine.lab.rows import GROUPS, ROWS
 from xlt_engine.engine.summary import read_json
 
 Json = dict[str, Any]
@@ -83,7 +85,7 @@ def _one_run(folder: Path) -> Json:
     return {
         "same": {"about": about, "made": _made(folder, info, summary["stages"]), "settings": _settings(folder)},
         "commit": info.get("git") or "unknown",
-        "seeds": summary["seeds"],
+        "seeds": sorted({row["seed"] for row in rows}),
         "rows": [{key: r[key] for key in ROW} | {m: True for m in MARKS if r[m]} for r in rows],
         "stages": [_stage(folder, stage) for stage in summary["stages"]],
     }
@@ -91,7 +93,7 @@ def _one_run(folder: Path) -> Json:
 
 def _made(folder: Path, info: Json, stages: Sequence[Json]) -> Json:
     """Versions, machine and numerics of a run."""
-    numerics = {read_json(folder / s["folder"] / "fingerprint.json").get("numerics") for s in stages}
+    numerics = {read_json(folder / s["folder"] / "fingerprint.json").get("numerics") for s in stages if s["finished"]}
     if len(numerics) != 1 or None in numerics:
         raise DataError(
             f"{folder.name}: stages of numerics {sorted(map(str, numerics))}; run it again with one version"
@@ -126,12 +128,14 @@ def _ablation(folder: Path) -> Json:
         made.append(_made(run, info, stages) | {"commit": info.get("git") or "unknown"})
     if any(one["numerics"] != made[0]["numerics"] for one in made):
         raise DataError(f"{folder.name}: rows of several numerics versions; run the ablation again")
-    own = next(row["overrides"] for row in values["rows"] if folder / row["folder"] == runs[0])
-    groups = ",".join(group["name"] for group in values["groups"])
-    overrides = [
-        o for o in _overrides(runs[0]) if o not in own and o.split("=")[0] not in ("arms.baseline", "arms.control")
+    own = ROWS[runs[0].name].overrides
+    groups = [
+        [group["name"]] if group["name"] in GROUPS else [row for row in group["rows"] if row != group["reference"]]
+        for group in values["groups"]
     ]
-    command = _command(runs[0], "ablate", values["seeds"], overrides, f" --rows {groups}")
+    names = ",".join(name for group in groups for name in group)
+    overrides = [override for override in _overrides(runs[0]) if override not in own]
+    command = _command(runs[0], "ablate", values["seeds"], overrides, f" --rows {names}")
     commit = ", ".join(dict.fromkeys(one["commit"] for one in made))
     rows = [{k: v for k, v in row.items() if k not in ("folder", "overrides")} for row in values["rows"]]
     head = made[0] | {"command": command, "commit": commit, "seeds": values["seeds"]}
@@ -155,8 +159,8 @@ def _overrides(folder: Path) -> list[str]:
             table = line.strip("[]") + "."
         elif line.endswith("  # --set"):
             key, _, value = line.removesuffix("  # --set").partition(" = ")
-            found.append(f"{table}{key}={_ABSOLUTE.sub(lambda m: m[2], value).strip(chr(34))}")
-    return [f"'{o}'" if set(o) & set(' "[]') else o for o in found if not o.startswith("seeds=")]
+            found.append(f"{table}{key}=" + _ABSOLUTE.sub(r"\1\2\1", value).strip('"'))
+    return [override for override in found if not override.startswith("seeds=")]
 
 
 def _command(folder: Path, verb: str, seeds: Sequence[int], overrides: Sequence[str], more: str = "") -> str:
@@ -166,8 +170,9 @@ def _command(folder: Path, verb: str, seeds: Sequence[int], overrides: Sequence[
     packaged = match["packaged"] if match else None
     recipe = packaged or (Path(match["file"]).name if match else read_json(folder / "run.json")["name"])
     own_data = packaged and "XLT_DATA" in (RECIPES / f"{packaged}.toml").read_text("utf-8")
-    start = ("XLT_DATA=DATA " if own_data else "") + f"xlt-engine {verb} {recipe}"
-    return start + f" --seeds {','.join(map(str, seeds))}" + more + "".join(f" --set {o}" for o in overrides)
+    parts = ["XLT_DATA=DATA"] if own_data else []
+    parts += [f"xlt-engine {verb} {recipe} --seeds {','.join(map(str, seeds))}{more}"]
+    return " ".join([*parts, *(f"--set {shlex.quote(override)}" for override in overrides)])
 
 
 def dump(values: Json) -> str:

@@ -16,6 +16,7 @@ import pytest
 
 from xlt_engine import DataError
 from xlt_engine.engine import run
+from xlt_engine.engine.lab.ablate import ablate
 from xlt_engine.engine.plan import NUMERICS
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -190,14 +191,76 @@ def test_a_record_has_seconds_and_decisions(runs: list[Path]) -> None:
             decision[key] for key in ("alpha", "accepted", "items")
         )
         assert (stage["source_removed"], stage["seconds"]) == (decision["source"]["removed"], own["seconds"])
-    folders = [folder for run_folder in runs for folder in run_folder.glob("seed-*/**/stage.json")]
-    every = sum(json.loads(path.read_text())["seconds"] for path in folders)
+    paths = [path for folder in runs for path in folder.glob("seed-*/**/stage.json")]
+    every = sum(json.loads(path.read_text())["seconds"] for path in paths)
     assert sum(stage["seconds"] for stage in values["stages"]) == pytest.approx(every)
+
+
+def test_cpu_seconds_stand_beside_wall_seconds(runs: list[Path]) -> None:
+    values = recorder.record(runs)
+    for stage in values["stages"]:
+        stage |= {"seconds": 20.0 + stage["order"], "cpu_seconds": 10.0}
+    lines = [row.split(" | ") for row in tables.trail(values, "").removesuffix(" |").replace(" |\n", "\n").split("\n")]
+    assert lines[0][-2:] == ["seconds", "CPU seconds"]
+    # Beside a score's own stage: pre-training before zero-shot, BTF before the two fine-tunings.
+    assert [line[-2:] for line in lines[2:]] == [
+        ["50", "20"],
+        ["81", "20"],
+        ["101", "20"],
+        *([str(20 + order), "10"] for order in (100, 150, 200, 250)),
+    ]
+
+
+def test_stages_without_cpu_seconds_have_no_column_of_them(runs: list[Path]) -> None:
+    values = recorder.record(runs)
+    for stage in values["stages"]:
+        stage["cpu_seconds"] = None
+    assert "CPU seconds" not in tables.trail(values, "")
 
 
 def test_the_figure_of_a_record_is_that_of_the_run(runs: list[Path]) -> None:
     own = (runs[0] / "figures" / "trail.svg").read_text("utf-8")
     assert tables.trail_figure(recorder.record(runs[:1])) == own
+
+
+def test_a_record_of_an_ablation_gives_its_own_tables(runs: list[Path], tmp_path: Path) -> None:
+    recipe = runs[0].parent / "tiny.toml"
+    given = {"rows": ["voters-1"], "seeds": [0, 1], "overrides": ["threads=1"], "reuse": runs}
+    ablate(recipe, run_dir=tmp_path / "ablation", jobs=1, samples=20, **given)
+    values = recorder.record([tmp_path / "ablation"])
+    written = (tmp_path / "ablation" / "ablation.md").read_text("utf-8")
+    assert (
+        tables.ablation(values, "")
+        == written.split("\n\n", 1)[1].replace("\n## ", "\n### ").replace("## ", "### ", 1).strip()
+    )
+    assert values["made"]["command"] == "xlt-engine ablate tiny.toml --seeds 0,1 --rows voters-1 --set threads=1"
+    assert values["made"]["numerics"] == NUMERICS
+    assert str(runs[0].parent) not in recorder.dump(values)
+    assert str(tmp_path) not in recorder.dump(values)
+
+
+def test_the_command_of_a_record_names_no_folder(tmp_path: Path) -> None:
+    lines = """name = "demo"  # recipe demo (packaged):3
+seeds = [4]  # --set
+[model]
+path = "/srv/x/mini-encoder"  # --set
+[[targets]]
+language = "de"  # recipe demo (packaged):15
+[[targets]]
+unlabelled = ["/srv/x/a b/es.txt"]  # --set
+[arms]
+control = true  # --set
+"""
+    (tmp_path / "config.toml").write_text(lines, encoding="utf-8")
+    overrides = recorder._overrides(tmp_path)
+    assert overrides == ["model.path=mini-encoder", 'targets.1.unlabelled=["es.txt"]', "arms.control=true"]
+    command = recorder._command(tmp_path, "run", [0, 1], overrides)
+    assert command == (
+        "xlt-engine run demo --seeds 0,1 --set model.path=mini-encoder "
+        "--set 'targets.1.unlabelled=[\"es.txt\"]' --set arms.control=true"
+    )
+    (tmp_path / "config.toml").write_text('name = "x"  # recipe wikineural (packaged):9\n', encoding="utf-8")
+    assert recorder._command(tmp_path, "run", [0], []) == "XLT_DATA=DATA xlt-engine run wikineural --seeds 0"
 
 
 def damage(key: str, file: str, value: Any) -> Callable[[Path], None]:
