@@ -11,25 +11,31 @@ from truth_world_tables import all_tables, answers
 from xlt_engine.engine.results import Stat, Step, stat
 
 Json = dict[str, Any]
-STEPS = {"btf": "BTF step", "ner": "NER fine-tuning step", "teacher": "teacher inference"}
+STEPS = {"btf": "BTF step", "finetune": "NER fine-tuning step", "teacher": "teacher inference"}
 ORDERS = ("random", "sorted")
 SHAPES = {"mbert": "mBERT", "small": "small"}
 
 
+def _sides(result: Json, task: str) -> list[tuple[Json, Json]]:
+    """Our row and that of transformers, for random and for sorted batches of sentences."""
+    pairs = []
+    for order in ORDERS:
+        rows = result["tasks"][task]["rows"][f"sentences, {order}"]
+        (theirs,) = (row for name, row in rows.items() if name.startswith("transformers"))
+        pairs.append((rows["xlt-engine"], theirs))
+    return pairs
+
+
 def speed(mbert: Json) -> str:
     """Times faster than transformers, and peak memory; README."""
-    names = STEPS | {"btf": "BTF, embeddings and 3 layers frozen", "ner": "fine-tuning, named entities"}
+    names = STEPS | {"btf": "BTF, embeddings and 3 layers frozen", "finetune": "fine-tuning, named entities"}
     header = ["mBERT shape, batch 32", "against dynamic padding, random order", "against length-sorted batches"]
     header += ["peak memory, GiB (random, sorted)", "of transformers"]
     lines = []
-    for key, name in names.items():
-        task = mbert["tasks"][key]
-        ratios = [f"{task['times_faster'][f'transformers, {order}']['p50']:.2f}x" for order in ORDERS]
-        peaks = [
-            ", ".join(f"{task['memory_mib'][f'{side}, {order}']['peak'] / 1024:.1f}" for order in ORDERS)
-            for side in ("xlt-engine", "transformers")
-        ]
-        lines.append([name, *ratios, *peaks])
+    for task, name in names.items():
+        pairs = _sides(mbert, task)
+        peaks = [", ".join(f"{pair[side]['memory_mib']['peak'] / 1024:.1f}" for pair in pairs) for side in (0, 1)]
+        lines.append([name, *(f"{theirs['times_ours']['p50']:.2f}x" for _, theirs in pairs), *peaks])
     return markdown(header, lines)
 
 
@@ -39,44 +45,35 @@ def rates(result: Json) -> str:
     header = [f"{SHAPES[result['shape']]} shape ({size}, {result['config']['num_hidden_layers']} layers)", "tokens/s"]
     header += [*(f"transformers, {order}" for order in ORDERS), *(f"against {order}" for order in ORDERS)]
     lines = []
-    for key, name in STEPS.items():
-        task = result["tasks"][key]
-        speeds = {
-            side: [f"{task['variants'][f'{side}, {order}']['tokens_per_second']:,.0f}" for order in ORDERS]
-            for side in ("xlt-engine", "transformers")
-        }
-        ratios = [task["times_faster"][f"transformers, {order}"] for order in ORDERS]
+    for task, name in STEPS.items():
+        pairs = _sides(result, task)
+        ours, theirs = ([f"{pair[side]['tokens_per_second']:,.0f}" for pair in pairs] for side in (0, 1))
+        ratios = [other["times_ours"] for _, other in pairs]
         shown = [f"{r['p50']:.2f}x ({r['p20']:.2f} to {r['p80']:.2f})" for r in ratios]
-        lines.append([name, " / ".join(speeds["xlt-engine"]), *speeds["transformers"], *shown])
+        lines.append([name, " / ".join(ours), *theirs, *shown])
     return markdown(header, lines)
 
 
 def memory(*results: Json) -> str:
     """Peak resident memory of a process, and what is above the built model."""
-    sides = [f"{side}, {order}" for order in ORDERS for side in ("xlt-engine", "transformers")]
+    header = ["MiB", *(f"{side}, {order}" for order in ORDERS for side in ("xlt-engine", "transformers"))]
     lines = []
     for result in results:
-        for key, name in STEPS.items():
-            own = result["tasks"][key]["memory_mib"]
-            cells = [f"{own[side]['peak']:,.0f} ({own[side]['above_built']:,.0f})" for side in sides]
+        for task, name in STEPS.items():
+            found = [row["memory_mib"] for pair in _sides(result, task) for row in pair]
+            cells = [f"{own['peak']:,.0f} ({own['above_built']:,.0f})" for own in found]
             lines.append([f"{SHAPES[result['shape']]}, {name}", *cells])
-    return markdown(["MiB", *sides], lines)
+    return markdown(header, lines)
 
 
 def again(result: Json, older: Json) -> str:
     """The step benchmark of a later commit, beside what was measured before it."""
-    table = older["tables"][result["shape"]]
-    cells, own = [], []
-    for task in result["tasks"].values():
-        for order in ORDERS:
-            rows = task["rows"][f"sentences, {order}"]
-            (theirs,) = (row for name, row in rows.items() if name.startswith("transformers"))
-            cells.append(f"{theirs['times_ours']['p50']:.2f}")
-            own.append(f"{rows['xlt-engine']['tokens_per_second']:,.0f}")
-    lines = [["today", *cells], *table["ratios"]]
+    table, commit = older["tables"][result["shape"]], result["commit"][:7]
+    pairs = [pair for task in STEPS for pair in _sides(result, task)]
+    lines = [[commit, *(f"{theirs['times_ours']['p50']:.2f}" for _, theirs in pairs)], *table["ratios"]]
     if table["rates"]:
-        lines += [["our tokens/s: today", *own], *table["rates"]]
-    return markdown(table["columns"], lines)
+        lines.append([f"our tokens/s: {commit}", *(f"{ours['tokens_per_second']:,.0f}" for ours, _ in pairs)])
+    return markdown(table["columns"], [*lines, *table["rates"]])
 
 
 def corpus_speed(result: Json) -> str:
