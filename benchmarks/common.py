@@ -1,20 +1,52 @@
-"""What the benchmarks have beside the package's own (engine/bench/): sentences of real length, and peak memory."""
+"""What the benchmarks have beside the package's own (engine/bench/): sentences of real length, peak memory, and the
+head of a results file."""
 
 from __future__ import annotations
 
 import os
 import resource
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from xlt_engine.data import read_conll, rng_for, train_wordpiece
 from xlt_engine.engine.bench.step_work import Text, draw_texts
+from xlt_engine.engine.plan import NUMERICS
+from xlt_engine.engine.rundir import environment, git_commit
 
 MAX_LENGTH = 128
 VOCABULARY = 20_000
 SENTENCES = 8000
 SYNTHETIC = "random ids in lengths like CoNLL's; XLT_DATA is not set"
+
+
+def markdown(header: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
+    """A table."""
+    rows = [header, ["---"] * len(header), *lines]
+    return "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |" for row in rows)
+
+
+def machine_of(info: dict[str, Any]) -> str:
+    """The machine in words, from what `engine.rundir.environment` says of it: no name of a host."""
+    threads = f"{info['threads']} thread" + "s" * (info["threads"] > 1)
+    machine = [info.get("cpu") or info["machine"], info["cpu_capability"], info["cuda"], threads]
+    return ", ".join(part for part in machine if part)
+
+
+def made(command: str, seeds: Sequence[int], *, trained: bool = True) -> dict[str, Any]:
+    """How a results file was made, here and now; its `numerics` is null where nothing was trained."""
+    found = environment()
+    return {
+        "versions": found["versions"],
+        "machine": machine_of(found),
+        "numerics": NUMERICS if trained else None,
+        "transcribed": False,
+        "command": command,
+        "commit": git_commit(Path(__file__).parent),
+        "seeds": list(seeds),
+    }
 
 
 def load_sentences() -> tuple[dict[str, list[Text]], str]:

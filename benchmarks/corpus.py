@@ -14,7 +14,6 @@ import hashlib
 import importlib.util
 import json
 import os
-import platform
 import subprocess
 import sys
 import tempfile
@@ -25,6 +24,8 @@ from importlib.metadata import version
 from pathlib import Path
 from types import ModuleType
 from typing import Any
+
+from common import made
 
 from xlt_engine.data.wiki_dump import read_pages
 from xlt_engine.data.wiki_text import to_text
@@ -150,23 +151,16 @@ def measure(arguments: argparse.Namespace, folder: Path) -> Iterator[dict[str, A
         yield build(name, plan, folder, set() if name == "dense" else expected, **known[name])
 
 
-def environment() -> dict[str, Any]:
-    cpu = [line for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("model name")]
-    return {
-        "cpu": cpu[0].split(":", 1)[1].strip() if cpu else platform.processor(),
-        "cores": os.cpu_count(),
-        "python": platform.python_version(),
-        "versions": {name: version(name) for name in ("ahocorasick_rs", "py3langid", "numpy")},
-    }
-
-
 def merged(path: Path | None, runs: list[dict[str, Any]], titles: int) -> dict[str, Any]:
     """These runs, and those of other names that the file has."""
     before = json.loads(path.read_text("utf-8"))["runs"] if path and path.exists() else []
     by_name = {run["run"]: run for run in [*before, *runs]}
     compared = [by_name[name]["sha256"] for name in ("xml", "xml-2", "xml-3") if name in by_name]
     same = {"same_bytes_for_1_2_3_workers": len(set(compared)) == 1} if len(compared) == 3 else {}
-    return {**environment(), "titles": titles, **same, "runs": list(by_name.values())}
+    command = "python benchmarks/corpus.py --json FILE; python benchmarks/corpus.py --runs xml-small dense --json FILE"
+    head = made(command, (), trained=False)
+    head["versions"] |= {name: version(name) for name in ("ahocorasick_rs", "py3langid")}
+    return {"made": head, "titles": titles, **same, "runs": list(by_name.values())}
 
 
 def main() -> None:

@@ -16,7 +16,6 @@ import argparse
 import contextlib
 import json
 import os
-import statistics
 import tempfile
 import time
 from pathlib import Path
@@ -24,6 +23,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from common import made
 
 from xlt_engine.data import Tokenizer, pack, read_conll, rng_for
 from xlt_engine.data.corpus_select import comparison_key, excluded_keys
@@ -37,7 +37,6 @@ from xlt_engine.model import load_masked_lm
 
 ROOT = Path(__file__).resolve().parent.parent
 SCORED = 2000  # sentences for the masked-LM loss
-ARMS = {"zero-shot": "no BTF", "control": "BTF on random sentences", "btf": "BTF on matched sentences"}
 
 
 def corpora(data: Path, folder: Path, texts: list[Path], size: int, workers: int) -> dict[str, Any]:
@@ -136,22 +135,6 @@ def of_the_task(data: Path, folder: Path) -> dict[str, int]:
     }
 
 
-def difference(arms: dict[str, Any], what: str) -> str:
-    """Matched minus random, paired by seed."""
-    found = [arms["btf"][what][seed] - value for seed, value in arms["control"][what].items()]
-    return ", ".join(f"{value:+.3f}" for value in found)
-
-
-def line(name: str, values: dict[str, dict[int, float]]) -> str:
-    """A row of the table: mean and standard deviation over seeds."""
-
-    def cell(numbers: list[float], digits: int) -> str:
-        spread = statistics.stdev(numbers) if len(numbers) > 1 else 0.0
-        return f"{statistics.mean(numbers):.{digits}f} ± {spread:.{digits}f}"
-
-    return f"| {ARMS[name]} | {cell(list(values['loss'].values()), 3)} | {cell(list(values['f1'].values()), 1)} |"
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--text", type=Path, nargs="+", help="German text  [default: text/*/de.txt.xz below XLT_DATA]")
@@ -180,13 +163,13 @@ def main() -> None:
     kept = {k: audit[k] for k in ("entities", "matched", "selected", "control", "language", "exclude")}
     kept["exclude"].pop("files")
     result = {
+        "made": made("XLT_DATA=DATA python benchmarks/corpus_btf.py --json FILE", range(arguments.seeds)),
         "settings": settings | {"texts": [path.parent.name + "/" + path.name for path in texts]},
         "arms": arms,
         "sentences_of_wikineural_train": share,
         "audit": kept,
     }
-    print("\n".join(line(arm, arms[arm]) for arm in ARMS))
-    print(f"matched minus random, by seed: loss {difference(arms, 'loss')}; F1 {difference(arms, 'f1')}")
+    print(json.dumps(arms, indent=1))
     if arguments.json:
         arguments.json.write_text(json.dumps(result, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 

@@ -3,17 +3,17 @@
     python benchmarks/induced_dictionary.py --work FOLDER        # about a minute of one core for each seed
 
 World and encoder are those of the recipe `truth-world`, after bilingual task fitting. Words with an ending count as the
-word itself. Writes benchmarks/results/induced-dictionary.json and prints the table of docs/truth-world.md.
+word itself. Writes benchmarks/results/induced-dictionary.json; tables.py makes the table of docs/truth-world.md of it.
 """
 
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from common import made
 
 from xlt_engine.data.induced import csls, frequent_words, mutual_pairs, words_of
 from xlt_engine.engine import load_recipe, run
@@ -37,8 +37,8 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     options = parser.parse_args()
     rows = [row for seed in options.seeds for row in measure(options.work / f"world-{seed}", seed)]
-    atomic_write_json(RESULTS, {"recipe": "truth-world", "rows": rows})
-    print("\n".join(table(rows)))
+    head = made("python benchmarks/induced_dictionary.py --work FOLDER", options.seeds)
+    atomic_write_json(RESULTS, {"made": head, "recipe": "truth-world", "rows": rows})
 
 
 def measure(folder: Path, seed: int) -> list[dict[str, Any]]:
@@ -84,23 +84,6 @@ def means(word: str, translation: str) -> bool:
     """Whether a word of the fake language is the translation, with an ending or without one, at the start or inside."""
     one, other = word.lower(), translation.lower()
     return one.startswith(other) and len(one) - len(other) <= ENDING
-
-
-def table(rows: Sequence[dict[str, Any]]) -> list[str]:
-    """Markdown: mean over the seeds of pairs and precision, by stage, layer and margin."""
-    lines = [
-        "| encoder | layer | " + " | ".join(f"margin {m:g}" for m in MARGINS) + " |",
-        "|---|---|" + "---|" * len(MARGINS),
-    ]
-    for stage, layer in dict.fromkeys((row["stage"], row["layer"]) for row in rows):
-        cells = []
-        for margin in MARGINS:
-            own = [r for r in rows if (r["stage"], r["layer"], r["margin"]) == (stage, layer, margin)]
-            pairs, right = (sum(r[key] for r in own) for key in ("pairs", "right"))
-            share = f"{100 * right / pairs:.0f} %" if pairs else "-"
-            cells.append(f"{share} of {pairs / len(own):.0f}")
-        lines.append(f"| {stage} | {layer} | " + " | ".join(cells) + " |")
-    return lines
 
 
 if __name__ == "__main__":

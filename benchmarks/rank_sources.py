@@ -19,6 +19,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from common import made
 
 from xlt_engine.data import TruthFiles, TruthKnobs, make_truth_world
 from xlt_engine.engine import run
@@ -140,7 +141,8 @@ def one_world(seed: int, folder: Path) -> dict[str, Any]:
         models[name], truth[name] = finetuned(name, world, sources[name][0], encoder, folder)
     target = [next(iter(worlds.values())).unlabelled["en"]]
     ranking = rank_sources(target, sources, encoder, models=models, sample=600)
-    return {"seed": seed, "truth": truth, "ranking": ranking.as_dict(), "spearman": correlations(ranking, truth)}
+    named = ranking.as_dict() | {"target": [path.name for path in target]}
+    return {"seed": seed, "truth": truth, "ranking": named, "spearman": correlations(ranking, truth)}
 
 
 def correlations(ranking: Ranking, truth: dict[str, float]) -> dict[str, float]:
@@ -169,7 +171,15 @@ def main() -> None:
     seconds = time.process_time() - started
     print(f"{seconds:.0f} s of CPU")
     if options.json is not None:
-        result = {"knobs": KNOBS, "sizes": SIZES, "mean_spearman": means, "worlds": worlds, "cpu_seconds": seconds}
+        head = made("python benchmarks/rank_sources.py --work FOLDER --json FILE", options.seeds)
+        result = {
+            "made": head,
+            "knobs": KNOBS,
+            "sizes": SIZES,
+            "mean_spearman": means,
+            "worlds": worlds,
+            "cpu_seconds": seconds,
+        }
         atomic_write_json(options.json, result)
 
 

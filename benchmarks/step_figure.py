@@ -4,20 +4,15 @@
         --json benchmarks/results/step-time-small.json
     xlt-engine bench step --shape mbert --quick --peer tuned --repeats 1 --trace TRACES \\
         --json benchmarks/results/step-time-mbert.json
-    python benchmarks/step_figure.py
+    python benchmarks/tables.py
 """
 
 from __future__ import annotations
 
-import json
-from pathlib import Path
 from typing import Any
 
 from xlt_engine.engine.svg import GREY, Key, Panel, figure, standalone
 
-ROOT = Path(__file__).resolve().parent.parent
-FILES = ("step-time-mbert.json", "step-time-small.json")
-FIGURE = ROOT / "docs" / "step-time.svg"
 # label -> its parts in the result, colour, and whether it is the paler of a pair
 GROUPS: dict[str, tuple[tuple[str, ...], int, bool]] = {
     "matrix products": (("matrix products",), 0, False),
@@ -34,12 +29,12 @@ GROUPS: dict[str, tuple[tuple[str, ...], int, bool]] = {
 LENGTHS = {"conll": "CoNLL", "review": "review"}
 
 
-def main() -> None:
-    panels = [panel(json.loads((ROOT / "benchmarks" / "results" / name).read_text())) for name in FILES]
+def drawing(*results: dict[str, Any]) -> str:
+    """The figure, a panel for each results file."""
     keys = [Key(label, series, "soft" if soft else "bar") for label, (_, series, soft) in GROUPS.items()]
     described = "Stacked bars: for each kind of step and length mix the share of its time by operation, in per cent."
-    drawn = figure(panels, title="Where the time of a step goes", description=described, columns=1, keys=keys)
-    FIGURE.write_text(standalone(drawn), encoding="utf-8")
+    title = "Where the time of a step goes"
+    return standalone(figure([panel(r) for r in results], title=title, description=described, columns=1, keys=keys))
 
 
 def panel(result: dict[str, Any]) -> Panel:
@@ -72,7 +67,3 @@ def panel(result: dict[str, Any]) -> Panel:
                 found.label(x + share / 2, y - 0.5, f"{share:.0f}", dy=4, css="small")
             x += share
     return found
-
-
-if __name__ == "__main__":
-    main()

@@ -1,7 +1,7 @@
 """How well target scores are estimated without target labels: predicted against true, over finished runs.
 
-    python benchmarks/trust.py demo=runs/demo intents=runs/xs --cache trust-cache --json trust.json --figure trust.svg
-    python benchmarks/trust.py --cases benchmarks/results/trust.json --json trust.json --figure trust.svg
+    python benchmarks/trust.py demo=runs/demo intents=runs/xs --cache trust-cache --json trust.json
+    python benchmarks/trust.py --cases benchmarks/results/trust.json --json trust.json
 
 Every run is `DATA_SET=FOLDER` and has labelled target test files; `--cases` takes those of an earlier result, with
 their signals. The shift of the estimate and the width of its interval are fitted on all data sets but one and judged
@@ -12,12 +12,13 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from common import made
 from numpy.typing import NDArray
 
 from xlt_engine.engine import svg
@@ -107,10 +108,23 @@ def cases_of(data: str, folder: Path, sample: int, cache: Path) -> list[Case]:
     ]
 
 
-def read_cases(path: Path) -> list[Case]:
+def read_cases(result: dict[str, Any]) -> list[Case]:
     """The cases of an earlier result; what was predicted and joined is left behind."""
     kept = {f.name for f in fields(Case)} - {"teacher", "predicted"}
-    return [Case(**{k: v for k, v in c.items() if k in kept}) for c in json.loads(path.read_bytes())["cases"]]
+    return [Case(**{k: v for k, v in c.items() if k in kept}) for c in result["cases"]]
+
+
+def head(runs: Sequence[Path], earlier: dict[str, Any] | None) -> dict[str, Any]:
+    """How the signals of the cases were made: here, by these runs, or as the earlier result says."""
+    if earlier and not runs:
+        return earlier["made"]
+    found = {json.loads(p.read_bytes())["numerics"] for r in runs for p in r.glob("seed-*/**/fingerprint.json")}
+    if earlier:
+        before = earlier["made"]["numerics"]
+        found |= set(before) if isinstance(before, list) else {before}
+    numerics = sorted(found)
+    command = "python benchmarks/trust.py DATA_SET=RUN ... --cache CACHE --json FILE"
+    return made(command, ()) | {"numerics": numerics[0] if len(numerics) == 1 else numerics}
 
 
 def with_teachers(cases: list[Case]) -> list[Case]:
@@ -274,6 +288,11 @@ def alphas(cases: list[Case]) -> dict[str, Any]:
     return found
 
 
+def drawing(result: dict[str, Any]) -> str:
+    """The figure of a results file."""
+    return draw([Case(**case | {"predicted": Estimate(**case["predicted"])}) for case in result["cases"]])
+
+
 def draw(cases: list[Case]) -> str:
     """Predicted against true, each case with its interval; beside it ATC, the best known of the plain estimators."""
     names = sorted({c.data for c in cases})
@@ -337,17 +356,16 @@ def main() -> None:
     parser.add_argument("--sample", type=int, default=1000)
     parser.add_argument("--cache", type=Path, default=Path("trust-cache"))
     parser.add_argument("--json", type=Path, default=Path("trust.json"))
-    parser.add_argument("--figure", type=Path, default=Path("trust.svg"))
     given = parser.parse_args()
-    cases = read_cases(given.cases) if given.cases else []
-    for entry in given.runs:
-        data, _, folder = entry.partition("=")
-        cases += cases_of(data, Path(folder), given.sample, given.cache)
+    earlier = json.loads(given.cases.read_bytes()) if given.cases else None
+    runs = [(data, Path(folder)) for data, _, folder in (entry.partition("=") for entry in given.runs)]
+    cases = read_cases(earlier) if earlier else []
+    for data, folder in runs:
+        cases += cases_of(data, folder, given.sample, given.cache)
     if not cases:
         parser.error("give runs, or --cases")
-    result = results(cases)
+    result = {"made": head([folder for _, folder in runs], earlier)} | results(cases)
     given.json.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
-    given.figure.write_text(draw(held_out(with_teachers(cases), "data")), encoding="utf-8")
     print(json.dumps({k: v for k, v in result.items() if k != "cases"}, indent=1))
 
 

@@ -1,7 +1,7 @@
-"""The truth world over its knobs and three seeds: results, tables and figure of docs/truth-world.md.
+"""The truth world over its knobs and three seeds: the numbers of docs/truth-world.md.
 
     python benchmarks/truth_world.py --work FOLDER        # about 40 minutes of one core; goes on where it was cut off
-    python benchmarks/truth_world.py --render             # tables and figure from the results that are there
+    python benchmarks/tables.py                           # tables and figure
 
 A case is the packaged recipe `truth-world` with other knobs. Seed s is a world of its own (`world.seed = s`) and a run
 of its own (`seeds = [s]`). Cases that differ from another one in self-training only start from a copy of its folder.
@@ -18,11 +18,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from truth_world_tables import render
+from common import made
 
 from xlt_engine.engine import load_recipe, run
 from xlt_engine.engine.files import atomic_write_json
-from xlt_engine.engine.plan import digest
+from xlt_engine.engine.plan import NUMERICS, digest
 
 RESULTS = Path(__file__).resolve().parent / "results" / "truth-world.json"
 ONE_ROUND = ("selftrain.rounds=1",)
@@ -55,21 +55,18 @@ def cases() -> list[Case]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--work", type=Path, help="folder of the runs; about 20 MB each")
+    parser.add_argument("--work", type=Path, required=True, help="folder of the runs; about 20 MB each")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--results", type=Path, default=RESULTS)
-    parser.add_argument("--render", action="store_true", help="only write tables and figure")
     options = parser.parse_args()
-    if not options.render:
-        if options.work is None:
-            parser.error("--work: give a folder for the runs")
-        sweep(options.work, options.seeds, options.results)
-    render(json.loads(options.results.read_bytes()))
+    sweep(options.work, options.seeds, options.results)
 
 
 def sweep(work: Path, seeds: Sequence[int], file: Path) -> None:
     """Runs what is missing in the results, and adds each case as soon as it is there."""
     results: dict[str, Any] = json.loads(file.read_bytes()) if file.exists() else {"cases": {}}
+    if results.get("made", {}).get("numerics") != NUMERICS:
+        results = {"cases": {}}
     for case in cases():
         for seed in seeds:
             overrides = (f"world.seed={seed}", f"seeds=[{seed}]", *case.overrides)
@@ -94,7 +91,9 @@ def sweep(work: Path, seeds: Sequence[int], file: Path) -> None:
                 "voters": truth["voters"],
                 "run": rounded(truth["runs"][0]),
             }
-            atomic_write_json(file, results, indent=None)
+            every = sorted({int(name.rpartition("/")[2]) for name in results["cases"]})
+            head = made("python benchmarks/truth_world.py --work FOLDER", every)
+            atomic_write_json(file, {"made": head, "cases": results["cases"]}, indent=None)
             print(f"{key}: {results['cases'][key]['cpu_seconds']} s", flush=True)
 
 

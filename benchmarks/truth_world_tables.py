@@ -1,17 +1,15 @@
-"""Tables (a section of docs/truth-world.md) and figure (docs/truth-world.svg) of the truth world's results."""
+"""Tables (docs/truth-world.md, docs/results.md) and figure (docs/truth-world.svg) of the truth world's results."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any
+
+from common import markdown
 
 from xlt_engine.engine.seeds import mean_std, paired_difference
 from xlt_engine.engine.svg import GREY, Key, Panel, figure, padded_range, standalone
 
-ROOT = Path(__file__).resolve().parent.parent
-PAGE, FIGURE = ROOT / "docs" / "truth-world.md", ROOT / "docs" / "truth-world.svg"
-BEGIN, END = "<!-- measured: benchmarks/truth_world.py -->\n", "<!-- end of measured -->\n"
 WIDTH, FEW = 880, 5
 SHIFTS, NOISES = ("0.0", "0.5", "1.0"), ("noise=0.0", "base", "noise=0.3")
 
@@ -92,29 +90,73 @@ def source(number: int, *keys: str) -> Read:
     return read
 
 
-def render(results: Json) -> None:
-    """Write tables and figure."""
+def all_tables(results: Json) -> str:
+    """Every table with its title."""
     found = Results(results)
-    parts = [by_knob(found), by_labels(found), by_noise(found), by_voters(found), by_shift(found)]
-    head, rest = PAGE.read_text("utf-8").split(BEGIN)
-    tail = rest.split(END)[1]
-    PAGE.write_text(head + BEGIN + "\n" + "\n".join(parts) + END + tail, encoding="utf-8")
-    panels = [
-        panel for panel in (knob_panel(found), noise_panel(found), voter_panel(found), shift_panel(found)) if panel
+    return "\n\n".join([by_knob(found), by_labels(found), by_noise(found), by_voters(found), by_shift(found)])
+
+
+def answers(results: Json) -> str:
+    """The questions that the truth world was made for, each with its answer in a line."""
+    found = Results(results)
+    zero, btf, hard = score("baseline"), score("method"), score("hard1")
+
+    def share(which: str) -> str:
+        return found.cell("base", labels(1, which), 100)
+
+    def removal(key: str, case: str = "base") -> str:
+        return found.cell(case, source(1, key, "value"), 100)
+
+    shifts, regret = (", ".join(parts) for parts in (SHIFTS, (cell_of(regrets(found, shift)) for shift in SHIFTS)))
+    more = found.step("base", labels(1, "teacher"), labels(1, "accepted"), 100)
+    lines = [
+        [
+            "Does BTF help?",
+            f"{found.step('base', zero, btf)} over fine-tuning alone; as much general text gives "
+            f"{found.step('base', zero, score('control'))}",
+        ],
+        [
+            "Are accepted labels more precise than the teacher's?",
+            f"{share('accepted')} against {share('teacher')} per cent, {more}; as many of the teacher's most confident "
+            f"ones reach {share('teacher_most_confident')}",
+        ],
+        [
+            "Does source removal find planted errors?",
+            f"{removal('recall')} per cent of them, lift {found.cell('base', source(1, 'lift'), digits=2)}; it drops "
+            f"{removal('clean_dropped')} per cent of the clean sentences with them, and "
+            f"{removal('clean_dropped', 'noise=0.0')} where no error was planted",
+        ],
+        [
+            "Do voters slow the drift?",
+            f"test score after three rounds: {found.cell('base', score('hard3'))} with three voters, "
+            f"{found.cell('voters=1', score('hard3'))} with one",
+        ],
+        [f"Alpha's regret as labels shift ({shifts})?", f"{regret} points against the best of four fixed thresholds"],
+        [
+            "Does self-training help at all?",
+            f"{found.step('base', btf, hard)} in its first round; with the class shares reversed "
+            f"{found.step('shift=1.0', btf, hard)}",
+        ],
     ]
+    return markdown(["question", "answer"], lines)
+
+
+def drawing(results: Json) -> str:
+    """The figure, a panel for each table that it can show."""
+    found = Results(results)
+    panels = [knob_panel(found), noise_panel(found), voter_panel(found), shift_panel(found)]
     drawn = figure(
-        panels,
+        [panel for panel in panels if panel],
         title="The truth world",
         description="Means over seeds of the tables on this page.",
         columns=1,
         keys=[Key("zero-shot", GREY, "bar"), Key("BTF", 0, "bar"), Key("hard 1", 2, "bar")],
     )
-    FIGURE.write_text(standalone(drawn), encoding="utf-8")
+    return standalone(drawn)
 
 
-def markdown(title: str, header: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
-    rows = [" | ".join(("", *cells, "")).strip() for cells in (header, ["---"] * len(header), *lines)]
-    return f"**{title}**\n\n" + "\n".join(rows) + "\n"
+def titled(title: str, header: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
+    return f"**{title}**\n\n{markdown(header, lines)}"
 
 
 def shown(found: Results) -> list[str]:
@@ -137,8 +179,8 @@ def by_knob(found: Results) -> str:
         for case in shown(found)
     ]
     control = found.step("base", score("baseline"), score("control"))
-    text = markdown("Entity F1 on the target's test text", header, lines)
-    return text + f"\nBTF on as much general text (base): {control} over zero-shot.\n"
+    text = titled("Entity F1 on the target's test text", header, lines)
+    return f"{text}\n\nBTF on as much general text (base): {control} over zero-shot."
 
 
 def by_labels(found: Results) -> str:
@@ -163,7 +205,7 @@ def by_labels(found: Results) -> str:
         ]
         for case in shown(found)
     ]
-    return markdown("Precision of pseudo-labels other than O, round 1, per cent", header, lines)
+    return titled("Precision of pseudo-labels other than O, round 1, per cent", header, lines)
 
 
 def by_noise(found: Results) -> str:
@@ -185,7 +227,7 @@ def by_noise(found: Results) -> str:
                 found.cell(case, source(number, "clean_dropped", "value"), 100),
             ]
         )
-    return markdown("Source sentences removed, of 1,500, against the planted errors", header, lines)
+    return titled("Source sentences removed, of 1,500, against the planted errors", header, lines)
 
 
 def by_voters(found: Results) -> str:
@@ -203,7 +245,7 @@ def by_voters(found: Results) -> str:
         for case in ("base", "voters=1")
         if case in found.cases
     ]
-    return markdown("Precision of labels other than O over the rounds, per cent, and entity F1", header, lines)
+    return titled("Precision of labels other than O over the rounds, per cent, and entity F1", header, lines)
 
 
 def repeated(number: int) -> Read:
@@ -236,7 +278,7 @@ def by_shift(found: Results) -> str:
             ]
         )
     header += [f"α = {a}" for a in alphas] + ["regret, test"]
-    return markdown(
+    return titled(
         "Threshold of round 1 as the class shares move: labels other than O, and entity F1 after hard 1", header, lines
     )
 

@@ -8,7 +8,8 @@ from .corpus.config import CorpusConfig
 from .corpus.report import CorpusReport
 from .decisions import Decision, decide, source_consistency
 from .describe import describe_environment, describe_model
-from .estimate import estimate, estimate_all, render_estimates
+from .estimate import estimate, estimate_all
+from .estimate_report import render_estimates
 from .evaluate import EvaluationResult, evaluate, evaluate_files
 from .init_recipe import init_recipe
 from .loop import Loop, StepResult, Trace, train

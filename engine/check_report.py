@@ -10,7 +10,7 @@ from typing import Any
 
 from .check_data import Coverage
 from .diagnostics import Warning
-from .estimate import Estimate, seed_lines, table
+from .estimate_report import Estimate, seed_lines, table
 
 
 @dataclass(frozen=True)

@@ -266,10 +266,20 @@ def environment() -> dict[str, Any]:
         },
         "platform": platform.platform(),
         "machine": platform.machine(),
+        "cpu": cpu_name(),
         "threads": torch.get_num_threads(),
         "cpu_capability": torch.backends.cpu.get_cpu_capability(),
         "cuda": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
     }
+
+
+def cpu_name() -> str:
+    """The processor in words, as its maker calls it; what the platform says where /proc/cpuinfo does not."""
+    cpu = platform.processor()
+    with contextlib.suppress(OSError):
+        lines = Path("/proc/cpuinfo").read_text("utf-8").splitlines()
+        cpu = next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), cpu)
+    return cpu
 
 
 def git_commit(folder: Path) -> str | None:

@@ -9,14 +9,12 @@ from __future__ import annotations
 
 import importlib
 import os
-import platform
 import statistics
 import subprocess
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -73,14 +71,10 @@ def find_device(name: str) -> torch.device:
 
 
 def machine(device: torch.device) -> dict[str, Any]:
-    """Where numbers were measured: what `rundir.environment` says, the processor, its cores and its load."""
-    cpu = platform.processor()
-    with suppress(OSError):
-        lines = Path("/proc/cpuinfo").read_text("utf-8").splitlines()
-        cpu = next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), cpu)
+    """Where numbers were measured: what `rundir.environment` says, the processor's cores and its load."""
     load = [round(x, 2) for x in os.getloadavg()] if hasattr(os, "getloadavg") else None
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
-    return environment() | {"device": name, "cpu": cpu, "cores": os.cpu_count(), "load_average": load}
+    return environment() | {"device": name, "cores": os.cpu_count(), "load_average": load}
 
 
 def timed(call: Callable[[], object], device: torch.device) -> tuple[float, float]:

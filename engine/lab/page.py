@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from .. import svg
-from ..estimate import table as text_table
+from ..estimate_report import table as text_table
 from ..files import atomic_write_json, atomic_write_text
 from ..report.page import page
 from ..report.page import table as html_table

@@ -159,6 +159,7 @@ def _provenance(run: Run) -> str:
             "command",
             "platform",
             "machine",
+            "cpu",
             "cpu_capability",
             "device",
             "kernels",

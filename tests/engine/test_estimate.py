@@ -16,7 +16,8 @@ import torch
 
 from xlt_engine import ConfigError
 from xlt_engine.data import ItemView, Part, TaskBatches, TokenStore
-from xlt_engine.engine.estimate import Estimate, estimate, measure_rate, size_text, time_text
+from xlt_engine.engine.estimate import estimate, measure_rate
+from xlt_engine.engine.estimate_report import Estimate, size_text, time_text
 from xlt_engine.engine.estimate_work import largest_batch
 from xlt_engine.engine.recipe import load_recipe
 from xlt_engine.engine.run import run

@@ -350,6 +350,9 @@ def test_run_info_names_versions_and_machine(tmp_path: Path) -> None:
     assert set(info["versions"]) == {"xlt-engine", "torch", "tokenizers", "safetensors", "numpy", "python"}
     assert (info["seeds"], info["hashes"], info["recipe"], info["git"]) == ([0, 1], {"train": "ab"}, "demo", None)
     assert info["threads"] == environment()["threads"]
+    cpuinfo = Path("/proc/cpuinfo")
+    if cpuinfo.exists() and "model name" in cpuinfo.read_text():
+        assert f"model name\t: {info['cpu']}" in map(str.rstrip, cpuinfo.read_text().splitlines())
     assert (tmp_path / "config.toml").read_text() == "task = 'ner'\n"
     assert git_commit(tmp_path) is None
 

@@ -1,0 +1,264 @@
+"""How the result file of each benchmark becomes the tables of the pages (tables.py)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from common import markdown
+from truth_world_tables import all_tables, answers
+
+from xlt_engine.engine.results import Stat, Step, stat
+
+Json = dict[str, Any]
+STEPS = {"btf": "BTF step", "finetune": "NER fine-tuning step", "teacher": "teacher inference"}
+ORDERS = ("random", "sorted")
+SHAPES = {"mbert": "mBERT", "small": "small"}
+
+
+def _sides(result: Json, task: str) -> list[tuple[Json, Json]]:
+    """Our row and that of transformers, for random and for sorted batches of sentences."""
+    pairs = []
+    for order in ORDERS:
+        rows = result["tasks"][task]["rows"][f"sentences, {order}"]
+        (theirs,) = (row for name, row in rows.items() if name.startswith("transformers"))
+        pairs.append((rows["xlt-engine"], theirs))
+    return pairs
+
+
+def speed(mbert: Json) -> str:
+    """Times faster than transformers, and peak memory; README."""
+    names = STEPS | {"btf": "BTF, embeddings and 3 layers frozen", "finetune": "fine-tuning, named entities"}
+    header = ["mBERT shape, batch 32", "against dynamic padding, random order", "against length-sorted batches"]
+    header += ["peak memory, GiB (random, sorted)", "of transformers"]
+    lines = []
+    for task, name in names.items():
+        pairs = _sides(mbert, task)
+        peaks = [", ".join(f"{pair[side]['memory_mib']['peak'] / 1024:.1f}" for pair in pairs) for side in (0, 1)]
+        lines.append([name, *(f"{theirs['times_ours']['p50']:.2f}x" for _, theirs in pairs), *peaks])
+    return markdown(header, lines)
+
+
+def rates(result: Json) -> str:
+    """Tokens a second of both sides, and the ratio with its 20th and 80th percentile."""
+    size = f"V {result['config']['vocab_size']:,}, H {result['config']['hidden_size']}"
+    header = [f"{SHAPES[result['shape']]} shape ({size}, {result['config']['num_hidden_layers']} layers)", "tokens/s"]
+    header += [*(f"transformers, {order}" for order in ORDERS), *(f"against {order}" for order in ORDERS)]
+    lines = []
+    for task, name in STEPS.items():
+        pairs = _sides(result, task)
+        ours, theirs = ([f"{pair[side]['tokens_per_second']:,.0f}" for pair in pairs] for side in (0, 1))
+        ratios = [other["times_ours"] for _, other in pairs]
+        shown = [f"{r['p50']:.2f}x ({r['p20']:.2f} to {r['p80']:.2f})" for r in ratios]
+        lines.append([name, " / ".join(ours), *theirs, *shown])
+    return markdown(header, lines)
+
+
+def memory(*results: Json) -> str:
+    """Peak resident memory of a process, and what is above the built model."""
+    header = ["MiB", *(f"{side}, {order}" for order in ORDERS for side in ("xlt-engine", "transformers"))]
+    lines = []
+    for result in results:
+        for task, name in STEPS.items():
+            found = [row["memory_mib"] for pair in _sides(result, task) for row in pair]
+            cells = [f"{own['peak']:,.0f} ({own['above_built']:,.0f})" for own in found]
+            lines.append([f"{SHAPES[result['shape']]}, {name}", *cells])
+    return markdown(header, lines)
+
+
+def again(result: Json, older: Json) -> str:
+    """The step benchmark of a later commit, beside what was measured before it."""
+    table, commit = older["tables"][result["shape"]], result["commit"][:7]
+    pairs = [pair for task in STEPS for pair in _sides(result, task)]
+    lines = [[commit, *(f"{theirs['times_ours']['p50']:.2f}" for _, theirs in pairs)], *table["ratios"]]
+    if table["rates"]:
+        lines.append([f"our tokens/s: {commit}", *(f"{ours['tokens_per_second']:,.0f}" for ours, _ in pairs)])
+    return markdown(table["columns"], [*lines, *table["rates"]])
+
+
+def corpus_speed(result: Json) -> str:
+    """The corpus builder on a made dump; a recall is that of all sentences, where the selection has no cap."""
+    names = {"xml": "XML", "text": "text", "dense": "a title in each line, 40 of each title"}
+    header = ["run", "workers", "MB per processor second", "precision", "recall", "peak memory, MiB", "of each worker"]
+    lines = []
+    for run in result["runs"]:
+        kind, _, more = run["run"].partition("-")
+        settings = {"all": "no cap, no control", "small": "an eighth of the dump"}.get(more, "default settings")
+        exact = run["selected"] < 60_000 or run["control"] == 0
+        parts = [
+            f"{run['peak_memory_mib'][key]:.0f}" if run["peak_memory_mib"][key] else "" for key in ("parent", "worker")
+        ]
+        precision = f"{run['precision']:.3g}" if "precision" in run else ""
+        recall = (f"{run['recall']:.3g}" if "recall" in run else "") if exact else "cap of 60,000"
+        rate = f"{run['megabytes_per_cpu_second']:.1f}"
+        lines.append([f"{names[kind]}, {settings}", str(run["workers"]), rate, precision, recall, *parts])
+    return markdown(header, lines)
+
+
+def corpus_btf(result: Json) -> str:
+    """Matched against random sentences: masked-LM loss and entity F1."""
+    names = {"zero-shot": "no BTF", "control": "BTF on random sentences", "btf": "BTF on matched sentences"}
+    arms = result["arms"]
+    lines = [
+        [name, *(_over(arms[arm][what].values(), digits) for what, digits in (("loss", 3), ("f1", 1)))]
+        for arm, name in names.items()
+    ]
+    differences = [
+        ", ".join(f"{arms['btf'][what][seed] - value:+.{digits}f}" for seed, value in arms["control"][what].items())
+        for what, digits in (("loss", 3), ("f1", 1))
+    ]
+    return markdown(["", "masked-LM loss", "entity F1"], [*lines, ["matched minus random, by seed", *differences]])
+
+
+def _over(values: Sequence[float], digits: int) -> str:
+    found = stat(values)
+    assert found is not None
+    spread = f" ± {found.std:.{digits}f}" if found.std else ""
+    return f"{found.mean:.{digits}f}{spread}"
+
+
+def rank_sources(result: Json) -> str:
+    """Spearman's correlation of each part of the ranking with the true scores."""
+    parts = ("word_types", "word_tokens", "piece_types", "piece_tokens", "agreement", "confidence", "order")
+    header = ["world", "true scores", *(part.replace("_", " ") for part in parts)]
+    lines = [
+        [
+            str(world["seed"]),
+            f"{min(world['truth'].values()):.1f} to {max(world['truth'].values()):.1f}",
+            *(f"{world['spearman'][part]:.2f}" for part in parts),
+        ]
+        for world in result["worlds"]
+    ]
+    return markdown(header, [*lines, ["mean", "", *(f"{result['mean_spearman'][part]:.2f}" for part in parts)]])
+
+
+def induced_dictionary(result: Json) -> str:
+    """Share of right pairs, and of how many: mean over the seeds by stage, layer and margin."""
+    names, rows = {"pretrain": "pre-trained", "btf": "after BTF"}, result["rows"]
+    margins = sorted({row["margin"] for row in rows})
+    top = max(row["layer"] for row in rows)
+    lines = []
+    for stage, layer in dict.fromkeys((row["stage"], row["layer"]) for row in rows):
+        note = {0: " (embeddings)", top: " (last)"}.get(layer, "")
+        line = [names[stage], f"{layer}{note}"]
+        for margin in margins:
+            own = [r for r in rows if (r["stage"], r["layer"], r["margin"]) == (stage, layer, margin)]
+            pairs, right = (sum(r[key] for r in own) for key in ("pairs", "right"))
+            line.append(f"{100 * right / pairs:.0f} % of {pairs / len(own):.0f}" if pairs else "-")
+        lines.append(line)
+    return markdown(["encoder", "layer", *(f"margin {m:g}" for m in margins)], lines)
+
+
+METHODS = {
+    "source": "the source's own score",
+    "confidence": "mean confidence",
+    "seeds": "agreement of seeds",
+    "curve": "accuracy curve over confidence (classification)",
+    "difference": "difference of confidences",
+    "thresholded": "thresholded confidence (ATC)",
+    "transport": "transport (COT) as published, without temperature scaling",
+}
+DATA_SETS = {
+    "demo": "demo (made world, entity F1)",
+    "intents": "xSID intents",
+    "slots": "xSID slots",
+    "uner": "UniversalNER",
+    "wikiann": "WikiANN",
+    "wikineural": "WikiNEuRal",
+    "xed": "XED",
+}
+
+
+def trust_methods(result: Json) -> str:
+    """Error and bias of every estimate of a target score."""
+    ours = {"data set": result["left_out_data_set"]["all"], "language": result["left_out_language"]["all"]}
+    every = {METHODS[name]: result["methods"][name] for name in METHODS}
+    every |= {f"ours, fitted without the {what}": values for what, values in ours.items()}
+    lines = [[name, str(v["cases"]), f"{100 * v['mae']:.1f}", f"{100 * v['bias']:+.1f}"] for name, v in every.items()]
+    return markdown(["estimate", "cases", "error", "bias"], lines)
+
+
+def trust_data_sets(result: Json) -> str:
+    """The estimate on each data set, fitted on the others: error, and how the intervals did."""
+    names = DATA_SETS | {"all": "all", "self-trained": "**self-trained models**", "not self-trained": "others"}
+    lines = []
+    for key, name in names.items():
+        values = result["left_out_data_set"][key]
+        counts = [str(values[part]) for part in ("held", "shown")]
+        counts.append(str(values["shown_held"]) if values["shown"] else "-")
+        error, bias = f"{100 * values['mae']:.1f}", f"{100 * values['bias']:+.1f}"
+        lines.append([name, str(values["cases"]), error, bias, *counts, f"{100 * values['half_width']:.0f}"])
+    return markdown(["left out", "cases", "error", "bias", "held", "shown", "held of those", "half width"], lines)
+
+
+READINGS = {
+    "its own": "its own source score (as before)",
+    "the teacher's, in estimate and interval": "its teacher's source score and curve, in estimate and interval",
+    "the teacher's, in the interval": "its teacher's source score, in the interval alone (ours)",
+}
+
+
+def trust_readings(result: Json) -> str:
+    """Self-trained cases, their data set left out, by the source score that a student's loss is counted from."""
+    lines = []
+    for key, name in READINGS.items():
+        values = result["readings"][key]
+        counts = [str(values[part]) for part in ("held", "shown", "shown_held")]
+        lines.append([name, f"{100 * values['mae']:.1f}", f"{values['width']:.2f}", *counts])
+    header = ["the loss of a student is counted from", "error", "width", "held", "shown", "held of those"]
+    return markdown(header, lines)
+
+
+CHOICES = {
+    "last": "always the last stage",
+    "chosen": "the highest estimate",
+    "teacher": "always the first teacher",
+    "warned": "the teacher where the warning is due, else the last stage",
+}
+
+
+def trust_choices(result: Json) -> str:
+    """What each rule for a choice of the stage loses against the best one, in points."""
+    regrets = result["regrets"]
+    shown = f"where teacher and last stage have an estimate ({regrets['shown']['pairs']} pairs)"
+    parts = {key: key for key in ("all pairs", "mean over data sets")}
+    parts |= {key: name for key, name in DATA_SETS.items() if key in regrets} | {"shown": shown}
+    lines = [[name, *(f"{regrets[part][rule]:.1f}" for part in parts)] for rule, name in CHOICES.items()]
+    return markdown(["choice", *parts.values()], lines)
+
+
+def options(wikiann: Json, xed: Json, texts: Json) -> str:
+    """What each option beyond the paper is worth: differences to the recipe as it is."""
+    header = ["row", "option of `[selftrain]`", "WikiANN, F1", "up", "XED, accuracy", "up", "elsewhere"]
+    lines = []
+    for row, option, elsewhere in texts["rows"]:
+        cells = []
+        for result in (wikiann, xed):
+            own = (c for c in result["comparisons"] if (c["group"], c["row"]) == ("better", row))
+            step = next(own, {"differences": {}})["differences"].get("average")
+            found = step and Step(Stat(step["mean"], step["std"], step["n"]), step["up"], "")
+            cells += [str(found), f"{found.up}/{found.stat.n}"] if found else ["", ""]
+        lines.append([f"`{row}`", option, *cells, elsewhere])
+    return markdown(header, lines)
+
+
+TABLES: dict[str, tuple[tuple[str, ...], Callable[..., str]]] = {
+    "speed": (("step-cpu-mbert",), speed),
+    "step-cpu-mbert": (("step-cpu-mbert",), rates),
+    "step-cpu-small": (("step-cpu-small",), rates),
+    "step-cpu-memory": (("step-cpu-mbert", "step-cpu-small"), memory),
+    "step-cpu-again-small": (("step-cpu-again-small", "step-cpu-older"), again),
+    "step-cpu-again-mbert": (("step-cpu-again-mbert", "step-cpu-older"), again),
+    "corpus": (("corpus",), corpus_speed),
+    "corpus-btf": (("corpus-btf",), corpus_btf),
+    "rank-sources": (("rank-sources",), rank_sources),
+    "induced-dictionary": (("induced-dictionary",), induced_dictionary),
+    "trust/methods": (("trust",), trust_methods),
+    "trust/data-sets": (("trust",), trust_data_sets),
+    "trust/readings": (("trust",), trust_readings),
+    "trust/choices": (("trust",), trust_choices),
+    "options": (("ablation-wikiann", "ablation-xed", "options"), options),
+    "truth-world": (("truth-world",), all_tables),
+    "truth-world/answers": (("truth-world",), answers),
+}
+"""Name of a table -> its files, and the function of their contents that makes its text."""
