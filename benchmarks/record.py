@@ -148,15 +148,17 @@ def _settings(folder: Path) -> list[str]:
 
 
 def _overrides(folder: Path) -> list[str]:
-    """The `KEY=VALUE` of `--set`, from the comments of config.toml; of a path its last part."""
-    found, table, count = [], "", -1
+    """The `KEY=VALUE` of `--set`, from the comments of config.toml, and of [each]; of a path its last part."""
+    found, table, array, count = [], "", "", -1
     for line in (folder / "config.toml").read_text("utf-8").splitlines():
+        name = line.strip("[]")
         if line.startswith("[["):
-            count = count + 1 if table.startswith(line.strip("[]") + ".") else 0
-            table = f"{line.strip('[]')}.{count}."
+            array, count = name, count + 1 if name == array else 0
+            table = f"{array}.{count}."
         elif line.startswith("["):
-            table = line.strip("[]") + "."
-        elif line.endswith("  # --set"):
+            inside = array and name.startswith(f"{array}.")
+            table = f"{array}.{count}{name.removeprefix(array)}." if inside else f"{name}."
+        elif line.endswith("  # --set") or (line and table == "each."):
             key, _, value = line.removesuffix("  # --set").partition(" = ")
             found.append(f"{table}{key}=" + _ABSOLUTE.sub(r"\1\2\1", value).strip('"'))
     return [override for override in found if not override.startswith("seeds=")]

@@ -242,22 +242,37 @@ def test_a_record_of_an_ablation_gives_its_own_tables(runs: list[Path], tmp_path
 def test_the_command_of_a_record_names_no_folder(tmp_path: Path) -> None:
     lines = """name = "demo"  # recipe demo (packaged):3
 seeds = [4]  # --set
+
+[each]
+domain = ["dvd"]
+
 [model]
 path = "/srv/x/mini-encoder"  # --set
 [[targets]]
 language = "de"  # recipe demo (packaged):15
+[targets.reader]
+format = "conll"  # --set
 [[targets]]
 unlabelled = ["/srv/x/a b/es.txt"]  # --set
+[targets.reader]
+encoding = "latin-1"  # --set
 [arms]
 control = true  # --set
 """
     (tmp_path / "config.toml").write_text(lines, encoding="utf-8")
     overrides = recorder._overrides(tmp_path)
-    assert overrides == ["model.path=mini-encoder", 'targets.1.unlabelled=["es.txt"]', "arms.control=true"]
-    command = recorder._command(tmp_path, "run", [0, 1], overrides)
+    assert overrides == [
+        'each.domain=["dvd"]',
+        "model.path=mini-encoder",
+        "targets.0.reader.format=conll",
+        'targets.1.unlabelled=["es.txt"]',
+        "targets.1.reader.encoding=latin-1",
+        "arms.control=true",
+    ]
+    command = recorder._command(tmp_path, "run", [0, 1], overrides[3:])
     assert command == (
-        "xlt-engine run demo --seeds 0,1 --set model.path=mini-encoder "
-        "--set 'targets.1.unlabelled=[\"es.txt\"]' --set arms.control=true"
+        "xlt-engine run demo --seeds 0,1 --set 'targets.1.unlabelled=[\"es.txt\"]' "
+        "--set targets.1.reader.encoding=latin-1 --set arms.control=true"
     )
     (tmp_path / "config.toml").write_text('name = "x"  # recipe wikineural (packaged):9\n', encoding="utf-8")
     assert recorder._command(tmp_path, "run", [0], []) == "XLT_DATA=DATA xlt-engine run wikineural --seeds 0"
