@@ -97,6 +97,10 @@ def add_lab(
             name, error = next(iter(failed.items()))
             raise type(error)(f"{len(failed)} of the rows failed; the first, {name}: {error}")
 
+    _add_tables(group)
+
+
+def _add_tables(group: click.Group) -> None:
     @group.command()
     @click.argument("kind", type=click.Choice(["cls", "conll"]))
     @click.argument("runs", nargs=-1, required=True, type=click.Path(exists=True, file_okay=False, path_type=Path))
