@@ -146,7 +146,7 @@ def paper(raw: Path) -> list[str]:
     lists = {f"targets.{n}.unlabelled": "task.de.txt" for n in range(3)}
     values = {key: f'"{raw / name}"' for key, name in files.items()}
     values |= {key: f'["{raw / name}"]' for key, name in lists.items()}
-    values |= {"model.path": f'"{ENCODER}"', "max_length": "32"}
+    values |= {"model.path": f'"{ENCODER}"', "max_length": "32", "reader.encoding": '"utf-8"'}
     return [part for key, value in values.items() for part in ("--set", f"{key}={value}")]
 
 
@@ -189,6 +189,7 @@ def test_corpus_and_control_in_one_run(cli: Any, raw: Path) -> None:
     assert answer.code == 0, answer
     rows = json.loads((corpus / "run" / "summary.json").read_text("utf-8"))["rows"]
     assert {"btf", "control"} <= {row["stage"] for row in rows if row["language"] == "de"}
-    answer = cli("run", "conll-paper", *paper(raw), "--set", "arms.control=true", "--run-dir", corpus / "no")
+    none = [part for table in ("source", "targets.0") for part in ("--set", f"{table}.control=[]")]
+    answer = cli("run", "conll-paper", *paper(raw), *none, "--set", "arms.control=true", "--run-dir", corpus / "no")
     assert answer.code == 2
     assert "no general text for en, de; give control or general" in answer.err
