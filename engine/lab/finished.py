@@ -140,11 +140,14 @@ class FinishedRun:
         return self.store(next(s.fingerprint["data.source"] for s in self.stages if "data.source" in s.fingerprint))
 
     def source_held_out(self) -> tuple[TokenStore, str] | None:
-        """Labelled source text that no stage trains on, and where it comes from: `dev` before `test`; None without."""
-        for stage in self.stages:
-            if "data.dev" in stage.fingerprint:
-                return self.store(stage.fingerprint["data.dev"]), "dev"
+        """Labelled source text that no stage trains on, and where it comes from; None without.
+
+        That is `test`; `dev` where alpha was chosen there, or where there is no `test`.
+        """
+        read = [s.fingerprint for s in self.stages if "data.dev" in s.fingerprint]
         test = self.test(self.source)
+        if read and (test is None or any(found.get("alpha.data") == "dev" for found in read)):
+            return self.store(read[0]["data.dev"]), "dev"
         return None if test is None else (test, "test")
 
     def model(self, stage: TaskStage) -> TaskModel:

@@ -214,6 +214,22 @@ def test_needs_held_out_source(tiny: Callable[[str], Any]) -> None:
         trust(run.folder / "run")
 
 
+@pytest.mark.parametrize(
+    ("test_file", "alpha", "expected"), [(True, "all", "test"), (True, "dev", "dev"), (False, "all", "dev")]
+)
+def test_which_source_text_is_held_out(tiny: Callable[[str], Any], test_file: bool, alpha: str, expected: str) -> None:
+    run = tiny("classification")
+    if not test_file:
+        run.recipe.write_text(run.recipe.read_text().replace('test = "test-en.tsv"\n', ""))
+    run.run("selftrain.rounds=1", "btf.on=false", f"selftrain.alpha.data={alpha}")
+    opened = FinishedRun.open(run.folder / "run")
+    held_out = opened.source_held_out()
+    assert held_out is not None
+    assert held_out[1] == expected
+    own = opened.data.source_dev if expected == "dev" else opened.data.scored(run.folder / "test-en.tsv", "en")
+    assert held_out[0].content_hash == own.content_hash
+
+
 def test_a_run_without_self_training(tiny: Callable[[str], Any]) -> None:
     """No stage has read the unlabelled text; the recipe says where it is."""
     run = tiny("classification")
