@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import statistics
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from common import markdown
@@ -242,6 +243,80 @@ def options(wikiann: Json, xed: Json, texts: Json) -> str:
     return markdown(header, lines)
 
 
+def batch_order_words(result: Json) -> str:
+    """How unequally the words, and the languages, of an epoch weigh in both orders."""
+    names = [key for key in result["words"][0] if key not in ("recipe", "order")]
+    lines = [[f"`{row['recipe']}`, {row['order']}", *(f"{row[name]:.2f}" for name in names)] for row in result["words"]]
+    return markdown(["recipe, order", *names], lines)
+
+
+def batch_order_scores(result: Json) -> str:
+    """Entity F1 of zero-shot fine-tuning on UniversalNER, by order and weight of words."""
+    languages = list(result["scores"][0]["scores"])
+    lines = []
+    for variant in dict.fromkeys(row["variant"] for row in result["scores"]):
+        own = [row["scores"] for row in result["scores"] if row["variant"] == variant]
+        lines.append([variant, *(_over([scores[name] for scores in own], 1) for name in languages)])
+    return markdown(["batches", *languages], lines)
+
+
+def finetune_peer(result: Json) -> str:
+    """Zero-shot scores of the engine and of a plain transformers loop: source, and mean over the targets."""
+    header = ["recipe", "side", "source", "targets", "engine minus transformers, targets", "CPU s of a seed"]
+    lines = []
+    for recipe in dict.fromkeys(row["recipe"] for row in result["rows"]):
+        averages: dict[str, list[float]] = {}
+        for side in ("transformers", "xlt-engine"):
+            own = [row for row in result["rows"] if (row["recipe"], row["side"]) == (recipe, side)]
+            values = [list(row["scores"].values()) for row in own]  # the source comes first
+            averages[side] = [sum(v[1:]) / len(v[1:]) for v in values]
+            minus = [a - b for a, b in zip(averages[side], averages["transformers"], strict=True)]
+            step = stat(minus)
+            shown = str(Step(step, 0, "")) if step and side == "xlt-engine" else ""
+            cells = [_over([v[0] for v in values], 1), _over(averages[side], 1), shown]
+            seconds = sum(row["cpu_seconds"] for row in own) / len(own)
+            sets = "".join(f", `{text}`" for text in own[0]["set"])
+            lines.append([f"`{recipe}`{sets}", side, *cells, f"{seconds:.0f}"])
+    return markdown(header, lines)
+
+
+def one_round(result: Json) -> str:
+    """One round under other settings: means over targets and seeds, paired differences of the last stage."""
+    header = ["recipe", "setting", "teacher", "soft 1", "hard 1", "hard 1 minus the recipe", "up"]
+    header += ["source after soft 1", "source text kept", "entities accepted"]
+    lines = []
+    for recipe in dict.fromkeys(row["recipe"] for row in result["rows"]):
+        rows = [row for row in result["rows"] if row["recipe"] == recipe]
+        base = _of_stage(next(row for row in rows if row["variant"] == "the recipe"), "hard1", "target")
+        for row in rows:
+            last = _of_stage(row, "hard1", "target")
+            minus = [last[key] - base[key] for key in base if key in last]
+            step = stat(minus)
+            paired = row["variant"] != "the recipe" and step is not None
+            line = [f"`{recipe}`", row["variant"]]
+            line += [
+                f"{_mean(_of_stage(row, stage, 'target').values()):.1f}" for stage in ("finetune", "soft1", "hard1")
+            ]
+            line += (
+                [str(Step(step, 0, "")), f"{sum(d > 0 for d in minus)}/{len(minus)}"] if paired and step else ["", ""]
+            )
+            kept = _mean(d["source"]["kept"] / d["source"]["items"] for d in row["decisions"])
+            accepted = _mean(d["coverage_entity"] for d in row["decisions"])
+            line += [f"{_mean(_of_stage(row, 'soft1', 'source').values()):.1f}", f"{kept:.0%}", f"{accepted:.0%}"]
+            lines.append(line)
+    return markdown(header, lines)
+
+
+def _of_stage(row: Json, stage: str, side: str) -> dict[tuple[str, str], float]:
+    """Scores by seed and target."""
+    own = [s for s in row["scores"] if (s["stage"], s["side"]) == (stage, side)]
+    return {(s["seed"], s["target"]): s["value"] for s in own}
+
+
+def _mean(values: Iterable[float]) -> float:
+    return statistics.fmean(values)
+
+
 TABLES: dict[str, tuple[tuple[str, ...], Callable[..., str]]] = {
     "speed": (("step-cpu-mbert",), speed),
     "step-cpu-mbert": (("step-cpu-mbert",), rates),
@@ -258,6 +333,10 @@ TABLES: dict[str, tuple[tuple[str, ...], Callable[..., str]]] = {
     "trust/readings": (("trust",), trust_readings),
     "trust/choices": (("trust",), trust_choices),
     "options": (("ablation-wikiann", "ablation-xed", "options"), options),
+    "batch-order/words": (("batch-order",), batch_order_words),
+    "batch-order/scores": (("batch-order",), batch_order_scores),
+    "finetune-peer": (("finetune-peer",), finetune_peer),
+    "one-round": (("one-round",), one_round),
     "truth-world": (("truth-world",), all_tables),
     "truth-world/answers": (("truth-world",), answers),
 }
