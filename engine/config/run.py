@@ -318,6 +318,8 @@ class RunConfig:
                     found.append((f"targets.{i}.unlabelled", "is missing: self-training needs unlabelled text"))
         if self.selftrain.outside != "all" and self.task != "ner":
             found.append(("selftrain.outside", "is for tagging: there is no O in classification"))
+        if self.selftrain.alpha.items == "entities" and self.task != "ner":
+            found.append(("selftrain.alpha.items", "is entities, which is for tagging; leave it out"))
         if self.selftrain.alpha.data == "dev" and not self.has_dev:
             found.append(("selftrain.alpha.data", "is dev, but source.dev is missing"))
         for name, table in (

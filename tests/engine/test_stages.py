@@ -264,6 +264,30 @@ def test_alpha_of_a_later_round(ner: Finished) -> None:
     assert kept.decision("hard1")["alpha"] == result.decision("hard1")["alpha"]
 
 
+def test_alpha_from_entities(ner: Finished, texts: Finished) -> None:
+    """Words that the voters tag as part of an entity give the curve, and a share of them must stay."""
+    longer = ("selftrain.soft.epochs=16", "selftrain.soft.lr=1e-2", "selftrain.rounds=1", "selftrain.alpha.min_kept=1")
+    rule = ('selftrain.alpha.rule="second-difference"', 'selftrain.alpha.items="entities"')
+    result = ner.again(*longer, *rule, "selftrain.alpha.min_share=0.5")
+    store = result.store(labelled=True, count=24)
+    probability = (
+        predict_logits(load_task_model(result.path("soft1")), ItemView(store)).double().softmax(dim=-1).numpy()
+    )
+    best = probability.argmax(axis=-1)
+    agree = (best == best[0]).all(axis=0)
+    label = np.where(agree, best[0], probability.mean(axis=0).argmax(axis=-1))
+    confidence = probability.max(axis=-1).min(axis=0)
+    entity = label != store.label_names.index("O")
+    curve = result.decision("hard1")["curve"]
+    kept = [int((entity & agree & (confidence > t)).sum()) for t in curve["thresholds"]]
+    assert curve["kept"] == kept
+    enough = [t for t, n in zip(curve["thresholds"], kept, strict=True) if n >= 0.5 * entity.sum()]
+    assert 1 < len(enough) < len(kept)
+    assert result.decision("hard1")["alpha"] in enough
+    with pytest.raises(ConfigError, match="entities, which is for tagging"):
+        texts.again('selftrain.alpha.items="entities"')
+
+
 def test_alpha_from_dev(ner: Finished) -> None:
     """The curve counts the items of the dev file."""
     longer = ("selftrain.soft.epochs=20", "selftrain.rounds=1", 'selftrain.alpha.rule="fixed:0.3"')
