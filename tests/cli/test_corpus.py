@@ -123,7 +123,7 @@ def test_killed_from_outside_and_given_again(process: Any, cli: Any, raw: Path) 
     (raw / "raw.de.txt").write_text(text * 1200, encoding="utf-8")
     started = process(*command(raw, "--workers", "2"))
     work = raw / "corpus" / ".de.txt.work"
-    for _ in range(600):
+    for _ in range(6000):
         if list(work.glob("piece-*.bin")) or started.poll() is not None:
             break
         time.sleep(0.05)
@@ -189,6 +189,7 @@ def test_corpus_and_control_in_one_run(cli: Any, raw: Path) -> None:
     assert answer.code == 0, answer
     rows = json.loads((corpus / "run" / "summary.json").read_text("utf-8"))["rows"]
     assert {"btf", "control"} <= {row["stage"] for row in rows if row["language"] == "de"}
-    answer = cli("run", "conll-paper", *paper(raw), "--set", "arms.control=true", "--run-dir", corpus / "no")
+    none = [part for key in ("source", "targets.0") for part in ("--set", f"{key}.control=[]")]
+    answer = cli("run", "conll-paper", *paper(raw), *none, "--set", "arms.control=true", "--run-dir", corpus / "no")
     assert answer.code == 2
     assert "no general text for en, de; give control or general" in answer.err
