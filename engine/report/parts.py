@@ -263,14 +263,14 @@ def thresholds(run: Run) -> Figure | None:
 def threshold_picture(
     cells: Sequence[tuple[str, Sequence[tuple[int, Json]]]], seeds: Sequence[int], columns: int, width: float
 ) -> str | None:
-    """Threshold curves as an SVG, a panel for each title with its decisions by seed; None where no curve is kept."""
+    """Threshold curves as an SVG, a panel for each title with its decisions by seed; None where no curve is kept, or has an item."""
     decisions = [decision for _, found in cells for _, decision in found]
     curves = [d[k] for d in decisions for k in ("curve", "target_curve") if d.get(k)]
-    if not curves:
-        return None
     xs = [x for c in curves for x in numbers(c.get("thresholds"))]
     xs += [d["alpha"] for d in decisions if d.get("alpha") is not None]
     ys = [y for c in curves for k in ("accuracy", "coverage") for y in numbers(c.get(k)) if math.isfinite(y)]
+    if not xs or not ys:
+        return None
     span, high = (min(xs), max(xs)), (max(0.0, min(ys) - 0.06), 1.04)
     ticks = [(t, f"{100 * t:.0f} %") for t in svg.nice_ticks(high[0], 1.0, 4)]
     panels = []

@@ -33,7 +33,9 @@ def test_why(cli: Any, finished: Any) -> None:
     assert story["gold"][0] == "B-PER"
     unknown = cli("why", finished.folder, "de:99")
     assert (unknown.code, unknown.out) == (3, "")
-    assert "give de:0 to de:29" in unknown.err
+    different = set((finished.files / "de.txt").read_text("utf-8").splitlines())
+    assert len(different) < 30, "a text that comes again is one example"
+    assert f"give de:0 to de:{len(different) - 1}" in unknown.err
     nothing = cli("why", finished.files, "de:0")
     assert nothing.code == 3
     assert "not a run folder" in nothing.err
