@@ -266,9 +266,9 @@ def test_alpha_of_a_later_round(ner: Finished) -> None:
 
 def test_alpha_from_entities(ner: Finished, texts: Finished) -> None:
     """Words that the voters tag as part of an entity give the curve, and a share of them must stay."""
-    longer = ("selftrain.soft.epochs=16", "selftrain.soft.lr=1e-2", "selftrain.rounds=1", "selftrain.alpha.min_kept=1")
+    longer = ("finetune.epochs=20", "selftrain.soft.epochs=60", "selftrain.soft.lr=1e-2", "selftrain.rounds=1")
     rule = ('selftrain.alpha.rule="second-difference"', 'selftrain.alpha.items="entities"')
-    result = ner.again(*longer, *rule, "selftrain.alpha.min_share=0.5")
+    result = ner.again(*longer, *rule, "selftrain.alpha.min_kept=1", "selftrain.alpha.min_share=0.5")
     store = result.store(labelled=True, count=24)
     probability = (
         predict_logits(load_task_model(result.path("soft1")), ItemView(store)).double().softmax(dim=-1).numpy()
