@@ -268,7 +268,7 @@ def test_alpha_from_entities(ner: Finished, texts: Finished) -> None:
     """Words that the voters tag as part of an entity give the curve, and a share of them must stay."""
     longer = ("finetune.epochs=20", "selftrain.soft.epochs=60", "selftrain.soft.lr=1e-2", "selftrain.rounds=1")
     rule = ('selftrain.alpha.rule="second-difference"', 'selftrain.alpha.items="entities"')
-    result = ner.again(*longer, *rule, "selftrain.alpha.min_kept=1", "selftrain.alpha.min_share=0.5")
+    result = ner.again(*longer, *rule, "selftrain.alpha.min_kept=1", "selftrain.alpha.min_share=0.9")
     store = result.store(labelled=True, count=24)
     probability = (
         predict_logits(load_task_model(result.path("soft1")), ItemView(store)).double().softmax(dim=-1).numpy()
@@ -281,7 +281,7 @@ def test_alpha_from_entities(ner: Finished, texts: Finished) -> None:
     curve = result.decision("hard1")["curve"]
     kept = [int((entity & agree & (confidence > t)).sum()) for t in curve["thresholds"]]
     assert curve["kept"] == kept
-    enough = [t for t, n in zip(curve["thresholds"], kept, strict=True) if n >= 0.5 * entity.sum()]
+    enough = [t for t, n in zip(curve["thresholds"], kept, strict=True) if n >= 0.9 * entity.sum()]
     assert 1 < len(enough) < len(kept)
     assert result.decision("hard1")["alpha"] in enough
     with pytest.raises(ConfigError, match="entities, which is for tagging"):
