@@ -41,7 +41,7 @@ def test_entity_types_are_those_of_seqeval(tiny: Callable[[str], Any]) -> None:
             blocks = (run.folder / f"test-{language}.conll").read_text("utf-8").strip().split("\n\n")
             pairs = [[line.split("\t") for line in block.split("\n")] for block in blocks]
             gold = [[tag for _, tag in pair] for pair in pairs]
-            found = predict(folder, [[word for word, _ in pair] for pair in pairs], windows=False)
+            found = predict(folder, [[word for word, _ in pair] for pair in pairs])
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")
                 tags = [list(f.labels) for f in found]  # type: ignore[union-attr]

@@ -41,8 +41,8 @@ def test_run_learns_the_switched_texts_and_marks_all_rows(tiny: Callable[..., An
     assert all(row["uses_dictionary"] for row in summary["rows"])
     assert not any(row["uses_parallel_data"] or row["uses_target_labels"] for row in summary["rows"])
     header, lines = table_cells(aggregate(summary))
-    assert header[-2] == "dictionary"
-    assert {line[-2] for line in lines} == {"yes"}
+    assert header[-3] == "dictionary"
+    assert {line[-3] for line in lines} == {"yes"}
     assert "A dictionary was used" in (recipe.folder / "run" / "report.html").read_text("utf-8")
 
 

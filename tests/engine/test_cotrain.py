@@ -25,7 +25,7 @@ ON = (
     "cotrain.iterations=3",
     "cotrain.threshold=0.55",
     "cotrain.lr=2e-2",
-    "cotrain.epochs=4",
+    "cotrain.epochs=8",
     "cotrain.batch_size=8",
     "selftrain.on=false",
     "btf.on=false",
@@ -122,7 +122,7 @@ def test_each_iteration_trains_on_the_source_and_all_picks(co: Made) -> None:
     for stage in ("co1a", "co1b", *(s for s, *_ in CROSSED + OWN)):
         picks = 0 if "1" in stage else co.record(stage)["labels"]
         trace = co.record(stage, "trace")
-        assert sum(trace["valid"]) == 4 * (SOURCE + picks), stage
+        assert sum(trace["valid"]) == 8 * (SOURCE + picks), stage
         assert co.record(stage, "stage")["source_examples"] == SOURCE
 
 

@@ -446,7 +446,7 @@ def test_run_through_torchrun_equals_one_process(alone: Path) -> None:
     )
     assert done.returncode == 0, done.stderr[-3000:]
     assert done.stdout.count("report: ") == 1
-    assert done.stderr.count("seed-0/de/soft1: the teacher labels 24 examples") == 1
+    assert done.stderr.count("seed-0/de/soft1: the teacher labels 24 target examples") == 1
     assert status(alone, "torchrun")["state"] == "done"
     scores = json.loads((alone / "alone" / "seed-0" / "de" / "hard1" / "scores.json").read_bytes())["scores"]
     assert any(0 < row["value"] < 100 for row in scores), "scores that nothing can change show nothing"

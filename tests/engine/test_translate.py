@@ -104,7 +104,7 @@ def test_rows_and_marks(tiny: Callable[..., Any]) -> None:
     assert stages["btf"].step.versus == "zero-shot"
     assert [s.stage for s in aggregate(summary).trail] == ["zero-shot", "btf"]
     lines = {line.split()[0]: line.split() for line in stage_table(summary).splitlines() if line.strip()}
-    assert [lines[n][-3] for n in ("zero-shot", "translate-test", "translate-train", "BTF")] == [
+    assert [lines[n][-4] for n in ("zero-shot", "translate-test", "translate-train", "BTF")] == [
         "no",
         "yes",
         "yes",
