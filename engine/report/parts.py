@@ -263,7 +263,7 @@ def thresholds(run: Run) -> Figure | None:
 def threshold_picture(
     cells: Sequence[tuple[str, Sequence[tuple[int, Json]]]], seeds: Sequence[int], columns: int, width: float
 ) -> str | None:
-    """Threshold curves as an SVG, a panel for each title with its decisions by seed; None where no curve is kept, or has an item."""
+    """Threshold curves as an SVG, a panel for each title with its decisions by seed; None without any item."""
     decisions = [decision for _, found in cells for _, decision in found]
     curves = [d[k] for d in decisions for k in ("curve", "target_curve") if d.get(k)]
     xs = [x for c in curves for x in numbers(c.get("thresholds"))]
