@@ -24,7 +24,7 @@ from ..files import (
     temporary_folder,
 )
 from ..opening import read_record
-from ..predict import Predictor
+from ..predictor import Predictor
 from ..texts import read_texts
 from .run_text import run_texts
 

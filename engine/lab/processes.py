@@ -19,7 +19,7 @@ from ... import OutOfMemoryError, XltError
 from ..files import storage_errors
 from ..progress import Progress
 from ..recipe import load_recipe
-from ..run import run
+from ..runner import run
 
 POLL_SECONDS = 0.5
 GRACE_SECONDS = 60.0

@@ -14,7 +14,7 @@ from numpy.typing import ArrayLike, NDArray
 from ... import ConfigError, DataError, ModelError
 from ...data import Example, Tokenizer, rng_for
 from ..overlap import Overlap, Words, count_words, overlap, words_in
-from ..predict import OUTSIDE, Predictor
+from ..predictor import OUTSIDE, Predictor
 from ..texts import read_texts
 from .text_table import text_table
 

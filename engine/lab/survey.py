@@ -13,7 +13,7 @@ import torch
 from ... import ConfigError
 from ..config import RunConfig
 from ..corpus.pool import cores
-from ..estimate import encoder_config, estimate_plan, measure_rate
+from ..cost import encoder_config, estimate_plan, measure_rate
 from ..estimate_report import table, time_text
 from ..plan import Stage, digest, make_plan
 from ..prepare import choose_device, make_context, read_ahead, with_world

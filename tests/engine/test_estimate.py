@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import json
 from collections.abc import Sequence
 from itertools import count
@@ -16,14 +15,14 @@ import torch
 
 from xlt_engine import ConfigError
 from xlt_engine.data import ItemView, Part, TaskBatches, TokenStore
-from xlt_engine.engine.estimate import estimate, measure_rate
+from xlt_engine.engine import cost
+from xlt_engine.engine.cost import estimate, measure_rate
 from xlt_engine.engine.estimate_report import Estimate, size_text, time_text
 from xlt_engine.engine.estimate_work import largest_batch
 from xlt_engine.engine.recipe import load_recipe
-from xlt_engine.engine.run import run
+from xlt_engine.engine.runner import run
 from xlt_engine.model import EncoderConfig, PackedInput, TaskModel, load_masked_lm, load_task_model
 
-estimate_module = importlib.import_module("xlt_engine.engine.estimate")
 NAMES = {"en": ("Ann Bell", "Oslo", "the man", "sees"), "de": ("Eva Kern", "Bonn", "der Mann", "sieht")}
 RECIPE = """
 task = "ner"
@@ -246,7 +245,7 @@ def test_rate_is_measured() -> None:
 def test_rate_goes_by_the_processor_not_by_the_wall(monkeypatch: pytest.MonkeyPatch) -> None:
     """A clock of the processor that gives each reading a millisecond, and no other clock at all."""
     ticks = count(5.0, 0.001)
-    monkeypatch.setattr(estimate_module, "time", SimpleNamespace(process_time=lambda: next(ticks)))
+    monkeypatch.setattr(cost, "time", SimpleNamespace(process_time=lambda: next(ticks)))
     rate = measure_rate(EncoderConfig(100, 64, 1, 1, 128), torch.device("cpu"), seconds=0.1)
     assert rate == pytest.approx(4 * 2 * 1024 * 64 * 128 / 0.001 * torch.get_num_threads(), rel=1e-6)
 

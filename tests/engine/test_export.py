@@ -24,7 +24,7 @@ from xlt_engine.engine.export import prune
 from xlt_engine.engine.export.prune import prune_model
 from xlt_engine.engine.export.run_text import run_texts
 from xlt_engine.engine.opening import stored_alpha, trained_length
-from xlt_engine.engine.predict import Predictor
+from xlt_engine.engine.predictor import Predictor
 from xlt_engine.engine.texts import read_texts
 from xlt_engine.model import (
     Encoder,

@@ -15,9 +15,9 @@ import pytest
 from xlt_engine import ConfigError, DataError
 from xlt_engine.data import ItemView, Part, TaskBatches, Tokenizer
 from xlt_engine.engine import load_recipe, run
-from xlt_engine.engine.check import check
+from xlt_engine.engine.checker import check
+from xlt_engine.engine.cost import estimate
 from xlt_engine.engine.datasets import Datasets
-from xlt_engine.engine.estimate import estimate
 from xlt_engine.engine.lab.item_story import item_story
 from xlt_engine.engine.learned import by_language, mixture
 from xlt_engine.engine.plan import make_plan

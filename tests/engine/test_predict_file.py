@@ -13,12 +13,11 @@ import pytest
 
 from xlt_engine import ConfigError, DataError, StorageError
 from xlt_engine.data import train_wordpiece
-from xlt_engine.engine import Prediction, TagPrediction, predict, predict_file
+from xlt_engine.engine import Prediction, TagPrediction, file_predictor, predict, predict_file
 from xlt_engine.model import Encoder, EncoderConfig, TaskModel, VoterHeads, save_model
 
 LINES = ["Anna lives in Paris", "Carl saw London today", "the city of Oslo is old", "a good book about Berlin"] * 3
 LABELS = {"ner": ("O", "B-PER", "I-PER"), "classification": ("good", "bad", "fair")}
-module = sys.modules["xlt_engine.engine.predict_file"]
 
 
 def write_model(folder: Path, task: str) -> Path:
@@ -140,7 +139,7 @@ def test_chunks_do_not_change_the_result(tagger_folder: Path, tmp_path: Path, mo
     text = "\n".join("".join(f"{w} O\n" for w in line.split()) for line in LINES)
     (tmp_path / "a.conll").write_text(text)
     predict_file(tagger_folder, tmp_path / "a.conll", tmp_path / "whole")
-    monkeypatch.setattr(module, "CHUNK_RECORDS", 2)
+    monkeypatch.setattr(file_predictor, "CHUNK_RECORDS", 2)
     predict_file(tagger_folder, tmp_path / "a.conll", tmp_path / "parts")
     whole, parts = ((tmp_path / n).read_text().split("\n") for n in ("whole", "parts"))
     assert len(whole) == len(parts)
@@ -157,7 +156,7 @@ def _standard(monkeypatch: pytest.MonkeyPatch, data: object) -> io.BytesIO:
 
 
 def test_a_stream_is_answered_while_it_runs(classifier_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "CHUNK_RECORDS", 4)
+    monkeypatch.setattr(file_predictor, "CHUNK_RECORDS", 4)
     behind = []
 
     def stream() -> Iterator[bytes]:

@@ -9,9 +9,9 @@ import pytest
 
 from xlt_engine import ConfigError, DataError
 from xlt_engine.engine.btf_text import pair_counts
-from xlt_engine.engine.check import check
+from xlt_engine.engine.checker import check
 from xlt_engine.engine.config import BtfConfig
-from xlt_engine.engine.estimate import estimate
+from xlt_engine.engine.cost import estimate
 from xlt_engine.engine.plan import make_plan
 from xlt_engine.engine.summary import build_summary
 

@@ -11,11 +11,11 @@ import pytest
 from xlt_engine import ConfigError, DataError
 from xlt_engine.data import read_tsv
 from xlt_engine.engine import run
-from xlt_engine.engine.check import check
-from xlt_engine.engine.estimate import estimate
-from xlt_engine.engine.evaluate import evaluate
+from xlt_engine.engine.checker import check
+from xlt_engine.engine.cost import estimate
 from xlt_engine.engine.plan import make_plan
 from xlt_engine.engine.results import aggregate, stage_table
+from xlt_engine.engine.scoring import evaluate
 from xlt_engine.engine.summary import build_summary
 from xlt_engine.engine.translated import misfits
 

@@ -114,7 +114,7 @@ def test_data_and_model_do_not_import_foreign_libraries() -> None:
 def test_libraries_of_the_corpus_builder_are_not_needed() -> None:
     code = (
         "import sys\nsys.modules.update(ahocorasick_rs=None, py3langid=None)\n"
-        "import xlt_engine.engine, xlt_engine.data.matcher, xlt_engine.data.language_id\n"
+        "import xlt_engine.data.matcher, xlt_engine.data.language_id\nfrom xlt_engine.engine import *\n"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, timeout=120)
     assert (done.returncode, done.stderr) == (0, "")
@@ -124,6 +124,7 @@ def test_libraries_of_the_corpus_builder_are_not_needed() -> None:
     "statement",
     [
         "import xlt_engine",
+        "import xlt_engine.engine",
         "import xlt_engine.cli; xlt_engine.cli.main(['--help'])",
         "import xlt_engine.cli; xlt_engine.cli.main(['run', '--help'])",
         "import xlt_engine.cli; xlt_engine.cli.main(['corpus', '--help'])",
@@ -152,7 +153,7 @@ def test_import_changes_nothing() -> None:
         "            torch.get_rng_state().tolist(), str(numpy.random.get_state()), warnings.filters[:],\n"
         "            torch.get_num_threads(), torch.get_default_dtype())\n"
         "before = state()\n"
-        "import xlt_engine.engine, xlt_engine.cli\n"
+        "import xlt_engine.cli\nfrom xlt_engine.engine import *\n"
         "sys.exit(','.join(str(i) for i, (a, b) in enumerate(zip(before, state())) if a != b) or 0)\n"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, timeout=120)
@@ -164,13 +165,14 @@ def test_public_names_of_a_room(room: str) -> None:
     """`__all__` is sorted, is what the room's `__init__` imports or defines, and every name says what it is."""
     module = importlib.import_module(f"xlt_engine.{room}")
     listed = list(module.__all__)
+    for name in listed:
+        getattr(module, name)  # a lazy one is defined from now on
     assert listed == sorted(set(listed))
     public = {
         name
         for name, value in vars(module).items()
         if not name.startswith("_") and not isinstance(value, types.ModuleType) and name != "annotations"
     }
-    public |= set(listed) & set(vars(module))
     assert set(listed) == public
     for name in listed:
         value = getattr(module, name)
@@ -193,3 +195,18 @@ def test_lazy_names_of_the_root() -> None:
         assert value.__doc__
     with pytest.raises(AttributeError, match="no attribute 'nothing'"):
         xlt_engine.nothing  # noqa: B018
+
+
+def test_lazy_names_of_the_engine() -> None:
+    """The three lists of `engine/__init__.py` agree, and no module has the name of what is public."""
+    from xlt_engine import engine
+
+    tree = ast.parse((ROOT / "engine" / "__init__.py").read_text("utf-8"))
+    checked = {
+        alias.name: node.module for node in ast.walk(tree) if isinstance(node, ast.ImportFrom) for alias in node.names
+    }
+    assert checked == engine._MODULES
+    assert sorted(engine._MODULES) == engine.__all__
+    assert not set(engine.__all__) & {path.stem for path in (ROOT / "engine").iterdir()}
+    with pytest.raises(AttributeError, match="no attribute 'nothing'"):
+        engine.nothing  # noqa: B018

@@ -23,7 +23,7 @@ from ..data.problems import Problems
 from ..data.readers_table import csv_rows, json_object
 from .files import storage_error
 from .opening import ModelLike
-from .predict import Prediction, Predictor, TagPrediction
+from .predictor import Prediction, Predictor, TagPrediction
 
 FileFormat = Literal["auto", "conll", "tsv", "csv", "jsonl", "text"]
 STDIN, STDOUT = "<stdin>", "<stdout>"

@@ -26,8 +26,8 @@ from .check_data import (
 from .check_report import CheckProblem, CheckReport, FileRow
 from .config import RunConfig
 from .context import Context
+from .cost import estimate_plan
 from .diagnostics import Warning, single_voter, slow_learning_rate
-from .estimate import estimate_plan
 from .estimate_report import size_text
 from .plan import chosen_stages
 from .prepare import choose_device, make_context, stage_tables, with_world
