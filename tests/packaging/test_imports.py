@@ -12,7 +12,11 @@ import types
 from collections.abc import Iterator
 from pathlib import Path
 
+import click
 import pytest
+
+from xlt_engine.cli import COMMANDS as COMMAND_TABLE
+from xlt_engine.cli import main_group
 
 ROOT = Path(__file__).resolve().parents[2]
 ROOMS = ("kernels", "data", "model", "engine")
@@ -26,13 +30,16 @@ def allowed_by_design() -> dict[str, set[str]]:
 
 
 def python_files() -> list[Path]:
-    found = [ROOT / "__init__.py", *sorted(ROOT.glob("cli*.py"))]
-    return found + [path for room in ROOMS for path in sorted((ROOT / room).rglob("*.py"))]
+    return [ROOT / "__init__.py", ROOT / "cli.py"] + [
+        path for room in ROOMS for path in sorted((ROOT / room).rglob("*.py"))
+    ]
 
 
 def room_of(path: Path) -> str:
-    """`cli_bench.py` and `cli_corpus.py` hold the options of a command of `cli.py` each, which would be too long."""
-    return re.sub(r"^cli_\w+$", "cli", path.relative_to(ROOT).parts[0].removesuffix(".py"))
+    return path.relative_to(ROOT).parts[0].removesuffix(".py")
+
+
+COMMANDS = ROOT / "engine" / "commands"
 
 
 def imports(path: Path) -> Iterator[tuple[str, int]]:
@@ -67,12 +74,20 @@ def test_rooms_import_in_one_direction() -> None:
                 continue
             other = parts[1]
             crossings += other in ROOMS and other != room
-            if (other.startswith("cli") and room != "cli") or (
-                other in ROOMS and other != room and other not in allowed[room]
-            ):
+            if other == "cli" or (other in ROOMS and other != room and other not in allowed[room]):
                 wrong.append(f"{path.relative_to(ROOT)}:{line} imports {name}")
     assert crossings > 30
     assert wrong == []
+
+
+def test_commands_are_imported_by_cli_alone() -> None:
+    importers = {
+        path.relative_to(ROOT).as_posix()
+        for path in python_files()
+        for name, _ in imports(path)
+        if name.startswith("xlt_engine.engine.commands") and path.parent != COMMANDS
+    }
+    assert importers == {"cli.py"}
 
 
 def test_rooms_import_each_other_relatively() -> None:
@@ -106,7 +121,7 @@ def test_data_and_model_do_not_import_foreign_libraries() -> None:
         for name, line in imports(path)
         if (top := name.split(".")[0]) not in sys.stdlib_module_names
         and top != "xlt_engine"
-        and top not in allowed[room_of(path)]
+        and top not in (allowed["cli"] if path.parent == COMMANDS else allowed[room_of(path)])
     ]
     assert wrong == []
 
@@ -120,17 +135,18 @@ def test_libraries_of_the_corpus_builder_are_not_needed() -> None:
     assert (done.returncode, done.stderr) == (0, "")
 
 
+WORDS = [["--help"], ["--version"], *([name, "--help"] for name in COMMAND_TABLE), ["bench", "kernels", "--help"]]
+
+
 @pytest.mark.parametrize(
     "statement",
     [
         "import xlt_engine",
         "import xlt_engine.engine",
-        "import xlt_engine.cli; xlt_engine.cli.main(['--help'])",
-        "import xlt_engine.cli; xlt_engine.cli.main(['run', '--help'])",
-        "import xlt_engine.cli; xlt_engine.cli.main(['corpus', '--help'])",
-        "import xlt_engine.cli; xlt_engine.cli.main(['bench', 'step', '--help'])",
-        "import xlt_engine.cli; xlt_engine.cli.main(['--version'])",
+        "from xlt_engine.cli import main\n"
+        f"for words in {WORDS}:\n    try: main(words)\n    except SystemExit as end: assert end.code == 0, words",
     ],
+    ids=["root", "engine", "help"],
 )
 def test_light_import(statement: str) -> None:
     code = (
@@ -142,6 +158,18 @@ def test_light_import(statement: str) -> None:
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, timeout=120)
     assert done.returncode == 0, done.stderr
     assert done.stderr == "loaded: "
+
+
+def test_the_table_of_commands_is_what_the_commands_say() -> None:
+    """Name and first sentence of the help; and every command of `engine/commands/` has its row."""
+    for name, (_, line) in COMMAND_TABLE.items():
+        command = main_group.get_command(click.Context(main_group), name)
+        assert command is not None
+        assert command.name == name
+        assert command.help is not None
+        assert " ".join(command.help.split("\n\n")[0].split()) == line
+    modules = {path.stem for path in COMMANDS.glob("*.py")} - {"__init__", "console", "options"}
+    assert {module for module, _ in COMMAND_TABLE.values()} == modules
 
 
 def test_import_changes_nothing() -> None:

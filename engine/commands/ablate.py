@@ -1,0 +1,104 @@
+"""`ablate` and `tables`: a recipe without each part of the method, and the paper's tables from finished runs."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import click
+
+from .console import StopRequest, json_of_runs, make_progress, pass_stop
+from .options import JSON, PATH, QUIET, RECIPE, REUSE, parse_seeds
+
+if TYPE_CHECKING:
+    from ... import XltError
+
+
+@click.command()
+@RECIPE
+@click.option("--rows", multiple=True, metavar="NAME,...", help="Rows and groups, or all.  [default: main]")
+@click.option("--seeds", metavar="0,1,2", help="Instead of the recipe's.")
+@click.option("--run-dir", type=PATH, help="Folder.  [default: runs/NAME-ablation]")
+@click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Override for all rows; repeatable.")
+@REUSE
+@click.option("--jobs", type=click.IntRange(1), help="Processes.  [default: cores / threads of the recipe; GPU: 1]")
+@click.option("--samples", type=click.IntRange(1), default=1000, show_default=True, help="Draws of the bootstrap.")
+@click.option("--dry-run", is_flag=True, help="Print what would be made, what is shared, and the time.")
+@click.option("--list", "list_rows", is_flag=True, help="Print groups and rows with their meaning.")
+@QUIET
+@JSON
+@pass_stop
+def ablate(
+    stop: StopRequest,
+    recipe: str | None,
+    rows: tuple[str, ...],
+    seeds: str | None,
+    run_dir: Path | None,
+    overrides: tuple[str, ...],
+    reuse: tuple[Path, ...],
+    jobs: int | None,
+    samples: int,
+    dry_run: bool,
+    list_rows: bool,
+    quiet: bool,
+    as_json: bool,
+) -> None:
+    """Run a RECIPE as it is and without each part of the method, and compare the results.
+
+    Rows share what they have in common. Killed or stopped, the same command goes on. A recipe with a table [each]
+    is one ablation for each of its runs, one after the other.
+    """
+    from ..lab import ablate_all, describe_rows, plan_all
+
+    if list_rows:
+        click.echo(describe_rows())
+        return
+    options: dict[str, Any] = {
+        "rows": [name for listed in rows for name in listed.split(",") if name],
+        "seeds": parse_seeds(seeds),
+        "run_dir": run_dir,
+        "overrides": overrides,
+        "reuse": reuse,
+        "jobs": jobs,
+    }
+    values: dict[str, Any] = {}
+    if dry_run:
+        for name, plan in plan_all(recipe, **options):
+            values[name] = plan.as_dict()
+            if not as_json:
+                click.echo(f"{name}\n\n{plan.render()}\n" if name else plan.render())
+        if as_json:
+            click.echo(json_of_runs(values))
+        return
+    stop.begin()
+    failed: dict[str, XltError] = {}
+    for name, result in ablate_all(
+        recipe, samples=samples, progress=make_progress(quiet), should_stop=stop.should_stop, **options
+    ):
+        values[name] = result.values
+        failed |= {f"{name} {row}".strip(): error for row, error in result.failed.items()}
+        if not as_json:
+            click.echo(f"{result.text}\nreport: {result.report}")
+    if as_json:
+        click.echo(json_of_runs(values))
+    if failed:
+        name, error = next(iter(failed.items()))
+        raise type(error)(f"{len(failed)} of the rows failed; the first, {name}: {error}")
+
+
+@click.command()
+@click.argument("kind", type=click.Choice(["cls", "conll"]))
+@click.argument("runs", nargs=-1, required=True, type=click.Path(exists=True, file_okay=False, path_type=Path))
+@click.option("--out", type=PATH, help="Folder for tables.md, .json, .csv and Figure 2.")
+@JSON
+def tables(kind: Literal["cls", "conll"], runs: tuple[Path, ...], out: Path | None, as_json: bool) -> None:
+    """Join finished RUNS into Tables 3 to 9 and Figure 2 of arXiv 2310.04726, beside the paper's cells.
+
+    RUNS are folders of `run` and `ablate`, or folders that hold them. What no run has is named with the command
+    that makes it.
+    """
+    from ..lab import paper_tables, render_tables
+
+    values = paper_tables(kind, runs, out)
+    click.echo(json.dumps(values, indent=2) if as_json else render_tables(values))

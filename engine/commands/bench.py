@@ -1,0 +1,36 @@
+"""`bench`: speed on this machine."""
+
+from __future__ import annotations
+
+from functools import partial
+from pathlib import Path
+
+import click
+
+from ... import XltError
+from .options import DEVICES
+
+
+@click.group()
+def bench() -> None:
+    """Measure speed on this machine."""
+
+
+@bench.command()
+@click.option("--json", "json_file", type=click.Path(path_type=Path, dir_okay=False), help="Where every number goes.")
+@click.option("--op", "operations", multiple=True, metavar="NAME", help="This operation only; repeatable.")
+@click.option("--quick", is_flag=True, help="The most important shapes only; on a CPU tiny ones.")
+@click.option("--device", type=DEVICES, default="auto", show_default=True)
+def kernels(json_file: Path | None, operations: tuple[str, ...], quick: bool, device: str) -> None:
+    """Time, memory and error of every kernel, against plain torch, torch.compile and other libraries.
+
+    On a CPU: the reference path against eager torch, at reduced shapes.
+    """
+    from ..bench.kernels import bench_kernels, own_failures
+    from ..bench.table import render
+
+    say = partial(click.echo, err=True)
+    result = bench_kernels(operations, quick=quick, device=device, json_file=json_file, say=say)
+    click.echo(render(result))
+    if failed := own_failures(result):
+        raise XltError(f"{len(failed)} rows of this package failed: {'; '.join(failed)}")

@@ -1,0 +1,52 @@
+"""The terminal and the signals as the commands see them."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import click
+
+if TYPE_CHECKING:
+    from ..progress import Progress
+
+FIRST = os.environ.get("WORLD_SIZE", "1") == "1" or os.environ.get("RANK", "0") == "0"
+"""Whether this process speaks for all that torchrun started."""
+say: Callable[..., None] = click.echo if FIRST else lambda *_, **__: None
+
+
+@dataclass
+class StopRequest:
+    """The signal that has asked a command to stop, or 0.
+
+    `polled`: the command looks for itself and ends cleanly; one that does not is ended by the signal at once.
+    """
+
+    signal: int = 0
+    polled: bool = False
+
+    def begin(self) -> None:
+        """The command looks for signals from now on."""
+        self.polled = True
+
+    def should_stop(self) -> int:
+        """Number of the signal that has arrived, or 0."""
+        return self.signal
+
+
+pass_stop = click.make_pass_decorator(StopRequest)
+
+
+def make_progress(quiet: bool) -> Progress:
+    """Progress on the console, or none."""
+    from ..progress import ConsoleProgress, Progress
+
+    return Progress() if quiet else ConsoleProgress()
+
+
+def json_of_runs(values: dict[str, Any]) -> str:
+    """JSON of a run, or of several by their names."""
+    return json.dumps(values.get("", values), indent=2)

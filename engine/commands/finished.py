@@ -1,0 +1,77 @@
+"""The commands that look into a finished run: `report`, `thresholds`, `why` and `trust`."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import click
+
+from .console import make_progress
+from .options import JSON, PATH, QUIET, RUN
+
+
+@click.command()
+@click.argument("run_folder", type=PATH)
+def report(run_folder: Path) -> None:
+    """Write report.html, figures and summary.json of a run again."""
+    from .. import stage_table, write_report, write_summary
+
+    summary = write_summary(run_folder)
+    click.echo(stage_table(summary))
+    click.echo(f"\nreport: {write_report(run_folder)}")
+
+
+@click.command()
+@RUN
+@click.option("--rule", "rules", multiple=True, help="Rules to compare; repeatable.  [default: one of each kind]")
+@click.option("--draws", type=click.IntRange(2), default=200, show_default=True, help="Of the bootstrap.")
+@QUIET
+@JSON
+def thresholds(run_folder: Path, rules: tuple[str, ...], draws: int, quiet: bool, as_json: bool) -> None:
+    """What every rule for alpha would have chosen in RUN, how far that is luck, and what it costs."""
+    from ..lab.run_thresholds import studies_as_dict, study_thresholds
+    from ..lab.study_text import render_studies
+    from ..lab.threshold_study import COMPARED
+
+    studies = study_thresholds(run_folder, rules=rules or COMPARED, draws=draws, progress=make_progress(quiet))
+    shown = json.dumps(studies_as_dict(studies), indent=2) if as_json else render_studies(run_folder.name, studies)
+    click.echo(shown)
+
+
+@click.command()
+@RUN
+@click.argument("item", metavar="ID")
+@click.option("--seed", type=int, help="Whose stages tell the story.  [default: the run's first]")
+@click.option("--target", help="For source examples: whose models tell it.  [default: the first target]")
+@JSON
+def why(run_folder: Path, item: str, seed: int | None, target: str | None, as_json: bool) -> None:
+    """The whole story of one example of RUN: what each voter said, accepted or not, removed or not, and why.
+
+    ID is LANGUAGE:NUMBER, counted from 0, or FILE:LINE, such as de:12 or train.txt:345.
+    """
+    from ..lab.item_story import item_story
+    from ..lab.story_text import render_story
+
+    story = item_story(run_folder, item, seed=seed, target=target)
+    click.echo(json.dumps(story.as_dict(), indent=2, ensure_ascii=False) if as_json else render_story(story))
+
+
+@click.command()
+@RUN
+@click.option("--sample", type=click.IntRange(10), default=1000, show_default=True, help="Examples of each text.")
+@click.option("--no-truth", is_flag=True, help="Leave the column out that compares with test labels.")
+@QUIET
+@JSON
+def trust(run_folder: Path, sample: int, no_truth: bool, quiet: bool, as_json: bool) -> None:
+    """Estimate the target scores of RUN without target labels, with intervals that say how far to believe it.
+
+    The estimates are kept in RUN/trust.json, and shown in its report.
+    """
+    from ..lab.study_text import render_trust
+    from ..lab.trust import trust as estimate_scores
+    from ..lab.trust import write_trust
+
+    report = estimate_scores(run_folder, sample=sample, truth=not no_truth, progress=make_progress(quiet))
+    write_trust(run_folder, report)
+    click.echo(json.dumps(report.as_dict(), indent=2) if as_json else render_trust(report))

@@ -1,0 +1,43 @@
+"""The options and arguments that several commands have, each defined once."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+PATH = click.Path(path_type=Path)
+DEVICES = click.Choice(["auto", "cpu", "cuda"])
+
+MODEL = click.argument("model", type=PATH)
+RECIPE = click.argument("recipe", required=False)
+RUN = click.argument("run_folder", metavar="RUN", type=PATH)
+
+DEVICE = click.option("--device", type=DEVICES, default="auto")
+ENCODING = click.option("--encoding", default="utf-8", show_default=True, help="Character encoding of the input.")
+JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON instead of text.")
+OVERRIDES = click.option(
+    "--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Override a recipe's value; repeatable."
+)
+PAIR_COLUMN = click.option("--pair-column", help="Table or JSONL: column of the second text.")
+QUIET = click.option("--quiet", is_flag=True, help="No progress.")
+REUSE = click.option("--reuse", type=PATH, multiple=True, help="Take finished stages of this run; repeatable.")
+SEED = click.option("--seed", type=int, default=0, show_default=True, help="Of every choice.")
+TARGETS = click.option(
+    "--target", "targets", multiple=True, metavar="CODE", help="Only this target, and what all share; repeatable."
+)
+TEXT_COLUMN = click.option(
+    "--text-column", default="text", show_default=True, help="Table or JSONL: column of the text."
+)
+
+
+def parse_seeds(value: str | None) -> tuple[int, ...] | None:
+    """The numbers of `--seeds 0,1,2`."""
+    if value is None:
+        return None
+    try:
+        return tuple(int(part) for part in value.split(","))
+    except ValueError as error:
+        raise click.UsageError(
+            f"--seeds {value}: give whole numbers with commas between them, such as 0,1,2"
+        ) from error

@@ -1,0 +1,38 @@
+"""`predict`: labels for a file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from .options import DEVICE, ENCODING, JSON, MODEL, PAIR_COLUMN, TEXT_COLUMN
+
+_PATH_OR_DASH = click.Path(path_type=Path, allow_dash=True)
+
+
+@click.command()
+@MODEL
+@click.argument("file", type=_PATH_OR_DASH, default=Path("-"))
+@click.option("--out", type=_PATH_OR_DASH, default=Path("-"), help="Output.  [default: stdout]")
+@click.option("--abstain", is_flag=True, help="Give no label where the voters disagree or are not confident.")
+@click.option("--alpha", type=click.FloatRange(0, 1), help="Confidence for --abstain.  [default: the model's own]")
+@click.option(
+    "--format", "file_format", type=click.Choice(["auto", "conll", "tsv", "csv", "jsonl", "text"]), default="auto"
+)
+@DEVICE
+@ENCODING
+@TEXT_COLUMN
+@PAIR_COLUMN
+@JSON
+def predict(model: Path, file: Path, out: Path, **options: Any) -> None:
+    """Label FILE (or standard input) with MODEL, a folder; a line or sentence at a time, with confidences.
+
+    Every format gets a label and a confidence: conll, tsv and csv as two more columns, jsonl as more fields, text as
+    lines with tabs. An abstention is "_", null in JSON.
+    """
+    from .. import predict_file
+
+    for note in predict_file(model, file, out, **options).notes():
+        click.echo(note, err=True)

@@ -1,0 +1,93 @@
+"""`probe` and `rank-sources`: what is known about languages before any training."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import click
+
+from .options import DEVICE, ENCODING, JSON, MODEL, PATH, SEED, TEXT_COLUMN
+
+
+@click.command()
+@MODEL
+@click.argument("pairs", type=PATH)
+@click.option("--layers", metavar="0,6,12", help="Layers to look at, 0 for the embeddings.  [default: all]")
+@click.option("--cap", type=click.IntRange(0), default=2000, show_default=True, help="Largest number of pairs; 0: all.")
+@click.option("--folds", type=click.IntRange(2), default=5, show_default=True, help="Parts; the map is tested on each.")
+@click.option("--neighbours", type=click.IntRange(1), default=10, show_default=True, help="Of CSLS.")
+@click.option("--figure", type=PATH, help="Write the curves over layers, an SVG file.")
+@SEED
+@DEVICE
+@ENCODING
+@JSON
+def probe(model: Path, pairs: Path, layers: str | None, figure: Path | None, as_json: bool, **options: Any) -> None:
+    """How well two languages are aligned in the states of MODEL, by PAIRS: text, tab, translation on each line.
+
+    For each layer: how often a text's nearest neighbour in the other language is its translation, by cosine and by
+    CSLS, before and after the best rotation of one language onto the other. Uses parallel data; trains nothing.
+    """
+    from ..lab.probe import probe as probe_encoder
+
+    report = probe_encoder(model, pairs, layers=_parse_layers(layers), **options)
+    if figure is not None:
+        from ..files import atomic_write_text
+
+        atomic_write_text(figure, report.figure())
+    click.echo(json.dumps(report.as_dict(), indent=2) if as_json else report.render())
+
+
+def _parse_layers(value: str | None) -> tuple[int, ...]:
+    try:
+        return tuple(int(part) for part in value.split(",")) if value else ()
+    except ValueError as error:
+        raise click.UsageError(
+            f"--layers {value}: give whole numbers with commas between them, such as 0,6,12"
+        ) from error
+
+
+@click.command()
+@click.argument("target", type=PATH, nargs=-1, required=True)
+@click.option("--source", multiple=True, required=True, metavar="NAME=FILE", help="Text of a candidate; repeatable.")
+@click.option("--tokenizer", type=PATH, required=True, help="Folder of the encoder to be used.")
+@click.option("--model", multiple=True, metavar="NAME=FOLDER", help="Model fine-tuned on a candidate; repeatable.")
+@click.option("--words", type=click.IntRange(1), default=100_000, show_default=True, help="Compared of each text.")
+@click.option("--sample", type=click.IntRange(1), default=1000, show_default=True, help="Target texts to label.")
+@TEXT_COLUMN
+@SEED
+@DEVICE
+@ENCODING
+@JSON
+def rank_sources(
+    target: tuple[Path, ...],
+    source: tuple[str, ...],
+    model: tuple[str, ...],
+    text_column: str,
+    as_json: bool,
+    **options: Any,
+) -> None:
+    """Order candidate source languages for TARGET, unlabelled text, by overlap and by what models say about it.
+
+    No label of the target is read.
+    """
+    from ..lab.rank_sources import rank_sources as rank
+
+    folders = _paths_by_name(model, "--model")
+    if twice := [name for name, paths in folders.items() if len(paths) > 1]:
+        raise click.UsageError(f"--model {twice[0]} is given twice; give one model for each source")
+    models = {name: paths[0] for name, paths in folders.items()}
+    ranking = rank(target, _paths_by_name(source, "--source"), models=models, text=text_column, **options)
+    click.echo(json.dumps(ranking.as_dict(), indent=2, ensure_ascii=False) if as_json else ranking.render())
+
+
+def _paths_by_name(values: tuple[str, ...], option: str) -> dict[str, list[Path]]:
+    """From NAME=PATH."""
+    paths: dict[str, list[Path]] = {}
+    for value in values:
+        name, equals, path = value.partition("=")
+        if not (name and equals and path):
+            raise click.UsageError(f"{option} {value}: give NAME=PATH, such as de=task.de.txt")
+        paths.setdefault(name, []).append(Path(path))
+    return paths
