@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from step_bench.work import Text, draw_texts
 
 from xlt_engine.data import read_conll, rng_for, train_wordpiece
-from xlt_engine.engine.bench.step_work import Text, draw_texts
 from xlt_engine.engine.plan import NUMERICS
 from xlt_engine.engine.rundir import environment, git_commit
 

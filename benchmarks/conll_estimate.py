@@ -2,7 +2,7 @@
 
     python benchmarks/conll_estimate.py
 
-Steps are those of the recipe for one target language and one seed, operations those of `engine/bench/step_flops.py` at
+Steps are those of the recipe for one target language and one seed, operations those of `step_bench/flops.py` at
 lengths like CoNLL's. What is assumed stands in `ASSUMED`.
 """
 
@@ -13,11 +13,11 @@ from dataclasses import dataclass
 from statistics import mean
 
 import torch
+from step_bench.flops import step_flops
+from step_bench.sides import Ours
+from step_bench.work import SHAPES, draw_texts, make_work
 
 from xlt_engine.engine import load_recipe
-from xlt_engine.engine.bench.step_flops import step_flops
-from xlt_engine.engine.bench.step_sides import Ours
-from xlt_engine.engine.bench.step_work import SHAPES, draw_texts, make_work
 
 SOURCE, TARGET = 14_041, 60_000  # without the 946 document markers that Table 2 of the paper counts
 ASSUMED = {

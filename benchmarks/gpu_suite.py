@@ -42,7 +42,7 @@ MERCY_SECONDS = 8.0
 TEST_MERCY_SECONDS = 15.0
 LOG_BYTES = 8 << 20
 TEST_PROCESSES = 12
-TESTS = ("tests/kernels", "tests/engine")
+TESTS = ("tests/kernels", "tests/engine", "tests/benchmarks")
 DRY_TESTS = ("tests/kernels/fused/test_dropout.py", "tests/engine/test_feed.py")
 
 
@@ -128,6 +128,11 @@ class Suite:
     def script(self, name: str, *arguments: str) -> list[str]:
         return [str(BENCHMARKS / name), *arguments, *(["--dry"] if self.dry else [])]
 
+    def step(self, *arguments: str) -> list[str]:
+        """`step.py`, dry with a tiny model."""
+        where = ["--quick", "--device", "cpu"] if self.dry else ["--device", "cuda"]
+        return [str(BENCHMARKS / "step.py"), *where, *arguments]
+
 
 def _environment(suite: Suite, seconds: float) -> dict[str, Any]:
     file = str(suite.out / "gpu-environment.json")
@@ -208,7 +213,7 @@ def _kernel_lines(suite: Suite) -> Iterator[str]:
 
 def _step(suite: Suite, seconds: float) -> dict[str, Any]:
     arguments = ("--json", str(suite.out / "gpu-step.json"), "--seconds", str(seconds - MERCY_SECONDS))
-    return suite.process(suite.script("gpu_step.py", *arguments), seconds)
+    return suite.process(suite.step(*arguments), seconds)
 
 
 def _step_lines(suite: Suite) -> Iterator[str]:
@@ -222,7 +227,7 @@ def _step_lines(suite: Suite) -> Iterator[str]:
 def _deterministic(suite: Suite, seconds: float) -> dict[str, Any]:
     arguments = ["--json", str(suite.out / "gpu-deterministic.json"), "--seconds", str(seconds - MERCY_SECONDS)]
     arguments += ["--alone", "--deterministic", "--task", "btf", "--task", "finetune"]
-    return suite.process(suite.script("gpu_step.py", *arguments), seconds)
+    return suite.process(suite.step(*arguments), seconds)
 
 
 def _deterministic_lines(suite: Suite) -> Iterator[str]:

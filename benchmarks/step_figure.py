@@ -1,8 +1,8 @@
-"""docs/step-time.svg: where a step's time goes, from the traces of `xlt-engine bench step --trace`.
+"""docs/step-time.svg: where a step's time goes, from the traces of `step.py --trace`.
 
-    xlt-engine bench step --shape small --peer tuned --repeats 2 --trace TRACES \\
+    python benchmarks/step.py --shape small --peer tuned --repeats 2 --trace TRACES \\
         --json benchmarks/results/step-time-small.json
-    xlt-engine bench step --shape mbert --quick --peer tuned --repeats 1 --trace TRACES \\
+    python benchmarks/step.py --shape mbert --quick --peer tuned --repeats 1 --trace TRACES \\
         --json benchmarks/results/step-time-mbert.json
     python benchmarks/tables.py
 """

@@ -1,1 +1,1 @@
-"""The clocks, cases, peers and tables of `bench kernels` and `bench step` (docs/performance.md)."""
+"""The clocks, cases, peers and tables of `bench kernels` (docs/performance.md)."""

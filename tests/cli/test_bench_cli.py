@@ -24,31 +24,6 @@ def test_bench_kernels(cli: Any, tmp_path: Path) -> None:
     assert "[2/2, " in answer.err
 
 
-def test_bench_step(cli: Any, tmp_path: Path) -> None:
-    file, traces = tmp_path / "result.json", tmp_path / "traces"
-    options = ("--quick", "--device", "cpu", "--task", "teacher", "--peer", "tuned", "--json", file, "--trace", traces)
-    with dispatch.using("reference"):
-        answer = cli("bench", "step", *options)
-    assert answer.code == 0, answer.err
-    result = json.loads(file.read_text())
-    assert list(result["tasks"]) == ["teacher"]
-    assert result["headlines"][0] in answer.err
-    assert "\nteacher: teacher inference, 9 classes\n" in answer.out
-    assert [path.name for path in traces.iterdir()] == ["teacher-conll.json"]
-
-
-def test_errors_of_bench_step(cli: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert cli("bench", "step", "--task", "walk").code == 2
-    from xlt_engine.engine.bench import step as bench_step
-
-    monkeypatch.setattr(bench_step, "own_failures", lambda result: ["teacher: RuntimeError: x"])
-    with dispatch.using("reference"):
-        answer = cli("bench", "step", "--quick", "--device", "cpu", "--task", "teacher", "--peer", "tuned")
-    assert answer.code == 1
-    assert "teacher inference" in answer.out, "what was measured is shown all the same"
-    assert answer.err.splitlines()[-1] == "error: 1 tasks of this package failed: teacher: RuntimeError: x"
-
-
 def test_errors_of_bench(cli: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     answer = cli("bench", "kernels", "--op", "vote")
     assert (answer.code, answer.out) == (2, "")

@@ -14,7 +14,6 @@ import torch
 
 from xlt_engine import ConfigError, Interrupted
 from xlt_engine.engine import Progress
-from xlt_engine.engine.bench import step
 from xlt_engine.engine.deterministic import WORKSPACE, WORKSPACES, _settings, deterministic, refusal
 from xlt_engine.engine.files import sha256_file
 from xlt_engine.engine.lab import survey
@@ -62,24 +61,16 @@ def test_what_it_sets_on_a_gpu_and_takes_back(on_gpu: None, device: str) -> None
     assert _settings() == before
 
 
-@pytest.mark.parametrize("what", ["bench", "ablate"])
-def test_nothing_looks_at_the_device_before(
-    on_gpu: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, what: str
-) -> None:
+def test_nothing_looks_at_the_device_before(on_gpu: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Looking starts CUDA, and after that it could only refuse."""
 
     def look(*arguments: Any, **named: Any) -> None:
         raise ZeroDivisionError(os.environ.get(WORKSPACE))
 
-    monkeypatch.setattr(step, "find_device", look)
     monkeypatch.setattr(survey, "default_jobs", look)
     monkeypatch.setattr(laboratory, "survey", look)
-    begin: dict[str, Callable[[], Any]] = {
-        "bench": lambda: step.bench_step(["btf"], deterministic=True),
-        "ablate": lambda: laboratory.ablate("demo", overrides=["deterministic=true"], run_dir=tmp_path / "run"),
-    }
     with pytest.raises(ZeroDivisionError, match=WORKSPACES[0]):
-        begin[what]()
+        laboratory.ablate("demo", overrides=["deterministic=true"], run_dir=tmp_path / "run")
 
 
 @pytest.mark.parametrize("value", WORKSPACES)

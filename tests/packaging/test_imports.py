@@ -135,18 +135,15 @@ def test_libraries_of_the_corpus_builder_are_not_needed() -> None:
     assert (done.returncode, done.stderr) == (0, "")
 
 
-WORDS = [["--help"], ["--version"], *([name, "--help"] for name in COMMAND_TABLE), ["bench", "kernels", "--help"]]
-
-
 @pytest.mark.parametrize(
     "statement",
     [
         "import xlt_engine",
         "import xlt_engine.engine",
-        "from xlt_engine.cli import main\n"
-        f"for words in {WORDS}:\n    try: main(words)\n    except SystemExit as end: assert end.code == 0, words",
+        "import xlt_engine.cli; xlt_engine.cli.main(['--version'])",
+        "import xlt_engine.cli; xlt_engine.cli.main(['--help'])",
+        "import xlt_engine.cli; xlt_engine.cli.main(['bench', 'kernels', '--help'])",
     ],
-    ids=["root", "engine", "help"],
 )
 def test_light_import(statement: str) -> None:
     code = (

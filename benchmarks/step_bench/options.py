@@ -1,4 +1,4 @@
-"""What `bench step` was asked for, and the head of its result: machine, versions, and the rate that MFU refers to."""
+"""What was asked of the step benchmark, and the head of its result: machine, versions, the rate that MFU refers to."""
 
 from __future__ import annotations
 
@@ -11,13 +11,14 @@ from typing import Any
 
 import torch
 
-from ...kernels import dispatch
-from ...model import EncoderConfig
-from ..precision import DTYPES
-from ..rundir import git_commit
-from .measure import ceilings, machine, timed
-from .peers import versions
-from .step_work import SHAPES, Texts
+from xlt_engine.engine.bench.measure import ceilings, machine, timed
+from xlt_engine.engine.bench.peers import versions
+from xlt_engine.engine.precision import DTYPES
+from xlt_engine.engine.rundir import git_commit
+from xlt_engine.kernels import dispatch
+from xlt_engine.model import EncoderConfig
+
+from .work import SHAPES, Texts
 
 
 @dataclass(frozen=True)

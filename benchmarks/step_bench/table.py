@@ -1,11 +1,12 @@
-"""The tables and lines of `xlt-engine bench step`."""
+"""The tables and lines of `step.py`."""
 
 from __future__ import annotations
 
 from typing import Any
 
-from .step_sides import OURS
-from .table import number
+from xlt_engine.engine.bench.table import number
+
+from .sides import OURS
 
 Entry = dict[str, Any]
 

@@ -1,4 +1,4 @@
-"""`xlt-engine bench step`: whole training and inference steps against transformers, on this machine.
+"""Whole training and inference steps against transformers, on this machine.
 
 All sides of a task take the same sequences, in one process and in turns; before any clock runs, losses and gradients of
 this package and of transformers are compared. Results are on the disk after every set of lengths.
@@ -18,17 +18,18 @@ from typing import Any
 
 import torch
 
-from ... import ConfigError, XltError
-from ..deterministic import deterministic as equal_bits
-from ..files import atomic_write_json
-from .measure import FAILURES, MIB, find_device, quantiles, reason, synchronise, timed
-from .step_flops import step_flops
-from .step_options import Options, head
-from .step_peers import PEERS, ModernBert, Peer
-from .step_sides import OURS, Ours, Side, worst_difference
-from .step_table import headline
-from .step_trace import STEPS, WARM_UP, launches, trace
-from .step_work import KINDS, ORDERS, SHAPES, TASKS, WINDOW, Drawn, Row, Step, Texts, draw_texts, make_work
+from xlt_engine import ConfigError, XltError
+from xlt_engine.engine.bench.measure import FAILURES, MIB, find_device, quantiles, reason, synchronise, timed
+from xlt_engine.engine.deterministic import deterministic as equal_bits
+from xlt_engine.engine.files import atomic_write_json
+
+from .flops import step_flops
+from .options import Options, head
+from .peers import PEERS, ModernBert, Peer
+from .sides import OURS, Ours, Side, worst_difference
+from .table import headline
+from .trace import STEPS, WARM_UP, launches, trace
+from .work import KINDS, ORDERS, SHAPES, TASKS, WINDOW, Drawn, Row, Step, Texts, draw_texts, make_work
 
 Result = dict[str, Any]
 Say = Callable[[str], None]

@@ -1,4 +1,4 @@
-"""What `bench step` computes: shapes, tasks, sequences of given lengths, and the batches of each order."""
+"""What the step benchmark computes: shapes, tasks, sequences of given lengths, and the batches of each order."""
 
 from __future__ import annotations
 
@@ -9,10 +9,21 @@ from typing import Any
 
 import numpy as np
 
-from ...data import BatchSize, Corpus, ItemView, MlmBatches, PackedBatch, Part, TaskBatches, TokenStore, pack, rng_for
-from ...data.masking import mask_tokens
-from ...model import EncoderConfig
-from .case import lengths
+from xlt_engine.data import (
+    BatchSize,
+    Corpus,
+    ItemView,
+    MlmBatches,
+    PackedBatch,
+    Part,
+    TaskBatches,
+    TokenStore,
+    pack,
+    rng_for,
+)
+from xlt_engine.data.masking import mask_tokens
+from xlt_engine.engine.bench.case import lengths
+from xlt_engine.model import EncoderConfig
 
 CLASSES = 9
 SPECIAL = 5

@@ -1,8 +1,9 @@
-"""`bench step`: that it measures what it says, on a CPU. No test looks at how fast anything is."""
+"""The step benchmark: that it measures what it says, on a CPU. No test looks at how fast anything is."""
 
 from __future__ import annotations
 
 import json
+import os
 import sys
 import time
 from pathlib import Path
@@ -12,20 +13,18 @@ from typing import Any
 
 import numpy as np
 import pytest
+import step as command
 import torch
-from torch.nn import functional
-from torch.utils.flop_counter import FlopCounterMode
-
-from xlt_engine import ConfigError
-from xlt_engine.engine.bench import step as bench_step
-from xlt_engine.engine.bench import step_peers as bench_step_peers
-from xlt_engine.engine.bench import step_trace as bench_step_trace
-from xlt_engine.engine.bench.step_flops import encoder_flops, head_flops, step_flops
-from xlt_engine.engine.bench.step_peers import Eager, ModernBert, Tuned, Unpadded, WithLiger, pad
-from xlt_engine.engine.bench.step_sides import OURS, Ours, copy_weights, worst_difference
-from xlt_engine.engine.bench.step_table import render
-from xlt_engine.engine.bench.step_trace import OTHER, PRODUCTS, parts_of
-from xlt_engine.engine.bench.step_work import (
+from click.testing import CliRunner
+from step_bench import bench as step_bench
+from step_bench import peers as step_peers
+from step_bench import trace as step_trace
+from step_bench.flops import encoder_flops, head_flops, step_flops
+from step_bench.peers import Eager, ModernBert, Tuned, Unpadded, WithLiger, pad
+from step_bench.sides import OURS, Ours, copy_weights, worst_difference
+from step_bench.table import render
+from step_bench.trace import OTHER, PRODUCTS, parts_of
+from step_bench.work import (
     CLASSES,
     MASK,
     SHAPES,
@@ -37,6 +36,11 @@ from xlt_engine.engine.bench.step_work import (
     make_work,
     packed,
 )
+from torch.nn import functional
+from torch.utils.flop_counter import FlopCounterMode
+
+from xlt_engine import ConfigError
+from xlt_engine.engine.deterministic import WORKSPACE, WORKSPACES
 from xlt_engine.kernels import dispatch
 from xlt_engine.model import EncoderConfig, VoterHeads
 
@@ -59,7 +63,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def whole(folder: Path) -> dict[str, Any]:
     with dispatch.using("reference"):
-        return bench_step.bench_step(
+        return step_bench.bench_step(
             quick=True,
             device="cpu",
             repeats=2,
@@ -76,14 +80,14 @@ def rows_of(task: str, count: int = 4, kind: str = "conll") -> list[Row]:
 
 def quick(task: str, **options: Any) -> dict[str, Any]:
     options = {"peers": ("tuned",), "quick": True, "device": "cpu"} | options
-    result = bench_step.bench_step([task], **options)
+    result = step_bench.bench_step([task], **options)
     entry: dict[str, Any] = result["tasks"][task]
-    return entry | {"failures": bench_step.own_failures(result)}
+    return entry | {"failures": step_bench.own_failures(result)}
 
 
 def test_every_task_is_measured_and_agrees(whole: dict[str, Any]) -> None:
     assert list(whole["tasks"]) == list(TASKS) == ["btf", "finetune", "soft", "hard", "teacher"]
-    assert bench_step.own_failures(whole) == []
+    assert step_bench.own_failures(whole) == []
     for task, entry in whole["tasks"].items():
         assert entry["difference_fp32"] < 1e-5, task
         assert set(entry["rows"]) == {"conll, random", "conll, sorted"}
@@ -200,7 +204,7 @@ def test_the_comparison_sees_a_difference() -> None:
 
 
 def test_nothing_is_timed_where_sides_differ(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(bench_step, "worst_difference", lambda *_: 0.1)
+    monkeypatch.setattr(step_bench, "worst_difference", lambda *_: 0.1)
     entry = quick("finetune")
     assert entry["rows"] == {}
     assert "differ by 1.0e-01; nothing was timed" in entry["reason"]
@@ -232,12 +236,12 @@ def test_no_time_left() -> None:
 
 def test_wrong_names() -> None:
     with pytest.raises(ConfigError, match="no task 'ner'; choose from btf, finetune"):
-        bench_step.bench_step(["ner"])
+        step_bench.bench_step(["ner"])
     with pytest.raises(ConfigError, match="no peer"):
-        bench_step.bench_step(peers=["jax"])
+        step_bench.bench_step(peers=["jax"])
     if not torch.cuda.is_available():
         with pytest.raises(ConfigError, match="device cuda"):
-            bench_step.bench_step(device="cuda")
+            step_bench.bench_step(device="cuda")
 
 
 @pytest.mark.parametrize("task", TRAINING)
@@ -286,7 +290,7 @@ def test_trace_is_a_chrome_trace(whole: dict[str, Any], folder: Path) -> None:
         assert sum(event.get("name") == "xlt:packed_attention" for event in events) == 3 * TINY.num_layers
         shares = found["shares"]
         assert sum(shares.values()) == pytest.approx(1)
-        assert set(shares) <= set(bench_step_trace.PARTS)
+        assert set(shares) <= set(step_trace.PARTS)
         assert {PRODUCTS, "attention", "gelu", "embedding"} <= set(shares)
         assert ("linear_cross_entropy" in shares) == (task == "btf")
         assert ("optimiser" in shares) == ("collation" in shares) == (task != "teacher")
@@ -346,7 +350,7 @@ def test_ligers_loss_is_that_of_transformers(monkeypatch: pytest.MonkeyPatch) ->
     def fused(hidden: Any, weight: Any, bias: Any, target: Any) -> Any:
         return functional.cross_entropy(functional.linear(hidden, weight, bias), target, reduction="sum")
 
-    monkeypatch.setattr(bench_step_peers, "liger_loss", lambda accumulate: fused)
+    monkeypatch.setattr(step_peers, "liger_loss", lambda accumulate: fused)
     rows = rows_of("btf")
     plain, liger = Tuned("btf", TINY, CPU), WithLiger("btf", TINY, CPU)
     liger.model.load_state_dict(plain.model.state_dict())
@@ -371,6 +375,45 @@ def test_unpadded_batches() -> None:
 def test_weights_of_another_architecture_are_refused() -> None:
     with pytest.raises(AssertionError):
         copy_weights(ModernBert("btf", TINY, CPU).model.state_dict(), Ours("btf", TINY, CPU))
+
+
+def test_nothing_looks_at_the_device_before_it_is_deterministic(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Looking starts CUDA, and after that it could only refuse."""
+
+    def look(device: str) -> None:
+        raise ZeroDivisionError(os.environ.get(WORKSPACE))
+
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "is_initialized", lambda: False)
+    monkeypatch.delenv(WORKSPACE, raising=False)
+    monkeypatch.setenv("NCCL_ALGO", "")
+    monkeypatch.delenv("NCCL_ALGO")
+    monkeypatch.setattr(step_bench, "find_device", look)
+    with pytest.raises(ZeroDivisionError, match=WORKSPACES[0]):
+        step_bench.bench_step(["btf"], deterministic=True)
+
+
+def test_the_command(tmp_path: Path) -> None:
+    file, traces = tmp_path / "result.json", tmp_path / "traces"
+    options = ["--quick", "--device", "cpu", "--task", "teacher", "--peer", "tuned"]
+    answer = CliRunner().invoke(command.main, [*options, "--json", str(file), "--trace", str(traces)])
+    assert answer.exit_code == 0, answer.output
+    result = json.loads(file.read_text())
+    assert list(result["tasks"]) == ["teacher"]
+    assert result["headlines"][0] in answer.stderr
+    assert "\nteacher: teacher inference, 9 classes\n" in answer.stdout
+    assert [path.name for path in traces.iterdir()] == ["teacher-conll.json"]
+
+
+def test_errors_of_the_command(monkeypatch: pytest.MonkeyPatch) -> None:
+    run = CliRunner().invoke
+    for wrong in (["--task", "walk"], ["--memory"], ["--sentences", "--quick"], ["--sentences", "--shape", "tiny"]):
+        assert run(command.main, wrong).exit_code == 2, wrong
+    monkeypatch.setattr(command, "own_failures", lambda result: ["teacher: RuntimeError: x"])
+    answer = run(command.main, ["--quick", "--device", "cpu", "--task", "teacher", "--alone"])
+    assert answer.exit_code == 1
+    assert "teacher inference" in answer.stdout, "what was measured is shown all the same"
+    assert answer.stderr.splitlines()[-1] == "Error: 1 tasks of this package failed: teacher: RuntimeError: x"
 
 
 @pytest.mark.gpu

@@ -11,9 +11,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from ...model import EncoderConfig
-from ...model.heads import default_voter_widths
-from .step_work import CLASSES, TASKS, Row, frozen_layers
+from xlt_engine.model import EncoderConfig
+from xlt_engine.model.heads import default_voter_widths
+
+from .work import CLASSES, TASKS, Row, frozen_layers
 
 
 def step_flops(task: str, config: EncoderConfig, rows: Sequence[Row]) -> float:

@@ -18,12 +18,13 @@ from typing import Any
 
 import torch
 
-from ...data import PackedBatch
-from ..config import PerformanceConfig
-from ..files import storage_errors
-from .measure import FAILURES, synchronise
-from .step_sides import Ours
-from .step_work import Drawn
+from xlt_engine.data import PackedBatch
+from xlt_engine.engine.bench.measure import FAILURES, synchronise
+from xlt_engine.engine.config import PerformanceConfig
+from xlt_engine.engine.files import storage_errors
+
+from .sides import Ours
+from .work import Drawn
 
 STEPS = 3
 WARM_UP = 1
@@ -159,8 +160,7 @@ def _mark(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
 @contextmanager
 def _marked() -> Iterator[None]:
     """Every operation of the kernels room under its name, where model and objectives call it."""
-    package = __name__.rsplit(".", 3)[0]
-    modules = [import_module(f"{package}.{name}") for name in _CALLERS]
+    modules = [import_module(f"xlt_engine.{name}") for name in _CALLERS]
     before = [(m, name, getattr(m, name)) for m in modules for name in OPERATIONS if hasattr(m, name)]
     for module, name, function in before:
         setattr(module, name, _mark(name, function))

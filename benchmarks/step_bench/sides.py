@@ -1,4 +1,4 @@
-"""The two kinds of sides that `bench step` times: this package here, and its rivals in `step_peers.py`."""
+"""The two kinds of sides that the step benchmark times: this package here, and its rivals in `peers.py`."""
 
 from __future__ import annotations
 
@@ -11,14 +11,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ...data import PackedBatch, inference_tokens
-from ...model import Encoder, EncoderConfig, LinearHead, MaskedLM, TaskModel, VoterHeads
-from ...model.names import views
-from ..config import OptimiserConfig, PerformanceConfig
-from ..loop import BatchSource, Loop, StepResult
-from ..objectives import SoftLabels, cross_entropy, masked_lm
-from ..precision import computing_in
-from .step_work import CLASSES, TASKS, Drawn, Listed, Row, Step, frozen_layers, packed
+from xlt_engine.data import PackedBatch, inference_tokens
+from xlt_engine.engine.config import OptimiserConfig, PerformanceConfig
+from xlt_engine.engine.loop import BatchSource, Loop, StepResult
+from xlt_engine.engine.objectives import SoftLabels, cross_entropy, masked_lm
+from xlt_engine.engine.precision import computing_in
+from xlt_engine.model import Encoder, EncoderConfig, LinearHead, MaskedLM, TaskModel, VoterHeads
+from xlt_engine.model.names import views
+
+from .work import CLASSES, TASKS, Drawn, Listed, Row, Step, frozen_layers, packed
 
 OPTIMISER = OptimiserConfig(lr=2e-5, clip=1.0)
 OURS = "xlt-engine"

@@ -1,4 +1,4 @@
-"""What `bench step` compares with: transformers in several ways. Imported by name at run time; an absent one raises."""
+"""Transformers in several ways, to compare with. Imported by name at run time; an absent one raises."""
 
 from __future__ import annotations
 
@@ -12,12 +12,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from ...model import EncoderConfig
-from ...model.heads import default_voter_widths
-from ..precision import DTYPES
-from .peers import liger_loss
-from .step_sides import OPTIMISER
-from .step_work import CLASSES, PAD, TASKS, Row, Step, frozen_layers, soft_targets
+from xlt_engine.engine.bench.peers import liger_loss
+from xlt_engine.engine.precision import DTYPES
+from xlt_engine.model import EncoderConfig
+from xlt_engine.model.heads import default_voter_widths
+
+from .sides import OPTIMISER
+from .work import CLASSES, PAD, TASKS, Row, Step, frozen_layers, soft_targets
 
 VOTERS = ("soft", "hard")
 
