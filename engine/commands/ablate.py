@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 @pass_stop
 def ablate(
     stop: StopRequest,
+    /,
     recipe: str | None,
     rows: tuple[str, ...],
     seeds: str | None,

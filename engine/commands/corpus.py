@@ -91,7 +91,7 @@ def _file(name: str, help: str, kind: click.Path = _FILE, **more: Any) -> Callab
 @QUIET
 @JSON
 @pass_stop
-def corpus(stop: StopRequest, workers: int | None, quiet: bool, as_json: bool, **values: Any) -> None:
+def corpus(stop: StopRequest, /, workers: int | None, quiet: bool, as_json: bool, **values: Any) -> None:
     """Task text from raw text: target sentences that contain an entity of the source training set.
 
     With the public dumps: --source-dump (or --page and --redirect) with --langlinks or --wikidata, and

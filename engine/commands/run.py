@@ -46,6 +46,7 @@ _STAGE_TABLES = ("pretrain", "btf", "finetune", "selftrain.soft", "selftrain.har
 @pass_stop
 def run(
     stop: StopRequest,
+    /,
     recipe: str | None,
     stage: str,
     targets: tuple[str, ...],
