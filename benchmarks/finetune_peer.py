@@ -3,9 +3,11 @@
     XLT_DATA=DATA python benchmarks/finetune_peer.py --json benchmarks/results/finetune-peer.json
 
 For each recipe, the stage `baseline` (fine-tuning on the labelled source, no task fitting), and the same examples,
-encoder, batch size, epochs, AdamW groups, warm-up and clipping in a loop of a few lines: batches at random, padded,
-cross entropy averaged over the words of a batch. What differs is luck: initial head, dropout masks, order. `--order
-sorted` has the engine take batches of about one length. Scores are of the recipes' test files: entity F1, or accuracy.
+encoder, initial head, batch size, epochs, AdamW groups, warm-up and clipping in a loop of a few lines: batches at
+random, padded, cross entropy averaged over the words of a batch. What differs is luck: dropout masks and order. The
+head is the same because a draw of it moves a score by several points (docs/findings.md): with `--head torch` the loop
+draws one of its own. `--order sorted` has the engine take batches of about one length. Scores are of the recipes' test
+files: entity F1, or accuracy.
 """
 
 from __future__ import annotations
@@ -14,7 +16,7 @@ import argparse
 import json
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,10 +26,11 @@ import transformers
 from common import made
 from torch import Tensor, nn
 
-from xlt_engine.data import Example
+from xlt_engine.data import Example, derive_seed
 from xlt_engine.engine import accuracy, entity_f1, load_recipe, run
 from xlt_engine.engine.config import RunConfig
 from xlt_engine.engine.datasets import capped, label_set, read_file
+from xlt_engine.model import LinearHead
 
 RECIPES = ("uner", "wikineural", "wikiann", "xsid-intents")
 Row = tuple[list[int], list[int], list[int]]  # token ids, places that are labelled, labels
@@ -36,7 +39,7 @@ Row = tuple[list[int], list[int], list[int]]  # token ids, places that are label
 class Plain(nn.Module):
     """BertModel, dropout, one linear layer."""
 
-    def __init__(self, folder: Path, classes: int) -> None:
+    def __init__(self, folder: Path, classes: int, head_seed: int | None = None) -> None:
         super().__init__()
         self.bert = transformers.BertModel.from_pretrained(folder, add_pooling_layer=False, dtype=torch.float32)
         config = self.bert.config
@@ -44,6 +47,9 @@ class Plain(nn.Module):
         self.classifier = nn.Linear(config.hidden_size, classes)
         nn.init.normal_(self.classifier.weight, std=config.initializer_range)
         nn.init.zeros_(self.classifier.bias)
+        if head_seed is not None:
+            head = LinearHead(config.hidden_size, classes, seed=head_seed, initializer_range=config.initializer_range)
+            self.classifier.weight.data.copy_(head.weight.data)
 
     def forward(self, rows: Sequence[Row]) -> Tensor:
         """Logits [K, C] of the labelled places of a batch."""
@@ -121,8 +127,8 @@ def score(model: Plain, rows: Sequence[Row], examples: Sequence[Example], names:
     return entity_f1([list(e.labels or ()) for e in examples], tags).f1
 
 
-def plain_loop(config: RunConfig, seed: int) -> dict[str, float]:
-    """Scores by language of the loop over transformers."""
+def plain_loop(config: RunConfig, seed: int, *, own_head: bool = False) -> dict[str, float]:
+    """Scores by language of the loop over transformers, from the engine's initial head or from one of its own."""
     assert config.model.path is not None
     torch.manual_seed(seed)
     tokenizer = transformers.AutoTokenizer.from_pretrained(config.model.path)
@@ -132,7 +138,8 @@ def plain_loop(config: RunConfig, seed: int) -> dict[str, float]:
     names = label_set(examples, config.task) if not config.labels else config.labels
     chosen = [examples[i] for i in capped(len(examples), source.cap, source.draw, "source")]
     rows = [encode(tokenizer, e, names, config.max_length) for e in chosen]
-    model = Plain(config.model.path, len(names))
+    head_seed = None if own_head else derive_seed(seed, "finetune", 0, "head")
+    model = Plain(config.model.path, len(names), head_seed)
     fit(model, rows, config, seed)
     found = {}
     for table in config.tables:
@@ -150,11 +157,11 @@ def engine(recipe: str, seed: int, overrides: Sequence[str], folder: Path) -> di
     return {row["language"]: row["value"] for row in rows if row["metric"] in ("entity_f1", "accuracy")}
 
 
-def kept_rows(path: Path | None, recipes: Sequence[str]) -> list[dict[str, Any]]:
-    """The rows of an earlier result that are of other recipes."""
+def kept_rows(path: Path | None, replaced: Collection[tuple[str, str]]) -> list[dict[str, Any]]:
+    """The rows of an earlier result but for these recipes and sides."""
     if path is None or not path.exists():
         return []
-    return [row for row in json.loads(path.read_bytes())["rows"] if row["recipe"] not in recipes]
+    return [row for row in json.loads(path.read_bytes())["rows"] if (row["recipe"], row["side"]) not in replaced]
 
 
 def main() -> None:
@@ -162,21 +169,26 @@ def main() -> None:
     parser.add_argument("--recipe", action="append", help=f"default: {', '.join(RECIPES)}")
     parser.add_argument("--seeds", default="0,1,2")
     parser.add_argument("--order", choices=("random", "sorted"), default="random")
+    parser.add_argument("--head", choices=("engine", "torch"), default="engine", help="the loop's initial head")
+    parser.add_argument("--side", choices=("transformers", "xlt-engine"), action="append", help="default: both")
     parser.add_argument("--set", action="append", default=[], dest="overrides", help="of the recipe, for both sides")
     parser.add_argument("--json", type=Path, help="rows of other recipes that the file has stay in it")
     options = parser.parse_args()
     torch.set_num_threads(1)
     recipes, seeds = options.recipe or list(RECIPES), [int(seed) for seed in options.seeds.split(",")]
-    rows = kept_rows(options.json, recipes)
+    sides = options.side or ["transformers", "xlt-engine"]
+    rows = kept_rows(options.json, {(recipe, side) for recipe in recipes for side in sides})
     for recipe in recipes:
         sets = [f'finetune.order="{options.order}"', *options.overrides]
         config = load_recipe(recipe, sets).config
         for seed in seeds:
-            for side in ("transformers", "xlt-engine"):
+            for side in sides:
                 started = time.process_time()
                 with tempfile.TemporaryDirectory() as folder:
-                    plain = side == "transformers"
-                    scores = plain_loop(config, seed) if plain else engine(recipe, seed, sets, Path(folder))
+                    if side == "transformers":
+                        scores = plain_loop(config, seed, own_head=options.head == "torch")
+                    else:
+                        scores = engine(recipe, seed, sets, Path(folder))
                 row = {"recipe": recipe, "set": options.overrides, "seed": seed, "side": side, "scores": scores}
                 rows.append(row | {"cpu_seconds": round(time.process_time() - started, 1)})
                 print(recipe, seed, side, {k: round(v, 2) for k, v in scores.items()}, flush=True)
