@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import io
 from collections.abc import Mapping
-from dataclasses import replace
 from functools import partial
 from hashlib import sha256
 from pathlib import Path
@@ -77,9 +76,8 @@ def _soft_part(context: Context, stage: Stage, model: TaskModel, side: Side, cho
     warn_of_unseen(context, store, side, str(stage.target) if side == "target" else context.config.source.language)
     targets = _soft_targets(context, stage, view, side, chosen, folder / SOFT_LABELS_OF[side])
     examples = chosen[np.diff(view.offsets)[chosen] > 0]
-    states = context.frozen_states(stage, model, store, examples)
     drawn = _drawn_weights(context, stage, view, side)
-    return Part(view, examples, soft_targets=targets, weights=drawn, frozen_states=states)
+    return Part(view, examples, soft_targets=targets, weights=drawn)
 
 
 def _soft_targets(
@@ -131,10 +129,7 @@ def run_hard(context: Context, stage: Stage, fingerprint: Mapping[str, Any], fol
     model = labeller if "student" in stage.inputs and table.start == "student" else _fresh_student(context, stage)
     freeze(model.encoder, table)
     start = tensors_hash(dict(model.encoder.named_parameters()))
-    parts = [
-        replace(part, frozen_states=context.frozen_states(stage, model, part.view.store, part.examples))
-        for part in _hard_parts(context, stage, saved)
-    ]
+    parts = _hard_parts(context, stage, saved)
     batches = TaskBatches(
         parts,
         batch_size=table.batch_size,

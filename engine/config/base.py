@@ -69,26 +69,14 @@ class OptimiserConfig:
     eps: float = option(1e-8, "", above=0)
     freeze_embeddings: bool = option(True, "keep the embeddings as they are (arXiv 2310.04726 section 4.2)")
     freeze_layers: int = option(3, "keep the lowest layers as they are", min=0)
-    frozen_eval: bool = option(
-        False, "no dropout in what is frozen; its states are then computed once instead of in every epoch"
-    )
-
     l2_to_base: float = option(
         0.0, "against forgetting: pulls what trains of the encoder back to its weights at the stage's start", min=0
     )
 
     def problems(self) -> list[tuple[str, str]]:
-        found = []
-        if self.frozen_eval and not self.freeze_embeddings:
-            found.append(
-                (
-                    "frozen_eval",
-                    "is on, but the embeddings train, and nothing lies below them; set freeze_embeddings = true",
-                )
-            )
         if self.l2_to_base * self.lr > 1:
-            found.append(("l2_to_base", f"times lr is above 1: every step would overshoot; at most {1 / self.lr:g}"))
-        return found
+            return [("l2_to_base", f"times lr is above 1: every step would overshoot; at most {1 / self.lr:g}")]
+        return []
 
     @property
     def fixed_micro_batch(self) -> int:

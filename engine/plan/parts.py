@@ -15,7 +15,6 @@ LATER = {
     "stored": "fp32",
     "source_weight": 1.0,
     "target_weight": 1.0,
-    "frozen_eval": False,
     "keep": "last",
     "l2_to_base": 0.0,
     "sides": "both",
