@@ -28,7 +28,7 @@ class PackedBatch:
         item_index: int64 [K], rows of the packed axis that the head reads.
         labels: int64 [K], -100 where there is no target, or None.
         soft_targets: float32 [K, C] teacher probabilities, or None.
-        weights: float32 [K], or [K, M] with one for each voter, or None for all ones.
+        weights: float32 [K], or None for all ones.
         example_ids: int64 [S], the caller's number of each sequence.
         item_example: int64 [K], index into the S sequences of each item.
         num_targets: number of items that count in the loss, known on the host.
@@ -84,7 +84,7 @@ def pack(
         items: for each sequence the positions that the head reads; position 0 ([CLS]) when omitted.
         labels: for each sequence one label per item, -100 to ignore.
         soft_targets: for each sequence a float array [items, C] of teacher probabilities.
-        weights: for each sequence one weight per item, or one row of them.
+        weights: for each sequence one weight per item.
         example_ids: the caller's number of each sequence; 0..S-1 when omitted.
         positions: position of each token; counted from the start of its sequence when omitted.
 

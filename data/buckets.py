@@ -181,4 +181,4 @@ def pad_to_bucket(batch: PackedBatch, bucket: Bucket) -> PackedBatch:
 
 
 def _extended(values: Tensor, count: int, value: int) -> Tensor:
-    return torch.cat([values, values.new_full((count, *values.shape[1:]), value)])
+    return torch.cat([values, values.new_full((count,), value)])

@@ -207,7 +207,7 @@ class Part:
         examples: int [n], the examples that take part.
         labels: int [items of the store], -100 to ignore.
         soft_targets: float32 [items of the store, C].
-        weights: float32 [items of the store], or [items of the store, voters].
+        weights: float32 [items of the store].
     """
 
     view: ItemView

@@ -124,13 +124,11 @@ def _rounds(
 ) -> list[Stage]:
     """Soft and hard stages in turn. The teacher of a round is the last student of the round before."""
     table = config.selftrain
-    shared = round_settings(table, "voters", "widths", "cap", "diversity") | mlm_settings(config)
+    shared = round_settings(table, "voters", "widths", "cap") | mlm_settings(config)
     if config.inference_tokens:
         shared["inference_tokens"] = config.inference_tokens
-    filters = round_settings(
-        table, "target_filter", "source_filter", "abandoned", "accept", "outside", "consistency"
-    ) | {"alpha": alpha_settings(table.alpha)}
-    first = teacher
+    filters = round_settings(table, "target_filter", "source_filter", "abandoned", "accept")
+    filters["alpha"] = alpha_settings(table.alpha)
     stages: list[Stage] = []
     number, student, previous = 0, "", ""
     for kind in table.sequence:
@@ -149,8 +147,6 @@ def _rounds(
         else:
             if student:
                 inputs["student"] = student
-            if table.source_filter == "agreed":
-                inputs["first"] = first
             settings = common | shared | filters | {"hard": table_settings(table.hard)}
             optimiser, student, previous = table.hard, "", stage_id
         name = f"{kind}{number}"

@@ -38,11 +38,6 @@ ELSEWHERE = (
 
 LATER_ROUNDS = {
     "accept": "threshold",
-    "outside": "all",
-    "consistency": 0,
-    "diversity": "none",
-    "per_class": False,
-    "calibrate": "none",
 }
 """The same for [selftrain] and [selftrain.alpha]."""
 
