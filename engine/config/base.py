@@ -8,7 +8,11 @@ from typing import Any, Literal
 
 
 def option(default: Any, help: str, **limits: Any) -> Any:
-    """A key with a default; `help` is what `init` and error messages say of it, `limits` what `schema` checks."""
+    """A key with a default; `help` is what `init` and error messages say of it, `limits` what `schema` checks.
+
+    `decides=False` says that the key does not identify a stage of its table: its result is the same, or something else
+    identifies it.
+    """
     return field(default=default, metadata={"help": help, **limits})
 
 
@@ -59,7 +63,9 @@ class OptimiserConfig:
         0, "sequences in one forward pass; 0 means the whole batch, auto halves it where memory does not suffice", min=0
     )
     recompute: bool = option(
-        False, "compute the layers again in the backward pass instead of keeping their activations; the same result"
+        False,
+        "compute the layers again in the backward pass instead of keeping their activations; the same result",
+        decides=False,
     )
     warmup: float = option(0.1, "share of the steps", min=0, max=1)
     weight_decay: float = option(0.01, "on matrices only", min=0)

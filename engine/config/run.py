@@ -51,8 +51,12 @@ class BtfConfig(PretrainConfig):
     freeze_layers: int = _option(3, "keep the lowest layers as they are", min=0)
     cap: int = _option(0, "largest number of unlabelled target sentences; 0 means all", min=0)
     sides: Literal["both", "target"] = _option("both", "text of source and target, or of the target alone (MALAPT)")
-    pairs_share: float = _option(0.5, "targets.N.pairs: share of the sequences of an epoch (TLM)", above=0, below=1)
-    pair_positions: Literal["reset", "continued"] = _option("reset", "TLM: positions of the second sentence")
+    pairs_share: float = _option(
+        0.5, "targets.N.pairs: share of the sequences of an epoch (TLM)", above=0, below=1, decides=False
+    )
+    pair_positions: Literal["reset", "continued"] = _option(
+        "reset", "TLM: positions of the second sentence", decides=False
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,13 +68,19 @@ class FinetuneConfig(TaskConfig):
         "natural", "few-shot: source and target examples together as they are, or in equal parts"
     )
     source_mix: Literal["natural", "weights", "temperature"] = _option(
-        "natural", "several sources: all examples once an epoch, shares by sources.N.weight, or by size and temperature"
+        "natural",
+        "several sources: all examples once an epoch, shares by sources.N.weight, or by size and temperature",
+        decides=False,
     )
-    source_temperature: float = _option(1.0, "exponent for source_mix = temperature", min=0, max=1)
+    source_temperature: float = _option(1.0, "exponent for source_mix = temperature", min=0, max=1, decides=False)
     translated: Literal["both", "only"] = _option(
-        "both", "translate-train: source and translations, or these alone; see targets.N.translated_train"
+        "both",
+        "translate-train: source and translations, or these alone; see targets.N.translated_train",
+        decides=False,
     )
-    translated_all: bool = _option(False, "translate-train: also one model for all targets, on all translations")
+    translated_all: bool = _option(
+        False, "translate-train: also one model for all targets, on all translations", decides=False
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
