@@ -28,11 +28,10 @@ class PackedBatch:
         item_index: int64 [K], rows of the packed axis that the head reads.
         labels: int64 [K], -100 where there is no target, or None.
         soft_targets: float32 [K, C] teacher probabilities, or None.
-        weights: float32 [K], or [K, M] with one for each voter, or None for all ones.
+        weights: float32 [K], or None for all ones.
         example_ids: int64 [S], the caller's number of each sequence.
         item_example: int64 [K], index into the S sequences of each item.
         num_targets: number of items that count in the loss, known on the host.
-        frozen_states: [T, H], what the frozen part of the encoder makes of the tokens, or None.
         kind: which of several losses it is for; empty where a step has one.
     """
 
@@ -48,7 +47,6 @@ class PackedBatch:
     example_ids: Tensor = field(default_factory=lambda: torch.zeros(0, dtype=torch.int64))
     item_example: Tensor = field(default_factory=lambda: torch.zeros(0, dtype=torch.int64))
     num_targets: int = 0
-    frozen_states: Tensor | None = None
     kind: str = ""
 
     @property
@@ -76,7 +74,6 @@ def pack(
     soft_targets: Sequence[np.ndarray] | None = None,
     weights: Sequence[Sequence[float] | np.ndarray] | None = None,
     example_ids: Sequence[int] | np.ndarray | None = None,
-    frozen_states: Sequence[Tensor] | None = None,
     positions: Sequence[np.ndarray] | None = None,
 ) -> PackedBatch:
     """Lays sequences of token ids end to end, in the given order.
@@ -87,9 +84,8 @@ def pack(
         items: for each sequence the positions that the head reads; position 0 ([CLS]) when omitted.
         labels: for each sequence one label per item, -100 to ignore.
         soft_targets: for each sequence a float array [items, C] of teacher probabilities.
-        weights: for each sequence one weight per item, or one row of them.
+        weights: for each sequence one weight per item.
         example_ids: the caller's number of each sequence; 0..S-1 when omitted.
-        frozen_states: for each sequence [tokens, H], what the frozen part of the encoder makes of it.
         positions: position of each token; counted from the start of its sequence when omitted.
 
     Raises:
@@ -123,7 +119,6 @@ def pack(
         ),
         item_example=torch.from_numpy(np.repeat(np.arange(len(lengths)), counts)),
         num_targets=num_targets,
-        frozen_states=None if frozen_states is None else torch.cat(list(frozen_states)),
     )
 
 
@@ -162,6 +157,5 @@ def _part(batch: PackedBatch, first: int, last: int, starts: Sequence[int], ends
         example_ids=batch.example_ids[first:last],
         item_example=batch.item_example[items] - first,
         num_targets=ends[last] - ends[first] if labels is None else int((labels != IGNORE).sum()),
-        frozen_states=None if batch.frozen_states is None else batch.frozen_states[tokens],
         kind=batch.kind,
     )

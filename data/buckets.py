@@ -161,7 +161,7 @@ def pad_to_bucket(batch: PackedBatch, bucket: Bucket) -> PackedBatch:
     padding, items = bucket.tokens - size.tokens, bucket.items - size.items
     places = torch.arange(padding)
     ends = torch.arange(1, bucket.sequences - size.sequences + 1) * bucket.longest
-    weights, soft, states = batch.weights, batch.soft_targets, batch.frozen_states
+    weights, soft = batch.weights, batch.soft_targets
     if soft is not None:
         # Any distribution will do, but zeros have no logarithm.
         soft = torch.cat([soft, torch.full((items, soft.shape[1]), 1 / soft.shape[1])])
@@ -177,9 +177,8 @@ def pad_to_bucket(batch: PackedBatch, bucket: Bucket) -> PackedBatch:
         labels=None if batch.labels is None else _extended(batch.labels, items, IGNORE),
         soft_targets=soft,
         weights=None if weights is None else _extended(weights, items, 0),
-        frozen_states=None if states is None else torch.cat([states, states.new_zeros(padding, states.shape[1])]),
     )
 
 
 def _extended(values: Tensor, count: int, value: int) -> Tensor:
-    return torch.cat([values, values.new_full((count, *values.shape[1:]), value)])
+    return torch.cat([values, values.new_full((count,), value)])

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
-from torch import Tensor
 
 from .batch import IGNORE, PackedBatch, pack
 from .buckets import BatchSize
@@ -208,8 +207,7 @@ class Part:
         examples: int [n], the examples that take part.
         labels: int [items of the store], -100 to ignore.
         soft_targets: float32 [items of the store, C].
-        weights: float32 [items of the store], or [items of the store, voters].
-        frozen_states: [tokens of the store, H], see `PackedBatch`.
+        weights: float32 [items of the store].
     """
 
     view: ItemView
@@ -217,7 +215,6 @@ class Part:
     labels: np.ndarray | None = None
     soft_targets: np.ndarray | None = None
     weights: np.ndarray | None = None
-    frozen_states: Tensor | None = None
 
 
 class TaskBatches:
@@ -297,14 +294,4 @@ class TaskBatches:
             soft_targets=column("soft_targets"),
             weights=column("weights"),
             example_ids=members[:, 1],
-            frozen_states=_states(parts, members[:, 1]),
         )
-
-
-def _states(parts: Sequence[Part], examples: np.ndarray) -> list[Tensor] | None:
-    found = [
-        part.frozen_states[part.view.store.offsets[i] : part.view.store.offsets[i + 1]]
-        for part, i in zip(parts, examples, strict=True)
-        if part.frozen_states is not None
-    ]
-    return found if len(found) == len(parts) else None

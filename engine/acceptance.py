@@ -1,17 +1,16 @@
 """Which of the labels that passed the threshold are taken, so that classes are balanced; not in arXiv 2310.04726.
 
-A threshold accepts what is easy. In tagging that is mostly `O`, and of the rest the classes that the student knows;
-a hard stage then teaches these. Three ways to take fewer of them, each a subset of what `decide` keeps:
+A threshold accepts what is easy: the classes that the student knows, which a hard stage then teaches. Two rules take
+fewer of them, each a subset of what `decide` keeps:
 
     class-balanced        of each predicted class at most the same share, the most confident first. The share is that of
                           all classes together; after the class-balanced self-training of Zou et al. 2018 (arXiv
                           1810.07911), which sets it from outside
     source-distribution   as many of each class as the source's labels have, in proportion; the class that is scarcest
                           by this measure decides how many, and the most confident of the others stay
-    outside = source-ratio  in tagging: as many `O` for each word of an entity as the source has, a seeded draw
 
-The first two judge entity types in tagging and leave `O` alone; a unit is a word, or a predicted entity where the
-target filter accepts entities as a whole.
+In tagging both judge entity types and leave `O` alone; a unit is a word, or a predicted entity where the target filter
+accepts entities as a whole.
 """
 
 from __future__ import annotations
@@ -23,7 +22,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..data import rng_for
 from .decisions import Bools, Decision, Ints, Reason, span_of_item
 from .metrics import split_tag
 from .thresholds import one_of
@@ -43,9 +41,9 @@ class Units:
     kind: Ints
     names: tuple[str, ...]
 
-    def counts(self, chosen: Bools) -> Ints:
-        """Chosen units `[U]` per class; `O` is left out."""
-        kinds = self.kind[chosen & (self.kind >= 0)]
+    def counts(self, chosen: Bools | None = None) -> Ints:
+        """Chosen units `[U]` per class, or all; `O` is left out."""
+        kinds = self.kind[self.kind >= 0] if chosen is None else self.kind[chosen & (self.kind >= 0)]
         return np.bincount(kinds, minlength=len(self.names)).astype(np.int64)
 
 
@@ -82,7 +80,7 @@ def balanced_classes(units: Units, confidence: NDArray[Any], kept: Bools) -> Boo
     Returns:
         Which of `kept` stay; a quota is rounded up, and equal confidences stay in order. `O` is not touched.
     """
-    predicted, passed = units.counts(np.ones(units.kind.shape, bool)), units.counts(kept)
+    predicted, passed = units.counts(), units.counts(kept)
     quota = -(-int(passed.sum()) * predicted // max(1, int(predicted.sum())))
     return most_confident(units, confidence, kept, quota)
 
@@ -116,74 +114,35 @@ def most_confident(units: Units, confidence: NDArray[Any], kept: Bools, quota: N
     return stays
 
 
-def outside_by_ratio(outside: Bools, kept: Bools, *, source_outside: int, source_entity: int, seed: int) -> Bools:
-    """Which of the kept items `[K]` stay when `O` is drawn down to the source's ratio of `O` to words of entities.
-
-    Args:
-        outside: items labelled `O`.
-        source_outside, source_entity: labelled source items of either kind. Without one word of an entity, in the
-            source or among the kept, there is no ratio and all stay.
-        seed: of the draw, which depends on it and on the number of items alone.
-    """
-    entity = int((kept & ~outside).sum())
-    own = np.flatnonzero(kept & outside)
-    most = entity * source_outside // source_entity if source_entity and entity else own.size
-    order = np.argsort(rng_for(seed, "outside").random(outside.size)[own], kind="stable")
-    stays = kept.copy()
-    stays[own[order[most:]]] = False
-    return stays
-
-
 def choose_accepted(
-    decision: Decision,
-    confidence: NDArray[Any],
-    labels: Sequence[str],
-    *,
-    accept: str = "threshold",
-    outside: str = "all",
-    unit: str = "token",
-    sentence_of_item: NDArray[Any] | None = None,
-    source_gold: NDArray[Any],
-    source_sentence: NDArray[Any] | None = None,
-    seed: int = 0,
+    rule: str, decision: Decision, confidence: NDArray[Any], units: Units, source: NDArray[Any]
 ) -> Decision:
-    """A decision with fewer labels, by the options `accept` and then `outside`.
+    """A decision with fewer labels, by a rule of `ACCEPTANCE`.
 
     Args:
         confidence: per item `[K]`, the lowest among the voters; an entity has that of its least sure word.
-        unit, sentence_of_item: as for `count_units`, of the target items.
-        source_gold: label of every source item, -100 where unknown; `source_sentence` with `unit = "entity"`.
+        units: those of the decision's labels.
+        source: labelled source units per class, for `source-distribution`.
 
     Raises:
-        ConfigError: unknown `accept`.
+        ConfigError: unknown rule.
     """
-    found = decision
-    if one_of(accept, ACCEPTANCE, "acceptance") != "threshold":
-        units = count_units(decision.label, labels, unit=unit, sentence_of_item=sentence_of_item)
-        sure = np.full(units.kind.shape, np.inf)
-        np.minimum.at(sure, units.of_item, confidence.astype(np.float64))
-        kept = np.ones(units.kind.shape, bool)
-        np.logical_and.at(kept, units.of_item, decision.keep)
-        if accept == "class-balanced":
-            stays = balanced_classes(units, sure, kept)
-        else:
-            known = source_gold >= 0
-            sentences = None if source_sentence is None else source_sentence[known]
-            source = count_units(source_gold[known], labels, unit=unit, sentence_of_item=sentences)
-            stays = source_distribution(units, sure, kept, source.counts(np.ones(source.kind.shape, bool)))
-        found = _fewer(found, stays[units.of_item], Reason.OVER_QUOTA)
-    if outside == "source-ratio":
-        index = list(labels).index(OUTSIDE)
-        known = source_gold[source_gold >= 0]
-        at = int((known == index).sum())
-        stays = outside_by_ratio(
-            found.label == index, found.keep, source_outside=at, source_entity=known.size - at, seed=seed
-        )
-        found = _fewer(found, stays, Reason.OUTSIDE_RATIO)
-    return found
-
-
-def _fewer(decision: Decision, stays: Bools, why: Reason) -> Decision:
-    keep = decision.keep & stays
-    reason = np.where(decision.keep & ~stays, np.int8(why), decision.reason)
+    if one_of(rule, ACCEPTANCE, "acceptance") == "threshold":
+        return decision
+    sure = np.full(units.kind.shape, np.inf)
+    np.minimum.at(sure, units.of_item, confidence.astype(np.float64))
+    kept = np.ones(units.kind.shape, bool)
+    np.logical_and.at(kept, units.of_item, decision.keep)
+    if rule == "class-balanced":
+        stays = balanced_classes(units, sure, kept)
+    else:
+        stays = source_distribution(units, sure, kept, source)
+    keep = decision.keep & stays[units.of_item]
+    reason = np.where(decision.keep & ~keep, np.int8(Reason.OVER_QUOTA), decision.reason)
     return replace(decision, keep=keep, weight=keep.astype(np.float32), reason=reason)
+
+
+def count_dropped(decision: Decision, labels: Sequence[str]) -> dict[str, int]:
+    """Items that a rule dropped, by their label; without the labels of which it dropped none."""
+    counts = np.bincount(decision.label[decision.reason == Reason.OVER_QUOTA], minlength=len(labels)).tolist()
+    return {name: count for name, count in zip(labels, counts, strict=True) if count}

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from .. import ConfigError, Interrupted, ModelError
 from ..data import Tokenizer, TokenStore
@@ -21,7 +21,6 @@ from .diagnostics import Warning
 from .distributed import World
 from .files import atomic_write_json, sha256_file
 from .fit import Fit, Spent
-from .frozen import frozen_states
 from .inference import metric_rows, score
 from .items import Items
 from .loop import BatchSource, Objective, Trace
@@ -166,21 +165,6 @@ class Context:
         """
         return Fit(self, stage, fingerprint, model, batches, objective, seed).run()
 
-    def frozen_states(self, stage: Stage, model: TaskModel, store: TokenStore, examples: np.ndarray) -> Tensor | None:
-        """What the frozen layers make of the examples of a stage, [tokens of the store, H], where it is kept."""
-        if not stage.optimiser.frozen_eval:
-            return None
-        self.progress.note(f"{stage.id}: the frozen layers encode {len(examples)} examples, once for all epochs")
-        return frozen_states(
-            model,
-            store,
-            examples,
-            folder=self.folder(stage.id),
-            precision=self.config.precision,
-            tokens=self.config.inference_tokens,
-            poll=self.poll if self.world.size == 1 else lambda: None,
-        )
-
     def score_stage(self, stage: Stage, model: TaskModel) -> tuple[list[dict[str, Any]], Items]:
         """Scores on the sources and the target of the stage (all targets where it has none), and what they are of."""
         rows: list[dict[str, Any]] = []
@@ -223,7 +207,7 @@ def freeze(encoder: Encoder, config: OptimiserConfig) -> None:
     if config.freeze_layers > layers:
         raise ConfigError(f"freeze_layers = {config.freeze_layers}, but the encoder has {layers} layers; lower it")
     encoder.freeze(config.freeze_embeddings, config.freeze_layers)
-    encoder.recompute, encoder.frozen_eval = config.recompute, config.frozen_eval
+    encoder.recompute = config.recompute
 
 
 def write_trace(folder: Path, trace: Trace) -> None:

@@ -25,7 +25,7 @@ Ints = NDArray[np.int64]
 Array = NDArray[Any] | torch.Tensor
 
 UNITS = ("item", "entity", "sentence")
-SOURCE_RULES = ("correct", "correct+alpha", "agreed", "none")
+SOURCE_RULES = ("correct", "correct+alpha", "none")
 IGNORE = -100
 OUTSIDE = "O"
 
@@ -44,7 +44,7 @@ class Votes(Protocol):
 
 
 class Reason(IntEnum):
-    """Why an item or an example was kept or dropped: 1 to 4 and 9 to 11 in the target, 6 to 8 and 12 in the source."""
+    """Why an item or an example was kept or dropped: 1 to 4 and 9 in the target, 6 to 8 in the source."""
 
     KEPT = 0
     DISAGREE = 1
@@ -56,9 +56,6 @@ class Reason(IntEnum):
     REMOVED_BEFORE = 7
     KEPT_FOR_CLASS = 8
     OVER_QUOTA = 9
-    OUTSIDE_RATIO = 10
-    INCONSISTENT = 11
-    TEACHER_CONFIRMS = 12
 
 
 @dataclass(frozen=True)
@@ -85,25 +82,21 @@ class Decision:
 
 def decide(
     votes: Votes,
-    alpha: float | NDArray[np.float64] | None,
+    alpha: float | None,
     *,
     unit: str = "item",
     sentence_of_item: ArrayLike | torch.Tensor | None = None,
     labels: Sequence[str] | None = None,
-    steady: ArrayLike | None = None,
 ) -> Decision:
     """Accept or drop each pseudo-label.
 
     Args:
         votes: result of `kernels.votes` for the target items.
-        alpha: confidences must be strictly greater; 0 still filters by agreement, None keeps everything. An array `[C]`
-            has one for each predicted class.
+        alpha: confidences must be strictly greater; 0 still filters by agreement, None keeps everything.
         unit: what passes or fails as one: `item` (also called `token`), `entity` (a predicted span; items tagged `O`
             stand alone) or `sentence`. A single failing item drops its whole unit.
         sentence_of_item: sentence number per item `[K]`, items in text order; for `entity` and `sentence`.
         labels: names of the `C` classes, tags such as `B-PER`; for `entity`.
-        steady: per item `[K]`, whether passes with dropout gave the same label (`consistency.py`); the others are not
-            kept. Not read where alpha is None.
 
     Raises:
         ConfigError: unknown unit, or an argument that the unit needs is missing.
@@ -115,9 +108,7 @@ def decide(
 
     reason = np.zeros(label.shape, np.int8)
     if alpha is not None:
-        if steady is not None:
-            reason[~as_array(steady).astype(bool)] = Reason.INCONSISTENT
-        reason[~_above(confidence, alpha, label)] = Reason.LOW_CONFIDENCE
+        reason[~_above(confidence, alpha)] = Reason.LOW_CONFIDENCE
         reason[~agree] = Reason.DISAGREE
     reason[~finite] = Reason.NOT_A_NUMBER
 
@@ -165,10 +156,6 @@ class SourceDecision:
     guarded: dict[str, int]
     warnings: tuple[Warning, ...]
 
-    def reasons(self) -> dict[str, int]:
-        """Number of examples per reason that occurs, by its lower-case name."""
-        return reason_counts(self.reason)
-
 
 def source_consistency(
     votes: Votes,
@@ -177,10 +164,9 @@ def source_consistency(
     kept: ArrayLike | torch.Tensor,
     example_of_item: ArrayLike | torch.Tensor | None = None,
     rule: str = "correct",
-    alpha: float | NDArray[np.float64] | None = None,
+    alpha: float | None = None,
     labels: Sequence[str] | None = None,
     guard: int = 8,
-    doubted: ArrayLike | None = None,
 ) -> SourceDecision:
     """Drop, for good, the source examples that the soft student contradicts.
 
@@ -192,15 +178,13 @@ def source_consistency(
         gold: label per item `[K]`.
         kept: examples `[N]` that are still in; the result is a subset.
         example_of_item: example number per item `[K]`, below `N`; `0..K-1` when absent.
-        rule: `correct`, `correct+alpha` (every item must pass `alpha` by the rule of `decide`, too), `agreed` (only
-            items that are `doubted`, too, drop their example; with the others it is forgetting) or `none`.
+        rule: `correct`, `correct+alpha` (every item must pass `alpha` by the rule of `decide`, too) or `none`.
         labels: names of the classes; with tags, an entity type (`B-` and `I-`) is one class for the guard.
         guard: where a class would lose its last example, so many of its examples stay, the ones whose gold labels
             have the highest mean probability, with the warning `source-class-emptied`.
-        doubted: per item `[K]`, whether the first teacher contradicts gold or is unsure of it (`doubts`); for `agreed`.
 
     Raises:
-        ConfigError: unknown rule, `correct+alpha` without alpha, or `agreed` without `doubted`.
+        ConfigError: unknown rule, or `correct+alpha` without alpha.
     """
     before, gold_label = as_array(kept).astype(bool), as_array(gold).astype(np.int64)
     reason = np.where(before, Reason.KEPT, Reason.REMOVED_BEFORE).astype(np.int8)
@@ -218,32 +202,15 @@ def source_consistency(
     if rule == "correct+alpha":
         if alpha is None:
             raise ConfigError("the source filter 'correct+alpha' needs alpha")
-        named = as_array(votes.label).astype(np.int64)
-        sure = as_array(votes.agree).astype(bool) & _above(as_array(votes.min_confidence), alpha, named)
+        sure = as_array(votes.agree).astype(bool) & _above(as_array(votes.min_confidence), alpha)
         mark(~sure[judged], Reason.LOW_CONFIDENCE)
-    contradicted = probability.argmax(axis=-1) != gold_label
-    if rule == "agreed":
-        if doubted is None:
-            raise ConfigError("the source filter 'agreed' needs what the first teacher doubts")
-        mark(contradicted, Reason.TEACHER_CONFIRMS)
-        contradicted &= as_array(doubted).astype(bool)[judged]
-    mark(contradicted, Reason.CONTRADICTED)
+    mark(probability.argmax(axis=-1) != gold_label, Reason.CONTRADICTED)
     mark(~np.isfinite(probability).all(axis=-1), Reason.NOT_A_NUMBER)
 
     gold_probability = np.nan_to_num(probability[np.arange(gold_label.size), gold_label].astype(np.float64))
     warnings = _guard_classes(reason, gold_label, example, gold_probability, labels, guard)
     guarded = {str(w.values["label"]): int(w.values["kept"]) for w in warnings}
     return SourceDecision(_kept(reason), reason, guarded, warnings)
-
-
-def doubts(votes: Votes, gold: ArrayLike | torch.Tensor, alpha: float) -> Bools:
-    """Per item `[K]`, whether a teacher contradicts gold, or names it with a confidence that is not above alpha.
-
-    The mean probability decides; unlike acceptance this asks for no agreement, since a first teacher has one voter.
-    """
-    probability, truth = as_array(votes.mean_probability), as_array(gold).astype(np.int64)
-    doubted: Bools = (probability.argmax(axis=-1) != truth) | ~_above(probability.max(axis=-1), alpha, truth)
-    return doubted
 
 
 def _guard_classes(
@@ -291,10 +258,9 @@ def _guard_groups(gold: Ints, labels: Sequence[str] | None) -> list[tuple[str, l
     return sorted(groups.items(), key=lambda group: group[0] == OUTSIDE)
 
 
-def _above(confidence: NDArray[Any], alpha: float | NDArray[np.float64], label: Ints) -> Bools:
+def _above(confidence: NDArray[Any], alpha: float) -> Bools:
     # In the precision of the confidences, as the kernels compare: 0.6 in float32 is not above 0.6.
-    limit = alpha[label].astype(confidence.dtype) if isinstance(alpha, np.ndarray) else confidence.dtype.type(alpha)
-    above: Bools = confidence > limit
+    above: Bools = confidence > confidence.dtype.type(alpha)
     return above
 
 
@@ -308,7 +274,7 @@ def _any_in_group(flag: Bools, groups: Ints) -> Bools:
 
 
 def _kept(reason: NDArray[np.int8]) -> Bools:
-    return np.isin(reason, (Reason.KEPT, Reason.KEPT_FOR_CLASS, Reason.TEACHER_CONFIRMS))
+    return np.isin(reason, (Reason.KEPT, Reason.KEPT_FOR_CLASS))
 
 
 def reason_counts(reason: NDArray[np.int8]) -> dict[str, int]:

@@ -37,6 +37,8 @@ MIN_ENTITY_COVERAGE = 0.05
 """Smallest accepted share of the items that the student tags as entities."""
 MAX_SOURCE_DROP = 0.3
 """Largest share of the kept source examples that one round should drop."""
+MAX_CUT = 0.9
+"""Largest share of the accepted labels that balancing may take away unnoticed."""
 FREQUENCY_LOSS = 0.97
 """A masked-LM loss this near to the entropy of single tokens, or above, says that nothing but frequencies is known."""
 MIN_MOVEMENT = 0.25
@@ -265,6 +267,42 @@ def slow_learning_rate(peak: float, steps: int, *, init_std: float = 0.02) -> Wa
         f"{steps} steps with a peak learning rate of {peak:g} move a weight by {movement:.2g} at most, against an "
         f"initial standard deviation of {init_std:g}: raise the rate or train longer",
         {"peak": peak, "steps": steps, "movement": movement, "init_std": init_std},
+    )
+
+
+def acceptance_cut(rule: str, dropped: int, accepted: int) -> Warning | None:
+    """`acceptance-cut`: balancing took nearly all labels away."""
+    total = dropped + accepted
+    if not total or dropped <= MAX_CUT * total:
+        return None
+    return Warning(
+        "acceptance-cut",
+        f"selftrain.accept = {rule} took {dropped} of {total} accepted labels away, since one class has very few of "
+        "them; the hard stage sees little of the target",
+        {"rule": rule, "dropped": dropped, "accepted": accepted},
+    )
+
+
+def one_teacher(asked: str, seeds: int) -> Warning | None:
+    """`one-teacher`: the teachers of all seeds were asked for, and there is one seed."""
+    if asked == "one" or seeds > 1:
+        return None
+    return Warning(
+        "one-teacher",
+        'selftrain.soft.teachers is "seeds", but the run has one seed, and so one teacher; give more seeds',
+        {"seeds": seeds},
+    )
+
+
+def no_induced_pairs(pairs: int, margin: float) -> Warning | None:
+    """`no-induced-pairs`: the model finds no words that stand for each other, so that nothing is mixed."""
+    if pairs:
+        return None
+    return Warning(
+        "no-induced-pairs",
+        f"no two words of source and target text are each other's nearest with a score above {margin:g}: the texts are "
+        "learned as they are; lower augment.code_switch.induce_margin or induce_count, or fit longer",
+        {"margin": margin},
     )
 
 

@@ -143,14 +143,13 @@ def read_tokens(context: Context, stage: Stage) -> list[int]:
 
 def _vote_tokens(context: Context, stage: Stage) -> list[int]:
     """Tokens that the labeller of a hard stage votes on (`decide_round`): both languages, and what judges them."""
-    table, data, target = context.config.selftrain, context.data, target_of(context.config, stage)
-    source = int(data.source_train.offsets[-1])
-    found = [source] * (1 + (table.source_filter == "agreed"))
+    data, target = context.data, target_of(context.config, stage)
+    found = [int(data.source_train.offsets[-1])]
     if context.config.has_dev:
         found.append(int(data.source_dev.offsets[-1]))
-    found += [_pool_tokens(context, stage)] * (1 + table.consistency)
+    found.append(_pool_tokens(context, stage))
     if target.test is not None:
-        found += [int(data.scored(target.test, target.language).offsets[-1])] * (1 + table.consistency)
+        found.append(int(data.scored(target.test, target.language).offsets[-1]))
     return found
 
 

@@ -22,7 +22,7 @@ from ..data.induced import NEIGHBOURS, csls, frequent_words, mutual_pairs, words
 from ..model import Encoder
 from .config import TargetConfig
 from .context import Context
-from .diagnostics_options import no_induced_pairs
+from .diagnostics import no_induced_pairs
 from .files import atomic_write_bytes, atomic_write_json, sha256_file
 from .plan import Stage
 

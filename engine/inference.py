@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from .. import DivergedError
-from ..data import ItemView, TokenStore, derive_seed, inference_batches, inference_tokens
+from ..data import ItemView, TokenStore, inference_batches, inference_tokens
 from ..kernels import votes
 from ..model import TaskModel
 from .distributed import World
@@ -31,7 +31,6 @@ def predict_logits(
     poll: Poll = lambda: None,
     world: World | None = None,
     tokens: int = 0,
-    seed: int | None = None,
 ) -> Tensor:
     """Logits [M, items of the store, C], fp32 on the CPU; zeros for examples that were not asked for.
 
@@ -40,7 +39,6 @@ def predict_logits(
         poll: called between batches, so that a long pass can be interrupted; among several processes once, at the end.
         world: the processes that share the batches; all get all logits, those that one process computes, to the bit.
         tokens: in one forward pass; 0: what suits the device.
-        seed: switches dropout on, with other masks in every batch; the same for any number of processes.
 
     Raises:
         OutOfMemoryError: a batch does not fit.
@@ -59,8 +57,7 @@ def predict_logits(
             if not len(rows):
                 continue
             with naming_the_batch(batch):
-                own = None if seed is None else derive_seed(seed, "batch", int(rows[0]))
-                logits = model(batch.to(device), seed=own).float().cpu()
+                logits = model(batch.to(device)).float().cpu()
             if out is None:
                 out = torch.zeros(logits.shape[0], total, logits.shape[2])
             out[:, torch.from_numpy(rows)] = logits

@@ -21,7 +21,7 @@ def marks(context: Context, stage: Stage, notes: Mapping[str, Any]) -> dict[str,
     found = {mark: bool(notes.get(mark, False)) for mark in MARKS}
     found["uses_parallel_data"] |= context.config.uses_parallel_data
     folders = [context.folder(other) for other in stage.inputs.values()]
-    folders += context.config.selftrain.soft.teacher_folders if "teacher_folders" in stage.settings else ()
+    folders += context.config.selftrain.soft.teacher_folders if stage.kind == "soft" else ()
     for folder in folders:
         record = read_object(folder / FINISHED) or {}
         found = {mark: used or bool(record.get(mark, False)) for mark, used in found.items()}

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor
 
 from ..data import PackedBatch
@@ -22,26 +20,8 @@ def masked_lm(model: MaskedLM, batch: PackedBatch, seed: int | Tensor) -> Tensor
 
 def cross_entropy(model: TaskModel, batch: PackedBatch, seed: int | Tensor) -> Tensor:
     """Cross entropy with hard labels (Eq. 2), averaged over voters."""
-    labels = batch.labels
-    assert labels is not None
-
-    def loss(logits: Tensor, weights: Tensor | None) -> Tensor:
-        return voter_cross_entropy(logits, labels, weights=weights)
-
-    return over_voters(loss, model(batch, seed=seed), batch.weights)
-
-
-def over_voters(loss: Callable[[Tensor, Tensor | None], Tensor], logits: Tensor, weights: Tensor | None) -> Tensor:
-    """`loss(logits, weights)`; where each voter has weights of its own, the mean over the voters of their losses.
-
-    Args:
-        loss: of logits [M, K, C] and weights [K], a mean over the voters.
-        weights: [K], [K, M] or None.
-    """
-    if weights is None or weights.dim() == 1:
-        return loss(logits, weights)
-    each = [loss(logits[m : m + 1], weights[:, m].contiguous()) for m in range(len(logits))]
-    return torch.stack(each).mean(dim=0)
+    assert batch.labels is not None
+    return voter_cross_entropy(model(batch, seed=seed), batch.labels, weights=batch.weights)
 
 
 @dataclass(frozen=True)
@@ -53,18 +33,13 @@ class SoftLabels:
     combine: str = "per-voter"
 
     def __call__(self, model: TaskModel, batch: PackedBatch, seed: int | Tensor) -> Tensor:
-        targets = batch.soft_targets
-        assert targets is not None
-
-        def loss(logits: Tensor, weights: Tensor | None) -> Tensor:
-            return soft_label_loss(
-                logits,
-                targets,
-                kind=self.kind,
-                teacher_is="logits" if self.kind == "logits" else "probabilities",
-                temperature=self.temperature,
-                weights=weights,
-                combine=self.combine,
-            )
-
-        return over_voters(loss, model(batch, seed=seed), batch.weights)
+        assert batch.soft_targets is not None
+        return soft_label_loss(
+            model(batch, seed=seed),
+            batch.soft_targets,
+            kind=self.kind,
+            teacher_is="logits" if self.kind == "logits" else "probabilities",
+            temperature=self.temperature,
+            weights=batch.weights,
+            combine=self.combine,
+        )

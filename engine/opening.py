@@ -4,11 +4,8 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
-
-import numpy as np
 
 from .. import ConfigError, ModelError
 from ..data import Tokenizer
@@ -87,18 +84,6 @@ def stored_alpha(folder: Path | None) -> tuple[float, str]:
         if isinstance(value, int | float):
             return float(value), name
     return DEFAULT_ALPHA, "default"
-
-
-def stored_scale(folder: Path | None, labels: Sequence[str]) -> tuple[float, np.ndarray | None]:
-    """The temperature of the decision that the stage in `folder` trained on, and its alphas by class `[C]`; 1 and None.
-
-    Raises:
-        ModelError: the file is damaged.
-    """
-    options = {} if folder is None else read_record(folder / "decision.json").get("options") or {}
-    classes = options.get("per_class")
-    alphas = None if classes is None else np.array([classes[name]["alpha"] for name in labels], dtype=np.float64)
-    return float((options.get("calibrate") or {}).get("value", 1.0)), alphas
 
 
 def stored_prediction(folder: Path | None) -> str:

@@ -25,7 +25,6 @@ from .opening import (
     open_model,
     stored_alpha,
     stored_prediction,
-    stored_scale,
     trained_length,
     trained_split,
 )
@@ -161,8 +160,6 @@ class Predictor:
         self.prediction = stored_prediction(folder)
         self.abstain, self._budget = abstain, batch_tokens
         self.alpha, self.alpha_from = (alpha, "given") if alpha is not None else stored_alpha(folder)
-        own = self.alpha_from in ("stage.json", "decision.json")
-        self._temperature, self._alphas = stored_scale(folder if own else None, self.model.labels)
         self.counts: Counter[str] = Counter()
 
     @property
@@ -279,9 +276,8 @@ class Predictor:
             result = votes(logits)
         mean = result.mean_probability.numpy()
         if self.abstain:
-            judged = result if self._temperature == 1 else votes(logits / self._temperature)
-            decision = decide(judged, self.alpha if self._alphas is None else self._alphas)
-            label, keep, confidence = decision.label, decision.keep & seen, judged.min_confidence.numpy()
+            decision = decide(result, self.alpha)
+            label, keep, confidence = decision.label, decision.keep & seen, result.min_confidence.numpy()
             self.counts["abstained"] += int(total - keep.sum())
         else:
             label, keep = predicted_classes(logits, result.mean_probability, self.prediction), seen

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -16,12 +17,13 @@ from .. import ModelError
 from ..data import ItemView, TokenStore
 from ..kernels import Votes, votes
 from ..model import TaskModel
+from .acceptance import choose_accepted, count_dropped, count_units
 from .config import SelfTrainConfig
-from .consistency import steady_labels
 from .context import FINISHED, Context
 from .datasets import capped
-from .decisions import Bools, Decision, Reason, SourceDecision, doubts, source_consistency
+from .decisions import Decision, Reason, SourceDecision, decide, source_consistency
 from .diagnostics import (
+    acceptance_cut,
     alpha_at_edge,
     class_collapse,
     class_shift,
@@ -34,11 +36,10 @@ from .diagnostics import (
 from .distributed import World
 from .inference import OUTSIDE, Poll, predict_logits
 from .plan import Stage
-from .quality import PseudoLabelQuality, calibration_bins, pseudo_label_quality
+from .quality import calibration_bins, pseudo_label_quality
 from .reuse import read_object
-from .round_standard import Standard, choose_alpha, find_standard, options_record, options_warnings, rescaled
-from .stages import stage_seed, target_of
-from .thresholds import ThresholdChoice
+from .stages import target_of
+from .thresholds import ThresholdChoice, choose_threshold
 
 REASONS = {
     Reason.DISAGREE: "voters-disagree",
@@ -47,8 +48,6 @@ REASONS = {
     Reason.SENTENCE_INCOMPLETE: "sentence-incomplete",
     Reason.NOT_A_NUMBER: "not-a-number",
     Reason.OVER_QUOTA: "above-class-share",
-    Reason.OUTSIDE_RATIO: "outside-drawn-down",
-    Reason.INCONSISTENT: "dropout-disagrees",
 }
 IGNORE = -100
 
@@ -69,8 +68,6 @@ class Voted:
         items: int64 [K], where these items lie on the store's item axis.
         example: int64 [K], the example of each.
         gold: int64 [K], -100 where unknown.
-        logits: [M, K, C], where they were asked for.
-        steady: bool [K], whether passes with dropout give the same label; None where there are none.
     """
 
     store: TokenStore
@@ -78,8 +75,6 @@ class Voted:
     example: np.ndarray
     gold: np.ndarray
     votes: Votes
-    logits: torch.Tensor | None = None
-    steady: np.ndarray | None = None
 
     def of(self, examples: np.ndarray) -> Voted:
         """The votes on the items of some examples, bool [N]."""
@@ -92,8 +87,6 @@ class Voted:
             example=self.example[mask],
             gold=self.gold[mask],
             votes=self.votes._replace(**parts),
-            logits=None if self.logits is None else self.logits[:, keep],
-            steady=None if self.steady is None else self.steady[mask],
         )
 
     def spread(self, values: np.ndarray, fill: int) -> np.ndarray:
@@ -120,10 +113,8 @@ def vote(
     poll: Poll = lambda: None,
     world: World | None = None,
     tokens: int = 0,
-    keep_logits: bool = False,
-    seed: int | None = None,
 ) -> Voted:
-    """The votes of a model on some examples, or on all; with a seed under dropout."""
+    """The votes of a model on some examples, or on all."""
     chosen = np.zeros(len(store), dtype=bool)
     chosen[slice(None) if examples is None else examples] = True
     offsets = np.asarray(store.item_offsets, dtype=np.int64)
@@ -131,12 +122,10 @@ def vote(
     items = np.flatnonzero(chosen[example])
     view = ItemView(store)
     logits = predict_logits(
-        model, view, np.flatnonzero(chosen), precision=precision, poll=poll, world=world, tokens=tokens, seed=seed
+        model, view, np.flatnonzero(chosen), precision=precision, poll=poll, world=world, tokens=tokens
     )
     gold = np.asarray(store.item_labels, dtype=np.int64)[items]
-    chosen_logits = logits[:, torch.from_numpy(items)]
-    found = Voted(store, items, example[items], gold, votes(chosen_logits))
-    return replace(found, logits=chosen_logits) if keep_logits else found
+    return Voted(store, items, example[items], gold, votes(logits[:, torch.from_numpy(items)]))
 
 
 def load_pool(context: Context, stage: Stage) -> Pool:
@@ -158,69 +147,84 @@ def decide_round(context: Context, stage: Stage, labeller: TaskModel) -> RoundDe
     Raises:
         DataError: not one pseudo-label was accepted; the message has a histogram of the confidences.
     """
-    data, table = context.data, context.config.selftrain
+    data, table, labels = context.data, context.config.selftrain, context.data.labels
     pool, target = load_pool(context, stage), target_of(context.config, stage)
     context.progress.note(
         f"{stage.id}: votes on {len(data.source_train)} source and {len(pool.target)} target examples"
     )
-    voting: Callable[..., Voted] = partial(vote, **context.passes)
-    ballot = partial(voting, labeller, keep_logits=table.alpha.calibrate != "none")
+    ballot: Callable[..., Voted] = partial(vote, labeller, **context.passes)
     in_play = np.zeros(len(data.source_train), dtype=bool)
     in_play[pool.source] = True
     curves = {"all": ballot(data.source_train)}
-    curves["kept"] = curves["all"].of(in_play)
+    curves["kept"] = source = curves["all"].of(in_play)
     if context.config.has_dev:
         curves["dev"] = ballot(data.source_dev)
     unlabelled = ballot(data.target_pool(target), pool.target)
-    seed = stage_seed(stage, "accept")
-    standard = find_standard(table, data.labels, curves[table.alpha.data], data.source_train, seed=seed)
-    curves = {name: rescaled(voted, standard.temperature) for name, voted in curves.items()}
-    source, judged = curves["kept"], curves[table.alpha.data]
-
-    def ready(voted: Voted, examples: np.ndarray | None = None) -> Voted:
-        voted = rescaled(voted, standard.temperature)
-        if not table.consistency:
-            return voted
-
-        def disturbed(number: int) -> torch.Tensor:
-            return voting(labeller, voted.store, examples, seed=number).votes.mean_probability
-
-        steady = steady_labels(voted.votes.label, disturbed, passes=table.consistency, seed=seed)
-        return replace(voted, steady=steady)
-
-    unlabelled = ready(unlabelled, pool.target)
-    decision = standard.accept(unlabelled)
-    doubted = None
-    if table.source_filter == "agreed":
-        opinion = voting(context.load_task_model(stage, "first"), data.source_train, pool.source)
-        doubted = doubts(opinion.votes, source.gold, standard.choice.alpha)
-    kept = _filter_source(standard, source, in_play, doubted)
-    alpha = None if table.target_filter == "none" else standard.choice.alpha
-    seen = unlabelled.votes
-    require_accepted(int(decision.keep.sum()), seen.min_confidence, seen.agree, alpha=alpha, where=stage.id)
-    record = _record(stage, table, data.labels, standard.choice, source, kept, in_play, unlabelled, decision)
-    record["alphas"] = {name: choose_alpha(table, voted, data.labels).alpha for name, voted in curves.items()}
-    if options := options_record(standard, decision, kept, doubted):
-        record["options"] = options
-        context.warn(*options_warnings(options, record["accepted"], data.labels))
-    if target.test is not None:
-        test = ready(ballot(data.scored(target.test, target.language)))
-        record |= _with_gold(standard, test, record)
-    _warn(context, stage, standard.choice, record, kept, in_play, source, unlabelled)
-    return RoundDecision(_arrays(table, pool, unlabelled, decision, kept) | _judged(judged), record)
-
-
-def _filter_source(standard: Standard, source: Voted, in_play: np.ndarray, doubted: Bools | None) -> SourceDecision:
-    return source_consistency(
+    judged = curves[table.alpha.data]
+    choice = choose_alpha(table, judged, labels)
+    accept = partial(accept_labels, table, labels, choice.alpha, curves["all"])
+    decision = accept(unlabelled)
+    kept = source_consistency(
         source.votes,
         source.gold,
         kept=in_play,
         example_of_item=source.example,
-        rule=standard.table.source_filter,
-        alpha=standard.alpha,
-        labels=standard.labels,
-        doubted=doubted,
+        rule=table.source_filter,
+        alpha=choice.alpha,
+        labels=labels,
     )
+    alpha = None if table.target_filter == "none" else choice.alpha
+    seen = unlabelled.votes
+    require_accepted(int(decision.keep.sum()), seen.min_confidence, seen.agree, alpha=alpha, where=stage.id)
+    record = _record(stage, table, labels, choice, source, kept, in_play, unlabelled, decision)
+    record["alphas"] = {name: choose_alpha(table, voted, labels).alpha for name, voted in curves.items()}
+    if table.accept != "threshold":
+        dropped = count_dropped(decision, labels)
+        total = sum(dropped.values())
+        record["options"] = {"accept": {"rule": table.accept, "dropped": total, "per_class": dropped}}
+        context.warn(acceptance_cut(table.accept, total, record["accepted"]))
+    if target.test is not None:
+        test = ballot(data.scored(target.test, target.language))
+        record |= _with_gold(table, labels, choice, test, accept(test))
+        record["calibration"] |= {"target": _calibration(test)}
+    _warn(context, stage, choice, record, kept, in_play, source, unlabelled)
+    return RoundDecision(_arrays(table, pool, unlabelled, decision, kept) | _judged(judged), record)
+
+
+def choose_alpha(table: SelfTrainConfig, judged: Voted, labels: Sequence[str]) -> ThresholdChoice:
+    """Alpha by the recipe's rule from the labelled items of `judged`."""
+    known = judged.gold >= 0
+    if table.alpha.items == "entities":
+        known &= judged.votes.label.numpy() != labels.index(OUTSIDE)
+    keep = torch.from_numpy(known)
+    return choose_threshold(
+        judged.votes.min_confidence[keep],
+        judged.votes.label[keep] == torch.from_numpy(judged.gold[known]),
+        rule=table.alpha.rule,
+        num_classes=len(labels),
+        step=table.alpha.step,
+        upper=table.alpha.upper,
+        min_kept=max(table.alpha.min_kept, math.ceil(table.alpha.min_share * known.sum())),
+        agree=judged.votes.agree[keep],
+    )
+
+
+def accept_labels(table: SelfTrainConfig, labels: Sequence[str], alpha: float, source: Voted, voted: Voted) -> Decision:
+    """The recipe's filter on the items of a target text.
+
+    Args:
+        source: all of the labelled source text, for the shares of its classes.
+    """
+    if table.target_filter == "none":
+        return decide(voted.votes, None)
+    unit = table.target_filter
+    decision = decide(voted.votes, alpha, unit=unit, sentence_of_item=voted.example, labels=labels)
+    if table.accept == "threshold":
+        return decision
+    units = count_units(decision.label, labels, unit=unit, sentence_of_item=voted.example)
+    known = source.gold >= 0
+    counts = count_units(source.gold[known], labels, unit=unit, sentence_of_item=source.example[known]).counts()
+    return choose_accepted(table.accept, decision, voted.votes.min_confidence.numpy(), units, counts)
 
 
 def _record(
@@ -240,7 +244,6 @@ def _record(
     known = source.gold >= 0
     wrong = source.gold[known & (predicted != source.gold)]
     removed = np.bincount(wrong, minlength=len(labels))
-    confidence = source.votes.mean_probability.amax(dim=-1).numpy()
     return {
         "round": stage.round,
         "alpha": None if table.target_filter == "none" else choice.alpha,
@@ -259,10 +262,7 @@ def _record(
         "voter_agreement": float(target.votes.agree.float().mean()),
         "target_curve": None,
         "precision_if_gold": None,
-        "calibration": {
-            "source": calibration_bins(confidence[known], (predicted == source.gold)[known]),
-            "target": None,
-        },
+        "calibration": {"source": _calibration(source), "target": None},
         "source": {
             "items": int(in_play.sum()),
             "kept": int(kept.keep.sum()),
@@ -274,29 +274,27 @@ def _record(
     }
 
 
-def _with_gold(standard: Standard, test: Voted, record: dict[str, Any]) -> dict[str, Any]:
+def _with_gold(
+    table: SelfTrainConfig, labels: tuple[str, ...], choice: ThresholdChoice, test: Voted, decision: Decision
+) -> dict[str, Any]:
     """The same rule on the target's labelled test file: for looking at, nothing reads it back."""
-    quality: PseudoLabelQuality = pseudo_label_quality(
-        test.votes,
-        standard.accept(test),
-        standard.labels,
-        gold=test.gold,
-        thresholds=standard.choice.curve.thresholds,
-    )
-    confidence = test.votes.mean_probability.amax(dim=-1).numpy()
-    predicted = test.votes.mean_probability.argmax(dim=-1).numpy()
-    known = test.gold >= 0
-    bins = calibration_bins(confidence[known], (predicted == test.gold)[known])
+    quality = pseudo_label_quality(test.votes, decision, labels, gold=test.gold, thresholds=choice.curve.thresholds)
     return {
-        "target_curve": _curve(choose_alpha(standard.table, test, standard.labels)),
+        "target_curve": _curve(choose_alpha(table, test, labels)),
         "precision_if_gold": quality.overall.precision,
         "classes_if_gold": {
             n: {"items": a.predicted, "accepted": a.accepted, "correct": a.correct, "gold": a.gold}
             for n, a in quality.per_class.items()
         },
         "by_threshold_if_gold": quality.by_threshold,
-        "calibration": record["calibration"] | {"target": bins},
     }
+
+
+def _calibration(voted: Voted) -> list[dict[str, float | int]]:
+    """Accuracy by confidence of the voters' mean, over the labelled items."""
+    known, mean = voted.gold >= 0, voted.votes.mean_probability
+    right = mean.argmax(dim=-1).numpy() == voted.gold
+    return calibration_bins(mean.amax(dim=-1).numpy()[known], right[known])
 
 
 def _curve(choice: ThresholdChoice) -> dict[str, Any]:

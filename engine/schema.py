@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from .config.each import PLACEHOLDER
+from .config.removed import removal
 from .toml_lines import Key
 
 Report = Callable[[Key, str], None]
@@ -98,6 +99,8 @@ class Builder:
         return any(key[: len(other)] == other[: len(key)] for other in self._reported)
 
     def _unknown(self, key: str, fields: Mapping[str, Any], path: Key) -> str:
+        if told := removal(dotted((*path, key))):
+            return told
         near = nearest(key, fields)
         if near is None:
             elsewhere = [place for place in places(self._root) if place[-1] == key]
@@ -186,6 +189,8 @@ class Builder:
         )
 
     def _no_choice(self, choices: tuple[Any, ...], raw: Any, path: Key) -> Any:
+        if told := removal(f"{dotted(path)} = {show(raw)}"):
+            return self._wrong(path, told)
         near = nearest(str(raw), map(str, choices))
         hint = f"; did you mean {show(near)}?" if near else ""
         self._report(path, f"{show(raw)} given, expected {_or(choices)}{hint}")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import io
 from collections.abc import Mapping
-from dataclasses import replace
 from functools import partial
 from hashlib import sha256
 from pathlib import Path
@@ -17,12 +16,11 @@ from safetensors.numpy import load_file, save
 from torch import Tensor
 
 from .. import ModelError
-from ..data import ItemView, Part, TaskBatches, derive_seed
+from ..data import ItemView, Part, TaskBatches
 from ..kernels import votes
 from ..model import TaskModel
 from .context import Context, freeze
-from .diagnostics import single_voter, slow_learning_rate
-from .diagnostics_options import one_teacher
+from .diagnostics import one_teacher, single_voter, slow_learning_rate
 from .files import atomic_write_bytes, atomic_write_json, atomic_write_text, sha256_file
 from .hashes import tensors_hash
 from .joint import fit_jointly
@@ -32,7 +30,6 @@ from .round_decision import RoundDecision, decide_round, load_pool, read_record
 from .soft_labels import MISSING, damaged, packed_soft_labels, read_soft_labels, soft_label_problem
 from .stages import Outcome, new_task_model, stage_seed, target_of, warn_of_unseen
 from .teachers import Side, count_teachers, own_teachers, teach, teachers_name, text_of_side
-from .voter_weights import bootstrap_weights
 
 SOFT_LABELS, DECISION, CURVE = "soft_labels.safetensors", "decision.safetensors", "curve.csv"
 SOFT_LABELS_OF: dict[Side, str] = {"target": SOFT_LABELS, "source": "soft_labels.source.safetensors"}
@@ -77,9 +74,7 @@ def _soft_part(context: Context, stage: Stage, model: TaskModel, side: Side, cho
     warn_of_unseen(context, store, side, str(stage.target) if side == "target" else context.config.source.language)
     targets = _soft_targets(context, stage, view, side, chosen, folder / SOFT_LABELS_OF[side])
     examples = chosen[np.diff(view.offsets)[chosen] > 0]
-    states = context.frozen_states(stage, model, store, examples)
-    drawn = _drawn_weights(context, stage, view, side)
-    return Part(view, examples, soft_targets=targets, weights=drawn, frozen_states=states)
+    return Part(view, examples, soft_targets=targets)
 
 
 def _soft_targets(
@@ -131,10 +126,7 @@ def run_hard(context: Context, stage: Stage, fingerprint: Mapping[str, Any], fol
     model = labeller if "student" in stage.inputs and table.start == "student" else _fresh_student(context, stage)
     freeze(model.encoder, table)
     start = tensors_hash(dict(model.encoder.named_parameters()))
-    parts = [
-        replace(part, frozen_states=context.frozen_states(stage, model, part.view.store, part.examples))
-        for part in _hard_parts(context, stage, saved)
-    ]
+    parts = _hard_parts(context, stage, saved)
     batches = TaskBatches(
         parts,
         batch_size=table.batch_size,
@@ -186,23 +178,14 @@ def _hard_parts(context: Context, stage: Stage, saved: Mapping[str, np.ndarray])
     view, targets = ItemView(target), saved["target.targets"]
     accepted = np.diff(np.concatenate([[0], np.cumsum(targets >= 0)])[view.offsets]) > 0
     labels, table = np.asarray(source.item_labels), context.config.selftrain.hard
-    by_source = _drawn_weights(context, stage, ItemView(source), "source")
-    by_target = _drawn_weights(context, stage, view, "target")
+    by_source = by_target = None
     if (table.source_weight, table.target_weight) != (1.0, 1.0):
-        by_source = (np.ones(len(labels), np.float32) if by_source is None else by_source) * table.source_weight
-        by_target = (np.ones(len(targets), np.float32) if by_target is None else by_target) * table.target_weight
+        by_source = np.full(len(labels), table.source_weight, np.float32)
+        by_target = np.full(len(targets), table.target_weight, np.float32)
     return [
         Part(ItemView(source), np.flatnonzero(saved["source.keep"]), labels=labels, weights=by_source),
         Part(view, np.flatnonzero(accepted), labels=targets, weights=by_target),
     ]
-
-
-def _drawn_weights(context: Context, stage: Stage, view: ItemView, role: str) -> np.ndarray | None:
-    """What each item weighs for each voter, [items, M], in both stages of a round; None where all weigh the same."""
-    table = context.config.selftrain
-    if table.diversity == "none":
-        return None
-    return bootstrap_weights(view.offsets, table.voters, seed=derive_seed(stage.seed, "voters", stage.round, role))
 
 
 def _fresh_student(context: Context, stage: Stage) -> TaskModel:

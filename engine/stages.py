@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-from torch import Tensor, nn
+from torch import nn
 
 from .. import ModelError
 from ..data import Corpus, ItemView, MlmBatches, Part, TaskBatches, TokenStore, derive_seed, unigram_entropy
@@ -36,7 +36,7 @@ from .diagnostics import cut_by_length, low_loss_drop, no_token, only_frequencie
 from .fit import Spent
 from .hashes import tensors_hash
 from .induce import induced_inputs, mixed_source
-from .learned import MARK_OF_ROLE, Portion, learned_stores, mixture
+from .learned import MARK_OF_ROLE, learned_stores, mixture
 from .loop import Trace
 from .objectives import cross_entropy, masked_lm
 from .plan import Stage
@@ -196,7 +196,7 @@ def run_finetune(context: Context, stage: Stage, fingerprint: Mapping[str, Any],
         warn_of_unseen(context, test, "test", language)
     mixed = mixture(context, stage, stores)
     batches = TaskBatches(
-        _labelled_parts(context, stage, model, mixed.portions),
+        [Part(ItemView(p.store), p.examples, labels=np.asarray(p.store.item_labels)) for p in mixed.portions],
         batch_size=table.batch_size,
         epochs=table.epochs,
         seed=stage_seed(stage, "batches"),
@@ -224,20 +224,6 @@ def run_cloze(context: Context, stage: Stage, fingerprint: Mapping[str, Any], fo
     model = new_task_model(context, stage, "cloze")
     start = tensors_hash(dict(model.encoder.named_parameters()))
     return Outcome(model, Trace(), Spent(), start, {"examples": 0}, "no training")
-
-
-def _labelled_parts(context: Context, stage: Stage, model: TaskModel, portions: Sequence[Portion]) -> list[Part]:
-    """The portions, to learn; what frozen layers make of them is computed once for each store."""
-    found: list[Part] = []
-    states: dict[str, Tensor | None] = {}
-    for portion in portions:
-        store = portion.store
-        if portion.role not in states:
-            examples = np.concatenate([p.examples for p in portions if p.role == portion.role])
-            states[portion.role] = context.frozen_states(stage, model, store, examples)
-        labels = np.asarray(store.item_labels)
-        found.append(Part(ItemView(store), portion.examples, labels=labels, frozen_states=states[portion.role]))
-    return found
 
 
 def _language_of(context: Context, stage: Stage, role: str) -> str:

@@ -110,7 +110,7 @@ def folder_teachers(context: Context) -> list[FolderTeacher]:
 
 def teacher_stores(context: Context, stage: Stage) -> dict[str, TokenStore]:
     """By role, the text as the tokenizers of a soft stage's folders see it, where these are others."""
-    if "teacher_folders" not in stage.settings:
+    if stage.kind != "soft":
         return {}
     sides: tuple[Side, ...] = ("target", "source") if context.config.selftrain.soft.sides == "both" else ("target",)
     return {
@@ -130,7 +130,7 @@ def text_of_side(data: Datasets, stage: Stage, side: Side) -> TokenStore:
 
 def teacher_digests(context: Context, stage: Stage) -> dict[str, str]:
     """By role, what a soft stage's folders hold, whatever their path."""
-    if "teacher_folders" not in stage.settings:
+    if stage.kind != "soft":
         return {}
     paths = context.config.selftrain.soft.teacher_folders
     for path in paths:
@@ -154,9 +154,8 @@ def own_teachers(stage: Stage) -> list[str]:
 
 
 def count_teachers(context: Context, stage: Stage) -> int:
-    """How many models label the text of a stage."""
-    folders = context.config.selftrain.soft.teacher_folders if "teacher_folders" in stage.settings else ()
-    return len(own_teachers(stage)) + len(folders)
+    """How many models label the text of a soft stage."""
+    return len(own_teachers(stage)) + len(context.config.selftrain.soft.teacher_folders)
 
 
 def teachers_name(context: Context, stage: Stage) -> str:
@@ -179,8 +178,7 @@ def teach(context: Context, stage: Stage, view: ItemView, side: Side, pool: np.n
     for role, weight in zip(roles, weights, strict=False):
         logits = predict_logits(context.load_task_model(stage, role), view, pool, **context.passes)
         said.add(labels(logits), weight)
-    folders = folder_teachers(context) if "teacher_folders" in stage.settings else []
-    for teacher, weight in zip(folders, weights[len(roles) :], strict=True):
+    for teacher, weight in zip(folder_teachers(context), weights[len(roles) :], strict=True):
         context.progress.note(f"{stage.id}: {teacher.path} labels {len(pool)} examples")
         values, known = _of_folder(context, stage, teacher, view, side, pool, labels)
         said.add(values, weight, known)

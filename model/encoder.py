@@ -27,7 +27,7 @@ class PackedInput(Protocol):
 
     `token_ids`, `positions` and `segments` are int64 [T]; `cu_seqlens` is [S + 1], the first token of each sequence
     and then T; `max_seqlen` is the length of the longest sequence; `item_index` is int64 [K], the token rows that a
-    head reads. `frozen_states` is what `Encoder.frozen_states` gave for these tokens, [T, H], or None.
+    head reads.
     """
 
     @property
@@ -42,8 +42,6 @@ class PackedInput(Protocol):
     def max_seqlen(self) -> int: ...
     @property
     def item_index(self) -> Tensor: ...
-    @property
-    def frozen_states(self) -> Tensor | None: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,8 +161,6 @@ class Encoder(nn.Module):
     Attributes:
         recompute: keep only the input of each layer for the backward pass, and compute the layer again there. Dropout
             is a function of the seed, so that the gradients are the same to the bit.
-        frozen_eval: no dropout in the embeddings and the lowest layers that do not train, so that their states are
-            the same in every epoch and a batch can bring them along.
     """
 
     def __init__(self, config: EncoderConfig, *, seed: int | None = 0) -> None:
@@ -173,7 +169,7 @@ class Encoder(nn.Module):
         init = Initialiser(seed, config.initializer_range)
         self.embeddings = Embeddings(config, init)
         self.layers = nn.ModuleList([Layer(config, i, init) for i in range(config.num_layers)])
-        self.recompute = self.frozen_eval = False
+        self.recompute = False
 
     if TYPE_CHECKING:
 
@@ -198,13 +194,10 @@ class Encoder(nn.Module):
         """
         self._check(batch)
         plan = attention_plan(batch.cu_seqlens)
-        still, last = self._still_blocks(), len(self.layers) - 1
-        known = batch.frozen_states
-        hidden: Tensor = self.embeddings(batch, None if still else seed) if known is None else known
+        last = len(self.layers) - 1
+        hidden: Tensor = self.embeddings(batch, seed)
         for index, layer in enumerate(self.layers):
-            if known is not None and index < min(still - 1, last):
-                continue
-            inputs = hidden, batch, plan, rows if index == last else None, None if index < still - 1 else seed
+            inputs = hidden, batch, plan, rows if index == last else None, seed
             if self._recomputes(layer, hidden):
                 hidden = checkpoint(layer, *inputs, use_reentrant=False, preserve_rng_state=False)
             else:
@@ -224,31 +217,6 @@ class Encoder(nn.Module):
         for layer in self.layers:
             hidden = layer(hidden, batch, plan, None, None)
             yield hidden
-
-    def frozen_states(self, batch: PackedInput) -> Tensor:
-        """What the embeddings and the lowest frozen layers make of a batch, [T, H], without dropout.
-
-        The last layer is never among them, since it is computed for some rows only. A batch that brings these states
-        is encoded as it is without them.
-
-        Raises:
-            ModelError: the embeddings train, or `frozen_eval` is off.
-        """
-        still = self._still_blocks()
-        if not still:
-            raise ModelError("the embeddings train or have dropout: set frozen_eval, and freeze them")
-        self._check(batch)
-        plan = attention_plan(batch.cu_seqlens)
-        hidden: Tensor = self.embeddings(batch, None)
-        for layer in self.layers[: min(still, len(self.layers)) - 1]:
-            hidden = layer(hidden, batch, plan, None, None)
-        return hidden
-
-    def _still_blocks(self) -> int:
-        """With `frozen_eval`, how many blocks from the bottom do not train: the embeddings are one, each layer one."""
-        blocks = (self.embeddings, *self.layers) if self.frozen_eval else ()
-        trains = (any(parameter.requires_grad for parameter in block.parameters()) for block in blocks)
-        return next((number for number, trained in enumerate(trains) if trained), len(blocks))
 
     def _recomputes(self, layer: nn.Module, hidden: Tensor) -> bool:
         """Whether a layer is computed again; below the first one that trains nothing is kept anyway."""

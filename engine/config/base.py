@@ -8,7 +8,11 @@ from typing import Any, Literal
 
 
 def option(default: Any, help: str, **limits: Any) -> Any:
-    """A key with a default; `help` is what `init` and error messages say of it, `limits` what `schema` checks."""
+    """A key with a default; `help` is what `init` and error messages say of it, `limits` what `schema` checks.
+
+    `decides=False` says that the key does not identify a stage of its table: its result is the same, or something else
+    identifies it.
+    """
     return field(default=default, metadata={"help": help, **limits})
 
 
@@ -59,7 +63,9 @@ class OptimiserConfig:
         0, "sequences in one forward pass; 0 means the whole batch, auto halves it where memory does not suffice", min=0
     )
     recompute: bool = option(
-        False, "compute the layers again in the backward pass instead of keeping their activations; the same result"
+        False,
+        "compute the layers again in the backward pass instead of keeping their activations; the same result",
+        decides=False,
     )
     warmup: float = option(0.1, "share of the steps", min=0, max=1)
     weight_decay: float = option(0.01, "on matrices only", min=0)
@@ -69,26 +75,14 @@ class OptimiserConfig:
     eps: float = option(1e-8, "", above=0)
     freeze_embeddings: bool = option(True, "keep the embeddings as they are (arXiv 2310.04726 section 4.2)")
     freeze_layers: int = option(3, "keep the lowest layers as they are", min=0)
-    frozen_eval: bool = option(
-        False, "no dropout in what is frozen; its states are then computed once instead of in every epoch"
-    )
-
     l2_to_base: float = option(
         0.0, "against forgetting: pulls what trains of the encoder back to its weights at the stage's start", min=0
     )
 
     def problems(self) -> list[tuple[str, str]]:
-        found = []
-        if self.frozen_eval and not self.freeze_embeddings:
-            found.append(
-                (
-                    "frozen_eval",
-                    "is on, but the embeddings train, and nothing lies below them; set freeze_embeddings = true",
-                )
-            )
         if self.l2_to_base * self.lr > 1:
-            found.append(("l2_to_base", f"times lr is above 1: every step would overshoot; at most {1 / self.lr:g}"))
-        return found
+            return [("l2_to_base", f"times lr is above 1: every step would overshoot; at most {1 / self.lr:g}")]
+        return []
 
     @property
     def fixed_micro_batch(self) -> int:

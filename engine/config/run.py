@@ -51,8 +51,12 @@ class BtfConfig(PretrainConfig):
     freeze_layers: int = _option(3, "keep the lowest layers as they are", min=0)
     cap: int = _option(0, "largest number of unlabelled target sentences; 0 means all", min=0)
     sides: Literal["both", "target"] = _option("both", "text of source and target, or of the target alone (MALAPT)")
-    pairs_share: float = _option(0.5, "targets.N.pairs: share of the sequences of an epoch (TLM)", above=0, below=1)
-    pair_positions: Literal["reset", "continued"] = _option("reset", "TLM: positions of the second sentence")
+    pairs_share: float = _option(
+        0.5, "targets.N.pairs: share of the sequences of an epoch (TLM)", above=0, below=1, decides=False
+    )
+    pair_positions: Literal["reset", "continued"] = _option(
+        "reset", "TLM: positions of the second sentence", decides=False
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,13 +68,19 @@ class FinetuneConfig(TaskConfig):
         "natural", "few-shot: source and target examples together as they are, or in equal parts"
     )
     source_mix: Literal["natural", "weights", "temperature"] = _option(
-        "natural", "several sources: all examples once an epoch, shares by sources.N.weight, or by size and temperature"
+        "natural",
+        "several sources: all examples once an epoch, shares by sources.N.weight, or by size and temperature",
+        decides=False,
     )
-    source_temperature: float = _option(1.0, "exponent for source_mix = temperature", min=0, max=1)
+    source_temperature: float = _option(1.0, "exponent for source_mix = temperature", min=0, max=1, decides=False)
     translated: Literal["both", "only"] = _option(
-        "both", "translate-train: source and translations, or these alone; see targets.N.translated_train"
+        "both",
+        "translate-train: source and translations, or these alone; see targets.N.translated_train",
+        decides=False,
     )
-    translated_all: bool = _option(False, "translate-train: also one model for all targets, on all translations")
+    translated_all: bool = _option(
+        False, "translate-train: also one model for all targets, on all translations", decides=False
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -120,10 +130,6 @@ class AlphaConfig:
     data: Literal["all", "kept", "dev"] = _option(
         "all", "labelled source text that gives the curve: of source.train all, or what is still in; or source.dev"
     )
-    per_class: bool = _option(False, "an alpha for each predicted class, from its own curve where it has enough items")
-    calibrate: Literal["none", "temperature"] = _option(
-        "none", "temperature divides the logits by one number, fitted on the items that give the curve"
-    )
     step: float = _option(0.01, "distance of the thresholds", above=0, max=0.5)
     upper: float = _option(0.99, "highest threshold", above=0, max=1)
     min_kept: int = _option(20, "thresholds that keep fewer items are not considered", min=1)
@@ -148,18 +154,9 @@ class SelfTrainConfig:
     )
     restore: Literal["base", "finetuned"] = _option("base", "encoder that each round's student starts from")
     target_filter: Literal["token", "entity", "sentence", "none"] = _option("token", "unit of acceptance")
-    source_filter: Literal["correct", "correct+alpha", "agreed", "none"] = _option(
-        "correct", "which source samples stay; agreed: only those leave that the first teacher doubts, too"
-    )
+    source_filter: Literal["correct", "correct+alpha", "none"] = _option("correct", "which source samples stay")
     accept: Literal["threshold", "class-balanced", "source-distribution"] = _option(
         "threshold", "all that pass alpha, at most the same share of each class, or the classes as the source has them"
-    )
-    outside: Literal["all", "source-ratio"] = _option(
-        "all", "tagging: every accepted O, or as many for each word of an entity as the source has"
-    )
-    consistency: int = _option(0, "passes with dropout that must give an accepted item the same label", min=0)
-    diversity: Literal["none", "bootstrap"] = _option(
-        "none", "voters see the same examples, or each its own draw of them with replacement"
     )
     mlm_weight: float = _option(0.0, "times the masked-LM loss on the text of BTF, added in every step; 0: off", min=0)
     abandoned: Literal["round", "drop"] = _option("round", "rejected target items sit out a round, or leave for good")
@@ -187,8 +184,6 @@ class SelfTrainConfig:
             found.append(("widths", f"{len(self.widths)} widths for {self.voters} voters"))
         if self.accept != "threshold" and self.target_filter not in ("token", "entity"):
             found.append(("accept", f'needs target_filter = "token" or "entity", not "{self.target_filter}"'))
-        if self.diversity != "none" and self.soft.combine != "per-voter":
-            found.append(("diversity", 'needs a loss for each voter: set soft.combine = "per-voter"'))
         return found
 
 
@@ -316,8 +311,6 @@ class RunConfig:
             for i, target in enumerate(self.targets):
                 if not target.unlabelled:
                     found.append((f"targets.{i}.unlabelled", "is missing: self-training needs unlabelled text"))
-        if self.selftrain.outside != "all" and self.task != "ner":
-            found.append(("selftrain.outside", "is for tagging: there is no O in classification"))
         if self.selftrain.alpha.items == "entities" and self.task != "ner":
             found.append(("selftrain.alpha.items", "is entities, which is for tagging; leave it out"))
         if self.selftrain.alpha.data == "dev" and not self.has_dev:

@@ -81,8 +81,6 @@ class SemanticConfig(TransferConfig):
         found = super().problems()
         if self.micro_batch != 0:
             found.append(("micro_batch", "a text with its translations and its negatives is one; leave it out"))
-        if self.frozen_eval:
-            found.append(("frozen_eval", "is not to be had in the second phase; leave it out"))
         return found
 
 

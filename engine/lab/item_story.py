@@ -29,7 +29,6 @@ ACCEPTED, NOT_IN_POOL = "accepted", "not-in-pool"
 _SOURCE = {
     Reason.KEPT: "kept",
     Reason.KEPT_FOR_CLASS: "kept-for-its-class",
-    Reason.TEACHER_CONFIRMS: "kept-teacher-confirms",
     Reason.CONTRADICTED: "contradicted",
     Reason.LOW_CONFIDENCE: "below-threshold",
     Reason.NOT_A_NUMBER: "not-a-number",

@@ -16,13 +16,11 @@ from .parts import (
     NUMERICS,
     Kind,
     Stage,
-    alpha_settings,
     common_settings,
     few_shot_settings,
     induce_settings,
     mlm_settings,
     numeric_settings,
-    round_settings,
     table_settings,
 )
 from .teachers import with_teachers
@@ -124,13 +122,11 @@ def _rounds(
 ) -> list[Stage]:
     """Soft and hard stages in turn. The teacher of a round is the last student of the round before."""
     table = config.selftrain
-    shared = round_settings(table, "voters", "widths", "cap", "diversity") | mlm_settings(config)
+    shared = {"voters": table.voters, "widths": table.widths, "cap": table.cap} | mlm_settings(config)
     if config.inference_tokens:
         shared["inference_tokens"] = config.inference_tokens
-    filters = round_settings(
-        table, "target_filter", "source_filter", "abandoned", "accept", "outside", "consistency"
-    ) | {"alpha": alpha_settings(table.alpha)}
-    first = teacher
+    filters = {name: getattr(table, name) for name in ("target_filter", "source_filter", "abandoned", "accept")}
+    filters["alpha"] = asdict(table.alpha)
     stages: list[Stage] = []
     number, student, previous = 0, "", ""
     for kind in table.sequence:
@@ -149,8 +145,6 @@ def _rounds(
         else:
             if student:
                 inputs["student"] = student
-            if table.source_filter == "agreed":
-                inputs["first"] = first
             settings = common | shared | filters | {"hard": table_settings(table.hard)}
             optimiser, student, previous = table.hard, "", stage_id
         name = f"{kind}{number}"

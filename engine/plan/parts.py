@@ -2,50 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from typing import Any, Literal
 
-from ..config import AlphaConfig, OptimiserConfig, RunConfig, SelfTrainConfig
+from ..config import OptimiserConfig, RunConfig
 from ..config.cloze import prompt_of
 
 Kind = Literal["pretrain", "btf", "finetune", "soft", "hard", "cotrain", "align", "semantic", "cloze"]
 NUMERICS = 3
 """Raised whenever a change makes an equal recipe end in other weights, so that old results are not reused."""
-LATER = {
-    "stored": "fp32",
-    "source_weight": 1.0,
-    "target_weight": 1.0,
-    "frozen_eval": False,
-    "keep": "last",
-    "l2_to_base": 0.0,
-    "sides": "both",
-    "target_mix": "natural",
-    "teachers": "one",
-    "teacher_weights": (),
-}
-"""Keys of stages that came later, with what was done before them: at that value old results stay what they are."""
-
-
-ELSEWHERE = (
-    "recompute",
-    "source_mix",
-    "source_temperature",
-    "translated",
-    "translated_all",
-    "pairs_share",
-    "pair_positions",
-)
-"""Keys that decide nothing, or only something in some of the stages of their table, whose settings then have them."""
-
-LATER_ROUNDS = {
-    "accept": "threshold",
-    "outside": "all",
-    "consistency": 0,
-    "diversity": "none",
-    "per_class": False,
-    "calibrate": "none",
-}
-"""The same for [selftrain] and [selftrain.alpha]."""
 
 
 @dataclass(frozen=True)
@@ -91,9 +56,7 @@ def numeric_settings(config: RunConfig) -> dict[str, Any]:
 def table_settings(table: OptimiserConfig) -> dict[str, Any]:
     """The settings of a table that decide a result. What memory it takes does not: "auto" starts as the whole batch."""
     found = asdict(table) | {"micro_batch": table.fixed_micro_batch}
-    found = {key: value for key, value in found.items() if key not in ELSEWHERE}
-    found.pop("teacher_folders", None)  # what is in them decides, not where they are
-    return {key: value for key, value in found.items() if key not in LATER or LATER[key] != value}
+    return {key.name: found[key.name] for key in fields(table) if key.metadata.get("decides", True)}
 
 
 def few_shot_settings(config: RunConfig, target: str) -> dict[str, Any]:
@@ -109,11 +72,6 @@ def induce_settings(config: RunConfig) -> dict[str, Any]:
     return {"induce": {name.removeprefix("induce_"): found[name] for name in names}} if found["induce"] else {}
 
 
-def round_settings(table: SelfTrainConfig, *names: str) -> dict[str, Any]:
-    """These keys of [selftrain], without those that came later and are as before."""
-    return _without_later({name: getattr(table, name) for name in names})
-
-
 def mlm_settings(config: RunConfig) -> dict[str, Any]:
     """What decides the masked words that self-training learns beside; empty where it learns none."""
     if not config.selftrain.mlm_weight:
@@ -121,12 +79,3 @@ def mlm_settings(config: RunConfig) -> dict[str, Any]:
     names = ("batch_size", "order", "mask_rate", "balance", "temperature", "cap", "sides")
     found = {name: getattr(config.btf, name) for name in names}
     return {"text": "task", "mlm": found | {"weight": config.selftrain.mlm_weight}}
-
-
-def alpha_settings(table: AlphaConfig) -> dict[str, Any]:
-    """The keys of [selftrain.alpha], likewise."""
-    return _without_later(asdict(table))
-
-
-def _without_later(found: dict[str, Any]) -> dict[str, Any]:
-    return {k: v for k, v in found.items() if k not in LATER_ROUNDS or LATER_ROUNDS[k] != v}

@@ -15,10 +15,7 @@ def with_teachers(config: RunConfig, stages: list[Stage], seeds: Sequence[int]) 
     A round needs the round before it in all seeds, never its own: the graph has no cycle, and no stage is added. The
     input "teacher" is that of the stage's own seed, "teacher-<seed>" that of another one.
     """
-    soft = config.selftrain.soft
-    if soft.teacher_folders:
-        stages = [_with(s, teacher_folders=len(soft.teacher_folders)) if s.kind == "soft" else s for s in stages]
-    if soft.teachers == "one":
+    if config.selftrain.soft.teachers == "one":
         return stages
     found = []
     for stage in stages:
@@ -27,13 +24,10 @@ def with_teachers(config: RunConfig, stages: list[Stage], seeds: Sequence[int]) 
             others = {
                 f"teacher-{seed}": f"seed-{seed}/{own.removeprefix(root)}" for seed in seeds if seed != stage.seed
             }
-            stage = replace(_with(stage, teacher_seeds=list(seeds)), inputs=stage.inputs | others)
+            settings = stage.settings | {"teacher_seeds": list(seeds)}
+            stage = replace(stage, settings=settings, inputs=stage.inputs | others)
         found.append(stage)
     return in_order(found)
-
-
-def _with(stage: Stage, **more: object) -> Stage:
-    return replace(stage, settings=stage.settings | more)
 
 
 def in_order(stages: Sequence[Stage]) -> list[Stage]:

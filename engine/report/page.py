@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ..results import (
@@ -19,7 +19,6 @@ from ..results import (
     table_cells,
 )
 from ..svg import clean, style
-from .options import options_lines
 from .parts import Run, alphas, mean, mean_curve, percent
 from .training import accepted_share
 
@@ -189,8 +188,18 @@ def decision_table(run: Run) -> str:
             "†: needs target gold labels; for looking at only, nothing was chosen by it. Curve distance: mean "
             "difference between the accuracy curves of source and target, in points."
         )
-    more = "".join(f'<p class="note">{clean(line)}</p>' for line in options_lines(run.decisions))
+    more = "".join(f'<p class="note">{clean(line)}</p>' for line in _balanced(run.decisions))
     return f'<div class="dense">{table(header, lines)}</div><p class="note">{clean(note)}</p>{more}'
+
+
+def _balanced(decisions: Mapping[tuple[str, int, int], dict[str, Any]]) -> list[str]:
+    """A line for each decision (target, round, seed) in which `selftrain.accept` took labels away."""
+    cuts = {key: (d.get("options") or {}).get("accept") for key, d in sorted(decisions.items())}
+    return [
+        f"{pair or '-'}, round {number}, seed {seed}: accept = {cut['rule']} took {cut['dropped']:,} labels away"
+        for (pair, number, seed), cut in cuts.items()
+        if cut
+    ]
 
 
 def _count(value: Any) -> str:

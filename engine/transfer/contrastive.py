@@ -33,10 +33,7 @@ def run_align(context: Context, stage: Stage, fingerprint: Mapping[str, Any], fo
     if table.align == "both":
         parts = [replace(part, weights=None) for part in parts]
     batches = TaskBatches(
-        [
-            replace(part, frozen_states=context.frozen_states(stage, model, part.view.store, part.examples))
-            for part in parts
-        ],
+        parts,
         batch_size=table.batch_size,
         epochs=table.epochs,
         seed=stage_seed(stage, "batches"),

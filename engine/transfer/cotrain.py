@@ -7,7 +7,6 @@ iteration before, and are on the disk before training begins.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -49,10 +48,6 @@ def run_cotrain(context: Context, stage: Stage, fingerprint: Mapping[str, Any], 
     model = _model(context, stage)
     freeze(model.encoder, table)
     start = tensors_hash(dict(model.encoder.named_parameters()))
-    parts = [
-        replace(part, frozen_states=context.frozen_states(stage, model, part.view.store, part.examples))
-        for part in parts
-    ]
     batches = TaskBatches(
         parts,
         batch_size=table.batch_size,

@@ -346,6 +346,18 @@ def test_unknown_key_names_line_and_nearest_key(made: Callable[[str], Made]) -> 
     run.goes_on()
 
 
+def test_removed_key_names_line_and_changelog(made: Callable[[str], Made]) -> None:
+    run = made("ner")
+    text = run.recipe.read_text("utf-8")
+    run.recipe.write_text(text.replace("[btf]\n", "[btf]\nfrozen_eval = true\n"), "utf-8")
+    line = text.split("\n").index("[btf]") + 2
+    run.refuses(CONFIG, f"{run.recipe}:{line}: btf.frozen_eval: removed in 0.2.0; see CHANGELOG.md: leave it out")
+    run.recipe.write_text(text, "utf-8")
+    option = "selftrain.source_filter=agreed"
+    run.refuses(CONFIG, f"--set {option}: selftrain.source_filter: removed in 0.2.0", overrides=[option])
+    run.goes_on()
+
+
 def test_wrong_type_names_line_and_what_is_expected(made: Callable[[str], Made]) -> None:
     run = made("ner")
     text = run.recipe.read_text("utf-8")

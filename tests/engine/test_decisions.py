@@ -13,6 +13,7 @@ from xlt_engine.engine.decisions import (
     Decision,
     Reason,
     decide,
+    reason_counts,
     source_consistency,
     span_of_item,
 )
@@ -179,7 +180,7 @@ def test_source_filter_drops_contradicted_sentences() -> None:
     decision = source_consistency(votes, gold, kept=[True] * 4, example_of_item=[0, 0, 1, 1, 2])
     # Example 2 has no known label, and example 3 no item at all: neither is contradicted.
     assert decision.keep.tolist() == [True, False, True, True]
-    assert decision.reasons() == {"kept": 3, "contradicted": 1}
+    assert reason_counts(decision.reason) == {"kept": 3, "contradicted": 1}
 
 
 def test_source_filter_goes_by_mean_probability_not_by_agreement() -> None:
@@ -188,7 +189,7 @@ def test_source_filter_goes_by_mean_probability_not_by_agreement() -> None:
     strict = source_consistency(votes, [1, 1], kept=[True, True], rule="correct+alpha", alpha=0.8)
     assert strict.keep.tolist() == [False, True]
     unsure = source_consistency(votes, [1, 1], kept=[True, True], rule="correct+alpha", alpha=0.95, guard=1)
-    assert unsure.reasons() == {"low_confidence": 1, "kept_for_class": 1}
+    assert reason_counts(unsure.reason) == {"low_confidence": 1, "kept_for_class": 1}
 
 
 def test_source_filter_shrinks_for_good() -> None:
@@ -208,7 +209,7 @@ def test_source_filter_shrinks_for_good() -> None:
 def test_source_filter_none_changes_nothing() -> None:
     decision = source_consistency(votes_for([0, 0], [0.9, 0.9]), [1, 1], kept=[True, False], rule="none")
     assert decision.keep.tolist() == [True, False]
-    assert decision.reasons() == {"kept": 1, "removed_before": 1}
+    assert reason_counts(decision.reason) == {"kept": 1, "removed_before": 1}
 
 
 def test_source_filter_never_empties_a_class() -> None:
@@ -217,7 +218,7 @@ def test_source_filter_never_empties_a_class() -> None:
     kept = [True, True, True, True, False, False]
     decision = source_consistency(votes, [0, 1, 1, 1, 1, 1], kept=kept, labels=["neg", "pos"], guard=2)
     assert decision.keep.tolist() == [True, False, True, True, False, False]
-    assert decision.reasons() == {"kept": 1, "contradicted": 1, "removed_before": 2, "kept_for_class": 2}
+    assert reason_counts(decision.reason) == {"kept": 1, "contradicted": 1, "removed_before": 2, "kept_for_class": 2}
     assert [w.name for w in decision.warnings] == ["source-class-emptied"]
     assert decision.warnings[0].values == {"label": "pos", "examples": 3, "kept": 2}
     assert "'pos'" in decision.warnings[0].message

@@ -135,7 +135,7 @@ def test_tokens_read_are_those_that_models_see_without_gradients(
 ) -> None:
     """The unlabelled pool is drawn (cap 33 of 61) before anything reads it."""
     folder, _ = finished
-    options = ["selftrain.source_filter=agreed", "selftrain.consistency=2", "selftrain.target_filter=token"]
+    options = ["selftrain.target_filter=token"]
     seen = [0]
     forward = TaskModel.forward
 

@@ -122,9 +122,9 @@ def test_a_step_without_masked_tokens_is_the_task_alone() -> None:
 
 
 def test_weights_of_items_are_kept() -> None:
-    """Of each voter its own, as with `diversity`, in proportion."""
+    """In proportion."""
     rows = sequences(0, 4, 3)
-    given = [np.random.default_rng(i).random((len(r["items"]), 2)) for i, r in enumerate(rows)]
+    given = [np.random.default_rng(i).random(len(r["items"])) for i, r in enumerate(rows)]
     task = pack(
         [r["ids"] for r in rows], items=[r["items"] for r in rows], labels=[r["labels"] for r in rows], weights=given
     )

@@ -13,6 +13,7 @@ import pytest
 
 from xlt_engine import ConfigError
 from xlt_engine.engine.config import RunConfig
+from xlt_engine.engine.config.removed import REMOVED
 from xlt_engine.engine.recipe import RecipeError, dump_toml, load_recipe, packaged_recipes, variants
 from xlt_engine.engine.toml_lines import key_lines
 
@@ -481,3 +482,18 @@ def test_a_full_configuration_comes_back(tmp_path: Path) -> None:
         f.name for f in dataclasses.fields(RunConfig) if isinstance(getattr(resolved.config, f.name), str)
     }
     assert load(tmp_path, resolved.dump(), cls=RunConfig).config == resolved.config
+
+
+@pytest.mark.parametrize("removed", REMOVED)
+def test_removed_keys_name_the_changelog_and_what_to_do(tmp_path: Path, removed: str) -> None:
+    """In a file and as an option, with place and advice; the changelog has the key."""
+    key, _, value = removed.partition(" = ")
+    table, _, name = (key if "." in key else f"selftrain.soft.{key}").rpartition(".")
+    text = f"# a recipe\n[{table}]\n{name} = {value or 0}\n"
+    told = f"removed in 0.2.0; see CHANGELOG.md: {REMOVED[removed]}"
+    place = (f"{table}.{name}", told)
+    assert ("recipe.toml:3", *place) in failures(tmp_path, text, cls=RunConfig)
+    option = f"{table}.{name}={value or 0}"
+    assert (f"--set {option}", *place) in failures(tmp_path, "", option, cls=RunConfig)
+    changes = (Path(__file__).parents[2] / "CHANGELOG.md").read_text("utf-8")
+    assert f"`{removed}`" in changes

@@ -8,7 +8,6 @@ from typing import Any
 import pytest
 
 from xlt_engine.engine import estimate
-from xlt_engine.engine.plan import make_plan
 
 SHORT = ("selftrain.on=false", "arms.control=true", "pretrain.epochs=0.4")
 
@@ -31,11 +30,6 @@ def test_the_source_text_is_no_input(tiny: Callable[..., Any]) -> None:
     both, alone = (recipe.json("de/btf/fingerprint.json", where) for where in ("both", "target"))
     assert [key for key in alone if key.startswith("data.")] == ["data.text.0"]
     assert alone["data.text.0"] == both["data.text.1"]
-
-
-def test_both_is_what_it_was(tiny: Callable[..., Any]) -> None:
-    plan = make_plan(tiny("classification").resolved().config)
-    assert all("sides" not in s.settings.get("btf", {}) for s in plan)
 
 
 def test_the_control_of_the_paper_reads_the_same_source_text(tiny: Callable[..., Any]) -> None:

@@ -26,7 +26,6 @@ class Packed:
     cu_seqlens: Tensor
     max_seqlen: int
     item_index: Tensor
-    frozen_states: Tensor | None = None
 
 
 def make_packed(sequences: Sequence[Tensor], items: Sequence[int] | None = None) -> Packed:
