@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 IGNORE = -100
+"""The label of an item that has no target, of an unlabelled example, and of what is not accepted or picked."""
 MASKED = "masked-lm"
 """Kind of the batches whose items are masked tokens, where a step has others too."""
 
@@ -77,7 +78,7 @@ def pack(
     weights: Sequence[Sequence[float] | np.ndarray] | None = None,
     example_ids: Sequence[int] | np.ndarray | None = None,
     frozen_states: Sequence[Tensor] | None = None,
-    positions: Sequence[np.ndarray] | None = None,
+    positions: Sequence[np.ndarray | None] | None = None,
 ) -> PackedBatch:
     """Lays sequences of token ids end to end, in the given order.
 
@@ -90,7 +91,7 @@ def pack(
         weights: for each sequence one weight per item, or one row of them.
         example_ids: the caller's number of each sequence; 0..S-1 when omitted.
         frozen_states: for each sequence [tokens, H], what the frozen part of the encoder makes of it.
-        positions: position of each token; counted from the start of its sequence when omitted.
+        positions: position of each token; counted from the start of its sequence when omitted, or None for it.
 
     Raises:
         ValueError: there is no sequence, or one is empty.
@@ -110,7 +111,7 @@ def pack(
     num_targets = len(item_index) if label_array is None else int((label_array != IGNORE).sum())
     return PackedBatch(
         token_ids=torch.from_numpy(_join(sequences, np.int64)),
-        positions=torch.from_numpy(counted if positions is None else _join(positions, np.int64)),
+        positions=torch.from_numpy(counted if positions is None else _positions(positions, lengths)),
         segments=torch.from_numpy(np.zeros_like(counted) if segments is None else _join(segments, np.int64)),
         cu_seqlens=torch.from_numpy(starts.astype(np.int32)),
         max_seqlen=int(lengths.max()),
@@ -129,6 +130,10 @@ def pack(
 
 def _join(parts: Sequence[Sequence[int] | Sequence[float] | np.ndarray], dtype: type) -> np.ndarray:
     return np.concatenate([np.asarray(part, dtype=dtype) for part in parts])
+
+
+def _positions(positions: Sequence[np.ndarray | None], lengths: np.ndarray) -> np.ndarray:
+    return _join([np.arange(n) if p is None else p for p, n in zip(positions, lengths, strict=True)], np.int64)
 
 
 def cut(batch: PackedBatch, sequences: int) -> list[PackedBatch]:

@@ -22,8 +22,9 @@ from __future__ import annotations
 from collections import defaultdict
 from dataclasses import dataclass
 from functools import cache
-from importlib import resources
 from types import MappingProxyType
+
+from .word_lists import read_list
 
 Words = MappingProxyType[str, str]
 Articled = tuple[tuple[str, str], ...]
@@ -76,20 +77,14 @@ def lexicon(language: str) -> Lexicon:
     """The words of one language of `LANGUAGES`."""
     column = LANGUAGES.index(language)
     concepts: defaultdict[str, dict[str, str]] = defaultdict(dict)
-    for part, concept, *forms in _rows("demo_words.tsv"):
+    for part, concept, *forms in read_list("synthetic/demo_words.tsv"):
         concepts[part][concept] = forms[column]
     names: defaultdict[str, list[tuple[str, str]]] = defaultdict(list)
-    for kind, *forms in _rows("demo_names.tsv"):
+    for kind, *forms in read_list("synthetic/demo_names.tsv"):
         article, _, name = forms[column if len(forms) > 1 else 0].rpartition(":")
         names[kind].append((article, name))
     parts = ("noun", "adjective", "nationality", "verb", "place", "time")
     return Lexicon(*(MappingProxyType(concepts[part]) for part in parts), _pool(names, ""), _pool(names, "shared "))
-
-
-def _rows(name: str) -> list[list[str]]:
-    """The cells of a list in `synthetic/`, without its head."""
-    text = (resources.files(__package__) / "synthetic" / name).read_text("utf-8")
-    return [line.split("\t") for line in text.splitlines()[1:]]
 
 
 def _pool(names: defaultdict[str, list[tuple[str, str]]], prefix: str) -> NamePool:

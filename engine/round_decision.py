@@ -14,6 +14,7 @@ import torch
 
 from .. import ModelError
 from ..data import ItemView, TokenStore
+from ..data.batch import IGNORE
 from ..kernels import Votes, votes
 from ..model import TaskModel
 from .config import SelfTrainConfig
@@ -50,7 +51,6 @@ REASONS = {
     Reason.OUTSIDE_RATIO: "outside-drawn-down",
     Reason.INCONSISTENT: "dropout-disagrees",
 }
-IGNORE = -100
 
 
 @dataclass(frozen=True)

@@ -100,12 +100,7 @@ def _precision() -> str:
     return "ieee" if torch.get_float32_matmul_precision() == "highest" else "tf32"
 
 
-@torch.library.custom_op(
-    "xlt::linear_cross_entropy",
-    mutates_args=(),
-    schema="(Tensor hidden, Tensor weight, Tensor? bias, Tensor target, int ignore_index, bool store, "
-    "Tensor? weight_grad) -> (Tensor, Tensor, Tensor, Tensor)",
-)
+@torch.library.custom_op("xlt::linear_cross_entropy", mutates_args=())
 def linear_cross_entropy(
     hidden: Tensor,
     weight: Tensor,
@@ -179,26 +174,12 @@ def _forward(
         )  # fmt: skip
 
 
-@linear_cross_entropy.register_fake
-def _(
-    hidden: Tensor,
-    weight: Tensor,
-    bias: Tensor | None,
-    target: Tensor,
-    ignore_index: int,
-    store: bool,
-    weight_grad: Tensor | None,
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    return _forward_outputs(hidden, weight, store)
-
-
-@torch.library.custom_op(
-    "xlt::linear_cross_entropy_backward",
-    mutates_args=("weight_grad",),
-    schema="(Tensor grad, Tensor hidden, Tensor weight, Tensor? bias, Tensor target, Tensor loss, Tensor own, "
-    "Tensor scale, Tensor kept, int ignore_index, bool[3] need, Tensor(a!)? weight_grad) "
-    "-> (Tensor, Tensor, Tensor)",
+linear_cross_entropy.register_fake(
+    lambda hidden, weight, bias, target, ignore_index, store, weight_grad: _forward_outputs(hidden, weight, store)
 )
+
+
+@torch.library.custom_op("xlt::linear_cross_entropy_backward", mutates_args=("weight_grad",))
 def linear_cross_entropy_backward(
     grad: Tensor,
     hidden: Tensor,
@@ -250,22 +231,9 @@ def _outputs(
     )
 
 
-@linear_cross_entropy_backward.register_fake
-def _(
-    grad: Tensor,
-    hidden: Tensor,
-    weight: Tensor,
-    bias: Tensor | None,
-    target: Tensor,
-    loss: Tensor,
-    own: Tensor,
-    scale: Tensor,
-    kept: Tensor,
-    ignore_index: int,
-    need: list[bool],
-    weight_grad: Tensor | None,
-) -> tuple[Tensor, Tensor, Tensor]:
-    return _outputs(hidden, weight, bias, need, weight_grad)
+linear_cross_entropy_backward.register_fake(
+    lambda grad, hidden, weight, bias, *rest: _outputs(hidden, weight, bias, *rest[-2:])
+)
 
 
 def _scale_rows(

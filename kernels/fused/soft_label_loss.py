@@ -79,12 +79,7 @@ def _gradient_scale(kind: str, temperature: float, classes: int) -> float:
     return _scale(kind, temperature) / temperature
 
 
-@torch.library.custom_op(
-    "xlt::soft_label_loss",
-    mutates_args=(),
-    schema="(Tensor logits, Tensor teacher, Tensor? weights, str kind, str teacher_is, "
-    "float temperature, str combine, str reduction, int ignore_index) -> (Tensor loss, Tensor divisor)",
-)
+@torch.library.custom_op("xlt::soft_label_loss", mutates_args=())
 def soft_label_loss(
     logits: Tensor,
     teacher: Tensor,
@@ -130,27 +125,10 @@ def _outputs(logits: Tensor, reduction: str) -> tuple[Tensor, Tensor]:
     return loss, loss.new_empty((1 if reduction == "mean" else 0,))
 
 
-@soft_label_loss.register_fake
-def _(
-    logits: Tensor,
-    teacher: Tensor,
-    weights: Tensor | None,
-    kind: str,
-    teacher_is: str,
-    temperature: float,
-    combine: str,
-    reduction: str,
-    ignore_index: int,
-) -> tuple[Tensor, Tensor]:
-    return _outputs(logits, reduction)
+soft_label_loss.register_fake(lambda logits, *options: _outputs(logits, options[-2]))
 
 
-@torch.library.custom_op(
-    "xlt::soft_label_loss_backward",
-    mutates_args=(),
-    schema="(Tensor upstream, Tensor logits, Tensor teacher, Tensor? weights, Tensor divisor, "
-    "str kind, str teacher_is, float temperature, str combine, int ignore_index) -> Tensor",
-)
+@torch.library.custom_op("xlt::soft_label_loss_backward", mutates_args=())
 def soft_label_loss_backward(
     upstream: Tensor,
     logits: Tensor,
@@ -179,20 +157,7 @@ def soft_label_loss_backward(
     return gradient
 
 
-@soft_label_loss_backward.register_fake
-def _(
-    upstream: Tensor,
-    logits: Tensor,
-    teacher: Tensor,
-    weights: Tensor | None,
-    divisor: Tensor,
-    kind: str,
-    teacher_is: str,
-    temperature: float,
-    combine: str,
-    ignore_index: int,
-) -> Tensor:
-    return torch.empty_like(logits)
+soft_label_loss_backward.register_fake(lambda upstream, logits, *_: torch.empty_like(logits))
 
 
 def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
