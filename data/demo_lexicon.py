@@ -83,8 +83,16 @@ def lexicon(language: str) -> Lexicon:
     for kind, *forms in read_list("synthetic/demo_names.tsv"):
         article, _, name = forms[column if len(forms) > 1 else 0].rpartition(":")
         names[kind].append((article, name))
-    parts = ("noun", "adjective", "nationality", "verb", "place", "time")
-    return Lexicon(*(MappingProxyType(concepts[part]) for part in parts), _pool(names, ""), _pool(names, "shared "))
+    return Lexicon(
+        nouns=MappingProxyType(concepts["noun"]),
+        adjectives=MappingProxyType(concepts["adjective"]),
+        nationalities=MappingProxyType(concepts["nationality"]),
+        verbs=MappingProxyType(concepts["verb"]),
+        places=MappingProxyType(concepts["place"]),
+        times=MappingProxyType(concepts["time"]),
+        names=_pool(names, ""),
+        shared_names=_pool(names, "shared "),
+    )
 
 
 def _pool(names: defaultdict[str, list[tuple[str, str]]], prefix: str) -> NamePool:
