@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 IGNORE = -100
+"""The label of an item that has no target, of an unlabelled example, and of what is not accepted or picked."""
 MASKED = "masked-lm"
 """Kind of the batches whose items are masked tokens, where a step has others too."""
 
@@ -74,7 +75,7 @@ def pack(
     soft_targets: Sequence[np.ndarray] | None = None,
     weights: Sequence[Sequence[float] | np.ndarray] | None = None,
     example_ids: Sequence[int] | np.ndarray | None = None,
-    positions: Sequence[np.ndarray] | None = None,
+    positions: Sequence[np.ndarray | None] | None = None,
 ) -> PackedBatch:
     """Lays sequences of token ids end to end, in the given order.
 
@@ -86,7 +87,7 @@ def pack(
         soft_targets: for each sequence a float array [items, C] of teacher probabilities.
         weights: for each sequence one weight per item.
         example_ids: the caller's number of each sequence; 0..S-1 when omitted.
-        positions: position of each token; counted from the start of its sequence when omitted.
+        positions: position of each token; counted from the start of its sequence when omitted, or None for it.
 
     Raises:
         ValueError: there is no sequence, or one is empty.
@@ -106,7 +107,7 @@ def pack(
     num_targets = len(item_index) if label_array is None else int((label_array != IGNORE).sum())
     return PackedBatch(
         token_ids=torch.from_numpy(_join(sequences, np.int64)),
-        positions=torch.from_numpy(counted if positions is None else _join(positions, np.int64)),
+        positions=torch.from_numpy(counted if positions is None else _positions(positions, lengths)),
         segments=torch.from_numpy(np.zeros_like(counted) if segments is None else _join(segments, np.int64)),
         cu_seqlens=torch.from_numpy(starts.astype(np.int32)),
         max_seqlen=int(lengths.max()),
@@ -124,6 +125,10 @@ def pack(
 
 def _join(parts: Sequence[Sequence[int] | Sequence[float] | np.ndarray], dtype: type) -> np.ndarray:
     return np.concatenate([np.asarray(part, dtype=dtype) for part in parts])
+
+
+def _positions(positions: Sequence[np.ndarray | None], lengths: np.ndarray) -> np.ndarray:
+    return _join([np.arange(n) if p is None else p for p, n in zip(positions, lengths, strict=True)], np.int64)
 
 
 def cut(batch: PackedBatch, sequences: int) -> list[PackedBatch]:

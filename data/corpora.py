@@ -39,7 +39,7 @@ class Corpus:
         store, i = self._find(index)
         return store.ids(i)
 
-    def segments(self, index: int) -> np.ndarray | None:
+    def segments(self, index: int) -> np.ndarray:
         store, i = self._find(index)
         return store.segments(i)
 

@@ -5,20 +5,12 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from functools import lru_cache
 
-from . import demo_lexicon_de, demo_lexicon_en, demo_lexicon_es
 from .demo_events import PEOPLE, Clause, NounPhrase, ScoreLine
-from .demo_lexicon import LANGUAGES, Lexicon
+from .demo_lexicon import LANGUAGES, Lexicon, lexicon
 from .demo_names import Name
 
 Pieces = list[tuple[str, str]]
 """Words and the type of the entity that they are, "" for none."""
-
-_LEXICONS = {"en": demo_lexicon_en.LEXICON, "de": demo_lexicon_de.LEXICON, "es": demo_lexicon_es.LEXICON}
-
-
-def lexicon(language: str) -> Lexicon:
-    """The words of one language of `LANGUAGES`."""
-    return _LEXICONS[language]
 
 
 def flatten(pieces: Pieces) -> tuple[list[str], list[str]]:

@@ -8,11 +8,9 @@ from typing import TypeVar
 
 import numpy as np
 
-from .demo_lexicon import SHARED_CITIES, SHARED_CLUBS, SHARED_FIRMS, SHARED_GIVEN, SHARED_SURNAMES, NamePool, words
+from .demo_lexicon import Lexicon
 
 T = TypeVar("T")
-
-NATIONALITIES = words("German Spanish Italian French Polish Swedish Norwegian Greek Hungarian Russian Mexican Japanese")
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,18 +57,14 @@ class Names:
     def __init__(
         self,
         draws: Draws,
-        pool: NamePool,
-        exonyms: tuple[tuple[str, ...], tuple[str, ...]],
+        lexicon: Lexicon,
         shared: float,
         composed: float,
     ) -> None:
         self._draws = draws
-        self._pool = pool
-        self._countries, cities = exonyms
-        self._cities = pool.cities + cities
+        self._pool, self._shared_pool = lexicon.names, lexicon.shared_names
+        self._nationalities = tuple(lexicon.nationalities)
         self._shared, self._composed = shared, composed
-        self._shared_clubs = tuple((pool.shared_club_article, club) for club in SHARED_CLUBS)
-        self._shared_firms = tuple(("", firm) for firm in SHARED_FIRMS)
         self.planted: list[tuple[str, str]] = []
 
     def _from(self, shared: Sequence[T], own: Sequence[T]) -> T:
@@ -81,52 +75,54 @@ class Names:
         return Name(kind, text, article, sex)
 
     def _city(self) -> str:
-        return self._from(SHARED_CITIES, self._cities)
+        return self._from(self._shared_pool.cities, self._pool.cities)
 
     def given(self) -> Name:
         sex = self._draws.pick("fm")
-        return self._plant("PER", self._from(SHARED_GIVEN[sex], self._pool.given[sex]), sex=sex)
+        return self._plant("PER", self._from(self._shared_pool.given[sex], self._pool.given[sex]), sex=sex)
 
     def full(self, sex: str = "") -> Name:
         sex = sex or self._draws.pick("fm")
-        given = self._from(SHARED_GIVEN[sex], self._pool.given[sex])
-        return self._plant("PER", f"{given} {self._from(SHARED_SURNAMES, self._pool.surnames)}", sex=sex)
+        given = self._from(self._shared_pool.given[sex], self._pool.given[sex])
+        return self._plant("PER", f"{given} {self._from(self._shared_pool.surnames, self._pool.surnames)}", sex=sex)
 
     def surname(self) -> Name:
-        return self._plant("PER", self._from(SHARED_SURNAMES, self._pool.surnames), sex=self._draws.pick("fm"))
+        return self._plant(
+            "PER", self._from(self._shared_pool.surnames, self._pool.surnames), sex=self._draws.pick("fm")
+        )
 
     def city(self) -> Name:
         return self._plant("LOC", self._city())
 
     def country(self) -> Name:
-        return self._plant("LOC", self._draws.pick(self._countries))
+        return self._plant("LOC", self._draws.pick(self._pool.countries))
 
     def place(self) -> Name:
-        return self._plant("LOC", self._from(SHARED_CITIES, self._cities + self._countries))
+        return self._plant("LOC", self._from(self._shared_pool.cities, self._pool.cities + self._pool.countries))
 
     def club(self) -> Name:
         if self._draws.chance(self._composed):
             article, frame = self._draws.pick(self._pool.club_frames)
             return self._plant("ORG", frame.format(self._city()), article)
-        article, club = self._from(self._shared_clubs, self._pool.clubs)
+        article, club = self._from(self._shared_pool.clubs, self._pool.clubs)
         return self._plant("ORG", club, article)
 
     def firm(self) -> Name:
         if self._draws.chance(self._composed):
             return self.institution()
-        article, firm = self._from(self._shared_firms, self._pool.firms)
+        article, firm = self._from(self._shared_pool.firms, self._pool.firms)
         return self._plant("ORG", firm, article)
 
     def institution(self) -> Name:
         article, frame, kind = self._draws.pick(self._pool.firm_frames)
-        place = self._city() if kind == "city" else self._draws.pick(self._countries)
+        place = self._city() if kind == "city" else self._draws.pick(self._pool.countries)
         return self._plant("ORG", frame.format(place), article)
 
     def event(self) -> Name:
-        article, event = self._from(self._pool.shared_events, self._pool.events)
+        article, event = self._from(self._shared_pool.events, self._pool.events)
         return self._plant("MISC", event, article)
 
     def nationality(self) -> str:
-        nationality = self._draws.pick(NATIONALITIES)
+        nationality = self._draws.pick(self._nationalities)
         self.planted.append(("MISC", nationality))
         return nationality

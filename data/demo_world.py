@@ -13,14 +13,14 @@ import numpy as np
 
 from .. import ConfigError, DataError
 from .demo_events import Everyday, News
-from .demo_grammar import grammar, lexicon
-from .demo_lexicon import LANGUAGES, exonyms
+from .demo_grammar import grammar
+from .demo_lexicon import LANGUAGES, lexicon
 from .demo_names import Draws, Names
 from .seeding import derive_seed
 from .world_folder import RECORD, create_world, read_world
 from .world_folder import write_world as _write
 
-SOURCE, TARGETS = LANGUAGES[0], LANGUAGES[1:]
+SOURCE = LANGUAGES[0]
 DOMAINS = ("general", "news")
 TYPES = ("PER", "LOC", "ORG", "MISC")
 VERSION = 2
@@ -136,8 +136,7 @@ def stream(language: str, domain: str, draws: Draws, config: WorldConfig | None 
 
 
 def _sentences(language: str, domain: str, draws: Draws, config: WorldConfig) -> Iterator[Sentence]:
-    shared, composed = config.shared_name_share, config.composed_org_share
-    names = Names(draws, lexicon(language).names, exonyms(language), shared, composed)
+    names = Names(draws, lexicon(language), config.shared_name_share, config.composed_org_share)
     teller = grammar(language)
     everyday = Everyday(draws, names, config.person_share, config.place_share)
     domain_sampler = everyday if domain == "general" else News(draws, names)

@@ -10,7 +10,7 @@ from .. import DataError
 from .batch import PackedBatch, pack
 from .buckets import BatchSize
 from .sampling import num_batches, rng_for
-from .sources import ItemView, _segments
+from .sources import ItemView
 from .store import TokenStore
 
 Member = tuple[TokenStore, int]
@@ -49,6 +49,7 @@ class PairBatches:
         self._groups = max(1, batch_size // (2 * len(self._translations) + 1))
         self._per_epoch = num_batches(len(originals), self._groups)
         self._total = max(1, round(self._per_epoch * epochs))
+        self._order = (-1, np.zeros(0, dtype=np.int64))
 
     def __len__(self) -> int:
         return self._total
@@ -62,7 +63,10 @@ class PairBatches:
         if not 0 <= step < self._total:
             raise IndexError(step)
         epoch, index = divmod(step, self._per_epoch)
-        order = rng_for(self._seed, "order", epoch).permutation(len(self._originals))
+        kept, order = self._order
+        if epoch != kept:
+            order = rng_for(self._seed, "order", epoch).permutation(len(self._originals))
+            self._order = (epoch, order)
         return order[index * self._groups : (index + 1) * self._groups]
 
     def negatives(self, step: int, anchor: int) -> np.ndarray:
@@ -94,10 +98,9 @@ class PairBatches:
     def _group(self, members: Sequence[Member]) -> PackedBatch:
         weights = np.zeros((len(members), 1), dtype=np.float32)
         weights[0] = len(self._translations)
-        ids = [store.ids(i) for store, i in members]
         return pack(
-            ids,
-            _segments([store.segments(i) for store, i in members], ids),
+            [store.ids(i) for store, i in members],
+            [store.segments(i) for store, i in members],
             items=[ItemView(store).positions(i) for store, i in members],
             labels=[self._labels[[i]] for _, i in members],
             weights=list(weights),

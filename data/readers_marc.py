@@ -26,14 +26,8 @@ def read_marc(
 
     `review_body` is the text and `stars` the label, "1" to "5".
 
-    Args:
-        path: `.xz` and `.gz` are unpacked.
-        language: the reviews to read, by the field `language`, all of them with ""; written into the examples.
-        encoding: of the file.
-        label: None leaves the stars out, so that they decide nothing.
-        labels: the classes that may occur, after `label_map`.
-        label_map: new class for each number of stars; None drops the review, counted as `dropped`.
-        require_labels: refuse a review without stars.
+    The arguments are those of `read_webis_cls`, but only the reviews of `language` are read, by their field of that
+    name, or all of them with "".
 
     Raises:
         ConfigError: unknown encoding.

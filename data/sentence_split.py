@@ -11,7 +11,8 @@ from __future__ import annotations
 import re
 from functools import lru_cache
 
-from .sentence_words import CJK, ENDERS, NEAR, NUMBERED, ORDINAL, STARTERS, TITLES
+from .sentence_words import CJK, NEAR, NUMBERED, ORDINAL, WORDS
+from .word_lists import words_of
 
 _END = ".!?…؟۔।॥።။។‼⁇⁈⁉"
 _ENDS = re.compile(rf"""(?<![{_END}])[{_END}]++(?:[)\]"'”’»›“‘]|\s[»›])*+\s++(?=\S)""")
@@ -56,10 +57,9 @@ class _Rules:
 
     def __init__(self, code: str) -> None:
         base = NEAR.get(code, code)
-        self.titles = frozenset((TITLES[""] + " " + TITLES.get(base, "")).split())
-        self.enders = frozenset((ENDERS[""] + " " + ENDERS.get(base, "")).split())
+        self.titles, self.enders = words_of(WORDS, "title", base), words_of(WORDS, "ender", base)
         self.longest = max(map(len, self.titles | self.enders))
-        self.starters = frozenset(STARTERS.get(base, "").split())
+        self.starters = words_of(WORDS, "starter", base)
         self.ordinal = code in ORDINAL
 
     def cut(self, line: str, out: list[str]) -> None:

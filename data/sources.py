@@ -131,7 +131,7 @@ class MlmBatches:
         members = self._draws.members(step)
         ids = [self._corpora[c].ids(i) for c, i in members]
         segments = [self._corpora[c].segments(i) for c, i in members]
-        positions = _positions([self._corpora[c].positions(i) for c, i in members], ids)
+        positions = [self._corpora[c].positions(i) for c, i in members]
         ends = np.cumsum([len(i) for i in ids])
         rng = rng_for(self._seed, "mask", step)
         corrupted, targets = mask_tokens(
@@ -147,11 +147,11 @@ class MlmBatches:
         return [
             pack(
                 inputs[a : a + self._micro_batch],
-                _segments(segments[a : a + self._micro_batch], inputs[a : a + self._micro_batch]),
+                segments[a : a + self._micro_batch],
                 items=items[a : a + self._micro_batch],
                 labels=[t[i] for t, i in zip(labels, items, strict=True)][a : a + self._micro_batch],
                 example_ids=members[a : a + self._micro_batch, 1],
-                positions=None if positions is None else positions[a : a + self._micro_batch],
+                positions=positions[a : a + self._micro_batch],
             )
             for a in range(0, len(members), self._micro_batch)
         ]
@@ -159,20 +159,6 @@ class MlmBatches:
 
 def _parts(values: np.ndarray, size: int) -> list[np.ndarray]:
     return [values[a : a + size] for a in range(0, len(values), size)]
-
-
-def _segments(segments: Sequence[np.ndarray | None], ids: Sequence[np.ndarray]) -> list[np.ndarray] | None:
-    """Segment ids for `pack`, which takes None where no sequence has a second text."""
-    if all(s is None for s in segments):
-        return None
-    return [np.zeros(len(i), dtype=np.int64) if s is None else s for s, i in zip(segments, ids, strict=True)]
-
-
-def _positions(positions: Sequence[np.ndarray | None], ids: Sequence[np.ndarray]) -> list[np.ndarray] | None:
-    """Positions for `pack`, which takes None where all are counted from the start."""
-    if all(p is None for p in positions):
-        return None
-    return [np.arange(len(i)) if p is None else p for p, i in zip(positions, ids, strict=True)]
 
 
 @dataclass(frozen=True)
@@ -285,10 +271,9 @@ class TaskBatches:
                 return None
             return [getattr(part, name)[span] for part, span in zip(parts, spans, strict=True)]
 
-        ids = [part.view.store.ids(i) for part, (_, i) in zip(parts, members, strict=True)]
         return pack(
-            ids,
-            _segments([part.view.store.segments(i) for part, (_, i) in zip(parts, members, strict=True)], ids),
+            [part.view.store.ids(i) for part, (_, i) in zip(parts, members, strict=True)],
+            [part.view.store.segments(i) for part, (_, i) in zip(parts, members, strict=True)],
             items=[part.view.positions(i) for part, (_, i) in zip(parts, members, strict=True)],
             labels=column("labels"),
             soft_targets=column("soft_targets"),

@@ -25,14 +25,11 @@ IntArray = npt.NDArray[np.integer[Any]]
 
 def file_hash(path: str | Path) -> str:
     """sha256 of a file's bytes, in hexadecimal."""
-    digest = hashlib.sha256()
     try:
         with open(path, "rb") as file:
-            while block := file.read(1 << 20):
-                digest.update(block)
+            return hashlib.file_digest(file, "sha256").hexdigest()
     except OSError as error:
         raise DataError(f"{path}: cannot be read: {error.strerror}; check the path and its permissions") from error
-    return digest.hexdigest()
 
 
 def store_key(files: Sequence[str | Path], tokenizer: Tokenizer, settings: Mapping[str, Any]) -> str:

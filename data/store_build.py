@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from .. import DataError, StorageError
+from .batch import IGNORE
 from .example import Example
 from .problems import Problems
 from .prompt import Prompt
@@ -22,7 +23,6 @@ from .store import FORMAT_VERSION, IDS, MANIFEST, content_hash, file_hash
 from .tokenizer import EncodedText, EncodedWords, Tokenizer
 
 CHUNK = 2048
-UNKNOWN = -100
 
 
 class ArrayFile:
@@ -242,7 +242,7 @@ class _Writer:
             place, fix = f"{example.file}:{example.line}", f"the labels are {known}; correct the file or the list"
             self.problems.add(place, what, fix)
             return []
-        return [UNKNOWN if name is None else self.index[name] for name in names]
+        return [IGNORE if name is None else self.index[name] for name in names]
 
     def _add_sequence(self, ids: Sequence[int], second: int | None, cut_tokens: int) -> None:
         arrays = self.arrays

@@ -59,7 +59,6 @@ class FakeLanguage:
         images = sorted(free[:-2], key=lambda c: derive_seed(seed, "image", c))
         self.letters = {c: image for c, image in zip(sorted(alphabet), images, strict=False) if c not in kept}
         """The letters that are replaced, small ones, by what."""
-        self._back = {image: letter for letter, image in self.letters.items()}
         first, second = free[-2:]
         self.endings = (first, second, first + second)
 
@@ -74,11 +73,6 @@ class FakeLanguage:
     def word(self, word: str) -> str:
         """The word in the fake language, without an ending."""
         return word if self.is_anchor(word) else self._spell(word, self.letters)
-
-    def source_word(self, word: str) -> str:
-        """The source's word that a word of the fake language, with an ending or without one, stands for."""
-        before, core, after = _parts(word)
-        return before + self._spell(core.rstrip("".join(self.endings[:2])), self._back) + after
 
     def sentence(
         self, words: Sequence[str], tags: Sequence[str] | None, draws: Draws

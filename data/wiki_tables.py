@@ -12,8 +12,6 @@ from .problems import Problems
 from .wiki_dump import clean_title
 from .wiki_files import blocks, open_text
 
-Value = int | float | str | None
-
 _QUOTED = rb"(?:_binary )?'[^'\\]*+(?:(?:\\.|'')[^'\\]*+)*+'"
 _VALUE = rb"(?:" + _QUOTED + rb"|-?[0-9][0-9.eE+-]*|NULL|0x[0-9A-Fa-f]+)"
 _ROW = re.compile(rb"\s*\((" + _VALUE + rb"(?:," + _VALUE + rb")*+)\)\s*[,;]", re.S)
@@ -56,22 +54,12 @@ class RedirectRow:
     fragment: str
 
 
-def read_sql(path: str | Path, table: str) -> Iterator[tuple[Value, ...]]:
-    """The rows of a table in a dump of mysqldump, plain or packed, streamed.
+class TableRows:
+    """The raw values of a table's rows in a dump of mysqldump, plain or packed, streamed.
 
-    Numbers come out as int or float, NULL as None, everything else as str; bytes that are not UTF-8 (MediaWiki cuts
-    long fields anywhere) as U+FFFD. Tables, comments and settings around it are skipped.
-
-    Raises:
-        DataError: the file cannot be read, has no such table, is damaged, or ends within a row. The message names the
-            byte; all whole rows before it have been given out.
+    Tables, comments and settings around it are skipped. A row is matched as a whole, so that a damaged one cannot be
+    misread.
     """
-    for row in _Rows(path, table).rows():
-        yield tuple(map(_value, row))
-
-
-class _Rows:
-    """The raw values of a table's rows. A row is matched as a whole, so that a damaged one cannot be misread."""
 
     def __init__(self, path: str | Path, table: str) -> None:
         self.path, self.table = path, table
@@ -96,7 +84,12 @@ class _Rows:
         return [self.columns.index(name) for name in known]
 
     def rows(self) -> Iterator[tuple[bytes, ...]]:
-        """Raw values of each row."""
+        """Raw values of each row.
+
+        Raises:
+            DataError: the file cannot be read, has no such table, is damaged, or ends within a row. The message names
+                the byte; all whole rows before it have been given out.
+        """
         inside = found = False
         for data, _ in blocks(self.path):
             self.base += self.place
@@ -154,24 +147,13 @@ class _Rows:
 
 
 def _unquote(raw: bytes) -> str:
-    """The text of a quoted value; the empty text for NULL."""
+    """The text of a quoted value, U+FFFD for bytes that are not UTF-8 (MediaWiki cuts long fields); "" for NULL."""
     if raw == b"NULL":
         return ""
     raw = raw.removeprefix(b"_binary ")[1:-1] if raw.endswith(b"'") else raw
     if b"\\" in raw or b"''" in raw:
         raw = _ESCAPE.sub(lambda m: _ESCAPED.get(m[1], m[1]) if m[1] else b"'", raw)
     return raw.decode("utf-8", "replace")
-
-
-def _value(raw: bytes) -> Value:
-    if raw == b"NULL":
-        return None
-    if raw.endswith(b"'") or raw.startswith(b"0x"):
-        return _unquote(raw)
-    try:
-        return int(raw)
-    except ValueError:
-        return float(raw)
 
 
 def never() -> None:
@@ -183,7 +165,7 @@ def _columns(path: str | Path, table: str, poll: Callable[[], None]) -> Iterator
 
     `poll` is called now and then, also between rows that nobody asked for; what it raises ends the pass.
     """
-    source = _Rows(path, table)
+    source = TableRows(path, table)
     places: list[int] = []
     for number, row in enumerate(source.rows()):
         if number % _OFTEN == 0:
@@ -196,7 +178,7 @@ def read_page(path: str | Path, *, namespace: int | None = 0, poll: Callable[[],
     """The rows of a `page` table, of one namespace or, with None, of all.
 
     Raises:
-        DataError: as `read_sql`.
+        DataError: as `TableRows.rows`.
     """
     wanted = None if namespace is None else str(namespace).encode()
     for page_id, space, title, redirect in _columns(path, "page", poll):
@@ -208,7 +190,7 @@ def read_redirects(path: str | Path, *, poll: Callable[[], None] = never) -> Ite
     """The rows of a `redirect` table.
 
     Raises:
-        DataError: as `read_sql`.
+        DataError: as `TableRows.rows`.
     """
     for page_id, space, title, interwiki, fragment in _columns(path, "redirect", poll):
         yield RedirectRow(
@@ -220,7 +202,7 @@ def read_langlinks(path: str | Path, language: str, *, poll: Callable[[], None] 
     """Page of this wiki and title in the wiki of `language`, from a `langlinks` table.
 
     Raises:
-        DataError: as `read_sql`.
+        DataError: as `TableRows.rows`.
     """
     wanted = f"'{language}'".encode()
     for page_id, found, title in _columns(path, "langlinks", poll):
@@ -232,7 +214,7 @@ def read_disambiguations(path: str | Path, *, poll: Callable[[], None] = never) 
     """The pages that a `page_props` table marks as disambiguation pages.
 
     Raises:
-        DataError: as `read_sql`.
+        DataError: as `TableRows.rows`.
     """
     return {int(page) for page, name in _columns(path, "page_props", poll) if name == b"'disambiguation'"}
 
@@ -248,7 +230,7 @@ def read_site_links(
     """Item, site and title of some sites, from Wikidata's table `wb_items_per_site`.
 
     Raises:
-        DataError: as `read_sql`.
+        DataError: as `TableRows.rows`.
     """
     for item, site, title in _columns(path, "wb_items_per_site", poll):
         if (name := _unquote(site)) in sites:
@@ -263,7 +245,7 @@ def read_site_pairs(
     The table is read twice, so that memory grows with the titles wanted and not with the table.
 
     Raises:
-        DataError: as `read_sql`.
+        DataError: as `TableRows.rows`.
     """
     items = {item: title for item, _, title in read_site_links(path, {site_of(source)}, poll=poll) if title in wanted}
     links = read_site_links(path, {site_of(target)}, poll=poll)

@@ -15,10 +15,9 @@ from functools import lru_cache
 from .sentence_split import sentences
 from .wiki_words import (
     BLOCK_TAGS,
-    DISAMBIGUATION_TEMPLATE,
-    DISAMBIGUATION_TITLE,
     HIDDEN_TAGS,
     INTERLANGUAGE,
+    disambiguation,
     hidden_namespaces,
 )
 
@@ -102,7 +101,8 @@ def to_text(wikitext: str, language: str) -> str:
 
 def is_disambiguation(wikitext: str, title: str) -> bool:
     """Whether a page lists the meanings of a name: by its template in any of some 35 languages, or by its title."""
-    return DISAMBIGUATION_TITLE.fullmatch(title) is not None or DISAMBIGUATION_TEMPLATE.search(wikitext) is not None
+    of_title, template = disambiguation()
+    return of_title.fullmatch(title) is not None or template.search(wikitext) is not None
 
 
 hidden_namespaces_of = lru_cache(maxsize=64)(hidden_namespaces)

@@ -16,6 +16,7 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 
 from .. import ConfigError
+from ..data.batch import IGNORE
 from .diagnostics import Warning
 from .metrics import as_array, split_tag
 from .thresholds import one_of
@@ -26,7 +27,6 @@ Array = NDArray[Any] | torch.Tensor
 
 UNITS = ("item", "entity", "sentence")
 SOURCE_RULES = ("correct", "correct+alpha", "none")
-IGNORE = -100
 OUTSIDE = "O"
 
 

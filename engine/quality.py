@@ -10,7 +10,8 @@ import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
 
-from .decisions import IGNORE, Bools, Decision, Ints, Votes, reason_counts
+from ..data.batch import IGNORE
+from .decisions import Bools, Decision, Ints, Votes, reason_counts
 from .metrics import as_array
 from .thresholds import count_above
 

@@ -15,6 +15,7 @@ import torch
 
 from .. import ModelError
 from ..data import ItemView, TokenStore
+from ..data.batch import IGNORE
 from ..kernels import Votes, votes
 from ..model import TaskModel
 from .acceptance import choose_accepted, count_dropped, count_units
@@ -49,7 +50,6 @@ REASONS = {
     Reason.NOT_A_NUMBER: "not-a-number",
     Reason.OVER_QUOTA: "above-class-share",
 }
-IGNORE = -100
 
 
 @dataclass(frozen=True)

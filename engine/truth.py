@@ -17,6 +17,7 @@ from safetensors.numpy import load_file
 
 from .. import DataError
 from ..data import TruthFiles, derive_seed, open_truth_world
+from ..data.batch import IGNORE
 from .config import TargetConfig
 from .context import FINISHED, Context
 from .datasets import OUTSIDE, first_of_each
@@ -24,7 +25,7 @@ from .decisions import Reason
 from .files import atomic_write_json
 from .metrics import entity_f1
 from .plan import Stage
-from .round_decision import IGNORE, read_record
+from .round_decision import read_record
 from .seeds import mean_std
 from .selftrain import DECISION, SOFT_LABELS
 from .soft_labels import read_soft_labels

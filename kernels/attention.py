@@ -16,12 +16,11 @@ from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
 from .attention_plan import AttentionGroup, AttentionPlan, attention_plan
-from .dispatch import kernels_path, use_triton
+from .dispatch import use_triton
 from .masks import is_active, keep_mask, keep_scale, seed_tensor
 
 __all__ = ["AttentionPlan", "attention_plan", "packed_attention"]
 
-IMPLEMENTATIONS = ("auto", "triton", "flash")
 _WIDEST_HEAD = 128
 _SPAN_ELEMENTS = 1 << 18
 
@@ -165,29 +164,6 @@ def _without_gradient(qkv: Tensor, plan: AttentionPlan) -> Tensor:
     return out if plan.in_order else out.index_select(0, plan.token_slot)
 
 
-def _choose(qkv: Tensor, implementation: str) -> str:
-    """What computes the attention of `qkv`: "reference", "triton" or "flash"."""
-    if implementation == "flash":
-        from .fused.attention_flash import obstacle
-
-        if torch.are_deterministic_algorithms_enabled():
-            reason: str | None = "it adds floats atomically and draws its masks from torch's generator (deterministic)"
-        else:
-            reason = obstacle(qkv)
-        if reason is not None:
-            raise ValueError(f"implementation='flash' is not possible: {reason}")
-        return "flash"
-    if use_triton(qkv) and qkv.shape[3] <= _WIDEST_HEAD:
-        return "triton"
-    if implementation == "triton":
-        raise ValueError(
-            f"implementation='triton' is not possible: {str(qkv.dtype).removeprefix('torch.')} on {qkv.device} with "
-            f"heads of {qkv.shape[3]}; the kernels need fp32 or 16 bit, heads of at most {_WIDEST_HEAD}, and a device "
-            f"that runs Triton (here: {kernels_path(qkv.device)[1]})"
-        )
-    return "reference"
-
-
 def packed_attention(
     qkv: Tensor,
     cu_seqlens: Tensor,
@@ -197,7 +173,6 @@ def packed_attention(
     seed: int | Tensor | None = None,
     site: int = 0,
     plan: AttentionPlan | None = None,
-    implementation: str = "auto",
 ) -> Tensor:
     """Bidirectional softmax attention within each sequence, scaled by `d ** -0.5`.
 
@@ -210,53 +185,41 @@ def packed_attention(
         seed: see `dropout`.
         site: see `dropout`.
         plan: of `attention_plan(cu_seqlens)`, when more than one layer uses it; made here otherwise.
-        implementation: "auto" takes the Triton kernels where they run, else plain torch; "triton" insists on them.
-            "flash" calls torch's flash attention (CUDA, 16 bit): its dropout mask comes from torch's own generator,
-            `seed` and `site` do not choose it, and its backward may differ from run to run; it is refused under
-            `torch.use_deterministic_algorithms`.
 
     Returns:
         [T, heads, d] in the dtype of `qkv`.
 
     Raises:
         ValueError: `qkv` is not [T, 3, heads, d], T is not the end of `cu_seqlens` (where that is known without
-            waiting for a device), `p` is outside [0, 1), or `implementation` is unknown or cannot run.
+            waiting for a device), or `p` is outside [0, 1).
     """
     if qkv.dim() != 4 or qkv.shape[1] != 3:
         raise ValueError(f"qkv must be [T, 3, heads, d], got {tuple(qkv.shape)}")
-    if implementation not in IMPLEMENTATIONS:
-        raise ValueError(f"implementation must be one of {', '.join(IMPLEMENTATIONS)}, got {implementation!r}")
     seed = seed if is_active(p, seed) else None
-    chosen = _choose(qkv, implementation)
-    if chosen == "reference":
+    fused = use_triton(qkv) and qkv.shape[3] <= _WIDEST_HEAD
+    if not fused:
         plan = attention_plan(cu_seqlens) if plan is None else plan
         tokens: int | None = plan.token_slot.shape[0]
     else:
         tokens = None if plan is None else plan.tokens
     if tokens is not None and tokens != qkv.shape[0]:
         raise ValueError(f"qkv has {qkv.shape[0]} tokens, cu_seqlens end at {tokens}")
-    if plan is None or chosen != "reference":
-        return _fused(chosen, qkv, cu_seqlens, max_seqlen, p, seed, site)
+    if plan is None or fused:
+        return _fused(qkv, cu_seqlens, max_seqlen, p, seed, site)
     if seed is None and not (qkv.requires_grad and torch.is_grad_enabled()):
         return _without_gradient(qkv, plan)
     apply: Callable[..., Tensor] = _PackedAttention.apply
     return apply(qkv, plan, p, seed, site)
 
 
-def _fused(
-    chosen: str, qkv: Tensor, cu_seqlens: Tensor, max_seqlen: int, p: float, seed: int | Tensor | None, site: int
-) -> Tensor:
+def _fused(qkv: Tensor, cu_seqlens: Tensor, max_seqlen: int, p: float, seed: int | Tensor | None, site: int) -> Tensor:
+    from .fused.attention import packed_attention as operator
+
     if cu_seqlens.device != qkv.device:
         raise ValueError(f"qkv is on {qkv.device}, cu_seqlens on {cu_seqlens.device}")
     qkv, cu_seqlens = qkv if qkv.stride(-1) == 1 else qkv.contiguous(), cu_seqlens.contiguous()
-    wanted = qkv.requires_grad and torch.is_grad_enabled()
-    if chosen == "flash":
-        from .fused.attention_flash import flash_attention
-
-        out: Tensor = flash_attention(qkv, cu_seqlens.int(), max_seqlen, 0.0 if seed is None else p)[0]
-        return out
-    from .fused.attention import packed_attention as fused
-
-    given = None if seed is None else seed_tensor(seed, qkv.device)
-    out, _ = fused(qkv, cu_seqlens, max_seqlen, given, site, p, wanted)
+    trains = qkv.requires_grad and torch.is_grad_enabled()
+    seeds = None if seed is None else seed_tensor(seed, qkv.device)
+    out: Tensor
+    out, _ = operator(qkv, cu_seqlens, max_seqlen, seeds, site, p, trains)
     return out

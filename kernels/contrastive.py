@@ -7,7 +7,6 @@ import math
 import torch
 from torch import Tensor
 
-from .dispatch import use_triton
 from .soft_label_loss import _reduce
 
 _REDUCTIONS = ("sum", "mean", "none")
@@ -45,8 +44,6 @@ def supervised_contrastive(
         ValueError: an unknown reduction, a temperature that is not positive, or shapes that do not fit together.
     """
     _check(features, labels, weights, temperature, reduction)
-    if use_triton(features):
-        return _fused(features, labels, weights, temperature, ignore_index, reduction)
     values = features if features.dtype == torch.float64 else features.float()
     square = values.square().sum(dim=-1, keepdim=True)
     long = square > 0
@@ -64,17 +61,6 @@ def supervised_contrastive(
     # An empty batch has no dimension to take a logarithm over.
     spread = compared.logsumexp(dim=-1) if len(labels) else nearness
     return _reduce(torch.where(anchor, spread - nearness, 0.0), weights, anchor, reduction)
-
-
-def _fused(
-    features: Tensor, labels: Tensor, weights: Tensor | None, temperature: float, ignore_index: int, reduction: str
-) -> Tensor:
-    from .fused.contrastive import supervised_contrastive as operator
-
-    constants = [None if t is None else t.detach().contiguous() for t in (labels, weights)]
-    loss: Tensor
-    loss, *_ = operator(features.contiguous(), *constants, temperature, ignore_index, reduction)
-    return loss
 
 
 def _check(features: Tensor, labels: Tensor, weights: Tensor | None, temperature: float, reduction: str) -> None:

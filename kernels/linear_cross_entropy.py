@@ -206,7 +206,6 @@ def linear_cross_entropy(
     ignore_index: int = -100,
     reduction: str = "sum",
     mode: str = "auto",
-    vocabulary: int | None = None,
     weight_grad: Tensor | None = None,
 ) -> Tensor:
     """`cross_entropy(hidden @ weight.T + bias, target)`, exactly, in memory that does not grow with N x V.
@@ -229,8 +228,6 @@ def linear_cross_entropy(
         mode: "store" keeps exponentials of the logits in 16 bits (32 in fp32) for backward, 2NV bytes; "recompute"
             makes them again, a third slower in some 20 MB; "auto" stores up to 512 MiB. fp16 always recomputes. No
             difference in the reference.
-        vocabulary: how many of the rows of `weight` and `bias` are classes, when they are padded at the end; padding
-            has probability and gradient 0. V by default.
         weight_grad: [V, H], fp32 or the dtype of `weight`; the gradient of `weight` is added to it in backward, and
             `weight` itself receives none. For a matrix that is tied to other uses, and for gradient accumulation.
 
@@ -242,13 +239,9 @@ def linear_cross_entropy(
         IndexError, RuntimeError: a target is outside [0, V). The kernels give such a row the loss NaN.
     """
     _check(hidden, weight, bias, target, weights, reduction, mode)
-    _check_buffers(hidden, weight, vocabulary, weight_grad, mode)
+    _check_buffers(hidden, weight, weight_grad, mode)
     if use_triton(hidden, _product_dtype(hidden, weight)):
-        return _fused(hidden, weight, bias, target, weights, ignore_index, reduction, mode, vocabulary, weight_grad)
-    if vocabulary is not None and vocabulary < weight.shape[0]:
-        weight = weight[:vocabulary]
-        bias = None if bias is None else bias[:vocabulary]
-        weight_grad = None if weight_grad is None else weight_grad[:vocabulary]
+        return _fused(hidden, weight, bias, target, weights, ignore_index, reduction, mode, weight_grad)
     valid = target != ignore_index
     rows = None if bool(valid.all()) else valid.nonzero().squeeze(1)
     counted = target if rows is None else target.index_select(0, rows)
@@ -288,7 +281,6 @@ def _fused(
     ignore_index: int,
     reduction: str,
     mode: str,
-    vocabulary: int | None,
     weight_grad: Tensor | None,
 ) -> Tensor:
     """The kernels give each row its loss; a handful of [N] operations, differentiated by autograd, do the rest."""
@@ -297,11 +289,10 @@ def _fused(
 
     dtype = _product_dtype(hidden, weight)
     hidden, weight = hidden.to(dtype).contiguous(), weight.to(dtype).contiguous()
-    classes = weight.shape[0] if vocabulary is None else vocabulary
     trains = torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in (hidden, weight, bias))
-    store = trains and stores(hidden.shape[0], classes, dtype, mode)
+    store = trains and stores(hidden.shape[0], weight.shape[0], dtype, mode)
     bias = None if bias is None else bias.contiguous()
-    loss: Tensor = fused(hidden, weight, bias, target.long().contiguous(), ignore_index, classes, store, weight_grad)[0]
+    loss: Tensor = fused(hidden, weight, bias, target.long().contiguous(), ignore_index, store, weight_grad)[0]
     if weights is not None:
         loss = loss * weights.detach().float()
     if reduction == "none":
@@ -314,11 +305,7 @@ def _fused(
     return total / torch.where(mass == 0, 1.0, mass)
 
 
-def _check_buffers(
-    hidden: Tensor, weight: Tensor, vocabulary: int | None, weight_grad: Tensor | None, mode: str
-) -> None:
-    if vocabulary is not None and not 1 <= vocabulary <= weight.shape[0]:
-        raise ValueError(f"vocabulary must be 1 to {weight.shape[0]}, the rows of weight, got {vocabulary}")
+def _check_buffers(hidden: Tensor, weight: Tensor, weight_grad: Tensor | None, mode: str) -> None:
     if weight_grad is not None and (
         weight_grad.shape != weight.shape
         or weight_grad.dtype not in (weight.dtype, torch.float32)

@@ -23,7 +23,6 @@ def soft_label_loss(
     teacher_is: str = "probabilities",
     temperature: float = 1.0,
     weights: Tensor | None = None,
-    voter_weights: Tensor | None = None,
     combine: str = "per-voter",
     reduction: str = "sum",
 ) -> Tensor:
@@ -46,7 +45,6 @@ def soft_label_loss(
         temperature: divides the logits of both sides before the softmax; a teacher given as probabilities is raised to
             the power `1 / temperature` and normalised, which is the same. Not used by `kind="logits"`.
         weights: [K], multiplies each item's loss.
-        voter_weights: [M]; the mean over the voters is weighted by them (they are divided by their sum).
         combine: "per-voter", or "mean", which compares the voters' mean probability (mean logit for "logits").
         reduction: "sum", "mean" (divided by the sum of the weights) or "none".
 
@@ -58,20 +56,13 @@ def soft_label_loss(
     """
     _check_options(logits, teacher, kind, teacher_is, temperature, combine, reduction)
     if _fits_kernels(logits):
-        return _fused(
-            logits, teacher, weights, voter_weights, kind, teacher_is, temperature, combine, reduction, ignore_index=0
-        )
-    voters = logits.shape[0]
+        return _fused(logits, teacher, weights, kind, teacher_is, temperature, combine, reduction, ignore_index=0)
     student = logits if logits.dtype == torch.float64 else logits.float()
     target = teacher.detach().to(student.dtype)
-    if voter_weights is None:
-        share = student.new_full((voters, 1), 1.0 / voters)
-    else:
-        given = voter_weights.detach().to(student.dtype)
-        share = (given / given.sum()).view(voters, 1)
+    share = 1.0 / logits.shape[0]
     if kind == "logits":
         if combine == "mean":
-            student = (student * share[..., None]).sum(0, keepdim=True)
+            student = (student * share).sum(0, keepdim=True)
         distance = (student - target).square().mean(-1)
     else:
         distance = _distance(student / temperature, _soften(target, teacher_is, temperature), kind, combine, share)
@@ -90,7 +81,6 @@ def _fused(
     logits: Tensor,
     teacher: Tensor,
     weights: Tensor | None,
-    voter_weights: Tensor | None,
     kind: str,
     teacher_is: str,
     temperature: float,
@@ -100,7 +90,7 @@ def _fused(
 ) -> Tensor:
     from .fused.soft_label_loss import soft_label_loss as operator
 
-    constants = [None if t is None else t.detach().contiguous() for t in (teacher, weights, voter_weights)]
+    constants = [None if t is None else t.detach().contiguous() for t in (teacher, weights)]
     loss: Tensor
     loss, _ = operator(logits.contiguous(), *constants, kind, teacher_is, temperature, combine, reduction, ignore_index)
     return loss
@@ -114,16 +104,16 @@ def _soften(teacher: Tensor, teacher_is: str, temperature: float) -> Tensor:
     return (teacher.log() / temperature).softmax(-1)
 
 
-def _distance(student: Tensor, target: Tensor, kind: str, combine: str, share: Tensor) -> Tensor:
+def _distance(student: Tensor, target: Tensor, kind: str, combine: str, share: float) -> Tensor:
     """[M, K], or [1, K] when the voters' mean is compared."""
     if kind == "mse":
         probability = student.softmax(-1)
         if combine == "mean":
-            probability = (probability * share[..., None]).sum(0, keepdim=True)
+            probability = (probability * share).sum(0, keepdim=True)
         return (probability - target).square().mean(-1)
     log_probability = student.log_softmax(-1)
     if combine == "mean":
-        log_probability = (log_probability + share[..., None].log()).logsumexp(0, keepdim=True)
+        log_probability = (log_probability + log_probability.new_full((), share).log()).logsumexp(0, keepdim=True)
     cross_entropy = -(target * log_probability).sum(-1)
     if kind == "ce":
         return cross_entropy
@@ -159,7 +149,7 @@ def voter_cross_entropy(
     if reduction not in _REDUCTIONS:
         raise ValueError(f"reduction must be one of {_REDUCTIONS}, got {reduction!r}")
     if _fits_kernels(logits):
-        return _fused(logits, target, weights, None, "class", "", 1.0, "per-voter", reduction, ignore_index)
+        return _fused(logits, target, weights, "class", "", 1.0, "per-voter", reduction, ignore_index)
     values = logits if logits.dtype == torch.float64 else logits.float()
     valid = target != ignore_index
     index = torch.where(valid, target, 0).long()

@@ -30,7 +30,6 @@ from .encoder import dropout_cases, embedding_cases, gelu_cases, layer_norm_case
 from .losses import (
     linear_cross_entropy_cases,
     soft_label_loss_cases,
-    supervised_contrastive_cases,
     votes_cases,
 )
 from .measure import (
@@ -61,9 +60,8 @@ OPERATIONS: dict[str, Callable[[Sizes], list[Case]]] = {
     "embedding_layer_norm": embedding_cases,
     "voter_mlp": voter_mlp_cases,
     "dropout": dropout_cases,
-    "supervised_contrastive": supervised_contrastive_cases,
 }
-"""Every public operation, the most important first."""
+"""Every public operation that has kernels, the most important first."""
 
 SECONDS = {"full": 1.0, "reduced": 2.0, "tiny": 0.0}
 """How long the timed rounds of a case may take, beyond the least number of rounds."""

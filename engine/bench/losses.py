@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from ...kernels import linear_cross_entropy, soft_label_loss, supervised_contrastive, votes
+from ...kernels import linear_cross_entropy, soft_label_loss, votes
 from . import peers as peers
 from .case import (
     Call,
@@ -27,7 +27,7 @@ from .case import (
 from .measure import Tensors
 
 CLASSES, VOTERS, THRESHOLDS = 9, 3, 20
-ALPHA, TEMPERATURE = 0.6, 0.1
+ALPHA = 0.6
 _TRUTH_ELEMENTS = 1 << 26
 
 
@@ -196,35 +196,3 @@ def _votes(items: int, at: Setting) -> Problem:
     written = items * (8 + 1 + 4 + 4 * CLASSES + 8)
     moved = logits.numel() * logits.element_size() + gold.numel() * 8 + written
     return Problem(variants, lambda: theirs(plain, logits.double()), flops=0.0, moved=moved)
-
-
-def supervised_contrastive_cases(sizes: Sizes) -> list[Case]:
-    return [
-        Case(
-            "supervised_contrastive",
-            f"{items:,} items, H {sizes.hidden:,}, {CLASSES} classes",
-            2,
-            partial(_supervised_contrastive, items, sizes.hidden),
-            {"N": items, "H": sizes.hidden, "C": CLASSES},
-        )
-        for items in ((8,) if sizes.name == "tiny" else (32, 256))
-    ]
-
-
-def _supervised_contrastive(items: int, size: int, at: Setting) -> Problem:
-    features = at.normal(items, size, key="features", grad=True)
-    labels = torch.arange(items, device=at.device) % (items // 4)
-    leaves = {"features": features}
-    other = ~torch.eye(items, dtype=torch.bool, device=at.device)
-    positive = other & (labels == labels[:, None])
-
-    def plain(x: Tensor) -> Tensor:
-        unit = functional.normalize(x if x.dtype == torch.float64 else x.float(), dim=-1)
-        likely = (unit @ unit.t() / TEMPERATURE).masked_fill(~other, float("-inf")).log_softmax(-1)
-        return -(likely.masked_fill(~positive, 0.0).sum(-1) / positive.sum(-1)).sum()
-
-    both = both_paths(lambda: call(lambda p: supervised_contrastive(features, labels, temperature=TEMPERATURE), leaves))
-    variants = (*both, *plain_and_compiled(lambda p: plain(features), leaves))
-    # A product of the features with themselves, and one of the mixtures with them for the gradient.
-    moved = 2 * items * size * features.element_size() + 8 * items
-    return Problem(variants, in_double(plain, leaves), flops=4.0 * items * items * size, moved=moved)

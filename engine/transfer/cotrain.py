@@ -16,6 +16,7 @@ from safetensors.numpy import load_file, save
 
 from ... import ModelError
 from ...data import ItemView, Part, TaskBatches, TokenStore, derive_seed
+from ...data.batch import IGNORE
 from ...model import TaskModel, load_pooler
 from ..context import Context, freeze
 from ..datasets import capped
@@ -30,7 +31,7 @@ from ..reuse import read_object
 from ..round_decision import vote
 from ..stages import Outcome, new_task_model, stage_seed, warn_of_unseen
 from .data import pools_of
-from .pools import NOBODY, Picks, no_picks, pick, pick_limit
+from .pools import Picks, no_picks, pick, pick_limit
 
 ARRAYS, RECORD = "picks.safetensors", "picks.json"
 
@@ -91,7 +92,7 @@ def _picked_parts(context: Context, stage: Stage, labels: np.ndarray) -> list[Pa
     pools = list(pools_of(context, stage).values())
     ends = np.cumsum([len(store) for store in pools])
     return [
-        Part(ItemView(store), np.flatnonzero(part != NOBODY), labels=part)
+        Part(ItemView(store), np.flatnonzero(part != IGNORE), labels=part)
         for store, part in zip(pools, np.split(labels, ends[:-1]), strict=True)
     ]
 
@@ -137,7 +138,7 @@ def _choose(context: Context, stage: Stage) -> tuple[Picks, dict[str, Any]]:
     starts = np.cumsum([0, *sizes[:-1]])
     for first, (language, store) in zip(starts, pools.items(), strict=True):
         allowed[first + capped(len(store), table.cap, stage.seed, language)] = True
-    pool = allowed & (before == NOBODY)
+    pool = allowed & (before == IGNORE)
     context.progress.note(f"{stage.id}: {stage.inputs['teacher']} labels {int(pool.sum())} texts")
     predicted, confidence = _predictions(context, stage, list(pools.values()), pool)
     limit = pick_limit(len(labelled_examples(context.data.source_train)), table.parts)
@@ -170,7 +171,7 @@ def _record(context: Context, stage: Stage, picks: Picks, limit: int | None) -> 
     """The picks as JSON values (docs/summary-schema.md), and what there is to warn of."""
     names, threshold = context.data.labels, context.config.cotrain.threshold
     gold = np.asarray(context.data.source_train.item_labels)
-    known, now = (picks.labels[picks.labels != NOBODY], picks.labels[picks.chosen])
+    known, now = (picks.labels[picks.labels != IGNORE], picks.labels[picks.chosen])
     counts = {
         key: dict(zip(names, np.bincount(values, minlength=len(names)).tolist(), strict=True))
         for key, values in (("now", now), ("all", known), ("source", gold[gold >= 0]))

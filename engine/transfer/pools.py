@@ -17,9 +17,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ...data import rng_for
-
-NOBODY = -100
-"""The label of what nobody has picked."""
+from ...data.batch import IGNORE
 
 
 @dataclass(frozen=True)
@@ -54,7 +52,7 @@ def pick_limit(labelled: int, parts: int) -> int | None:
 
 def no_picks(size: int) -> np.ndarray:
     """The pseudo-labels before the first picks, int64 [size]."""
-    return np.full(size, NOBODY, dtype=np.int64)
+    return np.full(size, IGNORE, dtype=np.int64)
 
 
 def pick(
@@ -78,7 +76,7 @@ def pick(
         limit: largest number of picks, or None.
         seed: of the choice, which is uniform over the candidates.
     """
-    pool = allowed & (before == NOBODY)
+    pool = allowed & (before == IGNORE)
     candidates = np.flatnonzero(pool & (confidence.astype(np.float32) > np.float32(threshold)))
     chosen = candidates
     if limit is not None and len(candidates) > limit:

@@ -100,12 +100,7 @@ class _Launch:
         self.limit = 0 if isinstance(forward_kernel, JITFunction) else max_seqlen
 
 
-@torch.library.custom_op(
-    "xlt::packed_attention",
-    mutates_args=(),
-    schema="(Tensor qkv, Tensor cu_seqlens, SymInt max_seqlen, Tensor? seed, int site, float p, bool with_log_sum)"
-    " -> (Tensor, Tensor)",
-)
+@torch.library.custom_op("xlt::packed_attention", mutates_args=())
 def packed_attention(
     qkv: Tensor, cu_seqlens: Tensor, max_seqlen: int, seed: Tensor | None, site: int, p: float, with_log_sum: bool
 ) -> tuple[Tensor, Tensor]:
@@ -150,19 +145,10 @@ def _outputs(qkv: Tensor, with_log_sum: bool) -> tuple[Tensor, Tensor]:
     return qkv.new_empty(tokens, heads, size), qkv.new_empty(shape, dtype=torch.float32)
 
 
-@packed_attention.register_fake
-def _(
-    qkv: Tensor, cu_seqlens: Tensor, max_seqlen: int, seed: Tensor | None, site: int, p: float, with_log_sum: bool
-) -> tuple[Tensor, Tensor]:
-    return _outputs(qkv, with_log_sum)
+packed_attention.register_fake(lambda qkv, cu_seqlens, max_seqlen, seed, site, p, save: _outputs(qkv, save))
 
 
-@torch.library.custom_op(
-    "xlt::packed_attention_backward",
-    mutates_args=(),
-    schema="(Tensor grad, Tensor qkv, Tensor? out, Tensor log_sum, Tensor cu_seqlens, SymInt max_seqlen, Tensor? seed, "
-    "int site, float p) -> Tensor",
-)
+@torch.library.custom_op("xlt::packed_attention_backward", mutates_args=())
 def packed_attention_backward(
     grad: Tensor,
     qkv: Tensor,
@@ -250,19 +236,9 @@ def _long_backward(
     )
 
 
-@packed_attention_backward.register_fake
-def _(
-    grad: Tensor,
-    qkv: Tensor,
-    out: Tensor | None,
-    log_sum: Tensor,
-    cu_seqlens: Tensor,
-    max_seqlen: int,
-    seed: Tensor | None,
-    site: int,
-    p: float,
-) -> Tensor:
-    return torch.empty_like(qkv, memory_format=torch.contiguous_format)
+packed_attention_backward.register_fake(
+    lambda grad, qkv, *_: torch.empty_like(qkv, memory_format=torch.contiguous_format)
+)
 
 
 def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:

@@ -40,7 +40,7 @@ def _dropout_kernel(
     tl.store(out_ptr + offset, tl.where(kept, x * scale, 0.0), mask=inside)
 
 
-@torch.library.custom_op("xlt::dropout", mutates_args=(), schema="(Tensor x, Tensor seed, int site, float p) -> Tensor")
+@torch.library.custom_op("xlt::dropout", mutates_args=())
 def dropout(x: Tensor, seed: Tensor, site: int, p: float) -> Tensor:
     """`kernels.dropout` for a contiguous `x` [rows, columns] and `seed` [1] int64 on its device."""
     rows, columns = x.shape
@@ -54,9 +54,7 @@ def dropout(x: Tensor, seed: Tensor, site: int, p: float) -> Tensor:
     return out
 
 
-@dropout.register_fake
-def _(x: Tensor, seed: Tensor, site: int, p: float) -> Tensor:
-    return torch.empty_like(x)
+dropout.register_fake(lambda x, *_: torch.empty_like(x))
 
 
 def _setup_context(ctx: Any, inputs: tuple[Tensor, Tensor, int, float], output: Tensor) -> None:

@@ -38,13 +38,7 @@ _JOIN_ROWS, _JOIN_COLUMNS = 8, 256
 _Needs = tuple[bool, bool, bool, bool]
 
 
-@torch.library.custom_op(
-    "xlt::embedding_layer_norm",
-    mutates_args=(),
-    schema="(Tensor token_ids, Tensor positions, Tensor segments, Tensor word, Tensor position, Tensor segment, "
-    "Tensor weight, Tensor bias, Tensor? seed, Tensor? word_grad, float eps, float p, int site, bool save) "
-    "-> (Tensor out, Tensor mean, Tensor rstd)",
-)
+@torch.library.custom_op("xlt::embedding_layer_norm", mutates_args=())
 def embedding_op(
     token_ids: Tensor,
     positions: Tensor,
@@ -110,24 +104,7 @@ def _outputs(token_ids: Tensor, word: Tensor, save: bool) -> tuple[Tensor, Tenso
     )
 
 
-@embedding_op.register_fake
-def _(
-    token_ids: Tensor,
-    positions: Tensor,
-    segments: Tensor,
-    word: Tensor,
-    position: Tensor,
-    segment: Tensor,
-    weight: Tensor,
-    bias: Tensor,
-    seed: Tensor | None,
-    word_grad: Tensor | None,
-    eps: float,
-    p: float,
-    site: int,
-    save: bool,
-) -> tuple[Tensor, Tensor, Tensor]:
-    return _outputs(token_ids, word, save)
+embedding_op.register_fake(lambda token_ids, positions, segments, word, *rest: _outputs(token_ids, word, rest[-1]))
 
 
 def add_rows(values: Tensor, ids: Tensor, table: Tensor, *, add: bool) -> None:
@@ -164,14 +141,7 @@ def add_rows(values: Tensor, ids: Tensor, table: Tensor, *, add: bool) -> None:
         )
 
 
-@torch.library.custom_op(
-    "xlt::embedding_layer_norm_backward",
-    mutates_args=("word_grad",),
-    schema="(Tensor grad, Tensor token_ids, Tensor positions, Tensor segments, Tensor word, Tensor position, "
-    "Tensor segment, Tensor weight, Tensor mean, Tensor rstd, Tensor? seed, Tensor(a!)? word_grad, float p, int site, "
-    "bool need_word, bool need_position, bool need_segment, bool need_affine) "
-    "-> (Tensor d_word, Tensor d_position, Tensor d_segment, Tensor d_weight, Tensor d_bias)",
-)
+@torch.library.custom_op("xlt::embedding_layer_norm_backward", mutates_args=("word_grad",))
 def embedding_backward_op(
     grad: Tensor,
     token_ids: Tensor,
@@ -253,26 +223,8 @@ def _gradients(
 
 
 @embedding_backward_op.register_fake
-def _(
-    grad: Tensor,
-    token_ids: Tensor,
-    positions: Tensor,
-    segments: Tensor,
-    word: Tensor,
-    position: Tensor,
-    segment: Tensor,
-    weight: Tensor,
-    mean: Tensor,
-    rstd: Tensor,
-    seed: Tensor | None,
-    word_grad: Tensor | None,
-    p: float,
-    site: int,
-    need_word: bool,
-    need_position: bool,
-    need_segment: bool,
-    need_affine: bool,
-) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+def _(grad, token_ids, positions, segments, word, position, segment, weight, *rest):
+    *_, word_grad, _, _, need_word, need_position, need_segment, need_affine = rest
     need = (need_word and word_grad is None, need_position, need_segment, need_affine)
     return _gradients((word, position, segment), weight, need)
 

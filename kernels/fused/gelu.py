@@ -215,11 +215,7 @@ def _launch_forward(pre: Tensor, out: Tensor, seed: Tensor | None, site: int, p:
         )
 
 
-@torch.library.custom_op(
-    "xlt::gelu",
-    mutates_args=(),
-    schema="(Tensor pre, Tensor? bias, Tensor? seed, int site, float p) -> Tensor",
-)
+@torch.library.custom_op("xlt::gelu", mutates_args=())
 def gelu(pre: Tensor, bias: Tensor | None, seed: Tensor | None, site: int, p: float) -> Tensor:
     """`kernels.dropout` of the GELU of a contiguous `pre` [rows, columns].
 
@@ -231,30 +227,19 @@ def gelu(pre: Tensor, bias: Tensor | None, seed: Tensor | None, site: int, p: fl
     return out
 
 
-@gelu.register_fake
-def _(pre: Tensor, bias: Tensor | None, seed: Tensor | None, site: int, p: float) -> Tensor:
-    return torch.empty_like(pre)
+gelu.register_fake(lambda pre, *_: torch.empty_like(pre))
 
 
-@torch.library.custom_op(
-    "xlt::gelu_", mutates_args=("pre",), schema="(Tensor(a!) pre, Tensor? seed, int site, float p) -> ()"
-)
+@torch.library.custom_op("xlt::gelu_", mutates_args=("pre",))
 def gelu_(pre: Tensor, seed: Tensor | None, site: int, p: float) -> None:
     """`gelu` in the memory of `pre`, where nothing needs a gradient."""
     _launch_forward(pre, pre, seed, site, p)
 
 
-@gelu_.register_fake
-def _(pre: Tensor, seed: Tensor | None, site: int, p: float) -> None:
-    return None
+gelu_.register_fake(lambda *_: None)
 
 
-@torch.library.custom_op(
-    "xlt::gelu_backward",
-    mutates_args=(),
-    schema="(Tensor grad, Tensor pre, Tensor? seed, int site, float p, bool needs_pre, ScalarType? bias_dtype)"
-    " -> (Tensor, Tensor)",
-)
+@torch.library.custom_op("xlt::gelu_backward", mutates_args=())
 def gelu_backward(
     grad: Tensor,
     pre: Tensor,
@@ -303,17 +288,7 @@ def _outputs(pre: Tensor, needs_pre: bool, bias_dtype: torch.dtype | None) -> tu
     return d_pre, d_bias
 
 
-@gelu_backward.register_fake
-def _(
-    grad: Tensor,
-    pre: Tensor,
-    seed: Tensor | None,
-    site: int,
-    p: float,
-    needs_pre: bool,
-    bias_dtype: torch.dtype | None,
-) -> tuple[Tensor, Tensor]:
-    return _outputs(pre, needs_pre, bias_dtype)
+gelu_backward.register_fake(lambda grad, pre, seed, site, p, *needs: _outputs(pre, *needs))
 
 
 _Inputs = tuple[Tensor, Tensor | None, Tensor | None, int, float]

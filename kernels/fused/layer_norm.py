@@ -67,12 +67,7 @@ def sum_partials(partials: Tensor, weight: Tensor, bias: Tensor, others: Tensor,
         )
 
 
-@torch.library.custom_op(
-    "xlt::dropout_residual_layer_norm",
-    mutates_args=(),
-    schema="(Tensor x, Tensor? residual, Tensor weight, Tensor bias, Tensor? x_bias, Tensor? seed, float eps, float p, "
-    "int site, bool save) -> (Tensor out, Tensor total, Tensor mean, Tensor rstd)",
-)
+@torch.library.custom_op("xlt::dropout_residual_layer_norm", mutates_args=())
 def layer_norm_op(
     x: Tensor,
     residual: Tensor | None,
@@ -134,29 +129,12 @@ def _outputs(
     )
 
 
-@layer_norm_op.register_fake
-def _(
-    x: Tensor,
-    residual: Tensor | None,
-    weight: Tensor,
-    bias: Tensor,
-    x_bias: Tensor | None,
-    seed: Tensor | None,
-    eps: float,
-    p: float,
-    site: int,
-    save: bool,
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    return _outputs(x, residual, seed, save)
-
-
-@torch.library.custom_op(
-    "xlt::dropout_residual_layer_norm_backward",
-    mutates_args=(),
-    schema="(Tensor grad, Tensor total, Tensor mean, Tensor rstd, Tensor weight, Tensor? seed, float p, int site, "
-    "bool need_total, bool need_x, bool need_affine, bool need_x_bias) "
-    "-> (Tensor d_total, Tensor d_x, Tensor d_weight, Tensor d_bias, Tensor d_x_bias)",
+layer_norm_op.register_fake(
+    lambda x, residual, weight, bias, x_bias, seed, eps, p, site, save: _outputs(x, residual, seed, save)
 )
+
+
+@torch.library.custom_op("xlt::dropout_residual_layer_norm_backward", mutates_args=())
 def layer_norm_backward_op(
     grad: Tensor,
     total: Tensor,
@@ -222,22 +200,9 @@ def _gradients(
     )
 
 
-@layer_norm_backward_op.register_fake
-def _(
-    grad: Tensor,
-    total: Tensor,
-    mean: Tensor,
-    rstd: Tensor,
-    weight: Tensor,
-    seed: Tensor | None,
-    p: float,
-    site: int,
-    need_total: bool,
-    need_x: bool,
-    need_affine: bool,
-    need_x_bias: bool,
-) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-    return _gradients(grad, weight, need_total, need_x, need_affine, need_x_bias)
+layer_norm_backward_op.register_fake(
+    lambda grad, total, mean, rstd, weight, seed, p, site, *needs: _gradients(grad, weight, *needs)
+)
 
 
 def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor, Tensor, Tensor]) -> None:

@@ -100,25 +100,19 @@ def _precision() -> str:
     return "ieee" if torch.get_float32_matmul_precision() == "highest" else "tf32"
 
 
-@torch.library.custom_op(
-    "xlt::linear_cross_entropy",
-    mutates_args=(),
-    schema="(Tensor hidden, Tensor weight, Tensor? bias, Tensor target, int ignore_index, int vocabulary, bool store, "
-    "Tensor? weight_grad) -> (Tensor, Tensor, Tensor, Tensor)",
-)
+@torch.library.custom_op("xlt::linear_cross_entropy", mutates_args=())
 def linear_cross_entropy(
     hidden: Tensor,
     weight: Tensor,
     bias: Tensor | None,
     target: Tensor,
     ignore_index: int,
-    vocabulary: int,
     store: bool,
     weight_grad: Tensor | None,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Losses of all rows, and what backward needs.
 
-    Contiguous `hidden` [N, H] and `weight` [>= vocabulary, H] of one dtype, `target` [N] int64. `weight_grad` is for
+    Contiguous `hidden` [N, H] and `weight` [V, H] of one dtype, `target` [N] int64. `weight_grad` is for
     backward: a buffer that the gradient of `weight` is added to.
 
     Returns:
@@ -126,14 +120,19 @@ def linear_cross_entropy(
         `store`, 1 - p of the target; exponentials [N, stride], empty without `store`.
     """
     rows = hidden.shape[0]
-    loss, own, scale = (hidden.new_empty(rows, dtype=torch.float32) for _ in range(3))
-    kept = hidden.new_empty((rows, _stride(vocabulary)) if store else (0, 0))
+    loss, own, scale, kept = _forward_outputs(hidden, weight, store)
     if rows == 0:
         return loss, own, scale, kept
     tile = choose_tile(rows, hidden.dtype, shared_memory(hidden))
     with on_device(hidden):
-        _forward(hidden, weight, bias, target, ignore_index, vocabulary, store, tile, (loss, own, scale, kept))
+        _forward(hidden, weight, bias, target, ignore_index, store, tile, (loss, own, scale, kept))
     return loss, own, scale, kept
+
+
+def _forward_outputs(hidden: Tensor, weight: Tensor, store: bool) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    rows = hidden.shape[0]
+    loss, own, scale = (hidden.new_empty(rows, dtype=torch.float32) for _ in range(3))
+    return loss, own, scale, hidden.new_empty((rows, _stride(weight.shape[0])) if store else (0, 0))
 
 
 def _forward(
@@ -142,13 +141,13 @@ def _forward(
     bias: Tensor | None,
     target: Tensor,
     ignore_index: int,
-    vocabulary: int,
     store: bool,
     tile: Tile,
     out: tuple[Tensor, Tensor, Tensor, Tensor],
 ) -> None:
     loss, own, scale, kept = out
     rows, size = hidden.shape
+    vocabulary = weight.shape[0]
     stride = kept.shape[1] if store else _stride(vocabulary)
     tiles = cdiv(stride, tile.v)
     settle_blocks = cdiv(rows, SETTLE_N)
@@ -175,29 +174,12 @@ def _forward(
         )  # fmt: skip
 
 
-@linear_cross_entropy.register_fake
-def _(
-    hidden: Tensor,
-    weight: Tensor,
-    bias: Tensor | None,
-    target: Tensor,
-    ignore_index: int,
-    vocabulary: int,
-    store: bool,
-    weight_grad: Tensor | None,
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    rows = hidden.shape[0]
-    loss, own, scale = (hidden.new_empty(rows, dtype=torch.float32) for _ in range(3))
-    return loss, own, scale, hidden.new_empty((rows, _stride(vocabulary)) if store else (0, 0))
-
-
-@torch.library.custom_op(
-    "xlt::linear_cross_entropy_backward",
-    mutates_args=("weight_grad",),
-    schema="(Tensor grad, Tensor hidden, Tensor weight, Tensor? bias, Tensor target, Tensor loss, Tensor own, "
-    "Tensor scale, Tensor kept, int ignore_index, int vocabulary, bool[3] need, Tensor(a!)? weight_grad) "
-    "-> (Tensor, Tensor, Tensor)",
+linear_cross_entropy.register_fake(
+    lambda hidden, weight, bias, target, ignore_index, store, weight_grad: _forward_outputs(hidden, weight, store)
 )
+
+
+@torch.library.custom_op("xlt::linear_cross_entropy_backward", mutates_args=("weight_grad",))
 def linear_cross_entropy_backward(
     grad: Tensor,
     hidden: Tensor,
@@ -209,19 +191,16 @@ def linear_cross_entropy_backward(
     scale: Tensor,
     kept: Tensor,
     ignore_index: int,
-    vocabulary: int,
     need: list[bool],
     weight_grad: Tensor | None,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Gradients of hidden, weight and bias for `grad` [N] fp32; empty where not needed or added to `weight_grad`."""
-    saved = _Saved(hidden, weight, bias, target, loss, own, scale, kept, ignore_index, vocabulary)
+    saved = _Saved(hidden, weight, bias, target, loss, own, scale, kept, ignore_index)
     d_hidden, d_weight, d_bias = _outputs(hidden, weight, bias, need, weight_grad)
     if hidden.shape[0] == 0:
         return d_hidden, d_weight.zero_(), d_bias.zero_()
     into = weight_grad if weight_grad is not None else d_weight if need[1] else None
     bias_into = d_bias if need[2] else None
-    d_weight[vocabulary:].zero_()
-    d_bias[vocabulary:].zero_()
     with on_device(hidden):
         if kept.numel():
             _from_stored(saved, grad, d_hidden if need[0] else None, into, weight_grad is not None, bias_into)
@@ -240,7 +219,6 @@ class _Saved(NamedTuple):
     scale: Tensor
     kept: Tensor
     ignore_index: int
-    vocabulary: int
 
 
 def _outputs(
@@ -253,23 +231,9 @@ def _outputs(
     )
 
 
-@linear_cross_entropy_backward.register_fake
-def _(
-    grad: Tensor,
-    hidden: Tensor,
-    weight: Tensor,
-    bias: Tensor | None,
-    target: Tensor,
-    loss: Tensor,
-    own: Tensor,
-    scale: Tensor,
-    kept: Tensor,
-    ignore_index: int,
-    vocabulary: int,
-    need: list[bool],
-    weight_grad: Tensor | None,
-) -> tuple[Tensor, Tensor, Tensor]:
-    return _outputs(hidden, weight, bias, need, weight_grad)
+linear_cross_entropy_backward.register_fake(
+    lambda grad, hidden, weight, bias, *rest: _outputs(hidden, weight, bias, *rest[-2:])
+)
 
 
 def _scale_rows(
@@ -309,15 +273,15 @@ def _write(into: Tensor, add: bool, a: Tensor, b: Tensor) -> None:
 def _from_stored(
     saved: _Saved, grad: Tensor, d_hidden: Tensor | None, into: Tensor | None, add: bool, d_bias: Tensor | None
 ) -> None:
-    kept = saved.kept[:, : saved.vocabulary]
+    kept = saved.kept[:, : saved.weight.shape[0]]
     if d_hidden is not None:
-        raw = product(kept, saved.weight[: saved.vocabulary])
+        raw = product(kept, saved.weight)
         _scale_rows(saved, raw, d_hidden, grad=grad, divisor=saved.scale)
     if into is not None:
         scaled = _scale_rows(saved, saved.hidden, torch.empty_like(saved.hidden), grad=grad, divisor=saved.scale)
-        _write(into[: saved.vocabulary], add, kept.t(), scaled)
+        _write(into, add, kept.t(), scaled)
     if d_bias is not None:
-        _column_sums(kept, d_bias[: saved.vocabulary], grad, saved.scale)
+        _column_sums(kept, d_bias, grad, saved.scale)
 
 
 def _recomputed(
@@ -326,21 +290,22 @@ def _recomputed(
     """By chunks along the vocabulary."""
     hidden, weight = saved.hidden, saved.weight
     rows, size = hidden.shape
+    vocabulary = weight.shape[0]
     lifted = hidden.dtype == torch.float16
     # In fp16 the larger tiles keep both the lifted and the plain value of each element, and spill.
     tile = LIFTED_TILE if lifted else choose_tile(rows, hidden.dtype, shared_memory(hidden))
     width = max(1, CHUNK_BYTES // (rows * hidden.itemsize * STRIDE_MULTIPLE)) * STRIDE_MULTIPLE
-    width = min(width, _stride(saved.vocabulary))
+    width = min(width, _stride(vocabulary))
     probability = hidden.new_empty(rows, width)
     row_tiles = cdiv(rows, tile.n)
     partial = hidden.new_empty((row_tiles, width) if d_bias is not None else (0, 0), dtype=torch.float32)
     total = hidden.new_zeros((rows, size), dtype=torch.float32) if d_hidden is not None else None
     operand, undo = _weight_operand(saved, grad, lifted) if into is not None else (None, None)
-    for first in range(0, saved.vocabulary, width):
-        last = min(first + width, saved.vocabulary)
+    for first in range(0, vocabulary, width):
+        last = min(first + width, vocabulary)
         probabilities_kernel[(row_tiles * cdiv(width, tile.v),)](
             hidden, weight, saved.bias, saved.target, saved.own, saved.loss, saved.scale, grad, probability, partial,
-            rows, saved.vocabulary, first, last - first, width, saved.ignore_index,
+            rows, vocabulary, first, last - first, width, saved.ignore_index,
             SIZE=size, BLOCK_N=tile.n, BLOCK_V=tile.v, BLOCK_H=tile.h, HAS_BIAS=saved.bias is not None,
             COLUMNS=d_bias is not None, LIFTED=lifted, PRECISION=_precision(),
             num_warps=tile.warps, num_stages=tile.stages,
@@ -381,7 +346,7 @@ def _write_chunk(into: Tensor, add: bool, a: Tensor, b: Tensor, undo: Tensor | N
 
 
 def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
-    hidden, weight, bias, target, ctx.ignore_index, ctx.vocabulary, _, ctx.weight_grad = inputs
+    hidden, weight, bias, target, ctx.ignore_index, _, ctx.weight_grad = inputs
     ctx.save_for_backward(hidden, weight, bias, target, *output)
 
 
@@ -389,12 +354,12 @@ def _backward(ctx: Any, grad: Tensor, *_: Tensor | None) -> tuple[Tensor | None,
     need = list(ctx.needs_input_grad[:3])
     weight_grad = ctx.weight_grad
     gradients = linear_cross_entropy_backward(
-        grad.contiguous(), *ctx.saved_tensors, ctx.ignore_index, ctx.vocabulary, need, weight_grad
+        grad.contiguous(), *ctx.saved_tensors, ctx.ignore_index, need, weight_grad
     )
     kept = [gradient if wanted else None for gradient, wanted in zip(gradients, need, strict=True)]
     if weight_grad is not None:
         kept[1] = None
-    return *kept, None, None, None, None, None
+    return *kept, None, None, None, None
 
 
 linear_cross_entropy.register_autograd(_backward, setup_context=_setup_context)

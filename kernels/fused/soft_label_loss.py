@@ -49,7 +49,6 @@ def _launch_options(classes: int, voters: int, warps: int) -> dict[str, Any]:
     items = 32 * warps if staged else max(1, 32 * warps * _VALUES // columns)
     return {
         "VOTERS": voters,
-        "VOTERS_BLOCK": next_power_of_2(voters),
         "CLASSES": classes,
         "COLUMNS": columns,
         "ITEMS": items,
@@ -80,17 +79,11 @@ def _gradient_scale(kind: str, temperature: float, classes: int) -> float:
     return _scale(kind, temperature) / temperature
 
 
-@torch.library.custom_op(
-    "xlt::soft_label_loss",
-    mutates_args=(),
-    schema="(Tensor logits, Tensor teacher, Tensor? weights, Tensor? voter_weights, str kind, str teacher_is, "
-    "float temperature, str combine, str reduction, int ignore_index) -> (Tensor loss, Tensor divisor)",
-)
+@torch.library.custom_op("xlt::soft_label_loss", mutates_args=())
 def soft_label_loss(
     logits: Tensor,
     teacher: Tensor,
     weights: Tensor | None,
-    voter_weights: Tensor | None,
     kind: str,
     teacher_is: str,
     temperature: float,
@@ -100,7 +93,7 @@ def soft_label_loss(
 ) -> tuple[Tensor, Tensor]:
     """`kernels.soft_label_loss` for contiguous tensors; kind "class" is `kernels.voter_cross_entropy`.
 
-    `logits` [M, K, C]; `teacher` [K, C], or [K] integers for "class"; `weights` [K]; `voter_weights` [M]. `divisor` [1]
+    `logits` [M, K, C]; `teacher` [K, C], or [K] integers for "class"; `weights` [K]. `divisor` [1]
     is what "mean" divided by, else empty.
     """
     voters, items, classes = logits.shape
@@ -116,7 +109,7 @@ def soft_label_loss(
     with on_device(logits):
         if programs:
             kernels.forward_kernel[(programs,)](
-                *(logits, teacher, weights, voter_weights, loss, divisor, partial),
+                *(logits, teacher, weights, loss, divisor, partial),
                 *(items, ignore_index, temperature, _scale(kind, temperature)),
                 **_meaning(kind, teacher_is, temperature, combine),
                 REDUCTION=reduced,
@@ -132,34 +125,15 @@ def _outputs(logits: Tensor, reduction: str) -> tuple[Tensor, Tensor]:
     return loss, loss.new_empty((1 if reduction == "mean" else 0,))
 
 
-@soft_label_loss.register_fake
-def _(
-    logits: Tensor,
-    teacher: Tensor,
-    weights: Tensor | None,
-    voter_weights: Tensor | None,
-    kind: str,
-    teacher_is: str,
-    temperature: float,
-    combine: str,
-    reduction: str,
-    ignore_index: int,
-) -> tuple[Tensor, Tensor]:
-    return _outputs(logits, reduction)
+soft_label_loss.register_fake(lambda logits, *options: _outputs(logits, options[-2]))
 
 
-@torch.library.custom_op(
-    "xlt::soft_label_loss_backward",
-    mutates_args=(),
-    schema="(Tensor upstream, Tensor logits, Tensor teacher, Tensor? weights, Tensor? voter_weights, Tensor divisor, "
-    "str kind, str teacher_is, float temperature, str combine, int ignore_index) -> Tensor",
-)
+@torch.library.custom_op("xlt::soft_label_loss_backward", mutates_args=())
 def soft_label_loss_backward(
     upstream: Tensor,
     logits: Tensor,
     teacher: Tensor,
     weights: Tensor | None,
-    voter_weights: Tensor | None,
     divisor: Tensor,
     kind: str,
     teacher_is: str,
@@ -174,7 +148,7 @@ def soft_label_loss_backward(
     if items:
         with on_device(logits):
             kernels.backward_kernel[(cdiv(items, options["ITEMS"]),)](
-                *(upstream, logits, teacher, weights, voter_weights, divisor if divisor.numel() else None, gradient),
+                *(upstream, logits, teacher, weights, divisor if divisor.numel() else None, gradient),
                 *(upstream.stride(0) if upstream.dim() else 0, items, ignore_index, temperature),
                 _gradient_scale(kind, temperature, classes),
                 **_meaning(kind, teacher_is, temperature, combine),
@@ -183,33 +157,19 @@ def soft_label_loss_backward(
     return gradient
 
 
-@soft_label_loss_backward.register_fake
-def _(
-    upstream: Tensor,
-    logits: Tensor,
-    teacher: Tensor,
-    weights: Tensor | None,
-    voter_weights: Tensor | None,
-    divisor: Tensor,
-    kind: str,
-    teacher_is: str,
-    temperature: float,
-    combine: str,
-    ignore_index: int,
-) -> Tensor:
-    return torch.empty_like(logits)
+soft_label_loss_backward.register_fake(lambda upstream, logits, *_: torch.empty_like(logits))
 
 
 def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
-    logits, teacher, weights, voter_weights, kind, teacher_is, temperature, combine, _, ignore_index = inputs
-    ctx.save_for_backward(logits, teacher, weights, voter_weights, output[1])
+    logits, teacher, weights, kind, teacher_is, temperature, combine, _, ignore_index = inputs
+    ctx.save_for_backward(logits, teacher, weights, output[1])
     ctx.options = (kind, teacher_is, temperature, combine, ignore_index)
     # The divisor has no gradient, and zeros made for it would be a launch.
     ctx.set_materialize_grads(False)
 
 
 def _backward(ctx: Any, upstream: Tensor, _: Tensor | None) -> tuple[Tensor | None, ...]:
-    return (soft_label_loss_backward(upstream, *ctx.saved_tensors, *ctx.options), *(9 * [None]))
+    return (soft_label_loss_backward(upstream, *ctx.saved_tensors, *ctx.options), *(8 * [None]))
 
 
 soft_label_loss.register_autograd(_backward, setup_context=_setup_context)

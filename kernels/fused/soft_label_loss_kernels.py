@@ -131,29 +131,20 @@ def _view(
 
 
 @triton.jit
-def _share(voter_weights_ptr, voter, VOTERS: tl.constexpr, VOTERS_BLOCK: tl.constexpr):
-    """[1], the voter's part of the mean over the voters."""
-    if voter_weights_ptr is None:
-        share = tl.full((1,), 1.0 / VOTERS, tl.float32)
-    else:
-        each = tl.arange(0, VOTERS_BLOCK)
-        weights = tl.load(voter_weights_ptr + each, mask=each < VOTERS, other=0.0).to(tl.float32)
-        one = tl.load(voter_weights_ptr + voter + tl.arange(0, 1)).to(tl.float32)
-        share = one / tl.sum(weights, axis=0)
-    return share
+def _share(VOTERS: tl.constexpr):
+    """[1], each voter's part of the mean over the voters."""
+    return tl.full((1,), 1.0 / VOTERS, tl.float32)
 
 
 @triton.jit
 def _mean_view(
     logits_ptr,
-    voter_weights_ptr,
     first,
     rows,
     items,
     temperature,
     KIND: tl.constexpr,
     VOTERS: tl.constexpr,
-    VOTERS_BLOCK: tl.constexpr,
     CLASSES: tl.constexpr,
     COLUMNS: tl.constexpr,
     ITEMS: tl.constexpr,
@@ -167,7 +158,7 @@ def _mean_view(
     for voter in range(VOTERS):
         view, log_view = _view(loaded, temperature, KIND, CLASSES, COLUMNS, ITEMS, STAGED)
         loaded = _load_voter(logits_ptr, voter + 1, first, rows, items, VOTERS, CLASSES, COLUMNS, ITEMS, STAGED)
-        share = _share(voter_weights_ptr, voter, VOTERS, VOTERS_BLOCK)
+        share = _share(VOTERS)
         if KIND < KL:
             mean += share[None, :] * view
         else:
@@ -210,7 +201,6 @@ def forward_kernel(
     logits_ptr,  # (VOTERS, items, CLASSES)
     teacher_ptr,  # (items, CLASSES), or (items,) integers for CLASS
     weights_ptr,  # (items,), or None
-    voter_weights_ptr,  # (VOTERS,), or None
     loss_ptr,  # (items,) fp32 for NONE, else (1,)
     divisor_ptr,  # (1,) fp32 for MEAN
     partial_ptr,  # (2, programs) fp32: losses, masses; None for one program
@@ -223,7 +213,6 @@ def forward_kernel(
     COMBINE: tl.constexpr,
     REDUCTION: tl.constexpr,
     VOTERS: tl.constexpr,
-    VOTERS_BLOCK: tl.constexpr,
     CLASSES: tl.constexpr,
     COLUMNS: tl.constexpr,
     ITEMS: tl.constexpr,
@@ -240,19 +229,7 @@ def forward_kernel(
         )
         if COMBINE:
             view, log_view = _mean_view(
-                logits_ptr,
-                voter_weights_ptr,
-                first,
-                rows,
-                items,
-                temperature,
-                KIND,
-                VOTERS,
-                VOTERS_BLOCK,
-                CLASSES,
-                COLUMNS,
-                ITEMS,
-                STAGED,
+                logits_ptr, first, rows, items, temperature, KIND, VOTERS, CLASSES, COLUMNS, ITEMS, STAGED
             )
             loss = _distance(view, log_view, target, log_target, KIND, CLASSES)
         else:
@@ -261,7 +238,7 @@ def forward_kernel(
             for voter in range(VOTERS):
                 view, log_view = _view(loaded, temperature, KIND, CLASSES, COLUMNS, ITEMS, STAGED)
                 loaded = _load_voter(logits_ptr, voter + 1, first, rows, items, VOTERS, CLASSES, COLUMNS, ITEMS, STAGED)
-                share = _share(voter_weights_ptr, voter, VOTERS, VOTERS_BLOCK)
+                share = _share(VOTERS)
                 loss += share * _distance(view, log_view, target, log_target, KIND, CLASSES)
         loss = tl.where(counted, loss * scale, 0.0)
         weight = tl.where(counted, 1.0, 0.0)
@@ -303,7 +280,6 @@ def backward_kernel(
     logits_ptr,  # (VOTERS, items, CLASSES)
     teacher_ptr,  # (items, CLASSES), or (items,) integers for CLASS
     weights_ptr,  # (items,), or None
-    voter_weights_ptr,  # (VOTERS,), or None
     divisor_ptr,  # (1,) fp32, or None
     gradient_ptr,  # (VOTERS, items, CLASSES)
     upstream_stride,
@@ -315,7 +291,6 @@ def backward_kernel(
     TEACHER: tl.constexpr,
     COMBINE: tl.constexpr,
     VOTERS: tl.constexpr,
-    VOTERS_BLOCK: tl.constexpr,
     CLASSES: tl.constexpr,
     COLUMNS: tl.constexpr,
     ITEMS: tl.constexpr,
@@ -336,25 +311,13 @@ def backward_kernel(
     mass = tl.sum(target, axis=0)
     if COMBINE:
         mean, log_mean = _mean_view(
-            logits_ptr,
-            voter_weights_ptr,
-            first,
-            rows,
-            items,
-            temperature,
-            KIND,
-            VOTERS,
-            VOTERS_BLOCK,
-            CLASSES,
-            COLUMNS,
-            ITEMS,
-            STAGED,
+            logits_ptr, first, rows, items, temperature, KIND, VOTERS, CLASSES, COLUMNS, ITEMS, STAGED
         )
     loaded = _load_voter(logits_ptr, 0, first, rows, items, VOTERS, CLASSES, COLUMNS, ITEMS, STAGED)
     for voter in range(VOTERS):
         view, log_view = _view(loaded, temperature, KIND, CLASSES, COLUMNS, ITEMS, STAGED)
         loaded = _load_voter(logits_ptr, voter + 1, first, rows, items, VOTERS, CLASSES, COLUMNS, ITEMS, STAGED)
-        share = _share(voter_weights_ptr, voter, VOTERS, VOTERS_BLOCK)
+        share = _share(VOTERS)
         if KIND < KL:
             # d (sum_c d_c^2) / dz = 2 d, and through a softmax 2 p (d - sum_c p_c d_c); the 2 is in the scale.
             gradient = (mean if COMBINE else view) - target

@@ -42,12 +42,7 @@ _HISTOGRAM_SLOTS = 1 << 20
 Outputs = tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]
 
 
-@torch.library.custom_op(
-    "xlt::votes",
-    mutates_args=(),
-    schema="(Tensor logits, Tensor? thresholds, Tensor? gold, Tensor? alpha) -> (Tensor label, Tensor agree, "
-    "Tensor min_confidence, Tensor mean_probability, Tensor counts, Tensor index, Tensor count)",
-)
+@torch.library.custom_op("xlt::votes", mutates_args=())
 def votes(logits: Tensor, thresholds: Tensor | None, gold: Tensor | None, alpha: Tensor | None) -> Outputs:
     """`kernels.votes` for contiguous tensors: `logits` [M, K, C], `thresholds` [A] fp32 without a NaN, `gold` [K].
 
@@ -128,6 +123,4 @@ def _outputs(logits: Tensor, thresholds: Tensor | None, gold: Tensor | None, alp
     )
 
 
-@votes.register_fake
-def _(logits: Tensor, thresholds: Tensor | None, gold: Tensor | None, alpha: Tensor | None) -> Outputs:
-    return _outputs(logits, thresholds, gold, alpha)
+votes.register_fake(_outputs)

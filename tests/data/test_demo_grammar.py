@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from xlt_engine.data.demo_events import Clause, NounPhrase, ScoreLine
-from xlt_engine.data.demo_grammar import grammar, lexicon
+from xlt_engine.data.demo_grammar import grammar
+from xlt_engine.data.demo_lexicon import lexicon
 from xlt_engine.data.demo_names import Name
 from xlt_engine.data.demo_world import sentence
 

@@ -10,14 +10,15 @@ import subprocess
 import sys
 from collections import Counter
 from dataclasses import replace
+from itertools import combinations
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from xlt_engine import ConfigError, DataError, StorageError
-from xlt_engine.data import demo_events, demo_lexicon, demo_world
-from xlt_engine.data.demo_grammar import lexicon
+from xlt_engine.data import demo_events, demo_world
+from xlt_engine.data.demo_lexicon import NamePool, lexicon
 from xlt_engine.data.demo_names import Draws, Names
 from xlt_engine.data.demo_world import Sentence, WorldConfig, WorldFiles, make_world, sentence
 
@@ -32,6 +33,11 @@ SMALL = WorldConfig(
 )
 # SHA-256 over the hashes of SMALL's files. Who changes a sentence changes this and raises demo_world.VERSION.
 SMALL_DIGEST = "69481d07461ba7cb67e3091bbd667c84909a2c916d08946b878d982366a8714e"
+# SHA-256 over the files' hashes of the default world with seeds 0 and 1.
+DIGESTS = (
+    "14969bfce74f942f5f5861f409bc1e2ac66d1b6dbb645feb3432a2a515a0e89b",
+    "fbb2d98354263636bada23f7e7a65863665b600fd8394bf7c21b6e5eba5b2586",
+)
 
 
 def read(path: Path) -> list[list[tuple[str, str]]]:
@@ -99,6 +105,12 @@ def test_same_bytes_whatever_the_hash_seed(tmp_path: Path) -> None:
     for name, expected in hashes[0].items():
         assert hashlib.sha256((tmp_path / "1" / name).read_bytes()).hexdigest() == expected
     assert hashlib.sha256("".join(hashes[0].values()).encode()).hexdigest() == SMALL_DIGEST
+
+
+def test_the_default_worlds_are_the_same_to_the_byte(world: WorldFiles, tmp_path: Path) -> None:
+    for files, digest in zip((world, make_world(WorldConfig(seed=1), tmp_path / "1")), DIGESTS, strict=True):
+        hashes = json.loads((files.folder / "world.json").read_text("utf-8"))["files"]
+        assert hashlib.sha256(json.dumps(hashes, sort_keys=True).encode()).hexdigest() == digest
 
 
 def test_seeds_differ(tmp_path: Path) -> None:
@@ -180,18 +192,17 @@ def test_every_name_in_the_text_is_tagged(news: tuple[str, list[Sentence]]) -> N
 
 def all_names(language: str) -> dict[str, str]:
     words = lexicon(language)
-    pool = words.names
-    countries, cities = demo_lexicon.exonyms(language)
-    cities = (*cities, *pool.cities, *demo_lexicon.SHARED_CITIES)
-    names = dict.fromkeys((*countries, *cities), "LOC")
-    given = [n for sex in "fm" for n in (*pool.given[sex], *demo_lexicon.SHARED_GIVEN[sex])]
-    surnames = (*pool.surnames, *demo_lexicon.SHARED_SURNAMES)
+    pool, shared = words.names, words.shared_names
+    cities = (*pool.cities, *shared.cities)
+    names = dict.fromkeys((*pool.countries, *cities), "LOC")
+    given = [n for sex in "fm" for n in (*pool.given[sex], *shared.given[sex])]
+    surnames = (*pool.surnames, *shared.surnames)
     names |= dict.fromkeys([*given, *surnames, *(f"{g} {s}" for g in given for s in surnames)], "PER")
-    organisations = [name for _, name in (*pool.clubs, *pool.firms)]
+    organisations = [name for _, name in (*pool.clubs, *pool.firms, *shared.clubs, *shared.firms)]
     frames = [frame for _, frame in pool.club_frames] + [frame for _, frame, _ in pool.firm_frames]
-    organisations += [frame.format(place) for frame in frames for place in (*cities, *countries)]
-    names |= dict.fromkeys([*organisations, *demo_lexicon.SHARED_CLUBS, *demo_lexicon.SHARED_FIRMS], "ORG")
-    names |= dict.fromkeys([name for _, name in (*pool.events, *pool.shared_events)], "MISC")
+    organisations += [frame.format(place) for frame in frames for place in (*cities, *pool.countries)]
+    names |= dict.fromkeys(organisations, "ORG")
+    names |= dict.fromkeys([name for _, name in (*pool.events, *shared.events)], "MISC")
     for entry in words.nationalities.values():
         endings = ("e", "en", "er", "es") if language == "de" else ("",)
         names |= {form + ending: "MISC" for form in entry.split() for ending in endings}
@@ -208,7 +219,7 @@ def test_general_text_knows_no_news(general: tuple[str, list[Sentence]]) -> None
     assert {*nouns, *demo_events.PEOPLE, *demo_events.THINGS} == set(words.nouns)
     news_words = {word for noun in nouns for word in words.nouns[noun].split() if len(word) > 1}
     news_words |= {word for verb in verbs for word in words.verbs[verb].split()}
-    news_words |= {*words.names.surnames, *demo_lexicon.SHARED_SURNAMES}
+    news_words |= {*words.names.surnames, *words.shared_names.surnames}
     used = {word for item in sentences for word in item.words}
     assert not used & news_words
     assert {tag for item in sentences for tag in item.tags} == {"O", "B-PER", "B-LOC", "I-LOC"}
@@ -222,37 +233,32 @@ def within(hits: int, draws: int, share: float) -> bool:
 
 @pytest.mark.parametrize("language", LANGUAGES)
 def test_shares_of_shared_and_composed_names(language: str) -> None:
-    pool = lexicon(language).names
-    names = Names(Draws(5), pool, demo_lexicon.exonyms(language), 0.35, 0.45)
+    pool, shared = lexicon(language).names, lexicon(language).shared_names
+    names = Names(Draws(5), lexicon(language), 0.35, 0.45)
     count = 3000
-    shared_given = {name for group in demo_lexicon.SHARED_GIVEN.values() for name in group}
+    shared_given = {name for group in shared.given.values() for name in group}
     assert within(sum(names.given().text in shared_given for _ in range(count)), count, 0.35)
-    assert within(sum(names.surname().text in demo_lexicon.SHARED_SURNAMES for _ in range(count)), count, 0.35)
-    assert within(sum(names.place().text in demo_lexicon.SHARED_CITIES for _ in range(count)), count, 0.35)
-    shared_events = {name for _, name in pool.shared_events}
+    assert within(sum(names.surname().text in shared.surnames for _ in range(count)), count, 0.35)
+    assert within(sum(names.place().text in shared.cities for _ in range(count)), count, 0.35)
+    shared_events = {name for _, name in shared.events}
     assert within(sum(names.event().text in shared_events for _ in range(count)), count, 0.35)
-    for draw_one, own, shared in (
-        (names.club, pool.clubs, demo_lexicon.SHARED_CLUBS),
-        (names.firm, pool.firms, demo_lexicon.SHARED_FIRMS),
-    ):
-        plain = {name for _, name in own}
+    for draw_one, one, all_of_them in ((names.club, pool.clubs, shared.clubs), (names.firm, pool.firms, shared.firms)):
+        of_one, of_all = ({name for _, name in pairs} for pairs in (one, all_of_them))
         drawn = Counter(draw_one().text for _ in range(count))
-        assert within(sum(drawn[name] for name in (*plain, *shared)), count, 0.55)
-        assert within(sum(drawn[name] for name in shared), count, 0.55 * 0.35)
+        assert within(sum(drawn[name] for name in of_one | of_all), count, 0.55)
+        assert within(sum(drawn[name] for name in of_all), count, 0.55 * 0.35)
 
 
 def test_own_names_are_own() -> None:
-    def own(language: str) -> set[str]:
-        pool = lexicon(language).names
-        groups = (*pool.given["f"], *pool.given["m"], *pool.surnames, *pool.cities)
-        pairs = (*pool.clubs, *pool.firms, *pool.events)
-        return {*groups, *(name for _, name in pairs), *(n for part in demo_lexicon.exonyms(language) for n in part)}
+    def every(pool: NamePool) -> set[str]:
+        groups = (*pool.given["f"], *pool.given["m"], *pool.surnames, *pool.cities, *pool.countries)
+        return {*groups, *(name for _, name in (*pool.clubs, *pool.firms, *pool.events))}
 
-    shared = {*demo_lexicon.SHARED_SURNAMES, *demo_lexicon.SHARED_CITIES, *demo_lexicon.SHARED_CLUBS}
-    shared |= {*demo_lexicon.SHARED_FIRMS, *demo_lexicon.SHARED_GIVEN["f"], *demo_lexicon.SHARED_GIVEN["m"]}
-    for one, other in (("en", "de"), ("en", "es"), ("de", "es")):
-        assert not own(one) & own(other)
-    assert not any(own(language) & shared for language in LANGUAGES)
+    english, german, spanish = (every(lexicon(language).names) for language in LANGUAGES)
+    shared = every(lexicon("de").shared_names)
+    assert len(shared) == 50
+    for one, other in combinations((english, german, spanish, shared), 2):
+        assert not one & other
 
 
 def test_lexicons_agree_on_their_concepts() -> None:

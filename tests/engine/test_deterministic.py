@@ -18,7 +18,6 @@ from xlt_engine.engine.deterministic import WORKSPACE, WORKSPACES, _settings, de
 from xlt_engine.engine.files import sha256_file
 from xlt_engine.engine.lab import survey
 from xlt_engine.engine.plan import make_plan
-from xlt_engine.kernels import packed_attention
 
 laboratory = importlib.import_module("xlt_engine.engine.lab.ablate")  # the function of that name hides it
 
@@ -90,12 +89,6 @@ def test_it_refuses_what_it_cannot_make_so(on_gpu: None, monkeypatch: pytest.Mon
     with pytest.raises(ConfigError, match="has used CUDA already"), deterministic(True, "cuda"):
         pass
     assert not torch.are_deterministic_algorithms_enabled()
-
-
-def test_flash_attention_is_refused(on_gpu: None) -> None:
-    qkv, ends = torch.zeros(4, 3, 2, 8), torch.tensor([0, 4], dtype=torch.int32)
-    with deterministic(True, "cuda"), pytest.raises(ValueError, match=r"not possible: .*deterministic"):
-        packed_attention(qkv, ends, 4, implementation="flash")
 
 
 def test_what_torch_refuses_is_an_error_of_the_configuration(

@@ -95,14 +95,6 @@ def operations(dtype: torch.dtype) -> Iterator[tuple[str, Callable[[], Tensor | 
         lambda: kernels.soft_label_loss(logits, teacher, kind="logits", teacher_is="logits", weights=torch.rand(300)),
     )
     yield "voter_cross_entropy", lambda: kernels.voter_cross_entropy(logits, gold)
-    yield (
-        "supervised_contrastive",
-        lambda: kernels.supervised_contrastive(make(64, 768), gold[:64], temperature=0.1, weights=torch.rand(64)),
-    )
-    yield (
-        "supervised_contrastive mean",
-        lambda: kernels.supervised_contrastive(make(64, 768), gold[:64], temperature=0.1, reduction="mean"),
-    )
     grid = torch.linspace(0, 1, 65)
     yield "votes", lambda: kernels.votes(logits.detach(), thresholds=grid, gold=gold, alpha=0.5)
     yield "votes plain", lambda: kernels.votes(logits.detach())

@@ -224,12 +224,3 @@ def test_boundaries_on_a_device_are_not_read_before_the_first_use() -> None:
     assert plan.tokens is None
     with pytest.raises(NotImplementedError):
         _ = plan.groups
-
-
-@pytest.mark.parametrize(
-    ("implementation", "message"),
-    [("triton", "is not possible"), ("flash", "needs a CUDA device"), ("fast", "must be one of")],
-)
-def test_plain_torch_is_the_implementation_on_the_cpu(implementation: str, message: str) -> None:
-    with pytest.raises(ValueError, match=message):
-        packed_attention(torch.zeros(5, 3, 2, 16), boundaries([5]), 5, implementation=implementation)

@@ -22,11 +22,8 @@ def softmax(z: Tensor) -> Tensor:
     return e / e.sum(-1, keepdim=True)
 
 
-def item_losses(
-    logits: Tensor, teacher: Tensor, kind: str, combine: str, temperature: float, voter_weights: Tensor
-) -> Tensor:
+def item_losses(logits: Tensor, teacher: Tensor, kind: str, combine: str, temperature: float) -> Tensor:
     """[K] by loops over the definition; `teacher` holds logits."""
-    share = voter_weights / voter_weights.sum()
     rows = []
     for k in range(logits.shape[1]):
         if kind == "logits":
@@ -34,25 +31,23 @@ def item_losses(
         else:
             views, target = softmax(logits[:, k] / temperature), softmax(teacher[k] / temperature)
         if combine == "mean":
-            views, parts = (share[:, None] * views).sum(0, keepdim=True), torch.ones(1, dtype=share.dtype)
-        else:
-            parts = share
+            views = views.mean(0, keepdim=True)
         total = torch.zeros((), dtype=logits.dtype)
-        for part, view in zip(parts, views, strict=True):
+        for view in views:
             if kind in ("mse", "logits"):
-                total = total + part * ((view - target) ** 2).mean()
+                total = total + ((view - target) ** 2).mean()
             elif kind == "kl":
-                total = total + part * temperature**2 * (target * (target.log() - view.log())).sum()
+                total = total + temperature**2 * (target * (target.log() - view.log())).sum()
             else:
-                total = total - part * temperature**2 * (target * view.log()).sum()
-        rows.append(total)
+                total = total - temperature**2 * (target * view.log()).sum()
+        rows.append(total / len(views))
     return torch.stack(rows)
 
 
 def problem(generator: torch.Generator, voters: int = 3, items: int = 7, classes: int = 5) -> tuple[Tensor, ...]:
     logits = torch.randn(voters, items, classes, generator=generator) * 2
     teacher = torch.randn(items, classes, generator=generator) * 2
-    return logits, teacher, torch.rand(items, generator=generator), torch.rand(voters, generator=generator) + 0.1
+    return logits, teacher, torch.rand(items, generator=generator)
 
 
 @pytest.mark.parametrize(("kind", "combine", "temperature"), OPTIONS)
@@ -60,11 +55,9 @@ def problem(generator: torch.Generator, voters: int = 3, items: int = 7, classes
 def test_value_and_gradient_equal_the_definition_in_fp64(
     kind: str, combine: str, temperature: float, reduction: str, generator: torch.Generator, relative_error: Error
 ) -> None:
-    logits, teacher, weights, voter_weights = problem(generator)
+    logits, teacher, weights = problem(generator)
     ours, truth = logits.clone().requires_grad_(), logits.double().requires_grad_()
-    expected = weights.double() * item_losses(
-        truth, teacher.double(), kind, combine, temperature, voter_weights.double()
-    )
+    expected = weights.double() * item_losses(truth, teacher.double(), kind, combine, temperature)
     if reduction != "none":
         expected = expected.sum() / (weights.double().sum() if reduction == "mean" else 1.0)
     loss = soft_label_loss(
@@ -74,7 +67,6 @@ def test_value_and_gradient_equal_the_definition_in_fp64(
         teacher_is="logits",
         temperature=temperature,
         weights=weights,
-        voter_weights=voter_weights,
         combine=combine,
         reduction=reduction,
     )
@@ -90,7 +82,7 @@ def test_value_and_gradient_equal_the_definition_in_fp64(
 
 @pytest.mark.parametrize(("kind", "combine", "temperature"), OPTIONS)
 def test_gradcheck(kind: str, combine: str, temperature: float, generator: torch.Generator) -> None:
-    logits, teacher, weights, _ = problem(generator, items=3)
+    logits, teacher, weights = problem(generator, items=3)
     assert torch.autograd.gradcheck(
         lambda z: soft_label_loss(
             z,
@@ -110,7 +102,7 @@ def test_gradcheck(kind: str, combine: str, temperature: float, generator: torch
 def test_a_teacher_of_probabilities_equals_one_of_logits(
     kind: str, temperature: float, generator: torch.Generator, relative_error: Error
 ) -> None:
-    logits, teacher, _, _ = problem(generator)
+    logits, teacher, _ = problem(generator)
     by_logits = soft_label_loss(logits, teacher, kind=kind, teacher_is="logits", temperature=temperature)
     by_probabilities = soft_label_loss(logits, teacher.softmax(-1), kind=kind, temperature=temperature)
     assert relative_error(by_probabilities, by_logits) < 3e-6
@@ -128,7 +120,7 @@ def test_a_teacher_probability_of_zero_is_finite(kind: str, temperature: float) 
 
 
 def test_equal_distributions_have_no_loss_and_default_is_the_mean_square(generator: torch.Generator) -> None:
-    logits, teacher, _, _ = problem(generator)
+    logits, teacher, _ = problem(generator)
     same = teacher.expand(3, -1, -1)
     for kind in ("mse", "kl"):
         assert abs(float(soft_label_loss(same, teacher, kind=kind, teacher_is="logits"))) < 1e-5
@@ -138,7 +130,7 @@ def test_equal_distributions_have_no_loss_and_default_is_the_mean_square(generat
 
 
 def test_bf16_logits_are_computed_in_fp32(generator: torch.Generator, relative_error: Error) -> None:
-    logits, teacher, _, _ = problem(generator, items=50)
+    logits, teacher, _ = problem(generator, items=50)
     short = logits.bfloat16().requires_grad_()
     truth = short.detach().double().requires_grad_()
     loss = soft_label_loss(short, teacher.softmax(-1))
@@ -153,12 +145,11 @@ def test_bf16_logits_are_computed_in_fp32(generator: torch.Generator, relative_e
 
 
 def test_only_the_logits_have_a_gradient(generator: torch.Generator) -> None:
-    logits, teacher, weights, voter_weights = (t.requires_grad_() for t in problem(generator))
-    soft_label_loss(logits, teacher, teacher_is="logits", weights=weights, voter_weights=voter_weights).backward()
+    logits, teacher, weights = (t.requires_grad_() for t in problem(generator))
+    soft_label_loss(logits, teacher, teacher_is="logits", weights=weights).backward()
     assert logits.grad is not None
     assert teacher.grad is None
     assert weights.grad is None
-    assert voter_weights.grad is None
 
 
 @pytest.mark.parametrize("reduction", ["sum", "mean", "none"])
@@ -194,7 +185,7 @@ def test_options_are_checked() -> None:
 def test_voter_cross_entropy_equals_the_definition(
     reduction: str, weighted: bool, generator: torch.Generator, relative_error: Error
 ) -> None:
-    logits, _, weights, _ = problem(generator)
+    logits, _, weights = problem(generator)
     target = torch.tensor([0, 4, -100, 2, 2, -100, 1])
     ours, truth = logits.clone().requires_grad_(), logits.double().requires_grad_()
     counted = (weights.double() if weighted else torch.ones(7, dtype=torch.float64)) * (target != -100)

@@ -17,7 +17,7 @@ ROOMS = ("kernels", "data", "model", "engine")
 def expected() -> set[str]:
     package = {"__init__.py", "cli.py", "py.typed"}
     package |= {str(p.relative_to(ROOT)) for room in ROOMS for p in (ROOT / room).rglob("*.py")}
-    package |= {str(p.relative_to(ROOT)) for p in (ROOT / "data" / "recipes").glob("*.toml")}
+    package |= {str(p.relative_to(ROOT)) for kind in ("toml", "tsv") for p in (ROOT / "data").rglob(f"*.{kind}")}
     return {f"xlt_engine/{name}" for name in package}
 
 
@@ -42,7 +42,7 @@ def test_wheel_holds_the_package_and_nothing_else(wheel: Path) -> None:
     names = {n for n in zipfile.ZipFile(wheel).namelist() if not n.endswith("/")}
     inside = {n for n in names if not n.split("/")[0].endswith(".dist-info")}
     assert inside == expected()
-    assert any(n.startswith("xlt_engine/data/recipes/") for n in inside)
+    assert {"xlt_engine/data/recipes/demo.toml", "xlt_engine/data/synthetic/demo_words.tsv"} < inside
 
 
 def test_wheel_metadata(wheel: Path) -> None:
@@ -56,13 +56,14 @@ def test_wheel_metadata(wheel: Path) -> None:
 
 
 def test_package_runs_from_the_wheel(wheel: Path, tmp_path: Path) -> None:
-    """Unpacked elsewhere, it names its version, and finds its packaged recipes."""
+    """Unpacked elsewhere, it names its version, and finds its packaged recipes and word lists."""
     zipfile.ZipFile(wheel).extractall(tmp_path / "site")
     code = (
         f"import sys; sys.path.insert(0, {str(tmp_path / 'site')!r})\n"
         "import xlt_engine.cli; assert xlt_engine.__file__.startswith(sys.path[0]), xlt_engine.__file__\n"
         "from xlt_engine.engine.recipe import load_recipe, packaged_recipes\n"
         "assert 'demo' in packaged_recipes(); load_recipe('demo')\n"
+        "from xlt_engine.data.demo_lexicon import lexicon; assert lexicon('de').nouns['man'] == 'm Mann'\n"
     )
     done = subprocess.run(
         [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False, timeout=120

@@ -118,7 +118,6 @@ def _voters(generator: torch.Generator) -> Inputs:
         "logits": 2 * _normal(generator, 3, TOKENS, 5),
         "teacher": _normal(generator, TOKENS, 5).softmax(-1),
         "weights": torch.rand(TOKENS, generator=generator),
-        "voter_weights": torch.rand(3, generator=generator),
     }
 
 
@@ -150,15 +149,8 @@ def _votes(generator: torch.Generator) -> Inputs:
     }
 
 
-def _classes(generator: torch.Generator) -> Inputs:
-    labels = torch.randint(5, (TOKENS,), generator=generator)
-    labels[::7] = -100
-    weights = torch.rand(TOKENS, generator=generator)
-    return {"features": _normal(generator, TOKENS, HIDDEN), "labels": labels, "weights": weights}
-
-
 _DROP = {"p": 0.2, "site": 3}
-_TEACHER = ("teacher", "weights", "voter_weights")
+_TEACHER = ("teacher", "weights")
 
 CASES = [
     Case("dropout", _dropout, lambda **t: kernels.dropout(**t, **_DROP), second_order=True),
@@ -196,11 +188,6 @@ CASES = [
         frozen=("weights",),
     ),
     Case(
-        "mlm-padded",
-        _vocabulary,
-        lambda **t: kernels.linear_cross_entropy(**t | {"target": t["target"] % 97}, vocabulary=97),
-    ),
-    Case(
         "mlm-accumulating",
         _accumulating_vocabulary,
         kernels.linear_cross_entropy,
@@ -230,27 +217,7 @@ CASES = [
         frozen=_TEACHER,
     ),
     Case("hard-labels", _labels, kernels.voter_cross_entropy, frozen=("weights",)),
-    Case(
-        "contrastive",
-        _classes,
-        lambda **t: kernels.supervised_contrastive(**t, temperature=0.3),
-        frozen=("weights",),
-    ),
-    Case(
-        "contrastive-mean",
-        _classes,
-        lambda features, labels, **_: kernels.supervised_contrastive(
-            features, labels, temperature=0.3, reduction="mean"
-        ),
-        frozen=("weights",),
-    ),
     Case("voter-mlp", _mlp, lambda **t: kernels.voter_mlp(**t, **_DROP)),
     Case("votes", _votes, kernels.votes, frozen=("logits", "thresholds", "alpha")),
     Case("votes-plain", _votes, lambda logits, **_: kernels.votes(logits), frozen=("logits", "thresholds", "alpha")),
 ]
-
-# Operators without a case, and why.
-ELSEWHERE = {
-    "xlt::flash_attention": "a wrapper of torch's kernel for 16-bit types on CUDA; test_attention.py has it",
-    "xlt::flash_attention_backward": "likewise",
-}

@@ -31,11 +31,8 @@ SHAPES = [
 ]
 
 
-def item_losses(
-    z: Tensor, teacher: Tensor, kind: str, combine: str, teacher_is: str, temperature: float, voter_weights: Tensor
-) -> Tensor:
+def item_losses(z: Tensor, teacher: Tensor, kind: str, combine: str, teacher_is: str, temperature: float) -> Tensor:
     """[K] by the definition, in the dtype of `z`."""
-    share = (voter_weights / voter_weights.sum())[:, None, None]
     if kind == "logits":
         views, target = z, teacher
     else:
@@ -46,14 +43,14 @@ def item_losses(
             teacher if teacher_is == "probabilities" and temperature == 1.0 else raised / raised.sum(-1, keepdim=True)
         )
     if combine == "mean":
-        views, share = (share * views).sum(0, keepdim=True), torch.ones_like(share[:1])
+        views = views.mean(0, keepdim=True)
     if kind in ("mse", "logits"):
         distances = ((views - target) ** 2).mean(-1)
     else:
         distances = -(target * views.log()).sum(-1) * temperature**2
         if kind == "kl":
             distances = distances + (target * target.log()).sum(-1) * temperature**2
-    return (share[..., 0] * distances).sum(0)
+    return distances.mean(0)
 
 
 def reduced(per_item: Tensor, weights: Tensor | None, counted: Tensor, reduction: str) -> Tensor:
@@ -68,7 +65,7 @@ def problem(generator: torch.Generator, voters: int, items: int, classes: int) -
     logits = torch.randn(voters, items, classes, generator=generator) * 2
     teacher = torch.randn(items, classes, generator=generator) * 2
     weights = torch.rand(items, generator=generator) * torch.randint(1, 3, (items,), generator=generator)
-    return logits, teacher, weights, torch.rand(voters, generator=generator) + 0.1
+    return logits, teacher, weights
 
 
 def compare(
@@ -103,7 +100,7 @@ def test_every_option(
     generator: torch.Generator,
     as_good_as: Check,
 ) -> None:
-    logits, teacher, weights, voter_weights = problem(generator, 3, 37, 9)
+    logits, teacher, weights = problem(generator, 3, 37, 9)
     logits = logits.to(device, dtype)
     if teacher_is == "probabilities":
         # Not normalised: what the definition does with such a teacher holds too.
@@ -111,7 +108,7 @@ def test_every_option(
     options: dict[str, Any] = {"kind": kind, "combine": combine, "teacher_is": teacher_is, "temperature": temperature}
     for reduction in REDUCTIONS:
         truth = logits.detach().cpu().double().requires_grad_()
-        per_item = item_losses(truth, teacher.double(), kind, combine, teacher_is, temperature, voter_weights.double())
+        per_item = item_losses(truth, teacher.double(), kind, combine, teacher_is, temperature)
         expected = reduced(per_item, weights, torch.ones(37, dtype=torch.bool), reduction)
         compare(
             as_good_as,
@@ -119,7 +116,6 @@ def test_every_option(
                 z,
                 teacher.to(device),
                 weights=weights.to(device),
-                voter_weights=voter_weights.to(device),
                 reduction=reduction,
                 **options,
             ),
@@ -139,11 +135,11 @@ def test_every_edge(
     generator: torch.Generator,
     as_good_as: Check,
 ) -> None:
-    logits, teacher, _, _ = problem(generator, *shape)
-    logits, even = logits.to(device, dtype), torch.ones(shape[0], dtype=torch.float64)
+    logits, teacher, _ = problem(generator, *shape)
+    logits = logits.to(device, dtype)
     kind, reduction = ("kl", "mean") if combine == "mean" else ("mse", "sum")
     truth = logits.detach().cpu().double().requires_grad_()
-    per_item = item_losses(truth, teacher.double(), kind, combine, "logits", 1.0, even)
+    per_item = item_losses(truth, teacher.double(), kind, combine, "logits", 1.0)
     expected = reduced(per_item, None, torch.ones(shape[1], dtype=torch.bool), reduction)
     compare(
         as_good_as,
@@ -166,7 +162,7 @@ def test_voter_cross_entropy(
     generator: torch.Generator,
     as_good_as: Check,
 ) -> None:
-    logits, _, weights, _ = problem(generator, 3, 133, 9)
+    logits, _, weights = problem(generator, 3, 133, 9)
     logits = logits.to(device, dtype)
     target = torch.randint(0, 9, (133,), generator=generator)
     target[::5] = -7
@@ -206,7 +202,7 @@ def test_sums_over_many_programs(
 
     monkeypatch.setattr(fused, "_ONE_PROGRAM_ITEMS", 600)
     monkeypatch.setattr(fused, "_MAX_PROGRAMS", most)
-    logits, _, weights, _ = problem(generator, 1, 601, 3)
+    logits, _, weights = problem(generator, 1, 601, 3)
     logits = logits.to(device)
     target = torch.randint(-1, 3, (601,), generator=generator)
     truth = logits.detach().cpu().double().requires_grad_()
@@ -235,7 +231,7 @@ def test_one_launch_each_way(device: torch.device, generator: torch.Generator, m
                 return self.kernel[grid]
 
         monkeypatch.setattr(fused.kernels, name, Counted(getattr(fused.kernels, name), name))
-    logits, teacher, weights, _ = problem(generator, 2, 700, 9)
+    logits, teacher, weights = problem(generator, 2, 700, 9)
     logits = logits.to(device).requires_grad_()
     loss = soft_label_loss(
         logits, teacher.to(device), teacher_is="logits", weights=weights.to(device), reduction="mean"
@@ -268,23 +264,6 @@ def test_saturated_and_constant_logits(kind: str, combine: str, temperature: flo
     assert values[0].abs().max() > 0.1
 
 
-def test_a_voter_without_weight_has_no_say(device: torch.device, generator: torch.Generator) -> None:
-    logits, teacher, _, _ = problem(generator, 3, 20, 5)
-    teacher = teacher.to(device)
-    for kind in ("mse", "kl"):
-        for combine in ("per-voter", "mean"):
-            three = logits.to(device).requires_grad_()
-            two = logits[:2].to(device).requires_grad_()
-            weights = torch.tensor([1.0, 3.0, 0.0], device=device)
-            options: dict[str, Any] = {"kind": kind, "combine": combine, "teacher_is": "logits"}
-            loss = soft_label_loss(three, teacher, voter_weights=weights, **options)
-            same = soft_label_loss(two, teacher, voter_weights=weights[:2], **options)
-            torch.testing.assert_close(loss, same)
-            (of_three,), (of_two,) = torch.autograd.grad(loss, three), torch.autograd.grad(same, two)
-            torch.testing.assert_close(of_three[:2], of_two)
-            assert not of_three[2].any()
-
-
 @pytest.mark.filterwarnings("ignore::RuntimeWarning")
 def test_ignored_items_have_exactly_no_gradient(device: torch.device) -> None:
     logits = torch.randn(2, 5, 9, generator=torch.Generator().manual_seed(1)).to(device)
@@ -305,7 +284,7 @@ def test_ignored_items_have_exactly_no_gradient(device: torch.device) -> None:
 
 
 def test_weights_of_nothing_and_weights_that_are_not_fp32(device: torch.device, generator: torch.Generator) -> None:
-    logits, teacher, _, _ = problem(generator, 2, 6, 4)
+    logits, teacher, _ = problem(generator, 2, 6, 4)
     logits, teacher = logits.to(device).requires_grad_(), teacher.to(device).softmax(-1)
     loss = soft_label_loss(logits, teacher, weights=torch.zeros(6, device=device), reduction="mean")
     loss.backward()
@@ -328,18 +307,17 @@ def test_a_class_that_does_not_exist_is_not_a_number(device: torch.device) -> No
 
 
 def test_only_the_logits_have_a_gradient(device: torch.device, generator: torch.Generator) -> None:
-    logits, teacher, weights, voter_weights = (t.to(device).requires_grad_() for t in problem(generator, 2, 6, 4))
-    options: dict[str, Any] = {"teacher_is": "logits", "weights": weights, "voter_weights": voter_weights}
+    logits, teacher, weights = (t.to(device).requires_grad_() for t in problem(generator, 2, 6, 4))
+    options: dict[str, Any] = {"teacher_is": "logits", "weights": weights}
     assert not soft_label_loss(logits.detach(), teacher, **options).requires_grad
     soft_label_loss(logits, teacher, **options).backward()
     assert logits.grad is not None
     assert teacher.grad is None
     assert weights.grad is None
-    assert voter_weights.grad is None
 
 
 def test_strided_arguments_and_equal_runs(device: torch.device, dtype: torch.dtype, generator: torch.Generator) -> None:
-    logits, teacher, weights, _ = problem(generator, 3, 70, 9)
+    logits, teacher, weights = problem(generator, 3, 70, 9)
     logits, teacher, weights = logits.to(device, dtype), teacher.to(device), weights.to(device)
     upstream = torch.rand(70, 2, generator=generator).to(device)[:, 0]
 
@@ -376,7 +354,7 @@ def test_no_items(reduction: str, device: torch.device) -> None:
 
 
 def test_more_classes_than_a_tile_holds(device: torch.device, generator: torch.Generator) -> None:
-    logits, teacher, _, _ = (t.to(device) for t in problem(generator, 2, 3, 1025))
+    logits, teacher, _ = (t.to(device) for t in problem(generator, 2, 3, 1025))
     found = soft_label_loss(logits, teacher, teacher_is="logits")
     with dispatch.using("reference"):
         assert torch.equal(found, soft_label_loss(logits, teacher, teacher_is="logits"))
@@ -386,19 +364,19 @@ def test_operator_contract(device: torch.device, dtype: torch.dtype, generator: 
     from xlt_engine.kernels.fused.soft_label_loss import soft_label_loss as operator
     from xlt_engine.kernels.fused.soft_label_loss import soft_label_loss_backward as backward
 
-    logits, teacher, weights, voter_weights = (t.to(device) for t in problem(generator, 2, 5, 3))
+    logits, teacher, weights = (t.to(device) for t in problem(generator, 2, 5, 3))
     logits = logits.to(dtype).requires_grad_()
     options = ("kl", "logits", 2.0, "mean")
-    torch.library.opcheck(operator, (logits, teacher, weights, voter_weights, *options, "mean", 0))
+    torch.library.opcheck(operator, (logits, teacher, weights, *options, "mean", 0))
     target = torch.tensor([0, 1, -1, 2, 2], device=device)
-    torch.library.opcheck(operator, (logits, target, None, None, "class", "", 1.0, "per-voter", "none", -1))
+    torch.library.opcheck(operator, (logits, target, None, "class", "", 1.0, "per-voter", "none", -1))
     one = torch.ones((1,), device=device)
-    given = (one[0], logits.detach(), teacher, weights, voter_weights, one, *options, 0)
+    given = (one[0], logits.detach(), teacher, weights, one, *options, 0)
     torch.library.opcheck(backward, given)
 
 
 def test_in_one_compiled_graph(device: torch.device, generator: torch.Generator) -> None:
-    logits, teacher, weights, _ = (t.to(device) for t in problem(generator, 2, 20, 3))
+    logits, teacher, weights = (t.to(device) for t in problem(generator, 2, 20, 3))
     target = torch.randint(0, 3, (20,), generator=generator).to(device)
     logits.requires_grad_()
 
@@ -416,7 +394,7 @@ def test_in_one_compiled_graph(device: torch.device, generator: torch.Generator)
 def test_captured_in_a_graph_without_waiting_for_the_device(device: torch.device, generator: torch.Generator) -> None:
     if device.type != "cuda":
         pytest.skip("needs a CUDA device")
-    first, teacher, weights, _ = (t.to(device) for t in problem(generator, 3, 5000, 9))
+    first, teacher, weights = (t.to(device) for t in problem(generator, 3, 5000, 9))
     second = problem(generator, 3, 5000, 9)[0].to(device)
     given = first.clone().requires_grad_()
 
