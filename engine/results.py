@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import re
 import statistics
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -19,13 +18,6 @@ METRIC_NAMES = {
     "accuracy": "accuracy",
     "macro_f1": "macro F1",
 }
-STAGE_NAMES = {
-    "cloze": "cloze, no training",
-    "cloze-btf": "cloze after BTF, no training",
-    "btf": "BTF",
-    "la": "label alignment",
-    "sa": "semantic alignment",
-}
 COTRAIN_ARMS = {
     "co-a": "co-training, model a",
     "co-b": "co-training, model b",
@@ -35,31 +27,6 @@ COTRAIN_ARMS = {
 TRANSLATE_ARMS = ("translate-test", "translate-train", "translate-train-all")
 SIDE_ARMS = ("cloze", "control", "contrastive", *TRANSLATE_ARMS, *COTRAIN_ARMS)
 """Arms beside the trail: their first stage is compared with zero-shot, a later one with the one before it."""
-TRAINING_NAMES = {
-    "pretrain": "pre-training",
-    "pretrain-b": "pre-training, model b",
-    "zero-shot": "fine-tune, no BTF",
-    "control-btf": "BTF, control",
-    "control": "fine-tune, control",
-    "btf-mlm": "BTF",
-    "btf": "fine-tune",
-    "mixed": "fine-tune, mixed words",
-    "few-shot": "fine-tune, few-shot",
-    "translate-train": "fine-tune, translations",
-    "translate-train-all": "fine-tune, all translations",
-}
-_ROUND = re.compile(r"(soft|hard)(\d+)")
-_ITERATION = re.compile(r"(co|self)(\d+)([ab])")
-
-
-def stage_name(stage: str) -> str:
-    """How tables of scores call a stage: by the model that it leaves."""
-    return STAGE_NAMES.get(stage) or _ITERATION.sub(r"\1-train \2 \3", _ROUND.sub(r"\1 \2", stage))
-
-
-def training_name(stage: str) -> str:
-    """How pictures of losses and seconds call a stage: by what it does."""
-    return TRAINING_NAMES.get(stage) or stage_name(stage)
 
 
 @dataclass(frozen=True)
@@ -92,6 +59,7 @@ class StageScore:
 
     arm: str
     stage: str
+    label: str
     order: int
     targets: dict[str, Stat]
     average: Stat | None
@@ -120,7 +88,7 @@ class StageScore:
     def name(self) -> str:
         """The stage as tables call it, with what is to be known before its score is read."""
         nothing = f" (no entity learned from the target: {self.without_entities} of {len(self.values)})"
-        return stage_name(self.stage) + (nothing if self.without_entities else "")
+        return self.label + (nothing if self.without_entities else "")
 
 
 @dataclass(frozen=True)
@@ -251,6 +219,7 @@ def _stage_score(
     return StageScore(
         arm=rows[0]["arm"],
         stage=rows[0]["stage"],
+        label=rows[0]["label"],
         order=rows[0]["order"],
         targets=per_target,
         average=stat(average.values()),

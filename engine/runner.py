@@ -175,7 +175,7 @@ def _run(
     started = time.time()
     config = world.leading(lambda: with_world(resolved.config, home.path, others))
     chosen = tuple(seeds) if seeds is not None else config.seeds
-    plan = chosen_stages(config, chosen, stage_name, targets)
+    plan, whole = chosen_stages(config, chosen, stage_name, targets), make_plan(config, chosen)
     home.write_config(resolved.dump())
     home.write_status("running")
     hashes = _data_hashes(config)
@@ -191,7 +191,8 @@ def _run(
         source=config.source.language,
         sources=[s.language for s in config.sources],
         targets=[t.language for t in config.targets],
-        stages=[node.id for node in make_plan(config, chosen)],
+        stages=[node.id for node in whole],
+        plan={node.id: node.identity for node in whole},
         device=str(context.device),
         kernels=describe_kernels(context.device),
         tokenizer=context.tokenizer.fingerprint,
@@ -302,11 +303,7 @@ def _finish(
         save_items(folder, items)
     sync_tree(folder)
     record = {
-        "stage": stage.name,
-        "kind": stage.kind,
-        "arm": stage.arm,
-        "pair": stage.target,
-        "seed": stage.seed,
+        **stage.identity,
         "inputs": stage.inputs,
         "fingerprint": digest(table),
         "encoder_at_start": outcome.encoder_at_start,

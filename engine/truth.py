@@ -24,6 +24,7 @@ from .decisions import Reason
 from .files import atomic_write_json
 from .metrics import entity_f1
 from .plan import Stage
+from .results import SIDE_ARMS
 from .round_decision import IGNORE, read_record
 from .seeds import mean_std
 from .selftrain import DECISION, SOFT_LABELS
@@ -109,9 +110,7 @@ class _Judge:
                 }
             )
             before, gone = items, gone | leaving
-        scores = {
-            s.arm if s.kind == "finetune" else s.name: self._score(s) for s in done if s.kind not in ("pretrain", "btf")
-        }
+        scores = {_score_name(s): self._score(s) for s in done if s.kind not in ("pretrain", "btf")}
         source = noise_filter(noisy, np.ones_like(noisy), gone, derive_seed(seed, "truth")) if rounds else None
         return {"seed": seed, "target": self.target.language, "scores": scores, "rounds": rounds, "source": source}
 
@@ -187,6 +186,13 @@ class _Judge:
         rows = json.loads(path.read_bytes())["scores"] if path.exists() else ()
         found = [r["value"] for r in rows if r["language"] == self.target.language and r["metric"] == metric]
         return float(found[0]) if found else None
+
+
+def _score_name(stage: Stage) -> str:
+    """What `scores` calls a stage: "method" what is fine-tuned for the target."""
+    if stage.kind != "finetune" or stage.arm is None:
+        return stage.name
+    return stage.arm if stage.arm in ("baseline", *SIDE_ARMS) else "method"
 
 
 def answers(runs: Sequence[Json]) -> Json:

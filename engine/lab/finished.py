@@ -43,6 +43,7 @@ class TaskStage:
     folder: Path
     id: str
     stage: str
+    label: str
     arm: str
     kind: str
     order: int
@@ -74,7 +75,7 @@ class FinishedRun:
         for s in summary["stages"]:
             if s["finished"] and s["kind"] in TASK_KINDS:
                 own, table = (read_json(folder / s["folder"] / n) for n in ("stage.json", "fingerprint.json"))
-                names = {k: s[k] for k in ("stage", "kind", "order", "seed", "pair")}
+                names = {k: s[k] for k in ("stage", "label", "kind", "order", "seed", "pair")}
                 path = folder / s["folder"]
                 stages.append(TaskStage(path, s["folder"], arm=s["arm"] or "", record=own, fingerprint=table, **names))
         if not stages:

@@ -92,7 +92,7 @@ class Story:
         words: the words (tagging), or the one text.
         seen: positions of the words that have a token within the maximum length; what `items` and `opinions` count.
         gold: one label per word or the text's class, None where unknown. Of a target it is for looking at only.
-        opinions: by stage, in the order of the trail.
+        opinions: by stage, in the order of the trail; `labels` are what tables call these stages.
     """
 
     name: str
@@ -107,6 +107,7 @@ class Story:
     seen: tuple[int, ...]
     gold: tuple[str, ...] | None
     opinions: dict[str, tuple[Opinion, ...]]
+    labels: dict[str, str]
     rounds: tuple[Round, ...]
 
     def as_dict(self) -> dict[str, Any]:
@@ -154,6 +155,7 @@ def item_story(
         seen=tuple(int(w) for w in item.store.items(item.number)[1]) if item.store.task == "ner" else (0,),
         gold=_gold(run, item, example, labels),
         opinions={s.stage: _opinions(run, s, item) for s in sorted(stages, key=lambda s: s.order)},
+        labels={s.stage: s.label for s in stages},
         rounds=tuple(_round(run, s, item, labels) for s in stages if s.kind == "hard"),
     )
 

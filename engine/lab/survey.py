@@ -19,6 +19,7 @@ from ..plan import Stage, digest, make_plan
 from ..prepare import choose_device, make_context, read_ahead, with_world
 from ..progress import Progress
 from ..recipe import Resolved, load_recipe
+from ..results import SIDE_ARMS
 from ..reuse import fingerprint_of, finished_record, run_folders
 from ..rundir import RunDir
 from .rows import Choice, Row, choose
@@ -53,8 +54,7 @@ class RowPlan:
         own = [s for s in self.stages if s.seed == seed and s.target in (None, target)]
         if self.row.stage:
             return next(s.id for s in own if s.id.rpartition("/")[2] == self.row.stage)
-        method = [s for s in own if s.arm == "method"] or [s for s in own if s.arm == "baseline"]
-        return method[-1].id
+        return [s for s in own if s.arm is not None and s.arm not in SIDE_ARMS][-1].id
 
     def lineage(self, stage_id: str) -> set[str]:
         """A stage and all that it stands on."""

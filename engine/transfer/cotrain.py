@@ -82,12 +82,13 @@ def _model(context: Context, stage: Stage) -> TaskModel:
 
 
 def _crossed(stage: Stage) -> bool:
-    return stage.arm.startswith("co-")
+    """Whether a stage learns the picks of the other model."""
+    return stage.inputs.get("teacher") != stage.inputs.get("previous")
 
 
 def _parallel(context: Context, stage: Stage) -> bool:
     """Whether an encoder that saw translations has a part in the result."""
-    reached = stage.settings["model"] == "b" or (_crossed(stage) and stage.round > 1)
+    reached = stage.settings["model"] == "b" or _crossed(stage)
     return context.config.uses_parallel_data or (context.config.cotrain.second_uses_parallel_data and reached)
 
 
