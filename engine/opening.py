@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,6 +12,7 @@ import numpy as np
 from .. import ConfigError, ModelError
 from ..data import Tokenizer
 from ..model import TaskModel, load_task_model, read_info
+from .files import read_json
 
 DEFAULT_ALPHA = 0.9
 ModelLike = TaskModel | str | os.PathLike[str]
@@ -112,13 +112,9 @@ def stored_prediction(folder: Path | None) -> str:
 
 
 def read_record(path: Path) -> dict[str, Any]:
-    """The JSON object in a file beside a model, empty where there is none; a damaged one is a ModelError."""
-    try:
-        value = json.loads(path.read_bytes())
-    except FileNotFoundError:
-        return {}
-    except (OSError, ValueError) as error:
-        raise ModelError(f"{path}: cannot be read ({error}); copy the model folder again") from error
-    if not isinstance(value, dict):
-        raise ModelError(f"{path}: holds no JSON object; copy the model folder again")
-    return value
+    """What a stage left in a JSON file beside its model; empty where there is none.
+
+    Raises:
+        ModelError: the file is damaged.
+    """
+    return read_json(path, ModelError, "copy the model folder again")

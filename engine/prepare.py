@@ -20,7 +20,7 @@ from .config import OptimiserConfig, RunConfig, reader_of
 from .context import Context
 from .datasets import Datasets, read_file
 from .distributed import World
-from .files import publish_folder, take_over, temporary_folder
+from .files import publish_folder, read_json, take_over, temporary_folder
 from .plan import Stage, digest
 from .progress import Progress
 from .rundir import RunDir
@@ -208,7 +208,7 @@ def _tokenizer(config: RunConfig, folder: Path, progress: Progress, reuse: Seque
 
 
 def _stamped(folder: Path, stamp: dict[str, Any]) -> bool:
-    return (folder / STAMP).exists() and json.loads((folder / STAMP).read_text()) == stamp
+    return read_json(folder / STAMP, None) == stamp
 
 
 def _lines(config: RunConfig, paths: Iterable[Path]) -> Iterable[str]:

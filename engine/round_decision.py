@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
@@ -32,10 +31,10 @@ from .diagnostics import (
     require_accepted,
 )
 from .distributed import World
+from .files import read_json
 from .inference import OUTSIDE, Poll, predict_logits
 from .plan import Stage
 from .quality import PseudoLabelQuality, calibration_bins, pseudo_label_quality
-from .reuse import read_object
 from .round_standard import Standard, choose_alpha, find_standard, options_record, options_warnings, rescaled
 from .stages import stage_seed, target_of
 from .thresholds import ThresholdChoice
@@ -370,7 +369,7 @@ def _guarded_before(context: Context, stage: Stage) -> set[str]:
     while "previous" in inputs:
         folder = context.folder(inputs["previous"])
         guarded |= set(read_record(folder)["source"]["guarded_per_class"])
-        inputs = (read_object(folder / FINISHED) or {}).get("inputs", {})
+        inputs = read_json(folder / FINISHED, None).get("inputs", {})
     return guarded
 
 
@@ -387,9 +386,4 @@ def read_record(folder: Path) -> dict[str, Any]:
     Raises:
         ModelError: it is missing or damaged.
     """
-    path = folder / "decision.json"
-    try:
-        record: dict[str, Any] = json.loads(path.read_bytes())
-    except (OSError, ValueError) as error:
-        raise ModelError(f"{path}: cannot be read ({error}); delete the folder {folder} and run again") from error
-    return record
+    return read_json(folder / "decision.json", ModelError, f"delete the folder {folder} and run again", needed=True)

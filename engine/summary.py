@@ -5,17 +5,16 @@ The fields, and what a stage folder must hold, are described in docs/summary-sch
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 
 from .. import DataError
 from .decisions import OUTSIDE
-from .files import atomic_write_json
+from .files import atomic_write_json, read_json
 from .results import METRIC_NAMES, Json, aggregate, stage_table
 from .transfer.error_correlation import error_correlations
 
-__all__ = ["aggregate", "build_summary", "find_stages", "read_json", "stage_table", "write_summary"]
+__all__ = ["aggregate", "build_summary", "find_stages", "stage_table", "write_summary"]
 
 SCHEMA_VERSION = 1
 TRANSLATE_TEST, TRANSLATED = "translate-test", " (translated)"
@@ -24,24 +23,6 @@ TRANSLATE_TEST, TRANSLATED = "translate-test", " (translated)"
 IDENTITY = ("arm", "stage", "kind", "order", "seed", "pair", "round", "label", "action")
 """Keys of an entry of `stages` that say who a stage is, from the plan's own record of it."""
 _MARKS = ("stage.json", "fingerprint.json", "scores.json", "trace.json", "decision.json", "xlt.json", "checkpoint")
-
-
-def read_json(path: Path) -> Json:
-    """The object in a JSON file, empty when there is no such file.
-
-    Raises:
-        DataError: the file is not a JSON object.
-    """
-    try:
-        value = json.loads(path.read_text("utf-8"))
-    except FileNotFoundError:
-        return {}
-    except (OSError, ValueError) as error:
-        line = getattr(error, "lineno", 1)
-        raise DataError(f"{path}:{line}: cannot be read as JSON ({error}); run the stage again") from error
-    if not isinstance(value, dict):
-        raise DataError(f"{path}:1: expected a JSON object, found {type(value).__name__}; run the stage again")
-    return value
 
 
 def find_stages(folder: Path) -> list[Json]:

@@ -6,7 +6,6 @@ that trains imports this module, and the files are not among those of the config
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -21,7 +20,7 @@ from .config import TargetConfig
 from .context import FINISHED, Context
 from .datasets import OUTSIDE, first_of_each
 from .decisions import Reason
-from .files import atomic_write_json
+from .files import atomic_write_json, read_json
 from .metrics import entity_f1
 from .plan import Stage
 from .results import SIDE_ARMS
@@ -181,9 +180,8 @@ class _Judge:
 
     def _score(self, stage: Stage) -> float | None:
         """The score on the target's test text, in points."""
-        path = self.context.folder(stage.id) / "scores.json"
         metric = "entity_f1" if self.context.config.task == "ner" else "accuracy"
-        rows = json.loads(path.read_bytes())["scores"] if path.exists() else ()
+        rows = read_json(self.context.folder(stage.id) / "scores.json").get("scores") or ()
         found = [r["value"] for r in rows if r["language"] == self.target.language and r["metric"] == metric]
         return float(found[0]) if found else None
 

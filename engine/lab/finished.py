@@ -19,10 +19,11 @@ from ...model import TaskModel, load_task_model
 from ..config import RunConfig
 from ..datasets import Datasets
 from ..decisions import Reason
+from ..files import read_json
 from ..prepare import with_world
 from ..recipe import load_recipe
 from ..round_decision import Voted, vote
-from ..summary import build_summary, read_json
+from ..summary import build_summary
 
 Json = dict[str, Any]
 DECISION = "decision.safetensors"

@@ -19,9 +19,9 @@ from ...data import Example, ItemView, Tokenizer
 from ...data.lines import file_stem
 from ..datasets import read_file
 from ..decisions import Reason
+from ..files import read_json
 from ..inference import predict_logits
 from ..round_decision import REASONS
-from ..summary import read_json
 from .finished import FinishedRun, TaskStage
 from .item_id import Item, find_item
 

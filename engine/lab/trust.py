@@ -17,13 +17,12 @@ from numpy.typing import NDArray
 
 from ... import DataError
 from ..diagnostics import Warning
-from ..files import atomic_write_json
+from ..files import atomic_write_json, read_json
 from ..progress import Progress
 from ..report import write_report
 from ..report.parts import mean
 from ..results import SIDE_ARMS
 from ..round_decision import Voted
-from ..summary import read_json
 from ..thresholds import uniform_grid
 from .estimators import Estimate, Floats, Transport, calibrated_estimate, expected_label_f1, label_coupling
 from .finished import FinishedRun, TaskStage

@@ -94,6 +94,7 @@ def _target_plan(
 ) -> list[Stage]:
     root = f"seed-{seed}/{target}"
     stages: list[Stage] = []
+    names: dict[str, Any]
 
     def add(folder: str, kind: Kind, name: str, arm: str | None, **rest: Any) -> str:
         table = config.btf if kind == "btf" else config.finetune

@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from .. import svg
+from ..files import read_json
 from ..results import METRIC_NAMES, SIDE_ARMS, Aggregate, Json, StageScore, aggregate
-from ..summary import read_json, write_summary
+from ..summary import write_summary
 from ..svg import GREY, Key, Panel
 
 WIDTH = 940.0

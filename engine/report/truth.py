@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from ..files import read_json
 from ..results import Json
-from ..summary import read_json
 from ..svg import clean
 from ..truth import TRUTH
 from .page import table

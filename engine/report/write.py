@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from ..files import atomic_write_text, storage_errors
+from ..files import atomic_write_text, read_json, storage_errors
 from ..results import METRIC_NAMES
-from ..summary import read_json
 from ..svg import clean, standalone
 from .by_class import class_section
 from .cotrain import common_errors, iterations
