@@ -36,7 +36,7 @@ from .inference import OUTSIDE, Poll, predict_logits
 from .plan import Stage
 from .quality import PseudoLabelQuality, calibration_bins, pseudo_label_quality
 from .round_standard import Standard, choose_alpha, find_standard, options_record, options_warnings, rescaled
-from .stages import stage_seed, target_of
+from .stages import stage_seed
 from .thresholds import ThresholdChoice
 
 REASONS = {
@@ -143,7 +143,7 @@ def load_pool(context: Context, stage: Stage) -> Pool:
     from safetensors.numpy import load_file
 
     data, config = context.data, context.config
-    target = target_of(config, stage)
+    target = config.target(stage.target)
     if "previous" in stage.inputs:
         saved = load_file(context.folder(stage.inputs["previous"]) / "decision.safetensors")
         return Pool(np.flatnonzero(saved["target.pool"]), np.flatnonzero(saved["source.keep"]))
@@ -158,7 +158,7 @@ def decide_round(context: Context, stage: Stage, labeller: TaskModel) -> RoundDe
         DataError: not one pseudo-label was accepted; the message has a histogram of the confidences.
     """
     data, table = context.data, context.config.selftrain
-    pool, target = load_pool(context, stage), target_of(context.config, stage)
+    pool, target = load_pool(context, stage), context.config.target(stage.target)
     context.progress.note(
         f"{stage.id}: votes on {len(data.source_train)} source and {len(pool.target)} target examples"
     )

@@ -29,7 +29,7 @@ from .objectives import SoftLabels, cross_entropy
 from .plan import Stage
 from .round_decision import RoundDecision, decide_round, load_pool
 from .soft_labels import MISSING, damaged, packed_soft_labels, read_soft_labels, soft_label_problem
-from .stages import Outcome, new_task_model, stage_seed, target_of, warn_of_unseen
+from .stages import Outcome, new_task_model, stage_seed, warn_of_unseen
 from .teachers import Side, count_teachers, own_teachers, teach, teachers_name, text_of_side
 from .voter_weights import bootstrap_weights
 
@@ -176,7 +176,7 @@ def curve_csv(record: Mapping[str, Any]) -> str:
 
 def _hard_parts(context: Context, stage: Stage, saved: Mapping[str, np.ndarray]) -> list[Part]:
     """Kept source with its labels, and target examples that have at least one accepted label."""
-    source, target = context.data.source_train, context.data.target_pool(target_of(context.config, stage))
+    source, target = context.data.source_train, context.data.target_pool(context.config.target(stage.target))
     view, targets = ItemView(target), saved["target.targets"]
     accepted = np.diff(np.concatenate([[0], np.cumsum(targets >= 0)])[view.offsets]) > 0
     labels, table = np.asarray(source.item_labels), context.config.selftrain.hard

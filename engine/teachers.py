@@ -125,7 +125,7 @@ def text_of_side(data: Datasets, stage: Stage, side: Side) -> TokenStore:
     """The text that teachers label: the unlabelled text of a stage's target, or the source's training text."""
     if side == "source":
         return data.source_train
-    return data.target_pool(next(t for t in data.config.targets if t.language == stage.target))
+    return data.target_pool(data.config.target(stage.target))
 
 
 def teacher_digests(context: Context, stage: Stage) -> dict[str, str]:

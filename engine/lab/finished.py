@@ -127,8 +127,7 @@ class FinishedRun:
         for stage in self.stages:
             if stage.pair == target and "data.target" in stage.fingerprint:
                 return self.store(stage.fingerprint["data.target"])
-        table = next(t for t in self.data.config.targets if t.language == target)
-        return self.data.target_pool(table)
+        return self.data.target_pool(self.data.config.target(target))
 
     def test(self, language: str) -> TokenStore | None:
         """The labelled file that a language was scored on, None without one."""

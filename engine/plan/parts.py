@@ -113,7 +113,7 @@ def table_settings(table: OptimiserConfig) -> dict[str, Any]:
 
 def few_shot_settings(config: RunConfig, target: str) -> dict[str, Any]:
     """What decides which labelled examples of a target are trained on; empty where it has none."""
-    table = next(t for t in config.targets if t.language == target)
+    table = config.target(target)
     return {} if table.labelled is None else {"per_class": table.per_class, "draw": table.draw}
 
 

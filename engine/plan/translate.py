@@ -23,8 +23,7 @@ def source_mix_settings(config: RunConfig) -> dict[str, Any]:
 
 def tlm_settings(config: RunConfig, target: str) -> dict[str, Any]:
     """What decides how the sentence pairs of a target are read in BTF; empty where it has none."""
-    table = next(t for t in config.targets if t.language == target)
-    if not table.pairs:
+    if not config.target(target).pairs:
         return {}
     return {"tlm": {"share": config.btf.pairs_share, "positions": config.btf.pair_positions}}
 
