@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from .. import ConfigError, DataError, ModelError, XltError
-from ..data import Example, Tokenizer, train_wordpiece
+from ..data import OUTSIDE, Example, Tokenizer, train_wordpiece
 from ..model import EncoderConfig, load_encoder, load_encoder_config, load_masked_lm, load_pooler
 from .check_data import (
     DataFile,
@@ -188,7 +188,7 @@ class _Checker:
         counts: dict[str, int] = {}
         for example in examples or () if file.labelled else ():
             for tag in (example.labels,) if isinstance(example.labels, str) else example.labels or ():
-                if tag[:2] != "I-" and tag != "O":
+                if tag[:2] != "I-" and tag != OUTSIDE:
                     name = tag.removeprefix("B-") if self.config.task == "ner" else tag
                     counts[name] = counts.get(name, 0) + 1
         number = None if examples is None else len(examples)
@@ -205,7 +205,7 @@ class _Checker:
 
     def _settings(self) -> None:
         config = self.config
-        if config.task == "ner" and config.labels and "O" not in config.labels:
+        if config.task == "ner" and config.labels and OUTSIDE not in config.labels:
             self._add(self.places("labels"), "labels: has no O, the tag of words outside entities; add it", 2)
         if config.model.new is not None:
             self._missing("general", "pre-training reads general text of every language")

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from .. import ModelError
-from ..data import ItemView, TokenStore
+from ..data import OUTSIDE, ItemView, TokenStore
 from ..kernels import Votes, votes
 from ..model import TaskModel
 from .config import SelfTrainConfig
@@ -32,7 +32,7 @@ from .diagnostics import (
 )
 from .distributed import World
 from .files import read_json
-from .inference import OUTSIDE, Poll, predict_logits
+from .inference import Poll, predict_logits
 from .plan import Stage
 from .quality import PseudoLabelQuality, calibration_bins, pseudo_label_quality
 from .round_standard import Standard, choose_alpha, find_standard, options_record, options_warnings, rescaled

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from ..data import TokenStore
+from ..data import OUTSIDE, TokenStore
 from ..kernels import votes
 from .acceptance import choose_accepted
 from .calibration import Temperature, fit_temperature
@@ -26,7 +26,6 @@ from .diagnostics_options import (
     teacher_knows_all,
     temperature_at_bound,
 )
-from .inference import OUTSIDE
 from .thresholds import Floats, ThresholdChoice, choose_threshold
 
 if TYPE_CHECKING:

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from .. import DataError
-from .decisions import OUTSIDE
+from ..data import OUTSIDE
 from .files import atomic_write_json, read_json
 from .results import METRIC_NAMES, Json, aggregate, stage_table
 from .transfer.error_correlation import error_correlations

@@ -15,10 +15,10 @@ import numpy as np
 from safetensors.numpy import load_file
 
 from .. import DataError
-from ..data import TruthFiles, derive_seed, open_truth_world
+from ..data import OUTSIDE, TruthFiles, derive_seed, open_truth_world
 from .config import TargetConfig
 from .context import FINISHED, Context
-from .datasets import OUTSIDE, first_of_each
+from .datasets import first_of_each
 from .decisions import Reason
 from .files import atomic_write_json, read_json
 from .metrics import entity_f1

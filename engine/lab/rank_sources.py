@@ -12,9 +12,9 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from ... import ConfigError, DataError, ModelError
-from ...data import Example, Tokenizer, rng_for
+from ...data import OUTSIDE, Example, Tokenizer, rng_for
 from ..overlap import Overlap, Words, count_words, overlap, words_in
-from ..predictor import OUTSIDE, Predictor
+from ..predictor import Predictor
 from ..texts import read_texts
 from .text_table import text_table
 

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+from ...data import OUTSIDE
 from .item_story import ACCEPTED, Opinion, Round, Story
 from .text_table import text_table
 
-OUTSIDE = "O"
 _WIDEST = 24
 
 

@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ... import DataError
+from ...data import OUTSIDE
 from ..diagnostics import Warning
 from ..files import atomic_write_json, read_json
 from ..progress import Progress
@@ -26,7 +27,7 @@ from ..round_decision import Voted
 from ..thresholds import uniform_grid
 from .estimators import Estimate, Floats, Transport, calibrated_estimate, expected_label_f1, label_coupling
 from .finished import FinishedRun, TaskStage
-from .signals import OUTSIDE, WORDS, Signals, measure_signals, sample_examples, seeds_agree
+from .signals import WORDS, Signals, measure_signals, sample_examples, seeds_agree
 
 Entry = tuple[TaskStage, Signals, Voted, dict[str, float] | None]
 TRUST = "trust.json"

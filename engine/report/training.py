@@ -7,6 +7,7 @@ import statistics
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from ...data import OUTSIDE
 from .. import svg
 from ..results import Json, stat
 from ..svg import GREY, Key, Panel
@@ -102,7 +103,7 @@ def classes(run: Run) -> Figure | None:
             items, accepted, correct = totals[pair, number].get(name, (0, 0, None))
             share = accepted / items if items else 0.0
             tip = f"{title}, {name}: {accepted:,} of {items:,} accepted"
-            panel.bar((0, -i - 0.3), (share, -i + 0.3), GREY if name == "O" else TARGET, tip=tip)
+            panel.bar((0, -i - 0.3), (share, -i + 0.3), GREY if name == OUTSIDE else TARGET, tip=tip)
             panel.label(1.45, -i, f"{accepted:,} of {items:,}", anchor="end", dy=4)
             if correct is not None and accepted:
                 panel.point(
