@@ -28,7 +28,6 @@ from .windows import Row, window_rows
 from .wordpiece import train_wordpiece
 
 __all__ = [
-    "OUTSIDE",
     "BatchSize",
     "Bucket",
     "Corpus",
@@ -39,6 +38,7 @@ __all__ = [
     "ItemView",
     "JointBatches",
     "MlmBatches",
+    "OUTSIDE",
     "PackedBatch",
     "PairBatches",
     "Part",
