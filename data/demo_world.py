@@ -20,7 +20,7 @@ from .seeding import derive_seed
 from .world_folder import RECORD, create_world, read_world
 from .world_folder import write_world as _write
 
-SOURCE, TARGETS = LANGUAGES[0], LANGUAGES[1:]
+SOURCE = LANGUAGES[0]
 DOMAINS = ("general", "news")
 TYPES = ("PER", "LOC", "ORG", "MISC")
 VERSION = 2

@@ -290,9 +290,6 @@ class _Checker:
                 message = f"{name} = {entry.freeze_layers} freezes the whole encoder: only the head trains; lower it"
                 self.report.warnings.append(Warning("encoder-frozen", message, {"stage": table}))
 
-    def _sequence(self) -> tuple[str, ...]:
-        return self.config.selftrain.sequence if self.config.selftrain.on else ()
-
     def _train_tokenizer(self) -> Tokenizer:
         assert self.config.model.new is not None
         lines = (

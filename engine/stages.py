@@ -8,9 +8,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-from torch import Tensor, nn
+from torch import Tensor
 
-from .. import ModelError
 from ..data import Corpus, ItemView, MlmBatches, Part, TaskBatches, TokenStore, derive_seed, unigram_entropy
 from ..model import (
     ClozeHead,
@@ -277,12 +276,6 @@ def new_head(config: RunConfig, kind: str, encoder: Encoder, num_classes: int, s
         return LinearHead(hidden, num_classes, drop, seed=seed, initializer_range=spread)
     widths = table.widths or default_voter_widths(hidden, table.voters)
     return VoterHeads(hidden, num_classes, widths, drop, seed=seed, initializer_range=spread)
-
-
-def encoder_of(model: nn.Module) -> Encoder:
-    if not isinstance(model, (MaskedLM, TaskModel)):
-        raise ModelError(f"{type(model).__name__} has no encoder")
-    return model.encoder
 
 
 def warn_of_unseen(context: Context, store: TokenStore, role: str, language: str) -> None:
