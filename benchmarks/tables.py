@@ -29,7 +29,8 @@ from xlt_engine.engine.lab.page import markdown as ablation_tables
 from xlt_engine.engine.plan import NUMERICS
 from xlt_engine.engine.report.parts import Run
 from xlt_engine.engine.report.parts import trail as report_trail
-from xlt_engine.engine.results import Stat, Step, aggregate
+from xlt_engine.engine.results import aggregate
+from xlt_engine.engine.seeds import Stat, Step
 from xlt_engine.engine.svg import standalone
 
 Json = dict[str, Any]

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
+
+from .seeds import Stat, Step, paired_step, stat
 
 Json = dict[str, Any]
 
@@ -27,30 +29,6 @@ COTRAIN_ARMS = {
 TRANSLATE_ARMS = ("translate-test", "translate-train", "translate-train-all")
 SIDE_ARMS = ("cloze", "control", "contrastive", *TRANSLATE_ARMS, *COTRAIN_ARMS)
 """Arms beside the trail: their first stage is compared with zero-shot, a later one with the one before it."""
-
-
-@dataclass(frozen=True)
-class Stat:
-    """A mean over `n` values and their sample standard deviation (None for one value)."""
-
-    mean: float
-    std: float | None
-    n: int
-
-    def __str__(self) -> str:
-        return f"{self.mean:.1f}" + ("" if self.std is None else f" ± {self.std:.1f}")
-
-
-@dataclass(frozen=True)
-class Step:
-    """Paired differences to an earlier stage, over the (target, seed) pairs that have both."""
-
-    stat: Stat
-    up: int
-    versus: str
-
-    def __str__(self) -> str:
-        return f"{self.stat.mean:+.1f}" + ("" if self.stat.std is None else f" ± {self.stat.std:.1f}")
 
 
 @dataclass(frozen=True)
@@ -108,14 +86,6 @@ class Aggregate:
         return tuple(s for s in self.stages if s.arm not in SIDE_ARMS)
 
 
-def stat(values: Iterable[float]) -> Stat | None:
-    """Mean and sample standard deviation; None for no values."""
-    kept = list(values)
-    if not kept:
-        return None
-    return Stat(statistics.fmean(kept), statistics.stdev(kept) if len(kept) > 1 else None, len(kept))
-
-
 Cells = dict[tuple[str, int], float]
 
 
@@ -138,8 +108,7 @@ def step_between(now: Cells, before: Cells, versus: str, target: str | None = No
     """The paired step between two stages' `values`, over all targets or one; None without a common pair."""
     both = sorted(k for k in now.keys() & before.keys() if target in (None, k[0]))
     differences = [now[k] - before[k] for k in both]
-    found = stat(differences)
-    return Step(found, sum(d > 0 for d in differences), versus) if found else None
+    return paired_step(differences, versus)
 
 
 def per_seed(cells: Cells, targets: Sequence[str]) -> dict[int, float]:

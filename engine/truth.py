@@ -25,7 +25,7 @@ from .metrics import entity_f1
 from .plan import Stage
 from .results import SIDE_ARMS
 from .round_decision import IGNORE, read_record
-from .seeds import mean_std
+from .seeds import stat
 from .selftrain import DECISION, SOFT_LABELS
 from .soft_labels import read_soft_labels
 from .truth_stats import (
@@ -215,10 +215,8 @@ def answers(runs: Sequence[Json]) -> Json:
 
 def _over(values: Sequence[float | None]) -> Json | None:
     known = [v for v in values if v is not None]
-    if not known:
-        return None
-    found = mean_std(known)
-    return {"mean": found.mean, "std": found.std, "values": known}
+    over = stat(known)
+    return None if over is None else {"mean": over.mean, "std": over.std, "values": known}
 
 
 def _at(table: Json | None, *keys: str) -> Any:

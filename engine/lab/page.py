@@ -15,7 +15,8 @@ from ..files import atomic_write_json, atomic_write_text
 from ..report.page import page
 from ..report.page import table as html_table
 from ..report.parts import columns_for
-from ..results import METRIC_NAMES, Stat, Step
+from ..results import METRIC_NAMES
+from ..seeds import Stat, Step
 from ..svg import GREY, Key, Panel, clean
 from .paper import AVERAGE
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from ..results import Json, Stat, stat
+from ..results import Json
+from ..seeds import Stat, stat
 from ..svg import clean
 from .page import table
 from .parts import Run

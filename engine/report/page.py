@@ -10,13 +10,12 @@ from ..results import (
     METRIC_NAMES,
     SIDE_ARMS,
     StageScore,
-    Step,
     aggregate,
-    stat,
     step_between,
     table_caption,
     table_cells,
 )
+from ..seeds import Step, stat
 from ..svg import clean, style
 from .options import options_lines
 from .parts import Run, alphas, mean, mean_curve, percent

@@ -9,7 +9,8 @@ from typing import Any
 
 from ...data import OUTSIDE
 from .. import svg
-from ..results import Json, stat
+from ..results import Json
+from ..seeds import stat
 from ..svg import GREY, Key, Panel
 from .parts import SOURCE, TARGET, WIDTH, Figure, Run, grid, mean, numbers, percent
 

@@ -17,7 +17,7 @@ from xlt_engine.engine.report import write_report
 from xlt_engine.engine.report.page import reading, unclear
 from xlt_engine.engine.report.parts import load_run
 from xlt_engine.engine.report.training import class_totals, merged_bins, thinned
-from xlt_engine.engine.results import Stat, Step
+from xlt_engine.engine.seeds import Stat, Step
 
 from .identities import identity
 

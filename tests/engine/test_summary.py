@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from xlt_engine import DataError
-from xlt_engine.engine.results import Stat, aggregate, stage_table, stat
+from xlt_engine.engine.results import aggregate, stage_table
+from xlt_engine.engine.seeds import Stat, stat
 from xlt_engine.engine.summary import build_summary, find_stages, write_summary
 
 from .identities import STAGES, identity
