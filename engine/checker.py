@@ -249,12 +249,9 @@ class _Checker:
                 self._attempt(lambda: load(path) and None, "model", "path")
                 if config.pooling == "pooler":
                     self._attempt(lambda: load_pooler(path) and None, "pooling")
-            if shape is not None and tokenizer is not None and tokenizer.vocab_size > shape.vocab_size:
-                message = (
-                    f"model.path: the tokenizer has ids up to {tokenizer.vocab_size - 1}, the word embedding "
-                    f"{shape.vocab_size} rows; the folder mixes two checkpoints"
-                )
-                self._add(self.places("model", "path"), message, ModelError.exit_code)
+            misfit = tokenizer.misfit(shape.vocab_size) if shape is not None and tokenizer is not None else ""
+            if misfit:
+                self._add(self.places("model", "path"), f"model.path: {misfit}", ModelError.exit_code)
         elif config.model.new is not None:
             new = config.model.new
             shape = self._attempt(

@@ -39,11 +39,8 @@ def open_model(
         target = choose_device(device)
         model = load_task_model(model).to(target)
         tokenizer = tokenizer or Tokenizer.from_folder(name)
-    if tokenizer.vocab_size > model.config.vocab_size:
-        raise ModelError(
-            f"{name}: the tokenizer has ids up to {tokenizer.vocab_size - 1}, the word embedding "
-            f"{model.config.vocab_size} rows; they belong to different checkpoints"
-        )
+    if misfit := tokenizer.misfit(model.config.vocab_size):
+        raise ModelError(f"{name}: {misfit}")
     return model, tokenizer
 
 

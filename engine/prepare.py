@@ -71,11 +71,8 @@ def _one_context(
     if config.model.path is not None:
         encoder = load_encoder_config(config.model.path)
         positions, layers, rows = encoder.max_length, encoder.num_layers, encoder.vocab_size
-        if tokenizer.vocab_size > rows:
-            raise ModelError(
-                f"{config.model.path}: the tokenizer has ids up to {tokenizer.vocab_size - 1}, the word embedding "
-                f"{rows} rows; the folder mixes two checkpoints"
-            )
+        if misfit := tokenizer.misfit(rows):
+            raise ModelError(f"{config.model.path}: {misfit}")
     else:
         assert config.model.new is not None
         positions, layers = config.model.new.max_positions, config.model.new.num_layers

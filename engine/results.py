@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from .seeds import Stat, Step, paired_step, stat
+from .text_table import text_table
 
 Json = dict[str, Any]
 
@@ -263,21 +264,13 @@ def stage_table(summary: Json, *, markdown: bool = False, metric: str | None = N
         rule = ["---", *("---:" for _ in header[1:])]
         body = "\n".join("| " + " | ".join(_pipe(c) for c in line) + " |" for line in [header, rule, *lines])
         return f"{body}\n\n{table_caption(result)}.\n"
-    widths = [max(len(line[i]) for line in [header, *lines]) for i in range(len(header))]
-    rows = [
-        "  ".join(
-            c.ljust(w) if not i else c.rjust(w) for i, (c, w) in enumerate(zip(line, widths, strict=True))
-        ).rstrip()
-        for line in [header, *lines]
-    ]
-    rule_line = "-" * max(len(r) for r in rows)
     notes = [
         "step: paired difference to the stage before; up: pairs of target and seed that rose; gap: source - target",
         "parallel: translations or parallel text used; labels: target labels used for anything but scoring",
         "seconds: on the wall; CPU s: of the processor; both of the stage and what it needs that is not scored",
     ]
     title = f"{summary.get('name')}: {table_caption(result)}"
-    return "\n".join([title, "", rows[0], rule_line, *rows[1:], "", *notes]) + "\n"
+    return "\n".join([title, "", *text_table([header, *lines]), "", *notes]) + "\n"
 
 
 def _pipe(text: str) -> str:

@@ -15,8 +15,8 @@ from ... import ConfigError, DataError, ModelError
 from ...data import OUTSIDE, Example, Tokenizer, rng_for
 from ..overlap import Overlap, Words, count_words, overlap, words_in
 from ..predictor import Predictor
+from ..text_table import text_table
 from ..texts import read_texts
-from .text_table import text_table
 
 OVERLAPS = ("word_types", "word_tokens", "piece_types", "piece_tokens")
 OPINIONS = ("agreement", "confidence")

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from ...data import OUTSIDE
+from ..text_table import text_table
 from .item_story import ACCEPTED, Opinion, Round, Story
-from .text_table import text_table
 
 _WIDEST = 24
 
@@ -35,7 +35,7 @@ def _text_lines(story: Story) -> list[str]:
                 reason = f"lowest confidence {fate.confidence:.3f}, {_alpha(found)}" if fate.label else ""
                 rows.append([f"  round {found.number}", fate.outcome, "", reason])
     wrong = story.gold if story.role == "source" else None
-    lines = text_table(rows, left=len(rows[0]))
+    lines = text_table(rows, right=())
     return lines + (["", f"gold: {wrong[0]}"] if wrong else [])
 
 
@@ -62,7 +62,7 @@ def _word_lines(story: Story) -> list[str]:
         for stage, opinion in opinions.items():
             if len({v.label for v in opinion.voters}) > 1:
                 notes.append(f"{_short(story.words[word])}: voters of {story.labels[stage]} {_voters(opinion)}")
-    lines = text_table(rows, left=len(rows[0])) if len(rows) > 1 else []
+    lines = text_table(rows, right=()) if len(rows) > 1 else []
     if dull:
         lines.append(f"{dull} {'other ' if len(rows) > 1 else ''}words: O at every stage{', accepted' * bool(decided)}")
     if lost := len(story.words) - len(story.seen):

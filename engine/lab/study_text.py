@@ -6,8 +6,8 @@ from collections.abc import Iterable, Sequence
 
 from ..report.parts import mean, percent
 from ..results import METRIC_NAMES
+from ..text_table import text_table
 from .run_thresholds import DecisionStudy
-from .text_table import text_table
 from .threshold_study import LEVEL, RuleResult
 from .trust import StageTrust, TrustReport
 from .trust_record import LEVEL as TRUST_LEVEL

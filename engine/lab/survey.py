@@ -14,7 +14,7 @@ from ... import ConfigError
 from ..config import RunConfig
 from ..corpus.pool import cores
 from ..cost import encoder_config, estimate_plan, measure_rate
-from ..estimate_report import table, time_text
+from ..estimate_report import time_text
 from ..plan import Stage, digest, make_plan
 from ..prepare import choose_device, make_context, read_ahead, with_world
 from ..progress import Progress
@@ -22,6 +22,7 @@ from ..recipe import Resolved, load_recipe
 from ..results import SIDE_ARMS
 from ..reuse import fingerprint_of, finished_record, run_folders
 from ..rundir import RunDir
+from ..text_table import text_table
 from .rows import Choice, Row, choose
 
 Key = tuple[str, str]
@@ -223,7 +224,7 @@ class Forecast:
             f"{time_text(self.seconds / self.jobs)} with --jobs {self.jobs} (within a factor of two)."
         )
         out = [f"left out: {name}: {why}" for name, why in self.left_out.items()]
-        return "\n".join([*table([head, *lines], right=(2, 3, 4, 5)), "", total, *out])
+        return "\n".join([*text_table([head, *lines], right=(2, 3, 4, 5), rule="columns"), "", total, *out])
 
 
 def plan_ablation(
