@@ -20,13 +20,13 @@ from typing import Any
 from common import machine_of
 
 from xlt_engine import DataError
+from xlt_engine.engine.files import read_json
 from xlt_engine.engine.lab.rows import GROUPS, ROWS
-from xlt_engine.engine.summary import read_json
 
 Json = dict[str, Any]
 RESULTS = Path(__file__).resolve().parent / "results"
 RECIPES = Path(__file__).resolve().parent.parent / "data" / "recipes"
-ROW = ("arm", "stage", "order", "pair", "seed", "language", "role", "metric", "value", "count")
+ROW = ("arm", "stage", "label", "order", "pair", "seed", "language", "role", "metric", "value", "count")
 MARKS = ("uses_parallel_data", "uses_target_labels", "uses_dictionary")
 STAGE = ("arm", "stage", "kind", "order", "pair", "seed", "seconds", "cpu_seconds")
 COVERAGE = ("alpha", "accepted", "items", "coverage_entity", "coverage_o", "precision_if_gold")

@@ -29,7 +29,8 @@ from xlt_engine.engine.lab.page import markdown as ablation_tables
 from xlt_engine.engine.plan import NUMERICS
 from xlt_engine.engine.report.parts import Run
 from xlt_engine.engine.report.parts import trail as report_trail
-from xlt_engine.engine.results import Stat, Step, aggregate, stage_name
+from xlt_engine.engine.results import aggregate
+from xlt_engine.engine.seeds import Stat, Step
 from xlt_engine.engine.svg import standalone
 
 Json = dict[str, Any]
@@ -182,7 +183,7 @@ def trail(values: Json, _: str) -> str:
     lines = []
     for stage in found.stages:
         line = [
-            LONG_NAMES.get(stage.stage, stage_name(stage.stage)),
+            LONG_NAMES.get(stage.stage, stage.label),
             *(_text(stage.targets.get(t)) for t in found.targets),
         ]
         line += [_text(stage.average)] if len(found.targets) > 1 else []

@@ -31,7 +31,6 @@ from xlt_engine.engine.lab.estimators import (
 )
 from xlt_engine.engine.lab.trust import trust
 from xlt_engine.engine.lab.trust_record import FLOOR, UNSEEN_SHIFT, WIDTH, Held
-from xlt_engine.engine.results import stage_name
 
 METHODS = ("source", "confidence", "curve", "difference", "thresholded", "seeds", "transport")
 SHIFTS = np.linspace(0, 1.5, 76)
@@ -53,6 +52,7 @@ class Case:
     run: str
     target: str
     stage: str
+    label: str
     arm: str
     order: int
     metric: str
@@ -98,9 +98,10 @@ def cases_of(data: str, folder: Path, sample: int, cache: Path) -> list[Case]:
             data=data,
             run=folder.name,
             metric=report["metric"],
-            **{k: s[k] for k in ("target", "stage", "arm", "order", "methods", "alpha", "true", "source_transport")},
+            **{k: s[k] for k in ("target", "stage", "label", "arm", "order", "methods", "alpha", "true")},
             seeds=len(s["seeds"]),
             source=s["source_score"],
+            source_transport=s["source_transport"],
             target_transport=s["methods"]["transport"],
         )
         for s in report["stages"]
@@ -317,7 +318,7 @@ def draw_case(panel: svg.Panel, case: Case, guess: float | None, series: int) ->
         if found.narrow:
             panel.line([(true, 100 * found.low), (true, 100 * found.high)], svg.GREY, thin=True)
     if guess is not None:
-        tip = f"{case.data}, {case.target}, {stage_name(case.stage)}: true {true:.1f}, predicted {100 * guess:.1f}"
+        tip = f"{case.data}, {case.target}, {case.label}: true {true:.1f}, predicted {100 * guess:.1f}"
         panel.point(true, 100 * guess, svg.colour(series), shape=series, tip=tip)
 
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from statistics import fmean
 from typing import Any
 
 from common import markdown
 
-from xlt_engine.engine.seeds import mean_std, paired_difference
+from xlt_engine.engine.seeds import paired_step, stat
 from xlt_engine.engine.svg import GREY, Key, Panel, figure, padded_range, standalone
 
 WIDTH, FEW = 880, 5
@@ -35,23 +36,17 @@ class Results:
     def cell(self, case: str, read: Read, factor: float = 1, digits: int = 1) -> str:
         """Mean ± deviation over the seeds; with how many, where some have no value."""
         values = [factor * v for v in self.values(case, read)]
-        if not values:
+        found = stat(values)
+        if found is None:
             return "-"
-        found = mean_std(values)
-        some = f", n = {found.num}" if found.num < len(self.cases[case]) else ""
+        some = f", n = {found.n}" if found.n < len(self.cases[case]) else ""
         return f"{found.mean:.{digits}f}" + ("" if found.std is None else f" ± {found.std:.{digits}f}") + some
 
     def step(self, case: str, before: Read, after: Read, factor: float = 1) -> str:
         """Paired difference over the seeds, and in how many it is above zero."""
         one, other = self.values(case, before), self.values(case, after)
-        if not one or len(one) != len(other):
-            return "-"
-        found = paired_difference([factor * v for v in one], [factor * v for v in other])
-        return (
-            f"{found.mean:+.1f}"
-            + ("" if found.std is None else f" ± {found.std:.1f}")
-            + f" ({found.num_up}/{found.num})"
-        )
+        step = paired_step([factor * (b - a) for a, b in zip(one, other, strict=False)], "")
+        return "-" if step is None or len(one) != len(other) else f"{step} ({step.up}/{step.stat.n})"
 
 
 def score(stage: str) -> Read:
@@ -216,7 +211,7 @@ def by_noise(found: Results) -> str:
         if case not in found.cases:
             continue
         # Where hardly an error is left, shares of them say nothing.
-        few = mean_std(found.values(case, source(number, "noisy"))).mean < FEW
+        few = fmean(found.values(case, source(number, "noisy"))) < FEW
         shares = [found.cell(case, source(number, key, "value"), 100) for key in ("precision", "recall")]
         lines.append(
             [
@@ -293,16 +288,12 @@ def regrets(found: Results, shift: str) -> list[float]:
 
 
 def cell_of(values: Sequence[float]) -> str:
-    return (
-        "-"
-        if not values
-        else f"{mean_std(values).mean:.1f}" + ("" if len(values) < 2 else f" ± {mean_std(values).std:.1f}")
-    )
+    return str(stat(values) or "-")
 
 
 def _mean(found: Results, case: str, read: Read, factor: float = 1) -> float:
     values = found.values(case, read)
-    return factor * mean_std(values).mean if values else float("nan")
+    return factor * fmean(values) if values else float("nan")
 
 
 def knob_panel(found: Results) -> Panel | None:
@@ -359,7 +350,7 @@ def shift_panel(found: Results) -> Panel | None:
         return None
     lines = {
         "by labels": [(float(s), _mean(found, f"shift={s}", threshold("regret"), 100)) for s in names],
-        "by test score": [(float(s), mean_std(r).mean if (r := regrets(found, s)) else float("nan")) for s in names],
+        "by test score": [(float(s), fmean(r) if (r := regrets(found, s)) else float("nan")) for s in names],
     }
     values = [y for line in lines.values() for _, y in line]
     ticks = [(float(s), s) for s in names]

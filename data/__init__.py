@@ -7,7 +7,7 @@ from .buckets import BatchSize, Bucket, choose_buckets, pad_step, pad_to_bucket,
 from .code_switch import code_switched, read_dictionary
 from .corpora import Corpus, unigram_entropy
 from .demo_world import WorldConfig, WorldFiles, make_world
-from .example import Example, Examples
+from .example import OUTSIDE, Example, Examples
 from .few_shot import few_per_class
 from .inference_batches import inference_batches, inference_tokens, row_batches
 from .joint_batches import JointBatches
@@ -38,6 +38,7 @@ __all__ = [
     "ItemView",
     "JointBatches",
     "MlmBatches",
+    "OUTSIDE",
     "PackedBatch",
     "PairBatches",
     "Part",

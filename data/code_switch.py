@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from .. import DataError
-from .example import Example
+from .example import OUTSIDE, Example
 from .lines import read_lines
 from .problems import Problems
 from .sampling import rng_for
@@ -73,7 +73,7 @@ def _switched_words(example: Example, dictionary: Dictionary, rate: float, rng: 
     tags: list[str] = []
     count = 0
     given = example.words or ()
-    old_tags = example.labels if isinstance(example.labels, tuple) else ("O",) * len(given)
+    old_tags = example.labels if isinstance(example.labels, tuple) else (OUTSIDE,) * len(given)
     for word, tag in zip(given, old_tags, strict=True):
         translation = _draw(word, dictionary, rate, rng)
         new = [word] if translation is None else translation.split()

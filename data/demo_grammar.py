@@ -8,6 +8,7 @@ from functools import lru_cache
 from .demo_events import PEOPLE, Clause, NounPhrase, ScoreLine
 from .demo_lexicon import LANGUAGES, Lexicon, lexicon
 from .demo_names import Name
+from .example import OUTSIDE
 
 Pieces = list[tuple[str, str]]
 """Words and the type of the entity that they are, "" for none."""
@@ -20,7 +21,7 @@ def flatten(pieces: Pieces) -> tuple[list[str], list[str]]:
     for text, kind in pieces:
         parts = text.split()
         words.extend(parts)
-        tags.extend(["O"] * len(parts) if not kind else [f"B-{kind}", *[f"I-{kind}"] * (len(parts) - 1)])
+        tags.extend([OUTSIDE] * len(parts) if not kind else [f"B-{kind}", *[f"I-{kind}"] * (len(parts) - 1)])
     words[0] = words[0][0].upper() + words[0][1:]
     return words, tags
 

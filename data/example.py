@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
+OUTSIDE = "O"
+"""Tag of a word that is no part of an entity."""
+
 
 @dataclass(frozen=True, slots=True)
 class Example:

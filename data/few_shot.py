@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from .example import Example
+from .example import OUTSIDE, Example
 from .sampling import rng_for
 
 
@@ -47,4 +47,4 @@ def _kinds(example: Example) -> frozenset[str]:
     """The class of a text, or the entity types of a sentence."""
     if isinstance(example.labels, str):
         return frozenset([example.labels])
-    return frozenset(tag[2:] for tag in example.labels or () if tag != "O")
+    return frozenset(tag[2:] for tag in example.labels or () if tag != OUTSIDE)

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from .. import ConfigError
-from .example import Example, Examples
+from .example import OUTSIDE, Example, Examples
 from .lines import check_label, file_stem, finish, read_lines
 from .problems import Problems
 
@@ -186,16 +186,16 @@ def resolve_tags(
     openers = 0
     orphans: list[tuple[list[str], int, int]] = []
     for sentence in sentences:
-        previous = "O"
+        previous = OUTSIDE
         for i, tag in enumerate(sentence.tags or ()):
             if not _TAG.fullmatch(tag):
                 place = f"{path}:{sentence.lines[i]}"
                 problems.add(
                     place, f"unknown tag {tag!r}", "give O, B-<type> or I-<type>; convert other schemes to BIO"
                 )
-                previous = "O"
+                previous = OUTSIDE
                 continue
-            if tag != "O" and tag[2:] != previous[2:]:
+            if tag != OUTSIDE and tag[2:] != previous[2:]:
                 openers += tag[0] == "B"
                 if tag[0] == "I":
                     assert sentence.tags is not None

@@ -201,6 +201,15 @@ class Tokenizer:
         """Role -> name of the five special tokens."""
         return dict(self._names)
 
+    def misfit(self, rows: int) -> str:
+        """Why a model with so many rows in its word embedding cannot be fed by this tokenizer; empty where it can."""
+        if self.vocab_size <= rows:
+            return ""
+        return (
+            f"the tokenizer has ids up to {self.vocab_size - 1}, the word embedding {rows} rows; they belong to "
+            "different checkpoints"
+        )
+
     def token(self, token_id: int) -> str | None:
         """The piece with this id, or None where the id is not used."""
         return self._inner.id_to_token(token_id)

@@ -13,6 +13,7 @@ from itertools import chain
 
 from .. import ConfigError
 from .demo_names import Draws
+from .example import OUTSIDE
 from .seeding import derive_seed
 
 _SCRIPTS = ((0x430, 0x44F), (0x3B1, 0x3C9), (0x561, 0x586))  # Cyrillic, Greek, Armenian small letters
@@ -85,7 +86,7 @@ class FakeLanguage:
         order = self.order(words, tags)
         said = [words[i] for i in order]
         if tags is not None and words[0][0].isupper():
-            if tags[0] == "O":
+            if tags[0] == OUTSIDE:
                 said[order.index(0)] = words[0][0].lower() + words[0][1:]
             said[0] = said[0][0].upper() + said[0][1:]
         written = tuple(self._with_ending(word, draws) for word in said)

@@ -14,7 +14,7 @@ from typing import Any
 
 from .. import ConfigError, DataError
 from .demo_names import Draws
-from .example import Example
+from .example import OUTSIDE, Example
 from .seeding import derive_seed
 from .truth_config import TruthKnobs
 from .truth_language import FakeLanguage, inversions
@@ -249,7 +249,7 @@ def _lines(items: Sequence[Item]) -> str:
 
 
 def _conll(item: Item) -> str:
-    tags = item.labels if isinstance(item.labels, tuple) else ("O",) * len(item.words)
+    tags = item.labels if isinstance(item.labels, tuple) else (OUTSIDE,) * len(item.words)
     return "".join(f"{word}\t{tag}\n" for word, tag in zip(item.words, tags, strict=True)) + "\n"
 
 

@@ -10,7 +10,8 @@ from typing import Any
 
 from .check_data import Coverage
 from .diagnostics import Warning
-from .estimate_report import Estimate, seed_lines, table
+from .estimate_report import Estimate, seed_lines
+from .text_table import text_table
 
 
 @dataclass(frozen=True)
@@ -92,14 +93,16 @@ class CheckReport:
                 )
                 for f in self.files
             ]
-            parts.append(table([("file", "language", "path", "examples", "labels"), *rows], right=(3,)))
+            parts.append(
+                text_table([("file", "language", "path", "examples", "labels"), *rows], right=(3,), rule="columns")
+            )
         if self.coverage:
             rows2 = [
                 (c.language, f"{c.words:,}", f"{c.unknown:.2%}", f"{c.fertility:.2f}", f"{c.cut:.2%}", str(c.longest))
                 for c in self.coverage
             ]
             head = ("tokenizer", "words tried", "unknown", "tokens/word", "cut", "longest")
-            parts.append(table([head, *rows2], right=(1, 2, 3, 4, 5)))
+            parts.append(text_table([head, *rows2], right=(1, 2, 3, 4, 5), rule="columns"))
         if self.estimate is not None:
             parts.append(self.estimate.render().split("\n"))
         parts += [[f"note: {_shown(note)}" for note in self.notes]] if self.notes else []

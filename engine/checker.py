@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from .. import ConfigError, DataError, ModelError, XltError
-from ..data import Example, Tokenizer, train_wordpiece
+from ..data import OUTSIDE, Example, Tokenizer, train_wordpiece
 from ..model import EncoderConfig, load_encoder, load_encoder_config, load_masked_lm, load_pooler
 from .check_data import (
     DataFile,
@@ -188,7 +188,7 @@ class _Checker:
         counts: dict[str, int] = {}
         for example in examples or () if file.labelled else ():
             for tag in (example.labels,) if isinstance(example.labels, str) else example.labels or ():
-                if tag[:2] != "I-" and tag != "O":
+                if tag[:2] != "I-" and tag != OUTSIDE:
                     name = tag.removeprefix("B-") if self.config.task == "ner" else tag
                     counts[name] = counts.get(name, 0) + 1
         number = None if examples is None else len(examples)
@@ -205,7 +205,7 @@ class _Checker:
 
     def _settings(self) -> None:
         config = self.config
-        if config.task == "ner" and config.labels and "O" not in config.labels:
+        if config.task == "ner" and config.labels and OUTSIDE not in config.labels:
             self._add(self.places("labels"), "labels: has no O, the tag of words outside entities; add it", 2)
         if config.model.new is not None:
             self._missing("general", "pre-training reads general text of every language")
@@ -249,12 +249,9 @@ class _Checker:
                 self._attempt(lambda: load(path) and None, "model", "path")
                 if config.pooling == "pooler":
                     self._attempt(lambda: load_pooler(path) and None, "pooling")
-            if shape is not None and tokenizer is not None and tokenizer.vocab_size > shape.vocab_size:
-                message = (
-                    f"model.path: the tokenizer has ids up to {tokenizer.vocab_size - 1}, the word embedding "
-                    f"{shape.vocab_size} rows; the folder mixes two checkpoints"
-                )
-                self._add(self.places("model", "path"), message, ModelError.exit_code)
+            misfit = tokenizer.misfit(shape.vocab_size) if shape is not None and tokenizer is not None else ""
+            if misfit:
+                self._add(self.places("model", "path"), f"model.path: {misfit}", ModelError.exit_code)
         elif config.model.new is not None:
             new = config.model.new
             shape = self._attempt(
@@ -289,9 +286,6 @@ class _Checker:
             elif entry.freeze_layers == shape.num_layers and entry.freeze_embeddings:
                 message = f"{name} = {entry.freeze_layers} freezes the whole encoder: only the head trains; lower it"
                 self.report.warnings.append(Warning("encoder-frozen", message, {"stage": table}))
-
-    def _sequence(self) -> tuple[str, ...]:
-        return self.config.selftrain.sequence if self.config.selftrain.on else ()
 
     def _train_tokenizer(self) -> Tokenizer:
         assert self.config.model.new is not None

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,7 +18,7 @@ from .config import OptimiserConfig, RunConfig
 from .datasets import Datasets
 from .diagnostics import Warning
 from .distributed import World
-from .files import atomic_write_json, sha256_file
+from .files import atomic_write_json, read_json, sha256_file
 from .fit import Fit, Spent
 from .inference import metric_rows, score
 from .items import Items
@@ -139,10 +138,9 @@ class Context:
             assert self.config.model.path is not None
             return self.config.model.path
         folder = self.folder(stage.inputs[role])
-        try:
-            hashes = json.loads(self.world.visible(folder / FINISHED).read_bytes())["hashes"]
-        except (OSError, ValueError, KeyError) as error:
-            raise ModelError(f"{folder}: is not a finished stage ({FINISHED}: {error}); run it again") from error
+        hashes = read_json(self.world.visible(folder / FINISHED), ModelError, "run it again").get("hashes")
+        if hashes is None:
+            raise ModelError(f"{folder}: is not a finished stage (no {FINISHED} with hashes); run it again")
         if sha256_file(folder / WEIGHTS) != hashes[WEIGHTS]:
             raise ModelError(f"{folder / WEIGHTS}: the file has changed since it was written; delete the folder")
         return folder

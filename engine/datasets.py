@@ -12,6 +12,7 @@ import numpy as np
 
 from .. import ConfigError, DataError
 from ..data import (
+    OUTSIDE,
     Corpus,
     Example,
     Tokenizer,
@@ -32,8 +33,6 @@ from ..data.store import MANIFEST
 from .config import FileReader, RunConfig, SourceConfig, TargetConfig, reader_of
 from .config.cloze import prompt_of
 from .files import take_over
-
-OUTSIDE = "O"
 
 
 @dataclass(frozen=True)

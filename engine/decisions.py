@@ -16,6 +16,7 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 
 from .. import ConfigError
+from ..data import OUTSIDE
 from ..data.batch import IGNORE
 from .diagnostics import Warning
 from .metrics import as_array, split_tag
@@ -27,7 +28,6 @@ Array = NDArray[Any] | torch.Tensor
 
 UNITS = ("item", "entity", "sentence")
 SOURCE_RULES = ("correct", "correct+alpha", "none")
-OUTSIDE = "O"
 
 
 class Votes(Protocol):
@@ -132,7 +132,7 @@ def span_of_item(label: Ints, sentence_of_item: NDArray[Any], labels: Sequence[s
     parts = [split_tag(name) for name in labels]
     kinds = sorted({kind for _, kind in parts})
     begins = np.array([prefix == "B" for prefix, _ in parts])[label]
-    kind = np.array([kinds.index(kind) if prefix != "O" else -1 for prefix, kind in parts])[label]
+    kind = np.array([kinds.index(kind) if prefix != OUTSIDE else -1 for prefix, kind in parts])[label]
     continues = np.zeros(label.shape, bool)
     continues[1:] = ~begins[1:] & (kind[1:] == kind[:-1]) & (sentence_of_item[1:] == sentence_of_item[:-1])
     inside = kind >= 0

@@ -141,11 +141,8 @@ def _misfits(info: FolderInfo, tensors: list[Stored], heads: list[str]) -> list[
 def _strangers(info: FolderInfo, tokenizer: Tokenizer) -> list[str]:
     """Signs that tokenizer and weights come from different checkpoints."""
     config, found = info.config, []
-    if tokenizer.vocab_size > config.vocab_size:
-        found.append(
-            f"the tokenizer has ids up to {tokenizer.vocab_size - 1}, the word embedding {config.vocab_size} rows; "
-            "the folder mixes two checkpoints"
-        )
+    if misfit := tokenizer.misfit(config.vocab_size):
+        found.append(misfit)
     if config.layout.positions_after_pad and config.pad_token_id != tokenizer.pad_id:
         found.append(f"config.json has pad_token_id {config.pad_token_id}, the tokenizer's is {tokenizer.pad_id}")
     return found

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
+
+from .text_table import text_table
 
 
 @dataclass(frozen=True)
@@ -110,7 +112,7 @@ class Estimate:
             *([heads] if voters > linear and any(s.kind in ("soft", "hard") for s in self.stages) else []),
             note,
         ]
-        return "\n".join([*table([head, *rows], right=(2, 3, 4, 5, 6, 7)), "", *lines])
+        return "\n".join([*text_table([head, *rows], right=(2, 3, 4, 5, 6, 7), rule="columns"), "", *lines])
 
 
 def seed_lines(estimates: Sequence[Estimate]) -> list[str]:
@@ -138,14 +140,6 @@ def render_estimates(estimates: Mapping[str, Estimate]) -> str:
         return next(iter(estimates.values())).render()
     parts = [f"{name}\n\n{found.render()}" for name, found in estimates.items()]
     return "\n\n".join([*parts, *seed_lines(list(estimates.values()))])
-
-
-def table(rows: Sequence[Sequence[str]], *, right: Sequence[int] = ()) -> list[str]:
-    """Lines with aligned columns; the first row is the head."""
-    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
-    align: list[Callable[[str, int], str]] = [str.rjust if i in right else str.ljust for i in range(len(widths))]
-    lines = ["  ".join(f(cell, w) for f, cell, w in zip(align, row, widths, strict=True)).rstrip() for row in rows]
-    return [lines[0], "  ".join("-" * w for w in widths), *lines[1:]]
 
 
 def time_text(seconds: float) -> str:

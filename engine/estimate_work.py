@@ -14,7 +14,7 @@ from .datasets import corpora
 from .induce import induced_inputs
 from .learned import labelled_examples, learned_stores, mixture
 from .plan import Stage
-from .stages import inputs_of, target_of
+from .stages import inputs_of
 from .teachers import count_teachers
 from .transfer.data import TRANSFER_KINDS, pools_of
 from .transfer.work import Work, transfer_work
@@ -35,7 +35,7 @@ def stage_work(context: Context, stage: Stage) -> Work:
             text = BtfText(corpora(list(stores.values())), None)
         else:
             # One draw for all seeds, so that their estimates are the same.
-            text = btf_text(context, replace(stage, seed=0), target_of(config, stage))
+            text = btf_text(context, replace(stage, seed=0), config.target(stage.target))
         batches = _mlm_batches(text, table)
         return [corpus.lengths for corpus in text.corpora], batches, batches.examples_per_epoch, False
     if stage.kind in TRANSFER_KINDS:
@@ -97,7 +97,7 @@ def masked_work(context: Context, stage: Stage, steps: int) -> tuple[float, Batc
     """Tokens of the masked text that so many steps learn beside their own, and its largest batch."""
     if "mlm" not in stage.settings:
         return 0.0, BatchSize(0, 0, 0, 0)
-    table, text = context.config.btf, btf_text(context, stage, target_of(context.config, stage))
+    table, text = context.config.btf, btf_text(context, stage, context.config.target(stage.target))
     batches = _mlm_batches(text, table)
     counts = batches.examples_per_epoch
     mean = np.average([corpus.lengths.mean() for corpus in text.corpora], weights=counts)
@@ -134,7 +134,7 @@ def read_tokens(context: Context, stage: Stage) -> list[int]:
     if stage.kind == "hard":
         found += _vote_tokens(context, stage)
     if "induce" in stage.settings:
-        text = induced_inputs(context, target_of(config, stage))
+        text = induced_inputs(context, config.target(stage.target))
         found += [int(store.offsets[-1]) for store in text.values()]
     if stage.kind == "cotrain" and stage.round > 1:
         found += [int(store.offsets[-1]) for store in pools_of(context, stage).values()]
@@ -143,7 +143,7 @@ def read_tokens(context: Context, stage: Stage) -> list[int]:
 
 def _vote_tokens(context: Context, stage: Stage) -> list[int]:
     """Tokens that the labeller of a hard stage votes on (`decide_round`): both languages, and what judges them."""
-    data, target = context.data, target_of(context.config, stage)
+    data, target = context.data, context.config.target(stage.target)
     found = [int(data.source_train.offsets[-1])]
     if context.config.has_dev:
         found.append(int(data.source_dev.offsets[-1]))
@@ -156,6 +156,6 @@ def _vote_tokens(context: Context, stage: Stage) -> list[int]:
 def _pool_tokens(context: Context, stage: Stage) -> int:
     """Tokens of the unlabelled examples that a target's self-training draws; of the mean length, whichever it draws."""
     config = context.config
-    pool = context.data.target_pool(target_of(config, stage))
+    pool = context.data.target_pool(config.target(stage.target))
     drawn = min(len(pool), config.selftrain.cap or len(pool))
     return round(float(pool.lengths.mean()) * drawn)

@@ -24,7 +24,7 @@ from typing import Any
 
 from safetensors import SafetensorError
 
-from .. import StorageError
+from .. import DataError, StorageError, XltError
 from .faults import fault
 
 _ADVICE = {
@@ -119,6 +119,30 @@ def atomic_write_text(path: str | os.PathLike[str], text: str) -> None:
 def atomic_write_json(path: str | os.PathLike[str], value: Any, *, indent: int | None = 2) -> None:
     """As `atomic_write_bytes`, `value` as `plain` makes it; non-finite numbers become null."""
     atomic_write_text(path, json.dumps(plain(value), indent=indent, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def read_json(
+    path: Path, refusal: type[XltError] | None = DataError, remedy: str = "run the stage again", *, needed: bool = False
+) -> dict[str, Any]:
+    """The object in a JSON file, empty when there is no such file.
+
+    Args:
+        refusal: the error for a damaged file; None where such a file counts as absent.
+        remedy: what to do about it.
+        needed: an absent file is refused, too.
+    """
+    try:
+        value = json.loads(path.read_bytes())
+    except (OSError, ValueError, RecursionError) as error:
+        if refusal is None or (isinstance(error, FileNotFoundError) and not needed):
+            return {}
+        line = getattr(error, "lineno", 1)
+        raise refusal(f"{path}:{line}: cannot be read as JSON ({error}); {remedy}") from error
+    if isinstance(value, dict):
+        return value
+    if refusal is None:
+        return {}
+    raise refusal(f"{path}:1: expected a JSON object, found {type(value).__name__}; {remedy}")
 
 
 def write_file(path: str | os.PathLike[str], data: bytes) -> None:

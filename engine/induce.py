@@ -6,9 +6,7 @@ neighbour by CSLS, clearly enough, makes a pair (`data.induced`).
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
-from hashlib import sha256
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -16,17 +14,17 @@ from typing import Any
 import numpy as np
 import torch
 
-from .. import ModelError
 from ..data import Tokenizer, TokenStore, pack
 from ..data.induced import NEIGHBOURS, csls, frequent_words, mutual_pairs, words_of
 from ..model import Encoder
 from .config import TargetConfig
 from .context import Context
+from .decision_files import DecisionFiles
 from .diagnostics import no_induced_pairs
-from .files import atomic_write_bytes, atomic_write_json, sha256_file
 from .plan import Stage
 
-DICTIONARY, RECORD = "dictionary.tsv", "dictionary.json"
+DICTIONARY = "dictionary.tsv"
+FILES = DecisionFiles("dictionary.json", DICTIONARY, "sha256")
 CHUNK = 64
 """Sentences in one forward pass."""
 
@@ -48,32 +46,19 @@ def mixed_source(
     Raises:
         ModelError: the dictionary is not that which was written.
     """
-    done = context.world.once((folder / RECORD).exists)
-    if not done:
+    if not FILES.exist(context, folder):
         context.world.once(lambda: _write(context, stage, target, encoder, folder))
-    record = _read(context.world.visible(folder / RECORD))
-    if record.get("sha256") != sha256_file(folder / DICTIONARY):
-        raise ModelError(f"{folder / DICTIONARY} has changed since it was written; delete {folder} and run again")
+    record = FILES.read(context, folder)
     context.warn(no_induced_pairs(record["pairs"], record["margin"]))
     if not record["pairs"]:
         return None
     return context.world.leading(lambda: context.data.source_mixed([folder / DICTIONARY]))
 
 
-def _read(path: Path) -> dict[str, Any]:
-    try:
-        record = json.loads(path.read_bytes())
-    except ValueError as error:
-        raise ModelError(f"{path}: cannot be read ({error}); delete {path.parent} and run again") from error
-    return record if isinstance(record, dict) else {}
-
-
 def _write(context: Context, stage: Stage, target: TargetConfig, encoder: Encoder, folder: Path) -> None:
-    """The two files are written in this order: with the second one there, the first is complete."""
     record = induce(context, stage, target, encoder)
     lines = "".join(f"{entry['source']}\t{entry['target']}\n" for entry in record["entries"])
-    atomic_write_bytes(folder / DICTIONARY, lines.encode("utf-8"))
-    atomic_write_json(folder / RECORD, record | {"sha256": sha256(lines.encode("utf-8")).hexdigest()})
+    FILES.write(folder, record, lines.encode("utf-8"))
 
 
 def induce(context: Context, stage: Stage, target: TargetConfig, encoder: Encoder) -> dict[str, Any]:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from .. import DivergedError
-from ..data import ItemView, TokenStore, inference_batches, inference_tokens
+from ..data import OUTSIDE, ItemView, TokenStore, inference_batches, inference_tokens
 from ..kernels import votes
 from ..model import TaskModel
 from .distributed import World
@@ -19,7 +19,6 @@ from .metrics import AccuracyCounter, ClassTable, EntityCounter, class_table
 from .precision import computing_in
 
 Poll = Callable[[], None]
-OUTSIDE = "O"
 
 
 def predict_logits(

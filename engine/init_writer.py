@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -17,6 +16,7 @@ from ..model import EncoderConfig, load_encoder_config, load_masked_lm
 from .init_files import Found, find_files, read_files
 from .init_settings import Settings, for_folder, for_new_encoder
 from .sniff import FileFacts
+from .toml_dump import toml_value
 
 VOCABULARY_LINES = 20_000
 COVERED = 99.5
@@ -143,11 +143,8 @@ def _new_encoder(found: Found) -> tuple[Settings, Length]:
 def _from_folder(found: Found, model: Path) -> tuple[Settings, Length]:
     shape: EncoderConfig = load_encoder_config(model)
     tokenizer = Tokenizer.from_folder(model)
-    if tokenizer.vocab_size > shape.vocab_size:
-        raise ModelError(
-            f"{model}: the tokenizer has ids up to {tokenizer.vocab_size - 1}, the word embedding {shape.vocab_size} "
-            "rows; the folder mixes two checkpoints"
-        )
+    if misfit := tokenizer.misfit(shape.vocab_size):
+        raise ModelError(f"{model}: {misfit}")
     settings = for_folder(shape, len(found.train), [len(t.texts) for t in found.targets])
     try:
         load_masked_lm(model)
@@ -233,19 +230,7 @@ def _table(name: str, values: dict[str, tuple[Any, str]], comment: str = "") -> 
 
 
 def _pairs(values: dict[str, tuple[Any, str]]) -> list[str]:
-    return [f"{key} = {_toml(value)}  # {why}" for key, (value, why) in values.items()]
-
-
-def _toml(value: Any) -> str:
-    if isinstance(value, bool):
-        return "true" if value else "false"
-    if isinstance(value, (list, tuple)):
-        return f"[{', '.join(map(_toml, value))}]"
-    if isinstance(value, float):
-        text = f"{value:g}"
-        return text if set(text) & set(".en") else f"{text}.0"
-    # JSON's escapes are TOML's, but for the one character that JSON leaves bare.
-    return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f") if isinstance(value, str) else str(value)
+    return [f"{key} = {toml_value(value)}  # {why}" for key, (value, why) in values.items()]
 
 
 def _relative(path: Path, folder: Path) -> str:

@@ -17,7 +17,7 @@ from .fit import Spent
 from .loop import Objective, Trace
 from .objectives import masked_lm
 from .plan import Stage
-from .stages import stage_seed, target_of
+from .stages import stage_seed
 
 NAME = "masked_lm"
 
@@ -69,7 +69,7 @@ def fit_jointly(
 
 def masked_batches(context: Context, stage: Stage, steps: int, vocab_size: int) -> MlmBatches:
     """Masked batches of the text of BTF for so many steps, with the settings of [btf] and draws of their own."""
-    table, text = context.config.btf, btf_text(context, stage, target_of(context.config, stage))
+    table, text = context.config.btf, btf_text(context, stage, context.config.target(stage.target))
 
     def over(epochs: float) -> MlmBatches:
         return MlmBatches(

@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from .context import FINISHED, Context
+from .files import read_json
 from .plan import Stage
-from .reuse import read_object
 
 MARKS = ("uses_parallel_data", "uses_target_labels", "uses_dictionary")
 
@@ -23,6 +23,6 @@ def marks(context: Context, stage: Stage, notes: Mapping[str, Any]) -> dict[str,
     folders = [context.folder(other) for other in stage.inputs.values()]
     folders += context.config.selftrain.soft.teacher_folders if stage.kind == "soft" else ()
     for folder in folders:
-        record = read_object(folder / FINISHED) or {}
+        record = read_json(folder / FINISHED, None)
         found = {mark: used or bool(record.get(mark, False)) for mark, used in found.items()}
     return found

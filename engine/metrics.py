@@ -16,6 +16,7 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 
 from .. import DataError
+from ..data import OUTSIDE
 
 Span = tuple[str, int, int]
 Tags = Sequence[str]
@@ -36,7 +37,7 @@ def split_tag(tag: str) -> tuple[str, str]:
         DataError: the tag is none of `O`, `B-<type>`, `I-<type>`.
     """
     prefix, _, kind = tag.partition("-")
-    if tag == "O" or (prefix in ("B", "I") and kind):
+    if tag == OUTSIDE or (prefix in ("B", "I") and kind):
         return prefix, kind
     raise DataError(f"unknown tag {tag!r}: tags are O, B-<type> or I-<type>; convert the file to BIO first")
 
@@ -52,7 +53,7 @@ def spans(tags: Tags, *, strict: bool = False) -> list[Span]:
     """
     found: list[Span] = []
     start, current = 0, ""
-    for position, (prefix, kind) in enumerate([*map(split_tag, tags), ("O", "")]):
+    for position, (prefix, kind) in enumerate([*map(split_tag, tags), (OUTSIDE, "")]):
         if prefix == "I" and kind == current:
             continue
         if current:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from pathlib import Path
 from typing import Any, Literal
@@ -10,6 +9,7 @@ from typing import Any, Literal
 from .. import ConfigError, ModelError
 from ..data import Tokenizer
 from ..model import TaskModel, load_task_model, read_info
+from .files import read_json
 
 DEFAULT_ALPHA = 0.9
 ModelLike = TaskModel | str | os.PathLike[str]
@@ -36,11 +36,8 @@ def open_model(
         target = choose_device(device)
         model = load_task_model(model).to(target)
         tokenizer = tokenizer or Tokenizer.from_folder(name)
-    if tokenizer.vocab_size > model.config.vocab_size:
-        raise ModelError(
-            f"{name}: the tokenizer has ids up to {tokenizer.vocab_size - 1}, the word embedding "
-            f"{model.config.vocab_size} rows; they belong to different checkpoints"
-        )
+    if misfit := tokenizer.misfit(model.config.vocab_size):
+        raise ModelError(f"{name}: {misfit}")
     return model, tokenizer
 
 
@@ -97,13 +94,9 @@ def stored_prediction(folder: Path | None) -> str:
 
 
 def read_record(path: Path) -> dict[str, Any]:
-    """The JSON object in a file beside a model, empty where there is none; a damaged one is a ModelError."""
-    try:
-        value = json.loads(path.read_bytes())
-    except FileNotFoundError:
-        return {}
-    except (OSError, ValueError) as error:
-        raise ModelError(f"{path}: cannot be read ({error}); copy the model folder again") from error
-    if not isinstance(value, dict):
-        raise ModelError(f"{path}: holds no JSON object; copy the model folder again")
-    return value
+    """What a stage left in a JSON file beside its model; empty where there is none.
+
+    Raises:
+        ModelError: the file is damaged.
+    """
+    return read_json(path, ModelError, "copy the model folder again")

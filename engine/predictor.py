@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from .. import ConfigError, DivergedError
-from ..data import Prompt, Row, Tokenizer, row_batches, window_rows
+from ..data import OUTSIDE, Prompt, Row, Tokenizer, row_batches, window_rows
 from ..data.readers import words_of
 from ..kernels import votes
 from ..model import TaskModel
@@ -29,7 +29,6 @@ from .opening import (
     trained_split,
 )
 
-OUTSIDE = "O"
 BATCH_TOKENS = 4096
 
 

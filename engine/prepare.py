@@ -20,7 +20,7 @@ from .config import OptimiserConfig, RunConfig, reader_of
 from .context import Context
 from .datasets import Datasets, read_file
 from .distributed import World
-from .files import publish_folder, take_over, temporary_folder
+from .files import publish_folder, read_json, take_over, temporary_folder
 from .plan import Stage, digest
 from .progress import Progress
 from .rundir import RunDir
@@ -71,11 +71,8 @@ def _one_context(
     if config.model.path is not None:
         encoder = load_encoder_config(config.model.path)
         positions, layers, rows = encoder.max_length, encoder.num_layers, encoder.vocab_size
-        if tokenizer.vocab_size > rows:
-            raise ModelError(
-                f"{config.model.path}: the tokenizer has ids up to {tokenizer.vocab_size - 1}, the word embedding "
-                f"{rows} rows; the folder mixes two checkpoints"
-            )
+        if misfit := tokenizer.misfit(rows):
+            raise ModelError(f"{config.model.path}: {misfit}")
     else:
         assert config.model.new is not None
         positions, layers = config.model.new.max_positions, config.model.new.num_layers
@@ -208,7 +205,7 @@ def _tokenizer(config: RunConfig, folder: Path, progress: Progress, reuse: Seque
 
 
 def _stamped(folder: Path, stamp: dict[str, Any]) -> bool:
-    return (folder / STAMP).exists() and json.loads((folder / STAMP).read_text()) == stamp
+    return read_json(folder / STAMP, None) == stamp
 
 
 def _lines(config: RunConfig, paths: Iterable[Path]) -> Iterable[str]:

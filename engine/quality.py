@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
 
+from ..data import OUTSIDE
 from ..data.batch import IGNORE
 from .decisions import Bools, Decision, Ints, Votes, reason_counts
 from .metrics import as_array
@@ -82,8 +83,8 @@ def pseudo_label_quality(
     def acceptance(classes: Sequence[int]) -> Acceptance:
         return _acceptance(keep, label, truth, classes)
 
-    outside = [i for i, name in enumerate(labels) if name == "O"]
-    entity = [i for i, name in enumerate(labels) if name != "O"]
+    outside = [i for i, name in enumerate(labels) if name == OUTSIDE]
+    entity = [i for i, name in enumerate(labels) if name != OUTSIDE]
     table, error = _calibration(as_array(votes.mean_probability).max(axis=-1), label, truth, bins)
     return PseudoLabelQuality(
         overall=acceptance(range(len(labels))),

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
-import re
 import statistics
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
+
+from .seeds import Stat, Step, paired_step, stat
+from .text_table import text_table
 
 Json = dict[str, Any]
 
@@ -19,13 +21,6 @@ METRIC_NAMES = {
     "accuracy": "accuracy",
     "macro_f1": "macro F1",
 }
-STAGE_NAMES = {
-    "cloze": "cloze, no training",
-    "cloze-btf": "cloze after BTF, no training",
-    "btf": "BTF",
-    "la": "label alignment",
-    "sa": "semantic alignment",
-}
 COTRAIN_ARMS = {
     "co-a": "co-training, model a",
     "co-b": "co-training, model b",
@@ -35,55 +30,6 @@ COTRAIN_ARMS = {
 TRANSLATE_ARMS = ("translate-test", "translate-train", "translate-train-all")
 SIDE_ARMS = ("cloze", "control", "contrastive", *TRANSLATE_ARMS, *COTRAIN_ARMS)
 """Arms beside the trail: their first stage is compared with zero-shot, a later one with the one before it."""
-TRAINING_NAMES = {
-    "pretrain": "pre-training",
-    "pretrain-b": "pre-training, model b",
-    "zero-shot": "fine-tune, no BTF",
-    "control-btf": "BTF, control",
-    "control": "fine-tune, control",
-    "btf-mlm": "BTF",
-    "btf": "fine-tune",
-    "mixed": "fine-tune, mixed words",
-    "few-shot": "fine-tune, few-shot",
-    "translate-train": "fine-tune, translations",
-    "translate-train-all": "fine-tune, all translations",
-}
-_ROUND = re.compile(r"(soft|hard)(\d+)")
-_ITERATION = re.compile(r"(co|self)(\d+)([ab])")
-
-
-def stage_name(stage: str) -> str:
-    """How tables of scores call a stage: by the model that it leaves."""
-    return STAGE_NAMES.get(stage) or _ITERATION.sub(r"\1-train \2 \3", _ROUND.sub(r"\1 \2", stage))
-
-
-def training_name(stage: str) -> str:
-    """How pictures of losses and seconds call a stage: by what it does."""
-    return TRAINING_NAMES.get(stage) or stage_name(stage)
-
-
-@dataclass(frozen=True)
-class Stat:
-    """A mean over `n` values and their sample standard deviation (None for one value)."""
-
-    mean: float
-    std: float | None
-    n: int
-
-    def __str__(self) -> str:
-        return f"{self.mean:.1f}" + ("" if self.std is None else f" ± {self.std:.1f}")
-
-
-@dataclass(frozen=True)
-class Step:
-    """Paired differences to an earlier stage, over the (target, seed) pairs that have both."""
-
-    stat: Stat
-    up: int
-    versus: str
-
-    def __str__(self) -> str:
-        return f"{self.stat.mean:+.1f}" + ("" if self.stat.std is None else f" ± {self.stat.std:.1f}")
 
 
 @dataclass(frozen=True)
@@ -92,6 +38,7 @@ class StageScore:
 
     arm: str
     stage: str
+    label: str
     order: int
     targets: dict[str, Stat]
     average: Stat | None
@@ -120,7 +67,7 @@ class StageScore:
     def name(self) -> str:
         """The stage as tables call it, with what is to be known before its score is read."""
         nothing = f" (no entity learned from the target: {self.without_entities} of {len(self.values)})"
-        return stage_name(self.stage) + (nothing if self.without_entities else "")
+        return self.label + (nothing if self.without_entities else "")
 
 
 @dataclass(frozen=True)
@@ -138,14 +85,6 @@ class Aggregate:
     @property
     def trail(self) -> tuple[StageScore, ...]:
         return tuple(s for s in self.stages if s.arm not in SIDE_ARMS)
-
-
-def stat(values: Iterable[float]) -> Stat | None:
-    """Mean and sample standard deviation; None for no values."""
-    kept = list(values)
-    if not kept:
-        return None
-    return Stat(statistics.fmean(kept), statistics.stdev(kept) if len(kept) > 1 else None, len(kept))
 
 
 Cells = dict[tuple[str, int], float]
@@ -170,8 +109,7 @@ def step_between(now: Cells, before: Cells, versus: str, target: str | None = No
     """The paired step between two stages' `values`, over all targets or one; None without a common pair."""
     both = sorted(k for k in now.keys() & before.keys() if target in (None, k[0]))
     differences = [now[k] - before[k] for k in both]
-    found = stat(differences)
-    return Step(found, sum(d > 0 for d in differences), versus) if found else None
+    return paired_step(differences, versus)
 
 
 def per_seed(cells: Cells, targets: Sequence[str]) -> dict[int, float]:
@@ -251,6 +189,7 @@ def _stage_score(
     return StageScore(
         arm=rows[0]["arm"],
         stage=rows[0]["stage"],
+        label=rows[0]["label"],
         order=rows[0]["order"],
         targets=per_target,
         average=stat(average.values()),
@@ -325,21 +264,13 @@ def stage_table(summary: Json, *, markdown: bool = False, metric: str | None = N
         rule = ["---", *("---:" for _ in header[1:])]
         body = "\n".join("| " + " | ".join(_pipe(c) for c in line) + " |" for line in [header, rule, *lines])
         return f"{body}\n\n{table_caption(result)}.\n"
-    widths = [max(len(line[i]) for line in [header, *lines]) for i in range(len(header))]
-    rows = [
-        "  ".join(
-            c.ljust(w) if not i else c.rjust(w) for i, (c, w) in enumerate(zip(line, widths, strict=True))
-        ).rstrip()
-        for line in [header, *lines]
-    ]
-    rule_line = "-" * max(len(r) for r in rows)
     notes = [
         "step: paired difference to the stage before; up: pairs of target and seed that rose; gap: source - target",
         "parallel: translations or parallel text used; labels: target labels used for anything but scoring",
         "seconds: on the wall; CPU s: of the processor; both of the stage and what it needs that is not scored",
     ]
     title = f"{summary.get('name')}: {table_caption(result)}"
-    return "\n".join([title, "", rows[0], rule_line, *rows[1:], "", *notes]) + "\n"
+    return "\n".join([title, "", *text_table([header, *lines]), "", *notes]) + "\n"
 
 
 def _pipe(text: str) -> str:

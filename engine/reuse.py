@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -10,7 +9,15 @@ from typing import Any
 from .. import ConfigError
 from .cloze import verbaliser_digest
 from .context import FINISHED, Context
-from .files import atomic_write_json, link_files, publish_folder, sha256_file, storage_errors, temporary_folder
+from .files import (
+    atomic_write_json,
+    link_files,
+    publish_folder,
+    read_json,
+    sha256_file,
+    storage_errors,
+    temporary_folder,
+)
 from .plan import Stage, digest, fingerprint
 from .prepare import STAMP
 from .stages import inputs_of
@@ -58,7 +65,7 @@ def run_folders(given: Sequence[str | Path]) -> tuple[Path, ...]:
 
 def finished_record(folder: Path, table: dict[str, Any]) -> dict[str, Any] | None:
     """`stage.json` of a finished stage with this fingerprint, else None."""
-    return read_object(folder / FINISHED) if read_object(folder / STAMP) == table else None
+    return (read_json(folder / FINISHED, None) or None) if read_json(folder / STAMP, None) == table else None
 
 
 def take_over_stage(context: Context, stage: Stage, table: dict[str, Any], folder: Path) -> bool:
@@ -81,18 +88,9 @@ def take_over_stage(context: Context, stage: Stage, table: dict[str, Any], folde
         part = temporary_folder(folder.parent, folder.name)
         link_files([source / name for name in [STAMP, *names]], part)
         # The source may itself have been taken over: the record keeps the folder where the stage was trained.
-        atomic_write_json(part / FINISHED, {"reused_from": str(source.resolve())} | record)
+        atomic_write_json(part / FINISHED, {"reused_from": str(source.resolve())} | record | stage.identity)
         publish_folder(part, folder, replace=True)
         context.run_dir.event("reuse", stage=stage.id, folder=source)
         context.progress.note(f"{stage.id}: taken over from {other}")
         return True
     return False
-
-
-def read_object(path: Path) -> dict[str, Any] | None:
-    """The object in a JSON file; None where there is none."""
-    try:
-        value = json.loads(path.read_bytes())
-    except (OSError, ValueError):
-        return None
-    return value if isinstance(value, dict) else None

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -14,7 +13,7 @@ import numpy as np
 import torch
 
 from .. import ModelError
-from ..data import ItemView, TokenStore
+from ..data import OUTSIDE, ItemView, TokenStore
 from ..data.batch import IGNORE
 from ..kernels import Votes, votes
 from ..model import TaskModel
@@ -35,11 +34,10 @@ from .diagnostics import (
     require_accepted,
 )
 from .distributed import World
-from .inference import OUTSIDE, Poll, predict_logits
+from .files import read_json
+from .inference import Poll, predict_logits
 from .plan import Stage
 from .quality import calibration_bins, pseudo_label_quality
-from .reuse import read_object
-from .stages import target_of
 from .thresholds import ThresholdChoice, choose_threshold
 
 REASONS = {
@@ -133,7 +131,7 @@ def load_pool(context: Context, stage: Stage) -> Pool:
     from safetensors.numpy import load_file
 
     data, config = context.data, context.config
-    target = target_of(config, stage)
+    target = config.target(stage.target)
     if "previous" in stage.inputs:
         saved = load_file(context.folder(stage.inputs["previous"]) / "decision.safetensors")
         return Pool(np.flatnonzero(saved["target.pool"]), np.flatnonzero(saved["source.keep"]))
@@ -148,7 +146,7 @@ def decide_round(context: Context, stage: Stage, labeller: TaskModel) -> RoundDe
         DataError: not one pseudo-label was accepted; the message has a histogram of the confidences.
     """
     data, table, labels = context.data, context.config.selftrain, context.data.labels
-    pool, target = load_pool(context, stage), target_of(context.config, stage)
+    pool, target = load_pool(context, stage), context.config.target(stage.target)
     context.progress.note(
         f"{stage.id}: votes on {len(data.source_train)} source and {len(pool.target)} target examples"
     )
@@ -368,7 +366,7 @@ def _guarded_before(context: Context, stage: Stage) -> set[str]:
     while "previous" in inputs:
         folder = context.folder(inputs["previous"])
         guarded |= set(read_record(folder)["source"]["guarded_per_class"])
-        inputs = (read_object(folder / FINISHED) or {}).get("inputs", {})
+        inputs = read_json(folder / FINISHED, None).get("inputs", {})
     return guarded
 
 
@@ -385,9 +383,4 @@ def read_record(folder: Path) -> dict[str, Any]:
     Raises:
         ModelError: it is missing or damaged.
     """
-    path = folder / "decision.json"
-    try:
-        record: dict[str, Any] = json.loads(path.read_bytes())
-    except (OSError, ValueError) as error:
-        raise ModelError(f"{path}: cannot be read ({error}); delete the folder {folder} and run again") from error
-    return record
+    return read_json(folder / "decision.json", ModelError, f"delete the folder {folder} and run again", needed=True)

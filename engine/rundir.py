@@ -179,15 +179,6 @@ class RunDir:
         }
         atomic_write_json(self.path / "status.json", values)
 
-    def read_status(self) -> dict[str, Any] | None:
-        """The content of `status.json`, None if there is none. A state "running" may be that of a killed process."""
-        with storage_errors(self.path / "status.json", "read"):
-            try:
-                value = json.loads((self.path / "status.json").read_bytes())
-            except (FileNotFoundError, ValueError):
-                return None
-        return value if isinstance(value, dict) else None
-
     def write_config(self, text: str) -> None:
         """Replace `config.toml`, the resolved recipe."""
         atomic_write_text(self.path / "config.toml", text)

@@ -19,7 +19,7 @@ from .config import RunConfig, merged
 from .context import FINISHED, Context, write_trace
 from .deterministic import deterministic, refusal
 from .distributed import World, joined
-from .files import atomic_write_json, delete, sha256_file, storage_errors, sync_tree
+from .files import atomic_write_json, delete, read_json, sha256_file, storage_errors, sync_tree
 from .items import ITEMS, Items, save_items
 from .marks import marks
 from .memory import outside_of_steps
@@ -29,7 +29,7 @@ from .prepare import STAMP, describe_kernels, make_context, read_ahead, with_wor
 from .progress import Progress
 from .recipe import Resolved, load_recipe, places
 from .report import write_report
-from .reuse import fingerprint_of, read_object, run_folders, take_over_stage
+from .reuse import fingerprint_of, run_folders, take_over_stage
 from .rundir import RunDir
 from .selftrain import run_hard, run_soft
 from .stages import Outcome, run_btf, run_cloze, run_finetune, run_pretrain
@@ -175,7 +175,7 @@ def _run(
     started = time.time()
     config = world.leading(lambda: with_world(resolved.config, home.path, others))
     chosen = tuple(seeds) if seeds is not None else config.seeds
-    plan = chosen_stages(config, chosen, stage_name, targets)
+    plan, whole = chosen_stages(config, chosen, stage_name, targets), make_plan(config, chosen)
     home.write_config(resolved.dump())
     home.write_status("running")
     hashes = _data_hashes(config)
@@ -191,7 +191,8 @@ def _run(
         source=config.source.language,
         sources=[s.language for s in config.sources],
         targets=[t.language for t in config.targets],
-        stages=[node.id for node in make_plan(config, chosen)],
+        stages=[node.id for node in whole],
+        plan={node.id: node.identity for node in whole},
         device=str(context.device),
         kernels=describe_kernels(context.device),
         tokenizer=context.tokenizer.fingerprint,
@@ -247,7 +248,7 @@ def _stage(context: Context, stage: Stage, resume: bool) -> bool:
 
 def _is_there(context: Context, stage: Stage, table: dict[str, Any], folder: Path, resume: bool) -> bool:
     """Whether the stage's result is there and not outdated; else its folder is ready for what is to be made."""
-    before = read_object(folder / STAMP)
+    before = read_json(folder / STAMP, None)
     usable = before == table and resume
     if usable and (folder / FINISHED).exists():
         delete(folder / "checkpoint")
@@ -255,8 +256,8 @@ def _is_there(context: Context, stage: Stage, table: dict[str, Any], folder: Pat
     if resume and take_over_stage(context, stage, table, folder):
         return True
     if not usable and folder.exists():
-        changed = sorted(k for k in table.keys() | (before or {}).keys() if table.get(k) != (before or {}).get(k))
-        if before is not None and resume:
+        changed = sorted(k for k in table.keys() | before.keys() if table.get(k) != before.get(k))
+        if before and resume:
             context.progress.note(f"{stage.id}: made anew, since {', '.join(changed[:5])} changed")
         context.check_base(stage)  # a result goes only when the next one can begin
         delete(folder)
@@ -302,11 +303,7 @@ def _finish(
         save_items(folder, items)
     sync_tree(folder)
     record = {
-        "stage": stage.name,
-        "kind": stage.kind,
-        "arm": stage.arm,
-        "pair": stage.target,
-        "seed": stage.seed,
+        **stage.identity,
         "inputs": stage.inputs,
         "fingerprint": digest(table),
         "encoder_at_start": outcome.encoder_at_start,
@@ -330,7 +327,7 @@ def _finish(
 
 def _rescore(context: Context, stage: Stage, folder: Path) -> None:
     """Scores a finished stage again where the test files are not those that it was scored on."""
-    record, tests = read_object(folder / FINISHED) or {}, _tests(context, stage)
+    record, tests = read_json(folder / FINISHED, None), _tests(context, stage)
     # A stage taken over from before test items were kept gets them; one that was made here stays as it is.
     kept = "reused_from" not in record or not tests or (folder / ITEMS).exists()
     if context.world.once(lambda: record.get("scored_on") == tests and kept):

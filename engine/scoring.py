@@ -18,6 +18,7 @@ from ..model import TaskModel
 from .inference import Poll, score
 from .metrics import ClassTable, TransferSummary, transfer_gap
 from .opening import ModelLike, check_length, open_model, stored_prediction, trained_length
+from .text_table import text_table
 
 HEADLINE = {"ner": "entity_f1", "classification": "accuracy"}
 
@@ -73,12 +74,7 @@ class EvaluationResult:
             gap = f"{self.transfer.gap[s.name]:.2f}" if self.transfer and i else ""
             values = [f"{s.metrics[name]:.2f}" for name in names]
             rows.append([s.name, *values, gap, f"{s.examples}", f"{s.items}", f"{s.long}"])
-        widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-        lines = [
-            "  ".join([row[0].ljust(widths[0]), *(c.rjust(w) for c, w in zip(row[1:], widths[1:], strict=True))])
-            for row in rows
-        ]
-        lines += ["", *self._class_lines()]
+        lines = [*text_table(rows, rule="none"), "", *self._class_lines()]
         if self.transfer is not None:
             found = self.transfer
             lines += [
@@ -97,11 +93,7 @@ class EvaluationResult:
             for i, (name, values) in enumerate(s.classes.items()):
                 shown = [f"{values[head]:.2f}" for head in heads[:3]]
                 rows.append(["" if i else s.name, name, *shown, f"{values['support']:.0f}"])
-        widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-        return [
-            "  ".join(c.ljust(w) if i < 2 else c.rjust(w) for i, (c, w) in enumerate(zip(row, widths, strict=True)))
-            for row in rows
-        ]
+        return text_table(rows, right=range(2, 6), rule="none")
 
 
 def evaluate(

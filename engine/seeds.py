@@ -1,37 +1,50 @@
-"""Summaries over seeds and paired comparisons of two arms."""
+"""Means and deviations over seeds, paired differences, and the paired bootstrap over test items.
+
+Of the bootstrap: all models are scored on the same draws of items. For two arms with the same seeds, the difference on
+a draw is the mean over seeds of the two arms' difference on that draw. Items are what is drawn; seeds are fixed. So an
+interval says how far the difference hangs on which sentences were in the test set, not how far it hangs on the seeds:
+that is the standard deviation's task.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import statistics
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 
-from .. import ConfigError
+from ..data import derive_seed
+from .items import points
+
+_CHUNK = 64
+Name = TypeVar("Name")
 
 
 @dataclass(frozen=True)
-class MeanStd:
-    """Mean and sample standard deviation (n - 1) over `num` seeds; the latter is None for a single seed."""
+class Stat:
+    """A mean over `n` values and their sample standard deviation (None for one value)."""
 
     mean: float
     std: float | None
-    num: int
+    n: int
 
     def __str__(self) -> str:
-        return f"{self.mean:.2f}" if self.std is None else f"{self.mean:.2f} ± {self.std:.2f}"
+        return f"{self.mean:.1f}" + ("" if self.std is None else f" ± {self.std:.1f}")
 
 
 @dataclass(frozen=True)
-class PairedDifference:
-    """Mean and sample standard deviation of `after - before` over paired seeds; `num_up` of `num` rose."""
+class Step:
+    """Paired differences to an earlier stage, over the (target, seed) pairs that have both."""
 
-    mean: float
-    std: float | None
-    num_up: int
-    num: int
+    stat: Stat
+    up: int
+    versus: str
+
+    def __str__(self) -> str:
+        return f"{self.stat.mean:+.1f}" + ("" if self.stat.std is None else f" ± {self.stat.std:.1f}")
 
 
 @dataclass(frozen=True)
@@ -44,48 +57,18 @@ class Bootstrap:
     p_value: float
 
 
-def mean_std(values: Sequence[float]) -> MeanStd:
-    """Mean and sample standard deviation of one score over seeds."""
-    if not len(values):
-        raise ConfigError("no values to summarise: a mean needs at least one seed")
-    array = np.asarray(values, dtype=np.float64)
-    return MeanStd(float(array.mean()), float(array.std(ddof=1)) if array.size > 1 else None, array.size)
+def stat(values: Iterable[float]) -> Stat | None:
+    """Mean and sample standard deviation; None for no values."""
+    kept = list(values)
+    if not kept:
+        return None
+    return Stat(statistics.fmean(kept), statistics.stdev(kept) if len(kept) > 1 else None, len(kept))
 
 
-def paired_difference(before: Sequence[float], after: Sequence[float]) -> PairedDifference:
-    """`after - before`, seed by seed: the spread between seeds cancels where both arms share it."""
-    if len(before) != len(after):
-        raise ConfigError(f"{len(before)} and {len(after)} values: a paired difference needs the same seeds in both")
-    differences = [b - a for a, b in zip(before, after, strict=True)]
-    summary = mean_std(differences)
-    return PairedDifference(summary.mean, summary.std, sum(d > 0 for d in differences), summary.num)
-
-
-def paired_bootstrap(
-    before: ArrayLike,
-    after: ArrayLike,
-    *,
-    statistic: Callable[[NDArray[Any]], float] | None = None,
-    samples: int = 1000,
-    level: float = 0.95,
-    seed: int = 0,
-) -> Bootstrap:
-    """Paired bootstrap over items: both arms are scored on the same draws of items with replacement.
-
-    Args:
-        before: one row per item, for example 0/1 correctness `[n]` or entity counts `[n, 3]`.
-        after: the other arm's rows, in the same order of items.
-        statistic: score of a set of rows; the mean when absent, `metrics.f1_of_counts` for entity counts.
-        level: mass of the interval.
-    """
-    a, b = np.asarray(before), np.asarray(after)
-    if a.shape != b.shape or not len(a):
-        raise ConfigError(f"shapes {a.shape} and {b.shape}: a paired bootstrap needs the same items in both, and some")
-    score = statistic or (lambda rows: float(rows.mean()))
-    generator = np.random.default_rng(seed)
-    draws = (generator.integers(len(a), size=len(a)) for _ in range(samples))
-    differences = np.array([score(b[rows]) - score(a[rows]) for rows in draws])
-    return bootstrap_of(score(b) - score(a), differences, level=level)
+def paired_step(differences: Sequence[float], versus: str) -> Step | None:
+    """What paired differences to `versus` amount to; None for none."""
+    mean = stat(differences)
+    return Step(mean, sum(d > 0 for d in differences), versus) if mean else None
 
 
 def bootstrap_of(difference: float, draws: NDArray[Any], *, level: float = 0.95) -> Bootstrap:
@@ -94,3 +77,61 @@ def bootstrap_of(difference: float, draws: NDArray[Any], *, level: float = 0.95)
     # One is added to both sides so that a finite number of draws never claims a probability of zero.
     tail = (1 + min((draws <= 0).sum(), (draws >= 0).sum())) / (len(draws) + 1)
     return Bootstrap(difference, float(low), float(high), min(1.0, 2 * float(tail)))
+
+
+def scores_on_draws(items: Mapping[Name, NDArray[Any]], *, samples: int, seed: int) -> dict[Name, NDArray[Any]]:
+    """The score in points of every model on the same draws with replacement.
+
+    Args:
+        items: model -> its items, `[n, 3]` or `[n]` (`items.Items`), the same n and order of items for all.
+        samples: number of draws.
+        seed: of the draws.
+
+    Returns:
+        Model -> float64 `[samples]`.
+    """
+    stacked = [rows.reshape(len(rows), -1).astype(np.float64) for rows in items.values()]
+    count = len(stacked[0])
+    generator = np.random.default_rng(seed)
+    sums = np.empty((samples, sum(rows.shape[1] for rows in stacked)))
+    every = np.hstack(stacked)
+    for start in range(0, samples, _CHUNK):
+        size = min(_CHUNK, samples - start)
+        times = np.stack([np.bincount(generator.integers(count, size=count), minlength=count) for _ in range(size)])
+        sums[start : start + size] = times @ every
+    found, column = {}, 0
+    for name, rows in zip(items, stacked, strict=True):
+        width = rows.shape[1]
+        found[name] = _points(sums[:, column : column + width], count)
+        column += width
+    return found
+
+
+def _points(sums: NDArray[Any], count: int) -> NDArray[Any]:
+    """Points of summed items: F1 of entity counts (gold, predicted, correct), or accuracy."""
+    if sums.shape[1] == 1:
+        return np.asarray(100.0 * sums[:, 0] / count)
+    whole = sums[:, 0] + sums[:, 1]
+    found: NDArray[Any] = np.divide(200.0 * sums[:, 2], whole, out=np.zeros_like(whole), where=whole > 0)
+    return found
+
+
+def compare(
+    row: Sequence[NDArray[Any]],
+    reference: Sequence[NDArray[Any]],
+    row_draws: Sequence[NDArray[Any]],
+    reference_draws: Sequence[NDArray[Any]],
+) -> tuple[float, NDArray[Any]]:
+    """The difference of two rows on one test set, and on every draw of it; each sequence has one entry per seed."""
+    observed = float(np.mean([points(a) - points(b) for a, b in zip(row, reference, strict=True)]))
+    return observed, np.mean([a - b for a, b in zip(row_draws, reference_draws, strict=True)], axis=0)
+
+
+def over_targets(parts: Sequence[tuple[float, NDArray[Any]]]) -> Bootstrap:
+    """The interval of the mean difference over targets, whose test sets are drawn independently of each other."""
+    return bootstrap_of(float(np.mean([part[0] for part in parts])), np.mean([part[1] for part in parts], axis=0))
+
+
+def draw_seed(target: str) -> int:
+    """Seed of the draws of a target's test set."""
+    return derive_seed(0, "bootstrap", target)

@@ -6,7 +6,6 @@ import csv
 import io
 from collections.abc import Mapping
 from functools import partial
-from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -15,23 +14,24 @@ import torch
 from safetensors.numpy import load_file, save
 from torch import Tensor
 
-from .. import ModelError
 from ..data import ItemView, Part, TaskBatches
 from ..kernels import votes
 from ..model import TaskModel
 from .context import Context, freeze
+from .decision_files import DecisionFiles
 from .diagnostics import one_teacher, single_voter, slow_learning_rate
-from .files import atomic_write_bytes, atomic_write_json, atomic_write_text, sha256_file
+from .files import atomic_write_bytes, atomic_write_text
 from .hashes import tensors_hash
 from .joint import fit_jointly
 from .objectives import SoftLabels, cross_entropy
 from .plan import Stage
-from .round_decision import RoundDecision, decide_round, load_pool, read_record
+from .round_decision import RoundDecision, decide_round, load_pool
 from .soft_labels import MISSING, damaged, packed_soft_labels, read_soft_labels, soft_label_problem
-from .stages import Outcome, new_task_model, stage_seed, target_of, warn_of_unseen
+from .stages import Outcome, new_task_model, stage_seed, warn_of_unseen
 from .teachers import Side, count_teachers, own_teachers, teach, teachers_name, text_of_side
 
 SOFT_LABELS, DECISION, CURVE = "soft_labels.safetensors", "decision.safetensors", "curve.csv"
+FILES = DecisionFiles("decision.json", DECISION)
 SOFT_LABELS_OF: dict[Side, str] = {"target": SOFT_LABELS, "source": "soft_labels.source.safetensors"}
 
 
@@ -113,15 +113,13 @@ def run_hard(context: Context, stage: Stage, fingerprint: Mapping[str, Any], fol
     """Alpha, the decision on source and target, then cross entropy on what was kept (Eq. 2 to 4)."""
     table = context.config.selftrain.hard
     labeller = context.load_task_model(stage, "student" if "student" in stage.inputs else "teacher")
-    decided = context.world.once((folder / "decision.json").exists)
+    decided = FILES.exist(context, folder)
     if not decided:
         decision = decide_round(context, stage, labeller)
         context.world.once(lambda: _write_decision(context, folder, decision))
-    record = read_record(context.world.visible(folder / "decision.json").parent)
+    record = FILES.read(context, folder)
     if decided:
         context.restore_warnings(record["warnings"])
-    if record.get("arrays") not in (None, sha256_file(folder / DECISION)):
-        raise ModelError(f"{folder / DECISION} has changed since it was written; delete {folder} and run again")
     saved = load_file(folder / DECISION)
     model = labeller if "student" in stage.inputs and table.start == "student" else _fresh_student(context, stage)
     freeze(model.encoder, table)
@@ -147,12 +145,8 @@ def run_hard(context: Context, stage: Stage, fingerprint: Mapping[str, Any], fol
 
 
 def _write_decision(context: Context, folder: Path, decision: RoundDecision) -> None:
-    """`decision.json` is written last: with it there, the others are complete."""
-    data = save(decision.arrays)
-    atomic_write_bytes(folder / DECISION, data)
     atomic_write_text(folder / CURVE, curve_csv(decision.record))
-    more = {"warnings": context.warnings_as_json(), "arrays": sha256(data).hexdigest()}
-    atomic_write_json(folder / "decision.json", decision.record | more)
+    FILES.write(folder, decision.record, save(decision.arrays), warnings=context.warnings_as_json())
 
 
 def curve_csv(record: Mapping[str, Any]) -> str:
@@ -174,7 +168,7 @@ def curve_csv(record: Mapping[str, Any]) -> str:
 
 def _hard_parts(context: Context, stage: Stage, saved: Mapping[str, np.ndarray]) -> list[Part]:
     """Kept source with its labels, and target examples that have at least one accepted label."""
-    source, target = context.data.source_train, context.data.target_pool(target_of(context.config, stage))
+    source, target = context.data.source_train, context.data.target_pool(context.config.target(stage.target))
     view, targets = ItemView(target), saved["target.targets"]
     accepted = np.diff(np.concatenate([[0], np.cumsum(targets >= 0)])[view.offsets]) > 0
     labels, table = np.asarray(source.item_labels), context.config.selftrain.hard

@@ -8,9 +8,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-from torch import nn
 
-from .. import ModelError
 from ..data import Corpus, ItemView, MlmBatches, Part, TaskBatches, TokenStore, derive_seed, unigram_entropy
 from ..model import (
     ClozeHead,
@@ -28,7 +26,7 @@ from ..model import (
 )
 from .btf_text import btf_stores, btf_text, text_by_language
 from .cloze import new_cloze_model
-from .config import PretrainConfig, RunConfig, TargetConfig, TaskConfig
+from .config import PretrainConfig, RunConfig, TaskConfig
 from .config.cloze import prompt_of
 from .context import Context, freeze
 from .datasets import corpora
@@ -68,26 +66,22 @@ def inputs_of(context: Context, stage: Stage) -> dict[str, TokenStore]:
     if stage.kind == "pretrain":
         return {f"text.{i}": store for i, store in enumerate(data.general_text())}
     if stage.kind == "btf":
-        return btf_stores(context, stage, target_of(config, stage))
+        return btf_stores(context, stage, config.target(stage.target))
     if stage.kind in TRANSFER_KINDS:
         return transfer_inputs(context, stage)
     if stage.kind == "cloze":
         return {}
     found = learned_stores(context, stage) if stage.kind == "finetune" else {"source": data.source_train}
     if "induce" in stage.settings:
-        found |= induced_inputs(context, target_of(config, stage))
+        found |= induced_inputs(context, config.target(stage.target))
     if stage.kind in ("soft", "hard"):
-        found["target"] = data.target_pool(target_of(config, stage))
+        found["target"] = data.target_pool(config.target(stage.target))
         found |= teacher_stores(context, stage)
-        found |= btf_stores(context, stage, target_of(config, stage)) if "mlm" in stage.settings else {}
+        found |= btf_stores(context, stage, config.target(stage.target)) if "mlm" in stage.settings else {}
     best_epoch = isinstance(stage.optimiser, TaskConfig) and stage.optimiser.keep == "best"
     if best_epoch or (stage.kind == "hard" and config.has_dev):
         found["dev"] = data.source_dev
     return found
-
-
-def target_of(config: RunConfig, stage: Stage) -> TargetConfig:
-    return next(t for t in config.targets if t.language == stage.target)
 
 
 def stage_seed(stage: Stage, *purpose: str | int) -> int:
@@ -136,7 +130,7 @@ def run_btf(context: Context, stage: Stage, fingerprint: Mapping[str, Any], fold
     """Bilingual task fitting (arXiv 2310.04726 section 3.1), on task text or, as a control, on general text."""
     table = context.config.btf
     model = load_masked_lm(context.input_folder(stage, "base")).to(context.device)
-    target = target_of(context.config, stage)
+    target = context.config.target(stage.target)
     languages = [*(source.language for source in context.config.all_sources), target.language]
     for language, store in zip(languages, text_by_language(context, stage, target), strict=True):
         warn_of_unseen(context, store, "text", language)
@@ -188,7 +182,7 @@ def run_finetune(context: Context, stage: Stage, fingerprint: Mapping[str, Any],
     start = tensors_hash(dict(model.encoder.named_parameters()))
     stores = learned_stores(context, stage)
     if "induce" in stage.settings:
-        mixed_store = mixed_source(context, stage, target_of(context.config, stage), model.encoder, folder)
+        mixed_store = mixed_source(context, stage, context.config.target(stage.target), model.encoder, folder)
         stores |= {} if mixed_store is None else {"mixed": mixed_store}
     for name, store in stores.items():
         warn_of_unseen(context, store, name, _language_of(context, stage, name))
@@ -267,12 +261,6 @@ def new_head(config: RunConfig, kind: str, encoder: Encoder, num_classes: int, s
         return LinearHead(hidden, num_classes, drop, seed=seed, initializer_range=spread)
     widths = table.widths or default_voter_widths(hidden, table.voters)
     return VoterHeads(hidden, num_classes, widths, drop, seed=seed, initializer_range=spread)
-
-
-def encoder_of(model: nn.Module) -> Encoder:
-    if not isinstance(model, (MaskedLM, TaskModel)):
-        raise ModelError(f"{type(model).__name__} has no encoder")
-    return model.encoder
 
 
 def warn_of_unseen(context: Context, store: TokenStore, role: str, language: str) -> None:

@@ -5,98 +5,68 @@ The fields, and what a stage folder must hold, are described in docs/summary-sch
 
 from __future__ import annotations
 
-import json
-import re
 from collections.abc import Sequence
 from pathlib import Path
 
 from .. import DataError
-from .decisions import OUTSIDE
-from .files import atomic_write_json
+from ..data import OUTSIDE
+from .files import atomic_write_json, read_json
 from .results import METRIC_NAMES, Json, aggregate, stage_table
 from .transfer.error_correlation import error_correlations
 
-__all__ = ["aggregate", "build_summary", "find_stages", "read_json", "stage_table", "write_summary"]
+__all__ = ["aggregate", "build_summary", "find_stages", "stage_table", "write_summary"]
 
 SCHEMA_VERSION = 1
 TRANSLATE_TEST, TRANSLATED = "translate-test", " (translated)"
 """Role and suffix of a language, where the zero-shot model is scored on its test texts in the source language."""
 
-_FOLDERS = {
-    "pretrain": (None, "pretrain", "pretrain", 0),
-    "pretrain-b": (None, "pretrain-b", "pretrain", 1990),
-    "cloze": ("cloze", "cloze", "cloze", 9),
-    "baseline": ("baseline", "zero-shot", "finetune", 10),
-    "control-btf": (None, "control-btf", "btf", 20),
-    "control": ("control", "control", "finetune", 21),
-    "la": ("contrastive", "la", "align", 25),
-    "sa": ("contrastive", "sa", "semantic", 26),
-    "translate-train": ("translate-train", "translate-train", "finetune", 27),
-    "translate-train-all": ("translate-train-all", "translate-train-all", "finetune", 28),
-    "btf": (None, "btf-mlm", "btf", 30),
-    "finetune": ("btf", "btf", "finetune", 31),
-    "mixed": ("mixed", "mixed", "finetune", 31),
-    "fewshot": ("few-shot", "few-shot", "finetune", 32),
-    "cloze-btf": ("cloze", "cloze-btf", "cloze", 33),
-}
-_ROUND = re.compile(r"(soft|hard)(\d+)")
-_ITERATION = re.compile(r"(co|self)(\d+)([ab])")
-_COTRAIN_ORDER = {"co-a": 2000, "co-b": 3000, "self-a": 4000, "self-b": 5000}
-_MARKS = ("stage.json", "scores.json", "trace.json", "decision.json", "xlt.json", "checkpoint")
-
-
-def read_json(path: Path) -> Json:
-    """The object in a JSON file, empty when there is no such file.
-
-    Raises:
-        DataError: the file is not a JSON object.
-    """
-    try:
-        value = json.loads(path.read_text("utf-8"))
-    except FileNotFoundError:
-        return {}
-    except (OSError, ValueError) as error:
-        line = getattr(error, "lineno", 1)
-        raise DataError(f"{path}:{line}: cannot be read as JSON ({error}); run the stage again") from error
-    if not isinstance(value, dict):
-        raise DataError(f"{path}:1: expected a JSON object, found {type(value).__name__}; run the stage again")
-    return value
+IDENTITY = ("arm", "stage", "kind", "order", "seed", "pair", "round", "label", "action")
+"""Keys of an entry of `stages` that say who a stage is, from the plan's own record of it."""
+_MARKS = ("stage.json", "fingerprint.json", "scores.json", "trace.json", "decision.json", "xlt.json", "checkpoint")
 
 
 def find_stages(folder: Path) -> list[Json]:
-    """The stage folders of a run in pipeline order, as described under `stages` in docs/summary-schema.md."""
-    found = []
+    """The stage folders of a run in pipeline order, as described under `stages` in docs/summary-schema.md.
+
+    Raises:
+        DataError: a JSON file is damaged, or a finished stage does not say who it is.
+    """
+    plan = read_json(folder / "run.json").get("plan") or {}
+    stages = []
     for seed_dir in sorted(folder.glob("seed-*")):
         number = seed_dir.name.removeprefix("seed-")
         if not (seed_dir.is_dir() and number.isdigit()):
             continue
         for child in _folders(seed_dir):
-            if child.name in _FOLDERS or any((child / mark).exists() for mark in _MARKS):
-                found.append(_stage(folder, child, int(number), None))
+            if any((child / mark).exists() for mark in _MARKS):
+                stages.append(_stage(folder, child, int(number), None, plan))
                 continue
             for stage in _folders(child):
-                found.append(_stage(folder, stage, int(number), child.name))
-    return sorted(found, key=lambda s: (s["order"], s["pair"] or "", s["seed"]))
+                stages.append(_stage(folder, stage, int(number), child.name, plan))
+    return sorted(stages, key=lambda s: (s["order"], s["pair"] or "", s["seed"]))
 
 
 def _folders(folder: Path) -> list[Path]:
     return sorted(p for p in folder.iterdir() if p.is_dir() and not p.name.startswith("."))
 
 
-def _stage(run: Path, folder: Path, seed: int, pair: str | None) -> Json:
-    arm, stage, kind, order = _FOLDERS.get(folder.name, (None, folder.name, folder.name, 1000))
-    if match := _ROUND.fullmatch(folder.name):
-        kind, order = match[1], 100 * int(match[2]) + 50 * (match[1] == "hard")
-        arm = "selftrain"
-    if found := cotrain_stage(folder.name):
-        arm, kind, order = found[0], "cotrain", _COTRAIN_ORDER[found[0]] + found[1]
-    own = read_json(folder / "stage.json")
-    result = {"arm": arm, "stage": stage, "kind": kind, "order": order, "seed": seed, "pair": pair}
-    if folder.name not in _FOLDERS and not match and not found:
-        result |= {key: own[key] for key in result if own.get(key) is not None}
-    result |= {"folder": folder.relative_to(run).as_posix()}
-    result |= {key: own.get(key) for key in ("seconds", "cpu_seconds", "steps", "tokens")}
-    return result | {"finished": (folder / "stage.json").exists()}
+def _stage(run: Path, folder: Path, seed: int, pair: str | None, plan: Json) -> Json:
+    """What the plan of the run says of a stage, else what the stage itself does, which may be of an earlier plan."""
+    name, path = folder.name, folder.relative_to(run).as_posix()
+    record, finished = read_json(folder / "stage.json"), (folder / "stage.json").exists()
+    identity = plan.get(path) or record
+    if finished and "order" not in identity:
+        raise DataError(
+            f"{folder / 'stage.json'}:1: no `order`, as an earlier version wrote it; run the recipe again in this "
+            "folder, which trains nothing anew and writes down who each stage is"
+        )
+    result: Json = {"arm": None, "stage": name, "kind": name, "order": 1000, "seed": seed, "pair": pair, "round": 0}
+    result |= {"label": identity.get("stage", name)}
+    result |= {"action": identity.get("label", result["label"])}
+    result |= {key: identity[key] for key in IDENTITY if key in identity}
+    result |= {"folder": path}
+    result |= {key: record.get(key) for key in ("seconds", "cpu_seconds", "steps", "tokens")}
+    return result | {"finished": finished}
 
 
 def build_summary(folder: str | Path) -> Json:
@@ -147,7 +117,7 @@ def build_summary(folder: str | Path) -> Json:
 def _row(stage: Json, own: Json, score: Json, extra: Json) -> Json:
     return {
         "arm": stage["arm"] or stage["stage"],
-        **{key: stage[key] for key in ("stage", "order", "pair", "seed")},
+        **{key: stage[key] for key in ("stage", "label", "order", "round", "pair", "seed")},
         **{key: score.get(key) for key in ("language", "role", "metric", "value", "count")},
         **({"classes": score["classes"]} if "classes" in score else {}),
         **extra,
@@ -165,7 +135,8 @@ def _translated_row(stage: Json, own: Json, score: Json, extra: Json) -> Json | 
     if score.get("role") != TRANSLATE_TEST:
         return None
     given = score | {"language": str(score["language"]).removesuffix(TRANSLATED), "role": "target"}
-    named = stage | {"arm": TRANSLATE_TEST, "stage": TRANSLATE_TEST, "order": stage["order"] + 1}
+    names = {"arm": TRANSLATE_TEST, "stage": TRANSLATE_TEST, "label": TRANSLATE_TEST}
+    named = stage | names | {"order": stage["order"] + 1}
     return _row(named, own | {"uses_parallel_data": True}, given, extra)
 
 
@@ -180,7 +151,7 @@ def _decision_fields(folder: Path, stage: Json, stages: Sequence[Json]) -> Json:
     rounds: dict[int, Json] = {}
     for s in same:
         if s["order"] <= stage["order"] and (decision := read_json(folder / s["folder"] / "decision.json")):
-            rounds[round_of(s)] = decision
+            rounds[s["round"]] = decision
     if not rounds:
         return empty
     last = rounds[max(rounds)]
@@ -188,18 +159,6 @@ def _decision_fields(folder: Path, stage: Json, stages: Sequence[Json]) -> Json:
     classes = last.get("classes") or {}
     entities = sum(c["accepted"] for name, c in classes.items() if name != OUTSIDE) if OUTSIDE in classes else None
     return {k: last.get(k) for k in ("alpha", "accepted")} | {"accepted_entities": entities, "removed": removed}
-
-
-def round_of(stage: Json) -> int:
-    """The round of self-training that a stage belongs to, from its name; 0 for other stages."""
-    match = _ROUND.fullmatch(stage["stage"])
-    return int(match[2]) if match else 0
-
-
-def cotrain_stage(name: str) -> tuple[str, int] | None:
-    """Arm and iteration of a stage of co-training, or of self-training by picks, from its name; None for others."""
-    match = _ITERATION.fullmatch(name)
-    return (f"{match[1]}-{match[3]}", int(match[2])) if match else None
 
 
 def write_summary(folder: str | Path) -> Json:

@@ -65,11 +65,8 @@ def check_teacher(
             f"{path}: its labels are {', '.join(info.labels or ())}, the run's are {', '.join(labels)}; teachers must "
             "have the same ones"
         )
-    if tokenizer.vocab_size > info.config.vocab_size:
-        raise ModelError(
-            f"{path}: the tokenizer has ids up to {tokenizer.vocab_size - 1}, the word embedding "
-            f"{info.config.vocab_size} rows; the folder mixes two checkpoints"
-        )
+    if misfit := tokenizer.misfit(info.config.vocab_size):
+        raise ModelError(f"{path}: {misfit}")
     all_tokens = config.task == "ner" and config.selftrain.soft.positions == "all"
     if all_tokens and own is not None and not _as_own(config, info, tokenizer, own):
         raise ConfigError(
@@ -125,7 +122,7 @@ def text_of_side(data: Datasets, stage: Stage, side: Side) -> TokenStore:
     """The text that teachers label: the unlabelled text of a stage's target, or the source's training text."""
     if side == "source":
         return data.source_train
-    return data.target_pool(next(t for t in data.config.targets if t.language == stage.target))
+    return data.target_pool(data.config.target(stage.target))
 
 
 def teacher_digests(context: Context, stage: Stage) -> dict[str, str]:

@@ -32,7 +32,7 @@ def _table(lines: list[str], values: Mapping[str, Any], path: Key, origins: Mapp
             inner.append((name, value))
             continue
         origin = origins.get(dotted((*path, name)), "")
-        lines.append(f"{_key(name)} = {_value(value)}" + (f"  # {origin}" if origin else ""))
+        lines.append(f"{_key(name)} = {toml_value(value)}" + (f"  # {origin}" if origin else ""))
     for name, value in inner:
         here = (*path, name)
         header = ".".join(_key(str(part)) for part in here if isinstance(part, str))
@@ -59,7 +59,8 @@ def _key(name: str) -> str:
     return name if re.fullmatch(r"[A-Za-z0-9_-]+", name) else _string(name)
 
 
-def _value(value: Any) -> str:
+def toml_value(value: Any) -> str:
+    """A value as recipes write it."""
     if isinstance(value, bool):
         return "true" if value else "false"
     if isinstance(value, int | float):
@@ -68,8 +69,8 @@ def _value(value: Any) -> str:
         return _string(value)
     if isinstance(value, os.PathLike):
         return _string(os.fspath(value))
-    if isinstance(value, tuple):
-        return f"[{', '.join(map(_value, value))}]"
+    if isinstance(value, list | tuple):
+        return f"[{', '.join(map(toml_value, value))}]"
     raise TypeError(f"{type(value).__name__} has no form in a recipe")
 
 

@@ -6,7 +6,6 @@ that trains imports this module, and the files are not among those of the config
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -16,17 +15,18 @@ import numpy as np
 from safetensors.numpy import load_file
 
 from .. import DataError
-from ..data import TruthFiles, derive_seed, open_truth_world
+from ..data import OUTSIDE, TruthFiles, derive_seed, open_truth_world
 from ..data.batch import IGNORE
 from .config import TargetConfig
 from .context import FINISHED, Context
-from .datasets import OUTSIDE, first_of_each
+from .datasets import first_of_each
 from .decisions import Reason
-from .files import atomic_write_json
+from .files import atomic_write_json, read_json
 from .metrics import entity_f1
 from .plan import Stage
+from .results import SIDE_ARMS
 from .round_decision import read_record
-from .seeds import mean_std
+from .seeds import stat
 from .selftrain import DECISION, SOFT_LABELS
 from .soft_labels import read_soft_labels
 from .truth_stats import (
@@ -110,9 +110,7 @@ class _Judge:
                 }
             )
             before, gone = items, gone | leaving
-        scores = {
-            s.arm if s.kind == "finetune" else s.name: self._score(s) for s in done if s.kind not in ("pretrain", "btf")
-        }
+        scores = {_score_name(s): self._score(s) for s in done if s.kind not in ("pretrain", "btf")}
         source = noise_filter(noisy, np.ones_like(noisy), gone, derive_seed(seed, "truth")) if rounds else None
         return {"seed": seed, "target": self.target.language, "scores": scores, "rounds": rounds, "source": source}
 
@@ -183,11 +181,17 @@ class _Judge:
 
     def _score(self, stage: Stage) -> float | None:
         """The score on the target's test text, in points."""
-        path = self.context.folder(stage.id) / "scores.json"
         metric = "entity_f1" if self.context.config.task == "ner" else "accuracy"
-        rows = json.loads(path.read_bytes())["scores"] if path.exists() else ()
+        rows = read_json(self.context.folder(stage.id) / "scores.json").get("scores") or ()
         found = [r["value"] for r in rows if r["language"] == self.target.language and r["metric"] == metric]
         return float(found[0]) if found else None
+
+
+def _score_name(stage: Stage) -> str:
+    """What `scores` calls a stage: "method" what is fine-tuned for the target."""
+    if stage.kind != "finetune" or stage.arm is None:
+        return stage.name
+    return stage.arm if stage.arm in ("baseline", *SIDE_ARMS) else "method"
 
 
 def answers(runs: Sequence[Json]) -> Json:
@@ -212,10 +216,8 @@ def answers(runs: Sequence[Json]) -> Json:
 
 def _over(values: Sequence[float | None]) -> Json | None:
     known = [v for v in values if v is not None]
-    if not known:
-        return None
-    found = mean_std(known)
-    return {"mean": found.mean, "std": found.std, "values": known}
+    over = stat(known)
+    return None if over is None else {"mean": over.mean, "std": over.std, "values": known}
 
 
 def _at(table: Json | None, *keys: str) -> Any:

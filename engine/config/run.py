@@ -293,6 +293,10 @@ class RunConfig:
         """[source], then [[sources]]."""
         return (self.source, *self.sources)
 
+    def target(self, language: str | None) -> TargetConfig:
+        """The table of the target of this language, which the recipe must have."""
+        return next(target for target in self.targets if target.language == language)
+
     @property
     def has_dev(self) -> bool:
         """Whether there is labelled source text that nothing trains on. A made world has none."""

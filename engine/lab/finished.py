@@ -19,10 +19,11 @@ from ...model import TaskModel, load_task_model
 from ..config import RunConfig
 from ..datasets import Datasets
 from ..decisions import Reason
+from ..files import read_json
 from ..prepare import with_world
 from ..recipe import load_recipe
 from ..round_decision import Voted, vote
-from ..summary import build_summary, read_json
+from ..summary import build_summary
 
 Json = dict[str, Any]
 DECISION = "decision.safetensors"
@@ -43,6 +44,7 @@ class TaskStage:
     folder: Path
     id: str
     stage: str
+    label: str
     arm: str
     kind: str
     order: int
@@ -74,7 +76,7 @@ class FinishedRun:
         for s in summary["stages"]:
             if s["finished"] and s["kind"] in TASK_KINDS:
                 own, table = (read_json(folder / s["folder"] / n) for n in ("stage.json", "fingerprint.json"))
-                names = {k: s[k] for k in ("stage", "kind", "order", "seed", "pair")}
+                names = {k: s[k] for k in ("stage", "label", "kind", "order", "seed", "pair")}
                 path = folder / s["folder"]
                 stages.append(TaskStage(path, s["folder"], arm=s["arm"] or "", record=own, fingerprint=table, **names))
         if not stages:
@@ -125,8 +127,7 @@ class FinishedRun:
         for stage in self.stages:
             if stage.pair == target and "data.target" in stage.fingerprint:
                 return self.store(stage.fingerprint["data.target"])
-        table = next(t for t in self.data.config.targets if t.language == target)
-        return self.data.target_pool(table)
+        return self.data.target_pool(self.data.config.target(target))
 
     def test(self, language: str) -> TokenStore | None:
         """The labelled file that a language was scored on, None without one."""

@@ -19,9 +19,9 @@ from ...data import Example, ItemView, Tokenizer
 from ...data.lines import file_stem
 from ..datasets import read_file
 from ..decisions import Reason
+from ..files import read_json
 from ..inference import predict_logits
 from ..round_decision import REASONS
-from ..summary import read_json
 from .finished import FinishedRun, TaskStage
 from .item_id import Item, find_item
 
@@ -91,7 +91,7 @@ class Story:
         words: the words (tagging), or the one text.
         seen: positions of the words that have a token within the maximum length; what `items` and `opinions` count.
         gold: one label per word or the text's class, None where unknown. Of a target it is for looking at only.
-        opinions: by stage, in the order of the trail.
+        opinions: by stage, in the order of the trail; `labels` are what tables call these stages.
     """
 
     name: str
@@ -106,6 +106,7 @@ class Story:
     seen: tuple[int, ...]
     gold: tuple[str, ...] | None
     opinions: dict[str, tuple[Opinion, ...]]
+    labels: dict[str, str]
     rounds: tuple[Round, ...]
 
     def as_dict(self) -> dict[str, Any]:
@@ -153,6 +154,7 @@ def item_story(
         seen=tuple(int(w) for w in item.store.items(item.number)[1]) if item.store.task == "ner" else (0,),
         gold=_gold(run, item, example, labels),
         opinions={s.stage: _opinions(run, s, item) for s in sorted(stages, key=lambda s: s.order)},
+        labels={s.stage: s.label for s in stages},
         rounds=tuple(_round(run, s, item, labels) for s in stages if s.kind == "hard"),
     )
 

@@ -10,13 +10,14 @@ from pathlib import Path
 from typing import Any
 
 from .. import svg
-from ..estimate_report import table as text_table
 from ..files import atomic_write_json, atomic_write_text
 from ..report.page import page
 from ..report.page import table as html_table
 from ..report.parts import columns_for
-from ..results import METRIC_NAMES, Stat, Step
+from ..results import METRIC_NAMES
+from ..seeds import Stat, Step
 from ..svg import GREY, Key, Panel, clean
+from ..text_table import text_table
 from .paper import AVERAGE
 
 Json = dict[str, Any]
@@ -111,7 +112,7 @@ def plain_text(values: Json) -> str:
     parts = []
     for group in values["groups"]:
         header, lines = cells(values, group)
-        parts += [group["title"], *text_table([header, *lines], right=range(1, len(header))), ""]
+        parts += [group["title"], *text_table([header, *lines], rule="columns"), ""]
     notes = [textwrap.fill(text, 110, break_long_words=False) for text in (caption(values), *_remarks(values))]
     return "\n".join([*parts, *notes]) + "\n"
 

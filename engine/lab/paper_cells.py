@@ -11,11 +11,11 @@ from typing import Any
 
 from ... import ConfigError, DataError
 from ..config import RunConfig
+from ..files import read_json
 from ..plan import fingerprint, make_plan
 from ..prepare import STAMP, with_world
 from ..recipe import load_recipe, variants
 from ..results import Cells
-from ..summary import read_json
 from .paper import COLUMNS, RECIPES, TABLES, Kind, domain_of
 from .rows import ROWS
 from .survey import RowPlan

@@ -11,7 +11,8 @@ from typing import Any
 from .. import svg
 from ..files import atomic_write_json, atomic_write_text, plain, storage_errors
 from ..report.parts import columns_for, threshold_picture
-from ..results import METRIC_NAMES, Cells, Stat, Step, per_seed, stat, step_between
+from ..results import METRIC_NAMES, Cells, per_seed, step_between
+from ..seeds import Stat, Step, stat
 from .paper import AVERAGE, COLUMNS, DOMAINS, OTHERS, PRINTED, RECIPES, TABLES, Kind, PaperTable, notes, paper_average
 from .paper_cells import Joined, decisions, join, made_by_run
 from .rows import ROWS

@@ -16,8 +16,8 @@ from ...data import EncodedText, Tokenizer, pack, read_dictionary, rng_for
 from ...model import Encoder, load_encoder
 from .. import svg
 from ..prepare import choose_device
+from ..text_table import text_table
 from .alignment import Alignment, BothWays, align, chance, folds_of, partners_of
-from .text_table import text_table
 
 States = dict[int, NDArray[np.float32]]
 TOKENS = 4096
@@ -240,11 +240,8 @@ def _batches(encoded: Sequence[EncodedText]) -> list[NDArray[np.int64]]:
 
 def _opened(model: str | Path, device: str) -> tuple[Encoder, Tokenizer]:
     encoder, tokenizer = load_encoder(model).to(choose_device(device)), Tokenizer.from_folder(model)
-    if tokenizer.vocab_size > encoder.config.vocab_size:
-        raise ModelError(
-            f"{model}: the tokenizer has ids up to {tokenizer.vocab_size - 1}, the word embedding "
-            f"{encoder.config.vocab_size} rows; they belong to different checkpoints"
-        )
+    if misfit := tokenizer.misfit(encoder.config.vocab_size):
+        raise ModelError(f"{model}: {misfit}")
     return encoder, tokenizer
 
 

@@ -12,11 +12,11 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from ... import ConfigError, DataError, ModelError
-from ...data import Example, Tokenizer, rng_for
+from ...data import OUTSIDE, Example, Tokenizer, rng_for
 from ..overlap import Overlap, Words, count_words, overlap, words_in
-from ..predictor import OUTSIDE, Predictor
+from ..predictor import Predictor
+from ..text_table import text_table
 from ..texts import read_texts
-from .text_table import text_table
 
 OVERLAPS = ("word_types", "word_tokens", "piece_types", "piece_tokens")
 OPINIONS = ("agreement", "confidence")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from ... import DataError
+from ...data import OUTSIDE
 from ..report.page import table
 from ..report.parts import Run, mean, percent
 from ..results import METRIC_NAMES, Json
@@ -91,7 +92,7 @@ def _by_threshold(found: Sequence[Json]) -> str:
     gold = [d["by_threshold_if_gold"] for d in found if d.get("by_threshold_if_gold")]
     grid = tables[0]["thresholds"]
     places = sorted({min(range(len(grid)), key=lambda i: abs(grid[i] - wanted)) for wanted in SHOWN})
-    entities = [n for n in tables[0]["kept"] if n != "O"]
+    entities = [n for n in tables[0]["kept"] if n != OUTSIDE]
     items = mean(d["items"] for d in found)
     lines = []
     for i in places:

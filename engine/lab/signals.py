@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from ...data import TokenStore, derive_seed
+from ...data import OUTSIDE, TokenStore, derive_seed
 from ..decisions import span_of_item
 from ..metrics import EntityCounter
 from ..round_decision import Voted
@@ -24,7 +24,6 @@ from .estimators import (
     transport_f1,
 )
 
-OUTSIDE = "O"
 WORDS = 6000
 """Words at most that the transport of a tagger is solved for."""
 

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from ..results import stage_name
+from ...data import OUTSIDE
+from ..text_table import text_table
 from .item_story import ACCEPTED, Opinion, Round, Story
-from .text_table import text_table
 
-OUTSIDE = "O"
 _WIDEST = 24
 
 
@@ -29,14 +28,14 @@ def _text_lines(story: Story) -> list[str]:
     """One line a stage, and one a decision after the stage that it was made by."""
     rows = [["stage", "label", "confidence", "voters"]]
     for stage, (opinion,) in story.opinions.items():
-        rows.append([stage_name(stage), opinion.label, f"{opinion.confidence:.2f}", _voters(opinion)])
+        rows.append([story.labels[stage], opinion.label, f"{opinion.confidence:.2f}", _voters(opinion)])
         for found in story.rounds:
             if found.labeller == stage and found.items:
                 fate = found.items[0]
                 reason = f"lowest confidence {fate.confidence:.3f}, {_alpha(found)}" if fate.label else ""
                 rows.append([f"  round {found.number}", fate.outcome, "", reason])
     wrong = story.gold if story.role == "source" else None
-    lines = text_table(rows, left=len(rows[0]))
+    lines = text_table(rows, right=())
     return lines + (["", f"gold: {wrong[0]}"] if wrong else [])
 
 
@@ -44,9 +43,8 @@ def _word_lines(story: Story) -> list[str]:
     """One line a word; words that all call `O` and accept are counted only."""
     gold = story.gold is not None
     decided = [r for r in story.rounds if r.items]
-    rows = [
-        ["word", *(["gold"] if gold else []), *map(stage_name, story.opinions), *(f"round {r.number}" for r in decided)]
-    ]
+    stages = [story.labels[stage] for stage in story.opinions]
+    rows = [["word", *(["gold"] if gold else []), *stages, *(f"round {r.number}" for r in decided)]]
     notes, dull = [], 0
     for k, word in enumerate(story.seen):
         opinions = {stage: found[k] for stage, found in story.opinions.items()}
@@ -63,19 +61,19 @@ def _word_lines(story: Story) -> list[str]:
         rows.append([_short(story.words[word]), *([tag] if gold else []), *cells, *(f.outcome for f in fates)])
         for stage, opinion in opinions.items():
             if len({v.label for v in opinion.voters}) > 1:
-                notes.append(f"{_short(story.words[word])}: voters of {stage_name(stage)} {_voters(opinion)}")
-    lines = text_table(rows, left=len(rows[0])) if len(rows) > 1 else []
+                notes.append(f"{_short(story.words[word])}: voters of {story.labels[stage]} {_voters(opinion)}")
+    lines = text_table(rows, right=()) if len(rows) > 1 else []
     if dull:
         lines.append(f"{dull} {'other ' if len(rows) > 1 else ''}words: O at every stage{', accepted' * bool(decided)}")
     if lost := len(story.words) - len(story.seen):
         lines.append(f"{lost} words have no token within the maximum length, and count as O")
-    lines += ["", *(f"round {r.number}: {_alpha(r)}, by {stage_name(r.labeller)}" for r in decided)] * bool(decided)
+    lines += ["", *(f"round {r.number}: {_alpha(r)}, {_by(story, r)}" for r in decided)] * bool(decided)
     return [*lines, *([""] * bool(notes)), *notes]
 
 
 def _source_line(story: Story, found: Round) -> str:
     """What a decision did with a source example, and the words that were its reason."""
-    start = f"round {found.number} (by {stage_name(found.labeller)}, {_alpha(found)}): "
+    start = f"round {found.number} ({_by(story, found)}, {_alpha(found)}): "
     if found.source != "contradicted" or story.gold is None:
         return start + {"removed-before": "had been removed before"}.get(str(found.source), str(found.source))
     opinions = story.opinions.get(found.labeller, ())
@@ -85,6 +83,10 @@ def _source_line(story: Story, found: Round) -> str:
         if opinion.label != story.gold[word]
     ]
     return f"{start}removed for good, since it was called {'; '.join(wrong)}"
+
+
+def _by(story: Story, decision: Round) -> str:
+    return f"by {story.labels.get(decision.labeller, decision.labeller)}"
 
 
 def _alpha(found: Round) -> str:

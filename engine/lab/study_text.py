@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from ..report.parts import mean, percent
-from ..results import METRIC_NAMES, stage_name
+from ..results import METRIC_NAMES
+from ..text_table import text_table
 from .run_thresholds import DecisionStudy
-from .text_table import text_table
 from .threshold_study import LEVEL, RuleResult
 from .trust import StageTrust, TrustReport
 from .trust_record import LEVEL as TRUST_LEVEL
@@ -83,7 +83,7 @@ def trust_lines(report: TrustReport) -> tuple[list[str], list[list[str]]]:
     for s in sorted(report.stages, key=lambda s: (s.target, s.order)):
         e = s.estimate
         shown = ["-", "no estimate"] if e is None else [_points(e.value), f"{_points(e.low)} to {_points(e.high)}"]
-        line = [s.target, stage_name(s.stage), *shown]
+        line = [s.target, s.label, *shown]
         if truth:
             line += [_points(s.true), "-" if s.true is None or e is None else f"{100 * (e.value - s.true):+.1f}"]
         lines.append([*line, _points(s.source_score), percent(s.voters_agree)])
@@ -116,7 +116,7 @@ def render_trust(report: TrustReport) -> str:
 def alpha_notes(stages: Iterable[StageTrust]) -> list[str]:
     """A sentence for each decision on the threshold that the estimate prefers."""
     return [
-        f"{s.target}, decision by {stage_name(s.stage)}: alpha was {s.alpha['used']:.2f}, the estimate prefers "
+        f"{s.target}, decision by {s.label}: alpha was {s.alpha['used']:.2f}, the estimate prefers "
         f"{s.alpha['preferred']:.2f}"
         for s in stages
         if s.alpha is not None

@@ -14,13 +14,15 @@ from ... import ConfigError
 from ..config import RunConfig
 from ..corpus.pool import cores
 from ..cost import encoder_config, estimate_plan, measure_rate
-from ..estimate_report import table, time_text
+from ..estimate_report import time_text
 from ..plan import Stage, digest, make_plan
 from ..prepare import choose_device, make_context, read_ahead, with_world
 from ..progress import Progress
 from ..recipe import Resolved, load_recipe
+from ..results import SIDE_ARMS
 from ..reuse import fingerprint_of, finished_record, run_folders
 from ..rundir import RunDir
+from ..text_table import text_table
 from .rows import Choice, Row, choose
 
 Key = tuple[str, str]
@@ -53,8 +55,7 @@ class RowPlan:
         own = [s for s in self.stages if s.seed == seed and s.target in (None, target)]
         if self.row.stage:
             return next(s.id for s in own if s.id.rpartition("/")[2] == self.row.stage)
-        method = [s for s in own if s.arm == "method"] or [s for s in own if s.arm == "baseline"]
-        return method[-1].id
+        return [s for s in own if s.arm is not None and s.arm not in SIDE_ARMS][-1].id
 
     def lineage(self, stage_id: str) -> set[str]:
         """A stage and all that it stands on."""
@@ -223,7 +224,7 @@ class Forecast:
             f"{time_text(self.seconds / self.jobs)} with --jobs {self.jobs} (within a factor of two)."
         )
         out = [f"left out: {name}: {why}" for name, why in self.left_out.items()]
-        return "\n".join([*table([head, *lines], right=(2, 3, 4, 5)), "", total, *out])
+        return "\n".join([*text_table([head, *lines], right=(2, 3, 4, 5), rule="columns"), "", total, *out])
 
 
 def plan_ablation(

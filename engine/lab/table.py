@@ -10,13 +10,12 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from ..files import plain
+from ..files import plain, read_json
 from ..items import load_items
-from ..results import Stat, per_seed, stat, step_between
+from ..results import per_seed, step_between
 from ..reuse import finished_record
 from ..rundir import environment
-from ..summary import read_json
-from .bootstrap import compare, draw_seed, over_targets, scores_on_draws
+from ..seeds import Stat, compare, draw_seed, over_targets, scores_on_draws, stat
 from .paper import AVERAGE, domain_of, notes, printed
 from .rows import Group
 from .survey import Ablation, RowPlan

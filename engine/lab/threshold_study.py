@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ...data import derive_seed
+from ...data import OUTSIDE, derive_seed
 from ..thresholds import ThresholdChoice, choose_threshold_from_sweep
 
 Floats = NDArray[np.float64]
@@ -77,7 +77,7 @@ class GoldSweep:
         table, classes = record.get("by_threshold_if_gold"), record.get("classes_if_gold")
         if not table or not classes:
             return None
-        names = [name for name in table["kept"] if name != "O"]
+        names = [name for name in table["kept"] if name != OUTSIDE]
         kept, correct = (np.sum([table[key][n] for n in names], axis=0) for key in ("kept", "correct"))
         gold = sum(classes[n]["gold"] for n in names)
         return cls(np.asarray(table["thresholds"]), kept, correct, gold)

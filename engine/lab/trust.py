@@ -16,18 +16,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ... import DataError
+from ...data import OUTSIDE
 from ..diagnostics import Warning
-from ..files import atomic_write_json
+from ..files import atomic_write_json, read_json
 from ..progress import Progress
 from ..report import write_report
 from ..report.parts import mean
-from ..results import SIDE_ARMS, stage_name
+from ..results import SIDE_ARMS
 from ..round_decision import Voted
-from ..summary import read_json
 from ..thresholds import uniform_grid
 from .estimators import Estimate, Floats, Transport, calibrated_estimate, expected_label_f1, label_coupling
 from .finished import FinishedRun, TaskStage
-from .signals import OUTSIDE, WORDS, Signals, measure_signals, sample_examples, seeds_agree
+from .signals import WORDS, Signals, measure_signals, sample_examples, seeds_agree
 
 Entry = tuple[TaskStage, Signals, Voted, dict[str, float] | None]
 TRUST = "trust.json"
@@ -50,6 +50,7 @@ class StageTrust:
 
     target: str
     stage: str
+    label: str
     arm: str
     order: int
     seeds: tuple[int, ...]
@@ -149,6 +150,7 @@ def _over_seeds(
     return StageTrust(
         target=target,
         stage=name,
+        label=entries[0][0].label,
         arm=entries[0][0].arm,
         order=order,
         seeds=seeds,
@@ -239,8 +241,8 @@ def predicted_harm(stages: Sequence[StageTrust]) -> tuple[Warning, ...]:
         warnings.append(
             Warning(
                 "self-training-hurts",
-                f"{target}: self-training is predicted to hurt: {stage_name(last.stage)} is estimated at "
-                f"{100 * last.estimate.value:.0f}, its first teacher ({stage_name(teacher.stage)}) at "
+                f"{target}: self-training is predicted to hurt: {last.label} is estimated at "
+                f"{100 * last.estimate.value:.0f}, its first teacher ({teacher.label}) at "
                 f"{100 * teacher.estimate.value:.0f}; use the teacher, or look at the pseudo-labels with "
                 "`xlt-engine thresholds` and `xlt-engine why`",
                 {"target": target, "change": change, "last": last.stage, "teacher": teacher.stage},
@@ -260,13 +262,20 @@ def write_trust(folder: str | Path, report: TrustReport) -> None:
 
 
 def read_trust(folder: str | Path) -> TrustReport | None:
-    """The estimates that `write_trust` kept; None where there are none."""
+    """The estimates that `write_trust` kept; None where there are none.
+
+    Raises:
+        DataError: they are those of another version.
+    """
     values = read_json(Path(folder) / TRUST)
     if not values:
         return None
-    stages = [
-        StageTrust(**s | {"estimate": s["estimate"] and Estimate(**s["estimate"]), "seeds": tuple(s["seeds"])})
-        for s in values["stages"]
-    ]
+    try:
+        stages = [
+            StageTrust(**s | {"estimate": s["estimate"] and Estimate(**s["estimate"]), "seeds": tuple(s["seeds"])})
+            for s in values["stages"]
+        ]
+    except TypeError as error:
+        raise DataError(f"{Path(folder) / TRUST}:1: of another version; run `xlt-engine trust` again") from error
     warnings = tuple(Warning(**w) for w in values["warnings"])
     return TrustReport(**values | {"stages": tuple(stages), "warnings": warnings})

@@ -14,6 +14,21 @@ def cloze_plan(config: RunConfig, seed: int, target: str | None, inputs: dict[st
     """
     if config.finetune.head != "cloze":
         return []
-    root, name = (f"seed-{seed}", "cloze") if target is None else (f"seed-{seed}/{target}", "cloze-btf")
-    settings = common_settings(config)
-    return [Stage(f"{root}/{name}", "cloze", name, "cloze", seed, config.finetune, target, 0, inputs, settings)]
+    root, name, order, label = f"seed-{seed}", "cloze", 9, "cloze, no training"
+    if target is not None:
+        root, name, order, label = f"{root}/{target}", "cloze-btf", 33, "cloze after BTF, no training"
+    return [
+        Stage(
+            f"{root}/{name}",
+            "cloze",
+            name,
+            "cloze",
+            seed,
+            config.finetune,
+            target,
+            inputs=inputs,
+            settings=common_settings(config),
+            order=order,
+            label=label,
+        )
+    ]

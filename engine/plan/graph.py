@@ -45,7 +45,17 @@ def _seed_plan(config: RunConfig, seed: int) -> list[Stage]:
     if config.model.new is not None:
         settings = numeric | {"new": asdict(config.model.new), "pretrain": table_settings(config.pretrain)}
         stages.append(
-            Stage(f"{root}/pretrain", "pretrain", "pretrain", "shared", seed, config.pretrain, settings=settings)
+            Stage(
+                f"{root}/pretrain",
+                "pretrain",
+                "pretrain",
+                None,
+                seed,
+                config.pretrain,
+                settings=settings,
+                order=0,
+                action="pre-training",
+            )
         )
         start = {"base": f"{root}/pretrain"}
     finetune = common | {"finetune": table_settings(config.finetune)}
@@ -67,6 +77,8 @@ def _seed_plan(config: RunConfig, seed: int) -> list[Stage]:
                 config.finetune,
                 inputs=start,
                 settings=finetune,
+                order=10,
+                action="fine-tune, no BTF",
             )
         )
     stages += contrastive_plan(config, seed, start) + translate_plan(config, seed, start, finetune)
@@ -80,40 +92,37 @@ def _target_plan(
 ) -> list[Stage]:
     root = f"seed-{seed}/{target}"
     stages: list[Stage] = []
+    names: dict[str, Any]
 
-    def add(name: str, kind: Kind, label: str, arm: str, optimiser: OptimiserConfig, **rest: Any) -> str:
-        stages.append(Stage(f"{root}/{name}", kind, label, arm, seed, optimiser, target, **rest))
+    def add(folder: str, kind: Kind, name: str, arm: str | None, **rest: Any) -> str:
+        table = config.btf if kind == "btf" else config.finetune
+        stages.append(Stage(f"{root}/{folder}", kind, name, arm, seed, table, target, **rest))
         return stages[-1].id
 
     btf = numeric_settings(config) | {"btf": table_settings(config.btf)}
     finetune = finetune | (mixed := induce_settings(config))
     base, task = start, btf | {"text": "task"} | tlm_settings(config, target)
     if config.btf.on:
-        base = {"base": add("btf", "btf", "btf", "method", config.btf, inputs=start, settings=task)}
+        base = {"base": add("btf", "btf", "btf-mlm", None, inputs=start, settings=task, order=30, action="BTF")}
         stages += cloze_plan(config, seed, target, base)
-        teacher = add("finetune", "finetune", "btf", "method", config.finetune, inputs=base, settings=finetune)
+        names = {"label": "BTF", "action": "fine-tune"}
+        teacher = add("finetune", "finetune", "btf", "btf", inputs=base, settings=finetune, order=31, **names)
     elif mixed:
-        teacher = add("mixed", "finetune", "mixed", "method", config.finetune, inputs=base, settings=finetune)
+        action = "fine-tune, mixed words"
+        teacher = add("mixed", "finetune", "mixed", "mixed", inputs=base, settings=finetune, order=31, action=action)
     else:
         teacher = f"seed-{seed}/baseline"
     if few := few_shot_settings(config, target):
-        few_shot = finetune | {"few_shot": few}
-        teacher = add("fewshot", "finetune", "few-shot", "method", config.finetune, inputs=base, settings=few_shot)
+        names = {"order": 32, "action": "fine-tune, few-shot"}
+        settings = finetune | {"few_shot": few}
+        teacher = add("fewshot", "finetune", "few-shot", "few-shot", inputs=base, settings=settings, **names)
     if config.selftrain.on:
         stages += _rounds(config, seed, target, base, teacher, common)
     if config.arms.control:
-        control = {
-            "base": add(
-                "control-btf",
-                "btf",
-                "control-btf",
-                "control",
-                config.btf,
-                inputs=start,
-                settings=btf | {"text": "general"},
-            )
-        }
-        add("control", "finetune", "control", "control", config.finetune, inputs=control, settings=finetune)
+        general, names = btf | {"text": "general"}, {"order": 20, "action": "BTF, control"}
+        control = {"base": add("control-btf", "btf", "control-btf", None, inputs=start, settings=general, **names)}
+        names = {"order": 21, "action": "fine-tune, control"}
+        add("control", "finetune", "control", "control", inputs=control, settings=finetune, **names)
     return stages
 
 
@@ -153,13 +162,15 @@ def _rounds(
                 stage_id,
                 "soft" if kind == "soft" else "hard",
                 name,
-                "method",
+                "selftrain",
                 seed,
                 optimiser,
                 target,
                 number,
                 inputs,
                 settings,
+                order=100 * number + 50 * (kind == "hard"),
+                label=f"{kind} {number}",
             )
         )
         teacher = stage_id

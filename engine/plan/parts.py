@@ -19,10 +19,14 @@ class Stage:
 
     Attributes:
         id: path below the run folder, such as "seed-0/de/soft1".
-        name: short name within its arm, such as "soft1".
-        arm: "method", "baseline", "control", or an arm of its own; pre-training belongs to all and has "shared".
+        name: short name in summaries, such as "soft1".
+        arm: column of experiments that its scores belong to, such as "baseline", "btf" or "selftrain"; None where it
+            is never scored.
+        order: position among the stages of a run, equal for all seeds and targets (docs/summary-schema.md).
+        label: what tables of scores call it, by the model that it leaves; its name where empty.
+        action: what pictures of losses and seconds call it, by what it does; its label where empty.
         target: language whose text it may see; None where it serves all targets.
-        round: round of self-training, from 1; 0 elsewhere.
+        round: round of self-training or iteration of co-training, from 1; 0 elsewhere.
         inputs: role ("base", "teacher", "student", "previous") -> stage id. A missing role "base" means the model
             that the recipe names.
         settings: everything in the recipe that the stage depends on, besides its inputs and its data.
@@ -31,13 +35,24 @@ class Stage:
     id: str
     kind: Kind
     name: str
-    arm: str
+    arm: str | None
     seed: int
     optimiser: OptimiserConfig
     target: str | None = None
     round: int = 0
     inputs: dict[str, str] = field(default_factory=dict)
     settings: dict[str, Any] = field(default_factory=dict)
+    order: int = field(kw_only=True)
+    label: str = ""
+    action: str = ""
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """Who the stage is: what `stage.json` and `run.json` keep of it for summaries, tables and reports."""
+        label = self.label or self.name
+        names = {"stage": self.name, "label": label, "action": self.action or label}
+        place = {"order": self.order, "round": self.round, "seed": self.seed, "pair": self.target}
+        return {"arm": self.arm, "kind": self.kind} | names | place
 
 
 def common_settings(config: RunConfig) -> dict[str, Any]:
@@ -61,7 +76,7 @@ def table_settings(table: OptimiserConfig) -> dict[str, Any]:
 
 def few_shot_settings(config: RunConfig, target: str) -> dict[str, Any]:
     """What decides which labelled examples of a target are trained on; empty where it has none."""
-    table = next(t for t in config.targets if t.language == target)
+    table = config.target(target)
     return {} if table.labelled is None else {"per_class": table.per_class, "draw": table.draw}
 
 

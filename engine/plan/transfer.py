@@ -12,6 +12,7 @@ _PICKS = ("threshold", "parts", "cap")
 _ELSEWHERE = ("on", "modes", "iterations", "pool", "start", "restart", "model", "second_uses_parallel_data", *_PICKS)
 """Keys of [cotrain] that do not decide what a stage trains, or are not for all stages."""
 OTHER = {"a": "b", "b": "a"}
+_ORDER = {"co-a": 2000, "co-b": 3000, "self-a": 4000, "self-b": 5000}
 
 
 def cotrain_plan(config: RunConfig, seed: int, start: dict[str, str]) -> list[Stage]:
@@ -37,9 +38,11 @@ def cotrain_plan(config: RunConfig, seed: int, start: dict[str, str]) -> list[St
     for mode in table.modes:
         letters = "ab" if mode == "co" else mode[-1]
         name = mode.partition("-")[0]
-        first = {x: f"seed-{seed}/{'co' if 'co' in table.modes else name}1{x}" for x in letters}
+        method = "co" if "co" in table.modes else name
         made = {stage.id for stage in stages}
-        stages += [_iteration(config, seed, first[x], 1, x, None, bases[x]) for x in letters if first[x] not in made]
+        begun = [_iteration(config, seed, method, 1, x, None, bases[x]) for x in letters]
+        stages += [stage for stage in begun if stage.id not in made]
+        first = {x: stage.id for x, stage in zip(letters, begun, strict=True)}
         for target in targets:
             stages += _later(config, seed, name, target, first, bases)
     return stages
@@ -53,7 +56,17 @@ def second_pretrain(config: RunConfig, seed: int) -> list[Stage]:
     settings = numeric_settings(config) | {"new": asdict(second.new), "pretrain": table_settings(config.pretrain)}
     settings["model"] = "b"
     return [
-        Stage(f"seed-{seed}/pretrain-b", "pretrain", "pretrain-b", "shared", seed, config.pretrain, settings=settings)
+        Stage(
+            f"seed-{seed}/pretrain-b",
+            "pretrain",
+            "pretrain-b",
+            None,
+            seed,
+            config.pretrain,
+            settings=settings,
+            order=1990,
+            action="pre-training, model b",
+        )
     ]
 
 
@@ -66,7 +79,6 @@ def _later(
     bases: dict[str, dict[str, str]],
 ) -> list[Stage]:
     """The iterations from the second on, of one pool: each learns what the other one, or itself, has picked."""
-    root = f"seed-{seed}" if target is None else f"seed-{seed}/{target}"
     stages: list[Stage] = []
     newest = first
     for number in range(2, config.cotrain.iterations + 1):
@@ -74,7 +86,7 @@ def _later(
         for letter in first:
             teacher = newest.get(OTHER[letter], newest[letter])
             inputs = bases[letter] | {"teacher": teacher, "previous": newest[letter]}
-            stage = _iteration(config, seed, f"{root}/{name}{number}{letter}", number, letter, target, inputs)
+            stage = _iteration(config, seed, name, number, letter, target, inputs)
             stages.append(stage)
             made[letter] = stage.id
         newest = made
@@ -82,16 +94,27 @@ def _later(
 
 
 def _iteration(
-    config: RunConfig, seed: int, stage_id: str, number: int, letter: str, target: str | None, inputs: dict[str, str]
+    config: RunConfig, seed: int, method: str, number: int, letter: str, target: str | None, inputs: dict[str, str]
 ) -> Stage:
-    table = config.cotrain
+    table, arm, name = config.cotrain, f"{method}-{letter}", f"{method}{number}{letter}"
     settings: dict[str, Any] = common_settings(config)
     settings |= {"cotrain": {k: v for k, v in table_settings(table).items() if k not in _ELSEWHERE}, "model": letter}
     if number > 1:
         settings |= {"picks": {k: getattr(table, k) for k in _PICKS}, "restart": table.restart}
-    name = stage_id.rpartition("/")[2]
-    arm = f"{name.rstrip('ab').rstrip('0123456789')}-{letter}"
-    return Stage(stage_id, "cotrain", name, arm, seed, table, target, number, inputs, settings)
+    return Stage(
+        f"seed-{seed}/{name}" if target is None else f"seed-{seed}/{target}/{name}",
+        "cotrain",
+        name,
+        arm,
+        seed,
+        table,
+        target,
+        number,
+        inputs,
+        settings,
+        order=_ORDER[arm] + number,
+        label=f"{method}-train {number} {letter}",
+    )
 
 
 def contrastive_plan(config: RunConfig, seed: int, start: dict[str, str]) -> list[Stage]:
@@ -102,14 +125,24 @@ def contrastive_plan(config: RunConfig, seed: int, start: dict[str, str]) -> lis
     common, where = common_settings(config), f"seed-{seed}"
     left_out = ("on", "translations", "originals", "semantic")
     settings = common | {"contrastive": {k: v for k, v in table_settings(table).items() if k not in left_out}}
-    stages = [Stage(f"{where}/la", "align", "la", "contrastive", seed, table, inputs=start, settings=settings)]
+    names: dict[str, Any] = {"order": 25, "label": "label alignment"}
+    stages = [Stage(f"{where}/la", "align", "la", "contrastive", seed, table, inputs=start, settings=settings, **names)]
     if table.has_semantic:
         semantic = {k: v for k, v in table_settings(table.semantic).items() if k != "on"}
         settings = common | {"semantic": semantic, "temperature": table.temperature}
         inputs = {"start": f"{where}/la"}
         stages.append(
             Stage(
-                f"{where}/sa", "semantic", "sa", "contrastive", seed, table.semantic, inputs=inputs, settings=settings
+                f"{where}/sa",
+                "semantic",
+                "sa",
+                "contrastive",
+                seed,
+                table.semantic,
+                inputs=inputs,
+                settings=settings,
+                order=26,
+                label="semantic alignment",
             )
         )
     return stages

@@ -23,8 +23,7 @@ def source_mix_settings(config: RunConfig) -> dict[str, Any]:
 
 def tlm_settings(config: RunConfig, target: str) -> dict[str, Any]:
     """What decides how the sentence pairs of a target are read in BTF; empty where it has none."""
-    table = next(t for t in config.targets if t.language == target)
-    if not table.pairs:
+    if not config.target(target).pairs:
         return {}
     return {"tlm": {"share": config.btf.pairs_share, "positions": config.btf.pair_positions}}
 
@@ -43,9 +42,22 @@ def translate_plan(config: RunConfig, seed: int, start: dict[str, str], finetune
     targets: list[str | None] = [t.language for t in config.targets if t.translated_train is not None]
     stages = []
     for target in [*targets, *([None] if targets and table.translated_all else [])]:
-        name = "translate-train-all" if target is None else "translate-train"
-        root = f"seed-{seed}" if target is None else f"seed-{seed}/{target}"
+        root, name, order, action = f"seed-{seed}/{target}", "translate-train", 27, "fine-tune, translations"
+        if target is None:
+            root, name, order, action = f"seed-{seed}", "translate-train-all", 28, "fine-tune, all translations"
         stages.append(
-            Stage(f"{root}/{name}", "finetune", name, name, seed, table, target, inputs=start, settings=settings)
+            Stage(
+                f"{root}/{name}",
+                "finetune",
+                name,
+                name,
+                seed,
+                table,
+                target,
+                inputs=start,
+                settings=settings,
+                order=order,
+                action=action,
+            )
         )
     return stages

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from ..results import Json, Stat, stage_name, stat
+from ..results import Json
+from ..seeds import Stat, stat
 from ..svg import clean
 from .page import table
 from .parts import Run
@@ -37,8 +38,9 @@ def _table(run: Run, language: str, rows: Sequence[Json]) -> str:
         return ""
     trail = {(s.order, s.arm, s.stage) for s in run.result.trail}
     last = next((key for key in reversed(stages) if key in trail), stages[-1])
-    header = ["", "support", *(f"F1, {stage_name(stage)}" for _, _, stage in stages)]
-    header += [f"{what}, {stage_name(last[2])}" for what in ("precision", "recall")]
+    labels = {(r["order"], r["arm"], r["stage"]): r["label"] for r in here}
+    header = ["", "support", *(f"F1, {labels[stage]}" for stage in stages)]
+    header += [f"{what}, {labels[last]}" for what in ("precision", "recall")]
     lines = []
     for name in names:
         cells = [_of(here, key, name, "f1") for key in stages] + [

@@ -6,8 +6,7 @@ import math
 import statistics
 
 from .. import svg
-from ..results import COTRAIN_ARMS, Json, stage_name
-from ..summary import cotrain_stage
+from ..results import COTRAIN_ARMS, Json
 from ..svg import Key, Panel, clean
 from .page import table
 from .parts import Figure, Run, columns_for, mean
@@ -22,7 +21,7 @@ def iterations(run: Run) -> Figure | None:
     rows = [r for r in rows if r["pair"] in (None, r["language"])]
     if not rows:
         return None
-    last = max(_number(r) for r in rows)
+    last = max(r["round"] for r in rows)
     arms = [arm for arm in COTRAIN_ARMS if any(r["arm"] == arm for r in rows)]
     low, high = svg.padded_range([r["value"] for r in rows])
     columns, width = columns_for(len(run.result.targets))
@@ -49,9 +48,7 @@ def common_errors(run: Run) -> str:
     pairs = run.summary["error_correlations"]
     columns: dict[tuple[str, str, str], dict[int, list[Json]]] = {}
     for pair in pairs:
-        found = cotrain_stage(pair["first"])
-        assert found is not None
-        arm, number = found
+        arm, number = pair["arm"], pair["round"]
         own = COTRAIN_ARMS[arm]
         name = f"{own}, with its teacher" if pair["relation"] == "teacher" else f"{own}, with self-training"
         columns.setdefault((pair["relation"], arm, name), {}).setdefault(number, []).append(pair)
@@ -73,11 +70,6 @@ def _shown(pairs: list[Json]) -> str:
     return "-" if math.isnan(phi) else f"{phi:.2f} ({kappa:.2f})"
 
 
-def _number(row: Json) -> int:
-    found = cotrain_stage(row["stage"])
-    return 0 if found is None else found[1]
-
-
 def _series(arm: str) -> int:
     return 0 if arm.endswith("a") else 1
 
@@ -85,14 +77,14 @@ def _series(arm: str) -> int:
 def _draw(panel: Panel, arm: str, rows: list[Json], seeds: tuple[int, ...]) -> str:
     """One model's line; self-training begins at the first iteration of co-training where it has none of its own."""
     own = [r for r in rows if r["arm"] == arm]
-    if not any(_number(r) == 1 for r in own):
-        own += [r for r in rows if r["arm"] == f"co-{arm[-1]}" and _number(r) == 1]
+    if not any(r["round"] == 1 for r in own):
+        own += [r for r in rows if r["arm"] == f"co-{arm[-1]}" and r["round"] == 1]
     means = {}
-    for number in sorted({_number(r) for r in own}):
-        here = [r for r in own if _number(r) == number]
+    for number in sorted({r["round"] for r in own}):
+        here = [r for r in own if r["round"] == number]
         means[number] = statistics.fmean(r["value"] for r in here)
         for r in here:
-            tip = f"{stage_name(r['stage'])}, seed {r['seed']}: {r['value']:.1f}"
+            tip = f"{r['label']}, seed {r['seed']}: {r['value']:.1f}"
             shape = seeds.index(r["seed"])
             panel.point(number, r["value"], _series(arm), shape=shape, hollow=arm.startswith("self"), tip=tip)
     panel.line([(float(n), v) for n, v in means.items()], _series(arm), dashed=arm.startswith("self"))

@@ -10,14 +10,12 @@ from ..results import (
     METRIC_NAMES,
     SIDE_ARMS,
     StageScore,
-    Step,
     aggregate,
-    stage_name,
-    stat,
     step_between,
     table_caption,
     table_cells,
 )
+from ..seeds import Step, stat
 from ..svg import clean, style
 from .parts import Run, alphas, mean, mean_curve, percent
 from .training import accepted_share
@@ -110,7 +108,7 @@ def score_tables(run: Run) -> str:
                 "-" if s.range_over_targets is None else f"{s.range_over_targets:.1f}",
                 _or_dash(s.average_with_source),
             ]
-            per_target.append([stage_name(s.stage), *(_step_text(s.steps.get(t)) for t in result.targets), *ends])
+            per_target.append([s.label, *(_step_text(s.steps.get(t)) for t in result.targets), *ends])
         heads = ["stage", *(f"step, {t}" for t in result.targets), "range over targets", "average with source"]
         parts.append(f"<h3>Steps per target</h3>{table(heads, per_target, css=css)}")
     for metric in METRIC_NAMES:
@@ -141,11 +139,11 @@ def cards(run: Run) -> str:
             continue
         change = step_between(steps[-1].values, steps[0].values, "", target)
         line = f"{first.mean:.1f}" if len(steps) == 1 or not change else f"{first.mean:.1f} → {last.mean:.1f}"
-        more = f"{stage_name(steps[0].stage)}"
+        more = clean(steps[0].label)
         if change and len(steps) > 1:
             css = "up" if change.stat.mean > 0 else "down" if change.stat.mean < 0 else "same"
             rose = f"up in {change.up} of {change.stat.n} seeds" if change.stat.n > 1 else "one seed"
-            more = f'{clean(stage_name(steps[0].stage))} → {clean(stage_name(steps[-1].stage))}; <span class="{css}">'
+            more = f'{clean(steps[0].label)} → {clean(steps[-1].label)}; <span class="{css}">'
             more += f"{clean(str(change))}</span>, {rose}"
         what = f"{target}: {run.metric}"
         out.append(
@@ -274,7 +272,7 @@ def _read_whole(run: Run, steps: Sequence[StageScore]) -> list[str]:
     over = "averaged over targets and seeds" if many else "averaged over seeds" if whole.stat.n > 1 else "in one seed"
     ends = f" from {first.average.mean:.1f} to {last.average.mean:.1f}" if first.average and last.average else ""
     return [
-        f"From {stage_name(first.stage)} to {stage_name(last.stage)}, {run.metric} {verb}{ends}: {whole} points {over}"
+        f"From {first.label} to {last.label}, {run.metric} {verb}{ends}: {whole} points {over}"
         f", {_ups(whole)} {'(target, seed) pairs' if many else 'seeds'}."
     ]
 
@@ -289,21 +287,21 @@ def _read_steps(run: Run, steps: Sequence[StageScore]) -> list[str]:
     if students and teachers and (whole := step_between(students[-1].values, teachers[-1].values, "teacher")):
         doubt = "; this is within the noise of these seeds" if unclear(whole) else ""
         out.append(
-            f"Self-training ({stage_name(students[0].stage)} to {stage_name(students[-1].stage)}) on top of its first "
+            f"Self-training ({students[0].label} to {students[-1].label}) on top of its first "
             f"teacher: {whole} points ({_ups(whole)}){doubt}."
         )
-    hurt = [f"{stage_name(s.stage)} ({s.step}, {_ups(s.step)})" for s in steps if s.step and s.step.stat.mean < 0]
+    hurt = [f"{s.label} ({s.step}, {_ups(s.step)})" for s in steps if s.step and s.step.stat.mean < 0]
     if hurt:
         out.append(f"Lowered the score on average: {'; '.join(hurt)}.")
     single = [
-        f"{stage_name(s.stage)} on {t} ({step})"
+        f"{s.label} on {t} ({step})"
         for s in steps
         for t, step in s.steps.items()
         if step.stat.mean < 0 and s.step and s.step.stat.mean >= 0
     ]
     if single:
         out.append(f"Rose on average but fell in one language: {'; '.join(single)}.")
-    vague = [stage_name(s.stage) for s in students if s.step and unclear(s.step)]
+    vague = [s.label for s in students if s.step and unclear(s.step)]
     if vague and len(run.result.seeds) > 1:
         out.append(f"Single steps within two standard errors of zero: {', '.join(vague)}. Do not read them one by one.")
     return out
@@ -315,7 +313,7 @@ def _read_best(steps: Sequence[StageScore]) -> list[str]:
     if best is None or best.average is None or last is None or best.average.mean < last.mean + 0.05:
         return []
     return [
-        f"The best stage on average was {stage_name(best.stage)} ({best.average.mean:.1f}), not the last; to choose it "
+        f"The best stage on average was {best.label} ({best.average.mean:.1f}), not the last; to choose it "
         "by these scores would be to use target labels."
     ]
 

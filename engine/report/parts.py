@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from .. import svg
-from ..results import METRIC_NAMES, SIDE_ARMS, Aggregate, Json, StageScore, aggregate, stage_name
-from ..summary import read_json, round_of, write_summary
+from ..files import read_json
+from ..results import METRIC_NAMES, SIDE_ARMS, Aggregate, Json, StageScore, aggregate
+from ..summary import write_summary
 from ..svg import GREY, Key, Panel
 
 WIDTH = 940.0
@@ -73,7 +74,7 @@ def load_run(folder: str | Path) -> Run:
         if trace := read_json(folder / stage["folder"] / "trace.json"):
             traces.append((stage, trace))
         if decision := read_json(folder / stage["folder"] / "decision.json"):
-            number = int(decision.get("round") or round_of(stage))
+            number = int(decision.get("round") or stage["round"])
             decisions[str(stage["pair"] or ""), number, stage["seed"]] = decision
     config = folder / "config.toml"
     return Run(
@@ -138,7 +139,7 @@ def trail(run: Run) -> Figure | None:
     columns, width = columns_for(len(run.result.targets))
     panels = []
     for target in run.result.targets:
-        ticks = [(place[s.order, s.arm, s.stage], stage_name(s.stage)) for s in ordered]
+        ticks = [(place[s.order, s.arm, s.stage], s.label) for s in ordered]
         panel = Panel(
             f"{target}: {run.metric}", (-0.5, len(ordered) - 0.5 + aside), span, "", "", ticks, marks, width, 300
         )
@@ -151,7 +152,7 @@ def trail(run: Run) -> Figure | None:
         f"{run.metric} on each target's test set after every stage. A marker is one seed; faint lines join the stages "
         "of a seed; the numbers on top are means over seeds. Shaded: self-training."
     )
-    text = "; ".join(f"{stage_name(s.stage)}: " + ", ".join(f"{t} {v}" for t, v in s.targets.items()) for s in stages)
+    text = "; ".join(f"{s.label}: " + ", ".join(f"{t} {v}" for t, v in s.targets.items()) for s in stages)
     picture = svg.figure(panels, title="Score after each stage", description=text, columns=columns, keys=keys)
     return Figure("trail", "Score after each stage", caption, picture)
 
@@ -177,7 +178,7 @@ def _trail_panel(
     panel.line([(at[i], stages[i].targets[target].mean) for i in trail_at if target in stages[i].targets], TARGET)
     for r in rows:
         x, shape = place[r["order"], r["arm"], r["stage"]] + dodge[r["seed"]], list(seeds).index(r["seed"])
-        tip = f"{target}, {stage_name(r['stage'])}, seed {r['seed']}: {r['value']:.1f}"
+        tip = f"{target}, {r['label']}, seed {r['seed']}: {r['value']:.1f}"
         panel.point(x, r["value"], GREY, shape=shape, hollow=r["arm"] == "control", tip=tip)
     panel.label(panel.x[0], panel.y[1], "mean", anchor="end", dx=-6, dy=14, css=f"small t{TARGET}")
     for i, s in enumerate(stages):
@@ -204,7 +205,7 @@ def languages(run: Run) -> Figure | None:
     panels = [_bar_panel(f"{run.metric} by language", groups, 560 if any(g[2][0] for g in gaps) else WIDTH)]
     if any(value for g in gaps for value in g[2]):
         panels.append(_bar_panel("transfer gap (source - target)", gaps, WIDTH - 578))
-    names = [stage_name(s.stage) for s in ends]
+    names = [s.label for s in ends]
     keys = [Key(name, GREY, "bar" if i == len(names) - 1 else "soft") for i, name in enumerate(names)]
     keys += [Key("source", SOURCE, "bar"), Key("targets", TARGET, "bar"), Key("averages", GREY, "bar")]
     caption = (

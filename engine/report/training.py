@@ -7,8 +7,10 @@ import statistics
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from ...data import OUTSIDE
 from .. import svg
-from ..results import Json, stat, training_name
+from ..results import Json
+from ..seeds import stat
 from ..svg import GREY, Key, Panel
 from .parts import SOURCE, TARGET, WIDTH, Figure, Run, grid, mean, numbers, percent
 
@@ -102,7 +104,7 @@ def classes(run: Run) -> Figure | None:
             items, accepted, correct = totals[pair, number].get(name, (0, 0, None))
             share = accepted / items if items else 0.0
             tip = f"{title}, {name}: {accepted:,} of {items:,} accepted"
-            panel.bar((0, -i - 0.3), (share, -i + 0.3), GREY if name == "O" else TARGET, tip=tip)
+            panel.bar((0, -i - 0.3), (share, -i + 0.3), GREY if name == OUTSIDE else TARGET, tip=tip)
             panel.label(1.45, -i, f"{accepted:,} of {items:,}", anchor="end", dy=4)
             if correct is not None and accepted:
                 panel.point(
@@ -188,7 +190,7 @@ def losses(run: Run) -> Figure | None:
     curves: dict[tuple[int, str], dict[str, list[list[tuple[float, float]]]]] = {}
     for stage, trace in run.traces:
         if points := thinned(trace):
-            own = curves.setdefault((stage["order"], stage["stage"]), {})
+            own = curves.setdefault((stage["order"], stage["action"]), {})
             own.setdefault(stage["pair"] or "", []).append(points)
     if not curves:
         return None
@@ -204,7 +206,7 @@ def losses(run: Run) -> Figure | None:
             (0.0, max(x for x, _ in everything)),
             (max(span[0], 0.0) if min(y for _, y in everything) >= 0 else span[0], span[1]),
         )
-        panel = Panel(training_name(name), *box, "optimiser step", "", width=width, height=180, left=44, right=16)
+        panel = Panel(name, *box, "optimiser step", "", width=width, height=180, left=44, right=16)
         for pair, many in sorted(own.items()):
             for points in many if len(many) > 1 else ():
                 panel.line(points, series[pair], thin=True)
@@ -217,7 +219,7 @@ def losses(run: Run) -> Figure | None:
         f"Loss per optimiser step (means of neighbouring steps, at most {POINTS} points a curve). Losses of different "
         "stages are different functions: compare shapes, not heights."
     )
-    text = "; ".join(training_name(name) for _, name in sorted(curves))
+    text = "; ".join(name for _, name in sorted(curves))
     picture = svg.figure(panels, title="Training loss per stage", description=text, columns=columns, keys=keys)
     return Figure("loss", "Training loss", caption, picture)
 
@@ -235,7 +237,7 @@ def seconds(run: Run) -> Figure | None:
     spent: dict[tuple[int, str], dict[str, list[float]]] = {}
     for stage in run.summary["stages"]:
         if isinstance(stage.get("seconds"), int | float):
-            own = spent.setdefault((stage["order"], stage["stage"]), {})
+            own = spent.setdefault((stage["order"], stage["action"]), {})
             own.setdefault(stage["pair"] or "", []).append(float(stage["seconds"]))
     if not spent:
         return None
@@ -243,7 +245,7 @@ def seconds(run: Run) -> Figure | None:
     pairs = sorted({p for own in spent.values() for p in own if p})
     series = {p: svg.colour(i if i < 2 else i + 1) for i, p in enumerate(pairs)} | {"": GREY}
     totals = {key: sum(statistics.fmean(v) for v in spent[key].values()) for key in names}
-    places = [(float(-i), training_name(name)) for i, (_, name) in enumerate(names)]
+    places = [(float(-i), name) for i, (_, name) in enumerate(names)]
     left = 16 + 6.2 * max(len(text) for _, text in places)
     box = ((0.0, max(totals.values()) * 1.08 or 1.0), (0.6 - len(names), 0.6))
     panel = Panel("", *box, "seconds", "", None, places, 760, 54 + 22.0 * len(names), left, 20, "x")
@@ -251,7 +253,7 @@ def seconds(run: Run) -> Figure | None:
         start = 0.0
         for pair, values in sorted(spent[key].items()):
             end = start + statistics.fmean(values)
-            tip = f"{training_name(key[1])} {pair}: {end - start:.1f} s"
+            tip = f"{key[1]} {pair}: {end - start:.1f} s"
             panel.bar((start, -i - 0.32), (end, -i + 0.32), series[pair], tip=tip)
             start = end
         panel.label(start, -i, f"{start:.0f} s" if start >= 9.5 else f"{start:.1f} s", anchor="start", dx=5, dy=4)
@@ -259,6 +261,6 @@ def seconds(run: Run) -> Figure | None:
     keys += [Key("shared by all targets", GREY, "bar")] if any("" in own for own in spent.values()) else []
     total = sum(totals.values())
     caption = f"Wall seconds of one seed, mean over seeds: {total:,.0f} s for all stages of all targets."
-    text = "; ".join(f"{training_name(name)} {totals[order, name]:.1f} s" for order, name in names)
+    text = "; ".join(f"{name} {totals[order, name]:.1f} s" for order, name in names)
     picture = svg.figure([panel], title="Seconds per stage", description=text, columns=1, keys=keys)
     return Figure("seconds", "Where the time went", caption, picture)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from ..results import Json, stage_name
-from ..summary import read_json
+from ..files import read_json
+from ..results import Json
 from ..svg import clean
 from ..truth import TRUTH
 from .page import table
@@ -36,7 +36,7 @@ def truth_section(run: Run) -> str:
         "other than O. Intervals are 95 %: bootstrap over sentences, Wilson for shares."
     )
     parts = [f'<h2>Truth</h2><p class="note">{clean(note)}</p><ul>{lines}</ul>', _rounds(truth), _source(truth)]
-    return "\n".join([*parts, _world(truth)])
+    return "\n".join([*parts, _world(truth, run)])
 
 
 def in_words(truth: Json) -> list[str]:
@@ -158,7 +158,7 @@ def _source(truth: Json) -> str:
     return f"<h3>Removed source examples against the planted errors</h3>{table(header, lines)}" if lines else ""
 
 
-def _world(truth: Json) -> str:
+def _world(truth: Json, results: Run) -> str:
     knobs, measured = truth["world"]["knobs"], truth["world"]["measured"]
     targets = sorted({run["target"] for run in truth["runs"]})
     lines = [
@@ -174,8 +174,9 @@ def _world(truth: Json) -> str:
         ]
     )
     header = ["knob", "set to", "measured", *targets]
+    labels = {stage["stage"]: stage["label"] for stage in results.summary["stages"]}
     scores = [
-        [str(run["seed"]), run["target"], stage_name(name), "-" if value is None else f"{value:.1f}"]
+        [str(run["seed"]), run["target"], labels.get(name, name), "-" if value is None else f"{value:.1f}"]
         for run in truth["runs"]
         for name, value in run["scores"].items()
     ]

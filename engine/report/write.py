@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from ..files import atomic_write_text, storage_errors
-from ..results import METRIC_NAMES, training_name
-from ..summary import read_json
+from ..files import atomic_write_text, read_json, storage_errors
+from ..results import METRIC_NAMES
 from ..svg import clean, standalone
 from .by_class import class_section
 from .cotrain import common_errors, iterations
@@ -181,7 +180,7 @@ def _provenance(run: Run) -> str:
         spent = [f"{s:.1f}" if isinstance(s, int | float) else "-" for s in (stage["seconds"], stage["cpu_seconds"])]
         state = "done" if stage["finished"] else "not finished"
         steps = f"{stage['steps']:,}" if isinstance(stage["steps"], int) else "-"
-        lines.append([stage["folder"], training_name(stage["stage"]), state, steps, *spent, weights[:16]])
+        lines.append([stage["folder"], stage["action"], state, steps, *spent, weights[:16]])
     if lines:
         header = ["folder", "stage", "state", "steps", "seconds", "CPU seconds", "weights (hash)"]
         out.append(f"<details><summary>Stages ({len(lines)})</summary>{table(header, lines)}</details>")

@@ -7,7 +7,6 @@ iteration before, and are on the disk before training begins.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -20,20 +19,20 @@ from ...data.batch import IGNORE
 from ...model import TaskModel, load_pooler
 from ..context import Context, freeze
 from ..datasets import capped
+from ..decision_files import DecisionFiles
 from ..diagnostics import Warning, class_collapse, slow_learning_rate
-from ..files import atomic_write_bytes, atomic_write_json, sha256_file
 from ..hashes import tensors_hash
 from ..learned import labelled_examples
 from ..objectives import cross_entropy
 from ..plan import Stage
 from ..plan.transfer import OTHER
-from ..reuse import read_object
 from ..round_decision import vote
 from ..stages import Outcome, new_task_model, stage_seed, warn_of_unseen
 from .data import pools_of
 from .pools import Picks, no_picks, pick, pick_limit
 
-ARRAYS, RECORD = "picks.safetensors", "picks.json"
+ARRAYS = "picks.safetensors"
+FILES = DecisionFiles("picks.json", ARRAYS)
 
 
 def run_cotrain(context: Context, stage: Stage, fingerprint: Mapping[str, Any], folder: Path) -> Outcome:
@@ -78,12 +77,13 @@ def _model(context: Context, stage: Stage) -> TaskModel:
 
 
 def _crossed(stage: Stage) -> bool:
-    return stage.arm.startswith("co-")
+    """Whether a stage learns the picks of the other model."""
+    return stage.inputs.get("teacher") != stage.inputs.get("previous")
 
 
 def _parallel(context: Context, stage: Stage) -> bool:
     """Whether an encoder that saw translations has a part in the result."""
-    reached = stage.settings["model"] == "b" or (_crossed(stage) and stage.round > 1)
+    reached = stage.settings["model"] == "b" or _crossed(stage)
     return context.config.uses_parallel_data or (context.config.cotrain.second_uses_parallel_data and reached)
 
 
@@ -103,24 +103,15 @@ def _picks(context: Context, stage: Stage, folder: Path) -> dict[str, Any]:
     Raises:
         ModelError: the picks are not those that were written.
     """
-    done = context.world.once((folder / RECORD).exists)
+    done = FILES.exist(context, folder)
     if not done:
-        picks, record = _choose(context, stage)
-        context.world.once(lambda: _write(context, folder, picks, record))
-    record = read_object(context.world.visible(folder / RECORD)) or {}
-    if record.get("arrays") != sha256_file(folder / ARRAYS):
-        raise ModelError(f"{folder / ARRAYS} has changed since it was written; delete {folder} and run again")
+        picks, made = _choose(context, stage)
+        data = save({"labels": picks.labels, "chosen": picks.chosen})
+        context.world.once(lambda: FILES.write(folder, made, data, warnings=context.warnings_as_json()))
+    record = FILES.read(context, folder)
     if done:
         context.restore_warnings(record["warnings"])
     return record
-
-
-def _write(context: Context, folder: Path, picks: Picks, record: dict[str, Any]) -> None:
-    """The two files are written in this order: with the second one there, the first is complete."""
-    data = save({"labels": picks.labels, "chosen": picks.chosen})
-    atomic_write_bytes(folder / ARRAYS, data)
-    more = {"warnings": context.warnings_as_json(), "arrays": sha256(data).hexdigest()}
-    atomic_write_json(folder / RECORD, record | more)
 
 
 def _choose(context: Context, stage: Stage) -> tuple[Picks, dict[str, Any]]:

@@ -19,6 +19,8 @@ from numpy.typing import ArrayLike
 from .. import items as test_items
 
 Json = dict[str, Any]
+_ALONE = {"co-a": "self-a", "co-b": "self-b"}
+"""Arm of a model that learns the other one's picks -> that of the same model with its own."""
 
 
 @dataclass(frozen=True)
@@ -76,7 +78,7 @@ def error_correlations(
         DataError: a file of test items is damaged.
     """
     made = {str(s["folder"]): s for s in stages if s["kind"] == "cotrain" and s["finished"]}
-    if len({str(s["arm"]).partition("-")[0] for s in made.values()}) < 2:
+    if len({s["arm"] in _ALONE for s in made.values()}) < 2:
         return []
     load = cache(lambda name: test_items.load_items(folder / name))
     found = []
@@ -90,6 +92,7 @@ def error_correlations(
             found.append(
                 {"language": target, "seed": made[name]["seed"], "relation": relation}
                 | {"first": made[name]["stage"], "second": made[other]["stage"]}
+                | {key: made[name][key] for key in ("arm", "round")}
                 | {"phi": result.phi, "kappa": result.kappa, "count": result.count}
                 | {"both_wrong": result.both, "first_wrong": result.first, "second_wrong": result.second}
             )
@@ -98,11 +101,11 @@ def error_correlations(
 
 def _pairs(made: Mapping[str, Json], records: Mapping[str, Json]) -> Iterator[tuple[str, str, str]]:
     """A model with the one whose picks it learned, and a model of co-training with that of self-training."""
-    for name in made:
+    places = {tuple(stage[key] for key in ("arm", "seed", "pair", "round")): name for name, stage in made.items()}
+    for name, stage in made.items():
         teacher = str((records[name].get("inputs") or {}).get("teacher"))
         if teacher in made:
             yield name, teacher, "teacher"
-        place, _, stage = name.rpartition("/")
-        alone = f"{place}/{stage.replace('co', 'self', 1)}"
-        if stage.startswith("co") and alone in made:
+        alone = places.get((_ALONE.get(stage["arm"]), stage["seed"], stage["pair"], stage["round"]))
+        if alone is not None:
             yield name, alone, "self-training"

@@ -439,7 +439,7 @@ CHECKPOINTS: list[tuple[str, Callable[[Path], None], tuple[str, ...]]] = [
     (
         "tokenizer-larger-than-embedding",
         larger_vocabulary,
-        ("the tokenizer has ids up to", "the word embedding", "rows; the folder mixes two checkpoints"),
+        ("the tokenizer has ids up to", "the word embedding", "rows; they belong to different checkpoints"),
     ),
 ]
 

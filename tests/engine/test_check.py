@@ -293,7 +293,7 @@ def test_model_folders_that_do_not_fit(folder: Path) -> None:
     (folder / "xlt.toml").write_text(RECIPE[:start] + '[model]\npath = "model"\n' + RECIPE[end:], "utf-8")
     report = look(folder)
     messages = [p.message for p in report.problems]
-    assert any("mixes two checkpoints" in m for m in messages)
+    assert any("different checkpoints" in m for m in messages)
     assert any("cls.predictions" in m or "masked" in m for m in messages), messages
     assert report.exit_code == 4
     assert {p.where for p in report.problems} == {f"{folder / 'xlt.toml'}:5"}

@@ -101,7 +101,7 @@ def test_damaged_folders(encoder: Encoder, tmp_path: Path) -> None:
         describe_model(tmp_path / "none")
     save_model(encoder, tmp_path)
     (tmp_path / "stage.json").write_text("[1]")
-    with pytest.raises(ModelError, match=r"stage\.json: holds no JSON object"):
+    with pytest.raises(ModelError, match=r"stage\.json:1: expected a JSON object.*copy the model folder again"):
         describe_model(tmp_path)
 
 

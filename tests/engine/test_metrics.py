@@ -9,7 +9,7 @@ import torch
 from seqeval.metrics import f1_score, precision_score, recall_score
 from seqeval.scheme import IOB2
 
-from xlt_engine import ConfigError, DataError
+from xlt_engine import DataError
 from xlt_engine.engine.metrics import (
     AccuracyCounter,
     EntityCounter,
@@ -22,7 +22,7 @@ from xlt_engine.engine.metrics import (
     spans,
     transfer_gap,
 )
-from xlt_engine.engine.seeds import mean_std, paired_bootstrap, paired_difference
+from xlt_engine.engine.seeds import Stat, bootstrap_of, paired_step, scores_on_draws, stat
 
 TAGS = ["O", "B-PER", "I-PER", "B-LOC", "I-LOC", "B-work-of-art", "I-work-of-art"]
 
@@ -194,42 +194,35 @@ def test_as_array_widens_16_bit_floats() -> None:
     assert as_array(torch.tensor([True])).dtype == bool
 
 
-def test_mean_std_over_seeds() -> None:
-    summary = mean_std([70.0, 72.0, 77.0])
+def test_mean_and_deviation_over_seeds() -> None:
+    summary = stat([70.0, 72.0, 77.0])
+    assert summary is not None
     assert summary.mean == pytest.approx(73.0)
     assert summary.std == pytest.approx(statistics.stdev([70, 72, 77]))
-    assert str(summary) == "73.00 ± 3.61"
-    assert mean_std([5.0]).std is None
-    assert str(mean_std([5.0])) == "5.00"
-    with pytest.raises(ConfigError):
-        mean_std([])
+    assert (summary.n, str(summary)) == (3, "73.0 ± 3.6")
+    assert stat([5.0]) == Stat(5.0, None, 1)
+    assert str(stat([5.0])) == "5.0"
+    assert stat([]) is None
 
 
-def test_paired_difference() -> None:
-    difference = paired_difference([50.0, 60.0, 40.0], [55.0, 59.0, 48.0])
-    assert difference.mean == pytest.approx(4.0)
-    assert difference.std == pytest.approx(statistics.stdev([5, -1, 8]))
-    assert (difference.num_up, difference.num) == (2, 3)
-    with pytest.raises(ConfigError):
-        paired_difference([1.0], [1.0, 2.0])
+def test_paired_step() -> None:
+    step = paired_step([5.0, -1.0, 8.0], "zero-shot")
+    assert step is not None
+    assert step.stat.mean == pytest.approx(4.0)
+    assert step.stat.std == pytest.approx(statistics.stdev([5, -1, 8]))
+    assert (step.up, step.stat.n, step.versus) == (2, 3, "zero-shot")
+    assert paired_step([], "zero-shot") is None
 
 
 def test_paired_bootstrap() -> None:
     rng = np.random.default_rng(0)
     before = rng.random(400) < 0.7
     better = before | (rng.random(400) < 0.3)
-    found = paired_bootstrap(before, better, seed=1)
-    assert found == paired_bootstrap(before, better, seed=1)
-    assert found.difference == pytest.approx(better.mean() - before.mean())
+    draws = scores_on_draws({"before": before, "better": better}, samples=1000, seed=1)
+    found = bootstrap_of(100 * (better.mean() - before.mean()), draws["better"] - draws["before"])
     assert 0 < found.low < found.difference < found.high
     # The interval of a mean of paired differences is known: 1.96 standard errors to either side.
-    error = 1.96 * np.std(better * 1.0 - before) / 20
+    error = 100 * 1.96 * np.std(better * 1.0 - before) / 20
     assert (found.high - found.low) / 2 == pytest.approx(error, rel=0.15)
     assert found.p_value < 0.01
-    assert paired_bootstrap(before, before).p_value == 1.0
-    counts = np.array([[1, 1, 1], [2, 1, 0], [1, 2, 1]])
-    assert paired_bootstrap(counts, counts + [0, 1, 0], statistic=f1_of_counts).difference == pytest.approx(
-        100 * (4 / 11 - 4 / 8)
-    )
-    with pytest.raises(ConfigError):
-        paired_bootstrap([1, 2], [1])
+    assert bootstrap_of(0.0, draws["before"] - draws["before"]).p_value == 1.0

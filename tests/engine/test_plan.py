@@ -115,7 +115,7 @@ def test_arms(plan: Callable[..., dict[str, Stage]]) -> None:
     assert control.settings["text"] == "general"
     assert stages[f"{ROOT}/btf"].settings["text"] == "task"
     assert stages[f"{ROOT}/control"].inputs == {"base": control.id}
-    assert {s.arm for s in stages.values()} == {"shared", "baseline", "method", "control"}
+    assert {s.arm for s in stages.values()} == {None, "baseline", "btf", "selftrain", "control"}
 
 
 @pytest.mark.parametrize(

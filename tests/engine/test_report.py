@@ -17,7 +17,9 @@ from xlt_engine.engine.report import write_report
 from xlt_engine.engine.report.page import reading, unclear
 from xlt_engine.engine.report.parts import load_run
 from xlt_engine.engine.report.training import class_totals, merged_bins, thinned
-from xlt_engine.engine.results import Stat, Step
+from xlt_engine.engine.seeds import Stat, Step
+
+from .identities import identity
 
 SVG = "{http://www.w3.org/2000/svg}"
 NER_CLASSES = ["O", "B-PER", "I-PER", "B-LOC", "I-LOC", "B-ORG", "I-ORG", "B-MISC", "I-MISC"]
@@ -112,8 +114,7 @@ def write_stage(rng: random.Random, folder: Path, seconds: float, scores: list[d
     put(folder / "trace.json", {"steps": list(range(1, steps + 1)), "loss": loss})
     if scores:
         put(folder / "scores.json", {"scores": scores})
-    stage = {
-        "kind": name.rstrip("0123456789"),
+    stage = identity(name) | {
         "seconds": seconds,
         "cpu_seconds": 100 * seconds,
         "steps": steps,
@@ -164,6 +165,12 @@ def make_ner_run(folder: Path, *, seeds: int = 3, gold: bool = True, names: tupl
             "targets": list(names),
             "seeds": list(range(seeds)),
             "versions": {"xlt_engine": "0.1.0", "torch": "2.11.0", "python": "3.11.7"},
+            "plan": {
+                path.relative_to(folder).as_posix(): identity(path.name)
+                for pattern in ("seed-*/*", "seed-*/*/*")
+                for path in sorted(folder.glob(pattern))
+                if (path / "stage.json").exists()
+            },
             "hashes": {"news.en.conll": "ab" * 16},
             "command": "xlt-engine run --stage selftrain",
             "threads": 2,

@@ -8,8 +8,11 @@ import numpy as np
 import pytest
 
 from xlt_engine import DataError
-from xlt_engine.engine.results import Stat, aggregate, stage_table, stat
+from xlt_engine.engine.results import aggregate, stage_table
+from xlt_engine.engine.seeds import Stat, stat
 from xlt_engine.engine.summary import build_summary, find_stages, write_summary
+
+from .identities import STAGES, identity
 
 # (stage folder, seed) -> score on de, es and on the source by the de and the es model
 SCORES = {
@@ -24,11 +27,13 @@ SCORES = {
     ("hard1", 0): (73.0, 62.5, 85.0, 86.0),
     ("hard1", 1): (75.0, 62.0, 84.0, 85.0),
 }
-STAGES = {"baseline": "zero-shot", "control": "control", "finetune": "btf", "soft1": "soft1", "hard1": "hard1"}
+NAMES = {"baseline": "zero-shot", "control": "control", "finetune": "btf", "soft1": "soft1", "hard1": "hard1"}
 
 
 def put(path: Path, value: Any) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
+    if path.name == "stage.json" and path.parent.name in STAGES:
+        value = identity(path.parent.name) | value
     path.write_text(json.dumps(value), encoding="utf-8")
 
 
@@ -68,7 +73,9 @@ def test_rows_name_everything(run: Path) -> None:
     assert row == {
         "arm": "selftrain",
         "stage": "hard1",
+        "label": "hard 1",
         "order": 150,
+        "round": 1,
         "language": "de",
         "role": "target",
         "pair": "de",
@@ -126,8 +133,8 @@ def test_marks_come_from_the_stage(run: Path) -> None:
 
 def test_aggregation_equals_numpy(run: Path) -> None:
     result = aggregate(build_summary(run))
-    assert [s.stage for s in result.stages] == list(STAGES.values())
-    table = np.array([[SCORES[name, seed] for seed in (0, 1)] for name in STAGES])  # stage, seed, (de, es, en, en)
+    assert [s.stage for s in result.stages] == list(NAMES.values())
+    table = np.array([[SCORES[name, seed] for seed in (0, 1)] for name in NAMES])  # stage, seed, (de, es, en, en)
     for i, s in enumerate(result.stages):
         for j, target in enumerate(("de", "es")):
             assert_stat(s.targets[target], table[i, :, j])
@@ -218,6 +225,21 @@ def test_an_unfinished_stage_is_listed(run: Path) -> None:
     stages = {s["folder"]: s["finished"] for s in find_stages(run)}
     assert stages.pop("seed-1/de/soft2") is False
     assert all(stages.values())
+
+
+def test_the_plan_of_the_run_says_who_a_stage_is(run: Path) -> None:
+    """Also one that has not ended, and one whose `stage.json` an earlier version wrote."""
+    info = json.loads((run / "run.json").read_text("utf-8"))
+    soft2, hard1 = "seed-0/de/soft2", "seed-0/de/hard1"
+    (run / soft2 / "checkpoint").mkdir(parents=True)
+    (run / hard1 / "stage.json").write_text('{"arm": "method", "stage": "hard1", "kind": "hard", "seconds": 1.0}')
+    with pytest.raises(DataError, match=r"hard1/stage\.json:1: no `order`.*run the recipe again"):
+        build_summary(run)
+    plan = {path: identity(path.rpartition("/")[2]) for path in (soft2, hard1)}
+    put(run / "run.json", info | {"plan": plan})
+    stages = {s["folder"]: s for s in find_stages(run)}
+    assert {key: stages[soft2][key] for key in plan[soft2]} == plan[soft2]
+    assert (stages[hard1]["arm"], stages[hard1]["order"], stages[hard1]["seconds"]) == ("selftrain", 150, 1.0)
 
 
 def test_bad_folders_and_files_are_data_errors(run: Path, tmp_path: Path) -> None:

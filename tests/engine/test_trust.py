@@ -163,7 +163,8 @@ def test_too_wide_an_interval_is_no_estimate(folder: Path, tmp_path: Path, monke
 
 def stage(name: str, arm: str, order: int, value: float | None) -> StageTrust:
     estimate = None if value is None else Estimate(value, value - 0.1, value + 0.1)
-    return StageTrust("de", name, arm, order, (0,), estimate, 0.9, 0.9, 1.0, None, 10, {}, None, None)
+    label = {"btf": "BTF", "soft1": "soft 1", "hard1": "hard 1"}.get(name, name)
+    return StageTrust("de", name, label, arm, order, (0,), estimate, 0.9, 0.9, 1.0, None, 10, {}, None, None)
 
 
 def test_warning() -> None:
