@@ -28,11 +28,12 @@ from common import made
 from torch import Tensor
 
 from xlt_engine.data import PackedBatch
-from xlt_engine.data.sampling import epoch_batches
-from xlt_engine.engine import load_recipe, run, stages
-from xlt_engine.engine.datasets import read_file
-from xlt_engine.engine.loop import Loop
-from xlt_engine.engine.objectives import cross_entropy
+from xlt_engine.data.batches.sampling import epoch_batches
+from xlt_engine.engine import load_recipe, run
+from xlt_engine.engine.stages import common as stages
+from xlt_engine.engine.stages.datasets import read_file
+from xlt_engine.engine.training.loop import Loop
+from xlt_engine.engine.training.objectives import cross_entropy
 from xlt_engine.model import TaskModel
 
 RECIPES = ("uner", "wikineural", "wikiann")

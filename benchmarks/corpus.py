@@ -27,8 +27,8 @@ from typing import Any
 
 from common import made
 
-from xlt_engine.data.wiki_dump import read_pages
-from xlt_engine.data.wiki_text import to_text
+from xlt_engine.data.corpus.wiki_dump import read_pages
+from xlt_engine.data.corpus.wiki_text import to_text
 
 ROOT = Path(__file__).resolve().parent.parent
 SMALL = ("xml-small", "dense")

@@ -26,10 +26,10 @@ import torch
 from common import made
 
 from xlt_engine.data import Tokenizer, pack, read_conll, rng_for
-from xlt_engine.data.corpus_select import comparison_key, excluded_keys
-from xlt_engine.data.example import Example
-from xlt_engine.data.masking import mask_tokens
-from xlt_engine.data.title_links import entity_surfaces
+from xlt_engine.data.batches.masking import mask_tokens
+from xlt_engine.data.corpus.select import comparison_key, excluded_keys
+from xlt_engine.data.corpus.title_links import entity_surfaces
+from xlt_engine.data.readers.example import Example
 from xlt_engine.engine import CorpusConfig, build_corpus, run
 from xlt_engine.engine.corpus.build import texts_of_file
 from xlt_engine.kernels import linear_cross_entropy

@@ -15,20 +15,20 @@ from typing import Any
 import numpy as np
 from common import made
 
-from xlt_engine.data.induced import csls, frequent_words, mutual_pairs, words_of
+from xlt_engine.data.augment.induced import csls, frequent_words, mutual_pairs, words_of
 from xlt_engine.engine import load_recipe, run
-from xlt_engine.engine.context import Context
-from xlt_engine.engine.files import atomic_write_json
-from xlt_engine.engine.induce import word_states
-from xlt_engine.engine.prepare import make_context, with_world
-from xlt_engine.engine.progress import Progress
-from xlt_engine.engine.rundir import RunDir
+from xlt_engine.engine.methods.induce import word_states
+from xlt_engine.engine.runs.prepare import make_context, with_world
+from xlt_engine.engine.stages.context import Context
+from xlt_engine.engine.storage.files import atomic_write_json
+from xlt_engine.engine.storage.run_folder import RunDir
+from xlt_engine.engine.training.progress import Progress
 from xlt_engine.model import load_encoder
 
 RESULTS = Path(__file__).resolve().parent / "results" / "induced-dictionary.json"
 MARGINS = (0.0, 0.1, 0.2, 0.3)
 ENDING = 2
-"""Letters of the longest ending (data/truth_language.py)."""
+"""Letters of the longest ending (data/synthetic/truth_language.py)."""
 
 
 def main() -> None:

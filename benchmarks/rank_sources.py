@@ -23,8 +23,8 @@ from common import made
 
 from xlt_engine.data import TruthFiles, TruthKnobs, make_truth_world
 from xlt_engine.engine import run
-from xlt_engine.engine.files import atomic_write_json
-from xlt_engine.engine.lab.rank_sources import OPINIONS, OVERLAPS, Ranking, rank_sources, spearman
+from xlt_engine.engine.lab.studies.rank_sources import OPINIONS, OVERLAPS, Ranking, rank_sources, spearman
+from xlt_engine.engine.storage.files import atomic_write_json
 
 TRAIN = 600
 KNOBS: dict[str, dict[str, float]] = {

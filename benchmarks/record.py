@@ -20,8 +20,8 @@ from typing import Any
 from common import machine_of
 
 from xlt_engine import DataError
-from xlt_engine.engine.files import read_json
-from xlt_engine.engine.lab.rows import GROUPS, ROWS
+from xlt_engine.engine.lab.ablation.rows import GROUPS, ROWS
+from xlt_engine.engine.storage.files import read_json
 
 Json = dict[str, Any]
 RESULTS = Path(__file__).resolve().parent / "results"

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from xlt_engine.engine.svg import GREY, Key, Panel, figure, standalone
+from xlt_engine.engine.report.svg import GREY, Key, Panel, figure, standalone
 
 # label -> its parts in the result, colour, and whether it is the paler of a pair
 GROUPS: dict[str, tuple[tuple[str, ...], int, bool]] = {

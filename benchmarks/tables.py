@@ -25,13 +25,13 @@ import trust
 import truth_world_tables
 from tables_measured import TABLES, markdown
 
-from xlt_engine.engine.lab.page import markdown as ablation_tables
+from xlt_engine.engine.lab.ablation.page import markdown as ablation_tables
 from xlt_engine.engine.plan import NUMERICS
 from xlt_engine.engine.report.parts import Run
 from xlt_engine.engine.report.parts import trail as report_trail
-from xlt_engine.engine.results import aggregate
-from xlt_engine.engine.seeds import Stat, Step
-from xlt_engine.engine.svg import standalone
+from xlt_engine.engine.report.seeds import Stat, Step
+from xlt_engine.engine.report.stage_table import aggregate
+from xlt_engine.engine.report.svg import standalone
 
 Json = dict[str, Any]
 ROOT = Path(__file__).resolve().parent.parent

@@ -9,7 +9,7 @@ from typing import Any
 from common import markdown
 from truth_world_tables import all_tables, answers
 
-from xlt_engine.engine.seeds import Stat, Step, stat
+from xlt_engine.engine.report.seeds import Stat, Step, stat
 
 Json = dict[str, Any]
 STEPS = {"btf": "BTF step", "finetune": "NER fine-tuning step", "teacher": "teacher inference"}

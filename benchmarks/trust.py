@@ -5,7 +5,7 @@
 
 Every run is `DATA_SET=FOLDER` and has labelled target test files; `--cases` takes those of an earlier result, with
 their signals. The shift of the estimate and the width of its interval are fitted on all data sets but one and judged
-on that one; then the same by target language. `engine/lab/trust_record.py` has what the package ships of this.
+on that one; then the same by target language. `engine/lab/studies/trust_record.py` has what the package ships of this.
 """
 
 from __future__ import annotations
@@ -21,16 +21,16 @@ import numpy as np
 from common import made
 from numpy.typing import NDArray
 
-from xlt_engine.engine import svg
-from xlt_engine.engine.lab.estimators import (
+from xlt_engine.engine.lab.studies.estimators import (
     Estimate,
     Transport,
     calibrated_estimate,
     conformal_quantile,
     interval_scale,
 )
-from xlt_engine.engine.lab.trust import trust
-from xlt_engine.engine.lab.trust_record import FLOOR, UNSEEN_SHIFT, WIDTH, Held
+from xlt_engine.engine.lab.studies.trust import trust
+from xlt_engine.engine.lab.studies.trust_record import FLOOR, UNSEEN_SHIFT, WIDTH, Held
+from xlt_engine.engine.report import svg
 
 METHODS = ("source", "confidence", "curve", "difference", "thresholded", "seeds", "transport")
 SHIFTS = np.linspace(0, 1.5, 76)

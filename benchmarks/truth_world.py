@@ -21,8 +21,8 @@ from typing import Any
 from common import made
 
 from xlt_engine.engine import load_recipe, run
-from xlt_engine.engine.files import atomic_write_json
 from xlt_engine.engine.plan import NUMERICS, digest
+from xlt_engine.engine.storage.files import atomic_write_json
 
 RESULTS = Path(__file__).resolve().parent / "results" / "truth-world.json"
 ONE_ROUND = ("selftrain.rounds=1",)

@@ -8,8 +8,8 @@ from typing import Any
 
 from common import markdown
 
-from xlt_engine.engine.seeds import paired_step, stat
-from xlt_engine.engine.svg import GREY, Key, Panel, figure, padded_range, standalone
+from xlt_engine.engine.report.seeds import paired_step, stat
+from xlt_engine.engine.report.svg import GREY, Key, Panel, figure, padded_range, standalone
 
 WIDTH, FEW = 880, 5
 SHIFTS, NOISES = ("0.0", "0.5", "1.0"), ("noise=0.0", "base", "noise=0.3")

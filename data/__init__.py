@@ -2,30 +2,30 @@
 
 from __future__ import annotations
 
-from .batch import PackedBatch, pack
-from .buckets import BatchSize, Bucket, choose_buckets, pad_step, pad_to_bucket, padding_share
-from .code_switch import code_switched, read_dictionary
-from .corpora import Corpus, unigram_entropy
-from .demo_world import WorldConfig, WorldFiles, make_world
-from .example import OUTSIDE, Example, Examples
-from .few_shot import few_per_class
-from .inference_batches import inference_batches, inference_tokens, row_batches
-from .joint_batches import JointBatches
-from .pair_batches import PairBatches
-from .prompt import Prompt
-from .readers import guess_format, read_examples, read_text, reader_options
-from .readers_conll import read_conll
-from .readers_table import read_jsonl, read_tsv
-from .sampling import epoch_counts, rng_for
-from .seeding import derive_seed
-from .sentence_pairs import read_pairs
-from .sources import ItemView, MlmBatches, Part, TaskBatches
-from .store import TokenStore, file_hash, store_key
-from .tokenizer import EncodedText, EncodedWords, Tokenizer
-from .truth_config import TruthKnobs
-from .truth_world import TruthFiles, make_truth_world, open_truth_world
-from .windows import Row, window_rows
-from .wordpiece import train_wordpiece
+from .augment.code_switch import code_switched, read_dictionary
+from .augment.prompt import Prompt
+from .augment.sentence_pairs import read_pairs
+from .batches.batch import PackedBatch, pack
+from .batches.buckets import BatchSize, Bucket, choose_buckets, pad_step, pad_to_bucket, padding_share
+from .batches.few_shot import few_per_class
+from .batches.inference import inference_batches, inference_tokens, row_batches
+from .batches.joint import JointBatches
+from .batches.pairs import PairBatches
+from .batches.sampling import epoch_counts, rng_for
+from .batches.seeding import derive_seed
+from .batches.sources import ItemView, MlmBatches, Part, TaskBatches
+from .batches.windows import Row, window_rows
+from .readers.conll import read_conll
+from .readers.example import OUTSIDE, Example, Examples
+from .readers.formats import guess_format, read_examples, read_text, reader_options
+from .readers.table import read_jsonl, read_tsv
+from .store.corpus import Corpus, unigram_entropy
+from .store.store import TokenStore, file_hash, store_key
+from .synthetic.demo_world import WorldConfig, WorldFiles, make_world
+from .synthetic.truth_config import TruthKnobs
+from .synthetic.truth_world import TruthFiles, make_truth_world, open_truth_world
+from .tokenizer.wordpiece import train_wordpiece
+from .tokenizer.wrapper import EncodedText, EncodedWords, Tokenizer
 
 __all__ = [
     "BatchSize",

@@ -7,28 +7,28 @@ import importlib
 import typing
 
 if typing.TYPE_CHECKING:
-    from .check_report import render_checks
-    from .checker import check, check_all
-    from .config import OptimiserConfig, RunConfig
     from .corpus.build import build_corpus
     from .corpus.config import CorpusConfig
     from .corpus.report import CorpusReport
-    from .cost import estimate, estimate_all
-    from .decisions import Decision, decide, source_consistency
-    from .describe import describe_environment, describe_model
-    from .estimate_report import render_estimates
-    from .file_predictor import predict_file
-    from .init_writer import init_recipe
-    from .loop import Loop, StepResult, Trace, train
-    from .metrics import accuracy, entity_f1, macro_f1
-    from .predictor import Prediction, Predictor, TagPrediction, predict
-    from .progress import ConsoleProgress, Progress
-    from .recipe import load_recipe, variants
-    from .report import write_report
-    from .runner import RunResult, run, run_all
-    from .scoring import EvaluationResult, evaluate, evaluate_files
-    from .summary import stage_table, write_summary
-    from .thresholds import ThresholdChoice, choose_threshold
+    from .evaluation.metrics import accuracy, entity_f1, macro_f1
+    from .prediction.file_predictor import predict_file
+    from .prediction.predictor import Prediction, Predictor, TagPrediction, predict
+    from .prediction.scoring import EvaluationResult, evaluate, evaluate_files
+    from .preflight.check_report import render_checks
+    from .preflight.checker import check, check_all
+    from .preflight.cost import estimate, estimate_all
+    from .preflight.describe import describe_environment, describe_model
+    from .preflight.estimate_report import render_estimates
+    from .preflight.init_writer import init_recipe
+    from .pseudolabels.filters import Decision, decide, source_consistency
+    from .pseudolabels.thresholds import ThresholdChoice, choose_threshold
+    from .recipe.config import OptimiserConfig, RunConfig
+    from .recipe.load import load_recipe, variants
+    from .report.summary import stage_table, write_summary
+    from .report.write import write_report
+    from .runs.runner import RunResult, run, run_all
+    from .training.loop import Loop, StepResult, Trace, train
+    from .training.progress import ConsoleProgress, Progress
 
 __all__ = [
     "ConsoleProgress",
@@ -78,28 +78,28 @@ __all__ = [
 ]
 
 _NAMES = {
-    "check_report": ("render_checks",),
-    "checker": ("check", "check_all"),
-    "config": ("OptimiserConfig", "RunConfig"),
+    "preflight.check_report": ("render_checks",),
+    "preflight.checker": ("check", "check_all"),
+    "recipe.config": ("OptimiserConfig", "RunConfig"),
     "corpus.build": ("build_corpus",),
     "corpus.config": ("CorpusConfig",),
     "corpus.report": ("CorpusReport",),
-    "cost": ("estimate", "estimate_all"),
-    "decisions": ("Decision", "decide", "source_consistency"),
-    "describe": ("describe_environment", "describe_model"),
-    "estimate_report": ("render_estimates",),
-    "file_predictor": ("predict_file",),
-    "init_writer": ("init_recipe",),
-    "loop": ("Loop", "StepResult", "Trace", "train"),
-    "metrics": ("accuracy", "entity_f1", "macro_f1"),
-    "predictor": ("Prediction", "Predictor", "TagPrediction", "predict"),
-    "progress": ("ConsoleProgress", "Progress"),
-    "recipe": ("load_recipe", "variants"),
-    "report": ("write_report",),
-    "runner": ("RunResult", "run", "run_all"),
-    "scoring": ("EvaluationResult", "evaluate", "evaluate_files"),
-    "summary": ("stage_table", "write_summary"),
-    "thresholds": ("ThresholdChoice", "choose_threshold"),
+    "preflight.cost": ("estimate", "estimate_all"),
+    "pseudolabels.filters": ("Decision", "decide", "source_consistency"),
+    "preflight.describe": ("describe_environment", "describe_model"),
+    "preflight.estimate_report": ("render_estimates",),
+    "prediction.file_predictor": ("predict_file",),
+    "preflight.init_writer": ("init_recipe",),
+    "training.loop": ("Loop", "StepResult", "Trace", "train"),
+    "evaluation.metrics": ("accuracy", "entity_f1", "macro_f1"),
+    "prediction.predictor": ("Prediction", "Predictor", "TagPrediction", "predict"),
+    "training.progress": ("ConsoleProgress", "Progress"),
+    "recipe.load": ("load_recipe", "variants"),
+    "report.write": ("write_report",),
+    "runs.runner": ("RunResult", "run", "run_all"),
+    "prediction.scoring": ("EvaluationResult", "evaluate", "evaluate_files"),
+    "report.summary": ("stage_table", "write_summary"),
+    "pseudolabels.thresholds": ("ThresholdChoice", "choose_threshold"),
 }
 """Public names by the module that defines them. No public name is that of a module, which would replace it."""
 

@@ -12,7 +12,13 @@ from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
 
 from .. import ConfigError, ModelError
-from ..kernels import attention_plan, dropout_residual_layer_norm, embedding_layer_norm, linear_gelu, packed_attention
+from ..kernels import (
+    attention_plan,
+    dropout_residual_layer_norm,
+    embedding_layer_norm,
+    linear_gelu,
+    packed_attention,
+)
 from .config import EncoderConfig
 from .init import Initialiser
 

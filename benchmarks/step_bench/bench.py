@@ -20,8 +20,8 @@ import torch
 
 from xlt_engine import ConfigError, XltError
 from xlt_engine.engine.bench.measure import FAILURES, MIB, find_device, quantiles, reason, synchronise, timed
-from xlt_engine.engine.deterministic import deterministic as equal_bits
-from xlt_engine.engine.files import atomic_write_json
+from xlt_engine.engine.storage.files import atomic_write_json
+from xlt_engine.engine.training.determinism import deterministic as equal_bits
 
 from .flops import step_flops
 from .options import Options, head

@@ -13,8 +13,8 @@ import torch
 
 from xlt_engine.engine.bench.measure import ceilings, machine, timed
 from xlt_engine.engine.bench.peers import versions
-from xlt_engine.engine.precision import DTYPES
-from xlt_engine.engine.rundir import git_commit
+from xlt_engine.engine.storage.run_folder import git_commit
+from xlt_engine.engine.training.precision import DTYPES
 from xlt_engine.kernels import dispatch
 from xlt_engine.model import EncoderConfig
 

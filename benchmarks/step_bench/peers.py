@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from xlt_engine.engine.bench.peers import liger_loss
-from xlt_engine.engine.precision import DTYPES
+from xlt_engine.engine.training.precision import DTYPES
 from xlt_engine.model import EncoderConfig
 from xlt_engine.model.heads import default_voter_widths
 

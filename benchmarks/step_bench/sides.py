@@ -12,10 +12,10 @@ import torch
 from torch import Tensor
 
 from xlt_engine.data import PackedBatch, inference_tokens
-from xlt_engine.engine.config import OptimiserConfig, PerformanceConfig
-from xlt_engine.engine.loop import BatchSource, Loop, StepResult
-from xlt_engine.engine.objectives import SoftLabels, cross_entropy, masked_lm
-from xlt_engine.engine.precision import computing_in
+from xlt_engine.engine.recipe.config import OptimiserConfig, PerformanceConfig
+from xlt_engine.engine.training.loop import BatchSource, Loop, StepResult
+from xlt_engine.engine.training.objectives import SoftLabels, cross_entropy, masked_lm
+from xlt_engine.engine.training.precision import computing_in
 from xlt_engine.model import Encoder, EncoderConfig, LinearHead, MaskedLM, TaskModel, VoterHeads
 from xlt_engine.model.names import views
 

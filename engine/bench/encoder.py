@@ -8,13 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from ...kernels import (
-    dropout,
-    dropout_residual_layer_norm,
-    embedding_layer_norm,
-    linear_gelu,
-    voter_mlp,
-)
+from ...kernels import dropout, dropout_residual_layer_norm, embedding_layer_norm, linear_gelu, voter_mlp
 from ...kernels.masks import keep_mask, keep_scale
 from ...model.heads import default_voter_widths
 from . import peers as peers

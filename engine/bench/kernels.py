@@ -21,17 +21,13 @@ import torch
 
 from ... import ConfigError, XltError
 from ...kernels import dispatch
-from ..files import atomic_write_json
-from ..rundir import git_commit
+from ..storage.files import atomic_write_json
+from ..storage.run_folder import git_commit
 from . import peers as peers
 from .attention import attention_cases
 from .case import SIZES, Call, Case, Problem, Setting, Sizes, Variant
 from .encoder import dropout_cases, embedding_cases, gelu_cases, layer_norm_cases, voter_mlp_cases
-from .losses import (
-    linear_cross_entropy_cases,
-    soft_label_loss_cases,
-    votes_cases,
-)
+from .losses import linear_cross_entropy_cases, soft_label_loss_cases, votes_cases
 from .measure import (
     FAILURES,
     Candidate,

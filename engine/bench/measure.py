@@ -22,7 +22,7 @@ import torch
 from torch import Tensor
 
 from ... import ConfigError
-from ..rundir import environment
+from ..storage.run_folder import environment
 
 Tensors = dict[str, Tensor]
 Run = Callable[[], Tensors]

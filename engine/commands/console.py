@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 if TYPE_CHECKING:
-    from ..progress import Progress
+    from ..training.progress import Progress
 
 FIRST = os.environ.get("WORLD_SIZE", "1") == "1" or os.environ.get("RANK", "0") == "0"
 """Whether this process speaks for all that torchrun started."""
@@ -42,7 +42,7 @@ pass_stop = click.make_pass_decorator(StopRequest)
 
 def make_progress(quiet: bool) -> Progress:
     """Progress on the console, or none."""
-    from ..progress import ConsoleProgress, Progress
+    from ..training.progress import ConsoleProgress, Progress
 
     return Progress() if quiet else ConsoleProgress()
 

@@ -30,9 +30,9 @@ def report(run_folder: Path) -> None:
 @JSON
 def thresholds(run_folder: Path, rules: tuple[str, ...], draws: int, quiet: bool, as_json: bool) -> None:
     """What every rule for alpha would have chosen in RUN, how far that is luck, and what it costs."""
-    from ..lab.run_thresholds import studies_as_dict, study_thresholds
-    from ..lab.study_text import render_studies
-    from ..lab.threshold_study import COMPARED
+    from ..lab.studies.run_thresholds import studies_as_dict, study_thresholds
+    from ..lab.studies.study_text import render_studies
+    from ..lab.studies.threshold_study import COMPARED
 
     studies = study_thresholds(run_folder, rules=rules or COMPARED, draws=draws, progress=make_progress(quiet))
     shown = json.dumps(studies_as_dict(studies), indent=2) if as_json else render_studies(run_folder.name, studies)
@@ -50,8 +50,8 @@ def why(run_folder: Path, item: str, seed: int | None, target: str | None, as_js
 
     ID is LANGUAGE:NUMBER, counted from 0, or FILE:LINE, such as de:12 or train.txt:345.
     """
-    from ..lab.item_story import item_story
-    from ..lab.story_text import render_story
+    from ..lab.studies.item_story import item_story
+    from ..lab.studies.story_text import render_story
 
     story = item_story(run_folder, item, seed=seed, target=target)
     click.echo(json.dumps(story.as_dict(), indent=2, ensure_ascii=False) if as_json else render_story(story))
@@ -68,9 +68,9 @@ def trust(run_folder: Path, sample: int, no_truth: bool, quiet: bool, as_json: b
 
     The estimates are kept in RUN/trust.json, and shown in its report.
     """
-    from ..lab.study_text import render_trust
-    from ..lab.trust import trust as estimate_scores
-    from ..lab.trust import write_trust
+    from ..lab.studies.study_text import render_trust
+    from ..lab.studies.trust import trust as estimate_scores
+    from ..lab.studies.trust import write_trust
 
     report = estimate_scores(run_folder, sample=sample, truth=not no_truth, progress=make_progress(quiet))
     write_trust(run_folder, report)

@@ -29,11 +29,11 @@ def probe(model: Path, pairs: Path, layers: str | None, figure: Path | None, as_
     For each layer: how often a text's nearest neighbour in the other language is its translation, by cosine and by
     CSLS, before and after the best rotation of one language onto the other. Uses parallel data; trains nothing.
     """
-    from ..lab.probe import probe as probe_encoder
+    from ..lab.studies.probe import probe as probe_encoder
 
     report = probe_encoder(model, pairs, layers=_parse_layers(layers), **options)
     if figure is not None:
-        from ..files import atomic_write_text
+        from ..storage.files import atomic_write_text
 
         atomic_write_text(figure, report.figure())
     click.echo(json.dumps(report.as_dict(), indent=2) if as_json else report.render())
@@ -72,7 +72,7 @@ def rank_sources(
 
     No label of the target is read.
     """
-    from ..lab.rank_sources import rank_sources as rank
+    from ..lab.studies.rank_sources import rank_sources as rank
 
     folders = _paths_by_name(model, "--model")
     if twice := [name for name, paths in folders.items() if len(paths) > 1]:

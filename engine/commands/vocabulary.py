@@ -28,7 +28,7 @@ def extend_vocabulary(
 
     The new folder is for model.path of a recipe, whose bilingual task fitting then trains the new pieces.
     """
-    from ..extend_vocabulary import extend_vocabulary as extend
+    from ..vocabulary.extend import extend_vocabulary as extend
 
     report = extend(model, texts, out, text=text_column, **options)
     click.echo(json.dumps(report.as_dict(), indent=2, ensure_ascii=False) if as_json else report.render())
@@ -58,7 +58,7 @@ def export(
     """
     if not prune_vocab:
         raise click.UsageError("there is nothing to change; give --prune-vocab")
-    from ..export.prune import prune_model
+    from ..vocabulary.prune import prune_model
 
     report = prune_model(stage, out, texts, text=text_column, **options)
     click.echo(json.dumps(report.as_dict(), indent=2, ensure_ascii=False) if as_json else report.render())

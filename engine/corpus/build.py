@@ -16,21 +16,21 @@ from functools import partial
 from pathlib import Path
 
 from ... import DataError, Interrupted
-from ...data.corpus_closeness import OverlapScorer, TfidfScorer
-from ...data.corpus_input import PIECE, Source, Task, open_source, tasks, texts_of
-from ...data.corpus_piece import PieceReader, PieceRules, Scorer, batches, no_split, paragraphs
-from ...data.corpus_select import excluded_keys
-from ...data.example import Example
-from ...data.language_id import LanguageIdentifier
-from ...data.matcher import TitleMatcher
-from ...data.readers import guess_format, read_examples
-from ...data.title_links import Links, add_aliases, entity_surfaces, link_table, link_wiki
-from ...data.wiki_source import FileWiki, target_redirects
-from ...data.wiki_tables import read_titles
-from ...data.wiki_text import sentences
-from ..files import atomic_write_bytes, atomic_write_json, delete, storage_errors
-from ..progress import Progress
-from ..rundir import RunDir
+from ...data.corpus.closeness import OverlapScorer, TfidfScorer
+from ...data.corpus.input import PIECE, Source, Task, open_source, tasks, texts_of
+from ...data.corpus.language_id import LanguageIdentifier
+from ...data.corpus.matcher import TitleMatcher
+from ...data.corpus.piece import PieceReader, PieceRules, Scorer, batches, no_split, paragraphs
+from ...data.corpus.select import excluded_keys
+from ...data.corpus.title_links import Links, add_aliases, entity_surfaces, link_table, link_wiki
+from ...data.corpus.wiki_source import FileWiki, target_redirects
+from ...data.corpus.wiki_tables import read_titles
+from ...data.corpus.wiki_text import sentences
+from ...data.readers.example import Example
+from ...data.readers.formats import guess_format, read_examples
+from ..storage.files import atomic_write_bytes, atomic_write_json, delete, storage_errors
+from ..storage.run_folder import RunDir
+from ..training.progress import Progress
 from .config import CorpusConfig
 from .merge import Merged, choose, piece_name
 from .pool import cores, run_tasks

@@ -12,11 +12,11 @@ from pathlib import Path
 from typing import Any, Literal
 
 from ... import ConfigError, DataError
-from ...data.matcher import UNSPACED_LANGUAGES, Boundaries
-from ...data.title_links import LinkRules
-from ...data.wiki_source import SourceFiles
-from ..files import plain
-from ..languages import language_of
+from ...data.corpus.matcher import UNSPACED_LANGUAGES, Boundaries
+from ...data.corpus.title_links import LinkRules
+from ...data.corpus.wiki_source import SourceFiles
+from ..preflight.languages import language_of
+from ..storage.files import plain
 
 __all__ = ["CorpusConfig", "LinkRules", "Select", "SourceFiles"]
 

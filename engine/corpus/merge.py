@@ -10,10 +10,10 @@ from pathlib import Path
 
 import numpy as np
 
-from ...data.corpus_piece import CONTROL, INFLECTED, MATCHED, StoredPiece
-from ...data.corpus_select import Candidates, pick_balanced, pick_lowest, shuffled
-from ...data.language_id import LanguageIdentifier
-from ..files import storage_errors
+from ...data.corpus.language_id import LanguageIdentifier
+from ...data.corpus.piece import CONTROL, INFLECTED, MATCHED, StoredPiece
+from ...data.corpus.select import Candidates, pick_balanced, pick_lowest, shuffled
+from ..storage.files import storage_errors
 from .config import CorpusConfig
 
 _ROW_BITS = 32

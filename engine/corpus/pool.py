@@ -17,7 +17,7 @@ from multiprocessing.process import BaseProcess
 from typing import Any, Protocol, TypeVar
 
 from ... import DataError, Interrupted, OutOfMemoryError, StorageError, XltError
-from ..faults import fault
+from ..storage.faults import fault
 
 _POLL_SECONDS = 0.5
 _GRACE_SECONDS = 5.0

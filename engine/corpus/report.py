@@ -16,9 +16,9 @@ from typing import Any
 import numpy as np
 
 from ... import DataError, __version__
-from ...data.corpus_select import comparison_key
-from ...data.title_links import FATES, Links
-from ..files import atomic_write_json, atomic_write_text, plain, sha256_file
+from ...data.corpus.select import comparison_key
+from ...data.corpus.title_links import FATES, Links
+from ..storage.files import atomic_write_json, atomic_write_text, plain, sha256_file
 from .config import CorpusConfig
 from .merge import Chosen, Merged
 

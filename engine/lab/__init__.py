@@ -1,9 +1,9 @@
 """The laboratory: what a run says about its method, with and without target labels."""
 
-from .ablate import AblationResult, ablate, ablate_all, plan_all
-from .paper_tables import paper_tables, render_tables
-from .rows import describe_rows
-from .survey import Forecast, plan_ablation
+from .ablation.ablate import AblationResult, ablate, ablate_all, plan_all
+from .ablation.rows import describe_rows
+from .ablation.survey import Forecast, plan_ablation
+from .paper.tables import paper_tables, render_tables
 
 __all__ = [
     "AblationResult",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ..config import RunConfig
+from ..recipe.config import RunConfig
 from .parts import Stage, common_settings
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from ... import ConfigError
-from ..config import OptimiserConfig, RunConfig
+from ..recipe.config import OptimiserConfig, RunConfig
 from .cloze import cloze_plan
 from .parts import (
     NUMERICS,

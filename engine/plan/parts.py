@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any, Literal
 
-from ..config import OptimiserConfig, RunConfig
-from ..config.cloze import prompt_of
+from ..recipe.config import OptimiserConfig, RunConfig
+from ..recipe.config.cloze import prompt_of
 
 Kind = Literal["pretrain", "btf", "finetune", "soft", "hard", "cotrain", "align", "semantic", "cloze"]
 NUMERICS = 3

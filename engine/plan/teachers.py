@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-from ..config import RunConfig
+from ..recipe.config import RunConfig
 from .parts import Stage
 
 

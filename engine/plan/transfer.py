@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import Any
 
-from ..config import RunConfig
+from ..recipe.config import RunConfig
 from .parts import Stage, common_settings, numeric_settings, table_settings
 
 _PICKS = ("threshold", "parts", "cap")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from ..config import RunConfig
+from ..recipe.config import RunConfig
 from .parts import Stage
 
 ALONE_LEAVES_OUT = ("code_switch", "source_mix")

@@ -1,5 +1,1 @@
-"""report.html: one page of tables and figures, made from what a run has left on disk."""
-
-from .write import write_report
-
-__all__ = ["write_report"]
+"""The page of a run, made from the JSON that it has left on disk: tables, figures, summary."""

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from ..results import Json
-from ..seeds import Stat, stat
-from ..svg import clean
 from .page import table
 from .parts import Run
+from .seeds import Stat, stat
+from .stage_table import Json
+from .svg import clean
 
 Key = tuple[int, str, str]
 

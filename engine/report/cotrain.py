@@ -5,11 +5,11 @@ from __future__ import annotations
 import math
 import statistics
 
-from .. import svg
-from ..results import COTRAIN_ARMS, Json
-from ..svg import Key, Panel, clean
+from . import svg
 from .page import table
 from .parts import Figure, Run, columns_for, mean
+from .stage_table import COTRAIN_ARMS, Json
+from .svg import Key, Panel, clean
 
 _TITLE = "Co-training, iteration by iteration"
 

@@ -6,7 +6,9 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from ..results import (
+from .parts import Run, alphas, mean, mean_curve, percent
+from .seeds import Step, stat
+from .stage_table import (
     METRIC_NAMES,
     SIDE_ARMS,
     StageScore,
@@ -15,9 +17,7 @@ from ..results import (
     table_caption,
     table_cells,
 )
-from ..seeds import Step, stat
-from ..svg import clean, style
-from .parts import Run, alphas, mean, mean_curve, percent
+from .svg import clean, style
 from .training import accepted_share
 
 _CSS = """

@@ -9,11 +9,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from .. import svg
-from ..files import read_json
-from ..results import METRIC_NAMES, SIDE_ARMS, Aggregate, Json, StageScore, aggregate
-from ..summary import write_summary
-from ..svg import GREY, Key, Panel
+from ..storage.files import read_json
+from . import svg
+from .stage_table import METRIC_NAMES, SIDE_ARMS, Aggregate, Json, StageScore, aggregate
+from .summary import write_summary
+from .svg import GREY, Key, Panel
 
 WIDTH = 940.0
 SOURCE, TARGET, ACCURACY, COVERAGE = 2, 0, 0, 1

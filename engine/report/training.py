@@ -8,11 +8,11 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from ...data import OUTSIDE
-from .. import svg
-from ..results import Json
-from ..seeds import stat
-from ..svg import GREY, Key, Panel
+from . import svg
 from .parts import SOURCE, TARGET, WIDTH, Figure, Run, grid, mean, numbers, percent
+from .seeds import stat
+from .stage_table import Json
+from .svg import GREY, Key, Panel
 
 MOST_CLASSES = 14
 POINTS = 100

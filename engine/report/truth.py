@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
-from ..files import read_json
-from ..results import Json
-from ..svg import clean
-from ..truth import TRUTH
+from ..storage.files import read_json
+from ..storage.names import TRUTH
 from .page import table
 from .parts import Run, percent
+from .stage_table import Json
+from .svg import clean
 
 _KNOBS = {
     "anchors": ("words written as in the source, types", "anchor_types"),

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from ..files import atomic_write_text, read_json, storage_errors
-from ..results import METRIC_NAMES
-from ..svg import clean, standalone
+from ..storage.files import atomic_write_text, read_json, storage_errors
 from .by_class import class_section
 from .cotrain import common_errors, iterations
 from .page import cards, decision_table, page, read_decisions, reading, score_tables, table
 from .parts import Figure, Run, languages, load_run, thresholds, trail
+from .stage_table import METRIC_NAMES
+from .svg import clean, standalone
 from .training import calibration, classes, losses, quality, seconds
 from .truth import truth_section
 
@@ -81,13 +81,13 @@ def _decisions(run: Run) -> str:
     if not run.decisions:
         return ""
     # The laboratory stands on the whole engine, this page included, so that it cannot be imported with it.
-    from ..lab.report_study import quality_section, thresholds_section
+    from ..lab.studies.report_study import quality_section, thresholds_section
 
     return f"<h3>Decisions</h3>{decision_table(run)}{quality_section(run)}{thresholds_section(run)}"
 
 
 def _trust(run: Run) -> str:
-    from ..lab.report_study import trust_section
+    from ..lab.studies.report_study import trust_section
 
     return trust_section(run)
 

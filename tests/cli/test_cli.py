@@ -186,7 +186,7 @@ def test_wrong_recipes(cli: Any, files: Path, tmp_path: Path) -> None:
 
 
 def test_a_run_folder_in_use(cli: Any, finished: Any) -> None:
-    from xlt_engine.engine.rundir import RunDir
+    from xlt_engine.engine.storage.run_folder import RunDir
 
     with RunDir(finished.folder):
         answer = cli("run", finished.files / "tiny.toml", "--run-dir", finished.folder, "--quiet")

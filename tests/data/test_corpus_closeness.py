@@ -6,8 +6,8 @@ import sys
 import pytest
 
 from xlt_engine import ConfigError, DataError
-from xlt_engine.data.corpus_closeness import OverlapScorer, TfidfScorer, features
-from xlt_engine.data.language_id import LanguageIdentifier, _model
+from xlt_engine.data.corpus.closeness import OverlapScorer, TfidfScorer, features
+from xlt_engine.data.corpus.language_id import LanguageIdentifier, _model
 
 
 def test_features() -> None:

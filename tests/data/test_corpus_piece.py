@@ -11,8 +11,9 @@ import numpy as np
 import pytest
 
 from xlt_engine import DataError
-from xlt_engine.data.corpus_input import Source, kind_of, open_source, tasks, texts_of
-from xlt_engine.data.corpus_piece import (
+from xlt_engine.data.corpus.input import Source, kind_of, open_source, tasks, texts_of
+from xlt_engine.data.corpus.matcher import TitleMatcher
+from xlt_engine.data.corpus.piece import (
     CONTROL,
     INFLECTED,
     MATCHED,
@@ -24,7 +25,6 @@ from xlt_engine.data.corpus_piece import (
     no_split,
     paragraphs,
 )
-from xlt_engine.data.matcher import TitleMatcher
 
 NAMES = ["Oslo", "Rom", "Ulm"]
 PAGE = "  <page><title>T{n}</title><ns>{ns}</ns><id>{n}</id>{more}<revision><text>{text}</text></revision></page>\n"

@@ -5,7 +5,7 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from xlt_engine.data.corpus_select import (
+from xlt_engine.data.corpus.select import (
     Candidates,
     SentenceHash,
     comparison_key,

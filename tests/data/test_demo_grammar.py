@@ -7,11 +7,11 @@ import re
 import numpy as np
 import pytest
 
-from xlt_engine.data.demo_events import Clause, NounPhrase, ScoreLine
-from xlt_engine.data.demo_grammar import grammar
-from xlt_engine.data.demo_lexicon import lexicon
-from xlt_engine.data.demo_names import Name
-from xlt_engine.data.demo_world import sentence
+from xlt_engine.data.synthetic.demo_events import Clause, NounPhrase, ScoreLine
+from xlt_engine.data.synthetic.demo_grammar import grammar
+from xlt_engine.data.synthetic.demo_lexicon import lexicon
+from xlt_engine.data.synthetic.demo_names import Name
+from xlt_engine.data.synthetic.demo_world import sentence
 
 ANNA = Name("PER", "Anna", sex="f")
 SMITH = Name("PER", "Eva Smith", sex="f")

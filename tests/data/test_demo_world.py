@@ -17,10 +17,10 @@ import numpy as np
 import pytest
 
 from xlt_engine import ConfigError, DataError, StorageError
-from xlt_engine.data import demo_events, demo_world
-from xlt_engine.data.demo_lexicon import NamePool, lexicon
-from xlt_engine.data.demo_names import Draws, Names
-from xlt_engine.data.demo_world import Sentence, WorldConfig, WorldFiles, make_world, sentence
+from xlt_engine.data.synthetic import demo_events, demo_world
+from xlt_engine.data.synthetic.demo_lexicon import NamePool, lexicon
+from xlt_engine.data.synthetic.demo_names import Draws, Names
+from xlt_engine.data.synthetic.demo_world import Sentence, WorldConfig, WorldFiles, make_world, sentence
 
 LANGUAGES = ("en", "de", "es")
 SMALL = WorldConfig(
@@ -94,7 +94,7 @@ def texts(path: Path) -> list[str]:
 
 def test_same_bytes_whatever_the_hash_seed(tmp_path: Path) -> None:
     code = (
-        "import sys; from pathlib import Path; from xlt_engine.data.demo_world import WorldConfig, make_world;"
+        "import sys; from pathlib import Path; from xlt_engine.data import WorldConfig, make_world;"
         f"make_world({SMALL!r}, Path(sys.argv[1]))"
     )
     for hash_seed in ("1", "2"):

@@ -10,9 +10,9 @@ import pytest
 
 from xlt_engine import DataError
 from xlt_engine.data import read_dictionary, read_examples, read_pairs
-from xlt_engine.data.encodings import WrongEncoding, guess_encoding
-from xlt_engine.data.lines import decode_lines
-from xlt_engine.data.problems import Problems
+from xlt_engine.data.readers.encodings import WrongEncoding, guess_encoding
+from xlt_engine.data.readers.lines import decode_lines
+from xlt_engine.data.readers.problems import Problems
 
 GERMAN = "Käse aus Köln ist übrig .\n" * 30
 RUSSIAN = "где этот дом\n" * 30

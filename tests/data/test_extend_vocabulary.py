@@ -11,7 +11,7 @@ from tokenizers import models, pre_tokenizers
 
 from xlt_engine import ConfigError, ModelError
 from xlt_engine.data import Tokenizer, train_wordpiece
-from xlt_engine.data.extend_vocabulary import extend_wordpiece, split_piece
+from xlt_engine.data.tokenizer.extend import extend_wordpiece, split_piece
 
 OLD = ["the house stands in the city", "the old tree is green", "houses and cities, trees (green)"] * 4
 NEW = ["nyumba ya zamani iko mjini", "mti wa zamani ni kijani", "nyumba na miji, miti"] * 4

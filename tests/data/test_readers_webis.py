@@ -11,7 +11,7 @@ import pytest
 
 from xlt_engine import DataError
 from xlt_engine.data import Examples, read_examples
-from xlt_engine.data.readers_webis import read_webis_cls
+from xlt_engine.data.readers.webis import read_webis_cls
 
 STARS = {"1": "negative", "2": "negative", "3": None, "4": "positive", "5": "positive"}
 # The order of the fields differs by language; the first line has the outermost element alone.
@@ -137,7 +137,7 @@ def test_the_file_is_read_as_a_stream(path: Path, monkeypatch: pytest.MonkeyPatc
             yield number, f"<item><summary>{filler}</summary><rating>4.0</rating><text>a</text></item>"
         yield 20_002, "</items>"
 
-    monkeypatch.setattr("xlt_engine.data.readers_webis.read_lines", lines)
+    monkeypatch.setattr("xlt_engine.data.readers.webis.read_lines", lines)
     tracemalloc.start()
     found = read_webis_cls(path)
     peak = tracemalloc.get_traced_memory()[1]

@@ -9,7 +9,7 @@ import pytest
 
 from xlt_engine import DataError
 from xlt_engine.data import rng_for
-from xlt_engine.data.sampling import epoch_batches, num_batches, resample
+from xlt_engine.data.batches.sampling import epoch_batches, num_batches, resample
 
 
 def some_lengths(count: int, seed: int = 0) -> np.ndarray:

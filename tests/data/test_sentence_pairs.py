@@ -10,8 +10,17 @@ import pytest
 import torch
 
 from xlt_engine import DataError
-from xlt_engine.data import Corpus, Example, MlmBatches, Tokenizer, TokenStore, pack, read_pairs, train_wordpiece
-from xlt_engine.data.corpora import pair_positions
+from xlt_engine.data import (
+    Corpus,
+    Example,
+    MlmBatches,
+    Tokenizer,
+    TokenStore,
+    pack,
+    read_pairs,
+    train_wordpiece,
+)
+from xlt_engine.data.store.corpus import pair_positions
 from xlt_engine.model import Encoder, EncoderConfig, MaskedLM, save_model
 
 EN = ["red house", "a green tree stands", "the river runs slowly here", "blue"]

@@ -9,9 +9,7 @@ from types import ModuleType
 import pytest
 
 from xlt_engine import ConfigError
-from xlt_engine.data.example import Example
-from xlt_engine.data.readers_conll import read_conll
-from xlt_engine.data.title_links import (
+from xlt_engine.data.corpus.title_links import (
     LinkRules,
     PageFacts,
     add_aliases,
@@ -19,7 +17,9 @@ from xlt_engine.data.title_links import (
     link_table,
     link_wiki,
 )
-from xlt_engine.data.wiki_source import FileWiki, SourceFiles, target_redirects
+from xlt_engine.data.corpus.wiki_source import FileWiki, SourceFiles, target_redirects
+from xlt_engine.data.readers.conll import read_conll
+from xlt_engine.data.readers.example import Example
 
 
 def tagged(*pairs: tuple[str, str]) -> Example:

@@ -17,9 +17,9 @@ import pytest
 
 from xlt_engine import ConfigError, DataError
 from xlt_engine.data import Example, TruthFiles, TruthKnobs, make_truth_world, open_truth_world
-from xlt_engine.data.demo_names import Draws
-from xlt_engine.data.truth_language import FakeLanguage, inversions
-from xlt_engine.data.truth_text import quotas, shifted
+from xlt_engine.data.synthetic.demo_names import Draws
+from xlt_engine.data.synthetic.truth_language import FakeLanguage, inversions
+from xlt_engine.data.synthetic.truth_text import quotas, shifted
 
 SMALL = TruthKnobs(
     seed=3,

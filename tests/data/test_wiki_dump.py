@@ -18,8 +18,16 @@ from pathlib import Path
 import pytest
 
 from xlt_engine import ConfigError, DataError
-from xlt_engine.data import wiki_files
-from xlt_engine.data.wiki_dump import Article, Page, Span, open_text, read_articles, read_pages, split_dump
+from xlt_engine.data.corpus import wiki_files
+from xlt_engine.data.corpus.wiki_dump import (
+    Article,
+    Page,
+    Span,
+    open_text,
+    read_articles,
+    read_pages,
+    split_dump,
+)
 
 HEAD = """\
 <mediawiki xmlns="http://www.mediawiki.org/xml/export-0.11/" version="0.11" xml:lang="de">
@@ -263,7 +271,7 @@ def test_what_is_no_bz2(tmp_path: Path) -> None:
 
 
 def test_a_page_without_end_does_not_fill_the_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("xlt_engine.data.wiki_dump.LONGEST", 10_000)
+    monkeypatch.setattr("xlt_engine.data.corpus.wiki_dump.LONGEST", 10_000)
     monkeypatch.setattr(wiki_files, "LONGEST", 10_000)
     monkeypatch.setattr(wiki_files, "BLOCK", 1000)
     path = write(tmp_path / "d.xml", HEAD + BERLIN + "<page>" + "x" * 30_000)

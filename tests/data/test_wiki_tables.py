@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 
 from xlt_engine import DataError
-from xlt_engine.data import wiki_files
-from xlt_engine.data.wiki_tables import (
+from xlt_engine.data.corpus import wiki_files
+from xlt_engine.data.corpus.wiki_tables import (
     PageRow,
     RedirectRow,
     TableRows,
@@ -168,7 +168,7 @@ def test_a_table_without_rows(tmp_path: Path) -> None:
 
 
 def test_a_damaged_row_does_not_fill_the_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("xlt_engine.data.wiki_tables._ROW_LIMIT", 5000)
+    monkeypatch.setattr("xlt_engine.data.corpus.wiki_tables._ROW_LIMIT", 5000)
     monkeypatch.setattr(wiki_files, "BLOCK", 1000)
     head = LANGLINKS[: LANGLINKS.index(",(2,'de'")]
     count, said = drain(write(tmp_path / "l.sql", head + ",(2,'de','" + "x" * 100_000 + "');\n"))

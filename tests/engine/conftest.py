@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from xlt_engine.engine import RunResult, load_recipe, run
-from xlt_engine.engine.recipe import Resolved
+from xlt_engine.engine.recipe.load import Resolved
 
 PEOPLE = ["Anna", "Berta", "Carl", "Dora", "Emil", "Frida", "Gustav", "Hanna"]
 PLACES = ["Paris", "London", "Berlin", "Madrid", "Roma", "Wien", "Oslo", "Praha"]

@@ -21,15 +21,15 @@ import pytest
 
 from xlt_engine import ConfigError, DataError, Interrupted, OutOfMemoryError
 from xlt_engine.engine import load_recipe, run, variants
-from xlt_engine.engine.items import load_items, points
+from xlt_engine.engine.evaluation.per_example import load_items, points
 from xlt_engine.engine.lab import ablate, describe_rows, plan_ablation
-from xlt_engine.engine.lab.page import html, markdown
-from xlt_engine.engine.lab.paper import AVERAGE, NOTES, OTHERS, PRINTED, printed
-from xlt_engine.engine.lab.processes import Job, Workers
-from xlt_engine.engine.lab.rows import GROUPS, ROWS, choose
-from xlt_engine.engine.lab.survey import open_ablation, survey
-from xlt_engine.engine.lab.table import build
-from xlt_engine.engine.seeds import compare, over_targets, scores_on_draws
+from xlt_engine.engine.lab.ablation.page import html, markdown
+from xlt_engine.engine.lab.ablation.processes import Job, Workers
+from xlt_engine.engine.lab.ablation.rows import GROUPS, ROWS, choose
+from xlt_engine.engine.lab.ablation.survey import open_ablation, survey
+from xlt_engine.engine.lab.ablation.table import build
+from xlt_engine.engine.lab.paper.values import AVERAGE, NOTES, OTHERS, PRINTED, printed
+from xlt_engine.engine.report.seeds import compare, over_targets, scores_on_draws
 
 TRAINED = (
     "threads=1",  # results depend on the number, and processes that are started have torch's own

@@ -8,15 +8,15 @@ import numpy as np
 import pytest
 
 from xlt_engine import ConfigError
-from xlt_engine.engine.acceptance import (
+from xlt_engine.engine.pseudolabels.acceptance import (
     balanced_classes,
     choose_accepted,
     count_dropped,
     count_units,
     source_distribution,
 )
-from xlt_engine.engine.decisions import Decision, Reason
-from xlt_engine.engine.diagnostics import acceptance_cut
+from xlt_engine.engine.pseudolabels.diagnostics import acceptance_cut
+from xlt_engine.engine.pseudolabels.filters import Decision, Reason
 
 TAGS = ("O", "B-LOC", "B-PER", "I-LOC", "I-PER")
 SENTIMENT = ("neg", "neu", "pos")

@@ -8,7 +8,16 @@ import numpy as np
 import pytest
 
 from xlt_engine import ConfigError
-from xlt_engine.engine.lab.alignment import align, chance, folds_of, hubness, partners_of, procrustes, ranks, unit
+from xlt_engine.engine.lab.studies.alignment import (
+    align,
+    chance,
+    folds_of,
+    hubness,
+    partners_of,
+    procrustes,
+    ranks,
+    unit,
+)
 
 
 def rotation(size: int, seed: int) -> np.ndarray:

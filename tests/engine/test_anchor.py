@@ -13,11 +13,11 @@ from safetensors.numpy import load_file
 from torch import nn
 
 from xlt_engine import ConfigError, Interrupted
-from xlt_engine.engine.anchor import Anchor
-from xlt_engine.engine.config import OptimiserConfig
 from xlt_engine.engine.plan import make_plan
-from xlt_engine.engine.precision import Weights
-from xlt_engine.engine.update import Update
+from xlt_engine.engine.recipe.config import OptimiserConfig
+from xlt_engine.engine.training.l2_to_base import Anchor
+from xlt_engine.engine.training.precision import Weights
+from xlt_engine.engine.training.update import Update
 
 STRENGTH, LR = 2.0, 0.05
 

@@ -13,9 +13,9 @@ from torch import Tensor, nn
 from xlt_engine import ConfigError, Interrupted
 from xlt_engine.data import PackedBatch, pack
 from xlt_engine.engine import Loop, OptimiserConfig, StepResult, load_recipe
-from xlt_engine.engine.best import BestEpoch
-from xlt_engine.engine.context import Context
-from xlt_engine.engine.distributed import World
+from xlt_engine.engine.stages.best import BestEpoch
+from xlt_engine.engine.stages.context import Context
+from xlt_engine.engine.training.distributed import World
 
 BEST = ("finetune.keep=best", "selftrain.soft.keep=best", "selftrain.hard.keep=best", "selftrain.soft.epochs=3")
 SHORT = ("selftrain.on=false", "arms.baseline=false", "finetune.epochs=4", "finetune.keep=best")
@@ -53,12 +53,12 @@ def test_the_weights_are_those_of_a_stage_that_ended_there(
     tiny: Any, scripted: Callable[..., None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """With a constant rate, one epoch of four has the weights of a stage of one epoch."""
-    monkeypatch.setattr("xlt_engine.engine.update.lr_factor", lambda *_: 0.5)
+    monkeypatch.setattr("xlt_engine.engine.training.update.lr_factor", lambda *_: 0.5)
     world = tiny("ner")
     scripted(30, 20, 10, 10)
     world.run(*SHORT, where="best")
     monkeypatch.undo()
-    monkeypatch.setattr("xlt_engine.engine.update.lr_factor", lambda *_: 0.5)
+    monkeypatch.setattr("xlt_engine.engine.training.update.lr_factor", lambda *_: 0.5)
     world.run(*SHORT[:2], "finetune.epochs=1", where="short")
     world.run(*SHORT[:2], "finetune.epochs=4", where="long")
     best, short, long = (

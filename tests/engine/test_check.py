@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from xlt_engine.data import train_wordpiece
-from xlt_engine.engine.check_report import CheckReport
-from xlt_engine.engine.checker import check
+from xlt_engine.engine.preflight.check_report import CheckReport
+from xlt_engine.engine.preflight.checker import check
 from xlt_engine.model import Encoder, EncoderConfig, MaskedLM, save_model
 
 RECIPE = """\

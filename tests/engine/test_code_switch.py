@@ -9,8 +9,8 @@ import pytest
 
 from xlt_engine import DataError
 from xlt_engine.engine.plan import make_plan
-from xlt_engine.engine.results import aggregate, table_cells
-from xlt_engine.engine.summary import build_summary
+from xlt_engine.engine.report.stage_table import aggregate, table_cells
+from xlt_engine.engine.report.summary import build_summary
 
 SHORT = ("selftrain.rounds=0.5", "pretrain.epochs=0.4")
 

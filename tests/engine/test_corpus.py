@@ -25,11 +25,11 @@ from typing import Any
 import pytest
 
 from xlt_engine import ConfigError, DataError, Interrupted, OutOfMemoryError, StorageError
-from xlt_engine.data import wiki_files, wiki_tables
-from xlt_engine.data.corpus_select import comparison_key
-from xlt_engine.data.language_id import _model
-from xlt_engine.data.title_links import LinkRules
-from xlt_engine.data.wiki_source import SourceFiles
+from xlt_engine.data.corpus import wiki_files, wiki_tables
+from xlt_engine.data.corpus.language_id import _model
+from xlt_engine.data.corpus.select import comparison_key
+from xlt_engine.data.corpus.title_links import LinkRules
+from xlt_engine.data.corpus.wiki_source import SourceFiles
 from xlt_engine.engine import ConsoleProgress, CorpusConfig, CorpusReport, Progress, build_corpus
 from xlt_engine.engine.corpus import config as corpus_config
 from xlt_engine.engine.corpus.pool import run_tasks

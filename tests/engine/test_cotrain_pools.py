@@ -7,8 +7,8 @@ import random
 import numpy as np
 import pytest
 
-from xlt_engine.data.batch import IGNORE
-from xlt_engine.engine.transfer.pools import no_picks, pick, pick_limit
+from xlt_engine.data.batches.batch import IGNORE
+from xlt_engine.engine.methods.cotrain_pools import no_picks, pick, pick_limit
 
 EVERYBODY = np.ones(6, dtype=bool)
 

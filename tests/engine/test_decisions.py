@@ -9,7 +9,8 @@ import pytest
 import torch
 
 from xlt_engine import ConfigError
-from xlt_engine.engine.decisions import (
+from xlt_engine.engine.evaluation.metrics import spans
+from xlt_engine.engine.pseudolabels.filters import (
     Decision,
     Reason,
     decide,
@@ -17,9 +18,12 @@ from xlt_engine.engine.decisions import (
     source_consistency,
     span_of_item,
 )
-from xlt_engine.engine.metrics import spans
-from xlt_engine.engine.quality import pseudo_label_quality
-from xlt_engine.engine.thresholds import choose_threshold, choose_threshold_from_sweep, uniform_grid
+from xlt_engine.engine.pseudolabels.quality import pseudo_label_quality
+from xlt_engine.engine.pseudolabels.thresholds import (
+    choose_threshold,
+    choose_threshold_from_sweep,
+    uniform_grid,
+)
 from xlt_engine.kernels.votes import votes as kernel_votes
 
 LABELS = ["O", "B-PER", "I-PER", "B-LOC", "I-LOC"]

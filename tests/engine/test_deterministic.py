@@ -14,12 +14,12 @@ import torch
 
 from xlt_engine import ConfigError, Interrupted
 from xlt_engine.engine import Progress
-from xlt_engine.engine.deterministic import WORKSPACE, WORKSPACES, _settings, deterministic, refusal
-from xlt_engine.engine.files import sha256_file
-from xlt_engine.engine.lab import survey
+from xlt_engine.engine.lab.ablation import survey
 from xlt_engine.engine.plan import make_plan
+from xlt_engine.engine.storage.files import sha256_file
+from xlt_engine.engine.training.determinism import WORKSPACE, WORKSPACES, _settings, deterministic, refusal
 
-laboratory = importlib.import_module("xlt_engine.engine.lab.ablate")  # the function of that name hides it
+laboratory = importlib.import_module("xlt_engine.engine.lab.ablation.ablate")  # the function of that name hides it
 
 
 @pytest.fixture
@@ -109,7 +109,7 @@ def test_what_torch_refuses_is_an_error_of_the_configuration(
     def refuse(*_: Any, **__: Any) -> None:
         raise error
 
-    monkeypatch.setattr("xlt_engine.engine.update.Update.apply", refuse)
+    monkeypatch.setattr("xlt_engine.engine.training.update.Update.apply", refuse)
     run = tiny("ner")
     with pytest.raises(ConfigError, match="^deterministic = true, but put_"):
         run.run(stage="pretrain")

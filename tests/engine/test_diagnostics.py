@@ -6,8 +6,13 @@ import numpy as np
 import pytest
 
 from xlt_engine import DataError
-from xlt_engine.engine import diagnostics as d
-from xlt_engine.engine.thresholds import ThresholdChoice, choose_threshold, choose_threshold_from_sweep, uniform_grid
+from xlt_engine.engine.pseudolabels import diagnostics as d
+from xlt_engine.engine.pseudolabels.thresholds import (
+    ThresholdChoice,
+    choose_threshold,
+    choose_threshold_from_sweep,
+    uniform_grid,
+)
 
 
 def check(warning: d.Warning | None, name: str) -> None:

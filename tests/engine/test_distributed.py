@@ -91,7 +91,7 @@ def steps(shape: Sequence[Sequence[int]], kind: str) -> list[list[Any]]:
 
 
 def model_and_objective(kind: str) -> tuple[Any, Any]:
-    from xlt_engine.engine.objectives import SoftLabels, cross_entropy, masked_lm
+    from xlt_engine.engine.training.objectives import SoftLabels, cross_entropy, masked_lm
     from xlt_engine.model import Encoder, EncoderConfig, MaskedLM, TaskModel, VoterHeads
 
     config = EncoderConfig(
@@ -119,7 +119,7 @@ def train_here(kind: str, shape: Sequence[Sequence[int]], precision: str, out: s
     from safetensors.torch import save_file
 
     from xlt_engine.engine import Loop, OptimiserConfig
-    from xlt_engine.engine.distributed import joined
+    from xlt_engine.engine.training.distributed import joined
 
     model, objective = model_and_objective(kind)
     config = OptimiserConfig(lr=1e-2, warmup=0.3, clip=0.5, freeze_layers=1)
@@ -146,8 +146,8 @@ def infer_here(folder: str, tokens: int, out: str) -> Any:
     from safetensors.torch import save_file
 
     from xlt_engine.data import ItemView, TokenStore
-    from xlt_engine.engine.distributed import joined
-    from xlt_engine.engine.inference import predict_logits
+    from xlt_engine.engine.evaluation.inference import predict_logits
+    from xlt_engine.engine.training.distributed import joined
     from xlt_engine.model import load_task_model
 
     view = ItemView(TokenStore.open(Path(folder) / "store"))
@@ -593,7 +593,7 @@ def test_processes_with_other_settings_or_files_are_turned_away(worlds: Worlds, 
 
 
 def test_a_folder_that_is_in_use_turns_all_away(worlds: Worlds, alone: Path) -> None:
-    from xlt_engine.engine.rundir import RunDir
+    from xlt_engine.engine.storage.run_folder import RunDir
 
     with RunDir(alone / "held"):
         ended = worlds.start(2, "run", arguments=command(alone, "held", *CUT))
@@ -620,7 +620,7 @@ def test_half_an_environment_is_an_error(
     environment: dict[str, str], text: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from xlt_engine import ConfigError
-    from xlt_engine.engine.distributed import joined
+    from xlt_engine.engine.training.distributed import joined
 
     for name, value in environment.items():
         if value:
@@ -632,7 +632,7 @@ def test_half_an_environment_is_an_error(
 
 
 def test_one_process_is_a_world() -> None:
-    from xlt_engine.engine.distributed import World
+    from xlt_engine.engine.training.distributed import World
 
     world = World()
     called: list[int] = []
@@ -648,7 +648,7 @@ def test_one_process_is_a_world() -> None:
     ("size", "batch", "wanted", "cut"), [(2, 8, 0, 4), (3, 32, 0, 11), (64, 32, 0, 1), (2, 8, 8, 8)]
 )
 def test_parts_of_a_batch(size: int, batch: int, wanted: int, cut: int) -> None:
-    from xlt_engine.engine.distributed import World
+    from xlt_engine.engine.training.distributed import World
 
     world = World(rank=1, size=size)
     assert world.micro_batch(wanted, batch) == cut

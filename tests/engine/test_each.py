@@ -22,7 +22,7 @@ from xlt_engine.engine import (
     variants,
 )
 from xlt_engine.engine.lab import ablate, ablate_all, plan_all
-from xlt_engine.engine.recipe import RecipeError
+from xlt_engine.engine.recipe.load import RecipeError
 
 SHORT = ("selftrain.on=false", "arms.baseline=false", "finetune.epochs=1", "checkpoint.seconds=600")
 DOMAINS = ("books", "dvd")

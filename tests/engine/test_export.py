@@ -18,14 +18,14 @@ from tokenizers import models, normalizers, pre_tokenizers, processors, trainers
 
 from xlt_engine import ConfigError, ModelError
 from xlt_engine.data import Tokenizer, pack
-from xlt_engine.data.prune_vocabulary import prune_vocabulary
+from xlt_engine.data.tokenizer.prune import prune_vocabulary
 from xlt_engine.engine import evaluate_files, predict
-from xlt_engine.engine.export import prune
-from xlt_engine.engine.export.prune import prune_model
-from xlt_engine.engine.export.run_text import run_texts
-from xlt_engine.engine.opening import stored_alpha, trained_length
-from xlt_engine.engine.predictor import Predictor
-from xlt_engine.engine.texts import read_texts
+from xlt_engine.engine.prediction.model_folder import stored_alpha, trained_length
+from xlt_engine.engine.prediction.predictor import Predictor
+from xlt_engine.engine.vocabulary import prune
+from xlt_engine.engine.vocabulary.prune import prune_model
+from xlt_engine.engine.vocabulary.run_text import run_texts
+from xlt_engine.engine.vocabulary.texts import read_texts
 from xlt_engine.model import (
     Encoder,
     EncoderConfig,

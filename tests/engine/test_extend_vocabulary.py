@@ -14,7 +14,7 @@ from torch.nn.functional import linear
 
 from xlt_engine import ConfigError, DataError, ModelError
 from xlt_engine.data import Tokenizer, pack, train_wordpiece
-from xlt_engine.engine.extend_vocabulary import extend_vocabulary
+from xlt_engine.engine.vocabulary.extend import extend_vocabulary
 from xlt_engine.model import (
     Encoder,
     EncoderConfig,

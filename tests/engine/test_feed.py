@@ -16,10 +16,10 @@ import torch
 from xlt_engine import DataError, DivergedError, Interrupted
 from xlt_engine.data import BatchSize, Bucket, PackedBatch, pack
 from xlt_engine.engine import Loop, OptimiserConfig
-from xlt_engine.engine.config import PerformanceConfig
-from xlt_engine.engine.feed import DEPTH, SAMPLED, Feed, make_feed, survey
-from xlt_engine.engine.hashes import tensors_hash
-from xlt_engine.engine.objectives import cross_entropy
+from xlt_engine.engine.recipe.config import PerformanceConfig
+from xlt_engine.engine.training.objectives import cross_entropy
+from xlt_engine.engine.training.prefetch import DEPTH, SAMPLED, Feed, make_feed, survey
+from xlt_engine.engine.training.weight_hashes import tensors_hash
 from xlt_engine.model import Encoder, EncoderConfig, LinearHead, TaskModel
 
 CPU = torch.device("cpu")

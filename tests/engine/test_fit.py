@@ -12,7 +12,8 @@ from typing import Any
 import pytest
 
 from xlt_engine import Interrupted
-from xlt_engine.engine import Progress, fit
+from xlt_engine.engine import Progress
+from xlt_engine.engine.stages import fit
 
 
 class Watch(Progress):

@@ -19,11 +19,11 @@ from torch import Tensor
 from xlt_engine import DivergedError
 from xlt_engine.data import Bucket, PackedBatch, pack, pad_step
 from xlt_engine.engine import Loop, OptimiserConfig, load_recipe
-from xlt_engine.engine.config import PerformanceConfig
-from xlt_engine.engine.diagnostics import Warning
-from xlt_engine.engine.graphs import WARM_UP, GraphedSteps, Parts, Replay, why_no_graphs
-from xlt_engine.engine.hashes import tensors_hash
-from xlt_engine.engine.objectives import SoftLabels, cross_entropy, masked_lm
+from xlt_engine.engine.pseudolabels.diagnostics import Warning
+from xlt_engine.engine.recipe.config import PerformanceConfig
+from xlt_engine.engine.training.cuda_graphs import WARM_UP, GraphedSteps, Parts, Replay, why_no_graphs
+from xlt_engine.engine.training.objectives import SoftLabels, cross_entropy, masked_lm
+from xlt_engine.engine.training.weight_hashes import tensors_hash
 from xlt_engine.kernels import dispatch
 from xlt_engine.model import Encoder, EncoderConfig, LinearHead, MaskedLM, TaskModel, VoterHeads
 
@@ -457,7 +457,9 @@ def test_a_step_on_the_kernel_path_reads_nothing_back(
     """
     monkeypatch.setattr(dispatch, "_decide", lambda *key: True)
     monkeypatch.setattr(torch, "is_autocast_enabled", lambda device=None: False)
-    monkeypatch.setattr("xlt_engine.engine.update.make_optimiser", lambda *given: SimpleNamespace(step=lambda: None))
+    monkeypatch.setattr(
+        "xlt_engine.engine.training.update.make_optimiser", lambda *given: SimpleNamespace(step=lambda: None)
+    )
     source = Steps(1, 2, kind)
     training = loop(source, kind, precision=precision, device="meta")
     training.model.encoder.recompute = recompute

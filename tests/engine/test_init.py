@@ -12,16 +12,16 @@ import pytest
 
 from xlt_engine import ConfigError, DataError
 from xlt_engine.data import train_wordpiece
-from xlt_engine.engine.checker import check
-from xlt_engine.engine.cost import estimate
-from xlt_engine.engine.datasets import read_file
-from xlt_engine.engine.diagnostics import slow_learning_rate
-from xlt_engine.engine.init_settings import for_folder, for_new_encoder, learning_rate
-from xlt_engine.engine.init_writer import InitResult, init_recipe
-from xlt_engine.engine.languages import language_of
-from xlt_engine.engine.recipe import load_recipe
-from xlt_engine.engine.runner import run
-from xlt_engine.engine.sniff import pretokenised, sniff
+from xlt_engine.engine.preflight.checker import check
+from xlt_engine.engine.preflight.cost import estimate
+from xlt_engine.engine.preflight.init_settings import for_folder, for_new_encoder, learning_rate
+from xlt_engine.engine.preflight.init_writer import InitResult, init_recipe
+from xlt_engine.engine.preflight.languages import language_of
+from xlt_engine.engine.preflight.sniff import pretokenised, sniff
+from xlt_engine.engine.pseudolabels.diagnostics import slow_learning_rate
+from xlt_engine.engine.recipe.load import load_recipe
+from xlt_engine.engine.runs.runner import run
+from xlt_engine.engine.stages.datasets import read_file
 from xlt_engine.model import Encoder, EncoderConfig, MaskedLM, save_model
 
 PEOPLE = ("Ann", "Bob", "Cid", "Dan", "Eve", "Flo", "Gil", "Hal")

@@ -15,10 +15,10 @@ from safetensors.numpy import load_file, save_file
 
 from xlt_engine import DataError
 from xlt_engine.data import TokenStore, pack
-from xlt_engine.engine.decisions import Reason
-from xlt_engine.engine.lab.finished import FinishedRun
-from xlt_engine.engine.lab.item_story import item_story
-from xlt_engine.engine.lab.story_text import render_story
+from xlt_engine.engine.lab.studies.finished import FinishedRun
+from xlt_engine.engine.lab.studies.item_story import item_story
+from xlt_engine.engine.lab.studies.story_text import render_story
+from xlt_engine.engine.pseudolabels.filters import Reason
 from xlt_engine.model import load_task_model
 
 LABELS = ("O", "B-LOC", "I-LOC", "B-PER", "I-PER")

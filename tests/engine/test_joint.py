@@ -15,13 +15,13 @@ from torch import Tensor
 
 from xlt_engine import ConfigError, Interrupted, ModelError
 from xlt_engine.data import JointBatches, PackedBatch, pack
-from xlt_engine.data.batch import MASKED, cut
+from xlt_engine.data.batches.batch import MASKED, cut
 from xlt_engine.engine import estimate
-from xlt_engine.engine.config import OptimiserConfig
-from xlt_engine.engine.joint import Joint
-from xlt_engine.engine.loop import Loop
-from xlt_engine.engine.objectives import SoftLabels, cross_entropy
+from xlt_engine.engine.methods.joint import Joint
 from xlt_engine.engine.plan import make_plan
+from xlt_engine.engine.recipe.config import OptimiserConfig
+from xlt_engine.engine.training.loop import Loop
+from xlt_engine.engine.training.objectives import SoftLabels, cross_entropy
 from xlt_engine.model import Encoder, EncoderConfig, MaskedLM, TaskModel, VoterHeads
 
 WEIGHT = 0.3

@@ -14,9 +14,9 @@ from torch import Tensor
 from xlt_engine import DivergedError
 from xlt_engine.data import PackedBatch, pack
 from xlt_engine.engine import Loop, OptimiserConfig, StepResult, train
-from xlt_engine.engine.hashes import frozen_hash, tensors_hash
-from xlt_engine.engine.objectives import SoftLabels, cross_entropy, masked_lm
-from xlt_engine.engine.optimiser import lr_factor, make_optimiser
+from xlt_engine.engine.training.objectives import SoftLabels, cross_entropy, masked_lm
+from xlt_engine.engine.training.optimizer import lr_factor, make_optimiser
+from xlt_engine.engine.training.weight_hashes import frozen_hash, tensors_hash
 from xlt_engine.model import Encoder, EncoderConfig, LinearHead, MaskedLM, TaskModel, VoterHeads
 
 VOCABULARY, HIDDEN, LABELS = 40, 16, ("O", "B-X", "I-X")

@@ -15,17 +15,17 @@ from torch import Tensor, nn
 
 from xlt_engine import Interrupted, OutOfMemoryError
 from xlt_engine.data import Bucket, PackedBatch, inference_batches, inference_tokens, pack, pad_to_bucket
-from xlt_engine.data.batch import cut
-from xlt_engine.engine import faults
-from xlt_engine.engine.config import OptimiserConfig
-from xlt_engine.engine.files import sha256_file
-from xlt_engine.engine.hashes import tensors_hash
-from xlt_engine.engine.inference import predict_logits
-from xlt_engine.engine.loop import Loop
-from xlt_engine.engine.memory import StepSize, is_out_of_memory
-from xlt_engine.engine.objectives import SoftLabels, cross_entropy, masked_lm
-from xlt_engine.engine.precision import DTYPES
-from xlt_engine.engine.soft_labels import packed_soft_labels, read_soft_labels, soft_label_problem
+from xlt_engine.data.batches.batch import cut
+from xlt_engine.engine.evaluation.inference import predict_logits
+from xlt_engine.engine.recipe.config import OptimiserConfig
+from xlt_engine.engine.stages.soft_labels import packed_soft_labels, read_soft_labels, soft_label_problem
+from xlt_engine.engine.storage import faults
+from xlt_engine.engine.storage.files import sha256_file
+from xlt_engine.engine.training.loop import Loop
+from xlt_engine.engine.training.objectives import SoftLabels, cross_entropy, masked_lm
+from xlt_engine.engine.training.out_of_memory import StepSize, is_out_of_memory
+from xlt_engine.engine.training.precision import DTYPES
+from xlt_engine.engine.training.weight_hashes import tensors_hash
 from xlt_engine.model import Encoder, EncoderConfig, MaskedLM, TaskModel, VoterHeads
 
 VOCABULARY, HIDDEN, LABELS = 40, 16, ("O", "B-X", "I-X")
@@ -326,7 +326,7 @@ def test_memory_that_ends_outside_of_a_step(tiny: Callable[[str], Any], monkeypa
         raise MemoryError
 
     run = tiny("ner")
-    monkeypatch.setattr("xlt_engine.engine.update.Update.apply", full)
+    monkeypatch.setattr("xlt_engine.engine.training.update.Update.apply", full)
     with pytest.raises(OutOfMemoryError, match=r"^seed-0/pretrain: out of memory outside of a forward"):
         run.run(stage="pretrain")
     assert json.loads((run.folder / "run" / "status.json").read_bytes())["exit_code"] == 8

@@ -10,7 +10,7 @@ from seqeval.metrics import f1_score, precision_score, recall_score
 from seqeval.scheme import IOB2
 
 from xlt_engine import DataError
-from xlt_engine.engine.metrics import (
+from xlt_engine.engine.evaluation.metrics import (
     AccuracyCounter,
     EntityCounter,
     EntityScores,
@@ -22,7 +22,7 @@ from xlt_engine.engine.metrics import (
     spans,
     transfer_gap,
 )
-from xlt_engine.engine.seeds import Stat, bootstrap_of, paired_step, scores_on_draws, stat
+from xlt_engine.engine.report.seeds import Stat, bootstrap_of, paired_step, scores_on_draws, stat
 
 TAGS = ["O", "B-PER", "I-PER", "B-LOC", "I-LOC", "B-work-of-art", "I-work-of-art"]
 

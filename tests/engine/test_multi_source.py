@@ -15,15 +15,15 @@ import pytest
 from xlt_engine import ConfigError, DataError
 from xlt_engine.data import ItemView, Part, TaskBatches, Tokenizer
 from xlt_engine.engine import load_recipe, run
-from xlt_engine.engine.checker import check
-from xlt_engine.engine.cost import estimate
-from xlt_engine.engine.datasets import Datasets
-from xlt_engine.engine.lab.item_story import item_story
-from xlt_engine.engine.learned import by_language, mixture
+from xlt_engine.engine.lab.studies.item_story import item_story
 from xlt_engine.engine.plan import make_plan
 from xlt_engine.engine.plan.translate import source_mix_settings
-from xlt_engine.engine.results import aggregate, table_cells
-from xlt_engine.engine.summary import build_summary
+from xlt_engine.engine.preflight.checker import check
+from xlt_engine.engine.preflight.cost import estimate
+from xlt_engine.engine.report.stage_table import aggregate, table_cells
+from xlt_engine.engine.report.summary import build_summary
+from xlt_engine.engine.stages.datasets import Datasets
+from xlt_engine.engine.stages.mixture import by_language, mixture
 
 FRENCH = """
 [[sources]]

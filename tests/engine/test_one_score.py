@@ -13,8 +13,8 @@ from seqeval.metrics import f1_score
 
 from xlt_engine.data import Tokenizer, TokenStore, read_conll
 from xlt_engine.engine import evaluate_files, predict_file
-from xlt_engine.engine.lab.finished import FinishedRun
-from xlt_engine.engine.lab.signals import measure_signals
+from xlt_engine.engine.lab.studies.finished import FinishedRun
+from xlt_engine.engine.lab.studies.signals import measure_signals
 
 ONE_ROUND = ("selftrain.rounds=1", "selftrain.soft.epochs=6", "finetune.epochs=6", "btf.on=false")
 LONG_WORD = "sanitario" * 6

@@ -17,9 +17,17 @@ import pytest
 from xlt_engine import DataError
 from xlt_engine.engine import run, run_all
 from xlt_engine.engine.lab import ablate, paper_tables, render_tables
-from xlt_engine.engine.lab.paper import AVERAGE, COLUMNS, OTHERS, PRINTED, RECIPES, TABLES, paper_average
-from xlt_engine.engine.lab.paper_cells import made_by_run
-from xlt_engine.engine.lab.rows import GROUPS, ROWS
+from xlt_engine.engine.lab.ablation.rows import GROUPS, ROWS
+from xlt_engine.engine.lab.paper.cells import made_by_run
+from xlt_engine.engine.lab.paper.values import (
+    AVERAGE,
+    COLUMNS,
+    OTHERS,
+    PRINTED,
+    RECIPES,
+    TABLES,
+    paper_average,
+)
 
 SEEDS = (0, 1)
 METHOD = (

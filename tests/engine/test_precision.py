@@ -10,13 +10,13 @@ from torch import Tensor, nn
 from xlt_engine import DivergedError
 from xlt_engine.data import PackedBatch, pack
 from xlt_engine.engine import train
-from xlt_engine.engine.checkpoint import load_latest, save_checkpoint
-from xlt_engine.engine.config import OptimiserConfig
-from xlt_engine.engine.hashes import tensors_hash
-from xlt_engine.engine.loop import Loop
-from xlt_engine.engine.objectives import cross_entropy
-from xlt_engine.engine.precision import DTYPES, LossScaler, Weights, computing_in
-from xlt_engine.engine.update import SKIPS_IN_A_ROW
+from xlt_engine.engine.recipe.config import OptimiserConfig
+from xlt_engine.engine.storage.checkpoint import load_latest, save_checkpoint
+from xlt_engine.engine.training.loop import Loop
+from xlt_engine.engine.training.objectives import cross_entropy
+from xlt_engine.engine.training.precision import DTYPES, LossScaler, Weights, computing_in
+from xlt_engine.engine.training.update import SKIPS_IN_A_ROW
+from xlt_engine.engine.training.weight_hashes import tensors_hash
 from xlt_engine.model import Encoder, EncoderConfig, TaskModel, VoterHeads
 
 CONFIG = EncoderConfig(

@@ -8,7 +8,7 @@ import torch
 
 from xlt_engine import ConfigError, DataError, DivergedError, ModelError
 from xlt_engine.data import Tokenizer, pack, train_wordpiece
-from xlt_engine.data.windows import cut_windows
+from xlt_engine.data.batches.windows import cut_windows
 from xlt_engine.engine import Prediction, Predictor, TagPrediction, predict
 from xlt_engine.model import Encoder, EncoderConfig, TaskModel, VoterHeads, save_model
 

@@ -13,7 +13,8 @@ import pytest
 
 from xlt_engine import ConfigError, DataError, StorageError
 from xlt_engine.data import train_wordpiece
-from xlt_engine.engine import Prediction, TagPrediction, file_predictor, predict, predict_file
+from xlt_engine.engine import Prediction, TagPrediction, predict, predict_file
+from xlt_engine.engine.prediction import file_predictor
 from xlt_engine.model import Encoder, EncoderConfig, TaskModel, VoterHeads, save_model
 
 LINES = ["Anna lives in Paris", "Carl saw London today", "the city of Oslo is old", "a good book about Berlin"] * 3

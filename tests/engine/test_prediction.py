@@ -11,8 +11,8 @@ import torch
 
 from xlt_engine.data import ItemView, TokenStore, read_tsv
 from xlt_engine.engine import evaluate, predict
-from xlt_engine.engine.files import sha256_file
-from xlt_engine.engine.inference import predict_logits, predicted_classes
+from xlt_engine.engine.evaluation.inference import predict_logits, predicted_classes
+from xlt_engine.engine.storage.files import sha256_file
 from xlt_engine.model import load_task_model, save_model
 
 

@@ -12,10 +12,10 @@ from typing import Any, Literal
 import pytest
 
 from xlt_engine import ConfigError
-from xlt_engine.engine.config import RunConfig
-from xlt_engine.engine.config.removed import REMOVED
-from xlt_engine.engine.recipe import RecipeError, dump_toml, load_recipe, packaged_recipes, variants
-from xlt_engine.engine.toml_lines import key_lines
+from xlt_engine.engine.recipe.config import RunConfig
+from xlt_engine.engine.recipe.config.removed import REMOVED
+from xlt_engine.engine.recipe.load import RecipeError, dump_toml, load_recipe, packaged_recipes, variants
+from xlt_engine.engine.recipe.toml_lines import key_lines
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -421,7 +421,7 @@ def test_paths_start_at_the_recipe_or_here_and_know_variables(tmp_path: Path, mo
 
 def test_where_a_recipe_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     texts = {"demo": "\ncount = 7\n", "cls-paper": "count = 8\n"}
-    monkeypatch.setattr("xlt_engine.engine.recipe.packaged_recipes", lambda: texts)
+    monkeypatch.setattr("xlt_engine.engine.recipe.load.packaged_recipes", lambda: texts)
     monkeypatch.chdir(tmp_path)
     packaged = load_recipe(cls=Conf)
     assert (packaged.config.count, packaged.path, packaged.text) == (7, None, texts["demo"])

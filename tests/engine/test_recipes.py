@@ -8,12 +8,12 @@ from pathlib import Path
 import pytest
 
 from xlt_engine import ConfigError
-from xlt_engine.engine.check_data import recipe_files
-from xlt_engine.engine.config import OptimiserConfig, RunConfig
-from xlt_engine.engine.datasets import read_file
-from xlt_engine.engine.lab.rows import ROWS
+from xlt_engine.engine.lab.ablation.rows import ROWS
 from xlt_engine.engine.plan import make_plan
-from xlt_engine.engine.recipe import load_recipe, packaged_recipes, variants
+from xlt_engine.engine.preflight.check_data import recipe_files
+from xlt_engine.engine.recipe.config import OptimiserConfig, RunConfig
+from xlt_engine.engine.recipe.load import load_recipe, packaged_recipes, variants
+from xlt_engine.engine.stages.datasets import read_file
 
 COTRAIN = ("marc-1.2pct", "xnli-1.2pct")
 NAMES = (

@@ -10,12 +10,12 @@ import pytest
 
 from xlt_engine.data import pack
 from xlt_engine.engine import estimate, load_recipe
-from xlt_engine.engine.config import OptimiserConfig, RunConfig
 from xlt_engine.engine.plan import make_plan
-from xlt_engine.engine.prepare import make_context
-from xlt_engine.engine.progress import Progress
-from xlt_engine.engine.recipe import Resolved, packaged_recipes
-from xlt_engine.engine.rundir import RunDir
+from xlt_engine.engine.recipe.config import OptimiserConfig, RunConfig
+from xlt_engine.engine.recipe.load import Resolved, packaged_recipes
+from xlt_engine.engine.runs.prepare import make_context
+from xlt_engine.engine.storage.run_folder import RunDir
+from xlt_engine.engine.training.progress import Progress
 
 MARC, XNLI = "marc-1.2pct", "xnli-1.2pct"
 LANGUAGES = {MARC: "de fr ja zh", XNLI: "ar bg de el es fr hi ru sw th tr ur vi zh"}

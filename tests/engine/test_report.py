@@ -13,11 +13,11 @@ from typing import Any
 import pytest
 
 from xlt_engine import DataError
-from xlt_engine.engine.report import write_report
 from xlt_engine.engine.report.page import reading, unclear
 from xlt_engine.engine.report.parts import load_run
+from xlt_engine.engine.report.seeds import Stat, Step
 from xlt_engine.engine.report.training import class_totals, merged_bins, thinned
-from xlt_engine.engine.seeds import Stat, Step
+from xlt_engine.engine.report.write import write_report
 
 from .identities import identity
 

@@ -66,7 +66,8 @@ class Trials:
 
     def _child(self, run_dir: Path, fault: str, trace: Path | None) -> int:
         from xlt_engine import XltError
-        from xlt_engine.engine import faults, run
+        from xlt_engine.engine import run
+        from xlt_engine.engine.storage import faults
 
         received: list[int] = []
         signal.signal(signal.SIGTERM, lambda number, frame: received.append(number))

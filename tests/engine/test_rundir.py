@@ -18,8 +18,9 @@ from typing import Any
 import pytest
 
 from xlt_engine import ConfigError, RunInUseError, StorageError
-from xlt_engine.engine import faults, files, rundir
-from xlt_engine.engine.rundir import RunDir, environment, git_commit
+from xlt_engine.engine.storage import faults, files
+from xlt_engine.engine.storage import run_folder as rundir
+from xlt_engine.engine.storage.run_folder import RunDir, environment, git_commit
 
 FORK = multiprocessing.get_context("fork")
 

@@ -18,10 +18,10 @@ from safetensors.numpy import load_file
 
 from xlt_engine import ConfigError, DataError, ModelError
 from xlt_engine.data import ItemView, TokenStore
-from xlt_engine.engine.decisions import Reason
-from xlt_engine.engine.hashes import tensors_hash
-from xlt_engine.engine.inference import predict_logits
-from xlt_engine.engine.selftrain import curve_csv, teacher_targets
+from xlt_engine.engine.evaluation.inference import predict_logits
+from xlt_engine.engine.pseudolabels.filters import Reason
+from xlt_engine.engine.stages.selftrain import curve_csv, teacher_targets
+from xlt_engine.engine.training.weight_hashes import tensors_hash
 from xlt_engine.model import load_encoder, load_task_model
 
 FAST = "checkpoint.seconds=60"
@@ -145,7 +145,7 @@ def test_heads(ner: Finished) -> None:
 
 def test_soft_labels_are_the_teachers(ner: Finished) -> None:
     from xlt_engine.data import ItemView
-    from xlt_engine.engine.inference import predict_logits
+    from xlt_engine.engine.evaluation.inference import predict_logits
 
     base = ner.base
     store = base.store(labelled=False, count=24)
@@ -366,7 +366,7 @@ def test_curve_as_csv(texts: Finished) -> None:
 @pytest.mark.parametrize("rule", ["correct", "correct+alpha", "none"])
 def test_source_filter(texts: Finished, rule: str) -> None:
     from xlt_engine.data import ItemView
-    from xlt_engine.engine.inference import predict_logits
+    from xlt_engine.engine.evaluation.inference import predict_logits
 
     result = texts.again(f'selftrain.source_filter="{rule}"', "selftrain.rounds=1", 'selftrain.alpha.rule="fixed:0.5"')
     arrays, store = result.arrays("hard1"), result.store(labelled=True, count=24)

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 from xlt_engine import DataError
-from xlt_engine.engine.results import aggregate, stage_table
-from xlt_engine.engine.seeds import Stat, stat
-from xlt_engine.engine.summary import build_summary, find_stages, write_summary
+from xlt_engine.engine.report.seeds import Stat, stat
+from xlt_engine.engine.report.stage_table import aggregate, stage_table
+from xlt_engine.engine.report.summary import build_summary, find_stages, write_summary
 
 from .identities import STAGES, identity
 

@@ -6,7 +6,7 @@ import xml.etree.ElementTree as ET
 
 import pytest
 
-from xlt_engine.engine.svg import (
+from xlt_engine.engine.report.svg import (
     GREY,
     Key,
     Panel,

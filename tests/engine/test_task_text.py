@@ -8,12 +8,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from xlt_engine.engine.btf_text import btf_text
 from xlt_engine.engine.plan import make_plan
-from xlt_engine.engine.prepare import make_context
-from xlt_engine.engine.progress import Progress
-from xlt_engine.engine.round_decision import load_pool
-from xlt_engine.engine.rundir import RunDir
+from xlt_engine.engine.runs.prepare import make_context
+from xlt_engine.engine.stages.btf_text import btf_text
+from xlt_engine.engine.stages.round_decision import load_pool
+from xlt_engine.engine.storage.run_folder import RunDir
+from xlt_engine.engine.training.progress import Progress
 
 COUNT, CAP = 400, 120
 

@@ -16,9 +16,9 @@ from safetensors.numpy import load_file
 from xlt_engine import ConfigError, Interrupted, ModelError
 from xlt_engine.data import ItemView, Tokenizer, TokenStore
 from xlt_engine.engine import check, estimate
-from xlt_engine.engine.inference import predict_logits
+from xlt_engine.engine.evaluation.inference import predict_logits
 from xlt_engine.engine.plan import make_plan
-from xlt_engine.engine.teachers import Average, same_items
+from xlt_engine.engine.stages.teachers import Average, same_items
 from xlt_engine.model import load_task_model
 
 SHORT = ("checkpoint.seconds=60", "pretrain.epochs=0.4", "arms.baseline=false")

@@ -14,8 +14,8 @@ from safetensors.numpy import load_file
 from xlt_engine import DataError
 from xlt_engine.data import TokenStore, derive_seed
 from xlt_engine.engine import choose_threshold
-from xlt_engine.engine.lab.run_thresholds import study_thresholds
-from xlt_engine.engine.lab.threshold_study import (
+from xlt_engine.engine.lab.studies.run_thresholds import study_thresholds
+from xlt_engine.engine.lab.studies.threshold_study import (
     COMPARED,
     GoldSweep,
     JudgedItems,
@@ -23,7 +23,7 @@ from xlt_engine.engine.lab.threshold_study import (
     compare_rules,
     example_sweep,
 )
-from xlt_engine.engine.thresholds import count_above, uniform_grid
+from xlt_engine.engine.pseudolabels.thresholds import count_above, uniform_grid
 
 GRID = uniform_grid(3, step=0.02)
 

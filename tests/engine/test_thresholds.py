@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from xlt_engine import ConfigError
-from xlt_engine.engine.thresholds import (
+from xlt_engine.engine.pseudolabels.thresholds import (
     ThresholdChoice,
     choose_threshold,
     choose_threshold_from_sweep,

@@ -14,13 +14,25 @@ import pytest
 
 from xlt_engine import DataError
 from xlt_engine.engine import write_report
-from xlt_engine.engine.lab import estimators
-from xlt_engine.engine.lab.estimators import Estimate, calibrated_estimate, transport_accuracy, transport_f1
-from xlt_engine.engine.lab.finished import FinishedRun
-from xlt_engine.engine.lab.signals import measure_signals
-from xlt_engine.engine.lab.study_text import render_trust
-from xlt_engine.engine.lab.trust import StageTrust, TrustReport, predicted_harm, read_trust, trust, write_trust
-from xlt_engine.engine.lab.trust_record import RECORD
+from xlt_engine.engine.lab.studies import estimators
+from xlt_engine.engine.lab.studies.estimators import (
+    Estimate,
+    calibrated_estimate,
+    transport_accuracy,
+    transport_f1,
+)
+from xlt_engine.engine.lab.studies.finished import FinishedRun
+from xlt_engine.engine.lab.studies.signals import measure_signals
+from xlt_engine.engine.lab.studies.study_text import render_trust
+from xlt_engine.engine.lab.studies.trust import (
+    StageTrust,
+    TrustReport,
+    predicted_harm,
+    read_trust,
+    trust,
+    write_trust,
+)
+from xlt_engine.engine.lab.studies.trust_record import RECORD
 
 RUNS: dict[str, Path] = {}
 

@@ -7,7 +7,7 @@ import itertools
 import numpy as np
 import pytest
 
-from xlt_engine.engine.lab import estimators as e
+from xlt_engine.engine.lab.studies import estimators as e
 
 Draws = np.random.Generator
 

@@ -18,9 +18,9 @@ from safetensors.numpy import load_file
 
 from xlt_engine import ConfigError, DataError
 from xlt_engine.engine import RunResult, load_recipe, run
-from xlt_engine.engine.report import write_report
 from xlt_engine.engine.report.truth import in_words
-from xlt_engine.engine.truth_stats import (
+from xlt_engine.engine.report.write import write_report
+from xlt_engine.engine.runs.synthetic_stats import (
     RoundItems,
     alpha_regret,
     at_least,
@@ -229,7 +229,7 @@ def test_all_problems_of_the_table_at_once() -> None:
 
 def test_the_demo_makes_what_it_made(tmp_path: Path) -> None:
     """Its folder's name is a hash of its configuration, and decides whether older runs are gone on with."""
-    from xlt_engine.engine.prepare import with_world
+    from xlt_engine.engine.runs.prepare import with_world
 
     config = with_world(load_recipe("demo").config, tmp_path)
     assert config.source.train is not None

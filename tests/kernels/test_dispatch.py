@@ -213,7 +213,7 @@ TRAINING_STEP = """
 import torch
 from xlt_engine.data import pack
 from xlt_engine.engine import train
-from xlt_engine.engine.objectives import masked_lm
+from xlt_engine.engine.training.objectives import masked_lm
 from xlt_engine.model import Encoder, EncoderConfig, MaskedLM
 config = EncoderConfig(20, 8, 1, 2, 16, max_positions=6, dropout=0.1, attention_dropout=0.1)
 batch = pack([[2, 7, 8, 3], [2, 9, 3]], items=[[1, 2], [1]], labels=[[7, 11], [9]])

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from xlt_engine.data import PackedBatch, pack
-from xlt_engine.engine.objectives import SoftLabels, cross_entropy, masked_lm
+from xlt_engine.engine.training.objectives import SoftLabels, cross_entropy, masked_lm
 from xlt_engine.kernels import dispatch
 from xlt_engine.model import Encoder, EncoderConfig, MaskedLM, TaskModel, VoterHeads
 

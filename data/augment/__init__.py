@@ -1,0 +1,1 @@
+"""Texts changed or joined before they become batches: code switching, prompts, pairs."""

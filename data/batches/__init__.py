@@ -1,0 +1,1 @@
+"""Token stores to packed batches: samplers, masking, windows."""

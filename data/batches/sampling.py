@@ -1,0 +1,135 @@
+"""Which examples make up which batch: pure functions of (seed, epoch)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from ... import DataError
+from .seeding import derive_seed
+
+WINDOW = 50
+
+
+def rng_for(seed: int, *purpose: str | int) -> np.random.Generator:
+    """A generator that depends on nothing but its key."""
+    return np.random.Generator(np.random.Philox(derive_seed(seed, *purpose)))
+
+
+def epoch_batches(
+    lengths: np.ndarray,
+    batch_size: int,
+    *,
+    seed: int,
+    epoch: int,
+    token_budget: int | None = None,
+    sort: bool = False,
+    window: int = WINDOW,
+) -> list[np.ndarray]:
+    """One epoch's batches, as arrays of example indices.
+
+    Examples are shuffled and cut into batches of exactly `batch_size` sequences (the last one may be smaller). With
+    `sort` they are sorted by length inside windows of `window` batches before the cut, and the batches are shuffled
+    again. With `token_budget` a batch holds as many sequences as fit that number of tokens, whatever `batch_size` says.
+
+    Args:
+        lengths: int [n], tokens in each example.
+    """
+    order = rng_for(seed, "order", epoch).permutation(len(lengths))
+    if sort:
+        span = max(1, window * batch_size)
+        order = np.concatenate(
+            [
+                part[np.argsort(lengths[part], kind="stable")]
+                for part in np.array_split(order, _pieces(len(order), span))
+            ]
+        )
+    if token_budget is None:
+        batches = [order[i : i + batch_size] for i in range(0, len(order), batch_size)]
+    else:
+        batches = _by_tokens(order, lengths, token_budget)
+    shuffle = rng_for(seed, "batches", epoch).permutation(len(batches))
+    return [batches[i] for i in shuffle]
+
+
+def num_batches(count: int, batch_size: int) -> int:
+    return -(-count // batch_size)
+
+
+def _pieces(count: int, span: int) -> list[int]:
+    return list(range(span, count, span))
+
+
+def _by_tokens(order: np.ndarray, lengths: np.ndarray, budget: int) -> list[np.ndarray]:
+    batches: list[list[int]] = [[]]
+    used = 0
+    for index in order:
+        if batches[-1] and used + int(lengths[index]) > budget:
+            batches.append([])
+            used = 0
+        batches[-1].append(int(index))
+        used += int(lengths[index])
+    return [np.array(b, dtype=np.int64) for b in batches]
+
+
+def epoch_counts(
+    sizes: Sequence[int], *, mode: str = "up", temperature: float = 1.0, weights: Sequence[float] = ()
+) -> list[int]:
+    """How many examples of each corpus make up one epoch.
+
+    Args:
+        sizes: examples in each corpus.
+        mode: "up" repeats the smaller corpora to the size of the largest (arXiv 2310.04726 section 3.1: the numbers
+            of samples of the two languages are equal), "down" draws the larger ones down to the smallest,
+            "temperature" keeps the total and draws corpus i in proportion to its share to the power of `temperature`
+            (1 is proportional, 0 uniform), "weights" keeps the total and draws corpus i in proportion to `weights[i]`,
+            whatever its size, "none" takes everything once.
+
+    Raises:
+        DataError: a corpus is empty.
+    """
+    if min(sizes) == 0:
+        raise DataError(f"a corpus to be balanced is empty (sizes {list(sizes)}); give it text or leave it out")
+    if mode == "up":
+        return [max(sizes)] * len(sizes)
+    if mode == "down":
+        return [min(sizes)] * len(sizes)
+    if mode not in ("temperature", "weights"):
+        return list(sizes)
+    share = (np.array(sizes) / sum(sizes)) ** temperature if mode == "temperature" else np.array(weights, dtype=float)
+    return [max(1, round(float(x))) for x in share / share.sum() * sum(sizes)]
+
+
+def resample(
+    sizes: Sequence[int],
+    *,
+    mode: str = "up",
+    temperature: float = 1.0,
+    seed: int,
+    epoch: int,
+    counts: Sequence[int] | None = None,
+) -> list[np.ndarray]:
+    """How often each example of each corpus is seen in one epoch, so that languages are balanced.
+
+    Args:
+        sizes: examples in each corpus.
+        mode, temperature: see `epoch_counts`.
+        counts: how many of each corpus, instead of those of `mode`.
+
+    Returns:
+        For each corpus the example indices of this epoch; an index appears at most once more than any other.
+
+    Raises:
+        DataError: a corpus is empty.
+    """
+    wanted = epoch_counts(sizes, mode=mode, temperature=temperature) if counts is None else counts
+    return [
+        _repeat(size, count, rng_for(seed, "resample", epoch, i))
+        for i, (size, count) in enumerate(zip(sizes, wanted, strict=True))
+    ]
+
+
+def _repeat(size: int, count: int, rng: np.random.Generator) -> np.ndarray:
+    whole, rest = divmod(count, size)
+    return np.concatenate([np.tile(np.arange(size), whole), rng.permutation(size)[:rest]])

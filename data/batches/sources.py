@@ -1,0 +1,282 @@
+"""Batch sources: from a step number to the batches of that step, with no state in between."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+
+from ..store.corpus import Corpus
+from ..store.store import TokenStore
+from .batch import IGNORE, PackedBatch, pack
+from .buckets import BatchSize
+from .masking import mask_tokens
+from .sampling import epoch_batches, num_batches, resample, rng_for
+
+MASK_DEVIATIONS = 2
+"""`MlmBatches.sizes` allows for so many standard deviations of the number of masked tokens: 1 batch in 40 has more."""
+
+
+class _Draws:
+    """Which examples of which corpus make up the batch of a step; keeps the current epoch's order at hand."""
+
+    def __init__(
+        self,
+        lengths: Sequence[np.ndarray],
+        *,
+        batch_size: int,
+        epochs: float,
+        seed: int,
+        balance: str,
+        temperature: float = 1.0,
+        counts: Sequence[int] | None = None,
+        sort: bool = False,
+    ) -> None:
+        self._sort = sort
+        self._lengths, self._batch_size, self._seed = list(lengths), batch_size, seed
+        self._how: dict[str, Any] = {"mode": balance, "temperature": temperature, "counts": counts}
+        self.per_epoch = [len(part) for part in self._sample(0)]
+        self._batches_per_epoch = num_batches(sum(self.per_epoch), batch_size)
+        self.total = max(1, round(self._batches_per_epoch * epochs))
+        self._epoch = -1
+        self._pool = np.zeros((0, 2), dtype=np.int64)
+        self._batches: list[np.ndarray] = []
+
+    def _sample(self, epoch: int) -> list[np.ndarray]:
+        sizes = [len(part) for part in self._lengths]
+        return resample(sizes, seed=self._seed, epoch=epoch, **self._how)
+
+    def members(self, step: int) -> np.ndarray:
+        """int64 [n, 2]: corpus and example of each sequence of the batch."""
+        if not 0 <= step < self.total:
+            raise IndexError(step)
+        epoch, index = divmod(step, self._batches_per_epoch)
+        if epoch != self._epoch:
+            drawn = self._sample(epoch)
+            self._pool = np.concatenate([np.stack([np.full(len(d), c), d], axis=1) for c, d in enumerate(drawn)])
+            lengths = np.concatenate([part[d] for part, d in zip(self._lengths, drawn, strict=True)])
+            self._batches = epoch_batches(lengths, self._batch_size, seed=self._seed, epoch=epoch, sort=self._sort)
+            self._epoch = epoch
+        members: np.ndarray = self._pool[self._batches[index]]
+        return members
+
+    def lengths(self, step: int) -> np.ndarray:
+        """int [n], tokens in each sequence of the batch."""
+        return np.array([self._lengths[c][i] for c, i in self.members(step)])
+
+
+class MlmBatches:
+    """Masked-language-model batches over the corpora of several languages, balanced by resampling.
+
+    Args:
+        corpora: one per language.
+        special: bool [vocab_size], tokens that are never masked and never drawn.
+        balance, temperature, counts: see `sampling.resample`.
+        sort: batches of about one length, see `sampling.epoch_batches`; examples at random otherwise.
+        micro_batch: sequences in one forward pass; 0 for the whole batch. Masks do not depend on it.
+    """
+
+    def __init__(
+        self,
+        corpora: Sequence[Corpus],
+        *,
+        special: np.ndarray,
+        mask_id: int,
+        batch_size: int,
+        epochs: float,
+        seed: int,
+        rate: float = 0.15,
+        balance: str = "up",
+        temperature: float = 1.0,
+        micro_batch: int = 0,
+        counts: Sequence[int] | None = None,
+        sort: bool = False,
+    ) -> None:
+        self._corpora, self._special, self._mask_id = list(corpora), special, mask_id
+        self._seed, self._rate, self._micro_batch = seed, rate, micro_batch or batch_size
+        self._draws = _Draws(
+            [c.lengths for c in corpora],
+            batch_size=batch_size,
+            epochs=epochs,
+            seed=seed,
+            balance=balance,
+            temperature=temperature,
+            counts=counts,
+            sort=sort,
+        )
+        self.examples_per_epoch = self._draws.per_epoch
+
+    def __len__(self) -> int:
+        return self._draws.total
+
+    def names(self, step: int) -> list[str]:
+        """The ids of the examples of a step."""
+        return [self._corpora[c].name(i) for c, i in self._draws.members(step)]
+
+    def sizes(self, step: int) -> list[BatchSize]:
+        """The sizes of a step's batches, without making them; masks are not drawn, `items` is seldom exceeded."""
+        found = []
+        for lengths in _parts(self._draws.lengths(step), self._micro_batch):
+            tokens = int(lengths.sum())
+            ordinary = tokens - 2 * len(lengths)  # at most: [CLS] and [SEP] are never masked
+            mean = self._rate * ordinary
+            items = math.ceil(mean + MASK_DEVIATIONS * math.sqrt(mean * (1 - self._rate)))
+            found.append(BatchSize(tokens, len(lengths), min(items, ordinary), int(lengths.max())))
+        return found
+
+    def __getitem__(self, step: int) -> list[PackedBatch]:
+        members = self._draws.members(step)
+        ids = [self._corpora[c].ids(i) for c, i in members]
+        segments = [self._corpora[c].segments(i) for c, i in members]
+        positions = [self._corpora[c].positions(i) for c, i in members]
+        ends = np.cumsum([len(i) for i in ids])
+        rng = rng_for(self._seed, "mask", step)
+        corrupted, targets = mask_tokens(
+            np.concatenate(ids),
+            self._special,
+            rng,
+            mask_id=self._mask_id,
+            vocab_size=len(self._special),
+            rate=self._rate,
+        )
+        inputs, labels = np.split(corrupted, ends[:-1]), np.split(targets, ends[:-1])
+        items = [np.flatnonzero(t != IGNORE) for t in labels]
+        return [
+            pack(
+                inputs[a : a + self._micro_batch],
+                segments[a : a + self._micro_batch],
+                items=items[a : a + self._micro_batch],
+                labels=[t[i] for t, i in zip(labels, items, strict=True)][a : a + self._micro_batch],
+                example_ids=members[a : a + self._micro_batch, 1],
+                positions=positions[a : a + self._micro_batch],
+            )
+            for a in range(0, len(members), self._micro_batch)
+        ]
+
+
+def _parts(values: np.ndarray, size: int) -> list[np.ndarray]:
+    return [values[a : a + size] for a in range(0, len(values), size)]
+
+
+@dataclass(frozen=True)
+class ItemView:
+    """The items of a store's examples: its own (words or [CLS]), or every token that is not special.
+
+    Attributes:
+        offsets: int64 [n + 1], where each example's items start on the flat item axis.
+    """
+
+    store: TokenStore
+    mode: Literal["first", "all"] = "first"
+
+    @property
+    def offsets(self) -> np.ndarray:
+        if self.mode == "first":
+            return np.asarray(self.store.item_offsets, dtype=np.int64)
+        return np.concatenate([[0], np.cumsum(self.store.lengths - 2)])
+
+    def positions(self, example: int) -> np.ndarray:
+        if self.mode == "first":
+            return self.store.items(example)[0]
+        return np.arange(1, self.store.lengths[example] - 1)
+
+
+@dataclass(frozen=True)
+class Part:
+    """Examples of one store with their targets on the flat item axis.
+
+    Attributes:
+        view: which items.
+        examples: int [n], the examples that take part.
+        labels: int [items of the store], -100 to ignore.
+        soft_targets: float32 [items of the store, C].
+        weights: float32 [items of the store].
+    """
+
+    view: ItemView
+    examples: np.ndarray
+    labels: np.ndarray | None = None
+    soft_targets: np.ndarray | None = None
+    weights: np.ndarray | None = None
+
+
+class TaskBatches:
+    """Batches for the task losses over one or several parts.
+
+    Args:
+        parts: what to train on; with several, each epoch mixes them.
+        balance: "none" takes every example once an epoch, "up" repeats the smaller parts to the size of the largest.
+        counts: how many examples of each part make up an epoch, instead of those of `balance`.
+        sort: batches of about one length, see `sampling.epoch_batches`; examples at random otherwise.
+    """
+
+    def __init__(
+        self,
+        parts: Sequence[Part],
+        *,
+        batch_size: int,
+        epochs: float,
+        seed: int,
+        balance: str = "none",
+        micro_batch: int = 0,
+        counts: Sequence[int] | None = None,
+        sort: bool = False,
+    ) -> None:
+        assert not any(p.view.store.whole for p in parts), "stores for scoring hold sentences of any length"
+        self._parts = [p for p in parts if len(p.examples)]
+        self._offsets = [p.view.offsets for p in self._parts]
+        self._micro_batch = micro_batch or batch_size
+        self._draws = _Draws(
+            [p.view.store.lengths[p.examples] for p in self._parts],
+            batch_size=batch_size,
+            epochs=epochs,
+            seed=seed,
+            balance=balance,
+            counts=counts,
+            sort=sort,
+        )
+
+    def __len__(self) -> int:
+        return self._draws.total
+
+    def names(self, step: int) -> list[str]:
+        """The ids of the examples of a step."""
+        parts = [(self._parts[c], i) for c, i in self._draws.members(step)]
+        return [part.view.store.example_ids[part.examples[i]] for part, i in parts]
+
+    def sizes(self, step: int) -> list[BatchSize]:
+        """The sizes of a step's batches, without making them."""
+        starts = [(self._offsets[c], self._parts[c].examples[i]) for c, i in self._draws.members(step)]
+        counts = np.array([offsets[i + 1] - offsets[i] for offsets, i in starts])
+        cut = self._micro_batch
+        return [
+            BatchSize(int(lengths.sum()), len(lengths), int(items.sum()), int(lengths.max()))
+            for lengths, items in zip(_parts(self._draws.lengths(step), cut), _parts(counts, cut), strict=True)
+        ]
+
+    def __getitem__(self, step: int) -> list[PackedBatch]:
+        drawn = self._draws.members(step)
+        members = np.stack([drawn[:, 0], [self._parts[c].examples[i] for c, i in drawn]], axis=1)
+        return [self._pack(members[a : a + self._micro_batch]) for a in range(0, len(members), self._micro_batch)]
+
+    def _pack(self, members: np.ndarray) -> PackedBatch:
+        parts = [self._parts[c] for c, _ in members]
+        spans = [slice(self._offsets[c][i], self._offsets[c][i + 1]) for c, i in members]
+
+        def column(name: str) -> list[np.ndarray] | None:
+            if getattr(parts[0], name) is None:
+                return None
+            return [getattr(part, name)[span] for part, span in zip(parts, spans, strict=True)]
+
+        return pack(
+            [part.view.store.ids(i) for part, (_, i) in zip(parts, members, strict=True)],
+            [part.view.store.segments(i) for part, (_, i) in zip(parts, members, strict=True)],
+            items=[part.view.positions(i) for part, (_, i) in zip(parts, members, strict=True)],
+            labels=column("labels"),
+            soft_targets=column("soft_targets"),
+            weights=column("weights"),
+            example_ids=members[:, 1],
+        )

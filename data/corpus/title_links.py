@@ -1,0 +1,219 @@
+"""From the entities of the source training set to the titles of their pages in the target language.
+
+An entity is a page when its surface is the page's title, exactly, in the Unicode form NFC; as in MediaWiki the first
+letter may be small. Redirects are followed to their end. Each rule is a flag, and each fate of an entity is counted.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Literal, Protocol
+
+from ..readers.example import Example
+from .wiki_dump import clean_title
+from .wiki_text import is_disambiguation
+
+Fate = Literal["linked", "missing", "loop", "disambiguation", "no-link"]
+FATES: tuple[Fate, ...] = ("linked", "missing", "loop", "disambiguation", "no-link")
+_QUALIFIER = re.compile(r"\s*[(（][^()（）]+[)）]$")
+
+
+@dataclass(frozen=True)
+class LinkRules:
+    """How an entity becomes a title.
+
+    Attributes:
+        redirects: follow redirects of the source wiki.
+        max_redirects: a longer chain counts as a loop.
+        disambiguation: skip entities that lead to a disambiguation page.
+        first_letter: also look for the surface with its first letter in upper case, as MediaWiki does.
+        strip_qualifier: look in the text for `Merkur` where the title is `Merkur (Planet)`.
+    """
+
+    redirects: bool = True
+    max_redirects: int = 8
+    disambiguation: bool = True
+    first_letter: bool = True
+    strip_qualifier: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class PageFacts:
+    """What is known of a page of the source wiki."""
+
+    page_id: int
+    redirect: str | None = None
+    disambiguation: bool = False
+
+
+class SourceWiki(Protocol):
+    """The source wiki, to be asked for many titles at once, since each question is a pass over its files."""
+
+    def pages(self, titles: set[str]) -> dict[str, PageFacts]:
+        """What is known of those of the titles (clean, in the main namespace) that are pages."""
+
+    def links(self, pages: Mapping[str, int]) -> dict[str, str]:
+        """The target title (clean) of those pages, given with their numbers, that have one."""
+
+
+@dataclass
+class Links:
+    """Entities with their titles.
+
+    Attributes:
+        titles: target titles of each linked entity (surface in NFC), as they are looked for in the text.
+        fates: of every entity.
+        counts: for the report: fates, and how often each rule made a difference.
+    """
+
+    titles: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    fates: dict[str, Fate] = field(default_factory=dict)
+    counts: Counter[str] = field(default_factory=Counter)
+
+    @property
+    def patterns(self) -> list[str]:
+        """All distinct titles to look for, sorted."""
+        return sorted({title for found in self.titles.values() for title in found})
+
+
+def entity_surfaces(examples: Iterable[Example]) -> Counter[str]:
+    """Surfaces (words joined by single spaces, clean) of the entities in BIO tags, with how often each occurs."""
+    found: Counter[str] = Counter()
+    for example in examples:
+        found.update(surface for surface in _entities(example) if surface)
+    return found
+
+
+def _entities(example: Example) -> Iterator[str]:
+    if example.words is None or example.labels is None or isinstance(example.labels, str):
+        return
+    words: list[str] = []
+    kind = ""
+    for word, tag in zip(example.words, example.labels, strict=True):
+        if words and tag != f"I-{kind}":
+            yield clean_title(" ".join(words))
+            words = []
+        if tag.startswith("B-") or (tag.startswith("I-") and words):
+            words.append(word)
+            kind = tag[2:]
+    if words:
+        yield clean_title(" ".join(words))
+
+
+def link_table(surfaces: Iterable[str], rows: Iterable[tuple[str, str]], rules: LinkRules) -> Links:
+    """Links by a table of source and target titles; an entity may have several rows."""
+    table: dict[str, list[str]] = {}
+    for source, target in rows:
+        found = table.setdefault(clean_title(source), [])
+        if clean_title(target) not in found:
+            found.append(clean_title(target))
+    out = Links()
+    for surface in sorted(set(surfaces)):
+        title = _known(surface, table, rules, out.counts)
+        if title is None:
+            out.fates[surface] = "missing"
+        else:
+            _add(out, surface, table[title], rules)
+    return _counted(out)
+
+
+def link_wiki(surfaces: Iterable[str], wiki: SourceWiki, rules: LinkRules) -> Links:
+    """Links by the source wiki's pages, redirects and language links."""
+    wanted = sorted(set(surfaces))
+    facts = _gather(wanted, wiki, rules)
+    out = Links()
+    ends: dict[str, str] = {}
+    for surface in wanted:
+        start = _known(surface, facts, rules, out.counts)
+        if start is None:
+            out.fates[surface] = "missing"
+            continue
+        end, fate = _follow(start, facts, rules, out.counts)
+        if end is None:
+            out.fates[surface] = fate
+        else:
+            ends[surface] = end
+    targets = wiki.links({title: facts[title].page_id for title in sorted(set(ends.values()))})
+    for surface, end in ends.items():
+        if end in targets:
+            _add(out, surface, [targets[end]], rules)
+        else:
+            out.fates[surface] = "no-link"
+    return _counted(out)
+
+
+def add_aliases(links: Links, redirects: Iterable[tuple[str, str]]) -> None:
+    """Redirects of the target wiki (title, where it leads) to a linked title become further names of its entities."""
+    aliases: dict[str, list[str]] = {}
+    known = set(links.patterns)
+    for title, target in redirects:
+        if target in known and title not in known:
+            aliases.setdefault(target, []).append(title)
+    for surface, titles in links.titles.items():
+        more = sorted({alias for title in titles for alias in aliases.get(title, ())} - set(titles))
+        links.titles[surface] = (*titles, *more)
+    links.counts["target-aliases"] = len({alias for found in aliases.values() for alias in found})
+
+
+def _gather(wanted: list[str], wiki: SourceWiki, rules: LinkRules) -> dict[str, PageFacts]:
+    """The pages that the surfaces name, and those that redirects lead to from there: a pass for each step."""
+    titles = {name for surface in wanted for name in _spellings(surface, rules)}
+    facts: dict[str, PageFacts] = {}
+    asked: set[str] = set()
+    for _ in range(rules.max_redirects + 1 if rules.redirects else 1):
+        if not titles:
+            break
+        asked |= titles
+        found = wiki.pages(titles)
+        facts.update(found)
+        titles = {page.redirect for page in found.values() if page.redirect is not None} - asked
+    return facts
+
+
+def _spellings(surface: str, rules: LinkRules) -> list[str]:
+    upper = surface[:1].upper() + surface[1:]
+    return [surface, upper] if rules.first_letter and upper != surface else [surface]
+
+
+def _known(surface: str, titles: Mapping[str, object], rules: LinkRules, counts: Counter[str]) -> str | None:
+    for number, name in enumerate(_spellings(surface, rules)):
+        if name in titles:
+            counts["first-letter"] += number
+            return name
+    return None
+
+
+def _follow(
+    title: str, facts: Mapping[str, PageFacts], rules: LinkRules, counts: Counter[str]
+) -> tuple[str | None, Fate]:
+    seen = [title]
+    while (to := facts[title].redirect) is not None:
+        if not rules.redirects:
+            return None, "missing"
+        if to in seen or len(seen) > rules.max_redirects:
+            return None, "loop"
+        if to not in facts:
+            return None, "missing"
+        seen.append(to)
+        title = to
+    counts["through-redirect"] += len(seen) > 1
+    counts["through-chain"] += len(seen) > 2
+    if rules.disambiguation and (facts[title].disambiguation or is_disambiguation("", title)):
+        return None, "disambiguation"
+    return title, "linked"
+
+
+def _add(out: Links, surface: str, titles: list[str], rules: LinkRules) -> None:
+    shown = [_QUALIFIER.sub("", title) or title for title in titles] if rules.strip_qualifier else titles
+    out.counts["qualifier-stripped"] += sum(a != b for a, b in zip(shown, titles, strict=True))
+    out.titles[surface] = tuple(dict.fromkeys(shown))
+    out.fates[surface] = "linked"
+
+
+def _counted(out: Links) -> Links:
+    fates = Counter(out.fates.values())
+    out.counts.update({name: fates.get(name, 0) for name in FATES})
+    return out

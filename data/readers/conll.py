@@ -1,0 +1,211 @@
+"""Column files with one word a line (CoNLL 2002, CoNLL 2003 and their kin), and tag schemes."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from ... import ConfigError
+from .example import OUTSIDE, Example, Examples
+from .lines import check_label, file_stem, finish, read_lines
+from .problems import Problems
+
+SCHEMES = ("auto", "iob1", "bio")
+_TAG = re.compile(r"O|[BI]-\S+")
+_LANGUAGE = re.compile(r"(?:simple|[a-z]{2,3}(?:-[a-z]+)*):")
+
+
+@dataclass(slots=True)
+class TaggedSentence:
+    """Words with their tags, None where there are none, and the line of each word."""
+
+    words: list[str] = field(default_factory=list)
+    tags: list[str] | None = None
+    lines: list[int] = field(default_factory=list)
+
+    def example(self, id: str, language: str, path: str) -> Example:
+        """The sentence as an example."""
+        tags = None if self.tags is None else tuple(self.tags)
+        return Example(id, language, tuple(self.words), None, None, tags, path, self.lines[0])
+
+
+def read_conll(
+    path: str | Path,
+    *,
+    language: str = "",
+    encoding: str = "utf-8",
+    token_column: int = 0,
+    label_column: int = -1,
+    scheme: str = "auto",
+    repair: bool = False,
+    labels: Sequence[str] | None = None,
+    require_labels: bool = False,
+    separator: str | None = None,
+    comment: str | None = None,
+) -> Examples:
+    """Sentences of a column file: one word a line, a blank line after each sentence.
+
+    `-DOCSTART-` lines are skipped. All word lines of a file have the same number of columns; with a single column (or
+    where `label_column` is `token_column`) the sentences have no labels. Tags come out as BIO, in which every entity
+    starts with `B-`. Where tabs separate the columns, there are labels, and every word of the file begins with one and
+    the same language code (`en:Paris`), the file is taken to be PAN-X, and the code is taken off.
+
+    The scheme "auto" is decided for the whole file. An `I-X` that follows neither `B-X` nor `I-X` cannot be BIO; a
+    `B-X` that does not follow an entity of type X is not needed in IOB1. With the first kind only, the file is IOB1
+    and its entity-opening `I-` become `B-`. With both kinds it is BIO with invalid transitions, which are errors
+    unless `repair`.
+
+    Args:
+        path: `.xz` and `.gz` are unpacked.
+        language: written into the examples.
+        encoding: of the file; CoNLL 2002 and 2003 come in latin-1.
+        token_column: counted from 0, from the end where negative.
+        label_column: likewise.
+        scheme: "auto", "iob1" or "bio".
+        repair: read an invalid `I-` of BIO as `B-`, as conlleval does; counted as `repaired`.
+        labels: the tags that may occur, after conversion to BIO.
+        require_labels: refuse a file without a label column.
+        separator: between columns; a tab where the first word line has one, else runs of spaces.
+        comment: lines that start so are skipped between sentences.
+
+    Raises:
+        ConfigError: unknown scheme or encoding.
+        DataError: all faults of the file, the first 20 listed by line.
+    """
+    if scheme not in SCHEMES:
+        raise ConfigError(f"unknown tag scheme {scheme!r}; choose from {', '.join(SCHEMES)}")
+    problems, counts = Problems(), Counter[str]()
+    columns = _Columns(str(path), token_column, label_column, separator, problems)
+    sentences = list(_sentences(columns, read_lines(path, encoding, problems), comment, counts))
+    if columns.separator == "\t" and columns.label is not None:
+        _without_language(str(path), sentences, problems)
+    if require_labels and sentences and columns.label is None:
+        problems.add(f"{path}:{sentences[0].lines[0]}", "no label column", "give a file with word and tag columns")
+    counts["repaired"] += resolve_tags(str(path), sentences, scheme=scheme, repair=repair, problems=problems)
+    stem = file_stem(path)
+    for sentence in sentences:
+        for tag, line in zip(sentence.tags or (), sentence.lines, strict=False):
+            if _TAG.fullmatch(tag):
+                check_label(f"{path}:{line}", tag, labels, problems)
+    examples = [s.example(f"{stem}:{s.lines[0]}", language, str(path)) for s in sentences]
+    return finish(path, examples, counts, problems)
+
+
+class _Columns:
+    """Word and tag of a line; the first line decides separator and number of columns."""
+
+    def __init__(self, path: str, token: int, label: int, separator: str | None, problems: Problems) -> None:
+        self.path, self.problems, self.separator = path, problems, separator
+        self.token, self._label = token, label
+        self.label: int | None = None
+        self.width = 0
+
+    def split(self, number: int, line: str) -> tuple[str, str | None] | None:
+        """The word and its tag, None without labels; nothing where the line is faulty."""
+        if not self.width and self.separator is None:
+            self.separator = "\t" if "\t" in line else " "
+        # Runs of ASCII spaces only: no-break and ideographic spaces are part of a word.
+        cells = re.split(" +", line.strip(" ")) if self.separator == " " else line.split(self.separator)
+        place = f"{self.path}:{number}"
+        if not self.width:
+            self._decide(place, len(cells))
+        if len(cells) != self.width:
+            name = "spaces" if self.separator == " " else repr(self.separator)
+            what = f"{len(cells)} columns, but the file began with {self.width} (separated by {name})"
+            self.problems.add(place, what, "correct the line, or leave it blank to end a sentence")
+            return None
+        word = cells[self.token]
+        if not word:
+            self.problems.add(place, "empty word", "give a word, or leave the whole line blank to end a sentence")
+            return None
+        return word, None if self.label is None else cells[self.label]
+
+    def _decide(self, place: str, width: int) -> None:
+        self.width = width
+        inside = range(-width, width)
+        if self.token not in inside or (width > 1 and self._label not in inside):
+            what = f"{width} columns, but token_column is {self.token} and label_column is {self._label}"
+            self.problems.add(place, what, "give columns that exist, counted from 0")
+            self.problems.raise_if_any()
+        if self._label in inside and self._label % width != self.token % width:
+            self.label = self._label
+
+
+def _sentences(
+    columns: _Columns, lines: Iterator[tuple[int, str]], comment: str | None, counts: Counter[str]
+) -> Iterator[TaggedSentence]:
+    sentence = TaggedSentence()
+    for number, line in lines:
+        if not line.strip(" \t"):
+            if sentence.words:
+                yield sentence
+                sentence = TaggedSentence()
+            continue
+        if line.startswith("-DOCSTART-"):
+            counts["docstart"] += 1
+            continue
+        if comment and not sentence.words and line.startswith(comment):
+            counts["comment"] += 1
+            continue
+        cells = columns.split(number, line)
+        if cells is None:
+            continue
+        word, tag = cells
+        sentence.words.append(word)
+        sentence.lines.append(number)
+        if tag is not None:
+            sentence.tags = sentence.tags or []
+            sentence.tags.append(tag)
+    if sentence.words:
+        yield sentence
+
+
+def _without_language(path: str, sentences: Sequence[TaggedSentence], problems: Problems) -> None:
+    """Takes the language code of PAN-X off all words, in place; nothing where one word is without it."""
+    first = _LANGUAGE.match(sentences[0].words[0]) if sentences else None
+    if first is None or not all(word.startswith(first[0]) for sentence in sentences for word in sentence.words):
+        return
+    for sentence in sentences:
+        sentence.words = [word.removeprefix(first[0]) for word in sentence.words]
+        for word, line in zip(sentence.words, sentence.lines, strict=True):
+            if not word:
+                problems.add(f"{path}:{line}", f"no word behind {first[0]!r}", "give a word, or remove the line")
+
+
+def resolve_tags(
+    path: str, sentences: Sequence[TaggedSentence], *, scheme: str, repair: bool, problems: Problems
+) -> int:
+    """Turn the tags of one file into BIO, in place.
+
+    Returns:
+        How many invalid `I-` were read as `B-` because of `repair`.
+    """
+    openers = 0
+    orphans: list[tuple[list[str], int, int]] = []
+    for sentence in sentences:
+        previous = OUTSIDE
+        for i, tag in enumerate(sentence.tags or ()):
+            if not _TAG.fullmatch(tag):
+                place = f"{path}:{sentence.lines[i]}"
+                problems.add(
+                    place, f"unknown tag {tag!r}", "give O, B-<type> or I-<type>; convert other schemes to BIO"
+                )
+                previous = OUTSIDE
+                continue
+            if tag != OUTSIDE and tag[2:] != previous[2:]:
+                openers += tag[0] == "B"
+                if tag[0] == "I":
+                    assert sentence.tags is not None
+                    orphans.append((sentence.tags, i, sentence.lines[i]))
+            previous = tag
+    convert = scheme == "iob1" or (scheme == "auto" and not openers)
+    for tags, i, line in orphans:
+        if not (convert or repair):
+            what = f"{tags[i]} does not continue an entity of its type"
+            problems.add(f"{path}:{line}", what, f"write B-{tags[i][2:]}, or read with repair, or with scheme iob1")
+    for tags, i, _ in orphans:
+        tags[i] = "B" + tags[i][1:]
+    return 0 if convert else len(orphans)

@@ -1,0 +1,139 @@
+"""Files to numbered lines, and the options that all readers share."""
+
+from __future__ import annotations
+
+import gzip
+import io
+import lzma
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import IO, Any
+
+from ... import ConfigError, DataError
+from .encodings import (
+    SAMPLE,
+    WrongEncoding,
+    guess_encoding,
+    is_other_than_utf8,
+    is_utf8,
+    not_decodable,
+    with_zeros,
+)
+from .example import Example, Examples
+from .problems import Problems
+
+_OPENERS: dict[str, Callable[..., Any]] = {".xz": lzma.open, ".gz": gzip.open}
+_BOM = "\ufeff"
+
+
+def plain_suffix(path: str | Path) -> str:
+    """The suffix in lower case, without a compression suffix: `.txt` for `de.txt.xz`."""
+    name = Path(path)
+    return (Path(name.stem) if name.suffix.lower() in _OPENERS else name).suffix.lower()
+
+
+def file_stem(path: str | Path) -> str:
+    """The file name without its suffixes: `de` for `de.txt.xz`."""
+    name = Path(path)
+    return Path(name.stem).stem if name.suffix.lower() in _OPENERS else name.stem
+
+
+def read_lines(path: str | Path, encoding: str, problems: Problems) -> Iterator[tuple[int, str]]:
+    """Number, from 1, and text of each line; a line ends at `\\n` or `\\r\\n` and nowhere else.
+
+    A byte order mark is dropped; `.xz` and `.gz` files are unpacked. Lines with a NUL character are noted in `problems`
+    and left out.
+
+    Raises:
+        ConfigError: unknown encoding.
+        WrongEncoding: the file is in another encoding; what follows the first line that shows it is not looked at.
+        DataError: the file is missing, unreadable, or its compression is damaged.
+    """
+    try:
+        ascii_breaks = "a\n".encode(encoding) == b"a\n"
+    except LookupError as error:
+        raise ConfigError(f"{path}: unknown encoding {encoding!r}; use for example utf-8 or latin-1") from error
+    try:
+        with _OPENERS.get(Path(path).suffix.lower(), open)(path, "rb") as file:
+            if ascii_breaks:
+                yield from decode_lines(str(path), file, encoding, problems)
+            else:
+                yield from decode_lines(str(path), _recode(str(path), file, encoding), "utf-8", problems)
+    except FileNotFoundError as error:
+        raise DataError(f"{path}: no such file; check the path") from error
+    except (lzma.LZMAError, gzip.BadGzipFile, EOFError) as error:
+        raise DataError(f"{path}: damaged compressed file: {error}; copy it again") from error
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read: {error.strerror}; check the file and its permissions") from error
+
+
+def _recode(path: str, file: IO[bytes], encoding: str) -> IO[bytes]:
+    """A file in UTF-8, for encodings whose line break is not the byte of ASCII (UTF-16): text is cut, not bytes."""
+    data = file.read()
+    likely = guess_encoding(data[:SAMPLE])
+    if data and 0 not in data[:SAMPLE] and likely != "utf-16":  # any space or line break has a zero
+        raise WrongEncoding(f"{path}:1:1", f"the file is not {encoding}", encoding, likely)
+    try:
+        return io.BytesIO(data.decode(encoding).encode("utf-8"))
+    except UnicodeDecodeError as error:
+        line, column = data.count(b"\n", 0, error.start) + 1, error.start - data.rfind(b"\n", 0, error.start)
+        fault = f"byte 0x{data[error.start]:02x} is not {encoding}"
+        raise WrongEncoding(f"{path}:{line}:{column}", fault, encoding, likely) from error
+
+
+def decode_lines(path: str, file: IO[bytes], encoding: str, problems: Problems) -> Iterator[tuple[int, str]]:
+    """As `read_lines`, of an open file that `path` names in messages; for encodings with the line break of ASCII."""
+    doubtful, accents = is_other_than_utf8(encoding), ""
+    for number, raw in enumerate(file, 1):
+        try:
+            text = raw.decode(encoding)
+        except UnicodeDecodeError as error:
+            raise not_decodable(path, number, raw, error.start, encoding, file) from error
+        if doubtful and not raw.isascii():
+            accents = accents or f"{path}:{number}:{next(i for i, byte in enumerate(raw, 1) if byte > 127)}"
+            doubtful = is_utf8(raw)
+        if number == 1:
+            text = text.removeprefix(_BOM)
+        if "\0" in text:
+            if (wrong := with_zeros(path, number, raw, encoding, file)) is not None:
+                raise wrong
+            problems.add(f"{path}:{number}:{text.index(chr(0)) + 1}", "NUL character", "remove it")
+            continue
+        yield number, text.removesuffix("\n").removesuffix("\r")
+    if doubtful and accents:
+        raise WrongEncoding(accents, f"the file is UTF-8, but is read as {encoding}", encoding, "utf-8")
+
+
+def finish(
+    path: str | Path,
+    examples: list[Example],
+    counts: Counter[str],
+    problems: Problems,
+) -> Examples:
+    """The reader's result, after raising what went wrong and refusing an empty one."""
+    problems.raise_if_any()
+    if not examples:
+        reasons = ", ".join(f"{count} {name}" for name, count in sorted(counts.items()) if count)
+        raise DataError(
+            f"{path}: no examples{f' (skipped: {reasons})' if reasons else ''}; check the file and its filters"
+        )
+    return Examples(examples, counts)
+
+
+def check_label(place: str, label: str, labels: Sequence[str] | None, problems: Problems) -> None:
+    """Note a label that is not in the given list."""
+    if labels is not None and label not in labels:
+        known = ", ".join(labels)
+        problems.add(place, f"unknown label {label!r}", f"the labels are {known}; correct the file or the list")
+
+
+def map_label(place: str, label: str, label_map: Mapping[str, str | None] | None, problems: Problems) -> str | None:
+    """The mapped label; None where the map drops the row."""
+    if label_map is None:
+        return label
+    if label not in label_map:
+        known = ", ".join(label_map)
+        problems.add(place, f"label {label!r} is not in label_map", f"it maps {known}; add this label, None drops it")
+        return label
+    return label_map[label]

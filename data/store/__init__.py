@@ -1,0 +1,1 @@
+"""Token stores: memory-mapped ids and offsets."""

@@ -1,0 +1,310 @@
+"""Tokenised examples on disk: memory-mapped arrays, built once, named by the content they were made from."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from ... import ConfigError, DataError, ModelError
+from ..readers.example import Example
+from ..tokenizer.wrapper import Tokenizer
+
+FORMAT_VERSION = 1
+TASKS = ("ner", "classification", "text")
+MANIFEST = "store.json"
+IDS = "ids.jsonl"
+
+IntArray = npt.NDArray[np.integer[Any]]
+
+
+def file_hash(path: str | Path) -> str:
+    """sha256 of a file's bytes, in hexadecimal."""
+    try:
+        with open(path, "rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read: {error.strerror}; check the path and its permissions") from error
+
+
+def store_key(files: Sequence[str | Path], tokenizer: Tokenizer, settings: Mapping[str, Any]) -> str:
+    """The name of the folder for a store: a hash of everything that decides its content.
+
+    Args:
+        files: the input files; their bytes count, their names and times do not.
+        tokenizer: counts by its fingerprint.
+        settings: whatever else decides the content (task, labels, maximum length, reader options, a cap and its seed);
+            JSON values.
+
+    Returns:
+        32 hexadecimal digits.
+
+    Raises:
+        DataError: a file cannot be read.
+    """
+    parts = [FORMAT_VERSION, [file_hash(path) for path in files], tokenizer.fingerprint, dict(settings)]
+    encoded = json.dumps(parts, sort_keys=True, ensure_ascii=True, separators=(",", ":"), allow_nan=False)
+    return hashlib.sha256(encoded.encode()).hexdigest()[:32]
+
+
+class TokenStore:
+    """The examples of one data set as token ids, items and labels, memory-mapped.
+
+    `N` examples, `T` tokens, `K` items (kept words for `ner`, one per example for `classification`, none for `text`).
+
+    Attributes:
+        folder: where the store lies.
+        task: "ner", "classification" or "text".
+        label_names: the ordered labels that the label indices count in.
+        max_length: the maximum length in tokens that the store was built with.
+        whole: sentences are kept beyond it, for scoring: a model reads them in windows of it (`inference_batches`).
+        long: bool [N], examples that are longer: those kept whole.
+        token_ids: [T] uint16 or uint32.
+        offsets: [N + 1] int64; example `i` has the tokens `offsets[i]:offsets[i + 1]`.
+        second: [N] int32, where the second segment starts in the example (its length where there is none); None
+            when no example has a pair.
+        item_offsets: [N + 1] int64; example `i` has the items `item_offsets[i]:item_offsets[i + 1]`.
+        item_positions: [K] int32, token within its example.
+        item_words: [K] int32, word within its example.
+        item_labels: [K], int16 for `ner`, int32 for `classification`; -100 where unknown. None for `text`.
+        num_words: [N] int32, words of the example before any cut; 1 for `classification`, 0 for `text`.
+        word_labels: int16, the labels of all words of all examples, cut ones included; `ner` only, else None.
+        languages: of the examples, where there are several; else empty.
+        language: [N] int16, index into `languages`; None where there is one language.
+        cut: counts of `sequences` and `tokens` that the maximum length shortened, of `words` whose first sub-token it
+            cut, and of `empty_words` that give no token.
+        tokenizer_fingerprint: of the tokenizer that made the ids.
+        content_hash: sha256 over the hashes of all files.
+    """
+
+    def __init__(self, folder: Path, manifest: dict[str, Any], arrays: dict[str, IntArray]) -> None:
+        """Used by `open`; takes a manifest and arrays that belong together."""
+        self.folder = folder
+        self.task: str = manifest["task"]
+        self.label_names: tuple[str, ...] = tuple(manifest["labels"])
+        self.max_length: int = manifest["max_length"]
+        self.whole: bool = manifest.get("whole", False)
+        self.cut: dict[str, int] = dict(manifest["cut"])
+        self.tokenizer_fingerprint: str = manifest["tokenizer"]
+        self.content_hash: str = content_hash(manifest)
+        self.token_ids = arrays["token_ids"]
+        self.offsets = arrays["offsets"]
+        self.second = arrays.get("second")
+        self.item_offsets = arrays["item_offsets"]
+        self.item_positions = arrays["item_positions"]
+        self.item_words = arrays["item_words"]
+        self.item_labels = arrays.get("labels")
+        self.num_words = arrays["num_words"]
+        self.word_labels = arrays.get("word_labels")
+        self.languages: tuple[str, ...] = tuple(manifest.get("languages", ()))
+        self.language = arrays.get("language")
+        self.lengths: npt.NDArray[np.int64] = np.diff(self.offsets)
+        self.long: npt.NDArray[np.bool_] = self.lengths > self.max_length
+        self._word_offsets = np.concatenate(([0], np.cumsum(self.num_words, dtype=np.int64)))
+        self._example_ids: list[str] | None = None
+
+    def __len__(self) -> int:
+        return len(self.offsets) - 1
+
+    @property
+    def example_ids(self) -> list[str]:
+        """The id of each example; read on first use."""
+        if self._example_ids is None:
+            lines = (self.folder / IDS).read_bytes().decode("utf-8").split("\n")
+            self._example_ids = [json.loads(line) for line in lines if line]
+        return self._example_ids
+
+    def ids(self, i: int) -> IntArray:
+        """Token ids of example `i`, [CLS] and [SEP] included."""
+        return self.token_ids[self.offsets[i] : self.offsets[i + 1]]
+
+    def segments(self, i: int) -> npt.NDArray[np.int64]:
+        """Segment, 0 or 1, of each token of example `i`."""
+        if self.second is None:
+            return np.zeros(self.lengths[i], dtype=np.int64)
+        segments: npt.NDArray[np.int64] = (np.arange(self.lengths[i]) >= self.second[i]).astype(np.int64)
+        return segments
+
+    def items(self, i: int) -> tuple[IntArray, IntArray]:
+        """Position of each item of example `i` among its tokens, and the index of its word."""
+        part = slice(self.item_offsets[i], self.item_offsets[i + 1])
+        return self.item_positions[part], self.item_words[part]
+
+    def labels(self, i: int) -> IntArray:
+        """Label index of each item of example `i`; -100 where unknown, empty for `text`."""
+        if self.item_labels is None:
+            return np.empty(0, dtype=np.int32)
+        return self.item_labels[self.item_offsets[i] : self.item_offsets[i + 1]]
+
+    def gold(self, i: int) -> IntArray:
+        """Label index of each of the `num_words[i]` words of example `i`, cut ones included (classification: one)."""
+        if self.word_labels is None:
+            return self.labels(i)
+        return self.word_labels[self._word_offsets[i] : self._word_offsets[i + 1]]
+
+    def __iter__(self) -> Iterator[IntArray]:
+        return (self.ids(i) for i in range(len(self)))
+
+    @classmethod
+    def build(
+        cls,
+        examples: Iterable[Example],
+        tokenizer: Tokenizer,
+        *,
+        folder: str | Path,
+        task: str,
+        labels: Sequence[str] = (),
+        max_length: int,
+        prompt: str = "",
+        whole: bool = False,
+    ) -> TokenStore:
+        """Tokenise `examples` into `folder` and open it.
+
+        The store is written beside `folder` and renamed into place; a killed build leaves `.tmp-*` there and
+        never a half store. Examples are encoded in chunks, so that memory does not grow with their number.
+
+        Args:
+            examples: read once, in order; a generator will do. Unlabelled ones have the label -100.
+            tokenizer: the checkpoint's.
+            folder: replaced where it exists.
+            task: "ner" (examples with words), "classification" (texts or pairs), "text" (either; no items, no labels).
+            labels: the ordered label names.
+            max_length: in tokens, special tokens included.
+            prompt: classification: template that texts are put into; their item is then its mask instead of [CLS].
+            whole: ner: keep sentences that are longer than `max_length` as they are; nothing can train on them then.
+
+        Raises:
+            ConfigError: `task`, `labels`, `max_length` or `prompt` is not possible.
+            DataError: no examples, an example does not fit the task, or it has an unknown label; the first 20 are
+                listed with file and line.
+            StorageError: the disk is full, read-only or failing.
+        """
+        from .build import build_store, storage_error
+
+        if task not in TASKS:
+            raise ConfigError(f"unknown task {task!r}; choose from {', '.join(TASKS)}")
+        if len(set(labels)) != len(labels) or (task != "text" and not labels):
+            raise ConfigError(f"labels {list(labels)!r} for task {task}; give at least one label and none twice")
+        if not 3 < max_length < 2**31:
+            raise ConfigError(f"max_length {max_length}; it must hold the special tokens and at least one more")
+        folder = Path(folder)
+        try:
+            build_store(
+                examples,
+                tokenizer,
+                folder=folder,
+                task=task,
+                labels=labels,
+                max_length=max_length,
+                prompt=prompt,
+                whole=whole and task == "ner",
+            )
+        except OSError as error:
+            raise storage_error(folder, error) from error
+        return cls.open(folder)
+
+    @classmethod
+    def open(cls, folder: str | Path, *, verify: bool = False, tokenizer: Tokenizer | None = None) -> TokenStore:
+        """Open a store; the arrays stay on disk until they are read.
+
+        Args:
+            folder: as given to `build`.
+            verify: also compare the sha256 of every file, which reads them whole.
+            tokenizer: refuse the store when another tokenizer made it.
+
+        Raises:
+            DataError: no store there, unfinished, of another format version, or damaged.
+            ModelError: made with another tokenizer.
+        """
+        folder = Path(folder)
+        manifest = _read_manifest(folder)
+        for name, entry in manifest["files"].items():
+            if not (folder / name).is_file() or (folder / name).stat().st_size != entry["bytes"]:
+                raise DataError(f"{folder / name}: missing or cut short; delete the folder and build it again")
+        arrays = {name: _open_array(folder, name, manifest) for name in manifest["arrays"]}
+        _check_arrays(folder, manifest, arrays)
+        if verify:
+            for name, entry in manifest["files"].items():
+                if file_hash(folder / name) != entry["sha256"]:
+                    raise DataError(
+                        f"{folder / name}: content differs from {MANIFEST}; delete the folder and build it again"
+                    )
+        if tokenizer is not None and tokenizer.fingerprint != manifest["tokenizer"]:
+            raise ModelError(f"{folder}: built with another tokenizer; delete the folder and build it again")
+        return cls(folder, manifest, arrays)
+
+
+def content_hash(manifest: Mapping[str, Any]) -> str:
+    """sha256 over a manifest without its own hash: the settings, and the names, sizes and hashes of the files."""
+    parts = {name: value for name, value in manifest.items() if name != "sha256"}
+    encoded = json.dumps(parts, sort_keys=True, ensure_ascii=True, separators=(",", ":"))
+    return hashlib.sha256(encoded.encode()).hexdigest()
+
+
+def _read_manifest(folder: Path) -> dict[str, Any]:
+    path = folder / MANIFEST
+    if not path.is_file():
+        raise DataError(f"{folder}: no {MANIFEST}, so no finished token store; build it again")
+    try:
+        manifest = json.loads(path.read_bytes())
+    except (OSError, ValueError, RecursionError) as error:
+        raise DataError(f"{path}: cannot be read: {error}; delete the folder and build it again") from error
+    version = manifest.get("format") if isinstance(manifest, dict) else None
+    if version != FORMAT_VERSION:
+        raise DataError(f"{path}: format {version!r}, not {FORMAT_VERSION}; delete the folder and build it again")
+    missing = {"task", "labels", "max_length", "cut", "tokenizer", "arrays", "files", "examples"} - set(manifest)
+    if missing:
+        raise DataError(f"{path}: no {', '.join(sorted(missing))}; delete the folder and build it again")
+    if manifest.get("sha256") != content_hash(manifest):
+        raise DataError(f"{path}: changed since it was written; delete the folder and build it again")
+    result: dict[str, Any] = manifest
+    return result
+
+
+def _open_array(folder: Path, name: str, manifest: Mapping[str, Any]) -> IntArray:
+    path = folder / f"{name}.npy"
+    entry = manifest["arrays"][name]
+    try:
+        # An empty array cannot be mapped.
+        array = np.load(path, mmap_mode="r" if entry["length"] else None, allow_pickle=False)
+    except (OSError, ValueError, KeyError, EOFError) as error:
+        raise DataError(f"{path}: damaged: {error}; delete the folder and build it again") from error
+    if array.shape != (entry["length"],) or array.dtype != np.dtype(entry["dtype"]):
+        raise DataError(
+            f"{path}: {array.dtype} {array.shape} is not what {MANIFEST} says; delete the folder and build it again"
+        )
+    # A plain view: slicing the memory map's own class is slow.
+    plain: IntArray = array.view(np.ndarray)
+    return plain
+
+
+def _check_arrays(folder: Path, manifest: Mapping[str, Any], arrays: Mapping[str, IntArray]) -> None:
+    """The lengths that must agree, and offsets that rise from 0 to the end."""
+    n, task = manifest["examples"], manifest["task"]
+    required = {"token_ids", "offsets", "item_offsets", "item_positions", "item_words", "num_words"}
+    required |= {"labels"} if task != "text" else set()
+    required |= {"word_labels"} if task == "ner" else set()
+    faults = [f"no array {name}" for name in sorted(required - set(arrays))]
+    if not faults:
+        items = len(arrays["item_positions"])
+        lengths = {"offsets": n + 1, "item_offsets": n + 1, "num_words": n, "item_words": items}
+        lengths |= {"labels": items} if "labels" in arrays else {}
+        lengths |= {name: n for name in ("second", "language") if name in arrays}
+        lengths |= {"word_labels": int(arrays["num_words"].sum())} if "word_labels" in arrays else {}
+        faults += [
+            f"{name} has {len(arrays[name])} rows, not {want}"
+            for name, want in lengths.items()
+            if len(arrays[name]) != want
+        ]
+    if not faults:
+        for name, total in (("offsets", len(arrays["token_ids"])), ("item_offsets", items)):
+            offsets = arrays[name]
+            if offsets[0] != 0 or offsets[-1] != total or (np.diff(offsets) < 0).any():
+                faults.append(f"{name} do not rise from 0 to {total}")
+    if faults:
+        raise DataError(f"{folder}: damaged token store: {'; '.join(faults)}; delete the folder and build it again")

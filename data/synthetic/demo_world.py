@@ -1,0 +1,230 @@
+"""The demo's small made world: text and gold labels in English, German and Spanish, written as plain files.
+
+docs/demo.md says what this world is and what it cannot show.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+
+from ... import ConfigError, DataError
+from ..batches.seeding import derive_seed
+from .demo_events import Everyday, News
+from .demo_grammar import grammar
+from .demo_lexicon import LANGUAGES, lexicon
+from .demo_names import Draws, Names
+from .world_folder import RECORD, create_world, read_world
+from .world_folder import write_world as _write
+
+SOURCE = LANGUAGES[0]
+DOMAINS = ("general", "news")
+TYPES = ("PER", "LOC", "ORG", "MISC")
+VERSION = 2
+"""Rises with every change to the sentences that a configuration gives."""
+
+_WHAT = "demo world"
+
+
+@dataclass(frozen=True, kw_only=True)
+class WorldConfig:
+    """The knobs of the world. Counts are sentences, per language where there are several; shares lie in [0, 1]."""
+
+    seed: int = 0
+    shared_name_share: float = 0.35
+    """How often a name comes from the pool that all languages share, and not from the language's own."""
+    composed_org_share: float = 0.45
+    """How often an organisation is named after a place ("University of Leeds", "Eintracht Kassel")."""
+    person_share: float = 0.30
+    """General text: how often a person who acts is a given name."""
+    place_share: float = 0.25
+    """General text: how often a sentence names a city or country."""
+    general_sentences: int = 3000
+    """Per language, to pre-train on."""
+    control_sentences: int = 4000
+    """More general text per language, for the control arm: what task text gives is compared with as much of this."""
+    train_sentences: int = 2000
+    """Labelled, in the source language."""
+    unlabelled_sentences: int = 4000
+    """Task text per language; in the source language the labelled sentences are part of the count."""
+    test_sentences: int = 1000
+    label_noise: float = 0.0
+    """Share of the source's training sentences with an entity in which one entity gets a wrong type."""
+
+    def __post_init__(self) -> None:
+        problems = []
+        for name, value in asdict(self).items():
+            if name.endswith("_share") or name == "label_noise":
+                if not 0.0 <= value <= 1.0:
+                    problems.append(f"{name} = {value} must lie in [0, 1]")
+            elif name != "seed" and value < 1:
+                problems.append(f"{name} = {value} must be at least 1")
+        if self.unlabelled_sentences <= self.train_sentences:
+            problems.append(
+                f"unlabelled_sentences = {self.unlabelled_sentences} must be above train_sentences = "
+                f"{self.train_sentences}: the source's labelled sentences are part of its task text"
+            )
+        if problems:
+            raise ConfigError("demo world: " + "; ".join(problems))
+
+
+@dataclass(frozen=True)
+class WorldFiles:
+    """Where the world lies. Mappings are by language ("en", "de", "es"); text files hold one sentence a line with its
+    words separated by spaces, CoNLL files a word, a tab and its BIO tag a line, and an empty line after each sentence.
+    """
+
+    folder: Path
+    general: dict[str, Path]
+    control: dict[str, Path]
+    unlabelled: dict[str, Path]
+    """Task text; in the source language what there is besides `train`."""
+    train: Path
+    test: dict[str, Path]
+    noisy: tuple[int, ...]
+    """The training sentences, counted from 0, whose labels were made wrong on purpose."""
+
+
+@dataclass(frozen=True, slots=True)
+class Sentence:
+    """Words, their BIO tags, and the entities as they were drawn, before any grammar: type and name (for
+    nationalities, the English word)."""
+
+    words: tuple[str, ...]
+    tags: tuple[str, ...]
+    entities: tuple[tuple[str, str], ...]
+
+    @property
+    def text(self) -> str:
+        return " ".join(self.words)
+
+    @property
+    def conll(self) -> str:
+        return "".join(f"{word}\t{tag}\n" for word, tag in zip(self.words, self.tags, strict=True)) + "\n"
+
+
+def sentence(language: str, domain: str, rng: np.random.Generator, config: WorldConfig | None = None) -> Sentence:
+    """One sentence of the "general" or the "news" domain, drawn from `rng`."""
+    if language not in LANGUAGES or domain not in DOMAINS:
+        raise ConfigError(f"demo world: no language {language!r} with domain {domain!r}; have {LANGUAGES}, {DOMAINS}")
+    return next(_sentences(language, domain, Draws(int(rng.integers(2**63))), config or WorldConfig()))
+
+
+def make_world(config: WorldConfig, folder: Path) -> WorldFiles:
+    """The world of `config`, written into `folder` unless it lies there already.
+
+    Folder and `world.json` (configuration, SHA-256 of every file) appear at once, or not at all.
+
+    Raises:
+        DataError: the folder holds something else: other files, another configuration, or files that were changed.
+        StorageError: writing failed.
+    """
+    folder = Path(folder)
+    if not (folder / RECORD).exists():
+        contents, noisy = _contents(config)
+        record = {"version": VERSION, "config": asdict(config), "noisy_sentences": noisy}
+        create_world(folder, lambda part: _write(part, contents, record), _WHAT)
+    return _open(config, folder)
+
+
+def stream(language: str, domain: str, draws: Draws, config: WorldConfig | None = None) -> Iterator[Sentence]:
+    """Sentences of one language and domain without end, as `draws` decides; some occur more than once."""
+    return _sentences(language, domain, draws, config or WorldConfig())
+
+
+def _sentences(language: str, domain: str, draws: Draws, config: WorldConfig) -> Iterator[Sentence]:
+    names = Names(draws, lexicon(language), config.shared_name_share, config.composed_org_share)
+    teller = grammar(language)
+    everyday = Everyday(draws, names, config.person_share, config.place_share)
+    domain_sampler = everyday if domain == "general" else News(draws, names)
+    while True:
+        names.planted.clear()
+        words, tags = teller.tell(domain_sampler.event())
+        yield Sentence(tuple(words), tuple(tags), tuple(names.planted))
+
+
+def _distinct(
+    config: WorldConfig, language: str, domain: str, purpose: str, count: int, seen: set[str]
+) -> list[Sentence]:
+    """`count` sentences that are not in `seen`, which grows by them."""
+    stream = _sentences(language, domain, Draws(derive_seed(config.seed, "demo world", language, purpose)), config)
+    chosen: list[Sentence] = []
+    for _ in range(20 * count + 1000):
+        if len(chosen) == count:
+            return chosen
+        candidate = next(stream)
+        if candidate.text not in seen:
+            seen.add(candidate.text)
+            chosen.append(candidate)
+    raise ConfigError(f"demo world: the grammar does not make {count} more distinct {domain} sentences; ask for fewer")
+
+
+def _contents(config: WorldConfig) -> tuple[dict[str, str], list[int]]:
+    """The files by name, and the numbers of the sentences with wrong labels."""
+    files: dict[str, str] = {}
+    noisy: list[int] = []
+    for language in LANGUAGES:
+        everyday: set[str] = set()
+        for purpose, count in (("general", config.general_sentences), ("control", config.control_sentences)):
+            chosen = _distinct(config, language, "general", purpose, count, everyday)
+            files[f"{purpose}.{language}.txt"] = _lines(chosen)
+        news: set[str] = set(everyday)
+        test = _distinct(config, language, "news", "test", config.test_sentences, news)
+        files[f"task.{language}.test.conll"] = "".join(item.conll for item in test)
+        task = _distinct(config, language, "news", "task", config.unlabelled_sentences, news)
+        if language == SOURCE:
+            train, noisy = _with_noise(config, task[: config.train_sentences])
+            task = task[config.train_sentences :]
+            files[f"task.{language}.train.conll"] = "".join(item.conll for item in train)
+        files[f"task.{language}.unlabelled.txt"] = _lines(task)
+    return files, noisy
+
+
+def _with_noise(config: WorldConfig, train: list[Sentence]) -> tuple[list[Sentence], list[int]]:
+    draws = Draws(derive_seed(config.seed, "demo world", "label noise"))
+    noisy = []
+    for number, item in enumerate(train):
+        if not item.entities or not draws.chance(config.label_noise):
+            continue
+        tags, *_ = with_wrong_type(item.tags, draws, TYPES)
+        train[number] = Sentence(item.words, tags, item.entities)
+        noisy.append(number)
+    return train, noisy
+
+
+def with_wrong_type(tags: Sequence[str], draws: Draws, types: Sequence[str]) -> tuple[tuple[str, ...], int, str, str]:
+    """BIO tags of which one entity got another of the types; its first word, its right type, its wrong type."""
+    start = draws.pick([position for position, tag in enumerate(tags) if tag.startswith("B-")])
+    right = tags[start][2:]
+    wrong = draws.pick([kind for kind in types if kind != right])
+    changed = list(tags)
+    changed[start] = f"B-{wrong}"
+    for position in range(start + 1, len(changed)):
+        if changed[position] != f"I-{right}":
+            break
+        changed[position] = f"I-{wrong}"
+    return tuple(changed), start, right, wrong
+
+
+def _lines(sentences: list[Sentence]) -> str:
+    return "".join(f"{item.text}\n" for item in sentences)
+
+
+def _open(config: WorldConfig, folder: Path) -> WorldFiles:
+    record = read_world(folder, VERSION, asdict(config), _WHAT)
+    try:
+        noisy = tuple(record["noisy_sentences"])
+    except (KeyError, TypeError) as error:
+        raise DataError(f"{folder / RECORD}:1: has no list of noisy sentences ({error}); delete the folder") from error
+    return WorldFiles(
+        folder=folder,
+        general={language: folder / f"general.{language}.txt" for language in LANGUAGES},
+        control={language: folder / f"control.{language}.txt" for language in LANGUAGES},
+        unlabelled={language: folder / f"task.{language}.unlabelled.txt" for language in LANGUAGES},
+        train=folder / f"task.{SOURCE}.train.conll",
+        test={language: folder / f"task.{language}.test.conll" for language in LANGUAGES},
+        noisy=noisy,
+    )

@@ -1,0 +1,1 @@
+"""Words and texts to token ids; vocabularies."""

@@ -1,0 +1,1 @@
+"""A model over a token store: logits, votes, metrics, per-example scores."""

@@ -1,0 +1,279 @@
+"""Scores in points (0-100): accuracy, macro F1, conlleval-equal entity F1, and what transfer adds to them.
+
+Counters keep a few integers per class, so that a test set of any size is scored batch by batch in bounded memory.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Hashable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import zip_longest
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import ArrayLike, NDArray
+
+from ... import DataError
+from ...data import OUTSIDE
+
+Span = tuple[str, int, int]
+Tags = Sequence[str]
+
+
+def as_array(values: ArrayLike | torch.Tensor) -> NDArray[Any]:
+    """Numpy view or copy of an array or of a tensor on any device; 16-bit floats become float32."""
+    if not isinstance(values, torch.Tensor):
+        return np.asarray(values)
+    tensor = values.detach().cpu()
+    return tensor.float().numpy() if tensor.is_floating_point() and tensor.element_size() < 4 else tensor.numpy()
+
+
+def split_tag(tag: str) -> tuple[str, str]:
+    """Prefix (`B`, `I` or `O`) and entity type (empty for `O`) of a tag.
+
+    Raises:
+        DataError: the tag is none of `O`, `B-<type>`, `I-<type>`.
+    """
+    prefix, _, kind = tag.partition("-")
+    if tag == OUTSIDE or (prefix in ("B", "I") and kind):
+        return prefix, kind
+    raise DataError(f"unknown tag {tag!r}: tags are O, B-<type> or I-<type>; convert the file to BIO first")
+
+
+def spans(tags: Tags, *, strict: bool = False) -> list[Span]:
+    """Entities of one sentence as `(type, first word, last word + 1)`, in order.
+
+    By default the rules of conlleval, which read IOB1 and IOB2 alike: an entity starts at every `B-`, and at an `I-`
+    that follows `O` or another type. Strict IOB2: an entity starts at `B-` only, and a stray `I-` belongs to none.
+
+    Raises:
+        DataError: a tag is not `O`, `B-<type>` or `I-<type>`.
+    """
+    found: list[Span] = []
+    start, current = 0, ""
+    for position, (prefix, kind) in enumerate([*map(split_tag, tags), (OUTSIDE, "")]):
+        if prefix == "I" and kind == current:
+            continue
+        if current:
+            found.append((current, start, position))
+        opens = prefix == "B" or (prefix == "I" and not strict)
+        start, current = position, kind if opens else ""
+    return found
+
+
+@dataclass(frozen=True)
+class EntityScores:
+    """Precision, recall and F1 in points, with their counts; 0 where a ratio has no denominator, as conlleval."""
+
+    precision: float
+    recall: float
+    f1: float
+    num_gold: int
+    num_predicted: int
+    num_correct: int
+    per_type: dict[str, EntityScores] = field(default_factory=dict)
+
+
+ClassTable = dict[str, dict[str, float]]
+"""Entity type or class -> `precision`, `recall`, `f1` in points, and `support`, its number in the gold labels."""
+
+
+def class_table(scores: Mapping[str, EntityScores]) -> ClassTable:
+    """The scores of each entity type, or class, as JSON values."""
+    return {
+        name: {"precision": s.precision, "recall": s.recall, "f1": s.f1, "support": s.num_gold}
+        for name, s in scores.items()
+    }
+
+
+def f1_of_counts(counts: ArrayLike) -> float:
+    """F1 in points of rows of `(gold, predicted, correct)` counts `[n, 3]`, summed first (micro average)."""
+    gold, predicted, correct = np.asarray(counts).reshape(-1, 3).sum(axis=0).tolist()
+    return _ratio(2 * correct, gold + predicted)
+
+
+class EntityCounter:
+    """Entity counts over sentences, fed one sentence at a time."""
+
+    def __init__(self, *, strict: bool = False) -> None:
+        self.strict = strict
+        self._gold: Counter[str] = Counter()
+        self._predicted: Counter[str] = Counter()
+        self._correct: Counter[str] = Counter()
+
+    def update(self, gold: Tags, predicted: Tags) -> tuple[int, int, int]:
+        """Add one sentence; its own `(gold, predicted, correct)` counts, which a paired bootstrap needs.
+
+        Raises:
+            DataError: the two differ in length, or hold an unknown tag.
+        """
+        if len(gold) != len(predicted):
+            raise DataError(f"{len(gold)} gold tags but {len(predicted)} predicted tags in one sentence")
+        gold_spans, predicted_spans = spans(gold, strict=self.strict), spans(predicted, strict=self.strict)
+        correct = set(gold_spans) & set(predicted_spans)
+        for counter, group in ((self._gold, gold_spans), (self._predicted, predicted_spans), (self._correct, correct)):
+            counter.update(kind for kind, _, _ in group)
+        return len(gold_spans), len(predicted_spans), len(correct)
+
+    def result(self) -> EntityScores:
+        """Scores of everything added so far: micro average, and one entry per type that occurs."""
+        per_type = {
+            kind: _entity_scores(self._gold[kind], self._predicted[kind], self._correct[kind])
+            for kind in sorted(self._gold | self._predicted)
+        }
+        return _entity_scores(self._gold.total(), self._predicted.total(), self._correct.total(), per_type)
+
+
+def entity_f1(gold: Iterable[Tags], predicted: Iterable[Tags], *, strict: bool = False) -> EntityScores:
+    """Entity scores of a document (sentences of tags): an entity is correct when type, start and end all agree.
+
+    Args:
+        strict: strict IOB2 (`seqeval` with `mode="strict", scheme=IOB2`) instead of the rules of conlleval.
+
+    Raises:
+        DataError: numbers of sentences or of tags differ, or a tag is unknown.
+    """
+    counter = EntityCounter(strict=strict)
+    for gold_tags, predicted_tags in zip_longest(gold, predicted):
+        if gold_tags is None or predicted_tags is None:
+            raise DataError("gold and predicted tags differ in their number of sentences")
+        counter.update(gold_tags, predicted_tags)
+    return counter.result()
+
+
+@dataclass(frozen=True)
+class AccuracyScores:
+    """Accuracy and macro F1 in points, NaN when there are no items; and each class by itself, its items counted."""
+
+    accuracy: float
+    macro_f1: float
+    per_class: dict[Hashable, EntityScores]
+    num_items: int
+    num_correct: int
+
+
+class AccuracyCounter:
+    """Label counts over items, fed batch by batch.
+
+    Args:
+        labels: the classes that macro F1 averages over; all that occur when absent. A class without gold and without
+            predicted items has no F1 and is left out of the average.
+    """
+
+    def __init__(self, labels: Iterable[Hashable] | None = None) -> None:
+        self.labels = None if labels is None else list(labels)
+        self._gold: Counter[Hashable] = Counter()
+        self._predicted: Counter[Hashable] = Counter()
+        self._correct: Counter[Hashable] = Counter()
+
+    def update(
+        self,
+        gold: Sequence[Hashable] | NDArray[Any] | torch.Tensor,
+        predicted: Sequence[Hashable] | NDArray[Any] | torch.Tensor,
+    ) -> None:
+        """Add a batch of labels: names or ids, alike on both sides.
+
+        Raises:
+            DataError: the two differ in length.
+        """
+        gold_list, predicted_list = _label_list(gold), _label_list(predicted)
+        if len(gold_list) != len(predicted_list):
+            raise DataError(f"{len(gold_list)} gold labels but {len(predicted_list)} predicted labels")
+        self._gold.update(gold_list)
+        self._predicted.update(predicted_list)
+        self._correct.update(g for g, p in zip(gold_list, predicted_list, strict=True) if g == p)
+
+    def result(self) -> AccuracyScores:
+        """Scores of everything added so far."""
+        occurring = self._gold | self._predicted
+        labels = sorted(occurring, key=str) if self.labels is None else [x for x in self.labels if x in occurring]
+        per_class = {x: _entity_scores(self._gold[x], self._predicted[x], self._correct[x]) for x in labels}
+        num_items, num_correct = self._gold.total(), self._correct.total()
+        return AccuracyScores(
+            accuracy=100.0 * num_correct / num_items if num_items else float("nan"),
+            macro_f1=sum(s.f1 for s in per_class.values()) / len(per_class) if per_class else float("nan"),
+            per_class=per_class,
+            num_items=num_items,
+            num_correct=num_correct,
+        )
+
+
+def accuracy(
+    gold: Sequence[Hashable] | NDArray[Any] | torch.Tensor, predicted: Sequence[Hashable] | NDArray[Any] | torch.Tensor
+) -> float:
+    """Share of equal labels, in points; NaN when there are none."""
+    counter = AccuracyCounter()
+    counter.update(gold, predicted)
+    return counter.result().accuracy
+
+
+def macro_f1(
+    gold: Sequence[Hashable] | NDArray[Any] | torch.Tensor,
+    predicted: Sequence[Hashable] | NDArray[Any] | torch.Tensor,
+    *,
+    labels: Iterable[Hashable] | None = None,
+) -> float:
+    """Unweighted mean of the classes' F1, in points; see `AccuracyCounter` for classes that do not occur."""
+    counter = AccuracyCounter(labels)
+    counter.update(gold, predicted)
+    return counter.result().macro_f1
+
+
+@dataclass(frozen=True)
+class TransferSummary:
+    """How well one model carries over, in points.
+
+    `std_targets` and `std_all` are population standard deviations over languages, since these are all there are.
+    """
+
+    gap: dict[str, float]
+    mean_gap: float
+    average_targets: float
+    average_all: float
+    std_targets: float
+    std_all: float
+
+
+def transfer_gap(source: float, targets: Mapping[str, float]) -> TransferSummary:
+    """Gap (source minus target: 0 is perfect, negative means the target scores higher), averages and deviations.
+
+    Args:
+        source: score of the source language.
+        targets: score per target language; at least one.
+    """
+    if not targets:
+        raise DataError("no target language to compare with the source language")
+    scores = np.array(list(targets.values()), dtype=np.float64)
+    everything = np.append(scores, source)
+    return TransferSummary(
+        gap={language: source - score for language, score in targets.items()},
+        mean_gap=float(source - scores.mean()),
+        average_targets=float(scores.mean()),
+        average_all=float(everything.mean()),
+        std_targets=float(scores.std()),
+        std_all=float(everything.std()),
+    )
+
+
+def _ratio(part: float, whole: float) -> float:
+    return 100.0 * part / whole if whole else 0.0
+
+
+def _entity_scores(
+    gold: int, predicted: int, correct: int, per_type: dict[str, EntityScores] | None = None
+) -> EntityScores:
+    return EntityScores(
+        precision=_ratio(correct, predicted),
+        recall=_ratio(correct, gold),
+        f1=_ratio(2 * correct, gold + predicted),
+        num_gold=gold,
+        num_predicted=predicted,
+        num_correct=correct,
+        per_type=per_type or {},
+    )
+
+
+def _label_list(labels: Sequence[Hashable] | NDArray[Any] | torch.Tensor) -> list[Hashable]:
+    return labels.tolist() if isinstance(labels, (np.ndarray, torch.Tensor)) else list(labels)

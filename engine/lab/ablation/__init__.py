@@ -1,0 +1,1 @@
+"""Rows of a recipe's variants, made and compared."""

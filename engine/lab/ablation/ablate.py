@@ -1,0 +1,299 @@
+"""`ablate`: a recipe as it is and without each part of the method, each stage made once, and the tables of it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from .... import (
+    ConfigError,
+    DataError,
+    DivergedError,
+    Interrupted,
+    ModelError,
+    OutOfMemoryError,
+    PeerLostError,
+    RunInUseError,
+    StorageError,
+    XltError,
+)
+from ...recipe.load import places
+from ...storage.run_folder import RunDir
+from ...training.determinism import deterministic
+from ...training.progress import Progress
+from .page import write_outputs
+from .processes import Answer, Job, Workers, make
+from .survey import (
+    Ablation,
+    Forecast,
+    Key,
+    RowPlan,
+    Unit,
+    is_made,
+    open_ablation,
+    plan_ablation,
+    survey,
+    units_of,
+)
+from .table import build
+
+ROWS = "rows"
+_CLASSES = {c.__name__: c for c in (ConfigError, DataError, ModelError, DivergedError)}
+_FATAL: dict[str, type[XltError]] = {
+    c.__name__: c for c in (StorageError, RunInUseError, OutOfMemoryError, PeerLostError)
+}
+"""What the other rows would run into as well; any other error is its row's alone."""
+
+
+@dataclass(frozen=True)
+class AblationResult:
+    """Where an ablation lies and what it found.
+
+    Attributes:
+        values: the content of `ablation.json`.
+        text: its tables for a terminal.
+        made: stages that were trained now; `there`: those that were there already.
+        failed: row -> why it could not be made.
+    """
+
+    folder: Path
+    report: Path
+    values: dict[str, Any]
+    text: str
+    made: int
+    there: int
+    failed: dict[str, XltError]
+
+
+def ablate(
+    recipe: str | Path | None = None,
+    *,
+    rows: Sequence[str] = (),
+    seeds: Sequence[int] | None = None,
+    run_dir: str | Path | None = None,
+    overrides: Sequence[str] = (),
+    reuse: Sequence[str | Path] = (),
+    jobs: int | None = None,
+    samples: int = 1000,
+    progress: Progress | None = None,
+    should_stop: Callable[[], int] = lambda: 0,
+) -> AblationResult:
+    """Makes the rows that are missing, each a run folder below `<run_dir>/rows`, and compares them.
+
+    A stage that several rows have is trained once; the others take it over by hard links. A row that fails, because its
+    filter accepts nothing for example, is reported as failed, and the others go on. Stopped or killed, the same call
+    goes on to the same result.
+
+    Args:
+        recipe, overrides, seeds, should_stop: as `run` takes them; overrides hold for all rows.
+        rows: names of rows and groups (`describe_rows`); the group "main" when empty.
+        run_dir: `runs/<name>-ablation` when absent.
+        reuse: run folders whose finished stages serve where they are those wanted.
+        jobs: processes; as many as there are cores for when absent, one on a GPU.
+        samples: draws of the bootstrap.
+
+    Raises:
+        XltError: as `run`, with the row's name, for what would stop every row: a full disk, a killed process.
+    """
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        raise ConfigError("ablate is started once, not by torchrun; --jobs says how many processes it starts")
+    progress = progress or Progress()
+    ablation = open_ablation(recipe, rows, seeds, overrides, reuse, jobs)
+    config = ablation.base.config
+    for name, why in ablation.choice.left_out.items():
+        progress.note(f"row {name} is left out: it {why}")
+    # Before anything uses CUDA: `run` inside could only refuse.
+    with deterministic(config.deterministic, config.device), RunDir(ablation.folder(run_dir)) as home:
+        home.write_status("running")
+        try:
+            result = _ablate(ablation, home.path, samples, progress, should_stop)
+        except XltError as error:
+            state = "stopped" if isinstance(error, Interrupted) else "failed"
+            home.write_status(state, exit_code=error.exit_code, reason=str(error))  # type: ignore[arg-type]
+            raise
+        code = max((error.exit_code for error in result.failed.values()), default=0)
+        home.write_status("failed" if code else "done", exit_code=code, reason="; ".join(result.failed))
+    return result
+
+
+def ablate_all(
+    recipe: str | Path | None = None,
+    *,
+    run_dir: str | Path | None = None,
+    overrides: Sequence[str] = (),
+    **options: Any,
+) -> Iterator[tuple[str, AblationResult]]:
+    """An ablation of each run that a recipe stands for, one after the other; gives its name and its result.
+
+    Args:
+        recipe, overrides, options: as `ablate` takes them.
+        run_dir: of a single ablation its folder; of several the folder that holds them, by their names.
+
+    Raises:
+        XltError: as `ablate`.
+    """
+    for name, folder, chosen in places(recipe, overrides, run_dir):
+        yield name, ablate(recipe, run_dir=folder, overrides=chosen, **options)
+
+
+def plan_all(
+    recipe: str | Path | None = None,
+    *,
+    run_dir: str | Path | None = None,
+    overrides: Sequence[str] = (),
+    **options: Any,
+) -> Iterator[tuple[str, Forecast]]:
+    """What each ablation of `ablate_all` has still to make.
+
+    Raises:
+        XltError: as `plan_ablation`.
+    """
+    for name, folder, chosen in places(recipe, overrides, run_dir):
+        yield name, plan_ablation(recipe, run_dir=folder, overrides=chosen, **options)
+
+
+def _ablate(
+    ablation: Ablation, home: Path, samples: int, progress: Progress, should_stop: Callable[[], int]
+) -> AblationResult:
+    place = home / ROWS
+    plans = survey(ablation, place.joinpath, progress=progress, should_stop=should_stop)
+    work = Work(ablation, plans, place, progress)
+    there = len(work.made)
+    progress.note(
+        f"{len(plans)} rows, {sum(len(p.stages) for p in plans)} stages, {len(work.units)} of them distinct, "
+        f"{there} are there; jobs: {ablation.jobs}"
+    )
+    work.run(should_stop)
+    values = build(ablation, plans, place.joinpath, {n: str(e) for n, e in work.errors.items()}, samples=samples)
+    text = write_outputs(home, values)
+    return AblationResult(home, home / "ablation.html", values, text, len(work.made) - there, there, work.errors)
+
+
+@dataclass
+class Work:
+    """What is made, in making and left of an ablation.
+
+    Attributes:
+        made: stages that exist.
+        lost: stages that failed, or stand on one that did.
+        complete: rows whose run folder is whole.
+        errors: row -> why it failed.
+    """
+
+    ablation: Ablation
+    plans: Sequence[RowPlan]
+    place: Path
+    progress: Progress
+    made: set[Key] = field(default_factory=set)
+    lost: set[Key] = field(default_factory=set)
+    complete: set[str] = field(default_factory=set)
+    errors: dict[str, XltError] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.units = units_of(self.plans)
+        self._unit_of = {unit.key: unit for unit in self.units}
+        self._plan_of = {plan.row.name: plan for plan in self.plans}
+        self.made = {u.key for u in self.units if is_made(u, self.plans, self.place.joinpath, self.ablation.reuse)}
+
+    def run(self, should_stop: Callable[[], int]) -> None:
+        """Makes all that can be made.
+
+        Raises:
+            XltError: what concerns all rows, such as a full disk; or a process was killed.
+        """
+        if self.ablation.jobs == 1:
+            while (job := self._next([])) is not None:
+                self._stop_if(should_stop)
+                self._take(job, make(job, should_stop, self.progress))
+            return
+        workers = Workers(self.ablation.jobs)
+        try:
+            while (job := self._next(list(workers.busy.values()))) is not None or workers.busy:
+                self._stop_if(should_stop)
+                if job is not None and workers.idle:
+                    workers.give(job)
+                    continue
+                for ended, answer in workers.answers():
+                    self._take(ended, answer)
+        finally:
+            for ended, answer in workers.stop():
+                if not answer.error:
+                    self._take(ended, answer)
+
+    @staticmethod
+    def _stop_if(should_stop: Callable[[], int]) -> None:
+        if number := should_stop():
+            raise Interrupted(number)
+
+    def _next(self, busy: Sequence[Job]) -> Job | None:
+        """A row to complete, else a stage that can begin, in the folder of a row where nothing else is made."""
+        folders = {job.row for job in busy}
+        for plan in self.plans:
+            name = plan.row.name
+            whole = all(plan.key(stage.id) in self.made for stage in plan.stages)
+            if whole and name not in folders and name not in self.complete and name not in self.errors:
+                return self._job(name, "all")
+        making = {self._plan_of[job.row].key(job.stage) for job in busy if job.stage != "all"}
+        for unit in self.units:
+            if unit.key in self.made or unit.key in self.lost or unit.key in making:
+                continue
+            if unit.needs & self.lost:
+                self._lose(unit)
+            elif unit.needs <= self.made and (row := self._row_for(unit, folders)):
+                return self._job(row, unit.id)
+        return None
+
+    def _row_for(self, unit: Unit, taken: set[str]) -> str | None:
+        """The row in whose folder a stage is made: the one where it was begun, else the first that is free."""
+        begun = [row for row in unit.rows if any((self.place / row / unit.id / "checkpoint").glob("step-*"))]
+        return next((row for row in begun or unit.rows if row not in taken), None)
+
+    def _job(self, row: str, stage: str) -> Job:
+        others = [self.place / p.row.name for p in self.plans if p.row.name != row]
+        return Job(
+            row,
+            stage,
+            self.ablation.source,
+            self._plan_of[row].overrides,
+            self.place / row,
+            self.ablation.seeds,
+            (*others, *self.ablation.reuse),
+        )
+
+    def _take(self, job: Job, answer: Answer) -> None:
+        """Records what became of a job."""
+        plan = self._plan_of[job.row]
+        if answer.error:
+            self._fail(job, answer)
+        elif job.stage == "all":
+            self.complete.add(job.row)
+            number = len(self.complete)
+            self.progress.note(f"row {number} of {len(self.plans)} is complete: {job.row} ({plan.row.label})")
+        else:
+            self.made.add(plan.key(job.stage))
+            if self.ablation.jobs > 1:
+                for line in answer.lines:
+                    self.progress.note(f"[{len(self.made)}/{len(self.units)}] {line}")
+
+    def _fail(self, job: Job, answer: Answer) -> None:
+        if answer.error == Interrupted.__name__:
+            raise Interrupted(answer.exit_code - 128)
+        if answer.error in _FATAL:
+            raise _FATAL[answer.error](f"row {job.row}: {answer.message}")
+        error = _CLASSES.get(answer.error, XltError)(answer.message)
+        self.progress.note(f"row {job.row} failed: {answer.message}")
+        if job.stage == "all":
+            self.errors[job.row] = error
+            return
+        unit = self._unit_of[self._plan_of[job.row].key(job.stage)]
+        self.lost.add(unit.key)
+        for row in unit.rows:
+            self.errors.setdefault(row, error)
+
+    def _lose(self, unit: Unit) -> None:
+        self.lost.add(unit.key)
+        for row in unit.rows:
+            self.errors.setdefault(row, XltError(f"{unit.id}: what it stands on failed"))

@@ -1,0 +1,1 @@
+"""Finished runs as cells of the paper's tables."""

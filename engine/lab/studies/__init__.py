@@ -1,0 +1,1 @@
+"""What a finished run says about its method, with and without target labels."""

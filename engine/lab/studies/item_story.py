@@ -1,0 +1,267 @@
+"""The whole story of one example of a run: what every voter said, and what became of it in each round, with the reason.
+
+What a decision did is read from its files. What single voters said is not stored: the models that the stages left are
+asked again, about this example alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from .... import DataError
+from ....data import Example, ItemView, Tokenizer
+from ....data.readers.lines import file_stem
+from ...evaluation.inference import predict_logits
+from ...pseudolabels.filters import Reason
+from ...stages.datasets import read_file
+from ...stages.round_decision import REASONS
+from ...storage.files import read_json
+from .finished import FinishedRun, TaskStage
+from .item_id import Item, find_item
+
+ACCEPTED, NOT_IN_POOL = "accepted", "not-in-pool"
+_SOURCE = {
+    Reason.KEPT: "kept",
+    Reason.KEPT_FOR_CLASS: "kept-for-its-class",
+    Reason.CONTRADICTED: "contradicted",
+    Reason.LOW_CONFIDENCE: "below-threshold",
+    Reason.NOT_A_NUMBER: "not-a-number",
+    Reason.REMOVED_BEFORE: "removed-before",
+}
+
+
+@dataclass(frozen=True)
+class Voter:
+    """What one voter said about one word or text."""
+
+    label: str
+    confidence: float
+
+
+@dataclass(frozen=True)
+class Opinion:
+    """What a stage's model says about one word or text: the class of highest mean probability, and each voter."""
+
+    label: str
+    confidence: float
+    voters: tuple[Voter, ...]
+
+
+@dataclass(frozen=True)
+class Fate:
+    """What a decision made of one word or text.
+
+    Attributes:
+        outcome: "accepted", or why not (the reasons of docs/summary-schema.md, or "not-in-pool").
+        label: the pseudo-label.
+        confidence: the lowest among the voters; `agree` whether they agree.
+    """
+
+    outcome: str
+    label: str | None
+    confidence: float | None
+    agree: bool | None
+
+
+@dataclass(frozen=True)
+class Round:
+    """One decision. `labeller` is the stage whose model made it; `source` says what became of a source example."""
+
+    stage: str
+    number: int
+    labeller: str
+    alpha: float | None
+    unit: str
+    items: tuple[Fate, ...]
+    source: str | None
+
+
+@dataclass(frozen=True)
+class Story:
+    """All that a run knows about an example.
+
+    Attributes:
+        name: short name; `example` the reader's id, `file` and `line` its place where the file is still there.
+        words: the words (tagging), or the one text.
+        seen: positions of the words that have a token within the maximum length; what `items` and `opinions` count.
+        gold: one label per word or the text's class, None where unknown. Of a target it is for looking at only.
+        opinions: by stage, in the order of the trail; `labels` are what tables call these stages.
+    """
+
+    name: str
+    example: str
+    file: str | None
+    line: int | None
+    role: str
+    language: str
+    seed: int
+    task: str
+    words: tuple[str, ...]
+    seen: tuple[int, ...]
+    gold: tuple[str, ...] | None
+    opinions: dict[str, tuple[Opinion, ...]]
+    labels: dict[str, str]
+    rounds: tuple[Round, ...]
+
+    def as_dict(self) -> dict[str, Any]:
+        """The story as JSON values."""
+        return asdict(self)
+
+
+def item_story(
+    run: FinishedRun | str | Path, name: str, *, seed: int | None = None, target: str | None = None
+) -> Story:
+    """The story of the example that `name` names (see `item_id.find_item`).
+
+    Args:
+        seed: whose stages tell it; the run's first where absent.
+        target: for source examples: the target whose models tell it; the first with decisions where absent.
+
+    Raises:
+        DataError: no such example, or the run has no such seed.
+    """
+    run = run if isinstance(run, FinishedRun) else FinishedRun.open(run)
+    seeds = sorted({s.seed for s in run.stages})
+    if seed is not None and seed not in seeds:
+        raise DataError(f"{run.folder}: has no seed {seed}; it has {', '.join(map(str, seeds))}")
+    stores = [("source", run.source, run.source_train())]
+    stores += [("target", language, run.pool(language)) for language in run.targets]
+    item = find_item(name, stores)
+    chosen = seeds[0] if seed is None else seed
+    pairs = [s.pair for s in run.stages if s.pair is not None]
+    pair = item.language if item.role == "target" else target or next(iter(pairs), None)
+    if item.role == "source" and target is not None and target not in pairs:
+        raise DataError(f"{run.folder}: has no target {target}; it has {', '.join(dict.fromkeys(map(str, pairs)))}")
+    stages = [s for s in run.stages if s.seed == chosen and s.pair in (None, pair) and s.arm != "control"]
+    example = original(run, item)
+    labels = run.model(stages[0]).labels if stages else ()
+    return Story(
+        name=item.name,
+        example=item.example,
+        file=None if example is None else example.file,
+        line=None if example is None else example.line,
+        role=item.role,
+        language=_language(item),
+        seed=chosen,
+        task=item.store.task,
+        words=_words(run, item, example),
+        seen=tuple(int(w) for w in item.store.items(item.number)[1]) if item.store.task == "ner" else (0,),
+        gold=_gold(run, item, example, labels),
+        opinions={s.stage: _opinions(run, s, item) for s in sorted(stages, key=lambda s: s.order)},
+        labels={s.stage: s.label for s in stages},
+        rounds=tuple(_round(run, s, item, labels) for s in stages if s.kind == "hard"),
+    )
+
+
+def _language(item: Item) -> str:
+    """Of the example: the labelled texts of several source languages lie in one store, called by the first of them."""
+    store = item.store
+    return item.language if store.language is None else store.languages[int(store.language[item.number])]
+
+
+def _opinions(run: FinishedRun, stage: TaskStage, item: Item) -> tuple[Opinion, ...]:
+    model = run.model(stage)
+    view = ItemView(item.store)
+    part = slice(int(view.offsets[item.number]), int(view.offsets[item.number + 1]))
+    probabilities = torch.softmax(predict_logits(model, view, np.array([item.number]))[:, part], dim=-1)
+    mean = probabilities.mean(dim=0)
+    opinions = []
+    for k in range(mean.shape[0]):
+        own = [Voter(model.labels[int(p.argmax())], float(p.max())) for p in probabilities[:, k]]
+        best = int(mean[k].argmax())
+        opinions.append(Opinion(model.labels[best], float(mean[k, best]), tuple(own)))
+    return tuple(opinions)
+
+
+def _round(run: FinishedRun, stage: TaskStage, item: Item, labels: Sequence[str]) -> Round:
+    record, arrays = read_json(stage.folder / "decision.json"), run.arrays(stage)
+    labeller = run.labeller(stage)
+    fates: tuple[Fate, ...] = ()
+    source = None
+    if item.role == "source":
+        source = _SOURCE[Reason(int(arrays["source.reason"][item.number]))]
+    else:
+        part = slice(int(item.store.item_offsets[item.number]), int(item.store.item_offsets[item.number + 1]))
+        reason, label, confidence, agree = (
+            arrays[f"target.{n}"][part].tolist() for n in ("reason", "label", "confidence", "agree")
+        )
+        fates = tuple(
+            _fate(r, labels[c], p, bool(a)) for r, c, p, a in zip(reason, label, confidence, agree, strict=True)
+        )
+    return Round(
+        stage=stage.stage,
+        number=int(record["round"]),
+        labeller="" if labeller is None else labeller.stage,
+        alpha=record["alpha"],
+        unit=str(record["unit"]),
+        items=fates,
+        source=source,
+    )
+
+
+def _fate(reason: int, label: str, confidence: float, agree: bool) -> Fate:
+    if reason < 0:
+        return Fate(NOT_IN_POOL, None, None, None)
+    return Fate(ACCEPTED if reason == Reason.KEPT else REASONS[Reason(reason)], label, confidence, agree)
+
+
+def original(run: FinishedRun, item: Item, *, labelled: bool = False) -> Example | None:
+    """The example as its file has it; None where the file is gone or has changed.
+
+    An example counts as the same when it has the same id and gives the same tokens.
+    """
+    tokenizer = Tokenizer.from_folder(run.stages[0].folder)
+    stem = file_stem(item.example.rpartition(":")[0])
+    paths = [Path(p) for p in read_json(run.folder / "run.json").get("hashes") or {}]
+    paths = sorted((p for p in paths if p.is_file()), key=lambda p: file_stem(p) != stem)
+    for path in paths:
+        try:
+            examples = read_file(run.config, path, unlabelled=not labelled)
+        except DataError:
+            continue  # a file of another kind, or one without the labels that were asked for
+        for example in examples:
+            if example.id == item.example and _tokens(tokenizer, example, item.store.max_length) == [
+                *map(int, item.store.ids(item.number))
+            ]:
+                return example
+    return None
+
+
+def _tokens(tokenizer: Tokenizer, example: Example, length: int) -> list[int]:
+    if example.words is not None:
+        return tokenizer.encode_words([example.words], max_length=length)[0].ids
+    return tokenizer.encode_texts([str(example.text)], [example.pair], max_length=length)[0].ids
+
+
+def _words(run: FinishedRun, item: Item, example: Example | None) -> tuple[str, ...]:
+    """The words or the text; where the file is gone, as far as the tokens tell."""
+    if example is not None:
+        if example.words is not None:
+            return example.words
+        return (str(example.text) if example.pair is None else f"{example.text} | {example.pair}",)
+    tokenizer = Tokenizer.from_folder(run.stages[0].folder)
+    ids = [int(i) for i in item.store.ids(item.number)][1:-1]
+    if item.store.task != "ner":
+        return (tokenizer.decode(ids),)
+    words = ["?"] * int(item.store.num_words[item.number])
+    positions, numbers = item.store.items(item.number)
+    ends = [*positions[1:].tolist(), len(ids) + 1]
+    for start, end, number in zip(positions.tolist(), ends, numbers.tolist(), strict=True):
+        words[number] = tokenizer.decode(ids[start - 1 : end - 1])
+    return tuple(words)
+
+
+def _gold(run: FinishedRun, item: Item, example: Example | None, labels: Sequence[str]) -> tuple[str, ...] | None:
+    stored = item.store.gold(item.number)
+    if len(stored) and int(stored.min()) >= 0:
+        return tuple(labels[int(i)] for i in stored)
+    found = None if example is None else original(run, item, labelled=True)
+    if found is None or found.labels is None:
+        return None
+    return (found.labels,) if isinstance(found.labels, str) else tuple(found.labels)

@@ -1,0 +1,244 @@
+"""`rank-sources`: which language to transfer from, judged without a label of the target."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from itertools import combinations
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from .... import ConfigError, DataError, ModelError
+from ....data import OUTSIDE, Example, Tokenizer, rng_for
+from ...prediction.predictor import Predictor
+from ...report.text_table import text_table
+from ...vocabulary.overlap import Overlap, Words, count_words, overlap, words_in
+from ...vocabulary.texts import read_texts
+
+OVERLAPS = ("word_types", "word_tokens", "piece_types", "piece_tokens")
+OPINIONS = ("agreement", "confidence")
+ORDERED_BY = ("word_tokens", "piece_tokens", *OPINIONS)
+"""Parts whose places are averaged into the order; where not every candidate has a model, the first two."""
+STATEMENT = (
+    "The order is a guess: no label of the target was read. What it was compared with so far is made text alone "
+    '(docs/laboratory.md, "Which source"); on real languages it is not validated.'
+)
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """What speaks for a source language; shares from 0 to 1.
+
+    Attributes:
+        overlap: of its text with the target's, at equal size.
+        unknown, long, fertility: what the tokenizer makes of its text (`overlap.Words`).
+        agreement: mean share of the target's items on which its model says what another candidate's says; None without
+            models. Items are texts, or words that one of the two takes for a part of an entity.
+        confidence: mean confidence of its model on the target's items, or on the words that it takes for a part of an
+            entity.
+        place: mean place among the candidates, 1 the best.
+    """
+
+    name: str
+    overlap: Overlap
+    unknown: float
+    long: float
+    fertility: float
+    agreement: float | None
+    confidence: float | None
+    place: float
+
+    def part(self, name: str) -> float | None:
+        """A part by its name in the table."""
+        value = getattr(self.overlap if name in OVERLAPS else self, name)
+        return None if value is None else float(value)
+
+
+@dataclass(frozen=True)
+class Ranking:
+    """All candidates, the first choice first.
+
+    Attributes:
+        words: of each text that were compared.
+        items: texts of the target that the models labelled; 0 without models.
+        ordered_by: the parts whose places were averaged.
+    """
+
+    target: tuple[str, ...]
+    candidates: tuple[Candidate, ...]
+    words: int
+    items: int
+    ordered_by: tuple[str, ...]
+    unknown: float
+    long: float
+    fertility: float
+
+    def as_dict(self) -> dict[str, Any]:
+        """JSON values."""
+        return {"schema_version": 1, "validated_on_real_languages": False, "statement": STATEMENT} | asdict(self)
+
+    def render(self) -> str:
+        """A table for a person."""
+        head = ["source", "place", "words", "types", "pieces", "types", "unknown", "long", "pieces/word"]
+        rows = [[*head, "agree", "confident"] if self.items else head]
+        for c in self.candidates:
+            shares = (c.overlap.word_tokens, c.overlap.word_types, c.overlap.piece_tokens, c.overlap.piece_types)
+            row = [c.name, f"{c.place:.2f}", *map(_percent, shares), _percent(c.unknown), _percent(c.long)]
+            row.append(f"{c.fertility:.2f}")
+            rows.append([*row, _percent(c.agreement), _percent(c.confidence)] if self.items else row)
+        own = ["(target)", "", "", "", "", "", _percent(self.unknown), _percent(self.long), f"{self.fertility:.2f}"]
+        rows.append([*own, "", ""] if self.items else own)
+        by = ", ".join(name.replace("_", " ") for name in self.ordered_by)
+        lines = [
+            *text_table(rows),
+            "",
+            f"words, pieces: per cent of the target's that the source's text has, of all and of the different ones, "
+            f"in {self.words} words each",
+        ]
+        if self.items:
+            lines.append(f"agree, confident: models fine-tuned on the sources, on {self.items} texts of the target")
+        return "\n".join([*lines, f"place: mean of the places by {by}", STATEMENT])
+
+
+def rank_sources(
+    target: Sequence[str | Path],
+    sources: Mapping[str, Sequence[str | Path]],
+    tokenizer: str | Path | Tokenizer,
+    *,
+    models: Mapping[str, str | Path] | None = None,
+    words: int = 100_000,
+    sample: int = 1000,
+    seed: int = 0,
+    encoding: str = "utf-8",
+    text: str = "text",
+    device: Any = "auto",
+) -> Ranking:
+    """Orders candidate source languages for a target without labels.
+
+    Args:
+        target: unlabelled text of the target; labels are dropped.
+        sources: name of a candidate -> its text, labelled or not.
+        tokenizer: of the encoder that is to be used, or its folder.
+        models: name of a candidate -> folder of a model that was fine-tuned on it; all for one set of labels.
+        words: compared of each text at most; as many of each as the smallest has.
+        sample: texts of the target that the models label, at most.
+        seed: of the choices of words and texts.
+        text: table or JSON lines: column of the text.
+
+    Raises:
+        ConfigError: fewer than two candidates, or a model of no candidate.
+        DataError: a file cannot be read, or has no word.
+        ModelError: a folder is damaged, or the models have different labels.
+    """
+    models = dict(models or {})
+    if len(sources) < 2:
+        raise ConfigError(f"{len(sources)} sources; an order needs at least two")
+    if strangers := sorted(set(models) - set(sources)):
+        raise ConfigError(f"models of {', '.join(strangers)}, which are no sources; they are {', '.join(sources)}")
+    if not isinstance(tokenizer, Tokenizer):
+        tokenizer = Tokenizer.from_folder(tokenizer)
+    read = {name: read_texts(files, encoding, text) for name, files in sources.items()}
+    wanted = read_texts(target, encoding, text)
+    sizes = {**{name: words_in(examples) for name, examples in read.items()}, "the target": words_in(wanted)}
+    if empty := [name for name, size in sizes.items() if not size]:
+        raise DataError(f"the text of {', '.join(empty)} has no words; give another file")
+    most = min(words, *sizes.values())
+    own = count_words(wanted, tokenizer, most, seed, "target")
+    counted = {name: count_words(examples, tokenizer, most, seed, name) for name, examples in read.items()}
+    opinions = _opinions(models, wanted, sample, seed, device)
+    ordered_by = ORDERED_BY if len(models) == len(sources) else ORDERED_BY[:2]
+    candidates = _placed(own, counted, opinions, ordered_by)
+    items = min(sample, len(wanted)) if models else 0
+    return Ranking(tuple(map(str, target)), candidates, most, items, ordered_by, own.unknown, own.long, own.fertility)
+
+
+def _placed(
+    own: Words,
+    counted: Mapping[str, Words],
+    opinions: Mapping[str, tuple[float | None, float | None]],
+    ordered_by: Sequence[str],
+) -> tuple[Candidate, ...]:
+    """The candidates in order; equal ones in the order in which they were given."""
+    found = []
+    for name, text in counted.items():
+        agreement, confidence = opinions.get(name, (None, None))
+        shared = overlap(own, text)
+        found.append(Candidate(name, shared, text.unknown, text.long, text.fertility, agreement, confidence, 0.0))
+    # A model that finds no entity at all has no opinion, and the last place.
+    columns = [[-1.0 if (v := c.part(part)) is None else v for c in found] for part in ordered_by]
+    places = np.mean([average_ranks([-v for v in column]) for column in columns], axis=0)
+    placed = [replace(c, place=float(p)) for c, p in zip(found, places, strict=True)]
+    return tuple(sorted(placed, key=lambda c: c.place))
+
+
+def average_ranks(values: ArrayLike) -> NDArray[np.float64]:
+    """The rank of each value, 1 for the smallest; equal ones share the mean of their ranks."""
+    array = np.asarray(values, dtype=np.float64)
+    below = (array[None] < array[:, None]).sum(axis=1)
+    equal = (array[None] == array[:, None]).sum(axis=1)
+    result: NDArray[np.float64] = below + (equal + 1) / 2
+    return result
+
+
+def spearman(a: ArrayLike, b: ArrayLike) -> float:
+    """Spearman's rank correlation; NaN where one side is all equal."""
+    first, second = average_ranks(a), average_ranks(b)
+    first, second = first - first.mean(), second - second.mean()
+    size = float(np.sqrt((first**2).sum() * (second**2).sum()))
+    return float((first * second).sum()) / size if size else float("nan")
+
+
+def _opinions(
+    models: Mapping[str, str | Path], target: Sequence[Example], sample: int, seed: int, device: Any
+) -> dict[str, tuple[float | None, float | None]]:
+    """Agreement and confidence of each candidate's model on the target."""
+    if not models:
+        return {}
+    if len(models) == 1:
+        raise ConfigError("one model has nobody to agree with; give those of at least two sources")
+    chosen = [target[i] for i in np.sort(rng_for(seed, "opinions").permutation(len(target))[:sample])]
+    said: dict[str, tuple[NDArray[np.str_], NDArray[np.float64]]] = {}
+    labels: tuple[str, ...] | None = None
+    for name, folder in models.items():
+        predictor = Predictor(folder, device=device)
+        if labels is not None and set(predictor.model.labels) != set(labels):
+            raise ModelError(
+                f"{folder}: its labels are {', '.join(predictor.model.labels)}, those of the models before it "
+                f"{', '.join(labels)}; compare models of one task"
+            )
+        labels = predictor.model.labels
+        said[name] = _said(predictor, chosen)
+    with_outside = OUTSIDE in (labels or ())
+    return {name: (_agreement(name, said, with_outside), _confidence(*said[name], with_outside)) for name in said}
+
+
+def _said(predictor: Predictor, examples: Sequence[Example]) -> tuple[NDArray[np.str_], NDArray[np.float64]]:
+    """Label and confidence of every item."""
+    if predictor.task == "classification":
+        texts = [e.text if e.text is not None else " ".join(e.words or ()) for e in examples]
+        found = predictor.classify(texts, [e.pair for e in examples])
+        return np.array([str(p.label) for p in found]), np.array([p.confidence for p in found])
+    tagged = predictor.tag([e.words if e.words is not None else predictor.words(e.text or "") for e in examples])
+    return np.array([tag for p in tagged for tag in p.labels]), np.array([c for p in tagged for c in p.confidences])
+
+
+def _agreement(name: str, said: Mapping[str, tuple[NDArray[np.str_], Any]], tagging: bool) -> float | None:
+    shares = []
+    for a, b in combinations(said, 2):
+        if name in (a, b):
+            one, other = said[a][0], said[b][0]
+            looked_at = (one != OUTSIDE) | (other != OUTSIDE) if tagging else np.ones(len(one), dtype=bool)
+            shares += [float((one == other)[looked_at].mean())] if looked_at.any() else []
+    return float(np.mean(shares)) if shares else None
+
+
+def _confidence(labels: NDArray[np.str_], confidence: NDArray[np.float64], tagging: bool) -> float | None:
+    looked_at = labels != OUTSIDE if tagging else np.ones(len(labels), dtype=bool)
+    return float(confidence[looked_at].mean()) if looked_at.any() else None
+
+
+def _percent(share: float | None) -> str:
+    return "-" if share is None else f"{100 * share:.1f}"

@@ -1,0 +1,242 @@
+"""All rules for alpha on one decision: what each would have chosen, how far that is luck, and what it costs.
+
+The labelled source items that chose alpha are drawn anew (whole examples, since the words of a sentence go together),
+and every rule chooses on every draw. Where a labelled target file exists, the labels that each alpha accepts there are
+compared with gold, and the best threshold of the grid is the oracle that nobody has.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ....data import OUTSIDE, derive_seed
+from ...pseudolabels.thresholds import ThresholdChoice, choose_threshold_from_sweep
+
+Floats = NDArray[np.float64]
+Ints = NDArray[np.int64]
+
+COMPARED = ("second-difference", "slope", "abs2", "kappa", "kneedle", "precision:0.95", "fixed:0.9")
+"""One rule of each kind that `engine.thresholds` has."""
+DRAWS = 200
+LEVEL = 0.9
+PREFIX = "alpha."
+"""What the names of the arrays of `JudgedItems` begin with in `decision.safetensors`."""
+
+
+@dataclass(frozen=True)
+class JudgedItems:
+    """The labelled source items that alpha was chosen on, `[n]` each.
+
+    Attributes:
+        confidence: the lowest among the voters.
+        agree: whether the voters agree.
+        correct: whether their label is right.
+        example: the example of each item, the unit that is drawn.
+    """
+
+    confidence: NDArray[Any]
+    agree: NDArray[np.bool_]
+    correct: NDArray[np.bool_]
+    example: Ints
+
+    @classmethod
+    def from_arrays(cls, arrays: Mapping[str, NDArray[Any]]) -> JudgedItems | None:
+        """What `decision.safetensors` holds of them; None for decisions that were made before it held them."""
+        if f"{PREFIX}confidence" not in arrays:
+            return None
+        return cls(
+            arrays[f"{PREFIX}confidence"],
+            arrays[f"{PREFIX}agree"].astype(bool),
+            arrays[f"{PREFIX}correct"].astype(bool),
+            arrays[f"{PREFIX}example"].astype(np.int64),
+        )
+
+
+@dataclass(frozen=True)
+class GoldSweep:
+    """Labels of a labelled target file by threshold, of the classes that count (all but `O`).
+
+    Attributes:
+        kept, correct: `[A]`, accepted labels at each threshold, and those of them that are right.
+        gold: labels that there are to find.
+    """
+
+    thresholds: Floats
+    kept: Ints
+    correct: Ints
+    gold: int
+
+    @classmethod
+    def from_record(cls, record: Mapping[str, Any]) -> GoldSweep | None:
+        """From a `decision.json`; None where it has no gold, or was written before it held this."""
+        table, classes = record.get("by_threshold_if_gold"), record.get("classes_if_gold")
+        if not table or not classes:
+            return None
+        names = [name for name in table["kept"] if name != OUTSIDE]
+        kept, correct = (np.sum([table[key][n] for n in names], axis=0) for key in ("kept", "correct"))
+        gold = sum(classes[n]["gold"] for n in names)
+        return cls(np.asarray(table["thresholds"]), kept, correct, gold)
+
+    @property
+    def label_f1(self) -> Floats:
+        """`[A]`, 2 correct / (kept + gold): rewards labels that are right and labels that are there."""
+        return 2 * self.correct / np.maximum(1, self.kept + self.gold)
+
+    @property
+    def precision(self) -> Floats:
+        """`[A]`, NaN where nothing is kept."""
+        return np.where(self.kept > 0, self.correct / np.maximum(1, self.kept), np.nan)
+
+    def at(self, alpha: float) -> int:
+        """The threshold of the grid that is nearest to alpha."""
+        return int(np.abs(self.thresholds - alpha).argmin())
+
+
+@dataclass(frozen=True)
+class RuleResult:
+    """What one rule makes of a decision; shares are 0-1, None where they are not known.
+
+    Attributes:
+        at_edge: the grid decided (docs/method.md); `edge_share` is how often it did over the draws.
+        low, high: the middle `LEVEL` of alpha over the draws; `std` its standard deviation.
+        source_accuracy, source_coverage: at alpha, on the labelled source.
+        target_coverage: share of the unlabelled target items that alpha keeps (before entities or sentences are put
+            together).
+        target_precision, target_f1: of the labels that alpha accepts on the labelled target file; `regret` is how
+            much lower `target_f1` is than at the best threshold of the grid.
+    """
+
+    rule: str
+    alpha: float
+    at_edge: bool
+    fallback: bool
+    low: float
+    high: float
+    std: float
+    edge_share: float
+    source_accuracy: float | None
+    source_coverage: float | None
+    target_coverage: float | None
+    target_precision: float | None
+    target_f1: float | None
+    regret: float | None
+
+
+def example_sweep(items: JudgedItems, thresholds: Floats) -> tuple[Ints, Ints]:
+    """Kept, and kept and correct, items of each example at each threshold: `[N, A]` each; rows sum to the curve."""
+    number = np.unique(items.example, return_inverse=True)[1]
+    limits = thresholds.astype(items.confidence.dtype)
+    above = np.searchsorted(limits, items.confidence, side="left")
+    width = thresholds.size + 1
+    rows = int(number.max(initial=-1)) + 1
+
+    def table(chosen: NDArray[np.bool_]) -> Ints:
+        flat = np.bincount(number[chosen] * width + above[chosen], minlength=rows * width).reshape(rows, width)
+        return flat[:, :0:-1].cumsum(axis=1)[:, ::-1].astype(np.int64)
+
+    usable = items.agree & np.isfinite(items.confidence)
+    return table(usable), table(usable & items.correct)
+
+
+def bootstrap_alphas(
+    items: JudgedItems, thresholds: Floats, rules: Sequence[str], *, min_kept: int, draws: int = DRAWS, seed: int = 0
+) -> tuple[Floats, NDArray[np.bool_]]:
+    """Alpha of each rule on `draws` draws of the examples with replacement, `[draws, rules]`, and whether at the edge.
+
+    Args:
+        thresholds: rising, `[A]`.
+        min_kept: as for `choose_threshold`.
+    """
+    kept, correct = (t.astype(np.float64) for t in example_sweep(items, thresholds))
+    sizes = np.bincount(np.unique(items.example, return_inverse=True)[1], minlength=len(kept)).astype(np.float64)
+    generator = np.random.default_rng(derive_seed(seed, "threshold-study"))
+    alphas, edges = np.full((draws, len(rules)), np.nan), np.zeros((draws, len(rules)), dtype=bool)
+    for i in range(draws):
+        times = np.bincount(generator.integers(len(kept), size=len(kept)), minlength=len(kept)).astype(np.float64)
+        sums = [np.rint(times @ table).astype(np.int64) for table in (kept, correct, sizes[:, None])]
+        for j, rule in enumerate(rules):
+            found = choose_threshold_from_sweep(
+                thresholds, sums[0], sums[1], total=int(sums[2][0]), rule=rule, min_kept=min_kept
+            )
+            alphas[i, j], edges[i, j] = found.alpha, found.at_edge
+    return alphas, edges
+
+
+def compare_rules(
+    items: JudgedItems,
+    thresholds: Floats,
+    *,
+    min_kept: int,
+    rules: Sequence[str] = COMPARED,
+    target: tuple[NDArray[Any], NDArray[np.bool_]] | None = None,
+    gold: GoldSweep | None = None,
+    draws: int = DRAWS,
+    seed: int = 0,
+) -> list[RuleResult]:
+    """All rules on one decision.
+
+    Args:
+        thresholds: the grid, `[A]`.
+        target: lowest confidence and agreement of the unlabelled target items.
+        gold: the labelled target file; it is compared with, nothing is chosen by it.
+    """
+    kept, correct = (table.sum(axis=0) for table in example_sweep(items, thresholds))
+    alphas, edges = bootstrap_alphas(items, thresholds, rules, min_kept=min_kept, draws=draws, seed=seed)
+    results = []
+    for j, rule in enumerate(rules):
+        choice = choose_threshold_from_sweep(
+            thresholds,
+            kept,
+            correct,
+            total=items.correct.size,
+            total_correct=int(items.correct.sum()),
+            rule=rule,
+            min_kept=min_kept,
+        )
+        low, high = np.quantile(alphas[:, j], [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
+        resampled = {"low": float(low), "high": float(high), "std": float(alphas[:, j].std(ddof=1))}
+        results.append(_result(choice, float(edges[:, j].mean()), resampled, items, target, gold))
+    return results
+
+
+def _result(
+    choice: ThresholdChoice,
+    edge_share: float,
+    resampled: dict[str, float],
+    items: JudgedItems,
+    target: tuple[NDArray[Any], NDArray[np.bool_]] | None,
+    gold: GoldSweep | None,
+) -> RuleResult:
+    passed = items.agree & _above(items.confidence, choice.alpha)
+    hits = int((passed & items.correct).sum())
+    coverage = None
+    if target is not None and target[0].size:
+        coverage = float((target[1] & _above(target[0], choice.alpha)).mean())
+    place = None if gold is None else gold.at(choice.alpha)
+    f1 = None if gold is None or place is None else float(gold.label_f1[place])
+    precision = float(gold.precision[place]) if gold is not None and place is not None and gold.kept[place] else None
+    return RuleResult(
+        rule=choice.rule,
+        alpha=choice.alpha,
+        at_edge=choice.at_edge,
+        fallback=choice.fallback,
+        edge_share=edge_share,
+        source_accuracy=hits / int(passed.sum()) if passed.any() else None,
+        source_coverage=float(passed.mean()) if passed.size else None,
+        target_coverage=coverage,
+        target_precision=precision,
+        target_f1=f1,
+        regret=None if f1 is None or gold is None else float(gold.label_f1.max()) - f1,
+        **resampled,
+    )
+
+
+def _above(confidence: NDArray[Any], alpha: float) -> NDArray[np.bool_]:
+    # In the precision of the confidences, as `decide` compares.
+    above: NDArray[np.bool_] = confidence > confidence.dtype.type(alpha)
+    return above

@@ -1,0 +1,93 @@
+"""Classification on the masked-LM head: the words of the classes, and the model made of an input's own weights."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+from ... import ConfigError
+from ...data import Tokenizer
+from ...data.readers.lines import read_lines
+from ...data.readers.problems import Problems
+from ...model import ClozeModel, cloze_model, load_masked_lm
+from ..plan import Stage
+from ..recipe.config import RunConfig
+from ..recipe.config.cloze import prompt_of
+from ..stages.context import Context
+from ..stages.datasets import naming_key
+
+Pieces = tuple[tuple[int, ...], ...]
+
+
+def read_verbaliser(paths: Sequence[str | Path], *, encoding: str = "utf-8") -> dict[str, dict[str, str]]:
+    """The words of each class, in the order of the files, with the place that each comes from.
+
+    Raises:
+        DataError: all faults, by line.
+    """
+    found: dict[str, dict[str, str]] = {}
+    problems = Problems()
+    for path in paths:
+        for number, line in read_lines(path, encoding, problems):
+            name, tab, listed = line.partition("\t")
+            words = [word.strip() for word in listed.split(",")]
+            if not line.strip():
+                continue
+            if not (name.strip() and tab and all(words)):
+                problems.add(f"{path}:{number}", "is not a class, a tab and words with commas", "correct the line")
+                continue
+            own = found.setdefault(name.strip(), {})
+            for word in words:
+                own.setdefault(word, f"{path}:{number}")
+    problems.raise_if_any()
+    return found
+
+
+def verbaliser_pieces(config: RunConfig, labels: Sequence[str], tokenizer: Tokenizer) -> Pieces:
+    """The ids of the words of each label, in the order of the labels.
+
+    Raises:
+        ConfigError: a label without words, words of no label, a word that is not one piece of the vocabulary, or that
+            stands for two labels; all of them are listed.
+        DataError: a line of a file is wrong.
+    """
+    with naming_key("reader.encoding"):
+        table = read_verbaliser(config.cloze.verbaliser, encoding=config.reader.encoding)
+    faults = [f"no words for {label!r}; add a line" for label in labels if label not in table]
+    known = ", ".join(labels)
+    for name in (name for name in table if name not in labels):
+        faults.append(f"{next(iter(table[name].values()))}: {name!r} is no label; they are {known}")
+    pieces: dict[str, dict[int, str]] = {}
+    for name, words in table.items():
+        for word, place in words.items():
+            ids = tokenizer.encode_texts([word])[0].ids[1:-1]
+            if len(ids) != 1 or ids == [tokenizer.unk_id]:
+                cut = " ".join(str(tokenizer.token(i)) for i in ids) or "nothing"
+                faults.append(f"{place}: {word!r} is not one piece of the vocabulary but {cut}; take another word")
+                continue
+            other = next((label for label, own in pieces.items() if ids[0] in own and label != name), None)
+            if other is not None:
+                faults.append(f"{place}: {word!r} stands for {other!r}, too; give it to one class")
+            pieces.setdefault(name, {})[ids[0]] = word
+    if faults:
+        raise ConfigError("cloze.verbaliser: " + "\n".join(faults))
+    return tuple(tuple(pieces[label]) for label in labels)
+
+
+def verbaliser_digest(context: Context) -> str:
+    """What the words come to, for the fingerprint of a stage."""
+    pieces = verbaliser_pieces(context.config, context.data.labels, context.tokenizer)
+    return hashlib.sha256(json.dumps(pieces).encode()).hexdigest()[:16]
+
+
+def new_cloze_model(context: Context, stage: Stage, role: str = "base") -> ClozeModel:
+    """The masked language model of an input as a classifier; nothing in it is fresh.
+
+    Raises:
+        ModelError: the input has no masked-LM head.
+    """
+    pieces = verbaliser_pieces(context.config, context.data.labels, context.tokenizer)
+    base = load_masked_lm(context.input_folder(stage, role))
+    return cloze_model(base, pieces, context.data.labels, prompt=prompt_of(context.config)).to(context.device)

@@ -1,0 +1,188 @@
+"""Co-training and self-training by picks: what one iteration of one model does (Yu and Joty, EMNLP 2021, Algorithm 1).
+
+`cotrain_pools` has the sets. Picks are made at the beginning of the iteration that learns from them, by a model of the
+iteration before, and are on the disk before training begins.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from safetensors.numpy import load_file, save
+
+from ... import ModelError
+from ...data import ItemView, Part, TaskBatches, TokenStore, derive_seed
+from ...data.batches.batch import IGNORE
+from ...model import TaskModel, load_pooler
+from ..plan import Stage
+from ..plan.transfer import OTHER
+from ..pseudolabels.diagnostics import Warning, class_collapse, slow_learning_rate
+from ..stages.common import Outcome, new_task_model, stage_seed, warn_of_unseen
+from ..stages.context import Context, freeze
+from ..stages.datasets import capped
+from ..stages.mixture import labelled_examples
+from ..stages.round_decision import vote
+from ..storage.decision_files import DecisionFiles
+from ..training.objectives import cross_entropy
+from ..training.weight_hashes import tensors_hash
+from .cotrain_pools import Picks, no_picks, pick, pick_limit
+from .transfer_data import pools_of
+
+ARRAYS = "picks.safetensors"
+FILES = DecisionFiles("picks.json", ARRAYS)
+
+
+def run_cotrain(context: Context, stage: Stage, fingerprint: Mapping[str, Any], folder: Path) -> Outcome:
+    """Picks, by the newest state of the other model, then cross entropy on the source and all picks so far."""
+    table, source = context.config.cotrain, context.data.source_train
+    parts = [Part(ItemView(source), labelled_examples(source), labels=np.asarray(source.item_labels))]
+    record: dict[str, Any] = {}
+    if stage.round == 1:
+        warn_of_unseen(context, source, "source", context.config.source.language)
+    else:
+        record = _picks(context, stage, folder)
+        parts += _picked_parts(context, stage, load_file(folder / ARRAYS)["labels"])
+    model = _model(context, stage)
+    freeze(model.encoder, table)
+    start = tensors_hash(dict(model.encoder.named_parameters()))
+    batches = TaskBatches(
+        parts,
+        batch_size=table.batch_size,
+        epochs=table.epochs,
+        seed=stage_seed(stage, "batches"),
+        sort=table.order == "sorted",
+        micro_batch=context.world.micro_batch(table.fixed_micro_batch, table.batch_size),
+    )
+    context.warn(slow_learning_rate(table.head_lr or table.lr, len(batches)))
+    trace, spent, kept = context.fit(stage, fingerprint, model, batches, cross_entropy, seed=stage_seed(stage, "fit"))
+    notes = {"uses_parallel_data": _parallel(context, stage), "source_examples": len(parts[0].examples)}
+    notes |= {key: record[key] for key in ("picked", "labels") if record}
+    line = f"{len(parts[0].examples)} source examples"
+    line += f", {record['picked']} picked of {record['candidates']}, {record['labels']} in all" if record else ""
+    return Outcome(model, trace, spent, start, notes | kept, line)
+
+
+def _model(context: Context, stage: Stage) -> TaskModel:
+    """The pre-trained or adapted encoder with a fresh head, in every iteration, unless weights are to go on."""
+    table = context.config.cotrain
+    if stage.round > 1 and table.restart == "previous":
+        return context.load_task_model(stage, "previous")
+    model = new_task_model(context, stage, table.head)
+    if model.pooler is not None and table.start == "adapted":  # the adaptation has trained it, too
+        model.pooler = load_pooler(context.input_folder(stage, "base")).to(context.device)
+    return model
+
+
+def _crossed(stage: Stage) -> bool:
+    """Whether a stage learns the picks of the other model."""
+    return stage.inputs.get("teacher") != stage.inputs.get("previous")
+
+
+def _parallel(context: Context, stage: Stage) -> bool:
+    """Whether an encoder that saw translations has a part in the result."""
+    reached = stage.settings["model"] == "b" or _crossed(stage)
+    return context.config.uses_parallel_data or (context.config.cotrain.second_uses_parallel_data and reached)
+
+
+def _picked_parts(context: Context, stage: Stage, labels: np.ndarray) -> list[Part]:
+    """The picks as training examples, store by store."""
+    pools = list(pools_of(context, stage).values())
+    ends = np.cumsum([len(store) for store in pools])
+    return [
+        Part(ItemView(store), np.flatnonzero(part != IGNORE), labels=part)
+        for store, part in zip(pools, np.split(labels, ends[:-1]), strict=True)
+    ]
+
+
+def _picks(context: Context, stage: Stage, folder: Path) -> dict[str, Any]:
+    """The record of the stage's picks, which are made unless they are there.
+
+    Raises:
+        ModelError: the picks are not those that were written.
+    """
+    done = FILES.exist(context, folder)
+    if not done:
+        picks, made = _choose(context, stage)
+        data = save({"labels": picks.labels, "chosen": picks.chosen})
+        context.world.once(lambda: FILES.write(folder, made, data, warnings=context.warnings_as_json()))
+    record = FILES.read(context, folder)
+    if done:
+        context.restore_warnings(record["warnings"])
+    return record
+
+
+def _choose(context: Context, stage: Stage) -> tuple[Picks, dict[str, Any]]:
+    """What the model of the iteration before picks from its pool: the other one's, or with one model its own."""
+    table, own = context.config.cotrain, stage.settings["model"]
+    letter = OTHER[own] if _crossed(stage) else own
+    pools = pools_of(context.of_model(letter), stage)
+    sizes = [len(store) for store in pools.values()]
+    if sizes != [len(store) for store in pools_of(context, stage).values()]:
+        raise ModelError(f"{stage.id}: the two encoders see different numbers of unlabelled texts; this is a bug")
+    before = no_picks(sum(sizes))
+    if stage.round > 2:
+        before = load_file(context.folder(stage.inputs["previous"]) / ARRAYS)["labels"]
+    allowed = np.zeros(len(before), dtype=bool)
+    starts = np.cumsum([0, *sizes[:-1]])
+    for first, (language, store) in zip(starts, pools.items(), strict=True):
+        allowed[first + capped(len(store), table.cap, stage.seed, language)] = True
+    pool = allowed & (before == IGNORE)
+    context.progress.note(f"{stage.id}: {stage.inputs['teacher']} labels {int(pool.sum())} texts")
+    predicted, confidence = _predictions(context, stage, list(pools.values()), pool)
+    limit = pick_limit(len(labelled_examples(context.data.source_train)), table.parts)
+    seed = derive_seed(stage.seed, "picks", stage.round, letter, str(stage.target))
+    picks = pick(before, allowed, predicted, confidence, threshold=table.threshold, limit=limit, seed=seed)
+    return picks, _record(context, stage, picks, limit)
+
+
+def _predictions(
+    context: Context, stage: Stage, pools: list[TokenStore], wanted: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Classes and confidences of the teacher, without dropout, for the wanted texts of all pools end to end."""
+    teacher = context.load_task_model(stage, "teacher")
+    predicted, confidence = no_picks(len(wanted)), np.zeros(len(wanted), dtype=np.float32)
+    first = 0
+    for store in pools:
+        voted = vote(
+            teacher,
+            store,
+            np.flatnonzero(wanted[first : first + len(store)]),
+            **context.passes,
+        )
+        predicted[first + voted.example] = voted.votes.label.numpy()
+        confidence[first + voted.example] = voted.votes.min_confidence.numpy()
+        first += len(store)
+    return predicted, confidence
+
+
+def _record(context: Context, stage: Stage, picks: Picks, limit: int | None) -> dict[str, Any]:
+    """The picks as JSON values (docs/summary-schema.md), and what there is to warn of."""
+    names, threshold = context.data.labels, context.config.cotrain.threshold
+    gold = np.asarray(context.data.source_train.item_labels)
+    known, now = (picks.labels[picks.labels != IGNORE], picks.labels[picks.chosen])
+    counts = {
+        key: dict(zip(names, np.bincount(values, minlength=len(names)).tolist(), strict=True))
+        for key, values in (("now", now), ("all", known), ("source", gold[gold >= 0]))
+    }
+    if not len(picks.chosen):
+        message = (
+            f"none of {picks.pool} texts has a confidence above {threshold}: the iteration adds nothing; lower "
+            "cotrain.threshold, or train longer before it"
+        )
+        context.warn(Warning("no-picks", message, {"pool": picks.pool, "threshold": threshold}))
+    context.warn(class_collapse(counts["all"], counts["source"]))
+    return {
+        "round": stage.round,
+        "teacher": stage.inputs["teacher"],
+        "threshold": threshold,
+        "limit": limit,
+        "pool": picks.pool,
+        "candidates": picks.candidates,
+        "picked": len(picks.chosen),
+        "remaining": picks.remaining,
+        "labels": len(known),
+        "classes": counts["now"],
+    }

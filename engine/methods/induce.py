@@ -1,0 +1,142 @@
+"""A dictionary of a target that the model itself gives, for code switching without parallel data.
+
+Words are compared by the means of their states in the task text of both languages; who is each other's nearest
+neighbour by CSLS, clearly enough, makes a pair (`data.induced`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from ...data import Tokenizer, TokenStore, pack
+from ...data.augment.induced import NEIGHBOURS, csls, frequent_words, mutual_pairs, words_of
+from ...model import Encoder
+from ..plan import Stage
+from ..pseudolabels.diagnostics import no_induced_pairs
+from ..recipe.config import TargetConfig
+from ..stages.context import Context
+from ..storage.decision_files import DecisionFiles
+
+DICTIONARY = "dictionary.tsv"
+FILES = DecisionFiles("dictionary.json", DICTIONARY, "sha256")
+CHUNK = 64
+"""Sentences in one forward pass."""
+
+
+def induced_inputs(context: Context, target: TargetConfig) -> dict[str, TokenStore]:
+    """The text that decides the dictionary, by role."""
+    text = context.data.task_text(target)
+    return {"words.source": text[0], "words.target": text[-1]}
+
+
+def mixed_source(
+    context: Context, stage: Stage, target: TargetConfig, encoder: Encoder, folder: Path
+) -> TokenStore | None:
+    """The source training texts with words of the target, by the stage's own dictionary, made unless it is there.
+
+    Returns:
+        None where the dictionary is empty.
+
+    Raises:
+        ModelError: the dictionary is not that which was written.
+    """
+    if not FILES.exist(context, folder):
+        context.world.once(lambda: _write(context, stage, target, encoder, folder))
+    record = FILES.read(context, folder)
+    context.warn(no_induced_pairs(record["pairs"], record["margin"]))
+    if not record["pairs"]:
+        return None
+    return context.world.leading(lambda: context.data.source_mixed([folder / DICTIONARY]))
+
+
+def _write(context: Context, stage: Stage, target: TargetConfig, encoder: Encoder, folder: Path) -> None:
+    record = induce(context, stage, target, encoder)
+    lines = "".join(f"{entry['source']}\t{entry['target']}\n" for entry in record["entries"])
+    FILES.write(folder, record, lines.encode("utf-8"))
+
+
+def induce(context: Context, stage: Stage, target: TargetConfig, encoder: Encoder) -> dict[str, Any]:
+    """The pairs of a target, the surest first, with what they were chosen from, as JSON values.
+
+    A pair of equal words takes part, since no other word is the translation of either, and is left out in the end.
+    """
+    table, source = context.config.augment.code_switch, context.config.source
+    # States of the middle say what a word means, those of the last layer which word of which language is to be guessed.
+    layer = round(2 * encoder.config.num_layers / 3) if table.induce_layer is None else table.induce_layer
+    assert source.train is not None
+    texts = [
+        [words_of(e) for e in context.data.sentences([source.train, *source.unlabelled], source.language)],
+        [words_of(e) for e in context.data.sentences(target.unlabelled, target.language)],
+    ]
+    words = [frequent_words(sentences, table.induce_words, table.induce_count) for sentences in texts]
+    context.progress.note(f"{stage.id}: compares {len(words[0])} with {len(words[1])} words of {target.language}")
+    ours, theirs = (word_states(context, encoder, layer, s, w) for s, w in zip(texts, words, strict=True))
+    pairs = mutual_pairs(csls(ours, theirs), table.induce_margin) if all(words) else []
+    named = [(words[0][p.source], words[1][p.target], p.score) for p in pairs]
+    entries = [{"source": a, "target": b, "score": round(score, 6)} for a, b, score in named if a != b]
+    return {
+        "target": target.language,
+        "layer": layer,
+        "margin": table.induce_margin,
+        "neighbours": NEIGHBOURS,
+        "words": [len(w) for w in words],
+        "pairs": len(entries),
+        "equal": len(named) - len(entries),
+        "entries": entries,
+    }
+
+
+def word_states(
+    context: Context, encoder: Encoder, layer: int, sentences: Sequence[Sequence[str]], words: Sequence[str]
+) -> np.ndarray:
+    """The mean state of each word over its occurrences, float64 [words, H]; of an occurrence over its sub-tokens.
+
+    Args:
+        layer: 0 for the embeddings, n for what layer n gives.
+    """
+    row = {word: i for i, word in enumerate(words)}
+    total = torch.zeros(len(words), encoder.config.hidden_size, dtype=torch.float64)
+    count = torch.zeros(len(words), dtype=torch.float64)
+    length = min(context.config.max_length, encoder.config.max_length)
+    for start in range(0, len(sentences), CHUNK):
+        context.poll()
+        part = [s for s in sentences[start : start + CHUNK] if s and not row.keys().isdisjoint(s)]
+        if not part:
+            continue
+        tokens, owners, shares = _occurrences(context.tokenizer, part, row, length)
+        with torch.inference_mode():
+            batch = pack(tokens).to(context.device)
+            hidden = next(islice(encoder.layer_states(batch), layer, None)).double().cpu()
+        at = np.flatnonzero(owners >= 0)
+        index = torch.from_numpy(owners[at])
+        share = torch.from_numpy(shares[at])
+        total.index_add_(0, index, hidden[torch.from_numpy(at)] * share[:, None])
+        count.index_add_(0, index, share)
+    found: np.ndarray = (total / count.clamp(min=1)[:, None]).numpy()
+    return found
+
+
+def _occurrences(
+    tokenizer: Tokenizer, sentences: Sequence[Sequence[str]], row: Mapping[str, int], length: int
+) -> tuple[list[list[int]], np.ndarray, np.ndarray]:
+    """Token ids of each sentence; and of each token of all sentences the row of its word, or -1, and its share of it.
+
+    A share is one divided by the number of the word's sub-tokens.
+    """
+    tokens, owners, shares = [], list[int](), list[float]()
+    for words, encoded in zip(sentences, tokenizer.encode_words(sentences, max_length=length), strict=True):
+        own, share = [-1] * len(encoded.ids), [0.0] * len(encoded.ids)
+        ends = [*encoded.positions[1:], len(encoded.ids) - 1]
+        for first, end, word in zip(encoded.positions, ends, encoded.words, strict=True):
+            own[first:end] = [row.get(words[word], -1)] * (end - first)
+            share[first:end] = [1 / (end - first)] * (end - first)
+        tokens.append(encoded.ids)
+        owners += own
+        shares += share
+    return tokens, np.array(owners, dtype=np.int64), np.array(shares)

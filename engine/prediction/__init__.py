@@ -1,0 +1,1 @@
+"""A finished model folder labels and scores text."""

@@ -1,0 +1,304 @@
+"""Labels for texts and words, with confidences: `predict`, and `Predictor` for many calls."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import torch
+
+from ... import ConfigError, DivergedError
+from ...data import OUTSIDE, Prompt, Row, Tokenizer, row_batches, window_rows
+from ...data.readers.formats import words_of
+from ...kernels import votes
+from ...model import TaskModel
+from ..evaluation.inference import predicted_classes
+from ..pseudolabels.filters import decide
+from .model_folder import (
+    ModelLike,
+    Split,
+    check_length,
+    open_model,
+    stored_alpha,
+    stored_prediction,
+    trained_length,
+    trained_split,
+)
+
+BATCH_TOKENS = 4096
+
+
+@dataclass(frozen=True, slots=True)
+class Prediction:
+    """The class of one text.
+
+    Attributes:
+        label: None where the voters' strict policy abstains.
+        confidence: mean probability of the label over the voters; with `abstain` the least sure voter's own, which is
+            what the policy compares with alpha.
+        agree: whether all voters name the same class.
+        probabilities: mean over the voters, by class.
+    """
+
+    label: str | None
+    confidence: float
+    agree: bool
+    probabilities: Mapping[str, float]
+
+
+@dataclass(frozen=True, slots=True)
+class TagPrediction:
+    """The tags of one sentence: one entry per word, each as in `Prediction`.
+
+    A word that gives no token (white space, control characters) is `O` with confidence 0.
+
+    Attributes:
+        words: as given, or as a plain text was cut.
+        windows: windows the sentence was read in; 1 unless it is longer than the maximum length.
+    """
+
+    words: tuple[str, ...]
+    labels: tuple[str | None, ...]
+    confidences: tuple[float, ...]
+    agree: tuple[bool, ...]
+    windows: int = 1
+
+
+def predict(
+    model: ModelLike,
+    texts: Sequence[str] | Sequence[Sequence[str]],
+    *,
+    pairs: Sequence[str | None] | None = None,
+    tokenizer: Tokenizer | None = None,
+    abstain: bool = False,
+    alpha: float | None = None,
+    max_length: int | None = None,
+    split: Split | None = None,
+    device: Literal["auto", "cpu", "cuda"] = "auto",
+    batch_tokens: int = BATCH_TOKENS,
+) -> list[Prediction] | list[TagPrediction]:
+    """Labels every text: a `Prediction` each for classification, a `TagPrediction` each for NER.
+
+    A label is the most probable class of the voters' mean probability (arXiv 2310.04726 leaves this open), or what the
+    recipe of a stage folder has as `prediction`. With `abstain` it is given only where all voters agree and each of
+    them is surer than alpha (Eq. 4).
+
+    Args:
+        model: a task model, or the folder of one; a stage folder of a run is one.
+        texts: texts; for NER lists of words, or texts, which are then cut as `split` says.
+        pairs: classification: the second text of each.
+        tokenizer: the model's; needed with a model in memory, read from the folder otherwise.
+        alpha: for `abstain`; where absent, what the stage that made the folder decided with, else 0.9.
+        max_length: in tokens, special ones included; where absent, the length the folder was trained with, else all
+            positions of the encoder. A longer sentence of NER is read in overlapping windows, so that every word gets a
+            tag; a longer text of classification is cut.
+        split: NER: cut texts at white space alone, or around punctuation too; where absent, as the recipe of the
+            folder cut its unlabelled text, else around punctuation.
+        device: for a folder; a model in memory stays where it is.
+        batch_tokens: tokens in one forward pass.
+
+    Raises:
+        ConfigError: the arguments do not fit together or the task.
+        DataError: a text is not usable.
+        ModelError: the folder is damaged, or model and tokenizer do not fit.
+        DivergedError: the model gives probabilities that are not finite.
+    """
+    predictor = Predictor(
+        model,
+        tokenizer=tokenizer,
+        abstain=abstain,
+        alpha=alpha,
+        max_length=max_length,
+        split=split,
+        device=device,
+        batch_tokens=batch_tokens,
+    )
+    if predictor.task == "classification":
+        return predictor.classify([_text(t) for t in texts], pairs)
+    if pairs is not None:
+        raise ConfigError("pairs are for classification; a tagger reads one sentence at a time")
+    return predictor.tag([predictor.words(t) if isinstance(t, str) else t for t in texts])
+
+
+class Predictor:
+    """A model with its tokenizer, ready to label. Arguments and errors as of `predict`.
+
+    Attributes:
+        alpha: what `abstain` compares with; `alpha_from` says whether it was "given", comes from "stage.json" or
+            "decision.json" beside the model, or is the "default".
+        counts: of `texts`, `words`, `windowed` (sentences read in several windows), `cut` (texts that the maximum
+            length cut), `no_token` (words that give no token), `abstained`.
+    """
+
+    def __init__(
+        self,
+        model: ModelLike,
+        *,
+        tokenizer: Tokenizer | None = None,
+        abstain: bool = False,
+        alpha: float | None = None,
+        max_length: int | None = None,
+        split: Split | None = None,
+        device: Literal["auto", "cpu", "cuda"] = "auto",
+        batch_tokens: int = BATCH_TOKENS,
+    ) -> None:
+        if alpha is not None and not abstain:
+            raise ConfigError("alpha is the confidence for abstaining; give abstain too, or leave alpha out")
+        if alpha is not None and not 0 <= alpha <= 1:
+            raise ConfigError(f"alpha is {alpha}; give a confidence from 0 to 1")
+        folder = None if isinstance(model, TaskModel) else Path(model)
+        self.model, self.tokenizer = open_model(model, tokenizer, device=device)
+        if max_length is None and folder is not None:
+            max_length = trained_length(folder)
+        self.max_length = check_length(self.model, max_length)
+        self.split: Split = split or (trained_split(folder) if folder is not None else "punctuation")
+        self.prediction = stored_prediction(folder)
+        self.abstain, self._budget = abstain, batch_tokens
+        self.alpha, self.alpha_from = (alpha, "given") if alpha is not None else stored_alpha(folder)
+        self.counts: Counter[str] = Counter()
+
+    @property
+    def task(self) -> str:
+        """ "ner" or "classification"."""
+        return self.model.task
+
+    def words(self, text: str) -> tuple[str, ...]:
+        """The words of a plain text, cut as `split` says."""
+        return tuple(text.split()) if self.split == "whitespace" else words_of(text)
+
+    def classify(self, texts: Sequence[str], pairs: Sequence[str | None] | None = None) -> list[Prediction]:
+        """The class of each text, or pair of texts."""
+        self._expect("classification")
+        rows = self._prompts(texts, pairs) if self.model.prompt else self._texts(texts, pairs)
+        found = self._judge(rows, len(texts))
+        self.counts["texts"] += len(texts)
+        names = self.model.labels
+        return [
+            Prediction(
+                names[label] if keep else None,
+                float(confidence),
+                bool(agree),
+                dict(zip(names, map(float, probabilities), strict=True)),
+            )
+            for label, keep, confidence, agree, probabilities in zip(*found.columns, found.probability, strict=True)
+        ]
+
+    def _texts(self, texts: Sequence[str], pairs: Sequence[str | None] | None) -> list[Row]:
+        """Texts as they are, their [CLS] as item."""
+        encoded = self.tokenizer.encode_texts(texts, pairs, max_length=self.max_length)
+        self.counts["cut"] += sum(text.cut_tokens > 0 for text in encoded)
+        rows = []
+        for i, text in enumerate(encoded):
+            segments = None if text.second is None else [int(t >= text.second) for t in range(len(text.ids))]
+            rows.append(Row(text.ids, [0], [i], segments, i))
+        return rows
+
+    def _prompts(self, texts: Sequence[str], pairs: Sequence[str | None] | None) -> list[Row]:
+        """Texts in the model's template, the mask as item."""
+        encoded = Prompt(self.model.prompt).encode(self.tokenizer, texts, pairs, max_length=self.max_length)
+        self.counts["cut"] += sum(prompt.cut_tokens > 0 for prompt in encoded)
+        return [Row(prompt.ids, [prompt.mask], [i], example=i) for i, prompt in enumerate(encoded)]
+
+    def tag(self, sentences: Sequence[Sequence[str]]) -> list[TagPrediction]:
+        """The tags of each list of words."""
+        self._expect("ner")
+        rows: list[Row] = []
+        starts, parts, places = [0], list[int](), list[int]()
+        for words, encoded in zip(sentences, self.tokenizer.encode_words(sentences), strict=True):
+            own = window_rows(encoded.ids, encoded.positions, self.max_length, first=len(places), example=len(parts))
+            rows += own
+            places += [starts[-1] + w for w in encoded.words]
+            starts.append(starts[-1] + len(words))
+            parts.append(len(own))
+            self.counts["no_token"] += encoded.empty
+        found = self._judge(rows, starts[-1], np.array(places, dtype=np.int64))
+        self.counts["texts"] += len(sentences)
+        self.counts["words"] += starts[-1]
+        self.counts["windowed"] += sum(n > 1 for n in parts)
+        names = self.model.labels
+        out = []
+        for words, start, stop, pieces_read in zip(sentences, starts, starts[1:], parts, strict=False):
+            label, keep, confidence, agree = (column[start:stop] for column in found.columns)
+            tags = tuple(
+                (OUTSIDE if not self.abstain else None) if not seen else names[i] if k else None
+                for i, k, seen in zip(label, keep, found.seen[start:stop], strict=True)
+            )
+            out.append(
+                TagPrediction(tuple(words), tags, tuple(confidence.tolist()), tuple(agree.tolist()), pieces_read)
+            )
+        return out
+
+    def notes(self) -> list[str]:
+        """What a user should know about the labels given so far, in sentences; often nothing."""
+        counts, found = self.counts, []
+        if self.abstain:
+            unit = "words" if self.task == "ner" else "texts"
+            origin = {"given": "as given", "default": "the default"}.get(self.alpha_from, f"from {self.alpha_from}")
+            found.append(
+                f"no label for {counts['abstained']} of {counts[unit]} {unit}: "
+                f"voters disagree, or one of them is not above alpha {self.alpha:g} ({origin})"
+            )
+        if counts["windowed"]:
+            found.append(f"{counts['windowed']} sentences are longer than {self.max_length} tokens: read in windows")
+        if counts["cut"]:
+            found.append(f"{counts['cut']} texts were cut beyond {self.max_length} tokens")
+        if counts["no_token"]:
+            found.append(f"{counts['no_token']} words give no token: {OUTSIDE} with confidence 0")
+        return found
+
+    def _expect(self, task: str) -> None:
+        if self.task != task:
+            raise ConfigError(f"the model is for {self.task}, not for {task}; use the method for its task")
+
+    def _judge(self, rows: list[Row], total: int, places: np.ndarray | None = None) -> _Verdicts:
+        """The verdict on each of `total` words or texts; those that no row holds are not seen.
+
+        Args:
+            places: which word each item of the rows is; the item's own number where absent.
+        """
+        labels = self.model.labels
+        seen = np.zeros(total, dtype=bool)
+        logits = torch.zeros(self.model.head.num_voters, total, len(labels))
+        with torch.inference_mode():
+            device = next(self.model.parameters()).device
+            lengths = np.array([len(row.ids) for row in rows], dtype=np.int64)
+            for batch, items in row_batches(lengths, rows.__getitem__, self._budget):
+                slots = items if places is None else places[items]
+                logits[:, torch.from_numpy(slots)] = self.model(batch.to(device)).float().cpu()
+                seen[slots] = True
+            if not logits.isfinite().all():
+                raise DivergedError("a model gives probabilities that are not finite; its weights are damaged")
+            result = votes(logits)
+        mean = result.mean_probability.numpy()
+        if self.abstain:
+            decision = decide(result, self.alpha)
+            label, keep, confidence = decision.label, decision.keep & seen, result.min_confidence.numpy()
+            self.counts["abstained"] += int(total - keep.sum())
+        else:
+            label, keep = predicted_classes(logits, result.mean_probability, self.prediction), seen
+            confidence = np.take_along_axis(mean, label[:, None], axis=-1)[:, 0]
+        return _Verdicts(label, keep, np.where(seen, confidence, 0.0), result.agree.numpy() & seen, mean, seen)
+
+
+@dataclass(frozen=True, slots=True)
+class _Verdicts:
+    label: np.ndarray
+    keep: np.ndarray
+    confidence: np.ndarray
+    agree: np.ndarray
+    probability: np.ndarray
+    seen: np.ndarray
+
+    @property
+    def columns(self) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+        return self.label, self.keep, self.confidence, self.agree
+
+
+def _text(text: str | Sequence[str]) -> str:
+    if not isinstance(text, str):
+        raise ConfigError(f"the model classifies texts, but one is a {type(text).__name__}; give strings")
+    return text

@@ -1,0 +1,253 @@
+"""Scores of a model on labelled examples or files, and what transfer costs it."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from ... import ConfigError, DataError, ModelError
+from ...data import Example, Tokenizer, TokenStore, guess_format, read_examples, reader_options
+from ...data.readers.lines import file_stem
+from ...data.readers.problems import LISTED
+from ...model import TaskModel
+from ..evaluation.inference import Poll, score
+from ..evaluation.metrics import ClassTable, TransferSummary, transfer_gap
+from ..report.text_table import text_table
+from .model_folder import ModelLike, check_length, open_model, stored_prediction, trained_length
+
+HEADLINE = {"ner": "entity_f1", "classification": "accuracy"}
+
+
+@dataclass(frozen=True)
+class Score:
+    """One file, or one language, in points (0-100).
+
+    Attributes:
+        name: language, or where none was given the file's name; what tables call it.
+        metrics: for NER `entity_f1`, `precision`, `recall` (as conlleval counts) and `entity_f1_strict`; for
+            classification `accuracy` and `macro_f1`.
+        examples: sentences or texts; `items` words or texts.
+        long: examples beyond the maximum length: sentences read in windows, or texts of classification that were cut.
+        classes: of each entity type, or class, that occurs or was predicted.
+    """
+
+    name: str
+    file: str
+    metrics: dict[str, float]
+    examples: int
+    items: int
+    long: int
+    classes: ClassTable
+
+
+@dataclass(frozen=True)
+class EvaluationResult:
+    """Scores, the first of which is the source's; `transfer` compares the headline metric and needs a second one."""
+
+    task: str
+    metric: str
+    max_length: int
+    scores: tuple[Score, ...]
+    transfer: TransferSummary | None
+
+    def as_dict(self) -> dict[str, Any]:
+        """All of it as JSON values."""
+        return {
+            "task": self.task,
+            "metric": self.metric,
+            "max_length": self.max_length,
+            "scores": [asdict(s) for s in self.scores],
+            "transfer": None if self.transfer is None else asdict(self.transfer),
+        }
+
+    def render(self) -> str:
+        """A table for a terminal."""
+        names = list(self.scores[0].metrics)
+        unit = "words" if self.task == "ner" else "texts"
+        rows = [["", *names, "gap", "examples", unit, "long"]]
+        for i, s in enumerate(self.scores):
+            gap = f"{self.transfer.gap[s.name]:.2f}" if self.transfer and i else ""
+            values = [f"{s.metrics[name]:.2f}" for name in names]
+            rows.append([s.name, *values, gap, f"{s.examples}", f"{s.items}", f"{s.long}"])
+        lines = [*text_table(rows, rule="none"), "", *self._class_lines()]
+        if self.transfer is not None:
+            found = self.transfer
+            lines += [
+                "",
+                f"{self.metric}: average of targets {found.average_targets:.2f}, with source {found.average_all:.2f}",
+                f"transfer gap {found.mean_gap:.2f}, standard deviation over targets {found.std_targets:.2f}, "
+                f"with source {found.std_all:.2f}",
+            ]
+        return "\n".join(lines)
+
+    def _class_lines(self) -> list[str]:
+        """Each entity type, or class, of each file, in columns."""
+        heads = ("precision", "recall", "f1", "support")
+        rows = [["", "type" if self.task == "ner" else "class", *heads]]
+        for s in self.scores:
+            for i, (name, values) in enumerate(s.classes.items()):
+                shown = [f"{values[head]:.2f}" for head in heads[:3]]
+                rows.append(["" if i else s.name, name, *shown, f"{values['support']:.0f}"])
+        return text_table(rows, right=range(2, 6), rule="none")
+
+
+def evaluate(
+    model: ModelLike,
+    examples: Sequence[Example],
+    *,
+    tokenizer: Tokenizer | None = None,
+    max_length: int | None = None,
+    device: Literal["auto", "cpu", "cuda"] = "auto",
+    poll: Poll = lambda: None,
+) -> EvaluationResult:
+    """Scores labelled examples, one score per language; the first language to occur is the source.
+
+    Labels are matched by name. The scores are those of `inference.score`: most probable class of the voters' mean
+    probability (or what the recipe of a stage folder has as `prediction`); as in `predict`, a sentence of NER beyond
+    the maximum length is read in windows, a text of classification is cut.
+
+    Args:
+        model: a task model, or its folder; a stage folder of a run gives the scores that the run gave.
+        tokenizer: the model's; needed with a model in memory.
+        max_length: in tokens; as for `predict` where absent.
+        poll: called between batches.
+
+    Raises:
+        ConfigError: no tokenizer, no such device, or a length that the model cannot read.
+        DataError: there are no examples, or one has no label or does not fit the task.
+        ModelError: the folder is damaged, or the examples have labels that the model does not know.
+    """
+    groups: dict[str, list[Example]] = {}
+    for example in examples:
+        groups.setdefault(example.language, []).append(example)
+    if not groups:
+        raise DataError("there are no examples to score on; give at least one")
+    named = [(language, "", members) for language, members in groups.items()]
+    return _evaluate(model, named, tokenizer, max_length, device, poll)
+
+
+def evaluate_files(
+    model: ModelLike,
+    files: Sequence[str | Path],
+    languages: Sequence[str] = (),
+    *,
+    device: Literal["auto", "cpu", "cuda"] = "auto",
+    tokenizer: Tokenizer | None = None,
+    max_length: int | None = None,
+    file_format: str = "auto",
+    encoding: str = "utf-8",
+    poll: Poll = lambda: None,
+    **reader: Any,
+) -> EvaluationResult:
+    """Scores labelled files, one score each; the first is the source.
+
+    Args:
+        model: as for `evaluate`, and so the arguments not named here.
+        languages: of the files, in order; the file's name where absent.
+        file_format: as of `read_examples`; "auto" goes by the file's name and first lines.
+        encoding: of the files.
+        reader: options of the reader (`text`, `label`, `scheme`, `label_map`, ...); each file takes those it knows.
+
+    Raises:
+        ConfigError: not as many languages as files, or as `evaluate`.
+        DataError: a file cannot be read or has no labels; with file and line.
+        ModelError: as `evaluate`.
+    """
+    if languages and len(languages) != len(files):
+        raise ConfigError(
+            f"{len(files)} files but {len(languages)} languages; give one for each file, in order, or none"
+        )
+    if not files:
+        raise ConfigError("there is no file to score on; give at least one")
+    opened, tokenizer, length = _open(model, tokenizer, max_length, device)
+    named = []
+    for i, file in enumerate(files):
+        kind = guess_format(file, task=opened.task, encoding=encoding) if file_format == "auto" else file_format
+        if kind == "text":
+            raise DataError(f"{file}:1: plain text without labels; give a labelled file")
+        options = {"require_labels": True} | reader
+        taken = {name: value for name, value in options.items() if name in reader_options(kind)}
+        language = languages[i] if languages else ""
+        found = read_examples(file, task=opened.task, format=kind, language=language, encoding=encoding, **taken)
+        named.append((language, str(file), list(found)))
+    return _evaluate(opened, named, tokenizer, length, device, poll)
+
+
+def _open(
+    model: ModelLike, tokenizer: Tokenizer | None, max_length: int | None, device: str
+) -> tuple[TaskModel, Tokenizer, int]:
+    if max_length is None and not isinstance(model, TaskModel):
+        max_length = trained_length(Path(model))
+    opened, tokenizer = open_model(model, tokenizer, device=device)
+    return opened, tokenizer, check_length(opened, max_length)
+
+
+def _evaluate(
+    model: ModelLike,
+    named: Sequence[tuple[str, str, list[Example]]],
+    tokenizer: Tokenizer | None,
+    max_length: int | None,
+    device: str,
+    poll: Poll,
+) -> EvaluationResult:
+    opened, tokenizer, length = _open(model, tokenizer, max_length, device)
+    prediction = stored_prediction(None if isinstance(model, TaskModel) else Path(model))
+    scores = []
+    for name, (_, file, examples) in zip(_names(named), named, strict=True):
+        _check_labels(opened, examples)
+        with tempfile.TemporaryDirectory(prefix="xlt-evaluate-") as folder:
+            store = TokenStore.build(
+                examples,
+                tokenizer,
+                folder=Path(folder) / "store",
+                task=opened.task,
+                labels=opened.labels,
+                max_length=length,
+                prompt=opened.prompt,
+                whole=True,
+            )
+            metrics, _, classes = score(opened, store, poll=poll, prediction=prediction)
+            ner = opened.task == "ner"
+            items = int(np.sum(store.num_words)) if ner else len(store)
+            long = int(store.long.sum()) if ner else store.cut["sequences"]
+            scores.append(Score(name, file, metrics, len(store), items, long, classes))
+    metric = HEADLINE[opened.task]
+    targets = {s.name: s.metrics[metric] for s in scores[1:]}
+    transfer = transfer_gap(scores[0].metrics[metric], targets) if targets else None
+    return EvaluationResult(opened.task, metric, length, tuple(scores), transfer)
+
+
+def _names(named: Sequence[tuple[str, str, list[Example]]]) -> list[str]:
+    """A name for each group, all different: the language, else the file's; with a number where it comes again."""
+    out: list[str] = []
+    for language, file, _ in named:
+        name = language or (file_stem(file) if file else "?")
+        number, unique = 2, name
+        while unique in out:
+            number, unique = number + 1, f"{name} ({number})"
+        out.append(unique)
+    return out
+
+
+def _check_labels(model: TaskModel, examples: Sequence[Example]) -> None:
+    """Labels are matched by name; the first examples with one that the model does not know are listed."""
+    known, count = set(model.labels), 0
+    listed: list[str] = []
+    for example in examples:
+        if example.labels is None:
+            raise DataError(f"{example.file}:{example.line}: no label to score with; label the example or leave it out")
+        given = (example.labels,) if isinstance(example.labels, str) else example.labels
+        unknown = sorted(set(given) - known)
+        if unknown:
+            count += 1
+            if len(listed) < LISTED:
+                listed.append(f"{example.file}:{example.line}: the model has no label {', '.join(map(repr, unknown))}")
+    if count:
+        more = [f"... {count} examples in all, the first {LISTED} listed"] if count > LISTED else []
+        advice = f"its labels are {', '.join(model.labels)}; rename the labels of the file, or train a model on them"
+        raise ModelError("\n".join([*listed, *more, advice]))

@@ -1,0 +1,242 @@
+"""What a run will cost, before it starts: steps, parameters, memory and time of every stage.
+
+Steps and parameters are exact where the text does not depend on what the run finds. Time and memory are estimates: the
+time counts floating point operations and divides them by the speed of one matrix product of the encoder's own shape,
+measured here for a second, on a CPU in seconds of the processor: other processes slow a run down, and not its estimate.
+"""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from ...data import BatchSize, inference_tokens
+from ...model import Encoder, EncoderConfig, MaskedLM, Pooler, TaskModel, load_encoder_config
+from ..plan import Stage, chosen_stages
+from ..recipe.config import RunConfig
+from ..recipe.load import Resolved, load_recipe, variants
+from ..runs.prepare import make_context, with_world
+from ..stages.common import new_encoder_config, new_head
+from ..stages.context import Context, freeze
+from ..storage.run_folder import RunDir
+from ..training.precision import DTYPES
+from ..training.progress import Progress
+from .estimate_report import Estimate, StageEstimate
+from .estimate_work import largest_batch, masked_work, read_tokens, stage_work
+
+EFFICIENCY = {"cpu": 0.6, "cuda": 0.4}
+"""Speed of a whole step relative to one large matrix product; the rest goes into softmax, LayerNorm and dropout."""
+STEP_SECONDS = 0.012
+"""Time of a step that does not depend on its size: some hundred small calls on the host."""
+STAGE_SECONDS = 1.5
+"""What a stage takes however little it trains: weights are read, written and hashed, and predictions scored."""
+ADAM_BYTES = 16
+"""Bytes of a parameter that trains: weight, gradient and two moments in fp32; a frozen one has 4."""
+BASE_BYTES = 450 * 2**20
+"""Memory of a process that trains a model of no size: measured with torch 2.13 on Linux."""
+
+
+def estimate_all(
+    recipe: str | Path | None = None, *, overrides: Sequence[str] = (), rate: float | None = None, **options: Any
+) -> dict[str, Estimate]:
+    """The cost of each run that a recipe stands for, by its name; one speed is measured for all of them.
+
+    Args:
+        recipe, overrides, rate, options: as `estimate` takes them.
+
+    Raises:
+        XltError: as `estimate`.
+    """
+    found: dict[str, Estimate] = {}
+    for name, chosen in variants(recipe, overrides):
+        found[name] = estimate(recipe, overrides=chosen, rate=rate, **options)
+        rate = found[name].rate
+    return found
+
+
+def estimate(
+    recipe: Resolved[RunConfig] | str | Path | None = None,
+    *,
+    overrides: Sequence[str] = (),
+    stage: str = "all",
+    targets: Sequence[str] = (),
+    seeds: Sequence[int] | None = None,
+    rate: float | None = None,
+) -> Estimate:
+    """The cost of a run. Reads all data and trains the vocabulary, if there is one to train, in a temporary folder.
+
+    Args:
+        recipe, overrides, stage, targets, seeds: as `run` takes them.
+        rate: floating point operations per second; measured when absent.
+
+    Raises:
+        XltError: as `run`, for everything that is wrong before the first step.
+    """
+    resolved = recipe if isinstance(recipe, Resolved) else load_recipe(recipe, overrides)
+    with tempfile.TemporaryDirectory(prefix="xlt-") as folder:
+        home = RunDir(folder)
+        config = with_world(resolved.config, home.path)
+        context = make_context(config, home, Progress())
+        chosen = config.seeds if seeds is None else tuple(seeds)
+        return estimate_plan(context, chosen_stages(config, chosen, stage, targets), rate=rate)
+
+
+def estimate_plan(context: Context, plan: Sequence[Stage], *, rate: float | None = None) -> Estimate:
+    """The cost of some stages, from the stores of a context.
+
+    Raises:
+        XltError: the data or the settings do not allow a stage to run.
+    """
+    shape = encoder_config(context)
+    if rate is None:
+        rate = measure_rate(shape, context.device, context.config.precision)
+    return Estimate(
+        tuple(_stage(context, shape, stage, rate) for stage in plan),
+        rate,
+        str(context.device),
+        torch.get_num_threads(),
+        context.data.labels,
+        shape.vocab_size,
+        *_head_sizes(context, shape),
+    )
+
+
+def encoder_config(context: Context) -> EncoderConfig:
+    """The shape of the encoder that every stage trains."""
+    model = context.config.model
+    if model.path is not None:
+        return load_encoder_config(model.path)
+    return new_encoder_config(context)
+
+
+def measure_rate(shape: EncoderConfig, device: torch.device, precision: str = "fp32", seconds: float = 1.0) -> float:
+    """Floating point operations per second of the feed-forward product of an encoder: 1024 tokens at a time.
+
+    On the CPU by the time that the processor gave to this process, shared among its threads: what an idle machine would
+    do, whatever else runs here meanwhile. Nothing else of the process may compute.
+    """
+    dtype = DTYPES[precision]
+    left = torch.ones(1024, shape.hidden_size, device=device, dtype=dtype)
+    right = torch.ones(shape.hidden_size, shape.intermediate_size, device=device, dtype=dtype)
+
+    def now() -> float:
+        if device.type == "cpu":
+            return time.process_time() / torch.get_num_threads()
+        torch.cuda.synchronize(device)
+        return time.perf_counter()
+
+    with torch.inference_mode():
+        left @ right
+        end, best = now() + seconds, float("inf")
+        while (started := now()) < end:
+            for _ in range(4):
+                left @ right
+            best = min(best, now() - started)
+    return 2.0 * 4 * left.numel() * right.shape[1] / best
+
+
+def count_parameters(context: Context, stage: Stage) -> tuple[int, int]:
+    """How many parameters of a stage's model train, and how many are frozen; nothing is allocated."""
+    config, shape = context.config, encoder_config(context)
+    with torch.device("meta"):
+        encoder = Encoder(shape, seed=None)
+        model: nn.Module
+        if stage.kind in ("pretrain", "btf"):
+            model = MaskedLM(encoder, seed=None)
+        else:
+            linear = {"finetune": config.finetune.head, "cotrain": config.cotrain.head, "cloze": "cloze"}
+            linear |= dict.fromkeys(("align", "semantic"), config.contrastive.head)
+            kind = linear.get(stage.kind, "voters")
+            head = new_head(config, kind, encoder, len(context.data.labels), 0)
+            pooler = Pooler(shape, seed=None) if config.pooling == "pooler" else None
+            model = TaskModel(encoder, head, config.task, context.data.labels, pooling=config.pooling, pooler=pooler)
+            if "mlm" in stage.settings:
+                model = nn.ModuleList([model, MaskedLM(encoder, seed=None)])
+    freeze(encoder, stage.optimiser)
+    sizes = [(p.numel(), p.requires_grad and stage.kind != "cloze") for p in model.parameters()]
+    return sum(n for n, trains in sizes if trains), sum(n for n, trains in sizes if not trains)
+
+
+def _head_sizes(context: Context, shape: EncoderConfig) -> tuple[int, tuple[int, int], int]:
+    """Parameters of the encoder; of a linear head and of the students' head; and how many voters that one has."""
+    with torch.device("meta"):
+        encoder = Encoder(shape, seed=None)
+        heads = [new_head(context.config, kind, encoder, len(context.data.labels), 0) for kind in ("linear", "voters")]
+    linear, voters = (sum(p.numel() for p in head.parameters()) for head in heads)
+    return sum(p.numel() for p in encoder.parameters()), (linear, voters), context.config.selftrain.voters
+
+
+def _stage(context: Context, shape: EncoderConfig, stage: Stage, rate: float) -> StageEstimate:
+    if (own := context.of_stage(stage)) is not context:
+        context, shape = own, encoder_config(own)
+    trainable, frozen = count_parameters(context, stage)
+    lengths, batches, per_epoch, at_most = stage_work(context, stage)
+    steps = 0 if batches is None else len(batches)
+    epochs = steps / max(1, -(-sum(per_epoch) // stage.optimiser.batch_size))
+    means = [float(part.mean()) if len(part) else 0.0 for part in lengths]
+    tokens = epochs * sum(mean * count for mean, count in zip(means, per_epoch, strict=True))
+    length = tokens / max(1.0, epochs * sum(per_epoch))
+    mlm = stage.kind in ("pretrain", "btf")
+    train_flops = tokens * _flops(shape, stage, length, mlm, context, backward=True)
+    beside, masked = masked_work(context, stage, steps)
+    train_flops += beside * _flops(shape, stage, length, True, context, backward=True)
+    read = sum(read_tokens(context, stage))
+    flops = train_flops + read * _flops(shape, stage, length, False, context, backward=False)
+    seconds = flops / (rate * EFFICIENCY[context.device.type]) + steps * STEP_SECONDS + STAGE_SECONDS
+    memory = BASE_BYTES + (ADAM_BYTES + 4 * (stage.optimiser.l2_to_base > 0)) * trainable + 4 * frozen
+    largest = largest_batch(batches, stage.optimiser.epochs)
+    memory += max(_activations(context, shape, stage, size, kind) for size, kind in ((largest, mlm), (masked, True)))
+    return StageEstimate(
+        stage.id,
+        stage.kind,
+        dict(stage.inputs),
+        steps,
+        at_most,
+        round(tokens + beside),
+        read,
+        trainable,
+        frozen,
+        flops,
+        seconds,
+        memory,
+    )
+
+
+def _flops(shape: EncoderConfig, stage: Stage, length: float, mlm: bool, context: Context, *, backward: bool) -> float:
+    """Operations per token; a layer's backward pass costs two forward passes, without a weight gradient one."""
+    hidden = shape.hidden_size
+    # Projections, feed-forward, and scores and mixing of attention over the sequence (2 operations a weight).
+    layer = 8 * hidden**2 + 4 * hidden * shape.intermediate_size + 4 * hidden * length
+    forward = layer * shape.num_layers
+    lowest = stage.optimiser.freeze_layers if stage.optimiser.freeze_embeddings else 0
+    through = shape.num_layers - lowest
+    training = shape.num_layers - stage.optimiser.freeze_layers
+    total = forward + (layer * (through + training) if backward else 0.0)
+    if mlm:
+        table = context.config.pretrain if stage.kind == "pretrain" else context.config.btf
+        decoder = 2 * hidden * shape.vocab_size
+        factor = 3 if not table.freeze_embeddings else 2
+        total += table.mask_rate * (6 * hidden**2 + factor * decoder)
+    elif stage.kind in ("soft", "hard"):
+        widths = context.config.selftrain.voters * hidden * 5 // 6
+        total += 4 * hidden * widths * (3 if backward else 1)
+    return total
+
+
+def _activations(context: Context, shape: EncoderConfig, stage: Stage, largest: BatchSize, mlm: bool) -> int:
+    """Bytes of the largest batch: what the layers that train keep, in fp32, and the widest temporary."""
+    tokens, length = largest.tokens, largest.longest
+    kept = round(8.5 * shape.hidden_size + 2 * shape.intermediate_size + 1.25 * shape.num_heads * length)
+    lowest = stage.optimiser.freeze_layers if stage.optimiser.freeze_embeddings else 0
+    layers = max(1, shape.num_layers - lowest)
+    training = 4 * tokens * (kept + shape.hidden_size * layers if stage.optimiser.recompute else kept * layers)
+    if mlm:
+        training += 4 * largest.items * shape.vocab_size
+    reading = 0 if mlm else 4 * (context.config.inference_tokens or inference_tokens(context.device.type)) * kept
+    return max(training, reading)

@@ -1,0 +1,1 @@
+"""Votes and a rule to a threshold and a decision: pure functions."""

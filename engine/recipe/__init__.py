@@ -1,0 +1,1 @@
+"""TOML to `RunConfig`, with every problem at once."""

@@ -1,0 +1,354 @@
+"""Recipes: one TOML file (or a packaged name) and `--set` options become a checked configuration.
+
+All problems come at once, each with file, line, key and what would be right.
+"""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import itertools
+import tomllib
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+from typing import Any, Generic, NamedTuple, TypeVar, overload
+
+from ... import ConfigError
+from .config import RunConfig
+from .config.each import PLACEHOLDER, each_problems
+from .schema import Builder, dotted, nearest, show
+from .toml_dump import dump_toml
+from .toml_lines import Key, key_lines
+
+__all__ = ["Problem", "RecipeError", "Resolved", "Variant", "dump_toml", "load_recipe", "packaged_recipes", "variants"]
+
+T = TypeVar("T")
+
+
+class Problem(NamedTuple):
+    """One thing that is wrong in a recipe: where ("recipe.toml:12" or "--set a.b=v"), which key, what."""
+
+    where: str
+    key: str
+    message: str
+
+    def __str__(self) -> str:
+        return f"{self.where}: {self.key}: {self.message}" if self.key else f"{self.where}: {self.message}"
+
+
+class RecipeError(ConfigError):
+    """All problems of a recipe.
+
+    Attributes:
+        problems: options first, then in the order of the lines.
+        partial: a configuration in which what has a problem is replaced or left out, to look for problems in the
+            data with; None if there is too little to make one.
+    """
+
+    def __init__(self, problems: Sequence[Problem], partial: Any = None) -> None:
+        self.problems = tuple(problems)
+        self.partial = partial
+        head = [] if len(problems) == 1 else [f"{len(problems)} problems in the recipe:"]
+        super().__init__("\n  ".join([*head, *map(str, problems)]))
+
+
+@dataclass(frozen=True)
+class Resolved(Generic[T]):
+    """A recipe as it will be used.
+
+    Attributes:
+        config: the configuration.
+        origins: key ("targets.0.language") -> "recipe.toml:12", "recipe demo (packaged):12", "--set" or "default".
+        path: the recipe's file; None for a packaged one.
+        text: the recipe as it was written.
+    """
+
+    config: T
+    origins: dict[str, str]
+    path: Path | None
+    text: str
+
+    def dump(self) -> str:
+        """The resolved recipe as TOML with origins as comments."""
+        return dump_toml(self.config, self.origins)
+
+
+class Variant(NamedTuple):
+    """One of the runs that a recipe stands for.
+
+    Attributes:
+        name: values of the placeholders, as a relative path ("books"); empty for a recipe without [each].
+        overrides: options that make a recipe this run, for whatever takes a recipe.
+    """
+
+    name: str
+    overrides: tuple[str, ...]
+
+
+class _Override(NamedTuple):
+    text: str
+    key: Key
+
+
+@overload
+def load_recipe(source: str | Path | None = None, overrides: Sequence[str] = ()) -> Resolved[RunConfig]: ...
+
+
+@overload
+def load_recipe(source: str | Path | None = None, overrides: Sequence[str] = (), *, cls: type[T]) -> Resolved[T]: ...
+
+
+def load_recipe(
+    source: str | Path | None = None, overrides: Sequence[str] = (), *, cls: type[Any] = RunConfig
+) -> Resolved[Any]:
+    """Read, override and check a recipe.
+
+    Args:
+        source: a file, the name of a packaged recipe, or None for `xlt.toml` here, else the packaged `demo`.
+        overrides: `key=value` as given to `--set`, values in TOML, bare strings allowed, later ones win.
+        cls: the dataclass to build.
+
+    Raises:
+        ConfigError: there is no such recipe, it is not TOML, or (`RecipeError`) all that is wrong in it.
+    """
+    path, text, raw, sources, problems = _read(source, overrides)
+    found: list[tuple[Key, str]] = []
+    builder = Builder(lambda key, message: found.append((key, message)), sources.folder, cls, _values(raw))
+    config = builder.build(cls, raw)
+    found.sort(key=lambda item: sources.line(item[0]))
+    found += [(("each", name), f"is in no path: write {{{name}}} where the runs differ") for name in _unused(raw)]
+    problems += [Problem(sources.where(key), dotted(key), message) for key, message in found]
+    if problems:
+        raise RecipeError(problems, config)
+    return Resolved(config, _origins(config, raw, sources), path, text)
+
+
+def variants(source: str | Path | None = None, overrides: Sequence[str] = ()) -> list[Variant]:
+    """The runs that a recipe stands for: one for each value in its [each] table, or combination of them, in order.
+
+    Args:
+        source, overrides: as `load_recipe` takes them, which says what is wrong with a recipe.
+
+    Raises:
+        ConfigError: there is no such recipe, or it is not TOML.
+    """
+    _, _, raw, _, _ = _read(source, overrides)
+    each = raw.get("each")
+    well_formed = isinstance(each, dict) and all(
+        isinstance(values, list) and all(isinstance(value, str) for value in values) for values in each.values()
+    )
+    if not each or not well_formed or any(each_problems(each)) or _unused(raw):
+        return [Variant("", tuple(overrides))]
+    return [
+        Variant("/".join(values), (*overrides, *(f'each.{n}=["{v}"]' for n, v in zip(each, values, strict=True))))
+        for values in itertools.product(*each.values())
+    ]
+
+
+def places(
+    source: str | Path | None, overrides: Sequence[str], folder: str | Path | None
+) -> list[tuple[str, Path | None, tuple[str, ...]]]:
+    """Name, folder and options of each run that a recipe stands for; `folder` holds the run, or several by their names.
+
+    Raises:
+        ConfigError: as `variants`; or (`RecipeError`) all that is wrong with the recipe of a run.
+    """
+    chosen = variants(source, overrides)
+    above = None if folder is None else Path(folder)
+    for variant in chosen:
+        load_recipe(source, variant.overrides)
+    return [(name, above and (above / name if len(chosen) > 1 else above), options) for name, options in chosen]
+
+
+def _unused(raw: Mapping[str, Any]) -> list[str]:
+    """Placeholders with several values that no path has: their runs would be the same."""
+    each = raw.get("each")
+    used = set(_placeholders([value for key, value in raw.items() if key != "each"]))
+    several = each.items() if isinstance(each, dict) else ()
+    return [name for name, values in several if isinstance(values, list) and len(values) > 1 and name not in used]
+
+
+def _placeholders(value: Any) -> Iterator[str]:
+    """The names in braces in all strings below a value."""
+    if isinstance(value, str):
+        yield from PLACEHOLDER.findall(value)
+    elif isinstance(value, dict | list):
+        for part in value.values() if isinstance(value, dict) else value:
+            yield from _placeholders(part)
+
+
+def _values(raw: Mapping[str, Any]) -> dict[str, str]:
+    """What each placeholder stands for; what is wrong with the table is said elsewhere, once."""
+    each = raw.get("each")
+    named = each if isinstance(each, dict) else {}
+    return {name: str(values[0]) if isinstance(values, list) and values else name for name, values in named.items()}
+
+
+def packaged_recipes() -> dict[str, str]:
+    """Name -> text of the recipes that come with the package."""
+    folder = resources.files(__package__.partition(".")[0]) / "data" / "recipes"
+    if not folder.is_dir():
+        return {}
+    files = sorted((file for file in folder.iterdir() if file.name.endswith(".toml")), key=lambda file: file.name)
+    return {file.name.removesuffix(".toml"): file.read_text("utf-8") for file in files}
+
+
+def _find(source: str | Path | None) -> tuple[Path | None, str, str]:
+    """File (None if packaged), label for messages, and text of a recipe."""
+    if source is None:
+        source = Path("xlt.toml") if Path("xlt.toml").is_file() else "demo"
+    packaged = packaged_recipes()
+    if isinstance(source, str) and source in packaged:
+        return None, f"recipe {source} (packaged)", packaged[source]
+    path = Path(source)
+    if isinstance(source, str) and not path.is_file() and path.suffix != ".toml" and "/" not in source:
+        near = nearest(source, packaged)
+        hint = f"did you mean {near}? " if near else ""
+        raise ConfigError(
+            f"there is no recipe {source!r}; {hint}the packaged ones are {', '.join(packaged)}; "
+            "a recipe of your own is given as a path, such as ./xlt.toml"
+        )
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise ConfigError(f"cannot read the recipe {path}: {error.strerror}; give the path of a TOML file") from error
+    try:
+        return path, str(path), data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = data.count(b"\n", 0, error.start) + 1
+        raise ConfigError(
+            f"{path}:{line}: byte {data[error.start]:#04x} is not UTF-8; save the recipe as UTF-8"
+        ) from None
+
+
+def _read(
+    source: str | Path | None, overrides: Sequence[str]
+) -> tuple[Path | None, str, dict[str, Any], _Sources, list[Problem]]:
+    """File, text, tables with the options in them, where keys came from, and what is wrong with options."""
+    path, label, text = _find(source)
+    raw = _parse(text, label)
+    problems: list[Problem] = []
+    given: list[_Override] = []
+    for option in overrides:
+        changed = copy.deepcopy(raw)
+        try:
+            given.append(_Override(option, _apply(changed, *_parse_override(option))))
+            raw = changed
+        except ValueError as error:
+            problems.append(Problem(f"--set {option}", "", str(error)))
+    return path, text, raw, _Sources(label, path, key_lines(text), given), problems
+
+
+def _parse(text: str, label: str) -> dict[str, Any]:
+    try:
+        return tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        message, _, place = str(error).partition(" (at ")
+        line = place.removeprefix("line ").split(",")[0] if place.startswith("line") else str(text.count("\n") + 1)
+        raise ConfigError(f"{label}:{line}: not valid TOML: {message}") from None
+    except RecursionError:
+        raise ConfigError(f"{label}: not a recipe: nested too deeply") from None
+
+
+def _parse_override(option: str) -> tuple[list[str], Any]:
+    """Key names and value of `a.b=v`; ValueError says what is wrong with it."""
+    name, sign, text = option.partition("=")
+    try:
+        below: Any = tomllib.loads(f"{name} = 0") if sign else {}
+    except tomllib.TOMLDecodeError:
+        below = {}
+    names: list[str] = []
+    while isinstance(below, dict) and len(below) == 1:
+        [(part, below)] = below.items()
+        names.append(part)
+    if below != 0:
+        raise ValueError("expected key=value, such as --set finetune.lr=2e-5")
+    try:
+        document = tomllib.loads(f"value = {text}")
+    except tomllib.TOMLDecodeError:
+        document = {}
+    return names, document["value"] if len(document) == 1 else text.strip()
+
+
+def _apply(raw: dict[str, Any], names: Sequence[str], value: Any) -> Key:
+    """Put an override into the tables and return its key path; ValueError says why it does not fit."""
+    here: Any = raw
+    key: list[str | int] = []
+    for number, name in enumerate(names):
+        part: str | int = name
+        done, last = dotted(tuple(key)), number == len(names) - 1
+        if isinstance(here, list):
+            if not name.isdecimal():
+                raise ValueError(f"{done} is an array: give an index, such as {done}.0")
+            part = int(name)
+            if part > len(here):
+                raise ValueError(f"{done} has {len(here)} entries: the index is one of 0 to {len(here)}")
+            if part == len(here):
+                here.append({})
+        elif isinstance(here, dict):
+            if part not in here:
+                here[part] = [] if not last and names[number + 1].isdecimal() else {}
+        else:
+            raise ValueError(f"{done} is {show(here)}, which has no keys")
+        key.append(part)
+        if last:
+            here[part] = value
+        here = here[part]
+    return tuple(key)
+
+
+class _Sources:
+    """Which line or option a key came from."""
+
+    def __init__(self, label: str, path: Path | None, lines: Mapping[Key, int], overrides: Sequence[_Override]) -> None:
+        self.label = label
+        self._lines = lines
+        self._overrides = overrides
+        self._recipe_folder = path.absolute().parent if path else Path.cwd()
+
+    def override(self, key: Key) -> _Override | None:
+        """The last option that gave the value at `key`, or a table around it, or made the table at `key`."""
+        for given in reversed(self._overrides):
+            if given.key == key[: len(given.key)] or (key not in self._lines and given.key[: len(key)] == key):
+                return given
+        return None
+
+    def line(self, key: Key) -> int:
+        """The line of `key` or of the table around it; 0 for what an option gave, 1 for what nothing gave."""
+        if self.override(key):
+            return 0
+        prefixes = (key[:length] for length in range(len(key), 0, -1))
+        return next((self._lines[prefix] for prefix in prefixes if prefix in self._lines), 1)
+
+    def where(self, key: Key) -> str:
+        """For messages: `recipe.toml:12` or `--set a.b=v`."""
+        override = self.override(key)
+        return f"--set {override.text}" if override else f"{self.label}:{self.line(key)}"
+
+    def origin(self, key: Key) -> str:
+        """For the record, of a key that was given."""
+        changed = any(given.key[: len(key)] == key for given in self._overrides)
+        return "--set" if changed or self.override(key) else f"{self.label}:{self.line(key)}"
+
+    def folder(self, key: Key) -> Path:
+        """Where relative paths start: beside the recipe; for options and packaged recipes, here."""
+        return Path.cwd() if self.override(key) else self._recipe_folder
+
+
+def _origins(config: Any, raw: Any, sources: _Sources, path: Key = ()) -> dict[str, str]:
+    """The origin of every value below `config`; `raw` is the table it was built from, None where it is a default."""
+    result: dict[str, str] = {}
+    for field in dataclasses.fields(config):
+        value, here = getattr(config, field.name), (*path, field.name)
+        given = isinstance(raw, dict) and field.name in raw
+        below = raw[field.name] if given else None
+        if dataclasses.is_dataclass(value):
+            result |= _origins(value, below, sources, here)
+        elif isinstance(value, tuple) and value and all(map(dataclasses.is_dataclass, value)):
+            for number, part in enumerate(value):
+                result |= _origins(part, below[number] if below else None, sources, (*here, number))
+        else:
+            result[dotted(here)] = sources.origin(here) if given else "default"
+    return result

@@ -1,0 +1,214 @@
+"""What a run needs before its first stage: the made world, tokenizer, device and stores, and sound settings."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ... import ConfigError, ModelError
+from ...data import Tokenizer, WorldConfig, file_hash, make_world, train_wordpiece
+from ...data.synthetic.demo_world import VERSION as WORLD_VERSION
+from ...kernels.dispatch import kernels_path
+from ...model import load_encoder_config, load_masked_lm, load_pooler
+from ..methods.cloze import verbaliser_pieces
+from ..recipe.config import OptimiserConfig, RunConfig, reader_of
+from ..stages.context import Context
+from ..stages.datasets import Datasets, read_file
+from ..training.distributed import World
+from ..storage.names import STAMP
+from ..storage.files import publish_folder, read_json, take_over, temporary_folder
+from ..plan import Stage, digest
+from ..training.progress import Progress
+from ..storage.run_folder import RunDir
+from ..stages.common import inputs_of
+from .synthetic_data import with_files, with_truth_world
+
+VOCABULARY, SECOND_VOCABULARY = "tokenizer", "tokenizer-b"
+"""Folders of the vocabularies that a recipe makes: of its encoder, and of co-training's second one."""
+
+
+def make_context(
+    config: RunConfig,
+    home: RunDir,
+    progress: Progress,
+    should_stop: Callable[[], int] = lambda: 0,
+    world: World | None = None,
+    reuse: Sequence[Path] = (),
+) -> Context:
+    """Tokenizer, device and stores of a run, and those of co-training's second encoder; `reuse` as `run` takes it.
+
+    Raises:
+        ModelError: tokenizer and encoder do not belong together.
+        DataError: a file of the vocabulary's text is missing or wrong.
+        ConfigError: the device, its kernels, or what a setting asks of the encoder, is not to be had.
+    """
+    first = _one_context(config, home, progress, should_stop, world or World(), reuse, VOCABULARY)
+    if config.cotrain.on and config.cotrain.model is not None:
+        alone = replace(config, model=config.cotrain.model, cotrain=replace(config.cotrain, model=None))
+        second = _one_context(alone, home, progress, should_stop, first.world, reuse, SECOND_VOCABULARY)
+        first.models = second.models = {"a": first, "b": second}
+        second.digests, second.warnings = first.digests, first.warnings
+    return first
+
+
+def _one_context(
+    config: RunConfig,
+    home: RunDir,
+    progress: Progress,
+    should_stop: Callable[[], int],
+    world: World,
+    reuse: Sequence[Path],
+    vocabulary: str,
+) -> Context:
+    """The run as one encoder sees it."""
+    device = choose_device(config.device)
+    tokenizer = _tokenizer(config, home.path / vocabulary, progress, [other / vocabulary for other in reuse])
+    if config.model.path is not None:
+        encoder = load_encoder_config(config.model.path)
+        positions, layers, rows = encoder.max_length, encoder.num_layers, encoder.vocab_size
+        if misfit := tokenizer.misfit(rows):
+            raise ModelError(f"{config.model.path}: {misfit}")
+    else:
+        assert config.model.new is not None
+        positions, layers = config.model.new.max_positions, config.model.new.num_layers
+    tables = stage_tables(config)
+    if vocabulary == SECOND_VOCABULARY:
+        tables = {name: table for name, table in tables.items() if name in ("pretrain", "cotrain")}
+    _check_settings(config, tables, positions, layers)
+    data = Datasets(config, tokenizer, home.path / "store", progress.note, reuse)
+    if config.finetune.head == "cloze" and vocabulary == VOCABULARY:
+        verbaliser_pieces(config, data.labels, tokenizer)
+    return Context(config, home, data, tokenizer, device, progress, should_stop, world, reuse=tuple(reuse))
+
+
+def _check_settings(config: RunConfig, tables: dict[str, OptimiserConfig], positions: int, layers: int) -> None:
+    """Finds before any stage what a stage would refuse."""
+    if config.max_length > positions:
+        raise ConfigError(f"max_length = {config.max_length}, but the encoder has {positions} positions; lower it")
+    for name, table in tables.items():
+        if table.freeze_layers > layers:
+            raise ConfigError(
+                f"{name}.freeze_layers = {table.freeze_layers}, but the encoder has {layers} layers; lower it"
+            )
+    if config.task == "classification" and config.pooling == "pooler":
+        if config.model.path is None:
+            raise ConfigError('pooling = "pooler" needs a checkpoint that has one; use "cls"')
+        load_pooler(config.model.path)
+    if (config.augment.code_switch.induce_layer or 0) > layers:
+        number = config.augment.code_switch.induce_layer
+        raise ConfigError(f"augment.code_switch.induce_layer = {number}, but the encoder has {layers} layers; lower it")
+    if config.selftrain.on and config.selftrain.mlm_weight and not config.btf.on and config.model.path is not None:
+        load_masked_lm(config.model.path)
+
+
+def stage_tables(config: RunConfig) -> dict[str, OptimiserConfig]:
+    """The settings of every kind of stage that the recipe has, by the name of their table."""
+    sequence = config.selftrain.sequence if config.selftrain.on else ()
+    tables: list[tuple[str, OptimiserConfig, bool]] = [
+        ("pretrain", config.pretrain, config.model.new is not None),
+        ("btf", config.btf, config.btf.on),
+        ("finetune", config.finetune, True),
+        ("selftrain.soft", config.selftrain.soft, "soft" in sequence),
+        ("selftrain.hard", config.selftrain.hard, "hard" in sequence),
+        ("cotrain", config.cotrain, config.cotrain.on),
+        ("contrastive", config.contrastive, config.contrastive.on),
+        ("contrastive.semantic", config.contrastive.semantic, config.contrastive.has_semantic),
+    ]
+    return {name: table for name, table, there in tables if there}
+
+
+def read_ahead(context: Context, plan: Sequence[Stage]) -> None:
+    """Reads every file that a stage will need, so that a faulty one is found before hours of training.
+
+    Raises:
+        DataError: a file is missing or wrong.
+        ConfigError: the recipe lacks a text that a stage needs.
+    """
+    by_data = {
+        (s.kind, s.arm, s.target, s.settings.get("text"), s.settings.get("model"), "few_shot" in s.settings): s
+        for s in plan
+    }
+    for stage in by_data.values():
+        context.poll()
+        own = context.of_stage(stage)
+        inputs_of(own, stage)
+        own.test_stores(stage)
+
+
+def choose_device(name: str) -> torch.device:
+    """The device for "auto", "cpu" or "cuda".
+
+    Raises:
+        ConfigError: cuda was asked for, and there is none; or `XLT_KERNELS` asks for what cannot run there.
+    """
+    if name == "cuda" and not torch.cuda.is_available():
+        raise ConfigError('device = "cuda", but torch finds no CUDA device; use "auto" or "cpu"')
+    device = torch.device("cuda" if name != "cpu" and torch.cuda.is_available() else "cpu")
+    describe_kernels(device)
+    return device
+
+
+def describe_kernels(device: torch.device) -> str:
+    """Which implementation of the operations runs on `device`, and why.
+
+    Raises:
+        ConfigError: `XLT_KERNELS` is unknown, or asks for what cannot run there.
+    """
+    try:
+        path, reason = kernels_path(device)
+    except (ValueError, RuntimeError) as error:
+        raise ConfigError(f"{error}; unset XLT_KERNELS to let the device decide") from error
+    return f"{path}: {reason}"
+
+
+def with_world(config: RunConfig, folder: Path, reuse: Sequence[Path] = ()) -> RunConfig:
+    """The recipe with its made world, if it has one, written into the run folder, and its files filled in."""
+    if config.world is None:
+        return config
+    if config.world.kind == "truth":
+        return with_truth_world(config, folder)
+    world = WorldConfig(seed=config.world.seed, label_noise=config.world.label_noise)
+    place = Path("world", digest({"version": WORLD_VERSION, **asdict(world)}))
+    take_over(folder / place, [other / place for other in reuse], "world.json")
+    files = make_world(world, folder / place)
+    source = config.source.language
+    wanted = [t.language for t in config.targets] or [x for x in files.unlabelled if x != source]
+    unknown = [x for x in [source, *wanted] if x not in files.test]
+    if unknown:
+        raise ConfigError(f"the made world has no language {', '.join(unknown)}; it has {', '.join(files.test)}")
+    return with_files(config, files, wanted)
+
+
+def _tokenizer(config: RunConfig, folder: Path, progress: Progress, reuse: Sequence[Path]) -> Tokenizer:
+    """The checkpoint's tokenizer, or a vocabulary trained on all text of the recipe, once per `folder`."""
+    if config.model.path is not None:
+        return Tokenizer.from_folder(config.model.path)
+    assert config.model.new is not None
+    paths = [p for t in config.tables for p in (*t.general, *t.unlabelled)]
+    paths += [s.train for s in config.all_sources if s.train is not None]
+    readers = [str(reader_of(config, p, unlabelled=True)) for p in paths]
+    stamp = {"vocab_size": config.model.new.vocab_size, "files": [file_hash(p) for p in paths], "readers": readers}
+    take_over(folder, [other for other in reuse if _stamped(other, stamp)], STAMP)
+    if not _stamped(folder, stamp):
+        progress.note(f"training a vocabulary of {config.model.new.vocab_size} pieces")
+        tokenizer = train_wordpiece(_lines(config, paths), config.model.new.vocab_size)
+        temporary = temporary_folder(folder.parent, folder.name)
+        tokenizer.save(temporary)
+        (temporary / STAMP).write_text(json.dumps(stamp))
+        publish_folder(temporary, folder, replace=True)
+    return Tokenizer.from_folder(folder)
+
+
+def _stamped(folder: Path, stamp: dict[str, Any]) -> bool:
+    return read_json(folder / STAMP, None) == stamp
+
+
+def _lines(config: RunConfig, paths: Iterable[Path]) -> Iterable[str]:
+    for path in paths:
+        for example in read_file(config, path, unlabelled=True, task="text"):
+            yield " ".join(example.words) if example.words is not None else str(example.text)

@@ -1,0 +1,110 @@
+"""The run folder of a run on several processes: the first one holds and writes it, the others look on."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import time
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ... import ConfigError, __version__
+from ..training.distributed import LATE, World
+from ..storage.run_folder import RunDir, State
+
+
+class Onlooker(RunDir):
+    """A run folder that another process holds: every write is left to that one."""
+
+    def acquire(self) -> None:
+        """Nothing."""
+
+    def write_status(
+        self,
+        state: State,
+        *,
+        exit_code: int | None = None,
+        reason: str = "",
+        stage: str = "",
+        step: int | None = None,
+        resumable: bool | None = None,
+    ) -> None:
+        """Nothing."""
+
+    def write_config(self, text: str) -> None:
+        """Nothing."""
+
+    def write_run_info(
+        self, *, seeds: Iterable[int], hashes: Mapping[str, str], git_folder: Path | None = None, **more: Any
+    ) -> None:
+        """Nothing."""
+
+    def event(self, kind: str, /, **values: Any) -> None:
+        """Nothing."""
+
+
+@contextlib.contextmanager
+def run_folder(path: Path, world: World) -> Iterator[RunDir]:
+    """The run folder, held by process 0.
+
+    Raises:
+        RunInUseError, StorageError: in all processes, as `RunDir.acquire` raises them in the first.
+        ConfigError: this process sees another folder than process 0.
+    """
+    home = RunDir(path) if world.first else Onlooker(path)
+    world.once(home.acquire)
+    try:
+        if world.size > 1:
+            written = world.once(lambda: _announced(home))
+            if not world.first:
+                _find(path, written, world)
+        yield home
+    finally:
+        home.release()
+
+
+def _announced(home: RunDir) -> str:
+    home.write_status("running")
+    return (home.path / "status.json").read_text("utf-8")
+
+
+def _find(path: Path, written: str, world: World) -> None:
+    limit = time.monotonic() + LATE
+    while not _reads(path / "status.json", written):
+        if time.monotonic() > limit:
+            raise ConfigError(
+                f"process {world.rank} does not see the run folder {path} of process 0; "
+                "give a --run-dir on a file system that all machines share"
+            )
+        time.sleep(0.05)
+
+
+def _reads(path: Path, text: str) -> bool:
+    try:
+        return path.read_text("utf-8") == text
+    except OSError:
+        return False
+
+
+def check_alike(world: World, recipe: str, hashes: Mapping[str, str]) -> None:
+    """Finds before any work what would make the processes' results differ.
+
+    Args:
+        recipe: the resolved recipe as text.
+        hashes: input file -> hash.
+
+    Raises:
+        ConfigError: in all processes; names what differs, and where.
+    """
+    facts = {
+        "versions": f"{__version__}, torch {torch.__version__}",
+        "recipe or its paths": recipe,
+        "input files": "\n".join(f"{path} {digest}" for path, digest in sorted(hashes.items())),
+    }
+    for name, fact in facts.items():
+        others = world.differing(hashlib.sha256(fact.encode()).hexdigest())
+        if others:
+            raise ConfigError(f"process {others[0]} has other {name} than process 0; make the machines alike")

@@ -1,0 +1,212 @@
+"""What every stage of a run shares, and how a stage trains: load, fit with checkpoints, save, score."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from ... import ConfigError, Interrupted, ModelError
+from ...data import Tokenizer, TokenStore
+from ...model import Encoder, TaskModel, load_encoder, load_masked_lm, load_task_model
+from ..evaluation.inference import metric_rows, score
+from ..evaluation.metrics import ClassTable
+from ..evaluation.per_example import Items
+from ..methods.translated import translated_test
+from ..plan import Stage
+from ..pseudolabels.diagnostics import Warning
+from ..recipe.config import OptimiserConfig, RunConfig
+from ..report.summary import TRANSLATE_TEST, TRANSLATED
+from ..storage.files import atomic_write_json, read_json, sha256_file
+from ..storage.names import FINISHED, WEIGHTS
+from ..storage.run_folder import RunDir
+from ..training.distributed import World
+from ..training.loop import BatchSource, Objective, Trace
+from ..training.progress import Progress
+from .datasets import Datasets
+from .fit import Fit, Spent
+
+if TYPE_CHECKING:
+    from .teachers import FolderTeacher
+
+
+@dataclass
+class Context:
+    """One run while it runs.
+
+    Attributes:
+        should_stop: returns the number of the signal that asks the run to stop, or 0.
+        world: the processes that make the run together; the first one writes.
+        start_digests: stage id -> digest of the fingerprint of its result, for stages that are done.
+        reuse: other run folders, whose finished stages and stores serve where they are those wanted.
+        models: where co-training has a second encoder, the run as each of the two sees it, by letter; else empty.
+        teachers: the finished model folders that teach, as far as they were opened.
+    """
+
+    config: RunConfig
+    run_dir: RunDir
+    data: Datasets
+    tokenizer: Tokenizer
+    device: torch.device
+    progress: Progress = field(default_factory=Progress)
+    should_stop: Callable[[], int] = lambda: 0
+    world: World = field(default_factory=World)
+    digests: dict[str, str] = field(default_factory=dict)
+    warnings: list[Warning] = field(default_factory=list)
+    reuse: tuple[Path, ...] = ()
+    models: dict[str, Context] = field(default_factory=dict)
+    teachers: dict[Path, FolderTeacher] = field(default_factory=dict)
+
+    def of_model(self, letter: str) -> Context:
+        """The run as the first ("a") or the second ("b") encoder sees it: its folder, tokenizer and stores."""
+        return self.models.get(letter, self)
+
+    def of_stage(self, stage: Stage) -> Context:
+        """The run as the encoder of a stage sees it."""
+        return self.of_model(stage.settings.get("model", "a"))
+
+    def folder(self, stage_id: str) -> Path:
+        return self.run_dir.path / stage_id
+
+    def warn(self, *found: Warning | None) -> None:
+        """Records the warnings among `found` for the stage that runs."""
+        for warning in found:
+            if warning is not None:
+                self.warnings.append(warning)
+                self.progress.warning(warning)
+
+    def warnings_as_json(self) -> list[dict[str, Any]]:
+        return [warning.as_dict() for warning in self.warnings]
+
+    def restore_warnings(self, stored: list[dict[str, Any]]) -> None:
+        """Takes up the warnings of a part of the stage that was done before the run was cut off."""
+        self.warnings += [Warning(**entry) for entry in stored]
+
+    def poll(self) -> None:
+        """Raises `Interrupted` when the run was asked to stop; every long loop calls it."""
+        (signal,) = self.world.agree(self.should_stop())
+        if signal:
+            raise Interrupted(signal)
+
+    @property
+    def passes(self) -> dict[str, Any]:
+        """How all passes without gradients run: arguments of `predict_logits`, `vote` and `score`."""
+        config = self.config
+        return {
+            "precision": config.precision,
+            "poll": self.poll,
+            "world": self.world,
+            "tokens": config.inference_tokens,
+        }
+
+    def special_tokens(self, vocab_size: int) -> np.ndarray:
+        """bool [vocab_size], the tokens that are never masked and never drawn, rows without a piece among them."""
+        special = np.zeros(vocab_size, dtype=bool)
+        special[list(self.tokenizer.special_ids)] = True
+        special[self.tokenizer.vocab_size :] = True
+        return special
+
+    def load_base(self, stage: Stage, role: str = "base") -> Encoder:
+        """The encoder that a stage starts from: an input's, or the model folder that the recipe names."""
+        return load_encoder(self.input_folder(stage, role)).to(self.device)
+
+    def check_base(self, stage: Stage) -> None:
+        """Raises ModelError if the recipe's model folder, where the stage starts from it, cannot be loaded."""
+        if "base" not in stage.inputs and self.config.model.path is not None:
+            own_head = stage.kind == "btf" or "mlm" in stage.settings or self.config.finetune.head == "cloze"
+            load = load_masked_lm if own_head else load_encoder
+            load(self.config.model.path)
+
+    def load_task_model(self, stage: Stage, role: str) -> TaskModel:
+        return load_task_model(self.input_folder(stage, role)).to(self.device)
+
+    def input_folder(self, stage: Stage, role: str) -> Path:
+        """The model folder of an input, verified against the hash written when it was made.
+
+        Raises:
+            ModelError: the stage is unfinished, or its weights are not those that it wrote.
+        """
+        if role not in stage.inputs:
+            assert role == "base"
+            assert self.config.model.path is not None
+            return self.config.model.path
+        folder = self.folder(stage.inputs[role])
+        hashes = read_json(self.world.visible(folder / FINISHED), ModelError, "run it again").get("hashes")
+        if hashes is None:
+            raise ModelError(f"{folder}: is not a finished stage (no {FINISHED} with hashes); run it again")
+        if sha256_file(folder / WEIGHTS) != hashes[WEIGHTS]:
+            raise ModelError(f"{folder / WEIGHTS}: the file has changed since it was written; delete the folder")
+        return folder
+
+    def fit(
+        self,
+        stage: Stage,
+        fingerprint: Mapping[str, Any],
+        model: nn.Module,
+        batches: BatchSource,
+        objective: Objective,
+        *,
+        seed: int,
+    ) -> tuple[Trace, Spent, dict[str, Any]]:
+        """Trains with checkpoints; goes on from the newest one. Returns the trace, the time in all, and notes.
+
+        Raises:
+            Interrupted: after a checkpoint, when the run was asked to stop.
+            ModelError: a frozen weight has changed, which is a bug.
+        """
+        return Fit(self, stage, fingerprint, model, batches, objective, seed).run()
+
+    def score_stage(self, stage: Stage, model: TaskModel) -> tuple[list[dict[str, Any]], Items]:
+        """Scores on the sources and the target of the stage (all targets where it has none), and what they are of."""
+        rows: list[dict[str, Any]] = []
+        items: Items = {}
+        for language, (role, store) in self.test_stores(stage).items():
+            scores, items[language], classes = self.score(model, store)
+            rows += metric_rows(scores, classes, language, role, len(store))
+        return rows, items
+
+    def score(self, model: TaskModel, store: TokenStore) -> tuple[dict[str, float], np.ndarray, ClassTable]:
+        """The scores of a model, what they are of, example by example (`items.py`), and of each class."""
+        return score(model, store, prediction=self.config.prediction, **self.passes)
+
+    def test_stores(self, stage: Stage) -> dict[str, tuple[str, TokenStore]]:
+        """What a stage is scored on: language -> role ("source" or "target") and store.
+
+        The zero-shot model also has "<language> (translated)" -> role "translate-test", for targets that have one.
+        """
+        if stage.kind in ("pretrain", "btf"):
+            return {}
+        found: dict[str, tuple[str, TokenStore]] = {}
+        for source in self.config.all_sources:
+            if source.test is not None:
+                found[source.language] = "source", self.data.scored(source.test, source.language)
+        for target in self.config.targets:
+            if target.test is not None and stage.target in (None, target.language):
+                found[target.language] = "target", self.data.scored(target.test, target.language)
+            if target.translated_test is not None and stage.arm == "baseline":
+                found[f"{target.language}{TRANSLATED}"] = TRANSLATE_TEST, translated_test(self.data, target)
+        return found
+
+
+def freeze(encoder: Encoder, config: OptimiserConfig) -> None:
+    """Freezes what the table of a stage says, and has computed again in the backward pass what it says.
+
+    Raises:
+        ConfigError: the encoder has fewer layers.
+    """
+    layers = encoder.config.num_layers
+    if config.freeze_layers > layers:
+        raise ConfigError(f"freeze_layers = {config.freeze_layers}, but the encoder has {layers} layers; lower it")
+    encoder.freeze(config.freeze_embeddings, config.freeze_layers)
+    encoder.recompute = config.recompute
+
+
+def write_trace(folder: Path, trace: Trace) -> None:
+    """`trace.json`: every step's loss, rate and gradient norm (docs/summary-schema.md)."""
+    columns = {"steps": list(range(1, len(trace.loss) + 1)), **vars(trace)}
+    atomic_write_json(folder / "trace.json", columns, indent=None)

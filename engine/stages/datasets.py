@@ -1,0 +1,390 @@
+"""A recipe's files as token stores, each built once and named by its content."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ... import ConfigError, DataError
+from ...data import (
+    OUTSIDE,
+    Corpus,
+    Example,
+    Tokenizer,
+    TokenStore,
+    code_switched,
+    few_per_class,
+    guess_format,
+    read_dictionary,
+    read_examples,
+    read_pairs,
+    reader_options,
+    rng_for,
+    store_key,
+)
+from ...data.readers.encodings import WrongEncoding
+from ...data.readers.formats import MULTILINGUAL
+from ...data.store.store import MANIFEST
+from ..recipe.config import FileReader, RunConfig, SourceConfig, TargetConfig, reader_of
+from ..recipe.config.cloze import prompt_of
+from ..storage.files import take_over
+
+
+@dataclass(frozen=True)
+class _Few:
+    """A choice of `per_class` examples, all with 0; its seed, the key of its draw, the recipe's table for messages."""
+
+    per_class: int
+    draw: int
+    key: str
+    table: str
+
+
+class Datasets:
+    """Stores by role, built on first use below `root`.
+
+    Args:
+        config: the recipe; a made world has been written out before.
+        tokenizer: the encoder's.
+        root: folder for the stores.
+        note: told about each store that is built.
+        reuse: run folders whose stores serve where they have the wanted content.
+    """
+
+    def __init__(
+        self,
+        config: RunConfig,
+        tokenizer: Tokenizer,
+        root: Path,
+        note: Callable[[str], None] | None = None,
+        reuse: Sequence[Path] = (),
+    ) -> None:
+        self.config, self.tokenizer, self._root, self._reuse = config, tokenizer, root, reuse
+        self._note = note or (lambda text: None)
+        self._labels: tuple[str, ...] | None = config.labels or None
+        self._open: dict[str, TokenStore] = {}
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """The label set: the recipe's, else that of the source training file, `O` first for NER."""
+        if self._labels is None:
+            source = self.config.source
+            examples = self._read(_need(source.train, "source.train"), source.language)
+            self._labels = label_set(examples, self.config.task)
+        return self._labels
+
+    def labelled(self, path: Path, language: str) -> TokenStore:
+        """The store of a labelled file; a label outside the label set is a DataError."""
+        return self._store([(path, language)], self.config.task, labelled=True)
+
+    def scored(self, path: Path, language: str) -> TokenStore:
+        """The store of a labelled file that models are scored on: sentences of any length, to be read in windows."""
+        return self._store([(path, language)], self.config.task, labelled=True, whole=True)
+
+    def unlabelled(self, paths: Sequence[Path], language: str) -> TokenStore:
+        """The store of task text whose labels, if any, were dropped, each text once; its items are the task's."""
+        return self._store([(path, language) for path in paths], self.config.task)
+
+    def text(self, paths: Sequence[Path], language: str, max_length: int) -> TokenStore:
+        """The store of plain text for masked language modelling."""
+        return self._store([(path, language) for path in paths], "text", max_length=max_length)
+
+    @property
+    def source_train(self) -> TokenStore:
+        """The labelled training examples of all source languages, one language after the other."""
+        files = [(_need(s.train, "source.train"), s.language) for s in self.config.all_sources]
+        return self._store(files, self.config.task, labelled=True)
+
+    @property
+    def source_dev(self) -> TokenStore:
+        """The labelled dev examples of the source languages that have any, as of `scored`."""
+        files = [(s.dev, s.language) for s in self.config.all_sources if s.dev is not None]
+        return self._store(files, self.config.task, labelled=True, whole=True)
+
+    @property
+    def source_switched(self) -> TokenStore:
+        """The texts of `source.train` in which words were replaced by `augment.code_switch`, with their labels."""
+        return self.source_mixed(self.config.augment.code_switch.dictionaries)
+
+    def source_mixed(self, dictionaries: Sequence[Path]) -> TokenStore:
+        """The same with other dictionaries than the recipe's, in UTF-8."""
+        source = self.config.source
+        files = [(_need(source.train, "source.train"), source.language)]
+        return self._store(files, self.config.task, labelled=True, switch=tuple(dictionaries))
+
+    def sentences(self, paths: Sequence[Path], language: str) -> Iterator[Example]:
+        """The examples of task text as they are written, without labels; of `source.train` those that are chosen."""
+        for path in paths:
+            yield from self._read(path, language, unlabelled=True, task=self.config.task)
+
+    def target_labelled(self, target: TargetConfig) -> TokenStore:
+        """The labelled target examples that fine-tuning learns from, chosen by `targets.N.per_class`."""
+        path, where = _need(target.labelled, "targets.N.labelled"), f"targets.{self.config.targets.index(target)}"
+        few = _Few(target.per_class, target.draw, target.language, where)
+        return self._store([(path, target.language)], self.config.task, labelled=True, few=few)
+
+    def target_pool(self, target: TargetConfig) -> TokenStore:
+        """Unlabelled target examples for self-training: those of `task_text`, in the same order."""
+        return self.unlabelled(target.unlabelled, target.language)
+
+    def task_text(self, target: TargetConfig) -> list[TokenStore]:
+        """What BTF reads, by language: each source's training text without its labels and more text; target text."""
+        length = self.config.btf.max_length or self.config.max_length
+        return [
+            *(
+                self.text([_need(s.train, "source.train"), *s.unlabelled], s.language, length)
+                for s in self.config.all_sources
+            ),
+            self.text(target.unlabelled, target.language, length),
+        ]
+
+    def pairs(self, target: TargetConfig) -> TokenStore:
+        """The sentence pairs of a target, for translation language modelling in BTF."""
+        length = self.config.btf.max_length or self.config.max_length
+        return self._store([(path, target.language) for path in target.pairs], "text", max_length=length, pairs=True)
+
+    def general_text(self) -> list[TokenStore]:
+        """General text of all languages, for pre-training."""
+        tables = self.config.tables
+        missing = [t.language for t in tables if not t.general]
+        if missing:
+            raise ConfigError(f"no general text for {', '.join(missing)}; give source.general and targets.N.general")
+        length = self.config.pretrain.max_length or self.config.max_length
+        return [self.text(t.general, t.language, length) for t in tables]
+
+    def control_text(self, target: TargetConfig) -> list[TokenStore]:
+        """General text of the sources and of one target, for the control arm."""
+        tables: list[SourceConfig | TargetConfig] = [*self.config.all_sources, target]
+        missing = [t.language for t in tables if not (t.control or t.general)]
+        if missing:
+            raise ConfigError(
+                f"no general text for {', '.join(missing)}; give control or general, or set arms.control = false"
+            )
+        length = self.config.btf.max_length or self.config.max_length
+        return [self.text(t.control or t.general, t.language, length) for t in tables]
+
+    def _read(self, path: Path, language: str, *, unlabelled: bool = False, task: str | None = None) -> list[Example]:
+        examples = read_file(self.config, path, unlabelled=unlabelled, task=task, language=language)
+        sources = self.config.all_sources
+        own = [i for i, s in enumerate(sources) if s.train == path]
+        if not own:
+            return examples
+        # One file of XNLI may hold several of the languages.
+        number = next((i for i in own if sources[i].language == language), own[0])
+        source = sources[number]
+        key, table = ("source", "source") if number == 0 else (source.language, f"sources.{number - 1}")
+        if source.per_class:
+            labelled = read_file(self.config, path, language=language) if unlabelled else examples
+            few = _Few(source.per_class, source.draw, key, table)
+            return [examples[i] for i in self._choose(labelled, few)]
+        return [examples[i] for i in capped(len(examples), source.cap, source.draw, key)]
+
+    def _choose(self, examples: Sequence[Example], few: _Few) -> np.ndarray:
+        """The chosen ones of labelled examples; all of them with 0 per class."""
+        if not few.per_class:
+            return np.arange(len(examples))
+        chosen, short = few_per_class(examples, few.per_class, few.draw, few.key)
+        if short:
+            self._note(f"{few.table}.per_class = {few.per_class}, but there are fewer of {', '.join(short)}: all taken")
+        return chosen
+
+    def _store(
+        self,
+        files: Sequence[tuple[Path, str]],
+        task: str,
+        *,
+        labelled: bool = False,
+        max_length: int = 0,
+        few: _Few | None = None,
+        switch: tuple[Path, ...] = (),
+        pairs: bool = False,
+        whole: bool = False,
+    ) -> TokenStore:
+        paths, languages = [path for path, _ in files], [language for _, language in files]
+        length = max_length or self.config.max_length
+        labels = () if task == "text" else self.labels
+        settings = {
+            "task": task,
+            "labels": list(labels),
+            "labelled": labelled,
+            "repeats": labelled,
+            "max_length": length,
+            "reader": self._readers(files, labelled),
+            "language": languages if len(set(languages)) > 1 else "".join(languages[:1]),
+            "cap": self.config.source.cap if self.config.source.train in paths else 0,
+        }
+        settings |= self._few_settings(files, few) | ({"pairs": True} if pairs else {})
+        settings |= {"whole": True} if whole and task == "ner" else {}
+        table = self.config.augment.code_switch
+        settings |= {"code_switch": [table.rate, table.draw]} if switch else {}
+        prompt = prompt_of(self.config) if task == "classification" else ""
+        settings |= {"prompt": prompt} if prompt else {}
+        key = store_key([*paths, *switch], self.tokenizer, settings)
+        if key not in self._open:
+            folder = self._root / key
+            take_over(folder, [other / "store" / key for other in self._reuse], MANIFEST)
+            if (folder / MANIFEST).exists():
+                self._open[key] = TokenStore.open(folder)
+            else:
+                self._note(f"reading {', '.join(p.name for p in paths)}")
+                examples = [
+                    replace(e, language=language)
+                    for p, language in files
+                    for e in (
+                        read_pairs_of(self.config, p, language)
+                        if pairs
+                        else self._read(p, language, unlabelled=not labelled, task=task)
+                    )
+                ]
+                if few is not None:
+                    examples = [examples[i] for i in self._choose(examples, few)]
+                if switch:
+                    examples = self._switched(examples, switch)
+                if not labelled:
+                    examples = [examples[i] for i in first_of_each(examples)]
+                self._open[key] = TokenStore.build(
+                    examples,
+                    self.tokenizer,
+                    folder=folder,
+                    task=task,
+                    labels=labels,
+                    max_length=length,
+                    prompt=prompt,
+                    whole=whole,
+                )
+            if not len(self._open[key]):
+                raise DataError(f"{paths[0]}: has no examples")
+        return self._open[key]
+
+    def _switched(self, examples: Sequence[Example], dictionaries: tuple[Path, ...]) -> list[Example]:
+        table = self.config.augment.code_switch
+        given = dictionaries == table.dictionaries
+        with naming_key("reader.encoding"):
+            dictionary = read_dictionary(dictionaries, encoding=self.config.reader.encoding if given else "utf-8")
+        changed = [new for e in examples if (new := code_switched(e, dictionary, table.rate, table.draw)) is not None]
+        if not changed:
+            raise DataError(f"{dictionaries[0]}: no word of the source training text is in the dictionaries")
+        return changed
+
+    def _readers(self, files: Sequence[tuple[Path, str]], labelled: bool) -> list[str]:
+        """What decides how each file is read."""
+        readers = [reader_of(self.config, path, language, unlabelled=not labelled) for path, language in files]
+        return [f"{reader.settings}, {reader.unlabelled}" for reader in readers]
+
+    def _few_settings(self, files: Sequence[tuple[Path, str]], few: _Few | None) -> dict[str, Any]:
+        """What the choice of a few examples adds to a store's name; nothing where there is none."""
+        source, found = self.config.source, {} if few is None else {"few": [few.per_class, few.draw, few.key]}
+        if source.train in [path for path, _ in files] and (source.per_class or source.draw):
+            found["source_few"] = [source.per_class, source.draw]
+        more = [s for s in self.config.sources if (s.train, s.language) in files and (s.cap or s.per_class)]
+        if more:
+            found["more_few"] = [[s.language, s.cap, s.per_class, s.draw] for s in more]
+        return found
+
+
+def read_file(
+    config: RunConfig, path: Path, *, unlabelled: bool = False, task: str | None = None, language: str = ""
+) -> list[Example]:
+    """The examples of a recipe's file, read as `reader_of` says.
+
+    With `unlabelled`, labels are dropped; for NER plain text is split into words. With `task` "text" everything
+    becomes plain text. `language` is the one to read where a file of XNLI or MARC has several.
+    """
+    task = task or config.task
+    reader = reader_of(config, path, language, unlabelled=unlabelled)
+    settings, encoding = reader.settings, reader.encoding
+    options: dict[str, Any] = {
+        name: getattr(settings, name)
+        for name in ("token_column", "label_column", "scheme", "repair", "words", "tags", "text", "label")
+    }
+    if reader.unlabelled:
+        # A target's labels must decide nothing, not even which rows a label map drops.
+        options["label"] = None
+    options |= {
+        "pair": settings.pair or None,
+        "label_map": {old: new or None for old, new in settings.label_map.items()} or None,
+        "require_labels": not unlabelled,
+        "split_words": config.task == "ner" and task == "ner" and settings.split == "punctuation",
+    }
+    with naming_key(reader.encoding_key):
+        kind = file_format(config, path, reader)
+        options |= {"language": language} if kind in MULTILINGUAL else {}
+        taken = {name: options[name] for name in reader_options(kind) if name in options}
+        examples = read_examples(path, task=config.task, format=kind, encoding=encoding, **taken)
+    return [_unlabelled(e, task) for e in examples] if unlabelled else list(examples)
+
+
+def file_format(config: RunConfig, path: Path, reader: FileReader) -> str:
+    """The format that a recipe's file is read in; "auto" goes by its name and its first lines."""
+    if reader.format != "auto":
+        return reader.format
+    return guess_format(path, task=config.task, encoding=reader.encoding)
+
+
+@contextmanager
+def naming_key(key: str) -> Iterator[None]:
+    """Errors of a file's encoding name the key of the recipe that sets it."""
+    try:
+        yield
+    except WrongEncoding as error:
+        raise error.naming(key) from error
+
+
+def read_pairs_of(config: RunConfig, path: Path, language: str) -> list[Example]:
+    """The sentence pairs of a file of `targets.N.pairs`."""
+    reader = reader_of(config, path, language, unlabelled=True)
+    with naming_key(reader.encoding_key):
+        return read_pairs(path, encoding=reader.encoding)
+
+
+def _unlabelled(example: Example, task: str) -> Example:
+    words = example.words
+    if task == "ner" and words is None:
+        words = tuple(str(example.text).split())
+    return replace(example, labels=None, words=words, text=None if words is not None else example.text)
+
+
+def label_set(examples: Sequence[Example], task: str) -> tuple[str, ...]:
+    """All labels in a fixed order. For NER: `O`, then B- and I- of each type, whether or not both occur."""
+    if task == "classification":
+        return tuple(sorted({str(e.labels) for e in examples}))
+    types = sorted({tag[2:] for e in examples for tag in (e.labels or ()) if tag != OUTSIDE})
+    return (OUTSIDE, *(f"{prefix}-{name}" for name in types for prefix in "BI"))
+
+
+def first_of_each(examples: Sequence[Example]) -> np.ndarray:
+    """Positions of the examples with texts that no earlier one has: task text has repeats, and the training text too.
+
+    White space does not count, so that BTF and self-training, which reads words, take the same text for a repeat.
+    """
+    first: dict[tuple[str, str], int] = {}
+    for position, example in enumerate(examples):
+        text = str(example.text) if example.words is None else " ".join(example.words)
+        first.setdefault(("".join(text.split()), "".join((example.pair or "").split())), position)
+    return np.array(list(first.values()), dtype=np.int64)
+
+
+def capped(count: int, cap: int, seed: int, language: str) -> np.ndarray:
+    """Seeded choice of `cap` examples out of `count`, in order; all where there are no more, or with cap 0.
+
+    The same seed and cap give the same choice in BTF and in self-training, which have the same text, each once.
+    """
+    if cap == 0 or count <= cap:
+        return np.arange(count)
+    return np.sort(rng_for(seed, "cap", language).permutation(count)[:cap])
+
+
+def corpora(stores: Sequence[TokenStore]) -> list[Corpus]:
+    """One corpus per store."""
+    return [Corpus([store]) for store in stores]
+
+
+def _need(path: Path | None, key: str) -> Path:
+    if path is None:
+        raise ConfigError(f"{key} is missing in the recipe; give a labelled file")
+    return path

@@ -1,0 +1,193 @@
+"""How a stage trains: from the newest checkpoint to the end, saving on the way."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from torch import nn
+
+from ... import Interrupted, ModelError
+from ...model import TaskModel
+from ..plan import Stage
+from ..recipe.config import TaskConfig
+from ..storage.checkpoint import load_latest, save_checkpoint
+from ..training.loop import BatchSource, Loop, Objective, StepResult, Trace
+from ..training.weight_hashes import frozen_hash, tensors_hash
+from .best import BestEpoch
+
+if TYPE_CHECKING:
+    from .context import Context
+
+
+@dataclass(frozen=True)
+class Spent:
+    """Seconds that a training took, over all starts, each up to the checkpoint that the next one went on from.
+
+    Attributes:
+        wall: by the clock on the wall.
+        cpu: of the process with all its threads, whatever else ran on the machine; of several processes the first.
+    """
+
+    wall: float = 0.0
+    cpu: float = 0.0
+
+    @classmethod
+    def now(cls) -> Spent:
+        """The two clocks, whose zeros mean nothing."""
+        return cls(time.monotonic(), time.process_time())
+
+    def __add__(self, other: Spent) -> Spent:
+        return Spent(self.wall + other.wall, self.cpu + other.cpu)
+
+    def __sub__(self, other: Spent) -> Spent:
+        return Spent(self.wall - other.wall, self.cpu - other.cpu)
+
+
+class Fit:
+    """The training of one stage; see `Context.fit`."""
+
+    def __init__(
+        self,
+        context: Context,
+        stage: Stage,
+        fingerprint: Mapping[str, Any],
+        model: nn.Module,
+        batches: BatchSource,
+        objective: Objective,
+        seed: int,
+    ) -> None:
+        self.context, self.stage, self.fingerprint, self.model = context, stage, fingerprint, model
+        self.folder = context.folder(stage.id) / "checkpoint"
+        # Before the loop, which may compute in 16-bit copies of the weights.
+        self.frozen = frozen_hash(model)
+        self.loop = Loop(
+            model,
+            batches,
+            objective,
+            optimiser=stage.optimiser,
+            seed=seed,
+            precision=context.config.precision,
+            world=context.world,
+            performance=context.config.performance,
+            warn=context.warn,
+        )
+        self.best = self._best_epoch()
+        if self.best is not None:
+            self.loop.settle = self.best.due
+        self.spent, self.started, self.saved = Spent(), Spent.now(), time.monotonic()
+
+    def run(self) -> tuple[Trace, Spent, dict[str, Any]]:
+        """Trains; returns the trace, the time in all, and notes for `stage.json`."""
+        context, stage, loop = self.context, self.stage, self.loop
+        self._restore()
+        self._hear_halvings()
+        context.progress.begin(stage.id, loop.total, loop.step)
+        trace = loop.run(self._after_step)
+        notes = {} if self.best is None else self.best.restore(loop)
+        context.run_dir.event("supply", stage=stage.id, **loop.supply)
+        loop.close()
+        self._check_same("the trained weights", lambda: tensors_hash(loop.weights.trainable))
+        if frozen_hash(self.model) != self.frozen:
+            raise ModelError(
+                f"{stage.id}: frozen weights have changed during training; this is a bug, please report it"
+            )
+        return trace, self._spent(), notes
+
+    def _restore(self) -> None:
+        """Goes on from the newest checkpoint, if there is one."""
+        found = load_latest(self.folder, fingerprint=self.fingerprint, on_skip=self._skipped)
+        self._check_same("the step of the newest checkpoint", lambda: str(found and found.step))
+        if found is not None:
+            self.loop.restore(found.step, found.tensors, found.meta)
+            self.spent = Spent(**found.meta["spent"])
+            for note in [*found.notes, *self._other_parts(found.meta)]:
+                self.context.progress.note(f"{self.stage.id}: {note}")
+        self.started, self.saved = Spent.now(), time.monotonic()
+
+    def _spent(self) -> Spent:
+        return self.spent + (Spent.now() - self.started)
+
+    def _after_step(self, loop: Loop, result: StepResult) -> None:
+        if self.best is not None:
+            self.best.look(loop)
+        context, stage = self.context, self.stage.id
+        context.progress.step(loop.step, loop.total, result.loss, result.tokens)
+        if loop.step % 50 == 0 or loop.step == loop.total:
+            context.run_dir.event("step", stage=stage, step=loop.step, loss=result.loss, lr=result.lr)
+        signal, due = self._agreed(result.step, time.monotonic() - self.saved >= context.config.checkpoint.seconds)
+        if signal or (loop.step < loop.total and due):
+            self._save()
+            context.run_dir.write_status("running", stage=stage, step=loop.step)
+            if signal:
+                raise Interrupted(signal)
+
+    def _save(self) -> None:
+        now, spent = time.monotonic(), self._spent()
+        tensors, meta = self.loop.state()
+        if self.context.world.first:
+            save_checkpoint(
+                self.folder,
+                step=self.loop.step,
+                tensors=tensors,
+                meta=meta | {"spent": asdict(spent), "processes": self.context.world.size},
+                fingerprint=self.fingerprint,
+                keep=self.context.config.checkpoint.keep,
+            )
+        self.saved = now
+
+    def _best_epoch(self) -> BestEpoch | None:
+        """What keeps a stage's best weights, where its table says `keep = "best"`."""
+        context, model = self.context, self.model
+        table, path = self.stage.optimiser, context.config.source.dev
+        if not isinstance(table, TaskConfig) or table.keep == "last":
+            return None
+        assert isinstance(model, TaskModel)
+        assert path is not None
+        store = context.data.source_dev
+        metric = "entity_f1" if context.config.task == "ner" else "accuracy"
+        return BestEpoch(
+            self.folder / "best",
+            fingerprint=self.fingerprint,
+            every=max(1, round(self.loop.total / table.epochs)),
+            score=lambda: context.score(model, store)[0][metric],
+            world=context.world,
+        )
+
+    def _other_parts(self, meta: Mapping[str, Any]) -> list[str]:
+        """A note where the processes cut batches into other parts than those that saved a checkpoint did."""
+        before, now = int(meta.get("processes", 1)), self.context.world.size
+        if before == now or self.stage.optimiser.micro_batch != 0:
+            return []
+        return [
+            f"begun by {before} processes, goes on with {now}: the same batches in other parts, hence "
+            "other dropout masks; a micro_batch in the recipe gives the same for any number of processes"
+        ]
+
+    def _hear_halvings(self) -> None:
+        """Has smaller micro-batches reported, and those from before the run was cut off recorded again."""
+        memory, context = self.loop.memory, self.context
+        context.restore_warnings([halving.warning().as_dict() for halving in memory.halvings])
+        memory.report = lambda halving: context.warn(halving.warning())
+
+    def _agreed(self, step: int, due: bool) -> tuple[int, bool]:
+        """Whether all processes stop after a step, and whether they save: the clock of the first one decides."""
+        world = self.context.world
+        if world.size == 1 or step % world.stop_every == 0:
+            signal, save = world.agree(self.context.should_stop(), int(due and world.first))
+            return signal, bool(save)
+        return 0, False
+
+    def _check_same(self, what: str, value: Callable[[], str]) -> None:
+        """Raises ModelError unless the value is the same in all processes; asks for it only where there are several."""
+        if self.context.world.size > 1 and (others := self.context.world.differing(value())):
+            raise ModelError(
+                f"{self.stage.id}: {what} in process {others[0]} is not that of process 0. "
+                "Do all machines see the same run folder and run the same versions?"
+            )
+
+    def _skipped(self, path: Path, reason: str) -> None:
+        self.context.progress.note(f"{path}: not used: {reason}")

@@ -1,0 +1,106 @@
+"""What fine-tuning learns: labelled examples of the sources, of a target, translated ones; and in which numbers."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from ...data import TokenStore, epoch_counts
+from ..plan import Stage
+from .context import Context
+
+MARK_OF_ROLE = {
+    "switched": "uses_dictionary",
+    "few_shot": "uses_target_labels",
+    "translated": "uses_parallel_data",
+}
+"""Role of a store -> the mark of a stage that learns from it; "translated" stands for those of all languages."""
+
+
+@dataclass(frozen=True)
+class Portion:
+    """Labelled examples of one store.
+
+    Attributes:
+        role: "source", "switched", "few_shot", or "translated.<language>".
+        language: of the source whose examples these are, where the sources are drawn one by one; else empty.
+        examples: int64 [n].
+    """
+
+    role: str
+    store: TokenStore
+    examples: np.ndarray
+    language: str = ""
+
+
+@dataclass(frozen=True)
+class Mixture:
+    """What makes up an epoch.
+
+    Attributes:
+        counts: examples of each portion in an epoch; None where `balance` ("none" or "up") says it.
+    """
+
+    portions: list[Portion]
+    counts: list[int] | None
+    balance: str
+
+    def count(self, role: str) -> int:
+        """The examples there are of a role, whatever the language."""
+        return sum(len(p.examples) for p in self.portions if p.role.partition(".")[0] == role)
+
+    def per_epoch(self) -> list[int]:
+        """How many examples of each portion an epoch has."""
+        sizes = [len(p.examples) for p in self.portions]
+        return epoch_counts(sizes, mode=self.balance) if self.counts is None else self.counts
+
+
+def learned_stores(context: Context, stage: Stage) -> dict[str, TokenStore]:
+    """The stores that a stage of fine-tuning learns, by role."""
+    data, config, settings = context.data, context.config, stage.settings
+    found: dict[str, TokenStore] = {}
+    own = [t for t in config.targets if stage.target == t.language]
+    if settings.get("translated") != "only":
+        found["source"] = data.source_train
+    if "code_switch" in settings:
+        found["switched"] = data.source_switched
+    if "few_shot" in settings:
+        found["few_shot"] = data.target_labelled(own[0])
+    if "translated" in settings:
+        for target in own or config.targets:
+            if target.translated_train is not None:
+                store = data.labelled(target.translated_train, target.language)
+                found[f"translated.{target.language}"] = store
+    return found
+
+
+def mixture(context: Context, stage: Stage, stores: Mapping[str, TokenStore]) -> Mixture:
+    """How the stores of `learned_stores` make up an epoch of fine-tuning."""
+    mix = stage.settings.get("source_mix")
+    portions: list[Portion] = []
+    for role, store in stores.items():
+        portions += by_language(store) if mix and role == "source" else [Portion(role, store, labelled_examples(store))]
+    if not mix:
+        # Only few-shot has another way of mixing, which is a setting of all stages.
+        return Mixture(portions, None, "up" if context.config.finetune.target_mix == "balanced" else "none")
+    source = [len(p.examples) for p in portions if p.role == "source"]
+    counts = epoch_counts(source, **mix) if source else []
+    return Mixture(portions, [*counts, *(len(p.examples) for p in portions if p.role != "source")], "none")
+
+
+def by_language(store: TokenStore) -> list[Portion]:
+    """The labelled examples of the sources, one portion for each language."""
+    examples = labelled_examples(store)
+    if store.language is None:
+        return [Portion("source", store, examples)]
+    of = np.asarray(store.language)[examples]
+    return [Portion("source", store, examples[of == i], name) for i, name in enumerate(store.languages)]
+
+
+def labelled_examples(store: TokenStore) -> np.ndarray:
+    """Examples with at least one labelled item."""
+    known = np.asarray(store.item_labels) >= 0
+    counts = np.concatenate([[0], np.cumsum(known)])[np.asarray(store.item_offsets)]
+    return np.flatnonzero(np.diff(counts) > 0)

@@ -1,0 +1,387 @@
+"""The decision of a round: alpha from the source, then which labels stay in both languages, stored with reasons."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from ... import ModelError
+from ...data import OUTSIDE, ItemView, TokenStore
+from ...data.batches.batch import IGNORE
+from ...kernels import Votes, votes
+from ...model import TaskModel
+from ..evaluation.inference import Poll, predict_logits
+from ..plan import Stage
+from ..pseudolabels.acceptance import choose_accepted, count_dropped, count_units
+from ..pseudolabels.diagnostics import (
+    acceptance_cut,
+    alpha_at_edge,
+    class_collapse,
+    class_shift,
+    falling_acceptance,
+    few_accepted_entities,
+    heavy_source_drop,
+    low_agreement,
+    require_accepted,
+)
+from ..pseudolabels.filters import Decision, Reason, SourceDecision, decide, source_consistency
+from ..pseudolabels.quality import calibration_bins, pseudo_label_quality
+from ..pseudolabels.thresholds import ThresholdChoice, choose_threshold
+from ..recipe.config import SelfTrainConfig
+from ..storage.files import read_json
+from ..storage.names import FINISHED
+from ..training.distributed import World
+from .context import Context
+from .datasets import capped
+
+REASONS = {
+    Reason.DISAGREE: "voters-disagree",
+    Reason.LOW_CONFIDENCE: "below-threshold",
+    Reason.SPAN_INCOMPLETE: "entity-incomplete",
+    Reason.SENTENCE_INCOMPLETE: "sentence-incomplete",
+    Reason.NOT_A_NUMBER: "not-a-number",
+    Reason.OVER_QUOTA: "above-class-share",
+}
+
+
+@dataclass(frozen=True)
+class Pool:
+    """The examples that are still in: of the target text, and of the labelled source."""
+
+    target: np.ndarray
+    source: np.ndarray
+
+
+@dataclass(frozen=True)
+class Voted:
+    """Votes on the items of some examples of a store.
+
+    Attributes:
+        items: int64 [K], where these items lie on the store's item axis.
+        example: int64 [K], the example of each.
+        gold: int64 [K], -100 where unknown.
+    """
+
+    store: TokenStore
+    items: np.ndarray
+    example: np.ndarray
+    gold: np.ndarray
+    votes: Votes
+
+    def of(self, examples: np.ndarray) -> Voted:
+        """The votes on the items of some examples, bool [N]."""
+        mask = examples[self.example]
+        keep = torch.from_numpy(mask)
+        parts = {name: getattr(self.votes, name)[keep] for name in self.votes._fields[:4]}
+        return replace(
+            self,
+            items=self.items[mask],
+            example=self.example[mask],
+            gold=self.gold[mask],
+            votes=self.votes._replace(**parts),
+        )
+
+    def spread(self, values: np.ndarray, fill: int) -> np.ndarray:
+        """`values` [K] on the whole item axis of the store, `fill` elsewhere."""
+        whole = np.full(int(self.store.item_offsets[-1]), fill, dtype=values.dtype)
+        whole[self.items] = values
+        return whole
+
+
+@dataclass(frozen=True)
+class RoundDecision:
+    """What a hard stage trains on (`arrays`, one entry per item or example) and why (`record`, `decision.json`)."""
+
+    arrays: dict[str, np.ndarray]
+    record: dict[str, Any]
+
+
+def vote(
+    model: TaskModel,
+    store: TokenStore,
+    examples: np.ndarray | None = None,
+    *,
+    precision: str = "fp32",
+    poll: Poll = lambda: None,
+    world: World | None = None,
+    tokens: int = 0,
+) -> Voted:
+    """The votes of a model on some examples, or on all."""
+    chosen = np.zeros(len(store), dtype=bool)
+    chosen[slice(None) if examples is None else examples] = True
+    offsets = np.asarray(store.item_offsets, dtype=np.int64)
+    example = np.repeat(np.arange(len(store)), offsets[1:] - offsets[:-1])
+    items = np.flatnonzero(chosen[example])
+    view = ItemView(store)
+    logits = predict_logits(
+        model, view, np.flatnonzero(chosen), precision=precision, poll=poll, world=world, tokens=tokens
+    )
+    gold = np.asarray(store.item_labels, dtype=np.int64)[items]
+    return Voted(store, items, example[items], gold, votes(logits[:, torch.from_numpy(items)]))
+
+
+def load_pool(context: Context, stage: Stage) -> Pool:
+    """What the last hard stage left: source examples leave for good, target ones only where the recipe says so."""
+    from safetensors.numpy import load_file
+
+    data, config = context.data, context.config
+    target = config.target(stage.target)
+    if "previous" in stage.inputs:
+        saved = load_file(context.folder(stage.inputs["previous"]) / "decision.safetensors")
+        return Pool(np.flatnonzero(saved["target.pool"]), np.flatnonzero(saved["source.keep"]))
+    chosen = capped(len(data.target_pool(target)), config.selftrain.cap, stage.seed, target.language)
+    return Pool(chosen, np.arange(len(data.source_train)))
+
+
+def decide_round(context: Context, stage: Stage, labeller: TaskModel) -> RoundDecision:
+    """Chooses alpha on the labelled source, then filters both languages.
+
+    Raises:
+        DataError: not one pseudo-label was accepted; the message has a histogram of the confidences.
+    """
+    data, table, labels = context.data, context.config.selftrain, context.data.labels
+    pool, target = load_pool(context, stage), context.config.target(stage.target)
+    context.progress.note(
+        f"{stage.id}: votes on {len(data.source_train)} source and {len(pool.target)} target examples"
+    )
+    ballot: Callable[..., Voted] = partial(vote, labeller, **context.passes)
+    in_play = np.zeros(len(data.source_train), dtype=bool)
+    in_play[pool.source] = True
+    curves = {"all": ballot(data.source_train)}
+    curves["kept"] = source = curves["all"].of(in_play)
+    if context.config.has_dev:
+        curves["dev"] = ballot(data.source_dev)
+    unlabelled = ballot(data.target_pool(target), pool.target)
+    judged = curves[table.alpha.data]
+    choice = choose_alpha(table, judged, labels)
+    accept = partial(accept_labels, table, labels, choice.alpha, curves["all"])
+    decision = accept(unlabelled)
+    kept = source_consistency(
+        source.votes,
+        source.gold,
+        kept=in_play,
+        example_of_item=source.example,
+        rule=table.source_filter,
+        alpha=choice.alpha,
+        labels=labels,
+    )
+    alpha = None if table.target_filter == "none" else choice.alpha
+    seen = unlabelled.votes
+    require_accepted(int(decision.keep.sum()), seen.min_confidence, seen.agree, alpha=alpha, where=stage.id)
+    record = _record(stage, table, labels, choice, source, kept, in_play, unlabelled, decision)
+    record["alphas"] = {name: choose_alpha(table, voted, labels).alpha for name, voted in curves.items()}
+    if table.accept != "threshold":
+        dropped = count_dropped(decision, labels)
+        total = sum(dropped.values())
+        record["options"] = {"accept": {"rule": table.accept, "dropped": total, "per_class": dropped}}
+        context.warn(acceptance_cut(table.accept, total, record["accepted"]))
+    if target.test is not None:
+        test = ballot(data.scored(target.test, target.language))
+        record |= _with_gold(table, labels, choice, test, accept(test))
+        record["calibration"] |= {"target": _calibration(test)}
+    _warn(context, stage, choice, record, kept, in_play, source, unlabelled)
+    return RoundDecision(_arrays(table, pool, unlabelled, decision, kept) | _judged(judged), record)
+
+
+def choose_alpha(table: SelfTrainConfig, judged: Voted, labels: Sequence[str]) -> ThresholdChoice:
+    """Alpha by the recipe's rule from the labelled items of `judged`."""
+    known = judged.gold >= 0
+    if table.alpha.items == "entities":
+        known &= judged.votes.label.numpy() != labels.index(OUTSIDE)
+    keep = torch.from_numpy(known)
+    return choose_threshold(
+        judged.votes.min_confidence[keep],
+        judged.votes.label[keep] == torch.from_numpy(judged.gold[known]),
+        rule=table.alpha.rule,
+        num_classes=len(labels),
+        step=table.alpha.step,
+        upper=table.alpha.upper,
+        min_kept=max(table.alpha.min_kept, math.ceil(table.alpha.min_share * known.sum())),
+        agree=judged.votes.agree[keep],
+    )
+
+
+def accept_labels(table: SelfTrainConfig, labels: Sequence[str], alpha: float, source: Voted, voted: Voted) -> Decision:
+    """The recipe's filter on the items of a target text.
+
+    Args:
+        source: all of the labelled source text, for the shares of its classes.
+    """
+    if table.target_filter == "none":
+        return decide(voted.votes, None)
+    unit = table.target_filter
+    decision = decide(voted.votes, alpha, unit=unit, sentence_of_item=voted.example, labels=labels)
+    if table.accept == "threshold":
+        return decision
+    units = count_units(decision.label, labels, unit=unit, sentence_of_item=voted.example)
+    known = source.gold >= 0
+    counts = count_units(source.gold[known], labels, unit=unit, sentence_of_item=source.example[known]).counts()
+    return choose_accepted(table.accept, decision, voted.votes.min_confidence.numpy(), units, counts)
+
+
+def _record(
+    stage: Stage,
+    table: SelfTrainConfig,
+    labels: tuple[str, ...],
+    choice: ThresholdChoice,
+    source: Voted,
+    kept: SourceDecision,
+    in_play: np.ndarray,
+    target: Voted,
+    decision: Decision,
+) -> dict[str, Any]:
+    """The decision as JSON values (docs/summary-schema.md)."""
+    quality = pseudo_label_quality(target.votes, decision, labels, thresholds=choice.curve.thresholds)
+    predicted = source.votes.mean_probability.argmax(dim=-1).numpy()
+    known = source.gold >= 0
+    wrong = source.gold[known & (predicted != source.gold)]
+    removed = np.bincount(wrong, minlength=len(labels))
+    return {
+        "round": stage.round,
+        "alpha": None if table.target_filter == "none" else choice.alpha,
+        "rule": choice.rule,
+        "at_edge": choice.at_edge,
+        "reason": choice.reason,
+        "unit": table.target_filter,
+        "curve": _curve(choice),
+        "items": quality.overall.predicted,
+        "accepted": quality.overall.accepted,
+        "rejected": {REASONS[c]: quality.reasons[c.name.lower()] for c in REASONS if c.name.lower() in quality.reasons},
+        "classes": {n: {"items": a.predicted, "accepted": a.accepted} for n, a in quality.per_class.items()},
+        "by_threshold": quality.by_threshold,
+        "coverage_entity": None if quality.entity is None else quality.entity.coverage,
+        "coverage_o": None if quality.outside is None else quality.outside.coverage,
+        "voter_agreement": float(target.votes.agree.float().mean()),
+        "target_curve": None,
+        "precision_if_gold": None,
+        "calibration": {"source": _calibration(source), "target": None},
+        "source": {
+            "items": int(in_play.sum()),
+            "kept": int(kept.keep.sum()),
+            "removed": int((in_play & ~kept.keep).sum()),
+            "removed_per_class": {labels[i]: int(n) for i, n in enumerate(removed) if n},
+            "guarded": int((kept.reason == Reason.KEPT_FOR_CLASS).sum()),
+            "guarded_per_class": kept.guarded,
+        },
+    }
+
+
+def _with_gold(
+    table: SelfTrainConfig, labels: tuple[str, ...], choice: ThresholdChoice, test: Voted, decision: Decision
+) -> dict[str, Any]:
+    """The same rule on the target's labelled test file: for looking at, nothing reads it back."""
+    quality = pseudo_label_quality(test.votes, decision, labels, gold=test.gold, thresholds=choice.curve.thresholds)
+    return {
+        "target_curve": _curve(choose_alpha(table, test, labels)),
+        "precision_if_gold": quality.overall.precision,
+        "classes_if_gold": {
+            n: {"items": a.predicted, "accepted": a.accepted, "correct": a.correct, "gold": a.gold}
+            for n, a in quality.per_class.items()
+        },
+        "by_threshold_if_gold": quality.by_threshold,
+    }
+
+
+def _calibration(voted: Voted) -> list[dict[str, float | int]]:
+    """Accuracy by confidence of the voters' mean, over the labelled items."""
+    known, mean = voted.gold >= 0, voted.votes.mean_probability
+    right = mean.argmax(dim=-1).numpy() == voted.gold
+    return calibration_bins(mean.amax(dim=-1).numpy()[known], right[known])
+
+
+def _curve(choice: ThresholdChoice) -> dict[str, Any]:
+    curve = choice.as_dict()["curve"]
+    names = ("thresholds", "kept", "correct", "accuracy", "coverage", "recall", "second_difference")
+    return {name: curve[name] for name in names}
+
+
+def _judged(judged: Voted) -> dict[str, np.ndarray]:
+    """The labelled source items that alpha was chosen on, so that other rules can be tried on them later."""
+    known = judged.gold >= 0
+    votes = judged.votes
+    return {
+        "alpha.confidence": votes.min_confidence.numpy()[known],
+        "alpha.agree": votes.agree.numpy()[known].astype(np.uint8),
+        "alpha.correct": (votes.label.numpy() == judged.gold)[known].astype(np.uint8),
+        "alpha.example": judged.example[known].astype(np.int32),
+    }
+
+
+def _arrays(
+    table: SelfTrainConfig, pool: Pool, target: Voted, decision: Decision, kept: SourceDecision
+) -> dict[str, np.ndarray]:
+    stays = np.zeros(len(target.store), dtype=np.uint8)
+    stays[pool.target if table.abandoned == "round" else np.unique(target.example[decision.keep])] = 1
+    return {
+        "target.targets": target.spread(decision.targets, IGNORE),
+        "target.label": target.spread(decision.label, IGNORE),
+        "target.reason": target.spread(decision.reason, -1),
+        "target.agree": target.spread(target.votes.agree.numpy().astype(np.uint8), 0),
+        "target.confidence": target.spread(target.votes.min_confidence.numpy(), 0),
+        "target.pool": stays,
+        "source.keep": kept.keep.astype(np.uint8),
+        "source.reason": kept.reason,
+    }
+
+
+def _warn(
+    context: Context,
+    stage: Stage,
+    choice: ThresholdChoice,
+    record: dict[str, Any],
+    kept: SourceDecision,
+    in_play: np.ndarray,
+    source: Voted,
+    target: Voted,
+) -> None:
+    labels, classes = context.data.labels, record["classes"]
+    accepted = {name: entry["accepted"] for name, entry in classes.items()}
+    prior = np.bincount(source.gold[source.gold >= 0], minlength=len(labels))
+    share = dict(zip(labels, prior.tolist(), strict=True))
+    told = _guarded_before(context, stage)
+    context.warn(
+        *(warning for warning in kept.warnings if warning.values["label"] not in told),
+        alpha_at_edge(choice),
+        low_agreement(target.votes.agree),
+        class_collapse(accepted, share),
+        class_shift(accepted, share),
+        heavy_source_drop(int(in_play.sum()), int(kept.keep.sum())),
+        falling_acceptance([*_earlier_coverages(context, stage), record["accepted"] / max(1, record["items"])]),
+    )
+    if labels[0] == OUTSIDE:
+        entity = [name for name in labels if name != OUTSIDE]
+        context.warn(few_accepted_entities(sum(accepted[n] for n in entity), sum(classes[n]["items"] for n in entity)))
+
+
+def _guarded_before(context: Context, stage: Stage) -> set[str]:
+    """The classes that the guard of the source filter kept alive in any earlier round, which has said so."""
+    guarded: set[str] = set()
+    inputs = stage.inputs
+    while "previous" in inputs:
+        folder = context.folder(inputs["previous"])
+        guarded |= set(read_record(folder)["source"]["guarded_per_class"])
+        inputs = read_json(folder / FINISHED, None).get("inputs", {})
+    return guarded
+
+
+def _earlier_coverages(context: Context, stage: Stage) -> list[float]:
+    if "previous" not in stage.inputs:
+        return []
+    record = read_record(context.folder(stage.inputs["previous"]))
+    return [record["accepted"] / max(1, record["items"])]
+
+
+def read_record(folder: Path) -> dict[str, Any]:
+    """The `decision.json` of a hard stage.
+
+    Raises:
+        ModelError: it is missing or damaged.
+    """
+    return read_json(folder / "decision.json", ModelError, f"delete the folder {folder} and run again", needed=True)

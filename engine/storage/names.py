@@ -1,0 +1,7 @@
+"""Names of the files in a run folder that more than one room knows (docs/summary-schema.md)."""
+
+FINISHED = "stage.json"
+"""Written last into a stage's folder: one without it is unfinished."""
+STAMP = "fingerprint.json"
+WEIGHTS = "model.safetensors"
+TRUTH = "truth.json"

@@ -1,0 +1,272 @@
+"""A whole optimiser step as one launch: captured once for each static shape as a CUDA graph, and replayed.
+
+A captured step reads all that differs from step to step from memory: batches, number of targets and dropout seeds from
+buffers that are filled before a replay, learning rates and the loss scale from the tensors of the optimiser. The first
+steps of a shape are run as usual: they compile kernels and make what is made once, such as the moments of the
+optimiser. They are steps like any other, so that nothing has to be put back, on the stream that is captured later.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, suppress
+from dataclasses import dataclass, fields, replace
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from ...data import BatchSize, Bucket, PackedBatch
+from ...kernels.dispatch import kernels_path
+from ..pseudolabels.diagnostics import Warning
+
+WARM_UP = 2
+"""Steps of a shape before it is captured: in the first Triton compiles, in the second nothing is new any more."""
+_FAILED: list[torch.cuda.CUDAGraph] = []
+"""Kept as long as the process: torch's allocator of pinned memory goes on asking a graph whose capture failed."""
+HOST_FIELDS = ("example_ids", "item_example")
+"""Tensors of a batch that no kernel reads."""
+
+Parts = Sequence[tuple[int | Tensor, PackedBatch]]
+"""The dropout seed of each micro-batch, and the micro-batch."""
+Step = Callable[[Parts, int | Tensor], Tensor]
+"""Runs a step of so many targets; returns its numbers, on the device."""
+Replay = Callable[[], Tensor]
+
+
+class Runner(Protocol):
+    """How a step becomes something to replay."""
+
+    def lane(self) -> AbstractContextManager[object]:
+        """All steps run within this context, captured or not."""
+        ...
+
+    def capture(self, step: Replay) -> Replay:
+        """Every call of the result computes what `step` would, on the memory that it reads here; this call nothing.
+
+        Raises:
+            RuntimeError: the step cannot be captured.
+        """
+        ...
+
+    def renew(self) -> None:
+        """All that was captured is gone: what follows shares nothing with it."""
+        ...
+
+
+class CudaRunner:
+    """`Runner` with CUDA graphs, all in one memory pool: they run one after another, and none needs what another left.
+
+    Args:
+        quiet: a context in which no other thread of this process calls CUDA.
+    """
+
+    def __init__(self, device: torch.device, quiet: Callable[[], AbstractContextManager[object]]) -> None:
+        self._device, self._quiet = device, quiet
+        self._stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
+        self._pool: Any = torch.cuda.graph_pool_handle()
+
+    @contextmanager
+    def lane(self) -> Iterator[None]:
+        before = torch.cuda.current_stream(self._device)
+        self._stream.wait_stream(before)
+        try:
+            with torch.cuda.stream(self._stream):
+                yield
+        finally:
+            before.wait_stream(self._stream)
+
+    def capture(self, step: Replay) -> Replay:
+        graph = torch.cuda.CUDAGraph()
+        # The autograd engine launches from a thread of its own: only this one is watched for calls a capture forbids.
+        watched = torch.cuda.graph(graph, pool=self._pool, stream=self._stream, capture_error_mode="thread_local")
+        try:
+            with self._quiet(), watched:
+                numbers = step()
+        except RuntimeError:
+            _FAILED.append(graph)
+            self._end_capture()
+            raise
+
+        def replay() -> Tensor:
+            graph.replay()
+            return numbers
+
+        return replay
+
+    def _end_capture(self) -> None:
+        """Has the allocator forget a capture that failed: torch does so only after one that succeeded.
+
+        Left as it is, memory that several streams have used would never be free again in this process.
+        """
+        device = self._stream.device_index
+        with suppress(RuntimeError, AttributeError):  # the first refuses where torch has done it
+            torch._C._cuda_endAllocateToPool(device, self._pool)
+            torch._C._cuda_releasePool(device, self._pool)
+
+    def renew(self) -> None:
+        # A pool that lost its last graph while one of its blocks is in use takes no other graph.
+        self._pool = torch.cuda.graph_pool_handle()
+
+
+@dataclass(frozen=True)
+class _Captured:
+    """A step's buffers and what replays it on them."""
+
+    seeds: list[Tensor]
+    inputs: list[Tensor]
+    valid: Tensor
+    replay: Replay
+
+    def __call__(self, parts: Parts, valid: int) -> Tensor:
+        """Replays the step on these inputs; nothing waits for the device."""
+        _fill(self.seeds, self.inputs, self.valid, parts, valid)
+        return self.replay()
+
+
+class GraphedSteps:
+    """Runs steps whose batches have the shapes of a bucket as graphs.
+
+    Where a capture fails, the warning `graphs-off` says why, and no step is taken any more.
+
+    Args:
+        step: what to run; reads what differs between steps from its arguments, and from tensors that stay in place.
+        buckets: the shapes that are captured, once for each number of micro-batches.
+        runner: captures.
+        clear: drops the gradients; called around a capture, so that each graph makes its own anew.
+        warn: hears why graphs are off.
+
+    Attributes:
+        replayed: how many steps were graphs.
+    """
+
+    def __init__(
+        self,
+        step: Step,
+        buckets: Sequence[Bucket],
+        runner: Runner,
+        *,
+        clear: Callable[[], None],
+        warn: Callable[[Warning], None] = lambda warning: None,
+    ) -> None:
+        self._step, self._runner, self._clear, self._warn = step, runner, clear, warn
+        self._buckets = frozenset(buckets)
+        self._captured: dict[tuple[Any, ...], _Captured] = {}
+        self._seen: Counter[tuple[Any, ...]] = Counter()
+        self._on = True
+        self.replayed = 0
+
+    def lane(self) -> AbstractContextManager[object]:
+        """All steps run within this context, those that are not graphs too."""
+        return self._runner.lane()
+
+    def __call__(self, parts: Parts, valid: int) -> Tensor | None:
+        """One step as a graph; None where the caller has to run it as usual.
+
+        Returns:
+            The step's numbers, overwritten by the next step.
+        """
+        key = self._key(parts)
+        if key is None:
+            return None
+        if key not in self._captured:
+            self._seen[key] += 1
+            if self._seen[key] <= WARM_UP:
+                return None
+            self._capture(key, parts, valid)
+        if not self._on:
+            return None
+        self.replayed += 1
+        return self._captured[key](parts, valid)
+
+    def forget(self) -> None:
+        """Drops all graphs: what they read may have moved."""
+        self._captured.clear()
+        self._runner.renew()
+
+    def give_up(self) -> bool:
+        """Drops all graphs for good, for the memory that they hold; returns whether there were any."""
+        if not self._captured:
+            return False
+        self._off("the memory that graphs hold is needed")
+        return True
+
+    def _key(self, parts: Parts) -> tuple[Any, ...] | None:
+        """What tells graphs apart; None for a step that is none."""
+        if not self._on or not parts:
+            return None
+        sizes = {BatchSize.of(batch) for _, batch in parts}
+        if len(sizes) != 1 or Bucket(*next(iter(sizes))) not in self._buckets:
+            return None
+        return next(iter(sizes)), *((batch.kind, *_given(batch)) for _, batch in parts)
+
+    def _capture(self, key: tuple[Any, ...], parts: Parts, valid: int) -> None:
+        device = parts[0][1].token_ids.device
+        seeds = [torch.zeros((), dtype=torch.int64, device=device) for _ in parts]
+        static = [_static(batch) for _, batch in parts]
+        inputs = [tensor for batch in static for tensor in _given(batch).values()]
+        targets = torch.zeros((), dtype=torch.float32, device=device)
+        _fill(seeds, inputs, targets, parts, valid)
+        self._clear()
+        try:
+            replay = self._runner.capture(lambda: self._step(list(zip(seeds, static, strict=True)), targets))
+        except RuntimeError as error:  # torch has no narrower class for all that CUDA and its allocator refuse
+            reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+            self._off(f"a step could not be captured: {reason}")
+        else:
+            self._captured[key] = _Captured(seeds, inputs, targets, replay)
+        finally:
+            self._clear()
+
+    def _off(self, reason: str) -> None:
+        self._on = False
+        self.forget()
+        self._warn(graphs_off(reason))
+
+
+def graphs_off(reason: str) -> Warning:
+    """`graphs-off`: steps that were to be CUDA graphs are launched one operation at a time."""
+    return Warning(
+        "graphs-off",
+        f"{reason}; steps are launched one operation at a time, which changes no result; "
+        "performance.graphs = false asks for that",
+        {"reason": reason},
+    )
+
+
+def why_no_graphs(device: torch.device, processes: int = 1) -> str | None:
+    """Why steps cannot be captured on a device; None where they can.
+
+    Plain torch reads the boundaries of the sequences on the host, so that none of its steps could be captured.
+    """
+    if device.type != "cuda":
+        return f"there are no CUDA graphs on {device.type}"
+    if processes > 1:
+        return "sums over several processes are not captured"
+    path, reason = kernels_path(device)
+    return None if path == "triton" else f"plain torch reads sequence boundaries on the host ({reason})"
+
+
+def _given(batch: PackedBatch) -> dict[str, Tensor]:
+    """The tensors that kernels read, by name."""
+    names = [f.name for f in fields(batch) if f.name not in HOST_FIELDS]
+    return {name: value for name in names if isinstance(value := getattr(batch, name), Tensor)}
+
+
+def _static(batch: PackedBatch) -> PackedBatch:
+    """Buffers in the shapes of a batch. That there are targets is all a step may ask of their number."""
+    buffers: dict[str, Any] = {name: torch.empty_like(tensor) for name, tensor in _given(batch).items()}
+    buffers |= dict.fromkeys(HOST_FIELDS, batch.token_ids.new_empty(0))
+    return replace(batch, **buffers, num_targets=1)
+
+
+def _fill(seeds: list[Tensor], inputs: list[Tensor], targets: Tensor, parts: Parts, valid: int) -> None:
+    fresh = [tensor for _, batch in parts for tensor in _given(batch).values()]
+    for dtype in dict.fromkeys(tensor.dtype for tensor in inputs):
+        here = [i for i, tensor in enumerate(inputs) if tensor.dtype == dtype]
+        # One launch for a list of one dtype.
+        torch._foreach_copy_([inputs[i] for i in here], [fresh[i] for i in here])
+    for buffer, (seed, _) in zip(seeds, parts, strict=True):
+        buffer.fill_(seed)
+    targets.fill_(valid)

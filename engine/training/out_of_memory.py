@@ -1,0 +1,205 @@
+"""A step that does not fit into memory: how that is recognised, what is said of it, and how the engine goes on.
+
+With `micro_batch = "auto"` the failed step is repeated from the weights before it, in parts of half as many sequences:
+its gradients are dropped, nothing of it was applied. The loss is divided by the targets of the whole step as ever, so
+that the run is, from that step on, one with that micro-batch; dropout masks depend on the micro-batch, masked tokens do
+not. Among several processes nothing is halved: the others would be in another step.
+"""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ... import OutOfMemoryError
+from ...data import PackedBatch
+from ...data.batches.batch import cut
+from ..pseudolabels.diagnostics import Warning
+
+SIGNS = (
+    "can't allocate memory",
+    "not enough memory",
+    "CUDA error: out of memory",
+    "[CUDA]: out of memory",
+    "CUBLAS_STATUS_ALLOC_FAILED",
+)
+"""What torch says in a plain RuntimeError where an allocation fails: on the CPU, in CUDA libraries, in Triton."""
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an error says that memory could not be had."""
+    if isinstance(error, MemoryError | torch.OutOfMemoryError):
+        return True
+    return isinstance(error, RuntimeError) and any(sign in str(error) for sign in SIGNS)
+
+
+@dataclass(frozen=True, slots=True)
+class StepSize:
+    """How large a step is.
+
+    Attributes:
+        sequences, tokens: of the whole step.
+        longest: tokens of the longest sequence.
+        where: index of that sequence in the step.
+        at_once: sequences of the largest forward pass.
+    """
+
+    sequences: int
+    tokens: int
+    longest: int
+    where: int
+    at_once: int
+
+    @classmethod
+    def of(cls, batches: Sequence[PackedBatch]) -> StepSize:
+        # Padding of a static shape is at the end, as sequences without a number.
+        counts = [len(batch.example_ids) for batch in batches]
+        lengths = torch.cat([b.cu_seqlens.diff()[:n].cpu() for b, n in zip(batches, counts, strict=True)])
+        where = int(lengths.argmax())
+        return cls(len(lengths), int(lengths.sum()), int(lengths[where]), where, max(counts))
+
+
+@dataclass(frozen=True, slots=True)
+class Halving:
+    """That the micro-batch went from `before` to `after` sequences, and for which step."""
+
+    step: int
+    before: int
+    after: int
+    sequences: int
+    tokens: int
+    longest: int
+
+    def warning(self) -> Warning:
+        """For a person, and for `stage.json`."""
+        return Warning(
+            "micro-batch-halved",
+            f"step {self.step}: {self.before} sequences at a time do not fit into memory ({self.sequences} sequences, "
+            f"{self.tokens} tokens, the longest has {self.longest}); from this step on the stage runs with "
+            f"micro_batch = {self.after}: the same loss, other dropout masks",
+            asdict(self),
+        )
+
+
+class StepMemory:
+    """Computes the gradients of steps, in smaller parts where memory does not suffice and the user allows it.
+
+    Args:
+        auto: whether to go on with smaller parts.
+        drop: forgets the gradients of a failed attempt.
+        names: the ids of the examples of a step, for messages; an empty list where nobody knows.
+        release: gives up memory that steps can do without, and says whether there was any; the step is then tried again
+            as it is.
+
+    Attributes:
+        limit: sequences in one forward pass; 0: as the batch source cuts.
+        halvings: what was reported so far.
+        report: hears of each halving.
+    """
+
+    def __init__(
+        self,
+        *,
+        auto: bool,
+        drop: Callable[[], None],
+        names: Callable[[int], list[str]],
+        release: Callable[[], bool] = lambda: False,
+    ) -> None:
+        self._auto, self._drop, self._names, self._release = auto, drop, names, release
+        self.limit = 0
+        self.halvings: list[Halving] = []
+        self.report: Callable[[Halving], None] = lambda halving: None
+
+    def attempt(
+        self, step: int, batches: Sequence[PackedBatch], gradients: Callable[[Sequence[PackedBatch]], Tensor]
+    ) -> tuple[Sequence[PackedBatch], Tensor]:
+        """What `gradients` returns for a step's micro-batches, and these.
+
+        Args:
+            gradients: leaves the gradients of the step in the weights; called again after a failure.
+
+        Raises:
+            OutOfMemoryError: the step does not fit; the weights are those before it.
+        """
+        while True:
+            parts = [part for batch in batches for part in cut(batch, self.limit)] if self.limit else batches
+            try:
+                return parts, gradients(parts)
+            except (MemoryError, RuntimeError) as error:
+                if not is_out_of_memory(error):
+                    raise
+                if not self._release():
+                    self._shrink(step, StepSize.of(parts), error)
+            # Only here, after the error with its frames is gone, nothing holds the activations any more.
+            self._drop()
+            gc.collect()
+            if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
+                torch.cuda.empty_cache()
+
+    def _shrink(self, step: int, size: StepSize, error: Exception) -> None:
+        after = size.at_once // 2
+        if not self._auto or after < 1:
+            self._drop()
+            raise OutOfMemoryError(self._message(step, size)) from error
+        self.limit = after
+        halving = Halving(step, size.at_once, after, size.sequences, size.tokens, size.longest)
+        self.halvings.append(halving)
+        self.report(halving)
+
+    def _message(self, step: int, size: StepSize) -> str:
+        names = self._names(step)
+        name = f" ({names[size.where]})" if size.where < len(names) else ""
+        found = (
+            f"step {step} does not fit into memory: {size.sequences} sequences, {size.tokens} tokens, the longest has "
+            f"{size.longest}{name}, {size.at_once} sequences at a time"
+        )
+        if size.at_once == 1:
+            return f"{found}; set recompute = true in the stage's table, or lower max_length"
+        return (
+            f"{found}; set micro_batch = {size.at_once // 2} in the stage's table, or --micro-batch auto: the same "
+            "loss over the same batch, in smaller parts. recompute = true saves memory too"
+        )
+
+    def state(self) -> dict[str, Any]:
+        """For a checkpoint; nothing where nothing has happened."""
+        if not self.limit:
+            return {}
+        return {"memory": {"limit": self.limit, "halvings": [asdict(halving) for halving in self.halvings]}}
+
+    def restore(self, meta: Mapping[str, Any]) -> None:
+        """Takes over what `state` gave."""
+        stored = meta.get("memory", {"limit": 0, "halvings": []})
+        self.limit = stored["limit"]
+        self.halvings = [Halving(**entry) for entry in stored["halvings"]]
+
+
+@contextmanager
+def naming_the_batch(batch: PackedBatch) -> Iterator[None]:
+    """Turns a failed allocation of a pass without gradients into an error that says how large its batch was."""
+    try:
+        yield
+    except (MemoryError, RuntimeError) as error:
+        if not is_out_of_memory(error):
+            raise
+        size = StepSize.of([batch])
+        raise OutOfMemoryError(
+            f"a pass without gradients does not fit into memory: {size.sequences} sequences, {size.tokens} tokens, the "
+            f"longest has {size.longest}; set inference_tokens = {max(1, size.tokens // 2)} in the recipe"
+        ) from error
+
+
+def outside_of_steps(error: Exception, stage: str) -> OutOfMemoryError | None:
+    """The error for memory that ran out where no step can be named; None where an error is another."""
+    if not is_out_of_memory(error):
+        return None
+    return OutOfMemoryError(
+        f"{stage or 'before the first stage'}: out of memory outside of a forward or backward pass, where weights, "
+        f"gradients and moments or the data take their room: {str(error)[:200]}. Smaller micro-batches will not help; "
+        "freeze more layers, take a smaller model, or free memory of other processes"
+    )

@@ -1,0 +1,195 @@
+"""The batches of the next steps: made and copied to the device by another thread while the device computes this one."""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, fields, replace
+from threading import RLock
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+
+import torch
+from torch import Tensor
+
+from ...data import BatchSize, Bucket, PackedBatch, choose_buckets, pad_step, padding_share
+from ...data.batches.buckets import MOST_BUCKETS
+from ..recipe.config import PerformanceConfig
+
+if TYPE_CHECKING:
+    from .loop import BatchSource
+
+DEPTH = 2
+"""Steps that are made ahead: one that takes longer than the others is made up for before the device has to wait."""
+SURVEYED, SAMPLED = 20_000, 64
+"""Steps whose batches are measured before buckets are chosen; the latter where a source has no `sizes`."""
+
+Share = Callable[[int], Sequence[int]]
+
+
+@runtime_checkable
+class SizedSource(Protocol):
+    """A batch source that knows the sizes of a step's batches without making them."""
+
+    def sizes(self, step: int, /) -> Sequence[BatchSize]: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Fed:
+    """A step's micro-batches as the source made them, and those that are computed here, numbered, on the device."""
+
+    batches: Sequence[PackedBatch]
+    parts: Sequence[tuple[int, PackedBatch]]
+
+
+class Feed:
+    """Item `step`: the batches of a step, on the device.
+
+    With a `depth` a thread makes the steps that follow, in order, while the caller computes. On CUDA it copies them
+    from pinned memory on a stream of its own; the caller's stream waits for the copy, the host does not. The results
+    are those of depth 0, to the bit, since a batch depends on its step alone. What the source raises is raised when its
+    step is asked for. Another step than the next may be asked for at any time: what was made ahead is then dropped.
+
+    The thread ends with `close`, or with this object.
+
+    Args:
+        source: see `BatchSource`; called by one thread at a time.
+        device: where the batches are needed.
+        depth: steps to make ahead; 0 makes each when it is asked for, without a thread.
+        buckets: static shapes to pad the parts to; none leaves them as they are.
+        share: from a number of micro-batches to those that are computed here; all when absent.
+
+    Attributes:
+        waited: seconds that callers have waited for batches.
+        padding: share of padding among the tokens that are computed, as far as it is known beforehand.
+    """
+
+    def __init__(
+        self,
+        source: BatchSource,
+        device: torch.device,
+        *,
+        depth: int = 0,
+        buckets: Sequence[Bucket] = (),
+        share: Share = range,
+    ) -> None:
+        self._source, self._device, self._depth, self._share = source, device, depth, share
+        self.buckets = tuple(buckets)
+        self.waited = self.padding = 0.0
+        self._lock = RLock()
+        self._ahead: deque[tuple[int, Future[_Made]]] = deque()
+        self._executor: ThreadPoolExecutor | None = None
+        self._stream: torch.cuda.Stream | None = None
+        if depth and device.type == "cuda":
+            self._stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
+
+    def __len__(self) -> int:
+        return len(self._source)
+
+    def __getitem__(self, step: int, /) -> Fed:
+        began = time.perf_counter()
+        try:
+            return self._make(step).fed if not self._depth else self._received(self._next(step).result())
+        finally:
+            self.waited += time.perf_counter() - began
+
+    def names(self, step: int, /) -> list[str]:
+        """The ids of the examples of a step; their numbers where the source knows no names."""
+        with self._lock:
+            named = getattr(self._source, "names", None)
+            if named is not None:
+                found: list[str] = named(step)
+                return found
+            return [str(int(i)) for batch in self._source[step] for i in batch.example_ids]
+
+    def quiet(self) -> AbstractContextManager[object]:
+        """While it is held the thread makes nothing and touches no device."""
+        return self._lock
+
+    def close(self) -> None:
+        """Drops what was made ahead and waits for the thread's end. The feed may be used again."""
+        self._ahead.clear()
+        if self._executor is not None:
+            self._executor.shutdown(wait=True, cancel_futures=True)
+            self._executor = None
+
+    def _next(self, step: int) -> Future[_Made]:
+        if not self._ahead or self._ahead[0][0] != step:
+            self.close()
+            self._submit(step)
+        future = self._ahead.popleft()[1]
+        following = self._ahead[-1][0] + 1 if self._ahead else step + 1
+        for later in range(following, min(step + 1 + self._depth, len(self))):
+            self._submit(later)
+        return future
+
+    def _submit(self, step: int) -> None:
+        if self._executor is None:
+            self._executor = ThreadPoolExecutor(1, thread_name_prefix="xlt-feed")
+        self._ahead.append((step, self._executor.submit(self._make, step)))
+
+    def _make(self, step: int) -> _Made:
+        with self._lock:
+            batches = self._source[step]
+            numbers = self._share(len(batches))
+            own = pad_step([batches[i] for i in numbers], self.buckets)
+            if self._stream is None:
+                return _Made(Fed(batches, list(zip(numbers, (b.to(self._device) for b in own), strict=True))))
+            with torch.cuda.stream(self._stream):
+                moved = [_pinned(batch).to(self._device) for batch in own]
+                copied = torch.cuda.Event()  # type: ignore[no-untyped-call]
+                copied.record()
+            return _Made(Fed(batches, list(zip(numbers, moved, strict=True))), copied)
+
+    def _received(self, made: _Made) -> Fed:
+        """Orders the copies before what the caller launches next, and their memory's next use after it."""
+        if made.copied is not None:
+            stream = torch.cuda.current_stream(self._device)
+            stream.wait_event(made.copied)
+            for _, batch in made.fed.parts:
+                for tensor in _tensors(batch).values():
+                    tensor.record_stream(stream)
+        return made.fed
+
+
+@dataclass(frozen=True, slots=True)
+class _Made:
+    fed: Fed
+    copied: torch.cuda.Event | None = None
+
+
+def make_feed(
+    source: BatchSource, device: torch.device, options: PerformanceConfig, *, graphs: bool, share: Share = range
+) -> Feed:
+    """The feed that the options ask for.
+
+    "auto" makes batches ahead on CUDA, and pads them where steps are graphs. On a CPU it does neither.
+    """
+    ahead = device.type == "cuda" if options.feed == "auto" else options.feed
+    most = (MOST_BUCKETS if graphs else 0) if options.buckets == "auto" else options.buckets
+    sizes = survey(source) if most else []
+    buckets = choose_buckets(sizes, most) if most else ()
+    feed = Feed(source, device, depth=DEPTH if ahead else 0, buckets=buckets, share=share)
+    feed.padding = padding_share(sizes, buckets)
+    return feed
+
+
+def survey(source: BatchSource) -> list[BatchSize]:
+    """The sizes of a source's batches: of all steps, up to `SURVEYED`; of `SAMPLED` where it has to make them."""
+    total = len(source)
+    if isinstance(source, SizedSource):
+        return [size for step in range(min(total, SURVEYED)) for size in source.sizes(step)]
+    steps = sorted({total * i // SAMPLED for i in range(SAMPLED)}) if total else []
+    return [BatchSize.of(batch) for step in steps for batch in source[step]]
+
+
+def _tensors(batch: PackedBatch) -> dict[str, Tensor]:
+    found: dict[str, Any] = {f.name: getattr(batch, f.name) for f in fields(batch)}
+    return {name: value for name, value in found.items() if isinstance(value, Tensor)}
+
+
+def _pinned(batch: PackedBatch) -> PackedBatch:
+    moved: dict[str, Any] = {name: tensor.pin_memory() for name, tensor in _tensors(batch).items()}
+    return replace(batch, **moved)

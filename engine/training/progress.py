@@ -1,0 +1,115 @@
+"""What a run tells the outside: nothing, or lines on a terminal."""
+
+from __future__ import annotations
+
+import sys
+import time
+from typing import TextIO
+
+from ..pseudolabels.diagnostics import Warning
+
+
+class Progress:
+    """Receives what happens in a run; this base class ignores it. Subclass it to show or record progress."""
+
+    def note(self, text: str) -> None:
+        """A line for a person."""
+
+    def warning(self, warning: Warning) -> None:
+        """A named finding."""
+
+    def begin(self, stage: str, total: int, done: int) -> None:
+        """A stage starts (or goes on) with `done` of `total` optimiser steps."""
+
+    def step(self, done: int, total: int, loss: float, tokens: int) -> None:
+        """One optimiser step over `tokens` tokens has ended."""
+
+    def begin_reading(self, name: str, total: int) -> None:
+        """Reading of about `total` bytes starts, or goes on."""
+
+    def read(self, done: int, total: int, new: int) -> None:
+        """`done` of about `total` bytes have been read, `new` of them since `begin_reading`."""
+
+    def end(self, stage: str, text: str) -> None:
+        """A stage, or reading, has ended."""
+
+
+class ConsoleProgress(Progress):
+    """A bar on a terminal, plain lines every `interval` seconds elsewhere."""
+
+    def __init__(self, stream: TextIO | None = None, *, interval: float = 15.0) -> None:
+        self._stream = sys.stderr if stream is None else stream
+        self._interval = interval
+        self._bar = None
+        self._stage, self._started, self._shown, self._tokens, self._first = "", 0.0, 0.0, 0, 0
+
+    def _line(self, text: str) -> None:
+        self._stream.write(text + "\n")
+        self._stream.flush()
+
+    def note(self, text: str) -> None:
+        self._line(text)
+
+    def warning(self, warning: Warning) -> None:
+        self._line(f"warning: {warning.name}: {warning.message}")
+
+    def begin(self, stage: str, total: int, done: int) -> None:
+        self._stage, self._tokens, self._first = stage, 0, done
+        self._started = self._shown = time.monotonic()
+        if self._stream.isatty():
+            from tqdm import tqdm
+
+            self._bar = tqdm(total=total, initial=done, desc=stage, file=self._stream, unit="step", leave=False)
+        else:
+            self._line(f"{stage}: {total} steps" + (f", going on at step {done}" if done else ""))
+
+    def step(self, done: int, total: int, loss: float, tokens: int) -> None:
+        self._tokens += tokens
+        now = time.monotonic()
+        rate = self._tokens / max(now - self._started, 1e-9)
+        if self._bar is not None:
+            self._bar.set_postfix_str(f"loss {loss:.4g}, {rate:,.0f} tokens/s", refresh=False)
+            self._bar.update(1)
+        elif now - self._shown >= self._interval:
+            self._shown = now
+            left = (now - self._started) / max(1, done - self._first) * (total - done)
+            self._line(
+                f"{self._stage}: step {done}/{total}, loss {loss:.4g}, {rate:,.0f} tokens/s, {_clock(left)} left"
+            )
+
+    def begin_reading(self, name: str, total: int) -> None:
+        self._stage = name
+        self._started = self._shown = time.monotonic()
+        if self._stream.isatty():
+            from tqdm import tqdm
+
+            self._bar = tqdm(total=total, desc=name, file=self._stream, unit="B", unit_scale=True, leave=False)
+        else:
+            self._line(f"{name}: {total / 1e6:,.0f} MB")
+
+    def read(self, done: int, total: int, new: int) -> None:
+        now = time.monotonic()
+        if self._bar is not None:
+            self._bar.total = total
+            # What an earlier run has read is no speed of this one.
+            self._bar.initial = self._bar.n = done - new
+            self._bar.update(new)
+        elif now - self._shown >= self._interval:
+            self._shown = now
+            rate = max(1, new) / max(now - self._started, 1e-9)
+            left = max(0, total - done) / rate
+            self._line(
+                f"{self._stage}: {done / 1e6:,.0f} of {total / 1e6:,.0f} MB, {rate / 1e6:.1f} MB/s, {_clock(left)} left"
+            )
+
+    def end(self, stage: str, text: str) -> None:
+        if self._bar is not None:
+            self._bar.close()
+            self._bar = None
+        self._line(f"{stage}: {text}")
+
+
+def _clock(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"

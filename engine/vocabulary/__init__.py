@@ -1,0 +1,1 @@
+"""More or fewer rows of an encoder's vocabulary, by what a text needs."""
