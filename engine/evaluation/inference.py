@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ... import DivergedError
 from ...data import OUTSIDE, ItemView, TokenStore, inference_batches, inference_tokens
-from ...kernels import votes
+from ...kernels import Votes, votes
 from ...model import TaskModel
 from ..training.distributed import World
 from ..training.out_of_memory import naming_the_batch
@@ -19,11 +19,14 @@ from ..training.precision import computing_in
 from .metrics import AccuracyCounter, ClassTable, EntityCounter, class_table
 
 Poll = Callable[[], None]
+Reduction = Callable[[Tensor], Tensor]
+"""From the logits [M, K, C] of a batch's items, on the model's device, to what is kept of each, [K, D]."""
 
 
-def predict_logits(
+def predict_items(
     model: TaskModel,
     view: ItemView,
+    reduction: Reduction,
     examples: np.ndarray | None = None,
     *,
     precision: str = "fp32",
@@ -31,12 +34,13 @@ def predict_logits(
     world: World | None = None,
     tokens: int = 0,
 ) -> Tensor:
-    """Logits [M, items of the store, C], fp32 on the CPU; zeros for examples that were not asked for.
+    """What `reduction` keeps of each item, fp32 [items of the store, D] on the CPU; zeros for examples not asked for.
 
     Args:
+        reduction: applied batch by batch where the logits are, so that those of a corpus never lie anywhere at once.
         precision: what the model computes in, as in training.
         poll: called between batches, so that a long pass can be interrupted; among several processes once, at the end.
-        world: the processes that share the batches; all get all logits, those that one process computes, to the bit.
+        world: the processes that share the batches; all get all items, those that one process computes, to the bit.
         tokens: in one forward pass; 0: what suits the device.
 
     Raises:
@@ -46,7 +50,8 @@ def predict_logits(
     total = int(view.offsets[-1])
     world = world or World()
     device = next(model.parameters()).device
-    out: Tensor | None = None
+    kept: Tensor | None = None
+    finite = torch.ones((), dtype=torch.bool, device=device)
     with computing_in(model, precision), torch.inference_mode():
         for batch, rows in inference_batches(
             view, examples, token_budget=tokens or inference_tokens(device.type), part=world.rank, parts=world.size
@@ -56,31 +61,66 @@ def predict_logits(
             if not len(rows):
                 continue
             with naming_the_batch(batch):
-                logits = model(batch.to(device)).float().cpu()
-            if out is None:
-                out = torch.zeros(logits.shape[0], total, logits.shape[2])
-            out[:, torch.from_numpy(rows)] = logits
+                logits = model(batch.to(device)).float()
+                finite &= logits.isfinite().all()
+                values = reduction(logits).float().cpu()
+            if kept is None:
+                kept = torch.zeros(total, values.shape[1])
+            kept[torch.from_numpy(rows)] = values
+        damaged = not bool(finite)
         if world.size > 1:
-            out = _gathered(out, total, world)
+            kept = _gathered(kept, total, world)
+            damaged = bool(world.agree(int(damaged))[0])
             poll()
-    if out is None:
-        return torch.zeros(1, total, len(model.labels))
-    if not out.isfinite().all():
+    if damaged:
         raise DivergedError("a model gives probabilities that are not finite; its weights are damaged")
-    return out.clone()
+    return torch.zeros(total, 0) if kept is None else kept.clone()
 
 
 def _gathered(part: Tensor | None, total: int, world: World) -> Tensor | None:
     """The rows of all processes; each row comes from one of them, and adding zeros changes no number."""
-    voters, classes = world.agree(*((0, 0) if part is None else (part.shape[0], part.shape[2])))
-    if not voters:
+    (width,) = world.agree(0 if part is None else part.shape[1])
+    if not width:
         return None
-    out = torch.zeros(voters, total, classes) if part is None else part
-    world.sum([out])
-    return out
+    values = torch.zeros(total, width) if part is None else part
+    world.sum([values])
+    return values
 
 
-def predicted_classes(logits: Tensor, mean: Tensor, prediction: str) -> np.ndarray:
+def predict_logits(model: TaskModel, view: ItemView, examples: np.ndarray | None = None, **passes: Any) -> Tensor:
+    """Logits [M, items of the store, C], fp32 on the CPU; zeros for examples that were not asked for.
+
+    Args:
+        passes: as `predict_items` takes them; it also has the errors.
+    """
+    classes = len(model.labels)
+    flat = predict_items(model, view, lambda logits: logits.transpose(0, 1).flatten(1), examples, **passes)
+    if not flat.shape[1]:
+        return torch.zeros(1, len(flat), classes)
+    return flat.view(len(flat), -1, classes).transpose(0, 1).contiguous()
+
+
+def predict_votes(model: TaskModel, view: ItemView, examples: np.ndarray | None = None, **passes: Any) -> Votes:
+    """The votes on all items of a store, counted on the model's device batch by batch; without a threshold sweep.
+
+    Args:
+        passes: as `predict_items` takes them; it also has the errors.
+    """
+    packed = predict_items(model, view, _packed_votes, examples, **passes)
+    if not packed.shape[1]:
+        packed = torch.zeros(len(packed), 3 + len(model.labels))
+    label, agree, confidence = packed[:, 0].long(), packed[:, 1] > 0, packed[:, 2].contiguous()
+    return Votes(label, agree, confidence, packed[:, 3:].contiguous(), None, None, None, None, None, None)
+
+
+def _packed_votes(logits: Tensor) -> Tensor:
+    """Label, agreement, confidence and mean probabilities side by side, [K, 3 + C]; fp32 holds a label exactly."""
+    counted = votes(logits)
+    columns = (counted.label, counted.agree, counted.min_confidence)
+    return torch.cat([torch.stack([c.float() for c in columns], dim=1), counted.mean_probability], dim=1)
+
+
+def predicted_classes(logits: Tensor, mean: Tensor, prediction: str) -> Tensor:
     """The class of each item, int64 [K].
 
     Args:
@@ -90,31 +130,28 @@ def predicted_classes(logits: Tensor, mean: Tensor, prediction: str) -> np.ndarr
             mean; "first" what the first voter names. The lowest class where all this is equal.
     """
     if prediction == "first":
-        return logits[0].argmax(dim=-1).numpy()
+        return logits[0].argmax(dim=-1)
     if prediction == "vote":
         named = torch.nn.functional.one_hot(logits.argmax(dim=-1), logits.shape[-1]).sum(dim=0)
         # Half a mean probability decides between equal numbers of votes and never outweighs one.
-        return (named.double() + mean.double() / 2).argmax(dim=-1).numpy()
-    return mean.argmax(dim=-1).numpy()
+        return (named.double() + mean.double() / 2).argmax(dim=-1)
+    return mean.argmax(dim=-1)
 
 
 def score(
-    model: TaskModel,
-    store: TokenStore,
-    *,
-    precision: str = "fp32",
-    poll: Poll = lambda: None,
-    world: World | None = None,
-    tokens: int = 0,
-    prediction: str = "mean",
+    model: TaskModel, store: TokenStore, *, prediction: str = "mean", **passes: Any
 ) -> tuple[dict[str, float], np.ndarray, ClassTable]:
     """Scores in points of what the voters predict, what the first is made of (`items.Items`), and each class alone.
 
     NER: entity F1, precision and recall as conlleval counts them, and strict F1; sentences of a store that keeps them
     whole are read in windows. Classification: accuracy and macro F1.
     """
-    logits = predict_logits(model, ItemView(store), precision=precision, poll=poll, world=world, tokens=tokens)
-    predicted = predicted_classes(logits, votes(logits).mean_probability, prediction)
+
+    def named(logits: Tensor) -> Tensor:
+        return predicted_classes(logits, votes(logits).mean_probability, prediction).unsqueeze(1)
+
+    items = predict_items(model, ItemView(store), named, **passes)
+    predicted = items[:, 0].long().numpy() if items.shape[1] else np.zeros(len(items), dtype=np.int64)
     if store.task == "ner":
         return _entity_scores(model.labels, store, predicted)
     counter = AccuracyCounter(range(len(model.labels)))

@@ -7,16 +7,19 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
+
 from ... import ConfigError
-from ...data import Tokenizer
+from ...data import Tokenizer, TokenStore
 from ...data.readers.lines import read_lines
 from ...data.readers.problems import Problems
-from ...model import ClozeModel, cloze_model, load_masked_lm
+from ...model import ClozeHead, ClozeModel, cloze_model, load_masked_lm
 from ..plan import Stage
 from ..recipe.config import RunConfig
 from ..recipe.config.cloze import prompt_of
 from ..stages.context import Context
 from ..stages.datasets import naming_key
+from ..stages.kind import HeadKind, StageKind, StageRun, Training, Work, register_head, register_kind
 
 Pieces = tuple[tuple[int, ...], ...]
 
@@ -91,3 +94,36 @@ def new_cloze_model(context: Context, stage: Stage, role: str = "base") -> Cloze
     pieces = verbaliser_pieces(context.config, context.data.labels, context.tokenizer)
     base = load_masked_lm(context.input_folder(stage, role))
     return cloze_model(base, pieces, context.data.labels, prompt=prompt_of(context.config)).to(context.device)
+
+
+class Cloze(StageKind):
+    """Nothing is trained: the masked-LM head of the input is asked for the classes' words."""
+
+    name = "cloze"
+
+    def head(self, config: RunConfig) -> str:
+        return self.name
+
+    def inputs(self, context: Context, stage: Stage) -> dict[str, TokenStore]:
+        return {}
+
+    def digests(self, context: Context, stage: Stage) -> dict[str, str]:
+        return {"verbaliser": verbaliser_digest(context)}
+
+    def build(self, run: StageRun) -> Training:
+        model = new_cloze_model(run.context, run.stage)
+        return Training(model, None, None, {"examples": 0}, lambda trace: "no training")
+
+    def work(self, context: Context, stage: Stage) -> Work:
+        return Work([np.zeros(0, dtype=np.int64)], None, [0])
+
+
+register_kind(Cloze())
+register_head(
+    "cloze",
+    HeadKind(
+        model=new_cloze_model,
+        head=lambda encoder, classes, seed: ClozeHead(encoder.config, [[0]] * classes, seed=seed),
+        digests=lambda context, stage: {"verbaliser": verbaliser_digest(context)},
+    ),
+)

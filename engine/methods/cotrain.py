@@ -6,7 +6,6 @@ iteration before, and are on the disk before training begins.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -20,14 +19,16 @@ from ...model import TaskModel, load_pooler
 from ..plan import Stage
 from ..plan.transfer import OTHER
 from ..pseudolabels.diagnostics import Warning, class_collapse, slow_learning_rate
-from ..stages.common import Outcome, new_task_model, stage_seed, warn_of_unseen
-from ..stages.context import Context, freeze
+from ..recipe.config import RunConfig
+from ..stages.context import Context
 from ..stages.datasets import capped
+from ..stages.kind import StageKind, StageRun, Training, Work, register_kind
 from ..stages.mixture import labelled_examples
+from ..stages.models import new_task_model, warn_of_unseen
 from ..stages.round_decision import vote
+from ..stages.soft import task_work
 from ..storage.decision_files import DecisionFiles
 from ..training.objectives import cross_entropy
-from ..training.weight_hashes import tensors_hash
 from .cotrain_pools import Picks, no_picks, pick, pick_limit
 from .transfer_data import pools_of
 
@@ -35,34 +36,62 @@ ARRAYS = "picks.safetensors"
 FILES = DecisionFiles("picks.json", ARRAYS)
 
 
-def run_cotrain(context: Context, stage: Stage, fingerprint: Mapping[str, Any], folder: Path) -> Outcome:
+class Cotrain(StageKind):
     """Picks, by the newest state of the other model, then cross entropy on the source and all picks so far."""
-    table, source = context.config.cotrain, context.data.source_train
-    parts = [Part(ItemView(source), labelled_examples(source), labels=np.asarray(source.item_labels))]
-    record: dict[str, Any] = {}
-    if stage.round == 1:
-        warn_of_unseen(context, source, "source", context.config.source.language)
-    else:
-        record = _picks(context, stage, folder)
-        parts += _picked_parts(context, stage, load_file(folder / ARRAYS)["labels"])
-    model = _model(context, stage)
-    freeze(model.encoder, table)
-    start = tensors_hash(dict(model.encoder.named_parameters()))
-    batches = TaskBatches(
-        parts,
-        batch_size=table.batch_size,
-        epochs=table.epochs,
-        seed=stage_seed(stage, "batches"),
-        sort=table.order == "sorted",
-        micro_batch=context.world.micro_batch(table.fixed_micro_batch, table.batch_size),
-    )
-    context.warn(slow_learning_rate(table.head_lr or table.lr, len(batches)))
-    trace, spent, kept = context.fit(stage, fingerprint, model, batches, cross_entropy, seed=stage_seed(stage, "fit"))
-    notes = {"uses_parallel_data": _parallel(context, stage), "source_examples": len(parts[0].examples)}
-    notes |= {key: record[key] for key in ("picked", "labels") if record}
-    line = f"{len(parts[0].examples)} source examples"
-    line += f", {record['picked']} picked of {record['candidates']}, {record['labels']} in all" if record else ""
-    return Outcome(model, trace, spent, start, notes | kept, line)
+
+    name = "cotrain"
+
+    def head(self, config: RunConfig) -> str:
+        return config.cotrain.head
+
+    def inputs(self, context: Context, stage: Stage) -> dict[str, TokenStore]:
+        stores = {"source": context.data.source_train}
+        if stage.round > 1:
+            stores |= {f"target.{language}": store for language, store in pools_of(context, stage).items()}
+        return stores
+
+    def build(self, run: StageRun) -> Training:
+        context, stage, table = run.context, run.stage, run.context.config.cotrain
+        source = context.data.source_train
+        parts = [Part(ItemView(source), labelled_examples(source), labels=np.asarray(source.item_labels))]
+        record: dict[str, Any] = {}
+        if stage.round == 1:
+            warn_of_unseen(context, source, "source", context.config.source.language)
+        else:
+            record = _picks(context, stage, run.folder)
+            parts += _picked_parts(context, stage, load_file(run.folder / ARRAYS)["labels"])
+        model = _model(context, stage)
+        batches = TaskBatches(
+            parts,
+            batch_size=table.batch_size,
+            epochs=table.epochs,
+            seed=run.seed("batches"),
+            sort=table.order == "sorted",
+            micro_batch=run.micro_batch(),
+        )
+        context.warn(slow_learning_rate(table.head_lr or table.lr, len(batches)))
+        count = len(parts[0].examples)
+        notes = {"uses_parallel_data": _parallel(context, stage), "source_examples": count}
+        notes |= {key: record[key] for key in ("picked", "labels") if record}
+        line = f"{count} source examples"
+        line += f", {record['picked']} picked of {record['candidates']}, {record['labels']} in all" if record else ""
+        return Training(model, batches, cross_entropy, notes, lambda trace: line)
+
+    def work(self, context: Context, stage: Stage) -> Work:
+        source, *pools = self.inputs(context, stage).values()
+        parts = [(source, labelled_examples(source))]
+        table = context.config.cotrain
+        limit = pick_limit(len(parts[0][1]), table.parts)
+        left = None if limit is None else limit * (stage.round - 1)
+        for store in pools:
+            most = min(len(store), table.cap or len(store), len(store) if left is None else left)
+            parts.append((store, np.arange(most)))
+            left = None if left is None else left - most
+        return task_work(stage, parts, at_most=stage.round > 1)
+
+    def reads(self, context: Context, stage: Stage) -> list[int]:
+        """The texts that the teacher labels."""
+        return [int(store.offsets[-1]) for store in pools_of(context, stage).values()] if stage.round > 1 else []
 
 
 def _model(context: Context, stage: Stage) -> TaskModel:
@@ -186,3 +215,6 @@ def _record(context: Context, stage: Stage, picks: Picks, limit: int | None) -> 
         "labels": len(known),
         "classes": counts["now"],
     }
+
+
+register_kind(Cotrain())

@@ -21,6 +21,7 @@ from ..plan import Stage
 from ..pseudolabels.diagnostics import no_induced_pairs
 from ..recipe.config import TargetConfig
 from ..stages.context import Context
+from ..stages.kind import Addition, StageRun, register_addition
 from ..storage.decision_files import DecisionFiles
 
 DICTIONARY = "dictionary.tsv"
@@ -29,30 +30,35 @@ CHUNK = 64
 """Sentences in one forward pass."""
 
 
-def induced_inputs(context: Context, target: TargetConfig) -> dict[str, TokenStore]:
-    """The text that decides the dictionary, by role."""
-    text = context.data.task_text(target)
-    return {"words.source": text[0], "words.target": text[-1]}
+class InducedDictionary(Addition):
+    """The source training texts with words of the target, by the stage's own dictionary, learned beside the source."""
 
+    key = "induce"
+    role = "mixed"
 
-def mixed_source(
-    context: Context, stage: Stage, target: TargetConfig, encoder: Encoder, folder: Path
-) -> TokenStore | None:
-    """The source training texts with words of the target, by the stage's own dictionary, made unless it is there.
+    def inputs(self, context: Context, stage: Stage) -> dict[str, TokenStore]:
+        """The text that decides the dictionary."""
+        text = context.data.task_text(context.config.target(stage.target))
+        return {"words.source": text[0], "words.target": text[-1]}
 
-    Returns:
-        None where the dictionary is empty.
+    def stores(self, run: StageRun, encoder: Encoder) -> dict[str, TokenStore]:
+        """The mixed texts, by a dictionary that is made unless it is there; none where it is empty.
 
-    Raises:
-        ModelError: the dictionary is not that which was written.
-    """
-    if not FILES.exist(context, folder):
-        context.world.once(lambda: _write(context, stage, target, encoder, folder))
-    record = FILES.read(context, folder)
-    context.warn(no_induced_pairs(record["pairs"], record["margin"]))
-    if not record["pairs"]:
-        return None
-    return context.world.leading(lambda: context.data.source_mixed([folder / DICTIONARY]))
+        Raises:
+            ModelError: the dictionary is not that which was written.
+        """
+        context, stage, folder = run.context, run.stage, run.folder
+        target = context.config.target(stage.target)
+        if not FILES.exist(context, folder):
+            context.world.once(lambda: _write(context, stage, target, encoder, folder))
+        record = FILES.read(context, folder)
+        context.warn(no_induced_pairs(record["pairs"], record["margin"]))
+        if not record["pairs"]:
+            return {}
+        return {self.role: context.world.leading(lambda: context.data.source_mixed([folder / DICTIONARY]))}
+
+    def reads(self, context: Context, stage: Stage) -> list[int]:
+        return [int(store.offsets[-1]) for store in self.inputs(context, stage).values()]
 
 
 def _write(context: Context, stage: Stage, target: TargetConfig, encoder: Encoder, folder: Path) -> None:
@@ -140,3 +146,6 @@ def _occurrences(
         owners += own
         shares += share
     return tokens, np.array(owners, dtype=np.int64), np.array(shares)
+
+
+register_addition(InducedDictionary())

@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
 
-from torch import Tensor
+import numpy as np
+from torch import Tensor, nn
 
-from ...data import JointBatches, MlmBatches, PackedBatch, TaskBatches
+from ...data import JointBatches, MlmBatches, PackedBatch, TaskBatches, TokenStore
 from ...data.batches.batch import MASKED
-from ...model import MaskedLM, TaskModel, load_masked_lm
+from ...model import Encoder, MaskedLM, TaskModel, load_masked_lm
 from ..plan import Stage
-from ..stages.btf_text import btf_text
-from ..stages.common import stage_seed
+from ..stages.btf_text import btf_stores, btf_text
 from ..stages.context import Context
-from ..stages.fit import Spent
-from ..training.loop import Objective, Trace
+from ..stages.kind import Addition, Beside, StageRun, Training, largest_batch, register_addition, stage_seed
+from ..stages.masked_lm import masked_work
+from ..training.loop import Objective
 from ..training.objectives import masked_lm
 
 NAME = "masked_lm"
@@ -37,34 +36,46 @@ class Joint:
         return masked_lm(self.masked, batch, seed) if batch.kind == MASKED else self.task(model, batch, seed)
 
 
-def fit_jointly(
-    context: Context,
-    stage: Stage,
-    fingerprint: Mapping[str, Any],
-    model: TaskModel,
-    batches: TaskBatches,
-    objective: Objective,
-    *,
-    seed: int,
-) -> tuple[Trace, Spent, dict[str, Any]]:
-    """`Context.fit`, with `selftrain.mlm_weight` times the masked-LM loss on the text of BTF added to every step.
+class MaskedWordsBeside(Addition):
+    """`selftrain.mlm_weight` times the masked-LM loss on the text of BTF, added to every step of a round.
 
     The transform and the decoder's bias are those of the base model. They train along, and are dropped with the end of
     the stage: what it leaves is a task model like any other, and the next stage begins with the base model's again.
     """
-    weight = context.config.selftrain.mlm_weight
-    if not weight:
-        return context.fit(stage, fingerprint, model, batches, objective, seed=seed)
-    masked = load_masked_lm(context.input_folder(stage, "base")).to(context.device)
-    masked.encoder = model.encoder
-    # As a part of the model its weights train, and are in checkpoints; those of the encoder are named there already.
-    model.add_module(NAME, masked)
-    both = JointBatches(batches, masked_batches(context, stage, len(batches), model.config.vocab_size), weight)
-    try:
-        trace, spent, notes = context.fit(stage, fingerprint, model, both, Joint(objective, masked), seed=seed)
-    finally:
-        delattr(model, NAME)
-    return trace, spent, notes | {"mlm_weight": weight}
+
+    key = "mlm"
+
+    def inputs(self, context: Context, stage: Stage) -> dict[str, TokenStore]:
+        return btf_stores(context, stage, context.config.target(stage.target))
+
+    def join(self, run: StageRun, training: Training) -> Training:
+        context, stage, model = run.context, run.stage, training.model
+        assert isinstance(model, TaskModel)
+        assert isinstance(training.batches, TaskBatches)
+        assert training.objective is not None
+        weight = context.config.selftrain.mlm_weight
+        masked = load_masked_lm(context.input_folder(stage, "base")).to(context.device)
+        masked.encoder = model.encoder
+        # As a part of the model its weights train, and are in checkpoints; the encoder's are named there already.
+        model.add_module(NAME, masked)
+        beside = masked_batches(context, stage, len(training.batches), model.config.vocab_size)
+        return replace(
+            training,
+            batches=JointBatches(training.batches, beside, weight),
+            objective=Joint(training.objective, masked),
+            notes=training.notes | {"mlm_weight": weight},
+            cleanup=lambda: delattr(model, NAME),
+        )
+
+    def work(self, context: Context, stage: Stage, steps: int) -> Beside:
+        table, text = context.config.btf, btf_text(context, stage, context.config.target(stage.target))
+        batches = masked_work(text, table).batches
+        assert isinstance(batches, MlmBatches)
+        mean = np.average([corpus.lengths.mean() for corpus in text.corpora], weights=batches.examples_per_epoch)
+        return Beside(steps * table.batch_size * float(mean), largest_batch(batches, table.epochs))
+
+    def modules(self, encoder: Encoder) -> list[nn.Module]:
+        return [MaskedLM(encoder, seed=None)]
 
 
 def masked_batches(context: Context, stage: Stage, steps: int, vocab_size: int) -> MlmBatches:
@@ -88,3 +99,6 @@ def masked_batches(context: Context, stage: Stage, steps: int, vocab_size: int) 
         )
 
     return over(-(-steps // len(over(1))))
+
+
+register_addition(MaskedWordsBeside())

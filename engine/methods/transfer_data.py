@@ -7,32 +7,7 @@ import numpy as np
 from ... import DataError
 from ...data import TokenStore
 from ..plan import Stage
-from ..recipe.config import TaskConfig
 from ..stages.context import Context
-
-TRANSFER_KINDS = ("cotrain", "align", "semantic")
-
-
-def transfer_inputs(context: Context, stage: Stage) -> dict[str, TokenStore]:
-    """The stores that decide the result of one of these stages, by role.
-
-    Raises:
-        DataError: translations and originals do not go together.
-    """
-    data = context.data
-    found: dict[str, TokenStore] = {}
-    if stage.kind != "semantic":
-        found["source"] = data.source_train
-    else:
-        found["originals"] = originals_of(context)
-    if stage.kind == "cotrain":
-        if stage.round > 1:
-            found |= {f"target.{language}": store for language, store in pools_of(context, stage).items()}
-    else:
-        found |= {f"translation.{language}": store for language, store in translations_of(context).items()}
-    if isinstance(stage.optimiser, TaskConfig) and stage.optimiser.keep == "best":
-        found["dev"] = data.source_dev
-    return found
 
 
 def pools_of(context: Context, stage: Stage) -> dict[str, TokenStore]:

@@ -279,7 +279,7 @@ class Predictor:
             label, keep, confidence = decision.label, decision.keep & seen, result.min_confidence.numpy()
             self.counts["abstained"] += int(total - keep.sum())
         else:
-            label, keep = predicted_classes(logits, result.mean_probability, self.prediction), seen
+            label, keep = predicted_classes(logits, result.mean_probability, self.prediction).numpy(), seen
             confidence = np.take_along_axis(mean, label[:, None], axis=-1)[:, 0]
         return _Verdicts(label, keep, np.where(seen, confidence, 0.0), result.agree.numpy() & seen, mean, seen)
 

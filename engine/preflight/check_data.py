@@ -11,10 +11,10 @@ from pathlib import Path
 
 from ... import DataError, XltError
 from ...data import Example, Tokenizer
-from ..methods.translated import misfits
 from ..pseudolabels.diagnostics import Warning, cut_by_length
 from ..recipe.config import RunConfig, SourceConfig, TargetConfig, reader_of
 from ..stages.datasets import file_format, label_set, read_file, read_pairs_of
+from ..stages.translated import misfits
 
 LISTED = 5
 """Lines that a warning names."""

@@ -22,18 +22,19 @@ from ..plan import Stage, chosen_stages
 from ..recipe.config import RunConfig
 from ..recipe.load import Resolved, load_recipe, variants
 from ..runs.prepare import make_context, with_world
-from ..stages.common import new_encoder_config, new_head
 from ..stages.context import Context, freeze
+from ..stages.kind import additions_to, kind_of, largest_batch, read_tokens
+from ..stages.models import new_encoder_config, new_head
 from ..storage.run_folder import RunDir
 from ..training.precision import DTYPES
 from ..training.progress import Progress
 from .estimate_report import Estimate, StageEstimate
-from .estimate_work import largest_batch, masked_work, read_tokens, stage_work
 
 EFFICIENCY = {"cpu": 0.6, "cuda": 0.4}
 """Speed of a whole step relative to one large matrix product; the rest goes into softmax, LayerNorm and dropout."""
 STEP_SECONDS = 0.012
 """Time of a step that does not depend on its size: some hundred small calls on the host."""
+NOTHING = BatchSize(0, 0, 0, 0)
 STAGE_SECONDS = 1.5
 """What a stage takes however little it trains: weights are read, written and hashed, and predictions scored."""
 ADAM_BYTES = 16
@@ -147,19 +148,16 @@ def count_parameters(context: Context, stage: Stage) -> tuple[int, int]:
     with torch.device("meta"):
         encoder = Encoder(shape, seed=None)
         model: nn.Module
-        if stage.kind in ("pretrain", "btf"):
+        if kind_of(stage).masked:
             model = MaskedLM(encoder, seed=None)
         else:
-            linear = {"finetune": config.finetune.head, "cotrain": config.cotrain.head, "cloze": "cloze"}
-            linear |= dict.fromkeys(("align", "semantic"), config.contrastive.head)
-            kind = linear.get(stage.kind, "voters")
-            head = new_head(config, kind, encoder, len(context.data.labels), 0)
+            head = new_head(config, kind_of(stage).head(config), encoder, len(context.data.labels), 0)
             pooler = Pooler(shape, seed=None) if config.pooling == "pooler" else None
             model = TaskModel(encoder, head, config.task, context.data.labels, pooling=config.pooling, pooler=pooler)
-            if "mlm" in stage.settings:
-                model = nn.ModuleList([model, MaskedLM(encoder, seed=None)])
+            beside = [module for addition in additions_to(stage) for module in addition.modules(encoder)]
+            model = nn.ModuleList([model, *beside])
     freeze(encoder, stage.optimiser)
-    sizes = [(p.numel(), p.requires_grad and stage.kind != "cloze") for p in model.parameters()]
+    sizes = [(p.numel(), p.requires_grad) for p in model.parameters()]
     return sum(n for n, trains in sizes if trains), sum(n for n, trains in sizes if not trains)
 
 
@@ -176,28 +174,31 @@ def _stage(context: Context, shape: EncoderConfig, stage: Stage, rate: float) ->
     if (own := context.of_stage(stage)) is not context:
         context, shape = own, encoder_config(own)
     trainable, frozen = count_parameters(context, stage)
-    lengths, batches, per_epoch, at_most = stage_work(context, stage)
-    steps = 0 if batches is None else len(batches)
-    epochs = steps / max(1, -(-sum(per_epoch) // stage.optimiser.batch_size))
-    means = [float(part.mean()) if len(part) else 0.0 for part in lengths]
-    tokens = epochs * sum(mean * count for mean, count in zip(means, per_epoch, strict=True))
-    length = tokens / max(1.0, epochs * sum(per_epoch))
-    mlm = stage.kind in ("pretrain", "btf")
+    work, mlm = kind_of(stage).work(context, stage), kind_of(stage).masked
+    steps = 0 if work.batches is None else len(work.batches)
+    if not steps:
+        trainable, frozen = 0, trainable + frozen
+    epochs = steps / max(1, -(-sum(work.per_epoch) // stage.optimiser.batch_size))
+    means = [float(part.mean()) if len(part) else 0.0 for part in work.lengths]
+    tokens = epochs * sum(mean * count for mean, count in zip(means, work.per_epoch, strict=True))
+    length = tokens / max(1.0, epochs * sum(work.per_epoch))
     train_flops = tokens * _flops(shape, stage, length, mlm, context, backward=True)
-    beside, masked = masked_work(context, stage, steps)
+    additions = [addition.work(context, stage, steps) for addition in additions_to(stage)]
+    beside = sum(addition.tokens for addition in additions)
+    masked = max((addition.largest for addition in additions), key=lambda size: size.tokens, default=NOTHING)
     train_flops += beside * _flops(shape, stage, length, True, context, backward=True)
     read = sum(read_tokens(context, stage))
     flops = train_flops + read * _flops(shape, stage, length, False, context, backward=False)
     seconds = flops / (rate * EFFICIENCY[context.device.type]) + steps * STEP_SECONDS + STAGE_SECONDS
     memory = BASE_BYTES + (ADAM_BYTES + 4 * (stage.optimiser.l2_to_base > 0)) * trainable + 4 * frozen
-    largest = largest_batch(batches, stage.optimiser.epochs)
+    largest = largest_batch(work.batches, stage.optimiser.epochs)
     memory += max(_activations(context, shape, stage, size, kind) for size, kind in ((largest, mlm), (masked, True)))
     return StageEstimate(
         stage.id,
         stage.kind,
         dict(stage.inputs),
         steps,
-        at_most,
+        work.at_most,
         round(tokens + beside),
         read,
         trainable,

@@ -25,7 +25,8 @@ from ..storage.files import publish_folder, read_json, take_over, temporary_fold
 from ..plan import Stage, digest
 from ..training.progress import Progress
 from ..storage.run_folder import RunDir
-from ..stages.common import inputs_of
+from ..stages.kind import inputs_of
+from .kinds import load_plugins
 from .synthetic_data import with_files, with_truth_world
 
 VOCABULARY, SECOND_VOCABULARY = "tokenizer", "tokenizer-b"
@@ -47,6 +48,7 @@ def make_context(
         DataError: a file of the vocabulary's text is missing or wrong.
         ConfigError: the device, its kernels, or what a setting asks of the encoder, is not to be had.
     """
+    load_plugins()
     first = _one_context(config, home, progress, should_stop, world or World(), reuse, VOCABULARY)
     if config.cotrain.on and config.cotrain.model is not None:
         alone = replace(config, model=config.cotrain.model, cotrain=replace(config.cotrain, model=None))

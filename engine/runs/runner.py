@@ -17,6 +17,8 @@ from ...model import MaskedLM, load_task_model, save_model
 from ..preflight.check_data import recipe_files
 from ..recipe.config import RunConfig, merged
 from ..stages.context import Context, write_trace
+from ..stages.kind import StageRun
+from ..stages.train_stage import Outcome, train_stage
 from ..storage.names import FINISHED, STAMP
 from ..training.determinism import deterministic, refusal
 from ..training.distributed import World, joined
@@ -32,15 +34,9 @@ from ..recipe.load import Resolved, load_recipe, places
 from ..report.write import write_report
 from .stage_cache import fingerprint_of, run_folders, take_over_stage
 from ..storage.run_folder import RunDir
-from ..stages.selftrain import run_hard, run_soft
-from ..stages.common import Outcome, run_btf, run_cloze, run_finetune, run_pretrain
 from ..report.summary import write_summary
-from ..methods.contrastive import run_align, run_semantic
-from ..methods.cotrain import run_cotrain
 from .synthetic_truth import write_truth
 
-RUNNERS = {"pretrain": run_pretrain, "btf": run_btf, "finetune": run_finetune, "soft": run_soft, "hard": run_hard}
-RUNNERS |= {"cloze": run_cloze, "cotrain": run_cotrain, "align": run_align, "semantic": run_semantic}
 SCORES = "scores.json"
 
 
@@ -242,7 +238,7 @@ def _stage(context: Context, stage: Stage, resume: bool) -> bool:
         _rescore(context, stage, folder)
         return False
     context.warnings.clear()
-    outcome = RUNNERS[stage.kind](context, stage, table, folder)
+    outcome = train_stage(StageRun(context, stage, table))
     _seal(context, stage, table, folder, outcome)
     return True
 

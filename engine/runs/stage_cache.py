@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 from ... import ConfigError
-from ..methods.cloze import verbaliser_digest
 from ..stages.context import Context
 from ..storage.names import FINISHED, STAMP
 from ..storage.files import (
@@ -20,8 +19,7 @@ from ..storage.files import (
     temporary_folder,
 )
 from ..plan import Stage, digest, fingerprint
-from ..stages.common import inputs_of
-from ..stages.teachers import teacher_digests
+from ..stages.kind import digests_of, inputs_of
 
 
 def fingerprint_of(context: Context, stage: Stage) -> dict[str, Any]:
@@ -41,9 +39,7 @@ def _input_digests(context: Context, stage: Stage) -> dict[str, str]:
             context.digests[str(path)] = digest({p.name: sha256_file(p) for p in _model_files(path)})
         found["base"] = context.digests[str(path)]
     found["tokenizer"] = context.tokenizer.fingerprint
-    if stage.kind == "cloze" or stage.settings.get("finetune", {}).get("head") == "cloze":
-        found["verbaliser"] = verbaliser_digest(context)
-    return found | teacher_digests(context, stage)
+    return found | digests_of(context, stage)
 
 
 def _model_files(path: Path) -> list[Path]:

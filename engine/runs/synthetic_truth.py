@@ -28,7 +28,8 @@ from ..plan import Stage
 from ..report.stage_table import SIDE_ARMS
 from ..stages.round_decision import read_record
 from ..report.seeds import stat
-from ..stages.selftrain import DECISION, SOFT_LABELS
+from ..stages.pool import DECISION
+from ..stages.soft import SOFT_LABELS
 from ..stages.soft_labels import read_soft_labels
 from .synthetic_stats import Json, RoundItems, alpha_regret, label_quality, noise_filter, repeated_errors
 

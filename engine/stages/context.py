@@ -1,15 +1,14 @@
-"""What every stage of a run shares, and how a stage trains: load, fit with checkpoints, save, score."""
+"""What every stage of a run shares: its settings, data, device and processes; loading and scoring models."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
-from torch import nn
 
 from ... import ConfigError, Interrupted, ModelError
 from ...data import Tokenizer, TokenStore
@@ -17,7 +16,6 @@ from ...model import Encoder, TaskModel, load_encoder, load_masked_lm, load_task
 from ..evaluation.inference import metric_rows, score
 from ..evaluation.metrics import ClassTable
 from ..evaluation.per_example import Items
-from ..methods.translated import translated_test
 from ..plan import Stage
 from ..pseudolabels.diagnostics import Warning
 from ..recipe.config import OptimiserConfig, RunConfig
@@ -26,13 +24,10 @@ from ..storage.files import atomic_write_json, read_json, sha256_file
 from ..storage.names import FINISHED, WEIGHTS
 from ..storage.run_folder import RunDir
 from ..training.distributed import World
-from ..training.loop import BatchSource, Objective, Trace
+from ..training.loop import Trace
 from ..training.progress import Progress
 from .datasets import Datasets
-from .fit import Fit, Spent
-
-if TYPE_CHECKING:
-    from .teachers import FolderTeacher
+from .translated import translated_test
 
 
 @dataclass
@@ -45,7 +40,7 @@ class Context:
         start_digests: stage id -> digest of the fingerprint of its result, for stages that are done.
         reuse: other run folders, whose finished stages and stores serve where they are those wanted.
         models: where co-training has a second encoder, the run as each of the two sees it, by letter; else empty.
-        teachers: the finished model folders that teach, as far as they were opened.
+        opened: what was made of model folders outside of the run, by their path (`teachers.py`).
     """
 
     config: RunConfig
@@ -60,7 +55,7 @@ class Context:
     warnings: list[Warning] = field(default_factory=list)
     reuse: tuple[Path, ...] = ()
     models: dict[str, Context] = field(default_factory=dict)
-    teachers: dict[Path, FolderTeacher] = field(default_factory=dict)
+    opened: dict[Path, Any] = field(default_factory=dict)
 
     def of_model(self, letter: str) -> Context:
         """The run as the first ("a") or the second ("b") encoder sees it: its folder, tokenizer and stores."""
@@ -142,24 +137,6 @@ class Context:
         if sha256_file(folder / WEIGHTS) != hashes[WEIGHTS]:
             raise ModelError(f"{folder / WEIGHTS}: the file has changed since it was written; delete the folder")
         return folder
-
-    def fit(
-        self,
-        stage: Stage,
-        fingerprint: Mapping[str, Any],
-        model: nn.Module,
-        batches: BatchSource,
-        objective: Objective,
-        *,
-        seed: int,
-    ) -> tuple[Trace, Spent, dict[str, Any]]:
-        """Trains with checkpoints; goes on from the newest one. Returns the trace, the time in all, and notes.
-
-        Raises:
-            Interrupted: after a checkpoint, when the run was asked to stop.
-            ModelError: a frozen weight has changed, which is a bug.
-        """
-        return Fit(self, stage, fingerprint, model, batches, objective, seed).run()
 
     def score_stage(self, stage: Stage, model: TaskModel) -> tuple[list[dict[str, Any]], Items]:
         """Scores on the sources and the target of the stage (all targets where it has none), and what they are of."""

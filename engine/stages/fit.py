@@ -6,21 +6,18 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from torch import nn
 
 from ... import Interrupted, ModelError
 from ...model import TaskModel
-from ..plan import Stage
 from ..recipe.config import TaskConfig
 from ..storage.checkpoint import load_latest, save_checkpoint
 from ..training.loop import BatchSource, Loop, Objective, StepResult, Trace
 from ..training.weight_hashes import frozen_hash, tensors_hash
 from .best import BestEpoch
-
-if TYPE_CHECKING:
-    from .context import Context
+from .kind import StageRun
 
 
 @dataclass(frozen=True)
@@ -48,20 +45,12 @@ class Spent:
 
 
 class Fit:
-    """The training of one stage; see `Context.fit`."""
+    """The training of one stage."""
 
-    def __init__(
-        self,
-        context: Context,
-        stage: Stage,
-        fingerprint: Mapping[str, Any],
-        model: nn.Module,
-        batches: BatchSource,
-        objective: Objective,
-        seed: int,
-    ) -> None:
-        self.context, self.stage, self.fingerprint, self.model = context, stage, fingerprint, model
-        self.folder = context.folder(stage.id) / "checkpoint"
+    def __init__(self, run: StageRun, model: nn.Module, batches: BatchSource, objective: Objective) -> None:
+        context, stage = run.context, run.stage
+        self.context, self.stage, self.fingerprint, self.model = context, stage, run.fingerprint, model
+        self.folder = run.folder / "checkpoint"
         # Before the loop, which may compute in 16-bit copies of the weights.
         self.frozen = frozen_hash(model)
         self.loop = Loop(
@@ -69,7 +58,7 @@ class Fit:
             batches,
             objective,
             optimiser=stage.optimiser,
-            seed=seed,
+            seed=run.seed("fit"),
             precision=context.config.precision,
             world=context.world,
             performance=context.config.performance,

@@ -15,9 +15,9 @@ import torch
 from ... import ModelError
 from ...data import OUTSIDE, ItemView, TokenStore
 from ...data.batches.batch import IGNORE
-from ...kernels import Votes, votes
+from ...kernels import Votes
 from ...model import TaskModel
-from ..evaluation.inference import Poll, predict_logits
+from ..evaluation.inference import predict_votes
 from ..plan import Stage
 from ..pseudolabels.acceptance import choose_accepted, count_dropped, count_units
 from ..pseudolabels.diagnostics import (
@@ -37,9 +37,8 @@ from ..pseudolabels.thresholds import ThresholdChoice, choose_threshold
 from ..recipe.config import SelfTrainConfig
 from ..storage.files import read_json
 from ..storage.names import FINISHED
-from ..training.distributed import World
 from .context import Context
-from .datasets import capped
+from .pool import Pool, load_pool
 
 REASONS = {
     Reason.DISAGREE: "voters-disagree",
@@ -49,14 +48,6 @@ REASONS = {
     Reason.NOT_A_NUMBER: "not-a-number",
     Reason.OVER_QUOTA: "above-class-share",
 }
-
-
-@dataclass(frozen=True)
-class Pool:
-    """The examples that are still in: of the target text, and of the labelled source."""
-
-    target: np.ndarray
-    source: np.ndarray
 
 
 @dataclass(frozen=True)
@@ -78,14 +69,12 @@ class Voted:
     def of(self, examples: np.ndarray) -> Voted:
         """The votes on the items of some examples, bool [N]."""
         mask = examples[self.example]
-        keep = torch.from_numpy(mask)
-        parts = {name: getattr(self.votes, name)[keep] for name in self.votes._fields[:4]}
         return replace(
             self,
             items=self.items[mask],
             example=self.example[mask],
             gold=self.gold[mask],
-            votes=self.votes._replace(**parts),
+            votes=votes_of(self.votes, torch.from_numpy(mask)),
         )
 
     def spread(self, values: np.ndarray, fill: int) -> np.ndarray:
@@ -103,41 +92,26 @@ class RoundDecision:
     record: dict[str, Any]
 
 
-def vote(
-    model: TaskModel,
-    store: TokenStore,
-    examples: np.ndarray | None = None,
-    *,
-    precision: str = "fp32",
-    poll: Poll = lambda: None,
-    world: World | None = None,
-    tokens: int = 0,
-) -> Voted:
-    """The votes of a model on some examples, or on all."""
+def vote(model: TaskModel, store: TokenStore, examples: np.ndarray | None = None, **passes: Any) -> Voted:
+    """The votes of a model on some examples, or on all.
+
+    Args:
+        passes: as `predict_items` takes them.
+    """
     chosen = np.zeros(len(store), dtype=bool)
     chosen[slice(None) if examples is None else examples] = True
     offsets = np.asarray(store.item_offsets, dtype=np.int64)
     example = np.repeat(np.arange(len(store)), offsets[1:] - offsets[:-1])
     items = np.flatnonzero(chosen[example])
-    view = ItemView(store)
-    logits = predict_logits(
-        model, view, np.flatnonzero(chosen), precision=precision, poll=poll, world=world, tokens=tokens
-    )
+    counted = predict_votes(model, ItemView(store), np.flatnonzero(chosen), **passes)
     gold = np.asarray(store.item_labels, dtype=np.int64)[items]
-    return Voted(store, items, example[items], gold, votes(logits[:, torch.from_numpy(items)]))
+    return Voted(store, items, example[items], gold, votes_of(counted, torch.from_numpy(items)))
 
 
-def load_pool(context: Context, stage: Stage) -> Pool:
-    """What the last hard stage left: source examples leave for good, target ones only where the recipe says so."""
-    from safetensors.numpy import load_file
-
-    data, config = context.data, context.config
-    target = config.target(stage.target)
-    if "previous" in stage.inputs:
-        saved = load_file(context.folder(stage.inputs["previous"]) / "decision.safetensors")
-        return Pool(np.flatnonzero(saved["target.pool"]), np.flatnonzero(saved["source.keep"]))
-    chosen = capped(len(data.target_pool(target)), config.selftrain.cap, stage.seed, target.language)
-    return Pool(chosen, np.arange(len(data.source_train)))
+def votes_of(counted: Votes, items: torch.Tensor) -> Votes:
+    """The votes on some items, by number or as bool [K]."""
+    parts = {name: getattr(counted, name)[items] for name in counted._fields[:4]}
+    return counted._replace(**parts)
 
 
 def decide_round(context: Context, stage: Stage, labeller: TaskModel) -> RoundDecision:

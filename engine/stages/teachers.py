@@ -1,4 +1,4 @@
-"""Soft labels of several teachers: those of other seeds, and finished model folders (W20b of S1:46).
+"""Soft labels of several teachers: those of other seeds, and finished model folders.
 
 What is averaged is what a single teacher would hand on: probabilities, or logits where the loss compares logits. Sums
 are made in fp32 in a fixed order: the teachers of the seeds as the run lists them, then the folders as the recipe does.
@@ -6,18 +6,18 @@ are made in fp32 in a fixed order: the teachers of the seeds as the run lists th
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
-from torch import Tensor
+import torch
 
 from ... import ConfigError, ModelError
 from ...data import ItemView, Tokenizer, TokenStore
 from ...model import FolderInfo, load_task_model, read_info
-from ..evaluation.inference import predict_logits
+from ..evaluation.inference import Reduction, predict_items
 from ..plan import Stage, digest
 from ..recipe.config import RunConfig
 from ..recipe.config.cloze import prompt_of, with_prompt
@@ -26,8 +26,6 @@ from .context import Context
 from .datasets import Datasets
 
 Side = Literal["target", "source"]
-Labels = Callable[[Tensor], np.ndarray]
-"""From the logits [M, K, C] of a teacher's voters to what the student shall match, float32 [K, C]."""
 
 
 @dataclass(frozen=True)
@@ -87,9 +85,9 @@ def folder_teachers(context: Context) -> list[FolderTeacher]:
     Raises:
         ModelError, ConfigError: one cannot be a teacher here.
     """
-    config, found = context.config, []
+    config, found = context.config, list[FolderTeacher]()
     for path in config.selftrain.soft.teacher_folders:
-        if path not in context.teachers:
+        if path not in context.opened:
             labels = context.data.labels
             info, tokenizer = check_teacher(config, labels, path, context.tokenizer)
             assert info.labels is not None
@@ -100,15 +98,13 @@ def folder_teachers(context: Context) -> list[FolderTeacher]:
                 root = context.run_dir.path / "store"
                 data = Datasets(alone, tokenizer, root, context.progress.note, context.reuse)
             classes = np.array([info.labels.index(label) for label in labels])
-            context.teachers[path] = FolderTeacher(path, classes, data)
-        found.append(context.teachers[path])
+            context.opened[path] = FolderTeacher(path, classes, data)
+        found.append(context.opened[path])
     return found
 
 
 def teacher_stores(context: Context, stage: Stage) -> dict[str, TokenStore]:
     """By role, the text as the tokenizers of a soft stage's folders see it, where these are others."""
-    if stage.kind != "soft":
-        return {}
     sides: tuple[Side, ...] = ("target", "source") if context.config.selftrain.soft.sides == "both" else ("target",)
     return {
         f"{side}.folder-{i}": text_of_side(teacher.data, stage, side)
@@ -127,8 +123,6 @@ def text_of_side(data: Datasets, stage: Stage, side: Side) -> TokenStore:
 
 def teacher_digests(context: Context, stage: Stage) -> dict[str, str]:
     """By role, what a soft stage's folders hold, whatever their path."""
-    if stage.kind != "soft":
-        return {}
     paths = context.config.selftrain.soft.teacher_folders
     for path in paths:
         key = _digest_key(path)
@@ -161,20 +155,23 @@ def teachers_name(context: Context, stage: Stage) -> str:
     return " ".join([*names, *teacher_digests(context, stage).values()])
 
 
-def teach(context: Context, stage: Stage, view: ItemView, side: Side, pool: np.ndarray, labels: Labels) -> np.ndarray:
+def teach(
+    context: Context, stage: Stage, view: ItemView, side: Side, pool: np.ndarray, labels: Reduction
+) -> np.ndarray:
     """The mean of what all teachers of a soft stage say, float32 [items, C]; each is loaded, asked, and dropped.
 
     Args:
         view: the items of `text_of_side`.
         pool: the examples to label.
+        labels: what the student shall match, [K, C].
     """
     roles, soft = own_teachers(stage), context.config.selftrain.soft
     given = soft.teacher_weights or (1.0,) * (1 + len(soft.teacher_folders))
     weights = [given[0]] * len(roles) + list(given[1:])
     said = Average()
     for role, weight in zip(roles, weights, strict=False):
-        logits = predict_logits(context.load_task_model(stage, role), view, pool, **context.passes)
-        said.add(labels(logits), weight)
+        model = context.load_task_model(stage, role)
+        said.add(predict_items(model, view, labels, pool, **context.passes).numpy(), weight)
     for teacher, weight in zip(folder_teachers(context), weights[len(roles) :], strict=True):
         context.progress.note(f"{stage.id}: {teacher.path} labels {len(pool)} examples")
         values, known = _of_folder(context, stage, teacher, view, side, pool, labels)
@@ -189,15 +186,15 @@ def _of_folder(
     view: ItemView,
     side: Side,
     pool: np.ndarray,
-    labels: Labels,
+    labels: Reduction,
 ) -> tuple[np.ndarray, np.ndarray]:
     """What a folder's model says of the items of a view, float32 [items, C], and of which it says anything."""
     theirs = view
     if teacher.data is not None:
         theirs = ItemView(text_of_side(teacher.data, stage, side))
     model = load_task_model(teacher.path).to(context.device)
-    logits = predict_logits(model, theirs, pool, **context.passes)
-    values = labels(logits[:, :, teacher.classes])
+    classes = torch.from_numpy(teacher.classes).to(context.device)
+    values = predict_items(model, theirs, lambda logits: labels(logits[:, :, classes]), pool, **context.passes).numpy()
     if theirs is view:
         return values, np.ones(len(values), dtype=bool)
     where = same_items(view.store, theirs.store)

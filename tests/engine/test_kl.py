@@ -11,7 +11,7 @@ import pytest
 from xlt_engine import ConfigError
 from xlt_engine.data import ItemView, Part, TaskBatches, TokenStore, derive_seed
 from xlt_engine.engine.evaluation.inference import predict_logits
-from xlt_engine.engine.stages.common import new_head
+from xlt_engine.engine.stages.models import new_head
 from xlt_engine.model import TaskModel, load_encoder, load_task_model
 
 SPREAD = "model.new.initializer_range=0.5"

@@ -60,7 +60,7 @@ def test_finished_stages_are_scored_again_and_the_folder_remembers(tiny: Callabl
     for prediction in ("first", "vote", "mean"):
         assert run.run(*less, f"prediction={prediction}").done == ()
         assert sha256_file(folder / "model.safetensors") == weights
-        classes = predicted_classes(logits, logits.softmax(-1).mean(0), prediction)
+        classes = predicted_classes(logits, logits.softmax(-1).mean(0), prediction).numpy()
         seen.add(tuple(classes))
         accuracy = 100 * float((classes == np.asarray(store.item_labels)).mean())
         scores = run.json("de/soft1/scores.json")["scores"]

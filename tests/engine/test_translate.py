@@ -11,7 +11,7 @@ import pytest
 from xlt_engine import ConfigError, DataError
 from xlt_engine.data import read_tsv
 from xlt_engine.engine import run
-from xlt_engine.engine.methods.translated import misfits
+from xlt_engine.engine.stages.translated import misfits
 from xlt_engine.engine.plan import make_plan
 from xlt_engine.engine.prediction.scoring import evaluate
 from xlt_engine.engine.preflight.checker import check

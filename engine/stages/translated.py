@@ -9,7 +9,7 @@ import numpy as np
 from ... import DataError
 from ...data import TokenStore
 from ..recipe.config import TargetConfig
-from ..stages.datasets import Datasets
+from .datasets import Datasets
 
 LISTED = 20
 

@@ -1,0 +1,90 @@
+"""Fine-tuning: cross entropy on labelled examples, of the source above all."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from ...data import ItemView, Part, TaskBatches, TokenStore
+from ..plan import Stage
+from ..pseudolabels.diagnostics import slow_learning_rate
+from ..recipe.config import RunConfig
+from ..training.objectives import cross_entropy
+from .context import Context
+from .kind import StageKind, StageRun, Training, Work, additions_to, register_kind
+from .masked_lm import ends
+from .mixture import MARK_OF_ROLE, learned_stores, mixture
+from .models import new_task_model, warn_of_unseen
+
+
+class Finetune(StageKind):
+    """The zero-shot model, and the teacher of the first round."""
+
+    name = "finetune"
+
+    def head(self, config: RunConfig) -> str:
+        return config.finetune.head
+
+    def inputs(self, context: Context, stage: Stage) -> dict[str, TokenStore]:
+        return learned_stores(context, stage)
+
+    def build(self, run: StageRun) -> Training:
+        context, stage, table = run.context, run.stage, run.context.config.finetune
+        model = new_task_model(context, stage, table.head)
+        stores = learned_stores(context, stage)
+        for addition in additions_to(stage):
+            stores |= addition.stores(run, model.encoder)
+        for name, store in stores.items():
+            warn_of_unseen(context, store, name, _language_of(context, stage, name))
+        for language, (_, test) in context.test_stores(stage).items():
+            warn_of_unseen(context, test, "test", language)
+        mixed = mixture(context, stage, stores)
+        batches = TaskBatches(
+            [Part(ItemView(p.store), p.examples, labels=np.asarray(p.store.item_labels)) for p in mixed.portions],
+            batch_size=table.batch_size,
+            epochs=table.epochs,
+            seed=run.seed("batches"),
+            balance=mixed.balance,
+            counts=mixed.counts,
+            sort=table.order == "sorted",
+            micro_batch=run.micro_batch(),
+        )
+        context.warn(slow_learning_rate(table.head_lr or table.lr, len(batches)))
+        notes: dict[str, Any] = {"examples": mixed.count("source")}
+        for role, mark in MARK_OF_ROLE.items():
+            if count := mixed.count(role):
+                notes |= {f"{role}_examples": count, mark: True}
+        for addition in additions_to(stage):
+            if addition.role:
+                notes[f"{addition.role}_examples"] = mixed.count(addition.role)
+        if mixed.counts is not None:
+            notes["per_epoch"] = {p.language or p.role: n for p, n in zip(mixed.portions, mixed.counts, strict=True)}
+        return Training(
+            model, batches, cross_entropy, notes, line=lambda trace: "loss {:.3f} -> {:.3f}".format(*ends(trace))
+        )
+
+    def work(self, context: Context, stage: Stage) -> Work:
+        mixed, table = mixture(context, stage, learned_stores(context, stage)), stage.optimiser
+        batches = TaskBatches(
+            [Part(ItemView(p.store), p.examples) for p in mixed.portions],
+            batch_size=table.batch_size,
+            epochs=table.epochs,
+            seed=0,
+            balance=mixed.balance,
+            counts=mixed.counts,
+            micro_batch=table.fixed_micro_batch,
+        )
+        return Work([p.store.lengths[p.examples] for p in mixed.portions], batches, mixed.per_epoch())
+
+
+def _language_of(context: Context, stage: Stage, role: str) -> str:
+    """What messages call the language of a store that fine-tuning learns."""
+    if role == "few_shot":
+        return str(stage.target)
+    if role == "source":
+        return ", ".join(source.language for source in context.config.all_sources)
+    return role.partition(".")[2] or context.config.source.language
+
+
+register_kind(Finetune())

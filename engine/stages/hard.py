@@ -1,0 +1,121 @@
+"""The hard stage of self-training: alpha, the decision on both languages, then cross entropy on what was kept."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from safetensors.numpy import load_file, save
+
+from ...data import ItemView, Part, TaskBatches, TokenStore
+from ..plan import Stage
+from ..storage.decision_files import DecisionFiles
+from ..storage.files import atomic_write_text
+from ..training.objectives import cross_entropy
+from .context import Context
+from .kind import StageKind, StageRun, Training, Work, register_kind
+from .mixture import labelled_examples
+from .pool import DECISION, pool_tokens, target_examples
+from .round_decision import decide_round
+from .soft import fresh_student, task_work
+
+CURVE = "curve.csv"
+FILES = DecisionFiles("decision.json", DECISION)
+
+
+class Hard(StageKind):
+    """Eq. 2 to 4 of arXiv 2310.04726: the kept source and the target examples with an accepted label."""
+
+    name = "hard"
+
+    def inputs(self, context: Context, stage: Stage) -> dict[str, TokenStore]:
+        data = context.data
+        stores = {"source": data.source_train, "target": data.target_pool(context.config.target(stage.target))}
+        return stores | ({"dev": data.source_dev} if context.config.has_dev else {})
+
+    def build(self, run: StageRun) -> Training:
+        context, stage, table = run.context, run.stage, run.context.config.selftrain.hard
+        labeller = context.load_task_model(stage, "student" if "student" in stage.inputs else "teacher")
+        decided = FILES.exist(context, run.folder)
+        if not decided:
+            decision = decide_round(context, stage, labeller)
+            context.world.once(lambda: atomic_write_text(run.folder / CURVE, curve_csv(decision.record)))
+            arrays, warnings = save(decision.arrays), context.warnings_as_json()
+            context.world.once(lambda: FILES.write(run.folder, decision.record, arrays, warnings=warnings))
+        record = FILES.read(context, run.folder)
+        if decided:
+            context.restore_warnings(record["warnings"])
+        goes_on = "student" in stage.inputs and table.start == "student"
+        model = labeller if goes_on else fresh_student(context, stage)
+        parts = _parts(context, stage, load_file(run.folder / DECISION))
+        batches = TaskBatches(
+            parts,
+            batch_size=table.batch_size,
+            epochs=table.epochs,
+            seed=run.seed("batches"),
+            balance="up" if table.mix == "balanced" else "none",
+            sort=table.order == "sorted",
+            micro_batch=run.micro_batch(),
+        )
+        kept, used = (len(part.examples) for part in parts)
+        removed = len(context.data.source_train) - kept
+        notes = {"accepted": record["accepted"], "removed": removed, "source_examples": kept, "target_examples": used}
+        alpha = "no filter" if record["alpha"] is None else f"alpha {record['alpha']:.3f}"
+        line = f"{alpha}, {record['accepted']} of {record['items']} items accepted, {removed} source examples removed"
+        return Training(model, batches, cross_entropy, notes | {"alpha": record["alpha"]}, lambda trace: line)
+
+    def work(self, context: Context, stage: Stage) -> Work:
+        table, source = context.config.selftrain, context.data.source_train
+        parts = [(source, labelled_examples(source)), target_examples(context, stage)]
+        filtered = not (table.target_filter == "none" and table.source_filter == "none")
+        return task_work(stage, parts, balance="up" if table.hard.mix == "balanced" else "none", at_most=filtered)
+
+    def reads(self, context: Context, stage: Stage) -> list[int]:
+        """What the labeller votes on (`decide_round`): both languages, and what judges them."""
+        data, target = context.data, context.config.target(stage.target)
+        tokens = [int(data.source_train.offsets[-1])]
+        if context.config.has_dev:
+            tokens.append(int(data.source_dev.offsets[-1]))
+        tokens.append(pool_tokens(context, stage))
+        if target.test is not None:
+            tokens.append(int(data.scored(target.test, target.language).offsets[-1]))
+        return tokens
+
+
+def curve_csv(record: Mapping[str, Any]) -> str:
+    """The threshold curve of a `decision.json` as CSV, a line per threshold, as Figure 2 of the paper draws it.
+
+    Numbers have all their digits; a cell is empty where a value is not defined. Where the target has a labelled test
+    file, its values at the same thresholds follow in columns named `target_...`.
+    """
+    source, target = record["curve"], record["target_curve"]
+    columns = {"threshold" if name == "thresholds" else name: values for name, values in source.items()}
+    if target is not None:
+        columns |= {f"target_{name}": values for name, values in target.items() if name != "thresholds"}
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(columns)
+    writer.writerows(zip(*columns.values(), strict=True))
+    return text.getvalue()
+
+
+def _parts(context: Context, stage: Stage, saved: Mapping[str, np.ndarray]) -> list[Part]:
+    """Kept source with its labels, and target examples that have at least one accepted label."""
+    source, target = context.data.source_train, context.data.target_pool(context.config.target(stage.target))
+    view, targets = ItemView(target), saved["target.targets"]
+    accepted = np.diff(np.concatenate([[0], np.cumsum(targets >= 0)])[view.offsets]) > 0
+    labels, table = np.asarray(source.item_labels), context.config.selftrain.hard
+    by_source = by_target = None
+    if (table.source_weight, table.target_weight) != (1.0, 1.0):
+        by_source = np.full(len(labels), table.source_weight, np.float32)
+        by_target = np.full(len(targets), table.target_weight, np.float32)
+    return [
+        Part(ItemView(source), np.flatnonzero(saved["source.keep"]), labels=labels, weights=by_source),
+        Part(view, np.flatnonzero(accepted), labels=targets, weights=by_target),
+    ]
+
+
+register_kind(Hard())

@@ -1,0 +1,268 @@
+"""What a kind of stage is, and the registry that finds it by its name.
+
+A new kind is one class in one file: what it reads, what it trains, and what an estimate counts. `register_kind` makes
+it known; everything else a stage needs (freezing, lineage, checkpoints, saving, scoring, sealing) is the same for all
+kinds and stands in `train_stage.py` and `engine/runs/`.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from torch import nn
+
+from ... import ConfigError
+from ...data import BatchSize, MlmBatches, PairBatches, TaskBatches, TokenStore, derive_seed
+from ...model import Encoder, Head, MaskedLM, TaskModel
+from ..plan import Stage
+from ..recipe.config import RunConfig, TaskConfig
+from ..training.loop import BatchSource, Objective, Trace
+from .context import Context
+
+Batches = MlmBatches | TaskBatches | PairBatches
+SURVEYED = 2000
+"""Steps of the first epoch whose batches are looked at for the largest one."""
+
+
+@dataclass(frozen=True)
+class StageRun:
+    """One stage while it is made.
+
+    Attributes:
+        fingerprint: what decides its result, as a flat table (`plan.fingerprint`).
+    """
+
+    context: Context
+    stage: Stage
+    fingerprint: Mapping[str, Any]
+
+    @property
+    def folder(self) -> Path:
+        """Where its result goes."""
+        return self.context.folder(self.stage.id)
+
+    def seed(self, *purpose: str | int) -> int:
+        """As `stage_seed`, of this stage."""
+        return stage_seed(self.stage, *purpose)
+
+    def micro_batch(self) -> int:
+        """Sequences in one forward pass of a process."""
+        table = self.stage.optimiser
+        return self.context.world.micro_batch(table.fixed_micro_batch, table.batch_size)
+
+
+def stage_seed(stage: Stage, *purpose: str | int) -> int:
+    """Seed of a stage. Arms and targets that are compared share it: it depends on seed, kind and round alone.
+
+    The second model of co-training has its own.
+    """
+    second = ("b",) if stage.settings.get("model") == "b" else ()
+    return derive_seed(stage.seed, stage.kind, stage.round, *second, *purpose)
+
+
+@dataclass
+class Training:
+    """What a stage trains.
+
+    Attributes:
+        batches: None where nothing is trained.
+        notes: entries for `stage.json`.
+        line: one line for a person; the loss at both ends goes before it where `shows_loss` is set.
+        after: entries for `stage.json` that the trace of the training says, with warnings on the way.
+        cleanup: undoes what joined the model for the training alone.
+    """
+
+    model: MaskedLM | TaskModel
+    batches: BatchSource | None
+    objective: Objective | None
+    notes: dict[str, Any] = field(default_factory=dict)
+    line: Callable[[Trace], str] = lambda trace: ""
+    after: Callable[[Trace], dict[str, Any]] = lambda trace: {}
+    cleanup: Callable[[], None] = lambda: None
+
+
+@dataclass(frozen=True)
+class Work:
+    """How much a stage trains, for an estimate.
+
+    Attributes:
+        lengths: of the examples of each corpus, in tokens.
+        batches: those of seed 0, as many as there are steps, and only good for their sizes; None without training.
+        per_epoch: examples of each corpus in an epoch.
+        at_most: whether these are bounds, since the numbers depend on what the run finds.
+    """
+
+    lengths: list[np.ndarray]
+    batches: Batches | None
+    per_epoch: list[int]
+    at_most: bool = False
+
+
+class StageKind(ABC):
+    """A kind of stage. It holds no state: one object serves all stages of its kind.
+
+    Attributes:
+        name: of the kind, as in `stage.json`.
+        masked: whether it trains a masked LM, which is never scored, and not a task model.
+    """
+
+    name: str
+    masked = False
+
+    @abstractmethod
+    def inputs(self, context: Context, stage: Stage) -> dict[str, TokenStore]:
+        """The stores that decide the stage's result, by role; `inputs_of` adds those that all kinds may have."""
+
+    @abstractmethod
+    def build(self, run: StageRun) -> Training:
+        """Loads the model and makes batches and objective; what is decided on the way is on disk when it returns."""
+
+    @abstractmethod
+    def work(self, context: Context, stage: Stage) -> Work:
+        """How much the stage trains."""
+
+    def head(self, config: RunConfig) -> str:
+        """The kind of head that it trains, a key of `heads`."""
+        return "voters"
+
+    def reads(self, context: Context, stage: Stage) -> list[int]:
+        """Tokens of each text that the stage reads without learning from it, the test files not among them."""
+        return []
+
+    def digests(self, context: Context, stage: Stage) -> dict[str, str]:
+        """What else decides the result: role -> digest of something that is neither a store nor another stage."""
+        return {}
+
+
+class Addition:
+    """Something that joins stages of other kinds where their settings have its key.
+
+    Attributes:
+        key: of `Stage.settings`.
+        role: of what fine-tuning learns by it, if it does.
+    """
+
+    key: str
+    role = ""
+
+    def inputs(self, context: Context, stage: Stage) -> dict[str, TokenStore]:
+        """Further stores that decide the result, by role."""
+        return {}
+
+    def stores(self, run: StageRun, encoder: Encoder) -> dict[str, TokenStore]:
+        """Further stores that fine-tuning learns, by role."""
+        return {}
+
+    def join(self, run: StageRun, training: Training) -> Training:
+        """The training with what joins it."""
+        return training
+
+    def work(self, context: Context, stage: Stage, steps: int) -> Beside:
+        """What so many steps learn beside their own."""
+        return Beside()
+
+    def reads(self, context: Context, stage: Stage) -> list[int]:
+        """As `StageKind.reads`."""
+        return []
+
+    def modules(self, encoder: Encoder) -> list[nn.Module]:
+        """Further modules that train, for counting parameters."""
+        return []
+
+
+@dataclass(frozen=True)
+class Beside:
+    """Masked tokens that are learned beside a stage's own text: how many tokens are read, and the largest batch."""
+
+    tokens: float = 0.0
+    largest: BatchSize = BatchSize(0, 0, 0, 0)
+
+
+@dataclass(frozen=True)
+class HeadKind:
+    """A kind of head that is made of an input's own weights.
+
+    Attributes:
+        model: the model of a stage, from the input with a role.
+        head: a head of the right size, for counting parameters.
+        digests: what else decides the result of a stage that has it, as `StageKind.digests`.
+    """
+
+    model: Callable[[Context, Stage, str], TaskModel]
+    head: Callable[[Encoder, int, int], Head]
+    digests: Callable[[Context, Stage], dict[str, str]]
+
+
+def largest_batch(batches: Batches | None, epochs: float) -> BatchSize:
+    """The size of the micro-batch with the most tokens of the first epoch, as it is drawn and cut."""
+    steps = 0 if batches is None else min(SURVEYED, max(1, round(len(batches) / max(1.0, epochs))))
+    sizes = [size for step in range(steps) if batches is not None for size in batches.sizes(step)]
+    return max(sizes, key=lambda size: size.tokens, default=BatchSize(0, 0, 0, 0))
+
+
+_KINDS: dict[str, StageKind] = {}
+_ADDITIONS: dict[str, Addition] = {}
+HEADS: dict[str, HeadKind] = {}
+
+
+def register_kind(kind: StageKind) -> None:
+    """Makes a kind of stage known; one of the same name is replaced."""
+    _KINDS[kind.name] = kind
+
+
+def register_addition(addition: Addition) -> None:
+    """Makes something known that joins other stages; one of the same key is replaced."""
+    _ADDITIONS[addition.key] = addition
+
+
+def register_head(name: str, head: HeadKind) -> None:
+    """Makes a kind of head known that is not fresh."""
+    HEADS[name] = head
+
+
+def kind_of(stage: Stage) -> StageKind:
+    """The kind of a stage.
+
+    Raises:
+        ConfigError: nothing has registered it.
+    """
+    if stage.kind not in _KINDS:
+        raise ConfigError(f"{stage.id}: no kind of stage is called {stage.kind!r}; known: {', '.join(sorted(_KINDS))}")
+    return _KINDS[stage.kind]
+
+
+def additions_to(stage: Stage) -> list[Addition]:
+    """What joins a stage, in the order in which it was registered."""
+    return [addition for key, addition in _ADDITIONS.items() if key in stage.settings]
+
+
+def inputs_of(context: Context, stage: Stage) -> dict[str, TokenStore]:
+    """The stores that decide a stage's result, by role."""
+    stores = kind_of(stage).inputs(context, stage)
+    for addition in additions_to(stage):
+        stores |= addition.inputs(context, stage)
+    if isinstance(stage.optimiser, TaskConfig) and stage.optimiser.keep == "best":
+        stores["dev"] = context.data.source_dev
+    return stores
+
+
+def digests_of(context: Context, stage: Stage) -> dict[str, str]:
+    """What else decides a stage's result, by role."""
+    head = HEADS.get(stage.settings.get("finetune", {}).get("head", ""))
+    return kind_of(stage).digests(context, stage) | ({} if head is None else head.digests(context, stage))
+
+
+def read_tokens(context: Context, stage: Stage) -> list[int]:
+    """Tokens of each text that a stage reads without learning from it, the test files among them."""
+    kind = kind_of(stage)
+    tokens = kind.reads(context, stage)
+    for addition in additions_to(stage):
+        tokens += addition.reads(context, stage)
+    if kind.masked:
+        return tokens
+    return tokens + [int(test.offsets[-1]) for _, test in context.test_stores(stage).values()]

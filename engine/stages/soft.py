@@ -1,0 +1,155 @@
+"""The soft stage of self-training: a fresh student on the restored base learns the teacher's probabilities."""
+
+from __future__ import annotations
+
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ...data import ItemView, Part, TaskBatches, TokenStore
+from ...kernels import votes
+from ...model import TaskModel
+from ..plan import Stage
+from ..pseudolabels.diagnostics import one_teacher, single_voter, slow_learning_rate
+from ..storage.files import atomic_write_bytes
+from ..training.objectives import SoftLabels
+from .context import Context
+from .kind import StageKind, StageRun, Training, Work, register_kind
+from .mixture import labelled_examples
+from .models import new_task_model, warn_of_unseen
+from .pool import load_pool, pool_tokens, target_examples
+from .soft_labels import MISSING, damaged, packed_soft_labels, read_soft_labels, soft_label_problem
+from .teachers import (
+    Side,
+    count_teachers,
+    own_teachers,
+    teach,
+    teacher_digests,
+    teacher_stores,
+    teachers_name,
+    text_of_side,
+)
+
+SOFT_LABELS = "soft_labels.safetensors"
+SOFT_LABELS_OF: dict[Side, str] = {"target": SOFT_LABELS, "source": "soft_labels.source.safetensors"}
+
+
+class Soft(StageKind):
+    """Eq. 1 of arXiv 2310.04726: the distance to the teacher's probabilities on the unlabelled target text."""
+
+    name = "soft"
+
+    def inputs(self, context: Context, stage: Stage) -> dict[str, TokenStore]:
+        target = context.data.target_pool(context.config.target(stage.target))
+        return {"source": context.data.source_train, "target": target} | teacher_stores(context, stage)
+
+    def digests(self, context: Context, stage: Stage) -> dict[str, str]:
+        return teacher_digests(context, stage)
+
+    def build(self, run: StageRun) -> Training:
+        context, stage, table = run.context, run.stage, run.context.config.selftrain.soft
+        model, pool = fresh_student(context, stage), load_pool(context, stage)
+        parts = [_part(run, "target", pool.target)]
+        if table.sides == "both":
+            parts.append(_part(run, "source", pool.source))
+        batches = TaskBatches(
+            parts,
+            batch_size=table.batch_size,
+            epochs=table.epochs,
+            seed=run.seed("batches"),
+            sort=table.order == "sorted",
+            micro_batch=run.micro_batch(),
+        )
+        context.warn(
+            single_voter(context.config.selftrain.voters), slow_learning_rate(table.head_lr or table.lr, len(batches))
+        )
+        context.warn(one_teacher(table.teachers, len(own_teachers(stage))))
+        count = len(parts[0].examples)
+        notes: dict[str, Any] = {"examples": count, "voters": model.head.num_voters}
+        if len(parts) > 1:
+            notes["source_examples"] = len(parts[1].examples)
+        if (teachers := count_teachers(context, stage)) > 1:
+            notes["teachers"] = teachers
+        objective = SoftLabels(table.loss, table.temperature, table.combine)
+        return Training(model, batches, objective, notes, lambda trace: f"{count} examples with soft labels")
+
+    def work(self, context: Context, stage: Stage) -> Work:
+        table = context.config.selftrain
+        source, both = context.data.source_train, table.soft.sides == "both"
+        parts = [target_examples(context, stage)] + ([(source, labelled_examples(source))] if both else [])
+        dropped = table.abandoned == "drop" or (both and table.source_filter != "none")
+        return task_work(stage, parts, at_most=stage.round > 1 and dropped)
+
+    def reads(self, context: Context, stage: Stage) -> list[int]:
+        tokens = pool_tokens(context, stage)
+        if context.config.selftrain.soft.sides == "both":
+            tokens += int(context.data.source_train.offsets[-1])
+        return [tokens] * count_teachers(context, stage)
+
+
+def fresh_student(context: Context, stage: Stage) -> TaskModel:
+    """The restored encoder with fresh voters."""
+    return new_task_model(context, stage, "voters", "start" if "start" in stage.inputs else "base")
+
+
+def task_work(
+    stage: Stage, parts: list[tuple[TokenStore, np.ndarray]], *, balance: str = "none", at_most: bool = False
+) -> Work:
+    """How much a stage trains that learns these examples of these stores."""
+    table = stage.optimiser
+    batches = TaskBatches(
+        [Part(ItemView(store), examples) for store, examples in parts],
+        batch_size=table.batch_size,
+        epochs=table.epochs,
+        seed=0,
+        balance=balance,
+        micro_batch=table.fixed_micro_batch,
+    )
+    lengths = [store.lengths[examples] for store, examples in parts]
+    sizes = [len(part) for part in lengths]
+    return Work(lengths, batches, [max(sizes)] * len(sizes) if balance == "up" else sizes, at_most)
+
+
+def _part(run: StageRun, side: Side, chosen: np.ndarray) -> Part:
+    """The chosen examples of the target's or the source's text, with what the teacher says of them."""
+    context, stage = run.context, run.stage
+    store = text_of_side(context.data, stage, side)
+    view = ItemView(store, context.config.selftrain.soft.positions if store.task == "ner" else "first")
+    warn_of_unseen(context, store, side, str(stage.target) if side == "target" else context.config.source.language)
+    targets = _targets(context, stage, view, side, chosen, run.folder / SOFT_LABELS_OF[side])
+    return Part(view, chosen[np.diff(view.offsets)[chosen] > 0], soft_targets=targets)
+
+
+def _targets(context: Context, stage: Stage, view: ItemView, side: Side, chosen: np.ndarray, path: Path) -> np.ndarray:
+    """Teacher outputs for every item of the chosen examples, computed once per round in evaluation mode, and stored."""
+    name, items = teachers_name(context, stage), int(view.offsets[-1])
+    problem = context.world.once(lambda: soft_label_problem(path, items, name))
+    if problem is not None:
+        if problem != MISSING:
+            context.warn(damaged(path, problem))
+        context.progress.note(f"{stage.id}: the teacher labels {len(chosen)} {side} examples")
+        table = context.config.selftrain.soft
+        labels = partial(teacher_targets, loss=table.loss, target=table.target)
+        data = packed_soft_labels(teach(context, stage, view, side, chosen, labels), table.stored, name)
+        context.world.once(lambda: atomic_write_bytes(path, data))
+    return read_soft_labels(context.world.visible(path))
+
+
+def teacher_targets(logits: Tensor, loss: str, target: str) -> Tensor:
+    """What the student shall match, float32 [K, C], from the teacher's logits [M, K, C].
+
+    The mean probability of the teacher's voters; the share of voters per class with target "vote-share"; mean
+    logits where the loss compares logits.
+    """
+    if loss == "logits":
+        return logits.mean(dim=0)
+    if target == "vote-share":
+        return torch.nn.functional.one_hot(logits.argmax(dim=-1), logits.shape[-1]).float().mean(dim=0)
+    return votes(logits).mean_probability
+
+
+register_kind(Soft())
