@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,6 @@ from ..recipe.config import OptimiserConfig, RunConfig
 from .cloze import cloze_plan
 from .parts import (
     NUMERICS,
-    Kind,
     Stage,
     common_settings,
     few_shot_settings,
@@ -34,7 +33,20 @@ def make_plan(config: RunConfig, seeds: tuple[int, ...] | None = None) -> list[S
     seeds = config.seeds if seeds is None else seeds
     for seed in seeds:
         stages += _seed_plan(config, seed)
-    return with_teachers(config, stages, seeds)
+    stages = with_teachers(config, stages, seeds)
+    for planner in _PLANNERS:
+        stages += planner(config, tuple(stages))
+    return stages
+
+
+Planner = Callable[[RunConfig, tuple[Stage, ...]], list[Stage]]
+_PLANNERS: list[Planner] = []
+
+
+def register_planner(planner: Planner) -> None:
+    """Has every plan end with the stages that `planner` makes of a recipe and of the stages that there are."""
+    if planner not in _PLANNERS:
+        _PLANNERS.append(planner)
 
 
 def _seed_plan(config: RunConfig, seed: int) -> list[Stage]:
@@ -94,7 +106,7 @@ def _target_plan(
     stages: list[Stage] = []
     names: dict[str, Any]
 
-    def add(folder: str, kind: Kind, name: str, arm: str | None, **rest: Any) -> str:
+    def add(folder: str, kind: str, name: str, arm: str | None, **rest: Any) -> str:
         table = config.btf if kind == "btf" else config.finetune
         stages.append(Stage(f"{root}/{folder}", kind, name, arm, seed, table, target, **rest))
         return stages[-1].id

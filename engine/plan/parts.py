@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, field, fields
-from typing import Any, Literal
+from typing import Any
 
 from ..recipe.config import OptimiserConfig, RunConfig
 from ..recipe.config.cloze import prompt_of
 
-Kind = Literal["pretrain", "btf", "finetune", "soft", "hard", "cotrain", "align", "semantic", "cloze"]
 NUMERICS = 3
 """Raised whenever a change makes an equal recipe end in other weights, so that old results are not reused."""
 
@@ -19,6 +18,8 @@ class Stage:
 
     Attributes:
         id: path below the run folder, such as "seed-0/de/soft1".
+        kind: "pretrain", "btf", "finetune", "soft", "hard", "cotrain", "align", "semantic", "cloze", or one that is
+            registered from outside.
         name: short name in summaries, such as "soft1".
         arm: column of experiments that its scores belong to, such as "baseline", "btf" or "selftrain"; None where it
             is never scored.
@@ -33,7 +34,7 @@ class Stage:
     """
 
     id: str
-    kind: Kind
+    kind: str
     name: str
     arm: str | None
     seed: int

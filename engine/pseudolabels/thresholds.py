@@ -22,7 +22,7 @@ from __future__ import annotations
 
 import difflib
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -37,6 +37,7 @@ Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 
 RULES = ("second-difference", "slope", "abs2", "kappa", "kneedle", "precision:<p>", "fixed:<t>")
+"""The rules of this module; `register_rule` makes more of them known."""
 MIN_KEPT = 20
 """Thresholds that keep fewer items are not considered: their accuracy is mostly noise."""
 _FLAT = 1e-9  # below it, a difference of accuracies is rounding
@@ -60,7 +61,7 @@ def parse_rule(text: str) -> Rule:
         ConfigError: unknown name (the nearest one is suggested), missing, superfluous or impossible value.
     """
     name, colon, number = text.strip().partition(":")
-    takes_value = {rule.partition(":")[0]: ":" in rule for rule in RULES}
+    takes_value = {rule.partition(":")[0]: ":" in rule for rule in (*RULES, *_REGISTERED)}
     if not takes_value[one_of(name, tuple(takes_value), "threshold rule")]:
         if colon:
             raise ConfigError(f"threshold rule {text!r}: {name!r} takes no value")
@@ -73,6 +74,21 @@ def parse_rule(text: str) -> Rule:
         limits = "above 0 and at most 1" if name == "precision" else "at least 0 and below 1"
         raise ConfigError(f"threshold rule {text!r}: write {name}:<number>, a number {limits}")
     return Rule(name, value)
+
+
+def register_rule(name: str, criterion: Criterion) -> None:
+    """Makes a rule for alpha known: the threshold with the largest criterion, the lowest among equals.
+
+    Args:
+        name: as a recipe writes it in `selftrain.alpha.rule`.
+        criterion: of a curve and of the thresholds that keep enough items, bool [A]: float64 [A], NaN where undefined.
+
+    Raises:
+        ConfigError: this module has a rule of that name.
+    """
+    if name in (rule.partition(":")[0] for rule in RULES) or ":" in name:
+        raise ConfigError(f"threshold rule {name!r}: the name is taken, or has a colon; choose another")
+    _REGISTERED[name] = criterion
 
 
 def one_of(text: str, known: Sequence[str], what: str) -> str:
@@ -113,6 +129,10 @@ class ThresholdCurve:
     recall: Floats
     slope: Floats
     second_difference: Floats
+
+
+Criterion = Callable[[ThresholdCurve, NDArray[np.bool_]], Floats]
+_REGISTERED: dict[str, Criterion] = {}
 
 
 @dataclass(frozen=True)
@@ -287,6 +307,8 @@ def divided_differences(x: Floats, y: Floats) -> tuple[Floats, Floats]:
 
 def _criterion(name: str, curve: ThresholdCurve, usable: NDArray[np.bool_]) -> Floats:
     accuracy = np.where(usable, curve.accuracy, np.nan)
+    if name in _REGISTERED:
+        return _REGISTERED[name](curve, usable)
     if name == "second-difference":
         return curve.second_difference
     if name == "slope":

@@ -18,9 +18,9 @@ from xlt_engine.data import ItemView, Part, TaskBatches, TokenStore
 from xlt_engine.engine.preflight import cost
 from xlt_engine.engine.preflight.cost import estimate, measure_rate
 from xlt_engine.engine.preflight.estimate_report import Estimate, size_text, time_text
-from xlt_engine.engine.stages.kind import largest_batch
 from xlt_engine.engine.recipe.load import load_recipe
 from xlt_engine.engine.runs.runner import run
+from xlt_engine.engine.stages.kind import largest_batch
 from xlt_engine.model import EncoderConfig, PackedInput, TaskModel, load_masked_lm, load_task_model
 
 NAMES = {"en": ("Ann Bell", "Oslo", "the man", "sees"), "de": ("Eva Kern", "Bonn", "der Mann", "sieht")}

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from xlt_engine import ConfigError
+from xlt_engine.engine.pseudolabels import thresholds
 from xlt_engine.engine.pseudolabels.thresholds import (
     ThresholdChoice,
     choose_threshold,
@@ -17,6 +18,7 @@ from xlt_engine.engine.pseudolabels.thresholds import (
     curve_distance,
     divided_differences,
     parse_rule,
+    register_rule,
     uniform_grid,
 )
 
@@ -236,3 +238,17 @@ def test_curve_distance() -> None:
     assert curve_distance(first, second) == pytest.approx(0.1)
     with pytest.raises(ConfigError):
         curve_distance(first, from_curve(lambda t: t, "slope", uniform_grid()).curve)
+
+
+def test_a_registered_rule_takes_the_lowest_threshold_of_its_largest_criterion(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(thresholds, "_REGISTERED", {})
+    register_rule("near-0.72", lambda curve, usable: -np.abs(np.round(curve.thresholds - 0.72, 2)))
+    choice = from_curve(lambda t: 0.5 + t / 4, "near-0.72")
+    assert (choice.alpha, choice.rule) == (0.7, "near-0.72")  # 0.74 is as near
+    with pytest.raises(ConfigError, match="did you mean 'near-0.72'"):
+        parse_rule("near-0.7")
+    for taken in ("slope", "fixed", "a:b"):
+        with pytest.raises(ConfigError, match="choose another"):
+            register_rule(taken, lambda curve, usable: curve.accuracy)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import re
 import runpy
+import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -92,3 +94,20 @@ def test_examples_are_short_and_complete() -> None:
     ]
     for file in files:
         assert len(file.read_text("utf-8").splitlines()) < 60, file.name
+
+
+def test_new_stage_runs_from_the_command_line_and_its_rule_chooses_alpha(tmp_path: Path) -> None:
+    """In a process of its own, since what it registers stays for the life of one."""
+    small = ["selftrain.rounds=1", "pretrain.epochs=0.2", "btf.epochs=0.1", "finetune.epochs=1", "arms.baseline=false"]
+    small += ["selftrain.soft.epochs=0.3", "selftrain.hard.epochs=0.2", 'selftrain.alpha.rule="half-way"']
+    words = [sys.executable, str(FOLDER / "new_stage.py"), "run", "demo", "--target", "de", "--run-dir", str(tmp_path)]
+    words += [word for setting in small for word in ("--set", setting)]
+    done = subprocess.run(words, capture_output=True, text=True, check=False, timeout=600)
+    assert done.returncode == 0, done.stderr
+    stages = [row["stage"] for row in json.loads((tmp_path / "summary.json").read_bytes())["stages"]]
+    assert stages[-1] == "hard1-replay"
+    folder = tmp_path / "seed-0" / "de"
+    assert json.loads((folder / "hard1" / "decision.json").read_bytes())["rule"] == "half-way"
+    record = json.loads((folder / "hard1-replay" / "stage.json").read_bytes())
+    assert (record["kind"], record["inputs"]) == ("replay", {"student": "seed-0/de/hard1"})
+    assert record["steps"] > 0

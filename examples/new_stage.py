@@ -1,0 +1,56 @@
+"""A kind of stage and a rule for alpha of your own, from the command line:
+
+    python examples/new_stage.py run demo --set selftrain.alpha.rule='"half-way"'
+
+The stage goes on with the last student of each target and learns the labelled source once more, against forgetting.
+A package brings the same by an entry point of the group `xlt_engine.plugins` that names `register`.
+"""
+
+import numpy as np
+
+from xlt_engine import cli
+from xlt_engine.data import ItemView, Part, TaskBatches
+from xlt_engine.engine.plan import Stage, register_planner
+from xlt_engine.engine.pseudolabels.thresholds import register_rule
+from xlt_engine.engine.stages.kind import StageKind, Training, register_kind
+from xlt_engine.engine.stages.mixture import labelled_examples
+from xlt_engine.engine.stages.soft import task_work
+from xlt_engine.engine.training.objectives import cross_entropy
+
+
+class Replay(StageKind):
+    name = "replay"
+
+    def inputs(self, context, stage):
+        return {"source": context.data.source_train}
+
+    def build(self, run):
+        model, store = run.context.load_task_model(run.stage, "student"), run.context.data.source_train
+        part = Part(ItemView(store), labelled_examples(store), labels=np.asarray(store.item_labels))
+        table = run.stage.optimiser
+        batches = TaskBatches([part], batch_size=table.batch_size, epochs=1, seed=run.seed("batches"))
+        return Training(model, batches, cross_entropy, {"examples": len(part.examples)})
+
+    def work(self, context, stage):
+        store = context.data.source_train
+        return task_work(stage, [(store, labelled_examples(store))])
+
+
+def plan(config, stages):
+    last = {(stage.seed, stage.target): stage for stage in stages if stage.kind == "hard"}
+    return [
+        Stage(f"{s.id}-replay", "replay", f"{s.name}-replay", s.arm, s.seed, config.selftrain.hard, s.target,
+              inputs={"student": s.id}, settings=s.settings, order=s.order + 1)
+        for s in last.values()
+    ]  # fmt: skip
+
+
+def register():
+    register_kind(Replay())
+    register_planner(plan)
+    register_rule("half-way", lambda curve, usable: -abs(curve.coverage - curve.coverage[usable].mean()))
+
+
+if __name__ == "__main__":
+    register()
+    cli.main()
