@@ -3,11 +3,11 @@
     XLT_DATA=DATA python benchmarks/finetune_peer.py --json benchmarks/results/finetune-peer.json
 
 For each recipe, the stage `baseline` (fine-tuning on the labelled source, no task fitting), and the same examples,
-encoder, initial head, batch size, epochs, AdamW groups, warm-up and clipping in a loop of a few lines: batches at
-random, padded, cross entropy averaged over the words of a batch. What differs is luck: dropout masks and order. The
-head is the same because a draw of it moves a score by several points (docs/findings.md): with `--head torch` the loop
-draws one of its own. `--order sorted` has the engine take batches of about one length. Scores are of the recipes' test
-files: entity F1, or accuracy.
+encoder, initial head, batches, epochs, AdamW groups, warm-up and clipping in a loop of a few lines: padded batches,
+cross entropy averaged over their words. What differs is the dropout masks. Head and batches are the same because a
+draw of them moves a score by several points (docs/findings.md): with `--draws own` the loop has draws of its own.
+`--order sorted` has the engine take batches of about one length. Scores are of the recipes' test files: entity F1, or
+accuracy.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ from common import made
 from torch import Tensor, nn
 
 from xlt_engine.data import Example, derive_seed
+from xlt_engine.data.batches.sampling import epoch_batches
 from xlt_engine.engine import accuracy, entity_f1, load_recipe, run
 from xlt_engine.engine.recipe.config import RunConfig
 from xlt_engine.engine.stages.datasets import capped, label_set, read_file
@@ -74,16 +75,20 @@ def encode(tokenizer: Any, example: Example, names: Sequence[str], max_length: i
     return encoded["input_ids"], places, [names.index(example.labels[of[i]]) for i in places]
 
 
-def batches(rows: Sequence[Row], config: RunConfig, seed: int) -> Iterator[list[Row]]:
-    rng = np.random.default_rng(seed)
-    size = config.finetune.batch_size
-    for _ in range(round(config.finetune.epochs)):
-        order = rng.permutation(len(rows))
-        for start in range(0, len(rows), size):
-            yield [rows[i] for i in order[start : start + size]]
+def batches(rows: Sequence[Row], config: RunConfig, seed: int, own_draws: bool) -> Iterator[list[Row]]:
+    """The batches of all epochs, each epoch in another order: the engine's, or one of numpy's default generator."""
+    rng, size = np.random.default_rng(seed), config.finetune.batch_size
+    lengths = np.array([len(ids) for ids, _, _ in rows])
+    for epoch in range(round(config.finetune.epochs)):
+        if own_draws:
+            order = rng.permutation(len(rows))
+            drawn = [order[start : start + size] for start in range(0, len(rows), size)]
+        else:
+            drawn = epoch_batches(lengths, size, seed=derive_seed(seed, "finetune", 0, "batches"), epoch=epoch)
+        yield from ([rows[i] for i in batch] for batch in drawn)
 
 
-def fit(model: Plain, rows: Sequence[Row], config: RunConfig, seed: int) -> None:
+def fit(model: Plain, rows: Sequence[Row], config: RunConfig, seed: int, own_draws: bool) -> None:
     """AdamW with linear warm-up and decay; the loss is a mean over the labels of a batch."""
     table = config.finetune
     matrices = [p for p in model.parameters() if p.dim() > 1]
@@ -99,7 +104,7 @@ def fit(model: Plain, rows: Sequence[Row], config: RunConfig, seed: int) -> None
     steps = -(-len(rows) // table.batch_size) * round(table.epochs)
     schedule = transformers.get_linear_schedule_with_warmup(optimizer, round(table.warmup * steps), steps)
     model.train()
-    for batch in batches(rows, config, seed):
+    for batch in batches(rows, config, seed, own_draws):
         target = torch.tensor([label for _, _, labels in batch for label in labels])
         nn.functional.cross_entropy(model(batch), target).backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), table.clip)
@@ -127,8 +132,8 @@ def score(model: Plain, rows: Sequence[Row], examples: Sequence[Example], names:
     return entity_f1([list(e.labels or ()) for e in examples], tags).f1
 
 
-def plain_loop(config: RunConfig, seed: int, *, own_head: bool = False) -> dict[str, float]:
-    """Scores by language of the loop over transformers, from the engine's initial head or from one of its own."""
+def plain_loop(config: RunConfig, seed: int, own_draws: bool) -> dict[str, float]:
+    """Scores by language of the loop over transformers, with the engine's head and batches or with its own."""
     assert config.model.path is not None
     torch.manual_seed(seed)
     tokenizer = transformers.AutoTokenizer.from_pretrained(config.model.path)
@@ -138,9 +143,9 @@ def plain_loop(config: RunConfig, seed: int, *, own_head: bool = False) -> dict[
     names = label_set(examples, config.task) if not config.labels else config.labels
     chosen = [examples[i] for i in capped(len(examples), source.cap, source.draw, "source")]
     rows = [encode(tokenizer, e, names, config.max_length) for e in chosen]
-    head_seed = None if own_head else derive_seed(seed, "finetune", 0, "head")
+    head_seed = None if own_draws else derive_seed(seed, "finetune", 0, "head")
     model = Plain(config.model.path, len(names), head_seed)
-    fit(model, rows, config, seed)
+    fit(model, rows, config, seed, own_draws)
     found = {}
     for table in config.tables:
         assert table.test is not None
@@ -169,7 +174,7 @@ def main() -> None:
     parser.add_argument("--recipe", action="append", help=f"default: {', '.join(RECIPES)}")
     parser.add_argument("--seeds", default="0,1,2")
     parser.add_argument("--order", choices=("random", "sorted"), default="random")
-    parser.add_argument("--head", choices=("engine", "torch"), default="engine", help="the loop's initial head")
+    parser.add_argument("--draws", choices=("engine", "own"), default="engine", help="the loop's head and batches")
     parser.add_argument("--side", choices=("transformers", "xlt-engine"), action="append", help="default: both")
     parser.add_argument("--set", action="append", default=[], dest="overrides", help="of the recipe, for both sides")
     parser.add_argument("--json", type=Path, help="rows of other recipes that the file has stay in it")
@@ -186,7 +191,7 @@ def main() -> None:
                 started = time.process_time()
                 with tempfile.TemporaryDirectory() as folder:
                     if side == "transformers":
-                        scores = plain_loop(config, seed, own_head=options.head == "torch")
+                        scores = plain_loop(config, seed, options.draws == "own")
                     else:
                         scores = engine(recipe, seed, sets, Path(folder))
                 row = {"recipe": recipe, "set": options.overrides, "seed": seed, "side": side, "scores": scores}
