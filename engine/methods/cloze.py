@@ -14,7 +14,7 @@ from ...data.readers.problems import Problems
 from ...model import ClozeModel, cloze_model, load_masked_lm
 from ..plan import Stage
 from ..recipe.config import RunConfig
-from ..recipe.config.cloze import prompt_of
+from ..recipe.config.prompt import prompt_of
 from ..stages.context import Context
 from ..stages.datasets import naming_key
 

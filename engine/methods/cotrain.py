@@ -15,7 +15,7 @@ from safetensors.numpy import load_file, save
 
 from ... import ModelError
 from ...data import ItemView, Part, TaskBatches, TokenStore, derive_seed
-from ...data.batches.batch import IGNORE
+from ...data.store.format import IGNORE
 from ...model import TaskModel, load_pooler
 from ..plan import Stage
 from ..plan.transfer import OTHER

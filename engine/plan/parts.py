@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass, field, fields
 from typing import Any, Literal
 
 from ..recipe.config import OptimiserConfig, RunConfig
-from ..recipe.config.cloze import prompt_of
+from ..recipe.config.prompt import prompt_of
 
 Kind = Literal["pretrain", "btf", "finetune", "soft", "hard", "cotrain", "align", "semantic", "cloze"]
 NUMERICS = 3

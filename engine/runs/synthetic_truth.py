@@ -16,7 +16,7 @@ from safetensors.numpy import load_file
 
 from ... import DataError
 from ...data import OUTSIDE, TruthFiles, derive_seed, open_truth_world
-from ...data.batches.batch import IGNORE
+from ...data.store.format import IGNORE
 from ..recipe.config import TargetConfig
 from ..stages.context import Context
 from ..storage.names import FINISHED, TRUTH

@@ -36,7 +36,7 @@ from ..pseudolabels.diagnostics import (
     slow_learning_rate,
 )
 from ..recipe.config import PretrainConfig, RunConfig, TaskConfig
-from ..recipe.config.cloze import prompt_of
+from ..recipe.config.prompt import prompt_of
 from ..training.loop import Trace
 from ..training.objectives import cross_entropy, masked_lm
 from ..training.weight_hashes import tensors_hash
