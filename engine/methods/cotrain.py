@@ -23,9 +23,9 @@ from ..pseudolabels.diagnostics import Warning, class_collapse, slow_learning_ra
 from ..stages.common import Outcome, new_task_model, stage_seed, warn_of_unseen
 from ..stages.context import Context, freeze
 from ..stages.datasets import capped
+from ..stages.decision_files import DecisionFiles
 from ..stages.mixture import labelled_examples
 from ..stages.round_decision import vote
-from ..storage.decision_files import DecisionFiles
 from ..training.objectives import cross_entropy
 from ..training.weight_hashes import tensors_hash
 from .cotrain_pools import Picks, no_picks, pick, pick_limit

@@ -21,7 +21,7 @@ from ..plan import Stage
 from ..pseudolabels.diagnostics import no_induced_pairs
 from ..recipe.config import TargetConfig
 from ..stages.context import Context
-from ..storage.decision_files import DecisionFiles
+from ..stages.decision_files import DecisionFiles
 
 DICTIONARY = "dictionary.tsv"
 FILES = DecisionFiles("dictionary.json", DICTIONARY, "sha256")

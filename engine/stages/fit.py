@@ -14,7 +14,7 @@ from ... import Interrupted, ModelError
 from ...model import TaskModel
 from ..plan import Stage
 from ..recipe.config import TaskConfig
-from ..storage.checkpoint import load_latest, save_checkpoint
+from ..training.checkpoint import load_latest, save_checkpoint
 from ..training.loop import BatchSource, Loop, Objective, StepResult, Trace
 from ..training.weight_hashes import frozen_hash, tensors_hash
 from .best import BestEpoch

@@ -20,12 +20,12 @@ from ...model import TaskModel
 from ..methods.joint import fit_jointly
 from ..plan import Stage
 from ..pseudolabels.diagnostics import one_teacher, single_voter, slow_learning_rate
-from ..storage.decision_files import DecisionFiles
 from ..storage.files import atomic_write_bytes, atomic_write_text
 from ..training.objectives import SoftLabels, cross_entropy
 from ..training.weight_hashes import tensors_hash
 from .common import Outcome, new_task_model, stage_seed, warn_of_unseen
 from .context import Context, freeze
+from .decision_files import DecisionFiles
 from .round_decision import RoundDecision, decide_round, load_pool
 from .soft_labels import MISSING, damaged, packed_soft_labels, read_soft_labels, soft_label_problem
 from .teachers import Side, count_teachers, own_teachers, teach, teachers_name, text_of_side

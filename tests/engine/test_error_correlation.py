@@ -13,7 +13,7 @@ import pytest
 from sklearn.metrics import cohen_kappa_score, matthews_corrcoef
 
 from xlt_engine.engine import predict
-from xlt_engine.engine.methods.error_correlation import error_correlation
+from xlt_engine.engine.evaluation.error_correlation import error_correlation
 from xlt_engine.engine.report.cotrain import common_errors
 from xlt_engine.engine.report.parts import load_run
 
@@ -99,7 +99,15 @@ def test_one_method_alone_has_nothing_to_compare(tiny: Callable[[str], Any]) -> 
     assert result.summary["error_correlations"] == []
     found = load_run(run.folder / "run")
     assert common_errors(found) == ""
-    pair = {"relation": "teacher", "first": "co2a", "second": "co1b", "language": "de", "seed": 0}
+    pair = {
+        "relation": "teacher",
+        "first": "co2a",
+        "second": "co1b",
+        "arm": "co-a",
+        "round": 2,
+        "language": "de",
+        "seed": 0,
+    }
     pairs = [pair | {"phi": phi, "kappa": kappa} for phi, kappa in ((0.5, 0.4), (0.3, 0.1), (None, 0.0))]
     section = common_errors(replace(found, summary=found.summary | {"error_correlations": pairs}))
     assert "<td>2</td><td>0.40 (0.17)</td>" in section

@@ -10,6 +10,30 @@ from .languages import SourceConfig, TargetConfig
 from .reader import Format, LanguageReaderConfig, ReaderConfig
 from .run import RunConfig
 
+LABELLED = ("train", "dev", "test", "few-shot", "translation", "original", "translated-train", "translated-test")
+"""Roles of labelled files."""
+TESTS = ("test", "translated-test")
+SCORED = (*TESTS, "dev")
+"""Roles of files that are for scoring only."""
+
+
+@dataclass(frozen=True)
+class DataFile:
+    """A file that a recipe names: under which key, in which role, for which language.
+
+    Roles are those of `LABELLED`, "unlabelled", "general", "control" and "pairs".
+    """
+
+    key: tuple[str | int, ...]
+    role: str
+    language: str
+    path: Path
+
+    @property
+    def labelled(self) -> bool:
+        """Whether its labels are read."""
+        return self.role in LABELLED
+
 
 @dataclass(frozen=True)
 class FileReader:
@@ -78,3 +102,42 @@ def _tables(config: RunConfig) -> Iterator[tuple[str, SourceConfig | TargetConfi
 def _files(table: SourceConfig | TargetConfig) -> list[Path]:
     values = [getattr(table, f.name) for f in fields(table)]
     return [x for value in values for x in (value if isinstance(value, tuple) else (value,)) if isinstance(x, Path)]
+
+
+def recipe_files(config: RunConfig) -> list[DataFile]:
+    """All files that a recipe's run reads, in its order."""
+    source = config.source
+    found = []
+    tables: list[tuple[tuple[str | int, ...], SourceConfig | TargetConfig]] = [(("source",), source)]
+    tables += [(("sources", i), more) for i, more in enumerate(config.sources)]
+    for key, table in tables:
+        roles = ((role, getattr(table, role)) for role in ("train", "dev", "test"))
+        found += [DataFile((*key, role), role, table.language, path) for role, path in roles if path is not None]
+    tables += [(("targets", i), target) for i, target in enumerate(config.targets)]
+    for key, table in tables:
+        if isinstance(table, TargetConfig) and table.test is not None:
+            found.append(DataFile((*key, "test"), "test", table.language, table.test))
+        if isinstance(table, TargetConfig) and table.labelled is not None:
+            found.append(DataFile((*key, "labelled"), "few-shot", table.language, table.labelled))
+        if isinstance(table, TargetConfig):
+            found += _translated_files(key, table, source.language)
+        for role in ("unlabelled", "general", *(["control"] if config.arms.control else [])):
+            paths = getattr(table, role)
+            found += [DataFile((*key, role, i), role, table.language, path) for i, path in enumerate(paths)]
+    if config.contrastive.on:
+        key = ("contrastive", "translations")
+        found += [DataFile((*key, x), "translation", x, path) for x, path in config.contrastive.translations.items()]
+        if config.contrastive.originals is not None:
+            path = config.contrastive.originals
+            found.append(DataFile(("contrastive", "originals"), "original", source.language, path))
+    return found
+
+
+def _translated_files(key: tuple[str | int, ...], table: TargetConfig, source: str) -> list[DataFile]:
+    found = [DataFile((*key, "pairs", i), "pairs", table.language, path) for i, path in enumerate(table.pairs)]
+    if table.translated_train is not None:
+        key_of = (*key, "translated_train")
+        found.append(DataFile(key_of, "translated-train", table.language, table.translated_train))
+    if table.translated_test is not None:
+        found.append(DataFile((*key, "translated_test"), "translated-test", source, table.translated_test))
+    return found
