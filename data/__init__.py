@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from .augment.code_switch import code_switched, read_dictionary
-from .augment.prompt import Prompt
 from .augment.sentence_pairs import read_pairs
 from .batches.batch import PackedBatch, pack
 from .batches.buckets import BatchSize, Bucket, choose_buckets, pad_step, pad_to_bucket, padding_share
@@ -19,11 +18,14 @@ from .readers.conll import read_conll
 from .readers.example import OUTSIDE, Example, Examples
 from .readers.formats import guess_format, read_examples, read_text, reader_options
 from .readers.table import read_jsonl, read_tsv
+from .store.build import build_store
 from .store.corpus import Corpus, unigram_entropy
-from .store.store import TokenStore, file_hash, store_key
+from .store.format import file_hash, store_key
+from .store.store import TokenStore
 from .synthetic.demo_world import WorldConfig, WorldFiles, make_world
 from .synthetic.truth_config import TruthKnobs
 from .synthetic.truth_world import TruthFiles, make_truth_world, open_truth_world
+from .tokenizer.prompt import Prompt
 from .tokenizer.wordpiece import train_wordpiece
 from .tokenizer.wrapper import EncodedText, EncodedWords, Tokenizer
 
@@ -51,6 +53,7 @@ __all__ = [
     "TruthKnobs",
     "WorldConfig",
     "WorldFiles",
+    "build_store",
     "choose_buckets",
     "code_switched",
     "derive_seed",

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from xlt_engine import DataError
-from xlt_engine.data import Example, ItemView, Part, TaskBatches, TokenStore, train_wordpiece
+from xlt_engine.data import Example, ItemView, Part, TaskBatches, build_store, train_wordpiece
 from xlt_engine.engine import OptimiserConfig, train
 from xlt_engine.kernels import voter_cross_entropy
 from xlt_engine.model import Encoder, EncoderConfig, LinearHead, TaskModel
@@ -44,7 +44,7 @@ def main() -> None:
         file.write_text("".join(f"__label__{c} the {p} is {w}\n" for c, w in pairs for p in PLACES), "utf-8")
         examples = read_fasttext(file, "en")
         tokenizer = train_wordpiece([str(e.text) for e in examples], 100)
-        store = TokenStore.build(
+        store = build_store(
             examples, tokenizer, folder=Path(folder) / "store", task="classification", labels=labels, max_length=16
         )
         part = Part(ItemView(store), np.arange(len(store)), labels=np.asarray(store.item_labels))

@@ -1,1 +1,1 @@
-"""Texts changed or joined before they become batches: code switching, prompts, pairs."""
+"""Texts changed or joined before they become batches: code switching, pairs of sentences."""

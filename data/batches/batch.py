@@ -10,8 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-IGNORE = -100
-"""The label of an item that has no target, of an unlabelled example, and of what is not accepted or picked."""
+from ..store.format import IGNORE
+
 MASKED = "masked-lm"
 """Kind of the batches whose items are masked tokens, where a step has others too."""
 

@@ -16,7 +16,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .batch import IGNORE, PackedBatch
+from ..store.format import IGNORE
+from .batch import PackedBatch
 
 FILLER = 0
 """Token of the padding; any id of the vocabulary would do."""

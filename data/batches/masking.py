@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from .batch import IGNORE
+from ..store.format import IGNORE
 
 
 def mask_tokens(

@@ -10,8 +10,9 @@ from typing import Any, Literal
 import numpy as np
 
 from ..store.corpus import Corpus
+from ..store.format import IGNORE
 from ..store.store import TokenStore
-from .batch import IGNORE, PackedBatch, pack
+from .batch import PackedBatch, pack
 from .buckets import BatchSize
 from .masking import mask_tokens
 from .sampling import epoch_batches, num_batches, resample, rng_for

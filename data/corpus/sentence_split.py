@@ -11,7 +11,7 @@ from __future__ import annotations
 import re
 from functools import lru_cache
 
-from ..word_lists import words_of
+from ..readers.word_lists import words_of
 from .sentence_words import CJK, NEAR, NUMBERED, ORDINAL, WORDS
 
 _END = ".!?…؟۔।॥።။។‼⁇⁈⁉"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from functools import cache
 
-from ..word_lists import read_list, words_of
+from ..readers.word_lists import read_list, words_of
 
 _LISTS = "corpus/wiki_words.tsv"
 """Prefixes of links that are pictures ("file") or categories, in lower case, of which the English ones work in every

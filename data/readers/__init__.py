@@ -1,1 +1,1 @@
-"""Files to examples."""
+"""Files to examples, and the word lists that come with the package."""

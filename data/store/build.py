@@ -14,13 +14,13 @@ from typing import Any, BinaryIO
 import numpy as np
 import numpy.typing as npt
 
-from ... import DataError, StorageError
-from ..augment.prompt import Prompt
-from ..batches.batch import IGNORE
+from ... import ConfigError, DataError, StorageError
 from ..readers.example import Example
 from ..readers.problems import Problems
+from ..tokenizer.prompt import Prompt
 from ..tokenizer.wrapper import EncodedText, EncodedWords, Tokenizer
-from .store import FORMAT_VERSION, IDS, MANIFEST, content_hash, file_hash
+from .format import FORMAT_VERSION, IDS, IGNORE, MANIFEST, TASKS, content_hash, file_hash
+from .store import TokenStore
 
 CHUNK = 2048
 
@@ -63,19 +63,58 @@ def build_store(
     examples: Iterable[Example],
     tokenizer: Tokenizer,
     *,
-    folder: Path,
+    folder: str | Path,
     task: str,
-    labels: Sequence[str],
+    labels: Sequence[str] = (),
     max_length: int,
     prompt: str = "",
     whole: bool = False,
-) -> None:
-    """Write the store of `TokenStore.build`: everything into a folder beside it, then one rename."""
-    folder.parent.mkdir(parents=True, exist_ok=True)
+) -> TokenStore:
+    """Tokenise `examples` into `folder` and open it.
+
+    The store is written beside `folder` and renamed into place; a killed build leaves `.tmp-*` there and
+    never a half store. Examples are encoded in chunks, so that memory does not grow with their number.
+
+    Args:
+        examples: read once, in order; a generator will do. Unlabelled ones have the label -100.
+        tokenizer: the checkpoint's.
+        folder: replaced where it exists.
+        task: "ner" (examples with words), "classification" (texts or pairs), "text" (either; no items, no labels).
+        labels: the ordered label names.
+        max_length: in tokens, special tokens included.
+        prompt: classification: template that texts are put into; their item is then its mask instead of [CLS].
+        whole: ner: keep sentences that are longer than `max_length` as they are; nothing can train on them then.
+
+    Raises:
+        ConfigError: `task`, `labels`, `max_length` or `prompt` is not possible.
+        DataError: no examples, an example does not fit the task, or it has an unknown label; the first 20 are
+            listed with file and line.
+        StorageError: the disk is full, read-only or failing.
+    """
+    if task not in TASKS:
+        raise ConfigError(f"unknown task {task!r}; choose from {', '.join(TASKS)}")
+    if len(set(labels)) != len(labels) or (task != "text" and not labels):
+        raise ConfigError(f"labels {list(labels)!r} for task {task}; give at least one label and none twice")
+    if not 3 < max_length < 2**31:
+        raise ConfigError(f"max_length {max_length}; it must hold the special tokens and at least one more")
+    folder = Path(folder)
     temporary = folder.parent / f".tmp-{folder.name}-{os.getpid()}"
-    shutil.rmtree(temporary, ignore_errors=True)
-    temporary.mkdir()
-    writer = _Writer(temporary, tokenizer, task, labels, max_length, prompt, whole)
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        shutil.rmtree(temporary, ignore_errors=True)
+        temporary.mkdir()
+        _write(
+            examples, _Writer(temporary, tokenizer, task, labels, max_length, prompt, whole and task == "ner"), folder
+        )
+    except OSError as error:
+        raise _storage_error(folder, error) from error
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+    return TokenStore.open(folder)
+
+
+def _write(examples: Iterable[Example], writer: _Writer, folder: Path) -> None:
+    """Everything into the writer's folder, then one rename."""
     try:
         for chunk in _chunks(examples):
             writer.add(chunk)
@@ -83,13 +122,12 @@ def build_store(
         if not writer.examples:
             raise DataError(f"{folder}: there are no examples to store; check the input files and their filters")
         writer.finish()
-        _publish(temporary, folder)
+        _publish(writer.folder, folder)
     finally:
         writer.abandon()
-        shutil.rmtree(temporary, ignore_errors=True)
 
 
-def storage_error(folder: Path, error: OSError) -> StorageError:
+def _storage_error(folder: Path, error: OSError) -> StorageError:
     """The typed error for a failed write."""
     advice = (
         "free some space"

@@ -2,54 +2,19 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from ... import ConfigError, DataError, ModelError
-from ..readers.example import Example
+from ... import DataError, ModelError
 from ..tokenizer.wrapper import Tokenizer
-
-FORMAT_VERSION = 1
-TASKS = ("ner", "classification", "text")
-MANIFEST = "store.json"
-IDS = "ids.jsonl"
+from .format import FORMAT_VERSION, IDS, MANIFEST, content_hash, file_hash
 
 IntArray = npt.NDArray[np.integer[Any]]
-
-
-def file_hash(path: str | Path) -> str:
-    """sha256 of a file's bytes, in hexadecimal."""
-    try:
-        with open(path, "rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
-    except OSError as error:
-        raise DataError(f"{path}: cannot be read: {error.strerror}; check the path and its permissions") from error
-
-
-def store_key(files: Sequence[str | Path], tokenizer: Tokenizer, settings: Mapping[str, Any]) -> str:
-    """The name of the folder for a store: a hash of everything that decides its content.
-
-    Args:
-        files: the input files; their bytes count, their names and times do not.
-        tokenizer: counts by its fingerprint.
-        settings: whatever else decides the content (task, labels, maximum length, reader options, a cap and its seed);
-            JSON values.
-
-    Returns:
-        32 hexadecimal digits.
-
-    Raises:
-        DataError: a file cannot be read.
-    """
-    parts = [FORMAT_VERSION, [file_hash(path) for path in files], tokenizer.fingerprint, dict(settings)]
-    encoded = json.dumps(parts, sort_keys=True, ensure_ascii=True, separators=(",", ":"), allow_nan=False)
-    return hashlib.sha256(encoded.encode()).hexdigest()[:32]
 
 
 class TokenStore:
@@ -151,69 +116,11 @@ class TokenStore:
         return (self.ids(i) for i in range(len(self)))
 
     @classmethod
-    def build(
-        cls,
-        examples: Iterable[Example],
-        tokenizer: Tokenizer,
-        *,
-        folder: str | Path,
-        task: str,
-        labels: Sequence[str] = (),
-        max_length: int,
-        prompt: str = "",
-        whole: bool = False,
-    ) -> TokenStore:
-        """Tokenise `examples` into `folder` and open it.
-
-        The store is written beside `folder` and renamed into place; a killed build leaves `.tmp-*` there and
-        never a half store. Examples are encoded in chunks, so that memory does not grow with their number.
-
-        Args:
-            examples: read once, in order; a generator will do. Unlabelled ones have the label -100.
-            tokenizer: the checkpoint's.
-            folder: replaced where it exists.
-            task: "ner" (examples with words), "classification" (texts or pairs), "text" (either; no items, no labels).
-            labels: the ordered label names.
-            max_length: in tokens, special tokens included.
-            prompt: classification: template that texts are put into; their item is then its mask instead of [CLS].
-            whole: ner: keep sentences that are longer than `max_length` as they are; nothing can train on them then.
-
-        Raises:
-            ConfigError: `task`, `labels`, `max_length` or `prompt` is not possible.
-            DataError: no examples, an example does not fit the task, or it has an unknown label; the first 20 are
-                listed with file and line.
-            StorageError: the disk is full, read-only or failing.
-        """
-        from .build import build_store, storage_error
-
-        if task not in TASKS:
-            raise ConfigError(f"unknown task {task!r}; choose from {', '.join(TASKS)}")
-        if len(set(labels)) != len(labels) or (task != "text" and not labels):
-            raise ConfigError(f"labels {list(labels)!r} for task {task}; give at least one label and none twice")
-        if not 3 < max_length < 2**31:
-            raise ConfigError(f"max_length {max_length}; it must hold the special tokens and at least one more")
-        folder = Path(folder)
-        try:
-            build_store(
-                examples,
-                tokenizer,
-                folder=folder,
-                task=task,
-                labels=labels,
-                max_length=max_length,
-                prompt=prompt,
-                whole=whole and task == "ner",
-            )
-        except OSError as error:
-            raise storage_error(folder, error) from error
-        return cls.open(folder)
-
-    @classmethod
     def open(cls, folder: str | Path, *, verify: bool = False, tokenizer: Tokenizer | None = None) -> TokenStore:
         """Open a store; the arrays stay on disk until they are read.
 
         Args:
-            folder: as given to `build`.
+            folder: as given to `build_store`.
             verify: also compare the sha256 of every file, which reads them whole.
             tokenizer: refuse the store when another tokenizer made it.
 
@@ -237,13 +144,6 @@ class TokenStore:
         if tokenizer is not None and tokenizer.fingerprint != manifest["tokenizer"]:
             raise ModelError(f"{folder}: built with another tokenizer; delete the folder and build it again")
         return cls(folder, manifest, arrays)
-
-
-def content_hash(manifest: Mapping[str, Any]) -> str:
-    """sha256 over a manifest without its own hash: the settings, and the names, sizes and hashes of the files."""
-    parts = {name: value for name, value in manifest.items() if name != "sha256"}
-    encoded = json.dumps(parts, sort_keys=True, ensure_ascii=True, separators=(",", ":"))
-    return hashlib.sha256(encoded.encode()).hexdigest()
 
 
 def _read_manifest(folder: Path) -> dict[str, Any]:

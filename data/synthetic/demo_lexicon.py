@@ -24,7 +24,7 @@ from dataclasses import dataclass
 from functools import cache
 from types import MappingProxyType
 
-from ..word_lists import read_list
+from ..readers.word_lists import read_list
 
 Words = MappingProxyType[str, str]
 Articled = tuple[tuple[str, str], ...]

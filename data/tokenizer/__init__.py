@@ -1,1 +1,1 @@
-"""Words and texts to token ids; vocabularies."""
+"""Words, texts and prompts to token ids; vocabularies."""

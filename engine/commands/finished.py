@@ -16,8 +16,10 @@ from .options import JSON, PATH, QUIET, RUN
 def report(run_folder: Path) -> None:
     """Write report.html, figures and summary.json of a run again."""
     from .. import stage_table, write_report, write_summary
+    from ..lab.studies.run_files import write_thresholds
 
     summary = write_summary(run_folder)
+    write_thresholds(run_folder)
     click.echo(stage_table(summary))
     click.echo(f"\nreport: {write_report(run_folder)}")
 
@@ -68,9 +70,9 @@ def trust(run_folder: Path, sample: int, no_truth: bool, quiet: bool, as_json: b
 
     The estimates are kept in RUN/trust.json, and shown in its report.
     """
+    from ..lab.studies.run_files import write_trust
     from ..lab.studies.study_text import render_trust
     from ..lab.studies.trust import trust as estimate_scores
-    from ..lab.studies.trust import write_trust
 
     report = estimate_scores(run_folder, sample=sample, truth=not no_truth, progress=make_progress(quiet))
     write_trust(run_folder, report)

@@ -76,6 +76,7 @@ def run(
         return
     stop.begin()
     from .. import run_all, stage_table
+    from ..lab.studies.run_files import write_thresholds
 
     summaries: dict[str, Any] = {}
     for name, result in run_all(
@@ -89,6 +90,7 @@ def run(
         progress=make_progress(quiet),
         should_stop=stop.should_stop,
         reuse=reuse,
+        before_report=write_thresholds,
     ):
         summaries[name] = result.summary
         if as_json:

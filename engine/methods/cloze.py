@@ -16,7 +16,7 @@ from ...data.readers.problems import Problems
 from ...model import ClozeHead, ClozeModel, cloze_model, load_masked_lm
 from ..plan import Stage
 from ..recipe.config import RunConfig
-from ..recipe.config.cloze import prompt_of
+from ..recipe.config.prompt import prompt_of
 from ..stages.context import Context
 from ..stages.datasets import naming_key
 from ..stages.kind import HeadKind, StageKind, StageRun, Training, Work, register_head, register_kind

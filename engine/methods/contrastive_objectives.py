@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from ...data import PackedBatch
-from ...data.batches.batch import IGNORE
+from ...data.store.format import IGNORE
 from ...kernels import supervised_contrastive, voter_cross_entropy
 from ...model import TaskModel
 

@@ -14,7 +14,7 @@ from safetensors.numpy import load_file, save
 
 from ... import ModelError
 from ...data import ItemView, Part, TaskBatches, TokenStore, derive_seed
-from ...data.batches.batch import IGNORE
+from ...data.store.format import IGNORE
 from ...model import TaskModel, load_pooler
 from ..plan import Stage
 from ..plan.transfer import OTHER
@@ -22,12 +22,12 @@ from ..pseudolabels.diagnostics import Warning, class_collapse, slow_learning_ra
 from ..recipe.config import RunConfig
 from ..stages.context import Context
 from ..stages.datasets import capped
+from ..stages.decision_files import DecisionFiles
 from ..stages.kind import StageKind, StageRun, Training, Work, register_kind
 from ..stages.mixture import labelled_examples
 from ..stages.models import new_task_model, warn_of_unseen
 from ..stages.round_decision import vote
 from ..stages.soft import task_work
-from ..storage.decision_files import DecisionFiles
 from ..training.objectives import cross_entropy
 from .cotrain_pools import Picks, no_picks, pick, pick_limit
 from .transfer_data import pools_of

@@ -21,8 +21,8 @@ from ..plan import Stage
 from ..pseudolabels.diagnostics import no_induced_pairs
 from ..recipe.config import TargetConfig
 from ..stages.context import Context
+from ..stages.decision_files import DecisionFiles
 from ..stages.kind import Addition, StageRun, register_addition
-from ..storage.decision_files import DecisionFiles
 
 DICTIONARY = "dictionary.tsv"
 FILES = DecisionFiles("dictionary.json", DICTIONARY, "sha256")

@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
 from ..recipe.config import OptimiserConfig, RunConfig
-from ..recipe.config.cloze import prompt_of
+from ..recipe.config.prompt import prompt_of
 
 NUMERICS = 3
 """Raised whenever a change makes an equal recipe end in other weights, so that old results are not reused."""

@@ -10,6 +10,7 @@ from ... import ConfigError, ModelError
 from ...data import Tokenizer
 from ...model import TaskModel, load_task_model, read_info
 from ..storage.files import read_json
+from ..training.device import choose_device
 
 DEFAULT_ALPHA = 0.9
 ModelLike = TaskModel | str | os.PathLike[str]
@@ -30,8 +31,6 @@ def open_model(
             raise ConfigError("a model in memory needs tokenizer=...; give it, or the model's folder")
         name = "the model"
     else:
-        from ..runs.prepare import choose_device
-
         name = os.fspath(model)
         target = choose_device(device)
         model = load_task_model(model).to(target)

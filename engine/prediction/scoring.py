@@ -11,7 +11,7 @@ from typing import Any, Literal
 import numpy as np
 
 from ... import ConfigError, DataError, ModelError
-from ...data import Example, Tokenizer, TokenStore, guess_format, read_examples, reader_options
+from ...data import Example, Tokenizer, build_store, guess_format, read_examples, reader_options
 from ...data.readers.lines import file_stem
 from ...data.readers.problems import LISTED
 from ...model import TaskModel
@@ -201,7 +201,7 @@ def _evaluate(
     for name, (_, file, examples) in zip(_names(named), named, strict=True):
         _check_labels(opened, examples)
         with tempfile.TemporaryDirectory(prefix="xlt-evaluate-") as folder:
-            store = TokenStore.build(
+            store = build_store(
                 examples,
                 tokenizer,
                 folder=Path(folder) / "store",

@@ -12,7 +12,8 @@ from pathlib import Path
 from ... import DataError, XltError
 from ...data import Example, Tokenizer
 from ..pseudolabels.diagnostics import Warning, cut_by_length
-from ..recipe.config import RunConfig, SourceConfig, TargetConfig, reader_of
+from ..recipe.config import RunConfig, reader_of
+from ..recipe.config.files import SCORED, TESTS, DataFile
 from ..stages.datasets import file_format, label_set, read_file, read_pairs_of
 from ..stages.translated import misfits
 
@@ -25,31 +26,7 @@ MAX_UNKNOWN = 0.01
 MAX_FERTILITY = 3.0
 """Largest number of tokens per word."""
 
-LABELLED = ("train", "dev", "test", "few-shot", "translation", "original", "translated-train", "translated-test")
-"""Roles of labelled files."""
-TESTS = ("test", "translated-test")
-SCORED = (*TESTS, "dev")
-"""Roles of files that are for scoring only."""
-
 _SPACE = re.compile(r"\s+")
-
-
-@dataclass(frozen=True)
-class DataFile:
-    """A file that a recipe names: under which key, in which role, for which language.
-
-    Roles are those of `LABELLED`, "unlabelled", "general", "control" and "pairs".
-    """
-
-    key: tuple[str | int, ...]
-    role: str
-    language: str
-    path: Path
-
-    @property
-    def labelled(self) -> bool:
-        """Whether its labels are read."""
-        return self.role in LABELLED
 
 
 @dataclass(frozen=True)
@@ -80,45 +57,6 @@ class Coverage:
     fertility: float
     cut: float
     longest: int
-
-
-def recipe_files(config: RunConfig) -> list[DataFile]:
-    """All files that a recipe's run reads, in its order."""
-    source = config.source
-    found = []
-    tables: list[tuple[tuple[str | int, ...], SourceConfig | TargetConfig]] = [(("source",), source)]
-    tables += [(("sources", i), more) for i, more in enumerate(config.sources)]
-    for key, table in tables:
-        roles = ((role, getattr(table, role)) for role in ("train", "dev", "test"))
-        found += [DataFile((*key, role), role, table.language, path) for role, path in roles if path is not None]
-    tables += [(("targets", i), target) for i, target in enumerate(config.targets)]
-    for key, table in tables:
-        if isinstance(table, TargetConfig) and table.test is not None:
-            found.append(DataFile((*key, "test"), "test", table.language, table.test))
-        if isinstance(table, TargetConfig) and table.labelled is not None:
-            found.append(DataFile((*key, "labelled"), "few-shot", table.language, table.labelled))
-        if isinstance(table, TargetConfig):
-            found += _translated_files(key, table, source.language)
-        for role in ("unlabelled", "general", *(["control"] if config.arms.control else [])):
-            paths = getattr(table, role)
-            found += [DataFile((*key, role, i), role, table.language, path) for i, path in enumerate(paths)]
-    if config.contrastive.on:
-        key = ("contrastive", "translations")
-        found += [DataFile((*key, x), "translation", x, path) for x, path in config.contrastive.translations.items()]
-        if config.contrastive.originals is not None:
-            path = config.contrastive.originals
-            found.append(DataFile(("contrastive", "originals"), "original", source.language, path))
-    return found
-
-
-def _translated_files(key: tuple[str | int, ...], table: TargetConfig, source: str) -> list[DataFile]:
-    found = [DataFile((*key, "pairs", i), "pairs", table.language, path) for i, path in enumerate(table.pairs)]
-    if table.translated_train is not None:
-        key_of = (*key, "translated_train")
-        found.append(DataFile(key_of, "translated-train", table.language, table.translated_train))
-    if table.translated_test is not None:
-        found.append(DataFile((*key, "translated_test"), "translated-test", source, table.translated_test))
-    return found
 
 
 def read_all(config: RunConfig, files: Sequence[DataFile]) -> tuple[dict[DataFile, list[Example]], list[Fault]]:

@@ -14,15 +14,16 @@ from ...model import EncoderConfig, load_encoder, load_encoder_config, load_mask
 from ..plan import chosen_stages
 from ..pseudolabels.diagnostics import Warning, single_voter, slow_learning_rate
 from ..recipe.config import RunConfig
+from ..recipe.config.files import DataFile, recipe_files
 from ..recipe.load import RecipeError, Variant, load_recipe, packaged_recipes, variants
 from ..recipe.toml_lines import Key, key_lines
-from ..runs.prepare import choose_device, make_context, stage_tables, with_world
+from ..runs.prepare import make_context, stage_tables, with_world
 from ..stages.context import Context
 from ..stages.teachers import check_teacher
 from ..storage.run_folder import RunDir
+from ..training.device import choose_device
 from ..training.progress import Progress
 from .check_data import (
-    DataFile,
     Fault,
     coverage,
     known_labels,
@@ -30,7 +31,6 @@ from .check_data import (
     label_warnings,
     leak_warnings,
     read_all,
-    recipe_files,
     repeat_warnings,
 )
 from .check_report import CheckProblem, CheckReport, FileRow

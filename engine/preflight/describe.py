@@ -11,8 +11,8 @@ import torch
 
 from ...model import FolderInfo, read_info
 from ..prediction.model_folder import read_record, stored_alpha
-from ..runs.prepare import choose_device, describe_kernels
 from ..storage.run_folder import environment
+from ..training.device import choose_device, describe_kernels
 from .describe_folder import describe_contents, describe_shape
 
 MARKS = {"T": "target_labels", "P": "parallel_data", "D": "dictionary"}

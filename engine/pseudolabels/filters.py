@@ -17,7 +17,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from ... import ConfigError
 from ...data import OUTSIDE
-from ...data.batches.batch import IGNORE
+from ...data.store.format import IGNORE
 from ..evaluation.metrics import as_array, split_tag
 from .diagnostics import Warning
 from .thresholds import one_of

@@ -11,7 +11,7 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 
 from ...data import OUTSIDE
-from ...data.batches.batch import IGNORE
+from ...data.store.format import IGNORE
 from ..evaluation.metrics import as_array
 from .filters import Bools, Decision, Ints, Votes, reason_counts
 from .thresholds import count_above

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, Generic, NamedTuple, TypeVar, overload
 
 from ... import ConfigError
+from .checks import run_problems
 from .config import RunConfig
 from .config.each import PLACEHOLDER, each_problems
 from .schema import Builder, dotted, nearest, show
@@ -115,7 +116,8 @@ def load_recipe(
     """
     path, text, raw, sources, problems = _read(source, overrides)
     found: list[tuple[Key, str]] = []
-    builder = Builder(lambda key, message: found.append((key, message)), sources.folder, cls, _values(raw))
+    checks = run_problems if issubclass(cls, RunConfig) else lambda _: ()
+    builder = Builder(lambda key, message: found.append((key, message)), sources.folder, cls, _values(raw), checks)
     config = builder.build(cls, raw)
     found.sort(key=lambda item: sources.line(item[0]))
     found += [(("each", name), f"is in no path: write {{{name}}} where the runs differ") for name in _unused(raw)]

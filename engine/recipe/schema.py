@@ -23,6 +23,7 @@ from .config.removed import removal
 from .toml_lines import Key
 
 Report = Callable[[Key, str], None]
+Checks = Callable[[Any], Iterable[tuple[str, str]]]
 
 _WRONG: Any = object()
 _LIMITS: dict[str, tuple[str, Callable[[Any, Any], bool]]] = {
@@ -45,15 +46,22 @@ class Builder:
         folder: for a key path, the folder that its relative file paths start from.
         root: the dataclass of the whole recipe, to find the right place of a misplaced key.
         values: what `{name}` in a path stands for, by name.
+        checks: what is wrong between the tables of a whole recipe, beside what each says of itself.
     """
 
     def __init__(
-        self, report: Report, folder: Callable[[Key], Path], root: type[Any], values: Mapping[str, str] | None = None
+        self,
+        report: Report,
+        folder: Callable[[Key], Path],
+        root: type[Any],
+        values: Mapping[str, str] | None = None,
+        checks: Checks = lambda _: (),
     ) -> None:
         self._tell = report
         self._folder = folder
         self._root = root
         self._values = values or {}
+        self._checks = checks
         self._reported: list[Key] = []
 
     def build(self, cls: type[Any], raw: Mapping[str, Any]) -> Any:
@@ -89,8 +97,9 @@ class Builder:
         except ValueError as error:
             self._report(path, str(error))
             return _WRONG
-        cross = [found for found in _cross_problems(built, raw, path) if not self._touched(found[0])]
-        for place, message in cross:
+        whole = [(parse_key(key), message) for key, message in self._checks(built)] if not path else []
+        cross = [*whole, *_cross_problems(built, raw, path)]
+        for place, message in [problem for problem in cross if not self._touched(problem[0])]:
             self._report(place, message)
         return built
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from ... import DataError
 from ...data import OUTSIDE
-from ..methods.error_correlation import error_correlations
+from ..evaluation.error_correlation import error_correlations
 from ..storage.files import atomic_write_json, read_json
 from .stage_table import METRIC_NAMES, Json, aggregate, stage_table
 

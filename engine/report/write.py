@@ -8,8 +8,10 @@ from pathlib import Path
 from ..storage.files import atomic_write_text, read_json, storage_errors
 from .by_class import class_section
 from .cotrain import common_errors, iterations
+from .laboratory import thresholds_section, trust_section
 from .page import cards, decision_table, page, read_decisions, reading, score_tables, table
 from .parts import Figure, Run, languages, load_run, thresholds, trail
+from .pseudo_labels import quality_section
 from .stage_table import METRIC_NAMES
 from .svg import clean, standalone
 from .training import calibration, classes, losses, quality, seconds
@@ -72,7 +74,7 @@ def render(run: Run, figures: dict[str, Figure]) -> str:
         if body:
             lead = _list(read_decisions(run)) if names[0] == "thresholds" else ""
             parts += [f"<h2>{title}</h2>", lead, body]
-    parts += [_trust(run), truth_section(run)]
+    parts += [trust_section(run), truth_section(run)]
     parts += ["<h2>Settings and provenance</h2>", _provenance(run)]
     return page(f"{run.summary['name']}: report", "\n".join(p for p in parts if p))
 
@@ -80,16 +82,7 @@ def render(run: Run, figures: dict[str, Figure]) -> str:
 def _decisions(run: Run) -> str:
     if not run.decisions:
         return ""
-    # The laboratory stands on the whole engine, this page included, so that it cannot be imported with it.
-    from ..lab.studies.report_study import quality_section, thresholds_section
-
     return f"<h3>Decisions</h3>{decision_table(run)}{quality_section(run)}{thresholds_section(run)}"
-
-
-def _trust(run: Run) -> str:
-    from ..lab.studies.report_study import trust_section
-
-    return trust_section(run)
 
 
 def _header(run: Run) -> str:

@@ -8,24 +8,22 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from ... import ConfigError, ModelError
 from ...data import Tokenizer, WorldConfig, file_hash, make_world, train_wordpiece
 from ...data.synthetic.demo_world import VERSION as WORLD_VERSION
-from ...kernels.dispatch import kernels_path
 from ...model import load_encoder_config, load_masked_lm, load_pooler
 from ..methods.cloze import verbaliser_pieces
+from ..plan import Stage, digest
 from ..recipe.config import OptimiserConfig, RunConfig, reader_of
 from ..stages.context import Context
 from ..stages.datasets import Datasets, read_file
-from ..training.distributed import World
-from ..storage.names import STAMP
-from ..storage.files import publish_folder, read_json, take_over, temporary_folder
-from ..plan import Stage, digest
-from ..training.progress import Progress
-from ..storage.run_folder import RunDir
 from ..stages.kind import inputs_of
+from ..storage.files import publish_folder, read_json, take_over, temporary_folder
+from ..storage.names import STAMP
+from ..storage.run_folder import RunDir
+from ..training.device import choose_device
+from ..training.distributed import World
+from ..training.progress import Progress
 from .kinds import load_plugins
 from .synthetic_data import with_files, with_truth_world
 
@@ -140,32 +138,6 @@ def read_ahead(context: Context, plan: Sequence[Stage]) -> None:
         own = context.of_stage(stage)
         inputs_of(own, stage)
         own.test_stores(stage)
-
-
-def choose_device(name: str) -> torch.device:
-    """The device for "auto", "cpu" or "cuda".
-
-    Raises:
-        ConfigError: cuda was asked for, and there is none; or `XLT_KERNELS` asks for what cannot run there.
-    """
-    if name == "cuda" and not torch.cuda.is_available():
-        raise ConfigError('device = "cuda", but torch finds no CUDA device; use "auto" or "cpu"')
-    device = torch.device("cuda" if name != "cpu" and torch.cuda.is_available() else "cpu")
-    describe_kernels(device)
-    return device
-
-
-def describe_kernels(device: torch.device) -> str:
-    """Which implementation of the operations runs on `device`, and why.
-
-    Raises:
-        ConfigError: `XLT_KERNELS` is unknown, or asks for what cannot run there.
-    """
-    try:
-        path, reason = kernels_path(device)
-    except (ValueError, RuntimeError) as error:
-        raise ConfigError(f"{error}; unset XLT_KERNELS to let the device decide") from error
-    return f"{path}: {reason}"
 
 
 def with_world(config: RunConfig, folder: Path, reuse: Sequence[Path] = ()) -> RunConfig:

@@ -12,8 +12,8 @@ from typing import Any
 import torch
 
 from ... import ConfigError, __version__
-from ..training.distributed import LATE, World
 from ..storage.run_folder import RunDir, State
+from ..training.distributed import LATE, World
 
 
 class Onlooker(RunDir):

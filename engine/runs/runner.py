@@ -14,27 +14,29 @@ import torch
 from ... import DataError, DivergedError, Interrupted, OutOfMemoryError, StorageError, XltError
 from ...data import file_hash
 from ...model import MaskedLM, load_task_model, save_model
-from ..preflight.check_data import recipe_files
+from ..evaluation.per_example import ITEMS, Items, save_items
+from ..plan import Stage, chosen_stages, digest, make_plan
 from ..recipe.config import RunConfig, merged
+from ..recipe.config.files import recipe_files
+from ..recipe.load import Resolved, load_recipe, places
+from ..report.laboratory import THRESHOLDS
+from ..report.summary import write_summary
+from ..report.write import write_report
 from ..stages.context import Context, write_trace
 from ..stages.kind import StageRun
-from ..stages.train_stage import Outcome, train_stage
-from ..storage.names import FINISHED, STAMP
-from ..training.determinism import deterministic, refusal
-from ..training.distributed import World, joined
-from ..storage.files import atomic_write_json, delete, read_json, sha256_file, storage_errors, sync_tree
-from ..evaluation.per_example import ITEMS, Items, save_items
 from ..stages.provenance import marks
-from ..training.out_of_memory import outside_of_steps
-from .ranks import check_alike, run_folder
-from ..plan import Stage, chosen_stages, digest, make_plan
-from .prepare import describe_kernels, make_context, read_ahead, with_world
-from ..training.progress import Progress
-from ..recipe.load import Resolved, load_recipe, places
-from ..report.write import write_report
-from .stage_cache import fingerprint_of, run_folders, take_over_stage
+from ..stages.train_stage import Outcome, train_stage
+from ..storage.files import atomic_write_json, delete, read_json, sha256_file, storage_errors, sync_tree
+from ..storage.names import FINISHED, STAMP
 from ..storage.run_folder import RunDir
-from ..report.summary import write_summary
+from ..training.determinism import deterministic, refusal
+from ..training.device import describe_kernels
+from ..training.distributed import World, joined
+from ..training.out_of_memory import outside_of_steps
+from ..training.progress import Progress
+from .prepare import make_context, read_ahead, with_world
+from .ranks import check_alike, run_folder
+from .stage_cache import fingerprint_of, run_folders, take_over_stage
 from .synthetic_truth import write_truth
 
 SCORES = "scores.json"
@@ -68,6 +70,7 @@ def run(
     progress: Progress | None = None,
     should_stop: Callable[[], int] = lambda: 0,
     reuse: Sequence[str | Path] = (),
+    before_report: Callable[[Path], None] = lambda folder: None,
 ) -> RunResult:
     """Runs what is missing of a recipe, skips what is done and unchanged, continues what was cut off.
 
@@ -85,6 +88,8 @@ def run(
         should_stop: returns the number of a signal when the run shall save and stop, else 0.
         reuse: other run folders. A stage that is finished there with the same fingerprint is taken over, by hard links
             where possible, and so are token stores; unless `resume` is False.
+        before_report: gets the run folder when all stages are done, to leave there what else the report shows
+            (`thresholds.json`).
 
     Raises:
         XltError: one of its subclasses, by what is wrong; `status.json` in the run folder has the reason.
@@ -102,7 +107,20 @@ def run(
         where: dict[str, Any] = {"stage": "", "step": None}
         try:
             progress = progress if world.first else Progress()
-            return _run(resolved, stage, targets, home, seeds, resume, progress, should_stop, where, world, others)
+            return _run(
+                resolved,
+                stage,
+                targets,
+                home,
+                seeds,
+                resume,
+                progress,
+                should_stop,
+                where,
+                world,
+                others,
+                before_report,
+            )
         except XltError as error:
             _record_failure(home, error, error.exit_code, where)
             raise
@@ -168,6 +186,7 @@ def _run(
     where: dict[str, Any],
     world: World,
     others: tuple[Path, ...],
+    before_report: Callable[[Path], None],
 ) -> RunResult:
     started = time.time()
     config = world.leading(lambda: with_world(resolved.config, home.path, others))
@@ -181,13 +200,8 @@ def _run(
     home.write_run_info(
         seeds=chosen,
         hashes=hashes,
-        name=config.title,
-        task=config.task,
-        metric="entity_f1" if config.task == "ner" else "accuracy",
         created=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(started)),
-        source=config.source.language,
-        sources=[s.language for s in config.sources],
-        targets=[t.language for t in config.targets],
+        **_recipe_facts(config),
         stages=[node.id for node in whole],
         plan={node.id: node.identity for node in whole},
         device=str(context.device),
@@ -210,7 +224,7 @@ def _run(
             skipped.append(node.id)
     summary = world.once(lambda: write_summary(home.path))
     world.once(lambda: write_truth(context, plan))
-    report = Path(world.once(lambda: str(write_report(home.path))))
+    report = Path(world.once(lambda: _report(home.path, bool(done), before_report)))
     home.event("done", stages=done)
     if home.events_lost:
         raise StorageError(
@@ -218,6 +232,24 @@ def _run(
         )
     home.write_status("done", exit_code=0)
     return RunResult(home.path, report, summary, tuple(done), tuple(skipped))
+
+
+def _recipe_facts(config: RunConfig) -> dict[str, Any]:
+    return {
+        "name": config.title,
+        "task": config.task,
+        "metric": "entity_f1" if config.task == "ner" else "accuracy",
+        "source": config.source.language,
+        "sources": [s.language for s in config.sources],
+        "targets": [t.language for t in config.targets],
+    }
+
+
+def _report(folder: Path, changed: bool, before_report: Callable[[Path], None]) -> str:
+    if changed:
+        delete(folder / THRESHOLDS)
+    before_report(folder)
+    return str(write_report(folder))
 
 
 def _data_hashes(config: RunConfig) -> dict[str, str]:

@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from ... import ConfigError
+from ..plan import Stage, digest, fingerprint
 from ..stages.context import Context
-from ..storage.names import FINISHED, STAMP
+from ..stages.kind import digests_of, inputs_of
 from ..storage.files import (
     atomic_write_json,
     link_files,
@@ -18,8 +19,7 @@ from ..storage.files import (
     storage_errors,
     temporary_folder,
 )
-from ..plan import Stage, digest, fingerprint
-from ..stages.kind import digests_of, inputs_of
+from ..storage.names import FINISHED, STAMP
 
 
 def fingerprint_of(context: Context, stage: Stage) -> dict[str, Any]:

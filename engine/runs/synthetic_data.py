@@ -7,9 +7,9 @@ from dataclasses import replace
 from pathlib import Path
 
 from ...data import Example, TruthFiles, WorldFiles, file_hash, make_truth_world
+from ..plan import digest
 from ..recipe.config import ReaderConfig, RunConfig, SourceConfig, TargetConfig
 from ..stages.datasets import read_file
-from ..plan import digest
 
 FAKE = "fake"
 """Name of the target language where the recipe names none."""

@@ -16,21 +16,21 @@ from safetensors.numpy import load_file
 
 from ... import DataError
 from ...data import OUTSIDE, TruthFiles, derive_seed, open_truth_world
-from ...data.batches.batch import IGNORE
-from ..recipe.config import TargetConfig
-from ..stages.context import Context
-from ..storage.names import FINISHED, TRUTH
-from ..stages.datasets import first_of_each
-from ..pseudolabels.filters import Reason
-from ..storage.files import atomic_write_json, read_json
+from ...data.store.format import IGNORE
 from ..evaluation.metrics import entity_f1
 from ..plan import Stage
-from ..report.stage_table import SIDE_ARMS
-from ..stages.round_decision import read_record
+from ..pseudolabels.filters import Reason
+from ..recipe.config import TargetConfig
 from ..report.seeds import stat
+from ..report.stage_table import SIDE_ARMS
+from ..stages.context import Context
+from ..stages.datasets import first_of_each
 from ..stages.pool import DECISION
+from ..stages.round_decision import read_record
 from ..stages.soft import SOFT_LABELS
 from ..stages.soft_labels import read_soft_labels
+from ..storage.files import atomic_write_json, read_json
+from ..storage.names import FINISHED, TRUTH
 from .synthetic_stats import Json, RoundItems, alpha_regret, label_quality, noise_filter, repeated_errors
 
 SCHEMA_VERSION = 1

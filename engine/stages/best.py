@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from ... import ModelError
-from ..storage.checkpoint import load_latest, save_checkpoint
+from ..training.checkpoint import load_latest, save_checkpoint
 from ..training.distributed import World
 from ..training.loop import Loop
 

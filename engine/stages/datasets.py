@@ -17,6 +17,7 @@ from ...data import (
     Example,
     Tokenizer,
     TokenStore,
+    build_store,
     code_switched,
     few_per_class,
     guess_format,
@@ -29,9 +30,9 @@ from ...data import (
 )
 from ...data.readers.encodings import WrongEncoding
 from ...data.readers.formats import MULTILINGUAL
-from ...data.store.store import MANIFEST
+from ...data.store.format import MANIFEST
 from ..recipe.config import FileReader, RunConfig, SourceConfig, TargetConfig, reader_of
-from ..recipe.config.cloze import prompt_of
+from ..recipe.config.prompt import prompt_of
 from ..storage.files import take_over
 
 
@@ -247,7 +248,7 @@ class Datasets:
                     examples = self._switched(examples, switch)
                 if not labelled:
                     examples = [examples[i] for i in first_of_each(examples)]
-                self._open[key] = TokenStore.build(
+                self._open[key] = build_store(
                     examples,
                     self.tokenizer,
                     folder=folder,

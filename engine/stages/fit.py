@@ -13,7 +13,7 @@ from torch import nn
 from ... import Interrupted, ModelError
 from ...model import TaskModel
 from ..recipe.config import TaskConfig
-from ..storage.checkpoint import load_latest, save_checkpoint
+from ..training.checkpoint import load_latest, save_checkpoint
 from ..training.loop import BatchSource, Loop, Objective, StepResult, Trace
 from ..training.weight_hashes import frozen_hash, tensors_hash
 from .best import BestEpoch

@@ -12,10 +12,10 @@ from safetensors.numpy import load_file, save
 
 from ...data import ItemView, Part, TaskBatches, TokenStore
 from ..plan import Stage
-from ..storage.decision_files import DecisionFiles
 from ..storage.files import atomic_write_text
 from ..training.objectives import cross_entropy
 from .context import Context
+from .decision_files import DecisionFiles
 from .kind import StageKind, StageRun, Training, Work, register_kind
 from .mixture import labelled_examples
 from .pool import DECISION, pool_tokens, target_examples

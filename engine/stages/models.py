@@ -19,7 +19,7 @@ from ...model import (
 from ..plan import Stage
 from ..pseudolabels.diagnostics import cut_by_length, no_token
 from ..recipe.config import RunConfig
-from ..recipe.config.cloze import prompt_of
+from ..recipe.config.prompt import prompt_of
 from .context import Context
 from .kind import HEADS, stage_seed
 

@@ -20,7 +20,7 @@ from ...model import FolderInfo, load_task_model, read_info
 from ..evaluation.inference import Reduction, predict_items
 from ..plan import Stage, digest
 from ..recipe.config import RunConfig
-from ..recipe.config.cloze import prompt_of, with_prompt
+from ..recipe.config.prompt import prompt_of, with_prompt
 from ..storage.files import sha256_file
 from .context import Context
 from .datasets import Datasets

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from xlt_engine import DataError
-from xlt_engine.data import BatchSize, Example, PairBatches, TokenStore, train_wordpiece
+from xlt_engine.data import BatchSize, Example, PairBatches, TokenStore, build_store, train_wordpiece
 
 LABELS = ["A", "B", "A", "C", "B", "A", "A"]
 
@@ -18,7 +18,7 @@ def store(folder: Path, language: str, labels: list[str]) -> TokenStore:
         Example(f"{language}-{i}", language, None, line, None, label, "made", i)
         for i, (line, label) in enumerate(zip(lines, labels, strict=True))
     ]
-    return TokenStore.build(
+    return build_store(
         examples, tokenizer, folder=folder / language, task="classification", labels=("A", "B", "C"), max_length=16
     )
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from xlt_engine import ConfigError, DataError
-from xlt_engine.data import Example, Prompt, Tokenizer, TokenStore, train_wordpiece
+from xlt_engine.data import Example, Prompt, Tokenizer, build_store, train_wordpiece
 
 TEXTS = ["The film was long.", "a (very) old city", "it's fine"]
 TEMPLATES = ["{text} It was {mask}.", "{mask}! {text}", "Is it {mask}? Yes: ({text})"]
@@ -76,13 +76,13 @@ def test_templates_that_are_refused(template: str, message: str) -> None:
 def test_items_of_a_store_are_the_masks(tokenizer: Tokenizer, tmp_path: Path) -> None:
     examples = [example(text, "ab"[i % 2], line=i) for i, text in enumerate(TEXTS)]
     options = {"task": "classification", "labels": ("a", "b"), "max_length": 24}
-    store = TokenStore.build(examples, tokenizer, folder=tmp_path / "s", prompt=TEMPLATES[0], **options)
+    store = build_store(examples, tokenizer, folder=tmp_path / "s", prompt=TEMPLATES[0], **options)
     for i in range(len(store)):
         (position,), _ = store.items(i)
         assert store.ids(i)[position] == tokenizer.mask_id
         assert store.labels(i).tolist() == [i % 2]
-    plain = TokenStore.build(examples, tokenizer, folder=tmp_path / "p", **options)
+    plain = build_store(examples, tokenizer, folder=tmp_path / "p", **options)
     assert plain.items(0)[0].tolist() == [0]
     assert plain.content_hash != store.content_hash
     with pytest.raises(DataError, match="x.tsv:7: a pair of texts, but the template has|x.tsv:7: a pair of texts"):
-        TokenStore.build([example("a", "a", "b", 7)], tokenizer, folder=tmp_path / "w", prompt=TEMPLATES[0], **options)
+        build_store([example("a", "a", "b", 7)], tokenizer, folder=tmp_path / "w", prompt=TEMPLATES[0], **options)

@@ -16,6 +16,7 @@ from xlt_engine.data import (
     MlmBatches,
     Tokenizer,
     TokenStore,
+    build_store,
     pack,
     read_pairs,
     train_wordpiece,
@@ -41,7 +42,7 @@ def texts(lines: list[str], pairs: list[str] | None = None) -> list[Example]:
 
 
 def store(folder: Path, tokenizer: Tokenizer, examples: list[Example]) -> TokenStore:
-    return TokenStore.build(examples, tokenizer, folder=folder, task="text", max_length=64)
+    return build_store(examples, tokenizer, folder=folder, task="text", max_length=64)
 
 
 def test_files(tmp_path: Path) -> None:

@@ -23,6 +23,7 @@ from xlt_engine.data import (
     TaskBatches,
     Tokenizer,
     TokenStore,
+    build_store,
     inference_batches,
     train_wordpiece,
     unigram_entropy,
@@ -57,11 +58,11 @@ def stores(tokenizer: Tokenizer, tmp_path_factory: pytest.TempPathFactory) -> di
             example(f"{name}-{i}", words=tuple(w), labels=tuple(LABELS[j] for j in rng.integers(3, size=len(w))))
             for i, w in enumerate(sentences(count, seed))
         ]
-        return TokenStore.build(examples, tokenizer, folder=folder / name, task="ner", labels=LABELS, max_length=32)
+        return build_store(examples, tokenizer, folder=folder / name, task="ner", labels=LABELS, max_length=32)
 
     def plain(name: str, count: int, seed: int) -> TokenStore:
         examples = [example(f"{name}-{i}", text=" ".join(w)) for i, w in enumerate(sentences(count, seed))]
-        return TokenStore.build(examples, tokenizer, folder=folder / name, task="text", max_length=32)
+        return build_store(examples, tokenizer, folder=folder / name, task="text", max_length=32)
 
     pairs = [
         example(str(i), text=" ".join(a), pair=" ".join(b), labels="ab"[i % 2])
@@ -72,7 +73,7 @@ def stores(tokenizer: Tokenizer, tmp_path_factory: pytest.TempPathFactory) -> di
         "more": tagged("more", 10, 2),
         "en": plain("en", 41, 3),
         "de": plain("de", 13, 4),
-        "pairs": TokenStore.build(
+        "pairs": build_store(
             pairs, tokenizer, folder=folder / "pairs", task="classification", labels=("a", "b"), max_length=32
         ),
     }

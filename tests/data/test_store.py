@@ -17,8 +17,8 @@ import tokenizers
 from tokenizers import models, pre_tokenizers
 
 from xlt_engine import ConfigError, DataError, ModelError, StorageError
-from xlt_engine.data import Example, Tokenizer, TokenStore, store_key, train_wordpiece
-from xlt_engine.data.store.store import content_hash
+from xlt_engine.data import Example, Tokenizer, TokenStore, build_store, store_key, train_wordpiece
+from xlt_engine.data.store.format import content_hash
 
 LABELS = ["O", "B-PER", "I-PER", "B-LOC", "I-LOC"]
 WORDS = ["Anna", "wohnt", "in", "Köln", ",", "sagt", "Paul", "Unwahrscheinlichkeit", "", "\u200b", "日本"]
@@ -51,7 +51,7 @@ def build(
     examples: Sequence[Example], tokenizer: Tokenizer, folder: Path, task: str = "ner", **kwargs: Any
 ) -> TokenStore:
     options: dict[str, Any] = {"labels": LABELS, "max_length": 10, **kwargs}
-    return TokenStore.build(iter(examples), tokenizer, folder=folder, task=task, **options)
+    return build_store(iter(examples), tokenizer, folder=folder, task=task, **options)
 
 
 @pytest.mark.parametrize("max_length", [4, 10, 500])
@@ -258,7 +258,7 @@ def test_an_old_store_gives_way_only_to_a_finished_one(tokenizer: Tokenizer, tmp
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        TokenStore.build(breaking(), tokenizer, folder=tmp_path / "s", task="ner", labels=LABELS, max_length=10)
+        build_store(breaking(), tokenizer, folder=tmp_path / "s", task="ner", labels=LABELS, max_length=10)
     assert TokenStore.open(tmp_path / "s", verify=True).content_hash == old
     assert len(build(sentences(1, 31), tokenizer, tmp_path / "s")) == 31
     assert os.listdir(tmp_path) == ["s"]

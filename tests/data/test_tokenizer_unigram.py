@@ -12,7 +12,7 @@ from tokenizers import Regex, decoders, models, normalizers, pre_tokenizers, pro
 from transformers import AutoTokenizer, PreTrainedTokenizerFast, XLMRobertaTokenizerFast
 
 from xlt_engine import DataError, ModelError
-from xlt_engine.data import Example, Tokenizer, TokenStore, train_wordpiece
+from xlt_engine.data import Example, Tokenizer, build_store, train_wordpiece
 
 SPECIAL = ["<s>", "<pad>", "</s>", "<unk>", "<mask>"]
 TEXT = [
@@ -169,14 +169,12 @@ def test_pairs_are_cut_as_the_library_cuts(tokenizer: Tokenizer, folder: Path, m
 
 def test_a_store_of_pairs_and_of_words(tokenizer: Tokenizer, tmp_path: Path) -> None:
     pair = Example("1", "en", None, "Anna lives", "in Lyon", "yes", "x", 1)
-    store = TokenStore.build(
+    store = build_store(
         [pair], tokenizer, folder=tmp_path / "pairs", task="classification", labels=["yes"], max_length=64
     )
     assert list(store.ids(0)).count(2) == 3
     words = Example("1", "en", ("Anna", "wohnt"), None, None, ("B-PER", "O"), "x", 1)
-    store = TokenStore.build(
-        [words], tokenizer, folder=tmp_path / "words", task="ner", labels=["O", "B-PER"], max_length=64
-    )
+    store = build_store([words], tokenizer, folder=tmp_path / "words", task="ner", labels=["O", "B-PER"], max_length=64)
     positions, owners = store.items(0)
     assert list(owners) == [0, 1]
     assert all(str(tokenizer.token(int(store.ids(0)[p]))).startswith("▁") for p in positions)

@@ -16,6 +16,7 @@ from xlt_engine.data import (
     TaskBatches,
     Tokenizer,
     TokenStore,
+    build_store,
     inference_batches,
     train_wordpiece,
     window_rows,
@@ -78,7 +79,7 @@ def examples(*counts: int) -> list[Example]:
 
 
 def build(given: list[Example], tokenizer: Tokenizer, folder: Path, *, whole: bool, length: int = LENGTH) -> TokenStore:
-    return TokenStore.build(given, tokenizer, folder=folder, task="ner", labels=LABELS, max_length=length, whole=whole)
+    return build_store(given, tokenizer, folder=folder, task="ner", labels=LABELS, max_length=length, whole=whole)
 
 
 def test_a_store_for_scoring_keeps_sentences_whole(tokenizer: Tokenizer, tmp_path: Path) -> None:

@@ -22,7 +22,8 @@ from torch import Tensor, nn
 
 from xlt_engine import ModelError, StorageError
 from xlt_engine.engine.storage import faults
-from xlt_engine.engine.storage.checkpoint import (
+from xlt_engine.engine.storage.files import sweep
+from xlt_engine.engine.training.checkpoint import (
     Checkpoint,
     checkpoint_problem,
     load_latest,
@@ -30,7 +31,6 @@ from xlt_engine.engine.storage.checkpoint import (
     optimiser_tensors,
     save_checkpoint,
 )
-from xlt_engine.engine.storage.files import sweep
 
 FORK = multiprocessing.get_context("fork")
 PRINT = {"lr": 0.1, "data": {"train": "ab"}, "seeds": (0, 1)}
@@ -289,7 +289,7 @@ def test_other_settings_are_listed(tmp_path: Path) -> None:
 
 
 def test_other_versions_are_a_note(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("xlt_engine.engine.storage.checkpoint.torch.__version__", "1.0")
+    monkeypatch.setattr("xlt_engine.engine.training.checkpoint.torch.__version__", "1.0")
     save(tmp_path, 10)
     monkeypatch.undo()
     found = load(tmp_path)

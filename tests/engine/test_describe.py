@@ -12,7 +12,7 @@ from safetensors.torch import load_file, save_file
 from xlt_engine import ConfigError, ModelError, __version__
 from xlt_engine.data import Tokenizer, train_wordpiece
 from xlt_engine.engine import describe_environment, describe_model
-from xlt_engine.engine.runs.prepare import choose_device
+from xlt_engine.engine.training.device import choose_device
 from xlt_engine.kernels import dispatch
 from xlt_engine.model import Encoder, EncoderConfig, MaskedLM, TaskModel, VoterHeads, save_model
 

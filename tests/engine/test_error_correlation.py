@@ -13,7 +13,7 @@ import pytest
 from sklearn.metrics import cohen_kappa_score, matthews_corrcoef
 
 from xlt_engine.engine import predict
-from xlt_engine.engine.methods.error_correlation import error_correlation
+from xlt_engine.engine.evaluation.error_correlation import error_correlation
 from xlt_engine.engine.report.cotrain import common_errors
 from xlt_engine.engine.report.parts import load_run
 

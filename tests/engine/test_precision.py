@@ -11,7 +11,7 @@ from xlt_engine import DivergedError
 from xlt_engine.data import PackedBatch, pack
 from xlt_engine.engine import train
 from xlt_engine.engine.recipe.config import OptimiserConfig
-from xlt_engine.engine.storage.checkpoint import load_latest, save_checkpoint
+from xlt_engine.engine.training.checkpoint import load_latest, save_checkpoint
 from xlt_engine.engine.training.loop import Loop
 from xlt_engine.engine.training.objectives import cross_entropy
 from xlt_engine.engine.training.precision import DTYPES, LossScaler, Weights, computing_in

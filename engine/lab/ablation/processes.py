@@ -20,6 +20,7 @@ from ...recipe.load import load_recipe
 from ...runs.runner import run
 from ...storage.files import storage_errors
 from ...training.progress import Progress
+from ..studies.run_files import write_thresholds
 
 POLL_SECONDS = 0.5
 GRACE_SECONDS = 60.0
@@ -82,6 +83,7 @@ def make(job: Job, should_stop: Callable[[], int], progress: Progress | None = N
             progress=lines,
             should_stop=should_stop,
             reuse=[folder for folder in job.reuse if folder.is_dir()],
+            before_report=write_thresholds,
         )
     except XltError as error:
         return Answer(tuple(lines.lines), type(error).__name__, str(error), error.exit_code)

@@ -19,9 +19,10 @@ from ...recipe.config import RunConfig
 from ...recipe.load import Resolved, load_recipe
 from ...report.stage_table import SIDE_ARMS
 from ...report.text_table import text_table
-from ...runs.prepare import choose_device, make_context, read_ahead, with_world
+from ...runs.prepare import make_context, read_ahead, with_world
 from ...runs.stage_cache import fingerprint_of, finished_record, run_folders
 from ...storage.run_folder import RunDir
+from ...training.device import choose_device
 from ...training.progress import Progress
 from .rows import Choice, Row, choose
 

@@ -16,7 +16,7 @@ from ....data import EncodedText, Tokenizer, pack, read_dictionary, rng_for
 from ....model import Encoder, load_encoder
 from ...report import svg
 from ...report.text_table import text_table
-from ...runs.prepare import choose_device
+from ...training.device import choose_device
 from .alignment import Alignment, BothWays, align, chance, folds_of, partners_of
 
 States = dict[int, NDArray[np.float32]]

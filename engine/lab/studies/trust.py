@@ -21,16 +21,13 @@ from ...pseudolabels.diagnostics import Warning
 from ...pseudolabels.thresholds import uniform_grid
 from ...report.parts import mean
 from ...report.stage_table import SIDE_ARMS
-from ...report.write import write_report
 from ...stages.round_decision import Voted
-from ...storage.files import atomic_write_json, read_json
 from ...training.progress import Progress
 from .estimators import Estimate, Floats, Transport, calibrated_estimate, expected_label_f1, label_coupling
 from .finished import FinishedRun, TaskStage
 from .signals import WORDS, Signals, measure_signals, sample_examples, seeds_agree
 
 Entry = tuple[TaskStage, Signals, Voted, dict[str, float] | None]
-TRUST = "trust.json"
 SAMPLE = 1000
 """Examples of each text that are labelled for the estimate."""
 
@@ -249,33 +246,3 @@ def predicted_harm(stages: Sequence[StageTrust]) -> tuple[Warning, ...]:
             )
         )
     return tuple(warnings)
-
-
-def write_trust(folder: str | Path, report: TrustReport) -> None:
-    """Keep the estimates in `trust.json` of the run, and write its report again.
-
-    Raises:
-        StorageError: the disk refuses.
-    """
-    atomic_write_json(Path(folder) / TRUST, report.as_dict(), indent=1)
-    write_report(folder)
-
-
-def read_trust(folder: str | Path) -> TrustReport | None:
-    """The estimates that `write_trust` kept; None where there are none.
-
-    Raises:
-        DataError: they are those of another version.
-    """
-    values = read_json(Path(folder) / TRUST)
-    if not values:
-        return None
-    try:
-        stages = [
-            StageTrust(**s | {"estimate": s["estimate"] and Estimate(**s["estimate"]), "seeds": tuple(s["seeds"])})
-            for s in values["stages"]
-        ]
-    except TypeError as error:
-        raise DataError(f"{Path(folder) / TRUST}:1: of another version; run `xlt-engine trust` again") from error
-    warnings = tuple(Warning(**w) for w in values["warnings"])
-    return TrustReport(**values | {"stages": tuple(stages), "warnings": warnings})

@@ -3,8 +3,9 @@
 from .augment import AugmentConfig
 from .base import ModelConfig, NewEncoderConfig, OptimiserConfig, TaskConfig
 from .cloze import ClozeConfig
+from .files import FileReader, merged, reader_of
 from .languages import SourceConfig, TargetConfig
-from .reader import FileReader, LanguageReaderConfig, ReaderConfig, merged, reader_of
+from .reader import LanguageReaderConfig, ReaderConfig
 from .run import (
     AlphaConfig,
     ArmsConfig,

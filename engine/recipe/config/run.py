@@ -13,12 +13,11 @@ from .augment import AugmentConfig
 from .base import ModelConfig, OptimiserConfig, TaskConfig
 from .base import option as _option
 from .base import required as _required
-from .cloze import ClozeConfig, cloze_problems
-from .each import each_problems, several_problems
-from .languages import SourceConfig, TargetConfig, language_problems
+from .cloze import ClozeConfig
+from .languages import SourceConfig, TargetConfig
 from .reader import ReaderConfig
-from .selftrain import TeachersConfig, selftrain_problems
-from .transfer import ContrastiveConfig, CotrainConfig, transfer_problems
+from .selftrain import TeachersConfig
+from .transfer import ContrastiveConfig, CotrainConfig
 from .world import WorldTable
 
 STEP_NAMES = ("soft", "hard")
@@ -301,29 +300,3 @@ class RunConfig:
     def has_dev(self) -> bool:
         """Whether there is labelled source text that nothing trains on. A made world has none."""
         return self.source.dev is not None and self.world is None
-
-    def problems(self) -> list[tuple[str, str]]:
-        found = [*each_problems(self.each), *several_problems(self.each)]
-        if not self.seeds:
-            found.append(("seeds", "is empty; give at least one seed"))
-        found += language_problems(self)
-        if self.world is None and self.source.train is None:
-            found.append(("source.train", "is missing: the labelled source training file"))
-        if self.world is None and not self.targets:
-            found.append(("targets", "is missing: add a [[targets]] table with language and unlabelled"))
-        if self.world is None and self.selftrain.on:
-            for i, target in enumerate(self.targets):
-                if not target.unlabelled:
-                    found.append((f"targets.{i}.unlabelled", "is missing: self-training needs unlabelled text"))
-        if self.selftrain.alpha.items == "entities" and self.task != "ner":
-            found.append(("selftrain.alpha.items", "is entities, which is for tagging; leave it out"))
-        if self.selftrain.alpha.data == "dev" and not self.has_dev:
-            found.append(("selftrain.alpha.data", "is dev, but source.dev is missing"))
-        for name, table in (
-            ("finetune", self.finetune),
-            ("selftrain.soft", self.selftrain.soft),
-            ("selftrain.hard", self.selftrain.hard),
-        ):
-            if table.keep == "best" and not self.has_dev:
-                found.append((f"{name}.keep", "is best, but source.dev is missing"))
-        return found + transfer_problems(self) + selftrain_problems(self) + list(cloze_problems(self))

@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 from .base import TaskConfig, option
-
-if TYPE_CHECKING:
-    from .run import RunConfig
 
 Problems = list[tuple[str, str]]
 
@@ -38,17 +34,3 @@ class TeachersConfig(TaskConfig):
             )
             found.append(("teacher_weights", message))
         return found
-
-
-def selftrain_problems(config: RunConfig) -> Problems:
-    """What does not fit between these settings and the rest of a recipe."""
-    return list(_problems(config))
-
-
-def _problems(config: RunConfig) -> Iterator[tuple[str, str]]:
-    table = config.selftrain
-    soft = table.soft
-    several = soft.teachers != "one" or soft.teacher_folders
-    if several and table.on and "soft" not in table.sequence:
-        key = "teachers" if soft.teachers != "one" else "teacher_folders"
-        yield f"selftrain.soft.{key}", "is given, but there is no soft stage to use it; see selftrain.stages"

@@ -6,15 +6,11 @@ iterations, temperature, weights of the losses, or the smaller learning rate of 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 from .base import ModelConfig, TaskConfig, option
-
-if TYPE_CHECKING:
-    from .run import RunConfig
 
 Problems = list[tuple[str, str]]
 MODES = ("co", "self-a", "self-b")
@@ -116,44 +112,3 @@ class ContrastiveConfig(TransferConfig):
     def has_semantic(self) -> bool:
         """Whether there is a second phase."""
         return self.on and self.semantic.on and bool(self.translations)
-
-
-def transfer_problems(config: RunConfig) -> Problems:
-    """What does not fit between these tables and the rest of a recipe."""
-    return [*_cotrain_problems(config), *_contrastive_problems(config)]
-
-
-def _cotrain_problems(config: RunConfig) -> Iterator[tuple[str, str]]:
-    if not config.cotrain.on:
-        return
-    if config.task != "classification":
-        yield "cotrain.on", "co-training is for classification; set cotrain.on = false"
-    if config.world is None:
-        for i, target in enumerate(config.targets):
-            if not target.unlabelled:
-                yield f"targets.{i}.unlabelled", "is missing: co-training needs unlabelled text"
-    if config.cotrain.start == "adapted" and not config.contrastive.on:
-        yield "cotrain.start", "is adapted, but contrastive.on is false: set it to true, or leave start out"
-    yield from _without_dev(config, "cotrain", config.cotrain)
-
-
-def _contrastive_problems(config: RunConfig) -> Iterator[tuple[str, str]]:
-    table = config.contrastive
-    if not table.on:
-        return
-    if config.task != "classification":
-        yield "contrastive.on", "contrastive adaptation is for classification; set contrastive.on = false"
-    languages = {target.language for target in config.targets}
-    for language in table.translations:
-        if config.world is None and language not in languages:
-            yield (
-                f"contrastive.translations.{language}",
-                f"is no target; the targets are {', '.join(sorted(languages))}",
-            )
-    yield from _without_dev(config, "contrastive", table)
-    yield from _without_dev(config, "contrastive.semantic", table.semantic)
-
-
-def _without_dev(config: RunConfig, name: str, table: TaskConfig) -> Iterator[tuple[str, str]]:
-    if table.keep == "best" and config.source.dev is None:
-        yield f"{name}.keep", "is best, but source.dev is missing"

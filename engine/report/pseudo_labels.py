@@ -1,38 +1,17 @@
-"""The laboratory's parts of the report: other rules for alpha, quality of pseudo-labels, trust without labels."""
+"""Quality of the pseudo-labels: by class, and by threshold."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
-from .... import DataError
-from ....data import OUTSIDE
-from ...report.page import table
-from ...report.parts import Run, mean, percent
-from ...report.stage_table import METRIC_NAMES, Json
-from ...report.svg import clean
-from .finished import FinishedRun
-from .run_thresholds import study_thresholds
-from .study_text import rule_tables, study_notes, trust_lines, trust_notes
-from .trust import read_trust
+from ...data import OUTSIDE
+from .page import table
+from .parts import Run, mean, percent
+from .stage_table import Json
+from .svg import clean
 
-DRAWS = 100
 SHOWN = (0.6, 0.7, 0.8, 0.9, 0.95, 0.99)
 """Thresholds of the quality table; the nearest of the grid are taken."""
-
-
-def thresholds_section(run: Run) -> str:
-    """What other rules would have chosen; empty where the votes of the decisions were not stored."""
-    try:
-        studies = study_thresholds(FinishedRun.open(run.folder), draws=DRAWS, recompute=False)
-    except DataError:
-        return ""  # nothing has ended, or nothing was decided; the rest of the page says so
-    if not studies:
-        return ""
-    parts = ["<h3>What other rules would have chosen</h3>"]
-    for title, header, lines in rule_tables(studies):
-        css = ["control" if line[0] == "best by gold" else "" for line in lines]
-        parts.append(f'<p>{clean(title)}</p><div class="dense">{table(header, lines, css=css)}</div>')
-    return "\n".join([*parts, f'<p class="note">{clean(". ".join(study_notes(studies)))}.</p>'])
 
 
 def quality_section(run: Run) -> str:
@@ -108,16 +87,3 @@ def _by_threshold(found: Sequence[Json]) -> str:
     header = ["threshold", "kept", f"{kind} kept"]
     header += ["precision\u00a0†", f"precision of {kind}\u00a0†"] if gold else []
     return f'<div class="dense">{table(header, lines)}</div>'
-
-
-def trust_section(run: Run) -> str:
-    """The estimates that `xlt-engine trust` has left in the run; empty without them."""
-    report = read_trust(run.folder)
-    if report is None:
-        return ""
-    header, lines = trust_lines(report)
-    metric = METRIC_NAMES.get(report.metric, report.metric)
-    boxes = [f'<div class="warning"><b>{clean(w.name)}</b><div>{clean(w.message)}</div></div>' for w in report.warnings]
-    ends = "".join(f"<li>{clean(line)}</li>" for line in trust_notes(report))
-    title = f"<h2>Trust without target labels</h2><p>{clean(metric)} in points.</p>"
-    return f"{title}{''.join(boxes)}{table(header, lines)}<ul>{ends}</ul>"

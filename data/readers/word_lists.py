@@ -1,4 +1,4 @@
-"""The word lists that come with the package: tab-separated files beside the code, their first line a head."""
+"""The word lists that come with the package: tab-separated files, their first line a head."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from importlib import resources
 
 @cache
 def read_list(name: str) -> tuple[tuple[str, ...], ...]:
-    """The cells of each line after the head; `name` is the file's path in this folder."""
-    text = (resources.files(__package__) / name).read_text("utf-8")
+    """The cells of each line after the head; `name` is the file's path in `data/`."""
+    text = (resources.files(__package__.rpartition(".")[0]) / name).read_text("utf-8")
     return tuple(tuple(line.split("\t")) for line in text.splitlines()[1:])
 
 

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from ..evaluation import per_example as test_items
+from . import per_example as test_items
 
 Json = dict[str, Any]
 _ALONE = {"co-a": "self-a", "co-b": "self-b"}

@@ -23,9 +23,8 @@ import torch
 from torch import Tensor
 
 from ... import ModelError
-from ..training.optimizer_state import load_optimiser_tensors, optimiser_tensors
-from .faults import fault
-from .files import (
+from ..storage.faults import fault
+from ..storage.files import (
     delete,
     file_mode,
     publish_folder,
@@ -36,6 +35,7 @@ from .files import (
     temporary_folder,
     write_file,
 )
+from .optimizer_state import load_optimiser_tensors, optimiser_tensors
 
 __all__ = [
     "Checkpoint",

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from ... import ModelError
-from ..stages.context import Context
-from .files import atomic_write_bytes, atomic_write_json, read_json, sha256_file
+from ..storage.files import atomic_write_bytes, atomic_write_json, read_json, sha256_file
+from .context import Context
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from ... import ConfigError, DataError
-from ..tokenizer.wrapper import Tokenizer, longest_first
+from .wrapper import Tokenizer, longest_first
 
 _FIELD = re.compile(r"\{([^{}]*)\}")
 _FIELDS = ("text", "pair", "mask")

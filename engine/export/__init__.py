@@ -1,1 +1,0 @@
-"""Models for use elsewhere (docs/methods.md)."""

@@ -1,0 +1,1 @@
+"""A recipe made into results: what is needed before the first stage, the walk over the plan, what is left behind."""

@@ -1,0 +1,26 @@
+"""All kinds of stages that a run may have: the core's, the methods beside it, and what other packages bring.
+
+A package brings kinds of stages and rules for alpha by an entry point of the group `xlt_engine.plugins`: a function
+without arguments that registers them (`stages.kind.register_kind`, `pseudolabels.thresholds.register_rule`).
+"""
+
+from __future__ import annotations
+
+from functools import cache
+from importlib import metadata
+
+from ..methods import cloze, contrastive, cotrain, induce, joint
+from ..stages import finetune, hard, masked_lm, soft
+
+GROUP = "xlt_engine.plugins"
+REGISTERED = (masked_lm, finetune, soft, hard, cloze, contrastive, cotrain, induce, joint)
+"""Modules that register their kinds when they are imported."""
+
+
+@cache
+def load_plugins() -> tuple[str, ...]:
+    """Has other packages register what they bring, once; returns their names."""
+    found = tuple(metadata.entry_points(group=GROUP))
+    for plugin in found:
+        plugin.load()()
+    return tuple(plugin.name for plugin in found)

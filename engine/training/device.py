@@ -1,0 +1,34 @@
+"""The device that a model runs on, and which implementation of the operations runs there."""
+
+from __future__ import annotations
+
+import torch
+
+from ... import ConfigError
+from ...kernels.dispatch import kernels_path
+
+
+def choose_device(name: str) -> torch.device:
+    """The device for "auto", "cpu" or "cuda".
+
+    Raises:
+        ConfigError: cuda was asked for, and there is none; or `XLT_KERNELS` asks for what cannot run there.
+    """
+    if name == "cuda" and not torch.cuda.is_available():
+        raise ConfigError('device = "cuda", but torch finds no CUDA device; use "auto" or "cpu"')
+    device = torch.device("cuda" if name != "cpu" and torch.cuda.is_available() else "cpu")
+    describe_kernels(device)
+    return device
+
+
+def describe_kernels(device: torch.device) -> str:
+    """Which implementation of the operations runs on `device`, and why.
+
+    Raises:
+        ConfigError: `XLT_KERNELS` is unknown, or asks for what cannot run there.
+    """
+    try:
+        path, reason = kernels_path(device)
+    except (ValueError, RuntimeError) as error:
+        raise ConfigError(f"{error}; unset XLT_KERNELS to let the device decide") from error
+    return f"{path}: {reason}"

@@ -1,1 +1,0 @@
-"""Co-training and contrastive adaptation (docs/methods.md)."""
