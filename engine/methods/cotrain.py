@@ -19,7 +19,8 @@ from ...data.batches.batch import IGNORE
 from ...model import TaskModel, load_pooler
 from ..plan import Stage
 from ..plan.transfer import OTHER
-from ..pseudolabels.diagnostics import Warning, class_collapse, slow_learning_rate
+from ..pseudolabels.diagnostics import class_collapse, slow_learning_rate
+from ..run_warning import RunWarning
 from ..stages.common import Outcome, new_task_model, stage_seed, warn_of_unseen
 from ..stages.context import Context, freeze
 from ..stages.datasets import capped
@@ -172,7 +173,7 @@ def _record(context: Context, stage: Stage, picks: Picks, limit: int | None) -> 
             f"none of {picks.pool} texts has a confidence above {threshold}: the iteration adds nothing; lower "
             "cotrain.threshold, or train longer before it"
         )
-        context.warn(Warning("no-picks", message, {"pool": picks.pool, "threshold": threshold}))
+        context.warn(RunWarning("no-picks", message, {"pool": picks.pool, "threshold": threshold}))
     context.warn(class_collapse(counts["all"], counts["source"]))
     return {
         "round": stage.round,

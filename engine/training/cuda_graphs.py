@@ -19,7 +19,7 @@ from torch import Tensor
 
 from ...data import BatchSize, Bucket, PackedBatch
 from ...kernels.dispatch import kernels_path
-from ..pseudolabels.diagnostics import Warning
+from ..run_warning import RunWarning
 
 WARM_UP = 2
 """Steps of a shape before it is captured: in the first Triton compiles, in the second nothing is new any more."""
@@ -148,7 +148,7 @@ class GraphedSteps:
         runner: Runner,
         *,
         clear: Callable[[], None],
-        warn: Callable[[Warning], None] = lambda warning: None,
+        warn: Callable[[RunWarning], None] = lambda warning: None,
     ) -> None:
         self._step, self._runner, self._clear, self._warn = step, runner, clear, warn
         self._buckets = frozenset(buckets)
@@ -225,9 +225,9 @@ class GraphedSteps:
         self._warn(graphs_off(reason))
 
 
-def graphs_off(reason: str) -> Warning:
+def graphs_off(reason: str) -> RunWarning:
     """`graphs-off`: steps that were to be CUDA graphs are launched one operation at a time."""
-    return Warning(
+    return RunWarning(
         "graphs-off",
         f"{reason}; steps are launched one operation at a time, which changes no result; "
         "performance.graphs = false asks for that",

@@ -15,8 +15,8 @@ from torch import Tensor, nn
 
 from ... import DivergedError
 from ...data import PackedBatch, derive_seed
-from ..pseudolabels.diagnostics import Warning
 from ..recipe.config import OptimiserConfig, PerformanceConfig
+from ..run_warning import RunWarning
 from ..storage.faults import fault
 from .cuda_graphs import CudaRunner, GraphedSteps, Parts, graphs_off, why_no_graphs
 from .distributed import GradientSum, World
@@ -130,7 +130,7 @@ class Loop:
         precision: str = "fp32",
         world: World | None = None,
         performance: PerformanceConfig = PLAIN,
-        warn: Callable[[Warning], None] = lambda warning: None,
+        warn: Callable[[RunWarning], None] = lambda warning: None,
     ) -> None:
         self.model, self.batches, self.objective, self.seed = model, batches, objective, seed
         self.world = world or World()

@@ -20,7 +20,7 @@ from torch import Tensor
 from ... import OutOfMemoryError
 from ...data import PackedBatch
 from ...data.batches.batch import cut
-from ..pseudolabels.diagnostics import Warning
+from ..run_warning import RunWarning
 
 SIGNS = (
     "can't allocate memory",
@@ -76,9 +76,9 @@ class Halving:
     tokens: int
     longest: int
 
-    def warning(self) -> Warning:
+    def warning(self) -> RunWarning:
         """For a person, and for `stage.json`."""
-        return Warning(
+        return RunWarning(
             "micro-batch-halved",
             f"step {self.step}: {self.before} sequences at a time do not fit into memory ({self.sequences} sequences, "
             f"{self.tokens} tokens, the longest has {self.longest}); from this step on the stage runs with "

@@ -19,8 +19,8 @@ from torch import Tensor
 from xlt_engine import DivergedError
 from xlt_engine.data import Bucket, PackedBatch, pack, pad_step
 from xlt_engine.engine import Loop, OptimiserConfig, load_recipe
-from xlt_engine.engine.pseudolabels.diagnostics import Warning
 from xlt_engine.engine.recipe.config import PerformanceConfig
+from xlt_engine.engine.run_warning import RunWarning
 from xlt_engine.engine.training.cuda_graphs import WARM_UP, GraphedSteps, Parts, Replay, why_no_graphs
 from xlt_engine.engine.training.objectives import SoftLabels, cross_entropy, masked_lm
 from xlt_engine.engine.training.weight_hashes import tensors_hash
@@ -113,7 +113,7 @@ def loop(
     return Loop(model, source, objective, optimiser=OPTIMISER, seed=1, performance=performance, **more)
 
 
-def graphed(training: Loop, runner: Direct | None = None) -> tuple[Direct, list[Warning]]:
+def graphed(training: Loop, runner: Direct | None = None) -> tuple[Direct, list[RunWarning]]:
     """Makes a loop on a CPU run its steps as graphs."""
     runner, heard = runner or Direct(), []
     training.graphs = GraphedSteps(
@@ -417,7 +417,7 @@ def test_a_step_that_fits_without_graphs_is_not_cut() -> None:
 
 def test_graphs_where_there_can_be_none() -> None:
     """Asked for, a warning says why; with "auto" nothing is said."""
-    heard: list[Warning] = []
+    heard: list[RunWarning] = []
     training = loop(Steps(3), performance=PerformanceConfig(graphs=True), warn=heard.append)
     assert training.graphs is None
     assert [w.name for w in heard] == ["graphs-off"]
@@ -530,8 +530,8 @@ def test_an_objective_that_reads_its_loss_is_not_captured_and_trains_all_the_sam
         loss: Tensor = cross_entropy(model, batch, seed)
         return loss if float(loss.detach()) > -1 else -loss
 
-    def trained(performance: PerformanceConfig) -> tuple[Loop, list[Warning]]:
-        heard: list[Warning] = []
+    def trained(performance: PerformanceConfig) -> tuple[Loop, list[RunWarning]]:
+        heard: list[RunWarning] = []
         training = loop(Steps(20, 2), performance=performance, objective=curious, device="cuda", warn=heard.append)
         training.run()
         return training, heard

@@ -17,11 +17,11 @@ from numpy.typing import NDArray
 
 from .... import DataError
 from ....data import OUTSIDE
-from ...pseudolabels.diagnostics import Warning
 from ...pseudolabels.thresholds import uniform_grid
 from ...report.parts import mean
 from ...report.stage_table import SIDE_ARMS
 from ...report.write import write_report
+from ...run_warning import RunWarning
 from ...stages.round_decision import Voted
 from ...storage.files import atomic_write_json, read_json
 from ...training.progress import Progress
@@ -74,7 +74,7 @@ class TrustReport:
     source: str
     held_out: str
     stages: tuple[StageTrust, ...]
-    warnings: tuple[Warning, ...]
+    warnings: tuple[RunWarning, ...]
 
     def as_dict(self) -> dict[str, Any]:
         """All of it as JSON values."""
@@ -223,7 +223,7 @@ def _label_f1(voted: Voted, coupling: NDArray[Any], grid: NDArray[np.float64], l
     )
 
 
-def predicted_harm(stages: Sequence[StageTrust]) -> tuple[Warning, ...]:
+def predicted_harm(stages: Sequence[StageTrust]) -> tuple[RunWarning, ...]:
     """`self-training-hurts`: the last stage of self-training has a lower estimate than the teacher it began with."""
     warnings = []
     for target in dict.fromkeys(s.target for s in stages):
@@ -239,7 +239,7 @@ def predicted_harm(stages: Sequence[StageTrust]) -> tuple[Warning, ...]:
         if change >= 0:
             continue
         warnings.append(
-            Warning(
+            RunWarning(
                 "self-training-hurts",
                 f"{target}: self-training is predicted to hurt: {last.label} is estimated at "
                 f"{100 * last.estimate.value:.0f}, its first teacher ({teacher.label}) at "
@@ -277,5 +277,5 @@ def read_trust(folder: str | Path) -> TrustReport | None:
         ]
     except TypeError as error:
         raise DataError(f"{Path(folder) / TRUST}:1: of another version; run `xlt-engine trust` again") from error
-    warnings = tuple(Warning(**w) for w in values["warnings"])
+    warnings = tuple(RunWarning(**w) for w in values["warnings"])
     return TrustReport(**values | {"stages": tuple(stages), "warnings": warnings})
