@@ -23,7 +23,6 @@ import torch
 from torch import Tensor
 
 from ... import ModelError
-from ..training.optimizer_state import load_optimiser_tensors, optimiser_tensors
 from .faults import fault
 from .files import (
     delete,
@@ -36,15 +35,6 @@ from .files import (
     temporary_folder,
     write_file,
 )
-
-__all__ = [
-    "Checkpoint",
-    "checkpoint_problem",
-    "load_latest",
-    "load_optimiser_tensors",
-    "optimiser_tensors",
-    "save_checkpoint",
-]
 
 FORMAT = 1
 TENSORS, META, MANIFEST = "tensors.safetensors", "meta.json", "manifest.json"

@@ -26,11 +26,10 @@ from xlt_engine.engine.storage.checkpoint import (
     Checkpoint,
     checkpoint_problem,
     load_latest,
-    load_optimiser_tensors,
-    optimiser_tensors,
     save_checkpoint,
 )
 from xlt_engine.engine.storage.files import sweep
+from xlt_engine.engine.training.optimizer_state import load_optimiser_tensors, optimiser_tensors
 
 FORK = multiprocessing.get_context("fork")
 PRINT = {"lr": 0.1, "data": {"train": "ab"}, "seeds": (0, 1)}
