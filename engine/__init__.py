@@ -22,11 +22,12 @@ if typing.TYPE_CHECKING:
     from .preflight.init_writer import init_recipe
     from .pseudolabels.filters import Decision, decide, source_consistency
     from .pseudolabels.thresholds import ThresholdChoice, choose_threshold
-    from .recipe.config import OptimiserConfig, RunConfig
+    from .recipe.config import RunConfig
     from .recipe.load import load_recipe, variants
     from .report.summary import stage_table, write_summary
     from .report.write import write_report
     from .runs.runner import RunResult, run, run_all
+    from .training.config import OptimizerConfig
     from .training.loop import Loop, StepResult, Trace, train
     from .training.progress import ConsoleProgress, Progress
 
@@ -37,7 +38,7 @@ __all__ = [
     "Decision",
     "EvaluationResult",
     "Loop",
-    "OptimiserConfig",
+    "OptimizerConfig",
     "Prediction",
     "Predictor",
     "Progress",
@@ -80,7 +81,7 @@ __all__ = [
 _NAMES = {
     "preflight.check_report": ("render_checks",),
     "preflight.checker": ("check", "check_all"),
-    "recipe.config": ("OptimiserConfig", "RunConfig"),
+    "recipe.config": ("RunConfig",),
     "corpus.build": ("build_corpus",),
     "corpus.config": ("CorpusConfig",),
     "corpus.report": ("CorpusReport",),
@@ -90,6 +91,7 @@ _NAMES = {
     "preflight.estimate_report": ("render_estimates",),
     "prediction.file_predictor": ("predict_file",),
     "preflight.init_writer": ("init_recipe",),
+    "training.config": ("OptimizerConfig",),
     "training.loop": ("Loop", "StepResult", "Trace", "train"),
     "evaluation.metrics": ("accuracy", "entity_f1", "macro_f1"),
     "prediction.predictor": ("Prediction", "Predictor", "TagPrediction", "predict"),

@@ -12,8 +12,9 @@ import torch
 from torch import Tensor
 
 from xlt_engine.data import PackedBatch, inference_tokens
-from xlt_engine.engine.recipe.config import OptimiserConfig, PerformanceConfig
-from xlt_engine.engine.training.loop import BatchSource, Loop, StepResult
+from xlt_engine.engine.training.batch_source import BatchSource
+from xlt_engine.engine.training.config import OptimizerConfig, PerformanceConfig
+from xlt_engine.engine.training.loop import Loop, StepResult
 from xlt_engine.engine.training.objectives import SoftLabels, cross_entropy, masked_lm
 from xlt_engine.engine.training.precision import computing_in
 from xlt_engine.model import Encoder, EncoderConfig, LinearHead, MaskedLM, TaskModel, VoterHeads
@@ -21,7 +22,7 @@ from xlt_engine.model.names import views
 
 from .work import CLASSES, TASKS, Drawn, Listed, Row, Step, frozen_layers, packed
 
-OPTIMISER = OptimiserConfig(lr=2e-5, clip=1.0)
+OPTIMIZER = OptimizerConfig(lr=2e-5, clip=1.0)
 OURS = "xlt-engine"
 
 
@@ -72,7 +73,7 @@ class Ours:
             self.model,
             source,
             self.objective,
-            optimiser=OPTIMISER,
+            optimizer=OPTIMIZER,
             seed=0,
             precision=self.precision,
             performance=performance,

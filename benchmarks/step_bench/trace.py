@@ -20,8 +20,8 @@ import torch
 
 from xlt_engine.data import PackedBatch
 from xlt_engine.engine.bench.measure import FAILURES, synchronise
-from xlt_engine.engine.recipe.config import PerformanceConfig
 from xlt_engine.engine.storage.files import storage_errors
+from xlt_engine.engine.training.config import PerformanceConfig
 
 from .sides import Ours
 from .work import Drawn

@@ -16,7 +16,8 @@ from ..stages.btf_text import btf_text
 from ..stages.common import stage_seed
 from ..stages.context import Context
 from ..stages.fit import Spent
-from ..training.loop import Objective, Trace
+from ..training.batch_source import Objective
+from ..training.loop import Trace
 from ..training.objectives import masked_lm
 
 NAME = "masked_lm"

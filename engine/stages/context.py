@@ -19,14 +19,15 @@ from ..evaluation.metrics import ClassTable
 from ..evaluation.per_example import Items
 from ..methods.translated import translated_test
 from ..plan import Stage
-from ..recipe.config import OptimiserConfig, RunConfig
+from ..recipe.config import RunConfig, StageConfig
 from ..report.summary import TRANSLATE_TEST, TRANSLATED
 from ..run_warning import RunWarning
 from ..storage.files import atomic_write_json, read_json, sha256_file
 from ..storage.names import FINISHED, WEIGHTS
 from ..storage.run_folder import RunDir
+from ..training.batch_source import BatchSource, Objective
 from ..training.distributed import World
-from ..training.loop import BatchSource, Objective, Trace
+from ..training.loop import Trace
 from ..training.progress import Progress
 from .datasets import Datasets
 from .fit import Fit, Spent
@@ -193,7 +194,7 @@ class Context:
         return found
 
 
-def freeze(encoder: Encoder, config: OptimiserConfig) -> None:
+def freeze(encoder: Encoder, config: StageConfig) -> None:
     """Freezes what the table of a stage says, and has computed again in the backward pass what it says.
 
     Raises:

@@ -15,7 +15,8 @@ from ...model import TaskModel
 from ..plan import Stage
 from ..recipe.config import TaskConfig
 from ..storage.checkpoint import load_latest, save_checkpoint
-from ..training.loop import BatchSource, Loop, Objective, StepResult, Trace
+from ..training.batch_source import BatchSource, Objective
+from ..training.loop import Loop, StepResult, Trace
 from ..training.weight_hashes import frozen_hash, tensors_hash
 from .best import BestEpoch
 
@@ -68,7 +69,8 @@ class Fit:
             model,
             batches,
             objective,
-            optimiser=stage.optimiser,
+            optimizer=stage.optimiser,
+            auto_micro_batch=stage.optimiser.micro_batch == "auto",
             seed=seed,
             precision=context.config.precision,
             world=context.world,

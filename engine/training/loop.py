@@ -8,16 +8,17 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, closing, nullcontext
 from dataclasses import dataclass, field
-from typing import Any, Protocol, runtime_checkable
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from ... import DivergedError
 from ...data import PackedBatch, derive_seed
-from ..recipe.config import OptimiserConfig, PerformanceConfig
 from ..run_warning import RunWarning
 from ..storage.faults import fault
+from .batch_source import BatchSource, NamedSource, Objective
+from .config import OptimizerConfig, PerformanceConfig
 from .cuda_graphs import CudaRunner, GraphedSteps, Parts, graphs_off, why_no_graphs
 from .distributed import GradientSum, World
 from .out_of_memory import StepMemory
@@ -29,27 +30,6 @@ LISTED = 16
 """Examples that a message names."""
 PLAIN = PerformanceConfig(graphs=False, buckets=0, feed=False)
 """Batches as they come, one operation at a time."""
-
-
-class Objective(Protocol):
-    """Sum of the losses of a batch's valid targets; the loop divides by their number in the whole step."""
-
-    def __call__(self, model: Any, batch: PackedBatch, seed: int | Tensor) -> Tensor: ...
-
-
-class BatchSource(Protocol):
-    """`len` is the number of optimiser steps; item `step` holds its micro-batches and depends on `step` alone."""
-
-    def __len__(self) -> int: ...
-
-    def __getitem__(self, step: int, /) -> Sequence[PackedBatch]: ...
-
-
-@runtime_checkable
-class NamedSource(Protocol):
-    """A batch source that can name the examples of a step, for messages."""
-
-    def names(self, step: int, /) -> list[str]: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,11 +86,13 @@ class Loop:
         model: whatever `objective` understands; parameters without `requires_grad` stay as they are.
         batches: one entry per optimiser step.
         objective: see `Objective`.
-        optimiser: rates, clipping, decay. Batch sizes and epochs are the batch source's affair.
+        optimizer: rates, clipping, decay.
         seed: key of the dropout masks.
         precision: "fp32"; "bf16" or "fp16" for 16-bit computation over fp32 weights, which `close` gives back.
         world: the processes that share the micro-batches of every step; this one alone when absent.
         performance: how steps reach the device; each as it comes, when absent.
+        auto_micro_batch: whether a step that does not fit into memory is repeated, and the rest run, in micro-batches
+            of half as many sequences; in one process alone.
         warn: hears what does not work as `performance` asks.
 
     Attributes:
@@ -125,20 +107,21 @@ class Loop:
         batches: BatchSource,
         objective: Objective,
         *,
-        optimiser: OptimiserConfig,
+        optimizer: OptimizerConfig,
         seed: int,
         precision: str = "fp32",
         world: World | None = None,
         performance: PerformanceConfig = PLAIN,
+        auto_micro_batch: bool = False,
         warn: Callable[[RunWarning], None] = lambda warning: None,
     ) -> None:
         self.model, self.batches, self.objective, self.seed = model, batches, objective, seed
         self.world = world or World()
         self.device = next(model.parameters()).device
         self.weights = Weights(model, precision)
-        self.update = Update(self.weights, optimiser, self.device, precision)
+        self.update = Update(self.weights, optimizer, self.device, precision)
         self.total_gradients = GradientSum(self.world, self.weights.trainable)
-        auto = optimiser.micro_batch == "auto" and self.world.size == 1
+        auto = auto_micro_batch and self.world.size == 1
         self.memory = StepMemory(auto=auto, drop=self._drop_gradients, names=self._names, release=self._release_graphs)
         obstacle = why_no_graphs(self.device, self.world.size)
         graphs = performance.graphs is not False and obstacle is None
@@ -321,14 +304,22 @@ def train(
     batches: BatchSource,
     objective: Objective,
     *,
-    optimiser: OptimiserConfig | None = None,
+    optimizer: OptimizerConfig | None = None,
     seed: int = 0,
     precision: str = "fp32",
+    auto_micro_batch: bool = False,
     on_step: Callable[[Loop, StepResult], None] | None = None,
 ) -> Trace:
     """Trains `model` in place over all of `batches`; the short form of `Loop(...).run()`."""
-    config = OptimiserConfig() if optimiser is None else optimiser
-    loop = Loop(model, batches, objective, optimiser=config, seed=seed, precision=precision)
+    loop = Loop(
+        model,
+        batches,
+        objective,
+        optimizer=optimizer or OptimizerConfig(),
+        seed=seed,
+        precision=precision,
+        auto_micro_batch=auto_micro_batch,
+    )
     try:
         return loop.run(on_step)
     finally:

@@ -7,11 +7,11 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
-from ..recipe.config import OptimiserConfig
+from .config import OptimizerConfig
 
 
 def make_optimiser(
-    parameters: Mapping[str, nn.Parameter], config: OptimiserConfig, device: torch.device
+    parameters: Mapping[str, nn.Parameter], config: OptimizerConfig, device: torch.device
 ) -> torch.optim.AdamW:
     """Fused AdamW over the parameters that train; biases and LayerNorms have no weight decay, as in BERT.
 

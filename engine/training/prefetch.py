@@ -9,17 +9,15 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, fields, replace
 from threading import RLock
-from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from ...data import BatchSize, Bucket, PackedBatch, choose_buckets, pad_step, padding_share
 from ...data.batches.buckets import MOST_BUCKETS
-from ..recipe.config import PerformanceConfig
-
-if TYPE_CHECKING:
-    from .loop import BatchSource
+from .batch_source import BatchSource, SizedSource
+from .config import PerformanceConfig
 
 DEPTH = 2
 """Steps that are made ahead: one that takes longer than the others is made up for before the device has to wait."""
@@ -27,13 +25,6 @@ SURVEYED, SAMPLED = 20_000, 64
 """Steps whose batches are measured before buckets are chosen; the latter where a source has no `sizes`."""
 
 Share = Callable[[int], Sequence[int]]
-
-
-@runtime_checkable
-class SizedSource(Protocol):
-    """A batch source that knows the sizes of a step's batches without making them."""
-
-    def sizes(self, step: int, /) -> Sequence[BatchSize]: ...
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from ..recipe.config import OptimiserConfig
+from .config import OptimizerConfig
 from .l2_to_base import Anchor
 from .optimizer import lr_factor, make_optimiser, set_lr
 from .optimizer_state import load_optimiser_tensors, optimiser_tensors
@@ -26,7 +26,7 @@ class Update:
     host has seen it.
     """
 
-    def __init__(self, weights: Weights, config: OptimiserConfig, device: torch.device, precision: str) -> None:
+    def __init__(self, weights: Weights, config: OptimizerConfig, device: torch.device, precision: str) -> None:
         self.weights, self.config = weights, config
         self.optimiser = make_optimiser(weights.trainable, config, device)
         self.scaler = LossScaler(device) if precision == "fp16" else None

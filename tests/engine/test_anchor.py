@@ -14,7 +14,7 @@ from torch import nn
 
 from xlt_engine import ConfigError, Interrupted
 from xlt_engine.engine.plan import make_plan
-from xlt_engine.engine.recipe.config import OptimiserConfig
+from xlt_engine.engine.training.config import OptimizerConfig
 from xlt_engine.engine.training.l2_to_base import Anchor
 from xlt_engine.engine.training.precision import Weights
 from xlt_engine.engine.training.update import Update
@@ -44,7 +44,7 @@ def reference(start: np.ndarray, gradients: list[np.ndarray], pulled: bool) -> n
 
 def test_update_is_the_reference() -> None:
     model = Toy()
-    config = OptimiserConfig(lr=LR, l2_to_base=STRENGTH, weight_decay=0.0, clip=0.0, warmup=0.0)
+    config = OptimizerConfig(lr=LR, l2_to_base=STRENGTH, weight_decay=0.0, clip=0.0, warmup=0.0)
     update = Update(Weights(model, "fp32"), config, torch.device("cpu"), "fp32")
     start = {name: p.detach().numpy().copy() for name, p in model.named_parameters()}
     rng = np.random.default_rng(0)
@@ -61,7 +61,7 @@ def test_update_is_the_reference() -> None:
 
 def test_a_step_that_is_held_back_moves_nothing() -> None:
     model = Toy()
-    config = OptimiserConfig(lr=LR, l2_to_base=STRENGTH)
+    config = OptimizerConfig(lr=LR, l2_to_base=STRENGTH)
     update = Update(Weights(model, "fp32"), config, torch.device("cpu"), "fp32")
     with torch.no_grad():
         model.encoder["matrix"].add_(1.0)

@@ -15,15 +15,15 @@ import torch
 
 from xlt_engine import DataError, DivergedError, Interrupted
 from xlt_engine.data import BatchSize, Bucket, PackedBatch, pack
-from xlt_engine.engine import Loop, OptimiserConfig
-from xlt_engine.engine.recipe.config import PerformanceConfig
+from xlt_engine.engine import Loop, OptimizerConfig
+from xlt_engine.engine.training.config import PerformanceConfig
 from xlt_engine.engine.training.objectives import cross_entropy
 from xlt_engine.engine.training.prefetch import DEPTH, SAMPLED, Feed, make_feed, survey
 from xlt_engine.engine.training.weight_hashes import tensors_hash
 from xlt_engine.model import Encoder, EncoderConfig, LinearHead, TaskModel
 
 CPU = torch.device("cpu")
-OPTIMISER = OptimiserConfig(lr=1e-2, freeze_layers=0, freeze_embeddings=False)
+OPTIMIZER = OptimizerConfig(lr=1e-2)
 AHEAD = PerformanceConfig(graphs=False, buckets=0, feed=True)
 gpu = pytest.mark.gpu
 needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
@@ -77,7 +77,7 @@ def tagger() -> TaskModel:
 
 
 def loop(source: Any, performance: PerformanceConfig, objective: Any = cross_entropy) -> Loop:
-    return Loop(tagger(), source, objective, optimiser=OPTIMISER, seed=1, performance=performance)
+    return Loop(tagger(), source, objective, optimizer=OPTIMIZER, seed=1, performance=performance)
 
 
 def feeders() -> list[str]:
@@ -363,7 +363,7 @@ def test_batches_arrive_on_the_device(depth: int) -> None:
 def test_the_thread_changes_no_bit_on_the_device() -> None:
     def trained(performance: PerformanceConfig) -> tuple[str, dict[str, Any]]:
         training = Loop(
-            tagger().to("cuda"), Steps(20, 2), cross_entropy, optimiser=OPTIMISER, seed=1, performance=performance
+            tagger().to("cuda"), Steps(20, 2), cross_entropy, optimizer=OPTIMIZER, seed=1, performance=performance
         )
         training.run()
         return tensors_hash(training.state()[0]), vars(training.trace)

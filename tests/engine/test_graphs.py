@@ -5,7 +5,6 @@ On a CPU a "graph" is the step itself, called again on the buffers that it was c
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from types import SimpleNamespace
@@ -18,16 +17,16 @@ from torch import Tensor
 
 from xlt_engine import DivergedError
 from xlt_engine.data import Bucket, PackedBatch, pack, pad_step
-from xlt_engine.engine import Loop, OptimiserConfig, load_recipe
-from xlt_engine.engine.recipe.config import PerformanceConfig
+from xlt_engine.engine import Loop, OptimizerConfig, load_recipe
 from xlt_engine.engine.run_warning import RunWarning
+from xlt_engine.engine.training.config import PerformanceConfig
 from xlt_engine.engine.training.cuda_graphs import WARM_UP, GraphedSteps, Parts, Replay, why_no_graphs
 from xlt_engine.engine.training.objectives import SoftLabels, cross_entropy, masked_lm
 from xlt_engine.engine.training.weight_hashes import tensors_hash
 from xlt_engine.kernels import dispatch
 from xlt_engine.model import Encoder, EncoderConfig, LinearHead, MaskedLM, TaskModel, VoterHeads
 
-OPTIMISER = OptimiserConfig(lr=5e-3, head_lr=1e-2, freeze_layers=0, freeze_embeddings=False, warmup=0.2)
+OPTIMIZER = OptimizerConfig(lr=5e-3, head_lr=1e-2, warmup=0.2)
 PADDED = PerformanceConfig(graphs=False, buckets=3, feed=False)
 gpu = pytest.mark.gpu
 needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
@@ -110,7 +109,7 @@ def loop(
     make, usual = KINDS[kind]
     model = make().to(more.pop("device", "cpu"))
     objective = objective or usual
-    return Loop(model, source, objective, optimiser=OPTIMISER, seed=1, performance=performance, **more)
+    return Loop(model, source, objective, optimizer=OPTIMIZER, seed=1, performance=performance, **more)
 
 
 def graphed(training: Loop, runner: Direct | None = None) -> tuple[Direct, list[RunWarning]]:
@@ -381,9 +380,8 @@ def test_graphs_make_room_where_memory_does_not_suffice() -> None:
         loss: Tensor = cross_entropy(model, batch, seed)
         return loss
 
-    optimiser = dataclasses.replace(OPTIMISER, micro_batch="auto")
     source = Steps(40, sizes=(4, 4, 4, 4, 4, 24))
-    training = Loop(tagger(), source, hungry, optimiser=optimiser, seed=1, performance=PADDED)
+    training = Loop(tagger(), source, hungry, optimizer=OPTIMIZER, seed=1, performance=PADDED, auto_micro_batch=True)
     runner, _ = graphed(training)
     training.run()
     assert training.memory.limit == 4
@@ -566,7 +564,7 @@ def test_one_linear_head_is_graphed_like_voters() -> None:
 
     found = []
     for graphs in (False, True):
-        training = Loop(make(), Steps(18), cross_entropy, optimiser=OPTIMISER, seed=1, performance=PADDED)
+        training = Loop(make(), Steps(18), cross_entropy, optimizer=OPTIMIZER, seed=1, performance=PADDED)
         if graphs:
             graphed(training)
         training.run()

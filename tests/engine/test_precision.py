@@ -10,8 +10,8 @@ from torch import Tensor, nn
 from xlt_engine import DivergedError
 from xlt_engine.data import PackedBatch, pack
 from xlt_engine.engine import train
-from xlt_engine.engine.recipe.config import OptimiserConfig
 from xlt_engine.engine.storage.checkpoint import load_latest, save_checkpoint
+from xlt_engine.engine.training.config import OptimizerConfig
 from xlt_engine.engine.training.loop import Loop
 from xlt_engine.engine.training.objectives import cross_entropy
 from xlt_engine.engine.training.precision import DTYPES, LossScaler, Weights, computing_in
@@ -22,7 +22,7 @@ from xlt_engine.model import Encoder, EncoderConfig, TaskModel, VoterHeads
 CONFIG = EncoderConfig(
     vocab_size=60, hidden_size=16, num_layers=2, num_heads=2, intermediate_size=32, max_positions=32, dropout=0.1
 )
-OPTIMISER = OptimiserConfig(lr=2e-3, freeze_layers=0, freeze_embeddings=False)
+OPTIMIZER = OptimizerConfig(lr=2e-3)
 
 
 def tagger() -> TaskModel:
@@ -54,7 +54,7 @@ class Steps:
 
 def curve(precision: str) -> np.ndarray:
     """Means over 25 steps of a run of 500."""
-    trace = train(tagger(), Steps(500), cross_entropy, optimiser=OPTIMISER, seed=1, precision=precision)
+    trace = train(tagger(), Steps(500), cross_entropy, optimizer=OPTIMIZER, seed=1, precision=precision)
     return np.array(trace.loss).reshape(20, 25).mean(1)
 
 
@@ -78,7 +78,7 @@ def test_weights_are_fp32_and_copies_are_rounded_from_them(precision: str) -> No
     model = tagger()
     model.encoder.freeze(True, 1)
     before = {n: p.detach().clone() for n, p in model.named_parameters()}
-    loop = Loop(model, Steps(3), cross_entropy, optimiser=OPTIMISER, seed=1, precision=precision)
+    loop = Loop(model, Steps(3), cross_entropy, optimizer=OPTIMIZER, seed=1, precision=precision)
     loop.run()
     dtype = DTYPES[precision]
     for name, parameter in model.named_parameters():
@@ -102,8 +102,8 @@ def test_steps_smaller_than_a_16_bit_ulp_add_up() -> None:
     def slope(model: nn.Module, batch: PackedBatch, seed: int) -> Tensor:
         return next(model.parameters()).sum() * batch.num_targets
 
-    config = OptimiserConfig(lr=1e-5, warmup=0, weight_decay=0, clip=0)
-    train(model, Steps(400), slope, optimiser=config, precision="bf16")
+    config = OptimizerConfig(lr=1e-5, warmup=0, weight_decay=0, clip=0)
+    train(model, Steps(400), slope, optimizer=config, precision="bf16")
     assert float(model.weight.detach()) == pytest.approx(1 - 1e-5 * 200.5, rel=1e-5)
 
 
@@ -139,7 +139,7 @@ class Overflowing:
 
 def test_an_overflow_is_skipped_counted_and_halves_the_scale() -> None:
     model = tagger()
-    loop = Loop(model, Steps(6), Overflowing({2, 3}), optimiser=OPTIMISER, seed=1, precision="fp16")
+    loop = Loop(model, Steps(6), Overflowing({2, 3}), optimizer=OPTIMIZER, seed=1, precision="fp16")
     assert loop.update.scaler is not None
     seen = []
     for _ in range(6):
@@ -156,7 +156,7 @@ def test_an_overflow_is_skipped_counted_and_halves_the_scale() -> None:
 
 def test_the_scale_doubles_after_its_interval(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(LossScaler, "INTERVAL", 3)
-    loop = Loop(tagger(), Steps(7), cross_entropy, optimiser=OPTIMISER, seed=1, precision="fp16")
+    loop = Loop(tagger(), Steps(7), cross_entropy, optimizer=OPTIMIZER, seed=1, precision="fp16")
     loop.run()
     assert loop.update.scaler is not None
     assert float(loop.update.scaler.scale) == 4 * 65536.0
@@ -165,7 +165,7 @@ def test_the_scale_doubles_after_its_interval(monkeypatch: pytest.MonkeyPatch) -
 def test_gradients_do_not_depend_on_the_scale() -> None:
     norms = []
     for scale in (1024.0, 65536.0):
-        loop = Loop(tagger(), Steps(1), cross_entropy, optimiser=OPTIMISER, seed=1, precision="fp16")
+        loop = Loop(tagger(), Steps(1), cross_entropy, optimizer=OPTIMIZER, seed=1, precision="fp16")
         assert loop.update.scaler is not None
         loop.update.scaler.scale.fill_(scale)
         norms.append(loop.advance().grad_norm)
@@ -174,7 +174,7 @@ def test_gradients_do_not_depend_on_the_scale() -> None:
 
 def test_too_many_overflows_in_a_row_are_an_error() -> None:
     count = SKIPS_IN_A_ROW + 5
-    loop = Loop(tagger(), Steps(count), Overflowing(set(range(count))), optimiser=OPTIMISER, seed=1, precision="fp16")
+    loop = Loop(tagger(), Steps(count), Overflowing(set(range(count))), optimizer=OPTIMIZER, seed=1, precision="fp16")
     before = tensors_hash(dict(loop.weights.trainable))
     with pytest.raises(DivergedError, match=rf"step {SKIPS_IN_A_ROW - 1}: .*overflow of fp16 in a row"):
         loop.run()
@@ -186,7 +186,7 @@ def test_resuming_is_exact(precision: str, tmp_path) -> None:  # type: ignore[no
     """Weights, moments and the loss scale with its counters, through a checkpoint on disk."""
 
     def loop() -> Loop:
-        return Loop(tagger(), Steps(8), Overflowing(set()), optimiser=OPTIMISER, seed=1, precision=precision)
+        return Loop(tagger(), Steps(8), Overflowing(set()), optimizer=OPTIMIZER, seed=1, precision=precision)
 
     whole, first = loop(), loop()
     for other in (whole, first):

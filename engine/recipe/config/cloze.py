@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from ....data.augment.prompt import template_problem
-from .base import option
+from ...config_fields import option
 from .reader import all_readers
 
 if TYPE_CHECKING:

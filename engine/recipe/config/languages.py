@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from .base import option, required
+from ...config_fields import option, required
 from .reader import LanguageReaderConfig
 
 if TYPE_CHECKING:

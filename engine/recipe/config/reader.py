@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, fields, make_dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_type_hints
 
-from .base import option
+from ...config_fields import option
 
 if TYPE_CHECKING:
     from .languages import SourceConfig, TargetConfig

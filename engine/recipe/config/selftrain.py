@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from .base import TaskConfig, option
+from ...config_fields import option
+from .base import TaskConfig
 
 if TYPE_CHECKING:
     from .run import RunConfig

@@ -11,7 +11,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from .base import ModelConfig, TaskConfig, option
+from ...config_fields import option
+from .base import ModelConfig, TaskConfig
 
 if TYPE_CHECKING:
     from .run import RunConfig
