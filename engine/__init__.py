@@ -28,8 +28,9 @@ if typing.TYPE_CHECKING:
     from .report.write import write_report
     from .runs.runner import RunResult, run, run_all
     from .training.config import OptimizerConfig
-    from .training.loop import Loop, StepResult, Trace, train
+    from .training.loop import Loop, train
     from .training.progress import ConsoleProgress, Progress
+    from .training.trace import StepResult, Trace
 
 __all__ = [
     "ConsoleProgress",
@@ -92,7 +93,8 @@ _NAMES = {
     "prediction.file_predictor": ("predict_file",),
     "preflight.init_writer": ("init_recipe",),
     "training.config": ("OptimizerConfig",),
-    "training.loop": ("Loop", "StepResult", "Trace", "train"),
+    "training.loop": ("Loop", "train"),
+    "training.trace": ("StepResult", "Trace"),
     "evaluation.metrics": ("accuracy", "entity_f1", "macro_f1"),
     "prediction.predictor": ("Prediction", "Predictor", "TagPrediction", "predict"),
     "training.progress": ("ConsoleProgress", "Progress"),

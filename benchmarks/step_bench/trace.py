@@ -191,7 +191,8 @@ def _steps(ours: Ours, source: Drawn | None) -> Iterator[Callable[[int], Any]]:
         yield lambda index: ours.step(0)
         return
     loop = ours.loop(_Collating(source), PerformanceConfig(graphs=False, buckets=0, feed=False))
-    loop.update.apply = _mark(OPTIMISER, loop.update.apply)  # type: ignore[method-assign]
+    loop.optimizer_step.apply = _mark(OPTIMISER, loop.optimizer_step.apply)  # type: ignore[method-assign]
+    loop.weights.copy_to_model = _mark(OPTIMISER, loop.weights.copy_to_model)  # type: ignore[method-assign]
     try:
         yield lambda index: loop.advance()
     finally:

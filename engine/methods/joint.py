@@ -17,8 +17,8 @@ from ..stages.common import stage_seed
 from ..stages.context import Context
 from ..stages.fit import Spent
 from ..training.batch_source import Objective
-from ..training.loop import Trace
 from ..training.objectives import masked_lm
+from ..training.trace import Trace
 
 NAME = "masked_lm"
 

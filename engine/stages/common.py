@@ -37,8 +37,8 @@ from ..pseudolabels.diagnostics import (
 )
 from ..recipe.config import PretrainConfig, RunConfig, TaskConfig
 from ..recipe.config.cloze import prompt_of
-from ..training.loop import Trace
 from ..training.objectives import cross_entropy, masked_lm
+from ..training.trace import Trace
 from ..training.weight_hashes import tensors_hash
 from .btf_text import btf_stores, btf_text, text_by_language
 from .context import Context, freeze

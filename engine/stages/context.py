@@ -27,8 +27,8 @@ from ..storage.names import FINISHED, WEIGHTS
 from ..storage.run_folder import RunDir
 from ..training.batch_source import BatchSource, Objective
 from ..training.distributed import World
-from ..training.loop import Trace
 from ..training.progress import Progress
+from ..training.trace import Trace
 from .datasets import Datasets
 from .fit import Fit, Spent
 

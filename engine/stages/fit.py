@@ -16,7 +16,8 @@ from ..plan import Stage
 from ..recipe.config import TaskConfig
 from ..storage.checkpoint import load_latest, save_checkpoint
 from ..training.batch_source import BatchSource, Objective
-from ..training.loop import Loop, StepResult, Trace
+from ..training.loop import Loop
+from ..training.trace import StepResult, Trace
 from ..training.weight_hashes import frozen_hash, tensors_hash
 from .best import BestEpoch
 

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Protocol, runtime_checkable
 
 from torch import Tensor
 
 from ...data import BatchSize, PackedBatch
+
+MicroBatches = Sequence[tuple[int | Tensor, PackedBatch]]
+"""Micro-batches on the device, each with its dropout seed."""
+TrainStep = Callable[[MicroBatches, int | Tensor], Tensor]
+"""Runs one step, whose micro-batches have so many targets in all; returns its numbers, on the device."""
 
 
 class Objective(Protocol):

@@ -53,12 +53,12 @@ def test_the_weights_are_those_of_a_stage_that_ended_there(
     tiny: Any, scripted: Callable[..., None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """With a constant rate, one epoch of four has the weights of a stage of one epoch."""
-    monkeypatch.setattr("xlt_engine.engine.training.update.lr_factor", lambda *_: 0.5)
+    monkeypatch.setattr("xlt_engine.engine.training.optimizer.lr_factor", lambda *_: 0.5)
     world = tiny("ner")
     scripted(30, 20, 10, 10)
     world.run(*SHORT, where="best")
     monkeypatch.undo()
-    monkeypatch.setattr("xlt_engine.engine.training.update.lr_factor", lambda *_: 0.5)
+    monkeypatch.setattr("xlt_engine.engine.training.optimizer.lr_factor", lambda *_: 0.5)
     world.run(*SHORT[:2], "finetune.epochs=1", where="short")
     world.run(*SHORT[:2], "finetune.epochs=4", where="long")
     best, short, long = (

@@ -15,7 +15,7 @@ from xlt_engine import DivergedError
 from xlt_engine.data import PackedBatch, pack
 from xlt_engine.engine import Loop, OptimizerConfig, StepResult, train
 from xlt_engine.engine.training.objectives import SoftLabels, cross_entropy, masked_lm
-from xlt_engine.engine.training.optimizer import lr_factor, make_optimiser
+from xlt_engine.engine.training.optimizer import lr_factor, make_optimizer
 from xlt_engine.engine.training.weight_hashes import frozen_hash, tensors_hash
 from xlt_engine.model import Encoder, EncoderConfig, LinearHead, MaskedLM, TaskModel, VoterHeads
 
@@ -185,7 +185,9 @@ def test_rate_of_each_step_is_in_the_trace_and_in_the_groups() -> None:
     config = OptimizerConfig(lr=1e-3, head_lr=5e-3, warmup=0.2)
     loop = Loop(tagger(), steps, cross_entropy, optimizer=config, seed=0)
     seen: list[set[float]] = []
-    trace = loop.run(lambda loop, result: seen.append({round(g["lr"], 12) for g in loop.update.optimiser.param_groups}))
+    trace = loop.run(
+        lambda loop, result: seen.append({round(g["lr"], 12) for g in loop.optimizer_step.optimizer.param_groups})
+    )
     factors = [lr_factor(s, 10, 0.2) for s in range(10)]
     assert trace.lr == pytest.approx([1e-3 * f for f in factors])
     assert seen == [{round(1e-3 * f, 12), round(5e-3 * f, 12)} for f in factors]
@@ -194,7 +196,7 @@ def test_rate_of_each_step_is_in_the_trace_and_in_the_groups() -> None:
 def test_parameter_groups() -> None:
     """Matrices decay, biases and LayerNorms do not; the head has its own rate; every parameter is in one group."""
     model = tagger()
-    optimiser = make_optimiser(
+    optimiser = make_optimizer(
         dict(model.named_parameters()), OptimizerConfig(lr=1e-3, head_lr=2e-3, weight_decay=0.05), torch.device("cpu")
     )
     groups = {id(p): (g["peak"], g["weight_decay"]) for g in optimiser.param_groups for p in g["params"]}
@@ -220,7 +222,7 @@ def test_frozen_weights_stay_and_have_no_state(embeddings: bool, layers: int) ->
     before = {n: p.detach().clone() for n, p in model.named_parameters()}
     digest = frozen_hash(model)
     loop = Loop(model, Steps([[packed(batch(s, 3))] for s in range(5)]), cross_entropy, optimizer=PLAIN, seed=0)
-    in_optimiser = {id(p) for g in loop.update.optimiser.param_groups for p in g["params"]}
+    in_optimiser = {id(p) for g in loop.optimizer_step.optimizer.param_groups for p in g["params"]}
     assert not in_optimiser & {id(p) for p in frozen.values()}
     loop.run()
     assert frozen_hash(model) == digest

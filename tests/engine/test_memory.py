@@ -325,7 +325,7 @@ def test_memory_that_ends_outside_of_a_step(tiny: Callable[[str], Any], monkeypa
         raise MemoryError
 
     run = tiny("ner")
-    monkeypatch.setattr("xlt_engine.engine.training.update.Update.apply", full)
+    monkeypatch.setattr("xlt_engine.engine.training.optimizer.OptimizerStep.apply", full)
     with pytest.raises(OutOfMemoryError, match=r"^seed-0/pretrain: out of memory outside of a forward"):
         run.run(stage="pretrain")
     assert json.loads((run.folder / "run" / "status.json").read_bytes())["exit_code"] == 8

@@ -14,8 +14,8 @@ from xlt_engine.engine.storage.checkpoint import load_latest, save_checkpoint
 from xlt_engine.engine.training.config import OptimizerConfig
 from xlt_engine.engine.training.loop import Loop
 from xlt_engine.engine.training.objectives import cross_entropy
-from xlt_engine.engine.training.precision import DTYPES, LossScaler, Weights, computing_in
-from xlt_engine.engine.training.update import SKIPS_IN_A_ROW
+from xlt_engine.engine.training.optimizer import SKIPS_IN_A_ROW
+from xlt_engine.engine.training.precision import DTYPES, LossScaler, MasterWeights, computing_in
 from xlt_engine.engine.training.weight_hashes import tensors_hash
 from xlt_engine.model import Encoder, EncoderConfig, TaskModel, VoterHeads
 
@@ -113,10 +113,10 @@ def test_micro_batches_add_up_in_fp32(precision: str) -> None:
     gradients = {}
     for name, parts in (("fp32", 1), (precision, 1), (precision, 8)):
         model = tagger()
-        weights = Weights(model, name)
+        weights = MasterWeights(model, name)
         for batch in Steps(1, parts)[0]:
             (cross_entropy(model, batch, 5) / 30 if parts else None).backward()
-            weights.collect()
+            weights.accumulate()
         found = {n: p.grad for n, p in weights.trainable.items()}
         assert all(g is not None and g.dtype == torch.float32 for g in found.values())
         gradients[name, parts] = torch.cat([g.flatten() for g in found.values() if g is not None])
@@ -140,34 +140,36 @@ class Overflowing:
 def test_an_overflow_is_skipped_counted_and_halves_the_scale() -> None:
     model = tagger()
     loop = Loop(model, Steps(6), Overflowing({2, 3}), optimizer=OPTIMIZER, seed=1, precision="fp16")
-    assert loop.update.scaler is not None
+    assert loop.optimizer_step.scaler is not None
     seen = []
     for _ in range(6):
         before = tensors_hash(dict(loop.weights.trainable))
         result = loop.advance()
-        seen.append((result.skipped, float(loop.update.scaler.scale)))
+        seen.append((result.skipped, float(loop.optimizer_step.scaler.scale)))
         assert (tensors_hash(dict(loop.weights.trainable)) == before) == bool(result.skipped)
         assert math.isfinite(result.loss)
         assert math.isfinite(result.grad_norm)
     assert seen == [(0, 65536.0), (0, 65536.0), (1, 32768.0), (1, 16384.0), (0, 16384.0), (0, 16384.0)]
     assert loop.trace.skipped == [0, 0, 1, 1, 0, 0]
-    assert [int(s["step"]) for s in loop.update.optimiser.state.values()] == [4] * len(loop.update.optimiser.state)
+    assert [int(s["step"]) for s in loop.optimizer_step.optimizer.state.values()] == [4] * len(
+        loop.optimizer_step.optimizer.state
+    )
 
 
 def test_the_scale_doubles_after_its_interval(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(LossScaler, "INTERVAL", 3)
     loop = Loop(tagger(), Steps(7), cross_entropy, optimizer=OPTIMIZER, seed=1, precision="fp16")
     loop.run()
-    assert loop.update.scaler is not None
-    assert float(loop.update.scaler.scale) == 4 * 65536.0
+    assert loop.optimizer_step.scaler is not None
+    assert float(loop.optimizer_step.scaler.scale) == 4 * 65536.0
 
 
 def test_gradients_do_not_depend_on_the_scale() -> None:
     norms = []
     for scale in (1024.0, 65536.0):
         loop = Loop(tagger(), Steps(1), cross_entropy, optimizer=OPTIMIZER, seed=1, precision="fp16")
-        assert loop.update.scaler is not None
-        loop.update.scaler.scale.fill_(scale)
+        assert loop.optimizer_step.scaler is not None
+        loop.optimizer_step.scaler.scale.fill_(scale)
         norms.append(loop.advance().grad_norm)
     assert norms[0] == pytest.approx(norms[1], rel=2e-3)
 
