@@ -7,7 +7,6 @@ import time
 from collections import deque
 from collections.abc import Callable
 from contextlib import AbstractContextManager, closing, nullcontext
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -24,25 +23,12 @@ from .optimizer import SKIPS_IN_A_ROW, OptimizerStep
 from .out_of_memory import MemoryRetry, repeatable
 from .precision import MasterWeights
 from .prefetch import make_prefetcher
-from .trace import StepResult, Trace
+from .trace import LaunchedStep, StepResult, Trace
 
 LISTED = 16
 """Examples that a message names."""
 PLAIN = PerformanceConfig(graphs=False, buckets=0, feed=False)
 """Batches as they come, one operation at a time."""
-
-
-@dataclass(frozen=True, slots=True)
-class _Launched:
-    """A step whose numbers may still be on their way from the device."""
-
-    step: int
-    tokens: int
-    valid: int
-    lr: float
-    started: float
-    numbers: Tensor
-    arrived: torch.cuda.Event | None
 
 
 class Loop:
@@ -107,7 +93,7 @@ class Loop:
         self.ahead = int(self.device.type == "cuda")
         self.settle: Callable[[int], bool] = lambda step: False
         self.trace = Trace()
-        self._launched: deque[_Launched] = deque()
+        self._launched: deque[LaunchedStep] = deque()
         self._finished: deque[StepResult] = deque()
 
     def train_step(self, micro_batches: MicroBatches, valid: int | Tensor) -> Tensor:
@@ -149,7 +135,7 @@ class Loop:
         if self.ahead:
             self.weights.clear()
         tokens = sum(batch.num_tokens for batch in batches.batches)
-        self._launched.append(_Launched(self.step, tokens, batches.num_targets, lr, started, numbers, arrived))
+        self._launched.append(LaunchedStep(self.step, tokens, batches.num_targets, lr, started, numbers, arrived))
         self.step += 1
 
     def finish(self, ahead: int = 0) -> None:
@@ -171,10 +157,7 @@ class Loop:
                     for value, past in ((loss, self.trace.loss), (norm, self.trace.grad_norm))
                 )
             self.weights.clear()
-            seconds = time.monotonic() - launched.started
-            result = StepResult(
-                launched.step, loss, launched.valid, launched.tokens, norm, launched.lr, seconds, int(skipped)
-            )
+            result = launched.result(loss, norm, bool(skipped))
             self.trace.add(result)
             self._finished.append(result)
 
@@ -246,12 +229,8 @@ class Loop:
         self._launched.clear()
         names = self.prefetcher.names(step)
         listed = ", ".join(names[:LISTED]) + (f" and {len(names) - LISTED} more" if len(names) > LISTED else "")
-        bad = [n for n, p in self.weights.trainable.items() if p.grad is not None and not p.grad.isfinite().all()]
-        reason = f"loss {loss}, gradient norm {norm}" + (f"; first bad gradient: {bad[0]}" if bad else "")
-        if self.optimizer_step.scaler is not None:
-            reason += f", the {SKIPS_IN_A_ROW}th overflow of fp16 in a row; bf16 has more range"
         raise DivergedError(
-            f"step {step}: {reason}; examples {listed}. "
+            f"step {step}: {self.optimizer_step.failure(loss, norm)}; examples {listed}. "
             "The weights were not updated; lower the learning rate or look at these examples"
         )
 

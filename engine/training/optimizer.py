@@ -161,6 +161,14 @@ class OptimizerStep:
         self.optimizer.step()
         return torch.stack([loss.float(), norm.float(), skipped, in_a_row])
 
+    def failure(self, loss: float, norm: float) -> str:
+        """What is wrong with a step that was skipped, whose gradients still lie in the weights."""
+        bad = [n for n, p in self._trainable.items() if p.grad is not None and not p.grad.isfinite().all()]
+        reason = f"loss {loss}, gradient norm {norm}" + (f"; first bad gradient: {bad[0]}" if bad else "")
+        if self.scaler is not None:
+            reason += f", the {SKIPS_IN_A_ROW}th overflow of fp16 in a row; bf16 has more range"
+        return reason
+
     def state(self) -> dict[str, Tensor]:
         """Moments by parameter name, and the loss scale."""
         tensors = optimizer_tensors(self.optimizer, self._trainable)

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,3 +41,21 @@ class Trace:
     def add(self, result: StepResult) -> None:
         for name in self.__dataclass_fields__:
             getattr(self, name).append(getattr(result, name))
+
+
+@dataclass(frozen=True, slots=True)
+class LaunchedStep:
+    """A step whose numbers may still be on their way from the device."""
+
+    step: int
+    tokens: int
+    valid: int
+    lr: float
+    started: float
+    numbers: Tensor
+    arrived: torch.cuda.Event | None
+
+    def result(self, loss: float, grad_norm: float, skipped: bool) -> StepResult:
+        """The step, which ends now, with the numbers that have arrived."""
+        seconds = time.monotonic() - self.started
+        return StepResult(self.step, loss, self.valid, self.tokens, grad_norm, self.lr, seconds, int(skipped))
