@@ -69,8 +69,8 @@ def weights_of_words(recipe: str, order: str) -> dict[str, float]:
     }
 
 
-def equal_words(self: Loop, parts: Any, valid: Any, *, plain: Callable[..., Tensor] = Loop._gradients) -> Tensor:
-    """The gradients of a step whose loss is divided by the mean number of words of all steps."""
+def equal_words(self: Loop, parts: Any, valid: Any, *, plain: Callable[..., Tensor] = Loop.train_step) -> Tensor:
+    """A step whose loss is divided by the mean number of words of all steps."""
     steps = range(len(self.batches))
     sizes = [size.items for step in steps for size in self.batches.sizes(step)]  # type: ignore[attr-defined]
     return plain(self, parts, sum(sizes) / len(steps))
@@ -88,7 +88,7 @@ def fine_tuned(variant: str, seed: int) -> dict[str, float]:
     """Entity F1 by language of the recipe `uner`."""
     order = VARIANTS[variant]
     patches = {
-        "sorted, equal words": mock.patch.object(Loop, "_gradients", equal_words),
+        "sorted, equal words": mock.patch.object(Loop, "train_step", equal_words),
         "random, words by length": mock.patch.object(stages, "cross_entropy", words_by_length),
     }
     with tempfile.TemporaryDirectory() as folder, patches.get(variant, mock.patch.dict({})):

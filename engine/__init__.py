@@ -22,13 +22,15 @@ if typing.TYPE_CHECKING:
     from .preflight.init_writer import init_recipe
     from .pseudolabels.filters import Decision, decide, source_consistency
     from .pseudolabels.thresholds import ThresholdChoice, choose_threshold
-    from .recipe.config import OptimiserConfig, RunConfig
+    from .recipe.config import RunConfig
     from .recipe.load import load_recipe, variants
     from .report.summary import stage_table, write_summary
     from .report.write import write_report
     from .runs.runner import RunResult, run, run_all
-    from .training.loop import Loop, StepResult, Trace, train
+    from .training.config import OptimizerConfig
+    from .training.loop import Loop, train
     from .training.progress import ConsoleProgress, Progress
+    from .training.trace import StepResult, Trace
 
 __all__ = [
     "ConsoleProgress",
@@ -37,7 +39,7 @@ __all__ = [
     "Decision",
     "EvaluationResult",
     "Loop",
-    "OptimiserConfig",
+    "OptimizerConfig",
     "Prediction",
     "Predictor",
     "Progress",
@@ -80,7 +82,7 @@ __all__ = [
 _NAMES = {
     "preflight.check_report": ("render_checks",),
     "preflight.checker": ("check", "check_all"),
-    "recipe.config": ("OptimiserConfig", "RunConfig"),
+    "recipe.config": ("RunConfig",),
     "corpus.build": ("build_corpus",),
     "corpus.config": ("CorpusConfig",),
     "corpus.report": ("CorpusReport",),
@@ -90,7 +92,9 @@ _NAMES = {
     "preflight.estimate_report": ("render_estimates",),
     "prediction.file_predictor": ("predict_file",),
     "preflight.init_writer": ("init_recipe",),
-    "training.loop": ("Loop", "StepResult", "Trace", "train"),
+    "training.config": ("OptimizerConfig",),
+    "training.loop": ("Loop", "train"),
+    "training.trace": ("StepResult", "Trace"),
     "evaluation.metrics": ("accuracy", "entity_f1", "macro_f1"),
     "prediction.predictor": ("Prediction", "Predictor", "TagPrediction", "predict"),
     "training.progress": ("ConsoleProgress", "Progress"),

@@ -10,7 +10,7 @@ import numpy as np
 
 from xlt_engine import DataError
 from xlt_engine.data import Example, ItemView, Part, TaskBatches, build_store, train_wordpiece
-from xlt_engine.engine import OptimiserConfig, train
+from xlt_engine.engine import OptimizerConfig, train
 from xlt_engine.kernels import voter_cross_entropy
 from xlt_engine.model import Encoder, EncoderConfig, LinearHead, TaskModel
 
@@ -51,7 +51,7 @@ def main() -> None:
         batches = TaskBatches([part], batch_size=8, epochs=10, seed=0)
         config = EncoderConfig(tokenizer.vocab_size, 32, 2, 2, intermediate_size=64, max_positions=16)
         model = TaskModel(Encoder(config), LinearHead(32, 2), "classification", labels)
-        trace = train(model, batches, objective, optimiser=OptimiserConfig(lr=2e-3))
+        trace = train(model, batches, objective, optimizer=OptimizerConfig(lr=2e-3))
     print(f"{len(examples)} examples, loss {trace.loss[0]:.3f} -> {trace.loss[-1]:.3f}")
 
 

@@ -17,7 +17,7 @@ from xlt_engine.engine.training.precision import DTYPES
 from xlt_engine.model import EncoderConfig
 from xlt_engine.model.heads import default_voter_widths
 
-from .sides import OPTIMISER
+from .sides import OPTIMIZER
 from .work import CLASSES, PAD, TASKS, Row, Step, frozen_layers, soft_targets
 
 VOTERS = ("soft", "hard")
@@ -42,7 +42,7 @@ class Peer:
             self.model = self.build()
         self.model.train(TASKS[task].trains)
         self.parameters = [p for p in self.model.parameters() if p.requires_grad]
-        self.optimiser = torch.optim.AdamW(self.parameters, lr=OPTIMISER.lr, fused=self.fused or None)
+        self.optimiser = torch.optim.AdamW(self.parameters, lr=OPTIMIZER.lr, fused=self.fused or None)
         self.scaler = torch.amp.GradScaler(device.type, enabled=precision == "fp16")
         self.run: Callable[..., Any] = self.compile(self.model) if self.compiled else self.model
         self._loaded: list[list[dict[str, Any]]] = []
@@ -87,7 +87,7 @@ class Peer:
             loss = self.loss(batch)
         self.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
         self.scaler.unscale_(self.optimiser)
-        torch.nn.utils.clip_grad_norm_(self.parameters, OPTIMISER.clip)
+        torch.nn.utils.clip_grad_norm_(self.parameters, OPTIMIZER.clip)
         self.scaler.step(self.optimiser)
         self.scaler.update()
         self.optimiser.zero_grad(set_to_none=True)

@@ -12,16 +12,18 @@ import torch
 from torch import Tensor
 
 from xlt_engine.data import PackedBatch, inference_tokens
-from xlt_engine.engine.recipe.config import OptimiserConfig, PerformanceConfig
-from xlt_engine.engine.training.loop import BatchSource, Loop, StepResult
+from xlt_engine.engine.training.batch_source import BatchSource
+from xlt_engine.engine.training.config import OptimizerConfig, PerformanceConfig
+from xlt_engine.engine.training.loop import Loop
 from xlt_engine.engine.training.objectives import SoftLabels, cross_entropy, masked_lm
 from xlt_engine.engine.training.precision import computing_in
+from xlt_engine.engine.training.trace import StepResult
 from xlt_engine.model import Encoder, EncoderConfig, LinearHead, MaskedLM, TaskModel, VoterHeads
 from xlt_engine.model.names import views
 
 from .work import CLASSES, TASKS, Drawn, Listed, Row, Step, frozen_layers, packed
 
-OPTIMISER = OptimiserConfig(lr=2e-5, clip=1.0)
+OPTIMIZER = OptimizerConfig(lr=2e-5, clip=1.0)
 OURS = "xlt-engine"
 
 
@@ -72,7 +74,7 @@ class Ours:
             self.model,
             source,
             self.objective,
-            optimiser=OPTIMISER,
+            optimizer=OPTIMIZER,
             seed=0,
             precision=self.precision,
             performance=performance,
@@ -121,19 +123,19 @@ class Ours:
         def note(running: Loop, result: StepResult) -> None:
             nonlocal began, waited
             if result.step + 1 == warm_up:
-                began, waited = time.perf_counter(), running.feed.waited
+                began, waited = time.perf_counter(), running.prefetcher.waited
 
         try:
             loop.run(note)
-            seconds, waited = time.perf_counter() - began, loop.feed.waited - waited
+            seconds, waited = time.perf_counter() - began, loop.prefetcher.waited - waited
             return {
                 "share": waited / seconds,
                 "waited_s": waited,
                 "seconds": seconds,
                 "steps": len(source) - warm_up,
                 "graph_steps": 0 if loop.graphs is None else loop.graphs.replayed,
-                "buckets": len(loop.feed.buckets),
-                "padding": loop.feed.padding,
+                "buckets": len(loop.prefetcher.buckets),
+                "padding": loop.prefetcher.padding,
             }
         finally:
             loop.close()

@@ -20,8 +20,8 @@ import torch
 
 from xlt_engine.data import PackedBatch
 from xlt_engine.engine.bench.measure import FAILURES, synchronise
-from xlt_engine.engine.recipe.config import PerformanceConfig
 from xlt_engine.engine.storage.files import storage_errors
+from xlt_engine.engine.training.config import PerformanceConfig
 
 from .sides import Ours
 from .work import Drawn
@@ -191,7 +191,8 @@ def _steps(ours: Ours, source: Drawn | None) -> Iterator[Callable[[int], Any]]:
         yield lambda index: ours.step(0)
         return
     loop = ours.loop(_Collating(source), PerformanceConfig(graphs=False, buckets=0, feed=False))
-    loop.update.apply = _mark(OPTIMISER, loop.update.apply)  # type: ignore[method-assign]
+    loop.optimizer_step.apply = _mark(OPTIMISER, loop.optimizer_step.apply)  # type: ignore[method-assign]
+    loop.weights.copy_to_model = _mark(OPTIMISER, loop.weights.copy_to_model)  # type: ignore[method-assign]
     try:
         yield lambda index: loop.advance()
     finally:

@@ -18,8 +18,9 @@ from ...data.store.format import IGNORE
 from ...model import TaskModel, load_pooler
 from ..plan import Stage
 from ..plan.transfer import OTHER
-from ..pseudolabels.diagnostics import Warning, class_collapse, slow_learning_rate
+from ..pseudolabels.diagnostics import class_collapse, slow_learning_rate
 from ..recipe.config import RunConfig
+from ..run_warning import RunWarning
 from ..stages.context import Context
 from ..stages.datasets import capped
 from ..stages.decision_files import DecisionFiles
@@ -201,7 +202,7 @@ def _record(context: Context, stage: Stage, picks: Picks, limit: int | None) -> 
             f"none of {picks.pool} texts has a confidence above {threshold}: the iteration adds nothing; lower "
             "cotrain.threshold, or train longer before it"
         )
-        context.warn(Warning("no-picks", message, {"pool": picks.pool, "threshold": threshold}))
+        context.warn(RunWarning("no-picks", message, {"pool": picks.pool, "threshold": threshold}))
     context.warn(class_collapse(counts["all"], counts["source"]))
     return {
         "round": stage.round,

@@ -15,7 +15,7 @@ from ..stages.btf_text import btf_stores, btf_text
 from ..stages.context import Context
 from ..stages.kind import Addition, Beside, StageRun, Training, largest_batch, register_addition, stage_seed
 from ..stages.masked_lm import masked_work
-from ..training.loop import Objective
+from ..training.batch_source import Objective
 from ..training.objectives import masked_lm
 
 NAME = "masked_lm"

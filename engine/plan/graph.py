@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from ... import ConfigError
-from ..recipe.config import OptimiserConfig, RunConfig
+from ..recipe.config import RunConfig, StageConfig
 from .cloze import cloze_plan
 from .parts import (
     NUMERICS,
@@ -162,7 +162,7 @@ def _rounds(
         if kind == "soft":
             student = stage_id
             settings = common | shared | {"soft": table_settings(table.soft)}
-            optimiser: OptimiserConfig = table.soft
+            optimiser: StageConfig = table.soft
         else:
             if student:
                 inputs["student"] = student

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
-from ..recipe.config import OptimiserConfig, RunConfig
+from ..recipe.config import RunConfig, StageConfig
 from ..recipe.config.prompt import prompt_of
 
 NUMERICS = 3
@@ -38,7 +38,7 @@ class Stage:
     name: str
     arm: str | None
     seed: int
-    optimiser: OptimiserConfig
+    optimiser: StageConfig
     target: str | None = None
     round: int = 0
     inputs: dict[str, str] = field(default_factory=dict)
@@ -69,7 +69,7 @@ def numeric_settings(config: RunConfig) -> dict[str, Any]:
     return {"precision": config.precision} | ({"deterministic": True} if config.deterministic else {})
 
 
-def table_settings(table: OptimiserConfig) -> dict[str, Any]:
+def table_settings(table: StageConfig) -> dict[str, Any]:
     """The settings of a table that decide a result. What memory it takes does not: "auto" starts as the whole batch."""
     found = asdict(table) | {"micro_batch": table.fixed_micro_batch}
     return {key.name: found[key.name] for key in fields(table) if key.metadata.get("decides", True)}

@@ -11,9 +11,10 @@ from pathlib import Path
 
 from ... import DataError, XltError
 from ...data import Example, Tokenizer
-from ..pseudolabels.diagnostics import Warning, cut_by_length
+from ..pseudolabels.diagnostics import cut_by_length
 from ..recipe.config import RunConfig, reader_of
 from ..recipe.config.files import SCORED, TESTS, DataFile
+from ..run_warning import RunWarning
 from ..stages.datasets import file_format, label_set, read_file, read_pairs_of
 from ..stages.translated import misfits
 
@@ -152,7 +153,7 @@ def translated_test_faults(config: RunConfig, texts: Mapping[DataFile, list[Exam
     return faults
 
 
-def label_warnings(config: RunConfig, texts: Mapping[DataFile, list[Example]]) -> list[Warning]:
+def label_warnings(config: RunConfig, texts: Mapping[DataFile, list[Example]]) -> list[RunWarning]:
     """`unseen-label`: a label of the set without a training example; `contradicting-labels`: one text, two labels."""
     training = [examples for file, examples in texts.items() if file.role == "train" and examples]
     if not training:
@@ -165,11 +166,11 @@ def label_warnings(config: RunConfig, texts: Mapping[DataFile, list[Example]]) -
     unseen = [x for x in known_labels(config, texts) if x not in seen and not (x[:2] == "I-" and f"B-{x[2:]}" in seen)]
     if unseen:
         message = f"no training example has {', '.join(unseen)}: the model cannot learn them; drop them or add examples"
-        found.append(Warning("unseen-label", message, {"labels": unseen}))
+        found.append(RunWarning("unseen-label", message, {"labels": unseen}))
     return found + [warning for train in training if (warning := _contradictions(train)) is not None]
 
 
-def _contradictions(train: Sequence[Example]) -> Warning | None:
+def _contradictions(train: Sequence[Example]) -> RunWarning | None:
     by_text: dict[int, dict[object, int]] = defaultdict(dict)
     for example in train:
         by_text[_text_key(example)].setdefault(example.labels, example.line)
@@ -181,10 +182,10 @@ def _contradictions(train: Sequence[Example]) -> Warning | None:
         f"{train[0].file}: {len(twice)} texts have different labels on different lines (lines {places}"
         f"{'; ...' if len(twice) > LISTED else ''}): correct or drop them"
     )
-    return Warning("contradicting-labels", message, {"count": len(twice), "lines": twice[:LISTED]})
+    return RunWarning("contradicting-labels", message, {"count": len(twice), "lines": twice[:LISTED]})
 
 
-def leak_warnings(texts: Mapping[DataFile, list[Example]]) -> list[Warning]:
+def leak_warnings(texts: Mapping[DataFile, list[Example]]) -> list[RunWarning]:
     """`test-text-in-training`: a test text that a stage trains on, compared without white space; one per file pair.
 
     Unlabelled text counts as training: fitting and self-training read it.
@@ -208,9 +209,9 @@ def leak_warnings(texts: Mapping[DataFile, list[Example]]) -> list[Warning]:
     return found
 
 
-def _leak(test: DataFile, other: DataFile, total: int, lines: list[tuple[int, int]]) -> Warning:
+def _leak(test: DataFile, other: DataFile, total: int, lines: list[tuple[int, int]]) -> RunWarning:
     places = ", ".join(f"{a} = {b}" for a, b in lines[:LISTED])
-    return Warning(
+    return RunWarning(
         "test-text-in-training",
         f"{test.path}:{lines[0][0]}: {len(lines)} of {total} test texts are also in {other.path} ({other.role}), lines "
         f"{places}{', ...' if len(lines) > LISTED else ''}: scores will be too good; remove them from one of the files",
@@ -225,7 +226,7 @@ def _leak(test: DataFile, other: DataFile, total: int, lines: list[tuple[int, in
     )
 
 
-def repeat_warnings(texts: Mapping[DataFile, list[Example]]) -> list[Warning]:
+def repeat_warnings(texts: Mapping[DataFile, list[Example]]) -> list[RunWarning]:
     """`repeated-text`: a file of the task's text holds a tenth or more of its texts twice."""
     found = []
     for file, examples in texts.items():
@@ -234,7 +235,7 @@ def repeat_warnings(texts: Mapping[DataFile, list[Example]]) -> list[Warning]:
         repeated = len(examples) - len(_first_lines(examples))
         if repeated * 10 >= len(examples):
             message = f"{file.path}: {repeated} of {len(examples)} texts repeat an earlier one; drop the copies"
-            found.append(Warning("repeated-text", message, {"count": repeated, "total": len(examples)}))
+            found.append(RunWarning("repeated-text", message, {"count": repeated, "total": len(examples)}))
     return found
 
 
@@ -254,7 +255,7 @@ def _text_key(example: Example) -> int:
 
 def coverage(
     config: RunConfig, texts: Mapping[DataFile, list[Example]], tokenizer: Tokenizer
-) -> tuple[list[Coverage], list[Warning]]:
+) -> tuple[list[Coverage], list[RunWarning]]:
     """How the tokenizer copes with each language, on an even sample of each file, and what is wrong with that."""
     rows, found = [], []
     texts = {file: examples for file, examples in texts.items() if file.role != "pairs"}  # of two languages
@@ -273,13 +274,15 @@ def coverage(
                 f"{language}: {row.unknown:.1%} of the tokens are unknown to the tokenizer, so the model cannot tell "
                 "these words apart; take a model whose vocabulary knows the language"
             )
-            found.append(Warning("unknown-tokens", message, {"language": language, "share": row.unknown}))
+            found.append(RunWarning("unknown-tokens", message, {"language": language, "share": row.unknown}))
         if row.fertility > MAX_FERTILITY:
             message = (
                 f"{language}: {row.fertility:.1f} tokens per word: the vocabulary hardly knows the language; expect "
                 "weak results, or take another model"
             )
-            found.append(Warning("many-tokens-per-word", message, {"language": language, "fertility": row.fertility}))
+            found.append(
+                RunWarning("many-tokens-per-word", message, {"language": language, "fertility": row.fertility})
+            )
         warning = cut_by_length(cut, tokens, config.max_length, language=language)
         found += [warning] if warning is not None else []
     return rows, found

@@ -8,8 +8,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ..pseudolabels.diagnostics import Warning
 from ..report.text_table import text_table
+from ..run_warning import RunWarning
 from .check_data import Coverage
 from .estimate_report import Estimate, seed_lines
 
@@ -50,7 +50,7 @@ class CheckReport:
     """
 
     problems: list[CheckProblem] = field(default_factory=list)
-    warnings: list[Warning] = field(default_factory=list)
+    warnings: list[RunWarning] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     files: list[FileRow] = field(default_factory=list)
     coverage: list[Coverage] = field(default_factory=list)

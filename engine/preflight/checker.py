@@ -12,11 +12,12 @@ from ... import ConfigError, DataError, ModelError, XltError
 from ...data import OUTSIDE, Example, Tokenizer, train_wordpiece
 from ...model import EncoderConfig, load_encoder, load_encoder_config, load_masked_lm, load_pooler
 from ..plan import chosen_stages
-from ..pseudolabels.diagnostics import Warning, single_voter, slow_learning_rate
+from ..pseudolabels.diagnostics import single_voter, slow_learning_rate
 from ..recipe.config import RunConfig
 from ..recipe.config.files import DataFile, recipe_files
 from ..recipe.load import RecipeError, Variant, load_recipe, packaged_recipes, variants
 from ..recipe.toml_lines import Key, key_lines
+from ..run_warning import RunWarning
 from ..runs.prepare import make_context, stage_tables, with_world
 from ..stages.context import Context
 from ..stages.teachers import check_teacher
@@ -285,7 +286,7 @@ class _Checker:
                 self._add(self.places(*table.split("."), "freeze_layers"), message, 2)
             elif entry.freeze_layers == shape.num_layers and entry.freeze_embeddings:
                 message = f"{name} = {entry.freeze_layers} freezes the whole encoder: only the head trains; lower it"
-                self.report.warnings.append(Warning("encoder-frozen", message, {"stage": table}))
+                self.report.warnings.append(RunWarning("encoder-frozen", message, {"stage": table}))
 
     def _train_tokenizer(self) -> Tokenizer:
         assert self.config.model.new is not None
@@ -323,7 +324,7 @@ class _Checker:
             if warning is not None:
                 seen.add(stage.kind)
                 message = f"{stage.id}: {warning.message}"
-                self.report.warnings.append(Warning(warning.name, message, {"stage": stage.id, **warning.values}))
+                self.report.warnings.append(RunWarning(warning.name, message, {"stage": stage.id, **warning.values}))
         memory = _memory()
         if memory and self.report.estimate.memory > memory:
             message = (
@@ -331,7 +332,7 @@ class _Checker:
                 f"{size_text(memory)}: set micro_batch in the tables of the stages; the result is the same"
             )
             self.report.warnings.append(
-                Warning("memory", message, {"estimate": self.report.estimate.memory, "machine": memory})
+                RunWarning("memory", message, {"estimate": self.report.estimate.memory, "machine": memory})
             )
 
 

@@ -1,6 +1,6 @@
 """Named warnings for the ways in which a run goes wrong without failing.
 
-Every function looks at one failure signature and returns a `Warning`, or None when all is well. The limits are the
+Every function looks at one failure signature and returns a `RunWarning`, or None when all is well. The limits are the
 constants below; they are judgements, not theorems, and every warning carries the numbers that set it off.
 """
 
@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
-from typing import Any
 
 import numpy as np
 import torch
@@ -17,6 +15,7 @@ from numpy.typing import ArrayLike
 
 from ... import DataError
 from ..evaluation.metrics import as_array
+from ..run_warning import RunWarning
 from .thresholds import ThresholdChoice
 
 MIN_LOSS_DROP = 0.05
@@ -47,20 +46,7 @@ SCHEDULE_MEAN = 0.5
 """Mean of a linear warm-up and linear decay, relative to the peak."""
 
 
-@dataclass(frozen=True)
-class Warning:
-    """A named finding: `name` is stable and for machines, `message` says what it means and what to do."""
-
-    name: str
-    message: str
-    values: dict[str, Any]
-
-    def as_dict(self) -> dict[str, Any]:
-        """The warning as JSON values."""
-        return asdict(self)
-
-
-def low_loss_drop(losses: Sequence[float], *, minimum: float = MIN_LOSS_DROP) -> Warning | None:
+def low_loss_drop(losses: Sequence[float], *, minimum: float = MIN_LOSS_DROP) -> RunWarning | None:
     """`low-btf-loss-drop`: masked-word prediction on the task text hardly improved, from the loss of each step."""
     if len(losses) < 2:
         return None
@@ -69,7 +55,7 @@ def low_loss_drop(losses: Sequence[float], *, minimum: float = MIN_LOSS_DROP) ->
     drop = (first - last) / first if first > 0 else 0.0
     if drop >= minimum:
         return None
-    return Warning(
+    return RunWarning(
         "low-btf-loss-drop",
         f"bilingual task fitting lowered the loss by {drop:.1%} only ({first:.3f} to {last:.3f}): train longer, raise "
         "the learning rate, freeze less, or check that the text is of the task's domain",
@@ -77,7 +63,7 @@ def low_loss_drop(losses: Sequence[float], *, minimum: float = MIN_LOSS_DROP) ->
     )
 
 
-def only_frequencies(losses: Sequence[float], entropy: float) -> Warning | None:
+def only_frequencies(losses: Sequence[float], entropy: float) -> RunWarning | None:
     """`only-frequencies`: pre-training has not learned to look at the context.
 
     Args:
@@ -88,7 +74,7 @@ def only_frequencies(losses: Sequence[float], entropy: float) -> Warning | None:
     last = float(np.mean(losses[-ends:])) if losses else 0.0
     if last < FREQUENCY_LOSS * entropy or not entropy:
         return None
-    return Warning(
+    return RunWarning(
         "only-frequencies",
         f"the loss of pre-training ended at {last:.2f}, and guessing by each word piece's frequency costs "
         f"{entropy:.2f}: the encoder does not look at the context; lower pretrain.lr, raise pretrain.warmup, or train "
@@ -97,13 +83,13 @@ def only_frequencies(losses: Sequence[float], entropy: float) -> Warning | None:
     )
 
 
-def low_agreement(agree: ArrayLike | torch.Tensor, *, minimum: float = MIN_AGREEMENT) -> Warning | None:
+def low_agreement(agree: ArrayLike | torch.Tensor, *, minimum: float = MIN_AGREEMENT) -> RunWarning | None:
     """`low-voter-agreement`: the voters contradict each other on most items; `agree` is a bool per item `[K]`."""
     votes = as_array(agree)
     share = float(votes.mean()) if votes.size else 1.0
     if share >= minimum:
         return None
-    return Warning(
+    return RunWarning(
         "low-voter-agreement",
         f"the voters agree on {share:.1%} of {votes.size} items only: the student is underfitted, so train the soft "
         "stage longer or with a higher learning rate",
@@ -111,11 +97,11 @@ def low_agreement(agree: ArrayLike | torch.Tensor, *, minimum: float = MIN_AGREE
     )
 
 
-def single_voter(num_voters: int) -> Warning | None:
+def single_voter(num_voters: int) -> RunWarning | None:
     """`single-voter`: with one voter nothing filters by agreement."""
     if num_voters > 1:
         return None
-    return Warning(
+    return RunWarning(
         "single-voter",
         "one voter cannot disagree: on classification the paper's self-training without voters ends below no "
         "self-training (Table 5: 81.92 against 84.05); use three",
@@ -123,7 +109,7 @@ def single_voter(num_voters: int) -> Warning | None:
     )
 
 
-def class_collapse(accepted: Mapping[str, int], source: Mapping[str, int]) -> Warning | None:
+def class_collapse(accepted: Mapping[str, int], source: Mapping[str, int]) -> RunWarning | None:
     """`class-share-collapse`: one class swallows the accepted pseudo-labels, measured by its share in the source.
 
     Args:
@@ -137,7 +123,7 @@ def class_collapse(accepted: Mapping[str, int], source: Mapping[str, int]) -> Wa
     share, prior = accepted[largest] / total, source.get(largest, 0) / prior_total
     if 1 - share >= MIN_REST_RATIO * (1 - prior):
         return None
-    return Warning(
+    return RunWarning(
         "class-share-collapse",
         f"{share:.1%} of the accepted pseudo-labels are {largest!r} ({prior:.1%} of the source labels): the student "
         "collapses into one class; lower alpha, or stop after fewer rounds",
@@ -145,7 +131,7 @@ def class_collapse(accepted: Mapping[str, int], source: Mapping[str, int]) -> Wa
     )
 
 
-def class_shift(accepted: Mapping[str, int], source: Mapping[str, int]) -> Warning | None:
+def class_shift(accepted: Mapping[str, int], source: Mapping[str, int]) -> RunWarning | None:
     """`class-share-shift`: some classes are nearly absent from the accepted pseudo-labels; arguments as above."""
     total, prior_total = sum(accepted.values()), sum(source.values())
     if not total or not prior_total:
@@ -158,7 +144,7 @@ def class_shift(accepted: Mapping[str, int], source: Mapping[str, int]) -> Warni
     )
     if not missing:
         return None
-    return Warning(
+    return RunWarning(
         "class-share-shift",
         f"nearly absent from the accepted pseudo-labels: {', '.join(missing)}; the hard stage sees them in the source "
         "only",
@@ -166,12 +152,12 @@ def class_shift(accepted: Mapping[str, int], source: Mapping[str, int]) -> Warni
     )
 
 
-def falling_acceptance(coverages: Sequence[float]) -> Warning | None:
+def falling_acceptance(coverages: Sequence[float]) -> RunWarning | None:
     """`falling-acceptance`: the last round accepted clearly less than the best before it; one coverage per round."""
     best = max(coverages[:-1], default=0.0)
     if not coverages or coverages[-1] >= MIN_ACCEPTANCE_RATIO * best:
         return None
-    return Warning(
+    return RunWarning(
         "falling-acceptance",
         f"the share of accepted pseudo-labels fell from {best:.1%} to {coverages[-1]:.1%}: further rounds narrow the "
         "data; stop earlier",
@@ -179,12 +165,12 @@ def falling_acceptance(coverages: Sequence[float]) -> Warning | None:
     )
 
 
-def alpha_at_edge(choice: ThresholdChoice) -> Warning | None:
+def alpha_at_edge(choice: ThresholdChoice) -> RunWarning | None:
     """`alpha-at-grid-edge`: the grid of thresholds chose alpha rather than the data did."""
     if not choice.at_edge:
         return None
     why = choice.reason if choice.fallback else "it is the first or the last threshold that the rule could choose"
-    return Warning(
+    return RunWarning(
         "alpha-at-grid-edge",
         f"alpha {choice.alpha:g} says little about the data: {why}; look at the curve, or compare with "
         "precision:<p> and fixed:0.9",
@@ -192,12 +178,12 @@ def alpha_at_edge(choice: ThresholdChoice) -> Warning | None:
     )
 
 
-def few_accepted_entities(accepted: int, predicted: int, *, minimum: float = MIN_ENTITY_COVERAGE) -> Warning | None:
+def few_accepted_entities(accepted: int, predicted: int, *, minimum: float = MIN_ENTITY_COVERAGE) -> RunWarning | None:
     """`few-accepted-entities`: hardly any item that the student tags as an entity was accepted."""
     coverage = accepted / predicted if predicted else 0.0
     if coverage >= minimum:
         return None
-    return Warning(
+    return RunWarning(
         "few-accepted-entities",
         f"{accepted} of {predicted} items tagged as entities were accepted ({coverage:.1%}): the hard stage will "
         "likely bring no gain; train the soft stage longer or with a higher learning rate",
@@ -207,7 +193,7 @@ def few_accepted_entities(accepted: int, predicted: int, *, minimum: float = MIN
 
 def cut_by_length(
     cut: int, total: int, max_length: int, *, role: str = "text", language: str = "", unit: str = "tokens"
-) -> Warning | None:
+) -> RunWarning | None:
     """`cut-by-maximum-length`: words or tokens beyond the maximum length, which are not seen.
 
     Args:
@@ -215,7 +201,7 @@ def cut_by_length(
     """
     if not cut:
         return None
-    return Warning(
+    return RunWarning(
         "cut-by-maximum-length",
         f"{_named(role, language)}: {cut} of {total} {unit} ({cut / max(1, total):.2%}) lie beyond the maximum length "
         f"of {max_length} tokens and are not seen: raise max_length or split the texts",
@@ -223,11 +209,11 @@ def cut_by_length(
     )
 
 
-def no_token(words: int, total: int, *, role: str, language: str) -> Warning | None:
+def no_token(words: int, total: int, *, role: str, language: str) -> RunWarning | None:
     """`words-without-token`: words of characters that the tokenizer drops; arguments as above."""
     if not words:
         return None
-    return Warning(
+    return RunWarning(
         "words-without-token",
         f"{_named(role, language)}: {words} of {total} words give no token and are not seen: white space or control "
         "characters, which the tokenizer drops; remove them from the file",
@@ -240,12 +226,12 @@ def _named(role: str, language: str) -> str:
     return f"{role} ({language})" if language else role
 
 
-def heavy_source_drop(before: int, after: int, *, maximum: float = MAX_SOURCE_DROP) -> Warning | None:
+def heavy_source_drop(before: int, after: int, *, maximum: float = MAX_SOURCE_DROP) -> RunWarning | None:
     """`heavy-source-drop`: one round dropped much of the kept source examples, for good."""
     share = (before - after) / before if before else 0.0
     if share <= maximum:
         return None
-    return Warning(
+    return RunWarning(
         "heavy-source-drop",
         f"{before - after} of {before} source examples ({share:.1%}) were dropped for good: the soft student has more "
         "likely forgotten the source language than found so many wrong labels",
@@ -253,7 +239,7 @@ def heavy_source_drop(before: int, after: int, *, maximum: float = MAX_SOURCE_DR
     )
 
 
-def slow_learning_rate(peak: float, steps: int, *, init_std: float = 0.02) -> Warning | None:
+def slow_learning_rate(peak: float, steps: int, *, init_std: float = 0.02) -> RunWarning | None:
     """`learning-rate-too-small`: a fresh head cannot leave its initialisation.
 
     A step of Adam moves a weight by about its learning rate at most, so that a schedule of linear warm-up and decay
@@ -262,7 +248,7 @@ def slow_learning_rate(peak: float, steps: int, *, init_std: float = 0.02) -> Wa
     movement = peak * steps * SCHEDULE_MEAN
     if movement >= MIN_MOVEMENT * init_std:
         return None
-    return Warning(
+    return RunWarning(
         "learning-rate-too-small",
         f"{steps} steps with a peak learning rate of {peak:g} move a weight by {movement:.2g} at most, against an "
         f"initial standard deviation of {init_std:g}: raise the rate or train longer",
@@ -270,12 +256,12 @@ def slow_learning_rate(peak: float, steps: int, *, init_std: float = 0.02) -> Wa
     )
 
 
-def acceptance_cut(rule: str, dropped: int, accepted: int) -> Warning | None:
+def acceptance_cut(rule: str, dropped: int, accepted: int) -> RunWarning | None:
     """`acceptance-cut`: balancing took nearly all labels away."""
     total = dropped + accepted
     if not total or dropped <= MAX_CUT * total:
         return None
-    return Warning(
+    return RunWarning(
         "acceptance-cut",
         f"selftrain.accept = {rule} took {dropped} of {total} accepted labels away, since one class has very few of "
         "them; the hard stage sees little of the target",
@@ -283,22 +269,22 @@ def acceptance_cut(rule: str, dropped: int, accepted: int) -> Warning | None:
     )
 
 
-def one_teacher(asked: str, seeds: int) -> Warning | None:
+def one_teacher(asked: str, seeds: int) -> RunWarning | None:
     """`one-teacher`: the teachers of all seeds were asked for, and there is one seed."""
     if asked == "one" or seeds > 1:
         return None
-    return Warning(
+    return RunWarning(
         "one-teacher",
         'selftrain.soft.teachers is "seeds", but the run has one seed, and so one teacher; give more seeds',
         {"seeds": seeds},
     )
 
 
-def no_induced_pairs(pairs: int, margin: float) -> Warning | None:
+def no_induced_pairs(pairs: int, margin: float) -> RunWarning | None:
     """`no-induced-pairs`: the model finds no words that stand for each other, so that nothing is mixed."""
     if pairs:
         return None
-    return Warning(
+    return RunWarning(
         "no-induced-pairs",
         f"no two words of source and target text are each other's nearest with a score above {margin:g}: the texts are "
         "learned as they are; lower augment.code_switch.induce_margin or induce_count, or fit longer",

@@ -19,7 +19,7 @@ from ... import ConfigError
 from ...data import OUTSIDE
 from ...data.store.format import IGNORE
 from ..evaluation.metrics import as_array, split_tag
-from .diagnostics import Warning
+from ..run_warning import RunWarning
 from .thresholds import one_of
 
 Bools = NDArray[np.bool_]
@@ -154,7 +154,7 @@ class SourceDecision:
     keep: Bools
     reason: NDArray[np.int8]
     guarded: dict[str, int]
-    warnings: tuple[Warning, ...]
+    warnings: tuple[RunWarning, ...]
 
 
 def source_consistency(
@@ -220,7 +220,7 @@ def _guard_classes(
     gold_probability: NDArray[np.float64],
     labels: Sequence[str] | None,
     guard: int,
-) -> tuple[Warning, ...]:
+) -> tuple[RunWarning, ...]:
     """Put back, in `reason`, the most confident examples of each class that would be lost; one warning per class."""
     size = np.maximum(1, np.bincount(example, minlength=reason.size))
     confidence = np.bincount(example, gold_probability, minlength=reason.size) / size
@@ -234,7 +234,7 @@ def _guard_classes(
         best = having[np.argsort(-confidence[having], kind="stable")][: max(1, guard)]
         reason[best] = Reason.KEPT_FOR_CLASS
         warnings.append(
-            Warning(
+            RunWarning(
                 "source-class-emptied",
                 f"the soft student contradicts every source example with {name!r}; the {best.size} most confident of "
                 f"{having.size} stay for good: check these labels, and whether the student learnt the class at all",

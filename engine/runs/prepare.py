@@ -14,7 +14,7 @@ from ...data.synthetic.demo_world import VERSION as WORLD_VERSION
 from ...model import load_encoder_config, load_masked_lm, load_pooler
 from ..methods.cloze import verbaliser_pieces
 from ..plan import Stage, digest
-from ..recipe.config import OptimiserConfig, RunConfig, reader_of
+from ..recipe.config import RunConfig, StageConfig, reader_of
 from ..stages.context import Context
 from ..stages.datasets import Datasets, read_file
 from ..stages.kind import inputs_of
@@ -86,7 +86,7 @@ def _one_context(
     return Context(config, home, data, tokenizer, device, progress, should_stop, world, reuse=tuple(reuse))
 
 
-def _check_settings(config: RunConfig, tables: dict[str, OptimiserConfig], positions: int, layers: int) -> None:
+def _check_settings(config: RunConfig, tables: dict[str, StageConfig], positions: int, layers: int) -> None:
     """Finds before any stage what a stage would refuse."""
     if config.max_length > positions:
         raise ConfigError(f"max_length = {config.max_length}, but the encoder has {positions} positions; lower it")
@@ -106,10 +106,10 @@ def _check_settings(config: RunConfig, tables: dict[str, OptimiserConfig], posit
         load_masked_lm(config.model.path)
 
 
-def stage_tables(config: RunConfig) -> dict[str, OptimiserConfig]:
+def stage_tables(config: RunConfig) -> dict[str, StageConfig]:
     """The settings of every kind of stage that the recipe has, by the name of their table."""
     sequence = config.selftrain.sequence if config.selftrain.on else ()
-    tables: list[tuple[str, OptimiserConfig, bool]] = [
+    tables: list[tuple[str, StageConfig, bool]] = [
         ("pretrain", config.pretrain, config.model.new is not None),
         ("btf", config.btf, config.btf.on),
         ("finetune", config.finetune, True),

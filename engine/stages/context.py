@@ -17,15 +17,15 @@ from ..evaluation.inference import metric_rows, score
 from ..evaluation.metrics import ClassTable
 from ..evaluation.per_example import Items
 from ..plan import Stage
-from ..pseudolabels.diagnostics import Warning
-from ..recipe.config import OptimiserConfig, RunConfig
+from ..recipe.config import RunConfig, StageConfig
 from ..report.summary import TRANSLATE_TEST, TRANSLATED
+from ..run_warning import RunWarning
 from ..storage.files import atomic_write_json, read_json, sha256_file
 from ..storage.names import FINISHED, WEIGHTS
 from ..storage.run_folder import RunDir
 from ..training.distributed import World
-from ..training.loop import Trace
 from ..training.progress import Progress
+from ..training.trace import Trace
 from .datasets import Datasets
 from .translated import translated_test
 
@@ -52,7 +52,7 @@ class Context:
     should_stop: Callable[[], int] = lambda: 0
     world: World = field(default_factory=World)
     digests: dict[str, str] = field(default_factory=dict)
-    warnings: list[Warning] = field(default_factory=list)
+    warnings: list[RunWarning] = field(default_factory=list)
     reuse: tuple[Path, ...] = ()
     models: dict[str, Context] = field(default_factory=dict)
     opened: dict[Path, Any] = field(default_factory=dict)
@@ -68,7 +68,7 @@ class Context:
     def folder(self, stage_id: str) -> Path:
         return self.run_dir.path / stage_id
 
-    def warn(self, *found: Warning | None) -> None:
+    def warn(self, *found: RunWarning | None) -> None:
         """Records the warnings among `found` for the stage that runs."""
         for warning in found:
             if warning is not None:
@@ -80,7 +80,7 @@ class Context:
 
     def restore_warnings(self, stored: list[dict[str, Any]]) -> None:
         """Takes up the warnings of a part of the stage that was done before the run was cut off."""
-        self.warnings += [Warning(**entry) for entry in stored]
+        self.warnings += [RunWarning(**entry) for entry in stored]
 
     def poll(self) -> None:
         """Raises `Interrupted` when the run was asked to stop; every long loop calls it."""
@@ -170,7 +170,7 @@ class Context:
         return found
 
 
-def freeze(encoder: Encoder, config: OptimiserConfig) -> None:
+def freeze(encoder: Encoder, config: StageConfig) -> None:
     """Freezes what the table of a stage says, and has computed again in the backward pass what it says.
 
     Raises:

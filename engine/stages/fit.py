@@ -13,8 +13,10 @@ from torch import nn
 from ... import Interrupted, ModelError
 from ...model import TaskModel
 from ..recipe.config import TaskConfig
+from ..training.batch_source import BatchSource, Objective
 from ..training.checkpoint import load_latest, save_checkpoint
-from ..training.loop import BatchSource, Loop, Objective, StepResult, Trace
+from ..training.loop import Loop
+from ..training.trace import StepResult, Trace
 from ..training.weight_hashes import frozen_hash, tensors_hash
 from .best import BestEpoch
 from .kind import StageRun
@@ -57,7 +59,8 @@ class Fit:
             model,
             batches,
             objective,
-            optimiser=stage.optimiser,
+            optimizer=stage.optimiser,
+            auto_micro_batch=stage.optimiser.micro_batch == "auto",
             seed=run.seed("fit"),
             precision=context.config.precision,
             world=context.world,

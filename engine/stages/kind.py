@@ -21,7 +21,8 @@ from ...data import BatchSize, MlmBatches, PairBatches, TaskBatches, TokenStore,
 from ...model import Encoder, Head, MaskedLM, TaskModel
 from ..plan import Stage
 from ..recipe.config import RunConfig, TaskConfig
-from ..training.loop import BatchSource, Objective, Trace
+from ..training.batch_source import BatchSource, Objective
+from ..training.trace import Trace
 from .context import Context
 
 Batches = MlmBatches | TaskBatches | PairBatches

@@ -12,8 +12,8 @@ from ...model import Encoder, MaskedLM, load_masked_lm
 from ..plan import Stage
 from ..pseudolabels.diagnostics import low_loss_drop, only_frequencies
 from ..recipe.config import PretrainConfig
-from ..training.loop import Trace
 from ..training.objectives import masked_lm
+from ..training.trace import Trace
 from .btf_text import BtfText, btf_stores, btf_text, text_by_language
 from .context import Context
 from .datasets import corpora

@@ -9,7 +9,7 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
-from ..pseudolabels.diagnostics import Warning
+from ..run_warning import RunWarning
 from ..storage.files import storage_errors
 
 MISSING = "it is not there"
@@ -67,9 +67,9 @@ def _checksum(targets: np.ndarray, teacher: str) -> str:
     return digest.hexdigest()
 
 
-def damaged(path: Path, problem: str) -> Warning:
+def damaged(path: Path, problem: str) -> RunWarning:
     """`soft-labels-damaged`: the stored labels were not those that the teacher had given."""
-    return Warning(
+    return RunWarning(
         "soft-labels-damaged",
         f"{path}: {problem}; the teacher labels the examples once more. Look at the disk",
         {"problem": problem},

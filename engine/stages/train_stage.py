@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ...model import MaskedLM, TaskModel
-from ..training.loop import Trace
+from ..training.trace import Trace
 from ..training.weight_hashes import tensors_hash
 from .context import freeze
 from .fit import Fit, Spent

@@ -35,16 +35,6 @@ from ..storage.files import (
     temporary_folder,
     write_file,
 )
-from .optimizer_state import load_optimiser_tensors, optimiser_tensors
-
-__all__ = [
-    "Checkpoint",
-    "checkpoint_problem",
-    "load_latest",
-    "load_optimiser_tensors",
-    "optimiser_tensors",
-    "save_checkpoint",
-]
 
 FORMAT = 1
 TENSORS, META, MANIFEST = "tensors.safetensors", "meta.json", "manifest.json"

@@ -19,7 +19,8 @@ from torch import Tensor
 
 from ...data import BatchSize, Bucket, PackedBatch
 from ...kernels.dispatch import kernels_path
-from ..pseudolabels.diagnostics import Warning
+from ..run_warning import RunWarning
+from .batch_source import MicroBatches, TrainStep
 
 WARM_UP = 2
 """Steps of a shape before it is captured: in the first Triton compiles, in the second nothing is new any more."""
@@ -28,10 +29,6 @@ _FAILED: list[torch.cuda.CUDAGraph] = []
 HOST_FIELDS = ("example_ids", "item_example")
 """Tensors of a batch that no kernel reads."""
 
-Parts = Sequence[tuple[int | Tensor, PackedBatch]]
-"""The dropout seed of each micro-batch, and the micro-batch."""
-Step = Callable[[Parts, int | Tensor], Tensor]
-"""Runs a step of so many targets; returns its numbers, on the device."""
 Replay = Callable[[], Tensor]
 
 
@@ -119,19 +116,20 @@ class _Captured:
     valid: Tensor
     replay: Replay
 
-    def __call__(self, parts: Parts, valid: int) -> Tensor:
+    def __call__(self, micro_batches: MicroBatches, valid: int | Tensor) -> Tensor:
         """Replays the step on these inputs; nothing waits for the device."""
-        _fill(self.seeds, self.inputs, self.valid, parts, valid)
+        _fill(self.seeds, self.inputs, self.valid, micro_batches, valid)
         return self.replay()
 
 
 class GraphedSteps:
-    """Runs steps whose batches have the shapes of a bucket as graphs.
+    """Runs steps, those whose batches have the shapes of a bucket as graphs.
 
-    Where a capture fails, the warning `graphs-off` says why, and no step is taken any more.
+    Where a capture fails, the warning `graphs-off` says why, and no step is a graph any more.
 
     Args:
-        step: what to run; reads what differs between steps from its arguments, and from tensors that stay in place.
+        train_step: what to run; reads what differs between steps from its arguments, and from tensors that stay in
+            place.
         buckets: the shapes that are captured, once for each number of micro-batches.
         runner: captures.
         clear: drops the gradients; called around a capture, so that each graph makes its own anew.
@@ -143,14 +141,14 @@ class GraphedSteps:
 
     def __init__(
         self,
-        step: Step,
+        train_step: TrainStep,
         buckets: Sequence[Bucket],
         runner: Runner,
         *,
         clear: Callable[[], None],
-        warn: Callable[[Warning], None] = lambda warning: None,
+        warn: Callable[[RunWarning], None] = lambda warning: None,
     ) -> None:
-        self._step, self._runner, self._clear, self._warn = step, runner, clear, warn
+        self._train_step, self._runner, self._clear, self._warn = train_step, runner, clear, warn
         self._buckets = frozenset(buckets)
         self._captured: dict[tuple[Any, ...], _Captured] = {}
         self._seen: Counter[tuple[Any, ...]] = Counter()
@@ -161,24 +159,22 @@ class GraphedSteps:
         """All steps run within this context, those that are not graphs too."""
         return self._runner.lane()
 
-    def __call__(self, parts: Parts, valid: int) -> Tensor | None:
-        """One step as a graph; None where the caller has to run it as usual.
-
-        Returns:
-            The step's numbers, overwritten by the next step.
-        """
-        key = self._key(parts)
-        if key is None:
-            return None
-        if key not in self._captured:
-            self._seen[key] += 1
-            if self._seen[key] <= WARM_UP:
-                return None
-            self._capture(key, parts, valid)
-        if not self._on:
-            return None
+    def __call__(self, micro_batches: MicroBatches, valid: int | Tensor) -> Tensor:
+        """One step; its numbers are overwritten by the next one."""
+        graph = self._graph(micro_batches, valid)
+        if graph is None:
+            return self._train_step(micro_batches, valid)
         self.replayed += 1
-        return self._captured[key](parts, valid)
+        return graph(micro_batches, valid)
+
+    def _graph(self, micro_batches: MicroBatches, valid: int | Tensor) -> _Captured | None:
+        """The graph of a step, captured now if its shape has been warmed up; None for a step that is none."""
+        key = self._key(micro_batches)
+        if key is not None and key not in self._captured:
+            self._seen[key] += 1
+            if self._seen[key] > WARM_UP:
+                self._capture(key, micro_batches, valid)
+        return None if key is None else self._captured.get(key)
 
     def forget(self) -> None:
         """Drops all graphs: what they read may have moved."""
@@ -192,25 +188,25 @@ class GraphedSteps:
         self._off("the memory that graphs hold is needed")
         return True
 
-    def _key(self, parts: Parts) -> tuple[Any, ...] | None:
+    def _key(self, micro_batches: MicroBatches) -> tuple[Any, ...] | None:
         """What tells graphs apart; None for a step that is none."""
-        if not self._on or not parts:
+        if not self._on or not micro_batches:
             return None
-        sizes = {BatchSize.of(batch) for _, batch in parts}
+        sizes = {BatchSize.of(batch) for _, batch in micro_batches}
         if len(sizes) != 1 or Bucket(*next(iter(sizes))) not in self._buckets:
             return None
-        return next(iter(sizes)), *((batch.kind, *_given(batch)) for _, batch in parts)
+        return next(iter(sizes)), *((batch.kind, *_tensors(batch)) for _, batch in micro_batches)
 
-    def _capture(self, key: tuple[Any, ...], parts: Parts, valid: int) -> None:
-        device = parts[0][1].token_ids.device
-        seeds = [torch.zeros((), dtype=torch.int64, device=device) for _ in parts]
-        static = [_static(batch) for _, batch in parts]
-        inputs = [tensor for batch in static for tensor in _given(batch).values()]
+    def _capture(self, key: tuple[Any, ...], micro_batches: MicroBatches, valid: int | Tensor) -> None:
+        device = micro_batches[0][1].token_ids.device
+        seeds = [torch.zeros((), dtype=torch.int64, device=device) for _ in micro_batches]
+        static = [_static(batch) for _, batch in micro_batches]
+        inputs = [tensor for batch in static for tensor in _tensors(batch).values()]
         targets = torch.zeros((), dtype=torch.float32, device=device)
-        _fill(seeds, inputs, targets, parts, valid)
+        _fill(seeds, inputs, targets, micro_batches, valid)
         self._clear()
         try:
-            replay = self._runner.capture(lambda: self._step(list(zip(seeds, static, strict=True)), targets))
+            replay = self._runner.capture(lambda: self._train_step(list(zip(seeds, static, strict=True)), targets))
         except RuntimeError as error:  # torch has no narrower class for all that CUDA and its allocator refuse
             reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
             self._off(f"a step could not be captured: {reason}")
@@ -225,9 +221,9 @@ class GraphedSteps:
         self._warn(graphs_off(reason))
 
 
-def graphs_off(reason: str) -> Warning:
+def graphs_off(reason: str) -> RunWarning:
     """`graphs-off`: steps that were to be CUDA graphs are launched one operation at a time."""
-    return Warning(
+    return RunWarning(
         "graphs-off",
         f"{reason}; steps are launched one operation at a time, which changes no result; "
         "performance.graphs = false asks for that",
@@ -248,7 +244,7 @@ def why_no_graphs(device: torch.device, processes: int = 1) -> str | None:
     return None if path == "triton" else f"plain torch reads sequence boundaries on the host ({reason})"
 
 
-def _given(batch: PackedBatch) -> dict[str, Tensor]:
+def _tensors(batch: PackedBatch) -> dict[str, Tensor]:
     """The tensors that kernels read, by name."""
     names = [f.name for f in fields(batch) if f.name not in HOST_FIELDS]
     return {name: value for name in names if isinstance(value := getattr(batch, name), Tensor)}
@@ -256,17 +252,19 @@ def _given(batch: PackedBatch) -> dict[str, Tensor]:
 
 def _static(batch: PackedBatch) -> PackedBatch:
     """Buffers in the shapes of a batch. That there are targets is all a step may ask of their number."""
-    buffers: dict[str, Any] = {name: torch.empty_like(tensor) for name, tensor in _given(batch).items()}
+    buffers: dict[str, Any] = {name: torch.empty_like(tensor) for name, tensor in _tensors(batch).items()}
     buffers |= dict.fromkeys(HOST_FIELDS, batch.token_ids.new_empty(0))
     return replace(batch, **buffers, num_targets=1)
 
 
-def _fill(seeds: list[Tensor], inputs: list[Tensor], targets: Tensor, parts: Parts, valid: int) -> None:
-    fresh = [tensor for _, batch in parts for tensor in _given(batch).values()]
+def _fill(
+    seeds: list[Tensor], inputs: list[Tensor], targets: Tensor, micro_batches: MicroBatches, valid: int | Tensor
+) -> None:
+    fresh = [tensor for _, batch in micro_batches for tensor in _tensors(batch).values()]
     for dtype in dict.fromkeys(tensor.dtype for tensor in inputs):
-        here = [i for i, tensor in enumerate(inputs) if tensor.dtype == dtype]
+        same = [i for i, tensor in enumerate(inputs) if tensor.dtype == dtype]
         # One launch for a list of one dtype.
-        torch._foreach_copy_([inputs[i] for i in here], [fresh[i] for i in here])
-    for buffer, (seed, _) in zip(seeds, parts, strict=True):
+        torch._foreach_copy_([inputs[i] for i in same], [fresh[i] for i in same])
+    for buffer, (seed, _) in zip(seeds, micro_batches, strict=True):
         buffer.fill_(seed)
     targets.fill_(valid)

@@ -5,25 +5,25 @@ from __future__ import annotations
 import math
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import AbstractContextManager, closing, nullcontext
-from dataclasses import dataclass, field
-from typing import Any, Protocol, runtime_checkable
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from ... import DivergedError
-from ...data import PackedBatch, derive_seed
-from ..pseudolabels.diagnostics import Warning
-from ..recipe.config import OptimiserConfig, PerformanceConfig
+from ..run_warning import RunWarning
 from ..storage.faults import fault
-from .cuda_graphs import CudaRunner, GraphedSteps, Parts, graphs_off, why_no_graphs
+from .batch_source import BatchSource, MicroBatches, Objective
+from .config import OptimizerConfig, PerformanceConfig
+from .cuda_graphs import CudaRunner, GraphedSteps, Runner, graphs_off, why_no_graphs
 from .distributed import GradientSum, World
-from .out_of_memory import StepMemory
-from .precision import Weights
-from .prefetch import Fed, make_feed
-from .update import SKIPS_IN_A_ROW, Update
+from .optimizer import SKIPS_IN_A_ROW, OptimizerStep
+from .out_of_memory import MemoryRetry, repeatable
+from .precision import MasterWeights
+from .prefetch import make_prefetcher
+from .trace import LaunchedStep, StepResult, Trace
 
 LISTED = 16
 """Examples that a message names."""
@@ -31,86 +31,20 @@ PLAIN = PerformanceConfig(graphs=False, buckets=0, feed=False)
 """Batches as they come, one operation at a time."""
 
 
-class Objective(Protocol):
-    """Sum of the losses of a batch's valid targets; the loop divides by their number in the whole step."""
-
-    def __call__(self, model: Any, batch: PackedBatch, seed: int | Tensor) -> Tensor: ...
-
-
-class BatchSource(Protocol):
-    """`len` is the number of optimiser steps; item `step` holds its micro-batches and depends on `step` alone."""
-
-    def __len__(self) -> int: ...
-
-    def __getitem__(self, step: int, /) -> Sequence[PackedBatch]: ...
-
-
-@runtime_checkable
-class NamedSource(Protocol):
-    """A batch source that can name the examples of a step, for messages."""
-
-    def names(self, step: int, /) -> list[str]: ...
-
-
-@dataclass(frozen=True, slots=True)
-class StepResult:
-    """One optimiser step: mean loss over `valid` targets, gradient norm before clipping, rate of the first group.
-
-    `skipped`: 1 where fp16 overflowed and no weight was changed, else 0; loss and norm are then those of the step
-    before, where they are not finite.
-    """
-
-    step: int
-    loss: float
-    valid: int
-    tokens: int
-    grad_norm: float
-    lr: float
-    seconds: float
-    skipped: int = 0
-
-
-@dataclass
-class Trace:
-    """Every step of a stage, as columns; part of a checkpoint, so that a resumed run has the whole of it."""
-
-    loss: list[float] = field(default_factory=list)
-    lr: list[float] = field(default_factory=list)
-    grad_norm: list[float] = field(default_factory=list)
-    tokens: list[int] = field(default_factory=list)
-    valid: list[int] = field(default_factory=list)
-    skipped: list[int] = field(default_factory=list)
-
-    def add(self, result: StepResult) -> None:
-        for name in self.__dataclass_fields__:
-            getattr(self, name).append(getattr(result, name))
-
-
-@dataclass(frozen=True, slots=True)
-class _Launched:
-    """A step whose numbers may still be on their way from the device."""
-
-    step: int
-    batches: Sequence[PackedBatch]
-    valid: int
-    lr: float
-    started: float
-    numbers: Tensor
-    arrived: torch.cuda.Event | None
-
-
 class Loop:
-    """A model, its batches, its objective and its optimiser, at some step.
+    """A model, its batches, its objective and its optimizer, at some step.
 
     Args:
         model: whatever `objective` understands; parameters without `requires_grad` stay as they are.
         batches: one entry per optimiser step.
         objective: see `Objective`.
-        optimiser: rates, clipping, decay. Batch sizes and epochs are the batch source's affair.
+        optimizer: rates, clipping, decay.
         seed: key of the dropout masks.
         precision: "fp32"; "bf16" or "fp16" for 16-bit computation over fp32 weights, which `close` gives back.
         world: the processes that share the micro-batches of every step; this one alone when absent.
         performance: how steps reach the device; each as it comes, when absent.
+        auto_micro_batch: whether a step that does not fit into memory is repeated, and the rest run, in micro-batches
+            of half as many sequences; in one process alone.
         warn: hears what does not work as `performance` asks.
 
     Attributes:
@@ -125,56 +59,113 @@ class Loop:
         batches: BatchSource,
         objective: Objective,
         *,
-        optimiser: OptimiserConfig,
+        optimizer: OptimizerConfig,
         seed: int,
         precision: str = "fp32",
         world: World | None = None,
         performance: PerformanceConfig = PLAIN,
-        warn: Callable[[Warning], None] = lambda warning: None,
+        auto_micro_batch: bool = False,
+        warn: Callable[[RunWarning], None] = lambda warning: None,
     ) -> None:
-        self.model, self.batches, self.objective, self.seed = model, batches, objective, seed
+        self.model, self.objective, self.total = model, objective, len(batches)
         self.world = world or World()
         self.device = next(model.parameters()).device
-        self.weights = Weights(model, precision)
-        self.update = Update(self.weights, optimiser, self.device, precision)
-        self.total_gradients = GradientSum(self.world, self.weights.trainable)
-        auto = optimiser.micro_batch == "auto" and self.world.size == 1
-        self.memory = StepMemory(auto=auto, drop=self._drop_gradients, names=self._names, release=self._release_graphs)
+        self.weights = MasterWeights(model, precision)
+        self.optimizer_step = OptimizerStep(self.weights.trainable, optimizer, self.device, precision)
+        self.reduce = GradientSum(self.world, self.weights.trainable)
         obstacle = why_no_graphs(self.device, self.world.size)
         graphs = performance.graphs is not False and obstacle is None
         if performance.graphs is True and obstacle is not None:
             warn(graphs_off(obstacle))
-        self.feed = make_feed(batches, self.device, performance, graphs=graphs, share=self.world.share)
+        self.prefetcher = make_prefetcher(
+            batches, self.device, performance, graphs=graphs, seed=seed, share=self.world.share
+        )
         self.graphs: GraphedSteps | None = None
         if graphs:
-            runner = CudaRunner(self.device, self.feed.quiet)
-            self.graphs = GraphedSteps(self._whole, self.feed.buckets, runner, clear=self._drop_gradients, warn=warn)
+            self.capture(CudaRunner(self.device, self.prefetcher.quiet), warn)
+        self.memory = MemoryRetry(
+            self.prefetcher,
+            auto=auto_micro_batch and self.world.size == 1,
+            clear=self._clear_gradients,
+            release=lambda: self.graphs is not None and self.graphs.give_up(),
+        )
         self.step = 0
         self.ahead = int(self.device.type == "cuda")
         self.settle: Callable[[int], bool] = lambda step: False
         self.trace = Trace()
-        self._launched: deque[_Launched] = deque()
+        self._launched: deque[LaunchedStep] = deque()
         self._finished: deque[StepResult] = deque()
 
-    @property
-    def total(self) -> int:
-        return len(self.batches)
+    def train_step(self, micro_batches: MicroBatches, valid: int | Tensor) -> Tensor:
+        """One optimizer step: forward and backward over micro-batches, reduce, update, publish.
 
-    @property
-    def supply(self) -> dict[str, float]:
-        """How the device was fed so far: seconds waited for batches, share of padding, steps that were graphs."""
-        replayed = 0 if self.graphs is None else self.graphs.replayed
-        return {"waited": self.feed.waited, "padding": self.feed.padding, "graphs": replayed}
+        What differs between steps is in the arguments, and nothing waits for the device: a CUDA graph of this call is
+        the step of any batch of the same shape.
 
-    def advance(self) -> StepResult:
-        """Runs one optimiser step and waits for it.
+        Args:
+            valid: targets of the whole step, in all micro-batches of all processes.
+
+        Returns:
+            What `OptimizerStep.apply` says of the step, on the device.
+        """
+        loss = torch.zeros((), device=self.device)
+        # Not a number: dividing by one rounds otherwise on a GPU than by a tensor, and a graph has a tensor.
+        count = valid if isinstance(valid, Tensor) else torch.full_like(loss, valid)
+        with repeatable():
+            for seed, batch in micro_batches:
+                part = self.objective(self.model, batch, seed) / (math.nan if fault("loop.loss") else count)
+                torch.autograd.backward(self.optimizer_step.scaled(part))
+                self.weights.accumulate()
+                loss += part.detach()
+        loss = self.reduce(loss, valid)
+        numbers = self.optimizer_step.apply(loss)
+        self.weights.copy_to_model()
+        return numbers
+
+    def launch(self) -> None:
+        """Fetches the batches of the next step and starts it; `finish` reads its numbers."""
+        started = time.monotonic()
+        batches = self.prefetcher[self.step]
+        lr = self.optimizer_step.set_lr(self.step, self.total)
+        numbers, arrived = self.memory(self.graphs or self.train_step, batches), None
+        if self.device.type == "cuda":
+            numbers = numbers.to("cpu", non_blocking=True)
+            arrived = torch.cuda.Event()  # type: ignore[no-untyped-call]
+            arrived.record()
+        if self.ahead:
+            self.weights.clear()
+        tokens = sum(batch.num_tokens for batch in batches.batches)
+        self._launched.append(LaunchedStep(self.step, tokens, batches.num_targets, lr, started, numbers, arrived))
+        self.step += 1
+
+    def finish(self, ahead: int = 0) -> None:
+        """Reads the numbers of all but the last `ahead` launched steps.
 
         Raises:
             DivergedError: loss or gradient is not finite; the weights are still those of the step before.
         """
-        with self._lane():
-            self._launch()
-            self._finish(0)
+        while len(self._launched) > ahead:
+            launched = self._launched.popleft()
+            if launched.arrived is not None:
+                self.world.wait(launched.arrived)
+            loss, norm, skipped, in_a_row = launched.numbers.tolist()
+            if skipped and (self.optimizer_step.scaler is None or in_a_row >= SKIPS_IN_A_ROW):
+                self._diverged(launched.step, loss, norm)
+            if skipped:
+                loss, norm = (
+                    value if math.isfinite(value) else (past[-1] if past else 0.0)
+                    for value, past in ((loss, self.trace.loss), (norm, self.trace.grad_norm))
+                )
+            self.weights.clear()
+            result = launched.result(loss, norm, bool(skipped))
+            self.trace.add(result)
+            self._finished.append(result)
+
+    def advance(self) -> StepResult:
+        """Runs one optimizer step and waits for it; raises what `finish` does."""
+        with self.lane():
+            self.launch()
+            self.finish()
         return self._finished.pop()
 
     def run(self, on_step: Callable[[Loop, StepResult], None] | None = None) -> Trace:
@@ -182,110 +173,41 @@ class Loop:
 
         On a GPU the numbers of a step are read while the next one runs, so that the device never waits for the host.
         """
-        with self._lane(), closing(self.feed):
+        with self.lane(), closing(self.prefetcher):
             while self.step < self.total:
-                self._launch()
-                self._finish(self.ahead if self.step < self.total and not self.settle(self.step) else 0)
+                self.launch()
+                self.finish(self.ahead if self.step < self.total and not self.settle(self.step) else 0)
                 while self._finished:
                     result = self._finished.popleft()
                     if on_step is not None:
                         on_step(self, result)
         return self.trace
 
-    def _lane(self) -> AbstractContextManager[object]:
+    def lane(self) -> AbstractContextManager[object]:
+        """All steps are launched within this context."""
         return nullcontext() if self.graphs is None else self.graphs.lane()
 
-    def _launch(self) -> None:
-        started = time.monotonic()
-        fed = self.feed[self.step]
-        batches, numbers = fed.batches, None
-        valid = sum(batch.num_targets for batch in batches)
-        lr = self.update.set_rate(self.step, self.total)
-        if self.graphs is not None and not self.memory.limit:
-            numbers = self.graphs(self._seeded(fed.parts), valid)
-        if numbers is None:
-            batches, loss = self.memory.attempt(
-                self.step, batches, lambda cut: self._gradients(self._own(cut, fed), valid)
-            )
-            numbers = self.update.apply(self.total_gradients(loss, valid))
-        arrived = None
-        if self.device.type == "cuda":
-            numbers = numbers.to("cpu", non_blocking=True)
-            arrived = torch.cuda.Event()  # type: ignore[no-untyped-call]
-            arrived.record()
-        if self.ahead:
-            self.weights.clear()
-        self._launched.append(_Launched(self.step, batches, valid, lr, started, numbers, arrived))
-        self.step += 1
+    def capture(self, runner: Runner, warn: Callable[[RunWarning], None]) -> None:
+        """Has steps captured and replayed from now on."""
+        buckets = self.prefetcher.buckets
+        self.graphs = GraphedSteps(self.train_step, buckets, runner, clear=self._clear_gradients, warn=warn)
 
-    def _own(self, batches: Sequence[PackedBatch], fed: Fed) -> Parts:
-        """The micro-batches that this process computes, on the device: those of the feed, unless they were cut."""
-        if batches is fed.batches:
-            return self._seeded(fed.parts)
-        return self._seeded([(i, batches[i].to(self.device)) for i in self.world.share(len(batches))])
-
-    def _seeded(self, numbered: Sequence[tuple[int, PackedBatch]]) -> Parts:
-        """Micro-batches with targets, each with its dropout seed for this step."""
-        return [(derive_seed(self.seed, "dropout", self.step, i), batch) for i, batch in numbered if batch.num_targets]
-
-    def _whole(self, parts: Parts, valid: int | Tensor) -> Tensor:
-        """A step in one process, as it is captured: what differs between steps is in the arguments alone."""
-        return self.update.apply(self._gradients(parts, valid))
-
-    def _drop_gradients(self) -> None:
-        self.model.zero_grad()
-        self.weights.clear()
-
-    def _release_graphs(self) -> bool:
-        return self.graphs is not None and self.graphs.give_up()
-
-    def _names(self, step: int) -> list[str]:
-        return self.feed.names(step) if isinstance(self.batches, NamedSource) else []
-
-    def _gradients(self, parts: Parts, valid: int | Tensor) -> Tensor:
-        """What micro-batches add to the gradients of a step's mean loss; returns their loss, on the device."""
-        total = torch.zeros((), device=self.device)
-        # Not a number: dividing by one rounds otherwise on a GPU than by a tensor, and a graph has a tensor.
-        count = valid if isinstance(valid, Tensor) else torch.full_like(total, valid)
-        for seed, batch in parts:
-            part = self.objective(self.model, batch, seed)
-            part = part / (math.nan if fault("loop.loss") else count)
-            torch.autograd.backward(self.update.scaled(part))
-            self.weights.collect()
-            total += part.detach()
-        return total
-
-    def _finish(self, ahead: int) -> None:
-        """Reads the numbers of all but the last `ahead` launched steps."""
-        while len(self._launched) > ahead:
-            launched = self._launched.popleft()
-            if launched.arrived is not None:
-                self.world.wait(launched.arrived)
-            loss, norm, held, in_a_row = launched.numbers.tolist()
-            if held and (self.update.scaler is None or in_a_row >= SKIPS_IN_A_ROW):
-                self._diverged(launched, loss, norm)
-            if held:
-                loss, norm = (
-                    value if math.isfinite(value) else (past[-1] if past else 0.0)
-                    for value, past in ((loss, self.trace.loss), (norm, self.trace.grad_norm))
-                )
-            self.weights.clear()
-            tokens = sum(batch.num_tokens for batch in launched.batches)
-            seconds = time.monotonic() - launched.started
-            result = StepResult(launched.step, loss, launched.valid, tokens, norm, launched.lr, seconds, int(held))
-            self.trace.add(result)
-            self._finished.append(result)
+    @property
+    def supply(self) -> dict[str, float]:
+        """How the device was fed so far: seconds waited for batches, share of padding, steps that were graphs."""
+        replayed = 0 if self.graphs is None else self.graphs.replayed
+        return {"waited": self.prefetcher.waited, "padding": self.prefetcher.padding, "graphs": replayed}
 
     def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
         """What a checkpoint needs: trainable weights and moments by name, the loss scale, and the loss trace."""
-        self._finish(0)
+        self.finish()
         weights = {f"model.{name}": p.detach() for name, p in self.weights.trainable.items()}
-        return weights | self.update.state(), {"trace": vars(self.trace)} | self.memory.state()
+        return weights | self.optimizer_step.state(), {"trace": vars(self.trace)} | self.memory.state()
 
     def restore(self, step: int, tensors: dict[str, Tensor], meta: dict[str, Any]) -> None:
         """Continues from `state()` of an equal loop after `step` steps."""
         self.weights.load({name.removeprefix("model."): t for name, t in tensors.items() if name.startswith("model.")})
-        self.update.load(tensors)
+        self.optimizer_step.load(tensors)
         if self.graphs is not None:
             self.graphs.forget()
         self.memory.restore(meta)
@@ -294,24 +216,21 @@ class Loop:
 
     def close(self) -> None:
         """Ends 16-bit computation: the model has its fp32 weights again, and the loop is of no use after it."""
-        self.feed.close()
+        self.prefetcher.close()
         self.graphs = None
-        self.weights.close()
+        self.weights.restore()
 
-    def _diverged(self, launched: _Launched, loss: float, norm: float) -> None:
-        self.step = launched.step
+    def _clear_gradients(self) -> None:
+        self.model.zero_grad()
+        self.weights.clear()
+
+    def _diverged(self, step: int, loss: float, norm: float) -> None:
+        self.step = step
         self._launched.clear()
-        if isinstance(self.batches, NamedSource):
-            rows = self.feed.names(launched.step)
-        else:
-            rows = [str(int(i)) for batch in launched.batches for i in batch.example_ids]
-        listed = ", ".join(rows[:LISTED]) + (f" and {len(rows) - LISTED} more" if len(rows) > LISTED else "")
-        bad = [n for n, p in self.weights.trainable.items() if p.grad is not None and not p.grad.isfinite().all()]
-        found = f"loss {loss}, gradient norm {norm}" + (f"; first bad gradient: {bad[0]}" if bad else "")
-        if self.update.scaler is not None:
-            found += f", the {SKIPS_IN_A_ROW}th overflow of fp16 in a row; bf16 has more range"
+        names = self.prefetcher.names(step)
+        listed = ", ".join(names[:LISTED]) + (f" and {len(names) - LISTED} more" if len(names) > LISTED else "")
         raise DivergedError(
-            f"step {launched.step}: {found}; examples {listed}. "
+            f"step {step}: {self.optimizer_step.failure(loss, norm)}; examples {listed}. "
             "The weights were not updated; lower the learning rate or look at these examples"
         )
 
@@ -321,14 +240,17 @@ def train(
     batches: BatchSource,
     objective: Objective,
     *,
-    optimiser: OptimiserConfig | None = None,
+    optimizer: OptimizerConfig | None = None,
     seed: int = 0,
     precision: str = "fp32",
+    auto_micro_batch: bool = False,
     on_step: Callable[[Loop, StepResult], None] | None = None,
 ) -> Trace:
     """Trains `model` in place over all of `batches`; the short form of `Loop(...).run()`."""
-    config = OptimiserConfig() if optimiser is None else optimiser
-    loop = Loop(model, batches, objective, optimiser=config, seed=seed, precision=precision)
+    config = optimizer or OptimizerConfig()
+    loop = Loop(
+        model, batches, objective, optimizer=config, seed=seed, precision=precision, auto_micro_batch=auto_micro_batch
+    )
     try:
         return loop.run(on_step)
     finally:

@@ -1,4 +1,4 @@
-"""AdamW parameter groups, the learning-rate schedule, and clipping."""
+"""The optimizer: AdamW and its schedule, and what happens to a step's gradients. Nothing here waits for the device."""
 
 from __future__ import annotations
 
@@ -7,11 +7,18 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
-from ..recipe.config import OptimiserConfig
+from .config import OptimizerConfig
+from .optimizer_state import load_optimizer_tensors, optimizer_tensors
+from .precision import LossScaler
+
+SKIPS_IN_A_ROW = 50
+"""Overflows in a row after which fp16 training has failed: the scale is then far below one."""
+SCALER = "scaler."
+ENCODER = "encoder."
 
 
-def make_optimiser(
-    parameters: Mapping[str, nn.Parameter], config: OptimiserConfig, device: torch.device
+def make_optimizer(
+    parameters: Mapping[str, nn.Parameter], config: OptimizerConfig, device: torch.device
 ) -> torch.optim.AdamW:
     """Fused AdamW over the parameters that train; biases and LayerNorms have no weight decay, as in BERT.
 
@@ -25,7 +32,7 @@ def make_optimiser(
             decay = 0.0 if name.endswith("bias") or "norm" in name else config.weight_decay
             groups.setdefault((peak, decay), []).append(parameter)
     on_gpu = device.type == "cuda"
-    tables = [
+    param_groups = [
         {
             "params": members,
             "lr": torch.full((), peak, device=device) if on_gpu else peak,
@@ -34,7 +41,9 @@ def make_optimiser(
         }
         for (peak, decay), members in groups.items()
     ]
-    return torch.optim.AdamW(tables, betas=(config.beta1, config.beta2), eps=config.eps, fused=True, capturable=on_gpu)
+    return torch.optim.AdamW(
+        param_groups, betas=(config.beta1, config.beta2), eps=config.eps, fused=True, capturable=on_gpu
+    )
 
 
 def lr_factor(step: int, total: int, warmup: float) -> float:
@@ -48,11 +57,131 @@ def lr_factor(step: int, total: int, warmup: float) -> float:
     return (total - step) / max(1, total - warm)
 
 
-def set_lr(optimiser: torch.optim.Optimizer, factor: float) -> float:
+def set_lr(optimizer: torch.optim.Optimizer, factor: float) -> float:
     """Sets every group's rate to `factor` times its peak; returns the first group's rate."""
-    for group in optimiser.param_groups:
+    for group in optimizer.param_groups:
         if isinstance(group["lr"], Tensor):
             group["lr"].fill_(group["peak"] * factor)
         else:
             group["lr"] = group["peak"] * factor
-    return float(optimiser.param_groups[0]["peak"]) * factor
+    return float(optimizer.param_groups[0]["peak"]) * factor
+
+
+class L2ToBase:
+    """L2 towards the weights that a stage starts from (L2-SP, arXiv 1802.01483), decoupled like AdamW's weight decay.
+
+    Before each step `w <- w - lr * strength * (w - start)`, one gradient step on `strength / 2 * |w - start|^2` at the
+    step's rate. As a term of the loss it would be divided by Adam's second moment, so that weights with large gradients
+    would hardly be pulled, and it would count towards the norm that clips. Encoder weights alone are pulled, in fp32: a
+    head starts from random numbers, which are nothing to come back to.
+
+    The start is a copy of what trains, made when the loop is, before a checkpoint is read: a stage that is continued
+    has the same one.
+
+    Args:
+        trainable: fp32 weights by name.
+        strength: `l2_to_base`, above 0.
+    """
+
+    def __init__(self, trainable: Mapping[str, nn.Parameter], strength: float) -> None:
+        self.strength = strength
+        self._start = {p: p.detach().clone() for name, p in trainable.items() if name.startswith(ENCODER)}
+
+    @torch.no_grad()
+    def pull(self, optimizer: torch.optim.Optimizer, skipped: Tensor) -> None:
+        """Moves the weights by one step's share, at the rates that lie in the optimiser; nothing waits for the device.
+
+        Args:
+            skipped: fp32 scalar on the device, 1.0 where no weight may change in this step, else 0.0.
+        """
+        for group in optimizer.param_groups:
+            share = (1.0 - skipped) * group["lr"] * self.strength
+            for parameter in group["params"]:
+                if (start := self._start.get(parameter)) is not None:
+                    parameter.lerp_(start, share)
+
+
+class OptimizerStep:
+    """AdamW over the fp32 weights, with loss scaling in fp16.
+
+    A step whose loss or gradient is not finite is skipped: it changes no weight. In fp16 that is an overflow, and the
+    scale is lowered; otherwise all later steps are skipped too, so that the weights stay those before the fault until
+    the host has seen it.
+
+    Args:
+        trainable: fp32 weights by name.
+    """
+
+    def __init__(
+        self, trainable: Mapping[str, nn.Parameter], config: OptimizerConfig, device: torch.device, precision: str
+    ) -> None:
+        self._trainable, self._config = trainable, config
+        self.optimizer = make_optimizer(trainable, config, device)
+        self.scaler = LossScaler(device) if precision == "fp16" else None
+        self._l2_to_base = L2ToBase(trainable, config.l2_to_base) if config.l2_to_base > 0 else None
+        self._skipped = torch.zeros((), dtype=torch.float32, device=device)
+
+    def set_lr(self, step: int, total: int) -> float:
+        """The learning rate of a step, into the optimizer; returns that of the first group."""
+        return set_lr(self.optimizer, lr_factor(step, total, self._config.warmup))
+
+    def scaled(self, loss: Tensor) -> Tensor:
+        """The loss to differentiate."""
+        return loss if self.scaler is None else loss * self.scaler.scale
+
+    def apply(self, loss: Tensor) -> Tensor:
+        """Unscales, checks, clips and applies the gradients that lie in the weights.
+
+        Args:
+            loss: the step's mean loss, a scalar on the device.
+
+        Returns:
+            fp32 [4] on the device: loss, gradient norm before clipping, whether the step was skipped (1 or 0), and
+            how many were in a row.
+        """
+        parameters = [p for p in self._trainable.values() if p.grad is not None]
+        gradients = [p.grad for p in parameters if p.grad is not None]
+        overflow = None if self.scaler is None else self.scaler.unscale(gradients)
+        norm = torch.nn.utils.get_total_norm(gradients).to(self._skipped.device)
+        skipped = (~(norm.isfinite() & loss.isfinite())).float()
+        if self.scaler is not None and overflow is not None:
+            skipped = torch.maximum(skipped, overflow)
+            self.scaler.update(skipped)
+            in_a_row = self.scaler.skipped_in_a_row.float()
+        else:
+            in_a_row = skipped = self._skipped.copy_(torch.maximum(skipped, self._skipped))
+        if self._config.clip > 0:
+            # A skipped step's gradients stay what they are: on a CPU, which clears none ahead, the first bad one is
+            # named in the error.
+            harmless = torch.where(skipped > 0, self._config.clip, norm)
+            torch.nn.utils.clip_grads_with_norm_(parameters, self._config.clip, harmless)
+        self.optimizer.found_inf = skipped  # type: ignore[attr-defined]
+        if self._l2_to_base is not None:
+            self._l2_to_base.pull(self.optimizer, skipped)
+        self.optimizer.step()
+        return torch.stack([loss.float(), norm.float(), skipped, in_a_row])
+
+    def failure(self, loss: float, norm: float) -> str:
+        """What is wrong with a step that was skipped, whose gradients still lie in the weights."""
+        bad = [n for n, p in self._trainable.items() if p.grad is not None and not p.grad.isfinite().all()]
+        reason = f"loss {loss}, gradient norm {norm}" + (f"; first bad gradient: {bad[0]}" if bad else "")
+        if self.scaler is not None:
+            reason += f", the {SKIPS_IN_A_ROW}th overflow of fp16 in a row; bf16 has more range"
+        return reason
+
+    def state(self) -> dict[str, Tensor]:
+        """Moments by parameter name, and the loss scale."""
+        tensors = optimizer_tensors(self.optimizer, self._trainable)
+        if self.scaler is not None:
+            tensors |= {SCALER + name: tensor for name, tensor in self.scaler.state().items()}
+        return tensors
+
+    def load(self, tensors: Mapping[str, Tensor]) -> None:
+        """Takes over what `state` gave.
+
+        Raises:
+            ModelError: it does not fit the weights.
+        """
+        load_optimizer_tensors(self.optimizer, self._trainable, tensors)
+        if self.scaler is not None:
+            self.scaler.load({n.removeprefix(SCALER): t for n, t in tensors.items() if n.startswith(SCALER)})

@@ -10,8 +10,8 @@ from torch import Tensor, nn
 from ... import ModelError
 
 
-def optimiser_tensors(
-    optimiser: torch.optim.Optimizer, named_parameters: Mapping[str, nn.Parameter]
+def optimizer_tensors(
+    optimizer: torch.optim.Optimizer, named_parameters: Mapping[str, nn.Parameter]
 ) -> dict[str, Tensor]:
     """The state of AdamW under `optimiser.<parameter name>.<exp_avg, exp_avg_sq or step>`.
 
@@ -19,56 +19,56 @@ def optimiser_tensors(
     step yet is stored as step 0.
     """
     result: dict[str, Tensor] = {}
-    for name, parameter in _optimised(optimiser, named_parameters):
-        state = optimiser.state.get(parameter) or {"step": torch.zeros(())}
+    for name, parameter in _named_parameters(optimizer, named_parameters):
+        state = optimizer.state.get(parameter) or {"step": torch.zeros(())}
         for key, value in state.items():
             result[f"optimiser.{name}.{key}"] = value.detach()
     return result
 
 
-def load_optimiser_tensors(
-    optimiser: torch.optim.Optimizer, named_parameters: Mapping[str, nn.Parameter], tensors: Mapping[str, Tensor]
+def load_optimizer_tensors(
+    optimizer: torch.optim.Optimizer, named_parameters: Mapping[str, nn.Parameter], tensors: Mapping[str, Tensor]
 ) -> None:
-    """Put back what `optimiser_tensors` gave; other entries of `tensors` are left alone.
+    """Put back what `optimizer_tensors` gave; other entries of `tensors` are left alone.
 
     Raises:
         ModelError: names, shapes or dtypes differ; lists them, and the optimiser is unchanged.
     """
-    parameters = _optimised(optimiser, named_parameters)
-    given = {name: tensor for name, tensor in tensors.items() if name.startswith("optimiser.")}
+    parameters = _named_parameters(optimizer, named_parameters)
+    stored = {name: tensor for name, tensor in tensors.items() if name.startswith("optimiser.")}
     states: list[tuple[nn.Parameter, dict[str, Tensor]]] = []
     problems: list[str] = []
     for name, parameter in parameters:
         state: dict[str, Tensor] = {}
-        step = given.pop(f"optimiser.{name}.step", None)
+        step = stored.pop(f"optimiser.{name}.step", None)
         if step is None:
             problems.append(f"optimiser.{name}.step is missing")
         elif step.item() > 0:
             state["step"] = step.clone()
             for key in ("exp_avg", "exp_avg_sq"):
-                value = given.pop(f"optimiser.{name}.{key}", None)
+                value = stored.pop(f"optimiser.{name}.{key}", None)
                 problems += _mismatch(f"optimiser.{name}.{key}", value, parameter)
                 if value is not None:
                     state[key] = value.to(parameter.device, copy=True)
         states.append((parameter, state))
-    problems += [f"{name} belongs to no parameter that trains" for name in given]
+    problems += [f"{name} belongs to no parameter that trains" for name in stored]
     if problems:
         shown = "; ".join(problems[:20]) + (f"; and {len(problems) - 20} more" if len(problems) > 20 else "")
         raise ModelError(f"the optimiser state does not fit the model: {shown}; start this stage afresh")
     for parameter, state in states:
-        optimiser.state.pop(parameter, None)
+        optimizer.state.pop(parameter, None)
         if state:
-            state["step"] = state["step"].to(_step_device(optimiser, parameter))
-            optimiser.state[parameter] = state
+            state["step"] = state["step"].to(_step_device(optimizer, parameter))
+            optimizer.state[parameter] = state
 
 
-def _optimised(
-    optimiser: torch.optim.Optimizer, named_parameters: Mapping[str, nn.Parameter]
+def _named_parameters(
+    optimizer: torch.optim.Optimizer, named_parameters: Mapping[str, nn.Parameter]
 ) -> list[tuple[str, nn.Parameter]]:
-    wanted = {id(parameter) for group in optimiser.param_groups for parameter in group["params"]}
-    found = [(name, parameter) for name, parameter in named_parameters.items() if id(parameter) in wanted]
-    assert len(found) == len(wanted), "every parameter of the optimiser needs exactly one name"
-    return found
+    trained = {id(parameter) for group in optimizer.param_groups for parameter in group["params"]}
+    named = [(name, parameter) for name, parameter in named_parameters.items() if id(parameter) in trained]
+    assert len(named) == len(trained), "every parameter of the optimiser needs exactly one name"
+    return named
 
 
 def _mismatch(name: str, value: Tensor | None, parameter: nn.Parameter) -> list[str]:
@@ -80,9 +80,9 @@ def _mismatch(name: str, value: Tensor | None, parameter: nn.Parameter) -> list[
     return [f"{name} is {have}, the model has {want}"]
 
 
-def _step_device(optimiser: torch.optim.Optimizer, parameter: nn.Parameter) -> torch.device:
+def _step_device(optimizer: torch.optim.Optimizer, parameter: nn.Parameter) -> torch.device:
     """Fused and capturable AdamW keep their step counter beside the parameter, the others in main memory."""
-    for group in optimiser.param_groups:
+    for group in optimizer.param_groups:
         if any(parameter is other for other in group["params"]) and (group.get("fused") or group.get("capturable")):
             return parameter.device
     return torch.device("cpu")

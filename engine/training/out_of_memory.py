@@ -19,8 +19,9 @@ from torch import Tensor
 
 from ... import OutOfMemoryError
 from ...data import PackedBatch
-from ...data.batches.batch import cut
-from ..pseudolabels.diagnostics import Warning
+from ..run_warning import RunWarning
+from .batch_source import TrainStep
+from .prefetch import Prefetcher, StepBatches
 
 SIGNS = (
     "can't allocate memory",
@@ -57,12 +58,13 @@ class StepSize:
     at_once: int
 
     @classmethod
-    def of(cls, batches: Sequence[PackedBatch]) -> StepSize:
+    def of(cls, batches: Sequence[PackedBatch], limit: int = 0) -> StepSize:
+        """The size of a step whose batches are computed whole, or at most `limit` sequences at a time."""
         # Padding of a static shape is at the end, as sequences without a number.
         counts = [len(batch.example_ids) for batch in batches]
         lengths = torch.cat([b.cu_seqlens.diff()[:n].cpu() for b, n in zip(batches, counts, strict=True)])
         where = int(lengths.argmax())
-        return cls(len(lengths), int(lengths.sum()), int(lengths[where]), where, max(counts))
+        return cls(len(lengths), int(lengths.sum()), int(lengths[where]), where, min(max(counts), limit or max(counts)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,9 +78,9 @@ class Halving:
     tokens: int
     longest: int
 
-    def warning(self) -> Warning:
+    def warning(self) -> RunWarning:
         """For a person, and for `stage.json`."""
-        return Warning(
+        return RunWarning(
             "micro-batch-halved",
             f"step {self.step}: {self.before} sequences at a time do not fit into memory ({self.sequences} sequences, "
             f"{self.tokens} tokens, the longest has {self.longest}); from this step on the stage runs with "
@@ -87,13 +89,28 @@ class Halving:
         )
 
 
-class StepMemory:
-    """Computes the gradients of steps, in smaller parts where memory does not suffice and the user allows it.
+class StepDoesNotFit(RuntimeError):
+    """Memory ran out in a forward or backward pass; no weight has changed."""
+
+
+@contextmanager
+def repeatable() -> Iterator[None]:
+    """Marks the part of a step that changes no weight: memory that runs out in it is a `StepDoesNotFit`."""
+    try:
+        yield
+    except (MemoryError, RuntimeError) as error:
+        if not is_out_of_memory(error):
+            raise
+        raise StepDoesNotFit(str(error)) from error
+
+
+class MemoryRetry:
+    """Runs steps, and those that do not fit into memory again: in smaller parts, where the user allows it.
 
     Args:
+        prefetcher: cuts steps, and names their examples for messages.
         auto: whether to go on with smaller parts.
-        drop: forgets the gradients of a failed attempt.
-        names: the ids of the examples of a step, for messages; an empty list where nobody knows.
+        clear: drops the gradients of a failed attempt.
         release: gives up memory that steps can do without, and says whether there was any; the step is then tried again
             as it is.
 
@@ -105,64 +122,58 @@ class StepMemory:
 
     def __init__(
         self,
+        prefetcher: Prefetcher,
         *,
         auto: bool,
-        drop: Callable[[], None],
-        names: Callable[[int], list[str]],
-        release: Callable[[], bool] = lambda: False,
+        clear: Callable[[], None],
+        release: Callable[[], bool],
     ) -> None:
-        self._auto, self._drop, self._names, self._release = auto, drop, names, release
+        self._prefetcher, self._auto, self._clear, self._release = prefetcher, auto, clear, release
         self.limit = 0
         self.halvings: list[Halving] = []
         self.report: Callable[[Halving], None] = lambda halving: None
 
-    def attempt(
-        self, step: int, batches: Sequence[PackedBatch], gradients: Callable[[Sequence[PackedBatch]], Tensor]
-    ) -> tuple[Sequence[PackedBatch], Tensor]:
-        """What `gradients` returns for a step's micro-batches, and these.
-
-        Args:
-            gradients: leaves the gradients of the step in the weights; called again after a failure.
+    def __call__(self, train_step: TrainStep, batches: StepBatches) -> Tensor:
+        """What `train_step` returns for a step, after as many attempts as it takes.
 
         Raises:
             OutOfMemoryError: the step does not fit; the weights are those before it.
         """
         while True:
-            parts = [part for batch in batches for part in cut(batch, self.limit)] if self.limit else batches
             try:
-                return parts, gradients(parts)
-            except (MemoryError, RuntimeError) as error:
-                if not is_out_of_memory(error):
-                    raise
+                with repeatable():
+                    parts = self._prefetcher.cut(batches, self.limit) if self.limit else batches
+                return train_step(parts.micro_batches, batches.num_targets)
+            except StepDoesNotFit as error:
                 if not self._release():
-                    self._shrink(step, StepSize.of(parts), error)
+                    self._shrink(batches.step, StepSize.of(batches.batches, self.limit), error)
             # Only here, after the error with its frames is gone, nothing holds the activations any more.
-            self._drop()
+            self._clear()
             gc.collect()
             if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
                 torch.cuda.empty_cache()
 
-    def _shrink(self, step: int, size: StepSize, error: Exception) -> None:
+    def _shrink(self, step: int, size: StepSize, error: StepDoesNotFit) -> None:
         after = size.at_once // 2
         if not self._auto or after < 1:
-            self._drop()
-            raise OutOfMemoryError(self._message(step, size)) from error
+            self._clear()
+            raise OutOfMemoryError(self._message(step, size)) from error.__cause__
         self.limit = after
         halving = Halving(step, size.at_once, after, size.sequences, size.tokens, size.longest)
         self.halvings.append(halving)
         self.report(halving)
 
     def _message(self, step: int, size: StepSize) -> str:
-        names = self._names(step)
+        names = self._prefetcher.names(step)
         name = f" ({names[size.where]})" if size.where < len(names) else ""
-        found = (
+        problem = (
             f"step {step} does not fit into memory: {size.sequences} sequences, {size.tokens} tokens, the longest has "
             f"{size.longest}{name}, {size.at_once} sequences at a time"
         )
         if size.at_once == 1:
-            return f"{found}; set recompute = true in the stage's table, or lower max_length"
+            return f"{problem}; set recompute = true in the stage's table, or lower max_length"
         return (
-            f"{found}; set micro_batch = {size.at_once // 2} in the stage's table, or --micro-batch auto: the same "
+            f"{problem}; set micro_batch = {size.at_once // 2} in the stage's table, or --micro-batch auto: the same "
             "loss over the same batch, in smaller parts. recompute = true saves memory too"
         )
 

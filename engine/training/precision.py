@@ -33,12 +33,13 @@ def computing_in(model: nn.Module, precision: str) -> Iterator[None]:
             parameter.data = data
 
 
-class Weights:
+class MasterWeights:
     """The weights behind a model while it trains.
 
     In fp32 they are the model's own parameters. In bf16 and fp16 the model's parameters become 16-bit copies;
-    gradients of all micro-batches are added up in fp32, the optimiser updates the fp32 weights, and `publish` rounds
-    them into the copies again. `close` gives the model its fp32 weights back, those of frozen parameters untouched.
+    gradients of all micro-batches are added up in fp32, the optimiser updates the fp32 weights, and
+    `copy_to_model` rounds them into the copies again. `restore` gives the model its fp32 weights back, those of frozen
+    parameters untouched.
 
     Attributes:
         trainable: fp32 parameters for the optimiser, by the model's names.
@@ -64,7 +65,7 @@ class Weights:
             parameter.grad = None
             parameter.data = data.to(dtype)
 
-    def collect(self) -> None:
+    def accumulate(self) -> None:
         """Adds the gradients of a micro-batch to those of the fp32 weights."""
         fresh, old, new = [], [], []
         for copy, master in self._copies:
@@ -86,20 +87,20 @@ class Weights:
         for parameter in self.trainable.values():
             parameter.grad = None
 
-    def publish(self) -> None:
+    def copy_to_model(self) -> None:
         """Rounds the fp32 weights into the model's copies."""
         if self._copies:
             with torch.no_grad():
                 torch._foreach_copy_([c.data for c, _ in self._copies], [m.data for _, m in self._copies])
 
     def load(self, tensors: Mapping[str, Tensor]) -> None:
-        """Takes over weights by name, and publishes them."""
+        """Takes over weights by name, in the model's copies too."""
         with torch.no_grad():
             for name, parameter in self.trainable.items():
                 parameter.copy_(tensors[name])
-        self.publish()
+        self.copy_to_model()
 
-    def close(self) -> None:
+    def restore(self) -> None:
         """Gives the model its fp32 weights; this object is of no use after it."""
         masters = {id(copy): master for copy, master in self._copies}
         for parameter, data in self._lent:
@@ -124,14 +125,14 @@ class LossScaler:
 
     def unscale(self, gradients: list[Tensor]) -> Tensor:
         """Divides the gradients by the scale; returns 1.0 where any is not finite, else 0.0, on the device."""
-        found = torch.zeros((), dtype=torch.float32, device=self.scale.device)
-        torch._amp_foreach_non_finite_check_and_unscale_(gradients, found, self.scale.double().reciprocal().float())
-        return found
+        overflow = torch.zeros((), dtype=torch.float32, device=self.scale.device)
+        torch._amp_foreach_non_finite_check_and_unscale_(gradients, overflow, self.scale.double().reciprocal().float())
+        return overflow
 
-    def update(self, found: Tensor) -> None:
-        """Moves the scale after a step that was skipped (`found` 1) or not (0)."""
-        torch._amp_update_scale_(self.scale, self.good_steps, found, self.GROWTH, self.BACKOFF, self.INTERVAL)
-        self.skipped_in_a_row.add_(1).mul_(found.to(torch.int32))
+    def update(self, skipped: Tensor) -> None:
+        """Moves the scale after a step that was skipped (1) or not (0)."""
+        torch._amp_update_scale_(self.scale, self.good_steps, skipped, self.GROWTH, self.BACKOFF, self.INTERVAL)
+        self.skipped_in_a_row.add_(1).mul_(skipped.to(torch.int32))
 
     def state(self) -> dict[str, Tensor]:
         """For a checkpoint."""

@@ -9,17 +9,16 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, fields, replace
 from threading import RLock
-from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from ...data import BatchSize, Bucket, PackedBatch, choose_buckets, pad_step, padding_share
+from ...data import BatchSize, Bucket, PackedBatch, choose_buckets, derive_seed, pad_step, padding_share
+from ...data.batches.batch import cut
 from ...data.batches.buckets import MOST_BUCKETS
-from ..recipe.config import PerformanceConfig
-
-if TYPE_CHECKING:
-    from .loop import BatchSource
+from .batch_source import BatchSource, MicroBatches, NamedSource, SizedSource
+from .config import PerformanceConfig
 
 DEPTH = 2
 """Steps that are made ahead: one that takes longer than the others is made up for before the device has to wait."""
@@ -29,22 +28,26 @@ SURVEYED, SAMPLED = 20_000, 64
 Share = Callable[[int], Sequence[int]]
 
 
-@runtime_checkable
-class SizedSource(Protocol):
-    """A batch source that knows the sizes of a step's batches without making them."""
-
-    def sizes(self, step: int, /) -> Sequence[BatchSize]: ...
-
-
 @dataclass(frozen=True, slots=True)
-class Fed:
-    """A step's micro-batches as the source made them, and those that are computed here, numbered, on the device."""
+class StepBatches:
+    """The micro-batches of a step.
 
+    Attributes:
+        batches: as the source made them, those of all processes.
+        micro_batches: those that have targets and are computed here, on the device.
+    """
+
+    step: int
     batches: Sequence[PackedBatch]
-    parts: Sequence[tuple[int, PackedBatch]]
+    micro_batches: MicroBatches
+
+    @property
+    def num_targets(self) -> int:
+        """Targets of the whole step; the same in every process."""
+        return sum(batch.num_targets for batch in self.batches)
 
 
-class Feed:
+class Prefetcher:
     """Item `step`: the batches of a step, on the device.
 
     With a `depth` a thread makes the steps that follow, in order, while the caller computes. On CUDA it copies them
@@ -58,7 +61,8 @@ class Feed:
         source: see `BatchSource`; called by one thread at a time.
         device: where the batches are needed.
         depth: steps to make ahead; 0 makes each when it is asked for, without a thread.
-        buckets: static shapes to pad the parts to; none leaves them as they are.
+        seed: key of the dropout seeds.
+        buckets: static shapes to pad micro-batches to; none leaves them as they are.
         share: from a number of micro-batches to those that are computed here; all when absent.
 
     Attributes:
@@ -72,10 +76,11 @@ class Feed:
         device: torch.device,
         *,
         depth: int = 0,
+        seed: int = 0,
         buckets: Sequence[Bucket] = (),
         share: Share = range,
     ) -> None:
-        self._source, self._device, self._depth, self._share = source, device, depth, share
+        self._source, self._device, self._depth, self._seed, self._share = source, device, depth, seed, share
         self.buckets = tuple(buckets)
         self.waited = self.padding = 0.0
         self._lock = RLock()
@@ -88,28 +93,32 @@ class Feed:
     def __len__(self) -> int:
         return len(self._source)
 
-    def __getitem__(self, step: int, /) -> Fed:
+    def __getitem__(self, step: int, /) -> StepBatches:
         began = time.perf_counter()
         try:
-            return self._make(step).fed if not self._depth else self._received(self._next(step).result())
+            return self._make(step).batches if not self._depth else self._received(self._next(step).result())
         finally:
             self.waited += time.perf_counter() - began
 
     def names(self, step: int, /) -> list[str]:
         """The ids of the examples of a step; their numbers where the source knows no names."""
         with self._lock:
-            named = getattr(self._source, "names", None)
-            if named is not None:
-                found: list[str] = named(step)
-                return found
+            if isinstance(self._source, NamedSource):
+                return self._source.names(step)
             return [str(int(i)) for batch in self._source[step] for i in batch.example_ids]
+
+    def cut(self, whole: StepBatches, sequences: int) -> StepBatches:
+        """The same step in micro-batches of at most so many sequences, without padding."""
+        parts = [part for batch in whole.batches for part in cut(batch, sequences)]
+        mine = self._mine(whole.step, parts, ())
+        return StepBatches(whole.step, parts, [(seed, batch.to(self._device)) for seed, batch in mine])
 
     def quiet(self) -> AbstractContextManager[object]:
         """While it is held the thread makes nothing and touches no device."""
         return self._lock
 
     def close(self) -> None:
-        """Drops what was made ahead and waits for the thread's end. The feed may be used again."""
+        """Drops what was made ahead and waits for the thread's end. The prefetcher may be used again."""
         self._ahead.clear()
         if self._executor is not None:
             self._executor.shutdown(wait=True, cancel_futures=True)
@@ -127,53 +136,67 @@ class Feed:
 
     def _submit(self, step: int) -> None:
         if self._executor is None:
-            self._executor = ThreadPoolExecutor(1, thread_name_prefix="xlt-feed")
+            self._executor = ThreadPoolExecutor(1, thread_name_prefix="xlt-prefetch")
         self._ahead.append((step, self._executor.submit(self._make, step)))
 
     def _make(self, step: int) -> _Made:
         with self._lock:
             batches = self._source[step]
-            numbers = self._share(len(batches))
-            own = pad_step([batches[i] for i in numbers], self.buckets)
+            mine = self._mine(step, batches, self.buckets)
             if self._stream is None:
-                return _Made(Fed(batches, list(zip(numbers, (b.to(self._device) for b in own), strict=True))))
+                return _Made(StepBatches(step, batches, [(seed, batch.to(self._device)) for seed, batch in mine]))
             with torch.cuda.stream(self._stream):
-                moved = [_pinned(batch).to(self._device) for batch in own]
+                moved = [(seed, _pinned(batch).to(self._device)) for seed, batch in mine]
                 copied = torch.cuda.Event()  # type: ignore[no-untyped-call]
                 copied.record()
-            return _Made(Fed(batches, list(zip(numbers, moved, strict=True))), copied)
+            return _Made(StepBatches(step, batches, moved), copied)
 
-    def _received(self, made: _Made) -> Fed:
+    def _mine(
+        self, step: int, batches: Sequence[PackedBatch], buckets: Sequence[Bucket]
+    ) -> list[tuple[int, PackedBatch]]:
+        """The micro-batches of this process that have targets, padded, with their dropout seeds for this step."""
+        numbers = self._share(len(batches))
+        padded = pad_step([batches[i] for i in numbers], buckets)
+        numbered = zip(numbers, padded, strict=True)
+        return [(derive_seed(self._seed, "dropout", step, i), batch) for i, batch in numbered if batch.num_targets]
+
+    def _received(self, made: _Made) -> StepBatches:
         """Orders the copies before what the caller launches next, and their memory's next use after it."""
         if made.copied is not None:
             stream = torch.cuda.current_stream(self._device)
             stream.wait_event(made.copied)
-            for _, batch in made.fed.parts:
+            for _, batch in made.batches.micro_batches:
                 for tensor in _tensors(batch).values():
                     tensor.record_stream(stream)
-        return made.fed
+        return made.batches
 
 
 @dataclass(frozen=True, slots=True)
 class _Made:
-    fed: Fed
+    batches: StepBatches
     copied: torch.cuda.Event | None = None
 
 
-def make_feed(
-    source: BatchSource, device: torch.device, options: PerformanceConfig, *, graphs: bool, share: Share = range
-) -> Feed:
-    """The feed that the options ask for.
+def make_prefetcher(
+    source: BatchSource,
+    device: torch.device,
+    config: PerformanceConfig,
+    *,
+    graphs: bool,
+    seed: int = 0,
+    share: Share = range,
+) -> Prefetcher:
+    """The prefetcher that the configuration asks for.
 
     "auto" makes batches ahead on CUDA, and pads them where steps are graphs. On a CPU it does neither.
     """
-    ahead = device.type == "cuda" if options.feed == "auto" else options.feed
-    most = (MOST_BUCKETS if graphs else 0) if options.buckets == "auto" else options.buckets
+    ahead = device.type == "cuda" if config.feed == "auto" else config.feed
+    most = (MOST_BUCKETS if graphs else 0) if config.buckets == "auto" else config.buckets
     sizes = survey(source) if most else []
     buckets = choose_buckets(sizes, most) if most else ()
-    feed = Feed(source, device, depth=DEPTH if ahead else 0, buckets=buckets, share=share)
-    feed.padding = padding_share(sizes, buckets)
-    return feed
+    prefetcher = Prefetcher(source, device, depth=DEPTH if ahead else 0, seed=seed, buckets=buckets, share=share)
+    prefetcher.padding = padding_share(sizes, buckets)
+    return prefetcher
 
 
 def survey(source: BatchSource) -> list[BatchSize]:
@@ -186,8 +209,8 @@ def survey(source: BatchSource) -> list[BatchSize]:
 
 
 def _tensors(batch: PackedBatch) -> dict[str, Tensor]:
-    found: dict[str, Any] = {f.name: getattr(batch, f.name) for f in fields(batch)}
-    return {name: value for name, value in found.items() if isinstance(value, Tensor)}
+    values: dict[str, Any] = {f.name: getattr(batch, f.name) for f in fields(batch)}
+    return {name: value for name, value in values.items() if isinstance(value, Tensor)}
 
 
 def _pinned(batch: PackedBatch) -> PackedBatch:

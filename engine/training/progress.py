@@ -6,7 +6,7 @@ import sys
 import time
 from typing import TextIO
 
-from ..pseudolabels.diagnostics import Warning
+from ..run_warning import RunWarning
 
 
 class Progress:
@@ -15,7 +15,7 @@ class Progress:
     def note(self, text: str) -> None:
         """A line for a person."""
 
-    def warning(self, warning: Warning) -> None:
+    def warning(self, warning: RunWarning) -> None:
         """A named finding."""
 
     def begin(self, stage: str, total: int, done: int) -> None:
@@ -50,7 +50,7 @@ class ConsoleProgress(Progress):
     def note(self, text: str) -> None:
         self._line(text)
 
-    def warning(self, warning: Warning) -> None:
+    def warning(self, warning: RunWarning) -> None:
         self._line(f"warning: {warning.name}: {warning.message}")
 
     def begin(self, stage: str, total: int, done: int) -> None:

@@ -14,10 +14,8 @@ from torch import nn
 
 from xlt_engine import ConfigError, Interrupted
 from xlt_engine.engine.plan import make_plan
-from xlt_engine.engine.recipe.config import OptimiserConfig
-from xlt_engine.engine.training.l2_to_base import Anchor
-from xlt_engine.engine.training.precision import Weights
-from xlt_engine.engine.training.update import Update
+from xlt_engine.engine.training.config import OptimizerConfig
+from xlt_engine.engine.training.optimizer import L2ToBase, OptimizerStep
 
 STRENGTH, LR = 2.0, 0.05
 
@@ -44,44 +42,44 @@ def reference(start: np.ndarray, gradients: list[np.ndarray], pulled: bool) -> n
 
 def test_update_is_the_reference() -> None:
     model = Toy()
-    config = OptimiserConfig(lr=LR, l2_to_base=STRENGTH, weight_decay=0.0, clip=0.0, warmup=0.0)
-    update = Update(Weights(model, "fp32"), config, torch.device("cpu"), "fp32")
+    config = OptimizerConfig(lr=LR, l2_to_base=STRENGTH, weight_decay=0.0, clip=0.0, warmup=0.0)
+    optimizer_step = OptimizerStep(dict(model.named_parameters()), config, torch.device("cpu"), "fp32")
     start = {name: p.detach().numpy().copy() for name, p in model.named_parameters()}
     rng = np.random.default_rng(0)
     given = {name: [rng.normal(size=value.shape) for _ in range(6)] for name, value in start.items()}
     for step in range(6):
-        update.set_rate(step, 6)
+        optimizer_step.set_lr(step, 6)
         for name, parameter in model.named_parameters():
             parameter.grad = torch.tensor(given[name][step], dtype=torch.float32)
-        update.apply(torch.tensor(1.0))
+        optimizer_step.apply(torch.tensor(1.0))
     for name, parameter in model.named_parameters():
         expected = reference(start[name], given[name], pulled=name.startswith("encoder."))
         np.testing.assert_allclose(parameter.detach().numpy(), expected, atol=2e-6)
 
 
-def test_a_step_that_is_held_back_moves_nothing() -> None:
+def test_a_step_that_is_skipped_moves_nothing() -> None:
     model = Toy()
-    config = OptimiserConfig(lr=LR, l2_to_base=STRENGTH)
-    update = Update(Weights(model, "fp32"), config, torch.device("cpu"), "fp32")
+    config = OptimizerConfig(lr=LR, l2_to_base=STRENGTH)
+    optimizer_step = OptimizerStep(dict(model.named_parameters()), config, torch.device("cpu"), "fp32")
     with torch.no_grad():
         model.encoder["matrix"].add_(1.0)
     before = model.encoder["matrix"].detach().clone()
-    update.set_rate(0, 4)
+    optimizer_step.set_lr(0, 4)
     for parameter in model.parameters():
         parameter.grad = torch.full_like(parameter, float("nan"))
-    update.apply(torch.tensor(1.0))
+    optimizer_step.apply(torch.tensor(1.0))
     assert torch.equal(model.encoder["matrix"], before)
 
 
 def test_the_pull_alone_comes_back_to_the_start() -> None:
     model = Toy()
     optimiser = torch.optim.AdamW(model.parameters(), lr=0.5)
-    anchor = Anchor(dict(model.named_parameters()), 1.0)
+    l2_to_base = L2ToBase(dict(model.named_parameters()), 1.0)
     start = model.encoder["matrix"].detach().clone()
     with torch.no_grad():
         model.encoder["matrix"].add_(8.0)
     for halvings in range(1, 4):
-        anchor.pull(optimiser, torch.zeros(()))
+        l2_to_base.pull(optimiser, torch.zeros(()))
         torch.testing.assert_close(model.encoder["matrix"] - start, torch.full((3, 4), 8.0 / 2**halvings))
 
 

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from xlt_engine import ConfigError, Interrupted
 from xlt_engine.data import PackedBatch, pack
-from xlt_engine.engine import Loop, OptimiserConfig, StepResult, load_recipe
+from xlt_engine.engine import Loop, OptimizerConfig, StepResult, load_recipe
 from xlt_engine.engine.stages.best import BestEpoch
 from xlt_engine.engine.stages.context import Context
 from xlt_engine.engine.training.distributed import World
@@ -53,12 +53,12 @@ def test_the_weights_are_those_of_a_stage_that_ended_there(
     tiny: Any, scripted: Callable[..., None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """With a constant rate, one epoch of four has the weights of a stage of one epoch."""
-    monkeypatch.setattr("xlt_engine.engine.training.update.lr_factor", lambda *_: 0.5)
+    monkeypatch.setattr("xlt_engine.engine.training.optimizer.lr_factor", lambda *_: 0.5)
     world = tiny("ner")
     scripted(30, 20, 10, 10)
     world.run(*SHORT, where="best")
     monkeypatch.undo()
-    monkeypatch.setattr("xlt_engine.engine.training.update.lr_factor", lambda *_: 0.5)
+    monkeypatch.setattr("xlt_engine.engine.training.optimizer.lr_factor", lambda *_: 0.5)
     world.run(*SHORT[:2], "finetune.epochs=1", where="short")
     world.run(*SHORT[:2], "finetune.epochs=4", where="long")
     best, short, long = (
@@ -137,7 +137,7 @@ def test_every_epoch_is_scored_with_steps_launched_ahead(tmp_path: Path, every: 
         return 0.0
 
     best = BestEpoch(tmp_path / "best", fingerprint={}, every=every, score=score, world=World())
-    training = Loop(weight, _Steps(12), _learn, optimiser=OptimiserConfig(lr=0.1), seed=1)
+    training = Loop(weight, _Steps(12), _learn, optimizer=OptimizerConfig(lr=0.1), seed=1)
     alone = nn.Linear(2, 1)
     alone.load_state_dict(weight.state_dict())
     training.ahead, training.settle = 1, best.due
@@ -150,6 +150,6 @@ def test_every_epoch_is_scored_with_steps_launched_ahead(tmp_path: Path, every: 
     training.run(after)
     steps = list(range(every, 13, every))
     assert [step for step, _ in scored] == steps
-    waiting = Loop(alone, _Steps(12), _learn, optimiser=OptimiserConfig(lr=0.1), seed=1)
+    waiting = Loop(alone, _Steps(12), _learn, optimizer=OptimizerConfig(lr=0.1), seed=1)
     sums = [float(alone.weight.detach().sum()) for _ in range(12) if waiting.advance()]
     assert [value for _, value in scored] == [sums[step - 1] for step in steps]

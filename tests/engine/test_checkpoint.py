@@ -27,10 +27,9 @@ from xlt_engine.engine.training.checkpoint import (
     Checkpoint,
     checkpoint_problem,
     load_latest,
-    load_optimiser_tensors,
-    optimiser_tensors,
     save_checkpoint,
 )
+from xlt_engine.engine.training.optimizer_state import load_optimizer_tensors, optimizer_tensors
 
 FORK = multiprocessing.get_context("fork")
 PRINT = {"lr": 0.1, "data": {"train": "ab"}, "seeds": (0, 1)}
@@ -348,7 +347,7 @@ def test_a_resumed_optimiser_ends_in_the_same_bits(tmp_path: Path, fused: bool) 
     optimiser = adamw(net, fused=fused)
     steps_of(net, optimiser, range(3))
     weights = {f"model.{name}": p.detach() for name, p in net.named().items()}
-    save_checkpoint(tmp_path, step=3, tensors=weights | optimiser_tensors(optimiser, net.named()), meta={})
+    save_checkpoint(tmp_path, step=3, tensors=weights | optimizer_tensors(optimiser, net.named()), meta={})
     found = load_latest(tmp_path)
     assert found is not None
     assert found.tensors["optimiser.unused.weight.step"].item() == 0
@@ -358,7 +357,7 @@ def test_a_resumed_optimiser_ends_in_the_same_bits(tmp_path: Path, fused: bool) 
     with torch.no_grad():
         for name, parameter in other.named().items():
             parameter.copy_(found.tensors[f"model.{name}"])
-    load_optimiser_tensors(resumed, dict(reversed(other.named().items())), found.tensors)
+    load_optimizer_tensors(resumed, dict(reversed(other.named().items())), found.tensors)
     steps_of(other, resumed, range(3, 6))
     for (name, expected), actual in zip(whole.named_parameters(), other.parameters(), strict=True):
         assert torch.equal(expected, actual), name
@@ -368,7 +367,7 @@ def test_optimiser_state_is_strict(tmp_path: Path) -> None:
     net = Net()
     optimiser = adamw(net)
     steps_of(net, optimiser, range(2))
-    saved = optimiser_tensors(optimiser, net.named())
+    saved = optimizer_tensors(optimiser, net.named())
     key = "optimiser.first.weight.exp_avg"
     faulty = [
         ({k: v for k, v in saved.items() if k != key}, f"{key} is missing"),
@@ -381,8 +380,8 @@ def test_optimiser_state_is_strict(tmp_path: Path) -> None:
     before = {name: tensor.clone() for name, tensor in saved.items()}
     for tensors, message in faulty:
         with pytest.raises(ModelError, match=message):
-            load_optimiser_tensors(optimiser, net.named(), tensors)
-    after = optimiser_tensors(optimiser, net.named())
+            load_optimizer_tensors(optimiser, net.named(), tensors)
+    after = optimizer_tensors(optimiser, net.named())
     assert all(torch.equal(before[name], after[name]) for name in before)
     with pytest.raises(AssertionError, match="exactly one name"):
-        optimiser_tensors(optimiser, {})
+        optimizer_tensors(optimiser, {})

@@ -109,7 +109,7 @@ def test_what_torch_refuses_is_an_error_of_the_configuration(
     def refuse(*_: Any, **__: Any) -> None:
         raise error
 
-    monkeypatch.setattr("xlt_engine.engine.training.update.Update.apply", refuse)
+    monkeypatch.setattr("xlt_engine.engine.training.optimizer.OptimizerStep.apply", refuse)
     run = tiny("ner")
     with pytest.raises(ConfigError, match="^deterministic = true, but put_"):
         run.run(stage="pretrain")

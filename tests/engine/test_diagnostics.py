@@ -13,9 +13,10 @@ from xlt_engine.engine.pseudolabels.thresholds import (
     choose_threshold_from_sweep,
     uniform_grid,
 )
+from xlt_engine.engine.run_warning import RunWarning
 
 
-def check(warning: d.Warning | None, name: str) -> None:
+def check(warning: RunWarning | None, name: str) -> None:
     assert warning is not None
     assert warning.name == name
     data = json.loads(json.dumps(warning.as_dict(), allow_nan=False))

@@ -118,11 +118,11 @@ def train_here(kind: str, shape: Sequence[Sequence[int]], precision: str, out: s
     """Trains with dropout; saves the weights, and returns the trace."""
     from safetensors.torch import save_file
 
-    from xlt_engine.engine import Loop, OptimiserConfig
+    from xlt_engine.engine import Loop, OptimizerConfig
     from xlt_engine.engine.training.distributed import joined
 
     model, objective = model_and_objective(kind)
-    config = OptimiserConfig(lr=1e-2, warmup=0.3, clip=0.5, freeze_layers=1)
+    config = OptimizerConfig(lr=1e-2, warmup=0.3, clip=0.5)
     with joined("cpu", 30) as world:
 
         def objective_with_overflow(model: Any, batch: Any, seed: int) -> Any:
@@ -130,7 +130,7 @@ def train_here(kind: str, shape: Sequence[Sequence[int]], precision: str, out: s
             return loss * float("inf") if loop.step == spoilt and world.rank == world.size - 1 else loss
 
         batches = steps(shape, kind)
-        loop = Loop(model, batches, objective_with_overflow, optimiser=config, seed=5, precision=precision, world=world)
+        loop = Loop(model, batches, objective_with_overflow, optimizer=config, seed=5, precision=precision, world=world)
         trace = loop.run()
         loop.close()
         if world.first:

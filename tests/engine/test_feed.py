@@ -1,4 +1,4 @@
-"""The feed: the same batches in the same order, errors at their step, and no thread that outlives its use."""
+"""Prefetching: the same batches in the same order, errors at their step, and no thread that outlives its use."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ import pytest
 import torch
 
 from xlt_engine import DataError, DivergedError, Interrupted
-from xlt_engine.data import BatchSize, Bucket, PackedBatch, pack
-from xlt_engine.engine import Loop, OptimiserConfig
-from xlt_engine.engine.recipe.config import PerformanceConfig
+from xlt_engine.data import BatchSize, Bucket, PackedBatch, derive_seed, pack
+from xlt_engine.engine import Loop, OptimizerConfig
+from xlt_engine.engine.training.config import PerformanceConfig
 from xlt_engine.engine.training.objectives import cross_entropy
-from xlt_engine.engine.training.prefetch import DEPTH, SAMPLED, Feed, make_feed, survey
+from xlt_engine.engine.training.prefetch import DEPTH, SAMPLED, Prefetcher, make_prefetcher, survey
 from xlt_engine.engine.training.weight_hashes import tensors_hash
 from xlt_engine.model import Encoder, EncoderConfig, LinearHead, TaskModel
 
 CPU = torch.device("cpu")
-OPTIMISER = OptimiserConfig(lr=1e-2, freeze_layers=0, freeze_embeddings=False)
+OPTIMIZER = OptimizerConfig(lr=1e-2)
 AHEAD = PerformanceConfig(graphs=False, buckets=0, feed=True)
 gpu = pytest.mark.gpu
 needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
@@ -77,23 +77,23 @@ def tagger() -> TaskModel:
 
 
 def loop(source: Any, performance: PerformanceConfig, objective: Any = cross_entropy) -> Loop:
-    return Loop(tagger(), source, objective, optimiser=OPTIMISER, seed=1, performance=performance)
+    return Loop(tagger(), source, objective, optimizer=OPTIMIZER, seed=1, performance=performance)
 
 
-def feeders() -> list[str]:
-    return [t.name for t in threading.enumerate() if t.name.startswith("xlt-feed")]
+def prefetch_threads() -> list[str]:
+    return [t.name for t in threading.enumerate() if t.name.startswith("xlt-prefetch")]
 
 
 @pytest.fixture(autouse=True)
 def _no_thread_is_left() -> Any:
-    assert feeders() == []
+    assert prefetch_threads() == []
     yield
-    if feeders():
+    if prefetch_threads():
         gc.collect()
     deadline = time.monotonic() + 5
-    while feeders() and time.monotonic() < deadline:
+    while prefetch_threads() and time.monotonic() < deadline:
         time.sleep(0.01)
-    assert feeders() == []
+    assert prefetch_threads() == []
 
 
 @pytest.mark.parametrize("parts", [1, 2])
@@ -103,44 +103,44 @@ def test_results_are_the_same_bits_with_and_without_the_thread(parts: int) -> No
     ahead.run()
     assert vars(ahead.trace) == vars(plain.trace)
     assert tensors_hash(ahead.state()[0]) == tensors_hash(plain.state()[0])
-    assert feeders() == []
+    assert prefetch_threads() == []
 
 
 def test_each_step_is_made_once_in_order_by_the_thread() -> None:
     source = Steps(9)
     loop(source, AHEAD).run()
     assert source.asked == list(range(9))
-    assert source.threads == {"xlt-feed_0"}
+    assert source.threads == {"xlt-prefetch_0"}
 
 
 def test_without_a_thread_steps_are_made_where_they_are_asked_for() -> None:
     source = Steps(3)
-    feed = Feed(source, CPU)
+    prefetcher = Prefetcher(source, CPU)
     for step in range(3):
-        assert len(feed[step].parts) == 1
+        assert len(prefetcher[step].micro_batches) == 1
         assert source.asked == list(range(step + 1))
     assert source.threads == {threading.current_thread().name}
 
 
 def test_it_runs_no_further_ahead_than_its_depth() -> None:
     source = Steps(20)
-    feed = Feed(source, CPU, depth=3)
-    feed[0]
+    prefetcher = Prefetcher(source, CPU, depth=3)
+    prefetcher[0]
     time.sleep(0.2)
     assert source.asked == [0, 1, 2, 3]
-    feed.close()
+    prefetcher.close()
 
 
 @pytest.mark.parametrize("depth", [0, 1, DEPTH, 7])
 def test_an_error_of_the_source_comes_at_its_step(depth: int) -> None:
-    feed = Feed(Steps(9, broken=4), CPU, depth=depth)
+    prefetcher = Prefetcher(Steps(9, broken=4), CPU, depth=depth)
     for step in range(4):
-        feed[step]
+        prefetcher[step]
     for _ in range(2):  # asking again meets it again
         with pytest.raises(DataError, match="de.txt:4: broken"):
-            feed[4]
-    assert len(feed[5].batches) == 1
-    feed.close()
+            prefetcher[4]
+    assert len(prefetcher[5].batches) == 1
+    prefetcher.close()
 
 
 def test_an_error_ends_a_run_after_the_steps_before_it() -> None:
@@ -149,7 +149,7 @@ def test_an_error_ends_a_run_after_the_steps_before_it() -> None:
     with pytest.raises(DataError, match="de.txt:4"):
         training.run(lambda _, result: steps.append(result.step))
     assert steps == [0, 1, 2, 3]
-    assert feeders() == []
+    assert prefetch_threads() == []
 
 
 def test_an_interrupt_leaves_no_thread_and_the_run_goes_on() -> None:
@@ -161,7 +161,7 @@ def test_an_interrupt_leaves_no_thread_and_the_run_goes_on() -> None:
     whole.run()
     with pytest.raises(Interrupted):
         cut.run(stop)
-    assert feeders() == []
+    assert prefetch_threads() == []
     cut.run()
     assert cut.trace == whole.trace
     assert tensors_hash(cut.state()[0]) == tensors_hash(whole.state()[0])
@@ -169,15 +169,15 @@ def test_an_interrupt_leaves_no_thread_and_the_run_goes_on() -> None:
 
 def test_a_jump_drops_what_was_made_ahead() -> None:
     source = Steps(30)
-    feed = Feed(source, CPU, depth=2)
-    feed[0]
-    assert feed[10].batches[0].example_ids[0] == 1000
-    assert feed[11].batches[0].example_ids[0] == 1100
-    assert feed[3].batches[0].example_ids[0] == 300
-    feed.close()
-    assert feed[4].batches[0].example_ids[0] == 400
-    feed.close()
-    feed.close()
+    prefetcher = Prefetcher(source, CPU, depth=2)
+    prefetcher[0]
+    assert prefetcher[10].batches[0].example_ids[0] == 1000
+    assert prefetcher[11].batches[0].example_ids[0] == 1100
+    assert prefetcher[3].batches[0].example_ids[0] == 300
+    prefetcher.close()
+    assert prefetcher[4].batches[0].example_ids[0] == 400
+    prefetcher.close()
+    prefetcher.close()
 
 
 def test_resuming_asks_for_the_step_to_come() -> None:
@@ -207,83 +207,83 @@ def test_names_are_those_of_the_step_while_the_thread_works() -> None:
 
     with pytest.raises(DivergedError, match="step 3: .*examples s3"):
         loop(Steps(40, seconds=0.02), AHEAD, spoiled).run()
-    feed = Feed(Steps(40, seconds=0.002), CPU, depth=5)
+    prefetcher = Prefetcher(Steps(40, seconds=0.002), CPU, depth=5)
     for step in range(20):
-        assert feed[step].batches[0].example_ids[0] == 100 * step
-        assert feed.names(step) == [f"s{step}"]
-    feed.close()
+        assert prefetcher[step].batches[0].example_ids[0] == 100 * step
+        assert prefetcher.names(step) == [f"s{step}"]
+    prefetcher.close()
 
 
 def test_names_without_a_source_that_knows_them() -> None:
     class Nameless(list[Any]):
         pass
 
-    feed = Feed(Nameless([Steps(3)[2]]), CPU)
-    assert feed.names(0) == [str(200 + i) for i in range(8)]
+    prefetcher = Prefetcher(Nameless([Steps(3)[2]]), CPU)
+    assert prefetcher.names(0) == [str(200 + i) for i in range(8)]
 
 
 @pytest.mark.parametrize("depth", [0, 2])
 def test_waiting_is_measured(depth: int) -> None:
     """A slow source makes every step wait, with a thread less by what the caller does meanwhile."""
-    feed = Feed(Steps(6, seconds=0.05), CPU, depth=depth)
+    prefetcher = Prefetcher(Steps(6, seconds=0.05), CPU, depth=depth)
     for step in range(6):
-        feed[step]
+        prefetcher[step]
         time.sleep(0.04)
-    feed.close()
-    assert feed.waited >= 0.3 if depth == 0 else 0.05 <= feed.waited < 0.28
+    prefetcher.close()
+    assert prefetcher.waited >= 0.3 if depth == 0 else 0.05 <= prefetcher.waited < 0.28
 
 
 def test_a_caller_that_is_slower_than_the_source_does_not_wait() -> None:
-    feed = Feed(Steps(6, seconds=0.04), CPU, depth=2)
-    feed[0]
-    first = feed.waited
+    prefetcher = Prefetcher(Steps(6, seconds=0.04), CPU, depth=2)
+    prefetcher[0]
+    first = prefetcher.waited
     for step in range(1, 6):
         time.sleep(0.12)
-        feed[step]
-    feed.close()
-    assert feed.waited - first < 0.1  # 0.2 where nothing is made ahead
+        prefetcher[step]
+    prefetcher.close()
+    assert prefetcher.waited - first < 0.1  # 0.2 where nothing is made ahead
 
 
-def test_a_feed_that_is_dropped_takes_its_thread_with_it() -> None:
-    feed = Feed(Steps(9), CPU, depth=2)
-    feed[0]
-    assert feeders() != []
-    del feed
+def test_a_prefetcher_that_is_dropped_takes_its_thread_with_it() -> None:
+    prefetcher = Prefetcher(Steps(9), CPU, depth=2)
+    prefetcher[0]
+    assert prefetch_threads() != []
+    del prefetcher
 
 
 def test_quiet_holds_the_thread() -> None:
     source = Steps(9)
-    feed = Feed(source, CPU, depth=2)
-    feed[0]
-    with feed.quiet():
+    prefetcher = Prefetcher(source, CPU, depth=2)
+    prefetcher[0]
+    with prefetcher.quiet():
         time.sleep(0.05)
         before = list(source.asked)
-        feed._next(1)  # asks for step 3 without waiting
+        prefetcher._next(1)  # asks for step 3 without waiting
         time.sleep(0.1)
         assert source.asked == before
-    assert feed[4].batches[0].example_ids[0] == 400
-    feed.close()
+    assert prefetcher[4].batches[0].example_ids[0] == 400
+    prefetcher.close()
 
 
 def test_only_the_share_of_this_process_is_moved_and_padded() -> None:
-    feed = Feed(Steps(3, 4), CPU, buckets=[Bucket(128, 40, 64, 16)], share=lambda count: range(1, count, 2))
-    fed = feed[1]
-    assert [number for number, _ in fed.parts] == [1, 3]
-    assert len(fed.batches) == 4
-    for number, part in fed.parts:
+    prefetcher = Prefetcher(Steps(3, 4), CPU, buckets=[Bucket(128, 40, 64, 16)], share=lambda count: range(1, count, 2))
+    batches = prefetcher[1]
+    assert [seed for seed, _ in batches.micro_batches] == [derive_seed(0, "dropout", 1, number) for number in (1, 3)]
+    assert len(batches.batches) == 4
+    for number, (_, part) in zip((1, 3), batches.micro_batches, strict=True):
         assert BatchSize.of(part) == (128, 40, 64, 16)
-        size = BatchSize.of(fed.batches[number])
+        size = BatchSize.of(batches.batches[number])
         assert size.tokens < 128
-        assert torch.equal(part.token_ids[: size.tokens], fed.batches[number].token_ids)
+        assert torch.equal(part.token_ids[: size.tokens], batches.batches[number].token_ids)
 
 
 def test_padded_training_is_that_of_the_batches_as_they_come() -> None:
     """Losses and weights to rounding; the trace counts tokens of text."""
     plain, padded = loop(Steps(12, 2), AHEAD), loop(Steps(12, 2), PerformanceConfig(buckets=3, feed=True))
-    assert len(padded.feed.buckets) <= 3
+    assert len(padded.prefetcher.buckets) <= 3
     plain.run()
     padded.run()
-    assert padded.feed.padding > 0
+    assert padded.prefetcher.padding > 0
     assert padded.trace.tokens == plain.trace.tokens
     assert padded.trace.valid == plain.trace.valid
     assert padded.trace.loss == pytest.approx(plain.trace.loss, rel=1e-5)
@@ -293,13 +293,13 @@ def test_padded_training_is_that_of_the_batches_as_they_come() -> None:
 
 
 def test_auto_changes_nothing_on_a_cpu() -> None:
-    feed = make_feed(Steps(3), CPU, PerformanceConfig(), graphs=False)
-    assert feed.buckets == ()
-    fed = feed[0]
-    assert fed.parts[0][1] is fed.batches[0]
-    assert feeders() == []
-    assert make_feed(Steps(3), CPU, PerformanceConfig(), graphs=True).buckets != ()
-    assert make_feed(Steps(3), CPU, PerformanceConfig(buckets=0), graphs=True).buckets == ()
+    prefetcher = make_prefetcher(Steps(3), CPU, PerformanceConfig(), graphs=False)
+    assert prefetcher.buckets == ()
+    batches = prefetcher[0]
+    assert batches.micro_batches[0][1] is batches.batches[0]
+    assert prefetch_threads() == []
+    assert make_prefetcher(Steps(3), CPU, PerformanceConfig(), graphs=True).buckets != ()
+    assert make_prefetcher(Steps(3), CPU, PerformanceConfig(buckets=0), graphs=True).buckets == ()
 
 
 def test_a_source_that_knows_its_sizes_makes_no_batch_to_be_surveyed() -> None:
@@ -344,17 +344,17 @@ def test_a_run_with_the_thread_and_padding_is_that_without(tiny: Callable[[str],
 def test_batches_arrive_on_the_device(depth: int) -> None:
     """The copy is made on another stream while this one computes, and its memory is not used again too early."""
     device = torch.device("cuda", torch.cuda.current_device())
-    source, feed = Steps(60, 2), Feed(Steps(60, 2), device, depth=depth)
+    source, prefetcher = Steps(60, 2), Prefetcher(Steps(60, 2), device, depth=depth)
     sums: list[tuple[torch.Tensor, int]] = []
     busy = torch.randn(2048, 2048, device=device)
     for step in range(60):
-        fed = feed[step]
-        for number, part in fed.parts:
+        batches = prefetcher[step]
+        for number, (_, part) in enumerate(batches.micro_batches):
             assert part.token_ids.device == device
             busy = (busy @ busy).tanh()
             sums.append((part.token_ids.sum(), int(source[step][number].token_ids.sum())))
-        del fed
-    feed.close()
+        del batches
+    prefetcher.close()
     assert [int(found) for found, _ in sums] == [expected for _, expected in sums]
 
 
@@ -363,7 +363,7 @@ def test_batches_arrive_on_the_device(depth: int) -> None:
 def test_the_thread_changes_no_bit_on_the_device() -> None:
     def trained(performance: PerformanceConfig) -> tuple[str, dict[str, Any]]:
         training = Loop(
-            tagger().to("cuda"), Steps(20, 2), cross_entropy, optimiser=OPTIMISER, seed=1, performance=performance
+            tagger().to("cuda"), Steps(20, 2), cross_entropy, optimizer=OPTIMIZER, seed=1, performance=performance
         )
         training.run()
         return tensors_hash(training.state()[0]), vars(training.trace)

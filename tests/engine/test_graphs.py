@@ -5,7 +5,6 @@ On a CPU a "graph" is the step itself, called again on the buffers that it was c
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from types import SimpleNamespace
@@ -18,16 +17,17 @@ from torch import Tensor
 
 from xlt_engine import DivergedError
 from xlt_engine.data import Bucket, PackedBatch, pack, pad_step
-from xlt_engine.engine import Loop, OptimiserConfig, load_recipe
-from xlt_engine.engine.pseudolabels.diagnostics import Warning
-from xlt_engine.engine.recipe.config import PerformanceConfig
-from xlt_engine.engine.training.cuda_graphs import WARM_UP, GraphedSteps, Parts, Replay, why_no_graphs
+from xlt_engine.engine import Loop, OptimizerConfig, load_recipe
+from xlt_engine.engine.run_warning import RunWarning
+from xlt_engine.engine.training.batch_source import MicroBatches
+from xlt_engine.engine.training.config import PerformanceConfig
+from xlt_engine.engine.training.cuda_graphs import WARM_UP, GraphedSteps, Replay, why_no_graphs
 from xlt_engine.engine.training.objectives import SoftLabels, cross_entropy, masked_lm
 from xlt_engine.engine.training.weight_hashes import tensors_hash
 from xlt_engine.kernels import dispatch
 from xlt_engine.model import Encoder, EncoderConfig, LinearHead, MaskedLM, TaskModel, VoterHeads
 
-OPTIMISER = OptimiserConfig(lr=5e-3, head_lr=1e-2, freeze_layers=0, freeze_embeddings=False, warmup=0.2)
+OPTIMIZER = OptimizerConfig(lr=5e-3, head_lr=1e-2, warmup=0.2)
 PADDED = PerformanceConfig(graphs=False, buckets=3, feed=False)
 gpu = pytest.mark.gpu
 needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
@@ -110,15 +110,13 @@ def loop(
     make, usual = KINDS[kind]
     model = make().to(more.pop("device", "cpu"))
     objective = objective or usual
-    return Loop(model, source, objective, optimiser=OPTIMISER, seed=1, performance=performance, **more)
+    return Loop(model, source, objective, optimizer=OPTIMIZER, seed=1, performance=performance, **more)
 
 
-def graphed(training: Loop, runner: Direct | None = None) -> tuple[Direct, list[Warning]]:
+def graphed(training: Loop, runner: Direct | None = None) -> tuple[Direct, list[RunWarning]]:
     """Makes a loop on a CPU run its steps as graphs."""
     runner, heard = runner or Direct(), []
-    training.graphs = GraphedSteps(
-        training._whole, training.feed.buckets, runner, clear=training._drop_gradients, warn=heard.append
-    )
+    training.capture(runner, heard.append)
     return runner, heard
 
 
@@ -137,7 +135,7 @@ def test_graphed_steps_equal_steps_as_they_are(kind: str, parts: int, precision:
     plain.run()
     other.run()
     assert outcome(other) == outcome(plain)
-    shapes = len(plain.feed.buckets)
+    shapes = len(plain.prefetcher.buckets)
     assert shapes == (3 if parts == 1 else 2)
     assert (runner.captured, runner.replayed) == (shapes, 18 - shapes * WARM_UP)
     assert other.graphs is not None
@@ -147,7 +145,7 @@ def test_graphed_steps_equal_steps_as_they_are(kind: str, parts: int, precision:
     assert all(p.grad is None for p in other.weights.trainable.values())
 
 
-def toy(parts: Parts, valid: int | Tensor) -> Tensor:
+def toy(parts: MicroBatches, valid: int | Tensor) -> Tensor:
     """A step that shows all that it reads."""
     found = [torch.as_tensor(valid).double().reshape(1)]
     for seed, batch in parts:
@@ -165,9 +163,8 @@ def test_a_replay_reads_the_buffers_and_nothing_of_the_step_that_was_captured() 
     for step in range(12):
         parts = [(100 * step + i, batch) for i, batch in enumerate(pad_step(source[step], [bucket]))]
         numbers = graphs(parts, step + 1)
-        assert (numbers is None) == (step < WARM_UP)
-        if numbers is not None:
-            assert torch.equal(numbers, toy(parts, step + 1))
+        assert graphs.replayed == max(0, step + 1 - WARM_UP)
+        assert torch.equal(numbers, toy(parts, step + 1))
         for _, batch in parts:  # what a graph must not have kept
             batch.token_ids.fill_(-1)
             batch.cu_seqlens.fill_(-1)
@@ -178,7 +175,7 @@ def test_seeds_of_63_bits_arrive_whole() -> None:
     bucket = Bucket(256, 30, 256, 32)
     seen: list[int] = []
 
-    def step(parts: Parts, valid: int | Tensor) -> Tensor:
+    def step(parts: MicroBatches, valid: int | Tensor) -> Tensor:
         seen.extend(int(seed) for seed, _ in parts)
         return torch.zeros(4)
 
@@ -186,10 +183,10 @@ def test_seeds_of_63_bits_arrive_whole() -> None:
     batches = pad_step(Steps(1)[0], [bucket])
     for seed in (1, 2, 2**63 - 1, 2**62 + 12345):
         graphs([(seed, batches[0])], 1)
-    assert seen == [2**63 - 1, 2**62 + 12345]
+    assert seen == [1, 2, 2**63 - 1, 2**62 + 12345]
 
 
-def test_what_is_not_of_one_bucket_is_left_to_the_caller() -> None:
+def test_what_is_not_of_one_bucket_is_run_as_it_is() -> None:
     small, large = Bucket(64, 16, 64, 32), Bucket(256, 30, 256, 32)
     runner = Direct()
     graphs = GraphedSteps(toy, [small, large], runner, clear=lambda: None)
@@ -198,8 +195,8 @@ def test_what_is_not_of_one_bucket_is_left_to_the_caller() -> None:
     unknown = [(1, first)]
     for parts in (mixed, unknown, []):
         for _ in range(WARM_UP + 2):
-            assert graphs(parts, 1) is None
-    assert runner.captured == 0
+            assert torch.equal(graphs(parts, 1), toy(parts, 1))
+    assert runner.captured == graphs.replayed == 0
 
 
 def test_each_number_of_micro_batches_has_a_graph_of_its_own() -> None:
@@ -210,7 +207,6 @@ def test_each_number_of_micro_batches_has_a_graph_of_its_own() -> None:
         parts = [(i, pad_step([batch], [bucket])[0]) for i, batch in enumerate(Steps(1, 4)[0][:count])]
         for _ in range(WARM_UP + 1):
             numbers = graphs(parts, 5)
-        assert numbers is not None
         assert torch.equal(numbers, toy(parts, 5))
     assert runner.captured == 3
 
@@ -235,7 +231,7 @@ def test_steps_without_targets_and_of_other_sizes_are_the_same_too() -> None:
 
     def run(graphs: bool) -> tuple[Loop, Direct | None]:
         training = loop(Ragged(20, 2))
-        training.feed.buckets = (Bucket(64, 16, 64, 20), Bucket(128, 16, 128, 26))
+        training.prefetcher.buckets = (Bucket(64, 16, 64, 20), Bucket(128, 16, 128, 26))
         runner = graphed(training)[0] if graphs else None
         training.run()
         return training, runner
@@ -288,7 +284,7 @@ def test_a_capture_begins_and_ends_without_gradients() -> None:
             step()
             return super().capture(lambda: torch.zeros(4))
 
-    def step(parts: Parts, valid: int | Tensor) -> Tensor:
+    def step(parts: MicroBatches, valid: int | Tensor) -> Tensor:
         for parameter in model.parameters():
             parameter.grad = torch.ones_like(parameter)
         return torch.zeros(4)
@@ -381,9 +377,8 @@ def test_graphs_make_room_where_memory_does_not_suffice() -> None:
         loss: Tensor = cross_entropy(model, batch, seed)
         return loss
 
-    optimiser = dataclasses.replace(OPTIMISER, micro_batch="auto")
     source = Steps(40, sizes=(4, 4, 4, 4, 4, 24))
-    training = Loop(tagger(), source, hungry, optimiser=optimiser, seed=1, performance=PADDED)
+    training = Loop(tagger(), source, hungry, optimizer=OPTIMIZER, seed=1, performance=PADDED, auto_micro_batch=True)
     runner, _ = graphed(training)
     training.run()
     assert training.memory.limit == 4
@@ -417,7 +412,7 @@ def test_a_step_that_fits_without_graphs_is_not_cut() -> None:
 
 def test_graphs_where_there_can_be_none() -> None:
     """Asked for, a warning says why; with "auto" nothing is said."""
-    heard: list[Warning] = []
+    heard: list[RunWarning] = []
     training = loop(Steps(3), performance=PerformanceConfig(graphs=True), warn=heard.append)
     assert training.graphs is None
     assert [w.name for w in heard] == ["graphs-off"]
@@ -458,7 +453,7 @@ def test_a_step_on_the_kernel_path_reads_nothing_back(
     monkeypatch.setattr(dispatch, "_decide", lambda *key: True)
     monkeypatch.setattr(torch, "is_autocast_enabled", lambda device=None: False)
     monkeypatch.setattr(
-        "xlt_engine.engine.training.update.make_optimiser", lambda *given: SimpleNamespace(step=lambda: None)
+        "xlt_engine.engine.training.optimizer.make_optimizer", lambda *given: SimpleNamespace(step=lambda: None)
     )
     source = Steps(1, 2, kind)
     training = loop(source, kind, precision=precision, device="meta")
@@ -468,7 +463,7 @@ def test_a_step_on_the_kernel_path_reads_nothing_back(
     parts = [
         (torch.zeros((), dtype=torch.int64, device="meta"), batch.to("meta")) for batch in pad_step(source[0], [bucket])
     ]
-    numbers = training._whole(parts, torch.zeros((), device="meta"))
+    numbers = training.train_step(parts, torch.zeros((), device="meta"))
     assert numbers.shape == (4,)
     assert numbers.device.type == "meta"
     with pytest.raises(RuntimeError, match="meta"):
@@ -491,7 +486,7 @@ def test_graphs_on_the_device_equal_steps_as_they_are(kind: str, precision: str)
     plain = _trained(PerformanceConfig(graphs=False, buckets=3, feed=False), kind, precision)
     other = _trained(PerformanceConfig(graphs=True, buckets=3, feed=True), kind, precision)
     assert other.graphs is not None
-    assert other.graphs.replayed == 30 - len(other.feed.buckets) * WARM_UP
+    assert other.graphs.replayed == 30 - len(other.prefetcher.buckets) * WARM_UP
     assert outcome(other) == outcome(plain)
 
 
@@ -509,17 +504,17 @@ def test_graphs_on_the_device_follow_unpadded_steps() -> None:
 @pytest.mark.parametrize("graphs", [False, True])
 def test_no_step_waits_for_the_device(graphs: bool) -> None:
     training = loop(Steps(40, 2), performance=PerformanceConfig(graphs=graphs, buckets=3, feed=True), device="cuda")
-    with training._lane():
+    with training.lane():
         for _ in range(3 * (WARM_UP + 1)):
-            training._launch()
-        training._finish(0)
+            training.launch()
+        training.finish()
         torch.cuda.set_sync_debug_mode("error")
         try:
             for _ in range(6):
-                training._launch()
+                training.launch()
         finally:
             torch.cuda.set_sync_debug_mode("default")
-        training._finish(0)
+        training.finish()
     training.close()
 
 
@@ -530,8 +525,8 @@ def test_an_objective_that_reads_its_loss_is_not_captured_and_trains_all_the_sam
         loss: Tensor = cross_entropy(model, batch, seed)
         return loss if float(loss.detach()) > -1 else -loss
 
-    def trained(performance: PerformanceConfig) -> tuple[Loop, list[Warning]]:
-        heard: list[Warning] = []
+    def trained(performance: PerformanceConfig) -> tuple[Loop, list[RunWarning]]:
+        heard: list[RunWarning] = []
         training = loop(Steps(20, 2), performance=performance, objective=curious, device="cuda", warn=heard.append)
         training.run()
         return training, heard
@@ -566,7 +561,7 @@ def test_one_linear_head_is_graphed_like_voters() -> None:
 
     found = []
     for graphs in (False, True):
-        training = Loop(make(), Steps(18), cross_entropy, optimiser=OPTIMISER, seed=1, performance=PADDED)
+        training = Loop(make(), Steps(18), cross_entropy, optimizer=OPTIMIZER, seed=1, performance=PADDED)
         if graphs:
             graphed(training)
         training.run()

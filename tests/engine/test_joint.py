@@ -19,13 +19,13 @@ from xlt_engine.data.batches.batch import MASKED, cut
 from xlt_engine.engine import estimate
 from xlt_engine.engine.methods.joint import Joint
 from xlt_engine.engine.plan import make_plan
-from xlt_engine.engine.recipe.config import OptimiserConfig
+from xlt_engine.engine.training.config import OptimizerConfig
 from xlt_engine.engine.training.loop import Loop
 from xlt_engine.engine.training.objectives import SoftLabels, cross_entropy
 from xlt_engine.model import Encoder, EncoderConfig, MaskedLM, TaskModel, VoterHeads
 
 WEIGHT = 0.3
-STILL = OptimiserConfig(lr=1e-2, clip=0, weight_decay=0, warmup=0, freeze_layers=0)
+STILL = OptimizerConfig(lr=1e-2, clip=0, weight_decay=0, warmup=0)
 
 
 class Steps(list[list[PackedBatch]]):
@@ -95,7 +95,7 @@ def test_gradient_is_the_sum_of_the_two(kind: str, task_cut: int, masked_cut: in
     parts = Steps([cut(task, task_cut)]), Steps([cut(masked, masked_cut)])
     batches = JointBatches(*parts, WEIGHT)  # type: ignore[arg-type]
     objective = Joint(SoftLabels() if kind == "soft" else cross_entropy, lm)
-    loop = Loop(model, batches, objective, optimiser=STILL, seed=0)
+    loop = Loop(model, batches, objective, optimizer=STILL, seed=0)
     result = loop.advance()
     moments = loop.state()[0]
     found = torch.cat(

@@ -13,9 +13,9 @@ from torch import Tensor
 
 from xlt_engine import DivergedError
 from xlt_engine.data import PackedBatch, pack
-from xlt_engine.engine import Loop, OptimiserConfig, StepResult, train
+from xlt_engine.engine import Loop, OptimizerConfig, StepResult, train
 from xlt_engine.engine.training.objectives import SoftLabels, cross_entropy, masked_lm
-from xlt_engine.engine.training.optimizer import lr_factor, make_optimiser
+from xlt_engine.engine.training.optimizer import lr_factor, make_optimizer
 from xlt_engine.engine.training.weight_hashes import frozen_hash, tensors_hash
 from xlt_engine.model import Encoder, EncoderConfig, LinearHead, MaskedLM, TaskModel, VoterHeads
 
@@ -84,14 +84,14 @@ KINDS: dict[str, tuple[Callable[[], Any], Any]] = {
     "hard": (tagger, cross_entropy),
     "soft": (tagger, SoftLabels()),
 }
-PLAIN = OptimiserConfig(lr=1e-2, clip=0, weight_decay=0, warmup=0, freeze_layers=0)
+PLAIN = OptimizerConfig(lr=1e-2, clip=0, weight_decay=0, warmup=0)
 
 
 def gradient(kind: str, batches: list[PackedBatch]) -> tuple[Tensor, StepResult]:
     """The gradient of one step, which a learning rate that does not move leaves in the first moment."""
     make, objective = KINDS[kind]
     model = make()
-    loop = Loop(model, Steps([batches]), objective, optimiser=PLAIN, seed=0)
+    loop = Loop(model, Steps([batches]), objective, optimizer=PLAIN, seed=0)
     result = loop.advance()
     moments = loop.state()[0]
     names = [n for n in moments if n.endswith("exp_avg")]
@@ -182,10 +182,12 @@ def test_schedule_of_a_single_step() -> None:
 
 def test_rate_of_each_step_is_in_the_trace_and_in_the_groups() -> None:
     steps = Steps([[packed(batch(s, 2))] for s in range(10)])
-    config = OptimiserConfig(lr=1e-3, head_lr=5e-3, warmup=0.2, freeze_layers=0)
-    loop = Loop(tagger(), steps, cross_entropy, optimiser=config, seed=0)
+    config = OptimizerConfig(lr=1e-3, head_lr=5e-3, warmup=0.2)
+    loop = Loop(tagger(), steps, cross_entropy, optimizer=config, seed=0)
     seen: list[set[float]] = []
-    trace = loop.run(lambda loop, result: seen.append({round(g["lr"], 12) for g in loop.update.optimiser.param_groups}))
+    trace = loop.run(
+        lambda loop, result: seen.append({round(g["lr"], 12) for g in loop.optimizer_step.optimizer.param_groups})
+    )
     factors = [lr_factor(s, 10, 0.2) for s in range(10)]
     assert trace.lr == pytest.approx([1e-3 * f for f in factors])
     assert seen == [{round(1e-3 * f, 12), round(5e-3 * f, 12)} for f in factors]
@@ -194,8 +196,8 @@ def test_rate_of_each_step_is_in_the_trace_and_in_the_groups() -> None:
 def test_parameter_groups() -> None:
     """Matrices decay, biases and LayerNorms do not; the head has its own rate; every parameter is in one group."""
     model = tagger()
-    optimiser = make_optimiser(
-        dict(model.named_parameters()), OptimiserConfig(lr=1e-3, head_lr=2e-3, weight_decay=0.05), torch.device("cpu")
+    optimiser = make_optimizer(
+        dict(model.named_parameters()), OptimizerConfig(lr=1e-3, head_lr=2e-3, weight_decay=0.05), torch.device("cpu")
     )
     groups = {id(p): (g["peak"], g["weight_decay"]) for g in optimiser.param_groups for p in g["params"]}
     assert sum(len(g["params"]) for g in optimiser.param_groups) == len(groups) == len(list(model.parameters()))
@@ -219,8 +221,8 @@ def test_frozen_weights_stay_and_have_no_state(embeddings: bool, layers: int) ->
     assert all(any(n.startswith(e) for n in frozen) for e in expected)
     before = {n: p.detach().clone() for n, p in model.named_parameters()}
     digest = frozen_hash(model)
-    loop = Loop(model, Steps([[packed(batch(s, 3))] for s in range(5)]), cross_entropy, optimiser=PLAIN, seed=0)
-    in_optimiser = {id(p) for g in loop.update.optimiser.param_groups for p in g["params"]}
+    loop = Loop(model, Steps([[packed(batch(s, 3))] for s in range(5)]), cross_entropy, optimizer=PLAIN, seed=0)
+    in_optimiser = {id(p) for g in loop.optimizer_step.optimizer.param_groups for p in g["params"]}
     assert not in_optimiser & {id(p) for p in frozen.values()}
     loop.run()
     assert frozen_hash(model) == digest
@@ -235,7 +237,7 @@ def test_frozen_embeddings_of_a_masked_lm_freeze_its_decoder() -> None:
     model.encoder.freeze(True, 1)
     before = model.decoder_weight.detach().clone()
     bias = model.decoder_bias.detach().clone()
-    train(model, Steps([[packed(batch(1, 4, kind="mlm"))]]), masked_lm, optimiser=PLAIN)
+    train(model, Steps([[packed(batch(1, 4, kind="mlm"))]]), masked_lm, optimizer=PLAIN)
     assert torch.equal(model.decoder_weight, before)
     assert not torch.equal(model.decoder_bias, bias)
 
@@ -245,8 +247,8 @@ def test_clipping() -> None:
     steps = Steps([[packed(batch(1, 4))]])
 
     def first_moment(clip: float) -> tuple[float, float]:
-        config = OptimiserConfig(lr=1e-3, clip=clip, warmup=0, freeze_layers=0)
-        loop = Loop(tagger(), steps, cross_entropy, optimiser=config, seed=0)
+        config = OptimizerConfig(lr=1e-3, clip=clip, warmup=0)
+        loop = Loop(tagger(), steps, cross_entropy, optimizer=config, seed=0)
         norm = loop.advance().grad_norm
         moments = torch.cat([v.flatten() for n, v in loop.state()[0].items() if n.endswith("exp_avg")])
         return norm, float(moments.norm()) / (1 - config.beta1)
@@ -276,8 +278,8 @@ def test_not_a_number_stops_before_the_update(clip: float) -> None:
         labels=[r["labels"] for r in rows],
         example_ids=[7, 99, 8],
     )
-    config = OptimiserConfig(lr=1e-2, clip=clip, warmup=0, freeze_layers=0)
-    loop = Loop(model, Steps([[packed(rows)], [bad], [packed(rows)]]), diverging, optimiser=config, seed=0)
+    config = OptimizerConfig(lr=1e-2, clip=clip, warmup=0)
+    loop = Loop(model, Steps([[packed(rows)], [bad], [packed(rows)]]), diverging, optimizer=config, seed=0)
     loop.advance()
     before = flat(model)
     state = tensors_hash(loop.state()[0])
@@ -296,7 +298,7 @@ def test_infinite_loss_stops_before_the_update() -> None:
     model = tagger()
     before = flat(model)
     with pytest.raises(DivergedError, match="step 0: loss inf"):
-        train(model, Steps([[packed(batch(1, 2))]]), infinite, optimiser=PLAIN)
+        train(model, Steps([[packed(batch(1, 2))]]), infinite, optimizer=PLAIN)
     assert torch.equal(flat(model), before)
 
 
@@ -306,7 +308,7 @@ def test_step_without_a_target_changes_nothing() -> None:
         row["labels"][:] = -100
     model = tagger()
     before = flat(model)
-    trace = train(model, Steps([[packed(rows)]]), cross_entropy, optimiser=PLAIN)
+    trace = train(model, Steps([[packed(rows)]]), cross_entropy, optimizer=PLAIN)
     assert (trace.loss, trace.valid) == ([0.0], [0])
     assert torch.equal(flat(model), before)
 
@@ -315,12 +317,12 @@ def test_step_without_a_target_changes_nothing() -> None:
 def test_restored_loop_goes_on_in_the_same_bits(stop: int) -> None:
     """With dropout, clipping, decay and micro-batches; the state goes through no file here."""
     steps = Steps([[packed(batch(10 * s + i, 2)) for i in range(2)] for s in range(6)])
-    config = OptimiserConfig(lr=1e-2, head_lr=2e-2, warmup=0.3, freeze_layers=1)
+    config = OptimizerConfig(lr=1e-2, head_lr=2e-2, warmup=0.3)
 
     def fresh() -> Loop:
         model = tagger(dropout=0.1)
         model.encoder.freeze(True, 1)
-        return Loop(model, steps, cross_entropy, optimiser=config, seed=5)
+        return Loop(model, steps, cross_entropy, optimizer=config, seed=5)
 
     whole, first, second = fresh(), fresh(), fresh()
     whole.run()
@@ -337,11 +339,11 @@ def test_restored_loop_goes_on_in_the_same_bits(stop: int) -> None:
 
 def test_dropout_depends_on_seed_and_step_alone() -> None:
     same = [packed(batch(1, 3))]
-    config = OptimiserConfig(lr=1e-30, warmup=0, freeze_layers=0, weight_decay=0)
+    config = OptimizerConfig(lr=1e-30, warmup=0, weight_decay=0)
 
     def losses(seed: int) -> list[float]:
         torch.manual_seed(seed * 7 + int(torch.randint(1000, ())))
-        return train(tagger(dropout=0.3), Steps([same, same, same]), cross_entropy, optimiser=config, seed=seed).loss
+        return train(tagger(dropout=0.3), Steps([same, same, same]), cross_entropy, optimizer=config, seed=seed).loss
 
     assert losses(1) == losses(1)
     assert len(set(losses(1))) == 3
@@ -350,10 +352,10 @@ def test_dropout_depends_on_seed_and_step_alone() -> None:
 
 def test_bf16_keeps_fp32_weights_and_follows_fp32() -> None:
     steps = Steps([[packed(batch(s, 6))] for s in range(8)])
-    config = OptimiserConfig(lr=3e-3, warmup=0, freeze_layers=0)
+    config = OptimizerConfig(lr=3e-3, warmup=0)
     full, half = tagger(), tagger()
-    a = train(full, steps, cross_entropy, optimiser=config)
-    b = train(half, steps, cross_entropy, optimiser=config, precision="bf16")
+    a = train(full, steps, cross_entropy, optimizer=config)
+    b = train(half, steps, cross_entropy, optimizer=config, precision="bf16")
     assert {p.dtype for p in half.parameters()} == {torch.float32}
     assert a.loss != b.loss
     assert b.loss == pytest.approx(a.loss, rel=0.05)
@@ -362,6 +364,6 @@ def test_bf16_keeps_fp32_weights_and_follows_fp32() -> None:
 
 def test_training_learns() -> None:
     steps = Steps([[packed(batch(1, 6))]] * 60)
-    trace = train(tagger(), steps, cross_entropy, optimiser=OptimiserConfig(lr=1e-2, freeze_layers=0))
+    trace = train(tagger(), steps, cross_entropy, optimizer=OptimizerConfig(lr=1e-2))
     assert trace.loss[-1] < 0.3 * trace.loss[0]
     assert len(trace.loss) == len(trace.lr) == len(trace.grad_norm) == len(trace.tokens) == len(trace.valid) == 60

@@ -17,10 +17,10 @@ from xlt_engine import Interrupted, OutOfMemoryError
 from xlt_engine.data import Bucket, PackedBatch, inference_batches, inference_tokens, pack, pad_to_bucket
 from xlt_engine.data.batches.batch import cut
 from xlt_engine.engine.evaluation.inference import predict_logits
-from xlt_engine.engine.recipe.config import OptimiserConfig
 from xlt_engine.engine.stages.soft_labels import packed_soft_labels, read_soft_labels, soft_label_problem
 from xlt_engine.engine.storage import faults
 from xlt_engine.engine.storage.files import sha256_file
+from xlt_engine.engine.training.config import OptimizerConfig
 from xlt_engine.engine.training.loop import Loop
 from xlt_engine.engine.training.objectives import SoftLabels, cross_entropy, masked_lm
 from xlt_engine.engine.training.out_of_memory import StepSize, is_out_of_memory
@@ -30,8 +30,7 @@ from xlt_engine.model import Encoder, EncoderConfig, MaskedLM, TaskModel, VoterH
 
 VOCABULARY, HIDDEN, LABELS = 40, 16, ("O", "B-X", "I-X")
 NO_MEMORY = "DefaultCPUAllocator: can't allocate memory: you tried to allocate 12 bytes"
-OPTIMISER = OptimiserConfig(lr=2e-3, freeze_layers=0, freeze_embeddings=False)
-AUTO = OptimiserConfig(lr=2e-3, freeze_layers=0, freeze_embeddings=False, micro_batch="auto")
+OPTIMIZER = OptimizerConfig(lr=2e-3)
 
 
 def encoder(dropout: float) -> Encoder:
@@ -209,8 +208,8 @@ def failing_from(step: int, most: int, where: str) -> Any:
     return objective
 
 
-def trained(objective: Any, optimiser: OptimiserConfig, precision: str = "fp32", limits: Any = None) -> Loop:
-    loop = Loop(tagger(), Steps(), objective, optimiser=optimiser, seed=5, precision=precision)
+def trained(objective: Any, auto: bool, precision: str = "fp32", limits: Any = None) -> Loop:
+    loop = Loop(tagger(), Steps(), objective, optimizer=OPTIMIZER, seed=5, precision=precision, auto_micro_batch=auto)
     objective.loop = loop
     while loop.step < loop.total:
         if limits is not None:
@@ -223,9 +222,9 @@ def trained(objective: Any, optimiser: OptimiserConfig, precision: str = "fp32",
 @pytest.mark.parametrize("precision", DTYPES)
 def test_a_repeated_step_ends_as_if_its_micro_batch_had_been_smaller(where: str, precision: str) -> None:
     """To the bit, with dropout and all that the optimiser remembers; and it is not the run with whole batches."""
-    loop = trained(failing_from(3, 2, where), AUTO, precision)
-    expected = trained(failing_from(9, 2, where), OPTIMISER, precision, limits={3: 2})
-    whole = trained(failing_from(9, 2, where), OPTIMISER, precision)
+    loop = trained(failing_from(3, 2, where), True, precision)
+    expected = trained(failing_from(9, 2, where), False, precision, limits={3: 2})
+    whole = trained(failing_from(9, 2, where), False, precision)
     assert tensors_hash(loop.state()[0]) == tensors_hash(expected.state()[0])
     assert (loop.trace.loss, loop.trace.valid, loop.trace.tokens) == (
         expected.trace.loss,
@@ -242,7 +241,7 @@ def test_a_repeated_step_ends_as_if_its_micro_batch_had_been_smaller(where: str,
 
 @pytest.mark.parametrize("where", ["forward", "backward", "last part"])
 def test_without_leave_the_step_is_named_and_nothing_is_applied(where: str) -> None:
-    loop = Loop(tagger(), Steps(), failing_from(3, 2, where), optimiser=OPTIMISER, seed=5)
+    loop = Loop(tagger(), Steps(), failing_from(3, 2, where), optimizer=OPTIMIZER, seed=5)
     loop.objective.loop = loop  # type: ignore[attr-defined]
     for _ in range(3):
         loop.advance()
@@ -260,7 +259,7 @@ def test_without_leave_the_step_is_named_and_nothing_is_applied(where: str) -> N
 
 
 def test_a_single_sequence_cannot_be_halved() -> None:
-    loop = Loop(tagger(), Steps(), failing_from(0, 0, "forward"), optimiser=AUTO, seed=5)
+    loop = Loop(tagger(), Steps(), failing_from(0, 0, "forward"), optimizer=OPTIMIZER, seed=5, auto_micro_batch=True)
     loop.objective.loop = loop  # type: ignore[attr-defined]
     with pytest.raises(OutOfMemoryError, match=r"1 sequences at a time; set recompute = true .*, or lower max_length"):
         loop.advance()
@@ -272,18 +271,18 @@ def test_other_errors_pass() -> None:
         raise RuntimeError("shape mismatch")
 
     with pytest.raises(RuntimeError, match="shape mismatch"):
-        Loop(tagger(), Steps(), objective, optimiser=AUTO, seed=5).advance()
+        Loop(tagger(), Steps(), objective, optimizer=OPTIMIZER, seed=5, auto_micro_batch=True).advance()
 
 
 def test_the_limit_is_part_of_a_checkpoint() -> None:
-    whole = trained(failing_from(1, 3, "forward"), AUTO)
-    loop = Loop(tagger(), Steps(), failing_from(1, 3, "forward"), optimiser=AUTO, seed=5)
+    whole = trained(failing_from(1, 3, "forward"), True)
+    loop = Loop(tagger(), Steps(), failing_from(1, 3, "forward"), optimizer=OPTIMIZER, seed=5, auto_micro_batch=True)
     loop.objective.loop = loop  # type: ignore[attr-defined]
     for _ in range(4):
         loop.advance()
     tensors, meta = loop.state()
     # Memory is there again: what was halved stays so.
-    again = Loop(tagger(), Steps(), cross_entropy, optimiser=AUTO, seed=5)
+    again = Loop(tagger(), Steps(), cross_entropy, optimizer=OPTIMIZER, seed=5, auto_micro_batch=True)
     again.restore(4, {n: t.clone() for n, t in tensors.items()}, json.loads(json.dumps(meta)))
     again.run()
     assert tensors_hash(again.state()[0]) == tensors_hash(whole.state()[0])
@@ -326,7 +325,7 @@ def test_memory_that_ends_outside_of_a_step(tiny: Callable[[str], Any], monkeypa
         raise MemoryError
 
     run = tiny("ner")
-    monkeypatch.setattr("xlt_engine.engine.training.update.Update.apply", full)
+    monkeypatch.setattr("xlt_engine.engine.training.optimizer.OptimizerStep.apply", full)
     with pytest.raises(OutOfMemoryError, match=r"^seed-0/pretrain: out of memory outside of a forward"):
         run.run(stage="pretrain")
     assert json.loads((run.folder / "run" / "status.json").read_bytes())["exit_code"] == 8

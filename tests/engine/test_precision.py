@@ -10,19 +10,19 @@ from torch import Tensor, nn
 from xlt_engine import DivergedError
 from xlt_engine.data import PackedBatch, pack
 from xlt_engine.engine import train
-from xlt_engine.engine.recipe.config import OptimiserConfig
 from xlt_engine.engine.training.checkpoint import load_latest, save_checkpoint
+from xlt_engine.engine.training.config import OptimizerConfig
 from xlt_engine.engine.training.loop import Loop
 from xlt_engine.engine.training.objectives import cross_entropy
-from xlt_engine.engine.training.precision import DTYPES, LossScaler, Weights, computing_in
-from xlt_engine.engine.training.update import SKIPS_IN_A_ROW
+from xlt_engine.engine.training.optimizer import SKIPS_IN_A_ROW
+from xlt_engine.engine.training.precision import DTYPES, LossScaler, MasterWeights, computing_in
 from xlt_engine.engine.training.weight_hashes import tensors_hash
 from xlt_engine.model import Encoder, EncoderConfig, TaskModel, VoterHeads
 
 CONFIG = EncoderConfig(
     vocab_size=60, hidden_size=16, num_layers=2, num_heads=2, intermediate_size=32, max_positions=32, dropout=0.1
 )
-OPTIMISER = OptimiserConfig(lr=2e-3, freeze_layers=0, freeze_embeddings=False)
+OPTIMIZER = OptimizerConfig(lr=2e-3)
 
 
 def tagger() -> TaskModel:
@@ -54,7 +54,7 @@ class Steps:
 
 def curve(precision: str) -> np.ndarray:
     """Means over 25 steps of a run of 500."""
-    trace = train(tagger(), Steps(500), cross_entropy, optimiser=OPTIMISER, seed=1, precision=precision)
+    trace = train(tagger(), Steps(500), cross_entropy, optimizer=OPTIMIZER, seed=1, precision=precision)
     return np.array(trace.loss).reshape(20, 25).mean(1)
 
 
@@ -78,7 +78,7 @@ def test_weights_are_fp32_and_copies_are_rounded_from_them(precision: str) -> No
     model = tagger()
     model.encoder.freeze(True, 1)
     before = {n: p.detach().clone() for n, p in model.named_parameters()}
-    loop = Loop(model, Steps(3), cross_entropy, optimiser=OPTIMISER, seed=1, precision=precision)
+    loop = Loop(model, Steps(3), cross_entropy, optimizer=OPTIMIZER, seed=1, precision=precision)
     loop.run()
     dtype = DTYPES[precision]
     for name, parameter in model.named_parameters():
@@ -102,8 +102,8 @@ def test_steps_smaller_than_a_16_bit_ulp_add_up() -> None:
     def slope(model: nn.Module, batch: PackedBatch, seed: int) -> Tensor:
         return next(model.parameters()).sum() * batch.num_targets
 
-    config = OptimiserConfig(lr=1e-5, warmup=0, weight_decay=0, clip=0)
-    train(model, Steps(400), slope, optimiser=config, precision="bf16")
+    config = OptimizerConfig(lr=1e-5, warmup=0, weight_decay=0, clip=0)
+    train(model, Steps(400), slope, optimizer=config, precision="bf16")
     assert float(model.weight.detach()) == pytest.approx(1 - 1e-5 * 200.5, rel=1e-5)
 
 
@@ -113,10 +113,10 @@ def test_micro_batches_add_up_in_fp32(precision: str) -> None:
     gradients = {}
     for name, parts in (("fp32", 1), (precision, 1), (precision, 8)):
         model = tagger()
-        weights = Weights(model, name)
+        weights = MasterWeights(model, name)
         for batch in Steps(1, parts)[0]:
             (cross_entropy(model, batch, 5) / 30 if parts else None).backward()
-            weights.collect()
+            weights.accumulate()
         found = {n: p.grad for n, p in weights.trainable.items()}
         assert all(g is not None and g.dtype == torch.float32 for g in found.values())
         gradients[name, parts] = torch.cat([g.flatten() for g in found.values() if g is not None])
@@ -139,42 +139,44 @@ class Overflowing:
 
 def test_an_overflow_is_skipped_counted_and_halves_the_scale() -> None:
     model = tagger()
-    loop = Loop(model, Steps(6), Overflowing({2, 3}), optimiser=OPTIMISER, seed=1, precision="fp16")
-    assert loop.update.scaler is not None
+    loop = Loop(model, Steps(6), Overflowing({2, 3}), optimizer=OPTIMIZER, seed=1, precision="fp16")
+    assert loop.optimizer_step.scaler is not None
     seen = []
     for _ in range(6):
         before = tensors_hash(dict(loop.weights.trainable))
         result = loop.advance()
-        seen.append((result.skipped, float(loop.update.scaler.scale)))
+        seen.append((result.skipped, float(loop.optimizer_step.scaler.scale)))
         assert (tensors_hash(dict(loop.weights.trainable)) == before) == bool(result.skipped)
         assert math.isfinite(result.loss)
         assert math.isfinite(result.grad_norm)
     assert seen == [(0, 65536.0), (0, 65536.0), (1, 32768.0), (1, 16384.0), (0, 16384.0), (0, 16384.0)]
     assert loop.trace.skipped == [0, 0, 1, 1, 0, 0]
-    assert [int(s["step"]) for s in loop.update.optimiser.state.values()] == [4] * len(loop.update.optimiser.state)
+    assert [int(s["step"]) for s in loop.optimizer_step.optimizer.state.values()] == [4] * len(
+        loop.optimizer_step.optimizer.state
+    )
 
 
 def test_the_scale_doubles_after_its_interval(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(LossScaler, "INTERVAL", 3)
-    loop = Loop(tagger(), Steps(7), cross_entropy, optimiser=OPTIMISER, seed=1, precision="fp16")
+    loop = Loop(tagger(), Steps(7), cross_entropy, optimizer=OPTIMIZER, seed=1, precision="fp16")
     loop.run()
-    assert loop.update.scaler is not None
-    assert float(loop.update.scaler.scale) == 4 * 65536.0
+    assert loop.optimizer_step.scaler is not None
+    assert float(loop.optimizer_step.scaler.scale) == 4 * 65536.0
 
 
 def test_gradients_do_not_depend_on_the_scale() -> None:
     norms = []
     for scale in (1024.0, 65536.0):
-        loop = Loop(tagger(), Steps(1), cross_entropy, optimiser=OPTIMISER, seed=1, precision="fp16")
-        assert loop.update.scaler is not None
-        loop.update.scaler.scale.fill_(scale)
+        loop = Loop(tagger(), Steps(1), cross_entropy, optimizer=OPTIMIZER, seed=1, precision="fp16")
+        assert loop.optimizer_step.scaler is not None
+        loop.optimizer_step.scaler.scale.fill_(scale)
         norms.append(loop.advance().grad_norm)
     assert norms[0] == pytest.approx(norms[1], rel=2e-3)
 
 
 def test_too_many_overflows_in_a_row_are_an_error() -> None:
     count = SKIPS_IN_A_ROW + 5
-    loop = Loop(tagger(), Steps(count), Overflowing(set(range(count))), optimiser=OPTIMISER, seed=1, precision="fp16")
+    loop = Loop(tagger(), Steps(count), Overflowing(set(range(count))), optimizer=OPTIMIZER, seed=1, precision="fp16")
     before = tensors_hash(dict(loop.weights.trainable))
     with pytest.raises(DivergedError, match=rf"step {SKIPS_IN_A_ROW - 1}: .*overflow of fp16 in a row"):
         loop.run()
@@ -186,7 +188,7 @@ def test_resuming_is_exact(precision: str, tmp_path) -> None:  # type: ignore[no
     """Weights, moments and the loss scale with its counters, through a checkpoint on disk."""
 
     def loop() -> Loop:
-        return Loop(tagger(), Steps(8), Overflowing(set()), optimiser=OPTIMISER, seed=1, precision=precision)
+        return Loop(tagger(), Steps(8), Overflowing(set()), optimizer=OPTIMIZER, seed=1, precision=precision)
 
     whole, first = loop(), loop()
     for other in (whole, first):

@@ -10,7 +10,7 @@ import pytest
 from xlt_engine import ConfigError
 from xlt_engine.engine.lab.ablation.rows import ROWS
 from xlt_engine.engine.plan import make_plan
-from xlt_engine.engine.recipe.config import OptimiserConfig, RunConfig
+from xlt_engine.engine.recipe.config import RunConfig, StageConfig
 from xlt_engine.engine.recipe.config.files import recipe_files
 from xlt_engine.engine.recipe.load import load_recipe, packaged_recipes, variants
 from xlt_engine.engine.stages.datasets import read_file
@@ -44,7 +44,7 @@ def recipe(name: str) -> RunConfig:
     return load_recipe(name, variants(name)[0].overrides).config
 
 
-def rates(config: OptimiserConfig) -> tuple[float, float, int, float, bool, int]:
+def rates(config: StageConfig) -> tuple[float, float, int, float, bool, int]:
     c = config
     return c.lr, c.epochs, c.batch_size, c.warmup, c.freeze_embeddings, c.freeze_layers
 

@@ -11,7 +11,7 @@ import pytest
 from xlt_engine.data import pack
 from xlt_engine.engine import estimate, load_recipe
 from xlt_engine.engine.plan import make_plan
-from xlt_engine.engine.recipe.config import OptimiserConfig, RunConfig
+from xlt_engine.engine.recipe.config import RunConfig, StageConfig
 from xlt_engine.engine.recipe.load import Resolved, packaged_recipes
 from xlt_engine.engine.runs.prepare import make_context
 from xlt_engine.engine.storage.run_folder import RunDir
@@ -28,7 +28,7 @@ def data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "data"
 
 
-def optimisers(config: RunConfig) -> list[OptimiserConfig]:
+def optimisers(config: RunConfig) -> list[StageConfig]:
     return [config.finetune, config.cotrain, config.contrastive]
 
 

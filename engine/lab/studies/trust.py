@@ -17,10 +17,10 @@ from numpy.typing import NDArray
 
 from .... import DataError
 from ....data import OUTSIDE
-from ...pseudolabels.diagnostics import Warning
 from ...pseudolabels.thresholds import uniform_grid
 from ...report.parts import mean
 from ...report.stage_table import SIDE_ARMS
+from ...run_warning import RunWarning
 from ...stages.round_decision import Voted
 from ...training.progress import Progress
 from .estimators import Estimate, Floats, Transport, calibrated_estimate, expected_label_f1, label_coupling
@@ -71,7 +71,7 @@ class TrustReport:
     source: str
     held_out: str
     stages: tuple[StageTrust, ...]
-    warnings: tuple[Warning, ...]
+    warnings: tuple[RunWarning, ...]
 
     def as_dict(self) -> dict[str, Any]:
         """All of it as JSON values."""
@@ -220,7 +220,7 @@ def _label_f1(voted: Voted, coupling: NDArray[Any], grid: NDArray[np.float64], l
     )
 
 
-def predicted_harm(stages: Sequence[StageTrust]) -> tuple[Warning, ...]:
+def predicted_harm(stages: Sequence[StageTrust]) -> tuple[RunWarning, ...]:
     """`self-training-hurts`: the last stage of self-training has a lower estimate than the teacher it began with."""
     warnings = []
     for target in dict.fromkeys(s.target for s in stages):
@@ -236,7 +236,7 @@ def predicted_harm(stages: Sequence[StageTrust]) -> tuple[Warning, ...]:
         if change >= 0:
             continue
         warnings.append(
-            Warning(
+            RunWarning(
                 "self-training-hurts",
                 f"{target}: self-training is predicted to hurt: {last.label} is estimated at "
                 f"{100 * last.estimate.value:.0f}, its first teacher ({teacher.label}) at "

@@ -1,7 +1,7 @@
 """The settings of a recipe, as frozen dataclasses: one for each table."""
 
 from .augment import AugmentConfig
-from .base import ModelConfig, NewEncoderConfig, OptimiserConfig, TaskConfig
+from .base import ModelConfig, NewEncoderConfig, StageConfig, TaskConfig
 from .cloze import ClozeConfig
 from .files import FileReader, merged, reader_of
 from .languages import SourceConfig, TargetConfig
@@ -13,7 +13,6 @@ from .run import (
     CheckpointConfig,
     FinetuneConfig,
     HardConfig,
-    PerformanceConfig,
     PretrainConfig,
     RunConfig,
     SelfTrainConfig,
@@ -37,14 +36,13 @@ __all__ = [
     "LanguageReaderConfig",
     "ModelConfig",
     "NewEncoderConfig",
-    "OptimiserConfig",
-    "PerformanceConfig",
     "PretrainConfig",
     "ReaderConfig",
     "RunConfig",
     "SelfTrainConfig",
     "SoftConfig",
     "SourceConfig",
+    "StageConfig",
     "TargetConfig",
     "TaskConfig",
     "WorldTable",

@@ -1,24 +1,13 @@
-"""The tables that others are made of: the encoder, the optimiser, and the training of a task model."""
+"""The tables that others are made of: the encoder, the training of a stage, and that of a task model."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
-
-def option(default: Any, help: str, **limits: Any) -> Any:
-    """A key with a default; `help` is what `init` and error messages say of it, `limits` what `schema` checks.
-
-    `decides=False` says that the key does not identify a stage of its table: its result is the same, or something else
-    identifies it.
-    """
-    return field(default=default, metadata={"help": help, **limits})
-
-
-def required(help: str, **limits: Any) -> Any:
-    """A key that must be given."""
-    return field(metadata={"help": help, **limits})
+from ...config_fields import option
+from ...training.config import OptimizerConfig
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,11 +38,9 @@ class ModelConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
-class OptimiserConfig:
-    """AdamW with linear warm-up and linear decay."""
+class StageConfig(OptimizerConfig):
+    """The training of one stage: the optimizer, its batches, and what of the encoder trains."""
 
-    lr: float = option(2e-5, "peak learning rate", above=0)
-    head_lr: float | None = option(None, "peak learning rate of the head; `lr` when absent", above=0)
     epochs: float = option(3, "passes over the data", above=0)
     batch_size: int = option(32, "sequences in one optimiser step", min=1)
     order: Literal["random", "sorted"] = option(
@@ -67,22 +54,8 @@ class OptimiserConfig:
         "compute the layers again in the backward pass instead of keeping their activations; the same result",
         decides=False,
     )
-    warmup: float = option(0.1, "share of the steps", min=0, max=1)
-    weight_decay: float = option(0.01, "on matrices only", min=0)
-    clip: float = option(1.0, "largest global gradient norm; 0 switches clipping off", min=0)
-    beta1: float = option(0.9, "", min=0, max=1)
-    beta2: float = option(0.999, "", min=0, max=1)
-    eps: float = option(1e-8, "", above=0)
     freeze_embeddings: bool = option(True, "keep the embeddings as they are (arXiv 2310.04726 section 4.2)")
     freeze_layers: int = option(3, "keep the lowest layers as they are", min=0)
-    l2_to_base: float = option(
-        0.0, "against forgetting: pulls what trains of the encoder back to its weights at the stage's start", min=0
-    )
-
-    def problems(self) -> list[tuple[str, str]]:
-        if self.l2_to_base * self.lr > 1:
-            return [("l2_to_base", f"times lr is above 1: every step would overshoot; at most {1 / self.lr:g}")]
-        return []
 
     @property
     def fixed_micro_batch(self) -> int:
@@ -91,7 +64,7 @@ class OptimiserConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
-class TaskConfig(OptimiserConfig):
+class TaskConfig(StageConfig):
     """Training of a task model."""
 
     keep: Literal["last", "best"] = option(

@@ -9,10 +9,11 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
+from ...config_fields import option as _option
+from ...config_fields import required as _required
+from ...training.config import PerformanceConfig
 from .augment import AugmentConfig
-from .base import ModelConfig, OptimiserConfig, TaskConfig
-from .base import option as _option
-from .base import required as _required
+from .base import ModelConfig, StageConfig, TaskConfig
 from .cloze import ClozeConfig
 from .languages import SourceConfig, TargetConfig
 from .reader import ReaderConfig
@@ -24,7 +25,7 @@ STEP_NAMES = ("soft", "hard")
 
 
 @dataclass(frozen=True, kw_only=True)
-class PretrainConfig(OptimiserConfig):
+class PretrainConfig(StageConfig):
     """Masked language modelling on general text of all languages; only for an encoder made from scratch."""
 
     lr: float = _option(2e-3, "peak learning rate", above=0)
@@ -200,22 +201,6 @@ class CheckpointConfig:
 
     seconds: float = _option(60.0, "between checkpoints; 0 means after every step", min=0)
     keep: int = _option(2, "checkpoints of a running stage", min=1)
-
-
-@dataclass(frozen=True, kw_only=True)
-class PerformanceConfig:
-    """How steps reach the device; results differ by rounding at most (docs/performance.md)."""
-
-    graphs: bool | Literal["auto"] = _option("auto", "launch a step as one CUDA graph; auto: where that is possible")
-    buckets: int | Literal["auto"] = _option(
-        "auto", "number of sizes that batches are padded to, 0 for none; auto: 8 with graphs, else 0", min=0
-    )
-    feed: bool | Literal["auto"] = _option("auto", "make batches ahead in a thread; auto: on a GPU")
-
-    def problems(self) -> list[tuple[str, str]]:
-        if self.graphs is True and self.buckets == 0:
-            return [("buckets", "is 0, but graphs = true needs static sizes; leave it out")]
-        return []
 
 
 @dataclass(frozen=True, kw_only=True)

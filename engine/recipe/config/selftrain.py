@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from .base import TaskConfig, option
+from ...config_fields import option
+from .base import TaskConfig
 
 Problems = list[tuple[str, str]]
 

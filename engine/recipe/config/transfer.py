@@ -10,7 +10,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from .base import ModelConfig, TaskConfig, option
+from ...config_fields import option
+from .base import ModelConfig, TaskConfig
 
 Problems = list[tuple[str, str]]
 MODES = ("co", "self-a", "self-b")

@@ -1,0 +1,47 @@
+"""Settings of the loop: what its optimizer does with gradients, and how steps reach the device."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from ..config_fields import option
+
+
+@dataclass(frozen=True, kw_only=True)
+class OptimizerConfig:
+    """AdamW with linear warm-up and linear decay."""
+
+    lr: float = option(2e-5, "peak learning rate", above=0)
+    head_lr: float | None = option(None, "peak learning rate of the head; `lr` when absent", above=0)
+    warmup: float = option(0.1, "share of the steps", min=0, max=1)
+    weight_decay: float = option(0.01, "on matrices only", min=0)
+    clip: float = option(1.0, "largest global gradient norm; 0 switches clipping off", min=0)
+    beta1: float = option(0.9, "", min=0, max=1)
+    beta2: float = option(0.999, "", min=0, max=1)
+    eps: float = option(1e-8, "", above=0)
+    l2_to_base: float = option(
+        0.0, "against forgetting: pulls what trains of the encoder back to its weights at the stage's start", min=0
+    )
+
+    def problems(self) -> list[tuple[str, str]]:
+        """Settings that do not fit each other, by field."""
+        if self.l2_to_base * self.lr > 1:
+            return [("l2_to_base", f"times lr is above 1: every step would overshoot; at most {1 / self.lr:g}")]
+        return []
+
+
+@dataclass(frozen=True, kw_only=True)
+class PerformanceConfig:
+    """How steps reach the device; results differ by rounding at most (docs/performance.md)."""
+
+    graphs: bool | Literal["auto"] = option("auto", "launch a step as one CUDA graph; auto: where that is possible")
+    buckets: int | Literal["auto"] = option(
+        "auto", "number of sizes that batches are padded to, 0 for none; auto: 8 with graphs, else 0", min=0
+    )
+    feed: bool | Literal["auto"] = option("auto", "make batches ahead in a thread; auto: on a GPU")
+
+    def problems(self) -> list[tuple[str, str]]:
+        if self.graphs is True and self.buckets == 0:
+            return [("buckets", "is 0, but graphs = true needs static sizes; leave it out")]
+        return []
