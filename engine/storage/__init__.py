@@ -1,1 +1,1 @@
-"""Files that are whole or absent: atomic writes, the run folder, fault points for tests. Knows no model, recipe or stage."""
+"""Files that are whole or absent: atomic writes, the run folder, fault points. Knows no model, recipe or stage."""
