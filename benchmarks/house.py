@@ -20,12 +20,13 @@ import sys
 import tempfile
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
 ROOT = Path(__file__).resolve().parents[1]
 PARTS = ("kernels", "model", "data", "engine")
-CONTRACT = re.compile(r"^\| `([\w/]+?)(?:/|\.py)` \| ([^|]*) \|", re.M)
+CONTRACT = re.compile(r"^\| `([\w/]+?)(?:/|\.py)` \| ([^|]*) \|[^|]*\|$", re.M)
 """A row of the table of rooms: its folder (or `cli.py`), and its contract."""
 
 
@@ -69,9 +70,7 @@ def imports_of(files: Mapping[str, Path], root: Path = ROOT) -> list[Import]:
 
 def _imports_in(name: str, path: Path, files: Mapping[str, Path], root: Path) -> Iterator[Import]:
     package = path.relative_to(root).parts[:-1]
-    for node in ast.walk(ast.parse(path.read_text("utf-8"))):
-        if not isinstance(node, ast.ImportFrom):
-            continue
+    for node in _from_imports(path.read_text("utf-8")):
         module = node.module.split(".") if node.module else []
         if node.level:
             base = [*package[: len(package) + 1 - node.level], *module]
@@ -84,6 +83,11 @@ def _imports_in(name: str, path: Path, files: Mapping[str, Path], root: Path) ->
             imported = full if full in files else folder
             if imported in files and imported != name:
                 yield Import(name, imported, node.lineno)
+
+
+@cache
+def _from_imports(code: str) -> list[ast.ImportFrom]:
+    return [node for node in ast.walk(ast.parse(code)) if isinstance(node, ast.ImportFrom)]
 
 
 def arrows_between(pairs: Iterable[tuple[str, str]]) -> dict[str, set[str]]:
@@ -164,20 +168,23 @@ def _function(node: ast.AST, path: Path) -> Function | None:
     return Function(lines, node.name, path, any("jit" in ast.unparse(d) for d in node.decorator_list))
 
 
-def recipe_keys() -> int:
+def recipe_keys() -> str:
     """Values that a recipe can set: the leaves of the dataclasses below `RunConfig`."""
     from xlt_engine.engine import RunConfig
     from xlt_engine.engine.recipe.schema import places
 
-    return len(list(places(RunConfig)))
+    keys = list(places(RunConfig))
+    again = sum("reader" in key[1:] for key in keys)
+    names = len({key[-1] for key in keys})
+    return f"{len(keys) - again}, of {names} names; {again} more are those of [reader], for single languages"
 
 
 SMALL = (
-    *("model.new.hidden_size=16", "model.new.num_heads=2", "model.new.intermediate_size=32", "pretrain.epochs=0.05"),
-    *("btf.epochs=0.05", "finetune.epochs=0.2", "selftrain.rounds=1", "selftrain.cap=200", "arms.baseline=false"),
-    *("selftrain.soft.epochs=0.05", "selftrain.hard.epochs=0.05"),
+    *("model.new.hidden_size=32", "model.new.num_heads=2", "model.new.intermediate_size=64", "pretrain.epochs=0.1"),
+    *("btf.epochs=0.1", "finetune.epochs=1", "finetune.lr=1e-2", "selftrain.rounds=1", "selftrain.cap=300"),
+    *("selftrain.soft.epochs=4", "selftrain.soft.lr=1e-2", "selftrain.hard.epochs=0.2", "arms.baseline=false"),
 )
-"""The packaged demo, with an encoder and stages as small as they go."""
+"""The packaged demo with a small encoder and short stages, which still accept some labels."""
 STAGE_CALLS = ("train_stage", "run_soft", "run_hard")
 """Functions that make one stage: what they run is counted."""
 
@@ -212,8 +219,9 @@ class Trace:
         """Keeps the package's frames of the deepest call."""
         names, frame = [], sys._getframe(2)
         while frame is not None:
-            if os.path.realpath(frame.f_code.co_filename).startswith(self.package):
-                names.append(f"{Path(frame.f_code.co_filename).stem}.{frame.f_code.co_qualname}")
+            file = os.path.realpath(frame.f_code.co_filename)
+            if file.startswith(self.package) and file != os.path.realpath(__file__):
+                names.append(f"{Path(file).stem}.{frame.f_code.co_qualname}")
             frame = frame.f_back  # type: ignore[assignment]
         self.frames = max(self.frames, names[::-1], key=len)
 
@@ -222,10 +230,9 @@ def small_run() -> Trace:
     """One round of self-training of the demo: what its soft and its hard stage run, and how deep they are."""
     import torch
 
-    import xlt_engine.cli
-    from xlt_engine.cli import main as command_line
+    import xlt_engine
 
-    trace = Trace(Path(xlt_engine.cli.__file__).parent)
+    trace = Trace(Path(xlt_engine.__file__).parent)
     backward = torch.autograd.backward
 
     def watched(*arguments: Any, **options: Any) -> None:
@@ -233,19 +240,27 @@ def small_run() -> Trace:
         backward(*arguments, **options)
 
     with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stdout(io.StringIO()):
-        arguments = ["run", "demo", "--run-dir", f"{folder}/run", "--target", "de", "-q"]
+        arguments = ["run", "demo", "--run-dir", f"{folder}/run", "--target", "de", "--quiet"]
         arguments += [word for setting in SMALL for word in ("--set", setting)]
-        with contextlib.suppress(SystemExit):
-            command_line([*arguments, "--stage", "finetune"])
+        _command_line([*arguments, "--stage", "finetune"])
         torch.autograd.backward = watched  # type: ignore[assignment]
         sys.settrace(trace.on_call)
         try:
-            with contextlib.suppress(SystemExit):
-                command_line([*arguments, "--stage", "selftrain"])
+            _command_line([*arguments, "--stage", "selftrain"])
         finally:
             sys.settrace(None)
             torch.autograd.backward = backward
     return trace
+
+
+def _command_line(arguments: list[str]) -> None:
+    from xlt_engine.cli import main
+
+    try:
+        main(arguments)
+    except SystemExit as end:
+        if end.code:
+            raise
 
 
 def figures(root: Path = ROOT) -> Iterator[str]:
@@ -304,7 +319,9 @@ def picture(root: Path = ROOT) -> str:
 
     files, order = module_files(root), rooms_in_order(root)
     pairs = [(room_of(files[e.importer], root), room_of(files[e.imported], root)) for e in imports_of(files, root)]
-    arrows, upward = arrows_between(pairs), upward_imports(files, list(order), root)
+    upward = upward_imports(files, list(order), root)
+    wrong = {(room_of(files[e.importer], root), room_of(files[e.imported], root)) for e in upward}
+    arrows = arrows_between(pair for pair in pairs if pair not in wrong)
     rows = floors(list(order), arrows)
     size: Counter[str] = Counter()
     for path, lines in line_counts(files).items():
@@ -317,7 +334,6 @@ def picture(root: Path = ROOT) -> str:
     }
     drawn = [(room, other) for room in order for other in sorted(direct(room, arrows) & set(order))]
     body = [_arrow(place[room], place[other], 6) for room, other in drawn]
-    wrong = {(room_of(files[e.importer], root), room_of(files[e.imported], root)) for e in upward}
     body += [_arrow(place[a], place[b], 1) for a, b in sorted(wrong) if a in place and b in place]
     body += [_box(room, *place[room], size[room]) for room in order]
     title = "The rooms of xlt-engine and what they import"
@@ -334,7 +350,8 @@ def _box(room: str, x: float, y: float, lines: int) -> str:
     part = PARTS.index(room.split("/")[0]) if room.split("/")[0] in PARTS else 4
     corner = f'x="{x - width / 2:.1f}" y="{y - BOX / 2:.1f}" width="{width:.1f}" height="{BOX}"'
     return (
-        f'<rect class="o{part} pt" {corner} rx="4"/><text x="{x:.1f}" y="{y - 1:.1f}" text-anchor="middle">{room}</text>'
+        f'<rect class="o{part} pt" {corner} rx="4"/>'
+        f'<text x="{x:.1f}" y="{y - 1:.1f}" text-anchor="middle">{room}</text>'
         f'<text class="small muted" x="{x:.1f}" y="{y + 11:.1f}" text-anchor="middle">{lines:,} lines</text>'
     )
 
