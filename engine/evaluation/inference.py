@@ -13,7 +13,7 @@ from ... import DivergedError
 from ...data import OUTSIDE, ItemView, TokenStore, inference_batches, inference_tokens
 from ...kernels import votes
 from ...model import TaskModel
-from ..training.distributed import World
+from ..training.distributed import ProcessGroup
 from ..training.out_of_memory import naming_the_batch
 from ..training.precision import computing_in
 from .metrics import AccuracyCounter, ClassTable, EntityCounter, class_table
@@ -28,7 +28,7 @@ def predict_logits(
     *,
     precision: str = "fp32",
     poll: Poll = lambda: None,
-    world: World | None = None,
+    processes: ProcessGroup | None = None,
     tokens: int = 0,
 ) -> Tensor:
     """Logits [M, items of the store, C], fp32 on the CPU; zeros for examples that were not asked for.
@@ -36,7 +36,7 @@ def predict_logits(
     Args:
         precision: what the model computes in, as in training.
         poll: called between batches, so that a long pass can be interrupted; among several processes once, at the end.
-        world: the processes that share the batches; all get all logits, those that one process computes, to the bit.
+        processes: share the batches; all get all logits, those that one process computes, to the bit.
         tokens: in one forward pass; 0: what suits the device.
 
     Raises:
@@ -44,14 +44,18 @@ def predict_logits(
         DivergedError: a logit is not finite.
     """
     total = int(view.offsets[-1])
-    world = world or World()
+    processes = processes or ProcessGroup()
     device = next(model.parameters()).device
     out: Tensor | None = None
     with computing_in(model, precision), torch.inference_mode():
         for batch, rows in inference_batches(
-            view, examples, token_budget=tokens or inference_tokens(device.type), part=world.rank, parts=world.size
+            view,
+            examples,
+            token_budget=tokens or inference_tokens(device.type),
+            part=processes.rank,
+            parts=processes.size,
         ):
-            if world.size == 1:
+            if processes.size == 1:
                 poll()
             if not len(rows):
                 continue
@@ -60,8 +64,8 @@ def predict_logits(
             if out is None:
                 out = torch.zeros(logits.shape[0], total, logits.shape[2])
             out[:, torch.from_numpy(rows)] = logits
-        if world.size > 1:
-            out = _gathered(out, total, world)
+        if processes.size > 1:
+            out = _gathered(out, total, processes)
             poll()
     if out is None:
         return torch.zeros(1, total, len(model.labels))
@@ -70,13 +74,13 @@ def predict_logits(
     return out.clone()
 
 
-def _gathered(part: Tensor | None, total: int, world: World) -> Tensor | None:
+def _gathered(part: Tensor | None, total: int, processes: ProcessGroup) -> Tensor | None:
     """The rows of all processes; each row comes from one of them, and adding zeros changes no number."""
-    voters, classes = world.agree(*((0, 0) if part is None else (part.shape[0], part.shape[2])))
+    voters, classes = processes.all_reduce_max(*((0, 0) if part is None else (part.shape[0], part.shape[2])))
     if not voters:
         return None
     out = torch.zeros(voters, total, classes) if part is None else part
-    world.sum([out])
+    processes.all_reduce_sum([out])
     return out
 
 
@@ -104,7 +108,7 @@ def score(
     *,
     precision: str = "fp32",
     poll: Poll = lambda: None,
-    world: World | None = None,
+    processes: ProcessGroup | None = None,
     tokens: int = 0,
     prediction: str = "mean",
 ) -> tuple[dict[str, float], np.ndarray, ClassTable]:
@@ -113,7 +117,7 @@ def score(
     NER: entity F1, precision and recall as conlleval counts them, and strict F1; sentences of a store that keeps them
     whole are read in windows. Classification: accuracy and macro F1.
     """
-    logits = predict_logits(model, ItemView(store), precision=precision, poll=poll, world=world, tokens=tokens)
+    logits = predict_logits(model, ItemView(store), precision=precision, poll=poll, processes=processes, tokens=tokens)
     predicted = predicted_classes(logits, votes(logits).mean_probability, prediction)
     if store.task == "ner":
         return _entity_scores(model.labels, store, predicted)

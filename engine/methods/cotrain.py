@@ -55,7 +55,7 @@ def run_cotrain(context: Context, stage: Stage, fingerprint: Mapping[str, Any], 
         epochs=table.epochs,
         seed=stage_seed(stage, "batches"),
         sort=table.order == "sorted",
-        micro_batch=context.world.micro_batch(table.fixed_micro_batch, table.batch_size),
+        micro_batch=context.processes.micro_batch(table.fixed_micro_batch, table.batch_size),
     )
     context.warn(slow_learning_rate(table.head_lr or table.lr, len(batches)))
     trace, spent, kept = context.fit(stage, fingerprint, model, batches, cross_entropy, seed=stage_seed(stage, "fit"))
@@ -108,7 +108,7 @@ def _picks(context: Context, stage: Stage, folder: Path) -> dict[str, Any]:
     if not done:
         picks, made = _choose(context, stage)
         data = save({"labels": picks.labels, "chosen": picks.chosen})
-        context.world.once(lambda: FILES.write(folder, made, data, warnings=context.warnings_as_json()))
+        context.processes.rank_zero_only(lambda: FILES.write(folder, made, data, warnings=context.warnings_as_json()))
     record = FILES.read(context, folder)
     if done:
         context.restore_warnings(record["warnings"])

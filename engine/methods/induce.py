@@ -47,12 +47,12 @@ def mixed_source(
         ModelError: the dictionary is not that which was written.
     """
     if not FILES.exist(context, folder):
-        context.world.once(lambda: _write(context, stage, target, encoder, folder))
+        context.processes.rank_zero_only(lambda: _write(context, stage, target, encoder, folder))
     record = FILES.read(context, folder)
     context.warn(no_induced_pairs(record["pairs"], record["margin"]))
     if not record["pairs"]:
         return None
-    return context.world.leading(lambda: context.data.source_mixed([folder / DICTIONARY]))
+    return context.processes.rank_zero_first(lambda: context.data.source_mixed([folder / DICTIONARY]))
 
 
 def _write(context: Context, stage: Stage, target: TargetConfig, encoder: Encoder, folder: Path) -> None:

@@ -19,7 +19,7 @@ from ..recipe.config import RunConfig, merged
 from ..stages.context import Context, write_trace
 from ..storage.names import FINISHED, STAMP
 from ..training.determinism import deterministic, refusal
-from ..training.distributed import World, joined
+from ..training.distributed import ProcessGroup, joined
 from ..storage.files import atomic_write_json, delete, read_json, sha256_file, storage_errors, sync_tree
 from ..evaluation.per_example import ITEMS, Items, save_items
 from ..stages.provenance import marks
@@ -99,14 +99,14 @@ def run(
     others = run_folders(reuse) if resume else ()
     with (
         deterministic(resolved.config.deterministic, resolved.config.device),
-        joined(resolved.config.device, resolved.config.peer_timeout, should_stop) as world,
-        run_folder(folder, world) as home,
+        joined(resolved.config.device, resolved.config.peer_timeout, should_stop) as processes,
+        run_folder(folder, processes) as home,
         _threads(resolved.config.threads),
     ):
         where: dict[str, Any] = {"stage": "", "step": None}
         try:
-            progress = progress if world.first else Progress()
-            return _run(resolved, stage, targets, home, seeds, resume, progress, should_stop, where, world, others)
+            progress = progress if processes.is_rank_zero else Progress()
+            return _run(resolved, stage, targets, home, seeds, resume, progress, should_stop, where, processes, others)
         except XltError as error:
             _record_failure(home, error, error.exit_code, where)
             raise
@@ -170,18 +170,18 @@ def _run(
     progress: Progress,
     should_stop: Callable[[], int],
     where: dict[str, Any],
-    world: World,
+    processes: ProcessGroup,
     others: tuple[Path, ...],
 ) -> RunResult:
     started = time.time()
-    config = world.leading(lambda: with_world(resolved.config, home.path, others))
+    config = processes.rank_zero_first(lambda: with_world(resolved.config, home.path, others))
     chosen = tuple(seeds) if seeds is not None else config.seeds
     plan, whole = chosen_stages(config, chosen, stage_name, targets), make_plan(config, chosen)
     home.write_config(resolved.dump())
     home.write_status("running")
     hashes = _data_hashes(config)
-    check_alike(world, resolved.dump(), hashes)
-    context = world.leading(lambda: make_context(config, home, progress, should_stop, world, others))
+    check_alike(processes, resolved.dump(), hashes)
+    context = processes.rank_zero_first(lambda: make_context(config, home, progress, should_stop, processes, others))
     home.write_run_info(
         seeds=chosen,
         hashes=hashes,
@@ -198,7 +198,7 @@ def _run(
         kernels=describe_kernels(context.device),
         tokenizer=context.tokenizer.fingerprint,
     )
-    world.leading(lambda: read_ahead(context, plan))
+    processes.rank_zero_first(lambda: read_ahead(context, plan))
     done, skipped = [], []
     for node in plan:
         where["stage"] = node.id
@@ -209,12 +209,12 @@ def _run(
             raise type(error)(f"{node.id}: {error}") from error
         if made:
             done.append(node.id)
-            world.once(lambda: write_summary(home.path))
+            processes.rank_zero_only(lambda: write_summary(home.path))
         else:
             skipped.append(node.id)
-    summary = world.once(lambda: write_summary(home.path))
-    world.once(lambda: write_truth(context, plan))
-    report = Path(world.once(lambda: str(write_report(home.path))))
+    summary = processes.rank_zero_only(lambda: write_summary(home.path))
+    processes.rank_zero_only(lambda: write_truth(context, plan))
+    report = Path(processes.rank_zero_only(lambda: str(write_report(home.path))))
     home.event("done", stages=done)
     if home.events_lost:
         raise StorageError(
@@ -238,7 +238,7 @@ def _stage(context: Context, stage: Stage, resume: bool) -> bool:
     context = context.of_stage(stage)
     folder = context.folder(stage.id)
     table = fingerprint_of(context, stage)
-    if context.world.once(lambda: _is_there(context, stage, table, folder, resume)):
+    if context.processes.rank_zero_only(lambda: _is_there(context, stage, table, folder, resume)):
         _rescore(context, stage, folder)
         return False
     context.warnings.clear()
@@ -271,9 +271,9 @@ def _is_there(context: Context, stage: Stage, table: dict[str, Any], folder: Pat
 
 def _seal(context: Context, stage: Stage, table: dict[str, Any], folder: Path, outcome: Outcome) -> None:
     """Saves and scores; `stage.json`, written last, makes the folder a result."""
-    context.world.once(lambda: _save(context, stage, folder, outcome))
+    context.processes.rank_zero_only(lambda: _save(context, stage, folder, outcome))
     rows, items = ([], {}) if isinstance(outcome.model, MaskedLM) else context.score_stage(stage, outcome.model)
-    context.world.once(lambda: _finish(context, stage, table, folder, outcome, rows, items))
+    context.processes.rank_zero_only(lambda: _finish(context, stage, table, folder, outcome, rows, items))
 
 
 def _save(context: Context, stage: Stage, folder: Path, outcome: Outcome) -> None:
@@ -331,12 +331,12 @@ def _rescore(context: Context, stage: Stage, folder: Path) -> None:
     record, tests = read_json(folder / FINISHED, None), _tests(context, stage)
     # A stage taken over from before test items were kept gets them; one that was made here stays as it is.
     kept = "reused_from" not in record or not tests or (folder / ITEMS).exists()
-    if context.world.once(lambda: record.get("scored_on") == tests and kept):
+    if context.processes.rank_zero_only(lambda: record.get("scored_on") == tests and kept):
         return
     context.progress.note(f"{stage.id}: scored again, since the test files, or how voters predict, have changed")
     rows, items = context.score_stage(stage, load_task_model(folder).to(context.device)) if tests else ([], {})
     record["prediction"] = context.config.prediction
-    context.world.once(lambda: _replace_scores(folder, record, tests, rows, items))
+    context.processes.rank_zero_only(lambda: _replace_scores(folder, record, tests, rows, items))
 
 
 def _replace_scores(

@@ -172,7 +172,7 @@ def _run_mlm(
         temperature=table.temperature,
         counts=counts,
         sort=table.order == "sorted",
-        micro_batch=context.world.micro_batch(table.fixed_micro_batch, table.batch_size),
+        micro_batch=context.processes.micro_batch(table.fixed_micro_batch, table.batch_size),
     )
     trace, spent, _ = context.fit(stage, fingerprint, model, batches, masked_lm, seed=stage_seed(stage, "fit"))
     first, last = _ends(trace.loss)
@@ -203,7 +203,7 @@ def run_finetune(context: Context, stage: Stage, fingerprint: Mapping[str, Any],
         balance=mixed.balance,
         counts=mixed.counts,
         sort=table.order == "sorted",
-        micro_batch=context.world.micro_batch(table.fixed_micro_batch, table.batch_size),
+        micro_batch=context.processes.micro_batch(table.fixed_micro_batch, table.batch_size),
     )
     context.warn(slow_learning_rate(table.head_lr or table.lr, len(batches)))
     trace, spent, kept = context.fit(stage, fingerprint, model, batches, cross_entropy, seed=stage_seed(stage, "fit"))

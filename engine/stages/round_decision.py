@@ -37,7 +37,7 @@ from ..pseudolabels.thresholds import ThresholdChoice, choose_threshold
 from ..recipe.config import SelfTrainConfig
 from ..storage.files import read_json
 from ..storage.names import FINISHED
-from ..training.distributed import World
+from ..training.distributed import ProcessGroup
 from .context import Context
 from .datasets import capped
 
@@ -110,7 +110,7 @@ def vote(
     *,
     precision: str = "fp32",
     poll: Poll = lambda: None,
-    world: World | None = None,
+    processes: ProcessGroup | None = None,
     tokens: int = 0,
 ) -> Voted:
     """The votes of a model on some examples, or on all."""
@@ -121,7 +121,7 @@ def vote(
     items = np.flatnonzero(chosen[example])
     view = ItemView(store)
     logits = predict_logits(
-        model, view, np.flatnonzero(chosen), precision=precision, poll=poll, world=world, tokens=tokens
+        model, view, np.flatnonzero(chosen), precision=precision, poll=poll, processes=processes, tokens=tokens
     )
     gold = np.asarray(store.item_labels, dtype=np.int64)[items]
     return Voted(store, items, example[items], gold, votes(logits[:, torch.from_numpy(items)]))

@@ -51,7 +51,7 @@ def run_soft(context: Context, stage: Stage, fingerprint: Mapping[str, Any], fol
         epochs=table.soft.epochs,
         seed=stage_seed(stage, "batches"),
         sort=table.soft.order == "sorted",
-        micro_batch=context.world.micro_batch(table.soft.fixed_micro_batch, table.soft.batch_size),
+        micro_batch=context.processes.micro_batch(table.soft.fixed_micro_batch, table.soft.batch_size),
     )
     context.warn(single_voter(table.voters), slow_learning_rate(table.soft.head_lr or table.soft.lr, len(batches)))
     context.warn(one_teacher(table.soft.teachers, len(own_teachers(stage))))
@@ -82,7 +82,7 @@ def _soft_targets(
 ) -> np.ndarray:
     """Teacher outputs for every item of the chosen examples, computed once per round in evaluation mode, and stored."""
     name, items = teachers_name(context, stage), int(view.offsets[-1])
-    problem = context.world.once(lambda: soft_label_problem(path, items, name))
+    problem = context.processes.rank_zero_only(lambda: soft_label_problem(path, items, name))
     if problem is not None:
         if problem != MISSING:
             context.warn(damaged(path, problem))
@@ -90,8 +90,8 @@ def _soft_targets(
         table = context.config.selftrain.soft
         ask = partial(teacher_targets, loss=table.loss, target=table.target)
         data = packed_soft_labels(teach(context, stage, view, side, chosen, ask), table.stored, name)
-        context.world.once(lambda: atomic_write_bytes(path, data))
-    return read_soft_labels(context.world.visible(path))
+        context.processes.rank_zero_only(lambda: atomic_write_bytes(path, data))
+    return read_soft_labels(context.processes.visible(path))
 
 
 def teacher_targets(logits: Tensor, loss: str, target: str) -> np.ndarray:
@@ -116,7 +116,7 @@ def run_hard(context: Context, stage: Stage, fingerprint: Mapping[str, Any], fol
     decided = FILES.exist(context, folder)
     if not decided:
         decision = decide_round(context, stage, labeller)
-        context.world.once(lambda: _write_decision(context, folder, decision))
+        context.processes.rank_zero_only(lambda: _write_decision(context, folder, decision))
     record = FILES.read(context, folder)
     if decided:
         context.restore_warnings(record["warnings"])
@@ -132,7 +132,7 @@ def run_hard(context: Context, stage: Stage, fingerprint: Mapping[str, Any], fol
         seed=stage_seed(stage, "batches"),
         balance="up" if table.mix == "balanced" else "none",
         sort=table.order == "sorted",
-        micro_batch=context.world.micro_batch(table.fixed_micro_batch, table.batch_size),
+        micro_batch=context.processes.micro_batch(table.fixed_micro_batch, table.batch_size),
     )
     seed = stage_seed(stage, "fit")
     trace, spent, best = fit_jointly(context, stage, fingerprint, model, batches, cross_entropy, seed=seed)
