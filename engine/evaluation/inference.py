@@ -13,7 +13,7 @@ from ... import DivergedError
 from ...data import OUTSIDE, ItemView, TokenStore, inference_batches, inference_tokens
 from ...kernels import Votes, votes
 from ...model import TaskModel
-from ..training.distributed import World
+from ..training.distributed import ProcessGroup
 from ..training.out_of_memory import naming_the_batch
 from ..training.precision import computing_in
 from .metrics import AccuracyCounter, ClassTable, EntityCounter, class_table
@@ -31,7 +31,7 @@ def predict_items(
     *,
     precision: str = "fp32",
     poll: Poll = lambda: None,
-    world: World | None = None,
+    processes: ProcessGroup | None = None,
     tokens: int = 0,
 ) -> Tensor:
     """What `reduction` keeps of each item, fp32 [items of the store, D] on the CPU; zeros for examples not asked for.
@@ -40,7 +40,7 @@ def predict_items(
         reduction: applied batch by batch where the logits are, so that those of a corpus never lie anywhere at once.
         precision: what the model computes in, as in training.
         poll: called between batches, so that a long pass can be interrupted; among several processes once, at the end.
-        world: the processes that share the batches; all get all items, those that one process computes, to the bit.
+        processes: the processes that share the batches; all get all items, those that one process computes, to the bit.
         tokens: in one forward pass; 0: what suits the device.
 
     Raises:
@@ -48,15 +48,19 @@ def predict_items(
         DivergedError: a logit is not finite.
     """
     total = int(view.offsets[-1])
-    world = world or World()
+    processes = processes or ProcessGroup()
     device = next(model.parameters()).device
     kept: Tensor | None = None
     finite = torch.ones((), dtype=torch.bool, device=device)
     with computing_in(model, precision), torch.inference_mode():
         for batch, rows in inference_batches(
-            view, examples, token_budget=tokens or inference_tokens(device.type), part=world.rank, parts=world.size
+            view,
+            examples,
+            token_budget=tokens or inference_tokens(device.type),
+            part=processes.rank,
+            parts=processes.size,
         ):
-            if world.size == 1:
+            if processes.size == 1:
                 poll()
             if not len(rows):
                 continue
@@ -68,22 +72,22 @@ def predict_items(
                 kept = torch.zeros(total, values.shape[1])
             kept[torch.from_numpy(rows)] = values
         damaged = not bool(finite)
-        if world.size > 1:
-            kept = _gathered(kept, total, world)
-            damaged = bool(world.agree(int(damaged))[0])
+        if processes.size > 1:
+            kept = _gathered(kept, total, processes)
+            damaged = bool(processes.all_reduce_max(int(damaged))[0])
             poll()
     if damaged:
         raise DivergedError("a model gives probabilities that are not finite; its weights are damaged")
     return torch.zeros(total, 0) if kept is None else kept.clone()
 
 
-def _gathered(part: Tensor | None, total: int, world: World) -> Tensor | None:
+def _gathered(part: Tensor | None, total: int, processes: ProcessGroup) -> Tensor | None:
     """The rows of all processes; each row comes from one of them, and adding zeros changes no number."""
-    (width,) = world.agree(0 if part is None else part.shape[1])
+    (width,) = processes.all_reduce_max(0 if part is None else part.shape[1])
     if not width:
         return None
     values = torch.zeros(total, width) if part is None else part
-    world.sum([values])
+    processes.all_reduce_sum([values])
     return values
 
 

@@ -137,7 +137,7 @@ def _picks(context: Context, stage: Stage, folder: Path) -> dict[str, Any]:
     if not done:
         picks, made = _choose(context, stage)
         data = save({"labels": picks.labels, "chosen": picks.chosen})
-        context.world.once(lambda: FILES.write(folder, made, data, warnings=context.warnings_as_json()))
+        context.processes.rank_zero_only(lambda: FILES.write(folder, made, data, warnings=context.warnings_as_json()))
     record = FILES.read(context, folder)
     if done:
         context.restore_warnings(record["warnings"])

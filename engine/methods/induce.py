@@ -50,12 +50,12 @@ class InducedDictionary(Addition):
         context, stage, folder = run.context, run.stage, run.folder
         target = context.config.target(stage.target)
         if not FILES.exist(context, folder):
-            context.world.once(lambda: _write(context, stage, target, encoder, folder))
+            context.processes.rank_zero_only(lambda: _write(context, stage, target, encoder, folder))
         record = FILES.read(context, folder)
         context.warn(no_induced_pairs(record["pairs"], record["margin"]))
         if not record["pairs"]:
             return {}
-        return {self.role: context.world.leading(lambda: context.data.source_mixed([folder / DICTIONARY]))}
+        return {self.role: context.processes.rank_zero_first(lambda: context.data.source_mixed([folder / DICTIONARY]))}
 
     def reads(self, context: Context, stage: Stage) -> list[int]:
         return [int(store.offsets[-1]) for store in self.inputs(context, stage).values()]

@@ -95,7 +95,7 @@ def masked_batches(context: Context, stage: Stage, steps: int, vocab_size: int) 
             temperature=table.temperature,
             counts=text.counts,
             sort=table.order == "sorted",
-            micro_batch=context.world.micro_batch(stage.optimiser.fixed_micro_batch, table.batch_size),
+            micro_batch=context.processes.micro_batch(stage.optimiser.fixed_micro_batch, table.batch_size),
         )
 
     return over(-(-steps // len(over(1))))

@@ -1,4 +1,4 @@
-"""What a run needs before its first stage: the made world, tokenizer, device and stores, and sound settings."""
+"""What a run needs before its first stage: the made processes, tokenizer, device and stores, and sound settings."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from ..storage.files import publish_folder, read_json, take_over, temporary_fold
 from ..storage.names import STAMP
 from ..storage.run_folder import RunDir
 from ..training.device import choose_device
-from ..training.distributed import World
+from ..training.distributed import ProcessGroup
 from ..training.progress import Progress
 from .kinds import load_plugins
 from .synthetic_data import with_files, with_truth_world
@@ -36,7 +36,7 @@ def make_context(
     home: RunDir,
     progress: Progress,
     should_stop: Callable[[], int] = lambda: 0,
-    world: World | None = None,
+    processes: ProcessGroup | None = None,
     reuse: Sequence[Path] = (),
 ) -> Context:
     """Tokenizer, device and stores of a run, and those of co-training's second encoder; `reuse` as `run` takes it.
@@ -47,10 +47,10 @@ def make_context(
         ConfigError: the device, its kernels, or what a setting asks of the encoder, is not to be had.
     """
     load_plugins()
-    first = _one_context(config, home, progress, should_stop, world or World(), reuse, VOCABULARY)
+    first = _one_context(config, home, progress, should_stop, processes or ProcessGroup(), reuse, VOCABULARY)
     if config.cotrain.on and config.cotrain.model is not None:
         alone = replace(config, model=config.cotrain.model, cotrain=replace(config.cotrain, model=None))
-        second = _one_context(alone, home, progress, should_stop, first.world, reuse, SECOND_VOCABULARY)
+        second = _one_context(alone, home, progress, should_stop, first.processes, reuse, SECOND_VOCABULARY)
         first.models = second.models = {"a": first, "b": second}
         second.digests, second.warnings = first.digests, first.warnings
     return first
@@ -61,7 +61,7 @@ def _one_context(
     home: RunDir,
     progress: Progress,
     should_stop: Callable[[], int],
-    world: World,
+    processes: ProcessGroup,
     reuse: Sequence[Path],
     vocabulary: str,
 ) -> Context:
@@ -83,7 +83,7 @@ def _one_context(
     data = Datasets(config, tokenizer, home.path / "store", progress.note, reuse)
     if config.finetune.head == "cloze" and vocabulary == VOCABULARY:
         verbaliser_pieces(config, data.labels, tokenizer)
-    return Context(config, home, data, tokenizer, device, progress, should_stop, world, reuse=tuple(reuse))
+    return Context(config, home, data, tokenizer, device, progress, should_stop, processes, reuse=tuple(reuse))
 
 
 def _check_settings(config: RunConfig, tables: dict[str, StageConfig], positions: int, layers: int) -> None:
@@ -141,7 +141,7 @@ def read_ahead(context: Context, plan: Sequence[Stage]) -> None:
 
 
 def with_world(config: RunConfig, folder: Path, reuse: Sequence[Path] = ()) -> RunConfig:
-    """The recipe with its made world, if it has one, written into the run folder, and its files filled in."""
+    """The recipe with its made processes, if it has one, written into the run folder, and its files filled in."""
     if config.world is None:
         return config
     if config.world.kind == "truth":

@@ -13,7 +13,7 @@ import torch
 
 from ... import ConfigError, __version__
 from ..storage.run_folder import RunDir, State
-from ..training.distributed import LATE, World
+from ..training.distributed import LATE, ProcessGroup
 
 
 class Onlooker(RunDir):
@@ -47,20 +47,20 @@ class Onlooker(RunDir):
 
 
 @contextlib.contextmanager
-def run_folder(path: Path, world: World) -> Iterator[RunDir]:
+def run_folder(path: Path, processes: ProcessGroup) -> Iterator[RunDir]:
     """The run folder, held by process 0.
 
     Raises:
         RunInUseError, StorageError: in all processes, as `RunDir.acquire` raises them in the first.
         ConfigError: this process sees another folder than process 0.
     """
-    home = RunDir(path) if world.first else Onlooker(path)
-    world.once(home.acquire)
+    home = RunDir(path) if processes.is_rank_zero else Onlooker(path)
+    processes.rank_zero_only(home.acquire)
     try:
-        if world.size > 1:
-            written = world.once(lambda: _announced(home))
-            if not world.first:
-                _find(path, written, world)
+        if processes.size > 1:
+            written = processes.rank_zero_only(lambda: _announced(home))
+            if not processes.is_rank_zero:
+                _find(path, written, processes)
         yield home
     finally:
         home.release()
@@ -71,12 +71,12 @@ def _announced(home: RunDir) -> str:
     return (home.path / "status.json").read_text("utf-8")
 
 
-def _find(path: Path, written: str, world: World) -> None:
+def _find(path: Path, written: str, processes: ProcessGroup) -> None:
     limit = time.monotonic() + LATE
     while not _reads(path / "status.json", written):
         if time.monotonic() > limit:
             raise ConfigError(
-                f"process {world.rank} does not see the run folder {path} of process 0; "
+                f"process {processes.rank} does not see the run folder {path} of process 0; "
                 "give a --run-dir on a file system that all machines share"
             )
         time.sleep(0.05)
@@ -89,7 +89,7 @@ def _reads(path: Path, text: str) -> bool:
         return False
 
 
-def check_alike(world: World, recipe: str, hashes: Mapping[str, str]) -> None:
+def check_alike(processes: ProcessGroup, recipe: str, hashes: Mapping[str, str]) -> None:
     """Finds before any work what would make the processes' results differ.
 
     Args:
@@ -105,6 +105,6 @@ def check_alike(world: World, recipe: str, hashes: Mapping[str, str]) -> None:
         "input files": "\n".join(f"{path} {digest}" for path, digest in sorted(hashes.items())),
     }
     for name, fact in facts.items():
-        others = world.differing(hashlib.sha256(fact.encode()).hexdigest())
+        others = processes.differing(hashlib.sha256(fact.encode()).hexdigest())
         if others:
             raise ConfigError(f"process {others[0]} has other {name} than process 0; make the machines alike")

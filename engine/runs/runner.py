@@ -31,7 +31,7 @@ from ..storage.names import FINISHED, STAMP
 from ..storage.run_folder import RunDir
 from ..training.determinism import deterministic, refusal
 from ..training.device import describe_kernels
-from ..training.distributed import World, joined
+from ..training.distributed import ProcessGroup, joined
 from ..training.out_of_memory import outside_of_steps
 from ..training.progress import Progress
 from .prepare import make_context, read_ahead, with_world
@@ -100,13 +100,13 @@ def run(
     others = run_folders(reuse) if resume else ()
     with (
         deterministic(resolved.config.deterministic, resolved.config.device),
-        joined(resolved.config.device, resolved.config.peer_timeout, should_stop) as world,
-        run_folder(folder, world) as home,
+        joined(resolved.config.device, resolved.config.peer_timeout, should_stop) as processes,
+        run_folder(folder, processes) as home,
         _threads(resolved.config.threads),
     ):
         where: dict[str, Any] = {"stage": "", "step": None}
         try:
-            progress = progress if world.first else Progress()
+            progress = progress if processes.is_rank_zero else Progress()
             return _run(
                 resolved,
                 stage,
@@ -117,7 +117,7 @@ def run(
                 progress,
                 should_stop,
                 where,
-                world,
+                processes,
                 others,
                 before_report,
             )
@@ -184,19 +184,19 @@ def _run(
     progress: Progress,
     should_stop: Callable[[], int],
     where: dict[str, Any],
-    world: World,
+    processes: ProcessGroup,
     others: tuple[Path, ...],
     before_report: Callable[[Path], None],
 ) -> RunResult:
     started = time.time()
-    config = world.leading(lambda: with_world(resolved.config, home.path, others))
+    config = processes.rank_zero_first(lambda: with_world(resolved.config, home.path, others))
     chosen = tuple(seeds) if seeds is not None else config.seeds
     plan, whole = chosen_stages(config, chosen, stage_name, targets), make_plan(config, chosen)
     home.write_config(resolved.dump())
     home.write_status("running")
     hashes = _data_hashes(config)
-    check_alike(world, resolved.dump(), hashes)
-    context = world.leading(lambda: make_context(config, home, progress, should_stop, world, others))
+    check_alike(processes, resolved.dump(), hashes)
+    context = processes.rank_zero_first(lambda: make_context(config, home, progress, should_stop, processes, others))
     home.write_run_info(
         seeds=chosen,
         hashes=hashes,
@@ -208,7 +208,7 @@ def _run(
         kernels=describe_kernels(context.device),
         tokenizer=context.tokenizer.fingerprint,
     )
-    world.leading(lambda: read_ahead(context, plan))
+    processes.rank_zero_first(lambda: read_ahead(context, plan))
     done, skipped = [], []
     for node in plan:
         where["stage"] = node.id
@@ -219,12 +219,12 @@ def _run(
             raise type(error)(f"{node.id}: {error}") from error
         if made:
             done.append(node.id)
-            world.once(lambda: write_summary(home.path))
+            processes.rank_zero_only(lambda: write_summary(home.path))
         else:
             skipped.append(node.id)
-    summary = world.once(lambda: write_summary(home.path))
-    world.once(lambda: write_truth(context, plan))
-    report = Path(world.once(lambda: _report(home.path, bool(done), before_report)))
+    summary = processes.rank_zero_only(lambda: write_summary(home.path))
+    processes.rank_zero_only(lambda: write_truth(context, plan))
+    report = Path(processes.rank_zero_only(lambda: _report(home.path, bool(done), before_report)))
     home.event("done", stages=done)
     if home.events_lost:
         raise StorageError(
@@ -266,7 +266,7 @@ def _stage(context: Context, stage: Stage, resume: bool) -> bool:
     context = context.of_stage(stage)
     folder = context.folder(stage.id)
     table = fingerprint_of(context, stage)
-    if context.world.once(lambda: _is_there(context, stage, table, folder, resume)):
+    if context.processes.rank_zero_only(lambda: _is_there(context, stage, table, folder, resume)):
         _rescore(context, stage, folder)
         return False
     context.warnings.clear()
@@ -299,9 +299,9 @@ def _is_there(context: Context, stage: Stage, table: dict[str, Any], folder: Pat
 
 def _seal(context: Context, stage: Stage, table: dict[str, Any], folder: Path, outcome: Outcome) -> None:
     """Saves and scores; `stage.json`, written last, makes the folder a result."""
-    context.world.once(lambda: _save(context, stage, folder, outcome))
+    context.processes.rank_zero_only(lambda: _save(context, stage, folder, outcome))
     rows, items = ([], {}) if isinstance(outcome.model, MaskedLM) else context.score_stage(stage, outcome.model)
-    context.world.once(lambda: _finish(context, stage, table, folder, outcome, rows, items))
+    context.processes.rank_zero_only(lambda: _finish(context, stage, table, folder, outcome, rows, items))
 
 
 def _save(context: Context, stage: Stage, folder: Path, outcome: Outcome) -> None:
@@ -359,12 +359,12 @@ def _rescore(context: Context, stage: Stage, folder: Path) -> None:
     record, tests = read_json(folder / FINISHED, None), _tests(context, stage)
     # A stage taken over from before test items were kept gets them; one that was made here stays as it is.
     kept = "reused_from" not in record or not tests or (folder / ITEMS).exists()
-    if context.world.once(lambda: record.get("scored_on") == tests and kept):
+    if context.processes.rank_zero_only(lambda: record.get("scored_on") == tests and kept):
         return
     context.progress.note(f"{stage.id}: scored again, since the test files, or how voters predict, have changed")
     rows, items = context.score_stage(stage, load_task_model(folder).to(context.device)) if tests else ([], {})
     record["prediction"] = context.config.prediction
-    context.world.once(lambda: _replace_scores(folder, record, tests, rows, items))
+    context.processes.rank_zero_only(lambda: _replace_scores(folder, record, tests, rows, items))
 
 
 def _replace_scores(

@@ -8,7 +8,7 @@ from typing import Any
 
 from ... import ModelError
 from ..training.checkpoint import load_latest, save_checkpoint
-from ..training.distributed import World
+from ..training.distributed import ProcessGroup
 from ..training.loop import Loop
 
 
@@ -24,18 +24,24 @@ class BestEpoch:
         fingerprint: of the stage.
         every: steps in an epoch.
         score: of the weights as they are.
-        world: the processes of the run; all of them score, the first one writes.
+        processes: the processes of the run; all of them score, the first one writes.
     """
 
     def __init__(
-        self, folder: Path, *, fingerprint: Mapping[str, Any], every: int, score: Callable[[], float], world: World
+        self,
+        folder: Path,
+        *,
+        fingerprint: Mapping[str, Any],
+        every: int,
+        score: Callable[[], float],
+        processes: ProcessGroup,
     ) -> None:
-        self._folder, self._fingerprint, self._every, self._score, self._world = (
+        self._folder, self._fingerprint, self._every, self._score, self._processes = (
             folder,
             fingerprint,
             every,
             score,
-            world,
+            processes,
         )
         self._seen = -1
         found = load_latest(folder, fingerprint=fingerprint)
@@ -56,7 +62,7 @@ class BestEpoch:
         self._best = score
         tensors, _ = loop.state()
         weights = {name: tensor for name, tensor in tensors.items() if name.startswith("model.")}
-        if self._world.first:
+        if self._processes.is_rank_zero:
             save_checkpoint(
                 self._folder,
                 step=loop.step,
@@ -72,7 +78,7 @@ class BestEpoch:
         Raises:
             ModelError: their file is damaged.
         """
-        self._world.once(lambda: True)
+        self._processes.rank_zero_only(lambda: True)
         found = load_latest(self._folder, fingerprint=self._fingerprint)
         if found is None:  # the end of a stage is always looked at
             raise ModelError(f"{self._folder}: the best weights of the stage cannot be read back; run it again")

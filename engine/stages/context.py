@@ -23,7 +23,7 @@ from ..run_warning import RunWarning
 from ..storage.files import atomic_write_json, read_json, sha256_file
 from ..storage.names import FINISHED, WEIGHTS
 from ..storage.run_folder import RunDir
-from ..training.distributed import World
+from ..training.distributed import ProcessGroup
 from ..training.progress import Progress
 from ..training.trace import Trace
 from .datasets import Datasets
@@ -36,7 +36,7 @@ class Context:
 
     Attributes:
         should_stop: returns the number of the signal that asks the run to stop, or 0.
-        world: the processes that make the run together; the first one writes.
+        processes: the processes that make the run together; the first one writes.
         start_digests: stage id -> digest of the fingerprint of its result, for stages that are done.
         reuse: other run folders, whose finished stages and stores serve where they are those wanted.
         models: where co-training has a second encoder, the run as each of the two sees it, by letter; else empty.
@@ -50,7 +50,7 @@ class Context:
     device: torch.device
     progress: Progress = field(default_factory=Progress)
     should_stop: Callable[[], int] = lambda: 0
-    world: World = field(default_factory=World)
+    processes: ProcessGroup = field(default_factory=ProcessGroup)
     digests: dict[str, str] = field(default_factory=dict)
     warnings: list[RunWarning] = field(default_factory=list)
     reuse: tuple[Path, ...] = ()
@@ -84,7 +84,7 @@ class Context:
 
     def poll(self) -> None:
         """Raises `Interrupted` when the run was asked to stop; every long loop calls it."""
-        (signal,) = self.world.agree(self.should_stop())
+        (signal,) = self.processes.all_reduce_max(self.should_stop())
         if signal:
             raise Interrupted(signal)
 
@@ -95,7 +95,7 @@ class Context:
         return {
             "precision": config.precision,
             "poll": self.poll,
-            "world": self.world,
+            "processes": self.processes,
             "tokens": config.inference_tokens,
         }
 
@@ -131,7 +131,7 @@ class Context:
             assert self.config.model.path is not None
             return self.config.model.path
         folder = self.folder(stage.inputs[role])
-        hashes = read_json(self.world.visible(folder / FINISHED), ModelError, "run it again").get("hashes")
+        hashes = read_json(self.processes.visible(folder / FINISHED), ModelError, "run it again").get("hashes")
         if hashes is None:
             raise ModelError(f"{folder}: is not a finished stage (no {FINISHED} with hashes); run it again")
         if sha256_file(folder / WEIGHTS) != hashes[WEIGHTS]:

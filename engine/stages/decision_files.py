@@ -27,7 +27,7 @@ class DecisionFiles:
 
     def exist(self, context: Context, folder: Path) -> bool:
         """Whether the stage in `folder` has decided, the same for all processes."""
-        return context.world.once((folder / self.record).exists)
+        return context.processes.rank_zero_only((folder / self.record).exists)
 
     def write(self, folder: Path, record: Mapping[str, Any], data: bytes, **values: Any) -> None:
         """Writes the data, then the record of it with these further values."""
@@ -41,7 +41,7 @@ class DecisionFiles:
             ModelError: a file is damaged, or the data is not that which was written.
         """
         remedy = f"delete the folder {folder} and run again"
-        record = read_json(context.world.visible(folder / self.record), ModelError, remedy, needed=True)
+        record = read_json(context.processes.visible(folder / self.record), ModelError, remedy, needed=True)
         if record.get(self.hash_key) != sha256_file(folder / self.data):
             raise ModelError(f"{folder / self.data} has changed since it was written; delete {folder} and run again")
         return record

@@ -63,7 +63,7 @@ class Fit:
             auto_micro_batch=stage.optimiser.micro_batch == "auto",
             seed=run.seed("fit"),
             precision=context.config.precision,
-            world=context.world,
+            processes=context.processes,
             performance=context.config.performance,
             warn=context.warn,
         )
@@ -120,12 +120,12 @@ class Fit:
     def _save(self) -> None:
         now, spent = time.monotonic(), self._spent()
         tensors, meta = self.loop.state()
-        if self.context.world.first:
+        if self.context.processes.is_rank_zero:
             save_checkpoint(
                 self.folder,
                 step=self.loop.step,
                 tensors=tensors,
-                meta=meta | {"spent": asdict(spent), "processes": self.context.world.size},
+                meta=meta | {"spent": asdict(spent), "processes": self.context.processes.size},
                 fingerprint=self.fingerprint,
                 keep=self.context.config.checkpoint.keep,
             )
@@ -146,12 +146,12 @@ class Fit:
             fingerprint=self.fingerprint,
             every=max(1, round(self.loop.total / table.epochs)),
             score=lambda: context.score(model, store)[0][metric],
-            world=context.world,
+            processes=context.processes,
         )
 
     def _other_parts(self, meta: Mapping[str, Any]) -> list[str]:
         """A note where the processes cut batches into other parts than those that saved a checkpoint did."""
-        before, now = int(meta.get("processes", 1)), self.context.world.size
+        before, now = int(meta.get("processes", 1)), self.context.processes.size
         if before == now or self.stage.optimiser.micro_batch != 0:
             return []
         return [
@@ -167,15 +167,15 @@ class Fit:
 
     def _agreed(self, step: int, due: bool) -> tuple[int, bool]:
         """Whether all processes stop after a step, and whether they save: the clock of the first one decides."""
-        world = self.context.world
-        if world.size == 1 or step % world.stop_every == 0:
-            signal, save = world.agree(self.context.should_stop(), int(due and world.first))
+        processes = self.context.processes
+        if processes.size == 1 or step % processes.stop_every == 0:
+            signal, save = processes.all_reduce_max(self.context.should_stop(), int(due and processes.is_rank_zero))
             return signal, bool(save)
         return 0, False
 
     def _check_same(self, what: str, value: Callable[[], str]) -> None:
         """Raises ModelError unless the value is the same in all processes; asks for it only where there are several."""
-        if self.context.world.size > 1 and (others := self.context.world.differing(value())):
+        if self.context.processes.size > 1 and (others := self.context.processes.differing(value())):
             raise ModelError(
                 f"{self.stage.id}: {what} in process {others[0]} is not that of process 0. "
                 "Do all machines see the same run folder and run the same versions?"

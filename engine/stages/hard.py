@@ -19,7 +19,7 @@ from .decision_files import DecisionFiles
 from .kind import StageKind, StageRun, Training, Work, register_kind
 from .mixture import labelled_examples
 from .pool import DECISION, pool_tokens, target_examples
-from .round_decision import decide_round
+from .round_decision import RoundDecision, decide_round
 from .soft import fresh_student, task_work
 
 CURVE = "curve.csv"
@@ -42,9 +42,11 @@ class Hard(StageKind):
         decided = FILES.exist(context, run.folder)
         if not decided:
             decision = decide_round(context, stage, labeller)
-            context.world.once(lambda: atomic_write_text(run.folder / CURVE, curve_csv(decision.record)))
+            context.processes.rank_zero_only(lambda: atomic_write_text(run.folder / CURVE, curve_csv(decision.record)))
             arrays, warnings = save(decision.arrays), context.warnings_as_json()
-            context.world.once(lambda: FILES.write(run.folder, decision.record, arrays, warnings=warnings))
+            context.processes.rank_zero_only(
+                lambda: FILES.write(run.folder, decision.record, arrays, warnings=warnings)
+            )
         record = FILES.read(context, run.folder)
         if decided:
             context.restore_warnings(record["warnings"])
@@ -83,6 +85,11 @@ class Hard(StageKind):
         if target.test is not None:
             tokens.append(int(data.scored(target.test, target.language).offsets[-1]))
         return tokens
+
+
+def _write(run: StageRun, decision: RoundDecision) -> None:
+    atomic_write_text(run.folder / CURVE, curve_csv(decision.record))
+    FILES.write(run.folder, decision.record, save(decision.arrays), warnings=run.context.warnings_as_json())
 
 
 def curve_csv(record: Mapping[str, Any]) -> str:

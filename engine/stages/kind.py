@@ -54,7 +54,7 @@ class StageRun:
     def micro_batch(self) -> int:
         """Sequences in one forward pass of a process."""
         table = self.stage.optimiser
-        return self.context.world.micro_batch(table.fixed_micro_batch, table.batch_size)
+        return self.context.processes.micro_batch(table.fixed_micro_batch, table.batch_size)
 
 
 def stage_seed(stage: Stage, *purpose: str | int) -> int:

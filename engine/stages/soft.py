@@ -127,7 +127,7 @@ def _part(run: StageRun, side: Side, chosen: np.ndarray) -> Part:
 def _targets(context: Context, stage: Stage, view: ItemView, side: Side, chosen: np.ndarray, path: Path) -> np.ndarray:
     """Teacher outputs for every item of the chosen examples, computed once per round in evaluation mode, and stored."""
     name, items = teachers_name(context, stage), int(view.offsets[-1])
-    problem = context.world.once(lambda: soft_label_problem(path, items, name))
+    problem = context.processes.rank_zero_only(lambda: soft_label_problem(path, items, name))
     if problem is not None:
         if problem != MISSING:
             context.warn(damaged(path, problem))
@@ -135,8 +135,8 @@ def _targets(context: Context, stage: Stage, view: ItemView, side: Side, chosen:
         table = context.config.selftrain.soft
         labels = partial(teacher_targets, loss=table.loss, target=table.target)
         data = packed_soft_labels(teach(context, stage, view, side, chosen, labels), table.stored, name)
-        context.world.once(lambda: atomic_write_bytes(path, data))
-    return read_soft_labels(context.world.visible(path))
+        context.processes.rank_zero_only(lambda: atomic_write_bytes(path, data))
+    return read_soft_labels(context.processes.visible(path))
 
 
 def teacher_targets(logits: Tensor, loss: str, target: str) -> Tensor:

@@ -1,6 +1,6 @@
 """Many processes, one run: how they find each other, what they tell each other, and what happens when one is lost.
 
-A `World` of one process does nothing, and does it at once. In a larger one every process walks the same plan and
+A `ProcessGroup` of one process does nothing, and does it at once. In a larger one every process walks the same plan and
 computes its share; process 0 alone writes, and says what came of it.
 """
 
@@ -41,7 +41,7 @@ STOP_EVERY = 16
 """Steps on GPUs between two questions whether any process was told to stop: the question holds up the host."""
 
 
-class World:
+class ProcessGroup:
     """The processes of a run, as one of them sees it.
 
     Attributes:
@@ -60,7 +60,7 @@ class World:
         self._store: Store | None = None
 
     @property
-    def first(self) -> bool:
+    def is_rank_zero(self) -> bool:
         """Whether this is the process that writes and speaks."""
         return self.rank == 0
 
@@ -72,16 +72,16 @@ class World:
         """Sequences in one forward pass: as wanted, else what gives every process a part of the batch (0: all)."""
         return wanted or (-(-batch_size // self.size) if self.size > 1 else 0)
 
-    def agree(self, *values: int) -> list[int]:
+    def all_reduce_max(self, *values: int) -> list[int]:
         """The largest of each value over all processes. All must ask at the same place, but for work done alone."""
         if self.size == 1 or self._alone:
-            return [value if self.first else 0 for value in values]
+            return [value if self.is_rank_zero else 0 for value in values]
         shared = torch.tensor(values, dtype=torch.int64)
         with self._peers():
             dist.all_reduce(shared, dist.ReduceOp.MAX)
         return [int(value) for value in shared.tolist()]
 
-    def once(self, action: Callable[[], T]) -> T:
+    def rank_zero_only(self, action: Callable[[], T]) -> T:
         """What `action`, called in process 0 alone, returns (a JSON value) or raises, in every process.
 
         Raises:
@@ -90,7 +90,7 @@ class World:
         if self.size == 1:
             return action()
         assert not self._alone, "the others do not hear what is said while one works alone"
-        if not self.first:
+        if not self.is_rank_zero:
             heard = self._hear()
             if "error" in heard:
                 raise _error(heard)
@@ -105,12 +105,12 @@ class World:
         self._say({"value": result})
         return result
 
-    def leading(self, action: Callable[[], T]) -> T:
+    def rank_zero_first(self, action: Callable[[], T]) -> T:
         """`action` in process 0, then in all others, which find the files that it has made."""
         if self.size == 1:
             return action()
         results: list[T] = []
-        self.once(lambda: results.append(action()) if self.first else None)
+        self.rank_zero_only(lambda: results.append(action()) if self.is_rank_zero else None)
         if not results:
             with self._working_alone():
                 results.append(action())
@@ -121,7 +121,7 @@ class World:
         if self.size == 1:
             return []
         mine = torch.frombuffer(bytearray(value.encode()), dtype=torch.uint8)
-        (longest,) = self.agree(len(mine))
+        (longest,) = self.all_reduce_max(len(mine))
         padded = torch.zeros(longest, dtype=torch.uint8)
         padded[: len(mine)] = mine
         every = [torch.empty_like(padded) for _ in range(self.size)]
@@ -129,7 +129,7 @@ class World:
             dist.all_gather(every, padded)
         return [rank for rank, other in enumerate(every) if not torch.equal(other, every[0])]
 
-    def sum(self, tensors: Sequence[Tensor]) -> None:
+    def all_reduce_sum(self, tensors: Sequence[Tensor]) -> None:
         """Replaces fp32 tensors of one device by their sums over all processes, the same bits in each."""
         pending: list[tuple[Any, Tensor, list[Tensor]]] = []
         for bucket in _buckets(tensors):
@@ -145,7 +145,7 @@ class World:
     def visible(self, path: Path) -> Path:
         """`path`, once a file that process 0 has written is seen from here: network file systems are seconds late."""
         limit = time.monotonic() + LATE
-        while not self.first and not path.exists() and time.monotonic() < limit:
+        while not self.is_rank_zero and not path.exists() and time.monotonic() < limit:
             time.sleep(0.05)
         return path
 
@@ -261,21 +261,21 @@ class GradientSum:
     gradients are zero. Which weights are in use is agreed on in the first step that has a target, and stays.
     """
 
-    def __init__(self, world: World, parameters: Mapping[str, nn.Parameter]) -> None:
-        self._world, self._parameters = world, parameters
+    def __init__(self, processes: ProcessGroup, parameters: Mapping[str, nn.Parameter]) -> None:
+        self._processes, self._parameters = processes, parameters
         self._used: list[str] | None = None
 
-    def __call__(self, loss: Tensor, valid: int) -> Tensor:
+    def __call__(self, loss: Tensor, valid: int | Tensor) -> Tensor:
         """The step's loss; gradients in place.
 
         Args:
             loss: this process's part, a scalar on the device.
             valid: targets of the whole step; the same in every process.
         """
-        if self._world.size == 1 or valid == 0:
+        if self._processes.size == 1 or valid == 0:
             return loss
         if self._used is None:
-            flags = self._world.agree(*(int(p.grad is not None) for p in self._parameters.values()))
+            flags = self._processes.all_reduce_max(*(int(p.grad is not None) for p in self._parameters.values()))
             self._used = [name for name, flag in zip(self._parameters, flags, strict=True) if flag]
         gradients = []
         for name in self._used:
@@ -285,13 +285,13 @@ class GradientSum:
             gradients.append(parameter.grad)
         assert sum(p.grad is not None for p in self._parameters.values()) == len(gradients), "a weight came into use"
         total = loss.detach().float().reshape(1)
-        self._world.sum([total, *gradients])
+        self._processes.all_reduce_sum([total, *gradients])
         return total.reshape(())
 
 
 @contextlib.contextmanager
-def joined(device: str, timeout: float = TIMEOUT, should_stop: Callable[[], int] = lambda: 0) -> Iterator[World]:
-    """The world of the processes that torchrun started; that of one process where it started none.
+def joined(device: str, timeout: float = TIMEOUT, should_stop: Callable[[], int] = lambda: 0) -> Iterator[ProcessGroup]:
+    """The processes that torchrun started; this one alone where it started none.
 
     Args:
         device: of the recipe: "auto", "cpu" or "cuda". Processes on GPUs take the one of their local number.
@@ -300,7 +300,7 @@ def joined(device: str, timeout: float = TIMEOUT, should_stop: Callable[[], int]
     """
     rank, size = _number("RANK", 0), _number("WORLD_SIZE", 1)
     if size == 1 or "RANK" not in os.environ:
-        yield World()
+        yield ProcessGroup()
         return
     if not dist.is_available():
         raise ConfigError(f"WORLD_SIZE = {size}, but this torch was built without torch.distributed")
@@ -311,15 +311,15 @@ def joined(device: str, timeout: float = TIMEOUT, should_stop: Callable[[], int]
             count = torch.cuda.device_count()
             raise ConfigError(f"process {local} of this machine has no GPU, there are {count}; lower --nproc-per-node")
         torch.cuda.set_device(local)
-    world = World(rank, size, timeout=timeout, stop_every=STOP_EVERY if on.type == "cuda" else 1)
-    world.should_stop = should_stop
-    world.join(on)
+    processes = ProcessGroup(rank, size, timeout=timeout, stop_every=STOP_EVERY if on.type == "cuda" else 1)
+    processes.should_stop = should_stop
+    processes.join(on)
     try:
-        yield world
+        yield processes
     except BaseException as error:
-        world.leave(error)
+        processes.leave(error)
         raise
-    world.leave(None)
+    processes.leave(None)
 
 
 def _number(name: str, default: int) -> int:

@@ -18,7 +18,7 @@ from ..storage.faults import fault
 from .batch_source import BatchSource, MicroBatches, Objective
 from .config import OptimizerConfig, PerformanceConfig
 from .cuda_graphs import CudaRunner, GraphedSteps, Runner, graphs_off, why_no_graphs
-from .distributed import GradientSum, World
+from .distributed import GradientSum, ProcessGroup
 from .optimizer import SKIPS_IN_A_ROW, OptimizerStep
 from .out_of_memory import MemoryRetry, repeatable
 from .precision import MasterWeights
@@ -41,7 +41,7 @@ class Loop:
         optimizer: rates, clipping, decay.
         seed: key of the dropout masks.
         precision: "fp32"; "bf16" or "fp16" for 16-bit computation over fp32 weights, which `close` gives back.
-        world: the processes that share the micro-batches of every step; this one alone when absent.
+        processes: the processes that share the micro-batches of every step; this one alone when absent.
         performance: how steps reach the device; each as it comes, when absent.
         auto_micro_batch: whether a step that does not fit into memory is repeated, and the rest run, in micro-batches
             of half as many sequences; in one process alone.
@@ -62,30 +62,30 @@ class Loop:
         optimizer: OptimizerConfig,
         seed: int,
         precision: str = "fp32",
-        world: World | None = None,
+        processes: ProcessGroup | None = None,
         performance: PerformanceConfig = PLAIN,
         auto_micro_batch: bool = False,
         warn: Callable[[RunWarning], None] = lambda warning: None,
     ) -> None:
-        self.model, self.objective, self.total = model, objective, len(batches)
-        self.world = world or World()
+        self.model, self.batches, self.objective, self.total = model, batches, objective, len(batches)
+        self.processes = processes or ProcessGroup()
         self.device = next(model.parameters()).device
         self.weights = MasterWeights(model, precision)
         self.optimizer_step = OptimizerStep(self.weights.trainable, optimizer, self.device, precision)
-        self.reduce = GradientSum(self.world, self.weights.trainable)
-        obstacle = why_no_graphs(self.device, self.world.size)
+        self.reduce = GradientSum(self.processes, self.weights.trainable)
+        obstacle = why_no_graphs(self.device, self.processes.size)
         graphs = performance.graphs is not False and obstacle is None
         if performance.graphs is True and obstacle is not None:
             warn(graphs_off(obstacle))
         self.prefetcher = make_prefetcher(
-            batches, self.device, performance, graphs=graphs, seed=seed, share=self.world.share
+            batches, self.device, performance, graphs=graphs, seed=seed, share=self.processes.share
         )
         self.graphs: GraphedSteps | None = None
         if graphs:
             self.capture(CudaRunner(self.device, self.prefetcher.quiet), warn)
         self.memory = MemoryRetry(
             self.prefetcher,
-            auto=auto_micro_batch and self.world.size == 1,
+            auto=auto_micro_batch and self.processes.size == 1,
             clear=self._clear_gradients,
             release=lambda: self.graphs is not None and self.graphs.give_up(),
         )
@@ -147,7 +147,7 @@ class Loop:
         while len(self._launched) > ahead:
             launched = self._launched.popleft()
             if launched.arrived is not None:
-                self.world.wait(launched.arrived)
+                self.processes.wait(launched.arrived)
             loss, norm, skipped, in_a_row = launched.numbers.tolist()
             if skipped and (self.optimizer_step.scaler is None or in_a_row >= SKIPS_IN_A_ROW):
                 self._diverged(launched.step, loss, norm)

@@ -15,7 +15,7 @@ from xlt_engine.data import PackedBatch, pack
 from xlt_engine.engine import Loop, OptimizerConfig, StepResult, load_recipe
 from xlt_engine.engine.stages.best import BestEpoch
 from xlt_engine.engine.stages.context import Context
-from xlt_engine.engine.training.distributed import World
+from xlt_engine.engine.training.distributed import ProcessGroup
 
 BEST = ("finetune.keep=best", "selftrain.soft.keep=best", "selftrain.hard.keep=best", "selftrain.soft.epochs=3")
 SHORT = ("selftrain.on=false", "arms.baseline=false", "finetune.epochs=4", "finetune.keep=best")
@@ -136,7 +136,7 @@ def test_every_epoch_is_scored_with_steps_launched_ahead(tmp_path: Path, every: 
         scored.append((training.step, float(weight.weight.detach().sum())))
         return 0.0
 
-    best = BestEpoch(tmp_path / "best", fingerprint={}, every=every, score=score, world=World())
+    best = BestEpoch(tmp_path / "best", fingerprint={}, every=every, score=score, processes=ProcessGroup())
     training = Loop(weight, _Steps(12), _learn, optimizer=OptimizerConfig(lr=0.1), seed=1)
     alone = nn.Linear(2, 1)
     alone.load_state_dict(weight.state_dict())

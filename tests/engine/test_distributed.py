@@ -123,19 +123,21 @@ def train_here(kind: str, shape: Sequence[Sequence[int]], precision: str, out: s
 
     model, objective = model_and_objective(kind)
     config = OptimizerConfig(lr=1e-2, warmup=0.3, clip=0.5)
-    with joined("cpu", 30) as world:
+    with joined("cpu", 30) as processes:
 
         def objective_with_overflow(model: Any, batch: Any, seed: int) -> Any:
             loss = objective(model, batch, seed)
-            return loss * float("inf") if loop.step == spoilt and world.rank == world.size - 1 else loss
+            return loss * float("inf") if loop.step == spoilt and processes.rank == processes.size - 1 else loss
 
         batches = steps(shape, kind)
-        loop = Loop(model, batches, objective_with_overflow, optimizer=config, seed=5, precision=precision, world=world)
+        loop = Loop(
+            model, batches, objective_with_overflow, optimizer=config, seed=5, precision=precision, processes=processes
+        )
         trace = loop.run()
         loop.close()
-        if world.first:
+        if processes.is_rank_zero:
             save_file({n: p.detach().clone() for n, p in model.named_parameters()}, out)
-        assert world.differing(str([hash(p.detach().numpy().tobytes()) for p in model.parameters()])) == [] or (
+        assert processes.differing(str([hash(p.detach().numpy().tobytes()) for p in model.parameters()])) == [] or (
             os.environ.get("PYTHONHASHSEED") is None
         )
         return vars(trace)
@@ -154,10 +156,10 @@ def infer_here(folder: str, tokens: int, out: str) -> Any:
     model = load_task_model(Path(folder) / "model")
     forwards, whole = [], model.forward
     model.forward = lambda *given, **more: forwards.append(1) or whole(*given, **more)  # type: ignore[func-returns-value]
-    with joined("cpu", 30) as world:
-        logits = predict_logits(model, view, tokens=tokens, world=world)
-        some = predict_logits(model, view, __import__("numpy").array([], dtype=int), tokens=tokens, world=world)
-        save_file({"logits": logits, "none": some}, f"{out}.{world.rank}")
+    with joined("cpu", 30) as processes:
+        logits = predict_logits(model, view, tokens=tokens, processes=processes)
+        some = predict_logits(model, view, __import__("numpy").array([], dtype=int), tokens=tokens, processes=processes)
+        save_file({"logits": logits, "none": some}, f"{out}.{processes.rank}")
     return len(forwards)
 
 
@@ -632,27 +634,31 @@ def test_half_an_environment_is_an_error(
 
 
 def test_one_process_is_a_world() -> None:
-    from xlt_engine.engine.training.distributed import World
+    from xlt_engine.engine.training.distributed import ProcessGroup
 
-    world = World()
+    processes = ProcessGroup()
     called: list[int] = []
-    assert (world.first, list(world.share(3)), world.agree(7, 2)) == (True, [0, 1, 2], [7, 2])
-    assert world.once(lambda: called.append(1)) is None
-    assert world.leading(lambda: "found") == "found"
-    assert world.differing("x") == []
+    assert (processes.is_rank_zero, list(processes.share(3)), processes.all_reduce_max(7, 2)) == (
+        True,
+        [0, 1, 2],
+        [7, 2],
+    )
+    assert processes.rank_zero_only(lambda: called.append(1)) is None
+    assert processes.rank_zero_first(lambda: "found") == "found"
+    assert processes.differing("x") == []
     assert called == [1]
-    assert (world.micro_batch(0, 32), world.micro_batch(5, 32)) == (0, 5)
+    assert (processes.micro_batch(0, 32), processes.micro_batch(5, 32)) == (0, 5)
 
 
 @pytest.mark.parametrize(
     ("size", "batch", "wanted", "cut"), [(2, 8, 0, 4), (3, 32, 0, 11), (64, 32, 0, 1), (2, 8, 8, 8)]
 )
 def test_parts_of_a_batch(size: int, batch: int, wanted: int, cut: int) -> None:
-    from xlt_engine.engine.training.distributed import World
+    from xlt_engine.engine.training.distributed import ProcessGroup
 
-    world = World(rank=1, size=size)
-    assert world.micro_batch(wanted, batch) == cut
-    shares = [list(World(rank, size).share(7)) for rank in range(size)]
+    processes = ProcessGroup(rank=1, size=size)
+    assert processes.micro_batch(wanted, batch) == cut
+    shares = [list(ProcessGroup(rank, size).share(7)) for rank in range(size)]
     assert sorted(n for share in shares for n in share) == list(range(7))
 
 
