@@ -20,7 +20,6 @@ from ..plan import Stage
 from ..plan.transfer import OTHER
 from ..pseudolabels.diagnostics import class_collapse, slow_learning_rate
 from ..recipe.config import RunConfig
-from ..run_warning import RunWarning
 from ..stages.context import Context
 from ..stages.datasets import capped
 from ..stages.decision_files import DecisionFiles
@@ -29,6 +28,7 @@ from ..stages.mixture import labelled_examples
 from ..stages.models import new_task_model, warn_of_unseen
 from ..stages.round_decision import vote
 from ..stages.soft import task_work
+from ..storage.run_warning import RunWarning
 from ..training.objectives import cross_entropy
 from .cotrain_pools import Picks, no_picks, pick, pick_limit
 from .transfer_data import pools_of

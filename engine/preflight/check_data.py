@@ -14,9 +14,9 @@ from ...data import Example, Tokenizer
 from ..pseudolabels.diagnostics import cut_by_length
 from ..recipe.config import RunConfig, reader_of
 from ..recipe.config.files import SCORED, TESTS, DataFile
-from ..run_warning import RunWarning
 from ..stages.datasets import file_format, label_set, read_file, read_pairs_of
 from ..stages.translated import misfits
+from ..storage.run_warning import RunWarning
 
 LISTED = 5
 """Lines that a warning names."""

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ..report.text_table import text_table
-from ..run_warning import RunWarning
+from ..storage.run_warning import RunWarning
 from .check_data import Coverage
 from .estimate_report import Estimate, seed_lines
 

@@ -17,11 +17,11 @@ from ..recipe.config import RunConfig
 from ..recipe.config.files import DataFile, recipe_files
 from ..recipe.load import RecipeError, Variant, load_recipe, packaged_recipes, variants
 from ..recipe.toml_lines import Key, key_lines
-from ..run_warning import RunWarning
 from ..runs.prepare import make_context, stage_tables, with_world
 from ..stages.context import Context
 from ..stages.teachers import check_teacher
 from ..storage.run_folder import RunDir
+from ..storage.run_warning import RunWarning
 from ..training.device import choose_device
 from ..training.progress import Progress
 from .check_data import (

@@ -15,7 +15,7 @@ from numpy.typing import ArrayLike
 
 from ... import DataError
 from ..evaluation.metrics import as_array
-from ..run_warning import RunWarning
+from ..storage.run_warning import RunWarning
 from .thresholds import ThresholdChoice
 
 MIN_LOSS_DROP = 0.05

@@ -19,7 +19,7 @@ from ... import ConfigError
 from ...data import OUTSIDE
 from ...data.store.format import IGNORE
 from ..evaluation.metrics import as_array, split_tag
-from ..run_warning import RunWarning
+from ..storage.run_warning import RunWarning
 from .thresholds import one_of
 
 Bools = NDArray[np.bool_]

@@ -24,7 +24,6 @@ from ..report.summary import write_summary
 from ..report.write import write_report
 from ..stages.context import Context, write_trace
 from ..stages.kind import StageRun
-from ..stages.provenance import marks
 from ..stages.train_stage import Outcome, train_stage
 from ..storage.files import atomic_write_json, delete, read_json, sha256_file, storage_errors, sync_tree
 from ..storage.names import FINISHED, STAMP
@@ -35,6 +34,7 @@ from ..training.distributed import ProcessGroup, joined
 from ..training.out_of_memory import outside_of_steps
 from ..training.progress import Progress
 from .prepare import make_context, read_ahead, with_world
+from .provenance import marks
 from .ranks import check_alike, run_folder
 from .stage_cache import fingerprint_of, run_folders, take_over_stage
 from .synthetic_truth import write_truth

@@ -28,9 +28,9 @@ from ..stages.datasets import first_of_each
 from ..stages.pool import DECISION
 from ..stages.round_decision import read_record
 from ..stages.soft import SOFT_LABELS
-from ..stages.soft_labels import read_soft_labels
 from ..storage.files import atomic_write_json, read_json
 from ..storage.names import FINISHED, TRUTH
+from ..storage.soft_labels import read_soft_labels
 from .synthetic_stats import Json, RoundItems, alpha_regret, label_quality, noise_filter, repeated_errors
 
 SCHEMA_VERSION = 1

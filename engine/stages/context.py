@@ -19,10 +19,10 @@ from ..evaluation.per_example import Items
 from ..plan import Stage
 from ..recipe.config import RunConfig, StageConfig
 from ..report.summary import TRANSLATE_TEST, TRANSLATED
-from ..run_warning import RunWarning
 from ..storage.files import atomic_write_json, read_json, sha256_file
 from ..storage.names import FINISHED, WEIGHTS
 from ..storage.run_folder import RunDir
+from ..storage.run_warning import RunWarning
 from ..training.distributed import ProcessGroup
 from ..training.progress import Progress
 from ..training.trace import Trace

@@ -16,13 +16,13 @@ from ...model import TaskModel
 from ..plan import Stage
 from ..pseudolabels.diagnostics import one_teacher, single_voter, slow_learning_rate
 from ..storage.files import atomic_write_bytes
+from ..storage.soft_labels import MISSING, damaged, packed_soft_labels, read_soft_labels, soft_label_problem
 from ..training.objectives import SoftLabels
 from .context import Context
 from .kind import StageKind, StageRun, Training, Work, register_kind
 from .mixture import labelled_examples
 from .models import new_task_model, warn_of_unseen
 from .pool import load_pool, pool_tokens, target_examples
-from .soft_labels import MISSING, damaged, packed_soft_labels, read_soft_labels, soft_label_problem
 from .teachers import (
     Side,
     count_teachers,

@@ -2,10 +2,22 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import dataclass, field
+from typing import Any, Literal
 
-from ..config_fields import option
+
+def option(default: Any, help: str, **limits: Any) -> Any:
+    """A key with a default; `help` is what `init` and error messages say of it, `limits` what `schema` checks.
+
+    `decides=False` says that the key does not identify a stage of its table: its result is the same, or something else
+    identifies it.
+    """
+    return field(default=default, metadata={"help": help, **limits})
+
+
+def required(help: str, **limits: Any) -> Any:
+    """A key that must be given."""
+    return field(metadata={"help": help, **limits})
 
 
 @dataclass(frozen=True, kw_only=True)

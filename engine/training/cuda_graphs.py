@@ -19,7 +19,7 @@ from torch import Tensor
 
 from ...data import BatchSize, Bucket, PackedBatch
 from ...kernels.dispatch import kernels_path
-from ..run_warning import RunWarning
+from ..storage.run_warning import RunWarning
 from .batch_source import MicroBatches, TrainStep
 
 WARM_UP = 2

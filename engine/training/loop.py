@@ -13,8 +13,8 @@ import torch
 from torch import Tensor, nn
 
 from ... import DivergedError
-from ..run_warning import RunWarning
 from ..storage.faults import fault
+from ..storage.run_warning import RunWarning
 from .batch_source import BatchSource, MicroBatches, Objective
 from .config import OptimizerConfig, PerformanceConfig
 from .cuda_graphs import CudaRunner, GraphedSteps, Runner, graphs_off, why_no_graphs

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from ... import OutOfMemoryError
 from ...data import PackedBatch
-from ..run_warning import RunWarning
+from ..storage.run_warning import RunWarning
 from .batch_source import TrainStep
 from .prefetch import Prefetcher, StepBatches
 

@@ -6,7 +6,7 @@ import sys
 import time
 from typing import TextIO
 
-from ..run_warning import RunWarning
+from ..storage.run_warning import RunWarning
 
 
 class Progress:

@@ -13,7 +13,7 @@ from xlt_engine.engine.pseudolabels.thresholds import (
     choose_threshold_from_sweep,
     uniform_grid,
 )
-from xlt_engine.engine.run_warning import RunWarning
+from xlt_engine.engine.storage.run_warning import RunWarning
 
 
 def check(warning: RunWarning | None, name: str) -> None:

@@ -18,7 +18,7 @@ from torch import Tensor
 from xlt_engine import DivergedError
 from xlt_engine.data import Bucket, PackedBatch, pack, pad_step
 from xlt_engine.engine import Loop, OptimizerConfig, load_recipe
-from xlt_engine.engine.run_warning import RunWarning
+from xlt_engine.engine.storage.run_warning import RunWarning
 from xlt_engine.engine.training.batch_source import MicroBatches
 from xlt_engine.engine.training.config import PerformanceConfig
 from xlt_engine.engine.training.cuda_graphs import WARM_UP, GraphedSteps, Replay, why_no_graphs

@@ -17,9 +17,9 @@ from xlt_engine import Interrupted, OutOfMemoryError
 from xlt_engine.data import Bucket, PackedBatch, inference_batches, inference_tokens, pack, pad_to_bucket
 from xlt_engine.data.batches.batch import cut
 from xlt_engine.engine.evaluation.inference import predict_logits
-from xlt_engine.engine.stages.soft_labels import packed_soft_labels, read_soft_labels, soft_label_problem
 from xlt_engine.engine.storage import faults
 from xlt_engine.engine.storage.files import sha256_file
+from xlt_engine.engine.storage.soft_labels import packed_soft_labels, read_soft_labels, soft_label_problem
 from xlt_engine.engine.training.config import OptimizerConfig
 from xlt_engine.engine.training.loop import Loop
 from xlt_engine.engine.training.objectives import SoftLabels, cross_entropy, masked_lm

@@ -25,12 +25,7 @@ from xlt_engine.engine.lab.studies.finished import FinishedRun
 from xlt_engine.engine.lab.studies.run_files import write_trust
 from xlt_engine.engine.lab.studies.signals import measure_signals
 from xlt_engine.engine.lab.studies.study_text import render_trust
-from xlt_engine.engine.lab.studies.trust import (
-    StageTrust,
-    TrustReport,
-    predicted_harm,
-    trust,
-)
+from xlt_engine.engine.lab.studies.trust import StageTrust, TrustReport, predicted_harm, trust
 from xlt_engine.engine.lab.studies.trust_record import RECORD
 from xlt_engine.engine.storage.files import read_json
 

@@ -20,8 +20,8 @@ from ....data import OUTSIDE
 from ...pseudolabels.thresholds import uniform_grid
 from ...report.parts import mean
 from ...report.stage_table import SIDE_ARMS
-from ...run_warning import RunWarning
 from ...stages.round_decision import Voted
+from ...storage.run_warning import RunWarning
 from ...training.progress import Progress
 from .estimators import Estimate, Floats, Transport, calibrated_estimate, expected_label_f1, label_coupling
 from .finished import FinishedRun, TaskStage

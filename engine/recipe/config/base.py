@@ -6,8 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from ...config_fields import option
-from ...training.config import OptimizerConfig
+from ...training.config import OptimizerConfig, option
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from ...config_fields import option
+from ...training.config import option
 
 
 @dataclass(frozen=True, kw_only=True)

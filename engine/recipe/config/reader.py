@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field, fields, make_dataclass
 from typing import TYPE_CHECKING, Any, Literal, get_type_hints
 
-from ...config_fields import option
+from ...training.config import option
 
 Format = Literal["auto", "conll", "tsv", "csv", "jsonl", "text", "xnli", "webis-cls", "marc"]
 

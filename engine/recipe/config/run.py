@@ -9,9 +9,9 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
-from ...config_fields import option as _option
-from ...config_fields import required as _required
 from ...training.config import PerformanceConfig
+from ...training.config import option as _option
+from ...training.config import required as _required
 from .augment import AugmentConfig
 from .base import ModelConfig, StageConfig, TaskConfig
 from .cloze import ClozeConfig

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from ...config_fields import option
+from ...training.config import option
 from .base import TaskConfig
 
 Problems = list[tuple[str, str]]

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from ...config_fields import option
+from ...training.config import option
 from .base import ModelConfig, TaskConfig
 
 Problems = list[tuple[str, str]]

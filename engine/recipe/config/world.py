@@ -6,7 +6,7 @@ from dataclasses import dataclass, fields
 from typing import Literal
 
 from ....data.synthetic.truth_config import TruthKnobs
-from ...config_fields import option
+from ...training.config import option
 
 _DEMO = ("kind", "seed", "label_noise")
 

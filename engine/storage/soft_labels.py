@@ -9,8 +9,8 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
-from ..run_warning import RunWarning
-from ..storage.files import storage_errors
+from .files import storage_errors
+from .run_warning import RunWarning
 
 MISSING = "it is not there"
 DTYPES = {"fp32": np.float32, "fp16": np.float16}

@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from ..plan import Stage
+from ..stages.context import Context
 from ..storage.files import read_json
 from ..storage.names import FINISHED
-from .context import Context
 
 MARKS = ("uses_parallel_data", "uses_target_labels", "uses_dictionary")
 
