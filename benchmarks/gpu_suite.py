@@ -43,7 +43,7 @@ TEST_MERCY_SECONDS = 15.0
 LOG_BYTES = 8 << 20
 TEST_PROCESSES = 12
 TESTS = ("tests/kernels", "tests/engine", "tests/benchmarks")
-DRY_TESTS = ("tests/kernels/fused/test_dropout.py", "tests/engine/test_feed.py")
+DRY_TESTS = ("tests/kernels/fused/test_dropout.py", "tests/engine/training/test_feed.py")
 
 
 @dataclass(frozen=True)

@@ -45,7 +45,7 @@ STAGE = {"no-st": "finetune", "mbert-wiki": "control", "fixed-0": "hard1"}
 
 
 def tiny_files() -> Any:
-    spec = spec_from_file_location("tiny_files", Path(__file__).with_name("conftest.py"))
+    spec = spec_from_file_location("tiny_files", Path(__file__).parents[1] / "conftest.py")
     assert spec is not None
     assert spec.loader is not None
     module = module_from_spec(spec)

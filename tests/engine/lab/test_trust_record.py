@@ -13,7 +13,7 @@ import pytest
 
 from xlt_engine.engine.lab.studies import trust_record as shipped
 
-RESULTS = Path(__file__).resolve().parents[2] / "benchmarks" / "results" / "trust.json"
+RESULTS = Path(__file__).resolve().parents[3] / "benchmarks" / "results" / "trust.json"
 Case = dict[str, Any]
 
 

@@ -46,7 +46,7 @@ class Lab:
     """A tiny recipe, and an ablation of it that has been made in this process."""
 
     def __init__(self, folder: Path) -> None:
-        spec = spec_from_file_location("tiny_files", Path(__file__).with_name("conftest.py"))
+        spec = spec_from_file_location("tiny_files", Path(__file__).parents[1] / "conftest.py")
         assert spec is not None
         assert spec.loader is not None
         conftest = module_from_spec(spec)

@@ -54,7 +54,7 @@ def make_planted(folder: Path, language: str) -> Any:
 
 @cache
 def made_wiki() -> ModuleType:
-    path = Path(__file__).parents[1] / "data" / "planted_wiki.py"
+    path = Path(__file__).parents[2] / "data" / "corpus" / "planted_wiki.py"
     spec = importlib.util.spec_from_file_location("planted_wiki", path)
     assert spec is not None
     assert spec.loader is not None

@@ -495,5 +495,5 @@ def test_removed_keys_name_the_changelog_and_what_to_do(tmp_path: Path, removed:
     assert ("recipe.toml:3", *place) in failures(tmp_path, text, cls=RunConfig)
     option = f"{table}.{name}={value or 0}"
     assert (f"--set {option}", *place) in failures(tmp_path, "", option, cls=RunConfig)
-    changes = (Path(__file__).parents[2] / "CHANGELOG.md").read_text("utf-8")
+    changes = (Path(__file__).parents[3] / "CHANGELOG.md").read_text("utf-8")
     assert f"`{removed}`" in changes

@@ -391,7 +391,7 @@ def alone(worlds: Worlds, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A tiny recipe, and its run by one process in batches that are cut in two."""
     from importlib.util import module_from_spec, spec_from_file_location
 
-    spec = spec_from_file_location("tiny_recipe", Path(__file__).with_name("conftest.py"))
+    spec = spec_from_file_location("tiny_recipe", Path(__file__).parents[1] / "conftest.py")
     assert spec is not None
     assert spec.loader is not None
     conftest = module_from_spec(spec)
