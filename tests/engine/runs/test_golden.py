@@ -2,7 +2,8 @@
 
 A change of the numbers is a change of every result: raise `plan.NUMERICS`, say so in the changelog, and write the
 files again with `XLT_REGENERATE=1 pytest tests/engine/runs/test_golden.py`. The runs use fp32 and one thread;
-processors differ in the last bits, hence the tolerance of 1e-4. No item is filtered, so that no bit decides about a label.
+processors differ in the last bits, hence the tolerance of 1e-4. No item is filtered, so that no bit decides about a
+label.
 """
 
 from __future__ import annotations
