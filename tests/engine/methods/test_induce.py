@@ -30,7 +30,7 @@ SHORT = ("pretrain.epochs=0.4", "selftrain.rounds=0.5", "augment.code_switch.rat
 
 @pytest.fixture(scope="module", params=["ner", "classification"])
 def finished(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Any:
-    from .conftest import Tiny
+    from ..conftest import Tiny
 
     recipe = Tiny(tmp_path_factory.mktemp("induce") / request.param, request.param)
     recipe.run("checkpoint.seconds=60", *SHORT, *INDUCE, where="run")

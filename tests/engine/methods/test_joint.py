@@ -145,7 +145,7 @@ SHORT = ("checkpoint.seconds=60", "arms.baseline=false", "model.new.dropout=0")
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Any:
     """Runs of one round with three weights of the masked words, which share what comes before."""
-    from .conftest import Tiny
+    from ..conftest import Tiny
 
     recipe = Tiny(tmp_path_factory.mktemp("joint") / "ner", "ner")
     recipe.run(*SHORT, "selftrain.rounds=1", where="0")

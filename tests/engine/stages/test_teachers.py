@@ -29,7 +29,7 @@ TWICE = 'selftrain.stages=["soft","soft"]'
 @pytest.fixture(scope="module")
 def world(tmp_path_factory: pytest.TempPathFactory) -> Any:
     """The tiny recipe with a finished model of another vocabulary, and a run with the teachers of two seeds and it."""
-    from .conftest import Tiny
+    from ..conftest import Tiny
 
     recipe = Tiny(tmp_path_factory.mktemp("teachers") / "ner", "ner")
     recipe.run("checkpoint.seconds=60", "model.new.vocab_size=60", "btf.on=false", stage="finetune", where="other")
