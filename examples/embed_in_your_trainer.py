@@ -4,11 +4,12 @@ A toy: a text is a sequence of token ids, and its class the range they come from
 of its tokens with the source. Your own encoder comes from `xlt_engine.model.load_encoder(folder)`.
 """
 
+import numpy as np
 import torch
 
 from xlt_engine.data import derive_seed, pack
-from xlt_engine.engine import choose_threshold, decide
-from xlt_engine.kernels import soft_label_loss, voter_cross_entropy, votes
+from xlt_engine.engine.pseudolabels.round import Judgement, self_training_round
+from xlt_engine.kernels import Votes, soft_label_loss, voter_cross_entropy, votes
 from xlt_engine.model import Encoder, EncoderConfig, LinearHead, TaskModel, VoterHeads
 
 CONFIG = EncoderConfig(100, hidden_size=32, num_layers=2, num_heads=2, intermediate_size=64, max_positions=32)
@@ -24,7 +25,7 @@ def texts(count: int, first: int, generator: torch.Generator) -> tuple[list[list
 
 
 def fit(model: TaskModel, sequences: list[list[int]], loss, targets: torch.Tensor, epochs: int) -> None:
-    """Your trainer: any optimiser, any schedule. A seed switches dropout on and says which masks."""
+    """Your trainer: any optimizer, any schedule. A seed switches dropout on and says which masks."""
     optimiser = torch.optim.AdamW(model.parameters(), lr=2e-3)
     for epoch in range(epochs):
         for step, rows in enumerate(torch.arange(len(sequences)).split(32)):
@@ -34,23 +35,35 @@ def fit(model: TaskModel, sequences: list[list[int]], loss, targets: torch.Tenso
             optimiser.zero_grad()
 
 
+@torch.no_grad()
+def vote(model: TaskModel, sequences: list[list[int]]) -> Votes:
+    return votes(model(pack(sequences)))
+
+
 def main() -> None:
     generator = torch.Generator().manual_seed(0)
-    source, gold = texts(256, 10, generator)
-    target, hidden_gold = texts(256, 50, generator)
+    (source, gold), (target, hidden) = texts(256, 10, generator), texts(256, 50, generator)
     teacher = TaskModel(Encoder(CONFIG, seed=0), LinearHead(32, 2), "classification", LABELS)
     fit(teacher, source, voter_cross_entropy, gold, epochs=4)
-    with torch.no_grad():
-        soft = votes(teacher(pack(target))).mean_probability
     student = TaskModel(Encoder(CONFIG, seed=0), VoterHeads(32, 2), "classification", LABELS)
-    fit(student, target, soft_label_loss, soft, epochs=12)
-    with torch.no_grad():
-        on_source, on_target = votes(student(pack(source))), votes(student(pack(target)))
-    choice = choose_threshold(on_source.min_confidence, on_source.label == gold, agree=on_source.agree, num_classes=2)
-    decision = decide(on_target, choice.alpha)
-    right = (on_target.label == hidden_gold).float()
-    print(f"alpha {choice.alpha:.2f}; {decision.reasons()}")
-    print(f"right: all {right.mean():.3f}, accepted {right[torch.from_numpy(decision.keep)].mean():.3f}")
+
+    def learn_hard(student: TaskModel, judged: Judgement) -> None:
+        rows = [*source, *target]
+        keep = torch.from_numpy(np.flatnonzero([*judged.source.keep, *judged.target.keep]))
+        labels = torch.cat([gold, torch.from_numpy(judged.target.label)])[keep]
+        fit(student, [rows[i] for i in keep], voter_cross_entropy, labels, epochs=2)
+
+    judged = self_training_round(
+        teacher,
+        student,
+        gold,
+        vote=lambda model, side: vote(model, source if side == "source" else target),
+        learn_soft=lambda student, labels: fit(student, target, soft_label_loss, labels, epochs=12),
+        learn_hard=learn_hard,
+    )
+    right = torch.from_numpy(judged.target.label) == hidden
+    print(f"alpha {judged.choice.alpha:.2f}; {judged.target.reasons()}")
+    print(f"right: all {right.float().mean():.3f}, accepted {right[judged.target.keep].float().mean():.3f}")
 
 
 if __name__ == "__main__":

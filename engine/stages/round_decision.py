@@ -33,6 +33,7 @@ from ..pseudolabels.diagnostics import (
 )
 from ..pseudolabels.filters import Decision, Reason, SourceDecision, decide, source_consistency
 from ..pseudolabels.quality import calibration_bins, pseudo_label_quality
+from ..pseudolabels.round import judge
 from ..pseudolabels.thresholds import ThresholdChoice, choose_threshold
 from ..recipe.config import SelfTrainConfig
 from ..storage.files import read_json
@@ -134,18 +135,13 @@ def decide_round(context: Context, stage: Stage, labeller: TaskModel) -> RoundDe
         curves["dev"] = ballot(data.source_dev)
     unlabelled = ballot(data.target_pool(target), pool.target)
     judged = curves[table.alpha.data]
-    choice = choose_alpha(table, judged, labels)
-    accept = partial(accept_labels, table, labels, choice.alpha, curves["all"])
-    decision = accept(unlabelled)
-    kept = source_consistency(
-        source.votes,
-        source.gold,
-        kept=in_play,
-        example_of_item=source.example,
-        rule=table.source_filter,
-        alpha=choice.alpha,
-        labels=labels,
+    accept = partial(accept_labels, table, labels, curves["all"])
+    judgement = judge(
+        lambda: choose_alpha(table, judged, labels),
+        lambda alpha: accept(unlabelled, alpha),
+        lambda alpha: keep_source(table, labels, source, in_play, alpha),
     )
+    choice, decision, kept = judgement.choice, judgement.target, judgement.source
     alpha = None if table.target_filter == "none" else choice.alpha
     seen = unlabelled.votes
     require_accepted(int(decision.keep.sum()), seen.min_confidence, seen.agree, alpha=alpha, where=stage.id)
@@ -158,7 +154,7 @@ def decide_round(context: Context, stage: Stage, labeller: TaskModel) -> RoundDe
         context.warn(acceptance_cut(table.accept, total, record["accepted"]))
     if target.test is not None:
         test = ballot(data.scored(target.test, target.language))
-        record |= _with_gold(table, labels, choice, test, accept(test))
+        record |= _with_gold(table, labels, choice, test, accept(test, choice.alpha))
         record["calibration"] |= {"target": _calibration(test)}
     _warn(context, stage, choice, record, kept, in_play, source, unlabelled)
     return RoundDecision(_arrays(table, pool, unlabelled, decision, kept) | _judged(judged), record)
@@ -182,7 +178,7 @@ def choose_alpha(table: SelfTrainConfig, judged: Voted, labels: Sequence[str]) -
     )
 
 
-def accept_labels(table: SelfTrainConfig, labels: Sequence[str], alpha: float, source: Voted, voted: Voted) -> Decision:
+def accept_labels(table: SelfTrainConfig, labels: Sequence[str], source: Voted, voted: Voted, alpha: float) -> Decision:
     """The recipe's filter on the items of a target text.
 
     Args:
@@ -198,6 +194,21 @@ def accept_labels(table: SelfTrainConfig, labels: Sequence[str], alpha: float, s
     known = source.gold >= 0
     counts = count_units(source.gold[known], labels, unit=unit, sentence_of_item=source.example[known]).counts()
     return choose_accepted(table.accept, decision, voted.votes.min_confidence.numpy(), units, counts)
+
+
+def keep_source(
+    table: SelfTrainConfig, labels: Sequence[str], source: Voted, in_play: np.ndarray, alpha: float
+) -> SourceDecision:
+    """The recipe's filter on the labelled source examples that are still in play, bool [N]."""
+    return source_consistency(
+        source.votes,
+        source.gold,
+        kept=in_play,
+        example_of_item=source.example,
+        rule=table.source_filter,
+        alpha=alpha,
+        labels=labels,
+    )
 
 
 def _record(
