@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from ...data import ItemView, PairBatches, Part, TaskBatches, TokenStore
+from ...data import ItemView, PairBatches, Part, TokenStore
 from ..plan import Stage
 from ..pseudolabels.diagnostics import slow_learning_rate
 from ..recipe.config import RunConfig
@@ -40,15 +40,8 @@ class Align(StageKind):
         parts += [_part(store, table.align != "source") for store in translations.values()]
         if table.align == "both":
             parts = [replace(part, weights=None) for part in parts]
-        batches = TaskBatches(
-            parts,
-            batch_size=table.batch_size,
-            epochs=table.epochs,
-            seed=run.seed("batches"),
-            sort=table.order == "sorted",
-            # Not a process's share: a smaller part has fewer texts to compare.
-            micro_batch=table.fixed_micro_batch,
-        )
+        # Not a process's share: a smaller part has fewer texts to compare.
+        batches = run.task_batches(parts, micro_batch=table.fixed_micro_batch)
         context.warn(slow_learning_rate(table.head_lr or table.lr, len(batches)))
         count, translated = len(parts[0].examples), sum(len(part.examples) for part in parts[1:])
         notes: dict[str, Any] = {"source_examples": count, "translations": translated}

@@ -13,7 +13,7 @@ import numpy as np
 from safetensors.numpy import load_file, save
 
 from ... import ModelError
-from ...data import ItemView, Part, TaskBatches, TokenStore, derive_seed
+from ...data import ItemView, Part, TokenStore, derive_seed
 from ...data.store.format import IGNORE
 from ...model import TaskModel, load_pooler
 from ..plan import Stage
@@ -62,14 +62,7 @@ class Cotrain(StageKind):
             record = _picks(context, stage, run.folder)
             parts += _picked_parts(context, stage, load_file(run.folder / ARRAYS)["labels"])
         model = _model(context, stage)
-        batches = TaskBatches(
-            parts,
-            batch_size=table.batch_size,
-            epochs=table.epochs,
-            seed=run.seed("batches"),
-            sort=table.order == "sorted",
-            micro_batch=run.micro_batch(),
-        )
+        batches = run.task_batches(parts)
         context.warn(slow_learning_rate(table.head_lr or table.lr, len(batches)))
         count = len(parts[0].examples)
         notes = {"uses_parallel_data": _parallel(context, stage), "source_examples": count}

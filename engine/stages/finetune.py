@@ -40,16 +40,8 @@ class Finetune(StageKind):
         for language, (_, test) in context.test_stores(stage).items():
             warn_of_unseen(context, test, "test", language)
         mixed = mixture(context, stage, stores)
-        batches = TaskBatches(
-            [Part(ItemView(p.store), p.examples, labels=np.asarray(p.store.item_labels)) for p in mixed.portions],
-            batch_size=table.batch_size,
-            epochs=table.epochs,
-            seed=run.seed("batches"),
-            balance=mixed.balance,
-            counts=mixed.counts,
-            sort=table.order == "sorted",
-            micro_batch=run.micro_batch(),
-        )
+        parts = [Part(ItemView(p.store), p.examples, labels=np.asarray(p.store.item_labels)) for p in mixed.portions]
+        batches = run.task_batches(parts, balance=mixed.balance, counts=mixed.counts)
         context.warn(slow_learning_rate(table.head_lr or table.lr, len(batches)))
         notes: dict[str, Any] = {"examples": mixed.count("source")}
         for role, mark in MARK_OF_ROLE.items():

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from safetensors.numpy import load_file, save
 
-from ...data import ItemView, Part, TaskBatches, TokenStore
+from ...data import ItemView, Part, TokenStore
 from ..plan import Stage
 from ..storage.files import atomic_write_text
 from ..training.objectives import cross_entropy
@@ -53,15 +53,7 @@ class Hard(StageKind):
         goes_on = "student" in stage.inputs and table.start == "student"
         model = labeller if goes_on else fresh_student(context, stage)
         parts = _parts(context, stage, load_file(run.folder / DECISION))
-        batches = TaskBatches(
-            parts,
-            batch_size=table.batch_size,
-            epochs=table.epochs,
-            seed=run.seed("batches"),
-            balance="up" if table.mix == "balanced" else "none",
-            sort=table.order == "sorted",
-            micro_batch=run.micro_batch(),
-        )
+        batches = run.task_batches(parts, balance="up" if table.mix == "balanced" else "none")
         kept, used = (len(part.examples) for part in parts)
         removed = len(context.data.source_train) - kept
         notes = {"accepted": record["accepted"], "removed": removed, "source_examples": kept, "target_examples": used}

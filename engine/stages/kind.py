@@ -8,7 +8,7 @@ kinds and stands in `train_stage.py` and `engine/runs/`.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,7 @@ import numpy as np
 from torch import nn
 
 from ... import ConfigError
-from ...data import BatchSize, MlmBatches, PairBatches, TaskBatches, TokenStore, derive_seed
+from ...data import BatchSize, MlmBatches, PairBatches, Part, TaskBatches, TokenStore, derive_seed
 from ...model import Encoder, Head, MaskedLM, TaskModel
 from ..plan import Stage
 from ..recipe.config import RunConfig, TaskConfig
@@ -56,6 +56,27 @@ class StageRun:
         table = self.stage.optimiser
         return self.context.processes.micro_batch(table.fixed_micro_batch, table.batch_size)
 
+    def task_batches(
+        self,
+        parts: Sequence[Part],
+        *,
+        balance: str = "none",
+        counts: Sequence[int] | None = None,
+        micro_batch: int | None = None,
+    ) -> TaskBatches:
+        """Batches of labelled examples as the stage's table says; `micro_batch()` sequences in a pass when absent."""
+        table = self.stage.optimiser
+        return TaskBatches(
+            parts,
+            batch_size=table.batch_size,
+            epochs=table.epochs,
+            seed=self.seed("batches"),
+            balance=balance,
+            counts=counts,
+            sort=table.order == "sorted",
+            micro_batch=self.micro_batch() if micro_batch is None else micro_batch,
+        )
+
 
 def stage_seed(stage: Stage, *purpose: str | int) -> int:
     """Seed of a stage. Arms and targets that are compared share it: it depends on seed, kind and round alone.
@@ -73,7 +94,7 @@ class Training:
     Attributes:
         batches: None where nothing is trained.
         notes: entries for `stage.json`.
-        line: one line for a person; the loss at both ends goes before it where `shows_loss` is set.
+        line: one line for a person, of the trace.
         after: entries for `stage.json` that the trace of the training says, with warnings on the way.
         cleanup: undoes what joined the model for the training alone.
     """

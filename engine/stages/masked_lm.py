@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -85,7 +86,9 @@ class Btf(StageKind):
         return masked_work(text, context.config.btf)
 
 
-def _training(run: StageRun, model: MaskedLM, text: BtfText, table: PretrainConfig, after: Any) -> Training:
+def _training(
+    run: StageRun, model: MaskedLM, text: BtfText, table: PretrainConfig, after: Callable[[Trace], dict[str, Any]]
+) -> Training:
     context = run.context
     special = context.special_tokens(model.config.vocab_size)
     batches = MlmBatches(

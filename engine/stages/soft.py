@@ -56,14 +56,7 @@ class Soft(StageKind):
         parts = [_part(run, "target", pool.target)]
         if table.sides == "both":
             parts.append(_part(run, "source", pool.source))
-        batches = TaskBatches(
-            parts,
-            batch_size=table.batch_size,
-            epochs=table.epochs,
-            seed=run.seed("batches"),
-            sort=table.order == "sorted",
-            micro_batch=run.micro_batch(),
-        )
+        batches = run.task_batches(parts)
         context.warn(
             single_voter(context.config.selftrain.voters), slow_learning_rate(table.head_lr or table.lr, len(batches))
         )
