@@ -26,7 +26,7 @@ if typing.TYPE_CHECKING:
     from .recipe.load import load_recipe, variants
     from .report.summary import stage_table, write_summary
     from .report.write import write_report
-    from .runs.runner import RunResult, run, run_all
+    from .runs.runner import RunResult, each_run, run
     from .training.config import OptimizerConfig
     from .training.loop import Loop, train
     from .training.progress import ConsoleProgress, Progress
@@ -57,6 +57,7 @@ __all__ = [
     "decide",
     "describe_environment",
     "describe_model",
+    "each_run",
     "entity_f1",
     "estimate",
     "estimate_all",
@@ -70,7 +71,6 @@ __all__ = [
     "render_checks",
     "render_estimates",
     "run",
-    "run_all",
     "source_consistency",
     "stage_table",
     "train",
@@ -100,7 +100,7 @@ _NAMES = {
     "training.progress": ("ConsoleProgress", "Progress"),
     "recipe.load": ("load_recipe", "variants"),
     "report.write": ("write_report",),
-    "runs.runner": ("RunResult", "run", "run_all"),
+    "runs.runner": ("RunResult", "each_run", "run"),
     "prediction.scoring": ("EvaluationResult", "evaluate", "evaluate_files"),
     "report.summary": ("stage_table", "write_summary"),
     "pseudolabels.thresholds": ("ThresholdChoice", "choose_threshold"),

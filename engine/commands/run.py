@@ -75,23 +75,24 @@ def run(
         say(json_of_runs({name: p.as_dict() for name, p in plans.items()}) if as_json else render_estimates(plans))
         return
     stop.begin()
-    from .. import run_all, stage_table
+    from .. import each_run, stage_table
+    from .. import run as run_recipe
     from ..lab.studies.run_files import write_thresholds
 
     summaries: dict[str, Any] = {}
-    for name, result in run_all(
-        recipe,
-        stage=stage,
-        targets=targets,
-        run_dir=run_dir,
-        overrides=values,
-        seeds=chosen,
-        resume=resume == "auto",
-        progress=make_progress(quiet),
-        should_stop=stop.should_stop,
-        reuse=reuse,
-        before_report=write_thresholds,
-    ):
+    for name, place in each_run(recipe, run_dir=run_dir, overrides=values):
+        result = run_recipe(
+            recipe,
+            **place,
+            stage=stage,
+            targets=targets,
+            seeds=chosen,
+            resume=resume == "auto",
+            progress=make_progress(quiet),
+            should_stop=stop.should_stop,
+            reuse=reuse,
+            before_report=write_thresholds,
+        )
         summaries[name] = result.summary
         if as_json:
             continue

@@ -16,7 +16,7 @@ from ..recipe.config import TaskConfig
 from ..training.batch_source import BatchSource, Objective
 from ..training.checkpoint import load_latest, save_checkpoint
 from ..training.loop import Loop
-from ..training.trace import StepResult, Trace
+from ..training.trace import StepResult
 from ..training.weight_hashes import frozen_hash, tensors_hash
 from .best import BestEpoch
 from .kind import StageRun
@@ -47,7 +47,7 @@ class Spent:
 
 
 class Fit:
-    """The training of one stage."""
+    """The loop of one stage, from the newest checkpoint, and what surrounds its steps: saving, telling, checking."""
 
     def __init__(self, run: StageRun, model: nn.Module, batches: BatchSource, objective: Objective) -> None:
         context, stage = run.context, run.stage
@@ -70,15 +70,14 @@ class Fit:
         self.best = self._best_epoch()
         if self.best is not None:
             self.loop.settle = self.best.due
-        self.spent, self.started, self.saved = Spent(), Spent.now(), time.monotonic()
-
-    def run(self) -> tuple[Trace, Spent, dict[str, Any]]:
-        """Trains; returns the trace, the time in all, and notes for `stage.json`."""
-        context, stage, loop = self.context, self.stage, self.loop
+        self.spent = Spent()
         self._restore()
         self._hear_halvings()
-        context.progress.begin(stage.id, loop.total, loop.step)
-        trace = loop.run(self._after_step)
+        context.progress.begin(stage.id, self.loop.total, self.loop.step)
+
+    def finish(self) -> tuple[Spent, dict[str, Any]]:
+        """Gives the model its weights back and checks them; the time in all, and notes for `stage.json`."""
+        context, stage, loop = self.context, self.stage, self.loop
         notes = {} if self.best is None else self.best.restore(loop)
         context.run_dir.event("supply", stage=stage.id, **loop.supply)
         loop.close()
@@ -87,7 +86,7 @@ class Fit:
             raise ModelError(
                 f"{stage.id}: frozen weights have changed during training; this is a bug, please report it"
             )
-        return trace, self._spent(), notes
+        return self._spent(), notes
 
     def _restore(self) -> None:
         """Goes on from the newest checkpoint, if there is one."""
@@ -103,7 +102,8 @@ class Fit:
     def _spent(self) -> Spent:
         return self.spent + (Spent.now() - self.started)
 
-    def _after_step(self, loop: Loop, result: StepResult) -> None:
+    def after_step(self, loop: Loop, result: StepResult) -> None:
+        """Tells of a step, and saves or stops after it where that is due."""
         if self.best is not None:
             self.best.look(loop)
         context, stage = self.context, self.stage.id

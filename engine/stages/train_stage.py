@@ -15,7 +15,7 @@ from .kind import StageRun, additions_to, kind_of
 
 @dataclass
 class Outcome:
-    """What a stage hands to `run`, which saves, scores and seals it.
+    """What a stage hands to `make_stage`, which saves, scores and seals it.
 
     Attributes:
         encoder_at_start: hash of the encoder's weights before the first step, for the lineage.
@@ -41,14 +41,15 @@ def train_stage(run: StageRun) -> Outcome:
     training = kind_of(run.stage).build(run)
     for addition in additions_to(run.stage):
         training = addition.join(run, training)
-    model, trace, spent, kept = training.model, Trace(), Spent(), dict[str, Any]()
-    freeze(model.encoder, run.stage.optimiser)
-    start = tensors_hash(dict(model.encoder.named_parameters()))
+    freeze(training.model.encoder, run.stage.optimiser)
+    start = tensors_hash(dict(training.model.encoder.named_parameters()))
+    trace, spent, kept = Trace(), Spent(), dict[str, Any]()
     try:
         if training.batches is not None and training.objective is not None:
-            fit = Fit(run, model, training.batches, training.objective)
-            trace, spent, kept = fit.run()
+            fit = Fit(run, training.model, training.batches, training.objective)
+            trace = fit.loop.run(fit.after_step)
+            spent, kept = fit.finish()
     finally:
         training.cleanup()
     notes = training.notes | kept | training.after(trace)
-    return Outcome(model, trace, spent, start, notes, training.line(trace))
+    return Outcome(training.model, trace, spent, start, notes, training.line(trace))

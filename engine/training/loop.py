@@ -123,19 +123,26 @@ class Loop:
         return numbers
 
     def launch(self) -> None:
-        """Fetches the batches of the next step and starts it; `finish` reads its numbers."""
+        """Starts the next step; `finish` reads its numbers."""
+        step = self._fetch()
+        self._count(step, self.memory(self.graphs or self.train_step, step.batches))
+
+    def _fetch(self) -> LaunchedStep:
+        """The next step's batches, with the rate set to its own."""
         started = time.monotonic()
         batches = self.prefetcher[self.step]
-        lr = self.optimizer_step.set_lr(self.step, self.total)
-        numbers, arrived = self.memory(self.graphs or self.train_step, batches), None
+        return LaunchedStep(batches, self.optimizer_step.set_lr(self.step, self.total), started)
+
+    def _count(self, step: LaunchedStep, numbers: Tensor) -> None:
+        """Keeps a step that runs, whose numbers may be on their way from the device."""
+        step.numbers = numbers
         if self.device.type == "cuda":
-            numbers = numbers.to("cpu", non_blocking=True)
-            arrived = torch.cuda.Event()  # type: ignore[no-untyped-call]
-            arrived.record()
+            step.numbers = numbers.to("cpu", non_blocking=True)
+            step.arrived = torch.cuda.Event()  # type: ignore[no-untyped-call]
+            step.arrived.record()
         if self.ahead:
             self.weights.clear()
-        tokens = sum(batch.num_tokens for batch in batches.batches)
-        self._launched.append(LaunchedStep(self.step, tokens, batches.num_targets, lr, started, numbers, arrived))
+        self._launched.append(step)
         self.step += 1
 
     def finish(self, ahead: int = 0) -> None:
@@ -150,7 +157,7 @@ class Loop:
                 self.processes.wait(launched.arrived)
             loss, norm, skipped, in_a_row = launched.numbers.tolist()
             if skipped and (self.optimizer_step.scaler is None or in_a_row >= SKIPS_IN_A_ROW):
-                self._diverged(launched.step, loss, norm)
+                self._diverged(launched.batches.step, loss, norm)
             if skipped:
                 loss, norm = (
                     value if math.isfinite(value) else (past[-1] if past else 0.0)
@@ -175,7 +182,8 @@ class Loop:
         """
         with self.lane(), closing(self.prefetcher):
             while self.step < self.total:
-                self.launch()
+                step = self._fetch()
+                self._count(step, self.memory(self.graphs or self.train_step, step.batches))
                 self.finish(self.ahead if self.step < self.total and not self.settle(self.step) else 0)
                 while self._finished:
                     result = self._finished.popleft()

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import math
 import time
 from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
+
+from .prefetch import StepBatches
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,19 +46,18 @@ class Trace:
             getattr(self, name).append(getattr(result, name))
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class LaunchedStep:
-    """A step whose numbers may still be on their way from the device."""
+    """A step from the moment its batches are there; its numbers may still be on their way from the device."""
 
-    step: int
-    tokens: int
-    valid: int
+    batches: StepBatches
     lr: float
     started: float
-    numbers: Tensor
-    arrived: torch.cuda.Event | None
+    numbers: Tensor = field(default_factory=lambda: torch.full((4,), math.nan))
+    arrived: torch.cuda.Event | None = None
 
     def result(self, loss: float, grad_norm: float, skipped: bool) -> StepResult:
         """The step, which ends now, with the numbers that have arrived."""
-        seconds = time.monotonic() - self.started
-        return StepResult(self.step, loss, self.valid, self.tokens, grad_norm, self.lr, seconds, int(skipped))
+        tokens, seconds = sum(batch.num_tokens for batch in self.batches.batches), time.monotonic() - self.started
+        valid = self.batches.num_targets
+        return StepResult(self.batches.step, loss, valid, tokens, grad_norm, self.lr, seconds, int(skipped))

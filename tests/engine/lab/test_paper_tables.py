@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from xlt_engine import DataError
-from xlt_engine.engine import run, run_all
+from xlt_engine.engine import each_run, run
 from xlt_engine.engine.lab import ablate, paper_tables, render_tables
 from xlt_engine.engine.lab.ablation.rows import GROUPS, ROWS
 from xlt_engine.engine.lab.paper.cells import made_by_run
@@ -295,8 +295,8 @@ def test_three_domains_are_one_table(tiny: Callable[[str], Any], tmp_path: Path)
     targets = [german.replace('"de"', f'"{x}"').replace("test-de", f"{{domain}}.{x}") for x in ("de", "fr", "ja")]
     each = '[each]\ndomain = ["books", "dvd"]\n[model.new]'
     recipe.recipe.write_text(text.replace(german, "".join(targets)).replace("[model.new]", each), "utf-8")
-    options: dict[str, Any] = {"overrides": ("selftrain.on=false",), "seeds": [0, 1], "run_dir": tmp_path / "runs"}
-    folders = [result.folder for _, result in run_all(recipe.recipe, **options)]
+    places = each_run(recipe.recipe, overrides=("selftrain.on=false",), run_dir=tmp_path / "runs")
+    folders = [run(recipe.recipe, **place, seeds=[0, 1]).folder for _, place in places]
     values = paper_tables("cls", [tmp_path / "runs"])
     row = row_of(values, 5, "no-st")
     for domain, folder in zip(("books", "dvd"), folders, strict=True):

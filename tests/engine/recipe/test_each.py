@@ -12,13 +12,14 @@ import pytest
 
 from xlt_engine import ConfigError, DataError
 from xlt_engine.engine import (
+    RunResult,
     check_all,
+    each_run,
     estimate_all,
     load_recipe,
     render_checks,
     render_estimates,
     run,
-    run_all,
     variants,
 )
 from xlt_engine.engine.lab import ablate, ablate_all, plan_all
@@ -50,6 +51,13 @@ def recipe(tiny: Callable[[str], Any]) -> Path:
     return by_domain(tiny("classification"))
 
 
+def run_each(
+    recipe: Path, overrides: tuple[str, ...], run_dir: Path | None = None, **options: Any
+) -> dict[str, RunResult]:
+    places = each_run(recipe, overrides=overrides, run_dir=run_dir)
+    return {name: run(recipe, **place, **options) for name, place in places}
+
+
 def problems(path: Path, *overrides: str) -> list[tuple[str, str, str]]:
     with pytest.raises(RecipeError) as caught:
         load_recipe(path, overrides)
@@ -58,7 +66,7 @@ def problems(path: Path, *overrides: str) -> list[tuple[str, str, str]]:
 
 def test_a_run_for_each_value(recipe: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(recipe.parent)
-    found = dict(run_all(recipe, overrides=SHORT))
+    found = run_each(recipe, SHORT)
     assert [result.folder for result in found.values()] == [Path("runs/tiny", domain) for domain in found]
     assert tuple(found) == DOMAINS
     for domain, result in found.items():
@@ -68,7 +76,7 @@ def test_a_run_for_each_value(recipe: Path, monkeypatch: pytest.MonkeyPatch) -> 
         assert str(recipe.parent / domain / "train.tsv") in info["hashes"]
         examples = json.loads((result.folder / "seed-0/de/finetune/stage.json").read_bytes())["examples"]
         assert examples == {"books": 24, "dvd": 16}[domain]
-    again = dict(run_all(recipe, overrides=SHORT))
+    again = run_each(recipe, SHORT)
     assert [result.done for result in again.values()] == [(), ()]
     # One value chosen by hand is the same run in the same folder; its saved recipe is a recipe.
     alone = run(recipe, overrides=(*SHORT, 'each.domain=["dvd"]'))
@@ -76,25 +84,23 @@ def test_a_run_for_each_value(recipe: Path, monkeypatch: pytest.MonkeyPatch) -> 
     assert (
         load_recipe(alone.folder / "config.toml").config == load_recipe(recipe, (*SHORT, 'each.domain=["dvd"]')).config
     )
-    elsewhere = dict(run_all(recipe, overrides=(*SHORT, 'each.domain=["dvd"]'), run_dir="here", reuse=[alone.folder]))
+    elsewhere = run_each(recipe, (*SHORT, 'each.domain=["dvd"]'), Path("here"), reuse=[alone.folder])
     assert [result.folder for result in elsewhere.values()] == [Path("here")]
-    several = dict(run_all(recipe, overrides=SHORT, run_dir="there", reuse=[r.folder for r in found.values()]))
+    several = run_each(recipe, SHORT, Path("there"), reuse=[r.folder for r in found.values()])
     assert [(str(r.folder), r.done) for r in several.values()] == [("there/books", ()), ("there/dvd", ())]
 
 
 def test_a_cut_off_run_goes_on(recipe: Path, tmp_path: Path) -> None:
-    names = []
-    for name, result in run_all(recipe, overrides=SHORT, run_dir=tmp_path / "runs"):
-        names.append((name, bool(result.done)))
-        break
-    names += [(name, bool(result.done)) for name, result in run_all(recipe, overrides=SHORT, run_dir=tmp_path / "runs")]
-    assert names == [("books", True), ("books", False), ("dvd", True)]
+    (_, first), _ = each_run(recipe, overrides=SHORT, run_dir=tmp_path / "runs")
+    assert run(recipe, **first).done
+    results = run_each(recipe, SHORT, tmp_path / "runs")
+    assert [(name, bool(result.done)) for name, result in results.items()] == [("books", False), ("dvd", True)]
 
 
 def test_a_missing_file_of_the_second_run_is_found_before_the_first(recipe: Path, tmp_path: Path) -> None:
     (recipe.parent / "dvd" / "de.txt").unlink()
     with pytest.raises(DataError, match=r"dvd/de\.txt: no such file, for the run dvd"):
-        next(run_all(recipe, overrides=SHORT, run_dir=tmp_path / "runs"))
+        each_run(recipe, overrides=SHORT, run_dir=tmp_path / "runs")
     assert not (tmp_path / "runs").exists()
     reports = check_all(recipe, SHORT, rate=1e9)
     assert [report.ok for report in reports.values()] == [True, False]

@@ -1,0 +1,140 @@
+"""One stage's result: skipped where it is there, taken over from another run, or made, scored and sealed."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ...model import MaskedLM, load_task_model, save_model
+from ..evaluation.per_example import ITEMS, Items, save_items
+from ..plan import Stage, digest
+from ..recipe.config import merged
+from ..stages.context import Context, write_trace
+from ..stages.kind import StageRun
+from ..stages.train_stage import Outcome, train_stage
+from ..storage.files import atomic_write_json, delete, read_json, sha256_file, storage_errors, sync_tree
+from ..storage.names import FINISHED, STAMP
+from .stage_cache import fingerprint_of, take_over_stage
+
+SCORES = "scores.json"
+MARKS = ("uses_parallel_data", "uses_target_labels", "uses_dictionary")
+"""What a result used that the method does without: in `stage.json`, and in every row of the tables."""
+
+
+def make_stage(context: Context, stage: Stage, *, resume: bool) -> bool:
+    """Makes one stage's result exist; False where it was there.
+
+    Raises:
+        XltError: as `train_stage`; StorageError where the result cannot be written.
+    """
+    context = context.of_stage(stage)
+    run = StageRun(context, stage, fingerprint_of(context, stage))
+    if context.processes.rank_zero_only(lambda: _exists(run, resume)):
+        _rescore(run)
+        return False
+    context.warnings.clear()
+    outcome = train_stage(run)
+    context.processes.rank_zero_only(lambda: _save(run, outcome))
+    rows, items = ([], {}) if isinstance(outcome.model, MaskedLM) else context.score_stage(stage, outcome.model)
+    context.processes.rank_zero_only(lambda: _seal(run, outcome, rows, items))
+    return True
+
+
+def _exists(run: StageRun, resume: bool) -> bool:
+    """Whether the stage's result is there and not outdated; else its folder is ready for what is to be made."""
+    context, stage, folder, stamp = run.context, run.stage, run.folder, dict(run.fingerprint)
+    before = read_json(folder / STAMP, None)
+    usable = before == stamp and resume
+    if usable and (folder / FINISHED).exists():
+        delete(folder / "checkpoint")
+        return True
+    if resume and take_over_stage(context, stage, stamp, folder):
+        return True
+    if not usable and folder.exists():
+        changed = sorted(k for k in stamp.keys() | before.keys() if stamp.get(k) != before.get(k))
+        if before and resume:
+            context.progress.note(f"{stage.id}: made anew, since {', '.join(changed[:5])} changed")
+        context.check_base(stage)  # a result goes only when the next one can begin
+        delete(folder)
+    with storage_errors(folder, "create"):
+        folder.mkdir(parents=True, exist_ok=True)
+    atomic_write_json(folder / STAMP, stamp)
+    context.run_dir.event("begin", stage=stage.id)
+    return False
+
+
+def _save(run: StageRun, outcome: Outcome) -> None:
+    context, stage = run.context, run.stage
+    reader = next((t.reader for t in context.config.targets if t.language == stage.target), None)
+    split = merged(context.config.reader, reader).split  # how plain text becomes words, as the model's target has it
+    with storage_errors(run.folder):
+        extra = {"stage": stage.id, "seed": stage.seed, "inputs": stage.inputs, "split": split}
+        save_model(outcome.model, run.folder, extra=extra)
+        context.tokenizer.save(run.folder, segments=outcome.model.config.num_segments > 1)
+    write_trace(run.folder, outcome.trace)
+
+
+def _seal(run: StageRun, outcome: Outcome, rows: list[dict[str, Any]], items: Items) -> None:
+    """Writes scores, and `stage.json` last: it makes the folder a result."""
+    context, stage, folder, spent = run.context, run.stage, run.folder, outcome.spent
+    if rows:
+        atomic_write_json(folder / SCORES, {"scores": rows})
+        save_items(folder, items)
+    sync_tree(folder)
+    record = {
+        **stage.identity,
+        "inputs": stage.inputs,
+        "fingerprint": digest(dict(run.fingerprint)),
+        "encoder_at_start": outcome.encoder_at_start,
+        "hashes": {p.name: sha256_file(p) for p in sorted(folder.iterdir()) if p.is_file() and p.name != STAMP},
+        "seconds": round(spent.wall, 3),
+        "cpu_seconds": round(spent.cpu, 3),
+        "steps": len(outcome.trace.loss),
+        "tokens": sum(outcome.trace.tokens),
+        "warnings": context.warnings_as_json(),
+        "prediction": context.config.prediction,
+        "scored_on": _tests(context, stage),
+        **outcome.notes,
+        **_marks(run, outcome.notes),
+    }
+    atomic_write_json(folder / FINISHED, record)
+    delete(folder / "checkpoint")
+    text = ", ".join(f"{r['language']} {r['value']:.1f}" for r in rows if r["metric"] in ("entity_f1", "accuracy"))
+    context.run_dir.event("end", stage=stage.id, seconds=spent.wall, scores=rows)
+    context.progress.end(stage.id, ", ".join(x for x in (outcome.line, text, f"{spent.wall:.0f} s") if x))
+
+
+def _marks(run: StageRun, notes: dict[str, Any]) -> dict[str, bool]:
+    """The marks of a stage: its own, and those of every stage or folder that it learns from or starts from."""
+    config = run.context.config
+    folders = [run.context.folder(other) for other in run.stage.inputs.values()]
+    folders += config.selftrain.soft.teacher_folders if run.stage.kind == "soft" else ()
+    records = [notes, *(read_json(folder / FINISHED, None) for folder in folders)]
+    records.append({"uses_parallel_data": config.uses_parallel_data})
+    return {mark: any(record.get(mark, False) for record in records) for mark in MARKS}
+
+
+def _rescore(run: StageRun) -> None:
+    """Scores a finished stage again where the test files are not those that it was scored on."""
+    context, stage, folder = run.context, run.stage, run.folder
+    record, tests = read_json(folder / FINISHED, None), _tests(context, stage)
+    # A stage taken over from before test items were kept gets them; one that was made here stays as it is.
+    kept = "reused_from" not in record or not tests or (folder / ITEMS).exists()
+    if context.processes.rank_zero_only(lambda: record.get("scored_on") == tests and kept):
+        return
+    context.progress.note(f"{stage.id}: scored again, since the test files, or how voters predict, have changed")
+    rows, items = context.score_stage(stage, load_task_model(folder).to(context.device)) if tests else ([], {})
+
+    def replace_scores() -> None:
+        atomic_write_json(folder / SCORES, {"scores": rows})
+        save_items(folder, items)
+        hashes = record["hashes"] | {name: sha256_file(folder / name) for name in (SCORES, ITEMS)}
+        changed = {"hashes": hashes, "prediction": context.config.prediction, "scored_on": tests}
+        atomic_write_json(folder / FINISHED, record | changed)
+
+    context.processes.rank_zero_only(replace_scores)
+
+
+def _tests(context: Context, stage: Stage) -> dict[str, str]:
+    """What a stage's scores depend on besides its weights."""
+    how = "" if context.config.prediction == "mean" else f" {context.config.prediction}"
+    return {language: store.content_hash + how for language, (_, store) in context.test_stores(stage).items()}
