@@ -10,9 +10,9 @@ import numpy as np
 
 from xlt_engine import cli
 from xlt_engine.data import ItemView, Part, TaskBatches
-from xlt_engine.engine.plan import Stage, register_planner
+from xlt_engine.engine.plan import Stage
 from xlt_engine.engine.pseudolabels.thresholds import register_rule
-from xlt_engine.engine.stages.kind import StageKind, Training, register_kind
+from xlt_engine.engine.stages.kind import StageKind, Training, register_kind, register_planner
 from xlt_engine.engine.stages.mixture import labelled_examples
 from xlt_engine.engine.stages.soft import task_work
 from xlt_engine.engine.training.objectives import cross_entropy
@@ -36,10 +36,10 @@ class Replay(StageKind):
         return task_work(stage, [(store, labelled_examples(store))])
 
 
-def plan(config, stages):
-    last = {(stage.seed, stage.target): stage for stage in stages if stage.kind == "hard"}
+def plan(config, seed, stages):
+    last = {stage.target: stage for stage in stages if stage.kind == "hard"}
     return [
-        Stage(f"{s.id}-replay", "replay", f"{s.name}-replay", s.arm, s.seed, config.selftrain.hard, s.target,
+        Stage(f"{s.id}-replay", "replay", f"{s.name}-replay", s.arm, seed, config.selftrain.hard, s.target,
               inputs={"student": s.id}, settings=s.settings, order=s.order + 1)
         for s in last.values()
     ]  # fmt: skip

@@ -6,6 +6,7 @@ import hashlib
 import json
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -15,11 +16,21 @@ from ...data.readers.lines import read_lines
 from ...data.readers.problems import Problems
 from ...model import ClozeHead, ClozeModel, cloze_model, load_masked_lm
 from ..plan import Stage
+from ..plan.stage import common_settings
 from ..recipe.config import RunConfig
 from ..recipe.config.prompt import prompt_of
 from ..stages.context import Context
 from ..stages.datasets import naming_key
-from ..stages.kind import HeadKind, StageKind, StageRun, Training, Work, register_head, register_kind
+from ..stages.kind import (
+    HeadKind,
+    StageKind,
+    StageRun,
+    Training,
+    Work,
+    register_head,
+    register_kind,
+    register_planner,
+)
 
 Pieces = tuple[tuple[int, ...], ...]
 
@@ -118,7 +129,24 @@ class Cloze(StageKind):
         return Work([np.zeros(0, dtype=np.int64)], None, [0])
 
 
+def cloze_plan(config: RunConfig, seed: int, stages: tuple[Stage, ...]) -> list[Stage]:
+    """Stages that score the masked-LM heads that fine-tuning starts from, where it trains such heads."""
+    if config.finetune.head != "cloze":
+        return []
+    bases = {"zero-shot": ("cloze", 9, "cloze, no training"), "btf": ("cloze-btf", 33, "cloze after BTF, no training")}
+    plan = []
+    for stage in stages:
+        if stage.name in bases:
+            name, order, label = bases[stage.name]
+            settings, names = common_settings(config), {"order": order, "label": label}
+            where = f"{stage.id.rpartition('/')[0]}/{name}"
+            rest: dict[str, Any] = {"inputs": stage.inputs, "settings": settings} | names
+            plan.append(Stage(where, "cloze", name, "cloze", seed, config.finetune, stage.target, **rest))
+    return plan
+
+
 register_kind(Cloze())
+register_planner(cloze_plan)
 register_head(
     "cloze",
     HeadKind(

@@ -2,28 +2,79 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
+import torch
+from torch import Tensor
 
-from ...data import ItemView, PairBatches, Part, TokenStore
+from ... import DataError
+from ...data import ItemView, PackedBatch, PairBatches, Part, TokenStore
+from ...data.store.format import IGNORE
+from ...kernels import supervised_contrastive, voter_cross_entropy
+from ...model import TaskModel
 from ..plan import Stage
+from ..plan.stage import common_settings, start_inputs, table_settings
 from ..pseudolabels.diagnostics import slow_learning_rate
 from ..recipe.config import RunConfig
 from ..stages.context import Context
-from ..stages.kind import StageKind, StageRun, Training, Work, register_kind
+from ..stages.kind import StageKind, StageRun, Training, Work, register_kind, register_planner
 from ..stages.mixture import labelled_examples
 from ..stages.models import new_task_model, warn_of_unseen
 from ..stages.soft import task_work
-from .contrastive_objectives import LabelAlignment, SemanticAlignment
-from .transfer_data import originals_of, translations_of
+
+
+@dataclass(frozen=True)
+class LabelAlignment:
+    """Cross entropy, and `weight` times the supervised contrastive loss of what the head reads (Eq. 3).
+
+    Both are sums over the texts of the batch, and the loop divides by their number. A batch with weights aligns the
+    texts of weight 1 only, among each other; all are in the cross entropy.
+    """
+
+    temperature: float
+    weight: float
+
+    def __call__(self, model: TaskModel, batch: PackedBatch, seed: int | Tensor) -> Tensor:
+        assert batch.labels is not None
+        features = model.features(batch, seed)
+        loss = voter_cross_entropy(model.head(features, seed), batch.labels)
+        if self.weight == 0:
+            return loss
+        labels = batch.labels
+        if batch.weights is not None:
+            labels = torch.where(batch.weights > 0, labels, IGNORE)
+        return loss + self.weight * supervised_contrastive(features, labels, temperature=self.temperature)
+
+
+@dataclass(frozen=True)
+class SemanticAlignment:
+    """Cross entropy, and `weight` times the contrast of a text with its translations (Eq. 5), for `PairBatches`.
+
+    The loop divides by the number of texts; a micro-batch has one contrastive loss, which is therefore multiplied by
+    that number: the mean over texts of the one, and over the texts in the middle of the other.
+    """
+
+    temperature: float
+    weight: float
+
+    def __call__(self, model: TaskModel, batch: PackedBatch, seed: int | Tensor) -> Tensor:
+        assert batch.labels is not None
+        features = model.features(batch, seed)
+        loss = voter_cross_entropy(model.head(features, seed), batch.labels)
+        if self.weight == 0:
+            return loss
+        # The translations are all that shares the class of the text in the middle, the only one with a weight.
+        contrast = supervised_contrastive(features, batch.labels, temperature=self.temperature, weights=batch.weights)
+        return loss + self.weight * (batch.labels != IGNORE).sum() * contrast
 
 
 class Align(StageKind):
     """Cross entropy and label alignment on the source and its translations, where there are any (Eq. 3)."""
 
     name = "align"
+    chosen_by = ("contrastive",)
 
     def head(self, config: RunConfig) -> str:
         return config.contrastive.head
@@ -57,6 +108,7 @@ class Semantic(StageKind):
     """Goes on with the model of the first phase: cross entropy and semantic alignment on the translations (Eq. 5)."""
 
     name = "semantic"
+    chosen_by = ("contrastive",)
 
     def head(self, config: RunConfig) -> str:
         return config.contrastive.head
@@ -99,5 +151,56 @@ def _part(store: TokenStore, aligned: bool) -> Part:
     return Part(ItemView(store), labelled_examples(store), labels=np.asarray(store.item_labels), weights=weights)
 
 
+def contrastive_plan(config: RunConfig, seed: int, stages: tuple[Stage, ...] = ()) -> list[Stage]:
+    """Label alignment on the source and its translations, then semantic alignment on these; for all targets at once."""
+    table = config.contrastive
+    if not table.on:
+        return []
+    common, where = common_settings(config), f"seed-{seed}"
+    left_out = ("on", "translations", "originals", "semantic")
+    settings = common | {"contrastive": {k: v for k, v in table_settings(table).items() if k not in left_out}}
+    rest: dict[str, Any] = {"inputs": start_inputs(config, seed), "settings": settings}
+    rest |= {"order": 25, "label": "label alignment"}
+    plan = [Stage(f"{where}/la", "align", "la", "contrastive", seed, table, **rest)]
+    if table.has_semantic:
+        semantic = {k: v for k, v in table_settings(table.semantic).items() if k != "on"}
+        rest = {"inputs": {"start": f"{where}/la"}, "order": 26, "label": "semantic alignment"}
+        rest["settings"] = common | {"semantic": semantic, "temperature": table.temperature}
+        plan.append(Stage(f"{where}/sa", "semantic", "sa", "contrastive", seed, table.semantic, **rest))
+    return plan
+
+
+def translations_of(context: Context) -> dict[str, TokenStore]:
+    """The translated, labelled source texts, by language."""
+    given = context.config.contrastive.translations
+    return {language: context.data.labelled(path, language) for language, path in sorted(given.items())}
+
+
+def originals_of(context: Context) -> TokenStore:
+    """The source texts of the translations.
+
+    Raises:
+        DataError: a file of translations has not one text for each original, or not its label.
+    """
+    table = context.config.contrastive
+    assert table.originals is not None
+    originals = context.data.labelled(table.originals, context.config.source.language)
+    gold = np.asarray(originals.item_labels)
+    for language, store in translations_of(context).items():
+        path = table.translations[language]
+        if len(store) != len(originals):
+            raise DataError(
+                f"{path}:1: has {len(store)} texts, {table.originals} has {len(originals)}; give them line by line"
+            )
+        differing = np.flatnonzero(np.asarray(store.item_labels) != gold)
+        if len(differing):
+            raise DataError(
+                f"{path}:1: text number {differing[0] + 1} has another label than that of {table.originals}; "
+                "give the translations in the order of the originals"
+            )
+    return originals
+
+
 register_kind(Align())
 register_kind(Semantic())
+register_planner(contrastive_plan)

@@ -6,6 +6,7 @@ iteration before, and are on the disk before training begins.
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -17,30 +18,36 @@ from ...data import ItemView, Part, TokenStore, derive_seed
 from ...data.store.format import IGNORE
 from ...model import TaskModel, load_pooler
 from ..plan import Stage
-from ..plan.transfer import OTHER
+from ..plan.stage import common_settings, numeric_settings, start_inputs, table_settings
 from ..pseudolabels.diagnostics import class_collapse, slow_learning_rate
 from ..recipe.config import RunConfig
 from ..stages.context import Context
 from ..stages.datasets import capped
 from ..stages.decision_files import DecisionFiles
-from ..stages.kind import StageKind, StageRun, Training, Work, register_kind
+from ..stages.kind import StageKind, StageRun, Training, Work, register_kind, register_planner
 from ..stages.mixture import labelled_examples
 from ..stages.models import new_task_model, warn_of_unseen
 from ..stages.round_decision import vote
 from ..stages.soft import task_work
 from ..storage.run_warning import RunWarning
 from ..training.objectives import cross_entropy
+from .contrastive import contrastive_plan
 from .cotrain_pools import Picks, no_picks, pick, pick_limit
-from .transfer_data import pools_of
 
 ARRAYS = "picks.safetensors"
 FILES = DecisionFiles("picks.json", ARRAYS)
+_PICKS = ("threshold", "parts", "cap")
+_ELSEWHERE = ("on", "modes", "iterations", "pool", "start", "restart", "model", "second_uses_parallel_data", *_PICKS)
+"""Keys of [cotrain] that do not decide what a stage trains, or are not for all stages."""
+OTHER = {"a": "b", "b": "a"}
+_ORDER = {"co-a": 2000, "co-b": 3000, "self-a": 4000, "self-b": 5000}
 
 
 class Cotrain(StageKind):
     """Picks, by the newest state of the other model, then cross entropy on the source and all picks so far."""
 
     name = "cotrain"
+    chosen_by = ("cotrain",)
 
     def head(self, config: RunConfig) -> str:
         return config.cotrain.head
@@ -211,4 +218,110 @@ def _record(context: Context, stage: Stage, picks: Picks, limit: int | None) -> 
     }
 
 
+def cotrain_plan(config: RunConfig, seed: int, core: tuple[Stage, ...]) -> list[Stage]:
+    """The iterations of every mode, after those of the second encoder's own stages.
+
+    The first iteration has seen the source alone: it serves all targets, and self-training, where both are asked for.
+    What starts from adapted encoders has the last stage of the adaptation as its base, which fingerprints hold.
+    """
+    table = config.cotrain
+    if not table.on:
+        return []
+    stages, start = list[Stage](), start_inputs(config, seed)
+    if table.start == "adapted":
+        start = {"base": contrastive_plan(config, seed)[-1].id}
+    bases = {"a": start, "b": start}
+    if table.model is not None:
+        stages += second_pretrain(config, seed)
+        bases["b"] = {"base": stages[0].id} if stages else {}
+    targets = [None] if table.pool == "all" else [target.language for target in config.targets]
+    for mode in table.modes:
+        letters = "ab" if mode == "co" else mode[-1]
+        name = mode.partition("-")[0]
+        method = "co" if "co" in table.modes else name
+        made = {stage.id for stage in stages}
+        begun = [_iteration(config, seed, method, 1, x, None, bases[x]) for x in letters]
+        stages += [stage for stage in begun if stage.id not in made]
+        first = {x: stage.id for x, stage in zip(letters, begun, strict=True)}
+        for target in targets:
+            stages += _later(config, seed, name, target, first, bases)
+    return stages
+
+
+def second_pretrain(config: RunConfig, seed: int) -> list[Stage]:
+    """Pre-training of a second encoder that is made from scratch."""
+    second = config.cotrain.model
+    if second is None or second.new is None:
+        return []
+    settings = numeric_settings(config) | {"new": asdict(second.new), "pretrain": table_settings(config.pretrain)}
+    settings["model"] = "b"
+    return [
+        Stage(
+            f"seed-{seed}/pretrain-b",
+            "pretrain",
+            "pretrain-b",
+            None,
+            seed,
+            config.pretrain,
+            settings=settings,
+            order=1990,
+            action="pre-training, model b",
+        )
+    ]
+
+
+def _later(
+    config: RunConfig,
+    seed: int,
+    name: str,
+    target: str | None,
+    first: dict[str, str],
+    bases: dict[str, dict[str, str]],
+) -> list[Stage]:
+    """The iterations from the second on, of one pool: each learns what the other one, or itself, has picked."""
+    stages: list[Stage] = []
+    newest = first
+    for number in range(2, config.cotrain.iterations + 1):
+        made = {}
+        for letter in first:
+            teacher = newest.get(OTHER[letter], newest[letter])
+            inputs = bases[letter] | {"teacher": teacher, "previous": newest[letter]}
+            stage = _iteration(config, seed, name, number, letter, target, inputs)
+            stages.append(stage)
+            made[letter] = stage.id
+        newest = made
+    return stages
+
+
+def _iteration(
+    config: RunConfig, seed: int, method: str, number: int, letter: str, target: str | None, inputs: dict[str, str]
+) -> Stage:
+    table, arm, name = config.cotrain, f"{method}-{letter}", f"{method}{number}{letter}"
+    settings: dict[str, Any] = common_settings(config)
+    settings |= {"cotrain": {k: v for k, v in table_settings(table).items() if k not in _ELSEWHERE}, "model": letter}
+    if number > 1:
+        settings |= {"picks": {k: getattr(table, k) for k in _PICKS}, "restart": table.restart}
+    return Stage(
+        f"seed-{seed}/{name}" if target is None else f"seed-{seed}/{target}/{name}",
+        "cotrain",
+        name,
+        arm,
+        seed,
+        table,
+        target,
+        number,
+        inputs,
+        settings,
+        order=_ORDER[arm] + number,
+        label=f"{method}-train {number} {letter}",
+    )
+
+
+def pools_of(context: Context, stage: Stage) -> dict[str, TokenStore]:
+    """The unlabelled text that a stage may pick from: of its target, or of all of them."""
+    wanted = [t for t in context.config.targets if stage.target in (None, t.language)]
+    return {target.language: context.data.target_pool(target) for target in wanted}
+
+
 register_kind(Cotrain())
+register_planner(cotrain_plan)

@@ -7,6 +7,7 @@ neighbour by CSLS, clearly enough, makes a pair (`data.induced`).
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ from ...data.augment.induced import NEIGHBOURS, csls, frequent_words, mutual_pai
 from ...model import Encoder
 from ..plan import Stage
 from ..pseudolabels.diagnostics import no_induced_pairs
-from ..recipe.config import TargetConfig
+from ..recipe.config import RunConfig, TargetConfig
 from ..stages.context import Context
 from ..stages.decision_files import DecisionFiles
 from ..stages.kind import Addition, StageRun, register_addition
@@ -35,6 +36,13 @@ class InducedDictionary(Addition):
 
     key = "induce"
     role = "mixed"
+
+    def settings(self, config: RunConfig, kind: str) -> dict[str, Any]:
+        table = asdict(config.augment.code_switch)
+        if kind != "finetune" or not table["induce"]:
+            return {}
+        names = ("rate", "draw", "induce_words", "induce_count", "induce_margin", "induce_layer")
+        return {self.key: {name.removeprefix("induce_"): table[name] for name in names}}
 
     def inputs(self, context: Context, stage: Stage) -> dict[str, TokenStore]:
         """The text that decides the dictionary."""

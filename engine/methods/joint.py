@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 from torch import Tensor, nn
@@ -11,6 +12,7 @@ from ...data import JointBatches, MlmBatches, PackedBatch, TaskBatches, TokenSto
 from ...data.batches.batch import MASKED
 from ...model import Encoder, MaskedLM, TaskModel, load_masked_lm
 from ..plan import Stage
+from ..recipe.config import RunConfig
 from ..stages.btf_text import btf_stores, btf_text
 from ..stages.context import Context
 from ..stages.kind import Addition, Beside, StageRun, Training, largest_batch, register_addition, stage_seed
@@ -44,6 +46,13 @@ class MaskedWordsBeside(Addition):
     """
 
     key = "mlm"
+
+    def settings(self, config: RunConfig, kind: str) -> dict[str, Any]:
+        if kind not in ("soft", "hard") or not config.selftrain.mlm_weight:
+            return {}
+        names = ("batch_size", "order", "mask_rate", "balance", "temperature", "cap", "sides")
+        decides = {name: getattr(config.btf, name) for name in names} | {"weight": config.selftrain.mlm_weight}
+        return {"text": "task", self.key: decides}
 
     def inputs(self, context: Context, stage: Stage) -> dict[str, TokenStore]:
         return btf_stores(context, stage, context.config.target(stage.target))

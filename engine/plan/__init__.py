@@ -1,6 +1,5 @@
-"""The stage graph: which stages a recipe asks for, from which inputs, and what decides their results."""
+"""A stage of a run: who it is, its inputs, and what decides its result."""
 
-from .graph import chosen_stages, digest, fingerprint, make_plan, register_planner, select
-from .parts import NUMERICS, Stage
+from .stage import NUMERICS, Stage, digest, fingerprint
 
-__all__ = ["NUMERICS", "Stage", "chosen_stages", "digest", "fingerprint", "make_plan", "register_planner", "select"]
+__all__ = ["NUMERICS", "Stage", "digest", "fingerprint"]

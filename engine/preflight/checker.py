@@ -11,12 +11,12 @@ from typing import Any
 from ... import ConfigError, DataError, ModelError, XltError
 from ...data import OUTSIDE, Example, Tokenizer, train_wordpiece
 from ...model import EncoderConfig, load_encoder, load_encoder_config, load_masked_lm, load_pooler
-from ..plan import chosen_stages
 from ..pseudolabels.diagnostics import single_voter, slow_learning_rate
 from ..recipe.config import RunConfig
 from ..recipe.config.files import DataFile, recipe_files
 from ..recipe.load import RecipeError, Variant, load_recipe, packaged_recipes, variants
 from ..recipe.toml_lines import Key, key_lines
+from ..runs.graph import chosen_stages
 from ..runs.prepare import make_context, stage_tables, with_world
 from ..stages.context import Context
 from ..stages.teachers import check_teacher

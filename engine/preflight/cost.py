@@ -18,9 +18,10 @@ from torch import nn
 
 from ...data import BatchSize, inference_tokens
 from ...model import Encoder, EncoderConfig, MaskedLM, Pooler, TaskModel, load_encoder_config
-from ..plan import Stage, chosen_stages
+from ..plan import Stage
 from ..recipe.config import RunConfig
 from ..recipe.load import Resolved, load_recipe, variants
+from ..runs.graph import chosen_stages
 from ..runs.prepare import make_context, with_world
 from ..stages.context import Context, freeze
 from ..stages.kind import additions_to, kind_of, largest_batch, read_tokens

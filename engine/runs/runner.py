@@ -13,7 +13,7 @@ import torch
 
 from ... import DataError, DivergedError, Interrupted, OutOfMemoryError, StorageError, XltError
 from ...data import file_hash
-from ..plan import Stage, chosen_stages, make_plan
+from ..plan import Stage
 from ..recipe.config import RunConfig
 from ..recipe.config.files import recipe_files
 from ..recipe.load import Resolved, load_recipe, places
@@ -28,6 +28,7 @@ from ..training.device import describe_kernels
 from ..training.distributed import joined
 from ..training.out_of_memory import outside_of_steps
 from ..training.progress import Progress
+from .graph import chosen_stages, make_plan
 from .make_stage import make_stage
 from .prepare import make_context, read_ahead, with_world
 from .ranks import check_alike, run_folder

@@ -156,7 +156,7 @@ class Context:
 
         The zero-shot model also has "<language> (translated)" -> role "translate-test", for targets that have one.
         """
-        if stage.kind in ("pretrain", "btf"):
+        if stage.arm is None:
             return {}
         found: dict[str, tuple[str, TokenStore]] = {}
         for source in self.config.all_sources:

@@ -22,6 +22,7 @@ class Finetune(StageKind):
     """The zero-shot model, and the teacher of the first round."""
 
     name = "finetune"
+    chosen_by = ("finetune", "selftrain")
 
     def head(self, config: RunConfig) -> str:
         return config.finetune.head

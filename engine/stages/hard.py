@@ -30,6 +30,7 @@ class Hard(StageKind):
     """Eq. 2 to 4 of arXiv 2310.04726: the kept source and the target examples with an accepted label."""
 
     name = "hard"
+    chosen_by = ("selftrain",)
 
     def inputs(self, context: Context, stage: Stage) -> dict[str, TokenStore]:
         data = context.data

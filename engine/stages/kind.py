@@ -131,10 +131,12 @@ class StageKind(ABC):
     Attributes:
         name: of the kind, as in `stage.json`.
         masked: whether it trains a masked LM, which is never scored, and not a task model.
+        chosen_by: the values of `--stage`, besides "evaluate" and "all", that name stages of the kind.
     """
 
     name: str
     masked = False
+    chosen_by: tuple[str, ...] = ()
 
     @abstractmethod
     def inputs(self, context: Context, stage: Stage) -> dict[str, TokenStore]:
@@ -171,6 +173,10 @@ class Addition:
 
     key: str
     role = ""
+
+    def settings(self, config: RunConfig, kind: str) -> dict[str, Any]:
+        """What the recipe adds to the settings of a target's stages of a kind; with its key, where it joins them."""
+        return {}
 
     def inputs(self, context: Context, stage: Stage) -> dict[str, TokenStore]:
         """Further stores that decide the result, by role."""
@@ -227,8 +233,11 @@ def largest_batch(batches: Batches | None, epochs: float) -> BatchSize:
     return max(sizes, key=lambda size: size.tokens, default=BatchSize(0, 0, 0, 0))
 
 
+Planner = Callable[[RunConfig, int, tuple[Stage, ...]], list[Stage]]
+"""From a recipe, a seed, and the stages that the core makes of them, to further stages."""
 _KINDS: dict[str, StageKind] = {}
 _ADDITIONS: dict[str, Addition] = {}
+_PLANNERS: list[Planner] = []
 HEADS: dict[str, HeadKind] = {}
 
 
@@ -240,6 +249,27 @@ def register_kind(kind: StageKind) -> None:
 def register_addition(addition: Addition) -> None:
     """Makes something known that joins other stages; one of the same key is replaced."""
     _ADDITIONS[addition.key] = addition
+
+
+def register_planner(planner: Planner) -> None:
+    """Has the plan of every seed end with the stages that `planner` makes."""
+    if planner not in _PLANNERS:
+        _PLANNERS.append(planner)
+
+
+def planners() -> tuple[Planner, ...]:
+    """What further stages come from, in the order in which it was registered."""
+    return tuple(_PLANNERS)
+
+
+def kinds_in(name: str) -> set[str]:
+    """The kinds of stages that a value of `--stage` names; "evaluate": all that are scored."""
+    return {k.name for k in _KINDS.values() if name in k.chosen_by or (name == "evaluate" and not k.masked)}
+
+
+def added_settings(config: RunConfig, kind: str) -> dict[str, Any]:
+    """What methods add to the settings of a target's stages of a kind."""
+    return {key: value for x in _ADDITIONS.values() for key, value in x.settings(config, kind).items()}
 
 
 def register_head(name: str, head: HeadKind) -> None:

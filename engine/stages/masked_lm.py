@@ -26,6 +26,7 @@ class Pretrain(StageKind):
     """Masked language modelling from scratch on general text: the demo's stand-in for multilingual pre-training."""
 
     name = "pretrain"
+    chosen_by = ("pretrain",)
     masked = True
 
     def inputs(self, context: Context, stage: Stage) -> dict[str, TokenStore]:
@@ -56,6 +57,7 @@ class Btf(StageKind):
     """Bilingual task fitting (arXiv 2310.04726 section 3.1), on task text or, as a control, on general text."""
 
     name = "btf"
+    chosen_by = ("btf",)
     masked = True
 
     def inputs(self, context: Context, stage: Stage) -> dict[str, TokenStore]:

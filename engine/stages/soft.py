@@ -42,6 +42,7 @@ class Soft(StageKind):
     """Eq. 1 of arXiv 2310.04726: the distance to the teacher's probabilities on the unlabelled target text."""
 
     name = "soft"
+    chosen_by = ("selftrain",)
 
     def inputs(self, context: Context, stage: Stage) -> dict[str, TokenStore]:
         target = context.data.target_pool(context.config.target(stage.target))

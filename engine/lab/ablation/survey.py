@@ -12,13 +12,14 @@ import torch
 
 from .... import ConfigError
 from ...corpus.pool import cores
-from ...plan import Stage, digest, make_plan
+from ...plan import Stage, digest
 from ...preflight.cost import encoder_config, estimate_plan, measure_rate
 from ...preflight.estimate_report import time_text
 from ...recipe.config import RunConfig
 from ...recipe.load import Resolved, load_recipe
 from ...report.stage_table import SIDE_ARMS
 from ...report.text_table import text_table
+from ...runs.graph import make_plan
 from ...runs.prepare import make_context, read_ahead, with_world
 from ...runs.stage_cache import fingerprint_of, finished_record, run_folders
 from ...storage.run_folder import RunDir

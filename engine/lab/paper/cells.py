@@ -10,10 +10,11 @@ from pathlib import Path
 from typing import Any
 
 from .... import ConfigError, DataError
-from ...plan import fingerprint, make_plan
+from ...plan import fingerprint
 from ...recipe.config import RunConfig
 from ...recipe.load import load_recipe, variants
 from ...report.stage_table import Cells
+from ...runs.graph import make_plan
 from ...runs.prepare import with_world
 from ...storage.files import read_json
 from ...storage.names import STAMP

@@ -14,7 +14,7 @@ from xlt_engine import ConfigError, DataError, Interrupted, ModelError
 from xlt_engine.data import Tokenizer, pack
 from xlt_engine.engine import check, describe_model, estimate, evaluate_files, predict
 from xlt_engine.engine.methods.cloze import read_verbaliser, verbaliser_pieces
-from xlt_engine.engine.plan import make_plan
+from xlt_engine.engine.runs.graph import make_plan
 from xlt_engine.engine.storage.files import sha256_file
 from xlt_engine.model import load_masked_lm, load_task_model, read_info, save_model
 

@@ -17,8 +17,8 @@ from xlt_engine import ConfigError, DataError
 from xlt_engine.data import pack, pad_to_bucket
 from xlt_engine.data.batches.buckets import BatchSize, choose_buckets
 from xlt_engine.engine import check
-from xlt_engine.engine.methods.contrastive_objectives import LabelAlignment, SemanticAlignment
-from xlt_engine.engine.plan import make_plan
+from xlt_engine.engine.methods.contrastive import LabelAlignment, SemanticAlignment
+from xlt_engine.engine.runs.graph import make_plan
 from xlt_engine.model import Encoder, EncoderConfig, LinearHead, TaskModel
 
 ON = (
@@ -191,7 +191,7 @@ def test_on_the_source_alone_nothing_is_marked(tiny: Callable[[str], Any]) -> No
 @pytest.mark.parametrize("align", ["source", "translations"])
 def test_whose_texts_are_aligned(two: Bilingual, align: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """The contrast sees the labels of one part only; the cross entropy sees all."""
-    from xlt_engine.engine.methods import contrastive_objectives as objectives_transfer
+    from xlt_engine.engine.methods import contrastive as objectives_transfer
 
     seen: list[int] = []
     contrast = objectives_transfer.supervised_contrastive

@@ -16,8 +16,9 @@ from safetensors.numpy import load_file
 from xlt_engine import ConfigError, Interrupted, ModelError
 from xlt_engine.data import Tokenizer, pack
 from xlt_engine.engine import Progress, estimate
-from xlt_engine.engine.plan import Stage, digest, fingerprint, make_plan, select
+from xlt_engine.engine.plan import Stage, digest, fingerprint
 from xlt_engine.engine.report.stage_table import aggregate
+from xlt_engine.engine.runs.graph import make_plan, select
 from xlt_engine.model import load_task_model
 
 ON = (

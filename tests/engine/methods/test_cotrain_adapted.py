@@ -13,7 +13,8 @@ import torch
 from xlt_engine import ConfigError
 from xlt_engine.data import train_wordpiece
 from xlt_engine.engine import estimate
-from xlt_engine.engine.plan import Stage, digest, fingerprint, make_plan, select
+from xlt_engine.engine.plan import Stage, digest, fingerprint
+from xlt_engine.engine.runs.graph import make_plan, select
 from xlt_engine.engine.training.weight_hashes import tensors_hash
 from xlt_engine.model import Encoder, load_encoder, load_task_model
 

@@ -17,7 +17,7 @@ import pytest
 from xlt_engine import ConfigError, Interrupted, ModelError
 from xlt_engine.data import Tokenizer, pack
 from xlt_engine.engine import estimate
-from xlt_engine.engine.plan import make_plan
+from xlt_engine.engine.runs.graph import make_plan
 from xlt_engine.model import load_encoder
 
 INDUCE = (

@@ -18,7 +18,7 @@ from xlt_engine.data import JointBatches, PackedBatch, pack
 from xlt_engine.data.batches.batch import MASKED, cut
 from xlt_engine.engine import estimate
 from xlt_engine.engine.methods.joint import Joint
-from xlt_engine.engine.plan import make_plan
+from xlt_engine.engine.runs.graph import make_plan
 from xlt_engine.engine.training.config import OptimizerConfig
 from xlt_engine.engine.training.loop import Loop
 from xlt_engine.engine.training.objectives import SoftLabels, cross_entropy

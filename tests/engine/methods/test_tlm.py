@@ -8,11 +8,11 @@ from typing import Any
 import pytest
 
 from xlt_engine import ConfigError, DataError
-from xlt_engine.engine.plan import make_plan
 from xlt_engine.engine.preflight.checker import check
 from xlt_engine.engine.preflight.cost import estimate
 from xlt_engine.engine.recipe.config import BtfConfig
 from xlt_engine.engine.report.summary import build_summary
+from xlt_engine.engine.runs.graph import make_plan
 from xlt_engine.engine.stages.btf_text import pair_counts
 
 QUICK = ("checkpoint.seconds=60", "pretrain.epochs=0.4")

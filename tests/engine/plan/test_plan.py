@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 from xlt_engine import ConfigError
-from xlt_engine.engine.plan import Stage, chosen_stages, digest, fingerprint, make_plan, select
+from xlt_engine.engine.plan import Stage, digest, fingerprint
+from xlt_engine.engine.runs.graph import chosen_stages, make_plan, select
 
 ROOT = "seed-0/de"
 

@@ -10,9 +10,9 @@ import pytest
 
 from xlt_engine.data import pack
 from xlt_engine.engine import estimate, load_recipe
-from xlt_engine.engine.plan import make_plan
 from xlt_engine.engine.recipe.config import RunConfig, StageConfig
 from xlt_engine.engine.recipe.load import Resolved, packaged_recipes
+from xlt_engine.engine.runs.graph import make_plan
 from xlt_engine.engine.runs.prepare import make_context
 from xlt_engine.engine.storage.run_folder import RunDir
 from xlt_engine.engine.training.progress import Progress

@@ -296,7 +296,8 @@ FROM_TEACHER = {"de/finetune"} | ROUNDS
 )
 def test_plan_remakes_what_depends_on_a_value(tiny: Callable[[str], Any], override: str, expected: set[str]) -> None:
     """By the fingerprints alone, without training."""
-    from xlt_engine.engine.plan import digest, fingerprint, make_plan
+    from xlt_engine.engine.plan import digest, fingerprint
+    from xlt_engine.engine.runs.graph import make_plan
 
     def digests(*overrides: str) -> dict[str, str]:
         found: dict[str, str] = {}

@@ -13,7 +13,8 @@ from safetensors.numpy import load_file
 
 from xlt_engine import ConfigError
 from xlt_engine.engine import load_recipe
-from xlt_engine.engine.plan import fingerprint, make_plan
+from xlt_engine.engine.plan import fingerprint
+from xlt_engine.engine.runs.graph import make_plan
 
 TRAINED = ("finetune.epochs=12", "selftrain.soft.epochs=25", "selftrain.soft.lr=0.01")
 ONE = ("selftrain.rounds=1", "checkpoint.seconds=60", "selftrain.alpha.min_kept=2", *TRAINED)

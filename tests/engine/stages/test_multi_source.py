@@ -16,12 +16,12 @@ from xlt_engine import ConfigError, DataError
 from xlt_engine.data import ItemView, Part, TaskBatches, Tokenizer
 from xlt_engine.engine import load_recipe, run
 from xlt_engine.engine.lab.studies.item_story import item_story
-from xlt_engine.engine.plan import make_plan
-from xlt_engine.engine.plan.translate import source_mix_settings
+from xlt_engine.engine.plan.stage import source_mix_settings
 from xlt_engine.engine.preflight.checker import check
 from xlt_engine.engine.preflight.cost import estimate
 from xlt_engine.engine.report.stage_table import aggregate, table_cells
 from xlt_engine.engine.report.summary import build_summary
+from xlt_engine.engine.runs.graph import make_plan
 from xlt_engine.engine.stages.datasets import Datasets
 from xlt_engine.engine.stages.mixture import by_language, mixture
 

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from xlt_engine.engine.plan import make_plan
+from xlt_engine.engine.runs.graph import make_plan
 from xlt_engine.engine.runs.prepare import make_context
 from xlt_engine.engine.stages.btf_text import btf_text
 from xlt_engine.engine.stages.pool import load_pool

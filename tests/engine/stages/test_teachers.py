@@ -17,7 +17,7 @@ from xlt_engine import ConfigError, Interrupted, ModelError
 from xlt_engine.data import ItemView, Tokenizer, TokenStore
 from xlt_engine.engine import check, estimate
 from xlt_engine.engine.evaluation.inference import predict_logits
-from xlt_engine.engine.plan import make_plan
+from xlt_engine.engine.runs.graph import make_plan
 from xlt_engine.engine.stages.teachers import Average, same_items
 from xlt_engine.model import load_task_model
 

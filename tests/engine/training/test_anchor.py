@@ -13,7 +13,7 @@ from safetensors.numpy import load_file
 from torch import nn
 
 from xlt_engine import ConfigError, Interrupted
-from xlt_engine.engine.plan import make_plan
+from xlt_engine.engine.runs.graph import make_plan
 from xlt_engine.engine.training.config import OptimizerConfig
 from xlt_engine.engine.training.optimizer import L2ToBase, OptimizerStep
 

@@ -15,7 +15,7 @@ import torch
 from xlt_engine import ConfigError, Interrupted
 from xlt_engine.engine import Progress
 from xlt_engine.engine.lab.ablation import survey
-from xlt_engine.engine.plan import make_plan
+from xlt_engine.engine.runs.graph import make_plan
 from xlt_engine.engine.storage.files import sha256_file
 from xlt_engine.engine.training.determinism import WORKSPACE, WORKSPACES, _settings, deterministic, refusal
 

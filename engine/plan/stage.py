@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
 from typing import Any
 
 from ..recipe.config import RunConfig, StageConfig
@@ -75,23 +78,65 @@ def table_settings(table: StageConfig) -> dict[str, Any]:
     return {key.name: found[key.name] for key in fields(table) if key.metadata.get("decides", True)}
 
 
+def finetune_settings(config: RunConfig) -> dict[str, Any]:
+    """What fine-tuning on the source depends on."""
+    settings = common_settings(config) | {"finetune": table_settings(config.finetune)} | source_mix_settings(config)
+    if config.finetune.head == "voters":
+        settings |= {"voters": config.selftrain.voters, "widths": config.selftrain.widths}
+    if config.augment.code_switch.on:
+        table = config.augment.code_switch
+        settings |= {"code_switch": {"rate": table.rate, "draw": table.draw}}
+    return settings
+
+
+def start_inputs(config: RunConfig, seed: int) -> dict[str, str]:
+    """The inputs of a stage that starts from the recipe's encoder."""
+    return {} if config.model.new is None else {"base": f"seed-{seed}/pretrain"}
+
+
 def few_shot_settings(config: RunConfig, target: str) -> dict[str, Any]:
     """What decides which labelled examples of a target are trained on; empty where it has none."""
     table = config.target(target)
     return {} if table.labelled is None else {"per_class": table.per_class, "draw": table.draw}
 
 
-def induce_settings(config: RunConfig) -> dict[str, Any]:
-    """What decides the dictionary that a target's fine-tuning makes for itself, and its use; empty without one."""
-    found = asdict(config.augment.code_switch)
-    names = ("rate", "draw", "induce_words", "induce_count", "induce_margin", "induce_layer")
-    return {"induce": {name.removeprefix("induce_"): found[name] for name in names}} if found["induce"] else {}
+def source_mix_settings(config: RunConfig) -> dict[str, Any]:
+    """How the sources are drawn in fine-tuning, as arguments of `epoch_counts`; empty where each once an epoch."""
+    table = config.finetune
+    if table.source_mix == "weights":
+        return {"source_mix": {"mode": "weights", "weights": [s.weight for s in config.all_sources]}}
+    if table.source_mix == "temperature":
+        return {"source_mix": {"mode": "temperature", "temperature": table.source_temperature}}
+    return {}
 
 
-def mlm_settings(config: RunConfig) -> dict[str, Any]:
-    """What decides the masked words that self-training learns beside; empty where it learns none."""
-    if not config.selftrain.mlm_weight:
+def tlm_settings(config: RunConfig, target: str) -> dict[str, Any]:
+    """What decides how the sentence pairs of a target are read in BTF; empty where it has none."""
+    if not config.target(target).pairs:
         return {}
-    names = ("batch_size", "order", "mask_rate", "balance", "temperature", "cap", "sides")
-    found = {name: getattr(config.btf, name) for name in names}
-    return {"text": "task", "mlm": found | {"weight": config.selftrain.mlm_weight}}
+    return {"tlm": {"share": config.btf.pairs_share, "positions": config.btf.pair_positions}}
+
+
+def fingerprint(stage: Stage, inputs: dict[str, str], data: dict[str, str]) -> dict[str, Any]:
+    """What decides a stage's result, as a flat table; equal tables give equal weights on one machine.
+
+    Args:
+        inputs: role -> digest of the input's own fingerprint (or of the model folder the recipe names).
+        data: role -> content hash of each store it reads.
+    """
+    flat: dict[str, Any] = {"numerics": NUMERICS, "kind": stage.kind, "seed": stage.seed}
+    flat |= {f"input.{k}": v for k, v in sorted(inputs.items())}
+    flat |= {f"data.{k}": v for k, v in sorted(data.items())}
+    flat |= _flatten("", stage.settings)
+    return json.loads(json.dumps(flat, default=str))  # type: ignore[no-any-return]
+
+
+def digest(table: dict[str, Any]) -> str:
+    """A short name of a fingerprint."""
+    return hashlib.sha256(json.dumps(table, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def _flatten(prefix: str, value: Any) -> dict[str, Any]:
+    if isinstance(value, dict):
+        return {k: v for name, inner in value.items() for k, v in _flatten(f"{prefix}{name}.", inner).items()}
+    return {prefix[:-1]: str(value) if isinstance(value, Path) else value}
