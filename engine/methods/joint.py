@@ -13,10 +13,9 @@ from ...data.batches.batch import MASKED
 from ...model import Encoder, MaskedLM, TaskModel, load_masked_lm
 from ..plan import Stage
 from ..recipe.config import RunConfig
-from ..stages.btf_text import btf_stores, btf_text
 from ..stages.context import Context
-from ..stages.kind import Addition, Beside, StageRun, Training, largest_batch, register_addition, stage_seed
-from ..stages.masked_lm import masked_work
+from ..stages.kind import Addition, Beside, StageRun, Training, largest_batch, register_addition
+from ..stages.masked_lm import btf_stores, btf_text, masked_batches, masked_work
 from ..training.batch_source import Objective
 from ..training.objectives import masked_lm
 
@@ -67,7 +66,7 @@ class MaskedWordsBeside(Addition):
         masked.encoder = model.encoder
         # As a part of the model its weights train, and are in checkpoints; the encoder's are named there already.
         model.add_module(NAME, masked)
-        beside = masked_batches(context, stage, len(training.batches), model.config.vocab_size)
+        beside = _batches(run, len(training.batches), model.config.vocab_size)
         return replace(
             training,
             batches=JointBatches(training.batches, beside, weight),
@@ -87,27 +86,18 @@ class MaskedWordsBeside(Addition):
         return [MaskedLM(encoder, seed=None)]
 
 
-def masked_batches(context: Context, stage: Stage, steps: int, vocab_size: int) -> MlmBatches:
+def _batches(run: StageRun, steps: int, vocab_size: int) -> MlmBatches:
     """Masked batches of the text of BTF for so many steps, with the settings of [btf] and draws of their own."""
-    table, text = context.config.btf, btf_text(context, stage, context.config.target(stage.target))
-
-    def over(epochs: float) -> MlmBatches:
-        return MlmBatches(
-            text.corpora,
-            special=context.special_tokens(vocab_size),
-            mask_id=context.tokenizer.mask_id,
-            batch_size=table.batch_size,
-            epochs=epochs,
-            seed=stage_seed(stage, "mlm"),
-            rate=table.mask_rate,
-            balance=table.balance,
-            temperature=table.temperature,
-            counts=text.counts,
-            sort=table.order == "sorted",
-            micro_batch=context.processes.micro_batch(stage.optimiser.fixed_micro_batch, table.batch_size),
-        )
-
-    return over(-(-steps // len(over(1))))
+    context, table = run.context, run.context.config.btf
+    text = btf_text(context, run.stage, context.config.target(run.stage.target))
+    rest = {
+        "special": context.special_tokens(vocab_size),
+        "mask_id": context.tokenizer.mask_id,
+        "seed": run.seed("mlm"),
+        "micro_batch": context.processes.micro_batch(run.stage.optimiser.fixed_micro_batch, table.batch_size),
+    }
+    once = masked_batches(text, table, epochs=1, **rest)
+    return masked_batches(text, table, epochs=-(-steps // len(once)), **rest)
 
 
 register_addition(MaskedWordsBeside())

@@ -2,24 +2,87 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
-from ...data import MlmBatches, TokenStore, unigram_entropy
+from ...data import Corpus, MlmBatches, TokenStore, epoch_counts, unigram_entropy
 from ...model import Encoder, MaskedLM, load_masked_lm
 from ..plan import Stage
 from ..pseudolabels.diagnostics import low_loss_drop, only_frequencies
-from ..recipe.config import PretrainConfig
+from ..recipe.config import BtfConfig, PretrainConfig, TargetConfig
 from ..training.objectives import masked_lm
 from ..training.trace import Trace
-from .btf_text import BtfText, btf_stores, btf_text, text_by_language
 from .context import Context
-from .datasets import corpora
+from .datasets import capped, corpora
 from .kind import StageKind, StageRun, Training, Work, register_kind
 from .models import new_encoder_config, warn_of_unseen
+
+
+@dataclass(frozen=True)
+class BtfText:
+    """What fitting reads.
+
+    Attributes:
+        corpora: one for each language; last, where there are any, the sentence pairs.
+        counts: of each in an epoch; None where `btf.balance` says it.
+    """
+
+    corpora: list[Corpus]
+    counts: list[int] | None
+
+
+def btf_stores(context: Context, stage: Stage, target: TargetConfig) -> dict[str, TokenStore]:
+    """The stores that decide the result of a stage of this kind, by role."""
+    stores = text_by_language(context, stage, target)
+    count = len(stores)
+    if stage.settings["text"] == "general":
+        stores = [*stores, *context.data.task_text(target)]
+    if context.config.btf.sides == "target":
+        stores = stores[count - 1 :: count]
+    found = {f"text.{i}": store for i, store in enumerate(stores)}
+    return found | ({"pairs": context.data.pairs(target)} if "tlm" in stage.settings else {})
+
+
+def text_by_language(context: Context, stage: Stage, target: TargetConfig) -> list[TokenStore]:
+    """Text of each source language, then of the target."""
+    data = context.data
+    return data.task_text(target) if stage.settings["text"] == "task" else data.control_text(target)
+
+
+def btf_text(context: Context, stage: Stage, target: TargetConfig) -> BtfText:
+    """The examples that fitting reads. The control sees as much text as BTF does: only the kind of text differs."""
+    config, table = context.config, context.config.btf
+    stores = text_by_language(context, stage, target)
+    sizes = [len(store) for store in stores]
+    if stage.settings["text"] == "general":
+        task = context.data.task_text(target)
+        sizes = [min(size, len(store)) for size, store in zip(sizes, task, strict=True)]
+    sizes[-1] = min(sizes[-1], table.cap or sizes[-1])
+    keys = ["source", *(source.language for source in config.sources), target.language]
+    corpora = [
+        Corpus([store], capped(len(store), size, stage.seed, key))
+        for store, size, key in zip(stores, sizes, keys, strict=True)
+    ]
+    if table.sides == "target":
+        corpora = corpora[-1:]
+    if "tlm" not in stage.settings:
+        return BtfText(corpora, None)
+    counts = pair_counts([len(corpus) for corpus in corpora], table)
+    separator = context.tokenizer.sep_id if table.pair_positions == "reset" else None
+    return BtfText([*corpora, Corpus([context.data.pairs(target)], separator=separator)], counts)
+
+
+def pair_counts(sizes: Sequence[int], table: BtfConfig) -> list[int]:
+    """Examples of each language in an epoch, as without pairs, then the pairs: `pairs_share` of all of them.
+
+    Args:
+        sizes: examples of each language.
+    """
+    counts = epoch_counts(sizes, mode=table.balance, temperature=table.temperature)
+    return [*counts, max(1, round(sum(counts) * table.pairs_share / (1 - table.pairs_share)))]
 
 
 class Pretrain(StageKind):
@@ -91,41 +154,42 @@ class Btf(StageKind):
 def _training(
     run: StageRun, model: MaskedLM, text: BtfText, table: PretrainConfig, after: Callable[[Trace], dict[str, Any]]
 ) -> Training:
-    context = run.context
-    special = context.special_tokens(model.config.vocab_size)
-    batches = MlmBatches(
-        text.corpora,
-        special=special,
-        mask_id=context.tokenizer.mask_id,
-        batch_size=table.batch_size,
-        epochs=table.epochs,
+    batches = masked_batches(
+        text,
+        table,
         seed=run.seed("batches"),
-        rate=table.mask_rate,
-        balance=table.balance,
-        temperature=table.temperature,
-        counts=text.counts,
-        sort=table.order == "sorted",
+        special=run.context.special_tokens(model.config.vocab_size),
+        mask_id=run.context.tokenizer.mask_id,
         micro_batch=run.micro_batch(),
     )
     notes = {"examples_per_epoch": batches.examples_per_epoch}
     return Training(model, batches, masked_lm, notes, lambda trace: "loss {:.2f} -> {:.2f}".format(*ends(trace)), after)
 
 
-def masked_work(text: BtfText, table: PretrainConfig) -> Work:
-    """How much masked language modelling on a text trains."""
-    batches = MlmBatches(
+def masked_batches(text: BtfText, table: PretrainConfig, *, epochs: float = 0.0, **rest: Any) -> MlmBatches:
+    """Masked batches of a text with the settings of its table.
+
+    Args:
+        epochs: instead of the table's.
+        rest: `special`, `mask_id`, `seed` and `micro_batch`, as `MlmBatches` takes them.
+    """
+    return MlmBatches(
         text.corpora,
-        special=np.zeros(1, dtype=bool),
-        mask_id=0,
         batch_size=table.batch_size,
-        epochs=table.epochs,
-        seed=0,
+        epochs=epochs or table.epochs,
+        rate=table.mask_rate,
         balance=table.balance,
         temperature=table.temperature,
-        rate=table.mask_rate,
         counts=text.counts,
-        micro_batch=table.fixed_micro_batch,
+        sort=table.order == "sorted",
+        **rest,
     )
+
+
+def masked_work(text: BtfText, table: PretrainConfig) -> Work:
+    """How much masked language modelling on a text trains."""
+    special, parts = np.zeros(1, dtype=bool), table.fixed_micro_batch
+    batches = masked_batches(text, table, seed=0, special=special, mask_id=0, micro_batch=parts)
     return Work([corpus.lengths for corpus in text.corpora], batches, batches.examples_per_epoch)
 
 

@@ -1,15 +1,25 @@
-"""What is the same for every kind of stage: freeze, lineage, training with checkpoints, what came of it."""
+"""What is the same for every kind of stage: freeze, lineage, training with checkpoints, the weights that are kept."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
 from typing import Any
 
+from torch import nn
+
+from ... import Interrupted, ModelError
 from ...model import MaskedLM, TaskModel
-from ..training.trace import Trace
-from ..training.weight_hashes import tensors_hash
+from ..recipe.config import TaskConfig
+from ..training.batch_source import BatchSource, Objective
+from ..training.checkpoint import load_latest, save_checkpoint
+from ..training.distributed import ProcessGroup
+from ..training.loop import Loop
+from ..training.trace import StepResult, Trace
+from ..training.weight_hashes import frozen_hash, tensors_hash
 from .context import freeze
-from .fit import Fit, Spent
 from .kind import StageRun, additions_to, kind_of
 
 
@@ -53,3 +63,235 @@ def train_stage(run: StageRun) -> Outcome:
         training.cleanup()
     notes = training.notes | kept | training.after(trace)
     return Outcome(training.model, trace, spent, start, notes, training.line(trace))
+
+
+@dataclass(frozen=True)
+class Spent:
+    """Seconds that a training took, over all starts, each up to the checkpoint that the next one went on from.
+
+    Attributes:
+        wall: by the clock on the wall.
+        cpu: of the process with all its threads, whatever else ran on the machine; of several processes the first.
+    """
+
+    wall: float = 0.0
+    cpu: float = 0.0
+
+    @classmethod
+    def now(cls) -> Spent:
+        """The two clocks, whose zeros mean nothing."""
+        return cls(time.monotonic(), time.process_time())
+
+    def __add__(self, other: Spent) -> Spent:
+        return Spent(self.wall + other.wall, self.cpu + other.cpu)
+
+    def __sub__(self, other: Spent) -> Spent:
+        return Spent(self.wall - other.wall, self.cpu - other.cpu)
+
+
+class Fit:
+    """The loop of one stage, from the newest checkpoint, and what surrounds its steps: saving, telling, checking."""
+
+    def __init__(self, run: StageRun, model: nn.Module, batches: BatchSource, objective: Objective) -> None:
+        context, stage = run.context, run.stage
+        self.context, self.stage, self.fingerprint, self.model = context, stage, run.fingerprint, model
+        self.folder = run.folder / "checkpoint"
+        # Before the loop, which may compute in 16-bit copies of the weights.
+        self.frozen = frozen_hash(model)
+        self.loop = Loop(
+            model,
+            batches,
+            objective,
+            optimizer=stage.optimiser,
+            auto_micro_batch=stage.optimiser.micro_batch == "auto",
+            seed=run.seed("fit"),
+            precision=context.config.precision,
+            processes=context.processes,
+            performance=context.config.performance,
+            warn=context.warn,
+        )
+        self.best = self._best_epoch()
+        if self.best is not None:
+            self.loop.settle = self.best.due
+        self.spent = Spent()
+        self._restore()
+        self._hear_halvings()
+        context.progress.begin(stage.id, self.loop.total, self.loop.step)
+
+    def finish(self) -> tuple[Spent, dict[str, Any]]:
+        """Gives the model its weights back and checks them; the time in all, and notes for `stage.json`."""
+        context, stage, loop = self.context, self.stage, self.loop
+        notes = {} if self.best is None else self.best.restore(loop)
+        context.run_dir.event("supply", stage=stage.id, **loop.supply)
+        loop.close()
+        self._check_same("the trained weights", lambda: tensors_hash(loop.weights.trainable))
+        if frozen_hash(self.model) != self.frozen:
+            raise ModelError(
+                f"{stage.id}: frozen weights have changed during training; this is a bug, please report it"
+            )
+        return self._spent(), notes
+
+    def _restore(self) -> None:
+        """Goes on from the newest checkpoint, if there is one."""
+        found = load_latest(self.folder, fingerprint=self.fingerprint, on_skip=self._skipped)
+        self._check_same("the step of the newest checkpoint", lambda: str(found and found.step))
+        if found is not None:
+            self.loop.restore(found.step, found.tensors, found.meta)
+            self.spent = Spent(**found.meta["spent"])
+            for note in [*found.notes, *self._other_parts(found.meta)]:
+                self.context.progress.note(f"{self.stage.id}: {note}")
+        self.started, self.saved = Spent.now(), time.monotonic()
+
+    def _spent(self) -> Spent:
+        return self.spent + (Spent.now() - self.started)
+
+    def after_step(self, loop: Loop, result: StepResult) -> None:
+        """Tells of a step, and saves or stops after it where that is due."""
+        if self.best is not None:
+            self.best.look(loop)
+        context, stage = self.context, self.stage.id
+        context.progress.step(loop.step, loop.total, result.loss, result.tokens)
+        if loop.step % 50 == 0 or loop.step == loop.total:
+            context.run_dir.event("step", stage=stage, step=loop.step, loss=result.loss, lr=result.lr)
+        signal, due = self._agreed(result.step, time.monotonic() - self.saved >= context.config.checkpoint.seconds)
+        if signal or (loop.step < loop.total and due):
+            self._save()
+            context.run_dir.write_status("running", stage=stage, step=loop.step)
+            if signal:
+                raise Interrupted(signal)
+
+    def _save(self) -> None:
+        now, spent = time.monotonic(), self._spent()
+        tensors, meta = self.loop.state()
+        if self.context.processes.is_rank_zero:
+            save_checkpoint(
+                self.folder,
+                step=self.loop.step,
+                tensors=tensors,
+                meta=meta | {"spent": asdict(spent), "processes": self.context.processes.size},
+                fingerprint=self.fingerprint,
+                keep=self.context.config.checkpoint.keep,
+            )
+        self.saved = now
+
+    def _best_epoch(self) -> BestEpoch | None:
+        """What keeps a stage's best weights, where its table says `keep = "best"`."""
+        context, model = self.context, self.model
+        table, path = self.stage.optimiser, context.config.source.dev
+        if not isinstance(table, TaskConfig) or table.keep == "last":
+            return None
+        assert isinstance(model, TaskModel)
+        assert path is not None
+        store = context.data.source_dev
+        metric = "entity_f1" if context.config.task == "ner" else "accuracy"
+        return BestEpoch(
+            self.folder / "best",
+            fingerprint=self.fingerprint,
+            every=max(1, round(self.loop.total / table.epochs)),
+            score=lambda: context.score(model, store)[0][metric],
+            processes=context.processes,
+        )
+
+    def _other_parts(self, meta: Mapping[str, Any]) -> list[str]:
+        """A note where the processes cut batches into other parts than those that saved a checkpoint did."""
+        before, now = int(meta.get("processes", 1)), self.context.processes.size
+        if before == now or self.stage.optimiser.micro_batch != 0:
+            return []
+        return [
+            f"begun by {before} processes, goes on with {now}: the same batches in other parts, hence "
+            "other dropout masks; a micro_batch in the recipe gives the same for any number of processes"
+        ]
+
+    def _hear_halvings(self) -> None:
+        """Has smaller micro-batches reported, and those from before the run was cut off recorded again."""
+        memory, context = self.loop.memory, self.context
+        context.restore_warnings([halving.warning().as_dict() for halving in memory.halvings])
+        memory.report = lambda halving: context.warn(halving.warning())
+
+    def _agreed(self, step: int, due: bool) -> tuple[int, bool]:
+        """Whether all processes stop after a step, and whether they save: the clock of the first one decides."""
+        processes = self.context.processes
+        if processes.size == 1 or step % processes.stop_every == 0:
+            signal, save = processes.all_reduce_max(self.context.should_stop(), int(due and processes.is_rank_zero))
+            return signal, bool(save)
+        return 0, False
+
+    def _check_same(self, what: str, value: Callable[[], str]) -> None:
+        """Raises ModelError unless the value is the same in all processes; asks for it only where there are several."""
+        if self.context.processes.size > 1 and (others := self.context.processes.differing(value())):
+            raise ModelError(
+                f"{self.stage.id}: {what} in process {others[0]} is not that of process 0. "
+                "Do all machines see the same run folder and run the same versions?"
+            )
+
+    def _skipped(self, path: Path, reason: str) -> None:
+        self.context.progress.note(f"{path}: not used: {reason}")
+
+
+class BestEpoch:
+    """Looks at a stage after every epoch and keeps the weights with the highest score, the earlier of equal ones.
+
+    The paper does not say which checkpoint it takes; the last one is the default here. Scores are those of the source
+    language: no label of the target is read. A stage that is cut off and continued scores the same epochs again, with
+    the same result.
+
+    Args:
+        folder: where the best weights lie until the stage ends; a checkpoint of its own.
+        fingerprint: of the stage.
+        every: steps in an epoch.
+        score: of the weights as they are.
+        processes: the processes of the run; all of them score, the first one writes.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        fingerprint: Mapping[str, Any],
+        every: int,
+        score: Callable[[], float],
+        processes: ProcessGroup,
+    ) -> None:
+        self._folder, self._fingerprint, self._every = folder, fingerprint, every
+        self._score, self._processes = score, processes
+        self._seen = -1
+        found = load_latest(folder, fingerprint=fingerprint)
+        self._best = None if found is None else float(found.meta["score"])
+
+    def due(self, step: int) -> bool:
+        """Whether an epoch ends after so many steps."""
+        return step % self._every == 0
+
+    def look(self, loop: Loop) -> None:
+        """Scores at the end of an epoch and at the end of the stage; at other steps, nothing."""
+        if loop.step == self._seen or not (self.due(loop.step) or loop.step == loop.total):
+            return
+        self._seen = loop.step
+        score = self._score()
+        if self._best is not None and score <= self._best:
+            return
+        self._best = score
+        tensors, _ = loop.state()
+        weights = {name: tensor for name, tensor in tensors.items() if name.startswith("model.")}
+        if self._processes.is_rank_zero:
+            save_checkpoint(
+                self._folder,
+                step=loop.step,
+                tensors=weights,
+                meta={"score": score},
+                fingerprint=self._fingerprint,
+                keep=1,
+            )
+
+    def restore(self, loop: Loop) -> dict[str, Any]:
+        """Gives the loop the best weights; returns notes for `stage.json`: the step they are of, and their score.
+
+        Raises:
+            ModelError: their file is damaged.
+        """
+        self._processes.rank_zero_only(lambda: True)
+        found = load_latest(self._folder, fingerprint=self._fingerprint)
+        if found is None:  # the end of a stage is always looked at
+            raise ModelError(f"{self._folder}: the best weights of the stage cannot be read back; run it again")
+        loop.weights.load({name.removeprefix("model."): tensor for name, tensor in found.tensors.items()})
+        return {"kept_step": found.step, "dev_score": found.meta["score"]}

@@ -13,7 +13,7 @@ from xlt_engine.engine.preflight.cost import estimate
 from xlt_engine.engine.recipe.config import BtfConfig
 from xlt_engine.engine.report.summary import build_summary
 from xlt_engine.engine.runs.graph import make_plan
-from xlt_engine.engine.stages.btf_text import pair_counts
+from xlt_engine.engine.stages.masked_lm import pair_counts
 
 QUICK = ("checkpoint.seconds=60", "pretrain.epochs=0.4")
 PAIRS = "today Anna saw Paris\theute sah Anna Paris\nthe city of Roma is old\tdie Stadt Roma ist alt .\n"

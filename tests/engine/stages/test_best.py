@@ -13,8 +13,8 @@ from torch import Tensor, nn
 from xlt_engine import ConfigError, Interrupted
 from xlt_engine.data import PackedBatch, pack
 from xlt_engine.engine import Loop, OptimizerConfig, StepResult, load_recipe
-from xlt_engine.engine.stages.best import BestEpoch
 from xlt_engine.engine.stages.context import Context
+from xlt_engine.engine.stages.train_stage import BestEpoch
 from xlt_engine.engine.training.distributed import ProcessGroup
 
 BEST = ("finetune.keep=best", "selftrain.soft.keep=best", "selftrain.hard.keep=best", "selftrain.soft.epochs=3")

@@ -10,7 +10,7 @@ import pytest
 
 from xlt_engine.engine.runs.graph import make_plan
 from xlt_engine.engine.runs.prepare import make_context
-from xlt_engine.engine.stages.btf_text import btf_text
+from xlt_engine.engine.stages.masked_lm import btf_text
 from xlt_engine.engine.stages.pool import load_pool
 from xlt_engine.engine.storage.run_folder import RunDir
 from xlt_engine.engine.training.progress import Progress

@@ -24,7 +24,7 @@ from xlt_engine import ModelError, StorageError
 from xlt_engine.engine.storage import faults
 from xlt_engine.engine.storage.files import sweep
 from xlt_engine.engine.training.checkpoint import Checkpoint, checkpoint_problem, load_latest, save_checkpoint
-from xlt_engine.engine.training.optimizer_state import load_optimizer_tensors, optimizer_tensors
+from xlt_engine.engine.training.optimizer import load_optimizer_tensors, optimizer_tensors
 
 FORK = multiprocessing.get_context("fork")
 PRINT = {"lr": 0.1, "data": {"train": "ab"}, "seeds": (0, 1)}
