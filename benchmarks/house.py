@@ -185,15 +185,15 @@ SMALL = (
     *("selftrain.soft.epochs=4", "selftrain.soft.lr=1e-2", "selftrain.hard.epochs=0.2", "arms.baseline=false"),
 )
 """The packaged demo with a small encoder and short stages, which still accept some labels."""
-STAGE_CALLS = ("train_stage", "run_soft", "run_hard")
-"""Functions that make one stage: what they run is counted."""
+STAGE_CALLS = ("train_stage",)
+"""What makes one stage: what it runs is counted."""
 
 
 class Trace:
     """Lines run below some functions, and the frames that lie between the command line and `autograd.backward`."""
 
     def __init__(self, package: Path) -> None:
-        self.package = str(package.resolve()) + os.sep
+        self.shipped = {str(path.resolve()) for path in module_files(package).values()}
         self.lines: set[tuple[str, int]] = set()
         self.frames: list[str] = []
         self._below = 0
@@ -202,7 +202,7 @@ class Trace:
         """For `sys.settrace`."""
         name = os.path.realpath(frame.f_code.co_filename)
         entry = frame.f_code.co_name in STAGE_CALLS
-        if not name.startswith(self.package) or not (entry or self._below):
+        if name not in self.shipped or not (entry or self._below):
             return None
         self._below += entry
 
@@ -220,7 +220,7 @@ class Trace:
         names, frame = [], sys._getframe(2)
         while frame is not None:
             file = os.path.realpath(frame.f_code.co_filename)
-            if file.startswith(self.package) and file != os.path.realpath(__file__):
+            if file in self.shipped:
                 names.append(f"{Path(file).stem}.{frame.f_code.co_qualname}")
             frame = frame.f_back  # type: ignore[assignment]
         self.frames = max(self.frames, names[::-1], key=len)

@@ -41,7 +41,7 @@ def read_verbaliser(paths: Sequence[str | Path], *, encoding: str = "utf-8") -> 
     Raises:
         DataError: all faults, by line.
     """
-    found: dict[str, dict[str, str]] = {}
+    verbaliser: dict[str, dict[str, str]] = {}
     problems = Problems()
     for path in paths:
         for number, line in read_lines(path, encoding, problems):
@@ -52,11 +52,11 @@ def read_verbaliser(paths: Sequence[str | Path], *, encoding: str = "utf-8") -> 
             if not (name.strip() and tab and all(words)):
                 problems.add(f"{path}:{number}", "is not a class, a tab and words with commas", "correct the line")
                 continue
-            own = found.setdefault(name.strip(), {})
+            places = verbaliser.setdefault(name.strip(), {})
             for word in words:
-                own.setdefault(word, f"{path}:{number}")
+                places.setdefault(word, f"{path}:{number}")
     problems.raise_if_any()
-    return found
+    return verbaliser
 
 
 def verbaliser_pieces(config: RunConfig, labels: Sequence[str], tokenizer: Tokenizer) -> Pieces:
@@ -81,7 +81,7 @@ def verbaliser_pieces(config: RunConfig, labels: Sequence[str], tokenizer: Token
                 cut = " ".join(str(tokenizer.token(i)) for i in ids) or "nothing"
                 faults.append(f"{place}: {word!r} is not one piece of the vocabulary but {cut}; take another word")
                 continue
-            other = next((label for label, own in pieces.items() if ids[0] in own and label != name), None)
+            other = next((label for label, ids_of in pieces.items() if ids[0] in ids_of and label != name), None)
             if other is not None:
                 faults.append(f"{place}: {word!r} stands for {other!r}, too; give it to one class")
             pieces.setdefault(name, {})[ids[0]] = word

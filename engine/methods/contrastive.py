@@ -172,8 +172,8 @@ def contrastive_plan(config: RunConfig, seed: int, stages: tuple[Stage, ...] = (
 
 def translations_of(context: Context) -> dict[str, TokenStore]:
     """The translated, labelled source texts, by language."""
-    given = context.config.contrastive.translations
-    return {language: context.data.labelled(path, language) for language, path in sorted(given.items())}
+    paths = context.config.contrastive.translations
+    return {language: context.data.labelled(path, language) for language, path in sorted(paths.items())}
 
 
 def originals_of(context: Context) -> TokenStore:

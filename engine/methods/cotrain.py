@@ -146,8 +146,8 @@ def _picks(context: Context, stage: Stage, folder: Path) -> dict[str, Any]:
 
 def _choose(context: Context, stage: Stage) -> tuple[Picks, dict[str, Any]]:
     """What the model of the iteration before picks from its pool: the other one's, or with one model its own."""
-    table, own = context.config.cotrain, stage.settings["model"]
-    letter = OTHER[own] if _crossed(stage) else own
+    table, letter_of_stage = context.config.cotrain, stage.settings["model"]
+    letter = OTHER[letter_of_stage] if _crossed(stage) else letter_of_stage
     pools = pools_of(context.of_model(letter), stage)
     sizes = [len(store) for store in pools.values()]
     if sizes != [len(store) for store in pools_of(context, stage).values()]:
@@ -169,17 +169,17 @@ def _choose(context: Context, stage: Stage) -> tuple[Picks, dict[str, Any]]:
 
 
 def _predictions(
-    context: Context, stage: Stage, pools: list[TokenStore], wanted: np.ndarray
+    context: Context, stage: Stage, pools: list[TokenStore], chosen: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
     """Classes and confidences of the teacher, without dropout, for the wanted texts of all pools end to end."""
     teacher = context.load_task_model(stage, "teacher")
-    predicted, confidence = no_picks(len(wanted)), np.zeros(len(wanted), dtype=np.float32)
+    predicted, confidence = no_picks(len(chosen)), np.zeros(len(chosen), dtype=np.float32)
     first = 0
     for store in pools:
         voted = vote(
             teacher,
             store,
-            np.flatnonzero(wanted[first : first + len(store)]),
+            np.flatnonzero(chosen[first : first + len(store)]),
             **context.passes,
         )
         predicted[first + voted.example] = voted.votes.label.numpy()
@@ -319,8 +319,8 @@ def _iteration(
 
 def pools_of(context: Context, stage: Stage) -> dict[str, TokenStore]:
     """The unlabelled text that a stage may pick from: of its target, or of all of them."""
-    wanted = [t for t in context.config.targets if stage.target in (None, t.language)]
-    return {target.language: context.data.target_pool(target) for target in wanted}
+    targets = [t for t in context.config.targets if stage.target in (None, t.language)]
+    return {target.language: context.data.target_pool(target) for target in targets}
 
 
 register_kind(Cotrain())

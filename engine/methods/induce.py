@@ -132,8 +132,8 @@ def word_states(
         share = torch.from_numpy(shares[at])
         total.index_add_(0, index, hidden[torch.from_numpy(at)] * share[:, None])
         count.index_add_(0, index, share)
-    found: np.ndarray = (total / count.clamp(min=1)[:, None]).numpy()
-    return found
+    means: np.ndarray = (total / count.clamp(min=1)[:, None]).numpy()
+    return means
 
 
 def _occurrences(
@@ -145,13 +145,13 @@ def _occurrences(
     """
     tokens, owners, shares = [], list[int](), list[float]()
     for words, encoded in zip(sentences, tokenizer.encode_words(sentences, max_length=length), strict=True):
-        own, share = [-1] * len(encoded.ids), [0.0] * len(encoded.ids)
+        owner, share = [-1] * len(encoded.ids), [0.0] * len(encoded.ids)
         ends = [*encoded.positions[1:], len(encoded.ids) - 1]
         for first, end, word in zip(encoded.positions, ends, encoded.words, strict=True):
-            own[first:end] = [row.get(words[word], -1)] * (end - first)
+            owner[first:end] = [row.get(words[word], -1)] * (end - first)
             share[first:end] = [1 / (end - first)] * (end - first)
         tokens.append(encoded.ids)
-        owners += own
+        owners += owner
         shares += share
     return tokens, np.array(owners, dtype=np.int64), np.array(shares)
 

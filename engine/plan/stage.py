@@ -63,8 +63,8 @@ def common_settings(config: RunConfig) -> dict[str, Any]:
     """What every stage that trains a task model depends on."""
     keys = ("task", "labels", "max_length", "pooling")
     prompt = prompt_of(config)
-    own = {k: getattr(config, k) for k in keys} | numeric_settings(config)
-    return own | ({"prompt": prompt} if prompt else {})
+    settings = {k: getattr(config, k) for k in keys} | numeric_settings(config)
+    return settings | ({"prompt": prompt} if prompt else {})
 
 
 def numeric_settings(config: RunConfig) -> dict[str, Any]:
@@ -74,8 +74,8 @@ def numeric_settings(config: RunConfig) -> dict[str, Any]:
 
 def table_settings(table: StageConfig) -> dict[str, Any]:
     """The settings of a table that decide a result. What memory it takes does not: "auto" starts as the whole batch."""
-    found = asdict(table) | {"micro_batch": table.fixed_micro_batch}
-    return {key.name: found[key.name] for key in fields(table) if key.metadata.get("decides", True)}
+    values = asdict(table) | {"micro_batch": table.fixed_micro_batch}
+    return {key.name: values[key.name] for key in fields(table) if key.metadata.get("decides", True)}
 
 
 def finetune_settings(config: RunConfig) -> dict[str, Any]:

@@ -96,12 +96,12 @@ def source_distribution(units: Units, confidence: NDArray[Any], kept: Bools, sou
         confidence, kept: as for `balanced_classes`.
         source: labelled source units per class, in the order of `units.names`.
     """
-    passed, given = units.counts(kept), np.asarray(source, dtype=np.int64)
-    present = np.flatnonzero((passed > 0) & (given > 0))
+    passed, prior = units.counts(kept), np.asarray(source, dtype=np.int64)
+    present = np.flatnonzero((passed > 0) & (prior > 0))
     if not present.size:
         return most_confident(units, confidence, kept, np.zeros_like(passed))
-    scarcest = present[np.argmin(passed[present] / given[present])]
-    quota = np.where(given > 0, np.maximum(1, passed[scarcest] * given // given[scarcest]), 0)
+    scarcest = present[np.argmin(passed[present] / prior[present])]
+    quota = np.where(prior > 0, np.maximum(1, passed[scarcest] * prior // prior[scarcest]), 0)
     return most_confident(units, confidence, kept, quota)
 
 
@@ -109,8 +109,8 @@ def most_confident(units: Units, confidence: NDArray[Any], kept: Bools, quota: N
     """The `quota` `[classes]` most confident kept units of each class, and every kept `O`."""
     stays = kept & (units.kind < 0)
     for kind, most in enumerate(quota.tolist()):
-        own = np.flatnonzero(kept & (units.kind == kind))
-        stays[own[np.argsort(-confidence[own].astype(np.float64), kind="stable")][:most]] = True
+        members = np.flatnonzero(kept & (units.kind == kind))
+        stays[members[np.argsort(-confidence[members].astype(np.float64), kind="stable")][:most]] = True
     return stays
 
 

@@ -236,11 +236,11 @@ def choose_threshold_from_sweep(
         at = np.flatnonzero(np.isclose(grid, parsed.value, rtol=0, atol=1e-12))
         index = int(at[0]) if at.size else None
         return ThresholdChoice(parsed.value, str(parsed), False, False, index, "fixed by the recipe", curve, score)
-    found, reason = _pick(parsed, score, usable, total, min_kept)
+    best, reason = _pick(parsed, score, usable, total, min_kept)
     candidates = np.flatnonzero(np.isfinite(score))
-    at_edge = found is None or found in (candidates[0], candidates[-1])
-    index = found or 0
-    return ThresholdChoice(float(grid[index]), str(parsed), bool(at_edge), found is None, index, reason, curve, score)
+    at_edge = best is None or best in (candidates[0], candidates[-1])
+    index = best or 0
+    return ThresholdChoice(float(grid[index]), str(parsed), bool(at_edge), best is None, index, reason, curve, score)
 
 
 def count_above(values: ArrayLike | torch.Tensor, thresholds: ArrayLike) -> Ints:
@@ -346,8 +346,8 @@ def _pick(rule: Rule, score: Floats, usable: NDArray[np.bool_], total: int, min_
     if largest <= _FLAT:
         what = "fewer than three thresholds keep enough items" if usable.sum() < 3 else "the accuracy curve is flat"
         return None, f"{what}; the lowest threshold is used"
-    found = np.flatnonzero(score >= defined.max() - _FLAT * largest)
-    return int(found[0]), f"largest {rule.name} of the accuracy curve"
+    best = np.flatnonzero(score >= defined.max() - _FLAT * largest)
+    return int(best[0]), f"largest {rule.name} of the accuracy curve"
 
 
 def _unit(values: Floats) -> Floats:

@@ -159,18 +159,18 @@ def select(plan: list[Stage], stage: str, targets: Sequence[str] = ()) -> list[S
     """
     kinds = {s.kind for s in plan} if stage == "all" else kinds_in(stage)
     asked = [s for s in plan if not targets or s.target is None or s.target in targets]
-    wanted = {s.id for s in asked if s.kind in kinds or s.id == stage}
-    if not wanted or (stage == "btf" and not any(s.kind == "btf" for s in asked)):
+    chosen = {s.id for s in asked if s.kind in kinds or s.id == stage}
+    if not chosen or (stage == "btf" and not any(s.kind == "btf" for s in asked)):
         of = f" of {', '.join(targets)}" if targets else ""
         raise ConfigError(f"the recipe has no stage {stage!r}{of}; see --dry-run for the ones it has")
     by_id = {s.id: s for s in plan}
-    queue = list(wanted)
+    queue = list(chosen)
     while queue:
         for needed in by_id[queue.pop()].inputs.values():
-            if needed not in wanted:
-                wanted.add(needed)
+            if needed not in chosen:
+                chosen.add(needed)
                 queue.append(needed)
-    return [s for s in plan if s.id in wanted]
+    return [s for s in plan if s.id in chosen]
 
 
 def _with_teachers(config: RunConfig, stages: list[Stage], seeds: Sequence[int]) -> list[Stage]:
@@ -181,17 +181,17 @@ def _with_teachers(config: RunConfig, stages: list[Stage], seeds: Sequence[int])
     """
     if config.selftrain.soft.teachers == "one":
         return stages
-    found = []
+    changed = []
     for stage in stages:
         if stage.kind == "soft":
-            root, own = f"seed-{stage.seed}/", stage.inputs["teacher"]
+            root, teacher = f"seed-{stage.seed}/", stage.inputs["teacher"]
             others = {
-                f"teacher-{seed}": f"seed-{seed}/{own.removeprefix(root)}" for seed in seeds if seed != stage.seed
+                f"teacher-{seed}": f"seed-{seed}/{teacher.removeprefix(root)}" for seed in seeds if seed != stage.seed
             }
             settings = stage.settings | {"teacher_seeds": list(seeds)}
             stage = replace(stage, settings=settings, inputs=stage.inputs | others)
-        found.append(stage)
-    return in_order(found)
+        changed.append(stage)
+    return in_order(changed)
 
 
 def in_order(stages: Sequence[Stage]) -> list[Stage]:

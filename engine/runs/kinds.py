@@ -20,7 +20,7 @@ REGISTERED = (masked_lm, finetune, soft, hard, cloze, contrastive, translate, co
 @cache
 def load_plugins() -> tuple[str, ...]:
     """Has other packages register what they bring, once; returns their names."""
-    found = tuple(metadata.entry_points(group=GROUP))
-    for plugin in found:
+    plugins = tuple(metadata.entry_points(group=GROUP))
+    for plugin in plugins:
         plugin.load()()
-    return tuple(plugin.name for plugin in found)
+    return tuple(plugin.name for plugin in plugins)

@@ -135,9 +135,9 @@ def read_ahead(context: Context, plan: Sequence[Stage]) -> None:
     }
     for stage in by_data.values():
         context.poll()
-        own = context.of_stage(stage)
-        inputs_of(own, stage)
-        own.test_stores(stage)
+        seen_by = context.of_stage(stage)
+        inputs_of(seen_by, stage)
+        seen_by.test_stores(stage)
 
 
 def with_world(config: RunConfig, folder: Path, reuse: Sequence[Path] = ()) -> RunConfig:
@@ -151,11 +151,11 @@ def with_world(config: RunConfig, folder: Path, reuse: Sequence[Path] = ()) -> R
     take_over(folder / place, [other / place for other in reuse], "world.json")
     files = make_world(world, folder / place)
     source = config.source.language
-    wanted = [t.language for t in config.targets] or [x for x in files.unlabelled if x != source]
-    unknown = [x for x in [source, *wanted] if x not in files.test]
+    targets = [t.language for t in config.targets] or [x for x in files.unlabelled if x != source]
+    unknown = [x for x in [source, *targets] if x not in files.test]
     if unknown:
         raise ConfigError(f"the made world has no language {', '.join(unknown)}; it has {', '.join(files.test)}")
-    return with_files(config, files, wanted)
+    return with_files(config, files, targets)
 
 
 def _tokenizer(config: RunConfig, folder: Path, progress: Progress, reuse: Sequence[Path]) -> Tokenizer:

@@ -141,9 +141,9 @@ def each_run(
 
 
 @contextlib.contextmanager
-def _threads(wanted: int) -> Iterator[None]:
+def _threads(count: int) -> Iterator[None]:
     before = torch.get_num_threads()
-    torch.set_num_threads(wanted or before)
+    torch.set_num_threads(count or before)
     try:
         yield
     finally:

@@ -32,14 +32,14 @@ def fingerprint_of(context: Context, stage: Stage) -> dict[str, Any]:
 
 
 def _input_digests(context: Context, stage: Stage) -> dict[str, str]:
-    found = {role: context.digests[other] for role, other in stage.inputs.items()}
+    digests = {role: context.digests[other] for role, other in stage.inputs.items()}
     path = context.config.model.path
-    if "base" not in found and path is not None:
+    if "base" not in digests and path is not None:
         if str(path) not in context.digests:
             context.digests[str(path)] = digest({p.name: sha256_file(p) for p in _model_files(path)})
-        found["base"] = context.digests[str(path)]
-    found["tokenizer"] = context.tokenizer.fingerprint
-    return found | digests_of(context, stage)
+        digests["base"] = context.digests[str(path)]
+    digests["tokenizer"] = context.tokenizer.fingerprint
+    return digests | digests_of(context, stage)
 
 
 def _model_files(path: Path) -> list[Path]:
@@ -47,13 +47,13 @@ def _model_files(path: Path) -> list[Path]:
     return [path / "config.json", *sorted(path.glob("*.safetensors"))]
 
 
-def run_folders(given: Sequence[str | Path]) -> tuple[Path, ...]:
+def run_folders(paths: Sequence[str | Path]) -> tuple[Path, ...]:
     """The run folders that `--reuse` names.
 
     Raises:
         ConfigError: one is not there.
     """
-    folders = tuple(Path(folder) for folder in given)
+    folders = tuple(Path(folder) for folder in paths)
     if missing := [str(folder) for folder in folders if not folder.is_dir()]:
         raise ConfigError(f"--reuse {', '.join(missing)}: there is no such folder; give the folder of a run")
     return folders

@@ -73,18 +73,18 @@ def label_quality(items: RoundItems, outside: int | None, seed: int) -> Json:
     Args:
         outside: the class `O` of a tagging task; labels of other classes are then counted apart, under `entity`.
     """
-    found = _quality(items, np.ones_like(items.kept), np.ones_like(items.kept), seed)
+    quality = _quality(items, np.ones_like(items.kept), np.ones_like(items.kept), seed)
     if outside is not None:
         mine = items.label != outside
         theirs = mine if items.teacher is None else items.teacher != outside
-        found["entity"] = _quality(items, mine, theirs, seed)
-    return found
+        quality["entity"] = _quality(items, mine, theirs, seed)
+    return quality
 
 
 def _quality(items: RoundItems, mine: Bools, theirs: Bools, seed: int) -> Json:
     """Precision of the student's labels among `mine` and of the teacher's among `theirs`."""
     right, kept = items.label == items.gold, items.kept & mine
-    found: Json = {
+    quality: Json = {
         "student": share(int((right & mine).sum()), int(mine.sum())),
         "accepted": share(int((right & kept).sum()), int(kept.sum())),
         "teacher": None,
@@ -93,13 +93,13 @@ def _quality(items: RoundItems, mine: Bools, theirs: Bools, seed: int) -> Json:
         "gain_same_count": None,
     }
     if items.teacher is None or items.teacher_confidence is None:
-        return found
+        return quality
     correct = items.teacher == items.gold
     # As many of the teacher's labels as were accepted: being choosy alone raises precision.
     order = np.flatnonzero(theirs)[np.argsort(-items.teacher_confidence[theirs], kind="stable")]
     top = np.zeros_like(theirs)
     top[order[: int(kept.sum())]] = True
-    return found | {
+    return quality | {
         "teacher": share(int((correct & theirs).sum()), int(theirs.sum())),
         "teacher_most_confident": share(int((correct & top).sum()), int(top.sum())),
         "gain": difference(items.example, (right, kept), (correct, theirs), seed),
@@ -180,16 +180,16 @@ def alpha_regret(
     """
     grid, every = np.asarray(thresholds, dtype=np.float64), np.ones_like(items.kept)
     usable = items.agree & np.isfinite(items.confidence)
-    found = _regret(items, usable, every, len(items.gold), alpha, grid)
+    regret = _regret(items, usable, every, len(items.gold), alpha, grid)
     kept = count_above(items.confidence[usable], grid)
     right = count_above(items.confidence[usable & (items.label == items.gold)], grid)
     pairs = zip(source_accuracy, kept.tolist(), right.tolist(), strict=True)
     distances = [abs(a - r / k) for a, k, r in pairs if a is not None and k]
-    found["curve_distance"] = sum(distances) / len(distances) if distances else None
+    regret["curve_distance"] = sum(distances) / len(distances) if distances else None
     if outside is not None:
         entity = items.label != outside
-        found["entity"] = _regret(items, usable, entity, int((items.gold != outside).sum()), alpha, grid)
-    return found
+        regret["entity"] = _regret(items, usable, entity, int((items.gold != outside).sum()), alpha, grid)
+    return regret
 
 
 def _regret(
@@ -201,12 +201,12 @@ def _regret(
         right = count_above(items.confidence[taken & (items.label == items.gold)], limits)
         return 2.0 * right / np.maximum(1, kept + total)
 
-    scores, own = f1(grid), float(f1(np.array([alpha]))[0])
+    scores, at_alpha = f1(grid), float(f1(np.array([alpha]))[0])
     best = int(np.argmax(scores))
     return {
-        "f1": own,
+        "f1": at_alpha,
         "oracle": float(grid[best]),
         "oracle_f1": float(scores[best]),
-        "regret": max(0.0, float(scores[best]) - own),
+        "regret": max(0.0, float(scores[best]) - at_alpha),
         "oracle_at_edge": best in (0, len(grid) - 1),
     }

@@ -57,7 +57,7 @@ def write_truth(context: Context, plan: Sequence[Stage]) -> Json | None:
         for target in context.config.targets
     ]
     knobs = {k: str(v) if isinstance(v, Path) else v for k, v in asdict(world).items()}
-    found = {
+    truth = {
         "schema_version": SCHEMA_VERSION,
         "world": {"knobs": knobs, "measured": files.measured, "planted": len(files.noise)},
         "voters": context.config.selftrain.voters,
@@ -65,8 +65,8 @@ def write_truth(context: Context, plan: Sequence[Stage]) -> Json | None:
         "runs": runs,
         "answers": answers(runs),
     }
-    atomic_write_json(path, found, indent=1)
-    return found
+    atomic_write_json(path, truth, indent=1)
+    return truth
 
 
 @dataclass
@@ -177,8 +177,8 @@ class _Judge:
         """The score on the target's test text, in points."""
         metric = "entity_f1" if self.context.config.task == "ner" else "accuracy"
         rows = read_json(self.context.folder(stage.id) / "scores.json").get("scores") or ()
-        found = [r["value"] for r in rows if r["language"] == self.target.language and r["metric"] == metric]
-        return float(found[0]) if found else None
+        values = [r["value"] for r in rows if r["language"] == self.target.language and r["metric"] == metric]
+        return float(values[0]) if values else None
 
 
 def _score_name(stage: Stage) -> str:

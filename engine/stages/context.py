@@ -68,9 +68,9 @@ class Context:
     def folder(self, stage_id: str) -> Path:
         return self.run_dir.path / stage_id
 
-    def warn(self, *found: RunWarning | None) -> None:
-        """Records the warnings among `found` for the stage that runs."""
-        for warning in found:
+    def warn(self, *warnings: RunWarning | None) -> None:
+        """Records the warnings among `warnings` for the stage that runs."""
+        for warning in warnings:
             if warning is not None:
                 self.warnings.append(warning)
                 self.progress.warning(warning)
@@ -158,16 +158,16 @@ class Context:
         """
         if stage.arm is None:
             return {}
-        found: dict[str, tuple[str, TokenStore]] = {}
+        stores: dict[str, tuple[str, TokenStore]] = {}
         for source in self.config.all_sources:
             if source.test is not None:
-                found[source.language] = "source", self.data.scored(source.test, source.language)
+                stores[source.language] = "source", self.data.scored(source.test, source.language)
         for target in self.config.targets:
             if target.test is not None and stage.target in (None, target.language):
-                found[target.language] = "target", self.data.scored(target.test, target.language)
+                stores[target.language] = "target", self.data.scored(target.test, target.language)
             if target.translated_test is not None and stage.arm == "baseline":
-                found[f"{target.language}{TRANSLATED}"] = TRANSLATE_TEST, translated_test(self.data, target)
-        return found
+                stores[f"{target.language}{TRANSLATED}"] = TRANSLATE_TEST, translated_test(self.data, target)
+        return stores
 
 
 def freeze(encoder: Encoder, config: StageConfig) -> None:

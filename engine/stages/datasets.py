@@ -172,11 +172,11 @@ class Datasets:
     def _read(self, path: Path, language: str, *, unlabelled: bool = False, task: str | None = None) -> list[Example]:
         examples = read_file(self.config, path, unlabelled=unlabelled, task=task, language=language)
         sources = self.config.all_sources
-        own = [i for i, s in enumerate(sources) if s.train == path]
-        if not own:
+        numbers = [i for i, s in enumerate(sources) if s.train == path]
+        if not numbers:
             return examples
         # One file of XNLI may hold several of the languages.
-        number = next((i for i in own if sources[i].language == language), own[0])
+        number = next((i for i in numbers if sources[i].language == language), numbers[0])
         source = sources[number]
         key, table = ("source", "source") if number == 0 else (source.language, f"sources.{number - 1}")
         if source.per_class:
@@ -264,9 +264,9 @@ class Datasets:
 
     def _switched(self, examples: Sequence[Example], dictionaries: tuple[Path, ...]) -> list[Example]:
         table = self.config.augment.code_switch
-        given = dictionaries == table.dictionaries
+        configured = dictionaries == table.dictionaries
         with naming_key("reader.encoding"):
-            dictionary = read_dictionary(dictionaries, encoding=self.config.reader.encoding if given else "utf-8")
+            dictionary = read_dictionary(dictionaries, encoding=self.config.reader.encoding if configured else "utf-8")
         changed = [new for e in examples if (new := code_switched(e, dictionary, table.rate, table.draw)) is not None]
         if not changed:
             raise DataError(f"{dictionaries[0]}: no word of the source training text is in the dictionaries")
@@ -279,13 +279,13 @@ class Datasets:
 
     def _few_settings(self, files: Sequence[tuple[Path, str]], few: _Few | None) -> dict[str, Any]:
         """What the choice of a few examples adds to a store's name; nothing where there is none."""
-        source, found = self.config.source, {} if few is None else {"few": [few.per_class, few.draw, few.key]}
+        source, settings = self.config.source, {} if few is None else {"few": [few.per_class, few.draw, few.key]}
         if source.train in [path for path, _ in files] and (source.per_class or source.draw):
-            found["source_few"] = [source.per_class, source.draw]
+            settings["source_few"] = [source.per_class, source.draw]
         more = [s for s in self.config.sources if (s.train, s.language) in files and (s.cap or s.per_class)]
         if more:
-            found["more_few"] = [[s.language, s.cap, s.per_class, s.draw] for s in more]
-        return found
+            settings["more_few"] = [[s.language, s.cap, s.per_class, s.draw] for s in more]
+        return settings
 
 
 def read_file(

@@ -42,8 +42,8 @@ def btf_stores(context: Context, stage: Stage, target: TargetConfig) -> dict[str
         stores = [*stores, *context.data.task_text(target)]
     if context.config.btf.sides == "target":
         stores = stores[count - 1 :: count]
-    found = {f"text.{i}": store for i, store in enumerate(stores)}
-    return found | ({"pairs": context.data.pairs(target)} if "tlm" in stage.settings else {})
+    roles = {f"text.{i}": store for i, store in enumerate(stores)}
+    return roles | ({"pairs": context.data.pairs(target)} if "tlm" in stage.settings else {})
 
 
 def text_by_language(context: Context, stage: Stage, target: TargetConfig) -> list[TokenStore]:

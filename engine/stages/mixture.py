@@ -60,20 +60,20 @@ class Mixture:
 def learned_stores(context: Context, stage: Stage) -> dict[str, TokenStore]:
     """The stores that a stage of fine-tuning learns, by role."""
     data, config, settings = context.data, context.config, stage.settings
-    found: dict[str, TokenStore] = {}
-    own = [t for t in config.targets if stage.target == t.language]
+    stores: dict[str, TokenStore] = {}
+    targets = [t for t in config.targets if stage.target == t.language]
     if settings.get("translated") != "only":
-        found["source"] = data.source_train
+        stores["source"] = data.source_train
     if "code_switch" in settings:
-        found["switched"] = data.source_switched
+        stores["switched"] = data.source_switched
     if "few_shot" in settings:
-        found["few_shot"] = data.target_labelled(own[0])
+        stores["few_shot"] = data.target_labelled(targets[0])
     if "translated" in settings:
-        for target in own or config.targets:
+        for target in targets or config.targets:
             if target.translated_train is not None:
                 store = data.labelled(target.translated_train, target.language)
-                found[f"translated.{target.language}"] = store
-    return found
+                stores[f"translated.{target.language}"] = store
+    return stores
 
 
 def mixture(context: Context, stage: Stage, stores: Mapping[str, TokenStore]) -> Mixture:

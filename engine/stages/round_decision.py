@@ -126,18 +126,18 @@ def decide_round(context: Context, stage: Stage, labeller: TaskModel) -> RoundDe
     context.progress.note(
         f"{stage.id}: votes on {len(data.source_train)} source and {len(pool.target)} target examples"
     )
-    ballot: Callable[..., Voted] = partial(vote, labeller, **context.passes)
+    vote_on: Callable[..., Voted] = partial(vote, labeller, **context.passes)
     in_play = np.zeros(len(data.source_train), dtype=bool)
     in_play[pool.source] = True
-    curves = {"all": ballot(data.source_train)}
+    curves = {"all": vote_on(data.source_train)}
     curves["kept"] = source = curves["all"].of(in_play)
     if context.config.has_dev:
-        curves["dev"] = ballot(data.source_dev)
-    unlabelled = ballot(data.target_pool(target), pool.target)
-    judged = curves[table.alpha.data]
+        curves["dev"] = vote_on(data.source_dev)
+    unlabelled = vote_on(data.target_pool(target), pool.target)
+    calibration = curves[table.alpha.data]
     accept = partial(accept_labels, table, labels, curves["all"])
     judgement = judge(
-        lambda: choose_alpha(table, judged, labels),
+        lambda: choose_alpha(table, calibration, labels),
         lambda alpha: accept(unlabelled, alpha),
         lambda alpha: keep_source(table, labels, source, in_play, alpha),
     )
@@ -153,28 +153,28 @@ def decide_round(context: Context, stage: Stage, labeller: TaskModel) -> RoundDe
         record["options"] = {"accept": {"rule": table.accept, "dropped": total, "per_class": dropped}}
         context.warn(acceptance_cut(table.accept, total, record["accepted"]))
     if target.test is not None:
-        test = ballot(data.scored(target.test, target.language))
+        test = vote_on(data.scored(target.test, target.language))
         record |= _with_gold(table, labels, choice, test, accept(test, choice.alpha))
         record["calibration"] |= {"target": _calibration(test)}
     _warn(context, stage, choice, record, kept, in_play, source, unlabelled)
-    return RoundDecision(_arrays(table, pool, unlabelled, decision, kept) | _judged(judged), record)
+    return RoundDecision(_arrays(table, pool, unlabelled, decision, kept) | _judged(calibration), record)
 
 
-def choose_alpha(table: SelfTrainConfig, judged: Voted, labels: Sequence[str]) -> ThresholdChoice:
-    """Alpha by the recipe's rule from the labelled items of `judged`."""
-    known = judged.gold >= 0
+def choose_alpha(table: SelfTrainConfig, calibration: Voted, labels: Sequence[str]) -> ThresholdChoice:
+    """Alpha by the recipe's rule from the labelled items of `calibration`."""
+    known = calibration.gold >= 0
     if table.alpha.items == "entities":
-        known &= judged.votes.label.numpy() != labels.index(OUTSIDE)
+        known &= calibration.votes.label.numpy() != labels.index(OUTSIDE)
     keep = torch.from_numpy(known)
     return choose_threshold(
-        judged.votes.min_confidence[keep],
-        judged.votes.label[keep] == torch.from_numpy(judged.gold[known]),
+        calibration.votes.min_confidence[keep],
+        calibration.votes.label[keep] == torch.from_numpy(calibration.gold[known]),
         rule=table.alpha.rule,
         num_classes=len(labels),
         step=table.alpha.step,
         upper=table.alpha.upper,
         min_kept=max(table.alpha.min_kept, math.ceil(table.alpha.min_share * known.sum())),
-        agree=judged.votes.agree[keep],
+        agree=calibration.votes.agree[keep],
     )
 
 
@@ -287,15 +287,15 @@ def _curve(choice: ThresholdChoice) -> dict[str, Any]:
     return {name: curve[name] for name in names}
 
 
-def _judged(judged: Voted) -> dict[str, np.ndarray]:
+def _judged(calibration: Voted) -> dict[str, np.ndarray]:
     """The labelled source items that alpha was chosen on, so that other rules can be tried on them later."""
-    known = judged.gold >= 0
-    votes = judged.votes
+    known = calibration.gold >= 0
+    votes = calibration.votes
     return {
         "alpha.confidence": votes.min_confidence.numpy()[known],
         "alpha.agree": votes.agree.numpy()[known].astype(np.uint8),
-        "alpha.correct": (votes.label.numpy() == judged.gold)[known].astype(np.uint8),
-        "alpha.example": judged.example[known].astype(np.int32),
+        "alpha.correct": (votes.label.numpy() == calibration.gold)[known].astype(np.uint8),
+        "alpha.example": calibration.example[known].astype(np.int32),
     }
 
 
@@ -330,9 +330,9 @@ def _warn(
     accepted = {name: entry["accepted"] for name, entry in classes.items()}
     prior = np.bincount(source.gold[source.gold >= 0], minlength=len(labels))
     share = dict(zip(labels, prior.tolist(), strict=True))
-    told = _guarded_before(context, stage)
+    known_guarded = _guarded_before(context, stage)
     context.warn(
-        *(warning for warning in kept.warnings if warning.values["label"] not in told),
+        *(warning for warning in kept.warnings if warning.values["label"] not in known_guarded),
         alpha_at_edge(choice),
         low_agreement(target.votes.agree),
         class_collapse(accepted, share),

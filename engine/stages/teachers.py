@@ -43,12 +43,12 @@ class FolderTeacher:
 
 
 def check_teacher(
-    config: RunConfig, labels: Sequence[str], path: Path, own: Tokenizer | None
+    config: RunConfig, labels: Sequence[str], path: Path, run_tokenizer: Tokenizer | None
 ) -> tuple[FolderInfo, Tokenizer]:
     """What a teacher's folder says of itself, and its tokenizer.
 
     Args:
-        own: the run's tokenizer; None where it is still to be made.
+        run_tokenizer: the run's tokenizer; None where it is still to be made.
 
     Raises:
         ModelError: it holds no model of this task with these labels.
@@ -66,16 +66,16 @@ def check_teacher(
     if misfit := tokenizer.misfit(info.config.vocab_size):
         raise ModelError(f"{path}: {misfit}")
     all_tokens = config.task == "ner" and config.selftrain.soft.positions == "all"
-    if all_tokens and own is not None and not _as_own(config, info, tokenizer, own):
+    if all_tokens and run_tokenizer is not None and not _as_own(config, info, tokenizer, run_tokenizer):
         raise ConfigError(
             f'selftrain.soft.positions is "all", but {path} cuts words into other sub-tokens; use "first"'
         )
     return info, tokenizer
 
 
-def _as_own(config: RunConfig, info: FolderInfo, tokenizer: Tokenizer, own: Tokenizer) -> bool:
+def _as_own(config: RunConfig, info: FolderInfo, tokenizer: Tokenizer, run_tokenizer: Tokenizer) -> bool:
     """Whether the folder's model reads the run's own token stores."""
-    alike = tokenizer.fingerprint == own.fingerprint and info.prompt == prompt_of(config)
+    alike = tokenizer.fingerprint == run_tokenizer.fingerprint and info.prompt == prompt_of(config)
     return alike and info.config.max_length >= config.max_length
 
 
@@ -85,7 +85,7 @@ def folder_teachers(context: Context) -> list[FolderTeacher]:
     Raises:
         ModelError, ConfigError: one cannot be a teacher here.
     """
-    config, found = context.config, list[FolderTeacher]()
+    config, teachers = context.config, list[FolderTeacher]()
     for path in config.selftrain.soft.teacher_folders:
         if path not in context.opened:
             labels = context.data.labels
@@ -99,8 +99,8 @@ def folder_teachers(context: Context) -> list[FolderTeacher]:
                 data = Datasets(alone, tokenizer, root, context.progress.note, context.reuse)
             classes = np.array([info.labels.index(label) for label in labels])
             context.opened[path] = FolderTeacher(path, classes, data)
-        found.append(context.opened[path])
-    return found
+        teachers.append(context.opened[path])
+    return teachers
 
 
 def teacher_stores(context: Context, stage: Stage) -> dict[str, TokenStore]:
@@ -166,17 +166,17 @@ def teach(
         labels: what the student shall match, [K, C].
     """
     roles, soft = own_teachers(stage), context.config.selftrain.soft
-    given = soft.teacher_weights or (1.0,) * (1 + len(soft.teacher_folders))
-    weights = [given[0]] * len(roles) + list(given[1:])
-    said = Average()
+    configured = soft.teacher_weights or (1.0,) * (1 + len(soft.teacher_folders))
+    weights = [configured[0]] * len(roles) + list(configured[1:])
+    average = Average()
     for role, weight in zip(roles, weights, strict=False):
         model = context.load_task_model(stage, role)
-        said.add(predict_items(model, view, labels, pool, **context.passes).numpy(), weight)
+        average.add(predict_items(model, view, labels, pool, **context.passes).numpy(), weight)
     for teacher, weight in zip(folder_teachers(context), weights[len(roles) :], strict=True):
         context.progress.note(f"{stage.id}: {teacher.path} labels {len(pool)} examples")
         values, known = _of_folder(context, stage, teacher, view, side, pool, labels)
-        said.add(values, weight, known)
-    return said.result()
+        average.add(values, weight, known)
+    return average.result()
 
 
 def _of_folder(
@@ -201,7 +201,7 @@ def _of_folder(
     return values[np.maximum(where, 0)], where >= 0
 
 
-def same_items(own: TokenStore, other: TokenStore) -> np.ndarray:
+def same_items(store: TokenStore, other: TokenStore) -> np.ndarray:
     """For each item of a store the number of the same word, or text, in another store, int64 [K]; -1 where it is not.
 
     Both are of the same examples, made with different tokenizers: a word may have been cut, or may give no token.
@@ -209,10 +209,10 @@ def same_items(own: TokenStore, other: TokenStore) -> np.ndarray:
     Raises:
         ModelError: the stores are not of the same examples.
     """
-    if list(own.example_ids) != list(other.example_ids):
-        raise ModelError(f"{other.folder}: has other examples than {own.folder}; this is a bug, please report it")
-    span = 1 + max((int(np.max(s.item_words, initial=0)) for s in (own, other)), default=0)
-    keys = [np.repeat(np.arange(len(s)), np.diff(s.item_offsets)) * span + s.item_words for s in (own, other)]
+    if list(store.example_ids) != list(other.example_ids):
+        raise ModelError(f"{other.folder}: has other examples than {store.folder}; this is a bug, please report it")
+    span = 1 + max((int(np.max(s.item_words, initial=0)) for s in (store, other)), default=0)
+    keys = [np.repeat(np.arange(len(s)), np.diff(s.item_offsets)) * span + s.item_words for s in (store, other)]
     if not len(keys[1]):
         return np.full(len(keys[0]), -1, dtype=np.int64)
     place = np.minimum(np.searchsorted(keys[1], keys[0]), len(keys[1]) - 1)

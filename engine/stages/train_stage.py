@@ -133,12 +133,12 @@ class Fit:
 
     def _restore(self) -> None:
         """Goes on from the newest checkpoint, if there is one."""
-        found = load_latest(self.folder, fingerprint=self.fingerprint, on_skip=self._skipped)
-        self._check_same("the step of the newest checkpoint", lambda: str(found and found.step))
-        if found is not None:
-            self.loop.restore(found.step, found.tensors, found.meta)
-            self.spent = Spent(**found.meta["spent"])
-            for note in [*found.notes, *self._other_parts(found.meta)]:
+        checkpoint = load_latest(self.folder, fingerprint=self.fingerprint, on_skip=self._skipped)
+        self._check_same("the step of the newest checkpoint", lambda: str(checkpoint and checkpoint.step))
+        if checkpoint is not None:
+            self.loop.restore(checkpoint.step, checkpoint.tensors, checkpoint.meta)
+            self.spent = Spent(**checkpoint.meta["spent"])
+            for note in [*checkpoint.notes, *self._other_parts(checkpoint.meta)]:
                 self.context.progress.note(f"{self.stage.id}: {note}")
         self.started, self.saved = Spent.now(), time.monotonic()
 
@@ -255,8 +255,8 @@ class BestEpoch:
         self._folder, self._fingerprint, self._every = folder, fingerprint, every
         self._score, self._processes = score, processes
         self._seen = -1
-        found = load_latest(folder, fingerprint=fingerprint)
-        self._best = None if found is None else float(found.meta["score"])
+        checkpoint = load_latest(folder, fingerprint=fingerprint)
+        self._best = None if checkpoint is None else float(checkpoint.meta["score"])
 
     def due(self, step: int) -> bool:
         """Whether an epoch ends after so many steps."""
@@ -290,8 +290,8 @@ class BestEpoch:
             ModelError: their file is damaged.
         """
         self._processes.rank_zero_only(lambda: True)
-        found = load_latest(self._folder, fingerprint=self._fingerprint)
-        if found is None:  # the end of a stage is always looked at
+        checkpoint = load_latest(self._folder, fingerprint=self._fingerprint)
+        if checkpoint is None:  # the end of a stage is always looked at
             raise ModelError(f"{self._folder}: the best weights of the stage cannot be read back; run it again")
-        loop.weights.load({name.removeprefix("model."): tensor for name, tensor in found.tensors.items()})
-        return {"kept_step": found.step, "dev_score": found.meta["score"]}
+        loop.weights.load({name.removeprefix("model."): tensor for name, tensor in checkpoint.tensors.items()})
+        return {"kept_step": checkpoint.step, "dev_score": checkpoint.meta["score"]}

@@ -35,7 +35,7 @@ def translated_test(data: Datasets, target: TargetConfig) -> TokenStore:
 
 
 def misfits(
-    count: int, wanted: int, gold: tuple[Sequence[object], Sequence[object]] | None, other: str
+    count: int, expected: int, gold: tuple[Sequence[object], Sequence[object]] | None, other: str
 ) -> list[tuple[int | None, str]]:
     """What keeps a translated test file from standing for the original: text number, from 0, and message.
 
@@ -44,13 +44,13 @@ def misfits(
         gold: labels of both, where each text has one. Tags of words cannot be compared.
         other: name of the original file.
     """
-    if count != wanted:
-        return [(None, f"has {count} texts, {other} has {wanted}; translate the test file line by line")]
+    if count != expected:
+        return [(None, f"has {count} texts, {other} has {expected}; translate the test file line by line")]
     differing = [] if gold is None else [i for i, (a, b) in enumerate(zip(*gold, strict=True)) if a != b]
-    found: list[tuple[int | None, str]] = [
+    faults: list[tuple[int | None, str]] = [
         (i, f"text number {i + 1} has another label than in {other}; keep the order and the labels of the test file")
         for i in differing[:LISTED]
     ]
     if len(differing) > LISTED:
-        found.append((None, f"{len(differing)} labels differ in all, the first {LISTED} listed"))
-    return found
+        faults.append((None, f"{len(differing)} labels differ in all, the first {LISTED} listed"))
+    return faults

@@ -281,16 +281,16 @@ def sweep(folder: str | os.PathLike[str]) -> list[Path]:
 
     Returns: the paths removed or put back.
     """
-    found: list[Path] = []
+    removed: list[Path] = []
     with storage_errors(folder, "clean"):
         for parent, folders, files in os.walk(folder):
             for name in sorted(folders + files):
                 if name.startswith((".tmp-", ".trash-", ".old-")):
                     path = Path(parent, name)
-                    found.append(path)
+                    removed.append(path)
                     _remove_or_restore(path)
             folders[:] = [name for name in folders if not name.startswith((".tmp-", ".trash-", ".old-"))]
-    return found
+    return removed
 
 
 def _remove_or_restore(path: Path) -> None:

@@ -159,8 +159,8 @@ def _write(
     folder: Path, *, step: int, tensors: Mapping[str, Tensor], meta: Mapping[str, Any], fingerprint: Mapping[str, Any]
 ) -> None:
     mode = file_mode(folder)
-    own = _own_memory(tensors)
-    safetensors.torch.save_file(own, folder / TENSORS)
+    separate = _own_memory(tensors)
+    safetensors.torch.save_file(separate, folder / TENSORS)
     fault("checkpoint.tensors")
     sync_file(folder / TENSORS, mode)
     fault("checkpoint.tensors-synced")
@@ -173,7 +173,7 @@ def _write(
             name: {"size": (folder / name).stat().st_size, "sha256": sha256_file(folder / name)}
             for name in (TENSORS, META)
         },
-        "tensors": {name: [str(tensor.dtype), list(tensor.shape)] for name, tensor in sorted(own.items())},
+        "tensors": {name: [str(tensor.dtype), list(tensor.shape)] for name, tensor in sorted(separate.items())},
         "fingerprint": dict(fingerprint),
         "versions": _versions(),
     }
@@ -185,14 +185,14 @@ def _write(
 
 def _own_memory(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Contiguous tensors in main memory, none sharing its storage with another, as safetensors wants them."""
-    own: dict[str, Tensor] = {}
+    separate: dict[str, Tensor] = {}
     seen: set[int] = set()
     for name, tensor in tensors.items():
         value = tensor.detach().cpu().contiguous()
         address = value.untyped_storage().data_ptr()
-        own[name] = value.clone() if address in seen else value
+        separate[name] = value.clone() if address in seen else value
         seen.add(address)
-    return own
+    return separate
 
 
 def _versions() -> dict[str, Any]:

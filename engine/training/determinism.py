@@ -22,7 +22,7 @@ SIGNS = ("does not have a deterministic implementation", "use_deterministic_algo
 
 
 @contextmanager
-def deterministic(wanted: bool, device: str) -> Iterator[None]:
+def deterministic(on: bool, device: str) -> Iterator[None]:
     """Has torch refuse, for a block of code, what is not the same to the bit in every run. Nothing to do on a CPU.
 
     Args:
@@ -31,7 +31,7 @@ def deterministic(wanted: bool, device: str) -> Iterator[None]:
     Raises:
         ConfigError: cuBLAS cannot be made deterministic any more.
     """
-    if not wanted or device == "cpu" or not torch.cuda.is_available():
+    if not on or device == "cpu" or not torch.cuda.is_available():
         yield
         return
     _claim_workspace()
@@ -76,17 +76,17 @@ def _apply(settings: _Settings) -> None:
 
 def _claim_workspace() -> None:
     """cuBLAS reads the variable when it is first used, in this process or never."""
-    found = os.environ.get(WORKSPACE)
-    if found is None and not torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
+    workspace = os.environ.get(WORKSPACE)
+    if workspace is None and not torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
         os.environ[WORKSPACE] = WORKSPACES[0]
-    elif found is None:
+    elif workspace is None:
         raise ConfigError(
             f"deterministic = true, but this process has used CUDA already; set {WORKSPACE}={WORKSPACES[0]} in the "
             "environment before it starts"
         )
-    elif found not in WORKSPACES:
+    elif workspace not in WORKSPACES:
         raise ConfigError(
-            f"deterministic = true, but {WORKSPACE}={found} in the environment; unset it, or give "
+            f"deterministic = true, but {WORKSPACE}={workspace} in the environment; unset it, or give "
             f"{' or '.join(WORKSPACES)}"
         )
 

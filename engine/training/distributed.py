@@ -68,9 +68,9 @@ class ProcessGroup:
         """Which of `count` parts this process computes: every `size`-th, so that the order is that of one process."""
         return range(self.rank, count, self.size)
 
-    def micro_batch(self, wanted: int, batch_size: int) -> int:
+    def micro_batch(self, asked: int, batch_size: int) -> int:
         """Sequences in one forward pass: as wanted, else what gives every process a part of the batch (0: all)."""
-        return wanted or (-(-batch_size // self.size) if self.size > 1 else 0)
+        return asked or (-(-batch_size // self.size) if self.size > 1 else 0)
 
     def all_reduce_max(self, *values: int) -> list[int]:
         """The largest of each value over all processes. All must ask at the same place, but for work done alone."""
@@ -202,14 +202,14 @@ class ProcessGroup:
 
     def _reasons(self) -> list[str]:
         """The errors that other processes have left behind, if any has and they can still be read."""
-        found: list[str] = []
+        errors: list[str] = []
         if self._store is not None:
             with contextlib.suppress(RuntimeError):
                 self._store.set_timeout(datetime.timedelta(seconds=5))
                 for rank in range(self.size):
                     if rank != self.rank and self._store.check([f"error/{rank}"]):
-                        found.append(f"process {rank}: {self._store.get(f'error/{rank}').decode()}")
-        return found
+                        errors.append(f"process {rank}: {self._store.get(f'error/{rank}').decode()}")
+        return errors
 
     def join(self, device: torch.device) -> None:
         """Meets the other processes, at the address in the environment.
