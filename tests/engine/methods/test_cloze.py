@@ -96,8 +96,8 @@ def test_resume_and_fingerprints(tiny: Callable[[str], Any]) -> None:
     assert not recipe.run(*quick).done
     # Other words, another template: the stages that read them are made again, and no others.
     (recipe.folder / "words.tsv").write_text(WORDS.replace(", fine", ""), "utf-8")
-    assert recipe.run(*quick).done == ("seed-0/cloze", "seed-0/baseline")
-    assert recipe.run(*quick, 'cloze.template="{mask}: {text}"').done == ("seed-0/cloze", "seed-0/baseline")
+    assert recipe.run(*quick).done == ("seed-0/baseline", "seed-0/cloze")
+    assert recipe.run(*quick, 'cloze.template="{mask}: {text}"').done == ("seed-0/baseline", "seed-0/cloze")
     settings = [s.settings for s in make_plan(tiny("classification").resolved().config)]
     assert not any("prompt" in table for table in settings)
 
