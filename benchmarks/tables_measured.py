@@ -10,6 +10,7 @@ from common import markdown
 from truth_world_tables import all_tables, answers
 
 from xlt_engine.engine.report.seeds import Stat, Step, stat
+from xlt_engine.engine.report.stage_table import aggregate
 
 Json = dict[str, Any]
 STEPS = {"btf": "BTF step", "finetune": "NER fine-tuning step", "teacher": "teacher inference"}
@@ -27,16 +28,24 @@ def _sides(result: Json, task: str) -> list[tuple[Json, Json]]:
     return pairs
 
 
-def speed(mbert: Json) -> str:
-    """Times faster than transformers, and peak memory; README."""
-    names = STEPS | {"btf": "BTF, embeddings and 3 layers frozen", "finetune": "fine-tuning, named entities"}
-    header = ["mBERT shape, batch 32", "against dynamic padding, random order", "against length-sorted batches"]
-    header += ["peak memory, GiB (random, sorted)", "of transformers"]
+ONE_ROUND = ("zero-shot", "btf", "soft1", "hard1")
+RUNS = {
+    "demo: made text, de and es": "entity F1",
+    "WikiNEuRal, de and fr": "entity F1",
+    "xSID, seven intents, de and nl": "accuracy",
+}
+
+
+def overview(*runs: Json) -> str:
+    """Target averages after each stage of the first round, a line for each run; README."""
+    header = ["data", "score", "fine-tuning alone", "BTF, fine-tuning", "soft 1", "hard 1", "numerics"]
     lines = []
-    for task, name in names.items():
-        pairs = _sides(mbert, task)
-        peaks = [", ".join(f"{pair[side]['memory_mib']['peak'] / 1024:.1f}" for pair in pairs) for side in (0, 1)]
-        lines.append([name, *(f"{theirs['times_ours']['p50']:.2f}x" for _, theirs in pairs), *peaks])
+    for (name, metric), run in zip(RUNS.items(), runs, strict=True):
+        if run["shape"] == "trail":
+            averages = [str(stage.average) for stage in aggregate(run).stages if stage.stage in ONE_ROUND]
+        else:
+            averages = [row[run["columns"].index("average")] for row in run["rows"]]
+        lines.append([name, metric, *averages, str(run["made"]["numerics"])])
     return markdown(header, lines)
 
 
@@ -65,16 +74,6 @@ def memory(*results: Json) -> str:
             cells = [f"{own['peak']:,.0f} ({own['above_built']:,.0f})" for own in found]
             lines.append([f"{SHAPES[result['shape']]}, {name}", *cells])
     return markdown(header, lines)
-
-
-def again(result: Json, older: Json) -> str:
-    """The step benchmark of a later commit, beside what was measured before it."""
-    table, commit = older["tables"][result["shape"]], result["commit"][:7]
-    pairs = [pair for task in STEPS for pair in _sides(result, task)]
-    lines = [[commit, *(f"{theirs['times_ours']['p50']:.2f}" for _, theirs in pairs)], *table["ratios"]]
-    if table["rates"]:
-        lines.append([f"our tokens/s: {commit}", *(f"{ours['tokens_per_second']:,.0f}" for ours, _ in pairs)])
-    return markdown(table["columns"], [*lines, *table["rates"]])
 
 
 def corpus_speed(result: Json) -> str:
@@ -318,12 +317,10 @@ def _mean(values: Iterable[float]) -> float:
 
 
 TABLES: dict[str, tuple[tuple[str, ...], Callable[..., str]]] = {
-    "speed": (("step-cpu-mbert",), speed),
+    "overview": (("demo", "wikineural", "xsid-intents"), overview),
     "step-cpu-mbert": (("step-cpu-mbert",), rates),
     "step-cpu-small": (("step-cpu-small",), rates),
     "step-cpu-memory": (("step-cpu-mbert", "step-cpu-small"), memory),
-    "step-cpu-again-small": (("step-cpu-again-small", "step-cpu-older"), again),
-    "step-cpu-again-mbert": (("step-cpu-again-mbert", "step-cpu-older"), again),
     "corpus": (("corpus",), corpus_speed),
     "corpus-btf": (("corpus-btf",), corpus_btf),
     "rank-sources": (("rank-sources",), rank_sources),
