@@ -147,7 +147,9 @@ def provenance(made: Json, file: str, folder: Path) -> str:
     facts += [f"numerics {made['numerics']}"] if isinstance(made["numerics"], int) else []
     facts += [made["machine"]] if made["machine"] else []
     if made["transcribed"]:
-        facts.append(f"transcribed from the page of commit {short(made['commit'])}")
+        facts.append(
+            f"transcribed from the page of commit {short(made['commit'])}, since the numbers behind it were not kept"
+        )
     return "; ".join([*facts, f"[{path.name}]({Path(os.path.relpath(path, folder)).as_posix()})"]) + "."
 
 

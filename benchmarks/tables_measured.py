@@ -64,9 +64,14 @@ def rates(result: Json) -> str:
     return markdown(header, lines)
 
 
+def steps(*results: Json) -> str:
+    """Rates of each shape, then the memory of all."""
+    return "\n\n".join([*map(rates, results), memory(*results)])
+
+
 def memory(*results: Json) -> str:
     """Peak resident memory of a process, and what is above the built model."""
-    header = ["MiB", *(f"{side}, {order}" for order in ORDERS for side in ("xlt-engine", "transformers"))]
+    header = ["peak memory, MiB", *(f"{side}, {order}" for order in ORDERS for side in ("xlt-engine", "transformers"))]
     lines = []
     for result in results:
         for task, name in STEPS.items():
@@ -318,9 +323,7 @@ def _mean(values: Iterable[float]) -> float:
 
 TABLES: dict[str, tuple[tuple[str, ...], Callable[..., str]]] = {
     "overview": (("demo", "wikineural", "xsid-intents"), overview),
-    "step-cpu-mbert": (("step-cpu-mbert",), rates),
-    "step-cpu-small": (("step-cpu-small",), rates),
-    "step-cpu-memory": (("step-cpu-mbert", "step-cpu-small"), memory),
+    "step-cpu": (("step-cpu-mbert", "step-cpu-small"), steps),
     "corpus": (("corpus",), corpus_speed),
     "corpus-btf": (("corpus-btf",), corpus_btf),
     "rank-sources": (("rank-sources",), rank_sources),
