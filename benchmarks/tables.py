@@ -25,7 +25,6 @@ import trust
 import truth_world_tables
 from tables_measured import TABLES, markdown
 
-from xlt_engine.engine.lab.ablation.page import markdown as ablation_tables
 from xlt_engine.engine.plan import NUMERICS
 from xlt_engine.engine.report.parts import Run
 from xlt_engine.engine.report.parts import trail as report_trail
@@ -164,16 +163,6 @@ def columns(values: Json, part: str) -> str:
     return markdown(table["columns"], [["" if cell is None else str(cell) for cell in row] for row in table["rows"]])
 
 
-def ablation(values: Json, _: str) -> str:
-    """All tables of an ablation with their notes, as the ablation itself writes them; of an error the first line."""
-    rows = [
-        row | {"error": row["error"] and row["error"].splitlines()[0].partition(" Lowest confidence")[0]}
-        for row in values["rows"]
-    ]
-    text = ablation_tables(values | {"rows": rows}).partition("\n\n")[2]
-    return re.sub(r"^## ", "### ", text, flags=re.MULTILINE).rstrip("\n")
-
-
 def trail(values: Json, _: str) -> str:
     """The stages of a run over seeds: scores, paired steps, source, wall and CPU seconds of one seed."""
     found = aggregate(values)
@@ -201,7 +190,7 @@ def _seconds(value: float | None) -> str:
     return "" if value is None else f"{value:.0f}"
 
 
-SHAPES: dict[str, Callable[[Json, str], str]] = {"columns": columns, "trail": trail, "ablation": ablation}
+SHAPES: dict[str, Callable[[Json, str], str]] = {"columns": columns, "trail": trail}
 
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ from common import markdown
 from truth_world_tables import all_tables, answers
 
 from xlt_engine.engine.report.seeds import Stat, Step, stat
-from xlt_engine.engine.report.stage_table import aggregate
+from xlt_engine.engine.report.stage_table import METRIC_NAMES, aggregate
 
 Json = dict[str, Any]
 STEPS = {"btf": "BTF step", "finetune": "NER fine-tuning step", "teacher": "teacher inference"}
@@ -232,18 +232,56 @@ def trust_choices(result: Json) -> str:
     return markdown(["choice", *parts.values()], lines)
 
 
+def ablations(*results: Json) -> str:
+    """Every row of the paper's tables on each data set: mean over the targets, and what it is above its reference."""
+    header = ["row"]
+    for result in results:
+        header += [f"{DATA_SETS[result['name']]}, {METRIC_NAMES[result['metric']]}", "minus", "up"]
+    lines = []
+    for group in results[0]["groups"]:
+        if group["name"] == "better":
+            continue
+        reference = _row(results[0], group["reference"])
+        lines.append([f"**{group['title']}, minus {reference['label']}**", *[""] * 3 * len(results)])
+        for name in group["rows"]:
+            label, scores = (_row(results[0], name)[key] for key in ("label", "targets"))
+            if scores != reference["targets"] or group["name"] == "main":
+                cells = [cell for result in results for cell in _score_and_difference(result, group["name"], name)]
+                lines.append([label, *cells])
+    return markdown(header, lines)
+
+
+def _score_and_difference(result: Json, group: str, name: str) -> list[str]:
+    row = _row(result, name)
+    if not row or row["error"]:
+        return ["failed" if row else "", "", ""]
+    average = row["average"]
+    return [str(Stat(average["mean"], average["std"], average["n"])), *_difference(result, group, name)]
+
+
+def _row(result: Json, name: str) -> Json:
+    """A row of an ablation; empty where it has none of this name."""
+    return next((row for row in result["rows"] if row["name"] == name), {})
+
+
+def _difference(result: Json, group: str, name: str) -> list[str]:
+    """Paired difference of a row to its group's reference, and how many pairs rose; two empty cells without one."""
+    pairs = (c for c in result["comparisons"] if (c["group"], c["row"]) == (group, name))
+    step = next(pairs, {"differences": {}})["differences"].get("average")
+    return (
+        [str(Step(Stat(step["mean"], step["std"], step["n"]), step["up"], "")), f"{step['up']}/{step['n']}"]
+        if step
+        else ["", ""]
+    )
+
+
 def options(wikiann: Json, xed: Json, texts: Json) -> str:
     """What each option beyond the paper is worth: differences to the recipe as it is."""
     header = ["row", "option of `[selftrain]`", "WikiANN, F1", "up", "XED, accuracy", "up", "elsewhere"]
-    lines = []
-    for row, option, elsewhere in texts["rows"]:
-        cells = []
-        for result in (wikiann, xed):
-            own = (c for c in result["comparisons"] if (c["group"], c["row"]) == ("better", row))
-            step = next(own, {"differences": {}})["differences"].get("average")
-            found = step and Step(Stat(step["mean"], step["std"], step["n"]), step["up"], "")
-            cells += [str(found), f"{found.up}/{found.stat.n}"] if found else ["", ""]
-        lines.append([f"`{row}`", option, *cells, elsewhere])
+    lines = [
+        [f"`{row}`", option, *_difference(wikiann, "better", row), *_difference(xed, "better", row), elsewhere]
+        for row, option, elsewhere in texts["rows"]
+    ]
     return markdown(header, lines)
 
 
@@ -332,6 +370,7 @@ TABLES: dict[str, tuple[tuple[str, ...], Callable[..., str]]] = {
     "trust/data-sets": (("trust",), trust_data_sets),
     "trust/readings": (("trust",), trust_readings),
     "trust/choices": (("trust",), trust_choices),
+    "ablations": (("ablation-wikiann", "ablation-xed"), ablations),
     "options": (("ablation-wikiann", "ablation-xed", "options"), options),
     "batch-order/words": (("batch-order",), batch_order_words),
     "batch-order/scores": (("batch-order",), batch_order_scores),

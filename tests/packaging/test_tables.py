@@ -17,6 +17,7 @@ import pytest
 from xlt_engine import DataError
 from xlt_engine.engine import run
 from xlt_engine.engine.lab.ablation.ablate import ablate
+from xlt_engine.engine.lab.ablation.page import markdown
 from xlt_engine.engine.plan import NUMERICS
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -228,11 +229,7 @@ def test_a_record_of_an_ablation_gives_its_own_tables(runs: list[Path], tmp_path
     given = {"rows": ["voters-1"], "seeds": [0, 1], "overrides": ["threads=1"], "reuse": runs}
     ablate(recipe, run_dir=tmp_path / "ablation", jobs=1, samples=20, **given)
     values = recorder.record([tmp_path / "ablation"])
-    written = (tmp_path / "ablation" / "ablation.md").read_text("utf-8")
-    assert (
-        tables.ablation(values, "")
-        == written.split("\n\n", 1)[1].replace("\n## ", "\n### ").replace("## ", "### ", 1).strip()
-    )
+    assert markdown(values) == (tmp_path / "ablation" / "ablation.md").read_text("utf-8")
     assert values["made"]["command"] == "xlt-engine ablate tiny.toml --seeds 0,1 --rows voters-1 --set threads=1"
     assert values["made"]["numerics"] == NUMERICS
     assert str(runs[0].parent) not in recorder.dump(values)
