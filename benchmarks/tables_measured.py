@@ -9,6 +9,7 @@ from typing import Any
 from common import markdown
 from truth_world_tables import all_tables, answers
 
+from xlt_engine.engine.lab.ablation.rows import ROWS
 from xlt_engine.engine.report.seeds import Stat, Step, stat
 from xlt_engine.engine.report.stage_table import METRIC_NAMES, aggregate
 
@@ -233,17 +234,18 @@ def trust_choices(result: Json) -> str:
 
 
 def ablations(*results: Json) -> str:
-    """Every row of the paper's tables on each data set: mean over the targets, and what it is above its reference."""
+    """Every row on each data set: mean over the targets, and what it is above its reference.
+
+    Left out are rows that equal their reference, and those of options that are gone.
+    """
     header = ["row"]
     for result in results:
         header += [f"{DATA_SETS[result['name']]}, {METRIC_NAMES[result['metric']]}", "minus", "up"]
     lines = []
     for group in results[0]["groups"]:
-        if group["name"] == "better":
-            continue
         reference = _row(results[0], group["reference"])
         lines.append([f"**{group['title']}, minus {reference['label']}**", *[""] * 3 * len(results)])
-        for name in group["rows"]:
+        for name in [name for name in group["rows"] if name in ROWS]:
             label, scores = (_row(results[0], name)[key] for key in ("label", "targets"))
             if scores != reference["targets"] or group["name"] == "main":
                 cells = [cell for result in results for cell in _score_and_difference(result, group["name"], name)]
@@ -275,24 +277,7 @@ def _difference(result: Json, group: str, name: str) -> list[str]:
     )
 
 
-def options(wikiann: Json, xed: Json, texts: Json) -> str:
-    """What each option beyond the paper is worth: differences to the recipe as it is."""
-    header = ["row", "option of `[selftrain]`", "WikiANN, F1", "up", "XED, accuracy", "up", "elsewhere"]
-    lines = [
-        [f"`{row}`", option, *_difference(wikiann, "better", row), *_difference(xed, "better", row), elsewhere]
-        for row, option, elsewhere in texts["rows"]
-    ]
-    return markdown(header, lines)
-
-
-def batch_order_words(result: Json) -> str:
-    """How unequally the words, and the languages, of an epoch weigh in both orders."""
-    names = [key for key in result["words"][0] if key not in ("recipe", "order")]
-    lines = [[f"`{row['recipe']}`, {row['order']}", *(f"{row[name]:.2f}" for name in names)] for row in result["words"]]
-    return markdown(["recipe, order", *names], lines)
-
-
-def batch_order_scores(result: Json) -> str:
+def batch_order(result: Json) -> str:
     """Entity F1 of zero-shot fine-tuning on UniversalNER, by order and weight of words."""
     languages = list(result["scores"][0]["scores"])
     lines = []
@@ -303,29 +288,26 @@ def batch_order_scores(result: Json) -> str:
 
 
 def finetune_peer(result: Json) -> str:
-    """Zero-shot scores of the engine and of a plain transformers loop: source, and mean over the targets."""
-    header = ["recipe", "side", "source", "targets", "engine minus transformers, targets", "CPU s of a seed"]
+    """Zero-shot scores of a plain transformers loop and of the engine: source, and mean over the targets."""
+    header = ["recipe", "source: loop, engine", "targets: loop, engine", "engine minus loop, targets", "CPU s"]
     lines = []
     for recipe in dict.fromkeys(row["recipe"] for row in result["rows"]):
-        averages: dict[str, list[float]] = {}
+        sources, targets, seconds = [], [], []
         for side in ("transformers", "xlt-engine"):
-            own = [row for row in result["rows"] if (row["recipe"], row["side"]) == (recipe, side)]
-            values = [list(row["scores"].values()) for row in own]  # the source comes first
-            averages[side] = [sum(v[1:]) / len(v[1:]) for v in values]
-            minus = [a - b for a, b in zip(averages[side], averages["transformers"], strict=True)]
-            step = stat(minus)
-            shown = str(Step(step, 0, "")) if step and side == "xlt-engine" else ""
-            cells = [_over([v[0] for v in values], 1), _over(averages[side], 1), shown]
-            seconds = sum(row["cpu_seconds"] for row in own) / len(own)
-            sets = "".join(f", `{text}`" for text in own[0]["set"])
-            lines.append([f"`{recipe}`{sets}", side, *cells, f"{seconds:.0f}"])
+            rows = [row for row in result["rows"] if (row["recipe"], row["side"]) == (recipe, side)]
+            scores = [list(row["scores"].values()) for row in rows]  # the source comes first
+            sources.append([first for first, *_ in scores])
+            targets.append([_mean(rest) for _, *rest in scores])
+            seconds.append(f"{_mean(row['cpu_seconds'] for row in rows):.0f}")
+        step = stat([engine - loop for loop, engine in zip(*targets, strict=True)])
+        scores_shown = [", ".join(_over(values, 1) for values in both) for both in (sources, targets)]
+        lines.append([f"`{recipe}`", *scores_shown, str(Step(step, 0, "")) if step else "", ", ".join(seconds)])
     return markdown(header, lines)
 
 
 def one_round(result: Json) -> str:
     """One round under other settings: means over targets and seeds, paired differences of the last stage."""
-    header = ["recipe", "setting", "teacher", "soft 1", "hard 1", "hard 1 minus the recipe", "up"]
-    header += ["source after soft 1", "source text kept", "entities accepted"]
+    header = ["recipe", "setting", "hard 1", "minus the recipe", "up", "source after soft 1", "entities accepted"]
     lines = []
     for recipe in dict.fromkeys(row["recipe"] for row in result["rows"]):
         rows = [row for row in result["rows"] if row["recipe"] == recipe]
@@ -333,19 +315,12 @@ def one_round(result: Json) -> str:
         for row in rows:
             last = _of_stage(row, "hard1", "target")
             minus = [last[key] - base[key] for key in base if key in last]
-            step = stat(minus)
-            paired = row["variant"] != "the recipe" and step is not None
-            line = [f"`{recipe}`", row["variant"]]
-            line += [
-                f"{_mean(_of_stage(row, stage, 'target').values()):.1f}" for stage in ("finetune", "soft1", "hard1")
-            ]
-            line += (
-                [str(Step(step, 0, "")), f"{sum(d > 0 for d in minus)}/{len(minus)}"] if paired and step else ["", ""]
-            )
-            kept = _mean(d["source"]["kept"] / d["source"]["items"] for d in row["decisions"])
+            step = stat(minus) if row["variant"] != "the recipe" else None
+            paired = [str(Step(step, 0, "")), f"{sum(d > 0 for d in minus)}/{len(minus)}"] if step else ["", ""]
+            source = _mean(_of_stage(row, "soft1", "source").values())
             accepted = _mean(d["coverage_entity"] for d in row["decisions"])
-            line += [f"{_mean(_of_stage(row, 'soft1', 'source').values()):.1f}", f"{kept:.0%}", f"{accepted:.0%}"]
-            lines.append(line)
+            line = [f"`{recipe}`", row["variant"], f"{_mean(last.values()):.1f}", *paired]
+            lines.append([*line, f"{source:.1f}", f"{accepted:.0%}"])
     return markdown(header, lines)
 
 
@@ -371,9 +346,7 @@ TABLES: dict[str, tuple[tuple[str, ...], Callable[..., str]]] = {
     "trust/readings": (("trust",), trust_readings),
     "trust/choices": (("trust",), trust_choices),
     "ablations": (("ablation-wikiann", "ablation-xed"), ablations),
-    "options": (("ablation-wikiann", "ablation-xed", "options"), options),
-    "batch-order/words": (("batch-order",), batch_order_words),
-    "batch-order/scores": (("batch-order",), batch_order_scores),
+    "batch-order": (("batch-order",), batch_order),
     "finetune-peer": (("finetune-peer",), finetune_peer),
     "one-round": (("one-round",), one_round),
     "truth-world": (("truth-world",), all_tables),
