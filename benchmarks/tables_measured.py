@@ -175,6 +175,11 @@ DATA_SETS = {
 }
 
 
+def trust_tables(result: Json) -> str:
+    """Every estimate of a target score, then ours on each data set."""
+    return "\n\n".join([trust_methods(result), "Ours on each data set, fitted on the others:", trust_data_sets(result)])
+
+
 def trust_methods(result: Json) -> str:
     """Error and bias of every estimate of a target score."""
     ours = {"data set": result["left_out_data_set"]["all"], "language": result["left_out_language"]["all"]}
@@ -195,42 +200,6 @@ def trust_data_sets(result: Json) -> str:
         error, bias = f"{100 * values['mae']:.1f}", f"{100 * values['bias']:+.1f}"
         lines.append([name, str(values["cases"]), error, bias, *counts, f"{100 * values['half_width']:.0f}"])
     return markdown(["left out", "cases", "error", "bias", "held", "shown", "held of those", "half width"], lines)
-
-
-READINGS = {
-    "its own": "its own source score (as before)",
-    "the teacher's, in estimate and interval": "its teacher's source score and curve, in estimate and interval",
-    "the teacher's, in the interval": "its teacher's source score, in the interval alone (ours)",
-}
-
-
-def trust_readings(result: Json) -> str:
-    """Self-trained cases, their data set left out, by the source score that a student's loss is counted from."""
-    lines = []
-    for key, name in READINGS.items():
-        values = result["readings"][key]
-        counts = [str(values[part]) for part in ("held", "shown", "shown_held")]
-        lines.append([name, f"{100 * values['mae']:.1f}", f"{values['width']:.2f}", *counts])
-    header = ["the loss of a student is counted from", "error", "width", "held", "shown", "held of those"]
-    return markdown(header, lines)
-
-
-CHOICES = {
-    "last": "always the last stage",
-    "chosen": "the highest estimate",
-    "teacher": "always the first teacher",
-    "warned": "the teacher where the warning is due, else the last stage",
-}
-
-
-def trust_choices(result: Json) -> str:
-    """What each rule for a choice of the stage loses against the best one, in points."""
-    regrets = result["regrets"]
-    shown = f"where teacher and last stage have an estimate ({regrets['shown']['pairs']} pairs)"
-    parts = {key: key for key in ("all pairs", "mean over data sets")}
-    parts |= {key: name for key, name in DATA_SETS.items() if key in regrets} | {"shown": shown}
-    lines = [[name, *(f"{regrets[part][rule]:.1f}" for part in parts)] for rule, name in CHOICES.items()]
-    return markdown(["choice", *parts.values()], lines)
 
 
 def ablations(*results: Json) -> str:
@@ -341,10 +310,7 @@ TABLES: dict[str, tuple[tuple[str, ...], Callable[..., str]]] = {
     "corpus-btf": (("corpus-btf",), corpus_btf),
     "rank-sources": (("rank-sources",), rank_sources),
     "induced-dictionary": (("induced-dictionary",), induced_dictionary),
-    "trust/methods": (("trust",), trust_methods),
-    "trust/data-sets": (("trust",), trust_data_sets),
-    "trust/readings": (("trust",), trust_readings),
-    "trust/choices": (("trust",), trust_choices),
+    "trust": (("trust",), trust_tables),
     "ablations": (("ablation-wikiann", "ablation-xed"), ablations),
     "batch-order": (("batch-order",), batch_order),
     "finetune-peer": (("finetune-peer",), finetune_peer),
