@@ -137,18 +137,15 @@ def stale(made: Json) -> str:
 
 
 def provenance(made: Json, file: str, folder: Path) -> str:
-    """One line: command, seeds, versions, commit, machine, file."""
-    path = RESULTS / f"{file}.json"
+    """One line: command, commit, file; of scores seeds and numerics, of times the versions and the machine."""
+    path, scores = RESULTS / f"{file}.json", isinstance(made["numerics"], int)
     facts = [f"Made by `{made['command']}`"] if made["command"] else []
-    facts += [f"seed{'s' * (len(made['seeds']) > 1)} {', '.join(map(str, made['seeds']))}"] if made["seeds"] else []
-    facts += [f"{name} {made['versions'][name]}" for name in SHOWN if made["versions"].get(name)]
-    facts += [f"commit {short(made['commit'])}"] if made["commit"] and not made["transcribed"] else []
-    facts += [f"numerics {made['numerics']}"] if isinstance(made["numerics"], int) else []
-    facts += [made["machine"]] if made["machine"] else []
-    if made["transcribed"]:
-        facts.append(
-            f"transcribed from the page of commit {short(made['commit'])}, since the numbers behind it were not kept"
-        )
+    if made["seeds"] and "--seeds" not in made["command"]:
+        facts.append(f"seed{'s' * (len(made['seeds']) > 1)} {', '.join(map(str, made['seeds']))}")
+    facts += [f"{name} {made['versions'][name]}" for name in SHOWN if made["versions"].get(name) and not scores]
+    facts += [f"{'transcribed from ' * made['transcribed']}commit {short(made['commit'])}"] if made["commit"] else []
+    facts += [f"numerics {made['numerics']}"] if scores else []
+    facts += [made["machine"]] if made["machine"] and not scores else []
     return "; ".join([*facts, f"[{path.name}]({Path(os.path.relpath(path, folder)).as_posix()})"]) + "."
 
 

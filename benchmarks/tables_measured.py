@@ -82,6 +82,20 @@ def memory(*results: Json) -> str:
     return markdown(header, lines)
 
 
+def methods(run: Json) -> str:
+    """The stages of a run by their target averages alone: a run of many methods."""
+    header = ["stage", "average", "step", "up", "source"]
+    if run["shape"] == "columns":
+        names = [*header[:-1], next(name for name in run["columns"] if "source" in name)]
+        places = [run["columns"].index(name) for name in names]
+        return markdown(header, [[row[place] or "" for place in places] for row in run["rows"]])
+    lines = []
+    for stage in aggregate(run).stages:
+        step = [str(stage.step), f"{stage.step.up}/{stage.step.stat.n}"] if stage.step else ["", ""]
+        lines.append([stage.label, str(stage.average), *step, str(stage.source or "")])
+    return markdown(header, lines)
+
+
 def corpus_speed(result: Json) -> str:
     """The corpus builder on a made dump; a recall is that of all sentences, where the selection has no cap."""
     names = {"xml": "XML", "text": "text", "dense": "a title in each line, 40 of each title"}
@@ -305,6 +319,7 @@ def _mean(values: Iterable[float]) -> float:
 
 TABLES: dict[str, tuple[tuple[str, ...], Callable[..., str]]] = {
     "overview": (("demo", "wikineural", "xsid-intents"), overview),
+    "xed-methods": (("xed-methods",), methods),
     "step-cpu": (("step-cpu-mbert", "step-cpu-small"), steps),
     "corpus": (("corpus",), corpus_speed),
     "corpus-btf": (("corpus-btf",), corpus_btf),
