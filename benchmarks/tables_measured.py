@@ -164,7 +164,7 @@ def induced_dictionary(result: Json) -> str:
         for margin in margins:
             own = [r for r in rows if (r["stage"], r["layer"], r["margin"]) == (stage, layer, margin)]
             pairs, right = (sum(r[key] for r in own) for key in ("pairs", "right"))
-            line.append(f"{100 * right / pairs:.0f} % of {pairs / len(own):.0f}" if pairs else "-")
+            line.append(f"{100 * right / pairs:.0f}% of {pairs / len(own):.0f}" if pairs else "-")
         lines.append(line)
     return markdown(["encoder", "layer", *(f"margin {m:g}" for m in margins)], lines)
 
