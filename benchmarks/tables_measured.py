@@ -219,18 +219,21 @@ def trust_data_sets(result: Json) -> str:
 def ablations(*results: Json) -> str:
     """Every row on each data set: mean over the targets, and what it is above its reference.
 
-    Left out are rows that equal their reference, and those of options that are gone.
+    Left out are rows that equal their reference, or one above them with an equal reference, and those of options that
+    are gone.
     """
     header = ["row"]
     for result in results:
         header += [f"{DATA_SETS[result['name']]}, {METRIC_NAMES[result['metric']]}", "minus", "up"]
-    lines = []
+    lines: list[list[str]] = []
+    shown: list[tuple[Json, Json]] = []
     for group in results[0]["groups"]:
         reference = _row(results[0], group["reference"])
         lines.append([f"**{group['title']}, minus {reference['label']}**", *[""] * 3 * len(results)])
         for name in [name for name in group["rows"] if name in ROWS]:
             label, scores = (_row(results[0], name)[key] for key in ("label", "targets"))
-            if scores != reference["targets"] or group["name"] == "main":
+            if (scores != reference["targets"] or not shown) and (reference["targets"], scores) not in shown:
+                shown.append((reference["targets"], scores))
                 cells = [cell for result in results for cell in _score_and_difference(result, group["name"], name)]
                 lines.append([label, *cells])
     return markdown(header, lines)
