@@ -84,15 +84,14 @@ def memory(*results: Json) -> str:
 
 def methods(run: Json) -> str:
     """The stages of a run by their target averages alone: a run of many methods."""
-    header = ["stage", "average", "step", "up", "source"]
+    header = ["stage", "average", "step", "up"]
     if run["shape"] == "columns":
-        names = [*header[:-1], next(name for name in run["columns"] if "source" in name)]
-        places = [run["columns"].index(name) for name in names]
+        places = [run["columns"].index(name) for name in header]
         return markdown(header, [[row[place] or "" for place in places] for row in run["rows"]])
     lines = []
     for stage in aggregate(run).stages:
         step = [str(stage.step), f"{stage.step.up}/{stage.step.stat.n}"] if stage.step else ["", ""]
-        lines.append([stage.label, str(stage.average), *step, str(stage.source or "")])
+        lines.append([stage.label, str(stage.average), *step])
     return markdown(header, lines)
 
 
