@@ -13,7 +13,7 @@ import pytest
 
 from xlt_engine import Interrupted
 from xlt_engine.engine import Progress
-from xlt_engine.engine.stages import fit
+from xlt_engine.engine.stages import train_stage
 
 
 class Watch(Progress):
@@ -26,7 +26,7 @@ class Watch(Progress):
 
 
 def clocks(monkeypatch: pytest.MonkeyPatch, wall: Callable[[], float], cpu: Callable[[], float]) -> None:
-    monkeypatch.setattr(fit, "time", SimpleNamespace(monotonic=wall, process_time=cpu))
+    monkeypatch.setattr(train_stage, "time", SimpleNamespace(monotonic=wall, process_time=cpu))
 
 
 def test_seconds_add_up_over_starts(tiny: Callable[[str], Any], monkeypatch: pytest.MonkeyPatch) -> None:
