@@ -36,19 +36,24 @@ RUNS = ("xml", "xml-2", "xml-3", "xml-all", "text", "text-all", *SMALL)
 MEMORY_SHARE = 8  # the dump of `xml-small`, for comparing peak memory
 DENSE = 40  # lines for each title
 RUN = """
-import json, sys
+import json, resource, sys
 from pathlib import Path
 from xlt_engine.engine import CorpusConfig, build_corpus
 given = json.loads(sys.argv[1])
 workers = given.pop("workers")
 paths = {k: tuple(map(Path, v)) if isinstance(v, list) else Path(v) for k, v in given.pop("paths").items()}
-print(json.dumps(build_corpus(CorpusConfig(**paths, **given), workers=workers).values))
+values = build_corpus(CorpusConfig(**paths, **given), workers=workers).values
+who = {"parent": resource.RUSAGE_SELF, "worker": resource.RUSAGE_CHILDREN}
+peaks = {name: round(resource.getrusage(one).ru_maxrss / 1024, 1) for name, one in who.items()}
+print(json.dumps({**values, "peak_memory_mib": peaks}))
 """
 
 
 def planted() -> ModuleType:
     """The generator of the tests."""
-    spec = importlib.util.spec_from_file_location("planted_wiki", ROOT / "tests" / "data" / "planted_wiki.py")
+    spec = importlib.util.spec_from_file_location(
+        "planted_wiki", ROOT / "tests" / "data" / "corpus" / "planted_wiki.py"
+    )
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
@@ -69,7 +74,8 @@ def build(name: str, plan: Any, folder: Path, expected: set[str], **given: Any) 
     """One run in a process of its own: seconds, speed, memory, exactness."""
     out = folder / f"{name}.txt"
     paths = {"entities": [str(plan.files["train"])], "titles": str(plan.files["titles"]), "out": str(out)}
-    paths |= given.pop("paths")
+    text_paths = given.pop("paths")
+    paths |= text_paths
     text = json.dumps({"paths": paths, "language": plan.language, **given})
     done = subprocess.run([sys.executable, "-c", RUN, text], capture_output=True, text=True, check=False)
     if done.returncode:
@@ -77,7 +83,7 @@ def build(name: str, plan: Any, folder: Path, expected: set[str], **given: Any) 
     values = json.loads(done.stdout)
     got = set(out.read_text("utf-8").splitlines())
     run = values["run"]
-    size = run["bytes"] / 1e6
+    size = sum(Path(path).stat().st_size for group in text_paths.values() for path in group) / 1e6
     exactness = (
         {"precision": len(got & expected) / len(got), "recall": len(got & expected) / len(expected)} if expected else {}
     )
@@ -88,9 +94,9 @@ def build(name: str, plan: Any, folder: Path, expected: set[str], **given: Any) 
         "megabytes": round(size, 1),
         "wall_seconds": run["seconds"],
         "cpu_seconds": run["cpu_seconds"],
-        "megabytes_per_cpu_second": round(size / run["cpu_seconds"]["reading"], 2),
-        "megabytes_per_wall_second": round(size / run["seconds"]["reading"], 2),
-        "peak_memory_mib": run["peak_memory_mib"],
+        "megabytes_per_cpu_second": round(size / run["cpu_seconds"], 2),
+        "megabytes_per_wall_second": round(size / run["seconds"], 2),
+        "peak_memory_mib": values["peak_memory_mib"],
         "matched": values["matched"]["sentences"],
         "selected": len(got),
         "control": values.get("control", {}).get("sentences", 0),

@@ -10,7 +10,8 @@ from __future__ import annotations
 import hashlib
 import re
 import unicodedata
-from collections.abc import Collection, Iterable
+from bisect import bisect_left
+from collections.abc import Callable, Iterable
 
 import numpy as np
 
@@ -23,10 +24,10 @@ _SLACK, _SLACK_MORE = 4, 8
 
 
 class SentenceHash:
-    """Keyed 64-bit hashes of sentences; one purpose's order says nothing about another's."""
+    """Keyed 64-bit hashes of sentences."""
 
-    def __init__(self, seed: int, purpose: str) -> None:
-        self._key = derive_seed(seed, "corpus", purpose).to_bytes(8, "little")
+    def __init__(self, seed: int) -> None:
+        self._key = derive_seed(seed, "corpus", "sentence").to_bytes(8, "little")
 
     def __call__(self, sentence: str) -> int:
         digest = hashlib.blake2b(sentence.encode(), digest_size=8, key=self._key).digest()
@@ -41,42 +42,17 @@ def comparison_key(text: str) -> str:
     return _NOT_WORD.sub("", unicodedata.normalize("NFKC", text).casefold())
 
 
-def sampled_lines(seed: int, piece: int, count: int, share: float) -> np.ndarray:
-    """Which of `count` lines of a piece of the input are looked at for the control: bool [count], a given share."""
-    if share >= 1:
-        return np.ones(count, dtype=bool)
-    with np.errstate(over="ignore"):
-        x = _mixed(np.arange(count, dtype=np.uint64) + np.uint64(derive_seed(seed, "control", piece)))
-    return np.asarray(x < np.uint64(int(share * 2**64)))
-
-
-def _mixed(x: np.ndarray) -> np.ndarray:
-    """The finaliser of SplitMix64: neighbouring numbers to independent ones, one to one."""
-    x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return np.asarray(x ^ (x >> np.uint64(31)))
-
-
 def water_level(counts: np.ndarray, cap: int) -> int:
     """The smallest L for which `min(count, L)` over all entities sums to at least `cap`; the largest count if none."""
-    ordered = np.sort(counts[counts > 0])
-    if not len(ordered) or int(ordered.sum()) <= cap:
-        return int(ordered[-1]) if len(ordered) else 0
-    below = np.concatenate([[0], np.cumsum(ordered)[:-1]])
-    left = np.arange(len(ordered), 0, -1)
-    step = int(np.argmax(below + left * ordered >= cap))
-    return int(-(-(cap - below[step]) // left[step]))
+    return bisect_left(range(int(counts.max(initial=0))), cap, key=lambda level: int(np.minimum(counts, level).sum()))
 
 
 class Candidates:
     """Sentences that may be selected, as (entity, order, hash, place) rows, trimmed as they grow.
 
     `order` decides within an entity, the lowest first: the hash itself, or a score. Memory is bounded: beyond `limit`
-    rows each entity keeps the first few times what a perfect balance of `cap` sentences would take.
-
-    Attributes:
-        duplicates: rows dropped because their sentence was there already, of those that trimming had left.
-        trimmed: rows dropped by trimming.
+    rows each entity keeps the first few times what a perfect balance of `cap` sentences would take. `duplicates` counts
+    rows dropped because their sentence was there already, of those that trimming had left; `trimmed` those trimmed.
     """
 
     def __init__(self, cap: int, *, limit: int = 1_000_000) -> None:
@@ -119,90 +95,73 @@ class Candidates:
 
 
 def pick_balanced(
-    entity: np.ndarray,
-    order: np.ndarray,
-    hashes: np.ndarray,
+    rows: tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray],
     cap: int,
     *,
     frequency: np.ndarray | None = None,
-    rejected: Collection[int] = (),
-) -> list[int]:
-    """Hashes of up to `cap` sentences, in rounds: in round r each entity that has fewer than r sentences gets one more.
+    accept: Callable[[int, int], bool] = lambda sentence, place: True,
+) -> list[tuple[int, int]]:
+    """Hash and place of up to `cap` sentences, in rounds: in round r each entity with fewer than r gets one more.
 
-    The rarest entity chooses first. A sentence with several entities counts for all of them and is taken once.
+    The rarest entity chooses first. A sentence with several entities counts for all of them and is taken once. With one
+    entity, those of the lowest order are taken.
 
     Args:
-        entity: int [n], rows sorted by entity, then order, without duplicates.
-        order: uint64 [n].
-        hashes: uint64 [n], of the sentence.
+        rows: as of `Candidates.rows`.
         cap: most sentences.
         frequency: how often each entity occurs, int [entities], by which rarity is told; None: by the rows.
-        rejected: hashes that must not be taken.
+        accept: asked once about each sentence whose turn it is, by its hash and place.
     """
-    if rejected:
-        allowed = ~np.isin(hashes, np.fromiter(rejected, np.uint64, len(rejected)))
-        entity, order, hashes = entity[allowed], order[allowed], hashes[allowed]
-    if not len(entity):
-        return []
-    distinct, sentence = np.unique(hashes, return_inverse=True)
+    entity, _, hashes, place = rows
+    distinct, at, sentence = np.unique(hashes, return_index=True, return_inverse=True)
     names, starts, counts = np.unique(entity, return_index=True, return_counts=True)
     numbers = np.repeat(np.arange(len(names)), counts)
     by_sentence = np.argsort(sentence, kind="stable")
     first = np.searchsorted(sentence[by_sentence], np.arange(len(distinct) + 1)).tolist()
     members, lists = numbers[by_sentence].tolist(), sentence.tolist()
-    place, ends, have = starts.tolist(), (starts + counts).tolist(), [0] * len(names)
+    following, ends, have = starts.tolist(), (starts + counts).tolist(), [0] * len(names)
     turn = np.lexsort((names, counts if frequency is None else frequency[names])).tolist()
-    taken = bytearray(len(distinct))
-    picked: list[int] = []
+    settled = bytearray(len(distinct))
+    picked: list[tuple[int, int]] = []
+
+    def next_of(who: int) -> int | None:
+        """The first sentence of an entity that is neither taken nor refused."""
+        while following[who] < ends[who]:
+            number = lists[following[who]]
+            following[who] += 1
+            if not settled[number]:
+                settled[number] = 1
+                if accept(int(distinct[number]), int(place[at[number]])):
+                    return int(number)
+        return None
+
     level = 0
     while turn and len(picked) < cap:
         level += 1
         going = []
         for who in turn:
-            if have[who] >= level:
-                going.append(who)
-                continue
-            while place[who] < ends[who] and taken[lists[place[who]]]:
-                place[who] += 1
-            if place[who] == ends[who]:
-                continue
+            if have[who] < level:
+                chosen = next_of(who) if len(picked) < cap else None
+                if chosen is None:
+                    continue
+                picked.append((int(distinct[chosen]), int(place[at[chosen]])))
+                for member in members[first[chosen] : first[chosen + 1]]:
+                    have[member] += 1
             going.append(who)
-            chosen = lists[place[who]]
-            taken[chosen] = 1
-            picked.append(chosen)
-            for member in members[first[chosen] : first[chosen + 1]]:
-                have[member] += 1
-            if len(picked) == cap:
-                break
         turn = going
-    return [int(h) for h in distinct[picked]]
+    return picked
 
 
-def pick_lowest(order: np.ndarray, hashes: np.ndarray, count: int, *, rejected: Collection[int] = ()) -> list[int]:
-    """Hashes of the `count` sentences with the lowest order: the best by score, or a random sample."""
-    at = np.lexsort((hashes, order))
-    out: list[int] = []
-    seen = set(rejected)
-    for value in hashes[at].tolist():
-        if len(out) == count:
-            break
-        if value not in seen:
-            seen.add(value)
-            out.append(int(value))
-    return out
+def score_order(score: float) -> int:
+    """A score from 0 to 1 as a number of 64 bits that rises where the score falls."""
+    return int(2**53 * (1 - min(1.0, max(0.0, score))))
 
 
-def score_order(scores: np.ndarray) -> np.ndarray:
-    """Scores from 0 to 1 as uint64 [n] that rise where they fall."""
-    return (np.float64(2**53) * (1 - np.clip(scores.astype(np.float64), 0, 1))).astype(np.uint64)
-
-
-def excluded_keys(texts: Iterable[str]) -> set[str]:
+def excluded_keys(texts: Iterable[str]) -> frozenset[str]:
     """Keys of evaluation texts for the comparison; what is only punctuation has none."""
-    return {key for key in map(comparison_key, texts) if key}
+    return frozenset(key for key in map(comparison_key, texts) if key)
 
 
-def shuffled(hashes: np.ndarray, seed: int) -> np.ndarray:
+def control_order(hashes: np.ndarray, seed: int) -> np.ndarray:
     """Another random order of the same sentences: uint64 [n], for the control, which knows nothing of the selection."""
-    with np.errstate(over="ignore"):
-        return _mixed(hashes ^ np.uint64(derive_seed(seed, "corpus", "control")))
+    return hashes * np.uint64(derive_seed(seed, "corpus", "control") | 1)  # odd, so one to one

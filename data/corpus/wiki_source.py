@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TypeVar
 
 from ... import ConfigError
 from .title_links import PageFacts
 from .wiki_dump import read_pages
-from .wiki_tables import read_disambiguations, read_langlinks, read_page, read_redirects, read_site_pairs
+from .wiki_tables import table_rows, text_of, title_of
 from .wiki_text import is_disambiguation
 
 T = TypeVar("T")
@@ -85,7 +86,6 @@ class FileWiki:
         files.check()
         self._say, self._poll = say, poll
         self._files, self._source, self._target = files, source, target
-        self._disambiguations: set[int] | None = None
 
     def pages(self, titles: set[str]) -> dict[str, PageFacts]:
         """As `SourceWiki`; with Wikidata's table alone every title is taken for a page."""
@@ -97,16 +97,28 @@ class FileWiki:
 
     def links(self, pages: Mapping[str, int]) -> dict[str, str]:
         """As `SourceWiki`; where both tables are given, Wikidata's adds what `langlinks` lacks."""
-        found: dict[str, str] = {}
-        if self._files.items is not None:
-            self._say(self._files.items)
-            found.update(read_site_pairs(self._files.items, self._source, self._target, pages, poll=self._poll))
+        targets: dict[str, str] = {}
+        if (sites := self._files.items) is not None:
+            # Read twice, so that memory grows with the titles asked for and not with the table.
+            items = {item: title for item, title in self._site(sites, self._source) if title in pages}
+            targets |= {items[item]: title for item, title in self._site(sites, self._target) if item in items}
         if self._files.langlinks is not None:
             names = {number: title for title, number in pages.items()}
-            self._say(self._files.langlinks)
-            rows = read_langlinks(self._files.langlinks, self._target, poll=self._poll)
-            found.update({names[number]: title for number, title in rows if number in names})
-        return found
+            code = f"'{self._target}'".encode()
+            for page, language, title in self._rows(self._files.langlinks, "langlinks"):
+                if language == code and int(page) in names:
+                    targets[names[int(page)]] = title_of(title)
+        return targets
+
+    def _rows(self, path: Path, table: str) -> Iterator[list[bytes]]:
+        self._say(path)
+        return watched(table_rows(path, table), self._poll)
+
+    def _site(self, path: Path, language: str) -> Iterator[tuple[bytes, str]]:
+        """Item and title of one wiki, called `enwiki` or `zh_yuewiki`, in Wikidata's table."""
+        name = language.lower().replace("-", "_") + "wiki"
+        rows = self._rows(path, "wb_items_per_site")
+        return ((item, title_of(title)) for item, site, title in rows if text_of(site) == name)
 
     def _from_dump(self, dump: Path, titles: set[str]) -> Iterator[tuple[str, PageFacts]]:
         self._say(dump)
@@ -116,32 +128,28 @@ class FileWiki:
                 yield page.title, PageFacts(page.page_id, page.redirect, listed)
 
     def _from_tables(self, table: Path, titles: set[str]) -> dict[str, PageFacts]:
-        self._say(table)
-        rows = {row.page_id: row for row in read_page(table, poll=self._poll) if row.title in titles}
-        redirects = {number for number, row in rows.items() if row.is_redirect}
-        leads: dict[int, str] = {}
-        if redirects and self._files.redirect is not None:
-            self._say(self._files.redirect)
-            for row in read_redirects(self._files.redirect, poll=self._poll):
+        pages: dict[bytes, tuple[str, bool]] = {}
+        for number, namespace, raw, is_redirect in self._rows(table, "page"):
+            if namespace == b"0" and (title := title_of(raw)) in titles:
+                pages[number] = (title, is_redirect == b"1")
+        leads: dict[bytes, str] = {}
+        if self._files.redirect is not None and any(is_redirect for _, is_redirect in pages.values()):
+            for number, namespace, title, interwiki in self._rows(self._files.redirect, "redirect"):
                 # To another wiki or namespace: no article.
-                if row.page_id in redirects and row.namespace == 0 and not row.interwiki:
-                    leads[row.page_id] = row.title
-        if self._disambiguations is None:
-            self._disambiguations = self._listed()
+                if number in pages and namespace == b"0" and not text_of(interwiki):
+                    leads[number] = title_of(title)
         return {
-            row.title: PageFacts(
-                number, leads.get(number, "" if row.is_redirect else None), number in self._disambiguations
-            )
-            for number, row in rows.items()
+            title: PageFacts(int(number), leads.get(number, "") if is_redirect else None, number in self._listed)
+            for number, (title, is_redirect) in pages.items()
         }
 
-    def _listed(self) -> set[int]:
+    @cached_property
+    def _listed(self) -> set[bytes]:
         """The disambiguation pages by the table of properties; none without it."""
-        props = self._files.page_props
-        if props is None:
+        if self._files.page_props is None:
             return set()
-        self._say(props)
-        return read_disambiguations(props, poll=self._poll)
+        rows = self._rows(self._files.page_props, "page_props")
+        return {number for number, name in rows if name == b"'disambiguation'"}
 
 
 def target_redirects(dump: Path, poll: Callable[[], None] = lambda: None) -> Iterator[tuple[str, str]]:

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Container, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator
 from pathlib import Path
 
 from ... import DataError
+from ..readers.lines import read_lines
 from ..readers.problems import Problems
-from .wiki_dump import clean_title
-from .wiki_files import blocks, open_text
+from .wiki_dump import blocks, clean_title
 
 _QUOTED = rb"(?:_binary )?'[^'\\]*+(?:(?:\\.|'')[^'\\]*+)*+'"
 _VALUE = rb"(?:" + _QUOTED + rb"|-?[0-9][0-9.eE+-]*|NULL|0x[0-9A-Fa-f]+)"
@@ -21,37 +20,15 @@ _ESCAPED = {b"n": b"\n", b"r": b"\r", b"t": b"\t", b"0": b"\0", b"b": b"\b", b"Z
 _NAMES = re.compile(rb"`([^`]+)`")
 _COLUMN = re.compile(rb"^\s*`([^`]+)`", re.M)
 _ROW_LIMIT = 1 << 22
-_OFTEN = 1 << 14
 _ADVICE = "damaged or cut off; download the file again"
 # The columns that are used, with their places where a file has no CREATE TABLE.
 _PLACES = {
     "page": {"page_id": 0, "page_namespace": 1, "page_title": 2, "page_is_redirect": 3},
-    "redirect": {"rd_from": 0, "rd_namespace": 1, "rd_title": 2, "rd_interwiki": 3, "rd_fragment": 4},
+    "redirect": {"rd_from": 0, "rd_namespace": 1, "rd_title": 2, "rd_interwiki": 3},
     "langlinks": {"ll_from": 0, "ll_lang": 1, "ll_title": 2},
     "page_props": {"pp_page": 0, "pp_propname": 1},
     "wb_items_per_site": {"ips_item_id": 1, "ips_site_id": 2, "ips_site_page": 3},
 }
-
-
-@dataclass(frozen=True, slots=True)
-class PageRow:
-    """A row of the table `page`; the title is without its namespace."""
-
-    page_id: int
-    namespace: int
-    title: str
-    is_redirect: bool
-
-
-@dataclass(frozen=True, slots=True)
-class RedirectRow:
-    """A row of the table `redirect`: the page that redirects, and where it leads; `interwiki` to another wiki."""
-
-    page_id: int
-    namespace: int
-    title: str
-    interwiki: str
-    fragment: str
 
 
 class TableRows:
@@ -91,7 +68,7 @@ class TableRows:
                 the byte; all whole rows before it have been given out.
         """
         inside = found = False
-        for data, _ in blocks(self.path):
+        for data in blocks(self.path):
             self.base += self.place
             self.held, self.place = self.held[self.place :] + data, 0
             while inside or self._enter():
@@ -146,7 +123,20 @@ class TableRows:
         return True
 
 
-def _unquote(raw: bytes) -> str:
+def table_rows(path: str | Path, table: str) -> Iterator[list[bytes]]:
+    """The raw values of the used columns (those of `_PLACES`) of each row, wherever the file has them.
+
+    Raises:
+        DataError: as `TableRows.rows`.
+    """
+    source = TableRows(path, table)
+    places: list[int] = []
+    for row in source.rows():
+        places = places or source.places()
+        yield [row[place] for place in places]
+
+
+def text_of(raw: bytes) -> str:
     """The text of a quoted value, U+FFFD for bytes that are not UTF-8 (MediaWiki cuts long fields); "" for NULL."""
     if raw == b"NULL":
         return ""
@@ -156,100 +146,9 @@ def _unquote(raw: bytes) -> str:
     return raw.decode("utf-8", "replace")
 
 
-def never() -> None:
-    """Ends no pass."""
-
-
-def _columns(path: str | Path, table: str, poll: Callable[[], None]) -> Iterator[list[bytes]]:
-    """The used columns of each row, in the order of `_PLACES`, wherever the file has them.
-
-    `poll` is called now and then, also between rows that nobody asked for; what it raises ends the pass.
-    """
-    source = TableRows(path, table)
-    places: list[int] = []
-    for number, row in enumerate(source.rows()):
-        if number % _OFTEN == 0:
-            poll()
-        places = places or source.places()
-        yield [row[place] for place in places]
-
-
-def read_page(path: str | Path, *, namespace: int | None = 0, poll: Callable[[], None] = never) -> Iterator[PageRow]:
-    """The rows of a `page` table, of one namespace or, with None, of all.
-
-    Raises:
-        DataError: as `TableRows.rows`.
-    """
-    wanted = None if namespace is None else str(namespace).encode()
-    for page_id, space, title, redirect in _columns(path, "page", poll):
-        if wanted is None or space == wanted:
-            yield PageRow(int(page_id), int(space), clean_title(_unquote(title)), redirect == b"1")
-
-
-def read_redirects(path: str | Path, *, poll: Callable[[], None] = never) -> Iterator[RedirectRow]:
-    """The rows of a `redirect` table.
-
-    Raises:
-        DataError: as `TableRows.rows`.
-    """
-    for page_id, space, title, interwiki, fragment in _columns(path, "redirect", poll):
-        yield RedirectRow(
-            int(page_id), int(space), clean_title(_unquote(title)), _unquote(interwiki), _unquote(fragment)
-        )
-
-
-def read_langlinks(path: str | Path, language: str, *, poll: Callable[[], None] = never) -> Iterator[tuple[int, str]]:
-    """Page of this wiki and title in the wiki of `language`, from a `langlinks` table.
-
-    Raises:
-        DataError: as `TableRows.rows`.
-    """
-    wanted = f"'{language}'".encode()
-    for page_id, found, title in _columns(path, "langlinks", poll):
-        if found == wanted:
-            yield int(page_id), clean_title(_unquote(title))
-
-
-def read_disambiguations(path: str | Path, *, poll: Callable[[], None] = never) -> set[int]:
-    """The pages that a `page_props` table marks as disambiguation pages.
-
-    Raises:
-        DataError: as `TableRows.rows`.
-    """
-    return {int(page) for page, name in _columns(path, "page_props", poll) if name == b"'disambiguation'"}
-
-
-def site_of(language: str) -> str:
-    """The name of a language's Wikipedia in Wikidata's tables: `enwiki`, `zh_yuewiki`."""
-    return language.lower().replace("-", "_") + "wiki"
-
-
-def read_site_links(
-    path: str | Path, sites: Container[str], *, poll: Callable[[], None] = never
-) -> Iterator[tuple[int, str, str]]:
-    """Item, site and title of some sites, from Wikidata's table `wb_items_per_site`.
-
-    Raises:
-        DataError: as `TableRows.rows`.
-    """
-    for item, site, title in _columns(path, "wb_items_per_site", poll):
-        if (name := _unquote(site)) in sites:
-            yield int(item), name, clean_title(_unquote(title))
-
-
-def read_site_pairs(
-    path: str | Path, source: str, target: str, wanted: Container[str], *, poll: Callable[[], None] = never
-) -> dict[str, str]:
-    """Title in the wiki of language `source` -> title in that of `target`, for the titles wanted.
-
-    The table is read twice, so that memory grows with the titles wanted and not with the table.
-
-    Raises:
-        DataError: as `TableRows.rows`.
-    """
-    items = {item: title for item, _, title in read_site_links(path, {site_of(source)}, poll=poll) if title in wanted}
-    links = read_site_links(path, {site_of(target)}, poll=poll)
-    return {items[item]: title for item, _, title in links if item in items}
+def title_of(raw: bytes) -> str:
+    """A title as the dumps have it, too."""
+    return clean_title(text_of(raw))
 
 
 def read_titles(path: str | Path) -> list[tuple[str, str]]:
@@ -262,15 +161,15 @@ def read_titles(path: str | Path) -> list[tuple[str, str]]:
     """
     problems = Problems()
     pairs: list[tuple[str, str]] = []
-    for number, (_, line) in enumerate(open_text(path), 1):
+    for number, line in read_lines(path, "utf-8", problems):
         if not line.strip():
             continue
         cells = [clean_title(cell) for cell in line.split("\t")]
-        if len(cells) != 2 or not all(cells):
-            what = f"{len(cells)} columns" if len(cells) != 2 else "an empty title"
-            problems.add(f"{path}:{number}", what, "write the source title, a tab and the target title")
+        if len(cells) == 2 and all(cells):
+            pairs.append((cells[0], cells[1]))
             continue
-        pairs.append((cells[0], cells[1]))
+        what = f"{len(cells)} columns" if len(cells) != 2 else "an empty title"
+        problems.add(f"{path}:{number}", what, "write the source title, a tab and the target title")
     problems.raise_if_any()
     if not pairs:
         raise DataError(f"{path}:1: no pair of titles; write the source title, a tab and the target title on each line")

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import bz2
 import gzip
 import io
 import lzma
+import zlib
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 
@@ -23,7 +26,7 @@ from .encodings import (
 from .example import Example, Examples
 from .problems import Problems
 
-_OPENERS: dict[str, Callable[..., Any]] = {".xz": lzma.open, ".gz": gzip.open}
+_OPENERS: dict[str, Callable[..., Any]] = {".xz": lzma.open, ".gz": gzip.open, ".bz2": bz2.open}
 _BOM = "\ufeff"
 
 
@@ -39,33 +42,55 @@ def file_stem(path: str | Path) -> str:
     return Path(name.stem).stem if name.suffix.lower() in _OPENERS else name.stem
 
 
+def is_packed(path: str | Path) -> bool:
+    """Whether the name says that the file is compressed: `.xz`, `.gz` or `.bz2`."""
+    return Path(path).suffix.lower() in _OPENERS
+
+
+@contextmanager
+def open_file(path: str | Path) -> Iterator[Any]:
+    """The bytes of a file, unpacked as its name says.
+
+    Raises:
+        DataError: the file is missing or unreadable, or its compression is damaged or cut off, which names the byte.
+    """
+    try:
+        with _OPENERS.get(Path(path).suffix.lower(), open)(path, "rb") as file:
+            try:
+                yield file
+            except (OSError, EOFError, zlib.error, lzma.LZMAError) as error:
+                if getattr(error, "strerror", None):  # the disk's, not the decompressor's
+                    raise
+                raise DataError(
+                    f"{path}: damaged compressed file after byte {file.tell()} of the unpacked data: {error}; "
+                    "copy or download it again"
+                ) from error
+    except FileNotFoundError as error:
+        raise DataError(f"{path}: no such file; check the path") from error
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read: {error.strerror}; check the file and its permissions") from error
+
+
 def read_lines(path: str | Path, encoding: str, problems: Problems) -> Iterator[tuple[int, str]]:
     """Number, from 1, and text of each line; a line ends at `\\n` or `\\r\\n` and nowhere else.
 
-    A byte order mark is dropped; `.xz` and `.gz` files are unpacked. Lines with a NUL character are noted in `problems`
-    and left out.
+    A byte order mark is dropped; `.xz`, `.gz` and `.bz2` files are unpacked. Lines with a NUL character are noted in
+    `problems` and left out.
 
     Raises:
         ConfigError: unknown encoding.
         WrongEncoding: the file is in another encoding; what follows the first line that shows it is not looked at.
-        DataError: the file is missing, unreadable, or its compression is damaged.
+        DataError: as `open_file`.
     """
     try:
         ascii_breaks = "a\n".encode(encoding) == b"a\n"
     except LookupError as error:
         raise ConfigError(f"{path}: unknown encoding {encoding!r}; use for example utf-8 or latin-1") from error
-    try:
-        with _OPENERS.get(Path(path).suffix.lower(), open)(path, "rb") as file:
-            if ascii_breaks:
-                yield from decode_lines(str(path), file, encoding, problems)
-            else:
-                yield from decode_lines(str(path), _recode(str(path), file, encoding), "utf-8", problems)
-    except FileNotFoundError as error:
-        raise DataError(f"{path}: no such file; check the path") from error
-    except (lzma.LZMAError, gzip.BadGzipFile, EOFError) as error:
-        raise DataError(f"{path}: damaged compressed file: {error}; copy it again") from error
-    except OSError as error:
-        raise DataError(f"{path}: cannot be read: {error.strerror}; check the file and its permissions") from error
+    with open_file(path) as file:
+        if ascii_breaks:
+            yield from decode_lines(str(path), file, encoding, problems)
+        else:
+            yield from decode_lines(str(path), _recode(str(path), file, encoding), "utf-8", problems)
 
 
 def _recode(path: str, file: IO[bytes], encoding: str) -> IO[bytes]:

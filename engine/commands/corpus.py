@@ -120,5 +120,5 @@ def _config(values: dict[str, Any]) -> CorpusConfig:
         source_wiki=SourceFiles(**{field: values.pop(option) for field, option in wiki.items()}),
         rules=LinkRules(**{field: values.pop(option) for field, option in rules.items()}),
         target_aliases=values.pop("target_redirects"),
-        **values,
+        **{name: value for name, value in values.items() if value is not None},
     )

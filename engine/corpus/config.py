@@ -7,24 +7,26 @@ import hashlib
 import json
 import os
 import re
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import chain
 from pathlib import Path
 from typing import Any, Literal
 
-from ... import ConfigError, DataError
+from ... import ConfigError
 from ...data.corpus.matcher import UNSPACED_LANGUAGES, Boundaries
 from ...data.corpus.title_links import LinkRules
 from ...data.corpus.wiki_source import SourceFiles
+from ...data.readers.lines import open_file
 from ..preflight.languages import language_of
 from ..storage.files import plain
 
 __all__ = ["CorpusConfig", "LinkRules", "Select", "SourceFiles"]
 
 Select = Literal["entities", "overlap", "tfidf"]
-FORMAT = 1
+FORMAT = 2
 """Raised when an equal command would give other bytes."""
 _DUMP = re.compile(r"([a-z][a-z_-]*?)wiki[-.]")
-_STAMPED = 1 << 20
 _LENGTHS = {False: (20, 500), True: (8, 200)}
 
 
@@ -39,8 +41,8 @@ class CorpusConfig:
         target_dump: target text as pages-articles XML or WikiExtractor's JSON lines; folders as above.
         titles: table of source and target titles, in place of the source wiki's files.
         source_wiki: files about the source wiki.
-        language: of the text; None: by the file names.
-        source_language: of the entities; None: by the file names, else English.
+        language: of the text; "": by the file names.
+        source_language: of the entities; "": by the file names, else English.
         rules: how an entity becomes a title.
         target_aliases: redirects of the target dump count as further names.
         boundaries: of words, see `TitleMatcher`.
@@ -51,8 +53,8 @@ class CorpusConfig:
         exclude: evaluation files, none of whose sentences may be in the corpus.
         encoding: of `entities` and `exclude`, which may be older than the text, which is UTF-8.
         cap: most sentences.
-        min_chars: shortest sentence; None: 20, and 8 where words are not spaced.
-        max_chars: longest sentence; None: 500, and 200 where words are not spaced.
+        min_chars: shortest sentence; 0: 20, and 8 where words are not spaced.
+        max_chars: longest sentence; 0: 500, and 200 where words are not spaced.
         split: cut lines and paragraphs into sentences.
         language_check: drop sentences that look like another language.
         control: also write a random sample of as many sentences.
@@ -65,8 +67,8 @@ class CorpusConfig:
     target_dump: tuple[Path, ...] = ()
     titles: Path | None = None
     source_wiki: SourceFiles = field(default_factory=SourceFiles)
-    language: str | None = None
-    source_language: str | None = None
+    language: str = ""
+    source_language: str = ""
     rules: LinkRules = field(default_factory=LinkRules)
     target_aliases: bool = False
     boundaries: Boundaries = "auto"
@@ -76,8 +78,8 @@ class CorpusConfig:
     exclude: tuple[Path, ...] = ()
     encoding: str = "utf-8"
     cap: int = 60_000
-    min_chars: int | None = None
-    max_chars: int | None = None
+    min_chars: int = 0
+    max_chars: int = 0
     split: bool = True
     language_check: bool = True
     control: bool = True
@@ -91,12 +93,9 @@ class CorpusConfig:
         """
         problems = list(_problems(self))
         text, dump = _files(self.text, problems), _files(self.target_dump, problems)
-        language = self.language or _named(dump) or _of(self.text, self.target_dump, (self.out,))
-        if language is None:
+        language = self.language or _language_of((*self.text, *self.target_dump, self.out), dump)
+        if not language:
             problems.append("no file name says the language of the text; give --language")
-        if problems:
-            raise ConfigError("\n".join(problems))
-        assert language is not None
         wiki = self.source_wiki
         tables = [p for p in (wiki.dump, wiki.page, wiki.langlinks, wiki.redirect) if p is not None]
         shortest, longest = _LENGTHS[language.split("-")[0] in UNSPACED_LANGUAGES]
@@ -105,12 +104,14 @@ class CorpusConfig:
             text=text,
             target_dump=dump,
             language=language,
-            source_language=self.source_language or _named(tables) or _of(self.entities) or "en",
-            min_chars=shortest if self.min_chars is None else self.min_chars,
-            max_chars=longest if self.max_chars is None else self.max_chars,
+            source_language=self.source_language or _language_of(self.entities, tables) or "en",
+            min_chars=self.min_chars or shortest,
+            max_chars=self.max_chars or longest,
         )
-        if (out.min_chars or 0) > (out.max_chars or 0):
-            raise ConfigError(f"--min-chars {out.min_chars} is more than --max-chars {out.max_chars}")
+        if out.min_chars > out.max_chars:
+            problems.append(f"--min-chars {out.min_chars} is more than --max-chars {out.max_chars}")
+        if problems:
+            raise ConfigError("\n".join(problems))
         return out
 
     @property
@@ -136,77 +137,61 @@ class CorpusConfig:
         return self.out.with_name(f".{self.out.name}.work")
 
     def fingerprint(self, piece: int) -> str:
-        """Hash of everything that the result depends on; of large files size, time, beginning and end."""
+        """Hash of everything that the result depends on; of the files size and time."""
         values = {**plain(self), "out": None, "inputs": [_stamp(path) for path in self.inputs]}
         text = json.dumps({"format": FORMAT, "piece": piece, **values}, sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()
 
 
-def _problems(config: CorpusConfig) -> list[str]:
-    found = []
-    if not config.text and not config.target_dump:
-        found.append("no text to select from: give --text or --target-dump")
+def _problems(config: CorpusConfig) -> Iterator[str]:
     by_wiki = any(value is not None for value in dataclasses.asdict(config.source_wiki).values())
+    inputs = {path.resolve() for path in config.inputs}
+    if not config.text and not config.target_dump:
+        yield "no text to select from: give --text or --target-dump"
     if config.select == "entities":
         if config.titles is not None and by_wiki:
-            found.append("--titles replaces the source wiki's files: give one or the other")
+            yield "--titles replaces the source wiki's files: give one or the other"
         if config.titles is None and not by_wiki:
-            found.append(
+            yield (
                 "no way from entities to titles: give --titles, or --source-dump with --langlinks or --wikidata; "
                 "or select without titles, by --select overlap or tfidf"
             )
     elif config.titles is not None or by_wiki:
-        found.append(f"--select {config.select} needs no titles; leave --titles and the source wiki's files out")
+        yield f"--select {config.select} needs no titles; leave --titles and the source wiki's files out"
     if (config.select == "tfidf") != bool(config.task_text):
-        found.append("--task-text goes with --select tfidf, and is needed there")
+        yield "--task-text goes with --select tfidf, and is needed there"
     if config.target_aliases and not config.target_dump:
-        found.append("--target-redirects reads the redirects of --target-dump, which is not given")
+        yield "--target-redirects reads the redirects of --target-dump, which is not given"
     if config.select != "tfidf" and not config.entities:
-        found.append("no entities: give --entities, the labelled training file of the source language")
+        yield "no entities: give --entities, the labelled training file of the source language"
     if config.cap < 1:
-        found.append(f"--cap {config.cap}: give at least 1")
+        yield f"--cap {config.cap}: give at least 1"
     for path in (config.out, config.control_path):
-        if path.resolve() in {p.resolve() for p in config.inputs}:
-            found.append(f"{path} is an input; give another --out")
-    return found
+        if path.resolve() in inputs:
+            yield f"{path} is an input; give another --out"
 
 
-def _files(paths: tuple[Path, ...], problems: list[str]) -> tuple[Path, ...]:
+def _files(paths: Sequence[Path], problems: list[str]) -> tuple[Path, ...]:
     """Each folder replaced by the files below it, in the order of their names; hidden ones are left out."""
     out: list[Path] = []
     for path in paths:
-        if not path.is_dir():
-            out.append(path)
-            continue
-        below = sorted(path.rglob("[!.]*"))
-        found = [p for p in below if p.is_file() and not any(n.startswith(".") for n in p.relative_to(path).parts)]
-        if not found:
-            problems.append(f"{path}: no file in this folder; give a folder with text")
-        out += found
+        names = [path]
+        if path.is_dir():
+            below = [p for p in sorted(path.rglob("*")) if p.is_file()]
+            names = [p for p in below if not any(part.startswith(".") for part in p.relative_to(path).parts)]
+            if not names:
+                problems.append(f"{path}: no file in this folder; give a folder with text")
+        out += names
     return tuple(out)
 
 
-def _named(paths: tuple[Path, ...] | list[Path]) -> str | None:
-    """The language of a wiki's dump by its name: `de` for `dewiki-latest-pages-articles.xml.bz2`."""
-    for path in paths:
-        if match := _DUMP.match(path.name):
-            return match[1].replace("_", "-")
-    return None
-
-
-def _of(*groups: tuple[Path, ...]) -> str | None:
-    return next((code for group in groups for path in group if (code := language_of(path))), None)
+def _language_of(paths: Sequence[Path], dumps: Sequence[Path] = ()) -> str:
+    """The language by the names of dumps (`de` for `dewiki-latest-pages-articles.xml.bz2`), then of other files."""
+    wikis = (match[1].replace("_", "-") for path in dumps if (match := _DUMP.match(path.name)))
+    return next(chain(wikis, filter(None, map(language_of, paths))), "")
 
 
 def _stamp(path: Path) -> list[Any]:
-    try:
+    with open_file(path):
         facts = path.stat()
-        with path.open("rb") as file:
-            head = file.read(_STAMPED)
-            file.seek(max(0, facts.st_size - _STAMPED))
-            digest = hashlib.sha256(head + file.read(_STAMPED)).hexdigest()
-    except FileNotFoundError as error:
-        raise DataError(f"{path}: no such file; check the path") from error
-    except OSError as error:
-        raise DataError(f"{path}: cannot be read: {error.strerror}; check the file and its permissions") from error
-    return [os.fspath(path.resolve()), facts.st_size, facts.st_mtime_ns, digest]
+    return [os.fspath(path.resolve()), facts.st_size, facts.st_mtime_ns]

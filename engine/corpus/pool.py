@@ -1,7 +1,7 @@
 """Tasks over processes: whoever is free takes the next one; one worker means this process.
 
 Workers are forked where the system can do that safely, so that they share the automaton of the titles instead of each
-building one. A worker ends with its parent, however that ended.
+building one.
 """
 
 from __future__ import annotations
@@ -10,27 +10,23 @@ import multiprocessing
 import os
 import signal
 import sys
+import threading
+import time
 import warnings
 from collections.abc import Callable, Iterator
-from multiprocessing.connection import Connection, wait
-from multiprocessing.process import BaseProcess
-from typing import Any, Protocol, TypeVar
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
+from itertools import islice
+from typing import Any, TypeVar
 
-from ... import DataError, Interrupted, OutOfMemoryError, StorageError, XltError
+from ... import Interrupted, OutOfMemoryError
 from ..storage.faults import fault
 
+T = TypeVar("T")
 _POLL_SECONDS = 0.5
-_GRACE_SECONDS = 5.0
-_CLASSES: dict[str, type[XltError]] = {c.__name__: c for c in (DataError, StorageError, OutOfMemoryError)}
-
-
-class _Numbered(Protocol):
-    @property
-    def index(self) -> int:
-        """The task's number."""
-
-
-T = TypeVar("T", bound=_Numbered)
+_HELD = 2  # tasks of each worker that have been read and are not done
+_work: Callable[[Any], None]
+"""In a worker: what it does with a task."""
 
 
 def cores() -> int:
@@ -50,114 +46,67 @@ def run_tasks(
         should_stop: number of a signal that asks for an end, or 0.
 
     Raises:
-        Interrupted: `should_stop` asked for it; what was begun is given up.
+        Interrupted: `should_stop` asked for it.
         XltError: what `work` raised.
         OutOfMemoryError: a worker was killed.
     """
     if workers < 2:
         for task in tasks:
-            _stop(should_stop)
+            stop_if_asked(should_stop)
             work(task)
             fault("corpus.piece")
             yield task
         return
-    pool = _Pool(work, workers)
+    context = multiprocessing.get_context("fork" if sys.platform == "linux" else "spawn")
+    pool = ProcessPoolExecutor(workers, context, _begin, (work, os.getpid()))
+    pending: dict[Future[None], T] = {}
     try:
-        yield from pool.run(tasks, should_stop)
+        while True:
+            stop_if_asked(should_stop)
+            for task in islice(tasks, _HELD * workers - len(pending)):
+                pending[_submit(pool, task)] = task
+                stop_if_asked(should_stop)
+            if not pending:
+                return
+            for done in wait(pending, _POLL_SECONDS, FIRST_COMPLETED).done:
+                done.result()
+                fault("corpus.piece")
+                yield pending.pop(done)
+    except BrokenProcessPool as error:
+        raise OutOfMemoryError(
+            "a worker process was killed, perhaps for want of memory; run the same command again with fewer --workers"
+        ) from error
     finally:
-        pool.close()
+        pool.shutdown(cancel_futures=True)
 
 
-def _stop(should_stop: Callable[[], int]) -> None:
+def stop_if_asked(should_stop: Callable[[], int]) -> None:
+    """Raise Interrupted where `should_stop` gives the number of a signal."""
     if number := should_stop():
         raise Interrupted(number)
 
 
-class _Pool:
-    def __init__(self, work: Callable[[Any], None], workers: int) -> None:
-        if sys.platform == "linux":
-            context: Any = multiprocessing.get_context("fork")
-        else:
-            context = multiprocessing.get_context("spawn")
-        self._members: dict[Connection, BaseProcess] = {}
-        with warnings.catch_warnings():
-            # Threads of the numerical libraries may sleep in this process; the workers call none of them.
-            warnings.filterwarnings("ignore", message=".*multi-threaded.*fork", category=DeprecationWarning)
-            for _ in range(workers):
-                mine, theirs = context.Pipe()
-                process = context.Process(target=_serve, args=(theirs, os.getpid(), work), daemon=True)
-                process.start()
-                theirs.close()
-                self._members[mine] = process
-
-    def run(self, tasks: Iterator[T], should_stop: Callable[[], int]) -> Iterator[T]:
-        idle, busy = list(self._members), dict[Connection, T]()
-        upcoming = next(tasks, None)
-        while upcoming is not None or busy:
-            while idle and upcoming is not None:
-                _stop(should_stop)
-                member = idle.pop()
-                busy[member] = upcoming
-                self._send(member, upcoming)
-                upcoming = next(tasks, None)
-            _stop(should_stop)
-            for ready in wait(list(busy), _POLL_SECONDS):
-                assert isinstance(ready, Connection)
-                self._receive(ready)
-                idle.append(ready)
-                fault("corpus.piece")
-                yield busy.pop(ready)
-
-    def _send(self, member: Connection, task: object) -> None:
-        try:
-            member.send(task)
-        except OSError as error:
-            raise self._lost(member) from error
-
-    def _receive(self, member: Connection) -> None:
-        try:
-            name, message = member.recv()
-        except (EOFError, OSError) as error:
-            raise self._lost(member) from error
-        if name:
-            raise _CLASSES.get(name, XltError)(message)
-
-    def _lost(self, member: Connection) -> XltError:
-        process = self._members[member]
-        process.join(_GRACE_SECONDS)
-        if process.exitcode is not None and process.exitcode < 0:
-            return OutOfMemoryError(
-                f"a worker process was killed by signal {-process.exitcode}, perhaps for want of memory; "
-                "run the same command again with fewer --workers"
-            )
-        return XltError(f"a worker process ended with code {process.exitcode}; its error is above")
-
-    def close(self) -> None:
-        for member, process in self._members.items():
-            member.close()
-            process.terminate()
-        for process in self._members.values():
-            process.join(_GRACE_SECONDS)
-            if process.is_alive():
-                process.kill()
-                process.join()
+def _submit(pool: ProcessPoolExecutor, task: object) -> Future[None]:
+    with warnings.catch_warnings():
+        # Threads of the numerical libraries may sleep in this process; the workers call none of them.
+        warnings.filterwarnings("ignore", message=".*multi-threaded.*fork", category=DeprecationWarning)
+        return pool.submit(_do, task)
 
 
-def _serve(parent: Connection, parent_id: int, work: Callable[[Any], None]) -> None:
-    """A worker's life. The terminal's interrupt reaches it too, but only the parent decides."""
+def _begin(work: Callable[[Any], None], parent: int) -> None:
+    """A worker's start. The terminal's interrupt reaches it too, but only the parent decides, with which it ends."""
+    global _work
+    _work = work
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
-    while True:
-        while not parent.poll(_POLL_SECONDS):
-            if os.getppid() != parent_id:
-                return
-        try:
-            task = parent.recv()
-        except EOFError:
-            return
-        try:
-            work(task)
-        except XltError as error:
-            parent.send((type(error).__name__, str(error)))
-        else:
-            parent.send(("", ""))
+    threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
+
+
+def _end_with(parent: int) -> None:
+    while os.getppid() == parent:
+        time.sleep(_POLL_SECONDS)
+    os._exit(1)
+
+
+def _do(task: object) -> None:
+    _work(task)

@@ -5,8 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import resource
-import sys
 from collections import Counter
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
@@ -40,8 +38,28 @@ class CorpusReport:
     made: bool = True
 
     def render(self) -> str:
-        """The audit as Markdown."""
-        return "\n\n".join(_sections(self.values)) + "\n"
+        """The audit as Markdown: a heading for each part, a row for each value."""
+        selected, settings = self.values["selected"], self.values["settings"]
+        out = [
+            "# Corpus audit",
+            f"{selected['sentences']:,} sentences in `{Path(settings['out']).name}` ({settings['language']}), "
+            f"selected by {settings['select']}, seed {settings['seed']}.",
+        ]
+        for name, part in self.values.items():
+            if isinstance(part, dict) and name not in ("settings", "files"):
+                rows = "".join(f"\n| {key.replace('_', ' ')} | {_cell(value)} |" for key, value in part.items())
+                out.append(f"## {name.capitalize()}\n\n| | |\n|---|---|{rows}")
+        return "\n\n".join(out) + "\n"
+
+
+def _cell(value: Any) -> str:
+    if isinstance(value, dict):
+        return ", ".join(f"{key} {_cell(part)}" for key, part in value.items()) or "-"
+    if isinstance(value, list):
+        return ", ".join(map(_cell, value)) or "-"
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return str(value).replace("|", "\\|")
+    return f"{value:,.10g}"
 
 
 def finished(config: CorpusConfig, fingerprint: str) -> CorpusReport | None:
@@ -82,17 +100,8 @@ def make_report(
     values: dict[str, Any] = {
         "version": __version__,
         "settings": _settings(config),
-        "text": {
-            n: counts[n]
-            for n in ("articles", "pages", "redirects", "disambiguations", "paragraphs", "characters")
-            if counts[n]
-        },
-        "entities": {
-            "mentions": sum(mentions.values()),
-            "distinct": len(mentions),
-            **({fate: links.counts[fate] for fate in FATES} if by_entity else {}),
-            "rules": {k: v for k, v in sorted(links.counts.items()) if k not in FATES},
-        },
+        "text": {n: counts[n] for n in ("pages", "redirects", "disambiguations", "paragraphs", "characters")},
+        "entities": {"mentions": sum(mentions.values()), "distinct": len(mentions)},
         "matched": {
             "sentences": counts["matched"],
             "too_short": counts["too-short"],
@@ -100,27 +109,19 @@ def make_report(
             "excluded": counts["excluded"],
             "duplicates": counts["duplicates"] + merged.candidates.duplicates,
             "only_by_ending": counts["inflected"],
-            "beyond_what_balance_needs": merged.candidates.trimmed,
-            **(_per_entity(names, merged.per_entity) if by_entity else {}),
         },
-        "selected": {
-            "sentences": len(chosen.texts),
-            "characters": sum(map(len, chosen.texts)),
-            "lengths": _quantiles([len(text) for text in chosen.texts]),
-            **({"only_by_ending": chosen.inflected} if by_entity else {}),
-            **(_per_entity(names, chosen.entities) if by_entity else {}),
-        },
+        "selected": {**_lengths(chosen.texts), "only_by_ending": chosen.inflected},
         "language": _language(config, chosen),
         "exclude": _overlap(config, excluded, chosen),
     }
     if config.control:
-        values["control"] = {
-            "sentences": len(chosen.control),
-            "characters": sum(map(len, chosen.control)),
-            "lengths": _quantiles([len(text) for text in chosen.control]),
-            **({"with_entity": chosen.control_matched} if by_entity else {}),
-            "also_in_corpus": chosen.shared,
-        }
+        more = {"with_entity": chosen.control_matched, "also_in_corpus": chosen.shared}
+        values["control"] = {**_lengths(chosen.control), **more}
+    if by_entity:
+        values["entities"] |= {fate: links.counts[fate] for fate in FATES}
+        values["entities"]["rules"] = {k: v for k, v in sorted(links.counts.items()) if k not in FATES}
+        values["matched"] |= _per_entity(names, merged.per_entity)
+        values["selected"] |= _per_entity(names, chosen.entities)
     return CorpusReport(config.beside(".report.json"), values)
 
 
@@ -136,20 +137,11 @@ def write_outputs(
         text = "".join(f"{line}\n" for line in texts)
         atomic_write_text(path, text)
         files[path.name] = hashlib.sha256(text.encode()).hexdigest()
-    read, seconds = run.pop("bytes_now"), run["seconds"]["reading"]
-    rate = round(read / 1e6 / max(seconds, 0.01), 2)
     report.values["files"] = files
     report.values["fingerprint"] = fingerprint
-    report.values["run"] = run | {"megabytes_per_second": rate, "peak_memory_mib": _peaks()}
+    report.values["run"] = run
     atomic_write_text(config.beside(".report.md"), report.render())
     atomic_write_json(report.path, report.values)
-
-
-def _peaks() -> dict[str, float]:
-    """Largest resident size of this process and of its largest worker."""
-    unit = 1 if sys.platform == "darwin" else 1024
-    who = {"parent": resource.RUSAGE_SELF, "worker": resource.RUSAGE_CHILDREN}
-    return {name: round(resource.getrusage(one).ru_maxrss * unit / 2**20, 1) for name, one in who.items()}
 
 
 def _settings(config: CorpusConfig) -> dict[str, Any]:
@@ -158,16 +150,18 @@ def _settings(config: CorpusConfig) -> dict[str, Any]:
     return {name: value for name, value in values.items() if value not in (None, [], {})}
 
 
+def _lengths(texts: Sequence[str]) -> dict[str, Any]:
+    lengths = [len(text) for text in texts]
+    return {"sentences": len(texts), "characters": sum(lengths), "lengths": _quantiles(lengths)}
+
+
 def _quantiles(values: Sequence[int]) -> dict[str, float]:
-    if not len(values):
-        return {}
     levels = {"min": 0, "p25": 25, "median": 50, "p75": 75, "max": 100}
-    out = {name: float(np.percentile(np.asarray(values), level)) for name, level in levels.items()}
-    return {**out, "mean": round(float(np.mean(values)), 2)}
+    return {name: float(np.percentile(values, level)) for name, level in levels.items()} if len(values) else {}
 
 
 def _per_entity(names: Sequence[str], counts: np.ndarray) -> dict[str, Any]:
-    order = np.lexsort((np.arange(len(names)), -counts))[:_SHOWN].tolist()
+    order = np.argsort(-counts, kind="stable")[:_SHOWN].tolist()
     return {
         "entities": int((counts > 0).sum()),
         "entities_without": int((counts == 0).sum()),
@@ -191,64 +185,7 @@ def _language(config: CorpusConfig, chosen: Chosen) -> dict[str, Any]:
 
 def _overlap(config: CorpusConfig, excluded: Collection[str], chosen: Chosen) -> dict[str, Any]:
     """Counted anew on what is written."""
-    found = {name: sum(comparison_key(t) in excluded for t in texts) for name, texts in _written(chosen).items()}
-    assert not any(found.values()), found
-    return {"files": [os.fspath(p) for p in config.exclude], "sentences": len(excluded), "overlap": found}
-
-
-def _written(chosen: Chosen) -> dict[str, list[str]]:
-    return {"corpus": chosen.texts, "control": chosen.control}
-
-
-def _sections(values: dict[str, Any]) -> list[str]:
-    settings, selected, matched = values["settings"], values["selected"], values["matched"]
-    out = [
-        "# Corpus audit",
-        f"{selected['sentences']:,} sentences in `{Path(settings['out']).name}` ({settings['language']}), "
-        f"selected by {settings['select']}, seed {settings['seed']}.",
-    ]
-    numbers = {k: v for k, v in values["entities"].items() if not isinstance(v, dict)}
-    out.append("## Entities\n\n" + _table(numbers | {f"rule: {k}": v for k, v in values["entities"]["rules"].items()}))
-    out.append("## Text\n\n" + _table(values["text"]))
-    out.append(
-        "## Sentences\n\n" + _columns({"matched": matched, "selected": selected, "control": values.get("control", {})})
-    )
-    lengths: dict[str, dict[str, Any]] = {
-        name: values[name]["lengths"] for name in ("selected", "control") if name in values
-    }
-    out.append("## Characters in a sentence\n\n" + _columns(lengths))
-    if "sentences_per_entity" in selected:
-        counts = {"matched": matched["sentences_per_entity"], "selected": selected["sentences_per_entity"]}
-        out.append("## Sentences of an entity\n\n" + _columns(counts))
-        most = [f"| {name} | {count} |" for name, count in matched["most"].items()]
-        out.append("\n".join(["Most sentences before balancing:\n", "| entity | sentences |", "|---|---|", *most]))
-    out.append("## Language\n\n" + _table(values["language"]))
-    out.append("## Evaluation files\n\n" + _table(values["exclude"]))
-    out.append("## Run\n\n" + _table(values["run"]))
-    return out
-
-
-def _cell(value: Any) -> str:
-    if isinstance(value, dict):
-        return ", ".join(f"{k} {_cell(v)}" for k, v in value.items()) or "-"
-    if isinstance(value, list):
-        return ", ".join(map(_cell, value)) or "-"
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        return str(value).replace("|", "\\|")
-    return f"{value:,.10g}"
-
-
-def _table(values: dict[str, Any]) -> str:
-    return "\n".join(["| | |", "|---|---|", *(f"| {k.replace('_', ' ')} | {_cell(v)} |" for k, v in values.items())])
-
-
-def _columns(columns: dict[str, dict[str, Any]]) -> str:
-    """Columns side by side; only single numbers."""
-    columns = {name: values for name, values in columns.items() if values}
-    rows = dict.fromkeys(k for values in columns.values() for k, v in values.items() if isinstance(v, int | float))
-    head = ["| | " + " | ".join(columns) + " |", "|---" * (len(columns) + 1) + "|"]
-    lines = [
-        f"| {row.replace('_', ' ')} | " + " | ".join(_cell(c[row]) if row in c else "" for c in columns.values()) + " |"
-        for row in rows
-    ]
-    return "\n".join([*head, *lines])
+    written = {"corpus": chosen.texts, "control": chosen.control}
+    overlap = {name: sum(comparison_key(text) in excluded for text in texts) for name, texts in written.items()}
+    assert not any(overlap.values()), overlap
+    return {"files": [os.fspath(p) for p in config.exclude], "sentences": len(excluded), "overlap": overlap}

@@ -12,19 +12,10 @@ from pathlib import Path
 import pytest
 
 from xlt_engine import DataError
-from xlt_engine.data.corpus import wiki_files
-from xlt_engine.data.corpus.wiki_tables import (
-    PageRow,
-    RedirectRow,
-    TableRows,
-    read_disambiguations,
-    read_langlinks,
-    read_page,
-    read_redirects,
-    read_site_links,
-    read_site_pairs,
-    read_titles,
-)
+from xlt_engine.data.corpus import wiki_dump
+from xlt_engine.data.corpus.title_links import PageFacts
+from xlt_engine.data.corpus.wiki_source import FileWiki, SourceFiles
+from xlt_engine.data.corpus.wiki_tables import read_titles, table_rows, text_of, title_of
 
 LANGLINKS = r"""-- MySQL dump 10.19
 /*!40101 SET NAMES utf8mb4 */;
@@ -60,6 +51,18 @@ def planted() -> types.ModuleType:
     return module
 
 
+def links(path: Path, language: str) -> list[tuple[int, str]]:
+    """Page and title, in the order of the file."""
+    code = f"'{language}'".encode()
+    return [(int(page), title_of(title)) for page, of, title in table_rows(path, "langlinks") if of == code]
+
+
+def facts(tmp_path: Path, titles: set[str], **tables: str) -> dict[str, PageFacts]:
+    """What the tables say of the pages with these titles."""
+    files = {name: write(tmp_path / f"{name}.sql", text) for name, text in tables.items()}
+    return FileWiki(SourceFiles(**files, items=tmp_path / "x"), "en", "de").pages(titles)
+
+
 GERMAN = [
     (1, 'O\'Neill "A" \\B'),
     (2, "New York, (Stadt)"),
@@ -72,13 +75,12 @@ GERMAN = [
 @pytest.mark.parametrize("size", [1 << 20, 1, 7, 64])
 @pytest.mark.parametrize("suffix", ["", ".gz"])
 def test_rows_with_escapes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, size: int, suffix: str) -> None:
-    monkeypatch.setattr(wiki_files, "BLOCK", size)
-    monkeypatch.setattr(wiki_files, "PIECE", size)
+    monkeypatch.setattr(wiki_dump, "BLOCK", size)
     data = (OTHER + LANGLINKS + OTHER).encode()
     path = write(tmp_path / f"langlinks.sql{suffix}", gzip.compress(data) if suffix else data)
-    assert list(read_langlinks(path, "de")) == GERMAN
-    assert list(read_langlinks(path, "fr")) == [(1, "a),(b;")]
-    assert list(read_langlinks(path, "als")) == [(5, "Zürich")]
+    assert links(path, "de") == GERMAN
+    assert links(path, "fr") == [(1, "a),(b;")]
+    assert links(path, "als") == [(5, "Zürich")]
 
 
 def test_numbers_null_and_bytes(tmp_path: Path) -> None:
@@ -86,7 +88,7 @@ def test_numbers_null_and_bytes(tmp_path: Path) -> None:
         b"INSERT INTO `langlinks` (`a`, `ll_from`, `b`, `c`, `d`, `ll_lang`, `ll_title`) VALUES\n"
         b"(-3,1,NULL,0.25,'','de',_binary 'ab\xc3'),\n(4,2,1e-3,0x4A,NULL,'de','\xc3\xa4'),(-1,3,0,0,0,'de',NULL);\n"
     )
-    rows = list(read_langlinks(write(tmp_path / "l.sql", text), "de"))
+    rows = links(write(tmp_path / "l.sql", text), "de")
     assert rows == [(1, "ab\ufffd"), (2, "ä"), (3, "")]
 
 
@@ -97,26 +99,28 @@ def test_columns_come_from_the_file(tmp_path: Path) -> None:
         "  `page_restrictions` tinyblob,\n  `page_is_redirect` tinyint\n) ENGINE=InnoDB;\n"
         "INSERT INTO `page` VALUES (7,0,'Sa\u0303o_Paulo','',1),(8,14,'Ort','',0),(9,0,'B','',0);\n"
     )
-    path = write(tmp_path / "page.sql", old)
-    assert list(read_page(path)) == [PageRow(7, 0, "São Paulo", True), PageRow(9, 0, "B", False)]
-    assert list(read_page(path, namespace=14)) == [PageRow(8, 14, "Ort", False)]
-    assert len(list(read_page(path, namespace=None))) == 3
+    assert facts(tmp_path, {"São Paulo", "Ort", "B"}, page=old) == {
+        "São Paulo": PageFacts(7, ""),
+        "B": PageFacts(9),
+    }
     bare = "INSERT INTO `page` VALUES (7,0,'A',1,0,0.1,'2026',NULL,5,6,'wikitext',NULL);\n"
-    assert list(read_page(write(tmp_path / "bare.sql", bare))) == [PageRow(7, 0, "A", True)]
+    assert facts(tmp_path, {"A"}, page=bare) == {"A": PageFacts(7, "")}
     missing = old.replace("page_is_redirect", "page_is_moved")
     with pytest.raises(DataError, match="the table page has no column page_is_redirect"):
-        list(read_page(write(tmp_path / "missing.sql", missing)))
+        facts(tmp_path, {"A"}, page=missing)
 
 
 def test_redirects_and_page_props(tmp_path: Path) -> None:
-    rows = "INSERT INTO `redirect` VALUES (1,0,'New_York','',''),(2,0,'X','wikt',NULL),(3,4,'Y',NULL,'Teil_1');\n"
-    assert list(read_redirects(write(tmp_path / "r.sql", rows))) == [
-        RedirectRow(1, 0, "New York", "", ""),
-        RedirectRow(2, 0, "X", "wikt", ""),
-        RedirectRow(3, 4, "Y", "", "Teil_1"),
-    ]
-    rows = "INSERT INTO `page_props` VALUES (5,'disambiguation','',NULL),(6,'wikibase_item','Q1',NULL);\n"
-    assert read_disambiguations(write(tmp_path / "p.sql", rows)) == {5}
+    pages = "".join(f"({n},0,'{title}',1,0,0.1,'2026',NULL,5,6,'wikitext',NULL)," for n, title in enumerate("ABCD", 1))
+    read = facts(
+        tmp_path,
+        set("ABCD"),
+        page=f"INSERT INTO `page` VALUES {pages[:-1]};\n",
+        redirect="INSERT INTO `redirect` VALUES (1,0,'New_York','',''),(2,0,'X','wikt',NULL),(3,4,'Y',NULL,'T');\n",
+        page_props="INSERT INTO `page_props` VALUES (4,'disambiguation','',NULL),(3,'wikibase_item','Q1',NULL);\n",
+    )
+    assert {title: page.redirect for title, page in read.items()} == {"A": "New York", "B": "", "C": "", "D": ""}
+    assert [title for title, page in read.items() if page.disambiguation] == ["D"]
 
 
 def test_sites_of_wikidata(tmp_path: Path) -> None:
@@ -124,18 +128,21 @@ def test_sites_of_wikidata(tmp_path: Path) -> None:
         "INSERT INTO `wb_items_per_site` VALUES (1,90,'enwiki','Paris'),(2,90,'dewiki','Paris (Stadt)'),"
         "(3,64,'dewiki','Berlin'),(4,64,'enwiki','Berlin'),(5,64,'zh_yuewiki','柏林'),(6,65,'enwiki','X');\n"
     )
-    path = write(tmp_path / "w.sql", rows)
-    assert list(read_site_links(path, {"zh_yuewiki"})) == [(64, "zh_yuewiki", "柏林")]
-    assert read_site_pairs(path, "en", "de", {"Paris", "Berlin", "X"}) == {"Paris": "Paris (Stadt)", "Berlin": "Berlin"}
-    assert read_site_pairs(path, "en", "zh-yue", {"Berlin"}) == {"Berlin": "柏林"}
-    assert read_site_pairs(path, "en", "de", {"Rom"}) == {}
+    files = SourceFiles(items=write(tmp_path / "w.sql", rows))
+
+    def pairs(target: str, *titles: str) -> dict[str, str]:
+        return FileWiki(files, "en", target).links(dict.fromkeys(titles, 0))
+
+    assert pairs("de", "Paris", "Berlin", "X") == {"Paris": "Paris (Stadt)", "Berlin": "Berlin"}
+    assert pairs("zh-yue", "Berlin") == {"Berlin": "柏林"}
+    assert pairs("de", "Rom") == {}
 
 
 def drain(path: Path) -> tuple[int, str]:
     """How many rows come out before the error, and what it says."""
     count = 0
     try:
-        for _ in TableRows(path, "langlinks").rows():
+        for _ in table_rows(path, "langlinks"):
             count += 1
     except DataError as error:
         return count, str(error)
@@ -159,17 +166,17 @@ def test_damaged_tables(tmp_path: Path) -> None:
     assert (count, "byte 0: no table 'langlinks' in this file" in said) == (0, True)
     packed = gzip.compress(LANGLINKS.encode())
     count, said = drain(write(tmp_path / "l.sql.gz", packed[: len(packed) // 2]))
-    assert f"the file ends at byte {len(packed) // 2}, in the middle of the .gz stream from byte 0" in said
+    assert "l.sql.gz: damaged compressed file after byte" in said
 
 
 def test_a_table_without_rows(tmp_path: Path) -> None:
     empty = LANGLINKS[: LANGLINKS.index("INSERT")]
-    assert list(read_langlinks(write(tmp_path / "l.sql", empty), "de")) == []
+    assert links(write(tmp_path / "l.sql", empty), "de") == []
 
 
 def test_a_damaged_row_does_not_fill_the_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("xlt_engine.data.corpus.wiki_tables._ROW_LIMIT", 5000)
-    monkeypatch.setattr(wiki_files, "BLOCK", 1000)
+    monkeypatch.setattr(wiki_dump, "BLOCK", 1000)
     head = LANGLINKS[: LANGLINKS.index(",(2,'de'")]
     count, said = drain(write(tmp_path / "l.sql", head + ",(2,'de','" + "x" * 100_000 + "');\n"))
     assert (count, "no whole row" in said) == (2, True)
@@ -179,26 +186,28 @@ def test_a_damaged_row_does_not_fill_the_memory(tmp_path: Path, monkeypatch: pyt
 def test_planted_wiki_is_linked_as_planned(tmp_path: Path, planted: types.ModuleType, language: str) -> None:
     """The tables alone, without the package's rules: redirects followed, loops and disambiguation pages left out."""
     plan = planted.make_planted(tmp_path, language=language)
-    rows = {row.title: row for row in read_page(plan.files["page_sql"])}
-    redirects = {row.page_id: row.title for row in read_redirects(plan.files["redirect_sql"])}
-    links = dict(read_langlinks(plan.files["langlinks_sql"], language))
-    skipped = read_disambiguations(plan.files["page_props_sql"])
-    found = {}
+    files = plan.files
+    rows = {title_of(t): (n, r == b"1") for n, ns, t, r in table_rows(files["page_sql"], "page") if ns == b"0"}
+    redirects = {n: title_of(t) for n, _, t, _ in table_rows(files["redirect_sql"], "redirect")}
+    targets = dict(links(files["langlinks_sql"], language))
+    props = table_rows(files["page_props_sql"], "page_props")
+    skipped = {n for n, name in props if text_of(name) == "disambiguation"}
+    linked = {}
     for entity in plan.entities:
         title, seen = planted.nfc(entity.surface), set()
-        while title in rows and rows[title].is_redirect and title not in seen:
+        while title in rows and rows[title][1] and title not in seen:
             seen.add(title)
-            title = redirects[rows[title].page_id]
-        row = rows.get(title)
-        if row and not row.is_redirect and row.page_id not in skipped and row.page_id in links:
-            found[planted.nfc(entity.surface)] = links[row.page_id]
-    assert found == plan.links
-    assert len(found) > 50
+            title = redirects[rows[title][0]]
+        number, is_redirect = rows.get(title, (b"0", True))
+        if not is_redirect and number not in skipped and int(number) in targets:
+            linked[planted.nfc(entity.surface)] = targets[int(number)]
+    assert linked == plan.links
+    assert len(linked) > 50
     assert set(plan.unlinked.values()) == {"loop", "missing", "no-link", "disambiguation"}
-    pages = {e.page for e in plan.entities if e.target}
-    pairs = read_site_pairs(plan.files["sites_sql"], "en", language, pages)
+    pages = {e.page: 0 for e in plan.entities if e.target}
+    pairs = FileWiki(SourceFiles(items=files["sites_sql"]), "en", language).links(pages)
     assert pairs == {e.page: e.target for e in plan.entities if e.target}
-    assert dict(read_titles(plan.files["titles"])) == plan.links
+    assert dict(read_titles(files["titles"])) == plan.links
 
 
 def test_title_tables(tmp_path: Path) -> None:

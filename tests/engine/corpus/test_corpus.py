@@ -25,13 +25,12 @@ from typing import Any
 import pytest
 
 from xlt_engine import ConfigError, DataError, Interrupted, OutOfMemoryError, StorageError
-from xlt_engine.data.corpus import wiki_files, wiki_tables
+from xlt_engine.data.corpus import wiki_dump, wiki_source
 from xlt_engine.data.corpus.language_id import _model
 from xlt_engine.data.corpus.select import comparison_key
 from xlt_engine.data.corpus.title_links import LinkRules
 from xlt_engine.data.corpus.wiki_source import SourceFiles
 from xlt_engine.engine import ConsoleProgress, CorpusConfig, CorpusReport, Progress, build_corpus
-from xlt_engine.engine.corpus import config as corpus_config
 from xlt_engine.engine.corpus.pool import run_tasks
 
 PIECE = 1 << 13
@@ -172,8 +171,7 @@ def test_a_folder_stands_for_its_files(german: Any, tmp_path: Path) -> None:
 def test_memory_does_not_grow_with_the_dump(tmp_path: Path, form: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """The whole command on a dump six times as large, with the same titles and cap, packed as one stream or not."""
     # What is read at once is smaller than the smaller dump; the model of languages is loaded once, by whoever is first.
-    monkeypatch.setattr(wiki_files, "BLOCK", 1 << 16)
-    monkeypatch.setattr(corpus_config, "_STAMPED", 1 << 16)
+    monkeypatch.setattr(wiki_dump, "BLOCK", 1 << 16)
     peaks = []
     for size in (400_000, 2_400_000):
         folder = tmp_path / str(size)
@@ -269,7 +267,7 @@ def test_killed_and_resumed(german: Any, tmp_path: Path, fault: str, workers: in
     assert run_killed(german, out, fault, workers) == -signal.SIGKILL
     assert not out.exists()
     done = len(list((tmp_path / ".out.txt.work").glob("piece-*.bin")))
-    assert kept <= done <= kept + workers
+    assert kept <= done <= kept + 3 * workers
     again = Recorder()
     build_corpus(config(german, out, "target_xml", cap=50), workers=1, piece=PIECE, progress=again)
     assert out.read_bytes() == whole.read_bytes()
@@ -297,7 +295,7 @@ def test_stopped_and_resumed(german: Any, tmp_path: Path) -> None:
 @pytest.mark.parametrize("table", ["page_sql", "langlinks_sql", "sites_sql"])
 def test_stopped_within_a_table(german: Any, tmp_path: Path, table: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Also between rows that are of no use: the table of a large wiki takes minutes."""
-    monkeypatch.setattr(wiki_tables, "_OFTEN", 10)
+    monkeypatch.setattr(wiki_source, "_OFTEN", 10)
     files, asked = german.files, [0]
     given = {"page_sql": "page", "langlinks_sql": "langlinks", "sites_sql": "items"}
     wiki = SourceFiles(**{field: files[name] for name, field in given.items() if name in (table, "page_sql")})
@@ -499,7 +497,7 @@ def test_reports(german: Any, tmp_path: Path) -> None:
         assert part in text
     assert values["text"]["pages"] > 100
     assert values["settings"]["cap"] == 20
-    assert values["run"]["peak_memory_mib"]["parent"] > 10
+    assert values["run"]["cpu_seconds"] > 0
     assert values["matched"]["sentences"] >= len(german.expected)
     assert values["selected"]["lengths"]["max"] == max(map(len, lines(tmp_path / "de.txt")))
 
@@ -534,18 +532,18 @@ class Terminal(io.StringIO):
 
 
 def test_languages_by_the_names_of_the_files(german: Any, tmp_path: Path) -> None:
-    given = dataclasses.replace(config(german, tmp_path / "out.txt", "target_xml"), language=None).resolved()
+    given = dataclasses.replace(config(german, tmp_path / "out.txt", "target_xml"), language="").resolved()
     assert (given.language, given.source_language) == ("de", "en")
-    assert dataclasses.replace(config(german, tmp_path / "out.txt", "text"), language=None).resolved().language == "de"
+    assert dataclasses.replace(config(german, tmp_path / "out.txt", "text"), language="").resolved().language == "de"
     cantonese = tmp_path / "zh_yuewiki-latest-pages-articles.xml.bz2"
-    assert dataclasses.replace(given, language=None, target_dump=(cantonese,)).resolved().language == "zh-yue"
+    assert dataclasses.replace(given, language="", target_dump=(cantonese,)).resolved().language == "zh-yue"
     text = tmp_path / "text"
     text.write_text("x")
-    unnamed = dataclasses.replace(config(german, tmp_path / "out.txt", "text"), language=None, text=(text,))
+    unnamed = dataclasses.replace(config(german, tmp_path / "out.txt", "text"), language="", text=(text,))
     with pytest.raises(ConfigError, match="give --language"):
         unnamed.resolved()
     assert (given.min_chars, given.max_chars) == (20, 500)
-    assert dataclasses.replace(given, language="ja", min_chars=None, max_chars=None).resolved().min_chars == 8
+    assert dataclasses.replace(given, language="ja", min_chars=0, max_chars=0).resolved().min_chars == 8
 
 
 @pytest.mark.parametrize(
@@ -591,7 +589,10 @@ def bad_input(german: Any, folder: Path) -> Iterator[tuple[CorpusConfig, str]]:
     whole = german.files["text"].read_bytes()
     yield dataclasses.replace(base, text=(write("l.txt", whole + b"\xff\n"),)), "byte 0xff"
     cut = german.files["target_bz2"].read_bytes()[:-700]
-    yield dataclasses.replace(dump, target_dump=(write("c.xml.bz2", cut),)), f"the file ends at byte {len(cut)}"
+    yield (
+        dataclasses.replace(dump, target_dump=(write("c.xml.bz2", cut),)),
+        "c.xml.bz2: damaged compressed file after byte",
+    )
     xml = german.files["target_xml"].read_bytes()
     yield dataclasses.replace(dump, target_dump=(write("c.xml", xml[:-900]),)), "c.xml: byte"
 
@@ -646,7 +647,7 @@ def test_errors_of_workers() -> None:
     for workers in (1, 2):
         with pytest.raises(DataError, match="x.txt:1: wrong"):
             list(run_tasks(iter(map(Numbered, range(9))), fails_at(5, raise_data_error), workers))
-    with pytest.raises(OutOfMemoryError, match="killed by signal 9"):
+    with pytest.raises(OutOfMemoryError, match="a worker process was killed"):
         list(run_tasks(iter(map(Numbered, range(9))), fails_at(5, kill_self), 2))
 
 
