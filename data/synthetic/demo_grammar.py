@@ -32,6 +32,11 @@ class Grammar(ABC):
     def __init__(self, words: Lexicon) -> None:
         self.words = words
         self._verbs = {key: entry.split() for key, entry in words.verbs.items()}
+        self._nouns: dict[tuple[str, str], list[str]] = {}
+        """Gender and forms of a noun, roles by their sex."""
+        for key, entry in words.nouns.items():
+            for forms in map(str.split, entry.split(" / ")):
+                self._nouns[key, forms[0] if " / " in entry else ""] = forms
 
     def tell(self, event: Clause | ScoreLine) -> tuple[list[str], list[str]]:
         """The sentence's words and their BIO tags."""
@@ -147,14 +152,6 @@ class German(Grammar):
 
     dative_verbs = frozenset({"help"})
 
-    def __init__(self, words: Lexicon) -> None:
-        super().__init__(words)
-        self._nouns: dict[tuple[str, str], list[str]] = {}
-        for key, entry in words.nouns.items():
-            for part in entry.split(" / "):
-                forms = part.split()
-                self._nouns[key, forms[0] if " / " in entry else ""] = forms
-
     def phrase(self, phrase: NounPhrase, case: str = "nom") -> Pieces:
         name = phrase.name
         if name is not None and not phrase.noun:
@@ -223,14 +220,6 @@ class Spanish(Grammar):
     preposition_in = "en"
     inverting = frozenset({"protest", "vote", "march"})
     """Verbs that also precede their subject after a fronted place."""
-
-    def __init__(self, words: Lexicon) -> None:
-        super().__init__(words)
-        self._nouns: dict[tuple[str, str], list[str]] = {}
-        for key, entry in words.nouns.items():
-            for part in entry.split(" / "):
-                gender, noun = part.split()
-                self._nouns[key, gender if " / " in entry else ""] = [gender, noun]
 
     def _agree(self, entry: str, gender: str, plural: bool) -> str:
         forms = entry.split()

@@ -20,14 +20,11 @@ stands before it, with a colon.
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
-from types import MappingProxyType
 
 from ..readers.word_lists import read_list
-
-Words = MappingProxyType[str, str]
-Articled = tuple[tuple[str, str], ...]
 
 LANGUAGES = ("en", "de", "es")
 
@@ -38,38 +35,21 @@ def words(text: str) -> tuple[str, ...]:
 
 
 @dataclass(frozen=True)
-class NamePool:
-    """The names of one language, its own or those that it shares with all others; frames are its own alone.
+class Lexicon:
+    """The words of one language by concept, and its names.
 
-    Names that may take an article come with its gender before them, "" for none.
+    Attributes:
+        names: by kind, each with the gender of its article, "" for none; what all languages share is of the kind
+            "shared city" and the like. A frame has `{}` (of a firm `{city}` or `{country}`) where a place stands.
     """
 
-    given: MappingProxyType[str, tuple[str, ...]]
-    """By sex, "f" and "m"."""
-    surnames: tuple[str, ...]
-    cities: tuple[str, ...]
-    countries: tuple[str, ...]
-    clubs: Articled
-    firms: Articled
-    events: Articled
-    club_frames: Articled
-    """`{}` stands for a city."""
-    firm_frames: tuple[tuple[str, str, str], ...]
-    """Article, frame, and the kind of place that it asks for: "city" or "country"."""
-
-
-@dataclass(frozen=True)
-class Lexicon:
-    """The words of one language by concept, and its names."""
-
-    nouns: Words
-    adjectives: Words
-    nationalities: Words
-    verbs: Words
-    places: Words
-    times: Words
-    names: NamePool
-    shared_names: NamePool
+    nouns: Mapping[str, str]
+    adjectives: Mapping[str, str]
+    nationalities: Mapping[str, str]
+    verbs: Mapping[str, str]
+    places: Mapping[str, str]
+    times: Mapping[str, str]
+    names: Mapping[str, tuple[tuple[str, str], ...]]
 
 
 @cache
@@ -83,36 +63,5 @@ def lexicon(language: str) -> Lexicon:
     for kind, *forms in read_list("synthetic/demo_names.tsv"):
         article, _, name = forms[column if len(forms) > 1 else 0].rpartition(":")
         names[kind].append((article, name))
-    return Lexicon(
-        nouns=MappingProxyType(concepts["noun"]),
-        adjectives=MappingProxyType(concepts["adjective"]),
-        nationalities=MappingProxyType(concepts["nationality"]),
-        verbs=MappingProxyType(concepts["verb"]),
-        places=MappingProxyType(concepts["place"]),
-        times=MappingProxyType(concepts["time"]),
-        names=_pool(names, ""),
-        shared_names=_pool(names, "shared "),
-    )
-
-
-def _pool(names: defaultdict[str, list[tuple[str, str]]], prefix: str) -> NamePool:
-    def texts(kind: str) -> tuple[str, ...]:
-        return tuple(name for _, name in names[prefix + kind])
-
-    frames = names[f"{prefix}firm frame"]
-    return NamePool(
-        given=MappingProxyType({sex: texts(f"given {sex}") for sex in "fm"}),
-        surnames=texts("surname"),
-        cities=texts("city"),
-        countries=texts("country"),
-        clubs=tuple(names[f"{prefix}club"]),
-        firms=tuple(names[f"{prefix}firm"]),
-        events=tuple(names[f"{prefix}event"]),
-        club_frames=tuple(names[f"{prefix}club frame"]),
-        firm_frames=tuple(
-            (article, frame.replace(f"{{{place}}}", "{}"), place)
-            for article, frame in frames
-            for place in ("city", "country")
-            if f"{{{place}}}" in frame
-        ),
-    )
+    parts = ("noun", "adjective", "nationality", "verb", "place", "time")
+    return Lexicon(*(concepts[part] for part in parts), {kind: tuple(listed) for kind, listed in names.items()})

@@ -54,72 +54,68 @@ class Names:
     """Draws names: each from the pool that all languages share with probability `shared`, else from the language's own;
     an organisation is composed around a place with probability `composed`. `planted` lists them as drawn."""
 
-    def __init__(
-        self,
-        draws: Draws,
-        lexicon: Lexicon,
-        shared: float,
-        composed: float,
-    ) -> None:
-        self._draws = draws
-        self._pool, self._shared_pool = lexicon.names, lexicon.shared_names
+    def __init__(self, draws: Draws, lexicon: Lexicon, shared: float, composed: float) -> None:
+        self._draws, self._names = draws, lexicon.names
         self._nationalities = tuple(lexicon.nationalities)
         self._shared, self._composed = shared, composed
         self.planted: list[tuple[str, str]] = []
 
-    def _from(self, shared: Sequence[T], own: Sequence[T]) -> T:
-        return self._draws.pick(shared if self._draws.chance(self._shared) else own)
+    def _from(self, kind: str, *more: str) -> tuple[str, str]:
+        """Article and name: a shared one, or one of the language's own, which may also be of the kinds `more`."""
+        if self._draws.chance(self._shared):
+            return self._draws.pick(self._names[f"shared {kind}"])
+        return self._draws.pick([name for each in (kind, *more) for name in self._names[each]])
 
     def _plant(self, kind: str, text: str, article: str = "", sex: str = "") -> Name:
         self.planted.append((kind, text))
         return Name(kind, text, article, sex)
 
-    def _city(self) -> str:
-        return self._from(self._shared_pool.cities, self._pool.cities)
+    def _text(self, kind: str) -> str:
+        return self._from(kind)[1]
 
     def given(self) -> Name:
         sex = self._draws.pick("fm")
-        return self._plant("PER", self._from(self._shared_pool.given[sex], self._pool.given[sex]), sex=sex)
+        return self._plant("PER", self._text(f"given {sex}"), sex=sex)
 
     def full(self, sex: str = "") -> Name:
         sex = sex or self._draws.pick("fm")
-        given = self._from(self._shared_pool.given[sex], self._pool.given[sex])
-        return self._plant("PER", f"{given} {self._from(self._shared_pool.surnames, self._pool.surnames)}", sex=sex)
+        return self._plant("PER", f"{self._text(f'given {sex}')} {self._text('surname')}", sex=sex)
 
     def surname(self) -> Name:
-        return self._plant(
-            "PER", self._from(self._shared_pool.surnames, self._pool.surnames), sex=self._draws.pick("fm")
-        )
+        return self._plant("PER", self._text("surname"), sex=self._draws.pick("fm"))
 
     def city(self) -> Name:
-        return self._plant("LOC", self._city())
+        return self._plant("LOC", self._text("city"))
 
     def country(self) -> Name:
-        return self._plant("LOC", self._draws.pick(self._pool.countries))
+        return self._plant("LOC", self._country())
+
+    def _country(self) -> str:
+        return self._draws.pick(self._names["country"])[1]
 
     def place(self) -> Name:
-        return self._plant("LOC", self._from(self._shared_pool.cities, self._pool.cities + self._pool.countries))
+        return self._plant("LOC", self._from("city", "country")[1])
 
     def club(self) -> Name:
         if self._draws.chance(self._composed):
-            article, frame = self._draws.pick(self._pool.club_frames)
-            return self._plant("ORG", frame.format(self._city()), article)
-        article, club = self._from(self._shared_pool.clubs, self._pool.clubs)
+            article, frame = self._draws.pick(self._names["club frame"])
+            return self._plant("ORG", frame.format(self._text("city")), article)
+        article, club = self._from("club")
         return self._plant("ORG", club, article)
 
     def firm(self) -> Name:
         if self._draws.chance(self._composed):
             return self.institution()
-        article, firm = self._from(self._shared_pool.firms, self._pool.firms)
+        article, firm = self._from("firm")
         return self._plant("ORG", firm, article)
 
     def institution(self) -> Name:
-        article, frame, kind = self._draws.pick(self._pool.firm_frames)
-        place = self._city() if kind == "city" else self._draws.pick(self._pool.countries)
-        return self._plant("ORG", frame.format(place), article)
+        article, frame = self._draws.pick(self._names["firm frame"])
+        place = self._text("city") if "{city}" in frame else self._country()
+        return self._plant("ORG", frame.format(city=place, country=place), article)
 
     def event(self) -> Name:
-        article, event = self._from(self._shared_pool.events, self._pool.events)
+        article, event = self._from("event")
         return self._plant("MISC", event, article)
 
     def nationality(self) -> str:

@@ -18,7 +18,7 @@ import pytest
 
 from xlt_engine import ConfigError, DataError, StorageError
 from xlt_engine.data.synthetic import demo_events, demo_world
-from xlt_engine.data.synthetic.demo_lexicon import NamePool, lexicon
+from xlt_engine.data.synthetic.demo_lexicon import lexicon
 from xlt_engine.data.synthetic.demo_names import Draws, Names
 from xlt_engine.data.synthetic.demo_world import Sentence, WorldConfig, WorldFiles, make_world, sentence
 
@@ -192,17 +192,19 @@ def test_every_name_in_the_text_is_tagged(news: tuple[str, list[Sentence]]) -> N
 
 def all_names(language: str) -> dict[str, str]:
     words = lexicon(language)
-    pool, shared = words.names, words.shared_names
-    cities = (*pool.cities, *shared.cities)
-    names = dict.fromkeys((*pool.countries, *cities), "LOC")
-    given = [n for sex in "fm" for n in (*pool.given[sex], *shared.given[sex])]
-    surnames = (*pool.surnames, *shared.surnames)
+
+    def listed(*kinds: str) -> list[str]:
+        return [name for kind in kinds for _, name in (*words.names[kind], *words.names.get(f"shared {kind}", ()))]
+
+    cities, given, surnames = listed("city"), listed("given f", "given m"), listed("surname")
+    names = dict.fromkeys((*listed("country"), *cities), "LOC")
     names |= dict.fromkeys([*given, *surnames, *(f"{g} {s}" for g in given for s in surnames)], "PER")
-    organisations = [name for _, name in (*pool.clubs, *pool.firms, *shared.clubs, *shared.firms)]
-    frames = [frame for _, frame in pool.club_frames] + [frame for _, frame, _ in pool.firm_frames]
-    organisations += [frame.format(place) for frame in frames for place in (*cities, *pool.countries)]
+    organisations = listed("club", "firm")
+    for place in (*cities, *listed("country")):
+        frames = listed("club frame", "firm frame")
+        organisations += [frame.format(place, city=place, country=place) for frame in frames]
     names |= dict.fromkeys(organisations, "ORG")
-    names |= dict.fromkeys([name for _, name in (*pool.events, *shared.events)], "MISC")
+    names |= dict.fromkeys(listed("event"), "MISC")
     for entry in words.nationalities.values():
         endings = ("e", "en", "er", "es") if language == "de" else ("",)
         names |= {form + ending: "MISC" for form in entry.split() for ending in endings}
@@ -219,7 +221,7 @@ def test_general_text_knows_no_news(general: tuple[str, list[Sentence]]) -> None
     assert {*nouns, *demo_events.PEOPLE, *demo_events.THINGS} == set(words.nouns)
     news_words = {word for noun in nouns for word in words.nouns[noun].split() if len(word) > 1}
     news_words |= {word for verb in verbs for word in words.verbs[verb].split()}
-    news_words |= {*words.names.surnames, *words.shared_names.surnames}
+    news_words |= {name for kind in ("surname", "shared surname") for _, name in words.names[kind]}
     used = {word for item in sentences for word in item.words}
     assert not used & news_words
     assert {tag for item in sentences for tag in item.tags} == {"O", "B-PER", "B-LOC", "I-LOC"}
@@ -233,29 +235,29 @@ def within(hits: int, draws: int, share: float) -> bool:
 
 @pytest.mark.parametrize("language", LANGUAGES)
 def test_shares_of_shared_and_composed_names(language: str) -> None:
-    pool, shared = lexicon(language).names, lexicon(language).shared_names
+    listed = {kind: {name for _, name in pairs} for kind, pairs in lexicon(language).names.items()}
     names = Names(Draws(5), lexicon(language), 0.35, 0.45)
     count = 3000
-    shared_given = {name for group in shared.given.values() for name in group}
+    shared_given = listed["shared given f"] | listed["shared given m"]
     assert within(sum(names.given().text in shared_given for _ in range(count)), count, 0.35)
-    assert within(sum(names.surname().text in shared.surnames for _ in range(count)), count, 0.35)
-    assert within(sum(names.place().text in shared.cities for _ in range(count)), count, 0.35)
-    shared_events = {name for _, name in shared.events}
-    assert within(sum(names.event().text in shared_events for _ in range(count)), count, 0.35)
-    for draw_one, one, all_of_them in ((names.club, pool.clubs, shared.clubs), (names.firm, pool.firms, shared.firms)):
-        of_one, of_all = ({name for _, name in pairs} for pairs in (one, all_of_them))
+    for draw_one, kind in ((names.surname, "surname"), (names.place, "city"), (names.event, "event")):
+        assert within(sum(draw_one().text in listed[f"shared {kind}"] for _ in range(count)), count, 0.35)
+    for draw_one, kind in ((names.club, "club"), (names.firm, "firm")):
         drawn = Counter(draw_one().text for _ in range(count))
-        assert within(sum(drawn[name] for name in of_one | of_all), count, 0.55)
-        assert within(sum(drawn[name] for name in of_all), count, 0.55 * 0.35)
+        shared = listed[f"shared {kind}"]
+        assert within(sum(drawn[name] for name in listed[kind] | shared), count, 0.55)
+        assert within(sum(drawn[name] for name in shared), count, 0.55 * 0.35)
 
 
 def test_own_names_are_own() -> None:
-    def every(pool: NamePool) -> set[str]:
-        groups = (*pool.given["f"], *pool.given["m"], *pool.surnames, *pool.cities, *pool.countries)
-        return {*groups, *(name for _, name in (*pool.clubs, *pool.firms, *pool.events))}
+    kinds = ("given f", "given m", "surname", "city", "country", "club", "firm", "event")
 
-    english, german, spanish = (every(lexicon(language).names) for language in LANGUAGES)
-    shared = every(lexicon("de").shared_names)
+    def every(language: str, prefix: str = "") -> set[str]:
+        names = lexicon(language).names
+        return {name for kind in kinds for _, name in names.get(prefix + kind, ())}
+
+    english, german, spanish = map(every, LANGUAGES)
+    shared = every("de", "shared ")
     assert len(shared) == 50
     for one, other in combinations((english, german, spanish, shared), 2):
         assert not one & other
