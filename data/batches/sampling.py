@@ -23,54 +23,26 @@ def epoch_batches(
     *,
     seed: int,
     epoch: int,
-    token_budget: int | None = None,
     sort: bool = False,
-    window: int = WINDOW,
 ) -> list[np.ndarray]:
     """One epoch's batches, as arrays of example indices.
 
     Examples are shuffled and cut into batches of exactly `batch_size` sequences (the last one may be smaller). With
-    `sort` they are sorted by length inside windows of `window` batches before the cut, and the batches are shuffled
-    again. With `token_budget` a batch holds as many sequences as fit that number of tokens, whatever `batch_size` says.
+    `sort` they are sorted by length inside windows of 50 batches before the cut, and the batches are shuffled again.
 
     Args:
         lengths: int [n], tokens in each example.
     """
     order = rng_for(seed, "order", epoch).permutation(len(lengths))
     if sort:
-        span = max(1, window * batch_size)
-        order = np.concatenate(
-            [
-                part[np.argsort(lengths[part], kind="stable")]
-                for part in np.array_split(order, _pieces(len(order), span))
-            ]
-        )
-    if token_budget is None:
-        batches = [order[i : i + batch_size] for i in range(0, len(order), batch_size)]
-    else:
-        batches = _by_tokens(order, lengths, token_budget)
-    shuffle = rng_for(seed, "batches", epoch).permutation(len(batches))
-    return [batches[i] for i in shuffle]
+        parts = np.array_split(order, range(WINDOW * batch_size, len(order), WINDOW * batch_size))
+        order = np.concatenate([part[np.argsort(lengths[part], kind="stable")] for part in parts])
+    batches = [order[i : i + batch_size] for i in range(0, len(order), batch_size)]
+    return [batches[i] for i in rng_for(seed, "batches", epoch).permutation(len(batches))]
 
 
 def num_batches(count: int, batch_size: int) -> int:
     return -(-count // batch_size)
-
-
-def _pieces(count: int, span: int) -> list[int]:
-    return list(range(span, count, span))
-
-
-def _by_tokens(order: np.ndarray, lengths: np.ndarray, budget: int) -> list[np.ndarray]:
-    batches: list[list[int]] = [[]]
-    used = 0
-    for index in order:
-        if batches[-1] and used + int(lengths[index]) > budget:
-            batches.append([])
-            used = 0
-        batches[-1].append(int(index))
-        used += int(lengths[index])
-    return [np.array(b, dtype=np.int64) for b in batches]
 
 
 def epoch_counts(

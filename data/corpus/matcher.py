@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Callable, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Sequence
 from functools import cache
 from typing import Any, Literal, NamedTuple
 
@@ -73,7 +74,7 @@ class TitleMatcher:
     """
 
     def __init__(
-        self, titles: Sequence[str], language: str, *, boundaries: Boundaries = "auto", inflection: bool = False
+        self, titles: Sequence[str], language: str, boundaries: Boundaries = "auto", inflection: bool = False
     ) -> None:
         if not titles or not all(titles) or len(set(titles)) < len(titles):
             raise ConfigError("a matcher needs titles, each once and none empty")
@@ -81,78 +82,42 @@ class TitleMatcher:
             boundaries = "scripts" if language.split("-")[0] in UNSPACED_LANGUAGES else "words"
         self.titles, self.language, self.boundaries = list(titles), language, boundaries
         self._endings = endings_of(language) if inflection else frozenset[str]()
-        patterns = dict.fromkeys(self.titles, 0)
-        if inflection:
-            patterns.update(dict.fromkeys((stem_of(title, language) for title in self.titles), 0))
-        self._patterns = list(patterns)
-        self._owners = self._titles_of_patterns() if inflection else []
+        place = {title: number for number, title in enumerate(self.titles)}
+        stems = defaultdict[str, list[int]](list)
+        for number, title in enumerate(self.titles if inflection else ()):
+            stems[stem_of(title, language)].append(number)
+        self._patterns = list(dict.fromkeys([*place, *stems]))
+        self._owners = [(place.get(pattern, -1), stems.get(pattern, [])) for pattern in self._patterns]
+        """For each pattern the title that it spells, or -1, and the titles whose stem it is."""
         self._find: Callable[[str], list[tuple[int, int, int]]] = _automaton(self._patterns)
         self._inside = {"words": _inside_word, "scripts": _inside_spaced_word, "none": _never}[boundaries]
 
     def __reduce__(self) -> tuple[Any, ...]:
         """The automaton is built anew where a process is not a copy of its parent."""
-        given = (self.titles, self.language, self.boundaries, bool(self._endings))
-        return _again, given
-
-    def _titles_of_patterns(self) -> list[tuple[int, list[int]]]:
-        """For each pattern the title that it spells, or -1, and the titles whose stem it is."""
-        place = {pattern: i for i, pattern in enumerate(self._patterns)}
-        owners: list[tuple[int, list[int]]] = [(-1, []) for _ in self._patterns]
-        for number, title in enumerate(self.titles):
-            owners[place[title]] = (number, owners[place[title]][1])
-        for number, title in enumerate(self.titles):
-            owners[place[stem_of(title, self.language)]][1].append(number)
-        return owners
+        return TitleMatcher, (self.titles, self.language, self.boundaries, bool(self._endings))
 
     def find(self, text: str) -> list[Match]:
         """The titles in a text without overlap, from left to right."""
-        hits = self._find(text)
-        if not hits:
-            return []
-        found = self._inflected(text, hits) if self._endings else self._exact(text, hits)
-        if len(found) == 1:
-            ((start, behind, inexact, number),) = found
-            return [Match(start, -behind, number, not inexact)]
-        found.sort()
         out: list[Match] = []
         end = 0
-        for start, behind, inexact, number in found:
+        for start, behind, inexact, number in sorted(self._candidates(text)):
             if start >= end:
                 end = -behind
                 out.append(Match(start, end, number, not inexact))
         return out
 
-    def _exact(self, text: str, hits: list[tuple[int, int, int]]) -> list[tuple[int, int, bool, int]]:
+    def _candidates(self, text: str) -> Iterator[tuple[int, int, bool, int]]:
+        """Start, negative end, whether only an ending makes the match, and title, of all that boundaries allow."""
         inside, size = self._inside, len(text)
-        return [
-            (start, -end, False, number)
-            for number, start, end in hits
-            if not (
-                (start and inside(text[start - 1], text[start])) or (end < size and inside(text[end - 1], text[end]))
-            )
-        ]
-
-    def _inflected(self, text: str, hits: list[tuple[int, int, int]]) -> list[tuple[int, int, bool, int]]:
-        inside, size = self._inside, len(text)
-        found = []
-        for pattern, start, end in hits:
+        for pattern, start, end in self._find(text):
             if start and inside(text[start - 1], text[start]):
                 continue
             whole, stems = self._owners[pattern]
-            closed = end == size or not inside(text[end - 1], text[end])
-            if closed and whole >= 0:
-                found.append((start, -end, False, whole))
-            rest = _WORD_REST.match(text, end)
-            behind = rest.end() if rest else end
-            if behind > end and text[end:behind] in self._endings:
-                found += [
-                    (start, -behind, True, number) for number in stems if self.titles[number] != text[start:behind]
-                ]
-        return found
-
-
-def _again(titles: list[str], language: str, boundaries: Boundaries, inflection: bool) -> TitleMatcher:
-    return TitleMatcher(titles, language, boundaries=boundaries, inflection=inflection)
+            if whole >= 0 and (end == size or not inside(text[end - 1], text[end])):
+                yield start, -end, False, whole
+            if stems and (rest := _WORD_REST.match(text, end)) and rest[0] in self._endings:
+                inflected = text[start : rest.end()]
+                yield from ((start, -rest.end(), True, n) for n in stems if self.titles[n] != inflected)
 
 
 def _automaton(patterns: list[str]) -> Callable[[str], list[tuple[int, int, int]]]:

@@ -11,9 +11,14 @@ from __future__ import annotations
 import re
 from functools import lru_cache
 
-from ..readers.word_lists import words_of
-from .sentence_words import CJK, NEAR, NUMBERED, ORDINAL, WORDS
+from ..readers.word_lists import read_list, words_of
 
+_WORDS = "corpus/sentence_words.tsv"
+"""By language: abbreviations that never end a sentence, since the word that they belong to follows ("title"); those
+that may end one, which is where a capital follows ("ender"); and words that are capitalised at the head of a sentence
+only, so that one after an abbreviation begins the next ("starter"). For all: abbreviations before a number, which are
+words of their own elsewhere ("numbered"); languages that write ordinals with a full stop ("ordinal"), that end a
+sentence without a space ("unspaced"), and those that share the abbreviations of another ("near")."""
 _END = ".!?…؟۔।॥።။។‼⁇⁈⁉"
 _ENDS = re.compile(rf"""(?<![{_END}])[{_END}]++(?:[)\]"'”’»›“‘]|\s[»›])*+\s++(?=\S)""")
 _OPENERS = "\"'“”„«»‚‘’‹›([{¿¡–—-… "
@@ -41,7 +46,7 @@ def sentences(text: str, language: str) -> list[str]:
         language: ISO code, such as "de" or "zh-hant".
     """
     code = language.lower()
-    cjk = code in CJK or code.split("-")[0] in CJK
+    cjk = not words_of(_WORDS, "unspaced", "").isdisjoint((code, code.split("-")[0]))
     rules = _rules(code.split("-")[0])
     out: list[str] = []
     for line in text.split("\n"):
@@ -56,11 +61,13 @@ class _Rules:
     """What one language calls abbreviations."""
 
     def __init__(self, code: str) -> None:
-        base = NEAR.get(code, code)
-        self.titles, self.enders = words_of(WORDS, "title", base), words_of(WORDS, "ender", base)
+        near = (of for kind, of, codes in read_list(_WORDS) if kind == "near" and code in codes.split())
+        base = next(near, code)
+        self.titles, self.enders, self.starters, self.numbered = (
+            words_of(_WORDS, kind, base) for kind in ("title", "ender", "starter", "numbered")
+        )
         self.longest = max(map(len, self.titles | self.enders))
-        self.starters = words_of(WORDS, "starter", base)
-        self.ordinal = code in ORDINAL
+        self.ordinal = code in words_of(_WORDS, "ordinal", "")
 
     def cut(self, line: str, out: list[str]) -> None:
         """Append the sentences of a line."""
@@ -96,7 +103,7 @@ class _Rules:
             word = token.lower()
             if word in self.enders:
                 return not first.isdigit()
-            if word in NUMBERED and len(word) > 1:
+            if word in self.numbered and len(word) > 1:
                 return not first.isdigit()
             if word in self.titles:
                 return False

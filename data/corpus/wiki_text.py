@@ -12,10 +12,7 @@ import re
 import unicodedata
 from functools import lru_cache
 
-from .sentence_split import sentences
 from .wiki_words import BLOCK_TAGS, HIDDEN_TAGS, INTERLANGUAGE, disambiguation, hidden_namespaces
-
-__all__ = ["is_disambiguation", "sentences", "to_text"]
 
 _FLAGS = re.I | re.S
 _COMMENT = re.compile(r"<!--.*?-->", re.S)

@@ -8,64 +8,20 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import cache
 
-from .demo_lexicon import words
+from ..readers.word_lists import read_list
 from .demo_names import Draws, Name, Names
 
-# General domain. Lists stand in order of frequency.
-PEOPLE = words(
-    "man woman boy girl friend neighbour teacher doctor baker farmer cook daughter gardener grandmother "
-    "grandfather aunt uncle student painter"
-)
-THINGS = words("book letter story apple cake egg soup tea coffee milk coat shirt car door window box flower picture")
-UNCOUNTED = frozenset({"tea", "coffee", "milk"})
-PERSON_ADJECTIVES = words("old young slim small kind clever happy poor strong")
-UNFIT = {
-    **dict.fromkeys(words("boy girl"), words("old young")),
-    **dict.fromkeys(words("daughter student"), words("old")),
-    **dict.fromkeys(words("grandmother grandfather"), words("young")),
-}
-"""The adjectives that a person cannot have."""
-_COLOURED = words("new old big small red white pretty cheap")
-THING_ADJECTIVES = {
-    **dict.fromkeys(words("book picture"), words("new old big small pretty cheap heavy")),
-    **dict.fromkeys(words("coat shirt car box"), _COLOURED),
-    **dict.fromkeys(words("door window"), words("new old big small white")),
-    **dict.fromkeys(words("letter story"), words("new old pretty")),
-    **dict.fromkeys(words("apple flower"), words("red white big small cheap pretty")),
-    **dict.fromkeys(words("cake egg"), words("big small white cheap")),
-    **dict.fromkeys(words("soup tea coffee milk"), ("cheap",)),
-}
-_HOME = words("garden kitchen park village")
-_STREET = words("street market station village")
-_ANYWHERE = words("garden kitchen school market forest station church library park village street river")
-HANDLED = {
-    "buy": (words("book apple cake egg coat shirt car flower picture box milk tea coffee"), ("market", "village")),
-    "read": (words("book letter story"), ("library", "garden", "school", "park", "kitchen")),
-    "eat": (words("apple cake egg soup"), _HOME),
-    "write": (words("letter story book"), ("library", "garden", "school")),
-    "drink": (words("tea coffee milk"), _HOME),
-    "open": (words("door window box letter"), ("kitchen", "school", "church", "library")),
-    "wash": (words("shirt coat car window"), ("garden", "river", "village")),
-}
-GIFTS = words("book letter apple cake flower picture box coat")
-GENERAL_TIMES = words("morning today evening daily summer night")
 
-# News domain.
-POLITICIANS = words("president minister mayor senator ambassador judge director economist journalist")
-ATHLETES = words("striker captain goalkeeper coach")
-GROUPS = words("workers fans voters residents miners nurses activists pilots")
-PAPERS = words("law plan budget report agreement proposal contract reform")
-BUILDINGS = words("factory airport stadium bridge hospital mine harbour newspaper")
-BUILT = words("factory airport stadium bridge hospital harbour")
-PAPER_VERBS = words("criticise reject defend sign present welcome")
-PERSON_VERBS = words("receive praise accuse interview replace")
-FIRM_VERBS = words("sell close acquire build")
-SPORT_VERBS = words("beat defeat")
-SAYING = words("say explain claim")
-WEEKDAYS = words("monday wednesday friday sunday")
-PAST_TIMES = (*WEEKDAYS, "yesterday", "last_week")
-FUTURE_TIMES = (*WEEKDAYS, "tomorrow", "next_week")
+@cache
+def listed(kind: str, of: str = "") -> tuple[str, ...]:
+    """The concepts of a list, in order of frequency; of those that `of` (a noun, a verb) has for itself, perhaps none.
+
+    Of the kind "unfit" are the adjectives that a person cannot have.
+    """
+    lists = read_list("synthetic/demo_events.tsv")
+    return next((tuple(words.split()) for k, whose, words in lists if k == kind and of in (whose.split() or [""])), ())
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,19 +90,18 @@ class Everyday:
             return self._quality(unlike)
         subject = self._person(unlike=unlike)
         direct = indirect = None
-        places: Sequence[str] = _ANYWHERE
+        places: Sequence[str] = listed("anywhere")
         if unit < 0.28:
             verb = self._draws.common(("sleep", "sing"))
         elif unit < 0.44:
             verb = self._draws.common(("give", "show"))
-            direct, indirect = self._thing(GIFTS), self._person(unlike=subject, adjective=0.2)
+            direct, indirect = self._thing(listed("gifts")), self._person(unlike=subject, adjective=0.2)
         elif unit < 0.62:
-            verb, places = self._draws.common(("see", "help", "love")), _STREET
+            verb, places = self._draws.common(("see", "help", "love")), listed("street")
             direct = self._person(unlike=subject)
         else:
-            verb = self._draws.common(tuple(HANDLED))
-            things, places = HANDLED[verb]
-            direct = self._thing(things)
+            verb = self._draws.common(listed("handle"))
+            direct, places = self._thing(listed("handled", verb)), listed("handled at", verb)
         place: str | Name = ""
         if self._draws.chance(self._place_share):
             place = self._names.place()
@@ -159,7 +114,7 @@ class Everyday:
         if clause.verb in ("be", "love"):
             return clause
         if self._draws.chance(0.35):
-            time = self._draws.pick(("soon", "tomorrow") if clause.tense == "future" else GENERAL_TIMES)
+            time = self._draws.pick(("soon", "tomorrow") if clause.tense == "future" else listed("general times"))
             return replace(clause, time=time, front="time" if self._draws.chance(0.7) else "")
         return replace(clause, front="place") if clause.place and self._draws.chance(0.2) else clause
 
@@ -169,7 +124,7 @@ class Everyday:
         elif self._draws.chance(0.6):
             subject = self._person(unlike=unlike, adjective=0.0)
         else:
-            subject = NounPhrase(self._draws.common(THINGS))
+            subject = NounPhrase(self._draws.common(listed("things")))
         return Clause(subject, "be", predicate=self._draws.common(qualities(subject.noun)))
 
     def _person(self, *, unlike: NounPhrase | None = None, adjective: float = 0.35) -> NounPhrase:
@@ -180,15 +135,15 @@ class Everyday:
         return NounPhrase(noun, definite=self._draws.chance(0.8), adjective=quality)
 
     def _noun(self, unlike: NounPhrase | None) -> str:
-        noun = self._draws.common(PEOPLE)
+        noun = self._draws.common(listed("people"))
         while unlike is not None and noun == unlike.noun:
-            noun = self._draws.common(PEOPLE)
+            noun = self._draws.common(listed("people"))
         return noun
 
     def _thing(self, things: Sequence[str]) -> NounPhrase:
         noun = self._draws.common(things)
         quality = self._draws.common(qualities(noun)) if self._draws.chance(0.45) else ""
-        return NounPhrase(noun, definite=noun in UNCOUNTED or self._draws.chance(0.5), adjective=quality)
+        return NounPhrase(noun, definite=noun in listed("uncounted") or self._draws.chance(0.5), adjective=quality)
 
 
 class News:
@@ -205,7 +160,7 @@ class News:
         if unit < 0.18:
             speaker = self._named(self._names.firm()) if self._draws.chance(0.25) else self._person()
             report = self._clause(self._draws.unit() * 0.76)
-            return Clause(speaker, self._draws.common(SAYING), "past", content=report)
+            return Clause(speaker, self._draws.common(listed("saying")), "past", content=report)
         clause = self._clause(self._draws.unit())
         if clause.time and self._draws.chance(0.6):
             return replace(clause, front="time")
@@ -213,7 +168,7 @@ class News:
 
     def _clause(self, unit: float) -> Clause:
         if unit < 0.24:
-            clause = Clause(self._person(), self._draws.common(PAPER_VERBS), direct=self._paper())
+            clause = Clause(self._person(), self._draws.common(listed("paper verbs")), direct=self._paper())
             return self._when(self._where(clause, 0.4))
         if unit < 0.41:
             return self._when(self._firm_deal())
@@ -224,11 +179,13 @@ class News:
         if unit < 0.92:
             subject = self._person()
             other = self._person(unlike=subject)
-            return self._when(self._where(Clause(subject, self._draws.common(PERSON_VERBS), direct=other), 0.35))
+            return self._when(
+                self._where(Clause(subject, self._draws.common(listed("person verbs")), direct=other), 0.35)
+            )
         return self._when(self._where(self._rally(), 0.7))
 
     def _person(self, *, sport: bool = False, unlike: NounPhrase | None = None) -> NounPhrase:
-        role = self._draws.common(ATHLETES if sport else POLITICIANS)
+        role = self._draws.common(listed("athletes") if sport else listed("politicians"))
         unit = self._draws.unit()
         if unit < 0.35:
             return self._named(different(self._names.full, self._names, unlike))
@@ -251,7 +208,7 @@ class News:
 
     def _paper(self) -> NounPhrase:
         quality = self._draws.pick(("new", "old")) if self._draws.chance(0.35) else ""
-        return NounPhrase(self._draws.common(PAPERS), adjective=quality)
+        return NounPhrase(self._draws.common(listed("papers")), adjective=quality)
 
     def _building(self, nouns: Sequence[str], *, definite: bool) -> NounPhrase:
         noun = self._draws.common(nouns)
@@ -262,12 +219,12 @@ class News:
 
     def _firm_deal(self) -> Clause:
         subject = self._named(self._names.firm())
-        verb = self._draws.common(FIRM_VERBS)
+        verb = self._draws.common(listed("firm verbs"))
         if verb == "acquire" and self._draws.chance(0.6):
             bought = different(self._names.firm, self._names, subject)
             return Clause(subject, verb, direct=self._named(bought))
         built = verb == "build"
-        direct = self._building(BUILT if built else BUILDINGS, definite=not built)
+        direct = self._building(listed("built") if built else listed("buildings"), definite=not built)
         return self._where(Clause(subject, verb, direct=direct), 0.4)
 
     def _match(self) -> Clause:
@@ -277,7 +234,7 @@ class News:
         else:
             winner = self._named(self._names.club())
             loser = self._named(different(self._names.club, self._names, winner))
-        clause = Clause(winner, self._draws.common(SPORT_VERBS), direct=loser)
+        clause = Clause(winner, self._draws.common(listed("sport verbs")), direct=loser)
         at_event = self._draws.chance(0.4)
         clause = replace(clause, place=self._names.event()) if at_event else self._where(clause, 0.4)
         clause = self._when(clause)
@@ -293,7 +250,7 @@ class News:
 
     def _rally(self) -> Clause:
         nationality = self._names.nationality() if self._draws.chance(0.4) else ""
-        group = NounPhrase(self._draws.common(GROUPS), plural=True, nationality=nationality)
+        group = NounPhrase(self._draws.common(listed("groups")), plural=True, nationality=nationality)
         verb = self._draws.common(("protest", "celebrate", "vote", "march"))
         if verb == "celebrate":
             return Clause(group, verb, direct=self._paper())
@@ -314,15 +271,14 @@ class News:
 
     def _when(self, clause: Clause) -> Clause:
         tense = "future" if self._draws.chance(0.2) else "past"
-        times = FUTURE_TIMES if tense == "future" else PAST_TIMES
+        times = listed("future times") if tense == "future" else listed("past times")
         return replace(clause, tense=tense, time=self._draws.pick(times) if self._draws.chance(0.35) else "")
 
 
 def qualities(noun: str) -> Sequence[str]:
     """The adjectives that a noun can have, or a given name (noun "")."""
-    if noun in UNFIT:
-        return tuple(word for word in PERSON_ADJECTIVES if word not in UNFIT[noun])
-    return THING_ADJECTIVES.get(noun, PERSON_ADJECTIVES)
+    of_persons = (word for word in listed("person quality") if word not in listed("unfit", noun))
+    return listed("quality", noun) or tuple(of_persons)
 
 
 def different(draw: Callable[[], Name], names: Names, unlike: NounPhrase | None) -> Name:

@@ -6,7 +6,7 @@ from abc import ABC, abstractmethod
 from functools import lru_cache
 
 from ..readers.example import OUTSIDE
-from .demo_events import PEOPLE, Clause, NounPhrase, ScoreLine
+from .demo_events import Clause, NounPhrase, ScoreLine, listed
 from .demo_lexicon import LANGUAGES, Lexicon, lexicon
 from .demo_names import Name
 
@@ -272,7 +272,7 @@ class Spanish(Grammar):
     def _object(self, clause: Clause, phrase: NounPhrase) -> Pieces:
         pieces = self.phrase(phrase)
         named = phrase.name is not None and phrase.name.kind
-        human = named == "PER" or bool(phrase.sex) or phrase.noun in PEOPLE
+        human = named == "PER" or bool(phrase.sex) or phrase.noun in listed("people")
         return (
             self._contract("a", pieces) if human or (named == "ORG" and clause.verb in ("beat", "defeat")) else pieces
         )

@@ -29,11 +29,6 @@ from ..readers.word_lists import read_list
 LANGUAGES = ("en", "de", "es")
 
 
-def words(text: str) -> tuple[str, ...]:
-    """The words of a list written as one string."""
-    return tuple(text.split())
-
-
 @dataclass(frozen=True)
 class Lexicon:
     """The words of one language by concept, and its names.

@@ -18,7 +18,6 @@ from .demo_grammar import grammar
 from .demo_lexicon import LANGUAGES, lexicon
 from .demo_names import Draws, Names
 from .world_folder import RECORD, create_world, read_world
-from .world_folder import write_world as _write
 
 SOURCE = LANGUAGES[0]
 DOMAINS = ("general", "news")
@@ -126,7 +125,7 @@ def make_world(config: WorldConfig, folder: Path) -> WorldFiles:
     if not (folder / RECORD).exists():
         contents, noisy = _contents(config)
         record = {"version": VERSION, "config": asdict(config), "noisy_sentences": noisy}
-        create_world(folder, lambda part: _write(part, contents, record), _WHAT)
+        create_world(folder, contents, record, _WHAT)
     return _open(config, folder)
 
 

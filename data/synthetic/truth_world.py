@@ -29,7 +29,7 @@ from .truth_text import (
     shares_of,
     shifted,
 )
-from .world_folder import RECORD, create_world, read_world, write_world
+from .world_folder import RECORD, create_world, read_world
 
 VERSION = 1
 """Rises with every change to the text that a configuration gives."""
@@ -99,7 +99,7 @@ def make_truth_world(
         pools = grammar_pools(knobs.seed, task) if text is None else file_pools(knobs.seed, text, general)
         contents, record = _Maker(knobs, task, source, *pools).make(targets)
         head = {"version": VERSION, "config": config}
-        create_world(folder, lambda part: write_world(part, contents, head | record), _WHAT)
+        create_world(folder, contents, head | record, _WHAT)
     return open_truth_world(folder, config)
 
 

@@ -6,7 +6,7 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -25,8 +25,8 @@ def write_world(folder: Path, contents: Mapping[str, str], record: Mapping[str, 
     (folder / RECORD).write_text(json.dumps({**record, "files": hashes}, indent=1) + "\n", encoding="utf-8")
 
 
-def create_world(folder: Path, write: Callable[[Path], None], what: str) -> None:
-    """Has `write` fill a folder beside `folder`, and renames it; all or nothing.
+def create_world(folder: Path, contents: Mapping[str, str], record: Mapping[str, object], what: str) -> None:
+    """Writes a folder beside `folder`, and renames it; all or nothing.
 
     Raises:
         DataError: the folder holds files that are no world.
@@ -38,7 +38,7 @@ def create_world(folder: Path, write: Callable[[Path], None], what: str) -> None
     try:
         part.mkdir(parents=True)
         try:
-            write(part)
+            write_world(part, contents, record)
             part.replace(folder)
         finally:
             shutil.rmtree(part, ignore_errors=True)

@@ -19,29 +19,12 @@ def some_lengths(count: int, seed: int = 0) -> np.ndarray:
 @pytest.mark.parametrize(("count", "batch_size"), [(1, 8), (8, 8), (100, 8), (1003, 16), (2000, 7)])
 @pytest.mark.parametrize("sort", [True, False])
 def test_batches_have_exactly_their_size_and_every_example_once(count: int, batch_size: int, sort: bool) -> None:
-    batches = epoch_batches(some_lengths(count), batch_size, seed=1, epoch=0, sort=sort, window=10)
+    batches = epoch_batches(some_lengths(count), batch_size, seed=1, epoch=0, sort=sort)
     assert len(batches) == num_batches(count, batch_size)
     sizes = sorted(len(b) for b in batches)
     assert sizes[1:] == [batch_size] * (len(batches) - 1)
     assert sizes[0] == (count % batch_size or batch_size)
     assert sorted(np.concatenate(batches).tolist()) == list(range(count))
-
-
-@pytest.mark.parametrize("budget", [64, 200, 1000])
-def test_token_budget(budget: int) -> None:
-    lengths = some_lengths(500)
-    batches = epoch_batches(lengths, 8, seed=1, epoch=0, token_budget=budget)
-    totals = [int(lengths[b].sum()) for b in batches]
-    assert max(totals) <= budget
-    assert sorted(np.concatenate(batches).tolist()) == list(range(500))
-    assert len(batches) < 1.5 * lengths.sum() / budget + 1
-
-
-def test_a_sequence_longer_than_the_budget_travels_alone() -> None:
-    lengths = np.array([5, 100, 5, 5])
-    batches = epoch_batches(lengths, 8, seed=1, epoch=0, token_budget=20)
-    assert [1] in [b.tolist() for b in batches]
-    assert sorted(np.concatenate(batches).tolist()) == [0, 1, 2, 3]
 
 
 def test_order_is_a_function_of_seed_and_epoch() -> None:
@@ -73,7 +56,7 @@ def test_company_changes_between_epochs() -> None:
     lengths = some_lengths(1000)
 
     def pairs(epoch: int) -> set[frozenset[int]]:
-        batches = epoch_batches(lengths, 8, seed=1, epoch=epoch, window=10)
+        batches = epoch_batches(lengths, 8, seed=1, epoch=epoch)
         return {frozenset((int(a), int(b))) for batch in batches for a in batch for b in batch if a < b}
 
     assert len(pairs(0) & pairs(1)) < 0.1 * len(pairs(0))

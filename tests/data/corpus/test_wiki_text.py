@@ -12,8 +12,9 @@ from pathlib import Path
 
 import pytest
 
+from xlt_engine.data.corpus.sentence_split import sentences
 from xlt_engine.data.corpus.wiki_dump import read_pages
-from xlt_engine.data.corpus.wiki_text import is_disambiguation, sentences, to_text
+from xlt_engine.data.corpus.wiki_text import is_disambiguation, to_text
 
 PAGE = """\
 {{Infobox Ort

@@ -17,7 +17,8 @@ import numpy as np
 import pytest
 
 from xlt_engine import ConfigError, DataError, StorageError
-from xlt_engine.data.synthetic import demo_events, demo_world
+from xlt_engine.data.synthetic import demo_world, world_folder
+from xlt_engine.data.synthetic.demo_events import listed
 from xlt_engine.data.synthetic.demo_lexicon import lexicon
 from xlt_engine.data.synthetic.demo_names import Draws, Names
 from xlt_engine.data.synthetic.demo_world import Sentence, WorldConfig, WorldFiles, make_world, sentence
@@ -214,11 +215,10 @@ def all_names(language: str) -> dict[str, str]:
 def test_general_text_knows_no_news(general: tuple[str, list[Sentence]]) -> None:
     language, sentences = general
     words = lexicon(language)
-    nouns = (*demo_events.POLITICIANS, *demo_events.ATHLETES, *demo_events.GROUPS, *demo_events.PAPERS)
-    nouns += demo_events.BUILDINGS
-    verbs = (*demo_events.PAPER_VERBS, *demo_events.PERSON_VERBS, *demo_events.FIRM_VERBS, *demo_events.SPORT_VERBS)
-    verbs += (*demo_events.SAYING, "visit", "leave", "protest", "vote", "march", "celebrate")
-    assert {*nouns, *demo_events.PEOPLE, *demo_events.THINGS} == set(words.nouns)
+    nouns = {n for kind in ("politicians", "athletes", "groups", "papers", "buildings") for n in listed(kind)}
+    verbs = [v for kind in ("paper", "person", "firm", "sport") for v in listed(f"{kind} verbs")]
+    verbs += (*listed("saying"), "visit", "leave", "protest", "vote", "march", "celebrate")
+    assert {*nouns, *listed("people"), *listed("things")} == set(words.nouns)
     news_words = {word for noun in nouns for word in words.nouns[noun].split() if len(word) > 1}
     news_words |= {word for verb in verbs for word in words.verbs[verb].split()}
     news_words |= {name for kind in ("surname", "shared surname") for _, name in words.names[kind]}
@@ -321,7 +321,7 @@ def test_interrupted_writing_leaves_nothing(tmp_path: Path, monkeypatch: pytest.
         (folder / "general.en.txt").write_text("half", encoding="utf-8")
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(demo_world, "_write", interrupted)
+    monkeypatch.setattr(world_folder, "write_world", interrupted)
     with pytest.raises(StorageError, match="No space left"):
         make_world(SMALL, tmp_path / "world")
     assert list(tmp_path.iterdir()) == []
