@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
-from ..readers.example import Example
+from ..readers.example import OUTSIDE, Example
 from .wiki_dump import clean_title
 from .wiki_text import is_disambiguation
 
@@ -81,26 +81,19 @@ class Links:
 
 def entity_surfaces(examples: Iterable[Example]) -> Counter[str]:
     """Surfaces (words joined by single spaces, clean) of the entities in BIO tags, with how often each occurs."""
-    found: Counter[str] = Counter()
+    surfaces: Counter[str] = Counter()
     for example in examples:
-        found.update(surface for surface in _entities(example) if surface)
-    return found
-
-
-def _entities(example: Example) -> Iterator[str]:
-    if example.words is None or example.labels is None or isinstance(example.labels, str):
-        return
-    words: list[str] = []
-    kind = ""
-    for word, tag in zip(example.words, example.labels, strict=True):
-        if words and tag != f"I-{kind}":
-            yield clean_title(" ".join(words))
-            words = []
-        if tag.startswith("B-") or (tag.startswith("I-") and words):
-            words.append(word)
-            kind = tag[2:]
-    if words:
-        yield clean_title(" ".join(words))
+        entity: list[str] = []
+        tags = example.labels if isinstance(example.labels, tuple) else ()
+        kind = ""
+        for word, tag in zip((*(example.words or ()), ""), (*tags, OUTSIDE), strict=False):
+            if entity and tag == f"I-{kind}":
+                entity.append(word)
+                continue
+            surfaces[clean_title(" ".join(entity))] += 1
+            entity, kind = ([word], tag[2:]) if tag.startswith("B-") else ([], "")
+    del surfaces[""]
+    return surfaces
 
 
 def link_table(surfaces: Iterable[str], rows: Iterable[tuple[str, str]], rules: LinkRules) -> Links:
