@@ -42,13 +42,10 @@ class BatchSize(NamedTuple):
         return cls(int(batch.token_ids.shape[0]), int(sequences), int(items), batch.max_seqlen)
 
 
-class Bucket(NamedTuple):
+class Bucket(BatchSize):
     """The sizes of every batch that is padded to it."""
 
-    tokens: int
-    sequences: int
-    items: int
-    longest: int
+    __slots__ = ()
 
     def fits(self, size: BatchSize) -> bool:
         """Whether a batch of this size can be padded to the bucket."""

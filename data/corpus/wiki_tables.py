@@ -51,15 +51,6 @@ class TableRows:
         self.row: re.Pattern[bytes] | None = None
         self.held, self.place, self.base = b"", 0, 0
 
-    def places(self) -> list[int]:
-        """The places in a row of the columns that are used, once a row has been given out."""
-        known = _PLACES[self.table]
-        if not self.columns:
-            return list(known.values())
-        if missing := [name for name in known if name not in self.columns]:
-            raise DataError(f"{self.path}: the table {self.table} has no column {missing[0]}; it has {self.columns}")
-        return [self.columns.index(name) for name in known]
-
     def rows(self) -> Iterator[tuple[bytes, ...]]:
         """Raw values of each row.
 
@@ -129,10 +120,13 @@ def table_rows(path: str | Path, table: str) -> Iterator[list[bytes]]:
     Raises:
         DataError: as `TableRows.rows`.
     """
-    source = TableRows(path, table)
-    places: list[int] = []
-    for row in source.rows():
-        places = places or source.places()
+    source, known = TableRows(path, table), _PLACES[table]
+    places = list(known.values())
+    for number, row in enumerate(source.rows()):
+        if number == 0 and source.columns:
+            if missing := [name for name in known if name not in source.columns]:
+                raise DataError(f"{path}: the table {table} has no column {missing[0]}; it has {source.columns}")
+            places = [source.columns.index(name) for name in known]
         yield [row[place] for place in places]
 
 

@@ -80,16 +80,19 @@ def extend_wordpiece(tokenizer: Tokenizer, lines: Iterable[str], add: int) -> Ex
 
 
 def split_piece(piece: str, vocab: Mapping[str, int], unknown: int) -> tuple[int, ...]:
-    """The ids that a vocabulary splits a piece into: the longest match first, as WordPiece has it."""
+    """The ids that a vocabulary splits a piece into; the unknown one's alone where a rest fits none."""
+    ids, rest = longest_pieces(piece, vocab)
+    return (unknown,) if rest else ids
+
+
+def longest_pieces(piece: str, vocab: Mapping[str, int]) -> tuple[tuple[int, ...], str]:
+    """The ids of the longest match first, as WordPiece has it, and the rest for which there is none."""
     rest, prefix = piece.removeprefix(PREFIX), PREFIX if piece.startswith(PREFIX) else ""
-    found = []
-    while rest:
-        size = next((n for n in range(len(rest), 0, -1) if prefix + rest[:n] in vocab), 0)
-        if not size:
-            return (unknown,)
-        found.append(vocab[prefix + rest[:size]])
+    ids = []
+    while rest and (size := next((n for n in range(len(rest), 0, -1) if prefix + rest[:n] in vocab), 0)):
+        ids.append(vocab[prefix + rest[:size]])
         rest, prefix = rest[size:], PREFIX
-    return tuple(found)
+    return tuple(ids), rest
 
 
 def normal_words(inner: Any, line: str) -> list[str]:

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
 import tokenizers
-from tokenizers import AddedToken, models, normalizers, pre_tokenizers, processors
-from tokenizers import decoders as _decoders
+from tokenizers import AddedToken, decoders, models, normalizers, pre_tokenizers, processors
 
 from ... import ModelError
 
 SPECIAL_TOKENS = {"pad": "[PAD]", "unk": "[UNK]", "cls": "[CLS]", "sep": "[SEP]", "mask": "[MASK]"}
+MAX_WORD = 100
+"""Characters of the longest word that is cut into pieces."""
 
 _T = TypeVar("_T")
 
@@ -94,17 +95,25 @@ def from_vocab(path: Path, config: dict[str, Any], names: dict[str, str]) -> tok
             raise ModelError(
                 f"{path}: no {role} token {names[role]!r}; name it as {role}_token in tokenizer_config.json"
             )
-    wordpiece = models.WordPiece(vocab, unk_token=names["unk"], max_input_chars_per_word=100)
-    inner = guarded(lambda: tokenizers.Tokenizer(wordpiece), str(path))
-    inner.normalizer = normalizers.BertNormalizer(
+    normalizer = normalizers.BertNormalizer(
         clean_text=True,
         handle_chinese_chars=bool(config.get("tokenize_chinese_chars", True)),
         strip_accents=config.get("strip_accents"),
         lowercase=bool(config.get("do_lower_case", True)),
     )
-    inner.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
-    inner.decoder = _decoders.WordPiece(prefix="##")
+    return guarded(lambda: bert_tokenizer(vocab, names, normalizer), str(path))
+
+
+def bert_tokenizer(
+    vocab: dict[str, int], names: Mapping[str, str], normalizer: normalizers.BertNormalizer
+) -> tokenizers.Tokenizer:
+    """The library's tokenizer around a WordPiece vocabulary, set up as for BERT; `names` are the special tokens'."""
     cls, sep = names["cls"], names["sep"]
+    wordpiece = models.WordPiece(vocab, unk_token=names["unk"], max_input_chars_per_word=MAX_WORD)
+    inner = tokenizers.Tokenizer(wordpiece)
+    inner.normalizer = normalizer
+    inner.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    inner.decoder = decoders.WordPiece(prefix="##")
     inner.post_processor = processors.TemplateProcessing(
         single=f"{cls} $A {sep}",
         pair=f"{cls} $A {sep} $B:1 {sep}:1",

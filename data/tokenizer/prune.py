@@ -10,7 +10,7 @@ from typing import Any
 import tokenizers
 
 from ... import ModelError
-from .extend import check_ids, normal_words
+from .extend import check_ids, longest_pieces, normal_words
 from .files import guarded
 from .wordpiece import PREFIX
 from .wrapper import Tokenizer
@@ -79,10 +79,7 @@ def _wordpiece(model: Mapping[str, Any], words: set[str]) -> Iterator[int]:
     for char in set().union(*words):
         yield from (vocab[piece] for piece in (char, PREFIX + char) if piece in vocab)
     for word in words:
-        rest, prefix = word, ""
-        while rest and (size := next((n for n in range(len(rest), 0, -1) if prefix + rest[:n] in vocab), 0)):
-            yield vocab[prefix + rest[:size]]
-            rest, prefix = rest[size:], PREFIX
+        yield from longest_pieces(word, vocab)[0]
 
 
 def _unigram(model: Mapping[str, Any], words: set[str]) -> Iterator[int]:

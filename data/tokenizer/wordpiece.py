@@ -14,15 +14,13 @@ from collections.abc import Iterable
 
 import numpy as np
 import numpy.typing as npt
-import tokenizers
-from tokenizers import decoders, models, normalizers, pre_tokenizers, processors
+from tokenizers import normalizers, pre_tokenizers
 
 from ... import ConfigError
-from .files import SPECIAL_TOKENS
+from .files import MAX_WORD, SPECIAL_TOKENS, bert_tokenizer
 from .wrapper import Tokenizer
 
 PREFIX = "##"
-_MAX_WORD = 100
 _SHIFT = 32
 _MASK = (1 << _SHIFT) - 1
 
@@ -67,7 +65,8 @@ def train_wordpiece(
             f"character pieces of the text; raise vocab_size or lower limit_alphabet ({limit_alphabet})"
         )
     _Merger(words, vocab).run(vocab_size, max(1, min_frequency))
-    return _assemble(vocab, normalizer)
+    ids = {piece: i for i, piece in enumerate(vocab)}
+    return Tokenizer(bert_tokenizer(ids, SPECIAL_TOKENS, normalizer))
 
 
 def _count_words(lines: Iterable[str], normalizer: normalizers.BertNormalizer) -> dict[str, int]:
@@ -81,7 +80,7 @@ def _count_words(lines: Iterable[str], normalizer: normalizers.BertNormalizer) -
     for chunk, count in chunks.items():
         for word, _ in split(normalizer.normalize_str(chunk)):
             words[word] += count
-    return {word: count for word, count in words.items() if len(word) <= _MAX_WORD}
+    return {word: count for word, count in words.items() if len(word) <= MAX_WORD}
 
 
 def _alphabet(words: dict[str, int], limit: int) -> tuple[dict[str, int], list[str]]:
@@ -199,22 +198,3 @@ class _Merger:
         before = self.previous[first]
         fresh = np.unique(np.concatenate((first[self.next[first] >= 0], before[before >= 0])))
         self._add(fresh, min_frequency)
-
-
-def _assemble(vocab: list[str], normalizer: normalizers.BertNormalizer) -> Tokenizer:
-    """The library's tokenizer around a vocabulary, set up as for BERT."""
-    ids = {piece: i for i, piece in enumerate(vocab)}
-    inner = tokenizers.Tokenizer(
-        models.WordPiece(ids, unk_token=SPECIAL_TOKENS["unk"], max_input_chars_per_word=_MAX_WORD)
-    )
-    inner.normalizer = normalizer
-    inner.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
-    inner.decoder = decoders.WordPiece(prefix=PREFIX)
-    cls, sep = SPECIAL_TOKENS["cls"], SPECIAL_TOKENS["sep"]
-    inner.post_processor = processors.TemplateProcessing(
-        single=f"{cls} $A {sep}",
-        pair=f"{cls} $A {sep} $B:1 {sep}:1",
-        special_tokens=[(cls, ids[cls]), (sep, ids[sep])],
-    )
-    inner.add_special_tokens(list(SPECIAL_TOKENS.values()))
-    return Tokenizer(inner)

@@ -19,7 +19,7 @@ from pathlib import Path
 from ... import DataError
 from ...data.corpus.closeness import OverlapScorer, TfidfScorer
 from ...data.corpus.input import PIECE, Source, Task, open_source, tasks, texts_of
-from ...data.corpus.language_id import LanguageIdentifier
+from ...data.corpus.language_id import language_model
 from ...data.corpus.matcher import TitleMatcher
 from ...data.corpus.piece import ByScore, ByTitle, Criterion, PieceReader, PieceRules, paragraphs
 from ...data.corpus.select import excluded_keys
@@ -98,7 +98,7 @@ def build_corpus(
     if (report := finished(config, fingerprint)) is not None:
         return report
     if config.language_check:
-        LanguageIdentifier(config.language)  # a library that is missing is missed now, not after hours of reading
+        language_model()  # a library that is missing is missed now, not after hours of reading
     begun, processors = time.monotonic(), os.times()
     workers = workers or cores()
     with RunDir(config.work) as folder:

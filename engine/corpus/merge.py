@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ...data.corpus.language_id import LanguageIdentifier
+from ...data.corpus.language_id import accepted_codes, language_model
 from ...data.corpus.piece import CONTROL, INFLECTED, MATCHED, StoredPiece
 from ...data.corpus.select import Candidates, control_order, pick_balanced
 from ..storage.files import storage_errors
@@ -124,17 +124,16 @@ class _LanguageCheck:
     """Refuses sentences in another language; all are accepted where the check is off or the language is not known."""
 
     def __init__(self, config: CorpusConfig, text_at: Callable[[int], str]) -> None:
-        model = LanguageIdentifier(config.language) if config.language_check else None
-        self._model = model if model is not None and model.supported else None
+        self._codes = accepted_codes(config.language) if config.language_check else frozenset[str]()
         self._text_at = text_at
         self.known: dict[int, bool] = {}
         self.refused: Counter[str] = Counter()
 
     def __call__(self, sentence: int, place: int) -> bool:
-        if self._model is None:
+        if not self._codes:
             return True
         if sentence not in self.known:
-            language = self._model.identify(self._text_at(place))
-            self.known[sentence] = self._model.accepts(language)
+            language = str(language_model().classify(self._text_at(place))[0])
+            self.known[sentence] = language in self._codes
             self.refused[language] += not self.known[sentence]
         return self.known[sentence]

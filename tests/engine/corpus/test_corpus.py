@@ -26,7 +26,7 @@ import pytest
 
 from xlt_engine import ConfigError, DataError, Interrupted, OutOfMemoryError, StorageError
 from xlt_engine.data.corpus import wiki_dump, wiki_source
-from xlt_engine.data.corpus.language_id import _model
+from xlt_engine.data.corpus.language_id import language_model
 from xlt_engine.data.corpus.select import comparison_key
 from xlt_engine.data.corpus.title_links import LinkRules
 from xlt_engine.data.corpus.wiki_source import SourceFiles
@@ -425,7 +425,7 @@ def test_other_languages_are_dropped(german: Any, tmp_path: Path) -> None:
 
 def test_a_missing_library_is_missed_at_once(german: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "py3langid.langid", None)
-    _model.cache_clear()
+    language_model.cache_clear()
     with pytest.raises(ConfigError, match=r"xlt-engine\[corpus\]"):
         build(german, tmp_path / "out.txt", "target_xml")
     assert list(tmp_path.iterdir()) == []
