@@ -13,10 +13,7 @@ from ..readers.problems import Problems
 def read_pairs(path: str | Path, *, language: str = "", encoding: str = "utf-8") -> Examples:
     """The sentence pairs of a file: a sentence, a tab, its translation; without a header.
 
-    Blank lines are skipped. `.xz` and `.gz` are unpacked.
-
-    Args:
-        language: of the translations, written into the examples.
+    Blank lines are skipped; `language` is that of the translations.
 
     Raises:
         ConfigError: unknown encoding.

@@ -15,7 +15,7 @@ from collections import Counter
 from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 from safetensors import SafetensorError, safe_open
@@ -132,7 +132,7 @@ class PieceResult:
     def to_bytes(self) -> bytes:
         """Everything, for a file."""
         encoded = [text.encode() for text in self.texts]
-        columns = {
+        columns: dict[str, np.ndarray] = {
             "hashes": np.array(self.hashes, np.uint64),
             "order": np.array(self.order, np.uint64),
             "flags": np.array(self.flags, np.uint8),
@@ -153,7 +153,7 @@ class StoredPiece:
 
     def __init__(self, path: Path) -> None:
         try:
-            self._file = safe_open(path, "numpy")
+            self._file: Any = safe_open(path, "numpy")
             names = ("hashes", "order", "flags", "starts", "pair_row", "pair_entity")
             self.hashes, self.order, self.flags, self._starts, self.pair_row, self.pair_entity = (
                 self._file.get_tensor(name) for name in names

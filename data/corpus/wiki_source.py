@@ -28,15 +28,8 @@ def watched(rows: Iterable[T], poll: Callable[[], None]) -> Iterator[T]:
 
 @dataclass(frozen=True)
 class SourceFiles:
-    """Files about the source wiki.
-
-    Attributes:
-        dump: pages-articles: pages, redirects and disambiguation pages.
-        page: SQL table, in place of the dump.
-        redirect: SQL table, to go with `page`.
-        page_props: SQL table with the disambiguation pages, to go with `page`.
-        langlinks: SQL table of language links.
-        items: Wikidata's table wb_items_per_site, in place of `langlinks`.
+    """The source wiki: `dump` (pages-articles), or its tables `page`, `redirect` and `page_props` (disambiguation
+    pages), and for the links `langlinks` or `items` (Wikidata's table wb_items_per_site).
     """
 
     dump: Path | None = None
@@ -134,10 +127,10 @@ class FileWiki:
                 pages[number] = (title, is_redirect == b"1")
         leads: dict[bytes, str] = {}
         if self._files.redirect is not None and any(is_redirect for _, is_redirect in pages.values()):
-            for number, namespace, title, interwiki in self._rows(self._files.redirect, "redirect"):
+            for number, namespace, raw, interwiki in self._rows(self._files.redirect, "redirect"):
                 # To another wiki or namespace: no article.
                 if number in pages and namespace == b"0" and not text_of(interwiki):
-                    leads[number] = title_of(title)
+                    leads[number] = title_of(raw)
         return {
             title: PageFacts(int(number), leads.get(number, "") if is_redirect else None, number in self._listed)
             for number, (title, is_redirect) in pages.items()

@@ -59,9 +59,7 @@ def read_conll(
     unless `repair`.
 
     Args:
-        path: `.xz` and `.gz` are unpacked.
-        language: written into the examples.
-        encoding: of the file; CoNLL 2002 and 2003 come in latin-1.
+        encoding: CoNLL 2002 and 2003 come in latin-1.
         token_column: counted from 0, from the end where negative.
         label_column: likewise.
         scheme: "auto", "iob1" or "bio".

@@ -29,9 +29,6 @@ def read_text(path: str | Path, *, language: str = "", encoding: str = "utf-8", 
     """The sentences of a plain text file, one a line; blank lines are skipped and counted.
 
     Args:
-        path: `.xz` and `.gz` are unpacked.
-        language: written into the examples.
-        encoding: of the file.
         split_words: give lists of words for tagging instead of texts: cut at white space and around punctuation,
             but not at a hyphen, point or apostrophe inside a word. Text in a script without spaces should come cut
             into words, as column file or JSON lines.
@@ -99,11 +96,11 @@ def read_examples(
     is a column file, and plain text is cut into words (`read_text` with `split_words`).
 
     Args:
-        path: the file.
-        task: "ner", "classification" or "text".
-        format: "conll", "tsv", "csv", "jsonl", "text", "xnli", "webis-cls" or "marc", where the name does not tell.
+        path: `.xz`, `.gz` and `.bz2` are unpacked, by every reader.
         language: written into the examples.
         encoding: of the file.
+        task: "ner", "classification" or "text".
+        format: "conll", "tsv", "csv", "jsonl", "text", "xnli", "webis-cls" or "marc", where the name does not tell.
         options: passed on to the reader.
 
     Raises:

@@ -39,9 +39,6 @@ def read_tsv(
     CSV quoting, in which a quoted field may hold line breaks.
 
     Args:
-        path: `.xz` and `.gz` are unpacked.
-        language: written into the examples.
-        encoding: of the file.
         text: name of the column with the text.
         label: name of the column with the class; where the file has no such column the examples have no labels.
         pair: name of the column with the second text.
@@ -206,9 +203,6 @@ def read_jsonl(
     or null is unknown, and may be a whole number. Other fields are ignored.
 
     Args:
-        path: `.xz` and `.gz` are unpacked.
-        language: written into the examples.
-        encoding: of the file.
         text: name of the field with the text.
         label: name of the field with the class.
         pair: name of the field with the second text.

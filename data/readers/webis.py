@@ -33,8 +33,6 @@ def read_webis_cls(
     file is read as a stream; document type declarations, and with them entities, are refused.
 
     Args:
-        path: `.xz` and `.gz` are unpacked.
-        language: written into the examples.
         encoding: of the file, whatever its XML declaration says.
         label: None leaves the ratings out, so that they decide nothing.
         labels: the classes that may occur, after `label_map`.

@@ -28,10 +28,8 @@ def read_xnli(
     one is read. The translated files' `contradictory` becomes `contradiction`.
 
     Args:
-        path: `.xz` and `.gz` are unpacked.
         language: the rows to read where the file has a column `language`, all of them with ""; written into the
             examples.
-        encoding: of the file.
         label: None leaves the labels out, so that they decide nothing; pairs on which the annotators did not agree
             (`-`), counted as `dropped`, are then kept.
 

@@ -58,5 +58,12 @@ def lexicon(language: str) -> Lexicon:
     for kind, *forms in read_list("synthetic/demo_names.tsv"):
         article, _, name = forms[column if len(forms) > 1 else 0].rpartition(":")
         names[kind].append((article, name))
-    parts = ("noun", "adjective", "nationality", "verb", "place", "time")
-    return Lexicon(*(concepts[part] for part in parts), {kind: tuple(listed) for kind, listed in names.items()})
+    return Lexicon(
+        nouns=concepts["noun"],
+        adjectives=concepts["adjective"],
+        nationalities=concepts["nationality"],
+        verbs=concepts["verb"],
+        places=concepts["place"],
+        times=concepts["time"],
+        names={kind: tuple(listed) for kind, listed in names.items()},
+    )

@@ -17,7 +17,7 @@ from .demo_events import Everyday, News
 from .demo_grammar import grammar
 from .demo_lexicon import LANGUAGES, lexicon
 from .demo_names import Draws, Names
-from .world_folder import RECORD, create_world, read_world
+from .world_folder import RECORD, conll_of, create_world, lines_of, read_world
 
 SOURCE = LANGUAGES[0]
 DOMAINS = ("general", "news")
@@ -100,10 +100,6 @@ class Sentence:
     def text(self) -> str:
         return " ".join(self.words)
 
-    @property
-    def conll(self) -> str:
-        return "".join(f"{word}\t{tag}\n" for word, tag in zip(self.words, self.tags, strict=True)) + "\n"
-
 
 def sentence(language: str, domain: str, rng: np.random.Generator, config: WorldConfig | None = None) -> Sentence:
     """One sentence of the "general" or the "news" domain, drawn from `rng`."""
@@ -169,16 +165,16 @@ def _contents(config: WorldConfig) -> tuple[dict[str, str], list[int]]:
         everyday: set[str] = set()
         for purpose, count in (("general", config.general_sentences), ("control", config.control_sentences)):
             chosen = _distinct(config, language, "general", purpose, count, everyday)
-            files[f"{purpose}.{language}.txt"] = _lines(chosen)
+            files[f"{purpose}.{language}.txt"] = lines_of(item.words for item in chosen)
         news: set[str] = set(everyday)
         test = _distinct(config, language, "news", "test", config.test_sentences, news)
-        files[f"task.{language}.test.conll"] = "".join(item.conll for item in test)
+        files[f"task.{language}.test.conll"] = conll_of((item.words, item.tags) for item in test)
         task = _distinct(config, language, "news", "task", config.unlabelled_sentences, news)
         if language == SOURCE:
             train, noisy = _with_noise(config, task[: config.train_sentences])
             task = task[config.train_sentences :]
-            files[f"task.{language}.train.conll"] = "".join(item.conll for item in train)
-        files[f"task.{language}.unlabelled.txt"] = _lines(task)
+            files[f"task.{language}.train.conll"] = conll_of((item.words, item.tags) for item in train)
+        files[f"task.{language}.unlabelled.txt"] = lines_of(item.words for item in task)
     return files, noisy
 
 
@@ -206,10 +202,6 @@ def with_wrong_type(tags: Sequence[str], draws: Draws, types: Sequence[str]) -> 
             break
         changed[position] = f"I-{wrong}"
     return tuple(changed), start, right, wrong
-
-
-def _lines(sentences: list[Sentence]) -> str:
-    return "".join(f"{item.text}\n" for item in sentences)
 
 
 def _open(config: WorldConfig, folder: Path) -> WorldFiles:

@@ -29,7 +29,7 @@ from .truth_text import (
     shares_of,
     shifted,
 )
-from .world_folder import RECORD, create_world, read_world
+from .world_folder import RECORD, conll_of, create_world, lines_of, read_world
 
 VERSION = 1
 """Rises with every change to the text that a configuration gives."""
@@ -120,7 +120,9 @@ class _Maker:
         clean = task[: knobs.train_sentences]
         train, wrong = plant_noise(clean, knobs.label_noise, knobs.seed)
         self._general(self.source, self._take_general())
-        self.files[f"task.{self.source}.unlabelled.txt"] = _lines(task[knobs.train_sentences :])
+        self.files[f"task.{self.source}.unlabelled.txt"] = lines_of(
+            item.words for item in task[knobs.train_sentences :]
+        )
         self.files[f"task.{self.source}.train.{self.ending}"] = self._labelled(train)
         self.files[f"task.{self.source}.test.{self.ending}"] = self._labelled(test)
         shares = shares_of(clean)
@@ -176,7 +178,7 @@ class _Maker:
         mixed = sorted(range(len(both)), key=lambda i: derive_seed(self.knobs.seed, "truth world", "mix", target, i))
         pool = [both[i] for i in mixed]
         self._general(target, said)
-        self.files[f"task.{target}.unlabelled.txt"] = _lines(pool)
+        self.files[f"task.{target}.unlabelled.txt"] = lines_of(item.words for item in pool)
         self.files[f"{_HIDDEN}.{target}.{self.ending}"] = self._labelled(pool)
         self.files[f"task.{target}.test.{self.ending}"] = self._labelled(said["test"])
         types = sorted({w for part in drawn.values() for item in part for w in item.words})
@@ -185,11 +187,11 @@ class _Maker:
 
     def _general(self, language: str, said: Mapping[str, list[Item]]) -> None:
         for name in ("general", "control"):
-            self.files[f"{name}.{language}.txt"] = _lines(said[name])
+            self.files[f"{name}.{language}.txt"] = lines_of(item.words for item in said[name])
 
     def _labelled(self, items: Sequence[Item]) -> str:
         if self.task == "ner":
-            return "".join(_conll(item) for item in items)
+            return conll_of((item.words, _tags(item)) for item in items)
         return "text\tlabel\n" + "".join(f"{item.text}\t{item.labels or self.placeholder}\n" for item in items)
 
 
@@ -235,6 +237,10 @@ def _distance(one: Sequence[Item], other: Sequence[Item]) -> float:
     return sum(abs(first.get(n, 0.0) - second.get(n, 0.0)) for n in sorted(first.keys() | second.keys())) / 2
 
 
+def _tags(item: Item) -> Sequence[str]:
+    return item.labels if isinstance(item.labels, tuple) else (OUTSIDE,) * len(item.words)
+
+
 def _names(item: Item) -> list[str]:
     return entity_types(item.labels) if isinstance(item.labels, tuple) else [item.kind]
 
@@ -242,15 +248,6 @@ def _names(item: Item) -> list[str]:
 def _mean(values: Iterable[float]) -> float:
     listed = [float(v) for v in values]
     return sum(listed) / len(listed) if listed else 0.0
-
-
-def _lines(items: Sequence[Item]) -> str:
-    return "".join(f"{item.text}\n" for item in items)
-
-
-def _conll(item: Item) -> str:
-    tags = item.labels if isinstance(item.labels, tuple) else (OUTSIDE,) * len(item.words)
-    return "".join(f"{word}\t{tag}\n" for word, tag in zip(item.words, tags, strict=True)) + "\n"
 
 
 def open_truth_world(folder: Path, config: Mapping[str, Any] | None = None) -> TruthFiles:

@@ -6,13 +6,23 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from ... import DataError, StorageError
 
 RECORD = "world.json"
+
+
+def lines_of(sentences: Iterable[Sequence[str]]) -> str:
+    """Sentences, each its words, as a text file: one a line, spaces between the words."""
+    return "".join(f"{' '.join(words)}\n" for words in sentences)
+
+
+def conll_of(sentences: Iterable[tuple[Sequence[str], Sequence[str]]]) -> str:
+    """Words with their tags as a column file."""
+    return "".join("".join(f"{w}\t{t}\n" for w, t in zip(*one, strict=True)) + "\n" for one in sentences)
 
 
 def write_world(folder: Path, contents: Mapping[str, str], record: Mapping[str, object]) -> None:

@@ -47,15 +47,8 @@ _SAMPLE_LINES = 5000
 
 @dataclass(frozen=True)
 class Plan:
-    """What is looked for.
-
-    Attributes:
-        links: entities and titles; empty where sentences are scored.
-        patterns: titles to look for.
-        groups: for each the entity that it counts for.
-        names: of these entities.
-        excluded: keys of evaluation sentences.
-        mentions: entity surfaces of the training set, with their counts.
+    """What is looked for: titles (`patterns`), for each the number of the entity that it counts for (`groups`), their
+    names, all without titles where sentences are scored; keys of evaluation sentences; the training set's entities.
     """
 
     links: Links

@@ -32,33 +32,22 @@ _LENGTHS = {False: (20, 500), True: (8, 200)}
 
 @dataclass(frozen=True)
 class CorpusConfig:
-    """All that decides what a corpus holds, and where it goes.
+    """All that decides what a corpus holds, and where it goes; folders of text stand for all files below them.
 
     Attributes:
         entities: labelled training files of the source language.
         out: one sentence a line.
-        text: target text, a sentence or paragraph a line; a folder stands for all files below it.
-        target_dump: target text as pages-articles XML or WikiExtractor's JSON lines; folders as above.
+        text: target text, a sentence or paragraph a line.
+        target_dump: target text as pages-articles XML or WikiExtractor's JSON lines.
         titles: table of source and target titles, in place of the source wiki's files.
-        source_wiki: files about the source wiki.
-        language: of the text; "": by the file names.
-        source_language: of the entities; "": by the file names, else English.
-        rules: how an entity becomes a title.
+        language: of the text; "": by the file names. That of the entities is else English.
         target_aliases: redirects of the target dump count as further names.
-        boundaries: of words, see `TitleMatcher`.
-        inflection: accept a language's endings behind a title.
         select: "entities" for sentences that contain a title, "overlap" for those that share most words with the
-            entities, "tfidf" for those closest to `task_text`.
-        task_text: text of the task in the target language.
+            entities, "tfidf" for those closest to `task_text`, text of the task in the target language.
         exclude: evaluation files, none of whose sentences may be in the corpus.
         encoding: of `entities` and `exclude`, which may be older than the text, which is UTF-8.
-        cap: most sentences.
-        min_chars: shortest sentence; 0: 20, and 8 where words are not spaced.
-        max_chars: longest sentence; 0: 500, and 200 where words are not spaced.
-        split: cut lines and paragraphs into sentences.
-        language_check: drop sentences that look like another language.
+        min_chars, max_chars: of a sentence; 0: 20 and 500, or 8 and 200 where words are not spaced.
         control: also write a random sample of as many sentences.
-        seed: of every draw.
     """
 
     entities: tuple[Path, ...]
