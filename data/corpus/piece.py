@@ -153,7 +153,7 @@ class StoredPiece:
 
     def __init__(self, path: Path) -> None:
         try:
-            self._file: Any = safe_open(path, "numpy")
+            self._file = _opened(path)
             names = ("hashes", "order", "flags", "starts", "pair_row", "pair_entity")
             self.hashes, self.order, self.flags, self._starts, self.pair_row, self.pair_entity = (
                 self._file.get_tensor(name) for name in names
@@ -165,6 +165,11 @@ class StoredPiece:
     def text(self, row: int) -> str:
         """A sentence."""
         return bytes(self._file.get_slice("text")[self._starts[row] : self._starts[row + 1]]).decode()
+
+
+def _opened(path: Path) -> Any:
+    """A file of safetensors; its methods have no types."""
+    return safe_open(path, "numpy")
 
 
 class PieceReader:
