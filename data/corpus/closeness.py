@@ -8,17 +8,13 @@ from __future__ import annotations
 
 import math
 import re
-import zlib
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterable
-
-import numpy as np
 
 from ... import DataError
 from .matcher import UNSPACED_LANGUAGES
 
 _WORDS = re.compile(r"\w+")
-_SLOTS = 1 << 18
 _SHORTEST = 3
 
 
@@ -56,47 +52,37 @@ class OverlapScorer:
 
 
 class TfidfScorer:
-    """Cosine between a sentence and the mean of the task's sentences, over hashed words weighted by TF-IDF.
+    """Cosine between a sentence and the mean of the task's sentences, over words weighted by TF-IDF.
 
     A word's weight in a text is (1 + log count) * log((1 + n) / (1 + sentences that hold it)), each text scaled to unit
     length. The frequencies come from the task's sentences and a sample of the text to select from, `n` in all.
-
-    Args:
-        task: sentences of the task.
-        sample: sentences of the text to select from.
-        language: of the text.
     """
 
     def __init__(self, task: Iterable[str], sample: Iterable[str], language: str) -> None:
         self._language = language
-        own, held, total = [], np.zeros(_SLOTS), 0
-        for number, group in enumerate((task, sample)):
-            for text in group:
-                slots, counts = self._slots(text)
-                held[slots] += 1
-                total += 1
-                if number == 0 and len(slots):
-                    own.append((slots, counts))
-        if not own:
+        texts = [Counter(features(text, language)) for text in task]
+        if not any(texts):
             raise DataError("the task text has no words; give sentences of the task")
-        self._idf = np.log((1 + total) / (1 + held))
-        centre = np.zeros(_SLOTS)
-        for slots, counts in own:
-            np.add.at(centre, slots, self._unit(slots, counts))
-        self._centre = centre / max(float(np.linalg.norm(centre)), 1e-12)
+        self._holders, self._total = Counter[str](), len(texts)
+        for words in texts:
+            self._holders.update(words.keys())
+        for text in sample:
+            self._holders.update(set(features(text, language)))
+            self._total += 1
+        centre: defaultdict[str, float] = defaultdict(float)
+        for words in texts:
+            for word, weight in self._unit(words).items():
+                centre[word] += weight
+        length = math.hypot(*centre.values()) or 1.0
+        self._centre = {word: weight / length for word, weight in centre.items()}
 
-    def _slots(self, text: str) -> tuple[np.ndarray, np.ndarray]:
-        hashed = [zlib.crc32(word.encode()) % _SLOTS for word in features(text, self._language)]
-        slots, counts = np.unique(np.array(hashed, dtype=np.int64), return_counts=True)
-        return slots, counts
-
-    def _unit(self, slots: np.ndarray, counts: np.ndarray) -> np.ndarray:
-        values = (1 + np.log(counts)) * self._idf[slots]
-        return np.asarray(values / max(float(np.linalg.norm(values)), 1e-12))
+    def _unit(self, words: Counter[str]) -> dict[str, float]:
+        idf = {word: math.log((1 + self._total) / (1 + self._holders[word])) for word in words}
+        weights = {word: (1 + math.log(count)) * idf[word] for word, count in words.items()}
+        length = math.hypot(*weights.values()) or 1.0
+        return {word: weight / length for word, weight in weights.items()}
 
     def score(self, sentence: str) -> float:
         """The sentence's score."""
-        slots, counts = self._slots(sentence)
-        if not len(slots):
-            return 0.0
-        return max(0.0, float(self._unit(slots, counts) @ self._centre[slots]))
+        weights = self._unit(Counter(features(sentence, self._language)))
+        return max(0.0, sum(weight * self._centre.get(word, 0.0) for word, weight in weights.items()))

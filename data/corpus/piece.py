@@ -1,12 +1,10 @@
 """One piece of the text to select from: its sentences that may be selected, and a sample of all of them.
 
-A piece is worked on alone, and its result is the same wherever and whenever that is done; `PieceResult` is what is kept
-of it on the disk.
+A piece is worked on alone, and its result is the same wherever and whenever that is done.
 """
 
 from __future__ import annotations
 
-import json
 import random
 import re
 import unicodedata
@@ -14,14 +12,8 @@ from array import array
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import NamedTuple, Protocol
 
-import numpy as np
-from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save
-
-from ... import DataError
 from ..batches.seeding import derive_seed
 from .matcher import TitleMatcher
 from .select import SentenceHash, comparison_key, score_order
@@ -109,7 +101,7 @@ class PieceRules:
 
 @dataclass
 class PieceResult:
-    """The sentences kept of a piece, each once, in the order of the text; as a file, one of safetensors.
+    """The sentences kept of a piece, each once, in the order of the text.
 
     Attributes:
         texts: the sentences.
@@ -128,48 +120,6 @@ class PieceResult:
     pair_row: array[int] = field(default_factory=lambda: array("i"))
     pair_entity: array[int] = field(default_factory=lambda: array("i"))
     counts: Counter[str] = field(default_factory=Counter)
-
-    def to_bytes(self) -> bytes:
-        """Everything, for a file."""
-        encoded = [text.encode() for text in self.texts]
-        columns: dict[str, np.ndarray] = {
-            "hashes": np.array(self.hashes, np.uint64),
-            "order": np.array(self.order, np.uint64),
-            "flags": np.array(self.flags, np.uint8),
-            "starts": np.cumsum([0, *map(len, encoded)], dtype=np.int64),
-            "pair_row": np.array(self.pair_row, np.int32),
-            "pair_entity": np.array(self.pair_entity, np.int32),
-            "text": np.frombuffer(b"".join(encoded), np.uint8),
-        }
-        return save(columns, {"counts": json.dumps(self.counts)})
-
-
-class StoredPiece:
-    """A piece's result in a file: the columns at once, the sentences when they are asked for.
-
-    Raises:
-        DataError: the file is no such result.
-    """
-
-    def __init__(self, path: Path) -> None:
-        try:
-            self._file = _opened(path)
-            names = ("hashes", "order", "flags", "starts", "pair_row", "pair_entity")
-            self.hashes, self.order, self.flags, self._starts, self.pair_row, self.pair_entity = (
-                self._file.get_tensor(name) for name in names
-            )
-            self.counts: Counter[str] = Counter(json.loads(self._file.metadata()["counts"]))
-        except (SafetensorError, TypeError, KeyError) as error:
-            raise DataError(f"{path}: not a piece of a corpus; delete its folder and run the command again") from error
-
-    def text(self, row: int) -> str:
-        """A sentence."""
-        return bytes(self._file.get_slice("text")[self._starts[row] : self._starts[row + 1]]).decode()
-
-
-def _opened(path: Path) -> Any:
-    """A file of safetensors; its methods have no types."""
-    return safe_open(path, "numpy")
 
 
 class PieceReader:

@@ -9,8 +9,6 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-import numpy as np
-
 from ... import ConfigError, DataError
 from ..batches.seeding import derive_seed
 from .demo_events import Everyday, News
@@ -20,7 +18,6 @@ from .demo_names import Draws, Names
 from .world_folder import RECORD, conll_of, create_world, lines_of, read_world
 
 SOURCE = LANGUAGES[0]
-DOMAINS = ("general", "news")
 TYPES = ("PER", "LOC", "ORG", "MISC")
 VERSION = 2
 """Rises with every change to the sentences that a configuration gives."""
@@ -101,13 +98,6 @@ class Sentence:
         return " ".join(self.words)
 
 
-def sentence(language: str, domain: str, rng: np.random.Generator, config: WorldConfig | None = None) -> Sentence:
-    """One sentence of the "general" or the "news" domain, drawn from `rng`."""
-    if language not in LANGUAGES or domain not in DOMAINS:
-        raise ConfigError(f"demo world: no language {language!r} with domain {domain!r}; have {LANGUAGES}, {DOMAINS}")
-    return next(_sentences(language, domain, Draws(int(rng.integers(2**63))), config or WorldConfig()))
-
-
 def make_world(config: WorldConfig, folder: Path) -> WorldFiles:
     """The world of `config`, written into `folder` unless it lies there already.
 
@@ -125,12 +115,8 @@ def make_world(config: WorldConfig, folder: Path) -> WorldFiles:
     return _open(config, folder)
 
 
-def stream(language: str, domain: str, draws: Draws, config: WorldConfig | None = None) -> Iterator[Sentence]:
-    """Sentences of one language and domain without end, as `draws` decides; some occur more than once."""
-    return _sentences(language, domain, draws, config or WorldConfig())
-
-
-def _sentences(language: str, domain: str, draws: Draws, config: WorldConfig) -> Iterator[Sentence]:
+def stream(language: str, domain: str, draws: Draws, config: WorldConfig) -> Iterator[Sentence]:
+    """Sentences of a language in the "general" or the "news" domain without end; some occur more than once."""
     names = Names(draws, lexicon(language), config.shared_name_share, config.composed_org_share)
     teller = grammar(language)
     everyday = Everyday(draws, names, config.person_share, config.place_share)
@@ -145,12 +131,12 @@ def _distinct(
     config: WorldConfig, language: str, domain: str, purpose: str, count: int, seen: set[str]
 ) -> list[Sentence]:
     """`count` sentences that are not in `seen`, which grows by them."""
-    stream = _sentences(language, domain, Draws(derive_seed(config.seed, "demo world", language, purpose)), config)
+    sentences = stream(language, domain, Draws(derive_seed(config.seed, "demo world", language, purpose)), config)
     chosen: list[Sentence] = []
     for _ in range(20 * count + 1000):
         if len(chosen) == count:
             return chosen
-        candidate = next(stream)
+        candidate = next(sentences)
         if candidate.text not in seen:
             seen.add(candidate.text)
             chosen.append(candidate)

@@ -10,7 +10,7 @@ from ... import ConfigError
 from ..batches.seeding import derive_seed
 from ..readers.example import Example
 from .demo_names import Draws
-from .demo_world import stream, with_wrong_type
+from .demo_world import WorldConfig, stream, with_wrong_type
 
 PATIENCE = 100
 """The grammar may give so many sentences for each one that is wanted."""
@@ -114,7 +114,7 @@ def grammar_pools(seed: int, task: str) -> tuple[Pool, Pool]:
 
     def items(domain: str) -> Iterator[Item]:
         draws = Draws(derive_seed(seed, "truth world", domain))
-        return (Item(sentence.words, sentence.tags) for sentence in stream("en", domain, draws))
+        return (Item(sentence.words, sentence.tags) for sentence in stream("en", domain, draws, WorldConfig()))
 
     return (Pool(items("news"), "the grammar", seen, PATIENCE), Pool(items("general"), "the grammar", seen, PATIENCE))
 

@@ -33,7 +33,8 @@ from ..storage.files import atomic_write_bytes, atomic_write_json, delete, read_
 from ..storage.run_folder import RunDir
 from ..training.progress import Progress
 from .config import CorpusConfig
-from .merge import Merged, choose, piece_path
+from .merge import Merged, choose
+from .pieces import piece_bytes, piece_path
 from .pool import cores, run_tasks, stop_if_asked
 from .report import CorpusReport, finished, make_report, write_outputs
 
@@ -260,4 +261,4 @@ def _work(reader: PieceReader, language: str, folder: Path, task: Task) -> None:
     """One piece, to its file."""
     counts: Counter[str] = Counter()
     result = reader.read(task.index, texts_of(task, language, counts), counts)
-    atomic_write_bytes(piece_path(folder, task.index), result.to_bytes())
+    atomic_write_bytes(piece_path(folder, task.index), piece_bytes(result))

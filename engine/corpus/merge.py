@@ -11,25 +11,13 @@ from pathlib import Path
 import numpy as np
 
 from ...data.corpus.language_id import accepted_codes, language_model
-from ...data.corpus.piece import CONTROL, INFLECTED, MATCHED, StoredPiece
+from ...data.corpus.piece import CONTROL, INFLECTED, MATCHED
 from ...data.corpus.select import Candidates, control_order, pick_balanced
-from ..storage.files import storage_errors
 from .config import CorpusConfig
+from .pieces import StoredPiece
 
 _ROW_BITS = 32
 _OPEN_PIECES = 64
-
-
-def piece_path(folder: Path, index: int) -> Path:
-    """File of a piece's result."""
-    return folder / f"piece-{index:06}.bin"
-
-
-def open_piece(folder: Path, index: int) -> StoredPiece:
-    """A piece's result; its sentences stay on the disk until they are asked for."""
-    path = piece_path(folder, index)
-    with storage_errors(path, "read"):
-        return StoredPiece(path)
 
 
 @dataclass
@@ -55,7 +43,7 @@ class Merged:
         """Read the columns of all pieces, in their order, in bounded memory."""
         out = cls(folder, Candidates(config.cap), Candidates(config.cap), Counter(), np.zeros(entities, np.int64))
         for index in range(pieces):
-            piece = open_piece(folder, index)
+            piece = StoredPiece(folder, index)
             out.counts.update(piece.counts)
             out.counts["inflected"] += int(((piece.flags & INFLECTED) != 0).sum())
             out.per_entity += np.bincount(piece.pair_entity, minlength=entities)
@@ -94,7 +82,7 @@ class Chosen:
 
 def choose(merged: Merged, config: CorpusConfig) -> Chosen:
     """Select corpus and control, each sentence checked for its language when its turn has come."""
-    piece_of = lru_cache(_OPEN_PIECES)(lambda index: open_piece(merged.folder, index))
+    piece_of = lru_cache(_OPEN_PIECES)(lambda index: StoredPiece(merged.folder, index))
 
     def read(place: int) -> tuple[str, int]:
         index, row = divmod(place, 1 << _ROW_BITS)

@@ -21,7 +21,6 @@ from xlt_engine.data.corpus.piece import (
     PieceReader,
     PieceResult,
     PieceRules,
-    StoredPiece,
     paragraphs,
 )
 
@@ -112,24 +111,6 @@ def test_scores() -> None:
     zero = PieceReader(PieceRules(0, 1, 99, 1.0), ByScore(lambda text: 0.0), no_split).read(0, ["a", "b"])
     assert zero.flags.tolist() == [CONTROL] * 2
     assert len(zero.pair_row) == 0
-
-
-def test_a_stored_piece_is_the_same(tmp_path: Path) -> None:
-    result = read(["Rom ist alt. Köln 東京 Ulm.", "Oslo \U0001f600 x."], PieceRules(0, 1, 99, 1.0))
-    path = tmp_path / "piece"
-    path.write_bytes(result.to_bytes())
-    stored = StoredPiece(path)
-    assert [stored.text(i) for i in range(len(result.texts))] == result.texts
-    for name in ("hashes", "order", "flags", "pair_row", "pair_entity"):
-        assert getattr(stored, name).tolist() == getattr(result, name).tolist(), name
-    assert stored.counts == result.counts
-    path.write_bytes(read(["nichts."]).to_bytes())
-    empty = StoredPiece(path)
-    assert (len(empty.hashes), len(empty.pair_row)) == (0, 0)
-    for wrong in (b"", b"xlt-piece-1", b"something else\n{}"):
-        path.write_bytes(wrong)
-        with pytest.raises(DataError, match="not a piece"):
-            StoredPiece(path)
 
 
 def texts(path: Path, piece: int) -> tuple[list[str], int]:

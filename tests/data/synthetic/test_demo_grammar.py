@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import re
+from itertools import islice
 
-import numpy as np
 import pytest
 
 from xlt_engine.data.synthetic.demo_events import Clause, NounPhrase, ScoreLine
 from xlt_engine.data.synthetic.demo_grammar import grammar
 from xlt_engine.data.synthetic.demo_lexicon import lexicon
-from xlt_engine.data.synthetic.demo_names import Name
-from xlt_engine.data.synthetic.demo_world import sentence
+from xlt_engine.data.synthetic.demo_names import Draws, Name
+from xlt_engine.data.synthetic.demo_world import WorldConfig, stream
 
 ANNA = Name("PER", "Anna", sex="f")
 SMITH = Name("PER", "Eva Smith", sex="f")
@@ -133,8 +133,8 @@ def test_clubs_and_occasions() -> None:
 
 
 def texts(language: str, count: int = 1500) -> list[str]:
-    rng = np.random.default_rng(23)
-    return [sentence(language, domain, rng).text for domain in ("general", "news") for _ in range(count)]
+    streams = [stream(language, domain, Draws(23), WorldConfig()) for domain in ("general", "news")]
+    return [sentence.text for sentences in streams for sentence in islice(sentences, count)]
 
 
 def verbs(language: str) -> tuple[set[str], set[str]]:
