@@ -26,7 +26,55 @@ from .encodings import (
 from .example import Example, Examples
 from .problems import Problems
 
-_OPENERS: dict[str, Callable[..., Any]] = {".xz": lzma.open, ".gz": gzip.open, ".bz2": bz2.open}
+_CHUNK = 1 << 16
+
+
+class _Streams(io.RawIOBase):
+    """Compressed streams end to end. The library's own reader takes a damaged later one for the end of the file."""
+
+    def __init__(self, path: str | Path, decompressor: Callable[[], Any]) -> None:
+        self._file = open(path, "rb")  # noqa: SIM115 - closed with this object
+        self._new, self._stream, self._position = decompressor, decompressor(), 0
+
+    def readable(self) -> bool:
+        return True
+
+    def tell(self) -> int:
+        return self._position
+
+    def readinto(self, buffer: Any) -> int:
+        while True:
+            packed = b""
+            if self._stream.eof:
+                # Zeros between the streams of an .xz file are padding.
+                packed = (self._stream.unused_data or self._file.read(_CHUNK)).lstrip(b"\0") or self._file.read(_CHUNK)
+                if not packed:
+                    return 0
+                self._stream = self._new()
+            elif self._stream.needs_input:
+                packed = self._file.read(_CHUNK)
+                if not packed:
+                    raise EOFError("the file ends within a compressed stream")
+            data = self._stream.decompress(packed, len(buffer))
+            if data:
+                buffer[: len(data)] = data
+                self._position += len(data)
+                return len(data)
+
+    def close(self) -> None:
+        self._file.close()
+        super().close()
+
+
+def _open_streams(decompressor: Callable[[], Any]) -> Callable[..., IO[bytes]]:
+    return lambda path, mode: io.BufferedReader(_Streams(path, decompressor), 1 << 20)
+
+
+_OPENERS: dict[str, Callable[..., Any]] = {
+    ".xz": _open_streams(lzma.LZMADecompressor),
+    ".gz": gzip.open,
+    ".bz2": _open_streams(bz2.BZ2Decompressor),
+}
 _BOM = "\ufeff"
 
 

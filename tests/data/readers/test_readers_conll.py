@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import bz2
 import gzip
 import lzma
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -179,3 +181,14 @@ def test_missing_empty_and_packed(path: Path, tmp_path: Path) -> None:
         read_conll(damaged)
     with pytest.raises(DataError, match="damaged compressed file"):
         read_conll(write(tmp_path / "c.gz", b"plain"))
+
+
+@pytest.mark.parametrize(("suffix", "library"), [("gz", gzip), ("bz2", bz2), ("xz", lzma)])
+def test_streams_end_to_end(suffix: str, library: Any, tmp_path: Path) -> None:
+    """All streams of a file are read, and a damaged later one is not the end of the file."""
+    stream = library.compress(CONLL2003.encode())
+    twice = write(tmp_path / f"a.conll.{suffix}", stream + stream)
+    assert len(read_conll(twice)) == 2 * len(read_conll(write(tmp_path / f"b.conll.{suffix}", stream)))
+    damaged = write(tmp_path / f"c.conll.{suffix}", stream + bytes([stream[0] ^ 1]) + stream[1:])
+    with pytest.raises(DataError, match=f"damaged compressed file after byte {len(CONLL2003.encode())} of the"):
+        read_conll(damaged)
