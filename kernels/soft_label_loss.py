@@ -8,11 +8,10 @@ import torch
 from torch import Tensor
 
 from .dispatch import use_triton
+from .votes import MAX_CLASSES
 
 _KINDS = ("mse", "logits", "kl", "ce")
 _REDUCTIONS = ("sum", "mean", "none")
-_MAX_CLASSES = 1024
-"""What one tile of the kernels holds; more is left to plain torch."""
 
 
 def soft_label_loss(
@@ -74,7 +73,7 @@ def soft_label_loss(
 
 def _fits_kernels(logits: Tensor) -> bool:
     voters, _, classes = logits.shape
-    return use_triton(logits) and voters >= 1 and 1 <= classes <= _MAX_CLASSES
+    return use_triton(logits) and voters >= 1 and 1 <= classes <= MAX_CLASSES
 
 
 def _fused(

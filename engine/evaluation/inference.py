@@ -105,7 +105,7 @@ def predict_logits(model: TaskModel, view: ItemView, examples: np.ndarray | None
 
 
 def predict_votes(model: TaskModel, view: ItemView, examples: np.ndarray | None = None, **passes: Any) -> Votes:
-    """The votes on all items of a store, counted on the model's device batch by batch; without a threshold sweep.
+    """The votes on all items of a store, counted on the model's device batch by batch.
 
     Args:
         passes: as `predict_items` takes them; it also has the errors.
@@ -114,7 +114,7 @@ def predict_votes(model: TaskModel, view: ItemView, examples: np.ndarray | None 
     if not packed.shape[1]:
         packed = torch.zeros(len(packed), 3 + len(model.labels))
     label, agree, confidence = packed[:, 0].long(), packed[:, 1] > 0, packed[:, 2].contiguous()
-    return Votes(label, agree, confidence, packed[:, 3:].contiguous(), None, None, None, None, None, None)
+    return Votes(label, agree, confidence, packed[:, 3:].contiguous())
 
 
 def _packed_votes(logits: Tensor) -> Tensor:

@@ -216,7 +216,7 @@ def choose_threshold_from_sweep(
     rule: str = "second-difference",
     min_kept: int = MIN_KEPT,
 ) -> ThresholdChoice:
-    """Alpha from counts per threshold `[A]`, such as `kernels.votes` returns, summed over batches.
+    """Alpha from counts per threshold `[A]`, which may be sums over batches.
 
     Args:
         kept: items whose voters agree with every confidence greater than the threshold.

@@ -1,9 +1,11 @@
-"""What every launcher needs: the device's context and limits, and sizes of blocks."""
+"""What every launcher needs: the launch itself, the limits of the device, and sizes of blocks."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from functools import cache
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -14,6 +16,20 @@ def on_device(x: Tensor) -> AbstractContextManager[object]:
     if x.device.type != "cuda" or x.device.index == torch.cuda.current_device():
         return nullcontext()
     return torch.cuda.device(x.device)
+
+
+def launch(
+    kernel: Any,
+    grid: tuple[int, ...],
+    tensors: Sequence[Tensor | None],
+    numbers: Sequence[float],
+    **constants: Any,
+) -> None:
+    """Runs `kernel(*tensors, *numbers, **constants)` on the device of the first tensor; nothing for an empty grid."""
+    if 0 not in grid:
+        assert tensors[0] is not None
+        with on_device(tensors[0]):
+            kernel[grid](*tensors, *numbers, **constants)
 
 
 @cache

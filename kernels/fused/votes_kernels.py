@@ -57,40 +57,19 @@ def _lowest_best(values, COLUMNS: tl.constexpr):
     return tl.min(tl.where(values == best[None, :], column, COLUMNS), axis=0)
 
 
-@triton.jit
-def _thresholds_below(confidence, thresholds_ptr, thresholds, STEPS: tl.constexpr):
-    """How many of the ascending thresholds are strictly below each confidence, by bisection."""
-    below = tl.zeros_like(confidence).to(tl.int32)
-    for step in tl.static_range(STEPS):
-        probe = below + (1 << (STEPS - 1 - step))
-        inside = probe <= thresholds
-        value = tl.load(thresholds_ptr + probe - 1, mask=inside, other=float("inf"))
-        below = tl.where(inside & (value < confidence), probe, below)
-    return below
-
-
-@triton.jit(do_not_specialize=["items", "thresholds", "copies"])
+@triton.jit(do_not_specialize=["items"])
 def votes_kernel(
     logits_ptr,  # (VOTERS, items, CLASSES)
-    gold_ptr,  # (items,) integers, or None
-    thresholds_ptr,  # (thresholds,) fp32 ascending, or None
-    alpha_ptr,  # (1,) fp32, or None
     label_ptr,  # (items,) int64
     agree_ptr,  # (items,) bool
     confidence_ptr,  # (items,) fp32
     mean_ptr,  # (items, CLASSES) fp32
-    histogram_ptr,  # (2 or 1, copies, CLASSES, thresholds + 1) int32, zeros
-    counts_ptr,  # (compacting blocks,) int32, zeros
     items,
-    thresholds,
-    copies,
     VOTERS: tl.constexpr,
     CLASSES: tl.constexpr,
     COLUMNS: tl.constexpr,
     ITEMS: tl.constexpr,
     STAGED: tl.constexpr,
-    STEPS: tl.constexpr,
-    COMPACT_ITEMS: tl.constexpr,
 ):
     block = tl.program_id(0)
     first = block.to(tl.int64) * ITEMS
@@ -132,85 +111,3 @@ def votes_kernel(
     written = inside[None, :] & (column < CLASSES)
     offset = row[None, :] * CLASSES + column
     tl.store(mean_ptr + first * CLASSES + offset, mean * (1.0 / VOTERS), mask=written)
-    if thresholds_ptr is not None:
-        below = _thresholds_below(confidence, thresholds_ptr, thresholds, STEPS)
-        slot = ((block % copies) * CLASSES + label) * (thresholds + 1) + below
-        tl.atomic_add(histogram_ptr + slot, 1, mask=agree, sem="relaxed")
-        if gold_ptr is not None:
-            correct = agree & (tl.load(gold_ptr + item, mask=inside, other=-1).to(tl.int64) == label)
-            tl.atomic_add(histogram_ptr + copies * CLASSES * (thresholds + 1) + slot, 1, mask=correct, sem="relaxed")
-    if alpha_ptr is not None:
-        kept = agree & (confidence > tl.load(alpha_ptr))
-        tl.atomic_add(counts_ptr + first // COMPACT_ITEMS, tl.sum(kept.to(tl.int32), axis=0), sem="relaxed")
-
-
-@triton.jit(do_not_specialize=["thresholds", "copies", "classes"])
-def suffix_kernel(
-    histogram_ptr,  # (2 or 1, copies, classes, thresholds + 1) int32
-    order_ptr,  # (thresholds,) int64, where each ascending threshold was given
-    counts_ptr,  # (2 or 1, thresholds, classes) int64
-    thresholds,
-    copies,
-    classes,
-    COPIES: tl.constexpr,
-    BUCKETS: tl.constexpr,
-):
-    """Items above each threshold for one class: the buckets are walked from the top, the sum of those above carried."""
-    label = tl.program_id(0)
-    group = tl.program_id(1)
-    size = thresholds + 1
-    copy = tl.arange(0, COPIES)
-    bucket = tl.arange(0, BUCKETS)
-    above = tl.zeros((1,), tl.int32)
-    start = (thresholds // BUCKETS) * BUCKETS
-    while start >= 0:
-        here = start + bucket
-        found = tl.zeros((BUCKETS,), tl.int32)
-        first = 0
-        while first < copies:
-            offset = ((group * copies + first + copy) * classes + label)[:, None] * size + here[None, :]
-            inside = (first + copy < copies)[:, None] & (here < size)[None, :]
-            found += tl.sum(tl.load(histogram_ptr + offset, mask=inside, other=0), axis=0)
-            first += COPIES
-        total = tl.sum(found, axis=0)
-        strictly_above = above + total - tl.cumsum(found, axis=0)
-        given = tl.load(order_ptr + here, mask=here < thresholds, other=0)
-        out = (group * thresholds + given) * classes + label
-        tl.store(counts_ptr + out, strictly_above.to(tl.int64), mask=here < thresholds)
-        above += total
-        start -= BUCKETS
-
-
-@triton.jit(do_not_specialize=["items", "blocks"])
-def compact_kernel(
-    agree_ptr,  # (items,) bool
-    confidence_ptr,  # (items,) fp32
-    alpha_ptr,  # (1,) fp32
-    counts_ptr,  # (blocks,) int32, items kept in each block
-    index_ptr,  # (items,) int64
-    count_ptr,  # (1,) int64
-    items,
-    blocks,
-    ITEMS: tl.constexpr,
-    BLOCKS: tl.constexpr,
-):
-    """The kept items of a block behind those of the blocks before it; -1 in the part of its range that stays free."""
-    block = tl.program_id(0)
-    before = tl.zeros((1,), tl.int32)
-    total = tl.zeros((1,), tl.int32)
-    start = 0
-    while start < blocks:
-        other = start + tl.arange(0, BLOCKS)
-        count = tl.load(counts_ptr + other, mask=other < blocks, other=0)
-        before += tl.sum(tl.where(other < block, count, 0), axis=0)
-        total += tl.sum(count, axis=0)
-        start += BLOCKS
-    item = block.to(tl.int64) * ITEMS + tl.arange(0, ITEMS)
-    inside = item < items
-    agree = tl.load(agree_ptr + item, mask=inside, other=0) != 0
-    confidence = tl.load(confidence_ptr + item, mask=inside, other=0.0)
-    kept = inside & agree & (confidence > tl.load(alpha_ptr))
-    place = before + tl.cumsum(kept.to(tl.int32), axis=0) - 1
-    tl.store(index_ptr + place, item, mask=kept)
-    tl.store(index_ptr + item, tl.full((ITEMS,), -1, tl.int64), mask=inside & (item >= total))
-    tl.store(count_ptr + tl.arange(0, 1), total.to(tl.int64), mask=block == 0)

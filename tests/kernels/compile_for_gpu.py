@@ -95,9 +95,7 @@ def operations(dtype: torch.dtype) -> Iterator[tuple[str, Callable[[], Tensor | 
         lambda: kernels.soft_label_loss(logits, teacher, kind="logits", teacher_is="logits", weights=torch.rand(300)),
     )
     yield "voter_cross_entropy", lambda: kernels.voter_cross_entropy(logits, gold)
-    grid = torch.linspace(0, 1, 65)
-    yield "votes", lambda: kernels.votes(logits.detach(), thresholds=grid, gold=gold, alpha=0.5)
-    yield "votes plain", lambda: kernels.votes(logits.detach())
+    yield "votes", lambda: kernels.votes(logits.detach())
 
 
 def resources(cubin: bytes) -> dict[str, int]:

@@ -140,13 +140,7 @@ def _mlp(generator: torch.Generator) -> Inputs:
 
 def _votes(generator: torch.Generator) -> Inputs:
     gold = torch.randint(4, (TOKENS,), generator=generator)
-    near = 3 * torch.nn.functional.one_hot(gold, 4) + _normal(generator, 3, TOKENS, 4)
-    return {
-        "logits": near,
-        "gold": gold,
-        "thresholds": torch.rand(7, generator=generator),
-        "alpha": torch.rand((), generator=generator),
-    }
+    return {"logits": 3 * torch.nn.functional.one_hot(gold, 4) + _normal(generator, 3, TOKENS, 4)}
 
 
 _DROP = {"p": 0.2, "site": 3}
@@ -218,6 +212,5 @@ CASES = [
     ),
     Case("hard-labels", _labels, kernels.voter_cross_entropy, frozen=("weights",)),
     Case("voter-mlp", _mlp, lambda **t: kernels.voter_mlp(**t, **_DROP)),
-    Case("votes", _votes, kernels.votes, frozen=("logits", "thresholds", "alpha")),
-    Case("votes-plain", _votes, lambda logits, **_: kernels.votes(logits), frozen=("logits", "thresholds", "alpha")),
+    Case("votes", _votes, kernels.votes, frozen=("logits",)),
 ]
