@@ -16,7 +16,7 @@ from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
 from .attention_plan import AttentionGroup, AttentionPlan, attention_plan
-from .dispatch import use_triton
+from .dispatch import needs_gradient, use_triton
 from .masks import is_active, keep_mask, keep_scale, seed_tensor
 
 __all__ = ["AttentionPlan", "attention_plan", "packed_attention"]
@@ -54,25 +54,25 @@ class _PackedAttention(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, qkv: Tensor, plan: AttentionPlan, p: float, seed: int | Tensor | None, site: int) -> Tensor:
         tokens, _, heads, size = qkv.shape
-        indices = plan.indices(heads)
-        gathered = qkv.reshape(-1, size).index_select(0, indices.qkv_gather)
+        out_rows = plan.rows(heads, 1)
+        gathered = qkv.reshape(-1, size).index_select(0, plan.rows(heads, 3).gather)
         work = _arithmetic(gathered)
         out = work.new_empty(gathered.shape[0] // 3, size)
         ctx.keep = 1.0 if seed is None else keep_scale(p)
         saved, masks = [], []
-        for i, group in enumerate(plan.groups):
+        for group in plan.layout.groups:
             kept = None
             if seed is not None:
-                rows = indices.out_gather[group.first_slot * heads :][: group.sequences * heads * group.length]
+                rows = out_rows.gather[group.first_slot * heads :][: group.sequences * heads * group.length]
                 kept = keep_mask(rows, group.length, p, seed, site)
                 masks.append(kept)
             (target,) = _blocks(out, group, heads, 1)
             blocks = _blocks(work, group, heads, 3)
-            probability = _attend(group, heads, blocks, indices.key_masks[i], kept, ctx.keep, target)
+            probability = _attend(group, heads, blocks, kept, ctx.keep, target)
             saved.append(probability.to(qkv.dtype))
         ctx.plan = plan
         ctx.save_for_backward(gathered, *saved, *masks)
-        return out.index_select(0, indices.out_return).view(tokens, heads, size).to(qkv.dtype)
+        return out.index_select(0, out_rows.back).view(tokens, heads, size).to(qkv.dtype)
 
     @staticmethod
     @once_differentiable
@@ -80,36 +80,30 @@ class _PackedAttention(torch.autograd.Function):
         gathered, *rest = ctx.saved_tensors
         tokens, heads, size = grad.shape
         plan: AttentionPlan = ctx.plan
-        count = len(plan.groups)
-        saved, masks = rest[:count], rest[count:] or [None] * count
-        indices = plan.indices(heads)
+        groups, out_rows = plan.layout.groups, plan.rows(heads, 1)
+        saved, masks = rest[: len(groups)], rest[len(groups) :] or [None] * len(groups)
         work = _arithmetic(gathered)
-        d_out = _arithmetic(grad.reshape(-1, size).index_select(0, indices.out_gather)).mul_(ctx.keep)
-        if indices.out_padding is not None:
-            d_out.index_fill_(0, indices.out_padding, 0.0)
+        d_out = _arithmetic(grad.reshape(-1, size).index_select(0, out_rows.gather)).mul_(ctx.keep)
+        if out_rows.padding is not None:
+            d_out.index_fill_(0, out_rows.padding, 0.0)
         d_work = torch.empty_like(work)
-        for group, probability, kept in zip(plan.groups, saved, masks, strict=True):
+        for group, probability, kept in zip(groups, saved, masks, strict=True):
             (d_o,) = _blocks(d_out, group, heads, 1)
             blocks, d_blocks = _blocks(work, group, heads, 3), _blocks(d_work, group, heads, 3)
             _attend_backward(group, heads, blocks, _arithmetic(probability), kept, d_o, d_blocks)
-        d_qkv = d_work.index_select(0, indices.qkv_return).view(tokens, 3, heads, size)
+        d_qkv = d_work.index_select(0, plan.rows(heads, 3).back).view(tokens, 3, heads, size)
         return d_qkv.to(grad.dtype), None, None, None, None
 
 
 def _attend(
-    group: AttentionGroup,
-    heads: int,
-    blocks: tuple[Tensor, ...],
-    key_mask: Tensor | None,
-    kept: Tensor | None,
-    keep: float,
-    out: Tensor,
+    group: AttentionGroup, heads: int, blocks: tuple[Tensor, ...], kept: Tensor | None, keep: float, out: Tensor
 ) -> Tensor:
     """Write a group's output; return its probabilities before dropout, [n * heads, L, L]."""
     q, k, v = blocks
     length, scale = group.length, q.shape[-1] ** -0.5
     probability = q.new_empty(q.shape[0], length, length)
     kept = None if kept is None else kept.view(probability.shape)
+    key_mask = None if group.key_mask is None else group.key_mask.expand(-1, heads, -1, -1).reshape(-1, 1, length)
     for span in _spans(group, heads):
         scores = probability[span]
         scores.baddbmm_(q[span], k[span].transpose(1, 2), beta=0, alpha=scale)
@@ -150,18 +144,19 @@ def _attend_backward(
 
 def _without_gradient(qkv: Tensor, plan: AttentionPlan) -> Tensor:
     tokens, _, heads, size = qkv.shape
-    rows = qkv if plan.in_order else qkv.index_select(0, plan.slot_token)
+    layout = plan.layout
+    rows = qkv if layout.in_order else qkv.index_select(0, layout.slot_token)
     out = qkv.new_empty(rows.shape[0], heads, size)
-    for group in plan.groups:
+    for group in layout.groups:
         n, length, first = group.sequences, group.length, group.first_slot
         span = slice(first, first + n * length)
         q, k, v = rows[span].view(n, length, 3, heads, size).permute(2, 0, 3, 1, 4).unbind(0)
         key_mask = None if group.key_mask is None else group.key_mask.to(q.dtype)
         result = functional.scaled_dot_product_attention(q, k, v, attn_mask=key_mask)
-        if n * length == tokens and plan.in_order:
+        if n * length == tokens and layout.in_order:
             return result.transpose(1, 2).reshape(tokens, heads, size)
         out[span].view(n, length, heads, size).copy_(result.transpose(1, 2))
-    return out if plan.in_order else out.index_select(0, plan.token_slot)
+    return out if layout.in_order else out.index_select(0, layout.token_slot)
 
 
 def packed_attention(
@@ -196,30 +191,25 @@ def packed_attention(
     if qkv.dim() != 4 or qkv.shape[1] != 3:
         raise ValueError(f"qkv must be [T, 3, heads, d], got {tuple(qkv.shape)}")
     seed = seed if is_active(p, seed) else None
-    fused = use_triton(qkv) and qkv.shape[3] <= _WIDEST_HEAD
-    if not fused:
-        plan = attention_plan(cu_seqlens) if plan is None else plan
-        tokens: int | None = plan.token_slot.shape[0]
-    else:
-        tokens = None if plan is None else plan.tokens
-    if tokens is not None and tokens != qkv.shape[0]:
-        raise ValueError(f"qkv has {qkv.shape[0]} tokens, cu_seqlens end at {tokens}")
-    if plan is None or fused:
-        return _fused(qkv, cu_seqlens, max_seqlen, p, seed, site)
-    if seed is None and not (qkv.requires_grad and torch.is_grad_enabled()):
+    if use_triton(qkv) and qkv.shape[3] <= _WIDEST_HEAD:
+        from .fused.attention import packed_attention as fused
+
+        if plan is not None:
+            _check_end(qkv, plan.tokens)
+        if cu_seqlens.device != qkv.device:
+            raise ValueError(f"qkv is on {qkv.device}, cu_seqlens on {cu_seqlens.device}")
+        qkv, cu_seqlens = qkv if qkv.stride(-1) == 1 else qkv.contiguous(), cu_seqlens.contiguous()
+        seeds = seed_tensor(p, seed, qkv.device)
+        out: Tensor = fused(qkv, cu_seqlens, max_seqlen, seeds, site, p, needs_gradient(qkv))[0]
+        return out
+    plan = attention_plan(cu_seqlens) if plan is None else plan
+    _check_end(qkv, plan.layout.token_slot.shape[0])
+    if seed is None and not needs_gradient(qkv):
         return _without_gradient(qkv, plan)
     apply: Callable[..., Tensor] = _PackedAttention.apply
     return apply(qkv, plan, p, seed, site)
 
 
-def _fused(qkv: Tensor, cu_seqlens: Tensor, max_seqlen: int, p: float, seed: int | Tensor | None, site: int) -> Tensor:
-    from .fused.attention import packed_attention as operator
-
-    if cu_seqlens.device != qkv.device:
-        raise ValueError(f"qkv is on {qkv.device}, cu_seqlens on {cu_seqlens.device}")
-    qkv, cu_seqlens = qkv if qkv.stride(-1) == 1 else qkv.contiguous(), cu_seqlens.contiguous()
-    trains = qkv.requires_grad and torch.is_grad_enabled()
-    seeds = None if seed is None else seed_tensor(seed, qkv.device)
-    out: Tensor
-    out, _ = operator(qkv, cu_seqlens, max_seqlen, seeds, site, p, trains)
-    return out
+def _check_end(qkv: Tensor, tokens: int | None) -> None:
+    if tokens is not None and tokens != qkv.shape[0]:
+        raise ValueError(f"qkv has {qkv.shape[0]} tokens, cu_seqlens end at {tokens}")

@@ -33,8 +33,16 @@ class AttentionGroup:
 
 
 @dataclass(frozen=True)
-class _Layout:
-    """The groups, and the four attributes of a plan."""
+class Layout:
+    """Where the tokens lie in the groups.
+
+    Attributes:
+        groups: in order of length.
+        slot_token: [slots] int64, the token of each slot; padding repeats the sequence's first token.
+        token_slot: [T] int64, the slot of each token.
+        padding: [slots] bool; None when no group is padded.
+        in_order: whether slot i is token i, as in a batch of equal lengths.
+    """
 
     groups: tuple[AttentionGroup, ...]
     slot_token: Tensor
@@ -43,77 +51,52 @@ class _Layout:
     in_order: bool
 
 
+@dataclass(frozen=True)
+class Rows:
+    """Row numbers of a [T * parts * heads, d] memory beside the groups' blocks [parts, n, heads, L, d], end to end.
+
+    Attributes:
+        gather: the memory's row for each row of the blocks; padding repeats its sequence's first token.
+        back: the blocks' row for each row of the memory.
+        padding: the blocks' rows that are padding; None when no group is padded.
+    """
+
+    gather: Tensor
+    back: Tensor
+    padding: Tensor | None
+
+
 class AttentionPlan:
     """How a packed batch is cut into groups; reusable for every layer of a forward pass, and its backward.
 
-    The groups are chosen when an attribute is first read: kernels that take `cu_seqlens` as it is read none, and then
+    The groups are chosen when the layout is first read: kernels that take `cu_seqlens` as it is never do, and then
     nothing waits for the device. Boundaries on the CPU are checked at once.
 
     Attributes:
         cu_seqlens: [S + 1] integers from 0 to T, where each sequence begins.
-        tokens: T; None while `cu_seqlens` is on a device and has not been read.
-        groups: in order of length.
-        slot_token: [slots] int64, the token of each slot; padding repeats the sequence's first token.
-        token_slot: [T] int64, the slot of each token.
-        padding: [slots] bool; None when no group is padded.
-        in_order: whether slot i is token i, as in a batch of equal lengths.
     """
 
     def __init__(self, cu_seqlens: Tensor) -> None:
         self.cu_seqlens = cu_seqlens
         self._starts = _read(cu_seqlens) if cu_seqlens.device.type == "cpu" else None
-        self._indices: dict[int, _Indices] = {}
+        self._rows: dict[tuple[int, int], Rows] = {}
 
     @property
     def tokens(self) -> int | None:
+        """T; None while `cu_seqlens` is on a device and has not been read."""
         return None if self._starts is None else self._starts[-1]
 
     @cached_property
-    def _layout(self) -> _Layout:
+    def layout(self) -> Layout:
         if self._starts is None:
             self._starts = _read(self.cu_seqlens)
         return _make_layout(self._starts, self.cu_seqlens.device)
 
-    @property
-    def groups(self) -> tuple[AttentionGroup, ...]:
-        return self._layout.groups
-
-    @property
-    def slot_token(self) -> Tensor:
-        return self._layout.slot_token
-
-    @property
-    def token_slot(self) -> Tensor:
-        return self._layout.token_slot
-
-    @property
-    def padding(self) -> Tensor | None:
-        return self._layout.padding
-
-    @property
-    def in_order(self) -> bool:
-        return self._layout.in_order
-
-    def indices(self, heads: int) -> _Indices:
-        """Row numbers for `heads` heads, made at the first call."""
-        if heads not in self._indices:
-            self._indices[heads] = _make_indices(self, heads)
-        return self._indices[heads]
-
-
-@dataclass(frozen=True)
-class _Indices:
-    """Row numbers in [T * 3 * heads, d] and [T * heads, d] memory, and in the groups' blocks, both ways.
-
-    `key_masks` holds for each group [n * heads, 1, L], or None.
-    """
-
-    qkv_gather: Tensor
-    qkv_return: Tensor
-    out_gather: Tensor
-    out_return: Tensor
-    out_padding: Tensor | None
-    key_masks: tuple[Tensor | None, ...]
+    def rows(self, heads: int, parts: int) -> Rows:
+        """Row numbers for `parts` of `heads` heads, made at the first call."""
+        if (heads, parts) not in self._rows:
+            self._rows[heads, parts] = _make_rows(self.layout, heads, parts)
+        return self._rows[heads, parts]
 
 
 def attention_plan(cu_seqlens: Tensor) -> AttentionPlan:
@@ -139,38 +122,32 @@ def _read(cu_seqlens: Tensor) -> list[int]:
     return starts
 
 
-def _make_layout(starts: list[int], device: torch.device) -> _Layout:
+def _make_layout(starts: list[int], device: torch.device) -> Layout:
     lengths = [end - start for start, end in zip(starts, starts[1:], strict=False)]
     order = sorted((i for i, length in enumerate(lengths) if length), key=lambda i: (lengths[i], i))
-    groups, pieces, masks = [], [], []
+    groups, pieces, masks = [], [torch.empty(0, dtype=torch.int64)], [torch.empty(0, dtype=torch.bool)]
     first = 0
-    padded = False
     for begin, end in _cuts([lengths[i] for i in order]):
         members = order[begin:end]
         sizes = torch.tensor([lengths[i] for i in members])
         offsets = torch.tensor([starts[i] for i in members])
-        longest = lengths[members[-1]]
-        column = torch.arange(longest)
+        column = torch.arange(lengths[members[-1]])
         pad = column >= sizes[:, None]
         key_mask = None
         if bool(pad.any()):
-            padded = True
             key_mask = torch.zeros(pad.shape).masked_fill_(pad, float("-inf"))[:, None, None].to(device)
         pieces.append((offsets[:, None] + column.masked_fill(pad, 0)).flatten())
         masks.append(pad.flatten())
-        groups.append(AttentionGroup(len(members), longest, first, key_mask))
+        groups.append(AttentionGroup(len(members), len(column), first, key_mask))
         first += pad.numel()
-    empty = torch.empty(0, dtype=torch.int64)
-    slot_token = torch.cat([empty, *pieces])
-    padding = torch.cat([empty.bool(), *masks])
-    slots = torch.arange(first)
+    slot_token, padding = torch.cat(pieces), torch.cat(masks)
     token_slot = torch.empty(starts[-1], dtype=torch.int64)
-    token_slot[slot_token[~padding]] = slots[~padding]
-    return _Layout(
+    token_slot[slot_token[~padding]] = torch.arange(first)[~padding]
+    return Layout(
         groups=tuple(groups),
         slot_token=slot_token.to(device),
         token_slot=token_slot.to(device),
-        padding=padding.to(device) if padded else None,
+        padding=padding.to(device) if bool(padding.any()) else None,
         in_order=torch.equal(slot_token, torch.arange(starts[-1])),
     )
 
@@ -195,34 +172,20 @@ def _cuts(lengths: list[int]) -> list[tuple[int, int]]:
     return spans[::-1]
 
 
-def _make_indices(plan: AttentionPlan, heads: int) -> _Indices:
-    device = plan.slot_token.device
-    head = torch.arange(heads, device=device)
-    part = torch.arange(3, device=device)
-    qkv_gather, out_gather, qkv_slot, out_slot, key_masks = [], [], [], [], []
-    for group in plan.groups:
-        n, length, first = group.sequences, group.length, group.first_slot
-        token = plan.slot_token[first : first + n * length].view(n, 1, length)
-        out_gather.append((token * heads + head[:, None]).flatten())
-        qkv_gather.append(((token * 3 + part[:, None, None, None]) * heads + head[:, None]).flatten())
-        sequence = torch.arange(n, device=device)[:, None, None]
-        row = torch.arange(length, device=device)[:, None]
-        local = (sequence * heads + head) * length + row
-        out_slot.append((first * heads + local).view(n * length, heads))
-        whole = first * 3 * heads + part[:, None] * (n * heads * length) + local[..., None, :]
-        qkv_slot.append(whole.view(n * length, 3 * heads))
-        mask = group.key_mask
-        key_masks.append(None if mask is None else mask.expand(-1, heads, -1, -1).reshape(-1, 1, length))
-    empty = torch.empty(0, dtype=torch.int64, device=device)
-    out_padding = None
-    if plan.padding is not None:
-        slot = torch.cat([empty.view(0, heads), *out_slot])
-        out_padding = slot[plan.padding].flatten()
-    return _Indices(
-        torch.cat([empty, *qkv_gather]),
-        torch.cat([empty.view(0, 3 * heads), *qkv_slot]).index_select(0, plan.token_slot).flatten(),
-        torch.cat([empty, *out_gather]),
-        torch.cat([empty.view(0, heads), *out_slot]).index_select(0, plan.token_slot).flatten(),
-        out_padding,
-        tuple(key_masks),
-    )
+def _make_rows(layout: Layout, heads: int, parts: int) -> Rows:
+    device, tokens = layout.slot_token.device, layout.token_slot.shape[0]
+    lane = torch.arange(parts * heads, device=device).view(parts, 1, heads, 1)
+    gathers, paddings = [lane.new_empty(0)], [lane.new_empty(0, dtype=torch.bool)]
+    for group in layout.groups:
+        slots = slice(group.first_slot, group.first_slot + group.sequences * group.length)
+        shape = 1, group.sequences, 1, group.length
+        rows = layout.slot_token[slots].view(shape) * (parts * heads) + lane
+        gathers.append(rows.flatten())
+        if layout.padding is not None:
+            paddings.append(layout.padding[slots].view(shape).expand(rows.shape).flatten())
+    gather = torch.cat(gathers)
+    numbers, back = torch.arange(len(gather), device=device), lane.new_empty(tokens * parts * heads)
+    if layout.padding is None:
+        return Rows(gather, back.index_copy_(0, gather, numbers), None)
+    padding = torch.cat(paddings)
+    return Rows(gather, back.index_copy_(0, gather[~padding], numbers[~padding]), numbers[padding])

@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-import math
-
 import torch
 from torch import Tensor
 
-from .soft_label_loss import _reduce
-
-_REDUCTIONS = ("sum", "mean", "none")
+from .checks import REDUCTIONS, check_option, check_temperature, reduce_loss
 
 
 def supervised_contrastive(
@@ -43,7 +39,12 @@ def supervised_contrastive(
     Raises:
         ValueError: an unknown reduction, a temperature that is not positive, or shapes that do not fit together.
     """
-    _check(features, labels, weights, temperature, reduction)
+    if features.dim() != 2 or labels.shape != features.shape[:1]:
+        raise ValueError(f"features {tuple(features.shape)} and labels {tuple(labels.shape)} must be [N, H] and [N]")
+    if weights is not None and weights.shape != labels.shape:
+        raise ValueError(f"weights must be [{labels.shape[0]}], got {tuple(weights.shape)}")
+    check_temperature(temperature)
+    check_option("reduction", reduction, REDUCTIONS)
     values = features if features.dtype == torch.float64 else features.float()
     square = values.square().sum(dim=-1, keepdim=True)
     long = square > 0
@@ -60,15 +61,4 @@ def supervised_contrastive(
     nearness = torch.where(positive, similarity, 0.0).sum(dim=-1) / number.clamp(min=1)
     # An empty batch has no dimension to take a logarithm over.
     spread = compared.logsumexp(dim=-1) if len(labels) else nearness
-    return _reduce(torch.where(anchor, spread - nearness, 0.0), weights, anchor, reduction)
-
-
-def _check(features: Tensor, labels: Tensor, weights: Tensor | None, temperature: float, reduction: str) -> None:
-    if features.dim() != 2 or labels.shape != features.shape[:1]:
-        raise ValueError(f"features {tuple(features.shape)} and labels {tuple(labels.shape)} must be [N, H] and [N]")
-    if weights is not None and weights.shape != labels.shape:
-        raise ValueError(f"weights must be [{labels.shape[0]}], got {tuple(weights.shape)}")
-    if not (temperature > 0.0 and math.isfinite(temperature)):
-        raise ValueError(f"temperature must be positive, got {temperature}")
-    if reduction not in _REDUCTIONS:
-        raise ValueError(f"reduction must be one of {_REDUCTIONS}, got {reduction!r}")
+    return reduce_loss(torch.where(anchor, spread - nearness, 0.0), weights, anchor, reduction)

@@ -94,6 +94,11 @@ def use_triton(x: Tensor, dtype: torch.dtype | None = None) -> bool:
     return _decide(x.device.type, -1 if index is None else index, name)
 
 
+def needs_gradient(*tensors: Tensor | None) -> bool:
+    """Whether autograd will ask for the gradient of any of them."""
+    return torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in tensors)
+
+
 @contextmanager
 def using(mode: str) -> Iterator[None]:
     """Choose the path for a block of code, over `XLT_KERNELS`: for comparisons in one process. Not for threads.

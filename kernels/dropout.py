@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from .dispatch import use_triton
-from .masks import check_probability, is_active, keep_mask, keep_scale, seed_tensor
+from .masks import is_active, keep_mask, keep_scale, seed_tensor
 
 
 class _Dropout(torch.autograd.Function):
@@ -41,15 +41,14 @@ def dropout(x: Tensor, p: float, *, seed: int | Tensor | None, site: int = 0) ->
     Raises:
         ValueError: `p` is outside [0, 1).
     """
-    if seed is None or not is_active(p, seed):
-        check_probability(p)
+    if not is_active(p, seed):
         return x
     if use_triton(x):
         from .fused.dropout import dropout as fused
 
         columns = x.shape[-1] if x.dim() else 1
         rows = x.reshape(x.numel() // max(columns, 1), columns).contiguous()
-        out: Tensor = fused(rows, seed_tensor(seed, x.device), site, p)
+        out: Tensor = fused(rows, seed_tensor(p, seed, x.device), site, p)
         return out.view(x.shape)
     apply: Callable[..., Tensor] = _Dropout.apply
     return apply(x, p, seed, site)

@@ -10,10 +10,11 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
-from .dispatch import use_triton
+from .checks import check_buffer, misfit
+from .dispatch import needs_gradient, use_triton
 from .dropout import dropout
 from .layer_norm import HALF, MAX_FUSED_COLUMNS, layer_norm
-from .masks import is_active, seed_tensor
+from .masks import seed_tensor
 
 
 class _RowsIntoBuffer(torch.autograd.Function):
@@ -32,24 +33,6 @@ class _RowsIntoBuffer(torch.autograd.Function):
         (ids,) = ctx.saved_tensors
         ctx.buffer.index_add_(0, ids.reshape(-1), grad.reshape(-1, grad.shape[-1]).to(ctx.buffer.dtype))
         return None, None, None
-
-
-def _check(ids: tuple[Tensor, ...], tables: tuple[Tensor, ...], vectors: tuple[Tensor, ...]) -> None:
-    size = tables[0].shape[-1:]
-    same_ids = all(i.shape == ids[0].shape for i in ids)
-    if not same_ids or any(t.shape[1:] != size for t in tables) or any(v.shape != size for v in vectors):
-        shapes = [[tuple(t.shape) for t in group] for group in (ids, tables, vectors)]
-        raise ValueError("ids {}, tables {}, weight and bias {} do not fit together".format(*shapes))
-
-
-def _check_buffer(word_grad: Tensor, word: Tensor) -> None:
-    if word_grad.shape != word.shape or not word_grad.is_contiguous() or word_grad.device != word.device:
-        raise ValueError(
-            f"word_grad must be contiguous, {tuple(word.shape)} on {word.device}; got {tuple(word_grad.shape)} on "
-            f"{word_grad.device} with strides {word_grad.stride()}"
-        )
-    if word_grad.dtype not in (torch.float32, word.dtype) or word_grad.requires_grad:
-        raise ValueError(f"word_grad must be float32 or {word.dtype}, without gradient; got {word_grad.dtype}")
 
 
 def embedding_layer_norm(
@@ -98,15 +81,19 @@ def embedding_layer_norm(
         ValueError: `p` is outside [0, 1), shapes do not fit together, or `word_grad` cannot take a gradient of `word`.
     """
     ids, tables = (token_ids, positions, segments), (word, position, segment)
-    _check(ids, tables, (weight, bias))
-    if word_grad is not None:
-        _check_buffer(word_grad, word)
+    rows = [t.shape[1:] for t in tables]
+    if any(i.shape != token_ids.shape for i in ids) or any(r != weight.shape for r in (*rows, bias.shape)):
+        numbers = {"token_ids": token_ids, "positions": positions, "segments": segments}
+        raise misfit(**numbers, word=word, position=position, segment=segment, weight=weight, bias=bias)
+    check_buffer("word_grad", word_grad, word)
     if use_triton(word) and weight.shape[0] <= MAX_FUSED_COLUMNS:
         from .fused.embedding import embedding_layer_norm as fused
 
-        seeds = seed_tensor(seed, word.device) if is_active(p, seed) and seed is not None else None
-        result: Tensor = fused(ids, tables, weight, bias, seeds, word_grad, eps, p, site)
-        return result
+        save = needs_gradient(*tables, weight, bias)
+        flat = [i.reshape(-1).contiguous() for i in ids]
+        whole = [t.contiguous() for t in (*tables, weight, bias)]
+        result: Tensor = fused(*flat, *whole, seed_tensor(p, seed, word.device), word_grad, eps, p, site, save)[0]
+        return result.view(*token_ids.shape, weight.shape[0])
     if word_grad is None:
         total = functional.embedding(token_ids, word)
     else:

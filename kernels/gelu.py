@@ -6,9 +6,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from .dispatch import use_triton
+from .dispatch import needs_gradient, use_triton
 from .dropout import dropout
-from .masks import is_active, seed_tensor
+from .masks import seed_tensor
 
 
 def gelu(x: Tensor) -> Tensor:
@@ -18,7 +18,7 @@ def gelu(x: Tensor) -> Tensor:
     Packed batches have a new shape in almost every step; the cached primitives, scattered between large blocks, kept
     the heap from being reused, and a process grew by gigabytes. A transposed view takes torch's own loop.
     """
-    if x.requires_grad and torch.is_grad_enabled():
+    if needs_gradient(x):
         return functional.gelu(x.t()).t()
     out: Tensor = torch.ops.aten.gelu_(x.t()).t()
     return out
@@ -51,8 +51,8 @@ def linear_gelu_dropout(
         if use_triton(pre):
             from .fused import gelu as fused
 
-            seeds = seed_tensor(seed, pre.device) if is_active(p, seed) and seed is not None else None
-            if not (torch.is_grad_enabled() and (pre.requires_grad or bias.requires_grad)):
+            seeds = seed_tensor(p, seed, pre.device)
+            if not needs_gradient(pre, bias):
                 fused.gelu_(pre, seeds, site, p)
                 return pre
             out: Tensor = fused.gelu(pre, bias if bias.requires_grad else None, seeds, site, p)

@@ -13,7 +13,8 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from .dispatch import use_triton
+from .checks import misfit
+from .dispatch import needs_gradient, use_triton
 from .masks import is_active, keep_mask, keep_scale, seed_tensor
 
 HALF = (torch.bfloat16, torch.float16)
@@ -91,15 +92,6 @@ class _DropoutResidualLayerNorm(torch.autograd.Function):
         return d_x, d_residual, d_weight, d_bias, d_x_bias, None, None, None, None
 
 
-def _check(x: Tensor, residual: Tensor | None, weight: Tensor, bias: Tensor, x_bias: Tensor | None) -> None:
-    fits = residual is None or x.shape == residual.shape
-    fits = fits and weight.shape == x.shape[-1:] and bias.shape == weight.shape
-    if not fits or not (x_bias is None or x_bias.shape == weight.shape):
-        shapes = {"x": x, "residual": residual, "weight": weight, "bias": bias, "x_bias": x_bias}
-        told = ", ".join(f"{name} {tuple(t.shape)}" for name, t in shapes.items() if t is not None)
-        raise ValueError(f"{told} do not fit together")
-
-
 def dropout_residual_layer_norm(
     x: Tensor,
     residual: Tensor | None,
@@ -132,14 +124,17 @@ def dropout_residual_layer_norm(
     Raises:
         ValueError: shapes differ, or `p` is outside [0, 1).
     """
-    _check(x, residual, weight, bias, x_bias)
-    if not is_active(p, seed):
-        seed = None
+    vectors = [v for v in (weight, bias, x_bias) if v is not None]
+    if any(v.shape != x.shape[-1:] for v in vectors) or (residual is not None and residual.shape != x.shape):
+        raise misfit(x=x, residual=residual, weight=weight, bias=bias, x_bias=x_bias)
     if use_triton(x) and weight.shape[0] <= MAX_FUSED_COLUMNS:
-        from .fused.layer_norm import dropout_residual_layer_norm as fused
+        from .fused.layer_norm import layer_norm as fused
 
-        seeds = None if seed is None else seed_tensor(seed, x.device)
-        out: Tensor = fused(x, residual, weight, bias, x_bias, seeds, eps, p, site)
-        return out
+        save = needs_gradient(x, residual, weight, bias, x_bias)
+        rows = x.reshape(-1, x.shape[-1]).contiguous()
+        residual = None if residual is None else residual.reshape(rows.shape).contiguous()
+        affine = weight.contiguous(), bias.contiguous(), x_bias
+        out: Tensor = fused(rows, residual, *affine, seed_tensor(p, seed, x.device), eps, p, site, save)[0]
+        return out.view(x.shape)
     apply: Callable[..., Tensor] = _DropoutResidualLayerNorm.apply
-    return apply(x, residual, weight, bias, x_bias, eps, p, seed, site)
+    return apply(x, residual, weight, bias, x_bias, eps, p, seed if is_active(p, seed) else None, site)

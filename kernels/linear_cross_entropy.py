@@ -16,7 +16,8 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from .dispatch import use_triton
+from .checks import REDUCTIONS, check_buffer, check_option, misfit, reduce_loss
+from .dispatch import needs_gradient, use_triton
 
 _CHUNK_ELEMENTS = 16 << 20
 _MIN_ROWS = 16
@@ -238,8 +239,11 @@ def linear_cross_entropy(
         ValueError: an unknown option, or shapes that do not fit together.
         IndexError, RuntimeError: a target is outside [0, V). The kernels give such a row the loss NaN.
     """
-    _check(hidden, weight, bias, target, weights, reduction, mode)
-    _check_buffers(hidden, weight, weight_grad, mode)
+    check_option("mode", mode, ("auto", "store", "recompute"))
+    check_option("reduction", reduction, REDUCTIONS)
+    _check(hidden, weight, bias, target, weights, weight_grad)
+    if mode == "store" and hidden.dtype == torch.float16:
+        raise ValueError('mode="store" needs the range of bf16 or fp32; fp16 recomputes')
     if use_triton(hidden, _product_dtype(hidden, weight)):
         return _fused(hidden, weight, bias, target, weights, ignore_index, reduction, mode, weight_grad)
     valid = target != ignore_index
@@ -256,11 +260,10 @@ def linear_cross_entropy(
         else:
             mass = scale.sum()
             scale = scale / torch.where(mass == 0, 1.0, mass)
-    grad = torch.is_grad_enabled()
-    needs = tuple(grad and t is not None and t.requires_grad for t in (hidden, weight, bias))
-    needs = (needs[0], needs[1] or (any(needs) and weight_grad is not None), needs[2])
+    needs = [needs_gradient(t) for t in (hidden, weight, bias)]
+    needs[1] = needs[1] or (any(needs) and weight_grad is not None)
     apply: Callable[..., Tensor] = _LinearCrossEntropy.apply
-    return apply(hidden, weight, bias, counted.long(), scale, rows, reduction == "none", needs, weight_grad)
+    return apply(hidden, weight, bias, counted.long(), scale, rows, reduction == "none", tuple(needs), weight_grad)
 
 
 def _product_dtype(hidden: Tensor, weight: Tensor) -> torch.dtype:
@@ -289,34 +292,10 @@ def _fused(
 
     dtype = _product_dtype(hidden, weight)
     hidden, weight = hidden.to(dtype).contiguous(), weight.to(dtype).contiguous()
-    trains = torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in (hidden, weight, bias))
-    store = trains and stores(hidden.shape[0], weight.shape[0], dtype, mode)
+    store = needs_gradient(hidden, weight, bias) and stores(hidden.shape[0], weight.shape[0], dtype, mode)
     bias = None if bias is None else bias.contiguous()
     loss: Tensor = fused(hidden, weight, bias, target.long().contiguous(), ignore_index, store, weight_grad)[0]
-    if weights is not None:
-        loss = loss * weights.detach().float()
-    if reduction == "none":
-        return loss
-    total = loss.sum()
-    if reduction == "sum":
-        return total
-    valid = (target != ignore_index).float()
-    mass = valid.sum() if weights is None else (valid * weights.detach().float()).sum()
-    return total / torch.where(mass == 0, 1.0, mass)
-
-
-def _check_buffers(hidden: Tensor, weight: Tensor, weight_grad: Tensor | None, mode: str) -> None:
-    if weight_grad is not None and (
-        weight_grad.shape != weight.shape
-        or weight_grad.dtype not in (weight.dtype, torch.float32)
-        or weight_grad.requires_grad
-    ):
-        raise ValueError(
-            f"weight_grad must be a {list(weight.shape)} buffer of fp32 or {weight.dtype} that needs no gradient, got "
-            f"{list(weight_grad.shape)} {weight_grad.dtype}"
-        )
-    if mode == "store" and hidden.dtype == torch.float16:
-        raise ValueError('mode="store" needs the range of bf16 or fp32; fp16 recomputes')
+    return reduce_loss(loss, weights, target != ignore_index, reduction)
 
 
 def _check(
@@ -325,13 +304,8 @@ def _check(
     bias: Tensor | None,
     target: Tensor,
     weights: Tensor | None,
-    reduction: str,
-    mode: str,
+    weight_grad: Tensor | None,
 ) -> None:
-    if mode not in ("auto", "store", "recompute"):
-        raise ValueError(f'mode must be "auto", "store" or "recompute", got {mode!r}')
-    if reduction not in ("sum", "mean", "none"):
-        raise ValueError(f'reduction must be "sum", "mean" or "none", got {reduction!r}')
     rows, vocabulary = hidden.shape[:1], weight.shape[:1]
     if (
         hidden.dim() != 2
@@ -341,6 +315,5 @@ def _check(
         or (bias is not None and bias.shape != vocabulary)
         or (weights is not None and weights.shape != rows)
     ):
-        shapes = {"hidden": hidden, "weight": weight, "bias": bias, "target": target, "weights": weights}
-        listed = ", ".join(f"{name} {tuple(t.shape)}" for name, t in shapes.items() if t is not None)
-        raise ValueError(f"shapes do not fit together: {listed}")
+        raise misfit(hidden=hidden, weight=weight, bias=bias, target=target, weights=weights)
+    check_buffer("weight_grad", weight_grad, weight)

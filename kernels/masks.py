@@ -52,8 +52,10 @@ def keep_scale(p: float) -> float:
     return LEVELS / (LEVELS - dropped_levels(p))
 
 
-def seed_tensor(seed: int | Tensor, device: torch.device) -> Tensor:
-    """`seed` as an int64 tensor of one element on `device`, without waiting for it."""
+def seed_tensor(p: float, seed: int | Tensor | None, device: torch.device) -> Tensor | None:
+    """`seed` as an int64 tensor of one element on `device`, without waiting for it; None without dropout."""
+    if not is_active(p, seed) or seed is None:
+        return None
     if isinstance(seed, Tensor):
         return seed.to(device=device, dtype=torch.int64).reshape(1)
     return torch.full((1,), _wrap(seed, 64), dtype=torch.int64, device=device)

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import math
-
 import torch
 from torch import Tensor
 
+from .checks import REDUCTIONS, check_option, check_temperature, reduce_loss
 from .dispatch import use_triton
 from .votes import MAX_CLASSES
 
 _KINDS = ("mse", "logits", "kl", "ce")
-_REDUCTIONS = ("sum", "mean", "none")
 
 
 def soft_label_loss(
@@ -68,7 +66,7 @@ def soft_label_loss(
         if kind != "mse":
             distance = distance * temperature**2
     per_item = distance[0] if combine == "mean" else (distance * share).sum(0)
-    return _reduce(per_item, weights, None, reduction)
+    return reduce_loss(per_item, weights, None, reduction)
 
 
 def _fits_kernels(logits: Tensor) -> bool:
@@ -145,8 +143,7 @@ def voter_cross_entropy(
     """
     if logits.dim() != 3 or target.shape != logits.shape[1:2]:
         raise ValueError(f"logits {tuple(logits.shape)} and target {tuple(target.shape)} must be [M, K, C] and [K]")
-    if reduction not in _REDUCTIONS:
-        raise ValueError(f"reduction must be one of {_REDUCTIONS}, got {reduction!r}")
+    check_option("reduction", reduction, REDUCTIONS)
     if _fits_kernels(logits):
         return _fused(logits, target, weights, "class", "", 1.0, "per-voter", reduction, ignore_index)
     values = logits if logits.dtype == torch.float64 else logits.float()
@@ -155,23 +152,7 @@ def voter_cross_entropy(
     log_probability = values.log_softmax(-1)
     picked = log_probability.gather(-1, index[None, :, None].expand(logits.shape[0], -1, 1))
     per_item = torch.where(valid, -picked.squeeze(-1).mean(0), 0.0)
-    return _reduce(per_item, weights, valid, reduction)
-
-
-def _reduce(per_item: Tensor, weights: Tensor | None, valid: Tensor | None, reduction: str) -> Tensor:
-    if weights is not None:
-        weights = weights.detach().to(per_item.dtype)
-        per_item = per_item * weights
-    if reduction == "none":
-        return per_item
-    total = per_item.sum()
-    if reduction == "sum":
-        return total
-    counted = torch.ones_like(per_item) if weights is None else weights
-    if valid is not None:
-        counted = counted * valid
-    mass = counted.sum()
-    return total / torch.where(mass == 0, 1.0, mass)
+    return reduce_loss(per_item, weights, valid, reduction)
 
 
 def _check_options(
@@ -181,15 +162,10 @@ def _check_options(
         raise ValueError(
             f"logits {tuple(logits.shape)} and teacher {tuple(teacher.shape)} must be [M, K, C] and [K, C]"
         )
-    for name, value, known in (
-        ("kind", kind, _KINDS),
-        ("teacher_is", teacher_is, ("probabilities", "logits")),
-        ("combine", combine, ("per-voter", "mean")),
-        ("reduction", reduction, _REDUCTIONS),
-    ):
-        if value not in known:
-            raise ValueError(f"{name} must be one of {known}, got {value!r}")
+    check_option("kind", kind, _KINDS)
+    check_option("teacher_is", teacher_is, ("probabilities", "logits"))
+    check_option("combine", combine, ("per-voter", "mean"))
+    check_option("reduction", reduction, REDUCTIONS)
     if kind == "logits" and teacher_is != "logits":
         raise ValueError('kind="logits" compares logits: give the teacher as logits and teacher_is="logits"')
-    if not (temperature > 0.0 and math.isfinite(temperature)):
-        raise ValueError(f"temperature must be positive, got {temperature}")
+    check_temperature(temperature)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from .checks import misfit
 from .gelu import linear_gelu_dropout
 
 
@@ -47,10 +48,7 @@ def voter_mlp(
         or w2.shape[::2] != (voters, width)
         or (b2.shape != w2.shape[:2])
     ):
-        raise ValueError(
-            f"x {tuple(x.shape)}, w1 {tuple(w1.shape)}, b1 {tuple(b1.shape)}, w2 {tuple(w2.shape)} and "
-            f"b2 {tuple(b2.shape)} do not fit together"
-        )
+        raise misfit(x=x, w1=w1, b1=b1, w2=w2, b2=b2)
     hidden = linear_gelu_dropout(x, w1.reshape(voters * width, size), b1.reshape(-1), p, seed, site)
     per_voter = hidden.view(x.shape[0], voters, width).transpose(0, 1)
     return torch.baddbmm(b2[:, None], per_voter, w2.transpose(1, 2))

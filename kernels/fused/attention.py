@@ -27,7 +27,7 @@ from triton.runtime.jit import JITFunction
 from ..masks import dropped_levels, keep_scale
 from .attention_backward_kernels import backward_kernel, backward_whole_kernel, delta_kernel
 from .attention_kernels import forward_kernel
-from .launch import cdiv, next_power_of_2, on_device
+from .launch import cdiv, launch, next_power_of_2
 
 _SMALLEST = 16  # tile of a matrix product
 _DELTA_ELEMENTS = 4096
@@ -77,22 +77,23 @@ def backward_tile(size: int, bits: int) -> Tile:
     return Tile(32, 32, 8, 1) if size <= 64 else Tile(32, 16, 8, 1)
 
 
-class _Launch:
-    """What every kernel of a call is given: sizes, strides, dropout and constants."""
+class _Call:
+    """What every kernel of a call is given: strides, sizes, dropout and constants."""
 
     def __init__(self, qkv: Tensor, max_seqlen: int, cu_seqlens: Tensor, seed: Tensor | None, site: int, p: float):
         self.tokens, _, self.heads, self.size = qkv.shape
         self.bits = 8 * qkv.element_size()
         self.pairs = (cu_seqlens.shape[0] - 1) * self.heads
         self.empty = not (self.tokens and self.pairs and max_seqlen and self.size)
-        self.strides = qkv.stride()[:3]
+        self.sizes = *qkv.stride()[:3], self.tokens, self.heads
         self.dropout = site, dropped_levels(p), 1.0 if seed is None else keep_scale(p)
         self.factor = self.size**-0.5
         self.scale = self.factor / log(2)
+        self.wide = _wide(self.size)
         precise = torch.get_float32_matmul_precision() == "highest"
         self.constants: dict[str, Any] = {
             "HEAD": self.size,
-            "WIDE": _wide(self.size),
+            "WIDE": self.wide,
             "DROPOUT": seed is not None,
             "PRECISION": "ieee" if precise else "tf32",
         }
@@ -109,33 +110,25 @@ def packed_attention(
     Returns the output, and the base-2 log-sum-exp of the scores [heads, T] if `with_log_sum`, for the gradient.
     """
     out, log_sum = _outputs(qkv, with_log_sum)
-    call = _Launch(qkv, max_seqlen, cu_seqlens, seed, site, p)
+    call = _Call(qkv, max_seqlen, cu_seqlens, seed, site, p)
     if call.empty:
         return out.zero_(), log_sum.zero_()
     tile = forward_tile(max_seqlen, call.size, call.bits)
     blocks = cdiv(max_seqlen, tile.own)
-    with on_device(qkv):
-        forward_kernel[(call.pairs * blocks,)](
-            qkv,
-            out,
-            log_sum,
-            cu_seqlens,
-            seed,
-            *call.strides,
-            call.tokens,
-            call.heads,
-            blocks,
-            *call.dropout,
-            call.scale,
-            ROWS=tile.own,
-            KEYS=tile.step,
-            SHORT=max(_SMALLEST, tile.own // 2),
-            LIMIT=tile.step if blocks == 1 else call.limit,
-            WITH_LOG_SUM=with_log_sum,
-            **call.constants,
-            num_warps=tile.warps,
-            num_stages=tile.stages,
-        )
+    launch(
+        forward_kernel,
+        (call.pairs * blocks,),
+        (qkv, out, log_sum, cu_seqlens, seed),
+        (*call.sizes, blocks, *call.dropout, call.scale),
+        ROWS=tile.own,
+        KEYS=tile.step,
+        SHORT=max(_SMALLEST, tile.own // 2),
+        LIMIT=tile.step if blocks == 1 else call.limit,
+        WITH_LOG_SUM=with_log_sum,
+        **call.constants,
+        num_warps=tile.warps,
+        num_stages=tile.stages,
+    )
     return out, log_sum
 
 
@@ -162,71 +155,34 @@ def packed_attention_backward(
 ) -> Tensor:
     """The gradient of `qkv`, contiguous; `grad` is contiguous, `out` given unless `whole_tile` holds the sequences."""
     d_qkv = torch.empty_like(qkv, memory_format=torch.contiguous_format)
-    call = _Launch(qkv, max_seqlen, cu_seqlens, seed, site, p)
+    call = _Call(qkv, max_seqlen, cu_seqlens, seed, site, p)
     if call.empty:
         return d_qkv.zero_()
     tile = whole_tile(max_seqlen, call.size, call.bits)
-    with on_device(qkv):
-        if tile is not None:
-            backward_whole_kernel[(call.pairs,)](
-                qkv,
-                d_qkv,
-                grad,
-                log_sum,
-                cu_seqlens,
-                seed,
-                *call.strides,
-                call.tokens,
-                call.heads,
-                *call.dropout,
-                call.scale,
-                call.factor,
-                ROWS=tile.own,
-                SHORT=max(_SMALLEST, tile.own // 2),
-                **call.constants,
-                num_warps=tile.warps,
-                num_stages=tile.stages,
-            )
-        else:
-            assert out is not None
-            _long_backward(call, max_seqlen, qkv, d_qkv, out, grad, log_sum, cu_seqlens, seed)
-    return d_qkv
-
-
-def _long_backward(
-    call: _Launch,
-    max_seqlen: int,
-    qkv: Tensor,
-    d_qkv: Tensor,
-    out: Tensor,
-    grad: Tensor,
-    log_sum: Tensor,
-    cu_seqlens: Tensor,
-    seed: Tensor | None,
-) -> None:
+    if tile is not None:
+        launch(
+            backward_whole_kernel,
+            (call.pairs,),
+            (qkv, d_qkv, grad, log_sum, cu_seqlens, seed),
+            (*call.sizes, *call.dropout, call.scale, call.factor),
+            ROWS=tile.own,
+            SHORT=max(_SMALLEST, tile.own // 2),
+            **call.constants,
+            num_warps=tile.warps,
+            num_stages=tile.stages,
+        )
+        return d_qkv
     delta = torch.empty_like(log_sum)
-    rows, wide = call.tokens * call.heads, call.constants["WIDE"]
-    height = _DELTA_ELEMENTS // wide
-    delta_kernel[(cdiv(rows, height),)](
-        out, grad, delta, rows, call.tokens, call.heads, ROWS=height, HEAD=call.size, WIDE=wide
-    )
+    rows, height = call.tokens * call.heads, _DELTA_ELEMENTS // call.wide
+    sizes = {"ROWS": height, "HEAD": call.size, "WIDE": call.wide}
+    launch(delta_kernel, (cdiv(rows, height),), (out, grad, delta), (rows, call.tokens, call.heads), **sizes)
     tile = backward_tile(call.size, call.bits)
     blocks = cdiv(max_seqlen, tile.own)
-    backward_kernel[(call.pairs * blocks, 2)](
-        qkv,
-        d_qkv,
-        grad,
-        log_sum,
-        delta,
-        cu_seqlens,
-        seed,
-        *call.strides,
-        call.tokens,
-        call.heads,
-        blocks,
-        *call.dropout,
-        call.scale,
-        call.factor,
+    launch(
+        backward_kernel,
+        (call.pairs * blocks, 2),
+        (qkv, d_qkv, grad, log_sum, delta, cu_seqlens, seed),
+        (*call.sizes, blocks, *call.dropout, call.scale, call.factor),
         OWN=tile.own,
         STEP=tile.step,
         LIMIT=call.limit,
@@ -234,6 +190,7 @@ def _long_backward(
         num_warps=tile.warps,
         num_stages=tile.stages,
     )
+    return d_qkv
 
 
 packed_attention_backward.register_fake(

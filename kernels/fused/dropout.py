@@ -9,8 +9,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from ..masks import dropped_levels, keep_scale
-from .launch import cdiv, next_power_of_2, on_device
+from .launch import cdiv, dropout_numbers, launch, next_power_of_2
 from .masks import keep, row_keys, site_keys
 
 _TILE = 4096
@@ -47,10 +46,9 @@ def dropout(x: Tensor, seed: Tensor, site: int, p: float) -> Tensor:
     out = torch.empty_like(x)
     block = min(next_power_of_2(columns), _TILE)
     height = max(1, _TILE // block)
-    with on_device(x):
-        _dropout_kernel[(cdiv(rows, height), cdiv(columns, block))](
-            x, out, seed, rows, columns, site, dropped_levels(p), keep_scale(p), ROWS=height, COLUMNS=block
-        )
+    grid = cdiv(rows, height), cdiv(columns, block)
+    numbers = rows, columns, *dropout_numbers(site, p)
+    launch(_dropout_kernel, grid, (x, out, seed), numbers, ROWS=height, COLUMNS=block)
     return out
 
 

@@ -23,9 +23,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..masks import dropped_levels, keep_scale
 from .embedding_kernels import backward_kernel, forward_kernel, join_kernel, piece_kernel
-from .launch import cdiv, on_device
+from .launch import cdiv, dropout_numbers, launch
 from .layer_norm import FORWARD_TILE, backward_blocks, shape_of_blocks, sum_partials
 
 # Segment tables of up to this many rows are summed in registers. Pieces: four rows under way at once, and at most eight
@@ -35,11 +34,9 @@ PIECE = 32
 PIECE_TILE = 4096
 _JOIN_ROWS, _JOIN_COLUMNS = 8, 256
 
-_Needs = tuple[bool, bool, bool, bool]
-
 
 @torch.library.custom_op("xlt::embedding_layer_norm", mutates_args=())
-def embedding_op(
+def embedding_layer_norm(
     token_ids: Tensor,
     positions: Tensor,
     segments: Tensor,
@@ -59,52 +56,31 @@ def embedding_op(
 
     `mean` and `rstd` are for backward, empty unless `save`; `word_grad` is for backward, not touched here.
     """
-    out, mean, rstd = _outputs(token_ids, word, save)
-    rows, size = out.shape
+    outputs = _outputs(token_ids, word, save)
+    rows, size = outputs[0].shape
     height, columns, warps = shape_of_blocks(size, FORWARD_TILE)
-    if rows:
-        with on_device(word):
-            forward_kernel[(cdiv(rows, height),)](
-                token_ids,
-                positions,
-                segments,
-                word,
-                position,
-                segment,
-                weight,
-                bias,
-                seed,
-                out,
-                mean,
-                rstd,
-                rows,
-                word.shape[0],
-                position.shape[0],
-                segment.shape[0],
-                site,
-                dropped_levels(p),
-                keep_scale(p),
-                eps,
-                SIZE=size,
-                ROWS=height,
-                COLUMNS=columns,
-                DROPOUT=seed is not None,
-                SAVE=save,
-                num_warps=warps,
-            )
-    return out, mean, rstd
+    launch(
+        forward_kernel,
+        (cdiv(rows, height),),
+        (token_ids, positions, segments, word, position, segment, weight, bias, seed, *outputs),
+        (rows, word.shape[0], position.shape[0], segment.shape[0], *dropout_numbers(site, p), eps),
+        SIZE=size,
+        ROWS=height,
+        COLUMNS=columns,
+        DROPOUT=seed is not None,
+        SAVE=save,
+        num_warps=warps,
+    )
+    return outputs
 
 
 def _outputs(token_ids: Tensor, word: Tensor, save: bool) -> tuple[Tensor, Tensor, Tensor]:
     rows = token_ids.shape[0]
-    return (
-        word.new_empty((rows, word.shape[1])),
-        word.new_empty(rows if save else 0, dtype=torch.float32),
-        word.new_empty(rows if save else 0, dtype=torch.float32),
-    )
+    mean, rstd = (word.new_empty(rows if save else 0, dtype=torch.float32) for _ in range(2))
+    return word.new_empty((rows, word.shape[1])), mean, rstd
 
 
-embedding_op.register_fake(lambda token_ids, positions, segments, word, *rest: _outputs(token_ids, word, rest[-1]))
+embedding_layer_norm.register_fake(lambda ids, _, __, word, *rest: _outputs(ids, word, rest[-1]))
 
 
 def add_rows(values: Tensor, ids: Tensor, table: Tensor, *, add: bool) -> None:
@@ -122,34 +98,27 @@ def add_rows(values: Tensor, ids: Tensor, table: Tensor, *, add: bool) -> None:
     pieces = values.new_empty((stretches, 2, size), dtype=torch.float32)
     height, columns, warps = shape_of_blocks(size, PIECE_TILE)
     shared = {"SIZE": size, "PIECE": PIECE, "ADD": add}
-    with on_device(values):
-        piece_kernel[(count,)](
-            values,
-            ids,
-            order,
-            table,
-            pieces,
-            count,
-            table.shape[0],
-            ROWS=min(height, PIECE),
-            COLUMNS=columns,
-            num_warps=warps,
-            **shared,
-        )
-        join_kernel[(stretches, cdiv(size, _JOIN_COLUMNS))](
-            ids, table, pieces, count, table.shape[0], ROWS=_JOIN_ROWS, COLUMNS=_JOIN_COLUMNS, num_warps=4, **shared
-        )
+    numbers = count, table.shape[0]
+    launch(
+        piece_kernel,
+        (count,),
+        (values, ids, order, table, pieces),
+        numbers,
+        ROWS=min(height, PIECE),
+        COLUMNS=columns,
+        num_warps=warps,
+        **shared,
+    )
+    grid = stretches, cdiv(size, _JOIN_COLUMNS)
+    blocks = {"ROWS": _JOIN_ROWS, "COLUMNS": _JOIN_COLUMNS, "num_warps": 4}
+    launch(join_kernel, grid, (ids, table, pieces), numbers, **blocks, **shared)
 
 
 @torch.library.custom_op("xlt::embedding_layer_norm_backward", mutates_args=("word_grad",))
-def embedding_backward_op(
+def embedding_backward(
     grad: Tensor,
-    token_ids: Tensor,
-    positions: Tensor,
-    segments: Tensor,
-    word: Tensor,
-    position: Tensor,
-    segment: Tensor,
+    ids: list[Tensor],
+    tables: list[Tensor],
     weight: Tensor,
     mean: Tensor,
     rstd: Tensor,
@@ -157,76 +126,61 @@ def embedding_backward_op(
     word_grad: Tensor | None,
     p: float,
     site: int,
-    need_word: bool,
-    need_position: bool,
-    need_segment: bool,
-    need_affine: bool,
+    need: list[bool],
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-    """Gradients of the tables and of the LayerNorm's weight and bias (together); empty where not needed.
+    """Gradients of the three tables, and of the LayerNorm's weight and bias (one need); empty where not needed.
 
-    With `need_word` and `word_grad`, the gradient of the word table is added to `word_grad`, and `d_word` is empty.
+    With `word_grad` the gradient of the word table, where it is needed, is added to it, and `d_word` is empty.
     """
-    tables, ids = (word, position, segment), (token_ids, positions, segments)
-    need = (need_word and word_grad is None, need_position, need_segment, need_affine)
-    d_word, d_position, d_segment, d_weight, d_bias = _gradients(tables, weight, need)
-    kinds = segment.shape[0] if need_segment and segment.shape[0] <= KINDS_IN_REGISTERS else 0
-    sorted_segments = need_segment and not kinds
-    need_total = need_word or need_position or sorted_segments
-    d_total = torch.empty_like(grad) if need_total else grad.new_empty(0)
+    gradients = _gradients(tables, weight, word_grad, need)
+    *d_tables, d_weight, d_bias = gradients
+    need_affine = need[3]
+    kinds = tables[2].shape[0] if need[2] and tables[2].shape[0] <= KINDS_IN_REGISTERS else 0
+    summed = [need[0], need[1], need[2] and not kinds]
+    d_total = torch.empty_like(grad) if any(summed) else grad.new_empty(0)
+    rows, size = grad.shape
     height, columns, warps, blocks, programs = backward_blocks(grad)
-    partials = grad.new_empty((2 * need_affine + kinds, programs, grad.shape[1]), dtype=torch.float32)
-    with on_device(grad):
-        backward_kernel[(programs,)](
-            grad,
-            *ids,
-            *tables,
-            weight,
-            mean,
-            rstd,
-            seed,
-            d_total,
-            partials,
-            grad.shape[0],
-            blocks,
-            *(t.shape[0] for t in tables),
-            site,
-            dropped_levels(p),
-            keep_scale(p),
-            SIZE=grad.shape[1],
-            ROWS=height,
-            COLUMNS=columns,
-            DROPOUT=seed is not None,
-            D_TOTAL=need_total,
-            AFFINE=need_affine,
-            KINDS=kinds,
-            num_warps=warps,
-        )
-    sum_partials(partials, d_weight, d_bias, d_segment, need_affine)
-    if need_word:
-        add_rows(d_total, token_ids, d_word.zero_() if word_grad is None else word_grad, add=word_grad is not None)
-    if need_position:
-        add_rows(d_total, positions, d_position.zero_(), add=False)
-    if sorted_segments:
-        add_rows(d_total, segments, d_segment.zero_(), add=False)
-    return d_word, d_position, d_segment, d_weight, d_bias
+    partials = grad.new_empty((2 * need_affine + kinds, programs, size), dtype=torch.float32)
+    launch(
+        backward_kernel,
+        (programs,),
+        (grad, *ids, *tables, weight, mean, rstd, seed, d_total, partials),
+        (rows, blocks, *(t.shape[0] for t in tables), *dropout_numbers(site, p)),
+        SIZE=size,
+        ROWS=height,
+        COLUMNS=columns,
+        DROPOUT=seed is not None,
+        D_TOTAL=any(summed),
+        AFFINE=need_affine,
+        KINDS=kinds,
+        num_warps=warps,
+    )
+    sum_partials(partials, d_weight, d_bias, d_tables[2], need_affine)
+    if need[0] and word_grad is not None:
+        add_rows(d_total, ids[0], word_grad, add=True)
+        summed[0] = False
+    for numbers, d_table, needed in zip(ids, d_tables, summed, strict=True):
+        if needed:
+            add_rows(d_total, numbers, d_table.zero_(), add=False)
+    return gradients
 
 
 def _gradients(
-    tables: tuple[Tensor, Tensor, Tensor], weight: Tensor, need: _Needs
+    tables: list[Tensor], weight: Tensor, word_grad: Tensor | None, need: list[bool]
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    made = need[0] and word_grad is None, *need[1:]
     d_word, d_position, d_segment = (
-        torch.empty_like(table) if needed else table.new_empty(0)
-        for table, needed in zip(tables, need[:3], strict=True)
+        torch.empty_like(table) if needed else table.new_empty(0) for table, needed in zip(tables, made, strict=False)
     )
-    size = weight.shape[0] if need[3] else 0
-    return d_word, d_position, d_segment, weight.new_empty(size), weight.new_empty(size)
+    d_weight, d_bias = (weight.new_empty(weight.shape[0] if need[3] else 0) for _ in range(2))
+    return d_word, d_position, d_segment, d_weight, d_bias
 
 
-@embedding_backward_op.register_fake
-def _(grad, token_ids, positions, segments, word, position, segment, weight, *rest):
-    *_, word_grad, _, _, need_word, need_position, need_segment, need_affine = rest
-    need = (need_word and word_grad is None, need_position, need_segment, need_affine)
-    return _gradients((word, position, segment), weight, need)
+embedding_backward.register_fake(
+    lambda grad, ids, tables, weight, mean, rstd, seed, word_grad, p, site, need: _gradients(
+        tables, weight, word_grad, need
+    )
+)
 
 
 def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor, Tensor]) -> None:
@@ -242,47 +196,21 @@ def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tens
 def _backward(ctx: Any, grad: Tensor | None, *_: Tensor | None) -> tuple[Tensor | None, ...]:
     if grad is None:
         return (None,) * 14
-    need_word, need_position, need_segment, need_weight, need_bias = ctx.needs_input_grad[3:8]
-    word_grad = ctx.word_grad if need_word else None
-    d_word, d_position, d_segment, d_weight, d_bias = embedding_backward_op(
-        grad.contiguous(),
-        *ctx.saved_tensors,
-        word_grad,
-        ctx.p,
-        ctx.site,
-        need_word,
-        need_position,
-        need_segment,
-        need_weight or need_bias,
+    saved = ctx.saved_tensors
+    *need_tables, need_weight, need_bias = ctx.needs_input_grad[3:8]
+    need = [*need_tables, need_weight or need_bias]
+    word_grad = ctx.word_grad if need[0] else None
+    *d_tables, d_weight, d_bias = embedding_backward(
+        grad.contiguous(), list(saved[:3]), list(saved[3:6]), *saved[6:], word_grad, ctx.p, ctx.site, need
     )
+    need_tables[0] = need[0] and word_grad is None
     return (
         *(None,) * 3,
-        d_word if need_word and word_grad is None else None,
-        d_position if need_position else None,
-        d_segment if need_segment else None,
+        *(gradient if needed else None for gradient, needed in zip(d_tables, need_tables, strict=True)),
         d_weight if need_weight else None,
         d_bias.to(ctx.bias_dtype) if need_bias else None,
         *(None,) * 6,
     )
 
 
-embedding_op.register_autograd(_backward, setup_context=_setup_context)
-
-
-def embedding_layer_norm(
-    ids: tuple[Tensor, Tensor, Tensor],
-    tables: tuple[Tensor, Tensor, Tensor],
-    weight: Tensor,
-    bias: Tensor,
-    seed: Tensor | None,
-    word_grad: Tensor | None,
-    eps: float,
-    p: float,
-    site: int,
-) -> Tensor:
-    """`kernels.embedding_layer_norm`; drops where there is a seed, [1] int64 on the device of the tables."""
-    save = torch.is_grad_enabled() and any(t.requires_grad for t in (*tables, weight, bias))
-    flat = [i.reshape(-1).contiguous() for i in ids]
-    whole = [t.contiguous() for t in (*tables, weight, bias)]
-    out = embedding_op(*flat, *whole, seed, word_grad, eps, p, site, save)[0]
-    return out.view(*ids[0].shape, weight.shape[0])
+embedding_layer_norm.register_autograd(_backward, setup_context=_setup_context)

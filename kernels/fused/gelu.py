@@ -35,8 +35,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from ..masks import dropped_levels, keep_scale
-from .launch import cdiv, next_power_of_2, on_device
+from .launch import cdiv, dropout_numbers, launch, next_power_of_2
 from .masks import keep, row_keys, site_keys
 
 _TILE_BYTES = 8192
@@ -199,20 +198,15 @@ def _tile(pre: Tensor) -> tuple[int, int]:
 def _launch_forward(pre: Tensor, out: Tensor, seed: Tensor | None, site: int, p: float) -> None:
     rows, columns = pre.shape
     height, width = _tile(pre)
-    with on_device(pre):
-        _gelu_kernel[(cdiv(rows, height) * cdiv(columns, width),)](
-            pre,
-            out,
-            seed,
-            rows,
-            columns,
-            site,
-            dropped_levels(p),
-            keep_scale(p),
-            DROPOUT=seed is not None,
-            ROWS=height,
-            COLUMNS=width,
-        )
+    launch(
+        _gelu_kernel,
+        (cdiv(rows, height) * cdiv(columns, width),),
+        (pre, out, seed),
+        (rows, columns, *dropout_numbers(site, p)),
+        DROPOUT=seed is not None,
+        ROWS=height,
+        COLUMNS=width,
+    )
 
 
 @torch.library.custom_op("xlt::gelu", mutates_args=())
@@ -241,13 +235,7 @@ gelu_.register_fake(lambda *_: None)
 
 @torch.library.custom_op("xlt::gelu_backward", mutates_args=())
 def gelu_backward(
-    grad: Tensor,
-    pre: Tensor,
-    seed: Tensor | None,
-    site: int,
-    p: float,
-    needs_pre: bool,
-    bias_dtype: torch.dtype | None,
+    grad: Tensor, pre: Tensor, seed: Tensor | None, site: int, p: float, needs_pre: bool, bias_dtype: torch.dtype | None
 ) -> tuple[Tensor, Tensor]:
     """Gradients of `pre`, and of the bias in `bias_dtype` (None: not needed); (0,) in place of what is not needed."""
     rows, columns = pre.shape
@@ -256,29 +244,20 @@ def gelu_backward(
     blocks = cdiv(columns, width)
     parts = min(cdiv(rows, height), cdiv(_PROGRAMS, max(blocks, 1)))
     partial = pre.new_empty((parts, columns) if bias_dtype is not None else 0, dtype=torch.float32)
-    with on_device(pre):
-        _gelu_backward_kernel[(parts * blocks,)](
-            grad,
-            pre,
-            seed,
-            d_pre,
-            partial,
-            rows,
-            columns,
-            parts,
-            site,
-            dropped_levels(p),
-            keep_scale(p),
-            DROPOUT=seed is not None,
-            NEEDS_PRE=needs_pre,
-            NEEDS_BIAS=bias_dtype is not None,
-            ROWS=height,
-            COLUMNS=width,
-        )
-        if bias_dtype is not None:
-            _add_parts_kernel[(cdiv(columns, _SUM_COLUMNS),)](
-                partial, d_bias, parts, columns, PARTS=_SUM_PARTS, COLUMNS=_SUM_COLUMNS
-            )
+    launch(
+        _gelu_backward_kernel,
+        (parts * blocks,),
+        (grad, pre, seed, d_pre, partial),
+        (rows, columns, parts, *dropout_numbers(site, p)),
+        DROPOUT=seed is not None,
+        NEEDS_PRE=needs_pre,
+        NEEDS_BIAS=bias_dtype is not None,
+        ROWS=height,
+        COLUMNS=width,
+    )
+    if bias_dtype is not None:
+        grid, numbers = (cdiv(columns, _SUM_COLUMNS),), (parts, columns)
+        launch(_add_parts_kernel, grid, (partial, d_bias), numbers, PARTS=_SUM_PARTS, COLUMNS=_SUM_COLUMNS)
     return d_pre, d_bias
 
 

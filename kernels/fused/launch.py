@@ -3,33 +3,38 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import nullcontext
 from functools import cache
 from typing import Any
 
 import torch
 from torch import Tensor
 
-
-def on_device(x: Tensor) -> AbstractContextManager[object]:
-    """Triton launches on the current device, which need not be that of `x`."""
-    if x.device.type != "cuda" or x.device.index == torch.cuda.current_device():
-        return nullcontext()
-    return torch.cuda.device(x.device)
+from ..masks import dropped_levels, keep_scale
 
 
 def launch(
     kernel: Any,
     grid: tuple[int, ...],
-    tensors: Sequence[Tensor | None],
+    tensors: Sequence[Any],
     numbers: Sequence[float],
     **constants: Any,
 ) -> None:
-    """Runs `kernel(*tensors, *numbers, **constants)` on the device of the first tensor; nothing for an empty grid."""
-    if 0 not in grid:
-        assert tensors[0] is not None
-        with on_device(tensors[0]):
-            kernel[grid](*tensors, *numbers, **constants)
+    """Runs `kernel(*tensors, *numbers, **constants)`; nothing for an empty grid.
+
+    Triton launches on the current device, which need not be that of the tensors: the first one decides.
+    """
+    if 0 in grid:
+        return
+    device = tensors[0].device
+    elsewhere = device.type == "cuda" and device.index != torch.cuda.current_device()
+    with torch.cuda.device(device) if elsewhere else nullcontext():
+        kernel[grid](*tensors, *numbers, **constants)
+
+
+def dropout_numbers(site: int, p: float) -> tuple[int, int, float]:
+    """What the kernels are told of dropout: the site, the levels dropped, and the factor of what is kept."""
+    return site, dropped_levels(p), keep_scale(p)
 
 
 @cache

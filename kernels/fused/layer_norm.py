@@ -20,8 +20,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..masks import dropped_levels, keep_scale
-from .launch import cdiv, next_power_of_2, on_device
+from .launch import cdiv, dropout_numbers, launch, next_power_of_2
 from .layer_norm_kernels import backward_kernel, forward_kernel, sum_partials_kernel
 
 # Chosen by reasoning for Hopper, not by measurement. Eight 16-bit elements make the widest load, so one warp covers 256
@@ -50,25 +49,21 @@ def backward_blocks(x: Tensor) -> tuple[int, int, int, int, int]:
 def sum_partials(partials: Tensor, weight: Tensor, bias: Tensor, others: Tensor, affine: bool) -> None:
     """Sums `partials` [slots, programs, H] over programs: into `weight`, `bias` if `affine`, and the rest `others`."""
     slots, programs, size = partials.shape
-    if slots == 0:
-        return
-    with on_device(partials):
-        sum_partials_kernel[(cdiv(size, _SUM_COLUMNS), slots)](
-            partials,
-            weight,
-            bias,
-            others,
-            programs,
-            SIZE=size,
-            PROGRAMS=MAX_PROGRAMS,
-            COLUMNS=_SUM_COLUMNS,
-            AFFINE=affine,
-            num_warps=4,
-        )
+    launch(
+        sum_partials_kernel,
+        (cdiv(size, _SUM_COLUMNS), slots),
+        (partials, weight, bias, others),
+        (programs,),
+        SIZE=size,
+        PROGRAMS=MAX_PROGRAMS,
+        COLUMNS=_SUM_COLUMNS,
+        AFFINE=affine,
+        num_warps=4,
+    )
 
 
 @torch.library.custom_op("xlt::dropout_residual_layer_norm", mutates_args=())
-def layer_norm_op(
+def layer_norm(
     x: Tensor,
     residual: Tensor | None,
     weight: Tensor,
@@ -84,41 +79,28 @@ def layer_norm_op(
 
     `total`, `mean` and `rstd` are for backward, empty unless `save`; so is `total` where it would be `x` itself.
     """
-    out, total, mean, rstd = _outputs(x, residual, seed, save)
+    outputs = _outputs(x, residual, weight, bias, x_bias, seed, eps, p, site, save)
     rows, size = x.shape
     height, columns, warps = shape_of_blocks(size, FORWARD_TILE)
-    if rows:
-        with on_device(x):
-            forward_kernel[(cdiv(rows, height),)](
-                x,
-                residual,
-                weight,
-                bias,
-                seed,
-                out,
-                total,
-                mean,
-                rstd,
-                rows,
-                site,
-                dropped_levels(p),
-                keep_scale(p),
-                eps,
-                SIZE=size,
-                ROWS=height,
-                COLUMNS=columns,
-                DROPOUT=seed is not None,
-                RESIDUAL=residual is not None,
-                SAVE_TOTAL=save and (residual is not None or seed is not None),
-                SAVE_STATISTICS=save,
-                num_warps=warps,
-            )
-    return out, total, mean, rstd
+    launch(
+        forward_kernel,
+        (cdiv(rows, height),),
+        (x, residual, weight, bias, seed, *outputs),
+        (rows, *dropout_numbers(site, p), eps),
+        SIZE=size,
+        ROWS=height,
+        COLUMNS=columns,
+        DROPOUT=seed is not None,
+        RESIDUAL=residual is not None,
+        SAVE_TOTAL=save and (residual is not None or seed is not None),
+        SAVE_STATISTICS=save,
+        num_warps=warps,
+    )
+    return outputs
 
 
-def _outputs(
-    x: Tensor, residual: Tensor | None, seed: Tensor | None, save: bool
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+@layer_norm.register_fake
+def _outputs(x, residual, weight, bias, x_bias, seed, eps, p, site, save):
     new_total = save and (residual is not None or seed is not None)
     rows = x.shape[0] if save else 0
     return (
@@ -129,13 +111,8 @@ def _outputs(
     )
 
 
-layer_norm_op.register_fake(
-    lambda x, residual, weight, bias, x_bias, seed, eps, p, site, save: _outputs(x, residual, seed, save)
-)
-
-
 @torch.library.custom_op("xlt::dropout_residual_layer_norm_backward", mutates_args=())
-def layer_norm_backward_op(
+def layer_norm_backward(
     grad: Tensor,
     total: Tensor,
     mean: Tensor,
@@ -144,52 +121,38 @@ def layer_norm_backward_op(
     seed: Tensor | None,
     p: float,
     site: int,
-    need_total: bool,
-    need_x: bool,
-    need_affine: bool,
-    need_x_bias: bool,
+    need: list[bool],
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-    """Gradients of the sum, of `x` behind its dropout, of weight and bias (together), and of the bias within `x`.
+    """Gradients of the sum, of `x` behind its dropout, of weight and bias, and of the bias within `x`.
 
-    Those that are not needed are empty; the last three have the dtype of `weight`.
+    Those that are not in `need` (weight and bias are one need) are empty; the last three have the dtype of `weight`.
     """
-    outputs = _gradients(grad, weight, need_total, need_x, need_affine, need_x_bias)
+    need_total, need_x, need_affine, need_x_bias = need
+    d_total, d_x, *d_vectors = gradients = _gradients(grad, weight, need)
     rows, size = grad.shape
     height, columns, warps, blocks, programs = backward_blocks(grad)
     partials = grad.new_empty((2 * need_affine + need_x_bias, programs, size), dtype=torch.float32)
-    with on_device(grad):
-        backward_kernel[(programs,)](
-            grad,
-            total,
-            mean,
-            rstd,
-            weight,
-            seed,
-            outputs[0],
-            outputs[1],
-            partials,
-            rows,
-            blocks,
-            site,
-            dropped_levels(p),
-            keep_scale(p),
-            SIZE=size,
-            ROWS=height,
-            COLUMNS=columns,
-            DROPOUT=seed is not None,
-            D_TOTAL=need_total,
-            D_X=need_x,
-            AFFINE=need_affine,
-            X_BIAS=need_x_bias,
-            num_warps=warps,
-        )
-    sum_partials(partials, *outputs[2:], need_affine)
-    return outputs
+    launch(
+        backward_kernel,
+        (programs,),
+        (grad, total, mean, rstd, weight, seed, d_total, d_x, partials),
+        (rows, blocks, *dropout_numbers(site, p)),
+        SIZE=size,
+        ROWS=height,
+        COLUMNS=columns,
+        DROPOUT=seed is not None,
+        D_TOTAL=need_total,
+        D_X=need_x,
+        AFFINE=need_affine,
+        X_BIAS=need_x_bias,
+        num_warps=warps,
+    )
+    sum_partials(partials, *d_vectors, need_affine)
+    return gradients
 
 
-def _gradients(
-    grad: Tensor, weight: Tensor, need_total: bool, need_x: bool, need_affine: bool, need_x_bias: bool
-) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+def _gradients(grad: Tensor, weight: Tensor, need: list[bool]) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    need_total, need_x, need_affine, need_x_bias = need
     size = grad.shape[1]
     return (
         torch.empty_like(grad) if need_total else grad.new_empty(0),
@@ -200,8 +163,8 @@ def _gradients(
     )
 
 
-layer_norm_backward_op.register_fake(
-    lambda grad, total, mean, rstd, weight, seed, p, site, *needs: _gradients(grad, weight, *needs)
+layer_norm_backward.register_fake(
+    lambda grad, total, mean, rstd, weight, seed, p, site, need: _gradients(grad, weight, need)
 )
 
 
@@ -218,22 +181,11 @@ def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tens
 def _backward(ctx: Any, grad: Tensor | None, *_: Tensor | None) -> tuple[Tensor | None, ...]:
     if grad is None:
         return (None,) * 10
-    total, mean, rstd, weight, seed = ctx.saved_tensors
     need_x, need_residual, need_weight, need_bias, need_x_bias = ctx.needs_input_grad[:5]
-    drops = seed is not None
-    d_total, d_x, d_weight, d_bias, d_x_bias = layer_norm_backward_op(
-        grad.contiguous(),
-        total,
-        mean,
-        rstd,
-        weight,
-        seed,
-        ctx.p,
-        ctx.site,
-        need_residual or (need_x and not drops),
-        need_x and drops,
-        need_weight or need_bias,
-        need_x_bias,
+    drops = ctx.saved_tensors[-1] is not None
+    need = [need_residual or (need_x and not drops), need_x and drops, need_weight or need_bias, need_x_bias]
+    d_total, d_x, d_weight, d_bias, d_x_bias = layer_norm_backward(
+        grad.contiguous(), *ctx.saved_tensors, ctx.p, ctx.site, need
     )
     residual_dtype, bias_dtype, x_bias_dtype = ctx.dtypes
     return (
@@ -246,25 +198,4 @@ def _backward(ctx: Any, grad: Tensor | None, *_: Tensor | None) -> tuple[Tensor 
     )
 
 
-layer_norm_op.register_autograd(_backward, setup_context=_setup_context)
-
-
-def dropout_residual_layer_norm(
-    x: Tensor,
-    residual: Tensor | None,
-    weight: Tensor,
-    bias: Tensor,
-    x_bias: Tensor | None,
-    seed: Tensor | None,
-    eps: float,
-    p: float,
-    site: int,
-) -> Tensor:
-    """`kernels.dropout_residual_layer_norm`; drops where there is a seed, [1] int64 on the device of `x`."""
-    differentiable = (x, residual, weight, bias, x_bias)
-    save = torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in differentiable)
-    rows = x.reshape(-1, x.shape[-1]).contiguous()
-    if residual is not None:
-        residual = residual.reshape(rows.shape).contiguous()
-    out = layer_norm_op(rows, residual, weight.contiguous(), bias.contiguous(), x_bias, seed, eps, p, site, save)[0]
-    return out.view(x.shape)
+layer_norm.register_autograd(_backward, setup_context=_setup_context)

@@ -23,12 +23,13 @@ Measured: not yet on a GPU.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
-from .launch import cdiv, next_power_of_2, on_device, shared_memory
+from .launch import cdiv, launch, next_power_of_2, shared_memory
 from .linear_cross_entropy_kernels import (
     FP16_LIFT,
     column_sums_kernel,
@@ -44,6 +45,9 @@ STRIDE_MULTIPLE = 256
 STORE_BUDGET = 512 << 20
 CHUNK_BYTES = 20 << 20
 SETTLE_N, SETTLE_T = 16, 64
+
+Write = Callable[..., None]
+"""`product_into` or `add_product`: into a new gradient, or added to the caller's."""
 
 
 class Tile(NamedTuple):
@@ -119,13 +123,36 @@ def linear_cross_entropy(
         loss [N] fp32, 0 for ignored rows; target logit [N]; scale [N], the sum of a row's exponentials or, without
         `store`, 1 - p of the target; exponentials [N, stride], empty without `store`.
     """
-    rows = hidden.shape[0]
+    (rows, size), vocabulary = hidden.shape, weight.shape[0]
     loss, own, scale, kept = _forward_outputs(hidden, weight, store)
     if rows == 0:
         return loss, own, scale, kept
     tile = choose_tile(rows, hidden.dtype, shared_memory(hidden))
-    with on_device(hidden):
-        _forward(hidden, weight, bias, target, ignore_index, store, tile, (loss, own, scale, kept))
+    stride = _stride(vocabulary)
+    tiles, settle_blocks = cdiv(stride, tile.v), cdiv(rows, SETTLE_N)
+    has_bias = bias is not None
+    launch(
+        target_logits_kernel, (cdiv(rows, 16),),
+        (hidden, weight, bias, target, own), (rows, vocabulary, ignore_index),
+        SIZE=size, BLOCK_N=16, BLOCK_H=min(next_power_of_2(size), 128), HAS_BIAS=has_bias,
+    )  # fmt: skip
+    reference = own.clone() if store else own
+    flags = torch.empty(settle_blocks, dtype=torch.int32, device=hidden.device)
+    largest, sums = (loss.new_empty(tiles, rows) for _ in range(2))  # views would be of other alignment: compiled anew
+    for second in (False, True) if store else (False,):
+        launch(
+            exponentials_kernel, (cdiv(rows, tile.n) * tiles,),
+            (hidden, weight, bias, target, reference, flags, kept, largest, sums),
+            (rows, vocabulary, stride, ignore_index),
+            SIZE=size, BLOCK_N=tile.n, BLOCK_V=tile.v, BLOCK_H=tile.h, SETTLE_N=SETTLE_N, HAS_BIAS=has_bias,
+            STORE=store, REPAIR=second, PRECISION=_precision(), num_warps=tile.warps, num_stages=tile.stages,
+        )  # fmt: skip
+        launch(
+            settle_kernel, (settle_blocks,),
+            (target, own, reference, flags, largest, sums, kept, loss, scale),
+            (rows, vocabulary, stride, tiles, ignore_index),
+            SETTLE_N=SETTLE_N, SETTLE_T=SETTLE_T, STORE=store, FINAL=second,
+        )  # fmt: skip
     return loss, own, scale, kept
 
 
@@ -135,48 +162,24 @@ def _forward_outputs(hidden: Tensor, weight: Tensor, store: bool) -> tuple[Tenso
     return loss, own, scale, hidden.new_empty((rows, _stride(weight.shape[0])) if store else (0, 0))
 
 
-def _forward(
-    hidden: Tensor,
-    weight: Tensor,
-    bias: Tensor | None,
-    target: Tensor,
-    ignore_index: int,
-    store: bool,
-    tile: Tile,
-    out: tuple[Tensor, Tensor, Tensor, Tensor],
-) -> None:
-    loss, own, scale, kept = out
-    rows, size = hidden.shape
-    vocabulary = weight.shape[0]
-    stride = kept.shape[1] if store else _stride(vocabulary)
-    tiles = cdiv(stride, tile.v)
-    settle_blocks = cdiv(rows, SETTLE_N)
-    has_bias = bias is not None
-    block_h = min(next_power_of_2(size), 128)
-    target_logits_kernel[(cdiv(rows, 16),)](
-        hidden, weight, bias, target, own, rows, vocabulary, ignore_index,
-        SIZE=size, BLOCK_N=16, BLOCK_H=block_h, HAS_BIAS=has_bias,
-    )  # fmt: skip
-    reference = own.clone() if store else own
-    flags = torch.empty(settle_blocks, dtype=torch.int32, device=hidden.device)
-    largest, sums = (loss.new_empty(tiles, rows) for _ in range(2))  # views would be of other alignment: compiled anew
-    for second in (False, True) if store else (False,):
-        exponentials_kernel[(cdiv(rows, tile.n) * tiles,)](
-            hidden, weight, bias, target, reference, flags, kept, largest, sums,
-            rows, vocabulary, stride, ignore_index,
-            SIZE=size, BLOCK_N=tile.n, BLOCK_V=tile.v, BLOCK_H=tile.h, SETTLE_N=SETTLE_N, HAS_BIAS=has_bias,
-            STORE=store, REPAIR=second, PRECISION=_precision(), num_warps=tile.warps, num_stages=tile.stages,
-        )  # fmt: skip
-        settle_kernel[(settle_blocks,)](
-            target, own, reference, flags, largest, sums, kept, loss, scale,
-            rows, vocabulary, stride, tiles, ignore_index,
-            SETTLE_N=SETTLE_N, SETTLE_T=SETTLE_T, STORE=store, FINAL=second,
-        )  # fmt: skip
-
-
 linear_cross_entropy.register_fake(
     lambda hidden, weight, bias, target, ignore_index, store, weight_grad: _forward_outputs(hidden, weight, store)
 )
+
+
+class _Saved(NamedTuple):
+    """What backward starts from: the upstream gradient [N] fp32, and what forward was given and made."""
+
+    grad: Tensor
+    hidden: Tensor
+    weight: Tensor
+    bias: Tensor | None
+    target: Tensor
+    loss: Tensor
+    own: Tensor
+    scale: Tensor
+    kept: Tensor
+    ignore_index: int
 
 
 @torch.library.custom_op("xlt::linear_cross_entropy_backward", mutates_args=("weight_grad",))
@@ -195,30 +198,15 @@ def linear_cross_entropy_backward(
     weight_grad: Tensor | None,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Gradients of hidden, weight and bias for `grad` [N] fp32; empty where not needed or added to `weight_grad`."""
-    saved = _Saved(hidden, weight, bias, target, loss, own, scale, kept, ignore_index)
     d_hidden, d_weight, d_bias = _outputs(hidden, weight, bias, need, weight_grad)
     if hidden.shape[0] == 0:
         return d_hidden, d_weight.zero_(), d_bias.zero_()
+    saved = _Saved(grad, hidden, weight, bias, target, loss, own, scale, kept, ignore_index)
     into = weight_grad if weight_grad is not None else d_weight if need[1] else None
-    bias_into = d_bias if need[2] else None
-    with on_device(hidden):
-        if kept.numel():
-            _from_stored(saved, grad, d_hidden if need[0] else None, into, weight_grad is not None, bias_into)
-        else:
-            _recomputed(saved, grad, d_hidden if need[0] else None, into, weight_grad is not None, bias_into)
+    write = product_into if weight_grad is None else add_product
+    make = _from_stored if kept.numel() else _recomputed
+    make(saved, d_hidden if need[0] else None, into, write, d_bias if need[2] else None)
     return d_hidden, d_weight, d_bias
-
-
-class _Saved(NamedTuple):
-    hidden: Tensor
-    weight: Tensor
-    bias: Tensor | None
-    target: Tensor
-    loss: Tensor
-    own: Tensor
-    scale: Tensor
-    kept: Tensor
-    ignore_index: int
 
 
 def _outputs(
@@ -248,8 +236,9 @@ def _scale_rows(
 ) -> Tensor:
     rows, size = x.shape
     block = min(next_power_of_2(size), 1024)
-    scale_rows_kernel[(cdiv(rows, 4), cdiv(size, block))](
-        x, grad, divisor, factor, saved.target, out, rows, constant, saved.ignore_index,
+    launch(
+        scale_rows_kernel, (cdiv(rows, 4), cdiv(size, block)),
+        (x, grad, divisor, factor, saved.target, out), (rows, constant, saved.ignore_index),
         SIZE=size, BLOCK_N=4, BLOCK_H=block,
         HAS_GRAD=grad is not None, HAS_DIVISOR=divisor is not None, HAS_FACTOR=factor is not None,
     )  # fmt: skip
@@ -257,38 +246,31 @@ def _scale_rows(
 
 
 def _column_sums(values: Tensor, out: Tensor, grad: Tensor | None = None, divisor: Tensor | None = None) -> None:
-    column_sums_kernel[(cdiv(out.shape[0], 128),)](
-        values, grad, divisor, out, values.shape[0], out.shape[0], values.stride(0),
+    launch(
+        column_sums_kernel, (cdiv(out.shape[0], 128),),
+        (values, grad, divisor, out), (values.shape[0], out.shape[0], values.stride(0)),
         BLOCK_N=64, BLOCK_C=128, HAS_GRAD=grad is not None,
     )  # fmt: skip
 
 
-def _write(into: Tensor, add: bool, a: Tensor, b: Tensor) -> None:
-    if add:
-        add_product(into, a, b)
-    else:
-        product_into(into, a, b)
-
-
 def _from_stored(
-    saved: _Saved, grad: Tensor, d_hidden: Tensor | None, into: Tensor | None, add: bool, d_bias: Tensor | None
+    saved: _Saved, d_hidden: Tensor | None, d_weight: Tensor | None, write: Write, d_bias: Tensor | None
 ) -> None:
     kept = saved.kept[:, : saved.weight.shape[0]]
     if d_hidden is not None:
-        raw = product(kept, saved.weight)
-        _scale_rows(saved, raw, d_hidden, grad=grad, divisor=saved.scale)
-    if into is not None:
-        scaled = _scale_rows(saved, saved.hidden, torch.empty_like(saved.hidden), grad=grad, divisor=saved.scale)
-        _write(into, add, kept.t(), scaled)
+        _scale_rows(saved, product(kept, saved.weight), d_hidden, grad=saved.grad, divisor=saved.scale)
+    if d_weight is not None:
+        scaled = torch.empty_like(saved.hidden)
+        write(d_weight, kept.t(), _scale_rows(saved, saved.hidden, scaled, grad=saved.grad, divisor=saved.scale))
     if d_bias is not None:
-        _column_sums(kept, d_bias, grad, saved.scale)
+        _column_sums(kept, d_bias, saved.grad, saved.scale)
 
 
 def _recomputed(
-    saved: _Saved, grad: Tensor, d_hidden: Tensor | None, into: Tensor | None, add: bool, d_bias: Tensor | None
+    saved: _Saved, d_hidden: Tensor | None, d_weight: Tensor | None, write: Write, d_bias: Tensor | None
 ) -> None:
     """By chunks along the vocabulary."""
-    hidden, weight = saved.hidden, saved.weight
+    grad, hidden, weight, bias = saved[:4]
     rows, size = hidden.shape
     vocabulary = weight.shape[0]
     lifted = hidden.dtype == torch.float16
@@ -300,21 +282,22 @@ def _recomputed(
     row_tiles = cdiv(rows, tile.n)
     partial = hidden.new_empty((row_tiles, width) if d_bias is not None else (0, 0), dtype=torch.float32)
     total = hidden.new_zeros((rows, size), dtype=torch.float32) if d_hidden is not None else None
-    operand, undo = _weight_operand(saved, grad, lifted) if into is not None else (None, None)
+    operand, undo = _weight_operand(saved, lifted) if d_weight is not None else (None, None)
     for first in range(0, vocabulary, width):
         last = min(first + width, vocabulary)
-        probabilities_kernel[(row_tiles * cdiv(width, tile.v),)](
-            hidden, weight, saved.bias, saved.target, saved.own, saved.loss, saved.scale, grad, probability, partial,
-            rows, vocabulary, first, last - first, width, saved.ignore_index,
-            SIZE=size, BLOCK_N=tile.n, BLOCK_V=tile.v, BLOCK_H=tile.h, HAS_BIAS=saved.bias is not None,
+        launch(
+            probabilities_kernel, (row_tiles * cdiv(width, tile.v),),
+            (hidden, weight, bias, saved.target, saved.own, saved.loss, saved.scale, grad, probability, partial),
+            (rows, vocabulary, first, last - first, width, saved.ignore_index),
+            SIZE=size, BLOCK_N=tile.n, BLOCK_V=tile.v, BLOCK_H=tile.h, HAS_BIAS=bias is not None,
             COLUMNS=d_bias is not None, LIFTED=lifted, PRECISION=_precision(),
             num_warps=tile.warps, num_stages=tile.stages,
         )  # fmt: skip
         part = probability[:, : last - first]
         if total is not None:
             add_product(total, part, weight[first:last])
-        if operand is not None and into is not None:
-            _write_chunk(into[first:last], add, part.t(), operand, undo)
+        if operand is not None and d_weight is not None:
+            write(d_weight[first:last], part.t(), operand, undo)
         if d_bias is not None:
             _column_sums(partial, d_bias[first:last])
     if d_hidden is not None and total is not None:
@@ -322,7 +305,7 @@ def _recomputed(
         _scale_rows(saved, total, d_hidden, grad=grad if lifted else None, constant=constant)
 
 
-def _weight_operand(saved: _Saved, grad: Tensor, lifted: bool) -> tuple[Tensor, Tensor | None]:
+def _weight_operand(saved: _Saved, lifted: bool) -> tuple[Tensor, Tensor | None]:
     """The hidden rows for d_weight, without ignored ones, and what undoes their scaling in fp16.
 
     In fp16 the upstream gradient rides in them, divided by the power of two next to its largest value.
@@ -330,19 +313,10 @@ def _weight_operand(saved: _Saved, grad: Tensor, lifted: bool) -> tuple[Tensor, 
     out = torch.empty_like(saved.hidden)
     if not lifted:
         return _scale_rows(saved, saved.hidden, out), None
-    largest = torch.where(saved.target != saved.ignore_index, grad, 0.0).abs().amax().reshape(1)
+    largest = torch.where(saved.target != saved.ignore_index, saved.grad, 0.0).abs().amax().reshape(1)
     power = torch.where(largest > 0, torch.exp2(torch.floor(torch.log2(largest))), 1.0)
-    _scale_rows(saved, saved.hidden, out, grad=grad, factor=1.0 / power)
+    _scale_rows(saved, saved.hidden, out, grad=saved.grad, factor=1.0 / power)
     return out, power / FP16_LIFT.value
-
-
-def _write_chunk(into: Tensor, add: bool, a: Tensor, b: Tensor, undo: Tensor | None) -> None:
-    if undo is None:
-        _write(into, add, a, b)
-    elif add:
-        into.add_(product(a, b).mul_(undo))
-    else:
-        torch.mul(product(a, b), undo, out=into)
 
 
 def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
@@ -356,10 +330,8 @@ def _backward(ctx: Any, grad: Tensor, *_: Tensor | None) -> tuple[Tensor | None,
     gradients = linear_cross_entropy_backward(
         grad.contiguous(), *ctx.saved_tensors, ctx.ignore_index, need, weight_grad
     )
-    kept = [gradient if wanted else None for gradient, wanted in zip(gradients, need, strict=True)]
-    if weight_grad is not None:
-        kept[1] = None
-    return *kept, None, None, None, None
+    need[1] = need[1] and weight_grad is None
+    return *(gradient if needed else None for gradient, needed in zip(gradients, need, strict=True)), *(None,) * 4
 
 
 linear_cross_entropy.register_autograd(_backward, setup_context=_setup_context)

@@ -15,17 +15,21 @@ def product(a: Tensor, b: Tensor) -> Tensor:
     return torch.mm(a.float(), b.float())
 
 
-def product_into(out: Tensor, a: Tensor, b: Tensor) -> None:
-    """`out[...] = a @ b`, accumulated in fp32 and rounded once to the dtype of `out`."""
-    if out.dtype == a.dtype and out.is_contiguous():
+def product_into(out: Tensor, a: Tensor, b: Tensor, scale: Tensor | None = None) -> None:
+    """`out[...] = a @ b * scale`, computed in fp32 and rounded once to the dtype of `out`."""
+    if scale is not None:
+        torch.mul(product(a, b), scale, out=out)
+    elif out.dtype == a.dtype and out.is_contiguous():
         torch.mm(a, b, out=out)
     else:
         out.copy_(product(a, b))
 
 
-def add_product(out: Tensor, a: Tensor, b: Tensor) -> None:
-    """`out += a @ b`; the sum is made in fp32 for an fp32 `out`."""
-    if out.dtype == a.dtype:
+def add_product(out: Tensor, a: Tensor, b: Tensor, scale: Tensor | None = None) -> None:
+    """`out += a @ b * scale`; the sum is made in fp32 for an fp32 `out`."""
+    if scale is not None:
+        out.add_(product(a, b).mul_(scale))
+    elif out.dtype == a.dtype:
         out.addmm_(a, b)
     elif out.dtype == torch.float32 and a.device.type == "cuda":
         torch.addmm(out, a, b, out_dtype=torch.float32, out=out)

@@ -26,7 +26,7 @@ import torch
 from torch import Tensor
 
 from . import soft_label_loss_kernels as kernels
-from .launch import cdiv, next_power_of_2, on_device
+from .launch import cdiv, launch, next_power_of_2
 
 _KINDS = {"mse": kernels.MSE, "logits": kernels.LOGITS, "kl": kernels.KL, "ce": kernels.CE, "class": kernels.CLASS}
 _REDUCTIONS = {"none": kernels.NONE, "sum": kernels.SUM, "mean": kernels.MEAN}
@@ -106,17 +106,18 @@ def soft_label_loss(
         programs = min(programs, _MAX_PROGRAMS)
         partial = loss.new_empty((2, programs))
     reduced = _REDUCTIONS[reduction].value
-    with on_device(logits):
-        if programs:
-            kernels.forward_kernel[(programs,)](
-                *(logits, teacher, weights, loss, divisor, partial),
-                *(items, ignore_index, temperature, _scale(kind, temperature)),
-                **_meaning(kind, teacher_is, temperature, combine),
-                REDUCTION=reduced,
-                **options,
-            )
-        if partial is not None:
-            kernels.finish_kernel[(1,)](partial, loss, divisor, programs, PARTS=_MAX_PROGRAMS, REDUCTION=reduced)
+    launch(
+        kernels.forward_kernel,
+        (programs,),
+        (logits, teacher, weights, loss, divisor, partial),
+        (items, ignore_index, temperature, _scale(kind, temperature)),
+        **_meaning(kind, teacher_is, temperature, combine),
+        REDUCTION=reduced,
+        **options,
+    )
+    if partial is not None:
+        outputs = partial, loss, divisor
+        launch(kernels.finish_kernel, (1,), outputs, (programs,), PARTS=_MAX_PROGRAMS, REDUCTION=reduced)
     return loss, divisor
 
 
@@ -145,15 +146,15 @@ def soft_label_loss_backward(
     voters, items, classes = logits.shape
     gradient = torch.empty_like(logits)
     options = _launch_options(classes, voters, _WARPS)
-    if items:
-        with on_device(logits):
-            kernels.backward_kernel[(cdiv(items, options["ITEMS"]),)](
-                *(upstream, logits, teacher, weights, divisor if divisor.numel() else None, gradient),
-                *(upstream.stride(0) if upstream.dim() else 0, items, ignore_index, temperature),
-                _gradient_scale(kind, temperature, classes),
-                **_meaning(kind, teacher_is, temperature, combine),
-                **options,
-            )
+    stride, scale = upstream.stride(0) if upstream.dim() else 0, _gradient_scale(kind, temperature, classes)
+    launch(
+        kernels.backward_kernel,
+        (cdiv(items, options["ITEMS"]),),
+        (upstream, logits, teacher, weights, divisor if divisor.numel() else None, gradient),
+        (stride, items, ignore_index, temperature, scale),
+        **_meaning(kind, teacher_is, temperature, combine),
+        **options,
+    )
     return gradient
 
 

@@ -159,7 +159,7 @@ def test_autocast_changes_nothing(generator: torch.Generator) -> None:
 @pytest.mark.usefixtures("grouped")
 @pytest.mark.parametrize("lengths", LENGTHS.values(), ids=LENGTHS.keys())
 def test_plan_holds_every_token_once(lengths: list[int]) -> None:
-    plan = attention_plan(boundaries(lengths))
+    plan = attention_plan(boundaries(lengths)).layout
     slots = plan.slot_token.numel()
     real = torch.ones(slots, dtype=torch.bool) if plan.padding is None else ~plan.padding
     assert sorted(plan.slot_token[real].tolist()) == list(range(sum(lengths)))
@@ -170,7 +170,7 @@ def test_plan_holds_every_token_once(lengths: list[int]) -> None:
 
 
 def test_equal_lengths_form_one_group_without_padding() -> None:
-    plan = attention_plan(boundaries([48] * 32))
+    plan = attention_plan(boundaries([48] * 32)).layout
     assert [(g.sequences, g.length, g.key_mask) for g in plan.groups] == [(32, 48, None)]
     assert plan.in_order
     assert plan.padding is None
@@ -213,9 +213,9 @@ def test_a_plan_is_made_once_when_it_is_first_asked_for(monkeypatch: pytest.Monk
     plan = attention_plan(boundaries([3, 5]))
     assert plan.tokens == 8
     assert made == []
-    assert len(plan.groups) == len(attention_plan(boundaries([3, 5])).groups)
-    assert plan.slot_token is plan.slot_token
-    assert plan.indices(2) is plan.indices(2)
+    assert len(plan.layout.groups) == len(attention_plan(boundaries([3, 5])).layout.groups)
+    assert plan.layout is plan.layout
+    assert plan.rows(2, 3) is plan.rows(2, 3)
     assert len(made) == 2
 
 
@@ -223,4 +223,4 @@ def test_boundaries_on_a_device_are_not_read_before_the_first_use() -> None:
     plan = attention_plan(torch.empty(3, dtype=torch.int32, device="meta"))
     assert plan.tokens is None
     with pytest.raises(NotImplementedError):
-        _ = plan.groups
+        _ = plan.layout

@@ -138,17 +138,17 @@ def test_rows_may_be_given_by_number() -> None:
 
 @pytest.mark.parametrize("seed", SEEDS)
 def test_seeds_are_taken_whole_as_int_and_as_tensor(seed: int) -> None:
-    made = masks.seed_tensor(seed, torch.device("cpu"))
+    made = masks.seed_tensor(0.5, seed, torch.device("cpu"))
     assert (made.dtype, made.shape, int(made)) == (torch.int64, (1,), seed)
     mask = masks.keep_mask(50, 50, 0.5, seed, 1)
     for given in (made, torch.tensor(seed), made.reshape(())):
         assert torch.equal(masks.keep_mask(50, 50, 0.5, given, 1), mask)
-        assert torch.equal(masks.seed_tensor(given, torch.device("cpu")), made)
+        assert torch.equal(masks.seed_tensor(0.5, given, torch.device("cpu")), made)
 
 
 def test_seeds_beyond_64_bits_wrap() -> None:
-    assert int(masks.seed_tensor(2**64 + 5, torch.device("cpu"))) == 5
-    assert int(masks.seed_tensor(2**63, torch.device("cpu"))) == -(2**63)
+    assert int(masks.seed_tensor(0.5, 2**64 + 5, torch.device("cpu"))) == 5
+    assert int(masks.seed_tensor(0.5, 2**63, torch.device("cpu"))) == -(2**63)
     assert torch.equal(masks.keep_mask(9, 9, 0.5, 2**63, 1), masks.keep_mask(9, 9, 0.5, -(2**63), 1))
     assert torch.equal(masks.keep_mask(9, 9, 0.5, 2**64 + 5, 1), masks.keep_mask(9, 9, 0.5, 5, 1))
 
