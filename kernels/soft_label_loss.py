@@ -17,7 +17,6 @@ def soft_label_loss(
     teacher: Tensor,
     *,
     kind: str = "mse",
-    teacher_is: str = "probabilities",
     temperature: float = 1.0,
     weights: Tensor | None = None,
     combine: str = "per-voter",
@@ -36,11 +35,10 @@ def soft_label_loss(
 
     Args:
         logits: [M, K, C].
-        teacher: [K, C].
+        teacher: [K, C], probabilities; logits for `kind="logits"`.
         kind: see above.
-        teacher_is: "probabilities" or "logits"; `kind="logits"` needs "logits".
-        temperature: divides the logits of both sides before the softmax; a teacher given as probabilities is raised to
-            the power `1 / temperature` and normalised, which is the same. Not used by `kind="logits"`.
+        temperature: divides the logits before the softmax; the teacher is raised to the power `1 / temperature` and
+            normalised, which is the same. Not used by `kind="logits"`.
         weights: [K], multiplies each item's loss.
         combine: "per-voter", or "mean", which compares the voters' mean probability (mean logit for "logits").
         reduction: "sum", "mean" (divided by the sum of the weights) or "none".
@@ -51,9 +49,9 @@ def soft_label_loss(
     Raises:
         ValueError: an unknown option, a temperature that is not positive, or shapes that do not fit together.
     """
-    _check_options(logits, teacher, kind, teacher_is, temperature, combine, reduction)
+    _check_options(logits, teacher, kind, temperature, combine, reduction)
     if _fits_kernels(logits):
-        return _fused(logits, teacher, weights, kind, teacher_is, temperature, combine, reduction, ignore_index=0)
+        return _fused(logits, teacher, weights, kind, temperature, combine, reduction, ignore_index=0)
     student = logits if logits.dtype == torch.float64 else logits.float()
     target = teacher.detach().to(student.dtype)
     share = 1.0 / logits.shape[0]
@@ -62,7 +60,7 @@ def soft_label_loss(
             student = (student * share).sum(0, keepdim=True)
         distance = (student - target).square().mean(-1)
     else:
-        distance = _distance(student / temperature, _soften(target, teacher_is, temperature), kind, combine, share)
+        distance = _distance(student / temperature, _soften(target, temperature), kind, combine, share)
         if kind != "mse":
             distance = distance * temperature**2
     per_item = distance[0] if combine == "mean" else (distance * share).sum(0)
@@ -79,7 +77,6 @@ def _fused(
     teacher: Tensor,
     weights: Tensor | None,
     kind: str,
-    teacher_is: str,
     temperature: float,
     combine: str,
     reduction: str,
@@ -89,13 +86,11 @@ def _fused(
 
     constants = [None if t is None else t.detach().contiguous() for t in (teacher, weights)]
     loss: Tensor
-    loss, _ = operator(logits.contiguous(), *constants, kind, teacher_is, temperature, combine, reduction, ignore_index)
+    loss, _ = operator(logits.contiguous(), *constants, kind, temperature, combine, reduction, ignore_index)
     return loss
 
 
-def _soften(teacher: Tensor, teacher_is: str, temperature: float) -> Tensor:
-    if teacher_is == "logits":
-        return (teacher / temperature).softmax(-1)
+def _soften(teacher: Tensor, temperature: float) -> Tensor:
     if temperature == 1.0:
         return teacher
     return (teacher.log() / temperature).softmax(-1)
@@ -145,7 +140,7 @@ def voter_cross_entropy(
         raise ValueError(f"logits {tuple(logits.shape)} and target {tuple(target.shape)} must be [M, K, C] and [K]")
     check_option("reduction", reduction, REDUCTIONS)
     if _fits_kernels(logits):
-        return _fused(logits, target, weights, "class", "", 1.0, "per-voter", reduction, ignore_index)
+        return _fused(logits, target, weights, "class", 1.0, "per-voter", reduction, ignore_index)
     values = logits if logits.dtype == torch.float64 else logits.float()
     valid = target != ignore_index
     index = torch.where(valid, target, 0).long()
@@ -156,16 +151,13 @@ def voter_cross_entropy(
 
 
 def _check_options(
-    logits: Tensor, teacher: Tensor, kind: str, teacher_is: str, temperature: float, combine: str, reduction: str
+    logits: Tensor, teacher: Tensor, kind: str, temperature: float, combine: str, reduction: str
 ) -> None:
     if logits.dim() != 3 or teacher.shape != logits.shape[1:]:
         raise ValueError(
             f"logits {tuple(logits.shape)} and teacher {tuple(teacher.shape)} must be [M, K, C] and [K, C]"
         )
     check_option("kind", kind, _KINDS)
-    check_option("teacher_is", teacher_is, ("probabilities", "logits"))
     check_option("combine", combine, ("per-voter", "mean"))
     check_option("reduction", reduction, REDUCTIONS)
-    if kind == "logits" and teacher_is != "logits":
-        raise ValueError('kind="logits" compares logits: give the teacher as logits and teacher_is="logits"')
     check_temperature(temperature)

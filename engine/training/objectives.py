@@ -38,7 +38,6 @@ class SoftLabels:
             model(batch, seed=seed),
             batch.soft_targets,
             kind=self.kind,
-            teacher_is="logits" if self.kind == "logits" else "probabilities",
             temperature=self.temperature,
             weights=batch.weights,
             combine=self.combine,

@@ -138,20 +138,9 @@ def exponentials_kernel(
             return
         present = flags != 0
     logits = _logits_tile(
-        hidden_ptr,
-        weight_ptr,
-        bias_ptr,
-        first_row,
-        first_column,
-        rows,
-        vocabulary,
-        SIZE,
-        BLOCK_N,
-        BLOCK_V,
-        BLOCK_H,
-        HAS_BIAS,
-        PRECISION,
-    )
+        hidden_ptr, weight_ptr, bias_ptr, first_row, first_column, rows, vocabulary,
+        SIZE, BLOCK_N, BLOCK_V, BLOCK_H, HAS_BIAS, PRECISION,
+    )  # fmt: skip
     target = tl.load(target_ptr + row, mask=present, other=ignore_index)
     reference = tl.load(reference_ptr + row, mask=present, other=0.0)
     others = (column < vocabulary)[None, :] & (column[None, :] != target[:, None])
@@ -274,20 +263,9 @@ def probabilities_kernel(
     column = first + local
     present = row < rows
     logits = _logits_tile(
-        hidden_ptr,
-        weight_ptr,
-        bias_ptr,
-        first_row,
-        first + first_local,
-        rows,
-        vocabulary,
-        SIZE,
-        BLOCK_N,
-        BLOCK_V,
-        BLOCK_H,
-        HAS_BIAS,
-        PRECISION,
-    )
+        hidden_ptr, weight_ptr, bias_ptr, first_row, first + first_local, rows, vocabulary,
+        SIZE, BLOCK_N, BLOCK_V, BLOCK_H, HAS_BIAS, PRECISION,
+    )  # fmt: skip
     target = tl.load(target_ptr + row, mask=present, other=ignore_index)
     own = tl.load(target_logit_ptr + row, mask=present, other=0.0)
     loss = tl.load(loss_ptr + row, mask=present, other=0.0)

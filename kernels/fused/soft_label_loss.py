@@ -57,13 +57,10 @@ def _launch_options(classes: int, voters: int, warps: int) -> dict[str, Any]:
     }
 
 
-def _meaning(kind: str, teacher_is: str, temperature: float, combine: str) -> dict[str, Any]:
+def _meaning(kind: str, temperature: float, combine: str) -> dict[str, Any]:
     """The options that are compiled in."""
-    if teacher_is == "logits":
-        teacher = kernels.TEACHER_LOGITS
-    else:
-        teacher = kernels.PROBABILITIES if temperature == 1.0 else kernels.POWERS
-    return {"KIND": _KINDS[kind].value, "TEACHER": teacher.value, "COMBINE": combine == "mean"}
+    powers = kind in ("mse", "kl", "ce") and temperature != 1.0
+    return {"KIND": _KINDS[kind].value, "POWERS": powers, "COMBINE": combine == "mean"}
 
 
 def _scale(kind: str, temperature: float) -> float:
@@ -85,7 +82,6 @@ def soft_label_loss(
     teacher: Tensor,
     weights: Tensor | None,
     kind: str,
-    teacher_is: str,
     temperature: float,
     combine: str,
     reduction: str,
@@ -111,7 +107,7 @@ def soft_label_loss(
         (programs,),
         (logits, teacher, weights, loss, divisor, partial),
         (items, ignore_index, temperature, _scale(kind, temperature)),
-        **_meaning(kind, teacher_is, temperature, combine),
+        **_meaning(kind, temperature, combine),
         REDUCTION=reduced,
         **options,
     )
@@ -137,7 +133,6 @@ def soft_label_loss_backward(
     weights: Tensor | None,
     divisor: Tensor,
     kind: str,
-    teacher_is: str,
     temperature: float,
     combine: str,
     ignore_index: int,
@@ -152,7 +147,7 @@ def soft_label_loss_backward(
         (cdiv(items, options["ITEMS"]),),
         (upstream, logits, teacher, weights, divisor if divisor.numel() else None, gradient),
         (stride, items, ignore_index, temperature, scale),
-        **_meaning(kind, teacher_is, temperature, combine),
+        **_meaning(kind, temperature, combine),
         **options,
     )
     return gradient
@@ -162,15 +157,15 @@ soft_label_loss_backward.register_fake(lambda upstream, logits, *_: torch.empty_
 
 
 def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
-    logits, teacher, weights, kind, teacher_is, temperature, combine, _, ignore_index = inputs
+    logits, teacher, weights, kind, temperature, combine, _, ignore_index = inputs
     ctx.save_for_backward(logits, teacher, weights, output[1])
-    ctx.options = (kind, teacher_is, temperature, combine, ignore_index)
+    ctx.options = (kind, temperature, combine, ignore_index)
     # The divisor has no gradient, and zeros made for it would be a launch.
     ctx.set_materialize_grads(False)
 
 
 def _backward(ctx: Any, upstream: Tensor, _: Tensor | None) -> tuple[Tensor | None, ...]:
-    return (soft_label_loss_backward(upstream, *ctx.saved_tensors, *ctx.options), *(8 * [None]))
+    return (soft_label_loss_backward(upstream, *ctx.saved_tensors, *ctx.options), *(7 * [None]))
 
 
 soft_label_loss.register_autograd(_backward, setup_context=_setup_context)

@@ -18,11 +18,6 @@ KL = tl.constexpr(2)
 CE = tl.constexpr(3)
 CLASS = tl.constexpr(4)
 
-# What the teacher is.
-PROBABILITIES = tl.constexpr(0)
-POWERS = tl.constexpr(1)  # probabilities, to be raised to the power 1 / temperature
-TEACHER_LOGITS = tl.constexpr(2)
-
 NONE = tl.constexpr(0)
 SUM = tl.constexpr(1)
 MEAN = tl.constexpr(2)
@@ -52,13 +47,16 @@ def _target(
     temperature,
     ignore_index,
     KIND: tl.constexpr,
-    TEACHER: tl.constexpr,
+    POWERS: tl.constexpr,
     CLASSES: tl.constexpr,
     COLUMNS: tl.constexpr,
     ITEMS: tl.constexpr,
     STAGED: tl.constexpr,
 ):
-    """The target, its logarithm (0 where the target is), and which items count."""
+    """The target, its logarithm (0 where the target is), and which items count.
+
+    POWERS: the teacher's probabilities are raised to the power 1 / temperature and normalised.
+    """
     row = tl.arange(0, ITEMS)
     column = tl.arange(0, COLUMNS)[:, None]
     counted = row < rows
@@ -77,16 +75,15 @@ def _target(
         if KIND == LOGITS:
             target = tl.where(column < CLASSES, given, 0.0)
             log_target = target
-        elif TEACHER == PROBABILITIES:
-            target = tl.where(column < CLASSES, given, 0.0)
-            log_target = tl.log(tl.where(target == 0.0, 1.0, target))
-        else:
-            if TEACHER == POWERS:
-                # Rows beyond the items are all 0, which no power makes a distribution.
-                given = tl.where(counted[None, :], given, 1.0)
-                given = _log(tl.where(column < CLASSES, given, 0.0))
+        elif POWERS:
+            # Rows beyond the items are all 0, which no power makes a distribution.
+            given = tl.where(counted[None, :], given, 1.0)
+            given = _log(tl.where(column < CLASSES, given, 0.0))
             target, log_target = _softmax(given / temperature, CLASSES, COLUMNS)
             log_target = tl.where(target == 0.0, 0.0, log_target)
+        else:
+            target = tl.where(column < CLASSES, given, 0.0)
+            log_target = tl.log(tl.where(target == 0.0, 1.0, target))
     return target, log_target, counted
 
 
@@ -209,7 +206,7 @@ def forward_kernel(
     temperature,
     scale,
     KIND: tl.constexpr,
-    TEACHER: tl.constexpr,
+    POWERS: tl.constexpr,
     COMBINE: tl.constexpr,
     REDUCTION: tl.constexpr,
     VOTERS: tl.constexpr,
@@ -225,7 +222,7 @@ def forward_kernel(
     while first < items:
         rows = tl.minimum(items - first, ITEMS).to(tl.int32)
         target, log_target, counted = _target(
-            teacher_ptr, first, rows, temperature, ignore_index, KIND, TEACHER, CLASSES, COLUMNS, ITEMS, STAGED
+            teacher_ptr, first, rows, temperature, ignore_index, KIND, POWERS, CLASSES, COLUMNS, ITEMS, STAGED
         )
         if COMBINE:
             view, log_view = _mean_view(
@@ -288,7 +285,7 @@ def backward_kernel(
     temperature,
     scale,
     KIND: tl.constexpr,
-    TEACHER: tl.constexpr,
+    POWERS: tl.constexpr,
     COMBINE: tl.constexpr,
     VOTERS: tl.constexpr,
     CLASSES: tl.constexpr,
@@ -301,7 +298,7 @@ def backward_kernel(
     row = tl.arange(0, ITEMS)
     column = tl.arange(0, COLUMNS)[:, None]
     target, log_target, counted = _target(
-        teacher_ptr, first, rows, temperature, ignore_index, KIND, TEACHER, CLASSES, COLUMNS, ITEMS, STAGED
+        teacher_ptr, first, rows, temperature, ignore_index, KIND, POWERS, CLASSES, COLUMNS, ITEMS, STAGED
     )
     factor = scale * tl.load(upstream_ptr + (first + row) * upstream_stride, mask=counted, other=0.0)
     if weights_ptr is not None:

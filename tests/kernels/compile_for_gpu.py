@@ -92,7 +92,7 @@ def operations(dtype: torch.dtype) -> Iterator[tuple[str, Callable[[], Tensor | 
             )
     yield (
         "soft_label_loss logits",
-        lambda: kernels.soft_label_loss(logits, teacher, kind="logits", teacher_is="logits", weights=torch.rand(300)),
+        lambda: kernels.soft_label_loss(logits, teacher, kind="logits", weights=torch.rand(300)),
     )
     yield "voter_cross_entropy", lambda: kernels.voter_cross_entropy(logits, gold)
     yield "votes", lambda: kernels.votes(logits.detach())

@@ -207,7 +207,7 @@ CASES = [
     Case(
         "soft-labels-logits",
         _voters,
-        lambda logits, teacher, **_: kernels.soft_label_loss(logits, teacher, kind="logits", teacher_is="logits"),
+        lambda logits, teacher, **_: kernels.soft_label_loss(logits, teacher, kind="logits"),
         frozen=_TEACHER,
     ),
     Case("hard-labels", _labels, kernels.voter_cross_entropy, frozen=("weights",)),
