@@ -30,15 +30,10 @@ _CHUNK_WORDS = 1 << 15
 _MASK32 = (1 << 32) - 1
 
 
-def check_probability(p: float) -> None:
-    """Raises ValueError unless `p` is in [0, 1)."""
+def is_active(p: float, seed: int | Tensor | None) -> bool:
+    """Whether dropout changes anything; raises ValueError unless `p` is in [0, 1)."""
     if not 0.0 <= p < 1.0:
         raise ValueError(f"dropout probability must be in [0, 1), got {p}")
-
-
-def is_active(p: float, seed: int | Tensor | None) -> bool:
-    """Whether dropout changes anything; checks `p`."""
-    check_probability(p)
     return seed is not None and dropped_levels(p) > 0
 
 

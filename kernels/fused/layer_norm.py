@@ -128,7 +128,7 @@ def layer_norm_backward(
     Those that are not in `need` (weight and bias are one need) are empty; the last three have the dtype of `weight`.
     """
     need_total, need_x, need_affine, need_x_bias = need
-    d_total, d_x, *d_vectors = gradients = _gradients(grad, weight, need)
+    d_total, d_x, d_weight, d_bias, d_x_bias = gradients = _gradients(grad, weight, need)
     rows, size = grad.shape
     height, columns, warps, blocks, programs = backward_blocks(grad)
     partials = grad.new_empty((2 * need_affine + need_x_bias, programs, size), dtype=torch.float32)
@@ -147,7 +147,7 @@ def layer_norm_backward(
         X_BIAS=need_x_bias,
         num_warps=warps,
     )
-    sum_partials(partials, *d_vectors, need_affine)
+    sum_partials(partials, d_weight, d_bias, d_x_bias, need_affine)
     return gradients
 
 

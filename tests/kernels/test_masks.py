@@ -156,4 +156,4 @@ def test_seeds_beyond_64_bits_wrap() -> None:
 @pytest.mark.parametrize("p", [-0.01, 1.0, 1.5, math.nan])
 def test_probabilities_outside_the_range_are_refused(p: float) -> None:
     with pytest.raises(ValueError, match="probability must be in"):
-        masks.check_probability(p)
+        masks.is_active(p, None)
