@@ -1,4 +1,4 @@
-"""What `check` found: data, and its rendering."""
+"""The report of `check`: data, and its rendering."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class CheckProblem:
 
 @dataclass(frozen=True)
 class FileRow:
-    """One file of the recipe: its examples, and how many labels (or words with a tag other than `O`) it has."""
+    """One file of the recipe: its examples, None where it cannot be read, and its labels (tags other than `O`)."""
 
     role: str
     language: str
@@ -39,12 +39,11 @@ class FileRow:
 
 @dataclass
 class CheckReport:
-    """All that was found.
+    """All that there is to say.
 
     Attributes:
         problems: errors; the run would stop at the first of them.
         warnings: what a run would go on with.
-        files: the recipe's files; `examples` is None where a file cannot be read.
         coverage: the tokenizer per language.
         estimate: cost of the run; None while there are errors.
     """
@@ -68,56 +67,44 @@ class CheckReport:
 
     def as_dict(self) -> dict[str, Any]:
         """JSON values."""
-        return {
-            "ok": self.ok,
-            "exit_code": self.exit_code,
-            "problems": [asdict(p) for p in self.problems],
-            "warnings": [w.as_dict() for w in self.warnings],
-            "notes": self.notes,
-            "files": [asdict(f) for f in self.files],
-            "coverage": [asdict(c) for c in self.coverage],
-            "estimate": None if self.estimate is None else self.estimate.as_dict(),
-        }
+        estimate = None if self.estimate is None else self.estimate.as_dict()
+        return {"ok": self.ok, "exit_code": self.exit_code} | asdict(self) | {"estimate": estimate}
 
     def render(self) -> str:
-        """Everything as text, errors last, where a terminal shows them."""
-        parts: list[list[str]] = []
-        if self.files:
-            rows = [
-                (
-                    f.role,
-                    f.language,
-                    _shown(f.path),
-                    "-" if f.examples is None else f"{f.examples:,}",
-                    _counts(f.labels),
-                )
-                for f in self.files
-            ]
-            parts.append(
-                text_table([("file", "language", "path", "examples", "labels"), *rows], right=(3,), rule="columns")
+        """Everything as text, errors last, where a terminal shows them; paths below the current folder without it."""
+        here = f"{Path.cwd()}{os.sep}"
+        files = [
+            (
+                f.role,
+                f.language,
+                f.path.removeprefix(here),
+                "-" if f.examples is None else f"{f.examples:,}",
+                _counts(f.labels),
             )
-        if self.coverage:
-            rows2 = [
-                (c.language, f"{c.words:,}", f"{c.unknown:.2%}", f"{c.fertility:.2f}", f"{c.cut:.2%}", str(c.longest))
-                for c in self.coverage
-            ]
-            head = ("tokenizer", "words tried", "unknown", "tokens/word", "cut", "longest")
-            parts.append(text_table([head, *rows2], right=(1, 2, 3, 4, 5), rule="columns"))
-        if self.estimate is not None:
-            parts.append(self.estimate.render().split("\n"))
-        parts += [[f"note: {_shown(note)}" for note in self.notes]] if self.notes else []
-        if self.warnings:
-            parts.append([f"warning: {w.name}: {_shown(w.message)}" for w in self.warnings])
+            for f in self.files
+        ]
+        coverage = [
+            (c.language, f"{c.words:,}", f"{c.unknown:.2%}", f"{c.fertility:.2f}", f"{c.cut:.2%}", str(c.longest))
+            for c in self.coverage
+        ]
+        numbers = ("tokenizer", "words tried", "unknown", "tokens/word", "cut", "longest")
+        parts = [
+            text_table([("file", "language", "path", "examples", "labels"), *files], right=(3,)) if files else [],
+            text_table([numbers, *coverage]) if coverage else [],
+            [] if self.estimate is None else [self.estimate.render()],
+            [f"note: {note}" for note in self.notes],
+            [f"warning: {w.name}: {w.message}" for w in self.warnings],
+        ]
         if self.problems:
-            count = f"{len(self.problems)} error{'s' if len(self.problems) > 1 else ''}:"
-            parts.append([count, *(f"  {_shown(str(p))}" for p in self.problems)])
+            count = f"{len(self.problems)} error{'s' * (len(self.problems) > 1)}:"
+            parts.append([count, *(f"  {problem}" for problem in self.problems)])
         else:
-            parts.append([f"no errors, {len(self.warnings)} warning{'' if len(self.warnings) == 1 else 's'}"])
-        return "\n\n".join("\n".join(part) for part in parts)
+            parts.append([f"no errors, {len(self.warnings)} warning{'s' * (len(self.warnings) != 1)}"])
+        return "\n\n".join("\n".join(part) for part in parts if part).replace(here, "")
 
 
 def render_checks(reports: Mapping[str, CheckReport]) -> str:
-    """What was found in each run that a recipe stands for, under its name, then what all of them cost."""
+    """The report of each run that a recipe stands for, under its name, then what all of them cost."""
     if len(reports) == 1:
         return next(iter(reports.values())).render()
     parts = [f"{name}\n\n{report.render()}" for name, report in reports.items()]
@@ -129,8 +116,3 @@ def _counts(counts: Mapping[str, int]) -> str:
     if len(counts) > 8:
         return f"{len(counts)} labels, {sum(counts.values()):,}"
     return ", ".join(f"{name} {count:,}" for name, count in counts.items())
-
-
-def _shown(text: str) -> str:
-    """Paths below the current folder without it."""
-    return text.replace(f"{Path.cwd()}{os.sep}", "")

@@ -55,11 +55,11 @@ def estimate_all(
     Raises:
         XltError: as `estimate`.
     """
-    found: dict[str, Estimate] = {}
+    estimates: dict[str, Estimate] = {}
     for name, chosen in variants(recipe, overrides):
-        found[name] = estimate(recipe, overrides=chosen, rate=rate, **options)
-        rate = found[name].rate
-    return found
+        estimates[name] = estimate(recipe, overrides=chosen, rate=rate, **options)
+        rate = estimates[name].rate
+    return estimates
 
 
 def estimate(
@@ -105,7 +105,6 @@ def estimate_plan(context: Context, plan: Sequence[Stage], *, rate: float | None
         torch.get_num_threads(),
         context.data.labels,
         shape.vocab_size,
-        *_head_sizes(context, shape),
     )
 
 
@@ -162,18 +161,9 @@ def count_parameters(context: Context, stage: Stage) -> tuple[int, int]:
     return sum(n for n, trains in sizes if trains), sum(n for n, trains in sizes if not trains)
 
 
-def _head_sizes(context: Context, shape: EncoderConfig) -> tuple[int, tuple[int, int], int]:
-    """Parameters of the encoder; of a linear head and of the students' head; and how many voters that one has."""
-    with torch.device("meta"):
-        encoder = Encoder(shape, seed=None)
-        heads = [new_head(context.config, kind, encoder, len(context.data.labels), 0) for kind in ("linear", "voters")]
-    linear, voters = (sum(p.numel() for p in head.parameters()) for head in heads)
-    return sum(p.numel() for p in encoder.parameters()), (linear, voters), context.config.selftrain.voters
-
-
 def _stage(context: Context, shape: EncoderConfig, stage: Stage, rate: float) -> StageEstimate:
-    if (own := context.of_stage(stage)) is not context:
-        context, shape = own, encoder_config(own)
+    if (context_of_stage := context.of_stage(stage)) is not context:
+        context, shape = context_of_stage, encoder_config(context_of_stage)
     trainable, frozen = count_parameters(context, stage)
     work, mlm = kind_of(stage).work(context, stage), kind_of(stage).masked
     steps = 0 if work.batches is None else len(work.batches)

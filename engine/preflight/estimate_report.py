@@ -45,10 +45,6 @@ class Estimate:
         device: what it was measured on.
         labels: label set.
         vocab_size: rows of the word embedding.
-        encoder: parameters of the encoder.
-        heads: parameters of the linear head of a first teacher, and of the voters together that replace it in the
-            students.
-        voters: how many voters.
     """
 
     stages: tuple[StageEstimate, ...]
@@ -57,9 +53,6 @@ class Estimate:
     threads: int
     labels: tuple[str, ...]
     vocab_size: int
-    encoder: int
-    heads: tuple[int, int]
-    voters: int
 
     @property
     def seconds(self) -> float:
@@ -91,47 +84,42 @@ class Estimate:
             )
             for s in self.stages
         ]
-        total = (
-            f"{len(rows)} stages, about {time_text(self.seconds)} and {size_text(self.memory)} on {self.device} "
-            f"({self.threads} threads, {self.rate / 1e9:.0f} GFLOP/s in matrix products)."
-        )
-        note = (
-            "Steps and parameters are those of a first run in an empty folder; '<=' depends on what the run accepts. "
-            "Time (by the processor's clock, so that of an idle machine) and memory are estimates."
-        )
-        model = f"{len(self.labels)} labels, vocabulary of {self.vocab_size:,}."
-        linear, voters = self.heads
-        heads = (
-            f"{self.voters} voters have {voters:,} weights beside the {self.encoder:,} of the encoder "
-            f"({voters / self.encoder:.1%}), {voters - linear:,} more than a linear head."
-        )
         lines = [
-            total,
+            f"{len(rows)} stages, about {time_text(self.seconds)} and {size_text(self.memory)} on {self.device} "
+            f"({self.threads} threads, {self.rate / 1e9:.0f} GFLOP/s in matrix products).",
             *seed_lines([self]),
-            model,
-            *([heads] if voters > linear and any(s.kind in ("soft", "hard") for s in self.stages) else []),
-            note,
+            f"{len(self.labels)} labels, vocabulary of {self.vocab_size:,}.",
+            *self._voters_line(),
+            "Steps and parameters are those of a first run in an empty folder; '<=' depends on what the run accepts. "
+            "Time (by the processor's clock, so that of an idle machine) and memory are estimates.",
         ]
-        return "\n".join([*text_table([head, *rows], right=(2, 3, 4, 5, 6, 7), rule="columns"), "", *lines])
+        return "\n".join([*text_table([head, *rows], right=range(2, 8)), "", *lines])
+
+    def _voters_line(self) -> list[str]:
+        sizes = {s.kind: s.trainable + s.frozen for s in self.stages}
+        more = sizes.get("soft", 0) - sizes.get("finetune", 0)
+        if "finetune" not in sizes or more <= 0:
+            return []
+        return [f"A student has {more:,} weights more than its first teacher ({more / sizes['finetune']:.1%})."]
 
 
 def seed_lines(estimates: Sequence[Estimate]) -> list[str]:
     """What one seed of some runs costs, and all of them; no line where there is one seed of one run."""
-    stages = [stage for found in estimates for stage in found.stages]
-    of = [stage.id.partition("/")[0].removeprefix("seed-") for stage in stages]
-    seeds = list(dict.fromkeys(of))
+    stages = [(stage.id.partition("/")[0].removeprefix("seed-"), stage) for run in estimates for stage in run.stages]
+    seeds = list(dict.fromkeys(seed for seed, _ in stages))
     if len(seeds) < 2 and len(estimates) < 2:
         return []
-    first = [stage for stage, seed in zip(stages, of, strict=True) if seed == seeds[0]]
+    first = [stage for seed, stage in stages if seed == seeds[0]]
     runs = f"{len(estimates)} runs, " if len(estimates) > 1 else ""
     parts = [f"--seed {seeds[0]}: {_cost(first)}"] if len(seeds) > 1 else []
-    return ["; ".join([*parts, f"{runs}seed{'s' * (len(seeds) > 1)} {', '.join(seeds)}: {_cost(stages)}"]) + "."]
+    whole = f"{runs}seed{'s' * (len(seeds) > 1)} {', '.join(seeds)}: {_cost([stage for _, stage in stages])}"
+    return ["; ".join([*parts, whole]) + "."]
 
 
 def _cost(stages: Sequence[StageEstimate]) -> str:
     most = "at most " if any(stage.at_most for stage in stages) else ""
-    hours, steps = sum(stage.seconds for stage in stages) / 3600, sum(stage.steps for stage in stages)
-    return f"{len(stages)} stages, {most}{steps:,} steps, about {hours:,.{2 if hours < 10 else 0}f} h"
+    steps = sum(stage.steps for stage in stages)
+    return f"{len(stages)} stages, {most}{steps:,} steps, about {time_text(sum(stage.seconds for stage in stages))}"
 
 
 def render_estimates(estimates: Mapping[str, Estimate]) -> str:
@@ -156,8 +144,7 @@ def size_text(count: int) -> str:
 
 def _short(stage_id: str, other: str) -> str:
     """The name of an input without the folders that it shares with the stage."""
-    parts, mine = other.split("/"), stage_id.split("/")
-    shared = 0
-    while shared < min(len(parts), len(mine)) - 1 and parts[shared] == mine[shared]:
-        shared += 1
-    return "/".join(parts[shared:])
+    folder = stage_id.rpartition("/")[0]
+    while folder and not other.startswith(f"{folder}/"):
+        folder = folder.rpartition("/")[0]
+    return other.removeprefix(f"{folder}/")

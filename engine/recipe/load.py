@@ -9,7 +9,7 @@ import copy
 import dataclasses
 import itertools
 import tomllib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
@@ -125,6 +125,15 @@ def load_recipe(
     if problems:
         raise RecipeError(problems, config)
     return Resolved(config, _origins(config, raw, sources), path, text)
+
+
+def key_places(source: str | Path | None, overrides: Sequence[str]) -> Callable[[Key], str]:
+    """Where a key of a recipe stands, or the table around it: `recipe.toml:12`, or the option that gave it.
+
+    Raises:
+        ConfigError: there is no such recipe, or it is not TOML.
+    """
+    return _read(source, overrides)[3].where
 
 
 def variants(source: str | Path | None = None, overrides: Sequence[str] = ()) -> list[Variant]:

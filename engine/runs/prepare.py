@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -88,22 +88,27 @@ def _one_context(
 
 def _check_settings(config: RunConfig, tables: dict[str, StageConfig], positions: int, layers: int) -> None:
     """Finds before any stage what a stage would refuse."""
-    if config.max_length > positions:
-        raise ConfigError(f"max_length = {config.max_length}, but the encoder has {positions} positions; lower it")
-    for name, table in tables.items():
-        if table.freeze_layers > layers:
-            raise ConfigError(
-                f"{name}.freeze_layers = {table.freeze_layers}, but the encoder has {layers} layers; lower it"
-            )
+    for key, message in encoder_problems(config, tables, positions, layers):
+        raise ConfigError(f"{key}: {message}")
     if config.task == "classification" and config.pooling == "pooler":
         if config.model.path is None:
             raise ConfigError('pooling = "pooler" needs a checkpoint that has one; use "cls"')
         load_pooler(config.model.path)
-    if (config.augment.code_switch.induce_layer or 0) > layers:
-        number = config.augment.code_switch.induce_layer
-        raise ConfigError(f"augment.code_switch.induce_layer = {number}, but the encoder has {layers} layers; lower it")
     if config.selftrain.on and config.selftrain.mlm_weight and not config.btf.on and config.model.path is not None:
         load_masked_lm(config.model.path)
+
+
+def encoder_problems(
+    config: RunConfig, tables: dict[str, StageConfig], positions: int, layers: int
+) -> Iterator[tuple[str, str]]:
+    """The keys that ask of an encoder what it does not have, each with what is wrong."""
+    if config.max_length > positions:
+        yield "max_length", f"is {config.max_length}, but the encoder has {positions} positions; lower it"
+    numbers = {f"{name}.freeze_layers": table.freeze_layers for name, table in tables.items()}
+    numbers["augment.code_switch.induce_layer"] = config.augment.code_switch.induce_layer or 0
+    for key, number in numbers.items():
+        if number > layers:
+            yield key, f"is {number}, but the encoder has {layers} layers; lower it"
 
 
 def stage_tables(config: RunConfig) -> dict[str, StageConfig]:

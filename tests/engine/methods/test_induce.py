@@ -174,7 +174,7 @@ def test_what_does_not_go_together(tiny: Callable[..., Any]) -> None:
     recipe = tiny("ner")
     with pytest.raises(ConfigError, match=r"augment\.code_switch\.induce: is on, and dictionaries are given"):
         recipe.resolved(*INDUCE, 'augment.code_switch.dictionaries=["a.tsv"]')
-    with pytest.raises(ConfigError, match=r"induce_layer = 2, but the encoder has 1 layers"):
+    with pytest.raises(ConfigError, match=r"induce_layer: is 2, but the encoder has 1 layers"):
         recipe.run(*INDUCE, "augment.code_switch.induce_layer=2")
     with pytest.raises(ConfigError, match=r"augment\.code_switch\.induce_words: .*at least 2"):
         recipe.resolved("augment.code_switch.induce_words=1")

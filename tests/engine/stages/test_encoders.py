@@ -241,7 +241,7 @@ def test_info_of_the_folder_itself(finished: Finished) -> None:
 def test_a_length_beyond_the_positions(finished: Finished) -> None:
     """XLM-R has 22 rows for 20 tokens; the recipe cannot ask for 21."""
     recipe, more = finished.folder / "xlt.toml", ["max_length=21"]
-    with pytest.raises(ConfigError, match="max_length = 21, but the encoder has 20 positions"):
+    with pytest.raises(ConfigError, match="max_length: is 21, but the encoder has 20 positions"):
         estimate(recipe, overrides=more, rate=1e10)
     problems = check(recipe, more, rate=1e10).problems
     assert any("is 21, but the encoder has 20 positions; lower it" in str(p) for p in problems)

@@ -371,9 +371,12 @@ def test_wrong_type_names_line_and_what_is_expected(made: Callable[[str], Made])
 @pytest.mark.parametrize(
     ("override", "message"),
     [
-        ("max_length=17", "max_length = 17, but the encoder has 16 positions; lower it"),
-        ("finetune.freeze_layers=2", "finetune.freeze_layers = 2, but the encoder has 1 layers; lower it"),
-        ("selftrain.hard.freeze_layers=2", "selftrain.hard.freeze_layers = 2, but the encoder has 1 layers; lower it"),
+        ("max_length=17", "max_length: is 17, but the encoder has 16 positions; lower it"),
+        ("finetune.freeze_layers=2", "finetune.freeze_layers: is 2, but the encoder has 1 layers; lower it"),
+        (
+            "selftrain.hard.freeze_layers=2",
+            "selftrain.hard.freeze_layers: is 2, but the encoder has 1 layers; lower it",
+        ),
         ("source.general=[]", "no general text for en; give source.general"),
     ],
 )
