@@ -15,6 +15,7 @@ from ...model import EncoderConfig
 from ..pseudolabels.diagnostics import slow_learning_rate
 
 Values = dict[str, tuple[Any, str]]
+"""Keys of a table, each with its value and the reason for it."""
 POOL = 10_000
 """Unlabelled examples of a target that self-training uses at most with a new encoder."""
 _SIZES = (
@@ -28,10 +29,11 @@ _SIZES = (
 
 @dataclass
 class Settings:
-    """Values with their reasons: of the table `model.new`, and of the stages' tables by name."""
+    """The table `model.new`, the stages' tables by name, and the maximum length with its reason."""
 
     model: Values = field(default_factory=dict)
     tables: dict[str, Values] = field(default_factory=dict)
+    length: tuple[int, str] = (0, "")
 
 
 def for_new_encoder(train: int, targets: Sequence[int], words: int) -> Settings:
@@ -44,40 +46,36 @@ def for_new_encoder(train: int, targets: Sequence[int], words: int) -> Settings:
     """
     _, vocabulary, hidden, layers = next(row for row in _SIZES if words <= row[0])
     amount = f"for {words:,} words of text"
-    model: Values = {
-        "vocab_size": (vocabulary, f"pieces at most, {amount}"),
-        "hidden_size": (hidden, f"width, {amount}"),
-        "num_layers": (layers, "deeper encoders need more text"),
-        "num_heads": (4, "divides the width"),
-        "intermediate_size": (4 * hidden, "four times the width, as in BERT"),
-        "initializer_range": (0.04, "wider than BERT's 0.02: a narrow encoder leaves its start sooner"),
-    }
-    rate = learning_rate(hidden)
-    largest = max(targets)
-    languages = 1 + len(targets)
-    settings = Settings(model)
-    settings.tables["pretrain"] = _mlm(languages * max(train, largest), 1000, 2 * rate, (3, 60))
-    settings.tables["btf"] = _mlm(2 * max(train, largest), 600, 1.5 * rate, (3, 40)) | {
+    settings = Settings(
+        {
+            "vocab_size": (vocabulary, f"pieces at most, {amount}"),
+            "hidden_size": (hidden, f"width, {amount}"),
+            "num_layers": (layers, "deeper encoders need more text"),
+            "num_heads": (4, "divides the width"),
+            "intermediate_size": (4 * hidden, "four times the width, as in BERT"),
+            "initializer_range": (0.04, "wider than BERT's 0.02: a narrow encoder leaves its start sooner"),
+        }
+    )
+    rate, most = learning_rate(hidden), max(train, *targets)
+    settings.tables["pretrain"] = _mlm((1 + len(targets)) * most, 1000, 2 * rate, (3, 60))
+    settings.tables["btf"] = _mlm(2 * most, 600, 1.5 * rate, (3, 40)) | {
         "freeze_embeddings": (False, "the words of the task are still to be learned"),
         "freeze_layers": (0, "a small encoder needs all its layers"),
     }
-    _task_tables(settings, train, largest, rate, 0, POOL)
+    settings.tables |= _task_tables(train, max(targets), rate, 0, POOL)
     return settings
 
 
 def for_folder(shape: EncoderConfig, train: int, targets: Sequence[int]) -> Settings:
     """Settings for an encoder of a model folder; arguments as above."""
-    rate = learning_rate(shape.hidden_size)
+    rate, most = learning_rate(shape.hidden_size), max(train, *targets)
     frozen = shape.num_layers // 4
-    largest = max(targets)
-    settings = Settings()
     big = shape.vocab_size >= 50_000
-    settings.tables["btf"] = _mlm(2 * max(train, largest), 500, 1.5 * rate, (3, 20)) | {
+    btf = _mlm(2 * most, 500, 1.5 * rate, (3, 20)) | {
         "freeze_embeddings": (big, "a large embedding is most of the memory" if big else "small enough to train"),
         "freeze_layers": (frozen if big else 0, "lowest layers kept as they are (the paper: 3 of 12)"),
     }
-    _task_tables(settings, train, largest, rate, frozen, 0)
-    return settings
+    return Settings(tables={"btf": btf, **_task_tables(train, max(targets), rate, frozen, max(targets))})
 
 
 def learning_rate(hidden_size: int) -> float:
@@ -86,54 +84,36 @@ def learning_rate(hidden_size: int) -> float:
     return float(f"{min(1e-3, rate):.0e}")
 
 
-def _task_tables(settings: Settings, train: int, target: int, rate: float, frozen: int, cap: int) -> None:
-    pool = min(target, cap) if cap else target
-    layers: Values = {
-        "freeze_layers": (
-            frozen,
-            "lowest layers kept as they are" if frozen else "a small encoder needs all its layers",
-        )
-    }
-    settings.tables["finetune"] = _task(train, 300, rate, (3, 20)) | layers
+def _task_tables(train: int, target: int, rate: float, frozen: int, cap: int) -> dict[str, Values]:
+    pool = min(target, cap)
+    why = "lowest layers kept as they are" if frozen else "a small encoder needs all its layers"
+    layers: Values = {"freeze_layers": (frozen, why)}
     loop: Values = {
         "rounds": (2, "soft and hard stage, twice; 0.5 is one soft stage"),
         "voters": (3, "heads that must agree before a label is accepted"),
     }
-    if cap and target > cap:
+    if target > cap:
         loop["cap"] = (cap, f"of {target:,} examples, to keep the run short; 0 takes all")
-    settings.tables["selftrain"] = loop
-    settings.tables["selftrain.soft"] = _task(pool, 300, rate, (3, 20)) | layers
     hard = _task(train + pool, 250, float(f"{rate / 5:.0e}"), (2, 10)) | layers
     # The published 1e-6 would need ten thousand steps to change anything.
-    hard["lr"] = (
-        hard["lr"][0],
-        "peak learning rate; a fifth of the soft stage's, since the student is trained already",
-    )
-    settings.tables["selftrain.hard"] = hard
-    settings.tables["arms"] = {
-        "baseline": (True, "also fine-tune without bilingual task fitting, to see what it brings")
+    why = "peak learning rate; a fifth of the soft stage's, since the student is trained already"
+    hard["lr"] = (hard["lr"][0], why)
+    return {
+        "finetune": _task(train, 300, rate, (3, 20)) | layers,
+        "selftrain": loop,
+        "selftrain.soft": _task(pool, 300, rate, (3, 20)) | layers,
+        "selftrain.hard": hard,
+        "arms": {"baseline": (True, "also fine-tune without bilingual task fitting, to see what it brings")},
     }
 
 
 def _mlm(examples: int, steps: int, rate: float, limits: tuple[int, int]) -> Values:
     batch = 64 if examples >= 8000 else 32 if examples >= 2000 else 16
-    count = _epochs(examples, batch, steps, limits)
-    return {
-        "lr": (float(f"{rate:.1e}"), "peak learning rate, by the width of the encoder"),
-        "epochs": (count, f"about {_steps(examples, batch, count):,} steps over {examples:,} examples"),
-        "batch_size": (batch, "sequences in a step"),
-    }
+    return _training(examples, batch, steps, float(f"{rate:.1e}"), limits)[0]
 
 
 def _task(examples: int, steps: int, rate: float, limits: tuple[int, int]) -> Values:
-    batch = 32 if examples >= 1500 else 16
-    count = _epochs(examples, batch, steps, limits)
-    taken = _steps(examples, batch, count)
-    values: Values = {
-        "lr": (rate, "peak learning rate, by the width of the encoder"),
-        "epochs": (count, f"about {taken:,} steps over {examples:,} examples"),
-        "batch_size": (batch, "sequences in a step"),
-    }
+    values, taken = _training(examples, 32 if examples >= 1500 else 16, steps, rate, limits)
     if slow_learning_rate(rate, taken, init_std=0.04):
         # Four times the movement below which a head is held to be stuck.
         head = float(f"{min(1e-3, 0.08 / taken):.0e}")
@@ -141,10 +121,13 @@ def _task(examples: int, steps: int, rate: float, limits: tuple[int, int]) -> Va
     return values
 
 
-def _epochs(examples: int, batch: int, steps: int, limits: tuple[int, int]) -> int:
-    """Epochs that come to about so many steps, within limits."""
-    return max(limits[0], min(limits[1], round(steps / _steps(examples, batch, 1))))
-
-
-def _steps(examples: int, batch: int, epochs: int) -> int:
-    return -(-max(1, examples) // batch) * epochs
+def _training(examples: int, batch: int, steps: int, rate: float, limits: tuple[int, int]) -> tuple[Values, int]:
+    """Rate, epochs that come to about so many steps within limits, and batch size; and the steps."""
+    an_epoch = -(-max(1, examples) // batch)
+    epochs = max(limits[0], min(limits[1], round(steps / an_epoch)))
+    values: Values = {
+        "lr": (rate, "peak learning rate, by the width of the encoder"),
+        "epochs": (epochs, f"about {an_epoch * epochs:,} steps over {examples:,} examples"),
+        "batch_size": (batch, "sequences in a step"),
+    }
+    return values, an_epoch * epochs

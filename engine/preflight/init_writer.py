@@ -11,12 +11,11 @@ from typing import Any
 import numpy as np
 
 from ... import ConfigError, ModelError
-from ...data import Example, Tokenizer, train_wordpiece
-from ...model import EncoderConfig, load_encoder_config, load_masked_lm
+from ...data import Tokenizer, train_wordpiece
+from ...model import load_encoder_config, load_masked_lm
 from ..recipe.toml_dump import toml_value
-from .init_files import Found, find_files, read_files
-from .init_settings import Settings, for_folder, for_new_encoder
-from .sniff import FileFacts
+from .init_files import Inputs, Language, find_files, read_files
+from .init_settings import Settings, Values, for_folder, for_new_encoder
 
 VOCABULARY_LINES = 20_000
 COVERED = 99.5
@@ -24,6 +23,29 @@ COVERED = 99.5
 what the chosen length does hold is measured and written beside it."""
 LONGEST = 256
 """Largest maximum length that is suggested for a new encoder."""
+
+_READER = {
+    "token_column": "the words are in this column, counted from 0",
+    "label_column": "the tags are in this column, counted from 0",
+    "repair": "some entities of the files start with I-; read them as B-, as conlleval does",
+    "words": "field of the words",
+    "tags": "field of the tags",
+    "text": "column or field of the text",
+    "pair": "column or field of the second text",
+    "label": "column or field of the label",
+    "split": "the unlabelled text has spaces around its punctuation already",
+    "encoding": "as these files are",
+    "unlabelled_encoding": "as these files are",
+    "format": "the names of the files do not tell it",
+    "unlabelled_format": "the names of the files do not tell it",
+}
+"""Reasons for the keys of `reader` tables."""
+_STAGES = {
+    "pretrain": "# Masked language modelling on the general text of all languages, from scratch.",
+    "btf": "# Bilingual task fitting: masked language modelling on task text of source and target.",
+    "finetune": "# Training on the labelled source; the result is the first teacher.",
+    "selftrain": "# Rounds of soft labels and of accepted hard labels on the target.",
+}
 
 
 @dataclass(frozen=True)
@@ -44,7 +66,6 @@ def init_recipe(
     language: str | None = None,
     target_languages: Sequence[str] = (),
     folder: str | Path | None = None,
-    name: str = "run",
 ) -> InitResult:
     """Looks at the files and writes a recipe for them.
 
@@ -57,7 +78,6 @@ def init_recipe(
         language: of the source; by the file's name when absent, else "src".
         target_languages: one per unlabelled file, or one for all; by their names when absent, else "tgt".
         folder: where the recipe will lie; its paths are relative to it. The current folder when absent.
-        name: of the run.
 
     Raises:
         DataError: a file cannot be read, or has rows that cannot.
@@ -66,46 +86,35 @@ def init_recipe(
     """
     if not unlabelled:
         raise ConfigError("no unlabelled text: give at least one file of target text with --unlabelled")
-    base = Path(folder) if folder is not None else Path.cwd()
-    found = find_files(Path(source), unlabelled, test, source_test, language, target_languages, base.resolve())
-    read_files(found)
+    files, tests = [Path(p) for p in unlabelled], [Path(p) for p in test]
+    scored = None if source_test is None else Path(source_test)
+    inputs = find_files(Path(source), files, tests, scored, language, target_languages)
+    read_files(inputs)
     root = Path(model).resolve() if model is not None else None
-    if root is None:
-        settings, length = _new_encoder(found)
-    else:
-        settings, length = _from_folder(found, root)
-    return InitResult(_write(found, settings, length, root, name), tuple(found.notes))
+    settings = _new_encoder(inputs) if root is None else _from_folder(inputs, root)
+    base = Path(folder if folder is not None else Path.cwd()).resolve()
+    return InitResult(_write(inputs, settings, root, base), tuple(inputs.notes))
 
 
-def _texts(found: Found) -> list[list[Example]]:
-    return [found.train, *(t.texts for t in found.targets)]
-
-
-Length = tuple[int, str]
-"""A maximum length in tokens, and the reason for it."""
-
-
-def _suggest_length(found: Found, tokenizer: Tokenizer, positions: int) -> Length:
-    """Tokens that hold nearly every example whole, a multiple of 8, and what share of the examples they do hold."""
+def _suggest_length(inputs: Inputs, tokenizer: Tokenizer, positions: int) -> tuple[int, str]:
+    """Tokens that hold nearly every example whole, a multiple of 8; and what share of the examples they do hold."""
     lengths: dict[str, np.ndarray] = {}
-    wanted = 0
-    for language, examples in zip([found.language, *(t.code for t in found.targets)], _texts(found), strict=True):
-        sample = examples[:: max(1, len(examples) // 5000)]
-        if found.task == "ner":
-            sizes = [len(x.ids) for x in tokenizer.encode_words([e.words or str(e.text).split() for e in sample])]
+    for language in inputs.languages:
+        sample = language.texts[:: max(1, len(language.texts) // 5000)]
+        if inputs.task == "ner":
+            encoded = tokenizer.encode_words([e.words or str(e.text).split() for e in sample])
         else:
             encoded = tokenizer.encode_texts([str(e.text) for e in sample], [e.pair for e in sample])
-            sizes = [len(x.ids) for x in encoded]
-        lengths[language] = np.array(sizes)
-        # Language by language: the target's texts may be few, and longer in pieces.
-        wanted = max(wanted, int(-(-np.percentile(sizes, COVERED) // 8) * 8))
-    chosen = max(16, min(wanted, positions))
-    cut = {language: float((sizes > chosen).mean()) for language, sizes in lengths.items()}
-    said = ", ".join(f"{_share(1 - share)} of the {language} texts" for language, share in cut.items())
-    if wanted > positions:
-        most = ", ".join(f"{_share(share)} of the {language} texts" for language, share in cut.items())
-        found.notes.append(f"longer than {chosen} tokens, where they are cut, are {most}")
-    return chosen, f"tokens; whole are {said} (longer ones are cut, and counted)"
+        lengths[language.code] = np.array([len(x.ids) for x in encoded])
+    # Language by language: the target's texts may be few, and longer in pieces.
+    enough = max(int(-(-np.percentile(sizes, COVERED) // 8) * 8) for sizes in lengths.values())
+    chosen = max(16, min(enough, positions))
+    cut = {code: float((sizes > chosen).mean()) for code, sizes in lengths.items()}
+    if enough > positions:
+        most = ", ".join(f"{_share(share)} of the {code} texts" for code, share in cut.items())
+        inputs.notes.append(f"longer than {chosen} tokens, where they are cut, are {most}")
+    whole = ", ".join(f"{_share(1 - share)} of the {code} texts" for code, share in cut.items())
+    return chosen, f"tokens; whole are {whole} (longer ones are cut, and counted)"
 
 
 def _share(value: float) -> str:
@@ -114,129 +123,105 @@ def _share(value: float) -> str:
     return f"{value:.0%}" if exact else f"{min(99.9, max(0.1, 100 * value)):.1f}%"
 
 
-def _new_encoder(found: Found) -> tuple[Settings, Length]:
-    words = sum(len(e.words) if e.words is not None else len(str(e.text).split()) for x in _texts(found) for e in x)
-    settings = for_new_encoder(len(found.train), [len(t.texts) for t in found.targets], words)
-    lines = [
-        " ".join(e.words) if e.words is not None else str(e.text) for x in _texts(found) for e in x[:VOCABULARY_LINES]
+def _new_encoder(inputs: Inputs) -> Settings:
+    plain = [
+        [" ".join(e.words) if e.words is not None else str(e.text) for e in language.texts]
+        for language in inputs.languages
     ]
-    size = settings.model["vocab_size"][0]
+    words = sum(len(line.split()) for lines in plain for line in lines)
+    settings = for_new_encoder(len(inputs.source.texts), [len(t.texts) for t in inputs.targets], words)
+    size, why = settings.model["vocab_size"]
     while True:
         try:
-            tokenizer = train_wordpiece(lines, size)
+            tokenizer = train_wordpiece([line for lines in plain for line in lines[:VOCABULARY_LINES]], size)
             break
         except ConfigError:
             # A script with many characters needs more pieces than the amount of text suggests.
             if size > 50_000:
                 raise
             size *= 2
-    settings.model["vocab_size"] = (size, settings.model["vocab_size"][1])
-    length = _suggest_length(found, tokenizer, LONGEST)
-    settings.model["max_positions"] = (max(64, length[0]), "at least max_length")
-    found.notes.append(
+    settings.model["vocab_size"] = (size, why)
+    settings.length = _suggest_length(inputs, tokenizer, LONGEST)
+    settings.model["max_positions"] = (max(64, settings.length[0]), "at least max_length")
+    inputs.notes.append(
         f"no --model: an encoder is made from your own text ({words:,} words). It shows whether all works; a "
         "multilingual checkpoint such as mBERT gives far better results (--model FOLDER)"
     )
-    return settings, length
+    return settings
 
 
-def _from_folder(found: Found, model: Path) -> tuple[Settings, Length]:
-    shape: EncoderConfig = load_encoder_config(model)
-    tokenizer = Tokenizer.from_folder(model)
+def _from_folder(inputs: Inputs, model: Path) -> Settings:
+    shape, tokenizer = load_encoder_config(model), Tokenizer.from_folder(model)
     if misfit := tokenizer.misfit(shape.vocab_size):
         raise ModelError(f"{model}: {misfit}")
-    settings = for_folder(shape, len(found.train), [len(t.texts) for t in found.targets])
+    settings = for_folder(shape, len(inputs.source.texts), [len(t.texts) for t in inputs.targets])
     try:
         load_masked_lm(model)
     except ModelError as error:
         settings.tables["btf"] = {"on": (False, "the model folder has no masked-language-model head to go on with")}
-        found.notes.append(f"bilingual task fitting is off, since it needs a masked-language-model head: {error}")
-    return settings, _suggest_length(found, tokenizer, shape.max_length)
+        inputs.notes.append(f"bilingual task fitting is off, since it needs a masked-language-model head: {error}")
+    settings.length = _suggest_length(inputs, tokenizer, shape.max_length)
+    return settings
 
 
-def _write(found: Found, settings: Settings, length: Length, model: Path | None, name: str) -> str:
+def _write(inputs: Inputs, settings: Settings, model: Path | None, folder: Path) -> str:
     """The recipe as TOML, a reason behind every value."""
-
-    def path(facts: FileFacts) -> str:
-        return _relative(facts.path, found.folder)
-
-    task = "one tag per word (BIO)" if found.task == "ner" else "one label per text"
-    top: dict[str, tuple[Any, str]] = {
-        "name": (name, "the run goes to runs/<name>"),
-        "task": (found.task, f"{task}, as found in {found.source.path.name}"),
-        "labels": (
-            list(found.labels),
-            "found in the training file" + ("; O comes first" if found.task == "ner" else ""),
-        ),
+    ner, source = inputs.task == "ner", inputs.source
+    what = "one tag per word (BIO)" if ner else "one label per text"
+    top: Values = {
+        "name": ("run", "the run goes to runs/<name>"),
+        "task": (inputs.task, f"{what}, as found in {source.files[0].path.name}"),
+        "labels": (list(inputs.labels), f"found in the training file{'; O comes first' if ner else ''}"),
         "seeds": ([0], "one complete run per seed; three show how far results scatter: [0, 1, 2]"),
-        "max_length": length,
+        "max_length": settings.length,
     }
-    if found.task == "classification" and model is None:
+    if not ner and model is None:
         top["pooling"] = ("mean", "a new encoder has no trained [CLS]; the mean over the tokens learns faster")
-    lines = ["# Written by xlt-engine init. Every value may be changed; xlt-engine check says what does not fit.", ""]
-    lines += _pairs(top)
-    reader = dict(found.reader)
-    if found.encoding != "utf-8":
-        reader = {"encoding": (found.encoding, "the files are not UTF-8"), **reader}
-    if reader:
-        lines += _table("reader", reader)
+    lines = ["# Written by xlt-engine init. Every value may be changed; xlt-engine check says what does not fit."]
+    lines += ["", *_pairs(top), *_table("reader", _reasoned(inputs.reader))]
     if model is None:
         lines += _table("model.new", settings.model, "# No model folder was given: this encoder starts from nothing.")
     else:
-        lines += _table(
-            "model", {"path": (_relative(model, found.folder), "Hugging Face folder that everything starts from")}
-        )
-    own = [path(found.source)]
-    source: dict[str, tuple[Any, str]] = {
-        "language": (found.language, "for tables and figures"),
-        "train": (own[0], f"{len(found.train):,} labelled examples"),
-    }
-    if found.source_test is not None:
-        source["test"] = (path(found.source_test), "for scoring only")
-    if model is None:
-        source["general"] = (own, "what pre-training reads; any other text of the language makes it better")
-    lines += _table("source", source) + _own_reader(found, "source", found.language)
-    for target in found.targets:
-        files = [path(f) for f in target.unlabelled]
-        values: dict[str, tuple[Any, str]] = {
-            "language": (target.code, "for tables and figures"),
-            "unlabelled": (files, f"{len(target.texts):,} examples without labels, for task fitting and self-training"),
-        }
-        if target.test is not None:
-            values["test"] = (path(target.test), "labels for scoring only; nothing is trained or chosen on them")
-        if model is None:
-            values["general"] = (files, "what pre-training reads; any other text of the language makes it better")
-        lines += _table("[targets]", values) + _own_reader(found, "targets", target.code)
-    for table, entries in settings.tables.items():
-        lines += _table(table, entries, f"# {_STAGES[table]}" if table in _STAGES else "")
+        where = _relative(model, folder)
+        lines += _table("model", {"path": (where, "Hugging Face folder that everything starts from")})
+    for language in inputs.languages:
+        lines += _language(language, language is source, model is None, folder)
+    for name, entries in settings.tables.items():
+        lines += _table(name, entries, _STAGES.get(name, ""))
     return "\n".join(lines) + "\n"
 
 
-def _own_reader(found: Found, table: str, language: str) -> list[str]:
-    own = found.encodings.get(language)
-    return _table(f"{table}.reader", {key: (name, "as these files are") for key, name in own.items()}) if own else []
+def _language(language: Language, is_source: bool, general: bool, folder: Path) -> list[str]:
+    files = [_relative(facts.path, folder) for facts in language.files]
+    number = f"{len(language.texts):,}"
+    values: Values = {"language": (language.code, "for tables and figures")}
+    if is_source:
+        values["train"] = (files[0], f"{number} labelled examples")
+    else:
+        values["unlabelled"] = (files, f"{number} examples without labels, for task fitting and self-training")
+    if language.test is not None:
+        why = "labels for scoring only; nothing is trained or chosen on them"
+        values["test"] = (_relative(language.test.path, folder), why)
+    if general:
+        values["general"] = (files, "what pre-training reads; any other text of the language makes it better")
+    name = "source" if is_source else "targets"
+    table = _table(name if is_source else f"[{name}]", values)
+    return [*table, *_table(f"{name}.reader", _reasoned(language.reader))]
 
 
-_STAGES = {
-    "pretrain": "Masked language modelling on the general text of all languages, from scratch.",
-    "btf": "Bilingual task fitting: masked language modelling on task text of source and target.",
-    "finetune": "Training on the labelled source; the result is the first teacher.",
-    "selftrain": "Rounds of soft labels and of accepted hard labels on the target.",
-}
+def _reasoned(reader: dict[str, Any]) -> Values:
+    return {key: (value, _READER[key]) for key, value in reader.items()}
 
 
-def _table(name: str, values: dict[str, tuple[Any, str]], comment: str = "") -> list[str]:
-    return ["", *([comment] if comment else []), f"[{name}]", *_pairs(values)]
+def _table(name: str, values: Values, comment: str = "") -> list[str]:
+    return ["", *([comment] if comment else []), f"[{name}]", *_pairs(values)] if values else []
 
 
-def _pairs(values: dict[str, tuple[Any, str]]) -> list[str]:
+def _pairs(values: Values) -> list[str]:
     return [f"{key} = {toml_value(value)}  # {why}" for key, (value, why) in values.items()]
 
 
 def _relative(path: Path, folder: Path) -> str:
     """Beside or below the recipe a relative path, elsewhere an absolute one."""
     absolute = Path(os.path.abspath(path))
-    try:
-        return absolute.relative_to(folder).as_posix()
-    except ValueError:
-        return absolute.as_posix()
+    return (absolute.relative_to(folder) if absolute.is_relative_to(folder) else absolute).as_posix()

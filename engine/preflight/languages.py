@@ -24,25 +24,15 @@ _CODES = frozenset(
         "wa wo xh yi yo za zh zu",
     )
 )
-_NAMES = {
-    **dict.fromkeys(("english", "eng"), "en"),
-    **dict.fromkeys(("german", "deutsch", "deu", "ger"), "de"),
-    **dict.fromkeys(("french", "fra", "fre"), "fr"),
-    **dict.fromkeys(("spanish", "spa", "esp"), "es"),
-    **dict.fromkeys(("dutch", "nld", "ned", "dut"), "nl"),
-    **dict.fromkeys(("italian", "ita"), "it"),
-    **dict.fromkeys(("portuguese", "por"), "pt"),
-    **dict.fromkeys(("russian", "rus"), "ru"),
-    **dict.fromkeys(("chinese", "zho", "chi"), "zh"),
-    **dict.fromkeys(("japanese", "jpn"), "ja"),
-    **dict.fromkeys(("arabic", "ara"), "ar"),
-    **dict.fromkeys(("turkish", "tur"), "tr"),
-    **dict.fromkeys(("polish", "pol"), "pl"),
-    **dict.fromkeys(("swedish", "swe"), "sv"),
-    **dict.fromkeys(("finnish", "fin"), "fi"),
-    **dict.fromkeys(("danish", "dan"), "da"),
-    "gsw": "gsw",
-}
+_NAMES = dict(
+    re.findall(
+        r"(\w+)=(\w+)",
+        "english=en eng=en german=de deutsch=de deu=de ger=de french=fr fra=fr fre=fr spanish=es spa=es esp=es "
+        "dutch=nl nld=nl ned=nl dut=nl italian=it ita=it portuguese=pt por=pt russian=ru rus=ru chinese=zh zho=zh "
+        "chi=zh japanese=ja jpn=ja arabic=ar ara=ar turkish=tr tur=tr polish=pl pol=pl swedish=sv swe=sv "
+        "finnish=fi fin=fi danish=da dan=da gsw=gsw",
+    )
+)
 
 
 def language_of(path: Path) -> str | None:
@@ -53,7 +43,7 @@ def language_of(path: Path) -> str | None:
     """
     for name in (path.name, path.resolve().parent.name):
         words = [word for word in re.split(r"[^a-z]+", name.lower()) if word and word not in _ROLES]
-        found = [_NAMES.get(word, word) for word in words if word in _CODES or word in _NAMES]
-        if found:
-            return found[-1]
+        codes = [_NAMES.get(word, word) for word in words if word in _CODES or word in _NAMES]
+        if codes:
+            return codes[-1]
     return None

@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import csv
-import gzip
-import io
 import json
-import lzma
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from ... import DataError
-from ...data import Example, read_examples
-from ...data.readers.encodings import guess_encoding, not_decodable
+from ...data import Example, read_examples, reader_options
+from ...data.readers.encodings import WrongEncoding
+from ...data.readers.lines import plain_suffix, read_lines
+from ...data.readers.problems import Problems
 
 LINES = 2000
 """Lines that are looked at for the format."""
@@ -35,12 +34,12 @@ _TEXT_NAMES = (
     "question",
 )
 _PAIR_NAMES = ("pair", "sentence2", "text_b", "text2", "hypothesis", "second")
-_OPENERS: dict[str, Any] = {".xz": lzma.open, ".gz": gzip.open}
+_ID_NAMES = ("id", "guid", "index", "idx")
 
 
 @dataclass(frozen=True)
 class FileFacts:
-    """What was found out about one file.
+    """What one file is.
 
     Attributes:
         format: "conll", "tsv", "csv", "jsonl" or "text".
@@ -65,30 +64,30 @@ def sniff(path: Path) -> FileFacts:
         WrongEncoding: it is in no encoding that can be told, or a few of its lines are damaged.
         DataError: it cannot be read.
     """
-    data = _bytes(path)
-    encoding, text = _text(path, data)
-    lines = tuple(line.removesuffix("\r") for line in text.split("\n", LINES)[:LINES])
-    kind = _format(path, [line for line in lines if line.strip()])
+    encoding, text = _decode(path)
+    lines = text[:LINES]
+    filled = [line for line in lines if line.strip()]
+    if not filled:
+        raise DataError(f"{path}: the file is empty; give one with text")
+    kind = _format(path, filled)
     options: dict[str, Any] = {}
     task = None
     if kind == "conll":
-        options, task = _columns([line for line in lines if line.strip() and not line.startswith("-DOCSTART-")])
+        options, task = _columns([line for line in filled if not line.startswith("-DOCSTART-")])
     elif kind == "jsonl":
-        options, task = _fields(path, [line for line in lines if line.strip()][:200])
+        options, task = _fields(path, filled[:200])
     elif kind in ("tsv", "csv"):
         options, task = _header(list(csv.reader(lines)) if kind == "csv" else [line.split("\t") for line in lines])
-    return FileFacts(path, kind, encoding, options, task, lines)
+    return FileFacts(path, kind, encoding, options, task, tuple(lines))
 
 
-def read_sample(facts: FileFacts, task: str, options: dict[str, Any]) -> list[Example]:
+def read_sample(facts: FileFacts, task: str, options: Mapping[str, Any]) -> list[Example]:
     """All examples of a file, read as the run will read it.
 
     Raises:
         DataError: what is wrong with it.
     """
-    known = {"conll": ("token_column", "label_column", "repair"), "jsonl": ("words", "tags", "text", "label", "pair")}
-    names = known.get(facts.format, ("text", "label", "pair") if facts.format in ("tsv", "csv") else ())
-    chosen = {name: options[name] for name in names if name in options}
+    chosen = {name: options[name] for name in reader_options(facts.format) if name in options}
     encoding = "utf-8" if facts.encoding == "ascii" else facts.encoding
     return read_examples(facts.path, task=task, format=facts.format, encoding=encoding, **chosen)
 
@@ -100,36 +99,22 @@ def pretokenised(lines: Sequence[str]) -> bool:
     return len(apart) * 2 > len(marked)
 
 
-def _bytes(path: Path) -> bytes:
+def _decode(path: Path) -> tuple[str, list[str]]:
+    """The encoding and the lines of a whole file."""
+    encoding = "utf-8"
     try:
-        with _OPENERS.get(path.suffix.lower(), open)(path, "rb") as file:
-            data = file.read()
-    except FileNotFoundError as error:
-        raise DataError(f"{path}: no such file; check the path") from error
-    except (OSError, EOFError, lzma.LZMAError) as error:
-        raise DataError(f"{path}: cannot be read: {error}; check the file and its permissions") from error
-    if not data.strip():
-        raise DataError(f"{path}: the file is empty; give one with text")
-    return bytes(data)
-
-
-def _text(path: Path, data: bytes) -> tuple[str, str]:
-    """The encoding and the text of a whole file."""
-    encoding = guess_encoding(data)
-    try:
-        return encoding, data.decode("utf-8-sig" if encoding in ("utf-8", "ascii") else encoding or "utf-8")
-    except UnicodeDecodeError as error:
-        number, raw = data.count(b"\n", 0, error.start) + 1, data[data.rfind(b"\n", 0, error.start) + 1 :]
-        column = len(data) - len(raw)
-        raise not_decodable(
-            str(path), number, raw, error.start - column, encoding or "utf-8", io.BytesIO(data)
-        ) from error
+        lines = [line for _, line in read_lines(path, encoding, Problems())]
+    except WrongEncoding as error:
+        if error.likely in ("", "ascii", encoding):
+            raise
+        encoding = error.likely
+        lines = [line for _, line in read_lines(path, encoding, Problems())]
+    return "ascii" if all(map(str.isascii, lines)) else encoding, lines
 
 
 def _format(path: Path, lines: Sequence[str]) -> str:
-    name = Path(path.stem) if path.suffix.lower() in _OPENERS else path
-    suffix = name.suffix.lower()
-    if suffix in (".jsonl", ".ndjson") or _is_object(lines[0]):
+    suffix = plain_suffix(path)
+    if suffix in (".jsonl", ".ndjson") or _object(lines[0]) is not None:
         return "jsonl"
     first = [line for line in lines if not line.startswith("-DOCSTART-")][:50]
     tagged = [any(_TAG.fullmatch(cell) for cell in line.split()[1:]) and len(line.split()) < 12 for line in first]
@@ -139,13 +124,6 @@ def _format(path: Path, lines: Sequence[str]) -> str:
         return suffix[1:]
     tabs = {line.count("\t") for line in first}
     return "tsv" if len(tabs) == 1 and tabs != {0} and len(first) > 1 else "text"
-
-
-def _is_object(line: str) -> bool:
-    try:
-        return isinstance(json.loads(line), dict)
-    except (ValueError, RecursionError):
-        return False
 
 
 def _columns(lines: Sequence[str]) -> tuple[dict[str, Any], str | None]:
@@ -174,15 +152,19 @@ def _fields(path: Path, lines: Sequence[str]) -> tuple[dict[str, Any], str | Non
     tags = [k for k in lists if all(_TAG.fullmatch(str(x)) for row in rows for x in row.get(k) or ())]
     words = [k for k in lists if k not in tags]
     if words:
-        found = {"words": _prefer(words, ("words", "tokens"))}
-        found |= {"tags": _prefer(tags, ("tags", "ner_tags", "labels"))} if tags else {}
-        return _changed(found), "ner" if tags else None
+        names = {"words": _prefer(words, ("words", "tokens"))}
+        names |= {"tags": _prefer(tags, ("tags", "ner_tags", "labels"))} if tags else {}
+        return _changed(names), "ner" if tags else None
     strings = [k for k, v in rows[0].items() if isinstance(v, str)]
     return _text_columns(strings, {k: [str(row.get(k, "")) for row in rows] for k in strings})
 
 
 def _object(line: str) -> dict[str, Any] | None:
-    return json.loads(line) if _is_object(line) else None
+    try:
+        value = json.loads(line)
+    except (ValueError, RecursionError):
+        return None
+    return value if isinstance(value, dict) else None
 
 
 def _header(rows: Sequence[Sequence[str]]) -> tuple[dict[str, Any], str | None]:
@@ -194,7 +176,7 @@ def _header(rows: Sequence[Sequence[str]]) -> tuple[dict[str, Any], str | None]:
 def _text_columns(names: Sequence[str], values: dict[str, list[str]]) -> tuple[dict[str, Any], str | None]:
     """Which columns hold the label, the text and the second text: by name, else by how much they vary."""
     label = next((n for n in names if n.lower() in _LABEL_NAMES), None)
-    rest = [n for n in names if n != label and n.lower() not in ("id", "guid", "index", "idx")]
+    rest = [n for n in names if n != label and n.lower() not in _ID_NAMES]
     if label is None and len(rest) > 1:
         rare = min(rest, key=lambda n: len(set(values[n])))
         if len(set(values[rare])) * 2 <= len(values[rare]):
@@ -206,8 +188,8 @@ def _text_columns(names: Sequence[str], values: dict[str, list[str]]) -> tuple[d
         return {}, None
     longest = max(rest, key=lambda n: sum(map(len, values[n])))
     text = next((n for n in rest if n.lower() in _TEXT_NAMES), longest)
-    found = {"text": text} | ({"label": label} if label else {}) | ({"pair": pair} if pair else {})
-    return _changed(found), "classification" if label else None
+    columns = {"text": text} | ({"label": label} if label else {}) | ({"pair": pair} if pair else {})
+    return _changed(columns), "classification" if label else None
 
 
 def _prefer(names: Sequence[str], usual: Sequence[str]) -> str:

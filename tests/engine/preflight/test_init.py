@@ -205,7 +205,8 @@ def test_tables_under_another_name(tmp_path: Path) -> None:
     train.write_text("label\ttext\n" + "".join(f"{'ab'[i % 2]}\tsome text {i} here\n" for i in range(40)), "utf-8")
     de = plain(tmp_path / "de.txt", "de")
     config = load(init_recipe(train, [de], folder=tmp_path), tmp_path)
-    assert config.reader.format == "tsv"
+    assert config.source.reader is not None
+    assert config.source.reader.format == "tsv"
     report = check(tmp_path / "xlt.toml", rate=1e10)
     assert report.ok, report.render()
     # The training file is read by its own format in all stages, so that no label gets into the text.
@@ -251,12 +252,11 @@ def test_tag_schemes(tmp_path: Path) -> None:
 def test_encodings(tmp_path: Path) -> None:
     train = conll(tmp_path / "en.conll", "en")
     de = tmp_path / "de.txt"
-    de.write_bytes("Käse aus Köln\nTür in Ulm\n".encode("latin-1") * 20)
-    result = init_recipe(train, [de], folder=tmp_path)
-    assert load(result, tmp_path).reader.encoding == "latin-1"
+    for encoding, text in (("latin-1", "Käse aus Köln\nTür in Ulm\n"), ("cp1252", "Käse – „Köln“\n")):
+        de.write_bytes(text.encode(encoding) * 20)
+        (reader,) = (t.reader for t in load(init_recipe(train, [de], folder=tmp_path), tmp_path).targets)
+        assert (reader.encoding, reader.unlabelled_encoding) == (None, encoding)
     assert check(tmp_path / "xlt.toml", rate=1e10).ok
-    de.write_bytes("Käse – „Köln“\n".encode("cp1252") * 20)
-    assert load(init_recipe(train, [de], folder=tmp_path), tmp_path).reader.encoding == "cp1252"
     assert sniff(train).encoding == "ascii"
 
 
