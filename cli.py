@@ -14,83 +14,37 @@ import click
 from xlt_engine import PeerLostError, XltError, __version__
 from xlt_engine.engine.commands.console import FIRST, StopRequest
 
-COMMANDS = {
-    "run": ("run", "Run a RECIPE: a file, the name of a packaged recipe, or nothing (xlt.toml here, else the demo)."),
-    "init": ("init", "Look at your files and write a commented recipe for them."),
-    "check": ("check", "Find every error in a recipe and its data, before any training."),
-    "predict": (
-        "predict",
-        "Label FILE (or standard input) with MODEL, a folder; a line or sentence at a time, with confidences.",
-    ),
-    "evaluate": (
-        "evaluate",
-        "Score MODEL on labelled files: metrics per language, and the transfer gap to the first one.",
-    ),
-    "report": ("finished", "Write report.html, figures and summary.json of a run again."),
-    "info": ("describe", "Say what a model folder is."),
-    "env": ("describe", "Versions, devices and the kernels' path: what a bug report needs."),
-    "bench": ("bench", "Measure speed on this machine."),
-    "corpus": (
-        "corpus",
-        "Task text from raw text: target sentences that contain an entity of the source training set.",
-    ),
-    "ablate": ("ablate", "Run a RECIPE as it is and without each part of the method, and compare the results."),
-    "tables": (
-        "ablate",
-        "Join finished RUNS into Tables 3 to 9 and Figure 2 of arXiv 2310.04726, beside the paper's cells.",
-    ),
-    "probe": (
-        "probe",
-        "How well two languages are aligned in the states of MODEL, by PAIRS: text, tab, translation on each line.",
-    ),
-    "rank-sources": (
-        "probe",
-        "Order candidate source languages for TARGET, unlabelled text, by overlap and by what models say about it.",
-    ),
-    "extend-vocabulary": (
-        "vocabulary",
-        "Give the encoder MODEL pieces for the words of another language; old ids and their weights stay.",
-    ),
-    "export": ("vocabulary", "Write the task model of STAGE, a folder of a run, to OUT in another form."),
-    "thresholds": (
-        "finished",
-        "What every rule for alpha would have chosen in RUN, how far that is luck, and what it costs.",
-    ),
-    "why": (
-        "finished",
-        "The whole story of one example of RUN: what each voter said, accepted or not, removed or not, and why.",
-    ),
-    "trust": (
-        "finished",
-        "Estimate the target scores of RUN without target labels, with intervals that say how far to believe it.",
-    ),
+_MODULES = {
+    "ablate": ("ablate", "tables"),
+    "bench": ("bench",),
+    "corpus": ("corpus",),
+    "finished": ("report", "thresholds", "trust", "why"),
+    "predict": ("evaluate", "predict"),
+    "preflight": ("check", "env", "info", "init"),
+    "probe": ("probe", "rank-sources"),
+    "run": ("run",),
+    "vocabulary": ("export", "extend-vocabulary"),
 }
-"""Name -> module of `engine/commands/`, whose function has the command's name, and the first sentence of its help."""
+COMMANDS = {command: module for module, commands in _MODULES.items() for command in commands}
+"""Name -> module of `engine/commands/`, whose function has the command's name."""
 _STOP = StopRequest()
 
 
 class _Commands(click.Group):
-    """A group that imports a command when it is asked for, and lists all without importing any."""
+    """A group that imports a command when it is asked for."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return sorted(COMMANDS)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name not in COMMANDS:
             return None
-        module = importlib.import_module(f"xlt_engine.engine.commands.{COMMANDS[cmd_name][0]}")
+        module = importlib.import_module(f"xlt_engine.engine.commands.{COMMANDS[cmd_name]}")
         command: click.Command = getattr(module, cmd_name.replace("-", "_"))
         return command
 
-    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        width = formatter.width - 6 - max(map(len, COMMANDS))
-        rows = [(name, self.commands[name].get_short_help_str(width)) for name in self.list_commands(ctx)]
-        with formatter.section("Commands"):
-            formatter.write_dl(rows)
 
-
-@click.group(
-    cls=_Commands,
-    commands={name: click.Command(name, help=text) for name, (_, text) in COMMANDS.items()},
-    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
-)
+@click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 @click.version_option(__version__, prog_name="xlt-engine")
 def main_group() -> None:
     """Zero-shot cross-lingual transfer without parallel corpora (arXiv 2310.04726)."""

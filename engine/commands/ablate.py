@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
-from .console import StopRequest, json_of_runs, make_progress, pass_stop
-from .options import JSON, PATH, QUIET, RECIPE, REUSE, parse_seeds
+from .console import StopRequest, make_progress, of_runs, pass_stop, show
+from .options import JSON, OVERRIDES, PATH, QUIET, RECIPE, REUSE, SEEDS
 
 if TYPE_CHECKING:
     from ... import XltError
@@ -18,9 +17,9 @@ if TYPE_CHECKING:
 @click.command()
 @RECIPE
 @click.option("--rows", multiple=True, metavar="NAME,...", help="Rows and groups, or all.  [default: main]")
-@click.option("--seeds", metavar="0,1,2", help="Instead of the recipe's.")
+@SEEDS
 @click.option("--run-dir", type=PATH, help="Folder.  [default: runs/NAME-ablation]")
-@click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Override for all rows; repeatable.")
+@OVERRIDES
 @REUSE
 @click.option("--jobs", type=click.IntRange(1), help="Processes.  [default: cores / threads of the recipe; GPU: 1]")
 @click.option("--samples", type=click.IntRange(1), default=1000, show_default=True, help="Draws of the bootstrap.")
@@ -34,16 +33,12 @@ def ablate(
     /,
     recipe: str | None,
     rows: tuple[str, ...],
-    seeds: str | None,
-    run_dir: Path | None,
-    overrides: tuple[str, ...],
-    reuse: tuple[Path, ...],
-    jobs: int | None,
     samples: int,
     dry_run: bool,
     list_rows: bool,
     quiet: bool,
     as_json: bool,
+    **options: Any,
 ) -> None:
     """Run a RECIPE as it is and without each part of the method, and compare the results.
 
@@ -55,34 +50,23 @@ def ablate(
     if list_rows:
         click.echo(describe_rows())
         return
-    options: dict[str, Any] = {
-        "rows": [name for listed in rows for name in listed.split(",") if name],
-        "seeds": parse_seeds(seeds),
-        "run_dir": run_dir,
-        "overrides": overrides,
-        "reuse": reuse,
-        "jobs": jobs,
-    }
-    values: dict[str, Any] = {}
+    options["rows"] = [name for listed in rows for name in listed.split(",") if name]
     if dry_run:
-        for name, plan in plan_all(recipe, **options):
-            values[name] = plan.as_dict()
-            if not as_json:
-                click.echo(f"{name}\n\n{plan.render()}\n" if name else plan.render())
-        if as_json:
-            click.echo(json_of_runs(values))
+        plans = dict(plan_all(recipe, **options))
+        text = "\n".join(f"{name}\n\n{plan.render()}\n" if name else plan.render() for name, plan in plans.items())
+        show(as_json, of_runs({name: plan.as_dict() for name, plan in plans.items()}), text)
         return
     stop.begin()
+    values: dict[str, Any] = {}
     failed: dict[str, XltError] = {}
-    for name, result in ablate_all(
-        recipe, samples=samples, progress=make_progress(quiet), should_stop=stop.should_stop, **options
-    ):
+    options |= {"samples": samples, "progress": make_progress(quiet), "should_stop": stop.should_stop}
+    for name, result in ablate_all(recipe, **options):
         values[name] = result.values
         failed |= {f"{name} {row}".strip(): error for row, error in result.failed.items()}
         if not as_json:
             click.echo(f"{result.text}\nreport: {result.report}")
     if as_json:
-        click.echo(json_of_runs(values))
+        show(as_json, of_runs(values), "")
     if failed:
         name, error = next(iter(failed.items()))
         raise type(error)(f"{len(failed)} of the rows failed; the first, {name}: {error}")
@@ -102,4 +86,4 @@ def tables(kind: Literal["cls", "conll"], runs: tuple[Path, ...], out: Path | No
     from ..lab import paper_tables, render_tables
 
     values = paper_tables(kind, runs, out)
-    click.echo(json.dumps(values, indent=2) if as_json else render_tables(values))
+    show(as_json, values, render_tables(values))

@@ -47,6 +47,11 @@ def make_progress(quiet: bool) -> Progress:
     return Progress() if quiet else ConsoleProgress()
 
 
-def json_of_runs(values: dict[str, Any]) -> str:
-    """JSON of a run, or of several by their names."""
-    return json.dumps(values.get("", values), indent=2)
+def show(as_json: bool, values: Any, text: str) -> None:
+    """A result, as JSON or as text."""
+    say(json.dumps(values, indent=2, ensure_ascii=False) if as_json else text)
+
+
+def of_runs(values: dict[str, Any]) -> Any:
+    """The values of the one run that a recipe stands for, or of several by their names."""
+    return values.get("", values)

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from .console import StopRequest, make_progress, pass_stop
-from .options import JSON, PATH, QUIET
+from .console import StopRequest, make_progress, pass_stop, show
+from .options import JSON, PATH, QUIET, SEED
 
 if TYPE_CHECKING:
     from ..corpus.config import CorpusConfig
@@ -86,7 +85,7 @@ def _file(name: str, help: str, kind: click.Path = _FILE, **more: Any) -> Callab
 )
 @click.option("--strip-qualifier", is_flag=True, help="Look for Merkur where the title is Merkur (Planet).")
 @click.option("--target-redirects", is_flag=True, help="Redirects of the target dump are names too (reads it twice).")
-@click.option("--seed", type=int, default=0, show_default=True, help="Of every draw.")
+@SEED
 @click.option("--workers", type=click.IntRange(1), help="Processes.  [default: one for each processor]")
 @QUIET
 @JSON
@@ -101,12 +100,7 @@ def corpus(stop: StopRequest, /, workers: int | None, quiet: bool, as_json: bool
     from .. import build_corpus
 
     report = build_corpus(_config(values), workers=workers, progress=make_progress(quiet), should_stop=stop.should_stop)
-    if as_json:
-        click.echo(json.dumps(report.values, indent=2, ensure_ascii=False))
-        return
-    if not report.made:
-        click.echo("the corpus is up to date")
-    click.echo(report.render())
+    show(as_json, report.values, report.render() if report.made else f"the corpus is up to date\n{report.render()}")
 
 
 def _config(values: dict[str, Any]) -> CorpusConfig:

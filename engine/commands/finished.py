@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import click
 
-from .console import make_progress
-from .options import JSON, PATH, QUIET, RUN
+from .console import make_progress, show
+from .options import JSON, QUIET, RUN
 
 
 @click.command()
-@click.argument("run_folder", type=PATH)
+@RUN
 def report(run_folder: Path) -> None:
     """Write report.html, figures and summary.json of a run again."""
     from .. import stage_table, write_report, write_summary
@@ -37,8 +36,7 @@ def thresholds(run_folder: Path, rules: tuple[str, ...], draws: int, quiet: bool
     from ..lab.studies.threshold_study import COMPARED
 
     studies = study_thresholds(run_folder, rules=rules or COMPARED, draws=draws, progress=make_progress(quiet))
-    shown = json.dumps(studies_as_dict(studies), indent=2) if as_json else render_studies(run_folder.name, studies)
-    click.echo(shown)
+    show(as_json, studies_as_dict(studies), render_studies(run_folder.name, studies))
 
 
 @click.command()
@@ -56,7 +54,7 @@ def why(run_folder: Path, item: str, seed: int | None, target: str | None, as_js
     from ..lab.studies.story_text import render_story
 
     story = item_story(run_folder, item, seed=seed, target=target)
-    click.echo(json.dumps(story.as_dict(), indent=2, ensure_ascii=False) if as_json else render_story(story))
+    show(as_json, story.as_dict(), render_story(story))
 
 
 @click.command()
@@ -76,4 +74,4 @@ def trust(run_folder: Path, sample: int, no_truth: bool, quiet: bool, as_json: b
 
     report = estimate_scores(run_folder, sample=sample, truth=not no_truth, progress=make_progress(quiet))
     write_trust(run_folder, report)
-    click.echo(json.dumps(report.as_dict(), indent=2) if as_json else render_trust(report))
+    show(as_json, report.as_dict(), render_trust(report))

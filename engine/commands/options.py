@@ -3,11 +3,25 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import click
 
+
+class _Numbers(click.ParamType):
+    name = "numbers"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[int, ...]:
+        try:
+            return tuple(int(part) for part in value.split(","))
+        except ValueError:
+            self.fail(f"{value}: give whole numbers with commas between them, such as 0,1,2", param, ctx)
+
+
 PATH = click.Path(path_type=Path)
 DEVICES = click.Choice(["auto", "cpu", "cuda"])
+NUMBERS = _Numbers()
+"""Whole numbers with commas between them."""
 
 MODEL = click.argument("model", type=PATH)
 RECIPE = click.argument("recipe", required=False)
@@ -23,21 +37,10 @@ PAIR_COLUMN = click.option("--pair-column", help="Table or JSONL: column of the 
 QUIET = click.option("--quiet", is_flag=True, help="No progress.")
 REUSE = click.option("--reuse", type=PATH, multiple=True, help="Take finished stages of this run; repeatable.")
 SEED = click.option("--seed", type=int, default=0, show_default=True, help="Of every choice.")
+SEEDS = click.option("--seeds", "--seed", type=NUMBERS, metavar="0,1,2", help="Instead of the recipe's.")
 TARGETS = click.option(
     "--target", "targets", multiple=True, metavar="CODE", help="Only this target, and what all share; repeatable."
 )
 TEXT_COLUMN = click.option(
     "--text-column", default="text", show_default=True, help="Table or JSONL: column of the text."
 )
-
-
-def parse_seeds(value: str | None) -> tuple[int, ...] | None:
-    """The numbers of `--seeds 0,1,2`."""
-    if value is None:
-        return None
-    try:
-        return tuple(int(part) for part in value.split(","))
-    except ValueError as error:
-        raise click.UsageError(
-            f"--seeds {value}: give whole numbers with commas between them, such as 0,1,2"
-        ) from error

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
 import click
 
-from .options import DEVICE, ENCODING, JSON, MODEL, PATH, SEED, TEXT_COLUMN
+from .console import show
+from .options import DEVICE, ENCODING, JSON, MODEL, NUMBERS, PATH, SEED, TEXT_COLUMN
 
 
 @click.command()
 @MODEL
 @click.argument("pairs", type=PATH)
-@click.option("--layers", metavar="0,6,12", help="Layers to look at, 0 for the embeddings.  [default: all]")
+@click.option("--layers", type=NUMBERS, metavar="0,6,12", help="0 for the embeddings.  [default: all]")
 @click.option("--cap", type=click.IntRange(0), default=2000, show_default=True, help="Largest number of pairs; 0: all.")
 @click.option("--folds", type=click.IntRange(2), default=5, show_default=True, help="Parts; the map is tested on each.")
 @click.option("--neighbours", type=click.IntRange(1), default=10, show_default=True, help="Of CSLS.")
@@ -23,7 +23,9 @@ from .options import DEVICE, ENCODING, JSON, MODEL, PATH, SEED, TEXT_COLUMN
 @DEVICE
 @ENCODING
 @JSON
-def probe(model: Path, pairs: Path, layers: str | None, figure: Path | None, as_json: bool, **options: Any) -> None:
+def probe(
+    model: Path, pairs: Path, layers: tuple[int, ...] | None, figure: Path | None, as_json: bool, **options: Any
+) -> None:
     """How well two languages are aligned in the states of MODEL, by PAIRS: text, tab, translation on each line.
 
     For each layer: how often a text's nearest neighbour in the other language is its translation, by cosine and by
@@ -31,21 +33,12 @@ def probe(model: Path, pairs: Path, layers: str | None, figure: Path | None, as_
     """
     from ..lab.studies.probe import probe as probe_encoder
 
-    report = probe_encoder(model, pairs, layers=_parse_layers(layers), **options)
+    report = probe_encoder(model, pairs, layers=layers or (), **options)
     if figure is not None:
         from ..storage.files import atomic_write_text
 
         atomic_write_text(figure, report.figure())
-    click.echo(json.dumps(report.as_dict(), indent=2) if as_json else report.render())
-
-
-def _parse_layers(value: str | None) -> tuple[int, ...]:
-    try:
-        return tuple(int(part) for part in value.split(",")) if value else ()
-    except ValueError as error:
-        raise click.UsageError(
-            f"--layers {value}: give whole numbers with commas between them, such as 0,6,12"
-        ) from error
+    show(as_json, report.as_dict(), report.render())
 
 
 @click.command()
@@ -79,7 +72,7 @@ def rank_sources(
         raise click.UsageError(f"--model {twice[0]} is given twice; give one model for each source")
     models = {name: paths[0] for name, paths in folders.items()}
     ranking = rank(target, _paths_by_name(source, "--source"), models=models, text=text_column, **options)
-    click.echo(json.dumps(ranking.as_dict(), indent=2, ensure_ascii=False) if as_json else ranking.render())
+    show(as_json, ranking.as_dict(), ranking.render())
 
 
 def _paths_by_name(values: tuple[str, ...], option: str) -> dict[str, list[Path]]:

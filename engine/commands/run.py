@@ -2,32 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import click
 
-from .console import StopRequest, json_of_runs, make_progress, pass_stop, say
-from .options import DEVICES, JSON, OVERRIDES, PATH, QUIET, RECIPE, REUSE, TARGETS, parse_seeds
+from .console import StopRequest, make_progress, of_runs, pass_stop, say, show
+from .options import DEVICES, JSON, OVERRIDES, PATH, QUIET, RECIPE, REUSE, SEEDS, TARGETS
 
-_STAGE_TABLES = ("pretrain", "btf", "finetune", "selftrain.soft", "selftrain.hard")
+_STAGES = click.Choice(["pretrain", "btf", "finetune", "selftrain", "cotrain", "contrastive", "evaluate", "all"])
+_MICRO_BATCHED = ("pretrain", "btf", "finetune", "selftrain.soft", "selftrain.hard")
 
 
 @click.command()
 @RECIPE
 @click.option(
-    "--stage",
-    type=click.Choice(["pretrain", "btf", "finetune", "selftrain", "cotrain", "contrastive", "evaluate", "all"]),
-    default="all",
-    show_default=True,
-    help="Make this stage's result exist, with all it needs.",
+    "--stage", type=_STAGES, default="all", show_default=True, help="Make this stage's result exist, with all it needs."
 )
 @TARGETS
 @click.option("--run-dir", type=PATH, help="Folder of the run, or runs.  [default: runs/NAME]")
 @OVERRIDES
-@click.option("--seed", type=int, help="One seed instead of the recipe's.")
-@click.option("--seeds", metavar="0,1,2", help="Several seeds instead of the recipe's.")
+@SEEDS
 @click.option("--device", type=DEVICES)
 @click.option("--precision", type=click.Choice(["fp32", "bf16", "fp16"]))
 @click.option("--micro-batch", metavar="N|auto", help="Sequences in one forward pass; auto halves what does not fit.")
@@ -48,31 +43,32 @@ def run(
     stop: StopRequest,
     /,
     recipe: str | None,
-    stage: str,
-    targets: tuple[str, ...],
     run_dir: Path | None,
     overrides: tuple[str, ...],
-    seed: int | None,
-    seeds: str | None,
+    device: str | None,
+    precision: str | None,
+    micro_batch: str | None,
+    deterministic: str | None,
     resume: str,
     reuse: tuple[Path, ...],
     dry_run: bool,
     quiet: bool,
     as_json: bool,
-    **settings: str | None,
+    **chosen: Any,
 ) -> None:
     """Run a RECIPE: a file, the name of a packaged recipe, or nothing (xlt.toml here, else the demo).
 
     What exists and is unchanged is skipped; what was cut off goes on where it was, to the same result. A recipe with
     a table [each] makes several runs, one after the other.
     """
-    chosen = _chosen_seeds(seeds, seed)
-    values = _all_overrides(overrides, **settings)
+    settings = {"device": device, "precision": precision, "deterministic": deterministic}
+    settings |= {f"{stage}.micro_batch": micro_batch for stage in _MICRO_BATCHED}
+    values = [*overrides, *(f"{key}={value}" for key, value in settings.items() if value is not None)]
     if dry_run:
         from .. import estimate_all, render_estimates
 
-        plans = estimate_all(recipe, overrides=values, stage=stage, targets=targets, seeds=chosen)
-        say(json_of_runs({name: p.as_dict() for name, p in plans.items()}) if as_json else render_estimates(plans))
+        plans = estimate_all(recipe, overrides=values, **chosen)
+        show(as_json, of_runs({name: plan.as_dict() for name, plan in plans.items()}), render_estimates(plans))
         return
     stop.begin()
     from .. import each_run, stage_table
@@ -84,9 +80,7 @@ def run(
         result = run_recipe(
             recipe,
             **place,
-            stage=stage,
-            targets=targets,
-            seeds=chosen,
+            **chosen,
             resume=resume == "auto",
             progress=make_progress(quiet),
             should_stop=stop.should_stop,
@@ -101,19 +95,4 @@ def run(
         say(stage_table(result.summary))
         say(f"\nreport: {result.report}")
     if as_json:
-        say(json_of_runs(summaries))
-
-
-def _chosen_seeds(seeds: str | None, seed: int | None) -> tuple[int, ...] | None:
-    if seeds is not None and seed is not None:
-        raise click.UsageError("give --seed or --seeds, not both")
-    return parse_seeds(seeds) if seed is None else (seed,)
-
-
-def _all_overrides(overrides: Sequence[str], micro_batch: str | None, **named: str | None) -> list[str]:
-    """`--set`, and what other options stand for, as `--set` takes it."""
-    if micro_batch is not None:
-        if micro_batch != "auto" and not micro_batch.isdecimal():
-            raise click.UsageError(f"--micro-batch {micro_batch}: give a number of sequences, or auto")
-        named |= {f"{stage}.micro_batch": micro_batch for stage in _STAGE_TABLES}
-    return [*overrides, *(f"{key}={value}" for key, value in named.items() if value is not None)]
+        show(as_json, of_runs(summaries), "")

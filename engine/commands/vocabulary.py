@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import json
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import click
 
+from .console import show
 from .options import ENCODING, JSON, MODEL, PATH, SEED, TEXT_COLUMN
 
 
@@ -31,7 +32,7 @@ def extend_vocabulary(
     from ..vocabulary.extend import extend_vocabulary as extend
 
     report = extend(model, texts, out, text=text_column, **options)
-    click.echo(json.dumps(report.as_dict(), indent=2, ensure_ascii=False) if as_json else report.render())
+    show(as_json, asdict(report), report.render())
 
 
 @click.command()
@@ -61,4 +62,4 @@ def export(
     from ..vocabulary.prune import prune_model
 
     report = prune_model(stage, out, texts, text=text_column, **options)
-    click.echo(json.dumps(report.as_dict(), indent=2, ensure_ascii=False) if as_json else report.render())
+    show(as_json, asdict(report), report.render())

@@ -81,7 +81,11 @@ def check(
 
 
 def check_all(
-    recipe: str | Path | None = None, overrides: Sequence[str] = (), *, targets: Sequence[str] = ()
+    recipe: str | Path | None = None,
+    overrides: Sequence[str] = (),
+    *,
+    targets: Sequence[str] = (),
+    rate: float | None = None,
 ) -> dict[str, CheckReport]:
     """Looks at every run that a recipe stands for; name -> its report, as of `check`."""
     try:
@@ -89,7 +93,6 @@ def check_all(
     except ConfigError:  # `check` says which
         chosen = [Variant("", tuple(overrides))]
     reports: dict[str, CheckReport] = {}
-    rate: float | None = None
     for name, options in chosen:
         reports[name] = check(recipe, options, targets=targets, rate=rate)
         estimate = reports[name].estimate

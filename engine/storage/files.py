@@ -24,7 +24,7 @@ from typing import Any
 
 from safetensors import SafetensorError
 
-from ... import DataError, StorageError, XltError
+from ... import ConfigError, DataError, StorageError, XltError
 from .faults import fault
 
 _ADVICE = {
@@ -224,6 +224,28 @@ def publish_folder(temporary: str | os.PathLike[str], final: str | os.PathLike[s
         fault("publish.done")
     if moved:
         delete(aside)
+
+
+@contextlib.contextmanager
+def new_folder(final: str | os.PathLike[str]) -> Iterator[Path]:
+    """A temporary folder to be filled, which gets its name when the block ends, and is deleted where that fails.
+
+    Raises:
+        ConfigError: something has that name already.
+        StorageError: as `publish_folder`.
+    """
+    final = Path(final)
+    if os.path.lexists(final):
+        raise ConfigError(f"{final}: is there already; give the name of a new folder")
+    with storage_errors(final, "create"):
+        final.parent.mkdir(parents=True, exist_ok=True)
+    temporary = temporary_folder(final.parent, final.name)
+    try:
+        yield temporary
+    except BaseException:
+        shutil.rmtree(temporary, ignore_errors=True)
+        raise
+    publish_folder(temporary, final)
 
 
 def link_files(paths: Iterable[Path], folder: Path) -> None:

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -13,8 +12,8 @@ from ... import ConfigError, ModelError
 from ...data import Tokenizer, derive_seed
 from ...data.tokenizer.extend import Extension, extend_wordpiece
 from ...model import Encoder, MaskedLM, load_encoder, load_masked_lm, read_info, save_model
-from ..storage.files import publish_folder, storage_errors, temporary_folder
-from .overlap import Words, count_words
+from ..storage.files import new_folder
+from .overlap import count_words
 from .texts import read_texts
 
 _WORDS = 100_000
@@ -34,7 +33,6 @@ class ExtensionReport:
     """
 
     folder: str
-    model: str
     kind: str
     asked: int
     added: int
@@ -47,10 +45,6 @@ class ExtensionReport:
     fertility: float
     unknown_before: float
     unknown: float
-
-    def as_dict(self) -> dict[str, Any]:
-        """JSON values."""
-        return asdict(self)
 
     def render(self) -> str:
         """What a person wants to know."""
@@ -92,41 +86,34 @@ def extend_vocabulary(
         model: folder of an encoder or a masked language model with a WordPiece vocabulary.
         texts: files in the new language; labels are not read.
         out: folder to be made.
-        add: pieces wanted.
+        add: how many pieces.
         noise: standard deviation of what is added to the means, seeded by `seed`; tells pieces of equal parts apart.
 
     Raises:
-        ConfigError: `out` is there, or there is nothing to add.
+        ConfigError: `out` exists, or there is nothing to add.
         DataError: a text is missing or wrong.
         ModelError: the folder is damaged, has a task's head, or another kind of tokenizer.
         StorageError: the folder cannot be written.
     """
-    final = Path(out)
-    if final.exists():
-        raise ConfigError(f"{final}: is there already; give the name of a new folder")
     if noise < 0:
         raise ConfigError(f"noise is {noise}; give a standard deviation of 0 or more")
-    info = read_info(model)
-    if info.kind == "task":
-        raise ModelError(f"{model}: holds a model for {info.task}; extend the encoder that it was fine-tuned from")
-    tokenizer, examples = Tokenizer.from_folder(model), read_texts(texts, encoding, text)
-    lines = (" ".join(e.words) if e.words is not None else f"{e.text} {e.pair or ''}" for e in examples)
-    extension = extend_wordpiece(tokenizer, lines, add)
-    before: Encoder | MaskedLM = load_masked_lm(model) if info.kind == "masked-lm" else load_encoder(model)
-    if tokenizer.vocab_size > before.config.vocab_size:
-        raise ModelError(f"{model}: the tokenizer has more ids than the word embedding rows; the folder mixes two")
-    after = longer_model(before, extension, noise=noise, seed=seed)
-    made_from = {"extended_from": tokenizer.fingerprint, "added": len(extension.pieces), "first_id": extension.first}
-    with storage_errors(final, "create"):
-        final.parent.mkdir(parents=True, exist_ok=True)
-    temporary = temporary_folder(final.parent, final.name)
-    save_model(after, temporary, extra=dict(info.extra or {}) | made_from)
-    extension.tokenizer.save(temporary, segments=after.config.num_segments > 1)
-    publish_folder(temporary, final)
-    counts: list[Words] = [count_words(examples, t, _WORDS, seed, "text") for t in (tokenizer, extension.tokenizer)]
+    with new_folder(out) as folder:
+        info = read_info(model)
+        if info.kind == "task":
+            raise ModelError(f"{model}: holds a model for {info.task}; extend the encoder that it was fine-tuned from")
+        tokenizer, examples = Tokenizer.from_folder(model), read_texts(texts, encoding, text)
+        lines = (" ".join(e.words) if e.words is not None else f"{e.text} {e.pair or ''}" for e in examples)
+        extension = extend_wordpiece(tokenizer, lines, add)
+        before: Encoder | MaskedLM = load_masked_lm(model) if info.kind == "masked-lm" else load_encoder(model)
+        if misfit := tokenizer.misfit(before.config.vocab_size):
+            raise ModelError(f"{model}: {misfit}")
+        after = longer_model(before, extension, noise=noise, seed=seed)
+        origin = {"extended_from": tokenizer.fingerprint, "added": len(extension.pieces), "first_id": extension.first}
+        save_model(after, folder, extra=dict(info.extra or {}) | origin)
+        extension.tokenizer.save(folder, segments=after.config.num_segments > 1)
+    old, new = (count_words(examples, t, _WORDS, seed, "text") for t in (tokenizer, extension.tokenizer))
     return ExtensionReport(
-        folder=str(final),
-        model=str(model),
+        folder=str(out),
         kind=info.kind,
         asked=add,
         added=len(extension.pieces),
@@ -135,16 +122,14 @@ def extend_vocabulary(
         rows_before=before.config.vocab_size,
         rows=after.config.vocab_size,
         pieces=extension.pieces[:_SHOWN],
-        fertility_before=counts[0].fertility,
-        fertility=counts[1].fertility,
-        unknown_before=counts[0].unknown,
-        unknown=counts[1].unknown,
+        fertility_before=old.fertility,
+        fertility=new.fertility,
+        unknown_before=old.unknown,
+        unknown=new.unknown,
     )
 
 
-def longer_model(
-    model: Encoder | MaskedLM, extension: Extension, *, noise: float = 0.0, seed: int = 0
-) -> Encoder | MaskedLM:
+def longer_model(model: Encoder | MaskedLM, extension: Extension, *, noise: float, seed: int) -> Encoder | MaskedLM:
     """The same model with rows for the new pieces; all its other weights are copies."""
     rows = max(model.config.vocab_size, extension.first + len(extension.pieces))
     encoder = Encoder(replace(model.config, vocab_size=rows), seed=None)

@@ -1,12 +1,18 @@
-"""Any files of text, labelled or not, for commands that need no recipe."""
+"""The text that a vocabulary is for: any files, or all that a run reads for its task."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
+from ... import ConfigError
 from ...data import Example, guess_format, read_examples, reader_options
+from ..recipe.config.files import LABELLED, recipe_files
+from ..recipe.load import load_recipe
+from ..runs.prepare import with_world
+from ..stages.datasets import read_file
+
+_RECIPE = "config.toml"
 
 
 def read_texts(files: Sequence[str | Path], encoding: str = "utf-8", text: str = "text") -> list[Example]:
@@ -19,10 +25,28 @@ def read_texts(files: Sequence[str | Path], encoding: str = "utf-8", text: str =
     Raises:
         DataError: a file is missing or wrong.
     """
-    found: list[Example] = []
+    examples: list[Example] = []
     for file in files:
         kind = guess_format(file, task="ner", encoding=encoding)  # columns are known by their tags, too
-        given: dict[str, Any] = {"text": text, "label": None}
-        options = {name: value for name, value in given.items() if name in reader_options(kind)}
-        found += read_examples(file, task="text", format=kind, encoding=encoding, **options)
-    return found
+        values = {"text": text, "label": None}
+        options = {name: values[name] for name in reader_options(kind) if name in values}
+        examples += read_examples(file, task="text", format=kind, encoding=encoding, **options)
+    return examples
+
+
+def run_texts(stage: Path) -> Iterator[Example]:
+    """The examples of the run that a stage's folder lies in: labelled ones, unlabelled task text, tests, translations.
+
+    Uncut, of all languages, each file once for each language that it is read for.
+
+    Raises:
+        ConfigError: the folder lies in no run.
+        DataError: a file is gone or wrong.
+    """
+    root = next((p for p in stage.resolve().parents if (p / _RECIPE).is_file()), None)
+    if root is None:
+        raise ConfigError(f"{stage}: lies in no run folder; say with --text what the vocabulary is for")
+    config = with_world(load_recipe(root / _RECIPE).config, root)
+    files = [f for f in recipe_files(config) if f.role in (*LABELLED, "unlabelled")]
+    for path, language, labelled in dict.fromkeys((f.path, f.language, f.labelled) for f in files):
+        yield from read_file(config, path, unlabelled=not labelled, language=language)

@@ -74,7 +74,6 @@ def test_a_closed_pipe_is_no_error() -> None:
 
 
 def test_usage_errors(cli: Any, files: Path) -> None:
-    assert_error(cli("run", "--seed", "1", "--seeds", "0,1"), 2, "--seed or --seeds")
     assert_error(cli("run", "--seeds", "a"), 2, "whole numbers", "xlt-engine run --help")
     assert_error(cli("walk"), 2, "walk")
     assert_error(cli("run", "--stage", "dance"), 2, "dance")

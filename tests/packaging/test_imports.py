@@ -158,15 +158,14 @@ def test_light_import(statement: str) -> None:
 
 
 def test_the_table_of_commands_is_what_the_commands_say() -> None:
-    """Name and first sentence of the help; and every command of `engine/commands/` has its row."""
-    for name, (_, line) in COMMAND_TABLE.items():
+    """Every name is that of a command with a help; and every module of `engine/commands/` has its row."""
+    for name in COMMAND_TABLE:
         command = main_group.get_command(click.Context(main_group), name)
         assert command is not None
         assert command.name == name
-        assert command.help is not None
-        assert " ".join(command.help.split("\n\n")[0].split()) == line
+        assert command.help
     modules = {path.stem for path in COMMANDS.glob("*.py")} - {"__init__", "console", "options"}
-    assert {module for module, _ in COMMAND_TABLE.values()} == modules
+    assert set(COMMAND_TABLE.values()) == modules
 
 
 def test_import_changes_nothing() -> None:

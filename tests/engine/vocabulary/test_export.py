@@ -24,8 +24,7 @@ from xlt_engine.engine.prediction.model_folder import stored_alpha, trained_leng
 from xlt_engine.engine.prediction.predictor import Predictor
 from xlt_engine.engine.vocabulary import prune
 from xlt_engine.engine.vocabulary.prune import prune_model
-from xlt_engine.engine.vocabulary.run_text import run_texts
-from xlt_engine.engine.vocabulary.texts import read_texts
+from xlt_engine.engine.vocabulary.texts import read_texts, run_texts
 from xlt_engine.model import (
     Encoder,
     EncoderConfig,
@@ -277,7 +276,7 @@ def test_a_pair_of_texts(tmp_path: Path) -> None:
     tokenizer = wordpiece(sorted({w.strip(",:") for line in TEXT + OTHER for w in line.split()}))
     folder = classifier(tmp_path / "model", tokenizer)
     examples = [replace(e, pair=OTHER[0]) for e in read_texts([write_lines(tmp_path / "text.txt", TEXT)])]
-    before = prune._Fewer(Predictor(folder), examples)
+    before = prune.prune_for(Predictor(folder), examples)
     assert {tokenizer.token(i) for i in before.rows} >= {"village", "lake", "house"}
     assert "rivers" not in {tokenizer.token(i) for i in before.rows}
 
@@ -296,7 +295,7 @@ def test_nothing_is_written_where_something_differs(
     monkeypatch.undo()
     right = prune.fewer_rows
     monkeypatch.setattr(prune, "fewer_rows", lambda model, rows: right(model, [rows[0], *rows[:-1]]))
-    with pytest.raises(ModelError, match="came back otherwise"):
+    with pytest.raises(ModelError, match="predicts otherwise"):
         prune_model(stage, tmp_path / "small")
     assert list(tmp_path.glob("*small*")) == []
 

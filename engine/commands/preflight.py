@@ -1,0 +1,87 @@
+"""`init`, `check`, `info` and `env`: what is looked at before a run."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import click
+
+from .console import of_runs, show
+from .options import JSON, MODEL, OVERRIDES, PATH, RECIPE, TARGETS
+
+
+@click.command()
+@click.option("--source", type=PATH, required=True, help="Labelled training file.")
+@click.option("--unlabelled", type=PATH, multiple=True, required=True, help="Target text; repeatable.")
+@click.option("--test", type=PATH, multiple=True, help="Labelled target file to score on; repeatable.")
+@click.option("--source-test", type=PATH, help="Labelled source file to score on.")
+@click.option("--model", type=PATH, help="Hugging Face folder of an encoder; none: one is made.")
+@click.option("--language", help="Language of the source.")
+@click.option("--target-language", "target_languages", multiple=True, help="Of each unlabelled file; repeatable.")
+@click.option("--out", type=PATH, default=Path("xlt.toml"), show_default=True)
+@click.option("--force", is_flag=True, help="Overwrite the recipe if it is there.")
+def init(out: Path, force: bool, **files: Any) -> None:
+    """Look at your files and write a commented recipe for them."""
+    from .. import init_recipe
+
+    if out.exists() and not force:
+        raise click.UsageError(f"{out} is there already; use --force to overwrite it, or --out for another name")
+    result = init_recipe(**files, folder=out.resolve().parent)
+    out.write_text(result.text, encoding="utf-8")
+    for note in result.notes:
+        click.echo(note)
+    click.echo(f"wrote {out}; next: xlt-engine check {out}, then xlt-engine run {out}")
+
+
+@click.command()
+@RECIPE
+@TARGETS
+@OVERRIDES
+@JSON
+def check(recipe: str | None, targets: tuple[str, ...], overrides: tuple[str, ...], as_json: bool) -> None:
+    """Find every error in a recipe and its data, before any training."""
+    from .. import check_all, render_checks
+
+    reports = check_all(recipe, overrides, targets=targets)
+    show(as_json, of_runs({name: report.as_dict() for name, report in reports.items()}), render_checks(reports))
+    if codes := [report.exit_code for report in reports.values() if not report.ok]:
+        raise SystemExit(min(codes))
+
+
+@click.command()
+@MODEL
+@JSON
+def info(model: Path, as_json: bool) -> None:
+    """Say what a model folder is."""
+    from .. import describe_model
+
+    facts = describe_model(model)
+    show(as_json, facts, _lines(facts))
+
+
+@click.command()
+@JSON
+def env(as_json: bool) -> None:
+    """Versions, devices and the kernels' path: what a bug report needs."""
+    from .. import describe_environment
+
+    facts = describe_environment()
+    show(as_json, facts, _lines(facts))
+
+
+def _lines(facts: dict[str, Any]) -> str:
+    """One fact a line."""
+    return "\n".join(f"{name}: {_text(value)}".replace(": \n", ":\n", 1) for name, value in facts.items())
+
+
+def _text(value: Any) -> str:
+    if value is None or value in ("", [], {}):
+        return "-"
+    if isinstance(value, list):
+        parts = [str(part) for part in value]
+        return "".join(f"\n  {part}" for part in parts) if any(" " in part for part in parts) else ", ".join(parts)
+    if isinstance(value, dict) and any(isinstance(part, dict) for part in value.values()):
+        return "".join(f"\n  {name}: {_text(part)}" for name, part in value.items())
+    return json.dumps(value) if isinstance(value, dict) else str(value)
