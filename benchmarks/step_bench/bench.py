@@ -19,12 +19,13 @@ from typing import Any
 import torch
 
 from xlt_engine import ConfigError, XltError
-from xlt_engine.engine.bench.measure import FAILURES, MIB, find_device, quantiles, reason, synchronise, timed
+from xlt_engine.engine.bench.measure import FAILURES, MIB, quantiles, reason, synchronise
 from xlt_engine.engine.storage.files import atomic_write_json
 from xlt_engine.engine.training.determinism import deterministic as equal_bits
+from xlt_engine.engine.training.device import choose_device
 
 from .flops import step_flops
-from .options import Options, head
+from .options import Options, head, timed
 from .peers import PEERS, ModernBert, Peer
 from .sides import OURS, Ours, Side, worst_difference
 from .table import headline
@@ -93,7 +94,7 @@ def bench_step(
     _known("peer", peers, PEERS)
     _known("shape", [shape] if shape else [], SHAPES)
     with equal_bits(deterministic, device):  # before anything uses CUDA
-        where = find_device(device)
+        where = choose_device(device)
         cuda = where.type == "cuda"
         name = shape or ("mbert" if cuda else "tiny" if quick else "small")
         options = Options(

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import time
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -11,7 +12,7 @@ from typing import Any
 
 import torch
 
-from xlt_engine.engine.bench.measure import ceilings, machine, timed
+from xlt_engine.engine.bench.measure import ceilings, machine, synchronise
 from xlt_engine.engine.bench.peers import versions
 from xlt_engine.engine.storage.run_folder import git_commit
 from xlt_engine.engine.training.precision import DTYPES
@@ -48,6 +49,15 @@ class Options:
     def clock(self) -> int:
         """0, CPU seconds, where one thread does all the work: other work on the machine hardly touches them; else 1."""
         return int(self.cuda or torch.get_num_threads() > 1)
+
+
+def timed(call: Callable[[], object], device: torch.device) -> tuple[float, float]:
+    """CPU seconds of this process and wall seconds of one call, the device's work included."""
+    synchronise(device)
+    wall, cpu = time.perf_counter(), time.process_time()
+    call()
+    synchronise(device)
+    return time.process_time() - cpu, time.perf_counter() - wall
 
 
 def head(options: Options, texts: Mapping[str, Texts]) -> dict[str, Any]:

@@ -34,15 +34,14 @@ HEAD_SIZE = 64
 
 
 def attention_cases(sizes: Sizes) -> list[Case]:
-    found = []
+    cases = []
     for index, count in enumerate(sizes.sequences):
         for kind in ("conll", "review"):
             drawn = lengths(kind, count, scale=sizes.name)
             shape: dict[str, int | str] = {"lengths": kind, "S": count, "T": sum(drawn), "longest": max(drawn)}
             shape |= {"heads": sizes.heads, "d": HEAD_SIZE}
-            name = f"{kind}-like, {count} sequences, {sum(drawn):,} tokens, {sizes.heads} heads of {HEAD_SIZE}"
-            found.append(Case("packed_attention", name, index, partial(_attention, drawn, sizes.heads), shape))
-    return found
+            cases.append(Case("packed_attention", shape, index, partial(_attention, drawn, sizes.heads)))
+    return cases
 
 
 class _Padded:

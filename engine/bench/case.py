@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from functools import partial
 from typing import Any, TypeVar, cast
 
 import torch
@@ -75,13 +76,14 @@ class Call:
 
 @dataclass(frozen=True)
 class Variant:
-    """A named way to compute a case; `make` raises where it is not there.
+    """A named way to compute a case; `make` raises where this machine does not have it.
 
     Attributes:
         own: whether it is this package's kernel path, the one that the others are compared with.
         path: the mode of `kernels.dispatch.using` while it runs; None leaves it as it is.
         note: what a reader must know to compare it.
         plain: whether it is plain torch, which is all that a CPU is compared with.
+        rival: whether it computes what the operation does, by other means.
     """
 
     name: str
@@ -90,6 +92,7 @@ class Variant:
     path: str | None = None
     note: str = ""
     plain: bool = False
+    rival: bool = True
 
 
 @dataclass(frozen=True)
@@ -99,15 +102,12 @@ class Problem:
     Attributes:
         truth: the results in fp64.
         flops, moved: the operations and the bytes of memory traffic that no implementation can avoid.
-        part: for an operation around matrix products, the variant that is the products alone, and the bytes that the
-            rest moves at least; so that the rest can be judged too.
     """
 
     variants: tuple[Variant, ...]
     truth: Callable[[], Tensors]
     flops: float
     moved: float
-    part: tuple[str, float] | None = None
 
 
 @dataclass(frozen=True)
@@ -135,14 +135,20 @@ class Case:
     """One operation at one shape. Cases of rank 0 are the ones to have when there is time for few."""
 
     op: str
-    name: str
+    shape: dict[str, int | str]
     rank: int
     build: Callable[[Setting], Problem]
-    shape: dict[str, int | str] = field(default_factory=dict)
+
+    @property
+    def name(self) -> str:
+        """The shape in words."""
+        sizes = {key: f"{value:,}" if isinstance(value, int) else value for key, value in self.shape.items()}
+        return ", ".join(f"{key} {value}" for key, value in sizes.items())
 
 
-def differentiate(forward: Forward, leaves: Mapping[str, Tensor], p: float, upstream: Tensor | None = None) -> Run:
-    """Forward, and the gradients of `leaves` as tensors of their own; forward alone when there are none."""
+def differentiate(forward: Forward, inputs: Mapping[str, Tensor], p: float, upstream: Tensor | None = None) -> Run:
+    """Forward, and the gradients of what requires one, as tensors of their own; forward alone where nothing does."""
+    leaves = {name: value for name, value in inputs.items() if value.requires_grad}
 
     def run() -> Tensors:
         if not leaves:
@@ -157,7 +163,7 @@ def differentiate(forward: Forward, leaves: Mapping[str, Tensor], p: float, upst
 
 def call(
     forward: Forward,
-    leaves: Mapping[str, Tensor],
+    inputs: Mapping[str, Tensor],
     *,
     upstream: Tensor | None = None,
     p: float = 0.0,
@@ -165,8 +171,8 @@ def call(
     comparable: bool = True,
 ) -> Call:
     """A `Call` from a forward pass; with dropout when `p` is positive."""
-    check = differentiate(forward, leaves, 0.0, upstream) if p > 0 and comparable else None
-    return Call(differentiate(forward, leaves, p, upstream), check, truth, comparable)
+    check = differentiate(forward, inputs, 0.0, upstream) if p > 0 and comparable else None
+    return Call(differentiate(forward, inputs, p, upstream), check, truth, comparable)
 
 
 def compiled(function: Function) -> Function:
@@ -174,32 +180,52 @@ def compiled(function: Function) -> Function:
     return cast(Function, torch.compile(function, dynamic=False))
 
 
-def both_paths(make: Callable[[], Call], name: str = "xlt-engine") -> tuple[Variant, Variant]:
+def both_paths(make: Callable[[], Call]) -> tuple[Variant, Variant]:
     """This package's operation as it is dispatched, and its plain-torch reference."""
-    return Variant(name, make, own=True), Variant("reference", make, path="reference")
+    return Variant("xlt-engine", make, own=True), Variant("reference", make, path="reference")
 
 
 def plain_and_compiled(
-    forward: Forward, leaves: Mapping[str, Tensor], *, upstream: Tensor | None = None, p: float = 0.0
+    forward: Forward, inputs: Mapping[str, Tensor], *, upstream: Tensor | None = None, p: float = 0.0
 ) -> tuple[Variant, Variant]:
     """Eager torch, and the same through torch.compile; with dropout the latter's masks cannot be switched off."""
 
     def compile_() -> Call:
-        return call(compiled(forward), leaves, upstream=upstream, p=p, comparable=p == 0)
+        return call(compiled(forward), inputs, upstream=upstream, p=p, comparable=p == 0)
 
     return (
-        Variant("torch eager", lambda: call(forward, leaves, upstream=upstream, p=p), plain=True),
+        Variant("torch eager", lambda: call(forward, inputs, upstream=upstream, p=p), plain=True),
         Variant("torch.compile", compile_),
     )
 
 
+def compare(
+    ours: Forward,
+    plain: Callable[..., Tensor],
+    inputs: Mapping[str, Tensor],
+    *,
+    upstream: Tensor | None = None,
+    p: float = 0.0,
+    others: tuple[Variant, ...] = (),
+    flops: float = 0.0,
+    moved: float,
+) -> Problem:
+    """An operation beside plain torch: `plain(p, *inputs)`, which is the truth in fp64 and without dropout."""
+    variants = (
+        *both_paths(lambda: call(ours, inputs, upstream=upstream, p=p)),
+        *plain_and_compiled(lambda p: plain(p, *inputs.values()), inputs, upstream=upstream, p=p),
+        *others,
+    )
+    return Problem(variants, in_double(partial(plain, 0.0), inputs, upstream), flops, moved)
+
+
 def in_double(
-    forward: Callable[..., Tensor], leaves: Mapping[str, Tensor], upstream: Tensor | None = None
+    forward: Callable[..., Tensor], inputs: Mapping[str, Tensor], upstream: Tensor | None = None
 ) -> Callable[[], Tensors]:
-    """The truth: `forward` of the leaves in fp64, and its gradients."""
+    """The truth: `forward` of the inputs in fp64, and its gradients."""
 
     def compute() -> Tensors:
-        wide = {name: leaf.detach().double().requires_grad_() for name, leaf in leaves.items()}
+        wide = {name: x.detach().double().requires_grad_(x.requires_grad) for name, x in inputs.items()}
         up = None if upstream is None else upstream.double()
         return differentiate(lambda _: forward(*wide.values()), wide, 0.0, up)()
 

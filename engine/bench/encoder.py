@@ -25,6 +25,7 @@ from .case import (
     Variant,
     both_paths,
     call,
+    compare,
     compiled,
     differentiate,
     in_double,
@@ -36,205 +37,169 @@ EPS = 1e-12
 POSITIONS, SEGMENTS = 512, 2
 
 
-def _rank(index: int) -> int:
-    return min(index, 2)
-
-
 def layer_norm_cases(sizes: Sizes) -> list[Case]:
     return [
         Case(
-            "dropout_residual_layer_norm",
-            f"{tokens:,} tokens, H {sizes.hidden}",
-            _rank(index),
-            partial(_layer_norm, tokens, sizes.hidden),
-            {"T": tokens, "H": sizes.hidden},
+            "dropout_residual_layer_norm", {"T": t, "H": sizes.hidden}, min(i, 2), partial(_layer_norm, t, sizes.hidden)
         )
-        for index, tokens in enumerate(sizes.tokens)
+        for i, t in enumerate(sizes.tokens)
     ]
 
 
 def _layer_norm(tokens: int, size: int, at: Setting) -> Problem:
-    leaves = {
+    inputs = {
         "x": at.normal(tokens, size, key="x", grad=True),
         "residual": at.normal(tokens, size, key="residual", grad=True),
         "weight": at.normal(size, key="weight", grad=True),
         "bias": at.normal(size, key="norm bias", grad=True),
     }
-    x, residual, weight, bias = leaves.values()
+    x, residual, weight, bias = inputs.values()
     upstream = at.normal(tokens, size, key="upstream")
 
     def ours(p: float) -> Tensor:
         return dropout_residual_layer_norm(x, residual, weight, bias, eps=EPS, p=p, seed=SEED, site=SITE)
 
-    def plain(p: float) -> Tensor:
+    def plain(p: float, x: Tensor, residual: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
         return functional.layer_norm(functional.dropout(x, p) + residual, (size,), weight, bias, EPS)
 
     def liger() -> Call:
         norm = peers.liger_layer_norm(EPS)
         return call(
-            lambda p: norm(functional.dropout(x, p) + residual, weight, bias), leaves, upstream=upstream, p=DROPOUT
+            lambda p: norm(functional.dropout(x, p) + residual, weight, bias), inputs, upstream=upstream, p=DROPOUT
         )
 
-    def wide(x: Tensor, residual: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-        return functional.layer_norm(x + residual, (size,), weight, bias, EPS)
-
-    variants = (
-        *both_paths(lambda: call(ours, leaves, upstream=upstream, p=DROPOUT)),
-        *plain_and_compiled(plain, leaves, upstream=upstream, p=DROPOUT),
-        Variant("Liger", liger, note="its LayerNorm alone is fused; dropout and sum are eager"),
-    )
+    others = (Variant("Liger", liger, note="its LayerNorm alone is fused; dropout and sum are eager"),)
     # forward reads x and the residual, writes the result and what backward needs of it; backward the mirror image
     moved = 8.0 * x.numel() * x.element_size()
-    return Problem(variants, in_double(wide, leaves, upstream), flops=0.0, moved=moved)
+    return compare(ours, plain, inputs, upstream=upstream, p=DROPOUT, others=others, moved=moved)
 
 
 def gelu_cases(sizes: Sizes) -> list[Case]:
+    size, inner = sizes.hidden, sizes.inner
     return [
-        Case(
-            "linear_gelu",
-            f"{tokens:,} tokens, {sizes.hidden} to {sizes.inner}",
-            _rank(index),
-            partial(_linear_gelu, tokens, sizes.hidden, sizes.inner),
-            {"T": tokens, "H": sizes.hidden, "F": sizes.inner},
-        )
-        for index, tokens in enumerate(sizes.tokens)
+        Case("linear_gelu", {"T": t, "H": size, "F": inner}, min(i, 2), partial(_linear_gelu, t, size, inner))
+        for i, t in enumerate(sizes.tokens)
     ]
 
 
 def _linear_gelu(tokens: int, size: int, inner: int, at: Setting) -> Problem:
-    leaves = {
+    inputs = {
         "x": at.normal(tokens, size, key="x", grad=True),
         "weight": at.normal(inner, size, key="up", std=0.02, grad=True),
         "bias": at.normal(inner, key="up bias", std=0.02, grad=True),
     }
-    x, weight, bias = leaves.values()
+    x, weight, bias = inputs.values()
     upstream = at.normal(tokens, inner, key="upstream")
-    products = "matrix products alone"
 
-    def wide(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    def plain(p: float, x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
         return functional.gelu(functional.linear(x, weight, bias))
 
-    def alone() -> Call:
-        without = {"x": x, "weight": weight}
+    def products() -> Call:
         forward = partial(functional.linear, x, weight, bias.detach())
-        return call(lambda p: forward(), without, upstream=upstream, comparable=False)
+        return call(lambda p: forward(), {"x": x, "weight": weight}, upstream=upstream, comparable=False)
 
-    variants = (
-        *both_paths(lambda: call(lambda p: linear_gelu(x, weight, bias), leaves, upstream=upstream)),
-        *plain_and_compiled(lambda p: wide(x, weight, bias), leaves, upstream=upstream),
-        Variant(products, alone, note="what another row takes longer is its GELU and bias gradient", plain=True),
-    )
+    note = "what another row takes longer is its GELU and bias gradient"
+    others = (Variant("matrix products alone", products, note=note, plain=True, rival=False),)
     flops = 6.0 * tokens * size * inner
-    element = x.element_size()
-    whole = element * (3 * x.numel() + 3 * weight.numel() + 3 * upstream.numel())
-    # the GELU part: forward reads and writes, backward reads two and writes one
-    rest = 5.0 * element * upstream.numel()
-    return Problem(variants, in_double(wide, leaves, upstream), flops, whole, part=(products, rest))
+    moved = 3.0 * x.element_size() * (x.numel() + weight.numel() + upstream.numel())
+    return compare(
+        lambda p: linear_gelu(x, weight, bias),
+        plain,
+        inputs,
+        upstream=upstream,
+        others=others,
+        flops=flops,
+        moved=moved,
+    )
 
 
 def embedding_cases(sizes: Sizes) -> list[Case]:
-    found = []
-    for index, tokens in enumerate(sizes.tokens):
-        for frozen in (True, False):
-            name = f"{tokens:,} tokens, H {sizes.hidden}, {'frozen: forward alone' if frozen else 'trainable'}"
-            build = partial(_embedding, tokens, sizes.hidden, sizes.vocabularies[0], frozen)
-            shape: dict[str, int | str] = {"T": tokens, "H": sizes.hidden, "V": sizes.vocabularies[0]}
-            shape["tables"] = "frozen" if frozen else "trainable"
-            found.append(Case("embedding_layer_norm", name, _rank(index), build, shape))
-    return found
+    size, vocabulary = sizes.hidden, sizes.vocabularies[0]
+    return [
+        Case(
+            "embedding_layer_norm",
+            {"T": t, "H": size, "V": vocabulary, "tables": "frozen" if frozen else "trainable"},
+            min(i, 2),
+            partial(_embedding, t, size, vocabulary, frozen),
+        )
+        for i, t in enumerate(sizes.tokens)
+        for frozen in (True, False)
+    ]
 
 
 def _embedding(tokens: int, size: int, vocabulary: int, frozen: bool, at: Setting) -> Problem:
-    tables = {
+    """With frozen tables forward alone."""
+    inputs = {
         "word": at.normal(vocabulary, size, key="word", std=0.02, grad=not frozen),
         "position": at.normal(POSITIONS, size, key="position", std=0.02, grad=not frozen),
         "segment": at.normal(SEGMENTS, size, key="segment", std=0.02, grad=not frozen),
         "weight": at.normal(size, key="weight", grad=not frozen),
         "bias": at.normal(size, key="norm bias", grad=not frozen),
     }
+    word, position, segment, weight, bias = inputs.values()
     ids = at.integers(vocabulary, tokens, key="ids")
     positions = torch.arange(tokens, device=at.device) % min(128, POSITIONS)
     segments = at.integers(SEGMENTS, tokens, key="segments")
-    leaves = {} if frozen else tables
     upstream = None if frozen else at.normal(tokens, size, key="upstream")
 
     def ours(p: float) -> Tensor:
         return embedding_layer_norm(
-            ids, positions, segments, *tables.values(), eps=EPS, p=p, seed=SEED, site=SITE
-        )  # fmt: skip
+            ids, positions, segments, word, position, segment, weight, bias, eps=EPS, p=p, seed=SEED, site=SITE
+        )
 
-    def total(word: Tensor, position: Tensor, segment: Tensor) -> Tensor:
+    def plain(p: float, word: Tensor, position: Tensor, segment: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
         rows = functional.embedding(ids, word) + functional.embedding(positions, position)
-        return rows + functional.embedding(segments, segment)
-
-    def wide(word: Tensor, position: Tensor, segment: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-        return functional.layer_norm(total(word, position, segment), (size,), weight, bias, EPS)
-
-    def plain(p: float) -> Tensor:
-        return functional.dropout(wide(*tables.values()), p)
+        rows = rows + functional.embedding(segments, segment)
+        return functional.dropout(functional.layer_norm(rows, (size,), weight, bias, EPS), p)
 
     def liger() -> Call:
         norm, lookup = peers.liger_layer_norm(EPS), peers.liger_embedding()
-        word, position, segment, weight, bias = tables.values()
 
         def forward(p: float) -> Tensor:
             rows = lookup(word, ids) + lookup(position, positions) + lookup(segment, segments)
             return functional.dropout(norm(rows, weight, bias), p)
 
-        return call(forward, leaves, upstream=upstream, p=DROPOUT)
+        return call(forward, inputs, upstream=upstream, p=DROPOUT)
 
-    variants = (
-        *both_paths(lambda: call(ours, leaves, upstream=upstream, p=DROPOUT)),
-        *plain_and_compiled(plain, leaves, upstream=upstream, p=DROPOUT),
-        Variant("Liger", liger, note="its three look-ups and its LayerNorm; dropout is eager"),
-    )
+    others = (Variant("Liger", liger, note="its three look-ups and its LayerNorm; dropout is eager"),)
     # forward reads rows and writes the result; trainable, it also keeps the sum, which backward reads with the upstream
     # gradient, and the word table's dense gradient is written
-    element = tables["word"].element_size()
     values = tokens * size
-    moved = element * (2 * values if frozen else 5 * values + tables["word"].numel()) + 24.0 * tokens
-    if frozen:
-        return Problem(variants, lambda: {"out": wide(*(t.double() for t in tables.values()))}, 0.0, moved)
-    return Problem(variants, in_double(wide, tables, upstream), 0.0, moved)
+    moved = word.element_size() * (2 * values if frozen else 5 * values + word.numel()) + 24.0 * tokens
+    return compare(ours, plain, inputs, upstream=upstream, p=DROPOUT, others=others, moved=moved)
 
 
 def dropout_cases(sizes: Sizes) -> list[Case]:
     tokens = sizes.tokens[0]
-    shape: dict[str, int | str] = {"T": tokens, "H": sizes.hidden}
-    return [Case("dropout", f"{tokens:,} tokens, H {sizes.hidden}", 1, partial(_dropout, tokens, sizes.hidden), shape)]
+    return [Case("dropout", {"T": tokens, "H": sizes.hidden}, 1, partial(_dropout, tokens, sizes.hidden))]
 
 
 def _dropout(tokens: int, size: int, at: Setting) -> Problem:
     x = at.normal(tokens, size, key="x", grad=True)
     upstream = at.normal(tokens, size, key="upstream")
-    leaves = {"x": x}
 
     def truth() -> Tensors:
         factor = keep_mask(tokens, size, DROPOUT, SEED, SITE, at.device).double() * keep_scale(DROPOUT)
         return {"out": x.detach().double() * factor, "d_x": upstream.double() * factor}
 
-    def ours() -> Call:
-        return Call(differentiate(lambda p: dropout(x, p, seed=SEED, site=SITE), leaves, DROPOUT, upstream))
+    def of(forward: Forward, comparable: bool) -> Call:
+        return Call(differentiate(forward, {"x": x}, DROPOUT, upstream), comparable=comparable)
 
     def plain(p: float) -> Tensor:
         return functional.dropout(x, p)
 
-    def theirs(forward: Forward) -> Call:
-        return Call(differentiate(forward, leaves, DROPOUT, upstream), comparable=False)
-
     variants = (
-        *both_paths(ours),
-        Variant("torch eager", lambda: theirs(plain), plain=True),
-        Variant("torch.compile", lambda: theirs(compiled(plain))),
+        *both_paths(lambda: of(lambda p: dropout(x, p, seed=SEED, site=SITE), True)),
+        Variant("torch eager", lambda: of(plain, False), plain=True),
+        Variant("torch.compile", lambda: of(compiled(plain), False)),
     )
     return Problem(variants, truth, flops=0.0, moved=4.0 * x.numel() * x.element_size())
 
 
 def voter_mlp_cases(sizes: Sizes) -> list[Case]:
-    items, widths = sorted(sizes.tokens[:2])[0], default_voter_widths(sizes.hidden)
+    items, widths = min(sizes.tokens[:2]), default_voter_widths(sizes.hidden)
     shape: dict[str, int | str] = {"K": items, "H": sizes.hidden, "M": len(widths), "D": max(widths)}
-    name = f"{items:,} items, H {sizes.hidden}, widths {', '.join(map(str, widths))}"
-    return [Case("voter_mlp", name, 1, partial(_voter_mlp, items, sizes.hidden, widths), shape)]
+    return [Case("voter_mlp", shape, 1, partial(_voter_mlp, items, sizes.hidden, widths))]
 
 
 def _voter_mlp(items: int, size: int, widths: tuple[int, ...], at: Setting) -> Problem:
@@ -250,27 +215,25 @@ def _voter_mlp(items: int, size: int, widths: tuple[int, ...], at: Setting) -> P
         }
         for m, d in enumerate(widths)
     ]
-    stacked = {name: _stack([part[name].detach() for part in parts]) for name in parts[0]}
+    stacked = {"x": x} | {name: _stack([part[name].detach() for part in parts]) for name in parts[0]}
     each = {"x": x} | {f"{name}_{m}": value for m, part in enumerate(parts) for name, value in part.items()}
 
     def ours(p: float) -> Tensor:
-        return voter_mlp(x, *stacked.values(), p=p, seed=SEED, site=SITE)
+        return voter_mlp(*stacked.values(), p=p, seed=SEED, site=SITE)
 
-    def plain(p: float, *leaves: Tensor) -> Tensor:
-        x, *rest = leaves or tuple(each.values())
+    def plain(p: float, x: Tensor, *rest: Tensor) -> Tensor:
         voters = []
         for w1, b1, w2, b2 in zip(*[iter(rest)] * 4, strict=True):
             inner = functional.dropout(functional.gelu(functional.linear(x, w1, b1)), p)
             voters.append(functional.linear(inner, w2, b2))
         return torch.stack(voters)
 
-    variants = (
-        *both_paths(lambda: call(ours, {"x": x} | stacked, upstream=upstream, p=DROPOUT)),
-        *plain_and_compiled(plain, each, upstream=upstream, p=DROPOUT),
-    )
     flops = 12.0 * items * size * sum(widths)
-    weights = sum(value.numel() for value in each.values()) - x.numel()
-    moved = x.element_size() * 2.0 * (x.numel() + weights + upstream.numel())
+    moved = x.element_size() * 2.0 * (sum(value.numel() for value in each.values()) + upstream.numel())
+    variants = (
+        *both_paths(lambda: call(ours, stacked, upstream=upstream, p=DROPOUT)),
+        *plain_and_compiled(lambda p: plain(p, *each.values()), each, upstream=upstream, p=DROPOUT),
+    )
     return Problem(variants, in_double(partial(plain, 0.0), each, upstream), flops, moved)
 
 

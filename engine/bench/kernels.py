@@ -23,6 +23,7 @@ from ... import ConfigError, XltError
 from ...kernels import dispatch
 from ..storage.files import atomic_write_json
 from ..storage.run_folder import git_commit
+from ..training.device import choose_device
 from . import peers as peers
 from .attention import attention_cases
 from .case import SIZES, Call, Case, Problem, Setting, Sizes, Variant
@@ -34,7 +35,6 @@ from .measure import (
     Timer,
     ceilings,
     errors,
-    find_device,
     launches,
     machine,
     memory,
@@ -81,14 +81,14 @@ def bench_kernels(
         operations: names from `OPERATIONS`; all when empty.
         quick: the most important shapes alone, and fewer rounds; on a CPU tiny shapes, which show only that it runs.
         device: "auto", "cpu" or "cuda".
-        json_file: written after every case.
+        json_file: written before and after every case.
         say: receives a line for a person now and then.
 
     Raises:
-        ConfigError: an unknown operation, or a device that is not there.
-        XltError: a row of this package failed, or the device was lost; everything measured is in `json_file`.
+        ConfigError: an unknown operation, or a device that this machine has not.
+        XltError: the device was lost; everything measured is in `json_file`.
     """
-    where = find_device(device)
+    where = choose_device(device)
     path, why = dispatch.kernels_path(where)
     sizes = _sizes(where, path, quick)
     cases = [case for name in _chosen(operations) for case in OPERATIONS[name](sizes)]
@@ -96,22 +96,25 @@ def bench_kernels(
     result = _head(where, path, why, sizes, quick) | {"operations": list(dict.fromkeys(case.op for case in cases))}
     for note in result["notes"]:
         say(note)
-    result["ceilings"] = ceilings(where, sizes.name == "tiny")
-    say("measured ceilings: {matmul_tflops:.4g} TFLOP/s ({matmul} {dtype}), {copy_gb_per_s:.4g} GB/s".format(
-        **result["ceilings"]))  # fmt: skip
-    bench = _Bench(where, sizes, result["ceilings"], path, quick)
-    for number, case in enumerate(cases, 1):
-        result["running"] = f"{case.op}: {case.name}"
-        _write(result, json_file)
-        entry = bench.measure(case)
-        entry["headline"] = headline(entry)
-        result["cases"].append(entry)
-        say(f"[{number}/{len(cases)}, {time.monotonic() - bench.started:.0f} s] {entry['headline']}")
-        if bench.lost is not None:
+    bench = _Bench(where, sizes, path, quick)
+    result["ceilings"] = top = bench.ceilings
+    say(f"measured ceilings: {top['matmul_tflops']:.4g} TFLOP/s ({top['matmul']} {top['dtype']}), "
+        f"{top['copy_gb_per_s']:.4g} GB/s")  # fmt: skip
+    started = time.monotonic()
+    try:
+        for number, case in enumerate(cases, 1):
+            result["running"] = f"{case.op}: {case.name}"
             _write(result, json_file)
-            raise XltError(f"the device was lost in {result['running']}: {bench.lost}")
-    result |= {"running": None, "complete": True, "seconds": time.monotonic() - bench.started}
-    _write(result, json_file)
+            entry: Result = {"op": case.op, "name": case.name, "shape": case.shape, "rank": case.rank, "rows": []}
+            result["cases"].append(entry)
+            try:
+                bench.measure(case, entry)
+            finally:
+                entry["headline"] = headline(entry)
+            say(f"[{number}/{len(cases)}, {time.monotonic() - started:.0f} s] {entry['headline']}")
+        result |= {"running": None, "complete": True, "seconds": time.monotonic() - started}
+    finally:
+        _write(result, json_file)
     return result
 
 
@@ -148,22 +151,21 @@ def _head(device: torch.device, path: str, why: str, sizes: Sizes, quick: bool) 
             + ("Triton's interpreter" if path == "triton" else "the reference path")
             + f" against eager torch, in fp32, at {sizes.name} shapes; wall time, no memory and no launches"
         )
-    found = machine(device)
+    environment = machine(device)
     return {
         "benchmark": "kernels",
         "complete": False,
         "running": None,
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
         "commit": git_commit(Path(__file__).parent),
-        "device": found["device"],
+        "device": environment["device"],
         "path": path,
         "path_reason": why,
         "dtype": "bfloat16" if device.type == "cuda" else "float32",
         "sizes": sizes.name,
         "quick": quick,
         "notes": notes,
-        "environment": found | {"versions": found["versions"] | peers.versions()},
-        "ceilings": {},
+        "environment": environment | {"versions": environment["versions"] | peers.versions()},
         "cases": [],
     }
 
@@ -176,75 +178,67 @@ def _write(result: Result, json_file: Path | None) -> None:
 class _Bench:
     """Measures one case after another on a device."""
 
-    def __init__(self, device: torch.device, sizes: Sizes, ceilings: dict[str, Any], path: str, quick: bool) -> None:
-        self.device, self.sizes, self.ceilings, self.path = device, sizes, ceilings, path
+    def __init__(self, device: torch.device, sizes: Sizes, path: str, quick: bool) -> None:
+        self.device, self.sizes, self.path = device, sizes, path
+        self.cuda = device.type == "cuda"
         self.timer = Timer(device)
+        self.ceilings = ceilings(device, sizes.name == "tiny")
         self.seconds = SECONDS[sizes.name] * (0.4 if quick else 1.0)
-        self.started = time.monotonic()
-        self.lost: str | None = None
 
-    def measure(self, case: Case) -> Result:
-        """One case's entry; the memory of its inputs is free again afterwards."""
-        entry: Result = {"op": case.op, "name": case.name, "shape": case.shape, "rank": case.rank}
-        if self.device.type == "cuda":
+    def measure(self, case: Case, entry: Result) -> None:
+        """Fills one case's entry; the memory of its inputs is free again afterwards.
+
+        Raises:
+            XltError: the device was lost.
+        """
+        if self.cuda:
             torch.compiler.reset()
         try:
-            dtype = torch.bfloat16 if self.device.type == "cuda" else torch.float32
-            self._fill(entry, case.build(Setting(self.device, dtype)))
+            problem = case.build(Setting(self.device, torch.bfloat16 if self.cuda else torch.float32))
+            self._fill(entry, problem, problem.truth())
         except FAILURES as error:
-            entry |= {"floor_ms": None, "rows": [], "reason": reason(error)}
-            self._check_device()
+            entry |= {"floor_ms": None, "reason": reason(error)}
+            self._check_device(case.op)
         gc.collect()
-        if self.device.type == "cuda" and self.lost is None:
+        if self.cuda:
             torch.cuda.empty_cache()
-        return entry
 
-    def _fill(self, entry: Result, problem: Problem) -> None:
-        floor = self._floor_ms(problem.flops, problem.moved)
-        entry |= {"flops": problem.flops, "bytes": problem.moved, "floor_ms": floor, "rows": []}
-        truth = problem.truth()
+    def _fill(self, entry: Result, problem: Problem, truth: dict[str, torch.Tensor]) -> None:
+        arithmetic = problem.flops / (self.ceilings["matmul_tflops"] * 1e9)
+        floor = max(arithmetic, problem.moved / (self.ceilings["copy_gb_per_s"] * 1e6))
+        entry |= {"flops": problem.flops, "bytes": problem.moved, "floor_ms": floor}
         candidates: dict[str, Candidate] = {}
         for variant in self._variants(problem):
-            rival = (
-                not variant.own and variant.path is None and (problem.part is None or variant.name != problem.part[0])
-            )
+            rival = variant.rival and not variant.own and variant.path is None
             row: Result = {"variant": variant.name, "own": variant.own, "rival": rival, "note": variant.note}
-            row["reason"] = None
-            entry["rows"].append(row)
-            if self.lost is not None:
-                row["reason"] = f"not tried: the device was lost ({self.lost})"
-                continue
+            entry["rows"].append(row | {"reason": None})
+            row = entry["rows"][-1]
             try:
                 candidates[variant.name] = self._prepare(variant, truth, row)
             except FAILURES as error:
                 row["reason"] = reason(error)
-                self._check_device()
-        del truth
-        if self.lost is None:
-            time_interleaved(candidates, self.timer, self.seconds, LEAST[self.sizes.name])
-            self._check_device()
+                self._check_device(entry["op"])
+        time_interleaved(candidates, self.timer, self.seconds, LEAST[self.sizes.name])
+        self._check_device(entry["op"])
         for row in entry["rows"]:
             candidate = candidates.get(row["variant"])
             if candidate is not None:
-                _finish(row, candidate, floor)
-        _compare(entry["rows"])
-        if problem.part is not None:
-            self._rest(entry["rows"], *problem.part)
+                row["reason"] = candidate.failed
+            if candidate is not None and candidate.times:
+                row["ms"], row["host_ms"] = quantiles(candidate.times), candidate.host_ms
+                row["percent_of_floor"] = 100 * floor / row["ms"]["p50"]
+        own = [row["ms"]["p50"] for row in entry["rows"] if row["own"] and row.get("ms")]
+        for row in entry["rows"]:
+            row["times_ours"] = row["ms"]["p50"] / min(own) if own and row.get("ms") else None
 
     def _variants(self, problem: Problem) -> list[Variant]:
-        """On the reference path there is one row of ours; on a CPU nothing is compiled, and there are no rivals."""
-        found: list[Variant] = []
-        for variant in problem.variants:
-            if self.path == "reference" and variant.path == "reference":
-                continue
-            if self.path == "reference" and variant.own:
-                if any(v.own for v in found):
-                    continue
-                variant = replace(variant, name="xlt-engine", note="the reference path")
-            if self.device.type != "cuda" and not (variant.own or variant.path or variant.plain):
-                continue
-            found.append(variant)
-        return found
+        """On a CPU nothing is compiled, and there are no rivals; on the reference path there is one row of ours."""
+        variants = [v for v in problem.variants if self.cuda or v.own or v.path or v.plain]
+        if self.path != "reference":
+            return variants
+        own = next(v for v in variants if v.own)
+        rest = [v for v in variants if not v.own and v.path != "reference"]
+        return [replace(own, name="xlt-engine", note="the reference path"), *rest]
 
     def _prepare(self, variant: Variant, truth: dict[str, torch.Tensor], row: Result) -> Candidate:
         """Warm up, then what needs no clock: error, memory and launches."""
@@ -256,47 +250,15 @@ class _Bench:
         warm_up(candidate, self.timer)
         row["warm_up_s"] = time.perf_counter() - begin
         with context():
-            row["error"] = None
-            if call.comparable:
-                expected = truth if call.truth is None else call.truth()
-                row["error"] = errors((call.check or call.run)(), expected)
-            used = memory(call.run, self.device) or {}
-            row |= {name: used.get(name) for name in ("peak_mib", "workspace_mib")}
+            expected = truth if call.truth is None else call.truth()
+            row["error"] = errors((call.check or call.run)(), expected) if call.comparable else None
+            row |= memory(call.run, self.device)
             row["launches"] = launches(call.run, self.device)
         return candidate
 
-    def _floor_ms(self, flops: float, moved: float) -> float:
-        arithmetic: float = flops / (self.ceilings["matmul_tflops"] * 1e9)
-        traffic: float = moved / (self.ceilings["copy_gb_per_s"] * 1e6)
-        return max(arithmetic, traffic)
-
-    def _rest(self, rows: list[Result], products: str, moved: float) -> None:
-        """What an operation takes beyond its matrix products, and the share of that part's own floor."""
-        alone = next((r["ms"]["p50"] for r in rows if r["variant"] == products and r.get("ms")), None)
-        floor = self._floor_ms(0.0, moved)
-        for row in rows:
-            if alone is not None and row.get("ms") and row["variant"] != products:
-                beyond = row["ms"]["p50"] - alone
-                row["beyond_products_ms"] = beyond
-                row["beyond_products_percent_of_floor"] = 100 * floor / beyond if beyond > 0 else None
-
-    def _check_device(self) -> None:
+    def _check_device(self, op: str) -> None:
         """An illegal access ends a CUDA context: nothing more can be measured in this process."""
         try:
             synchronise(self.device)
         except RuntimeError as error:
-            self.lost = reason(error)
-
-
-def _finish(row: Result, candidate: Candidate, floor_ms: float) -> None:
-    row["reason"] = candidate.failed
-    if candidate.times:
-        row["ms"], row["host_ms"] = quantiles(candidate.times), candidate.host_ms
-        row["percent_of_floor"] = 100 * floor_ms / row["ms"]["p50"]
-
-
-def _compare(rows: list[Result]) -> None:
-    """How many times the fastest row of this package each row takes."""
-    own = [row["ms"]["p50"] for row in rows if row["own"] and row.get("ms")]
-    for row in rows:
-        row["times_ours"] = row["ms"]["p50"] / min(own) if own and row.get("ms") else None
+            raise XltError(f"the device was lost in {op}: {reason(error)}") from error

@@ -20,8 +20,8 @@ from .case import (
     Variant,
     both_paths,
     call,
+    compare,
     compiled,
-    in_double,
     plain_and_compiled,
 )
 from .measure import Tensors
@@ -32,20 +32,15 @@ _TRUTH_ELEMENTS = 1 << 26
 
 def linear_cross_entropy_cases(sizes: Sizes) -> list[Case]:
     small, large = sizes.vocabularies
-    found = []
+    cases = []
     for rows, vocabulary in [(n, small) for n in sizes.rows] + [(n, large) for n in sizes.wide_rows]:
         for frozen in (True, False):
             rank = 2 if vocabulary == large or rows not in sizes.rows[:3] else 0 if rows in sizes.rows[:2] else 1
-            found.append(
-                Case(
-                    "linear_cross_entropy",
-                    f"N {rows:,}, V {vocabulary:,}, matrix {'frozen' if frozen else 'trainable'}",
-                    rank,
-                    partial(_linear_cross_entropy, rows, vocabulary, sizes.hidden, frozen),
-                    {"N": rows, "V": vocabulary, "H": sizes.hidden, "matrix": "frozen" if frozen else "trainable"},
-                )
-            )
-    return found
+            shape: dict[str, int | str] = {"N": rows, "V": vocabulary, "H": sizes.hidden}
+            shape["matrix"] = "frozen" if frozen else "trainable"
+            build = partial(_linear_cross_entropy, rows, vocabulary, sizes.hidden, frozen)
+            cases.append(Case("linear_cross_entropy", shape, rank, build))
+    return cases
 
 
 def _linear_cross_entropy(rows: int, vocabulary: int, size: int, frozen: bool, at: Setting) -> Problem:
@@ -53,27 +48,24 @@ def _linear_cross_entropy(rows: int, vocabulary: int, size: int, frozen: bool, a
     weight = at.normal(vocabulary, size, key="matrix", std=0.05, grad=not frozen)
     bias = at.normal(vocabulary, key="bias", std=0.1, grad=True)
     target = at.integers(vocabulary, rows, key="target")
-    leaves = {"hidden": hidden, "weight": weight, "bias": bias}
-    if frozen:
-        del leaves["weight"]
+    inputs = {"hidden": hidden, "weight": weight, "bias": bias}
 
     def plain(p: float) -> Tensor:
         return functional.cross_entropy(functional.linear(hidden, weight, bias).float(), target, reduction="sum")
 
     def ours(mode: str) -> Call:
-        return call(lambda p: linear_cross_entropy(hidden, weight, bias, target, mode=mode), leaves)
+        return call(lambda p: linear_cross_entropy(hidden, weight, bias, target, mode=mode), inputs)
 
     def peer(make: Callable[[], peers.Loss]) -> Call:
         loss = make()
-        return call(lambda p: loss(hidden, weight, bias, target), leaves)
+        return call(lambda p: loss(hidden, weight, bias, target), inputs)
 
     def cut() -> Call:
         loss, has_bias = peers.cut_cross_entropy()
         if has_bias:
-            return call(lambda p: loss(hidden, weight, bias, target), leaves)
-        fewer = {name: leaf for name, leaf in leaves.items() if name != "bias"}
+            return call(lambda p: loss(hidden, weight, bias, target), inputs)
         truth = partial(_loss_truth, hidden, weight, None, target, frozen)
-        return call(lambda p: loss(hidden, weight, None, target), fewer, truth=truth)
+        return call(lambda p: loss(hidden, weight, None, target), {"hidden": hidden, "weight": weight}, truth=truth)
 
     modes = ("store", "recompute")
     element = hidden.element_size()
@@ -82,7 +74,7 @@ def _linear_cross_entropy(rows: int, vocabulary: int, size: int, frozen: bool, a
         (
             *(Variant(f"xlt-engine, {mode}", partial(ours, mode), own=True) for mode in modes),
             Variant("reference", partial(ours, "auto"), path="reference"),
-            *plain_and_compiled(plain, leaves),
+            *plain_and_compiled(plain, inputs),
             Variant("Liger", partial(peer, partial(peers.liger_loss, None))),
             Variant("Liger, fp32 sums", partial(peer, partial(peers.liger_loss, torch.float32))),
             Variant("Cut Cross Entropy", cut, note="exact mode; releases without one: filter off, no bias"),
@@ -99,7 +91,7 @@ def _loss_truth(hidden: Tensor, weight: Tensor, bias: Tensor | None, target: Ten
     vocabulary = weight.shape[0]
     w = weight.detach().double()
     b = w.new_zeros(vocabulary) if bias is None else bias.detach().double()
-    found = {"out": w.new_zeros(()), "d_hidden": torch.empty_like(hidden, dtype=torch.float64, requires_grad=False)}
+    result = {"out": w.new_zeros(()), "d_hidden": torch.empty_like(hidden, dtype=torch.float64, requires_grad=False)}
     d_weight, d_bias = None if frozen else torch.zeros_like(w), torch.zeros_like(b)
     step = max(1, _TRUTH_ELEMENTS // vocabulary)
     for first in range(0, hidden.shape[0], step):
@@ -107,27 +99,21 @@ def _loss_truth(hidden: Tensor, weight: Tensor, bias: Tensor | None, target: Ten
         x, own = hidden.detach()[rows].double(), target[rows, None]
         logits = torch.addmm(b, x, w.t())
         total = logits.logsumexp(1, keepdim=True)
-        found["out"] += (total - logits.gather(1, own)).sum()
+        result["out"] += (total - logits.gather(1, own)).sum()
         difference = logits.sub_(total).exp_()
         difference.scatter_add_(1, own, torch.full_like(own, -1.0, dtype=torch.float64))
-        found["d_hidden"][rows] = difference @ w
+        result["d_hidden"][rows] = difference @ w
         d_bias += difference.sum(0)
         if d_weight is not None:
             d_weight.addmm_(difference.t(), x)
-    found |= {} if bias is None else {"d_bias": d_bias}
-    return found if d_weight is None else found | {"d_weight": d_weight}
+    result |= {} if bias is None else {"d_bias": d_bias}
+    return result if d_weight is None else result | {"d_weight": d_weight}
 
 
 def soft_label_loss_cases(sizes: Sizes) -> list[Case]:
     return [
-        Case(
-            "soft_label_loss",
-            f"{VOTERS} voters, {items:,} items, {CLASSES} classes",
-            min(index, 2),
-            partial(_soft_label_loss, items),
-            {"M": VOTERS, "K": items, "C": CLASSES},
-        )
-        for index, items in enumerate(sorted(sizes.tokens[:2]))
+        Case("soft_label_loss", {"M": VOTERS, "K": k, "C": CLASSES}, min(i, 2), partial(_soft_label_loss, k))
+        for i, k in enumerate(sorted(sizes.tokens[:2]))
     ]
 
 
@@ -135,27 +121,18 @@ def _soft_label_loss(items: int, at: Setting) -> Problem:
     """In fp32, as the probabilities of a teacher are."""
     logits = at.normal(VOTERS, items, CLASSES, key="logits", std=2.0, grad=True, dtype=torch.float32)
     teacher = at.normal(items, CLASSES, key="teacher", std=2.0, dtype=torch.float32).softmax(-1)
-    leaves = {"logits": logits}
 
-    def plain(student: Tensor) -> Tensor:
+    def plain(p: float, student: Tensor) -> Tensor:
         return (student.softmax(-1) - teacher.to(student.dtype)).square().mean(-1).mean(0).sum()
 
-    both = both_paths(lambda: call(lambda p: soft_label_loss(logits, teacher), leaves))
     moved = 4 * items * CLASSES * (2 * (VOTERS + 1) + VOTERS)
-    variants = (*both, *plain_and_compiled(lambda p: plain(logits), leaves))
-    return Problem(variants, in_double(plain, leaves), flops=0.0, moved=moved)
+    return compare(lambda p: soft_label_loss(logits, teacher), plain, {"logits": logits}, moved=moved)
 
 
 def votes_cases(sizes: Sizes) -> list[Case]:
     return [
-        Case(
-            "votes",
-            f"{VOTERS} voters, {items:,} items, {CLASSES} classes",
-            2 * index,
-            partial(_votes, items),
-            {"M": VOTERS, "K": items, "C": CLASSES},
-        )
-        for index, items in enumerate(sizes.items)
+        Case("votes", {"M": VOTERS, "K": k, "C": CLASSES}, 2 * i, partial(_votes, k))
+        for i, k in enumerate(sizes.items)
     ]
 
 

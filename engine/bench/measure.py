@@ -21,7 +21,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ... import ConfigError
 from ..storage.run_folder import environment
 
 Tensors = dict[str, Tensor]
@@ -34,13 +33,13 @@ _MOST_SLEEP_MS = 8.0
 
 def _failures() -> tuple[type[Exception], ...]:
     """What a library that cannot do its work raises: its own row says so, and the others go on."""
-    found: list[type[Exception]] = [
+    errors: list[type[Exception]] = [
         *(ArithmeticError, AssertionError, AttributeError, ImportError, LookupError, MemoryError, NotImplementedError),
         *(OSError, RuntimeError, TypeError, ValueError, subprocess.SubprocessError),
     ]
     with suppress(ImportError, AttributeError):
-        found.append(importlib.import_module("triton.errors").TritonError)
-    return tuple(found)
+        errors.append(importlib.import_module("triton.errors").TritonError)
+    return tuple(errors)
 
 
 FAILURES = _failures()
@@ -58,32 +57,11 @@ def quantiles(values: Sequence[float]) -> dict[str, float]:
     return {"p20": p20, "p50": p50, "p80": p80, "n": len(values)}
 
 
-def find_device(name: str) -> torch.device:
-    """Of "auto", "cpu" or "cuda".
-
-    Raises:
-        ConfigError: CUDA is asked for and not there.
-    """
-    cuda = torch.cuda.is_available()
-    if name == "cuda" and not cuda:
-        raise ConfigError("device cuda: torch finds no CUDA device; use --device cpu")
-    return torch.device("cuda", torch.cuda.current_device()) if name != "cpu" and cuda else torch.device("cpu")
-
-
 def machine(device: torch.device) -> dict[str, Any]:
     """Where numbers were measured: what `rundir.environment` says, the processor's cores and its load."""
     load = [round(x, 2) for x in os.getloadavg()] if hasattr(os, "getloadavg") else None
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
     return environment() | {"device": name, "cores": os.cpu_count(), "load_average": load}
-
-
-def timed(call: Callable[[], object], device: torch.device) -> tuple[float, float]:
-    """CPU seconds of this process and wall seconds of one call, the device's work included."""
-    synchronise(device)
-    wall, cpu = time.perf_counter(), time.process_time()
-    call()
-    synchronise(device)
-    return time.process_time() - cpu, time.perf_counter() - wall
 
 
 def synchronise(device: torch.device) -> None:
@@ -100,14 +78,14 @@ class Timer:
 
     def host_ms(self, run: Run, repeats: int = 3) -> float:
         """Milliseconds until the call returns: what the host spends to fill the queue."""
-        found = []
+        times = []
         for _ in range(repeats):
             synchronise(self.device)
             begin = time.perf_counter()
             run()
-            found.append((time.perf_counter() - begin) * 1e3)
+            times.append((time.perf_counter() - begin) * 1e3)
         synchronise(self.device)
-        return statistics.median(found)
+        return statistics.median(times)
 
     def once_ms(self, run: Run, lead_ms: float) -> float:
         """One timed call; `lead_ms` is for how long the queue is held up before it (CUDA)."""
@@ -130,8 +108,8 @@ class Timer:
         if self._scratch is None:
             size = 8 * MIB
             if self.device.type == "cuda":
-                found = torch.cuda.get_device_properties(self.device)
-                size = max(256 * MIB, 2 * getattr(found, "L2_cache_size", 0))
+                properties = torch.cuda.get_device_properties(self.device)
+                size = max(256 * MIB, 2 * getattr(properties, "L2_cache_size", 0))
             self._scratch = torch.empty(size, dtype=torch.int8, device=self.device)
         self._scratch.zero_()
 
@@ -190,19 +168,18 @@ def time_interleaved(candidates: Mapping[str, Candidate], timer: Timer, seconds:
             rounds = 1 + int(min(max(least, fitting), 50))
 
 
-def memory(run: Run, device: torch.device) -> dict[str, float] | None:
+def memory(run: Run, device: torch.device) -> dict[str, float | None]:
     """Peak MiB above what was there before the call, in all and without the results; None where nobody counts."""
     if device.type != "cuda":
-        return None
+        return {"peak_mib": None, "workspace_mib": None}
     synchronise(device)
     torch.cuda.reset_peak_memory_stats(device)
     before = torch.cuda.memory_allocated(device)
     kept = run()
     synchronise(device)
-    peak = torch.cuda.max_memory_allocated(device) - before
-    results = torch.cuda.memory_allocated(device) - before
+    peak, results = torch.cuda.max_memory_allocated(device), torch.cuda.memory_allocated(device)
     del kept
-    return {"peak_mib": peak / MIB, "workspace_mib": (peak - results) / MIB}
+    return {"peak_mib": (peak - before) / MIB, "workspace_mib": (peak - results) / MIB}
 
 
 def launches(run: Run, device: torch.device) -> int | None:
@@ -221,20 +198,19 @@ def launches(run: Run, device: torch.device) -> int | None:
     return sum(not name.startswith(("Memcpy", "Memset")) for name in on_device) or None
 
 
-def errors(found: Mapping[str, Tensor], truth: Mapping[str, Tensor]) -> dict[str, dict[str, float | None]]:
+def errors(results: Mapping[str, Tensor], truth: Mapping[str, Tensor]) -> dict[str, dict[str, float | None]]:
     """Of each result that both have: the norm of the difference over that of the truth, in all and of the worst row."""
-    result = {}
-    for name, true in truth.items():
-        if name in found:
-            assert found[name].shape == true.shape, f"{name}: {tuple(found[name].shape)}, not {tuple(true.shape)}"
-            difference = found[name].detach().double() - true
-            worst = None
-            if true.dim() > 1:
-                size = true.reshape(-1, true.shape[-1]).norm(dim=1)
-                rows = difference.reshape(-1, true.shape[-1]).norm(dim=1)
-                worst = float((rows / size)[size > 0].max()) if bool((size > 0).any()) else 0.0
-            result[name] = {"frobenius": float(difference.norm() / true.norm()), "worst_row": worst}
-    return result
+    relative: dict[str, dict[str, float | None]] = {}
+    for name in [name for name in truth if name in results]:
+        value, true = results[name], truth[name]
+        assert value.shape == true.shape, f"{name}: {tuple(value.shape)}, not {tuple(true.shape)}"
+        difference = value.detach().double() - true
+        worst = None
+        if true.dim() > 1:
+            size, off = (x.reshape(-1, true.shape[-1]).norm(dim=1) for x in (true, difference))
+            worst = float((off / size)[size > 0].max()) if bool((size > 0).any()) else 0.0
+        relative[name] = {"frobenius": float(difference.norm() / true.norm()), "worst_row": worst}
+    return relative
 
 
 def ceilings(device: torch.device, small: bool, dtype: torch.dtype | None = None) -> dict[str, Any]:

@@ -39,13 +39,13 @@ def _header(result: Entry) -> list[str]:
     versions = result["environment"]["versions"]
     named = ", ".join(f"{name} {version}" for name, version in versions.items() if version)
     absent = ", ".join(name for name, version in versions.items() if not version)
-    found = result["ceilings"]
+    top = result["ceilings"]
     lines = [
         f"{result['device']}, {result['dtype']}, {result['sizes']} shapes, commit {result['commit'] or 'unknown'}",
         named + (f"; not installed: {absent}" if absent else ""),
         *result["notes"],
-        f"ceilings measured here: {found['matmul_tflops']:.4g} TFLOP/s (product {found['matmul']}), "
-        f"{found['copy_gb_per_s']:.4g} GB/s (copy, read and write)",
+        f"ceilings measured here: {top['matmul_tflops']:.4g} TFLOP/s (product {top['matmul']}), "
+        f"{top['copy_gb_per_s']:.4g} GB/s (copy, read and write)",
     ]
     return lines if result["complete"] else [*lines, f"INCOMPLETE: ended in {result['running']}"]
 
@@ -57,16 +57,7 @@ def _case(case: Entry) -> list[str]:
         return [*lines, f"    not built: {case['reason']}"]
     lines.append(f"    {'':24}" + "".join(f"{head:>{w + 2}}" for head, w in zip(_HEADS, _WIDTHS, strict=True)))
     lines += [_row(row) for row in case["rows"]]
-    beyond = [row for row in case["rows"] if "beyond_products_ms" in row]
-    if beyond:
-        lines.append("    beyond the products: " + "; ".join(map(_beyond, beyond)))
     return lines
-
-
-def _beyond(row: Entry) -> str:
-    share = row["beyond_products_percent_of_floor"]
-    text = f"{row['variant']} {number(row['beyond_products_ms'])} ms"
-    return text if share is None else f"{text} ({share:.0f} % of that part's floor)"
 
 
 def _row(row: Entry) -> str:

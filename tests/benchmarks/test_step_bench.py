@@ -388,7 +388,7 @@ def test_nothing_looks_at_the_device_before_it_is_deterministic(monkeypatch: pyt
     monkeypatch.delenv(WORKSPACE, raising=False)
     monkeypatch.setenv("NCCL_ALGO", "")
     monkeypatch.delenv("NCCL_ALGO")
-    monkeypatch.setattr(step_bench, "find_device", look)
+    monkeypatch.setattr(step_bench, "choose_device", look)
     with pytest.raises(ZeroDivisionError, match=WORKSPACES[0]):
         step_bench.bench_step(["btf"], deterministic=True)
 

@@ -38,11 +38,11 @@ def whole() -> dict[str, Any]:
         return bench.bench_kernels(quick=True, device="cpu")
 
 
-def case_of(*variants: Variant, part: tuple[str, float] | None = None) -> Case:
+def case_of(*variants: Variant) -> Case:
     def build(at: Setting) -> Problem:
-        return Problem(variants, lambda: {"out": torch.full((2, 2), 2.0).double()}, flops=0.0, moved=1e6, part=part)
+        return Problem(variants, lambda: {"out": torch.full((2, 2), 2.0).double()}, flops=0.0, moved=1e6)
 
-    return Case("made up", "a case", 0, build)
+    return Case("made up", {"N": 1000}, 0, build)
 
 
 def constant(value: float) -> Call:
@@ -140,13 +140,13 @@ def test_a_failure_of_our_own_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
         raise RuntimeError("out of registers")
 
     result = measure(monkeypatch, case_of(Variant("ours", broken, own=True)))
-    assert bench.own_failures(result) == ["made up, a case, xlt-engine: RuntimeError: out of registers"]
+    assert bench.own_failures(result) == ["made up, N 1,000, xlt-engine: RuntimeError: out of registers"]
     assert "no time of this package" in result["cases"][0]["headline"]
 
     def build(at: Setting) -> Problem:
         raise RuntimeError("out of memory")
 
-    result = measure(monkeypatch, Case("made up", "too large", 0, build))
+    result = measure(monkeypatch, Case("made up", {"N": 7}, 0, build))
     assert result["cases"][0]["reason"] == "RuntimeError: out of memory"
     assert "not built: RuntimeError: out of memory" in render(result)
 
@@ -160,28 +160,22 @@ def test_a_lost_device_ends_it_with_what_was_measured(monkeypatch: pytest.Monkey
         raise RuntimeError("launch failed")
 
     variants = (Variant("ours", broken, own=True), Variant("fine", lambda: constant(2.0), plain=True))
-    with pytest.raises(XltError, match="the device was lost in made up: a case"):
+    with pytest.raises(XltError, match="the device was lost in made up: RuntimeError: an illegal memory access"):
         measure(monkeypatch, case_of(*variants), tmp_path / "result.json")
     result = json.loads((tmp_path / "result.json").read_text())
-    assert (result["complete"], result["running"]) == (False, "made up: a case")
-    assert [row["reason"].split(":")[0] for row in result["cases"][0]["rows"]] == ["RuntimeError", "not tried"]
+    assert (result["complete"], result["running"]) == (False, "made up: N 1,000")
+    assert [row["reason"] for row in result["cases"][0]["rows"]] == ["RuntimeError: launch failed"]
 
 
-def test_what_an_operation_takes_beyond_its_products(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_part_of_an_operation_is_no_rival(monkeypatch: pytest.MonkeyPatch) -> None:
     ticks = {2.0: 5.0, 1.0: 3.0}
     monkeypatch.setattr(Timer, "once_ms", lambda self, run, lead: ticks.get(float(run()["out"].flatten()[0]), 1.0))
     variants = (
         Variant("ours", lambda: constant(2.0), own=True),
-        Variant("products", lambda: constant(1.0), plain=True),
+        Variant("products", lambda: constant(1.0), plain=True, rival=False),
     )
-    result = measure(monkeypatch, case_of(*variants, part=("products", 1e6)))
-    ours, products = result["cases"][0]["rows"]
-    assert ours["beyond_products_ms"] == 2.0
-    floor = 1e6 / (result["ceilings"]["copy_gb_per_s"] * 1e6)
-    assert ours["beyond_products_percent_of_floor"] == pytest.approx(100 * floor / 2.0)
+    ours, products = measure(monkeypatch, case_of(*variants))["cases"][0]["rows"]
     assert (ours["rival"], products["rival"], products["times_ours"]) == (False, False, 3.0 / 5.0)
-    assert "beyond_products_ms" not in products
-    assert "beyond the products: xlt-engine 2 ms (" in render(result)
 
 
 def test_rounds_are_interleaved_and_rotate(monkeypatch: pytest.MonkeyPatch) -> None:
