@@ -36,6 +36,16 @@ class Example:
     file: str
     line: int
 
+    @property
+    def plain(self) -> str:
+        """The words with spaces between them, or the text without the second one of a pair."""
+        return str(self.text) if self.words is None else " ".join(self.words)
+
+    @property
+    def tags(self) -> tuple[str, ...]:
+        """The tag of each word, or the one class; empty without labels."""
+        return (self.labels,) if isinstance(self.labels, str) else self.labels or ()
+
 
 class Examples(list[Example]):
     """What a reader returns: the examples, and how many rows it skipped or changed.

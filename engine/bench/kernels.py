@@ -25,9 +25,8 @@ from ..storage.files import atomic_write_json
 from ..storage.run_folder import git_commit
 from ..training.device import choose_device
 from . import peers as peers
-from .attention import attention_cases
 from .case import SIZES, Call, Case, Problem, Setting, Sizes, Variant
-from .encoder import dropout_cases, embedding_cases, gelu_cases, layer_norm_cases, voter_mlp_cases
+from .encoder import attention_cases, dropout_cases, embedding_cases, gelu_cases, layer_norm_cases, voter_mlp_cases
 from .losses import linear_cross_entropy_cases, soft_label_loss_cases, votes_cases
 from .measure import (
     FAILURES,
@@ -98,8 +97,8 @@ def bench_kernels(
         say(note)
     bench = _Bench(where, sizes, path, quick)
     result["ceilings"] = top = bench.ceilings
-    say(f"measured ceilings: {top['matmul_tflops']:.4g} TFLOP/s ({top['matmul']} {top['dtype']}), "
-        f"{top['copy_gb_per_s']:.4g} GB/s")  # fmt: skip
+    product, copy = f"{top['matmul_tflops']:.4g} TFLOP/s", f"{top['copy_gb_per_s']:.4g} GB/s"
+    say(f"measured ceilings: {product} ({top['matmul']} {top['dtype']}), {copy}")
     started = time.monotonic()
     try:
         for number, case in enumerate(cases, 1):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 
 import torch
@@ -64,8 +64,8 @@ def _linear_cross_entropy(rows: int, vocabulary: int, size: int, frozen: bool, a
         loss, has_bias = peers.cut_cross_entropy()
         if has_bias:
             return call(lambda p: loss(hidden, weight, bias, target), inputs)
-        truth = partial(_loss_truth, hidden, weight, None, target, frozen)
-        return call(lambda p: loss(hidden, weight, None, target), {"hidden": hidden, "weight": weight}, truth=truth)
+        fewer = {"hidden": hidden, "weight": weight}
+        return call(lambda p: loss(hidden, weight, None, target), fewer, truth=partial(_loss_truth, fewer, target))
 
     modes = ("store", "recompute")
     element = hidden.element_size()
@@ -80,34 +80,25 @@ def _linear_cross_entropy(rows: int, vocabulary: int, size: int, frozen: bool, a
             Variant("Cut Cross Entropy", cut, note="exact mode; releases without one: filter off, no bias"),
             Variant("torch chunked", partial(peer, peers.torch_chunked_loss)),
         ),
-        partial(_loss_truth, hidden, weight, bias, target, frozen),
+        partial(_loss_truth, inputs, target),
         flops=(4 if frozen else 6) * rows * vocabulary * size,
         moved=element * (rows * size + vocabulary * size + vocabulary + outputs),
     )
 
 
-def _loss_truth(hidden: Tensor, weight: Tensor, bias: Tensor | None, target: Tensor, frozen: bool) -> Tensors:
+def _loss_truth(inputs: Mapping[str, Tensor], target: Tensor) -> Tensors:
     """Loss and gradients in fp64, some rows at a time."""
-    vocabulary = weight.shape[0]
-    w = weight.detach().double()
-    b = w.new_zeros(vocabulary) if bias is None else bias.detach().double()
-    result = {"out": w.new_zeros(()), "d_hidden": torch.empty_like(hidden, dtype=torch.float64, requires_grad=False)}
-    d_weight, d_bias = None if frozen else torch.zeros_like(w), torch.zeros_like(b)
-    step = max(1, _TRUTH_ELEMENTS // vocabulary)
-    for first in range(0, hidden.shape[0], step):
-        rows = slice(first, first + step)
-        x, own = hidden.detach()[rows].double(), target[rows, None]
-        logits = torch.addmm(b, x, w.t())
-        total = logits.logsumexp(1, keepdim=True)
-        result["out"] += (total - logits.gather(1, own)).sum()
-        difference = logits.sub_(total).exp_()
-        difference.scatter_add_(1, own, torch.full_like(own, -1.0, dtype=torch.float64))
-        result["d_hidden"][rows] = difference @ w
-        d_bias += difference.sum(0)
-        if d_weight is not None:
-            d_weight.addmm_(difference.t(), x)
-    result |= {} if bias is None else {"d_bias": d_bias}
-    return result if d_weight is None else result | {"d_weight": d_weight}
+    wide = {name: x.detach().double().requires_grad_(x.requires_grad) for name, x in inputs.items()}
+    hidden, weight, bias = wide["hidden"], wide["weight"], wide.get("bias")
+    total = weight.new_zeros(())
+    step = max(1, _TRUTH_ELEMENTS // len(weight))
+    for start in range(0, len(target), step):
+        rows = slice(start, start + step)
+        logits = functional.linear(hidden[rows], weight, bias)
+        loss = functional.cross_entropy(logits, target[rows], reduction="sum")
+        loss.backward()  # type: ignore[no-untyped-call]
+        total += loss.detach()
+    return {"out": total} | {f"d_{name}": x.grad for name, x in wide.items() if x.grad is not None}
 
 
 def soft_label_loss_cases(sizes: Sizes) -> list[Case]:
@@ -141,8 +132,8 @@ def _votes(items: int, at: Setting) -> Problem:
 
     def ours() -> Call:
         def run() -> Tensors:
-            counted = votes(logits)
-            return {"confidence": counted.min_confidence, "mean": counted.mean_probability}
+            result = votes(logits)
+            return {"confidence": result.min_confidence, "mean": result.mean_probability}
 
         return Call(run)
 

@@ -40,14 +40,13 @@ def _header(result: Entry) -> list[str]:
     named = ", ".join(f"{name} {version}" for name, version in versions.items() if version)
     absent = ", ".join(name for name, version in versions.items() if not version)
     top = result["ceilings"]
-    lines = [
+    return [
         f"{result['device']}, {result['dtype']}, {result['sizes']} shapes, commit {result['commit'] or 'unknown'}",
         named + (f"; not installed: {absent}" if absent else ""),
         *result["notes"],
         f"ceilings measured here: {top['matmul_tflops']:.4g} TFLOP/s (product {top['matmul']}), "
         f"{top['copy_gb_per_s']:.4g} GB/s (copy, read and write)",
     ]
-    return lines if result["complete"] else [*lines, f"INCOMPLETE: ended in {result['running']}"]
 
 
 def _case(case: Entry) -> list[str]:

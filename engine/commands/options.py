@@ -3,25 +3,21 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import click
 
 
-class _Numbers(click.ParamType):
-    name = "numbers"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[int, ...]:
-        try:
-            return tuple(int(part) for part in value.split(","))
-        except ValueError:
-            self.fail(f"{value}: give whole numbers with commas between them, such as 0,1,2", param, ctx)
+def whole_numbers(ctx: click.Context, param: click.Parameter, value: str | None) -> tuple[int, ...] | None:
+    """The numbers of an option such as `--seeds 0,1,2`, for its `callback`."""
+    try:
+        return None if value is None else tuple(int(part) for part in value.split(","))
+    except ValueError as error:
+        message = f"{value}: give whole numbers with commas between them, such as 0,1,2"
+        raise click.BadParameter(message) from error
 
 
 PATH = click.Path(path_type=Path)
 DEVICES = click.Choice(["auto", "cpu", "cuda"])
-NUMBERS = _Numbers()
-"""Whole numbers with commas between them."""
 
 MODEL = click.argument("model", type=PATH)
 RECIPE = click.argument("recipe", required=False)
@@ -37,7 +33,7 @@ PAIR_COLUMN = click.option("--pair-column", help="Table or JSONL: column of the 
 QUIET = click.option("--quiet", is_flag=True, help="No progress.")
 REUSE = click.option("--reuse", type=PATH, multiple=True, help="Take finished stages of this run; repeatable.")
 SEED = click.option("--seed", type=int, default=0, show_default=True, help="Of every choice.")
-SEEDS = click.option("--seeds", "--seed", type=NUMBERS, metavar="0,1,2", help="Instead of the recipe's.")
+SEEDS = click.option("--seeds", "--seed", callback=whole_numbers, metavar="0,1,2", help="Instead of the recipe's.")
 TARGETS = click.option(
     "--target", "targets", multiple=True, metavar="CODE", help="Only this target, and what all share; repeatable."
 )

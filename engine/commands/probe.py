@@ -8,13 +8,13 @@ from typing import Any
 import click
 
 from .console import show
-from .options import DEVICE, ENCODING, JSON, MODEL, NUMBERS, PATH, SEED, TEXT_COLUMN
+from .options import DEVICE, ENCODING, JSON, MODEL, PATH, SEED, TEXT_COLUMN, whole_numbers
 
 
 @click.command()
 @MODEL
 @click.argument("pairs", type=PATH)
-@click.option("--layers", type=NUMBERS, metavar="0,6,12", help="0 for the embeddings.  [default: all]")
+@click.option("--layers", callback=whole_numbers, metavar="0,6,12", help="0 for the embeddings.  [default: all]")
 @click.option("--cap", type=click.IntRange(0), default=2000, show_default=True, help="Largest number of pairs; 0: all.")
 @click.option("--folds", type=click.IntRange(2), default=5, show_default=True, help="Parts; the map is tested on each.")
 @click.option("--neighbours", type=click.IntRange(1), default=10, show_default=True, help="Of CSLS.")

@@ -97,11 +97,6 @@ def known_labels(config: RunConfig, texts: Texts) -> tuple[str, ...]:
     return label_set(train, config.task) if train is not None else ()
 
 
-def tags_of(example: Example) -> tuple[str, ...]:
-    """The tag of each word, or the one label of a text; empty without labels."""
-    return (example.labels,) if isinstance(example.labels, str) else example.labels or ()
-
-
 def label_faults(config: RunConfig, texts: Texts) -> Iterator[Fault]:
     """Labels outside the label set: each once per file, with its first line and its count."""
     labels = known_labels(config, texts)
@@ -113,7 +108,7 @@ def label_faults(config: RunConfig, texts: Texts) -> Iterator[Fault]:
         columns = file_format(config, file.path, reader_of(config, file.path, file.language)) == "conll"
         lines: dict[str, list[int]] = defaultdict(list)
         for example in examples:
-            for i, tag in enumerate(tags_of(example)):
+            for i, tag in enumerate(example.tags):
                 if tag not in labels:
                     lines[tag].append(example.line + (i if columns else 0))
         for tag, numbers in lines.items():
@@ -142,7 +137,7 @@ def translated_test_faults(config: RunConfig, texts: Texts) -> Iterator[Fault]:
 def label_warnings(config: RunConfig, texts: Texts) -> Iterator[RunWarning]:
     """`unseen-label`: a label of the set without a training example; `contradicting-labels`: one text, two labels."""
     training = [examples for file, examples in texts.items() if file.role == "train" and examples]
-    seen = {tag for examples in training for example in examples for tag in tags_of(example)}
+    seen = {tag for examples in training for example in examples for tag in example.tags}
     # An I- tag may well be absent: a language of one-word names has none.
     unseen = [x for x in known_labels(config, texts) if x not in seen and not (x[:2] == "I-" and f"B-{x[2:]}" in seen)]
     if training and unseen:
@@ -250,17 +245,12 @@ def _coverage(
     language: str, sample: Sequence[tuple[Example, bool]], tokenizer: Tokenizer, max_length: int
 ) -> tuple[Coverage, int, int]:
     """Counts over examples, each with whether a model reads all of it, in windows; and tokens cut, and in all."""
-    tagged = [(e.words, windows) for e, windows in sample if e.words is not None]
-    plain = [e for e, _ in sample if e.words is None]
-    ids = [x.ids for x in tokenizer.encode_words([words for words, _ in tagged])]
-    ids += [x.ids for x in tokenizer.encode_texts([str(e.text) for e in plain], [e.pair for e in plain])]
-    words = sum(len(x) for x, _ in tagged) + sum(len(f"{e.text} {e.pair or ''}".split()) for e in plain)
-    specials = len(tagged) * tokenizer.num_special(False) + sum(
-        tokenizer.num_special(e.pair is not None) for e in plain
-    )
-    tokens = sum(map(len, ids)) - specials
+    examples = [example for example, _ in sample]
+    ids = encode(tokenizer, examples)
+    words = sum(len(f"{e.text} {e.pair or ''}".split()) if e.words is None else len(e.words) for e in examples)
+    tokens = sum(len(x) - tokenizer.num_special(e.pair is not None) for x, e in zip(ids, examples, strict=True))
     unknown = sum(x.count(tokenizer.unk_id) for x in ids)
-    whole = [windows for _, windows in tagged] + [False] * len(plain)
+    whole = [windows and example.words is not None for example, windows in sample]
     cut = sum(max(0, len(x) - max_length) for x, windows in zip(ids, whole, strict=True) if not windows)
     row = Coverage(
         language,
@@ -272,3 +262,11 @@ def _coverage(
         max(map(len, ids), default=0),
     )
     return row, cut, tokens
+
+
+def encode(tokenizer: Tokenizer, examples: Sequence[Example]) -> list[list[int]]:
+    """The ids of each example, uncut."""
+    plain = [e for e in examples if e.words is None]
+    texts = iter(tokenizer.encode_texts([str(e.text) for e in plain], [e.pair for e in plain]))
+    tagged = iter(tokenizer.encode_words([e.words for e in examples if e.words is not None]))
+    return [next(texts).ids if e.words is None else next(tagged).ids for e in examples]

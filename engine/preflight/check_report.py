@@ -11,7 +11,7 @@ from typing import Any
 from ..report.text_table import text_table
 from ..storage.run_warning import RunWarning
 from .check_data import Coverage
-from .estimate_report import Estimate, seed_lines
+from .estimate_report import Estimate, runs_line
 
 
 @dataclass(frozen=True)
@@ -109,7 +109,7 @@ def render_checks(reports: Mapping[str, CheckReport]) -> str:
         return next(iter(reports.values())).render()
     parts = [f"{name}\n\n{report.render()}" for name, report in reports.items()]
     estimates = [report.estimate for report in reports.values() if report.estimate is not None]
-    return "\n\n".join([*parts, *(seed_lines(estimates) if len(estimates) == len(reports) else [])])
+    return "\n\n".join([*parts, *([runs_line(estimates)] if len(estimates) == len(reports) else [])])
 
 
 def _counts(counts: Mapping[str, int]) -> str:

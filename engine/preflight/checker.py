@@ -14,7 +14,7 @@ from ...data import OUTSIDE, Example, Tokenizer, train_wordpiece
 from ...model import EncoderConfig, load_encoder, load_encoder_config, load_masked_lm, load_pooler
 from ..pseudolabels.diagnostics import single_voter, slow_learning_rate
 from ..recipe.config import RunConfig
-from ..recipe.config.files import DataFile, recipe_files
+from ..recipe.config.files import DataFile, named_tables, recipe_files
 from ..recipe.load import RecipeError, Variant, key_places, load_recipe, variants
 from ..recipe.schema import dotted, parse_key
 from ..recipe.toml_lines import Key
@@ -35,7 +35,6 @@ from .check_data import (
     leak_warnings,
     read_all,
     repeat_warnings,
-    tags_of,
     translated_test_faults,
 )
 from .check_report import CheckProblem, CheckReport, FileRow
@@ -165,7 +164,7 @@ class _Checker:
         examples = self.texts.get(file)
         counts: dict[str, int] = {}
         for example in examples or () if file.labelled else ():
-            for tag in tags_of(example):
+            for tag in example.tags:
                 if tag[:2] != "I-" and tag != OUTSIDE:
                     name = tag.removeprefix("B-") if self.config.task == "ner" else tag
                     counts[name] = counts.get(name, 0) + 1
@@ -195,9 +194,7 @@ class _Checker:
 
     def _general_text(self, role: str, why: str) -> None:
         """Languages without a text that the recipe needs."""
-        config = self.config
-        tables = {"source": config.source, **{f"sources.{i}": table for i, table in enumerate(config.sources)}}
-        for key, table in {**tables, **{f"targets.{i}": table for i, table in enumerate(config.targets)}}.items():
+        for key, table in named_tables(self.config):
             if not (table.general or (role == "control" and table.control)):
                 self._add_key(f"{key}.{role}", f"is missing for {table.language}: {why}")
 
@@ -249,13 +246,8 @@ class _Checker:
 
     def _train_tokenizer(self) -> Tokenizer:
         assert self.config.model.new is not None
-        lines = (
-            " ".join(e.words) if e.words is not None else str(e.text)
-            for file, examples in self.texts.items()
-            if file.role in ("train", "unlabelled", "general")
-            for e in examples
-        )
-        return train_wordpiece(lines, self.config.model.new.vocab_size)
+        texts = [examples for file, examples in self.texts.items() if file.role in ("train", "unlabelled", "general")]
+        return train_wordpiece((e.plain for examples in texts for e in examples), self.config.model.new.vocab_size)
 
     def _cost(self, context: Context, rate: float | None, targets: Sequence[str]) -> None:
         new = self.config.model.new

@@ -47,14 +47,7 @@ BASE_BYTES = 450 * 2**20
 def estimate_all(
     recipe: str | Path | None = None, *, overrides: Sequence[str] = (), rate: float | None = None, **options: Any
 ) -> dict[str, Estimate]:
-    """The cost of each run that a recipe stands for, by its name; one speed is measured for all of them.
-
-    Args:
-        recipe, overrides, rate, options: as `estimate` takes them.
-
-    Raises:
-        XltError: as `estimate`.
-    """
+    """The cost of each run that a recipe stands for, by its name, as of `estimate`; one speed is measured for all."""
     estimates: dict[str, Estimate] = {}
     for name, chosen in variants(recipe, overrides):
         estimates[name] = estimate(recipe, overrides=chosen, rate=rate, **options)

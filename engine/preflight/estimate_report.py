@@ -87,7 +87,6 @@ class Estimate:
         lines = [
             f"{len(rows)} stages, about {time_text(self.seconds)} and {size_text(self.memory)} on {self.device} "
             f"({self.threads} threads, {self.rate / 1e9:.0f} GFLOP/s in matrix products).",
-            *seed_lines([self]),
             f"{len(self.labels)} labels, vocabulary of {self.vocab_size:,}.",
             *self._voters_line(),
             "Steps and parameters are those of a first run in an empty folder; '<=' depends on what the run accepts. "
@@ -103,31 +102,20 @@ class Estimate:
         return [f"A student has {more:,} weights more than its first teacher ({more / sizes['finetune']:.1%})."]
 
 
-def seed_lines(estimates: Sequence[Estimate]) -> list[str]:
-    """What one seed of some runs costs, and all of them; no line where there is one seed of one run."""
-    stages = [(stage.id.partition("/")[0].removeprefix("seed-"), stage) for run in estimates for stage in run.stages]
-    seeds = list(dict.fromkeys(seed for seed, _ in stages))
-    if len(seeds) < 2 and len(estimates) < 2:
-        return []
-    first = [stage for seed, stage in stages if seed == seeds[0]]
-    runs = f"{len(estimates)} runs, " if len(estimates) > 1 else ""
-    parts = [f"--seed {seeds[0]}: {_cost(first)}"] if len(seeds) > 1 else []
-    whole = f"{runs}seed{'s' * (len(seeds) > 1)} {', '.join(seeds)}: {_cost([stage for _, stage in stages])}"
-    return ["; ".join([*parts, whole]) + "."]
-
-
-def _cost(stages: Sequence[StageEstimate]) -> str:
+def runs_line(estimates: Sequence[Estimate]) -> str:
+    """What several runs cost together."""
+    stages = [stage for run in estimates for stage in run.stages]
     most = "at most " if any(stage.at_most for stage in stages) else ""
-    steps = sum(stage.steps for stage in stages)
-    return f"{len(stages)} stages, {most}{steps:,} steps, about {time_text(sum(stage.seconds for stage in stages))}"
+    steps, seconds = sum(stage.steps for stage in stages), sum(stage.seconds for stage in stages)
+    return f"{len(estimates)} runs: {len(stages)} stages, {most}{steps:,} steps, about {time_text(seconds)}."
 
 
 def render_estimates(estimates: Mapping[str, Estimate]) -> str:
     """The table of each run under its name, then what all of them cost."""
     if len(estimates) == 1:
         return next(iter(estimates.values())).render()
-    parts = [f"{name}\n\n{found.render()}" for name, found in estimates.items()]
-    return "\n\n".join([*parts, *seed_lines(list(estimates.values()))])
+    parts = [f"{name}\n\n{estimate.render()}" for name, estimate in estimates.items()]
+    return "\n\n".join([*parts, runs_line(list(estimates.values()))])
 
 
 def time_text(seconds: float) -> str:

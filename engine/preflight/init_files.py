@@ -151,7 +151,7 @@ def _own_keys(files: Sequence[FileFacts], prefix: str, task: str) -> dict[str, s
     Raises:
         DataError: they are not alike.
     """
-    keys = {}
+    keys: dict[str, str] = {}
     encodings = {facts.encoding: facts.path for facts in files if facts.encoding != "ascii"}
     if set(encodings) == {"latin-1", "cp1252"}:
         del encodings["latin-1"]  # a part of cp1252

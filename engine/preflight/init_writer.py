@@ -14,6 +14,7 @@ from ... import ConfigError, ModelError
 from ...data import Tokenizer, train_wordpiece
 from ...model import load_encoder_config, load_masked_lm
 from ..recipe.toml_dump import toml_value
+from .check_data import encode
 from .init_files import Inputs, Language, find_files, read_files
 from .init_settings import Settings, Values, for_folder, for_new_encoder
 
@@ -101,11 +102,7 @@ def _suggest_length(inputs: Inputs, tokenizer: Tokenizer, positions: int) -> tup
     lengths: dict[str, np.ndarray] = {}
     for language in inputs.languages:
         sample = language.texts[:: max(1, len(language.texts) // 5000)]
-        if inputs.task == "ner":
-            encoded = tokenizer.encode_words([e.words or str(e.text).split() for e in sample])
-        else:
-            encoded = tokenizer.encode_texts([str(e.text) for e in sample], [e.pair for e in sample])
-        lengths[language.code] = np.array([len(x.ids) for x in encoded])
+        lengths[language.code] = np.array([len(ids) for ids in encode(tokenizer, sample)])
     # Language by language: the target's texts may be few, and longer in pieces.
     enough = max(int(-(-np.percentile(sizes, COVERED) // 8) * 8) for sizes in lengths.values())
     chosen = max(16, min(enough, positions))
@@ -124,10 +121,7 @@ def _share(value: float) -> str:
 
 
 def _new_encoder(inputs: Inputs) -> Settings:
-    plain = [
-        [" ".join(e.words) if e.words is not None else str(e.text) for e in language.texts]
-        for language in inputs.languages
-    ]
+    plain = [[example.plain for example in language.texts] for language in inputs.languages]
     words = sum(len(line.split()) for lines in plain for line in lines)
     settings = for_new_encoder(len(inputs.source.texts), [len(t.texts) for t in inputs.targets], words)
     size, why = settings.model["vocab_size"]

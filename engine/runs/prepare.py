@@ -190,4 +190,4 @@ def _stamped(folder: Path, stamp: dict[str, Any]) -> bool:
 def _lines(config: RunConfig, paths: Iterable[Path]) -> Iterable[str]:
     for path in paths:
         for example in read_file(config, path, unlabelled=True, task="text"):
-            yield " ".join(example.words) if example.words is not None else str(example.text)
+            yield example.plain

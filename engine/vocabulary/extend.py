@@ -102,7 +102,7 @@ def extend_vocabulary(
         if info.kind == "task":
             raise ModelError(f"{model}: holds a model for {info.task}; extend the encoder that it was fine-tuned from")
         tokenizer, examples = Tokenizer.from_folder(model), read_texts(texts, encoding, text)
-        lines = (" ".join(e.words) if e.words is not None else f"{e.text} {e.pair or ''}" for e in examples)
+        lines = (f"{e.plain} {e.pair or ''}" for e in examples)
         extension = extend_wordpiece(tokenizer, lines, add)
         before: Encoder | MaskedLM = load_masked_lm(model) if info.kind == "masked-lm" else load_encoder(model)
         if misfit := tokenizer.misfit(before.config.vocab_size):

@@ -64,11 +64,11 @@ def count_words(examples: Sequence[Example], tokenizer: Tokenizer, most: int, se
             break
     pieces: Counter[int] = Counter()
     unknown = long = 0
-    for word, found in _pieces(list(counts), tokenizer):
-        for piece in found:
+    for word, ids in _pieces(list(counts), tokenizer):
+        for piece in ids:
             pieces[piece] += counts[word]
-        unknown += counts[word] * (tokenizer.unk_id in found)
-        long += counts[word] * (len(found) >= LONG)
+        unknown += counts[word] * (tokenizer.unk_id in ids)
+        long += counts[word] * (len(ids) >= LONG)
     total = max(1, counts.total())
     fertility = pieces.total() / total
     for special in tokenizer.special_ids:
@@ -87,8 +87,8 @@ def _covered(target: Counter[_Name], other: Counter[_Name]) -> tuple[float, floa
 
 
 def _words(example: Example) -> Iterable[str]:
-    found = example.words if example.words is not None else words_of(f"{example.text or ''} {example.pair or ''}")
-    return (word for word in found if any(map(str.isalpha, word)))
+    words = example.words if example.words is not None else words_of(f"{example.text or ''} {example.pair or ''}")
+    return (word for word in words if any(map(str.isalpha, word)))
 
 
 def _pieces(words: list[str], tokenizer: Tokenizer) -> Iterable[tuple[str, list[int]]]:

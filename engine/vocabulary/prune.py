@@ -126,7 +126,7 @@ def _item(predictor: Predictor, example: Example) -> Any:
     """Words for a tagger, a text and its pair for a classifier."""
     if predictor.task == "ner":
         return list(example.words if example.words is not None else predictor.words(str(example.text)))
-    return " ".join(example.words) if example.words is not None else example.text, example.pair
+    return example.plain, example.pair
 
 
 def _ids(predictor: Predictor, examples: Sequence[Example]) -> Iterator[list[int]]:

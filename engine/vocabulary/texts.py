@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 from ... import ConfigError
 from ...data import Example, guess_format, read_examples, reader_options
@@ -28,7 +29,7 @@ def read_texts(files: Sequence[str | Path], encoding: str = "utf-8", text: str =
     examples: list[Example] = []
     for file in files:
         kind = guess_format(file, task="ner", encoding=encoding)  # columns are known by their tags, too
-        values = {"text": text, "label": None}
+        values: dict[str, Any] = {"text": text, "label": None}
         options = {name: values[name] for name in reader_options(kind) if name in values}
         examples += read_examples(file, task="text", format=kind, encoding=encoding, **options)
     return examples

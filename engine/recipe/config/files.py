@@ -74,7 +74,7 @@ def reader_of(config: RunConfig, path: Path, language: str = "", *, unlabelled: 
         language: whose table it is where several name the file, as those of XNLI do.
         unlabelled: it is read for its text. A training file is a labelled file all the same.
     """
-    naming = [(name, table) for name, table in _tables(config) if path in _files(table)]
+    naming = [(name, table) for name, table in named_tables(config) if path in _files(table)]
     name, table = next((x for x in naming if x[1].language == language), naming[0] if naming else ("", None))
     training = any(path == source.train for source in config.all_sources)
     settings = config.reader if table is None else merged(config.reader, table.reader)
@@ -93,7 +93,8 @@ def all_readers(config: RunConfig) -> list[ReaderConfig]:
     return [merged(config.reader, table.reader) for table in config.tables]
 
 
-def _tables(config: RunConfig) -> Iterator[tuple[str, SourceConfig | TargetConfig]]:
+def named_tables(config: RunConfig) -> Iterator[tuple[str, SourceConfig | TargetConfig]]:
+    """The tables of the languages with their keys: "source", "sources.0", "targets.0"."""
     yield "source", config.source
     yield from ((f"sources.{i}", source) for i, source in enumerate(config.sources))
     yield from ((f"targets.{i}", target) for i, target in enumerate(config.targets))

@@ -111,28 +111,10 @@ def test_a_missing_file_of_the_second_run_is_found_before_the_first(recipe: Path
 def test_what_all_cost(recipe: Path) -> None:
     overrides = (*SHORT, "seeds=[3, 4]")
     plans = estimate_all(recipe, overrides=overrides, rate=1e9)
-    steps = {
-        name: [sum(s.steps for s in p.stages if s.id.startswith(f"seed-{seed}/")) for seed in (3, 4)]
-        for name, p in plans.items()
-    }
-    assert steps["books"] != steps["dvd"]
-    one, every = sum(first for first, _ in steps.values()), sum(sum(both) for both in steps.values())
-    count = sum(len(p.stages) for p in plans.values())
-    whole = time_text(sum(p.seconds for p in plans.values()))
+    stages = [stage for plan in plans.values() for stage in plan.stages]
+    steps, seconds = sum(stage.steps for stage in stages), sum(stage.seconds for stage in stages)
     last = render_estimates(plans).splitlines()[-1]
-    assert re.fullmatch(
-        rf"--seed 3: {count // 2} stages, {one} steps, about [\d.]+ \w+; "
-        rf"2 runs, seeds 3, 4: {count} stages, {every} steps, about {whole}\.",
-        last,
-    )
-    books = plans["books"].render().splitlines()
-    assert any(line.startswith(f"--seed 3: {count // 4} stages, {steps['books'][0]} steps") for line in books)
-    assert not any(
-        "--seed" in line
-        for line in estimate_all(recipe, overrides=(*SHORT, 'each.domain=["dvd"]'), rate=1e9)["dvd"]
-        .render()
-        .splitlines()
-    )
+    assert last == f"2 runs: {len(stages)} stages, {steps:,} steps, about {time_text(seconds)}."
     reports = check_all(recipe, overrides, rate=1e9)
     assert render_checks(reports).splitlines()[-1] == last
 
