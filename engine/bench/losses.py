@@ -122,8 +122,7 @@ def _soft_label_loss(items: int, at: Setting) -> Problem:
 
 def votes_cases(sizes: Sizes) -> list[Case]:
     return [
-        Case("votes", {"M": VOTERS, "K": k, "C": CLASSES}, 2 * i, partial(_votes, k))
-        for i, k in enumerate(sizes.items)
+        Case("votes", {"M": VOTERS, "K": k, "C": CLASSES}, 2 * i, partial(_votes, k)) for i, k in enumerate(sizes.items)
     ]
 
 
