@@ -32,7 +32,11 @@ setup(
     package_dir={"xlt_engine": "."},
     packages=["xlt_engine"]
     + ["xlt_engine." + p for p in find_packages(str(ROOT), include=[n for r in ROOMS for n in (r, r + ".*")])],
-    package_data={"xlt_engine": ["py.typed"], "xlt_engine.data": ["recipes/*.toml", "synthetic/*.tsv", "corpus/*.tsv"]},
+    package_data={
+        "xlt_engine": ["py.typed"],
+        "xlt_engine.data": ["recipes/*.toml", "synthetic/*.tsv", "corpus/*.tsv"],
+        "xlt_engine.engine.lab": ["*/*.toml"],
+    },
     include_package_data=False,
     cmdclass={"build_py": BuildPy},
     entry_points={"console_scripts": ["xlt-engine=xlt_engine.cli:main"]},

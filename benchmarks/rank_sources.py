@@ -23,7 +23,7 @@ from common import made
 
 from xlt_engine.data import TruthFiles, TruthKnobs, make_truth_world
 from xlt_engine.engine import run
-from xlt_engine.engine.lab.studies.rank_sources import OPINIONS, OVERLAPS, Ranking, rank_sources, spearman
+from xlt_engine.engine.lab.studies.rank_sources import OPINIONS, OVERLAPS, Ranking, average_ranks, rank_sources
 from xlt_engine.engine.storage.files import atomic_write_json
 
 TRAIN = 600
@@ -143,6 +143,14 @@ def one_world(seed: int, folder: Path) -> dict[str, Any]:
     ranking = rank_sources(target, sources, encoder, models=models, sample=600)
     named = ranking.as_dict() | {"target": [path.name for path in target]}
     return {"seed": seed, "truth": truth, "ranking": named, "spearman": correlations(ranking, truth)}
+
+
+def spearman(a: list[float], b: list[float]) -> float:
+    """Spearman's rank correlation; NaN where one side is all equal."""
+    first, second = average_ranks(a), average_ranks(b)
+    first, second = first - first.mean(), second - second.mean()
+    size = float(np.sqrt((first**2).sum() * (second**2).sum()))
+    return float((first * second).sum()) / size if size else float("nan")
 
 
 def correlations(ranking: Ranking, truth: dict[str, float]) -> dict[str, float]:

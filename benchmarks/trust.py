@@ -12,6 +12,8 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
@@ -19,20 +21,14 @@ from typing import Any
 
 import numpy as np
 from common import made
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
+from trust_methods import METHODS, published_estimates
 
-from xlt_engine.engine.lab.studies.estimators import (
-    Estimate,
-    Transport,
-    calibrated_estimate,
-    conformal_quantile,
-    interval_scale,
-)
 from xlt_engine.engine.lab.studies.trust import trust
+from xlt_engine.engine.lab.studies.trust_estimate import Estimate, Transport, calibrated_estimate, interval_scale
 from xlt_engine.engine.lab.studies.trust_record import FLOOR, UNSEEN_SHIFT, WIDTH, Held
 from xlt_engine.engine.report import svg
 
-METHODS = ("source", "confidence", "curve", "difference", "thresholded", "seeds", "transport")
 SHIFTS = np.linspace(0, 1.5, 76)
 TEACHERS = ("baseline", "btf")
 Floats = NDArray[np.float64]
@@ -44,6 +40,7 @@ class Case:
 
     Attributes:
         metric: "accuracy" or "entity_f1".
+        alpha: what each choice of the threshold loses (`alphas`).
         teacher: of a self-trained model: source score and transport scores of the first teacher of its lineage.
         predicted: by what other groups gave.
     """
@@ -61,14 +58,14 @@ class Case:
     source_transport: float
     target_transport: float
     methods: dict[str, float | None]
-    alpha: dict[str, float] | None
     true: float
+    alpha: dict[str, float] | None = None
     teacher: Transport | None = None
     predicted: Estimate | None = None
 
     @property
     def transport(self) -> Transport:
-        return self.source, self.source_transport, self.target_transport
+        return Transport(self.source, self.source_transport, self.target_transport)
 
     @property
     def self_trained(self) -> bool:
@@ -91,18 +88,22 @@ def cases_of(data: str, folder: Path, sample: int, cache: Path) -> list[Case]:
     kept = cache / f"{data}-{folder.resolve().name}.json"
     if not kept.exists():
         cache.mkdir(parents=True, exist_ok=True)
-        kept.write_text(json.dumps(trust(folder, sample=sample).as_dict()), encoding="utf-8")
+        found = asdict(trust(folder, sample=sample))
+        others = published_estimates(folder, sample)
+        for stage in found["stages"]:
+            stage["methods"] = others[stage["target"], stage["stage"]]
+        kept.write_text(json.dumps(found), encoding="utf-8")
     report: dict[str, Any] = json.loads(kept.read_text("utf-8"))
     return [
         Case(
             data=data,
             run=folder.name,
             metric=report["metric"],
-            **{k: s[k] for k in ("target", "stage", "label", "arm", "order", "methods", "alpha", "true")},
+            **{k: s[k] for k in ("target", "stage", "label", "arm", "order", "methods", "true")},
             seeds=len(s["seeds"]),
             source=s["source_score"],
             source_transport=s["source_transport"],
-            target_transport=s["methods"]["transport"],
+            target_transport=s["target_transport"],
         )
         for s in report["stages"]
         if s["true"] is not None
@@ -142,6 +143,27 @@ def fit_shift(cases: list[Case]) -> float:
     weights = np.array([1 / names.count(n) for n in names])
     errors = [weights @ [abs(c.estimate(s, 0).value - c.true) for c in cases] for s in SHIFTS]
     return float(SHIFTS[int(np.argmin(errors))])
+
+
+def conformal_quantile(scores: ArrayLike, groups: Sequence[str], level: float) -> float:
+    """The bound that a case of a new group stays below with probability `level`, groups being exchangeable.
+
+    Lee, Barber and Willett 2023 (arXiv 2306.06342): each of K groups has the weight 1 / (K + 1) in equal shares for its
+    cases, and the rest, which is the new group's, lies at infinity. So K groups give no level above K / (K + 1).
+
+    Args:
+        scores: float [n], what is to be bounded.
+        groups: name of each one's group.
+
+    Returns:
+        One of the scores; infinity where the level cannot be had.
+    """
+    values = np.asarray(scores, dtype=np.float64)
+    count = Counter(groups)
+    share = np.array([1 / (count[g] * (len(count) + 1)) for g in groups])
+    order = np.argsort(values, kind="stable")
+    reached = np.flatnonzero(np.cumsum(share[order]) >= level - 1e-9)
+    return float(values[order][reached[0]]) if reached.size else math.inf
 
 
 def fit_width(cases: list[Case], group: str, level: float | None = None) -> float:
@@ -277,7 +299,10 @@ def readings(cases: list[Case]) -> dict[str, dict[str, Any]]:
 
 
 def alphas(cases: list[Case]) -> dict[str, Any]:
-    """Label F1 lost against the best threshold of the grid: by the estimate, as used, and at the lowest one."""
+    """Label F1 lost against the best threshold of the grid: by the estimate, as used, and at the lowest one.
+
+    Of cases of an earlier result alone: `trust` no longer prefers a threshold, since the lowest one was better.
+    """
     names = ("preferred", "used", "lowest")
     found: dict[str, Any] = {}
     for data in sorted({c.data for c in cases}):

@@ -45,22 +45,27 @@ def ablate(
     Rows share what they have in common. Killed or stopped, the same command goes on. A recipe with a table [each]
     is one ablation for each of its runs, one after the other.
     """
-    from ..lab import ablate_all, describe_rows, plan_all
+    from ..lab.ablation.ablate import ablate as make_rows
+    from ..lab.ablation.row_plans import forecast, render_forecast
+    from ..lab.ablation.rows import describe_rows
+    from ..runs.runner import each_run
 
     if list_rows:
         click.echo(describe_rows())
         return
     options["rows"] = [name for listed in rows for name in listed.split(",") if name]
+    places = each_run(recipe, run_dir=options.pop("run_dir"), overrides=options.pop("overrides"))
     if dry_run:
-        plans = dict(plan_all(recipe, **options))
-        text = "\n".join(f"{name}\n\n{plan.render()}\n" if name else plan.render() for name, plan in plans.items())
-        show(as_json, of_runs({name: plan.as_dict() for name, plan in plans.items()}), text)
+        forecasts = {name: forecast(recipe, **place, **options) for name, place in places}
+        parts = [f"{name}\n\n{render_forecast(x)}\n" if name else render_forecast(x) for name, x in forecasts.items()]
+        show(as_json, of_runs(forecasts), "\n".join(parts))
         return
     stop.begin()
     values: dict[str, Any] = {}
     failed: dict[str, XltError] = {}
     options |= {"samples": samples, "progress": make_progress(quiet), "should_stop": stop.should_stop}
-    for name, result in ablate_all(recipe, **options):
+    for name, place in places:
+        result = make_rows(recipe, **place, **options)
         values[name] = result.values
         failed |= {f"{name} {row}".strip(): error for row, error in result.failed.items()}
         if not as_json:
@@ -75,7 +80,7 @@ def ablate(
 @click.command()
 @click.argument("kind", type=click.Choice(["cls", "conll"]))
 @click.argument("runs", nargs=-1, required=True, type=click.Path(exists=True, file_okay=False, path_type=Path))
-@click.option("--out", type=PATH, help="Folder for tables.md, .json, .csv and Figure 2.")
+@click.option("--out", type=PATH, help="Folder for tables.md, tables.json and Figure 2.")
 @JSON
 def tables(kind: Literal["cls", "conll"], runs: tuple[Path, ...], out: Path | None, as_json: bool) -> None:
     """Join finished RUNS into Tables 3 to 9 and Figure 2 of arXiv 2310.04726, beside the paper's cells.
@@ -83,7 +88,7 @@ def tables(kind: Literal["cls", "conll"], runs: tuple[Path, ...], out: Path | No
     RUNS are folders of `run` and `ablate`, or folders that hold them. What no run has is named with the command
     that makes it.
     """
-    from ..lab import paper_tables, render_tables
+    from ..lab.paper.tables import paper_tables, render_tables
 
     values = paper_tables(kind, runs, out)
     show(as_json, values, render_tables(values))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
 
 import click
@@ -15,7 +16,7 @@ from .options import JSON, QUIET, RUN
 def report(run_folder: Path) -> None:
     """Write report.html, figures and summary.json of a run again."""
     from .. import stage_table, write_report, write_summary
-    from ..lab.studies.run_files import write_thresholds
+    from ..lab.studies.thresholds import write_thresholds
 
     summary = write_summary(run_folder)
     write_thresholds(run_folder)
@@ -27,16 +28,14 @@ def report(run_folder: Path) -> None:
 @RUN
 @click.option("--rule", "rules", multiple=True, help="Rules to compare; repeatable.  [default: one of each kind]")
 @click.option("--draws", type=click.IntRange(2), default=200, show_default=True, help="Of the bootstrap.")
-@QUIET
 @JSON
-def thresholds(run_folder: Path, rules: tuple[str, ...], draws: int, quiet: bool, as_json: bool) -> None:
+def thresholds(run_folder: Path, rules: tuple[str, ...], draws: int, as_json: bool) -> None:
     """What every rule for alpha would have chosen in RUN, how far that is luck, and what it costs."""
-    from ..lab.studies.run_thresholds import studies_as_dict, study_thresholds
-    from ..lab.studies.study_text import render_studies
-    from ..lab.studies.threshold_study import COMPARED
+    from ..lab.studies.threshold_rules import COMPARED
+    from ..lab.studies.thresholds import render_studies, study_thresholds
 
-    studies = study_thresholds(run_folder, rules=rules or COMPARED, draws=draws, progress=make_progress(quiet))
-    show(as_json, studies_as_dict(studies), render_studies(run_folder.name, studies))
+    studies = study_thresholds(run_folder, rules=rules or COMPARED, draws=draws)
+    show(as_json, [asdict(study) for study in studies], render_studies(run_folder.name, studies))
 
 
 @click.command()
@@ -50,11 +49,11 @@ def why(run_folder: Path, item: str, seed: int | None, target: str | None, as_js
 
     ID is LANGUAGE:NUMBER, counted from 0, or FILE:LINE, such as de:12 or train.txt:345.
     """
-    from ..lab.studies.item_story import item_story
+    from ..lab.studies.example_story import example_story
     from ..lab.studies.story_text import render_story
 
-    story = item_story(run_folder, item, seed=seed, target=target)
-    show(as_json, story.as_dict(), render_story(story))
+    story = example_story(run_folder, item, seed=seed, target=target)
+    show(as_json, asdict(story), render_story(story))
 
 
 @click.command()
@@ -68,10 +67,9 @@ def trust(run_folder: Path, sample: int, no_truth: bool, quiet: bool, as_json: b
 
     The estimates are kept in RUN/trust.json, and shown in its report.
     """
-    from ..lab.studies.run_files import write_trust
-    from ..lab.studies.study_text import render_trust
+    from ..lab.studies.trust import render_trust, write_trust
     from ..lab.studies.trust import trust as estimate_scores
 
     report = estimate_scores(run_folder, sample=sample, truth=not no_truth, progress=make_progress(quiet))
     write_trust(run_folder, report)
-    show(as_json, report.as_dict(), render_trust(report))
+    show(as_json, asdict(report), render_trust(report))

@@ -73,7 +73,7 @@ def run(
     stop.begin()
     from .. import each_run, stage_table
     from .. import run as run_recipe
-    from ..lab.studies.run_files import write_thresholds
+    from ..lab.studies.thresholds import write_thresholds
 
     summaries: dict[str, Any] = {}
     for name, place in each_run(recipe, run_dir=run_dir, overrides=values):

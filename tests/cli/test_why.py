@@ -9,16 +9,16 @@ from typing import Any
 
 
 def test_thresholds(cli: Any, finished: Any) -> None:
-    answer = cli("thresholds", finished.folder, "--draws", "5", "--quiet")
+    answer = cli("thresholds", finished.folder, "--draws", "5")
     assert answer.code == 0, answer.err
     assert "de, round 1: alpha 0.20 by fixed:0.2" in answer.out
     assert "second-difference" in answer.out
     assert "best by gold" in answer.out
-    chosen = cli("thresholds", finished.folder, "--rule", "fixed:0.2", "--draws", "5", "--quiet", "--json")
+    chosen = cli("thresholds", finished.folder, "--rule", "fixed:0.2", "--draws", "5", "--json")
     (study,) = json.loads(chosen.out)
     assert [r["rule"] for r in study["results"]] == ["fixed:0.2"]
     assert study["results"][0]["alpha"] == study["alpha"] == 0.2
-    wrong = cli("thresholds", finished.folder, "--rule", "slop", "--quiet")
+    wrong = cli("thresholds", finished.folder, "--rule", "slop")
     assert wrong.code == 2
     assert "did you mean 'slope'?" in wrong.err
 

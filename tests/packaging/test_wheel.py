@@ -17,7 +17,9 @@ ROOMS = ("kernels", "data", "model", "engine")
 def expected() -> set[str]:
     package = {"__init__.py", "cli.py", "py.typed"}
     package |= {str(p.relative_to(ROOT)) for room in ROOMS for p in (ROOT / room).rglob("*.py")}
-    package |= {str(p.relative_to(ROOT)) for kind in ("toml", "tsv") for p in (ROOT / "data").rglob(f"*.{kind}")}
+    package |= {
+        str(p.relative_to(ROOT)) for r in ROOMS for kind in ("toml", "tsv") for p in (ROOT / r).rglob(f"*.{kind}")
+    }
     return {f"xlt_engine/{name}" for name in package}
 
 

@@ -3,59 +3,30 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from .... import (
-    ConfigError,
-    DataError,
-    DivergedError,
-    Interrupted,
-    ModelError,
-    OutOfMemoryError,
-    PeerLostError,
-    RunInUseError,
-    StorageError,
-    XltError,
-)
-from ...recipe.load import places
+from .... import ConfigError, Interrupted, OutOfMemoryError, PeerLostError, RunInUseError, StorageError, XltError
 from ...storage.run_folder import RunDir
 from ...training.determinism import deterministic
 from ...training.progress import Progress
-from .page import write_outputs
-from .processes import Answer, Job, Workers, make
-from .survey import (
-    Ablation,
-    Forecast,
-    Key,
-    RowPlan,
-    Unit,
-    is_made,
-    open_ablation,
-    plan_ablation,
-    survey,
-    units_of,
-)
-from .table import build
+from .comparisons import compare_rows
+from .outputs import write_outputs
+from .row_plans import Ablation, Key, RowPlan, Unit, is_made, open_ablation, plan_rows, units_of
+from .workers import Answer, Job, Workers, make
 
-ROWS = "rows"
-_CLASSES = {c.__name__: c for c in (ConfigError, DataError, ModelError, DivergedError)}
-_FATAL: dict[str, type[XltError]] = {
-    c.__name__: c for c in (StorageError, RunInUseError, OutOfMemoryError, PeerLostError)
-}
+_FATAL = (StorageError, RunInUseError, OutOfMemoryError, PeerLostError)
 """What the other rows would run into as well; any other error is its row's alone."""
 
 
 @dataclass(frozen=True)
 class AblationResult:
-    """Where an ablation lies and what it found.
+    """Where an ablation lies, the content of `ablation.json`, and its tables for a terminal.
 
     Attributes:
-        values: the content of `ablation.json`.
-        text: its tables for a terminal.
-        made: stages that were trained now; `there`: those that were there already.
+        made: number of stages that were trained now; `before`: of those that were there already.
         failed: row -> why it could not be made.
     """
 
@@ -64,7 +35,7 @@ class AblationResult:
     values: dict[str, Any]
     text: str
     made: int
-    there: int
+    before: int
     failed: dict[str, XltError]
 
 
@@ -119,57 +90,22 @@ def ablate(
     return result
 
 
-def ablate_all(
-    recipe: str | Path | None = None,
-    *,
-    run_dir: str | Path | None = None,
-    overrides: Sequence[str] = (),
-    **options: Any,
-) -> Iterator[tuple[str, AblationResult]]:
-    """An ablation of each run that a recipe stands for, one after the other; gives its name and its result.
-
-    Args:
-        recipe, overrides, options: as `ablate` takes them.
-        run_dir: of a single ablation its folder; of several the folder that holds them, by their names.
-
-    Raises:
-        XltError: as `ablate`.
-    """
-    for name, folder, chosen in places(recipe, overrides, run_dir):
-        yield name, ablate(recipe, run_dir=folder, overrides=chosen, **options)
-
-
-def plan_all(
-    recipe: str | Path | None = None,
-    *,
-    run_dir: str | Path | None = None,
-    overrides: Sequence[str] = (),
-    **options: Any,
-) -> Iterator[tuple[str, Forecast]]:
-    """What each ablation of `ablate_all` has still to make.
-
-    Raises:
-        XltError: as `plan_ablation`.
-    """
-    for name, folder, chosen in places(recipe, overrides, run_dir):
-        yield name, plan_ablation(recipe, run_dir=folder, overrides=chosen, **options)
-
-
 def _ablate(
     ablation: Ablation, home: Path, samples: int, progress: Progress, should_stop: Callable[[], int]
 ) -> AblationResult:
-    place = home / ROWS
-    plans = survey(ablation, place.joinpath, progress=progress, should_stop=should_stop)
+    place = home / "rows"
+    plans = plan_rows(ablation, place, progress=progress, should_stop=should_stop)
     work = Work(ablation, plans, place, progress)
-    there = len(work.made)
+    before = len(work.made)
     progress.note(
         f"{len(plans)} rows, {sum(len(p.stages) for p in plans)} stages, {len(work.units)} of them distinct, "
-        f"{there} are there; jobs: {ablation.jobs}"
+        f"{before} are there; jobs: {ablation.jobs}"
     )
     work.run(should_stop)
-    values = build(ablation, plans, place.joinpath, {n: str(e) for n, e in work.errors.items()}, samples=samples)
+    errors = {name: str(error) for name, error in work.errors.items()}
+    values = compare_rows(ablation, plans, place, errors, samples=samples)
     text = write_outputs(home, values)
-    return AblationResult(home, home / "ablation.html", values, text, len(work.made) - there, there, work.errors)
+    return AblationResult(home, home / "ablation.html", values, text, len(work.made) - before, before, work.errors)
 
 
 @dataclass
@@ -196,7 +132,7 @@ class Work:
         self.units = units_of(self.plans)
         self._unit_of = {unit.key: unit for unit in self.units}
         self._plan_of = {plan.row.name: plan for plan in self.plans}
-        self.made = {u.key for u in self.units if is_made(u, self.plans, self.place.joinpath, self.ablation.reuse)}
+        self.made = {u.key for u in self.units if is_made(u, self.plans, self.place, self.ablation.reuse)}
 
     def run(self, should_stop: Callable[[], int]) -> None:
         """Makes all that can be made.
@@ -206,14 +142,14 @@ class Work:
         """
         if self.ablation.jobs == 1:
             while (job := self._next([])) is not None:
-                self._stop_if(should_stop)
                 self._take(job, make(job, should_stop, self.progress))
             return
         workers = Workers(self.ablation.jobs)
         try:
             while (job := self._next(list(workers.busy.values()))) is not None or workers.busy:
-                self._stop_if(should_stop)
-                if job is not None and workers.idle:
+                if number := should_stop():
+                    raise Interrupted(number)
+                if job is not None and len(workers.busy) < self.ablation.jobs:
                     workers.give(job)
                     continue
                 for ended, answer in workers.answers():
@@ -222,11 +158,6 @@ class Work:
             for ended, answer in workers.stop():
                 if not answer.error:
                     self._take(ended, answer)
-
-    @staticmethod
-    def _stop_if(should_stop: Callable[[], int]) -> None:
-        if number := should_stop():
-            raise Interrupted(number)
 
     def _next(self, busy: Sequence[Job]) -> Job | None:
         """A row to complete, else a stage that can begin, in the folder of a row where nothing else is made."""
@@ -238,18 +169,16 @@ class Work:
                 return self._job(name, "all")
         making = {self._plan_of[job.row].key(job.stage) for job in busy if job.stage != "all"}
         for unit in self.units:
-            if unit.key in self.made or unit.key in self.lost or unit.key in making:
+            if unit.key in self.made | self.lost | making:
                 continue
             if unit.needs & self.lost:
-                self._lose(unit)
-            elif unit.needs <= self.made and (row := self._row_for(unit, folders)):
-                return self._job(row, unit.id)
+                self._lose(unit, XltError(f"{unit.id}: what it stands on failed"))
+            elif unit.needs <= self.made:
+                # In the folder where it was begun, else in the first that is free.
+                begun = [row for row in unit.rows if any((self.place / row / unit.id / "checkpoint").glob("step-*"))]
+                if free := [row for row in begun or unit.rows if row not in folders]:
+                    return self._job(free[0], unit.id)
         return None
-
-    def _row_for(self, unit: Unit, taken: set[str]) -> str | None:
-        """The row in whose folder a stage is made: the one where it was begun, else the first that is free."""
-        begun = [row for row in unit.rows if any((self.place / row / unit.id / "checkpoint").glob("step-*"))]
-        return next((row for row in begun or unit.rows if row not in taken), None)
 
     def _job(self, row: str, stage: str) -> Job:
         others = [self.place / p.row.name for p in self.plans if p.row.name != row]
@@ -279,21 +208,19 @@ class Work:
                     self.progress.note(f"[{len(self.made)}/{len(self.units)}] {line}")
 
     def _fail(self, job: Job, answer: Answer) -> None:
-        if answer.error == Interrupted.__name__:
+        assert answer.error is not None
+        if answer.error is Interrupted:
             raise Interrupted(answer.exit_code - 128)
-        if answer.error in _FATAL:
-            raise _FATAL[answer.error](f"row {job.row}: {answer.message}")
-        error = _CLASSES.get(answer.error, XltError)(answer.message)
+        if issubclass(answer.error, _FATAL):
+            raise answer.error(f"row {job.row}: {answer.message}")
+        error = answer.error(answer.message)
         self.progress.note(f"row {job.row} failed: {answer.message}")
         if job.stage == "all":
             self.errors[job.row] = error
-            return
-        unit = self._unit_of[self._plan_of[job.row].key(job.stage)]
+        else:
+            self._lose(self._unit_of[self._plan_of[job.row].key(job.stage)], error)
+
+    def _lose(self, unit: Unit, error: XltError) -> None:
         self.lost.add(unit.key)
         for row in unit.rows:
             self.errors.setdefault(row, error)
-
-    def _lose(self, unit: Unit) -> None:
-        self.lost.add(unit.key)
-        for row in unit.rows:
-            self.errors.setdefault(row, XltError(f"{unit.id}: what it stands on failed"))

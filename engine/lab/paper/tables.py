@@ -2,36 +2,21 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 from ...report import svg
 from ...report.parts import columns_for, threshold_picture
-from ...report.seeds import Stat, Step, stat
+from ...report.seeds import stat
 from ...report.stage_table import METRIC_NAMES, Cells, per_seed, step_between
 from ...storage.files import atomic_write_json, atomic_write_text, plain, storage_errors
-from ..ablation.rows import ROWS
-from .cells import Joined, decisions, join, made_by_run
-from .values import (
-    AVERAGE,
-    COLUMNS,
-    DOMAINS,
-    OTHERS,
-    PRINTED,
-    RECIPES,
-    TABLES,
-    Kind,
-    PaperTable,
-    notes,
-    paper_average,
-)
+from ..ablation.rows import OURS, ROWS
+from ..score_tables import Json, markdown_table, stat_text, stat_values, step_text, step_values
+from . import printed
+from .printed import AVERAGE, COLUMNS, RECIPES, Kind, PaperTable
+from .run_cells import Joined, decisions, join
 
-Json = dict[str, Any]
 SCHEMA_VERSION = 1
-_CURVES = ("kept", "accuracy", "coverage", "recall")
 
 
 def paper_tables(kind: Kind, runs: Sequence[str | Path], out: str | Path | None = None) -> Json:
@@ -39,19 +24,17 @@ def paper_tables(kind: Kind, runs: Sequence[str | Path], out: str | Path | None 
 
     Args:
         runs: folders of `run` and `ablate`, or folders that hold them.
-        out: a folder for tables.md, tables.json, tables.csv, figure-2.csv and figure-2.svg; none of them if absent.
+        out: a folder for tables.md, tables.json and, where a run has decisions, figure-2.svg.
 
     Returns:
         The content of tables.json.
 
     Raises:
-        DataError: see `paper_cells.join`.
+        DataError: see `run_cells.join`.
     """
-    found = join(kind, runs)
-    made = made_by_run(kind)
-    tables = [_table(found, table, made) for table in TABLES[kind]]
-    shown = [row["name"] for table in tables for row in table["rows"]]
-    read = decisions(found)
+    joined = join(kind, runs)
+    tables = [_table(joined, table) for table in printed.TABLES[kind]]
+    read = decisions(joined)
     values: Json = plain(
         {
             "schema_version": SCHEMA_VERSION,
@@ -63,9 +46,9 @@ def paper_tables(kind: Kind, runs: Sequence[str | Path], out: str | Path | None 
             "figure_2": [
                 {"column": c, "round": r, "seed": s, "alpha": d.get("alpha")} for (c, r, s), d in read.items()
             ],
-            "runs": found.runs,
-            "skipped": sorted(found.skipped),
-            "paper_notes": notes(RECIPES[kind], shown),
+            "runs": joined.runs,
+            "skipped": sorted(joined.skipped),
+            "paper_notes": printed.notes(RECIPES[kind], [row["name"] for table in tables for row in table["rows"]]),
         }
     )
     if out is not None:
@@ -74,60 +57,54 @@ def paper_tables(kind: Kind, runs: Sequence[str | Path], out: str | Path | None 
             home.mkdir(parents=True, exist_ok=True)
         atomic_write_json(home / "tables.json", values, indent=1)
         atomic_write_text(home / "tables.md", render_tables(values))
-        atomic_write_text(home / "tables.csv", csv_text(values))
-        atomic_write_text(home / "figure-2.csv", curves_csv(read))
-        if picture := curves_picture(kind, read):
+        if picture := curves_picture(read):
             atomic_write_text(home / "figure-2.svg", svg.standalone(picture))
     return values
 
 
-def _table(found: Joined, table: PaperTable, made: set[str]) -> Json:
-    kind, columns, reference = found.kind, COLUMNS[found.kind], table.reference
-    printed = PRINTED[RECIPES[kind]]
+def _table(joined: Joined, table: PaperTable) -> Json:
+    recipe, columns, reference = RECIPES[joined.kind], COLUMNS[joined.kind], table.reference
+    base = _paper_values(printed.PRINTED[recipe][reference])
     rows = []
     for name in table.rows:
-        theirs, base, cells = printed[name], printed[reference], found.values(name)
-        here: Json = {}
+        cells, theirs = joined.values(name), _paper_values(printed.PRINTED[recipe][name])
+        ours = {}
         for column in (*columns, AVERAGE):
-            one = cells if column == AVERAGE else {k: v for k, v in cells.items() if k[0] == column}
-            seeds = per_seed(cells, columns) if column == AVERAGE else {k[1]: v for k, v in sorted(one.items())}
-            step = None if name == reference else step_between(one, found.values(reference), reference)
-            here[column] = {
-                "stat": _stat(stat(seeds.values())),
+            chosen = cells if column == AVERAGE else {k: v for k, v in cells.items() if k[0] == column}
+            seeds = per_seed(cells, columns if column == AVERAGE else [column])
+            step = None if name == reference else step_between(chosen, joined.values(reference), reference)
+            ours[column] = {
+                "stat": stat_values(stat(seeds.values())),
                 "seeds": {str(seed): value for seed, value in seeds.items()},
-                "difference": None if step is None else {**(_stat(step.stat) or {}), "up": step.up},
+                "difference": step_values(step),
             }
-        averages = paper_average(theirs), paper_average(base)
-        paper = {c: {"value": theirs.cells[c], "difference": theirs.cells[c] - base.cells[c]} for c in columns}
-        paper[AVERAGE] = {"value": averages[0], "difference": averages[0] - averages[1]}
         rows.append(
             {
                 "name": name,
-                "label": ROWS[name].label if name in ROWS else OTHERS[name].label,
-                "uses_parallel_data": name in OTHERS and OTHERS[name].parallel,
-                "paper": paper,
-                "here": here if name in ROWS else None,
-                "runs": sorted({str(cell.run) for cell in found.rows.get(name, {}).values()}),
-                "command": _command(kind, name, cells, made) if name in ROWS else None,
+                "label": ROWS[name].label if name in ROWS else printed.OTHERS[name].label,
+                "uses_parallel_data": name in printed.OTHERS and printed.OTHERS[name].parallel,
+                "paper": {c: {"value": v, "difference": v - base[c]} for c, v in theirs.items()},
+                "here": ours if name in ROWS else None,
+                "runs": sorted({str(cell.run) for cell in joined.rows.get(name, {}).values()}),
+                "command": _command(joined.kind, name, cells) if name in ROWS else None,
             }
         )
     return {"number": table.number, "title": table.title, "reference": reference, "rows": rows}
 
 
-def _stat(found: Stat | None) -> Json | None:
-    return None if found is None else {"mean": found.mean, "std": found.std, "n": found.n}
+def _paper_values(row: printed.Printed) -> dict[str, float]:
+    return row.cells | {AVERAGE: printed.paper_average(row)}
 
 
-def _command(kind: Kind, name: str, cells: Cells, made: set[str]) -> str | None:
+def _command(kind: Kind, name: str, cells: Cells) -> str | None:
     """What makes the cells that a row lacks; None where it lacks none."""
-    have = {column for column, _ in cells}
-    lacking = [column for column in COLUMNS[kind] if column not in have]
+    lacking = [column for column in COLUMNS[kind] if column not in {column for column, _ in cells}]
     if not lacking and per_seed(cells, COLUMNS[kind]):
         return None
     recipe = RECIPES[kind]
-    command = f"xlt-engine run {recipe}" if name in made else f"xlt-engine ablate {recipe} --rows {name}"
-    domains = [d for d in DOMAINS if any(column.endswith(f" {d}") for column in lacking)]
-    if 0 < len(domains) < len(DOMAINS):
+    command = f"xlt-engine run {recipe}" if name == OURS else f"xlt-engine ablate {recipe} --rows {name}"
+    domains = [d for d in printed.DOMAINS if any(column.endswith(f" {d}") for column in lacking)]
+    if 0 < len(domains) < len(printed.DOMAINS):
         command += f""" --set 'each.domain=[{", ".join(f'"{d}"' for d in domains)}]'"""
     return command
 
@@ -160,8 +137,7 @@ def _caption(values: Json) -> str:
 def _markdown(values: Json, table: Json) -> list[str]:
     columns = [*values["columns"], AVERAGE]
     reference = next(row["label"] for row in table["rows"] if row["name"] == table["reference"])
-    lines = [["row", "", *columns, f"minus {reference}", "up", "seeds"]]
-    lines.append(["---", "---", *("---:" for _ in lines[0][2:])])
+    lines: list[list[str]] = []
     marks: list[str] = []
     for row in table["rows"]:
         is_reference = row["name"] == table["reference"]
@@ -173,32 +149,23 @@ def _markdown(values: Json, table: Json) -> list[str]:
             continue
         mark = ""
         if row["command"] is not None:
-            marks.append(f"* [{len(marks) + 1}] {row['label']}: `{row['command']}`")
-            mark = f"[{len(marks)}]"
-        here, step = row["here"], row["here"][AVERAGE]["difference"]
-        shown = [_text(here[c]["stat"]) or mark for c in columns]
-        seeds = sorted({int(seed) for c in values["columns"] for seed in here[c]["seeds"]})
-        last = ["", ""] if step is None else [_step(step), f"{step['up']}/{step['n']}"]
-        lines.append(["", "here", *shown, *last, ", ".join(map(str, seeds))])
-    text = ["| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines]
+            mark = f"[{len(marks) + 1}]"
+            marks.append(f"* {mark} {row['label']}: `{row['command']}`")
+        ours, step = row["here"], row["here"][AVERAGE]["difference"]
+        seeds = sorted({int(seed) for c in values["columns"] for seed in ours[c]["seeds"]})
+        shown = [stat_text(ours[c]["stat"], mark) for c in columns]
+        lines.append(["", "here", *shown, *(step_text(step) if step else ["", ""]), ", ".join(map(str, seeds))])
+    text = markdown_table(["row", "", *columns, f"minus {reference}", "up", "seeds"], lines, left=2)
     return [*text, *(["", "No run that was given has these cells; what makes them:", "", *marks] if marks else [])]
 
 
-def _text(found: Json | None) -> str:
-    return "" if found is None else str(Stat(found["mean"], found["std"], found["n"]))
-
-
-def _step(found: Json) -> str:
-    return str(Step(Stat(found["mean"], found["std"], found["n"]), found["up"], ""))
-
-
 def _figure_text(values: Json) -> str:
-    found = values["figure_2"]
-    if not found:
+    decided = values["figure_2"]
+    if not decided:
         command = f"xlt-engine run {RECIPES[values['kind']]}"
         return f"No run that was given has the curves of the method's hard stages; `{command}` makes them."
-    alphas = (f"{f['column']}, round {f['round']}, seed {f['seed']}: alpha {f['alpha']}" for f in found)
-    return f"`--out FOLDER` writes the curves as figure-2.csv and figure-2.svg. {'; '.join(alphas)}."
+    alphas = (f"{d['column']}, round {d['round']}, seed {d['seed']}: alpha {d['alpha']}" for d in decided)
+    return f"`--out FOLDER` draws the curves as figure-2.svg. {'; '.join(alphas)}."
 
 
 def _remarks(values: Json) -> Iterator[str]:
@@ -213,54 +180,15 @@ def _remarks(values: Json) -> Iterator[str]:
     common = set.intersection(*every)
     if common:
         yield f"Settings of all runs that are not the recipe's: {'; '.join(sorted(common))}."
-    for run, own in zip(values["runs"], every, strict=True):
-        if more := own - common:
+    for run, settings in zip(values["runs"], every, strict=True):
+        if more := settings - common:
             yield f"Settings of `{run['folder']}` that are not the recipe's: {'; '.join(sorted(more))}."
     yield from values["paper_notes"].values()
 
 
-_CSV = ("table", "row", "label", "column", "paper", "paper_difference", "mean", "std", "n", "seeds", "reference")
-_CSV_STEP = ("difference", "difference_std", "pairs", "up", "command")
-
-
-def csv_text(values: Json) -> str:
-    """One line per table, row and column, and one for the average; numbers unrounded."""
-    out = io.StringIO()
-    writer = csv.DictWriter(out, (*_CSV, *_CSV_STEP), lineterminator="\n")
-    writer.writeheader()
-    for table in values["tables"]:
-        for row in table["rows"]:
-            for column in (*values["columns"], AVERAGE):
-                here = (row["here"] or {}).get(column) or {"stat": None, "seeds": {}, "difference": None}
-                found, step = here["stat"] or {}, here["difference"] or {}
-                writer.writerow(
-                    {"table": table["number"], "row": row["name"], "label": row["label"], "column": column}
-                    | {"paper": row["paper"][column]["value"], "paper_difference": row["paper"][column]["difference"]}
-                    | {"seeds": " ".join(here["seeds"]), "reference": table["reference"]}
-                    | {name: found.get(name) for name in ("mean", "std", "n")}
-                    | {"difference": step.get("mean"), "difference_std": step.get("std"), "pairs": step.get("n")}
-                    | {"up": step.get("up"), "command": None if found else row["command"]}
-                )
-    return out.getvalue()
-
-
-def curves_csv(read: dict[tuple[str, int, int], Json]) -> str:
-    """The threshold curves of decisions, a line per threshold, unrounded; alpha is that of the decision."""
-    out = io.StringIO()
-    writer = csv.writer(out, lineterminator="\n")
-    writer.writerow(("column", "round", "seed", "alpha", "side", "threshold", *_CURVES))
-    for key, decision in read.items():
-        for side, name in (("source", "curve"), ("target", "target_curve")):
-            curve = decision.get(name) or {"thresholds": []}
-            for i, threshold in enumerate(curve["thresholds"]):
-                writer.writerow((*key, decision.get("alpha"), side, threshold, *(curve[n][i] for n in _CURVES)))
-    return out.getvalue()
-
-
-def curves_picture(kind: Kind, read: dict[tuple[str, int, int], Json]) -> str | None:
+def curves_picture(read: dict[tuple[str, int, int], Json]) -> str | None:
     """Figure 2 as an SVG: a panel for each column and round, lines are means over seeds; None without a decision."""
-    seeds = sorted({seed for _, _, seed in read})
-    panels = dict.fromkeys((column, number) for column, number, _ in read)
-    cells = [(f"{c}, round {r}", [(s, d) for (*key, s), d in read.items() if tuple(key) == (c, r)]) for c, r in panels]
-    columns, width = columns_for(len(panels))
-    return threshold_picture(cells, seeds, columns, width)
+    panels: dict[str, list[tuple[int, Json]]] = {}
+    for (column, number, seed), decision in read.items():
+        panels.setdefault(f"{column}, round {number}", []).append((seed, decision))
+    return threshold_picture(list(panels.items()), sorted({seed for *_, seed in read}), *columns_for(len(panels)))

@@ -6,7 +6,6 @@ may be in several pairs (a word with two translations).
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -36,6 +35,11 @@ class BothWays:
     forward: Retrieval
     backward: Retrieval
 
+    @classmethod
+    def of(cls, *best: Ints) -> BothWays:
+        """From the ranks of the best partners, both ways."""
+        return cls(*(Retrieval(float((rank == 1).mean()), float((1 / rank).mean())) for rank in best))
+
 
 @dataclass(frozen=True)
 class Alignment:
@@ -58,45 +62,34 @@ class Alignment:
 def procrustes(x: Floats, y: Floats) -> Floats:
     """The orthogonal W that minimises |x W - y|: U V^T of the singular value decomposition of x^T y (Schönemann, 1966).
 
-    Args:
-        x, y: [n, H], row by row partners. With fewer rows than H other maps are as good on these rows.
+    Row by row partners, [n, H]. With fewer rows than H other maps are as good on these rows.
     """
     u, _, vt = np.linalg.svd(x.T @ y)
-    result: Floats = u @ vt
-    return result
+    return np.asarray(u @ vt)
 
 
-def ranks(queries: Floats, candidates: Floats, partners: Sequence[Ints], *, penalty: Floats | None = None) -> Ints:
+def ranks(queries: Floats, candidates: Floats, partners: Sequence[Ints], penalty: Floats | float = 0.0) -> Ints:
     """Rank of the best partner of each query among the candidates, from 1; its other partners are left out.
 
     A candidate that is as near as the partner counts as nearer.
 
     Args:
-        queries, candidates: unit rows.
-        partners: rows of `candidates`, for each query.
+        queries, candidates: unit rows; `partners` are rows of `candidates`, for each query.
         penalty: `hubness` of the candidates, for 2 cos - r(candidate); the query's own term changes no rank.
     """
-    found = np.empty(len(queries), dtype=np.int64)
+    best = np.empty(len(queries), dtype=np.int64)
     for a in range(0, len(queries), BLOCK):
-        similarity = queries[a : a + BLOCK] @ candidates.T
-        if penalty is not None:
-            similarity = 2 * similarity - penalty
-        for row, values in enumerate(similarity):
-            own = values[partners[a + row]]
-            found[a + row] = 1 + (values >= own.max()).sum() - (own >= own.max()).sum()
-    return found
-
-
-def summed_up(found: Ints) -> Retrieval:
-    """Accuracy and mean reciprocal rank."""
-    return Retrieval(float((found == 1).mean()), float((1 / found).mean()))
+        for row, values in enumerate(2 * (queries[a : a + BLOCK] @ candidates.T) - penalty):
+            right = values[partners[a + row]]
+            best[a + row] = 1 + (values >= right.max()).sum() - (right >= right.max()).sum()
+    return best
 
 
 def chance(partners: Sequence[Ints], candidates: int) -> Retrieval:
     """What a random order of the candidates gives in the mean."""
-    accuracy = np.mean([len(own) / candidates for own in partners])
-    by_size = {g: _reciprocal(g, candidates) for g in {len(own) for own in partners}}
-    return Retrieval(float(accuracy), float(np.mean([by_size[len(own)] for own in partners])))
+    sizes = [len(rows) for rows in partners]
+    by_size = {size: _reciprocal(size, candidates) for size in set(sizes)}
+    return Retrieval(float(np.mean(sizes) / candidates), float(np.mean([by_size[size] for size in sizes])))
 
 
 def _reciprocal(partners: int, candidates: int) -> float:
@@ -109,10 +102,7 @@ def _reciprocal(partners: int, candidates: int) -> float:
 
 
 def folds_of(pairs: Ints, folds: int, seed: int) -> Ints:
-    """The fold of each pair, [pairs]: seeded, and pairs that share a text are in one fold.
-
-    Args:
-        pairs: [pairs, 2], rows of x and y.
+    """The fold of each pair `[pairs, 2]`: seeded, and pairs that share a text are in one fold.
 
     Raises:
         ConfigError: there are fewer groups of pairs than folds.
@@ -124,40 +114,31 @@ def folds_of(pairs: Ints, folds: int, seed: int) -> Ints:
             f"{len(pairs)} pairs are {len(names)} groups without a common text, fewer than {folds} folds; give more "
             "pairs, or lower the number of folds"
         )
-    load, place = np.zeros(folds, dtype=np.int64), {}
+    load, fold = np.zeros(folds, dtype=np.int64), np.empty(len(pairs), dtype=np.int64)
     for i in rng_for(seed, "folds").permutation(len(names)):
         smallest = int(load.argmin())
-        place[int(names[i])] = smallest
+        fold[group == names[i]] = smallest
         load[smallest] += sizes[i]
-    return np.array([place[int(g)] for g in group], dtype=np.int64)
+    return fold
 
 
 def _groups(pairs: Ints) -> Ints:
     """A number for each pair, the same for those that hang together by common texts."""
-    first: dict[tuple[int, int], int] = {}
-    parent = list(range(len(pairs)))
-
-    def root(i: int) -> int:
-        while parent[i] != i:
-            parent[i] = i = parent[parent[i]]
-        return i
-
-    for number, pair in enumerate(pairs.tolist()):
-        for side, text in enumerate(pair):
-            parent[root(number)] = root(first.setdefault((side, text), number))
-    return np.array([root(i) for i in range(len(pairs))], dtype=np.int64)
+    group = np.arange(len(pairs))
+    while True:
+        before = group
+        for side in pairs.T:
+            lowest = np.full(int(side.max()) + 1, len(pairs))
+            np.minimum.at(lowest, side, group)
+            group = lowest[side]
+        if (group == before).all():
+            return group
 
 
 def partners_of(pairs: Ints, sizes: tuple[int, int]) -> tuple[list[Ints], list[Ints]]:
     """Rows of y for each row of x, and of x for each row of y."""
-    found: tuple[defaultdict[int, list[int]], ...] = defaultdict(list), defaultdict(list)
-    for left, right in pairs.tolist():
-        found[0][left].append(right)
-        found[1][right].append(left)
-    forward, backward = (
-        [np.array(table[i], dtype=np.int64) for i in range(n)] for table, n in zip(found, sizes, strict=True)
-    )
-    return forward, backward
+    left, right = pairs.T
+    return [right[left == i] for i in range(sizes[0])], [left[right == j] for j in range(sizes[1])]
 
 
 def align(x: NDArray[np.floating], y: NDArray[np.floating], pairs: Ints, fold: Ints, *, neighbours: int) -> Alignment:
@@ -174,26 +155,28 @@ def align(x: NDArray[np.floating], y: NDArray[np.floating], pairs: Ints, fold: I
     """
     x, y = unit(x), unit(y)
     forward, backward = partners_of(pairs, (len(x), len(y)))
-    plain = (ranks(x, y, forward), ranks(y, x, backward))
-    corrected = (
-        ranks(x, y, forward, penalty=hubness(y, x, neighbours)),
-        ranks(y, x, backward, penalty=hubness(x, y, neighbours)),
-    )
-    mapped = [np.empty(n, dtype=np.int64) for n in (len(x), len(y), len(x), len(y))]
+    best = {kind: [np.empty(n, dtype=np.int64) for n in (len(x), len(y))] for kind in ("cosine", "csls")}
     squares = 0.0
     for number in range(int(fold.max()) + 1):
-        test = pairs[fold == number]
-        rest = pairs[fold != number]
+        test, rest = pairs[fold == number], pairs[fold != number]
         rotation = procrustes(x[rest[:, 0]], y[rest[:, 1]])
         turned, back = x @ rotation, y @ rotation.T
         squares += float(((turned[test[:, 0]] - y[test[:, 1]]) ** 2).sum())
         left, right = np.unique(test[:, 0]), np.unique(test[:, 1])
-        there, home = [forward[i] for i in left], [backward[j] for j in right]
-        mapped[0][left] = ranks(turned[left], y, there)
-        mapped[1][right] = ranks(back[right], x, home)
-        mapped[2][left] = ranks(turned[left], y, there, penalty=hubness(y, turned, neighbours))
-        mapped[3][right] = ranks(back[right], x, home, penalty=hubness(x, back, neighbours))
+        for kind, to_y, to_x in (
+            ("cosine", 0.0, 0.0),
+            ("csls", hubness(y, turned, neighbours), hubness(x, back, neighbours)),
+        ):
+            best[kind][0][left] = ranks(turned[left], y, [forward[i] for i in left], to_y)
+            best[kind][1][right] = ranks(back[right], x, [backward[j] for j in right], to_x)
     size = float((y[pairs[:, 1]] ** 2).sum())
     before = float(((x[pairs[:, 0]] - y[pairs[:, 1]]) ** 2).sum())
-    ways = [BothWays(summed_up(a), summed_up(b)) for a, b in (plain, corrected, mapped[:2], mapped[2:])]
-    return Alignment(ways[0], ways[1], ways[2], ways[3], (before / size) ** 0.5, (squares / size) ** 0.5)
+    to_y, to_x = hubness(y, x, neighbours), hubness(x, y, neighbours)
+    return Alignment(
+        cosine=BothWays.of(ranks(x, y, forward), ranks(y, x, backward)),
+        csls=BothWays.of(ranks(x, y, forward, to_y), ranks(y, x, backward, to_x)),
+        mapped_cosine=BothWays.of(*best["cosine"]),
+        mapped_csls=BothWays.of(*best["csls"]),
+        residual=(before / size) ** 0.5,
+        mapped_residual=(squares / size) ** 0.5,
+    )

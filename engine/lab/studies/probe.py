@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 
 from .... import ConfigError, DataError, ModelError
-from ....data import EncodedText, Tokenizer, pack, read_dictionary, rng_for
+from ....data import Tokenizer, pack, read_dictionary, rng_for
 from ....model import Encoder, load_encoder
 from ...report import svg
 from ...report.text_table import text_table
@@ -20,7 +20,10 @@ from ...training.device import choose_device
 from .alignment import Alignment, BothWays, align, chance, folds_of, partners_of
 
 States = dict[int, NDArray[np.float32]]
-TOKENS = 4096
+CHUNK = 64
+"""Texts in one forward pass."""
+KINDS = {"cosine": "cosine", "csls": "CSLS", "mapped_cosine": "mapped", "mapped_csls": "mapped, CSLS"}
+"""Fields of `Alignment` with retrieval, and what the figure calls them."""
 MARK = "uses parallel data, as an analysis: nothing is trained by it"
 
 
@@ -29,13 +32,11 @@ class ProbeReport:
     """What the states of an encoder say about pairs.
 
     Attributes:
-        pairs, left, right: pairs, and distinct texts of each side.
-        in_file: pairs before the cap.
+        pairs, left, right: pairs, and distinct texts of each side; `in_file`: pairs before the cap.
         cut: texts that the encoder's positions cut.
-        chance: of a random order.
-        layers: 0 is the embeddings.
         hidden: size of the states.
         trained_on: pairs that the smallest of the rotations was fitted on.
+        chance: of a random order; `layers`: 0 is the embeddings.
     """
 
     model: str
@@ -55,33 +56,31 @@ class ProbeReport:
 
     def as_dict(self) -> dict[str, Any]:
         """JSON values."""
-        found = asdict(self)
-        found["layers"] = [{"layer": number, **asdict(layer)} for number, layer in self.layers.items()]
-        return {"schema_version": 1, "uses_parallel_data": True, "pooling": "mean of text tokens"} | found
+        layers = [{"layer": number, **asdict(layer)} for number, layer in self.layers.items()]
+        head = {"schema_version": 1, "uses_parallel_data": True, "pooling": "mean of text tokens"}
+        return head | asdict(self) | {"layers": layers}
 
     def render(self) -> str:
         """A table for a person."""
-        head = ("layer", "a@1 >", "a@1 <", "MRR", "CSLS >", "CSLS <", "mapped >", "mapped <", "+CSLS >", "+CSLS <")
-        rows: list[tuple[str, ...]] = [(*head, "residual", "after")]
+        head = ["layer", "a@1 >", "a@1 <", "MRR", "CSLS >", "CSLS <", "mapped >", "mapped <", "+CSLS >", "+CSLS <"]
+        rows = [[*head, "residual", "after"]]
         for number, layer in self.layers.items():
-            both = (layer.cosine, layer.csls, layer.mapped_cosine, layer.mapped_csls)
-            shares = [_points(way.accuracy) for kind in both for way in (kind.forward, kind.backward)]
-            mrr = _points((layer.cosine.forward.mrr + layer.cosine.backward.mrr) / 2)
+            both = [getattr(layer, kind) for kind in KINDS]
+            shares = [_percent(way.accuracy) for ways in both for way in (ways.forward, ways.backward)]
+            mrr = _percent((layer.cosine.forward.mrr + layer.cosine.backward.mrr) / 2)
             errors = (f"{layer.residual:.3f}", f"{layer.mapped_residual:.3f}")
-            rows.append((str(number), *shares[:2], mrr, *shares[2:], *errors))
+            rows.append([str(number), *shares[:2], mrr, *shares[2:], *errors])
         luck = self.chance
         lines = [
             f"{self.model}: {self.pairs} pairs of {self.file} ({self.left} texts left, {self.right} right)",
             *text_table(rows),
             "",
             "per cent; > left to right, < right to left; a@1: a partner is nearest by cosine; MRR: mean of both ways",
-            f"chance: a@1 {_points(luck.forward.accuracy)} and {_points(luck.backward.accuracy)}, MRR "
-            f"{_points((luck.forward.mrr + luck.backward.mrr) / 2)}",
+            f"chance: a@1 {_percent(luck.forward.accuracy)} and {_percent(luck.backward.accuracy)}, MRR "
+            f"{_percent((luck.forward.mrr + luck.backward.mrr) / 2)}",
             f"mapped, after: by a rotation fitted on the other {self.folds - 1} folds, {self.trained_on} pairs or more",
-            *self._notes(),
-            MARK,
         ]
-        return "\n".join(lines)
+        return "\n".join([*lines, *self._notes(), MARK])
 
     def _notes(self) -> list[str]:
         notes = []
@@ -97,37 +96,26 @@ class ProbeReport:
         return notes
 
     def figure(self) -> str:
-        """The curves over layers, as an SVG file."""
-        numbers = list(self.layers)
-        span = (min(numbers) - 0.3, max(numbers) + 0.3)
-        ticks = [(float(n), str(n)) for n in numbers]
+        """Retrieval over the layers, as an SVG file."""
+        x = (min(self.layers) - 0.3, max(self.layers) + 0.3)
+        layers = [(float(n), str(n)) for n in self.layers]
         shares = [(t / 100, f"{t} %") for t in range(0, 101, 25)]
-        found = svg.Panel("retrieval, accuracy@1", span, (0, 1.03), "layer", "", ticks, shares, 420, 260)
-        kinds: list[tuple[str, Callable[[Alignment], BothWays]]] = [
-            ("cosine", lambda layer: layer.cosine),
-            ("CSLS", lambda layer: layer.csls),
-            ("mapped", lambda layer: layer.mapped_cosine),
-            ("mapped, CSLS", lambda layer: layer.mapped_csls),
-        ]
+        panel = svg.Panel("retrieval, accuracy@1", x, (0, 1.03), "layer", "", layers, shares, 520, 280)
         text = []
-        for series, (name, read) in enumerate(kinds):
-            points = [(float(n), _mean(read(layer))) for n, layer in self.layers.items()]
-            _curve(found, points, series, name)
-            text.append(f"{name}: " + ", ".join(_points(y) for _, y in points))
-        luck = (self.chance.forward.accuracy + self.chance.backward.accuracy) / 2
-        found.rule((span[0], luck), (span[1], luck))
-        errors = [(n, layer.residual, layer.mapped_residual) for n, layer in self.layers.items()]
-        top = svg.padded_range([e for _, *both in errors for e in both], zero=True)
-        left = svg.Panel("residual", span, top, "layer", "", ticks, None, 420, 260)
-        _curve(left, [(float(n), a) for n, a, _ in errors], 0, "as it is")
-        _curve(left, [(float(n), b) for n, _, b in errors], 2, "mapped")
-        keys = [svg.Key(name, i) for i, (name, _) in enumerate(kinds)]
+        for series, (kind, name) in enumerate(KINDS.items()):
+            points = [(float(n), _mean_accuracy(getattr(layer, kind))) for n, layer in self.layers.items()]
+            panel.line(points, series)
+            for at, y in points:
+                panel.point(at, y, series, shape=series, tip=f"layer {at:.0f}, {name}: {y:.3f}")
+            text.append(f"{name}: " + ", ".join(_percent(y) for _, y in points))
+        luck = _mean_accuracy(self.chance)
+        panel.rule((x[0], luck), (x[1], luck))
         picture = svg.figure(
-            [found, left],
+            [panel],
             title="Alignment by layer",
             description=f"mean of both directions, per cent; {'; '.join(text)}; dotted: chance",
-            columns=2,
-            keys=keys,
+            columns=1,
+            keys=[svg.Key(name, series) for series, name in enumerate(KINDS.values())],
         )
         return svg.standalone(picture)
 
@@ -143,7 +131,6 @@ def probe(
     seed: int = 0,
     encoding: str = "utf-8",
     device: str = "auto",
-    poll: Callable[[], None] = lambda: None,
 ) -> ProbeReport:
     """Looks for the partners of texts by the states of an encoder.
 
@@ -163,23 +150,30 @@ def probe(
         DataError: a line is wrong, or a text gives no token.
         ModelError: the folder is damaged, or encoder and tokenizer do not fit.
     """
-    found = [(left, right) for left, rights in read_dictionary([pairs], encoding=encoding).items() for right in rights]
-    chosen = found
-    if cap and len(found) > cap:
-        chosen = [found[i] for i in np.sort(rng_for(seed, "pairs").permutation(len(found))[:cap])]
+    read = [(left, right) for left, rights in read_dictionary([pairs], encoding=encoding).items() for right in rights]
+    chosen = read
+    if cap and len(read) > cap:
+        chosen = [read[i] for i in np.sort(rng_for(seed, "pairs").permutation(len(read))[:cap])]
     sides = [list(dict.fromkeys(texts)) for texts in zip(*chosen, strict=True)]
-    places = [{text: i for i, text in enumerate(side)} for side in sides]
-    index = np.array([[places[0][a], places[1][b]] for a, b in chosen], dtype=np.int64)
+    rows = [{text: i for i, text in enumerate(side)} for side in sides]
+    index = np.array([[rows[0][a], rows[1][b]] for a, b in chosen], dtype=np.int64)
     fold = folds_of(index, folds, seed)
-    encoder, tokenizer = _opened(model, device)
-    wanted = _wanted(layers, encoder.config.num_layers)
-    states, cut = zip(*(text_states(encoder, tokenizer, side, wanted, str(pairs), poll) for side in sides), strict=True)
+    encoder, tokenizer = load_encoder(model).to(choose_device(device)), Tokenizer.from_folder(model)
+    if misfit := tokenizer.misfit(encoder.config.vocab_size):
+        raise ModelError(f"{model}: {misfit}")
+    count = encoder.config.num_layers
+    if wrong := [n for n in layers if not 0 <= n <= count]:
+        raise ConfigError(
+            f"layers {', '.join(map(str, wrong))}: the encoder has layers 1 to {count}, and 0, the embeddings"
+        )
+    numbers = sorted(set(layers)) or list(range(count + 1))
+    states, cut = zip(*(text_states(encoder, tokenizer, side, numbers, str(pairs)) for side in sides), strict=True)
     forward, backward = partners_of(index, (len(sides[0]), len(sides[1])))
     return ProbeReport(
         model=str(model),
         file=str(pairs),
         pairs=len(chosen),
-        in_file=len(found),
+        in_file=len(read),
         left=len(sides[0]),
         right=len(sides[1]),
         cut=sum(cut),
@@ -189,17 +183,12 @@ def probe(
         hidden=encoder.config.hidden_size,
         trained_on=int(len(fold) - np.bincount(fold).max()),
         chance=BothWays(chance(forward, len(sides[1])), chance(backward, len(sides[0]))),
-        layers={n: align(states[0][n], states[1][n], index, fold, neighbours=neighbours) for n in wanted},
+        layers={n: align(states[0][n], states[1][n], index, fold, neighbours=neighbours) for n in numbers},
     )
 
 
 def text_states(
-    encoder: Encoder,
-    tokenizer: Tokenizer,
-    texts: Sequence[str],
-    layers: Sequence[int],
-    file: str,
-    poll: Callable[[], None] = lambda: None,
+    encoder: Encoder, tokenizer: Tokenizer, texts: Sequence[str], layers: Sequence[int], file: str
 ) -> tuple[States, int]:
     """The mean state of each text in some layers, [texts, H], and how many texts were cut.
 
@@ -210,59 +199,22 @@ def text_states(
     for text, tokens in zip(texts, encoded, strict=True):
         if len(tokens.ids) < 3:
             raise DataError(f"{file}: {text!r} gives no token; remove the line")
-    size = encoder.config.hidden_size
-    found: States = {n: np.empty((len(texts), size), dtype=np.float32) for n in layers}
-    device = encoder.word_embedding.device
+    means: dict[int, list[NDArray[np.float64]]] = {n: [] for n in layers}
     with torch.inference_mode():
-        for members in _batches(encoded):
-            poll()
-            batch = pack([encoded[i].ids for i in members]).to(device)
-            lengths = torch.tensor([len(encoded[i].ids) for i in members])
-            owner = torch.repeat_interleave(torch.arange(len(members)), lengths)
-            starts = batch.cu_seqlens.cpu()[:-1].long()
-            inner = torch.ones(len(owner), dtype=torch.bool)
-            inner[starts] = inner[starts + lengths - 1] = False
+        for start in range(0, len(encoded), CHUNK):
+            ids = [tokens.ids for tokens in encoded[start : start + CHUNK]]
+            batch = pack(ids).to(encoder.word_embedding.device)
             for number, states in enumerate(encoder.layer_states(batch)):
-                if number in found:
-                    total = torch.zeros(len(members), size, dtype=torch.float64)
-                    total.index_add_(0, owner[inner], states.cpu()[inner].double())
-                    found[number][members] = (total / (lengths - 2).unsqueeze(1)).numpy()
-    return found, sum(tokens.cut_tokens > 0 for tokens in encoded)
+                if number in means:
+                    parts = torch.split(states.cpu().double(), list(map(len, ids)))
+                    means[number] += [part[1:-1].mean(dim=0).numpy() for part in parts]
+    cut = sum(tokens.cut_tokens > 0 for tokens in encoded)
+    return {n: np.array(rows, dtype=np.float32) for n, rows in means.items()}, cut
 
 
-def _batches(encoded: Sequence[EncodedText]) -> list[NDArray[np.int64]]:
-    """Texts of similar length together, about `TOKENS` tokens in a batch."""
-    lengths = np.array([len(tokens.ids) for tokens in encoded])
-    order = np.argsort(lengths, kind="stable")
-    group = (np.cumsum(lengths[order]) - 1) // TOKENS
-    return list(np.split(order, np.flatnonzero(np.diff(group)) + 1))
-
-
-def _opened(model: str | Path, device: str) -> tuple[Encoder, Tokenizer]:
-    encoder, tokenizer = load_encoder(model).to(choose_device(device)), Tokenizer.from_folder(model)
-    if misfit := tokenizer.misfit(encoder.config.vocab_size):
-        raise ModelError(f"{model}: {misfit}")
-    return encoder, tokenizer
-
-
-def _wanted(layers: Sequence[int], count: int) -> list[int]:
-    wrong = [n for n in layers if not 0 <= n <= count]
-    if wrong:
-        raise ConfigError(
-            f"layers {', '.join(map(str, wrong))}: the encoder has layers 1 to {count}, and 0, the embeddings"
-        )
-    return sorted(set(layers)) or list(range(count + 1))
-
-
-def _curve(panel: svg.Panel, points: list[tuple[float, float]], series: int, name: str) -> None:
-    panel.line(points, series)
-    for x, y in points:
-        panel.point(x, y, series, shape=series, tip=f"layer {x:.0f}, {name}: {y:.3f}")
-
-
-def _mean(ways: BothWays) -> float:
+def _mean_accuracy(ways: BothWays) -> float:
     return (ways.forward.accuracy + ways.backward.accuracy) / 2
 
 
-def _points(share: float) -> str:
+def _percent(share: float) -> str:
     return f"{100 * share:.1f}"

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from itertools import combinations
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +14,7 @@ from .... import ConfigError, DataError, ModelError
 from ....data import OUTSIDE, Example, Tokenizer, rng_for
 from ...prediction.predictor import Predictor
 from ...report.text_table import text_table
-from ...vocabulary.overlap import Overlap, Words, count_words, overlap, words_in
+from ...vocabulary.overlap import Overlap, count_words, overlap, words_in
 from ...vocabulary.texts import read_texts
 
 OVERLAPS = ("word_types", "word_tokens", "piece_types", "piece_tokens")
@@ -49,7 +48,7 @@ class Candidate:
     fertility: float
     agreement: float | None
     confidence: float | None
-    place: float
+    place: float = 0.0
 
     def part(self, name: str) -> float | None:
         """A part by its name in the table."""
@@ -83,24 +82,25 @@ class Ranking:
     def render(self) -> str:
         """A table for a person."""
         head = ["source", "place", "words", "types", "pieces", "types", "unknown", "long", "pieces/word"]
-        rows = [[*head, "agree", "confident"] if self.items else head]
+        rows = [[*head, "agree", "confident"]]
         for c in self.candidates:
             shares = (c.overlap.word_tokens, c.overlap.word_types, c.overlap.piece_tokens, c.overlap.piece_types)
-            row = [c.name, f"{c.place:.2f}", *map(_percent, shares), _percent(c.unknown), _percent(c.long)]
-            row.append(f"{c.fertility:.2f}")
-            rows.append([*row, _percent(c.agreement), _percent(c.confidence)] if self.items else row)
-        own = ["(target)", "", "", "", "", "", _percent(self.unknown), _percent(self.long), f"{self.fertility:.2f}"]
-        rows.append([*own, "", ""] if self.items else own)
+            row = [c.name, f"{c.place:.2f}", *map(_percent, (*shares, c.unknown, c.long)), f"{c.fertility:.2f}"]
+            rows.append([*row, _percent(c.agreement), _percent(c.confidence)])
+        row = ["(target)", *[""] * 5, _percent(self.unknown), _percent(self.long), f"{self.fertility:.2f}", "", ""]
+        columns = None if self.items else len(head)
         by = ", ".join(name.replace("_", " ") for name in self.ordered_by)
+        models = f"agree, confident: models fine-tuned on the sources, on {self.items} texts of the target"
         lines = [
-            *text_table(rows),
+            *text_table([row[:columns] for row in [*rows, row]]),
             "",
-            f"words, pieces: per cent of the target's that the source's text has, of all and of the different ones, "
-            f"in {self.words} words each",
+            "words, pieces: per cent of the target's that the source's text has, of all and of the different ones, in "
+            f"{self.words} words each",
+            *([models] if self.items else []),
+            f"place: mean of the places by {by}",
+            STATEMENT,
         ]
-        if self.items:
-            lines.append(f"agree, confident: models fine-tuned on the sources, on {self.items} texts of the target")
-        return "\n".join([*lines, f"place: mean of the places by {by}", STATEMENT])
+        return "\n".join(lines)
 
 
 def rank_sources(
@@ -141,36 +141,37 @@ def rank_sources(
     if not isinstance(tokenizer, Tokenizer):
         tokenizer = Tokenizer.from_folder(tokenizer)
     read = {name: read_texts(files, encoding, text) for name, files in sources.items()}
-    wanted = read_texts(target, encoding, text)
-    sizes = {**{name: words_in(examples) for name, examples in read.items()}, "the target": words_in(wanted)}
+    unlabelled = read_texts(target, encoding, text)
+    sizes = {**{name: words_in(examples) for name, examples in read.items()}, "the target": words_in(unlabelled)}
     if empty := [name for name, size in sizes.items() if not size]:
         raise DataError(f"the text of {', '.join(empty)} has no words; give another file")
     most = min(words, *sizes.values())
-    own = count_words(wanted, tokenizer, most, seed, "target")
-    counted = {name: count_words(examples, tokenizer, most, seed, name) for name, examples in read.items()}
-    opinions = _opinions(models, wanted, sample, seed, device)
+    counted = count_words(unlabelled, tokenizer, most, seed, "target")
+    opinions = _opinions(models, unlabelled, sample, seed, device)
     ordered_by = ORDERED_BY if len(models) == len(sources) else ORDERED_BY[:2]
-    candidates = _placed(own, counted, opinions, ordered_by)
-    items = min(sample, len(wanted)) if models else 0
-    return Ranking(tuple(map(str, target)), candidates, most, items, ordered_by, own.unknown, own.long, own.fertility)
+    candidates = []
+    for name, examples in read.items():
+        theirs = count_words(examples, tokenizer, most, seed, name)
+        shares = (theirs.unknown, theirs.long, theirs.fertility)
+        candidates.append(Candidate(name, overlap(counted, theirs), *shares, *opinions.get(name, (None, None))))
+    return Ranking(
+        target=tuple(map(str, target)),
+        candidates=_placed(candidates, ordered_by),
+        words=most,
+        items=min(sample, len(unlabelled)) if models else 0,
+        ordered_by=ordered_by,
+        unknown=counted.unknown,
+        long=counted.long,
+        fertility=counted.fertility,
+    )
 
 
-def _placed(
-    own: Words,
-    counted: Mapping[str, Words],
-    opinions: Mapping[str, tuple[float | None, float | None]],
-    ordered_by: Sequence[str],
-) -> tuple[Candidate, ...]:
+def _placed(candidates: Sequence[Candidate], ordered_by: Sequence[str]) -> tuple[Candidate, ...]:
     """The candidates in order; equal ones in the order in which they were given."""
-    found = []
-    for name, text in counted.items():
-        agreement, confidence = opinions.get(name, (None, None))
-        shared = overlap(own, text)
-        found.append(Candidate(name, shared, text.unknown, text.long, text.fertility, agreement, confidence, 0.0))
     # A model that finds no entity at all has no opinion, and the last place.
-    columns = [[-1.0 if (v := c.part(part)) is None else v for c in found] for part in ordered_by]
+    columns = [[-1.0 if (v := c.part(name)) is None else v for c in candidates] for name in ordered_by]
     places = np.mean([average_ranks([-v for v in column]) for column in columns], axis=0)
-    placed = [replace(c, place=float(p)) for c, p in zip(found, places, strict=True)]
+    placed = [replace(c, place=float(p)) for c, p in zip(candidates, places, strict=True)]
     return tuple(sorted(placed, key=lambda c: c.place))
 
 
@@ -179,16 +180,7 @@ def average_ranks(values: ArrayLike) -> NDArray[np.float64]:
     array = np.asarray(values, dtype=np.float64)
     below = (array[None] < array[:, None]).sum(axis=1)
     equal = (array[None] == array[:, None]).sum(axis=1)
-    result: NDArray[np.float64] = below + (equal + 1) / 2
-    return result
-
-
-def spearman(a: ArrayLike, b: ArrayLike) -> float:
-    """Spearman's rank correlation; NaN where one side is all equal."""
-    first, second = average_ranks(a), average_ranks(b)
-    first, second = first - first.mean(), second - second.mean()
-    size = float(np.sqrt((first**2).sum() * (second**2).sum()))
-    return float((first * second).sum()) / size if size else float("nan")
+    return np.asarray(below + (equal + 1) / 2)
 
 
 def _opinions(
@@ -201,43 +193,37 @@ def _opinions(
         raise ConfigError("one model has nobody to agree with; give those of at least two sources")
     chosen = [target[i] for i in np.sort(rng_for(seed, "opinions").permutation(len(target))[:sample])]
     said: dict[str, tuple[NDArray[np.str_], NDArray[np.float64]]] = {}
-    labels: tuple[str, ...] | None = None
+    known: set[str] = set()
     for name, folder in models.items():
         predictor = Predictor(folder, device=device)
-        if labels is not None and set(predictor.model.labels) != set(labels):
+        names = set(predictor.model.labels)
+        if known and names != known:
             raise ModelError(
-                f"{folder}: its labels are {', '.join(predictor.model.labels)}, those of the models before it "
-                f"{', '.join(labels)}; compare models of one task"
+                f"{folder}: its labels are {', '.join(sorted(names))}, those of the models before it "
+                f"{', '.join(sorted(known))}; compare models of one task"
             )
-        labels = predictor.model.labels
+        known = names
         said[name] = _said(predictor, chosen)
-    with_outside = OUTSIDE in (labels or ())
-    return {name: (_agreement(name, said, with_outside), _confidence(*said[name], with_outside)) for name in said}
+    tagging = OUTSIDE in known
+    opinions = {}
+    for name, (labels, confidence) in said.items():
+        shares = []
+        for theirs in (said[other][0] for other in said if other != name):
+            looked_at = (labels != OUTSIDE) | (theirs != OUTSIDE) | (not tagging)
+            shares += [float((labels == theirs)[looked_at].mean())] if looked_at.any() else []
+        sure = confidence[(labels != OUTSIDE) | (not tagging)]
+        opinions[name] = (float(np.mean(shares)) if shares else None, float(sure.mean()) if sure.size else None)
+    return opinions
 
 
 def _said(predictor: Predictor, examples: Sequence[Example]) -> tuple[NDArray[np.str_], NDArray[np.float64]]:
     """Label and confidence of every item."""
     if predictor.task == "classification":
         texts = [e.text if e.text is not None else " ".join(e.words or ()) for e in examples]
-        found = predictor.classify(texts, [e.pair for e in examples])
-        return np.array([str(p.label) for p in found]), np.array([p.confidence for p in found])
+        classes = predictor.classify(texts, [e.pair for e in examples])
+        return np.array([str(p.label) for p in classes]), np.array([p.confidence for p in classes])
     tagged = predictor.tag([e.words if e.words is not None else predictor.words(e.text or "") for e in examples])
     return np.array([tag for p in tagged for tag in p.labels]), np.array([c for p in tagged for c in p.confidences])
-
-
-def _agreement(name: str, said: Mapping[str, tuple[NDArray[np.str_], Any]], tagging: bool) -> float | None:
-    shares = []
-    for a, b in combinations(said, 2):
-        if name in (a, b):
-            one, other = said[a][0], said[b][0]
-            looked_at = (one != OUTSIDE) | (other != OUTSIDE) if tagging else np.ones(len(one), dtype=bool)
-            shares += [float((one == other)[looked_at].mean())] if looked_at.any() else []
-    return float(np.mean(shares)) if shares else None
-
-
-def _confidence(labels: NDArray[np.str_], confidence: NDArray[np.float64], tagging: bool) -> float | None:
-    looked_at = labels != OUTSIDE if tagging else np.ones(len(labels), dtype=bool)
-    return float(confidence[looked_at].mean()) if looked_at.any() else None
 
 
 def _percent(share: float | None) -> str:

@@ -1,4 +1,4 @@
-"""Trust without target labels: for each stage of a run an estimate of its target score, or none.
+"""`trust`: for each stage of a run an estimate of its target score without target labels, or none.
 
 For classification the estimate is of accuracy, for tagging of entity F1, the metrics of the reports. Each stage's model
 labels two samples, of held-out labelled source text and of unlabelled target text; target labels are read for the
@@ -7,29 +7,35 @@ column `true` alone. docs/trust.md says how well this does.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from .... import DataError
-from ....data import OUTSIDE
-from ...pseudolabels.thresholds import uniform_grid
-from ...report.parts import mean
-from ...report.stage_table import SIDE_ARMS
+from ....data import OUTSIDE, TokenStore, derive_seed
+from ...evaluation.metrics import EntityCounter
+from ...report.laboratory import TRUST
+from ...report.parts import mean, percent
+from ...report.stage_table import METRIC_NAMES, SIDE_ARMS
+from ...report.text_table import text_table
+from ...report.write import write_report
 from ...stages.round_decision import Voted
+from ...storage.files import atomic_write_json
 from ...storage.run_warning import RunWarning
 from ...training.progress import Progress
-from .estimators import Estimate, Floats, Transport, calibrated_estimate, expected_label_f1, label_coupling
-from .finished import FinishedRun, TaskStage
-from .signals import WORDS, Signals, measure_signals, sample_examples, seeds_agree
+from .finished_run import FinishedRun, TaskStage
+from .thresholds import write_thresholds
+from .trust_estimate import Estimate, Transport, calibrated_estimate, transport_accuracy, transport_f1
+from .trust_record import LEVEL, WIDEST, track_record
 
-Entry = tuple[TaskStage, Signals, Voted, dict[str, float] | None]
 SAMPLE = 1000
 """Examples of each text that are labelled for the estimate."""
+WORDS = 6000
+"""Words at most that the transport of a tagger is solved for."""
 
 
 @dataclass(frozen=True)
@@ -38,11 +44,9 @@ class StageTrust:
 
     Attributes:
         estimate: of the target's score, with its interval; None where that would be too wide to say anything.
-        methods: what other estimators say (see `signals.Signals`); `seeds` is the agreement of this stage's models
-            of different seeds.
+        source_score, source_transport, target_transport: see `Transport`.
+        voters_agree: share of the target items on which all voters agree.
         true: the score on the target's test file; None without one. Nothing else here depends on it.
-        alpha: for a soft stage whose model made a decision: the threshold that the estimate `preferred`, and the one
-            `used`; with the truth also what these and the `lowest` lose in label F1 against the best (`regret_*`).
     """
 
     target: str
@@ -54,17 +58,14 @@ class StageTrust:
     estimate: Estimate | None
     source_score: float
     source_transport: float
+    target_transport: float
     voters_agree: float
-    shift: float | None
-    items: float
-    methods: dict[str, float | None]
-    alpha: dict[str, float] | None
     true: float | None
 
 
 @dataclass(frozen=True)
 class TrustReport:
-    """Estimates of all stages, and warnings."""
+    """Estimates of all stages, and warnings; `held_out` says which labelled source text was read."""
 
     name: str
     metric: str
@@ -73,13 +74,18 @@ class TrustReport:
     stages: tuple[StageTrust, ...]
     warnings: tuple[RunWarning, ...]
 
-    def as_dict(self) -> dict[str, Any]:
-        """All of it as JSON values."""
-        return asdict(self)
+
+class Judged(NamedTuple):
+    """What one stage's model says about the samples of the source and of one target."""
+
+    stage: TaskStage
+    target: str
+    source_votes: Voted
+    target_votes: Voted
 
 
 def trust(
-    folder: str | Path | FinishedRun, *, sample: int = SAMPLE, truth: bool = True, progress: Progress | None = None
+    folder: str | Path, *, sample: int = SAMPLE, truth: bool = True, progress: Progress | None = None
 ) -> TrustReport:
     """Estimates the target scores of all stages of a run.
 
@@ -90,76 +96,97 @@ def trust(
     Raises:
         DataError: not a run, nothing has ended, or there is no labelled source text that no stage trains on.
     """
-    run = folder if isinstance(folder, FinishedRun) else FinishedRun.open(folder)
+    run = FinishedRun.open(folder)
     held_out = run.source_held_out()
     if held_out is None:
         raise DataError(
             f"{run.folder}: no labelled source text that no stage trains on; give source.dev or source.test in the "
             "recipe and run it again (finished stages are only scored)"
         )
-    found: dict[tuple[str, int, str], list[Entry]] = {}
-    transports: dict[tuple[str, str], Transport] = {}
+    measured: dict[tuple[str, int, str], dict[TaskStage, tuple[Transport, float]]] = {}
+    for judged in judge_samples(run, held_out[0], sample, progress or Progress()):
+        transport = measure_transport(judged.source_votes, judged.target_votes, run.model(judged.stage).labels)
+        agreeing = float(judged.target_votes.votes.agree.float().mean())
+        key = judged.target, judged.stage.order, judged.stage.stage
+        measured.setdefault(key, {})[judged.stage] = transport, agreeing
+    transports = {(stage, key[0]): values[0] for key, seeds in measured.items() for stage, values in seeds.items()}
+    stages = tuple(_over_seeds(run, key[0], measured[key], transports, truth) for key in sorted(measured))
+    names = str(run.summary["name"]), str(run.summary["metric"]), run.source, held_out[1]
+    return TrustReport(*names, stages, predicted_harm(stages))
+
+
+def judge_samples(run: FinishedRun, held_out: TokenStore, sample: int, progress: Progress) -> Iterator[Judged]:
+    """Every stage's votes on at most `sample` examples of the held-out source and of each target that it serves."""
     texts = {target: run.pool(target) for target in run.targets}
     for stage in run.stages:
-        (progress or Progress()).note(f"{stage.id}: labels samples of {run.source} and target")
-        source = run.votes(stage, held_out[0], sample_examples(held_out[0], sample, "source"))
+        progress.note(f"{stage.id}: labels samples of {run.source} and target")
+        source = run.votes(stage, held_out, _sample(held_out, sample, "source"))
         for target in [stage.pair] if stage.pair else run.targets:
-            voted = run.votes(stage, texts[target], sample_examples(texts[target], sample, target))
-            signals = measure_signals(source, voted, run.model(stage).labels)
-            alpha = _advice(run, stage, source, voted, sample, truth) if stage.kind == "soft" else None
-            transports[stage.id, target] = signals.transport
-            found.setdefault((target, stage.order, stage.stage), []).append((stage, signals, voted, alpha))
-    stages = tuple(_over_seeds(run, *key, entries, transports, truth) for key, entries in sorted(found.items()))
-    return TrustReport(
-        name=str(run.summary["name"]),
-        metric=str(run.summary["metric"]),
-        source=run.source,
-        held_out=held_out[1],
-        stages=stages,
-        warnings=predicted_harm(stages),
-    )
+            yield Judged(stage, target, source, run.votes(stage, texts[target], _sample(texts[target], sample, target)))
+
+
+def _sample(store: TokenStore, most: int, role: str) -> NDArray[np.int64]:
+    """Some examples of a store, in order; the same for every stage."""
+    generator = np.random.default_rng(derive_seed(0, "trust", role))
+    return np.sort(generator.permutation(len(store))[:most])
+
+
+def measure_transport(source: Voted, target: Voted, labels: tuple[str, ...]) -> Transport:
+    """What the estimate of one model is made from: its votes on samples of both texts. Reads no gold of the target."""
+    known = source.gold >= 0
+    prior = np.bincount(source.gold[known], minlength=len(labels)) / max(1, int(known.sum()))
+    p, q = (voted.votes.mean_probability.numpy() for voted in (source, target))
+    if source.store.task != "ner":
+        right = p.argmax(axis=-1) == source.gold
+        return Transport(float(right[known].mean()), transport_accuracy(p, prior), transport_accuracy(q, prior))
+    outside = labels.index(OUTSIDE)
+    on_source, on_target = (transport_f1(_some_words(x), prior, outside) for x in (p, q))
+    return Transport(_entity_f1(source, labels), on_source, on_target)
+
+
+def _some_words(probability: NDArray[np.float32]) -> NDArray[np.float32]:
+    generator = np.random.default_rng(derive_seed(0, "trust", "words"))
+    return probability[generator.permutation(len(probability))[:WORDS]]
+
+
+def _entity_f1(voted: Voted, labels: tuple[str, ...]) -> float:
+    """Entity F1 over the words that the model sees."""
+    counter = EntityCounter()
+    predicted = voted.votes.mean_probability.numpy().argmax(axis=-1)
+    ends = np.flatnonzero(np.diff(voted.example)) + 1
+    for gold, guess in zip(np.split(voted.gold, ends), np.split(predicted, ends), strict=True):
+        counter.update([labels[max(0, g)] for g in gold.tolist()], [labels[g] for g in guess.tolist()])
+    return counter.result().f1 / 100
 
 
 def _over_seeds(
     run: FinishedRun,
     target: str,
-    order: int,
-    name: str,
-    entries: Sequence[Entry],
-    transports: dict[tuple[str, str], Transport],
+    measured: dict[TaskStage, tuple[Transport, float]],
+    transports: dict[tuple[TaskStage, str], Transport],
     truth: bool,
 ) -> StageTrust:
-    signals = [s for _, s, _, _ in entries]
-    teachers = [run.first_teacher(s) for s, _, _, _ in entries]
-    each = [
-        calibrated_estimate(s.transport, None if t is None else transports[t.id, target])
-        for s, t in zip(signals, teachers, strict=True)
-    ]
+    """One line of the report: the same stage of all seeds."""
+    each = []
+    for stage, (transport, _) in measured.items():
+        teacher = run.first_teacher(stage)
+        each.append(calibrated_estimate(transport, None if teacher is None else transports[teacher, target]))
     estimate = Estimate(*(mean(getattr(e, end) for e in each) for end in ("value", "low", "high")))
-    values = {k: [v for s in signals if (v := s.methods[k]) is not None] for k in signals[0].methods}
-    methods: dict[str, float | None] = {k: mean(v) if v else None for k, v in values.items()}
-    votes = [v for _, _, v, _ in entries]
-    pairs = [seeds_agree(a, b) for i, a in enumerate(votes) for b in votes[i + 1 :]]
-    methods["seeds"] = mean(pairs) if pairs else None
-    seeds = tuple(s.seed for s, _, _, _ in entries)
-    advice = [a for *_, a in entries if a is not None]
-    shifts = [s.shift for s in signals if s.shift is not None]
+    first, seeds = next(iter(measured)), tuple(stage.seed for stage in measured)
+    score, on_source, on_target = (mean(t[i] for t, _ in measured.values()) for i in range(3))
     return StageTrust(
         target=target,
-        stage=name,
-        label=entries[0][0].label,
-        arm=entries[0][0].arm,
-        order=order,
+        stage=first.stage,
+        label=first.label,
+        arm=first.arm,
+        order=first.order,
         seeds=seeds,
         estimate=estimate if estimate.narrow else None,
-        source_score=mean(s.source_score for s in signals),
-        source_transport=mean(s.source_transport for s in signals),
-        voters_agree=mean(s.voters_agree for s in signals),
-        shift=mean(shifts) if shifts else None,
-        items=mean(s.items for s in signals),
-        methods=methods,
-        alpha={k: mean(a[k] for a in advice) for k in advice[0]} if advice else None,
-        true=_true(run, target, name, seeds) if truth else None,
+        source_score=score,
+        source_transport=on_source,
+        target_transport=on_target,
+        voters_agree=mean(agreeing for _, agreeing in measured.values()),
+        true=_true(run, target, first.stage, seeds) if truth else None,
     )
 
 
@@ -174,75 +201,79 @@ def _true(run: FinishedRun, target: str, stage: str, seeds: Sequence[int]) -> fl
     return mean(rows) if rows else None
 
 
-def _advice(
-    run: FinishedRun, stage: TaskStage, source: Voted, target: Voted, sample: int, truth: bool
-) -> dict[str, float] | None:
-    """The threshold that the estimate prefers for the decision of a stage's model, beside the one that was used.
-
-    It is that of the usual grid whose accepted labels the coupling expects to be best (`expected_label_f1`). With the
-    truth: what it and others lose against the best one, on a sample of the labelled target file.
-    """
-    used = [
-        record["alpha"]
-        for hard, record in run.decisions()
-        if run.labeller(hard) is stage and record["alpha"] is not None
-    ]
-    if not used:
-        return None
-    labels = run.model(stage).labels
-    grid = uniform_grid(len(labels))
-    known = source.gold[source.gold >= 0]
-    part = slice(0, WORDS)
-    prior = np.bincount(known, minlength=len(labels)) / max(1, known.size)
-    expected = _label_f1(target, label_coupling(target.votes.mean_probability.numpy()[part], prior), grid, labels)
-    best = int(np.argmax(expected))
-    found = {"preferred": float(grid[best]), "used": float(used[0])}
-    test = run.test(str(stage.pair)) if truth else None
-    if test is not None:
-        voted = run.votes(stage, test, sample_examples(test, sample, "test"))
-        right = np.eye(len(labels))[np.maximum(0, voted.gold)]
-        scores = _label_f1(voted, right, grid, labels)
-        places = {"preferred": best, "used": int(np.abs(grid - used[0]).argmin()), "lowest": 0}
-        found |= {f"regret_{name}": float(scores.max() - scores[i]) for name, i in places.items()}
-    return found
-
-
-def _label_f1(voted: Voted, coupling: NDArray[Any], grid: NDArray[np.float64], labels: tuple[str, ...]) -> Floats:
-    """`expected_label_f1` at every threshold; of the first items where the coupling has fewer."""
-    part = slice(0, len(coupling))
-    outside = labels.index(OUTSIDE) if OUTSIDE in labels else None
-    label, agree, confidence = (getattr(voted.votes, n).numpy()[part] for n in ("label", "agree", "min_confidence"))
-    return np.array(
-        [
-            expected_label_f1(label, agree & (confidence > confidence.dtype.type(t)), coupling, outside=outside)
-            for t in grid
-        ]
-    )
-
-
 def predicted_harm(stages: Sequence[StageTrust]) -> tuple[RunWarning, ...]:
     """`self-training-hurts`: the last stage of self-training has a lower estimate than the teacher it began with."""
     warnings = []
     for target in dict.fromkeys(s.target for s in stages):
-        own = sorted((s for s in stages if s.target == target and s.arm not in SIDE_ARMS), key=lambda s: s.order)
-        students = [s for s in own if s.arm == "selftrain"]
-        teachers = [s for s in own if s.arm != "selftrain"]
-        if not students or not teachers:
+        ordered = sorted((s for s in stages if s.target == target and s.arm not in SIDE_ARMS), key=lambda s: s.order)
+        last = [s for s in ordered if s.arm == "selftrain"][-1:]
+        teacher = [s for s in ordered if s.arm != "selftrain"][-1:]
+        judged = [(s, s.estimate.value) for s in (*last, *teacher) if s.estimate is not None]
+        if not (last and teacher) or len(judged) < 2 or judged[0][1] >= judged[1][1]:
             continue
-        teacher, last = teachers[-1], students[-1]
-        if teacher.estimate is None or last.estimate is None:
-            continue
-        change = last.estimate.value - teacher.estimate.value
-        if change >= 0:
-            continue
+        (student, low), (begun, high) = judged
         warnings.append(
             RunWarning(
                 "self-training-hurts",
-                f"{target}: self-training is predicted to hurt: {last.label} is estimated at "
-                f"{100 * last.estimate.value:.0f}, its first teacher ({teacher.label}) at "
-                f"{100 * teacher.estimate.value:.0f}; use the teacher, or look at the pseudo-labels with "
-                "`xlt-engine thresholds` and `xlt-engine why`",
-                {"target": target, "change": change, "last": last.stage, "teacher": teacher.stage},
+                f"{target}: self-training is predicted to hurt: {student.label} is estimated at {100 * low:.0f}, its "
+                f"first teacher ({begun.label}) at {100 * high:.0f}; use the teacher, or look at the pseudo-labels "
+                "with `xlt-engine thresholds` and `xlt-engine why`",
+                {"target": target, "change": low - high, "last": student.stage, "teacher": begun.stage},
             )
         )
     return tuple(warnings)
+
+
+def trust_lines(report: TrustReport) -> tuple[list[str], list[list[str]]]:
+    """Header and lines of the table of estimates, in points."""
+    truth = any(s.true is not None for s in report.stages)
+    header = ["target", "stage", "estimate", "interval", *(["true", "error"] if truth else [])]
+    header += [f"{report.source} held out", "voters agree"]
+    lines = []
+    for s in sorted(report.stages, key=lambda s: (s.target, s.order)):
+        e = s.estimate
+        shown = ["-", "no estimate"] if e is None else [_points(e.value), f"{_points(e.low)} to {_points(e.high)}"]
+        line = [s.target, s.label, *shown]
+        if truth:
+            line += [_points(s.true), "-" if s.true is None or e is None else f"{100 * (e.value - s.true):+.1f}"]
+        lines.append([*line, _points(s.source_score), percent(s.voters_agree)])
+    return header, lines
+
+
+def _points(value: float | None) -> str:
+    return "-" if value is None else f"{100 * value:.1f}"
+
+
+def trust_notes(report: TrustReport) -> list[str]:
+    """What the estimates are, and how such intervals have done, in sentences."""
+    kinds = sorted({s.arm == "selftrain" for s in report.stages})
+    return [
+        f"from {report.source} {report.held_out} text and unlabelled target text; no target label is read but for the "
+        "column true",
+        f"the interval is meant to hold the truth in {100 * LEVEL:.1f} % of all cases; where it would be wider than "
+        f"{100 * WIDEST:.0f} points from end to end there is no estimate. How it did (docs/trust.md):",
+        *(track_record(report.metric, kind) for kind in kinds),
+        "which stage to take does not follow: the highest estimate was no better a choice than the last stage",
+    ]
+
+
+def render_trust(report: TrustReport) -> str:
+    """The estimates for a terminal, with what follows from them."""
+    header, rows = trust_lines(report)
+    metric = METRIC_NAMES.get(report.metric, report.metric)
+    title = f"{report.name}: {metric} on the target as estimated without its labels, points"
+    warnings = [f"warning: {w.name}: {w.message}" for w in report.warnings]
+    return "\n".join([title, "", *text_table([header, *rows]), "", *trust_notes(report), *warnings])
+
+
+def write_trust(folder: str | Path, report: TrustReport) -> None:
+    """Keep the estimates in `trust.json` of the run, and write its report again.
+
+    Raises:
+        StorageError: the disk refuses.
+    """
+    header, lines = trust_lines(report)
+    page = {"header": header, "lines": lines, "notes": trust_notes(report)}
+    atomic_write_json(Path(folder) / TRUST, asdict(report) | {"page": page}, indent=1)
+    write_thresholds(folder)
+    write_report(folder)

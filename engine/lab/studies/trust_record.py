@@ -1,7 +1,4 @@
-"""What `trust` is fitted to and how it did: constants and counts, all from `benchmarks/trust.py`.
-
-A test refits them from the cases in `benchmarks/results/trust.json`; docs/trust.md says what they mean.
-"""
+"""What `trust` is fitted to and how it did (docs/trust.md); a test refits it from `benchmarks/results/trust.json`."""
 
 from __future__ import annotations
 

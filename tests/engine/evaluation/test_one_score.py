@@ -13,8 +13,8 @@ from seqeval.metrics import f1_score
 
 from xlt_engine.data import Tokenizer, TokenStore, read_conll
 from xlt_engine.engine import evaluate_files, predict_file
-from xlt_engine.engine.lab.studies.finished import FinishedRun
-from xlt_engine.engine.lab.studies.signals import measure_signals
+from xlt_engine.engine.lab.studies.finished_run import FinishedRun
+from xlt_engine.engine.lab.studies.trust import measure_transport
 
 ONE_ROUND = ("selftrain.rounds=1", "selftrain.soft.epochs=6", "finetune.epochs=6", "btf.on=false")
 LONG_WORD = "sanitario" * 6
@@ -147,8 +147,8 @@ def test_the_laboratory_reads_the_same_words(run: Any) -> None:
     assert int(held_out[0].lengths.max()) > 16
     stage = next(s for s in opened.stages if s.stage == "soft1")
     votes = opened.votes(stage, held_out[0])
-    found = measure_signals(votes, opened.votes(stage, opened.pool("de")), opened.model(stage).labels)
-    assert 100 * found.source_score == pytest.approx(headline(home, "en")["seed-0/de/soft1"], rel=1e-12)
+    found = measure_transport(votes, opened.votes(stage, opened.pool("de")), opened.model(stage).labels)
+    assert 100 * found.score == pytest.approx(headline(home, "en")["seed-0/de/soft1"], rel=1e-12)
     trained = [TokenStore.open(p.parent) for p in sorted((home.folder / "run" / "store").glob("*/store.json"))]
     assert [s.whole for s in trained].count(True) == 3  # both test files and dev
     assert all(int(s.lengths.max()) <= 16 for s in trained if not s.whole)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import errno
 import json
 import os
@@ -22,13 +21,13 @@ import pytest
 from xlt_engine import ConfigError, DataError, Interrupted, OutOfMemoryError
 from xlt_engine.engine import load_recipe, run, variants
 from xlt_engine.engine.evaluation.per_example import load_items, points
-from xlt_engine.engine.lab import ablate, describe_rows, plan_ablation
-from xlt_engine.engine.lab.ablation.page import html, markdown
-from xlt_engine.engine.lab.ablation.processes import Job, Workers
-from xlt_engine.engine.lab.ablation.rows import GROUPS, ROWS, choose
-from xlt_engine.engine.lab.ablation.survey import open_ablation, survey
-from xlt_engine.engine.lab.ablation.table import build
-from xlt_engine.engine.lab.paper.values import AVERAGE, NOTES, OTHERS, PRINTED, printed
+from xlt_engine.engine.lab.ablation.ablate import ablate
+from xlt_engine.engine.lab.ablation.comparisons import compare_rows
+from xlt_engine.engine.lab.ablation.outputs import html, markdown
+from xlt_engine.engine.lab.ablation.row_plans import forecast, open_ablation, plan_rows, render_forecast
+from xlt_engine.engine.lab.ablation.rows import GROUPS, ROWS, choose, describe_rows
+from xlt_engine.engine.lab.ablation.workers import Job, Workers
+from xlt_engine.engine.lab.paper.printed import AVERAGE, NOTES, OTHERS, PRINTED, printed
 from xlt_engine.engine.report.seeds import compare, over_targets, scores_on_draws
 
 TRAINED = (
@@ -53,7 +52,7 @@ class Lab:
         spec.loader.exec_module(conftest)
         self.folder = folder
         self.recipe: Path = conftest.write_tiny(folder)
-        self.forecast = plan_ablation(self.recipe, rows=CHOSEN, seeds=SEEDS, overrides=TRAINED, jobs=2)
+        self.forecast = forecast(self.recipe, rows=CHOSEN, seeds=SEEDS, overrides=TRAINED, jobs=2)
         self.result = self.ablate("one", jobs=1)
         self.rows = folder / "one" / "rows"
 
@@ -91,7 +90,7 @@ def test_shared_stages_are_made_once(lab: Lab) -> None:
         for line in (row / "events.jsonl").read_text("utf-8").splitlines()
         if (event := json.loads(line))["kind"] == "begin"
     ]
-    assert (lab.result.made, lab.result.there) == (len(distinct), 0)
+    assert (lab.result.made, lab.result.before) == (len(distinct), 0)
     assert len(trained) == len(begun) == len(distinct)
     # One seed: 6 of ours, then what -AT, -VM, -BTF, the control and soft-2 add to it; below, all stages of each row.
     assert len(distinct) == len(SEEDS) * (6 + 1 + 2 + 2 + 2 + 1)
@@ -104,12 +103,12 @@ def test_shared_stages_are_made_once(lab: Lab) -> None:
 
 
 def test_the_forecast_counts_what_is_made(lab: Lab) -> None:
-    assert lab.forecast.planned - lab.forecast.shared == lab.result.made
-    assert lab.forecast.planned == len(records(lab.rows))
-    assert f"{lab.result.made} are to make" in lab.forecast.render()
-    again = plan_ablation(lab.recipe, rows=CHOSEN, seeds=SEEDS, overrides=TRAINED, run_dir=lab.folder / "one")
-    assert again.planned == again.shared
-    assert again.seconds == 0
+    assert lab.forecast["planned"] - lab.forecast["shared"] == lab.result.made
+    assert lab.forecast["planned"] == len(records(lab.rows))
+    assert f"{lab.result.made} are to make" in render_forecast(lab.forecast)
+    again = forecast(lab.recipe, rows=CHOSEN, seeds=SEEDS, overrides=TRAINED, run_dir=lab.folder / "one")
+    assert again["planned"] == again["shared"]
+    assert again["seconds"] == 0
 
 
 @pytest.mark.parametrize("row", ["no-at", "no-btf", "mbert-wiki"])
@@ -154,7 +153,7 @@ def test_killed_and_started_again(lab: Lab, jobs: int) -> None:
     assert 0 < len(before) < len(records(lab.rows))
     assert any(home.glob("rows/*/seed-*/**/checkpoint/step-*"))
     result = lab.ablate(home.name, jobs=1, overrides=overrides)
-    assert result.there > 0
+    assert result.before > 0
     assert hashes(home / "rows") == hashes(lab.rows)
     assert {n: r["seconds"] for n, r in records(home).items() if n in before} == {
         n: r["seconds"] for n, r in before.items()
@@ -232,13 +231,7 @@ def test_seconds_of_a_row_and_what_is_new(lab: Lab) -> None:
 def test_outputs(lab: Lab) -> None:
     home = lab.folder / "one"
     assert json.loads((home / "ablation.json").read_bytes()) == lab.result.values
-    with open(home / "ablation.csv", encoding="utf-8", newline="") as file:
-        lines = list(csv.DictReader(file))
     rows = {r["name"]: r for r in lab.result.values["rows"]}
-    assert len(lines) == 2 * (7 + 2), "a line per target and one for the average, in the groups main and chosen"
-    for line in lines:
-        assert float(line["mean"]) == rows[line["row"]]["average"]["mean"]
-        assert (line["difference"] == "") == (line["row"] == "ours")
     page = (home / "ablation.html").read_text("utf-8")
     assert page.count("<svg") == 2
     assert not re.findall(r"(?:src|href)=|@import|url\(|<script", page)
@@ -415,8 +408,8 @@ def test_damaged_and_old_stages(lab: Lab) -> None:
 def test_paper_numbers_stand_beside_ours(lab: Lab, tmp_path: Path) -> None:
     """Nothing is trained: the tables of an ablation that has not begun."""
     ablation = open_ablation(lab.recipe, ["main", "thresholds"], [0], ["name=conll-paper"], [], 1)
-    plans = survey(ablation, tmp_path.joinpath)
-    values = build(ablation, plans, tmp_path.joinpath, {}, samples=10)
+    plans = plan_rows(ablation, tmp_path)
+    values = compare_rows(ablation, plans, tmp_path, {}, samples=10)
     rows = {row["name"]: row for row in values["rows"]}
     assert rows["ours"]["paper"]["points"] == {"de": 76.88, "es": 78.38, "nl": 82.08, "average": 79.11}
     assert rows["no-vm"]["paper"] == {
@@ -428,7 +421,7 @@ def test_paper_numbers_stand_beside_ours(lab: Lab, tmp_path: Path) -> None:
         assert "paper: de" in text
         assert "76.40" in text
         assert "not that the automatic value is better" in text
-    plain = build(open_ablation(lab.recipe, [], [0], [], [], 1), plans, tmp_path.joinpath, {}, samples=10)
+    plain = compare_rows(open_ablation(lab.recipe, [], [0], [], [], 1), plans, tmp_path, {}, samples=10)
     assert plain["rows"][0]["paper"] is not None, "the plans are those of the recipe by that name"
 
 

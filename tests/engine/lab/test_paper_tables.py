@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 import shutil
 from collections.abc import Callable
@@ -16,10 +14,9 @@ import pytest
 
 from xlt_engine import DataError
 from xlt_engine.engine import each_run, run
-from xlt_engine.engine.lab import ablate, paper_tables, render_tables
+from xlt_engine.engine.lab.ablation.ablate import ablate
 from xlt_engine.engine.lab.ablation.rows import GROUPS, ROWS
-from xlt_engine.engine.lab.paper.cells import made_by_run
-from xlt_engine.engine.lab.paper.values import (
+from xlt_engine.engine.lab.paper.printed import (
     AVERAGE,
     COLUMNS,
     OTHERS,
@@ -28,6 +25,7 @@ from xlt_engine.engine.lab.paper.values import (
     TABLES,
     paper_average,
 )
+from xlt_engine.engine.lab.paper.tables import paper_tables, render_tables
 
 SEEDS = (0, 1)
 METHOD = (
@@ -193,40 +191,13 @@ def test_folder_names_mean_nothing(lab: Lab, tmp_path: Path) -> None:
     assert have == {"fixed-0", "no-st", "soft-1", "origin", "trail-soft1"}
 
 
-def test_figure_2_is_the_curve_of_the_decisions(lab: Lab) -> None:
-    with open(lab.folder / "out" / "figure-2.csv", encoding="utf-8", newline="") as file:
-        lines = list(csv.DictReader(file))
-    seen = 0
-    for target in ("de", "es"):
-        for seed in SEEDS:
-            record = json.loads((lab.rows / "ours" / f"seed-{seed}" / target / "hard1" / "decision.json").read_bytes())
-            for side, name in (("source", "curve"), ("target", "target_curve")):
-                own = [r for r in lines if (r["column"], r["seed"], r["side"]) == (target, str(seed), side)]
-                seen += len(own)
-                assert {(r["round"], float(r["alpha"])) for r in own} == {("1", record["alpha"])}
-                for field, key in (
-                    ("threshold", "thresholds"),
-                    ("kept", "kept"),
-                    ("accuracy", "accuracy"),
-                    ("coverage", "coverage"),
-                    ("recall", "recall"),
-                ):
-                    assert [None if r[field] == "" else float(r[field]) for r in own] == record[name][key]
-    assert seen == len(lines) > 40
+def test_figure_2_is_of_the_decisions(lab: Lab) -> None:
     picture = (lab.folder / "out" / "figure-2.svg").read_text("utf-8")
     assert picture.count('class="panel"') == 2
     assert "de, round 1" in picture
-
-
-def test_csv_has_every_cell(lab: Lab) -> None:
-    lines = list(csv.DictReader(io.StringIO((lab.folder / "out" / "tables.csv").read_text("utf-8"))))
-    assert len(lines) == 4 * sum(len(t["rows"]) for t in lab.values["tables"])
-    for line in lines:
-        row = row_of(lab.values, int(line["table"]), line["row"])
-        assert float(line["paper"]) == row["paper"][line["column"]]["value"]
-        stat = ((row["here"] or {}).get(line["column"]) or {}).get("stat")
-        assert line["mean"] == ("" if stat is None else repr(stat["mean"]))
-        assert (line["command"] != "") == (row["here"] is not None and stat is None)
+    for decision in lab.values["figure_2"]:
+        place = lab.rows / "ours" / f"seed-{decision['seed']}" / decision["column"] / "hard1" / "decision.json"
+        assert decision["alpha"] == json.loads(place.read_bytes())["alpha"]
     assert json.loads((lab.folder / "out" / "tables.json").read_bytes()) == lab.values
 
 
@@ -310,7 +281,7 @@ def test_three_domains_are_one_table(tiny: Callable[[str], Any], tmp_path: Path)
             assert row["here"][f"{language} {domain}"]["stat"]["mean"] == pytest.approx(np.mean(own))
         assert row["here"][f"de {domain}"]["stat"]["n"] == 2
     assert row["here"]["de music"]["stat"] is None
-    assert row["command"] == """xlt-engine run cls-paper --set 'each.domain=["music"]'"""
+    assert row["command"] == """xlt-engine ablate cls-paper --rows no-st --set 'each.domain=["music"]'"""
     assert row_of(values, 5, "ours")["command"] == "xlt-engine run cls-paper"
     assert row_of(values, 5, "no-vm")["command"] == "xlt-engine ablate cls-paper --rows no-vm"
     assert "| Ours" not in render_tables(values)
@@ -347,7 +318,3 @@ def test_tables_are_of_known_rows() -> None:
         own = next(t for t in TABLES["conll"] if t.number == table)
         assert own.rows == tuple(name for name in GROUPS[group].rows if name in printed)
         assert own.reference == GROUPS[group].reference
-    assert made_by_run("cls") == {"ours", "no-st", "mbert"}
-    assert made_by_run("conll") == {
-        "ours", "no-st", "mbert", "soft-1", "origin", "auto", "trail-soft1", "trail-hard1", "trail-soft2"
-    }  # fmt: skip

@@ -64,7 +64,7 @@ def test_report(folder: Path) -> None:
     assert values["uses_parallel_data"] is True
     assert [layer["layer"] for layer in values["layers"]] == [0, 1, 2, 3]
     picture = ElementTree.fromstring(report.figure())
-    assert len(picture.findall(".//*[@class='panel']")) == 2
+    assert len(picture.findall(".//*[@class='panel']")) == 1
     assert "CSLS" in report.figure()
     few = probe(folder, folder / "pairs.tsv", cap=6, folds=2, layers=[3, 0])
     assert (few.pairs, few.in_file, list(few.layers)) == (6, 10, [0, 3])

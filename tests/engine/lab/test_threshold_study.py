@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from safetensors.numpy import load_file
+from safetensors.numpy import load_file, save_file
 
 from xlt_engine import DataError
 from xlt_engine.data import TokenStore, derive_seed
 from xlt_engine.engine import choose_threshold
-from xlt_engine.engine.lab.studies.run_thresholds import study_thresholds
-from xlt_engine.engine.lab.studies.threshold_study import (
+from xlt_engine.engine.lab.studies.threshold_rules import (
     COMPARED,
     GoldSweep,
     JudgedItems,
@@ -23,6 +21,7 @@ from xlt_engine.engine.lab.studies.threshold_study import (
     compare_rules,
     example_sweep,
 )
+from xlt_engine.engine.lab.studies.thresholds import study_thresholds
 from xlt_engine.engine.pseudolabels.thresholds import count_above, uniform_grid
 
 GRID = uniform_grid(3, step=0.02)
@@ -50,7 +49,7 @@ def test_equal_to_direct_calls() -> None:
     found = items()
     for result in compare_rules(found, GRID, min_kept=20, draws=5):
         choice = direct(found, result.rule)
-        assert (result.alpha, result.at_edge, result.fallback) == (choice.alpha, choice.at_edge, choice.fallback)
+        assert (result.alpha, result.at_edge) == (choice.alpha, choice.at_edge)
         passed = found.agree & (found.confidence > np.float32(choice.alpha))
         assert result.source_coverage == passed.mean()
         assert result.source_accuracy == found.correct[passed].mean()
@@ -84,9 +83,7 @@ def test_draws_against_a_plain_loop() -> None:
 def test_fixed_rules_do_not_spread_and_noisy_ones_do() -> None:
     results = {r.rule: r for r in compare_rules(items(3, 600), GRID, min_kept=20, draws=60)}
     assert results["fixed:0.9"].low == results["fixed:0.9"].high == 0.9
-    assert results["fixed:0.9"].std == 0
-    assert results["second-difference"].std > 0.02
-    assert results["second-difference"].low <= results["second-difference"].high
+    assert results["second-difference"].high - results["second-difference"].low > 0.04
 
 
 def test_regret_by_hand() -> None:
@@ -132,27 +129,17 @@ def test_study_of_a_run(tiny: Callable[[str], Any], task: str, rule: str) -> Non
         assert by_rule[rule].at_edge == record["at_edge"]
         assert study.oracle is not None
         assert max(r.target_f1 for r in study.results) <= study.oracle["f1"]  # type: ignore[type-var]
-        assert not study.recomputed
         stored = load_file(folder / "seed-0/de" / study.stage / "decision.safetensors")
         assert stored["alpha.correct"].sum() <= stored["alpha.example"].size
     forget_votes(folder)
-    again = study_thresholds(folder, rules=rules, draws=10)
-    assert all(s.recomputed for s in again)
-    assert [s.results for s in again] == [s.results for s in studies]
-    assert study_thresholds(folder, draws=10, recompute=False) == []
+    with pytest.raises(DataError, match="no hard stage of this run has ended with its votes stored"):
+        study_thresholds(folder)
 
 
 def forget_votes(folder: Path) -> None:
     """Makes the decisions of a run those of version 0.1, which stored no votes on the source."""
-    from safetensors.numpy import save_file
-
     for path in folder.glob("seed-*/*/hard*/decision.safetensors"):
-        arrays = load_file(path)
-        save_file({k: v.copy() for k, v in arrays.items() if not k.startswith("alpha.")}, path)
-        record = json.loads((path.parent / "decision.json").read_bytes())
-        for key in ("by_threshold", "by_threshold_if_gold", "classes_if_gold"):
-            del record[key]
-        (path.parent / "decision.json").write_text(json.dumps(record))
+        save_file({k: v.copy() for k, v in load_file(path).items() if not k.startswith("alpha.")}, path)
 
 
 def test_quality_fields_are_those_of_the_votes(tiny: Callable[[str], Any]) -> None:

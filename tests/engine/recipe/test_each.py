@@ -22,7 +22,8 @@ from xlt_engine.engine import (
     run,
     variants,
 )
-from xlt_engine.engine.lab import ablate, ablate_all, plan_all
+from xlt_engine.engine.lab.ablation.ablate import ablate
+from xlt_engine.engine.lab.ablation.row_plans import forecast
 from xlt_engine.engine.preflight.estimate_report import time_text
 from xlt_engine.engine.recipe.load import RecipeError
 
@@ -120,10 +121,10 @@ def test_what_all_cost(recipe: Path) -> None:
 
 
 def test_an_ablation_for_each_value(recipe: Path, tmp_path: Path) -> None:
-    options: dict[str, Any] = {"overrides": SHORT, "rows": ["no-st"], "run_dir": tmp_path / "lab"}
-    assert [(name, plan.planned) for name, plan in plan_all(recipe, **options)] == [("books", 6), ("dvd", 6)]
-    found = dict(ablate_all(recipe, jobs=1, samples=10, **options))
-    assert [result.folder for result in found.values()] == [tmp_path / "lab" / domain for domain in DOMAINS]
+    rows: dict[str, Any] = {"rows": ["no-st"]}
+    for name, place in each_run(recipe, overrides=SHORT, run_dir=tmp_path / "lab"):
+        assert forecast(recipe, **place, **rows)["planned"] == 6
+        assert ablate(recipe, **place, **rows, jobs=1, samples=10).folder == tmp_path / "lab" / name
     with pytest.raises(ConfigError, match=r"each\.domain: stands for 2 runs"):
         ablate(recipe)
 

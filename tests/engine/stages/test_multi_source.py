@@ -15,7 +15,7 @@ import pytest
 from xlt_engine import ConfigError, DataError
 from xlt_engine.data import ItemView, Part, TaskBatches, Tokenizer
 from xlt_engine.engine import load_recipe, run
-from xlt_engine.engine.lab.studies.item_story import item_story
+from xlt_engine.engine.lab.studies.example_story import example_story
 from xlt_engine.engine.plan.stage import source_mix_settings
 from xlt_engine.engine.preflight.checker import check
 from xlt_engine.engine.preflight.cost import estimate
@@ -89,7 +89,7 @@ def test_run_of_two_sources_and_the_same_by_hand(tiny: Callable[..., Any]) -> No
     assert lines[0][4:7] == [f"{by_hand['en']:.1f}", f"{by_hand['fr']:.1f}", f"{by_hand['en'] - by_hand['de']:.1f}"]
     assert zero.more_sources["fr"].mean == by_hand["fr"]
 
-    assert [item_story(first.folder, f"{name}:3").language for name in ("train", "train-fr")] == ["en", "fr"]
+    assert [example_story(first.folder, f"{name}:3").language for name in ("train", "train-fr")] == ["en", "fr"]
     made_by_hand(recipe)
 
 

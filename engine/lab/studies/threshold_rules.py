@@ -15,17 +15,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ....data import OUTSIDE, derive_seed
-from ...pseudolabels.thresholds import ThresholdChoice, choose_threshold_from_sweep
+from ...pseudolabels.thresholds import choose_threshold_from_sweep
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 
 COMPARED = ("second-difference", "slope", "abs2", "kappa", "kneedle", "precision:0.95", "fixed:0.9")
-"""One rule of each kind that `engine.thresholds` has."""
+"""One rule of each kind that `engine.pseudolabels.thresholds` has."""
 DRAWS = 200
 LEVEL = 0.9
-PREFIX = "alpha."
-"""What the names of the arrays of `JudgedItems` begin with in `decision.safetensors`."""
 
 
 @dataclass(frozen=True)
@@ -33,9 +31,7 @@ class JudgedItems:
     """The labelled source items that alpha was chosen on, `[n]` each.
 
     Attributes:
-        confidence: the lowest among the voters.
-        agree: whether the voters agree.
-        correct: whether their label is right.
+        confidence: the lowest among the voters; `agree` whether they agree, `correct` whether their label is right.
         example: the example of each item, the unit that is drawn.
     """
 
@@ -45,16 +41,10 @@ class JudgedItems:
     example: Ints
 
     @classmethod
-    def from_arrays(cls, arrays: Mapping[str, NDArray[Any]]) -> JudgedItems | None:
-        """What `decision.safetensors` holds of them; None for decisions that were made before it held them."""
-        if f"{PREFIX}confidence" not in arrays:
-            return None
-        return cls(
-            arrays[f"{PREFIX}confidence"],
-            arrays[f"{PREFIX}agree"].astype(bool),
-            arrays[f"{PREFIX}correct"].astype(bool),
-            arrays[f"{PREFIX}example"].astype(np.int64),
-        )
+    def from_arrays(cls, arrays: Mapping[str, NDArray[Any]]) -> JudgedItems:
+        """What `decision.safetensors` holds of them."""
+        kinds = {"agree": np.bool_, "correct": np.bool_, "example": np.int64}
+        return cls(arrays["alpha.confidence"], **{n: arrays[f"alpha.{n}"].astype(kind) for n, kind in kinds.items()})
 
 
 @dataclass(frozen=True)
@@ -73,14 +63,13 @@ class GoldSweep:
 
     @classmethod
     def from_record(cls, record: Mapping[str, Any]) -> GoldSweep | None:
-        """From a `decision.json`; None where it has no gold, or was written before it held this."""
-        table, classes = record.get("by_threshold_if_gold"), record.get("classes_if_gold")
-        if not table or not classes:
+        """From a `decision.json`; None where it has no gold."""
+        sweep, classes = record.get("by_threshold_if_gold"), record.get("classes_if_gold")
+        if not sweep or not classes:
             return None
-        names = [name for name in table["kept"] if name != OUTSIDE]
-        kept, correct = (np.sum([table[key][n] for n in names], axis=0) for key in ("kept", "correct"))
-        gold = sum(classes[n]["gold"] for n in names)
-        return cls(np.asarray(table["thresholds"]), kept, correct, gold)
+        names = [name for name in sweep["kept"] if name != OUTSIDE]
+        kept, correct = (np.sum([sweep[key][n] for n in names], axis=0) for key in ("kept", "correct"))
+        return cls(np.asarray(sweep["thresholds"]), kept, correct, sum(classes[n]["gold"] for n in names))
 
     @property
     def label_f1(self) -> Floats:
@@ -92,9 +81,21 @@ class GoldSweep:
         """`[A]`, NaN where nothing is kept."""
         return np.where(self.kept > 0, self.correct / np.maximum(1, self.kept), np.nan)
 
-    def at(self, alpha: float) -> int:
-        """The threshold of the grid that is nearest to alpha."""
-        return int(np.abs(self.thresholds - alpha).argmin())
+    def best(self) -> dict[str, float]:
+        """The threshold of the highest label F1: `alpha`, and `precision` and `f1` there."""
+        place = int(self.label_f1.argmax())
+        values = {"alpha": self.thresholds, "precision": np.nan_to_num(self.precision), "f1": self.label_f1}
+        return {name: float(array[place]) for name, array in values.items()}
+
+    def at(self, alpha: float) -> dict[str, float | None]:
+        """At the threshold of the grid that is nearest to alpha, by the names of `RuleResult`."""
+        place = int(np.abs(self.thresholds - alpha).argmin())
+        f1 = float(self.label_f1[place])
+        return {
+            "target_precision": float(self.precision[place]) if self.kept[place] else None,
+            "target_f1": f1,
+            "regret": float(self.label_f1.max()) - f1,
+        }
 
 
 @dataclass(frozen=True)
@@ -103,7 +104,7 @@ class RuleResult:
 
     Attributes:
         at_edge: the grid decided (docs/method.md); `edge_share` is how often it did over the draws.
-        low, high: the middle `LEVEL` of alpha over the draws; `std` its standard deviation.
+        low, high: the middle `LEVEL` of alpha over the draws.
         source_accuracy, source_coverage: at alpha, on the labelled source.
         target_coverage: share of the unlabelled target items that alpha keeps (before entities or sentences are put
             together).
@@ -114,17 +115,15 @@ class RuleResult:
     rule: str
     alpha: float
     at_edge: bool
-    fallback: bool
     low: float
     high: float
-    std: float
     edge_share: float
     source_accuracy: float | None
     source_coverage: float | None
     target_coverage: float | None
-    target_precision: float | None
-    target_f1: float | None
-    regret: float | None
+    target_precision: float | None = None
+    target_f1: float | None = None
+    regret: float | None = None
 
 
 def example_sweep(items: JudgedItems, thresholds: Floats) -> tuple[Ints, Ints]:
@@ -135,12 +134,12 @@ def example_sweep(items: JudgedItems, thresholds: Floats) -> tuple[Ints, Ints]:
     width = thresholds.size + 1
     rows = int(number.max(initial=-1)) + 1
 
-    def table(chosen: NDArray[np.bool_]) -> Ints:
+    def count(chosen: NDArray[np.bool_]) -> Ints:
         flat = np.bincount(number[chosen] * width + above[chosen], minlength=rows * width).reshape(rows, width)
         return flat[:, :0:-1].cumsum(axis=1)[:, ::-1].astype(np.int64)
 
     usable = items.agree & np.isfinite(items.confidence)
-    return table(usable), table(usable & items.correct)
+    return count(usable), count(usable & items.correct)
 
 
 def bootstrap_alphas(
@@ -148,9 +147,7 @@ def bootstrap_alphas(
 ) -> tuple[Floats, NDArray[np.bool_]]:
     """Alpha of each rule on `draws` draws of the examples with replacement, `[draws, rules]`, and whether at the edge.
 
-    Args:
-        thresholds: rising, `[A]`.
-        min_kept: as for `choose_threshold`.
+    The thresholds `[A]` rise; `min_kept` is as for `choose_threshold`.
     """
     kept, correct = (t.astype(np.float64) for t in example_sweep(items, thresholds))
     sizes = np.bincount(np.unique(items.example, return_inverse=True)[1], minlength=len(kept)).astype(np.float64)
@@ -158,12 +155,12 @@ def bootstrap_alphas(
     alphas, edges = np.full((draws, len(rules)), np.nan), np.zeros((draws, len(rules)), dtype=bool)
     for i in range(draws):
         times = np.bincount(generator.integers(len(kept), size=len(kept)), minlength=len(kept)).astype(np.float64)
-        sums = [np.rint(times @ table).astype(np.int64) for table in (kept, correct, sizes[:, None])]
+        sums = [np.rint(times @ counts).astype(np.int64) for counts in (kept, correct, sizes[:, None])]
         for j, rule in enumerate(rules):
-            found = choose_threshold_from_sweep(
+            choice = choose_threshold_from_sweep(
                 thresholds, sums[0], sums[1], total=int(sums[2][0]), rule=rule, min_kept=min_kept
             )
-            alphas[i, j], edges[i, j] = found.alpha, found.at_edge
+            alphas[i, j], edges[i, j] = choice.alpha, choice.at_edge
     return alphas, edges
 
 
@@ -176,7 +173,6 @@ def compare_rules(
     target: tuple[NDArray[Any], NDArray[np.bool_]] | None = None,
     gold: GoldSweep | None = None,
     draws: int = DRAWS,
-    seed: int = 0,
 ) -> list[RuleResult]:
     """All rules on one decision.
 
@@ -185,55 +181,32 @@ def compare_rules(
         target: lowest confidence and agreement of the unlabelled target items.
         gold: the labelled target file; it is compared with, nothing is chosen by it.
     """
-    kept, correct = (table.sum(axis=0) for table in example_sweep(items, thresholds))
-    alphas, edges = bootstrap_alphas(items, thresholds, rules, min_kept=min_kept, draws=draws, seed=seed)
+    kept, correct = (counts.sum(axis=0) for counts in example_sweep(items, thresholds))
+    alphas, edges = bootstrap_alphas(items, thresholds, rules, min_kept=min_kept, draws=draws)
+    totals = {"total": items.correct.size, "total_correct": int(items.correct.sum())}
     results = []
-    for j, rule in enumerate(rules):
-        choice = choose_threshold_from_sweep(
-            thresholds,
-            kept,
-            correct,
-            total=items.correct.size,
-            total_correct=int(items.correct.sum()),
-            rule=rule,
-            min_kept=min_kept,
+    for rule, drawn, at_edge in zip(rules, alphas.T, edges.T, strict=True):
+        choice = choose_threshold_from_sweep(thresholds, kept, correct, **totals, rule=rule, min_kept=min_kept)
+        passed = items.agree & _above(items.confidence, choice.alpha)
+        low, high = np.quantile(drawn, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
+        coverage = None
+        if target is not None and target[0].size:
+            coverage = float((target[1] & _above(target[0], choice.alpha)).mean())
+        results.append(
+            RuleResult(
+                rule=choice.rule,
+                alpha=choice.alpha,
+                at_edge=choice.at_edge,
+                low=float(low),
+                high=float(high),
+                edge_share=float(at_edge.mean()),
+                source_accuracy=float(items.correct[passed].mean()) if passed.any() else None,
+                source_coverage=float(passed.mean()) if passed.size else None,
+                target_coverage=coverage,
+                **(gold.at(choice.alpha) if gold is not None else {}),
+            )
         )
-        low, high = np.quantile(alphas[:, j], [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
-        resampled = {"low": float(low), "high": float(high), "std": float(alphas[:, j].std(ddof=1))}
-        results.append(_result(choice, float(edges[:, j].mean()), resampled, items, target, gold))
     return results
-
-
-def _result(
-    choice: ThresholdChoice,
-    edge_share: float,
-    resampled: dict[str, float],
-    items: JudgedItems,
-    target: tuple[NDArray[Any], NDArray[np.bool_]] | None,
-    gold: GoldSweep | None,
-) -> RuleResult:
-    passed = items.agree & _above(items.confidence, choice.alpha)
-    hits = int((passed & items.correct).sum())
-    coverage = None
-    if target is not None and target[0].size:
-        coverage = float((target[1] & _above(target[0], choice.alpha)).mean())
-    place = None if gold is None else gold.at(choice.alpha)
-    f1 = None if gold is None or place is None else float(gold.label_f1[place])
-    precision = float(gold.precision[place]) if gold is not None and place is not None and gold.kept[place] else None
-    return RuleResult(
-        rule=choice.rule,
-        alpha=choice.alpha,
-        at_edge=choice.at_edge,
-        fallback=choice.fallback,
-        edge_share=edge_share,
-        source_accuracy=hits / int(passed.sum()) if passed.any() else None,
-        source_coverage=float(passed.mean()) if passed.size else None,
-        target_coverage=coverage,
-        target_precision=precision,
-        target_f1=f1,
-        regret=None if f1 is None or gold is None else float(gold.label_f1.max()) - f1,
-        **resampled,
-    )
 
 
 def _above(confidence: NDArray[Any], alpha: float) -> NDArray[np.bool_]:

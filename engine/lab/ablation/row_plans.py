@@ -1,4 +1,4 @@
-"""What an ablation has to make: the stages of all rows, each once, with what they need; and what that will cost."""
+"""The stages of all rows of an ablation, each once, with what they need; and what making them will cost."""
 
 from __future__ import annotations
 
@@ -22,9 +22,11 @@ from ...report.text_table import text_table
 from ...runs.graph import make_plan
 from ...runs.prepare import make_context, read_ahead, with_world
 from ...runs.stage_cache import fingerprint_of, finished_record, run_folders
+from ...stages.context import Context
 from ...storage.run_folder import RunDir
 from ...training.device import choose_device
 from ...training.progress import Progress
+from ..score_tables import Json
 from .rows import Choice, Row, choose
 
 Key = tuple[str, str]
@@ -38,26 +40,25 @@ class RowPlan:
     Attributes:
         overrides: of all rows, then the row's own.
         config: with the files of a made world filled in.
-        stages: all that the row plans.
-        tables: stage id -> fingerprint.
+        fingerprints: by stage id.
     """
 
     row: Row
     overrides: tuple[str, ...]
     config: RunConfig
     stages: tuple[Stage, ...]
-    tables: dict[str, dict[str, Any]]
+    fingerprints: dict[str, dict[str, Any]]
 
     def key(self, stage_id: str) -> Key:
         """What equal stages of different rows have in common."""
-        return stage_id, digest(self.tables[stage_id])
+        return stage_id, digest(self.fingerprints[stage_id])
 
     def scored(self, target: str, seed: int) -> str:
         """Id of the stage whose score the row reports for a target."""
-        own = [s for s in self.stages if s.seed == seed and s.target in (None, target)]
+        stages = [s for s in self.stages if s.seed == seed and s.target in (None, target)]
         if self.row.stage:
-            return next(s.id for s in own if s.id.rpartition("/")[2] == self.row.stage)
-        return [s for s in own if s.arm is not None and s.arm not in SIDE_ARMS][-1].id
+            return next(s.id for s in stages if s.id.rpartition("/")[2] == self.row.stage)
+        return [s for s in stages if s.arm is not None and s.arm not in SIDE_ARMS][-1].id
 
     def lineage(self, stage_id: str) -> set[str]:
         """A stage and all that it stands on."""
@@ -69,13 +70,10 @@ class RowPlan:
 class Unit:
     """A stage to be made once, whatever the number of rows that have it."""
 
+    id: str
     key: Key
     needs: frozenset[Key]
     rows: tuple[str, ...]
-
-    @property
-    def id(self) -> str:
-        return self.key[0]
 
 
 @dataclass(frozen=True)
@@ -96,20 +94,20 @@ class Ablation:
         return self.asked_jobs or default_jobs(self.base.config)
 
     def folder(self, run_dir: str | Path | None) -> Path:
-        """Where all of it lies."""
+        """Where all of it lies; the rows' run folders in `rows` below."""
         config = self.base.config
         return Path(run_dir) if run_dir is not None else Path("runs", f"{config.name}-ablation", *config.chosen)
 
 
 def open_ablation(
-    recipe: str | Path | None,
-    rows: Sequence[str],
-    seeds: Sequence[int] | None,
-    overrides: Sequence[str],
-    reuse: Sequence[str | Path],
-    jobs: int | None,
+    recipe: str | Path | None = None,
+    rows: Sequence[str] = (),
+    seeds: Sequence[int] | None = None,
+    overrides: Sequence[str] = (),
+    reuse: Sequence[str | Path] = (),
+    jobs: int | None = None,
 ) -> Ablation:
-    """Recipe, rows and numbers, checked.
+    """Recipe, rows and numbers, checked; the arguments are those of `ablate`.
 
     Raises:
         ConfigError: what is wrong with them.
@@ -127,18 +125,18 @@ def default_jobs(config: RunConfig) -> int:
     return max(1, cores() // config.threads)
 
 
-def survey(
+def plan_rows(
     ablation: Ablation,
-    folder_of: Callable[[str], Path],
+    home: Path,
     *,
     progress: Progress | None = None,
     should_stop: Callable[[], int] = lambda: 0,
-    look: Callable[[Any, list[Stage]], None] = lambda context, plan: None,
+    look: Callable[[Context, list[Stage]], None] = lambda context, stages: None,
 ) -> list[RowPlan]:
     """Every row's stages and fingerprints. Reads all data; stores and made worlds are shared by hard links.
 
     Args:
-        folder_of: row name -> its run folder.
+        home: where the rows' run folders lie, by their names.
         look: called with each row's context and stages, while they are open.
 
     Raises:
@@ -147,19 +145,19 @@ def survey(
     plans: list[RowPlan] = []
     for row in ablation.choice.rows:
         overrides = (*ablation.overrides, *row.overrides)
-        others = (*(folder_of(plan.row.name) for plan in plans), *ablation.reuse)
+        others = (*(home / plan.row.name for plan in plans), *ablation.reuse)
         try:
             resolved = load_recipe(ablation.source, overrides)
-            with RunDir(folder_of(row.name)) as home:
-                config = with_world(resolved.config, home.path, others)
-                context = make_context(config, home, progress or Progress(), should_stop, None, others)
+            with RunDir(home / row.name) as folder:
+                config = with_world(resolved.config, folder.path, others)
+                context = make_context(config, folder, progress or Progress(), should_stop, None, others)
                 stages = make_plan(config, ablation.seeds)
                 read_ahead(context, stages)
-                tables = {stage.id: fingerprint_of(context, stage) for stage in stages}
+                fingerprints = {stage.id: fingerprint_of(context, stage) for stage in stages}
                 look(context, stages)
         except ConfigError as error:
             raise ConfigError(f"row {row.name}: {error}") from error
-        plans.append(RowPlan(row, overrides, config, tuple(stages), tables))
+        plans.append(RowPlan(row, overrides, config, tuple(stages), fingerprints))
     return plans
 
 
@@ -172,100 +170,70 @@ def units_of(plans: Sequence[RowPlan]) -> list[Unit]:
             key = plan.key(stage.id)
             needs[key] = frozenset(plan.key(other) for other in stage.inputs.values())
             rows.setdefault(key, []).append(plan.row.name)
-    return [Unit(key, needs[key], tuple(names)) for key, names in rows.items()]
+    return [Unit(key[0], key, needs[key], tuple(names)) for key, names in rows.items()]
 
 
-def is_made(unit: Unit, plans: Sequence[RowPlan], folder_of: Callable[[str], Path], reuse: Sequence[Path]) -> bool:
+def is_made(unit: Unit, plans: Sequence[RowPlan], home: Path, reuse: Sequence[Path]) -> bool:
     """Whether some row's folder, or one to reuse, has the stage already."""
-    table_of = next(p.tables[unit.id] for p in plans if p.row.name in unit.rows)
-    return any(finished_record(place / unit.id, table_of) for place in [*map(folder_of, unit.rows), *reuse])
+    fingerprint = next(p.fingerprints[unit.id] for p in plans if p.row.name in unit.rows)
+    return any(finished_record(place / unit.id, fingerprint) for place in [*(home / n for n in unit.rows), *reuse])
 
 
-@dataclass(frozen=True)
-class Forecast:
-    """What `--dry-run` says.
-
-    Attributes:
-        lines: per row: name, label, stages, those of an earlier row or there already, seconds of the rest.
-        left_out: row -> why.
-    """
-
-    lines: tuple[tuple[str, str, int, int, float], ...]
-    jobs: int
-    left_out: dict[str, str]
-
-    @property
-    def planned(self) -> int:
-        """Stages of all rows, shared ones as often as rows have them."""
-        return sum(line[2] for line in self.lines)
-
-    @property
-    def shared(self) -> int:
-        """Of these, how many are not made again."""
-        return sum(line[3] for line in self.lines)
-
-    @property
-    def seconds(self) -> float:
-        """Estimated seconds of one process."""
-        return sum(line[4] for line in self.lines)
-
-    def as_dict(self) -> dict[str, Any]:
-        """JSON values."""
-        names = ("row", "label", "stages", "shared", "seconds")
-        rows = [dict(zip(names, line, strict=True)) for line in self.lines]
-        totals = {"planned": self.planned, "shared": self.shared, "seconds": self.seconds, "jobs": self.jobs}
-        return totals | {"rows": rows, "left_out": self.left_out}
-
-    def render(self) -> str:
-        """A table for a person."""
-        head = ("row", "", "stages", "shared", "to make", "time")
-        lines = [(name, label, *map(str, (n, s, n - s)), time_text(t)) for name, label, n, s, t in self.lines]
-        total = (
-            f"{len(lines)} rows with {self.planned} stages; {self.shared} are shared, {self.planned - self.shared} are "
-            f"to make: about {time_text(self.seconds)} of one process, "
-            f"{time_text(self.seconds / self.jobs)} with --jobs {self.jobs} (within a factor of two)."
-        )
-        out = [f"left out: {name}: {why}" for name, why in self.left_out.items()]
-        return "\n".join([*text_table([head, *lines], right=(2, 3, 4, 5), rule="columns"), "", total, *out])
-
-
-def plan_ablation(
-    recipe: str | Path | None = None,
-    *,
-    rows: Sequence[str] = (),
-    seeds: Sequence[int] | None = None,
-    overrides: Sequence[str] = (),
-    reuse: Sequence[str | Path] = (),
-    jobs: int | None = None,
-    run_dir: str | Path | None = None,
-) -> Forecast:
+def forecast(recipe: str | Path | None = None, *, run_dir: str | Path | None = None, **asked: Any) -> Json:
     """What an ablation still has to make, what its rows share, and about how long it takes.
+
+    Args:
+        asked: further arguments of `ablate`: rows, seeds, overrides, reuse, jobs.
+
+    Returns:
+        `rows`, each with its number of `stages`, of these the `shared` ones (those of an earlier row, or there
+        already), and `seconds` of the rest in one process; the sums of these; `jobs` and `left_out`.
 
     Raises:
         XltError: as `ablate`, for what is wrong before the first step.
     """
-    ablation = open_ablation(recipe, rows, seeds, overrides, reuse, jobs)
+    ablation = open_ablation(recipe, **asked)
     rate, seconds = 0.0, dict[Key, float]()
 
-    def look(context: Any, stages: list[Stage]) -> None:
+    def look(context: Context, stages: list[Stage]) -> None:
         nonlocal rate
         rate = rate or measure_rate(encoder_config(context), context.device, context.config.precision)
-        found = estimate_plan(context, stages, rate=rate)
-        seconds.update({(e.id, context.digests[e.id]): e.seconds for e in found.stages})
+        estimate = estimate_plan(context, stages, rate=rate)
+        seconds.update({(e.id, context.digests[e.id]): e.seconds for e in estimate.stages})
 
     before = torch.get_num_threads()
     torch.set_num_threads(ablation.base.config.threads or before)
     try:
         with tempfile.TemporaryDirectory(prefix="xlt-") as folder:
-            plans = survey(ablation, lambda name: Path(folder, name), look=look)
+            plans = plan_rows(ablation, Path(folder), look=look)
     finally:
         torch.set_num_threads(before)
-    rows_at = ablation.folder(run_dir) / "rows"
-    made = {u.key for u in units_of(plans) if is_made(u, plans, rows_at.joinpath, ablation.reuse)}
-    lines = []
+    made = {u.key for u in units_of(plans) if is_made(u, plans, ablation.folder(run_dir) / "rows", ablation.reuse)}
+    rows = []
     for plan in plans:
         keys = [plan.key(stage.id) for stage in plan.stages]
         new = [key for key in keys if key not in made]
         made.update(new)
-        lines.append((plan.row.name, plan.row.label, len(keys), len(keys) - len(new), sum(seconds[k] for k in new)))
-    return Forecast(tuple(lines), ablation.jobs, ablation.choice.left_out)
+        row: Json = {"row": plan.row.name, "label": plan.row.label, "stages": len(keys)}
+        rows.append(row | {"shared": len(keys) - len(new), "seconds": sum(seconds[key] for key in new)})
+    totals = {name: sum(row[key] for row in rows) for name, key in _TOTALS.items()}
+    return totals | {"jobs": ablation.jobs, "rows": rows, "left_out": ablation.choice.left_out}
+
+
+_TOTALS = {"planned": "stages", "shared": "shared", "seconds": "seconds"}
+
+
+def render_forecast(values: Json) -> str:
+    """A forecast for a person."""
+    lines = [("row", "", "stages", "shared", "to make", "time")]
+    for row in values["rows"]:
+        numbers = (row["stages"], row["shared"], row["stages"] - row["shared"])
+        lines.append((row["row"], row["label"], *map(str, numbers), time_text(row["seconds"])))
+    planned, shared, seconds = (values[name] for name in _TOTALS)
+    summary = (
+        f"{len(values['rows'])} rows with {planned} stages; {shared} are shared, {planned - shared} are to make: about "
+        f"{time_text(seconds)} of one process, {time_text(seconds / values['jobs'])} with --jobs {values['jobs']} "
+        "(within a factor of two)."
+    )
+    out = [f"left out: {name}: {why}" for name, why in values["left_out"].items()]
+    return "\n".join([*text_table(lines, right=(2, 3, 4, 5), rule="columns"), "", summary, *out])

@@ -16,7 +16,6 @@ from safetensors.numpy import load_file
 from .... import DataError
 from ....data import Tokenizer, TokenStore
 from ....model import TaskModel, load_task_model
-from ...pseudolabels.filters import Reason
 from ...recipe.config import RunConfig
 from ...recipe.load import load_recipe
 from ...report.summary import build_summary
@@ -24,14 +23,14 @@ from ...runs.prepare import with_world
 from ...stages.datasets import Datasets
 from ...stages.round_decision import Voted, vote
 from ...storage.files import read_json
+from ...storage.names import STAMP
 
 Json = dict[str, Any]
 DECISION = "decision.safetensors"
 TASK_KINDS = ("finetune", "soft", "hard")
-_REMOVED_BEFORE = int(Reason.REMOVED_BEFORE)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class TaskStage:
     """A finished stage with a task model.
 
@@ -56,11 +55,16 @@ class TaskStage:
 
 @dataclass
 class FinishedRun:
-    """A run folder. Nothing in it is changed, unless a text must be read that no stage has read yet."""
+    """A run folder; languages in the recipe's order.
+
+    Nothing in it is changed, unless a text must be read that no stage has read yet.
+    """
 
     folder: Path
     summary: Json
     stages: list[TaskStage]
+    source: str
+    targets: list[str]
     _models: dict[str, TaskModel] = field(default_factory=dict)
 
     @classmethod
@@ -73,33 +77,19 @@ class FinishedRun:
         folder = Path(folder)
         summary = build_summary(folder)
         stages = []
-        for s in summary["stages"]:
-            if s["finished"] and s["kind"] in TASK_KINDS:
-                own, table = (read_json(folder / s["folder"] / n) for n in ("stage.json", "fingerprint.json"))
-                names = {k: s[k] for k in ("stage", "label", "kind", "order", "seed", "pair")}
-                path = folder / s["folder"]
-                stages.append(TaskStage(path, s["folder"], arm=s["arm"] or "", record=own, fingerprint=table, **names))
+        for entry in summary["stages"]:
+            if entry["finished"] and entry["kind"] in TASK_KINDS:
+                path = folder / entry["folder"]
+                same = {name: entry[name] for name in ("stage", "label", "kind", "order", "seed", "pair")}
+                record, fingerprint = read_json(path / "stage.json"), read_json(path / STAMP)
+                stages.append(
+                    TaskStage(
+                        path, entry["folder"], **same, arm=entry["arm"] or "", record=record, fingerprint=fingerprint
+                    )
+                )
         if not stages:
             raise DataError(f"{folder}: no stage of this run has ended yet; run it first")
-        return cls(folder, summary, stages)
-
-    @property
-    def source(self) -> str:
-        """The source language."""
-        return str(self.summary["source"])
-
-    @property
-    def targets(self) -> list[str]:
-        """The target languages, in the recipe's order."""
-        return list(self.summary["targets"])
-
-    @cached_property
-    def hashes(self) -> dict[str, Path]:
-        """Content hash -> folder, of every store of the run."""
-        found = {}
-        for manifest in sorted(self.folder.glob("store/*/store.json")):
-            found[str(read_json(manifest).get("sha256"))] = manifest.parent
-        return found
+        return cls(folder, summary, stages, str(summary["source"]), list(summary["targets"]))
 
     def store(self, content_hash: str) -> TokenStore:
         """The store with this content.
@@ -107,9 +97,10 @@ class FinishedRun:
         Raises:
             DataError: it is gone.
         """
-        if content_hash not in self.hashes:
-            raise DataError(f"{self.folder / 'store'}: the store {content_hash[:12]} is gone; run the recipe again")
-        return TokenStore.open(self.hashes[content_hash])
+        for manifest in sorted(self.folder.glob("store/*/store.json")):
+            if read_json(manifest).get("sha256") == content_hash:
+                return TokenStore.open(manifest.parent)
+        raise DataError(f"{self.folder / 'store'}: the store {content_hash[:12]} is gone; run the recipe again")
 
     @cached_property
     def config(self) -> RunConfig:
@@ -129,13 +120,6 @@ class FinishedRun:
                 return self.store(stage.fingerprint["data.target"])
         return self.data.target_pool(self.data.config.target(target))
 
-    def test(self, language: str) -> TokenStore | None:
-        """The labelled file that a language was scored on, None without one."""
-        for stage in self.stages:
-            if found := (stage.record.get("scored_on") or {}).get(language):
-                return self.store(found.split()[0])
-        return None
-
     def source_train(self) -> TokenStore:
         """The labelled text of all sources that the stages train on."""
         return self.store(next(s.fingerprint["data.source"] for s in self.stages if "data.source" in s.fingerprint))
@@ -145,11 +129,12 @@ class FinishedRun:
 
         That is `test`; `dev` where alpha was chosen there, or where there is no `test`.
         """
-        read = [s.fingerprint for s in self.stages if "data.dev" in s.fingerprint]
-        test = self.test(self.source)
-        if read and (test is None or any(found.get("alpha.data") == "dev" for found in read)):
-            return self.store(read[0]["data.dev"]), "dev"
-        return None if test is None else (test, "test")
+        scored = (stage.record.get("scored_on") or {} for stage in self.stages)
+        test = next((found[self.source].split()[0] for found in scored if self.source in found), None)
+        with_dev = [s.fingerprint for s in self.stages if "data.dev" in s.fingerprint]
+        if with_dev and (test is None or any(found.get("alpha.data") == "dev" for found in with_dev)):
+            return self.store(with_dev[0]["data.dev"]), "dev"
+        return None if test is None else (self.store(test), "test")
 
     def model(self, stage: TaskStage) -> TaskModel:
         """The model that a stage left, on the CPU; the last one stays in memory."""
@@ -173,25 +158,11 @@ class FinishedRun:
         inputs = hard.record.get("inputs") or {}
         return self.by_id(inputs.get("student") or inputs.get("teacher") or "")
 
-    def pool_before(self, hard: TaskStage) -> tuple[np.ndarray, np.ndarray]:
-        """Target and source examples that were still in when a hard stage decided, as booleans.
-
-        Target examples are those that the stage voted on; a hard stage without an earlier one saw all source examples.
-        """
-        arrays = self.arrays(hard)
-        store = self.pool(str(hard.pair))
-        seen = np.diff(np.concatenate([[0], np.cumsum(arrays["target.reason"] >= 0)])[store.item_offsets]) > 0
-        return seen, arrays["source.reason"] != _REMOVED_BEFORE
-
-    def arrays(self, hard: TaskStage) -> dict[str, np.ndarray]:
-        """The content of `decision.safetensors` of a hard stage."""
-        return load_file(hard.folder / DECISION)
-
-    def decisions(self) -> list[tuple[TaskStage, Json]]:
-        """The hard stages with both files of a decision, and `decision.json`; in the order of pair, round and seed."""
-        found = [(s, read_json(s.folder / "decision.json")) for s in self.stages if s.kind == "hard"]
-        found = [(s, record) for s, record in found if record and (s.folder / DECISION).exists()]
-        return sorted(found, key=lambda item: (item[0].pair or "", item[0].order, item[0].seed))
+    def decisions(self) -> list[tuple[TaskStage, Json, dict[str, np.ndarray]]]:
+        """The hard stages with both files of a decision and what these hold; in the order of pair, round and seed."""
+        hard = [s for s in self.stages if s.kind == "hard" and (s.folder / DECISION).exists()]
+        both = [(s, read_json(s.folder / "decision.json"), load_file(s.folder / DECISION)) for s in hard]
+        return sorted((d for d in both if d[1]), key=lambda d: (d[0].pair or "", d[0].order, d[0].seed))
 
     def votes(self, stage: TaskStage, store: TokenStore, examples: np.ndarray | None = None) -> Voted:
         """What the voters of a stage say about examples of a store, all without a choice."""

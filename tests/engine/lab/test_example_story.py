@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +16,8 @@ from safetensors.numpy import load_file, save_file
 
 from xlt_engine import DataError
 from xlt_engine.data import TokenStore, pack
-from xlt_engine.engine.lab.studies.finished import FinishedRun
-from xlt_engine.engine.lab.studies.item_story import item_story
+from xlt_engine.engine.lab.studies.example_story import example_story
+from xlt_engine.engine.lab.studies.finished_run import FinishedRun
 from xlt_engine.engine.lab.studies.story_text import render_story
 from xlt_engine.engine.pseudolabels.filters import Reason
 from xlt_engine.model import load_task_model
@@ -58,7 +59,7 @@ def test_target_example_as_the_files_have_it(folder: Path, made: list[Path]) -> 
     store = run.pool("de")
     start = int(store.item_offsets[5])
     plant(folder, "hard1", target__reason={start: int(Reason.DISAGREE), start + 1: -1}, target__agree={start: 0})
-    story = item_story(folder, "de:5")
+    story = example_story(folder, "de:5")
     line = (made[0] / "ner/de.txt").read_text("utf-8").splitlines()[5]
     assert story.words == tuple(line.replace(".", " .").split())
     assert (story.name, story.example, story.line) == ("de:5", "de:6", 6)
@@ -80,7 +81,7 @@ def test_target_example_as_the_files_have_it(folder: Path, made: list[Path]) -> 
 
 def test_voters_are_those_of_the_models(folder: Path) -> None:
     """Each voter's label and confidence, from the stage's model on this sentence alone."""
-    story = item_story(folder, "de:3")
+    story = example_story(folder, "de:3")
     store = FinishedRun.open(folder).pool("de")
     for stage in ("soft1", "hard2"):
         model = load_task_model(folder / f"seed-0/de/{stage}")
@@ -99,7 +100,7 @@ def test_source_example_is_removed_once(folder: Path, made: list[Path]) -> None:
     """A sentence that round 1 contradicts, with its gold from the file, and what round 2 says of it."""
     plant(folder, "hard1", source__reason={4: int(Reason.CONTRADICTED)})
     plant(folder, "hard2", source__reason={4: int(Reason.REMOVED_BEFORE)})
-    story = item_story(folder, "en:4")
+    story = example_story(folder, "en:4")
     assert story.role == "source"
     assert [r.source for r in story.rounds] == ["contradicted", "removed-before"]
     blocks = (made[0] / "ner/train.conll").read_text("utf-8").split("\n\n")
@@ -117,7 +118,7 @@ def test_text_names_what_matters(folder: Path) -> None:
     store = FinishedRun.open(folder).pool("de")
     start = int(store.item_offsets[0])
     plant(folder, "hard2", target__reason={start: int(Reason.LOW_CONFIDENCE)})
-    text = render_story(item_story(folder, "de:0"))
+    text = render_story(example_story(folder, "de:0"))
     assert text.startswith("de:0  (de:1)  unlabelled de, seed 0\n")
     assert "below-threshold" in text
     assert "round 1: alpha 0.200, by soft 1" in text
@@ -130,7 +131,7 @@ def test_text_names_what_matters(folder: Path) -> None:
 )
 def test_names(folder: Path, name: str, found: str) -> None:
     """Position, file and line, and the reader's id; a language before a number is a position, not a file."""
-    story = item_story(folder, name)
+    story = example_story(folder, name)
     assert story.name == found
 
 
@@ -145,7 +146,7 @@ def test_names(folder: Path, name: str, found: str) -> None:
 )
 def test_unknown_names_suggest(folder: Path, name: str, message: str) -> None:
     with pytest.raises(DataError, match=message):
-        item_story(folder, name)
+        example_story(folder, name)
 
 
 def test_a_name_that_two_languages_have(tiny: Callable[[str], Any]) -> None:
@@ -156,8 +157,8 @@ def test_a_name_that_two_languages_have(tiny: Callable[[str], Any]) -> None:
     run.recipe.write_text(recipe)
     run.run("selftrain.rounds=1")
     with pytest.raises(DataError, match=r"several .*en:0 \(train:1\), de:0 \(train:1\)"):
-        item_story(run.folder / "run", "train:1")
-    assert item_story(run.folder / "run", "de/train:1").name == "de:0"
+        example_story(run.folder / "run", "train:1")
+    assert example_story(run.folder / "run", "de/train:1").name == "de:0"
 
 
 def test_gold_and_text_of_classification(tiny: Callable[[str], Any]) -> None:
@@ -169,28 +170,31 @@ def test_gold_and_text_of_classification(tiny: Callable[[str], Any]) -> None:
     run.recipe.write_text(recipe)
     run.run("selftrain.rounds=1")
     row = table.splitlines()[3].split("\t")
-    story = item_story(run.folder / "run", "de:2")
+    story = example_story(run.folder / "run", "de:2")
     assert (story.words, story.gold, story.line) == ((row[0],), (row[1],), 4)
-    assert f"gold: {row[1]} (for looking at only" in render_story(story)
+    shown = next(line for line in render_story(story).splitlines() if line.startswith(row[0][:20]))
+    assert f"  {row[1]}  " in shown
+    assert "gold: for looking at only" in render_story(story)
+    assert f"lowest confidence {story.rounds[0].items[0].confidence:.3f}" in render_story(story)
     (run.folder / "pool.tsv").unlink()
-    story = item_story(run.folder / "run", "de:2")
+    story = example_story(run.folder / "run", "de:2")
     assert story.file is None
     assert story.gold is None
     assert story.words[0].split()[0] in ("das", "[UNK]")
     assert "its file is gone or has changed" in render_story(story)
-    json.dumps(story.as_dict())
+    json.dumps(asdict(story))
 
 
 def test_no_such_seed_or_target(folder: Path) -> None:
     with pytest.raises(DataError, match="has no seed 9; it has 0"):
-        item_story(folder, "de:1", seed=9)
+        example_story(folder, "de:1", seed=9)
     with pytest.raises(DataError, match="has no target fr; it has de"):
-        item_story(folder, "en:1", target="fr")
+        example_story(folder, "en:1", target="fr")
 
 
 def test_words_that_no_token_stands_for(folder: Path) -> None:
     """The store's word numbers, not its item numbers, pick the words."""
     store: TokenStore = FinishedRun.open(folder).pool("de")
-    story = item_story(folder, "de:1")
+    story = example_story(folder, "de:1")
     assert story.seen == tuple(int(w) for w in store.items(1)[1])
     assert np.diff(story.seen).min() >= 1

@@ -7,9 +7,9 @@ asked again, about this example alone.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -22,8 +22,8 @@ from ...pseudolabels.filters import Reason
 from ...stages.datasets import read_file
 from ...stages.round_decision import REASONS
 from ...storage.files import read_json
-from .finished import FinishedRun, TaskStage
-from .item_id import Item, find_item
+from .example_name import Item, find_item
+from .finished_run import FinishedRun, Json, TaskStage
 
 ACCEPTED, NOT_IN_POOL = "accepted", "not-in-pool"
 _SOURCE = {
@@ -109,15 +109,9 @@ class Story:
     labels: dict[str, str]
     rounds: tuple[Round, ...]
 
-    def as_dict(self) -> dict[str, Any]:
-        """The story as JSON values."""
-        return asdict(self)
 
-
-def item_story(
-    run: FinishedRun | str | Path, name: str, *, seed: int | None = None, target: str | None = None
-) -> Story:
-    """The story of the example that `name` names (see `item_id.find_item`).
+def example_story(folder: str | Path, name: str, *, seed: int | None = None, target: str | None = None) -> Story:
+    """The story of the example that `name` names (see `example_name.find_item`).
 
     Args:
         seed: whose stages tell it; the run's first where absent.
@@ -126,7 +120,7 @@ def item_story(
     Raises:
         DataError: no such example, or the run has no such seed.
     """
-    run = run if isinstance(run, FinishedRun) else FinishedRun.open(run)
+    run = FinishedRun.open(folder)
     seeds = sorted({s.seed for s in run.stages})
     if seed is not None and seed not in seeds:
         raise DataError(f"{run.folder}: has no seed {seed}; it has {', '.join(map(str, seeds))}")
@@ -137,10 +131,12 @@ def item_story(
     pairs = [s.pair for s in run.stages if s.pair is not None]
     pair = item.language if item.role == "target" else target or next(iter(pairs), None)
     if item.role == "source" and target is not None and target not in pairs:
-        raise DataError(f"{run.folder}: has no target {target}; it has {', '.join(dict.fromkeys(map(str, pairs)))}")
+        raise DataError(f"{run.folder}: has no target {target}; it has {', '.join(dict.fromkeys(pairs))}")
     stages = [s for s in run.stages if s.seed == chosen and s.pair in (None, pair) and s.arm != "control"]
-    example = original(run, item)
+    tokenizer = Tokenizer.from_folder(run.stages[0].folder)
+    example = _original(run, item, tokenizer)
     labels = run.model(stages[0]).labels if stages else ()
+    decided = {stage: (record, arrays) for stage, record, arrays in run.decisions() if stage in stages}
     return Story(
         name=item.name,
         example=item.example,
@@ -150,12 +146,12 @@ def item_story(
         language=_language(item),
         seed=chosen,
         task=item.store.task,
-        words=_words(run, item, example),
+        words=_decoded(item, tokenizer) if example is None else _words(example),
         seen=tuple(int(w) for w in item.store.items(item.number)[1]) if item.store.task == "ner" else (0,),
-        gold=_gold(run, item, example, labels),
+        gold=_gold(item, example, labels),
         opinions={s.stage: _opinions(run, s, item) for s in sorted(stages, key=lambda s: s.order)},
         labels={s.stage: s.label for s in stages},
-        rounds=tuple(_round(run, s, item, labels) for s in stages if s.kind == "hard"),
+        rounds=tuple(_round(run, s, item, labels, *files) for s, files in decided.items()),
     )
 
 
@@ -170,65 +166,53 @@ def _opinions(run: FinishedRun, stage: TaskStage, item: Item) -> tuple[Opinion, 
     view = ItemView(item.store)
     part = slice(int(view.offsets[item.number]), int(view.offsets[item.number + 1]))
     probabilities = torch.softmax(predict_logits(model, view, np.array([item.number]))[:, part], dim=-1)
-    mean = probabilities.mean(dim=0)
     opinions = []
-    for k in range(mean.shape[0]):
-        own = [Voter(model.labels[int(p.argmax())], float(p.max())) for p in probabilities[:, k]]
-        best = int(mean[k].argmax())
-        opinions.append(Opinion(model.labels[best], float(mean[k, best]), tuple(own)))
+    for mean, each in zip(probabilities.mean(dim=0), probabilities.transpose(0, 1), strict=True):
+        voters = tuple(Voter(model.labels[int(p.argmax())], float(p.max())) for p in each)
+        opinions.append(Opinion(model.labels[int(mean.argmax())], float(mean.max()), voters))
     return tuple(opinions)
 
 
-def _round(run: FinishedRun, stage: TaskStage, item: Item, labels: Sequence[str]) -> Round:
-    record, arrays = read_json(stage.folder / "decision.json"), run.arrays(stage)
+def _round(
+    run: FinishedRun, stage: TaskStage, item: Item, labels: Sequence[str], record: Json, arrays: dict[str, np.ndarray]
+) -> Round:
     labeller = run.labeller(stage)
-    fates: tuple[Fate, ...] = ()
-    source = None
-    if item.role == "source":
-        source = _SOURCE[Reason(int(arrays["source.reason"][item.number]))]
-    else:
-        part = slice(int(item.store.item_offsets[item.number]), int(item.store.item_offsets[item.number + 1]))
-        reason, label, confidence, agree = (
-            arrays[f"target.{n}"][part].tolist() for n in ("reason", "label", "confidence", "agree")
-        )
-        fates = tuple(
-            _fate(r, labels[c], p, bool(a)) for r, c, p, a in zip(reason, label, confidence, agree, strict=True)
-        )
+    fates: list[Fate] = []
+    if item.role == "target":
+        for i in range(int(item.store.item_offsets[item.number]), int(item.store.item_offsets[item.number + 1])):
+            reason, label, confidence, agree = (
+                arrays[f"target.{name}"][i].item() for name in ("reason", "label", "confidence", "agree")
+            )
+            outcome = ACCEPTED if reason == Reason.KEPT else REASONS.get(reason, NOT_IN_POOL)
+            known = (labels[label], confidence, bool(agree)) if reason >= 0 else (None, None, None)
+            fates.append(Fate(outcome, *known))
     return Round(
         stage=stage.stage,
         number=int(record["round"]),
         labeller="" if labeller is None else labeller.stage,
         alpha=record["alpha"],
         unit=str(record["unit"]),
-        items=fates,
-        source=source,
+        items=tuple(fates),
+        source=_SOURCE[Reason(int(arrays["source.reason"][item.number]))] if item.role == "source" else None,
     )
 
 
-def _fate(reason: int, label: str, confidence: float, agree: bool) -> Fate:
-    if reason < 0:
-        return Fate(NOT_IN_POOL, None, None, None)
-    return Fate(ACCEPTED if reason == Reason.KEPT else REASONS[Reason(reason)], label, confidence, agree)
-
-
-def original(run: FinishedRun, item: Item, *, labelled: bool = False) -> Example | None:
-    """The example as its file has it; None where the file is gone or has changed.
+def _original(run: FinishedRun, item: Item, tokenizer: Tokenizer) -> Example | None:
+    """The example as its file has it, with its labels if it has them; None where the file is gone or has changed.
 
     An example counts as the same when it has the same id and gives the same tokens.
     """
-    tokenizer = Tokenizer.from_folder(run.stages[0].folder)
     stem = file_stem(item.example.rpartition(":")[0])
     paths = [Path(p) for p in read_json(run.folder / "run.json").get("hashes") or {}]
     paths = sorted((p for p in paths if p.is_file()), key=lambda p: file_stem(p) != stem)
-    for path in paths:
+    ids = item.store.ids(item.number).tolist()
+    for path, unlabelled in product(paths, (False, True)):
         try:
-            examples = read_file(run.config, path, unlabelled=not labelled)
+            examples = read_file(run.config, path, unlabelled=unlabelled)
         except DataError:
-            continue  # a file of another kind, or one without the labels that were asked for
+            continue  # a file of another kind, or one without labels
         for example in examples:
-            if example.id == item.example and _tokens(tokenizer, example, item.store.max_length) == [
-                *map(int, item.store.ids(item.number))
-            ]:
+            if example.id == item.example and _tokens(tokenizer, example, item.store.max_length) == ids:
                 return example
     return None
 
@@ -239,29 +223,28 @@ def _tokens(tokenizer: Tokenizer, example: Example, length: int) -> list[int]:
     return tokenizer.encode_texts([str(example.text)], [example.pair], max_length=length)[0].ids
 
 
-def _words(run: FinishedRun, item: Item, example: Example | None) -> tuple[str, ...]:
-    """The words or the text; where the file is gone, as far as the tokens tell."""
-    if example is not None:
-        if example.words is not None:
-            return example.words
-        return (str(example.text) if example.pair is None else f"{example.text} | {example.pair}",)
-    tokenizer = Tokenizer.from_folder(run.stages[0].folder)
-    ids = [int(i) for i in item.store.ids(item.number)][1:-1]
+def _words(example: Example) -> tuple[str, ...]:
+    if example.words is not None:
+        return example.words
+    return (str(example.text) if example.pair is None else f"{example.text} | {example.pair}",)
+
+
+def _decoded(item: Item, tokenizer: Tokenizer) -> tuple[str, ...]:
+    """The words or the text as far as the tokens tell."""
+    ids = item.store.ids(item.number).tolist()
     if item.store.task != "ner":
-        return (tokenizer.decode(ids),)
+        return (tokenizer.decode(ids[1:-1]),)
     words = ["?"] * int(item.store.num_words[item.number])
-    positions, numbers = item.store.items(item.number)
-    ends = [*positions[1:].tolist(), len(ids) + 1]
-    for start, end, number in zip(positions.tolist(), ends, numbers.tolist(), strict=True):
-        words[number] = tokenizer.decode(ids[start - 1 : end - 1])
+    positions, numbers = (array.tolist() for array in item.store.items(item.number))
+    for start, end, number in zip(positions, [*positions[1:], len(ids) - 1], numbers, strict=True):
+        words[number] = tokenizer.decode(ids[start:end])
     return tuple(words)
 
 
-def _gold(run: FinishedRun, item: Item, example: Example | None, labels: Sequence[str]) -> tuple[str, ...] | None:
+def _gold(item: Item, example: Example | None, labels: Sequence[str]) -> tuple[str, ...] | None:
     stored = item.store.gold(item.number)
     if len(stored) and int(stored.min()) >= 0:
         return tuple(labels[int(i)] for i in stored)
-    found = None if example is None else original(run, item, labelled=True)
-    if found is None or found.labels is None:
+    if example is None or example.labels is None:
         return None
-    return (found.labels,) if isinstance(found.labels, str) else tuple(found.labels)
+    return (example.labels,) if isinstance(example.labels, str) else tuple(example.labels)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import difflib
-import re
 from dataclasses import dataclass
 
 from .... import DataError
@@ -11,6 +10,7 @@ from ....data import TokenStore
 from ....data.readers.lines import file_stem
 
 _NEAR = 3
+"""How many other examples a message names."""
 
 
 @dataclass(frozen=True)
@@ -57,38 +57,33 @@ def find_item(text: str, stores: list[tuple[str, str, TokenStore]]) -> Item:
             return Item(role, left, int(right), store)
         raise DataError(f"{text}: {left} has {len(store)} examples here; give {left}:0 to {left}:{len(store) - 1}")
     language, slash, rest = text.partition("/")
-    wanted, chosen = text, stores
-    if slash and language in by_language:
-        wanted, chosen = rest, [entry for entry in stores if entry[1] == language]
-    left, _, right = wanted.rpartition(":")
-    forms = {wanted} | ({f"{file_stem(left)}:{right}"} if left else set())
-    found = [
-        Item(role, name, number, store)
-        for role, name, store in chosen
-        for number, example in enumerate(store.example_ids)
-        if example in forms
-    ]
-    if len(found) == 1:
-        return found[0]
-    if found:
-        raise DataError(f"{text}: several examples have this name; give {_listed(found)}")
-    near = _nearest(f"{file_stem(left)}:{right}" if left else wanted, chosen)
-    names = ", ".join(by_language)
-    hint = f"the nearest are {_listed(near)}" if near else f"give LANGUAGE:NUMBER, with a language of {names}"
+    chosen, name = ([language], rest) if slash and language in by_language else (list(by_language), text)
+    items = [Item(role, lang, n, store) for role, lang, store in stores if lang in chosen for n in range(len(store))]
+    file, _, line = name.rpartition(":")
+    id_of_line = f"{file_stem(file)}:{line}" if file else name
+    named = [item for item in items if item.example in (name, id_of_line)]
+    if len(named) == 1:
+        return named[0]
+    if named:
+        raise DataError(f"{text}: several examples have this name; give {_listed(named)}")
+    near = _nearest(id_of_line, items)
+    hint = (
+        f"the nearest are {_listed(near)}"
+        if near
+        else f"give LANGUAGE:NUMBER, with a language of {', '.join(by_language)}"
+    )
     raise DataError(f"{text}: no such example in this run; {hint}")
 
 
-def _nearest(wanted: str, stores: list[tuple[str, str, TokenStore]]) -> list[Item]:
+def _nearest(name: str, items: list[Item]) -> list[Item]:
     """Examples of the same file on the nearest lines; else those with the most similar ids."""
-    items = [Item(role, name, n, store) for role, name, store in stores for n in range(len(store))]
-    stem, _, line = wanted.rpartition(":")
-    if stem and line.isdigit():
-        same = [(m, item) for item in items if (m := re.fullmatch(re.escape(stem) + r":(\d+)", item.example))]
-        if same:
-            same.sort(key=lambda pair: abs(int(pair[0][1]) - int(line)))
-            return [item for _, item in same[:_NEAR]]
+    stem, _, line = name.rpartition(":")
+    places = [(item, *item.example.rpartition(":")[::2]) for item in items]
+    same = [(abs(int(at) - int(line)), item) for item, file, at in places if file == stem and (at + line).isdigit()]
+    if stem and same:
+        return [item for _, item in sorted(same, key=lambda entry: entry[0])]
     by_example = {item.example: item for item in reversed(items)}
-    return [by_example[e] for e in difflib.get_close_matches(wanted, by_example, n=_NEAR, cutoff=0.7)]
+    return [by_example[e] for e in difflib.get_close_matches(name, by_example, n=_NEAR, cutoff=0.7)]
 
 
 def _listed(items: list[Item]) -> str:

@@ -10,6 +10,7 @@ import multiprocessing
 import os
 import signal
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
@@ -20,7 +21,7 @@ from ...recipe.load import load_recipe
 from ...runs.runner import run
 from ...storage.files import storage_errors
 from ...training.progress import Progress
-from ..studies.run_files import write_thresholds
+from ..studies.thresholds import write_thresholds
 
 POLL_SECONDS = 0.5
 GRACE_SECONDS = 60.0
@@ -28,13 +29,7 @@ GRACE_SECONDS = 60.0
 
 @dataclass(frozen=True)
 class Job:
-    """A stage (or "all") of a row, for a process to make.
-
-    Attributes:
-        row: its name, for messages.
-        folder: of the row's run.
-        reuse: where finished stages may lie.
-    """
+    """A stage (or "all") of a row, for a process to make in the row's run folder; `row` is its name, for messages."""
 
     row: str
     stage: str
@@ -47,10 +42,10 @@ class Job:
 
 @dataclass(frozen=True)
 class Answer:
-    """What became of a job: lines for a person, and the error by class and message, if there was one."""
+    """What became of a job: lines for a person, and the error by public class and message, if there was one."""
 
     lines: tuple[str, ...] = ()
-    error: str = ""
+    error: type[XltError] | None = None
     message: str = ""
     exit_code: int = 0
 
@@ -86,7 +81,8 @@ def make(job: Job, should_stop: Callable[[], int], progress: Progress | None = N
             before_report=write_thresholds,
         )
     except XltError as error:
-        return Answer(tuple(lines.lines), type(error).__name__, str(error), error.exit_code)
+        public = next(c for c in type(error).__mro__ if c.__module__ == XltError.__module__)
+        return Answer(tuple(lines.lines), public, str(error), error.exit_code)
     return Answer(tuple(lines.lines))
 
 
@@ -105,11 +101,6 @@ class Workers:
                 theirs.close()
                 self._members[mine] = process
 
-    @property
-    def idle(self) -> int:
-        """How many processes have nothing to do."""
-        return len(self._members) - len(self.busy)
-
     def give(self, job: Job) -> None:
         """Hands a job to an idle process."""
         member = next(m for m in self._members if m not in self.busy)
@@ -126,15 +117,15 @@ class Workers:
             OutOfMemoryError: a process was killed; names the row.
             XltError: one has ended by itself.
         """
-        found: list[tuple[Job, Answer]] = []
+        ended: list[tuple[Job, Answer]] = []
         for member in wait(list(self.busy), POLL_SECONDS):
             assert isinstance(member, Connection)
             try:
                 answer = member.recv()
             except (EOFError, OSError) as error:
                 raise self._lost(member) from error
-            found.append((self.busy.pop(member), answer))
-        return found
+            ended.append((self.busy.pop(member), answer))
+        return ended
 
     def _lost(self, member: Connection) -> XltError:
         process, job = self._members.pop(member), self.busy.pop(member)
@@ -151,15 +142,11 @@ class Workers:
         """Has every process save and end; the answers of those that did so in time."""
         for process in self._members.values():
             process.terminate()
-        left, found = dict(self.busy), list[tuple[Job, Answer]]()
-        while left and (ready := wait(list(left), GRACE_SECONDS)):
-            for member in ready:
-                assert isinstance(member, Connection)
-                job = left.pop(member)
-                try:
-                    found.append((job, member.recv()))
-                except (EOFError, OSError):
-                    continue
+        ended: list[tuple[Job, Answer]] = []
+        for member, job in self.busy.items():
+            with suppress(EOFError, OSError):
+                if member.poll(GRACE_SECONDS):
+                    ended.append((job, member.recv()))
         for member, process in self._members.items():
             member.close()
             process.join(POLL_SECONDS)
@@ -168,7 +155,7 @@ class Workers:
                 process.join()
         self._members.clear()
         self.busy.clear()
-        return found
+        return ended
 
 
 def _serve(parent: Connection, parent_id: int) -> None:
@@ -184,11 +171,6 @@ def _serve(parent: Connection, parent_id: int) -> None:
         if not parent.poll(POLL_SECONDS):
             continue
         try:
-            job: Job = parent.recv()
-        except (EOFError, OSError):
-            return
-        answer = make(job, should_stop)
-        try:
-            parent.send(answer)
-        except OSError:
+            parent.send(make(parent.recv(), should_stop))
+        except (EOFError, OSError):  # the parent has gone
             return
