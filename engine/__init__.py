@@ -24,7 +24,8 @@ if typing.TYPE_CHECKING:
     from .pseudolabels.thresholds import ThresholdChoice, choose_threshold
     from .recipe.config import RunConfig
     from .recipe.load import load_recipe, variants
-    from .report.summary import stage_table, write_summary
+    from .report.stage_table import stage_table
+    from .report.summary import write_summary
     from .report.write import write_report
     from .runs.runner import RunResult, each_run, run
     from .training.config import OptimizerConfig
@@ -102,7 +103,8 @@ _NAMES = {
     "report.write": ("write_report",),
     "runs.runner": ("RunResult", "each_run", "run"),
     "prediction.scoring": ("EvaluationResult", "evaluate", "evaluate_files"),
-    "report.summary": ("stage_table", "write_summary"),
+    "report.stage_table": ("stage_table",),
+    "report.summary": ("write_summary",),
     "pseudolabels.thresholds": ("ThresholdChoice", "choose_threshold"),
 }
 """Public names by the module that defines them. No public name is that of a module, which would replace it."""

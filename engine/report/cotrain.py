@@ -6,63 +6,54 @@ import math
 import statistics
 
 from . import svg
-from .page import table
-from .parts import Figure, Run, columns_for, mean
+from .page import note, table
+from .parts import Figure, Run, columns_for, drawn, mean
 from .stage_table import COTRAIN_ARMS, Json
-from .svg import Key, Panel, clean
-
-_TITLE = "Co-training, iteration by iteration"
+from .svg import Key, Panel
 
 
 def iterations(run: Run) -> Figure | None:
     """One panel per target: each model's score after each iteration, mean over seeds, with every seed as a point."""
-    rows = [r for r in run.summary["rows"] if r["metric"] == run.result.metric and isinstance(r["value"], int | float)]
-    rows = [r for r in rows if r["arm"] in COTRAIN_ARMS and r["language"] in run.result.targets]
-    rows = [r for r in rows if r["pair"] in (None, r["language"])]
+    rows = [r for r in run.target_rows if r["arm"] in COTRAIN_ARMS]
     if not rows:
         return None
     last = max(r["round"] for r in rows)
     arms = [arm for arm in COTRAIN_ARMS if any(r["arm"] == arm for r in rows)]
-    low, high = svg.padded_range([r["value"] for r in rows])
     columns, width = columns_for(len(run.result.targets))
     ticks = [(float(i), str(i)) for i in range(1, last + 1)]
+    box = ((0.7, last + 0.3), svg.padded_range([r["value"] for r in rows]), "iteration", "", ticks, None, width, 260)
     panels, said = [], []
     for target in run.result.targets:
-        panel = Panel(
-            f"{target}: {run.metric}", (0.7, last + 0.3), (low, high), "iteration", "", ticks, None, width, 260
-        )
-        for arm in arms:
-            said.append(_draw(panel, arm, [r for r in rows if r["language"] == target], run.result.seeds))
-        panels.append(panel)
+        panels.append(panel := Panel(f"{target}: {run.metric}", *box))
+        own = [r for r in rows if r["language"] == target]
+        said += [_draw(panel, arm, own, run.result.seeds) for arm in arms]
     keys = [Key(COTRAIN_ARMS[arm], _series(arm), "line" if arm.startswith("co") else "dash") for arm in arms]
     caption = (
         f"{run.metric} on each target's test set. Iteration 1 has learnt the labelled source alone; every later one "
         "also what was picked before it. Lines are means over seeds, markers single seeds."
     )
-    picture = svg.figure(panels, title=_TITLE, description="; ".join(said), columns=columns, keys=keys)
-    return Figure("iterations", _TITLE, caption, picture)
+    return drawn("iterations", "Co-training, iteration by iteration", caption, panels, said, columns, keys)
 
 
 def common_errors(run: Run) -> str:
     """How far two models err on the same test items, means over targets and seeds; empty without both methods."""
-    pairs = run.summary["error_correlations"]
-    columns: dict[tuple[str, str, str], dict[int, list[Json]]] = {}
-    for pair in pairs:
-        arm, number = pair["arm"], pair["round"]
-        own = COTRAIN_ARMS[arm]
-        name = f"{own}, with its teacher" if pair["relation"] == "teacher" else f"{own}, with self-training"
-        columns.setdefault((pair["relation"], arm, name), {}).setdefault(number, []).append(pair)
+    columns: dict[tuple[str, str], list[Json]] = {}
+    for pair in run.summary["error_correlations"]:
+        columns.setdefault((pair["relation"], pair["arm"]), []).append(pair)
     if not columns:
         return ""
     order = sorted(columns, key=lambda c: (c[0] != "teacher", list(COTRAIN_ARMS).index(c[1])))
-    numbers = sorted({number for own in columns.values() for number in own})
-    lines = [[str(n), *(_shown(columns[c].get(n, [])) for c in order)] for n in numbers]
-    note = (
+    relations = {"teacher": "its teacher", "self-training": "self-training"}
+    lines = [
+        [str(n), *(_shown([p for p in columns[c] if p["round"] == n]) for c in order)]
+        for n in sorted({pair["round"] for pair in run.summary["error_correlations"]})
+    ]
+    text = (
         "phi is the correlation of being wrong, on the test items of a target, and (in brackets) Cohen's kappa; means "
         "over targets and seeds. 1: the same errors. A model that errs as its teacher does cannot be put right by it."
     )
-    heads = ["iteration", *(c[2] for c in order)]
-    return f'<h3>Common errors</h3><div class="dense">{table(heads, lines)}</div><p class="note">{clean(note)}</p>'
+    heads = ["iteration", *(f"{COTRAIN_ARMS[arm]}, with {relations[relation]}" for relation, arm in order)]
+    return f"<h3>Common errors</h3>{table(heads, lines, dense=True)}{note(text)}"
 
 
 def _shown(pairs: list[Json]) -> str:

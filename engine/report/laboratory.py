@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from ... import DataError
 from ..storage.files import read_json
-from .page import table
+from .page import bullets, note, table, warning
 from .parts import Run
 from .stage_table import METRIC_NAMES
 from .svg import clean
@@ -20,9 +20,8 @@ def thresholds_section(run: Run) -> str:
     parts = ["<h3>What other rules would have chosen</h3>"]
     for entry in study["tables"]:
         css = ["control" if line[0] == "best by gold" else "" for line in entry["lines"]]
-        cells = table(entry["header"], entry["lines"], css=css)
-        parts.append(f'<p>{clean(entry["title"])}</p><div class="dense">{cells}</div>')
-    return "\n".join([*parts, f'<p class="note">{clean(". ".join(study["notes"]))}.</p>'])
+        parts.append(f"<p>{clean(entry['title'])}</p>{table(entry['header'], entry['lines'], css=css, dense=True)}")
+    return "\n".join([*parts, note(". ".join(study["notes"]) + ".")])
 
 
 def trust_section(run: Run) -> str:
@@ -37,10 +36,6 @@ def trust_section(run: Run) -> str:
     if "page" not in trust:
         raise DataError(f"{run.folder / TRUST}:1: of another version; run `xlt-engine trust` again")
     page, metric = trust["page"], METRIC_NAMES.get(trust["metric"], trust["metric"])
-    boxes = "".join(
-        f'<div class="warning"><b>{clean(w["name"])}</b><div>{clean(w["message"])}</div></div>'
-        for w in trust["warnings"]
-    )
-    notes = "".join(f"<li>{clean(line)}</li>" for line in page["notes"])
+    boxes = "".join(warning(w["name"], f"<div>{clean(w['message'])}</div>") for w in trust["warnings"])
     title = f"<h2>Trust without target labels</h2><p>{clean(metric)} in points.</p>"
-    return f"{title}{boxes}{table(page['header'], page['lines'])}<ul>{notes}</ul>"
+    return f"{title}{boxes}{table(page['header'], page['lines'])}{bullets(page['notes'])}"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from .parts import Run, alphas, mean, mean_curve, percent
@@ -13,6 +13,7 @@ from .stage_table import (
     SIDE_ARMS,
     StageScore,
     aggregate,
+    or_dash,
     step_between,
     table_caption,
     table_cells,
@@ -66,16 +67,45 @@ def page(title: str, body: str) -> str:
     )
 
 
-def table(header: Sequence[str], lines: Sequence[Sequence[str]], *, css: Sequence[str] = (), text: int = -1) -> str:
+def table(
+    header: Sequence[str],
+    lines: Sequence[Sequence[str]],
+    *,
+    css: Sequence[str] = (),
+    text: int = -1,
+    dense: bool = False,
+) -> str:
     """An HTML table of escaped cells; `css` gives a class per line, `text` the column that may wrap."""
     head = "".join(f'<th scope="col">{clean(cell)}</th>' for cell in header)
     rows = []
     for i, line in enumerate(lines):
-        kinds = [' class="text"' if j == text else "" for j in range(len(line))]
-        cells = [f"<td{kind}>{clean(cell)}</td>" for kind, cell in zip(kinds, line, strict=True)]
-        rows.append(f'<tr class="{css[i]}">' if i < len(css) and css[i] else "<tr>")
-        rows[-1] += "".join(cells) + "</tr>"
-    return f'<div class="scroll"><table><thead><tr>{head}</tr></thead><tbody>{"".join(rows)}</tbody></table></div>'
+        kind = f' class="{css[i]}"' if i < len(css) and css[i] else ""
+        tags = ('<td class="text">' if j == text else "<td>" for j in range(len(line)))
+        cells = "".join(f"{tag}{clean(cell)}</td>" for tag, cell in zip(tags, line, strict=True))
+        rows.append(f"<tr{kind}>{cells}</tr>")
+    place = "scroll dense" if dense else "scroll"
+    return f'<div class="{place}"><table><thead><tr>{head}</tr></thead><tbody>{"".join(rows)}</tbody></table></div>'
+
+
+def note(text: str) -> str:
+    """A remark in small print."""
+    return f'<p class="note">{clean(text)}</p>'
+
+
+def folded(title: str, body: str) -> str:
+    """HTML that opens when its title is clicked."""
+    return f"<details><summary>{clean(title)}</summary>{body}</details>"
+
+
+def bullets(lines: Iterable[str]) -> str:
+    """A list of sentences; empty without one."""
+    items = "".join(f"<li>{clean(line)}</li>" for line in lines)
+    return f"<ul>{items}</ul>" if items else ""
+
+
+def warning(name: str, body: str) -> str:
+    """A box with a title."""
+    return f'<div class="warning"><b>{clean(name)}</b>{body}</div>'
 
 
 def score_tables(run: Run) -> str:
@@ -83,125 +113,106 @@ def score_tables(run: Run) -> str:
     result = run.result
     if not result.stages:
         return "<p>No stage has been scored yet.</p>"
-    header, lines = table_cells(result)
     last = result.trail[-1] if result.trail else None
     css = ["control" if s.arm == "control" else "last" if s is last else "" for s in result.stages]
-    note = (
-        f"{table_caption(result)}. Step: paired difference to the stage before, over all targets and seeds; up: how "
-        "many of those pairs rose. Gap: source minus target of the same model, mean over targets. Parallel: "
-        "translations or parallel text used. Labels: target labels used for anything but scoring. Seconds: on the "
-        "wall, and of the processor, of the stage and what it needs that is not scored, one seed, all targets."
+    caption = table_caption(result)
+    text = f"{caption[:1].upper()}{caption[1:]}. " + (
+        "Step: paired difference to the stage before, over all targets and seeds; up: how many of those pairs rose. "
+        "Gap: source minus target of the same model, mean over targets. Parallel: translations or parallel text used. "
+        "Labels: target labels used for anything but scoring. Seconds: on the wall, and of the processor, of the stage "
+        "and what it needs that is not scored, one seed, all targets."
     )
     beside = {s.arm for s in result.stages} & set(SIDE_ARMS)
     if "control" in beside:
-        note += " Control: BTF on general text instead of task text, compared with zero-shot."
+        text += " Control: BTF on general text instead of task text, compared with zero-shot."
     if beside - {"control"}:
-        note += (
+        text += (
             " Arms beside the trail (co-training, alignment, translations): the first step is from zero-shot, later "
             "ones within it."
         )
-    parts = [f'<p class="note">{clean(note[:1].upper() + note[1:])}</p>', table(header, lines, css=css)]
+    parts = [note(text), table(*table_cells(result), css=css)]
     if len(result.targets) > 1:
-        per_target = []
-        for s in result.stages:
-            ends = [
-                "-" if s.range_over_targets is None else f"{s.range_over_targets:.1f}",
-                _or_dash(s.average_with_source),
-            ]
-            per_target.append([s.label, *(_step_text(s.steps.get(t)) for t in result.targets), *ends])
         heads = ["stage", *(f"step, {t}" for t in result.targets), "range over targets", "average with source"]
-        parts.append(f"<h3>Steps per target</h3>{table(heads, per_target, css=css)}")
-    for metric in METRIC_NAMES:
+        lines = []
+        for s in result.stages:
+            steps = (f"{x} ({x.up}/{x.stat.n})" if (x := s.steps.get(t)) else "-" for t in result.targets)
+            spread = "-" if s.range_over_targets is None else f"{s.range_over_targets:.1f}"
+            lines.append([s.label, *steps, spread, or_dash(s.average_with_source)])
+        parts.append(f"<h3>Steps per target</h3>{table(heads, lines, css=css)}")
+    for metric, name in METRIC_NAMES.items():
         other = aggregate(run.summary, metric)
         if metric != result.metric and other.stages:
-            name = METRIC_NAMES[metric]
-            parts.append(f"<details><summary>{clean(name)}</summary>{table(*table_cells(other))}</details>")
+            parts.append(folded(name, table(*table_cells(other))))
     return "\n".join(parts)
-
-
-def _or_dash(value: Any) -> str:
-    return "-" if value is None else str(value)
-
-
-def _step_text(step: Step | None) -> str:
-    return "-" if step is None else f"{step} ({step.up}/{step.stat.n})"
 
 
 def cards(run: Run) -> str:
     """First and last score of each target, large."""
-    steps = run.result.trail
-    if not steps:
-        return ""
-    out = []
-    for target in run.result.targets:
+    steps, out = run.result.trail, []
+    for target in run.result.targets if steps else ():
         first, last = steps[0].targets.get(target), steps[-1].targets.get(target)
         if not (first and last):
             continue
+        line, more = f"{first.mean:.1f}", clean(steps[0].label)
         change = step_between(steps[-1].values, steps[0].values, "", target)
-        line = f"{first.mean:.1f}" if len(steps) == 1 or not change else f"{first.mean:.1f} → {last.mean:.1f}"
-        more = clean(steps[0].label)
         if change and len(steps) > 1:
+            line += f" → {last.mean:.1f}"
             css = "up" if change.stat.mean > 0 else "down" if change.stat.mean < 0 else "same"
-            rose = f"up in {change.up} of {change.stat.n} seeds" if change.stat.n > 1 else "one seed"
-            more = f'{clean(steps[0].label)} → {clean(steps[-1].label)}; <span class="{css}">'
-            more += f"{clean(str(change))}</span>, {rose}"
-        what = f"{target}: {run.metric}"
-        out.append(
-            f'<div class="card"><span class="what">{clean(what)}</span><b>{clean(line)}</b><small>{more}</small></div>'
-        )
+            rose = f"{_ups(change)} seeds" if change.stat.n > 1 else "one seed"
+            more += f' → {clean(steps[-1].label)}; <span class="{css}">{clean(str(change))}</span>, {rose}'
+        what = f'<span class="what">{clean(f"{target}: {run.metric}")}</span>'
+        out.append(f'<div class="card">{what}<b>{clean(line)}</b><small>{more}</small></div>')
     return f'<div class="cards">{"".join(out)}</div>' if out else ""
 
 
 def decision_table(run: Run) -> str:
     """One line per decision: threshold, what was accepted and why not, what the source lost."""
-    found = list(run.decisions.values())
-    gold = any(d.get("precision_if_gold") is not None for d in found)
-    tagging = any(d.get("coverage_entity") is not None for d in found)
-    reasons = list(dict.fromkeys(reason for d in found for reason in d.get("rejected") or {}))
-    header = ["target", "round", "seed", "α", "items", "accepted", *(["of O", "of entities"] if tagging else [])]
-    header += [
-        *(["precision\u00a0†", "curve distance\u00a0†"] if gold else []),
-        *(r.replace("-", " ") for r in reasons),
-    ]
-    header += ["source removed"]
-    lines = []
-    for (pair, number, seed), d in sorted(run.decisions.items()):
-        source, rejected = d.get("source") or {}, d.get("rejected") or {}
-        line = [pair or "-", str(number), str(seed), alphas([(seed, d)]) or "-"]
-        line += [_count(d.get("items")), percent(accepted_share(d))]
-        line += [percent(d.get("coverage_o")), percent(d.get("coverage_entity"))] if tagging else []
-        if gold:
-            distance = curve_distance(d)
-            line.append(percent(d.get("precision_if_gold")))
-            line.append("-" if math.isnan(distance) else f"{100 * distance:.1f}")
-        line += [_count(rejected.get(reason)) for reason in reasons]
-        lost = (source.get("removed") or 0) / source["items"] if source.get("items") else None
-        lines.append([*line, percent(lost)])
-    rules = " and ".join(sorted({str(d.get("rule")) for d in found if d.get("rule")}))
-    note = f"Threshold rule: {rules or 'not recorded'}. "
-    if any(d.get("at_edge") for d in found):
-        note += "α with *: at the edge of the grid, so the rule found no bend inside it. "
+    decided = dict(sorted(run.decisions.items()))
+    decisions = list(decided.values())
+    gold = run.decides("precision_if_gold")
+    header = ["target", "round", "seed", "α", "items", "accepted"]
+    columns = [[pair or "-" for pair, _, _ in decided], *([str(key[i]) for key in decided] for i in (1, 2))]
+    columns.append([alphas([(0, d)]) or "-" for d in decisions])
+    columns.append([counted(d.get("items")) for d in decisions])
+    columns.append([percent(accepted_share(d)) for d in decisions])
+    if run.decides("coverage_entity"):
+        header += ["of O", "of entities"]
+        columns += [[percent(d.get(key)) for d in decisions] for key in ("coverage_o", "coverage_entity")]
     if gold:
-        note += (
+        header += ["precision\u00a0†", "curve distance\u00a0†"]
+        columns.append([percent(d.get("precision_if_gold")) for d in decisions])
+        distances = [curve_distance(d) for d in decisions]
+        columns.append(["-" if math.isnan(distance) else f"{100 * distance:.1f}" for distance in distances])
+    for reason in dict.fromkeys(reason for d in run.decisions.values() for reason in d.get("rejected") or {}):
+        header.append(reason.replace("-", " "))
+        columns.append([counted((d.get("rejected") or {}).get(reason)) for d in decisions])
+    header.append("source removed")
+    columns.append([percent(_source_lost(d)) for d in decisions])
+    rules = " and ".join(sorted({str(d.get("rule")) for d in decisions if d.get("rule")}))
+    text = f"Threshold rule: {rules or 'not recorded'}. "
+    if any(d.get("at_edge") for d in decisions):
+        text += "α with *: at the edge of the grid, so the rule found no bend inside it. "
+    if gold:
+        text += (
             "†: needs target gold labels; for looking at only, nothing was chosen by it. Curve distance: mean "
             "difference between the accuracy curves of source and target, in points."
         )
-    more = "".join(f'<p class="note">{clean(line)}</p>' for line in _balanced(run.decisions))
-    return f'<div class="dense">{table(header, lines)}</div><p class="note">{clean(note)}</p>{more}'
+    notes = [text]
+    for (pair, number, seed), d in decided.items():
+        if cut := (d.get("options") or {}).get("accept"):
+            place = f"{pair or '-'}, round {number}, seed {seed}"
+            notes.append(f"{place}: accept = {cut['rule']} took {cut['dropped']:,} labels away")
+    return table(header, list(zip(*columns, strict=True)), dense=True) + "".join(map(note, notes))
 
 
-def _balanced(decisions: Mapping[tuple[str, int, int], dict[str, Any]]) -> list[str]:
-    """A line for each decision (target, round, seed) in which `selftrain.accept` took labels away."""
-    cuts = {key: (d.get("options") or {}).get("accept") for key, d in sorted(decisions.items())}
-    return [
-        f"{pair or '-'}, round {number}, seed {seed}: accept = {cut['rule']} took {cut['dropped']:,} labels away"
-        for (pair, number, seed), cut in cuts.items()
-        if cut
-    ]
-
-
-def _count(value: Any) -> str:
+def counted(value: Any) -> str:
+    """A whole number with its thousands apart, a dash for anything else."""
     return f"{value:,}" if isinstance(value, int) else "-"
+
+
+def _source_lost(decision: dict[str, Any]) -> float | None:
+    source = decision.get("source") or {}
+    return (source.get("removed") or 0) / source["items"] if source.get("items") else None
 
 
 def curve_distance(decision: dict[str, Any]) -> float:
@@ -225,18 +236,11 @@ def reading(run: Run) -> list[str]:
     task = [s for s in steps if s.arm == "btf"]
     if control and task and (step := step_between(task[0].values, control[0].values, "control")):
         out.append(f"BTF on task text against the same BTF on general text (control): {step} points ({_ups(step)}).")
-    if run.result.stages:
-        parallel = any(s.uses_parallel_data for s in run.result.stages)
-        labels = any(s.uses_target_labels for s in run.result.stages)
-        out.append(
-            ("Parallel data was used" if parallel else "No parallel data was used")
-            + (
-                "; target labels were used for more than scoring."
-                if labels
-                else "; target labels were used for scoring only."
-            )
-        )
-        if any(s.uses_dictionary for s in run.result.stages):
+    if stages := run.result.stages:
+        parallel = "Parallel data" if any(s.uses_parallel_data for s in stages) else "No parallel data"
+        labels = "more than scoring" if any(s.uses_target_labels for s in stages) else "scoring only"
+        out.append(f"{parallel} was used; target labels were used for {labels}.")
+        if any(s.uses_dictionary for s in stages):
             out.append("A dictionary was used for code switching.")
     if 0 < len(run.result.seeds) < 3 and steps:
         few = "One seed" if len(run.result.seeds) == 1 else "Two seeds"
@@ -246,9 +250,13 @@ def reading(run: Run) -> list[str]:
         out.append(f"No scores for {', '.join(unscored)}: no labelled test set, or its stages have not finished.")
     open_stages = [s["folder"] for s in run.summary["stages"] if not s["finished"]]
     if open_stages:
-        more = f" and {len(open_stages) - 3} more" if len(open_stages) > 3 else ""
-        out.append(f"Not finished: {', '.join(open_stages[:3])}{more}. Start the run again to continue it.")
+        out.append(f"Not finished: {some(open_stages, 3)}. Start the run again to continue it.")
     return out or ["Nothing has been scored yet."]
+
+
+def some(items: Sequence[str], most: int) -> str:
+    """The first of some names, and how many there are beside them."""
+    return ", ".join(items[:most]) + (f" and {len(items) - most} more" if len(items) > most else "")
 
 
 def _ups(step: Step) -> str:
@@ -348,11 +356,8 @@ def read_decisions(run: Run) -> list[str]:
     entity, right = (mean(d.get(k) for d in found) for k in ("coverage_entity", "precision_if_gold"))
     text += f", and {percent(entity)} of those predicted as part of an entity" if not math.isnan(entity) else ""
     text += f"; by gold labels {percent(right)} of the accepted were right" if not math.isnan(right) else ""
-    lost = mean(
-        (d["source"].get("removed") or 0) / d["source"]["items"] for d in found if (d.get("source") or {}).get("items")
-    )
     out = [text + "."]
-    if not math.isnan(lost):
+    if not math.isnan(lost := mean(map(_source_lost, found))):
         out.append(
             f"A round removed {percent(lost)} of the labelled source samples on average, because the student no longer "
             "reproduced their labels. On clean data this is forgetting, not noise."

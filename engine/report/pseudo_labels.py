@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from ...data import OUTSIDE
-from .page import table
+from .page import folded, note, table
 from .parts import Run, mean, percent
 from .stage_table import Json
-from .svg import clean
 
 SHOWN = (0.6, 0.7, 0.8, 0.9, 0.95, 0.99)
 """Thresholds of the quality table; the nearest of the grid are taken."""
@@ -21,17 +20,16 @@ def quality_section(run: Run) -> str:
         for number in run.rounds:
             found = [d for _, d in run.cell(pair, number)]
             if found and all(d.get("classes") for d in found):
-                name = clean(f"{pair}, round {number}")
-                parts.append(f"<details><summary>{name}</summary>{_by_class(found)}{_by_threshold(found)}</details>")
+                parts.append(folded(f"{pair}, round {number}", _by_class(found) + _by_threshold(found)))
     if not parts:
         return ""
-    note = (
+    text = (
         "By predicted class: unlabelled items, how many the filter accepts, and on the labelled target file †, which "
         "nothing was chosen by, how many of the accepted are right (precision) and how many of each class are found "
         "(recall). By threshold: what would be kept there, before entities or sentences are put together. ECE: mean "
         "distance of confidence and accuracy."
     )
-    return f'<h3>Quality of the pseudo-labels</h3>{"".join(parts)}<p class="note">{clean(note)}</p>'
+    return f"<h3>Quality of the pseudo-labels</h3>{''.join(parts)}{note(text)}"
 
 
 def _by_class(found: Sequence[Json]) -> str:
@@ -50,8 +48,7 @@ def _by_class(found: Sequence[Json]) -> str:
     header = ["class", "items", "share", "accepted", "of class", "share of accepted"]
     header += ["precision\u00a0†", "recall\u00a0†"] if gold else []
     errors = [f"{k} {100 * mean(e):.1f}" for k in ("source", "target") if (e := _calibration_errors(found, k))]
-    note = f'<p class="note">ECE in points: {clean(", ".join(errors))}</p>' if errors else ""
-    return f'<div class="dense">{table(header, lines)}</div>{note}'
+    return table(header, lines, dense=True) + (note(f"ECE in points: {', '.join(errors)}") if errors else "")
 
 
 def _calibration_errors(found: Sequence[Json], which: str) -> list[float]:
@@ -86,4 +83,4 @@ def _by_threshold(found: Sequence[Json]) -> str:
     kind = "entity labels" if len(entities) < len(tables[0]["kept"]) else "labels"
     header = ["threshold", "kept", f"{kind} kept"]
     header += ["precision\u00a0†", f"precision of {kind}\u00a0†"] if gold else []
-    return f'<div class="dense">{table(header, lines)}</div>'
+    return table(header, lines, dense=True)

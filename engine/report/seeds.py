@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from ...data import derive_seed
 from ..evaluation.per_example import points
 
-_CHUNK = 64
+_CHUNK, _LEVEL = 64, 0.95
 Name = TypeVar("Name")
 
 
@@ -71,9 +71,9 @@ def paired_step(differences: Sequence[float], versus: str) -> Step | None:
     return Step(mean, sum(d > 0 for d in differences), versus) if mean else None
 
 
-def bootstrap_of(difference: float, draws: NDArray[Any], *, level: float = 0.95) -> Bootstrap:
-    """The percentile interval and the two-sided p-value of a difference, from its value on every draw of items."""
-    low, high = np.quantile(draws, [(1 - level) / 2, (1 + level) / 2])
+def bootstrap_of(difference: float, draws: NDArray[Any]) -> Bootstrap:
+    """The interval of `_LEVEL` and the two-sided p-value of a difference, from its value on every draw of items."""
+    low, high = np.quantile(draws, [(1 - _LEVEL) / 2, (1 + _LEVEL) / 2])
     # One is added to both sides so that a finite number of draws never claims a probability of zero.
     tail = (1 + min((draws <= 0).sum(), (draws >= 0).sum())) / (len(draws) + 1)
     return Bootstrap(difference, float(low), float(high), min(1.0, 2 * float(tail)))
@@ -99,12 +99,8 @@ def scores_on_draws(items: Mapping[Name, NDArray[Any]], *, samples: int, seed: i
         size = min(_CHUNK, samples - start)
         times = np.stack([np.bincount(generator.integers(count, size=count), minlength=count) for _ in range(size)])
         sums[start : start + size] = times @ every
-    found, column = {}, 0
-    for name, rows in zip(items, stacked, strict=True):
-        width = rows.shape[1]
-        found[name] = _points(sums[:, column : column + width], count)
-        column += width
-    return found
+    ends = np.cumsum([rows.shape[1] for rows in stacked])
+    return {name: _points(part, count) for name, part in zip(items, np.split(sums, ends[:-1], axis=1), strict=True)}
 
 
 def _points(sums: NDArray[Any], count: int) -> NDArray[Any]:

@@ -12,16 +12,12 @@ from ... import DataError
 from ...data import OUTSIDE
 from ..evaluation.error_correlation import error_correlations
 from ..storage.files import atomic_write_json, read_json
-from .stage_table import METRIC_NAMES, Json, aggregate, stage_table
-
-__all__ = ["aggregate", "build_summary", "find_stages", "stage_table", "write_summary"]
+from .stage_table import METRIC_NAMES, Json
 
 SCHEMA_VERSION = 1
 TRANSLATE_TEST, TRANSLATED = "translate-test", " (translated)"
 """Role and suffix of a language, where the zero-shot model is scored on its test texts in the source language."""
 
-IDENTITY = ("arm", "stage", "kind", "order", "seed", "pair", "round", "label", "action")
-"""Keys of an entry of `stages` that say who a stage is, from the plan's own record of it."""
 _MARKS = ("stage.json", "fingerprint.json", "scores.json", "trace.json", "decision.json", "xlt.json", "checkpoint")
 
 
@@ -33,21 +29,18 @@ def find_stages(folder: Path) -> list[Json]:
     """
     plan = read_json(folder / "run.json").get("plan") or {}
     stages = []
-    for seed_dir in sorted(folder.glob("seed-*")):
-        number = seed_dir.name.removeprefix("seed-")
-        if not (seed_dir.is_dir() and number.isdigit()):
-            continue
-        for child in _folders(seed_dir):
-            if any((child / mark).exists() for mark in _MARKS):
-                stages.append(_stage(folder, child, int(number), None, plan))
-                continue
-            for stage in _folders(child):
-                stages.append(_stage(folder, stage, int(number), child.name, plan))
+    for path in sorted([*folder.glob("seed-*/*/"), *folder.glob("seed-*/*/*/")]):
+        seed, *between, name = path.relative_to(folder).parts
+        number, pair = seed.removeprefix("seed-"), between[0] if between else None
+        hidden = any(part.startswith(".") for part in (*between, name))
+        if number.isdigit() and not hidden and (_has_marks(path) if pair is None else not _has_marks(path.parent)):
+            stages.append(_stage(folder, path, int(number), pair, plan))
     return sorted(stages, key=lambda s: (s["order"], s["pair"] or "", s["seed"]))
 
 
-def _folders(folder: Path) -> list[Path]:
-    return sorted(p for p in folder.iterdir() if p.is_dir() and not p.name.startswith("."))
+def _has_marks(folder: Path) -> bool:
+    """Whether a folder below that of a seed is a stage, not a target's."""
+    return any((folder / mark).exists() for mark in _MARKS)
 
 
 def _stage(run: Path, folder: Path, seed: int, pair: str | None, plan: Json) -> Json:
@@ -63,9 +56,8 @@ def _stage(run: Path, folder: Path, seed: int, pair: str | None, plan: Json) -> 
     result: Json = {"arm": None, "stage": name, "kind": name, "order": 1000, "seed": seed, "pair": pair, "round": 0}
     result |= {"label": identity.get("stage", name)}
     result |= {"action": identity.get("label", result["label"])}
-    result |= {key: identity[key] for key in IDENTITY if key in identity}
-    result |= {"folder": path}
-    result |= {key: record.get(key) for key in ("seconds", "cpu_seconds", "steps", "tokens")}
+    result |= {key: identity[key] for key in result if key in identity}
+    result |= {"folder": path} | {key: record.get(key) for key in ("seconds", "cpu_seconds", "steps", "tokens")}
     return result | {"finished": finished}
 
 
@@ -88,12 +80,13 @@ def build_summary(folder: str | Path) -> Json:
     records: dict[str, Json] = {}
     warnings = [dict(w) | {"folder": w.get("folder")} for w in info.get("warnings") or ()]
     for stage in stages:
-        own = records[stage["folder"]] = read_json(folder / stage["folder"] / "stage.json")
-        warnings += [dict(w) | {"folder": stage["folder"]} for w in own.get("warnings") or ()]
-        scores = read_json(folder / stage["folder"] / "scores.json").get("scores") or ()
+        record = records[stage["folder"]] = read_json(folder / stage["folder"] / "stage.json")
+        warnings += [dict(w) | {"folder": stage["folder"]} for w in record.get("warnings") or ()]
         extra = _decision_fields(folder, stage, stages)
-        for score in scores:
-            rows.append(_translated_row(stage, own, score, extra) or _row(stage, own, score, extra))
+        for score in read_json(folder / stage["folder"] / "scores.json").get("scores") or ():
+            translated = score.get("role") == TRANSLATE_TEST
+            parts = _translated(stage, record, score) if translated else (stage, record, score)
+            rows.append(_row(*parts, extra))
     metrics = {r["metric"] for r in rows}
     targets = info.get("targets") or sorted({r["language"] for r in rows if r["role"] == "target"})
     return {
@@ -114,30 +107,24 @@ def build_summary(folder: str | Path) -> Json:
     }
 
 
-def _row(stage: Json, own: Json, score: Json, extra: Json) -> Json:
+def _row(stage: Json, record: Json, score: Json, extra: Json) -> Json:
     return {
         "arm": stage["arm"] or stage["stage"],
         **{key: stage[key] for key in ("stage", "label", "order", "round", "pair", "seed")},
         **{key: score.get(key) for key in ("language", "role", "metric", "value", "count")},
         **({"classes": score["classes"]} if "classes" in score else {}),
         **extra,
-        "uses_parallel_data": bool(own.get("uses_parallel_data", False)),
-        "uses_target_labels": bool(own.get("uses_target_labels", False)),
-        "uses_dictionary": bool(own.get("uses_dictionary", False)),
-        "seconds": stage["seconds"],
-        "cpu_seconds": stage["cpu_seconds"],
+        **{key: bool(record.get(key)) for key in ("uses_parallel_data", "uses_target_labels", "uses_dictionary")},
+        **{key: stage[key] for key in ("seconds", "cpu_seconds")},
         "model": stage["folder"],
     }
 
 
-def _translated_row(stage: Json, own: Json, score: Json, extra: Json) -> Json | None:
-    """The row of a translate-test: of an arm of its own, though no stage trained for it. None for other scores."""
-    if score.get("role") != TRANSLATE_TEST:
-        return None
-    given = score | {"language": str(score["language"]).removesuffix(TRANSLATED), "role": "target"}
-    names = {"arm": TRANSLATE_TEST, "stage": TRANSLATE_TEST, "label": TRANSLATE_TEST}
-    named = stage | names | {"order": stage["order"] + 1}
-    return _row(named, own | {"uses_parallel_data": True}, given, extra)
+def _translated(stage: Json, record: Json, score: Json) -> tuple[Json, Json, Json]:
+    """The score of a translate-test is one of an arm of its own, though no stage trained for it."""
+    names = dict.fromkeys(("arm", "stage", "label"), TRANSLATE_TEST)
+    target = {"language": str(score["language"]).removesuffix(TRANSLATED), "role": "target"}
+    return stage | names | {"order": stage["order"] + 1}, record | {"uses_parallel_data": True}, score | target
 
 
 def _decision_fields(folder: Path, stage: Json, stages: Sequence[Json]) -> Json:
@@ -147,10 +134,10 @@ def _decision_fields(folder: Path, stage: Json, stages: Sequence[Json]) -> Json:
         return empty | {"alpha": picks.get("threshold"), "accepted": picks.get("labels")}
     if stage["kind"] != "hard":
         return empty
-    same = [s for s in stages if (s["seed"], s["pair"]) == (stage["seed"], stage["pair"])]
     rounds: dict[int, Json] = {}
-    for s in same:
-        if s["order"] <= stage["order"] and (decision := read_json(folder / s["folder"] / "decision.json")):
+    for s in stages:
+        before = (s["seed"], s["pair"]) == (stage["seed"], stage["pair"]) and s["order"] <= stage["order"]
+        if before and (decision := read_json(folder / s["folder"] / "decision.json")):
             rounds[s["round"]] = decision
     if not rounds:
         return empty

@@ -20,7 +20,17 @@ GREY = len(_LIGHT) - 1
 """Series number of the neutral grey; the numbers below it are colours."""
 
 _NOT_XML = re.compile("[^\t\n\r\u0020-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
-_SHAPES = ("circle", "square", "triangle", "diamond", "cross")
+_CORNERS = {
+    "circle": (),
+    "square": ((-0.9, -0.9), (0.9, -0.9), (0.9, 0.9), (-0.9, 0.9)),
+    "triangle": ((0, -1.2), (1.1, 0.85), (-1.1, 0.85)),
+    "diamond": ((0, -1.3), (1.2, 0), (0, 1.3), (-1.2, 0)),
+    "cross": ((-1, -0.3), (-0.3, -0.3), (-0.3, -1), (0.3, -1), (0.3, -0.3), (1, -0.3))
+    + ((1, 0.3), (0.3, 0.3), (0.3, 1), (-0.3, 1), (-0.3, 0.3), (-1, 0.3)),
+}
+_SHAPES = tuple(_CORNERS)
+_SIZE = 3.6
+"""Of a marker, in pixels."""
 
 
 def clean(text: str) -> str:
@@ -34,15 +44,13 @@ def colour(series: int) -> int:
 
 
 def _rules(palette: Sequence[str], ink: str, muted: str, grid: str, paper: str) -> str:
-    base = (
+    return (
         f".xlt text{{fill:{ink}}}.xlt .muted{{fill:{muted}}}.xlt .bg{{fill:{paper}}}.xlt .halo{{stroke:{paper}}}"
         f".xlt .grid{{stroke:{grid}}}.xlt .axis,.xlt .rule{{stroke:{muted}}}.xlt .band{{fill:{grid};opacity:.45}}"
-    )
-    series = "".join(
+    ) + "".join(
         f".xlt .s{i}{{stroke:{c}}}.xlt .f{i}{{fill:{c}}}.xlt .o{i}{{stroke:{c};fill:{paper}}}.xlt .t{i}{{fill:{c}}}"
         for i, c in enumerate(palette)
     )
-    return base + series
 
 
 def style() -> str:
@@ -83,6 +91,12 @@ def tick_text(value: float, ticks: Sequence[float]) -> str:
     return f"{value:.{next((d for d in range(7) if all(abs(t - round(t, d)) < 1e-9 for t in ticks)), 6)}f}"
 
 
+def ticks(low: float, high: float, count: int = 5) -> list[tuple[float, str]]:
+    """Round numbers as of `nice_ticks`, each with its text."""
+    values = nice_ticks(low, high, count)
+    return [(value, tick_text(value, values)) for value in values]
+
+
 def padded_range(values: Sequence[float], *, zero: bool = False, pad: float = 0.08) -> tuple[float, float]:
     """A range that holds the finite `values` with a margin; from 0 when `zero`, and never empty."""
     kept = [v for v in values if math.isfinite(v)] or [0.0, 1.0]
@@ -116,11 +130,9 @@ class Panel:
     def __post_init__(self) -> None:
         self.top, self.bottom = (26 if self.title else 10), (40 if self.x_label else 24)
         if self.x_ticks is None:
-            ticks = nice_ticks(*self.x, count=max(3, int(self.width / 75)))
-            self.x_ticks = [(t, tick_text(t, ticks)) for t in ticks]
+            self.x_ticks = ticks(*self.x, max(3, int(self.width / 75)))
         if self.y_ticks is None:
-            ticks = nice_ticks(*self.y, count=max(3, int(self.height / 45)))
-            self.y_ticks = [(t, tick_text(t, ticks)) for t in ticks]
+            self.y_ticks = ticks(*self.y, max(3, int(self.height / 45)))
 
     def px(self, x: float) -> float:
         """The pixel of data coordinate x."""
@@ -226,17 +238,10 @@ class Key:
     """`line`, `dash`, `thin`, `bar`, `soft`, `hollow`, or the name of a marker shape."""
 
 
-def _marker(x: float, y: float, shape: str, classes: str, size: float = 3.6) -> str:
+def _marker(x: float, y: float, shape: str, classes: str) -> str:
     if shape == "circle":
-        return f'<circle {classes} cx="{x:.1f}" cy="{y:.1f}" r="{size}"/>'
-    corners = {
-        "square": [(-0.9, -0.9), (0.9, -0.9), (0.9, 0.9), (-0.9, 0.9)],
-        "triangle": [(0, -1.2), (1.1, 0.85), (-1.1, 0.85)],
-        "diamond": [(0, -1.3), (1.2, 0), (0, 1.3), (-1.2, 0)],
-        "cross": [(-1, -0.3), (-0.3, -0.3), (-0.3, -1), (0.3, -1), (0.3, -0.3), (1, -0.3)]
-        + [(1, 0.3), (0.3, 0.3), (0.3, 1), (-0.3, 1), (-0.3, 0.3), (-1, 0.3)],
-    }[shape]
-    points = " ".join(f"{x + size * a:.1f},{y + size * b:.1f}" for a, b in corners)
+        return f'<circle {classes} cx="{x:.1f}" cy="{y:.1f}" r="{_SIZE}"/>'
+    points = " ".join(f"{x + _SIZE * a:.1f},{y + _SIZE * b:.1f}" for a, b in _CORNERS[shape])
     return f'<polygon {classes} points="{points}"/>'
 
 

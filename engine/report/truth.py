@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from ..storage.files import read_json
 from ..storage.names import TRUTH
-from .page import table
+from .page import bullets, folded, note, table
 from .parts import Run, percent
-from .stage_table import Json
-from .svg import clean
+from .stage_table import Json, or_dash
 
 _KNOBS = {
     "anchors": ("words written as in the source, types", "anchor_types"),
@@ -29,14 +26,13 @@ def truth_section(run: Run) -> str:
     truth = read_json(run.folder / TRUTH)
     if not truth:
         return ""
-    lines = "".join(f"<li>{clean(line)}</li>" for line in in_words(truth))
-    note = (
+    text = (
         "Gold labels of the unlabelled target text, and the errors planted in the source labels, are known in this "
         "world. They are read here, after the run, and by nothing that trains or chooses. In tagging, labels are those "
         "other than O. Intervals are 95 %: bootstrap over sentences, Wilson for shares."
     )
-    parts = [f'<h2>Truth</h2><p class="note">{clean(note)}</p><ul>{lines}</ul>', _rounds(truth), _source(truth)]
-    return "\n".join([*parts, _world(truth, run)])
+    title = f"<h2>Truth</h2>{note(text)}{bullets(in_words(truth))}"
+    return "\n".join([title, _rounds(truth), _source(truth), _world(truth, run)])
 
 
 def in_words(truth: Json) -> list[str]:
@@ -103,59 +99,32 @@ def _rounds(truth: Json) -> str:
     lines = []
     for run in truth["runs"]:
         for entry in run["rounds"]:
-            labels = entry["labels"].get("entity", entry["labels"])
-            threshold = entry["threshold"]
-            best = None if threshold is None else threshold.get("entity", threshold)
-            lines.append(
-                [
-                    str(run["seed"]),
-                    run["target"],
-                    str(entry["round"]),
-                    *(_share(labels[n]) for n in ("teacher", "student", "accepted")),
-                    _interval(labels["gain"], 100),
-                    _share(labels["teacher_most_confident"]),
-                    _share(entry["repeated_errors"]),
-                    _number(entry["alpha"]),
-                    _number(best and best["oracle"]),
-                    "-" if best is None else f"{100 * best['regret']:.1f}",
-                ]
-            )
+            labels, threshold = entry["labels"].get("entity", entry["labels"]), entry["threshold"] or {}
+            best, gain = threshold.get("entity", threshold), labels["gain"]
+            line = [str(run["seed"]), run["target"], str(entry["round"])]
+            line += [_share(labels[name]) for name in ("teacher", "student", "accepted")]
+            line.append(gain and f"{100 * gain['value']:+.1f} {_range(gain['interval'], 100, 1)}")
+            line += [_share(labels["teacher_most_confident"]), _share(entry["repeated_errors"])]
+            line += [x if x is None else f"{x:.2f}" for x in (entry["alpha"], best.get("oracle"))]
+            line.append(f"{100 * best['regret']:.1f}" if best else None)
+            lines.append([or_dash(cell) for cell in line])
     return f"<h3>Pseudo-labels against the truth</h3>{table(header, lines)}" if lines else ""
 
 
 def _source(truth: Json) -> str:
-    header = [
-        "seed",
-        "target",
-        "rounds",
-        "in play",
-        "wrong",
-        "removed",
-        "precision",
-        "recall",
-        "lift",
-        "p",
-        "clean dropped",
-    ]
+    header = ["seed", "target", "rounds", "in play", "wrong", "removed", "precision", "recall", "lift", "p"]
     lines = []
     for run in truth["runs"]:
         for name, s in [*((str(r["round"]), r["source"]) for r in run["rounds"]), ("all", run["source"])]:
             if s is None:
                 continue
-            lift = "-" if s["lift"] is None else f"{s['lift']:.2f} {_range(s['lift_interval'], 1, 2)}"
-            lines.append(
-                [
-                    str(run["seed"]),
-                    run["target"],
-                    name,
-                    *(f"{s[n]:,}" for n in ("in_play", "noisy", "removed")),
-                    *(f"{_share(s[n])} {_range(s[n]['interval'])}" for n in ("precision", "recall")),
-                    lift,
-                    "-" if s["p_value"] is None else f"{s['p_value']:.2g}",
-                    f"{_share(s['clean_dropped'])} {_range(s['clean_dropped']['interval'])}",
-                ]
-            )
-    return f"<h3>Removed source examples against the planted errors</h3>{table(header, lines)}" if lines else ""
+            line = [str(run["seed"]), run["target"], name, *(f"{s[n]:,}" for n in ("in_play", "noisy", "removed"))]
+            line += [f"{_share(s[n])} {_range(s[n]['interval'])}" for n in ("precision", "recall")]
+            line.append("-" if s["lift"] is None else f"{s['lift']:.2f} {_range(s['lift_interval'], 1, 2)}")
+            line.append("-" if s["p_value"] is None else f"{s['p_value']:.2g}")
+            lines.append([*line, f"{_share(s['clean_dropped'])} {_range(s['clean_dropped']['interval'])}"])
+    shown = table([*header, "clean dropped"], lines)
+    return f"<h3>Removed source examples against the planted errors</h3>{shown}" if lines else ""
 
 
 def _world(truth: Json, results: Run) -> str:
@@ -165,38 +134,20 @@ def _world(truth: Json, results: Run) -> str:
         [name, f"{knobs[name]:g}", what, *(percent(measured[target][key]) for target in targets)]
         for name, (what, key) in _KNOBS.items()
     ]
-    lines.append(
-        [
-            "label_noise",
-            f"{knobs['label_noise']:g}",
-            "source sentences with a wrong label",
-            *[percent(measured["label_noise"])] * len(targets),
-        ]
-    )
-    header = ["knob", "set to", "measured", *targets]
+    noise = [percent(measured["label_noise"])] * len(targets)
+    lines.append(["label_noise", f"{knobs['label_noise']:g}", "source sentences with a wrong label", *noise])
     labels = {stage["stage"]: stage["label"] for stage in results.summary["stages"]}
     scores = [
         [str(run["seed"]), run["target"], labels.get(name, name), "-" if value is None else f"{value:.1f}"]
         for run in truth["runs"]
         for name, value in run["scores"].items()
     ]
-    shown = table(["seed", "target", "stage", "score"], scores)
-    return (
-        f"<h3>The world</h3>{table(header, lines, text=2)}"
-        f"<details><summary>Scores on the target</summary>{shown}</details>"
-    )
+    shown = folded("Scores on the target", table(["seed", "target", "stage", "score"], scores))
+    return f"<h3>The world</h3>{table(['knob', 'set to', 'measured', *targets], lines, text=2)}{shown}"
 
 
 def _share(value: Json | None) -> str:
     return "-" if value is None else percent(value["value"])
-
-
-def _number(value: Any) -> str:
-    return "-" if value is None else f"{value:.2f}"
-
-
-def _interval(value: Json | None, factor: float = 1) -> str:
-    return "-" if value is None else f"{factor * value['value']:+.1f} {_range(value['interval'], factor, 1)}"
 
 
 def _range(interval: list[float] | None, factor: float = 100, digits: int = 0) -> str:

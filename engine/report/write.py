@@ -2,39 +2,41 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 
 from ..storage.files import atomic_write_text, read_json, storage_errors
 from .by_class import class_section
 from .cotrain import common_errors, iterations
 from .laboratory import thresholds_section, trust_section
-from .page import cards, decision_table, page, read_decisions, reading, score_tables, table
+from .page import (
+    bullets,
+    cards,
+    counted,
+    decision_table,
+    folded,
+    note,
+    page,
+    read_decisions,
+    reading,
+    score_tables,
+    some,
+    table,
+    warning,
+)
 from .parts import Figure, Run, languages, load_run, thresholds, trail
 from .pseudo_labels import quality_section
-from .stage_table import METRIC_NAMES
 from .svg import clean, standalone
 from .training import calibration, classes, losses, quality, seconds
 from .truth import truth_section
 
-__all__ = ["write_report"]
-
-_FIGURES: tuple[Callable[[Run], Figure | None], ...] = (
-    trail,
-    languages,
-    iterations,
-    thresholds,
-    quality,
-    classes,
-    calibration,
-    losses,
-    seconds,
-)
-_SECTIONS = (
-    ("Scores", ("trail", "languages", "iterations")),
-    ("Thresholds and pseudo-labels", ("thresholds", "pseudo-labels", "classes", "calibration")),
-    ("Training", ("loss", "seconds")),
-)
+_SECTIONS: dict[str, tuple[Callable[[Run], Figure | None], ...]] = {
+    "Scores": (trail, languages, iterations),
+    "Thresholds and pseudo-labels": (thresholds, quality, classes, calibration),
+    "Training": (losses, seconds),
+}
+_MACHINE = ("git", "command", "platform", "machine", "cpu", "cpu_capability", "device", "kernels", "cuda", "threads")
+"""Keys of `run.json` that the page shows."""
 
 
 def write_report(folder: str | Path) -> Path:
@@ -47,35 +49,29 @@ def write_report(folder: str | Path) -> Path:
         StorageError: the disk refuses.
     """
     run = load_run(folder)
-    figures = {f.name: f for make in _FIGURES if (f := make(run))}
+    figures = {title: [f for make in makers if (f := make(run))] for title, makers in _SECTIONS.items()}
     place = run.folder / "figures"
     with storage_errors(place):
         place.mkdir(exist_ok=True)
         for old in place.glob("*.svg"):
-            if old.stem not in figures:
-                old.unlink()
-    for figure in figures.values():
+            old.unlink()
+    for figure in sum(figures.values(), start=list[Figure]()):
         atomic_write_text(place / f"{figure.name}.svg", standalone(figure.svg))
     target = run.folder / "report.html"
     atomic_write_text(target, render(run, figures))
     return target
 
 
-def render(run: Run, figures: dict[str, Figure]) -> str:
-    """The page as text."""
-    parts = [_header(run), cards(run), "<h2>What happened</h2>", _list(reading(run)), _warnings(run)]
-    tables = {"Scores": score_tables, "Thresholds and pseudo-labels": _decisions}
-    for title, names in _SECTIONS:
-        body = "\n".join([_figure(figures[n]) for n in names if n in figures])
-        if title in tables:
-            body += tables[title](run)
-        if title == "Scores":
-            body += common_errors(run) + class_section(run)
-        if body:
-            lead = _list(read_decisions(run)) if names[0] == "thresholds" else ""
-            parts += [f"<h2>{title}</h2>", lead, body]
-    parts += [trust_section(run), truth_section(run)]
-    parts += ["<h2>Settings and provenance</h2>", _provenance(run)]
+def render(run: Run, figures: dict[str, list[Figure]]) -> str:
+    """The page as text, from the figures of each section."""
+    drawings = {title: "\n".join(map(_figure, shown)) for title, shown in figures.items()}
+    parts = [_header(run), cards(run), "<h2>What happened</h2>", bullets(reading(run)), _warnings(run)]
+    parts += ["<h2>Scores</h2>", drawings["Scores"] + score_tables(run) + common_errors(run) + class_section(run)]
+    if decided := drawings["Thresholds and pseudo-labels"] + _decisions(run):
+        parts += ["<h2>Thresholds and pseudo-labels</h2>", bullets(read_decisions(run)), decided]
+    if drawings["Training"]:
+        parts += ["<h2>Training</h2>", drawings["Training"]]
+    parts += [trust_section(run), truth_section(run), "<h2>Settings and provenance</h2>", _provenance(run)]
     return page(f"{run.summary['name']}: report", "\n".join(p for p in parts if p))
 
 
@@ -86,24 +82,15 @@ def _decisions(run: Run) -> str:
 
 
 def _header(run: Run) -> str:
-    s = run.summary
-    task = {"ner": "named entity recognition", "classification": "text classification"}.get(s["task"], s["task"])
-    route = f"{s['source'] or 'source'} → {', '.join(s['targets']) or 'no target'}"
-    seeds = f"seed{'s' * (len(s['seeds']) > 1)} {', '.join(map(str, s['seeds']))}" if s["seeds"] else ""
-    state = run.status.get("state")
-    reason = f": {run.status['reason']}" if run.status.get("reason") else ""
+    s, state, reason = run.summary, run.status.get("state"), run.status.get("reason")
     facts = [
-        task,
-        route,
-        seeds,
+        {"ner": "named entity recognition", "classification": "text classification"}.get(s["task"], s["task"]),
+        f"{s['source'] or 'source'} → {', '.join(s['targets']) or 'no target'}",
+        f"seed{'s' * (len(s['seeds']) > 1)} {', '.join(map(str, s['seeds']))}" if s["seeds"] else "",
         s["created"],
-        f"state: {state}{reason}" if state and state not in ("done", "running") else "",
+        f"state: {state}{f': {reason}' if reason else ''}" if state and state not in ("done", "running") else "",
     ]
     return f'<h1>{clean(s["name"])}</h1>\n<p class="sub">{clean(" · ".join(str(f) for f in facts if f))}</p>'
-
-
-def _list(lines: Sequence[str]) -> str:
-    return f"<ul>{''.join(f'<li>{clean(line)}</li>' for line in lines)}</ul>" if lines else ""
 
 
 def _warnings(run: Run, most: int = 2) -> str:
@@ -115,17 +102,12 @@ def _warnings(run: Run, most: int = 2) -> str:
     boxes = []
     for name, messages in grouped.items():
         lines = [
-            f'<div>{clean(text)} <span class="note">({clean(_some(where))})</span></div>'
+            f'<div>{clean(text)} <span class="note">({clean(some(where, 4))})</span></div>'
             for text, where in messages.items()
         ]
-        more = f"<details><summary>{len(lines) - most} more</summary>{''.join(lines[most:])}</details>"
-        shown = "".join(lines[:most]) + (more if len(lines) > most else "")
-        boxes.append(f'<div class="warning"><b>{clean(name)}</b>{shown}</div>')
+        more = folded(f"{len(lines) - most} more", "".join(lines[most:])) if len(lines) > most else ""
+        boxes.append(warning(name, "".join(lines[:most]) + more))
     return f"<h2>Warnings</h2>{''.join(boxes)}" if boxes else ""
-
-
-def _some(items: Sequence[str], most: int = 4) -> str:
-    return ", ".join(items[:most]) + (f" and {len(items) - most} more" if len(items) > most else "")
 
 
 def _figure(figure: Figure) -> str:
@@ -142,45 +124,23 @@ def _provenance(run: Run) -> str:
         "it.</p>"
     ]
     if run.settings:
-        out.append(f"<details><summary>Settings (config.toml)</summary><pre>{clean(run.settings)}</pre></details>")
-    facts = [[k, str(v)] for k, v in (run.summary["versions"] or {}).items()]
-    facts += [
-        [k, str(run.info[k])]
-        for k in (
-            "git",
-            "command",
-            "platform",
-            "machine",
-            "cpu",
-            "cpu_capability",
-            "device",
-            "kernels",
-            "cuda",
-            "threads",
-            "created",
-        )
-        if run.info.get(k) is not None
-    ]
-    facts += [[k, str(v)] for k, v in (run.info.get("hashes") or {}).items()]
+        out.append(folded("Settings (config.toml)", f"<pre>{clean(run.settings)}</pre>"))
+    machine = {key: run.info[key] for key in (*_MACHINE, "created") if run.info.get(key) is not None}
+    facts = (run.summary["versions"] or {}) | machine | (run.info.get("hashes") or {})
     if facts:
-        out.append(
-            f"<details><summary>Versions and inputs</summary>{table(['what', 'value'], facts, text=1)}</details>"
-        )
+        lines = [[key, str(value)] for key, value in facts.items()]
+        out.append(folded("Versions and inputs", table(["what", "value"], lines, text=1)))
     lines = []
     for stage in run.summary["stages"]:
         hashes = read_json(run.folder / stage["folder"] / "stage.json").get("hashes") or {}
         weights = next((str(v) for k, v in hashes.items() if k.endswith("model.safetensors")), "-")
         spent = [f"{s:.1f}" if isinstance(s, int | float) else "-" for s in (stage["seconds"], stage["cpu_seconds"])]
         state = "done" if stage["finished"] else "not finished"
-        steps = f"{stage['steps']:,}" if isinstance(stage["steps"], int) else "-"
-        lines.append([stage["folder"], stage["action"], state, steps, *spent, weights[:16]])
+        lines.append([stage["folder"], stage["action"], state, counted(stage["steps"]), *spent, weights[:16]])
     if lines:
         header = ["folder", "stage", "state", "steps", "seconds", "CPU seconds", "weights (hash)"]
-        out.append(f"<details><summary>Stages ({len(lines)})</summary>{table(header, lines)}</details>")
-    metrics = [m for m in METRIC_NAMES if any(r["metric"] == m for r in run.summary["rows"])]
-    if "entity_f1" in metrics:
-        out.append(
-            '<p class="note">Entity F1 is that of conlleval; strict entity F1 also rejects spans that do not begin '
-            "with a B tag.</p>"
-        )
+        out.append(folded(f"Stages ({len(lines)})", table(header, lines)))
+    if any(r["metric"] == "entity_f1" for r in run.summary["rows"]):
+        strict = "strict entity F1 also rejects spans that do not begin with a B tag."
+        out.append(note(f"Entity F1 is that of conlleval; {strict}"))
     return "\n".join(out)
