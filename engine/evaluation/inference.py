@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import numpy as np
@@ -10,17 +10,64 @@ import torch
 from torch import Tensor
 
 from ... import DivergedError
-from ...data import OUTSIDE, ItemView, TokenStore, inference_batches, inference_tokens
+from ...data import OUTSIDE, ItemView, PackedBatch, TokenStore, inference_batches, inference_tokens
 from ...kernels import Votes, votes
 from ...model import TaskModel
 from ..training.distributed import ProcessGroup
 from ..training.out_of_memory import naming_the_batch
 from ..training.precision import computing_in
-from .metrics import AccuracyCounter, ClassTable, EntityCounter, class_table
+from .metrics import ClassTable, EntityCounter, class_table, label_scores
 
 Poll = Callable[[], None]
 Reduction = Callable[[Tensor], Tensor]
 """From the logits [M, K, C] of a batch's items, on the model's device, to what is kept of each, [K, D]."""
+
+
+def predict_batches(
+    model: TaskModel,
+    batches: Iterable[tuple[PackedBatch, np.ndarray]],
+    shape: tuple[int, int],
+    reduction: Reduction,
+    *,
+    precision: str = "fp32",
+    poll: Poll = lambda: None,
+    processes: ProcessGroup | None = None,
+) -> Tensor:
+    """What `reduction` keeps of each item, fp32 of `shape` [K, D] on the CPU; zeros for items that no batch has.
+
+    Args:
+        batches: of this process, each with the numbers of its items.
+        reduction: applied batch by batch where the logits are, so that those of a corpus never lie anywhere at once.
+        precision: what the model computes in, as in training.
+        poll: called between batches, so that a long pass can be interrupted; among several processes once, at the end.
+        processes: the processes that share the batches; all get all items, those that one process computes, to the bit.
+
+    Raises:
+        OutOfMemoryError: a batch does not fit.
+        DivergedError: a logit is not finite.
+    """
+    processes = processes or ProcessGroup()
+    device = next(model.parameters()).device
+    kept = torch.zeros(shape)
+    finite = torch.ones((), dtype=torch.bool, device=device)
+    with computing_in(model, precision), torch.inference_mode():
+        for batch, rows in batches:
+            if processes.size == 1:
+                poll()
+            if not len(rows):
+                continue
+            with naming_the_batch(batch):
+                logits = model(batch.to(device)).float()
+                finite &= logits.isfinite().all()
+                kept[torch.from_numpy(rows)] = reduction(logits).float().cpu()
+    damaged = not bool(finite)
+    if processes.size > 1:
+        processes.all_reduce_sum([kept])  # each row comes from one process, and adding zeros changes no number
+        damaged = bool(processes.all_reduce_max(int(damaged))[0])
+        poll()
+    if damaged:
+        raise DivergedError("a model gives probabilities that are not finite; its weights are damaged")
+    return kept
 
 
 def predict_items(
@@ -29,99 +76,59 @@ def predict_items(
     reduction: Reduction,
     examples: np.ndarray | None = None,
     *,
-    precision: str = "fp32",
-    poll: Poll = lambda: None,
+    width: int | None = None,
     processes: ProcessGroup | None = None,
     tokens: int = 0,
+    **passes: Any,
 ) -> Tensor:
-    """What `reduction` keeps of each item, fp32 [items of the store, D] on the CPU; zeros for examples not asked for.
+    """`predict_batches` over a store: fp32 [items of the store, D], zeros for examples that were not asked for.
 
     Args:
-        reduction: applied batch by batch where the logits are, so that those of a corpus never lie anywhere at once.
-        precision: what the model computes in, as in training.
-        poll: called between batches, so that a long pass can be interrupted; among several processes once, at the end.
-        processes: the processes that share the batches; all get all items, those that one process computes, to the bit.
+        width: D; the number of classes where absent.
         tokens: in one forward pass; 0: what suits the device.
-
-    Raises:
-        OutOfMemoryError: a batch does not fit.
-        DivergedError: a logit is not finite.
+        passes: as `predict_batches` takes them; it also has the errors.
     """
-    total = int(view.offsets[-1])
     processes = processes or ProcessGroup()
-    device = next(model.parameters()).device
-    kept: Tensor | None = None
-    finite = torch.ones((), dtype=torch.bool, device=device)
-    with computing_in(model, precision), torch.inference_mode():
-        for batch, rows in inference_batches(
-            view,
-            examples,
-            token_budget=tokens or inference_tokens(device.type),
-            part=processes.rank,
-            parts=processes.size,
-        ):
-            if processes.size == 1:
-                poll()
-            if not len(rows):
-                continue
-            with naming_the_batch(batch):
-                logits = model(batch.to(device)).float()
-                finite &= logits.isfinite().all()
-                values = reduction(logits).float().cpu()
-            if kept is None:
-                kept = torch.zeros(total, values.shape[1])
-            kept[torch.from_numpy(rows)] = values
-        damaged = not bool(finite)
-        if processes.size > 1:
-            kept = _gathered(kept, total, processes)
-            damaged = bool(processes.all_reduce_max(int(damaged))[0])
-            poll()
-    if damaged:
-        raise DivergedError("a model gives probabilities that are not finite; its weights are damaged")
-    return torch.zeros(total, 0) if kept is None else kept.clone()
-
-
-def _gathered(part: Tensor | None, total: int, processes: ProcessGroup) -> Tensor | None:
-    """The rows of all processes; each row comes from one of them, and adding zeros changes no number."""
-    (width,) = processes.all_reduce_max(0 if part is None else part.shape[1])
-    if not width:
-        return None
-    values = torch.zeros(total, width) if part is None else part
-    processes.all_reduce_sum([values])
-    return values
+    budget = tokens or inference_tokens(next(model.parameters()).device.type)
+    batches = inference_batches(view, examples, token_budget=budget, part=processes.rank, parts=processes.size)
+    shape = int(view.offsets[-1]), len(model.labels) if width is None else width
+    return predict_batches(model, batches, shape, reduction, processes=processes, **passes)
 
 
 def predict_logits(model: TaskModel, view: ItemView, examples: np.ndarray | None = None, **passes: Any) -> Tensor:
     """Logits [M, items of the store, C], fp32 on the CPU; zeros for examples that were not asked for.
 
     Args:
-        passes: as `predict_items` takes them; it also has the errors.
+        passes: as `predict_items` takes them.
     """
-    classes = len(model.labels)
-    flat = predict_items(model, view, lambda logits: logits.transpose(0, 1).flatten(1), examples, **passes)
-    if not flat.shape[1]:
-        return torch.zeros(1, len(flat), classes)
-    return flat.view(len(flat), -1, classes).transpose(0, 1).contiguous()
+    voters, classes = model.head.num_voters, len(model.labels)
+    flat = predict_items(
+        model, view, lambda logits: logits.transpose(0, 1).flatten(1), examples, width=voters * classes, **passes
+    )
+    return flat.view(len(flat), voters, classes).transpose(0, 1).contiguous()
 
 
 def predict_votes(model: TaskModel, view: ItemView, examples: np.ndarray | None = None, **passes: Any) -> Votes:
     """The votes on all items of a store, counted on the model's device batch by batch.
 
     Args:
-        passes: as `predict_items` takes them; it also has the errors.
+        passes: as `predict_items` takes them.
     """
-    packed = predict_items(model, view, _packed_votes, examples, **passes)
-    if not packed.shape[1]:
-        packed = torch.zeros(len(packed), 3 + len(model.labels))
-    label, agree, confidence = packed[:, 0].long(), packed[:, 1] > 0, packed[:, 2].contiguous()
-    return Votes(label, agree, confidence, packed[:, 3:].contiguous())
+    width = 3 + len(model.labels)
+    return unpacked_votes(predict_items(model, view, packed_votes, examples, width=width, **passes))
 
 
-def _packed_votes(logits: Tensor) -> Tensor:
+def packed_votes(logits: Tensor) -> Tensor:
     """Label, agreement, confidence and mean probabilities side by side, [K, 3 + C]; fp32 holds a label exactly."""
     counted = votes(logits)
     columns = (counted.label, counted.agree, counted.min_confidence)
     return torch.cat([torch.stack([c.float() for c in columns], dim=1), counted.mean_probability], dim=1)
+
+
+def unpacked_votes(packed: Tensor) -> Votes:
+    """The votes of which `packed_votes` made a matrix."""
+    label, agree, confidence = packed[:, 0].long(), packed[:, 1] > 0, packed[:, 2].contiguous()
+    return Votes(label, agree, confidence, packed[:, 3:].contiguous())
 
 
 def predicted_classes(logits: Tensor, mean: Tensor, prediction: str) -> Tensor:
@@ -154,17 +161,14 @@ def score(
     def named(logits: Tensor) -> Tensor:
         return predicted_classes(logits, votes(logits).mean_probability, prediction).unsqueeze(1)
 
-    items = predict_items(model, ItemView(store), named, **passes)
-    predicted = items[:, 0].long().numpy() if items.shape[1] else np.zeros(len(items), dtype=np.int64)
+    predicted = predict_items(model, ItemView(store), named, width=1, **passes)[:, 0].long().numpy()
     if store.task == "ner":
         return _entity_scores(model.labels, store, predicted)
-    counter = AccuracyCounter(range(len(model.labels)))
     assert store.item_labels is not None
     gold = np.asarray(store.item_labels)
-    counter.update(gold, predicted)
-    found = counter.result()
-    classes = class_table({x: found.per_class[i] for i, x in enumerate(model.labels) if i in found.per_class})
-    return {"accuracy": found.accuracy, "macro_f1": found.macro_f1}, (gold == predicted).astype(np.uint8), classes
+    scores = label_scores(gold, predicted, range(len(model.labels)))
+    classes = class_table({model.labels[i]: each for i, each in scores.per_class.items()})
+    return {"accuracy": scores.accuracy, "macro_f1": scores.macro_f1}, (gold == predicted).astype(np.uint8), classes
 
 
 def _entity_scores(
@@ -178,13 +182,8 @@ def _entity_scores(
         counts[example] = lenient.update(gold, tags)
         strict.update(gold, tags)
     scores = lenient.result()
-    found = {
-        "entity_f1": scores.f1,
-        "precision": scores.precision,
-        "recall": scores.recall,
-        "entity_f1_strict": strict.result().f1,
-    }
-    return found, counts, class_table(scores.per_type)
+    points = {"entity_f1": scores.f1, "precision": scores.precision, "recall": scores.recall}
+    return points | {"entity_f1_strict": strict.result().f1}, counts, class_table(scores.per_type)
 
 
 def predicted_tags(labels: tuple[str, ...], store: TokenStore, example: int, predicted: np.ndarray) -> list[str]:

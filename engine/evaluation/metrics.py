@@ -1,7 +1,4 @@
-"""Scores in points (0-100): accuracy, macro F1, conlleval-equal entity F1, and what transfer adds to them.
-
-Counters keep a few integers per class, so that a test set of any size is scored batch by batch in bounded memory.
-"""
+"""Scores in points (0-100): accuracy, macro F1, conlleval-equal entity F1, and what transfer adds to them."""
 
 from __future__ import annotations
 
@@ -20,6 +17,7 @@ from ...data import OUTSIDE
 
 Span = tuple[str, int, int]
 Tags = Sequence[str]
+Labels = Sequence[Hashable] | NDArray[Any] | torch.Tensor
 
 
 def as_array(values: ArrayLike | torch.Tensor) -> NDArray[Any]:
@@ -99,11 +97,9 @@ class EntityCounter:
 
     def __init__(self, *, strict: bool = False) -> None:
         self.strict = strict
-        self._gold: Counter[str] = Counter()
-        self._predicted: Counter[str] = Counter()
-        self._correct: Counter[str] = Counter()
+        self._counts = tuple(Counter[str]() for _ in range(3))  # gold, predicted, correct
 
-    def update(self, gold: Tags, predicted: Tags) -> tuple[int, int, int]:
+    def update(self, gold: Tags, predicted: Tags) -> tuple[int, ...]:
         """Add one sentence; its own `(gold, predicted, correct)` counts, which a paired bootstrap needs.
 
         Raises:
@@ -111,19 +107,17 @@ class EntityCounter:
         """
         if len(gold) != len(predicted):
             raise DataError(f"{len(gold)} gold tags but {len(predicted)} predicted tags in one sentence")
-        gold_spans, predicted_spans = spans(gold, strict=self.strict), spans(predicted, strict=self.strict)
-        correct = set(gold_spans) & set(predicted_spans)
-        for counter, group in ((self._gold, gold_spans), (self._predicted, predicted_spans), (self._correct, correct)):
+        groups = [spans(tags, strict=self.strict) for tags in (gold, predicted)]
+        groups.append(list(set(groups[0]) & set(groups[1])))
+        for counter, group in zip(self._counts, groups, strict=True):
             counter.update(kind for kind, _, _ in group)
-        return len(gold_spans), len(predicted_spans), len(correct)
+        return tuple(map(len, groups))
 
     def result(self) -> EntityScores:
         """Scores of everything added so far: micro average, and one entry per type that occurs."""
-        per_type = {
-            kind: _entity_scores(self._gold[kind], self._predicted[kind], self._correct[kind])
-            for kind in sorted(self._gold | self._predicted)
-        }
-        return _entity_scores(self._gold.total(), self._predicted.total(), self._correct.total(), per_type)
+        kinds = sorted(self._counts[0] | self._counts[1])
+        per_type = {kind: _entity_scores(count[kind] for count in self._counts) for kind in kinds}
+        return _entity_scores((count.total() for count in self._counts), per_type)
 
 
 def entity_f1(gold: Iterable[Tags], predicted: Iterable[Tags], *, strict: bool = False) -> EntityScores:
@@ -144,81 +138,46 @@ def entity_f1(gold: Iterable[Tags], predicted: Iterable[Tags], *, strict: bool =
 
 
 @dataclass(frozen=True)
-class AccuracyScores:
+class LabelScores:
     """Accuracy and macro F1 in points, NaN when there are no items; and each class by itself, its items counted."""
 
     accuracy: float
     macro_f1: float
-    per_class: dict[Hashable, EntityScores]
-    num_items: int
-    num_correct: int
+    per_class: dict[Any, EntityScores]
 
 
-class AccuracyCounter:
-    """Label counts over items, fed batch by batch.
+def label_scores(gold: Labels, predicted: Labels, labels: Iterable[Hashable] | None = None) -> LabelScores:
+    """Scores of labels, names or ids, alike on both sides.
 
     Args:
         labels: the classes that macro F1 averages over; all that occur when absent. A class without gold and without
             predicted items has no F1 and is left out of the average.
+
+    Raises:
+        DataError: the two differ in length.
     """
-
-    def __init__(self, labels: Iterable[Hashable] | None = None) -> None:
-        self.labels = None if labels is None else list(labels)
-        self._gold: Counter[Hashable] = Counter()
-        self._predicted: Counter[Hashable] = Counter()
-        self._correct: Counter[Hashable] = Counter()
-
-    def update(
-        self,
-        gold: Sequence[Hashable] | NDArray[Any] | torch.Tensor,
-        predicted: Sequence[Hashable] | NDArray[Any] | torch.Tensor,
-    ) -> None:
-        """Add a batch of labels: names or ids, alike on both sides.
-
-        Raises:
-            DataError: the two differ in length.
-        """
-        gold_list, predicted_list = _label_list(gold), _label_list(predicted)
-        if len(gold_list) != len(predicted_list):
-            raise DataError(f"{len(gold_list)} gold labels but {len(predicted_list)} predicted labels")
-        self._gold.update(gold_list)
-        self._predicted.update(predicted_list)
-        self._correct.update(g for g, p in zip(gold_list, predicted_list, strict=True) if g == p)
-
-    def result(self) -> AccuracyScores:
-        """Scores of everything added so far."""
-        occurring = self._gold | self._predicted
-        labels = sorted(occurring, key=str) if self.labels is None else [x for x in self.labels if x in occurring]
-        per_class = {x: _entity_scores(self._gold[x], self._predicted[x], self._correct[x]) for x in labels}
-        num_items, num_correct = self._gold.total(), self._correct.total()
-        return AccuracyScores(
-            accuracy=100.0 * num_correct / num_items if num_items else float("nan"),
-            macro_f1=sum(s.f1 for s in per_class.values()) / len(per_class) if per_class else float("nan"),
-            per_class=per_class,
-            num_items=num_items,
-            num_correct=num_correct,
-        )
+    golds, guesses = (x.tolist() if isinstance(x, (np.ndarray, torch.Tensor)) else list(x) for x in (gold, predicted))
+    if len(golds) != len(guesses):
+        raise DataError(f"{len(golds)} gold labels but {len(guesses)} predicted labels")
+    counts = [Counter(golds), Counter(guesses), Counter(g for g, p in zip(golds, guesses, strict=True) if g == p)]
+    occurring = counts[0] | counts[1]
+    shown = sorted(occurring, key=str) if labels is None else [x for x in labels if x in occurring]
+    per_class = {x: _entity_scores(count[x] for count in counts) for x in shown}
+    return LabelScores(
+        accuracy=100.0 * counts[2].total() / len(golds) if golds else float("nan"),
+        macro_f1=sum(s.f1 for s in per_class.values()) / len(per_class) if per_class else float("nan"),
+        per_class=per_class,
+    )
 
 
-def accuracy(
-    gold: Sequence[Hashable] | NDArray[Any] | torch.Tensor, predicted: Sequence[Hashable] | NDArray[Any] | torch.Tensor
-) -> float:
+def accuracy(gold: Labels, predicted: Labels) -> float:
     """Share of equal labels, in points; NaN when there are none."""
-    counter = AccuracyCounter()
-    counter.update(gold, predicted)
-    return counter.result().accuracy
+    return label_scores(gold, predicted).accuracy
 
 
-def macro_f1(
-    gold: Sequence[Hashable] | NDArray[Any] | torch.Tensor,
-    predicted: Sequence[Hashable] | NDArray[Any] | torch.Tensor,
-    *,
-    labels: Iterable[Hashable] | None = None,
-) -> float:
-    """Unweighted mean of the classes' F1, in points; see `AccuracyCounter` for classes that do not occur."""
-    counter = AccuracyCounter(labels)
-    counter.update(gold, predicted)
-    return counter.result().macro_f1
+def macro_f1(gold: Labels, predicted: Labels, *, labels: Iterable[Hashable] | None = None) -> float:
+    """Unweighted mean of the classes' F1, in points; see `label_scores` for classes that do not occur."""
+    return label_scores(gold, predicted, labels).macro_f1
 
 
 @dataclass(frozen=True)
@@ -261,19 +220,8 @@ def _ratio(part: float, whole: float) -> float:
     return 100.0 * part / whole if whole else 0.0
 
 
-def _entity_scores(
-    gold: int, predicted: int, correct: int, per_type: dict[str, EntityScores] | None = None
-) -> EntityScores:
-    return EntityScores(
-        precision=_ratio(correct, predicted),
-        recall=_ratio(correct, gold),
-        f1=_ratio(2 * correct, gold + predicted),
-        num_gold=gold,
-        num_predicted=predicted,
-        num_correct=correct,
-        per_type=per_type or {},
-    )
-
-
-def _label_list(labels: Sequence[Hashable] | NDArray[Any] | torch.Tensor) -> list[Hashable]:
-    return labels.tolist() if isinstance(labels, (np.ndarray, torch.Tensor)) else list(labels)
+def _entity_scores(counts: Iterable[int], per_type: dict[str, EntityScores] | None = None) -> EntityScores:
+    """The scores of numbers of gold, predicted and correct entities, or items of a class."""
+    gold, predicted, correct = counts
+    shares = _ratio(correct, predicted), _ratio(correct, gold), _ratio(2 * correct, gold + predicted)
+    return EntityScores(*shares, gold, predicted, correct, per_type or {})

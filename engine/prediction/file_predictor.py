@@ -9,9 +9,10 @@ import os
 import re
 import sys
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
 from itertools import chain, islice
 from pathlib import Path
 from typing import IO, Any, Literal
@@ -22,7 +23,7 @@ from ...data.readers.lines import decode_lines, read_lines
 from ...data.readers.problems import Problems
 from ...data.readers.table import csv_rows, json_object
 from ..storage.files import storage_error
-from .model_folder import ModelLike
+from .model_folder import Device, ModelLike
 from .predictor import Prediction, Predictor, TagPrediction
 
 FileFormat = Literal["auto", "conll", "tsv", "csv", "jsonl", "text"]
@@ -33,21 +34,34 @@ CHUNK_RECORDS, CHUNK_CHARACTERS = 512, 1 << 18
 _TAGGED = re.compile(r"\S.*[ \t](?:O|[BI]-\S+) *")
 _FORMATS = {"ner": ("conll", "text", "jsonl"), "classification": ("text", "tsv", "csv", "jsonl")}
 Lines = Iterator[tuple[int, str]]
+Labels = Sequence[tuple[str, str]]
+"""Each with its confidence, as text."""
 
 
 @dataclass(slots=True)
 class _Record:
-    """One piece of the input: `raw` is what its writer needs; without words and text it is copied as it is."""
+    """One piece of the input: words or a text to label, or, without them, lines that are copied.
+
+    Attributes:
+        write: what its format makes of the labels.
+        fields: of JSON lines.
+    """
 
     line: int
-    raw: Any
+    copy: str = ""
     words: tuple[str, ...] | None = None
     text: str | None = None
     pair: str | None = None
+    write: Callable[[Labels], str] | None = None
+    fields: dict[str, Any] | None = None
 
     @property
     def size(self) -> int:
         return sum(map(len, self.words or ())) + len(self.text or "") + len(self.pair or "")
+
+    @property
+    def is_copied(self) -> bool:
+        return self.words is None and self.text is None
 
 
 @dataclass
@@ -62,6 +76,10 @@ class _Source:
     problems: Problems
     words: Callable[[str], tuple[str, ...]]
 
+    @property
+    def columns(self) -> list[str]:
+        return [name for name in (self.text, self.pair) if name]
+
 
 def predict_file(
     model: ModelLike,
@@ -71,7 +89,7 @@ def predict_file(
     abstain: bool = False,
     alpha: float | None = None,
     file_format: FileFormat = "auto",
-    device: Literal["auto", "cpu", "cuda"] = "auto",
+    device: Device = "auto",
     as_json: bool = False,
     encoding: str = "utf-8",
     text_column: str = "text",
@@ -115,34 +133,28 @@ def predict_file(
             f"{name}: format {kind} is not for {predictor.task}; give --format {allowed}, or another model"
         )
     source = _Source(name, lines, predictor.task, text_column, pair_column, problems, predictor.words)
-    write: Callable[[_Record, Prediction | TagPrediction | None], str]
-    parse, write = _HANDLERS[kind]
     with _output(out) as emit:
         empty = True
-        for chunk in _chunks(parse(source)):
+        for chunk in _chunks(_PARSERS[kind](source)):
             problems.raise_if_any()
-            empty = empty and all(_copied(r) for r in chunk)
-            for record, found in zip(chunk, _label(predictor, chunk), strict=True):
-                emit(_as_json(record, found) if as_json else write(record, found))
+            empty = empty and all(r.is_copied for r in chunk)
+            for record, prediction in zip(chunk, _label(predictor, chunk), strict=True):
+                emit(_output_of(record, prediction, as_json))
         problems.raise_if_any()
         if empty:
             raise DataError(f"{name}: nothing to label; check the file and its format ({kind})")
     return predictor
 
 
-def _copied(record: _Record) -> bool:
-    return record.words is None and record.text is None
-
-
 def _label(predictor: Predictor, chunk: list[_Record]) -> Iterator[Prediction | TagPrediction | None]:
     """A prediction for each record that has something to label, in order."""
-    todo = [r for r in chunk if not _copied(r)]
-    found: Iterator[Prediction | TagPrediction]
+    todo = [r for r in chunk if not r.is_copied]
+    labelled: Iterator[Prediction | TagPrediction]
     if predictor.task == "ner":
-        found = iter(predictor.tag([r.words or () for r in todo]))
+        labelled = iter(predictor.tag([r.words or () for r in todo]))
     else:
-        found = iter(predictor.classify([r.text or "" for r in todo], [r.pair for r in todo]))
-    return (None if _copied(r) else next(found) for r in chunk)
+        labelled = iter(predictor.classify([r.text or "" for r in todo], [r.pair for r in todo]))
+    return (None if r.is_copied else next(labelled) for r in chunk)
 
 
 def _chunks(records: Iterator[_Record]) -> Iterator[list[_Record]]:
@@ -219,21 +231,16 @@ def _writer(handle: IO[bytes], name: str) -> Callable[[str], None]:
 
 def _parse_conll(source: _Source) -> Iterator[_Record]:
     """Sentences of a column file with their lines; blank and -DOCSTART- lines as records of their own."""
-    separator, width = "", 0
+    separator, width, first = "", 0, 0
     rows: list[str] = []
     words: list[str] = []
-    first = 0
-
-    def sentence() -> Iterator[_Record]:
-        if words:
-            yield _Record(first, (separator, rows.copy()), tuple(words))
-        words.clear()
-        rows.clear()
-
-    for number, line in source.lines:
+    for number, line in chain(source.lines, [(0, "")]):
         if not line.strip(" \t") or line.startswith("-DOCSTART-"):
-            yield from sentence()
-            yield _Record(number, line)
+            if words:
+                yield _Record(first, words=tuple(words), write=partial(_columns, tuple(rows), separator))
+                words, rows = [], []
+            if number:
+                yield _Record(number, f"{line}\n")
             continue
         separator = separator or ("\t" if "\t" in line else " ")
         cells = re.split(" +", line.strip(" ")) if separator == " " else line.split("\t")
@@ -247,17 +254,31 @@ def _parse_conll(source: _Source) -> Iterator[_Record]:
             first = first if words else number
             words.append(cells[0])
             rows.append(line)
-    yield from sentence()
+
+
+def _columns(rows: Sequence[str], separator: str, labels: Labels) -> str:
+    """Lines with two more columns."""
+    return "".join(f"{separator.join((row, *label))}\n" for row, label in zip(rows, labels, strict=True))
 
 
 def _parse_text(source: _Source) -> Iterator[_Record]:
+    ner = source.task == "ner"
     for number, line in source.lines:
         if not line.strip():
-            yield _Record(number, "" if source.task == "classification" else None)
-        elif source.task == "ner":
-            yield _Record(number, line, source.words(line))
+            yield _Record(number, "" if ner else "\n")
+        elif ner:
+            words = source.words(line)
+            yield _Record(number, words=words, write=partial(_word_lines, words))
         else:
-            yield _Record(number, line, text=line)
+            yield _Record(number, text=line, write=partial(_before, line))
+
+
+def _word_lines(words: Sequence[str], labels: Labels) -> str:
+    return _columns(words, "\t", labels) + "\n"
+
+
+def _before(line: str, labels: Labels) -> str:
+    return "\t".join((*labels[0], line)) + "\n"
 
 
 def _parse_tsv(source: _Source) -> Iterator[_Record]:
@@ -268,133 +289,100 @@ def _parse_csv(source: _Source) -> Iterator[_Record]:
     return _parse_table(source, csv_rows(source.name, source.lines, ",", source.problems), _csv_line)
 
 
-def _csv_line(cells: list[str]) -> str:
+def _csv_line(cells: Sequence[str]) -> str:
     buffer = io.StringIO()
     csv.writer(buffer).writerow(cells)
     return buffer.getvalue().removesuffix("\r\n")
 
 
 def _parse_table(
-    source: _Source, rows: Iterator[tuple[int, list[str]]], join: Callable[[list[str]], str]
+    source: _Source, rows: Iterator[tuple[int, list[str]]], join: Callable[[Sequence[str]], str]
 ) -> Iterator[_Record]:
     number, header = next(rows, (1, []))
-    place, wanted = f"{source.name}:{number}", [c for c in (source.text, source.pair) if c]
-    for column in wanted:
+    place = f"{source.name}:{number}"
+    for column in source.columns:
         if header.count(column) != 1:
             what = f"no column {column!r}" if column not in header else f"column {column!r} occurs twice"
             source.problems.add(place, f"{what}; the columns are {', '.join(header) or 'none'}", "name the text column")
-    for column in set(COLUMNS) & set(header):
-        source.problems.add(place, f"a column {column!r} is there already", "rename it")
+    _refuse(source, place, "column", set(COLUMNS) & set(header))
     source.problems.raise_if_any()
-    yield _Record(number, join([*header, *COLUMNS]))
-    at = [header.index(column) for column in wanted]
+    yield _Record(number, join([*header, *COLUMNS]) + "\n")
+    at = [header.index(column) for column in source.columns]
     for number, cells in rows:
-        place = f"{source.name}:{number}"
+        place, texts = f"{source.name}:{number}", [cells[i] for i in at if i < len(cells)]
         if not any(cells):
-            yield _Record(number, "")
+            yield _Record(number, "\n")
         elif len(cells) != len(header):
             what = f"{len(cells)} columns, but the header has {len(header)}"
             source.problems.add(place, what, "give every row the columns of the header")
-        elif not all(cells[i].strip() for i in at):
+        elif not all(map(str.strip, texts)):
             source.problems.add(place, "empty text", "fill the field or remove the row")
         else:
-            yield _Record(number, (join, cells), text=cells[at[0]], pair=cells[at[1]] if len(at) > 1 else None)
+            pair = texts[1] if len(at) > 1 else None
+            yield _Record(number, text=texts[0], pair=pair, write=partial(_row, join, cells))
+
+
+def _row(join: Callable[[Sequence[str]], str], cells: Sequence[str], labels: Labels) -> str:
+    return join([*cells, *labels[0]]) + "\n"
+
+
+def _refuse(source: _Source, place: str, what: str, names: set[str]) -> None:
+    for name in names:
+        source.problems.add(place, f"a {what} {name!r} is there already", "rename it")
 
 
 def _parse_jsonl(source: _Source) -> Iterator[_Record]:
     for number, line in source.lines:
         if not line.strip():
-            yield _Record(number, "")
+            yield _Record(number, "\n")
             continue
         place = f"{source.name}:{number}"
         value = json_object(place, line, source.problems)
         if value is None:
             continue
-        for name in {*COLUMNS, "agree", "probabilities"} & set(value):
-            source.problems.add(place, f"a field {name!r} is there already", "rename it")
-        record = _json_record(source, place, number, value)
-        if record is not None:
-            yield record
+        _refuse(source, place, "field", {*COLUMNS, "agree", "probabilities"} & set(value))
+        texts, words = [value.get(name) for name in source.columns], value.get("words")
+        if source.task != "ner":
+            if all(isinstance(t, str) and t.strip() for t in texts):
+                yield _Record(number, text=texts[0], pair=texts[1] if len(texts) > 1 else None, fields=value)
+            else:
+                columns = " and ".join(map(repr, source.columns))
+                source.problems.add(place, f"no text in {columns}", "give the field, or name the right one")
+        elif isinstance(words, list) and words and all(isinstance(w, str) and w for w in words):
+            yield _Record(number, words=tuple(words), fields=value)
+        elif "words" not in value and isinstance(texts[0], str) and texts[0].strip():
+            yield _Record(number, words=source.words(texts[0]), fields=value)
+        else:
+            source.problems.add(place, f"no list of words in 'words', and no {source.text!r}", "give one of them")
 
 
-def _json_record(source: _Source, place: str, number: int, value: dict[str, Any]) -> _Record | None:
-    if source.task == "ner":
-        words = value.get("words")
-        if isinstance(words, list) and words and all(isinstance(w, str) and w for w in words):
-            return _Record(number, value, tuple(words))
-        if "words" not in value and isinstance(value.get(source.text), str) and value[source.text].strip():
-            return _Record(number, value, source.words(value[source.text]))
-        source.problems.add(place, f"no list of words in 'words', and no {source.text!r}", "give one of them")
-        return None
-    texts = [value.get(name) for name in (source.text, source.pair) if name]
-    if not all(isinstance(t, str) and t.strip() for t in texts):
-        wanted = " and ".join(repr(name) for name in (source.text, source.pair) if name)
-        source.problems.add(place, f"no text in {wanted}", "give the field, or name the right one")
-        return None
-    return _Record(number, value, text=texts[0], pair=texts[1] if len(texts) > 1 else None)
+def _output_of(record: _Record, prediction: Prediction | TagPrediction | None, as_json: bool) -> str:
+    if prediction is None:
+        return "" if as_json else record.copy
+    if record.write is not None and not as_json:
+        pairs = [(prediction.label, prediction.confidence)] if isinstance(prediction, Prediction) else prediction.pairs
+        return record.write([(label or ABSTAINED, f"{confidence:.4f}") for label, confidence in pairs])
+    fields = record.fields
+    if fields is None:
+        fields = {"line": record.line} | ({"text": record.text} if record.words is None else {"words": record.words})
+        fields |= {} if record.pair is None else {"pair": record.pair}
+    return json.dumps(fields | _fields(prediction), ensure_ascii=False) + "\n"
 
 
-def _write_conll(record: _Record, found: Prediction | TagPrediction | None) -> str:
-    if found is None:
-        return f"{record.raw}\n"
-    assert isinstance(found, TagPrediction)
-    separator, rows = record.raw
-    return "".join(
-        f"{row}{separator}{tag or ABSTAINED}{separator}{confidence:.4f}\n"
-        for row, tag, confidence in zip(rows, found.labels, found.confidences, strict=True)
-    )
+def _fields(prediction: Prediction | TagPrediction) -> dict[str, Any]:
+    if isinstance(prediction, TagPrediction):
+        confidence = [round(c, 6) for c in prediction.confidences]
+        labels = {"words": prediction.words, "predicted": prediction.labels, "confidence": confidence}
+        return labels | {"agree": prediction.agree}
+    probabilities = {name: round(p, 6) for name, p in prediction.probabilities.items()}
+    label = {"predicted": prediction.label, "confidence": round(prediction.confidence, 6), "agree": prediction.agree}
+    return label | {"probabilities": probabilities}
 
 
-def _write_text(record: _Record, found: Prediction | TagPrediction | None) -> str:
-    if found is None:
-        return "" if record.raw is None else f"{record.raw}\n"
-    if isinstance(found, TagPrediction):
-        cells = zip(found.words, found.labels, found.confidences, strict=True)
-        return "".join(f"{word}\t{tag or ABSTAINED}\t{confidence:.4f}\n" for word, tag, confidence in cells) + "\n"
-    return f"{found.label or ABSTAINED}\t{found.confidence:.4f}\t{record.raw}\n"
-
-
-def _write_table(record: _Record, found: Prediction | TagPrediction | None) -> str:
-    if found is None:
-        return f"{record.raw}\n"
-    assert isinstance(found, Prediction)
-    join, cells = record.raw
-    return f"{join([*cells, found.label or ABSTAINED, f'{found.confidence:.4f}'])}\n"
-
-
-def _write_jsonl(record: _Record, found: Prediction | TagPrediction | None) -> str:
-    if found is None:
-        return f"{record.raw}\n"
-    return json.dumps(record.raw | _fields(found), ensure_ascii=False) + "\n"
-
-
-def _as_json(record: _Record, found: Prediction | TagPrediction | None) -> str:
-    if found is None:
-        return ""
-    if isinstance(record.raw, dict):
-        return _write_jsonl(record, found)
-    given: dict[str, Any] = {"words": record.words} if record.words is not None else {"text": record.text}
-    if record.pair is not None:
-        given["pair"] = record.pair
-    return json.dumps({"line": record.line} | given | _fields(found), ensure_ascii=False) + "\n"
-
-
-def _fields(found: Prediction | TagPrediction) -> dict[str, Any]:
-    if isinstance(found, TagPrediction):
-        added: dict[str, Any] = {"words": found.words, "predicted": found.labels}
-        return added | {"confidence": [round(c, 6) for c in found.confidences], "agree": found.agree}
-    return {
-        "predicted": found.label,
-        "confidence": round(found.confidence, 6),
-        "agree": found.agree,
-        "probabilities": {name: round(p, 6) for name, p in found.probabilities.items()},
-    }
-
-
-_HANDLERS: dict[str, tuple[Callable[[_Source], Iterator[_Record]], Callable[..., str]]] = {
-    "conll": (_parse_conll, _write_conll),
-    "text": (_parse_text, _write_text),
-    "tsv": (_parse_tsv, _write_table),
-    "csv": (_parse_csv, _write_table),
-    "jsonl": (_parse_jsonl, _write_jsonl),
+_PARSERS: dict[str, Callable[[_Source], Iterator[_Record]]] = {
+    "conll": _parse_conll,
+    "text": _parse_text,
+    "tsv": _parse_tsv,
+    "csv": _parse_csv,
+    "jsonl": _parse_jsonl,
 }

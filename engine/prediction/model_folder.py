@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -15,57 +16,58 @@ from ..training.device import choose_device
 DEFAULT_ALPHA = 0.9
 ModelLike = TaskModel | str | os.PathLike[str]
 Split = Literal["punctuation", "whitespace"]
+Device = Literal["auto", "cpu", "cuda"]
+
+
+@dataclass(frozen=True)
+class OpenModel:
+    """A task model with what it takes to read text with it.
+
+    Attributes:
+        max_length: in tokens: as asked for, else that of the stage in the folder, else all positions of the encoder.
+        prediction: how the stage in the folder was scored: "mean", "vote" or "first"; else "mean".
+        split: how the recipe of a stage folder cut plain text into words; else around punctuation.
+        folder: None for a model in memory.
+    """
+
+    model: TaskModel
+    tokenizer: Tokenizer
+    max_length: int
+    prediction: str = "mean"
+    split: Split = "punctuation"
+    folder: Path | None = None
 
 
 def open_model(
-    model: ModelLike, tokenizer: Tokenizer | None = None, *, device: str = "auto"
-) -> tuple[TaskModel, Tokenizer]:
+    model: ModelLike, tokenizer: Tokenizer | None = None, *, max_length: int | None = None, device: str = "auto"
+) -> OpenModel:
     """A task model and its tokenizer, from a folder or as they are given, checked to fit.
 
     Raises:
-        ConfigError: a model in memory without a tokenizer, or no such device.
+        ConfigError: a model in memory without a tokenizer, no such device, or a length that the model cannot read.
         ModelError: a damaged folder, or a tokenizer with more ids than the model has embeddings.
     """
-    if isinstance(model, TaskModel):
-        if tokenizer is None:
-            raise ConfigError("a model in memory needs tokenizer=...; give it, or the model's folder")
-        name = "the model"
-    else:
-        name = os.fspath(model)
-        target = choose_device(device)
-        model = load_task_model(model).to(target)
-        tokenizer = tokenizer or Tokenizer.from_folder(name)
+    about: dict[str, Any] = {}
+    if not isinstance(model, TaskModel):
+        folder, place = Path(model), choose_device(device)
+        model = load_task_model(folder).to(place)
+        tokenizer = tokenizer or Tokenizer.from_folder(folder)
+        about = {"folder": folder, "split": (read_info(folder).extra or {}).get("split") or "punctuation"}
+        prediction = read_record(folder / "stage.json").get("prediction")
+        about |= {"prediction": prediction} if prediction in ("vote", "first") else {}
+        if max_length is None:
+            max_length = read_record(folder / "fingerprint.json").get("max_length")
+    if tokenizer is None:
+        raise ConfigError("a model in memory needs tokenizer=...; give it, or the model's folder")
     if misfit := tokenizer.misfit(model.config.vocab_size):
-        raise ModelError(f"{name}: {misfit}")
-    return model, tokenizer
-
-
-def check_length(model: TaskModel, max_length: int | None) -> int:
-    """The maximum length in tokens: as given, else all positions of the encoder.
-
-    Raises:
-        ConfigError: the encoder has fewer positions, or no room beside the special tokens is left.
-    """
+        raise ModelError(f"{about.get('folder', 'the model')}: {misfit}")
     positions = model.config.max_length
-    if max_length is None:
-        return positions
+    max_length = positions if max_length is None else max_length
     if not 3 < max_length <= positions:
         raise ConfigError(
             f"max_length = {max_length}, but it must lie between 4 and the encoder's {positions} positions"
         )
-    return max_length
-
-
-def trained_length(folder: Path) -> int | None:
-    """The maximum length that a stage folder was trained with; None for other model folders."""
-    value = read_record(folder / "fingerprint.json").get("max_length")
-    return value if isinstance(value, int) else None
-
-
-def trained_split(folder: Path) -> Split:
-    """How the recipe of a stage folder cut plain text into words; around punctuation for other model folders."""
-    extra = read_info(folder).extra or {}
-    return "whitespace" if extra.get("split") == "whitespace" else "punctuation"
+    return OpenModel(model, tokenizer, max_length, **about)
 
 
 def stored_alpha(folder: Path | None) -> tuple[float, str]:
@@ -74,22 +76,11 @@ def stored_alpha(folder: Path | None) -> tuple[float, str]:
     Raises:
         ModelError: the file is damaged.
     """
-    for name in ("stage.json", "decision.json") if folder is not None else ():
-        assert folder is not None
-        value = read_record(folder / name).get("alpha")
+    for name in () if folder is None else ("stage.json", "decision.json"):
+        value = read_record(Path(folder or "") / name).get("alpha")
         if isinstance(value, int | float):
             return float(value), name
     return DEFAULT_ALPHA, "default"
-
-
-def stored_prediction(folder: Path | None) -> str:
-    """How the stage in `folder` was scored: "mean", "vote" or "first"; "mean" for other model folders.
-
-    Raises:
-        ModelError: the file is damaged.
-    """
-    value = None if folder is None else read_record(folder / "stage.json").get("prediction")
-    return value if value in ("vote", "first") else "mean"
 
 
 def read_record(path: Path) -> dict[str, Any]:

@@ -5,29 +5,17 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Literal
 
 import numpy as np
 import torch
+from torch import Tensor
 
-from ... import ConfigError, DivergedError
+from ... import ConfigError
 from ...data import OUTSIDE, Prompt, Row, Tokenizer, row_batches, window_rows
 from ...data.readers.formats import words_of
-from ...kernels import votes
-from ...model import TaskModel
-from ..evaluation.inference import predicted_classes
+from ..evaluation.inference import packed_votes, predict_batches, predicted_classes, unpacked_votes
 from ..pseudolabels.filters import decide
-from .model_folder import (
-    ModelLike,
-    Split,
-    check_length,
-    open_model,
-    stored_alpha,
-    stored_prediction,
-    trained_length,
-    trained_split,
-)
+from .model_folder import Device, ModelLike, Split, open_model, stored_alpha
 
 BATCH_TOKENS = 4096
 
@@ -67,6 +55,11 @@ class TagPrediction:
     agree: tuple[bool, ...]
     windows: int = 1
 
+    @property
+    def pairs(self) -> list[tuple[str | None, float]]:
+        """The label of each word with its confidence."""
+        return list(zip(self.labels, self.confidences, strict=True))
+
 
 def predict(
     model: ModelLike,
@@ -78,7 +71,7 @@ def predict(
     alpha: float | None = None,
     max_length: int | None = None,
     split: Split | None = None,
-    device: Literal["auto", "cpu", "cuda"] = "auto",
+    device: Device = "auto",
     batch_tokens: int = BATCH_TOKENS,
 ) -> list[Prediction] | list[TagPrediction]:
     """Labels every text: a `Prediction` each for classification, a `TagPrediction` each for NER.
@@ -143,22 +136,18 @@ class Predictor:
         alpha: float | None = None,
         max_length: int | None = None,
         split: Split | None = None,
-        device: Literal["auto", "cpu", "cuda"] = "auto",
+        device: Device = "auto",
         batch_tokens: int = BATCH_TOKENS,
     ) -> None:
         if alpha is not None and not abstain:
             raise ConfigError("alpha is the confidence for abstaining; give abstain too, or leave alpha out")
         if alpha is not None and not 0 <= alpha <= 1:
             raise ConfigError(f"alpha is {alpha}; give a confidence from 0 to 1")
-        folder = None if isinstance(model, TaskModel) else Path(model)
-        self.model, self.tokenizer = open_model(model, tokenizer, device=device)
-        if max_length is None and folder is not None:
-            max_length = trained_length(folder)
-        self.max_length = check_length(self.model, max_length)
-        self.split: Split = split or (trained_split(folder) if folder is not None else "punctuation")
-        self.prediction = stored_prediction(folder)
+        opened = open_model(model, tokenizer, max_length=max_length, device=device)
+        self.model, self.tokenizer, self.max_length = opened.model, opened.tokenizer, opened.max_length
+        self.split, self.prediction = split or opened.split, opened.prediction
         self.abstain, self._budget = abstain, batch_tokens
-        self.alpha, self.alpha_from = (alpha, "given") if alpha is not None else stored_alpha(folder)
+        self.alpha, self.alpha_from = (alpha, "given") if alpha is not None else stored_alpha(opened.folder)
         self.counts: Counter[str] = Counter()
 
     @property
@@ -174,7 +163,7 @@ class Predictor:
         """The class of each text, or pair of texts."""
         self._expect("classification")
         rows = self._prompts(texts, pairs) if self.model.prompt else self._texts(texts, pairs)
-        found = self._judge(rows, len(texts))
+        verdicts = self._judge(rows, len(texts))
         self.counts["texts"] += len(texts)
         names = self.model.labels
         return [
@@ -184,7 +173,7 @@ class Predictor:
                 bool(agree),
                 dict(zip(names, map(float, probabilities), strict=True)),
             )
-            for label, keep, confidence, agree, probabilities in zip(*found.columns, found.probability, strict=True)
+            for label, keep, confidence, agree, probabilities in zip(*verdicts, strict=True)
         ]
 
     def _texts(self, texts: Sequence[str], pairs: Sequence[str | None] | None) -> list[Row]:
@@ -207,95 +196,82 @@ class Predictor:
         """The tags of each list of words."""
         self._expect("ner")
         rows: list[Row] = []
-        starts, parts, places = [0], list[int](), list[int]()
+        starts, windows, places = [0], list[int](), list[int]()
         for words, encoded in zip(sentences, self.tokenizer.encode_words(sentences), strict=True):
-            own = window_rows(encoded.ids, encoded.positions, self.max_length, first=len(places), example=len(parts))
+            own = window_rows(encoded.ids, encoded.positions, self.max_length, first=len(places), example=len(windows))
             rows += own
             places += [starts[-1] + w for w in encoded.words]
             starts.append(starts[-1] + len(words))
-            parts.append(len(own))
+            windows.append(len(own))
             self.counts["no_token"] += encoded.empty
-        found = self._judge(rows, starts[-1], np.array(places, dtype=np.int64))
+        *verdicts, _ = self._judge(rows, starts[-1], np.array(places, dtype=np.int64))
+        seen = np.zeros(starts[-1], dtype=bool)
+        seen[places] = True
         self.counts["texts"] += len(sentences)
         self.counts["words"] += starts[-1]
-        self.counts["windowed"] += sum(n > 1 for n in parts)
-        names = self.model.labels
+        self.counts["windowed"] += sum(n > 1 for n in windows)
+        names, unseen = self.model.labels, None if self.abstain else OUTSIDE
         out = []
-        for words, start, stop, pieces_read in zip(sentences, starts, starts[1:], parts, strict=False):
-            label, keep, confidence, agree = (column[start:stop] for column in found.columns)
+        for words, start, stop, count in zip(sentences, starts, starts[1:], windows, strict=False):
+            label, keep, confidence, agree, read = (column[start:stop] for column in (*verdicts, seen))
             tags = tuple(
-                (OUTSIDE if not self.abstain else None) if not seen else names[i] if k else None
-                for i, k, seen in zip(label, keep, found.seen[start:stop], strict=True)
+                (names[i] if kept else None) if known else unseen
+                for i, kept, known in zip(label, keep, read, strict=True)
             )
-            out.append(
-                TagPrediction(tuple(words), tags, tuple(confidence.tolist()), tuple(agree.tolist()), pieces_read)
-            )
+            out.append(TagPrediction(tuple(words), tags, tuple(confidence.tolist()), tuple(agree.tolist()), count))
         return out
 
     def notes(self) -> list[str]:
         """What a user should know about the labels given so far, in sentences; often nothing."""
-        counts, found = self.counts, []
+        counts, lines = self.counts, []
         if self.abstain:
             unit = "words" if self.task == "ner" else "texts"
             origin = {"given": "as given", "default": "the default"}.get(self.alpha_from, f"from {self.alpha_from}")
-            found.append(
+            lines.append(
                 f"no label for {counts['abstained']} of {counts[unit]} {unit}: "
                 f"voters disagree, or one of them is not above alpha {self.alpha:g} ({origin})"
             )
         if counts["windowed"]:
-            found.append(f"{counts['windowed']} sentences are longer than {self.max_length} tokens: read in windows")
+            lines.append(f"{counts['windowed']} sentences are longer than {self.max_length} tokens: read in windows")
         if counts["cut"]:
-            found.append(f"{counts['cut']} texts were cut beyond {self.max_length} tokens")
+            lines.append(f"{counts['cut']} texts were cut beyond {self.max_length} tokens")
         if counts["no_token"]:
-            found.append(f"{counts['no_token']} words give no token: {OUTSIDE} with confidence 0")
-        return found
+            lines.append(f"{counts['no_token']} words give no token: {OUTSIDE} with confidence 0")
+        return lines
 
     def _expect(self, task: str) -> None:
         if self.task != task:
             raise ConfigError(f"the model is for {self.task}, not for {task}; use the method for its task")
 
-    def _judge(self, rows: list[Row], total: int, places: np.ndarray | None = None) -> _Verdicts:
-        """The verdict on each of `total` words or texts; those that no row holds are not seen.
+    def _judge(self, rows: list[Row], total: int, places: np.ndarray | None = None) -> tuple[np.ndarray, ...]:
+        """Label, whether it is given, confidence, agreement and mean probabilities of `total` words or texts.
+
+        Those that no row holds have neither confidence nor agreement.
 
         Args:
             places: which word each item of the rows is; the item's own number where absent.
         """
-        labels = self.model.labels
-        seen = np.zeros(total, dtype=bool)
-        logits = torch.zeros(self.model.head.num_voters, total, len(labels))
-        with torch.inference_mode():
-            device = next(self.model.parameters()).device
-            lengths = np.array([len(row.ids) for row in rows], dtype=np.int64)
-            for batch, items in row_batches(lengths, rows.__getitem__, self._budget):
-                slots = items if places is None else places[items]
-                logits[:, torch.from_numpy(slots)] = self.model(batch.to(device)).float().cpu()
-                seen[slots] = True
-            if not logits.isfinite().all():
-                raise DivergedError("a model gives probabilities that are not finite; its weights are damaged")
-            result = votes(logits)
-        mean = result.mean_probability.numpy()
+        lengths = np.array([len(row.ids) for row in rows], dtype=np.int64)
+        batches = (
+            (batch, items if places is None else places[items])
+            for batch, items in row_batches(lengths, rows.__getitem__, self._budget)
+        )
+        columns = 4 + len(self.model.labels)
+        packed = predict_batches(self.model, batches, (total, columns), self._reduction)
+        counted, chosen = unpacked_votes(packed[:, :-1]), packed[:, -1].long().numpy()
+        mean, agree = counted.mean_probability.numpy(), counted.agree.numpy()
         if self.abstain:
-            decision = decide(result, self.alpha)
-            label, keep, confidence = decision.label, decision.keep & seen, result.min_confidence.numpy()
-            self.counts["abstained"] += int(total - keep.sum())
-        else:
-            label, keep = predicted_classes(logits, result.mean_probability, self.prediction).numpy(), seen
-            confidence = np.take_along_axis(mean, label[:, None], axis=-1)[:, 0]
-        return _Verdicts(label, keep, np.where(seen, confidence, 0.0), result.agree.numpy() & seen, mean, seen)
+            decision = decide(counted, self.alpha)
+            self.counts["abstained"] += int(total - decision.keep.sum())
+            return decision.label, decision.keep, counted.min_confidence.numpy(), agree, mean
+        confidence = np.take_along_axis(mean, chosen[:, None], axis=-1)[:, 0]
+        return chosen, np.ones(total, dtype=bool), confidence, agree, mean
 
-
-@dataclass(frozen=True, slots=True)
-class _Verdicts:
-    label: np.ndarray
-    keep: np.ndarray
-    confidence: np.ndarray
-    agree: np.ndarray
-    probability: np.ndarray
-    seen: np.ndarray
-
-    @property
-    def columns(self) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-        return self.label, self.keep, self.confidence, self.agree
+    def _reduction(self, logits: Tensor) -> Tensor:
+        """The votes, and the class that the stage's `prediction` chooses."""
+        packed = packed_votes(logits)
+        chosen = predicted_classes(logits, packed[:, 3:], self.prediction)
+        return torch.cat([packed, chosen[:, None].float()], dim=1)
 
 
 def _text(text: str | Sequence[str]) -> str:

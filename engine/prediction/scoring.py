@@ -6,7 +6,7 @@ import tempfile
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 
@@ -18,7 +18,7 @@ from ...model import TaskModel
 from ..evaluation.inference import Poll, score
 from ..evaluation.metrics import ClassTable, TransferSummary, transfer_gap
 from ..report.text_table import text_table
-from .model_folder import ModelLike, check_length, open_model, stored_prediction, trained_length
+from .model_folder import Device, ModelLike, OpenModel, open_model
 
 HEADLINE = {"ner": "entity_f1", "classification": "accuracy"}
 
@@ -57,13 +57,7 @@ class EvaluationResult:
 
     def as_dict(self) -> dict[str, Any]:
         """All of it as JSON values."""
-        return {
-            "task": self.task,
-            "metric": self.metric,
-            "max_length": self.max_length,
-            "scores": [asdict(s) for s in self.scores],
-            "transfer": None if self.transfer is None else asdict(self.transfer),
-        }
+        return asdict(self)
 
     def render(self) -> str:
         """A table for a terminal."""
@@ -75,13 +69,12 @@ class EvaluationResult:
             values = [f"{s.metrics[name]:.2f}" for name in names]
             rows.append([s.name, *values, gap, f"{s.examples}", f"{s.items}", f"{s.long}"])
         lines = [*text_table(rows, rule="none"), "", *self._class_lines()]
-        if self.transfer is not None:
-            found = self.transfer
+        if t := self.transfer:
             lines += [
                 "",
-                f"{self.metric}: average of targets {found.average_targets:.2f}, with source {found.average_all:.2f}",
-                f"transfer gap {found.mean_gap:.2f}, standard deviation over targets {found.std_targets:.2f}, "
-                f"with source {found.std_all:.2f}",
+                f"{self.metric}: average of targets {t.average_targets:.2f}, with source {t.average_all:.2f}",
+                f"transfer gap {t.mean_gap:.2f}, standard deviation over targets {t.std_targets:.2f}, "
+                f"with source {t.std_all:.2f}",
             ]
         return "\n".join(lines)
 
@@ -102,7 +95,7 @@ def evaluate(
     *,
     tokenizer: Tokenizer | None = None,
     max_length: int | None = None,
-    device: Literal["auto", "cpu", "cuda"] = "auto",
+    device: Device = "auto",
     poll: Poll = lambda: None,
 ) -> EvaluationResult:
     """Scores labelled examples, one score per language; the first language to occur is the source.
@@ -128,7 +121,7 @@ def evaluate(
     if not groups:
         raise DataError("there are no examples to score on; give at least one")
     named = [(language, "", members) for language, members in groups.items()]
-    return _evaluate(model, named, tokenizer, max_length, device, poll)
+    return _evaluate(open_model(model, tokenizer, max_length=max_length, device=device), named, poll)
 
 
 def evaluate_files(
@@ -136,7 +129,7 @@ def evaluate_files(
     files: Sequence[str | Path],
     languages: Sequence[str] = (),
     *,
-    device: Literal["auto", "cpu", "cuda"] = "auto",
+    device: Device = "auto",
     tokenizer: Tokenizer | None = None,
     max_length: int | None = None,
     file_format: str = "auto",
@@ -164,62 +157,44 @@ def evaluate_files(
         )
     if not files:
         raise ConfigError("there is no file to score on; give at least one")
-    opened, tokenizer, length = _open(model, tokenizer, max_length, device)
-    named = []
+    opened = open_model(model, tokenizer, max_length=max_length, device=device)
+    task, named = opened.model.task, []
     for i, file in enumerate(files):
-        kind = guess_format(file, task=opened.task, encoding=encoding) if file_format == "auto" else file_format
+        kind = guess_format(file, task=task, encoding=encoding) if file_format == "auto" else file_format
         if kind == "text":
             raise DataError(f"{file}:1: plain text without labels; give a labelled file")
         options = {"require_labels": True} | reader
         taken = {name: value for name, value in options.items() if name in reader_options(kind)}
         language = languages[i] if languages else ""
-        found = read_examples(file, task=opened.task, format=kind, language=language, encoding=encoding, **taken)
+        found = read_examples(file, task=task, format=kind, language=language, encoding=encoding, **taken)
         named.append((language, str(file), list(found)))
-    return _evaluate(opened, named, tokenizer, length, device, poll)
+    return _evaluate(opened, named, poll)
 
 
-def _open(
-    model: ModelLike, tokenizer: Tokenizer | None, max_length: int | None, device: str
-) -> tuple[TaskModel, Tokenizer, int]:
-    if max_length is None and not isinstance(model, TaskModel):
-        max_length = trained_length(Path(model))
-    opened, tokenizer = open_model(model, tokenizer, device=device)
-    return opened, tokenizer, check_length(opened, max_length)
-
-
-def _evaluate(
-    model: ModelLike,
-    named: Sequence[tuple[str, str, list[Example]]],
-    tokenizer: Tokenizer | None,
-    max_length: int | None,
-    device: str,
-    poll: Poll,
-) -> EvaluationResult:
-    opened, tokenizer, length = _open(model, tokenizer, max_length, device)
-    prediction = stored_prediction(None if isinstance(model, TaskModel) else Path(model))
-    scores = []
+def _evaluate(opened: OpenModel, named: Sequence[tuple[str, str, list[Example]]], poll: Poll) -> EvaluationResult:
+    model, scores = opened.model, []
+    ner = model.task == "ner"
     for name, (_, file, examples) in zip(_names(named), named, strict=True):
-        _check_labels(opened, examples)
+        _check_labels(model, examples)
         with tempfile.TemporaryDirectory(prefix="xlt-evaluate-") as folder:
             store = build_store(
                 examples,
-                tokenizer,
+                opened.tokenizer,
                 folder=Path(folder) / "store",
-                task=opened.task,
-                labels=opened.labels,
-                max_length=length,
-                prompt=opened.prompt,
+                task=model.task,
+                labels=model.labels,
+                max_length=opened.max_length,
+                prompt=model.prompt,
                 whole=True,
             )
-            metrics, _, classes = score(opened, store, poll=poll, prediction=prediction)
-            ner = opened.task == "ner"
+            metrics, _, classes = score(model, store, poll=poll, prediction=opened.prediction)
             items = int(np.sum(store.num_words)) if ner else len(store)
             long = int(store.long.sum()) if ner else store.cut["sequences"]
             scores.append(Score(name, file, metrics, len(store), items, long, classes))
-    metric = HEADLINE[opened.task]
+    metric = HEADLINE[model.task]
     targets = {s.name: s.metrics[metric] for s in scores[1:]}
     transfer = transfer_gap(scores[0].metrics[metric], targets) if targets else None
-    return EvaluationResult(opened.task, metric, length, tuple(scores), transfer)
+    return EvaluationResult(model.task, metric, opened.max_length, tuple(scores), transfer)
 
 
 def _names(named: Sequence[tuple[str, str, list[Example]]]) -> list[str]:
@@ -236,18 +211,14 @@ def _names(named: Sequence[tuple[str, str, list[Example]]]) -> list[str]:
 
 def _check_labels(model: TaskModel, examples: Sequence[Example]) -> None:
     """Labels are matched by name; the first examples with one that the model does not know are listed."""
-    known, count = set(model.labels), 0
     listed: list[str] = []
     for example in examples:
         if example.labels is None:
             raise DataError(f"{example.file}:{example.line}: no label to score with; label the example or leave it out")
-        given = (example.labels,) if isinstance(example.labels, str) else example.labels
-        unknown = sorted(set(given) - known)
-        if unknown:
-            count += 1
-            if len(listed) < LISTED:
-                listed.append(f"{example.file}:{example.line}: the model has no label {', '.join(map(repr, unknown))}")
-    if count:
-        more = [f"... {count} examples in all, the first {LISTED} listed"] if count > LISTED else []
+        labels = (example.labels,) if isinstance(example.labels, str) else example.labels
+        if unknown := sorted(set(labels) - set(model.labels)):
+            listed.append(f"{example.file}:{example.line}: the model has no label {', '.join(map(repr, unknown))}")
+    if listed:
+        more = [f"... {len(listed)} examples in all, the first {LISTED} listed"] if len(listed) > LISTED else []
         advice = f"its labels are {', '.join(model.labels)}; rename the labels of the file, or train a model on them"
-        raise ModelError("\n".join([*listed, *more, advice]))
+        raise ModelError("\n".join([*listed[:LISTED], *more, advice]))

@@ -256,7 +256,9 @@ def grid(run: Run) -> tuple[list[tuple[str, Decisions]], int, float]:
     columns, width = columns_for(len(run.rounds), 2 if len(run.rounds) == 2 else 3)
     if len(run.rounds) == 1:
         columns, width = columns_for(len(run.pairs), 2)
-    cells = [(f"{p}, round {n}" if p else f"round {n}", tuple(run.cell(p, n))) for p in run.pairs for n in run.rounds]
+    cells: list[tuple[str, Decisions]] = [
+        (f"{p}, round {n}" if p else f"round {n}", run.cell(p, n)) for p in run.pairs for n in run.rounds
+    ]
     return cells, columns, width
 
 

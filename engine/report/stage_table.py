@@ -143,8 +143,8 @@ def aggregate(summary: Json, metric: str | None = None) -> Aggregate:
         versus = before.get(arm, before.get("baseline")) if arm in SIDE_ARMS else before.get("")
         own = [r for r in rows if row_key(r) == key]
         score = _stage_score(own, summary.get("source"), targets, more, versus)
-        spent = {name: _between(summary, name, earlier, order) for name in ("seconds", "cpu_seconds")}
-        stages.append(replace(score, **spent))
+        seconds, cpu_seconds = (_between(summary, name, earlier, order) for name in ("seconds", "cpu_seconds"))
+        stages.append(replace(score, seconds=seconds, cpu_seconds=cpu_seconds))
         if score.values:
             before |= {arm: score} if arm in SIDE_ARMS else {arm: score, "": score}
         earlier = order

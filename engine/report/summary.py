@@ -85,8 +85,8 @@ def build_summary(folder: str | Path) -> Json:
         extra = _decision_fields(folder, stage, stages)
         for score in read_json(folder / stage["folder"] / "scores.json").get("scores") or ():
             translated = score.get("role") == TRANSLATE_TEST
-            parts = _translated(stage, record, score) if translated else (stage, record, score)
-            rows.append(_row(*parts, extra))
+            parts: tuple[Json, Json, Json] = stage, record, score
+            rows.append(_row(*(_translated(*parts) if translated else parts), extra))
     metrics = {r["metric"] for r in rows}
     targets = info.get("targets") or sorted({r["language"] for r in rows if r["role"] == "target"})
     return {

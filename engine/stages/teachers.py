@@ -194,7 +194,9 @@ def _of_folder(
         theirs = ItemView(text_of_side(teacher.data, stage, side))
     model = load_task_model(teacher.path).to(context.device)
     classes = torch.from_numpy(teacher.classes).to(context.device)
-    values = predict_items(model, theirs, lambda logits: labels(logits[:, :, classes]), pool, **context.passes).numpy()
+    values = predict_items(
+        model, theirs, lambda logits: labels(logits[:, :, classes]), pool, width=len(classes), **context.passes
+    ).numpy()
     if theirs is view:
         return values, np.ones(len(values), dtype=bool)
     where = same_items(view.store, theirs.store)

@@ -24,22 +24,30 @@ def test_phi_and_kappa_are_those_of_others(seed: int) -> None:
     first, noise = rng.random(200) < rng.uniform(0.1, 0.9), rng.random(200) < 0.3
     second = np.where(noise, rng.random(200) < 0.5, first)
     found = error_correlation(first, second.astype(np.uint8))
-    assert found.phi == pytest.approx(matthews_corrcoef(first, second), rel=1e-12)
-    assert found.phi == pytest.approx(np.corrcoef(first, second)[0, 1], rel=1e-12)
-    assert found.kappa == pytest.approx(cohen_kappa_score(first, second), rel=1e-12)
-    assert (found.both, found.first, found.second) == ((first & second).sum(), first.sum(), second.sum())
+    assert found["phi"] == pytest.approx(matthews_corrcoef(first, second), rel=1e-12)
+    assert found["phi"] == pytest.approx(np.corrcoef(first, second)[0, 1], rel=1e-12)
+    assert found["kappa"] == pytest.approx(cohen_kappa_score(first, second), rel=1e-12)
+    assert tuple(found[f"{who}_wrong"] for who in ("both", "first", "second")) == (
+        (first & second).sum(),
+        first.sum(),
+        second.sum(),
+    )
 
 
 def test_the_ends() -> None:
     """The same errors, opposite ones, independent ones; and models that cannot correlate."""
     wrong = [1, 1, 0, 0]
-    assert error_correlation(wrong, wrong).phi == error_correlation(wrong, wrong).kappa == 1.0
-    assert error_correlation(wrong, [0, 0, 1, 1]).phi == error_correlation(wrong, [0, 0, 1, 1]).kappa == -1.0
-    assert error_correlation(wrong, [1, 0, 1, 0]).phi == 0.0
-    assert error_correlation(wrong, [0, 0, 0, 0]).phi is None
-    assert error_correlation(wrong, [0, 0, 0, 0]).kappa == 0.0
-    nowhere = error_correlation([0, 0], [0, 0])
-    assert (nowhere.phi, nowhere.kappa, nowhere.both, nowhere.count) == (None, None, 0, 2)
+
+    def both(*pair: list[int]) -> tuple[float | None, float | None]:
+        found = error_correlation(*pair)
+        return found["phi"], found["kappa"]
+
+    assert both(wrong, wrong) == (1.0, 1.0)
+    assert both(wrong, [0, 0, 1, 1]) == (-1.0, -1.0)
+    assert both(wrong, [1, 0, 1, 0]) == (0.0, 0.0)
+    assert both(wrong, [0, 0, 0, 0]) == (None, 0.0)
+    assert both([0, 0], [0, 0]) == (None, None)
+    assert error_correlation([0, 0], [0, 0])["both_wrong"] == 0
 
 
 ON = (

@@ -11,13 +11,13 @@ from seqeval.scheme import IOB2
 
 from xlt_engine import DataError
 from xlt_engine.engine.evaluation.metrics import (
-    AccuracyCounter,
     EntityCounter,
     EntityScores,
     accuracy,
     as_array,
     entity_f1,
     f1_of_counts,
+    label_scores,
     macro_f1,
     spans,
     transfer_gap,
@@ -165,12 +165,8 @@ def test_accuracy_and_macro_f1() -> None:
     assert math.isnan(macro_f1([], []))
 
 
-def test_accuracy_counter_streams() -> None:
-    counter = AccuracyCounter(["a", "b"])
-    counter.update(["a", "b"], ["a", "a"])
-    counter.update(["b"], ["b"])
-    scores = counter.result()
-    assert (scores.num_items, scores.num_correct) == (3, 2)
+def test_scores_of_each_class() -> None:
+    scores = label_scores(["a", "b", "b"], ["a", "a", "b"], ["a", "b"])
     assert {x: s.f1 for x, s in scores.per_class.items()} == {"a": pytest.approx(200 / 3), "b": pytest.approx(200 / 3)}
     assert (scores.per_class["a"].precision, scores.per_class["a"].recall) == (50.0, 100.0)
     assert (scores.per_class["b"].num_gold, scores.per_class["b"].num_predicted) == (2, 1)

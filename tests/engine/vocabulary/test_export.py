@@ -20,7 +20,7 @@ from xlt_engine import ConfigError, ModelError
 from xlt_engine.data import Tokenizer, pack
 from xlt_engine.data.tokenizer.prune import prune_vocabulary
 from xlt_engine.engine import evaluate_files, predict
-from xlt_engine.engine.prediction.model_folder import stored_alpha, trained_length
+from xlt_engine.engine.prediction.model_folder import open_model, stored_alpha
 from xlt_engine.engine.prediction.predictor import Predictor
 from xlt_engine.engine.vocabulary import prune
 from xlt_engine.engine.vocabulary.prune import prune_model
@@ -113,7 +113,7 @@ def test_a_stage_predicts_as_it_did(tagged: Any, tmp_path: Path) -> None:
         assert predict(stage, words) == predict(out, words)
     lines = (tagged.folder / "de.txt").read_text("utf-8").splitlines()
     assert predict(stage, lines, abstain=True) == predict(out, lines, abstain=True)
-    assert (trained_length(out), stored_alpha(out)) == (16, stored_alpha(stage))
+    assert (open_model(out).max_length, stored_alpha(out)) == (16, stored_alpha(stage))
     scored = evaluate_files(out, [tagged.folder / "test-de.conll"]).scores[0].metrics
     rows = tagged.json("de/hard1/scores.json")["scores"]
     assert scored == {r["metric"]: r["value"] for r in rows if r["language"] == "de"}
