@@ -47,9 +47,8 @@ class EncoderConfig:
     def __post_init__(self) -> None:
         if self.model_type not in LAYOUTS:
             raise ModelError(f"encoder configuration: model_type is {self.model_type!r}; {_KNOWN}")
-        values = {
-            f.name: getattr(self, f.name) for f in fields(self) if f.name not in ("model_type", "position_offset")
-        }
+        own = ("model_type", "position_offset")
+        values = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in own}
         problems = _problems(self.layout, values, lambda name: name)
         for name, value in ({} if problems else _implied(self.layout, values)).items():
             if getattr(self, name) != value:
@@ -108,30 +107,28 @@ def _implied(layout: Layout, values: Mapping[str, Any]) -> dict[str, Any]:
     return {**layout.constants, "position_offset": values["pad_token_id"] + 1 if layout.positions_after_pad else 0}
 
 
+def _expected(name: str, value: Any, vocab_size: Any) -> str:
+    """What a field has to be; empty where it is."""
+    whole, number = type(value) is int, type(value) in (int, float)
+    if name == "pad_token_id":
+        inside = whole and type(vocab_size) is int and 0 <= value < vocab_size
+        return "" if value is None or inside else "null or a row of the vocabulary"
+    if name in _SIZES:
+        return "" if whole and value > 0 else "a positive integer"
+    if name in ("dropout", "attention_dropout"):
+        return "" if number and 0 <= value < 1 else "a probability in [0, 1)"
+    return "" if number and 0 < value < 1 else "a number between 0 and 1"
+
+
 def _problems(layout: Layout, values: Mapping[str, Any], label: Callable[[str], str]) -> list[str]:
-    found = []
-    for name, value in values.items():
-        number = isinstance(value, (int, float)) and not isinstance(value, bool)
-        if name in layout.constants:
-            continue
-        if name == "pad_token_id":
-            vocab = values.get("vocab_size")
-            inside = isinstance(vocab, int) and isinstance(value, int) and 0 <= value < vocab
-            if value is not None and not (inside and not isinstance(value, bool)):
-                found.append(f"{label(name)} is {value!r}, expected null or a row of the vocabulary")
-        elif name in _SIZES:
-            if not (isinstance(value, int) and number and value > 0):
-                found.append(f"{label(name)} is {value!r}, expected a positive integer")
-        elif name in ("dropout", "attention_dropout"):
-            if not (number and 0 <= value < 1):
-                found.append(f"{label(name)} is {value!r}, expected a probability in [0, 1)")
-        elif not (number and 0 < value < 1):
-            found.append(f"{label(name)} is {value!r}, expected a number between 0 and 1")
-    if found:
-        return found
+    checked = {name: value for name, value in values.items() if name not in layout.constants}
+    expected = {name: _expected(name, value, values.get("vocab_size")) for name, value in checked.items()}
+    problems = [f"{label(n)} is {checked[n]!r}, expected {kind}" for n, kind in expected.items() if kind]
+    if problems:
+        return problems
     hidden, heads, pad = (values.get(name) for name in ("hidden_size", "num_heads", "pad_token_id"))
     if hidden and heads and hidden % heads:
-        found.append(f"{label('hidden_size')} {hidden} is not a multiple of {label('num_heads')} {heads}")
+        problems.append(f"{label('hidden_size')} {hidden} is not a multiple of {label('num_heads')} {heads}")
     if layout.positions_after_pad and (pad is None or pad + 1 >= values.get("max_positions", pad + 2)):
-        found.append(f"{label('pad_token_id')} is {pad!r}, but positions begin after it; none is left")
-    return found
+        problems.append(f"{label('pad_token_id')} is {pad!r}, but positions begin after it; none is left")
+    return problems

@@ -198,17 +198,9 @@ class Encoder(nn.Module):
             ModelError: a sequence is longer than the position table, or (checked on the CPU only) an id lies outside
                 its table.
         """
-        self._check(batch)
-        plan = attention_plan(batch.cu_seqlens)
-        last = len(self.layers) - 1
-        hidden: Tensor = self.embeddings(batch, seed)
-        for index, layer in enumerate(self.layers):
-            inputs = hidden, batch, plan, rows if index == last else None, seed
-            if self._recomputes(layer, hidden):
-                hidden = checkpoint(layer, *inputs, use_reentrant=False, preserve_rng_state=False)
-            else:
-                hidden = layer(*inputs)
-        return EncoderOutput(hidden)
+        for hidden in self._states(batch, rows, seed):
+            last = hidden
+        return EncoderOutput(last)
 
     def layer_states(self, batch: PackedInput) -> Iterator[Tensor]:
         """The states after the embeddings and after each layer, [T, H] each, without dropout; for looking inside.
@@ -216,12 +208,19 @@ class Encoder(nn.Module):
         Raises:
             ModelError: as `forward`.
         """
+        return self._states(batch, None, None)
+
+    def _states(self, batch: PackedInput, rows: Tensor | None, seed: Seed) -> Iterator[Tensor]:
         self._check(batch)
         plan = attention_plan(batch.cu_seqlens)
-        hidden: Tensor = self.embeddings(batch, None)
+        hidden: Tensor = self.embeddings(batch, seed)
         yield hidden
-        for layer in self.layers:
-            hidden = layer(hidden, batch, plan, None, None)
+        for index, layer in enumerate(self.layers, start=1):
+            inputs = hidden, batch, plan, rows if index == len(self.layers) else None, seed
+            if self._recomputes(layer, hidden):
+                hidden = checkpoint(layer, *inputs, use_reentrant=False, preserve_rng_state=False)
+            else:
+                hidden = layer(*inputs)
             yield hidden
 
     def _recomputes(self, layer: nn.Module, hidden: Tensor) -> bool:

@@ -17,7 +17,7 @@ from .encoder import Encoder
 from .fill import fill
 from .heads import Head, LinearHead, MlpHead, VoterHeads
 from .tasks import POOLINGS, TASKS, MaskedLM, Pooler, TaskModel
-from .weights import DTYPES, SINGLE, inside, parse_json, scan, write, write_file
+from .weights import DTYPES, SINGLE, read_object, scan, write, write_file
 
 FORMAT = 1
 _HEADS = ("linear", "mlp", "voters", "cloze")
@@ -39,9 +39,9 @@ class FolderInfo:
     task: str | None = None
     labels: tuple[str, ...] | None = None
     head: str | None = None
+    pooling: str | None = None
     widths: tuple[int, ...] | None = None
     dropout: float | None = None
-    pooling: str | None = None
     extra: Mapping[str, Any] | None = None
     pieces: tuple[tuple[int, ...], ...] | None = None
     prompt: str = ""
@@ -54,7 +54,7 @@ def load_encoder_config(folder: str | os.PathLike[str]) -> EncoderConfig:
         ModelError: no folder, no valid `config.json`, or a model that this encoder does not compute.
     """
     root = _root(folder)
-    return EncoderConfig.from_hf(_json(root, "config.json"), file=str(root / "config.json"))
+    return EncoderConfig.from_hf(read_object(root, "config.json"), file=str(root / "config.json"))
 
 
 def load_encoder(folder: str | os.PathLike[str]) -> Encoder:
@@ -137,7 +137,7 @@ def read_info(folder: str | os.PathLike[str]) -> FolderInfo:
         ModelError: a file is missing or not valid, or the two disagree about the labels.
     """
     root = _root(folder)
-    values = _json(root, "config.json")
+    values = read_object(root, "config.json")
     config = EncoderConfig.from_hf(values, file=str(root / "config.json"))
     labels = _hf_labels(values, root / "config.json")
     if (root / "xlt.json").exists():
@@ -147,9 +147,8 @@ def read_info(folder: str | os.PathLike[str]) -> FolderInfo:
     kind = architecture.removeprefix(config.layout.classes)
     if kind in _TASK_CLASSES:
         task = _TASK_CLASSES[kind]
-        head, pooling = ("linear", "cls") if task == "ner" else config.layout.classifier
         dropout = _head_dropout(config, values, task, root / "config.json")
-        return FolderInfo(config, "task", task=task, labels=labels, head=head, dropout=dropout, pooling=pooling)
+        return FolderInfo(config, "task", task, labels, *_head_of_transformers(config, task), dropout=dropout)
     return FolderInfo(config, "masked-lm" if kind in ("ForMaskedLM", "ForPreTraining") else "encoder")
 
 
@@ -195,11 +194,9 @@ def save_model(
         if model.task in model.config.layout.head_dropout:
             config[model.config.layout.head_dropout[model.task][0]] = model.head.dropout
         head: dict[str, Any] = {"kind": model.head.kind, "dropout": model.head.dropout}
-        if isinstance(model.head, VoterHeads):
-            head["widths"] = list(model.head.widths)
-        if isinstance(model.head, ClozeHead):
-            head["pieces"] = [list(pieces) for pieces in model.head.pieces]
-        own |= {"task": model.task, "labels": list(model.labels), "pooling": model.pooling, "head": head}
+        head |= {"widths": model.head.widths} if isinstance(model.head, VoterHeads) else {}
+        head |= {"pieces": model.head.pieces} if isinstance(model.head, ClozeHead) else {}
+        own |= {"task": model.task, "labels": model.labels, "pooling": model.pooling, "head": head}
         own |= {"prompt": model.prompt} if model.prompt else {}
     own["extra"] = extra or {}
     write(tensors, root / SINGLE, DTYPES[dtype])
@@ -219,12 +216,16 @@ def _architecture(model: Encoder | MaskedLM | TaskModel) -> str:
     if isinstance(model, MaskedLM):
         kind = "ForMaskedLM"
     elif isinstance(model, TaskModel):
-        theirs = ("linear", "cls") if model.task == "ner" else layout.classifier
         if isinstance(model.head, ClozeHead):
             kind = "ForMaskedLM"  # which is what it is, beside the words of its classes
-        elif (model.head.kind, model.pooling) == theirs:
+        elif (model.head.kind, model.pooling) == _head_of_transformers(model.config, model.task):
             kind = next(name for name, task in _TASK_CLASSES.items() if task == model.task)
     return layout.classes + kind
+
+
+def _head_of_transformers(config: EncoderConfig, task: str) -> tuple[str, str]:
+    """Kind and pooling of the head that the layout's classes have for a task."""
+    return ("linear", "cls") if task == "ner" else config.layout.classifier
 
 
 def _head_dropout(config: EncoderConfig, values: Mapping[str, Any], task: str, file: Path) -> float:
@@ -269,7 +270,7 @@ def _hf_labels(values: Mapping[str, Any], file: Path) -> tuple[str, ...] | None:
 
 def _own_info(config: EncoderConfig, hf_labels: tuple[str, ...] | None, root: Path) -> FolderInfo:
     file = root / "xlt.json"
-    own = _json(root, "xlt.json")
+    own = read_object(root, "xlt.json")
     if own.get("format") != FORMAT:
         raise ModelError(f"{file}: format {own.get('format')!r}, this version reads {FORMAT}; update xlt-engine")
     extra = own.get("extra")
@@ -338,11 +339,3 @@ def _root(folder: str | os.PathLike[str]) -> Path:
     if not root.is_dir():
         raise ModelError(f"{root}: no such model folder")
     return root
-
-
-def _json(root: Path, name: str) -> dict[str, Any]:
-    path = inside(root, name)
-    try:
-        return parse_json(path.read_bytes(), path)
-    except OSError as error:
-        raise ModelError(f"{path}: cannot be read ({error.strerror})") from error

@@ -28,48 +28,37 @@ def entry(shape=(1,), span=(0, 4), dtype="F32"):
     return {"dtype": dtype, "shape": list(shape), "data_offsets": list(span)}
 
 
-def numbered(count):
-    return {f"t{i}": entry((0,), (0, 0)) for i in range(count)}
-
-
 CRAFTED = {
-    "empty file": (b"", "truncated"),
-    "seven bytes": (b"\x01" * 7, "truncated"),
-    "header longer than the file": (struct.pack("<Q", 100) + b"{}", "truncated"),
-    "header of 2**63 bytes": (struct.pack("<Q", 2**63) + b"{}", "at most 16777216"),
-    "header above 16 MB": (struct.pack("<Q", 2**24 + 1) + b" " * 50, "at most 16777216"),
-    "duplicate name": (
-        craft(b'{"a":' + json.dumps(entry()).encode() + b',"a":' + json.dumps(entry()).encode() + b"}", b"0000"),
-        "the name 'a' appears twice",
-    ),
-    "too many tensors": (craft(numbered(10_001)), "10001 tensors, at most 10000"),
-    "not JSON": (craft(b"{]"), "not valid JSON"),
-    "not UTF-8": (craft(b'{"\xff": 1}'), "not valid JSON"),
-    "not an object": (craft(b"[]"), "not a JSON object"),
-    "deeply nested": (craft(b"[" * 100_000), "not valid JSON"),
-    "huge integer": (craft(b'{"a": {"dtype":"F32","shape":[' + b"9" * 5000 + b'],"data_offsets":[0,4]}}'), "JSON"),
-    "entry is a list": (craft({"a": []}), "entry of 'a' is not valid"),
-    "no shape": (craft({"a": {"dtype": "F32", "data_offsets": [0, 4]}}, b"0000"), "entry of 'a'"),
-    "negative size": (craft({"a": entry((-1,), (0, 4))}, b"0000"), "entry of 'a'"),
-    "boolean size": (craft({"a": entry((True,), (0, 4))}, b"0000"), "entry of 'a'"),
-    "fractional offset": (craft({"a": entry((1,), (0, 4.0))}, b"0000"), "entry of 'a'"),
-    "three offsets": (craft({"a": entry((1,), (0, 4, 8))}, b"0000"), "entry of 'a'"),
-    "reversed offsets": (craft({"a": entry((1,), (4, 0))}, b"0000"), "offsets of a"),
-    "product overflows": (craft({"a": entry((2**40, 2**40), (0, 4))}, b"0000"), "offsets of a"),
-    "unknown dtype": (craft({"a": entry(dtype="F8_E4M3")}, b"0000"), "dtype F8_E4M3"),
-    "overlap": (craft({"a": entry(), "b": entry((1,), (2, 6))}, b"000000"), "overlap or leave a hole"),
-    "hole": (craft({"a": entry(), "b": entry((1,), (8, 12))}, b"0" * 12), "overlap or leave a hole"),
-    "starts late": (craft({"a": entry((1,), (4, 8))}, b"0" * 8), "overlap or leave a hole"),
-    "trailing bytes": (craft({"a": entry()}, b"0" * 5), "too long"),
-    "missing bytes": (craft({"a": entry()}, b"000"), "truncated"),
+    "empty file": b"",
+    "seven bytes": b"\x01" * 7,
+    "header longer than the file": struct.pack("<Q", 100) + b"{}",
+    "header of 2**63 bytes": struct.pack("<Q", 2**63) + b"{}",
+    "not JSON": craft(b"{]"),
+    "not UTF-8": craft(b'{"\xff": 1}'),
+    "not an object": craft(b"[]"),
+    "deeply nested": craft(b"[" * 100_000),
+    "huge integer": craft(b'{"a": {"dtype":"F32","shape":[' + b"9" * 5000 + b'],"data_offsets":[0,4]}}'),
+    "entry is a list": craft({"a": []}),
+    "no shape": craft({"a": {"dtype": "F32", "data_offsets": [0, 4]}}, b"0000"),
+    "negative size": craft({"a": entry((-1,), (0, 4))}, b"0000"),
+    "boolean size": craft({"a": entry((True,), (0, 4))}, b"0000"),
+    "fractional offset": craft({"a": entry((1,), (0, 4.0))}, b"0000"),
+    "three offsets": craft({"a": entry((1,), (0, 4, 8))}, b"0000"),
+    "reversed offsets": craft({"a": entry((1,), (4, 0))}, b"0000"),
+    "product overflows": craft({"a": entry((2**40, 2**40), (0, 4))}, b"0000"),
+    "unknown dtype": craft({"a": entry(dtype="F8_E4M3")}, b"0000"),
+    "overlap": craft({"a": entry(), "b": entry((1,), (2, 6))}, b"000000"),
+    "hole": craft({"a": entry(), "b": entry((1,), (8, 12))}, b"0" * 12),
+    "starts late": craft({"a": entry((1,), (4, 8))}, b"0" * 8),
+    "trailing bytes": craft({"a": entry()}, b"0" * 5),
+    "missing bytes": craft({"a": entry()}, b"000"),
 }
 
 
 @pytest.mark.parametrize("case", CRAFTED)
 def test_crafted_file(folder, case):
-    data, message = CRAFTED[case]
-    (folder / "model.safetensors").write_bytes(data)
-    with pytest.raises(ModelError, match=message) as caught:
+    (folder / "model.safetensors").write_bytes(CRAFTED[case])
+    with pytest.raises(ModelError, match="copy or download the file again") as caught:
         load_encoder(folder)
     assert str(folder / "model.safetensors") in str(caught.value)
 
