@@ -11,7 +11,8 @@ from collections.abc import Mapping
 
 from torch import Tensor, nn
 
-from .encoder import Encoder
+from .cloze import ClozeHead
+from .encoder import Encoder, Layer
 from .heads import Head, VoterHeads
 from .tasks import MaskedLM, Pooler, TaskModel
 
@@ -30,7 +31,6 @@ _DECODER_BIAS = "cls.predictions.bias"
 _HEADS = {
     "linear": {"classifier": ""},
     "mlp": {"classifier.dense": "dense", "classifier.out_proj": ""},
-    "cloze": _TRANSFORM,
 }
 
 Views = dict[str, Tensor]
@@ -68,6 +68,7 @@ def _encoder(encoder: Encoder) -> Views:
         found["embeddings.token_type_embeddings.weight"] = emb.segment
     found |= _pairs(emb, {"embeddings.LayerNorm": "norm"})
     for index, layer in enumerate(encoder.layers):
+        assert isinstance(layer, Layer)
         thirds = zip(layer.qkv_weight.chunk(3), layer.qkv_bias.chunk(3), strict=True)
         own: Views = {}
         for name, (weight, bias) in zip(("query", "key", "value"), thirds, strict=True):
@@ -78,8 +79,10 @@ def _encoder(encoder: Encoder) -> Views:
 
 
 def _head(head: Head) -> Views:
+    if isinstance(head, ClozeHead):
+        return _pairs(head, _TRANSFORM) | {_DECODER_BIAS: head.decoder_bias}
     if not isinstance(head, VoterHeads):
-        return _pairs(head, _HEADS[head.kind]) | ({_DECODER_BIAS: head.decoder_bias} if head.kind == "cloze" else {})
+        return _pairs(head, _HEADS[head.kind])
     found: Views = {}
     for i, width in enumerate(head.widths):
         found |= {

@@ -134,7 +134,7 @@ def mean(values: Iterable[Any]) -> float:
 def columns_for(count: int, most: int = 3) -> tuple[int, float]:
     """How many panels in a row, and how wide each."""
     columns = max(1, min(count, most))
-    return columns, min((WIDTH - 18 * (columns - 1)) / columns, 620.0)
+    return columns, min((WIDTH - svg.GAP * (columns - 1)) / columns, 620.0)
 
 
 def trail(run: Run) -> Figure | None:

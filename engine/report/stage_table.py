@@ -245,20 +245,12 @@ def table_caption(result: Aggregate) -> str:
     return f"{METRIC_NAMES.get(result.metric, result.metric)}, points; {over}{size}"
 
 
-def stage_table(summary: Json, *, markdown: bool = False, metric: str | None = None) -> str:
-    """The stage table for a terminal, or in Markdown.
-
-    Steps are paired differences to the stage before (the control arm's, to zero-shot); "up" counts the (target, seed)
-    pairs above zero; the gap is source minus target, averaged over targets.
-    """
-    result = aggregate(summary, metric)
+def stage_table(summary: Json) -> str:
+    """The stage table for a terminal."""
+    result = aggregate(summary)
     header, lines = table_cells(result)
     if not lines:
         return "no scores yet\n"
-    if markdown:
-        rule = ["---", *("---:" for _ in header[1:])]
-        body = "\n".join("| " + " | ".join(_pipe(c) for c in line) + " |" for line in [header, rule, *lines])
-        return f"{body}\n\n{table_caption(result)}.\n"
     notes = [
         "step: paired difference to the stage before; up: pairs of target and seed that rose; gap: source - target",
         "parallel: translations or parallel text used; labels: target labels used for anything but scoring",
@@ -266,7 +258,3 @@ def stage_table(summary: Json, *, markdown: bool = False, metric: str | None = N
     ]
     title = f"{summary.get('name')}: {table_caption(result)}"
     return "\n".join([title, "", *text_table([header, *lines]), "", *notes]) + "\n"
-
-
-def _pipe(text: str) -> str:
-    return text.replace("|", "\\|").replace("\n", " ")

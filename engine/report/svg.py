@@ -18,6 +18,8 @@ _LIGHT = ("#0072B2", "#D55E00", "#009E73", "#AA4499", "#C98A00", "#3B9BD4", "#6E
 _DARK = ("#5BB0EA", "#FF8F57", "#3CCB9F", "#E39ACB", "#F2BC45", "#9AD3F7", "#9DA7B1")
 GREY = len(_LIGHT) - 1
 """Series number of the neutral grey; the numbers below it are colours."""
+GAP = 18.0
+"""Between panels, in pixels."""
 
 _NOT_XML = re.compile("[^\t\n\r\u0020-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 _CORNERS = {
@@ -270,21 +272,19 @@ def shape_name(index: int) -> str:
     return _SHAPES[index % len(_SHAPES)]
 
 
-def figure(
-    panels: Sequence[Panel], *, title: str, description: str, columns: int, keys: Sequence[Key] = (), gap: float = 18
-) -> str:
+def figure(panels: Sequence[Panel], *, title: str, description: str, columns: int, keys: Sequence[Key] = ()) -> str:
     """Panels in rows of `columns` under one legend, as one `<svg>`; `title` and `description` are read aloud."""
     rows = [panels[i : i + columns] for i in range(0, len(panels), columns)]
-    width = max((sum(p.width for p in row) + gap * (len(row) - 1) for row in rows), default=200.0)
+    width = max((sum(p.width for p in row) + GAP * (len(row) - 1) for row in rows), default=200.0)
     legend, y = _legend(keys, width)
     body = [legend]
     for row in rows:
         x = 0.0
         for panel in row:
             body.append(f'<g class="panel" transform="translate({x:.1f} {y:.1f})">{panel.render()}</g>')
-            x += panel.width + gap
-        y += max(p.height for p in row) + gap
-    height, label = max(y - gap, 20), quoteattr(_NOT_XML.sub("\ufffd", title))
+            x += panel.width + GAP
+        y += max(p.height for p in row) + GAP
+    height, label = max(y - GAP, 20), quoteattr(_NOT_XML.sub("\ufffd", title))
     return (
         f'<svg xmlns="http://www.w3.org/2000/svg" class="xlt" role="img" aria-label={label} '
         f'viewBox="-2 -2 {width + 4:.0f} {height + 4:.0f}" width="{width + 4:.0f}" height="{height + 4:.0f}">'
