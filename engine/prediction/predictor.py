@@ -15,7 +15,7 @@ from ...data import OUTSIDE, Prompt, Row, Tokenizer, row_batches, window_rows
 from ...data.readers.formats import words_of
 from ..evaluation.inference import packed_votes, predict_batches, predicted_classes, unpacked_votes
 from ..pseudolabels.filters import decide
-from .model_folder import Device, ModelLike, Split, open_model, stored_alpha
+from .model_folder import Device, ModelLike, open_model, stored_alpha
 
 BATCH_TOKENS = 4096
 
@@ -46,14 +46,12 @@ class TagPrediction:
 
     Attributes:
         words: as given, or as a plain text was cut.
-        windows: windows the sentence was read in; 1 unless it is longer than the maximum length.
     """
 
     words: tuple[str, ...]
     labels: tuple[str | None, ...]
     confidences: tuple[float, ...]
     agree: tuple[bool, ...]
-    windows: int = 1
 
     @property
     def pairs(self) -> list[tuple[str | None, float]]:
@@ -70,7 +68,6 @@ def predict(
     abstain: bool = False,
     alpha: float | None = None,
     max_length: int | None = None,
-    split: Split | None = None,
     device: Device = "auto",
     batch_tokens: int = BATCH_TOKENS,
 ) -> list[Prediction] | list[TagPrediction]:
@@ -82,15 +79,14 @@ def predict(
 
     Args:
         model: a task model, or the folder of one; a stage folder of a run is one.
-        texts: texts; for NER lists of words, or texts, which are then cut as `split` says.
+        texts: texts; for NER lists of words, or texts, which are then cut as the recipe of the folder cut its
+            unlabelled text, else around punctuation.
         pairs: classification: the second text of each.
         tokenizer: the model's; needed with a model in memory, read from the folder otherwise.
         alpha: for `abstain`; where absent, what the stage that made the folder decided with, else 0.9.
         max_length: in tokens, special ones included; where absent, the length the folder was trained with, else all
             positions of the encoder. A longer sentence of NER is read in overlapping windows, so that every word gets a
             tag; a longer text of classification is cut.
-        split: NER: cut texts at white space alone, or around punctuation too; where absent, as the recipe of the
-            folder cut its unlabelled text, else around punctuation.
         device: for a folder; a model in memory stays where it is.
         batch_tokens: tokens in one forward pass.
 
@@ -106,7 +102,6 @@ def predict(
         abstain=abstain,
         alpha=alpha,
         max_length=max_length,
-        split=split,
         device=device,
         batch_tokens=batch_tokens,
     )
@@ -135,7 +130,6 @@ class Predictor:
         abstain: bool = False,
         alpha: float | None = None,
         max_length: int | None = None,
-        split: Split | None = None,
         device: Device = "auto",
         batch_tokens: int = BATCH_TOKENS,
     ) -> None:
@@ -145,7 +139,7 @@ class Predictor:
             raise ConfigError(f"alpha is {alpha}; give a confidence from 0 to 1")
         opened = open_model(model, tokenizer, max_length=max_length, device=device)
         self.model, self.tokenizer, self.max_length = opened.model, opened.tokenizer, opened.max_length
-        self.split, self.prediction = split or opened.split, opened.prediction
+        self.split, self.prediction = opened.split, opened.prediction
         self.abstain, self._budget = abstain, batch_tokens
         self.alpha, self.alpha_from = (alpha, "given") if alpha is not None else stored_alpha(opened.folder)
         self.counts: Counter[str] = Counter()
@@ -156,7 +150,7 @@ class Predictor:
         return self.model.task
 
     def words(self, text: str) -> tuple[str, ...]:
-        """The words of a plain text, cut as `split` says."""
+        """The words of a plain text, cut as those that the model was trained on."""
         return tuple(text.split()) if self.split == "whitespace" else words_of(text)
 
     def classify(self, texts: Sequence[str], pairs: Sequence[str | None] | None = None) -> list[Prediction]:
@@ -196,29 +190,28 @@ class Predictor:
         """The tags of each list of words."""
         self._expect("ner")
         rows: list[Row] = []
-        starts, windows, places = [0], list[int](), list[int]()
-        for words, encoded in zip(sentences, self.tokenizer.encode_words(sentences), strict=True):
-            own = window_rows(encoded.ids, encoded.positions, self.max_length, first=len(places), example=len(windows))
-            rows += own
+        starts, places = [0], list[int]()
+        for i, (words, encoded) in enumerate(zip(sentences, self.tokenizer.encode_words(sentences), strict=True)):
+            windows = window_rows(encoded.ids, encoded.positions, self.max_length, first=len(places), example=i)
+            rows += windows
             places += [starts[-1] + w for w in encoded.words]
             starts.append(starts[-1] + len(words))
-            windows.append(len(own))
+            self.counts["windowed"] += len(windows) > 1
             self.counts["no_token"] += encoded.empty
         *verdicts, _ = self._judge(rows, starts[-1], np.array(places, dtype=np.int64))
         seen = np.zeros(starts[-1], dtype=bool)
         seen[places] = True
         self.counts["texts"] += len(sentences)
         self.counts["words"] += starts[-1]
-        self.counts["windowed"] += sum(n > 1 for n in windows)
         names, unseen = self.model.labels, None if self.abstain else OUTSIDE
         out = []
-        for words, start, stop, count in zip(sentences, starts, starts[1:], windows, strict=False):
+        for words, start, stop in zip(sentences, starts, starts[1:], strict=False):
             label, keep, confidence, agree, read = (column[start:stop] for column in (*verdicts, seen))
             tags = tuple(
                 (names[i] if kept else None) if known else unseen
                 for i, kept, known in zip(label, keep, read, strict=True)
             )
-            out.append(TagPrediction(tuple(words), tags, tuple(confidence.tolist()), tuple(agree.tolist()), count))
+            out.append(TagPrediction(tuple(words), tags, tuple(confidence.tolist()), tuple(agree.tolist())))
         return out
 
     def notes(self) -> list[str]:

@@ -126,7 +126,6 @@ def test_long_sentences_are_read_in_windows(tagger: TaskModel, tokenizer: Tokeni
     predictor = Predictor(tagger, tokenizer=tokenizer)
     one = predictor.tag([words])[0]
     assert len(one.labels) == len(words)
-    assert one.windows > 2
     assert min(one.confidences) > 0
     assert predictor.counts["windowed"] == 1
     assert "read in windows" in predictor.notes()[0]
