@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from xlt_engine.data import ItemView, TokenStore, read_tsv
-from xlt_engine.engine import evaluate, predict
+from xlt_engine.engine import evaluate, evaluate_files, predict
 from xlt_engine.engine.evaluation.inference import predict_logits, predicted_classes
 from xlt_engine.engine.storage.files import sha256_file
 from xlt_engine.model import load_task_model, save_model
@@ -66,7 +66,8 @@ def test_finished_stages_are_scored_again_and_the_folder_remembers(tiny: Callabl
         scores = run.json("de/soft1/scores.json")["scores"]
         (said,) = [r["value"] for r in scores if r["language"] == "de" and r["metric"] == "accuracy"]
         assert said == pytest.approx(accuracy)
-        assert evaluate(folder, texts).scores[0].metrics["accuracy"] == pytest.approx(accuracy)
+        for result in (evaluate(folder, texts), evaluate_files(folder, [test], ["de"])):
+            assert result.scores[0].metrics["accuracy"] == pytest.approx(accuracy)
         labels = [p.label for p in predict(folder, [e.text for e in texts])]  # type: ignore[union-attr, misc]
         assert labels == [model.labels[c] for c in classes]
         assert run.stage("de/soft1")["hashes"]["scores.json"] == sha256_file(folder / "scores.json")
