@@ -11,13 +11,11 @@ import torch
 from torch import Tensor
 
 from ... import ConfigError
-from ...data import OUTSIDE, Prompt, Row, Tokenizer, row_batches, window_rows
+from ...data import OUTSIDE, Prompt, Row, Tokenizer, inference_tokens, row_batches, window_rows
 from ...data.readers.formats import words_of
 from ..evaluation.inference import packed_votes, predict_batches, predicted_classes, unpacked_votes
 from ..pseudolabels.filters import decide
 from .model_folder import Device, ModelLike, open_model, stored_alpha
-
-BATCH_TOKENS = 4096
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +67,6 @@ def predict(
     alpha: float | None = None,
     max_length: int | None = None,
     device: Device = "auto",
-    batch_tokens: int = BATCH_TOKENS,
 ) -> list[Prediction] | list[TagPrediction]:
     """Labels every text: a `Prediction` each for classification, a `TagPrediction` each for NER.
 
@@ -88,7 +85,6 @@ def predict(
             positions of the encoder. A longer sentence of NER is read in overlapping windows, so that every word gets a
             tag; a longer text of classification is cut.
         device: for a folder; a model in memory stays where it is.
-        batch_tokens: tokens in one forward pass.
 
     Raises:
         ConfigError: the arguments do not fit together or the task.
@@ -97,13 +93,7 @@ def predict(
         DivergedError: the model gives probabilities that are not finite.
     """
     predictor = Predictor(
-        model,
-        tokenizer=tokenizer,
-        abstain=abstain,
-        alpha=alpha,
-        max_length=max_length,
-        device=device,
-        batch_tokens=batch_tokens,
+        model, tokenizer=tokenizer, abstain=abstain, alpha=alpha, max_length=max_length, device=device
     )
     if predictor.task == "classification":
         return predictor.classify([_text(t) for t in texts], pairs)
@@ -131,7 +121,6 @@ class Predictor:
         alpha: float | None = None,
         max_length: int | None = None,
         device: Device = "auto",
-        batch_tokens: int = BATCH_TOKENS,
     ) -> None:
         if alpha is not None and not abstain:
             raise ConfigError("alpha is the confidence for abstaining; give abstain too, or leave alpha out")
@@ -140,7 +129,7 @@ class Predictor:
         opened = open_model(model, tokenizer, max_length=max_length, device=device)
         self.model, self.tokenizer, self.max_length = opened.model, opened.tokenizer, opened.max_length
         self.split, self.prediction = opened.split, opened.prediction
-        self.abstain, self._budget = abstain, batch_tokens
+        self.abstain = abstain
         self.alpha, self.alpha_from = (alpha, "given") if alpha is not None else stored_alpha(opened.folder)
         self.counts: Counter[str] = Counter()
 
@@ -244,10 +233,11 @@ class Predictor:
         Args:
             places: which word each item of the rows is; the item's own number where absent.
         """
+        device = next(self.model.parameters()).device
         lengths = np.array([len(row.ids) for row in rows], dtype=np.int64)
         batches = (
             (batch, items if places is None else places[items])
-            for batch, items in row_batches(lengths, rows.__getitem__, self._budget)
+            for batch, items in row_batches(lengths, rows.__getitem__, inference_tokens(device.type))
         )
         columns = 4 + len(self.model.labels)
         packed = predict_batches(self.model, batches, (total, columns), self._reduction)
