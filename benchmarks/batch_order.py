@@ -92,7 +92,7 @@ def fine_tuned(variant: str, seed: int) -> dict[str, float]:
         "random, words by length": mock.patch.object(stages, "cross_entropy", words_by_length),
     }
     with tempfile.TemporaryDirectory() as folder, patches.get(variant, mock.patch.dict({})):
-        run("uner", run_dir=folder, overrides=[f'finetune.order="{order}"'], seeds=[seed])
+        run("uner", run_dir=folder, overrides=[f'training.order="{order}"'], seeds=[seed])
         rows = json.loads((Path(folder) / f"seed-{seed}" / "baseline" / "scores.json").read_bytes())["scores"]
     return {row["language"]: row["value"] for row in rows if row["metric"] == "entity_f1"}
 

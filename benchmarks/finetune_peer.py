@@ -90,7 +90,7 @@ def batches(rows: Sequence[Row], config: RunConfig, seed: int, own_draws: bool) 
 
 def fit(model: Plain, rows: Sequence[Row], config: RunConfig, seed: int, own_draws: bool) -> None:
     """AdamW with linear warm-up and decay; the loss is a mean over the labels of a batch."""
-    table = config.finetune
+    table = config.training_of(config.finetune)
     matrices = [p for p in model.parameters() if p.dim() > 1]
     vectors = [p for p in model.parameters() if p.dim() == 1]
     if table.freeze_embeddings:
@@ -184,7 +184,7 @@ def main() -> None:
     sides = options.side or ["transformers", "xlt-engine"]
     rows = kept_rows(options.json, {(recipe, side) for recipe in recipes for side in sides})
     for recipe in recipes:
-        sets = [f'finetune.order="{options.order}"', *options.overrides]
+        sets = [f'training.order="{options.order}"', *options.overrides]
         config = load_recipe(recipe, sets).config
         for seed in seeds:
             for side in sides:

@@ -17,7 +17,7 @@ from common import made
 
 from xlt_engine.data.augment.induced import csls, frequent_words, mutual_pairs, words_of
 from xlt_engine.engine import load_recipe, run
-from xlt_engine.engine.methods.induce import word_states
+from xlt_engine.engine.methods.induce import COUNT, WORDS, word_states
 from xlt_engine.engine.runs.prepare import make_context, with_world
 from xlt_engine.engine.stages.context import Context
 from xlt_engine.engine.storage.files import atomic_write_json
@@ -56,12 +56,12 @@ def measure(folder: Path, seed: int) -> list[dict[str, Any]]:
 
 
 def compare(context: Context, model: Path) -> list[dict[str, Any]]:
-    table, source = context.config.augment.code_switch, context.config.source
+    source = context.config.source
     (target,) = context.config.targets
     assert source.train is not None
     files = ((source.train, *source.unlabelled), source.language), (target.unlabelled, target.language)
     texts = [[words_of(e) for e in context.data.sentences(*each)] for each in files]
-    words = [frequent_words(sentences, table.induce_words, table.induce_count) for sentences in texts]
+    words = [frequent_words(sentences, WORDS, COUNT) for sentences in texts]
     lines = (target.unlabelled[0].parent / f"lexicon.{target.language}.tsv").read_text("utf-8").splitlines()
     truth = dict(line.split("\t") for line in lines)
     encoder = load_encoder(model)

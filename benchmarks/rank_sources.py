@@ -61,6 +61,7 @@ batch_size = 64
 lr = 1e-3
 epochs = 5
 batch_size = 32
+[training]
 freeze_embeddings = true
 freeze_layers = 0
 """
@@ -71,7 +72,6 @@ hidden_size = 64
 num_layers = 2
 num_heads = 4
 intermediate_size = 256
-max_positions = 64
 initializer_range = 0.04
 """
 

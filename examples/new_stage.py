@@ -39,7 +39,7 @@ class Replay(StageKind):
 def plan(config, seed, stages):
     last = {stage.target: stage for stage in stages if stage.kind == "hard"}
     return [
-        Stage(f"{s.id}-replay", "replay", f"{s.name}-replay", s.arm, seed, config.selftrain.hard, s.target,
+        Stage(f"{s.id}-replay", "replay", f"{s.name}-replay", s.arm, seed, s.optimiser, s.target,
               inputs={"student": s.id}, settings=s.settings, order=s.order + 1)
         for s in last.values()
     ]  # fmt: skip

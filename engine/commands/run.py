@@ -11,7 +11,6 @@ from .console import StopRequest, make_progress, of_runs, pass_stop, say, show
 from .options import DEVICES, JSON, OVERRIDES, PATH, QUIET, RECIPE, REUSE, SEEDS, TARGETS
 
 _STAGES = click.Choice(["pretrain", "btf", "finetune", "selftrain", "cotrain", "contrastive", "evaluate", "all"])
-_MICRO_BATCHED = ("pretrain", "btf", "finetune", "selftrain.soft", "selftrain.hard")
 
 
 @click.command()

@@ -15,7 +15,7 @@ from ...data.store.format import IGNORE
 from ...kernels import supervised_contrastive, voter_cross_entropy
 from ...model import TaskModel
 from ..plan import Stage
-from ..plan.stage import common_settings, start_inputs, table_settings
+from ..plan.stage import common_settings, stage_settings, start_inputs
 from ..pseudolabels.diagnostics import slow_learning_rate
 from ..recipe.config import RunConfig
 from ..stages.context import Context
@@ -77,7 +77,7 @@ class Align(StageKind):
     chosen_by = ("contrastive",)
 
     def head(self, config: RunConfig) -> str:
-        return config.contrastive.head
+        return "linear"
 
     def inputs(self, context: Context, stage: Stage) -> dict[str, TokenStore]:
         return {"source": context.data.source_train} | _translations(context)
@@ -85,15 +85,15 @@ class Align(StageKind):
     def build(self, run: StageRun) -> Training:
         context, table = run.context, run.context.config.contrastive
         data, translations = context.data, translations_of(context)
-        model = new_task_model(context, run.stage, table.head)
+        model = new_task_model(context, run.stage, "linear")
         warn_of_unseen(context, data.source_train, "source", context.config.source.language)
         parts = [_part(data.source_train, table.align != "translations")]
         parts += [_part(store, table.align != "source") for store in translations.values()]
         if table.align == "both":
             parts = [replace(part, weights=None) for part in parts]
         # Not a process's share: a smaller part has fewer texts to compare.
-        batches = run.task_batches(parts, micro_batch=table.fixed_micro_batch)
-        context.warn(slow_learning_rate(table.head_lr or table.lr, len(batches)))
+        batches = run.task_batches(parts, micro_batch=run.stage.optimiser.fixed_micro_batch)
+        context.warn(slow_learning_rate(table.lr, len(batches)))
         count, translated = len(parts[0].examples), sum(len(part.examples) for part in parts[1:])
         notes: dict[str, Any] = {"source_examples": count, "translations": translated}
         notes["uses_parallel_data"] = context.config.uses_parallel_data or bool(translations)
@@ -111,13 +111,13 @@ class Semantic(StageKind):
     chosen_by = ("contrastive",)
 
     def head(self, config: RunConfig) -> str:
-        return config.contrastive.head
+        return "linear"
 
     def inputs(self, context: Context, stage: Stage) -> dict[str, TokenStore]:
         return {"originals": originals_of(context)} | _translations(context)
 
     def build(self, run: StageRun) -> Training:
-        context, table = run.context, run.context.config.contrastive.semantic
+        context, table = run.context, run.stage.optimiser
         originals, translations = originals_of(context), translations_of(context)
         model = context.load_task_model(run.stage, "start")
         batches = PairBatches(
@@ -127,7 +127,8 @@ class Semantic(StageKind):
             epochs=table.epochs,
             seed=run.seed("batches"),
         )
-        objective = SemanticAlignment(context.config.contrastive.temperature, table.weight)
+        contrastive = context.config.contrastive
+        objective = SemanticAlignment(contrastive.temperature, contrastive.semantic.weight)
         notes = {"uses_parallel_data": True, "originals": len(originals), "languages": sorted(translations)}
         line = f"{len(originals)} texts with translations into {', '.join(sorted(translations))}"
         return Training(model, batches, objective, notes, lambda trace: line)
@@ -156,17 +157,22 @@ def contrastive_plan(config: RunConfig, seed: int, stages: tuple[Stage, ...] = (
     table = config.contrastive
     if not table.on:
         return []
-    common, where = common_settings(config), f"seed-{seed}"
+    where, training = f"seed-{seed}", config.training_of(table)
+    settings = common_settings(config) | stage_settings(config, "contrastive", table)
     left_out = ("on", "translations", "originals", "semantic")
-    settings = common | {"contrastive": {k: v for k, v in table_settings(table).items() if k not in left_out}}
+    settings["contrastive"] = {k: v for k, v in settings["contrastive"].items() if k not in left_out}
     rest: dict[str, Any] = {"inputs": start_inputs(config, seed), "settings": settings}
     rest |= {"order": 25, "label": "label alignment"}
-    plan = [Stage(f"{where}/la", "align", "la", "contrastive", seed, table, **rest)]
+    # A smaller part has less to compare: "auto" does not halve these batches.
+    first = replace(training, micro_batch=training.fixed_micro_batch)
+    plan = [Stage(f"{where}/la", "align", "la", "contrastive", seed, first, **rest)]
     if table.has_semantic:
-        semantic = {k: v for k, v in table_settings(table.semantic).items() if k != "on"}
+        semantic = {"lr": table.semantic.lr, "weight": table.semantic.weight}
         rest = {"inputs": {"start": f"{where}/la"}, "order": 26, "label": "semantic alignment"}
-        rest["settings"] = common | {"semantic": semantic, "temperature": table.temperature}
-        plan.append(Stage(f"{where}/sa", "semantic", "sa", "contrastive", seed, table.semantic, **rest))
+        rest["settings"] = settings | {"semantic": semantic}
+        # A text with its translations and its negatives is one, and is not cut.
+        second = replace(training, lr=table.semantic.lr, micro_batch=0)
+        plan.append(Stage(f"{where}/sa", "semantic", "sa", "contrastive", seed, second, **rest))
     return plan
 
 

@@ -6,7 +6,6 @@ iteration before, and are on the disk before training begins.
 
 from __future__ import annotations
 
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +17,7 @@ from ...data import ItemView, Part, TokenStore, derive_seed
 from ...data.store.format import IGNORE
 from ...model import TaskModel, load_pooler
 from ..plan import Stage
-from ..plan.stage import common_settings, numeric_settings, start_inputs, table_settings
+from ..plan.stage import common_settings, stage_settings, start_inputs
 from ..pseudolabels.diagnostics import class_collapse, slow_learning_rate
 from ..recipe.config import RunConfig
 from ..stages.context import Context
@@ -50,7 +49,7 @@ class Cotrain(StageKind):
     chosen_by = ("cotrain",)
 
     def head(self, config: RunConfig) -> str:
-        return config.cotrain.head
+        return "linear"
 
     def inputs(self, context: Context, stage: Stage) -> dict[str, TokenStore]:
         stores = {"source": context.data.source_train}
@@ -59,7 +58,7 @@ class Cotrain(StageKind):
         return stores
 
     def build(self, run: StageRun) -> Training:
-        context, stage, table = run.context, run.stage, run.context.config.cotrain
+        context, stage = run.context, run.stage
         source = context.data.source_train
         parts = [Part(ItemView(source), labelled_examples(source), labels=np.asarray(source.item_labels))]
         record: dict[str, Any] = {}
@@ -70,7 +69,7 @@ class Cotrain(StageKind):
             parts += _picked_parts(context, stage, load_file(run.folder / ARRAYS)["labels"])
         model = _model(context, stage)
         batches = run.task_batches(parts)
-        context.warn(slow_learning_rate(table.head_lr or table.lr, len(batches)))
+        context.warn(slow_learning_rate(run.stage.optimiser.lr, len(batches)))
         count = len(parts[0].examples)
         notes = {"uses_parallel_data": _parallel(context, stage), "source_examples": count}
         notes |= {key: record[key] for key in ("picked", "labels") if record}
@@ -100,7 +99,7 @@ def _model(context: Context, stage: Stage) -> TaskModel:
     table = context.config.cotrain
     if stage.round > 1 and table.restart == "previous":
         return context.load_task_model(stage, "previous")
-    model = new_task_model(context, stage, table.head)
+    model = new_task_model(context, stage, "linear")
     if model.pooler is not None and table.start == "adapted":  # the adaptation has trained it, too
         model.pooler = load_pooler(context.input_folder(stage, "base")).to(context.device)
     return model
@@ -219,7 +218,7 @@ def _record(context: Context, stage: Stage, picks: Picks, limit: int | None) -> 
 
 
 def cotrain_plan(config: RunConfig, seed: int, core: tuple[Stage, ...]) -> list[Stage]:
-    """The iterations of every mode, after those of the second encoder's own stages.
+    """The iterations of every mode.
 
     The first iteration has seen the source alone: it serves all targets, and self-training, where both are asked for.
     What starts from adapted encoders has the last stage of the adaptation as its base, which fingerprints hold.
@@ -230,10 +229,7 @@ def cotrain_plan(config: RunConfig, seed: int, core: tuple[Stage, ...]) -> list[
     stages, start = list[Stage](), start_inputs(config, seed)
     if table.start == "adapted":
         start = {"base": contrastive_plan(config, seed)[-1].id}
-    bases = {"a": start, "b": start}
-    if table.model is not None:
-        stages += second_pretrain(config, seed)
-        bases["b"] = {"base": stages[0].id} if stages else {}
+    bases = {"a": start, "b": start if table.model is None else {}}
     targets = [None] if table.pool == "all" else [target.language for target in config.targets]
     for mode in table.modes:
         letters = "ab" if mode == "co" else mode[-1]
@@ -246,28 +242,6 @@ def cotrain_plan(config: RunConfig, seed: int, core: tuple[Stage, ...]) -> list[
         for target in targets:
             stages += _later(config, seed, name, target, first, bases)
     return stages
-
-
-def second_pretrain(config: RunConfig, seed: int) -> list[Stage]:
-    """Pre-training of a second encoder that is made from scratch."""
-    second = config.cotrain.model
-    if second is None or second.new is None:
-        return []
-    settings = numeric_settings(config) | {"new": asdict(second.new), "pretrain": table_settings(config.pretrain)}
-    settings["model"] = "b"
-    return [
-        Stage(
-            f"seed-{seed}/pretrain-b",
-            "pretrain",
-            "pretrain-b",
-            None,
-            seed,
-            config.pretrain,
-            settings=settings,
-            order=1990,
-            action="pre-training, model b",
-        )
-    ]
 
 
 def _later(
@@ -297,8 +271,8 @@ def _iteration(
     config: RunConfig, seed: int, method: str, number: int, letter: str, target: str | None, inputs: dict[str, str]
 ) -> Stage:
     table, arm, name = config.cotrain, f"{method}-{letter}", f"{method}{number}{letter}"
-    settings: dict[str, Any] = common_settings(config)
-    settings |= {"cotrain": {k: v for k, v in table_settings(table).items() if k not in _ELSEWHERE}, "model": letter}
+    settings = common_settings(config) | stage_settings(config, "cotrain", table) | {"model": letter}
+    settings["cotrain"] = {k: v for k, v in settings["cotrain"].items() if k not in _ELSEWHERE}
     if number > 1:
         settings |= {"picks": {k: getattr(table, k) for k in _PICKS}, "restart": table.restart}
     return Stage(
@@ -307,7 +281,7 @@ def _iteration(
         name,
         arm,
         seed,
-        table,
+        config.training_of(table),
         target,
         number,
         inputs,

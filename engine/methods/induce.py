@@ -7,7 +7,6 @@ neighbour by CSLS, clearly enough, makes a pair (`data.induced`).
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -29,6 +28,10 @@ DICTIONARY = "dictionary.tsv"
 FILES = DecisionFiles("dictionary.json", DICTIONARY, "sha256")
 CHUNK = 64
 """Sentences in one forward pass."""
+WORDS, COUNT = 2000, 5
+"""The most frequent words of each language that are compared, and the occurrences that such a word must have."""
+MARGIN = 0.1
+"""What a pair's CSLS score must exceed."""
 
 
 class InducedDictionary(Addition):
@@ -38,11 +41,8 @@ class InducedDictionary(Addition):
     role = "mixed"
 
     def settings(self, config: RunConfig, kind: str) -> dict[str, Any]:
-        table = asdict(config.augment.code_switch)
-        if kind != "finetune" or not table["induce"]:
-            return {}
-        names = ("rate", "draw", "induce_words", "induce_count", "induce_margin", "induce_layer")
-        return {self.key: {name.removeprefix("induce_"): table[name] for name in names}}
+        table = config.augment.code_switch
+        return {self.key: {"rate": table.rate}} if kind == "finetune" and table.induce else {}
 
     def inputs(self, context: Context, stage: Stage) -> dict[str, TokenStore]:
         """The text that decides the dictionary."""
@@ -80,24 +80,24 @@ def induce(context: Context, stage: Stage, target: TargetConfig, encoder: Encode
 
     A pair of equal words takes part, since no other word is the translation of either, and is left out in the end.
     """
-    table, source = context.config.augment.code_switch, context.config.source
+    source = context.config.source
     # States of the middle say what a word means, those of the last layer which word of which language is to be guessed.
-    layer = round(2 * encoder.config.num_layers / 3) if table.induce_layer is None else table.induce_layer
+    layer = round(2 * encoder.config.num_layers / 3)
     assert source.train is not None
     texts = [
         [words_of(e) for e in context.data.sentences([source.train, *source.unlabelled], source.language)],
         [words_of(e) for e in context.data.sentences(target.unlabelled, target.language)],
     ]
-    words = [frequent_words(sentences, table.induce_words, table.induce_count) for sentences in texts]
+    words = [frequent_words(sentences, WORDS, COUNT) for sentences in texts]
     context.progress.note(f"{stage.id}: compares {len(words[0])} with {len(words[1])} words of {target.language}")
     ours, theirs = (word_states(context, encoder, layer, s, w) for s, w in zip(texts, words, strict=True))
-    pairs = mutual_pairs(csls(ours, theirs), table.induce_margin) if all(words) else []
+    pairs = mutual_pairs(csls(ours, theirs), MARGIN) if all(words) else []
     named = [(words[0][p.source], words[1][p.target], p.score) for p in pairs]
     entries = [{"source": a, "target": b, "score": round(score, 6)} for a, b, score in named if a != b]
     return {
         "target": target.language,
         "layer": layer,
-        "margin": table.induce_margin,
+        "margin": MARGIN,
         "neighbours": NEIGHBOURS,
         "words": [len(w) for w in words],
         "pairs": len(entries),

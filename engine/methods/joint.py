@@ -49,7 +49,7 @@ class MaskedWordsBeside(Addition):
     def settings(self, config: RunConfig, kind: str) -> dict[str, Any]:
         if kind not in ("soft", "hard") or not config.selftrain.mlm_weight:
             return {}
-        names = ("batch_size", "order", "mask_rate", "balance", "temperature", "cap", "sides")
+        names = ("batch_size", "mask_rate", "balance", "temperature", "cap", "sides")
         decides = {name: getattr(config.btf, name) for name in names} | {"weight": config.selftrain.mlm_weight}
         return {"text": "task", self.key: decides}
 
@@ -77,7 +77,7 @@ class MaskedWordsBeside(Addition):
 
     def work(self, context: Context, stage: Stage, steps: int) -> Beside:
         table, text = context.config.btf, btf_text(context, stage, context.config.target(stage.target))
-        batches = masked_work(text, table).batches
+        batches = masked_work(text, table, stage.optimiser).batches
         assert isinstance(batches, MlmBatches)
         mean = np.average([corpus.lengths.mean() for corpus in text.corpora], weights=batches.examples_per_epoch)
         return Beside(steps * table.batch_size * float(mean), largest_batch(batches, table.epochs))
@@ -96,8 +96,8 @@ def _batches(run: StageRun, steps: int, vocab_size: int) -> MlmBatches:
         "seed": run.seed("mlm"),
         "micro_batch": context.processes.micro_batch(run.stage.optimiser.fixed_micro_batch, table.batch_size),
     }
-    once = masked_batches(text, table, epochs=1, **rest)
-    return masked_batches(text, table, epochs=-(-steps // len(once)), **rest)
+    once = masked_batches(text, table, run.stage.optimiser, epochs=1, **rest)
+    return masked_batches(text, table, run.stage.optimiser, epochs=-(-steps // len(once)), **rest)
 
 
 register_addition(MaskedWordsBeside())

@@ -20,14 +20,14 @@ def translate_plan(config: RunConfig, seed: int, stages: tuple[Stage, ...]) -> l
     if table.translated == "only":
         settings = {key: value for key, value in settings.items() if key not in ALONE_LEAVES_OUT}
     targets: list[str | None] = [t.language for t in config.targets if t.translated_train is not None]
-    plan = []
+    training, plan = config.training_of(config.finetune), []
     for target in [*targets, *([None] if targets and table.translated_all else [])]:
         root, name, order, action = f"seed-{seed}/{target}", "translate-train", 27, "fine-tune, translations"
         if target is None:
             root, name, order, action = f"seed-{seed}", "translate-train-all", 28, "fine-tune, all translations"
         rest: dict[str, Any] = {"inputs": start_inputs(config, seed), "settings": settings}
         rest |= {"order": order, "action": action}
-        plan.append(Stage(f"{root}/{name}", "finetune", name, name, seed, table, target, **rest))
+        plan.append(Stage(f"{root}/{name}", "finetune", name, name, seed, training, target, **rest))
     return plan
 
 

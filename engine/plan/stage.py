@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
-from ..recipe.config import RunConfig, StageConfig
+from ..recipe.config import RunConfig, StageConfig, StageTraining, TrainingConfig
 from ..recipe.config.prompt import prompt_of
 
 NUMERICS = 3
@@ -41,7 +41,7 @@ class Stage:
     name: str
     arm: str | None
     seed: int
-    optimiser: StageConfig
+    optimiser: StageTraining
     target: str | None = None
     round: int = 0
     inputs: dict[str, str] = field(default_factory=dict)
@@ -72,20 +72,32 @@ def numeric_settings(config: RunConfig) -> dict[str, Any]:
     return {"precision": config.precision} | ({"deterministic": True} if config.deterministic else {})
 
 
-def table_settings(table: StageConfig) -> dict[str, Any]:
-    """The settings of a table that decide a result. What memory it takes does not: "auto" starts as the whole batch."""
-    values = asdict(table) | {"micro_batch": table.fixed_micro_batch}
-    return {key.name: values[key.name] for key in fields(table) if key.metadata.get("decides", True)}
+def stage_settings(config: RunConfig, name: str, table: StageConfig) -> dict[str, Any]:
+    """What decides the result of a stage: the keys of its table, under a name, and [training] as it holds there.
+
+    What memory it takes does not: "auto" starts as the whole batch.
+    """
+    training = config.training_of(table)
+    values = vars(table) | vars(training) | {"micro_batch": training.fixed_micro_batch}
+    shared = _deciding(TrainingConfig)
+    return {
+        name: {key: values[key] for key in _deciding(type(table)) if key not in shared},
+        "training": {key: values[key] for key in shared},
+    }
+
+
+def _deciding(table: type[Any]) -> list[str]:
+    return [key.name for key in fields(table) if key.metadata.get("decides", True)]
 
 
 def finetune_settings(config: RunConfig) -> dict[str, Any]:
     """What fine-tuning on the source depends on."""
-    settings = common_settings(config) | {"finetune": table_settings(config.finetune)} | source_mix_settings(config)
+    settings = common_settings(config) | stage_settings(config, "finetune", config.finetune)
+    settings |= source_mix_settings(config)
     if config.finetune.head == "voters":
         settings |= {"voters": config.selftrain.voters, "widths": config.selftrain.widths}
     if config.augment.code_switch.on:
-        table = config.augment.code_switch
-        settings |= {"code_switch": {"rate": table.rate, "draw": table.draw}}
+        settings |= {"code_switch": {"rate": config.augment.code_switch.rate}}
     return settings
 
 
@@ -104,7 +116,7 @@ def source_mix_settings(config: RunConfig) -> dict[str, Any]:
     """How the sources are drawn in fine-tuning, as arguments of `epoch_counts`; empty where each once an epoch."""
     table = config.finetune
     if table.source_mix == "weights":
-        return {"source_mix": {"mode": "weights", "weights": [s.weight for s in config.all_sources]}}
+        return {"source_mix": {"mode": "weights", "weights": [s.weight for s in config.sources]}}
     if table.source_mix == "temperature":
         return {"source_mix": {"mode": "temperature", "temperature": table.source_temperature}}
     return {}

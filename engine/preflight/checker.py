@@ -19,7 +19,7 @@ from ..recipe.load import RecipeError, Variant, key_places, load_recipe, variant
 from ..recipe.schema import dotted, parse_key
 from ..recipe.toml_lines import Key
 from ..runs.graph import chosen_stages
-from ..runs.prepare import encoder_problems, make_context, stage_tables, with_world
+from ..runs.prepare import encoder_problems, freezing, make_context, with_world
 from ..stages.context import Context
 from ..stages.teachers import check_teacher
 from ..storage.run_folder import RunDir
@@ -226,7 +226,7 @@ class _Checker:
                 if tokenizer is not None and (misfit := tokenizer.misfit(shape.vocab_size)):
                     self._add_key("model.path", misfit, ModelError.exit_code)
         elif new is not None:
-            sizes = (new.hidden_size, new.num_layers, new.num_heads, new.intermediate_size, new.max_positions)
+            sizes = (new.hidden_size, new.num_layers, new.num_heads, new.intermediate_size, config.max_length)
             shape = self._attempt("model.new", lambda: EncoderConfig(new.vocab_size, *sizes))
         if shape is not None:
             self._lengths(shape)
@@ -234,15 +234,14 @@ class _Checker:
 
     def _lengths(self, shape: EncoderConfig) -> None:
         """What a recipe asks of an encoder that this one does not have, or leaves none of it to train."""
-        tables = stage_tables(self.config)
-        for key, message in encoder_problems(self.config, tables, shape.max_length, shape.num_layers):
+        for key, message in encoder_problems(self.config, shape.max_length, shape.num_layers):
             self._add_key(key, message)
-        for name, table in tables.items():
+        for name, table in freezing(self.config).items():
             if table.freeze_layers == shape.num_layers and table.freeze_embeddings:
                 message = (
                     f"{name}.freeze_layers = {table.freeze_layers} freezes the whole encoder: only the head trains"
                 )
-                self.report.warnings.append(RunWarning("encoder-frozen", f"{message}; lower it", {"stage": name}))
+                self.report.warnings.append(RunWarning("encoder-frozen", f"{message}; lower it", {"table": name}))
 
     def _train_tokenizer(self) -> Tokenizer:
         assert self.config.model.new is not None
@@ -269,7 +268,7 @@ class _Checker:
         if estimate.memory > machine:
             message = (
                 f"the run is estimated at {size_text(estimate.memory)}, this machine has {size_text(machine)}: set "
-                "micro_batch in the tables of the stages; the result is the same"
+                "training.micro_batch; the result is the same"
             )
             self.report.warnings.append(
                 RunWarning("memory", message, {"estimate": estimate.memory, "machine": machine})

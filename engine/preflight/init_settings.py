@@ -57,12 +57,12 @@ def for_new_encoder(train: int, targets: Sequence[int], words: int) -> Settings:
         }
     )
     rate, most = learning_rate(hidden), max(train, *targets)
+    settings.tables["training"] = {"freeze_layers": (0, "a small encoder needs all its layers")}
     settings.tables["pretrain"] = _mlm((1 + len(targets)) * most, 1000, 2 * rate, (3, 60))
     settings.tables["btf"] = _mlm(2 * most, 600, 1.5 * rate, (3, 40)) | {
         "freeze_embeddings": (False, "the words of the task are still to be learned"),
-        "freeze_layers": (0, "a small encoder needs all its layers"),
     }
-    settings.tables |= _task_tables(train, max(targets), rate, 0, POOL)
+    settings.tables |= _task_tables(train, max(targets), rate, POOL)
     return settings
 
 
@@ -70,12 +70,15 @@ def for_folder(shape: EncoderConfig, train: int, targets: Sequence[int]) -> Sett
     """Settings for an encoder of a model folder; arguments as above."""
     rate, most = learning_rate(shape.hidden_size), max(train, *targets)
     frozen = shape.num_layers // 4
+    kept = "lowest layers kept as they are" if frozen else "a small encoder needs all its layers"
+    training: Values = {"freeze_layers": (frozen, kept)}
     big = shape.vocab_size >= 50_000
     btf = _mlm(2 * most, 500, 1.5 * rate, (3, 20)) | {
         "freeze_embeddings": (big, "a large embedding is most of the memory" if big else "small enough to train"),
         "freeze_layers": (frozen if big else 0, "lowest layers kept as they are (the paper: 3 of 12)"),
     }
-    return Settings(tables={"btf": btf, **_task_tables(train, max(targets), rate, frozen, max(targets))})
+    tables = {"training": training, "btf": btf, **_task_tables(train, max(targets), rate, max(targets))}
+    return Settings(tables=tables)
 
 
 def learning_rate(hidden_size: int) -> float:
@@ -84,24 +87,22 @@ def learning_rate(hidden_size: int) -> float:
     return float(f"{min(1e-3, rate):.0e}")
 
 
-def _task_tables(train: int, target: int, rate: float, frozen: int, cap: int) -> dict[str, Values]:
+def _task_tables(train: int, target: int, rate: float, cap: int) -> dict[str, Values]:
     pool = min(target, cap)
-    why = "lowest layers kept as they are" if frozen else "a small encoder needs all its layers"
-    layers: Values = {"freeze_layers": (frozen, why)}
     loop: Values = {
         "rounds": (2, "soft and hard stage, twice; 0.5 is one soft stage"),
         "voters": (3, "heads that must agree before a label is accepted"),
     }
     if target > cap:
         loop["cap"] = (cap, f"of {target:,} examples, to keep the run short; 0 takes all")
-    hard = _task(train + pool, 250, float(f"{rate / 5:.0e}"), (2, 10)) | layers
+    hard = _task(train + pool, 250, float(f"{rate / 5:.0e}"), (2, 10))
     # The published 1e-6 would need ten thousand steps to change anything.
     why = "peak learning rate; a fifth of the soft stage's, since the student is trained already"
     hard["lr"] = (hard["lr"][0], why)
     return {
-        "finetune": _task(train, 300, rate, (3, 20)) | layers,
+        "finetune": _task(train, 300, rate, (3, 20)),
         "selftrain": loop,
-        "selftrain.soft": _task(pool, 300, rate, (3, 20)) | layers,
+        "selftrain.soft": _task(pool, 300, rate, (3, 20)),
         "selftrain.hard": hard,
         "arms": {"baseline": (True, "also fine-tune without bilingual task fitting, to see what it brings")},
     }

@@ -136,7 +136,6 @@ def _new_encoder(inputs: Inputs) -> Settings:
             size *= 2
     settings.model["vocab_size"] = (size, why)
     settings.length = _suggest_length(inputs, tokenizer, LONGEST)
-    settings.model["max_positions"] = (max(64, settings.length[0]), "at least max_length")
     inputs.notes.append(
         f"no --model: an encoder is made from your own text ({words:,} words). It shows whether all works; a "
         "multilingual checkpoint such as mBERT gives far better results (--model FOLDER)"

@@ -77,7 +77,7 @@ def only_frequencies(losses: Sequence[float], entropy: float) -> RunWarning | No
     return RunWarning(
         "only-frequencies",
         f"the loss of pre-training ended at {last:.2f}, and guessing by each word piece's frequency costs "
-        f"{entropy:.2f}: the encoder does not look at the context; lower pretrain.lr, raise pretrain.warmup, or train "
+        f"{entropy:.2f}: the encoder does not look at the context; lower pretrain.lr, raise training.warmup, or train "
         "longer",
         {"last": last, "entropy": entropy},
     )
@@ -287,7 +287,7 @@ def no_induced_pairs(pairs: int, margin: float) -> RunWarning | None:
     return RunWarning(
         "no-induced-pairs",
         f"no two words of source and target text are each other's nearest with a score above {margin:g}: the texts are "
-        "learned as they are; lower augment.code_switch.induce_margin or induce_count, or fit longer",
+        "learned as they are; fit longer, or on more text",
         {"margin": margin},
     )
 

@@ -6,12 +6,14 @@ from collections.abc import Iterator
 
 from ...data.tokenizer.prompt import template_problem
 from .config import RunConfig
-from .config.base import TaskConfig
 from .config.each import each_problems, several_problems
 from .config.files import all_readers
+from .schema import dotted
 
 Problems = Iterator[tuple[str, str]]
 """Keys of a recipe ("targets.0.language"), each with what is wrong there."""
+_OPTIONAL = ("btf", "cotrain", "contrastive")
+"""Tables of stages that train where the table is on."""
 
 
 def run_problems(config: RunConfig) -> Problems:
@@ -23,7 +25,7 @@ def run_problems(config: RunConfig) -> Problems:
     yield from _language_problems(config)
     yield from _missing_files(config)
     yield from _alpha_problems(config)
-    yield from _best_epoch_problems(config)
+    yield from _training_problems(config)
     yield from _cotrain_problems(config)
     yield from _contrastive_problems(config)
     yield from _teacher_problems(config)
@@ -31,33 +33,33 @@ def run_problems(config: RunConfig) -> Problems:
 
 
 def _language_problems(config: RunConfig) -> Problems:
-    sources = {f"sources.{i}": source.language for i, source in enumerate(config.sources)}
-    seen = [config.source.language]
-    for place, language in {**sources, **{f"targets.{i}": t.language for i, t in enumerate(config.targets)}}.items():
-        if language in seen:
-            yield f"{place}.language", f"{language!r} is named twice"
-        seen.append(language)
-    for i, table in enumerate(config.tables):
+    sources = {dotted(key): source for key, source in zip(config.source_keys, config.sources, strict=True)}
+    tables = {**sources, **{f"targets.{i}": target for i, target in enumerate(config.targets)}}
+    seen: list[str] = []
+    for place, table in tables.items():
+        if table.language in seen:
+            yield f"{place}.language", f"{table.language!r} is named twice"
+        seen.append(table.language)
         if config.world is not None and table.reader is not None:
-            name = "source.reader" if not i else f"targets.{i - 1}.reader"
-            yield name, "is given, but the files of a made world are read in one way; leave it out"
-    for name, source in zip(("source", *sources), config.all_sources, strict=True):
+            yield f"{place}.reader", "is given, but the files of a made world are read in one way; leave it out"
+    for place, source in sources.items():
         if source.cap and source.per_class:
-            yield f"{name}.per_class", f"is given, and so is {name}.cap; give one of them"
-        if name != "source" and source.train is None:
-            yield f"{name}.train", "is missing: the labelled training file"
+            yield f"{place}.per_class", f"is given, and so is {place}.cap; give one of them"
+        if source.train is None and config.world is None:
+            yield f"{place}.train", "is missing: the labelled training file"
         if source.weight != 1 and config.finetune.source_mix != "weights":
-            yield f"{name}.weight", 'is given, but nothing reads it; set finetune.source_mix = "weights"'
+            yield f"{place}.weight", 'is given, but nothing reads it; set finetune.source_mix = "weights"'
     yield from _mix_problems(config)
     yield from _target_problems(config)
 
 
 def _mix_problems(config: RunConfig) -> Problems:
     table = config.finetune
-    if config.sources and config.world is not None:
-        yield "sources", "a made world has one source; give files instead of [world], or leave [[sources]] out"
-    if table.source_mix != "natural" and not config.sources:
-        yield "finetune.source_mix", f"is {table.source_mix}, but there is one source; add a [[sources]] table"
+    several = len(config.sources) > 1
+    if several and config.world is not None:
+        yield "source", "a made world has one source; give files instead of [world], or one table [source]"
+    if table.source_mix != "natural" and not several:
+        yield "finetune.source_mix", f"is {table.source_mix}, but there is one source; write several [[source]] tables"
     if table.source_mix != "natural" and table.target_mix != "natural":
         yield "finetune.source_mix", f"is {table.source_mix}, and target_mix is {table.target_mix}; give one of them"
     if table.source_temperature != 1 and table.source_mix != "temperature":
@@ -81,8 +83,6 @@ def _target_problems(config: RunConfig) -> Problems:
 def _missing_files(config: RunConfig) -> Problems:
     if config.world is not None:
         return
-    if config.source.train is None:
-        yield "source.train", "is missing: the labelled source training file"
     if not config.targets:
         yield "targets", "is missing: add a [[targets]] table with language and unlabelled"
     for i, target in enumerate(config.targets):
@@ -98,15 +98,16 @@ def _alpha_problems(config: RunConfig) -> Problems:
         yield "selftrain.alpha.data", "is dev, but source.dev is missing"
 
 
-def _best_epoch_problems(config: RunConfig) -> Problems:
-    tables = {
-        "finetune": config.finetune,
-        "selftrain.soft": config.selftrain.soft,
-        "selftrain.hard": config.selftrain.hard,
-    }
-    for name, table in tables.items():
-        if table.keep == "best" and not config.has_dev:
-            yield f"{name}.keep", "is best, but source.dev is missing"
+def _training_problems(config: RunConfig) -> Problems:
+    if config.training.keep == "best" and not config.has_dev:
+        yield "training.keep", "is best, but source.dev is missing"
+    rounds = config.selftrain
+    rates = {"finetune.lr": config.finetune.lr}
+    rates |= {"selftrain.soft.lr": rounds.soft.lr, "selftrain.hard.lr": rounds.hard.lr} if rounds.on else {}
+    rates |= {f"{name}.lr": getattr(config, name).lr for name in _OPTIONAL if getattr(config, name).on}
+    name, lr = max(rates.items(), key=lambda item: item[1])
+    if config.training.l2_to_base * lr > 1:
+        yield "training.l2_to_base", f"times {name} is above 1: every step would overshoot; at most {1 / lr:g}"
 
 
 def _cotrain_problems(config: RunConfig) -> Problems:
@@ -120,7 +121,6 @@ def _cotrain_problems(config: RunConfig) -> Problems:
                 yield f"targets.{i}.unlabelled", "is missing: co-training needs unlabelled text"
     if config.cotrain.start == "adapted" and not config.contrastive.on:
         yield "cotrain.start", "is adapted, but contrastive.on is false: set it to true, or leave start out"
-    yield from _without_dev(config, "cotrain", config.cotrain)
 
 
 def _contrastive_problems(config: RunConfig) -> Problems:
@@ -136,13 +136,6 @@ def _contrastive_problems(config: RunConfig) -> Problems:
                 f"contrastive.translations.{language}",
                 f"is no target; the targets are {', '.join(sorted(languages))}",
             )
-    yield from _without_dev(config, "contrastive", table)
-    yield from _without_dev(config, "contrastive.semantic", table.semantic)
-
-
-def _without_dev(config: RunConfig, name: str, table: TaskConfig) -> Problems:
-    if table.keep == "best" and config.source.dev is None:
-        yield f"{name}.keep", "is best, but source.dev is missing"
 
 
 def _teacher_problems(config: RunConfig) -> Problems:

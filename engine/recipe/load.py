@@ -19,7 +19,8 @@ from ... import ConfigError
 from .checks import run_problems
 from .config import RunConfig
 from .config.each import PLACEHOLDER, each_problems
-from .schema import Builder, dotted, nearest, show
+from .config.removed import removal
+from .schema import Builder, dotted, nearest, show, toml_key
 from .toml_dump import dump_toml
 from .toml_lines import Key, key_lines
 
@@ -302,7 +303,7 @@ def _apply(raw: dict[str, Any], names: Sequence[str], value: Any) -> Key:
             if part not in here:
                 here[part] = [] if not last and names[number + 1].isdecimal() else {}
         else:
-            raise ValueError(f"{done} is {show(here)}, which has no keys")
+            raise ValueError(removal(".".join(names)) or f"{done} is {show(here)}, which has no keys")
         key.append(part)
         if last:
             here[part] = value
@@ -352,9 +353,11 @@ def _origins(config: Any, raw: Any, sources: _Sources, path: Key = ()) -> dict[s
     """The origin of every value below `config`; `raw` is the table it was built from, None where it is a default."""
     result: dict[str, str] = {}
     for field in dataclasses.fields(config):
-        value, here = getattr(config, field.name), (*path, field.name)
-        given = isinstance(raw, dict) and field.name in raw
-        below = raw[field.name] if given else None
+        value, key = getattr(config, field.name), toml_key(field)
+        here, given = (*path, key), isinstance(raw, dict) and key in raw
+        below = raw[key] if given else None
+        if isinstance(value, tuple) and "key" in field.metadata and not isinstance(below, list):
+            (value,) = value
         if dataclasses.is_dataclass(value):
             result |= _origins(value, below, sources, here)
         elif isinstance(value, tuple) and value and all(map(dataclasses.is_dataclass, value)):

@@ -1,7 +1,7 @@
 """From the tables of a recipe to frozen dataclasses by their annotations, with all problems at once.
 
 Annotations: bool, int, float, str, Path, Literal, dataclasses, `X | None` and other unions, tuple[X, ...],
-tuple[X, Y], dict[str, X]. Field metadata: `min`, `max` (inclusive), `above`, `below` (exclusive). A dataclass may
+tuple[X, Y], dict[str, X]. Field metadata: `min`, `max` (inclusive), `above`, `below` (exclusive), `key`. A dataclass may
 have `problems() -> list[(key, message)]`, about fields that are right by themselves.
 """
 
@@ -75,7 +75,7 @@ class Builder:
 
     def _table(self, cls: type[Any], raw: Mapping[str, Any], path: Key) -> Any:
         hints = get_type_hints(cls)
-        fields = {field.name: field for field in dataclasses.fields(cls) if field.init}
+        fields = {toml_key(field): field for field in dataclasses.fields(cls)}
         values: dict[str, Any] = {}
         meant = {nearest(key, fields) for key in raw if key not in fields}
         for key in raw:
@@ -83,13 +83,13 @@ class Builder:
                 self._report((*path, key), self._unknown(key, fields, path))
         for name, field in fields.items():
             if name in raw:
-                values[name] = self._value(hints[name], raw[name], (*path, name), field.metadata)
+                values[name] = self._value(hints[field.name], raw[name], (*path, name), field.metadata)
             elif field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING:
                 values[name] = _WRONG
                 if name not in meant:
                     self._report((*path, name), f"missing{_help(field.metadata)}")
-        right = {name: value for name, value in values.items() if value is not _WRONG}
-        required = {n for n, f in fields.items() if f.default is f.default_factory is dataclasses.MISSING}
+        right = {fields[name].name: value for name, value in values.items() if value is not _WRONG}
+        required = {f.name for f in fields.values() if f.default is f.default_factory is dataclasses.MISSING}
         if not required <= right.keys():
             return _WRONG
         try:
@@ -121,16 +121,23 @@ class Builder:
     def _value(self, kind: Any, raw: Any, path: Key, limits: Mapping[str, Any]) -> Any:
         """`raw` as the annotation `kind`, or a marker (after a report) that there is no use for it."""
         origin, args = get_origin(kind), get_args(kind)
+        if origin is tuple and "key" in limits and isinstance(raw, dict):
+            return (self._table(args[0], raw, path),)
         if origin in (Union, types.UnionType):
             return self._union([arm for arm in args if arm is not type(None)], raw, path, limits)
         if not _fits(kind, raw):
-            return self._wrong(path, f"{show(raw)} given, expected {describe(kind)}{_quote_hint(kind, raw)}")
+            return self._misfit(path, raw, f"{describe(kind)}{_quote_hint(kind, raw)}")
         if origin is Literal:
             return (
                 raw if any(raw == arm and type(raw) is type(arm) for arm in args) else self._no_choice(args, raw, path)
             )
         if origin is tuple:
-            return self._tuple(args, raw, path, limits)
+            parts = self._tuple(args, raw, path, limits)
+            if parts or "key" not in limits:
+                return parts
+            return (
+                _WRONG if self._touched(path) else self._wrong(path, "empty; give at least one table, or leave it out")
+            )
         if origin is dict:
             parts = {key: self._value(args[1], part, (*path, key), limits) for key, part in raw.items()}
             return {key: part for key, part in parts.items() if part is not _WRONG}
@@ -154,7 +161,7 @@ class Builder:
         if fitting:
             return self._value(fitting[0], raw, path, limits)
         hint = next((_quote_hint(arm, raw) for arm in arms if _quote_hint(arm, raw)), "")
-        return self._wrong(path, f"{show(raw)} given, expected {' or '.join(map(describe, arms))}{hint}")
+        return self._misfit(path, raw, f"{' or '.join(map(describe, arms))}{hint}")
 
     def _tuple(self, args: tuple[Any, ...], raw: list[Any], path: Key, limits: Mapping[str, Any]) -> Any:
         if len(args) == 2 and args[1] is Ellipsis:
@@ -205,6 +212,13 @@ class Builder:
         self._report(path, f"{show(raw)} given, expected {_or(choices)}{hint}")
         return _WRONG if near is None else next(choice for choice in choices if str(choice) == near)
 
+    def _misfit(self, path: Key, raw: Any, expected: str) -> Any:
+        """Reports a value of the wrong type, or that the table that once stood here has gone."""
+        for key in raw if isinstance(raw, dict) else ():
+            if told := removal(dotted((*path, key))):
+                return self._wrong((*path, key), told)
+        return self._wrong(path, f"{show(raw)} given, expected {expected}")
+
     def _wrong(self, path: Key, message: str) -> Any:
         self._report(path, message)
         return _WRONG
@@ -217,7 +231,7 @@ def _cross_problems(built: Any, given: Mapping[str, Any], path: Key) -> Iterator
         yield path + parse_key(key), message
     for field in dataclasses.fields(built):
         value = getattr(built, field.name)
-        if field.name not in given and dataclasses.is_dataclass(value):
+        if toml_key(field) not in given and dataclasses.is_dataclass(value):
             yield from _cross_problems(value, {}, (*path, field.name))
 
 
@@ -273,16 +287,22 @@ def table_class(kind: Any) -> type[Any] | None:
     return next((found for arm in get_args(kind) if (found := table_class(arm))), None)
 
 
+def toml_key(field: dataclasses.Field[Any]) -> str:
+    """How recipes spell a field: its name, or its `key`, a table that may also be an array of such tables."""
+    return str(field.metadata.get("key", field.name))
+
+
 def places(cls: type[Any], path: Key = ()) -> Iterator[Key]:
     """The key paths of all values below a dataclass; elements of arrays of tables are numbered 0."""
     hints = get_type_hints(cls)
     for field in dataclasses.fields(cls):
         inner = table_class(hints[field.name])
-        here = (*path, field.name)
+        here = (*path, toml_key(field))
         if inner is None:
             yield here
         else:
-            yield from places(inner, (*here, 0) if get_origin(hints[field.name]) is tuple else here)
+            several = get_origin(hints[field.name]) is tuple and "key" not in field.metadata
+            yield from places(inner, (*here, 0) if several else here)
 
 
 def show(raw: Any) -> str:

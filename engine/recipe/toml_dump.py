@@ -9,7 +9,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from .schema import dotted
+from .schema import dotted, toml_key
 from .toml_lines import Key
 
 
@@ -19,7 +19,7 @@ def dump_toml(config: Any, origins: Mapping[str, str]) -> str:
     Values that are None are left out: absence is how TOML says it.
     """
     lines: list[str] = []
-    _table(lines, {field.name: getattr(config, field.name) for field in dataclasses.fields(config)}, (), origins)
+    _table(lines, _parts(config), (), origins)
     return "\n".join(lines).strip("\n") + "\n"
 
 
@@ -52,7 +52,9 @@ def _is_table(value: Any) -> bool:
 def _parts(value: Any) -> Mapping[str, Any]:
     if isinstance(value, dict):
         return value
-    return {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
+    parts = {toml_key(field): getattr(value, field.name) for field in dataclasses.fields(value)}
+    one = [toml_key(field) for field in dataclasses.fields(value) if "key" in field.metadata]
+    return parts | {key: parts[key][0] for key in one if len(parts[key]) == 1}
 
 
 def _key(name: str) -> str:

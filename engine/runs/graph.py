@@ -13,11 +13,11 @@ from ..plan.stage import (
     few_shot_settings,
     finetune_settings,
     numeric_settings,
+    stage_settings,
     start_inputs,
-    table_settings,
     tlm_settings,
 )
-from ..recipe.config import RunConfig, StageConfig
+from ..recipe.config import RunConfig
 from ..stages.kind import added_settings, kinds_in, planners
 from .kinds import load_plugins
 
@@ -41,16 +41,16 @@ def _shared_plan(config: RunConfig, seed: int) -> list[Stage]:
     """What serves all targets: pre-training, and the zero-shot model."""
     stages, root = list[Stage](), f"seed-{seed}"
     if config.model.new is not None:
-        settings = numeric_settings(config)
-        settings |= {"new": asdict(config.model.new), "pretrain": table_settings(config.pretrain)}
+        settings = numeric_settings(config) | stage_settings(config, "pretrain", config.pretrain)
         names: dict[str, Any] = {"order": 0, "action": "pre-training"}
-        stages.append(
-            Stage(f"{root}/pretrain", "pretrain", "pretrain", None, seed, config.pretrain, settings=settings, **names)
-        )
+        names["settings"] = settings | {"new": asdict(config.model.new)}
+        training = config.training_of(config.pretrain)
+        stages.append(Stage(f"{root}/pretrain", "pretrain", "pretrain", None, seed, training, **names))
     if config.arms.baseline or not config.btf.on:
         names = {"order": 10, "action": "fine-tune, no BTF", "settings": finetune_settings(config)}
         names["inputs"] = start_inputs(config, seed)
-        stages.append(Stage(f"{root}/baseline", "finetune", "zero-shot", "baseline", seed, config.finetune, **names))
+        training = config.training_of(config.finetune)
+        stages.append(Stage(f"{root}/baseline", "finetune", "zero-shot", "baseline", seed, training, **names))
     return stages
 
 
@@ -61,11 +61,11 @@ def _target_plan(config: RunConfig, seed: int, target: str) -> list[Stage]:
     names: dict[str, Any]
 
     def add(folder: str, kind: str, name: str, arm: str | None, **rest: Any) -> str:
-        table = config.btf if kind == "btf" else config.finetune
-        stages.append(Stage(f"{root}/{folder}", kind, name, arm, seed, table, target, **rest))
+        training = config.training_of(config.btf if kind == "btf" else config.finetune)
+        stages.append(Stage(f"{root}/{folder}", kind, name, arm, seed, training, target, **rest))
         return stages[-1].id
 
-    btf = numeric_settings(config) | {"btf": table_settings(config.btf)}
+    btf = numeric_settings(config) | stage_settings(config, "btf", config.btf)
     finetune = finetune_settings(config) | (mixed := added_settings(config, "finetune"))
     start = start_inputs(config, seed)
     base, task = start, btf | {"text": "task"} | tlm_settings(config, target)
@@ -111,23 +111,20 @@ def _rounds(config: RunConfig, seed: int, target: str, base: dict[str, str], tea
         if table.restore == "finetuned":
             inputs["start"] = stages[0].inputs["teacher"] if stages else teacher
         teacher = f"seed-{seed}/{target}/{name}"
-        settings, optimiser = shared | added_settings(config, kind), _table(config, kind)
-        settings |= {kind: table_settings(optimiser)}
+        stage_table = table.soft if kind == "soft" else table.hard
+        settings = shared | added_settings(config, kind) | stage_settings(config, kind, stage_table)
         if kind == "soft":
             student = teacher
         else:
             settings |= filters
             inputs |= {"student": student} if student else {}
             student, previous = "", teacher
+        training = config.training_of(stage_table)
         names: dict[str, Any] = {"order": 100 * number + 50 * (kind == "hard"), "label": f"{kind} {number}"}
         stages.append(
-            Stage(teacher, kind, name, "selftrain", seed, optimiser, target, number, inputs, settings, **names)
+            Stage(teacher, kind, name, "selftrain", seed, training, target, number, inputs, settings, **names)
         )
     return stages
-
-
-def _table(config: RunConfig, kind: str) -> StageConfig:
-    return config.selftrain.soft if kind == "soft" else config.selftrain.hard
 
 
 def chosen_stages(

@@ -14,7 +14,7 @@ from ...data.synthetic.demo_world import VERSION as WORLD_VERSION
 from ...model import load_encoder_config, load_masked_lm, load_pooler
 from ..methods.cloze import verbaliser_pieces
 from ..plan import Stage, digest
-from ..recipe.config import RunConfig, StageConfig, reader_of
+from ..recipe.config import ModelConfig, RunConfig, StageTraining, reader_of
 from ..stages.context import Context
 from ..stages.datasets import Datasets, read_file
 from ..stages.kind import inputs_of
@@ -27,8 +27,8 @@ from ..training.progress import Progress
 from .kinds import load_plugins
 from .synthetic_data import with_files, with_truth_world
 
-VOCABULARY, SECOND_VOCABULARY = "tokenizer", "tokenizer-b"
-"""Folders of the vocabularies that a recipe makes: of its encoder, and of co-training's second one."""
+VOCABULARY = "tokenizer"
+"""Folder of the vocabulary of an encoder that the recipe makes."""
 
 
 def make_context(
@@ -47,10 +47,12 @@ def make_context(
         ConfigError: the device, its kernels, or what a setting asks of the encoder, is not to be had.
     """
     load_plugins()
-    first = _one_context(config, home, progress, should_stop, processes or ProcessGroup(), reuse, VOCABULARY)
+    first = _one_context(config, home, progress, should_stop, processes or ProcessGroup(), reuse)
     if config.cotrain.on and config.cotrain.model is not None:
-        alone = replace(config, model=config.cotrain.model, cotrain=replace(config.cotrain, model=None))
-        second = _one_context(alone, home, progress, should_stop, first.processes, reuse, SECOND_VOCABULARY)
+        alone = replace(
+            config, model=ModelConfig(path=config.cotrain.model), cotrain=replace(config.cotrain, model=None)
+        )
+        second = _one_context(alone, home, progress, should_stop, first.processes, reuse, second=True)
         first.models = second.models = {"a": first, "b": second}
         second.digests, second.warnings = first.digests, first.warnings
     return first
@@ -63,11 +65,12 @@ def _one_context(
     should_stop: Callable[[], int],
     processes: ProcessGroup,
     reuse: Sequence[Path],
-    vocabulary: str,
+    *,
+    second: bool = False,
 ) -> Context:
     """The run as one encoder sees it."""
     device = choose_device(config.device)
-    tokenizer = _tokenizer(config, home.path / vocabulary, progress, [other / vocabulary for other in reuse])
+    tokenizer = _tokenizer(config, home.path / VOCABULARY, progress, [other / VOCABULARY for other in reuse])
     if config.model.path is not None:
         encoder = load_encoder_config(config.model.path)
         positions, layers, rows = encoder.max_length, encoder.num_layers, encoder.vocab_size
@@ -75,20 +78,17 @@ def _one_context(
             raise ModelError(f"{config.model.path}: {misfit}")
     else:
         assert config.model.new is not None
-        positions, layers = config.model.new.max_positions, config.model.new.num_layers
-    tables = stage_tables(config)
-    if vocabulary == SECOND_VOCABULARY:
-        tables = {name: table for name, table in tables.items() if name in ("pretrain", "cotrain")}
-    _check_settings(config, tables, positions, layers)
+        positions, layers = config.max_length, config.model.new.num_layers
+    _check_settings(config, positions, layers)
     data = Datasets(config, tokenizer, home.path / "store", progress.note, reuse)
-    if config.finetune.head == "cloze" and vocabulary == VOCABULARY:
+    if config.finetune.head == "cloze" and not second:
         verbaliser_pieces(config, data.labels, tokenizer)
     return Context(config, home, data, tokenizer, device, progress, should_stop, processes, reuse=tuple(reuse))
 
 
-def _check_settings(config: RunConfig, tables: dict[str, StageConfig], positions: int, layers: int) -> None:
+def _check_settings(config: RunConfig, positions: int, layers: int) -> None:
     """Finds before any stage what a stage would refuse."""
-    for key, message in encoder_problems(config, tables, positions, layers):
+    for key, message in encoder_problems(config, positions, layers):
         raise ConfigError(f"{key}: {message}")
     if config.task == "classification" and config.pooling == "pooler":
         if config.model.path is None:
@@ -98,33 +98,22 @@ def _check_settings(config: RunConfig, tables: dict[str, StageConfig], positions
         load_masked_lm(config.model.path)
 
 
-def encoder_problems(
-    config: RunConfig, tables: dict[str, StageConfig], positions: int, layers: int
-) -> Iterator[tuple[str, str]]:
+def encoder_problems(config: RunConfig, positions: int, layers: int) -> Iterator[tuple[str, str]]:
     """The keys that ask of an encoder what it does not have, each with what is wrong."""
     if config.max_length > positions:
         yield "max_length", f"is {config.max_length}, but the encoder has {positions} positions; lower it"
-    numbers = {f"{name}.freeze_layers": table.freeze_layers for name, table in tables.items()}
-    numbers["augment.code_switch.induce_layer"] = config.augment.code_switch.induce_layer or 0
-    for key, number in numbers.items():
-        if number > layers:
-            yield key, f"is {number}, but the encoder has {layers} layers; lower it"
+    for name, training in freezing(config).items():
+        if training.freeze_layers > layers:
+            number = training.freeze_layers
+            yield f"{name}.freeze_layers", f"is {number}, but the encoder has {layers} layers; lower it"
 
 
-def stage_tables(config: RunConfig) -> dict[str, StageConfig]:
-    """The settings of every kind of stage that the recipe has, by the name of their table."""
-    sequence = config.selftrain.sequence if config.selftrain.on else ()
-    tables: list[tuple[str, StageConfig, bool]] = [
-        ("pretrain", config.pretrain, config.model.new is not None),
-        ("btf", config.btf, config.btf.on),
-        ("finetune", config.finetune, True),
-        ("selftrain.soft", config.selftrain.soft, "soft" in sequence),
-        ("selftrain.hard", config.selftrain.hard, "hard" in sequence),
-        ("cotrain", config.cotrain, config.cotrain.on),
-        ("contrastive", config.contrastive, config.contrastive.on),
-        ("contrastive.semantic", config.contrastive.semantic, config.contrastive.has_semantic),
-    ]
-    return {name: table for name, table, there in tables if there}
+def freezing(config: RunConfig) -> dict[str, StageTraining]:
+    """How stages train, by the name of the table that says what of the encoder stays as it is."""
+    tables = {"training": config.training_of(config.finetune)}
+    if config.btf.on and config.btf.freeze_layers is not None:
+        tables["btf"] = config.training_of(config.btf)
+    return tables
 
 
 def read_ahead(context: Context, plan: Sequence[Stage]) -> None:
@@ -169,7 +158,7 @@ def _tokenizer(config: RunConfig, folder: Path, progress: Progress, reuse: Seque
         return Tokenizer.from_folder(config.model.path)
     assert config.model.new is not None
     paths = [p for t in config.tables for p in (*t.general, *t.unlabelled)]
-    paths += [s.train for s in config.all_sources if s.train is not None]
+    paths += [s.train for s in config.sources if s.train is not None]
     readers = [str(reader_of(config, p, unlabelled=True)) for p in paths]
     stamp = {"vocab_size": config.model.new.vocab_size, "files": [file_hash(p) for p in paths], "readers": readers}
     take_over(folder, [other for other in reuse if _stamped(other, stamp)], STAMP)

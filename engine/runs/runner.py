@@ -195,7 +195,7 @@ def _describe(context: Context, seeds: tuple[int, ...], hashes: dict[str, str]) 
         task=config.task,
         metric="entity_f1" if config.task == "ner" else "accuracy",
         source=config.source.language,
-        sources=[s.language for s in config.sources],
+        sources=[s.language for s in config.sources[1:]],
         targets=[t.language for t in config.targets],
         stages=[stage.id for stage in stages],
         plan={stage.id: stage.identity for stage in stages},

@@ -54,13 +54,15 @@ def with_files(config: RunConfig, files: WorldFiles | TruthFiles, targets: Seque
     source = config.source.language
     return replace(
         config,
-        source=SourceConfig(
-            language=source,
-            train=files.train,
-            test=files.test[source],
-            unlabelled=(files.unlabelled[source],),
-            general=(files.general[source],),
-            control=(files.control[source],),
+        sources=(
+            SourceConfig(
+                language=source,
+                train=files.train,
+                test=files.test[source],
+                unlabelled=(files.unlabelled[source],),
+                general=(files.general[source],),
+                control=(files.control[source],),
+            ),
         ),
         targets=tuple(
             TargetConfig(

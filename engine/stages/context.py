@@ -17,7 +17,7 @@ from ..evaluation.inference import metric_rows, score
 from ..evaluation.metrics import ClassTable
 from ..evaluation.per_example import Items
 from ..plan import Stage
-from ..recipe.config import RunConfig, StageConfig
+from ..recipe.config import RunConfig, StageTraining
 from ..report.summary import TRANSLATE_TEST, TRANSLATED
 from ..storage.files import atomic_write_json, read_json, sha256_file
 from ..storage.names import FINISHED, WEIGHTS
@@ -159,7 +159,7 @@ class Context:
         if stage.arm is None:
             return {}
         stores: dict[str, tuple[str, TokenStore]] = {}
-        for source in self.config.all_sources:
+        for source in self.config.sources:
             if source.test is not None:
                 stores[source.language] = "source", self.data.scored(source.test, source.language)
         for target in self.config.targets:
@@ -170,8 +170,8 @@ class Context:
         return stores
 
 
-def freeze(encoder: Encoder, config: StageConfig) -> None:
-    """Freezes what the table of a stage says, and has computed again in the backward pass what it says.
+def freeze(encoder: Encoder, config: StageTraining) -> None:
+    """Freezes what a stage keeps as it is, and says whether layers are computed again in the backward pass.
 
     Raises:
         ConfigError: the encoder has fewer layers.

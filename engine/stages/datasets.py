@@ -98,13 +98,13 @@ class Datasets:
     @property
     def source_train(self) -> TokenStore:
         """The labelled training examples of all source languages, one language after the other."""
-        files = [(_need(s.train, "source.train"), s.language) for s in self.config.all_sources]
+        files = [(_need(s.train, "source.train"), s.language) for s in self.config.sources]
         return self._store(files, self.config.task, labelled=True)
 
     @property
     def source_dev(self) -> TokenStore:
         """The labelled dev examples of the source languages that have any, as of `scored`."""
-        files = [(s.dev, s.language) for s in self.config.all_sources if s.dev is not None]
+        files = [(s.dev, s.language) for s in self.config.sources if s.dev is not None]
         return self._store(files, self.config.task, labelled=True, whole=True)
 
     @property
@@ -135,19 +135,19 @@ class Datasets:
 
     def task_text(self, target: TargetConfig) -> list[TokenStore]:
         """What BTF reads, by language: each source's training text without its labels and more text; target text."""
-        length = self.config.btf.max_length or self.config.max_length
+        length = self.config.max_length
         return [
             *(
                 self.text([_need(s.train, "source.train"), *s.unlabelled], s.language, length)
-                for s in self.config.all_sources
+                for s in self.config.sources
             ),
             self.text(target.unlabelled, target.language, length),
         ]
 
     def pairs(self, target: TargetConfig) -> TokenStore:
         """The sentence pairs of a target, for translation language modelling in BTF."""
-        length = self.config.btf.max_length or self.config.max_length
-        return self._store([(path, target.language) for path in target.pairs], "text", max_length=length, pairs=True)
+        files = [(path, target.language) for path in target.pairs]
+        return self._store(files, "text", max_length=self.config.max_length, pairs=True)
 
     def general_text(self) -> list[TokenStore]:
         """General text of all languages, for pre-training."""
@@ -155,30 +155,28 @@ class Datasets:
         missing = [t.language for t in tables if not t.general]
         if missing:
             raise ConfigError(f"no general text for {', '.join(missing)}; give source.general and targets.N.general")
-        length = self.config.pretrain.max_length or self.config.max_length
-        return [self.text(t.general, t.language, length) for t in tables]
+        return [self.text(t.general, t.language, self.config.max_length) for t in tables]
 
     def control_text(self, target: TargetConfig) -> list[TokenStore]:
         """General text of the sources and of one target, for the control arm."""
-        tables: list[SourceConfig | TargetConfig] = [*self.config.all_sources, target]
+        tables: list[SourceConfig | TargetConfig] = [*self.config.sources, target]
         missing = [t.language for t in tables if not (t.control or t.general)]
         if missing:
             raise ConfigError(
                 f"no general text for {', '.join(missing)}; give control or general, or set arms.control = false"
             )
-        length = self.config.btf.max_length or self.config.max_length
-        return [self.text(t.control or t.general, t.language, length) for t in tables]
+        return [self.text(t.control or t.general, t.language, self.config.max_length) for t in tables]
 
     def _read(self, path: Path, language: str, *, unlabelled: bool = False, task: str | None = None) -> list[Example]:
         examples = read_file(self.config, path, unlabelled=unlabelled, task=task, language=language)
-        sources = self.config.all_sources
+        sources = self.config.sources
         numbers = [i for i, s in enumerate(sources) if s.train == path]
         if not numbers:
             return examples
         # One file of XNLI may hold several of the languages.
         number = next((i for i in numbers if sources[i].language == language), numbers[0])
         source = sources[number]
-        key, table = ("source", "source") if number == 0 else (source.language, f"sources.{number - 1}")
+        key, table = source.language if number else "source", ".".join(map(str, self.config.source_keys[number]))
         if source.per_class:
             labelled = read_file(self.config, path, language=language) if unlabelled else examples
             few = _Few(source.per_class, source.draw, key, table)
@@ -222,7 +220,7 @@ class Datasets:
         settings |= self._few_settings(files, few) | ({"pairs": True} if pairs else {})
         settings |= {"whole": True} if whole and task == "ner" else {}
         table = self.config.augment.code_switch
-        settings |= {"code_switch": [table.rate, table.draw]} if switch else {}
+        settings |= {"code_switch": table.rate} if switch else {}
         prompt = prompt_of(self.config) if task == "classification" else ""
         settings |= {"prompt": prompt} if prompt else {}
         key = store_key([*paths, *switch], self.tokenizer, settings)
@@ -267,7 +265,7 @@ class Datasets:
         configured = dictionaries == table.dictionaries
         with naming_key("reader.encoding"):
             dictionary = read_dictionary(dictionaries, encoding=self.config.reader.encoding if configured else "utf-8")
-        changed = [new for e in examples if (new := code_switched(e, dictionary, table.rate, table.draw)) is not None]
+        changed = [new for e in examples if (new := code_switched(e, dictionary, table.rate, 0)) is not None]
         if not changed:
             raise DataError(f"{dictionaries[0]}: no word of the source training text is in the dictionaries")
         return changed
@@ -282,7 +280,7 @@ class Datasets:
         source, settings = self.config.source, {} if few is None else {"few": [few.per_class, few.draw, few.key]}
         if source.train in [path for path, _ in files] and (source.per_class or source.draw):
             settings["source_few"] = [source.per_class, source.draw]
-        more = [s for s in self.config.sources if (s.train, s.language) in files and (s.cap or s.per_class)]
+        more = [s for s in self.config.sources[1:] if (s.train, s.language) in files and (s.cap or s.per_class)]
         if more:
             settings["more_few"] = [[s.language, s.cap, s.per_class, s.draw] for s in more]
         return settings

@@ -76,7 +76,7 @@ def _language_of(context: Context, stage: Stage, role: str) -> str:
     if role == "few_shot":
         return str(stage.target)
     if role == "source":
-        return ", ".join(source.language for source in context.config.all_sources)
+        return ", ".join(source.language for source in context.config.sources)
     return role.partition(".")[2] or context.config.source.language
 
 

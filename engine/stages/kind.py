@@ -20,7 +20,7 @@ from ... import ConfigError
 from ...data import BatchSize, MlmBatches, PairBatches, Part, TaskBatches, TokenStore, derive_seed
 from ...model import Encoder, Head, MaskedLM, TaskModel
 from ..plan import Stage
-from ..recipe.config import RunConfig, TaskConfig
+from ..recipe.config import RunConfig
 from ..training.batch_source import BatchSource, Objective
 from ..training.trace import Trace
 from .context import Context
@@ -298,7 +298,7 @@ def inputs_of(context: Context, stage: Stage) -> dict[str, TokenStore]:
     stores = kind_of(stage).inputs(context, stage)
     for addition in additions_to(stage):
         stores |= addition.inputs(context, stage)
-    if isinstance(stage.optimiser, TaskConfig) and stage.optimiser.keep == "best":
+    if stage.optimiser.keep == "best":
         stores["dev"] = context.data.source_dev
     return stores
 

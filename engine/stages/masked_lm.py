@@ -12,7 +12,7 @@ from ...data import Corpus, MlmBatches, TokenStore, epoch_counts, unigram_entrop
 from ...model import Encoder, MaskedLM, load_masked_lm
 from ..plan import Stage
 from ..pseudolabels.diagnostics import low_loss_drop, only_frequencies
-from ..recipe.config import BtfConfig, PretrainConfig, TargetConfig
+from ..recipe.config import BtfConfig, MaskedLmConfig, StageTraining, TargetConfig
 from ..training.objectives import masked_lm
 from ..training.trace import Trace
 from .context import Context
@@ -61,7 +61,7 @@ def btf_text(context: Context, stage: Stage, target: TargetConfig) -> BtfText:
         task = context.data.task_text(target)
         sizes = [min(size, len(store)) for size, store in zip(sizes, task, strict=True)]
     sizes[-1] = min(sizes[-1], table.cap or sizes[-1])
-    keys = ["source", *(source.language for source in config.sources), target.language]
+    keys = ["source", *(source.language for source in config.sources[1:]), target.language]
     corpora = [
         Corpus([store], capped(len(store), size, stage.seed, key))
         for store, size, key in zip(stores, sizes, keys, strict=True)
@@ -113,7 +113,8 @@ class Pretrain(StageKind):
         return _training(run, model, BtfText(corpora(stores), None), context.config.pretrain, after)
 
     def work(self, context: Context, stage: Stage) -> Work:
-        return masked_work(BtfText(corpora(list(self.inputs(context, stage).values())), None), context.config.pretrain)
+        text = BtfText(corpora(list(self.inputs(context, stage).values())), None)
+        return masked_work(text, context.config.pretrain, stage.optimiser)
 
 
 class Btf(StageKind):
@@ -130,7 +131,7 @@ class Btf(StageKind):
         context, stage = run.context, run.stage
         model = load_masked_lm(context.input_folder(stage, "base")).to(context.device)
         target = context.config.target(stage.target)
-        languages = [*(source.language for source in context.config.all_sources), target.language]
+        languages = [*(source.language for source in context.config.sources), target.language]
         for language, store in zip(languages, text_by_language(context, stage, target), strict=True):
             warn_of_unseen(context, store, "text", language)
         text = btf_text(context, stage, target)
@@ -148,15 +149,16 @@ class Btf(StageKind):
     def work(self, context: Context, stage: Stage) -> Work:
         # One draw for all seeds, so that their estimates are the same.
         text = btf_text(context, replace(stage, seed=0), context.config.target(stage.target))
-        return masked_work(text, context.config.btf)
+        return masked_work(text, context.config.btf, stage.optimiser)
 
 
 def _training(
-    run: StageRun, model: MaskedLM, text: BtfText, table: PretrainConfig, after: Callable[[Trace], dict[str, Any]]
+    run: StageRun, model: MaskedLM, text: BtfText, table: MaskedLmConfig, after: Callable[[Trace], dict[str, Any]]
 ) -> Training:
     batches = masked_batches(
         text,
         table,
+        run.stage.optimiser,
         seed=run.seed("batches"),
         special=run.context.special_tokens(model.config.vocab_size),
         mask_id=run.context.tokenizer.mask_id,
@@ -166,10 +168,13 @@ def _training(
     return Training(model, batches, masked_lm, notes, lambda trace: "loss {:.2f} -> {:.2f}".format(*ends(trace)), after)
 
 
-def masked_batches(text: BtfText, table: PretrainConfig, *, epochs: float = 0.0, **rest: Any) -> MlmBatches:
+def masked_batches(
+    text: BtfText, table: MaskedLmConfig, training: StageTraining, *, epochs: float = 0.0, **rest: Any
+) -> MlmBatches:
     """Masked batches of a text with the settings of its table.
 
     Args:
+        training: of the stage that learns them.
         epochs: instead of the table's.
         rest: `special`, `mask_id`, `seed` and `micro_batch`, as `MlmBatches` takes them.
     """
@@ -181,15 +186,15 @@ def masked_batches(text: BtfText, table: PretrainConfig, *, epochs: float = 0.0,
         balance=table.balance,
         temperature=table.temperature,
         counts=text.counts,
-        sort=table.order == "sorted",
+        sort=training.order == "sorted",
         **rest,
     )
 
 
-def masked_work(text: BtfText, table: PretrainConfig) -> Work:
+def masked_work(text: BtfText, table: MaskedLmConfig, training: StageTraining) -> Work:
     """How much masked language modelling on a text trains."""
-    special, parts = np.zeros(1, dtype=bool), table.fixed_micro_batch
-    batches = masked_batches(text, table, seed=0, special=special, mask_id=0, micro_batch=parts)
+    special, parts = np.zeros(1, dtype=bool), training.fixed_micro_batch
+    batches = masked_batches(text, table, training, seed=0, special=special, mask_id=0, micro_batch=parts)
     return Work([corpus.lengths for corpus in text.corpora], batches, batches.examples_per_epoch)
 
 

@@ -34,7 +34,7 @@ def new_encoder_config(context: Context) -> EncoderConfig:
         num_layers=table.num_layers,
         num_heads=table.num_heads,
         intermediate_size=table.intermediate_size,
-        max_positions=table.max_positions,
+        max_positions=context.config.max_length,
         dropout=table.dropout,
         attention_dropout=table.dropout,
         initializer_range=table.initializer_range,

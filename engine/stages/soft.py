@@ -128,7 +128,7 @@ def _targets(context: Context, stage: Stage, view: ItemView, side: Side, chosen:
         context.progress.note(f"{stage.id}: the teacher labels {len(chosen)} {side} examples")
         table = context.config.selftrain.soft
         labels = partial(teacher_targets, loss=table.loss, target=table.target)
-        data = packed_soft_labels(teach(context, stage, view, side, chosen, labels), table.stored, name)
+        data = packed_soft_labels(teach(context, stage, view, side, chosen, labels), name)
         context.processes.rank_zero_only(lambda: atomic_write_bytes(path, data))
     return read_soft_labels(context.processes.visible(path))
 

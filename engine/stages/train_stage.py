@@ -12,7 +12,6 @@ from torch import nn
 
 from ... import Interrupted, ModelError
 from ...model import MaskedLM, TaskModel
-from ..recipe.config import TaskConfig
 from ..training.batch_source import BatchSource, Objective
 from ..training.checkpoint import load_latest, save_checkpoint
 from ..training.distributed import ProcessGroup
@@ -170,15 +169,14 @@ class Fit:
                 tensors=tensors,
                 meta=meta | {"spent": asdict(spent), "processes": self.context.processes.size},
                 fingerprint=self.fingerprint,
-                keep=self.context.config.checkpoint.keep,
             )
         self.saved = now
 
     def _best_epoch(self) -> BestEpoch | None:
-        """What keeps a stage's best weights, where its table says `keep = "best"`."""
+        """What keeps a stage's best weights, where `training.keep` is "best"."""
         context, model = self.context, self.model
-        table, path = self.stage.optimiser, context.config.source.dev
-        if not isinstance(table, TaskConfig) or table.keep == "last":
+        training, path = self.stage.optimiser, context.config.source.dev
+        if training.keep == "last":
             return None
         assert isinstance(model, TaskModel)
         assert path is not None
@@ -187,7 +185,7 @@ class Fit:
         return BestEpoch(
             self.folder / "best",
             fingerprint=self.fingerprint,
-            every=max(1, round(self.loop.total / table.epochs)),
+            every=max(1, round(self.loop.total / training.epochs)),
             score=lambda: context.score(model, store)[0][metric],
             processes=context.processes,
         )
@@ -199,7 +197,7 @@ class Fit:
             return []
         return [
             f"begun by {before} processes, goes on with {now}: the same batches in other parts, hence "
-            "other dropout masks; a micro_batch in the recipe gives the same for any number of processes"
+            "other dropout masks; a training.micro_batch gives the same for any number of processes"
         ]
 
     def _hear_halvings(self) -> None:

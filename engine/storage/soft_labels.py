@@ -13,20 +13,17 @@ from .files import storage_errors
 from .run_warning import RunWarning
 
 MISSING = "it is not there"
-DTYPES = {"fp32": np.float32, "fp16": np.float16}
 
 
-def packed_soft_labels(targets: np.ndarray, stored: str, teacher: str) -> bytes:
+def packed_soft_labels(targets: np.ndarray, teacher: str) -> bytes:
     """The content of the file.
 
     Args:
         targets: float32 [items, C].
-        stored: "fp32" or "fp16".
         teacher: id of the stage whose model it was.
     """
-    rounded = targets.astype(DTYPES[stored])
     # One entry alone: the library writes several in an order of its own.
-    return save({"targets": rounded}, {"sha256": _checksum(rounded, teacher)})
+    return save({"targets": targets}, {"sha256": _checksum(targets, teacher)})
 
 
 def soft_label_problem(path: Path, items: int, teacher: str) -> str | None:
@@ -50,7 +47,7 @@ def read_soft_labels(path: Path) -> np.ndarray:
     """float32 [items, C] of a file in which `soft_label_problem` found nothing."""
     targets, _ = _read(path)
     assert targets is not None
-    return targets.astype(np.float32, copy=False)
+    return targets
 
 
 def _read(path: Path) -> tuple[np.ndarray | None, str]:

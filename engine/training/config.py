@@ -21,26 +21,26 @@ def required(help: str, **limits: Any) -> Any:
 
 
 @dataclass(frozen=True, kw_only=True)
-class OptimizerConfig:
-    """AdamW with linear warm-up and linear decay."""
+class ScheduleConfig:
+    """AdamW with linear warm-up and linear decay: all but the rates, which differ from stage to stage."""
 
-    lr: float = option(2e-5, "peak learning rate", above=0)
-    head_lr: float | None = option(None, "peak learning rate of the head; `lr` when absent", above=0)
     warmup: float = option(0.1, "share of the steps", min=0, max=1)
     weight_decay: float = option(0.01, "on matrices only", min=0)
     clip: float = option(1.0, "largest global gradient norm; 0 switches clipping off", min=0)
-    beta1: float = option(0.9, "", min=0, max=1)
-    beta2: float = option(0.999, "", min=0, max=1)
-    eps: float = option(1e-8, "", above=0)
+    beta2: float = option(0.999, "AdamW's decay of the squared gradients", min=0, max=1)
     l2_to_base: float = option(
         0.0, "against forgetting: pulls what trains of the encoder back to its weights at the stage's start", min=0
     )
 
-    def problems(self) -> list[tuple[str, str]]:
-        """Settings that do not fit each other, by field."""
-        if self.l2_to_base * self.lr > 1:
-            return [("l2_to_base", f"times lr is above 1: every step would overshoot; at most {1 / self.lr:g}")]
-        return []
+
+@dataclass(frozen=True, kw_only=True)
+class OptimizerConfig(ScheduleConfig):
+    """What an optimizer is made of."""
+
+    lr: float = option(2e-5, "peak learning rate", above=0)
+    head_lr: float | None = option(None, "peak learning rate of the head; `lr` when absent", above=0)
+    beta1: float = 0.9
+    eps: float = 1e-8
 
 
 @dataclass(frozen=True, kw_only=True)

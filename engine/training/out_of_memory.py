@@ -171,10 +171,10 @@ class MemoryRetry:
             f"{size.longest}{name}, {size.at_once} sequences at a time"
         )
         if size.at_once == 1:
-            return f"{problem}; set recompute = true in the stage's table, or lower max_length"
+            return f"{problem}; set training.recompute = true, or lower max_length"
         return (
-            f"{problem}; set micro_batch = {size.at_once // 2} in the stage's table, or --micro-batch auto: the same "
-            "loss over the same batch, in smaller parts. recompute = true saves memory too"
+            f"{problem}; set training.micro_batch = {size.at_once // 2}, or --micro-batch auto: the same loss over the "
+            "same batch, in smaller parts. training.recompute = true saves memory too"
         )
 
     def state(self) -> dict[str, Any]:

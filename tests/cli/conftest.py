@@ -28,7 +28,6 @@ hidden_size = 16
 num_layers = 1
 num_heads = 2
 intermediate_size = 32
-max_positions = 16
 [source]
 language = "en"
 train = "train.conll"
@@ -43,11 +42,11 @@ general = ["general.de.txt"]
 epochs = 1
 [btf]
 epochs = 1
-freeze_layers = 0
 [finetune]
 epochs = 15
 batch_size = 8
 lr = 2e-2
+[training]
 freeze_embeddings = false
 freeze_layers = 0
 [selftrain]
@@ -56,13 +55,10 @@ rounds = 1
 epochs = 8
 batch_size = 8
 lr = 2e-2
-freeze_embeddings = false
-freeze_layers = 0
 [selftrain.hard]
 epochs = 1
 batch_size = 8
 lr = 1e-3
-freeze_layers = 0
 [selftrain.alpha]
 rule = "fixed:0.2"
 [arms]

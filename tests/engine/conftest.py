@@ -30,7 +30,6 @@ hidden_size = 16
 num_layers = 1
 num_heads = 2
 intermediate_size = 32
-max_positions = 16
 [source]
 language = "en"
 train = "train.{ending}"
@@ -49,12 +48,11 @@ batch_size = 8
 epochs = 1
 batch_size = 8
 lr = 1e-3
-freeze_embeddings = false
-freeze_layers = 0
 [finetune]
 epochs = 2
 batch_size = 8
 lr = 2e-2
+[training]
 freeze_embeddings = false
 freeze_layers = 0
 [selftrain]
@@ -63,14 +61,10 @@ rounds = 2
 epochs = 1
 batch_size = 8
 lr = 3e-2
-freeze_embeddings = false
-freeze_layers = 0
 [selftrain.hard]
 epochs = 1
 batch_size = 8
 lr = 2e-3
-freeze_embeddings = true
-freeze_layers = 0
 [selftrain.alpha]
 rule = "fixed:0.2"
 [checkpoint]
@@ -149,6 +143,12 @@ class Tiny:
 
     def run(self, *overrides: str, where: str = "run", **more: Any) -> RunResult:
         return run(self.recipe, run_dir=self.folder / where, overrides=overrides, **more)
+
+    def second_encoder(self) -> Path:
+        """The folder of another pre-trained encoder, of another shape and vocabulary."""
+        shape = ("model.new.vocab_size=100", "model.new.hidden_size=24")
+        self.run(*shape, stage="pretrain", where="second")
+        return self.folder / "second" / "seed-0" / "pretrain"
 
     def stage(self, name: str, where: str = "run", seed: int = 0) -> dict[str, Any]:
         """`stage.json` of "de/soft1" and the like."""

@@ -26,7 +26,7 @@ from .printed import COLUMNS, RECIPES, TABLES, Kind, domain_of
 _DEPTH = 4
 """Folders below one that is named in which runs are looked for: an ablation of each domain holds rows/NAME."""
 _BESIDE = (
-    *("name", "each", "seeds", "device", "threads", "source", "sources", "targets", "checkpoint", "performance"),
+    *("name", "each", "seeds", "device", "threads", "sources", "targets", "checkpoint", "performance"),
     *("model", "reader", "arms", "world"),
 )
 """Keys that make no other experiment of a recipe."""

@@ -1,23 +1,21 @@
 """The settings of a recipe, as frozen dataclasses: one for each table."""
 
-from .augment import AugmentConfig
-from .base import ModelConfig, NewEncoderConfig, StageConfig, TaskConfig
-from .cloze import ClozeConfig
 from .files import FileReader, merged, reader_of
-from .languages import SourceConfig, TargetConfig
-from .reader import LanguageReaderConfig, ReaderConfig
-from .run import (
+from .languages import LanguageReaderConfig, ReaderConfig, SourceConfig, TargetConfig
+from .run import ArmsConfig, CheckpointConfig, ModelConfig, NewEncoderConfig, RunConfig
+from .stages import (
     AlphaConfig,
-    ArmsConfig,
+    AugmentConfig,
     BtfConfig,
-    CheckpointConfig,
+    ClozeConfig,
     FinetuneConfig,
     HardConfig,
+    MaskedLmConfig,
     PretrainConfig,
-    RunConfig,
     SelfTrainConfig,
     SoftConfig,
 )
+from .training import StageConfig, StageTraining, TrainingConfig
 from .transfer import ContrastiveConfig, CotrainConfig
 from .world import WorldTable
 
@@ -34,6 +32,7 @@ __all__ = [
     "FinetuneConfig",
     "HardConfig",
     "LanguageReaderConfig",
+    "MaskedLmConfig",
     "ModelConfig",
     "NewEncoderConfig",
     "PretrainConfig",
@@ -43,8 +42,9 @@ __all__ = [
     "SoftConfig",
     "SourceConfig",
     "StageConfig",
+    "StageTraining",
     "TargetConfig",
-    "TaskConfig",
+    "TrainingConfig",
     "WorldTable",
     "merged",
     "reader_of",

@@ -6,8 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, fields
 from pathlib import Path
 
-from .languages import SourceConfig, TargetConfig
-from .reader import Format, LanguageReaderConfig, ReaderConfig
+from .languages import Format, LanguageReaderConfig, ReaderConfig, SourceConfig, TargetConfig
 from .run import RunConfig
 
 LABELLED = ("train", "dev", "test", "few-shot", "translation", "original", "translated-train", "translated-test")
@@ -76,7 +75,7 @@ def reader_of(config: RunConfig, path: Path, language: str = "", *, unlabelled: 
     """
     naming = [(name, table) for name, table in named_tables(config) if path in _files(table)]
     name, table = next((x for x in naming if x[1].language == language), naming[0] if naming else ("", None))
-    training = any(path == source.train for source in config.all_sources)
+    training = any(path == source.train for source in config.sources)
     settings = config.reader if table is None else merged(config.reader, table.reader)
     return FileReader(settings, name, unlabelled and not training)
 
@@ -94,9 +93,9 @@ def all_readers(config: RunConfig) -> list[ReaderConfig]:
 
 
 def named_tables(config: RunConfig) -> Iterator[tuple[str, SourceConfig | TargetConfig]]:
-    """The tables of the languages with their keys: "source", "sources.0", "targets.0"."""
-    yield "source", config.source
-    yield from ((f"sources.{i}", source) for i, source in enumerate(config.sources))
+    """The tables of the languages with their keys: "source" or "source.0", "targets.0"."""
+    for key, source in zip(config.source_keys, config.sources, strict=True):
+        yield ".".join(map(str, key)), source
     yield from ((f"targets.{i}", target) for i, target in enumerate(config.targets))
 
 
@@ -109,8 +108,8 @@ def recipe_files(config: RunConfig) -> list[DataFile]:
     """All files that a recipe's run reads, in its order."""
     source = config.source
     found = []
-    tables: list[tuple[tuple[str | int, ...], SourceConfig | TargetConfig]] = [(("source",), source)]
-    tables += [(("sources", i), more) for i, more in enumerate(config.sources)]
+    tables: list[tuple[tuple[str | int, ...], SourceConfig | TargetConfig]] = []
+    tables += zip(config.source_keys, config.sources, strict=True)
     for key, table in tables:
         roles = ((role, getattr(table, role)) for role in ("train", "dev", "test"))
         found += [DataFile((*key, role), role, table.language, path) for role, path in roles if path is not None]

@@ -1,15 +1,40 @@
-"""What recipes had in earlier versions and have no more, with what to do instead."""
+"""What recipes had in earlier versions and have no more, with its new place or what to do instead."""
 
 from __future__ import annotations
 
+_SHARED = (
+    *("warmup", "weight_decay", "clip", "beta2", "l2_to_base", "freeze_embeddings", "freeze_layers"),
+    *("order", "micro_batch", "recompute", "keep"),
+)
 REMOVED = {
+    **{name: f"use training.{name}, which holds for all stages" for name in _SHARED},
     "frozen_eval": "leave it out, it saved less than a tenth of a run",
+    "head_lr": "leave it out, heads have the stage's lr",
+    "beta1": "leave it out, it is 0.9",
+    "eps": "leave it out, it is 1e-8",
+    "sources": "write every one of several sources as a table [[source]]",
+    "checkpoint.keep": "leave it out, a running stage has two checkpoints",
+    "model.new.max_positions": "use max_length: a new encoder has as many positions",
+    "pretrain.max_length": "use max_length, which holds for all stages",
+    "btf.max_length": "use max_length, which holds for all stages",
     "selftrain.outside": "leave it out, all accepted O are learned",
     "selftrain.consistency": "leave it out, labels are taken from one pass without dropout",
     "selftrain.diversity": "leave it out, all voters learn from the same examples",
     "selftrain.alpha.per_class": "leave it out, one alpha serves all classes",
     "selftrain.alpha.calibrate": "leave it out, confidences are taken as they are",
     'selftrain.source_filter = "agreed"': 'use "correct", or "none" to keep all source examples',
+    "selftrain.soft.stored": "leave it out, soft labels lie on the disk in fp32",
+    "augment.code_switch.draw": "leave it out, the choice of words goes by the example",
+    "augment.code_switch.induce_words": "leave it out, the 2,000 most frequent words are compared",
+    "augment.code_switch.induce_count": "leave it out, words that occur five times are compared",
+    "augment.code_switch.induce_margin": "leave it out, a pair's score must be above 0.1",
+    "augment.code_switch.induce_layer": "leave it out, states are compared two thirds of the way up",
+    "cotrain.head": "leave it out, the head is linear",
+    "cotrain.model.path": "use cotrain.model, the folder itself",
+    "cotrain.model.new": "use cotrain.model, the folder of an encoder that a run of its own has made (--stage pretrain)",
+    "contrastive.head": "leave it out, the head is linear",
+    "contrastive.semantic.epochs": "use contrastive.epochs, which holds for both phases",
+    "contrastive.semantic.batch_size": "use contrastive.batch_size, which holds for both phases",
 }
 """By key, or key and value; a key without a dot has gone from every table."""
 

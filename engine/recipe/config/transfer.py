@@ -1,7 +1,8 @@
 """The [cotrain] and [contrastive] tables: the methods of Yu and Joty (EMNLP 2021).
 
 Numbers in the defaults are those of its section 4.2 where it gives any. It does not give the threshold, the number of
-iterations, temperature, weights of the losses, or the smaller learning rate of the second phase: those are ours.
+iterations, temperature, weights of the losses, or the smaller learning rate of the second phase: those are ours. Its
+weight decay, and that it names neither a warm-up nor freezing, is the affair of [training].
 """
 
 from __future__ import annotations
@@ -11,22 +12,19 @@ from pathlib import Path
 from typing import Literal
 
 from ...training.config import option
-from .base import ModelConfig, TaskConfig
+from .training import StageConfig
 
 Problems = list[tuple[str, str]]
 MODES = ("co", "self-a", "self-b")
 
 
 @dataclass(frozen=True, kw_only=True)
-class TransferConfig(TaskConfig):
-    """Training as in section 4.2: AdamW, linear decay, nothing frozen; 2 epochs for MARC, 5 for XNLI."""
+class TransferConfig(StageConfig):
+    """The rates of section 4.2; 2 epochs for MARC, 5 for XNLI."""
 
     lr: float = option(5e-5, "peak learning rate", above=0)
     epochs: float = option(2, "passes over the data", above=0)
     batch_size: int = option(16, "sequences in one optimiser step", min=1)
-    warmup: float = option(0.0, "share of the steps", min=0, max=1)
-    freeze_embeddings: bool = option(False, "keep the embeddings as they are")
-    freeze_layers: int = option(0, "keep the lowest layers as they are", min=0)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,37 +46,29 @@ class CotrainConfig(TransferConfig):
     )
     pool: Literal["each", "all"] = option("each", "a pair of models for each target, or one for the text of all")
     cap: int = option(0, "largest number of unlabelled examples of each target; 0 means all", min=0)
-    head: Literal["linear", "mlp"] = option("linear", "classification head of both models")
-    model: ModelConfig | None = option(None, "the second encoder; the first one with other seeds when absent")
+    model: Path | None = option(None, "folder of the second encoder; the first one with other seeds when absent")
     second_uses_parallel_data: bool = option(
         False, "mark what the second encoder has a part in: it was pre-trained on translations, as LaBSE was"
     )
 
     def problems(self) -> Problems:
-        found = super().problems()
-        found += [
+        problems = [
             (f"modes.{i}", f"{mode!r} is not a mode; use {', '.join(MODES)}")
             for i, mode in enumerate(self.modes)
             if mode not in MODES
         ]
         if not self.modes or len(set(self.modes)) != len(self.modes):
-            found.append(("modes", f"give each mode once, of {', '.join(MODES)}"))
-        return found
+            problems.append(("modes", f"give each mode once, of {', '.join(MODES)}"))
+        return problems
 
 
 @dataclass(frozen=True, kw_only=True)
-class SemanticConfig(TransferConfig):
-    """Semantic alignment (Eq. 4 and 5): the second phase, on translations alone."""
+class SemanticConfig:
+    """Semantic alignment (Eq. 4 and 5): the second phase, on translations alone, as long as the first."""
 
     on: bool = option(True, "where there are translations; off leaves the first phase")
     lr: float = option(1e-5, "peak learning rate, smaller than that of the first phase", above=0)
     weight: float = option(0.5, "factor of the semantic alignment loss", min=0)
-
-    def problems(self) -> Problems:
-        found = super().problems()
-        if self.micro_batch != 0:
-            found.append(("micro_batch", "a text with its translations and its negatives is one; leave it out"))
-        return found
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -96,18 +86,15 @@ class ContrastiveConfig(TransferConfig):
         metadata={"help": "language -> labelled file of translated source texts; marks the results"},
     )
     originals: Path | None = option(None, "the source texts of the translations, line by line; for semantic alignment")
-    head: Literal["linear", "mlp"] = option("linear", "classification head")
     semantic: SemanticConfig = field(default_factory=SemanticConfig)
 
     def problems(self) -> Problems:
-        found = super().problems()
-        if self.micro_batch == "auto":
-            found.append(("micro_batch", "a smaller part has less to compare; give a number, or leave it out"))
+        problems = []
         if not self.translations and self.align == "translations":
-            found.append(("align", "is translations, but there are none"))
+            problems.append(("align", "is translations, but there are none"))
         if self.translations and self.semantic.on and self.originals is None:
-            found.append(("originals", "is missing; give the source texts, or set contrastive.semantic.on = false"))
-        return found
+            problems.append(("originals", "is missing; give the source texts, or set contrastive.semantic.on = false"))
+        return problems
 
     @property
     def has_semantic(self) -> bool:

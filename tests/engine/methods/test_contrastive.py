@@ -159,10 +159,10 @@ def test_both_phases_run_and_are_marked(two: Bilingual) -> None:
     la, sa = two.run.stage("la"), two.run.stage("sa")
     assert (la["source_examples"], la["translations"], la["uses_parallel_data"]) == (24, 16, True)
     assert (sa["originals"], sa["languages"], sa["uses_parallel_data"]) == (16, ["de"], True)
-    # 24 source texts and 16 translations in two epochs; 16 groups of 3 texts in two epochs, 16 // 3 = 5 in a step.
+    # 24 source texts and 16 translations in two epochs; 16 groups of 3 texts in two epochs, 8 // 3 = 2 in a step.
     assert sum(two.run.json("la/trace.json")["valid"]) == 2 * 40
     trace = two.run.json("sa/trace.json")
-    assert (sum(trace["valid"]), len(trace["steps"])) == (2 * 16 * 3, 2 * 4)
+    assert (sum(trace["valid"]), len(trace["steps"])) == (2 * 16 * 3, 2 * 8)
     # The second phase goes on from the first.
     first = two.run.run(*two.overrides, "contrastive.semantic.on=false", where="first")
     assert [s.rpartition("/")[2] for s in first.done] == ["pretrain", "baseline", "la"]
@@ -245,11 +245,9 @@ def test_originals_and_translations_must_go_together(two: Bilingual) -> None:
     ("override", "message"),
     [
         ("task=ner", "contrastive adaptation is for classification"),
-        ("contrastive.micro_batch=auto", "a smaller part has less to compare"),
         ("contrastive.align=translations", "is translations, but there are none"),
         ("contrastive.translations={de='x.tsv'}", "originals: is missing"),
         ("contrastive.translations={fr='x.tsv'}", "is no target; the targets are de"),
-        ("contrastive.semantic.micro_batch=2", "is one; leave it out"),
         ("contrastive.temperature=0", "greater than 0"),
     ],
 )
@@ -262,5 +260,15 @@ def test_plan(two: Bilingual) -> None:
     stages = {s.id: s for s in make_plan(two.run.resolved(*two.overrides).config)}
     assert stages["seed-0/la"].inputs == {"base": "seed-0/pretrain"}
     assert stages["seed-0/sa"].inputs == {"start": "seed-0/la"}
-    assert stages["seed-0/sa"].settings["temperature"] == 0.1
+    assert stages["seed-0/sa"].settings["semantic"] == {"lr": 5e-3, "weight": 0.5}
     assert json.dumps(stages["seed-0/la"].settings, default=str)
+
+
+def test_memory_cuts_only_what_the_loss_allows(two: Bilingual) -> None:
+    """Halving on the way would change what is compared, and a text with its translations and negatives is one."""
+
+    def parts(value: str) -> list[int | str]:
+        plan = make_plan(two.run.resolved(*two.overrides, f"training.micro_batch={value}").config)
+        return [s.optimiser.micro_batch for s in plan if s.arm == "contrastive"]
+
+    assert (parts("auto"), parts("4")) == ([0, 0], [4, 0])

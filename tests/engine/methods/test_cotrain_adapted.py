@@ -25,9 +25,6 @@ COTRAIN = (
     'cotrain.modes=["co", "self-a"]',
 )
 ADAPTED = "cotrain.start=adapted"
-SECOND = (
-    "cotrain.model={new={vocab_size=100,hidden_size=24,num_layers=1,num_heads=2,intermediate_size=32,max_positions=16}}"
-)
 AFTER = ("co1a", "co1b", "de/co2a", "de/co2b", "de/self2a")
 
 
@@ -61,9 +58,10 @@ def test_every_iteration_starts_from_the_adapted_encoder(tiny: Callable[[str], A
 def test_without_a_second_phase_it_starts_from_the_first(tiny: Callable[[str], Any]) -> None:
     """The second encoder of a recipe stays as it was pre-trained."""
     run = tiny("classification")
-    result = run.run(*COTRAIN, ADAPTED, SECOND)
+    other = run.second_encoder()
+    result = run.run(*COTRAIN, ADAPTED, f'cotrain.model="{other}"')
     place = run.folder / "run" / "seed-0"
-    la, second = (hash_of(load_encoder(place / name)) for name in ("la", "pretrain-b"))
+    la, second = (hash_of(load_encoder(path)) for path in (place / "la", other))
     start = {stage: run.stage(stage)["encoder_at_start"] for stage in AFTER}
     assert start == {stage: second if stage.endswith("b") else la for stage in AFTER}
     assert not any(r["uses_parallel_data"] for r in result.summary["rows"])
@@ -87,7 +85,7 @@ def test_a_pooler_is_taken_along(tiny: Callable[[str], Any]) -> None:
     text = run.recipe.read_text("utf-8")
     start, end = text.index("[model.new]"), text.index("[source]")
     run.recipe.write_text(text[:start] + '[model]\npath = "bert"\n' + text[end:], "utf-8")
-    run.run(*COTRAIN, ADAPTED, "pooling=pooler", "cotrain.lr=1e-30", "cotrain.weight_decay=0")
+    run.run(*COTRAIN, ADAPTED, "pooling=pooler", "cotrain.lr=1e-30", "training.weight_decay=0")
     place = run.folder / "run" / "seed-0"
     adapted, after = (load_task_model(place / name) for name in ("la", "co1a"))
     assert adapted.pooler is not None
@@ -125,7 +123,8 @@ def test_plan_and_fingerprints(tiny: Callable[[str], Any]) -> None:
     remade = digests(ADAPTED, "contrastive.weight=0.25")
     assert {name for name in after if remade[name] != after[name]} == {"la", *AFTER}
     assert digests("cotrain.start=pretrained") == before
-    assert digests(SECOND, ADAPTED)["co1b"] == digests(SECOND)["co1b"], "the second encoder's first stage is the same"
+    other = 'cotrain.model="other"'
+    assert digests(other, ADAPTED)["co1b"] == digests(other)["co1b"], "the second encoder's first stage is the same"
 
 
 def test_without_adaptation_it_is_refused(tiny: Callable[[str], Any]) -> None:

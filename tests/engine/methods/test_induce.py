@@ -7,7 +7,7 @@ import json
 import re
 import shutil
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,23 +17,31 @@ import pytest
 from xlt_engine import ConfigError, Interrupted, ModelError
 from xlt_engine.data import Tokenizer, pack
 from xlt_engine.engine import estimate
+from xlt_engine.engine.methods import induce
 from xlt_engine.engine.runs.graph import make_plan
 from xlt_engine.model import load_encoder
 
-INDUCE = (
-    "augment.code_switch.induce=true",
-    "augment.code_switch.induce_count=2",
-    "augment.code_switch.induce_margin=-1",
-)
+INDUCE = "augment.code_switch.induce=true"
+
+
+@pytest.fixture(scope="module", autouse=True)
+def few_words() -> Iterator[None]:
+    """So little text has few words that occur often, and a model so small no clear pairs."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(induce, "COUNT", 2)
+        patch.setattr(induce, "MARGIN", -1.0)
+        yield
+
+
 SHORT = ("pretrain.epochs=0.4", "selftrain.rounds=0.5", "augment.code_switch.rate=1")
 
 
 @pytest.fixture(scope="module", params=["ner", "classification"])
-def finished(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Any:
+def finished(few_words: None, request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Any:
     from ..conftest import Tiny
 
     recipe = Tiny(tmp_path_factory.mktemp("induce") / request.param, request.param)
-    recipe.run("checkpoint.seconds=60", *SHORT, *INDUCE, where="run")
+    recipe.run("checkpoint.seconds=60", *SHORT, INDUCE, where="run")
     return recipe
 
 
@@ -118,7 +126,7 @@ def test_fine_tuning_learns_the_mixed_texts_without_a_mark(finished: Any) -> Non
 
 def test_goes_on_with_the_same_dictionary(finished: Any) -> None:
     """Cut off in fine-tuning and continued: the same bits. A dictionary that was changed is refused."""
-    given = ("checkpoint.seconds=0", *SHORT, *INDUCE)
+    given = ("checkpoint.seconds=0", *SHORT, INDUCE)
     seen = 0
 
     def stop() -> int:
@@ -138,8 +146,9 @@ def test_goes_on_with_the_same_dictionary(finished: Any) -> None:
         finished.run(*given, where="changed", stage="seed-0/de/finetune")
 
 
-def test_without_a_pair_the_source_is_learned_as_it_is(finished: Any) -> None:
-    given = (*SHORT, *INDUCE[:2], "augment.code_switch.induce_margin=3.9")
+def test_without_a_pair_the_source_is_learned_as_it_is(finished: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(induce, "MARGIN", 3.9)
+    given = (*SHORT, INDUCE)
     finished.run(*given, where="none", stage="seed-0/de/finetune", reuse=[finished.folder / "run"])
     record = finished.stage("de/finetune", "none")
     assert (record["mixed_examples"], record["steps"]) == (0, 6)
@@ -149,14 +158,13 @@ def test_without_a_pair_the_source_is_learned_as_it_is(finished: Any) -> None:
 
 def test_plan_and_fingerprints(tiny: Callable[..., Any]) -> None:
     recipe = tiny("ner")
-    off, on = (make_plan(recipe.resolved("arms.control=true", *more).config) for more in ((), INDUCE))
-    settings = {"rate": 0.5, "draw": 0, "words": 2000, "count": 2, "margin": -1.0, "layer": None}
+    off, on = (make_plan(recipe.resolved("arms.control=true", *more).config) for more in ((), (INDUCE,)))
     assert {s.id for s in off} == {s.id for s in on}
     assert not any("induce" in s.settings for s in off)
     changed = {s.id for s, t in zip(on, off, strict=True) if s != t}
     assert changed == {"seed-0/de/finetune", "seed-0/de/control"}
-    assert next(s for s in on if s.id == "seed-0/de/finetune").settings["induce"] == settings
-    without = {s.id: s for s in make_plan(recipe.resolved("btf.on=false", *INDUCE).config)}
+    assert next(s for s in on if s.id == "seed-0/de/finetune").settings["induce"] == {"rate": 0.5}
+    without = {s.id: s for s in make_plan(recipe.resolved("btf.on=false", INDUCE).config)}
     assert without["seed-0/de/mixed"].inputs == {"base": "seed-0/pretrain"}
     assert without["seed-0/de/soft1"].inputs["teacher"] == "seed-0/de/mixed"
     flops = [
@@ -165,7 +173,7 @@ def test_plan_and_fingerprints(tiny: Callable[..., Any]) -> None:
             for s in estimate(recipe.resolved(*more), stage="finetune", rate=1e9).stages
             if s.id == "seed-0/de/finetune"
         )
-        for more in ((), INDUCE)
+        for more in ((), (INDUCE,))
     ]
     assert flops[1] > flops[0]
 
@@ -173,8 +181,4 @@ def test_plan_and_fingerprints(tiny: Callable[..., Any]) -> None:
 def test_what_does_not_go_together(tiny: Callable[..., Any]) -> None:
     recipe = tiny("ner")
     with pytest.raises(ConfigError, match=r"augment\.code_switch\.induce: is on, and dictionaries are given"):
-        recipe.resolved(*INDUCE, 'augment.code_switch.dictionaries=["a.tsv"]')
-    with pytest.raises(ConfigError, match=r"induce_layer: is 2, but the encoder has 1 layers"):
-        recipe.run(*INDUCE, "augment.code_switch.induce_layer=2")
-    with pytest.raises(ConfigError, match=r"augment\.code_switch\.induce_words: .*at least 2"):
-        recipe.resolved("augment.code_switch.induce_words=1")
+        recipe.resolved(INDUCE, 'augment.code_switch.dictionaries=["a.tsv"]')

@@ -186,7 +186,7 @@ def test_what_a_stage_leaves(finished: Any) -> None:
 
 
 def test_micro_batches_change_nothing(finished: Any) -> None:
-    cuts = ("selftrain.soft.micro_batch=3", "selftrain.rounds=0.5", "selftrain.mlm_weight=1")
+    cuts = ("training.micro_batch=3", "selftrain.rounds=0.5", "selftrain.mlm_weight=1")
     finished.run(*SHORT, *cuts, where="parts", reuse=[finished.folder / "0"])
     parts, one = trace(finished, "parts"), trace(finished, "1")
     np.testing.assert_allclose(parts["loss"], one["loss"], rtol=1e-4)

@@ -176,7 +176,7 @@ def test_fingerprint_is_flat_json_and_sees_everything(plan: Callable[..., dict[s
         fingerprint(stage, {"base": "a", "student": "x"}, {"source": "c"}),
         fingerprint(stage, {"base": "a", "student": "b"}, {"source": "x"}),
         fingerprint(plan("seeds=[1]")["seed-1/de/hard1"], {"base": "a", "student": "b"}, {"source": "c"}),
-        fingerprint(plan("selftrain.hard.clip=2")[stage.id], {"base": "a", "student": "b"}, {"source": "c"}),
+        fingerprint(plan("training.clip=2")[stage.id], {"base": "a", "student": "b"}, {"source": "c"}),
     ]
     assert len({digest(t) for t in [table, *changes]}) == 5
     assert digest(fingerprint(stage, {"student": "b", "base": "a"}, {"source": "c"})) == digest(table)

@@ -23,7 +23,6 @@ hidden_size = 24
 num_layers = 2
 num_heads = 2
 intermediate_size = 40
-max_positions = 24
 
 [source]
 language = "en"
@@ -39,20 +38,17 @@ general = ["de.txt"]
 [pretrain]
 epochs = 40
 
-[btf]
+[training]
 freeze_layers = 0
 
 [finetune]
 lr = 1e-2
-freeze_layers = 0
 
 [selftrain.soft]
 lr = 1e-2
-freeze_layers = 0
 
 [selftrain.hard]
 lr = 1e-2
-freeze_layers = 0
 """
 PEOPLE = ("Ann", "Bob", "Cid", "Dan", "Eve", "Flo", "Gil", "Hal")
 PLACES = ("Oslo", "Bonn", "Rome", "Graz", "Lund")
@@ -121,8 +117,8 @@ def test_ten_planted_errors_in_one_pass(folder: Path) -> None:
     text = RECIPE.replace("epochs = 40", "epoch = 40")  # 1: unknown key
     text = text.replace("[finetune]\nlr = 1e-2", '[finetune]\nlr = "high"')  # 2: wrong type
     text = text.replace("[selftrain.soft]\nlr = 1e-2", "[selftrain.soft]\nlr = -1e-2")  # 3: out of range
-    text = text.replace("[btf]\nfreeze_layers = 0", "[btf]\nfreeze_layers = 5")  # 4: more than the encoder has
-    text = text.replace("max_length = 16", "max_length = 48")  # 5: more than the encoder has
+    text = text.replace("freeze_layers = 0", "freeze_layers = 5")  # 4: more than the encoder has
+    text = text.replace("max_length = 16", "max_length = 4")  # 5: out of range
     text = text.replace('language = "en"', 'language = "en"\ntest = "gone.conll"')  # 6: no such file
     text += '\n[[targets]]\nlanguage = "fr"\nunlabelled = ["fr.txt"]\ntest = "fr.conll"\ngeneral = ["fr.conll"]\n'
     recipe.write_text(text, "utf-8")
@@ -143,7 +139,7 @@ def test_ten_planted_errors_in_one_pass(folder: Path) -> None:
         (at('lr = "high"'), "expected a number"),
         (at("lr = -1e-2"), "greater than 0"),
         (at("freeze_layers = 5"), "2 layers"),
-        (at("max_length"), "24 positions"),
+        (at("max_length"), "at least 8"),
         (at('test = "gone.conll"'), "no such file"),
         (f"{folder / 'de.txt'}:7:12", "not utf-8; it looks like latin-1: set targets.0.reader.unlabelled_encoding"),
         (f"{folder / 'de.conll'}:9", "'B-CITY' (1 times) is not among the labels"),
@@ -185,8 +181,8 @@ def test_recipes_that_cannot_be_read(folder: Path) -> None:
 
 
 def test_options_are_named_as_the_place(folder: Path) -> None:
-    report = look(folder, "source.test=gone.conll", "finetune.freeze_layers=9")
-    assert {p.where for p in report.problems} == {"--set source.test=gone.conll", "--set finetune.freeze_layers=9"}
+    report = look(folder, "source.test=gone.conll", "training.freeze_layers=9")
+    assert {p.where for p in report.problems} == {"--set source.test=gone.conll", "--set training.freeze_layers=9"}
 
 
 def test_general_text_that_is_missing(folder: Path) -> None:
@@ -233,7 +229,7 @@ def test_settings_that_cannot_learn(folder: Path) -> None:
     assert ("learning-rate-too-small", "seed-0/de/hard1") in found
     assert ("single-voter", None) in found
     assert len(found) == 3
-    assert "encoder-frozen" in names(look(folder, "finetune.freeze_layers=2"))
+    assert "encoder-frozen" in names(look(folder, "training.freeze_layers=2"))
 
 
 def test_tokenizer_coverage_per_language(folder: Path) -> None:

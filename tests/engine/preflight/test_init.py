@@ -328,7 +328,7 @@ def test_a_model_folder(tmp_path: Path) -> None:
     assert config.model.new is None
     assert config.btf.on
     assert 16 <= config.max_length <= 40
-    assert (config.finetune.freeze_layers, config.selftrain.soft.freeze_layers) == (1, 1)
+    assert (config.training.freeze_layers, config.btf.freeze_layers) == (1, 0)
     report = check(tmp_path / "xlt.toml", rate=1e10)
     assert report.ok, report.render()
     assert report.warnings == []
@@ -384,7 +384,7 @@ def test_rates_follow_the_width() -> None:
     assert [learning_rate(h) for h in (64, 96, 768)] == [1e-3, 1e-3, 3e-5]
     assert 3e-5 < learning_rate(384) < learning_rate(192) < 1e-3
     large = for_folder(EncoderConfig(119_547), 20_000, [20_000]).tables
-    assert large["finetune"]["freeze_layers"][0] == 3
+    assert large["training"]["freeze_layers"][0] == 3
     assert large["btf"]["freeze_embeddings"][0] is True
 
 

@@ -32,7 +32,6 @@ hidden_size = 8
 num_layers = 1
 num_heads = 1
 intermediate_size = 16
-max_positions = 24
 [reader]
 format = "conll"
 unlabelled_format = "text"
@@ -53,20 +52,18 @@ language = "da"
 unlabelled = ["wiki.da"]
 general = ["wiki.da"]
 test = "da.test"
-[btf]
+[training]
 freeze_layers = 0
+[btf]
 epochs = 1
 [finetune]
-freeze_layers = 0
 epochs = 1
 [selftrain]
 rounds = 1
 [selftrain.soft]
 lr = 1e-2
-freeze_layers = 0
 [selftrain.hard]
 lr = 1e-2
-freeze_layers = 0
 """
 
 

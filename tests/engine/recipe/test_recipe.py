@@ -484,11 +484,34 @@ def test_a_full_configuration_comes_back(tmp_path: Path) -> None:
     assert load(tmp_path, resolved.dump(), cls=RunConfig).config == resolved.config
 
 
+def test_one_source_or_several(tmp_path: Path) -> None:
+    """One table is an array of one; keys, origins and the dump are as the recipe writes them."""
+    rest = 'task = "ner"\n[model.new]\n[[targets]]\nlanguage = "de"\nunlabelled = ["de"]\n'
+    one, several = '[source]\ntrain = "en"\n', '[[source]]\ntrain = "en"\n[[source]]\nlanguage = "fr"\n'
+    single = load(tmp_path, rest + one, cls=RunConfig)
+    assert (len(single.config.sources), single.origins["source.train"]) == (1, f"{tmp_path / 'recipe.toml'}:7")
+    assert "[source]\n" in single.dump()
+    assert load(tmp_path, single.dump(), cls=RunConfig).config == single.config
+    two = load(tmp_path, rest + several, "source.1.train=fr", cls=RunConfig)
+    assert [s.language for s in two.config.sources] == ["en", "fr"]
+    assert (two.origins["source.1.language"], two.origins["source.1.train"]) == (
+        f"{tmp_path / 'recipe.toml'}:9",
+        "--set",
+    )
+    assert load(tmp_path, two.dump(), cls=RunConfig).config == two.config
+    assert load(tmp_path, rest, "source.train=en", cls=RunConfig).config.source.train is not None
+    assert failures(tmp_path, rest + several, cls=RunConfig) == [
+        ("recipe.toml:8", "source.1.train", "is missing: the labelled training file")
+    ]
+    for wrong, message in (("[]", "empty; give at least one table"), ("3", "3 given, expected an array")):
+        assert message in failures(tmp_path, rest, f"source={wrong}", cls=RunConfig)[0][2]
+
+
 @pytest.mark.parametrize("removed", REMOVED)
 def test_removed_keys_name_the_changelog_and_what_to_do(tmp_path: Path, removed: str) -> None:
     """In a file and as an option, with place and advice; the changelog has the key."""
     key, _, value = removed.partition(" = ")
-    table, _, name = (key if "." in key else f"selftrain.soft.{key}").rpartition(".")
+    table, _, name = (key if "." in key else f"selftrain.alpha.{key}").rpartition(".")
     text = f"# a recipe\n[{table}]\n{name} = {value or 0}\n"
     told = f"removed in 0.2.0; see CHANGELOG.md: {REMOVED[removed]}"
     place = (f"{table}.{name}", told)

@@ -44,8 +44,8 @@ def recipe(name: str) -> RunConfig:
     return load_recipe(name, variants(name)[0].overrides).config
 
 
-def rates(config: StageConfig) -> tuple[float, float, int, float, bool, int]:
-    c = config
+def rates(config: RunConfig, table: StageConfig) -> tuple[float, float, int, float, bool, int]:
+    c = config.training_of(table)
     return c.lr, c.epochs, c.batch_size, c.warmup, c.freeze_embeddings, c.freeze_layers
 
 
@@ -111,11 +111,11 @@ def test_rates_of_the_small_encoder_can_move_a_new_head(name: str) -> None:
 def test_cls_paper_is_section_4_2() -> None:
     config = recipe("cls-paper")
     assert (config.task, config.max_length) == ("classification", 256)
-    lr, _, *rest = rates(config.btf)
+    lr, _, *rest = rates(config, config.btf)
     assert (lr, *rest) == (2e-5, 32, 0.1, True, 3)
     assert config.selftrain.sequence == ("soft", "hard", "soft", "hard")
-    assert rates(config.selftrain.soft) == (1e-6, 40, 30, 0.1, True, 3)
-    assert rates(config.selftrain.hard) == (1e-6, 40, 30, 0.1, True, 3)
+    assert rates(config, config.selftrain.soft) == (1e-6, 40, 30, 0.1, True, 3)
+    assert rates(config, config.selftrain.hard) == (1e-6, 40, 30, 0.1, True, 3)
     assert config.btf.cap == config.selftrain.cap == 10_000
     assert (config.source.language, [t.language for t in config.targets]) == ("en", ["de", "fr", "ja"])
     stars = {s: config.reader.label_map[s] for s in "12345"}
@@ -198,11 +198,11 @@ def test_mbert_wiki_changes_the_text_of_the_target_alone(name: str) -> None:
 def test_conll_paper_is_section_4_2() -> None:
     config = recipe("conll-paper")
     assert (config.task, config.max_length) == ("ner", 128)
-    lr, _, *rest = rates(config.btf)
+    lr, _, *rest = rates(config, config.btf)
     assert (lr, *rest) == (2e-5, 32, 0.1, True, 3)
     assert config.selftrain.sequence == ("soft", "hard", "soft")
-    assert rates(config.selftrain.soft) == (3e-5, 10, 32, 0.1, True, 3)
-    assert rates(config.selftrain.hard) == (1e-6, 10, 32, 0.1, True, 3)
+    assert rates(config, config.selftrain.soft) == (3e-5, 10, 32, 0.1, True, 3)
+    assert rates(config, config.selftrain.hard) == (1e-6, 10, 32, 0.1, True, 3)
     assert config.btf.cap == config.selftrain.cap == 60_000
     assert config.selftrain.soft.positions == "first"
     assert (config.source.language, [t.language for t in config.targets]) == ("en", ["de", "es", "nl"])
@@ -216,7 +216,7 @@ def test_paper_recipes_read_the_paper_as_documented(name: str) -> None:
     assert (table.hard.start, table.hard.mix) == ("student", "natural")
     assert (table.alpha.rule, table.alpha.data) == ("second-difference", "all")
     assert (table.voters, table.restore, table.source_filter, table.abandoned) == (3, "base", "correct", "round")
-    assert (config.btf.mask_rate, config.btf.balance, config.btf.clip) == (0.15, "up", 1.0)
+    assert (config.btf.mask_rate, config.btf.balance, config.training.clip) == (0.15, "up", 1.0)
     assert config.finetune.head == "linear"
     assert config.arms.baseline
     assert len(config.seeds) >= 3

@@ -290,6 +290,16 @@ FROM_TEACHER = {"de/finetune"} | ROUNDS
         ("finetune.lr=0.001", {"baseline"} | FROM_TEACHER),
         ("btf.lr=0.002", {"de/btf"} | FROM_TEACHER),
         ("pretrain.lr=0.001", set(STAGES)),
+        ("training.warmup=0.2", set(STAGES)),
+        ("training.freeze_layers=1", set(STAGES) - {"pretrain"}),
+        ("training.l2_to_base=1", set(STAGES) - {"pretrain"}),
+        ("training.keep=best", set(STAGES) - {"pretrain", "de/btf"}),
+        ("training.micro_batch=4", set(STAGES)),
+        ("training.micro_batch=auto", set()),
+        ("training.recompute=true", set()),
+        ("btf.freeze_embeddings=true", {"de/btf"} | FROM_TEACHER),
+        ("btf.freeze_layers=0", set()),
+        ("performance.buckets=4", set()),
         ("checkpoint.seconds=60", set()),
         ("selftrain.rounds=2.5", {"de/soft3"}),
     ],
@@ -317,7 +327,7 @@ def test_changed_value_remakes_its_stages_only(tiny: Callable[[str], Any]) -> No
     expect_redone(run, [], set())
     expect_redone(run, ["selftrain.hard.lr=0.001"], ROUNDS - {"de/soft1"})
     assert result_hashes(run.folder / "run") != first
-    expect_redone(run, ["checkpoint.keep=1"], ROUNDS - {"de/soft1"})
+    expect_redone(run, ["checkpoint.seconds=60"], ROUNDS - {"de/soft1"})
     assert result_hashes(run.folder / "run") == first
     training = run.folder / "train.conll"
     training.write_text(training.read_text("utf-8").replace("old", "big"), encoding="utf-8")

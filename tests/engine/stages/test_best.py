@@ -17,8 +17,8 @@ from xlt_engine.engine.stages.context import Context
 from xlt_engine.engine.stages.train_stage import BestEpoch
 from xlt_engine.engine.training.distributed import ProcessGroup
 
-BEST = ("finetune.keep=best", "selftrain.soft.keep=best", "selftrain.hard.keep=best", "selftrain.soft.epochs=3")
-SHORT = ("selftrain.on=false", "arms.baseline=false", "finetune.epochs=4", "finetune.keep=best")
+BEST = ("training.keep=best", "selftrain.soft.epochs=3")
+SHORT = ("selftrain.on=false", "arms.baseline=false", "finetune.epochs=4", "training.keep=best")
 STEPS = 3  # in an epoch: 24 sentences in batches of 8
 
 
@@ -88,25 +88,25 @@ def test_it_belongs_to_the_fingerprint_with_the_dev_file(tiny: Any) -> None:
     world = tiny("ner")
     world.run("selftrain.on=false", where="run")
     before = world.stage("de/finetune")
-    world.run("selftrain.on=false", "finetune.keep=best", where="run")
+    world.run("selftrain.on=false", "training.keep=best", where="run")
     after = world.stage("de/finetune")
     assert before["fingerprint"] != after["fingerprint"]
     (world.folder / "dev.conll").write_text("Anna\tB-PER\nlives\tO\n\n", encoding="utf-8")
-    world.run("selftrain.on=false", "finetune.keep=best", where="run")
+    world.run("selftrain.on=false", "training.keep=best", where="run")
     assert world.stage("de/finetune")["fingerprint"] != after["fingerprint"]
 
 
 def test_a_made_world_has_no_dev_file() -> None:
-    with pytest.raises(ConfigError, match=r"finetune\.keep: is best, but source\.dev is missing"):
-        load_recipe("demo", ("finetune.keep=best",))
+    with pytest.raises(ConfigError, match=r"training\.keep: is best, but source\.dev is missing"):
+        load_recipe("demo", ("training.keep=best",))
 
 
 def test_it_needs_a_dev_file(tiny: Any) -> None:
     world = tiny("ner")
     text = world.recipe.read_text(encoding="utf-8").replace('dev = "dev.conll"\n', "")
     world.recipe.write_text(text, encoding="utf-8")
-    with pytest.raises(ConfigError, match=r"selftrain\.hard\.keep: is best, but source\.dev is missing"):
-        world.resolved("selftrain.hard.keep=best")
+    with pytest.raises(ConfigError, match=r"training\.keep: is best, but source\.dev is missing"):
+        world.resolved("training.keep=best")
 
 
 class _Steps:

@@ -48,16 +48,16 @@ test = "en.conll"
 language = "de"
 unlabelled = ["de.txt"]
 test = "de.conll"
+[training]
+freeze_layers = 1
 [btf]
 epochs = 1
 batch_size = 8
 lr = 1e-3
-freeze_layers = 1
 [finetune]
 epochs = 2
 batch_size = 8
 lr = 2e-2
-freeze_layers = 1
 [selftrain]
 rounds = 1
 voters = 2
@@ -65,12 +65,10 @@ voters = 2
 epochs = 3
 batch_size = 8
 lr = 2e-2
-freeze_layers = 1
 [selftrain.hard]
 epochs = 1
 batch_size = 8
 lr = 1e-3
-freeze_layers = 1
 [selftrain.alpha]
 rule = "fixed:0.1"
 """

@@ -26,7 +26,7 @@ from xlt_engine.engine.stages.datasets import Datasets
 from xlt_engine.engine.stages.mixture import by_language, mixture
 
 FRENCH = """
-[[sources]]
+[[source]]
 language = "fr"
 train = "train-fr.tsv"
 test = "test-fr.tsv"
@@ -58,7 +58,7 @@ def two_sources(tiny: Callable[..., Any], more: str = FRENCH) -> Any:
     write_rows(folder / "test-fr.tsv", french(8, 20))
     (folder / "fr.txt").write_text("".join(f"{text}\n" for text, _ in french(6, 40)), "utf-8")
     (folder / "general-fr.txt").write_text("".join(f"{text}\n" for text, _ in french(24, 60)), "utf-8")
-    text = recipe.recipe.read_text("utf-8")
+    text = recipe.recipe.read_text("utf-8").replace("[source]", "[[source]]")
     recipe.recipe.write_text(text.replace("[[targets]]", f"{more}\n[[targets]]", 1), "utf-8")
     return recipe
 
@@ -97,7 +97,7 @@ def made_by_hand(recipe: Any) -> None:
     """From one model folder and without BTF, a recipe with both files in one ends in the same bits."""
     model = recipe.folder / "run" / "seed-0" / "pretrain"
     text = recipe.recipe.read_text("utf-8")
-    text = text[: text.index("[model.new]")] + f'[model]\npath = "{model}"\n' + text[text.index("[source]") :]
+    text = text[: text.index("[model.new]")] + f'[model]\npath = "{model}"\n' + text[text.index("[[source]]") :]
     recipe.recipe.write_text(text, "utf-8")
     options = ("btf.on=false", "selftrain.rounds=1", *QUICK)
     recipe.run(*options, where="two")
@@ -105,8 +105,7 @@ def made_by_hand(recipe: Any) -> None:
     (recipe.folder / "all.tsv").write_text(rows, "utf-8")
     alone = recipe.folder / "alone.toml"
     text = text.replace(FRENCH, "").replace('train = "train.tsv"', 'train = "all.tsv"')
-    assert "[[sources]]" not in text
-    alone.write_text(text, "utf-8")
+    alone.write_text(text.replace("[[source]]", "[source]"), "utf-8")
     run(alone, run_dir=recipe.folder / "one", overrides=options)
     for stage in ("baseline", "de/soft1", "de/hard1"):
         assert weights_of(recipe, "two", stage) == weights_of(recipe, "one", stage), stage
@@ -177,7 +176,7 @@ def test_natural_takes_each_once(tiny: Callable[..., Any]) -> None:
 
 def test_weights_decide_the_shares_whatever_the_sizes(tiny: Callable[..., Any]) -> None:
     """1 to 3 of 36: 9 of the 24 English texts, once each; 27 draws of the 12 French ones: each two or three times."""
-    drawn, languages = an_epoch(tiny, "finetune.source_mix=weights", "sources.0.weight=3")
+    drawn, languages = an_epoch(tiny, "finetune.source_mix=weights", "source.1.weight=3")
     assert languages == {"en": 9, "fr": 27}
     assert Counter(n for name, n in drawn.items() if "-fr" in name) == {2: 9, 3: 3}
     assert Counter(n for name, n in drawn.items() if "-fr" not in name) == {1: 9}
@@ -195,9 +194,9 @@ def test_a_run_with_weights_says_what_it_drew_and_costs_what_was_estimated(tiny:
     recipe = two_sources(tiny)
     options = (
         "finetune.source_mix=weights",
-        "sources.0.weight=3",
+        "source.1.weight=3",
         "selftrain.on=false",
-        "sources.0.per_class=4",
+        "source.1.per_class=4",
         *QUICK,
     )
     result = recipe.run(*options)
@@ -223,15 +222,15 @@ def test_keys_that_do_not_go_together(tiny: Callable[..., Any]) -> None:
     with pytest.raises(ConfigError) as caught:
         recipe.resolved("targets.0.language=fr", "finetune.source_temperature=0.5")
     for text in (
-        "sources.0.train: is missing",
-        "sources.0.weight: is given, but nothing reads it",
-        "sources.0.per_class: is given, and so is sources.0.cap",
+        "source.1.train: is missing",
+        "source.1.weight: is given, but nothing reads it",
+        "source.1.per_class: is given, and so is source.1.cap",
         "targets.0.language: 'fr' is named twice",
         "finetune.source_temperature: is given, but nothing reads it",
     ):
         assert text in str(caught.value)
-    with pytest.raises(ConfigError, match="sources: a made world has one source"):
-        load_recipe("demo", ('sources=[{language="fr", train="x.tsv"}]',))
+    with pytest.raises(ConfigError, match="source: a made world has one source"):
+        load_recipe("demo", ('source=[{language="en"}, {language="fr", train="x.tsv"}]',))
 
 
 def test_labels_must_agree_and_files_must_be_there(tiny: Callable[..., Any]) -> None:
@@ -252,8 +251,8 @@ def test_labels_must_agree_and_files_must_be_there(tiny: Callable[..., Any]) -> 
     (folder / "train-es.tsv").unlink()
     (folder / "general-fr.txt").unlink()
     messages = "\n".join(p.message for p in check(recipe.recipe, rate=1e9).problems)
-    assert "sources.1.train: " in messages
-    assert "sources.0.general.0: " in messages
+    assert "source.2.train: " in messages
+    assert "source.1.general.0: " in messages
 
 
 def test_check_knows_every_source(tiny: Callable[..., Any]) -> None:
@@ -264,7 +263,7 @@ def test_check_knows_every_source(tiny: Callable[..., Any]) -> None:
     assert (rows["train", "en"], rows["train", "fr"], rows["test", "fr"]) == (24, 12, 8)
     assert [c.language for c in report.coverage] == ["en", "fr", "de"]
     missing = check(two_sources(tiny, FRENCH.replace('general = ["general-fr.txt"]', "")).recipe, rate=1e9)
-    assert any("sources.0.general: is missing for fr" in p.message for p in missing.problems)
+    assert any("source.1.general: is missing for fr" in p.message for p in missing.problems)
 
 
 def test_all_data_roles_together_in_tagging(tiny: Callable[..., Any]) -> None:
@@ -276,11 +275,12 @@ def test_all_data_roles_together_in_tagging(tiny: Callable[..., Any]) -> None:
     (folder / "general-fr.txt").write_bytes((folder / "general-de.txt").read_bytes())
     (folder / "pairs.tsv").write_text("today Anna saw Oslo\theute sah Anna Oslo\n", "utf-8")
     (folder / "words.tsv").write_text("lives\twohnt\n", "utf-8")
-    more = '[[sources]]\nlanguage = "fr"\ntrain = "train-fr.conll"\ngeneral = ["general-fr.txt"]\n'
+    more = '[[source]]\nlanguage = "fr"\ntrain = "train-fr.conll"\ngeneral = ["general-fr.txt"]\n'
     roles = 'labelled = "few-de.conll"\npairs = ["pairs.tsv"]\ntranslated_train = "de-train.conll"\n'
     roles += 'translated_test = "de-test.conll"\n[augment.code_switch]\ndictionaries = ["words.tsv"]\nrate = 1\n'
     text = recipe.recipe.read_text("utf-8").replace("[pretrain]", f"{roles}[pretrain]", 1)
-    recipe.recipe.write_text(text.replace("[[targets]]", f"{more}[[targets]]", 1), "utf-8")
+    text = text.replace("[source]", "[[source]]").replace("[[targets]]", f"{more}[[targets]]", 1)
+    recipe.recipe.write_text(text, "utf-8")
     mix = ("finetune.source_mix=temperature", "finetune.source_temperature=0")
     result = recipe.run(*mix, "selftrain.rounds=1", *QUICK)
     # 24 + 16 sentences of two sources, 20 of each; 8 of the English ones with the word; 12 German ones.

@@ -546,11 +546,12 @@ def test_control_arm(ner: Finished) -> None:
 
 
 def test_frozen_layers(ner: Finished) -> None:
-    frozen = ["finetune.freeze_embeddings=true", "finetune.freeze_layers=1"]
-    result = ner.again(*frozen, "selftrain.on=false")
+    frozen = ["training.freeze_embeddings=true", "training.freeze_layers=1"]
+    trained = ["btf.freeze_embeddings=false", "btf.freeze_layers=0"]
+    result = ner.again(*frozen, *trained, "selftrain.on=false")
     assert result.encoder_hash("finetune") == result.encoder_hash("btf")
     with pytest.raises(ConfigError, match=r"freeze_layers = 2, but the encoder has 1 layers"):
-        ner.again("finetune.freeze_layers=2")
+        ner.again("training.freeze_layers=2")
 
 
 def test_frozen_embeddings_in_btf(ner: Finished) -> None:

@@ -371,12 +371,8 @@ def test_wrong_type_names_line_and_what_is_expected(made: Callable[[str], Made])
 @pytest.mark.parametrize(
     ("override", "message"),
     [
-        ("max_length=17", "max_length: is 17, but the encoder has 16 positions; lower it"),
-        ("finetune.freeze_layers=2", "finetune.freeze_layers: is 2, but the encoder has 1 layers; lower it"),
-        (
-            "selftrain.hard.freeze_layers=2",
-            "selftrain.hard.freeze_layers: is 2, but the encoder has 1 layers; lower it",
-        ),
+        ("training.freeze_layers=2", "training.freeze_layers: is 2, but the encoder has 1 layers; lower it"),
+        ("btf.freeze_layers=2", "btf.freeze_layers: is 2, but the encoder has 1 layers; lower it"),
         ("source.general=[]", "no general text for en; give source.general"),
     ],
 )

@@ -84,19 +84,19 @@ def test_the_pull_alone_comes_back_to_the_start() -> None:
 
 
 def test_a_pull_beyond_the_start_is_refused(tiny: Callable[..., Any]) -> None:
-    with pytest.raises(ConfigError, match=r"finetune\.l2_to_base: times lr is above 1"):
-        tiny("classification").resolved("finetune.lr=0.02", "finetune.l2_to_base=60")
+    with pytest.raises(ConfigError, match=r"training\.l2_to_base: times finetune\.lr is above 1"):
+        tiny("classification").resolved("finetune.lr=0.05", "training.l2_to_base=21")
 
 
 def test_it_belongs_to_the_fingerprint_of_its_stages(tiny: Callable[..., Any]) -> None:
     recipe = tiny("classification")
-    off, on = (make_plan(recipe.resolved(f"finetune.l2_to_base={x}").config) for x in (0, 1))
+    off, on = (make_plan(recipe.resolved(f"training.l2_to_base={x}").config) for x in (0, 1))
     assert [b.id for a, b in zip(off, on, strict=True) if a.settings != b.settings] == [
-        s.id for s in on if s.kind == "finetune"
+        s.id for s in on if s.kind != "pretrain"
     ]
 
 
-SHORT = ("selftrain.on=false", "btf.on=false", "finetune.l2_to_base=5")
+SHORT = ("selftrain.on=false", "btf.on=false", "training.l2_to_base=5")
 
 
 def weights(folder: Path) -> dict[str, np.ndarray]:

@@ -30,7 +30,7 @@ TRAINED = (
     "inference_tokens=48",
     "checkpoint.seconds=600",
 )
-CUT = tuple(f"{t}.micro_batch=4" for t in ("pretrain", "btf", "finetune", "selftrain.soft", "selftrain.hard"))
+CUT = ("training.micro_batch=4",)
 
 
 def result_hashes(folder: Path) -> dict[str, str]:
