@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from ...data.tokenizer.prompt import template_problem
-from .config import RunConfig
+from .config import RunConfig, SourceConfig, TargetConfig
 from .config.each import each_problems, several_problems
 from .config.files import all_readers
 from .schema import dotted
@@ -34,7 +34,10 @@ def run_problems(config: RunConfig) -> Problems:
 
 def _language_problems(config: RunConfig) -> Problems:
     sources = {dotted(key): source for key, source in zip(config.source_keys, config.sources, strict=True)}
-    tables = {**sources, **{f"targets.{i}": target for i, target in enumerate(config.targets)}}
+    tables: dict[str, SourceConfig | TargetConfig] = {
+        **sources,
+        **{f"targets.{i}": target for i, target in enumerate(config.targets)},
+    }
     seen: list[str] = []
     for place, table in tables.items():
         if table.language in seen:

@@ -1,8 +1,8 @@
 """From the tables of a recipe to frozen dataclasses by their annotations, with all problems at once.
 
 Annotations: bool, int, float, str, Path, Literal, dataclasses, `X | None` and other unions, tuple[X, ...],
-tuple[X, Y], dict[str, X]. Field metadata: `min`, `max` (inclusive), `above`, `below` (exclusive), `key`. A dataclass may
-have `problems() -> list[(key, message)]`, about fields that are right by themselves.
+tuple[X, Y], dict[str, X]. Field metadata: `min`, `max` (inclusive), `above`, `below` (exclusive), `key` (`toml_key`). A
+dataclass may have `problems() -> list[(key, message)]`, about fields that are right by themselves.
 """
 
 from __future__ import annotations

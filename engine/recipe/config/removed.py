@@ -31,7 +31,7 @@ REMOVED = {
     "augment.code_switch.induce_layer": "leave it out, states are compared two thirds of the way up",
     "cotrain.head": "leave it out, the head is linear",
     "cotrain.model.path": "use cotrain.model, the folder itself",
-    "cotrain.model.new": "use cotrain.model, the folder of an encoder that a run of its own has made (--stage pretrain)",
+    "cotrain.model.new": "use cotrain.model, the folder of an encoder that another run has made (--stage pretrain)",
     "contrastive.head": "leave it out, the head is linear",
     "contrastive.semantic.epochs": "use contrastive.epochs, which holds for both phases",
     "contrastive.semantic.batch_size": "use contrastive.batch_size, which holds for both phases",

@@ -29,7 +29,7 @@ class MaskedLmConfig(StageConfig):
 
 @dataclass(frozen=True, kw_only=True)
 class PretrainConfig(MaskedLmConfig):
-    """Pre-training on general text of all languages, of an encoder made from scratch: nothing to freeze or go back to."""
+    """Pre-training of an encoder made from scratch, on general text: there is nothing to freeze or to go back to."""
 
     freeze_embeddings: ClassVar[bool] = False
     freeze_layers: ClassVar[int] = 0
