@@ -19,7 +19,6 @@ from torch import nn
 from ...data import BatchSize, inference_tokens
 from ...model import Encoder, EncoderConfig, MaskedLM, Pooler, TaskModel, load_encoder_config
 from ..plan import Stage
-from ..recipe.config import RunConfig
 from ..recipe.load import Resolved, load_recipe, variants
 from ..runs.graph import chosen_stages
 from ..runs.prepare import make_context, with_world
@@ -56,7 +55,7 @@ def estimate_all(
 
 
 def estimate(
-    recipe: Resolved[RunConfig] | str | Path | None = None,
+    recipe: Resolved | str | Path | None = None,
     *,
     overrides: Sequence[str] = (),
     stage: str = "all",

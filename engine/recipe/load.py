@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
-from typing import Any, Generic, NamedTuple, TypeVar, overload
+from typing import Any, NamedTuple
 
 from ... import ConfigError
 from .checks import run_problems
@@ -25,8 +25,6 @@ from .toml_dump import dump_toml
 from .toml_lines import Key, key_lines
 
 __all__ = ["Problem", "RecipeError", "Resolved", "Variant", "dump_toml", "load_recipe", "packaged_recipes", "variants"]
-
-T = TypeVar("T")
 
 
 class Problem(NamedTuple):
@@ -57,20 +55,16 @@ class RecipeError(ConfigError):
 
 
 @dataclass(frozen=True)
-class Resolved(Generic[T]):
+class Resolved:
     """A recipe as it will be used.
 
     Attributes:
         config: the configuration.
         origins: key ("targets.0.language") -> "recipe.toml:12", "recipe demo (packaged):12", "--set" or "default".
-        path: the recipe's file; None for a packaged one.
-        text: the recipe as it was written.
     """
 
-    config: T
+    config: RunConfig
     origins: dict[str, str]
-    path: Path | None
-    text: str
 
     def dump(self) -> str:
         """The resolved recipe as TOML with origins as comments."""
@@ -89,22 +83,9 @@ class Variant(NamedTuple):
     overrides: tuple[str, ...]
 
 
-class _Override(NamedTuple):
-    text: str
-    key: Key
-
-
-@overload
-def load_recipe(source: str | Path | None = None, overrides: Sequence[str] = ()) -> Resolved[RunConfig]: ...
-
-
-@overload
-def load_recipe(source: str | Path | None = None, overrides: Sequence[str] = (), *, cls: type[T]) -> Resolved[T]: ...
-
-
 def load_recipe(
     source: str | Path | None = None, overrides: Sequence[str] = (), *, cls: type[Any] = RunConfig
-) -> Resolved[Any]:
+) -> Resolved:
     """Read, override and check a recipe.
 
     Args:
@@ -115,17 +96,17 @@ def load_recipe(
     Raises:
         ConfigError: there is no such recipe, it is not TOML, or (`RecipeError`) all that is wrong in it.
     """
-    path, text, raw, sources, problems = _read(source, overrides)
-    found: list[tuple[Key, str]] = []
+    raw, places, problems = _read(source, overrides)
+    wrong: list[tuple[Key, str]] = []
     checks = run_problems if issubclass(cls, RunConfig) else lambda _: ()
-    builder = Builder(lambda key, message: found.append((key, message)), sources.folder, cls, _values(raw), checks)
-    config = builder.build(cls, raw)
-    found.sort(key=lambda item: sources.line(item[0]))
-    found += [(("each", name), f"is in no path: write {{{name}}} where the runs differ") for name in _unused(raw)]
-    problems += [Problem(sources.where(key), dotted(key), message) for key, message in found]
+    builder = Builder(lambda key, message: wrong.append((key, message)), places.folder, cls, _values(raw), checks)
+    config = builder.build(raw)
+    wrong.sort(key=lambda item: places.line(item[0]))
+    wrong += [(("each", name), f"is in no path: write {{{name}}} where the runs differ") for name in _unused(raw)]
+    problems += [Problem(places.where(key), dotted(key), message) for key, message in wrong]
     if problems:
         raise RecipeError(problems, config)
-    return Resolved(config, _origins(config, raw, sources), path, text)
+    return Resolved(config, _origins(config, raw, places))
 
 
 def key_places(source: str | Path | None, overrides: Sequence[str]) -> Callable[[Key], str]:
@@ -146,7 +127,7 @@ def variants(source: str | Path | None = None, overrides: Sequence[str] = ()) ->
     Raises:
         ConfigError: there is no such recipe, or it is not TOML.
     """
-    _, _, raw, _, _ = _read(source, overrides)
+    raw, _, _ = _read(source, overrides)
     each = raw.get("each")
     well_formed = isinstance(each, dict) and all(
         isinstance(values, list) and all(isinstance(value, str) for value in values) for values in each.values()
@@ -201,8 +182,6 @@ def _values(raw: Mapping[str, Any]) -> dict[str, str]:
 def packaged_recipes() -> dict[str, str]:
     """Name -> text of the recipes that come with the package."""
     folder = resources.files(__package__.partition(".")[0]) / "data" / "recipes"
-    if not folder.is_dir():
-        return {}
     files = sorted((file for file in folder.iterdir() if file.name.endswith(".toml")), key=lambda file: file.name)
     return {file.name.removesuffix(".toml"): file.read_text("utf-8") for file in files}
 
@@ -224,10 +203,9 @@ def _find(source: str | Path | None) -> tuple[Path | None, str, str]:
         )
     try:
         data = path.read_bytes()
+        return path, str(path), data.decode("utf-8-sig")
     except OSError as error:
         raise ConfigError(f"cannot read the recipe {path}: {error.strerror}; give the path of a TOML file") from error
-    try:
-        return path, str(path), data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         line = data.count(b"\n", 0, error.start) + 1
         raise ConfigError(
@@ -235,22 +213,20 @@ def _find(source: str | Path | None) -> tuple[Path | None, str, str]:
         ) from None
 
 
-def _read(
-    source: str | Path | None, overrides: Sequence[str]
-) -> tuple[Path | None, str, dict[str, Any], _Sources, list[Problem]]:
-    """File, text, tables with the options in them, where keys came from, and what is wrong with options."""
+def _read(source: str | Path | None, overrides: Sequence[str]) -> tuple[dict[str, Any], _Places, list[Problem]]:
+    """Tables with the options in them, where keys came from, and what is wrong with options."""
     path, label, text = _find(source)
     raw = _parse(text, label)
     problems: list[Problem] = []
-    given: list[_Override] = []
+    options: list[tuple[Key, str]] = []
     for option in overrides:
         changed = copy.deepcopy(raw)
         try:
-            given.append(_Override(option, _apply(changed, *_parse_override(option))))
+            options.append((_apply(changed, *_parse_override(option)), option))
             raw = changed
         except ValueError as error:
             problems.append(Problem(f"--set {option}", "", str(error)))
-    return path, text, raw, _Sources(label, path, key_lines(text), given), problems
+    return raw, _Places(label, path.absolute().parent if path else Path.cwd(), key_lines(text), options), problems
 
 
 def _parse(text: str, label: str) -> dict[str, Any]:
@@ -311,58 +287,64 @@ def _apply(raw: dict[str, Any], names: Sequence[str], value: Any) -> Key:
     return tuple(key)
 
 
-class _Sources:
-    """Which line or option a key came from."""
+@dataclass(frozen=True)
+class _Places:
+    """Which line or option a key came from.
 
-    def __init__(self, label: str, path: Path | None, lines: Mapping[Key, int], overrides: Sequence[_Override]) -> None:
-        self.label = label
-        self._lines = lines
-        self._overrides = overrides
-        self._recipe_folder = path.absolute().parent if path else Path.cwd()
+    Attributes:
+        label: of the recipe, for messages.
+        beside: where relative paths in the recipe start; packaged recipes are read as if they lay here.
+        lines: as of `key_lines`.
+        options: key and text of each option, later ones win.
+    """
 
-    def override(self, key: Key) -> _Override | None:
+    label: str
+    beside: Path
+    lines: Mapping[Key, int]
+    options: Sequence[tuple[Key, str]]
+
+    def option(self, key: Key) -> str | None:
         """The last option that gave the value at `key`, or a table around it, or made the table at `key`."""
-        for given in reversed(self._overrides):
-            if given.key == key[: len(given.key)] or (key not in self._lines and given.key[: len(key)] == key):
-                return given
+        for changed, text in reversed(self.options):
+            if changed == key[: len(changed)] or (key not in self.lines and changed[: len(key)] == key):
+                return text
         return None
 
     def line(self, key: Key) -> int:
         """The line of `key` or of the table around it; 0 for what an option gave, 1 for what nothing gave."""
-        if self.override(key):
+        if self.option(key) is not None:
             return 0
         prefixes = (key[:length] for length in range(len(key), 0, -1))
-        return next((self._lines[prefix] for prefix in prefixes if prefix in self._lines), 1)
+        return next((self.lines[prefix] for prefix in prefixes if prefix in self.lines), 1)
 
     def where(self, key: Key) -> str:
         """For messages: `recipe.toml:12` or `--set a.b=v`."""
-        override = self.override(key)
-        return f"--set {override.text}" if override else f"{self.label}:{self.line(key)}"
+        option = self.option(key)
+        return f"{self.label}:{self.line(key)}" if option is None else f"--set {option}"
 
     def origin(self, key: Key) -> str:
         """For the record, of a key that was given."""
-        changed = any(given.key[: len(key)] == key for given in self._overrides)
-        return "--set" if changed or self.override(key) else f"{self.label}:{self.line(key)}"
+        changed = any(changed[: len(key)] == key for changed, _ in self.options)
+        return "--set" if changed or self.option(key) is not None else f"{self.label}:{self.line(key)}"
 
     def folder(self, key: Key) -> Path:
-        """Where relative paths start: beside the recipe; for options and packaged recipes, here."""
-        return Path.cwd() if self.override(key) else self._recipe_folder
+        """Where relative paths start: beside the recipe, or here for options."""
+        return self.beside if self.option(key) is None else Path.cwd()
 
 
-def _origins(config: Any, raw: Any, sources: _Sources, path: Key = ()) -> dict[str, str]:
+def _origins(config: Any, raw: Any, places: _Places, path: Key = ()) -> dict[str, str]:
     """The origin of every value below `config`; `raw` is the table it was built from, None where it is a default."""
     result: dict[str, str] = {}
     for field in dataclasses.fields(config):
         value, key = getattr(config, field.name), toml_key(field)
-        here, given = (*path, key), isinstance(raw, dict) and key in raw
-        below = raw[key] if given else None
+        here, below = (*path, key), raw.get(key) if isinstance(raw, dict) else None
         if isinstance(value, tuple) and "key" in field.metadata and not isinstance(below, list):
             (value,) = value
         if dataclasses.is_dataclass(value):
-            result |= _origins(value, below, sources, here)
+            result |= _origins(value, below, places, here)
         elif isinstance(value, tuple) and value and all(map(dataclasses.is_dataclass, value)):
             for number, part in enumerate(value):
-                result |= _origins(part, below[number] if below else None, sources, (*here, number))
+                result |= _origins(part, below[number] if below else None, places, (*here, number))
         else:
-            result[dotted(here)] = sources.origin(here) if given else "default"
+            result[dotted(here)] = "default" if below is None else places.origin(here)
     return result

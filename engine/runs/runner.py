@@ -53,7 +53,7 @@ class RunResult:
 
 
 def run(
-    recipe: str | Path | Resolved[RunConfig] | None = None,
+    recipe: str | Path | Resolved | None = None,
     *,
     stage: str = "all",
     targets: Sequence[str] = (),

@@ -138,7 +138,7 @@ class Tiny:
         self.folder, self.task = folder, task
         self.recipe = write_tiny(folder, task)
 
-    def resolved(self, *overrides: str) -> Resolved[Any]:
+    def resolved(self, *overrides: str) -> Resolved:
         return load_recipe(self.recipe, overrides)
 
     def run(self, *overrides: str, where: str = "run", **more: Any) -> RunResult:

@@ -81,7 +81,7 @@ class Ablation:
     """What is asked for, before anything of it is done."""
 
     source: str | Path | None
-    base: Resolved[RunConfig]
+    base: Resolved
     choice: Choice
     overrides: tuple[str, ...]
     seeds: tuple[int, ...]

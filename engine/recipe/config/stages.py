@@ -35,7 +35,7 @@ class PretrainConfig(MaskedLmConfig):
     freeze_layers: ClassVar[int] = 0
     l2_to_base: ClassVar[float] = 0.0
     lr: float = option(2e-3, "peak learning rate", above=0)
-    epochs: float = option(7, "passes over the data", above=0)
+    epochs: float = option(7.0, "passes over the data", above=0)
     batch_size: int = option(64, "sequences in one optimiser step", min=1)
 
 
@@ -129,7 +129,7 @@ class SoftConfig(TaskConfig):
     """The soft stage: the student learns the teacher's probabilities (Eq. 1), or the mean over several teachers'."""
 
     lr: float = option(3e-5, "peak learning rate", above=0)
-    epochs: float = option(10, "passes over the data", above=0)
+    epochs: float = option(10.0, "passes over the data", above=0)
     teachers: Literal["one", "seeds"] = option(
         "one", "the teacher of the same seed, or those of all seeds of the run, averaged"
     )
@@ -160,7 +160,7 @@ class HardConfig(TaskConfig):
     """The hard stage: cross entropy on kept source and accepted target items (Eq. 2)."""
 
     lr: float = option(1e-6, "peak learning rate", above=0)
-    epochs: float = option(10, "passes over the data", above=0)
+    epochs: float = option(10.0, "passes over the data", above=0)
     start: Literal["student", "base"] = option("student", "weights it starts from")
     mix: Literal["natural", "balanced"] = option("natural", "source and target together as they are, or in equal parts")
     source_weight: float = option(1.0, "factor of the losses of source items", min=0)
@@ -196,7 +196,7 @@ class SelfTrainConfig:
     """Rounds of soft and hard stages (section 3.2)."""
 
     on: bool = option(True, "off is the -ST ablation")
-    rounds: float = option(2, "half rounds are legal: 1.5 is soft, hard, soft", min=0)
+    rounds: float = option(2.0, "half rounds are legal: 1.5 is soft, hard, soft", min=0)
     stages: tuple[str, ...] = option((), "explicit list of soft and hard, instead of rounds")
     voters: int = option(3, "voters of a student; 1 is the -VM ablation", min=1)
     widths: tuple[int, ...] = option((), "inner width of each voter; about 3/4 to 11/12 of the hidden size when absent")

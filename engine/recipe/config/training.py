@@ -40,7 +40,7 @@ class StageConfig:
     """What every table of a stage has. A further key or constant that has a name of [training] stands above that."""
 
     lr: float = option(2e-5, "peak learning rate", above=0)
-    epochs: float = option(3, "passes over the data", above=0)
+    epochs: float = option(3.0, "passes over the data", above=0)
     batch_size: int = option(32, "sequences in one optimiser step", min=1)
 
 

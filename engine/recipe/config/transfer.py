@@ -23,7 +23,7 @@ class TransferConfig(StageConfig):
     """The rates of section 4.2; 2 epochs for MARC, 5 for XNLI."""
 
     lr: float = option(5e-5, "peak learning rate", above=0)
-    epochs: float = option(2, "passes over the data", above=0)
+    epochs: float = option(2.0, "passes over the data", above=0)
     batch_size: int = option(16, "sequences in one optimiser step", min=1)
 
 

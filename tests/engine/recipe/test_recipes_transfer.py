@@ -10,7 +10,6 @@ import pytest
 
 from xlt_engine.data import pack
 from xlt_engine.engine import estimate, load_recipe
-from xlt_engine.engine.recipe.config import RunConfig
 from xlt_engine.engine.recipe.load import Resolved, packaged_recipes
 from xlt_engine.engine.runs.graph import make_plan
 from xlt_engine.engine.runs.prepare import make_context
@@ -93,7 +92,7 @@ def write_xnli(data: Path) -> None:
     (tests / "xnli.test.tsv").write_text("\n".join(rows) + "\n", "utf-8")
 
 
-def small(name: str) -> Resolved[RunConfig]:
+def small(name: str) -> Resolved:
     """The recipe with a new encoder for its own, which are not here; it needs general text."""
     shape = "{ vocab_size = 80, hidden_size = 16, num_layers = 1, num_heads = 2, intermediate_size = 32 }"
     lines = packaged_recipes()[name].splitlines()
