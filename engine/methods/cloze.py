@@ -18,7 +18,6 @@ from ...model import ClozeHead, ClozeModel, cloze_model, load_masked_lm
 from ..plan import Stage
 from ..plan.stage import common_settings
 from ..recipe.config import RunConfig
-from ..recipe.config.prompt import prompt_of
 from ..stages.context import Context
 from ..stages.datasets import naming_key
 from ..stages.kind import (
@@ -104,7 +103,7 @@ def new_cloze_model(context: Context, stage: Stage, role: str = "base") -> Cloze
     """
     pieces = verbaliser_pieces(context.config, context.data.labels, context.tokenizer)
     base = load_masked_lm(context.input_folder(stage, role))
-    return cloze_model(base, pieces, context.data.labels, prompt=prompt_of(context.config)).to(context.device)
+    return cloze_model(base, pieces, context.data.labels, prompt=context.config.prompt).to(context.device)
 
 
 class Cloze(StageKind):

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 from ..recipe.config import RunConfig, StageConfig, StageTraining, TrainingConfig
-from ..recipe.config.prompt import prompt_of
 
 NUMERICS = 3
 """Raised whenever a change makes an equal recipe end in other weights, so that old results are not reused."""
@@ -62,9 +61,8 @@ class Stage:
 def common_settings(config: RunConfig) -> dict[str, Any]:
     """What every stage that trains a task model depends on."""
     keys = ("task", "labels", "max_length", "pooling")
-    prompt = prompt_of(config)
     settings = {k: getattr(config, k) for k in keys} | numeric_settings(config)
-    return settings | ({"prompt": prompt} if prompt else {})
+    return settings | ({"prompt": config.prompt} if config.prompt else {})
 
 
 def numeric_settings(config: RunConfig) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from ...data import OUTSIDE, Example, Tokenizer, train_wordpiece
 from ...model import EncoderConfig, load_encoder, load_encoder_config, load_masked_lm, load_pooler
 from ..pseudolabels.diagnostics import single_voter, slow_learning_rate
 from ..recipe.config import RunConfig
-from ..recipe.config.files import DataFile, named_tables, recipe_files
+from ..recipe.config.files import DataFile, recipe_files
 from ..recipe.load import RecipeError, Variant, key_places, load_recipe, variants
 from ..recipe.schema import dotted, parse_key
 from ..recipe.toml_lines import Key
@@ -194,9 +194,9 @@ class _Checker:
 
     def _general_text(self, role: str, why: str) -> None:
         """Languages without a text that the recipe needs."""
-        for key, table in named_tables(self.config):
+        for key, table in self.config.language_tables.items():
             if not (table.general or (role == "control" and table.control)):
-                self._add_key(f"{key}.{role}", f"is missing for {table.language}: {why}")
+                self._add_key(dotted((*key, role)), f"is missing for {table.language}: {why}")
 
     def _teachers(self) -> None:
         """Folders that teach: each must hold a model of this task and these labels."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 import copy
 import dataclasses
 import itertools
+import json
 import tomllib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -158,18 +159,10 @@ def places(
 def _unused(raw: Mapping[str, Any]) -> list[str]:
     """Placeholders with several values that no path has: their runs would be the same."""
     each = raw.get("each")
-    used = set(_placeholders([value for key, value in raw.items() if key != "each"]))
+    paths = json.dumps({key: value for key, value in raw.items() if key != "each"}, default=str)
+    used = set(PLACEHOLDER.findall(paths))
     several = each.items() if isinstance(each, dict) else ()
     return [name for name, values in several if isinstance(values, list) and len(values) > 1 and name not in used]
-
-
-def _placeholders(value: Any) -> Iterator[str]:
-    """The names in braces in all strings below a value."""
-    if isinstance(value, str):
-        yield from PLACEHOLDER.findall(value)
-    elif isinstance(value, dict | list):
-        for part in value.values() if isinstance(value, dict) else value:
-            yield from _placeholders(part)
 
 
 def _values(raw: Mapping[str, Any]) -> dict[str, str]:

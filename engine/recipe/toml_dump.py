@@ -6,7 +6,7 @@ import dataclasses
 import json
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from .schema import dotted, toml_key
@@ -18,43 +18,39 @@ def dump_toml(config: Any, origins: Mapping[str, str]) -> str:
 
     Values that are None are left out: absence is how TOML says it.
     """
-    lines: list[str] = []
-    _table(lines, _parts(config), (), origins)
-    return "\n".join(lines).strip("\n") + "\n"
+    return "\n".join(_table(config, (), origins)).strip("\n") + "\n"
 
 
-def _table(lines: list[str], values: Mapping[str, Any], path: Key, origins: Mapping[str, str]) -> None:
-    inner: list[tuple[str, Any]] = []
-    for name, value in values.items():
-        if value is None:
-            continue
-        if _is_table(value) or (isinstance(value, tuple) and value and all(map(_is_table, value))):
-            inner.append((name, value))
-            continue
-        origin = origins.get(dotted((*path, name)), "")
-        lines.append(f"{_key(name)} = {toml_value(value)}" + (f"  # {origin}" if origin else ""))
-    for name, value in inner:
+def _table(table: Any, path: Key, origins: Mapping[str, str]) -> Iterator[str]:
+    """The lines of a table: its values, then the tables in it."""
+    inner: list[tuple[str, Key, Any]] = []
+    for name, value in _parts(table):
         here = (*path, name)
-        header = ".".join(_key(str(part)) for part in here if isinstance(part, str))
-        if isinstance(value, tuple):
-            for number, part in enumerate(value):
-                lines += ["", f"[[{header}]]"]
-                _table(lines, _parts(part), (*here, number), origins)
+        header = ".".join(_key(part) for part in here if isinstance(part, str))
+        if isinstance(value, tuple) and value and all(map(_is_table, value)):
+            inner += [(f"[[{header}]]", (*here, number), part) for number, part in enumerate(value)]
+        elif _is_table(value):
+            inner.append((f"[{header}]", here, value))
         else:
-            lines += ["", f"[{header}]"]
-            _table(lines, _parts(value), here, origins)
+            origin = origins.get(dotted(here), "")
+            yield f"{_key(name)} = {toml_value(value)}" + (f"  # {origin}" if origin else "")
+    for header, here, value in inner:
+        yield from ("", header, *_table(value, here, origins))
 
 
 def _is_table(value: Any) -> bool:
-    return isinstance(value, dict) or (dataclasses.is_dataclass(value) and not isinstance(value, type))
+    return isinstance(value, dict) or dataclasses.is_dataclass(value)
 
 
-def _parts(value: Any) -> Mapping[str, Any]:
-    if isinstance(value, dict):
-        return value
-    parts = {toml_key(field): getattr(value, field.name) for field in dataclasses.fields(value)}
-    one = [toml_key(field) for field in dataclasses.fields(value) if "key" in field.metadata]
-    return parts | {key: parts[key][0] for key in one if len(parts[key]) == 1}
+def _parts(table: Any) -> Iterator[tuple[str, Any]]:
+    """Name and value of what a table has; of an array that may be one table and is, that table."""
+    if isinstance(table, dict):
+        yield from table.items()
+        return
+    for field in dataclasses.fields(table):
+        value = getattr(table, field.name)
+        if value is not None:
+            yield toml_key(field), value[0] if "key" in field.metadata and len(value) == 1 else value
 
 
 def _key(name: str) -> str:
@@ -67,13 +63,9 @@ def toml_value(value: Any) -> str:
         return "true" if value else "false"
     if isinstance(value, int | float):
         return repr(value)
-    if isinstance(value, str):
-        return _string(value)
-    if isinstance(value, os.PathLike):
-        return _string(os.fspath(value))
     if isinstance(value, list | tuple):
         return f"[{', '.join(map(toml_value, value))}]"
-    raise TypeError(f"{type(value).__name__} has no form in a recipe")
+    return _string(os.fspath(value))
 
 
 def _string(text: str) -> str:

@@ -16,16 +16,16 @@ def key_lines(text: str) -> dict[Key, int]:
     is only implied by a dotted key or a longer header has the line of the first key that implies it, and an element
     that goes over several lines has the last of them.
     """
-    lines, counts, table = dict[Key, int](), dict[Key, int](), ()
+    lines, counts = dict[Key, int](), dict[Key, int]()
+    table: Key = ()
     chunk, first = "", 1
     for number, row in enumerate(text.split("\n"), 1):
         chunk += row + "\n"
         complete, value = _parsed(chunk)
         if chunk.lstrip().startswith("["):
-            table, paths = _resolved(value, counts), [()]
-        else:
-            paths = list(_paths(value))
-        for path in paths:
+            table = _resolved(value, counts)
+            value = {}
+        for path in [(), *_paths(value)]:
             for end in range(1, len(table) + len(path) + 1):
                 whole = (*table, *path)[:end]
                 lines.setdefault(whole, number if any(isinstance(part, int) for part in path) else first)

@@ -32,7 +32,6 @@ from ...data.readers.encodings import WrongEncoding
 from ...data.readers.formats import MULTILINGUAL
 from ...data.store.format import MANIFEST
 from ..recipe.config import FileReader, RunConfig, SourceConfig, TargetConfig, reader_of
-from ..recipe.config.prompt import prompt_of
 from ..storage.files import take_over
 
 
@@ -176,10 +175,10 @@ class Datasets:
         # One file of XNLI may hold several of the languages.
         number = next((i for i in numbers if sources[i].language == language), numbers[0])
         source = sources[number]
-        key, table = source.language if number else "source", ".".join(map(str, self.config.source_keys[number]))
+        key, table = source.language if number else "source", list(self.config.language_tables)[number]
         if source.per_class:
             labelled = read_file(self.config, path, language=language) if unlabelled else examples
-            few = _Few(source.per_class, source.draw, key, table)
+            few = _Few(source.per_class, source.draw, key, ".".join(map(str, table)))
             return [examples[i] for i in self._choose(labelled, few)]
         return [examples[i] for i in capped(len(examples), source.cap, source.draw, key)]
 
@@ -221,7 +220,7 @@ class Datasets:
         settings |= {"whole": True} if whole and task == "ner" else {}
         table = self.config.augment.code_switch
         settings |= {"code_switch": table.rate} if switch else {}
-        prompt = prompt_of(self.config) if task == "classification" else ""
+        prompt = self.config.prompt if task == "classification" else ""
         settings |= {"prompt": prompt} if prompt else {}
         key = store_key([*paths, *switch], self.tokenizer, settings)
         if key not in self._open:

@@ -19,7 +19,6 @@ from ...model import (
 from ..plan import Stage
 from ..pseudolabels.diagnostics import cut_by_length, no_token
 from ..recipe.config import RunConfig
-from ..recipe.config.prompt import prompt_of
 from .context import Context
 from .kind import HEADS, stage_seed
 
@@ -57,7 +56,7 @@ def new_task_model(context: Context, stage: Stage, head: str, role: str = "base"
         assert config.model.path is not None
         pooler = load_pooler(config.model.path).to(context.device)
     fresh = new_head(config, head, encoder, len(context.data.labels), stage_seed(stage, "head"))
-    labels, prompt = context.data.labels, prompt_of(config)
+    labels, prompt = context.data.labels, config.prompt
     model = TaskModel(encoder, fresh, config.task, labels, pooling=config.pooling, pooler=pooler, prompt=prompt)
     return model.to(context.device)
 

@@ -20,7 +20,6 @@ from ...model import FolderInfo, load_task_model, read_info
 from ..evaluation.inference import Reduction, predict_items
 from ..plan import Stage, digest
 from ..recipe.config import RunConfig
-from ..recipe.config.prompt import prompt_of, with_prompt
 from ..storage.files import sha256_file
 from .context import Context
 from .datasets import Datasets
@@ -75,7 +74,7 @@ def check_teacher(
 
 def _as_own(config: RunConfig, info: FolderInfo, tokenizer: Tokenizer, run_tokenizer: Tokenizer) -> bool:
     """Whether the folder's model reads the run's own token stores."""
-    alike = tokenizer.fingerprint == run_tokenizer.fingerprint and info.prompt == prompt_of(config)
+    alike = tokenizer.fingerprint == run_tokenizer.fingerprint and info.prompt == config.prompt
     return alike and info.config.max_length >= config.max_length
 
 
@@ -94,7 +93,7 @@ def folder_teachers(context: Context) -> list[FolderTeacher]:
             data = None
             if not _as_own(config, info, tokenizer, context.tokenizer):
                 length = min(config.max_length, info.config.max_length)
-                alone = with_prompt(replace(config, labels=labels, max_length=length), info.prompt)
+                alone = replace(config, labels=labels, max_length=length).with_prompt(info.prompt)
                 root = context.run_dir.path / "store"
                 data = Datasets(alone, tokenizer, root, context.progress.note, context.reuse)
             classes = np.array([info.labels.index(label) for label in labels])

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass, fields
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
+from ..toml_lines import Key
 from .languages import Format, LanguageReaderConfig, ReaderConfig, SourceConfig, TargetConfig
 from .run import RunConfig
 
@@ -23,7 +24,7 @@ class DataFile:
     Roles are those of `LABELLED`, "unlabelled", "general", "control" and "pairs".
     """
 
-    key: tuple[str | int, ...]
+    key: Key
     role: str
     language: str
     path: Path
@@ -73,7 +74,8 @@ def reader_of(config: RunConfig, path: Path, language: str = "", *, unlabelled: 
         language: whose table it is where several name the file, as those of XNLI do.
         unlabelled: it is read for its text. A training file is a labelled file all the same.
     """
-    naming = [(name, table) for name, table in named_tables(config) if path in _files(table)]
+    tables = config.language_tables.items()
+    naming = [(".".join(map(str, key)), table) for key, table in tables if path in _files(table)]
     name, table = next((x for x in naming if x[1].language == language), naming[0] if naming else ("", None))
     training = any(path == source.train for source in config.sources)
     settings = config.reader if table is None else merged(config.reader, table.reader)
@@ -82,21 +84,7 @@ def reader_of(config: RunConfig, path: Path, language: str = "", *, unlabelled: 
 
 def merged(reader: ReaderConfig, own: LanguageReaderConfig | None) -> ReaderConfig:
     """[reader] with the keys that a language has itself."""
-    names = [f.name for f in fields(reader)]
-    given = {name: getattr(own, name) for name in names if getattr(own, name, None) is not None}
-    return ReaderConfig(**{name: getattr(reader, name) for name in names} | given)
-
-
-def all_readers(config: RunConfig) -> list[ReaderConfig]:
-    """The settings of each language, sources first."""
-    return [merged(config.reader, table.reader) for table in config.tables]
-
-
-def named_tables(config: RunConfig) -> Iterator[tuple[str, SourceConfig | TargetConfig]]:
-    """The tables of the languages with their keys: "source" or "source.0", "targets.0"."""
-    for key, source in zip(config.source_keys, config.sources, strict=True):
-        yield ".".join(map(str, key)), source
-    yield from ((f"targets.{i}", target) for i, target in enumerate(config.targets))
+    return replace(reader, **{name: value for name, value in vars(own or reader).items() if value is not None})
 
 
 def _files(table: SourceConfig | TargetConfig) -> list[Path]:
@@ -106,38 +94,30 @@ def _files(table: SourceConfig | TargetConfig) -> list[Path]:
 
 def recipe_files(config: RunConfig) -> list[DataFile]:
     """All files that a recipe's run reads, in its order."""
-    source = config.source
-    found = []
-    tables: list[tuple[tuple[str | int, ...], SourceConfig | TargetConfig]] = []
-    tables += zip(config.source_keys, config.sources, strict=True)
-    for key, table in tables:
-        roles = ((role, getattr(table, role)) for role in ("train", "dev", "test"))
-        found += [DataFile((*key, role), role, table.language, path) for role, path in roles if path is not None]
-    tables += [(("targets", i), target) for i, target in enumerate(config.targets)]
-    for key, table in tables:
-        if isinstance(table, TargetConfig) and table.test is not None:
-            found.append(DataFile((*key, "test"), "test", table.language, table.test))
-        if isinstance(table, TargetConfig) and table.labelled is not None:
-            found.append(DataFile((*key, "labelled"), "few-shot", table.language, table.labelled))
-        if isinstance(table, TargetConfig):
-            found += _translated_files(key, table, source.language)
-        for role in ("unlabelled", "general", *(["control"] if config.arms.control else [])):
-            paths = getattr(table, role)
-            found += [DataFile((*key, role, i), role, table.language, path) for i, path in enumerate(paths)]
+    source, tables = config.source.language, config.language_tables
+    files: list[DataFile] = []
+    for key, table in tables.items():
+        if isinstance(table, SourceConfig):
+            files += _named(key, table, ("train", "dev", "test"), source)
+    texts = ("unlabelled", "general", *(("control",) if config.arms.control else ()))
+    for key, table in tables.items():
+        labelled = () if isinstance(table, SourceConfig) else ("test", "labelled")
+        translated = () if isinstance(table, SourceConfig) else ("pairs", "translated_train", "translated_test")
+        files += _named(key, table, (*labelled, *translated, *texts), source)
     if config.contrastive.on:
-        key = ("contrastive", "translations")
-        found += [DataFile((*key, x), "translation", x, path) for x, path in config.contrastive.translations.items()]
-        if config.contrastive.originals is not None:
-            path = config.contrastive.originals
-            found.append(DataFile(("contrastive", "originals"), "original", source.language, path))
-    return found
+        paths, originals = config.contrastive.translations, config.contrastive.originals
+        files += [DataFile(("contrastive", "translations", x), "translation", x, path) for x, path in paths.items()]
+        files += [] if originals is None else [DataFile(("contrastive", "originals"), "original", source, originals)]
+    return files
 
 
-def _translated_files(key: tuple[str | int, ...], table: TargetConfig, source: str) -> list[DataFile]:
-    found = [DataFile((*key, "pairs", i), "pairs", table.language, path) for i, path in enumerate(table.pairs)]
-    if table.translated_train is not None:
-        key_of = (*key, "translated_train")
-        found.append(DataFile(key_of, "translated-train", table.language, table.translated_train))
-    if table.translated_test is not None:
-        found.append(DataFile((*key, "translated_test"), "translated-test", source, table.translated_test))
-    return found
+def _named(key: Key, table: SourceConfig | TargetConfig, names: Iterable[str], source: str) -> Iterator[DataFile]:
+    """The files of some keys of a table; translated tests are in the language of the source."""
+    for name in names:
+        value = getattr(table, name)
+        role = "few-shot" if name == "labelled" else name.replace("_", "-")
+        language = source if name == "translated_test" else table.language
+        if isinstance(value, tuple):
+            yield from (DataFile((*key, name, i), role, language, path) for i, path in enumerate(value))
+        elif value is not None:
+            yield DataFile((*key, name), role, language, value)

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, Literal
 
+from ....data.synthetic.truth_config import TruthKnobs
 from ...training.config import PerformanceConfig
 from ...training.config import option as _option
 from ...training.config import required as _required
+from ..toml_lines import Key
 from .languages import ReaderConfig, SourceConfig, TargetConfig
 from .stages import AugmentConfig, BtfConfig, ClozeConfig, FinetuneConfig, PretrainConfig, SelfTrainConfig
 from .training import StageConfig, StageTraining, TrainingConfig
 from .transfer import ContrastiveConfig, CotrainConfig
-from .world import WorldTable
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,6 +41,23 @@ class ModelConfig:
         if (self.path is None) == (self.new is None):
             return [("path", "give either path (a model folder) or a [model.new] table")]
         return []
+
+
+@dataclass(frozen=True, kw_only=True)
+class WorldTable(TruthKnobs):
+    """Make a world instead of reading files: the demo's (seed and label_noise only), or the truth world."""
+
+    kind: Literal["demo", "truth"] = _option("demo", "demo: three languages; truth: fake languages with known labels")
+    seed: int = _option(1, "which sentences are drawn, and which fake languages are made of them")
+
+    def problems(self) -> list[tuple[str, str]]:
+        if self.kind == "truth":
+            return super().problems()
+        return [
+            (entry.name, 'is a knob of the truth world; set world.kind = "truth" or leave it out')
+            for entry in fields(self)
+            if entry.name not in ("kind", "seed", "label_noise") and getattr(self, entry.name) != entry.default
+        ]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -129,14 +147,17 @@ class RunConfig:
         return (*self.sources, *self.targets)
 
     @property
+    def language_tables(self) -> dict[Key, SourceConfig | TargetConfig]:
+        """The same by their keys."""
+        several = len(self.sources) > 1
+        sources: list[Key] = [("source", i) if several else ("source",) for i in range(len(self.sources))]
+        targets: list[Key] = [("targets", i) for i in range(len(self.targets))]
+        return dict(zip([*sources, *targets], self.tables, strict=True))
+
+    @property
     def source(self) -> SourceConfig:
         """The first source, which gaps, translations and made worlds are about."""
         return self.sources[0]
-
-    @property
-    def source_keys(self) -> list[tuple[str | int, ...]]:
-        """The key of the table of each source."""
-        return [("source",)] if len(self.sources) == 1 else [("source", i) for i in range(len(self.sources))]
 
     def training_of(self, table: StageConfig) -> StageTraining:
         """How the stages of a table train: by what the table has itself, else by [training]."""
@@ -144,6 +165,16 @@ class RunConfig:
         itself = {name: getattr(table, name) for name in names if getattr(table, name, None) is not None}
         shared: dict[str, Any] = vars(self.training)
         return StageTraining(**shared | itself)
+
+    @property
+    def prompt(self) -> str:
+        """The template of every text that a classifier of the run reads; empty where texts are read as they are."""
+        return self.cloze.template if self.finetune.head == "cloze" else ""
+
+    def with_prompt(self, prompt: str) -> RunConfig:
+        """The recipe with another template for all texts, or without one where it is empty."""
+        cloze = replace(self.cloze, template=prompt or self.cloze.template)
+        return replace(self, finetune=replace(self.finetune, head="cloze" if prompt else "linear"), cloze=cloze)
 
     def target(self, language: str | None) -> TargetConfig:
         """The table of the target of this language, which the recipe must have."""

@@ -149,7 +149,7 @@ def test_goes_on_with_the_same_dictionary(finished: Any) -> None:
 def test_without_a_pair_the_source_is_learned_as_it_is(finished: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(induce, "MARGIN", 3.9)
     given = (*SHORT, INDUCE)
-    finished.run(*given, where="none", stage="seed-0/de/finetune", reuse=[finished.folder / "run"])
+    finished.run(*given, where="none", stage="seed-0/de/finetune")
     record = finished.stage("de/finetune", "none")
     assert (record["mixed_examples"], record["steps"]) == (0, 6)
     assert "no-induced-pairs" in [w["name"] for w in record["warnings"]]
