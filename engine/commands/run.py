@@ -61,7 +61,7 @@ def run(
     a table [each] makes several runs, one after the other.
     """
     settings = {"device": device, "precision": precision, "deterministic": deterministic}
-    settings |= {f"{stage}.micro_batch": micro_batch for stage in _MICRO_BATCHED}
+    settings["training.micro_batch"] = micro_batch
     values = [*overrides, *(f"{key}={value}" for key, value in settings.items() if value is not None)]
     if dry_run:
         from .. import estimate_all, render_estimates

@@ -10,7 +10,7 @@ import dataclasses
 import itertools
 import json
 import tomllib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
@@ -116,7 +116,8 @@ def key_places(source: str | Path | None, overrides: Sequence[str]) -> Callable[
     Raises:
         ConfigError: there is no such recipe, or it is not TOML.
     """
-    return _read(source, overrides)[3].where
+    _, lines, _ = _read(source, overrides)
+    return lines.where
 
 
 def variants(source: str | Path | None = None, overrides: Sequence[str] = ()) -> list[Variant]:
