@@ -434,7 +434,7 @@ CHECKPOINTS: list[tuple[str, Callable[[Path], None], tuple[str, ...]]] = [
         retensor(misshaped),
         ("the tensors do not fit config.json", "shape: ", "query.weight", "[16, 8]", "expected [16, 16]"),
     ),
-    ("truncated", truncate, (f"{WEIGHTS}: truncated", "bytes", "copy or download the file again")),
+    ("truncated", truncate, (f"{WEIGHTS}: cannot be read", "copy or download the file again")),
     (
         "tokenizer-larger-than-embedding",
         larger_vocabulary,
