@@ -23,13 +23,13 @@ def texts(count: int, first: int, generator: torch.Generator) -> tuple[list[list
 
 def fit(model: TaskModel, sequences: list[list[int]], loss, targets: torch.Tensor, epochs: int) -> None:
     """Your trainer: any optimizer, any schedule. A seed switches dropout on and says which masks."""
-    optimiser = torch.optim.AdamW(model.parameters(), lr=2e-3)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=2e-3)
     for epoch in range(epochs):
         for step, rows in enumerate(torch.arange(len(sequences)).split(32)):
             logits = model(pack([sequences[i] for i in rows]), seed=derive_seed(0, "dropout", epoch, step))
             (loss(logits, targets[rows]) / len(rows)).backward()
-            optimiser.step()
-            optimiser.zero_grad()
+            optimizer.step()
+            optimizer.zero_grad()
 
 
 def main() -> None:

@@ -27,7 +27,7 @@ class Replay(StageKind):
     def build(self, run):
         model, store = run.context.load_task_model(run.stage, "student"), run.context.data.source_train
         part = Part(ItemView(store), labelled_examples(store), labels=np.asarray(store.item_labels))
-        table = run.stage.optimiser
+        table = run.stage.training
         batches = TaskBatches([part], batch_size=table.batch_size, epochs=1, seed=run.seed("batches"))
         return Training(model, batches, cross_entropy, {"examples": len(part.examples)})
 
@@ -39,7 +39,7 @@ class Replay(StageKind):
 def plan(config, seed, stages):
     last = {stage.target: stage for stage in stages if stage.kind == "hard"}
     return [
-        Stage(f"{s.id}-replay", "replay", f"{s.name}-replay", s.arm, seed, s.optimiser, s.target,
+        Stage(f"{s.id}-replay", "replay", f"{s.name}-replay", s.arm, seed, s.training, s.target,
               inputs={"student": s.id}, settings=s.settings, order=s.order + 1)
         for s in last.values()
     ]  # fmt: skip

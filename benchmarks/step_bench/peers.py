@@ -42,7 +42,7 @@ class Peer:
             self.model = self.build()
         self.model.train(TASKS[task].trains)
         self.parameters = [p for p in self.model.parameters() if p.requires_grad]
-        self.optimiser = torch.optim.AdamW(self.parameters, lr=OPTIMIZER.lr, fused=self.fused or None)
+        self.optimizer = torch.optim.AdamW(self.parameters, lr=OPTIMIZER.lr, fused=self.fused or None)
         self.scaler = torch.amp.GradScaler(device.type, enabled=precision == "fp16")
         self.run: Callable[..., Any] = self.compile(self.model) if self.compiled else self.model
         self._loaded: list[list[dict[str, Any]]] = []
@@ -86,11 +86,11 @@ class Peer:
         with self._autocast():
             loss = self.loss(batch)
         self.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
-        self.scaler.unscale_(self.optimiser)
+        self.scaler.unscale_(self.optimizer)
         torch.nn.utils.clip_grad_norm_(self.parameters, OPTIMIZER.clip)
-        self.scaler.step(self.optimiser)
+        self.scaler.step(self.optimizer)
         self.scaler.update()
-        self.optimiser.zero_grad(set_to_none=True)
+        self.optimizer.zero_grad(set_to_none=True)
 
     def loss_and_gradients(self, rows: Sequence[Row]) -> dict[str, Tensor]:
         batch = self._moved(self.batch(rows))

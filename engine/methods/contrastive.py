@@ -92,7 +92,7 @@ class Align(StageKind):
         if table.align == "both":
             parts = [replace(part, weights=None) for part in parts]
         # Not a process's share: a smaller part has fewer texts to compare.
-        batches = run.task_batches(parts, micro_batch=run.stage.optimiser.fixed_micro_batch)
+        batches = run.task_batches(parts, micro_batch=run.stage.training.fixed_micro_batch)
         context.warn(slow_learning_rate(table.lr, len(batches)))
         count, translated = len(parts[0].examples), sum(len(part.examples) for part in parts[1:])
         notes: dict[str, Any] = {"source_examples": count, "translations": translated}
@@ -117,7 +117,7 @@ class Semantic(StageKind):
         return {"originals": originals_of(context)} | _translations(context)
 
     def build(self, run: StageRun) -> Training:
-        context, table = run.context, run.stage.optimiser
+        context, table = run.context, run.stage.training
         originals, translations = originals_of(context), translations_of(context)
         model = context.load_task_model(run.stage, "start")
         batches = PairBatches(
@@ -134,7 +134,7 @@ class Semantic(StageKind):
         return Training(model, batches, objective, notes, lambda trace: line)
 
     def work(self, context: Context, stage: Stage) -> Work:
-        table, originals = stage.optimiser, originals_of(context)
+        table, originals = stage.training, originals_of(context)
         translations = list(translations_of(context).values())
         batches = PairBatches(originals, translations, batch_size=table.batch_size, epochs=table.epochs, seed=0)
         # Each original is in the middle once, and about as often in the company of another for each language.

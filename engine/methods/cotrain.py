@@ -69,7 +69,7 @@ class Cotrain(StageKind):
             parts += _picked_parts(context, stage, load_file(run.folder / ARRAYS)["labels"])
         model = _model(context, stage)
         batches = run.task_batches(parts)
-        context.warn(slow_learning_rate(run.stage.optimiser.lr, len(batches)))
+        context.warn(slow_learning_rate(run.stage.training.lr, len(batches)))
         count = len(parts[0].examples)
         notes = {"uses_parallel_data": _parallel(context, stage), "source_examples": count}
         notes |= {key: record[key] for key in ("picked", "labels") if record}

@@ -77,7 +77,7 @@ class MaskedWordsBeside(Addition):
 
     def work(self, context: Context, stage: Stage, steps: int) -> Beside:
         table, text = context.config.btf, btf_text(context, stage, context.config.target(stage.target))
-        batches = masked_work(text, table, stage.optimiser).batches
+        batches = masked_work(text, table, stage.training).batches
         assert isinstance(batches, MlmBatches)
         mean = np.average([corpus.lengths.mean() for corpus in text.corpora], weights=batches.examples_per_epoch)
         return Beside(steps * table.batch_size * float(mean), largest_batch(batches, table.epochs))
@@ -94,10 +94,10 @@ def _batches(run: StageRun, steps: int, vocab_size: int) -> MlmBatches:
         "special": context.special_tokens(vocab_size),
         "mask_id": context.tokenizer.mask_id,
         "seed": run.seed("mlm"),
-        "micro_batch": context.processes.micro_batch(run.stage.optimiser.fixed_micro_batch, table.batch_size),
+        "micro_batch": context.processes.micro_batch(run.stage.training.fixed_micro_batch, table.batch_size),
     }
-    once = masked_batches(text, table, run.stage.optimiser, epochs=1, **rest)
-    return masked_batches(text, table, run.stage.optimiser, epochs=-(-steps // len(once)), **rest)
+    once = masked_batches(text, table, run.stage.training, epochs=1, **rest)
+    return masked_batches(text, table, run.stage.training, epochs=-(-steps // len(once)), **rest)
 
 
 register_addition(MaskedWordsBeside())

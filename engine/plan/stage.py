@@ -40,7 +40,7 @@ class Stage:
     name: str
     arm: str | None
     seed: int
-    optimiser: StageTraining
+    training: StageTraining
     target: str | None = None
     round: int = 0
     inputs: dict[str, str] = field(default_factory=dict)

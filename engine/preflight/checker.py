@@ -257,7 +257,7 @@ class _Checker:
         self.report.estimate = estimate
         seen = {"btf"}  # Fitting goes on from trained weights, so that little movement is no sign of trouble there.
         for stage, cost in zip(plan, estimate.stages, strict=True):
-            peak = stage.optimiser.lr if stage.kind == "pretrain" else stage.optimiser.head_lr or stage.optimiser.lr
+            peak = stage.training.lr if stage.kind == "pretrain" else stage.training.head_lr or stage.training.lr
             spread = 0.02 if new is None else new.initializer_range
             warning = slow_learning_rate(peak, cost.steps, init_std=spread)
             if warning is not None and stage.kind not in seen:

@@ -148,7 +148,7 @@ def count_parameters(context: Context, stage: Stage) -> tuple[int, int]:
             model = TaskModel(encoder, head, config.task, context.data.labels, pooling=config.pooling, pooler=pooler)
             beside = [module for addition in additions_to(stage) for module in addition.modules(encoder)]
             model = nn.ModuleList([model, *beside])
-    freeze(encoder, stage.optimiser)
+    freeze(encoder, stage.training)
     sizes = [(p.numel(), p.requires_grad) for p in model.parameters()]
     return sum(n for n, trains in sizes if trains), sum(n for n, trains in sizes if not trains)
 
@@ -161,7 +161,7 @@ def _stage(context: Context, shape: EncoderConfig, stage: Stage, rate: float) ->
     steps = 0 if work.batches is None else len(work.batches)
     if not steps:
         trainable, frozen = 0, trainable + frozen
-    epochs = steps / max(1, -(-sum(work.per_epoch) // stage.optimiser.batch_size))
+    epochs = steps / max(1, -(-sum(work.per_epoch) // stage.training.batch_size))
     means = [float(part.mean()) if len(part) else 0.0 for part in work.lengths]
     tokens = epochs * sum(mean * count for mean, count in zip(means, work.per_epoch, strict=True))
     length = tokens / max(1.0, epochs * sum(work.per_epoch))
@@ -173,8 +173,8 @@ def _stage(context: Context, shape: EncoderConfig, stage: Stage, rate: float) ->
     read = sum(read_tokens(context, stage))
     flops = train_flops + read * _flops(shape, stage, length, False, context, backward=False)
     seconds = flops / (rate * EFFICIENCY[context.device.type]) + steps * STEP_SECONDS + STAGE_SECONDS
-    memory = BASE_BYTES + (ADAM_BYTES + 4 * (stage.optimiser.l2_to_base > 0)) * trainable + 4 * frozen
-    largest = largest_batch(work.batches, stage.optimiser.epochs)
+    memory = BASE_BYTES + (ADAM_BYTES + 4 * (stage.training.l2_to_base > 0)) * trainable + 4 * frozen
+    largest = largest_batch(work.batches, stage.training.epochs)
     memory += max(_activations(context, shape, stage, size, kind) for size, kind in ((largest, mlm), (masked, True)))
     return StageEstimate(
         stage.id,
@@ -198,9 +198,9 @@ def _flops(shape: EncoderConfig, stage: Stage, length: float, mlm: bool, context
     # Projections, feed-forward, and scores and mixing of attention over the sequence (2 operations a weight).
     layer = 8 * hidden**2 + 4 * hidden * shape.intermediate_size + 4 * hidden * length
     forward = layer * shape.num_layers
-    lowest = stage.optimiser.freeze_layers if stage.optimiser.freeze_embeddings else 0
+    lowest = stage.training.freeze_layers if stage.training.freeze_embeddings else 0
     through = shape.num_layers - lowest
-    training = shape.num_layers - stage.optimiser.freeze_layers
+    training = shape.num_layers - stage.training.freeze_layers
     total = forward + (layer * (through + training) if backward else 0.0)
     if mlm:
         table = context.config.pretrain if stage.kind == "pretrain" else context.config.btf
@@ -217,9 +217,9 @@ def _activations(context: Context, shape: EncoderConfig, stage: Stage, largest: 
     """Bytes of the largest batch: what the layers that train keep, in fp32, and the widest temporary."""
     tokens, length = largest.tokens, largest.longest
     kept = round(8.5 * shape.hidden_size + 2 * shape.intermediate_size + 1.25 * shape.num_heads * length)
-    lowest = stage.optimiser.freeze_layers if stage.optimiser.freeze_embeddings else 0
+    lowest = stage.training.freeze_layers if stage.training.freeze_embeddings else 0
     layers = max(1, shape.num_layers - lowest)
-    training = 4 * tokens * (kept + shape.hidden_size * layers if stage.optimiser.recompute else kept * layers)
+    training = 4 * tokens * (kept + shape.hidden_size * layers if stage.training.recompute else kept * layers)
     if mlm:
         training += 4 * largest.items * shape.vocab_size
     reading = 0 if mlm else 4 * (context.config.inference_tokens or inference_tokens(context.device.type)) * kept

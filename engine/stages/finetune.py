@@ -58,7 +58,7 @@ class Finetune(StageKind):
         )
 
     def work(self, context: Context, stage: Stage) -> Work:
-        mixed, table = mixture(context, stage, learned_stores(context, stage)), stage.optimiser
+        mixed, table = mixture(context, stage, learned_stores(context, stage)), stage.training
         batches = TaskBatches(
             [Part(ItemView(p.store), p.examples) for p in mixed.portions],
             batch_size=table.batch_size,

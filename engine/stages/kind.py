@@ -53,7 +53,7 @@ class StageRun:
 
     def micro_batch(self) -> int:
         """Sequences in one forward pass of a process."""
-        table = self.stage.optimiser
+        table = self.stage.training
         return self.context.processes.micro_batch(table.fixed_micro_batch, table.batch_size)
 
     def task_batches(
@@ -65,7 +65,7 @@ class StageRun:
         micro_batch: int | None = None,
     ) -> TaskBatches:
         """Batches of labelled examples as the stage's table says; `micro_batch()` sequences in a pass when absent."""
-        table = self.stage.optimiser
+        table = self.stage.training
         return TaskBatches(
             parts,
             batch_size=table.batch_size,
@@ -298,7 +298,7 @@ def inputs_of(context: Context, stage: Stage) -> dict[str, TokenStore]:
     stores = kind_of(stage).inputs(context, stage)
     for addition in additions_to(stage):
         stores |= addition.inputs(context, stage)
-    if stage.optimiser.keep == "best":
+    if stage.training.keep == "best":
         stores["dev"] = context.data.source_dev
     return stores
 

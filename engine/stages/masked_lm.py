@@ -114,7 +114,7 @@ class Pretrain(StageKind):
 
     def work(self, context: Context, stage: Stage) -> Work:
         text = BtfText(corpora(list(self.inputs(context, stage).values())), None)
-        return masked_work(text, context.config.pretrain, stage.optimiser)
+        return masked_work(text, context.config.pretrain, stage.training)
 
 
 class Btf(StageKind):
@@ -149,7 +149,7 @@ class Btf(StageKind):
     def work(self, context: Context, stage: Stage) -> Work:
         # One draw for all seeds, so that their estimates are the same.
         text = btf_text(context, replace(stage, seed=0), context.config.target(stage.target))
-        return masked_work(text, context.config.btf, stage.optimiser)
+        return masked_work(text, context.config.btf, stage.training)
 
 
 def _training(
@@ -158,7 +158,7 @@ def _training(
     batches = masked_batches(
         text,
         table,
-        run.stage.optimiser,
+        run.stage.training,
         seed=run.seed("batches"),
         special=run.context.special_tokens(model.config.vocab_size),
         mask_id=run.context.tokenizer.mask_id,

@@ -94,7 +94,7 @@ def task_work(
     stage: Stage, parts: list[tuple[TokenStore, np.ndarray]], *, balance: str = "none", at_most: bool = False
 ) -> Work:
     """How much a stage trains that learns these examples of these stores."""
-    table = stage.optimiser
+    table = stage.training
     batches = TaskBatches(
         [Part(ItemView(store), examples) for store, examples in parts],
         batch_size=table.batch_size,

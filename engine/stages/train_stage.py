@@ -50,7 +50,7 @@ def train_stage(run: StageRun) -> Outcome:
     training = kind_of(run.stage).build(run)
     for addition in additions_to(run.stage):
         training = addition.join(run, training)
-    freeze(training.model.encoder, run.stage.optimiser)
+    freeze(training.model.encoder, run.stage.training)
     start = tensors_hash(dict(training.model.encoder.named_parameters()))
     trace, spent, kept = Trace(), Spent(), dict[str, Any]()
     try:
@@ -101,8 +101,8 @@ class Fit:
             model,
             batches,
             objective,
-            optimizer=stage.optimiser,
-            auto_micro_batch=stage.optimiser.micro_batch == "auto",
+            optimizer=stage.training,
+            auto_micro_batch=stage.training.micro_batch == "auto",
             seed=run.seed("fit"),
             precision=context.config.precision,
             processes=context.processes,
@@ -175,7 +175,7 @@ class Fit:
     def _best_epoch(self) -> BestEpoch | None:
         """What keeps a stage's best weights, where `training.keep` is "best"."""
         context, model = self.context, self.model
-        training, path = self.stage.optimiser, context.config.source.dev
+        training, path = self.stage.training, context.config.source.dev
         if training.keep == "last":
             return None
         assert isinstance(model, TaskModel)
@@ -193,7 +193,7 @@ class Fit:
     def _other_parts(self, meta: Mapping[str, Any]) -> list[str]:
         """A note where the processes cut batches into other parts than those that saved a checkpoint did."""
         before, now = int(meta.get("processes", 1)), self.context.processes.size
-        if before == now or self.stage.optimiser.micro_batch != 0:
+        if before == now or self.stage.training.micro_batch != 0:
             return []
         return [
             f"begun by {before} processes, goes on with {now}: the same batches in other parts, hence "

@@ -132,13 +132,13 @@ def test_frozen_weights_do_not_move(tiny, sequences, packed):
     model.encoder.freeze(True, 2)
     before = {name: value.clone() for name, value in model.encoder.frozen_parameters().items()}
     moving = model.encoder.layers[2].up_weight.detach().clone()
-    optimiser = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=1e-2)
+    optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=1e-2)
     batch = packed(sequences((5, 9), 97))
     for step in range(3):
-        optimiser.zero_grad()
+        optimizer.zero_grad()
         hidden = model.transform(batch, seed=step)
         linear_cross_entropy(hidden, model.decoder_weight, model.decoder_bias, batch.token_ids[:2]).backward()
-        optimiser.step()
+        optimizer.step()
     after = model.encoder.frozen_parameters()
     assert all(torch.equal(before[name], after[name]) for name in before)
     assert not torch.equal(moving, model.encoder.layers[2].up_weight)

@@ -59,14 +59,14 @@ def test_voters_stack_equals_a_loop(error):
 
 def test_voters_padding_stays_zero_in_training():
     head = VoterHeads(24, 5, seed=3)
-    optimiser = torch.optim.AdamW(head.parameters(), lr=1e-2, weight_decay=0.1)
+    optimizer = torch.optim.AdamW(head.parameters(), lr=1e-2, weight_decay=0.1)
     target = torch.tensor([0, 1, 2, 3, 4, 0])
     start = head.in_weight.detach().clone()
     for step in range(5):
-        optimiser.zero_grad()
+        optimizer.zero_grad()
         logits = head(states(seed=step), seed=step)
         sum(functional.cross_entropy(voter, target) for voter in logits).backward()
-        optimiser.step()
+        optimizer.step()
     blocks = [block for block in padding(head) if block.numel()]
     assert blocks
     assert all(bool((block == 0).all()) for block in blocks)

@@ -269,6 +269,6 @@ def test_memory_cuts_only_what_the_loss_allows(two: Bilingual) -> None:
 
     def parts(value: str) -> list[int | str]:
         plan = make_plan(two.run.resolved(*two.overrides, f"training.micro_batch={value}").config)
-        return [s.optimiser.micro_batch for s in plan if s.arm == "contrastive"]
+        return [s.training.micro_batch for s in plan if s.arm == "contrastive"]
 
     assert (parts("auto"), parts("4")) == ([0, 0], [4, 0])

@@ -102,7 +102,7 @@ def test_public_data_comes_from_xlt_data(name: str, tmp_path: Path, monkeypatch:
 def test_rates_of_the_small_encoder_can_move_a_new_head(name: str) -> None:
     """The paper's 1e-6 belongs to thousands of steps of a large encoder (see docs/method.md)."""
     config = recipe(name)
-    for table in [stage.optimiser for stage in make_plan(config)]:
+    for table in [stage.training for stage in make_plan(config)]:
         assert table.lr >= 5e-5
         assert table.freeze_layers == 0
     assert config.max_length <= 128

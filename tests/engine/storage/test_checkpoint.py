@@ -326,12 +326,12 @@ def adamw(net: Net, **options: Any) -> torch.optim.AdamW:
     return torch.optim.AdamW([{"params": first}, {"params": second, "weight_decay": 0.0}], lr=0.1, **options)
 
 
-def steps_of(net: Net, optimiser: torch.optim.AdamW, numbers: range) -> None:
+def steps_of(net: Net, optimizer: torch.optim.AdamW, numbers: range) -> None:
     for number in numbers:
         generator = torch.Generator().manual_seed(number)
         net(torch.randn(8, 4, generator=generator)).square().sum().backward()
-        optimiser.step()
-        optimiser.zero_grad(set_to_none=True)
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
 
 
 @pytest.mark.parametrize("fused", [False, True])
@@ -339,10 +339,10 @@ def test_a_resumed_optimiser_ends_in_the_same_bits(tmp_path: Path, fused: bool) 
     whole = Net()
     steps_of(whole, adamw(whole, fused=fused), range(6))
     net = Net()
-    optimiser = adamw(net, fused=fused)
-    steps_of(net, optimiser, range(3))
+    optimizer = adamw(net, fused=fused)
+    steps_of(net, optimizer, range(3))
     weights = {f"model.{name}": p.detach() for name, p in net.named().items()}
-    save_checkpoint(tmp_path, step=3, tensors=weights | optimizer_tensors(optimiser, net.named()), meta={})
+    save_checkpoint(tmp_path, step=3, tensors=weights | optimizer_tensors(optimizer, net.named()), meta={})
     found = load_latest(tmp_path)
     assert found is not None
     assert found.tensors["optimiser.unused.weight.step"].item() == 0
@@ -360,9 +360,9 @@ def test_a_resumed_optimiser_ends_in_the_same_bits(tmp_path: Path, fused: bool) 
 
 def test_optimiser_state_is_strict(tmp_path: Path) -> None:
     net = Net()
-    optimiser = adamw(net)
-    steps_of(net, optimiser, range(2))
-    saved = optimizer_tensors(optimiser, net.named())
+    optimizer = adamw(net)
+    steps_of(net, optimizer, range(2))
+    saved = optimizer_tensors(optimizer, net.named())
     key = "optimiser.first.weight.exp_avg"
     faulty = [
         ({k: v for k, v in saved.items() if k != key}, f"{key} is missing"),
@@ -375,8 +375,8 @@ def test_optimiser_state_is_strict(tmp_path: Path) -> None:
     before = {name: tensor.clone() for name, tensor in saved.items()}
     for tensors, message in faulty:
         with pytest.raises(ModelError, match=message):
-            load_optimizer_tensors(optimiser, net.named(), tensors)
-    after = optimizer_tensors(optimiser, net.named())
+            load_optimizer_tensors(optimizer, net.named(), tensors)
+    after = optimizer_tensors(optimizer, net.named())
     assert all(torch.equal(before[name], after[name]) for name in before)
     with pytest.raises(AssertionError, match="exactly one name"):
-        optimizer_tensors(optimiser, {})
+        optimizer_tensors(optimizer, {})

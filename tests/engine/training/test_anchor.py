@@ -73,13 +73,13 @@ def test_a_step_that_is_skipped_moves_nothing() -> None:
 
 def test_the_pull_alone_comes_back_to_the_start() -> None:
     model = Toy()
-    optimiser = torch.optim.AdamW(model.parameters(), lr=0.5)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=0.5)
     l2_to_base = L2ToBase(dict(model.named_parameters()), 1.0)
     start = model.encoder["matrix"].detach().clone()
     with torch.no_grad():
         model.encoder["matrix"].add_(8.0)
     for halvings in range(1, 4):
-        l2_to_base.pull(optimiser, torch.zeros(()))
+        l2_to_base.pull(optimizer, torch.zeros(()))
         torch.testing.assert_close(model.encoder["matrix"] - start, torch.full((3, 4), 8.0 / 2**halvings))
 
 

@@ -196,11 +196,11 @@ def test_rate_of_each_step_is_in_the_trace_and_in_the_groups() -> None:
 def test_parameter_groups() -> None:
     """Matrices decay, biases and LayerNorms do not; the head has its own rate; every parameter is in one group."""
     model = tagger()
-    optimiser = make_optimizer(
+    optimizer = make_optimizer(
         dict(model.named_parameters()), OptimizerConfig(lr=1e-3, head_lr=2e-3, weight_decay=0.05), torch.device("cpu")
     )
-    groups = {id(p): (g["peak"], g["weight_decay"]) for g in optimiser.param_groups for p in g["params"]}
-    assert sum(len(g["params"]) for g in optimiser.param_groups) == len(groups) == len(list(model.parameters()))
+    groups = {id(p): (g["peak"], g["weight_decay"]) for g in optimizer.param_groups for p in g["params"]}
+    assert sum(len(g["params"]) for g in optimizer.param_groups) == len(groups) == len(list(model.parameters()))
     for name, parameter in model.named_parameters():
         plain = name.endswith("bias") or "norm" in name
         assert groups[id(parameter)] == (2e-3 if name.startswith("head.") else 1e-3, 0.0 if plain else 0.05), name
