@@ -182,11 +182,10 @@ def _backward(ctx: Any, grad: Tensor | None, *_: Tensor | None) -> tuple[Tensor 
     if grad is None:
         return (None,) * 10
     need_x, need_residual, need_weight, need_bias, need_x_bias = ctx.needs_input_grad[:5]
-    drops = ctx.saved_tensors[-1] is not None
+    saved = ctx.saved_tensors  # once: a checkpointed tensor is unpacked for a single reading
+    drops = saved[-1] is not None
     need = [need_residual or (need_x and not drops), need_x and drops, need_weight or need_bias, need_x_bias]
-    d_total, d_x, d_weight, d_bias, d_x_bias = layer_norm_backward(
-        grad.contiguous(), *ctx.saved_tensors, ctx.p, ctx.site, need
-    )
+    d_total, d_x, d_weight, d_bias, d_x_bias = layer_norm_backward(grad.contiguous(), *saved, ctx.p, ctx.site, need)
     residual_dtype, bias_dtype, x_bias_dtype = ctx.dtypes
     return (
         (d_x if drops else d_total) if need_x else None,

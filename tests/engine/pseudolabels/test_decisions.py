@@ -102,13 +102,17 @@ def test_numpy_and_torch_votes_decide_alike() -> None:
     np.testing.assert_array_equal(decide(votes, 0.4).reason, decide(arrays, 0.4).reason)
 
 
-def test_kernel_votes_decisions_and_sweeps_agree() -> None:
+def test_votes_decisions_and_sweeps_agree() -> None:
     generator = torch.Generator().manual_seed(2)
     logits, gold = torch.randn(3, 2000, 4, generator=generator), torch.randint(4, (2000,), generator=generator)
     logits += 3 * torch.nn.functional.one_hot(gold, 4)
-    counted = kernel_votes(logits, thresholds=torch.tensor(uniform_grid()), gold=gold, alpha=0.7)
-    assert counted.index[: counted.count].tolist() == np.flatnonzero(decide(counted, 0.7).keep).tolist()
-    swept = choose_threshold_from_sweep(uniform_grid(), counted.kept, counted.correct, total=2000)
+    counted = kernel_votes(logits)
+    sure = counted.agree & (counted.min_confidence > 0.7)
+    np.testing.assert_array_equal(sure.numpy(), decide(counted, 0.7).keep)
+    grid = torch.tensor(uniform_grid(), dtype=torch.float32)
+    kept = counted.agree[:, None] & (counted.min_confidence[:, None] > grid)
+    right = kept & (counted.label == gold)[:, None]
+    swept = choose_threshold_from_sweep(uniform_grid(), kept.sum(0), right.sum(0), total=2000)
     single = choose_threshold(counted.min_confidence, counted.label == gold, agree=counted.agree)
     np.testing.assert_array_equal(swept.curve.kept, single.curve.kept)
     np.testing.assert_array_equal(swept.score, single.score)

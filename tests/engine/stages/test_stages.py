@@ -550,7 +550,7 @@ def test_frozen_layers(ner: Finished) -> None:
     trained = ["btf.freeze_embeddings=false", "btf.freeze_layers=0"]
     result = ner.again(*frozen, *trained, "selftrain.on=false")
     assert result.encoder_hash("finetune") == result.encoder_hash("btf")
-    with pytest.raises(ConfigError, match=r"freeze_layers = 2, but the encoder has 1 layers"):
+    with pytest.raises(ConfigError, match="freeze_layers: is 2, but the encoder has 1 layers"):
         ner.again("training.freeze_layers=2")
 
 
