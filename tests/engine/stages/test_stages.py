@@ -247,7 +247,7 @@ def own_alpha(result: Result, labeller: str, store: TokenStore, examples: np.nda
 def test_alpha_of_a_later_round(ner: Finished) -> None:
     """It is chosen on all labelled source text, removed or not; `alphas` has what other data would give."""
     rule = ('selftrain.alpha.rule="second-difference"', "selftrain.alpha.min_kept=1")
-    longer = (*rule, "selftrain.soft.epochs=16", "selftrain.soft.lr=1e-2")
+    longer = (*rule, "selftrain.soft.epochs=12", "selftrain.soft.lr=1e-2")
     result = ner.again(*longer)
     kept = ner.again(*longer, 'selftrain.alpha.data="kept"')
     store, dev = (result.store(labelled=True, count=count) for count in (24, 16))
