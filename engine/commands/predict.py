@@ -20,6 +20,7 @@ _FORMATS = click.Choice(["auto", "conll", "tsv", "csv", "jsonl", "text"])
 @click.option("--out", type=_PATH_OR_DASH, default=Path("-"), help="Output.  [default: stdout]")
 @click.option("--abstain", is_flag=True, help="Give no label where the voters disagree or are not confident.")
 @click.option("--alpha", type=click.FloatRange(0, 1), help="Confidence for --abstain.  [default: the model's own]")
+@click.option("--raw", is_flag=True, help="The tag of each word alone, valid or not, as a run scores them.")
 @click.option("--format", "file_format", type=_FORMATS, default="auto")
 @DEVICE
 @ENCODING
@@ -47,9 +48,11 @@ def predict(model: Path, file: Path, out: Path, **options: Any) -> None:
 @TEXT_COLUMN
 @PAIR_COLUMN
 @click.option("--label-column", default="label", show_default=True, help="Table or JSONL: column of the class.")
+@click.option("--scheme", type=click.Choice(["auto", "iob1", "bio"]), default="auto", help="Of the tags of the files.")
+@click.option("--repair", is_flag=True, help="Read an I- that continues nothing as B-, as conlleval does.")
 @JSON
 def evaluate(model: Path, data: tuple[Path, ...], language: tuple[str, ...], as_json: bool, **options: Any) -> None:
-    """Score MODEL on labelled files: metrics per language, and the transfer gap to the first one."""
+    """Score MODEL on labelled files: metrics per language and class, and the transfer gap to the first one."""
     from .. import evaluate_files
 
     result = evaluate_files(model, data, language, **{n.removesuffix("_column"): v for n, v in options.items()})

@@ -88,6 +88,7 @@ def predict_file(
     *,
     abstain: bool = False,
     alpha: float | None = None,
+    raw: bool = False,
     file_format: FileFormat = "auto",
     device: Device = "auto",
     as_json: bool = False,
@@ -105,7 +106,7 @@ def predict_file(
     in JSON.
 
     Args:
-        model: as for `predict`, and so `abstain`, `alpha`, `device`, `max_length`.
+        model: as for `predict`, and so `abstain`, `alpha`, `raw`, `device`, `max_length`.
         file: the input, `-` for standard input; `.xz` and `.gz` are unpacked.
         out: the output in UTF-8, `-` for standard output. A file is replaced in one step, when all is done.
         file_format: "auto" goes by the file's name and first lines.
@@ -123,7 +124,7 @@ def predict_file(
         ModelError: as `predict`.
         StorageError: the output cannot be written.
     """
-    predictor = Predictor(model, abstain=abstain, alpha=alpha, max_length=max_length, device=device)
+    predictor = Predictor(model, abstain=abstain, alpha=alpha, raw=raw, max_length=max_length, device=device)
     problems = Problems()
     name, lines = _open(file, encoding, problems)
     kind, lines = _format(file_format, file, name, lines, predictor.task, encoding)

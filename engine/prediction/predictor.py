@@ -15,6 +15,7 @@ from ...data import OUTSIDE, Prompt, Row, Tokenizer, inference_tokens, row_batch
 from ...data.readers.formats import words_of
 from ..evaluation.inference import packed_votes, predict_batches, predicted_classes, unpacked_votes
 from ..pseudolabels.filters import decide
+from .decoding import TagDecoder
 from .model_folder import Device, ModelLike, open_model, stored_alpha
 
 
@@ -65,14 +66,16 @@ def predict(
     tokenizer: Tokenizer | None = None,
     abstain: bool = False,
     alpha: float | None = None,
+    raw: bool = False,
     max_length: int | None = None,
     device: Device = "auto",
 ) -> list[Prediction] | list[TagPrediction]:
     """Labels every text: a `Prediction` each for classification, a `TagPrediction` each for NER.
 
     A label is the most probable class of the voters' mean probability (arXiv 2310.04726 leaves this open), or what the
-    recipe of a stage folder has as `prediction`. With `abstain` it is given only where all voters agree and each of
-    them is surer than alpha (Eq. 4).
+    recipe of a stage folder has as `prediction`. Where the tags of a sentence would not be valid BIO, it gets the valid
+    ones with the largest product of mean probabilities. With `abstain` a label is given only where all voters agree on
+    it and each of them is surer than alpha (Eq. 4).
 
     Args:
         model: a task model, or the folder of one; a stage folder of a run is one.
@@ -81,6 +84,7 @@ def predict(
         pairs: classification: the second text of each.
         tokenizer: the model's; needed with a model in memory, read from the folder otherwise.
         alpha: for `abstain`; where absent, what the stage that made the folder decided with, else 0.9.
+        raw: NER: the tag of each word by itself, valid or not, as a run scores them.
         max_length: in tokens, special ones included; where absent, the length the folder was trained with, else all
             positions of the encoder. A longer sentence of NER is read in overlapping windows, so that every word gets a
             tag; a longer text of classification is cut.
@@ -93,7 +97,7 @@ def predict(
         DivergedError: the model gives probabilities that are not finite.
     """
     predictor = Predictor(
-        model, tokenizer=tokenizer, abstain=abstain, alpha=alpha, max_length=max_length, device=device
+        model, tokenizer=tokenizer, abstain=abstain, alpha=alpha, raw=raw, max_length=max_length, device=device
     )
     if predictor.task == "classification":
         return predictor.classify([_text(t) for t in texts], pairs)
@@ -119,6 +123,7 @@ class Predictor:
         tokenizer: Tokenizer | None = None,
         abstain: bool = False,
         alpha: float | None = None,
+        raw: bool = False,
         max_length: int | None = None,
         device: Device = "auto",
     ) -> None:
@@ -130,6 +135,7 @@ class Predictor:
         self.model, self.tokenizer, self.max_length = opened.model, opened.tokenizer, opened.max_length
         self.split, self.prediction = opened.split, opened.prediction
         self.abstain = abstain
+        self._decoder = None if raw else TagDecoder(self.model.labels)
         self.alpha, self.alpha_from = (alpha, "given") if alpha is not None else stored_alpha(opened.folder)
         self.counts: Counter[str] = Counter()
 
@@ -148,6 +154,7 @@ class Predictor:
         rows = self._prompts(texts, pairs) if self.model.prompt else self._texts(texts, pairs)
         verdicts = self._judge(rows, len(texts))
         self.counts["texts"] += len(texts)
+        self.counts["abstained"] += int((~verdicts[1]).sum())
         names = self.model.labels
         return [
             Prediction(
@@ -187,20 +194,29 @@ class Predictor:
             starts.append(starts[-1] + len(words))
             self.counts["windowed"] += len(windows) > 1
             self.counts["no_token"] += encoded.empty
-        *verdicts, _ = self._judge(rows, starts[-1], np.array(places, dtype=np.int64))
+        chosen, keep, confidence, agree, mean = self._judge(rows, starts[-1], np.array(places, dtype=np.int64))
         seen = np.zeros(starts[-1], dtype=bool)
         seen[places] = True
+        if self._decoder is not None:
+            alone, chosen = chosen, self._decoder.decode(chosen, mean, seen, starts)
+            other = np.flatnonzero((alone != chosen) & seen)
+            if self.abstain:
+                keep[other] = False
+            else:
+                confidence[other] = mean[other, chosen[other]]
+        self.counts["abstained"] += int((~keep).sum())
         self.counts["texts"] += len(sentences)
         self.counts["words"] += starts[-1]
         names, unseen = self.model.labels, None if self.abstain else OUTSIDE
         out = []
         for words, start, stop in zip(sentences, starts, starts[1:], strict=False):
-            label, keep, confidence, agree, read = (column[start:stop] for column in (*verdicts, seen))
+            part = slice(start, stop)
             tags = tuple(
                 (names[i] if kept else None) if known else unseen
-                for i, kept, known in zip(label, keep, read, strict=True)
+                for i, kept, known in zip(chosen[part], keep[part], seen[part], strict=True)
             )
-            out.append(TagPrediction(tuple(words), tags, tuple(confidence.tolist()), tuple(agree.tolist())))
+            sure = tuple(confidence[part].tolist())
+            out.append(TagPrediction(tuple(words), tags, sure, tuple(agree[part].tolist())))
         return out
 
     def notes(self) -> list[str]:
@@ -245,8 +261,8 @@ class Predictor:
         mean, agree = counted.mean_probability.numpy(), counted.agree.numpy()
         if self.abstain:
             decision = decide(counted, self.alpha)
-            self.counts["abstained"] += int(total - decision.keep.sum())
-            return decision.label, decision.keep, counted.min_confidence.numpy(), agree, mean
+            label = np.where(decision.keep, decision.label, chosen)
+            return label, np.array(decision.keep), counted.min_confidence.numpy(), agree, mean
         confidence = np.take_along_axis(mean, chosen[:, None], axis=-1)[:, 0]
         return chosen, np.ones(total, dtype=bool), confidence, agree, mean
 

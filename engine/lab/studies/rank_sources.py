@@ -195,7 +195,7 @@ def _opinions(
     said: dict[str, tuple[NDArray[np.str_], NDArray[np.float64]]] = {}
     known: set[str] = set()
     for name, folder in models.items():
-        predictor = Predictor(folder, device=device)
+        predictor = Predictor(folder, raw=True, device=device)
         names = set(predictor.model.labels)
         if known and names != known:
             raise ModelError(

@@ -70,8 +70,8 @@ def headline(home: Any, language: str) -> dict[str, float]:
 
 
 def predicted_columns(model: Path, test: Path, out: Path) -> list[list[str]]:
-    """The tags that `predict` writes beside each word, sentence by sentence."""
-    predict_file(model, test, out)
+    """The tag that `predict` writes for each word by itself, sentence by sentence."""
+    predict_file(model, test, out, raw=True)
     blocks = out.read_text("utf-8").strip().split("\n\n")
     return [[line.split("\t")[-2] for line in block.split("\n")] for block in blocks]
 

@@ -97,7 +97,7 @@ def test_opinions_are_those_of_predict(
     assert found.ordered_by == ("word_tokens", "piece_tokens", "agreement", "confidence")
     said: dict[str, list[tuple[str, float]]] = {}
     for name, folder in models.items():
-        out: list[Any] = predict(folder, TARGET)
+        out: list[Any] = predict(folder, TARGET, raw=True)
         flat = [(p.label, p.confidence) for p in out] if task != "ner" else [
             pair for p in out for pair in zip(p.labels, p.confidences, strict=True)]  # fmt: skip
         said[name] = flat

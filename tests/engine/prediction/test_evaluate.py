@@ -44,7 +44,7 @@ def folder(tokenizer: Tokenizer, tmp_path: Path) -> Path:
 
 
 def labels_of(model: TaskModel, tokenizer: Tokenizer, examples: list[Example]) -> list[list[str]]:
-    found = predict(model, [e.words or () for e in examples], tokenizer=tokenizer)
+    found = predict(model, [e.words or () for e in examples], tokenizer=tokenizer, raw=True)
     return [list(f.labels) for f in found]  # type: ignore[union-attr, arg-type]
 
 
@@ -164,6 +164,16 @@ def test_unknown_labels_are_listed_with_their_lines(folder: Path) -> None:
     assert len(lines) == 22
     assert lines[-2] == "... 26 examples in all, the first 20 listed"
     assert "O, B-PER" in lines[-1]
+
+
+def test_invalid_tags_are_read_with_repair_and_iob1_as_said(folder: Path) -> None:
+    path = folder / "orphan.conll"
+    path.write_text("Anna B-PER\nCarl B-PER\nsaw O\nParis I-LOC\n")
+    with pytest.raises(DataError, match=r"orphan\.conll:4: I-LOC does not continue .* read with repair"):
+        evaluate_files(folder / "model", [path])
+    for option in ({"repair": True}, {"scheme": "iob1"}):
+        (score,) = evaluate_files(folder / "model", [path], **option).scores  # type: ignore[arg-type]
+        assert {name: row["support"] for name, row in score.classes.items() if row["support"]} == {"LOC": 1, "PER": 2}
 
 
 def test_wrong_input(folder: Path, tokenizer: Tokenizer) -> None:

@@ -71,7 +71,7 @@ def tags(model: TaskModel, tokenizer: Tokenizer, sentences: list[list[str]], **m
 
 
 def test_tags_are_the_most_probable_of_the_mean(tagger: TaskModel, tokenizer: Tokenizer) -> None:
-    found = tags(tagger, tokenizer, SENTENCES)
+    found = tags(tagger, tokenizer, SENTENCES, raw=True)
     seen = set()
     for words, one in zip(SENTENCES, found, strict=True):
         each = of_words(tagger, tokenizer, words)
@@ -82,6 +82,26 @@ def test_tags_are_the_most_probable_of_the_mean(tagger: TaskModel, tokenizer: To
         assert one.agree == tuple((each.argmax(-1) == each.argmax(-1)[0]).all(axis=0))
         seen |= {*one.labels} | {*one.agree}
     assert seen == {True, False, *TAGS}
+
+
+def test_tags_are_valid_unless_raw(tagger: TaskModel, tokenizer: Tokenizer) -> None:
+    pairs = list(zip(tags(tagger, tokenizer, SENTENCES, raw=True), tags(tagger, tokenizer, SENTENCES), strict=True))
+    for raw, one in pairs:
+        mean = of_words(tagger, tokenizer, list(one.words)).mean(axis=0)
+        assert all(t != "I-PER" or b in TAGS[1:] for b, t in zip(("O", *one.labels), one.labels, strict=False))
+        chosen = [mean[w, TAGS.index(str(label))] for w, label in enumerate(one.labels)]
+        np.testing.assert_allclose(one.confidences, chosen, rtol=2e-5)
+        assert one.agree == raw.agree
+    assert any(raw.labels == one.labels for raw, one in pairs)
+    assert any(raw.labels != one.labels for raw, one in pairs)
+
+
+def test_a_tag_that_validity_changes_is_withheld(tagger: TaskModel, tokenizer: Tokenizer) -> None:
+    raw = tags(tagger, tokenizer, SENTENCES, abstain=True, alpha=0.0, raw=True)
+    valid = tags(tagger, tokenizer, SENTENCES)
+    for one, alone, full in zip(tags(tagger, tokenizer, SENTENCES, abstain=True, alpha=0.0), raw, valid, strict=True):
+        kept = [a if a == f else None for a, f in zip(alone.labels, full.labels, strict=True)]
+        assert list(one.labels) == kept
 
 
 def test_classes_and_pairs(classifier: TaskModel, tokenizer: Tokenizer) -> None:
@@ -100,7 +120,7 @@ def test_classes_and_pairs(classifier: TaskModel, tokenizer: Tokenizer) -> None:
 
 @pytest.mark.parametrize("alpha", [0.0, 0.4, 0.6, 1.0])
 def test_abstaining_is_the_strict_policy(tagger: TaskModel, tokenizer: Tokenizer, alpha: float) -> None:
-    predictor = Predictor(tagger, tokenizer=tokenizer, abstain=True, alpha=alpha)
+    predictor = Predictor(tagger, tokenizer=tokenizer, abstain=True, alpha=alpha, raw=True)
     left_out = 0
     for words, one in zip(SENTENCES, predictor.tag(SENTENCES), strict=True):
         each = of_words(tagger, tokenizer, words)
@@ -122,7 +142,7 @@ def test_a_class_is_withheld_where_voters_disagree(classifier: TaskModel, tokeni
 
 def test_long_sentences_are_read_in_windows(tagger: TaskModel, tokenizer: Tokenizer) -> None:
     words = [word for line in LINES for word in line.split()]
-    predictor = Predictor(tagger, tokenizer=tokenizer)
+    predictor = Predictor(tagger, tokenizer=tokenizer, raw=True)
     one = predictor.tag([words])[0]
     assert len(one.labels) == len(words)
     assert min(one.confidences) > 0
