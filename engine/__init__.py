@@ -11,8 +11,9 @@ if typing.TYPE_CHECKING:
     from .corpus.config import CorpusConfig
     from .corpus.report import CorpusReport
     from .evaluation.metrics import accuracy, entity_f1, macro_f1
+    from .prediction.chosen import chosen_model
     from .prediction.file_predictor import predict_file
-    from .prediction.predictor import Prediction, Predictor, TagPrediction, predict
+    from .prediction.predictor import Entity, Prediction, Predictor, TagPrediction, predict
     from .prediction.scoring import EvaluationResult, evaluate, evaluate_files
     from .preflight.check_report import render_checks
     from .preflight.checker import check, check_all
@@ -38,6 +39,7 @@ __all__ = [
     "CorpusConfig",
     "CorpusReport",
     "Decision",
+    "Entity",
     "EvaluationResult",
     "Loop",
     "OptimizerConfig",
@@ -55,6 +57,7 @@ __all__ = [
     "check",
     "check_all",
     "choose_threshold",
+    "chosen_model",
     "decide",
     "describe_environment",
     "describe_model",
@@ -91,13 +94,14 @@ _NAMES = {
     "pseudolabels.filters": ("Decision", "decide", "source_consistency"),
     "preflight.describe": ("describe_environment", "describe_model"),
     "preflight.estimate_report": ("render_estimates",),
+    "prediction.chosen": ("chosen_model",),
     "prediction.file_predictor": ("predict_file",),
     "preflight.init_writer": ("init_recipe",),
     "training.config": ("OptimizerConfig",),
     "training.loop": ("Loop", "train"),
     "training.trace": ("StepResult", "Trace"),
     "evaluation.metrics": ("accuracy", "entity_f1", "macro_f1"),
-    "prediction.predictor": ("Prediction", "Predictor", "TagPrediction", "predict"),
+    "prediction.predictor": ("Entity", "Prediction", "Predictor", "TagPrediction", "predict"),
     "training.progress": ("ConsoleProgress", "Progress"),
     "recipe.load": ("load_recipe", "variants"),
     "report.write": ("write_report",),

@@ -21,7 +21,7 @@ from .table import read_jsonl, read_tsv
 from .webis import read_webis_cls
 from .xnli import read_xnli
 
-_WORD = re.compile(r"\w+(?:[-.,'’&/]\w+)*|\S")
+WORD = re.compile(r"\w+(?:[-.,'’&/]\w+)*|\S")
 _TAGGED_LINE = re.compile(r"\S.*[ \t](?:O|[BI]-\S+) *")
 
 
@@ -51,7 +51,7 @@ def read_text(path: str | Path, *, language: str = "", encoding: str = "utf-8", 
 
 def words_of(text: str) -> tuple[str, ...]:
     """The words of a plain text, as `read_text` with `split_words` cuts it."""
-    return tuple(_WORD.findall(text))
+    return tuple(WORD.findall(text))
 
 
 _READERS: dict[str, Callable[..., Examples]] = {

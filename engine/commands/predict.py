@@ -7,35 +7,60 @@ from typing import Any
 
 import click
 
-from .console import show
-from .options import DEVICE, ENCODING, JSON, MODEL, PAIR_COLUMN, PATH, TEXT_COLUMN
+from .console import make_progress, show
+from .options import DEVICE, ENCODING, JSON, MODEL, PAIR_COLUMN, PATH, QUIET, TEXT_COLUMN
 
 _PATH_OR_DASH = click.Path(path_type=Path, allow_dash=True)
-_FORMATS = click.Choice(["auto", "conll", "tsv", "csv", "jsonl", "text"])
+_INPUTS = click.Choice(["auto", "conll", "tsv", "csv", "jsonl", "text"])
+_OUTPUTS = click.Choice(["same", "conll", "jsonl", "tsv", "entities", "spacy", "brat"])
+_SPLITS = click.Choice(["punctuation", "whitespace", "characters"])
 
 
 @click.command()
 @MODEL
 @click.argument("file", type=_PATH_OR_DASH, default=Path("-"))
+@click.option("--language", metavar="CODE", help="Of a run folder, the model for this target.")
 @click.option("--out", type=_PATH_OR_DASH, default=Path("-"), help="Output.  [default: stdout]")
+@click.option("--format", "output_format", type=_OUTPUTS, default="same", help="Of the output.  [default: as FILE]")
+@click.option("--entities", is_flag=True, help="As --format entities: JSON lines with character offsets.")
+@click.option("--json", "as_json", is_flag=True, help="As --format jsonl.")
+@click.option("--input-format", type=_INPUTS, default="auto")
+@click.option("--split", type=_SPLITS, help="Where text is cut into words.  [default: as the model's training text]")
+@click.option("--raw", is_flag=True, help="The tag of each word alone, valid or not, as a run scores them.")
 @click.option("--abstain", is_flag=True, help="Give no label where the voters disagree or are not confident.")
 @click.option("--alpha", type=click.FloatRange(0, 1), help="Confidence for --abstain.  [default: the model's own]")
-@click.option("--raw", is_flag=True, help="The tag of each word alone, valid or not, as a run scores them.")
-@click.option("--format", "file_format", type=_FORMATS, default="auto")
 @DEVICE
 @ENCODING
 @TEXT_COLUMN
 @PAIR_COLUMN
-@JSON
-def predict(model: Path, file: Path, out: Path, **options: Any) -> None:
-    """Label FILE (or standard input) with MODEL, a folder; a line or sentence at a time, with confidences.
+@QUIET
+def predict(
+    model: Path,
+    file: Path,
+    out: Path,
+    language: str | None,
+    output_format: str,
+    entities: bool,
+    as_json: bool,
+    quiet: bool,
+    **options: Any,
+) -> None:
+    """Label FILE (or standard input) with MODEL, a folder, or a run folder with --language, in the same order.
 
-    Every format gets a label and a confidence: conll, tsv and csv as two more columns, jsonl as more fields, text as
-    lines with tabs. An abstention is "_", null in JSON.
+    The file comes back with a label and a confidence: conll, tsv and csv with two more columns, jsonl with more
+    fields, text as lines with tabs. An abstention is "_", null in JSON. --format gives other forms, of which
+    `evaluate` and `init` read conll, jsonl and tsv.
     """
-    from .. import predict_file
+    from .. import chosen_model, predict_file
 
-    for note in predict_file(model, file, out, **options).notes():
+    if language is not None:
+        model = chosen_model(model, language)
+        if not quiet:
+            click.echo(f"model for {language}: {model}", err=True)
+    form: Any = "entities" if entities else "jsonl" if as_json else output_format
+    predictor = predict_file(model, file, out, output_format=form, progress=make_progress(quiet), **options)
+    warnings = [f"warning: {w.name}: {w.message}" for w in predictor.warnings] if quiet else []
+    for note in [*warnings, *predictor.notes()]:
         click.echo(note, err=True)
 
 

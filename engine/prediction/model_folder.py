@@ -12,10 +12,11 @@ from ...data import Tokenizer
 from ...model import TaskModel, load_task_model, read_info
 from ..storage.files import read_json
 from ..training.device import choose_device
+from .chosen import is_run, listed
+from .words import Split
 
 DEFAULT_ALPHA = 0.9
 ModelLike = TaskModel | str | os.PathLike[str]
-Split = Literal["punctuation", "whitespace"]
 Device = Literal["auto", "cpu", "cuda"]
 
 
@@ -44,11 +45,14 @@ def open_model(
     """A task model and its tokenizer, from a folder or as they are given, checked to fit.
 
     Raises:
-        ConfigError: a model in memory without a tokenizer, no such device, or a length that the model cannot read.
+        ConfigError: a run's folder, a model in memory without a tokenizer, no such device, or a length that the model
+            cannot read.
         ModelError: a damaged folder, or a tokenizer with more ids than the model has embeddings.
     """
     about: dict[str, Any] = {}
     if not isinstance(model, TaskModel):
+        if is_run(model):
+            raise ConfigError(f"{model}: is a run; its models are for {listed(model)}; give a language, or one of them")
         folder, place = Path(model), choose_device(device)
         model = load_task_model(folder).to(place)
         tokenizer = tokenizer or Tokenizer.from_folder(folder)

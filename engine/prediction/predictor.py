@@ -12,11 +12,13 @@ from torch import Tensor
 
 from ... import ConfigError
 from ...data import OUTSIDE, Prompt, Row, Tokenizer, inference_tokens, row_batches, window_rows
-from ...data.readers.formats import words_of
 from ..evaluation.inference import packed_votes, predict_batches, predicted_classes, unpacked_votes
+from ..evaluation.metrics import spans
 from ..pseudolabels.filters import decide
+from ..storage.run_warning import RunWarning
 from .decoding import TagDecoder
 from .model_folder import Device, ModelLike, open_model, stored_alpha
+from .words import Sentence, Split, check_split
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +40,23 @@ class Prediction:
 
 
 @dataclass(frozen=True, slots=True)
+class Entity:
+    """An entity of a sentence.
+
+    Attributes:
+        start: its first character in the text; `end` is behind its last one.
+        label: its type.
+        score: mean confidence of its words.
+    """
+
+    start: int
+    end: int
+    label: str
+    text: str
+    score: float
+
+
+@dataclass(frozen=True, slots=True)
 class TagPrediction:
     """The tags of one sentence: one entry per word, each as in `Prediction`.
 
@@ -45,12 +64,16 @@ class TagPrediction:
 
     Attributes:
         words: as given, or as a plain text was cut.
+        text: as given, or the words with a space between them.
+        entities: in order; with `abstain` those alone whose words all have a label.
     """
 
     words: tuple[str, ...]
     labels: tuple[str | None, ...]
     confidences: tuple[float, ...]
     agree: tuple[bool, ...]
+    text: str
+    entities: tuple[Entity, ...]
 
     @property
     def pairs(self) -> list[tuple[str | None, float]]:
@@ -67,10 +90,13 @@ def predict(
     abstain: bool = False,
     alpha: float | None = None,
     raw: bool = False,
+    split: Split | None = None,
     max_length: int | None = None,
     device: Device = "auto",
 ) -> list[Prediction] | list[TagPrediction]:
     """Labels every text: a `Prediction` each for classification, a `TagPrediction` each for NER.
+
+    `Predictor.classify` and `Predictor.tag` do the same for one task, and have one type each.
 
     A label is the most probable class of the voters' mean probability (arXiv 2310.04726 leaves this open), or what the
     recipe of a stage folder has as `prediction`. Where the tags of a sentence would not be valid BIO, it gets the valid
@@ -79,31 +105,40 @@ def predict(
 
     Args:
         model: a task model, or the folder of one; a stage folder of a run is one.
-        texts: texts; for NER lists of words, or texts, which are then cut as the recipe of the folder cut its
-            unlabelled text, else around punctuation.
+        texts: texts; for NER lists of words, or texts, which are then cut into words.
         pairs: classification: the second text of each.
         tokenizer: the model's; needed with a model in memory, read from the folder otherwise.
         alpha: for `abstain`; where absent, what the stage that made the folder decided with, else 0.9.
         raw: NER: the tag of each word by itself, valid or not, as a run scores them.
+        split: NER: where texts are cut into words: around "punctuation", at "whitespace" only, or for scripts without
+            spaces at all their "characters"; where absent, as the recipe of the folder cut its unlabelled text, else
+            around punctuation.
         max_length: in tokens, special ones included; where absent, the length the folder was trained with, else all
             positions of the encoder. A longer sentence of NER is read in overlapping windows, so that every word gets a
             tag; a longer text of classification is cut.
         device: for a folder; a model in memory stays where it is.
 
     Raises:
-        ConfigError: the arguments do not fit together or the task.
+        ConfigError: the arguments do not fit together or the task, or `split` does not suit the script of the texts.
         DataError: a text is not usable.
         ModelError: the folder is damaged, or model and tokenizer do not fit.
         DivergedError: the model gives probabilities that are not finite.
     """
     predictor = Predictor(
-        model, tokenizer=tokenizer, abstain=abstain, alpha=alpha, raw=raw, max_length=max_length, device=device
+        model,
+        tokenizer=tokenizer,
+        abstain=abstain,
+        alpha=alpha,
+        raw=raw,
+        split=split,
+        max_length=max_length,
+        device=device,
     )
     if predictor.task == "classification":
         return predictor.classify([_text(t) for t in texts], pairs)
     if pairs is not None:
         raise ConfigError("pairs are for classification; a tagger reads one sentence at a time")
-    return predictor.tag([predictor.words(t) if isinstance(t, str) else t for t in texts])
+    return predictor.tag(texts)
 
 
 class Predictor:
@@ -114,6 +149,7 @@ class Predictor:
             "decision.json" beside the model, or is the "default".
         counts: of `texts`, `words`, `windowed` (sentences read in several windows), `cut` (texts that the maximum
             length cut), `no_token` (words that give no token), `abstained`.
+        warnings: what does not suit the model, from a look at the texts of the first call; see `check_split`.
     """
 
     def __init__(
@@ -124,6 +160,7 @@ class Predictor:
         abstain: bool = False,
         alpha: float | None = None,
         raw: bool = False,
+        split: Split | None = None,
         max_length: int | None = None,
         device: Device = "auto",
     ) -> None:
@@ -133,11 +170,13 @@ class Predictor:
             raise ConfigError(f"alpha is {alpha}; give a confidence from 0 to 1")
         opened = open_model(model, tokenizer, max_length=max_length, device=device)
         self.model, self.tokenizer, self.max_length = opened.model, opened.tokenizer, opened.max_length
-        self.split, self.prediction = opened.split, opened.prediction
+        self.split, self.prediction = split or opened.split, opened.prediction
         self.abstain = abstain
         self._decoder = None if raw else TagDecoder(self.model.labels)
         self.alpha, self.alpha_from = (alpha, "given") if alpha is not None else stored_alpha(opened.folder)
         self.counts: Counter[str] = Counter()
+        self.warnings: list[RunWarning] = []
+        self._looked = False
 
     @property
     def task(self) -> str:
@@ -146,7 +185,12 @@ class Predictor:
 
     def words(self, text: str) -> tuple[str, ...]:
         """The words of a plain text, cut as those that the model was trained on."""
-        return tuple(text.split()) if self.split == "whitespace" else words_of(text)
+        return Sentence.of_text(text, self.split).words
+
+    @property
+    def finds_entities(self) -> bool:
+        """Whether the labels are tags of entities: `O`, and `B-` or `I-` with a type."""
+        return self.task == "ner" and all(tag == OUTSIDE or tag.startswith(("B-", "I-")) for tag in self.model.labels)
 
     def classify(self, texts: Sequence[str], pairs: Sequence[str | None] | None = None) -> list[Prediction]:
         """The class of each text, or pair of texts."""
@@ -182,21 +226,34 @@ class Predictor:
         self.counts["cut"] += sum(prompt.cut_tokens > 0 for prompt in encoded)
         return [Row(prompt.ids, [prompt.mask], [i], example=i) for i, prompt in enumerate(encoded)]
 
-    def tag(self, sentences: Sequence[Sequence[str]]) -> list[TagPrediction]:
-        """The tags of each list of words."""
+    def tag(self, texts: Sequence[str] | Sequence[Sequence[str]]) -> list[TagPrediction]:
+        """The tags and entities of each sentence, a list of words or a text, which is then cut into words."""
         self._expect("ner")
+        plain = [text for text in texts if isinstance(text, str)]
+        if plain and not self._looked:
+            self._looked = True
+            warning = check_split(plain, self.split)
+            self.warnings += [warning] if warning else []
+        sentences = [Sentence.of_text(t, self.split) if isinstance(t, str) else Sentence.of_words(t) for t in texts]
+        encoded = self.tokenizer.encode_words([s.words for s in sentences])
         rows: list[Row] = []
-        starts, places = [0], list[int]()
-        for i, (words, encoded) in enumerate(zip(sentences, self.tokenizer.encode_words(sentences), strict=True)):
-            windows = window_rows(encoded.ids, encoded.positions, self.max_length, first=len(places), example=i)
+        starts, positions = [0], list[int]()
+        for i, (sentence, tokens) in enumerate(zip(sentences, encoded, strict=True)):
+            windows = window_rows(tokens.ids, tokens.positions, self.max_length, first=len(positions), example=i)
             rows += windows
-            places += [starts[-1] + w for w in encoded.words]
-            starts.append(starts[-1] + len(words))
+            positions += [starts[-1] + w for w in tokens.words]
+            starts.append(starts[-1] + len(sentence.words))
             self.counts["windowed"] += len(windows) > 1
-            self.counts["no_token"] += encoded.empty
-        chosen, keep, confidence, agree, mean = self._judge(rows, starts[-1], np.array(places, dtype=np.int64))
+            self.counts["no_token"] += tokens.empty
+        self.counts["texts"] += len(sentences)
+        self.counts["words"] += starts[-1]
+        return self._tagged(sentences, starts, *self._tags(rows, starts, np.array(positions, dtype=np.int64)))
+
+    def _tags(self, rows: list[Row], starts: list[int], positions: np.ndarray) -> tuple[np.ndarray, ...]:
+        """Of each word the tag, whether it is given, confidence, agreement, and whether it gives a token at all."""
+        chosen, keep, confidence, agree, mean = self._judge(rows, starts[-1], positions)
         seen = np.zeros(starts[-1], dtype=bool)
-        seen[places] = True
+        seen[positions] = True
         if self._decoder is not None:
             alone, chosen = chosen, self._decoder.decode(chosen, mean, seen, starts)
             other = np.flatnonzero((alone != chosen) & seen)
@@ -205,18 +262,20 @@ class Predictor:
             else:
                 confidence[other] = mean[other, chosen[other]]
         self.counts["abstained"] += int((~keep).sum())
-        self.counts["texts"] += len(sentences)
-        self.counts["words"] += starts[-1]
-        names, unseen = self.model.labels, None if self.abstain else OUTSIDE
-        out = []
-        for words, start, stop in zip(sentences, starts, starts[1:], strict=False):
-            part = slice(start, stop)
-            tags = tuple(
-                (names[i] if kept else None) if known else unseen
-                for i, kept, known in zip(chosen[part], keep[part], seen[part], strict=True)
+        return chosen, keep, confidence, agree, seen
+
+    def _tagged(self, sentences: Sequence[Sentence], starts: list[int], *of_words: np.ndarray) -> list[TagPrediction]:
+        names, finds_entities, out = self.model.labels, self.finds_entities, []
+        for sentence, start, stop in zip(sentences, starts, starts[1:], strict=False):
+            chosen, keep, confidence, agree, seen = (column[start:stop].tolist() for column in of_words)
+            tags = [names[tag] if known else OUTSIDE for tag, known in zip(chosen, seen, strict=True)]
+            entities = tuple(
+                _entity(sentence, kind, first, last, confidence)
+                for kind, first, last in (spans(tags) if finds_entities else ())
+                if all(keep[first:last])
             )
-            sure = tuple(confidence[part].tolist())
-            out.append(TagPrediction(tuple(words), tags, sure, tuple(agree[part].tolist())))
+            labels = tuple(tag if kept else None for tag, kept in zip(tags, keep, strict=True))
+            out.append(TagPrediction(sentence.words, labels, tuple(confidence), tuple(agree), sentence.text, entities))
         return out
 
     def notes(self) -> list[str]:
@@ -271,6 +330,13 @@ class Predictor:
         packed = packed_votes(logits)
         chosen = predicted_classes(logits, packed[:, 3:], self.prediction)
         return torch.cat([packed, chosen[:, None].float()], dim=1)
+
+
+def _entity(sentence: Sentence, kind: str, first: int, last: int, confidence: Sequence[float]) -> Entity:
+    """The entity of the words from `first` up to `last`."""
+    start, end = sentence.places[first][0], sentence.places[last - 1][1]
+    score = sum(confidence[first:last]) / (last - first)
+    return Entity(start, end, kind, sentence.text[start:end], score)
 
 
 def _text(text: str | Sequence[str]) -> str:

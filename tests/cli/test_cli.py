@@ -197,9 +197,12 @@ def test_predict(cli: Any, finished: Any, tmp_path: Path) -> None:
     assert (answer.code, answer.err) == (0, "")
     rows = [line.split("\t") for line in answer.out.splitlines()]
     assert [row[0] for row in rows] == [*SENTENCE.decode().split(), ""]
-    assert all(0 <= float(row[2]) <= 1 for row in rows[:-1])
+    assert all(0 <= float(row[1]) <= 1 for row in rows[:-1])
     value = json.loads(cli("predict", finished.model, "-", "--json", data=SENTENCE).out)
-    assert value["predicted"] == [row[1] for row in rows[:-1]]
+    assert value["tags"] == [row[2] for row in rows[:-1]]
+    (entities,) = cli("predict", finished.model, "-", "--entities", data=SENTENCE).out.splitlines()
+    for entity in json.loads(entities)["entities"]:
+        assert SENTENCE.decode()[entity["start"] : entity["end"]] == entity["text"]
 
     source, out = finished.files / "test.de.conll", tmp_path / "out.conll"
     assert cli("predict", finished.model, source, "--out", out).code == 0
@@ -212,7 +215,25 @@ def test_predict_abstains_with_the_alpha_of_the_stage(cli: Any, finished: Any) -
     assert stored.code == 0
     assert "alpha 0.2 (from stage.json)" in stored.err
     never = cli("predict", finished.model, "--abstain", "--alpha", "1", data=SENTENCE)
-    assert [line.split("\t")[1] for line in never.out.splitlines() if line] == ["_"] * 4
+    assert [line.split("\t")[2] for line in never.out.splitlines() if line] == ["_"] * 4
+
+
+def test_predict_takes_the_model_of_a_run(cli: Any, finished: Any) -> None:
+    answer = cli("predict", finished.folder, "--language", "de", data=SENTENCE)
+    assert answer.err == f"model for de: {finished.model}\n"
+    assert answer.out == cli("predict", finished.model, data=SENTENCE).out
+    assert cli("predict", finished.folder, "--language", "de", "--quiet", data=SENTENCE).err == ""
+    assert_error(cli("predict", finished.folder, data=SENTENCE), 2, "de (seed-0/de/hard1)")
+    assert_error(cli("predict", finished.folder, "--language", "xx", data=SENTENCE), 2, "de (seed-0/de/hard1)")
+    assert_error(cli("predict", finished.model, "--language", "de", data=SENTENCE), 2, "not the folder of a run")
+
+
+@pytest.mark.parametrize("form", ["conll", "jsonl"])
+def test_evaluate_reads_what_predict_writes(cli: Any, finished: Any, tmp_path: Path, form: str) -> None:
+    out = tmp_path / f"out.{form}"
+    assert cli("predict", finished.model, finished.files / "de.txt", "--format", form, "--out", out).code == 0
+    found = json.loads(cli("evaluate", finished.model, out, "--json").out)
+    assert found["scores"][0]["metrics"]["entity_f1"] == 100
 
 
 def test_predict_errors(cli: Any, finished: Any, tmp_path: Path) -> None:
@@ -222,7 +243,7 @@ def test_predict_errors(cli: Any, finished: Any, tmp_path: Path) -> None:
     assert_error(cli("predict", finished.model, data=b""), 3, "<stdin>")
     assert_error(cli("predict", finished.model, "--out", tmp_path / "no" / "out", data=SENTENCE), 5, "out")
     assert_error(cli("predict", finished.model, "--alpha", "0.5", data=SENTENCE), 2, "abstain")
-    assert_error(cli("predict", finished.model, "--format", "tsv", data=b"text\na\n"), 2, "tsv")
+    assert_error(cli("predict", finished.model, "--input-format", "tsv", data=b"text\na\n"), 2, "tsv")
     assert_error(cli("predict", finished.model, "--encoding", "klingon", finished.files / "de.txt"), 2, "klingon")
 
 

@@ -73,7 +73,7 @@ def predicted_columns(model: Path, test: Path, out: Path) -> list[list[str]]:
     """The tag that `predict` writes for each word by itself, sentence by sentence."""
     predict_file(model, test, out, raw=True)
     blocks = out.read_text("utf-8").strip().split("\n\n")
-    return [[line.split("\t")[-2] for line in block.split("\n")] for block in blocks]
+    return [[line.split("\t")[-1] for line in block.split("\n")] for block in blocks]
 
 
 @pytest.mark.parametrize("language", ["en", "de"])

@@ -51,7 +51,7 @@ def test_conll_gets_two_columns_and_keeps_its_lines(tagger_folder: Path, tmp_pat
     assert isinstance(second, TagPrediction)
     expected = CONLL.splitlines()
     for line, one, word in ((2, first, 0), (3, first, 1), (6, second, 0)):
-        expected[line] += f" {one.labels[word]} {one.confidences[word]:.4f}"
+        expected[line] += f" {one.confidences[word]:.4f} {one.labels[word]}"
     assert (tmp_path / "out.conll").read_text().splitlines() == expected
     assert [p.name for p in sorted(tmp_path.iterdir())] == ["a.conll", "out.conll"]
 
@@ -60,7 +60,8 @@ def test_conll_with_tabs_and_abstentions(tagger_folder: Path, tmp_path: Path) ->
     (tmp_path / "a.conll").write_bytes(b"\xef\xbb\xbfAnna Maria\tO\r\nsaw\tO\r\n")
     found = predict_file(tagger_folder, tmp_path / "a.conll", tmp_path / "out", abstain=True, alpha=1.0)
     lines = (tmp_path / "out").read_text().split("\n")
-    assert [line.split("\t")[:3] for line in lines] == [["Anna Maria", "O", "_"], ["saw", "O", "_"], [""]]
+    cells = [line.split("\t") for line in lines]
+    assert [[*c[:2], *c[3:]] for c in cells] == [["Anna Maria", "O", "_"], ["saw", "O", "_"], [""]]
     assert found.counts["abstained"] == 2
 
 
@@ -128,12 +129,13 @@ def test_json_lines(tagger_folder: Path, classifier_folder: Path, tmp_path: Path
 
 def test_any_input_as_json(tagger_folder: Path, classifier_folder: Path, tmp_path: Path) -> None:
     (tmp_path / "a.conll").write_text(CONLL)
-    predict_file(tagger_folder, tmp_path / "a.conll", tmp_path / "out", as_json=True)
+    predict_file(tagger_folder, tmp_path / "a.conll", tmp_path / "out", output_format="jsonl")
     values = [json.loads(line) for line in (tmp_path / "out").read_text().splitlines()]
-    assert [(v["line"], v["words"]) for v in values] == [(3, ["Anna", "saw"]), (7, ["Oslo"])]
+    assert [(v["line"], v["words"], len(v["tags"])) for v in values] == [(3, ["Anna", "saw"], 2), (7, ["Oslo"], 1)]
     (tmp_path / "a.tsv").write_text("text\nAnna\n")
-    predict_file(classifier_folder, tmp_path / "a.tsv", tmp_path / "out", as_json=True)
-    assert json.loads((tmp_path / "out").read_text())["line"] == 2
+    predict_file(classifier_folder, tmp_path / "a.tsv", tmp_path / "out", output_format="jsonl")
+    value = json.loads((tmp_path / "out").read_text())
+    assert (value["line"], value["text"], value["label"] in LABELS["classification"]) == (2, "Anna", True)
 
 
 def test_chunks_do_not_change_the_result(tagger_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -145,8 +147,8 @@ def test_chunks_do_not_change_the_result(tagger_folder: Path, tmp_path: Path, mo
     whole, parts = ((tmp_path / n).read_text().split("\n") for n in ("whole", "parts"))
     assert len(whole) == len(parts)
     for a, b in zip(whole, parts, strict=True):
-        assert a.split()[:3] == b.split()[:3]
-        assert [float(x) for x in a.split()[3:]] == pytest.approx([float(x) for x in b.split()[3:]], rel=1e-3)
+        assert a.split()[:2] + a.split()[3:] == b.split()[:2] + b.split()[3:]
+        assert [float(x) for x in a.split()[2:3]] == pytest.approx([float(x) for x in b.split()[2:3]], rel=1e-3)
 
 
 def _standard(monkeypatch: pytest.MonkeyPatch, data: object) -> io.BytesIO:

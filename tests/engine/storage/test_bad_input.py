@@ -550,7 +550,8 @@ def test_a_plain_text_is_cut_as_the_recipe_says(tiny: Callable[[str], Any], cli:
         home = run.folder / split
         run.run(FAST, f'reader.split="{split}"', "selftrain.on=false", "arms.baseline=false", where=split)
         answer = cli("predict", home / "seed-0" / "de" / "finetune", text)
-        assert (answer.code, answer.err) == (0, "")
+        assert answer.code == 0
+        assert answer.err.startswith("warning: raw-text: ") if split == "whitespace" else not answer.err
         words[split] = [line.split("\t")[0] for line in answer.out.splitlines() if line]
     assert words["whitespace"] == ["Anna", "wohnt", "in", "Wien."]
     assert words["punctuation"] == ["Anna", "wohnt", "in", "Wien", "."]

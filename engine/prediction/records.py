@@ -1,0 +1,260 @@
+"""The records of a file to label: read one at a time, each able to come out again with its labels."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import re
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from itertools import chain, islice
+from pathlib import Path
+from typing import Any, Literal
+
+from ...data import guess_format
+from ...data.readers.lines import decode_lines, read_lines
+from ...data.readers.problems import Problems
+from ...data.readers.table import csv_rows, json_object
+from .predictor import Prediction, TagPrediction
+
+FileFormat = Literal["auto", "conll", "tsv", "csv", "jsonl", "text"]
+FORMATS = {"ner": ("conll", "text", "jsonl"), "classification": ("text", "tsv", "csv", "jsonl")}
+STDIN = "<stdin>"
+ABSTAINED = "_"
+COLUMNS = ("predicted", "confidence")
+_TAGGED = re.compile(r"\S.*[ \t](?:O|[BI]-\S+) *")
+Lines = Iterator[tuple[int, str]]
+AnyPrediction = Prediction | TagPrediction
+
+
+@dataclass(slots=True)
+class Record:
+    """One piece of the input: words or a text to label, or, without them, lines that are copied.
+
+    Attributes:
+        again: the record in the format it came in, with its labels.
+        fields: of JSON lines.
+    """
+
+    line: int
+    copy: str = ""
+    words: tuple[str, ...] | None = None
+    text: str | None = None
+    pair: str | None = None
+    again: Callable[[AnyPrediction], str] | None = None
+    fields: dict[str, Any] | None = None
+
+    @property
+    def size(self) -> int:
+        """Characters."""
+        return sum(map(len, self.words or ())) + len(self.text or "") + len(self.pair or "")
+
+    @property
+    def is_copied(self) -> bool:
+        """Whether there is nothing to label."""
+        return self.words is None and self.text is None
+
+
+@dataclass
+class Source:
+    """What the parsers of the formats share."""
+
+    name: str
+    lines: Lines
+    task: str
+    text: str
+    pair: str | None
+    problems: Problems
+
+    @property
+    def columns(self) -> list[str]:
+        """The columns, or fields, of the text and of the second text."""
+        return [name for name in (self.text, self.pair) if name]
+
+
+def open_lines(file: str | Path, encoding: str, problems: Problems) -> tuple[str, Lines]:
+    """The name of a file, `-` for standard input, and its lines."""
+    if str(file) != "-":
+        return str(file), read_lines(file, encoding, problems)
+    return STDIN, decode_lines(STDIN, sys.stdin.buffer, encoding, problems)
+
+
+def file_format(chosen: FileFormat, name: str, lines: Lines, task: str, encoding: str) -> tuple[str, Lines]:
+    """The format, and the lines again: those of standard input were looked at."""
+    if chosen != "auto":
+        return chosen, lines
+    if name != STDIN:
+        return guess_format(name, task=task, encoding=encoding), lines
+    first = list(islice(lines, 5))
+    shown = [text for _, text in first if text.strip()]
+    kind = "text"
+    if shown and shown[0].lstrip().startswith("{"):
+        kind = "jsonl"
+    elif task == "ner" and shown and all(t.startswith("-DOCSTART-") or _TAGGED.fullmatch(t) for t in shown):
+        kind = "conll"
+    return kind, chain(first, lines)
+
+
+def labels_of(prediction: AnyPrediction) -> list[tuple[str, str]]:
+    """Each label, `_` for none, with its confidence, as text."""
+    pairs = [(prediction.label, prediction.confidence)] if isinstance(prediction, Prediction) else prediction.pairs
+    return [(label or ABSTAINED, f"{confidence:.4f}") for label, confidence in pairs]
+
+
+def _parse_conll(source: Source) -> Iterator[Record]:
+    """Sentences of a column file with their lines; blank and -DOCSTART- lines as records of their own."""
+    separator, width, first = "", 0, 0
+    rows: list[str] = []
+    words: list[str] = []
+    for number, line in chain(source.lines, [(0, "")]):
+        if not line.strip(" \t") or line.startswith("-DOCSTART-"):
+            if words:
+                yield Record(first, words=tuple(words), again=partial(_columns, tuple(rows), separator))
+                words, rows = [], []
+            if number:
+                yield Record(number, f"{line}\n")
+            continue
+        separator = separator or ("\t" if "\t" in line else " ")
+        cells = re.split(" +", line.strip(" ")) if separator == " " else line.split("\t")
+        width = width or len(cells)
+        place = f"{source.name}:{number}"
+        if len(cells) != width:
+            source.problems.add(place, f"{len(cells)} columns, but the file began with {width}", "correct the line")
+        elif not cells[0]:
+            source.problems.add(place, "empty word", "give a word, or leave the whole line blank to end a sentence")
+        else:
+            first = first if words else number
+            words.append(cells[0])
+            rows.append(line)
+
+
+def _columns(rows: Sequence[str], separator: str, prediction: AnyPrediction) -> str:
+    """Lines with two more columns, the tag last, where readers of column files look for it."""
+    pairs = zip(rows, labels_of(prediction), strict=True)
+    return "".join(f"{separator.join((row, confidence, tag))}\n" for row, (tag, confidence) in pairs)
+
+
+def _parse_text(source: Source) -> Iterator[Record]:
+    for number, line in source.lines:
+        if line.strip():
+            yield Record(number, text=line, again=_word_lines if source.task == "ner" else partial(_before, line))
+        else:
+            yield Record(number, "" if source.task == "ner" else "\n")
+
+
+def _word_lines(prediction: AnyPrediction) -> str:
+    assert isinstance(prediction, TagPrediction)
+    return _columns(prediction.words, "\t", prediction) + "\n"
+
+
+def _before(line: str, prediction: AnyPrediction) -> str:
+    return "\t".join((*labels_of(prediction)[0], line)) + "\n"
+
+
+def _parse_tsv(source: Source) -> Iterator[Record]:
+    return _parse_table(source, ((n, line.split("\t")) for n, line in source.lines), "\t".join)
+
+
+def _parse_csv(source: Source) -> Iterator[Record]:
+    return _parse_table(source, csv_rows(source.name, source.lines, ",", source.problems), _csv_line)
+
+
+def _csv_line(cells: Sequence[str]) -> str:
+    buffer = io.StringIO()
+    csv.writer(buffer).writerow(cells)
+    return buffer.getvalue().removesuffix("\r\n")
+
+
+def _parse_table(
+    source: Source, rows: Iterator[tuple[int, list[str]]], join: Callable[[Sequence[str]], str]
+) -> Iterator[Record]:
+    number, header = next(rows, (1, []))
+    place = f"{source.name}:{number}"
+    for column in source.columns:
+        if header.count(column) != 1:
+            what = f"no column {column!r}" if column not in header else f"column {column!r} occurs twice"
+            source.problems.add(place, f"{what}; the columns are {', '.join(header) or 'none'}", "name the text column")
+    _refuse(source, place, "column", set(COLUMNS) & set(header))
+    source.problems.raise_if_any()
+    yield Record(number, join([*header, *COLUMNS]) + "\n")
+    at = [header.index(column) for column in source.columns]
+    for number, cells in rows:
+        place, texts = f"{source.name}:{number}", [cells[i] for i in at if i < len(cells)]
+        if not any(cells):
+            yield Record(number, "\n")
+        elif len(cells) != len(header):
+            what = f"{len(cells)} columns, but the header has {len(header)}"
+            source.problems.add(place, what, "give every row the columns of the header")
+        elif not all(map(str.strip, texts)):
+            source.problems.add(place, "empty text", "fill the field or remove the row")
+        else:
+            pair = texts[1] if len(at) > 1 else None
+            yield Record(number, text=texts[0], pair=pair, again=partial(_row, join, cells))
+
+
+def _row(join: Callable[[Sequence[str]], str], cells: Sequence[str], prediction: AnyPrediction) -> str:
+    return join([*cells, *labels_of(prediction)[0]]) + "\n"
+
+
+def _refuse(source: Source, place: str, what: str, names: set[str]) -> None:
+    for name in names:
+        source.problems.add(place, f"a {what} {name!r} is there already", "rename it")
+
+
+def _parse_jsonl(source: Source) -> Iterator[Record]:
+    for number, line in source.lines:
+        if not line.strip():
+            yield Record(number, "\n")
+            continue
+        place = f"{source.name}:{number}"
+        value = json_object(place, line, source.problems)
+        if value is None:
+            continue
+        _refuse(source, place, "field", {*COLUMNS, "agree", "probabilities"} & set(value))
+        texts, words = [value.get(name) for name in source.columns], value.get("words")
+        again = partial(_object, value)
+        if source.task != "ner":
+            if all(isinstance(t, str) and t.strip() for t in texts):
+                pair = texts[1] if len(texts) > 1 else None
+                yield Record(number, text=texts[0], pair=pair, fields=value, again=again)
+            else:
+                columns = " and ".join(map(repr, source.columns))
+                source.problems.add(place, f"no text in {columns}", "give the field, or name the right one")
+        elif isinstance(words, list) and words and all(isinstance(w, str) and w for w in words):
+            yield Record(number, words=tuple(words), fields=value, again=again)
+        elif "words" not in value and isinstance(texts[0], str) and texts[0].strip():
+            yield Record(number, text=texts[0], fields=value, again=again)
+        else:
+            source.problems.add(place, f"no list of words in 'words', and no {source.text!r}", "give one of them")
+
+
+def _object(fields: dict[str, Any], prediction: AnyPrediction) -> str:
+    return json_line(fields | json_fields(prediction, "predicted"))
+
+
+def json_line(value: Any) -> str:
+    """A JSON value in one line."""
+    return json.dumps(value, ensure_ascii=False) + "\n"
+
+
+def json_fields(prediction: AnyPrediction, name: str) -> dict[str, Any]:
+    """What a JSON line says of a prediction, the label or tags under `name`."""
+    if isinstance(prediction, TagPrediction):
+        confidence = [round(c, 6) for c in prediction.confidences]
+        labels = {"words": prediction.words, name: prediction.labels, "confidence": confidence}
+        return labels | {"agree": prediction.agree}
+    probabilities = {label: round(p, 6) for label, p in prediction.probabilities.items()}
+    label = {name: prediction.label, "confidence": round(prediction.confidence, 6), "agree": prediction.agree}
+    return label | {"probabilities": probabilities}
+
+
+PARSERS: dict[str, Callable[[Source], Iterator[Record]]] = {
+    "conll": _parse_conll,
+    "text": _parse_text,
+    "tsv": _parse_tsv,
+    "csv": _parse_csv,
+    "jsonl": _parse_jsonl,
+}

@@ -1,0 +1,48 @@
+"""The model of a run for a language, from what the stages say of themselves."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from xlt_engine import ConfigError
+from xlt_engine.engine import Predictor, chosen_model
+
+
+def stage(run: Path, folder: str, kind: str, order: int, arm: str | None = "selftrain", **more: Any) -> Path:
+    path = run / folder
+    path.mkdir(parents=True)
+    pair = more.get("pair")
+    record = {"kind": kind, "order": order, "arm": arm, "seed": int(folder[5]), "pair": pair}
+    (path / "stage.json").write_text(json.dumps(record))
+    return path
+
+
+def test_the_last_self_trained_stage_of_the_lowest_seed(tmp_path: Path) -> None:
+    stage(tmp_path, "seed-0/pretrain", "pretrain", 0, None)
+    stage(tmp_path, "seed-0/zero", "finetune", 10, "baseline")
+    for seed in (1, 0):
+        stage(tmp_path, f"seed-{seed}/de/btf", "btf", 30, None, pair="de")
+        stage(tmp_path, f"seed-{seed}/de/finetune", "finetune", 31, "btf", pair="de")
+        stage(tmp_path, f"seed-{seed}/de/soft1", "soft", 100, pair="de")
+        stage(tmp_path, f"seed-{seed}/de/hard1", "hard", 150, pair="de")
+        stage(tmp_path, f"seed-{seed}/de/hard1-replay", "replay", 151, pair="de")
+    fine = stage(tmp_path, "seed-0/es/finetune", "finetune", 31, "btf", pair="es")
+    (tmp_path / "seed-0" / "es" / "soft1").mkdir()  # unfinished
+    (tmp_path / "summary.json").write_text('{"targets": ["de", "es", "fr"]}')
+    assert chosen_model(tmp_path, "de") == tmp_path / "seed-0/de/hard1"
+    assert chosen_model(tmp_path, "es") == fine
+    assert chosen_model(tmp_path, "fr") == tmp_path / "seed-0/zero"
+    listed = r"de \(seed-0/de/hard1\), es \(seed-0/es/finetune\), fr \(seed-0/zero\)"
+    with pytest.raises(ConfigError, match=f"no finished model for 'it'; there are {listed}"):
+        chosen_model(tmp_path, "it")
+    with pytest.raises(ConfigError, match=f"is a run; its models are for {listed}"):
+        Predictor(tmp_path)
+
+
+def test_what_is_no_run(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="is not the folder of a run"):
+        chosen_model(tmp_path, "de")

@@ -1,0 +1,196 @@
+"""What `predict` writes: entities with offsets, every format, and that `evaluate` reads those with labels."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from xlt_engine import ConfigError
+from xlt_engine.data import train_wordpiece
+from xlt_engine.engine import Predictor, Progress, evaluate_files, predict_file
+from xlt_engine.engine.prediction import file_predictor
+from xlt_engine.engine.storage.run_warning import RunWarning
+from xlt_engine.model import Encoder, EncoderConfig, TaskModel, VoterHeads, save_model
+
+LINES = ["Anna lives in Paris", "Carl saw London today", "the city of Oslo is old", "a good book about Berlin"] * 3
+LABELS = {"ner": ("O", "B-PER", "I-PER"), "classification": ("good", "bad", "fair")}
+ODD = "  Anna\u00a0saw\t(Oslo),  old.\u3000Carl "
+INPUT = f"{ODD}\n\nthe city of Oslo 🎉 is old\r\n{LINES[0]}\n"
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    tokenizer = train_wordpiece([*LINES, "北 京 是 中 国"], 70, min_frequency=1)
+    config = EncoderConfig(tokenizer.vocab_size, 16, 1, 2, 32, max_positions=24, initializer_range=0.5)
+    out = {}
+    for task, labels in LABELS.items():
+        out[task] = tmp_path_factory.mktemp(task)
+        head = VoterHeads(16, 3, (12, 13, 14), seed=104, initializer_range=0.5)
+        save_model(TaskModel(Encoder(config, seed=3), head, task, labels), out[task])
+        tokenizer.save(out[task])
+    return out
+
+
+def written(folder: Path, tmp_path: Path, form: Any, text: str = INPUT, **more: Any) -> list[str]:
+    (tmp_path / "in.txt").write_bytes(text.encode())
+    predict_file(folder, tmp_path / "in.txt", tmp_path / "out", output_format=form, **more)
+    return (tmp_path / "out").read_text().splitlines()
+
+
+def test_entities_have_the_characters_of_the_line(folders: dict[str, Path], tmp_path: Path) -> None:
+    values = [json.loads(line) for line in written(folders["ner"], tmp_path, "entities")]
+    lines = INPUT.replace("\r", "").split("\n")
+    assert [(v["line"], v["text"]) for v in values] == [(1, ODD), (3, lines[2]), (4, lines[3])]
+    entities = [(v["text"], e) for v in values for e in v["entities"]]
+    assert len(entities) > 2
+    for text, entity in entities:
+        assert set(entity) == {"start", "end", "label", "text", "score"}
+        assert text[entity["start"] : entity["end"]] == entity["text"] == entity["text"].strip()
+        assert entity["label"] == "PER"
+        assert 0 < entity["score"] <= 1
+
+
+def test_entities_are_those_of_the_tags(folders: dict[str, Path]) -> None:
+    predictor = Predictor(folders["ner"])
+    texts, words = predictor.tag(LINES[:4]), predictor.tag([line.split() for line in LINES[:4]])
+    assert texts == words
+    for one in texts:
+        starts = sum(label.startswith("B-") for label in one.labels if label)
+        inside = [w for w, label in zip(one.words, one.labels, strict=True) if label != "O"]
+        assert len(one.entities) == starts
+        assert " ".join(e.text for e in one.entities).split() == inside
+
+
+def test_an_entity_with_a_withheld_word_is_withheld(folders: dict[str, Path]) -> None:
+    for one in Predictor(folders["ner"], abstain=True, alpha=0.4).tag(LINES):
+        kept = {w for w, label in zip(one.words, one.labels, strict=True) if label}
+        assert all(set(e.text.split()) <= kept for e in one.entities)
+    assert not any(one.entities for one in Predictor(folders["ner"], abstain=True, alpha=1.0).tag(LINES))
+
+
+def test_spacy_tsv_and_brat_say_the_same_entities(folders: dict[str, Path], tmp_path: Path) -> None:
+    values = [json.loads(line) for line in written(folders["ner"], tmp_path, "entities")]
+    expected = [[e["start"], e["end"], e["label"]] for v in values for e in v["entities"]]
+    spacy = [json.loads(line) for line in written(folders["ner"], tmp_path, "spacy")]
+    assert [text for text, _ in spacy] == [v["text"] for v in values]
+    assert [e for _, about in spacy for e in about["entities"]] == expected
+    header, *rows = [line.split("\t") for line in written(folders["ner"], tmp_path, "tsv")]
+    assert header == ["line", "start", "end", "label", "text", "score"]
+    assert [[int(r[1]), int(r[2]), r[3]] for r in rows] == expected
+
+    predict_file(folders["ner"], tmp_path / "in.txt", tmp_path / "doc.ann", output_format="brat")
+    text = (tmp_path / "doc.txt").read_bytes().decode()
+    assert text == INPUT.replace("\r", "")
+    lines = (tmp_path / "doc.ann").read_text().splitlines()
+    assert len(lines) == len(expected)
+    for number, line in enumerate(lines, 1):
+        name, place, entity = line.split("\t", 2)
+        kind, start, end = place.split()
+        assert (name, kind, text[int(start) : int(end)]) == (f"T{number}", "PER", entity)
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["doc.ann", "doc.txt", "in.txt", "out"]
+
+
+@pytest.mark.parametrize(
+    ("task", "form", "suffix"),
+    [
+        ("ner", "conll", "conll"),
+        ("ner", "jsonl", "jsonl"),
+        ("ner", "same", "conll"),
+        ("classification", "tsv", "tsv"),
+        ("classification", "jsonl", "jsonl"),
+    ],
+)
+def test_evaluate_reads_what_predict_writes(
+    folders: dict[str, Path], tmp_path: Path, task: str, form: Any, suffix: str
+) -> None:
+    (tmp_path / "in.txt").write_text(INPUT.replace("\r", ""))
+    out = tmp_path / f"out.{suffix}"
+    predict_file(folders[task], tmp_path / "in.txt", out, output_format=form)
+    result = evaluate_files(folders[task], [out], repair=True)
+    (score,) = result.scores
+    assert score.examples == 3
+    # `evaluate` scores the tag of each word alone, so the agreement is not whole where that is not valid.
+    raw = tmp_path / f"raw.{suffix}"
+    predict_file(folders[task], tmp_path / "in.txt", raw, output_format=form, raw=True)
+    (score,) = evaluate_files(folders[task], [raw], repair=True).scores
+    assert score.metrics[result.metric] == 100
+    if task == "ner":
+        evaluate_files(folders[task], [out])
+
+
+def test_a_pair_in_a_table(folders: dict[str, Path], tmp_path: Path) -> None:
+    (tmp_path / "in.jsonl").write_text('{"a": "Anna", "b": "old\\tcity"}\n')
+    options: Any = {"text_column": "a", "pair_column": "b", "output_format": "tsv"}
+    predict_file(folders["classification"], tmp_path / "in.jsonl", tmp_path / "out.tsv", **options)
+    header, row = [line.split("\t") for line in (tmp_path / "out.tsv").read_text().splitlines()]
+    assert header == ["text", "pair", "label", "confidence"]
+    assert row[:2] == ["Anna", "old city"]
+    assert evaluate_files(folders["classification"], [tmp_path / "out.tsv"], pair="pair").scores[0].examples == 1
+
+
+def test_formats_that_do_not_fit(folders: dict[str, Path], tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="format entities is not for classification; give --format same, jsonl, tsv"):
+        written(folders["classification"], tmp_path, "entities")
+    with pytest.raises(ConfigError, match=r"give --out NAME\.ann"):
+        written(folders["ner"], tmp_path, "brat")
+
+
+class Listener(Progress):
+    def __init__(self) -> None:
+        self.seen: list[Any] = []
+
+    def warning(self, warning: RunWarning) -> None:
+        self.seen.append(warning.name)
+
+    def begin_reading(self, name: str, total: int) -> None:
+        self.seen.append(total)
+
+    def read(self, done: int, total: int, new: int) -> None:
+        self.seen.append((done, new))
+
+    def end(self, stage: str, text: str) -> None:
+        self.seen.append(text)
+
+
+def test_progress_of_a_file(folders: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    quick, slow = Listener(), Listener()
+    text = "".join(f"{line}\n" for line in LINES)
+    written(folders["ner"], tmp_path, "conll", text, progress=quick)
+    monkeypatch.setattr(file_predictor, "PATIENCE", -1.0)
+    monkeypatch.setattr(file_predictor, "CHUNK_RECORDS", 4)
+    written(folders["ner"], tmp_path, "conll", text, progress=slow)
+    third = len(text) // 3
+    assert (quick.seen, slow.seen) == ([], [len(text), (2 * third, third), (3 * third, 2 * third), "12 texts labelled"])
+
+
+def test_raw_text_for_a_model_of_tokenised_text(folders: dict[str, Path], tmp_path: Path) -> None:
+    listener = Listener()
+    written(folders["ner"], tmp_path, "conll", "Anna, Carl saw Oslo.\n", split="whitespace", progress=listener)
+    assert listener.seen == ["raw-text"]
+    for text, split in (("Anna , Carl saw Oslo .\n", "whitespace"), ("Anna, Carl saw Oslo.\n", "punctuation")):
+        predictor = Predictor(folders["ner"], split=split)  # type: ignore[arg-type]
+        predictor.tag([text])
+        assert predictor.warnings == []
+
+
+@pytest.mark.parametrize(
+    "text", ["北京是中国的首都。", "ประเทศไทยสวยงามมาก", "東京は日本の首都であり、人口が最も多い都市である。"]
+)
+def test_scripts_without_spaces(folders: dict[str, Path], text: str) -> None:
+    for split in ("punctuation", "whitespace"):
+        with pytest.raises(ConfigError, match="would be one word.*--split characters"):
+            Predictor(folders["ner"], split=split).tag([text])  # type: ignore[arg-type]
+    (one,) = Predictor(folders["ner"], split="characters").tag([text])
+    assert "".join(one.words) == text
+    assert len(one.words) > len(text) / 2
+    # Text that comes cut into words, and a foreign name in other text, are as they were.
+    Predictor(folders["ner"]).tag(["北京 是 中国 的 首都 。"])
+    Predictor(folders["ner"]).tag([f"Anna lives in the city of Oslo, that is Oslo and not {text}"])
+
+
+def test_characters_keep_the_words_of_other_scripts(folders: dict[str, Path]) -> None:
+    (one,) = Predictor(folders["ner"], split="characters").tag(["北京2008年 New-York, ok"])
+    assert one.words == ("北", "京", "2008", "年", "New-York", ",", "ok")
