@@ -52,7 +52,7 @@ def open_model(
     about: dict[str, Any] = {}
     if not isinstance(model, TaskModel):
         if is_run(model):
-            raise ConfigError(f"{model}: is a run; its models are for {listed(model)}; give a language, or one of them")
+            raise ConfigError(f"{model}: is a run; its models are for {listed(model)}; give --language, or one of them")
         folder, place = Path(model), choose_device(device)
         model = load_task_model(folder).to(place)
         tokenizer = tokenizer or Tokenizer.from_folder(folder)
