@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,11 +12,6 @@ from ..storage.files import read_json
 from ..storage.names import FINISHED
 
 _SELF_TRAINED = ("soft", "hard")
-
-
-def is_run(folder: str | os.PathLike[str]) -> bool:
-    """Whether a folder holds finished stages of a run, rather than a model."""
-    return not (Path(folder) / "config.json").exists() and bool(_models(Path(folder)))
 
 
 def chosen_model(run: str | Path, language: str) -> Path:
@@ -27,18 +23,24 @@ def chosen_model(run: str | Path, language: str) -> Path:
     Raises:
         ConfigError: the folder is no run, or has no finished model for the language.
     """
-    if not is_run(run):
-        raise ConfigError(f"{run}: is not the folder of a run with finished models; a language chooses among those")
     chosen = _chosen(Path(run))
+    if not chosen:
+        raise ConfigError(f"{run}: is not the folder of a run with finished models; a language chooses among those")
     if language not in chosen:
-        raise ConfigError(f"{run}: no finished model for {language!r}; there are {listed(run)}")
+        raise ConfigError(f"{run}: no finished model for {language!r}; there are {_listed(chosen, run)}")
     return chosen[language]
 
 
-def listed(run: str | os.PathLike[str]) -> str:
-    """The models of a run by their languages, for a message."""
-    chosen = _chosen(Path(run))
-    return ", ".join(f"{name} ({folder.relative_to(run)})" for name, folder in chosen.items()) or "none for a target"
+def refuse_run(folder: str | os.PathLike[str]) -> None:
+    """Raises a ConfigError that lists the models of a run, where one of them is asked for and the run was given."""
+    chosen = {} if (Path(folder) / "config.json").exists() else _chosen(Path(folder))
+    if chosen:
+        listed = _listed(chosen, folder)
+        raise ConfigError(f"{folder}: is a run with models for {listed}; give one of them, or predict with --language")
+
+
+def _listed(chosen: Mapping[str, Path], run: str | os.PathLike[str]) -> str:
+    return ", ".join(f"{language} ({model.relative_to(run)})" for language, model in chosen.items())
 
 
 def _chosen(run: Path) -> dict[str, Path]:

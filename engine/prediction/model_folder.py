@@ -12,7 +12,7 @@ from ...data import Tokenizer
 from ...model import TaskModel, load_task_model, read_info
 from ..storage.files import read_json
 from ..training.device import choose_device
-from .chosen import is_run, listed
+from .chosen import refuse_run
 from .words import Split
 
 DEFAULT_ALPHA = 0.9
@@ -51,8 +51,7 @@ def open_model(
     """
     about: dict[str, Any] = {}
     if not isinstance(model, TaskModel):
-        if is_run(model):
-            raise ConfigError(f"{model}: is a run; its models are for {listed(model)}; give --language, or one of them")
+        refuse_run(model)
         folder, place = Path(model), choose_device(device)
         model = load_task_model(folder).to(place)
         tokenizer = tokenizer or Tokenizer.from_folder(folder)

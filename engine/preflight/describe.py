@@ -17,6 +17,7 @@ from ...model import Encoder, FolderInfo, MaskedLM, Pooler, read_info
 from ...model.fill import AnyModel, match
 from ...model.layouts import POSITION_IDS
 from ...model.weights import Stored, scan
+from ..prediction.chosen import refuse_run
 from ..prediction.model_folder import read_record, stored_alpha
 from ..storage.files import sha256_file
 from ..storage.run_folder import environment
@@ -37,9 +38,11 @@ def describe_model(folder: str | Path) -> dict[str, Any]:
     "" where none of them, null where nothing says so.
 
     Raises:
+        ConfigError: the folder is that of a run.
         ModelError: no folder, or its config.json or a record of it is damaged; what else is wrong is in `problems`.
     """
     root = Path(folder)
+    refuse_run(root)
     info = read_info(root)
     problems: list[str] = []
     tensors = _attempt(lambda: scan(root), problems) or []

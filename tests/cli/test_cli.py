@@ -268,6 +268,7 @@ def test_info_and_env(cli: Any, finished: Any) -> None:
     assert "marks: -" in lines
     assert {"layout: bert", "problems: -", "files:", "special_tokens:"} <= set(lines)
     assert_error(cli("info", finished.files), 4, "config.json")
+    assert_error(cli("info", finished.folder), 2, "de (seed-0/de/hard1)")
     assert json.loads(cli("env", "--json").out)["xlt-engine"] == __version__
     assert f"xlt-engine: {__version__}" in cli("env").out.splitlines()
 

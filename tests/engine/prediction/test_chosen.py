@@ -39,7 +39,7 @@ def test_the_last_self_trained_stage_of_the_lowest_seed(tmp_path: Path) -> None:
     listed = r"de \(seed-0/de/hard1\), es \(seed-0/es/finetune\), fr \(seed-0/zero\)"
     with pytest.raises(ConfigError, match=f"no finished model for 'it'; there are {listed}"):
         chosen_model(tmp_path, "it")
-    with pytest.raises(ConfigError, match=f"is a run; its models are for {listed}"):
+    with pytest.raises(ConfigError, match=f"is a run with models for {listed}; give one of them"):
         Predictor(tmp_path)
 
 
