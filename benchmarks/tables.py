@@ -77,7 +77,7 @@ def figures() -> dict[Path, str]:
 
 def trail_figure(values: Json) -> str:
     """The report's picture of the scores after each stage."""
-    run = Run(Path(), values, aggregate(values), {}, {}, "", {}, [])
+    run = Run(Path(), values, {}, aggregate(values), {}, {}, "", {}, [])
     picture = report_trail(run)
     assert picture is not None
     return standalone(picture.svg)

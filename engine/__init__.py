@@ -25,16 +25,18 @@ if typing.TYPE_CHECKING:
     from .pseudolabels.thresholds import ThresholdChoice, choose_threshold
     from .recipe.config import RunConfig
     from .recipe.load import load_recipe, variants
+    from .report.answer import Answer, answers
     from .report.stage_table import stage_table
     from .report.summary import write_summary
     from .report.write import write_report
-    from .runs.runner import RunResult, each_run, run
+    from .runs.runner import RunResult, StagesFailedError, each_run, run
     from .training.config import OptimizerConfig
     from .training.loop import Loop, train
     from .training.progress import ConsoleProgress, Progress
     from .training.trace import StepResult, Trace
 
 __all__ = [
+    "Answer",
     "ConsoleProgress",
     "CorpusConfig",
     "CorpusReport",
@@ -48,11 +50,13 @@ __all__ = [
     "Progress",
     "RunConfig",
     "RunResult",
+    "StagesFailedError",
     "StepResult",
     "TagPrediction",
     "ThresholdChoice",
     "Trace",
     "accuracy",
+    "answers",
     "build_corpus",
     "check",
     "check_all",
@@ -105,8 +109,9 @@ _NAMES = {
     "training.progress": ("ConsoleProgress", "Progress"),
     "recipe.load": ("load_recipe", "variants"),
     "report.write": ("write_report",),
-    "runs.runner": ("RunResult", "each_run", "run"),
+    "runs.runner": ("RunResult", "StagesFailedError", "each_run", "run"),
     "prediction.scoring": ("EvaluationResult", "evaluate", "evaluate_files"),
+    "report.answer": ("Answer", "answers"),
     "report.stage_table": ("stage_table",),
     "report.summary": ("write_summary",),
     "pseudolabels.thresholds": ("ThresholdChoice", "choose_threshold"),

@@ -6,6 +6,7 @@ import json
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -50,6 +51,21 @@ def make_progress(quiet: bool) -> Progress:
 def show(as_json: bool, values: Any, text: str) -> None:
     """A result, as JSON or as text."""
     say(json.dumps(values, indent=2, ensure_ascii=False) if as_json else text)
+
+
+def say_result(summary: dict[str, Any], page: Path) -> None:
+    """The table of a run, what failed, its report, and last the model to take for each target."""
+    from .. import answers, stage_table
+    from ..report.answer import command
+
+    say(stage_table(summary))
+    for failure in summary["failed"]:
+        left = f"; left out: {', '.join(failure['left_out'])}" if failure["left_out"] else ""
+        say(f"failed: {failure['folder']}{left}")
+    say(f"\nreport: {page}")
+    for language, answer in answers(page.parent).items():
+        say(f"\nmodel for {language}: {answer.folder}\n  {answer.reason}")
+        say(f"  {command(page.parent, language, answer)}")
 
 
 def of_runs(values: dict[str, Any]) -> Any:

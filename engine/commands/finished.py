@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from .console import make_progress, show
+from .console import make_progress, say_result, show
 from .options import JSON, QUIET, RUN
 
 
@@ -15,13 +15,12 @@ from .options import JSON, QUIET, RUN
 @RUN
 def report(run_folder: Path) -> None:
     """Write report.html, figures and summary.json of a run again."""
-    from .. import stage_table, write_report, write_summary
+    from .. import write_report, write_summary
     from ..lab.studies.thresholds import write_thresholds
 
     summary = write_summary(run_folder)
     write_thresholds(run_folder)
-    click.echo(stage_table(summary))
-    click.echo(f"\nreport: {write_report(run_folder)}")
+    say_result(summary, write_report(run_folder))
 
 
 @click.command()

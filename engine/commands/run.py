@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from .console import StopRequest, make_progress, of_runs, pass_stop, say, show
+from .console import StopRequest, make_progress, of_runs, pass_stop, say, say_result, show
 from .options import DEVICES, JSON, OVERRIDES, PATH, QUIET, RECIPE, REUSE, SEEDS, TARGETS
 
 _STAGES = click.Choice(["pretrain", "btf", "finetune", "selftrain", "cotrain", "contrastive", "evaluate", "all"])
@@ -70,28 +70,34 @@ def run(
         show(as_json, of_runs({name: plan.as_dict() for name, plan in plans.items()}), render_estimates(plans))
         return
     stop.begin()
-    from .. import each_run, stage_table
+    from .. import StagesFailedError, each_run
     from .. import run as run_recipe
     from ..lab.studies.thresholds import write_thresholds
 
     summaries: dict[str, Any] = {}
+    failures: list[StagesFailedError] = []
     for name, place in each_run(recipe, run_dir=run_dir, overrides=values):
-        result = run_recipe(
-            recipe,
-            **place,
-            **chosen,
-            resume=resume == "auto",
-            progress=make_progress(quiet),
-            should_stop=stop.should_stop,
-            reuse=reuse,
-            before_report=write_thresholds,
-        )
+        try:
+            result = run_recipe(
+                recipe,
+                **place,
+                **chosen,
+                resume=resume == "auto",
+                progress=make_progress(quiet),
+                should_stop=stop.should_stop,
+                reuse=reuse,
+                before_report=write_thresholds,
+            )
+        except StagesFailedError as error:
+            failures.append(error)
+            result = error.result
         summaries[name] = result.summary
         if as_json:
             continue
-        if not result.done:
+        if not result.done and not result.summary["failed"]:
             say(f"all {len(result.skipped)} stages are up to date")
-        say(stage_table(result.summary))
-        say(f"\nreport: {result.report}")
+        say_result(result.summary, result.report)
     if as_json:
         show(as_json, of_runs(summaries), "")
+    if failures:
+        raise failures[0]

@@ -7,7 +7,7 @@ constants below; they are judgements, not theorems, and every warning carries th
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 import torch
@@ -42,6 +42,10 @@ FREQUENCY_LOSS = 0.97
 """A masked-LM loss this near to the entropy of single tokens, or above, says that nothing but frequencies is known."""
 MIN_MOVEMENT = 0.25
 """Smallest distance that Adam can move a fresh weight, in standard deviations of its initialisation."""
+ADVISED = tuple(step / 20 for step in range(19, -1, -1))
+"""Thresholds that are tried for an advice where none was accepted, the strictest first ..."""
+ADVISED_SHARE = 0.1
+"""... until one accepts this share of the items."""
 SCHEDULE_MEAN = 0.5
 """Mean of a linear warm-up and linear decay, relative to the peak."""
 
@@ -310,6 +314,7 @@ def require_accepted(
     *,
     alpha: float | None,
     where: str,
+    accepted_at: Callable[[float], int],
 ) -> None:
     """Refuse a round without a single pseudo-label.
 
@@ -317,16 +322,31 @@ def require_accepted(
         confidence: lowest confidence among the voters per item `[K]`.
         agree: bool per item `[K]`.
         where: file, or stage and language, that the message starts with.
+        accepted_at: how many items another alpha would accept.
 
     Raises:
-        DataError: nothing was accepted; the message holds a histogram of the confidences.
+        DataError: nothing was accepted; the message says what would be, and holds a histogram of the confidences.
     """
     if num_accepted:
         return
     votes = as_array(agree)
     share = float(votes.mean()) if votes.size else 0.0
+    agreed = as_array(confidence)[votes.astype(bool)]
     raise DataError(
         f"{where}: none of {votes.size} items was accepted as a pseudo-label (alpha {alpha}, voters agree on "
-        f'{share:.1%}). Train the soft stage longer, or set a lower threshold (selftrain.alpha.rule = "fixed:0.5"). '
+        f"{share:.1%}): {_lower_threshold(agreed[np.isfinite(agreed)], votes.size, accepted_at)}. "
         f"Lowest confidence among the voters:\n{confidence_histogram(confidence)}"
     )
+
+
+def _lower_threshold(agreed: np.ndarray, items: int, accepted_at: Callable[[float], int]) -> str:
+    """What to do where nothing was accepted, from the confidences that the voters agree on."""
+    longer = "train the soft stage longer or with a higher learning rate"
+    highest = f"no item is above {math.ceil(100 * agreed.max()) / 100:.2f}" if agreed.size else "no item is agreed on"
+    counts = {threshold: accepted_at(threshold) for threshold in ADVISED}
+    enough = (t for t, count in counts.items() if count >= ADVISED_SHARE * items)
+    lower = next(enough, max(counts, key=lambda threshold: counts[threshold]))
+    if not counts[lower]:
+        return f"{highest}, and no threshold would accept any: {longer}"
+    rule = f'selftrain.alpha.rule = "fixed:{lower:g}"'
+    return f"{highest}; {rule} would accept {counts[lower]} of {items}. Or {longer}"

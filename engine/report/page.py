@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+from .answer import command
 from .parts import Run, alphas, mean, mean_curve, percent
 from .seeds import Step, stat
 from .stage_table import (
@@ -36,7 +37,8 @@ p.note{max-width:none}.sub,figcaption,.note{color:var(--muted);font-size:14px}
 .sub{margin:6px 0 20px}.cards{display:flex;flex-wrap:wrap;gap:12px;margin:20px 0}
 .card{flex:1 1 200px;background:var(--tint);border:1px solid var(--line);border-radius:8px;padding:12px 16px}
 .card b{display:block;font-size:26px;line-height:1.3;font-variant-numeric:tabular-nums}.card .up{color:var(--good)}
-.card .down{color:var(--bad)}.card small{color:var(--muted);font-size:13px}.card .what{font-weight:600}
+.card .down{color:var(--bad)}.answers .card{flex-basis:100%;overflow-wrap:anywhere}.card pre{margin:8px 0 0}
+.card small{color:var(--muted);font-size:13px}.card .what{font-weight:600}
 ul{padding-left:20px;margin:8px 0;max-width:80ch}li{margin:5px 0}
 .scroll{overflow-x:auto}table{border-collapse:collapse;font-size:14px;font-variant-numeric:tabular-nums;margin:8px 0}
 th,td{padding:5px 10px;text-align:right;border-bottom:1px solid var(--line);white-space:nowrap}
@@ -144,6 +146,25 @@ def score_tables(run: Run) -> str:
         if metric != result.metric and other.stages:
             parts.append(folded(name, table(*table_cells(other))))
     return "\n".join(parts)
+
+
+def answer_cards(run: Run) -> str:
+    """The model for each target, why it is the one, and the command that uses it."""
+    out = []
+    for language, answer in run.answers.items():
+        what = f'<span class="what">{clean(f"Model for {language}")}</span>: <code>{clean(str(answer.folder))}</code>'
+        why = f"<small>{clean(answer.reason)}. Chosen without labels of the target.</small>"
+        out.append(f'<div class="card">{what}<br/>{why}<pre>{clean(command(run.folder, language, answer))}</pre></div>')
+    return f'<div class="cards answers">{"".join(out)}</div>' if out else ""
+
+
+def failed(run: Run) -> str:
+    """A box for each stage that failed, with what was left out for it."""
+    boxes = []
+    for failure in run.summary["failed"]:
+        left = f"<div>Left out: {clean(', '.join(failure['left_out']))}.</div>" if failure["left_out"] else ""
+        boxes.append(warning(f"{failure['folder']} has failed", f"<pre>{clean(failure['reason'])}</pre>{left}"))
+    return "".join(boxes)
 
 
 def cards(run: Run) -> str:

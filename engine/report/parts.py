@@ -11,6 +11,7 @@ from typing import Any
 
 from ..storage.files import read_json
 from . import svg
+from .answer import Answer, answers
 from .seeds import Stat
 from .stage_table import METRIC_NAMES, SIDE_ARMS, Aggregate, Json, StageKey, StageScore, aggregate, row_key, target_rows
 from .summary import write_summary
@@ -30,6 +31,7 @@ class Run:
 
     folder: Path
     summary: Json
+    answers: dict[str, Answer]
     result: Aggregate
     info: Json
     status: Json
@@ -103,6 +105,7 @@ def load_run(folder: str | Path) -> Run:
     return Run(
         folder=folder,
         summary=summary,
+        answers=answers(folder),
         result=aggregate(summary),
         info=read_json(folder / "run.json"),
         status=read_json(folder / "status.json"),

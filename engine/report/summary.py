@@ -12,53 +12,13 @@ from ... import DataError
 from ...data import OUTSIDE
 from ..evaluation.error_correlation import error_correlations
 from ..storage.files import atomic_write_json, read_json
+from .answer import choose_models
+from .stage_folders import failures, run_stages
 from .stage_table import METRIC_NAMES, Json
 
 SCHEMA_VERSION = 1
 TRANSLATE_TEST, TRANSLATED = "translate-test", " (translated)"
 """Role and suffix of a language, where the zero-shot model is scored on its test texts in the source language."""
-
-_MARKS = ("stage.json", "fingerprint.json", "scores.json", "trace.json", "decision.json", "xlt.json", "checkpoint")
-
-
-def find_stages(folder: Path) -> list[Json]:
-    """The stage folders of a run in pipeline order, as described under `stages` in docs/summary-schema.md.
-
-    Raises:
-        DataError: a JSON file is damaged, or a finished stage does not say who it is.
-    """
-    plan = read_json(folder / "run.json").get("plan") or {}
-    stages = []
-    for path in sorted([*folder.glob("seed-*/*/"), *folder.glob("seed-*/*/*/")]):
-        seed, *between, name = path.relative_to(folder).parts
-        number, pair = seed.removeprefix("seed-"), between[0] if between else None
-        hidden = any(part.startswith(".") for part in (*between, name))
-        if number.isdigit() and not hidden and (_has_marks(path) if pair is None else not _has_marks(path.parent)):
-            stages.append(_stage(folder, path, int(number), pair, plan))
-    return sorted(stages, key=lambda s: (s["order"], s["pair"] or "", s["seed"]))
-
-
-def _has_marks(folder: Path) -> bool:
-    """Whether a folder below that of a seed is a stage, not a target's."""
-    return any((folder / mark).exists() for mark in _MARKS)
-
-
-def _stage(run: Path, folder: Path, seed: int, pair: str | None, plan: Json) -> Json:
-    """What the plan of the run says of a stage, else what the stage itself does, which may be of an earlier plan."""
-    name, path = folder.name, folder.relative_to(run).as_posix()
-    record, finished = read_json(folder / "stage.json"), (folder / "stage.json").exists()
-    identity = plan.get(path) or record
-    if finished and "order" not in identity:
-        raise DataError(
-            f"{folder / 'stage.json'}:1: no `order`, as an earlier version wrote it; run the recipe again in this "
-            "folder, which trains nothing anew and writes down who each stage is"
-        )
-    result: Json = {"arm": None, "stage": name, "kind": name, "order": 1000, "seed": seed, "pair": pair, "round": 0}
-    result |= {"label": identity.get("stage", name)}
-    result |= {"action": identity.get("label", result["label"])}
-    result |= {key: identity[key] for key in result if key in identity}
-    result |= {"folder": path} | {key: record.get(key) for key in ("seconds", "cpu_seconds", "steps", "tokens")}
-    return result | {"finished": finished}
 
 
 def build_summary(folder: str | Path) -> Json:
@@ -69,13 +29,9 @@ def build_summary(folder: str | Path) -> Json:
     """
     folder = Path(folder)
     info = read_json(folder / "run.json")
-    stages = find_stages(folder)
+    stages = run_stages(folder)
     if not info and not stages:
         raise DataError(f"{folder}: not a run folder (no run.json and no seed-* folder); give the folder of a run")
-    # Folders of stages that the recipe has no longer stay on disk, and out of the summary.
-    planned, seeds = info.get("stages"), info.get("seeds") or ()
-    if planned is not None:
-        stages = [s for s in stages if s["seed"] not in seeds or s["folder"] in planned]
     rows: list[Json] = []
     records: dict[str, Json] = {}
     warnings = [dict(w) | {"folder": w.get("folder")} for w in info.get("warnings") or ()]
@@ -103,6 +59,11 @@ def build_summary(folder: str | Path) -> Json:
         "rows": rows,
         "stages": stages,
         "error_correlations": error_correlations(folder, stages, records, targets),
+        "models": {
+            language: {"stage": answer.stage, "reason": answer.reason}
+            for language, answer in choose_models(folder, stages, targets).items()
+        },
+        "failed": failures(folder),
         "warnings": warnings,
     }
 

@@ -6,14 +6,17 @@ from collections.abc import Callable
 from pathlib import Path
 
 from ..storage.files import atomic_write_text, read_json, storage_errors
+from .answer import link_models
 from .by_class import class_section
 from .cotrain import common_errors, iterations
 from .laboratory import thresholds_section, trust_section
 from .page import (
+    answer_cards,
     bullets,
     cards,
     counted,
     decision_table,
+    failed,
     folded,
     note,
     page,
@@ -40,7 +43,7 @@ _MACHINE = ("git", "command", "platform", "machine", "cpu", "cpu_capability", "d
 
 
 def write_report(folder: str | Path) -> Path:
-    """Write `summary.json`, `report.html` and `figures/*.svg` into a run folder; returns the page's path.
+    """Write `summary.json`, `report.html`, `figures/*.svg` and `models/*` into a run folder; returns the page's path.
 
     A run that is not finished is reported as far as it got. Figures left by an earlier report are removed.
 
@@ -57,6 +60,7 @@ def write_report(folder: str | Path) -> Path:
             old.unlink()
     for figure in sum(figures.values(), start=list[Figure]()):
         atomic_write_text(place / f"{figure.name}.svg", standalone(figure.svg))
+    link_models(run.folder, run.answers)
     target = run.folder / "report.html"
     atomic_write_text(target, render(run, figures))
     return target
@@ -65,7 +69,15 @@ def write_report(folder: str | Path) -> Path:
 def render(run: Run, figures: dict[str, list[Figure]]) -> str:
     """The page as text, from the figures of each section."""
     drawings = {title: "\n".join(map(_figure, shown)) for title, shown in figures.items()}
-    parts = [_header(run), cards(run), "<h2>What happened</h2>", bullets(reading(run)), _warnings(run)]
+    parts = [
+        _header(run),
+        answer_cards(run),
+        failed(run),
+        cards(run),
+        "<h2>What happened</h2>",
+        bullets(reading(run)),
+        _warnings(run),
+    ]
     parts += ["<h2>Scores</h2>", drawings["Scores"] + score_tables(run) + common_errors(run) + class_section(run)]
     if decided := drawings["Thresholds and pseudo-labels"] + _decisions(run):
         parts += ["<h2>Thresholds and pseudo-labels</h2>", bullets(read_decisions(run)), decided]
@@ -82,7 +94,7 @@ def _decisions(run: Run) -> str:
 
 
 def _header(run: Run) -> str:
-    s, state, reason = run.summary, run.status.get("state"), run.status.get("reason")
+    s, state, (reason, *_) = run.summary, run.status.get("state"), str(run.status.get("reason") or "").split("\n")
     facts = [
         {"ner": "named entity recognition", "classification": "text classification"}.get(s["task"], s["task"]),
         f"{s['source'] or 'source'} → {', '.join(s['targets']) or 'no target'}",

@@ -11,17 +11,19 @@ from typing import Any, Literal
 
 import torch
 
-from ... import DataError, DivergedError, Interrupted, OutOfMemoryError, StorageError, XltError
+from ... import DataError, DivergedError, Interrupted, OutOfMemoryError, PeerLostError, StorageError, XltError
 from ...data import file_hash
 from ..plan import Stage
 from ..recipe.config import RunConfig
 from ..recipe.config.files import recipe_files
 from ..recipe.load import Resolved, load_recipe, places
 from ..report.laboratory import THRESHOLDS
+from ..report.stage_folders import failures
 from ..report.summary import write_summary
 from ..report.write import write_report
 from ..stages.context import Context
-from ..storage.files import delete
+from ..storage.files import atomic_write_json, delete, read_json
+from ..storage.names import FAILED
 from ..storage.run_folder import RunDir
 from ..training.determinism import deterministic, refusal
 from ..training.device import describe_kernels
@@ -34,6 +36,9 @@ from .prepare import make_context, read_ahead, with_world
 from .ranks import check_alike, run_folder
 from .stage_cache import run_folders
 from .synthetic_truth import write_truth
+
+AT_ONCE = (Interrupted, StorageError, OutOfMemoryError, PeerLostError, MemoryError, RuntimeError)
+"""What ends a run without a report: there is no time, disk, memory or process for one."""
 
 
 @dataclass(frozen=True)
@@ -50,6 +55,14 @@ class RunResult:
     summary: dict[str, Any]
     done: tuple[str, ...]
     skipped: tuple[str, ...]
+
+
+class StagesFailedError(DataError):
+    """Some stages failed by themselves, and all that does not need them was made; the code is that of the first."""
+
+    def __init__(self, failed: Sequence[dict[str, Any]], result: RunResult) -> None:
+        super().__init__("\n".join(failure["reason"] for failure in failed))
+        self.exit_code, self.result = failed[0]["exit_code"], result
 
 
 def run(
@@ -86,6 +99,7 @@ def run(
             (`thresholds.json`).
 
     Raises:
+        StagesFailedError: at the end, where a stage failed for want of accepted labels and the like.
         XltError: one of its subclasses, by what is wrong; `status.json` in the run folder has the reason.
     """
     resolved = recipe if isinstance(recipe, Resolved) else load_recipe(recipe, overrides)
@@ -109,16 +123,56 @@ def run(
         context = processes.rank_zero_first(lambda: make_context(config, home, told, should_stop, processes, others))
         _describe(context, seeds, hashes)
         processes.rank_zero_first(lambda: read_ahead(context, plan))
-        done, skipped = list[str](), list[str]()
+        walk = _Walk(context, plan, resume)
         for node in plan:
             current[0] = node.id
             context.poll()
-            if make_stage(context, node, resume=resume):
-                done.append(node.id)
-                processes.rank_zero_only(lambda: write_summary(home.path))
-            else:
-                skipped.append(node.id)
-        return _end(context, plan, done, skipped, before_report)
+            walk.make(node)
+        result = _end(context, walk, before_report)
+        if walk.failed:
+            current[0] = walk.failed[0]["folder"]
+            raise StagesFailedError(walk.failed, result)
+        home.write_status("done", exit_code=0)
+        return result
+
+
+class _Walk:
+    """The way through the plan: what was made, what was there, and what failed, with all that needed it."""
+
+    def __init__(self, context: Context, plan: Sequence[Stage], resume: bool) -> None:
+        self.context, self.plan, self.resume = context, plan, resume
+        self.done, self.skipped, self.failed = list[str](), list[str](), list[dict[str, Any]]()
+        chosen, home = {stage.id for stage in plan}, context.run_dir.path
+        others = set(read_json(home / "run.json").get("stages") or ()) - chosen
+        self._earlier = [failure for failure in failures(home) if failure["folder"] in others]
+        context.processes.rank_zero_only(self._record)
+
+    def make(self, stage: Stage) -> None:
+        """Makes one stage, or leaves it out where one that it needs has failed."""
+        for failure in self.failed:
+            if {failure["folder"], *failure["left_out"]} & set(stage.inputs.values()):
+                failure["left_out"].append(stage.id)
+                self.context.processes.rank_zero_only(self._record)
+                return
+        try:
+            made = make_stage(self.context, stage, resume=self.resume)
+        except DataError as error:
+            failure = {"folder": stage.id, "reason": str(error), "exit_code": error.exit_code, "left_out": []}
+            self.failed.append(failure)
+            self.context.processes.rank_zero_only(self._record)
+            self.context.run_dir.event("fail", stage=stage.id, reason=str(error))
+            self.context.progress.end(stage.id, f"failed; what does not need it goes on. {error}")
+            return
+        (self.done if made else self.skipped).append(stage.id)
+        if made:
+            self.context.processes.rank_zero_only(lambda: write_summary(self.context.run_dir.path))
+
+    def _record(self) -> None:
+        path, known = self.context.run_dir.path / FAILED, self._earlier + self.failed
+        if known:
+            atomic_write_json(path, {"failed": known})
+        else:
+            delete(path)
 
 
 def each_run(
@@ -160,6 +214,9 @@ def _recorded(home: RunDir) -> Iterator[list[str]]:
         # A full disk may refuse the status too; the first error is the one to report.
         with contextlib.suppress(StorageError):
             home.write_status(state, exit_code=code, reason=str(error), stage=current[0])
+        if current[0] and home.held and not isinstance(error, AT_ONCE):
+            with contextlib.suppress(XltError):
+                write_report(home.path)
 
     try:
         yield current
@@ -205,29 +262,22 @@ def _describe(context: Context, seeds: tuple[int, ...], hashes: dict[str, str]) 
     )
 
 
-def _end(
-    context: Context,
-    plan: Sequence[Stage],
-    done: Sequence[str],
-    skipped: Sequence[str],
-    before_report: Callable[[Path], None],
-) -> RunResult:
-    """Summary, truth and report of a run whose stages are all there."""
+def _end(context: Context, walk: _Walk, before_report: Callable[[Path], None]) -> RunResult:
+    """Summary, truth and report of a run whose stages are all there, or as far as they could be made."""
     home, processes = context.run_dir, context.processes
 
     def report() -> str:
-        if done:
+        if walk.done:
             delete(home.path / THRESHOLDS)
         before_report(home.path)
         return str(write_report(home.path))
 
     summary = processes.rank_zero_only(lambda: write_summary(home.path))
-    processes.rank_zero_only(lambda: write_truth(context, plan))
+    processes.rank_zero_only(lambda: write_truth(context, walk.plan))
     page = Path(processes.rank_zero_only(report))
-    home.event("done", stages=list(done))
+    home.event("done", stages=walk.done)
     if home.events_lost:
         raise StorageError(
             f"{home.path / 'events.jsonl'}: {home.events_lost} events could not be written; free some space"
         )
-    home.write_status("done", exit_code=0)
-    return RunResult(home.path, page, summary, tuple(done), tuple(skipped))
+    return RunResult(home.path, page, summary, tuple(walk.done), tuple(walk.skipped))

@@ -14,12 +14,13 @@ from ...data import ItemView, Part, TokenStore
 from ..plan import Stage
 from ..storage.files import atomic_write_text
 from ..training.objectives import cross_entropy
+from .against_teacher import against_teacher
 from .context import Context
 from .decision_files import DecisionFiles
 from .kind import StageKind, StageRun, Training, Work, register_kind
 from .mixture import labelled_examples
-from .pool import DECISION, pool_tokens, target_examples
-from .round_decision import RoundDecision, decide_round
+from .pool import DECISION, load_pool, pool_tokens, target_examples
+from .round_decision import decide_round
 from .soft import fresh_student, task_work
 
 CURVE = "curve.csv"
@@ -53,14 +54,23 @@ class Hard(StageKind):
             context.restore_warnings(record["warnings"])
         goes_on = "student" in stage.inputs and table.start == "student"
         model = labeller if goes_on else fresh_student(context, stage)
-        parts = _parts(context, stage, load_file(run.folder / DECISION))
+        saved = load_file(run.folder / DECISION)
+        parts = _parts(context, stage, saved)
         batches = run.task_batches(parts, balance="up" if table.mix == "balanced" else "none")
         kept, used = (len(part.examples) for part in parts)
         removed = len(context.data.source_train) - kept
         notes = {"accepted": record["accepted"], "removed": removed, "source_examples": kept, "target_examples": used}
         alpha = "no filter" if record["alpha"] is None else f"alpha {record['alpha']:.3f}"
         line = f"{alpha}, {record['accepted']} of {record['items']} items accepted, {removed} source examples removed"
-        return Training(model, batches, cross_entropy, notes | {"alpha": record["alpha"]}, lambda trace: line)
+        pool = load_pool(context, stage).target
+        return Training(
+            model,
+            batches,
+            cross_entropy,
+            notes | {"alpha": record["alpha"]},
+            lambda trace: line,
+            lambda trace: against_teacher(context, model, parts[1].view, pool, saved["target.label"]),
+        )
 
     def work(self, context: Context, stage: Stage) -> Work:
         table, source = context.config.selftrain, context.data.source_train
@@ -78,11 +88,6 @@ class Hard(StageKind):
         if target.test is not None:
             tokens.append(int(data.scored(target.test, target.language).offsets[-1]))
         return tokens
-
-
-def _write(run: StageRun, decision: RoundDecision) -> None:
-    atomic_write_text(run.folder / CURVE, curve_csv(decision.record))
-    FILES.write(run.folder, decision.record, save(decision.arrays), warnings=run.context.warnings_as_json())
 
 
 def curve_csv(record: Mapping[str, Any]) -> str:

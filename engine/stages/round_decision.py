@@ -119,7 +119,7 @@ def decide_round(context: Context, stage: Stage, labeller: TaskModel) -> RoundDe
     """Chooses alpha on the labelled source, then filters both languages.
 
     Raises:
-        DataError: not one pseudo-label was accepted; the message has a histogram of the confidences.
+        DataError: not one pseudo-label was accepted; the message says what would accept some.
     """
     data, table, labels = context.data, context.config.selftrain, context.data.labels
     pool, target = load_pool(context, stage), context.config.target(stage.target)
@@ -144,7 +144,14 @@ def decide_round(context: Context, stage: Stage, labeller: TaskModel) -> RoundDe
     choice, decision, kept = judgement.choice, judgement.target, judgement.source
     alpha = None if table.target_filter == "none" else choice.alpha
     seen = unlabelled.votes
-    require_accepted(int(decision.keep.sum()), seen.min_confidence, seen.agree, alpha=alpha, where=stage.id)
+    require_accepted(
+        int(decision.keep.sum()),
+        seen.min_confidence,
+        seen.agree,
+        alpha=alpha,
+        where=stage.id,
+        accepted_at=lambda lower: int(accept(unlabelled, lower).keep.sum()),
+    )
     record = _record(stage, table, labels, choice, source, kept, in_play, unlabelled, decision)
     record["alphas"] = {name: choose_alpha(table, voted, labels).alpha for name, voted in curves.items()}
     if table.accept != "threshold":

@@ -18,6 +18,7 @@ from ..pseudolabels.diagnostics import one_teacher, single_voter, slow_learning_
 from ..storage.files import atomic_write_bytes
 from ..storage.soft_labels import MISSING, damaged, packed_soft_labels, read_soft_labels, soft_label_problem
 from ..training.objectives import SoftLabels
+from .against_teacher import against_teacher
 from .context import Context
 from .kind import StageKind, StageRun, Training, Work, register_kind
 from .mixture import labelled_examples
@@ -69,7 +70,16 @@ class Soft(StageKind):
         if (teachers := count_teachers(context, stage)) > 1:
             notes["teachers"] = teachers
         objective = SoftLabels(table.loss, table.temperature, table.combine)
-        return Training(model, batches, objective, notes, lambda trace: f"{count} examples with soft labels")
+        text, soft_targets = parts[0], parts[0].soft_targets
+        assert soft_targets is not None
+        return Training(
+            model,
+            batches,
+            objective,
+            notes,
+            lambda trace: f"{count} examples with soft labels",
+            lambda trace: against_teacher(context, model, text.view, text.examples, soft_targets.argmax(axis=-1)),
+        )
 
     def work(self, context: Context, stage: Stage) -> Work:
         table = context.config.selftrain

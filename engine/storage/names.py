@@ -3,5 +3,7 @@
 FINISHED = "stage.json"
 """Written last into a stage's folder: one without it is unfinished."""
 STAMP = "fingerprint.json"
+FAILED = "failed.json"
+"""The stages of a run that failed while others went on; absent where none did."""
 WEIGHTS = "model.safetensors"
 TRUTH = "truth.json"

@@ -127,8 +127,16 @@ def test_confidence_histogram() -> None:
 
 
 def test_zero_accepted_pseudo_labels_are_an_error() -> None:
-    d.require_accepted(1, [0.4], [True], alpha=0.9, where="de/hard1")
+    votes = [0.42, 0.44, 0.9], [True, True, False]
+
+    def above(alpha: float) -> int:
+        return sum(c > alpha for c, agreed in zip(*votes, strict=True) if agreed)
+
+    d.require_accepted(1, [0.4], [True], alpha=0.9, where="de/hard1", accepted_at=above)
     with pytest.raises(DataError, match=r"de/hard1: none of 3 items .*alpha 0.9.* 66.7%") as caught:
-        d.require_accepted(0, [0.42, 0.44, 0.9], [True, True, False], alpha=0.9, where="de/hard1")
+        d.require_accepted(0, *votes, alpha=0.9, where="de/hard1", accepted_at=above)
     assert caught.value.exit_code == 3
+    assert 'no item is above 0.44; selftrain.alpha.rule = "fixed:0.4" would accept 2 of 3. Or' in str(caught.value)
     assert "  0.40-0.50         2 ####" in str(caught.value)
+    with pytest.raises(DataError, match="no item is agreed on, and no threshold would accept any: train the soft"):
+        d.require_accepted(0, [0.9], [False], alpha=0.9, where="de/hard1", accepted_at=lambda alpha: 0)

@@ -9,8 +9,9 @@ import pytest
 
 from xlt_engine import DataError
 from xlt_engine.engine.report.seeds import Stat, stat
+from xlt_engine.engine.report.stage_folders import find_stages
 from xlt_engine.engine.report.stage_table import aggregate, stage_table
-from xlt_engine.engine.report.summary import build_summary, find_stages, write_summary
+from xlt_engine.engine.report.summary import build_summary, write_summary
 
 from .identities import STAGES, identity
 

@@ -1,0 +1,70 @@
+"""The stages that lie in a run folder, and those that failed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from ... import DataError
+from ..storage.files import read_json
+from ..storage.names import FAILED
+from .stage_table import Json
+
+_MARKS = ("stage.json", "fingerprint.json", "scores.json", "trace.json", "decision.json", "xlt.json", "checkpoint")
+
+
+def find_stages(folder: Path) -> list[Json]:
+    """The stage folders of a run in pipeline order, as described under `stages` in docs/summary-schema.md.
+
+    Raises:
+        DataError: a JSON file is damaged, or a finished stage does not say who it is.
+    """
+    plan = read_json(folder / "run.json").get("plan") or {}
+    stages = []
+    for path in sorted([*folder.glob("seed-*/*/"), *folder.glob("seed-*/*/*/")]):
+        seed, *between, name = path.relative_to(folder).parts
+        number, pair = seed.removeprefix("seed-"), between[0] if between else None
+        hidden = any(part.startswith(".") for part in (*between, name))
+        if number.isdigit() and not hidden and (_has_marks(path) if pair is None else not _has_marks(path.parent)):
+            stages.append(_stage(folder, path, int(number), pair, plan))
+    return sorted(stages, key=lambda s: (s["order"], s["pair"] or "", s["seed"]))
+
+
+def _has_marks(folder: Path) -> bool:
+    """Whether a folder below that of a seed is a stage, not a target's."""
+    return any((folder / mark).exists() for mark in _MARKS)
+
+
+def _stage(run: Path, folder: Path, seed: int, pair: str | None, plan: Json) -> Json:
+    """What the plan of the run says of a stage, else what the stage itself does, which may be of an earlier plan."""
+    name, path = folder.name, folder.relative_to(run).as_posix()
+    record, finished = read_json(folder / "stage.json"), (folder / "stage.json").exists()
+    identity = plan.get(path) or record
+    if finished and "order" not in identity:
+        raise DataError(
+            f"{folder / 'stage.json'}:1: no `order`, as an earlier version wrote it; run the recipe again in this "
+            "folder, which trains nothing anew and writes down who each stage is"
+        )
+    result: Json = {"arm": None, "stage": name, "kind": name, "order": 1000, "seed": seed, "pair": pair, "round": 0}
+    result |= {"label": identity.get("stage", name)}
+    result |= {"action": identity.get("label", result["label"])}
+    result |= {key: identity[key] for key in result if key in identity}
+    result |= {"folder": path} | {key: record.get(key) for key in ("seconds", "cpu_seconds", "steps", "tokens")}
+    return result | {"finished": finished}
+
+
+def run_stages(folder: Path) -> list[Json]:
+    """The stages of the run's recipe, as `find_stages` has them.
+
+    What the recipe has no longer stays on disk and is left out, as is what an earlier run made of a stage that this one
+    could not come to, since one before it failed.
+    """
+    info = read_json(folder / "run.json")
+    planned, seeds = info.get("stages"), info.get("seeds") or ()
+    stale = {stage for failure in failures(folder) for stage in failure["left_out"]}
+    stages = [s for s in find_stages(folder) if s["folder"] not in stale]
+    return [s for s in stages if planned is None or s["seed"] not in seeds or s["folder"] in planned]
+
+
+def failures(folder: Path) -> list[Json]:
+    """The stages that failed while the run went on: `folder`, `reason`, `exit_code`, `left_out` (what needed it)."""
+    return list(read_json(folder / FAILED).get("failed") or ())

@@ -1,0 +1,55 @@
+"""A stage that fails by itself takes what needs it out of the run, and nothing else; its advice is followed."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from safetensors.numpy import load_file
+
+from xlt_engine.engine import StagesFailedError, answers
+
+SEEDS = (0, 1, 2)
+
+
+@pytest.fixture
+def runs(tiny: Callable[[str], Any]) -> tuple[Any, float, int]:
+    """A finished run of three seeds, and a threshold above every confidence of one of them alone."""
+    run = tiny("ner")
+    run.run("selftrain.rounds=1", seeds=SEEDS)
+    highest = {}
+    for seed in SEEDS:
+        saved = load_file(run.folder / f"run/seed-{seed}/de/hard1/decision.safetensors")
+        highest[seed] = float(saved["target.confidence"][saved["target.agree"] > 0].max())
+    lowest, second, _ = sorted(highest.values())
+    assert lowest < second
+    return run, (lowest + second) / 2, min(highest, key=highest.__getitem__)
+
+
+def test_other_pairs_go_on_and_the_advice_helps(runs: tuple[Any, float, int]) -> None:
+    run, alpha, seed = runs
+    failing, others = f"seed-{seed}/de/hard1", {f"seed-{s}/de/hard1" for s in SEEDS if s != seed}
+    with pytest.raises(StagesFailedError, match=f"^{failing}: none of ") as caught:
+        run.run("selftrain.rounds=2", f'selftrain.alpha.rule="fixed:{alpha!r}"', seeds=SEEDS)
+    assert caught.value.exit_code == 3
+    result = caught.value.result
+    assert others <= set(result.done)
+    (failure,) = result.summary["failed"]
+    left_out = [f"seed-{seed}/de/soft2", f"seed-{seed}/de/hard2"]
+    assert (failure["folder"], failure["exit_code"], failure["left_out"]) == (failing, 3, left_out)
+    status = json.loads((run.folder / "run" / "status.json").read_bytes())
+    assert (status["state"], status["exit_code"], status["stage"]) == ("failed", 3, failing)
+    assert f"{failing} has failed" in Path(result.report).read_text("utf-8")
+    assert answers(result.folder)["de"].folder.is_dir()
+
+    advice = re.search(r'no item is above \S+; (\S+ = "fixed:\S+") would accept (\d+) of (\d+)\.', str(caught.value))
+    assert advice
+    after = run.run("selftrain.rounds=1", advice[1], seeds=(seed,))
+    assert after.summary["failed"] == []
+    assert not (run.folder / "run" / "failed.json").exists()
+    decision = run.json("de/hard1/decision.json", seed=seed)
+    assert (decision["accepted"], decision["items"]) == (int(advice[2]), int(advice[3]))
