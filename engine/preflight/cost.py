@@ -161,10 +161,8 @@ def _stage(context: Context, shape: EncoderConfig, stage: Stage, rate: float) ->
     steps = 0 if work.batches is None else len(work.batches)
     if not steps:
         trainable, frozen = 0, trainable + frozen
-    epochs = steps / max(1, -(-sum(work.per_epoch) // stage.training.batch_size))
-    means = [float(part.mean()) if len(part) else 0.0 for part in work.lengths]
-    tokens = epochs * sum(mean * count for mean, count in zip(means, work.per_epoch, strict=True))
-    length = tokens / max(1.0, epochs * sum(work.per_epoch))
+    tokens = work.tokens(stage.training.batch_size)
+    length = tokens / max(1.0, work.epochs(stage.training.batch_size) * sum(work.per_epoch))
     train_flops = tokens * _flops(shape, stage, length, mlm, context, backward=True)
     additions = [addition.work(context, stage, steps) for addition in additions_to(stage)]
     beside = sum(addition.tokens for addition in additions)

@@ -34,6 +34,7 @@ from .graph import chosen_stages, make_plan
 from .make_stage import make_stage
 from .prepare import make_context, read_ahead, with_world
 from .ranks import check_alike, run_folder
+from .run_clock import RunClock
 from .stage_cache import run_folders
 from .synthetic_truth import write_truth
 
@@ -144,6 +145,7 @@ class _Walk:
         self.done, self.skipped, self.failed = list[str](), list[str](), list[dict[str, Any]]()
         chosen, home = {stage.id for stage in plan}, context.run_dir.path
         others = set(read_json(home / "run.json").get("stages") or ()) - chosen
+        self.clock = RunClock(context, plan, resume)
         self._earlier = [failure for failure in failures(home) if failure["folder"] in others]
         context.processes.rank_zero_only(self._record)
 
@@ -154,6 +156,8 @@ class _Walk:
                 failure["left_out"].append(stage.id)
                 self.context.processes.rank_zero_only(self._record)
                 return
+        self.context.progress.stage(self.plan.index(stage) + 1, len(self.plan), lambda: self.clock.left(stage))
+        started = time.monotonic()
         try:
             made = make_stage(self.context, stage, resume=self.resume)
         except DataError as error:
@@ -165,6 +169,7 @@ class _Walk:
             return
         (self.done if made else self.skipped).append(stage.id)
         if made:
+            self.clock.add(stage, time.monotonic() - started)
             self.context.processes.rank_zero_only(lambda: write_summary(self.context.run_dir.path))
 
     def _record(self) -> None:

@@ -124,6 +124,17 @@ class Work:
     per_epoch: list[int]
     at_most: bool = False
 
+    def epochs(self, batch_size: int) -> float:
+        """How often the examples of an epoch are learned."""
+        steps = 0 if self.batches is None else len(self.batches)
+        return steps / max(1, -(-sum(self.per_epoch) // batch_size))
+
+    def tokens(self, batch_size: int) -> float:
+        """Tokens that are learned in all; an example of a corpus counts as one of its mean length."""
+        means = [float(part.mean()) if len(part) else 0.0 for part in self.lengths]
+        each = sum(mean * count for mean, count in zip(means, self.per_epoch, strict=True))
+        return self.epochs(batch_size) * each
+
 
 class StageKind(ABC):
     """A kind of stage. It holds no state: one object serves all stages of its kind.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
+from collections.abc import Callable
 from typing import TextIO
 
 from ..storage.run_warning import RunWarning
@@ -17,6 +18,9 @@ class Progress:
 
     def warning(self, warning: RunWarning) -> None:
         """A named finding."""
+
+    def stage(self, number: int, total: int, left: Callable[[], float | None]) -> None:
+        """The next stage is the `number`-th of `total`; `left()`: about so many seconds of the run, None if unknown."""
 
     def begin(self, stage: str, total: int, done: int) -> None:
         """A stage starts (or goes on) with `done` of `total` optimiser steps."""
@@ -42,6 +46,7 @@ class ConsoleProgress(Progress):
         self._interval = interval
         self._bar = None
         self._stage, self._started, self._shown, self._tokens, self._first = "", 0.0, 0.0, 0, 0
+        self._place: Callable[[], str] = str
 
     def _line(self, text: str) -> None:
         self._stream.write(text + "\n")
@@ -53,15 +58,21 @@ class ConsoleProgress(Progress):
     def warning(self, warning: RunWarning) -> None:
         self._line(f"warning: {warning.name}: {warning.message}")
 
+    def stage(self, number: int, total: int, left: Callable[[], float | None]) -> None:
+        def place() -> str:
+            seconds = left()
+            return f"; stage {number} of {total}" + ("" if seconds is None else f", about {_about(seconds)} left")
+
+        self._place = place
+
     def begin(self, stage: str, total: int, done: int) -> None:
+        self._line(f"{stage}: {total} steps" + (f", going on at step {done}" if done else "") + self._place())
         self._stage, self._tokens, self._first = stage, 0, done
         self._started = self._shown = time.monotonic()
         if self._stream.isatty():
             from tqdm import tqdm
 
             self._bar = tqdm(total=total, initial=done, desc=stage, file=self._stream, unit="step", leave=False)
-        else:
-            self._line(f"{stage}: {total} steps" + (f", going on at step {done}" if done else ""))
 
     def step(self, done: int, total: int, loss: float, tokens: int) -> None:
         self._tokens += tokens
@@ -107,6 +118,13 @@ class ConsoleProgress(Progress):
             self._bar.close()
             self._bar = None
         self._line(f"{stage}: {text}")
+
+
+def _about(seconds: float) -> str:
+    minutes = round(seconds / 60)
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60} min"
 
 
 def _clock(seconds: float) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import re
 from collections.abc import Callable
@@ -11,7 +12,7 @@ from typing import Any
 import pytest
 from safetensors.numpy import load_file
 
-from xlt_engine.engine import StagesFailedError, answers
+from xlt_engine.engine import ConsoleProgress, StagesFailedError, answers
 
 SEEDS = (0, 1, 2)
 
@@ -53,3 +54,15 @@ def test_other_pairs_go_on_and_the_advice_helps(runs: tuple[Any, float, int]) ->
     assert not (run.folder / "run" / "failed.json").exists()
     decision = run.json("de/hard1/decision.json", seed=seed)
     assert (decision["accepted"], decision["items"]) == (int(advice[2]), int(advice[3]))
+
+
+def test_progress_of_the_whole_run(tiny: Callable[[str], Any]) -> None:
+    """Every line of a stage says which one of how many it is; once one was made, also how long the rest takes."""
+    stream, run = io.StringIO(), tiny("classification")
+    run.run("selftrain.rounds=1", stage="finetune")
+    run.run("selftrain.rounds=1", progress=ConsoleProgress(stream))
+    lines = [line for line in stream.getvalue().splitlines() if "; stage " in line]
+    assert [re.sub(r"about \d+ s", "about _ s", line.partition("; ")[2]) for line in lines] == [
+        "stage 5 of 6",
+        "stage 6 of 6, about _ s left",
+    ]
