@@ -98,7 +98,9 @@ def _merit(stage: Json, figures: Json) -> str:
     agreement = figures.get("agreement")
     if agreement is None:
         return f"{stage['label']}, the last student"
-    return f"{stage['label']}, the last sound student: says what its teacher says on {agreement:.0%} of what that names"
+    return (
+        f"{stage['label']}, the last sound student: agrees with its teacher on {agreement:.0%} of what that one names"
+    )
 
 
 def collapse(figures: Sequence[Json], teacher_fell: bool) -> str:
@@ -115,7 +117,7 @@ def collapse(figures: Sequence[Json], teacher_fell: bool) -> str:
     if (own["largest"] or 0.0) >= ONE_CLASS and mixed < SEVERAL_CLASSES:
         return f"one class has {own['largest']:.1%} of its labels, of a teacher's {mixed:.1%}"
     if own["agreement"] is not None and own["agreement"] < MIN_AGREEMENT and not teacher_fell:
-        return f"says what its teacher says on {own['agreement']:.1%} of what that names"
+        return f"agrees with its teacher on {own['agreement']:.1%} of what that one names"
     return ""
 
 

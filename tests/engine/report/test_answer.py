@@ -39,13 +39,13 @@ AFTER_NOTHING = {"rate": 0.0, "teacher_rate": 0.0, "largest": None, "teacher_lar
 @pytest.mark.parametrize(
     ("changed", "chosen", "why"),
     [
-        ({}, "hard2", "hard 2, the last sound student: says what its teacher says on 90% of what that names"),
+        ({}, "hard2", "hard 2, the last sound student: agrees with its teacher on 90% of what that one names"),
         (
             {"hard2": NOTHING},
             "soft2",
             "hard 2 has collapsed: names 0.0% of the target's items, a teacher before it 10.0%",
         ),
-        ({"hard2": {"agreement": 0.1}}, "soft2", "hard 2 has collapsed: says what its teacher says on 10.0%"),
+        ({"hard2": {"agreement": 0.1}}, "soft2", "hard 2 has collapsed: agrees with its teacher on 10.0%"),
         ({"hard2": {"largest": 1.0}}, "soft2", "hard 2 has collapsed: one class has 100.0% of its labels"),
         (dict.fromkeys(TRAIL, NOTHING), "finetune", "BTF, what self-training starts from; soft 1 has collapsed"),
         ({"soft1": NOTHING} | dict.fromkeys(TRAIL[2:], AFTER_NOTHING), "finetune", "soft 1 has collapsed"),
