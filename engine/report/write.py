@@ -10,6 +10,7 @@ from .answer import link_models
 from .by_class import class_section
 from .cotrain import common_errors, iterations
 from .laboratory import thresholds_section, trust_section
+from .model_card import write_cards
 from .page import (
     answer_cards,
     bullets,
@@ -43,7 +44,7 @@ _MACHINE = ("git", "command", "platform", "machine", "cpu", "cpu_capability", "d
 
 
 def write_report(folder: str | Path) -> Path:
-    """Write `summary.json`, `report.html`, `figures/*.svg` and `models/*` into a run folder; returns the page's path.
+    """Write `summary.json`, `report.html`, `figures/*.svg`, `models/*` and model cards; returns the page's path.
 
     A run that is not finished is reported as far as it got. Figures left by an earlier report are removed.
 
@@ -61,6 +62,7 @@ def write_report(folder: str | Path) -> Path:
     for figure in sum(figures.values(), start=list[Figure]()):
         atomic_write_text(place / f"{figure.name}.svg", standalone(figure.svg))
     link_models(run.folder, run.answers)
+    write_cards(run)
     target = run.folder / "report.html"
     atomic_write_text(target, render(run, figures))
     return target

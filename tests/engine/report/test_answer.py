@@ -102,6 +102,31 @@ def test_link_is_relative_and_goes_with_the_run(tmp_path: Path, monkeypatch: pyt
     assert answer.command(run, "de", answers(run)["de"]) == f"xlt-engine predict {run / 'seed-0/de/soft2'} new.txt"
 
 
+def test_card_lies_in_the_model_that_is_named_alone(tmp_path: Path) -> None:
+    run = make_run(tmp_path, {})
+    last = run / "seed-0/de/hard2"
+    score = {"language": "de", "role": "target", "metric": "entity_f1", "value": 61.25, "count": 500}
+    (last / "scores.json").write_text(json.dumps({"scores": [score]}), "utf-8")
+    (last / "xlt.json").write_text(json.dumps({"labels": ["O", "B-PER"]}), "utf-8")
+    write_report(run)
+    card = (last / "README.md").read_text("utf-8")
+    assert card.startswith('---\nlanguage: ["de"]\nlicense: "FILL-IN"\n')
+    for part in (
+        "| de | target | entity F1 | 61.2 | 500 |",
+        "`O`, `B-PER`",
+        "hard 2, the last sound student",
+        "Not used",
+    ):
+        assert part in card
+    (last / "stage.json").unlink()
+    write_report(run)
+    assert [path.parent.name for path in run.rglob("README.md")] == ["soft2"]
+    filled = run / "seed-0/de/soft2/README.md"
+    filled.write_text(filled.read_text("utf-8").replace("FILL-IN", "mit"), "utf-8")
+    write_report(run)
+    assert 'license: "mit"' in filled.read_text("utf-8")
+
+
 def test_figures_of_two_models() -> None:
     student, teacher = np.array([0, 1, 1, 0]), np.array([0, 1, 2, 2])
     expected = {"items": 4, "rate": 0.5, "teacher_rate": 0.75, "largest": 1.0, "teacher_largest": 2 / 3}
