@@ -16,7 +16,7 @@ def stage(run: Path, folder: str, kind: str, order: int, arm: str | None = "self
     path = run / folder
     path.mkdir(parents=True)
     pair = more.get("pair")
-    record = {"kind": kind, "order": order, "arm": arm, "seed": int(folder[5]), "pair": pair}
+    record = {"kind": kind, "stage": path.name, "order": order, "arm": arm, "seed": int(folder[5]), "pair": pair}
     (path / "stage.json").write_text(json.dumps(record))
     return path
 
@@ -29,10 +29,9 @@ def test_the_last_self_trained_stage_of_the_lowest_seed(tmp_path: Path) -> None:
         stage(tmp_path, f"seed-{seed}/de/finetune", "finetune", 31, "btf", pair="de")
         stage(tmp_path, f"seed-{seed}/de/soft1", "soft", 100, pair="de")
         stage(tmp_path, f"seed-{seed}/de/hard1", "hard", 150, pair="de")
-        stage(tmp_path, f"seed-{seed}/de/hard1-replay", "replay", 151, pair="de")
     fine = stage(tmp_path, "seed-0/es/finetune", "finetune", 31, "btf", pair="es")
     (tmp_path / "seed-0" / "es" / "soft1").mkdir()  # unfinished
-    (tmp_path / "summary.json").write_text('{"targets": ["de", "es", "fr"]}')
+    (tmp_path / "run.json").write_text('{"targets": ["de", "es", "fr"]}')
     assert chosen_model(tmp_path, "de") == tmp_path / "seed-0/de/hard1"
     assert chosen_model(tmp_path, "es") == fine
     assert chosen_model(tmp_path, "fr") == tmp_path / "seed-0/zero"
