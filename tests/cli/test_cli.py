@@ -84,8 +84,11 @@ def test_usage_errors(cli: Any, files: Path) -> None:
 def test_run_prints_table_and_report(finished: Any) -> None:
     answer = finished.answer
     assert answer.code == 0, answer.err
-    *table, _, report = answer.out.rstrip("\n").split("\n")
+    *table, report, _, model, why, command = answer.out.rstrip("\n").split("\n")
     assert report == f"report: {finished.folder / 'report.html'}"
+    assert model.startswith(f"model for de: {finished.folder / 'seed-0/de'}")
+    assert why.startswith("  ")
+    assert command == f"  xlt-engine predict {finished.folder / 'models/de'} new.txt"
     assert (finished.folder / "report.html").stat().st_size > 1000
     text = "\n".join(table)
     assert "soft 1" in text
