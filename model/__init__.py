@@ -5,6 +5,7 @@ from .config import EncoderConfig
 from .encoder import Encoder, EncoderOutput, PackedInput
 from .folder import (
     FolderInfo,
+    head_of_transformers,
     load_classifier,
     load_encoder,
     load_encoder_config,
@@ -35,6 +36,7 @@ __all__ = [
     "VoterHeads",
     "cloze_model",
     "default_voter_widths",
+    "head_of_transformers",
     "load_classifier",
     "load_encoder",
     "load_encoder_config",

@@ -148,7 +148,7 @@ def read_info(folder: str | os.PathLike[str]) -> FolderInfo:
     if kind in _TASK_CLASSES:
         task = _TASK_CLASSES[kind]
         dropout = _head_dropout(config, values, task, root / "config.json")
-        return FolderInfo(config, "task", task, labels, *_head_of_transformers(config, task), dropout=dropout)
+        return FolderInfo(config, "task", task, labels, *_head_of_layout(config, task), dropout=dropout)
     return FolderInfo(config, "masked-lm" if kind in ("ForMaskedLM", "ForPreTraining") else "encoder")
 
 
@@ -161,10 +161,9 @@ def save_model(
 ) -> None:
     """Writes `config.json`, `model.safetensors` and `xlt.json` into a new or existing folder.
 
-    transformers opens the folder: an encoder with AutoModel, a masked LM with AutoModelForMaskedLM, a tagger with a
-    linear head with AutoModelForTokenClassification, a classifier with AutoModelForSequenceClassification where its
-    head is that of the layout (BERT: linear on the pooler; XLM-R: mlp on [CLS]). File modes follow the umask and every
-    file is flushed to disk; to publish the folder in one step, write into a temporary one and rename it.
+    transformers opens the folder: an encoder with AutoModel, a masked LM with AutoModelForMaskedLM, a task model with
+    its task's class where `head_of_transformers`; any other has no labels in `config.json`. File modes follow the umask
+    and every file is flushed to disk; to publish the folder in one step, write into a temporary one and rename it.
 
     Args:
         dtype: of the stored weights: 'float32', 'float16' or 'bfloat16'.
@@ -189,10 +188,7 @@ def save_model(
     config |= {"architectures": [_architecture(model)], "dtype": dtype}
     own: dict[str, Any] = {"format": FORMAT, "kind": _kind(model)}
     if isinstance(model, TaskModel):
-        config["id2label"] = {str(i): label for i, label in enumerate(model.labels)}
-        config["label2id"] = {label: i for i, label in enumerate(model.labels)}
-        if model.task in model.config.layout.head_dropout:
-            config[model.config.layout.head_dropout[model.task][0]] = model.head.dropout
+        config |= _head_in_config(model) if head_of_transformers(model) else {}
         head: dict[str, Any] = {"kind": model.head.kind, "dropout": model.head.dropout}
         head |= {"widths": model.head.widths} if isinstance(model.head, VoterHeads) else {}
         head |= {"pieces": model.head.pieces} if isinstance(model.head, ClozeHead) else {}
@@ -218,14 +214,29 @@ def _architecture(model: Encoder | MaskedLM | TaskModel) -> str:
     elif isinstance(model, TaskModel):
         if isinstance(model.head, ClozeHead):
             kind = "ForMaskedLM"  # which is what it is, beside the words of its classes
-        elif (model.head.kind, model.pooling) == _head_of_transformers(model.config, model.task):
+        elif head_of_transformers(model):
             kind = next(name for name, task in _TASK_CLASSES.items() if task == model.task)
     return layout.classes + kind
 
 
-def _head_of_transformers(config: EncoderConfig, task: str) -> tuple[str, str]:
+def head_of_transformers(model: TaskModel) -> bool:
+    """Whether the layout's class for the task has this head, and so reads the folder of `save_model`."""
+    return not model.prompt and (model.head.kind, model.pooling) == _head_of_layout(model.config, model.task)
+
+
+def _head_of_layout(config: EncoderConfig, task: str) -> tuple[str, str]:
     """Kind and pooling of the head that the layout's classes have for a task."""
     return ("linear", "cls") if task == "ner" else config.layout.classifier
+
+
+def _head_in_config(model: TaskModel) -> dict[str, Any]:
+    """What the layout's class for the task reads of its head in `config.json`."""
+    labels = dict(enumerate(model.labels))
+    config: dict[str, Any] = {"id2label": {str(i): label for i, label in labels.items()}}
+    config["label2id"] = {label: i for i, label in labels.items()}
+    if model.task in model.config.layout.head_dropout:
+        config[model.config.layout.head_dropout[model.task][0]] = model.head.dropout
+    return config
 
 
 def _head_dropout(config: EncoderConfig, values: Mapping[str, Any], task: str, file: Path) -> float:

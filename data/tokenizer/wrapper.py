@@ -170,11 +170,12 @@ class Tokenizer:
         except ModelError as error:
             raise ModelError(f"{path}: {error}") from error
 
-    def save(self, folder: str | Path, *, segments: bool = True) -> None:
+    def save(self, folder: str | Path, *, segments: bool = True, max_length: int | None = None) -> None:
         """Write `tokenizer.json` and a `tokenizer_config.json` with which `AutoTokenizer` opens the folder.
 
         Args:
             segments: whether the model has a second segment, and so wants token_type_ids.
+            max_length: the most tokens that the model reads, to which transformers then can cut; None without a model.
         """
         folder = Path(folder)
         config: dict[str, Any] = {
@@ -186,6 +187,8 @@ class Tokenizer:
             ],
             "clean_up_tokenization_spaces": False,
         }
+        if max_length is not None:
+            config["model_max_length"] = max_length
         config.update({f"{role}_token": name for role, name in self._names.items()})
         (folder / "tokenizer.json").write_bytes(self._source or self._inner.to_str(pretty=True).encode("utf-8"))
         (folder / "tokenizer_config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")

@@ -29,11 +29,12 @@ _SIZES = (
 
 @dataclass
 class Settings:
-    """The table `model.new`, the stages' tables by name, and the maximum length with its reason."""
+    """The table `model.new`, the tables of stages by name, the maximum length with its reason, more keys of the top."""
 
     model: Values = field(default_factory=dict)
     tables: dict[str, Values] = field(default_factory=dict)
     length: tuple[int, str] = (0, "")
+    top: Values = field(default_factory=dict)
 
 
 def for_new_encoder(train: int, targets: Sequence[int], words: int) -> Settings:

@@ -12,7 +12,7 @@ import numpy as np
 
 from ... import ConfigError, ModelError
 from ...data import Tokenizer, train_wordpiece
-from ...model import load_encoder_config, load_masked_lm
+from ...model import load_encoder_config, load_masked_lm, load_pooler
 from ..recipe.toml_dump import toml_value
 from .check_data import encode
 from .init_files import Inputs, Language, find_files, read_files
@@ -136,6 +136,8 @@ def _new_encoder(inputs: Inputs) -> Settings:
             size *= 2
     settings.model["vocab_size"] = (size, why)
     settings.length = _suggest_length(inputs, tokenizer, LONGEST)
+    if inputs.task == "classification":
+        settings.top["pooling"] = ("mean", "a new encoder has no trained [CLS]; the mean over the tokens learns faster")
     inputs.notes.append(
         f"no --model: an encoder is made from your own text ({words:,} words). It shows whether all works; a "
         "multilingual checkpoint such as mBERT gives far better results (--model FOLDER)"
@@ -154,7 +156,22 @@ def _from_folder(inputs: Inputs, model: Path) -> Settings:
         settings.tables["btf"] = {"on": (False, "the model folder has no masked-language-model head to go on with")}
         inputs.notes.append(f"bilingual task fitting is off, since it needs a masked-language-model head: {error}")
     settings.length = _suggest_length(inputs, tokenizer, shape.max_length)
+    if inputs.task == "classification":
+        _head_of_layout(settings, shape.layout.classifier, model)
     return settings
+
+
+def _head_of_layout(settings: Settings, classifier: tuple[str, str], model: Path) -> None:
+    """The head and pooling of transformers' classifier, so that it opens what fine-tuning makes, if the folder can."""
+    head, pooling = classifier
+    if head != "linear":
+        settings.tables["finetune"]["head"] = (head, "as in transformers' classifier of this layout, which then opens")
+    if pooling == "pooler":
+        try:
+            load_pooler(model)
+        except ModelError:
+            return
+        settings.top["pooling"] = (pooling, "as in transformers' classifier of this layout, which then opens")
 
 
 def _write(inputs: Inputs, settings: Settings, model: Path | None, folder: Path) -> str:
@@ -167,9 +184,8 @@ def _write(inputs: Inputs, settings: Settings, model: Path | None, folder: Path)
         "labels": (list(inputs.labels), f"found in the training file{'; O comes first' if ner else ''}"),
         "seeds": ([0], "one complete run per seed; three show how far results scatter: [0, 1, 2]"),
         "max_length": settings.length,
+        **settings.top,
     }
-    if not ner and model is None:
-        top["pooling"] = ("mean", "a new encoder has no trained [CLS]; the mean over the tokens learns faster")
     lines = ["# Written by xlt-engine init. Every value may be changed; xlt-engine check says what does not fit."]
     lines += ["", *_pairs(top), *_table("reader", _reasoned(inputs.reader))]
     if model is None:

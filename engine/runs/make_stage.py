@@ -66,10 +66,11 @@ def _save(run: StageRun, outcome: Outcome) -> None:
     context, stage = run.context, run.stage
     reader = next((t.reader for t in context.config.targets if t.language == stage.target), None)
     split = merged(context.config.reader, reader).split  # how plain text becomes words, as the model's target has it
+    shape = outcome.model.config
     with storage_errors(run.folder):
         extra = {"stage": stage.id, "seed": stage.seed, "inputs": stage.inputs, "split": split}
         save_model(outcome.model, run.folder, extra=extra)
-        context.tokenizer.save(run.folder, segments=outcome.model.config.num_segments > 1)
+        context.tokenizer.save(run.folder, segments=shape.num_segments > 1, max_length=shape.max_length)
     write_trace(run.folder, outcome.trace)
 
 

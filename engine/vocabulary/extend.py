@@ -110,7 +110,7 @@ def extend_vocabulary(
         after = longer_model(before, extension, noise=noise, seed=seed)
         origin = {"extended_from": tokenizer.fingerprint, "added": len(extension.pieces), "first_id": extension.first}
         save_model(after, folder, extra=dict(info.extra or {}) | origin)
-        extension.tokenizer.save(folder, segments=after.config.num_segments > 1)
+        extension.tokenizer.save(folder, segments=after.config.num_segments > 1, max_length=after.config.max_length)
     old, new = (count_words(examples, t, _WORDS, seed, "text") for t in (tokenizer, extension.tokenizer))
     return ExtensionReport(
         folder=str(out),

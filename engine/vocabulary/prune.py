@@ -169,7 +169,7 @@ def _write(source: Path, folder: Path, before: Predictor, pruned: Pruned) -> Non
     model = fewer_rows(before.model, pruned.rows)
     origin = {"pruned_from": before.tokenizer.fingerprint}
     save_model(model, folder, extra=dict(read_info(source).extra or {}) | origin)
-    pruned.tokenizer.save(folder, segments=model.config.num_segments > 1)
+    pruned.tokenizer.save(folder, segments=model.config.num_segments > 1, max_length=model.config.max_length)
     for name in _KEPT:
         if (source / name).exists():
             atomic_write_bytes(folder / name, (source / name).read_bytes())

@@ -13,9 +13,11 @@ from xlt_engine.model import (
     LinearHead,
     Pooler,
     TaskModel,
+    VoterHeads,
     load_classifier,
     load_pooler,
     load_tagger,
+    load_task_model,
     save_model,
 )
 
@@ -75,6 +77,23 @@ def test_transformers_opens_a_linear_task_model(transformers, tiny, tmp_path, ki
     with torch.no_grad():
         logits = theirs.eval()(input_ids=ids[0][None], token_type_ids=batch.segments[None]).logits
         assert error(model(batch)[0], logits[0] if tagging else logits) <= 1e-5
+
+
+@pytest.mark.parametrize("head", ["voters", "unpooled", "prompt"])
+def test_a_head_that_transformers_lacks_promises_nothing(tiny, tmp_path, head):
+    """No names of labels, which a freshly drawn classifier would give out; folders of older versions have them."""
+    heads = VoterHeads(32, 4) if head == "voters" else LinearHead(32, 4)
+    parts = {"task": "ner"} if head == "voters" else {"task": "classification"}
+    parts |= {"prompt": "{text} [MASK]"} if head == "prompt" else {}
+    model = TaskModel(Encoder(tiny, seed=1), heads, labels=LABELS, **parts)
+    save_model(model, tmp_path)
+    config = json.loads((tmp_path / "config.json").read_text())
+    assert config["architectures"] == ["BertModel"]
+    assert not {"id2label", "label2id", "classifier_dropout"} & set(config)
+    assert load_task_model(tmp_path).labels == LABELS
+    older = config | {"id2label": {str(i): label for i, label in enumerate(LABELS)}}
+    (tmp_path / "config.json").write_text(json.dumps(older))
+    assert load_task_model(tmp_path).labels == LABELS
 
 
 @pytest.mark.parametrize("labels", [LABELS, None], ids=["named", "unnamed"])

@@ -9,9 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
+import transformers
 
 from xlt_engine import ConfigError, DataError
 from xlt_engine.data import train_wordpiece
+from xlt_engine.engine import predict
 from xlt_engine.engine.preflight.checker import check
 from xlt_engine.engine.preflight.cost import estimate
 from xlt_engine.engine.preflight.init_settings import for_folder, for_new_encoder, learning_rate
@@ -337,6 +340,38 @@ def test_a_model_folder(tmp_path: Path) -> None:
     assert not load(result, tmp_path).btf.on
     assert any("masked-language-model head" in note for note in result.notes)
     assert check(tmp_path / "xlt.toml", rate=1e10).ok
+
+
+@pytest.mark.parametrize(("kind", "pooler"), [("Bert", True), ("Bert", False), ("XLMRoberta", True)])
+def test_classifiers_of_init_open_in_transformers(tmp_path: Path, kind: str, pooler: bool) -> None:
+    """Zero-shot and fine-tuned, with equal logits, wherever the checkpoint has what their classifier reads."""
+    table = tmp_path / "en.tsv"
+    texts = [f"{PEOPLE[i % 8]} {'likes' if i % 2 else 'hates'} {PLACES[i % 5]}" for i in range(40)]
+    table.write_text("text\tlabel\n" + "".join(f"{t}\t{'ab'[i % 2]}\n" for i, t in enumerate(texts)), "utf-8")
+    de, tokenizer = plain(tmp_path / "de.txt", "de"), train_wordpiece(texts, 120)
+    sizes = dict(hidden_size=32, num_hidden_layers=2, num_attention_heads=2, intermediate_size=64)
+    sizes |= dict(type_vocab_size=1 + (kind == "Bert"), max_position_embeddings=42, initializer_range=0.1)
+    shape = getattr(transformers, f"{kind}Config")(vocab_size=tokenizer.vocab_size, pad_token_id=0, **sizes)
+    getattr(transformers, f"{kind}Model")(shape, add_pooling_layer=pooler).save_pretrained(tmp_path / "model")
+    tokenizer.save(tmp_path / "model")
+    config = load(init_recipe(table, [de], model=tmp_path / "model", folder=tmp_path), tmp_path)
+    wanted = ("linear", "pooler" if pooler else "cls") if kind == "Bert" else ("mlp", "cls")
+    assert (config.finetune.head, config.pooling, config.btf.on) == (*wanted, False)
+    if not pooler:
+        return
+    few = ["finetune.epochs=1", "selftrain.rounds=0"]
+    run(tmp_path / "xlt.toml", run_dir=tmp_path / "run", overrides=few)
+    stages = sorted((tmp_path / "run" / "seed-0").rglob("stage.json"))
+    assert stages
+    for stage in stages:
+        theirs = transformers.AutoModelForSequenceClassification.from_pretrained(stage.parent).eval()
+        library = transformers.AutoTokenizer.from_pretrained(stage.parent)
+        assert library.model_max_length == (42 if kind == "Bert" else 41)
+        with torch.no_grad():
+            shares = theirs(**library(texts, return_tensors="pt", padding=True)).logits.softmax(-1)
+        for text, share, ours in zip(texts, shares, predict(stage.parent, texts), strict=True):
+            names = {theirs.config.id2label[i]: float(value) for i, value in enumerate(share)}
+            assert ours.probabilities == pytest.approx(names, abs=1e-5), text
 
 
 def test_what_cannot_be_guessed_is_refused(tmp_path: Path) -> None:
