@@ -18,12 +18,13 @@ _MODULES = {
     "ablate": ("ablate", "tables"),
     "bench": ("bench",),
     "corpus": ("corpus",),
+    "export": ("export",),
     "finished": ("report", "thresholds", "trust", "why"),
     "predict": ("evaluate", "predict"),
     "preflight": ("check", "env", "info", "init"),
     "probe": ("probe", "rank-sources"),
     "run": ("run",),
-    "vocabulary": ("export", "extend-vocabulary"),
+    "vocabulary": ("extend-vocabulary",),
 }
 COMMANDS = {command: module for module, commands in _MODULES.items() for command in commands}
 """Name -> module of `engine/commands/`, whose function has the command's name."""

@@ -35,6 +35,7 @@ setup(
     package_data={
         "xlt_engine": ["py.typed"],
         "xlt_engine.data": ["recipes/*.toml", "synthetic/*.tsv", "corpus/*.tsv"],
+        "xlt_engine.engine.export": ["modeling_xlt.txt"],
         "xlt_engine.engine.lab": ["*/*.toml"],
     },
     include_package_data=False,

@@ -10,7 +10,7 @@ from typing import Any, Literal
 from ... import ConfigError, ModelError
 from ...data import Tokenizer
 from ...model import TaskModel, load_task_model, read_info
-from ..storage.files import read_json
+from ..storage.files import atomic_write_bytes, atomic_write_json, read_json, sha256_file
 from ..training.device import choose_device
 from .chosen import refuse_run
 from .words import Split
@@ -93,3 +93,19 @@ def read_record(path: Path) -> dict[str, Any]:
         ModelError: the file is damaged.
     """
     return read_json(path, ModelError, "copy the model folder again")
+
+
+def keep_record(source: Path, folder: Path) -> None:
+    """What `predict` and `evaluate` read of a stage beside the model, with hashes of the files of `folder`.
+
+    Raises:
+        ModelError: `stage.json` is damaged.
+        StorageError: the folder cannot be written.
+    """
+    for name in ("fingerprint.json", "decision.json"):
+        if (source / name).exists():
+            atomic_write_bytes(folder / name, (source / name).read_bytes())
+    if record := read_record(source / "stage.json"):
+        files = [path for path in sorted(folder.iterdir()) if path.name != "fingerprint.json"]
+        record["hashes"] = {path.name: sha256_file(path) for path in files}
+        atomic_write_json(folder / "stage.json", record)

@@ -13,16 +13,14 @@ from ... import ConfigError, ModelError
 from ...data import Example, Prompt
 from ...data.tokenizer.prune import Pruned, prune_vocabulary
 from ...model import ClozeHead, Encoder, TaskModel, read_info, save_model
-from ..prediction.model_folder import read_record
+from ..prediction.model_folder import keep_record
 from ..prediction.predictor import Predictor
-from ..storage.files import atomic_write_bytes, atomic_write_json, new_folder, sha256_file
+from ..storage.files import new_folder
 from .texts import read_texts, run_texts
 
 COMPARED = 1000
 """So many texts, evenly spaced, are predicted before and after; the ids of all are compared."""
 _CHUNK = 2000
-_KEPT = ("fingerprint.json", "decision.json")
-"""What `predict` and `evaluate` read of a stage beside the model."""
 
 
 @dataclass(frozen=True)
@@ -165,18 +163,12 @@ def fewer_rows(model: TaskModel, rows: Sequence[int]) -> TaskModel:
 
 
 def _write(source: Path, folder: Path, before: Predictor, pruned: Pruned) -> None:
-    """The model, and what the stage says of itself, with hashes of what is there now."""
+    """The model, and what the stage says of itself."""
     model = fewer_rows(before.model, pruned.rows)
     origin = {"pruned_from": before.tokenizer.fingerprint}
     save_model(model, folder, extra=dict(read_info(source).extra or {}) | origin)
     pruned.tokenizer.save(folder, segments=model.config.num_segments > 1, max_length=model.config.max_length)
-    for name in _KEPT:
-        if (source / name).exists():
-            atomic_write_bytes(folder / name, (source / name).read_bytes())
-    if record := read_record(source / "stage.json"):
-        files = [path for path in sorted(folder.iterdir()) if path.name != "fingerprint.json"]
-        record["hashes"] = {path.name: sha256_file(path) for path in files}
-        atomic_write_json(folder / "stage.json", record)
+    keep_record(source, folder)
 
 
 def _compare(before: Predictor, after: Predictor, examples: Sequence[Example], rows: Sequence[int]) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -35,19 +36,25 @@ def read_texts(files: Sequence[str | Path], encoding: str = "utf-8", text: str =
     return examples
 
 
-def run_texts(stage: Path) -> Iterator[Example]:
-    """The examples of the run that a stage's folder lies in: labelled ones, unlabelled task text, tests, translations.
+def run_of(stage: Path) -> Path | None:
+    """The folder of the run that a stage's folder lies in; None where it lies in none."""
+    return next((p for p in stage.resolve().parents if (p / _RECIPE).is_file()), None)
 
-    Uncut, of all languages, each file once for each language that it is read for.
+
+def run_texts(stage: Path, roles: Sequence[str] = (*LABELLED, "unlabelled")) -> Iterator[Example]:
+    """The examples of the run that a stage's folder lies in: of files in these roles, with their languages.
+
+    Uncut, each file once for each language that it is read for.
 
     Raises:
         ConfigError: the folder lies in no run.
         DataError: a file is gone or wrong.
     """
-    root = next((p for p in stage.resolve().parents if (p / _RECIPE).is_file()), None)
+    root = run_of(stage)
     if root is None:
-        raise ConfigError(f"{stage}: lies in no run folder; say with --text what the vocabulary is for")
+        raise ConfigError(f"{stage}: lies in no run folder; say with --text what to read")
     config = with_world(load_recipe(root / _RECIPE).config, root)
-    files = [f for f in recipe_files(config) if f.role in (*LABELLED, "unlabelled")]
+    files = [f for f in recipe_files(config) if f.role in roles]
     for path, language, labelled in dict.fromkeys((f.path, f.language, f.labelled) for f in files):
-        yield from read_file(config, path, unlabelled=not labelled, language=language)
+        for example in read_file(config, path, unlabelled=not labelled, language=language):
+            yield replace(example, language=language)

@@ -86,9 +86,20 @@ def test_export(cli: Any, finished: Any, tmp_path: Path) -> None:
     assert found["rows"] < found["rows_before"]
     assert found["texts"] == found["compared"] == 30
     for place, given, code, message in (
-        (tmp_path / "c", (), 2, "give --prune-vocab"),
+        (tmp_path / "c", (), 2, "either --to or --prune-vocab"),
+        (tmp_path / "c", ("--prune-vocab", "--to", "linear"), 2, "either --to or --prune-vocab"),
         (tmp_path / "small", ("--prune-vocab",), 2, "is there already"),
     ):
         refused = cli("export", finished.model, place, *given)
         assert (refused.code, refused.out) == (code, "")
         assert message in refused.err
+
+
+def test_export_for_transformers(cli: Any, finished: Any, tmp_path: Path) -> None:
+    answer = cli("export", finished.model, tmp_path / "linear", "--to", "linear")
+    assert answer.code == 0, answer.err
+    assert answer.out.startswith(f'AutoModelForTokenClassification.from_pretrained("{tmp_path}/linear")')
+    assert "read by transformers: the largest difference is " in answer.out
+    assert "% of the items of texts that it has not learned from" in answer.out
+    assert "entity_f1 de: " in answer.out
+    assert cli("predict", tmp_path / "linear", finished.files / "de.txt").code == 0

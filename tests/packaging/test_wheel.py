@@ -18,7 +18,10 @@ def expected() -> set[str]:
     package = {"__init__.py", "cli.py", "py.typed"}
     package |= {str(p.relative_to(ROOT)) for room in ROOMS for p in (ROOT / room).rglob("*.py")}
     package |= {
-        str(p.relative_to(ROOT)) for r in ROOMS for kind in ("toml", "tsv") for p in (ROOT / r).rglob(f"*.{kind}")
+        str(p.relative_to(ROOT))
+        for r in ROOMS
+        for kind in ("toml", "tsv", "txt")
+        for p in (ROOT / r).rglob(f"*.{kind}")
     }
     return {f"xlt_engine/{name}" for name in package}
 

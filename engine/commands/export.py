@@ -1,0 +1,54 @@
+"""`export`: a task model in another form."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import click
+
+from .console import show
+from .options import ENCODING, JSON, PATH, TEXT_COLUMN
+
+
+@click.command()
+@click.argument("stage", type=PATH)
+@click.argument("out", type=PATH)
+@click.option("--to", type=click.Choice(["transformers", "linear"]), help="A folder that transformers opens.")
+@click.option("--prune-vocab", is_flag=True, help="Leave out what the text does not need of the vocabulary.")
+@click.option("--text", "texts", type=PATH, multiple=True, help="Text; repeatable.  [default: the run's]")
+@TEXT_COLUMN
+@ENCODING
+@JSON
+def export(
+    stage: Path,
+    out: Path,
+    to: str | None,
+    prune_vocab: bool,
+    texts: tuple[Path, ...],
+    text_column: str,
+    as_json: bool,
+    **options: Any,
+) -> None:
+    """Write the task model of STAGE, a folder of a run, to OUT in another form.
+
+    \b
+    --to transformers  exact; the voters' code lies beside them, open it with trust_remote_code=True
+    --to linear        one linear head that learned what the voters say; opens without foreign code
+    --prune-vocab      for this engine, with the rows of the vocabulary that occur in the text
+
+    OUT appears when what it says of the text has been compared with STAGE: logits, or with --prune-vocab tokens and
+    predictions to the bit.
+    """
+    if (to is None) != prune_vocab:
+        raise click.UsageError("say what to make: give either --to or --prune-vocab")
+    from ..export.export import export_model
+    from ..vocabulary.prune import prune_model
+
+    if to is None:
+        pruned = prune_model(stage, out, texts, text=text_column, **options)
+        show(as_json, asdict(pruned), pruned.render())
+    else:
+        report = export_model(stage, out, to, texts, text=text_column, **options)
+        show(as_json, asdict(report), report.render())

@@ -1,0 +1,1 @@
+"""Task models in forms that other programs open, compared with ours before they appear."""

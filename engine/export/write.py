@@ -1,0 +1,78 @@
+"""Folders that transformers opens: with the code of the voters beside the weights, or without foreign code."""
+
+from __future__ import annotations
+
+import inspect
+from pathlib import Path
+from string import Template
+from typing import Any
+
+from ...data import Tokenizer
+from ...model import TaskModel, VoterHeads
+from ...model.names import views
+from ...model.weights import DTYPES, SINGLE, write
+from ..storage.files import atomic_write_json, atomic_write_text
+from .head import XltHead
+
+BODY, HEAD = "body.", "head."
+"""How the names of tensors begin in a folder with code."""
+AUTO = {"ner": "AutoModelForTokenClassification", "classification": "AutoModelForSequenceClassification"}
+_CODE = "modeling_xlt"
+
+
+def write_with_code(model: TaskModel, tokenizer: Tokenizer, folder: Path) -> None:
+    """Weights, tokenizer and a `modeling_xlt.py` that computes the very model; it needs `trust_remote_code=True`.
+
+    Its `model_type` is one that transformers does not have: without the code it opens nothing, rather than drawing a
+    classifier.
+    """
+    labels = dict(enumerate(model.labels))
+    config: dict[str, Any] = {
+        "architectures": ["XltModel"],
+        "auto_map": {"AutoConfig": f"{_CODE}.XltConfig", AUTO[model.task]: f"{_CODE}.XltModel"},
+        "dtype": "float32",
+        "encoder": model.config.to_hf(),
+        "head": head_arguments(model),
+        "id2label": {str(i): label for i, label in labels.items()},
+        "label2id": {label: i for i, label in labels.items()},
+        "model_type": "xlt",
+    }
+    write({_name(name): value for name, value in views(model).items()}, folder / SINGLE, DTYPES["float32"])
+    atomic_write_json(folder / "config.json", config)
+    code = Template(Path(__file__).with_name(f"{_CODE}.txt").read_text("utf-8"))
+    atomic_write_text(folder / f"{_CODE}.py", code.substitute(head=inspect.getsource(XltHead)))
+    save_tokenizer(model, tokenizer, folder)
+
+
+def save_tokenizer(model: TaskModel, tokenizer: Tokenizer, folder: Path) -> None:
+    """The tokenizer with what it has to know of the model."""
+    tokenizer.save(folder, segments=model.config.num_segments > 1, max_length=model.config.max_length)
+
+
+def head_arguments(model: TaskModel) -> dict[str, Any]:
+    """What `XltHead` is made of."""
+    return {
+        "pooling": "words" if model.task == "ner" else model.pooling,
+        "kind": model.head.kind,
+        "hidden_size": model.config.hidden_size,
+        "num_classes": len(model.labels),
+        "widths": list(model.head.widths) if isinstance(model.head, VoterHeads) else [],
+        "activation": model.config.layout.pooler_activation,
+    }
+
+
+def _name(name: str) -> str:
+    """A tensor of a checkpoint by its name in `modeling_xlt.py`, where heads are sequences of layers."""
+    for old, new in (
+        ("pooler.dense.", "pooler."),
+        ("pre_classifier.", "pooler."),
+        (".dense_in.", ".0."),
+        (".dense_out.", ".2."),
+        ("classifier.dense.", "voters.0.0."),
+        ("classifier.out_proj.", "voters.0.2."),
+    ):
+        name = name.replace(old, new)
+    if name.startswith("voters."):
+        name = name.replace(".classifier.", ".3.")
+    name = name.replace("classifier.", "voters.0.0.") if name.startswith("classifier.") else name
+    return (HEAD if name.startswith(("voters.", "pooler.")) else BODY) + name

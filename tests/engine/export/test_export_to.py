@@ -1,0 +1,236 @@
+"""`export --to`: folders of every way, opened by transformers in a fresh process, give our logits."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+import tokenizers
+import torch
+from tokenizers import models, normalizers, pre_tokenizers, processors, trainers
+
+from xlt_engine import ConfigError, ModelError
+from xlt_engine.data import Tokenizer, pack, train_wordpiece
+from xlt_engine.engine.export import compare
+from xlt_engine.engine.export.export import ExportReport, export_model
+from xlt_engine.model import (
+    Encoder,
+    EncoderConfig,
+    Head,
+    LinearHead,
+    MlpHead,
+    Pooler,
+    TaskModel,
+    VoterHeads,
+    load_task_model,
+    save_model,
+)
+
+LINES = [
+    f"{a} {b} {c}"
+    for a in ("Anna", "Берта", "Carl", "Dora the old")
+    for b in ("wohnt in", "sees", "kommt nicht aus")
+    for c in ("Wien .", "der Stadt Oslo", "Москва heute , und morgen", "Rom")
+]
+SHAPES: dict[str, dict[str, Any]] = {
+    "bert": {},
+    "xlm-roberta": {"num_segments": 1, "layer_norm_eps": 1e-5, "pad_token_id": 1, "position_offset": 2},
+    "distilbert": {"num_segments": 0},
+}
+CASES = [
+    # layout, task, head, pooling, way
+    *((layout, "ner", "voters", "cls", way) for layout in SHAPES for way in ("transformers", "linear")),
+    ("bert", "classification", "voters", "pooler", "transformers"),
+    ("bert", "classification", "voters", "pooler", "linear"),
+    ("bert", "classification", "linear", "mean", "transformers"),
+    ("bert", "classification", "voters", "cls", "linear"),
+    ("xlm-roberta", "classification", "mlp", "pooler", "transformers"),
+    ("xlm-roberta", "classification", "voters", "cls", "transformers"),
+    ("xlm-roberta", "classification", "voters", "cls", "linear"),
+    ("xlm-roberta", "classification", "voters", "pooler", "linear"),
+    ("distilbert", "classification", "voters", "pooler", "transformers"),
+    ("distilbert", "classification", "voters", "pooler", "linear"),
+    ("bert", "ner", "linear", "cls", "transformers"),
+]
+REOPENED = (CASES[0], CASES[1])
+FRESH = """
+import json, sys, torch, transformers
+answers = {}
+for folder, task, way in json.loads(sys.argv[1]):
+    kind = "Token" if task == "ner" else "Sequence"
+    auto, trust = getattr(transformers, f"AutoModelFor{kind}Classification"), {"trust_remote_code": way == "code"}
+    tokenizer = transformers.AutoTokenizer.from_pretrained(folder, **trust)
+    if way == "code":
+        try:
+            auto.from_pretrained(folder, trust_remote_code=False)
+            raise SystemExit("opened without its code")
+        except ValueError:
+            pass
+    model = auto.from_pretrained(folder, **trust).eval()
+    lines = json.loads(sys.argv[2])
+    words = {"is_split_into_words": True} if task == "ner" else {}
+    inputs = tokenizer([line.split() if words else line for line in lines], return_tensors="pt", padding=True, **words)
+    with torch.no_grad():
+        logits = model(**inputs).logits
+    if words:
+        rows = []
+        for i in range(len(lines)):
+            owner = inputs.word_ids(i)
+            rows += [logits[i, j] for j in range(len(owner)) if owner[j] is not None and owner[j] != owner[j - 1]]
+        logits = torch.stack(rows)
+    answers[folder] = [model.config.id2label[0], tokenizer.model_max_length, logits.tolist()]
+print(json.dumps(answers))
+"""
+
+
+class Made(NamedTuple):
+    source: Path
+    out: Path
+    report: ExportReport
+
+
+def unigram() -> Tokenizer:
+    """With the special ids of XLM-R."""
+    inner = tokenizers.Tokenizer(models.Unigram())
+    inner.normalizer = normalizers.NFKC()
+    inner.pre_tokenizer = pre_tokenizers.Sequence(
+        [pre_tokenizers.WhitespaceSplit(), pre_tokenizers.Metaspace(prepend_scheme="always")]
+    )
+    special = ["<s>", "<pad>", "</s>", "<unk>"]
+    trainer = trainers.UnigramTrainer(vocab_size=100, special_tokens=special, unk_token="<unk>", show_progress=False)
+    inner.train_from_iterator(LINES, trainer)
+    inner.add_special_tokens(["<mask>"])
+    inner.post_processor = processors.TemplateProcessing(
+        single="<s> $A </s>", pair="<s> $A </s> </s> $B </s>", special_tokens=[("<s>", 0), ("</s>", 2)]
+    )
+    return Tokenizer(inner)
+
+
+def write_stage(folder: Path, layout: str, task: str, head: str, pooling: str, **more: Any) -> Path:
+    """A task model of random weights that says different things of different words."""
+    tokenizer = unigram() if layout == "xlm-roberta" else train_wordpiece(LINES, 120)
+    shape = EncoderConfig(tokenizer.vocab_size, 16, 2, 2, 32, 80, model_type=layout, **SHAPES[layout])
+    labels = ("O", "B-PER", "I-PER") if task == "ner" else ("no", "yes")
+    heads: dict[str, Callable[[], Head]] = {
+        "voters": lambda: VoterHeads(16, len(labels), (12, 13, 14)),
+        "linear": lambda: LinearHead(16, len(labels)),
+        "mlp": lambda: MlpHead(16, len(labels)),
+    }
+    pooler = Pooler(shape) if pooling == "pooler" else None
+    model = TaskModel(Encoder(shape, seed=3), heads[head](), task, labels, pooling=pooling, pooler=pooler, **more)
+    generator = torch.Generator().manual_seed(5)
+    with torch.no_grad():
+        for name, value in model.named_parameters():
+            if "norm" not in name and not name.startswith(("head.in_", "head.out_weight")):
+                value += 0.3 * torch.randn(value.shape, generator=generator)
+    folder.mkdir()
+    save_model(model, folder)
+    tokenizer.save(folder, segments=shape.num_segments > 1)
+    return folder
+
+
+def our_logits(folder: Path, log_mean: bool) -> torch.Tensor:
+    """Of all words or texts of `LINES`, by the packed encoder."""
+    model, tokenizer = load_task_model(folder), Tokenizer.from_folder(folder)
+    if model.task == "ner":
+        words = tokenizer.encode_words([line.split() for line in LINES])
+        batch = pack([w.ids for w in words], items=[w.positions for w in words])
+    else:
+        batch = pack([text.ids for text in tokenizer.encode_texts(LINES)])
+    with torch.no_grad():
+        logits = model(batch)
+    return logits.softmax(-1).mean(0).log() if log_mean else logits[0]
+
+
+@pytest.fixture(scope="module")
+def text(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("text") / "de.txt"
+    path.write_text("\n".join(LINES) + "\n", "utf-8")
+    return path
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory, text: Path) -> dict[str, Made]:
+    """Every case, exported; transformers reads those of `REOPENED` before they appear, this engine the others."""
+    root, folders = tmp_path_factory.mktemp("made"), dict[str, Made]()
+    for case in CASES:
+        name = "-".join(case)
+        source = write_stage(root / f"{name}.source", *case[:4])
+        with pytest.MonkeyPatch.context() as patch:
+            if case not in REOPENED:
+                patch.setattr(compare.importlib.util, "find_spec", lambda _: None)
+            folders[name] = Made(source, root / name, export_model(source, root / name, case[4], [text]))
+    return folders
+
+
+@pytest.fixture(scope="module")
+def answers(made: dict[str, Made], tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """What transformers says, in a process that knows nothing of us."""
+    asked = [
+        (str(m.out), "ner" if "-ner-" in name else "", "code" if m.report.code else "") for name, m in made.items()
+    ]
+    command = [sys.executable, "-P", "-c", FRESH, json.dumps(asked), json.dumps(LINES)]
+    cache = tmp_path_factory.mktemp("cache")
+    environment = {"HF_MODULES_CACHE": str(cache), "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment, timeout=300)
+    assert done.returncode == 0, done.stderr
+    found: dict[str, Any] = json.loads(done.stdout)
+    return found
+
+
+@pytest.mark.parametrize("case", CASES, ids="-".join)
+def test_transformers_gives_our_logits(made: dict[str, Made], answers: dict[str, Any], case: tuple[str, ...]) -> None:
+    one = made["-".join(case)]
+    first, longest, logits = answers[str(one.out)]
+    ours = our_logits(one.source if one.report.code else one.out, one.report.code)
+    torch.testing.assert_close(torch.tensor(logits), ours, rtol=1e-4, atol=1e-4)
+    model = load_task_model(one.source)
+    assert (first, longest) == (model.labels[0], model.config.max_length)
+    assert (one.report.read_by == "transformers") == (case in REOPENED)
+    assert ("since transformers is not installed" in one.report.render()) == (case not in REOPENED)
+    assert one.report.difference < 1e-4
+    assert one.report.code == (case[4] == "transformers" and case[2:4] not in (("linear", "cls"),))
+    if case[4] == "transformers":
+        assert (one.report.agreement, one.report.learned) == (100, 0)
+    else:
+        assert one.report.learned == len(LINES)
+        assert one.report.agreement > 90
+        assert f"{one.report.agreement:.2f} % of the items" in one.report.render()
+        before, after = our_logits(one.source, True), our_logits(one.out, False)
+        assert float((before.argmax(-1) == after.argmax(-1)).float().mean()) > 0.95
+
+
+def test_nothing_of_the_engine_is_needed(made: dict[str, Made]) -> None:
+    folder = made["bert-ner-voters-cls-transformers"].out
+    names = {"config.json", "model.safetensors", "modeling_xlt.py", "tokenizer.json", "tokenizer_config.json"}
+    assert {path.name for path in folder.iterdir()} == names
+    assert "xlt_engine" not in (folder / "modeling_xlt.py").read_text("utf-8")
+    linear = made["bert-ner-voters-cls-linear"].out
+    assert not (linear / "modeling_xlt.py").exists()
+    assert json.loads((linear / "config.json").read_bytes())["architectures"] == ["BertForTokenClassification"]
+
+
+def test_a_difference_leaves_nothing(tmp_path: Path, text: Path, monkeypatch: Any) -> None:
+    monkeypatch.setattr(compare, "BOUND", -1.0)
+    monkeypatch.setattr(compare.importlib.util, "find_spec", lambda name: None)
+    source = write_stage(tmp_path / "source", *CASES[0][:4])
+    with pytest.raises(ModelError, match="differ from ours"):
+        export_model(source, tmp_path / "out", "transformers", [text])
+    assert [path.name for path in tmp_path.iterdir()] == ["source"]
+
+
+def test_what_transformers_cannot_read_is_refused(tmp_path: Path, text: Path) -> None:
+    mean = write_stage(tmp_path / "mean", "bert", "classification", "voters", "mean")
+    with pytest.raises(ConfigError, match=r"read \[CLS\]; give --to transformers"):
+        export_model(mean, tmp_path / "out", "linear", [text])
+    prompt = write_stage(tmp_path / "prompt", "bert", "classification", "voters", "cls", prompt="{text} [MASK]")
+    with pytest.raises(ConfigError, match="in a prompt"):
+        export_model(prompt, tmp_path / "out", "transformers", [text])
+    with pytest.raises(ConfigError, match="say with --text"):
+        export_model(mean, tmp_path / "out", "transformers")
+    assert not (tmp_path / "out").exists()
