@@ -14,7 +14,7 @@ from ...data import ItemView, Part, TokenStore
 from ..plan import Stage
 from ..storage.files import atomic_write_text
 from ..training.objectives import cross_entropy
-from .against_teacher import against_teacher
+from .against_teacher import SAMPLE, against_teacher
 from .context import Context
 from .decision_files import DecisionFiles
 from .kind import StageKind, StageRun, Training, Work, register_kind
@@ -79,12 +79,12 @@ class Hard(StageKind):
         return task_work(stage, parts, balance="up" if table.hard.mix == "balanced" else "none", at_most=filtered)
 
     def reads(self, context: Context, stage: Stage) -> list[int]:
-        """What the labeller votes on (`decide_round`): both languages, and what judges them."""
+        """What the labeller votes on (`decide_round`), and what the student is compared with it on."""
         data, target = context.data, context.config.target(stage.target)
         tokens = [int(data.source_train.offsets[-1])]
         if context.config.has_dev:
             tokens.append(int(data.source_dev.offsets[-1]))
-        tokens.append(pool_tokens(context, stage))
+        tokens += [pool_tokens(context, stage), pool_tokens(context, stage, SAMPLE)]
         if target.test is not None:
             tokens.append(int(data.scored(target.test, target.language).offsets[-1]))
         return tokens

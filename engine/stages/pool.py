@@ -41,8 +41,8 @@ def target_examples(context: Context, stage: Stage) -> tuple[TokenStore, np.ndar
     return store, np.flatnonzero(np.diff(np.asarray(store.item_offsets)) > 0)[:cap]
 
 
-def pool_tokens(context: Context, stage: Stage) -> int:
+def pool_tokens(context: Context, stage: Stage, at_most: int | None = None) -> int:
     """Tokens of the unlabelled examples that a target's self-training draws; of the mean length, whichever it draws."""
     store = context.data.target_pool(context.config.target(stage.target))
-    drawn = min(len(store), context.config.selftrain.cap or len(store))
+    drawn = min(len(store), context.config.selftrain.cap or len(store), at_most or len(store))
     return round(float(store.lengths.mean()) * drawn)

@@ -18,7 +18,7 @@ from ..pseudolabels.diagnostics import one_teacher, single_voter, slow_learning_
 from ..storage.files import atomic_write_bytes
 from ..storage.soft_labels import MISSING, damaged, packed_soft_labels, read_soft_labels, soft_label_problem
 from ..training.objectives import SoftLabels
-from .against_teacher import against_teacher
+from .against_teacher import SAMPLE, against_teacher
 from .context import Context
 from .kind import StageKind, StageRun, Training, Work, register_kind
 from .mixture import labelled_examples
@@ -92,7 +92,7 @@ class Soft(StageKind):
         tokens = pool_tokens(context, stage)
         if context.config.selftrain.soft.sides == "both":
             tokens += int(context.data.source_train.offsets[-1])
-        return [tokens] * count_teachers(context, stage)
+        return [tokens] * count_teachers(context, stage) + [pool_tokens(context, stage, SAMPLE)]
 
 
 def fresh_student(context: Context, stage: Stage) -> TaskModel:
