@@ -42,10 +42,7 @@ def overview(*runs: Json) -> str:
     header = ["data", "score", "fine-tuning alone", "BTF, fine-tuning", "soft 1", "hard 1", "numerics"]
     lines = []
     for (name, metric), run in zip(RUNS.items(), runs, strict=True):
-        if run["shape"] == "trail":
-            averages = [str(stage.average) for stage in aggregate(run).stages if stage.stage in ONE_ROUND]
-        else:
-            averages = [row[run["columns"].index("average")] for row in run["rows"]]
+        averages = [str(stage.average) for stage in aggregate(run).stages if stage.stage in ONE_ROUND]
         lines.append([name, metric, *averages, str(run["made"]["numerics"])])
     return markdown(header, lines)
 
