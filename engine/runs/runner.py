@@ -156,7 +156,7 @@ class _Walk:
                 failure["left_out"].append(stage.id)
                 self.context.processes.rank_zero_only(self._record)
                 return
-        self.context.progress.stage(self.plan.index(stage) + 1, len(self.plan), lambda: self.clock.left(stage))
+        self.context.progress.position(self.plan.index(stage) + 1, len(self.plan), lambda: self.clock.left(stage))
         started = time.monotonic()
         try:
             made = make_stage(self.context, stage, resume=self.resume)

@@ -19,7 +19,7 @@ class Progress:
     def warning(self, warning: RunWarning) -> None:
         """A named finding."""
 
-    def stage(self, number: int, total: int, left: Callable[[], float | None]) -> None:
+    def position(self, number: int, total: int, left: Callable[[], float | None]) -> None:
         """The next stage is the `number`-th of `total`; `left()`: about so many seconds of the run, None if unknown."""
 
     def begin(self, stage: str, total: int, done: int) -> None:
@@ -58,7 +58,7 @@ class ConsoleProgress(Progress):
     def warning(self, warning: RunWarning) -> None:
         self._line(f"warning: {warning.name}: {warning.message}")
 
-    def stage(self, number: int, total: int, left: Callable[[], float | None]) -> None:
+    def position(self, number: int, total: int, left: Callable[[], float | None]) -> None:
         def place() -> str:
             seconds = left()
             return f"; stage {number} of {total}" + ("" if seconds is None else f", about {_about(seconds)} left")
