@@ -128,7 +128,12 @@ def run(
         for node in plan:
             current[0] = node.id
             context.poll()
-            walk.make(node)
+            if walk.lacks_an_input(node):
+                continue
+            try:
+                walk.took(node, made=make_stage(context, node, resume=resume))
+            except DataError as error:
+                walk.failed_at(node, error)
         result = _end(context, walk, before_report)
         if walk.failed:
             current[0] = walk.failed[0]["folder"]
@@ -141,7 +146,7 @@ class _Walk:
     """The way through the plan: what was made, what was there, and what failed, with all that needed it."""
 
     def __init__(self, context: Context, plan: Sequence[Stage], resume: bool) -> None:
-        self.context, self.plan, self.resume = context, plan, resume
+        self.context, self.plan, self._started = context, plan, time.monotonic()
         self.done, self.skipped, self.failed = list[str](), list[str](), list[dict[str, Any]]()
         chosen, home = {stage.id for stage in plan}, context.run_dir.path
         others = set(read_json(home / "run.json").get("stages") or ()) - chosen
@@ -149,28 +154,31 @@ class _Walk:
         self._earlier = [failure for failure in failures(home) if failure["folder"] in others]
         context.processes.rank_zero_only(self._record)
 
-    def make(self, stage: Stage) -> None:
-        """Makes one stage, or leaves it out where one that it needs has failed."""
+    def lacks_an_input(self, stage: Stage) -> bool:
+        """Whether a stage is left out, since one that it needs has failed; else it is announced."""
         for failure in self.failed:
             if {failure["folder"], *failure["left_out"]} & set(stage.inputs.values()):
                 failure["left_out"].append(stage.id)
                 self.context.processes.rank_zero_only(self._record)
-                return
+                return True
         self.context.progress.position(self.plan.index(stage) + 1, len(self.plan), lambda: self.clock.left(stage))
-        started = time.monotonic()
-        try:
-            made = make_stage(self.context, stage, resume=self.resume)
-        except DataError as error:
-            failure = {"folder": stage.id, "reason": str(error), "exit_code": error.exit_code, "left_out": []}
-            self.failed.append(failure)
-            self.context.processes.rank_zero_only(self._record)
-            self.context.run_dir.event("fail", stage=stage.id, reason=str(error))
-            self.context.progress.end(stage.id, f"failed; what does not need it goes on. {error}")
-            return
+        self._started = time.monotonic()
+        return False
+
+    def took(self, stage: Stage, *, made: bool) -> None:
+        """Counts a stage that is there now: made, or skipped."""
         (self.done if made else self.skipped).append(stage.id)
         if made:
-            self.clock.add(stage, time.monotonic() - started)
+            self.clock.add(stage, time.monotonic() - self._started)
             self.context.processes.rank_zero_only(lambda: write_summary(self.context.run_dir.path))
+
+    def failed_at(self, stage: Stage, error: DataError) -> None:
+        """Records a stage that failed by its data."""
+        failure = {"folder": stage.id, "reason": str(error), "exit_code": error.exit_code, "left_out": []}
+        self.failed.append(failure)
+        self.context.processes.rank_zero_only(self._record)
+        self.context.run_dir.event("fail", stage=stage.id, reason=str(error))
+        self.context.progress.end(stage.id, f"failed; what does not need it goes on. {error}")
 
     def _record(self) -> None:
         path, known = self.context.run_dir.path / FAILED, self._earlier + self.failed
