@@ -1,4 +1,4 @@
-"""Building a token store: encode in chunks, write array files, publish by one rename."""
+"""Building a token store: encode in chunks, append to array files, publish by one rename."""
 
 from __future__ import annotations
 
@@ -6,14 +6,13 @@ import errno
 import json
 import os
 import shutil
-from array import array
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
 from itertools import groupby, islice
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
+import numpy.typing as npt
 
 from ... import ConfigError, DataError, StorageError
 from ..readers.example import Example
@@ -26,7 +25,38 @@ from .store import TokenStore
 CHUNK = 2048
 
 
-_TYPECODES = {"uint16": "H", "uint32": "I", "int16": "h", "int32": "i", "int64": "q"}
+class ArrayFile:
+    """A one-dimensional .npy file that grows; its header is written again when the length is known."""
+
+    def __init__(self, path: Path, dtype: npt.DTypeLike) -> None:
+        self.dtype = np.dtype(dtype)
+        self.length = 0
+        self._file: BinaryIO = open(path, "wb")  # noqa: SIM115
+        self._header()
+        self._start = self._file.tell()
+
+    def _header(self) -> None:
+        # numpy reserves room in the header for the first dimension to grow.
+        header = {"descr": np.lib.format.dtype_to_descr(self.dtype), "fortran_order": False, "shape": (self.length,)}
+        np.lib.format.write_array_header_1_0(self._file, header)
+
+    def append(self, values: Sequence[int]) -> None:
+        """Append integers; they must fit the dtype."""
+        self._file.write(np.array(values, dtype=self.dtype).tobytes())
+        self.length += len(values)
+
+    def close(self) -> None:
+        """Complete the header and wait until the disk has it all."""
+        self._file.seek(0)
+        self._header()
+        assert self._file.tell() == self._start
+        self._file.flush()
+        os.fsync(self._file.fileno())
+        self._file.close()
+
+    def abandon(self) -> None:
+        """Close without completing."""
+        self._file.close()
 
 
 def build_store(
@@ -43,7 +73,7 @@ def build_store(
     """Tokenise `examples` into `folder` and open it.
 
     The store is written beside `folder` and renamed into place; a killed build leaves `.tmp-*` there and
-    never a half store.
+    never a half store. Examples are encoded in chunks, so that memory does not grow with their number.
 
     Args:
         examples: read once, in order; a generator will do. Unlabelled ones have the label -100.
@@ -69,24 +99,32 @@ def build_store(
         raise ConfigError(f"max_length {max_length}; it must hold the special tokens and at least one more")
     folder = Path(folder)
     temporary = folder.parent / f".tmp-{folder.name}-{os.getpid()}"
-    writer = _Writer(tokenizer, task, labels, max_length, prompt, whole and task == "ner")
-    iterator = iter(examples)
-    while chunk := list(islice(iterator, CHUNK)):
-        writer.add(chunk)
-    writer.problems.raise_if_any()
-    if not writer.examples:
-        raise DataError(f"{folder}: there are no examples to store; check the input files and their filters")
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         shutil.rmtree(temporary, ignore_errors=True)
         temporary.mkdir()
-        writer.write(temporary)
-        _publish(temporary, folder)
+        _write(
+            examples, _Writer(temporary, tokenizer, task, labels, max_length, prompt, whole and task == "ner"), folder
+        )
     except OSError as error:
         raise _storage_error(folder, error) from error
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
     return TokenStore.open(folder)
+
+
+def _write(examples: Iterable[Example], writer: _Writer, folder: Path) -> None:
+    """Everything into the writer's folder, then one rename."""
+    try:
+        for chunk in _chunks(examples):
+            writer.add(chunk)
+        writer.problems.raise_if_any()
+        if not writer.examples:
+            raise DataError(f"{folder}: there are no examples to store; check the input files and their filters")
+        writer.finish()
+        _publish(writer.folder, folder)
+    finally:
+        writer.abandon()
 
 
 def _storage_error(folder: Path, error: OSError) -> StorageError:
@@ -99,13 +137,26 @@ def _storage_error(folder: Path, error: OSError) -> StorageError:
     return StorageError(f"{folder}: cannot write the token store: {error.strerror or error}; {advice} and run again")
 
 
+def _chunks(examples: Iterable[Example]) -> Iterator[list[Example]]:
+    iterator = iter(examples)
+    while chunk := list(islice(iterator, CHUNK)):
+        yield chunk
+
+
 class _Writer:
-    """A store under construction."""
+    """The open array files of a store under construction."""
 
     def __init__(
-        self, tokenizer: Tokenizer, task: str, labels: Sequence[str], max_length: int, prompt: str, whole: bool
+        self,
+        folder: Path,
+        tokenizer: Tokenizer,
+        task: str,
+        labels: Sequence[str],
+        max_length: int,
+        prompt: str,
+        whole: bool,
     ) -> None:
-        self.tokenizer, self.task = tokenizer, task
+        self.folder, self.tokenizer, self.task = folder, tokenizer, task
         self.prompt = Prompt(prompt) if prompt else None
         self.labels, self.max_length, self.whole = tuple(labels), max_length, whole
         self.index = {name: i for i, name in enumerate(labels)}
@@ -113,25 +164,24 @@ class _Writer:
         self.languages: dict[str, int] = {}
         self.cut = {"sequences": 0, "tokens": 0, "words": 0, "empty_words": 0}
         self.problems = Problems()
-        dtypes = {
-            "token_ids": "uint16" if tokenizer.vocab_size <= 2**16 else "uint32",
-            "offsets": "int64",
-            "second": "int32",
-            "item_offsets": "int64",
-            "item_positions": "int32",
-            "item_words": "int32",
-            "num_words": "int32",
-            "language": "int16",
+        dtypes: dict[str, npt.DTypeLike] = {
+            "token_ids": np.uint16 if tokenizer.vocab_size <= 2**16 else np.uint32,
+            "offsets": np.int64,
+            "second": np.int32,
+            "item_offsets": np.int64,
+            "item_positions": np.int32,
+            "item_words": np.int32,
+            "num_words": np.int32,
+            "language": np.int16,
         }
         if task == "ner":
-            dtypes |= {"labels": "int16", "word_labels": "int16"}
+            dtypes |= {"labels": np.int16, "word_labels": np.int16}
         elif task == "classification":
-            dtypes["labels"] = "int32"
-        self.dtypes = dtypes
-        self.arrays = {name: array(_TYPECODES[dtype]) for name, dtype in dtypes.items()}
-        self.arrays["offsets"].append(0)
-        self.arrays["item_offsets"].append(0)
-        self.ids: list[str] = []
+            dtypes["labels"] = np.int32
+        self.arrays = {name: ArrayFile(folder / f"{name}.npy", dtype) for name, dtype in dtypes.items()}
+        self.arrays["offsets"].append([0])
+        self.arrays["item_offsets"].append([0])
+        self._ids: BinaryIO = open(folder / IDS, "wb")  # noqa: SIM115
 
     def add(self, chunk: Sequence[Example]) -> None:
         """Encode and append some examples; once one is faulty the rest is only checked."""
@@ -144,8 +194,8 @@ class _Writer:
             stop = start + len(members)
             self._encode(members, golds[start:stop], tagged)
             start = stop
-        self.arrays["language"].extend(self.languages.setdefault(e.language, len(self.languages)) for e in chunk)
-        self.ids += [e.id for e in chunk]
+        self.arrays["language"].append([self.languages.setdefault(e.language, len(self.languages)) for e in chunk])
+        self._ids.write("".join(json.dumps(e.id) + "\n" for e in chunk).encode("utf-8"))
 
     def _encode(self, members: Sequence[Example], golds: Sequence[Sequence[int]], tagged: bool) -> None:
         tokenizer, limit = self.tokenizer, self.max_length
@@ -163,19 +213,18 @@ class _Writer:
         for gold, text in zip(golds, texts, strict=True):
             self._add_text(gold, text)
 
-    def write(self, folder: Path) -> None:
-        """All files, the manifest last, each on the disk when the call returns."""
+    def finish(self) -> None:
+        """Complete the files and write the manifest, last."""
         several = len(self.languages) > 1
-        absent = {*(() if self.pairs else ("second",)), *(() if several else ("language",))}
-        arrays = {
-            name: np.frombuffer(values, self.dtypes[name]) for name, values in self.arrays.items() if name not in absent
-        }
-        for name, values in arrays.items():
-            with _durable(folder / f"{name}.npy") as file:
-                np.save(file, values)
-        with _durable(folder / IDS) as file:
-            file.write("".join(json.dumps(id) + "\n" for id in self.ids).encode("utf-8"))
-        names = [f"{name}.npy" for name in arrays] + [IDS]
+        for name in [*([] if self.pairs else ["second"]), *([] if several else ["language"])]:
+            self.arrays.pop(name).abandon()
+            (self.folder / f"{name}.npy").unlink()
+        for array in self.arrays.values():
+            array.close()
+        self._ids.flush()
+        os.fsync(self._ids.fileno())
+        self._ids.close()
+        names = [f"{name}.npy" for name in self.arrays] + [IDS]
         manifest: dict[str, Any] = {
             "format": FORMAT_VERSION,
             "task": self.task,
@@ -186,14 +235,25 @@ class _Writer:
             "examples": self.examples,
             **({"languages": list(self.languages)} if several else {}),
             "cut": self.cut,
-            "arrays": {name: {"dtype": values.dtype.name, "length": len(values)} for name, values in arrays.items()},
+            "arrays": {
+                name: {"dtype": array.dtype.name, "length": array.length} for name, array in self.arrays.items()
+            },
             "files": {
-                name: {"bytes": (folder / name).stat().st_size, "sha256": file_hash(folder / name)} for name in names
+                name: {"bytes": (self.folder / name).stat().st_size, "sha256": file_hash(self.folder / name)}
+                for name in names
             },
         }
         manifest["sha256"] = content_hash(manifest)
-        with _durable(folder / MANIFEST) as file:
-            file.write(json.dumps(manifest, indent=1, sort_keys=True).encode())
+        with open(self.folder / MANIFEST, "w", encoding="utf-8") as file:
+            json.dump(manifest, file, indent=1, sort_keys=True)
+            file.flush()
+            os.fsync(file.fileno())
+
+    def abandon(self) -> None:
+        """Close every file; harmless after `finish`."""
+        for array in self.arrays.values():
+            array.abandon()
+        self._ids.close()
 
     def _check(self, example: Example) -> list[int]:
         """The label index per word, or of the example; notes what does not fit the task."""
@@ -223,19 +283,21 @@ class _Writer:
         return [IGNORE if name is None else self.index[name] for name in names]
 
     def _add_sequence(self, ids: Sequence[int], second: int | None, cut_tokens: int) -> None:
-        self.arrays["token_ids"].extend(ids)
-        self.arrays["offsets"].append(len(self.arrays["token_ids"]))
-        self.arrays["second"].append(len(ids) if second is None else second)
+        arrays = self.arrays
+        arrays["token_ids"].append(ids)
+        arrays["offsets"].append([arrays["token_ids"].length])
+        arrays["second"].append([len(ids) if second is None else second])
         self.pairs += second is not None
         self.cut["sequences"] += cut_tokens > 0
         self.cut["tokens"] += cut_tokens
         self.examples += 1
 
     def _add_items(self, positions: Sequence[int], words: Sequence[int], num_words: int) -> None:
-        self.arrays["item_positions"].extend(positions)
-        self.arrays["item_words"].extend(words)
-        self.arrays["item_offsets"].append(len(self.arrays["item_words"]))
-        self.arrays["num_words"].append(num_words)
+        arrays = self.arrays
+        arrays["item_positions"].append(positions)
+        arrays["item_words"].append(words)
+        arrays["item_offsets"].append([arrays["item_words"].length])
+        arrays["num_words"].append([num_words])
 
     def _add_words(self, gold: Sequence[int], encoded: EncodedWords) -> None:
         self._add_sequence(encoded.ids, None, encoded.cut_tokens)
@@ -243,8 +305,8 @@ class _Writer:
         self.cut["empty_words"] += encoded.empty
         if self.task == "ner":
             self._add_items(encoded.positions, encoded.words, encoded.num_words)
-            self.arrays["labels"].extend(gold[word] for word in encoded.words)
-            self.arrays["word_labels"].extend(gold)
+            self.arrays["labels"].append([gold[word] for word in encoded.words])
+            self.arrays["word_labels"].append(gold)
         else:
             self._add_items([], [], 0)
 
@@ -252,7 +314,7 @@ class _Writer:
         self._add_sequence(encoded.ids, encoded.second, encoded.cut_tokens)
         if self.task == "classification":
             self._add_items([item], [0], 1)
-            self.arrays["labels"].extend(gold)
+            self.arrays["labels"].append(gold)
         else:
             self._add_items([], [], 0)
 
@@ -274,15 +336,6 @@ def _misfit(example: Example, task: str) -> tuple[str, str] | None:
     elif example.text is None and not example.words:
         return "neither text nor words", "drop the example"
     return None
-
-
-@contextmanager
-def _durable(path: Path) -> Iterator[BinaryIO]:
-    """A new file, on the disk when the block ends."""
-    with open(path, "wb") as file:
-        yield file
-        file.flush()
-        os.fsync(file.fileno())
 
 
 def _publish(temporary: Path, folder: Path) -> None:

@@ -69,7 +69,7 @@ class Context:
         return self.run_dir.path / stage_id
 
     def warn(self, *warnings: RunWarning | None) -> None:
-        """Records the warnings among `warnings` for the stage that runs."""
+        """Records warnings for the stage that runs; None is none."""
         for warning in warnings:
             if warning is not None:
                 self.warnings.append(warning)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import time
 from dataclasses import dataclass, field
 
@@ -48,12 +47,12 @@ class Trace:
 
 @dataclass(slots=True)
 class LaunchedStep:
-    """A step from the moment its batches are there; its numbers may still be on their way from the device."""
+    """A step from the moment its batches are there; once it runs, its numbers may be on their way from the device."""
 
     batches: StepBatches
     lr: float
     started: float
-    numbers: Tensor = field(default_factory=lambda: torch.full((4,), math.nan))
+    numbers: Tensor = field(init=False)
     arrived: torch.cuda.Event | None = None
 
     def result(self, loss: float, grad_norm: float, skipped: bool) -> StepResult:
