@@ -18,7 +18,7 @@ from common import made
 from xlt_engine.data.augment.induced import csls, frequent_words, mutual_pairs, words_of
 from xlt_engine.engine import load_recipe, run
 from xlt_engine.engine.methods.induce import COUNT, WORDS, word_states
-from xlt_engine.engine.runs.prepare import make_context, with_world
+from xlt_engine.engine.runs.prepare import make_context, settled
 from xlt_engine.engine.stages.context import Context
 from xlt_engine.engine.storage.files import atomic_write_json
 from xlt_engine.engine.storage.run_folder import RunDir
@@ -46,7 +46,7 @@ def measure(folder: Path, seed: int) -> list[dict[str, Any]]:
     overrides = (f"world.seed={seed}", f"seeds=[{seed}]", "world.label_noise=0")
     run("truth-world", stage="btf", run_dir=folder, overrides=overrides)
     with RunDir(folder) as home:
-        config = with_world(load_recipe("truth-world", overrides).config, folder)
+        config = settled(load_recipe("truth-world", overrides).config, folder)
         context = make_context(config, home, Progress())
         return [
             row | {"seed": seed, "stage": name}

@@ -23,7 +23,7 @@ _STAGES = click.Choice(["pretrain", "btf", "finetune", "selftrain", "cotrain", "
 @OVERRIDES
 @SEEDS
 @click.option("--device", type=DEVICES)
-@click.option("--precision", type=click.Choice(["fp32", "bf16", "fp16"]))
+@click.option("--precision", type=click.Choice(["auto", "fp32", "bf16", "fp16"]))
 @click.option("--micro-batch", metavar="N|auto", help="Sequences in one forward pass; auto halves what does not fit.")
 @click.option("--deterministic", flag_value="true", help="The same bits in every run, on a GPU too, or an error.")
 @click.option(

@@ -19,7 +19,7 @@ from ..recipe.load import RecipeError, Variant, key_places, load_recipe, variant
 from ..recipe.schema import dotted, parse_key
 from ..recipe.toml_lines import Key
 from ..runs.graph import chosen_stages
-from ..runs.prepare import encoder_problems, freezing, make_context, with_world
+from ..runs.prepare import encoder_problems, freezing, make_context, settled
 from ..stages.context import Context
 from ..stages.teachers import check_teacher
 from ..storage.run_folder import RunDir
@@ -104,7 +104,7 @@ class _Checker:
 
     def __init__(self, report: CheckReport, config: RunConfig, where: Callable[[Key], str], folder: Path) -> None:
         self.report, self.where, self.folder = report, where, folder
-        self.config = with_world(config, folder)
+        self.config = settled(config, folder)
         self.texts: dict[DataFile, list[Example]] = {}
 
     def run(self, rate: float | None, targets: Sequence[str]) -> None:

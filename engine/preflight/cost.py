@@ -21,7 +21,7 @@ from ...model import Encoder, EncoderConfig, MaskedLM, Pooler, TaskModel, load_e
 from ..plan import Stage
 from ..recipe.load import Resolved, load_recipe, variants
 from ..runs.graph import chosen_stages
-from ..runs.prepare import make_context, with_world
+from ..runs.prepare import make_context, settled
 from ..stages.context import Context, freeze
 from ..stages.kind import additions_to, kind_of, largest_batch, read_tokens
 from ..stages.models import new_encoder_config, new_head
@@ -75,7 +75,7 @@ def estimate(
     resolved = recipe if isinstance(recipe, Resolved) else load_recipe(recipe, overrides)
     with tempfile.TemporaryDirectory(prefix="xlt-") as folder:
         home = RunDir(folder)
-        config = with_world(resolved.config, home.path)
+        config = settled(resolved.config, home.path)
         context = make_context(config, home, Progress())
         chosen = config.seeds if seeds is None else tuple(seeds)
         return estimate_plan(context, chosen_stages(config, chosen, stage, targets), rate=rate)
@@ -94,6 +94,7 @@ def estimate_plan(context: Context, plan: Sequence[Stage], *, rate: float | None
         tuple(_stage(context, shape, stage, rate) for stage in plan),
         rate,
         str(context.device),
+        context.config.precision,
         torch.get_num_threads(),
         context.data.labels,
         shape.vocab_size,

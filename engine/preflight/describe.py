@@ -21,7 +21,7 @@ from ..prediction.chosen import refuse_run
 from ..prediction.model_folder import read_record, stored_alpha
 from ..storage.files import sha256_file
 from ..storage.run_folder import environment
-from ..training.device import choose_device, describe_kernels
+from ..training.device import choose_device, choose_precision, describe_kernels
 
 MARKS = {"T": "target_labels", "P": "parallel_data", "D": "dictionary"}
 _RECORDED = ("arm", "pair", "seed", "inputs", "accepted", "removed", "steps", "tokens", "seconds", "cpu_seconds")
@@ -212,6 +212,7 @@ def describe_environment() -> dict[str, Any]:
         "platform": facts["platform"],
         "machine": facts["machine"],
         "device": device.type,
+        "precision": choose_precision("auto"),
         "cuda_device": facts["cuda"],
         "cuda_version": torch.version.cuda,
         "cuda_capability": ".".join(map(str, torch.cuda.get_device_capability())) if cuda else None,

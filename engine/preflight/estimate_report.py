@@ -43,6 +43,7 @@ class Estimate:
     Attributes:
         rate: measured matrix product, in floating point operations per second.
         device: what it was measured on.
+        precision: what the model computes in there.
         labels: label set.
         vocab_size: rows of the word embedding.
     """
@@ -50,6 +51,7 @@ class Estimate:
     stages: tuple[StageEstimate, ...]
     rate: float
     device: str
+    precision: str
     threads: int
     labels: tuple[str, ...]
     vocab_size: int
@@ -86,7 +88,7 @@ class Estimate:
         ]
         lines = [
             f"{len(rows)} stages, about {time_text(self.seconds)} and {size_text(self.memory)} on {self.device} "
-            f"({self.threads} threads, {self.rate / 1e9:.0f} GFLOP/s in matrix products).",
+            f"in {self.precision} ({self.threads} threads, {self.rate / 1e9:.0f} GFLOP/s in matrix products).",
             f"{len(self.labels)} labels, vocabulary of {self.vocab_size:,}.",
             *self._voters_line(),
             "Steps and parameters are those of a first run in an empty folder; '<=' depends on what the run accepts. "

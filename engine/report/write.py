@@ -39,7 +39,19 @@ _SECTIONS: dict[str, tuple[Callable[[Run], Figure | None], ...]] = {
     "Thresholds and pseudo-labels": (thresholds, quality, classes, calibration),
     "Training": (losses, seconds),
 }
-_MACHINE = ("git", "command", "platform", "machine", "cpu", "cpu_capability", "device", "kernels", "cuda", "threads")
+_MACHINE = (
+    "git",
+    "command",
+    "platform",
+    "machine",
+    "cpu",
+    "cpu_capability",
+    "device",
+    "precision",
+    "kernels",
+    "cuda",
+    "threads",
+)
 """Keys of `run.json` that the page shows."""
 
 

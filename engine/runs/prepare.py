@@ -21,7 +21,7 @@ from ..stages.kind import inputs_of
 from ..storage.files import publish_folder, read_json, take_over, temporary_folder
 from ..storage.names import STAMP
 from ..storage.run_folder import RunDir
-from ..training.device import choose_device
+from ..training.device import choose_device, choose_precision
 from ..training.distributed import ProcessGroup
 from ..training.progress import Progress
 from .kinds import load_plugins
@@ -134,8 +134,9 @@ def read_ahead(context: Context, plan: Sequence[Stage]) -> None:
         seen_by.test_stores(stage)
 
 
-def with_world(config: RunConfig, folder: Path, reuse: Sequence[Path] = ()) -> RunConfig:
-    """The recipe with its made processes, if it has one, written into the run folder, and its files filled in."""
+def settled(config: RunConfig, folder: Path, reuse: Sequence[Path] = ()) -> RunConfig:
+    """The recipe with what it leaves open: precision on this device, and the made world's files in the run folder."""
+    config = replace(config, precision=choose_precision(config.precision, config.device))
     if config.world is None:
         return config
     if config.world.kind == "truth":

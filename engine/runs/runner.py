@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -32,7 +32,7 @@ from ..training.out_of_memory import outside_of_steps
 from ..training.progress import Progress
 from .graph import chosen_stages, make_plan
 from .make_stage import make_stage
-from .prepare import make_context, read_ahead, with_world
+from .prepare import make_context, read_ahead, settled
 from .ranks import check_alike, run_folder
 from .run_clock import RunClock
 from .stage_cache import run_folders
@@ -113,9 +113,11 @@ def run(
         _threads(resolved.config.threads),
         _recorded(home) as current,
     ):
-        config = processes.rank_zero_first(lambda: with_world(resolved.config, home.path, others))
+        config = processes.rank_zero_first(lambda: settled(resolved.config, home.path, others))
         seeds = config.seeds if seeds is None else tuple(seeds)
         plan = chosen_stages(config, seeds, stage, targets)
+        # With the precision that "auto" means here, so that whoever reads the folder elsewhere finds the same stages.
+        resolved = replace(resolved, config=replace(resolved.config, precision=config.precision))
         home.write_config(resolved.dump())
         home.write_status("running")
         hashes = _input_hashes(config)
@@ -270,6 +272,7 @@ def _describe(context: Context, seeds: tuple[int, ...], hashes: dict[str, str]) 
         stages=[stage.id for stage in stages],
         plan={stage.id: stage.identity for stage in stages},
         device=str(context.device),
+        precision=config.precision,
         kernels=describe_kernels(context.device),
         tokenizer=context.tokenizer.fingerprint,
     )

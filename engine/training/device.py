@@ -21,6 +21,15 @@ def choose_device(name: str) -> torch.device:
     return device
 
 
+def choose_precision(name: str, device: str = "auto") -> str:
+    """What "auto" computes in: fp32 on a CPU, bf16 on a GPU of compute capability 8.0 or above, fp16 on older ones."""
+    if name != "auto":
+        return name
+    if device == "cpu" or not torch.cuda.is_available():
+        return "fp32"
+    return "bf16" if torch.cuda.get_device_capability() >= (8, 0) else "fp16"
+
+
 def describe_kernels(device: torch.device) -> str:
     """Which implementation of the operations runs on `device`, and why.
 

@@ -11,7 +11,7 @@ from ... import ConfigError
 from ...data import Example, guess_format, read_examples, reader_options
 from ..recipe.config.files import LABELLED, recipe_files
 from ..recipe.load import load_recipe
-from ..runs.prepare import with_world
+from ..runs.prepare import settled
 from ..stages.datasets import read_file
 
 _RECIPE = "config.toml"
@@ -53,7 +53,7 @@ def run_texts(stage: Path, roles: Sequence[str] = (*LABELLED, "unlabelled")) -> 
     root = run_of(stage)
     if root is None:
         raise ConfigError(f"{stage}: lies in no run folder; say with --text what to read")
-    config = with_world(load_recipe(root / _RECIPE).config, root)
+    config = settled(load_recipe(root / _RECIPE).config, root)
     files = [f for f in recipe_files(config) if f.role in roles]
     for path, language, labelled in dict.fromkeys((f.path, f.language, f.labelled) for f in files):
         for example in read_file(config, path, unlabelled=not labelled, language=language):

@@ -20,7 +20,7 @@ from ...recipe.load import Resolved, load_recipe
 from ...report.stage_table import SIDE_ARMS
 from ...report.text_table import text_table
 from ...runs.graph import make_plan
-from ...runs.prepare import make_context, read_ahead, with_world
+from ...runs.prepare import make_context, read_ahead, settled
 from ...runs.stage_cache import fingerprint_of, finished_record, run_folders
 from ...stages.context import Context
 from ...storage.run_folder import RunDir
@@ -149,7 +149,7 @@ def plan_rows(
         try:
             resolved = load_recipe(ablation.source, overrides)
             with RunDir(home / row.name) as folder:
-                config = with_world(resolved.config, folder.path, others)
+                config = settled(resolved.config, folder.path, others)
                 context = make_context(config, folder, progress or Progress(), should_stop, None, others)
                 stages = make_plan(config, ablation.seeds)
                 read_ahead(context, stages)

@@ -15,7 +15,7 @@ from ...recipe.config import RunConfig
 from ...recipe.load import load_recipe, variants
 from ...report.stage_table import Cells
 from ...runs.graph import make_plan
-from ...runs.prepare import with_world
+from ...runs.prepare import settled
 from ...storage.files import read_json
 from ...storage.names import STAMP
 from ..ablation.row_plans import RowPlan
@@ -124,7 +124,7 @@ def _add(joined: Joined, base: RunConfig, folder: Path) -> None:
             changed = load_recipe(source, (*method, *ROWS[name].overrides)).config
         except ConfigError:
             continue  # a row that a recipe with these settings cannot have
-        changed = with_world(changed, folder)
+        changed = settled(changed, folder)
         plan = RowPlan(ROWS[name], (), changed, tuple(make_plan(changed, seeds)), {})
         for target in changed.targets:
             column = f"{target.language} {domain}".strip()

@@ -19,7 +19,7 @@ from ....model import TaskModel, load_task_model
 from ...recipe.config import RunConfig
 from ...recipe.load import load_recipe
 from ...report.summary import build_summary
-from ...runs.prepare import with_world
+from ...runs.prepare import settled
 from ...stages.datasets import Datasets
 from ...stages.round_decision import Voted, vote
 from ...storage.files import read_json
@@ -110,7 +110,7 @@ class FinishedRun:
     @cached_property
     def data(self) -> Datasets:
         """The recipe's files, for a text that no stage has read."""
-        config = with_world(self.config, self.folder)
+        config = settled(self.config, self.folder)
         return Datasets(config, Tokenizer.from_folder(self.stages[0].folder), self.folder / "store")
 
     def pool(self, target: str) -> TokenStore:

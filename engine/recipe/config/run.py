@@ -93,8 +93,10 @@ class RunConfig:
     threads: int = _option(
         0, "CPU threads; 0 leaves the choice to torch. Results repeat only with the same number", min=0
     )
-    precision: Literal["fp32", "bf16", "fp16"] = _option(
-        "fp32", "what the model computes in; weights, statistics, losses and the optimiser are fp32 always"
+    precision: Literal["auto", "fp32", "bf16", "fp16"] = _option(
+        "auto",
+        "what the model computes in: auto is fp32 on a CPU, bf16 on a GPU of compute capability 8.0 on, else fp16; "
+        "weights, statistics, losses and the optimiser are fp32 always",
     )
     deterministic: bool = _option(
         False, "refuse on a GPU what is not the same to the bit in every run; on a CPU nothing is"

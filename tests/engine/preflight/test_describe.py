@@ -12,7 +12,7 @@ from safetensors.torch import load_file, save_file
 from xlt_engine import ConfigError, ModelError, __version__
 from xlt_engine.data import Tokenizer, train_wordpiece
 from xlt_engine.engine import describe_environment, describe_model
-from xlt_engine.engine.training.device import choose_device
+from xlt_engine.engine.training.device import choose_device, choose_precision
 from xlt_engine.kernels import dispatch
 from xlt_engine.model import Encoder, EncoderConfig, MaskedLM, TaskModel, VoterHeads, save_model
 
@@ -112,6 +112,7 @@ def test_the_environment() -> None:
     assert found["python"] == platform.python_version()
     assert found["torch"] == torch.__version__
     assert found["threads"] == torch.get_num_threads()
+    assert found["precision"] == choose_precision("auto")
     assert found["device"] == ("cuda" if torch.cuda.is_available() else "cpu")
     installed = {d.metadata["Name"] for d in metadata.distributions()}
     assert (found["triton"] is not None) == ("triton" in installed)

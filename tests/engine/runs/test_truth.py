@@ -227,9 +227,9 @@ def test_all_problems_of_the_table_at_once() -> None:
 
 def test_the_demo_makes_what_it_made(tmp_path: Path) -> None:
     """Its folder's name is a hash of its configuration, and decides whether older runs are gone on with."""
-    from xlt_engine.engine.runs.prepare import with_world
+    from xlt_engine.engine.runs.prepare import settled
 
-    config = with_world(load_recipe("demo").config, tmp_path)
+    config = settled(load_recipe("demo").config, tmp_path)
     assert config.source.train is not None
     assert config.source.train.parent.name == "4dff9d1e0d0265e3"
     assert [t.language for t in config.targets] == ["de", "es"]

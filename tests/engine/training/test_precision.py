@@ -12,6 +12,7 @@ from xlt_engine.data import PackedBatch, pack
 from xlt_engine.engine import train
 from xlt_engine.engine.training.checkpoint import load_latest, save_checkpoint
 from xlt_engine.engine.training.config import OptimizerConfig
+from xlt_engine.engine.training.device import choose_precision
 from xlt_engine.engine.training.loop import Loop
 from xlt_engine.engine.training.objectives import cross_entropy
 from xlt_engine.engine.training.optimizer import SKIPS_IN_A_ROW
@@ -61,6 +62,19 @@ def curve(precision: str) -> np.ndarray:
 @pytest.fixture(scope="module")
 def full() -> np.ndarray:
     return curve("fp32")
+
+
+@pytest.mark.parametrize(
+    ("capability", "device", "expected"),
+    [((9, 0), "auto", "bf16"), ((8, 0), "cuda", "bf16"), ((7, 5), "auto", "fp16"), ((9, 0), "cpu", "fp32")],
+)
+def test_auto_takes_what_the_device_is_made_for(
+    capability: tuple[int, int], device: str, expected: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert choose_precision("fp16", "cpu") == "fp16"
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda: capability)
+    assert choose_precision("auto", device) == expected
 
 
 @pytest.mark.parametrize("precision", ["bf16", "fp16"])
