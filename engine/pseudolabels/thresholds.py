@@ -23,7 +23,7 @@ from __future__ import annotations
 import difflib
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -195,7 +195,7 @@ def choose_threshold(
     if values.shape != right.shape or usable.shape != right.shape or right.ndim != 1:
         raise ConfigError(f"confidence {values.shape}, correct {right.shape}: expected one value per item in each")
     thresholds = _checked_grid(uniform_grid(num_classes, step=step, upper=upper) if grid is None else grid)
-    return choose_threshold_from_sweep(
+    choice = choose_threshold_from_sweep(
         thresholds,
         count_above(values[usable], thresholds),
         count_above(values[usable & right], thresholds),
@@ -204,6 +204,12 @@ def choose_threshold(
         rule=rule,
         min_kept=min_kept,
     )
+    median = float(np.median(values[usable])) if usable.any() else math.inf
+    if not choice.fallback or choice.curve.kept[0] or not (values[usable] > median).any():
+        return choice
+    # A model of many classes may be right and never sure; the grid, which begins at one half, then has no threshold.
+    reason = f"no confidence is above {thresholds[0]:g}, where the grid begins; the median of all keeps about half"
+    return replace(choice, alpha=median, index=None, reason=reason)
 
 
 def choose_threshold_from_sweep(

@@ -100,7 +100,7 @@ def run(
             (`thresholds.json`).
 
     Raises:
-        StagesFailedError: at the end, where a stage failed for want of accepted labels and the like.
+        StagesFailedError: at the end, where a stage failed for want of accepted labels, diverged, and the like.
         XltError: one of its subclasses, by what is wrong; `status.json` in the run folder has the reason.
     """
     resolved = recipe if isinstance(recipe, Resolved) else load_recipe(recipe, overrides)
@@ -134,7 +134,7 @@ def run(
                 continue
             try:
                 walk.took(node, made=make_stage(context, node, resume=resume))
-            except DataError as error:
+            except (DataError, DivergedError) as error:
                 walk.failed_at(node, error)
         result = _end(context, walk, before_report)
         if walk.failed:
@@ -174,12 +174,13 @@ class _Walk:
             self.clock.add(stage, time.monotonic() - self._started)
             self.context.processes.rank_zero_only(lambda: write_summary(self.context.run_dir.path))
 
-    def failed_at(self, stage: Stage, error: DataError) -> None:
-        """Records a stage that failed by its data."""
-        failure = {"folder": stage.id, "reason": str(error), "exit_code": error.exit_code, "left_out": []}
+    def failed_at(self, stage: Stage, error: DataError | DivergedError) -> None:
+        """Records a stage that failed by its data, or whose training left the numbers."""
+        reason = str(error) if str(error).startswith(stage.id) else f"{stage.id}: {error}"
+        failure = {"folder": stage.id, "reason": reason, "exit_code": error.exit_code, "left_out": []}
         self.failed.append(failure)
         self.context.processes.rank_zero_only(self._record)
-        self.context.run_dir.event("fail", stage=stage.id, reason=str(error))
+        self.context.run_dir.event("fail", stage=stage.id, reason=reason)
         self.context.progress.end(stage.id, f"failed; what does not need it goes on. {error}")
 
     def _record(self) -> None:
@@ -236,7 +237,7 @@ def _recorded(home: RunDir) -> Iterator[list[str]]:
     try:
         yield current
     except XltError as error:
-        if not current[0] or not isinstance(error, DivergedError | OutOfMemoryError):
+        if not current[0] or not isinstance(error, OutOfMemoryError):
             record(error, error.exit_code)
             raise
         named = type(error)(f"{current[0]}: {error}")

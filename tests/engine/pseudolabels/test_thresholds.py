@@ -134,6 +134,18 @@ def test_flat_empty_and_scarce_curves_fall_back_to_the_lowest_threshold(rule: st
     assert "fewer than three" in short.reason
 
 
+def test_a_model_that_is_never_sure_gives_the_median_of_its_confidences() -> None:
+    confidence = np.array([0.20, 0.22, 0.25, 0.30, 0.39, 0.50, np.nan])
+    agree = np.array([1, 1, 1, 1, 1, 0, 1], bool)
+    choice = choose_threshold(confidence, np.ones(7, bool), agree=agree, num_classes=7, min_kept=2)
+    assert choice.alpha == 0.25
+    assert choice.fallback
+    assert choice.index is None
+    assert "no confidence is above 0.51" in choice.reason
+    one_above = choose_threshold([*confidence, 0.6], np.ones(8, bool), num_classes=7, min_kept=2)
+    assert one_above.alpha == 0.51
+
+
 def test_a_straight_line_does_not_bend() -> None:
     for rule in ("second-difference", "abs2"):
         # Counts that are exact on this grid.

@@ -56,6 +56,21 @@ def test_other_pairs_go_on_and_the_advice_helps(runs: tuple[Any, float, int]) ->
     assert (decision["accepted"], decision["items"]) == (int(advice[2]), int(advice[3]))
 
 
+def test_other_seeds_go_on_where_one_leaves_the_numbers(
+    tiny: Callable[[str], Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The fault strikes in the first stage that trains, which all others of its seed need."""
+    run = tiny("ner")
+    monkeypatch.setenv("XLT_FAULT", "loop.loss:5:nan")
+    with pytest.raises(StagesFailedError, match="^seed-0/pretrain: step 4: loss nan") as caught:
+        run.run("selftrain.rounds=1", seeds=(0, 1))
+    assert caught.value.exit_code == 7
+    done, (failure,) = caught.value.result.done, caught.value.result.summary["failed"]
+    assert {stage.split("/")[0] for stage in done} == {"seed-1"}
+    assert {stage.split("/")[0] for stage in failure["left_out"]} == {"seed-0"}
+    assert answers(caught.value.result.folder)["de"].folder.is_dir()
+
+
 def test_progress_of_the_whole_run(tiny: Callable[[str], Any]) -> None:
     """Every line of a stage says which one of how many it is; once one was made, also how long the rest takes."""
     stream, run = io.StringIO(), tiny("classification")
