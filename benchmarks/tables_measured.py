@@ -79,19 +79,6 @@ def memory(*results: Json) -> str:
     return markdown(header, lines)
 
 
-def methods(run: Json) -> str:
-    """The stages of a run by their target averages alone: a run of many methods."""
-    header = ["stage", "average", "step", "up"]
-    if run["shape"] == "columns":
-        places = [run["columns"].index(name) for name in header]
-        return markdown(header, [[row[place] or "" for place in places] for row in run["rows"]])
-    lines = []
-    for stage in aggregate(run).stages:
-        step = [str(stage.step), f"{stage.step.up}/{stage.step.stat.n}"] if stage.step else ["", ""]
-        lines.append([stage.label, str(stage.average), *step])
-    return markdown(header, lines)
-
-
 def corpus_speed(result: Json) -> str:
     """The corpus builder on a made dump; a recall is that of all sentences, where the selection has no cap."""
     names = {"xml": "XML", "text": "text", "dense": "a title in each line, 40 of each title"}
@@ -318,14 +305,13 @@ def _mean(values: Iterable[float]) -> float:
 
 TABLES: dict[str, tuple[tuple[str, ...], Callable[..., str]]] = {
     "overview": (("demo", "wikineural", "xsid-intents"), overview),
-    "xed-methods": (("xed-methods",), methods),
     "step-cpu": (("step-cpu-mbert", "step-cpu-small"), steps),
     "corpus": (("corpus",), corpus_speed),
     "corpus-btf": (("corpus-btf",), corpus_btf),
     "rank-sources": (("rank-sources",), rank_sources),
     "induced-dictionary": (("induced-dictionary",), induced_dictionary),
     "trust": (("trust",), trust_tables),
-    "ablations": (("ablation-wikiann", "ablation-xed"), ablations),
+    "ablations": (("ablation-wikiann",), ablations),
     "batch-order": (("batch-order",), batch_order),
     "finetune-peer": (("finetune-peer",), finetune_peer),
     "one-round": (("one-round",), one_round),
