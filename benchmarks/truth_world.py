@@ -70,7 +70,7 @@ def sweep(work: Path, seeds: Sequence[int], file: Path) -> None:
     for case in cases():
         for seed in seeds:
             overrides = (f"world.seed={seed}", f"seeds=[{seed}]", *case.overrides)
-            stamp = digest(load_recipe("truth-world", overrides).dump())
+            stamp = digest({"recipe": load_recipe("truth-world", overrides).dump()})
             key = f"{case.name}/{seed}"
             if results["cases"].get(key, {}).get("stamp") == stamp:
                 continue
