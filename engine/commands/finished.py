@@ -13,13 +13,14 @@ from .options import JSON, QUIET, RUN
 
 @click.command()
 @RUN
-def report(run_folder: Path) -> None:
+@click.option("--no-sentences", is_flag=True, help="A page that quotes nothing of the data.")
+def report(run_folder: Path, no_sentences: bool) -> None:
     """Write report.html, figures and summary.json of a run again."""
     from .. import write_report, write_summary
-    from ..lab.studies.thresholds import write_thresholds
+    from ..lab.studies.for_the_page import write_for_page
 
     summary = write_summary(run_folder)
-    write_thresholds(run_folder)
+    write_for_page(run_folder, quoting=not no_sentences)
     say_result(summary, write_report(run_folder))
 
 

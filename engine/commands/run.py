@@ -72,7 +72,7 @@ def run(
     stop.begin()
     from .. import StagesFailedError, each_run
     from .. import run as run_recipe
-    from ..lab.studies.thresholds import write_thresholds
+    from ..lab.studies.for_the_page import write_for_page
 
     summaries: dict[str, Any] = {}
     failures: list[StagesFailedError] = []
@@ -86,7 +86,7 @@ def run(
                 progress=make_progress(quiet),
                 should_stop=stop.should_stop,
                 reuse=reuse,
-                before_report=write_thresholds,
+                before_report=write_for_page,
             )
         except StagesFailedError as error:
             failures.append(error)

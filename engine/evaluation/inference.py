@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -16,7 +18,7 @@ from ...model import TaskModel
 from ..training.distributed import ProcessGroup
 from ..training.out_of_memory import naming_the_batch
 from ..training.precision import computing_in
-from .metrics import ClassTable, EntityCounter, class_table, label_scores
+from .metrics import ClassTable, EntityCounter, class_table, label_scores, split_tag
 
 Poll = Callable[[], None]
 Reduction = Callable[[Tensor], Tensor]
@@ -149,10 +151,31 @@ def predicted_classes(logits: Tensor, mean: Tensor, prediction: str) -> Tensor:
     return mean.argmax(dim=-1)
 
 
-def score(
-    model: TaskModel, store: TokenStore, *, prediction: str = "mean", **passes: Any
-) -> tuple[dict[str, float], np.ndarray, ClassTable]:
-    """Scores in points of what the voters predict, what the first is made of (`items.Items`), and each class alone.
+Confusion = dict[str, dict[str, int]]
+"""Class in truth -> predicted class -> how many; what never occurs is left out."""
+
+
+@dataclass(frozen=True)
+class Scored:
+    """What a model's predictions on a labelled store come to.
+
+    Attributes:
+        points: metric -> score in points.
+        items: what the main score is made of (`per_example.Items`).
+        classes: each entity type, or class, by itself.
+        confusion: of words by entity type, `O` among them; of texts by class.
+        predicted: int16 [items of the store], the class of each.
+    """
+
+    points: dict[str, float]
+    items: np.ndarray
+    classes: ClassTable
+    confusion: Confusion
+    predicted: np.ndarray
+
+
+def score(model: TaskModel, store: TokenStore, *, prediction: str = "mean", **passes: Any) -> Scored:
+    """Scores of what the voters predict.
 
     NER: entity F1, precision and recall as conlleval counts them, and strict F1; sentences of a store that keeps them
     whole are read in windows. Classification: accuracy and macro F1.
@@ -167,23 +190,33 @@ def score(
     assert store.item_labels is not None
     gold = np.asarray(store.item_labels)
     scores = label_scores(gold, predicted, range(len(model.labels)))
+    points = {"accuracy": scores.accuracy, "macro_f1": scores.macro_f1}
     classes = class_table({model.labels[i]: each for i, each in scores.per_class.items()})
-    return {"accuracy": scores.accuracy, "macro_f1": scores.macro_f1}, (gold == predicted).astype(np.uint8), classes
+    pairs = Counter((model.labels[g], model.labels[p]) for g, p in zip(gold.tolist(), predicted.tolist(), strict=True))
+    return Scored(points, (gold == predicted).astype(np.uint8), classes, _confusion(pairs), predicted.astype(np.int16))
 
 
-def _entity_scores(
-    labels: tuple[str, ...], store: TokenStore, predicted: np.ndarray
-) -> tuple[dict[str, float], np.ndarray, ClassTable]:
-    lenient, strict = EntityCounter(), EntityCounter(strict=True)
+def _confusion(pairs: Counter[tuple[str, str]]) -> Confusion:
+    table: Confusion = {}
+    for (gold, predicted), count in sorted(pairs.items()):
+        table.setdefault(gold, {})[predicted] = count
+    return table
+
+
+def _entity_scores(labels: tuple[str, ...], store: TokenStore, predicted: np.ndarray) -> Scored:
+    lenient, strict, pairs = EntityCounter(), EntityCounter(strict=True), Counter[tuple[str, str]]()
+    kinds = {tag: split_tag(tag)[1] or OUTSIDE for tag in labels}
     counts = np.zeros((len(store), 3), dtype=np.uint16)
     for example in range(len(store)):
         gold = [labels[i] for i in store.gold(example)]
         tags = predicted_tags(labels, store, example, predicted)
         counts[example] = lenient.update(gold, tags)
         strict.update(gold, tags)
+        pairs.update((kinds[g], kinds[p]) for g, p in zip(gold, tags, strict=True))
     scores = lenient.result()
     points = {"entity_f1": scores.f1, "precision": scores.precision, "recall": scores.recall}
-    return points | {"entity_f1_strict": strict.result().f1}, counts, class_table(scores.per_type)
+    points |= {"entity_f1_strict": strict.result().f1}
+    return Scored(points, counts, class_table(scores.per_type), _confusion(pairs), predicted.astype(np.int16))
 
 
 def predicted_tags(labels: tuple[str, ...], store: TokenStore, example: int, predicted: np.ndarray) -> list[str]:
@@ -195,13 +228,11 @@ def predicted_tags(labels: tuple[str, ...], store: TokenStore, example: int, pre
     return tags
 
 
-def metric_rows(
-    scores: dict[str, float], classes: ClassTable, language: str, role: str, count: int
-) -> list[dict[str, Any]]:
-    """The entries of `scores.json`; the first, of the main metric, also says how each class does."""
+def metric_rows(scored: Scored, language: str, role: str, count: int) -> list[dict[str, Any]]:
+    """The entries of `scores.json`; the first, of the main metric, also has each class and what is taken for it."""
     rows: list[dict[str, Any]] = [
         {"language": language, "role": role, "metric": name, "value": value, "count": count}
-        for name, value in scores.items()
+        for name, value in scored.points.items()
     ]
-    rows[0]["classes"] = classes
+    rows[0] |= {"classes": scored.classes, "confusion": scored.confusion}
     return rows

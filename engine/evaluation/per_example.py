@@ -1,4 +1,4 @@
-"""What the scores of a stage are made of, test item by test item: for comparing two models on the same items."""
+"""What the scores of a stage are made of, test item by test item: to compare two models on them, and to look at."""
 
 from __future__ import annotations
 
@@ -16,27 +16,29 @@ from .metrics import f1_of_counts
 
 ITEMS = "items.safetensors"
 """In the folder of a scored stage. It decides nothing, and stages made before there was one stay as they are."""
+PREDICTED = "predicted.safetensors"
+"""As `ITEMS`: language -> int16 `[items of the test store]`, the class of each."""
 Items = dict[str, NDArray[Any]]
 """Language -> uint16 `[n, 3]`, entities of each sentence (gold, predicted, correct); or uint8 `[n]`, right or wrong."""
 
 
-def save_items(folder: Path, items: Items) -> None:
-    """Writes the items of a stage beside its scores."""
-    atomic_write_bytes(folder / ITEMS, save({name: np.ascontiguousarray(rows) for name, rows in items.items()}))
+def save_items(folder: Path, items: Items, name: str = ITEMS) -> None:
+    """Writes what is known of the test items of a stage beside its scores."""
+    atomic_write_bytes(folder / name, save({name: np.ascontiguousarray(rows) for name, rows in items.items()}))
 
 
-def load_items(folder: Path) -> Items:
-    """The items of a stage; empty where it was made before they were kept.
+def load_items(folder: Path, name: str = ITEMS) -> Items:
+    """What `save_items` wrote; empty where the stage was made before it was kept.
 
     Raises:
         DataError: the file is damaged.
     """
     try:
-        return load((folder / ITEMS).read_bytes())
+        return load((folder / name).read_bytes())
     except FileNotFoundError:
         return {}
     except (OSError, SafetensorError) as error:
-        raise DataError(f"{folder / ITEMS}: cannot be read ({error}); delete the stage and run it again") from error
+        raise DataError(f"{folder / name}: cannot be read ({error}); delete the stage and run it again") from error
 
 
 def points(items: NDArray[Any]) -> float:

@@ -187,10 +187,10 @@ def _evaluate(opened: OpenModel, named: Sequence[tuple[str, str, list[Example]]]
                 prompt=model.prompt,
                 whole=True,
             )
-            metrics, _, classes = score(model, store, poll=poll, prediction=opened.prediction)
+            scored = score(model, store, poll=poll, prediction=opened.prediction)
             items = int(np.sum(store.num_words)) if ner else len(store)
             long = int(store.long.sum()) if ner else store.cut["sequences"]
-            scores.append(Score(name, file, metrics, len(store), items, long, classes))
+            scores.append(Score(name, file, scored.points, len(store), items, long, scored.classes))
     metric = HEADLINE[model.task]
     targets = {s.name: s.metrics[metric] for s in scores[1:]}
     transfer = transfer_gap(scores[0].metrics[metric], targets) if targets else None

@@ -1,18 +1,18 @@
-"""The page around the pictures: its style, its tables, and the plain-language reading at the top."""
+"""The page around the pictures: its style, its tables, and the cards at the top."""
 
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterable, Sequence
 from typing import Any
 
 from .answer import command
 from .parts import Run, alphas, mean, mean_curve, percent
-from .seeds import Step, stat
+from .seeds import Step
 from .stage_table import (
     METRIC_NAMES,
     SIDE_ARMS,
-    StageScore,
     aggregate,
     or_dash,
     step_between,
@@ -23,35 +23,55 @@ from .svg import clean, style
 from .training import accepted_share
 
 _CSS = """
-:root{--ink:#1f2328;--muted:#59636e;--line:#d8dde3;--paper:#fff;--tint:#f5f7f9;--good:#00664b;--bad:#a63e00;--accent:#005a8f}
+:root{--ink:#1f2328;--muted:#59636e;--line:#d8dde3;--paper:#fff;--tint:#f5f7f9;--good:#00664b;--bad:#a63e00;--accent:#005a8f;
+--k0:#d5e8f7;--k1:#fbe2d3;--k2:#d3efe5;--k3:#f3dff0;--k4:#f7eac4;--k5:#e4e3f5}
 @media screen and (prefers-color-scheme:dark){:root{--ink:#e6edf3;--muted:#9da7b1;--line:#333b45;--paper:#14181d;
---tint:#1c2229;--good:#3ccb9f;--bad:#ff8f57;--accent:#5bb0ea}}
+--tint:#1c2229;--good:#3ccb9f;--bad:#ff8f57;--accent:#5bb0ea;
+--k0:#173b54;--k1:#56321e;--k2:#14473b;--k3:#4b2b46;--k4:#4c3c12;--k5:#353160}}
 *{box-sizing:border-box}html{color-scheme:light dark}
 body{margin:0;background:var(--paper);color:var(--ink);font:16px/1.55 system-ui,-apple-system,"Segoe UI",Roboto,
 "Helvetica Neue",Arial,sans-serif}
 main{max-width:1000px;margin:0 auto;padding:32px 24px 64px}
 h1{font-size:28px;line-height:1.2;margin:0}
 h2{font-size:20px;margin:44px 0 8px;padding-top:14px;border-top:1px solid var(--line)}
-h3{font-size:16px;margin:28px 0 4px}p{margin:6px 0 12px;max-width:76ch}
+h3{font-size:16px;margin:28px 0 4px}h4{font-size:15px;margin:20px 0 4px}
+h4 .note{font-weight:400}p{margin:6px 0 12px;max-width:76ch}
 p.note{max-width:none}.sub,figcaption,.note{color:var(--muted);font-size:14px}
 .sub{margin:6px 0 20px}.cards{display:flex;flex-wrap:wrap;gap:12px;margin:20px 0}
-.card{flex:1 1 200px;background:var(--tint);border:1px solid var(--line);border-radius:8px;padding:12px 16px}
+.card{flex:1 1 200px;min-width:0;background:var(--tint);border:1px solid var(--line);border-radius:8px;
+padding:12px 16px}
 .card b{display:block;font-size:26px;line-height:1.3;font-variant-numeric:tabular-nums}.card .up{color:var(--good)}
-.card .down{color:var(--bad)}.answers .card{flex-basis:100%;overflow-wrap:anywhere}.card pre{margin:8px 0 0}
+.card .down{color:var(--bad)}.answers .card{flex-basis:100%;overflow-wrap:anywhere}
+.card pre{margin:8px 0 0;white-space:pre-wrap}
 .card small{color:var(--muted);font-size:13px}.card .what{font-weight:600}
 ul{padding-left:20px;margin:8px 0;max-width:80ch}li{margin:5px 0}
 .scroll{overflow-x:auto}table{border-collapse:collapse;font-size:14px;font-variant-numeric:tabular-nums;margin:8px 0}
-th,td{padding:5px 10px;text-align:right;border-bottom:1px solid var(--line);white-space:nowrap}
+th,td{padding:5px 8px;text-align:right;border-bottom:1px solid var(--line);white-space:nowrap}
 th:first-child,td:first-child{text-align:left;padding-left:0}
 thead th{border-bottom:2px solid var(--ink);vertical-align:bottom;white-space:normal}
 td.text{text-align:left;white-space:normal}tr.control td{color:var(--muted)}tr.last td{font-weight:600}
-.dense th,.dense td{padding:4px 8px;font-size:13px}.dense td:first-child,.dense th:first-child{padding-left:0}
+.dense th,.dense td{padding:4px 7px;font-size:13px}.dense td:first-child,.dense th:first-child{padding-left:0}
 .warning{border-left:4px solid var(--bad);background:var(--tint);padding:8px 14px;margin:8px 0;font-size:15px}
-.warning b{color:var(--bad)}figure{margin:14px 0 28px}figure svg{max-width:100%;height:auto;display:block}
+.warning b{color:var(--bad)}figure{margin:14px 0 28px}figure svg{max-width:100%;height:auto}
+.keys{display:flex;flex-wrap:wrap;gap:2px 18px;font-size:12px;margin:4px 0 8px}.keys svg{vertical-align:middle}
+.keys span{white-space:nowrap}.flow{display:flex;flex-wrap:wrap;gap:18px}.flow svg{flex:none}
 pre{background:var(--tint);border:1px solid var(--line);border-radius:6px;padding:12px;overflow-x:auto;
 font-size:13px;line-height:1.45}
+nav{display:flex;flex-wrap:wrap;gap:4px 18px;font-size:14px}a{color:var(--accent)}
+.said{border-left:3px solid var(--line);padding:2px 0 2px 12px;margin:12px 0}.said>small{color:var(--muted)}
+.said dl{display:grid;grid-template-columns:minmax(72px,max-content) 1fr;gap:6px 14px;margin:0}
+dt{color:var(--muted);font-size:13px;padding-top:3px}dd{margin:0;line-height:1.9;overflow-wrap:anywhere}
+mark{color:inherit;background:var(--k0);border-radius:4px;padding:2px 5px}mark small{font-size:11px;font-weight:600}
+.k1{background:var(--k1)}.k2{background:var(--k2)}.k3{background:var(--k3)}.k4{background:var(--k4)}.k5{background:var(--k5)}
+.wrong{outline:2px solid var(--bad)}.missed{outline:2px dashed var(--bad)}.rejected{outline:2px dotted var(--muted)}
+.changed{outline:2px solid var(--accent)}
+.wrong,.missed,.rejected,.changed{margin:0 2px;-webkit-box-decoration-break:clone;box-decoration-break:clone}
+td{--cell:var(--bad)}td.hit{--cell:var(--accent);font-weight:600}
+.q1{--part:8%}.q2{--part:16%}.q3{--part:25%}.q4{--part:35%}.q5{--part:45%}
+[class^=q]:not(.q0){background:color-mix(in srgb,var(--cell) var(--part),transparent)}
 code{font-size:.92em}details{margin:10px 0}summary{cursor:pointer;font-weight:600}
-@media (max-width:700px){main{padding:20px 14px}figure .scroll svg{min-width:640px;max-width:none}}
+@media (max-width:700px){main{padding:20px 14px}.said dl{grid-template-columns:1fr;gap:2px}dt{padding-top:6px}
+th:first-child,td:first-child{position:sticky;left:0;background:var(--paper)}}
 @media print{main{max-width:none;padding:0}figure,tr,.card,.warning{break-inside:avoid}h2,h3{break-after:avoid}
 details::details-content{content-visibility:visible;height:auto}pre{white-space:pre-wrap}body{font-size:12px}table{font-size:11px}}
 """
@@ -94,9 +114,21 @@ def note(text: str) -> str:
     return f'<p class="note">{clean(text)}</p>'
 
 
-def folded(title: str, body: str) -> str:
+def folded(title: str, body: str, *, opened: bool = False) -> str:
     """HTML that opens when its title is clicked."""
-    return f"<details><summary>{clean(title)}</summary>{body}</details>"
+    start = '<details open="">' if opened else "<details>"
+    return f"{start}<summary>{clean(title)}</summary>{body}</details>"
+
+
+def heading(title: str) -> str:
+    """A heading that `contents` lists."""
+    return f'<h2 id="{re.sub("[^a-z]+", "-", title.lower())}">{clean(title)}</h2>'
+
+
+def contents(body: str) -> str:
+    """Links to the headings of the page's body."""
+    links = "".join(f'<a href="#{name}">{title}</a>' for name, title in re.findall('<h2 id="([^"]*)">(.*?)</h2>', body))
+    return f'<nav aria-label="Contents">{links}</nav>'
 
 
 def bullets(lines: Iterable[str]) -> str:
@@ -179,7 +211,7 @@ def cards(run: Run) -> str:
         if change and len(steps) > 1:
             line += f" → {last.mean:.1f}"
             css = "up" if change.stat.mean > 0 else "down" if change.stat.mean < 0 else "same"
-            rose = f"{_ups(change)} seeds" if change.stat.n > 1 else "one seed"
+            rose = f"{ups(change)} seeds" if change.stat.n > 1 else "one seed"
             more += f' → {clean(steps[-1].label)}; <span class="{css}">{clean(str(change))}</span>, {rose}'
         what = f'<span class="what">{clean(f"{target}: {run.metric}")}</span>'
         out.append(f'<div class="card">{what}<b>{clean(line)}</b><small>{more}</small></div>')
@@ -200,7 +232,8 @@ def decision_table(run: Run) -> str:
         header += ["of O", "of entities"]
         columns += [[percent(d.get(key)) for d in decisions] for key in ("coverage_o", "coverage_entity")]
     if gold:
-        header += ["precision\u00a0†", "curve distance\u00a0†"]
+        outside = ", with\u00a0O" if run.summary["task"] == "ner" else ""
+        header += [f"precision{outside}\u00a0†", "curve distance\u00a0†"]
         columns.append([percent(d.get("precision_if_gold")) for d in decisions])
         distances = [curve_distance(d) for d in decisions]
         columns.append(["-" if math.isnan(distance) else f"{100 * distance:.1f}" for distance in distances])
@@ -208,7 +241,7 @@ def decision_table(run: Run) -> str:
         header.append(reason.replace("-", " "))
         columns.append([counted((d.get("rejected") or {}).get(reason)) for d in decisions])
     header.append("source removed")
-    columns.append([percent(_source_lost(d)) for d in decisions])
+    columns.append([percent(source_lost(d)) for d in decisions])
     rules = " and ".join(sorted({str(d.get("rule")) for d in decisions if d.get("rule")}))
     text = f"Threshold rule: {rules or 'not recorded'}. "
     if any(d.get("at_edge") for d in decisions):
@@ -231,7 +264,8 @@ def counted(value: Any) -> str:
     return f"{value:,}" if isinstance(value, int) else "-"
 
 
-def _source_lost(decision: dict[str, Any]) -> float | None:
+def source_lost(decision: dict[str, Any]) -> float | None:
+    """The share of the source samples in play that a decision removed."""
     source = decision.get("source") or {}
     return (source.get("removed") or 0) / source["items"] if source.get("items") else None
 
@@ -244,143 +278,11 @@ def curve_distance(decision: dict[str, Any]) -> float:
     return mean(abs(a[x] - b[x]) for x in a.keys() & b.keys())
 
 
-def reading(run: Run) -> list[str]:
-    """What happened, in sentences made from the numbers; stages that hurt are named."""
-    out: list[str] = []
-    steps = run.result.trail
-    if len(steps) > 1:
-        out += _read_whole(run, steps)
-        out += _read_steps(run, steps)
-        out += _read_best(steps)
-        out += _read_gap(steps)
-    control = [s for s in run.result.stages if s.arm == "control"]
-    task = [s for s in steps if s.arm == "btf"]
-    if control and task and (step := step_between(task[0].values, control[0].values, "control")):
-        out.append(f"BTF on task text against the same BTF on general text (control): {step} points ({_ups(step)}).")
-    if stages := run.result.stages:
-        parallel = "Parallel data" if any(s.uses_parallel_data for s in stages) else "No parallel data"
-        labels = "more than scoring" if any(s.uses_target_labels for s in stages) else "scoring only"
-        out.append(f"{parallel} was used; target labels were used for {labels}.")
-        if any(s.uses_dictionary for s in stages):
-            out.append("A dictionary was used for code switching.")
-    if 0 < len(run.result.seeds) < 3 and steps:
-        few = "One seed" if len(run.result.seeds) == 1 else "Two seeds"
-        out.append(f"{few} cannot tell an effect from luck: read every step as an anecdote.")
-    unscored = [t for t in run.summary["targets"] if t not in run.result.targets]
-    if unscored:
-        out.append(f"No scores for {', '.join(unscored)}: no labelled test set, or its stages have not finished.")
-    open_stages = [s["folder"] for s in run.summary["stages"] if not s["finished"]]
-    if open_stages:
-        out.append(f"Not finished: {some(open_stages, 3)}. Start the run again to continue it.")
-    return out or ["Nothing has been scored yet."]
-
-
 def some(items: Sequence[str], most: int) -> str:
     """The first of some names, and how many there are beside them."""
     return ", ".join(items[:most]) + (f" and {len(items) - most} more" if len(items) > most else "")
 
 
-def _ups(step: Step) -> str:
+def ups(step: Step) -> str:
+    """How many of the pairs of a step rose, in words."""
     return f"up in {step.up} of {step.stat.n}"
-
-
-def unclear(step: Step) -> bool:
-    """Whether a step is within two standard errors of zero, or cannot be told for want of seeds."""
-    if step.stat.std is None or step.stat.n < 3:
-        return True
-    return abs(step.stat.mean) <= 2 * step.stat.std / math.sqrt(step.stat.n)
-
-
-def _read_whole(run: Run, steps: Sequence[StageScore]) -> list[str]:
-    first, last = steps[0], steps[-1]
-    whole = step_between(last.values, first.values, first.stage)
-    if not whole:
-        return []
-    verb = "rose" if whole.stat.mean > 0 else "fell" if whole.stat.mean < 0 else "did not move,"
-    many = len(run.result.targets) > 1
-    over = "averaged over targets and seeds" if many else "averaged over seeds" if whole.stat.n > 1 else "in one seed"
-    ends = f" from {first.average.mean:.1f} to {last.average.mean:.1f}" if first.average and last.average else ""
-    return [
-        f"From {first.label} to {last.label}, {run.metric} {verb}{ends}: {whole} points {over}"
-        f", {_ups(whole)} {'(target, seed) pairs' if many else 'seeds'}."
-    ]
-
-
-def _read_steps(run: Run, steps: Sequence[StageScore]) -> list[str]:
-    out = []
-    if btf := next((s for s in steps if s.arm == "btf" and s.step), None):
-        assert btf.step
-        out.append(f"Bilingual task fitting (BTF): {btf.step} points ({_ups(btf.step)}).")
-    students = [s for s in steps if s.arm == "selftrain"]
-    teachers = [s for s in steps if s.arm != "selftrain"]
-    if students and teachers and (whole := step_between(students[-1].values, teachers[-1].values, "teacher")):
-        doubt = "; this is within the noise of these seeds" if unclear(whole) else ""
-        out.append(
-            f"Self-training ({students[0].label} to {students[-1].label}) on top of its first "
-            f"teacher: {whole} points ({_ups(whole)}){doubt}."
-        )
-    hurt = [f"{s.label} ({s.step}, {_ups(s.step)})" for s in steps if s.step and s.step.stat.mean < 0]
-    if hurt:
-        out.append(f"Lowered the score on average: {'; '.join(hurt)}.")
-    single = [
-        f"{s.label} on {t} ({step})"
-        for s in steps
-        for t, step in s.steps.items()
-        if step.stat.mean < 0 and s.step and s.step.stat.mean >= 0
-    ]
-    if single:
-        out.append(f"Rose on average but fell in one language: {'; '.join(single)}.")
-    vague = [s.label for s in students if s.step and unclear(s.step)]
-    if vague and len(run.result.seeds) > 1:
-        out.append(f"Single steps within two standard errors of zero: {', '.join(vague)}. Do not read them one by one.")
-    return out
-
-
-def _read_best(steps: Sequence[StageScore]) -> list[str]:
-    best = max((s for s in steps if s.average), key=lambda s: s.average.mean if s.average else 0.0, default=None)
-    last = steps[-1].average
-    if best is None or best.average is None or last is None or best.average.mean < last.mean + 0.05:
-        return []
-    return [
-        f"The best stage on average was {best.label} ({best.average.mean:.1f}), not the last; to choose it "
-        "by these scores would be to use target labels."
-    ]
-
-
-def _read_gap(steps: Sequence[StageScore]) -> list[str]:
-    first, last = (stat(g.mean for g in s.gaps.values()) for s in (steps[0], steps[-1]))
-    a, b = steps[0].source, steps[-1].source
-    if not (first and last and a and b):
-        return []
-    text = f"The transfer gap (source minus target) went from {first.mean:.1f} to {last.mean:.1f} points"
-    fall = a.mean - b.mean
-    if fall > 0.5 and first.mean > last.mean:
-        text += f"; {fall:.1f} points of that come from the source score falling ({a.mean:.1f} to {b.mean:.1f})"
-    else:
-        text += f"; the source score went from {a.mean:.1f} to {b.mean:.1f}"
-    return [text + "."]
-
-
-def read_decisions(run: Run) -> list[str]:
-    """What the filter did, in sentences."""
-    found = list(run.decisions.values())
-    if not found:
-        return []
-    picks = [d["alpha"] for d in found if d.get("alpha") is not None]
-    edge = sum(bool(d.get("at_edge")) for d in found)
-    text = ""
-    if picks:
-        low, high = f"{min(picks):.2f}", f"{max(picks):.2f}"
-        text = f"The threshold α, found on the source, was {low if low == high else f'between {low} and {high}'}"
-        text += f" ({edge} of {len(picks)} at the edge of the grid). " if edge else ". "
-    text += f"On average the filter accepted {percent(mean(accepted_share(d) for d in found))} of the target items"
-    entity, right = (mean(d.get(k) for d in found) for k in ("coverage_entity", "precision_if_gold"))
-    text += f", and {percent(entity)} of those predicted as part of an entity" if not math.isnan(entity) else ""
-    text += f"; by gold labels {percent(right)} of the accepted were right" if not math.isnan(right) else ""
-    out = [text + "."]
-    if not math.isnan(lost := mean(map(_source_lost, found))):
-        out.append(
-            f"A round removed {percent(lost)} of the labelled source samples on average, because the student no longer "
-            "reproduced their labels. On clean data this is forgetting, not noise."
-        )
-    return out

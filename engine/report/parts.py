@@ -69,20 +69,21 @@ class Run:
 
 @dataclass(frozen=True)
 class Figure:
-    """One picture of the report: file name, heading, the sentence under it, and the SVG."""
+    """One picture of the report: file name, heading, the sentence under it; as an SVG, and as HTML that flows."""
 
     name: str
     title: str
     caption: str
     svg: str
+    html: str
 
 
 def drawn(
     name: str, title: str, caption: str, panels: Sequence[Panel], said: Iterable[str], columns: int, keys: Sequence[Key]
 ) -> Figure:
     """A figure of panels; `said` is what a screen reader says of it."""
-    picture = svg.figure(panels, title=title, description="; ".join(said), columns=columns, keys=keys)
-    return Figure(name, title, caption, picture)
+    shown: dict[str, Any] = {"title": title, "description": "; ".join(said), "keys": keys}
+    return Figure(name, title, caption, svg.figure(panels, columns=columns, **shown), svg.flowing(panels, **shown))
 
 
 def load_run(folder: str | Path) -> Run:
@@ -137,7 +138,7 @@ def mean(values: Iterable[Any]) -> float:
 def columns_for(count: int, most: int = 3) -> tuple[int, float]:
     """How many panels in a row, and how wide each."""
     columns = max(1, min(count, most))
-    return columns, min((WIDTH - svg.GAP * (columns - 1)) / columns, 620.0)
+    return columns, min((WIDTH - svg.GAP * (columns - 1)) / columns, 520.0)
 
 
 def trail(run: Run) -> Figure | None:
@@ -268,18 +269,30 @@ def grid(run: Run) -> tuple[list[tuple[str, Decisions]], int, float]:
 def thresholds(run: Run) -> Figure | None:
     """Accuracy and coverage against the threshold, source and (with gold) target, with alpha marked."""
     cells, columns, width = grid(run)
-    picture = threshold_picture(cells, run.result.seeds or (0,), columns, width)
+    drawing = _threshold_panels(cells, run.result.seeds or (0,), width)
+    if drawing is None:
+        return None
+    panels, keys, said = drawing
     caption = (
         "The threshold α is chosen on the labelled source and used on the target. Lines are means over seeds, dotted "
         "verticals the α of each seed with its accuracy and coverage on the source."
     )
-    return None if picture is None else Figure("thresholds", "Threshold: accuracy against coverage", caption, picture)
+    return drawn("thresholds", "Threshold: accuracy against coverage", caption, panels, said, columns, keys)
 
 
 def threshold_picture(
     cells: Sequence[tuple[str, Decisions]], seeds: Sequence[int], columns: int, width: float
 ) -> str | None:
     """Threshold curves as an SVG, a panel for each title with its decisions by seed; None without any item."""
+    if (drawing := _threshold_panels(cells, seeds, width)) is None:
+        return None
+    panels, keys, said = drawing
+    return svg.figure(panels, title="Threshold curves", description="; ".join(said), columns=columns, keys=keys)
+
+
+def _threshold_panels(
+    cells: Sequence[tuple[str, Decisions]], seeds: Sequence[int], width: float
+) -> tuple[list[Panel], list[Key], list[str]] | None:
     decisions = [decision for _, found in cells for _, decision in found]
     curves = [d[k] for d in decisions for k in ("curve", "target_curve") if d.get(k)]
     xs = [x for c in curves for x in numbers(c.get("thresholds"))]
@@ -297,8 +310,7 @@ def threshold_picture(
     gold = any(d.get("target_curve") for d in decisions)
     keys = [Key("accuracy of what is kept", ACCURACY), Key("coverage (share kept)", COVERAGE), Key("source", GREY)]
     keys += [Key("target (gold, for looking only)", GREY, "dash")] if gold else []
-    text = "; ".join(f"{title}: alpha {alphas(found)}" for title, found in cells)
-    return svg.figure(panels, title="Threshold curves", description=text, columns=columns, keys=keys)
+    return panels, keys, [f"{title}: alpha {alphas(found)}" for title, found in cells]
 
 
 def alphas(found: Decisions) -> str:

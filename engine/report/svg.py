@@ -247,21 +247,24 @@ def _marker(x: float, y: float, shape: str, classes: str) -> str:
     return f'<polygon {classes} points="{points}"/>'
 
 
+def _key_mark(key: Key, x: float, y: float) -> str:
+    if key.mark in ("bar", "soft"):
+        css = f"f{key.series}" + " soft" * (key.mark == "soft")
+        return f'<rect class="{css}" x="{x + 4}" y="{y - 6}" width="14" height="12"/>'
+    if key.mark in ("line", "dash", "thin"):
+        css = f"line s{key.series}" + (f" {key.mark}" if key.mark != "line" else "")
+        return f'<line class="{css}" x1="{x}" x2="{x + 22}" y1="{y}" y2="{y}"/>'
+    fill, shape = ("o", "circle") if key.mark == "hollow" else ("f", key.mark)
+    return _marker(x + 12, y, shape, f'class="s{key.series} {fill}{key.series}"')
+
+
 def _legend(keys: Sequence[Key], width: float) -> tuple[str, float]:
     out, x, y = [], 0.0, 10.0
     for key in keys:
         need = 26 + 6.6 * len(key.text) + 18
         if x and x + need > width:
             x, y = 0.0, y + 18
-        if key.mark in ("bar", "soft"):
-            css = f"f{key.series}" + " soft" * (key.mark == "soft")
-            out.append(f'<rect class="{css}" x="{x + 4}" y="{y - 6}" width="14" height="12"/>')
-        elif key.mark in ("line", "dash", "thin"):
-            css = f"line s{key.series}" + (f" {key.mark}" if key.mark != "line" else "")
-            out.append(f'<line class="{css}" x1="{x}" x2="{x + 22}" y1="{y}" y2="{y}"/>')
-        else:
-            fill, shape = ("o", "circle") if key.mark == "hollow" else ("f", key.mark)
-            out.append(_marker(x + 12, y, shape, f'class="s{key.series} {fill}{key.series}"'))
+        out.append(_key_mark(key, x, y))
         out.append(f'<text class="small" x="{x + 27}" y="{y + 4}">{clean(key.text)}</text>')
         x += need
     return "".join(out), (y + 16 if keys else 0.0)
@@ -290,6 +293,22 @@ def figure(panels: Sequence[Panel], *, title: str, description: str, columns: in
         f'viewBox="-2 -2 {width + 4:.0f} {height + 4:.0f}" width="{width + 4:.0f}" height="{height + 4:.0f}">'
         f"<title>{clean(title)}</title><desc>{clean(description)}</desc>{''.join(body)}</svg>"
     )
+
+
+def flowing(panels: Sequence[Panel], *, title: str, description: str, keys: Sequence[Key] = ()) -> str:
+    """What `figure` draws, as HTML of one `<svg>` a panel, which a narrow page puts below each other."""
+    marks = "".join(
+        f'<span><svg class="xlt" width="26" height="16" aria-hidden="true">{_key_mark(key, 0.0, 8.0)}</svg>'
+        f"{clean(key.text)}</span>"
+        for key in keys
+    )
+    boxes = []
+    for i, panel in enumerate(panels):
+        label = quoteattr(_NOT_XML.sub("\ufffd", f"{title}: {panel.title}" if panel.title else title))
+        size = f'viewBox="0 0 {panel.width:.0f} {panel.height:.0f}" width="{panel.width:.0f}"'
+        said = f"<desc>{clean(description)}</desc>" if i == 0 else ""
+        boxes.append(f'<svg class="xlt" role="img" aria-label={label} {size}>{said}{panel.render()}</svg>')
+    return f'<div class="keys">{marks}</div><div class="flow">{"".join(boxes)}</div>'
 
 
 def standalone(svg: str) -> str:

@@ -7,36 +7,39 @@ from pathlib import Path
 
 from ..storage.files import atomic_write_text, read_json, storage_errors
 from .answer import link_models
-from .by_class import class_section
-from .cotrain import common_errors, iterations
-from .laboratory import thresholds_section, trust_section
 from .model_card import write_cards
 from .page import (
     answer_cards,
     bullets,
     cards,
+    contents,
     counted,
     decision_table,
     failed,
     folded,
+    heading,
     note,
     page,
-    read_decisions,
-    reading,
     score_tables,
     some,
     table,
     warning,
 )
 from .parts import Figure, Run, languages, load_run, thresholds, trail
-from .pseudo_labels import quality_section
+from .sections.by_class import class_section
+from .sections.cotrain import common_errors, iterations
+from .sections.laboratory import thresholds_section, trust_section
+from .sections.pseudo_labels import quality_section
+from .sections.reading import read_decisions, reading
+from .sections.sentences import sentences_section
+from .sections.truth import truth_section
 from .svg import clean, standalone
 from .training import calibration, classes, losses, quality, seconds
-from .truth import truth_section
 
+_DECIDED = "Thresholds and pseudo-labels"
 _SECTIONS: dict[str, tuple[Callable[[Run], Figure | None], ...]] = {
     "Scores": (trail, languages, iterations),
-    "Thresholds and pseudo-labels": (thresholds, quality, classes, calibration),
+    _DECIDED: (thresholds, quality, classes, calibration),
     "Training": (losses, seconds),
 }
 _MACHINE = (
@@ -83,22 +86,17 @@ def write_report(folder: str | Path) -> Path:
 def render(run: Run, figures: dict[str, list[Figure]]) -> str:
     """The page as text, from the figures of each section."""
     drawings = {title: "\n".join(map(_figure, shown)) for title, shown in figures.items()}
-    parts = [
-        _header(run),
-        answer_cards(run),
-        failed(run),
-        cards(run),
-        "<h2>What happened</h2>",
-        bullets(reading(run)),
-        _warnings(run),
-    ]
-    parts += ["<h2>Scores</h2>", drawings["Scores"] + score_tables(run) + common_errors(run) + class_section(run)]
-    if decided := drawings["Thresholds and pseudo-labels"] + _decisions(run):
-        parts += ["<h2>Thresholds and pseudo-labels</h2>", bullets(read_decisions(run)), decided]
+    parts = [heading("What happened"), bullets(reading(run)), _warnings(run)]
+    parts += [heading("Scores"), drawings["Scores"] + score_tables(run) + common_errors(run) + class_section(run)]
+    parts += [sentences_section(run)]
+    if decided := drawings[_DECIDED] + _decisions(run):
+        parts += [heading(_DECIDED), bullets(read_decisions(run)), decided]
     if drawings["Training"]:
-        parts += ["<h2>Training</h2>", drawings["Training"]]
-    parts += [trust_section(run), truth_section(run), "<h2>Settings and provenance</h2>", _provenance(run)]
-    return page(f"{run.summary['name']}: report", "\n".join(p for p in parts if p))
+        parts += [heading("Training"), drawings["Training"]]
+    parts += [trust_section(run), truth_section(run), heading("Settings and provenance"), _provenance(run)]
+    body = "\n".join(p for p in parts if p)
+    top = [_header(run), answer_cards(run), failed(run), cards(run), contents(body)]
+    return page(f"{run.summary['name']}: report", "\n".join([*(p for p in top if p), body]))
 
 
 def _decisions(run: Run) -> str:
@@ -133,13 +131,13 @@ def _warnings(run: Run, most: int = 2) -> str:
         ]
         more = folded(f"{len(lines) - most} more", "".join(lines[most:])) if len(lines) > most else ""
         boxes.append(warning(name, "".join(lines[:most]) + more))
-    return f"<h2>Warnings</h2>{''.join(boxes)}" if boxes else ""
+    return f"{heading('Warnings')}{''.join(boxes)}" if boxes else ""
 
 
 def _figure(figure: Figure) -> str:
     caption = figure.caption[:1].upper() + figure.caption[1:]
     return (
-        f'<figure id="{clean(figure.name)}"><h3>{clean(figure.title)}</h3><div class="scroll">{figure.svg}</div>'
+        f'<figure id="{clean(figure.name)}"><h3>{clean(figure.title)}</h3>{figure.html}'
         f"<figcaption>{clean(caption)} <code>figures/{clean(figure.name)}.svg</code></figcaption></figure>"
     )
 

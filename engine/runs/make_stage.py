@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 from ...model import MaskedLM, load_task_model, save_model
-from ..evaluation.per_example import ITEMS, Items, save_items
+from ..evaluation.inference import Scored
+from ..evaluation.per_example import ITEMS, PREDICTED, save_items
 from ..plan import Stage, digest
 from ..recipe.config import merged
 from ..stages.context import Context, write_trace
@@ -34,8 +36,8 @@ def make_stage(context: Context, stage: Stage, *, resume: bool) -> bool:
     context.warnings.clear()
     outcome = train_stage(run)
     context.processes.rank_zero_only(lambda: _save(run, outcome))
-    rows, items = ([], {}) if isinstance(outcome.model, MaskedLM) else context.score_stage(stage, outcome.model)
-    context.processes.rank_zero_only(lambda: _seal(run, outcome, rows, items))
+    rows, scored = ([], {}) if isinstance(outcome.model, MaskedLM) else context.score_stage(stage, outcome.model)
+    context.processes.rank_zero_only(lambda: _seal(run, outcome, rows, scored))
     return True
 
 
@@ -74,12 +76,11 @@ def _save(run: StageRun, outcome: Outcome) -> None:
     write_trace(run.folder, outcome.trace)
 
 
-def _seal(run: StageRun, outcome: Outcome, rows: list[dict[str, Any]], items: Items) -> None:
+def _seal(run: StageRun, outcome: Outcome, rows: list[dict[str, Any]], scored: dict[str, Scored]) -> None:
     """Writes scores, and `stage.json` last: it makes the folder a result."""
     context, stage, folder, spent = run.context, run.stage, run.folder, outcome.spent
     if rows:
-        atomic_write_json(folder / SCORES, {"scores": rows})
-        save_items(folder, items)
+        _write_scores(folder, rows, scored)
     sync_tree(folder)
     record = {
         **stage.identity,
@@ -104,6 +105,12 @@ def _seal(run: StageRun, outcome: Outcome, rows: list[dict[str, Any]], items: It
     context.progress.end(stage.id, ", ".join(x for x in (outcome.line, text, f"{spent.wall:.0f} s") if x))
 
 
+def _write_scores(folder: Path, rows: list[dict[str, Any]], scored: dict[str, Scored]) -> None:
+    atomic_write_json(folder / SCORES, {"scores": rows})
+    save_items(folder, {language: s.items for language, s in scored.items()})
+    save_items(folder, {language: s.predicted for language, s in scored.items()}, PREDICTED)
+
+
 def _marks(run: StageRun, notes: dict[str, Any]) -> dict[str, bool]:
     """The marks of a stage: its own, and those of every stage or folder that it learns from or starts from."""
     config = run.context.config
@@ -119,16 +126,15 @@ def _rescore(run: StageRun) -> None:
     context, stage, folder = run.context, run.stage, run.folder
     record, tests = read_json(folder / FINISHED, None), _tests(context, stage)
     # A stage taken over from before test items were kept gets them; one that was made here stays as it is.
-    kept = "reused_from" not in record or not tests or (folder / ITEMS).exists()
+    kept = "reused_from" not in record or not tests or all((folder / name).exists() for name in (ITEMS, PREDICTED))
     if context.processes.rank_zero_only(lambda: record.get("scored_on") == tests and kept):
         return
     context.progress.note(f"{stage.id}: scored again, since the test files, or how voters predict, have changed")
-    rows, items = context.score_stage(stage, load_task_model(folder).to(context.device)) if tests else ([], {})
+    rows, scored = context.score_stage(stage, load_task_model(folder).to(context.device)) if tests else ([], {})
 
     def replace_scores() -> None:
-        atomic_write_json(folder / SCORES, {"scores": rows})
-        save_items(folder, items)
-        hashes = record["hashes"] | {name: sha256_file(folder / name) for name in (SCORES, ITEMS)}
+        _write_scores(folder, rows, scored)
+        hashes = record["hashes"] | {name: sha256_file(folder / name) for name in (SCORES, ITEMS, PREDICTED)}
         changed = {"hashes": hashes, "prediction": context.config.prediction, "scored_on": tests}
         atomic_write_json(folder / FINISHED, record | changed)
 

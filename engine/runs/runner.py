@@ -17,7 +17,7 @@ from ..plan import Stage
 from ..recipe.config import RunConfig
 from ..recipe.config.files import recipe_files
 from ..recipe.load import Resolved, load_recipe, places
-from ..report.laboratory import THRESHOLDS
+from ..report.sections.laboratory import THRESHOLDS
 from ..report.stage_folders import failures
 from ..report.summary import write_summary
 from ..report.write import write_report

@@ -13,9 +13,7 @@ import torch
 from ... import ConfigError, Interrupted, ModelError
 from ...data import Tokenizer, TokenStore
 from ...model import Encoder, TaskModel, load_encoder, load_masked_lm, load_task_model
-from ..evaluation.inference import metric_rows, score
-from ..evaluation.metrics import ClassTable
-from ..evaluation.per_example import Items
+from ..evaluation.inference import Scored, metric_rows, score
 from ..plan import Stage
 from ..recipe.config import RunConfig, StageTraining
 from ..report.summary import TRANSLATE_TEST, TRANSLATED
@@ -138,17 +136,17 @@ class Context:
             raise ModelError(f"{folder / WEIGHTS}: the file has changed since it was written; delete the folder")
         return folder
 
-    def score_stage(self, stage: Stage, model: TaskModel) -> tuple[list[dict[str, Any]], Items]:
-        """Scores on the sources and the target of the stage (all targets where it has none), and what they are of."""
+    def score_stage(self, stage: Stage, model: TaskModel) -> tuple[list[dict[str, Any]], dict[str, Scored]]:
+        """Scores on the sources and the target of the stage (all targets where it has none): rows, and by language."""
         rows: list[dict[str, Any]] = []
-        items: Items = {}
+        scored: dict[str, Scored] = {}
         for language, (role, store) in self.test_stores(stage).items():
-            scores, items[language], classes = self.score(model, store)
-            rows += metric_rows(scores, classes, language, role, len(store))
-        return rows, items
+            scored[language] = self.score(model, store)
+            rows += metric_rows(scored[language], language, role, len(store))
+        return rows, scored
 
-    def score(self, model: TaskModel, store: TokenStore) -> tuple[dict[str, float], np.ndarray, ClassTable]:
-        """The scores of a model, what they are of, example by example (`items.py`), and of each class."""
+    def score(self, model: TaskModel, store: TokenStore) -> Scored:
+        """The scores of a model as this run predicts."""
         return score(model, store, prediction=self.config.prediction, **self.passes)
 
     def test_stores(self, stage: Stage) -> dict[str, tuple[str, TokenStore]]:

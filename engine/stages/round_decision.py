@@ -164,7 +164,8 @@ def decide_round(context: Context, stage: Stage, labeller: TaskModel) -> RoundDe
         record |= _with_gold(table, labels, choice, test, accept(test, choice.alpha))
         record["calibration"] |= {"target": _calibration(test)}
     _warn(context, stage, choice, record, kept, in_play, source, unlabelled)
-    return RoundDecision(_arrays(table, pool, unlabelled, decision, kept) | _judged(calibration), record)
+    arrays = _arrays(table, pool, unlabelled, decision, source, kept)
+    return RoundDecision(arrays | _judged(calibration), record)
 
 
 def choose_alpha(table: SelfTrainConfig, calibration: Voted, labels: Sequence[str]) -> ThresholdChoice:
@@ -307,7 +308,7 @@ def _judged(calibration: Voted) -> dict[str, np.ndarray]:
 
 
 def _arrays(
-    table: SelfTrainConfig, pool: Pool, target: Voted, decision: Decision, kept: SourceDecision
+    table: SelfTrainConfig, pool: Pool, target: Voted, decision: Decision, source: Voted, kept: SourceDecision
 ) -> dict[str, np.ndarray]:
     stays = np.zeros(len(target.store), dtype=np.uint8)
     stays[pool.target if table.abandoned == "round" else np.unique(target.example[decision.keep])] = 1
@@ -320,6 +321,7 @@ def _arrays(
         "target.pool": stays,
         "source.keep": kept.keep.astype(np.uint8),
         "source.reason": kept.reason,
+        "source.label": source.spread(source.votes.mean_probability.argmax(dim=-1).numpy().astype(np.int16), IGNORE),
     }
 
 

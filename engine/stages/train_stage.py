@@ -186,7 +186,7 @@ class Fit:
             self.folder / "best",
             fingerprint=self.fingerprint,
             every=max(1, round(self.loop.total / training.epochs)),
-            score=lambda: context.score(model, store)[0][metric],
+            score=lambda: context.score(model, store).points[metric],
             processes=context.processes,
         )
 

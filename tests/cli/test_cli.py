@@ -118,6 +118,10 @@ def test_report_is_made_again(cli: Any, finished: Any) -> None:
     assert answer.out.split("\n\n")[0] in finished.answer.out
     assert (finished.folder / "report.html").exists()
     assert (finished.folder / "summary.json").exists()
+    assert "<mark" in (finished.folder / "report.html").read_text("utf-8")
+    assert cli("report", finished.folder, "--no-sentences").code == 0
+    assert "<mark" not in (finished.folder / "report.html").read_text("utf-8")
+    assert not (finished.folder / "sentences.json").exists()
     assert_error(cli("report", finished.files), 3, "not a run folder")
 
 

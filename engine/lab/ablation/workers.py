@@ -21,7 +21,7 @@ from ...recipe.load import load_recipe
 from ...runs.runner import run
 from ...storage.files import storage_errors
 from ...training.progress import Progress
-from ..studies.thresholds import write_thresholds
+from ..studies.for_the_page import write_for_page
 
 POLL_SECONDS = 0.5
 GRACE_SECONDS = 60.0
@@ -78,7 +78,7 @@ def make(job: Job, should_stop: Callable[[], int], progress: Progress | None = N
             progress=lines,
             should_stop=should_stop,
             reuse=[folder for folder in job.reuse if folder.is_dir()],
-            before_report=write_thresholds,
+            before_report=write_for_page,
         )
     except XltError as error:
         public = next(c for c in type(error).__mro__ if c.__module__ == XltError.__module__)

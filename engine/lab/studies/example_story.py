@@ -23,6 +23,7 @@ from ...stages.datasets import read_file
 from ...stages.round_decision import REASONS
 from ...storage.files import read_json
 from .example_name import Item, find_item
+from .example_text import decoded, is_example, words_of
 from .finished_run import FinishedRun, Json, TaskStage
 
 ACCEPTED, NOT_IN_POOL = "accepted", "not-in-pool"
@@ -146,7 +147,7 @@ def example_story(folder: str | Path, name: str, *, seed: int | None = None, tar
         language=_language(item),
         seed=chosen,
         task=item.store.task,
-        words=_decoded(item, tokenizer) if example is None else _words(example),
+        words=decoded(item.store, item.number, tokenizer) if example is None else words_of(example),
         seen=tuple(int(w) for w in item.store.items(item.number)[1]) if item.store.task == "ner" else (0,),
         gold=_gold(item, example, labels),
         opinions={s.stage: _opinions(run, s, item) for s in sorted(stages, key=lambda s: s.order)},
@@ -198,47 +199,19 @@ def _round(
 
 
 def _original(run: FinishedRun, item: Item, tokenizer: Tokenizer) -> Example | None:
-    """The example as its file has it, with its labels if it has them; None where the file is gone or has changed.
-
-    An example counts as the same when it has the same id and gives the same tokens.
-    """
+    """The example as its file has it, with its labels if it has them; None where the file is gone or has changed."""
     stem = file_stem(item.example.rpartition(":")[0])
     paths = [Path(p) for p in read_json(run.folder / "run.json").get("hashes") or {}]
     paths = sorted((p for p in paths if p.is_file()), key=lambda p: file_stem(p) != stem)
-    ids = item.store.ids(item.number).tolist()
     for path, unlabelled in product(paths, (False, True)):
         try:
             examples = read_file(run.config, path, unlabelled=unlabelled)
         except DataError:
             continue  # a file of another kind, or one without labels
         for example in examples:
-            if example.id == item.example and _tokens(tokenizer, example, item.store.max_length) == ids:
+            if is_example(example, item.store, item.number, tokenizer):
                 return example
     return None
-
-
-def _tokens(tokenizer: Tokenizer, example: Example, length: int) -> list[int]:
-    if example.words is not None:
-        return tokenizer.encode_words([example.words], max_length=length)[0].ids
-    return tokenizer.encode_texts([str(example.text)], [example.pair], max_length=length)[0].ids
-
-
-def _words(example: Example) -> tuple[str, ...]:
-    if example.words is not None:
-        return example.words
-    return (str(example.text) if example.pair is None else f"{example.text} | {example.pair}",)
-
-
-def _decoded(item: Item, tokenizer: Tokenizer) -> tuple[str, ...]:
-    """The words or the text as far as the tokens tell."""
-    ids = item.store.ids(item.number).tolist()
-    if item.store.task != "ner":
-        return (tokenizer.decode(ids[1:-1]),)
-    words = ["?"] * int(item.store.num_words[item.number])
-    positions, numbers = (array.tolist() for array in item.store.items(item.number))
-    for start, end, number in zip(positions, [*positions[1:], len(ids) - 1], numbers, strict=True):
-        words[number] = tokenizer.decode(ids[start:end])
-    return tuple(words)
 
 
 def _gold(item: Item, example: Example | None, labels: Sequence[str]) -> tuple[str, ...] | None:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from safetensors import SafetensorError
 from safetensors.numpy import load_file
 
 from .... import DataError
@@ -159,11 +160,22 @@ class FinishedRun:
         return self.by_id(inputs.get("student") or inputs.get("teacher") or "")
 
     def decisions(self) -> list[tuple[TaskStage, Json, dict[str, np.ndarray]]]:
-        """The hard stages with both files of a decision and what these hold; in the order of pair, round and seed."""
+        """The hard stages with both files of a decision and what these hold; in the order of pair, round and seed.
+
+        Raises:
+            DataError: a file is damaged.
+        """
         hard = [s for s in self.stages if s.kind == "hard" and (s.folder / DECISION).exists()]
-        both = [(s, read_json(s.folder / "decision.json"), load_file(s.folder / DECISION)) for s in hard]
+        both = [(s, read_json(s.folder / "decision.json"), _arrays(s.folder / DECISION)) for s in hard]
         return sorted((d for d in both if d[1]), key=lambda d: (d[0].pair or "", d[0].order, d[0].seed))
 
     def votes(self, stage: TaskStage, store: TokenStore, examples: np.ndarray | None = None) -> Voted:
         """What the voters of a stage say about examples of a store, all without a choice."""
         return vote(self.model(stage), store, examples)
+
+
+def _arrays(path: Path) -> dict[str, np.ndarray]:
+    try:
+        return load_file(path)
+    except SafetensorError as error:
+        raise DataError(f"{path}: cannot be read ({error}); delete the stage and run it again") from error

@@ -10,9 +10,9 @@ from pathlib import Path
 import numpy as np
 
 from .... import DataError
-from ...report.laboratory import THRESHOLDS
 from ...report.page import curve_distance
 from ...report.parts import mean, percent
+from ...report.sections.laboratory import THRESHOLDS
 from ...report.text_table import text_table
 from ...storage.files import atomic_write_json, delete
 from .finished_run import FinishedRun
@@ -21,7 +21,7 @@ from .threshold_rules import COMPARED, DRAWS, LEVEL, GoldSweep, JudgedItems, Rul
 PAGE_DRAWS = 100
 """Of the bootstrap, for the page of the report."""
 _RULES = ["rule", "alpha", f"{100 * LEVEL:.0f} % of draws", "edge", "accuracy", "coverage", "target coverage"]
-_GOLD = ["precision", "label F1", "regret"]
+_GOLD = ["label F1", "regret"]
 
 
 @dataclass(frozen=True)
@@ -45,6 +45,8 @@ class DecisionStudy:
     results: tuple[RuleResult, ...]
     oracle: dict[str, float] | None
     curve_distance: float | None
+    tagging: bool = False
+    """Whether there is a label `O`, which is not among the labels that `oracle` and the rules count."""
 
 
 def study_thresholds(folder: str | Path, *, rules: Sequence[str] = COMPARED, draws: int = DRAWS) -> list[DecisionStudy]:
@@ -84,6 +86,7 @@ def study_thresholds(folder: str | Path, *, rules: Sequence[str] = COMPARED, dra
                 results=tuple(results),
                 oracle=None if gold is None else gold.best(),
                 curve_distance=None if math.isnan(distance) else distance,
+                tagging=run.summary["task"] == "ner",
             )
         )
     return studies
@@ -128,7 +131,8 @@ def rule_tables(studies: Sequence[DecisionStudy]) -> list[tuple[str, list[str], 
         title = f"{pair}, round {number}: alpha {alpha} by {seeds[0].rule}"
         if distances := [s.curve_distance for s in seeds if s.curve_distance is not None]:
             title += f"; curves of source and target {100 * mean(distances):.1f} points apart"
-        tables.append((title, [*_RULES, *(_GOLD if gold else [])], lines))
+        precision = "precision" + ", without O" * seeds[0].tagging
+        tables.append((title, [*_RULES, *([precision, *_GOLD] if gold else [])], lines))
     return tables
 
 

@@ -18,8 +18,8 @@ from numpy.typing import NDArray
 from .... import DataError
 from ....data import OUTSIDE, TokenStore, derive_seed
 from ...evaluation.metrics import EntityCounter
-from ...report.laboratory import TRUST
 from ...report.parts import mean, percent
+from ...report.sections.laboratory import TRUST
 from ...report.stage_table import METRIC_NAMES, SIDE_ARMS
 from ...report.text_table import text_table
 from ...report.write import write_report

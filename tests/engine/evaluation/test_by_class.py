@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import re
 import warnings
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +14,8 @@ import pytest
 from seqeval.metrics import classification_report
 
 from xlt_engine.engine import predict
-from xlt_engine.engine.report.by_class import class_section
 from xlt_engine.engine.report.parts import load_run
+from xlt_engine.engine.report.sections.by_class import class_section
 
 STAGES = ("baseline", "de/finetune", "de/soft1", "de/hard1")
 
@@ -31,6 +33,20 @@ def classes_of(run: Any, stage: str, language: str, metric: str) -> dict[str, di
     return found
 
 
+def confusion_of(run: Any, stage: str, language: str) -> dict[str, dict[str, int]]:
+    rows = run.json(f"{stage}/scores.json")["scores"]
+    (table,) = (r["confusion"] for r in rows if r["language"] == language and "confusion" in r)
+    return dict(table)
+
+
+def counted(pairs: Iterable[tuple[str, str]]) -> dict[str, dict[str, int]]:
+    """Pairs of gold and predicted, by the one and the other."""
+    table: dict[str, dict[str, int]] = {}
+    for (gold, predicted), count in Counter(pairs).items():
+        table.setdefault(gold, {})[predicted] = count
+    return table
+
+
 def test_entity_types_are_those_of_seqeval(tiny: Callable[[str], Any]) -> None:
     run = tiny("ner")
     result = run.run("selftrain.rounds=1", "finetune.epochs=6")
@@ -46,6 +62,8 @@ def test_entity_types_are_those_of_seqeval(tiny: Callable[[str], Any]) -> None:
                 warnings.simplefilter("ignore")
                 tags = [list(f.labels) for f in found]  # type: ignore[union-attr]
                 report = classification_report(gold, tags, output_dict=True, zero_division=0)
+            words = [(g[-3:], p[-3:]) for gs, ps in zip(gold, tags, strict=True) for g, p in zip(gs, ps, strict=True)]
+            assert confusion_of(run, stage, language) == counted(words)
             own = classes_of(run, stage, language, "entity_f1")
             assert set(own) == {name for name in report if " " not in name} == {"LOC", "PER"}
             for name, values in own.items():
@@ -70,6 +88,7 @@ def test_classes_are_counted(tiny: Callable[[str], Any]) -> None:
         lines = (run.folder / f"test-{language}.tsv").read_text("utf-8").splitlines()[1:]
         texts, gold = zip(*(line.split("\t") for line in lines), strict=True)
         predicted = [p.label for p in predict(run.folder / "run" / "seed-0" / "de" / "finetune", list(texts))]  # type: ignore[union-attr]
+        assert confusion_of(run, "de/finetune", language) == counted(zip(gold, predicted, strict=True))
         own = classes_of(run, "de/finetune", language, "accuracy")
         for name in ("negative", "positive"):
             right = sum(g == p == name for g, p in zip(gold, predicted, strict=True))
@@ -84,18 +103,42 @@ def test_the_report_has_means_over_seeds(tiny: Callable[[str], Any]) -> None:
     run.run("selftrain.rounds=0.5", seeds=(0, 1))
     found = load_run(run.folder / "run")
     section = class_section(found)
-    assert [re.sub("<.*?>", "", head) for head in re.findall("<h3>.*?</h3>", section)] == ["de", "en"]
-    german = section.split("<h3>")[1]
+    assert re.findall("<summary>(.*?)</summary>", section) == ["de", "en"]
+    german, confused = section.split("<summary>")[1].split("<p>")
     cells = [re.findall("<td>(.*?)</td>", line) for line in re.findall("<tr>(.*?)</tr>", german)][1:]
     assert [line[0] for line in cells] == ["LOC", "PER"]
     heads = re.findall('<th scope="col">(.*?)</th>', german)
-    assert heads[-3:] == ["F1, soft 1", "precision, soft 1", "recall, soft 1"]
+    assert heads[:5] == ["", "support", "precision, soft 1", "recall, soft 1", "F1, soft 1"]
     last = [run.json("de/soft1/scores.json", seed=seed)["scores"] for seed in (0, 1)]
     own = [r["classes"] for rows in last for r in rows if r["language"] == "de" and "classes" in r]
     for line in cells:
         assert line[1] == str(own[0][line[0]]["support"])
-        means = [sum(c[line[0]][what] for c in own) / 2 for what in ("f1", "precision", "recall")]
-        assert [cell.split(" ")[0] for cell in line[-3:]] == [f"{mean:.1f}" for mean in means]
+        means = [sum(c[line[0]][what] for c in own) / 2 for what in ("precision", "recall", "f1")]
+        assert [cell.split(" ")[0] for cell in line[2:5]] == [f"{mean:.1f}" for mean in means]
+    assert found.answers["de"].stage in confused
+    rows = json.loads((found.answers["de"].folder / "scores.json").read_bytes())["scores"]
+    (counts,) = (r["confusion"] for r in rows if r["language"] == "de" and "confusion" in r)
+    shown = [re.findall("<td.*?>(.*?)</td>", line) for line in re.findall("<tr>(.*?)</tr>", confused)][1:]
+    names = ("LOC", "PER", "O")
+    assert shown == [[str(counts.get(gold, {}).get(said, 0)) for said in names] for gold in names]
+
+
+def test_of_many_classes_the_frequent_confusions_are_listed(tmp_path: Path) -> None:
+    names = [f"class{i:02}" for i in range(30)]
+    counts = {name: {name: 7, names[(i + 1) % 30]: i + 1} for i, name in enumerate(names)}
+    score = {"language": "de", "role": "target", "metric": "accuracy", "value": 50.0, "count": 9, "confusion": counts}
+    stage = tmp_path / "seed-0/de/finetune"
+    stage.mkdir(parents=True)
+    identity = {"arm": "btf", "stage": "btf", "kind": "finetune", "order": 30, "label": "BTF", "seed": 0, "pair": "de"}
+    (stage / "stage.json").write_text(json.dumps(identity), "utf-8")
+    (stage / "scores.json").write_text(json.dumps({"scores": [score]}), "utf-8")
+    run = {"name": "many", "task": "classification", "metric": "accuracy", "source": "en", "targets": ["de"]}
+    (tmp_path / "run.json").write_text(json.dumps(run), "utf-8")
+    section = class_section(load_run(tmp_path))
+    lines = [re.findall("<td>(.*?)</td>", line) for line in re.findall("<tr>(.*?)</tr>", section)][1:]
+    assert len(lines) == 15
+    assert lines[0] == ["class29", "class00", "30", "81 %"]
+    assert "15 of 30" in section
 
 
 def test_a_run_without_scores_has_no_section(tiny: Callable[[str], Any]) -> None:

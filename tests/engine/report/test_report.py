@@ -10,11 +10,13 @@ from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from xlt_engine import DataError
-from xlt_engine.engine.report.page import reading, unclear
+from xlt_engine.engine.evaluation.per_example import save_items
 from xlt_engine.engine.report.parts import load_run
+from xlt_engine.engine.report.sections.reading import reading, unclear
 from xlt_engine.engine.report.seeds import Stat, Step
 from xlt_engine.engine.report.training import class_totals, merged_bins, thinned
 from xlt_engine.engine.report.write import write_report
@@ -277,7 +279,8 @@ def test_page_and_figures_are_well_formed(ner: Path) -> None:
 def test_page_refers_to_nothing_outside(ner: Path) -> None:
     page = page_of(ner)
     assert not {"script", "link", "img", "iframe", "object", "embed", "base", "image", "use"} & set(page.tags)
-    assert not {"src", "href", "xlink:href", "action", "srcset"} & {name for name, _ in page.attributes}
+    assert not {"src", "xlink:href", "action", "srcset"} & {name for name, _ in page.attributes}
+    assert all(str(value).startswith("#") for name, value in page.attributes if name == "href")
     assert not any(name.startswith("on") for name, _ in page.attributes)
     text = (ner / "report.html").read_text("utf-8")
     assert "url(" not in text
@@ -415,6 +418,69 @@ def test_reading_says_when_a_stage_hurt(tmp_path: Path) -> None:
     assert "up in 0 of 3" in text
 
 
+def collapse(folder: Path, students: float) -> Path:
+    """Every score of a student: what a run that learned nothing leaves, or one that stood still."""
+    for path in folder.rglob("scores.json"):
+        if path.parent.name.startswith(("soft", "hard")):
+            scores = json.loads(path.read_text("utf-8"))["scores"]
+            put(path, {"scores": [s | {"value": students} for s in scores]})
+    return folder
+
+
+@pytest.mark.parametrize("seeds", [1, 2])
+def test_no_collapse_is_called_noise_for_want_of_seeds(tmp_path: Path, seeds: int) -> None:
+    text = " ".join(reading(load_run(collapse(make_ner_run(tmp_path / "run", seeds=seeds), 0.0))))
+    assert "Self-training (soft 1 to hard 2) on top of its first teacher: -" in text
+    assert "noise" not in text
+    assert "standard errors" not in text
+    assert "drawing" not in text, "no test items were kept"
+
+
+def test_noise_is_named_where_there_are_seeds_to_know_it_by(tmp_path: Path) -> None:
+    run = load_run(collapse(make_ner_run(tmp_path / "run", names=("de", "es")), 70.0))
+    assert "within the noise of these seeds" in " ".join(reading(run))
+
+
+@pytest.mark.parametrize(("right", "verdict"), [(0, "does not explain it"), (3, "may explain it")])
+def test_one_seed_is_judged_on_its_test_items(tmp_path: Path, right: int, verdict: str) -> None:
+    """The interval of the paired draws, against ones drawn item by item with Python's own generator."""
+    folder = collapse(make_ner_run(tmp_path / "run", seeds=1, names=("de", "es")), 0.0)
+    teacher = np.array([[1, 1, 1]] * 30 + [[1, 1, 0]] * 10, dtype=np.uint16)
+    student = np.array([[1, 1, 1]] * (9 * right) + [[1, 1, 0]] * (40 - 9 * right), dtype=np.uint16)[::-1]
+    for target in ("de", "es"):
+        save_items(folder / f"seed-0/{target}/finetune", {target: teacher})
+        save_items(folder / f"seed-0/{target}/hard2", {target: student})
+    text = " ".join(reading(load_run(folder)))
+    found = re.search(
+        r"puts it between ([-+.\d]+) and ([-+.\d]+) \(95 %\), so which items were in the test (.*?)\.", text
+    )
+    assert found is not None
+    rng, steps = random.Random(3), []
+    for _ in range(2000):
+        both = []
+        for _ in range(2):
+            drawn = [rng.randrange(40) for _ in range(40)]
+            both.append(100 * statistics.fmean(int(student[i, 2]) - int(teacher[i, 2]) for i in drawn))
+        steps.append(statistics.fmean(both))
+    steps.sort()
+    assert float(found[1]) == pytest.approx(steps[50], abs=2.5)
+    assert float(found[2]) == pytest.approx(steps[-50], abs=2.5)
+    assert found[3] == verdict
+
+
+def test_the_contents_lead_to_every_heading(ner: Path) -> None:
+    page = page_of(ner)
+    links = [str(value)[1:] for name, value in page.attributes if name == "href"]
+    assert links == [value for name, value in page.attributes if name == "id" and value in links]
+    assert len(links) == page.tags.count("h2") == 6
+
+
+def test_precision_says_that_it_counts_outside_words(ner: Path, tmp_path: Path) -> None:
+    decided = next(t for t in page_of(ner).tables if t[0][0] == "target")
+    assert "precision, with\u00a0O\u00a0†" in decided[0]
+    assert "with\u00a0O" not in page_of(make_classification_run(tmp_path / "cls")).text
+
+
 @pytest.mark.parametrize(
     ("values", "expected"),
     [
@@ -521,7 +587,7 @@ def test_a_run_that_learnt_nothing_has_a_page(tmp_path: Path) -> None:
         found["curve"] |= {"accuracy": [None] * 49, "coverage": [0.0] * 49}
         put(path, found)
     text = page_of(folder).text
-    assert "One seed cannot tell an effect from luck" in text
+    assert "One seed shows what happened here, not what others would give" in text
     assert not re.search(r"\b(nan|inf)\b", text)
     for file in (folder / "figures").glob("*.svg"):
         assert not re.search(r"\b(nan|inf)\b", file.read_text("utf-8"))

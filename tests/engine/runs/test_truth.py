@@ -18,7 +18,7 @@ from safetensors.numpy import load_file
 
 from xlt_engine import ConfigError, DataError
 from xlt_engine.engine import RunResult, load_recipe, run
-from xlt_engine.engine.report.truth import in_words
+from xlt_engine.engine.report.sections.truth import in_words
 from xlt_engine.engine.report.write import write_report
 from xlt_engine.engine.runs.synthetic_stats import (
     RoundItems,

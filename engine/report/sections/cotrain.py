@@ -5,11 +5,11 @@ from __future__ import annotations
 import math
 import statistics
 
-from . import svg
-from .page import note, table
-from .parts import Figure, Run, columns_for, drawn, mean
-from .stage_table import COTRAIN_ARMS, Json
-from .svg import Key, Panel
+from .. import svg
+from ..page import note, table
+from ..parts import Figure, Run, columns_for, drawn, mean
+from ..stage_table import COTRAIN_ARMS, Json
+from ..svg import Key, Panel
 
 
 def iterations(run: Run) -> Figure | None:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from ... import DataError
-from ..storage.files import read_json
-from .page import bullets, note, table, warning
-from .parts import Run
-from .stage_table import METRIC_NAMES
-from .svg import clean
+from .... import DataError
+from ...storage.files import read_json
+from ..page import bullets, folded, heading, note, table, warning
+from ..parts import Run
+from ..stage_table import METRIC_NAMES
+from ..svg import clean
 
 THRESHOLDS, TRUST = "thresholds.json", "trust.json"
 
@@ -17,11 +17,12 @@ def thresholds_section(run: Run) -> str:
     study = read_json(run.folder / THRESHOLDS)
     if not study:
         return ""
-    parts = ["<h3>What other rules would have chosen</h3>"]
+    parts = []
     for entry in study["tables"]:
         css = ["control" if line[0] == "best by gold" else "" for line in entry["lines"]]
         parts.append(f"<p>{clean(entry['title'])}</p>{table(entry['header'], entry['lines'], css=css, dense=True)}")
-    return "\n".join([*parts, note(". ".join(study["notes"]) + ".")])
+    parts.append(note(". ".join(study["notes"]) + "."))
+    return "<h3>What other rules would have chosen</h3>" + folded(f"{len(study['tables'])} tables", "".join(parts))
 
 
 def trust_section(run: Run) -> str:
@@ -37,5 +38,5 @@ def trust_section(run: Run) -> str:
         raise DataError(f"{run.folder / TRUST}:1: of another version; run `xlt-engine trust` again")
     page, metric = trust["page"], METRIC_NAMES.get(trust["metric"], trust["metric"])
     boxes = "".join(warning(w["name"], f"<div>{clean(w['message'])}</div>") for w in trust["warnings"])
-    title = f"<h2>Trust without target labels</h2><p>{clean(metric)} in points.</p>"
+    title = f"{heading('Trust without target labels')}<p>{clean(metric)} in points.</p>"
     return f"{title}{boxes}{table(page['header'], page['lines'])}{bullets(page['notes'])}"

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from ...data import OUTSIDE
-from .page import folded, note, table
-from .parts import Run, mean, percent
-from .stage_table import Json
+from ....data import OUTSIDE
+from ..page import folded, note, table
+from ..parts import Run, mean, percent
+from ..stage_table import Json
 
 SHOWN = (0.6, 0.7, 0.8, 0.9, 0.95, 0.99)
 """Thresholds of the quality table; the nearest of the grid are taken."""

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from ..storage.files import read_json
-from ..storage.names import TRUTH
-from .page import bullets, folded, note, table
-from .parts import Run, percent
-from .stage_table import Json, or_dash
+from ...storage.files import read_json
+from ...storage.names import TRUTH
+from ..page import bullets, folded, heading, note, table
+from ..parts import Run, percent
+from ..stage_table import Json, or_dash
 
 _KNOBS = {
     "anchors": ("words written as in the source, types", "anchor_types"),
@@ -31,7 +31,7 @@ def truth_section(run: Run) -> str:
         "world. They are read here, after the run, and by nothing that trains or chooses. In tagging, labels are those "
         "other than O. Intervals are 95 %: bootstrap over sentences, Wilson for shares."
     )
-    title = f"<h2>Truth</h2>{note(text)}{bullets(in_words(truth))}"
+    title = f"{heading('Truth')}{note(text)}{bullets(in_words(truth))}"
     return "\n".join([title, _rounds(truth), _source(truth), _world(truth, run)])
 
 

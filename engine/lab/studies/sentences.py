@@ -1,0 +1,356 @@
+"""`sentences.json`: for each target of a run a dozen sentences to look at, with what its models said of them.
+
+They are chosen for what they show, so no share of anything can be read from them. Everything is taken from what the
+stages left: the decisions of self-training, soft labels, and the predictions on the test files; no model is loaded.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+from safetensors import SafetensorError
+
+from .... import DataError, XltError
+from ....data import OUTSIDE, Example, Tokenizer, TokenStore
+from ...evaluation.inference import predicted_tags
+from ...evaluation.metrics import spans, split_tag
+from ...evaluation.per_example import PREDICTED, load_items
+from ...pseudolabels.filters import Reason
+from ...report.sections.sentences import SENTENCES, VERSION
+from ...report.stage_table import SIDE_ARMS
+from ...stages.datasets import read_file
+from ...stages.round_decision import REASONS
+from ...stages.soft import SOFT_LABELS
+from ...storage.files import atomic_write_json, delete
+from ...storage.soft_labels import read_soft_labels
+from .example_text import texts_of
+from .finished_run import FinishedRun, Json, TaskStage
+from .sentence_choice import Items, Picker, frequent_errors
+
+MOST_WORDS, MOST_LETTERS = 60, 400
+"""Of a sentence, and of a text, that is shown whole."""
+Array = np.ndarray
+
+
+@dataclass(frozen=True)
+class Reading:
+    """What `by` says of an example: a class of each item, and what is to be marked of them.
+
+    Attributes:
+        labels: [K of the store], into its label names.
+        mark: "wrong", "missed", "rejected" or "changed", for the spans (or the class) with an item of `marked`, bool
+            [K], and for those that another reading, `unlike` [K], has not.
+        confidence: [K].
+    """
+
+    by: str
+    labels: Array
+    mark: str = ""
+    marked: Array | None = None
+    unlike: Array | None = None
+    confidence: Array | None = None
+
+
+@dataclass(frozen=True)
+class Shown:
+    """Sentences of one kind (`sections.sentences.KINDS`), each with its remark, under the readings of all of them."""
+
+    kind: str
+    role: str
+    store: TokenStore
+    readings: list[Reading]
+    remarks: dict[int, str]
+
+
+@dataclass
+class Looked:
+    """What a target has to show, whose model is the final one, and why something is missing."""
+
+    stage: str = ""
+    shown: list[Shown] = field(default_factory=list)
+    missing: list[str] = field(default_factory=list)
+
+
+def write_sentences(folder: str | Path) -> None:
+    """Leave in `sentences.json`, for the page of the report, the sentences of each target.
+
+    Raises:
+        StorageError: the disk refuses.
+    """
+    path = Path(folder) / SENTENCES
+    try:
+        content = sentences(folder)
+    except DataError:  # nothing has ended; the page says so
+        delete(path)
+        return
+    atomic_write_json(path, content, indent=None)
+
+
+def sentences(folder: str | Path) -> Json:
+    """The content of `sentences.json` (docs/summary-schema.md).
+
+    Raises:
+        DataError: not a run, or one of which nothing has ended.
+    """
+    run = FinishedRun.open(folder)
+    looked = {target: _look(run, target) for target in run.targets}
+    texts = _texts(run, looked)
+    targets = {}
+    for target, seen in looked.items():
+        groups = [
+            {"kind": s.kind, "sentences": [_sentence(s, n, texts[s.store.content_hash][n]) for n in s.remarks]}
+            for s in seen.shown
+        ]
+        targets[target] = {"stage": seen.stage, "groups": groups, "missing": seen.missing}
+    return {"schema_version": VERSION, "targets": targets}
+
+
+def _look(run: FinishedRun, target: str) -> Looked:
+    final = run.by_id((run.summary["models"].get(target) or {}).get("stage", ""))
+    if final is None:
+        return Looked(missing=["no stage that labels its text has ended"])
+    looked = Looked(final.id)
+    for part in (_of_decisions, _of_test):
+        try:
+            part(run, target, final, looked)
+        except (XltError, SafetensorError) as error:
+            looked.missing.append(str(error))
+    return looked
+
+
+def _of_decisions(run: FinishedRun, target: str, final: TaskStage, looked: Looked) -> None:
+    """What self-training accepted, rejected and removed, and where its stages disagree, on unlabelled text."""
+    decided = [d for d in run.decisions() if (d[0].pair, d[0].seed) == (target, final.seed)]
+    if not decided:
+        looked.missing.append("no round of self-training has decided about unlabelled text")
+        return
+    store, (stage, record, arrays) = run.pool(target), decided[-1]
+    items = Items(store)
+    picker = Picker(items)
+    confidence, reason = arrays["target.confidence"], arrays["target.reason"]
+    label = _known(arrays["target.label"])
+    if len(reason) != len(items.example):
+        raise DataError(f"{stage.folder}: its decision is about another text; run the stage again")
+    named = (reason >= 0) & _names(store)[label]
+    accepted, low = reason == Reason.KEPT, items.lowest(np.where(reason >= 0, confidence, np.inf))
+    pool = items.readable(items.number_with(reason >= 0) > 0)
+    speaking = pool & (items.number_with(named) > 0)
+    whole = speaking & (items.number_with(accepted) == items.number_with(reason >= 0))
+    if not whole.any():
+        whole = speaking & (items.number_with(accepted & named) > 0)
+
+    by = [Reading(_labeller(run, stage), label, "rejected", ~accepted, confidence=confidence)]
+    alpha = "no threshold" if record["alpha"] is None else f"alpha {record['alpha']:.2f}"
+
+    def show(kind: str, among: Array, order: Array) -> None:
+        picked = picker.best(among, order, label, 2)
+        if picked:
+            looked.shown.append(Shown(kind, "target", store, by, {n: f"lowest {low[n]:.3f}, {alpha}" for n in picked}))
+
+    show("surest", speaking, -low)
+    show("least-sure", speaking, low)
+    show("accepted", whole, low)
+    remarks: dict[int, str] = {}
+    for code, name in REASONS.items():
+        rejected = named & (reason == code)
+        nearest = items.lowest(np.where(rejected, -confidence, np.inf))
+        for n in picker.best(pool & np.isfinite(nearest), nearest, label, 1):
+            remarks[n] = f"{name}, {alpha}"
+    if remarks:
+        looked.shown.append(Shown("rejected", "target", store, by, remarks))
+    _changed(run, decided, store, items, pool, looked)
+    _removed(run, decided, looked)
+
+
+def _changed(
+    run: FinishedRun,
+    decided: Sequence[tuple[TaskStage, Json, dict[str, Array]]],
+    store: TokenStore,
+    items: Items,
+    pool: Array,
+    looked: Looked,
+) -> None:
+    """Sentences that the teacher and the students after it read differently."""
+    first = decided[0][0]
+    soft = run.by_id((first.record.get("inputs") or {}).get("student") or "")
+    said = [(_labeller(run, stage), _known(arrays["target.label"])) for stage, _, arrays in decided]
+    teacher = soft and run.by_id((soft.record.get("inputs") or {}).get("teacher") or "")
+    if soft and teacher and (soft.folder / SOFT_LABELS).exists():
+        taught = read_soft_labels(soft.folder / SOFT_LABELS)
+        if len(taught) == len(items.example):  # all positions of a word are another axis
+            said.insert(0, (teacher.label, taught.argmax(axis=-1)))
+    names = np.array(_classes(store))
+    different = np.zeros(len(items.example), dtype=bool)
+    for (_, before), (_, after) in pairwise(said):
+        different |= names[before] != names[after]
+    if not (changes := items.number_with(different))[pool].any():
+        looked.missing.append("no two stages are known to read a sentence differently")
+        return
+    picked = Picker(items).best(pool & (changes > 0), -changes, said[-1][1], 2)
+    readings = [Reading(by, labels, "changed", different) for by, labels in said]
+    looked.shown.append(Shown("changed", "target", store, readings, dict.fromkeys(picked, "")))
+
+
+def _removed(run: FinishedRun, decided: Sequence[tuple[TaskStage, Json, dict[str, Array]]], looked: Looked) -> None:
+    """Labelled source sentences that a student contradicted, of the last round that removed any."""
+    for stage, record, arrays in reversed(decided):
+        gone = arrays["source.reason"] == Reason.CONTRADICTED
+        if not gone.any():
+            continue
+        store = run.source_train()
+        items, gold = Items(store), np.asarray(store.item_labels, dtype=np.int64)
+        readings, errors = [Reading("its label", gold)], np.zeros(len(store))
+        if "source.label" in arrays:  # decisions made before it was kept have none
+            student = _known(arrays["source.label"])
+            wrong = (student != gold) & (gold >= 0)
+            readings.append(Reading(_labeller(run, stage), student, "wrong", unlike=gold))
+            errors = items.number_with(wrong)
+        picked = Picker(items).best(items.readable(gone), errors, gold, 2)
+        remarks = dict.fromkeys(picked, f"removed in round {record['round']}")
+        looked.shown.append(Shown("removed", "source", store, readings, remarks))
+        return
+    looked.missing.append("no labelled source sentence was removed")
+
+
+def _of_test(run: FinishedRun, target: str, final: TaskStage, looked: Looked) -> None:
+    """What the final model gets wrong in the test file, and what it put right or spoilt since the first stage."""
+    tested = (final.record.get("scored_on") or {}).get(target)
+    if tested is None:
+        looked.missing.append("no labelled test file, so no errors")
+        return
+    labels = load_items(final.folder, PREDICTED).get(target)
+    if labels is None:
+        looked.missing.append(f"{final.id} was made before predictions on the test file were kept, so no errors")
+        return
+    store = run.store(tested.split()[0])
+    items, gold, predicted = Items(store), np.asarray(store.item_labels, dtype=np.int64), labels.astype(np.int64)
+    last = Reading(final.label, predicted, "wrong", unlike=gold)
+    if picked := frequent_errors(items, gold, predicted, _classes(store), 3):
+        readings = [Reading("gold", gold, "missed", unlike=predicted), last]
+        looked.shown.append(Shown("errors", "test", store, readings, dict.fromkeys(picked, "")))
+    before = _first_predictions(run, target, final, tested)
+    if before is None:
+        return
+    first, early = before
+    errors = [items.number_with(said != gold) for said in (early, predicted)]
+    readings = [Reading("gold", gold), Reading(first.label, early, "wrong", unlike=gold), last]
+    for kind, worse, better in (("put-right", *errors), ("spoilt", *reversed(errors))):
+        changed = items.readable((better == 0) & (worse > 0))
+        picked = Picker(items).best(changed, -worse, gold, 1)
+        if picked:
+            looked.shown.append(Shown(kind, "test", store, readings, dict.fromkeys(picked, "")))
+
+
+def _first_predictions(run: FinishedRun, target: str, final: TaskStage, tested: str) -> tuple[TaskStage, Array] | None:
+    """The first stage of the trail that is not the final one, and what it predicts on the same test file."""
+    for stage in sorted(run.stages, key=lambda s: s.order):
+        same = stage.seed == final.seed and stage.pair in (None, target) and stage.arm not in SIDE_ARMS
+        if same and stage.order < final.order and (stage.record.get("scored_on") or {}).get(target) == tested:
+            labels = load_items(stage.folder, PREDICTED).get(target)
+            if labels is not None:
+                return stage, labels.astype(np.int64)
+    return None
+
+
+def _known(labels: Array) -> Array:
+    """Labels of items, with the first class for those that nobody was asked about."""
+    return np.maximum(labels.astype(np.int64), 0)
+
+
+def _labeller(run: FinishedRun, stage: TaskStage) -> str:
+    labeller = run.labeller(stage)
+    return "the student" if labeller is None else labeller.label
+
+
+def _classes(store: TokenStore) -> list[str]:
+    """What each label names: an entity type, or `O`; a class."""
+    tags = store.task == "ner"
+    return [(split_tag(name)[1] or OUTSIDE) if tags else name for name in store.label_names]
+
+
+def _names(store: TokenStore) -> Array:
+    """bool [C], whether a label says something: all do but `O`."""
+    return np.array([name != OUTSIDE for name in store.label_names])
+
+
+def _texts(run: FinishedRun, looked: dict[str, Looked]) -> dict[str, dict[int, tuple[str, ...]]]:
+    """The words of all sentences, by store and number; no file is read twice."""
+    tokenizer = Tokenizer.from_folder(run.stages[0].folder)
+    wanted: dict[str, tuple[Shown, str, set[int]]] = {}
+    for target, seen in looked.items():
+        for shown in seen.shown:
+            wanted.setdefault(shown.store.content_hash, (shown, target, set()))[2].update(shown.remarks)
+    return {
+        name: texts_of(shown.store, sorted(numbers), _file_examples(run, target, shown.role), tokenizer)
+        for name, (shown, target, numbers) in wanted.items()
+    }
+
+
+def _file_examples(run: FinishedRun, target: str, role: str) -> Iterator[Example]:
+    """The examples of the files that a text was read from, as far as these are still what they were."""
+    try:
+        config = run.data.config
+        table = config.target(target)
+        files: dict[str, list[tuple[Path | None, str]]] = {
+            "source": [(s.train, s.language) for s in config.sources],
+            "target": [(path, target) for path in table.unlabelled],
+            "test": [(table.test, target)],
+        }
+        for path, language in files[role]:
+            if path is not None and path.is_file():
+                yield from read_file(config, path, unlabelled=role == "target", language=language)
+    except XltError:
+        return  # of another version, or changed: the tokens tell
+
+
+def _sentence(shown: Shown, number: int, words: Sequence[str]) -> Json:
+    """A sentence as JSON: its words, what was said of it, and a remark; cut where it is very long."""
+    readings = [_reading(shown.store, reading, number) for reading in shown.readings]
+    entry: Json = {"name": shown.store.example_ids[number], "words": list(words)}
+    entry |= {"readings": readings, "remark": shown.remarks[number]}
+    if shown.store.task != "ner":
+        (text,) = words
+        return entry | {"words": [text if len(text) <= MOST_LETTERS else f"{text[:MOST_LETTERS]}…"]}
+    return windowed(entry) if len(words) > MOST_WORDS else entry
+
+
+def windowed(entry: Json) -> Json:
+    """The words around the first span that is marked, or the first of all."""
+    at = sorted((not s["mark"], s["start"]) for r in entry["readings"] for s in r["spans"])
+    start = max(0, min((at[0][1] if at else 0) - 10, len(entry["words"]) - MOST_WORDS))
+    end = start + MOST_WORDS
+    words = ["…"] * (start > 0) + entry["words"][start:end] + ["…"] * (end < len(entry["words"]))
+    shift = start - (start > 0)
+    for reading in entry["readings"]:
+        inside = [s for s in reading["spans"] if s["start"] >= start and s["end"] <= end]
+        reading["spans"] = [s | {"start": s["start"] - shift, "end": s["end"] - shift} for s in inside]
+    return entry | {"words": words}
+
+
+def _reading(store: TokenStore, reading: Reading, number: int) -> Json:
+    if store.task != "ner":
+        at = int(store.item_offsets[number])
+        label = int(reading.labels[at])
+        differs = reading.unlike is not None and int(reading.unlike[at]) != label
+        said = {"by": reading.by, "label": store.label_names[label], "spans": []}
+        return said | _marks(reading, np.array([at]), differs=differs)
+    both = [labels for labels in (reading.labels, reading.unlike) if labels is not None]
+    spans_of = [spans(predicted_tags(store.label_names, store, number, labels)) for labels in both]
+    words, offset, entries = store.items(number)[1], int(store.item_offsets[number]), list[Json]()
+    for span in spans_of[0]:
+        kind, start, end = span
+        at = offset + np.flatnonzero((words >= start) & (words < end))
+        differs = span not in spans_of[-1]
+        entries.append({"type": kind, "start": start, "end": end} | _marks(reading, at, differs=differs))
+    return {"by": reading.by, "spans": entries}
+
+
+def _marks(reading: Reading, at: Array, *, differs: bool) -> Json:
+    """Of the items of a span: its mark, and the confidence of the least sure."""
+    marked = differs or (reading.marked is not None and bool(reading.marked[at].any()))
+    sure = None if reading.confidence is None else round(float(reading.confidence[at].min()), 4)
+    return {"mark": reading.mark if marked else "", "confidence": sure}

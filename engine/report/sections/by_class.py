@@ -1,0 +1,100 @@
+"""The scores of each entity type, or class, and what the final model takes for what."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from ...storage.files import read_json
+from ..page import folded, note, table
+from ..parts import Run, percent
+from ..seeds import Stat, stat
+from ..stage_table import Json, StageKey, or_dash, row_key, target_rows
+from ..svg import clean
+
+MOST_CLASSES = 12
+"""In a table of confusions; of more, the most frequent confusions are listed."""
+_LISTED, _TINTS = 15, 5
+
+
+def class_section(run: Run) -> str:
+    """A table for each language that was scored, the first one open; empty without one."""
+    rows = [r for r in run.summary["rows"] if r.get("classes") and r["metric"] == run.result.metric]
+    sources = [s for s in (run.result.source, *run.result.more_sources) if s]
+    tables = {}
+    for language in dict.fromkeys([*run.result.targets, *sources]):
+        if html := _table(run, language, rows) + _confusion(run, language):
+            tables[language] = html
+    if not tables:
+        return ""
+    shown = "".join(folded(name, html, opened=i == 0) for i, (name, html) in enumerate(tables.items()))
+    return f"<h3>Each {'entity type' if run.summary['task'] == 'ner' else 'class'} by itself</h3>{shown}"
+
+
+def _table(run: Run, language: str, rows: Sequence[Json]) -> str:
+    """Means over seeds, and for the source over the models of all targets; the last stage first."""
+    is_target = language in run.result.targets
+    here = target_rows(rows, [language]) if is_target else [r for r in rows if r["language"] == language]
+    labels = {row_key(r): r["label"] for r in here}
+    stages = sorted(labels)
+    names = sorted({name for r in here for name in r["classes"]})
+    if not names:
+        return ""
+    trail = {s.key for s in run.result.trail}
+    last = next((key for key in reversed(stages) if key in trail), stages[-1])
+    earlier = [stage for stage in stages if stage != last]
+    header = ["", "support", *(f"{what}, {labels[last]}" for what in ("precision", "recall", "F1"))]
+    header += [f"F1, {labels[stage]}" for stage in earlier]
+    lines = []
+    for name in names:
+        cells = [_of(here, last, name, what) for what in ("precision", "recall", "f1")]
+        cells += [_of(here, key, name, "f1") for key in earlier]
+        support = next(r["classes"][name]["support"] for r in here if name in r["classes"])
+        lines.append([name, f"{support:,}", *map(or_dash, cells)])
+    return table(header, lines, dense=True)
+
+
+def _of(rows: Sequence[Json], key: StageKey, name: str, what: str) -> Stat | None:
+    """A class that a model neither met nor predicted has no entry, and no score."""
+    classes = [r["classes"] for r in rows if row_key(r) == key]
+    return stat(one[name][what] for one in classes if name in one)
+
+
+def _confusion(run: Run, language: str) -> str:
+    """What the model that the run names for a target takes for what; empty for other languages."""
+    answer = run.answers.get(language)
+    if answer is None:
+        return ""
+    scores = read_json(answer.folder / "scores.json").get("scores") or ()
+    rows = [s for s in scores if (s["language"], s["metric"]) == (language, run.result.metric)]
+    if not rows:
+        return ""
+    if "confusion" not in rows[0]:
+        return note(f"No table of confusions: {answer.stage} was scored before they were counted.")
+    counts: dict[str, dict[str, int]] = rows[0]["confusion"]
+    names = sorted({*counts, *(name for row in counts.values() for name in row)}, key=lambda name: (name == "O", name))
+    what = "Words by entity type" if run.summary["task"] == "ner" else "Texts by class"
+    caption = f"{what}: gold down, predicted by {answer.stage} across"
+    if len(names) <= MOST_CLASSES:
+        return f"<p>{clean(caption)}.</p>{_square(counts, names)}"
+    pairs = sorted(((n, g, p) for g, row in counts.items() for p, n in row.items() if g != p), reverse=True)
+    lines = [[g, p, f"{n:,}", percent(n / sum(counts[g].values()))] for n, g, p in pairs[:_LISTED]]
+    caption = f"{what}: the most frequent confusions of {answer.stage}, {len(lines)} of {len(pairs):,}"
+    return f"<p>{clean(caption)}.</p>{table(['gold', 'predicted', 'times', 'share of gold'], lines, dense=True)}"
+
+
+def _square(counts: dict[str, dict[str, int]], names: Sequence[str]) -> str:
+    """All counts; the tint of a cell is its share of the line."""
+    head = "".join(f'<th scope="col">{clean(name)}</th>' for name in ("", *names))
+    lines = []
+    for gold in names:
+        row = counts.get(gold, {})
+        total = sum(row.values())
+        cells = [f'<th scope="row">{clean(gold)}</th>']
+        for name in names:
+            tint = -(-_TINTS * row.get(name, 0) // total) if total else 0
+            kind = f"q{tint}" + (" hit" if name == gold else "")
+            cells.append(f'<td class="{kind}">{row.get(name, 0):,}</td>')
+        lines.append(f"<tr>{''.join(cells)}</tr>")
+    return (
+        f'<div class="scroll dense"><table><thead><tr>{head}</tr></thead><tbody>{"".join(lines)}</tbody></table></div>'
+    )
