@@ -19,7 +19,7 @@ _MODULES = {
     "bench": ("bench",),
     "corpus": ("corpus",),
     "export": ("export",),
-    "finished": ("report", "thresholds", "trust", "why"),
+    "finished": ("report", "thresholds", "trust", "verify", "why"),
     "predict": ("evaluate", "predict"),
     "preflight": ("check", "env", "info", "init"),
     "probe": ("probe", "rank-sources"),

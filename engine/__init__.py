@@ -30,6 +30,7 @@ if typing.TYPE_CHECKING:
     from .report.summary import write_summary
     from .report.write import write_report
     from .runs.runner import RunResult, StagesFailedError, each_run, run
+    from .runs.verify import Verification, verify_run
     from .training.config import OptimizerConfig
     from .training.loop import Loop, train
     from .training.progress import ConsoleProgress, Progress
@@ -55,6 +56,7 @@ __all__ = [
     "TagPrediction",
     "ThresholdChoice",
     "Trace",
+    "Verification",
     "accuracy",
     "answers",
     "build_corpus",
@@ -83,6 +85,7 @@ __all__ = [
     "stage_table",
     "train",
     "variants",
+    "verify_run",
     "write_report",
     "write_summary",
 ]
@@ -110,6 +113,7 @@ _NAMES = {
     "recipe.load": ("load_recipe", "variants"),
     "report.write": ("write_report",),
     "runs.runner": ("RunResult", "StagesFailedError", "each_run", "run"),
+    "runs.verify": ("Verification", "verify_run"),
     "prediction.scoring": ("EvaluationResult", "evaluate", "evaluate_files"),
     "report.answer": ("Answer", "answers"),
     "report.stage_table": ("stage_table",),

@@ -110,7 +110,7 @@ def build_store(
         raise _storage_error(folder, error) from error
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
-    return TokenStore.open(folder)
+    return TokenStore.open(folder, verify=False)
 
 
 def _write(examples: Iterable[Example], writer: _Writer, folder: Path) -> None:

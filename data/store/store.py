@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -116,12 +116,12 @@ class TokenStore:
         return (self.ids(i) for i in range(len(self)))
 
     @classmethod
-    def open(cls, folder: str | Path, *, verify: bool = False, tokenizer: Tokenizer | None = None) -> TokenStore:
+    def open(cls, folder: str | Path, *, verify: bool = True, tokenizer: Tokenizer | None = None) -> TokenStore:
         """Open a store; the arrays stay on disk until they are read.
 
         Args:
             folder: as given to `build_store`.
-            verify: also compare the sha256 of every file, which reads them whole.
+            verify: compare the sha256 of every file, which reads them whole; done before anything is taken from them.
             tokenizer: refuse the store when another tokenizer made it.
 
         Raises:
@@ -133,17 +133,32 @@ class TokenStore:
         for name, entry in manifest["files"].items():
             if not (folder / name).is_file() or (folder / name).stat().st_size != entry["bytes"]:
                 raise DataError(f"{folder / name}: missing or cut short; delete the folder and build it again")
+            if verify and file_hash(folder / name) != entry["sha256"]:
+                raise DataError(
+                    f"{folder / name}: content differs from {MANIFEST}; delete the folder and build it again"
+                )
         arrays = {name: _open_array(folder, name, manifest) for name in manifest["arrays"]}
         _check_arrays(folder, manifest, arrays)
-        if verify:
-            for name, entry in manifest["files"].items():
-                if file_hash(folder / name) != entry["sha256"]:
-                    raise DataError(
-                        f"{folder / name}: content differs from {MANIFEST}; delete the folder and build it again"
-                    )
         if tokenizer is not None and tokenizer.fingerprint != manifest["tokenizer"]:
             raise ModelError(f"{folder}: built with another tokenizer; delete the folder and build it again")
         return cls(folder, manifest, arrays)
+
+    @classmethod
+    def open_cached(cls, folder: str | Path, damaged: Callable[[str], None] | None) -> TokenStore | None:
+        """The store in a folder, every byte compared; None where there is none.
+
+        Args:
+            damaged: told what is wrong with a damaged store, which then is none; with None that is an error of `open`.
+        """
+        if not Path(folder).exists():
+            return None
+        try:
+            return cls.open(folder)
+        except DataError as error:
+            if damaged is None:
+                raise
+            damaged(str(error).partition("; ")[0])
+            return None
 
 
 def _read_manifest(folder: Path) -> dict[str, Any]:

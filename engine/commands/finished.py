@@ -1,4 +1,4 @@
-"""The commands that look into a finished run: `report`, `thresholds`, `why` and `trust`."""
+"""The commands that look into a finished run: `report`, `thresholds`, `why`, `trust` and `verify`."""
 
 from __future__ import annotations
 
@@ -73,3 +73,16 @@ def trust(run_folder: Path, sample: int, no_truth: bool, quiet: bool, as_json: b
     report = estimate_scores(run_folder, sample=sample, truth=not no_truth, progress=make_progress(quiet))
     write_trust(run_folder, report)
     show(as_json, asdict(report), render_trust(report))
+
+
+@click.command()
+@RUN
+@JSON
+def verify(run_folder: Path, as_json: bool) -> None:
+    """Compare every file of RUN with the hash of when it was written, and say what the next run would make anew."""
+    from .. import verify_run
+
+    found = verify_run(run_folder)
+    show(as_json, found.as_dict(), found.render())
+    if found.exit_code:
+        raise SystemExit(found.exit_code)

@@ -12,12 +12,9 @@ from safetensors.numpy import load, save
 
 from ... import DataError
 from ..storage.files import atomic_write_bytes
+from ..storage.names import ITEMS
 from .metrics import f1_of_counts
 
-ITEMS = "items.safetensors"
-"""In the folder of a scored stage. It decides nothing, and stages made before there was one stay as they are."""
-PREDICTED = "predicted.safetensors"
-"""As `ITEMS`: language -> int16 `[items of the test store]`, the class of each."""
 Items = dict[str, NDArray[Any]]
 """Language -> uint16 `[n, 3]`, entities of each sentence (gold, predicted, correct); or uint8 `[n]`, right or wrong."""
 

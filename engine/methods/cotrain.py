@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from safetensors.numpy import load_file, save
+from safetensors.numpy import save
 
 from ... import ModelError
 from ...data import ItemView, Part, TokenStore, derive_seed
@@ -33,8 +33,7 @@ from ..training.objectives import cross_entropy
 from .contrastive import contrastive_plan
 from .cotrain_pools import Picks, no_picks, pick, pick_limit
 
-ARRAYS = "picks.safetensors"
-FILES = DecisionFiles("picks.json", ARRAYS)
+FILES = DecisionFiles("picks.json", "picks.safetensors")
 _PICKS = ("threshold", "parts", "cap")
 _ELSEWHERE = ("on", "modes", "iterations", "pool", "start", "restart", "model", "second_uses_parallel_data", *_PICKS)
 """Keys of [cotrain] that do not decide what a stage trains, or are not for all stages."""
@@ -66,7 +65,7 @@ class Cotrain(StageKind):
             warn_of_unseen(context, source, "source", context.config.source.language)
         else:
             record = _picks(context, stage, run.folder)
-            parts += _picked_parts(context, stage, load_file(run.folder / ARRAYS)["labels"])
+            parts += _picked_parts(context, stage, FILES.arrays(run.folder)["labels"])
         model = _model(context, stage)
         batches = run.task_batches(parts)
         context.warn(slow_learning_rate(run.stage.training.lr, len(batches)))
@@ -153,7 +152,7 @@ def _choose(context: Context, stage: Stage) -> tuple[Picks, dict[str, Any]]:
         raise ModelError(f"{stage.id}: the two encoders see different numbers of unlabelled texts; this is a bug")
     before = no_picks(sum(sizes))
     if stage.round > 2:
-        before = load_file(context.folder(stage.inputs["previous"]) / ARRAYS)["labels"]
+        before = FILES.arrays(context.folder(stage.inputs["previous"]))["labels"]
     allowed = np.zeros(len(before), dtype=bool)
     starts = np.cumsum([0, *sizes[:-1]])
     for first, (language, store) in zip(starts, pools.items(), strict=True):

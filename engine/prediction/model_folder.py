@@ -10,7 +10,8 @@ from typing import Any, Literal
 from ... import ConfigError, ModelError
 from ...data import Tokenizer
 from ...model import TaskModel, load_task_model, read_info
-from ..storage.files import atomic_write_bytes, atomic_write_json, read_json, sha256_file
+from ..storage.files import atomic_write_bytes, read_json, sha256_file, write_sealed_json
+from ..storage.stage_files import refuse_changed
 from ..training.device import choose_device
 from .chosen import refuse_run
 from .words import Split
@@ -47,16 +48,18 @@ def open_model(
     Raises:
         ConfigError: a run's folder, a model in memory without a tokenizer, no such device, or a length that the model
             cannot read.
-        ModelError: a damaged folder, or a tokenizer with more ids than the model has embeddings.
+        ModelError: a damaged folder, a stage of a run that is not what it wrote, or a tokenizer with more ids than the
+            model has embeddings.
     """
     about: dict[str, Any] = {}
     if not isinstance(model, TaskModel):
         refuse_run(model)
         folder, place = Path(model), choose_device(device)
+        record = refuse_changed(folder)
         model = load_task_model(folder).to(place)
         tokenizer = tokenizer or Tokenizer.from_folder(folder)
         about = {"folder": folder, "split": (read_info(folder).extra or {}).get("split") or "punctuation"}
-        prediction = read_record(folder / "stage.json").get("prediction")
+        prediction = record.get("prediction")
         about |= {"prediction": prediction} if prediction in ("vote", "first") else {}
         if max_length is None:
             max_length = read_record(folder / "fingerprint.json").get("max_length")
@@ -106,6 +109,5 @@ def keep_record(source: Path, folder: Path) -> None:
         if (source / name).exists():
             atomic_write_bytes(folder / name, (source / name).read_bytes())
     if record := read_record(source / "stage.json"):
-        files = [path for path in sorted(folder.iterdir()) if path.name != "fingerprint.json"]
-        record["hashes"] = {path.name: sha256_file(path) for path in files}
-        atomic_write_json(folder / "stage.json", record)
+        record["hashes"] = {path.name: sha256_file(path) for path in sorted(folder.iterdir())}
+        write_sealed_json(folder / "stage.json", record)

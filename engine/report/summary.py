@@ -12,6 +12,8 @@ from ... import DataError
 from ...data import OUTSIDE
 from ..evaluation.error_correlation import error_correlations
 from ..storage.files import atomic_write_json, read_json
+from ..storage.names import SCORES, SHOWN
+from ..storage.stage_files import refuse_changed
 from .answer import choose_models
 from .stage_folders import failures, run_stages
 from .stage_table import METRIC_NAMES, Json
@@ -25,7 +27,8 @@ def build_summary(folder: str | Path) -> Json:
     """The content of summary.json, gathered from `run.json` and the stage folders; writes nothing.
 
     Raises:
-        DataError: the folder is not a run, or one of its JSON files is damaged.
+        DataError: the folder is not a run, one of its JSON files is damaged, or what a finished stage shows is not
+            what it wrote.
     """
     folder = Path(folder)
     info = read_json(folder / "run.json")
@@ -36,10 +39,12 @@ def build_summary(folder: str | Path) -> Json:
     records: dict[str, Json] = {}
     warnings = [dict(w) | {"folder": w.get("folder")} for w in info.get("warnings") or ()]
     for stage in stages:
-        record = records[stage["folder"]] = read_json(folder / stage["folder"] / "stage.json")
+        place = folder / stage["folder"]
+        remedy = f"run the whole recipe again in this folder, which makes good what is damaged, or delete {place}"
+        record = records[stage["folder"]] = refuse_changed(place, SHOWN, DataError, remedy)
         warnings += [dict(w) | {"folder": stage["folder"]} for w in record.get("warnings") or ()]
         extra = _decision_fields(folder, stage, stages)
-        for score in read_json(folder / stage["folder"] / "scores.json").get("scores") or ():
+        for score in read_json(place / SCORES, remedy=remedy).get("scores") or ():
             translated = score.get("role") == TRANSLATE_TEST
             parts: tuple[Json, Json, Json] = stage, record, score
             rows.append(_row(*(_translated(*parts) if translated else parts), extra))
@@ -66,6 +71,11 @@ def build_summary(folder: str | Path) -> Json:
         "failed": failures(folder),
         "warnings": warnings,
     }
+
+
+def refuse_damaged(folder: str | Path) -> None:
+    """Raises what `build_summary` raises."""
+    build_summary(folder)
 
 
 def _row(stage: Json, record: Json, score: Json, extra: Json) -> Json:

@@ -7,33 +7,49 @@ from typing import Any
 
 from ...model import MaskedLM, load_task_model, save_model
 from ..evaluation.inference import Scored
-from ..evaluation.per_example import ITEMS, PREDICTED, save_items
+from ..evaluation.per_example import save_items
 from ..plan import Stage, digest
 from ..recipe.config import merged
+from ..report.model_card import CARD
 from ..stages.context import Context, write_trace
 from ..stages.kind import StageRun
 from ..stages.train_stage import Outcome, train_stage
-from ..storage.files import atomic_write_json, delete, read_json, sha256_file, storage_errors, sync_tree
-from ..storage.names import FINISHED, STAMP
+from ..storage.files import (
+    atomic_write_json,
+    delete,
+    read_json,
+    sha256_file,
+    storage_errors,
+    sync_tree,
+    write_sealed_json,
+)
+from ..storage.names import FINISHED, ITEMS, OF_SCORING, PREDICTED, SCORES, STAMP
+from ..storage.run_warning import RunWarning
+from ..storage.stage_files import damage
 from .stage_cache import fingerprint_of, take_over_stage
+from .stage_damage import INPUTS, other_inputs, weights_of
 
-SCORES = "scores.json"
 MARKS = ("uses_parallel_data", "uses_target_labels", "uses_dictionary")
 """What a result used that the method does without: in `stage.json`, and in every row of the tables."""
 
 
-def make_stage(context: Context, stage: Stage, *, resume: bool) -> bool:
+def make_stage(context: Context, stage: Stage, *, resume: bool, damaged: RunWarning | None = None) -> bool:
     """Makes one stage's result exist; False where it was there.
+
+    Args:
+        damaged: what `set_damage_aside` says of the stage.
 
     Raises:
         XltError: as `train_stage`; StorageError where the result cannot be written.
     """
     context = context.of_stage(stage)
     run = StageRun(context, stage, fingerprint_of(context, stage))
+    context.warnings.clear()
+    context.repairs.clear()
+    context.repaired(damaged)
     if context.processes.rank_zero_only(lambda: _exists(run, resume)):
         _rescore(run)
         return False
-    context.warnings.clear()
     outcome = train_stage(run)
     context.processes.rank_zero_only(lambda: _save(run, outcome))
     rows, scored = ([], {}) if isinstance(outcome.model, MaskedLM) else context.score_stage(stage, outcome.model)
@@ -44,16 +60,25 @@ def make_stage(context: Context, stage: Stage, *, resume: bool) -> bool:
 def _exists(run: StageRun, resume: bool) -> bool:
     """Whether the stage's result is there and not outdated; else its folder is ready for what is to be made."""
     context, stage, folder, stamp = run.context, run.stage, run.folder, dict(run.fingerprint)
-    before = read_json(folder / STAMP, None)
-    usable = before == stamp and resume
-    if usable and (folder / FINISHED).exists():
-        delete(folder / "checkpoint")
-        return True
-    if resume and take_over_stage(context, stage, stamp, folder):
+    before, record = read_json(folder / STAMP, None), read_json(folder / FINISHED, None)
+    usable = resume and before == stamp and not record
+    if resume and record.get("fingerprint") == digest(stamp):
+        other = other_inputs(context.run_dir.path, record)
+        if not other:
+            if before != stamp:
+                atomic_write_json(folder / STAMP, stamp)
+                if not context.repairs:
+                    text = f"{folder / STAMP} has changed since it was written; it is written again"
+                    context.repaired(damage("stage-damaged", text, {STAMP: "has changed since it was written"}))
+            delete(folder / "checkpoint")
+            return True
+        text = f"{stage.id}: the stage is made anew, since {', '.join(other)} has other weights than it was made from"
+        context.repaired(RunWarning("inputs-changed", text, {"inputs": other}))
+    elif resume and take_over_stage(context, stage, stamp, folder):
         return True
     if not usable and folder.exists():
         changed = sorted(k for k in stamp.keys() | before.keys() if stamp.get(k) != before.get(k))
-        if before and resume:
+        if changed and before and resume:
             context.progress.note(f"{stage.id}: made anew, since {', '.join(changed[:5])} changed")
         context.check_base(stage)  # a result goes only when the next one can begin
         delete(folder)
@@ -82,23 +107,25 @@ def _seal(run: StageRun, outcome: Outcome, rows: list[dict[str, Any]], scored: d
     if rows:
         _write_scores(folder, rows, scored)
     sync_tree(folder)
+    files = sorted(path for path in folder.iterdir() if path.is_file() and path.name != CARD)
     record = {
         **stage.identity,
         "inputs": stage.inputs,
+        INPUTS: weights_of(context.run_dir.path, list(stage.inputs.values())),
         "fingerprint": digest(dict(run.fingerprint)),
         "encoder_at_start": outcome.encoder_at_start,
-        "hashes": {p.name: sha256_file(p) for p in sorted(folder.iterdir()) if p.is_file() and p.name != STAMP},
+        "hashes": {path.name: sha256_file(path) for path in files},
         "seconds": round(spent.wall, 3),
         "cpu_seconds": round(spent.cpu, 3),
         "steps": len(outcome.trace.loss),
         "tokens": sum(outcome.trace.tokens),
-        "warnings": context.warnings_as_json(),
+        "warnings": [repair.as_dict() for repair in context.repairs] + context.warnings_as_json(),
         "prediction": context.config.prediction,
         "scored_on": _tests(context, stage),
         **outcome.notes,
         **_marks(run, outcome.notes),
     }
-    atomic_write_json(folder / FINISHED, record)
+    write_sealed_json(folder / FINISHED, record)
     delete(folder / "checkpoint")
     text = ", ".join(f"{r['language']} {r['value']:.1f}" for r in rows if r["metric"] in ("entity_f1", "accuracy"))
     context.run_dir.event("end", stage=stage.id, seconds=spent.wall, scores=rows)
@@ -106,7 +133,7 @@ def _seal(run: StageRun, outcome: Outcome, rows: list[dict[str, Any]], scored: d
 
 
 def _write_scores(folder: Path, rows: list[dict[str, Any]], scored: dict[str, Scored]) -> None:
-    atomic_write_json(folder / SCORES, {"scores": rows})
+    write_sealed_json(folder / SCORES, {"scores": rows})
     save_items(folder, {language: s.items for language, s in scored.items()})
     save_items(folder, {language: s.predicted for language, s in scored.items()}, PREDICTED)
 
@@ -122,21 +149,23 @@ def _marks(run: StageRun, notes: dict[str, Any]) -> dict[str, bool]:
 
 
 def _rescore(run: StageRun) -> None:
-    """Scores a finished stage again where the test files are not those that it was scored on."""
+    """Scores a finished stage again where the scores are lost, or are of other test files."""
     context, stage, folder = run.context, run.stage, run.folder
     record, tests = read_json(folder / FINISHED, None), _tests(context, stage)
     # A stage taken over from before test items were kept gets them; one that was made here stays as it is.
     kept = "reused_from" not in record or not tests or all((folder / name).exists() for name in (ITEMS, PREDICTED))
     if context.processes.rank_zero_only(lambda: record.get("scored_on") == tests and kept):
         return
-    context.progress.note(f"{stage.id}: scored again, since the test files, or how voters predict, have changed")
+    if not context.repairs:
+        context.progress.note(f"{stage.id}: scored again, since the test files, or how voters predict, have changed")
     rows, scored = context.score_stage(stage, load_task_model(folder).to(context.device)) if tests else ([], {})
 
     def replace_scores() -> None:
         _write_scores(folder, rows, scored)
-        hashes = record["hashes"] | {name: sha256_file(folder / name) for name in (SCORES, ITEMS, PREDICTED)}
+        hashes = record["hashes"] | {name: sha256_file(folder / name) for name in OF_SCORING}
         changed = {"hashes": hashes, "prediction": context.config.prediction, "scored_on": tests}
-        atomic_write_json(folder / FINISHED, record | changed)
+        changed["warnings"] = [repair.as_dict() for repair in context.repairs] + record.get("warnings", [])
+        write_sealed_json(folder / FINISHED, record | changed)
 
     context.processes.rank_zero_only(replace_scores)
 

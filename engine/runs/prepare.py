@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -18,9 +17,11 @@ from ..recipe.config import ModelConfig, RunConfig, StageTraining, reader_of
 from ..stages.context import Context
 from ..stages.datasets import Datasets, read_file
 from ..stages.kind import inputs_of
-from ..storage.files import publish_folder, read_json, take_over, temporary_folder
+from ..storage.files import publish_folder, read_json, sha256_file, take_over, temporary_folder, write_sealed_json
 from ..storage.names import STAMP
 from ..storage.run_folder import RunDir
+from ..storage.run_warning import RunWarning
+from ..storage.stage_files import changed_files, damage, listed, refuse_changed
 from ..training.device import choose_device, choose_precision
 from ..training.distributed import ProcessGroup
 from ..training.progress import Progress
@@ -55,6 +56,8 @@ def make_context(
         second = _one_context(alone, home, progress, should_stop, first.processes, reuse, second=True)
         first.models = second.models = {"a": first, "b": second}
         second.digests, second.warnings = first.digests, first.warnings
+        first.repairs += second.repairs
+        second.repairs = first.repairs
     return first
 
 
@@ -69,9 +72,10 @@ def _one_context(
     second: bool = False,
 ) -> Context:
     """The run as one encoder sees it."""
-    device = choose_device(config.device)
-    tokenizer = _tokenizer(config, home.path / VOCABULARY, progress, [other / VOCABULARY for other in reuse])
+    device, repairs = choose_device(config.device), list[RunWarning]()
+    tokenizer = _tokenizer(config, home.path / VOCABULARY, progress, [other / VOCABULARY for other in reuse], repairs)
     if config.model.path is not None:
+        refuse_changed(config.model.path)
         encoder = load_encoder_config(config.model.path)
         positions, layers, rows = encoder.max_length, encoder.num_layers, encoder.vocab_size
         if misfit := tokenizer.misfit(rows):
@@ -81,9 +85,13 @@ def _one_context(
         positions, layers = config.max_length, config.model.new.num_layers
     _check_settings(config, positions, layers)
     data = Datasets(config, tokenizer, home.path / "store", progress.note, reuse)
+    context = Context(
+        config, home, data, tokenizer, device, progress, should_stop, processes, reuse=tuple(reuse), repairs=repairs
+    )
+    data.mend = context.mend
     if config.finetune.head == "cloze" and not second:
         verbaliser_pieces(config, data.labels, tokenizer)
-    return Context(config, home, data, tokenizer, device, progress, should_stop, processes, reuse=tuple(reuse))
+    return context
 
 
 def _check_settings(config: RunConfig, positions: int, layers: int) -> None:
@@ -153,7 +161,9 @@ def settled(config: RunConfig, folder: Path, reuse: Sequence[Path] = ()) -> RunC
     return with_files(config, files, targets)
 
 
-def _tokenizer(config: RunConfig, folder: Path, progress: Progress, reuse: Sequence[Path]) -> Tokenizer:
+def _tokenizer(
+    config: RunConfig, folder: Path, progress: Progress, reuse: Sequence[Path], repairs: list[RunWarning]
+) -> Tokenizer:
     """The checkpoint's tokenizer, or a vocabulary trained on all text of the recipe, once per `folder`."""
     if config.model.path is not None:
         return Tokenizer.from_folder(config.model.path)
@@ -162,19 +172,33 @@ def _tokenizer(config: RunConfig, folder: Path, progress: Progress, reuse: Seque
     paths += [s.train for s in config.sources if s.train is not None]
     readers = [str(reader_of(config, p, unlabelled=True)) for p in paths]
     stamp = {"vocab_size": config.model.new.vocab_size, "files": [file_hash(p) for p in paths], "readers": readers}
+    if problems := vocabulary_damage(folder):
+        text = f"{listed(folder, problems)}; the vocabulary is trained anew"
+        repairs.append(damage("tokenizer-damaged", text, problems))
+        progress.warning(repairs[-1])
     take_over(folder, [other for other in reuse if _stamped(other, stamp)], STAMP)
     if not _stamped(folder, stamp):
         progress.note(f"training a vocabulary of {config.model.new.vocab_size} pieces")
         tokenizer = train_wordpiece(_lines(config, paths), config.model.new.vocab_size)
         temporary = temporary_folder(folder.parent, folder.name)
         tokenizer.save(temporary)
-        (temporary / STAMP).write_text(json.dumps(stamp))
+        hashes = {path.name: sha256_file(path) for path in sorted(temporary.iterdir())}
+        write_sealed_json(temporary / STAMP, stamp | {"hashes": hashes})
         publish_folder(temporary, folder, replace=True)
     return Tokenizer.from_folder(folder)
 
 
 def _stamped(folder: Path, stamp: dict[str, Any]) -> bool:
-    return read_json(folder / STAMP, None) == stamp
+    record = read_json(folder / STAMP, None)
+    return {key: record.get(key) for key in stamp} == stamp and not vocabulary_damage(folder)
+
+
+def vocabulary_damage(folder: Path) -> dict[str, str]:
+    """As `changed_files`, of the folder of a run's vocabulary; empty where there is none."""
+    record = read_json(folder / STAMP, None)
+    if not record and folder.exists():
+        return {STAMP: "is damaged" if (folder / STAMP).exists() else "is missing"}
+    return changed_files(folder, record) if "hashes" in record else {}
 
 
 def _lines(config: RunConfig, paths: Iterable[Path]) -> Iterable[str]:

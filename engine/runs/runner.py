@@ -19,12 +19,13 @@ from ..recipe.config.files import recipe_files
 from ..recipe.load import Resolved, load_recipe, places
 from ..report.sections.laboratory import THRESHOLDS
 from ..report.stage_folders import failures
-from ..report.summary import write_summary
+from ..report.summary import refuse_damaged, write_summary
 from ..report.write import write_report
 from ..stages.context import Context
 from ..storage.files import atomic_write_json, delete, read_json
 from ..storage.names import FAILED
 from ..storage.run_folder import RunDir
+from ..storage.run_warning import RunWarning
 from ..training.determinism import deterministic, refusal
 from ..training.device import describe_kernels
 from ..training.distributed import joined
@@ -36,6 +37,7 @@ from .prepare import make_context, read_ahead, settled
 from .ranks import check_alike, run_folder
 from .run_clock import RunClock
 from .stage_cache import run_folders
+from .stage_damage import set_damage_aside
 from .synthetic_truth import write_truth
 
 AT_ONCE = (Interrupted, StorageError, OutOfMemoryError, PeerLostError, MemoryError, RuntimeError)
@@ -124,8 +126,10 @@ def run(
         check_alike(processes, resolved.dump(), hashes)
         told = Progress() if progress is None or not processes.is_rank_zero else progress
         context = processes.rank_zero_first(lambda: make_context(config, home, told, should_stop, processes, others))
-        _describe(context, seeds, hashes)
         processes.rank_zero_first(lambda: read_ahead(context, plan))
+        damaged = processes.rank_zero_only(lambda: set_damage_aside(context, plan))
+        _describe(context, seeds, hashes)
+        processes.rank_zero_only(lambda: refuse_damaged(folder))
         walk = _Walk(context, plan, resume)
         for node in plan:
             current[0] = node.id
@@ -133,7 +137,8 @@ def run(
             if walk.lacks_an_input(node):
                 continue
             try:
-                walk.took(node, made=make_stage(context, node, resume=resume))
+                warning = RunWarning(**damaged[node.id]) if node.id in damaged else None
+                walk.took(node, made=make_stage(context, node, resume=resume, damaged=warning))
             except (DataError, DivergedError) as error:
                 walk.failed_at(node, error)
         result = _end(context, walk, before_report)
@@ -276,6 +281,7 @@ def _describe(context: Context, seeds: tuple[int, ...], hashes: dict[str, str]) 
         precision=config.precision,
         kernels=describe_kernels(context.device),
         tokenizer=context.tokenizer.fingerprint,
+        warnings=[repair.as_dict() for repair in context.repairs],
     )
 
 

@@ -11,15 +11,16 @@ from ..plan import Stage, digest, fingerprint
 from ..stages.context import Context
 from ..stages.kind import digests_of, inputs_of
 from ..storage.files import (
-    atomic_write_json,
     link_files,
     publish_folder,
     read_json,
     sha256_file,
     storage_errors,
     temporary_folder,
+    write_sealed_json,
 )
 from ..storage.names import FINISHED, STAMP
+from ..storage.stage_files import changed_files, listed
 
 
 def fingerprint_of(context: Context, stage: Stage) -> dict[str, Any]:
@@ -61,7 +62,8 @@ def run_folders(paths: Sequence[str | Path]) -> tuple[Path, ...]:
 
 def finished_record(folder: Path, table: dict[str, Any]) -> dict[str, Any] | None:
     """`stage.json` of a finished stage with this fingerprint, else None."""
-    return (read_json(folder / FINISHED, None) or None) if read_json(folder / STAMP, None) == table else None
+    record = read_json(folder / FINISHED, None) if read_json(folder / STAMP, None) == table else {}
+    return record if "hashes" in record else None
 
 
 def take_over_stage(context: Context, stage: Stage, table: dict[str, Any], folder: Path) -> bool:
@@ -74,17 +76,15 @@ def take_over_stage(context: Context, stage: Stage, table: dict[str, Any], folde
         record = None if source.resolve() == folder.resolve() else finished_record(source, table)
         if record is None:
             continue
-        names = sorted(record["hashes"])
-        changed = [n for n in names if not (source / n).is_file() or sha256_file(source / n) != record["hashes"][n]]
-        if changed:
-            context.progress.note(f"{stage.id}: {source} is not used: {', '.join(changed)} changed since it was made")
+        if changed := changed_files(source, record):
+            context.progress.note(f"{stage.id}: not taken over, since {listed(source, changed)}")
             continue
         with storage_errors(folder, "create"):
             folder.parent.mkdir(parents=True, exist_ok=True)
         part = temporary_folder(folder.parent, folder.name)
-        link_files([source / name for name in [STAMP, *names]], part)
+        link_files([source / name for name in sorted({STAMP, *record["hashes"]})], part)
         # The source may itself have been taken over: the record keeps the folder where the stage was trained.
-        atomic_write_json(part / FINISHED, {"reused_from": str(source.resolve())} | record | stage.identity)
+        write_sealed_json(part / FINISHED, {"reused_from": str(source.resolve())} | record | stage.identity)
         publish_folder(part, folder, replace=True)
         context.run_dir.event("reuse", stage=stage.id, folder=source)
         context.progress.note(f"{stage.id}: taken over from {other}")

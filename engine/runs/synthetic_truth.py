@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from safetensors.numpy import load_file
 
 from ... import DataError
 from ...data import OUTSIDE, TruthFiles, derive_seed, open_truth_world
@@ -25,7 +24,7 @@ from ..report.seeds import stat
 from ..report.stage_table import SIDE_ARMS
 from ..stages.context import Context
 from ..stages.datasets import first_of_each
-from ..stages.pool import DECISION
+from ..stages.decision_files import DECISION
 from ..stages.round_decision import read_record
 from ..stages.soft import SOFT_LABELS
 from ..storage.files import atomic_write_json, read_json
@@ -89,7 +88,7 @@ class _Judge:
             if stage.kind != "hard":
                 continue
             record = read_record(self.context.folder(stage.id))
-            saved = load_file(self.context.folder(stage.id) / DECISION)
+            saved = DECISION.arrays(self.context.folder(stage.id))
             items, draw = self._items(stage, saved), derive_seed(seed, "truth", stage.round)
             leaving = ~gone & (saved["source.keep"] == 0)
             rounds.append(

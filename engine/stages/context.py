@@ -17,15 +17,18 @@ from ..evaluation.inference import Scored, metric_rows, score
 from ..plan import Stage
 from ..recipe.config import RunConfig, StageTraining
 from ..report.summary import TRANSLATE_TEST, TRANSLATED
-from ..storage.files import atomic_write_json, read_json, sha256_file
-from ..storage.names import FINISHED, WEIGHTS
+from ..storage.files import atomic_write_json
+from ..storage.names import FINISHED
 from ..storage.run_folder import RunDir
 from ..storage.run_warning import RunWarning
+from ..storage.stage_files import damage, refuse_changed
 from ..training.distributed import ProcessGroup
 from ..training.progress import Progress
 from ..training.trace import Trace
 from .datasets import Datasets
 from .translated import translated_test
+
+AGAIN = "the same command again makes it anew"
 
 
 @dataclass
@@ -39,6 +42,7 @@ class Context:
         reuse: other run folders, whose finished stages and stores serve where they are those wanted.
         models: where co-training has a second encoder, the run as each of the two sees it, by letter; else empty.
         opened: what was made of model folders outside of the run, by their path (`teachers.py`).
+        repairs: what was damaged on the disk and made good; beside `warnings`, since no result holds it.
     """
 
     config: RunConfig
@@ -54,6 +58,7 @@ class Context:
     reuse: tuple[Path, ...] = ()
     models: dict[str, Context] = field(default_factory=dict)
     opened: dict[Path, Any] = field(default_factory=dict)
+    repairs: list[RunWarning] = field(default_factory=list)
 
     def of_model(self, letter: str) -> Context:
         """The run as the first ("a") or the second ("b") encoder sees it: its folder, tokenizer and stores."""
@@ -72,6 +77,20 @@ class Context:
             if warning is not None:
                 self.warnings.append(warning)
                 self.progress.warning(warning)
+
+    def repaired(self, warning: RunWarning | None) -> None:
+        """Records damage on the disk that is made good; None is none."""
+        if warning is not None:
+            self.repairs.append(warning)
+            self.progress.warning(warning)
+
+    @property
+    def mend(self) -> Callable[[str], None] | None:
+        """Hears of a damaged token store in the process that builds it again; the others find that done."""
+        return self._store_damaged if self.processes.is_rank_zero else None
+
+    def _store_damaged(self, problem: str) -> None:
+        self.repaired(damage("store-damaged", f"{problem}; the text is read again", {"store": problem}))
 
     def warnings_as_json(self) -> list[dict[str, Any]]:
         return [warning.as_dict() for warning in self.warnings]
@@ -119,21 +138,19 @@ class Context:
         return load_task_model(self.input_folder(stage, role)).to(self.device)
 
     def input_folder(self, stage: Stage, role: str) -> Path:
-        """The model folder of an input, verified against the hash written when it was made.
+        """The model folder of an input, verified against the hashes written when it was made.
 
         Raises:
-            ModelError: the stage is unfinished, or its weights are not those that it wrote.
+            ModelError: the stage is unfinished, or its model is not the one that it wrote.
         """
         if role not in stage.inputs:
             assert role == "base"
             assert self.config.model.path is not None
             return self.config.model.path
         folder = self.folder(stage.inputs[role])
-        hashes = read_json(self.processes.visible(folder / FINISHED), ModelError, "run it again").get("hashes")
-        if hashes is None:
-            raise ModelError(f"{folder}: is not a finished stage (no {FINISHED} with hashes); run it again")
-        if sha256_file(folder / WEIGHTS) != hashes[WEIGHTS]:
-            raise ModelError(f"{folder / WEIGHTS}: the file has changed since it was written; delete the folder")
+        self.processes.visible(folder / FINISHED)
+        if "hashes" not in refuse_changed(folder, remedy=AGAIN):
+            raise ModelError(f"{folder}: is not a finished stage (no {FINISHED} with hashes); {AGAIN}")
         return folder
 
     def score_stage(self, stage: Stage, model: TaskModel) -> tuple[list[dict[str, Any]], dict[str, Scored]]:

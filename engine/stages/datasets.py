@@ -54,6 +54,7 @@ class Datasets:
         root: folder for the stores.
         note: told about each store that is built.
         reuse: run folders whose stores serve where they have the wanted content.
+        mend: told what is wrong with a store, which is then built again; without it that is an error. May be set later.
     """
 
     def __init__(
@@ -63,9 +64,10 @@ class Datasets:
         root: Path,
         note: Callable[[str], None] | None = None,
         reuse: Sequence[Path] = (),
+        mend: Callable[[str], None] | None = None,
     ) -> None:
         self.config, self.tokenizer, self._root, self._reuse = config, tokenizer, root, reuse
-        self._note = note or (lambda text: None)
+        self._note, self.mend = note or (lambda text: None), mend
         self._labels: tuple[str, ...] | None = config.labels or None
         self._open: dict[str, TokenStore] = {}
 
@@ -226,8 +228,8 @@ class Datasets:
         if key not in self._open:
             folder = self._root / key
             take_over(folder, [other / "store" / key for other in self._reuse], MANIFEST)
-            if (folder / MANIFEST).exists():
-                self._open[key] = TokenStore.open(folder)
+            if (store := TokenStore.open_cached(folder, self.mend)) is not None:
+                self._open[key] = store
             else:
                 self._note(f"reading {', '.join(p.name for p in paths)}")
                 examples = [

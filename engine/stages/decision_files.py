@@ -8,8 +8,12 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from safetensors.numpy import load
+
 from ... import ModelError
-from ..storage.files import atomic_write_bytes, atomic_write_json, read_json, sha256_file
+from ..storage.files import atomic_write_bytes, read_json, storage_errors, write_sealed_json
+from ..storage.stage_files import damage
 from .context import Context
 
 
@@ -26,22 +30,51 @@ class DecisionFiles:
     hash_key: str = "arrays"
 
     def exist(self, context: Context, folder: Path) -> bool:
-        """Whether the stage in `folder` has decided, the same for all processes."""
-        return context.processes.rank_zero_only((folder / self.record).exists)
+        """Whether the stage in `folder` has decided, the same for all processes; what is damaged is decided again."""
+        if not context.processes.rank_zero_only((folder / self.record).exists):
+            return False
+        problem = context.processes.rank_zero_only(lambda: self._problem(folder))
+        if problem:
+            context.repaired(damage("decision-damaged", f"{problem}; it is made anew", {self.record: problem}))
+        return not problem
 
     def write(self, folder: Path, record: Mapping[str, Any], data: bytes, **values: Any) -> None:
         """Writes the data, then the record of it with these further values."""
         atomic_write_bytes(folder / self.data, data)
-        atomic_write_json(folder / self.record, dict(record) | values | {self.hash_key: sha256(data).hexdigest()})
+        write_sealed_json(folder / self.record, dict(record) | values | {self.hash_key: sha256(data).hexdigest()})
 
     def read(self, context: Context, folder: Path) -> dict[str, Any]:
-        """The record.
+        """The record, once this process sees it; errors as of `verified`."""
+        context.processes.visible(folder / self.record)
+        return self.verified(folder)[0]
+
+    def verified(self, folder: Path) -> tuple[dict[str, Any], bytes]:
+        """The record, and the data.
 
         Raises:
-            ModelError: a file is damaged, or the data is not that which was written.
+            ModelError: a file is missing or damaged, or the data is not that which was written.
         """
-        remedy = f"delete the folder {folder} and run again"
-        record = read_json(context.processes.visible(folder / self.record), ModelError, remedy, needed=True)
-        if record.get(self.hash_key) != sha256_file(folder / self.data):
-            raise ModelError(f"{folder / self.data} has changed since it was written; delete {folder} and run again")
-        return record
+        remedy = f"run the recipe again; if this comes again, delete {folder}"
+        record, path = read_json(folder / self.record, ModelError, remedy, needed=True), folder / self.data
+        if not path.is_file():
+            raise ModelError(f"{path}: is missing; {remedy}")
+        with storage_errors(path, "read"):
+            data = path.read_bytes()
+        if record.get(self.hash_key) != sha256(data).hexdigest():
+            raise ModelError(f"{path}: has changed since it was written; {remedy}")
+        return record, data
+
+    def arrays(self, folder: Path) -> dict[str, np.ndarray]:
+        """The data as arrays, where it is a safetensors file; errors as of `verified`."""
+        return load(self.verified(folder)[1])
+
+    def _problem(self, folder: Path) -> str:
+        try:
+            self.verified(folder)
+        except ModelError as error:
+            return str(error).partition("; ")[0]
+        return ""
+
+
+DECISION = DecisionFiles("decision.json", "decision.safetensors")
+"""That of a hard stage: what is accepted, and why."""

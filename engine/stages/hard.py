@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
-from safetensors.numpy import load_file, save
+from safetensors.numpy import save
 
 from ...data import ItemView, Part, TokenStore
 from ..plan import Stage
@@ -16,15 +16,14 @@ from ..storage.files import atomic_write_text
 from ..training.objectives import cross_entropy
 from .against_teacher import SAMPLE, against_teacher
 from .context import Context
-from .decision_files import DecisionFiles
+from .decision_files import DECISION
 from .kind import StageKind, StageRun, Training, Work, register_kind
 from .mixture import labelled_examples
-from .pool import DECISION, load_pool, pool_tokens, target_examples
+from .pool import load_pool, pool_tokens, target_examples
 from .round_decision import decide_round
 from .soft import fresh_student, task_work
 
 CURVE = "curve.csv"
-FILES = DecisionFiles("decision.json", DECISION)
 
 
 class Hard(StageKind):
@@ -41,20 +40,20 @@ class Hard(StageKind):
     def build(self, run: StageRun) -> Training:
         context, stage, table = run.context, run.stage, run.context.config.selftrain.hard
         labeller = context.load_task_model(stage, "student" if "student" in stage.inputs else "teacher")
-        decided = FILES.exist(context, run.folder)
+        decided = DECISION.exist(context, run.folder)
         if not decided:
             decision = decide_round(context, stage, labeller)
             context.processes.rank_zero_only(lambda: atomic_write_text(run.folder / CURVE, curve_csv(decision.record)))
             arrays, warnings = save(decision.arrays), context.warnings_as_json()
             context.processes.rank_zero_only(
-                lambda: FILES.write(run.folder, decision.record, arrays, warnings=warnings)
+                lambda: DECISION.write(run.folder, decision.record, arrays, warnings=warnings)
             )
-        record = FILES.read(context, run.folder)
+        record = DECISION.read(context, run.folder)
         if decided:
             context.restore_warnings(record["warnings"])
         goes_on = "student" in stage.inputs and table.start == "student"
         model = labeller if goes_on else fresh_student(context, stage)
-        saved = load_file(run.folder / DECISION)
+        saved = DECISION.arrays(run.folder)
         parts = _parts(context, stage, saved)
         batches = run.task_batches(parts, balance="up" if table.mix == "balanced" else "none")
         kept, used = (len(part.examples) for part in parts)

@@ -5,14 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from safetensors.numpy import load_file
 
 from ...data import TokenStore
 from ..plan import Stage
 from .context import Context
 from .datasets import capped
-
-DECISION = "decision.safetensors"
+from .decision_files import DECISION
 
 
 @dataclass(frozen=True)
@@ -28,7 +26,7 @@ def load_pool(context: Context, stage: Stage) -> Pool:
     data, config = context.data, context.config
     target = config.target(stage.target)
     if "previous" in stage.inputs:
-        saved = load_file(context.folder(stage.inputs["previous"]) / DECISION)
+        saved = DECISION.arrays(context.folder(stage.inputs["previous"]))
         return Pool(np.flatnonzero(saved["target.pool"]), np.flatnonzero(saved["source.keep"]))
     chosen = capped(len(data.target_pool(target)), config.selftrain.cap, stage.seed, target.language)
     return Pool(chosen, np.arange(len(data.source_train)))

@@ -21,6 +21,7 @@ from ..evaluation.inference import Reduction, predict_items
 from ..plan import Stage, digest
 from ..recipe.config import RunConfig
 from ..storage.files import sha256_file
+from ..storage.stage_files import refuse_changed
 from .context import Context
 from .datasets import Datasets
 
@@ -82,12 +83,13 @@ def folder_teachers(context: Context) -> list[FolderTeacher]:
     """The teachers that the recipe names by folder.
 
     Raises:
-        ModelError, ConfigError: one cannot be a teacher here.
+        ModelError, ConfigError: one cannot be a teacher here, or is a stage of a run and has changed since.
     """
     config, teachers = context.config, list[FolderTeacher]()
     for path in config.selftrain.soft.teacher_folders:
         if path not in context.opened:
             labels = context.data.labels
+            refuse_changed(path)
             info, tokenizer = check_teacher(config, labels, path, context.tokenizer)
             assert info.labels is not None
             data = None
@@ -95,7 +97,7 @@ def folder_teachers(context: Context) -> list[FolderTeacher]:
                 length = min(config.max_length, info.config.max_length)
                 alone = replace(config, labels=labels, max_length=length).with_prompt(info.prompt)
                 root = context.run_dir.path / "store"
-                data = Datasets(alone, tokenizer, root, context.progress.note, context.reuse)
+                data = Datasets(alone, tokenizer, root, context.progress.note, context.reuse, context.mend)
             classes = np.array([info.labels.index(label) for label in labels])
             context.opened[path] = FolderTeacher(path, classes, data)
         teachers.append(context.opened[path])

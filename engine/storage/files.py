@@ -36,9 +36,13 @@ _ADVICE = {
     errno.EPERM: "make the folder writable for this user or choose another one",
     errno.EIO: "the disk reports a failure: look into the system log and move the folder to another disk",
     errno.ENOENT: "the folder has vanished while it was in use: restore it, or choose another one",
+    errno.ELOOP: "it is a symbolic link, which is not followed here: delete the link",
+    errno.ENAMETOOLONG: "the path is too long: choose a shorter one",
 }
 _NO_LINK = (errno.EPERM, errno.EXDEV, errno.EMLINK, errno.EOPNOTSUPP, errno.ENOSYS)
 """What says that a hard link is not to be had here, where a copy may be."""
+CHECKSUM, _SHA256 = "checksum", "sha256:"
+"""The last key of a JSON file that has a hash of itself, and how its value begins."""
 
 
 @contextlib.contextmanager
@@ -112,13 +116,44 @@ def atomic_write_bytes(path: str | os.PathLike[str], data: bytes) -> None:
 
 
 def atomic_write_text(path: str | os.PathLike[str], text: str) -> None:
-    """As `atomic_write_bytes`, in UTF-8, line ends as they are."""
-    atomic_write_bytes(path, text.encode("utf-8"))
+    """As `atomic_write_bytes`, in UTF-8, line ends as they are.
+
+    Raises:
+        ConfigError: a path in the text, which the system has as bytes, is not UTF-8.
+    """
+    try:
+        data = text.encode("utf-8")
+    except UnicodeEncodeError as error:
+        near = text[max(0, error.start - 40) : error.end + 10].encode("ascii", "backslashreplace").decode()
+        raise ConfigError(f"{path}: a path is not UTF-8 ({near}); rename the file or folder") from error
+    atomic_write_bytes(path, data)
 
 
 def atomic_write_json(path: str | os.PathLike[str], value: Any, *, indent: int | None = 2) -> None:
     """As `atomic_write_bytes`, `value` as `plain` makes it; non-finite numbers become null."""
-    atomic_write_text(path, json.dumps(plain(value), indent=indent, ensure_ascii=False, allow_nan=False) + "\n")
+    atomic_write_text(path, _json(plain(value), indent))
+
+
+def write_sealed_json(path: str | os.PathLike[str], value: Any) -> None:
+    """As `atomic_write_json`, for an object, with a hash of the rest: `read_json` notices every changed byte."""
+    body = {key: part for key, part in plain(value).items() if key != CHECKSUM}
+    atomic_write_text(path, _json(body | {CHECKSUM: _checksum(body)}))
+
+
+def _json(value: Any, indent: int | None = 2) -> str:
+    return json.dumps(value, indent=indent, ensure_ascii=False, allow_nan=False) + "\n"
+
+
+def _checksum(body: dict[str, Any]) -> str:
+    return _SHA256 + hashlib.sha256(_json(body).encode()).hexdigest()
+
+
+def _changed(value: dict[str, Any], data: bytes) -> bool:
+    """Whether a sealed object is not as it was written; one that has lost the name of its hash still ends with it."""
+    if CHECKSUM not in value:
+        return _SHA256.encode() in data[-90:]
+    body = {key: part for key, part in value.items() if key != CHECKSUM}
+    return value[CHECKSUM] != _checksum(body) or _json(value).encode() != data
 
 
 def read_json(
@@ -127,21 +162,26 @@ def read_json(
     """The object in a JSON file, empty when there is no such file.
 
     Args:
-        refusal: the error for a damaged file; None where such a file counts as absent.
+        refusal: the error for a damaged file, or one that has changed since `write_sealed_json`; None where such a file
+            counts as absent.
         remedy: what to do about it.
         needed: an absent file is refused, too.
     """
     try:
-        value = json.loads(path.read_bytes())
+        data = path.read_bytes()
+        value = json.loads(data)
+        changed = isinstance(value, dict) and _changed(value, data)
     except (OSError, ValueError, RecursionError) as error:
         if refusal is None or (isinstance(error, FileNotFoundError) and not needed):
             return {}
         line = getattr(error, "lineno", 1)
         raise refusal(f"{path}:{line}: cannot be read as JSON ({error}); {remedy}") from error
-    if isinstance(value, dict):
+    if isinstance(value, dict) and not changed:
         return value
     if refusal is None:
         return {}
+    if changed:
+        raise refusal(f"{path}: has changed since it was written, by the hash that it holds; {remedy}")
     raise refusal(f"{path}:1: expected a JSON object, found {type(value).__name__}; {remedy}")
 
 

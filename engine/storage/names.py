@@ -3,7 +3,13 @@
 FINISHED = "stage.json"
 """Written last into a stage's folder: one without it is unfinished."""
 STAMP = "fingerprint.json"
+SCORES, ITEMS, PREDICTED = OF_SCORING = "scores.json", "items.safetensors", "predicted.safetensors"
+"""What scoring leaves beside a model: the scores, what they are of, and the class of each item of a test file."""
 FAILED = "failed.json"
 """The stages of a run that failed while others went on; absent where none did."""
 WEIGHTS = "model.safetensors"
+MODEL = ("config.json", "xlt.json", WEIGHTS, "tokenizer.json", "tokenizer_config.json", STAMP)
+"""What a stage's model is read from."""
+SHOWN = (SCORES, ITEMS, "trace.json", "decision.json", "picks.json")
+"""What a summary and a report show of a stage."""
 TRUTH = "truth.json"

@@ -11,8 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from safetensors import SafetensorError
-from safetensors.numpy import load_file
 
 from .... import DataError
 from ....data import Tokenizer, TokenStore
@@ -22,12 +20,13 @@ from ...recipe.load import load_recipe
 from ...report.summary import build_summary
 from ...runs.prepare import settled
 from ...stages.datasets import Datasets
+from ...stages.decision_files import DECISION
 from ...stages.round_decision import Voted, vote
 from ...storage.files import read_json
 from ...storage.names import STAMP
+from ...storage.stage_files import refuse_changed
 
 Json = dict[str, Any]
-DECISION = "decision.safetensors"
 TASK_KINDS = ("finetune", "soft", "hard")
 
 
@@ -67,6 +66,7 @@ class FinishedRun:
     source: str
     targets: list[str]
     _models: dict[str, TaskModel] = field(default_factory=dict)
+    _stores: dict[str, TokenStore] = field(default_factory=dict)
 
     @classmethod
     def open(cls, folder: str | Path) -> FinishedRun:
@@ -96,12 +96,14 @@ class FinishedRun:
         """The store with this content.
 
         Raises:
-            DataError: it is gone.
+            DataError: it is gone, or damaged.
         """
         for manifest in sorted(self.folder.glob("store/*/store.json")):
-            if read_json(manifest).get("sha256") == content_hash:
-                return TokenStore.open(manifest.parent)
-        raise DataError(f"{self.folder / 'store'}: the store {content_hash[:12]} is gone; run the recipe again")
+            if content_hash not in self._stores and read_json(manifest, None).get("sha256") == content_hash:
+                self._stores[content_hash] = TokenStore.open(manifest.parent)
+        if content_hash not in self._stores:
+            raise DataError(f"{self.folder / 'store'}: the store {content_hash[:12]} is gone; run the recipe again")
+        return self._stores[content_hash]
 
     @cached_property
     def config(self) -> RunConfig:
@@ -140,6 +142,7 @@ class FinishedRun:
     def model(self, stage: TaskStage) -> TaskModel:
         """The model that a stage left, on the CPU; the last one stays in memory."""
         if stage.id not in self._models:
+            refuse_changed(stage.folder)
             self._models = {stage.id: load_task_model(stage.folder)}
         return self._models[stage.id]
 
@@ -160,22 +163,11 @@ class FinishedRun:
         return self.by_id(inputs.get("student") or inputs.get("teacher") or "")
 
     def decisions(self) -> list[tuple[TaskStage, Json, dict[str, np.ndarray]]]:
-        """The hard stages with both files of a decision and what these hold; in the order of pair, round and seed.
-
-        Raises:
-            DataError: a file is damaged.
-        """
-        hard = [s for s in self.stages if s.kind == "hard" and (s.folder / DECISION).exists()]
-        both = [(s, read_json(s.folder / "decision.json"), _arrays(s.folder / DECISION)) for s in hard]
+        """The hard stages with both files of a decision and what these hold; in the order of pair, round and seed."""
+        hard = [s for s in self.stages if s.kind == "hard" and (s.folder / DECISION.data).exists()]
+        both = [(s, read_json(s.folder / DECISION.record), DECISION.arrays(s.folder)) for s in hard]
         return sorted((d for d in both if d[1]), key=lambda d: (d[0].pair or "", d[0].order, d[0].seed))
 
     def votes(self, stage: TaskStage, store: TokenStore, examples: np.ndarray | None = None) -> Voted:
         """What the voters of a stage say about examples of a store, all without a choice."""
         return vote(self.model(stage), store, examples)
-
-
-def _arrays(path: Path) -> dict[str, np.ndarray]:
-    try:
-        return load_file(path)
-    except SafetensorError as error:
-        raise DataError(f"{path}: cannot be read ({error}); delete the stage and run it again") from error

@@ -18,7 +18,7 @@ from .... import DataError, XltError
 from ....data import OUTSIDE, Example, Tokenizer, TokenStore
 from ...evaluation.inference import predicted_tags
 from ...evaluation.metrics import spans, split_tag
-from ...evaluation.per_example import PREDICTED, load_items
+from ...evaluation.per_example import load_items
 from ...pseudolabels.filters import Reason
 from ...report.sections.sentences import SENTENCES, VERSION
 from ...report.stage_table import SIDE_ARMS
@@ -26,6 +26,7 @@ from ...stages.datasets import read_file
 from ...stages.round_decision import REASONS
 from ...stages.soft import SOFT_LABELS
 from ...storage.files import atomic_write_json, delete
+from ...storage.names import PREDICTED
 from ...storage.soft_labels import read_soft_labels
 from .example_text import texts_of
 from .finished_run import FinishedRun, Json, TaskStage

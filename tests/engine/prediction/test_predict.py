@@ -198,7 +198,7 @@ def test_alpha_comes_from_the_stage(tagger_folder: Path, tmp_path: Path) -> None
     (tmp_path / "fingerprint.json").write_text('{"max_length": 9}')
     assert Predictor(tmp_path).max_length == 9
     (tmp_path / "stage.json").write_text('{"alpha": ')
-    with pytest.raises(ModelError, match=r"stage\.json:1: cannot be read as JSON.*copy the model folder again"):
+    with pytest.raises(ModelError, match=r"stage\.json:1: cannot be read as JSON.*copy the folder again"):
         Predictor(tmp_path, abstain=True)
 
 

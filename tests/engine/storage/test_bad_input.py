@@ -125,6 +125,7 @@ def made(
                 shutil.copytree(copy("ner").folder, origin)
                 (origin / "run" / "seed-0" / "pretrain").rename(origin / "model")
                 shutil.rmtree(origin / "run")
+                (origin / "model" / "stage.json").unlink()  # which would refuse every change before it is looked at
                 recipe = origin / "tiny.toml"
                 head, tail = recipe.read_text("utf-8").split("[model.new]")
                 tail = tail.split("[source]", 1)[1]

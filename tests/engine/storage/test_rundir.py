@@ -140,7 +140,8 @@ def test_messages_of_full_disks_say_what_to_do(tmp_path: Path, monkeypatch: pyte
         (errno.EIO, "system log"),
         (errno.ENOENT, "vanished"),
         (errno.EACCES, "writable"),
-        (errno.ELOOP, "can be written"),
+        (errno.ELOOP, "delete the link"),
+        (errno.EISDIR, "can be written"),
     ]:
         assert advice in str(files.storage_error(tmp_path, code, os.strerror(code)))
     with pytest.raises(StorageError, match=r"a store needs 1\.0 EB|a store needs 1000000\.0 TB in .*, but .* are free"):

@@ -1,0 +1,76 @@
+"""The files of a stage against the hashes that its `stage.json` has of them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from ... import ModelError, XltError
+from .files import read_json, sha256_file, storage_errors
+from .names import FINISHED, MODEL
+from .run_warning import RunWarning
+
+
+def changed_files(folder: Path, record: Mapping[str, Any], names: Iterable[str] | None = None) -> dict[str, str]:
+    """File name -> what has become of it; empty where every byte is as it was written.
+
+    Args:
+        record: `stage.json` of the folder.
+        names: the files to look at, of those that the record has a hash of; all when absent.
+
+    Raises:
+        StorageError: the disk fails on reading.
+    """
+    hashes = record.get("hashes")
+    if not isinstance(hashes, dict):
+        return {} if names is not None else {FINISHED: "has no hashes"}
+    chosen = hashes if names is None else [name for name in names if name in hashes]
+    problems = {name: _problem(folder / name, hashes[name]) for name in chosen if Path(name).name == name}
+    return {name: problem for name, problem in problems.items() if problem}
+
+
+def _problem(path: Path, expected: object) -> str:
+    if not path.is_file():
+        return "is missing"
+    with storage_errors(path, "read"):
+        if sha256_file(path) == expected:
+            return ""
+        return "has changed since it was written" if path.stat().st_size else "is empty"
+
+
+def stage_damage(folder: Path) -> dict[str, str]:
+    """The same of all files of a finished stage; `stage.json` alone where that is damaged."""
+    try:
+        record = read_json(folder / FINISHED, ModelError, "", needed=True)
+    except ModelError:
+        return {FINISHED: "is damaged" if (folder / FINISHED).exists() else "is missing"}
+    return changed_files(folder, record)
+
+
+def listed(folder: Path, problems: Mapping[str, str]) -> str:
+    """The problems in words."""
+    return "; ".join(f"{folder / name} {problem}" for name, problem in sorted(problems.items()))
+
+
+def refuse_changed(
+    folder: Path,
+    names: Iterable[str] = MODEL,
+    refusal: type[XltError] = ModelError,
+    remedy: str = "copy the folder again, or run its recipe again, which makes the stage anew",
+) -> dict[str, Any]:
+    """The `stage.json` of a folder, empty without one, whose files are then what the stage wrote.
+
+    Raises:
+        XltError: `refusal`; one of the files has changed or is missing, or `stage.json` has.
+        StorageError: the disk fails on reading.
+    """
+    record = read_json(folder / FINISHED, refusal, remedy)
+    if problems := changed_files(folder, record, names):
+        raise refusal(f"{listed(folder, problems)}; {remedy}")
+    return record
+
+
+def damage(name: str, text: str, problems: Mapping[str, str]) -> RunWarning:
+    """A named warning of damage on the disk that was made good."""
+    return RunWarning(name, f"{text}. Look at the disk", {"files": dict(problems)})
