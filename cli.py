@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import importlib
 import os
 import signal
@@ -11,7 +12,7 @@ from collections.abc import Sequence
 
 import click
 
-from xlt_engine import PeerLostError, XltError, __version__
+from xlt_engine import ConfigError, PeerLostError, StorageError, XltError, __version__
 from xlt_engine.engine.commands.console import FIRST, StopRequest
 
 _MODULES = {
@@ -71,17 +72,45 @@ def _fail(error: XltError) -> int:
     return error.exit_code
 
 
+def _refuse_bytes(words: Sequence[str]) -> None:
+    """Raises a ConfigError for an argument, or a current folder, whose name is not UTF-8: records could not hold it."""
+    for word in (*words, os.getcwd()):
+        try:
+            word.encode("utf-8")
+        except UnicodeEncodeError as error:
+            raise ConfigError(f"{os.fsencode(word)!r} is not UTF-8; rename the file or folder") from error
+
+
+def _of_system(error: OSError) -> XltError:
+    """What the system refused outside of the run's own files: a name, or the output."""
+    if error.filename is None:
+        sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115 - else the rest is tried again at the end
+        return StorageError(f"cannot write the output: {error.strerror}; free some space, or send it elsewhere")
+    name = os.fsdecode(error.filename) if isinstance(error.filename, bytes) else str(error.filename)
+    if error.errno == errno.ENAMETOOLONG:
+        return ConfigError(f"{name[:80]}...: {error.strerror}; choose a shorter path")
+    return StorageError(f"{name}: {error.strerror}; check the path and its permissions")
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     """The console script; ends the process with the codes of docs/errors.md."""
     _STOP.signal, _STOP.polled = 0, False
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, _on_signal)
+    if sys.stdout is None:  # closed: nobody wants to hear
+        sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115
     code, stdout = 0, sys.stdout
     try:
-        words = None if arguments is None else list(arguments)
+        words = sys.argv[1:] if arguments is None else list(arguments)
+        _refuse_bytes(words)
         code = main_group.main(words, prog_name="xlt-engine", standalone_mode=False, obj=_STOP) or 0
+        sys.stdout.flush()
     except XltError as error:
         code = _fail(error)
+    except BrokenPipeError:
+        sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115
+    except OSError as error:
+        code = _fail(_of_system(error))
     except click.exceptions.Exit as error:
         code = error.exit_code
     except click.exceptions.NoArgsIsHelpError as error:

@@ -14,7 +14,7 @@ import torch
 
 from xlt_engine.engine.bench.measure import ceilings, machine, synchronise
 from xlt_engine.engine.bench.peers import versions
-from xlt_engine.engine.storage.run_folder import git_commit
+from xlt_engine.engine.storage.git import git_commit
 from xlt_engine.engine.training.precision import DTYPES
 from xlt_engine.kernels import dispatch
 from xlt_engine.model import EncoderConfig

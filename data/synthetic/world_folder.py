@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from ... import DataError, StorageError
+from ..store.format import content_hash
 
 RECORD = "world.json"
 
@@ -26,13 +27,14 @@ def conll_of(sentences: Iterable[tuple[Sequence[str], Sequence[str]]]) -> str:
 
 
 def write_world(folder: Path, contents: Mapping[str, str], record: Mapping[str, object]) -> None:
-    """Files by name, then the record with their SHA-256."""
+    """Files by name, then the record with their SHA-256 and its own."""
     hashes = {}
     for name, text in contents.items():
         data = text.encode("utf-8")
         hashes[name] = hashlib.sha256(data).hexdigest()
         (folder / name).write_bytes(data)
-    (folder / RECORD).write_text(json.dumps({**record, "files": hashes}, indent=1) + "\n", encoding="utf-8")
+    whole = json.loads(json.dumps({**record, "files": hashes}))
+    (folder / RECORD).write_text(json.dumps(whole | {"sha256": content_hash(whole)}, indent=1) + "\n", encoding="utf-8")
 
 
 def create_world(folder: Path, contents: Mapping[str, str], record: Mapping[str, object], what: str) -> None:
@@ -66,12 +68,14 @@ def read_world(folder: Path, version: int, config: Mapping[str, Any] | None, wha
     path = folder / RECORD
     try:
         record = json.loads(path.read_text(encoding="utf-8"))
-        found, made_with, hashes = record["version"], record["config"], record["files"]
+        found, made_with, hashes = record["version"], record["config"], dict(record["files"])
         same = found == version and (config is None or made_with == dict(config))
     except (ValueError, KeyError, TypeError) as error:
         raise DataError(
             f"{path}:1: not the record of a {what} ({error}); delete the folder to make it again"
         ) from error
+    if record.get("sha256") not in (None, content_hash(record)):
+        raise DataError(f"{path}:1: changed since it was written; delete {folder} to make it again")
     if not same:
         raise DataError(f"{path}:1: the folder holds the {what} of another configuration; give this one its own folder")
     for name, expected in hashes.items():

@@ -22,7 +22,7 @@ import torch
 from ... import ConfigError, XltError
 from ...kernels import dispatch
 from ..storage.files import atomic_write_json
-from ..storage.run_folder import git_commit
+from ..storage.git import git_commit
 from ..training.device import choose_device
 from . import peers as peers
 from .case import SIZES, Call, Case, Problem, Setting, Sizes, Variant

@@ -29,7 +29,7 @@ def write_cards(run: Run) -> None:
         path = run.folder / stage["folder"] / CARD
         before = path.read_text("utf-8", errors="replace") if path.exists() else FILL_IN
         text = card(run, stage) if stage["folder"] in named else ""
-        if FILL_IN not in before or text == before:
+        if (FILL_IN not in before and before.startswith("---")) or text == before:
             continue
         if text:
             atomic_write_text(path, text)

@@ -84,6 +84,9 @@ def _exists(run: StageRun, resume: bool) -> bool:
         delete(folder)
     with storage_errors(folder, "create"):
         folder.mkdir(parents=True, exist_ok=True)
+        links = [path for path in folder.iterdir() if path.is_symlink()]
+    for link in links:  # nothing is written through one
+        delete(link)
     atomic_write_json(folder / STAMP, stamp)
     context.run_dir.event("begin", stage=stage.id)
     return False

@@ -13,7 +13,6 @@ import json
 import os
 import platform
 import socket
-import subprocess
 import time
 import warnings
 from collections.abc import Iterable, Iterator, Mapping
@@ -22,13 +21,18 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any, Literal
 
-from ... import RunInUseError, StorageError, __version__
+from ... import ConfigError, RunInUseError, StorageError, __version__
 from .faults import fault
 from .files import atomic_write_json, atomic_write_text, plain, storage_errors, sweep
+from .git import git_commit
 
 State = Literal["running", "done", "stopped", "failed"]
 
 _NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP)
+_PLAIN = os.O_CLOEXEC | os.O_NOFOLLOW
+"""A link in a run folder that others write to, too, could lead to any file of this user."""
+_LONGEST = 3500
+"""Bytes of a run folder's path, which leave room for the names in it."""
 _HEARTBEAT_SECONDS = 30.0
 _STALE_SECONDS = 900.0
 
@@ -71,9 +75,12 @@ class RunDir:
         """Create the folder, lock it, clean it and open the event log.
 
         Raises:
+            ConfigError: the path is too long for the files in the folder.
             RunInUseError: another run holds the folder; names its process, host and start.
             StorageError: the folder cannot be created or written.
         """
+        if (length := len(os.fsencode(self.path.absolute()))) > _LONGEST:
+            raise ConfigError(f"{str(self.path)[:80]}...: the path has {length} bytes; choose one below {_LONGEST}")
         with storage_errors(self.path, "create"):
             self.path.mkdir(parents=True, exist_ok=True)
         key = os.path.realpath(self.path)
@@ -81,7 +88,7 @@ class RunDir:
             raise RunInUseError(f"{self.path} is already in use by this process; finish that run first")
         self._started = _now()
         with storage_errors(self.path / ".lock"):
-            handle = os.open(self.path / ".lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+            handle = os.open(self.path / ".lock", os.O_RDWR | os.O_CREAT | _PLAIN, 0o666)
         try:
             self._take(handle)
             self._lock, _held[key] = handle, os.getpid()
@@ -224,7 +231,7 @@ class RunDir:
         """Open `events.jsonl`, less the half line of a process that was killed while it wrote."""
         path = self.path / "events.jsonl"
         with storage_errors(path):
-            self._log = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o666)
+            self._log = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | _PLAIN, 0o666)
             end = size = os.fstat(self._log).st_size
             while end and os.pread(self._log, 1, end - 1) != b"\n":
                 end -= 1
@@ -271,16 +278,6 @@ def cpu_name() -> str:
         lines = Path("/proc/cpuinfo").read_text("utf-8").splitlines()
         cpu = next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), cpu)
     return cpu
-
-
-def git_commit(folder: Path) -> str | None:
-    """The commit that `folder` is at, with `-dirty` if tracked files differ; None outside a git work tree."""
-    command = ["git", "-C", str(folder), "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
-    try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=10, check=False)
-    except (OSError, subprocess.TimeoutExpired):
-        return None
-    return done.stdout.strip() or None if done.returncode == 0 else None
 
 
 def _now() -> str:

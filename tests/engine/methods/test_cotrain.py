@@ -16,6 +16,7 @@ from safetensors.numpy import load_file
 from xlt_engine import ConfigError, Interrupted, ModelError
 from xlt_engine.data import Tokenizer, pack
 from xlt_engine.engine import Progress, estimate
+from xlt_engine.engine.methods import cotrain
 from xlt_engine.engine.plan import Stage, digest, fingerprint
 from xlt_engine.engine.report.stage_table import aggregate
 from xlt_engine.engine.runs.graph import make_plan, select
@@ -184,9 +185,13 @@ def test_an_interrupted_iteration_goes_on_to_the_same_bits(co: Made, tmp_path: P
     assert [s.rpartition("/")[2] for s in more.done] == ["co4a", "co4b", "self4a"]
     picks = where / "seed-0/de/co4a/picks.safetensors"
     (picks.parent / "stage.json").unlink()
-    picks.write_bytes(picks.read_bytes()[:-1] + b"?")
-    with pytest.raises(ModelError, match=r"picks\.safetensors has changed"):
-        run(co.run.recipe, run_dir=where, overrides=[*overrides, "cotrain.iterations=4"])
+    data = picks.read_bytes()
+    picks.write_bytes(data[:-1] + b"?")
+    with pytest.raises(ModelError, match=r"picks\.safetensors: has changed"):
+        cotrain.FILES.arrays(picks.parent)
+    again = run(co.run.recipe, run_dir=where, overrides=[*overrides, "cotrain.iterations=4"])
+    assert again.done == ("seed-0/de/co4a",)
+    assert picks.read_bytes() == data
 
 
 def test_options(co: Made, tmp_path: Path) -> None:

@@ -142,8 +142,14 @@ def test_goes_on_with_the_same_dictionary(finished: Any) -> None:
         assert (place(finished, "cut") / name).read_bytes() == (place(finished) / name).read_bytes()
     file = place(finished, "changed") / "dictionary.tsv"
     file.write_text(file.read_text("utf-8") + "a\tb\n", "utf-8")
-    with pytest.raises(ModelError, match=r"dictionary\.tsv has changed since it was written"):
-        finished.run(*given, where="changed", stage="seed-0/de/finetune")
+    with pytest.raises(ModelError, match=r"dictionary\.tsv: has changed since it was written"):
+        induce.FILES.verified(file.parent)
+    finished.run(*given, where="changed", stage="seed-0/de/finetune")
+    for name in ("dictionary.tsv", "dictionary.json", "model.safetensors"):
+        assert (file.parent / name).read_bytes() == (place(finished) / name).read_bytes()
+    warnings = json.loads((file.parent / "stage.json").read_bytes())["warnings"]
+    assert warnings[0]["name"] == "decision-damaged"
+    assert "dictionary.tsv: has changed" in warnings[0]["message"]
 
 
 def test_without_a_pair_the_source_is_learned_as_it_is(finished: Any, monkeypatch: pytest.MonkeyPatch) -> None:

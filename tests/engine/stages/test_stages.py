@@ -18,6 +18,7 @@ from safetensors.numpy import load_file
 
 from xlt_engine import ConfigError, DataError, ModelError
 from xlt_engine.data import ItemView, TokenStore
+from xlt_engine.engine import Predictor
 from xlt_engine.engine.evaluation.inference import predict_logits
 from xlt_engine.engine.pseudolabels.filters import Reason
 from xlt_engine.engine.stages.hard import curve_csv
@@ -582,14 +583,17 @@ def test_nothing_accepted_stops_the_run_and_loses_nothing(ner: Finished) -> None
 
 
 def test_changed_weights_are_noticed(ner: Finished) -> None:
-    """The input of a stage is verified against the hash that was written when it was made."""
+    """A stage is verified against the hashes that were written when it was made, and made anew to the same bits."""
     shutil.copytree(ner.run.folder / "base", ner.run.folder / "spoilt")
     weights = Result(ner.run, "spoilt", []).path("soft1") / "model.safetensors"
-    data = bytearray(weights.read_bytes())
-    data[-1] ^= 1
-    weights.write_bytes(data)
-    with pytest.raises(ModelError, match=r"soft1/model\.safetensors: the file has changed"):
-        ner.run.run(FAST, "selftrain.hard.lr=0.001", where="spoilt")
+    data = weights.read_bytes()
+    weights.write_bytes(data[:-1] + bytes([data[-1] ^ 1]))
+    with pytest.raises(ModelError, match=r"soft1/model\.safetensors has changed since it was written"):
+        Predictor(weights.parent)
+    done = ner.run.run(FAST, where="spoilt").done
+    assert [stage.split("/")[-1] for stage in done] == ["soft1"]
+    assert weights.read_bytes() == data
+    assert [w["name"] for w in ner.run.stage("de/soft1", "spoilt")["warnings"]][0] == "stage-damaged"
 
 
 def test_model_folder_as_base(ner: Finished) -> None:

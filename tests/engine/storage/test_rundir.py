@@ -20,7 +20,8 @@ import pytest
 from xlt_engine import ConfigError, RunInUseError, StorageError
 from xlt_engine.engine.storage import faults, files
 from xlt_engine.engine.storage import run_folder as rundir
-from xlt_engine.engine.storage.run_folder import RunDir, environment, git_commit
+from xlt_engine.engine.storage.git import git_commit
+from xlt_engine.engine.storage.run_folder import RunDir, environment
 
 FORK = multiprocessing.get_context("fork")
 
