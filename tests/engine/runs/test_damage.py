@@ -16,7 +16,9 @@ from zlib import crc32
 
 import pytest
 
-from xlt_engine.engine import Progress, verify_run
+from xlt_engine import DataError, ModelError, StorageError
+from xlt_engine.engine import Predictor, Progress, evaluate_files, verify_run, write_report
+from xlt_engine.engine.storage.files import sha256_file, write_sealed_json
 
 ALL = os.environ.get("XLT_DAMAGE") == "all"
 OPTIONS = () if ALL else ("selftrain.rounds=1", "arms.baseline=false")
@@ -112,3 +114,101 @@ def test_nothing_is_silent(run: Any, finished: dict[str, Any]) -> None:
         verdicts[name] = "; ".join(w.message for w in named)
         shutil.rmtree(where)
     assert len(verdicts) > 40
+
+
+def again(run: Any, where: str) -> tuple[tuple[str, ...], list[str]]:
+    """The stages that the same command makes, and the names of its warnings."""
+    heard = Heard()
+    return run.run(*OPTIONS, where=where, progress=heard).done, [w.name for w in heard.warnings if "disk" in w.message]
+
+
+def copied(run: Any, where: str) -> Path:
+    shutil.copytree(run.folder / "run", run.folder / where, symlinks=True)
+    return Path(run.folder / where)
+
+
+def test_what_is_made_anew_and_what_stays(run: Any) -> None:
+    """Lost weights cost their stage alone, lost scores no training; the warning stays in `stage.json`."""
+    for name, made in (("model.safetensors", ("seed-0/de/btf",)), ("trace.json", ("seed-0/de/btf",))):
+        home = copied(run, f"lost-{name}")
+        (home / "seed-0/de/btf" / name).unlink()
+        assert again(run, home.name) == (made, ["stage-damaged"])
+        record = json.loads((home / "seed-0/de/btf/stage.json").read_bytes())
+        assert record["warnings"][0]["values"] == {"files": {name: "is missing"}}
+        assert again(run, home.name) == ((), [])
+    home = copied(run, "lost-scores")
+    for name in ("scores.json", "items.safetensors"):
+        (home / "seed-0/de/soft1" / name).unlink()
+    assert again(run, home.name) == ((), ["stage-damaged"])
+
+
+def test_what_learned_from_other_weights_is_made_anew(run: Any) -> None:
+    """As where a stage is made anew on a machine with other bits: what learned from it is no result of it any more."""
+    home = copied(run, "other-bits")
+    path = home / "seed-0/de/finetune"
+    data, record = (path / "model.safetensors").read_bytes(), json.loads((path / "stage.json").read_bytes())
+    (path / "model.safetensors").write_bytes(data[:-1] + bytes([data[-1] ^ 1]))
+    record["hashes"]["model.safetensors"] = sha256_file(path / "model.safetensors")
+    write_sealed_json(path / "stage.json", record)
+    found = verify_run(home)
+    assert [one.path for one in found.damaged] == ["seed-0/de/soft1/stage.json"]
+    heard = Heard()
+    done = run.run(*OPTIONS, where=home.name, progress=heard).done
+    assert done[0] == "seed-0/de/soft1"
+    assert [w.name for w in heard.warnings if w.name == "inputs-changed"]
+    assert not verify_run(home).damaged
+
+
+def test_models_that_are_not_what_the_stage_wrote_are_refused(run: Any) -> None:
+    home = copied(run, "refused")
+    folder = home / "seed-0/de/finetune"
+    for name in ("model.safetensors", "tokenizer.json", "fingerprint.json", "xlt.json"):
+        data = (folder / name).read_bytes()
+        (folder / name).write_bytes(data[:-2] + bytes([data[-2] ^ 1]) + data[-1:])
+        for use in (lambda: Predictor(folder), lambda: evaluate_files(folder, [run.folder / "test-de.conll"])):
+            with pytest.raises(ModelError, match=rf"{name} has changed since it was written; copy the folder again"):
+                use()
+        with pytest.raises(ModelError, match=f"{name} has changed"):
+            run.run(f'selftrain.soft.teacher_folders=["{folder}"]', "selftrain.rounds=1", where="taught")
+        (folder / name).write_bytes(data)
+    assert Predictor(folder).max_length == 16
+    (folder / "scores.json").write_text('{"scores": []}', "utf-8")
+    with pytest.raises(DataError, match=r"finetune/scores\.json has changed.*run the whole recipe again"):
+        write_report(home)
+
+
+def test_a_run_of_before_stays_readable(run: Any) -> None:
+    """Records without a hash of themselves, vocabularies without hashes, stages without those of their inputs."""
+    home = copied(run, "before")
+    for path in [*home.glob("seed-*/**/*.json"), home / "tokenizer" / "fingerprint.json"]:
+        record = json.loads(path.read_bytes())
+        for key in ("checksum", "inputs_sha256", "" if path.name == "stage.json" else "hashes"):
+            record.pop(key, None)
+        path.write_text(json.dumps(record), "utf-8")
+    for path in home.glob("seed-*/**/stage.json"):
+        record = json.loads(path.read_bytes())
+        names = record["hashes"].keys() - {"fingerprint.json"}
+        record["hashes"] = {name: sha256_file(path.parent / name) for name in names}
+        path.write_text(json.dumps(record), "utf-8")
+    assert not verify_run(home).damaged
+    assert again(run, home.name) == ((), [])
+    (home / "seed-0/de/hard1/fingerprint.json").write_text("{}", "utf-8")
+    assert again(run, home.name) == ((), ["stage-damaged"])
+
+
+def test_links_are_not_followed(run: Any, tmp_path: Path) -> None:
+    home, precious = copied(run, "links"), tmp_path / "precious"
+    precious.write_text("mine", "utf-8")
+    for name in (".lock", "events.jsonl"):
+        (home / name).unlink()
+        (home / name).symlink_to(precious)
+        with pytest.raises(StorageError, match=f"{name}: .*symbolic link.*delete the link"):
+            run.run(*OPTIONS, where=home.name)
+        (home / name).unlink()
+    stage = home / "seed-0/de/soft1"
+    for name in ("stage.json", "tokenizer.json"):
+        (stage / name).unlink()
+    (stage / "tokenizer.json").symlink_to(precious)
+    assert again(run, home.name)[0] == ("seed-0/de/soft1",)
+    assert precious.read_text("utf-8") == "mine"
+    assert not (stage / "tokenizer.json").is_symlink()

@@ -17,7 +17,7 @@ from typing import Any
 
 import pytest
 
-from xlt_engine import ConfigError, RunInUseError, StorageError
+from xlt_engine import ConfigError, DataError, RunInUseError, StorageError
 from xlt_engine.engine.storage import faults, files
 from xlt_engine.engine.storage import run_folder as rundir
 from xlt_engine.engine.storage.git import git_commit
@@ -365,3 +365,51 @@ def test_a_run_folder_that_cannot_be_made(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("x")
     with pytest.raises(StorageError, match="cannot create .*file/run: Not a directory"):
         RunDir(tmp_path / "file" / "run").acquire()
+
+
+def test_the_commit_is_read_without_git(tmp_path: Path) -> None:
+    """A branch in a file, packed, or none; a further work tree. What the repository names as a program is not run."""
+    commit, other = "0123456789abcdef0123456789abcdef01234567", "f" * 40
+    git, marker = tmp_path / "tree" / ".git", tmp_path / "ran"
+    (git / "refs" / "heads").mkdir(parents=True)
+    (git / "config").write_text(f"[core]\n\tfsmonitor = touch {marker}; false\n")
+    (git / "HEAD").write_text("ref: refs/heads/main\n")
+    inner = tmp_path / "tree" / "a" / "b"
+    inner.mkdir(parents=True)
+    assert git_commit(inner) is None
+    (git / "packed-refs").write_text(
+        f"# pack-refs with: peeled\n{other} refs/heads/x\n{commit} refs/heads/main\n^{other}\n"
+    )
+    assert git_commit(inner) == commit
+    (git / "refs" / "heads" / "main").write_text(f"{other}\n")
+    assert git_commit(inner) == other
+    (git / "HEAD").write_text(f"{commit}\n")
+    assert git_commit(inner) == commit
+    (git / "worktrees" / "w").mkdir(parents=True)
+    (git / "worktrees" / "w" / "HEAD").write_text("ref: refs/heads/main\n")
+    (git / "worktrees" / "w" / "commondir").write_text("../..\n")
+    work = tmp_path / "work"
+    work.mkdir()
+    (work / ".git").write_text(f"gitdir: {git / 'worktrees' / 'w'}\n")
+    assert git_commit(work) == other
+    for head in ("ref: refs/../../secret", "ref: secret", "hello", ""):
+        (git / "HEAD").write_text(head)
+        assert git_commit(inner) is None
+    assert not marker.exists()
+
+
+def test_a_sealed_record_notices_every_changed_byte(tmp_path: Path) -> None:
+    """Every bit of every byte, but for those that leave no JSON; a record of before is read as it is."""
+    path = tmp_path / "record.json"
+    files.write_sealed_json(path, {"alpha": 0.25, "größe": [1, None, "x"], "checksum": "old"})
+    data = path.read_bytes()
+    assert files.read_json(path)["alpha"] == 0.25
+    for place in range(8 * len(data)):
+        changed = bytearray(data)
+        changed[place // 8] ^= 1 << place % 8
+        path.write_bytes(changed)
+        with pytest.raises(DataError, match=r"record\.json:.*; run the stage again"):
+            files.read_json(path)
+        assert files.read_json(path, None) == {}
+    path.write_text(json.dumps({"alpha": 0.5}), "utf-8")
+    assert files.read_json(path) == {"alpha": 0.5}
