@@ -57,7 +57,7 @@ def refuse_changed(
     folder: Path,
     names: Iterable[str] = MODEL,
     refusal: type[XltError] = ModelError,
-    remedy: str = "copy the folder again, or run its recipe again, which makes the stage anew",
+    remedy: str = "copy the folder again, run its recipe again, or delete its stage.json to take the files as they are",
 ) -> dict[str, Any]:
     """The `stage.json` of a folder, empty without one, whose files are then what the stage wrote.
 

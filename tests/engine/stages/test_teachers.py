@@ -183,6 +183,7 @@ def folder_of(world: Any, name: str, **changes: Any) -> Path:
     """The finished model with entries of `config.json` and `xlt.json` changed."""
     place: Path = world.folder / name
     shutil.copytree(stage_folder(world, "baseline", "other"), place)
+    (place / "stage.json").unlink()  # which would say that the files have changed
     for file in ("config.json", "xlt.json"):
         values = json.loads((place / file).read_bytes())
         (place / file).write_text(json.dumps(values | {k: v for k, v in changes.items() if k in values}))
