@@ -24,7 +24,7 @@ from ...report.stage_table import METRIC_NAMES, SIDE_ARMS
 from ...report.text_table import text_table
 from ...report.write import write_report
 from ...stages.round_decision import Voted
-from ...storage.files import atomic_write_json
+from ...storage.files import write_sealed_json
 from ...storage.run_warning import RunWarning
 from ...training.progress import Progress
 from .finished_run import FinishedRun, TaskStage
@@ -274,6 +274,6 @@ def write_trust(folder: str | Path, report: TrustReport) -> None:
     """
     header, lines = trust_lines(report)
     page = {"header": header, "lines": lines, "notes": trust_notes(report)}
-    atomic_write_json(Path(folder) / TRUST, asdict(report) | {"page": page}, indent=1)
+    write_sealed_json(Path(folder) / TRUST, asdict(report) | {"page": page})
     write_thresholds(folder)
     write_report(folder)
