@@ -25,7 +25,7 @@ def changed_files(folder: Path, record: Mapping[str, Any], names: Iterable[str] 
     hashes = record.get("hashes")
     if not isinstance(hashes, dict):
         return {} if names is not None else {FINISHED: "has no hashes"}
-    chosen = hashes if names is None else [name for name in names if name in hashes]
+    chosen = list(hashes) if names is None else [name for name in names if name in hashes]
     problems = {name: _problem(folder / name, hashes[name]) for name in chosen if Path(name).name == name}
     return {name: problem for name, problem in problems.items() if problem}
 
