@@ -69,10 +69,11 @@ def remedy(problems: Iterable[str]) -> str:
 
 def ended_stages(home: RunDir) -> list[str]:
     """The ids of stages that have ended: their `stage.json` is there, or the log says that it was."""
-    last = {event["stage"]: event["kind"] for event in home.events() if event.get("kind") in _COURSE}
+    events = [event for event in home.events() if isinstance(event, dict) and event.get("kind") in _COURSE]
+    last = {str(event.get("stage")): event["kind"] for event in events}
     logged = [stage for stage, kind in last.items() if kind != "begin" and (home.path / stage).is_dir()]
     there = [path.parent.relative_to(home.path).as_posix() for path in home.path.glob(f"seed-*/**/{FINISHED}")]
-    return sorted({*logged, *there})
+    return sorted(stage for stage in {*logged, *there} if stage.startswith("seed-") and "/." not in stage)
 
 
 def other_inputs(home: Path, record: Mapping[str, Any]) -> list[str]:
