@@ -9,12 +9,12 @@ from setuptools.command.build_py import build_py
 ROOT = Path(__file__).parent
 CORPUS = ["ahocorasick_rs>=1.0", "py3langid>=0.4"]
 ROOMS = ["kernels", "data", "model", "engine"]
-_ROOT_MODULES = ("__init__", "cli")
+_ROOT_MODULES = ("__init__", "cli", "untrusted")
 VERSION = re.search(r'^__version__ = "(.+)"$', (ROOT / "__init__.py").read_text("utf-8"), re.M).group(1)
 
 
 class BuildPy(build_py):
-    """Of the root folder, ship `__init__.py` and `cli.py` only."""
+    """Of the root folder, ship the modules of the package only."""
 
     def find_package_modules(self, package, package_dir):
         modules = super().find_package_modules(package, package_dir)

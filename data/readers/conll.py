@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from ... import ConfigError
+from ...untrusted import clip, quoted
 from .example import OUTSIDE, Example, Examples
 from .lines import check_label, file_stem, finish, read_lines
 from .problems import Problems
@@ -76,6 +77,7 @@ def read_conll(
     if scheme not in SCHEMES:
         raise ConfigError(f"unknown tag scheme {scheme!r}; choose from {', '.join(SCHEMES)}")
     problems, counts = Problems(), Counter[str]()
+    known = None if labels is None else dict.fromkeys(labels)
     columns = _Columns(str(path), token_column, label_column, separator, problems)
     sentences = list(_sentences(columns, read_lines(path, encoding, problems), comment, counts))
     if columns.separator == "\t" and columns.label is not None:
@@ -87,7 +89,7 @@ def read_conll(
     for sentence in sentences:
         for tag, line in zip(sentence.tags or (), sentence.lines, strict=False):
             if _TAG.fullmatch(tag):
-                check_label(f"{path}:{line}", tag, labels, problems)
+                check_label(f"{path}:{line}", tag, known, problems)
     examples = [s.example(f"{stem}:{s.lines[0]}", language, str(path)) for s in sentences]
     return finish(path, examples, counts, problems)
 
@@ -189,7 +191,7 @@ def resolve_tags(
             if not _TAG.fullmatch(tag):
                 place = f"{path}:{sentence.lines[i]}"
                 problems.add(
-                    place, f"unknown tag {tag!r}", "give O, B-<type> or I-<type>; convert other schemes to BIO"
+                    place, f"unknown tag {quoted(tag)}", "give O, B-<type> or I-<type>; convert other schemes to BIO"
                 )
                 previous = OUTSIDE
                 continue
@@ -202,8 +204,9 @@ def resolve_tags(
     convert = scheme == "iob1" or (scheme == "auto" and not openers)
     for tags, i, line in orphans:
         if not (convert or repair):
-            what = f"{tags[i]} does not continue an entity of its type"
-            problems.add(f"{path}:{line}", what, f"write B-{tags[i][2:]}, or read with repair, or with scheme iob1")
+            what = f"{clip(tags[i])} does not continue an entity of its type"
+            fix = f"write B-{clip(tags[i][2:])}, or read with repair, or with scheme iob1"
+            problems.add(f"{path}:{line}", what, fix)
     for tags, i, _ in orphans:
         tags[i] = "B" + tags[i][1:]
     return 0 if convert else len(orphans)

@@ -5,13 +5,16 @@ from __future__ import annotations
 import codecs
 from typing import IO
 
-from ... import DataError
+from ... import ConfigError, DataError
+from ...untrusted import quoted
 
 SAMPLE = 1 << 20
 """Bytes of a file that are looked at for its encoding."""
 MAX_ACCENTED = 0.4
 """Largest share of bytes outside ASCII in text of a language that is written in latin-1."""
 
+_NO_TEXT = ("idna", "punycode", "raw-unicode-escape", "undefined", "unicode-escape", "utf-7")
+"""Python's encodings for other things than files, or that give halves of characters."""
 _WINDOWS = bytes(sorted({*range(0x80, 0xA0)} - {0x81, 0x8D, 0x8F, 0x90, 0x9D}))
 _CONTROLS = bytes(range(0x80, 0xA0))
 
@@ -46,6 +49,21 @@ class WrongEncoding(DataError):
             return f"most of the file is {self.likely}: correct the line"
         setting = f'set {key} = "{self.likely}"' if key else f"give {self.likely} as its encoding"
         return f"it looks like {self.likely}: {setting}{'' if self.likely == 'utf-8' else ', or convert it to UTF-8'}"
+
+
+def check_encoding(path: str, encoding: str) -> bool:
+    """Whether the line break of an encoding is that of ASCII.
+
+    Raises:
+        ConfigError: there is no such encoding of files.
+    """
+    try:
+        if codecs.lookup(encoding).name.replace("_", "-") in _NO_TEXT:
+            raise LookupError
+        return "a\n".encode(encoding) == b"a\n"
+    except (LookupError, ValueError) as error:
+        advice = "use for example utf-8 or latin-1"
+        raise ConfigError(f"{path}: unknown encoding {quoted(encoding)}; {advice}") from error
 
 
 def guess_encoding(data: bytes) -> str:

@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
-import bz2
-import gzip
 import io
 import lzma
 import zlib
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import IO, Any
 
 from ... import ConfigError, DataError
+from ...untrusted import listed, quoted
 from .encodings import (
     SAMPLE,
     WrongEncoding,
+    check_encoding,
     guess_encoding,
     is_other_than_utf8,
     is_utf8,
@@ -24,75 +25,29 @@ from .encodings import (
     with_zeros,
 )
 from .example import Example, Examples
+from .packed import OPENERS
 from .problems import Problems
 
-_CHUNK = 1 << 16
-
-
-class _Streams(io.RawIOBase):
-    """Compressed streams end to end. The library's own reader takes a damaged later one for the end of the file."""
-
-    def __init__(self, path: str | Path, decompressor: Callable[[], Any]) -> None:
-        self._file = open(path, "rb")  # noqa: SIM115 - closed with this object
-        self._new, self._stream, self._position = decompressor, decompressor(), 0
-
-    def readable(self) -> bool:
-        return True
-
-    def tell(self) -> int:
-        return self._position
-
-    def readinto(self, buffer: Any) -> int:
-        while True:
-            packed = b""
-            if self._stream.eof:
-                # Zeros between the streams of an .xz file are padding.
-                packed = (self._stream.unused_data or self._file.read(_CHUNK)).lstrip(b"\0") or self._file.read(_CHUNK)
-                if not packed:
-                    return 0
-                self._stream = self._new()
-            elif self._stream.needs_input:
-                packed = self._file.read(_CHUNK)
-                if not packed:
-                    raise EOFError("the file ends within a compressed stream")
-            data = self._stream.decompress(packed, len(buffer))
-            if data:
-                buffer[: len(data)] = data
-                self._position += len(data)
-                return len(data)
-
-    def close(self) -> None:
-        self._file.close()
-        super().close()
-
-
-def _open_streams(decompressor: Callable[[], Any]) -> Callable[..., IO[bytes]]:
-    return lambda path, mode: io.BufferedReader(_Streams(path, decompressor), 1 << 20)
-
-
-_OPENERS: dict[str, Callable[..., Any]] = {
-    ".xz": _open_streams(lzma.LZMADecompressor),
-    ".gz": gzip.open,
-    ".bz2": _open_streams(bz2.BZ2Decompressor),
-}
+LONGEST_LINE = 1 << 26
+"""Bytes of the longest line that is read, and of the longest page or row of a dump."""
 _BOM = "\ufeff"
 
 
 def plain_suffix(path: str | Path) -> str:
     """The suffix in lower case, without a compression suffix: `.txt` for `de.txt.xz`."""
     name = Path(path)
-    return (Path(name.stem) if name.suffix.lower() in _OPENERS else name).suffix.lower()
+    return (Path(name.stem) if name.suffix.lower() in OPENERS else name).suffix.lower()
 
 
 def file_stem(path: str | Path) -> str:
     """The file name without its suffixes: `de` for `de.txt.xz`."""
     name = Path(path)
-    return Path(name.stem).stem if name.suffix.lower() in _OPENERS else name.stem
+    return Path(name.stem).stem if name.suffix.lower() in OPENERS else name.stem
 
 
 def is_packed(path: str | Path) -> bool:
     """Whether the name says that the file is compressed: `.xz`, `.gz` or `.bz2`."""
-    return Path(path).suffix.lower() in _OPENERS
+    return Path(path).suffix.lower() in OPENERS
 
 
 @contextmanager
@@ -102,8 +57,11 @@ def open_file(path: str | Path) -> Iterator[Any]:
     Raises:
         DataError: the file is missing or unreadable, or its compression is damaged or cut off, which names the byte.
     """
+    packed = OPENERS.get(Path(path).suffix.lower())
     try:
-        with _OPENERS.get(Path(path).suffix.lower(), open)(path, "rb") as file:
+        if "\0" in str(path):
+            raise FileNotFoundError
+        with packed(path) if packed else open(path, "rb") as file:
             try:
                 yield file
             except (OSError, EOFError, zlib.error, lzma.LZMAError) as error:
@@ -128,17 +86,11 @@ def read_lines(path: str | Path, encoding: str, problems: Problems) -> Iterator[
     Raises:
         ConfigError: unknown encoding.
         WrongEncoding: the file is in another encoding; what follows the first line that shows it is not looked at.
-        DataError: as `open_file`.
+        DataError: as `open_file`, or a line is longer than `LONGEST_LINE` bytes.
     """
-    try:
-        ascii_breaks = "a\n".encode(encoding) == b"a\n"
-    except LookupError as error:
-        raise ConfigError(f"{path}: unknown encoding {encoding!r}; use for example utf-8 or latin-1") from error
+    check_encoding(str(path), encoding)
     with open_file(path) as file:
-        if ascii_breaks:
-            yield from decode_lines(str(path), file, encoding, problems)
-        else:
-            yield from decode_lines(str(path), _recode(str(path), file, encoding), "utf-8", problems)
+        yield from decode_lines(str(path), file, encoding, problems)
 
 
 def _recode(path: str, file: IO[bytes], encoding: str) -> IO[bytes]:
@@ -156,9 +108,13 @@ def _recode(path: str, file: IO[bytes], encoding: str) -> IO[bytes]:
 
 
 def decode_lines(path: str, file: IO[bytes], encoding: str, problems: Problems) -> Iterator[tuple[int, str]]:
-    """As `read_lines`, of an open file that `path` names in messages; for encodings with the line break of ASCII."""
+    """As `read_lines`, of an open file that `path` names in messages."""
+    if not check_encoding(path, encoding):
+        file, encoding = _recode(path, file, encoding), "utf-8"
     doubtful, accents = is_other_than_utf8(encoding), ""
-    for number, raw in enumerate(file, 1):
+    for number, raw in enumerate(iter(partial(file.readline, LONGEST_LINE), b""), 1):
+        if len(raw) == LONGEST_LINE:
+            raise DataError(f"{path}:{number}: a line of {LONGEST_LINE >> 20} MiB or more; is this a file of text?")
         try:
             text = raw.decode(encoding)
         except UnicodeDecodeError as error:
@@ -194,11 +150,11 @@ def finish(
     return Examples(examples, counts)
 
 
-def check_label(place: str, label: str, labels: Sequence[str] | None, problems: Problems) -> None:
-    """Note a label that is not in the given list."""
+def check_label(place: str, label: str, labels: Collection[str] | None, problems: Problems) -> None:
+    """Note a label that is not in the list, which many labels make a dictionary."""
     if labels is not None and label not in labels:
-        known = ", ".join(labels)
-        problems.add(place, f"unknown label {label!r}", f"the labels are {known}; correct the file or the list")
+        what = f"unknown label {quoted(label)}"
+        problems.add(place, what, f"the labels are {listed(labels)}; correct the file or the list")
 
 
 def map_label(place: str, label: str, label_map: Mapping[str, str | None] | None, problems: Problems) -> str | None:
@@ -206,7 +162,7 @@ def map_label(place: str, label: str, label_map: Mapping[str, str | None] | None
     if label_map is None:
         return label
     if label not in label_map:
-        known = ", ".join(label_map)
-        problems.add(place, f"label {label!r} is not in label_map", f"it maps {known}; add this label, None drops it")
+        what = f"label {quoted(label)} is not in label_map"
+        problems.add(place, what, f"it maps {listed(label_map)}; add this label, None drops it")
         return label
     return label_map[label]

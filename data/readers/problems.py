@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from ... import DataError
+from ...untrusted import clip
 
 LISTED = 20
+_LONGEST = 2000
 
 
 class Problems:
@@ -18,7 +20,7 @@ class Problems:
         """Note one fault as `place: what; fix`, where place is `file:line` or `file:line:byte`."""
         self.count += 1
         if len(self.messages) < LISTED:
-            self.messages.append(f"{place}: {what}; {fix}")
+            self.messages.append(f"{place}: {clip(what, _LONGEST)}; {clip(fix, _LONGEST)}")
 
     def raise_if_any(self) -> None:
         """Raise a DataError that lists the first 20 faults and counts all."""

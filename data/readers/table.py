@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from ...untrusted import clip, listed, quoted
 from .conll import TaggedSentence, resolve_tags
 from .example import Example, Examples
 from .lines import check_label, file_stem, finish, map_label, plain_suffix, read_lines
@@ -113,9 +114,8 @@ def _header(
     place: str, header: _Cells, names: Mapping[str, str | None], require_labels: bool, problems: Problems
 ) -> dict[str, int]:
     """Column number of each role that the file has."""
-    listed = ", ".join(map(repr, header)) or "none"
-    for twice in sorted({column for column in header if header.count(column) > 1}):
-        problems.add(place, f"column {twice!r} occurs twice", "rename one of them")
+    for twice in sorted(column for column, count in Counter(header).items() if count > 1):
+        problems.add(place, f"column {quoted(twice)} occurs twice", "rename one of them")
     columns = {}
     for role, name in names.items():
         if name is None:
@@ -123,7 +123,8 @@ def _header(
         if name in header:
             columns[role] = header.index(name)
         elif role != "label" or require_labels:
-            problems.add(place, f"no column {name!r} for {role}; the columns are {listed}", f"name the {role} column")
+            what = f"no column {name!r} for {role}; the columns are {listed(header, quoted) or 'none'}"
+            problems.add(place, what, f"name the {role} column")
     problems.raise_if_any()
     return columns
 
@@ -140,7 +141,8 @@ class RowReader:
         problems: Problems,
         counts: Counter[str],
     ) -> None:
-        self.path, self.language, self.labels, self.label_map = path, language, labels, label_map
+        self.path, self.language, self.label_map = path, language, label_map
+        self.labels = None if labels is None else dict.fromkeys(labels)
         self.problems, self.counts = problems, counts
         self.stem = file_stem(path)
         self._ids: dict[str, int] = {}
@@ -173,7 +175,8 @@ class RowReader:
         if given is None:
             return f"{self.stem}:{number}"
         if given in self._ids:
-            self.problems.add(place, f"id {given!r} is already on line {self._ids[given]}", "make the ids unique")
+            what = f"id {quoted(given)} is already on line {self._ids[given]}"
+            self.problems.add(place, what, "make the ids unique")
         self._ids.setdefault(given, number)
         return given
 
@@ -235,7 +238,7 @@ def read_jsonl(
     counts["repaired"] += resolve_tags(str(path), sentences, scheme=scheme, repair=repair, problems=problems)
     for sentence in sentences:
         for tag in sorted(set(sentence.tags or ())):
-            check_label(f"{path}:{sentence.lines[0]}", tag, labels, problems)
+            check_label(f"{path}:{sentence.lines[0]}", tag, maker.labels, problems)
     examples = [row[1].example(row[0], language, str(path)) if isinstance(row, tuple) else row for row in rows]
     return finish(path, examples, counts, problems)
 
@@ -270,21 +273,22 @@ def json_object(place: str, line: str, problems: Problems) -> dict[str, Any] | N
         raise ValueError(f"{name} is not JSON")
 
     def unique(items: list[tuple[str, Any]]) -> dict[str, Any]:
-        keys = [key for key, _ in items]
-        for key in keys:
-            if keys.count(key) > 1:
-                raise ValueError(f"the key {key!r} occurs twice")
-        return dict(items)
+        table = dict(items)
+        if len(table) < len(items):
+            twice = next(key for key, count in Counter(key for key, _ in items).items() if count > 1)
+            raise ValueError(f"the key {quoted(twice)} occurs twice")
+        return table
 
     try:
         value = json.loads(line, parse_constant=constant, object_pairs_hook=unique)
         if not isinstance(value, dict):
             raise ValueError(f"a JSON {type(value).__name__}, not an object")
-        json.dumps(value, ensure_ascii=False).encode("utf-8")
+        if "\\u" in line:  # nothing else can hold half a character
+            json.dumps(value, ensure_ascii=False).encode("utf-8")
     except UnicodeEncodeError:
         problems.add(place, "a lone surrogate in a string", "repair the text")
     except (ValueError, RecursionError) as error:
-        problems.add(place, f"not a usable JSON object: {error}", "write one object a line")
+        problems.add(place, f"not a usable JSON object: {clip(str(error))}", "write one object a line")
     else:
         return value
     return None

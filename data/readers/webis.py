@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from xml.parsers import expat
 
+from ...untrusted import clip
 from .example import Example, Examples
 from .lines import finish, read_lines
 from .problems import Problems
@@ -65,7 +66,8 @@ def _items(path: str, lines: Iterator[tuple[int, str]], problems: Problems) -> I
     for _, line in lines:
         reviews.parse(line + "\n")
         yield from reviews.taken()
-    reviews.parse("", last=True)
+    reviews.end()
+    yield from reviews.taken()
 
 
 class _Reviews:
@@ -83,13 +85,32 @@ class _Reviews:
         self._fields: dict[str, list[str]] = {}
         self._line = 0
         self._done: list[tuple[int, dict[str, str]]] = []
+        self._held: list[bytes] = []
+        self._size = self._fed = self._again = 0
 
-    def parse(self, text: str, last: bool = False) -> None:
-        """Reads on; with `last` the file must be whole."""
+    def parse(self, text: str) -> None:
+        """Reads on. The parser begins a tag that is not whole anew, so that text is held back until it is as long."""
+        self._held.append(text.encode("utf-8"))
+        self._size += len(self._held[-1])
+        if self._size >= self._again:
+            self._feed()
+
+    def end(self) -> None:
+        """Refuses a file that is not whole."""
+        self._feed()
+        self._parse(b"", True)
+
+    def _feed(self) -> None:
+        data, self._held, self._size = b"".join(self._held), [], 0
+        self._parse(data)
+        self._fed += len(data)
+        self._again = self._fed - self._parser.CurrentByteIndex
+
+    def _parse(self, data: bytes, last: bool = False) -> None:
         try:
-            self._parser.Parse(text.encode("utf-8"), last)
+            self._parser.Parse(data, last)
         except expat.ExpatError as error:
-            inside = f" inside <{self._open[-1]}>" if self._open else ""
+            inside = f" inside <{clip(self._open[-1])}>" if self._open else ""
             what = "it ends" if last and inside else expat.ErrorString(error.code)
             self._refuse(f"{what}{inside}", error.lineno)
 
@@ -110,9 +131,9 @@ class _Reviews:
         depth = len(self._open)
         wanted = (ROOT, ITEM)[depth] if depth < 2 else ""
         if wanted and name != wanted:
-            self._refuse(f"<{name}> where <{wanted}> belongs")
+            self._refuse(f"<{clip(name)}> where <{wanted}> belongs")
         if depth > 1 and (name in (ROOT, ITEM) or self._open[-1] in (TEXT, RATING)):
-            self._refuse(f"<{name}> inside <{self._open[-1]}>")
+            self._refuse(f"<{clip(name)}> inside <{clip(self._open[-1])}>")
         if depth == 1:
             self._fields, self._line = {}, self._parser.CurrentLineNumber
         if depth == 2 and name in (TEXT, RATING):

@@ -6,6 +6,7 @@ from collections import Counter
 from pathlib import Path
 
 from ... import DataError
+from ...untrusted import quoted
 from .example import Example, Examples
 from .lines import file_stem, finish, read_lines
 from .problems import Problems
@@ -77,5 +78,5 @@ def _layout(place: str, names: list[str]) -> tuple[str, ...]:
 def _class(place: str, given: str, problems: Problems) -> str:
     found = _NAMES.get(given, given)
     if found not in (*CLASSES, _UNDECIDED):
-        problems.add(place, f"unknown class {given!r}", f"the classes are {', '.join(CLASSES)}")
+        problems.add(place, f"unknown class {quoted(given)}", f"the classes are {', '.join(CLASSES)}")
     return found

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from ...data import guess_format
+from ...data.readers.encodings import check_encoding
 from ...data.readers.lines import decode_lines, read_lines
 from ...data.readers.problems import Problems
 from ...data.readers.table import csv_rows, json_object
@@ -79,6 +80,7 @@ def open_lines(file: str | Path, encoding: str, problems: Problems) -> tuple[str
     """The name of a file, `-` for standard input, and its lines."""
     if str(file) != "-":
         return str(file), read_lines(file, encoding, problems)
+    check_encoding(STDIN, encoding)
     return STDIN, decode_lines(STDIN, sys.stdin.buffer, encoding, problems)
 
 
