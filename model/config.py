@@ -7,11 +7,21 @@ from dataclasses import dataclass, fields
 from typing import Any
 
 from .. import ModelError
+from ..untrusted import quoted
 from .layouts import BERT, LAYOUTS, Layout
 
 _REQUIRED = ("vocab_size", "hidden_size", "num_layers", "num_heads", "intermediate_size")
 _KNOWN = f"use a checkpoint of the BERT family (model_type {', '.join(map(repr, LAYOUTS))})"
-_SIZES = (*_REQUIRED, "max_positions", "num_segments")
+LIMITS = {
+    "vocab_size": 1 << 22,
+    "hidden_size": 1 << 16,
+    "num_layers": 1024,
+    "num_heads": 1 << 16,
+    "intermediate_size": 1 << 18,
+    "max_positions": 1 << 20,
+    "num_segments": 1 << 10,
+}
+"""Largest sizes of an encoder; what is beyond them is no encoder of the BERT family, but a damaged file."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,12 +91,12 @@ class EncoderConfig:
         problems = []
         model_type = values.get("model_type", BERT.model_type)  # old files of BERT have no such key
         if not isinstance(model_type, str) or model_type not in LAYOUTS:
-            problems.append(f"model_type is {model_type!r}, this encoder computes {', '.join(map(repr, LAYOUTS))} only")
+            problems.append(f"model_type is {quoted(model_type)}, this encoder computes {', '.join(map(repr, LAYOUTS))} only")
             model_type = BERT.model_type
         layout = LAYOUTS[model_type]
         for key, only in layout.only.items():
             if key in values and values[key] != only:
-                problems.append(f"{key} is {values[key]!r}, this encoder computes {only!r} only")
+                problems.append(f"{key} is {quoted(values[key])}, this encoder computes {only!r} only")
         if values.get("pruned_heads"):
             problems.append("pruned_heads is not empty, this encoder has no pruned heads")
         known = {**layout.defaults, **{name: values[key] for name, key in layout.keys.items() if key in values}}
@@ -113,8 +123,9 @@ def _expected(name: str, value: Any, vocab_size: Any) -> str:
     if name == "pad_token_id":
         inside = whole and type(vocab_size) is int and 0 <= value < vocab_size
         return "" if value is None or inside else "null or a row of the vocabulary"
-    if name in _SIZES:
-        return "" if whole and value > 0 else "a positive integer"
+    if name in LIMITS:
+        limit = LIMITS[name]
+        return "" if whole and 0 < value <= limit else f"a positive integer of at most {limit:,}"
     if name in ("dropout", "attention_dropout"):
         return "" if number and 0 <= value < 1 else "a probability in [0, 1)"
     return "" if number and 0 < value < 1 else "a number between 0 and 1"
@@ -123,7 +134,7 @@ def _expected(name: str, value: Any, vocab_size: Any) -> str:
 def _problems(layout: Layout, values: Mapping[str, Any], label: Callable[[str], str]) -> list[str]:
     checked = {name: value for name, value in values.items() if name not in layout.constants}
     expected = {name: _expected(name, value, values.get("vocab_size")) for name, value in checked.items()}
-    problems = [f"{label(n)} is {checked[n]!r}, expected {kind}" for n, kind in expected.items() if kind]
+    problems = [f"{label(n)} is {quoted(checked[n])}, expected {kind}" for n, kind in expected.items() if kind]
     if problems:
         return problems
     hidden, heads, pad = (values.get(name) for name in ("hidden_size", "num_heads", "pad_token_id"))

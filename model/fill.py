@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TypeVar
 
 import torch
 
 from .. import ModelError
+from ..untrusted import listed
 from . import names
 from .encoder import Encoder
 from .layouts import POSITION_IDS
@@ -16,6 +18,7 @@ from .tasks import MaskedLM, Pooler, TaskModel
 from .weights import Stored, read, scan
 
 AnyModel = Encoder | MaskedLM | TaskModel | Pooler
+M = TypeVar("M", Encoder, MaskedLM, TaskModel, Pooler)
 
 
 @dataclass(slots=True)
@@ -66,15 +69,22 @@ def match(model: AnyModel, tensors: Iterable[Stored], others: tuple[str, ...]) -
     return result
 
 
-def fill(model: AnyModel, root: Path, *, others: tuple[str, ...]) -> None:
-    """Copies the tensors of a folder into a model.
+def filled(make: Callable[[], M], root: Path, *, others: tuple[str, ...]) -> M:
+    """The model that `make` lays out, with the tensors of a folder.
+
+    It is laid out without memory first and compared with the headers of the files, so that a configuration which asks
+    for more than the files hold takes no room.
 
     Raises:
-        ModelError: tensors are missing, unexpected, of another shape, or unequal copies; all of them are listed.
+        ModelError: tensors are missing, unexpected, of another shape, or unequal copies; the first 20 are listed.
     """
-    matched = match(model, scan(root), others)
+    tensors = scan(root)
+    with torch.device("meta"):
+        matched = match(make(), tensors, others)
     if matched.problems:
-        raise ModelError(f"{root}: the tensors do not fit config.json:\n  " + "\n  ".join(matched.problems))
+        problems = listed(matched.problems, sign="\n  ")
+        raise ModelError(f"{root}: the tensors do not fit config.json:\n  {problems}")
+    model = make()
     views, layout = names.views(model), model.config.layout
     for stored, value in read(matched.found.values()):
         views[layout.bare(stored.name)].copy_(value)
@@ -84,6 +94,7 @@ def fill(model: AnyModel, root: Path, *, others: tuple[str, ...]) -> None:
             raise ModelError(
                 f"{stored} differs from {matched.found[first]}; only a decoder tied to the embedding is supported"
             )
+    return model
 
 
 def _misfit(stored: Stored, shape: torch.Size) -> list[str]:

@@ -10,16 +10,19 @@ from pathlib import Path
 from typing import Any
 
 from .. import ConfigError, ModelError, StorageError
+from ..untrusted import listed, quoted, read_object
 from . import names
 from .cloze import ClozeHead, ClozeModel
-from .config import EncoderConfig
+from .config import LIMITS, EncoderConfig
 from .encoder import Encoder
-from .fill import fill
+from .fill import filled
 from .heads import Head, LinearHead, MlpHead, VoterHeads
 from .tasks import POOLINGS, TASKS, MaskedLM, Pooler, TaskModel
-from .weights import DTYPES, SINGLE, read_object, scan, write, write_file
+from .weights import DTYPES, SINGLE, scan, write, write_file
 
 FORMAT = 1
+MOST_VOTERS = 64
+_MOST_PIECES = 4096  # of the words of a cloze head
 _HEADS = ("linear", "mlp", "voters", "cloze")
 _TASK_CLASSES = {"ForTokenClassification": "ner", "ForSequenceClassification": "classification"}
 _LAST = ("classifier.weight", "classifier.out_proj.weight")  # has one row a class
@@ -65,9 +68,8 @@ def load_encoder(folder: str | os.PathLike[str]) -> Encoder:
             folder; all of them are listed.
     """
     root = _root(folder)
-    encoder = Encoder(load_encoder_config(root), seed=None)
-    fill(encoder, root, others=encoder.config.layout.others())
-    return encoder
+    config = load_encoder_config(root)
+    return filled(lambda: Encoder(config, seed=None), root, others=config.layout.others())
 
 
 def load_masked_lm(folder: str | os.PathLike[str]) -> MaskedLM:
@@ -78,9 +80,9 @@ def load_masked_lm(folder: str | os.PathLike[str]) -> MaskedLM:
             the word embedding.
     """
     root = _root(folder)
-    model = MaskedLM(Encoder(load_encoder_config(root), seed=None), seed=None)
-    fill(model, root, others=model.config.layout.others("masked-lm", "task", "voters"))
-    return model
+    config = load_encoder_config(root)
+    others = config.layout.others("masked-lm", "task", "voters")
+    return filled(lambda: MaskedLM(Encoder(config, seed=None), seed=None), root, others=others)
 
 
 def load_pooler(folder: str | os.PathLike[str]) -> Pooler:
@@ -90,10 +92,9 @@ def load_pooler(folder: str | os.PathLike[str]) -> Pooler:
         ModelError: as `load_encoder`; also where the folder has no pooler.
     """
     root = _root(folder)
-    pooler = Pooler(load_encoder_config(root), seed=None)
-    layout = pooler.config.layout
-    fill(pooler, root, others=(*layout.others("pooler"), *layout.body))
-    return pooler
+    config = load_encoder_config(root)
+    others = (*config.layout.others("pooler"), *config.layout.body)
+    return filled(lambda: Pooler(config, seed=None), root, others=others)
 
 
 def load_task_model(folder: str | os.PathLike[str]) -> TaskModel:
@@ -109,15 +110,9 @@ def load_task_model(folder: str | os.PathLike[str]) -> TaskModel:
     info = read_info(root)
     if info.task is None or info.pooling is None:
         raise ModelError(f"{root}: holds no tagger or classifier ({info.kind}); fine-tune it first")
-    encoder = Encoder(info.config, seed=None)
     labels = _labels(info, root)
-    head = _make_head(info, len(labels))
-    pooler = Pooler(info.config, seed=None) if info.pooling == "pooler" else None
-    kind = ClozeModel if isinstance(head, ClozeHead) else TaskModel
-    model = kind(encoder, head, info.task, labels, pooling=info.pooling, pooler=pooler, prompt=info.prompt)
-    kept = ("task", "voters", "masked-lm", *(("pooler",) if pooler else ()))
-    fill(model, root, others=info.config.layout.others(*kept))
-    return model
+    kept = ("task", "voters", "masked-lm", *(("pooler",) if info.pooling == "pooler" else ()))
+    return filled(lambda: _task_model(info, labels), root, others=info.config.layout.others(*kept))
 
 
 def load_tagger(folder: str | os.PathLike[str]) -> TaskModel:
@@ -246,8 +241,16 @@ def _head_dropout(config: EncoderConfig, values: Mapping[str, Any], task: str, f
     if dropout is None:
         return config.dropout
     if not _probability(dropout):
-        raise ModelError(f"{file}: {key} is {dropout!r}, expected one in [0, 1)")
+        raise ModelError(f"{file}: {key} is {quoted(dropout)}, expected one in [0, 1)")
     return float(dropout)
+
+
+def _task_model(info: FolderInfo, labels: tuple[str, ...]) -> TaskModel:
+    encoder, head = Encoder(info.config, seed=None), _make_head(info, len(labels))
+    pooler = Pooler(info.config, seed=None) if info.pooling == "pooler" else None
+    kind = ClozeModel if isinstance(head, ClozeHead) else TaskModel
+    task, pooling = str(info.task), str(info.pooling)
+    return kind(encoder, head, task, labels, pooling=pooling, pooler=pooler, prompt=info.prompt)
 
 
 def _make_head(info: FolderInfo, classes: int) -> Head:
@@ -283,7 +286,7 @@ def _own_info(config: EncoderConfig, hf_labels: tuple[str, ...] | None, root: Pa
     file = root / "xlt.json"
     own = read_object(root, "xlt.json")
     if own.get("format") != FORMAT:
-        raise ModelError(f"{file}: format {own.get('format')!r}, this version reads {FORMAT}; update xlt-engine")
+        raise ModelError(f"{file}: format {quoted(own.get('format'))}, this version reads {FORMAT}; update xlt-engine")
     extra = own.get("extra")
     if own.get("kind") in ("encoder", "masked-lm"):
         return FolderInfo(config, own["kind"], extra=extra)
@@ -293,7 +296,9 @@ def _own_info(config: EncoderConfig, hf_labels: tuple[str, ...] | None, root: Pa
     pieces = _pieces(head.get("pieces"), config.vocab_size)
     strings = isinstance(labels, list) and all(isinstance(label, str) for label in labels)
     sized = (head.get("kind") == "voters") == (
-        isinstance(widths, list) and bool(widths) and all(type(w) is int and w > 0 for w in widths)
+        isinstance(widths, list)
+        and 0 < len(widths) <= MOST_VOTERS
+        and all(type(w) is int and 0 < w <= LIMITS["intermediate_size"] for w in widths)
     )
     for key, good in (
         ("kind", own.get("kind") == "task"),
@@ -307,9 +312,11 @@ def _own_info(config: EncoderConfig, hf_labels: tuple[str, ...] | None, root: Pa
         ("prompt", isinstance(prompt, str) and (bool(prompt) or head.get("kind") != "cloze")),
     ):
         if not good:
-            raise ModelError(f"{file}: {key} is missing or not valid; save the model again")
+            limit = f" (up to {MOST_VOTERS} widths, each up to {LIMITS['intermediate_size']:,})" * (key == "head.widths")
+            raise ModelError(f"{file}: {key} is missing or not valid{limit}; save the model again")
     if hf_labels is not None and hf_labels != tuple(own["labels"]):
-        raise ModelError(f"{file}: its labels {own['labels']} are not those of config.json, {list(hf_labels)}")
+        both = f"its labels, {listed(own['labels'])}, are not those of config.json, {listed(hf_labels)}"
+        raise ModelError(f"{file}: {both}; save the model again")
     return FolderInfo(
         config,
         "task",
@@ -332,6 +339,7 @@ def _pieces(value: Any, rows: int) -> tuple[tuple[int, ...], ...] | None:
     good = isinstance(value, list) and all(
         isinstance(own, list) and own and all(type(i) is int and 0 <= i < rows for i in own) for own in value
     )
+    good = good and sum(map(len, value)) <= _MOST_PIECES
     return tuple(tuple(own) for own in value) if good else ()
 
 

@@ -15,11 +15,13 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from .. import ModelError, StorageError
+from ..untrusted import clip, inside, listed, read_object
 
 SINGLE, INDEX = "model.safetensors", "model.safetensors.index.json"
 DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 
 _CODES = {torch.float32: "F32", torch.float16: "F16", torch.bfloat16: "BF16"}
+_MOST_TENSORS, _MOST_AXES = 1 << 16, 8  # of a file, of a tensor
 _AGAIN = "copy or download the file again"
 _TO_SAFETENSORS = (
     "pickle files are not opened because they can run code; convert it to safetensors where you trust it "
@@ -42,7 +44,7 @@ class Stored:
         return self.dtype in ("F64", "F32", "F16", "BF16")
 
     def __str__(self) -> str:
-        return f"{self.name} {list(self.shape)} in {self.file}"
+        return f"{clip(self.name)} {list(self.shape)} in {self.file}"
 
 
 def scan(folder: Path) -> list[Stored]:
@@ -55,9 +57,9 @@ def scan(folder: Path) -> list[Stored]:
         return read_header(inside(folder, SINGLE))
     if (folder / INDEX).exists():
         return _scan_shards(folder)
-    pickles = sorted(p.name for p in folder.iterdir() if p.suffix in (".bin", ".pt", ".pth", ".ckpt", ".pkl"))
+    pickles = [p.name for pattern in ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl") for p in folder.glob(pattern)]
     if pickles:
-        raise ModelError(f"{folder}: holds {pickles[0]} but no {SINGLE}; {_TO_SAFETENSORS}")
+        raise ModelError(f"{folder}: holds {min(pickles)} but no {SINGLE}; {_TO_SAFETENSORS}")
     raise ModelError(f"{folder}: no {SINGLE} and no {INDEX}; is this a model folder?")
 
 
@@ -72,7 +74,7 @@ def read(tensors: Iterable[Stored]) -> Iterator[tuple[Stored, Tensor]]:
                 for stored in members:
                     yield stored, handle.get_tensor(stored.name)
         except (SafetensorError, OSError) as error:
-            raise ModelError(f"{file}: cannot be read ({error}); {_AGAIN}") from error
+            raise ModelError(f"{file}: cannot be read ({clip(str(error))}); {_AGAIN}") from error
 
 
 def read_header(file: Path) -> list[Stored]:
@@ -83,48 +85,16 @@ def read_header(file: Path) -> list[Stored]:
     """
     try:
         with safe_open(file, framework="pt") as handle:
-            parts = {name: handle.get_slice(name) for name in handle.keys()}  # noqa: SIM118
-            return [Stored(file, n, str(part.get_dtype()), tuple(part.get_shape())) for n, part in parts.items()]
+            names = list(handle.keys())
+            if len(names) > _MOST_TENSORS:
+                raise ModelError(f"{file}: {len(names):,} tensors, and {_MOST_TENSORS:,} are read at most; {_AGAIN}")
+            parts = {name: handle.get_slice(name) for name in names}
+            stored = [Stored(file, n, str(part.get_dtype()), tuple(part.get_shape())) for n, part in parts.items()]
     except (SafetensorError, OSError) as error:
-        raise ModelError(f"{file}: cannot be read ({error}); {_AGAIN}") from error
-
-
-def read_object(folder: Path, name: str) -> dict[str, Any]:
-    """The JSON object in a file of the folder.
-
-    Raises:
-        ModelError: there is no such file, or it holds anything else.
-    """
-    file = inside(folder, name)
-    try:
-        value = json.loads(file.read_bytes())
-    except (OSError, ValueError, RecursionError) as error:
-        raise ModelError(f"{file}: not valid JSON ({error}); {_AGAIN}") from error
-    if not isinstance(value, dict):
-        raise ModelError(f"{file}: not a JSON object; {_AGAIN}")
-    return value
-
-
-def inside(folder: Path, name: str) -> Path:
-    """The path of a file of the folder.
-
-    A link may lead to another place of the same folder, or to the `blobs` of the Hugging Face cache entry that the
-    folder is a snapshot of.
-
-    Raises:
-        ModelError: the name or the link leads elsewhere, or there is no such file.
-    """
-    path, root = folder / name, folder.resolve()
-    homes = [root]
-    if root.parent.name == "snapshots":
-        homes.append(root.parent.parent / "blobs")
-    if not name or Path(name).is_absolute() or ".." in Path(name).parts:
-        raise ModelError(f"{folder}: the file name {name!r} leads out of the folder; refused")
-    if not path.exists():
-        raise ModelError(f"{path}: no such file; {_AGAIN}")
-    if not any(path.resolve().is_relative_to(home) for home in homes):
-        raise ModelError(f"{path}: links to {path.resolve()}, outside the folder; refused, copy the file instead")
-    return path
+        raise ModelError(f"{file}: cannot be read ({clip(str(error))}); {_AGAIN}") from error
+    if deep := [tensor.name for tensor in stored if len(tensor.shape) > _MOST_AXES]:
+        raise ModelError(f"{file}: {clip(deep[0])} has more than {_MOST_AXES} axes; {_AGAIN}")
+    return stored
 
 
 def write(tensors: Mapping[str, Tensor], path: Path, dtype: torch.dtype) -> None:
@@ -178,9 +148,9 @@ def _scan_shards(folder: Path) -> list[Stored]:
         raise ModelError(f"{index}: 'weight_map' is not a table of names and files; {_AGAIN}")
     tensors = [stored for shard in sorted(set(mapping.values())) for stored in read_header(inside(folder, shard))]
     stored = {(t.name, t.file.name) for t in tensors}
-    listed = {(name, Path(shard).name) for name, shard in mapping.items()}
-    problems = [f"{name} is not in {shard}" for name, shard in sorted(listed - stored)]
-    problems += [f"{name} of {shard} is not in the index" for name, shard in sorted(stored - listed)]
+    named = {(name, Path(shard).name) for name, shard in mapping.items()}
+    problems = [f"{clip(name)} is not in {shard}" for name, shard in sorted(named - stored)]
+    problems += [f"{clip(name)} of {shard} is not in the index" for name, shard in sorted(stored - named)]
     if problems:
-        raise ModelError(f"{index}: does not fit its files: " + "; ".join(problems) + f"; {_AGAIN}")
+        raise ModelError(f"{index}: does not fit its files: {listed(problems, sign='; ')}; {_AGAIN}")
     return tensors

@@ -10,16 +10,16 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ... import DataError
-from ..readers.lines import open_file, read_lines
+from ..readers.lines import LONGEST_LINE, open_file, read_lines
 from ..readers.problems import Problems
 
 BLOCK = 1 << 20
 """Bytes read at once."""
-LONGEST = 1 << 26
-"""The longest page that is taken for one, in bytes."""
+LONGEST = LONGEST_LINE
+"""The longest page, or statement before the rows of a table, that is taken for one, in bytes."""
 
 _OPEN, _CLOSE = b"<page>", b"</page>"
-_HEAD = re.compile(rb"<page>\s*<title>([^<]*)</title>\s*<ns>(-?\d+)</ns>\s*<id>(\d+)</id>")
+_HEAD = re.compile(rb"<page>\s*<title>([^<]*)</title>\s*<ns>(-?\d{1,9})</ns>\s*<id>(\d{1,18})</id>")
 _REDIRECT = re.compile(rb'<redirect title="([^"]*)"')
 _TEXT = re.compile(rb"<text\b[^>]*>")
 _ENTITY = re.compile(r"&(?:#(\d{1,7})|#x([0-9a-fA-F]{1,6})|(lt|gt|quot|apos|amp));")
@@ -172,9 +172,10 @@ def read_articles(path: str | Path) -> Iterator[str]:
             continue
         try:
             article = json.loads(line)
-        except json.JSONDecodeError as error:
+        except (ValueError, RecursionError) as error:
+            at = f" at character {error.pos + 1}" if isinstance(error, json.JSONDecodeError) else ""
             raise DataError(
-                f"{path}:{number}: not JSON at character {error.pos + 1}: {error.msg}; "
+                f"{path}:{number}: not JSON{at}: {getattr(error, 'msg', error)}; "
                 "give WikiExtractor's output with --json, or extract again if the file is cut off"
             ) from error
         text = article.get("text") if isinstance(article, dict) else None

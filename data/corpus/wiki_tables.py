@@ -7,9 +7,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from ... import DataError
+from ...untrusted import listed
 from ..readers.lines import read_lines
 from ..readers.problems import Problems
-from .wiki_dump import blocks, clean_title
+from .wiki_dump import LONGEST, blocks, clean_title
 
 _QUOTED = rb"(?:_binary )?'[^'\\]*+(?:(?:\\.|'')[^'\\]*+)*+'"
 _VALUE = rb"(?:" + _QUOTED + rb"|-?[0-9][0-9.eE+-]*|NULL|0x[0-9A-Fa-f]+)"
@@ -20,6 +21,9 @@ _ESCAPED = {b"n": b"\n", b"r": b"\r", b"t": b"\t", b"0": b"\0", b"b": b"\b", b"Z
 _NAMES = re.compile(rb"`([^`]+)`")
 _COLUMN = re.compile(rb"^\s*`([^`]+)`", re.M)
 _ROW_LIMIT = 1 << 22
+_MOST_COLUMNS = 4096  # of a table of MySQL
+_NUMBER = re.compile(rb"[0-9]{1,18}")
+_NUMBERS = ("page_id", "rd_from", "ll_from", "pp_page")
 _ADVICE = "damaged or cut off; download the file again"
 # The columns that are used, with their places where a file has no CREATE TABLE.
 _PLACES = {
@@ -42,10 +46,10 @@ class TableRows:
         self.path, self.table = path, table
         name = re.escape(table.encode())
         self.insert = re.compile(
-            rb"^INSERT (?:IGNORE )?INTO `?" + name + rb"`?\s*(\([^)]*\))?\s*VALUES\s*", re.M | re.I
+            rb"^INSERT (?:IGNORE )?INTO `?" + name + rb"`?\s*+(\([^)]*+\))?\s*+VALUES\s*+", re.M | re.I
         )
         self.create = re.compile(
-            rb"^CREATE TABLE (?:IF NOT EXISTS )?`?" + name + rb"`?\s*\((.*?)^\)", re.M | re.S | re.I
+            rb"^CREATE TABLE (?:IF NOT EXISTS )?`?" + name + rb"`?\s*+\(", re.M | re.I
         )
         self.columns: list[str] = []
         self.row: re.Pattern[bytes] | None = None
@@ -68,11 +72,12 @@ class TableRows:
                 if self.held[self.place - 1 : self.place] != b";":
                     break
                 inside = False
-            if inside and len(self.held) - self.place > _ROW_LIMIT:
+            if len(self.held) - self.place > (_ROW_LIMIT if inside else LONGEST):
+                inside = True
                 break
         if inside:
             raise DataError(
-                f"{self._at()}: no whole row of {self.table} begins here: "
+                f"{self._at()}: no whole row or statement of {self.table} begins here: "
                 f"{self.held[self.place : self.place + 40]!r}; {_ADVICE}"
             )
         if not found and not self.columns:
@@ -85,9 +90,10 @@ class TableRows:
         """The rows among the bytes held, up to the semicolon after the last one of the INSERT."""
         if self.row is None and (first := _ROW.match(self.held, self.place)):
             count = len(_ONE.findall(first[1]))
-            if self.columns and count != len(self.columns):
+            if count != (len(self.columns) or min(count, _MOST_COLUMNS)):
                 raise DataError(
-                    f"{self._at()}: {count} values for the {len(self.columns)} columns of {self.table}; {_ADVICE}"
+                    f"{self._at()}: {count} values for the {len(self.columns) or _MOST_COLUMNS} columns of "
+                    f"{self.table}; {_ADVICE}"
                 )
             values = b",".join([b"(" + _VALUE + b")"] * count)
             self.row = re.compile(rb"\s*\(" + values + rb"\)\s*[,;]", re.S)
@@ -100,8 +106,9 @@ class TableRows:
 
     def _enter(self) -> bool:
         """Go to the first row of the next INSERT; False where more bytes are needed."""
-        if not self.columns and (made := self.create.search(self.held, self.place)):
-            self.columns = [name.decode("utf-8", "replace") for name in _COLUMN.findall(made[1])]
+        made = None if self.columns else self.create.search(self.held, self.place)
+        if made and (end := self.held.find(b"\n)", made.end())) >= 0:
+            self.columns = _names(_COLUMN, self.held[made.end() : end])
         insert = self.insert.search(self.held, self.place)
         if insert is None:
             # The statement that the next block may complete begins at a line break; CREATE TABLE has many lines.
@@ -109,24 +116,35 @@ class TableRows:
             self.place = keep if keep >= 0 else self.held.rfind(b"\n", self.place) + 1 or self.place
             return False
         if insert[1]:
-            self.columns = [name.decode("utf-8", "replace") for name in _NAMES.findall(insert[1])]
+            self.columns = _names(_NAMES, insert[1])
         self.place = insert.end()
         return True
+
+
+def _names(pattern: re.Pattern[bytes], text: bytes) -> list[str]:
+    return [name.decode("utf-8", "replace") for name in pattern.findall(text)]
 
 
 def table_rows(path: str | Path, table: str) -> Iterator[list[bytes]]:
     """The raw values of the used columns (those of `_PLACES`) of each row, wherever the file has them.
 
+    Numbers of pages (the columns of `_NUMBERS`) are whole, of up to 18 digits.
+
     Raises:
-        DataError: as `TableRows.rows`.
+        DataError: as `TableRows.rows`; or a row has too few values, or something else where a page's number belongs.
     """
     source, known = TableRows(path, table), _PLACES[table]
+    numbered = next(iter(known)) in _NUMBERS
     places = list(known.values())
     for number, row in enumerate(source.rows()):
         if number == 0 and source.columns:
             if missing := [name for name in known if name not in source.columns]:
-                raise DataError(f"{path}: the table {table} has no column {missing[0]}; it has {source.columns}")
+                raise DataError(f"{path}: the table {table} has no column {missing[0]}; it has {listed(source.columns)}")
             places = [source.columns.index(name) for name in known]
+        if max(places) >= len(row):
+            raise DataError(f"{path}: row {number + 1} of {table} has {len(row)} values, too few; {_ADVICE}")
+        if numbered and not _NUMBER.fullmatch(row[places[0]]):
+            raise DataError(f"{path}: row {number + 1} of {table}: {row[places[0]][:40]!r} is no page; {_ADVICE}")
         yield [row[place] for place in places]
 
 

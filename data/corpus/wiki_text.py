@@ -30,7 +30,7 @@ _LABEL = r"[^\[\]]*+(?:(?:\[(?!\[)|\](?!\]))[^\[\]]*+)*+"
 _LINK = re.compile(rf"\[\[([^\[\]|\n]*)(?:\|({_LABEL}))?\]\]")
 _OPEN_LINK = re.compile(r"\[\[([^\[\]|\n:]*)(:[^\n]*|\||)")
 _OPEN_BRACES = re.compile(r"\{\{[^\n]*|\}\}+")
-_EXTERNAL = re.compile(r"\[(?:[a-z]{3,6}:)?//[^\s\[\]<>]*([^\[\]\n]*)\]", re.I)
+_EXTERNAL = re.compile(r"\[(?:[a-z]{3,6}:)?//[^\s\[\]<>]*+([^\[\]\n]*+)\]", re.I)
 _QUOTES = re.compile(r"''+")
 _LETTER_BOLD = re.compile(r"(?:(?<=^\w)|(?<=[\s(]\w))'''(?!')")
 _WORD_BOLD = re.compile(r"(?<=\w)'''(?!')")
@@ -40,6 +40,7 @@ _VARIANT = re.compile(r"-\{([^{}]*)\}-")
 _NO_TEXT = re.compile(r"={1,6}.*=$|\{\||-{4,}")
 _LISTS = frozenset("*#:;")
 _MARKS = frozenset(["", *"*#:;=|!{-"])
+_QUALIFIED = re.compile(" ?[(（]")
 _LIST = re.compile(r"[*#:;]+\s*")
 # Spaces of other kinds, and characters that nobody sees.
 _ODD = re.compile(
@@ -190,7 +191,8 @@ def _half_link(match: re.Match[str], hidden: frozenset[str]) -> str:
 
 
 def _pipe_trick(target: str) -> str:
-    return re.sub(r" ?[(（].*?[)）]$", "", target.split(":", 1)[-1])
+    name = target.split(":", 1)[-1]
+    return _QUALIFIED.split(name, maxsplit=1)[0] if name.endswith((")", "）")) else name
 
 
 def _quotes(match: re.Match[str]) -> str:

@@ -86,7 +86,7 @@ def read_conll(
         problems.add(f"{path}:{sentences[0].lines[0]}", "no label column", "give a file with word and tag columns")
     counts["repaired"] += resolve_tags(str(path), sentences, scheme=scheme, repair=repair, problems=problems)
     stem = file_stem(path)
-    for sentence in sentences:
+    for sentence in sentences if known is not None else ():
         for tag, line in zip(sentence.tags or (), sentence.lines, strict=False):
             if _TAG.fullmatch(tag):
                 check_label(f"{path}:{line}", tag, known, problems)
@@ -109,17 +109,17 @@ class _Columns:
             self.separator = "\t" if "\t" in line else " "
         # Runs of ASCII spaces only: no-break and ideographic spaces are part of a word.
         cells = re.split(" +", line.strip(" ")) if self.separator == " " else line.split(self.separator)
-        place = f"{self.path}:{number}"
         if not self.width:
-            self._decide(place, len(cells))
+            self._decide(f"{self.path}:{number}", len(cells))
         if len(cells) != self.width:
             name = "spaces" if self.separator == " " else repr(self.separator)
             what = f"{len(cells)} columns, but the file began with {self.width} (separated by {name})"
-            self.problems.add(place, what, "correct the line, or leave it blank to end a sentence")
+            self.problems.add(f"{self.path}:{number}", what, "correct the line, or leave it blank to end a sentence")
             return None
         word = cells[self.token]
         if not word:
-            self.problems.add(place, "empty word", "give a word, or leave the whole line blank to end a sentence")
+            fix = "give a word, or leave the whole line blank to end a sentence"
+            self.problems.add(f"{self.path}:{number}", "empty word", fix)
             return None
         return word, None if self.label is None else cells[self.label]
 
