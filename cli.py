@@ -13,7 +13,7 @@ from collections.abc import Sequence
 import click
 
 from xlt_engine import ConfigError, PeerLostError, StorageError, XltError, __version__
-from xlt_engine.engine.commands.console import FIRST, StopRequest
+from xlt_engine.engine.commands.console import FIRST, StopRequest, write
 
 _MODULES = {
     "ablate": ("ablate", "tables"),
@@ -66,7 +66,7 @@ def _on_signal(number: int, frame: object) -> None:
 
 def _fail(error: XltError) -> int:
     if FIRST or not error.told:
-        click.echo(f"{'' if FIRST else 'process ' + os.environ['RANK'] + ': '}error: {error}", err=True)
+        write(f"{'' if FIRST else 'process ' + os.environ['RANK'] + ': '}error: {error}", err=True)
     if isinstance(error, PeerLostError):
         os._exit(error.exit_code)  # what waits on a GPU for the lost process would keep this one from ending
     return error.exit_code
@@ -118,10 +118,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
         code = 2
     except click.UsageError as error:
         command = error.ctx.command_path if error.ctx else "xlt-engine"
-        click.echo(f"error: {error.format_message().rstrip('.')}; see {command} --help", err=True)
+        write(f"error: {error.format_message().rstrip('.')}; see {command} --help", err=True)
         code = 2
     except click.ClickException as error:
-        click.echo(f"error: {error.format_message()}", err=True)
+        write(f"error: {error.format_message()}", err=True)
         code = 2
     except (click.Abort, KeyboardInterrupt):
         code = 130
@@ -130,8 +130,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         closed = sys.stdout is not stdout
         code = 0 if closed else error.code if isinstance(error.code, int) else 1
     except Exception:  # a bug: the only place that may catch everything, to say so and to return the code for it
-        traceback.print_exc()
-        click.echo("error: this is a bug in xlt-engine; please report it with the lines above", err=True)
+        write(traceback.format_exc(), err=True)
+        write("error: this is a bug in xlt-engine; please report it with the lines above", err=True)
         code = 1
     sys.exit(code)
 

@@ -91,7 +91,9 @@ class EncoderConfig:
         problems = []
         model_type = values.get("model_type", BERT.model_type)  # old files of BERT have no such key
         if not isinstance(model_type, str) or model_type not in LAYOUTS:
-            problems.append(f"model_type is {quoted(model_type)}, this encoder computes {', '.join(map(repr, LAYOUTS))} only")
+            problems.append(
+                f"model_type is {quoted(model_type)}, this encoder computes {', '.join(map(repr, LAYOUTS))} only"
+            )
             model_type = BERT.model_type
         layout = LAYOUTS[model_type]
         for key, only in layout.only.items():

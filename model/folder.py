@@ -312,7 +312,9 @@ def _own_info(config: EncoderConfig, hf_labels: tuple[str, ...] | None, root: Pa
         ("prompt", isinstance(prompt, str) and (bool(prompt) or head.get("kind") != "cloze")),
     ):
         if not good:
-            limit = f" (up to {MOST_VOTERS} widths, each up to {LIMITS['intermediate_size']:,})" * (key == "head.widths")
+            limit = f" (up to {MOST_VOTERS} widths, each up to {LIMITS['intermediate_size']:,})" * (
+                key == "head.widths"
+            )
             raise ModelError(f"{file}: {key} is missing or not valid{limit}; save the model again")
     if hf_labels is not None and hf_labels != tuple(own["labels"]):
         both = f"its labels, {listed(own['labels'])}, are not those of config.json, {listed(hf_labels)}"

@@ -48,9 +48,7 @@ class TableRows:
         self.insert = re.compile(
             rb"^INSERT (?:IGNORE )?INTO `?" + name + rb"`?\s*+(\([^)]*+\))?\s*+VALUES\s*+", re.M | re.I
         )
-        self.create = re.compile(
-            rb"^CREATE TABLE (?:IF NOT EXISTS )?`?" + name + rb"`?\s*+\(", re.M | re.I
-        )
+        self.create = re.compile(rb"^CREATE TABLE (?:IF NOT EXISTS )?`?" + name + rb"`?\s*+\(", re.M | re.I)
         self.columns: list[str] = []
         self.row: re.Pattern[bytes] | None = None
         self.held, self.place, self.base = b"", 0, 0
@@ -77,7 +75,7 @@ class TableRows:
                 break
         if inside:
             raise DataError(
-                f"{self._at()}: no whole row or statement of {self.table} begins here: "
+                f"{self._at()}: no whole row of {self.table} begins here: "
                 f"{self.held[self.place : self.place + 40]!r}; {_ADVICE}"
             )
         if not found and not self.columns:
@@ -139,7 +137,9 @@ def table_rows(path: str | Path, table: str) -> Iterator[list[bytes]]:
     for number, row in enumerate(source.rows()):
         if number == 0 and source.columns:
             if missing := [name for name in known if name not in source.columns]:
-                raise DataError(f"{path}: the table {table} has no column {missing[0]}; it has {listed(source.columns)}")
+                raise DataError(
+                    f"{path}: the table {table} has no column {missing[0]}; it has {listed(source.columns)}"
+                )
             places = [source.columns.index(name) for name in known]
         if max(places) >= len(row):
             raise DataError(f"{path}: row {number + 1} of {table} has {len(row)} values, too few; {_ADVICE}")

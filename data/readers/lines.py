@@ -6,13 +6,13 @@ import io
 import lzma
 import zlib
 from collections import Counter
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import IO, Any
 
-from ... import ConfigError, DataError
+from ... import DataError
 from ...untrusted import listed, quoted
 from .encodings import (
     SAMPLE,

@@ -97,7 +97,8 @@ def longest_pieces(piece: str, vocab: Mapping[str, int]) -> tuple[tuple[int, ...
 
 def normal_words(inner: Any, line: str) -> list[str]:
     """The words of a line as the normaliser and the pre-tokenizer of a library's tokenizer leave them."""
-    return _words(inner, line if inner.normalizer is None else inner.normalizer.normalize_str(line))
+    normalizer = inner.normalizer
+    return guarded(lambda: _words(inner, normalizer.normalize_str(line) if normalizer else line), "tokenizer")
 
 
 def _cut(inner: Any, lines: Iterable[str]) -> Iterator[str]:

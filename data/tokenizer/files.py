@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
@@ -10,9 +9,12 @@ from typing import Any, TypeVar
 import tokenizers
 from tokenizers import AddedToken, decoders, models, normalizers, pre_tokenizers, processors
 
-from ... import ModelError
+from ... import ModelError, XltError
+from ...untrusted import clip, inside, quoted
 
 SPECIAL_TOKENS = {"pad": "[PAD]", "unk": "[UNK]", "cls": "[CLS]", "sep": "[SEP]", "mask": "[MASK]"}
+MAX_ID = (1 << 22) - 1
+"""Largest id of a token."""
 MAX_WORD = 100
 """Characters of the longest word that is cut into pieces."""
 
@@ -23,23 +25,25 @@ def guarded(call: Callable[[], _T], where: str) -> _T:
     """Run one call into the Rust library; its errors are bare `Exception`, its panics a bare `BaseException`."""
     try:
         return call()
-    except (KeyboardInterrupt, SystemExit, GeneratorExit, MemoryError):
+    except (KeyboardInterrupt, SystemExit, GeneratorExit, MemoryError, XltError):
         raise
     except BaseException as error:
-        raise ModelError(f"{where}: the tokenizers library cannot use this file: {error}; save it again") from error
+        what = f"the tokenizers library cannot use this file: {clip(str(error))}"
+        raise ModelError(f"{where}: {what}; save it again") from error
 
 
-def read_json(path: Path) -> dict[str, Any]:
-    """The JSON object in a file; anything else is a ModelError."""
-    try:
-        value = json.loads(path.read_bytes().decode("utf-8-sig"))
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
-        raise ModelError(f"{path}: cannot be read as JSON: {error}; copy the tokenizer's folder again") from error
-    if not isinstance(value, dict):
-        raise ModelError(
-            f"{path}: holds a JSON {type(value).__name__}, not an object; copy the tokenizer's folder again"
-        )
-    return value
+def check_ids_are_small(state: dict[str, Any], where: str) -> None:
+    """Refuses a `tokenizer.json` of such ids that the library takes all memory for them, and ends the process.
+
+    Raises:
+        ModelError: an id is beyond `MAX_ID`.
+    """
+    model, added = state.get("model"), state.get("added_tokens")
+    vocab = model.get("vocab") if isinstance(model, dict) else None
+    ids = list(vocab.values()) if isinstance(vocab, dict) else []
+    ids += [token.get("id") for token in added if isinstance(token, dict)] if isinstance(added, list) else []
+    if (largest := max((i for i in ids if isinstance(i, int)), default=0)) > MAX_ID:
+        raise ModelError(f"{where}: id {quoted(largest)} is beyond {MAX_ID}; the vocabulary file is damaged")
 
 
 def unmarked_words(node: Any) -> Iterator[str]:
@@ -77,18 +81,23 @@ def special_names(config: dict[str, Any]) -> dict[str, str]:
     return names
 
 
-def from_vocab(path: Path, config: dict[str, Any], names: dict[str, str]) -> tokenizers.Tokenizer:
+def from_vocab(folder: Path, config: dict[str, Any], names: dict[str, str]) -> tokenizers.Tokenizer:
     """The tokenizer that BERT's `vocab.txt` stands for."""
+    path = inside(folder, "vocab.txt")
     try:
         lines = path.read_bytes().decode("utf-8").split("\n")
     except (OSError, UnicodeDecodeError) as error:
         raise ModelError(f"{path}: cannot be read: {error}; copy vocab.txt again") from error
     if lines[-1] == "":
         lines.pop()
+    if len(lines) > MAX_ID:
+        raise ModelError(f"{path}: {len(lines):,} lines, and ids go up to {MAX_ID}; the vocabulary file is damaged")
     vocab: dict[str, int] = {}
     for i, piece in enumerate(line.removesuffix("\r") for line in lines):
         if piece in vocab:
-            raise ModelError(f"{path}:{i + 1}: {piece!r} is already on line {vocab[piece] + 1}; copy vocab.txt again")
+            raise ModelError(
+                f"{path}:{i + 1}: {quoted(piece)} is already on line {vocab[piece] + 1}; copy vocab.txt again"
+            )
         vocab[piece] = i
     for role in ("unk", "cls", "sep"):
         if names[role] not in vocab:

@@ -12,10 +12,19 @@ from typing import Any
 import tokenizers
 
 from ... import DataError, ModelError
-from .files import SPECIAL_TOKENS, from_vocab, guarded, missing, read_json, special_names, unmarked_words
+from ...untrusted import read_object
+from .files import (
+    MAX_ID,
+    SPECIAL_TOKENS,
+    check_ids_are_small,
+    from_vocab,
+    guarded,
+    missing,
+    special_names,
+    unmarked_words,
+)
 
 _ALTERNATIVES = {"pad": "<pad>", "unk": "<unk>", "cls": "<s>", "sep": "</s>", "mask": "<mask>"}
-_MAX_ID = 2**31 - 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,8 +114,8 @@ class Tokenizer:
         self.pad_id, self.unk_id, self.cls_id, self.sep_id, self.mask_id = (ids[role] for role in SPECIAL_TOKENS)
         # The largest id decides which embedding fits; ids may have gaps, so the number of entries does not.
         self.vocab_size = max(vocab.values()) + 1
-        if self.vocab_size - 1 > _MAX_ID:
-            raise ModelError(f"tokenizer: id {self.vocab_size - 1} is beyond {_MAX_ID}; the vocabulary file is damaged")
+        if self.vocab_size - 1 > MAX_ID:
+            raise ModelError(f"tokenizer: id {self.vocab_size - 1} is beyond {MAX_ID}; the vocabulary file is damaged")
         added = {i for i, token in inner.get_added_tokens_decoder().items() if token.special}
         self.special_ids = tuple(sorted(added | set(ids.values())))
         self.separators, self.segments = self._pair_template()
@@ -152,21 +161,22 @@ class Tokenizer:
             ModelError: neither file is there, a file is damaged, or a special token is missing.
         """
         folder = Path(folder)
-        config = read_json(folder / "tokenizer_config.json") if (folder / "tokenizer_config.json").is_file() else {}
-        named = dict(config)
-        if (folder / "special_tokens_map.json").is_file():
-            named = {**read_json(folder / "special_tokens_map.json"), **config}
-        names = special_names(named)
+        settings, more = (
+            read_object(folder, name) if (folder / name).is_file() else {}
+            for name in ("tokenizer_config.json", "special_tokens_map.json")
+        )
+        names = special_names({**more, **settings})
         path, source = folder / "tokenizer.json", None
         if path.is_file():
+            check_ids_are_small(read_object(folder, path.name), str(path))
             inner = guarded(lambda: tokenizers.Tokenizer.from_file(str(path)), str(path))
             source = path.read_bytes()
         elif (path := folder / "vocab.txt").is_file():
-            inner = from_vocab(path, config, {**SPECIAL_TOKENS, **names})
+            inner = from_vocab(folder, settings, {**SPECIAL_TOKENS, **names})
         else:
             raise ModelError(f"{folder}: neither tokenizer.json nor vocab.txt; {missing(folder)}")
         try:
-            return cls(inner, names, source=source)
+            return guarded(lambda: cls(inner, names, source=source), "tokenizer")
         except ModelError as error:
             raise ModelError(f"{path}: {error}") from error
 
@@ -295,11 +305,11 @@ class Tokenizer:
             return []
         call = self._inner.encode_batch_fast if fast else self._inner.encode_batch
         try:
-            return call(batch, is_pretokenized=words, add_special_tokens=False)
-        except TypeError as error:
+            return guarded(lambda: call(batch, is_pretokenized=words, add_special_tokens=False), "tokenizer")
+        except ModelError:
             for i, item in enumerate(batch):
                 _check_text(i, item if words else [item])
-            raise DataError(f"the tokenizer does not take this input: {error}; give strings") from error
+            raise
 
     @staticmethod
     def _room(max_length: int | None, specials: int) -> int:

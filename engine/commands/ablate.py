@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
-from .console import StopRequest, make_progress, of_runs, pass_stop, show
+from .console import StopRequest, make_progress, of_runs, pass_stop, show, write
 from .options import JSON, OVERRIDES, PATH, QUIET, RECIPE, REUSE, SEEDS
 
 if TYPE_CHECKING:
@@ -51,7 +51,7 @@ def ablate(
     from ..runs.runner import each_run
 
     if list_rows:
-        click.echo(describe_rows())
+        write(describe_rows())
         return
     options["rows"] = [name for listed in rows for name in listed.split(",") if name]
     places = each_run(recipe, run_dir=options.pop("run_dir"), overrides=options.pop("overrides"))
@@ -69,7 +69,7 @@ def ablate(
         values[name] = result.values
         failed |= {f"{name} {row}".strip(): error for row, error in result.failed.items()}
         if not as_json:
-            click.echo(f"{result.text}\nreport: {result.report}")
+            write(f"{result.text}\nreport: {result.report}")
     if as_json:
         show(as_json, of_runs(values), "")
     if failed:

@@ -8,6 +8,7 @@ from pathlib import Path
 import click
 
 from ... import XltError
+from .console import write
 from .options import DEVICES
 
 
@@ -29,8 +30,8 @@ def kernels(json_file: Path | None, operations: tuple[str, ...], quick: bool, de
     from ..bench.kernels import bench_kernels, own_failures
     from ..bench.table import render
 
-    say = partial(click.echo, err=True)
+    say = partial(write, err=True)
     result = bench_kernels(operations, quick=quick, device=device, json_file=json_file, say=say)
-    click.echo(render(result))
+    write(render(result))
     if failed := own_failures(result):
         raise XltError(f"{len(failed)} rows of this package failed: {'; '.join(failed)}")

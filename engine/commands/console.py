@@ -11,12 +11,21 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from ...untrusted import printable
+
 if TYPE_CHECKING:
     from ..training.progress import Progress
 
 FIRST = os.environ.get("WORLD_SIZE", "1") == "1" or os.environ.get("RANK", "0") == "0"
 """Whether this process speaks for all that torchrun started."""
-say: Callable[..., None] = click.echo if FIRST else lambda *_, **__: None
+
+
+def write(text: object = "", err: bool = False) -> None:
+    """A line on the terminal, without what would command it: all that the commands print goes through here."""
+    click.echo(printable(str(text)), err=err)
+
+
+say: Callable[..., None] = write if FIRST else lambda *_, **__: None
 
 
 @dataclass

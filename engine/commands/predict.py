@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from .console import make_progress, show
+from .console import make_progress, show, write
 from .options import DEVICE, ENCODING, JSON, MODEL, PAIR_COLUMN, PATH, QUIET, TEXT_COLUMN
 
 _PATH_OR_DASH = click.Path(path_type=Path, allow_dash=True)
@@ -56,12 +56,12 @@ def predict(
     if language is not None:
         model = chosen_model(model, language)
         if not quiet:
-            click.echo(f"model for {language}: {model}", err=True)
+            write(f"model for {language}: {model}", err=True)
     form: Any = "entities" if entities else "jsonl" if as_json else output_format
     predictor = predict_file(model, file, out, output_format=form, progress=make_progress(quiet), **options)
     warnings = [f"warning: {w.name}: {w.message}" for w in predictor.warnings] if quiet else []
     for note in [*warnings, *predictor.notes()]:
-        click.echo(note, err=True)
+        write(note, err=True)
 
 
 @click.command()

@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from .console import of_runs, show
+from .console import of_runs, show, write
 from .options import JSON, MODEL, OVERRIDES, PATH, RECIPE, TARGETS
 
 
@@ -31,8 +31,8 @@ def init(out: Path, force: bool, **files: Any) -> None:
     result = init_recipe(**files, folder=out.resolve().parent)
     out.write_text(result.text, encoding="utf-8")
     for note in result.notes:
-        click.echo(note)
-    click.echo(f"wrote {out}; next: xlt-engine check {out}, then xlt-engine run {out}")
+        write(note)
+    write(f"wrote {out}; next: xlt-engine check {out}, then xlt-engine run {out}")
 
 
 @click.command()

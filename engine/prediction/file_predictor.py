@@ -18,6 +18,8 @@ from .records import FORMATS, PARSERS, AnyPrediction, FileFormat, Lines, Record,
 from .words import Split
 
 CHUNK_RECORDS, CHUNK_CHARACTERS = 512, 1 << 18
+LONGEST_RECORD = 1 << 20
+"""Characters of the longest text, or words of a sentence, that is labelled."""
 _OF_ENTITIES = ("tsv", "entities", "spacy", "brat")
 PATIENCE = 5.0
 """Seconds after which a person is told how far a file has been read."""
@@ -76,7 +78,7 @@ def predict_file(
     source = Source(name, meter.count(lines), predictor.task, text_column, pair_column, problems)
     with output(out, output_format, pair_column) as write:
         empty = True
-        for chunk in _chunks(PARSERS[kind](source)):
+        for chunk in _chunks(_bounded(PARSERS[kind](source), name, problems)):
             problems.raise_if_any()
             empty = empty and all(r.is_copied for r in chunk)
             said = len(predictor.warnings)
@@ -113,6 +115,16 @@ def _label(predictor: Predictor, chunk: list[Record]) -> Iterator[AnyPrediction 
     else:
         labelled = iter(predictor.classify([r.text or "" for r in todo], [r.pair for r in todo]))
     return (None if r.is_copied else next(labelled) for r in chunk)
+
+
+def _bounded(records: Iterator[Record], name: str, problems: Problems) -> Iterator[Record]:
+    """The records up to the first that is too long to be one text."""
+    for record in records:
+        if record.size > LONGEST_RECORD:
+            what = f"a text of {record.size:,} characters, and the longest that is labelled has {LONGEST_RECORD:,}"
+            problems.add(f"{name}:{record.line}", what, "cut it into sentences, one a line")
+            return
+        yield record
 
 
 def _chunks(records: Iterator[Record]) -> Iterator[list[Record]]:

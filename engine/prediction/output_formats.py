@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import IO, Literal
 
 from ... import ConfigError
+from ...untrusted import printable
 from ..storage.files import storage_error
 from .predictor import Prediction, TagPrediction
 from .records import ABSTAINED, AnyPrediction, Record, json_fields, json_line, labels_of
@@ -147,7 +148,8 @@ def _cell(text: str) -> str:
 def _file(out: str | Path) -> Iterator[Emit]:
     """A function that writes text; a regular file appears when the block has ended well."""
     if str(out) == "-":
-        yield _writer(sys.stdout.buffer, STDOUT)
+        to_stdout = _writer(sys.stdout.buffer, STDOUT)
+        yield (lambda text: to_stdout(printable(text))) if sys.stdout.isatty() else to_stdout
         return
     path = Path(os.path.realpath(out))
     special = path.exists() and not path.is_file()

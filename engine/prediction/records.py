@@ -19,6 +19,7 @@ from ...data.readers.encodings import check_encoding
 from ...data.readers.lines import decode_lines, read_lines
 from ...data.readers.problems import Problems
 from ...data.readers.table import csv_rows, json_object
+from ...untrusted import listed
 from .predictor import Prediction, TagPrediction
 
 FileFormat = Literal["auto", "conll", "tsv", "csv", "jsonl", "text"]
@@ -178,7 +179,7 @@ def _parse_table(
     for column in source.columns:
         if header.count(column) != 1:
             what = f"no column {column!r}" if column not in header else f"column {column!r} occurs twice"
-            source.problems.add(place, f"{what}; the columns are {', '.join(header) or 'none'}", "name the text column")
+            source.problems.add(place, f"{what}; the columns are {listed(header) or 'none'}", "name the text column")
     _refuse(source, place, "column", set(COLUMNS) & set(header))
     source.problems.raise_if_any()
     yield Record(number, join([*header, *COLUMNS]) + "\n")

@@ -17,6 +17,7 @@ from ...model import Encoder, FolderInfo, MaskedLM, Pooler, read_info
 from ...model.fill import AnyModel, match
 from ...model.layouts import POSITION_IDS
 from ...model.weights import Stored, scan
+from ...untrusted import MOST_NAMES
 from ..prediction.chosen import refuse_run
 from ..prediction.model_folder import read_record, stored_alpha
 from ..storage.files import sha256_file
@@ -125,7 +126,7 @@ def _vocabulary(tokenizer: Tokenizer | None) -> dict[str, Any]:
 
 def _tensor_problems(info: FolderInfo, tensors: list[Stored], heads: list[str]) -> list[str]:
     """What a loader would say about the encoder, and about the heads that the folder has."""
-    layout, problems = info.config.layout, []
+    layout, problems = info.config.layout, dict[str, None]()
     with torch.device("meta"):
         encoder = Encoder(info.config, seed=None)
         models: list[tuple[AnyModel, tuple[str, ...]]] = [(encoder, layout.others())]
@@ -134,10 +135,11 @@ def _tensor_problems(info: FolderInfo, tensors: list[Stored], heads: list[str]) 
         if "pooler" in heads:
             models.append((Pooler(info.config, seed=None), (*layout.others("pooler"), *layout.body)))
         for model, others in models:
-            problems += [p for p in match(model, tensors, others).problems if p not in problems]
+            problems |= dict.fromkeys(match(model, tensors, others).problems)
     if info.kind == "task" and not set(heads) & ({"masked-lm"} if info.head == "cloze" else {"task", "voters"}):
-        problems.append(f"missing: the {info.head} head that config.json and xlt.json speak of")
-    return problems
+        problems[f"missing: the {info.head} head that config.json and xlt.json speak of"] = None
+    more = [f"and {len(problems) - MOST_NAMES:,} more"] if len(problems) > MOST_NAMES else []
+    return [*list(problems)[:MOST_NAMES], *more]
 
 
 def _tokenizer_problems(info: FolderInfo, tokenizer: Tokenizer) -> list[str]:

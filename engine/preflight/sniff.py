@@ -77,7 +77,7 @@ def sniff(path: Path) -> FileFacts:
     elif kind == "jsonl":
         options, task = _fields(path, filled[:200])
     elif kind in ("tsv", "csv"):
-        options, task = _header(list(csv.reader(lines)) if kind == "csv" else [line.split("\t") for line in lines])
+        options, task = _header(_records(path, lines) if kind == "csv" else [line.split("\t") for line in lines])
     return FileFacts(path, kind, encoding, options, task, tuple(lines))
 
 
@@ -165,6 +165,16 @@ def _object(line: str) -> dict[str, Any] | None:
     except (ValueError, RecursionError):
         return None
     return value if isinstance(value, dict) else None
+
+
+def _records(path: Path, lines: Sequence[str]) -> list[list[str]]:
+    """The rows of the first lines of a CSV file; the last one may be cut off in the middle of a quoted field."""
+    reader = csv.reader(lines)
+    try:
+        return list(reader)
+    except csv.Error as error:
+        at, fix = f"{path}:{reader.line_num}", "quote the field and double the quotes inside it"
+        raise DataError(f"{at}: malformed CSV: {error}; {fix}") from error
 
 
 def _header(rows: Sequence[Sequence[str]]) -> tuple[dict[str, Any], str | None]:

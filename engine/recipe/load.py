@@ -17,15 +17,21 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from ... import ConfigError
+from ...untrusted import clip
 from .checks import run_problems
 from .config import RunConfig
 from .config.each import PLACEHOLDER, each_problems
 from .config.removed import removal
 from .schema import Builder, dotted, nearest, show, toml_key
 from .toml_dump import dump_toml
+from .toml_limits import LONGEST, TooLargeError, parse_toml
 from .toml_lines import Key, key_lines
 
 __all__ = ["Problem", "RecipeError", "Resolved", "Variant", "dump_toml", "load_recipe", "packaged_recipes", "variants"]
+
+
+LISTED = 100
+"""Problems of a recipe that are written out."""
 
 
 class Problem(NamedTuple):
@@ -36,7 +42,8 @@ class Problem(NamedTuple):
     message: str
 
     def __str__(self) -> str:
-        return f"{self.where}: {self.key}: {self.message}" if self.key else f"{self.where}: {self.message}"
+        where, message = clip(self.where, 2000), clip(self.message, 2000)
+        return f"{where}: {clip(self.key)}: {message}" if self.key else f"{where}: {message}"
 
 
 class RecipeError(ConfigError):
@@ -52,7 +59,8 @@ class RecipeError(ConfigError):
         self.problems = tuple(problems)
         self.partial = partial
         head = [] if len(problems) == 1 else [f"{len(problems)} problems in the recipe:"]
-        super().__init__("\n  ".join([*head, *map(str, problems)]))
+        more = [f"... and {len(problems) - LISTED} more"] if len(problems) > LISTED else []
+        super().__init__("\n  ".join([*head, *map(str, problems[:LISTED]), *more]))
 
 
 @dataclass(frozen=True)
@@ -196,7 +204,10 @@ def _find(source: str | Path | None) -> tuple[Path | None, str, str]:
             "a recipe of your own is given as a path, such as ./xlt.toml"
         )
     try:
-        data = path.read_bytes()
+        with open(path, "rb") as file:
+            data = file.read(LONGEST + 1)
+        if len(data) > LONGEST:
+            raise ConfigError(f"{path}: a recipe has up to {LONGEST >> 10} kB; is this another file?")
         return path, str(path), data.decode("utf-8-sig")
     except OSError as error:
         raise ConfigError(f"cannot read the recipe {path}: {error.strerror}; give the path of a TOML file") from error
@@ -219,26 +230,26 @@ def _read(source: str | Path | None, overrides: Sequence[str]) -> tuple[dict[str
             options.append((_apply(changed, *_parse_override(option)), option))
             raw = changed
         except ValueError as error:
-            problems.append(Problem(f"--set {option}", "", str(error)))
+            problems.append(Problem(f"--set {clip(option)}", "", str(error)))
     return raw, _Places(label, path.absolute().parent if path else Path.cwd(), key_lines(text), options), problems
 
 
 def _parse(text: str, label: str) -> dict[str, Any]:
     try:
-        return tomllib.loads(text)
+        return parse_toml(text)
     except tomllib.TOMLDecodeError as error:
         message, _, place = str(error).partition(" (at ")
         line = place.removeprefix("line ").split(",")[0] if place.startswith("line") else str(text.count("\n") + 1)
         raise ConfigError(f"{label}:{line}: not valid TOML: {message}") from None
-    except RecursionError:
-        raise ConfigError(f"{label}: not a recipe: nested too deeply") from None
+    except TooLargeError as error:
+        raise ConfigError(f"{label}:{error.line}: {error}; no recipe needs it") from None
 
 
 def _parse_override(option: str) -> tuple[list[str], Any]:
     """Key names and value of `a.b=v`; ValueError says what is wrong with it."""
     name, sign, text = option.partition("=")
     try:
-        below: Any = tomllib.loads(f"{name} = 0") if sign else {}
+        below: Any = parse_toml(f"{name} = 0") if sign else {}
     except tomllib.TOMLDecodeError:
         below = {}
     names: list[str] = []
@@ -248,7 +259,7 @@ def _parse_override(option: str) -> tuple[list[str], Any]:
     if below != 0:
         raise ValueError("expected key=value, such as --set finetune.lr=2e-5")
     try:
-        document = tomllib.loads(f"value = {text}")
+        document = parse_toml(f"value = {text}")
     except tomllib.TOMLDecodeError:
         document = {}
     return names, document["value"] if len(document) == 1 else text.strip()
@@ -314,7 +325,7 @@ class _Places:
     def where(self, key: Key) -> str:
         """For messages: `recipe.toml:12` or `--set a.b=v`."""
         option = self.option(key)
-        return f"{self.label}:{self.line(key)}" if option is None else f"--set {option}"
+        return f"{self.label}:{self.line(key)}" if option is None else f"--set {clip(option)}"
 
     def origin(self, key: Key) -> str:
         """For the record, of a key that was given."""

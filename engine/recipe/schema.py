@@ -18,6 +18,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
+from ...untrusted import MOST_NAMES, clip
 from .config.each import PLACEHOLDER
 from .config.removed import removal
 from .toml_lines import Key
@@ -26,6 +27,7 @@ Report = Callable[[Key, str], None]
 Checks = Callable[[Any], Iterable[tuple[str, str]]]
 
 _WRONG: Any = object()
+_MOST_TABLES, _MOST_VALUES = 1000, 20_000  # of an array
 _LIMITS: dict[str, tuple[str, Callable[[Any, Any], bool]]] = {
     "min": ("at least", operator.ge),
     "max": ("at most", operator.le),
@@ -83,10 +85,12 @@ class Builder:
         fields = {toml_key(field): field for field in dataclasses.fields(cls)}
         required = {key for key, f in fields.items() if f.default is f.default_factory is dataclasses.MISSING}
         values: dict[str, Any] = {}
-        meant = {nearest(key, fields) for key in raw if key not in fields}
-        for key in raw:
-            if key not in fields:
-                self._wrong((*path, key), self._unknown(key, fields, path))
+        unknown = [key for key in raw if key not in fields]
+        meant = {nearest(key, fields) for key in unknown[:MOST_NAMES]}
+        for key in unknown[:MOST_NAMES]:
+            self._wrong((*path, key), self._unknown(key, fields, path))
+        if len(unknown) > MOST_NAMES:
+            self._wrong((*path, unknown[MOST_NAMES]), f"one of {len(unknown) - MOST_NAMES} more unknown keys")
         for key, field in fields.items():
             if key in raw:
                 values[key] = self._value(hints[field.name], raw[key], (*path, key), field.metadata)
@@ -141,6 +145,9 @@ class Builder:
         return self._limited(float(raw) if kind is float else raw, path, limits)
 
     def _tuple(self, kind: Any, raw: list[Any], path: Key, limits: Mapping[str, Any]) -> Any:
+        most = _MOST_TABLES if dataclasses.is_dataclass(kind) else _MOST_VALUES
+        if len(raw) > most:
+            return self._wrong(path, f"{len(raw):,} entries given, expected at most {most:,}")
         parts = [self._value(kind, part, (*path, i), limits) for i, part in enumerate(raw)]
         right = tuple(part for part in parts if part is not _WRONG)
         if len(right) < len(parts):
@@ -155,8 +162,9 @@ class Builder:
             problem = f"the environment variable {', '.join(unset)} is not set"
             advice = f"export {unset[0]}=FOLDER, or write the path out"
             return self._wrong(path, f"{show(raw)} given, but {problem}; {advice}")
-        if not raw:
-            return self._wrong(path, "empty path; leave the key out, or name a file")
+        if not raw or "\0" in raw:
+            what = "empty path" if not raw else "a path with a NUL character"
+            return self._wrong(path, f"{what}; leave the key out, or name a file")
         if unknown := [name for name in PLACEHOLDER.findall(raw) if name not in self._values]:
             near = nearest(unknown[0], self._values)
             hint = f"did you mean {{{near}}}?" if near else f'add {unknown[0]} = ["..."] to the table [each]'
@@ -172,7 +180,7 @@ class Builder:
         if all(holds(raw, limit) for _, limit, holds in rules):
             return raw
         expected = " and ".join(f"{words} {limit}" for words, limit, _ in rules)
-        return self._wrong(path, f"{raw} given, expected {expected}")
+        return self._wrong(path, f"{show(raw)} given, expected {expected}")
 
     def _no_choice(self, choices: tuple[Any, ...], raw: Any, path: Key) -> Any:
         if told := removal(f"{dotted(path)} = {show(raw)}"):
@@ -247,7 +255,7 @@ def show(raw: Any) -> str:
     if isinstance(raw, dict | list):
         return "a table" if isinstance(raw, dict) else "an array"
     text = f'"{raw}"' if isinstance(raw, str) else str(raw).lower() if isinstance(raw, bool) else str(raw)
-    return text if len(text) <= 60 else text[:57] + "..."
+    return clip(text, 60)
 
 
 def describe(kind: Any) -> str:

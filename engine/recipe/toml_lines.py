@@ -7,6 +7,8 @@ from collections.abc import Iterator
 from typing import Any
 
 Key = tuple[str | int, ...]
+_AGAIN = 1 << 20
+"""Characters of values over several lines that are parsed once more for each of their lines, in all."""
 
 
 def key_lines(text: str) -> dict[Key, int]:
@@ -14,11 +16,12 @@ def key_lines(text: str) -> dict[Key, int]:
 
     Elements of arrays, tables of `[[...]]` included, are numbered from 0: `("targets", 0, "language")`. A table that
     is only implied by a dotted key or a longer header has the line of the first key that implies it, and an element
-    that goes over several lines has the last of them.
+    that goes over several lines has the last of them. Arrays of thousands of lines end the search: what follows has
+    no line.
     """
     lines, counts = dict[Key, int](), dict[Key, int]()
     table: Key = ()
-    chunk, first = "", 1
+    chunk, first, again = "", 1, 0
     for number, row in enumerate(text.split("\n"), 1):
         chunk += row + "\n"
         complete, value = _parsed(chunk)
@@ -31,6 +34,9 @@ def key_lines(text: str) -> dict[Key, int]:
                 lines.setdefault(whole, number if any(isinstance(part, int) for part in path) else first)
         if complete:
             chunk, first = "", number + 1
+        again += len(chunk)
+        if again > _AGAIN:
+            break
     return lines
 
 

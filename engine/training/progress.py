@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable
 from typing import TextIO
 
+from ...untrusted import printable
 from ..storage.run_warning import RunWarning
 
 
@@ -49,7 +50,7 @@ class ConsoleProgress(Progress):
         self._place: Callable[[], str] = str
 
     def _line(self, text: str) -> None:
-        self._stream.write(text + "\n")
+        self._stream.write(printable(text) + "\n")
         self._stream.flush()
 
     def note(self, text: str) -> None:
@@ -72,7 +73,9 @@ class ConsoleProgress(Progress):
         if self._stream.isatty():
             from tqdm import tqdm
 
-            self._bar = tqdm(total=total, initial=done, desc=stage, file=self._stream, unit="step", leave=False)
+            self._bar = tqdm(
+                total=total, initial=done, desc=printable(stage), file=self._stream, unit="step", leave=False
+            )
 
     def step(self, done: int, total: int, loss: float, tokens: int) -> None:
         self._tokens += tokens
@@ -94,7 +97,9 @@ class ConsoleProgress(Progress):
         if self._stream.isatty():
             from tqdm import tqdm
 
-            self._bar = tqdm(total=total, desc=name, file=self._stream, unit="B", unit_scale=True, leave=False)
+            self._bar = tqdm(
+                total=total, desc=printable(name), file=self._stream, unit="B", unit_scale=True, leave=False
+            )
         else:
             self._line(f"{name}: {total / 1e6:,.0f} MB")
 

@@ -202,14 +202,14 @@ def test_folders_that_cannot_be_used(tokenizer: Tokenizer, tmp_path: Path) -> No
     whole = path.read_bytes()
     for damaged in (b"", b"{", whole[: len(whole) // 2], b"\xff" + whole, b"[1]"):
         path.write_bytes(damaged)
-        with pytest.raises(ModelError, match=r"tokenizer.json: the tokenizers library cannot use"):
+        with pytest.raises(ModelError, match=r"tokenizer.json:(\d+:)? (not valid JSON|holds a JSON list)"):
             Tokenizer.from_folder(tmp_path)
     path.write_bytes(whole)
     (tmp_path / "tokenizer_config.json").write_bytes(b"[]")
     with pytest.raises(ModelError, match=r"tokenizer_config.json: holds a JSON list"):
         Tokenizer.from_folder(tmp_path)
     (tmp_path / "tokenizer_config.json").write_bytes(b"{")
-    with pytest.raises(ModelError, match=r"tokenizer_config.json: cannot be read as JSON"):
+    with pytest.raises(ModelError, match=r"tokenizer_config.json:1: not valid JSON"):
         Tokenizer.from_folder(tmp_path)
 
 

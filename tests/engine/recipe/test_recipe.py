@@ -260,7 +260,7 @@ def test_a_faulty_recipe_still_gives_a_partial_configuration(tmp_path: Path) -> 
         ("count = 3\nx = = 4\n", ":2: not valid TOML"),
         ("count = 3\ncount = 4\n", ":2: not valid TOML: Cannot overwrite"),
         ("a = [1,\n2\n", ":3: not valid TOML"),
-        ("x = " + "[" * 5000, ": not a recipe: nested too deeply"),
+        ("x = " + "[" * 5000, ":1: nested too deeply"),
     ],
 )
 def test_text_that_is_not_toml(tmp_path: Path, text: str, place: str) -> None:
