@@ -26,7 +26,7 @@ from .encodings import (
 )
 from .example import Example, Examples
 from .packed import OPENERS
-from .problems import Problems
+from .problems import LISTED, Problems
 
 LONGEST_LINE = 1 << 26
 """Bytes of the longest line that is read, and of the longest page or row of a dump."""
@@ -153,8 +153,8 @@ def finish(
 def check_label(place: str, label: str, labels: Collection[str] | None, problems: Problems) -> None:
     """Note a label that is not in the list, which many labels make a dictionary."""
     if labels is not None and label not in labels:
-        what = f"unknown label {quoted(label)}"
-        problems.add(place, what, f"the labels are {listed(labels)}; correct the file or the list")
+        known = listed(labels) if problems.count < LISTED else ""
+        problems.add(place, f"unknown label {quoted(label)}", f"the labels are {known}; correct the file or the list")
 
 
 def map_label(place: str, label: str, label_map: Mapping[str, str | None] | None, problems: Problems) -> str | None:

@@ -6,7 +6,6 @@ on with the pieces that are missing. Selection then reads all results in the ord
 
 from __future__ import annotations
 
-import json
 import os
 import time
 from collections import Counter
@@ -174,9 +173,11 @@ def _links(
 ) -> Links:
     """Titles of the entities, kept in the folder, since tables of many gigabytes may have been read for them."""
     kept = folder / _LINKS
-    if kept.exists():
-        data = json.loads(kept.read_text("utf-8"))
-        return Links({k: tuple(v) for k, v in data["titles"].items()}, data["fates"], Counter(data["counts"]))
+    try:
+        if data := read_json(kept, None):
+            return Links({k: tuple(v) for k, v in data["titles"].items()}, data["fates"], Counter(data["counts"]))
+    except (KeyError, TypeError, AttributeError) as error:
+        raise DataError(f"{kept}: not the links of a corpus; delete it and run the command again") from error
     poll = partial(stop_if_asked, should_stop)
     if config.titles is not None:
         links = link_table(mentions, read_titles(config.titles), config.rules)

@@ -21,11 +21,11 @@ from .transfer import ContrastiveConfig, CotrainConfig
 class NewEncoderConfig:
     """An encoder made from scratch, with `max_length` positions: vocabulary and weights."""
 
-    vocab_size: int = _option(3000, "WordPiece vocabulary asked for", min=16)
-    hidden_size: int = _option(96, "", min=8)
-    num_layers: int = _option(2, "", min=1)
-    num_heads: int = _option(4, "", min=1)
-    intermediate_size: int = _option(384, "", min=8)
+    vocab_size: int = _option(3000, "WordPiece vocabulary asked for", min=16, max=1 << 22)
+    hidden_size: int = _option(96, "", min=8, max=1 << 16)
+    num_layers: int = _option(2, "", min=1, max=1024)
+    num_heads: int = _option(4, "", min=1, max=1 << 16)
+    intermediate_size: int = _option(384, "", min=8, max=1 << 18)
     dropout: float = _option(0.1, "", min=0, max=1)
     initializer_range: float = _option(0.04, "", min=0)
 

@@ -196,10 +196,12 @@ class SelfTrainConfig:
     """Rounds of soft and hard stages (section 3.2)."""
 
     on: bool = option(True, "off is the -ST ablation")
-    rounds: float = option(2.0, "half rounds are legal: 1.5 is soft, hard, soft", min=0)
+    rounds: float = option(2.0, "half rounds are legal: 1.5 is soft, hard, soft", min=0, max=100)
     stages: tuple[str, ...] = option((), "explicit list of soft and hard, instead of rounds")
-    voters: int = option(3, "voters of a student; 1 is the -VM ablation", min=1)
-    widths: tuple[int, ...] = option((), "inner width of each voter; about 3/4 to 11/12 of the hidden size when absent")
+    voters: int = option(3, "voters of a student; 1 is the -VM ablation", min=1, max=64)
+    widths: tuple[int, ...] = option(
+        (), "inner width of each voter; about 3/4 to 11/12 of the hidden size when absent", max=1 << 18
+    )
     restore: Literal["base", "finetuned"] = option("base", "encoder that each round's student starts from")
     target_filter: Literal["token", "entity", "sentence", "none"] = option("token", "unit of acceptance")
     source_filter: Literal["correct", "correct+alpha", "none"] = option("correct", "which source samples stay")
