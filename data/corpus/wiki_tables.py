@@ -13,7 +13,7 @@ from ..readers.problems import Problems
 from .wiki_dump import LONGEST, blocks, clean_title
 
 _QUOTED = rb"(?:_binary )?'[^'\\]*+(?:(?:\\.|'')[^'\\]*+)*+'"
-_VALUE = rb"(?:" + _QUOTED + rb"|-?[0-9][0-9.eE+-]*|NULL|0x[0-9A-Fa-f]+)"
+_VALUE = rb"(?:" + _QUOTED + rb"|0x[0-9A-Fa-f]+|-?[0-9][0-9.eE+-]*|NULL)"
 _ROW = re.compile(rb"\s*\((" + _VALUE + rb"(?:," + _VALUE + rb")*+)\)\s*[,;]", re.S)
 _ONE = re.compile(_VALUE, re.S)
 _ESCAPE = re.compile(rb"\\(.)|''", re.S)
@@ -88,7 +88,7 @@ class TableRows:
         """The rows among the bytes held, up to the semicolon after the last one of the INSERT."""
         if self.row is None and (first := _ROW.match(self.held, self.place)):
             count = len(_ONE.findall(first[1]))
-            if count != (len(self.columns) or min(count, _MOST_COLUMNS)):
+            if count > _MOST_COLUMNS or (self.columns and count != len(self.columns)):
                 raise DataError(
                     f"{self._at()}: {count} values for the {len(self.columns) or _MOST_COLUMNS} columns of "
                     f"{self.table}; {_ADVICE}"
