@@ -12,7 +12,8 @@ LONGEST = 1 << 18
 """Bytes of a recipe."""
 _DEEPEST = 32  # tables in one another
 _DIGITS = re.compile(r"(?<![0-9_])[0-9_]{4301}")
-_DEEP_KEY = re.compile(rf"(?<![^\s.,=\[\]{{}}])(?:[^\s.,=\[\]{{}}]++[ \t]*+\.[ \t]*+){{{_DEEPEST}}}")
+_PART = r"""(?:"(?:[^"\\\n]|\\.)*+"|'[^'\n]*+'|(?<![\w-])[\w-]++)"""
+_DEEP_KEY = re.compile(rf"(?:{_PART}[ \t]*+\.[ \t]*+){{{_DEEPEST}}}")
 
 
 class TooLargeError(ValueError):
