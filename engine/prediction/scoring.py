@@ -15,6 +15,7 @@ from ...data import Example, Tokenizer, build_store, guess_format, read_examples
 from ...data.readers.lines import file_stem
 from ...data.readers.problems import LISTED
 from ...model import TaskModel
+from ...untrusted import listed, quoted
 from ..evaluation.inference import Poll, score
 from ..evaluation.metrics import ClassTable, TransferSummary, transfer_gap
 from ..report.text_table import text_table
@@ -211,14 +212,15 @@ def _names(named: Sequence[tuple[str, str, list[Example]]]) -> list[str]:
 
 def _check_labels(model: TaskModel, examples: Sequence[Example]) -> None:
     """Labels are matched by name; the first examples with one that the model does not know are listed."""
-    listed: list[str] = []
+    faults: list[str] = []
+    known = set(model.labels)
     for example in examples:
         if example.labels is None:
             raise DataError(f"{example.file}:{example.line}: no label to score with; label the example or leave it out")
         labels = (example.labels,) if isinstance(example.labels, str) else example.labels
-        if unknown := sorted(set(labels) - set(model.labels)):
-            listed.append(f"{example.file}:{example.line}: the model has no label {', '.join(map(repr, unknown))}")
-    if listed:
-        more = [f"... {len(listed)} examples in all, the first {LISTED} listed"] if len(listed) > LISTED else []
-        advice = f"its labels are {', '.join(model.labels)}; rename the labels of the file, or train a model on them"
-        raise ModelError("\n".join([*listed[:LISTED], *more, advice]))
+        if unknown := sorted(set(labels) - known):
+            faults.append(f"{example.file}:{example.line}: the model has no label {listed(unknown, quoted)}")
+    if faults:
+        more = [f"... {len(faults)} examples in all, the first {LISTED} listed"] if len(faults) > LISTED else []
+        advice = f"its labels are {listed(model.labels)}; rename the labels of the file, or train a model on them"
+        raise ModelError("\n".join([*faults[:LISTED], *more, advice]))

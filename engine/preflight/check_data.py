@@ -6,10 +6,12 @@ import re
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import islice
 from pathlib import Path
 
 from ... import DataError, XltError
 from ...data import Example, Tokenizer
+from ...untrusted import MOST_NAMES, listed, quoted
 from ..pseudolabels.diagnostics import cut_by_length
 from ..recipe.config import RunConfig, reader_of
 from ..recipe.config.files import SCORED, TESTS, DataFile
@@ -99,7 +101,7 @@ def known_labels(config: RunConfig, texts: Texts) -> tuple[str, ...]:
 
 def label_faults(config: RunConfig, texts: Texts) -> Iterator[Fault]:
     """Labels outside the label set: each once per file, with its first line and its count."""
-    labels = known_labels(config, texts)
+    labels = dict.fromkeys(known_labels(config, texts))
     whose = "of the recipe" if config.labels else "of the source training file"
     for file, examples in texts.items() if labels else ():
         if not file.labelled:
@@ -111,12 +113,15 @@ def label_faults(config: RunConfig, texts: Texts) -> Iterator[Fault]:
             for i, tag in enumerate(example.tags):
                 if tag not in labels:
                     lines[tag].append(example.line + (i if columns else 0))
-        for tag, numbers in lines.items():
+        for tag, numbers in islice(lines.items(), MOST_NAMES):
             message = (
-                f"label {tag!r} ({len(numbers)} times) is not among the labels {whose}: {', '.join(labels)}; "
+                f"label {quoted(tag)} ({len(numbers)} times) is not among the labels {whose}: {listed(labels)}; "
                 "correct the file, list it in labels, or map it with reader.label_map"
             )
             yield Fault(file, str(numbers[0]), message)
+        if len(lines) > MOST_NAMES:
+            message = f"{len(lines) - MOST_NAMES:,} more labels are not among the labels {whose}"
+            yield Fault(file, str(list(lines.values())[MOST_NAMES][0]), message)
 
 
 def translated_test_faults(config: RunConfig, texts: Texts) -> Iterator[Fault]:
@@ -141,7 +146,7 @@ def label_warnings(config: RunConfig, texts: Texts) -> Iterator[RunWarning]:
     # An I- tag may well be absent: a language of one-word names has none.
     unseen = [x for x in known_labels(config, texts) if x not in seen and not (x[:2] == "I-" and f"B-{x[2:]}" in seen)]
     if training and unseen:
-        message = f"no training example has {', '.join(unseen)}: the model cannot learn them; drop them or add examples"
+        message = f"no training example has {listed(unseen)}: the model cannot learn them; drop them or add examples"
         yield RunWarning("unseen-label", message, {"labels": unseen})
     for examples in training:
         by_text: dict[str, dict[object, int]] = defaultdict(dict)

@@ -9,6 +9,7 @@ from typing import Any
 
 from ... import ConfigError, DataError
 from ...data import Example, guess_format
+from ...untrusted import listed
 from ..stages.datasets import label_set
 from .languages import language_of
 from .sniff import FileFacts, pretokenised, read_sample, sniff
@@ -184,14 +185,15 @@ def _labels(inputs: Inputs, tests: Sequence[Example]) -> tuple[str, ...]:
     """Label set of the training file, plus labels that only a test file has, so that it can be scored."""
     train = inputs.source.texts
     labels = label_set(train, inputs.task)
+    taught = set(labels)
     whole = label_set([*train, *tests], inputs.task)
-    extra = [x for x in whole if x not in labels]
+    extra = [x for x in whole if x not in taught]
     if extra:
         inputs.notes.append(
-            f"only in test files: {', '.join(extra)}; listed in labels so that they can be scored, but nothing teaches "
+            f"only in test files: {listed(extra)}; listed in labels so that they can be scored, but nothing teaches "
             "them (or map them with reader.label_map)"
         )
     if len(whole) < 2:
         path = inputs.source.files[0].path
-        raise DataError(f"{path}: one label only ({', '.join(whole)}); there is nothing to tell apart")
+        raise DataError(f"{path}: one label only ({listed(whole)}); there is nothing to tell apart")
     return (*labels, *extra)
