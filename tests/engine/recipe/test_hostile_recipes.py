@@ -89,7 +89,7 @@ def test_options(path: Path, option: str) -> None:
 
 def test_ordinary_recipes_are_not_touched() -> None:
     """Floats in a row and sentences with points are no deep keys."""
-    text = f"x = [{', '.join(['0.5'] * 200)}]\ny = '{'e.g. this. ' * 99}'\nz = {2**63 - 1}\nw = {-(2**63)}\n"
+    text = f"x = [{', '.join(['0.5'] * 200)}]\ny = '{'e.g. this one. ' * 99}'\nz = {2**63 - 1}\nw = {-(2**63)}\n"
     assert parse_toml(text)["z"] == 2**63 - 1
     assert (
         20
