@@ -7,6 +7,7 @@ from setuptools import find_packages, setup
 from setuptools.command.build_py import build_py
 
 ROOT = Path(__file__).parent
+DATASETS = ["pyarrow>=18"]
 CORPUS = ["ahocorasick_rs>=1.0", "py3langid>=0.4"]
 ROOMS = ["kernels", "data", "model", "engine"]
 _ROOT_MODULES = ("__init__", "cli", "untrusted")
@@ -52,6 +53,7 @@ setup(
     ],
     extras_require={
         "corpus": CORPUS,
+        "datasets": DATASETS,
         "test": [
             "pytest>=8",
             "pytest-xdist>=3.6",
@@ -60,6 +62,7 @@ setup(
             "ruff>=0.14",
             "mypy>=1.18",
             *CORPUS,
+            *DATASETS,
         ],
         # what the benchmarks compare with; the kernel libraries are for CUDA
         "bench": [

@@ -16,8 +16,10 @@ from .batches.sources import ItemView, MlmBatches, Part, TaskBatches
 from .batches.windows import Row, window_rows
 from .readers.conll import read_conll
 from .readers.example import OUTSIDE, Example, Examples
-from .readers.formats import guess_format, read_examples, read_text, reader_options
-from .readers.table import read_jsonl, read_tsv
+from .readers.formats import guess_format, read_examples, reader_options
+from .readers.jsonl import read_jsonl
+from .readers.plain import read_text
+from .readers.table import read_tsv
 from .store.build import build_store
 from .store.corpus import Corpus, unigram_entropy
 from .store.format import file_hash, store_key

@@ -1,36 +1,19 @@
-"""Column files with one word a line (CoNLL 2002, CoNLL 2003 and their kin), and tag schemes."""
+"""Column files with one word a line (CoNLL 2002, CoNLL 2003 and their kin)."""
 
 from __future__ import annotations
 
 import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 
 from ... import ConfigError
-from ...untrusted import clip, quoted
-from .example import OUTSIDE, Example, Examples
-from .lines import check_label, file_stem, finish, read_lines
+from .example import Examples
+from .lines import LabelSet, check_label, file_stem, finish, read_lines
 from .problems import Problems
+from .tagged import BIO_TAG, SCHEMES, TaggedSentence, resolve_tags
 
-SCHEMES = ("auto", "iob1", "bio")
-_TAG = re.compile(r"O|[BI]-\S+")
 _LANGUAGE = re.compile(r"(?:simple|[a-z]{2,3}(?:-[a-z]+)*):")
-
-
-@dataclass(slots=True)
-class TaggedSentence:
-    """Words with their tags, None where there are none, and the line of each word."""
-
-    words: list[str] = field(default_factory=list)
-    tags: list[str] | None = None
-    lines: list[int] = field(default_factory=list)
-
-    def example(self, id: str, language: str, path: str) -> Example:
-        """The sentence as an example."""
-        tags = None if self.tags is None else tuple(self.tags)
-        return Example(id, language, tuple(self.words), None, None, tags, path, self.lines[0])
 
 
 def read_conll(
@@ -50,20 +33,15 @@ def read_conll(
     """Sentences of a column file: one word a line, a blank line after each sentence.
 
     `-DOCSTART-` lines are skipped. All word lines of a file have the same number of columns; with a single column (or
-    where `label_column` is `token_column`) the sentences have no labels. Tags come out as BIO, in which every entity
-    starts with `B-`. Where tabs separate the columns, there are labels, and every word of the file begins with one and
-    the same language code (`en:Paris`), the file is taken to be PAN-X, and the code is taken off.
-
-    The scheme "auto" is decided for the whole file. An `I-X` that follows neither `B-X` nor `I-X` cannot be BIO; a
-    `B-X` that does not follow an entity of type X is not needed in IOB1. With the first kind only, the file is IOB1
-    and its entity-opening `I-` become `B-`. With both kinds it is BIO with invalid transitions, which are errors
-    unless `repair`.
+    where `label_column` is `token_column`) the sentences have no labels. Tags come out as BIO. Where tabs separate the
+    columns, there are labels, and every word of the file begins with one and the same language code (`en:Paris`), the
+    file is taken to be PAN-X, and the code is taken off.
 
     Args:
         encoding: CoNLL 2002 and 2003 come in latin-1.
         token_column: counted from 0, from the end where negative.
         label_column: likewise.
-        scheme: "auto", "iob1" or "bio".
+        scheme: of the tags, see `resolve_tags`.
         repair: read an invalid `I-` of BIO as `B-`, as conlleval does; counted as `repaired`.
         labels: the tags that may occur, after conversion to BIO.
         require_labels: refuse a file without a label column.
@@ -77,7 +55,7 @@ def read_conll(
     if scheme not in SCHEMES:
         raise ConfigError(f"unknown tag scheme {scheme!r}; choose from {', '.join(SCHEMES)}")
     problems, counts = Problems(), Counter[str]()
-    known = None if labels is None else dict.fromkeys(labels)
+    known = None if labels is None else LabelSet.fromkeys(labels)
     columns = _Columns(str(path), token_column, label_column, separator, problems)
     sentences = list(_sentences(columns, read_lines(path, encoding, problems), comment, counts))
     if columns.separator == "\t" and columns.label is not None:
@@ -88,7 +66,7 @@ def read_conll(
     stem = file_stem(path)
     for sentence in sentences if known is not None else ():
         for tag, line in zip(sentence.tags or (), sentence.lines, strict=False):
-            if _TAG.fullmatch(tag):
+            if BIO_TAG.fullmatch(tag):
                 check_label(f"{path}:{line}", tag, known, problems)
     examples = [s.example(f"{stem}:{s.lines[0]}", language, str(path)) for s in sentences]
     return finish(path, examples, counts, problems)
@@ -173,40 +151,3 @@ def _without_language(path: str, sentences: Sequence[TaggedSentence], problems: 
         for word, line in zip(sentence.words, sentence.lines, strict=True):
             if not word:
                 problems.add(f"{path}:{line}", f"no word behind {first[0]!r}", "give a word, or remove the line")
-
-
-def resolve_tags(
-    path: str, sentences: Sequence[TaggedSentence], *, scheme: str, repair: bool, problems: Problems
-) -> int:
-    """Turn the tags of one file into BIO, in place.
-
-    Returns:
-        How many invalid `I-` were read as `B-` because of `repair`.
-    """
-    openers = 0
-    orphans: list[tuple[list[str], int, int]] = []
-    for sentence in sentences:
-        previous = OUTSIDE
-        for i, tag in enumerate(sentence.tags or ()):
-            if not _TAG.fullmatch(tag):
-                place = f"{path}:{sentence.lines[i]}"
-                problems.add(
-                    place, f"unknown tag {quoted(tag)}", "give O, B-<type> or I-<type>; convert other schemes to BIO"
-                )
-                previous = OUTSIDE
-                continue
-            if tag != OUTSIDE and tag[2:] != previous[2:]:
-                openers += tag[0] == "B"
-                if tag[0] == "I":
-                    assert sentence.tags is not None
-                    orphans.append((sentence.tags, i, sentence.lines[i]))
-            previous = tag
-    convert = scheme == "iob1" or (scheme == "auto" and not openers)
-    for tags, i, line in orphans:
-        if not (convert or repair):
-            what = f"{clip(tags[i])} does not continue an entity of its type"
-            fix = f"write B-{clip(tags[i][2:])}, or read with repair, or with scheme iob1"
-            problems.add(f"{path}:{line}", what, fix)
-    for tags, i, _ in orphans:
-        tags[i] = "B" + tags[i][1:]
-    return 0 if convert else len(orphans)

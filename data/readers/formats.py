@@ -1,10 +1,10 @@
-"""Plain text, and the reader that fits a file."""
+"""The reader that fits a file."""
 
 from __future__ import annotations
 
 import inspect
+import json
 import re
-from collections import Counter
 from collections.abc import Callable
 from difflib import get_close_matches
 from itertools import islice
@@ -12,53 +12,27 @@ from pathlib import Path
 from typing import Any
 
 from ... import ConfigError
+from .arrow import read_arrow
 from .conll import read_conll
-from .example import Example, Examples
-from .lines import file_stem, finish, plain_suffix, read_lines
+from .example import Examples
+from .jsonl import read_jsonl
+from .lines import plain_suffix, read_lines
 from .marc import read_marc
+from .plain import read_text
 from .problems import Problems
-from .table import read_jsonl, read_tsv
+from .spans import LISTS, read_spans
+from .table import read_tsv
 from .webis import read_webis_cls
 from .xnli import read_xnli
 
-WORD = re.compile(r"\w+(?:[-.,'’&/]\w+)*|\S")
-_TAGGED_LINE = re.compile(r"\S.*[ \t](?:O|[BI]-\S+) *")
-
-
-def read_text(path: str | Path, *, language: str = "", encoding: str = "utf-8", split_words: bool = False) -> Examples:
-    """The sentences of a plain text file, one a line; blank lines are skipped and counted.
-
-    Args:
-        split_words: give lists of words for tagging instead of texts: cut at white space and around punctuation,
-            but not at a hyphen, point or apostrophe inside a word. Text in a script without spaces should come cut
-            into words, as column file or JSON lines.
-
-    Raises:
-        ConfigError: unknown encoding.
-        DataError: the file cannot be read, has no sentence, or does not decode.
-    """
-    problems, counts, stem = Problems(), Counter[str](), file_stem(path)
-    examples = []
-    for number, line in read_lines(path, encoding, problems):
-        if not line.strip():
-            counts["blank"] += 1
-            continue
-        words = words_of(line) if split_words else None
-        text = None if split_words else line
-        examples.append(Example(f"{stem}:{number}", language, words, text, None, None, str(path), number))
-    return finish(path, examples, counts, problems)
-
-
-def words_of(text: str) -> tuple[str, ...]:
-    """The words of a plain text, as `read_text` with `split_words` cuts it."""
-    return tuple(WORD.findall(text))
-
-
+_TAGGED_LINE = re.compile(r"\S.*[ \t](?:O|[BILUES]-\S+) *")
 _READERS: dict[str, Callable[..., Examples]] = {
     "conll": read_conll,
     "tsv": read_tsv,
     "csv": read_tsv,
     "jsonl": read_jsonl,
+    "spans": read_spans,
+    "arrow": read_arrow,
     "text": read_text,
     "xnli": read_xnli,
     "webis-cls": read_webis_cls,
@@ -75,6 +49,9 @@ _SUFFIXES = {
     ".jsonl": "jsonl",
     ".ndjson": "jsonl",
     ".json": "jsonl",
+    ".ann": "spans",
+    ".parquet": "arrow",
+    ".arrow": "arrow",
     ".review": "webis-cls",
 }
 
@@ -90,17 +67,17 @@ def read_examples(
 ) -> Examples:
     """Read a file with the reader that its name calls for.
 
-    `.conll .iob .bio` are column files, `.tsv .csv .jsonl .ndjson` what they say, `.json` JSON lines, each also with
-    `.xz` or `.gz`.
-    Anything else is plain text, except that for the task "ner" a file whose first five non-blank lines end in a tag
-    is a column file, and plain text is cut into words (`read_text` with `split_words`).
+    `.conll .iob .bio` are column files, `.tsv .csv .jsonl .ndjson .parquet .arrow .ann` what they say, `.json` JSON
+    lines, and a folder is one of `save_to_disk`; text files also with `.xz`, `.gz` or `.bz2`. For the task "ner" JSON
+    whose first text has a list of entities is "spans". Anything else is plain text, except that for "ner" a file whose
+    first five non-blank lines end in a tag is a column file, and plain text is cut into words (`split_words`).
 
     Args:
         path: `.xz`, `.gz` and `.bz2` are unpacked, by every reader.
         language: written into the examples.
         encoding: of the file.
         task: "ner", "classification" or "text".
-        format: "conll", "tsv", "csv", "jsonl", "text", "xnli", "webis-cls" or "marc", where the name does not tell.
+        format: a key of the table above, where the name does not tell.
         options: passed on to the reader.
 
     Raises:
@@ -125,8 +102,11 @@ def read_examples(
 
 
 def guess_format(path: str | Path, *, task: str, encoding: str = "utf-8") -> str:
-    """The format that `read_examples` takes a file to have: "conll", "tsv", "csv", "jsonl", "webis-cls" or "text"."""
-    return _SUFFIXES.get(plain_suffix(path)) or _sniff(path, task, encoding)
+    """The format that `read_examples` takes a file to have, by its name or its first lines."""
+    if Path(path).is_dir():
+        return "arrow"
+    kind = _SUFFIXES.get(plain_suffix(path)) or _sniff(path, task, encoding)
+    return "spans" if kind == "jsonl" and task == "ner" and _has_spans(path, encoding) else kind
 
 
 def reader_options(format: str) -> list[str]:
@@ -141,3 +121,17 @@ def _sniff(path: str | Path, task: str, encoding: str) -> str:
     first = list(islice((line for line in lines if line.strip()), 5))
     tagged = [line.startswith("-DOCSTART-") or _TAGGED_LINE.fullmatch(line) for line in first]
     return "conll" if tagged and all(tagged) else "text"
+
+
+def _has_spans(path: str | Path, encoding: str) -> bool:
+    """Whether the first text of a JSON file has a list of entities, and not words with a tag each."""
+    lines = (line for _, line in read_lines(path, encoding, Problems()))
+    first = next((line for line in lines if line.strip()), "")
+    if first.lstrip().startswith("["):
+        return True
+    try:
+        value = json.loads(first)
+    except (ValueError, RecursionError):
+        return False
+    lists = [value[name] for name in LISTS if isinstance(value.get(name), list)] if isinstance(value, dict) else []
+    return any(not all(isinstance(entry, str | int) for entry in one) or not one for one in lists)

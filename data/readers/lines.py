@@ -6,9 +6,9 @@ import io
 import lzma
 import zlib
 from collections import Counter
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import IO, Any
 
@@ -26,7 +26,7 @@ from .encodings import (
 )
 from .example import Example, Examples
 from .packed import OPENERS
-from .problems import LISTED, Problems
+from .problems import Problems
 
 LONGEST_LINE = 1 << 26
 """Bytes of the longest line that is read, and of the longest page or row of a dump."""
@@ -150,11 +150,20 @@ def finish(
     return Examples(examples, counts)
 
 
-def check_label(place: str, label: str, labels: Collection[str] | None, problems: Problems) -> None:
-    """Note a label that is not in the list, which many labels make a dictionary."""
+class LabelSet(dict[str, None]):
+    """The labels that may occur, in their order; `LabelSet.fromkeys(labels)`."""
+
+    @cached_property
+    def text(self) -> str:
+        """For messages."""
+        return listed(self)
+
+
+def check_label(place: str, label: str, labels: LabelSet | None, problems: Problems) -> None:
+    """Note a label that is not among those that may occur."""
     if labels is not None and label not in labels:
-        known = listed(labels) if problems.count < LISTED else ""
-        problems.add(place, f"unknown label {quoted(label)}", f"the labels are {known}; correct the file or the list")
+        fix = f"the labels are {labels.text}; correct the file or the list"
+        problems.add(place, f"unknown label {quoted(label)}", fix)
 
 
 def map_label(place: str, label: str, label_map: Mapping[str, str | None] | None, problems: Problems) -> str | None:

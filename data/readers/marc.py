@@ -6,8 +6,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from .example import Examples
+from .jsonl import read_jsonl
 from .lines import plain_suffix
-from .table import read_jsonl, read_tsv
+from .table import read_tsv
 
 TEXT, STARS, LANGUAGE = "review_body", "stars", "language"
 

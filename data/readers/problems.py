@@ -2,31 +2,59 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field
+
 from ... import DataError
 from ...untrusted import clip
 
 LISTED = 20
+SAME = 3
+"""Places of one cause that have a line each; of a cause that has more, one line names the first and the last."""
 _LONGEST = 2000
 
 
+@dataclass(slots=True)
+class _Cause:
+    places: list[str] = field(default_factory=list)
+    count: int = 0
+    last: str = ""
+
+
 class Problems:
-    """Faults of input files, each with its place; raised together."""
+    """Faults of input files, each with its place; raised together, grouped by what is wrong."""
 
     def __init__(self) -> None:
-        self.messages: list[str] = []
+        self._causes: dict[tuple[str, str], _Cause] = {}
         self.count = 0
 
     def add(self, place: str, what: str, fix: str) -> None:
         """Note one fault as `place: what; fix`, where place is `file:line` or `file:line:byte`."""
         self.count += 1
-        if len(self.messages) < LISTED:
-            self.messages.append(f"{place}: {clip(what, _LONGEST)}; {clip(fix, _LONGEST)}")
+        key = clip(what, _LONGEST), clip(fix, _LONGEST)
+        if key not in self._causes:
+            if len(self._causes) == LISTED:
+                return
+            self._causes[key] = _Cause()
+        cause = self._causes[key]
+        cause.count, cause.last = cause.count + 1, place
+        if len(cause.places) < SAME:
+            cause.places.append(place)
 
     def raise_if_any(self) -> None:
-        """Raise a DataError that lists the first 20 faults and counts all."""
+        """Raise a DataError that lists the first 20 faults or causes, and counts all faults."""
         if not self.count:
             return
-        lines = list(self.messages)
-        if self.count > len(lines):
-            lines.append(f"... {self.count} faults in all, the first {len(lines)} listed")
+        lines, told = list[str](), 0
+        for (what, fix), cause in self._causes.items():
+            if cause.count > SAME:
+                more = f"{cause.count - 1:,} more like it, the last at {cause.last}"
+                lines.append(f"{cause.places[0]}: {what}; {fix} ({more})")
+                told += cause.count
+            else:
+                lines += [f"{place}: {what}; {fix}" for place in cause.places][: LISTED - len(lines)]
+                told = told + cause.count
+            if len(lines) >= LISTED:
+                break
+        if told < self.count:
+            lines.append(f"... {self.count:,} faults in all, the first {len(lines)} listed")
         raise DataError("\n".join(lines))

@@ -1,18 +1,16 @@
-"""Tables with one example a row: TSV, CSV and JSON lines."""
+"""Tables with one example a row: TSV and CSV."""
 
 from __future__ import annotations
 
 import csv
-import json
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import chain
 from pathlib import Path
-from typing import Any
 
-from ...untrusted import clip, listed, quoted
-from .conll import TaggedSentence, resolve_tags
+from ...untrusted import listed, quoted
 from .example import Example, Examples
-from .lines import check_label, file_stem, finish, map_label, plain_suffix, read_lines
+from .lines import LabelSet, check_label, file_stem, finish, map_label, plain_suffix, read_lines
 from .problems import Problems
 
 _Cells = list[str]
@@ -30,11 +28,12 @@ def read_tsv(
     language_field: str | None = None,
     delimiter: str | None = None,
     quoting: bool | None = None,
+    header: bool = True,
     labels: Sequence[str] | None = None,
     label_map: Mapping[str, str | None] | None = None,
     require_labels: bool = False,
 ) -> Examples:
-    """Texts or pairs of a table with a header row.
+    """Texts or pairs of a table.
 
     In TSV a quote is a character like any other and a row is a line. A file whose name ends in `.csv` has commas and
     CSV quoting, in which a quoted field may hold line breaks.
@@ -47,6 +46,7 @@ def read_tsv(
         language_field: name of a column with the language; rows of another than `language` are left out, as `foreign`.
         delimiter: between the columns; "," with CSV quoting, else a tab.
         quoting: CSV quoting; by the name of the file where None.
+        header: whether the first row names the columns; their names are else their numbers from 0, "0" for the first.
         labels: the classes that may occur, after `label_map`.
         label_map: new class for each class of the file; None drops the row, counted as `dropped`.
         require_labels: refuse a file without the label column.
@@ -60,17 +60,19 @@ def read_tsv(
     lines = read_lines(path, encoding, problems)
     separator = delimiter or ("," if quoted else "\t")
     rows = csv_rows(str(path), lines, separator, problems) if quoted else _tsv_rows(lines, separator)
-    number, header = next(rows, (1, []))
+    number, first = next(rows, (1, []))
+    if not header:
+        rows, first = chain([(number, first)], rows), [str(i) for i in range(len(first))]
     names = {"text": text, "label": label, "pair": pair, "id": id, "language": language_field}
-    columns = _header(f"{path}:{number}", header, names, require_labels, problems)
+    columns = _header(f"{path}:{number}", first, names, require_labels, problems)
     maker = RowReader(str(path), language, labels, label_map, problems, counts)
     examples = []
     for number, cells in rows:
         if not any(cells):
             counts["blank"] += 1
-        elif len(cells) != len(header):
-            what = f"{len(cells)} columns, but the header has {len(header)}"
-            problems.add(f"{path}:{number}", what, "give every row the columns of the header")
+        elif len(cells) != len(first):
+            what = f"{len(cells)} columns, but the {'header' if header else 'first row'} has {len(first)}"
+            problems.add(f"{path}:{number}", what, "give every row the same columns")
         else:
             example = maker.example(number, {role: cells[column] for role, column in columns.items()})
             examples += [example] if example else []
@@ -142,7 +144,7 @@ class RowReader:
         counts: Counter[str],
     ) -> None:
         self.path, self.language, self.label_map = path, language, label_map
-        self.labels = None if labels is None else dict.fromkeys(labels)
+        self.labels = None if labels is None else LabelSet.fromkeys(labels)
         self.problems, self.counts = problems, counts
         self.stem = file_stem(path)
         self._ids: dict[str, int] = {}
@@ -179,152 +181,3 @@ class RowReader:
             self.problems.add(place, what, "make the ids unique")
         self._ids.setdefault(given, number)
         return given
-
-
-def read_jsonl(
-    path: str | Path,
-    *,
-    language: str = "",
-    encoding: str = "utf-8",
-    text: str = "text",
-    label: str | None = "label",
-    pair: str | None = None,
-    id: str | None = None,
-    language_field: str | None = None,
-    words: str = "words",
-    tags: str = "tags",
-    scheme: str = "auto",
-    repair: bool = False,
-    labels: Sequence[str] | None = None,
-    label_map: Mapping[str, str | None] | None = None,
-    require_labels: bool = False,
-) -> Examples:
-    """Examples of a file with one JSON object a line.
-
-    An object with the field `words` is a tagged sentence: lists of strings in `words` and, where labelled, in `tags`;
-    schemes as in `read_conll`. Any other has strings in `text` and, where labelled, in `label`. A label that is absent
-    or null is unknown, and may be a whole number. Other fields are ignored.
-
-    Args:
-        text: name of the field with the text.
-        label: name of the field with the class.
-        pair: name of the field with the second text.
-        id: name of a field with unique ids; `<file stem>:<line>` otherwise.
-        language_field: name of a field with the language; rows of another than `language` are left out, as `foreign`.
-        words: name of the field with the words.
-        tags: name of the field with the tags.
-        scheme: of the tags: "auto", "iob1" or "bio".
-        repair: read an invalid `I-` of BIO as `B-`; counted as `repaired`.
-        labels: the labels that may occur, after conversion.
-        label_map: new class for each class of the file; None drops the row, counted as `dropped`.
-        require_labels: refuse an example without a label.
-
-    Raises:
-        ConfigError: unknown encoding.
-        DataError: all faults of the file, the first 20 listed by line.
-    """
-    problems, counts = Problems(), Counter[str]()
-    fields = {"text": text, "label": label, "pair": pair, "id": id, "words": words, "tags": tags}
-    fields |= {"language": language_field}
-    maker = RowReader(str(path), language, labels, label_map, problems, counts)
-    rows: list[Example | tuple[str, TaggedSentence]] = []
-    for number, line in read_lines(path, encoding, problems):
-        if line.strip():
-            row = _json_row(maker, number, line, fields, require_labels)
-            rows += [row] if row else []
-        else:
-            counts["blank"] += 1
-    sentences = [row[1] for row in rows if isinstance(row, tuple)]
-    counts["repaired"] += resolve_tags(str(path), sentences, scheme=scheme, repair=repair, problems=problems)
-    for sentence in sentences:
-        for tag in sorted(set(sentence.tags or ())):
-            check_label(f"{path}:{sentence.lines[0]}", tag, maker.labels, problems)
-    examples = [row[1].example(row[0], language, str(path)) if isinstance(row, tuple) else row for row in rows]
-    return finish(path, examples, counts, problems)
-
-
-def _json_row(
-    maker: RowReader, number: int, line: str, fields: Mapping[str, str | None], require_labels: bool
-) -> Example | tuple[str, TaggedSentence] | None:
-    """The example of a line, or its id and tagged sentence; None where it is faulty or dropped."""
-    place, problems = f"{maker.path}:{number}", maker.problems
-    row = json_object(place, line, problems)
-    if row is None:
-        return None
-    values = {role: row[name] for role, name in fields.items() if name is not None and row.get(name) is not None}
-    if type(values.get("label")) is int:
-        values["label"] = str(values["label"])
-    wanted = "tags" if "words" in values else "label"
-    if require_labels and wanted not in values:
-        problems.add(place, f"no field {fields[wanted]!r}", "label the example")
-        return None
-    if "words" in values:
-        sentence = _json_words(place, number, values, problems)
-        return (maker.name(place, number, values.get("id")), sentence) if sentence else None
-    values.pop("tags", None)
-    required = ["text", *(role for role in ("pair", "id", "language") if fields[role] is not None)]
-    return maker.example(number, values) if _strings(place, values, required, fields, problems) else None
-
-
-def json_object(place: str, line: str, problems: Problems) -> dict[str, Any] | None:
-    """The object of a line, refused where JSON is lenient: NaN, duplicate keys, lone surrogates."""
-
-    def constant(name: str) -> None:
-        raise ValueError(f"{name} is not JSON")
-
-    def unique(items: list[tuple[str, Any]]) -> dict[str, Any]:
-        table = dict(items)
-        if len(table) < len(items):
-            twice = next(key for key, count in Counter(key for key, _ in items).items() if count > 1)
-            raise ValueError(f"the key {quoted(twice)} occurs twice")
-        return table
-
-    try:
-        value = json.loads(line, parse_constant=constant, object_pairs_hook=unique)
-        if not isinstance(value, dict):
-            raise ValueError(f"a JSON {type(value).__name__}, not an object")
-        if "\\u" in line:  # nothing else can hold half a character
-            json.dumps(value, ensure_ascii=False).encode("utf-8")
-    except UnicodeEncodeError:
-        problems.add(place, "a lone surrogate in a string", "repair the text")
-    except (ValueError, RecursionError) as error:
-        problems.add(place, f"not a usable JSON object: {clip(str(error))}", "write one object a line")
-    else:
-        return value
-    return None
-
-
-def _strings(
-    place: str,
-    values: Mapping[str, Any],
-    required: Sequence[str],
-    fields: Mapping[str, str | None],
-    problems: Problems,
-) -> bool:
-    """Whether the fields of a row are there and are strings."""
-    faults = problems.count
-    for role in required:
-        if role not in values:
-            problems.add(place, f"no field {fields[role]!r} for {role}", "give the field, or name the right one")
-    for role, value in values.items():
-        if not isinstance(value, str):
-            what = f"field {fields[role]!r} holds a {type(value).__name__}, not a string"
-            problems.add(place, what, "give a string")
-    return problems.count == faults
-
-
-def _json_words(place: str, number: int, values: Mapping[str, Any], problems: Problems) -> TaggedSentence | None:
-    for role in ("words", "tags"):
-        value = values.get(role, [])
-        if not isinstance(value, list) or not all(isinstance(item, str) and item for item in value):
-            problems.add(place, f"{role} is not a list of non-empty strings", "give a list of strings")
-            return None
-    words, tags = values["words"], values.get("tags")
-    if not words or (tags is not None and len(tags) != len(words)):
-        count = "no" if tags is None else str(len(tags))
-        problems.add(place, f"{len(words)} words and {count} tags", "give at least one word, and one tag per word")
-        return None
-    if not isinstance(values.get("id", ""), str):
-        problems.add(place, f"id is a {type(values['id']).__name__}, not a string", "give a string")
-        return None
-    return TaggedSentence(list(words), None if tags is None else list(tags), [number] * len(words))

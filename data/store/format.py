@@ -20,7 +20,10 @@ IGNORE = -100
 
 
 def file_hash(path: str | Path) -> str:
-    """sha256 of a file's bytes, in hexadecimal."""
+    """sha256 of a file's bytes, in hexadecimal; of a folder (`save_to_disk`), of those of its files in order."""
+    if Path(path).is_dir():
+        inside = [file_hash(file) for file in sorted(Path(path).iterdir()) if file.is_file()]
+        return hashlib.sha256("".join(inside).encode()).hexdigest()
     try:
         with open(path, "rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()

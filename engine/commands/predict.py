@@ -73,7 +73,12 @@ def predict(
 @TEXT_COLUMN
 @PAIR_COLUMN
 @click.option("--label-column", default="label", show_default=True, help="Table or JSONL: column of the class.")
-@click.option("--scheme", type=click.Choice(["auto", "iob1", "bio"]), default="auto", help="Of the tags of the files.")
+@click.option(
+    "--scheme",
+    type=click.Choice(["auto", "iob1", "bio", "bioes", "bilou"]),
+    default="auto",
+    help="Of the tags of the files.",
+)
 @click.option("--repair", is_flag=True, help="Read an I- that continues nothing as B-, as conlleval does.")
 @JSON
 def evaluate(model: Path, data: tuple[Path, ...], language: tuple[str, ...], as_json: bool, **options: Any) -> None:

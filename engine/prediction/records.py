@@ -16,9 +16,10 @@ from typing import Any, Literal
 
 from ...data import guess_format
 from ...data.readers.encodings import check_encoding
+from ...data.readers.jsonl import json_object
 from ...data.readers.lines import decode_lines, read_lines
 from ...data.readers.problems import Problems
-from ...data.readers.table import csv_rows, json_object
+from ...data.readers.table import csv_rows
 from ...untrusted import listed
 from .predictor import Prediction, TagPrediction
 

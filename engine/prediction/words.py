@@ -9,7 +9,7 @@ from functools import cache
 from typing import Literal, NamedTuple
 
 from ... import ConfigError
-from ...data.readers.formats import WORD
+from ...data.readers.plain import WORD
 from ..storage.run_warning import RunWarning
 
 Split = Literal["punctuation", "whitespace", "characters"]

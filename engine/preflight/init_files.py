@@ -8,11 +8,15 @@ from pathlib import Path
 from typing import Any
 
 from ... import ConfigError, DataError
-from ...data import Example, guess_format
+from ...data import Example, guess_format, reader_options
 from ...untrusted import listed
+from ..recipe.config import ReaderConfig
 from ..stages.datasets import label_set
 from .languages import language_of
 from .sniff import FileFacts, pretokenised, read_sample, sniff
+
+_FIELDS = ("token_column", "label_column", "words", "tags", "text", "pair", "label", "header")
+"""Keys of a `reader` table that say where in a file things are."""
 
 
 @dataclass
@@ -55,8 +59,9 @@ def find_files(
     source_test: Path | None,
     language: str | None,
     target_languages: Sequence[str],
+    header: bool = True,
 ) -> Inputs:
-    """Which file is of which language."""
+    """Which file is of which language; `header` as `sniff` takes it."""
     if target_languages and len(target_languages) not in (1, len(unlabelled)):
         raise ConfigError(
             f"{len(target_languages)} target languages for {len(unlabelled)} unlabelled files; give one each"
@@ -77,18 +82,18 @@ def find_files(
         name = guess or ("tgt" if guesses.count(None) == 1 else f"tgt{number}")
         if guess is None:
             notes.append(f"{path}: its name tells no language, called {name!r}; see --target-language")
-        targets.setdefault(name, Language(name, [])).files.append(sniff(path))
+        targets.setdefault(name, Language(name, [])).files.append(sniff(path, header))
     if code in targets:
         raise ConfigError(
             f"source and target text both look like {code!r} by their names; give --language and --target-language"
         )
-    first = Language(code, [sniff(source)], None if source_test is None else sniff(source_test))
+    first = Language(code, [sniff(source, header)], None if source_test is None else sniff(source_test, header))
     inputs = Inputs(first, list(targets.values()), notes=notes)
-    _match_tests(inputs, test)
+    _match_tests(inputs, test, header)
     return inputs
 
 
-def _match_tests(inputs: Inputs, tests: Sequence[Path]) -> None:
+def _match_tests(inputs: Inputs, tests: Sequence[Path], header: bool) -> None:
     """Gives each test file to its language: by name, and those without one in the order of the targets."""
     languages = {language.code: language for language in inputs.languages}
     nameless = []
@@ -99,7 +104,7 @@ def _match_tests(inputs: Inputs, tests: Sequence[Path]) -> None:
         elif language.test is not None:
             raise ConfigError(f"{path}: a second test file for {language.code}; give one for each language")
         else:
-            language.test = sniff(path)
+            language.test = sniff(path, header)
     without = [target for target in inputs.targets if target.test is None]
     if len(nameless) > len(without):
         raise ConfigError(
@@ -110,7 +115,7 @@ def _match_tests(inputs: Inputs, tests: Sequence[Path]) -> None:
         inputs.notes.append(
             f"{path}: taken as the test file of {target.code}; put the language into its name to be sure"
         )
-        target.test = sniff(path)
+        target.test = sniff(path, header)
     if silent := [target.code for target in without[len(nameless) :]]:
         inputs.notes.append(f"no test file for {', '.join(silent)}: the run gives a model, but no score there")
 
@@ -133,14 +138,19 @@ def read_files(inputs: Inputs) -> None:
             language.reader |= _own_keys(language.files, "unlabelled_", inputs.task)
             if "encoding" in language.reader:
                 language.reader.setdefault("unlabelled_encoding", "utf-8")
-    inputs.source.texts = _read_labelled(inputs, train)
+        files = [language.test, *(language.files if language is not inputs.source else ())]
+        language.reader |= _other_fields(train, [facts for facts in files if facts is not None])
+    inputs.source.texts = _read_labelled(inputs, inputs.source, train)
     tests = [
-        x for language in inputs.languages if language.test is not None for x in _read_labelled(inputs, language.test)
+        example
+        for language in inputs.languages
+        if language.test is not None
+        for example in _read_labelled(inputs, language, language.test)
     ]
     inputs.labels = _labels(inputs, tests)
     for target in inputs.targets:
         for facts in target.files:
-            target.texts += read_sample(facts, inputs.task, inputs.reader)
+            target.texts += read_sample(facts, inputs.task, _options(inputs, target))
     plain = [line for target in inputs.targets for f in target.files if f.format == "text" for line in f.lines]
     if inputs.task == "ner" and plain and pretokenised(plain):
         inputs.reader["split"] = "whitespace"
@@ -168,15 +178,41 @@ def _own_keys(files: Sequence[FileFacts], prefix: str, task: str) -> dict[str, s
     return keys
 
 
-def _read_labelled(inputs: Inputs, facts: FileFacts) -> list[Example]:
+def _other_fields(train: FileFacts, files: Sequence[FileFacts]) -> dict[str, Any]:
+    """The columns and fields of a language's files, where they are not those of the training file.
+
+    Raises:
+        DataError: the language's own files differ in them.
+    """
+    keys: dict[str, Any] = {}
+    defaults = ReaderConfig()
+    for facts in files:
+        for key in _FIELDS:
+            if key not in reader_options(facts.format) or not {key} & {*train.options, *facts.options}:
+                continue
+            value = facts.options.get(key, getattr(defaults, key))
+            if keys.setdefault(key, value) != value:
+                raise DataError(
+                    f"{facts.path}: reader.{key} is {value!r} here and {keys[key]!r} in another file of its language; "
+                    "give both the same fields"
+                )
+    return {key: value for key, value in keys.items() if value != train.options.get(key, getattr(defaults, key))}
+
+
+def _options(inputs: Inputs, language: Language) -> dict[str, Any]:
+    """How the files of a language are read."""
+    return inputs.reader | {key: value for key, value in language.reader.items() if key in _FIELDS}
+
+
+def _read_labelled(inputs: Inputs, language: Language, facts: FileFacts) -> list[Example]:
     """The examples of a labelled file; `repair` goes into the recipe where only that makes a file readable."""
     try:
-        return read_sample(facts, inputs.task, inputs.reader)
+        return read_sample(facts, inputs.task, _options(inputs, language))
     except DataError as error:
         if inputs.task != "ner" or "does not continue an entity" not in str(error):
             raise
     inputs.reader["repair"] = True
-    examples = read_sample(facts, inputs.task, inputs.reader)
+    examples = read_sample(facts, inputs.task, _options(inputs, language))
     inputs.notes.append(f"{facts.path}: some entities start with I- in a BIO file; read as B- (reader.repair = true)")
     return examples
 

@@ -34,6 +34,7 @@ _READER = {
     "text": "column or field of the text",
     "pair": "column or field of the second text",
     "label": "column or field of the label",
+    "header": "no row names the columns; their names are their numbers from 0",
     "split": "the unlabelled text has spaces around its punctuation already",
     "encoding": "as these files are",
     "unlabelled_encoding": "as these files are",
@@ -67,6 +68,7 @@ def init_recipe(
     language: str | None = None,
     target_languages: Sequence[str] = (),
     folder: str | Path | None = None,
+    header: bool = True,
 ) -> InitResult:
     """Looks at the files and writes a recipe for them.
 
@@ -78,6 +80,7 @@ def init_recipe(
         model: Hugging Face folder of a BERT; without one an encoder is made from the given text.
         language: of the source; by the file's name when absent, else "src".
         target_languages: one per unlabelled file, or one for all; by their names when absent, else "tgt".
+        header: whether tables begin with the names of their columns.
         folder: where the recipe will lie; its paths are relative to it. The current folder when absent.
 
     Raises:
@@ -89,7 +92,7 @@ def init_recipe(
         raise ConfigError("no unlabelled text: give at least one file of target text with --unlabelled")
     files, tests = [Path(p) for p in unlabelled], [Path(p) for p in test]
     scored = None if source_test is None else Path(source_test)
-    inputs = find_files(Path(source), files, tests, scored, language, target_languages)
+    inputs = find_files(Path(source), files, tests, scored, language, target_languages, header)
     read_files(inputs)
     root = Path(model).resolve() if model is not None else None
     settings = _new_encoder(inputs) if root is None else _from_folder(inputs, root)

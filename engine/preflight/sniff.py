@@ -11,10 +11,12 @@ from pathlib import Path
 from typing import Any
 
 from ... import DataError
-from ...data import Example, read_examples, reader_options
+from ...data import Example, guess_format, read_examples, reader_options
+from ...data.readers.arrow import first_rows
 from ...data.readers.encodings import WrongEncoding
 from ...data.readers.lines import plain_suffix, read_lines
 from ...data.readers.problems import Problems
+from ...untrusted import quoted
 
 LINES = 2000
 """Lines that are looked at for the format."""
@@ -34,7 +36,14 @@ _TEXT_NAMES = (
     "question",
 )
 _PAIR_NAMES = ("pair", "sentence2", "text_b", "text2", "hypothesis", "second")
-_ID_NAMES = ("id", "guid", "index", "idx")
+_NO_LABELS = (
+    *("id", "guid", "index", "idx", "answer", "split", "fold", "date", "time", "timestamp", "created_at", "updated_at"),
+    *("meta", "language", "lang", "annotator", "url", "file", "source"),
+)
+"""Names of columns that are no label and no text, however few values they have."""
+_VERDICTS = {"accept", "reject", "ignore"}
+LONGEST_NAME = 60
+"""Characters of a column's name."""
 
 
 @dataclass(frozen=True)
@@ -42,7 +51,7 @@ class FileFacts:
     """What one file is.
 
     Attributes:
-        format: "conll", "tsv", "csv", "jsonl" or "text".
+        format: "conll", "tsv", "csv", "jsonl", "spans", "arrow" or "text".
         encoding: of the whole file; "ascii" where most others read it alike.
         options: keys of the `reader` table that it needs, where they differ from the defaults.
         task: "ner" or "classification"; None where the file has no labels.
@@ -57,13 +66,18 @@ class FileFacts:
     lines: tuple[str, ...] = ()
 
 
-def sniff(path: Path) -> FileFacts:
+def sniff(path: Path, header: bool = True) -> FileFacts:
     """Looks at a file.
+
+    Args:
+        header: whether tables begin with the names of their columns.
 
     Raises:
         WrongEncoding: it is in no encoding that can be told, or a few of its lines are damaged.
         DataError: it cannot be read.
     """
+    if guess_format(path, task="text") == "arrow":
+        return FileFacts(path, "arrow", "ascii", *_fields(path, first_rows(path, 200)))
     encoding, text = _decode(path)
     lines = text[:LINES]
     filled = [line for line in lines if line.strip()]
@@ -74,10 +88,13 @@ def sniff(path: Path) -> FileFacts:
     task = None
     if kind == "conll":
         options, task = _columns([line for line in filled if not line.startswith("-DOCSTART-")])
+    elif kind == "spans":
+        task = "ner"
     elif kind == "jsonl":
-        options, task = _fields(path, filled[:200])
+        options, task = _fields(path, [row for row in map(_object, filled[:200]) if row])
     elif kind in ("tsv", "csv"):
-        options, task = _header(_records(path, lines) if kind == "csv" else [line.split("\t") for line in lines])
+        rows = _records(path, lines) if kind == "csv" else [line.split("\t") for line in lines]
+        options, task = _header(path, rows, header)
     return FileFacts(path, kind, encoding, options, task, tuple(lines))
 
 
@@ -114,8 +131,8 @@ def _decode(path: Path) -> tuple[str, list[str]]:
 
 def _format(path: Path, lines: Sequence[str]) -> str:
     suffix = plain_suffix(path)
-    if suffix in (".jsonl", ".ndjson") or _object(lines[0]) is not None:
-        return "jsonl"
+    if suffix in (".jsonl", ".ndjson", ".json", ".ann") or _object(lines[0]) is not None:
+        return "spans" if guess_format(path, task="ner") == "spans" else "jsonl"
     first = [line for line in lines if not line.startswith("-DOCSTART-")][:50]
     tagged = [any(_TAG.fullmatch(cell) for cell in line.split()[1:]) and len(line.split()) < 12 for line in first]
     if suffix in (".conll", ".iob", ".bio") or (tagged and sum(tagged) * 10 >= len(tagged) * 9):
@@ -143,20 +160,21 @@ def _columns(lines: Sequence[str]) -> tuple[dict[str, Any], str | None]:
     return options, "ner"
 
 
-def _fields(path: Path, lines: Sequence[str]) -> tuple[dict[str, Any], str | None]:
-    """Names of the fields of JSON lines."""
-    rows = [row for row in map(_object, lines) if row]
+def _fields(path: Path, rows: Sequence[Mapping[str, Any]]) -> tuple[dict[str, Any], str | None]:
+    """Names of the fields of objects."""
     if not rows:
         raise DataError(f"{path}:1: not a JSON object; write one object a line")
-    lists = [k for k, v in rows[0].items() if isinstance(v, list) and v and all(isinstance(x, str) for x in v)]
-    tags = [k for k in lists if all(_TAG.fullmatch(str(x)) for row in rows for x in row.get(k) or ())]
-    words = [k for k in lists if k not in tags]
+    lists = [k for k, v in rows[0].items() if isinstance(v, list) and v]
+    words = [k for k in lists if all(isinstance(x, str) for x in rows[0][k])]
+    tags = [k for k in words if all(_TAG.fullmatch(str(x)) for row in rows for x in row.get(k) or ())]
+    tags += [k for k in lists if all(type(x) is int for x in rows[0][k])]
+    words = [k for k in words if k not in tags]
     if words:
         names = {"words": _prefer(words, ("words", "tokens"))}
         names |= {"tags": _prefer(tags, ("tags", "ner_tags", "labels"))} if tags else {}
         return _changed(names), "ner" if tags else None
-    strings = [k for k, v in rows[0].items() if isinstance(v, str)]
-    return _text_columns(strings, {k: [str(row.get(k, "")) for row in rows] for k in strings})
+    strings = [k for k, v in rows[0].items() if isinstance(v, str | int) and not isinstance(v, bool)]
+    return _text_columns(path, strings, {k: [str(row.get(k, "")) for row in rows] for k in strings})
 
 
 def _object(line: str) -> dict[str, Any] | None:
@@ -177,21 +195,46 @@ def _records(path: Path, lines: Sequence[str]) -> list[list[str]]:
         raise DataError(f"{at}: malformed CSV: {error}; {fix}") from error
 
 
-def _header(rows: Sequence[Sequence[str]]) -> tuple[dict[str, Any], str | None]:
-    names = rows[0]
-    body = [row for row in rows[1:] if len(row) == len(names)]
-    return _text_columns(names, {name: [row[i] for row in body] for i, name in enumerate(names)})
+def _header(path: Path, rows: Sequence[Sequence[str]], header: bool) -> tuple[dict[str, Any], str | None]:
+    """Names of the columns of a table.
+
+    Raises:
+        DataError: the row that should name the columns looks like all the others.
+    """
+    names = rows[0] if header else [str(i) for i in range(len(rows[0]))]
+    body = [row for row in rows[1 if header else 0 :] if len(row) == len(names)]
+    values = {name: [row[i] for row in body] for i, name in enumerate(names)}
+    odd = [name for name in names if name in values[name] or len(name) > LONGEST_NAME] if header else []
+    if odd:
+        raise DataError(
+            f"{path}:1: the first row looks like data, not like names of columns ({quoted(odd[0])}); add a row of "
+            "names, or give --no-header"
+        )
+    options, task = _text_columns(path, names, values)
+    return options if header else {"header": False, **options}, task
 
 
-def _text_columns(names: Sequence[str], values: dict[str, list[str]]) -> tuple[dict[str, Any], str | None]:
-    """Which columns hold the label, the text and the second text: by name, else by how much they vary."""
+def _text_columns(
+    path: Path, names: Sequence[str], values: Mapping[str, Sequence[str]]
+) -> tuple[dict[str, Any], str | None]:
+    """Which columns hold the label, the text and the second text: by name, else by how much they vary.
+
+    Raises:
+        DataError: the only labels to be seen are what an annotator said of the row.
+    """
     label = next((n for n in names if n.lower() in _LABEL_NAMES), None)
-    rest = [n for n in names if n != label and n.lower() not in _ID_NAMES]
+    rest = [n for n in names if n != label and n.lower() not in _NO_LABELS and not n.startswith("_")]
     if label is None and len(rest) > 1:
         rare = min(rest, key=lambda n: len(set(values[n])))
-        if len(set(values[rare])) * 2 <= len(values[rare]):
+        if 1 < len(set(values[rare])) * 3 <= len(values[rare]):
             label = rare
             rest = [n for n in rest if n != rare]
+    if label is not None and set(values[label]) <= _VERDICTS:
+        verdicts = ", ".join(sorted(set(values[label])))
+        raise DataError(
+            f"{path}: the labels of {label!r} are {verdicts}, which says what an annotator thought of a row; give a "
+            "file whose labels are those of the task"
+        )
     pair = next((n for n in rest if n.lower() in _PAIR_NAMES), None)
     rest = [n for n in rest if n != pair]
     if not rest:

@@ -300,7 +300,19 @@ def read_file(
     settings, encoding = reader.settings, reader.encoding
     options: dict[str, Any] = {
         name: getattr(settings, name)
-        for name in ("token_column", "label_column", "scheme", "repair", "words", "tags", "text", "label")
+        for name in (
+            "token_column",
+            "label_column",
+            "scheme",
+            "repair",
+            "words",
+            "tags",
+            "text",
+            "label",
+            "cut_spans",
+            "tag_names",
+            "header",
+        )
     }
     if reader.unlabelled:
         # A target's labels must decide nothing, not even which rows a label map drops.

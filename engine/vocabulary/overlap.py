@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 from ...data import Example, Tokenizer, rng_for
-from ...data.readers.formats import words_of
+from ...data.readers.plain import words_of
 
 LONG = 4
 """A word in so many pieces, or more, is hardly known to the vocabulary."""

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal, get_type_hints
 
 from ...training.config import option, required
 
-Format = Literal["auto", "conll", "tsv", "csv", "jsonl", "text", "xnli", "webis-cls", "marc"]
+Format = Literal["auto", "conll", "tsv", "csv", "jsonl", "spans", "arrow", "text", "xnli", "webis-cls", "marc"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,10 +21,15 @@ class ReaderConfig:
     unlabelled_encoding: str = option("", "character encoding of unlabelled files; `encoding` when empty")
     token_column: int = option(0, "CoNLL: column of the token")
     label_column: int = option(-1, "CoNLL: column of the tag")
-    scheme: Literal["auto", "iob1", "bio"] = option("auto", "CoNLL: tag scheme of the files")
+    scheme: Literal["auto", "iob1", "bio", "bioes", "bilou"] = option("auto", "tag scheme of the files")
     repair: bool = option(False, "tags: read an I- that nothing opened as B-, as conlleval does")
+    cut_spans: Literal["error", "expand", "drop"] = option(
+        "error", "spans: an entity that begins or ends within a word becomes the whole words, or none"
+    )
     words: str = option("words", "JSONL: field of the words")
     tags: str = option("tags", "JSONL: field of the tags")
+    tag_names: tuple[str, ...] = option((), "names of labels that are whole numbers, from 0")
+    header: bool = option(True, "table: the first row names the columns; without one their names are numbers from 0")
     text: str = option("text", "table or JSONL: field of the text")
     pair: str = option("", "table or JSONL: field of the second text")
     label: str = option("label", "table or JSONL: field of the label")

@@ -5,9 +5,11 @@ from __future__ import annotations
 import bz2
 import gzip
 import lzma
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from xlt_engine import ConfigError, DataError
@@ -112,9 +114,14 @@ def test_wrong_columns_are_all_listed(path: Path) -> None:
     body = "a O\n" + "b\n" * 30 + "c X O\n"
     with pytest.raises(DataError) as caught:
         read_conll(write(path, body))
+    first, second = str(caught.value).split("\n")
+    assert first.startswith(f"{path}:2: 1 columns, but the file began with 2 (separated by spaces); ")
+    assert first.endswith(f"(29 more like it, the last at {path}:31)")
+    assert second.startswith(f"{path}:32: 3 columns")
+    with pytest.raises(DataError) as caught:
+        read_conll(write(path, "a O\n" + "".join(f"b {n}\n" for n in range(31))))
     lines = str(caught.value).split("\n")
-    assert lines[0].startswith(f"{path}:2: 1 columns, but the file began with 2 (separated by spaces); ")
-    assert len(lines) == 21
+    assert [line.split(": ")[0] for line in lines[:-1]] == [f"{path}:{n}" for n in range(2, 22)]
     assert lines[-1] == "... 31 faults in all, the first 20 listed"
     with pytest.raises(DataError, match=r":1: 2 columns, but token_column is 0 and label_column is 3"):
         read_conll(path, label_column=3)
@@ -122,9 +129,9 @@ def test_wrong_columns_are_all_listed(path: Path) -> None:
         read_conll(write(path, "a\tO\n\tO\n"))
 
 
-@pytest.mark.parametrize("tag", ["o", "PER", "S-PER", "E-PER", "B-", "B_PER", "B-A B", ""])
+@pytest.mark.parametrize("tag", ["o", "PER", "X-PER", "B-", "B_PER", "B-A B", ""])
 def test_unknown_tags(path: Path, tag: str) -> None:
-    with pytest.raises(DataError, match=r":2: unknown tag .*convert other schemes to BIO"):
+    with pytest.raises(DataError, match=r":2: unknown tag .*give O, B-<type> and I-<type>, in BIOES"):
         read_conll(write(path, f"a\tO\nb\t{tag}\n"))
 
 
@@ -156,6 +163,52 @@ def test_invalid_bio(path: Path) -> None:
     assert repaired.counts == {"repaired": 3}
     with pytest.raises(ConfigError, match="unknown tag scheme 'iobes'"):
         read_conll(path, scheme="iobes")
+
+
+def in_scheme(tags: Sequence[str], inside: str, single: str, end: str) -> list[str]:
+    """BIO as a scheme that marks the ends of entities."""
+    changed = []
+    for tag, following in zip(tags, [*tags[1:], "O"], strict=True):
+        last = not following.startswith("I")
+        letters = {"B": single if last else "B", "I": end if last else inside}
+        changed.append(tag if tag == "O" else letters[tag[0]] + tag[1:])
+    return changed
+
+
+@pytest.mark.parametrize(("scheme", "letters"), [("bioes", "ISE"), ("bilou", "IUL"), ("bio", "IBI")])
+def test_schemes_give_the_same_tags(path: Path, scheme: str, letters: str) -> None:
+    rng = np.random.default_rng(5)
+    sentences = []
+    for _ in range(200):
+        bio: list[str] = []
+        while len(bio) < 12:
+            kind, length = rng.choice(["X", "Y"]), int(rng.integers(0, 4))
+            bio += [f"B-{kind}", *[f"I-{kind}"] * (length - 1)] if length else ["O"]
+        sentences.append(tuple(bio))
+    lines = [[f"w {tag}" for tag in in_scheme(bio, *letters)] for bio in sentences]
+    write(path, "\n\n".join("\n".join(sentence) for sentence in lines) + "\n")
+    assert tags(read_conll(path)) == tags(read_conll(path, scheme=scheme)) == sentences
+
+
+@pytest.mark.parametrize(
+    ("text", "fault"),
+    [
+        ("a S-X\nb B-X\nc O\n", ":2: B-X is the last word of its entity, which BIOES marks with ES"),
+        ("a B-X\nb I-X\nc B-Y\nd L-Y\n", ":2: I-X is the last word of its entity, which BILOU marks with LU"),
+        ("a S-X\nb E-X\n", ":2: I-X does not continue an entity"),
+        ("a S-X\nb U-X\n", ":2: unknown tag 'U-X'"),
+    ],
+)
+def test_invalid_ends(path: Path, text: str, fault: str) -> None:
+    with pytest.raises(DataError, match=fault):
+        read_conll(write(path, text))
+
+
+def test_repaired_ends(path: Path) -> None:
+    repaired = read_conll(write(path, "a S-X\nb B-X\nc O\nd E-X\n"), repair=True)
+    assert tags(repaired) == [("B-X", "B-X", "O", "B-X")]
+    assert repaired.counts == {"repaired": 2}
+    assert tags(read_conll(write(path, "a I-X\nb I-X\nc O\n"))) == [("B-X", "I-X", "O")]
 
 
 def test_comments(path: Path) -> None:

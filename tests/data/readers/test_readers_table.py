@@ -135,7 +135,7 @@ def test_jsonl_words_and_pairs(tmp_path: Path) -> None:
     assert read_jsonl(path, scheme="bio", repair=True).counts == {"repaired": 1}
     with pytest.raises(DataError, match=r":1: unknown label 'B-LOC'"):
         read_jsonl(path, labels=["O"])
-    with pytest.raises(DataError, match=r":2: no field 'tags'; label the example"):
+    with pytest.raises(DataError, match=r":2: no field 'tags' .*; label the example"):
         read_jsonl(path, require_labels=True)
     json_lines(path, {"a": "x", "b": "y", "text": 3}, {"a": "x", "b": "y", "label": None})
     assert [(e.text, e.pair) for e in read_jsonl(path, text="a", pair="b")] == [("x", "y")] * 2
@@ -162,7 +162,10 @@ def test_jsonl_words_and_pairs(tmp_path: Path) -> None:
         ('{"words": ["a", "b"], "tags": ["O"]}', "2 words and 1 tags"),
         ('{"words": "ab"}', "words is not a list of non-empty strings"),
         ('{"words": ["a", ""]}', "words is not a list of non-empty strings"),
-        ('{"words": ["a"], "tags": [0]}', "tags is not a list of non-empty strings"),
+        (
+            '{"words": ["a"], "tags": [0]}',
+            "tags are whole numbers without names; name them in their order, reader.tag_names",
+        ),
         ('{"words": ["a"], "tags": ["PER"]}', "unknown tag 'PER'"),
     ],
 )

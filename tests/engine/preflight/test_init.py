@@ -230,6 +230,87 @@ def test_csv_and_json_lines(tmp_path: Path) -> None:
     assert check(tmp_path / "xlt.toml", rate=1e10).ok
 
 
+def annotated(path: Path, count: int) -> Path:
+    """What Prodigy exports."""
+    lines = []
+    for words in rows("en", count):
+        text, spans, at = " ".join(word for word, _ in words), [], 0
+        for word, tag in words:
+            if tag.startswith("B"):
+                spans.append({"start": at, "end": at + len(word), "label": tag[2:]})
+            elif tag.startswith("I"):
+                spans[-1]["end"] = at + len(word)
+            at += len(word) + 1
+        lines.append({"text": text, "_task_hash": len(text), "spans": spans, "answer": "accept"})
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines), "utf-8")
+    return path
+
+
+def test_entities_as_characters(tmp_path: Path) -> None:
+    de = plain(tmp_path / "de.txt", "de")
+    train = annotated(tmp_path / "en.jsonl", 40)
+    config = load(init_recipe(train, [de], folder=tmp_path), tmp_path)
+    assert (config.task, config.labels) == ("ner", ("O", "B-LOC", "I-LOC", "B-PER", "I-PER"))
+    report = check(tmp_path / "xlt.toml", rate=1e10)
+    assert report.ok, report.render()
+    # Without the entities nothing is left that could be a label.
+    bare = [
+        json.loads(line) | {"answer": ("accept", "reject")[i % 2]}
+        for i, line in enumerate(train.read_text("utf-8").splitlines())
+    ]
+    for line in bare:
+        del line["spans"]
+    train.write_text("".join(json.dumps(line) + "\n" for line in bare), "utf-8")
+    with pytest.raises(DataError, match=r"en\.jsonl:1: found no labels"):
+        init_recipe(train, [de])
+
+
+def test_parquet(tmp_path: Path) -> None:
+    parquet = pytest.importorskip("pyarrow.parquet")
+    names = ["O", "B-PER", "I-PER", "B-LOC", "I-LOC"]
+    table = [{"tokens": [w for w, _ in s], "ner_tags": [names.index(t) for _, t in s]} for s in rows("en", 40)]
+    features = {"ner_tags": {"feature": {"names": names, "_type": "ClassLabel"}, "_type": "Sequence"}}
+    metadata = {"huggingface": json.dumps({"info": {"features": features}})}
+    import pyarrow
+
+    parquet.write_table(pyarrow.Table.from_pylist(table).replace_schema_metadata(metadata), tmp_path / "en.parquet")
+    de = plain(tmp_path / "de.txt", "de")
+    config = load(init_recipe(tmp_path / "en.parquet", [de], folder=tmp_path), tmp_path)
+    assert (config.task, config.reader.words, config.reader.tags) == ("ner", "tokens", "ner_tags")
+    assert config.labels == ("O", "B-LOC", "I-LOC", "B-PER", "I-PER")
+    assert check(tmp_path / "xlt.toml", rate=1e10).ok
+
+
+def test_a_table_without_names(tmp_path: Path) -> None:
+    de = plain(tmp_path / "de.txt", "de")
+    train = tmp_path / "en.tsv"
+    train.write_text("".join(f"{'ab'[i % 2]}\tsome text {i} here\n" for i in range(40)), "utf-8")
+    with pytest.raises(DataError, match=r"en\.tsv:1: the first row looks like data.*--no-header"):
+        init_recipe(train, [de])
+    config = load(init_recipe(train, [de], folder=tmp_path, header=False), tmp_path)
+    assert (config.reader.header, config.reader.text, config.reader.label) == (False, "1", "0")
+    report = check(tmp_path / "xlt.toml", rate=1e10)
+    assert report.ok, report.render()
+    assert {row.examples for row in report.files if row.language == "en"} == {40}
+    train.write_text("verdict\tsaid\n" + "".join(f"{('accept', 'reject')[i % 2]}\ttext {i}\n" for i in range(40)))
+    with pytest.raises(DataError, match="'verdict' are accept, reject, which says what an annotator thought"):
+        init_recipe(train, [de])
+
+
+def test_a_test_file_with_other_names(tmp_path: Path) -> None:
+    de = plain(tmp_path / "de.txt", "de")
+    train, test = tmp_path / "en.csv", tmp_path / "test.de.tsv"
+    train.write_text("utterance,intent\n" + "".join(f"say {i} now,{'ab'[i % 2]}\n" for i in range(40)), "utf-8")
+    test.write_text("label\ttext\n" + "".join(f"{'ab'[i % 2]}\tsag {i} jetzt\n" for i in range(20)), "utf-8")
+    config = load(init_recipe(train, [de], [test], folder=tmp_path), tmp_path)
+    assert (config.reader.text, config.reader.label) == ("utterance", "intent")
+    (reader,) = (t.reader for t in config.targets)
+    assert reader is not None
+    assert (reader.text, reader.label) == ("text", "label")
+    report = check(tmp_path / "xlt.toml", rate=1e10)
+    assert report.ok, report.render()
+
+
 def test_columns_in_other_places(tmp_path: Path) -> None:
     de = plain(tmp_path / "de.txt", "de")
     train = conll(tmp_path / "en.conll", "en", line=lambda word, tag, i: f"{i + 1}\t{word}\t{tag}\t_")

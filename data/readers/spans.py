@@ -1,0 +1,284 @@
+"""Texts with entities as characters: what Prodigy, doccano, Label Studio, spaCy, brat and `predict` write."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from ... import ConfigError
+from ...untrusted import clip, quoted
+from .example import OUTSIDE, Example, Examples
+from .jsonl import STRICT, json_value
+from .lines import LabelSet, check_label, file_stem, finish, read_lines
+from .plain import WORD
+from .problems import Problems
+
+LISTS = ("spans", "entities", "label", "labels", "annotations")
+"""Fields that hold the entities of a text."""
+CUTS = ("error", "expand", "drop")
+_SPACED = re.compile(r"\S+")
+_STARTS, _ENDS, _LABELS = ("start", "start_offset"), ("end", "end_offset"), ("label", "labels", "type")
+
+
+class Span(NamedTuple):
+    """Characters `start` to `end` (exclusive) of a text."""
+
+    start: int
+    end: int
+    label: str
+
+
+@dataclass(frozen=True)
+class _Annotated:
+    """A text and its entities, None where it has no labels."""
+
+    line: int
+    text: str
+    spans: list[Span] | None
+    id: str | None = None
+
+
+def read_spans(
+    path: str | Path,
+    *,
+    language: str = "",
+    encoding: str = "utf-8",
+    text: str = "text",
+    id: str | None = None,
+    split_words: bool = True,
+    cut_spans: str = "error",
+    labels: Sequence[str] | None = None,
+    require_labels: bool = False,
+) -> Examples:
+    """Tagged sentences of a file of texts with entities, counted in characters from 0, the end exclusive.
+
+    JSON lines or one JSON list. A text is an object with the field `text`, or `data` that has it, or a list `[text,
+    {"entities": [...]}]`. Its entities are the list under `spans`, `entities`, `label` or `labels`, or the `result` of
+    Label Studio's `annotations`; an entity is `[start, end, label]` or an object with `start`, `end` (or
+    `start_offset`, `end_offset`) and `label`. What an annotator did not accept (`answer`) is left out, as `rejected`.
+    A file `NAME.ann` is brat's, whose text is `NAME.txt`, a sentence a line.
+
+    The texts are cut into words as plain text is. White space at the ends of an entity is no part of it.
+
+    Args:
+        text: name of the field with the text.
+        id: name of a field with unique ids; `<file stem>:<line>` otherwise.
+        split_words: cut words at punctuation, too; else at white space only.
+        cut_spans: what an entity is that begins or ends within a word: an "error", the whole words ("expand"), or
+            nothing ("drop"); the last two are counted, as `cut`.
+        labels: the tags that may occur.
+        require_labels: refuse a text without a list of entities.
+
+    Raises:
+        ConfigError: unknown encoding or `cut_spans`.
+        DataError: all faults of the file, the first 20 listed by line; entities that overlap are a fault.
+    """
+    if cut_spans not in CUTS:
+        raise ConfigError(f"unknown cut_spans {cut_spans!r}; choose from {', '.join(CUTS)}")
+    problems, counts, stem = Problems(), Counter[str](), file_stem(path)
+    texts = _brat if Path(path).suffix == ".ann" else _json_texts
+    examples, word = [], WORD if split_words else _SPACED
+    known = None if labels is None else LabelSet.fromkeys(labels)
+    for one in texts(str(path), encoding, {"text": text, "id": id}, problems, counts):
+        place = f"{path}:{one.line}"
+        if require_labels and one.spans is None:
+            problems.add(place, f"no list of entities; the fields that may hold it: {', '.join(LISTS)}", "label it")
+            continue
+        words = [Span(match.start(), match.end(), match[0]) for match in word.finditer(one.text)]
+        if not words:
+            problems.add(place, "empty text", "fill the field or remove the row")
+            continue
+        tags = None
+        if one.spans is not None:
+            tags = _tags(place, one.text, words, one.spans, cut_spans, problems, counts)
+            for tag in sorted(set(tags)):
+                check_label(place, tag, known, problems)
+        forms = tuple(w.label for w in words)
+        name = one.id or f"{stem}:{one.line}"
+        examples.append(Example(name, language, forms, None, None, tags, str(path), one.line))
+    return finish(path, examples, counts, problems)
+
+
+def _tags(
+    place: str,
+    text: str,
+    words: Sequence[Span],
+    spans: Sequence[Span],
+    cut_spans: str,
+    problems: Problems,
+    counts: Counter[str],
+) -> tuple[str, ...]:
+    """The tags of a text's words, in BIO."""
+    tags, owner = [OUTSIDE] * len(words), list[Span | None]([None] * len(words))
+    for span in sorted(set(spans)):
+        inside = text[span.start : span.end]
+        start = span.start + len(inside) - len(inside.lstrip())
+        end = span.end - len(inside) + len(inside.rstrip())
+        covered = [i for i, word in enumerate(words) if word.start < end and word.end > start]
+        named = f"{span.label} at {span.start}-{span.end} {quoted(inside)}"
+        if not covered:
+            problems.add(place, f"{named} holds no word", "correct its place, or remove it")
+            continue
+        first, last = words[covered[0]], words[covered[-1]]
+        if first.start < start or last.end > end:
+            counts["cut"] += 1
+            if cut_spans == "error":
+                whole = text[first.start : last.end]
+                fix = f'correct its place, or set reader.cut_spans = "expand" ({quoted(whole)}) or "drop"'
+                problems.add(place, f"{named} ends within a word", fix)
+            if cut_spans != "expand":
+                continue
+        if taken := next((owner[i] for i in covered if owner[i] is not None), None):
+            what = f"{named} overlaps {taken.label} at {taken.start}-{taken.end}"
+            problems.add(place, what, "keep one of the two: a word has one tag")
+            continue
+        for i in covered:
+            owner[i] = span
+            tags[i] = ("B-" if i == covered[0] else "I-") + span.label
+    return tuple(tags)
+
+
+def _json_texts(
+    path: str, encoding: str, names: Mapping[str, str | None], problems: Problems, counts: Counter[str]
+) -> Iterator[_Annotated]:
+    for number, value in _values(path, encoding, problems, counts):
+        place = f"{path}:{number}"
+        if isinstance(value, list) and len(value) == 2 and isinstance(value[1], dict):
+            value = {str(names["text"]): value[0], **value[1]}  # spaCy's (text, annotations)
+        if not isinstance(value, dict):
+            problems.add(place, f"a JSON {type(value).__name__}, not an object", "give one object for each text")
+            continue
+        if value.get("answer", "accept") != "accept" or value.get("is_confirmed") is False:
+            counts["rejected"] += 1
+            continue
+        data = value["data"] if isinstance(value.get("data"), dict) else value
+        text, name = data.get(names["text"]), None if names["id"] is None else value.get(names["id"])
+        if not isinstance(text, str):
+            strings = ", ".join(repr(key) for key, one in data.items() if isinstance(one, str)) or "none"
+            what = f"no text in field {names['text']!r}; fields with a text: {clip(strings)}"
+            problems.add(place, what, "name the field with reader.text")
+            continue
+        entries = _entries(place, value, problems)
+        spans = None if entries is None else [s for entry in entries if (s := _span(place, text, entry, problems))]
+        yield _Annotated(number, text, spans, None if name is None else str(name))
+
+
+def _values(path: str, encoding: str, problems: Problems, counts: Counter[str]) -> Iterator[tuple[int, Any]]:
+    """The values of a file with one on each line, or of one list, with the line where each begins."""
+    lines = read_lines(path, encoding, problems)
+    whole: list[str] = []
+    for number, line in lines:
+        if not whole and line.strip() and not _opens_a_list(line):
+            if (value := json_value(f"{path}:{number}", line, problems)) is not None:
+                yield number, value
+        elif whole or line.strip():
+            whole = whole or [""] * (number - 1)
+            whole.append(line)
+        else:
+            counts["blank"] += 1
+    if whole:
+        yield from _items(path, "\n".join(whole), problems)
+
+
+def _opens_a_list(line: str) -> bool:
+    """Whether a list of objects begins here that takes the rest of the file; spaCy's lines begin with a text."""
+    return re.match(r"\s*\[\s*(\{|$)", line) is not None
+
+
+def _items(path: str, text: str, problems: Problems) -> Iterator[tuple[int, Any]]:
+    position, number = text.index("[") + 1, 1
+    counted = 0
+    while True:
+        position += len(text[position:]) - len(text[position:].lstrip(" \t\r\n,"))
+        number, counted = number + text.count("\n", counted, position), position
+        if text.startswith("]", position):
+            return
+        try:
+            value, position = STRICT.raw_decode(text, position)
+        except (ValueError, RecursionError) as error:
+            problems.add(f"{path}:{number}", f"not usable JSON: {clip(str(error))}", "export the file again")
+            return
+        yield number, value
+
+
+def _entries(place: str, value: Mapping[str, Any], problems: Problems) -> list[Any] | None:
+    """The entities of a text as the file has them; None where it has no list of them."""
+    made = value.get("annotations")
+    if isinstance(made, list):  # Label Studio: what each annotator made of it
+        done = [one for one in made if isinstance(one, dict) and not one.get("was_cancelled")]
+        if len(done) > 1:
+            what = f"{len(done)} annotations of one text"
+            problems.add(place, what, "keep one of them")
+        result = done[0].get("result") if done else None
+        return [one for one in result if isinstance(one, dict) and "value" in one] if isinstance(result, list) else None
+    return next((value[name] for name in LISTS if isinstance(value.get(name), list)), None)
+
+
+def _span(place: str, text: str, entry: Any, problems: Problems) -> Span | None:
+    """An entity, in characters of Python; None where it is faulty."""
+    said = None
+    if isinstance(entry, list) and len(entry) >= 3:
+        start, end, label = entry[:3]
+    elif isinstance(entry, dict):
+        entry = entry["value"] if isinstance(entry.get("value"), dict) else entry
+        start, end, label = (
+            next((entry[name] for name in names if name in entry), None) for names in (_STARTS, _ENDS, _LABELS)
+        )
+        said = entry.get("text")
+        label = label[0] if isinstance(label, list) and len(label) == 1 else label
+    else:
+        start = end = label = None
+    if not (type(start) is int and type(end) is int and isinstance(label, str) and re.fullmatch(r"\S+", label)):
+        what = f"{quoted(entry)} is not an entity"
+        problems.add(place, what, "give start, end and one label without white space")
+        return None
+    if isinstance(said, str) and text[start:end] != said:
+        # JavaScript, which Label Studio counts in, has two units for a character beyond the first 65,536.
+        units = text.encode("utf-16-le")
+        start, end = (len(units[: 2 * place_].decode("utf-16-le", "ignore")) for place_ in (start, end))
+    if not 0 <= start < end <= len(text) or (isinstance(said, str) and text[start:end] != said):
+        what = f"{label} at {start}-{end} of {len(text)} characters"
+        what += f" is {quoted(text[start:end])}, not {quoted(said)}" if isinstance(said, str) else " is no part of it"
+        problems.add(place, what, "correct its place; it counts characters from 0, the end exclusive")
+        return None
+    return Span(start, end, label)
+
+
+def _brat(
+    path: str, encoding: str, names: Mapping[str, str | None], problems: Problems, counts: Counter[str]
+) -> Iterator[_Annotated]:
+    """The lines of a text file, each with the entities of the `.ann` file beside it that lie in it."""
+    spans: list[tuple[int, Span]] = []
+    for number, line in read_lines(path, encoding, problems):
+        cells = line.split("\t")
+        if not line.startswith("T"):
+            counts["other annotations"] += bool(line.strip())
+            continue
+        match = re.fullmatch(r"(\S+) (\d+) (\d+)", cells[1]) if len(cells) > 1 else None
+        if match is None:
+            what = f"{quoted(line)} is not an entity in one piece"
+            problems.add(f"{path}:{number}", what, "write T1, a tab, 'TYPE START END', a tab, its text")
+            continue
+        spans.append((number, Span(int(match[2]), int(match[3]), match[1])))
+    spans.sort(key=lambda numbered: numbered[1])
+    beside, begin, at = Path(path).with_suffix(".txt"), 0, 0
+    for number, line in read_lines(beside, encoding, problems):
+        end, inside = begin + len(line), []
+        while at < len(spans) and spans[at][1].start < end:
+            where, span = spans[at]
+            at += 1
+            if span.start < begin or span.end > end:
+                what = f"{span.label} at {span.start}-{span.end} does not lie in one line of {beside.name}"
+                problems.add(f"{path}:{where}", what, "correct its place")
+            else:
+                inside.append(Span(span.start - begin, span.end - begin, span.label))
+        if line.strip():
+            yield _Annotated(number, line, inside)
+        begin = end + 1
+    for where, span in spans[at:]:
+        what = f"{span.label} at {span.start}-{span.end} lies beyond the end of {beside.name}"
+        problems.add(f"{path}:{where}", what, "correct its place")

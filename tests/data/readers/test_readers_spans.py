@@ -1,0 +1,183 @@
+"""Texts with entities as characters: the same sentences in every format give the same words and tags."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from xlt_engine import ConfigError, DataError
+from xlt_engine.data import Example, read_examples
+
+TEXTS = ["Angela Merkel besucht Paris, sagt die dpa.", "Heute nicht.", "🙂 In São Paulo: Lula."]
+ENTITIES = [[(0, 13, "PER"), (22, 27, "LOC"), (38, 41, "ORG")], [], [(5, 14, "LOC"), (16, 20, "PER")]]
+EXPECTED = [
+    (
+        ("Angela", "Merkel", "besucht", "Paris", ",", "sagt", "die", "dpa", "."),
+        ("B-PER", "I-PER", "O", "B-LOC", "O", "O", "O", "B-ORG", "O"),
+    ),
+    (("Heute", "nicht", "."), ("O", "O", "O")),
+    (("🙂", "In", "São", "Paulo", ":", "Lula", "."), ("O", "O", "B-LOC", "I-LOC", "O", "B-PER", "O")),
+]
+
+
+def units(text: str, position: int) -> int:
+    """As JavaScript counts."""
+    return len(text[:position].encode("utf-16-le")) // 2
+
+
+def prodigy(text: str, spans: Any) -> Any:
+    return {
+        "text": text,
+        "spans": [{"start": s, "end": e, "label": x, "token_start": 0} for s, e, x in spans],
+        "answer": "accept",
+        "_task_hash": 7,
+    }
+
+
+def doccano(text: str, spans: Any) -> Any:
+    return {"id": 5, "text": text, "label": [list(span) for span in spans]}
+
+
+def doccano_relations(text: str, spans: Any) -> Any:
+    return {
+        "text": text,
+        "entities": [{"id": 1, "label": x, "start_offset": s, "end_offset": e} for s, e, x in spans],
+        "relations": [],
+    }
+
+
+def label_studio(text: str, spans: Any) -> Any:
+    result = [
+        {
+            "type": "labels",
+            "value": {"start": units(text, s), "end": units(text, e), "text": text[s:e], "labels": [x]},
+        }
+        for s, e, x in spans
+    ]
+    kept, cancelled = {"was_cancelled": False, "result": result}, {"was_cancelled": True, "result": []}
+    return {"id": 3, "data": {"text": text}, "annotations": [cancelled, kept]}
+
+
+def spacy(text: str, spans: Any) -> Any:
+    return [text, {"entities": [list(span) for span in spans]}]
+
+
+def of_predict(text: str, spans: Any) -> Any:
+    entities = [{"start": s, "end": e, "label": x, "text": text[s:e], "score": 0.5} for s, e, x in spans]
+    return {"line": 1, "text": text, "entities": entities}
+
+
+def as_lines(path: Path, rows: list[Any]) -> Path:
+    path.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), "utf-8")
+    return path
+
+
+def as_list(path: Path, rows: list[Any]) -> Path:
+    path.write_text(json.dumps(rows, ensure_ascii=False, indent=1), "utf-8")
+    return path
+
+
+def content(examples: list[Example]) -> list[Any]:
+    return [(e.words, e.labels) for e in examples]
+
+
+@pytest.mark.parametrize(
+    ("form", "write"),
+    [(spacy, as_lines), *product((prodigy, doccano, doccano_relations, label_studio, of_predict), (as_lines, as_list))],
+)
+def test_every_format_gives_the_same_tags(
+    tmp_path: Path, form: Callable[..., Any], write: Callable[[Path, list[Any]], Path]
+) -> None:
+    rows = [form(text, spans) for text, spans in zip(TEXTS, ENTITIES, strict=True)]
+    examples = read_examples(write(tmp_path / "a.json", rows), task="ner", language="de")
+    assert content(examples) == EXPECTED
+    lines = (tmp_path / "a.json").read_text("utf-8").split("\n")
+    for example, text in zip(examples, TEXTS, strict=True):
+        assert any(text in line for line in lines[example.line - 1 : example.line + 6])
+
+
+def test_brat(tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_text("\n".join([TEXTS[0], "", *TEXTS[1:]]) + "\n", "utf-8")
+    third = len(TEXTS[0]) + len(TEXTS[1]) + 3
+    lines = ["T2\tLOC 22 27\tParis", "T1\tPER 0 13\tAngela Merkel", "R1\tin Arg1:T1 Arg2:T2", "T3\tORG 38 41\tdpa"]
+    lines += [f"T{n}\t{x} {third + s} {third + e}\t" for n, (s, e, x) in enumerate(ENTITIES[2], 4)]
+    (tmp_path / "a.ann").write_text("\n".join(lines) + "\n", "utf-8")
+    examples = read_examples(tmp_path / "a.ann", task="ner")
+    assert content(examples) == EXPECTED
+    assert [e.line for e in examples] == [1, 3, 4]
+    (tmp_path / "a.ann").write_text(
+        "T1\tPER 38 52\tdpa.\n\nHeute nich\nT2\tPER 0 5;7 9\tAngel\nT3\tLOC 900 901\tx\n", "utf-8"
+    )
+    with pytest.raises(DataError) as caught:
+        read_examples(tmp_path / "a.ann", task="ner")
+    faults = str(caught.value).split("\n")
+    assert [fault.split(": ")[0].split(".ann:")[1] for fault in faults] == ["4", "1", "5"]
+
+
+def test_what_is_left_out(tmp_path: Path) -> None:
+    rows = [prodigy(text, spans) for text, spans in zip(TEXTS, ENTITIES, strict=True)]
+    rows[0]["answer"], rows[1]["answer"] = "reject", "ignore"
+    examples = read_examples(as_lines(tmp_path / "a.jsonl", rows), task="ner")
+    assert content(examples) == EXPECTED[2:]
+    assert examples.counts == {"rejected": 2}
+    unlabelled = as_lines(tmp_path / "b.jsonl", [rows[2], {"text": "Nein."}])
+    assert content(read_examples(unlabelled, task="ner"))[1] == (("Nein", "."), None)
+    with pytest.raises(DataError, match=r"b\.jsonl:2: no list of entities; the fields that may hold it: spans, "):
+        read_examples(unlabelled, task="ner", require_labels=True)
+
+
+def test_an_entity_that_cuts_a_word(tmp_path: Path) -> None:
+    path = as_lines(tmp_path / "a.jsonl", [doccano("Im Hamburger Hafen", [(3, 10, "LOC"), (13, 19, "LOC")])])
+    with pytest.raises(DataError) as caught:
+        read_examples(path, task="ner")
+    assert "13-19 of 18 characters is no part of it" in str(caught.value)
+    as_lines(path, [doccano("Im Hamburger Hafen ", [(3, 10, "LOC"), (13, 19, "LOC")])])
+    with pytest.raises(DataError, match=r":1: LOC at 3-10 'Hamburg' ends within a word; .*\"expand\" \('Hamburger'\)"):
+        read_examples(path, task="ner")
+    for how, expected in (("expand", ("O", "B-LOC", "B-LOC")), ("drop", ("O", "O", "B-LOC"))):
+        examples = read_examples(path, task="ner", cut_spans=how)
+        assert examples[0].labels == expected
+        assert examples.counts == {"cut": 1}
+    with pytest.raises(ConfigError, match="unknown cut_spans 'widen'"):
+        read_examples(path, task="ner", cut_spans="widen")
+
+
+@pytest.mark.parametrize(
+    ("spans", "fault"),
+    [
+        ([(0, 13, "PER"), (7, 13, "PER")], "PER at 7-13 'Merkel' overlaps PER at 0-13; keep one of the two"),
+        ([(21, 22, "LOC")], "LOC at 21-22 ' ' holds no word"),
+        ([(3, 3, "LOC")], "LOC at 3-3 of 42 characters is no part of it"),
+        ([(0, 6)], r"\[0, 6\] is not an entity; give start, end and one label"),
+        ([("0", 6, "PER")], "is not an entity"),
+        ([(0, 6, "TWO WORDS")], "one label without white space"),
+    ],
+)
+def test_faults(tmp_path: Path, spans: Any, fault: str) -> None:
+    path = as_lines(tmp_path / "a.jsonl", [doccano(TEXTS[1], []), doccano(TEXTS[0], spans)])
+    with pytest.raises(DataError, match=f"a.jsonl:2: .*{fault}"):
+        read_examples(path, task="ner")
+
+
+def test_faults_of_the_rest(tmp_path: Path) -> None:
+    wrong = of_predict(TEXTS[0], ENTITIES[0])
+    wrong["entities"][1]["text"] = "Berlin"
+    twice = label_studio(TEXTS[0], ENTITIES[0])
+    twice["annotations"][0]["was_cancelled"] = False
+    rows = [wrong, twice, {"content": "x", "spans": []}, 5, {"text": " ", "spans": []}]
+    with pytest.raises(DataError) as caught:
+        read_examples(as_list(tmp_path / "a.json", rows), task="ner")
+    faults = str(caught.value)
+    assert "LOC at 22-27 of 42 characters is 'Paris', not 'Berlin'" in faults
+    assert "2 annotations of one text; keep one of them" in faults
+    assert "no text in field 'text'; fields with a text: 'content'" in faults
+    assert "a JSON int, not an object" in faults
+    assert "empty text" in faults
+    (tmp_path / "a.json").write_text('[{"text": "a", "spans": []},\n {"text": ]', "utf-8")
+    with pytest.raises(DataError, match=r"a\.json:2: not usable JSON: .*export the file again"):
+        read_examples(tmp_path / "a.json", task="ner")
