@@ -85,7 +85,7 @@ def test_thousands_of_labels(tmp_path: Path, form: str) -> None:
         read_examples(path, task=task, labels=labels)
     said = refused(path, task, labels=[f"B-{i}x" for i in range(count)])
     assert "unknown label 'B-0'; the labels are B-0x, B-1x" in said
-    assert f"... {count} faults in all, the first 20 listed" in said
+    assert f"... {count:,} faults in all, the first 20 listed" in said
 
 
 def test_a_label_of_a_megabyte_is_not_repeated(tmp_path: Path) -> None:
