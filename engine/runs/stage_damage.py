@@ -55,9 +55,9 @@ def _forget_scores(folder: Path) -> None:
     """Leaves a stage that was never scored, which `make_stage` then does."""
     record = read_json(folder / FINISHED)
     hashes = {name: value for name, value in record["hashes"].items() if name not in OF_SCORING}
-    write_sealed_json(folder / FINISHED, record | {"hashes": hashes, "scored_on": {}})
-    for name in OF_SCORING:
+    for name in OF_SCORING:  # first: killed in between, the next start finds them missing
         delete(folder / name)
+    write_sealed_json(folder / FINISHED, record | {"hashes": hashes, "scored_on": {}})
 
 
 def remedy(problems: Iterable[str]) -> str:
