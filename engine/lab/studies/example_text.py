@@ -16,7 +16,7 @@ def is_example(example: Example, store: TokenStore, number: int, tokenizer: Toke
         ids = tokenizer.encode_words([example.words], max_length=length)[0].ids
     else:
         ids = tokenizer.encode_texts([str(example.text)], [example.pair], max_length=length)[0].ids
-    return list(ids) == store.ids(number).tolist()
+    return bool(list(ids) == store.ids(number).tolist())
 
 
 def words_of(example: Example) -> tuple[str, ...]:

@@ -204,7 +204,8 @@ def _removed(run: FinishedRun, decided: Sequence[tuple[TaskStage, Json, dict[str
             continue
         store = run.source_train()
         items, gold = Items(store), np.asarray(store.item_labels, dtype=np.int64)
-        readings, errors = [Reading("its label", gold)], np.zeros(len(store))
+        readings = [Reading("its label", gold)]
+        errors: Array = np.zeros(len(store))
         if "source.label" in arrays:  # decisions made before it was kept have none
             student = _known(arrays["source.label"])
             wrong = (student != gold) & (gold >= 0)
@@ -237,9 +238,9 @@ def _of_test(run: FinishedRun, target: str, final: TaskStage, looked: Looked) ->
     if before is None:
         return
     first, early = before
-    errors = [items.number_with(said != gold) for said in (early, predicted)]
+    first_errors, last_errors = (items.number_with(said != gold) for said in (early, predicted))
     readings = [Reading("gold", gold), Reading(first.label, early, "wrong", unlike=gold), last]
-    for kind, worse, better in (("put-right", *errors), ("spoilt", *reversed(errors))):
+    for kind, worse, better in (("put-right", first_errors, last_errors), ("spoilt", last_errors, first_errors)):
         changed = items.readable((better == 0) & (worse > 0))
         picked = Picker(items).best(changed, -worse, gold, 1)
         if picked:
@@ -334,11 +335,11 @@ def windowed(entry: Json) -> Json:
 
 def _reading(store: TokenStore, reading: Reading, number: int) -> Json:
     if store.task != "ner":
-        at = int(store.item_offsets[number])
-        label = int(reading.labels[at])
-        differs = reading.unlike is not None and int(reading.unlike[at]) != label
+        item = int(store.item_offsets[number])
+        label = int(reading.labels[item])
+        differs = reading.unlike is not None and int(reading.unlike[item]) != label
         said = {"by": reading.by, "label": store.label_names[label], "spans": []}
-        return said | _marks(reading, np.array([at]), differs=differs)
+        return said | _marks(reading, np.array([item]), differs=differs)
     both = [labels for labels in (reading.labels, reading.unlike) if labels is not None]
     spans_of = [spans(predicted_tags(store.label_names, store, number, labels)) for labels in both]
     words, offset, entries = store.items(number)[1], int(store.item_offsets[number]), list[Json]()
