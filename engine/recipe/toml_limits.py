@@ -11,6 +11,7 @@ from .toml_lines import Key, key_lines
 LONGEST = 1 << 18
 """Bytes of a recipe."""
 _DEEPEST = 32  # tables in one another
+_WHOLE = range(-(1 << 63), 1 << 63)
 _DIGITS = re.compile(r"(?<![0-9_])[0-9_]{4301}")
 _PART = r"""(?:"(?:[^"\\\n]|\\.)*+"|'[^'\n]*+'|(?<![\w-])[\w-]++)"""
 _DEEP_KEY = re.compile(rf"(?:{_PART}[ \t]*+\.[ \t]*+){{{_DEEPEST}}}")
@@ -44,7 +45,7 @@ def parse_toml(text: str) -> dict[str, Any]:
     level: list[tuple[Key, Any]] = [((), raw)]
     for _ in range(_DEEPEST):
         level = [((*path, key), part) for path, value in level for key, part in _parts(value)]
-        if large := next((path for path, value in level if isinstance(value, int) and abs(value) >> 63), None):
+        if large := next((path for path, value in level if isinstance(value, int) and value not in _WHOLE), None):
             name = ".".join(map(str, large))
             raise TooLargeError(f"{name}: a number of over 64 bits", key_lines(text).get(large, 1))
     if level:
