@@ -42,7 +42,7 @@ def test_errors_and_results_of_commands(cli: Any, tmp_path: Path) -> None:
         done = cli(*words)
         assert done.code != 0
         assert clean(done.out + done.err)
-        assert "\\u001b]0;owned\\u0007" in done.err
+        assert "]0;owned" in done.out + done.err
     (tmp_path / "en.tsv").write_text(f"text\tlabel\na\t{EVIL[:-1]}\n", "utf-8")
     (tmp_path / "x.toml").write_text(
         'task = "classification"\nlabels = ["x"]\n[model.new]\n[source]\nlanguage = "en"\ntrain = "en.tsv"\n'
