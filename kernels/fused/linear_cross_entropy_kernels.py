@@ -65,6 +65,13 @@ def _logits_tile(
     return acc
 
 
+@triton.jit
+def _place_in_tile(target, counted, first_column, BLOCK_V: tl.constexpr):
+    """The column of the tile that is the row's target, -1 where none is: 32 bits take half the comparisons of 64."""
+    place = target - first_column
+    return tl.where(counted & (place >= 0) & (place < BLOCK_V), place, -1).to(tl.int32)
+
+
 @triton.jit(do_not_specialize=["rows", "vocabulary", "ignore_index"])
 def target_logits_kernel(
     hidden_ptr,  # (N, H)
@@ -260,7 +267,6 @@ def probabilities_kernel(
     first_local = (tl.program_id(0) // row_tiles) * BLOCK_V
     row = first_row + tl.arange(0, BLOCK_N)
     local = first_local + tl.arange(0, BLOCK_V)
-    column = first + local
     present = row < rows
     logits = _logits_tile(
         hidden_ptr, weight_ptr, bias_ptr, first_row, first + first_local, rows, vocabulary,
@@ -274,9 +280,10 @@ def probabilities_kernel(
     counted = target != ignore_index
     log_sum = own + loss
     grad = tl.where(counted, grad, 0.0)
-    others = counted[:, None] & (local < width)[None, :] & (column[None, :] != target[:, None])
-    value = tl.exp(tl.where(others, logits - log_sum[:, None], MINUS_INF))
-    value = tl.where(column[None, :] == target[:, None], -off_target[:, None], value)
+    inside = counted[:, None] & (local < width)[None, :]
+    value = tl.exp(tl.where(inside, logits - log_sum[:, None], MINUS_INF))
+    mine = _place_in_tile(target, counted, first + first_local, BLOCK_V)
+    value = tl.where(tl.arange(0, BLOCK_V)[None, :] == mine[:, None], -off_target[:, None], value)
     scaled = value * grad[:, None]
     stored = value * FP16_LIFT if LIFTED else scaled
     corner = out_ptr + first_row.to(tl.int64) * stride + first_local
