@@ -14,6 +14,8 @@ REPAIR_ABOVE = tl.constexpr(30.0)
 # Exact power of two that lifts probabilities into the range of fp16 normals.
 FP16_LIFT = tl.constexpr(2048.0)
 MINUS_INF = tl.constexpr(float("-inf"))
+# exp(x) is exp2(x * LOG2_E) without the branch for results below 2**-126, which are 0 here.
+LOG2_E = tl.constexpr(1.4426950408889634)
 
 
 @triton.jit
@@ -156,13 +158,13 @@ def exponentials_kernel(
     largest = tl.max(above, 1)
     if STORE:
         # A NaN stays one, so that the loss shows it.
-        value = tl.exp(tl.minimum(above, REPAIR_ABOVE, propagate_nan=tl.PropagateNan.ALL))
+        value = tl.exp2(tl.minimum(above, REPAIR_ABOVE, propagate_nan=tl.PropagateNan.ALL) * LOG2_E)
         corner = out_ptr + first_row.to(tl.int64) * stride + first_column
         offset = tl.arange(0, BLOCK_N)[:, None] * stride + tl.arange(0, BLOCK_V)[None, :]
         inside = present[:, None] & (column < stride)[None, :]
         tl.store(corner + offset, value.to(out_ptr.dtype.element_ty), mask=inside)
     else:
-        value = tl.exp(above - tl.where(largest == MINUS_INF, 0.0, largest)[:, None])
+        value = tl.exp2((above - tl.where(largest == MINUS_INF, 0.0, largest)[:, None]) * LOG2_E)
     partial = column_tile.to(tl.int64) * rows + row
     tl.store(max_ptr + partial, largest, mask=present)
     tl.store(sum_ptr + partial, tl.sum(value, 1), mask=present)
@@ -281,7 +283,7 @@ def probabilities_kernel(
     log_sum = own + loss
     grad = tl.where(counted, grad, 0.0)
     inside = counted[:, None] & (local < width)[None, :]
-    value = tl.exp(tl.where(inside, logits - log_sum[:, None], MINUS_INF))
+    value = tl.exp2(tl.where(inside, logits - log_sum[:, None], MINUS_INF) * LOG2_E)
     mine = _place_in_tile(target, counted, first + first_local, BLOCK_V)
     value = tl.where(tl.arange(0, BLOCK_V)[None, :] == mine[:, None], -off_target[:, None], value)
     scaled = value * grad[:, None]
