@@ -107,7 +107,14 @@ def votes_kernel(
     tl.store(label_ptr + item, label.to(tl.int64), mask=inside)
     tl.store(agree_ptr + item, agree, mask=inside)
     tl.store(confidence_ptr + item, confidence, mask=inside)
-    column = tl.arange(0, COLUMNS)[:, None]
-    written = inside[None, :] & (column < CLASSES)
-    offset = row[None, :] * CLASSES + column
-    tl.store(mean_ptr + first * CLASSES + offset, mean * (1.0 / VOTERS), mask=written)
+    mean *= 1.0 / VOTERS
+    if STAGED:  # back to rows as they lie, so that neighbouring lanes write neighbours; alignment as in `load_block`
+        flat = tl.arange(0, COLUMNS * ITEMS)
+        place = tl.minimum(flat, ITEMS * CLASSES - 1)
+        lying = tl.gather(tl.reshape(mean, (COLUMNS * ITEMS,)), (place % CLASSES) * ITEMS + place // CLASSES, 0)
+        written = (flat < rows * CLASSES) & (flat < ITEMS * CLASSES)
+        tl.store(tl.multiple_of(mean_ptr + first * CLASSES + flat, 1), lying, mask=written)
+    else:
+        column = tl.arange(0, COLUMNS)[:, None]
+        offset = row[None, :] * CLASSES + column
+        tl.store(mean_ptr + first * CLASSES + offset, mean, mask=inside[None, :] & (column < CLASSES))
