@@ -334,7 +334,7 @@ def scale_rows_kernel(
 
 @triton.jit(do_not_specialize=["rows", "width"])
 def column_sums_kernel(
-    values_ptr,  # (N, stride)
+    values_ptr,  # (N, stride); read beyond the width: a mask that ends anywhere has each element loaded alone
     grad_ptr,  # (N,) fp32, where HAS_GRAD
     divisor_ptr,  # (N,) fp32, where HAS_GRAD
     out_ptr,  # (width,), out: sum over the rows of values * grad / divisor, in fp32, in order
@@ -351,7 +351,7 @@ def column_sums_kernel(
     while start < rows:
         row = start + tl.arange(0, BLOCK_N)
         present = row < rows
-        inside = present[:, None] & (column < width)[None, :]
+        inside = present[:, None] & (column < stride)[None, :]
         values = tl.load(values_ptr + row.to(tl.int64)[:, None] * stride + column[None, :], mask=inside, other=0.0)
         values = values.to(tl.float32)
         if HAS_GRAD:
