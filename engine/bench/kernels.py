@@ -25,6 +25,7 @@ from ..storage.files import atomic_write_json
 from ..storage.git import git_commit
 from ..training.device import choose_device
 from . import peers as peers
+from .bounds import add_bounds, beyond
 from .case import SIZES, Call, Case, Problem, Setting, Sizes, Variant
 from .encoder import attention_cases, dropout_cases, embedding_cases, gelu_cases, layer_norm_cases, voter_mlp_cases
 from .losses import linear_cross_entropy_cases, soft_label_loss_cases, votes_cases
@@ -70,6 +71,7 @@ def bench_kernels(
     operations: Sequence[str] = (),
     *,
     quick: bool = False,
+    check: bool = False,
     device: str = "auto",
     json_file: Path | None = None,
     say: Callable[[str], None] = lambda line: None,
@@ -79,6 +81,7 @@ def bench_kernels(
     Args:
         operations: names from `OPERATIONS`; all when empty.
         quick: the most important shapes alone, and fewer rounds; on a CPU tiny shapes, which show only that it runs.
+        check: errors against fp64 alone, of this package and of eager torch, and no clocks.
         device: "auto", "cpu" or "cuda".
         json_file: written before and after every case.
         say: receives a line for a person now and then.
@@ -92,13 +95,16 @@ def bench_kernels(
     sizes = _sizes(where, path, quick)
     cases = [case for name in _chosen(operations) for case in OPERATIONS[name](sizes)]
     cases = sorted((c for c in cases if not quick or c.rank == 0 or sizes.name == "tiny"), key=lambda c: c.rank)
+    if check:  # what trains computes all that is computed beside frozen weights, and more
+        cases = [case for case in cases if "frozen" not in case.shape.values()]
     result = _head(where, path, why, sizes, quick) | {"operations": list(dict.fromkeys(case.op for case in cases))}
     for note in result["notes"]:
         say(note)
-    bench = _Bench(where, sizes, path, quick)
-    result["ceilings"] = top = bench.ceilings
-    product, copy = f"{top['matmul_tflops']:.4g} TFLOP/s", f"{top['copy_gb_per_s']:.4g} GB/s"
-    say(f"measured ceilings: {product} ({top['matmul']} {top['dtype']}), {copy}")
+    bench = _Bench(where, sizes, path, quick, check)
+    if (top := bench.ceilings) is not None:
+        result["ceilings"] = top
+        product, copy = f"{top['matmul_tflops']:.4g} TFLOP/s", f"{top['copy_gb_per_s']:.4g} GB/s"
+        say(f"measured ceilings: {product} ({top['matmul']} {top['dtype']}), {copy}")
     started = time.monotonic()
     try:
         for number, case in enumerate(cases, 1):
@@ -118,12 +124,14 @@ def bench_kernels(
 
 
 def own_failures(result: Result) -> list[str]:
-    """The rows of this package's own kernels and references that failed."""
+    """The rows of this package's own kernels and references that failed, or are too far from fp64."""
     return [
-        f"{case['op']}, {case['name']}, {row['variant']}: {row['reason']}"
+        f"{case['op']}, {case['name']}, {row['variant']}: {said}"
         for case in result["cases"]
         for row in case["rows"]
-        if row["reason"] and (row["own"] or row["variant"] == "reference")
+        if row["own"] or row["variant"] == "reference"
+        for said in [row["reason"], *beyond(row)]
+        if said
     ]
 
 
@@ -177,11 +185,11 @@ def _write(result: Result, json_file: Path | None) -> None:
 class _Bench:
     """Measures one case after another on a device."""
 
-    def __init__(self, device: torch.device, sizes: Sizes, path: str, quick: bool) -> None:
-        self.device, self.sizes, self.path = device, sizes, path
+    def __init__(self, device: torch.device, sizes: Sizes, path: str, quick: bool, check: bool) -> None:
+        self.device, self.sizes, self.path, self.check = device, sizes, path, check
         self.cuda = device.type == "cuda"
         self.timer = Timer(device)
-        self.ceilings = ceilings(device, sizes.name == "tiny")
+        self.ceilings = None if check else ceilings(device, sizes.name == "tiny")
         self.seconds = SECONDS[sizes.name] * (0.4 if quick else 1.0)
 
     def measure(self, case: Case, entry: Result) -> None:
@@ -203,8 +211,7 @@ class _Bench:
             torch.cuda.empty_cache()
 
     def _fill(self, entry: Result, problem: Problem, truth: dict[str, torch.Tensor]) -> None:
-        arithmetic = problem.flops / (self.ceilings["matmul_tflops"] * 1e9)
-        floor = max(arithmetic, problem.moved / (self.ceilings["copy_gb_per_s"] * 1e6))
+        floor = self._floor(problem)
         entry |= {"flops": problem.flops, "bytes": problem.moved, "floor_ms": floor}
         candidates: dict[str, Candidate] = {}
         for variant in self._variants(problem):
@@ -217,6 +224,9 @@ class _Bench:
             except FAILURES as error:
                 row["reason"] = reason(error)
                 self._check_device(entry["op"])
+        add_bounds(entry["rows"])
+        if floor is None:
+            return
         time_interleaved(candidates, self.timer, self.seconds, LEAST[self.sizes.name])
         self._check_device(entry["op"])
         for row in entry["rows"]:
@@ -230,9 +240,18 @@ class _Bench:
         for row in entry["rows"]:
             row["times_ours"] = row["ms"]["p50"] / min(own) if own and row.get("ms") else None
 
+    def _floor(self, problem: Problem) -> float | None:
+        """Milliseconds that no implementation can stay below; None where there are no clocks."""
+        if self.ceilings is None:
+            return None
+        arithmetic = problem.flops / (self.ceilings["matmul_tflops"] * 1e9)
+        return max(arithmetic, problem.moved / (self.ceilings["copy_gb_per_s"] * 1e6))
+
     def _variants(self, problem: Problem) -> list[Variant]:
         """On a CPU nothing is compiled, and there are no rivals; on the reference path there is one row of ours."""
         variants = [v for v in problem.variants if self.cuda or v.own or v.path or v.plain]
+        if self.check:
+            variants = [v for v in variants if v.own or v.plain and v.rival]
         if self.path != "reference":
             return variants
         own = next(v for v in variants if v.own)
@@ -246,11 +265,14 @@ class _Bench:
             begin = time.perf_counter()
             call: Call = variant.make()
             candidate = Candidate(call.run, context)
-        warm_up(candidate, self.timer)
-        row["warm_up_s"] = time.perf_counter() - begin
+        if not self.check:
+            warm_up(candidate, self.timer)
+            row["warm_up_s"] = time.perf_counter() - begin
         with context():
             expected = truth if call.truth is None else call.truth()
             row["error"] = errors((call.check or call.run)(), expected) if call.comparable else None
+            if self.check:
+                return candidate
             row |= memory(call.run, self.device)
             row["launches"] = launches(call.run, self.device)
         return candidate

@@ -198,9 +198,9 @@ def launches(run: Run, device: torch.device) -> int | None:
     return sum(not name.startswith(("Memcpy", "Memset")) for name in on_device) or None
 
 
-def errors(results: Mapping[str, Tensor], truth: Mapping[str, Tensor]) -> dict[str, dict[str, float | None]]:
+def errors(results: Mapping[str, Tensor], truth: Mapping[str, Tensor]) -> dict[str, dict[str, Any]]:
     """Of each result that both have: the norm of the difference over that of the truth, in all and of the worst row."""
-    relative: dict[str, dict[str, float | None]] = {}
+    relative: dict[str, dict[str, Any]] = {}
     for name in [name for name in truth if name in results]:
         value, true = results[name], truth[name]
         assert value.shape == true.shape, f"{name}: {tuple(value.shape)}, not {tuple(true.shape)}"
@@ -209,7 +209,8 @@ def errors(results: Mapping[str, Tensor], truth: Mapping[str, Tensor]) -> dict[s
         if true.dim() > 1:
             size, off = (x.reshape(-1, true.shape[-1]).norm(dim=1) for x in (true, difference))
             worst = float((off / size)[size > 0].max()) if bool((size > 0).any()) else 0.0
-        relative[name] = {"frobenius": float(difference.norm() / true.norm()), "worst_row": worst}
+        dtype = str(value.dtype).removeprefix("torch.")
+        relative[name] = {"frobenius": float(difference.norm() / true.norm()), "worst_row": worst, "dtype": dtype}
     return relative
 
 

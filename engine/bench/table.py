@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from .bounds import beyond
+
 Entry = dict[str, Any]
 
 _HEADS = (
@@ -28,24 +30,37 @@ def headline(case: Entry) -> str:
     timed = [row for row in case["rows"] if row.get("ms")]
     own = min((row for row in timed if row["own"]), key=_p50, default=None)
     rival = min((row for row in timed if row["rival"]), key=_p50, default=None)
-    text = f"{case['op']}, {case['name']}: "
-    if own is None:
-        return text + "no time of this package"
-    text += f"{number(_p50(own))} ms, {own['percent_of_floor']:.0f} % of the floor"
-    return text if rival is None else text + f"; {rival['variant']} {rival['times_ours']:.2f}x"
+    parts = [] if own is None else [f"{number(_p50(own))} ms, {own['percent_of_floor']:.0f} % of the floor"]
+    parts += [] if own is None or rival is None else [f"{rival['variant']} {rival['times_ours']:.2f}x"]
+    parts += _worst([row for row in case["rows"] if row["own"]])
+    return f"{case['op']}, {case['name']}: " + ("; ".join(parts) or "no time of this package")
+
+
+def _worst(rows: list[Entry]) -> list[str]:
+    """The largest error of several rows against fp64, and what is above its bound."""
+    largest = [e["frobenius"] for row in rows for e in (row.get("error") or {}).values()]
+    said = [said for row in rows for said in beyond(row)]
+    return [*([f"error {max(largest):.0e}"] if largest else []), *(f"TOO LARGE: {text}" for text in said)]
 
 
 def _header(result: Entry) -> list[str]:
     versions = result["environment"]["versions"]
     named = ", ".join(f"{name} {version}" for name, version in versions.items() if version)
     absent = ", ".join(name for name, version in versions.items() if not version)
-    top = result["ceilings"]
+    top = result.get("ceilings")
+    measured = (
+        []
+        if top is None
+        else [
+            f"ceilings measured here: {top['matmul_tflops']:.4g} TFLOP/s (product {top['matmul']}), "
+            f"{top['copy_gb_per_s']:.4g} GB/s (copy, read and write)"
+        ]
+    )
     return [
         f"{result['device']}, {result['dtype']}, {result['sizes']} shapes, commit {result['commit'] or 'unknown'}",
         named + (f"; not installed: {absent}" if absent else ""),
         *result["notes"],
-        f"ceilings measured here: {top['matmul_tflops']:.4g} TFLOP/s (product {top['matmul']}), "
-        f"{top['copy_gb_per_s']:.4g} GB/s (copy, read and write)",
+        *measured,
     ]
 
 
@@ -62,17 +77,23 @@ def _case(case: Entry) -> list[str]:
 def _row(row: Entry) -> str:
     if row["reason"]:
         return f"    {row['variant']:24}  - {row['reason']}"
-    ms, error = row["ms"], row["error"]
+    ms, error = row.get("ms"), row["error"]
     worst = {} if error is None else {k: [e[k] for e in error.values() if e[k] is not None] for k in _ERRORS}
+    times = [""] * 4
+    if ms:
+        times = [
+            " / ".join(number(ms[q]) for q in ("p20", "p50", "p80")),
+            "" if row["times_ours"] is None else f"{row['times_ours']:.2f}",
+            f"{row['percent_of_floor']:.0f}",
+            number(row["host_ms"]),
+        ]
     cells = (
-        " / ".join(number(ms[q]) for q in ("p20", "p50", "p80")),
-        "" if row["times_ours"] is None else f"{row['times_ours']:.2f}",
-        f"{row['percent_of_floor']:.0f}",
-        number(row["host_ms"]),
-        *("" if row[k] is None else f"{row[k]:.0f}" for k in ("peak_mib", "workspace_mib", "launches")),
+        *times,
+        *("" if row.get(k) is None else f"{row[k]:.0f}" for k in ("peak_mib", "workspace_mib", "launches")),
         *(f"{max(worst[k]):.0e}" if worst.get(k) else "" for k in _ERRORS),
     )
-    return f"    {row['variant']:24}" + "".join(f"{cell:>{w + 2}}" for cell, w in zip(cells, _WIDTHS, strict=True))
+    line = f"    {row['variant']:24}" + "".join(f"{cell:>{w + 2}}" for cell, w in zip(cells, _WIDTHS, strict=True))
+    return "\n".join([line, *(f"    {'':24}  TOO LARGE: {said}" for said in beyond(row))])
 
 
 _ERRORS = ("frobenius", "worst_row")

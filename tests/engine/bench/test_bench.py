@@ -16,6 +16,7 @@ from torch.nn import functional
 from xlt_engine import ConfigError, XltError, kernels
 from xlt_engine.engine.bench import kernels as bench
 from xlt_engine.engine.bench import peers as bench_peers
+from xlt_engine.engine.bench.bounds import add_bounds, beyond
 from xlt_engine.engine.bench.case import SIZES, Call, Case, Problem, Setting, Variant, differentiate, lengths
 from xlt_engine.engine.bench.losses import _loss_truth, linear_cross_entropy_cases
 from xlt_engine.engine.bench.measure import Candidate, Run, Timer, errors, quantiles, time_interleaved
@@ -125,13 +126,55 @@ def test_an_absent_or_failing_rival_is_a_row_with_the_reason(monkeypatch: pytest
     assert rows["broken"]["reason"].startswith("RuntimeError: ")
     assert rows["later"]["reason"].startswith("TypeError: ")
     assert rows["xlt-engine"]["reason"] is None
-    assert rows["xlt-engine"]["error"]["out"] == {"frobenius": 0.0, "worst_row": 0.0}
+    error = rows["xlt-engine"]["error"]["out"]
+    assert (error["frobenius"], error["worst_row"], error["dtype"]) == (0.0, 0.0, "float32")
     assert rows["fine"]["error"]["out"]["frobenius"] == pytest.approx(0.5)
     assert rows["fine"]["times_ours"] == rows["fine"]["ms"]["p50"] / rows["xlt-engine"]["ms"]["p50"]
     assert bench.own_failures(result) == []
     text = render(result)
     assert "- ImportError: No module named 'nowhere'" in text
     assert "fine " in result["cases"][0]["headline"]
+
+
+@pytest.mark.parametrize("check", [True, False])
+@pytest.mark.parametrize("value", [2.1, float("nan")])
+def test_an_error_above_its_bound_is_a_failure(value: float, check: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    variants = (
+        Variant("ours", lambda: constant(value), own=True),
+        Variant("reference", lambda: constant(2.00001), path="reference"),
+        Variant("wrong rival", lambda: constant(3.0), plain=True),
+    )
+    monkeypatch.setattr(bench, "OPERATIONS", {"made up": lambda sizes: [case_of(*variants)]})
+    result = bench.bench_kernels(quick=True, check=check, device="cpu")
+    failed = bench.own_failures(result)
+    assert len(failed) == 2, failed
+    assert all(text.startswith("made up, N 1,000, xlt-engine: error of out (") for text in failed)
+    assert "bound 2.0e-05" in failed[0]
+    assert "TOO LARGE: error of out" in result["cases"][0]["headline"]
+    assert render(result).count("TOO LARGE: error of out") == 2
+    assert all(("ms" in row) != check for row in result["cases"][0]["rows"])
+
+
+def test_what_eager_torch_cannot_do_better_is_no_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    variants = (
+        Variant("ours", lambda: constant(2.002), own=True),
+        Variant("torch eager", lambda: constant(2.001), plain=True),
+    )
+    result = measure(monkeypatch, case_of(*variants))
+    assert bench.own_failures(result) == []
+    assert result["cases"][0]["rows"][0]["error"]["out"]["bounds"][0] == pytest.approx(1.5e-3, rel=1e-3)
+
+
+def test_bounds_tell_a_wrong_tile_from_rounding() -> None:
+    """A matrix gradient rounded to bf16 is below, one with a tile of 467 of another scale is above."""
+    truth = AT.normal(467 * 8, 64, key="d_weight").double()
+    rounded = truth.to(torch.bfloat16)
+    wrong = rounded.clone()
+    wrong[-8:] *= 0.5
+    for value, expected in ((rounded, 0), (wrong, 2)):
+        row = {"variant": "xlt-engine", "own": True, "error": errors({"d_weight": value}, {"d_weight": truth})}
+        add_bounds([row])
+        assert len(beyond(row)) == expected
 
 
 def test_a_failure_of_our_own_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -199,7 +242,7 @@ def test_errors_are_relative_to_the_truth_and_to_each_row() -> None:
     result = errors(found, truth)
     assert result["x"]["frobenius"] == pytest.approx(0.1 / (25.01**0.5))
     assert result["x"]["worst_row"] == pytest.approx(1.0)
-    assert result["y"] == {"frobenius": 0.5, "worst_row": None}
+    assert result["y"] == {"frobenius": 0.5, "worst_row": None, "dtype": "float32"}
     with pytest.raises(AssertionError):
         errors({"x": torch.zeros(2, 2)}, truth)
 
