@@ -4,15 +4,19 @@
 
 Parts, each in a process of its own with a time limit (time that a part leaves goes to the later ones):
 
-    environment   machine, versions, measured ceilings, and probes of the libraries below
-    tests         the tests that are marked gpu
+    ceilings      machine, versions, and the rates that no kernel can pass
+    compile       every kernel, on all cores, into Triton's cache: what follows starts warm
+    correctness   xlt-engine bench kernels --check: errors against fp64 at production shapes
+    sweep         the stock products below the loss, and the tiles of its kernel
     kernels       xlt-engine bench kernels
-    step          whole training and inference steps against transformers
+    step          whole training and inference steps of all tasks against transformers' eager attention
+    peers         the same against tuned and compiled peers
+    tests         the tests that are marked gpu; graphs and conformance first
+    run           xlt-engine run on real text below XLT_DATA, else the packaged demo, end to end
     deterministic what the same bits in every run cost a step
-    sweep         tiles of the loss kernel
 
 The package need not be installed. Results are gpu-*.json, gpu-tests.xml and gpu-log.txt in --out ($OUT, else
-benchmarks/results).
+benchmarks/results); gpu-suite.json has the small parts whole, and is written after each.
 """
 
 from __future__ import annotations
@@ -42,13 +46,24 @@ MERCY_SECONDS = 8.0
 TEST_MERCY_SECONDS = 15.0
 LOG_BYTES = 8 << 20
 TEST_PROCESSES = 12
-TESTS = ("tests/kernels", "tests/engine", "tests/benchmarks")
+TESTS = (
+    "tests/engine/training/test_graphs.py",
+    "tests/kernels/fused/test_conformance.py",
+    "tests/kernels",
+    "tests/engine",
+    "tests/benchmarks",
+)
 DRY_TESTS = ("tests/kernels/fused/test_dropout.py", "tests/engine/training/test_feed.py")
+REAL_TEXT = "ner/wikineural/de/test.txt"
+EAGER, LATER = ("--peer", "eager"), ("--peer", "tuned", "--peer", "liger", "--peer", "modernbert")
 
 
 @dataclass(frozen=True)
 class Part:
-    """`share` is the part's portion of the time that is left when it starts, against those of the parts after it."""
+    """`share` is the part's portion of the time that is left when it starts, against those of the parts after it.
+
+    Lines come last; a part that measured nothing has none.
+    """
 
     name: str
     share: float
@@ -106,7 +121,7 @@ class Suite:
                 start_new_session=True,
             )
             try:
-                running.wait(max(1.0, seconds - mercy))
+                running.wait(seconds - min(mercy, seconds / 4))
             except subprocess.TimeoutExpired:
                 timed_out = True
                 running.send_signal(signal.SIGINT)
@@ -121,12 +136,17 @@ class Suite:
     def read(self, name: str | Path) -> dict[str, Any]:
         """A JSON result, of --out if its path is relative; empty where the part did not get so far."""
         with suppress(OSError, ValueError):
-            found: dict[str, Any] = json.loads((self.out / name).read_text())
-            return found
+            content: dict[str, Any] = json.loads((self.out / name).read_text())
+            return content
         return {}
 
-    def script(self, name: str, *arguments: str) -> list[str]:
-        return [str(BENCHMARKS / name), *arguments, *(["--dry"] if self.dry else [])]
+    def small(self, name: str) -> Path:
+        """Where a part leaves what goes into gpu-suite.json."""
+        return self.scratch / f"{name}.json"
+
+    def script(self, name: str, file: Path) -> list[str]:
+        """A script of `gpu/`."""
+        return [str(BENCHMARKS / "gpu" / name), "--json", str(file), *(["--dry"] if self.dry else [])]
 
     def step(self, *arguments: str) -> list[str]:
         """`step.py`, dry with a tiny model."""
@@ -134,19 +154,32 @@ class Suite:
         return [str(BENCHMARKS / "step.py"), *where, *arguments]
 
 
-def _environment(suite: Suite, seconds: float) -> dict[str, Any]:
-    file = str(suite.out / "gpu-environment.json")
-    return suite.process(suite.script("gpu_parts.py", "environment", "--json", file), seconds)
+def _ceilings(suite: Suite, seconds: float) -> dict[str, Any]:
+    return suite.process(suite.script("ceilings.py", suite.small("ceilings")), seconds)
 
 
-def _environment_lines(suite: Suite) -> Iterator[str]:
-    found = suite.read("gpu-environment.json")
-    if "ceilings" in found:
-        top = found["ceilings"]
-        name = found.get("device", {}).get("name", "cpu")
+def _ceiling_lines(suite: Suite) -> Iterator[str]:
+    result = suite.read(suite.small("ceilings"))
+    if "ceilings" in result:
+        top = result["ceilings"]
+        name = result.get("device", {}).get("name", "cpu")
         yield f"{name}: {top['matmul_tflops']:.4g} TFLOP/s {top['dtype']}, {top['copy_gb_per_s']:.4g} GB/s copied"
-    for probe, value in found.get("probes", {}).items():
-        yield f"{probe}: {value.get('reason') or ', '.join(f'{k} {_p50(v)}' for k, v in value.items() if k != 'n')}"
+
+
+def _compile(suite: Suite, seconds: float) -> dict[str, Any]:
+    return suite.process(suite.script("warm.py", suite.small("compile")), seconds)
+
+
+def _compile_lines(suite: Suite) -> Iterator[str]:
+    result = suite.read(suite.small("compile"))
+    if "skipped" in result:
+        yield f"skipped: {result['skipped']}"
+    jobs = result.get("jobs", [])
+    if jobs:
+        kernels = [kernel for job in jobs for kernel in job["kernels"]]
+        spilled = sum(kernel["stack"] > 0 for kernel in kernels)
+        yield f"{len(kernels)} kernels in {result['seconds']:.0f} s, {spilled} of them spill registers"
+    yield from (f"FAILED {job['family']}, {job['dtype']}: {job['reason']}" for job in jobs if "reason" in job)
 
 
 def _p50(value: Any) -> str:
@@ -179,13 +212,13 @@ def _test_lines(suite: Suite) -> Iterator[str]:
     yield from (f"FAILED {c.get('classname')}::{c.get('name')}" for c in bad[:20])
 
 
-def _kernels(suite: Suite, seconds: float) -> dict[str, Any]:
+def _bench(suite: Suite, seconds: float, name: str, *more: str) -> dict[str, Any]:
     """A process that loses the device is followed by another for the operations that it did not reach."""
     end = time.monotonic() + seconds
-    file, rest = suite.out / "gpu-kernels.json", suite.scratch / "gpu-kernels-rest.json"
-    options = ["--quick", "--device", "cpu"] if suite.dry else ["--device", "cuda"]
+    file, rest = suite.out / name, suite.scratch / f"rest-{name}"
+    options = [*(["--quick", "--device", "cpu"] if suite.dry else ["--device", "cuda"]), *more]
     done = suite.process([str(BENCHMARKS / "kernels.py"), "--json", str(file), *options], seconds)
-    result = suite.read(file.name)
+    result = suite.read(name)
     left = end - time.monotonic()
     remaining = _not_reached(result) if result else []
     if not result.get("complete") and not done["timed_out"] and remaining and left > 2 * LEAST_SECONDS:
@@ -195,6 +228,32 @@ def _kernels(suite: Suite, seconds: float) -> dict[str, Any]:
         result["cases"] += suite.read(rest).get("cases", [])
         file.write_text(json.dumps(result, indent=1) + "\n")
     return done
+
+
+def _correctness(suite: Suite, seconds: float) -> dict[str, Any]:
+    return _bench(suite, seconds, "gpu-correctness.json", "--check")
+
+
+def _correctness_lines(suite: Suite) -> Iterator[str]:
+    """What is wrong, in full; else one line."""
+    result = suite.read("gpu-correctness.json")
+    cases = result.get("cases", [])
+    bad = [case["headline"] for case in cases if "TOO LARGE" in case.get("headline", "")]
+    failed = [
+        f"{case['op']}, {case['name']}: {part['reason']}"
+        for case in cases
+        for part in [case, *(row for row in case["rows"] if row["own"])]
+        if part.get("reason")
+    ]
+    if cases:
+        yield f"{len(cases)} cases against fp64: {len(bad)} above a bound, {len(failed)} failed"
+    yield from [*bad, *failed]
+    if result and not result.get("complete"):
+        yield f"cut off in {result.get('running')}"
+
+
+def _kernels(suite: Suite, seconds: float) -> dict[str, Any]:
+    return _bench(suite, seconds, "gpu-kernels.json")
 
 
 def _not_reached(result: dict[str, Any]) -> list[str]:
@@ -211,27 +270,41 @@ def _kernel_lines(suite: Suite) -> Iterator[str]:
         yield f"cut off in {result.get('running')}"
 
 
+def _steps(suite: Suite, seconds: float, file: Path, *options: str) -> dict[str, Any]:
+    return suite.process(
+        suite.step("--json", str(file), "--seconds", str(max(0.0, seconds - MERCY_SECONDS)), *options), seconds
+    )
+
+
 def _step(suite: Suite, seconds: float) -> dict[str, Any]:
-    arguments = ("--json", str(suite.out / "gpu-step.json"), "--seconds", str(seconds - MERCY_SECONDS))
-    return suite.process(suite.step(*arguments), seconds)
+    """One set of lengths, so that all tasks have a row before anything is compiled."""
+    return _steps(suite, seconds, suite.out / "gpu-step.json", "--quick", *EAGER)
 
 
-def _step_lines(suite: Suite) -> Iterator[str]:
-    result = suite.read("gpu-step.json")
+def _peers(suite: Suite, seconds: float) -> dict[str, Any]:
+    few = ("--task", "btf") if suite.dry else ()
+    return _steps(suite, seconds, suite.small("peers"), *LATER, *few)
+
+
+def _step_lines(suite: Suite, file: str | Path = "gpu-step.json") -> Iterator[str]:
+    result = suite.read(file)
     yield from result.get("headlines", [])
     for task, entry in result.get("tasks", {}).items():
         failed = entry.get("failed", {}) | ({"all": entry["reason"]} if "reason" in entry else {})
         yield from (f"{task}, {name}: {why}" for name, why in failed.items())
 
 
+def _peer_lines(suite: Suite) -> Iterator[str]:
+    yield from _step_lines(suite, suite.small("peers"))
+
+
 def _deterministic(suite: Suite, seconds: float) -> dict[str, Any]:
-    arguments = ["--json", str(suite.out / "gpu-deterministic.json"), "--seconds", str(seconds - MERCY_SECONDS)]
-    arguments += ["--alone", "--deterministic", "--task", "btf", "--task", "finetune"]
-    return suite.process(suite.step(*arguments), seconds)
+    options = ("--quick", "--alone", "--deterministic", "--task", "btf", "--task", "finetune")
+    return _steps(suite, seconds, suite.small("deterministic"), *options)
 
 
 def _deterministic_lines(suite: Suite) -> Iterator[str]:
-    plain, equal = (suite.read(f"gpu-{name}.json").get("tasks", {}) for name in ("step", "deterministic"))
+    plain, equal = (suite.read(file).get("tasks", {}) for file in ("gpu-step.json", suite.small("deterministic")))
     for task, entry in equal.items():
         if "reason" in entry:
             yield f"{task}: {entry['reason']}"
@@ -243,25 +316,59 @@ def _deterministic_lines(suite: Suite) -> Iterator[str]:
 
 
 def _sweep(suite: Suite, seconds: float) -> dict[str, Any]:
-    file = str(suite.out / "gpu-sweep.json")
     interpreter = {"XLT_KERNELS": "triton", "TRITON_INTERPRET": "1"} if suite.dry and find_spec("triton") else {}
-    return suite.process(suite.script("gpu_parts.py", "sweep", "--json", file), seconds, **interpreter)
+    return suite.process(suite.script("sweep.py", suite.out / "gpu-sweep.json"), seconds, **interpreter)
 
 
 def _sweep_lines(suite: Suite) -> Iterator[str]:
     result = suite.read("gpu-sweep.json")
+    for probe, value in result.get("probes", {}).items():
+        yield f"{probe}: {value.get('reason') or ', '.join(f'{k} {_p50(v)}' for k, v in value.items())}"
     yield from result.get("headlines", [])
     if "skipped" in result:
         yield f"skipped: {result['skipped']}"
 
 
+def _run(suite: Suite, seconds: float) -> dict[str, Any]:
+    """Seed 0 of a recipe by the command line, as a user has it; what was reached is in its summary and its events."""
+    text = os.environ.get("XLT_DATA")
+    recipe = "wikineural" if text and (Path(text) / REAL_TEXT).is_file() else "demo"
+    folder = suite.scratch / "run"
+    command = ["-m", "xlt_engine.cli", "run", recipe, "--seeds", "0", "--run-dir", str(folder)]
+    command += ["--device", "cpu" if suite.dry else "cuda"]
+    command += ["--stage", "pretrain", "--set", "pretrain.epochs=1"] if suite.dry else []
+    done = suite.process(command, seconds)
+    finished = {
+        file.parent.relative_to(folder).as_posix(): json.loads(file.read_text())
+        for file in sorted(folder.rglob("stage.json"))
+    }
+    result = {"recipe": recipe, "stages": finished, "summary": suite.read(folder / "summary.json")}
+    suite.small("run").write_text(json.dumps(result) + "\n")
+    return done
+
+
+def _run_lines(suite: Suite) -> Iterator[str]:
+    result = suite.read(suite.small("run"))
+    stages, summary = result.get("stages", {}), result.get("summary", {})
+    if not stages:
+        return
+    yield f"{result['recipe']}: {len(stages)} stages finished, {', '.join(stages)}"
+    for row in summary.get("rows", []):
+        if row["role"] == "target" and row["metric"] == summary["metric"]:
+            yield f"{row['language']}, {row['label']}: {row['metric']} {row['value']:.1f} after {row['seconds']:.1f} s"
+
+
 PARTS = (
-    Part("environment", 40, _environment, _environment_lines),
-    Part("tests", 135, _tests, _test_lines),
-    Part("kernels", 170, _kernels, _kernel_lines),
-    Part("step", 105, _step, _step_lines),
-    Part("deterministic", 25, _deterministic, _deterministic_lines),
-    Part("sweep", 45, _sweep, _sweep_lines),
+    Part("ceilings", 20, _ceilings, _ceiling_lines),
+    Part("compile", 60, _compile, _compile_lines),
+    Part("correctness", 60, _correctness, _correctness_lines),
+    Part("sweep", 60, _sweep, _sweep_lines),
+    Part("kernels", 85, _kernels, _kernel_lines),
+    Part("step", 60, _step, _step_lines),
+    Part("peers", 55, _peers, _peer_lines),
+    Part("tests", 60, _tests, _test_lines),
+    Part("run", 40, _run, _run_lines),
+    Part("deterministic", 20, _deterministic, _deterministic_lines),
 )
 
 
@@ -281,12 +388,20 @@ def run(suite: Suite, parts: list[Part], seconds: float, commit: str | None) -> 
         limit = left * part.share / sum(p.share for p in parts[index:])
         entry: dict[str, Any] = {"name": part.name, "limit": limit}
         result["parts"].append(entry)
-        if limit < LEAST_SECONDS and not suite.dry:
+        if left < LEAST_SECONDS and not suite.dry:
             entry["skipped"] = "no time left"
             continue
         print(f"{part.name}: at most {limit:.0f} s", flush=True)
-        entry |= part.run(suite, limit)
-        entry["lines"] = list(part.lines(suite))
+        began = time.monotonic()
+        try:
+            entry |= part.run(suite, limit)
+            entry["lines"] = list(part.lines(suite))
+        except Exception as error:  # whatever a part left behind, the others go on
+            entry = {"exit": None, "timed_out": False, "seconds": time.monotonic() - began} | entry
+            entry["lines"] = [f"FAILED {type(error).__name__}: {error}"]
+            result["parts"][-1] = entry
+        if small := suite.read(suite.small(part.name)):
+            entry["result"] = small
         (suite.out / "gpu-suite.json").write_text(json.dumps(result, indent=1) + "\n")
     result["seconds"] = seconds - (deadline - time.monotonic())
     (suite.out / "gpu-suite.json").write_text(json.dumps(result, indent=1) + "\n")

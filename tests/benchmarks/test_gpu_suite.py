@@ -2,61 +2,122 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
 import subprocess
 import sys
+from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
+
+import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 
 
-def test_dry_run(tmp_path: Path) -> None:
-    command = [sys.executable, str(ROOT / "benchmarks" / "gpu_suite.py"), "--dry", "--out", str(tmp_path)]
-    command += ["--commit", "abc", "--wheels", str(tmp_path)]
-    environment = {k: v for k, v in os.environ.items() if k not in ("XLT_KERNELS", "TRITON_INTERPRET")}
-    environment["OMP_NUM_THREADS"] = "1"
-    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=200, env=environment)
-    log = (tmp_path / "gpu-log.txt").read_text()
-    assert done.returncode == 0, done.stderr
-    files = {path.name: path for path in tmp_path.iterdir()}
-    assert len(files) <= 8
-    suite = json.loads(files["gpu-suite.json"].read_text())
-    assert (suite["commit"], suite["dry"], suite["notes"]) == ("abc", True, [f"no wheels in {tmp_path}"])
-    assert [part["name"] for part in suite["parts"]] == [
-        "environment",
-        "tests",
-        "kernels",
-        "step",
-        "deterministic",
-        "sweep",
-    ]
-    assert [(part["exit"], part["timed_out"]) for part in suite["parts"]] == [(0, False)] * 6, log
-    assert all(part["lines"] for part in suite["parts"])
-    assert all(f"\n{part['name']}: " in done.stdout for part in suite["parts"])
+PARTS = (
+    *("ceilings", "compile", "correctness", "sweep", "kernels"),
+    *("step", "peers", "tests", "run", "deterministic"),
+)
+PATIENCE = 3000
+"""Seconds: the suite stops its parts by the clock, which on a busy machine says nothing."""
 
-    environment_part = json.loads(files["gpu-environment.json"].read_text())
-    assert environment_part["ceilings"]["matmul_tflops"] > 0
-    assert len(environment_part["probes"]) == 4
-    assert "0 failed" in suite["parts"][1]["lines"][0]
-    kernels = json.loads(files["gpu-kernels.json"].read_text())
-    assert kernels["complete"]
-    assert {case["op"] for case in kernels["cases"]} == set(kernels["operations"])
-    assert all(row["reason"] is None for case in kernels["cases"] for row in case["rows"])
-    step = json.loads(files["gpu-step.json"].read_text())
-    assert step["complete"]
-    assert set(step["tasks"]) == {"btf", "finetune", "soft", "hard", "teacher"}
-    for task, entry in step["tasks"].items():
-        assert entry.get("reason") is None, task
-        assert set(entry["rows"]) == {"conll, random", "conll, sorted"}
-        for rows in entry["rows"].values():
-            assert {"xlt-engine", "transformers, eager", "transformers, SDPA, fused AdamW"} <= set(rows)
-        assert entry["difference_fp32"] < 1e-4
-    equal = json.loads(files["gpu-deterministic.json"].read_text())
-    assert (equal["deterministic"], step["deterministic"]) == (True, False)
-    assert {name for entry in equal["tasks"].values() for rows in entry["rows"].values() for name in rows} == {
-        "xlt-engine"
-    }
-    assert len(suite["parts"][4]["lines"]) == 4
-    sweep = json.loads(files["gpu-sweep.json"].read_text())
+
+@pytest.fixture(scope="module")
+def dry(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any], str]:
+    """The folder of a dry run, its summary, and what it printed."""
+    out = tmp_path_factory.mktemp("suite")
+    command = [sys.executable, str(ROOT / "benchmarks" / "gpu_suite.py"), "--dry", "--out", str(out)]
+    command += ["--commit", "abc", "--wheels", str(out), "--seconds", str(PATIENCE)]
+    environment = {k: v for k, v in os.environ.items() if k not in ("XLT_KERNELS", "TRITON_INTERPRET", "XLT_DATA")}
+    environment["OMP_NUM_THREADS"] = "1"
+    ran = subprocess.run(command, capture_output=True, text=True, check=False, timeout=2 * PATIENCE, env=environment)
+    assert ran.returncode == 0, ran.stderr
+    return out, json.loads((out / "gpu-suite.json").read_text()), ran.stdout
+
+
+def read(out: Path, name: str) -> dict[str, Any]:
+    content: dict[str, Any] = json.loads((out / name).read_text())
+    return content
+
+
+def test_all_parts_run(dry: tuple[Path, dict[str, Any], str]) -> None:
+    out, suite, printed = dry
+    assert len(list(out.iterdir())) <= 8
+    assert (suite["commit"], suite["dry"], suite["notes"]) == ("abc", True, [f"no wheels in {out}"])
+    assert tuple(part["name"] for part in suite["parts"]) == PARTS
+    log = (out / "gpu-log.txt").read_text()
+    assert [(part["name"], part["exit"], part["timed_out"]) for part in suite["parts"]] == [
+        (name, 0, False) for name in PARTS
+    ], log
+    assert all(part["lines"] for part in suite["parts"])
+    assert all(f"\n{name}: " in printed for name in PARTS)
+    assert sum(part["limit"] for part in suite["parts"][:1]) < PATIENCE / 20
+
+
+def test_what_the_parts_measure(dry: tuple[Path, dict[str, Any], str]) -> None:
+    out, suite, _ = dry
+    parts = {part["name"]: part for part in suite["parts"]}
+    assert parts["ceilings"]["result"]["ceilings"]["matmul_tflops"] > 0
+    if find_spec("triton") is not None:
+        (job,) = parts["compile"]["result"]["jobs"]
+        assert job["kernels"][0]["operation"] == "dropout"
+    assert "0 failed" in parts["tests"]["lines"][0]
+    for name in ("gpu-correctness.json", "gpu-kernels.json"):
+        result = read(out, name)
+        assert result["complete"]
+        assert {case["op"] for case in result["cases"]} == set(result["operations"])
+        assert all(row["reason"] is None for case in result["cases"] for row in case["rows"])
+        own = [row for case in result["cases"] for row in case["rows"] if row["own"]]
+        assert all("bounds" in error for row in own for error in row["error"].values())
+    assert parts["correctness"]["lines"][0].endswith("0 above a bound, 0 failed")
+    sweep = read(out, "gpu-sweep.json")
+    assert len(sweep["probes"]) == 2
     assert sweep.get("skipped") or all("reason" not in entry for entry in sweep["tiles"])
+    assert parts["run"]["result"]["recipe"] == "demo"
+    assert len(parts["run"]["result"]["stages"]) == 1
+
+
+def test_the_steps_of_all_tasks(dry: tuple[Path, dict[str, Any], str]) -> None:
+    out, suite, _ = dry
+    parts = {part["name"]: part for part in suite["parts"]}
+    step, peers = read(out, "gpu-step.json"), parts["peers"]["result"]
+    assert set(step["tasks"]) == {"btf", "finetune", "soft", "hard", "teacher"}
+    assert set(peers["tasks"]) == {"btf"}
+    for result, theirs in ((step, "transformers, eager"), (peers, "transformers, SDPA, fused AdamW")):
+        assert result["complete"]
+        for task, entry in result["tasks"].items():
+            assert entry.get("reason") is None, task
+            assert set(entry["rows"]) == {"conll, random", "conll, sorted"}
+            assert all({"xlt-engine", theirs} <= set(rows) for rows in entry["rows"].values())
+            assert entry["difference_fp32"] < 1e-4
+    equal = parts["deterministic"]["result"]
+    assert (equal["deterministic"], step["deterministic"]) == (True, False)
+    sides = {name for entry in equal["tasks"].values() for rows in entry["rows"].values() for name in rows}
+    assert sides == {"xlt-engine"}
+    assert len(parts["deterministic"]["lines"]) == 4
+
+
+def test_a_part_that_breaks_is_said_and_the_others_go_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import gpu_suite
+
+    def broken(suite: gpu_suite.Suite, seconds: float) -> dict[str, Any]:
+        (suite.small("first")).write_text('{"kept": 1}')
+        raise ValueError("half a file")
+
+    def fine(suite: gpu_suite.Suite, seconds: float) -> dict[str, Any]:
+        assert json.loads((tmp_path / "out" / "gpu-suite.json").read_text())["parts"][0]["result"] == {"kept": 1}
+        return {"exit": 0, "timed_out": False, "seconds": 1.0}
+
+    options = argparse.Namespace(dry=True, out=tmp_path / "out", wheels=None)
+    (tmp_path / "scratch").mkdir()
+    suite = gpu_suite.Suite(options, tmp_path / "scratch")
+    parts = [
+        gpu_suite.Part("first", 1, broken, lambda s: iter(())),
+        gpu_suite.Part("second", 3, fine, lambda s: iter("x")),
+    ]
+    result = gpu_suite.run(suite, parts, 100.0, None)
+    assert [part["lines"] for part in result["parts"]] == [["FAILED ValueError: half a file"], ["x"]]
+    assert result["parts"][0]["limit"] == pytest.approx(25, abs=1)
+    gpu_suite.show(result)

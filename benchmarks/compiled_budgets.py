@@ -1,0 +1,129 @@
+"""What the compiler makes of every Triton kernel, for three compute capabilities and three types; no GPU is needed.
+
+    python benchmarks/compiled_budgets.py [--jobs 2]      writes results/compiled-budgets-VERSION.json, of triton
+
+Another triton than the one that is installed: its folder first in PYTHONPATH. The calls are those of
+`gpu/specialisations.py`; `tests/benchmarks/test_compiled_budgets.py` holds a part of them to the same limits.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from importlib import import_module
+from itertools import groupby
+from pathlib import Path
+from typing import Any
+
+from common import made
+
+BENCHMARKS = Path(__file__).resolve().parent
+SPECIALISATIONS = BENCHMARKS / "gpu" / "specialisations.py"
+CAPABILITIES, TYPES = ("9.0", "8.0", "8.9"), ("bf16", "fp32", "fp16")
+SHARED = {"8.0": 163 << 10, "8.9": 99 << 10, "9.0": 227 << 10}
+"""Bytes of shared memory that one program may have: A100, RTX 4090, H100."""
+
+SPILLS: dict[tuple[str, str, str], tuple[int, str]] = {}
+"""Bytes of stack that (capability, type, kernel) may use, and why; all others none."""
+
+PROGRAMS = {
+    "attention.forward": 4,
+    "attention_backward.backward_whole": 1,
+    "attention_backward.backward": 2,
+    "layer_norm.backward": 2,
+    "embedding.backward": 2,
+    "gelu.gelu_backward": 4,
+    "votes.votes": 4,
+}
+"""Programs that have to fit a multiprocessor by their registers, as the files of these 16-bit kernels reason."""
+
+Rows = list[dict[str, Any]]
+
+
+def compile_part(capability: str, types: Sequence[str], families: Sequence[str] = (), count: bool = False) -> Rows:
+    """The compiled kernels, one after another, in a process of its own.
+
+    Raises:
+        subprocess.CalledProcessError: a kernel does not compile; the reason is on stderr.
+    """
+    command = [sys.executable, str(SPECIALISATIONS), "--capability", capability]
+    command += ["--shared", str(SHARED[capability]), "--dtype", *types]
+    command += (["--family", *families] if families else []) + (["--count"] if count else [])
+    output = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True).stdout
+    return [json.loads(line) | {"capability": capability} for line in output.splitlines()]
+
+
+def programs(row: dict[str, Any]) -> int:
+    """How many programs of a kernel the 65,536 registers of a multiprocessor hold; they are allotted in eights."""
+    return 65_536 // (-(-row["registers"] // 8) * 8 * 32 * row["warps"])
+
+
+def violations(rows: Iterable[dict[str, Any]]) -> Iterator[str]:
+    """What is beyond a limit: spills, shared memory, registers, and products beside the matrix units.
+
+    Products of 16-bit operands run by warp group on 9.0, but for tiles of short sequences, too small for one; those of
+    fp32 are exact by default, which no matrix unit is.
+    """
+    for row in rows:
+        capability, dtype, kernel = row["capability"], row["dtype"], row["kernel"]
+        name = f"{capability}, {dtype}, {kernel} ({row['operation']})"
+        allowed = SPILLS.get((capability, dtype, kernel), (0, ""))[0]
+        if row["stack"] > allowed:
+            yield f"{name}: {row['stack']} bytes of registers spilled, {allowed} allowed"
+        if row["shared"] > SHARED[capability]:
+            yield f"{name}: {row['shared']} bytes of shared memory, {SHARED[capability]} there are"
+        if dtype == "fp32":
+            continue
+        together = PROGRAMS.get(kernel, 1)
+        if programs(row) < together:
+            yield f"{name}: {row['registers']} registers leave room for {programs(row)} programs of {together}"
+        short = row["operation"].startswith(("attention 16", "attention 24"))
+        wanted = ("wgmma",) if capability == "9.0" and not short else ("wgmma", "mma.sync")
+        if row["products"] and row["units"] not in wanted:
+            yield f"{name}: products by {row['units']}, not {' or '.join(wanted)}"
+
+
+def summary(rows: Rows) -> Rows:
+    """The largest figures of each kernel over its specialisations, by capability and type."""
+
+    def key(row: dict[str, Any]) -> tuple[str, str, str]:
+        return row["capability"], row["dtype"], row["kernel"]
+
+    kept = []
+    for (capability, dtype, kernel), group in groupby(sorted(rows, key=key), key):
+        found = list(group)
+        figures = ("warps", "registers", "stack", "shared", "instructions")
+        kept.append(
+            {"capability": capability, "dtype": dtype, "kernel": kernel, "specialisations": len(found)}
+            | {figure: max(row[figure] for row in found) for figure in figures}
+            | {"units": sorted({row["units"] for row in found if row["units"]})}
+        )
+    return kept
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--jobs", type=int, default=1, help="processes at once")
+    parser.add_argument("--capability", nargs="+", choices=CAPABILITIES, default=CAPABILITIES)
+    parser.add_argument("--dtype", nargs="+", choices=TYPES, default=TYPES)
+    parser.add_argument("--json", type=Path, help="the result  [default: benchmarks/results/...]")
+    arguments = parser.parse_args()
+    version = import_module("triton").__version__
+    parts = [(capability, dtype) for dtype in arguments.dtype for capability in arguments.capability]
+    with ThreadPoolExecutor(arguments.jobs) as pool:
+        rows = [row for part in pool.map(lambda p: compile_part(p[0], p[1:], count=True), parts) for row in part]
+    result = {"triton": version, "made": made("python benchmarks/compiled_budgets.py", [], trained=False)}
+    result |= {"violations": list(violations(rows)), "kernels": summary(rows)}
+    file = arguments.json or BENCHMARKS / "results" / f"compiled-budgets-{version}.json"
+    lines = ",\n ".join(json.dumps(row) for row in result.pop("kernels"))
+    file.write_text(f'{json.dumps(result, indent=1)[:-2]},\n "kernels": [\n {lines}\n]}}\n')
+    print(f"{file.name}: {len(rows)} specialisations", *result["violations"], sep="\n")
+    sys.exit(1 if result["violations"] else 0)
+
+
+if __name__ == "__main__":
+    main()
