@@ -27,7 +27,11 @@ CAPABILITIES, TYPES = ("9.0", "8.0", "8.9"), ("bf16", "fp32", "fp16")
 SHARED = {"8.0": 163 << 10, "8.9": 99 << 10, "9.0": 227 << 10}
 """Bytes of shared memory that one program may have: A100, RTX 4090, H100."""
 
-SPILLS: dict[tuple[str, str, str], tuple[int, str]] = {}
+_TILES = "tiles chosen for 9.0, whose accumulators and addresses do not all fit the registers of 8.0"
+SPILLS: dict[tuple[str, str, str], tuple[int, str]] = {
+    ("8.0", "bf16", "linear_cross_entropy.exponentials"): (512, _TILES),
+    ("8.0", "bf16", "linear_cross_entropy.probabilities"): (512, _TILES),
+}
 """Bytes of stack that (capability, type, kernel) may use, and why; all others none."""
 
 PROGRAMS = {
