@@ -64,7 +64,7 @@ class _PackedAttention(torch.autograd.Function):
             kept = None
             if seed is not None:
                 rows = out_rows.gather[group.first_slot * heads :][: group.sequences * heads * group.length]
-                kept = keep_mask(rows, group.length, p, seed, site)
+                kept = keep_mask(rows, group.length, p, seed, site, lanes=heads)
                 masks.append(kept)
             (target,) = _blocks(out, group, heads, 1)
             blocks = _blocks(work, group, heads, 3)
@@ -177,7 +177,7 @@ def packed_attention(
         max_seqlen: the longest sequence, or more; kernels size their work by it, plain torch does not. Where it is
             less on a device, the output of the tokens beyond it is undefined.
         p: dropout probability of the attention probabilities; off when `seed` is None.
-        seed: see `dropout`.
+        seed: see `dropout`; a first row counts tokens.
         site: see `dropout`.
         plan: of `attention_plan(cu_seqlens)`, when more than one layer uses it; made here otherwise.
 

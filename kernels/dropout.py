@@ -35,7 +35,8 @@ def dropout(x: Tensor, p: float, *, seed: int | Tensor | None, site: int = 0) ->
     Args:
         x: any shape.
         p: in [0, 1); resolved to a multiple of 2**-16.
-        seed: int or int64 device scalar; None returns `x` itself.
+        seed: int or int64 device scalar; None returns `x` itself. For a part of a larger batch int64 [2] on the device,
+            the seed and the number of the part's first row: it drops what the whole would. Otherwise rows count from 0.
         site: tells the dropout positions of a network apart.
 
     Raises:

@@ -14,12 +14,17 @@ The generator hashes counters with 32-bit integers, which a CPU vectorises and a
 with G = 0x9E3779B9 and logical shifts. Word c holds the 16 bits of columns 2c (low half) and 2c + 1. Two keys a row
 make two rows' sequences unrelated even where they run through the same counters. Two multiplications make a word;
 Philox takes twenty wide ones for four. Enough for dropout, and meant for nothing else.
+
+Rows are counted from 0, or from a number that goes with the seed: so a part of a batch drops what the whole does.
 """
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor
+from torch.nn import functional
+
+from .dispatch import use_triton
 
 LEVELS = 1 << 16
 GOLDEN = 0x9E3779B9
@@ -48,12 +53,29 @@ def keep_scale(p: float) -> float:
 
 
 def seed_tensor(p: float, seed: int | Tensor | None, device: torch.device) -> Tensor | None:
-    """`seed` as an int64 tensor of one element on `device`, without waiting for it; None without dropout."""
+    """Seed and first row, int64 [2] on `device`, without waiting for it; None without dropout."""
     if not is_active(p, seed) or seed is None:
         return None
-    if isinstance(seed, Tensor):
-        return seed.to(device=device, dtype=torch.int64).reshape(1)
-    return torch.full((1,), _wrap(seed, 64), dtype=torch.int64, device=device)
+    seed = _on(device, seed).reshape(-1)
+    return seed if seed.shape[0] == 2 else functional.pad(seed, (0, 1))
+
+
+def seed_from_row(seed: int | Tensor | None, first: int | Tensor, x: Tensor) -> Tensor | None:
+    """A seed whose rows are counted from `first` on, for all operations on tensors like `x`; None stays None.
+
+    It is made where they read it: on the device for the kernels, on the host for plain torch.
+    """
+    if seed is None:
+        return None
+    if use_triton(x):
+        return torch.stack([_on(x.device, seed).reshape(()), _on(x.device, first).reshape(())])
+    return torch.tensor([_wrap(int(seed), 64), int(first)])
+
+
+def _on(device: torch.device, number: int | Tensor) -> Tensor:
+    if isinstance(number, Tensor):
+        return number.to(device=device, dtype=torch.int64)
+    return torch.full((1,), _wrap(number, 64), dtype=torch.int64, device=device)
 
 
 def _wrap(value: int, bits: int = 32) -> int:
@@ -70,9 +92,8 @@ def _mix(x: int) -> int:
     return x ^ x >> 16
 
 
-def site_keys(seed: int | Tensor, site: int) -> tuple[int, int]:
-    """The two 32-bit keys of a dropout position; a tensor seed is read on the host."""
-    seed = int(seed)
+def _site_keys(seed: int, site: int) -> tuple[int, int]:
+    """The two 32-bit keys of a dropout position."""
     base = _mix(_mix((seed & _MASK32) + GOLDEN & _MASK32) + (seed >> 32) & _MASK32)
     a = _mix(base + site * GOLDEN & _MASK32)
     return a, _mix(a ^ SITE_SPLIT)
@@ -96,7 +117,14 @@ def _mix_(x: Tensor, key: Tensor | None = None) -> Tensor:
 
 
 def keep_mask(
-    rows: int | Tensor, columns: int, p: float, seed: int | Tensor, site: int, device: torch.device | None = None
+    rows: int | Tensor,
+    columns: int,
+    p: float,
+    seed: int | Tensor,
+    site: int,
+    device: torch.device | None = None,
+    *,
+    lanes: int = 1,
 ) -> Tensor:
     """A mask [rows, columns], 1 where an element is kept.
 
@@ -104,16 +132,20 @@ def keep_mask(
     by it several times faster.
 
     Args:
-        rows: how many, numbered from 0; or an integer tensor of row numbers.
+        rows: how many, numbered from 0; or an integer tensor of row numbers. To all of them the first row is added.
         columns: how many.
         p: in [0, 1).
-        seed: int or int64 tensor of one element.
+        seed: int; or an int64 tensor, read on the host: the seed alone, or [seed, first row].
         site: tells the dropout positions of a network apart.
         device: of the mask when `rows` is a number.
+        lanes: rows of the mask to one of those that the first row counts.
     """
     numbers = torch.arange(rows, device=device) if isinstance(rows, int) else rows
     numbers = numbers.to(torch.int32)
-    a, b = site_keys(seed, site)
+    seed, first = (*seed.reshape(-1).tolist(), 0)[:2] if isinstance(seed, Tensor) else (seed, 0)
+    if first:
+        numbers = numbers.add(_wrap(first * lanes))
+    a, b = _site_keys(seed, site)
     key0 = _mix_(numbers.mul(_wrap(GOLDEN)).add_(_wrap(a)))
     key1 = _mix_(numbers.bitwise_xor(_wrap(b)))
     words = (columns + 1) // 2

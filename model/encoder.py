@@ -19,6 +19,7 @@ from ..kernels import (
     linear_gelu,
     packed_attention,
 )
+from ..kernels.masks import seed_from_row
 from .config import EncoderConfig
 from .init import Initialiser
 
@@ -33,7 +34,7 @@ class PackedInput(Protocol):
 
     `token_ids`, `positions` and `segments` are int64 [T]; `cu_seqlens` is [S + 1], the first token of each sequence
     and then T; `max_seqlen` is the length of the longest sequence; `item_index` is int64 [K], the token rows that a
-    head reads.
+    head reads. `first_token` and `first_item` number the first of either where this is a part of a larger batch.
     """
 
     @property
@@ -48,6 +49,10 @@ class PackedInput(Protocol):
     def max_seqlen(self) -> int: ...
     @property
     def item_index(self) -> Tensor: ...
+    @property
+    def first_token(self) -> int | Tensor: ...
+    @property
+    def first_item(self) -> int | Tensor: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,9 +118,12 @@ class Layer(nn.Module):
         self.output_norm_weight, self.output_norm_bias = init.ones(hidden), init.zeros(hidden)
 
     def forward(
-        self, hidden: Tensor, batch: PackedInput, plan: AttentionPlan, rows: Tensor | None, seed: Seed
+        self, hidden: Tensor, batch: PackedInput, plan: AttentionPlan, rows: Tensor | None, seeds: tuple[Seed, Seed]
     ) -> Tensor:
-        """The states after this layer, of all tokens or of `rows` only (keys and values stay whole)."""
+        """The states after this layer, of all tokens or of `rows` only (keys and values stay whole).
+
+        `seeds` are of the attention, which counts tokens, and of what follows it, which counts what is left of them.
+        """
         tokens, size = hidden.shape
         qkv = functional.linear(hidden, self.qkv_weight, self.qkv_bias)
         context = packed_attention(
@@ -123,7 +131,7 @@ class Layer(nn.Module):
             batch.cu_seqlens,
             batch.max_seqlen,
             p=self.attention_dropout,
-            seed=seed,
+            seed=seeds[0],
             site=self.site + 1,
             plan=plan,
         ).reshape(tokens, size)
@@ -136,7 +144,7 @@ class Layer(nn.Module):
             self.attention_norm_bias,
             eps=self.eps,
             p=self.dropout,
-            seed=seed,
+            seed=seeds[1],
             site=self.site + 2,
             x_bias=self.output_bias,
         )
@@ -148,7 +156,7 @@ class Layer(nn.Module):
             self.output_norm_bias,
             eps=self.eps,
             p=self.dropout,
-            seed=seed,
+            seed=seeds[1],
             site=self.site + 3,
             x_bias=self.down_bias,
         )
@@ -192,7 +200,7 @@ class Encoder(nn.Module):
         Args:
             rows: int64 [K]; the last layer then computes its output projection and feed-forward for these token rows
                 only, and `hidden` is [K, H] in their order.
-            seed: turns dropout on; the masks are a function of the seed.
+            seed: turns dropout on; the masks are a function of the seed, and of where the batch begins in its whole.
 
         Raises:
             ModelError: a sequence is longer than the position table, or (checked on the CPU only) an id lies outside
@@ -213,10 +221,13 @@ class Encoder(nn.Module):
     def _states(self, batch: PackedInput, rows: Tensor | None, seed: Seed) -> Iterator[Tensor]:
         self._check(batch)
         plan = attention_plan(batch.cu_seqlens)
-        hidden: Tensor = self.embeddings(batch, seed)
+        of_tokens = seed_from_row(seed, batch.first_token, self.word_embedding)
+        of_rows = of_tokens if rows is None else seed_from_row(seed, batch.first_item, self.word_embedding)
+        hidden: Tensor = self.embeddings(batch, of_tokens)
         yield hidden
         for index, layer in enumerate(self.layers, start=1):
-            inputs = hidden, batch, plan, rows if index == len(self.layers) else None, seed
+            last = index == len(self.layers)
+            inputs = hidden, batch, plan, rows if last else None, (of_tokens, of_rows if last else of_tokens)
             if self._recomputes(layer, hidden):
                 hidden = checkpoint(layer, *inputs, use_reentrant=False, preserve_rng_state=False)
             else:

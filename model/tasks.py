@@ -11,6 +11,7 @@ from torch.nn import functional
 
 from .. import ModelError
 from ..kernels import dropout_residual_layer_norm, linear_gelu
+from ..kernels.masks import seed_from_row
 from .config import EncoderConfig
 from .encoder import Encoder, PackedInput, Seed
 from .heads import Head
@@ -144,7 +145,11 @@ class TaskModel(nn.Module):
 
     def forward(self, batch: PackedInput, seed: Seed = None) -> Tensor:
         """The logits of the batch's items, [M, K, C]; dropout is on when a seed is passed."""
-        return self.head(self.features(batch, seed), seed)
+        return self.read(self.features(batch, seed), batch, seed)
+
+    def read(self, features: Tensor, batch: PackedInput, seed: Seed = None) -> Tensor:
+        """The head's logits, [M, K, C], of the batch's `features`."""
+        return self.head(features, seed_from_row(seed, batch.first_item, features))
 
     def features(self, batch: PackedInput, seed: Seed = None) -> Tensor:
         """What the head reads, [K, H]."""

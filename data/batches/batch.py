@@ -34,6 +34,8 @@ class PackedBatch:
         item_example: int64 [K], index into the S sequences of each item.
         num_targets: number of items that count in the loss, known on the host.
         kind: which of several losses it is for; empty where a step has one.
+        first_token, first_item: tokens and items of the step's batch before those of this part of it; 0 in a whole one.
+            Dropout counts its rows from there. Tensors in a captured step.
     """
 
     token_ids: Tensor
@@ -49,6 +51,8 @@ class PackedBatch:
     item_example: Tensor = field(default_factory=lambda: torch.zeros(0, dtype=torch.int64))
     num_targets: int = 0
     kind: str = ""
+    first_token: int | Tensor = 0
+    first_item: int | Tensor = 0
 
     @property
     def num_tokens(self) -> int:
@@ -134,8 +138,8 @@ def _positions(positions: Sequence[np.ndarray | None], lengths: np.ndarray) -> n
 def cut(batch: PackedBatch, sequences: int) -> list[PackedBatch]:
     """A batch in parts of at most `sequences` sequences, in their order; the batch itself where it has no more.
 
-    Each part is what `pack` makes of its sequences alone; the numbers of targets add up to that of the batch. Padding
-    of a static shape is left out.
+    Each part is what `pack` makes of its sequences alone, but knows where it begins, so that dropout is that of the
+    batch; the numbers of targets add up to that of the batch. Padding of a static shape is left out.
     """
     count = len(batch.example_ids)
     if not 0 < sequences < count:
@@ -163,4 +167,6 @@ def _part(batch: PackedBatch, first: int, last: int, starts: Sequence[int], ends
         item_example=batch.item_example[items] - first,
         num_targets=ends[last] - ends[first] if labels is None else int((labels != IGNORE).sum()),
         kind=batch.kind,
+        first_token=batch.first_token + starts[first],
+        first_item=batch.first_item + ends[first],
     )

@@ -12,7 +12,7 @@ import numpy as np
 from ..store.corpus import Corpus
 from ..store.format import IGNORE
 from ..store.store import TokenStore
-from .batch import PackedBatch, pack
+from .batch import PackedBatch, cut, pack
 from .buckets import BatchSize
 from .masking import mask_tokens
 from .sampling import epoch_batches, num_batches, resample, rng_for
@@ -145,17 +145,15 @@ class MlmBatches:
         )
         inputs, labels = np.split(corrupted, ends[:-1]), np.split(targets, ends[:-1])
         items = [np.flatnonzero(t != IGNORE) for t in labels]
-        return [
-            pack(
-                inputs[a : a + self._micro_batch],
-                segments[a : a + self._micro_batch],
-                items=items[a : a + self._micro_batch],
-                labels=[t[i] for t, i in zip(labels, items, strict=True)][a : a + self._micro_batch],
-                example_ids=members[a : a + self._micro_batch, 1],
-                positions=positions[a : a + self._micro_batch],
-            )
-            for a in range(0, len(members), self._micro_batch)
-        ]
+        whole = pack(
+            inputs,
+            segments,
+            items=items,
+            labels=[t[i] for t, i in zip(labels, items, strict=True)],
+            example_ids=members[:, 1],
+            positions=positions,
+        )
+        return cut(whole, self._micro_batch)
 
 
 def _parts(values: np.ndarray, size: int) -> list[np.ndarray]:
@@ -252,16 +250,16 @@ class TaskBatches:
         """The sizes of a step's batches, without making them."""
         starts = [(self._offsets[c], self._parts[c].examples[i]) for c, i in self._draws.members(step)]
         counts = np.array([offsets[i + 1] - offsets[i] for offsets, i in starts])
-        cut = self._micro_batch
+        size = self._micro_batch
         return [
             BatchSize(int(lengths.sum()), len(lengths), int(items.sum()), int(lengths.max()))
-            for lengths, items in zip(_parts(self._draws.lengths(step), cut), _parts(counts, cut), strict=True)
+            for lengths, items in zip(_parts(self._draws.lengths(step), size), _parts(counts, size), strict=True)
         ]
 
     def __getitem__(self, step: int) -> list[PackedBatch]:
         drawn = self._draws.members(step)
         members = np.stack([drawn[:, 0], [self._parts[c].examples[i] for c, i in drawn]], axis=1)
-        return [self._pack(members[a : a + self._micro_batch]) for a in range(0, len(members), self._micro_batch)]
+        return cut(self._pack(members), self._micro_batch)
 
     def _pack(self, members: np.ndarray) -> PackedBatch:
         parts = [self._parts[c] for c, _ in members]

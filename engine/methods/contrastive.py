@@ -39,7 +39,7 @@ class LabelAlignment:
     def __call__(self, model: TaskModel, batch: PackedBatch, seed: int | Tensor) -> Tensor:
         assert batch.labels is not None
         features = model.features(batch, seed)
-        loss = voter_cross_entropy(model.head(features, seed), batch.labels)
+        loss = voter_cross_entropy(model.read(features, batch, seed), batch.labels)
         if self.weight == 0:
             return loss
         labels = batch.labels
@@ -62,7 +62,7 @@ class SemanticAlignment:
     def __call__(self, model: TaskModel, batch: PackedBatch, seed: int | Tensor) -> Tensor:
         assert batch.labels is not None
         features = model.features(batch, seed)
-        loss = voter_cross_entropy(model.head(features, seed), batch.labels)
+        loss = voter_cross_entropy(model.read(features, batch, seed), batch.labels)
         if self.weight == 0:
             return loss
         # The translations are all that shares the class of the text in the middle, the only one with a weight.
@@ -163,8 +163,9 @@ def contrastive_plan(config: RunConfig, seed: int, stages: tuple[Stage, ...] = (
     settings["contrastive"] = {k: v for k, v in settings["contrastive"].items() if k not in left_out}
     rest: dict[str, Any] = {"inputs": start_inputs(config, seed), "settings": settings}
     rest |= {"order": 25, "label": "label alignment"}
-    # A smaller part has less to compare: "auto" does not halve these batches.
+    # A smaller part has less to compare: "auto" does not halve these batches, and how they are cut decides the result.
     first = replace(training, micro_batch=training.fixed_micro_batch)
+    rest["settings"] = settings | ({"parts": first.fixed_micro_batch} if first.micro_batch else {})
     plan = [Stage(f"{where}/la", "align", "la", "contrastive", seed, first, **rest)]
     if table.has_semantic:
         semantic = {"lr": table.semantic.lr, "weight": table.semantic.weight}

@@ -73,10 +73,10 @@ def numeric_settings(config: RunConfig) -> dict[str, Any]:
 def stage_settings(config: RunConfig, name: str, table: StageConfig) -> dict[str, Any]:
     """What decides the result of a stage: the keys of its table, under a name, and [training] as it holds there.
 
-    What memory it takes does not: "auto" starts as the whole batch.
+    How its steps are cut does not, by more than rounding: all count as whole.
     """
     training = config.training_of(table)
-    values = vars(table) | vars(training) | {"micro_batch": training.fixed_micro_batch}
+    values = vars(table) | vars(training) | {"micro_batch": 0}
     shared = _deciding(TrainingConfig)
     return {
         name: {key: values[key] for key in _deciding(type(table)) if key not in shared},

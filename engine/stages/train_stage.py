@@ -167,7 +167,7 @@ class Fit:
                 self.folder,
                 step=self.loop.step,
                 tensors=tensors,
-                meta=meta | {"spent": asdict(spent), "processes": self.context.processes.size},
+                meta=meta | {"spent": asdict(spent), "parts": self._parts},
                 fingerprint=self.fingerprint,
             )
         self.saved = now
@@ -191,14 +191,16 @@ class Fit:
         )
 
     def _other_parts(self, meta: Mapping[str, Any]) -> list[str]:
-        """A note where the processes cut batches into other parts than those that saved a checkpoint did."""
-        before, now = int(meta.get("processes", 1)), self.context.processes.size
-        if before == now or self.stage.training.micro_batch != 0:
-            return []
-        return [
-            f"begun by {before} processes, goes on with {now}: the same batches in other parts, hence "
-            "other dropout masks; a training.micro_batch gives the same for any number of processes"
-        ]
+        """A note where steps are cut into other parts than those of a checkpoint."""
+        before, now = int(meta.get("parts", 0)), self._parts
+        sizes = [f"parts of {size} sequences" if size else "whole batches" for size in (before, now)]
+        return [] if before == now else [f"begun in {sizes[0]}, goes on in {sizes[1]}: the same up to rounding"]
+
+    @property
+    def _parts(self) -> int:
+        """Sequences in one forward pass; 0: all of the batch."""
+        training = self.stage.training
+        return self.context.processes.micro_batch(training.fixed_micro_batch, training.batch_size)
 
     def _hear_halvings(self) -> None:
         """Has smaller micro-batches reported, and those from before the run was cut off recorded again."""

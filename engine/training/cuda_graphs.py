@@ -109,16 +109,20 @@ class CudaRunner:
 
 @dataclass(frozen=True)
 class _Captured:
-    """A step's buffers and what replays it on them."""
+    """A step's buffers and what replays it on them.
 
-    seeds: list[Tensor]
+    Attributes:
+        counters: what dropout counts from in each micro-batch, a scalar each: its seed, its first token and item.
+    """
+
+    counters: list[tuple[Tensor, ...]]
     inputs: list[Tensor]
     valid: Tensor
     replay: Replay
 
     def __call__(self, micro_batches: MicroBatches, valid: int | Tensor) -> Tensor:
         """Replays the step on these inputs; nothing waits for the device."""
-        _fill(self.seeds, self.inputs, self.valid, micro_batches, valid)
+        _fill(self.counters, self.inputs, self.valid, micro_batches, valid)
         return self.replay()
 
 
@@ -199,19 +203,23 @@ class GraphedSteps:
 
     def _capture(self, key: tuple[Any, ...], micro_batches: MicroBatches, valid: int | Tensor) -> None:
         device = micro_batches[0][1].token_ids.device
-        seeds = [torch.zeros((), dtype=torch.int64, device=device) for _ in micro_batches]
+        counters = [torch.zeros(3, dtype=torch.int64, device=device).unbind() for _ in micro_batches]
         static = [_static(batch) for _, batch in micro_batches]
         inputs = [tensor for batch in static for tensor in _tensors(batch).values()]
         targets = torch.zeros((), dtype=torch.float32, device=device)
-        _fill(seeds, inputs, targets, micro_batches, valid)
+        _fill(counters, inputs, targets, micro_batches, valid)
+        parts = [
+            (seed, replace(batch, first_token=token, first_item=item))
+            for (seed, token, item), batch in zip(counters, static, strict=True)
+        ]
         self._clear()
         try:
-            replay = self._runner.capture(lambda: self._train_step(list(zip(seeds, static, strict=True)), targets))
+            replay = self._runner.capture(lambda: self._train_step(parts, targets))
         except RuntimeError as error:  # torch has no narrower class for all that CUDA and its allocator refuse
             reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
             self._off(f"a step could not be captured: {reason}")
         else:
-            self._captured[key] = _Captured(seeds, inputs, targets, replay)
+            self._captured[key] = _Captured(counters, inputs, targets, replay)
         finally:
             self._clear()
 
@@ -258,13 +266,18 @@ def _static(batch: PackedBatch) -> PackedBatch:
 
 
 def _fill(
-    seeds: list[Tensor], inputs: list[Tensor], targets: Tensor, micro_batches: MicroBatches, valid: int | Tensor
+    counters: list[tuple[Tensor, ...]],
+    inputs: list[Tensor],
+    targets: Tensor,
+    micro_batches: MicroBatches,
+    valid: int | Tensor,
 ) -> None:
     fresh = [tensor for _, batch in micro_batches for tensor in _tensors(batch).values()]
     for dtype in dict.fromkeys(tensor.dtype for tensor in inputs):
         same = [i for i, tensor in enumerate(inputs) if tensor.dtype == dtype]
         # One launch for a list of one dtype.
         torch._foreach_copy_([inputs[i] for i in same], [fresh[i] for i in same])
-    for buffer, (seed, _) in zip(seeds, micro_batches, strict=True):
-        buffer.fill_(seed)
+    for buffers, (seed, batch) in zip(counters, micro_batches, strict=True):
+        for buffer, value in zip(buffers, (seed, batch.first_token, batch.first_item), strict=True):
+            buffer.fill_(value)
     targets.fill_(valid)

@@ -2,8 +2,8 @@
 
 With `micro_batch = "auto"` the failed step is repeated from the weights before it, in parts of half as many sequences:
 its gradients are dropped, nothing of it was applied. The loss is divided by the targets of the whole step as ever, so
-that the run is, from that step on, one with that micro-batch; dropout masks depend on the micro-batch, masked tokens do
-not. Among several processes nothing is halved: the others would be in another step.
+that the run is, from that step on, one with that micro-batch, which differs from one of whole batches by rounding
+alone. Among several processes nothing is halved: the others would be in another step.
 """
 
 from __future__ import annotations
@@ -84,7 +84,7 @@ class Halving:
             "micro-batch-halved",
             f"step {self.step}: {self.before} sequences at a time do not fit into memory ({self.sequences} sequences, "
             f"{self.tokens} tokens, the longest has {self.longest}); from this step on the stage runs with "
-            f"micro_batch = {self.after}: the same loss, other dropout masks",
+            f"micro_batch = {self.after}: the same up to rounding",
             asdict(self),
         )
 

@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, fields, replace
+from itertools import accumulate
 from threading import RLock
 from typing import Any
 
@@ -155,10 +156,12 @@ class Prefetcher:
         self, step: int, batches: Sequence[PackedBatch], buckets: Sequence[Bucket]
     ) -> list[tuple[int, PackedBatch]]:
         """The micro-batches of this process that have targets, padded, with their dropout seeds for this step."""
-        numbers = self._share(len(batches))
-        padded = pad_step([batches[i] for i in numbers], buckets)
-        numbered = zip(numbers, padded, strict=True)
-        return [(derive_seed(self._seed, "dropout", step, i), batch) for i, batch in numbered if batch.num_targets]
+        # A part has the seed of its whole batch, and counts its rows on: a step is the same however it is cut.
+        wholes = list(accumulate(int(batch.first_token == 0) for batch in batches))
+        mine = self._share(len(batches))
+        padded = pad_step([batches[i] for i in mine], buckets)
+        seeds = [derive_seed(self._seed, "dropout", step, wholes[i] - 1) for i in mine]
+        return [(seed, batch) for seed, batch in zip(seeds, padded, strict=True) if batch.num_targets]
 
     def _received(self, made: _Made) -> StepBatches:
         """Orders the copies before what the caller launches next, and their memory's next use after it."""

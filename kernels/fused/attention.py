@@ -8,7 +8,7 @@ ones take two: rowsum(dO * O), then programs that own a block of keys beside pro
 two programs add to one number, so equal runs are equal to the bit. Probabilities and their gradients are rounded to the
 dtype of the operands before a product.
 
-A mask's row is `token in the batch * heads + head`, its column the key's place in its own sequence.
+A mask's row is `(first row + token in the batch) * heads + head`, its column the key's place in its own sequence.
 
 Bytes moved, at least, with e bytes an element: forward 4 * e * T * heads * d, backward 7 * e * T * heads * d (8 with
 `out`), and 4 * T * heads of log-sum-exp in each.

@@ -89,7 +89,7 @@ def backward_whole_kernel(
     d_out_ptr,  # (T, heads, HEAD)
     log_sum_ptr,  # (heads, T) fp32
     starts_ptr,  # (S + 1,)
-    seed_ptr,  # (1,) int64; unused without DROPOUT
+    seed_ptr,  # (2,) int64; unused without DROPOUT
     token_stride,
     part_stride,
     head_stride,
@@ -253,7 +253,7 @@ def backward_kernel(
     log_sum_ptr,  # (heads, T) fp32
     delta_ptr,  # (heads, T) fp32
     starts_ptr,  # (S + 1,)
-    seed_ptr,  # (1,) int64; unused without DROPOUT
+    seed_ptr,  # (2,) int64; unused without DROPOUT
     token_stride,
     part_stride,
     head_stride,

@@ -49,10 +49,10 @@ def store(ptr, stride, row, length, value, HEAD: tl.constexpr, WIDE: tl.constexp
 def mask_of(seed_ptr, site, start, head, heads, DROPOUT: tl.constexpr):
     """The dropout of a sequence and head: two keys, the number of its first row, and the step to the next."""
     if DROPOUT:
-        a, b = site_keys(seed_ptr, site)
+        a, b, before = site_keys(seed_ptr, site)
     else:
-        a, b = head, head
-    return a, b, start * heads + head, heads
+        a, b, before = head, head, head
+    return a, b, (before + start) * heads + head, heads
 
 
 @triton.jit
@@ -118,7 +118,7 @@ def forward_kernel(
     out_ptr,  # (T, heads, HEAD)
     log_sum_ptr,  # (heads, T) fp32; unused without WITH_LOG_SUM
     starts_ptr,  # (S + 1,)
-    seed_ptr,  # (1,) int64; unused without DROPOUT
+    seed_ptr,  # (2,) int64; unused without DROPOUT
     token_stride,
     part_stride,
     head_stride,

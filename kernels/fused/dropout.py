@@ -19,7 +19,7 @@ _TILE = 4096
 def _dropout_kernel(
     x_ptr,  # (rows, columns)
     out_ptr,  # (rows, columns)
-    seed_ptr,  # (1,) int64
+    seed_ptr,  # (2,) int64
     rows,
     columns,
     site,
@@ -28,10 +28,10 @@ def _dropout_kernel(
     ROWS: tl.constexpr,
     COLUMNS: tl.constexpr,
 ):
-    a, b = site_keys(seed_ptr, site)
+    a, b, before = site_keys(seed_ptr, site)
     row = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
     column = tl.program_id(1) * COLUMNS + tl.arange(0, COLUMNS)
-    key0, key1 = row_keys(a, b, row)
+    key0, key1 = row_keys(a, b, before + row)
     offset = row.to(tl.int64)[:, None] * columns + column[None, :]
     inside = (row < rows)[:, None] & (column < columns)[None, :]
     x = tl.load(x_ptr + offset, mask=inside, other=0.0).to(tl.float32)
@@ -41,7 +41,7 @@ def _dropout_kernel(
 
 @torch.library.custom_op("xlt::dropout", mutates_args=())
 def dropout(x: Tensor, seed: Tensor, site: int, p: float) -> Tensor:
-    """`kernels.dropout` for a contiguous `x` [rows, columns] and `seed` [1] int64 on its device."""
+    """`kernels.dropout` for a contiguous `x` [rows, columns] and `seed` [2] int64 on its device."""
     rows, columns = x.shape
     out = torch.empty_like(x)
     block = min(next_power_of_2(columns), _TILE)

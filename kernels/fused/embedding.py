@@ -52,7 +52,7 @@ def embedding_layer_norm(
     site: int,
     save: bool,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """`kernels.embedding_layer_norm` for contiguous tensors; drops where there is a seed, [1] int64.
+    """`kernels.embedding_layer_norm` for contiguous tensors; drops where there is a seed, [2] int64.
 
     `mean` and `rstd` are for backward, empty unless `save`; `word_grad` is for backward, not touched here.
     """

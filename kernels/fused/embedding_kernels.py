@@ -30,7 +30,7 @@ def forward_kernel(
     segment_ptr,  # (kinds, SIZE)
     weight_ptr,  # (SIZE,)
     bias_ptr,  # (SIZE,)
-    seed_ptr,  # (1,) int64, or None
+    seed_ptr,  # (2,) int64, or None
     out_ptr,  # (rows, SIZE)
     mean_ptr,  # (rows,) fp32
     rstd_ptr,  # (rows,) fp32
@@ -63,8 +63,8 @@ def forward_kernel(
     mean, rstd, centred = statistics(total, inside, eps, SIZE)
     out = centred * rstd[:, None] * weight[None, :] + bias[None, :]
     if DROPOUT:
-        a, b = site_keys(seed_ptr, site)
-        key0, key1 = row_keys(a, b, row)
+        a, b, before = site_keys(seed_ptr, site)
+        key0, key1 = row_keys(a, b, before + row)
         out = tl.where(keep(key0[:, None], key1[:, None], column[None, :], dropped), out * scale, 0.0)
     offset = row.to(tl.int64)[:, None] * SIZE + column[None, :]
     tl.store(out_ptr + offset, out, mask=exists[:, None] & inside[None, :])
@@ -97,7 +97,7 @@ def backward_kernel(
     weight_ptr,  # (SIZE,)
     mean_ptr,  # (rows,) fp32
     rstd_ptr,  # (rows,) fp32
-    seed_ptr,  # (1,) int64, or None
+    seed_ptr,  # (2,) int64, or None
     d_total_ptr,  # (rows, SIZE)
     partials_ptr,  # (slots, programs, SIZE) fp32: weight and bias if AFFINE, then the KINDS first rows of segment
     rows,
@@ -124,7 +124,7 @@ def backward_kernel(
     d_first = tl.zeros([COLUMNS], tl.float32)
     d_second = tl.zeros([COLUMNS], tl.float32)
     if DROPOUT:
-        a, b = site_keys(seed_ptr, site)
+        a, b, before = site_keys(seed_ptr, site)
     block = tl.program_id(0)
     first = block * ROWS + tl.arange(0, ROWS)
     token, place, kind, mean, rstd = _load_scalars(
@@ -145,7 +145,7 @@ def backward_kernel(
             token_ids_ptr, positions_ptr, segments_ptr, mean_ptr, rstd_ptr, ahead, rows
         )
         if DROPOUT:
-            key0, key1 = row_keys(a, b, row)
+            key0, key1 = row_keys(a, b, before + row)
             grad = tl.where(keep(key0[:, None], key1[:, None], column[None, :], dropped), grad * scale, 0.0)
         normal = (total - mean[:, None]) * rstd[:, None]
         if AFFINE:

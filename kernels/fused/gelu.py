@@ -99,7 +99,7 @@ def _gelu_slope(x):
 def _gelu_kernel(
     pre_ptr,  # (rows, columns)
     out_ptr,  # (rows, columns); may be pre_ptr
-    seed_ptr,  # (1,) int64, or None
+    seed_ptr,  # (2,) int64, or None
     rows,
     columns,
     site,
@@ -117,8 +117,8 @@ def _gelu_kernel(
     x = tl.load(pre_ptr + offset, mask=inside, other=0.0).to(tl.float32)
     out = _gelu(x)
     if DROPOUT:
-        a, b = site_keys(seed_ptr, site)
-        key0, key1 = row_keys(a, b, row)
+        a, b, before = site_keys(seed_ptr, site)
+        key0, key1 = row_keys(a, b, before + row)
         out = tl.where(keep(key0[:, None], key1[:, None], column[None, :], dropped), out * scale, 0.0)
     tl.store(out_ptr + offset, out, mask=inside)
 
@@ -127,7 +127,7 @@ def _gelu_kernel(
 def _gelu_backward_kernel(
     grad_ptr,  # (rows, columns)
     pre_ptr,  # (rows, columns)
-    seed_ptr,  # (1,) int64, or None
+    seed_ptr,  # (2,) int64, or None
     d_pre_ptr,  # (rows, columns); not written without NEEDS_PRE
     partial_ptr,  # (parts, columns) fp32; not written without NEEDS_BIAS
     rows,
@@ -147,7 +147,7 @@ def _gelu_backward_kernel(
     part = tl.program_id(0) // blocks
     column = tl.program_id(0) % blocks * COLUMNS + tl.arange(0, COLUMNS)
     if DROPOUT:
-        a, b = site_keys(seed_ptr, site)
+        a, b, before = site_keys(seed_ptr, site)
     sums = tl.zeros([ROWS, COLUMNS], tl.float32)
     first = part * ROWS
     while first < rows:
@@ -157,7 +157,7 @@ def _gelu_backward_kernel(
         grad = tl.load(grad_ptr + offset, mask=inside, other=0.0).to(tl.float32)
         x = tl.load(pre_ptr + offset, mask=inside, other=0.0).to(tl.float32)
         if DROPOUT:
-            key0, key1 = row_keys(a, b, row)
+            key0, key1 = row_keys(a, b, before + row)
             grad = tl.where(keep(key0[:, None], key1[:, None], column[None, :], dropped), grad * scale, 0.0)
         d_pre = grad * _gelu_slope(x)
         if NEEDS_PRE:
@@ -213,7 +213,7 @@ def _launch_forward(pre: Tensor, out: Tensor, seed: Tensor | None, site: int, p:
 def gelu(pre: Tensor, bias: Tensor | None, seed: Tensor | None, site: int, p: float) -> Tensor:
     """`kernels.dropout` of the GELU of a contiguous `pre` [rows, columns].
 
-    `bias` [columns] is the one that `pre` already contains: it is given for its gradient and not read. `seed` [1] is
+    `bias` [columns] is the one that `pre` already contains: it is given for its gradient and not read. `seed` [2] is
     int64 on the device of `pre`. Without a bias there is no gradient of it, without a seed no dropout.
     """
     out = torch.empty_like(pre)

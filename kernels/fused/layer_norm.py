@@ -75,7 +75,7 @@ def layer_norm(
     site: int,
     save: bool,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """`LayerNorm(dropout(x) + residual)` of contiguous [T, H]; drops where there is a seed, [1] int64.
+    """`LayerNorm(dropout(x) + residual)` of contiguous [T, H]; drops where there is a seed, [2] int64.
 
     `total`, `mean` and `rstd` are for backward, empty unless `save`; so is `total` where it would be `x` itself.
     """

@@ -42,7 +42,7 @@ def forward_kernel(
     residual_ptr,  # (rows, SIZE), or None
     weight_ptr,  # (SIZE,)
     bias_ptr,  # (SIZE,)
-    seed_ptr,  # (1,) int64, or None
+    seed_ptr,  # (2,) int64, or None
     out_ptr,  # (rows, SIZE)
     total_ptr,  # (rows, SIZE): dropout(x) + residual
     mean_ptr,  # (rows,) fp32
@@ -71,8 +71,8 @@ def forward_kernel(
     weight = tl.load(weight_ptr + column, mask=inside, other=0.0).to(tl.float32)
     bias = tl.load(bias_ptr + column, mask=inside, other=0.0).to(tl.float32)
     if DROPOUT:
-        a, b = site_keys(seed_ptr, site)
-        key0, key1 = row_keys(a, b, row)
+        a, b, before = site_keys(seed_ptr, site)
+        key0, key1 = row_keys(a, b, before + row)
         total = tl.where(keep(key0[:, None], key1[:, None], column[None, :], dropped), total * scale, 0.0)
     if RESIDUAL:
         total += residual
@@ -103,7 +103,7 @@ def backward_kernel(
     mean_ptr,  # (rows,) fp32
     rstd_ptr,  # (rows,) fp32
     weight_ptr,  # (SIZE,)
-    seed_ptr,  # (1,) int64, or None
+    seed_ptr,  # (2,) int64, or None
     d_total_ptr,  # (rows, SIZE)
     d_x_ptr,  # (rows, SIZE)
     partials_ptr,  # (slots, programs, SIZE) fp32: weight and bias if AFFINE, x_bias if X_BIAS
@@ -127,7 +127,7 @@ def backward_kernel(
     d_bias = tl.zeros([COLUMNS], tl.float32)
     d_x_bias = tl.zeros([COLUMNS], tl.float32)
     if DROPOUT:
-        a, b = site_keys(seed_ptr, site)
+        a, b, before = site_keys(seed_ptr, site)
     block = tl.program_id(0)
     first = block * ROWS + tl.arange(0, ROWS)
     grad, total, mean, rstd = _load_rows(grad_ptr, total_ptr, mean_ptr, rstd_ptr, first, column, rows, SIZE)
@@ -151,7 +151,7 @@ def backward_kernel(
             if D_TOTAL:
                 tl.store(d_total_ptr + offset, d_x, mask=both)
             if DROPOUT and (D_X or X_BIAS):
-                key0, key1 = row_keys(a, b, row)
+                key0, key1 = row_keys(a, b, before + row)
                 d_x = tl.where(keep(key0[:, None], key1[:, None], column[None, :], dropped), d_x * scale, 0.0)
             if D_X:
                 tl.store(d_x_ptr + offset, d_x, mask=both)

@@ -25,13 +25,14 @@ def _mix(x):
 
 @triton.jit
 def site_keys(seed_ptr, site):
-    """The two keys of a dropout position, from the seed on the device."""
+    """The two keys of a dropout position, and how many rows come before its own, from the seed on the device."""
     seed = tl.load(seed_ptr)
+    before = tl.load(seed_ptr + 1).to(tl.int32)
     low = seed.to(tl.uint32)
     high = (seed >> 32).to(tl.uint32)
     base = _mix(_mix(low + _GOLDEN) + high)
     a = _mix(base + site.to(tl.uint32) * _GOLDEN)
-    return a, _mix(a ^ _SITE_SPLIT)
+    return a, _mix(a ^ _SITE_SPLIT), before
 
 
 @triton.jit

@@ -136,19 +136,41 @@ def test_rows_may_be_given_by_number() -> None:
     assert masks.keep_mask(3, 0, 0.4, 9, 5).shape == (3, 0)
 
 
+def test_rows_may_begin_elsewhere() -> None:
+    whole = masks.keep_mask(300, 101, 0.4, 9, 5)
+    seed = torch.tensor([9, 130])
+    assert torch.equal(masks.keep_mask(170, 101, 0.4, seed, 5), whole[130:])
+    numbers = torch.tensor([7, 0, 169], dtype=torch.int32)
+    assert torch.equal(masks.keep_mask(numbers, 101, 0.4, seed, 5), whole[numbers.long() + 130])
+    assert numbers.tolist() == [7, 0, 169], "the caller's numbers were changed"
+    assert torch.equal(masks.keep_mask(40, 101, 0.4, torch.tensor([9, 130]), 5, lanes=2), whole[260:])
+    far = masks.keep_mask(2, 9, 0.5, torch.tensor([9, 2**31 - 1]), 5)
+    assert far.tolist() == [[int(level(r, c, 9, 5) >= 2**15) for c in range(9)] for r in (2**31 - 1, 2**31)]
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_a_seed_is_given_its_first_row_on_the_host(seed: int) -> None:
+    for given in (seed, torch.tensor(seed)):
+        made = masks.seed_from_row(given, 12, torch.zeros(3))
+        assert made is not None
+        assert made.tolist() == [seed, 12]
+        assert torch.equal(masks.seed_tensor(0.5, made, torch.device("cpu")), made)
+    assert masks.seed_from_row(None, 12, torch.zeros(3)) is None
+
+
 @pytest.mark.parametrize("seed", SEEDS)
 def test_seeds_are_taken_whole_as_int_and_as_tensor(seed: int) -> None:
     made = masks.seed_tensor(0.5, seed, torch.device("cpu"))
-    assert (made.dtype, made.shape, int(made)) == (torch.int64, (1,), seed)
+    assert (made.dtype, made.tolist()) == (torch.int64, [seed, 0])
     mask = masks.keep_mask(50, 50, 0.5, seed, 1)
-    for given in (made, torch.tensor(seed), made.reshape(())):
+    for given in (made, torch.tensor(seed), made[:1]):
         assert torch.equal(masks.keep_mask(50, 50, 0.5, given, 1), mask)
         assert torch.equal(masks.seed_tensor(0.5, given, torch.device("cpu")), made)
 
 
 def test_seeds_beyond_64_bits_wrap() -> None:
-    assert int(masks.seed_tensor(0.5, 2**64 + 5, torch.device("cpu"))) == 5
-    assert int(masks.seed_tensor(0.5, 2**63, torch.device("cpu"))) == -(2**63)
+    assert masks.seed_tensor(0.5, 2**64 + 5, torch.device("cpu")).tolist() == [5, 0]
+    assert masks.seed_tensor(0.5, 2**63, torch.device("cpu")).tolist() == [-(2**63), 0]
     assert torch.equal(masks.keep_mask(9, 9, 0.5, 2**63, 1), masks.keep_mask(9, 9, 0.5, -(2**63), 1))
     assert torch.equal(masks.keep_mask(9, 9, 0.5, 2**64 + 5, 1), masks.keep_mask(9, 9, 0.5, 5, 1))
 

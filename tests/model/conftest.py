@@ -26,6 +26,8 @@ class Packed:
     cu_seqlens: Tensor
     max_seqlen: int
     item_index: Tensor
+    first_token: int = 0
+    first_item: int = 0
 
 
 def make_packed(sequences: Sequence[Tensor], items: Sequence[int] | None = None) -> Packed:

@@ -34,7 +34,7 @@ ON = (
 
 def stand_in(features: Tensor, logits: Tensor) -> Any:
     """A model whose head reads these features and says these logits."""
-    return SimpleNamespace(features=lambda batch, seed: features, head=lambda x, seed: logits[None])
+    return SimpleNamespace(features=lambda batch, seed: features, read=lambda x, batch, seed: logits[None])
 
 
 def batch_of(labels: list[int], weights: list[float] | None = None) -> Any:
@@ -272,3 +272,12 @@ def test_memory_cuts_only_what_the_loss_allows(two: Bilingual) -> None:
         return [s.training.micro_batch for s in plan if s.arm == "contrastive"]
 
     assert (parts("auto"), parts("4")) == ([0, 0], [4, 0])
+
+
+def test_how_alignment_is_cut_decides_its_result(two: Bilingual) -> None:
+    """Other stages are the same in parts; here texts are compared within theirs."""
+    plans = [
+        {s.name: s.settings for s in make_plan(two.run.resolved(*two.overrides, f"training.micro_batch={n}").config)}
+        for n in (0, 4)
+    ]
+    assert {name for name in plans[0] if plans[0][name] != plans[1][name]} == {"la"}

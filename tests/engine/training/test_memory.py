@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -110,7 +111,14 @@ def assert_same(one: PackedBatch, other: PackedBatch) -> None:
 def test_parts_are_what_packing_them_alone_gives(kind: str, size: int, padded: bool) -> None:
     every = rows(1)
     whole = packed(every, kind)
-    expected = [packed(every[a : a + size], kind, a) for a in range(0, 8, size)]
+    expected = [
+        replace(
+            packed(every[a : a + size], kind, a),
+            first_token=sum(len(r["ids"]) for r in every[:a]),
+            first_item=sum(len(r["items"]) for r in every[:a]),
+        )
+        for a in range(0, 8, size)
+    ]
     given = pad_to_bucket(whole, Bucket(192, 40, 160, 20)) if padded else whole
     parts = cut(given, size)
     assert len(parts) == len(expected)
@@ -221,7 +229,7 @@ def trained(objective: Any, auto: bool, precision: str = "fp32", limits: Any = N
 @pytest.mark.parametrize("where", ["forward", "backward", "last part"])
 @pytest.mark.parametrize("precision", DTYPES)
 def test_a_repeated_step_ends_as_if_its_micro_batch_had_been_smaller(where: str, precision: str) -> None:
-    """To the bit, with dropout and all that the optimiser remembers; and it is not the run with whole batches."""
+    """To the bit, with dropout and all that the optimiser remembers; but for rounding that of whole batches."""
     loop = trained(failing_from(3, 2, where), True, precision)
     expected = trained(failing_from(9, 2, where), False, precision, limits={3: 2})
     whole = trained(failing_from(9, 2, where), False, precision)
@@ -232,7 +240,7 @@ def test_a_repeated_step_ends_as_if_its_micro_batch_had_been_smaller(where: str,
         expected.trace.tokens,
     )
     assert loop.trace.loss[:3] == whole.trace.loss[:3]
-    assert loop.trace.loss[3:] != whole.trace.loss[3:]
+    assert loop.trace.loss[3:] == pytest.approx(whole.trace.loss[3:], rel=1e-5 if precision == "fp32" else 1e-2)
     assert [(h.step, h.before, h.after) for h in loop.memory.halvings] == [(3, 8, 4), (3, 4, 2)]
     size = StepSize.of(Steps()[3])
     assert (loop.memory.halvings[0].tokens, loop.memory.halvings[0].longest) == (size.tokens, size.longest)
