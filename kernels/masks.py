@@ -22,7 +22,6 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
-from torch.nn import functional
 
 from .dispatch import use_triton
 
@@ -56,8 +55,9 @@ def seed_tensor(p: float, seed: int | Tensor | None, device: torch.device) -> Te
     """Seed and first row, int64 [2] on `device`, without waiting for it; None without dropout."""
     if not is_active(p, seed) or seed is None:
         return None
-    seed = _on(device, seed).reshape(-1)
-    return seed if seed.shape[0] == 2 else functional.pad(seed, (0, 1))
+    if isinstance(seed, Tensor) and seed.numel() == 2:
+        return seed.to(device=device, dtype=torch.int64)
+    return _pair(seed, 0, device)
 
 
 def seed_from_row(seed: int | Tensor | None, first: int | Tensor, x: Tensor) -> Tensor | None:
@@ -68,14 +68,18 @@ def seed_from_row(seed: int | Tensor | None, first: int | Tensor, x: Tensor) -> 
     if seed is None:
         return None
     if use_triton(x):
-        return torch.stack([_on(x.device, seed).reshape(()), _on(x.device, first).reshape(())])
+        return _pair(seed, first, x.device)
     return torch.tensor([_wrap(int(seed), 64), int(first)])
 
 
-def _on(device: torch.device, number: int | Tensor) -> Tensor:
-    if isinstance(number, Tensor):
-        return number.to(device=device, dtype=torch.int64)
-    return torch.full((1,), _wrap(number, 64), dtype=torch.int64, device=device)
+def _pair(seed: int | Tensor, first: int | Tensor, device: torch.device) -> Tensor:
+    pair = torch.empty(2, dtype=torch.int64, device=device)
+    for place, number in zip(pair.unbind(), (seed, first), strict=True):
+        if isinstance(number, Tensor):
+            place.fill_(number.reshape(()))
+        else:
+            place.fill_(_wrap(number, 64))
+    return pair
 
 
 def _wrap(value: int, bits: int = 32) -> int:
@@ -142,10 +146,10 @@ def keep_mask(
     """
     numbers = torch.arange(rows, device=device) if isinstance(rows, int) else rows
     numbers = numbers.to(torch.int32)
-    seed, first = (*seed.reshape(-1).tolist(), 0)[:2] if isinstance(seed, Tensor) else (seed, 0)
+    value, first = (*seed.reshape(-1).tolist(), 0)[:2] if isinstance(seed, Tensor) else (seed, 0)
     if first:
         numbers = numbers.add(_wrap(first * lanes))
-    a, b = _site_keys(seed, site)
+    a, b = _site_keys(value, site)
     key0 = _mix_(numbers.mul(_wrap(GOLDEN)).add_(_wrap(a)))
     key1 = _mix_(numbers.bitwise_xor(_wrap(b)))
     words = (columns + 1) // 2
