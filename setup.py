@@ -9,6 +9,7 @@ from setuptools.command.build_py import build_py
 ROOT = Path(__file__).parent
 DATASETS = ["pyarrow>=18"]
 CORPUS = ["ahocorasick_rs>=1.0", "py3langid>=0.4"]
+ONNX = ["onnx>=1.19", "onnxruntime>=1.22", "onnxscript>=0.5"]
 ROOMS = ["kernels", "data", "model", "engine"]
 _ROOT_MODULES = ("__init__", "cli", "untrusted")
 VERSION = re.search(r'^__version__ = "(.+)"$', (ROOT / "__init__.py").read_text("utf-8"), re.M).group(1)
@@ -54,6 +55,7 @@ setup(
     extras_require={
         "corpus": CORPUS,
         "datasets": DATASETS,
+        "onnx": ONNX,
         "test": [
             "pytest>=8",
             "pytest-xdist>=3.6",
@@ -63,6 +65,7 @@ setup(
             "mypy>=1.18",
             *CORPUS,
             *DATASETS,
+            *ONNX,
         ],
         # what the benchmarks compare with; the kernel libraries are for CUDA
         "bench": [

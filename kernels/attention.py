@@ -159,6 +159,15 @@ def _without_gradient(qkv: Tensor, plan: AttentionPlan) -> Tensor:
     return out if layout.in_order else out.index_select(0, layout.token_slot)
 
 
+def _exported(qkv: Tensor, cu_seqlens: Tensor) -> Tensor:
+    """Every token against every token under a mask: a graph has no groups, which depend on values."""
+    tokens = torch.arange(qkv.shape[0], device=qkv.device)
+    sequence = (tokens[:, None] >= cu_seqlens).sum(1)
+    q, k, v = qkv.permute(1, 2, 0, 3).unsqueeze(1).unbind(0)
+    out = functional.scaled_dot_product_attention(q, k, v, attn_mask=sequence == sequence[:, None])
+    return out.squeeze(0).transpose(0, 1)
+
+
 def packed_attention(
     qkv: Tensor,
     cu_seqlens: Tensor,
@@ -170,6 +179,8 @@ def packed_attention(
     plan: AttentionPlan | None = None,
 ) -> Tensor:
     """Bidirectional softmax attention within each sequence, scaled by `d ** -0.5`.
+
+    Under `torch.export`, plain torch without dropout is one masked [T, T] product, for batches of any shape.
 
     Args:
         qkv: [T, 3, heads, d], queries, keys and values of one projection.
@@ -202,6 +213,8 @@ def packed_attention(
         seeds = seed_tensor(p, seed, qkv.device)
         out: Tensor = fused(qkv, cu_seqlens, max_seqlen, seeds, site, p, needs_gradient(qkv))[0]
         return out
+    if torch.compiler.is_exporting() and seed is None:
+        return _exported(qkv, cu_seqlens)
     plan = attention_plan(cu_seqlens) if plan is None else plan
     _check_end(qkv, plan.layout.token_slot.shape[0])
     if seed is None and not needs_gradient(qkv):

@@ -70,7 +70,7 @@ class AttentionPlan:
     """How a packed batch is cut into groups; reusable for every layer of a forward pass, and its backward.
 
     The groups are chosen when the layout is first read: kernels that take `cu_seqlens` as it is never do, and then
-    nothing waits for the device. Boundaries on the CPU are checked at once.
+    nothing waits for the device. Boundaries on the CPU are checked at once, except under `torch.export`.
 
     Attributes:
         cu_seqlens: [S + 1] integers from 0 to T, where each sequence begins.
@@ -78,7 +78,8 @@ class AttentionPlan:
 
     def __init__(self, cu_seqlens: Tensor) -> None:
         self.cu_seqlens = cu_seqlens
-        self._starts = _read(cu_seqlens) if cu_seqlens.device.type == "cpu" else None
+        at_once = cu_seqlens.device.type == "cpu" and not torch.compiler.is_exporting()
+        self._starts = _read(cu_seqlens) if at_once else None
         self._rows: dict[tuple[int, int], Rows] = {}
 
     @property

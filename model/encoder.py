@@ -265,8 +265,8 @@ class Encoder(nn.Module):
                 f"a sequence has {batch.max_seqlen} tokens, the model has {config.max_length} positions; "
                 "lower max_length"
             )
-        if batch.token_ids.device.type != "cpu" or not batch.token_ids.numel():
-            return  # on a device the check would wait for the queue
+        if torch.compiler.is_exporting() or batch.token_ids.device.type != "cpu" or not batch.token_ids.numel():
+            return  # a graph does not branch on values, and on a device the check would wait for the queue
         tables = (
             ("token id", batch.token_ids, config.vocab_size),
             ("position", batch.positions, config.max_length),

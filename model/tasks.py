@@ -164,6 +164,12 @@ def _mean(hidden: Tensor, batch: PackedInput) -> Tensor:
     offsets = batch.cu_seqlens.to(torch.int64)
     # It adds up in the dtype of its input; sums in 16 bits would lose the last tokens.
     wide = hidden.to(torch.promote_types(hidden.dtype, torch.float32))
-    means = torch.segment_reduce(wide, "mean", offsets=offsets, axis=0).to(hidden.dtype)
-    sequence = torch.searchsorted(offsets, batch.item_index, right=True) - 1
-    return means.index_select(0, sequence)
+    if torch.compiler.is_exporting():  # neither operation below exists outside of torch
+        tokens, rows = (torch.arange(n, device=wide.device) for n in (wide.shape[0], offsets.shape[0]))
+        inside = ((tokens[:, None] >= offsets).sum(1) - 1 == rows[:, None]).to(wide.dtype)
+        means = inside @ wide / inside.sum(1, keepdim=True).clamp(min=1)  # one row more than sequences, of zeros
+        sequence = (batch.item_index[:, None] >= offsets).sum(1) - 1
+    else:
+        means = torch.segment_reduce(wide, "mean", offsets=offsets, axis=0)
+        sequence = torch.searchsorted(offsets, batch.item_index, right=True) - 1
+    return means.to(hidden.dtype).index_select(0, sequence)

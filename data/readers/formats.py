@@ -20,7 +20,7 @@ from .lines import plain_suffix, read_lines
 from .marc import read_marc
 from .plain import read_text
 from .problems import Problems
-from .spans import LISTS, read_spans
+from .spans import ENTITY_COLUMNS, LISTS, read_spans
 from .table import read_tsv
 from .webis import read_webis_cls
 from .xnli import read_xnli
@@ -106,7 +106,9 @@ def guess_format(path: str | Path, *, task: str, encoding: str = "utf-8") -> str
     if Path(path).is_dir():
         return "arrow"
     kind = _SUFFIXES.get(plain_suffix(path)) or _sniff(path, task, encoding)
-    return "spans" if kind == "jsonl" and task == "ner" and _has_spans(path, encoding) else kind
+    if task == "ner" and kind in ("jsonl", "tsv", "text") and _has_spans(path, encoding):
+        return "spans"
+    return kind
 
 
 def reader_options(format: str) -> list[str]:
@@ -124,11 +126,13 @@ def _sniff(path: str | Path, task: str, encoding: str) -> str:
 
 
 def _has_spans(path: str | Path, encoding: str) -> bool:
-    """Whether the first text of a JSON file has a list of entities, and not words with a tag each."""
+    """Whether a file is a table of entities, or its first text, as JSON, has a list of them and not words with tags."""
     lines = (line for _, line in read_lines(path, encoding, Problems()))
     first = next((line for line in lines if line.strip()), "")
-    if first.lstrip().startswith("["):
+    if first.split("\t") == list(ENTITY_COLUMNS) or re.match(r"\s*\[\s*([\[{\"]|$)", first):
         return True
+    if not first.lstrip().startswith("{"):
+        return False
     try:
         value = json.loads(first)
     except (ValueError, RecursionError):

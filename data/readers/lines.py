@@ -6,7 +6,7 @@ import io
 import lzma
 import zlib
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import cached_property, partial
 from pathlib import Path
@@ -77,11 +77,19 @@ def open_file(path: str | Path) -> Iterator[Any]:
         raise DataError(f"{path}: cannot be read: {error.strerror}; check the file and its permissions") from error
 
 
-def read_lines(path: str | Path, encoding: str, problems: Problems) -> Iterator[tuple[int, str]]:
+Watch = Callable[[Callable[[], int]], None]
+
+
+def read_lines(
+    path: str | Path, encoding: str, problems: Problems, watch: Watch | None = None
+) -> Iterator[tuple[int, str]]:
     """Number, from 1, and text of each line; a line ends at `\\n` or `\\r\\n` and nowhere else.
 
     A byte order mark is dropped; `.xz`, `.gz` and `.bz2` files are unpacked. Lines with a NUL character are noted in
     `problems` and left out.
+
+    Args:
+        watch: is called once, with a function that says how many bytes of the file, packed or not, have been read.
 
     Raises:
         ConfigError: unknown encoding.
@@ -90,7 +98,16 @@ def read_lines(path: str | Path, encoding: str, problems: Problems) -> Iterator[
     """
     check_encoding(str(path), encoding)
     with open_file(path) as file:
+        if watch:
+            watch(partial(_bytes_read, file))
         yield from decode_lines(str(path), file, encoding, problems)
+
+
+def _bytes_read(file: Any) -> int:
+    """Of the file on the disk, of which the readers of packed files hold the handle."""
+    packed = getattr(getattr(file, "raw", None), "packed", None)
+    position: int = (packed or file).tell()
+    return position
 
 
 def _recode(path: str, file: IO[bytes], encoding: str) -> IO[bytes]:

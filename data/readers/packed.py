@@ -44,7 +44,7 @@ class _Streams(io.RawIOBase):
     """Compressed streams end to end. The library's own reader takes a damaged later one for the end of the file."""
 
     def __init__(self, path: str | Path, decompressor: Callable[[], Any]) -> None:
-        self._file = open(path, "rb")  # noqa: SIM115 - closed with this object
+        self.packed = open(path, "rb")  # noqa: SIM115 - closed with this object
         self._new = decompressor
         self._begin()
 
@@ -61,7 +61,7 @@ class _Streams(io.RawIOBase):
         """To the start only."""
         if (offset, whence) != (0, 0):
             raise io.UnsupportedOperation("a packed file is read from its start")
-        self._file.seek(0)
+        self.packed.seek(0)
         self._begin()
         return 0
 
@@ -85,7 +85,7 @@ class _Streams(io.RawIOBase):
                 raise EOFError("the file ends within a compressed stream")
 
     def _read(self) -> bytes:
-        packed = self._file.read(_CHUNK)
+        packed = self.packed.read(_CHUNK)
         self._limit = max(_HARMLESS, self._position) + _RATIO * len(packed)
         return packed
 
@@ -104,7 +104,7 @@ class _Streams(io.RawIOBase):
         return len(data)
 
     def close(self) -> None:
-        self._file.close()
+        self.packed.close()
         super().close()
 
 

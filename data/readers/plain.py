@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections import Counter
+from functools import cache
 from pathlib import Path
 
 from .example import Example, Examples
@@ -12,6 +14,35 @@ from .problems import Problems
 
 WORD = re.compile(r"\w+(?:[-.,'’&/]\w+)*|\S")
 """A word of plain text: white space and punctuation end it, but not a hyphen, point or apostrophe inside it."""
+_SPACED = re.compile(r"\S+")
+
+# Thai, Lao and Tibetan; Burmese; Khmer; kana; Han. Korean is written with spaces.
+_ALPHABETS = ((0x0E00, 0x0FFF), (0x1000, 0x109F), (0x1780, 0x17FF), (0x3041, 0x30FF))
+_HAN = "\u3005\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"
+
+
+def word_pattern(split: str) -> re.Pattern[str]:
+    """What a word of plain text is, cut around "punctuation", at "whitespace" only, or, in scripts without spaces, at
+    all "characters"."""
+    return {"punctuation": WORD, "whitespace": _SPACED}.get(split) or _characters()
+
+
+@cache
+def unspaced() -> re.Pattern[str]:
+    """Characters of scripts without spaces, end to end."""
+    return re.compile(f"[{_ranges()}]+")
+
+
+@cache
+def _characters() -> re.Pattern[str]:
+    """One character of a script without spaces with its marks; all else as around punctuation."""
+    codes = (code for first, last in _ALPHABETS for code in range(first, last + 1))
+    marks = "".join(chr(code) for code in codes if unicodedata.category(chr(code)).startswith("M"))
+    return re.compile(f"[{_ranges()}][{marks}]*|[^\\W{_ranges()}]+(?:[-.,'’&/][^\\W{_ranges()}]+)*|\\S")
+
+
+def _ranges() -> str:
+    return "".join(f"{chr(first)}-{chr(last)}" for first, last in _ALPHABETS) + _HAN
 
 
 def read_text(path: str | Path, *, language: str = "", encoding: str = "utf-8", split_words: bool = False) -> Examples:

@@ -14,13 +14,14 @@ from ...untrusted import clip, quoted
 from .example import OUTSIDE, Example, Examples
 from .jsonl import STRICT, json_value
 from .lines import LabelSet, check_label, file_stem, finish, read_lines
-from .plain import WORD
+from .plain import word_pattern
 from .problems import Problems
 
 LISTS = ("spans", "entities", "label", "labels", "annotations")
 """Fields that hold the entities of a text."""
+ENTITY_COLUMNS = ("line", "start", "end", "label", "text", "score", "sentence")
+"""Of a table of entities as `predict` writes it."""
 CUTS = ("error", "expand", "drop")
-_SPACED = re.compile(r"\S+")
 _STARTS, _ENDS, _LABELS = ("start", "start_offset"), ("end", "end_offset"), ("label", "labels", "type")
 
 
@@ -49,7 +50,7 @@ def read_spans(
     encoding: str = "utf-8",
     text: str = "text",
     id: str | None = None,
-    split_words: bool = True,
+    split: str = "punctuation",
     cut_spans: str = "error",
     labels: Sequence[str] | None = None,
     require_labels: bool = False,
@@ -60,14 +61,15 @@ def read_spans(
     {"entities": [...]}]`. Its entities are the list under `spans`, `entities`, `label` or `labels`, or the `result` of
     Label Studio's `annotations`; an entity is `[start, end, label]` or an object with `start`, `end` (or
     `start_offset`, `end_offset`) and `label`. What an annotator did not accept (`answer`) is left out, as `rejected`.
-    A file `NAME.ann` is brat's, whose text is `NAME.txt`, a sentence a line.
+    A file `NAME.ann` is brat's, whose text is `NAME.txt`, a sentence a line; one that begins with the names
+    `ENTITY_COLUMNS` is a table of entities, whose rows with one `line` are of one sentence.
 
     The texts are cut into words as plain text is. White space at the ends of an entity is no part of it.
 
     Args:
         text: name of the field with the text.
         id: name of a field with unique ids; `<file stem>:<line>` otherwise.
-        split_words: cut words at punctuation, too; else at white space only.
+        split: how a text becomes words, as `word_pattern` takes it.
         cut_spans: what an entity is that begins or ends within a word: an "error", the whole words ("expand"), or
             nothing ("drop"); the last two are counted, as `cut`.
         labels: the tags that may occur.
@@ -80,8 +82,8 @@ def read_spans(
     if cut_spans not in CUTS:
         raise ConfigError(f"unknown cut_spans {cut_spans!r}; choose from {', '.join(CUTS)}")
     problems, counts, stem = Problems(), Counter[str](), file_stem(path)
-    texts = _brat if Path(path).suffix == ".ann" else _json_texts
-    examples, word = [], WORD if split_words else _SPACED
+    texts = _brat if Path(path).suffix == ".ann" else _table if is_table(path, encoding) else _json_texts
+    examples, word = [], word_pattern(split)
     known = None if labels is None else LabelSet.fromkeys(labels)
     for one in texts(str(path), encoding, {"text": text, "id": id}, problems, counts):
         place = f"{path}:{one.line}"
@@ -282,3 +284,27 @@ def _brat(
     for where, span in spans[at:]:
         what = f"{span.label} at {span.start}-{span.end} lies beyond the end of {beside.name}"
         problems.add(f"{path}:{where}", what, "correct its place")
+
+
+def is_table(path: str | Path, encoding: str) -> bool:
+    """Whether a file begins with the names of `ENTITY_COLUMNS`."""
+    return next((line for _, line in read_lines(path, encoding, Problems())), "").split("\t") == list(ENTITY_COLUMNS)
+
+
+def _table(
+    path: str, encoding: str, names: Mapping[str, str | None], problems: Problems, counts: Counter[str]
+) -> Iterator[_Annotated]:
+    lines = read_lines(path, encoding, problems)
+    next(lines)
+    sentences: dict[str, _Annotated] = {}
+    for number, line in lines:
+        cells = line.split("\t")
+        place = f"{path}:{number}"
+        if len(cells) != len(ENTITY_COLUMNS) or not (f"{cells[1]}{cells[2]}".isdecimal() or not any(cells[1:4])):
+            problems.add(place, f"not the columns {', '.join(ENTITY_COLUMNS)}", "give every row all of them")
+            continue
+        sentence = sentences.setdefault(cells[0], _Annotated(number, cells[6], []))
+        span = _span(place, sentence.text, [int(cells[1]), int(cells[2]), cells[3]], problems) if cells[1] else None
+        if span is not None and sentence.spans is not None:
+            sentence.spans.append(span)
+    yield from sentences.values()

@@ -15,7 +15,8 @@ from .options import ENCODING, JSON, PATH, TEXT_COLUMN
 @click.command()
 @click.argument("stage", type=PATH)
 @click.argument("out", type=PATH)
-@click.option("--to", type=click.Choice(["transformers", "linear"]), help="A folder that transformers opens.")
+@click.option("--to", type=click.Choice(["transformers", "linear", "onnx"]), help="A folder for other programs.")
+@click.option("--int8", is_flag=True, help="With --to onnx: weights and activations in 8 bits.")
 @click.option("--prune-vocab", is_flag=True, help="Leave out what the text does not need of the vocabulary.")
 @click.option("--text", "texts", type=PATH, multiple=True, help="Text; repeatable.  [default: the run's]")
 @TEXT_COLUMN
@@ -26,6 +27,7 @@ def export(
     out: Path,
     to: str | None,
     prune_vocab: bool,
+    int8: bool,
     texts: tuple[Path, ...],
     text_column: str,
     as_json: bool,
@@ -36,6 +38,7 @@ def export(
     \b
     --to transformers  exact; the voters' code lies beside them, open it with trust_remote_code=True
     --to linear        one linear head that learned what the voters say; opens without foreign code
+    --to onnx          exact; a graph with all voters for onnxruntime; --int8 makes it smaller, and says what it costs
     --prune-vocab      for this engine, with the rows of the vocabulary that occur in the text
 
     OUT appears when what it says of the text has been compared with STAGE: logits, or with --prune-vocab tokens and
@@ -43,6 +46,8 @@ def export(
     """
     if (to is None) != prune_vocab:
         raise click.UsageError("say what to make: give either --to or --prune-vocab")
+    if int8 and to != "onnx":
+        raise click.UsageError("--int8 is for --to onnx")
     from ..export.export import export_model
     from ..vocabulary.prune import prune_model
 
@@ -50,5 +55,5 @@ def export(
         pruned = prune_model(stage, out, texts, text=text_column, **options)
         show(as_json, asdict(pruned), pruned.render())
     else:
-        report = export_model(stage, out, to, texts, text=text_column, **options)
+        report = export_model(stage, out, to, texts, int8=int8, text=text_column, **options)
         show(as_json, asdict(report), report.render())

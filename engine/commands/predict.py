@@ -2,18 +2,32 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import click
 
 from .console import make_progress, show, write
-from .options import DEVICE, ENCODING, JSON, MODEL, PAIR_COLUMN, PATH, QUIET, TEXT_COLUMN
+from .options import DEVICE, ENCODING, JSON, MODEL, PATH, QUIET
 
 _PATH_OR_DASH = click.Path(path_type=Path, allow_dash=True)
 _INPUTS = click.Choice(["auto", "conll", "tsv", "csv", "jsonl", "text"])
 _OUTPUTS = click.Choice(["same", "conll", "jsonl", "tsv", "entities", "spacy", "brat"])
-_SPLITS = click.Choice(["punctuation", "whitespace", "characters"])
+_SPLIT = click.option(
+    "--split",
+    type=click.Choice(["punctuation", "whitespace", "characters"]),
+    help="Where text is cut into words.  [default: as the model's training text]",
+)
+
+
+def _column(name: str, of: str) -> Callable[..., Any]:
+    """An option for a column or field."""
+    about = f"Table or JSONL: column of the {of}.  [default: as the model's training files]"
+    return click.option(f"--{name}-column", help=about)
+
+
+_TEXT, _PAIR, _LABEL = _column("text", "text"), _column("pair", "second text"), _column("label", "class")
 
 
 @click.command()
@@ -25,14 +39,14 @@ _SPLITS = click.Choice(["punctuation", "whitespace", "characters"])
 @click.option("--entities", is_flag=True, help="As --format entities: JSON lines with character offsets.")
 @click.option("--json", "as_json", is_flag=True, help="As --format jsonl.")
 @click.option("--input-format", type=_INPUTS, default="auto")
-@click.option("--split", type=_SPLITS, help="Where text is cut into words.  [default: as the model's training text]")
+@_SPLIT
 @click.option("--raw", is_flag=True, help="The tag of each word alone, valid or not, as a run scores them.")
 @click.option("--abstain", is_flag=True, help="Give no label where the voters disagree or are not confident.")
 @click.option("--alpha", type=click.FloatRange(0, 1), help="Confidence for --abstain.  [default: the model's own]")
 @DEVICE
 @ENCODING
-@TEXT_COLUMN
-@PAIR_COLUMN
+@_TEXT
+@_PAIR
 @QUIET
 def predict(
     model: Path,
@@ -48,8 +62,8 @@ def predict(
     """Label FILE (or standard input) with MODEL, a folder, or a run folder with --language, in the same order.
 
     The file comes back with a label and a confidence: conll, tsv and csv with two more columns, jsonl with more
-    fields, text as lines with tabs. An abstention is "_", null in JSON. --format gives other forms, of which
-    `evaluate` and `init` read conll, jsonl and tsv.
+    fields, text as lines with tabs. An abstention is "_", null in JSON. --format gives other forms; `evaluate` reads
+    them, and `init` conll and jsonl. A file that was not finished is gone on with by the same command.
     """
     from .. import chosen_model, predict_file
 
@@ -70,9 +84,10 @@ def predict(
 @click.option("--language", multiple=True, help="Language of each file, in order; the first is the source.")
 @DEVICE
 @ENCODING
-@TEXT_COLUMN
-@PAIR_COLUMN
-@click.option("--label-column", default="label", show_default=True, help="Table or JSONL: column of the class.")
+@_TEXT
+@_PAIR
+@_LABEL
+@_SPLIT
 @click.option(
     "--scheme",
     type=click.Choice(["auto", "iob1", "bio", "bioes", "bilou"]),
@@ -82,7 +97,10 @@ def predict(
 @click.option("--repair", is_flag=True, help="Read an I- that continues nothing as B-, as conlleval does.")
 @JSON
 def evaluate(model: Path, data: tuple[Path, ...], language: tuple[str, ...], as_json: bool, **options: Any) -> None:
-    """Score MODEL on labelled files: metrics per language and class, and the transfer gap to the first one."""
+    """Score MODEL on labelled files: metrics per language and class, and the transfer gap to the first one.
+
+    All that `predict --format` writes is read, too; --split is for its files of entities.
+    """
     from .. import evaluate_files
 
     result = evaluate_files(model, data, language, **{n.removesuffix("_column"): v for n, v in options.items()})

@@ -17,9 +17,8 @@ from torch import Tensor
 from ... import ModelError
 from ...model import Encoder, TaskModel, load_task_model
 from ...model.names import views
-from .head import XltHead
 from .sample import Padded
-from .write import AUTO, BODY, HEAD, head_arguments
+from .write import AUTO, BODY, plain_head
 
 BOUND = 1e-4
 """The largest difference between logits, in units of the largest logit where that is above 1."""
@@ -57,18 +56,25 @@ def compare(folder: Path, model: TaskModel, texts: Padded, *, code: bool) -> tup
         else:
             read = _with_head if code else _with_engine
             theirs, by = read(folder, model, texts), "this engine's encoder, since transformers is not installed"
+    return largest_difference(theirs, ours), by
+
+
+def largest_difference(theirs: Tensor, ours: Tensor) -> float:
+    """Between logits.
+
+    Raises:
+        ModelError: it is more than `BOUND`.
+    """
     difference = float((theirs - ours).abs().max())
     if not difference <= BOUND * max(1.0, float(ours.abs().max())):
         raise ModelError(f"its logits differ from ours by {difference:.2g}; nothing was written, please report this")
-    return difference, by
+    return difference
 
 
 def _reopen(folder: Path, model: TaskModel, texts: Padded) -> Tensor:
     """The items' logits in a process of its own, which copies no code into the user's cache."""
     with tempfile.TemporaryDirectory(prefix="xlt-reopen-") as work:
-        inputs = {"input_ids": texts.ids, "attention_mask": texts.mask}
-        inputs |= {"token_type_ids": texts.segments} if model.config.num_segments > 1 else {}
-        save_file(inputs, f"{work}/inputs")
+        save_file(texts.inputs(model), f"{work}/inputs")
         quiet = {"HF_MODULES_CACHE": work, "HF_HUB_OFFLINE": "1", "TRANSFORMERS_VERBOSITY": "error"}
         command = [sys.executable, "-P", "-c", _REOPEN, str(folder), AUTO[model.task], work]
         done = subprocess.run(command, env=os.environ | quiet, capture_output=True, text=True, check=False)
@@ -81,10 +87,9 @@ def _reopen(folder: Path, model: TaskModel, texts: Padded) -> Tensor:
 def _with_head(folder: Path, model: TaskModel, texts: Padded) -> Tensor:
     """The logits of the folder's weights in our encoder, and in plain torch."""
     tensors = load_file(folder / "model.safetensors")
-    encoder, head = Encoder(model.config, seed=None), XltHead(**head_arguments(model))
+    encoder, head = Encoder(model.config, seed=None), plain_head(model, tensors)
     for name, value in views(encoder).items():
         value.copy_(tensors[BODY + name])
-    head.load_state_dict({name.removeprefix(HEAD): value for name, value in tensors.items() if name.startswith(HEAD)})
     return texts.items(head(texts.spread(encoder(texts.batch).hidden), texts.mask))
 
 

@@ -39,6 +39,10 @@ class XltHead(nn.Module):
 
     def forward(self, hidden: Tensor, mask: Tensor) -> Tensor:
         """`mask` [B, L] is 1 where there is text."""
+        return self.mean(self.votes(hidden, mask))
+
+    def votes(self, hidden: Tensor, mask: Tensor) -> Tensor:
+        """The log-probabilities of each of M voters, [M, B, L, C] or [M, B, C]."""
         if self.pooling == "mean":
             weights = mask.unsqueeze(-1).to(hidden.dtype)
             hidden = (hidden * weights).sum(1) / weights.sum(1)
@@ -46,5 +50,8 @@ class XltHead(nn.Module):
             hidden = hidden[:, 0]
         if self.pooler is not None:
             hidden = getattr(torch, self.activation)(self.pooler(hidden))
-        votes = torch.stack([voter(hidden).log_softmax(-1) for voter in self.voters])
+        return torch.stack([voter(hidden).log_softmax(-1) for voter in self.voters])
+
+    def mean(self, votes: Tensor) -> Tensor:
+        """The logarithm of the mean probability, from those of the voters."""
         return votes.logsumexp(0) - math.log(len(self.voters))

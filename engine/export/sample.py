@@ -12,6 +12,7 @@ from torch import Tensor
 
 from ... import ConfigError
 from ...data import Example, ItemView, PackedBatch, TokenStore, build_store, inference_batches
+from ...model import TaskModel
 from ..prediction.predictor import Predictor
 from ..stages.datasets import first_of_each
 from ..vocabulary.texts import read_texts, run_texts
@@ -30,6 +31,11 @@ class Padded:
     ids: Tensor
     mask: Tensor
     segments: Tensor
+
+    def inputs(self, model: TaskModel) -> dict[str, Tensor]:
+        """What the model's layout reads, by the names that transformers has for it."""
+        inputs = {"input_ids": self.ids, "attention_mask": self.mask}
+        return inputs | ({"token_type_ids": self.segments} if model.config.num_segments > 1 else {})
 
     def spread(self, values: Tensor) -> Tensor:
         """Values of the packed tokens, [T, ...], in the rectangle, with zeros beside them."""
@@ -54,7 +60,7 @@ def read_sample(
         ConfigError: there is no text, or no file is named and the folder lies in no run.
         DataError: a file is missing or wrong.
     """
-    examples = read_texts(texts, encoding, text) if texts else list(run_texts(source, ("unlabelled",)))
+    examples = read_texts(texts, encoding, text) if texts else list(run_texts(source, ("train", "unlabelled")))
     if not examples:
         raise ConfigError("there is no text; give some with --text")
     examples = [examples[i] for i in first_of_each(examples)]
@@ -82,6 +88,11 @@ def padded(store: TokenStore, padding: int) -> Padded:
     """`COMPARED` texts of a store, evenly spaced."""
     chosen = np.unique(np.linspace(0, len(store) - 1, COMPARED).round().astype(np.int64))
     ((batch, _),) = inference_batches(ItemView(store), chosen, token_budget=2**31)
+    return rectangle(batch, padding)
+
+
+def rectangle(batch: PackedBatch, padding: int) -> Padded:
+    """The sequences of a batch below each other."""
     lengths = batch.cu_seqlens.diff()
     mask = (torch.arange(batch.max_seqlen) < lengths[:, None]).long()
     made = Padded(batch, torch.full_like(mask, padding), mask, torch.zeros_like(mask))

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import inspect
+from collections.abc import Mapping
 from pathlib import Path
 from string import Template
 from typing import Any
+
+from torch import Tensor
 
 from ...data import Tokenizer
 from ...model import TaskModel, VoterHeads
@@ -26,22 +29,28 @@ def write_with_code(model: TaskModel, tokenizer: Tokenizer, folder: Path) -> Non
     Its `model_type` is one that transformers does not have: without the code it opens nothing, rather than drawing a
     classifier.
     """
-    labels = dict(enumerate(model.labels))
     config: dict[str, Any] = {
         "architectures": ["XltModel"],
         "auto_map": {"AutoConfig": f"{_CODE}.XltConfig", AUTO[model.task]: f"{_CODE}.XltModel"},
         "dtype": "float32",
         "encoder": model.config.to_hf(),
         "head": head_arguments(model),
-        "id2label": {str(i): label for i, label in labels.items()},
-        "label2id": {label: i for i, label in labels.items()},
         "model_type": "xlt",
+        **label_names(model),
     }
-    write({_name(name): value for name, value in views(model).items()}, folder / SINGLE, DTYPES["float32"])
+    write(plain_tensors(model), folder / SINGLE, DTYPES["float32"])
     atomic_write_json(folder / "config.json", config)
     code = Template(Path(__file__).with_name(f"{_CODE}.txt").read_text("utf-8"))
     atomic_write_text(folder / f"{_CODE}.py", code.substitute(head=inspect.getsource(XltHead)))
     save_tokenizer(model, tokenizer, folder)
+
+
+def label_names(model: TaskModel) -> dict[str, Any]:
+    """The classes as transformers has them in `config.json`."""
+    return {
+        "id2label": {str(i): label for i, label in enumerate(model.labels)},
+        "label2id": {label: i for i, label in enumerate(model.labels)},
+    }
 
 
 def save_tokenizer(model: TaskModel, tokenizer: Tokenizer, folder: Path) -> None:
@@ -59,6 +68,18 @@ def head_arguments(model: TaskModel) -> dict[str, Any]:
         "widths": list(model.head.widths) if isinstance(model.head, VoterHeads) else [],
         "activation": model.config.layout.pooler_activation,
     }
+
+
+def plain_head(model: TaskModel, tensors: Mapping[str, Tensor]) -> XltHead:
+    """The model's head in plain torch, of weights with the names of `plain_tensors`."""
+    head = XltHead(**head_arguments(model))
+    head.load_state_dict({name.removeprefix(HEAD): value for name, value in tensors.items() if name.startswith(HEAD)})
+    return head
+
+
+def plain_tensors(model: TaskModel) -> dict[str, Tensor]:
+    """The weights of the model by their names in `modeling_xlt.py`."""
+    return {_name(name): value for name, value in views(model).items()}
 
 
 def _name(name: str) -> str:

@@ -2,19 +2,39 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import os
+import stat
+import sys
 import time
-from collections.abc import Iterator
+from collections import deque
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, fields, replace
+from itertools import islice
 from pathlib import Path
+from typing import Any
 
-from ... import ConfigError, DataError
+from ... import ConfigError, DataError, __version__
 from ...data.readers.lines import is_packed
 from ...data.readers.problems import Problems
 from ..training.progress import Progress
 from .model_folder import Device, ModelLike
 from .output_formats import OF_TASK, OutputFormat, output
 from .predictor import Predictor
-from .records import FORMATS, PARSERS, AnyPrediction, FileFormat, Lines, Record, Source, file_format, open_lines
+from .records import (
+    FORMATS,
+    PARSERS,
+    STDIN,
+    AnyPrediction,
+    FieldNames,
+    FileFormat,
+    Lines,
+    Record,
+    Source,
+    file_format,
+    open_lines,
+)
 from .words import Split
 
 CHUNK_RECORDS, CHUNK_CHARACTERS = 512, 1 << 18
@@ -38,7 +58,7 @@ def predict_file(
     split: Split | None = None,
     device: Device = "auto",
     encoding: str = "utf-8",
-    text_column: str = "text",
+    text_column: str | None = None,
     pair_column: str | None = None,
     max_length: int | None = None,
     progress: Progress | None = None,
@@ -50,12 +70,13 @@ def predict_file(
     Args:
         model: as for `predict`, and so `abstain`, `alpha`, `raw`, `split`, `device`, `max_length`.
         file: the input, `-` for standard input; `.xz`, `.gz` and `.bz2` are unpacked.
-        out: the output in UTF-8, `-` for standard output. A file is replaced in one step, when all is done.
+        out: the output in UTF-8, `-` for standard output. A file is replaced in one step, when all is done; where
+            the process was stopped or killed before, the same call goes on with what it had written.
         input_format: "auto" goes by the file's name and first lines.
         output_format: "same" writes the file again with labels.
         encoding: of the input.
-        text_column: table or JSON lines: column of the text.
-        pair_column: column of the second text.
+        text_column: table or JSON lines: column of the text; where absent, that of the model's training files.
+        pair_column: column of the second text; likewise.
         progress: is told of warnings, and how far a file that takes longer has been read.
 
     Returns:
@@ -65,33 +86,63 @@ def predict_file(
         ConfigError: format and task do not fit, or an option is wrong.
         DataError: a line is wrong; with file and line. What stands before it may have been written to standard output.
         ModelError: as `predict`.
+        RunInUseError: another process writes the output.
         StorageError: the output cannot be written.
     """
     predictor = Predictor(
         model, abstain=abstain, alpha=alpha, raw=raw, split=split, max_length=max_length, device=device
     )
     problems, progress = Problems(), progress or Progress()
-    name, lines = open_lines(file, encoding, problems)
-    meter = _Meter(progress, name)
+    names = _names(predictor, text_column, pair_column)
+    meter = _Meter(progress, file)
+    name, lines = open_lines(file, encoding, problems, meter.watch)
     kind, lines = file_format(input_format, name, lines, predictor.task, encoding)
     _check_formats(predictor, name, kind, output_format)
-    source = Source(name, meter.count(lines), predictor.task, text_column, pair_column, problems)
-    with output(out, output_format, pair_column) as write:
-        empty = True
-        for chunk in _chunks(_bounded(PARSERS[kind](source), name, problems)):
+    source = Source(name, meter.count(lines), predictor.task, names, problems)
+    key = _key(predictor, file, [kind, output_format, encoding, asdict(names)])
+    usual = _names(predictor, None, None)
+    shown = replace(usual, pair=names.pair and (usual.pair or "pair"))  # as `evaluate` looks for them
+    with output(out, output_format, shown, key) as result:
+        records, done = _bounded(PARSERS[kind](source), name, problems), result.files.done
+        if done:
+            progress.note(f"{out}: going on after {done:,} records that were written before")
+            predictor.counts.update(result.files.counts)
+            deque(islice(records, done), maxlen=0)
+        empty = not done
+        for chunk in _chunks(records):
             problems.raise_if_any()
             empty = empty and all(r.is_copied for r in chunk)
             said = len(predictor.warnings)
             for record, prediction in zip(chunk, _label(predictor, chunk), strict=True):
-                write(record, prediction)
+                result.write(record, prediction)
             for warning in predictor.warnings[said:]:
                 progress.warning(warning)
+            result.files.advance(len(chunk), predictor.counts)
             meter.show()
         problems.raise_if_any()
         if empty:
             raise DataError(f"{name}: nothing to label; check the file and its format ({kind})")
     meter.end(predictor.counts["texts"])
     return predictor
+
+
+def _names(predictor: Predictor, text: str | None, pair: str | None) -> FieldNames:
+    """Of the arguments, else of the files that the model was trained on."""
+    given = {"text": text, "pair": pair}
+    known = predictor.names | {name: value for name, value in given.items() if value is not None}
+    return FieldNames(**{each.name: known[each.name] for each in fields(FieldNames) if each.name in known})
+
+
+def _key(predictor: Predictor, file: str | Path, settings: list[Any]) -> dict[str, Any] | None:
+    """What decides the labels of a file; None for a stream, and for a model that lies in no folder."""
+    if predictor.folder is None or not os.path.isfile(file):
+        return None
+    read = [Path(file).resolve(), *sorted(path for path in predictor.folder.resolve().iterdir() if path.is_file())]
+    stats = [(str(path), path.stat().st_size, path.stat().st_mtime_ns) for path in read]
+    about = [predictor.abstain, predictor.alpha, predictor.raw, predictor.split, predictor.max_length]
+    device = str(next(predictor.model.parameters()).device)
+    key = [__version__, stats, about, device, settings]
+    return {"sha256": hashlib.sha256(json.dumps(key).encode()).hexdigest()}
 
 
 def _check_formats(predictor: Predictor, name: str, kind: str, output_format: str) -> None:
@@ -140,18 +191,33 @@ def _chunks(records: Iterator[Record]) -> Iterator[list[Record]]:
         yield chunk
 
 
-class _Meter:
-    """Says how far a file has been read, once that takes longer; of a stream or a packed file nobody knows the end."""
+def _size(file: str | Path) -> int:
+    """Bytes of a file, or of what is left of the one that is standard input; 0 where nobody knows."""
+    if str(file) != "-":
+        return os.path.getsize(file) if os.path.isfile(file) else 0
+    try:
+        status = os.fstat(sys.stdin.fileno())
+        return status.st_size - sys.stdin.buffer.tell() if stat.S_ISREG(status.st_mode) else 0
+    except (OSError, AttributeError):  # not a file of the system at all
+        return 0
 
-    def __init__(self, progress: Progress, name: str) -> None:
-        self._progress, self._name = progress, name
-        self._total = os.path.getsize(name) if os.path.isfile(name) and not is_packed(name) else 0
+
+class _Meter:
+    """Says how far a file has been read, once that takes longer; of a pipe nobody knows the end."""
+
+    def __init__(self, progress: Progress, file: str | Path) -> None:
+        self._progress, self._name = progress, STDIN if str(file) == "-" else str(file)
+        self._total, self._packed = _size(file), is_packed(file)
         self._started, self._done, self._first = time.monotonic(), 0, -1
+
+    def watch(self, bytes_read: Callable[[], int]) -> None:
+        """Takes what is asked for the place in a packed file."""
+        self._bytes_read = bytes_read
 
     def count(self, lines: Lines) -> Lines:
         """The lines as they are."""
         for number, line in lines:
-            self._done += len(line.encode()) + 1
+            self._done = self._bytes_read() if self._packed else self._done + len(line.encode()) + 1
             yield number, line
 
     def show(self) -> None:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
@@ -29,6 +30,7 @@ class OpenModel:
         max_length: in tokens: as asked for, else that of the stage in the folder, else all positions of the encoder.
         prediction: how the stage in the folder was scored: "mean", "vote" or "first"; else "mean".
         split: how the recipe of a stage folder cut plain text into words; else around punctuation.
+        names: of columns and fields, and `label_map`, as the recipe of a stage folder has them; else empty.
         folder: None for a model in memory.
     """
 
@@ -37,6 +39,7 @@ class OpenModel:
     max_length: int
     prediction: str = "mean"
     split: Split = "punctuation"
+    names: dict[str, Any] = field(default_factory=dict)
     folder: Path | None = None
 
 
@@ -58,7 +61,9 @@ def open_model(
         record = refuse_changed(folder)
         model = load_task_model(folder).to(place)
         tokenizer = tokenizer or Tokenizer.from_folder(folder)
-        about = {"folder": folder, "split": (read_info(folder).extra or {}).get("split") or "punctuation"}
+        extra = read_info(folder).extra or {}
+        about = {"folder": folder, "split": extra.get("split") or "punctuation"}
+        about["names"] = _names(extra.get("reader") or {}, model.labels)
         prediction = record.get("prediction")
         about |= {"prediction": prediction} if prediction in ("vote", "first") else {}
         if max_length is None:
@@ -74,6 +79,12 @@ def open_model(
             f"max_length = {max_length}, but it must lie between 4 and the encoder's {positions} positions"
         )
     return OpenModel(model, tokenizer, max_length, **about)
+
+
+def _names(reader: dict[str, Any], labels: Sequence[str]) -> dict[str, Any]:
+    """The reader's settings of a stage folder; a label map reads the names that `predict` writes, too."""
+    mapped = {old: new or None for old, new in reader.get("label_map", {}).items()}
+    return reader | ({"label_map": {label: label for label in labels} | mapped} if mapped else {})
 
 
 def stored_alpha(folder: Path | None) -> tuple[float, str]:

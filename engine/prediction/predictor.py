@@ -147,6 +147,7 @@ class Predictor:
     Attributes:
         alpha: what `abstain` compares with; `alpha_from` says whether it was "given", comes from "stage.json" or
             "decision.json" beside the model, or is the "default".
+        names: of columns and fields of the files that the model was trained on, where they are not the usual ones.
         counts: of `texts`, `words`, `windowed` (sentences read in several windows), `cut` (texts that the maximum
             length cut), `no_token` (words that give no token), `abstained`.
         warnings: what does not suit the model, from a look at the texts of the first call; see `check_split`.
@@ -171,7 +172,9 @@ class Predictor:
         opened = open_model(model, tokenizer, max_length=max_length, device=device)
         self.model, self.tokenizer, self.max_length = opened.model, opened.tokenizer, opened.max_length
         self.split, self.prediction = split or opened.split, opened.prediction
+        self.folder, self.names = opened.folder, opened.names
         self.abstain = abstain
+        self.raw = raw
         self._decoder = None if raw else TagDecoder(self.model.labels)
         self.alpha, self.alpha_from = (alpha, "given") if alpha is not None else stored_alpha(opened.folder)
         self.counts: Counter[str] = Counter()

@@ -17,7 +17,7 @@ from typing import Any, Literal
 from ...data import guess_format
 from ...data.readers.encodings import check_encoding
 from ...data.readers.jsonl import json_object
-from ...data.readers.lines import decode_lines, read_lines
+from ...data.readers.lines import Watch, decode_lines, read_lines
 from ...data.readers.problems import Problems
 from ...data.readers.table import csv_rows
 from ...untrusted import listed
@@ -61,6 +61,17 @@ class Record:
         return self.words is None and self.text is None
 
 
+@dataclass(frozen=True)
+class FieldNames:
+    """Of the columns and fields of tables and JSON lines."""
+
+    text: str = "text"
+    pair: str | None = None
+    label: str = "label"
+    words: str = "words"
+    tags: str = "tags"
+
+
 @dataclass
 class Source:
     """What the parsers of the formats share."""
@@ -68,20 +79,19 @@ class Source:
     name: str
     lines: Lines
     task: str
-    text: str
-    pair: str | None
+    names: FieldNames
     problems: Problems
 
     @property
     def columns(self) -> list[str]:
         """The columns, or fields, of the text and of the second text."""
-        return [name for name in (self.text, self.pair) if name]
+        return [name for name in (self.names.text, self.names.pair) if name]
 
 
-def open_lines(file: str | Path, encoding: str, problems: Problems) -> tuple[str, Lines]:
-    """The name of a file, `-` for standard input, and its lines."""
+def open_lines(file: str | Path, encoding: str, problems: Problems, watch: Watch) -> tuple[str, Lines]:
+    """The name of a file, `-` for standard input, and its lines; `watch` as of `read_lines`."""
     if str(file) != "-":
-        return str(file), read_lines(file, encoding, problems)
+        return str(file), read_lines(file, encoding, problems, watch)
     check_encoding(STDIN, encoding)
     return STDIN, decode_lines(STDIN, sys.stdin.buffer, encoding, problems)
 
@@ -218,8 +228,8 @@ def _parse_jsonl(source: Source) -> Iterator[Record]:
         if value is None:
             continue
         _refuse(source, place, "field", {*COLUMNS, "agree", "probabilities"} & set(value))
-        texts, words = [value.get(name) for name in source.columns], value.get("words")
-        again = partial(_object, value)
+        texts, words = [value.get(name) for name in source.columns], value.get(source.names.words)
+        again = partial(_object, value, source.names.words)
         if source.task != "ner":
             if all(isinstance(t, str) and t.strip() for t in texts):
                 pair = texts[1] if len(texts) > 1 else None
@@ -229,14 +239,15 @@ def _parse_jsonl(source: Source) -> Iterator[Record]:
                 source.problems.add(place, f"no text in {columns}", "give the field, or name the right one")
         elif isinstance(words, list) and words and all(isinstance(w, str) and w for w in words):
             yield Record(number, words=tuple(words), fields=value, again=again)
-        elif "words" not in value and isinstance(texts[0], str) and texts[0].strip():
+        elif source.names.words not in value and isinstance(texts[0], str) and texts[0].strip():
             yield Record(number, text=texts[0], fields=value, again=again)
         else:
-            source.problems.add(place, f"no list of words in 'words', and no {source.text!r}", "give one of them")
+            what = f"no list of words in {source.names.words!r}, and no {source.names.text!r}"
+            source.problems.add(place, what, "give one of them")
 
 
-def _object(fields: dict[str, Any], prediction: AnyPrediction) -> str:
-    return json_line(fields | json_fields(prediction, "predicted"))
+def _object(fields: dict[str, Any], words: str, prediction: AnyPrediction) -> str:
+    return json_line(fields | json_fields(prediction, "predicted", words))
 
 
 def json_line(value: Any) -> str:
@@ -244,11 +255,11 @@ def json_line(value: Any) -> str:
     return json.dumps(value, ensure_ascii=False) + "\n"
 
 
-def json_fields(prediction: AnyPrediction, name: str) -> dict[str, Any]:
-    """What a JSON line says of a prediction, the label or tags under `name`."""
+def json_fields(prediction: AnyPrediction, name: str, words: str) -> dict[str, Any]:
+    """What a JSON line says of a prediction: the words under `words`, the label or tags under `name`."""
     if isinstance(prediction, TagPrediction):
         confidence = [round(c, 6) for c in prediction.confidences]
-        labels = {"words": prediction.words, name: prediction.labels, "confidence": confidence}
+        labels = {words: prediction.words, name: prediction.labels, "confidence": confidence}
         return labels | {"agree": prediction.agree}
     probabilities = {label: round(p, 6) for label, p in prediction.probabilities.items()}
     label = {name: prediction.label, "confidence": round(prediction.confidence, 6), "agree": prediction.agree}

@@ -20,6 +20,7 @@ from ..evaluation.inference import Poll, score
 from ..evaluation.metrics import ClassTable, TransferSummary, transfer_gap
 from ..report.text_table import text_table
 from .model_folder import Device, ModelLike, OpenModel, open_model
+from .words import Split
 
 HEADLINE = {"ner": "entity_f1", "classification": "accuracy"}
 
@@ -135,6 +136,7 @@ def evaluate_files(
     max_length: int | None = None,
     file_format: str = "auto",
     encoding: str = "utf-8",
+    split: Split | None = None,
     poll: Poll = lambda: None,
     **reader: Any,
 ) -> EvaluationResult:
@@ -145,7 +147,9 @@ def evaluate_files(
         languages: of the files, in order; the file's name where absent.
         file_format: as of `read_examples`; "auto" goes by the file's name and first lines.
         encoding: of the files.
+        split: where the text of files of entities is cut into words; as for `predict` where absent.
         reader: options of the reader (`text`, `label`, `scheme`, `label_map`, ...); each file takes those it knows.
+            Where absent, columns, fields and label map are as in the model's training files.
 
     Raises:
         ConfigError: not as many languages as files, or as `evaluate`.
@@ -160,13 +164,17 @@ def evaluate_files(
         raise ConfigError("there is no file to score on; give at least one")
     opened = open_model(model, tokenizer, max_length=max_length, device=device)
     task, named = opened.model.task, []
+    options = (
+        {"require_labels": True, "split": split or opened.split}
+        | opened.names
+        | {n: value for n, value in reader.items() if value is not None}
+    )
     for i, file in enumerate(files):
+        language = languages[i] if languages else ""
         kind = guess_format(file, task=task, encoding=encoding) if file_format == "auto" else file_format
         if kind == "text":
             raise DataError(f"{file}:1: plain text without labels; give a labelled file")
-        options = {"require_labels": True} | reader
         taken = {name: value for name, value in options.items() if name in reader_options(kind)}
-        language = languages[i] if languages else ""
         found = read_examples(file, task=task, format=kind, language=language, encoding=encoding, **taken)
         named.append((language, str(file), list(found)))
     return _evaluate(opened, named, poll)

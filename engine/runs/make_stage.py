@@ -29,6 +29,8 @@ from ..storage.stage_files import damage
 from .stage_cache import fingerprint_of, take_over_stage
 from .stage_damage import INPUTS, other_inputs, weights_of
 
+_NAMES = ("text", "pair", "label", "words", "tags", "label_map")
+"""Settings of the reader that a model folder keeps, so that the files of the recipe are read without options."""
 MARKS = ("uses_parallel_data", "uses_target_labels", "uses_dictionary")
 """What a result used that the method does without: in `stage.json`, and in every row of the tables."""
 
@@ -95,10 +97,11 @@ def _exists(run: StageRun, resume: bool) -> bool:
 def _save(run: StageRun, outcome: Outcome) -> None:
     context, stage = run.context, run.stage
     reader = next((t.reader for t in context.config.targets if t.language == stage.target), None)
-    split = merged(context.config.reader, reader).split  # how plain text becomes words, as the model's target has it
+    settings = merged(context.config.reader, reader)  # how files are read, as the model's target has it
     shape = outcome.model.config
     with storage_errors(run.folder):
-        extra = {"stage": stage.id, "seed": stage.seed, "inputs": stage.inputs, "split": split}
+        extra = {"stage": stage.id, "seed": stage.seed, "inputs": stage.inputs, "split": settings.split}
+        extra |= {"reader": {name: getattr(settings, name) for name in _NAMES if getattr(settings, name)}}
         save_model(outcome.model, run.folder, extra=extra)
         context.tokenizer.save(run.folder, segments=shape.num_segments > 1, max_length=shape.max_length)
     write_trace(run.folder, outcome.trace)

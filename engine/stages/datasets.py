@@ -312,6 +312,7 @@ def read_file(
             "cut_spans",
             "tag_names",
             "header",
+            "split",
         )
     }
     if reader.unlabelled:

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import gzip
 import json
+import lzma
+import re
+import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from xlt_engine import ConfigError
+from xlt_engine import ConfigError, DataError
 from xlt_engine.data import train_wordpiece
 from xlt_engine.engine import Predictor, Progress, evaluate_files, predict_file
 from xlt_engine.engine.prediction import file_predictor
@@ -26,11 +30,11 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     tokenizer = train_wordpiece([*LINES, "北 京 是 中 国"], 70, min_frequency=1)
     config = EncoderConfig(tokenizer.vocab_size, 16, 1, 2, 32, max_positions=24, initializer_range=0.5)
     out = {}
-    for task, labels in LABELS.items():
-        out[task] = tmp_path_factory.mktemp(task)
+    for name, task, seed in (("ner", "ner", 3), ("other", "ner", 8), ("classification", "classification", 3)):
+        out[name] = tmp_path_factory.mktemp(name)
         head = VoterHeads(16, 3, (12, 13, 14), seed=104, initializer_range=0.5)
-        save_model(TaskModel(Encoder(config, seed=3), head, task, labels), out[task])
-        tokenizer.save(out[task])
+        save_model(TaskModel(Encoder(config, seed=seed), head, task, LABELS[task]), out[name])
+        tokenizer.save(out[name])
     return out
 
 
@@ -78,8 +82,10 @@ def test_spacy_tsv_and_brat_say_the_same_entities(folders: dict[str, Path], tmp_
     assert [text for text, _ in spacy] == [v["text"] for v in values]
     assert [e for _, about in spacy for e in about["entities"]] == expected
     header, *rows = [line.split("\t") for line in written(folders["ner"], tmp_path, "tsv")]
-    assert header == ["line", "start", "end", "label", "text", "score"]
-    assert [[int(r[1]), int(r[2]), r[3]] for r in rows] == expected
+    assert header == ["line", "start", "end", "label", "text", "score", "sentence"]
+    assert [[int(r[1]), int(r[2]), r[3]] for r in rows if r[1]] == expected
+    sentences = [(v["line"], v["text"].replace("\t", " ")) for v in values]
+    assert list(dict.fromkeys((int(r[0]), r[6]) for r in rows)) == sentences
 
     predict_file(folders["ner"], tmp_path / "in.txt", tmp_path / "doc.ann", output_format="brat")
     text = (tmp_path / "doc.txt").read_bytes().decode()
@@ -119,6 +125,79 @@ def test_evaluate_reads_what_predict_writes(
     assert score.metrics[result.metric] == 100
     if task == "ner":
         evaluate_files(folders[task], [out])
+
+
+@pytest.mark.parametrize(
+    ("form", "name"),
+    [
+        ("conll", "out.conll"),
+        ("same", "out.txt"),
+        ("jsonl", "out.jsonl"),
+        ("entities", "out.jsonl"),
+        ("spacy", "out"),
+        ("tsv", "out.tsv"),
+        ("brat", "out.ann"),
+    ],
+)
+def test_another_model_scores_the_same_on_every_format(
+    folders: dict[str, Path], tmp_path: Path, form: Any, name: str
+) -> None:
+    (tmp_path / "in").write_text("".join(f"{line}\n" for line in [ODD, "", *LINES]))
+    predict_file(folders["ner"], tmp_path / "in", tmp_path / name, output_format=form)
+    (score,) = evaluate_files(folders["other"], [tmp_path / name], ["de"]).scores
+    # What the words and tags themselves give, as the reader of column files has them.
+    tagged = Predictor(folders["ner"]).tag([ODD, *LINES])
+    rows = ["\n".join(f"{w}\t{t}" for w, t in zip(one.words, one.labels, strict=True)) for one in tagged]
+    (tmp_path / "gold.conll").write_text("\n\n".join(rows) + "\n")
+    (gold,) = evaluate_files(folders["other"], [tmp_path / "gold.conll"], ["de"]).scores
+    assert 0 < gold.metrics["entity_f1"] < 100
+    assert (score.metrics, score.classes, score.items) == (gold.metrics, gold.classes, gold.items)
+
+
+JSON, HEADER = "a.jsonl", "line\tstart\tend\tlabel\ttext\tscore\tsentence\n"
+
+
+@pytest.mark.parametrize(
+    ("name", "data", "message"),
+    [
+        (JSON, '{"text": "Anna", "entities": [{"start": 9, "end": 12, "label": "PER"}]}', ":1: no word at the char"),
+        (JSON, '{"text": "Anna", "entities": []}\n{"text": "Anna"}', ":2: no text with entities"),
+        (JSON, '["Anna", {"entities": [[0, 2, "PER"], [2, 4, "PER"]]}]', ":1: two entities at the char"),
+        ("a.tsv", f"{HEADER}1\tx\t4\tPER\tAnna\t1\tAnna", ":2: not the columns"),
+        ("a.ann", "T1\tPER 0 1;3 4\tAnna", ":1: not an entity of one piece"),
+    ],
+)
+def test_faults_of_files_of_entities(
+    folders: dict[str, Path], tmp_path: Path, name: str, data: str, message: str
+) -> None:
+    (tmp_path / name).write_text(f"{data}\n")
+    (tmp_path / "a.txt").write_text("Anna\n")
+    with pytest.raises(DataError, match=re.escape(name) + message):
+        evaluate_files(folders["ner"], [tmp_path / name])
+
+
+NAMES = {"text": "body", "pair": "more", "label": "class", "words": "tokens", "tags": "ner", "label_map": {"1": "good"}}
+
+
+def test_a_folder_keeps_the_names_of_fields(folders: dict[str, Path], tmp_path: Path) -> None:
+    for task, row in (("ner", {"tokens": ["Anna"], "ner": ["O"]}), ("classification", {"body": "Anna", "more": "b"})):
+        folder, train, out = tmp_path / task, tmp_path / "train.jsonl", tmp_path / "out.jsonl"
+        shutil.copytree(folders[task], folder)
+        about = json.loads((folder / "xlt.json").read_bytes()) | {"extra": {"reader": NAMES}}
+        (folder / "xlt.json").write_text(json.dumps(about))
+        train.write_text(json.dumps(row | ({} if task == "ner" else {"class": 1})) + "\n")
+        assert evaluate_files(folder, [train]).scores[0].examples == 1
+        predict_file(folder, train, out, output_format="jsonl")
+        assert set(row) < set(json.loads(out.read_text()))
+        assert evaluate_files(folder, [out]).scores[0].examples == 1
+    (tmp_path / "train.csv").write_text("body,more,class\nAnna,Oslo,1\n")
+    assert evaluate_files(folder, [tmp_path / "train.csv"]).scores[0].examples == 1
+    predict_file(folder, tmp_path / "train.csv", tmp_path / "out.csv")
+    predict_file(folder, tmp_path / "train.csv", tmp_path / "out.tsv", output_format="tsv")
+    assert (tmp_path / "out.tsv").read_text().startswith("body\tmore\tclass\tconfidence\n")
+    assert evaluate_files(folder, [tmp_path / "out.tsv"]).scores[0].metrics["accuracy"] == 100
+    with pytest.raises(DataError, match="no column 'text'"):
+        predict_file(folder, tmp_path / "train.csv", text_column="text")
 
 
 def test_a_pair_in_a_table(folders: dict[str, Path], tmp_path: Path) -> None:
@@ -164,6 +243,34 @@ def test_progress_of_a_file(folders: dict[str, Path], tmp_path: Path, monkeypatc
     written(folders["ner"], tmp_path, "conll", text, progress=slow)
     third = len(text) // 3
     assert (quick.seen, slow.seen) == ([], [len(text), (2 * third, third), (3 * third, 2 * third), "12 texts labelled"])
+
+
+def test_progress_of_a_packed_file(folders: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its bytes on the disk are what is counted, and they end where the file does."""
+    monkeypatch.setattr(file_predictor, "PATIENCE", -1.0)
+    openers: dict[str, Any] = {"in.txt.gz": gzip.open, "in.txt.xz": lzma.open}
+    for name, opener in openers.items():
+        with opener(tmp_path / name, "wb") as file:
+            file.write("".join(f"{line}\n" for line in LINES * 100).encode())
+        listener, size = Listener(), (tmp_path / name).stat().st_size
+        predict_file(folders["ner"], tmp_path / name, tmp_path / "out", progress=listener)
+        total, *read, said = listener.seen
+        assert (total, said) == (size, "1,200 texts labelled")
+        assert [done for done, _ in read] == sorted(done for done, _ in read)
+        assert read[-1][0] == size
+
+
+def test_progress_of_standard_input(folders: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    text = "".join(f"{line}\n" for line in LINES)
+    (tmp_path / "in.txt").write_text(text)
+    monkeypatch.setattr(file_predictor, "PATIENCE", -1.0)
+    monkeypatch.setattr(file_predictor, "CHUNK_RECORDS", 4)
+    with (tmp_path / "in.txt").open() as stdin:
+        monkeypatch.setattr("sys.stdin", stdin)
+        listener = Listener()
+        predict_file(folders["ner"], "-", tmp_path / "out", progress=listener)
+    third = len(text) // 3
+    assert listener.seen == [len(text), (2 * third, third), (3 * third, 2 * third), "12 texts labelled"]
 
 
 def test_raw_text_for_a_model_of_tokenised_text(folders: dict[str, Path], tmp_path: Path) -> None:
