@@ -18,7 +18,15 @@ Exceptions::
 
 from __future__ import annotations
 
-from typing import Any
+import importlib
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .data import pack
+    from .engine import predict, run, train
+    from .model import load_classifier, load_encoder, load_masked_lm, load_tagger, save_model
 
 __version__ = "0.2.0.dev0"
 
@@ -90,16 +98,31 @@ class Interrupted(XltError):
         self.exit_code = 128 + signal
 
 
-_LAZY = {
-    "run": "xlt_engine.engine",
-    "train": "xlt_engine.engine",
-    "predict": "xlt_engine.engine",
-    "load_encoder": "xlt_engine.model",
-    "load_masked_lm": "xlt_engine.model",
-    "load_tagger": "xlt_engine.model",
-    "load_classifier": "xlt_engine.model",
-    "save_model": "xlt_engine.model",
-    "pack": "xlt_engine.data",
+def lazy_names(
+    package: str, modules: Mapping[str, Sequence[str]]
+) -> tuple[Callable[[str], Any], Callable[[], list[str]]]:
+    """`__getattr__` and `__dir__` of a package whose public names are imported on first use.
+
+    Args:
+        package: the package's name.
+        modules: module below it, dotted -> the names to take from there.
+    """
+    module_of = {name: module for module, names in modules.items() for name in names}
+
+    def resolve(name: str) -> Any:
+        if name not in module_of:
+            raise AttributeError(f"module {package!r} has no attribute {name!r}")
+        value = getattr(importlib.import_module(f"{package}.{module_of[name]}"), name)
+        setattr(sys.modules[package], name, value)
+        return value
+
+    return resolve, lambda: sorted({*vars(sys.modules[package]), *module_of})
+
+
+_NAMES = {
+    "data": ("pack",),
+    "engine": ("predict", "run", "train"),
+    "model": ("load_classifier", "load_encoder", "load_masked_lm", "load_tagger", "save_model"),
 }
 
 __all__ = [
@@ -114,12 +137,15 @@ __all__ = [
     "StorageError",
     "XltError",
     "__version__",
+    "load_classifier",
+    "load_encoder",
+    "load_masked_lm",
+    "load_tagger",
+    "pack",
+    "predict",
+    "run",
+    "save_model",
+    "train",
 ]
 
-
-def __getattr__(name: str) -> Any:
-    if name in _LAZY:
-        import importlib
-
-        return getattr(importlib.import_module(_LAZY[name]), name)
-    raise AttributeError(f"module 'xlt_engine' has no attribute {name!r}")
+__getattr__, __dir__ = lazy_names(__name__, _NAMES)

@@ -1,35 +1,41 @@
-"""Files to examples to token stores to packed batches."""
+"""Files to examples to token stores to packed batches.
 
-from __future__ import annotations
+Importing this package loads none of its modules, and so no torch: a public name is resolved on first use.
+"""
 
-from .augment.code_switch import code_switched, read_dictionary
-from .augment.sentence_pairs import read_pairs
-from .batches.batch import PackedBatch, pack
-from .batches.buckets import BatchSize, Bucket, choose_buckets, pad_step, pad_to_bucket, padding_share
-from .batches.few_shot import few_per_class
-from .batches.inference import inference_batches, inference_tokens, row_batches
-from .batches.joint import JointBatches
-from .batches.pairs import PairBatches
-from .batches.sampling import epoch_counts, rng_for
-from .batches.seeding import derive_seed
-from .batches.sources import ItemView, MlmBatches, Part, TaskBatches
-from .batches.windows import Row, window_rows
-from .readers.conll import read_conll
-from .readers.example import OUTSIDE, Example, Examples
-from .readers.formats import guess_format, read_examples, reader_options
-from .readers.jsonl import read_jsonl
-from .readers.plain import read_text
-from .readers.table import read_tsv
-from .store.build import build_store
-from .store.corpus import Corpus, unigram_entropy
-from .store.format import file_hash, store_key
-from .store.store import TokenStore
-from .synthetic.demo_world import WorldConfig, WorldFiles, make_world
-from .synthetic.truth_config import TruthKnobs
-from .synthetic.truth_world import TruthFiles, make_truth_world, open_truth_world
-from .tokenizer.prompt import Prompt
-from .tokenizer.wordpiece import train_wordpiece
-from .tokenizer.wrapper import EncodedText, EncodedWords, Tokenizer
+import typing
+
+from .. import lazy_names as _lazy_names
+
+if typing.TYPE_CHECKING:
+    from .augment.code_switch import code_switched, read_dictionary
+    from .augment.sentence_pairs import read_pairs
+    from .batches.batch import PackedBatch, pack
+    from .batches.buckets import BatchSize, Bucket, choose_buckets, pad_step, pad_to_bucket, padding_share
+    from .batches.few_shot import few_per_class
+    from .batches.inference import inference_batches, inference_tokens, row_batches
+    from .batches.joint import JointBatches
+    from .batches.pairs import PairBatches
+    from .batches.sampling import epoch_counts, rng_for
+    from .batches.seeding import derive_seed
+    from .batches.sources import ItemView, MlmBatches, Part, TaskBatches
+    from .batches.windows import Row, window_rows
+    from .readers.conll import read_conll
+    from .readers.example import OUTSIDE, Example, Examples
+    from .readers.formats import guess_format, read_examples, reader_options
+    from .readers.jsonl import read_jsonl
+    from .readers.plain import read_text
+    from .readers.table import read_tsv
+    from .store.build import build_store
+    from .store.corpus import Corpus, unigram_entropy
+    from .store.format import file_hash, store_key
+    from .store.store import TokenStore
+    from .synthetic.demo_world import WorldConfig, WorldFiles, make_world
+    from .synthetic.truth_config import TruthKnobs
+    from .synthetic.truth_world import TruthFiles, make_truth_world, open_truth_world
+    from .tokenizer.prompt import Prompt
+    from .tokenizer.wordpiece import train_wordpiece
+    from .tokenizer.wrapper import EncodedText, EncodedWords, Tokenizer
 
 __all__ = [
     "BatchSize",
@@ -87,3 +93,37 @@ __all__ = [
     "unigram_entropy",
     "window_rows",
 ]
+
+_NAMES = {
+    "augment.code_switch": ("code_switched", "read_dictionary"),
+    "augment.sentence_pairs": ("read_pairs",),
+    "batches.batch": ("PackedBatch", "pack"),
+    "batches.buckets": ("BatchSize", "Bucket", "choose_buckets", "pad_step", "pad_to_bucket", "padding_share"),
+    "batches.few_shot": ("few_per_class",),
+    "batches.inference": ("inference_batches", "inference_tokens", "row_batches"),
+    "batches.joint": ("JointBatches",),
+    "batches.pairs": ("PairBatches",),
+    "batches.sampling": ("epoch_counts", "rng_for"),
+    "batches.seeding": ("derive_seed",),
+    "batches.sources": ("ItemView", "MlmBatches", "Part", "TaskBatches"),
+    "batches.windows": ("Row", "window_rows"),
+    "readers.conll": ("read_conll",),
+    "readers.example": ("OUTSIDE", "Example", "Examples"),
+    "readers.formats": ("guess_format", "read_examples", "reader_options"),
+    "readers.jsonl": ("read_jsonl",),
+    "readers.plain": ("read_text",),
+    "readers.table": ("read_tsv",),
+    "store.build": ("build_store",),
+    "store.corpus": ("Corpus", "unigram_entropy"),
+    "store.format": ("file_hash", "store_key"),
+    "store.store": ("TokenStore",),
+    "synthetic.demo_world": ("WorldConfig", "WorldFiles", "make_world"),
+    "synthetic.truth_config": ("TruthKnobs",),
+    "synthetic.truth_world": ("TruthFiles", "make_truth_world", "open_truth_world"),
+    "tokenizer.prompt": ("Prompt",),
+    "tokenizer.wordpiece": ("train_wordpiece",),
+    "tokenizer.wrapper": ("EncodedText", "EncodedWords", "Tokenizer"),
+}
+"""Public names by the module that defines them. No public name is that of a module, which would replace it."""
+
+__getattr__, __dir__ = _lazy_names(__name__, _NAMES)

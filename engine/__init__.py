@@ -3,8 +3,9 @@
 Importing this package loads none of its modules: a public name is resolved on first use.
 """
 
-import importlib
 import typing
+
+from .. import lazy_names as _lazy_names
 
 if typing.TYPE_CHECKING:
     from .corpus.build import build_corpus
@@ -18,9 +19,10 @@ if typing.TYPE_CHECKING:
     from .preflight.check_report import render_checks
     from .preflight.checker import check, check_all
     from .preflight.cost import estimate, estimate_all
-    from .preflight.describe import describe_environment, describe_model
+    from .preflight.describe import describe_model
     from .preflight.estimate_report import render_estimates
     from .preflight.init_writer import init_recipe
+    from .preflight.machine import describe_environment
     from .pseudolabels.filters import Decision, decide, source_consistency
     from .pseudolabels.thresholds import ThresholdChoice, choose_threshold
     from .recipe.config import RunConfig
@@ -91,46 +93,36 @@ __all__ = [
 ]
 
 _NAMES = {
-    "preflight.check_report": ("render_checks",),
-    "preflight.checker": ("check", "check_all"),
-    "recipe.config": ("RunConfig",),
     "corpus.build": ("build_corpus",),
     "corpus.config": ("CorpusConfig",),
     "corpus.report": ("CorpusReport",),
-    "preflight.cost": ("estimate", "estimate_all"),
-    "pseudolabels.filters": ("Decision", "decide", "source_consistency"),
-    "preflight.describe": ("describe_environment", "describe_model"),
-    "preflight.estimate_report": ("render_estimates",),
+    "evaluation.metrics": ("accuracy", "entity_f1", "macro_f1"),
     "prediction.chosen": ("chosen_model",),
     "prediction.file_predictor": ("predict_file",),
-    "preflight.init_writer": ("init_recipe",),
-    "training.config": ("OptimizerConfig",),
-    "training.loop": ("Loop", "train"),
-    "training.trace": ("StepResult", "Trace"),
-    "evaluation.metrics": ("accuracy", "entity_f1", "macro_f1"),
     "prediction.predictor": ("Entity", "Prediction", "Predictor", "TagPrediction", "predict"),
-    "training.progress": ("ConsoleProgress", "Progress"),
-    "recipe.load": ("load_recipe", "variants"),
-    "report.write": ("write_report",),
-    "runs.runner": ("RunResult", "StagesFailedError", "each_run", "run"),
-    "runs.verify": ("Verification", "verify_run"),
     "prediction.scoring": ("EvaluationResult", "evaluate", "evaluate_files"),
+    "preflight.check_report": ("render_checks",),
+    "preflight.checker": ("check", "check_all"),
+    "preflight.cost": ("estimate", "estimate_all"),
+    "preflight.describe": ("describe_model",),
+    "preflight.estimate_report": ("render_estimates",),
+    "preflight.init_writer": ("init_recipe",),
+    "preflight.machine": ("describe_environment",),
+    "pseudolabels.filters": ("Decision", "decide", "source_consistency"),
+    "pseudolabels.thresholds": ("ThresholdChoice", "choose_threshold"),
+    "recipe.config": ("RunConfig",),
+    "recipe.load": ("load_recipe", "variants"),
     "report.answer": ("Answer", "answers"),
     "report.stage_table": ("stage_table",),
     "report.summary": ("write_summary",),
-    "pseudolabels.thresholds": ("ThresholdChoice", "choose_threshold"),
+    "report.write": ("write_report",),
+    "runs.runner": ("RunResult", "StagesFailedError", "each_run", "run"),
+    "runs.verify": ("Verification", "verify_run"),
+    "training.config": ("OptimizerConfig",),
+    "training.loop": ("Loop", "train"),
+    "training.progress": ("ConsoleProgress", "Progress"),
+    "training.trace": ("StepResult", "Trace"),
 }
 """Public names by the module that defines them. No public name is that of a module, which would replace it."""
 
-_MODULES = {name: module for module, names in _NAMES.items() for name in names}
-
-
-def __getattr__(name: str) -> typing.Any:
-    if name not in _MODULES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = globals()[name] = getattr(importlib.import_module(f".{_MODULES[name]}", __name__), name)
-    return value
-
-
-def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+__getattr__, __dir__ = _lazy_names(__name__, _NAMES)

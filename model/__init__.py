@@ -1,23 +1,29 @@
-"""BERT-family encoder on packed batches, heads, and weights in the Hugging Face folder layout."""
+"""BERT-family encoder on packed batches, heads, and weights in the Hugging Face folder layout.
 
-from .cloze import ClozeHead, ClozeModel, cloze_model
-from .config import EncoderConfig
-from .encoder import Encoder, EncoderOutput, PackedInput
-from .folder import (
-    FolderInfo,
-    head_of_transformers,
-    load_classifier,
-    load_encoder,
-    load_encoder_config,
-    load_masked_lm,
-    load_pooler,
-    load_tagger,
-    load_task_model,
-    read_info,
-    save_model,
-)
-from .heads import Head, LinearHead, MlpHead, VoterHeads, default_voter_widths
-from .tasks import MaskedLM, Pooler, TaskModel
+Importing this package loads none of its modules, and so no torch: a public name is resolved on first use.
+"""
+
+import typing
+
+from .. import lazy_names as _lazy_names
+
+if typing.TYPE_CHECKING:
+    from .cloze import ClozeHead, ClozeModel, cloze_model
+    from .config import EncoderConfig
+    from .encoder import Encoder, EncoderOutput, PackedInput
+    from .folder import (
+        head_of_transformers,
+        load_classifier,
+        load_encoder,
+        load_masked_lm,
+        load_pooler,
+        load_tagger,
+        load_task_model,
+        save_model,
+    )
+    from .heads import Head, LinearHead, MlpHead, VoterHeads, default_voter_widths
+    from .info import FolderInfo, load_encoder_config, read_info
+    from .tasks import MaskedLM, Pooler, TaskModel
 
 __all__ = [
     "ClozeHead",
@@ -47,3 +53,25 @@ __all__ = [
     "read_info",
     "save_model",
 ]
+
+_NAMES = {
+    "cloze": ("ClozeHead", "ClozeModel", "cloze_model"),
+    "config": ("EncoderConfig",),
+    "encoder": ("Encoder", "EncoderOutput", "PackedInput"),
+    "folder": (
+        "head_of_transformers",
+        "load_classifier",
+        "load_encoder",
+        "load_masked_lm",
+        "load_pooler",
+        "load_tagger",
+        "load_task_model",
+        "save_model",
+    ),
+    "heads": ("Head", "LinearHead", "MlpHead", "VoterHeads", "default_voter_widths"),
+    "info": ("FolderInfo", "load_encoder_config", "read_info"),
+    "tasks": ("MaskedLM", "Pooler", "TaskModel"),
+}
+"""Public names by the module that defines them. No public name is that of a module, which would replace it."""
+
+__getattr__, __dir__ = _lazy_names(__name__, _NAMES)

@@ -14,9 +14,8 @@ from torch import Tensor, nn
 from .cloze import ClozeHead
 from .encoder import Encoder, Layer
 from .heads import Head, VoterHeads
+from .match import WORD_EMBEDDING
 from .tasks import MaskedLM, Pooler, TaskModel
-
-WORD_EMBEDDING = "embeddings.word_embeddings.weight"  # in every layout
 
 _POOLER = {"pooler.dense": "dense"}
 _LAYER = {

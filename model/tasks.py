@@ -15,10 +15,8 @@ from ..kernels.masks import seed_from_row
 from .config import EncoderConfig
 from .encoder import Encoder, PackedInput, Seed
 from .heads import Head
+from .info import POOLINGS, TASKS
 from .init import Initialiser
-
-TASKS = ("ner", "classification")
-POOLINGS = ("cls", "pooler", "mean")
 
 
 class MaskedLM(nn.Module):

@@ -6,25 +6,29 @@ from collections import Counter
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import zip_longest
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
-import torch
 from numpy.typing import ArrayLike, NDArray
 
 from ... import DataError
 from ...data import OUTSIDE
 
+if TYPE_CHECKING:
+    import torch
+
+
 Span = tuple[str, int, int]
 Tags = Sequence[str]
-Labels = Sequence[Hashable] | NDArray[Any] | torch.Tensor
+Labels: TypeAlias = "Sequence[Hashable] | NDArray[Any] | torch.Tensor"
 
 
 def as_array(values: ArrayLike | torch.Tensor) -> NDArray[Any]:
     """Numpy view or copy of an array or of a tensor on any device; 16-bit floats become float32."""
-    if not isinstance(values, torch.Tensor):
+    detach = getattr(values, "detach", None)  # a tensor has it; torch is not loaded to ask
+    if detach is None:
         return np.asarray(values)
-    tensor = values.detach().cpu()
+    tensor: torch.Tensor = detach().cpu()
     return tensor.float().numpy() if tensor.is_floating_point() and tensor.element_size() < 4 else tensor.numpy()
 
 
@@ -156,7 +160,7 @@ def label_scores(gold: Labels, predicted: Labels, labels: Iterable[Hashable] | N
     Raises:
         DataError: the two differ in length.
     """
-    golds, guesses = (x.tolist() if isinstance(x, (np.ndarray, torch.Tensor)) else list(x) for x in (gold, predicted))
+    golds, guesses = (x.tolist() if hasattr(x, "tolist") else list(x) for x in (gold, predicted))
     if len(golds) != len(guesses):
         raise DataError(f"{len(golds)} gold labels but {len(guesses)} predicted labels")
     counts = [Counter(golds), Counter(guesses), Counter(g for g, p in zip(golds, guesses, strict=True) if g == p)]

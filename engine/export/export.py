@@ -13,9 +13,9 @@ from ...data import ItemView, TokenStore
 from ...kernels import votes
 from ...model import ClozeHead, TaskModel, head_of_transformers, read_info, save_model
 from ..evaluation.inference import predict_items
-from ..prediction.model_folder import keep_record
 from ..prediction.predictor import Predictor
 from ..prediction.scoring import HEADLINE, evaluate
+from ..prediction.stage_record import keep_record
 from ..storage.files import new_folder
 from ..vocabulary.texts import run_of, run_texts
 from .compare import compare

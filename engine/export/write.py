@@ -12,8 +12,9 @@ from torch import Tensor
 
 from ...data import Tokenizer
 from ...model import TaskModel, VoterHeads
+from ...model.headers import SINGLE
 from ...model.names import views
-from ...model.weights import DTYPES, SINGLE, write
+from ...model.weights import DTYPES, write
 from ..storage.files import atomic_write_json, atomic_write_text
 from .head import XltHead
 

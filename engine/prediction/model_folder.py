@@ -1,4 +1,4 @@
-"""Task models as a user names them: from a folder with its tokenizer, and what a stage left there beside them."""
+"""Task models as a user names them: from a folder with its tokenizer."""
 
 from __future__ import annotations
 
@@ -11,13 +11,12 @@ from typing import Any, Literal
 from ... import ConfigError, ModelError
 from ...data import Tokenizer
 from ...model import TaskModel, load_task_model, read_info
-from ..storage.files import atomic_write_bytes, read_json, sha256_file, write_sealed_json
 from ..storage.stage_files import refuse_changed
 from ..training.device import choose_device
 from .chosen import refuse_run
+from .stage_record import read_record
 from .words import Split
 
-DEFAULT_ALPHA = 0.9
 ModelLike = TaskModel | str | os.PathLike[str]
 Device = Literal["auto", "cpu", "cuda"]
 
@@ -85,40 +84,3 @@ def _names(reader: dict[str, Any], labels: Sequence[str]) -> dict[str, Any]:
     """The reader's settings of a stage folder; a label map reads the names that `predict` writes, too."""
     mapped = {old: new or None for old, new in reader.get("label_map", {}).items()}
     return reader | ({"label_map": {label: label for label in labels} | mapped} if mapped else {})
-
-
-def stored_alpha(folder: Path | None) -> tuple[float, str]:
-    """The alpha that the stage in `folder` decided with, and the file that says so; 0.9 and "default" otherwise.
-
-    Raises:
-        ModelError: the file is damaged.
-    """
-    for name in () if folder is None else ("stage.json", "decision.json"):
-        value = read_record(Path(folder or "") / name).get("alpha")
-        if isinstance(value, int | float):
-            return float(value), name
-    return DEFAULT_ALPHA, "default"
-
-
-def read_record(path: Path) -> dict[str, Any]:
-    """What a stage left in a JSON file beside its model; empty where there is none.
-
-    Raises:
-        ModelError: the file is damaged.
-    """
-    return read_json(path, ModelError, "copy the model folder again")
-
-
-def keep_record(source: Path, folder: Path) -> None:
-    """What `predict` and `evaluate` read of a stage beside the model, with hashes of the files of `folder`.
-
-    Raises:
-        ModelError: `stage.json` is damaged.
-        StorageError: the folder cannot be written.
-    """
-    for name in ("fingerprint.json", "decision.json"):
-        if (source / name).exists():
-            atomic_write_bytes(folder / name, (source / name).read_bytes())
-    if record := read_record(source / "stage.json"):
-        record["hashes"] = {path.name: sha256_file(path) for path in sorted(folder.iterdir())}
-        write_sealed_json(folder / "stage.json", record)

@@ -17,7 +17,8 @@ from ..evaluation.metrics import spans
 from ..pseudolabels.filters import decide
 from ..storage.run_warning import RunWarning
 from .decoding import TagDecoder
-from .model_folder import Device, ModelLike, open_model, stored_alpha
+from .model_folder import Device, ModelLike, open_model
+from .stage_record import stored_alpha
 from .words import Sentence, Split, check_split
 
 

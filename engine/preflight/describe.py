@@ -1,28 +1,22 @@
-"""`info` and `env`: what a model folder holds, what does not fit in it, and what a bug report says of the machine."""
+"""`info`: what a model folder holds, and what does not fit in it; from headers and records, without torch."""
 
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Callable
-from importlib import metadata
 from pathlib import Path
 from typing import Any, TypeVar
 
-import torch
-
 from ... import ModelError
 from ...data import Tokenizer
-from ...model import Encoder, FolderInfo, MaskedLM, Pooler, read_info
-from ...model.fill import AnyModel, match
+from ...model import FolderInfo, read_info
+from ...model.headers import Stored, scan
 from ...model.layouts import POSITION_IDS
-from ...model.weights import Stored, scan
+from ...model.match import match, shapes_of
 from ...untrusted import MOST_NAMES
 from ..prediction.chosen import refuse_run
-from ..prediction.model_folder import read_record, stored_alpha
+from ..prediction.stage_record import read_record, stored_alpha
 from ..storage.files import sha256_file
-from ..storage.run_folder import environment
-from ..training.device import choose_device, choose_precision, describe_kernels
 
 MARKS = {"T": "target_labels", "P": "parallel_data", "D": "dictionary"}
 _RECORDED = ("arm", "pair", "seed", "inputs", "accepted", "removed", "steps", "tokens", "seconds", "cpu_seconds")
@@ -127,15 +121,14 @@ def _vocabulary(tokenizer: Tokenizer | None) -> dict[str, Any]:
 def _tensor_problems(info: FolderInfo, tensors: list[Stored], heads: list[str]) -> list[str]:
     """What a loader would say about the encoder, and about the heads that the folder has."""
     layout, problems = info.config.layout, dict[str, None]()
-    with torch.device("meta"):
-        encoder = Encoder(info.config, seed=None)
-        models: list[tuple[AnyModel, tuple[str, ...]]] = [(encoder, layout.others())]
-        if "masked-lm" in heads:
-            models.append((MaskedLM(encoder, seed=None), layout.others("masked-lm")))
-        if "pooler" in heads:
-            models.append((Pooler(info.config, seed=None), (*layout.others("pooler"), *layout.body)))
-        for model, others in models:
-            problems |= dict.fromkeys(match(model, tensors, others).problems)
+    parts = {"encoder": layout.others()}
+    if "masked-lm" in heads:
+        parts["masked-lm"] = layout.others("masked-lm")
+    if "pooler" in heads:
+        parts["pooler"] = (*layout.others("pooler"), *layout.body)
+    for part, others in parts.items():
+        fit = match(layout, shapes_of(info.config, part), tensors, others, tied=part == "masked-lm")
+        problems |= dict.fromkeys(fit.problems)
     if info.kind == "task" and not set(heads) & ({"masked-lm"} if info.head == "cloze" else {"task", "voters"}):
         problems[f"missing: the {info.head} head that config.json and xlt.json speak of"] = None
     more = [f"and {len(problems) - MOST_NAMES:,} more"] if len(problems) > MOST_NAMES else []
@@ -195,31 +188,4 @@ def _origin(root: Path, info: FolderInfo) -> dict[str, Any]:
         "max_length": read_record(root / "fingerprint.json").get("max_length"),
         **{key: record[key] for key in (*_RECORDED, "fingerprint") if record.get(key) is not None},
         "warnings": [w.get("name") for w in record.get("warnings") or ()],
-    }
-
-
-def describe_environment() -> dict[str, Any]:
-    """Versions, machine, device and the kernels' path, as JSON values; null for what this machine has not.
-
-    Raises:
-        ConfigError: `XLT_KERNELS` is unknown, or asks for what the default device cannot run.
-    """
-    device = choose_device("auto")
-    facts = environment()
-    cuda = torch.cuda.is_available()
-    installed = {distribution.metadata["Name"] for distribution in metadata.distributions()}
-    return {
-        **facts["versions"],
-        "triton": metadata.version("triton") if "triton" in installed else None,
-        "platform": facts["platform"],
-        "machine": facts["machine"],
-        "device": device.type,
-        "precision": choose_precision("auto"),
-        "cuda_device": facts["cuda"],
-        "cuda_version": torch.version.cuda,
-        "cuda_capability": ".".join(map(str, torch.cuda.get_device_capability())) if cuda else None,
-        "cpu_capability": facts["cpu_capability"],
-        "cpu_count": os.cpu_count(),
-        "threads": facts["threads"],
-        "kernels": {name: describe_kernels(torch.device(name)) for name in dict.fromkeys(("cpu", device.type))},
     }

@@ -8,15 +8,19 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
 from numpy.typing import ArrayLike
 
 from ... import DataError
 from ..evaluation.metrics import as_array
 from ..storage.run_warning import RunWarning
 from .thresholds import ThresholdChoice
+
+if TYPE_CHECKING:
+    import torch
+
 
 MIN_LOSS_DROP = 0.05
 """Smallest fall of the BTF loss, relative to its start."""

@@ -9,10 +9,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import IntEnum
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
 import numpy as np
-import torch
 from numpy.typing import ArrayLike, NDArray
 
 from ... import ConfigError
@@ -22,9 +21,13 @@ from ..evaluation.metrics import as_array, split_tag
 from ..storage.run_warning import RunWarning
 from .thresholds import one_of
 
+if TYPE_CHECKING:
+    import torch
+
+
 Bools = NDArray[np.bool_]
 Ints = NDArray[np.int64]
-Array = NDArray[Any] | torch.Tensor
+Array: TypeAlias = "NDArray[Any] | torch.Tensor"
 
 UNITS = ("item", "entity", "sentence")
 SOURCE_RULES = ("correct", "correct+alpha", "none")
@@ -56,6 +59,17 @@ class Reason(IntEnum):
     REMOVED_BEFORE = 7
     KEPT_FOR_CLASS = 8
     OVER_QUOTA = 9
+
+
+REASONS = {
+    Reason.DISAGREE: "voters-disagree",
+    Reason.LOW_CONFIDENCE: "below-threshold",
+    Reason.SPAN_INCOMPLETE: "entity-incomplete",
+    Reason.SENTENCE_INCOMPLETE: "sentence-incomplete",
+    Reason.NOT_A_NUMBER: "not-a-number",
+    Reason.OVER_QUOTA: "above-class-share",
+}
+"""Why an item of the target was not accepted, as records and tables say it."""
 
 
 @dataclass(frozen=True)

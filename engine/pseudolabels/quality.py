@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 from numpy.typing import ArrayLike, NDArray
 
 from ...data import OUTSIDE
@@ -15,6 +14,9 @@ from ...data.store.format import IGNORE
 from ..evaluation.metrics import as_array
 from .filters import Bools, Decision, Ints, Votes, reason_counts
 from .thresholds import count_above
+
+if TYPE_CHECKING:
+    import torch
 
 
 @dataclass(frozen=True)

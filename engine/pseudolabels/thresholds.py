@@ -24,14 +24,16 @@ import difflib
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 from numpy.typing import ArrayLike, NDArray
 
 from ... import ConfigError
 from ..evaluation.metrics import as_array
+
+if TYPE_CHECKING:
+    import torch
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]

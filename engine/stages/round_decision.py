@@ -31,7 +31,7 @@ from ..pseudolabels.diagnostics import (
     low_agreement,
     require_accepted,
 )
-from ..pseudolabels.filters import Decision, Reason, SourceDecision, decide, source_consistency
+from ..pseudolabels.filters import REASONS, Decision, Reason, SourceDecision, decide, source_consistency
 from ..pseudolabels.quality import calibration_bins, pseudo_label_quality
 from ..pseudolabels.round import judge
 from ..pseudolabels.thresholds import ThresholdChoice, choose_threshold
@@ -40,15 +40,6 @@ from ..storage.files import read_json
 from ..storage.names import FINISHED
 from .context import Context
 from .pool import Pool, load_pool
-
-REASONS = {
-    Reason.DISAGREE: "voters-disagree",
-    Reason.LOW_CONFIDENCE: "below-threshold",
-    Reason.SPAN_INCOMPLETE: "entity-incomplete",
-    Reason.SENTENCE_INCOMPLETE: "sentence-incomplete",
-    Reason.NOT_A_NUMBER: "not-a-number",
-    Reason.OVER_QUOTA: "above-class-share",
-}
 
 
 @dataclass(frozen=True)

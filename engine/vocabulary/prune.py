@@ -13,8 +13,8 @@ from ... import ConfigError, ModelError
 from ...data import Example, Prompt
 from ...data.tokenizer.prune import Pruned, prune_vocabulary
 from ...model import ClozeHead, Encoder, TaskModel, read_info, save_model
-from ..prediction.model_folder import keep_record
 from ..prediction.predictor import Predictor
+from ..prediction.stage_record import keep_record
 from ..storage.files import new_folder
 from .texts import read_texts, run_texts
 

@@ -31,6 +31,7 @@ from xlt_engine.model import (
     save_model,
 )
 from xlt_engine.model.layouts import LAYOUTS
+from xlt_engine.model.match import shapes_of
 from xlt_engine.model.names import WORD_EMBEDDING, views
 
 VOCABULARY, HIDDEN = 97, 32
@@ -87,6 +88,16 @@ def padded_inputs(kind, seqs):
         for row, s in zip(inputs["token_type_ids"], seqs, strict=True):
             row[len(s) // 2 : len(s)] = 1
     return inputs, mask.bool()
+
+
+def test_the_shapes_of_a_layout_are_those_of_its_models(reference):
+    config = load_encoder_config(reference[2])
+    with torch.device("meta"):
+        encoder = Encoder(config, seed=None)
+        models = {"encoder": encoder, "masked-lm": MaskedLM(encoder, seed=None), "pooler": Pooler(config, seed=None)}
+    for part, model in models.items():
+        expected = [(name, tuple(view.shape)) for name, view in views(model).items()]
+        assert list(shapes_of(config, part).items()) == expected, part
 
 
 def test_hidden_states(reference, text, packed, error):

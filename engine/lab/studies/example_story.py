@@ -12,15 +12,12 @@ from itertools import product
 from pathlib import Path
 
 import numpy as np
-import torch
 
 from .... import DataError
-from ....data import Example, ItemView, Tokenizer
+from ....data import Example, Tokenizer
 from ....data.readers.lines import file_stem
-from ...evaluation.inference import predict_logits
-from ...pseudolabels.filters import Reason
+from ...pseudolabels.filters import REASONS, Reason
 from ...stages.datasets import read_file
-from ...stages.round_decision import REASONS
 from ...storage.files import read_json
 from .example_name import Item, find_item
 from .example_text import decoded, is_example, words_of
@@ -163,6 +160,11 @@ def _language(item: Item) -> str:
 
 
 def _opinions(run: FinishedRun, stage: TaskStage, item: Item) -> tuple[Opinion, ...]:
+    import torch
+
+    from ....data import ItemView
+    from ...evaluation.inference import predict_logits
+
     model = run.model(stage)
     view = ItemView(item.store)
     part = slice(int(view.offsets[item.number]), int(view.offsets[item.number + 1]))

@@ -1,6 +1,7 @@
 """A run that has ended, opened for looking at: its stages, the stores that they read, its models and their votes.
 
 Stores are found by the content hashes that the stages recorded, so that moved or changed input files do not matter.
+Torch is loaded when a model is asked, not before.
 """
 
 from __future__ import annotations
@@ -8,23 +9,24 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from .... import DataError
 from ....data import Tokenizer, TokenStore
-from ....model import TaskModel, load_task_model
 from ...recipe.config import RunConfig
 from ...recipe.load import load_recipe
 from ...report.summary import build_summary
-from ...runs.prepare import settled
 from ...stages.datasets import Datasets
 from ...stages.decision_files import DECISION
-from ...stages.round_decision import Voted, vote
 from ...storage.files import read_json
 from ...storage.names import STAMP
 from ...storage.stage_files import refuse_changed
+
+if TYPE_CHECKING:
+    from ....model import TaskModel
+    from ...stages.round_decision import Voted
 
 Json = dict[str, Any]
 TASK_KINDS = ("finetune", "soft", "hard")
@@ -113,6 +115,8 @@ class FinishedRun:
     @cached_property
     def data(self) -> Datasets:
         """The recipe's files, for a text that no stage has read."""
+        from ...runs.prepare import settled
+
         config = settled(self.config, self.folder)
         return Datasets(config, Tokenizer.from_folder(self.stages[0].folder), self.folder / "store")
 
@@ -141,6 +145,8 @@ class FinishedRun:
 
     def model(self, stage: TaskStage) -> TaskModel:
         """The model that a stage left, on the CPU; the last one stays in memory."""
+        from ....model import load_task_model
+
         if stage.id not in self._models:
             refuse_changed(stage.folder)
             self._models = {stage.id: load_task_model(stage.folder)}
@@ -170,4 +176,6 @@ class FinishedRun:
 
     def votes(self, stage: TaskStage, store: TokenStore, examples: np.ndarray | None = None) -> Voted:
         """What the voters of a stage say about examples of a store, all without a choice."""
+        from ...stages.round_decision import vote
+
         return vote(self.model(stage), store, examples)

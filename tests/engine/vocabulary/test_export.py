@@ -20,8 +20,9 @@ from xlt_engine import ConfigError, ModelError
 from xlt_engine.data import Tokenizer, pack
 from xlt_engine.data.tokenizer.prune import prune_vocabulary
 from xlt_engine.engine import evaluate_files, predict
-from xlt_engine.engine.prediction.model_folder import open_model, stored_alpha
+from xlt_engine.engine.prediction.model_folder import open_model
 from xlt_engine.engine.prediction.predictor import Predictor
+from xlt_engine.engine.prediction.stage_record import stored_alpha
 from xlt_engine.engine.vocabulary import prune
 from xlt_engine.engine.vocabulary.prune import prune_model
 from xlt_engine.engine.vocabulary.texts import read_texts, run_texts
