@@ -50,10 +50,12 @@ class StopRequest:
 pass_stop = click.make_pass_decorator(StopRequest)
 
 
-def make_progress(quiet: bool) -> Progress:
-    """Progress on the console, or none."""
-    from ..training.progress import ConsoleProgress, Progress
+def make_progress(quiet: bool, name: str | None = None) -> Progress:
+    """Progress on the console, none, or what `module:Class` hears, in the process that speaks for all."""
+    from ..training.progress import ConsoleProgress, Progress, load_progress
 
+    if name is not None:
+        return load_progress(name) if FIRST else Progress()
     return Progress() if quiet else ConsoleProgress()
 
 

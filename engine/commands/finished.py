@@ -8,20 +8,48 @@ from pathlib import Path
 import click
 
 from .console import make_progress, say_result, show
-from .options import JSON, QUIET, RUN
+from .options import JSON, PATH, QUIET, RUN
 
 
 @click.command()
 @RUN
+@click.argument("other", metavar="[RUN_B]", type=PATH, required=False)
+@click.option("--csv", "csv_folder", metavar="DIR", type=PATH, help="Scores, losses and thresholds, as tables.")
+@click.option("--tensorboard", "event_folder", metavar="DIR", type=PATH, help="The same for TensorBoard, by stage.")
 @click.option("--no-sentences", is_flag=True, help="A page that quotes nothing of the data.")
-def report(run_folder: Path, no_sentences: bool) -> None:
-    """Write report.html, figures and summary.json of a run again."""
+@JSON
+def report(
+    run_folder: Path,
+    other: Path | None,
+    csv_folder: Path | None,
+    event_folder: Path | None,
+    no_sentences: bool,
+    as_json: bool,
+) -> None:
+    """Write report.html, figures and summary.json of a run again; of two runs, print how RUN_B differs from RUN."""
     from .. import write_report, write_summary
     from ..lab.studies.for_the_page import write_for_page
+    from ..report.parts import load_run
+    from ..report.tracking.compare import compare_runs, render_comparison
+    from ..report.tracking.csv_tables import write_csv
+    from ..report.tracking.event_files import write_events
 
+    if other is not None:
+        if csv_folder or event_folder:
+            raise click.UsageError("--csv and --tensorboard are of one run; leave out the second")
+        comparison = compare_runs(run_folder, other)
+        show(as_json, comparison.as_dict(), render_comparison(comparison))
+        return
     summary = write_summary(run_folder)
     write_for_page(run_folder, quoting=not no_sentences)
-    say_result(summary, write_report(run_folder))
+    page, run = write_report(run_folder), load_run(run_folder)
+    for folder, write in ((csv_folder, write_csv), (event_folder, write_events)):
+        if folder is not None:
+            write(run, folder)
+    if as_json:
+        show(as_json, summary, "")
+    else:
+        say_result(summary, page)
 
 
 @click.command()

@@ -21,6 +21,9 @@ DEVICES = click.Choice(["auto", "cpu", "cuda"])
 
 MODEL = click.argument("model", type=PATH)
 RECIPE = click.argument("recipe", required=False)
+PROGRESS = click.option(
+    "--progress", "listener", metavar="MODULE:CLASS", help="A Progress of your own, such as a tracker, for the console."
+)
 RUN = click.argument("run_folder", metavar="RUN", type=PATH)
 
 DEVICE = click.option("--device", type=DEVICES, default="auto")

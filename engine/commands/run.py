@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from .console import StopRequest, make_progress, of_runs, pass_stop, say, say_result, show
-from .options import DEVICES, JSON, OVERRIDES, PATH, QUIET, RECIPE, REUSE, SEEDS, TARGETS
+from .options import DEVICES, JSON, OVERRIDES, PATH, PROGRESS, QUIET, RECIPE, REUSE, SEEDS, TARGETS
 
 _STAGES = click.Choice(["pretrain", "btf", "finetune", "selftrain", "cotrain", "contrastive", "evaluate", "all"])
 
@@ -35,6 +35,7 @@ _STAGES = click.Choice(["pretrain", "btf", "finetune", "selftrain", "cotrain", "
 )
 @REUSE
 @click.option("--dry-run", is_flag=True, help="Print stages, steps, parameters, memory and time; train nothing.")
+@PROGRESS
 @QUIET
 @JSON
 @pass_stop
@@ -51,6 +52,7 @@ def run(
     resume: str,
     reuse: tuple[Path, ...],
     dry_run: bool,
+    listener: str | None,
     quiet: bool,
     as_json: bool,
     **chosen: Any,
@@ -83,7 +85,7 @@ def run(
                 **place,
                 **chosen,
                 resume=resume == "auto",
-                progress=make_progress(quiet),
+                progress=make_progress(quiet, listener),
                 should_stop=stop.should_stop,
                 reuse=reuse,
                 before_report=write_for_page,

@@ -135,6 +135,7 @@ def _seal(run: StageRun, outcome: Outcome, rows: list[dict[str, Any]], scored: d
     delete(folder / "checkpoint")
     text = ", ".join(f"{r['language']} {r['value']:.1f}" for r in rows if r["metric"] in ("entity_f1", "accuracy"))
     context.run_dir.event("end", stage=stage.id, seconds=spent.wall, scores=rows)
+    context.progress.scored(stage.id, rows)
     context.progress.end(stage.id, ", ".join(x for x in (outcome.line, text, f"{spent.wall:.0f} s") if x))
 
 

@@ -149,7 +149,7 @@ class Fit:
         if self.best is not None:
             self.best.look(loop)
         context, stage = self.context, self.stage.id
-        context.progress.step(loop.step, loop.total, result.loss, result.tokens)
+        context.progress.step(loop.step, loop.total, result.loss, result.tokens, result.lr)
         if loop.step % 50 == 0 or loop.step == loop.total:
             context.run_dir.event("step", stage=stage, step=loop.step, loss=result.loss, lr=result.lr)
         signal, due = self._agreed(result.step, time.monotonic() - self.saved >= context.config.checkpoint.seconds)

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import importlib
+import os
 import sys
 import time
-from collections.abc import Callable
-from typing import TextIO
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, TextIO
 
+from ... import ConfigError
 from ...untrusted import printable
 from ..storage.run_warning import RunWarning
 
@@ -26,8 +29,11 @@ class Progress:
     def begin(self, stage: str, total: int, done: int) -> None:
         """A stage starts (or goes on) with `done` of `total` optimiser steps."""
 
-    def step(self, done: int, total: int, loss: float, tokens: int) -> None:
-        """One optimiser step over `tokens` tokens has ended."""
+    def step(self, done: int, total: int, loss: float, tokens: int, lr: float) -> None:
+        """One optimiser step over `tokens` tokens has ended; `loss` is per target, `lr` the rate of the first group."""
+
+    def scored(self, stage: str, scores: Sequence[Mapping[str, Any]]) -> None:
+        """A stage that ends has these scores, each with what `scores.json` has: `language`, `metric`, `value` ..."""
 
     def begin_reading(self, name: str, total: int) -> None:
         """Reading of about `total` bytes starts, or goes on."""
@@ -37,6 +43,28 @@ class Progress:
 
     def end(self, stage: str, text: str) -> None:
         """A stage, or reading, has ended."""
+
+
+def load_progress(name: str) -> Progress:
+    """The listener that `module:Class` names, made without arguments; a module may lie in the working directory.
+
+    Raises:
+        ConfigError: no such module or class, or it is not one of `Progress`.
+    """
+    module, _, attribute = name.partition(":")
+    if not module or not attribute:
+        raise ConfigError(f"--progress {name}: give module:Class, such as my_progress:Tracker for my_progress.py here")
+    if os.getcwd() not in sys.path:
+        sys.path.append(os.getcwd())
+    try:
+        kind = getattr(importlib.import_module(module), attribute)
+    except ImportError as error:
+        raise ConfigError(f"--progress {name}: {error}; install it, or call from the folder of {module}.py") from error
+    except AttributeError as error:
+        raise ConfigError(f"--progress {name}: {error}; give the name of a class of that module") from error
+    if not (isinstance(kind, type) and issubclass(kind, Progress)):
+        raise ConfigError(f"--progress {name}: is not a subclass of xlt_engine.engine.Progress; make it one")
+    return kind()
 
 
 class ConsoleProgress(Progress):
@@ -77,7 +105,7 @@ class ConsoleProgress(Progress):
                 total=total, initial=done, desc=printable(stage), file=self._stream, unit="step", leave=False
             )
 
-    def step(self, done: int, total: int, loss: float, tokens: int) -> None:
+    def step(self, done: int, total: int, loss: float, tokens: int, lr: float) -> None:
         self._tokens += tokens
         now = time.monotonic()
         rate = self._tokens / max(now - self._started, 1e-9)

@@ -217,7 +217,7 @@ def test_interrupted_phases_go_on_to_the_same_bits(two: Bilingual) -> None:
         def begin(self, stage: str, total: int, done: int) -> None:
             self.stage = stage
 
-        def step(self, done: int, total: int, loss: float, tokens: int) -> None:
+        def step(self, done: int, total: int, loss: float, tokens: int, lr: float) -> None:
             self.now = self.stage == "seed-0/sa" and done == 3
 
     two.run.run(*two.overrides)

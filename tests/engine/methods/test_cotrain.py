@@ -160,7 +160,7 @@ def test_an_interrupted_iteration_goes_on_to_the_same_bits(co: Made, tmp_path: P
     class Stop(Progress):
         now = False
 
-        def step(self, done: int, total: int, loss: float, tokens: int) -> None:
+        def step(self, done: int, total: int, loss: float, tokens: int, lr: float) -> None:
             self.now = self.now or self.stage == "seed-0/de/co2b" and done == 3
 
         def begin(self, stage: str, total: int, done: int) -> None:

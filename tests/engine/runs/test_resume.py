@@ -343,7 +343,7 @@ def test_signal_on_the_last_step_loses_no_step(tiny: Callable[[str], Any]) -> No
         steps = 0
         stop = False
 
-        def step(self, done: int, total: int, loss: float, tokens: int) -> None:
+        def step(self, done: int, total: int, loss: float, tokens: int, lr: float) -> None:
             self.steps += 1
             self.stop = done == total
 

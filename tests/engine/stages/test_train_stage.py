@@ -21,7 +21,7 @@ class Watch(Progress):
 
     steps = 0
 
-    def step(self, done: int, total: int, loss: float, tokens: int) -> None:
+    def step(self, done: int, total: int, loss: float, tokens: int, lr: float) -> None:
         self.steps += 1
 
 

@@ -128,7 +128,7 @@ class Stopper(Progress):
     def __init__(self, after: int) -> None:
         self.left = after
 
-    def step(self, done: int, total: int, loss: float, tokens: int) -> None:
+    def step(self, done: int, total: int, loss: float, tokens: int, lr: float) -> None:
         self.left -= 1
 
     def signal(self) -> int:

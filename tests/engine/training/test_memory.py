@@ -348,7 +348,7 @@ def test_halving_is_reported_and_survives_a_stop(tiny: Callable[[str], Any], str
     class Watch(Progress):
         steps = 0
 
-        def step(self, done: int, total: int, loss: float, tokens: int) -> None:
+        def step(self, done: int, total: int, loss: float, tokens: int, lr: float) -> None:
             self.steps += 1
 
     run, watch = tiny("ner"), Watch()
@@ -521,7 +521,7 @@ def test_damaged_soft_labels_are_made_anew(tiny: Callable[[str], Any]) -> None:
     class Watch(Progress):
         stop = False
 
-        def step(self, done: int, total: int, loss: float, tokens: int) -> None:
+        def step(self, done: int, total: int, loss: float, tokens: int, lr: float) -> None:
             self.stop = self.stop or (self.stage == "seed-0/de/soft1" and done == 2)
 
         def begin(self, stage: str, total: int, done: int) -> None:
