@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import re
 import runpy
@@ -84,15 +85,33 @@ def test_transformers_step_notices_another_gradient(
         numbers("transformers_step.py", capsys)
 
 
+@pytest.mark.parametrize(("name", "needs"), [("hf_trainer.py", "accelerate"), ("lightning_module.py", "lightning")])
+def test_accumulated_gradients_are_those_of_the_whole_step(name: str, needs: str, tmp_path: Path) -> None:
+    """In a process of its own, since these trainers set up logging and warn; they leave nothing behind."""
+    if importlib.util.find_spec(needs) is None:
+        pytest.skip(f"{needs} is not installed")
+    words = [sys.executable, str(FOLDER / name)]
+    done = subprocess.run(words, capture_output=True, text=True, check=False, timeout=600, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    learned, difference = re.findall(r"\d\.\de[+-]\d+", done.stdout.splitlines()[-1])
+    assert float(learned) > 0.1
+    assert float(difference) < 1e-4 * float(learned)
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_examples_are_short_and_complete() -> None:
     files = sorted(FOLDER.glob("*.py"))
     assert [f.name for f in files] == [
         "embed_in_your_trainer.py",
+        "hf_trainer.py",
         "kernels_only.py",
+        "lightning_module.py",
+        "mlflow_progress.py",
         "new_reader.py",
         "new_stage.py",
         "onnx_predict.py",
         "transformers_step.py",
+        "wandb_progress.py",
     ]
     for file in files:
         assert len(file.read_text("utf-8").splitlines()) < 60, file.name
