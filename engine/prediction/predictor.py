@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Literal, overload
 
 import numpy as np
 import torch
@@ -82,10 +83,56 @@ class TagPrediction:
         return list(zip(self.labels, self.confidences, strict=True))
 
 
+@overload
 def predict(
     model: ModelLike,
     texts: Sequence[str] | Sequence[Sequence[str]],
     *,
+    task: Literal["ner"],
+    pairs: Sequence[str | None] | None = None,
+    tokenizer: Tokenizer | None = None,
+    abstain: bool = False,
+    alpha: float | None = None,
+    raw: bool = False,
+    split: Split | None = None,
+    max_length: int | None = None,
+    device: Device = "auto",
+) -> list[TagPrediction]: ...
+@overload
+def predict(
+    model: ModelLike,
+    texts: Sequence[str] | Sequence[Sequence[str]],
+    *,
+    task: Literal["classification"],
+    pairs: Sequence[str | None] | None = None,
+    tokenizer: Tokenizer | None = None,
+    abstain: bool = False,
+    alpha: float | None = None,
+    raw: bool = False,
+    split: Split | None = None,
+    max_length: int | None = None,
+    device: Device = "auto",
+) -> list[Prediction]: ...
+@overload
+def predict(
+    model: ModelLike,
+    texts: Sequence[str] | Sequence[Sequence[str]],
+    *,
+    task: str | None = None,
+    pairs: Sequence[str | None] | None = None,
+    tokenizer: Tokenizer | None = None,
+    abstain: bool = False,
+    alpha: float | None = None,
+    raw: bool = False,
+    split: Split | None = None,
+    max_length: int | None = None,
+    device: Device = "auto",
+) -> list[Prediction] | list[TagPrediction]: ...
+def predict(
+    model: ModelLike,
+    texts: Sequence[str] | Sequence[Sequence[str]],
+    *,
+    task: str | None = None,
     pairs: Sequence[str | None] | None = None,
     tokenizer: Tokenizer | None = None,
     abstain: bool = False,
@@ -97,8 +144,6 @@ def predict(
 ) -> list[Prediction] | list[TagPrediction]:
     """Labels every text: a `Prediction` each for classification, a `TagPrediction` each for NER.
 
-    `Predictor.classify` and `Predictor.tag` do the same for one task, and have one type each.
-
     A label is the most probable class of the voters' mean probability (arXiv 2310.04726 leaves this open), or what the
     recipe of a stage folder has as `prediction`. Where the tags of a sentence would not be valid BIO, it gets the valid
     ones with the largest product of mean probabilities. With `abstain` a label is given only where all voters agree on
@@ -107,6 +152,8 @@ def predict(
     Args:
         model: a task model, or the folder of one; a stage folder of a run is one.
         texts: texts; for NER lists of words, or texts, which are then cut into words.
+        task: "ner" or "classification", where the caller knows it: type checkers then know the result, and a model for
+            another task is an error.
         pairs: classification: the second text of each.
         tokenizer: the model's; needed with a model in memory, read from the folder otherwise.
         alpha: for `abstain`; where absent, what the stage that made the folder decided with, else 0.9.
@@ -135,6 +182,8 @@ def predict(
         max_length=max_length,
         device=device,
     )
+    if task is not None:
+        predictor.expect(task)
     if predictor.task == "classification":
         return predictor.classify([_text(t) for t in texts], pairs)
     if pairs is not None:
@@ -198,7 +247,7 @@ class Predictor:
 
     def classify(self, texts: Sequence[str], pairs: Sequence[str | None] | None = None) -> list[Prediction]:
         """The class of each text, or pair of texts."""
-        self._expect("classification")
+        self.expect("classification")
         rows = self._prompts(texts, pairs) if self.model.prompt else self._texts(texts, pairs)
         verdicts = self._judge(rows, len(texts))
         self.counts["texts"] += len(texts)
@@ -232,7 +281,7 @@ class Predictor:
 
     def tag(self, texts: Sequence[str] | Sequence[Sequence[str]]) -> list[TagPrediction]:
         """The tags and entities of each sentence, a list of words or a text, which is then cut into words."""
-        self._expect("ner")
+        self.expect("ner")
         plain = [text for text in texts if isinstance(text, str)]
         if plain and not self._looked:
             self._looked = True
@@ -300,9 +349,10 @@ class Predictor:
             lines.append(f"{counts['no_token']} words give no token: {OUTSIDE} with confidence 0")
         return lines
 
-    def _expect(self, task: str) -> None:
+    def expect(self, task: str) -> None:
+        """Raises a ConfigError unless the model is for this task."""
         if self.task != task:
-            raise ConfigError(f"the model is for {self.task}, not for {task}; use the method for its task")
+            raise ConfigError(f"the model is for {self.task}, not for {task}; ask for its own task")
 
     def _judge(self, rows: list[Row], total: int, places: np.ndarray | None = None) -> tuple[np.ndarray, ...]:
         """Label, whether it is given, confidence, agreement and mean probabilities of `total` words or texts.

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import inspect
+import typing
 from pathlib import Path
 
 import numpy as np
@@ -230,3 +232,20 @@ def test_damaged_models(tokenizer: Tokenizer) -> None:
         model.encoder.word_embedding.fill_(float("nan"))
     with pytest.raises(DivergedError, match="damaged"):
         predict(model, ["Anna"], tokenizer=tokenizer)
+
+
+def test_a_named_task_is_checked_and_gives_one_type(tagger: TaskModel, tokenizer: Tokenizer) -> None:
+    assert predict(tagger, SENTENCES, task="ner", tokenizer=tokenizer) == predict(
+        tagger, SENTENCES, tokenizer=tokenizer
+    )
+    with pytest.raises(ConfigError, match="the model is for ner, not for classification; ask for its own task"):
+        predict(tagger, LINES, task="classification", tokenizer=tokenizer)
+    one = {"ner": "list[TagPrediction]", "classification": "list[Prediction]"}
+    seen = {}
+    for signature in map(inspect.signature, typing.get_overloads(predict)):
+        task = signature.parameters["task"].annotation
+        seen[task] = signature.return_annotation
+        assert list(signature.parameters) == list(inspect.signature(predict).parameters)
+    assert seen == {f'Literal["{task}"]': result for task, result in one.items()} | {
+        "str | None": "list[Prediction] | list[TagPrediction]"
+    }
