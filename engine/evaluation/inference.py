@@ -19,6 +19,7 @@ from ..training.distributed import ProcessGroup
 from ..training.out_of_memory import naming_the_batch
 from ..training.precision import computing_in
 from .metrics import ClassTable, EntityCounter, class_table, label_scores, split_tag
+from .per_example import predicted_tags
 
 Poll = Callable[[], None]
 Reduction = Callable[[Tensor], Tensor]
@@ -217,15 +218,6 @@ def _entity_scores(labels: tuple[str, ...], store: TokenStore, predicted: np.nda
     points = {"entity_f1": scores.f1, "precision": scores.precision, "recall": scores.recall}
     points |= {"entity_f1_strict": strict.result().f1}
     return Scored(points, counts, class_table(scores.per_type), _confusion(pairs), predicted.astype(np.int16))
-
-
-def predicted_tags(labels: tuple[str, ...], store: TokenStore, example: int, predicted: np.ndarray) -> list[str]:
-    """The tag of every word of an example; `O` where the word has no token, or the store cut it."""
-    tags = [OUTSIDE] * int(store.num_words[example])
-    start = int(store.item_offsets[example])
-    for offset, word in enumerate(store.items(example)[1]):
-        tags[int(word)] = labels[int(predicted[start + offset])]
-    return tags
 
 
 def metric_rows(scored: Scored, language: str, role: str, count: int) -> list[dict[str, Any]]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,9 +11,14 @@ from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
 from ... import DataError
+from ...data import OUTSIDE
 from ..storage.files import atomic_write_bytes
 from ..storage.names import ITEMS
 from .metrics import f1_of_counts
+
+if TYPE_CHECKING:
+    from ...data import TokenStore
+
 
 Items = dict[str, NDArray[Any]]
 """Language -> uint16 `[n, 3]`, entities of each sentence (gold, predicted, correct); or uint8 `[n]`, right or wrong."""
@@ -41,3 +46,12 @@ def load_items(folder: Path, name: str = ITEMS) -> Items:
 def points(items: NDArray[Any]) -> float:
     """The score of some items: entity F1 of their summed counts, or accuracy; 0 to 100."""
     return f1_of_counts(items) if items.ndim == 2 else 100.0 * float(items.mean())
+
+
+def predicted_tags(labels: tuple[str, ...], store: TokenStore, example: int, predicted: np.ndarray) -> list[str]:
+    """The tag of every word of an example; `O` where the word has no token, or the store cut it."""
+    tags = [OUTSIDE] * int(store.num_words[example])
+    start = int(store.item_offsets[example])
+    for offset, word in enumerate(store.items(example)[1]):
+        tags[int(word)] = labels[int(predicted[start + offset])]
+    return tags

@@ -26,9 +26,8 @@ from ..stages.context import Context
 from ..stages.datasets import first_of_each
 from ..stages.decision_files import DECISION
 from ..stages.round_decision import read_record
-from ..stages.soft import SOFT_LABELS
 from ..storage.files import atomic_write_json, read_json
-from ..storage.names import FINISHED, TRUTH
+from ..storage.names import FINISHED, SOFT_LABELS, TRUTH
 from ..storage.soft_labels import read_soft_labels
 from .synthetic_stats import Json, RoundItems, alpha_regret, label_quality, noise_filter, repeated_errors
 

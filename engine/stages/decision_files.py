@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from safetensors.numpy import load
@@ -14,7 +14,9 @@ from safetensors.numpy import load
 from ... import ModelError
 from ..storage.files import atomic_write_bytes, read_json, storage_errors, write_sealed_json
 from ..storage.stage_files import damage
-from .context import Context
+
+if TYPE_CHECKING:
+    from .context import Context
 
 
 @dataclass(frozen=True)

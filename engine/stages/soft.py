@@ -16,6 +16,7 @@ from ...model import TaskModel
 from ..plan import Stage
 from ..pseudolabels.diagnostics import one_teacher, single_voter, slow_learning_rate
 from ..storage.files import atomic_write_bytes
+from ..storage.names import SOFT_LABELS
 from ..storage.soft_labels import MISSING, damaged, packed_soft_labels, read_soft_labels, soft_label_problem
 from ..training.objectives import SoftLabels
 from .against_teacher import SAMPLE, against_teacher
@@ -35,7 +36,6 @@ from .teachers import (
     text_of_side,
 )
 
-SOFT_LABELS = "soft_labels.safetensors"
 SOFT_LABELS_OF: dict[Side, str] = {"target": SOFT_LABELS, "source": "soft_labels.source.safetensors"}
 
 

@@ -13,3 +13,5 @@ MODEL = ("config.json", "xlt.json", WEIGHTS, "tokenizer.json", "tokenizer_config
 SHOWN = (SCORES, ITEMS, "trace.json", "decision.json", "picks.json")
 """What a summary and a report show of a stage."""
 TRUTH = "truth.json"
+SOFT_LABELS = "soft_labels.safetensors"
+"""What a soft stage learns of the target."""

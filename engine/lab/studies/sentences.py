@@ -16,17 +16,14 @@ from safetensors import SafetensorError
 
 from .... import DataError, XltError
 from ....data import OUTSIDE, Example, Tokenizer, TokenStore
-from ...evaluation.inference import predicted_tags
 from ...evaluation.metrics import spans, split_tag
-from ...evaluation.per_example import load_items
-from ...pseudolabels.filters import Reason
+from ...evaluation.per_example import load_items, predicted_tags
+from ...pseudolabels.filters import REASONS, Reason
 from ...report.sections.sentences import SENTENCES, VERSION
 from ...report.stage_table import SIDE_ARMS
 from ...stages.datasets import read_file
-from ...stages.round_decision import REASONS
-from ...stages.soft import SOFT_LABELS
 from ...storage.files import atomic_write_json, delete
-from ...storage.names import PREDICTED
+from ...storage.names import PREDICTED, SOFT_LABELS
 from ...storage.soft_labels import read_soft_labels
 from .example_text import texts_of
 from .finished_run import FinishedRun, Json, TaskStage
