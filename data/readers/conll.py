@@ -55,7 +55,7 @@ def read_conll(
     if scheme not in SCHEMES:
         raise ConfigError(f"unknown tag scheme {scheme!r}; choose from {', '.join(SCHEMES)}")
     problems, counts = Problems(), Counter[str]()
-    known = None if labels is None else LabelSet.fromkeys(labels)
+    known = None if labels is None else LabelSet(labels)
     columns = _Columns(str(path), token_column, label_column, separator, problems)
     sentences = list(_sentences(columns, read_lines(path, encoding, problems), comment, counts))
     if columns.separator == "\t" and columns.label is not None:

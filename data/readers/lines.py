@@ -6,7 +6,7 @@ import io
 import lzma
 import zlib
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import cached_property, partial
 from pathlib import Path
@@ -168,7 +168,10 @@ def finish(
 
 
 class LabelSet(dict[str, None]):
-    """The labels that may occur, in their order; `LabelSet.fromkeys(labels)`."""
+    """The labels that may occur, in their order."""
+
+    def __init__(self, labels: Iterable[str]) -> None:
+        super().__init__(dict.fromkeys(labels))
 
     @cached_property
     def text(self) -> str:

@@ -84,7 +84,7 @@ def read_spans(
     problems, counts, stem = Problems(), Counter[str](), file_stem(path)
     texts = _brat if Path(path).suffix == ".ann" else _table if is_table(path, encoding) else _json_texts
     examples, word = [], word_pattern(split)
-    known = None if labels is None else LabelSet.fromkeys(labels)
+    known = None if labels is None else LabelSet(labels)
     for one in texts(str(path), encoding, {"text": text, "id": id}, problems, counts):
         place = f"{path}:{one.line}"
         if require_labels and one.spans is None:

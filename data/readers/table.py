@@ -144,7 +144,7 @@ class RowReader:
         counts: Counter[str],
     ) -> None:
         self.path, self.language, self.label_map = path, language, label_map
-        self.labels = None if labels is None else LabelSet.fromkeys(labels)
+        self.labels = None if labels is None else LabelSet(labels)
         self.problems, self.counts = problems, counts
         self.stem = file_stem(path)
         self._ids: dict[str, int] = {}

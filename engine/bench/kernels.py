@@ -245,7 +245,7 @@ class _Bench:
         if self.ceilings is None:
             return None
         arithmetic = problem.flops / (self.ceilings["matmul_tflops"] * 1e9)
-        return max(arithmetic, problem.moved / (self.ceilings["copy_gb_per_s"] * 1e6))
+        return float(max(arithmetic, problem.moved / (self.ceilings["copy_gb_per_s"] * 1e6)))
 
     def _variants(self, problem: Problem) -> list[Variant]:
         """On a CPU nothing is compiled, and there are no rivals; on the reference path there is one row of ours."""

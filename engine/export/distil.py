@@ -81,8 +81,8 @@ def distil(model: TaskModel, store: TokenStore) -> tuple[TaskModel, float]:
     _fit(student, features[~held], target[~held])
     held = held if bool(held.any()) else ~held
     with torch.no_grad():
-        student.head.weight /= _SHARP
-        student.head.bias /= _SHARP
+        student.head.weight.div_(_SHARP)
+        student.head.bias.div_(_SHARP)
         agreement = (student(features[held]).argmax(-1) == target[held].argmax(-1)).double().mean()
     head, pooling, pooler = student.head, student.pooling, student.pooler
     made = TaskModel(model.encoder, head, model.task, model.labels, pooling=pooling, pooler=pooler)

@@ -94,9 +94,9 @@ class OnnxModel(TaskModel):
 
     def forward(self, batch: PackedBatch, seed: Seed = None) -> Tensor:  # type: ignore[override]
         """As of a task model, without dropout."""
-        return self.read(rectangle(batch, self._padding))[1]
+        return self.outputs(rectangle(batch, self._padding))[1]
 
-    def read(self, texts: Padded) -> tuple[Tensor, Tensor]:
+    def outputs(self, texts: Padded) -> tuple[Tensor, Tensor]:
         """Both outputs of the graph at the items of the texts, [K, C] and [M, K, C]."""
         values = {name: value.numpy() for name, value in texts.inputs(self).items()}
         logits, voters = map(torch.from_numpy, self._session.run(OUTPUTS, values))
@@ -110,7 +110,7 @@ class OnnxModel(TaskModel):
         """
         with torch.inference_mode():
             ours = super().forward(texts.batch).log_softmax(-1)
-            mean, voters = self.read(texts)
+            mean, voters = self.outputs(texts)
             return max(largest_difference(voters, ours), largest_difference(mean, ours.exp().mean(0).log()))
 
 

@@ -53,12 +53,13 @@ def output(
             raise ConfigError("brat has a file of entities beside its text; give --out NAME.ann, and get NAME.txt too")
         paths = [Path(out).with_suffix(suffix) for suffix in (".ann", ".txt")]
     with out_files(paths, key) as files:
+        emit, *beside = files.emit
         if kind == "brat":
-            yield Output(_Brat(*files.emit, files.state).write, files)
+            yield Output(_Brat(emit, beside[0], files.state).write, files)
         elif kind == "tsv":
-            yield Output(_Table(*files.emit, names, files.state).write, files)
+            yield Output(_Table(emit, names, files.state).write, files)
         else:
-            yield Output(_by_line(*files.emit, names, _LINES[kind]), files)
+            yield Output(_by_line(emit, names, _LINES[kind]), files)
 
 
 _Line = Callable[[Record, AnyPrediction | None, FieldNames], str]
@@ -91,8 +92,8 @@ def _jsonl(record: Record, prediction: AnyPrediction | None, names: FieldNames) 
 def _entities(record: Record, prediction: AnyPrediction | None, names: FieldNames) -> str:
     if not isinstance(prediction, TagPrediction):
         return ""
-    names = ("start", "end", "label", "text")
-    entities = [{n: getattr(e, n) for n in names} | {"score": round(e.score, 6)} for e in prediction.entities]
+    keys = ("start", "end", "label", "text")
+    entities = [{key: getattr(e, key) for key in keys} | {"score": round(e.score, 6)} for e in prediction.entities]
     return json_line({"line": record.line, "text": prediction.text, "entities": entities})
 
 

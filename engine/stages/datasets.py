@@ -298,23 +298,7 @@ def read_file(
     task = task or config.task
     reader = reader_of(config, path, language, unlabelled=unlabelled)
     settings, encoding = reader.settings, reader.encoding
-    options: dict[str, Any] = {
-        name: getattr(settings, name)
-        for name in (
-            "token_column",
-            "label_column",
-            "scheme",
-            "repair",
-            "words",
-            "tags",
-            "text",
-            "label",
-            "cut_spans",
-            "tag_names",
-            "header",
-            "split",
-        )
-    }
+    options = {key: value for key, value in vars(settings).items() if not key.endswith(("encoding", "format"))}
     if reader.unlabelled:
         # A target's labels must decide nothing, not even which rows a label map drops.
         options["label"] = None

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import torch
 
 from ... import ConfigError
 from ...kernels.dispatch import kernels_path
+
+Precision = Literal["auto", "fp32", "bf16", "fp16"]
 
 
 def choose_device(name: str) -> torch.device:
@@ -21,7 +25,7 @@ def choose_device(name: str) -> torch.device:
     return device
 
 
-def choose_precision(name: str, device: str = "auto") -> str:
+def choose_precision(name: Precision, device: str = "auto") -> Precision:
     """What "auto" computes in: fp32 on a CPU, bf16 on a GPU of compute capability 8.0 or above, fp16 on older ones."""
     if name != "auto":
         return name
