@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from .engine import predict, run, train
     from .model import load_classifier, load_encoder, load_masked_lm, load_tagger, save_model
 
-__version__ = "0.2.0.dev0"
+__version__ = "0.2.0"
 
 
 class XltError(Exception):
