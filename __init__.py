@@ -13,7 +13,7 @@ Exceptions::
       DivergedError       7   the loss or a gradient is not finite
       OutOfMemoryError    8   a step does not fit into memory
       PeerLostError       9   another process of the run has ended or does not answer
-      Interrupted         130 or 143, after SIGINT or SIGTERM and a clean checkpoint
+      Interrupted         129, 130 or 143, after SIGHUP, SIGINT or SIGTERM and a clean checkpoint
 """
 
 from __future__ import annotations

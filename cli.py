@@ -13,7 +13,7 @@ from collections.abc import Sequence
 import click
 
 from xlt_engine import ConfigError, PeerLostError, StorageError, XltError, __version__
-from xlt_engine.engine.commands.console import FIRST, StopRequest, write
+from xlt_engine.engine.commands.console import FIRST, LOST, StopRequest, write
 
 _MODULES = {
     "ablate": ("ablate", "tables"),
@@ -64,6 +64,14 @@ def _on_signal(number: int, frame: object) -> None:
     _STOP.signal = number
 
 
+def _listen() -> None:
+    """From now on a signal asks for a stop; a hang-up that `nohup` has had ignored stays ignored."""
+    _STOP.signal, _STOP.polled = 0, False
+    for number in (signal.SIGHUP, signal.SIGINT, signal.SIGTERM):
+        if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN:
+            signal.signal(number, _on_signal)
+
+
 def _fail(error: XltError) -> int:
     if FIRST or not error.told:
         write(f"{'' if FIRST else 'process ' + os.environ['RANK'] + ': '}error: {error}", err=True)
@@ -94,9 +102,8 @@ def _of_system(error: OSError) -> XltError:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """The console script; ends the process with the codes of docs/errors.md."""
-    _STOP.signal, _STOP.polled = 0, False
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, _on_signal)
+    _listen()
+    LOST.clear()
     if sys.stdout is None:  # closed: nobody wants to hear
         sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115
     code, stdout = 0, sys.stdout
@@ -104,6 +111,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         words = sys.argv[1:] if arguments is None else list(arguments)
         _refuse_bytes(words)
         code = main_group.main(words, prog_name="xlt-engine", standalone_mode=False, obj=_STOP) or 0
+        if LOST:
+            raise LOST[0]
         sys.stdout.flush()
     except XltError as error:
         code = _fail(error)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,10 +21,24 @@ FIRST = os.environ.get("WORLD_SIZE", "1") == "1" or os.environ.get("RANK", "0") 
 
 def write(text: object = "", err: bool = False) -> None:
     """A line on the terminal, without what would command it: all that the commands print goes through here."""
-    click.echo(printable(str(text)), err=err)
+    try:
+        click.echo(printable(str(text)), err=err)
+    except OSError:
+        if not err:  # where stderr is gone, as with its terminal, the code has to do
+            raise
 
 
-say: Callable[..., None] = write if FIRST else lambda *_, **__: None
+LOST: list[OSError] = []
+"""Why results could not be printed, for the exit code."""
+
+
+def say(text: object = "") -> None:
+    """A result on stdout, from the process that speaks; one that cannot be written ends no work."""
+    try:
+        if FIRST:
+            write(text)
+    except OSError as error:
+        LOST.append(error)
 
 
 @dataclass

@@ -94,10 +94,11 @@ def _submit(pool: ProcessPoolExecutor, task: object) -> Future[None]:
 
 
 def _begin(work: Callable[[Any], None], parent: int) -> None:
-    """A worker's start. The terminal's interrupt reaches it too, but only the parent decides, with which it ends."""
+    """A worker's start. Signals of the terminal reach it too, but only the parent decides, with which it ends."""
     global _work
     _work = work
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
 

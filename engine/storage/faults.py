@@ -4,7 +4,7 @@
 shell pattern: `checkpoint.*:3:kill` counts all points of the checkpoint writer together, so that a test can
 enumerate them until a run survives.
 
-Actions: `kill` (SIGKILL), `term` (SIGTERM), `raise` (RuntimeError), `enospc` and `eio` (OSError), `oom` (what
+Actions: `kill`, `term` and `hup` (the signals), `raise` (RuntimeError), `enospc` and `eio` (OSError), `oom` (what
 torch raises on a CPU without memory), `sleep` (30 s), `nan` (`fault` returns True, and the caller spoils a value).
 """
 
@@ -19,7 +19,8 @@ import time
 from ... import ConfigError
 
 VARIABLE = "XLT_FAULT"
-ACTIONS = ("kill", "term", "raise", "enospc", "eio", "oom", "sleep", "nan")
+_SIGNALS = {"kill": signal.SIGKILL, "term": signal.SIGTERM, "hup": signal.SIGHUP}
+ACTIONS = (*_SIGNALS, "raise", "enospc", "eio", "oom", "sleep", "nan")
 SLEEP_SECONDS = 30.0
 
 _passages: dict[str, int] = {}
@@ -40,8 +41,8 @@ def _strike(point: str, plan: str) -> bool:
         return False
     if action == "nan":
         return True
-    if action in ("kill", "term"):
-        os.kill(os.getpid(), signal.SIGKILL if action == "kill" else signal.SIGTERM)
+    if action in _SIGNALS:
+        os.kill(os.getpid(), _SIGNALS[action])
     elif action == "sleep":
         time.sleep(SLEEP_SECONDS)
     elif action == "oom":

@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import contextlib
 import datetime
+import faulthandler
 import json
 import os
 import re
+import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -91,6 +93,7 @@ class ProcessGroup:
             return action()
         assert not self._alone, "the others do not hear what is said while one works alone"
         if not self.is_rank_zero:
+            faulthandler.cancel_dump_traceback_later()
             heard = self._hear()
             if "error" in heard:
                 raise _error(heard)
@@ -165,6 +168,7 @@ class ProcessGroup:
     @contextlib.contextmanager
     def _working_alone(self) -> Iterator[None]:
         self._alone = True
+        faulthandler.cancel_dump_traceback_later()
         try:
             yield
         finally:
@@ -192,6 +196,12 @@ class ProcessGroup:
             yield
         except RuntimeError as error:
             raise self._lost(_first_sentence(error)) from error
+        self._watch()
+
+    def _watch(self) -> None:
+        """Has the stacks of this process printed, should it not meet the others again, just before they give it up."""
+        with contextlib.suppress(AttributeError, OSError, ValueError):  # where stderr is closed
+            faulthandler.dump_traceback_later(0.9 * self.timeout, file=sys.__stderr__)
 
     def _lost(self, seen: str) -> PeerLostError:
         reasons = self._reasons() or [f"one has ended, or has not answered within {self.timeout:.0f} s ({seen})"]
@@ -241,6 +251,7 @@ class ProcessGroup:
 
     def leave(self, error: BaseException | None) -> None:
         """Parts from the others: after all of them where all is well, else at once, with the reason left behind."""
+        faulthandler.cancel_dump_traceback_later()
         if isinstance(error, Interrupted | DivergedError):
             error.told = True  # by the first process, which has come to the same
         if error is None or isinstance(error, Interrupted):

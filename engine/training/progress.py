@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import os
 import sys
@@ -71,15 +72,17 @@ class ConsoleProgress(Progress):
     """A bar on a terminal, plain lines every `interval` seconds elsewhere."""
 
     def __init__(self, stream: TextIO | None = None, *, interval: float = 15.0) -> None:
-        self._stream = sys.stderr if stream is None else stream
+        self._stream = stream or sys.stderr or open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115 - stderr is closed
         self._interval = interval
         self._bar = None
         self._stage, self._started, self._shown, self._tokens, self._first = "", 0.0, 0.0, 0, 0
         self._place: Callable[[], str] = str
 
     def _line(self, text: str) -> None:
-        self._stream.write(printable(text) + "\n")
-        self._stream.flush()
+        """A terminal that is closed, a pipe without a reader or a full disk costs lines, and no run."""
+        with contextlib.suppress(OSError):
+            self._stream.write(printable(text) + "\n")
+            self._stream.flush()
 
     def note(self, text: str) -> None:
         self._line(text)

@@ -80,7 +80,7 @@ def call(*arguments: str | Path, data: bytes = b"") -> Answer:
     from xlt_engine.cli import main
 
     streams = sys.stdin, sys.stdout, sys.stderr
-    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGHUP, signal.SIGINT, signal.SIGTERM)}
     sys.stdin = io.TextIOWrapper(io.BytesIO(data), encoding="utf-8")
     out, err = (io.TextIOWrapper(io.BytesIO(), encoding="utf-8") for _ in range(2))
     sys.stdout, sys.stderr = out, err

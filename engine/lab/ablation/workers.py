@@ -159,9 +159,10 @@ class Workers:
 
 
 def _serve(parent: Connection, parent_id: int) -> None:
-    """A worker's life. The terminal's interrupt reaches it too, but only the parent decides."""
+    """A worker's life. Signals of the terminal reach it too, but only the parent decides."""
     told: list[int] = []
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, lambda number, frame: told.append(number))
 
     def should_stop() -> int:
