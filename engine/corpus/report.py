@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 from collections import Counter
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
@@ -16,7 +17,7 @@ import numpy as np
 from ... import DataError, __version__
 from ...data.corpus.select import comparison_key
 from ...data.corpus.title_links import FATES, Links
-from ..storage.files import atomic_write_json, atomic_write_text, plain, sha256_file
+from ..storage.files import atomic_write_json, atomic_write_text, plain, sha256_file, storage_errors
 from .config import CorpusConfig
 from .merge import Chosen, Merged
 
@@ -129,6 +130,7 @@ def write_outputs(
     config: CorpusConfig, report: CorpusReport, chosen: Chosen, fingerprint: str, run: dict[str, Any]
 ) -> None:
     """Publish corpus, control and reports; the JSON last, since a run that finds it whole does nothing."""
+    _remove_leftovers(config)
     contents = {config.out: chosen.texts}
     if config.control:
         contents[config.control_path] = chosen.control
@@ -142,6 +144,16 @@ def write_outputs(
     report.values["run"] = run
     atomic_write_text(config.beside(".report.md"), report.render())
     atomic_write_json(report.path, report.values)
+
+
+def _remove_leftovers(config: CorpusConfig) -> None:
+    """What a killed writer has left beside the outputs, in a folder that may hold other things; the lock is held."""
+    outputs = (config.out, config.control_path, config.beside(".report.md"), config.beside(".report.json"))
+    names = {path.name for path in outputs}
+    with storage_errors(config.out, "clean"):
+        for path in config.out.parent.glob(".tmp-*"):
+            if re.sub(r"^\.tmp-[0-9a-f]{32}-", "", path.name) in names:
+                path.unlink()
 
 
 def _settings(config: CorpusConfig) -> dict[str, Any]:

@@ -262,7 +262,7 @@ def environment() -> dict[str, Any]:
             **versions,
             "python": platform.python_version(),
         },
-        "platform": platform.platform(),
+        "platform": _system(),
         "machine": platform.machine(),
         "cpu": cpu_name(),
         "threads": torch.get_num_threads(),
@@ -271,9 +271,15 @@ def environment() -> dict[str, Any]:
     }
 
 
+def _system() -> str:
+    """What `platform.platform` says, which asks the program `uname` for more than it says."""
+    system, libc = os.uname(), "".join(platform.libc_ver())
+    return f"{system.sysname}-{system.release}-{system.machine}" + (f"-with-{libc}" if libc else "")
+
+
 def cpu_name() -> str:
-    """The processor in words, as its maker calls it; what the platform says where /proc/cpuinfo does not."""
-    cpu = platform.processor()
+    """The processor in words, as its maker calls it; its kind where /proc/cpuinfo does not say. Starts no program."""
+    cpu = platform.machine()  # `platform.processor` would ask `uname`
     with contextlib.suppress(OSError):
         lines = Path("/proc/cpuinfo").read_text("utf-8").splitlines()
         cpu = next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), cpu)
