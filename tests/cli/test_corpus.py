@@ -123,12 +123,10 @@ def test_killed_from_outside_and_given_again(process: Any, cli: Any, raw: Path) 
     (raw / "raw.de.txt").write_text(text * 1200, encoding="utf-8")
     started = process(*command(raw, "--workers", "2"))
     work = raw / "corpus" / ".de.txt.work"
-    for _ in range(600):
-        if list(work.glob("piece-*.bin")) or started.poll() is not None:
-            break
+    while not list(work.glob("piece-*.bin")) and started.poll() is None:
         time.sleep(0.05)
     started.send_signal(signal.SIGTERM)
-    out, err = started.communicate(timeout=60)
+    out, err = started.communicate(timeout=600)
     assert started.returncode == 143, err
     assert "stopped by signal 15; the same command goes on from here" in err
     assert list(work.glob("piece-*.bin"))

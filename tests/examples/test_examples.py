@@ -123,7 +123,7 @@ def test_new_stage_runs_from_the_command_line_and_its_rule_chooses_alpha(tmp_pat
     small += ["selftrain.soft.epochs=0.3", "selftrain.hard.epochs=0.2", 'selftrain.alpha.rule="half-way"']
     words = [sys.executable, str(FOLDER / "new_stage.py"), "run", "demo", "--target", "de", "--run-dir", str(tmp_path)]
     words += [word for setting in small for word in ("--set", setting)]
-    done = subprocess.run(words, capture_output=True, text=True, check=False, timeout=600)
+    done = subprocess.run(words, capture_output=True, text=True, check=False, timeout=1800)
     assert done.returncode == 0, done.stderr
     stages = [row["stage"] for row in json.loads((tmp_path / "summary.json").read_bytes())["stages"]]
     assert stages[-1] == "hard1-replay"

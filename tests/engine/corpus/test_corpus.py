@@ -234,7 +234,7 @@ def run_killed(plan: Any, out: Path, fault: str, workers: int) -> int:
     program = PROGRAM.format(path=sys.path, out=str(out), workers=workers, piece=PIECE, **files)
     environment = os.environ | {"XLT_FAULT": fault, "OMP_NUM_THREADS": "1"}
     done = subprocess.run(
-        [sys.executable, "-c", program], env=environment, capture_output=True, timeout=120, check=False
+        [sys.executable, "-c", program], env=environment, capture_output=True, timeout=600, check=False
     )
     return done.returncode
 
@@ -663,7 +663,7 @@ def test_workers_end_with_their_parent(tmp_path: Path) -> None:
         "for task in run_tasks(map(T, range(100)), work, 3):\n"
         "    if task.index > 50: __import__('os').kill(__import__('os').getpid(), 9)\n"
     )
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, timeout=60, check=False)
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, timeout=600, check=False)
     assert done.returncode == -signal.SIGKILL
     workers = [int(path.name) for path in tmp_path.iterdir()]
     assert workers

@@ -177,7 +177,7 @@ def answers(made: dict[str, Made], tmp_path_factory: pytest.TempPathFactory) -> 
     command = [sys.executable, "-P", "-c", FRESH, json.dumps(asked), json.dumps(LINES)]
     cache = tmp_path_factory.mktemp("cache")
     environment = {"HF_MODULES_CACHE": str(cache), "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment, timeout=300)
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment, timeout=1800)
     assert done.returncode == 0, done.stderr
     found: dict[str, Any] = json.loads(done.stdout)
     return found

@@ -90,7 +90,7 @@ def _no_thread_is_left() -> Any:
     yield
     if prefetch_threads():
         gc.collect()
-    deadline = time.monotonic() + 5
+    deadline = time.monotonic() + 300
     while prefetch_threads() and time.monotonic() < deadline:
         time.sleep(0.01)
     assert prefetch_threads() == []
@@ -126,6 +126,8 @@ def test_it_runs_no_further_ahead_than_its_depth() -> None:
     source = Steps(20)
     prefetcher = Prefetcher(source, CPU, depth=3)
     prefetcher[0]
+    while len(source.asked) < 4:
+        time.sleep(0.01)
     time.sleep(0.2)
     assert source.asked == [0, 1, 2, 3]
     prefetcher.close()
@@ -224,24 +226,27 @@ def test_names_without_a_source_that_knows_them() -> None:
 
 @pytest.mark.parametrize("depth", [0, 2])
 def test_waiting_is_measured(depth: int) -> None:
-    """A slow source makes every step wait, with a thread less by what the caller does meanwhile."""
-    prefetcher = Prefetcher(Steps(6, seconds=0.05), CPU, depth=depth)
+    """A slow source makes every step wait, the first one with a thread, too; what the caller does is no waiting."""
+    prefetcher, asking = Prefetcher(Steps(6, seconds=0.05), CPU, depth=depth), 0.0
     for step in range(6):
+        began = time.perf_counter()
         prefetcher[step]
+        asking += time.perf_counter() - began
         time.sleep(0.04)
     prefetcher.close()
-    assert prefetcher.waited >= 0.3 if depth == 0 else 0.05 <= prefetcher.waited < 0.28
+    assert (0.3 if depth == 0 else 0.05) <= prefetcher.waited <= asking
 
 
 def test_a_caller_that_is_slower_than_the_source_does_not_wait() -> None:
-    prefetcher = Prefetcher(Steps(6, seconds=0.04), CPU, depth=2)
+    prefetcher = Prefetcher(Steps(6, seconds=0.2), CPU, depth=2)
     prefetcher[0]
     first = prefetcher.waited
     for step in range(1, 6):
-        time.sleep(0.12)
+        while not prefetcher._ahead[0][1].done():
+            time.sleep(0.01)
         prefetcher[step]
     prefetcher.close()
-    assert prefetcher.waited - first < 0.1  # 0.2 where nothing is made ahead
+    assert prefetcher.waited - first < 1  # 1 or more where nothing is made ahead
 
 
 def test_a_prefetcher_that_is_dropped_takes_its_thread_with_it() -> None:
