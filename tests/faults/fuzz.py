@@ -1,0 +1,411 @@
+"""Damaged and hostile bytes for everything that reads: what is raised is an `XltError`, or nothing.
+
+`python tests/faults/fuzz.py --inputs 1000000 conll` mutates the seeds of a target, from a seed of the generator, and
+prints a JSON object: inputs, those that were accepted, the slowest, and the kinds of findings with the first input of
+each, which is kept with `--keep FOLDER`. Without names it takes every target.
+"""
+
+from __future__ import annotations
+
+import argparse
+import bz2
+import gzip
+import json
+import lzma
+import random
+import shutil
+import sys
+import tempfile
+import time
+import traceback
+import warnings
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import cache, partial
+from pathlib import Path
+from typing import Any
+
+ODD = [
+    b"\0",
+    b"\n",
+    b"\r",
+    b"\t",
+    b'"',
+    b"\\",
+    b"\xff\xfe",
+    b"\xef\xbb\xbf",
+    b"\xed\xa0\x80",
+    b"\xc2\x85",
+    b"\xe2\x80\xa8",
+]
+ODD += [
+    b"9" * 5000,
+    b"-1",
+    b"1e999",
+    b"NaN",
+    b"null",
+    b"[" * 3000,
+    b"{" * 500,
+    b'{"a":',
+    b"\x1b[31m",
+    b"' '",
+    b"(1,2),",
+]
+ODD += [
+    b"2147483648",
+    b"9223372036854775808",
+    b"I-",
+    b"<page>",
+    b"</text>",
+    b"&#x110000;",
+    b"&#99999999999;",
+    b"[[",
+    b"{{",
+]
+"""What is written into files in odd places."""
+
+
+def mutated(data: bytes, draw: random.Random) -> bytes:
+    """The bytes with one to four changes: flipped, cut, repeated, moved, replaced by something odd."""
+    out = bytearray(data)
+    for _ in range(draw.randint(1, 4)):
+        place = draw.randrange(len(out) + 1)
+        length = draw.choice([1, 1, 2, 4, 16, 200])
+        kind = draw.randrange(7)
+        if kind == 0 and out:
+            out[place % len(out)] ^= 1 << draw.randrange(8)
+        elif kind == 1:
+            del out[place : place + length]
+        elif kind == 2:
+            out[place:place] = out[place : place + length] * draw.choice([1, 2, 30])
+        elif kind == 3:
+            out[place:place] = draw.choice(ODD)
+        elif kind == 4:
+            out[place : place + length] = draw.choice(ODD)
+        elif kind == 5:
+            del out[place:]
+        else:
+            other = draw.randrange(len(out) + 1)
+            out[place:place] = out[other : other + length]
+    return bytes(out)
+
+
+def json_mutated(data: bytes, draw: random.Random) -> bytes:
+    """A JSON object in which one value, somewhere, is another; or its bytes, mutated."""
+    if draw.random() < 0.3:
+        return mutated(data, draw)
+    value = json.loads(data)
+    node, path = value, []
+    while isinstance(node, dict | list) and node:
+        key = draw.choice(list(node) if isinstance(node, dict) else range(len(node)))
+        path.append((node, key))
+        node = node[key]
+    if path:
+        parent, key = draw.choice(path)
+        strange: list[Any] = [None, True, -1, 0, 1, 2**31, 2**63, 10**9, 1.5, 1e308, "", "\ud800", "x" * 300, [], {}]
+        strange += [[[]], {"": 0}, "../x", "/etc/passwd", "\0", [1] * 50]
+        if draw.random() < 0.2:
+            with suppress(TypeError):
+                del parent[key]
+        else:
+            parent[key] = draw.choice(strange)
+    return json.dumps(value).encode()
+
+
+@dataclass(frozen=True)
+class Target:
+    """What reads a file.
+
+    Attributes:
+        seeds: good files.
+        read: reads the file of this name in a folder, to the end.
+        mutate: makes another file of a good one.
+    """
+
+    name: str
+    seeds: list[bytes]
+    read: Callable[[Path], Any]
+    mutate: Callable[[bytes, random.Random], bytes] = mutated
+
+
+CONLL = "Anna\tB-PER\nwohnt\tO\nin\tO\nKöln\tB-LOC\n\nPaul\tB-PER\nsagt\tO\n".encode()
+TABLE = b'text\tlabel\tid\nein gutes Buch\tgood\t1\nein "schlechtes\tbad\t2\n'
+CSV = b'text,label\n"ein ""gutes"" Buch",good\n"zwei\nZeilen",bad\n'
+LINES = b'{"text": "ein Buch", "label": "good", "id": 1}\n{"text": "zwei", "label": "bad"}\n'
+WORDS = b'{"words": ["Anna", "wohnt"], "labels": ["B-PER", "O"]}\n'
+XNLI = b"language\tgold_label\tsentence1\tsentence2\nde\tneutral\tein Satz\tnoch einer\nde\tentailment\ta\tb\n"
+PAGES = (
+    "<mediawiki><siteinfo><sitename>W</sitename></siteinfo>\n<page>\n<title>K&amp;ln</title>\n<ns>0</ns>\n<id>7</id>\n"
+    '<redirect title="Köln" />\n<revision><id>1</id>\n'
+    "<text xml:space=\"preserve\">Köln ist '''eine''' [[Stadt|gro&#223;e Stadt]]"
+    " am {{Fluss|Rhein}}. {| class=x\n|-\n| a || b\n|}</text>\n</revision>\n</page>\n</mediawiki>\n"
+).encode()
+SQL = b"""-- c
+INSERT INTO `page` VALUES (1,0,'K\\'ln',0,1,0.5,'20','20',1,2,'wikitext',NULL),(2,0,'B',1,0,0.1,'2','2',3,4,'w',NULL);
+"""
+LANGLINKS = b"INSERT INTO `langlinks` VALUES (1,'de','K\xc3\xb6ln'),(2,'fr','Cologne');\n"
+ARTICLES = '{"id": "1", "url": "u", "title": "Köln", "text": "Köln ist eine Stadt.\\nAm Rhein."}\n'.encode()
+RECIPE = b"""name = "tiny"
+task = "ner"
+max_length = 16
+[model.new]
+vocab_size = 120
+hidden_size = 16
+[source]
+language = "en"
+train = "train.conll"
+[[targets]]
+language = "de"
+unlabelled = ["de.txt"]
+[selftrain.alpha]
+rule = "fixed:0.2"
+"""
+
+
+def _read(name: str, task: str, file: str, **options: Any) -> Callable[[Path], Any]:
+    from xlt_engine.data import read_examples
+
+    return lambda folder: list(read_examples(folder / file, task=task, format=name, **options))
+
+
+@cache
+def _models() -> Path:
+    """A folder with a small model, its tokenizer, a store, a checkpoint and soft labels; made once in a process."""
+    import numpy as np
+    import torch
+
+    from xlt_engine.data import Example, build_store, train_wordpiece
+    from xlt_engine.engine.storage.soft_labels import packed_soft_labels
+    from xlt_engine.engine.training.checkpoint import save_checkpoint
+    from xlt_engine.model import Encoder, EncoderConfig, LinearHead, TaskModel, save_model
+
+    torch.set_num_threads(1)
+    folder = Path(tempfile.mkdtemp())
+    tokenizer = train_wordpiece(["Anna wohnt in Köln , sagt Paul"] * 3, 90)
+    config = EncoderConfig(tokenizer.vocab_size, 8, 1, 2, 16, 12)
+    model = TaskModel(Encoder(config, seed=1), LinearHead(8, 3, 0.1, seed=1), "ner", ("O", "B-PER", "I-PER"))
+    save_model(model, folder / "model")
+    tokenizer.save(folder / "model")
+    rows = [Example(str(i), "de", ("Anna", "wohnt"), None, None, ("B-PER", "O"), "x", i) for i in range(5)]
+    labels = ("O", "B-PER", "I-PER")
+    build_store(iter(rows), tokenizer, folder=folder / "store", task="ner", labels=labels, max_length=10)
+    save_checkpoint(folder / "checkpoint", step=7, tensors={"w": torch.arange(20.0)}, meta={"trace": [1.5, 2.5]})
+    (folder / "soft").write_bytes(packed_soft_labels(np.full((4, 3), 1 / 3, np.float32), "teacher"))
+    return folder
+
+
+def _in_folder(name: str, part: str, file: str, read: Callable[[Path], Any], mutate: Any = mutated) -> Target:
+    """A file among others: the mutated one is put in the place of the good one."""
+    place = _models() / part
+
+    def look(folder: Path) -> Any:
+        whole = folder / "whole"
+        if not whole.exists():
+            shutil.copytree(place, whole)
+        (folder / "input").replace(whole / file)
+        return read(whole)
+
+    return Target(name, [(place / file).read_bytes()], look, mutate)
+
+
+def _checkpoint(folder: Path) -> None:
+    from xlt_engine.engine.training.checkpoint import load_latest
+
+    checkpoint = load_latest(folder)
+    if checkpoint is not None:
+        assert checkpoint.tensors["w"].tolist() == [float(i) for i in range(20)], "a changed checkpoint was loaded"
+        assert checkpoint.meta == {"trace": [1.5, 2.5]}, "a changed checkpoint was loaded"
+
+
+def _soft(folder: Path) -> None:
+    from xlt_engine.engine.storage.soft_labels import read_soft_labels, soft_label_problem
+
+    if soft_label_problem(folder / "input", 4, "teacher") is None:
+        assert (abs(read_soft_labels(folder / "input") - 1 / 3) < 1e-6).all(), "changed soft labels were read"
+
+
+def _store(folder: Path) -> None:
+    from xlt_engine.data import TokenStore
+
+    TokenStore.open(folder, verify=True)
+
+
+def _predict(folder: Path) -> None:
+    from xlt_engine.engine import predict_file
+
+    (folder / "out").unlink(missing_ok=True)
+    predict_file(_models() / "model", folder / "input", folder / "out", device="cpu")
+
+
+def _json(name: str) -> Callable[[Path], Any]:
+    from xlt_engine import ModelError
+    from xlt_engine.engine.storage.files import read_json
+
+    return lambda folder: read_json(folder / name, ModelError)
+
+
+def _rows(file: str, table: str) -> Callable[[Path], Any]:
+    from xlt_engine.data.corpus.wiki_source import FileWiki, SourceFiles
+
+    def read(folder: Path) -> Any:
+        other = folder / "other.sql"
+        other.write_bytes(LANGLINKS if table == "page" else SQL)
+        pair = {"page": folder / file, "langlinks": other}
+        if table != "page":
+            pair = {"page": other, "langlinks": folder / file}
+        wiki = FileWiki(SourceFiles(**pair), "en", "de", say=lambda path: None, poll=lambda: None)
+        return wiki.links({title: facts.page_id for title, facts in wiki.pages({"K'ln", "B"}).items()})
+
+    return read
+
+
+def _articles(folder: Path) -> None:
+    from xlt_engine.data.corpus.wiki_dump import read_articles
+
+    list(read_articles(folder / "input"))
+
+
+def _pages(folder: Path) -> None:
+    from xlt_engine.data.corpus.wiki_dump import read_pages
+    from xlt_engine.data.corpus.wiki_text import to_text
+
+    for page in read_pages(folder / "input"):
+        to_text(page.text, "de")
+
+
+def _titles(folder: Path) -> None:
+    from xlt_engine.data.corpus.wiki_tables import read_titles
+
+    read_titles(folder / "input")
+
+
+def _dictionary(folder: Path) -> None:
+    from xlt_engine.data import read_dictionary
+
+    read_dictionary([folder / "input"])
+
+
+def _recipe(folder: Path) -> None:
+    from xlt_engine.engine import load_recipe
+
+    load_recipe(folder / "input.toml")
+
+
+def _override(folder: Path) -> None:
+    from xlt_engine.engine import load_recipe
+
+    recipe = folder / "good.toml"
+    recipe.write_bytes(RECIPE)
+    load_recipe(recipe, [(folder / "input").read_bytes().decode("utf-8", "replace")])
+
+
+def _model(folder: Path) -> None:
+    from xlt_engine.model import load_task_model
+
+    load_task_model(folder)
+
+
+def _tokenizer(folder: Path) -> None:
+    from xlt_engine.data import Tokenizer
+
+    tokenizer = Tokenizer.from_folder(folder)
+    tokenizer.encode_words([("Anna", "wohnt")], max_length=10)
+
+
+def targets() -> dict[str, Callable[[], Target]]:
+    """Name -> what makes the target."""
+    tensors = "model.safetensors"
+    ner, classes = partial(_read, task="ner", file="input"), partial(_read, task="classification", file="input")
+    made: dict[str, Callable[[], Target]] = {
+        "conll": lambda: Target("conll", [CONLL], ner("conll")),
+        "tsv": lambda: Target("tsv", [TABLE], classes("tsv")),
+        "csv": lambda: Target("csv", [CSV], classes("csv")),
+        "jsonl": lambda: Target("jsonl", [LINES], classes("jsonl")),
+        "jsonl-words": lambda: Target("jsonl-words", [WORDS], ner("jsonl")),
+        "text": lambda: Target("text", [CONLL, LINES], _read("text", "text", "input")),
+        "xnli": lambda: Target("xnli", [XNLI], classes("xnli", language="de")),
+        "gz": lambda: Target("gz", [gzip.compress(CONLL)], _read("conll", "ner", "input.gz")),
+        "xz": lambda: Target("xz", [lzma.compress(CONLL)], _read("conll", "ner", "input.xz")),
+        "bz2": lambda: Target("bz2", [bz2.compress(CONLL)], _read("conll", "ner", "input.bz2")),
+        "dictionary": lambda: Target("dictionary", [b"house\tHaus\ncat\tKatze\n"], _dictionary),
+        "titles": lambda: Target("titles", ["Cologne\tKöln\nParis\tParis\n".encode()], _titles),
+        "pages": lambda: Target("pages", [PAGES], _pages),
+        "articles": lambda: Target("articles", [ARTICLES], _articles),
+        "sql-page": lambda: Target("sql-page", [SQL], _rows("input", "page")),
+        "sql-langlinks": lambda: Target("sql-langlinks", [LANGLINKS], _rows("input", "langlinks")),
+        "recipe": lambda: Target("recipe", [RECIPE], _recipe),
+        "set": lambda: Target("set", [b'targets.0.unlabelled=["a.txt", "b.txt"]', b"selftrain.rounds=2.5"], _override),
+        "weights": lambda: _in_folder("weights", "model", tensors, _model),
+        "config": lambda: _in_folder("config", "model", "config.json", _model, json_mutated),
+        "xlt": lambda: _in_folder("xlt", "model", "xlt.json", _model, json_mutated),
+        "tokenizer": lambda: _in_folder("tokenizer", "model", "tokenizer.json", _tokenizer, json_mutated),
+        "store-manifest": lambda: _in_folder("store-manifest", "store", "store.json", _store, json_mutated),
+        "store-array": lambda: _in_folder("store-array", "store", "token_ids.npy", _store),
+        "checkpoint": lambda: _in_folder("checkpoint", "checkpoint", f"step-00000007/{CHECKPOINT[0]}", _checkpoint),
+        "checkpoint-manifest": lambda: _in_folder(
+            "checkpoint-manifest", "checkpoint", f"step-00000007/{CHECKPOINT[1]}", _checkpoint, json_mutated
+        ),
+        "soft-labels": lambda: Target("soft-labels", [(_models() / "soft").read_bytes()], _soft),
+        "stage": lambda: Target("stage", [STAGE], _json("input"), json_mutated),
+        "predict": lambda: Target("predict", [b"Anna wohnt in K\xc3\xb6ln .\nPaul sagt\n"], _predict),
+    }
+    return made
+
+
+CHECKPOINT = ("tensors.safetensors", "manifest.json")
+STAGE = b'{"stage": "seed-0/de/hard1", "hashes": {"model.safetensors": "ab"}, "seconds": 1.5, "sha256": "00"}'
+SUFFIXES = {"gz": ".gz", "xz": ".xz", "bz2": ".bz2", "recipe": ".toml"}
+
+
+def fuzz(name: str, inputs: int, seed: int, keep: Path | None = None) -> dict[str, Any]:
+    """Reads so many mutated files."""
+    from xlt_engine import XltError
+
+    warnings.simplefilter("ignore")
+    target, draw = targets()[name](), random.Random(f"{name} {seed}")
+    kinds: dict[str, Any] = {}
+    accepted, slowest = 0, 0.0
+    with tempfile.TemporaryDirectory() as place:
+        folder = Path(place)
+        for number in range(-len(target.seeds), inputs):
+            # The good files themselves first: they must be read.
+            data = target.seeds[number] if number < 0 else target.mutate(draw.choice(target.seeds), draw)
+            (folder / f"input{SUFFIXES.get(name, '')}").write_bytes(data)
+            began = time.process_time()
+            try:
+                target.read(folder)
+                accepted += 1
+            except KeyboardInterrupt:
+                raise
+            except BaseException as error:
+                if isinstance(error, XltError) and number >= 0:
+                    continue
+                last = traceback.extract_tb(error.__traceback__)[-1]
+                kind = f"{type(error).__name__} at {Path(last.filename).name}:{last.lineno}: {str(error)[:80]}"
+                kinds[kind] = kinds.get(kind, 0) + 1
+                if keep is not None and kinds[kind] == 1:
+                    keep.mkdir(parents=True, exist_ok=True)
+                    (keep / f"{name}-{number}").write_bytes(data)
+            finally:
+                slowest = max(slowest, time.process_time() - began)
+    return {"inputs": inputs, "accepted": accepted - len(target.seeds), "slowest": round(slowest, 2), "findings": kinds}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("targets", nargs="*", metavar="TARGET", help=", ".join(targets()))
+    parser.add_argument("--inputs", type=int, default=100)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--keep", type=Path)
+    given = parser.parse_args()
+    outcome = {}
+    for name in given.targets or targets():
+        outcome[name] = fuzz(name, given.inputs, given.seed, given.keep)
+        sys.stderr.write(f"{name}: {json.dumps(outcome[name])}\n")
+    sys.stdout.write(json.dumps(outcome, indent=1) + "\n")
+    sys.exit(1 if any(values["findings"] for values in outcome.values()) else 0)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,218 @@
+"""Kills runs before, in the middle of and after the n-th system call that changes their folder, and compares bits.
+
+`python tests/faults/kill.py --kills 500` goes through all cases in turn; each run is killed some times in a row, ends
+undisturbed, and must then hold, byte for byte, what a run that was left alone holds. The seed says which calls are
+struck. Prints a JSON object: kills by case, call and moment, runs, and what was wrong.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import os
+import random
+import re
+import shutil
+import signal
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import calls
+import starts
+
+MOMENTS = ("before", "middle", "after")
+IN_A_ROW = 8
+_TIMES = re.compile(r"seconds|started|updated|created|^time$|^cpu$|^sha256$|^checksum$|reused_from|^out$")
+"""Keys of JSON objects that no two runs share: times, what they are hashed into, and paths."""
+_NOT_RESULTS = {".lock", "events.jsonl", "status.json", "run.json", "seconds.svg"}
+
+Command = list[str]
+
+
+def plain(folder: Path) -> Command:
+    return ["run", str(starts.write_tiny(folder)), *starts.SHORT]
+
+
+def classification(folder: Path) -> Command:
+    recipe = starts.write_tiny(folder, "classification")
+    return ["run", str(recipe), *starts.SHORT, *_set(["training.keep=best", "selftrain.target_filter=none"])]
+
+
+def options(folder: Path) -> Command:
+    values = ["arms.control=true", "selftrain.mlm_weight=0.1", "selftrain.rounds=1.5"]
+    values += ["training.keep=best", "selftrain.target_filter=none"]
+    return ["run", str(starts.write_tiny(folder)), *_set(values)]
+
+
+def cotrain(folder: Path) -> Command:
+    values = ["cotrain.on=true", "cotrain.iterations=2", "cotrain.threshold=0.55", "cotrain.lr=2e-2"]
+    values += ["cotrain.epochs=1", "cotrain.batch_size=8", "arms.baseline=false", "selftrain.on=false", "btf.on=false"]
+    return ["run", str(starts.write_tiny(folder, "classification")), *_set(values)]
+
+
+def contrastive(folder: Path) -> Command:
+    values = ["contrastive.on=true", "contrastive.batch_size=8", "selftrain.on=false", "btf.on=false"]
+    return ["run", str(starts.write_tiny(folder, "classification")), *_set(values)]
+
+
+def ablation(folder: Path) -> Command:
+    values = ["threads=1", "selftrain.rounds=1", "finetune.epochs=15", "selftrain.soft.epochs=8"]
+    return ["ablate", str(starts.write_tiny(folder)), "--rows", "no-at", "--seeds", "0", "--jobs", "1", *_set(values)]
+
+
+def corpus(folder: Path) -> Command:
+    starts.write_tiny(folder)
+    places = ["Paris", "London", "Berlin", "Oslo"]
+    lines = [
+        f"Im Jahr {i} besuchte der Minister {places[i % 4] if i % 3 == 0 else 'eine kleine Stadt'} und sprach lange.\n"
+        for i in range(300)
+    ]
+    (folder / "raw.de.txt").write_text("".join(lines), encoding="utf-8")
+    (folder / "titles.tsv").write_text("".join(f"{place}\t{place}\n" for place in places), encoding="utf-8")
+    inputs = [("--entities", "train.conll"), ("--titles", "titles.tsv"), ("--text", "raw.de.txt")]
+    return ["corpus", *(part for name, file in inputs for part in (name, str(folder / file))), "--language", "de"]
+
+
+def _set(values: list[str]) -> list[str]:
+    return [part for value in values for part in ("--set", value)]
+
+
+CASES: dict[str, Callable[[Path], Command]] = {
+    case.__name__: case for case in (plain, classification, options, cotrain, contrastive, ablation, corpus)
+}
+
+
+def results(folder: Path) -> dict[str, str]:
+    """The hash of every file below, times left out."""
+    out = {}
+    for path in sorted(folder.rglob("*")):
+        name = str(path.relative_to(folder))
+        if path.is_file() and path.name not in _NOT_RESULTS:
+            data = path.read_bytes()
+            if path.suffix == ".json":
+                data = json.dumps(_timeless(json.loads(data)), sort_keys=True).encode()
+            if path.suffix in (".html", ".md"):
+                data = b""  # made of the others, with their times
+            out[name] = hashlib.sha256(data).hexdigest()
+    return out
+
+
+def _timeless(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {k: _timeless(v) for k, v in value.items() if not _TIMES.search(k)}
+    return [_timeless(v) for v in value] if isinstance(value, list) else value
+
+
+class Case:
+    """A command, and what it makes when it is left alone."""
+
+    def __init__(self, name: str, folder: Path) -> None:
+        self.name, self.folder = name, folder
+        self.command = CASES[name](folder / "data")
+        self.calls: list[str] = []
+        alone = self.place("alone")
+        log = folder / "calls"
+        code = starts.wait(self.start(alone, log=log))
+        assert code == 0, Path(f"{alone}.err").read_text("utf-8")
+        self.calls = log.read_text("utf-8").split()
+        self.expected = results(alone)
+        assert len(self.expected) > 3
+
+    def place(self, name: str) -> Path:
+        return self.folder / name / ("corpus" if self.name == "corpus" else "")
+
+    def start(self, place: Path, strike: int = 0, moment: str = "", log: Path | None = None) -> int:
+        """Starts the command; it dies at its call of the number `strike`, or writes the names of all to `log`."""
+        place.mkdir(parents=True, exist_ok=True)
+        where = ["--out", str(place / "de.txt")] if self.name == "corpus" else ["--run-dir", str(place)]
+        heard = 0
+
+        def hook(name: str, target: str, act: Callable[[], Any], half: Callable[[], Any]) -> Any:
+            nonlocal heard
+            heard += 1
+            if log is not None:
+                names.append(name)
+            if heard != strike:
+                return act()
+            Path(f"{place}.struck").write_text(name, encoding="utf-8")
+            if moment != "before":
+                (half if moment == "middle" else act)()
+            os.kill(os.getpid(), signal.SIGKILL)
+
+        names: list[str] = []
+
+        def work() -> int:
+            calls.watch(place, hook)
+            code = starts.command([*self.command, *where, "--quiet"])
+            if log is not None:
+                log.write_text("\n".join(names), encoding="utf-8")
+            return code
+
+        return starts.fork(work, Path(str(place)))
+
+    def trial(self, number: int, draw: random.Random, kills: int) -> tuple[list[tuple[str, str]], list[str]]:
+        """A run that is killed up to `kills` times: what was struck and when, and what is wrong at its end."""
+        place, struck = self.place(f"trial-{number}"), []
+        for _ in range(kills):
+            # The first kill anywhere; the next ones in what may be left.
+            most = len(self.calls) if not struck else max(10, len(self.calls) // 3)
+            moment = draw.choice(MOMENTS)
+            code = starts.wait(self.start(place, draw.randint(1, most), moment))
+            if code == 0:
+                break
+            if code != -signal.SIGKILL:
+                return struck, [f"ended with {code}: {Path(f'{place}.err').read_text('utf-8')}"]
+            struck.append((Path(f"{place}.struck").read_text("utf-8"), moment))
+        if code := starts.wait(self.start(place)):
+            return struck, [f"did not go on ({code}): {Path(f'{place}.err').read_text('utf-8')}"]
+        ended = results(place)
+        differing = sorted(k for k in ended.keys() | self.expected.keys() if ended.get(k) != self.expected.get(k))
+        if not differing:
+            shutil.rmtree(self.folder / f"trial-{number}")
+        return struck, differing
+
+
+def kill(folder: Path, names: list[str], kills: int, seed: int, seconds: float) -> dict[str, Any]:
+    """Goes through the cases until so many kills have struck, or the time is over."""
+    starts.load()
+    began, draw = time.monotonic(), random.Random(seed)
+    cases: dict[str, Case] = {}
+    struck: Counter[str] = Counter()
+    wrong: list[str] = []
+    runs = 0
+    while struck["all"] < kills and time.monotonic() - began < seconds:
+        name = names[runs % len(names)]
+        cases[name] = case = cases.get(name) or Case(name, folder / name)
+        runs += 1
+        hits, problems = case.trial(runs, draw, min(kills - struck["all"], -(-kills // len(names)), IN_A_ROW))
+        wrong += [f"{name}/trial-{runs}: {problem}" for problem in problems]
+        struck.update(key for call, moment in hits for key in ("all", name, f"call {call}", moment))
+        print(f"{runs} runs, {struck['all']} kills, {len(wrong)} wrong", name, file=sys.stderr)  # noqa: T201
+    total = {case.name: len(case.calls) for case in cases.values()}
+    spent = round(time.monotonic() - began)
+    return {"kills": struck, "runs": runs, "wrong": wrong, "calls": total, "seconds": spent}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--kills", type=int, default=20)
+    parser.add_argument("--seconds", type=float, default=1e9, help="stop after the run that goes on by then")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--case", action="append", choices=CASES)
+    parser.add_argument("--folder", type=Path, help="keep what differs there")
+    given = parser.parse_args()
+    with tempfile.TemporaryDirectory() as place:
+        folder = given.folder or Path(place)
+        outcome = kill(folder, given.case or list(CASES), given.kills, given.seed, given.seconds)
+    sys.stdout.write(json.dumps(outcome, indent=1) + "\n")
+    sys.exit(1 if outcome["wrong"] else 0)
+
+
+if __name__ == "__main__":
+    main()

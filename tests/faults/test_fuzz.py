@@ -1,0 +1,18 @@
+"""Rows 20 to 23, 29 to 36 and 51: every reader on damaged bytes. `XLT_INPUTS` sets how many each (200 by default)."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+from fuzz import fuzz, targets
+
+INPUTS = int(os.environ.get("XLT_INPUTS", "200"))
+
+
+@pytest.mark.parametrize("name", targets())
+def test_damaged_bytes_are_errors_of_ours(name: str) -> None:
+    outcome = fuzz(name, INPUTS, seed=1)
+    assert outcome["findings"] == {}
+    assert outcome["inputs"] - outcome["accepted"] > 0 or name in ("text", "predict", "pages")
+    assert outcome["slowest"] < 10

@@ -1,0 +1,93 @@
+"""Real limits of the system and a real small disk: the right code, nothing lost, and then the same bits."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+from pathlib import Path
+
+import pytest
+from starts import Alone, Starts, state, status, until
+
+SIZES = ("100k", "400k", "800k", "1200k", "200m")
+NO_RIGHTS = 77
+
+
+def test_a_disk_that_fills_up(start: Starts, alone: Alone, tmp_path: Path) -> None:
+    """Row 14: a disk in memory, too small again and again, until there is room; the bits are those without all that."""
+    disk, copy = tmp_path / "disk", tmp_path / "copy"
+    run = start(*alone.arguments(disk / "run"), disk=[str(disk), str(copy), *SIZES])
+    if run.wait() == NO_RIGHTS:
+        pytest.skip("this user may not mount a disk in memory; test_checkpoint.py has the same by fault points")
+    codes = json.loads(run.text("out").splitlines()[-1])
+    assert codes == [5] * (len(SIZES) - 1) + [0], run.text()
+    assert run.text().count("No space left on device") + run.text().count(" are free; ") >= len(SIZES) - 1
+    assert alone.differing(copy) == []
+    assert not list(copy.rglob(".tmp-*"))
+
+
+def test_a_read_only_disk(start: Starts, alone: Alone, tmp_path: Path) -> None:
+    """Row 18."""
+    disk = tmp_path / "disk"
+    run = start(*alone.arguments(disk / "run"), disk=[str(disk), "", "ro"])
+    if run.wait() == NO_RIGHTS:
+        pytest.skip("this user may not mount a disk in memory")
+    assert json.loads(run.text("out").splitlines()[-1]) == [5]
+    assert "Read-only file system; the file system is read-only: choose another folder" in run.text()
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "code", "words"),
+    [
+        ("RLIMIT_FSIZE", 20_000, 5, "File too large; raise the file size limit"),
+        ("RLIMIT_NOFILE", 8, 5, "Too many open files"),
+    ],
+)
+def test_a_limit(start: Starts, alone: Alone, tmp_path: Path, name: str, value: int, code: int, words: str) -> None:
+    """Row 15. Under a limit of the system; without it the same command goes on."""
+    run = start(*alone.arguments(tmp_path), limit=[name, value])
+    assert (run.wait(), "Traceback" in run.text()) == (code, False), run.text()
+    assert words in run.text()
+    again = start(*alone.arguments(tmp_path))
+    assert again.wait() == 0, again.text()
+    assert status(tmp_path) == ("done", 0, False)
+    assert alone.differing(tmp_path) == []
+
+
+def test_too_little_memory(start: Starts, alone: Alone, tmp_path: Path) -> None:
+    """Row 50: a real limit of the address space, and an encoder that does not fit in."""
+    large = ["--set", "model.new.num_layers=64", "--set", "model.new.intermediate_size=262144"]
+    run = start(*alone.arguments(tmp_path), *large, limit=["RLIMIT_AS", 256 << 20])
+    assert (run.wait(), "Traceback" in run.text()) == (8, False), run.text()
+    assert "memory" in run.text().splitlines()[-1]
+    assert status(tmp_path) == ("failed", 8, True)
+    again = start(*alone.arguments(tmp_path))
+    assert again.wait() == 0, again.text()
+    assert alone.differing(tmp_path) == []
+
+
+def children(parent: int) -> set[int]:
+    """The processes that a process has started, and those that these have."""
+    parents = {}
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            parents[int(folder.name)] = int((folder / "stat").read_text().rsplit(")", 1)[1].split()[1])
+        except OSError:  # it has ended meanwhile
+            continue
+    below = {pid for pid, above in parents.items() if above == parent}
+    return below.union(*(children(pid) for pid in below))
+
+
+def test_no_orphans(start: Starts, tmp_path: Path) -> None:
+    """Row 13: the parent is killed; its workers see that and end."""
+    from kill import CASES
+
+    command = CASES["corpus"](tmp_path / "data")
+    with open(tmp_path / "data" / "raw.de.txt", "a", encoding="utf-8") as text:
+        text.write("Der Minister besuchte Paris und sprach dort sehr lange mit vielen Leuten.\n" * 400_000)
+    run = start(*command, "--out", tmp_path / "de.txt", "--workers", "2")
+    workers = until(lambda: len(below := children(run.pid)) >= 2 and below, "two workers")
+    os.kill(run.pid, signal.SIGKILL)
+    assert run.wait() == -signal.SIGKILL
+    until(lambda: all(state(worker) in ("", "Z") for worker in workers), f"the end of {workers}")
