@@ -18,7 +18,8 @@ from common import made
 from xlt_engine.data.augment.induced import csls, frequent_words, mutual_pairs, words_of
 from xlt_engine.engine import load_recipe, run
 from xlt_engine.engine.methods.induce import COUNT, WORDS, word_states
-from xlt_engine.engine.runs.prepare import make_context, settled
+from xlt_engine.engine.runs.prepare import make_context
+from xlt_engine.engine.runs.synthetic_data import settled
 from xlt_engine.engine.stages.context import Context
 from xlt_engine.engine.storage.files import atomic_write_json
 from xlt_engine.engine.storage.run_folder import RunDir

@@ -103,7 +103,7 @@ def read_examples(
 
 def guess_format(path: str | Path, *, task: str, encoding: str = "utf-8") -> str:
     """The format that `read_examples` takes a file to have, by its name or its first lines."""
-    if Path(path).is_dir():
+    if Path(path).is_dir() and any(_SUFFIXES.get(file.suffix) == "arrow" for file in Path(path).iterdir()):
         return "arrow"
     kind = _SUFFIXES.get(plain_suffix(path)) or _sniff(path, task, encoding)
     if task == "ner" and kind in ("jsonl", "tsv", "text") and _has_spans(path, encoding):

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 from ...untrusted import clip, quoted
@@ -32,10 +33,15 @@ class TaggedSentence:
         return Example(id, language, tuple(self.words), None, None, tags, path, self.lines[0])
 
 
-def scheme_of(tags: Sequence[str]) -> str:
-    """What the letters of a file's tags say: "bioes" with an E- or S-, "bilou" with an L- or U-, else "bio"."""
-    letters = {tag[0] for tag in tags if _TAG.fullmatch(tag)}
-    return "bioes" if letters & {"E", "S"} else "bilou" if letters & {"L", "U"} else "bio"
+def scheme_of(tags: Iterable[str]) -> str:
+    """What the letters of a file's tags say: "bioes" or "bilou" where half of its entities have their ends marked so,
+    else "bio"."""
+    letters = Counter(tag[0] for tag in tags if _TAG.fullmatch(tag))
+    for scheme, (end, single) in (("bioes", "ES"), ("bilou", "LU")):
+        marked = letters[end] + letters[single]
+        if marked and 2 * marked >= letters["B"] + letters[single]:
+            return scheme
+    return "bio"
 
 
 def resolve_tags(
@@ -43,7 +49,7 @@ def resolve_tags(
 ) -> int:
     """Turn the tags of one file into BIO, in place, where every entity starts with `B-`.
 
-    The scheme "auto" is decided for the whole file. `E-` or `S-` is BIOES, `L-` or `U-` is BILOU. Else, an `I-X` that
+    The scheme "auto" is decided for the whole file, as `scheme_of` has it. In BIO, an `I-X` that
     follows neither `B-X` nor `I-X` cannot be BIO; a `B-X` that does not follow an entity of type X is not needed in
     IOB1. With the first kind only, the file is IOB1 (or IO, which is IOB1 without a `B-`), and its entity-opening `I-`
     become `B-`. With both kinds it is BIO with invalid transitions, which are errors unless `repair`.
@@ -56,7 +62,7 @@ def resolve_tags(
     """
     guessed = scheme == "auto"
     if guessed:
-        scheme = scheme_of([tag for sentence in sentences for tag in sentence.tags or ()])
+        scheme = scheme_of(tag for sentence in sentences for tag in sentence.tags or ())
     openers = 0
     orphans: list[tuple[list[str], int, int]] = []
     unended: list[tuple[int, str]] = []

@@ -19,7 +19,8 @@ from ..recipe.load import RecipeError, Variant, key_places, load_recipe, variant
 from ..recipe.schema import dotted, parse_key
 from ..recipe.toml_lines import Key
 from ..runs.graph import chosen_stages
-from ..runs.prepare import encoder_problems, freezing, make_context, settled
+from ..runs.prepare import encoder_problems, freezing, make_context
+from ..runs.synthetic_data import settled
 from ..stages.context import Context
 from ..stages.teachers import check_teacher
 from ..storage.run_folder import RunDir

@@ -21,7 +21,8 @@ from ...model import Encoder, EncoderConfig, MaskedLM, Pooler, TaskModel, load_e
 from ..plan import Stage
 from ..recipe.load import Resolved, load_recipe, variants
 from ..runs.graph import chosen_stages
-from ..runs.prepare import make_context, settled
+from ..runs.prepare import make_context
+from ..runs.synthetic_data import settled
 from ..stages.context import Context, freeze
 from ..stages.kind import additions_to, kind_of, largest_batch, read_tokens
 from ..stages.models import new_encoder_config, new_head

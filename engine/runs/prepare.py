@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from ... import ConfigError, ModelError
-from ...data import Tokenizer, WorldConfig, file_hash, make_world, train_wordpiece
-from ...data.synthetic.demo_world import VERSION as WORLD_VERSION
+from ...data import Tokenizer, file_hash, train_wordpiece
 from ...model import load_encoder_config, load_masked_lm, load_pooler
 from ..methods.cloze import verbaliser_pieces
-from ..plan import Stage, digest
+from ..plan import Stage
 from ..recipe.config import ModelConfig, RunConfig, StageTraining, reader_of
 from ..stages.context import Context
 from ..stages.datasets import Datasets, read_file
@@ -22,11 +21,10 @@ from ..storage.names import STAMP
 from ..storage.run_folder import RunDir
 from ..storage.run_warning import RunWarning
 from ..storage.stage_files import changed_files, damage, listed, refuse_changed
-from ..training.device import choose_device, choose_precision
+from ..training.device import choose_device
 from ..training.distributed import ProcessGroup
 from ..training.progress import Progress
 from .kinds import load_plugins
-from .synthetic_data import with_files, with_truth_world
 
 VOCABULARY = "tokenizer"
 """Folder of the vocabulary of an encoder that the recipe makes."""
@@ -140,25 +138,6 @@ def read_ahead(context: Context, plan: Sequence[Stage]) -> None:
         seen_by = context.of_stage(stage)
         inputs_of(seen_by, stage)
         seen_by.test_stores(stage)
-
-
-def settled(config: RunConfig, folder: Path, reuse: Sequence[Path] = ()) -> RunConfig:
-    """The recipe with what it leaves open: precision on this device, and the made world's files in the run folder."""
-    config = replace(config, precision=choose_precision(config.precision, config.device))
-    if config.world is None:
-        return config
-    if config.world.kind == "truth":
-        return with_truth_world(config, folder)
-    world = WorldConfig(seed=config.world.seed, label_noise=config.world.label_noise)
-    place = Path("world", digest({"version": WORLD_VERSION, **asdict(world)}))
-    take_over(folder / place, [other / place for other in reuse], "world.json")
-    files = make_world(world, folder / place)
-    source = config.source.language
-    targets = [t.language for t in config.targets] or [x for x in files.unlabelled if x != source]
-    unknown = [x for x in [source, *targets] if x not in files.test]
-    if unknown:
-        raise ConfigError(f"the made world has no language {', '.join(unknown)}; it has {', '.join(files.test)}")
-    return with_files(config, files, targets)
 
 
 def _tokenizer(

@@ -33,11 +33,12 @@ from ..training.out_of_memory import outside_of_steps
 from ..training.progress import Progress
 from .graph import chosen_stages, make_plan
 from .make_stage import make_stage
-from .prepare import make_context, read_ahead, settled
+from .prepare import make_context, read_ahead
 from .ranks import check_alike, run_folder
 from .run_clock import RunClock
 from .stage_cache import run_folders
 from .stage_damage import set_damage_aside
+from .synthetic_data import settled
 from .synthetic_truth import write_truth
 
 AT_ONCE = (Interrupted, StorageError, OutOfMemoryError, PeerLostError, MemoryError, RuntimeError)
@@ -66,6 +67,7 @@ class StagesFailedError(DataError):
     def __init__(self, failed: Sequence[dict[str, Any]], result: RunResult) -> None:
         super().__init__("\n".join(failure["reason"] for failure in failed))
         self.exit_code, self.result = failed[0]["exit_code"], result
+        self.told = True  # by the first process; each of them has come to the same
 
 
 def run(

@@ -1,18 +1,43 @@
-"""A recipe's truth world: made, and its files filled in (docs/truth-world.md)."""
+"""What a recipe leaves open: its precision on this device, and the files of a made world (docs/truth-world.md)."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
-from ...data import Example, TruthFiles, WorldFiles, file_hash, make_truth_world
+from ... import ConfigError
+from ...data import Example, TruthFiles, WorldConfig, WorldFiles, file_hash, make_truth_world, make_world
+from ...data.synthetic.demo_world import VERSION as WORLD_VERSION
 from ..plan import digest
 from ..recipe.config import ReaderConfig, RunConfig, SourceConfig, TargetConfig
 from ..stages.datasets import read_file
+from ..storage.files import take_over
 
 FAKE = "fake"
 """Name of the target language where the recipe names none."""
+
+
+def settled(config: RunConfig, folder: Path, reuse: Sequence[Path] = ()) -> RunConfig:
+    """The recipe with what it leaves open: precision on this device, and the made world's files in the run folder."""
+    if config.precision == "auto":
+        from ..training.device import choose_precision  # which loads torch; a finished run has its precision
+
+        config = replace(config, precision=choose_precision(config.precision, config.device))
+    if config.world is None:
+        return config
+    if config.world.kind == "truth":
+        return with_truth_world(config, folder)
+    world = WorldConfig(seed=config.world.seed, label_noise=config.world.label_noise)
+    place = Path("world", digest({"version": WORLD_VERSION, **asdict(world)}))
+    take_over(folder / place, [other / place for other in reuse], "world.json")
+    files = make_world(world, folder / place)
+    source = config.source.language
+    targets = [t.language for t in config.targets] or [x for x in files.unlabelled if x != source]
+    unknown = [x for x in [source, *targets] if x not in files.test]
+    if unknown:
+        raise ConfigError(f"the made world has no language {', '.join(unknown)}; it has {', '.join(files.test)}")
+    return with_files(config, files, targets)
 
 
 def truth_files(config: RunConfig, folder: Path) -> TruthFiles:

@@ -11,7 +11,7 @@ from ... import ConfigError
 from ...data import Example, guess_format, read_examples, reader_options
 from ..recipe.config.files import LABELLED, recipe_files
 from ..recipe.load import load_recipe
-from ..runs.prepare import settled
+from ..runs.synthetic_data import settled
 from ..stages.datasets import read_file
 
 _RECIPE = "config.toml"

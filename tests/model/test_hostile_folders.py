@@ -18,7 +18,7 @@ from xlt_engine.engine.recipe.config.stages import SelfTrainConfig
 from xlt_engine.model import Encoder, EncoderConfig, TaskModel, VoterHeads, load_encoder, load_task_model, read_info
 from xlt_engine.model import save_model as save
 from xlt_engine.model.config import LIMITS
-from xlt_engine.model.folder import MOST_VOTERS
+from xlt_engine.model.info import MOST_VOTERS
 from xlt_engine.model.init import Initialiser
 
 

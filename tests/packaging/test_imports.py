@@ -105,13 +105,14 @@ def test_data_and_model_do_not_import_foreign_libraries() -> None:
     """`kernels` and `model` need torch alone (and safetensors for files); `data` numpy, tokenizers and torch.
 
     The multi-pattern matcher and the language identifier are the extra `corpus`; only the corpus builder asks for them,
-    when it runs (`test_libraries_of_the_corpus_builder_are_not_needed`).
+    when it runs (`test_libraries_of_the_corpus_builder_are_not_needed`). pyarrow is the extra `datasets`, onnx and
+    onnxruntime `onnx`; what needs them says so.
     """
     allowed = {
         "kernels": {"torch", "triton"},
         "model": {"torch", "safetensors"},
-        "data": {"torch", "numpy", "tokenizers", "ahocorasick_rs", "py3langid"},
-        "engine": {"torch", "numpy", "safetensors", "tqdm"},
+        "data": {"torch", "numpy", "tokenizers", "ahocorasick_rs", "py3langid", "pyarrow"},
+        "engine": {"torch", "numpy", "safetensors", "tqdm", "onnx", "onnxruntime"},
         "cli": {"click"},
         "__init__": set[str](),
         "untrusted": set[str](),

@@ -20,8 +20,9 @@ from ...recipe.load import Resolved, load_recipe
 from ...report.stage_table import SIDE_ARMS
 from ...report.text_table import text_table
 from ...runs.graph import make_plan
-from ...runs.prepare import make_context, read_ahead, settled
+from ...runs.prepare import make_context, read_ahead
 from ...runs.stage_cache import fingerprint_of, finished_record, run_folders
+from ...runs.synthetic_data import settled
 from ...stages.context import Context
 from ...storage.run_folder import RunDir
 from ...training.device import choose_device

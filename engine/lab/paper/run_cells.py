@@ -15,7 +15,7 @@ from ...recipe.config import RunConfig
 from ...recipe.load import load_recipe, variants
 from ...report.stage_table import Cells
 from ...runs.graph import make_plan
-from ...runs.prepare import settled
+from ...runs.synthetic_data import settled
 from ...storage.files import read_json
 from ...storage.names import STAMP
 from ..ablation.row_plans import RowPlan

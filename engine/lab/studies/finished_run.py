@@ -115,7 +115,7 @@ class FinishedRun:
     @cached_property
     def data(self) -> Datasets:
         """The recipe's files, for a text that no stage has read."""
-        from ...runs.prepare import settled
+        from ...runs.synthetic_data import settled
 
         config = settled(self.config, self.folder)
         return Datasets(config, Tokenizer.from_folder(self.stages[0].folder), self.folder / "store")

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from safetensors.numpy import load_file, save_file
+from safetensors.numpy import load_file, save
 
 from xlt_engine import DataError
 from xlt_engine.data import TokenStore, pack
@@ -20,6 +20,8 @@ from xlt_engine.engine.lab.studies.example_story import example_story
 from xlt_engine.engine.lab.studies.finished_run import FinishedRun
 from xlt_engine.engine.lab.studies.story_text import render_story
 from xlt_engine.engine.pseudolabels.filters import Reason
+from xlt_engine.engine.stages.decision_files import DECISION
+from xlt_engine.engine.storage.files import read_json, sha256_file, write_sealed_json
 from xlt_engine.model import load_task_model
 
 LABELS = ("O", "B-LOC", "I-LOC", "B-PER", "I-PER")
@@ -50,7 +52,10 @@ def plant(folder: Path, stage: str, **changes: dict[int, int]) -> None:
     for name, entries in changes.items():
         for index, value in entries.items():
             arrays[name.replace("__", ".")][index] = value
-    save_file(arrays, path)
+    DECISION.write(path.parent, read_json(path.with_suffix(".json")), save(arrays))
+    record = read_json(path.with_name("stage.json"))
+    record["hashes"] |= {file.name: sha256_file(file) for file in (path, path.with_suffix(".json"))}
+    write_sealed_json(path.with_name("stage.json"), record)
 
 
 def test_target_example_as_the_files_have_it(folder: Path, made: list[Path]) -> None:

@@ -26,6 +26,7 @@ from xlt_engine.engine.lab.paper.printed import (
     paper_average,
 )
 from xlt_engine.engine.lab.paper.tables import paper_tables, render_tables
+from xlt_engine.engine.storage.files import read_json, write_sealed_json
 
 SEEDS = (0, 1)
 METHOD = (
@@ -75,12 +76,12 @@ class Lab:
         for record in sorted(self.rows.glob("*/seed-*/**/stage.json")):
             file = record.parent / "scores.json"
             if file.exists():
-                scores = json.loads(file.read_bytes())
+                scores = read_json(file)
                 rng = np.random.default_rng(int(json.loads(record.read_bytes())["fingerprint"], 16))
                 for score in scores["scores"]:
                     score["value"] = float(rng.uniform(50, 90))
                 file.unlink()  # the same file may be in another row
-                file.write_text(json.dumps(scores), "utf-8")
+                write_sealed_json(file, scores)
 
     def by_hand(self, row: str, target: str, stage: str = "") -> np.ndarray:
         """Entity F1 of each seed, from the files of the row's folder."""
@@ -230,9 +231,9 @@ def test_another_test_file_is_no_cell(lab: Lab, tmp_path: Path) -> None:
     place = tmp_path / "changed"
     shutil.copytree(lab.rows / "no-at", place, ignore=shutil.ignore_patterns("model.safetensors", "store"))
     record = place / "seed-0" / "de" / "soft2" / "stage.json"
-    values = json.loads(record.read_bytes())
+    values = read_json(record)
     values["scored_on"]["de"] = "another"
-    record.write_text(json.dumps(values), "utf-8")
+    write_sealed_json(record, values)
     with pytest.raises(DataError, match=r"were scored on different test files of de"):
         paper_tables("conll", [lab.rows / "ours", place])
 

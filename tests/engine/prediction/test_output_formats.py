@@ -160,11 +160,15 @@ JSON, HEADER = "a.jsonl", "line\tstart\tend\tlabel\ttext\tscore\tsentence\n"
 @pytest.mark.parametrize(
     ("name", "data", "message"),
     [
-        (JSON, '{"text": "Anna", "entities": [{"start": 9, "end": 12, "label": "PER"}]}', ":1: no word at the char"),
-        (JSON, '{"text": "Anna", "entities": []}\n{"text": "Anna"}', ":2: no text with entities"),
-        (JSON, '["Anna", {"entities": [[0, 2, "PER"], [2, 4, "PER"]]}]', ":1: two entities at the char"),
+        (
+            JSON,
+            '{"text": "Anna", "entities": [{"start": 9, "end": 12, "label": "PER"}]}',
+            ":1: PER at 9-12 of 4 characters is no part of it",
+        ),
+        (JSON, '{"text": "Anna", "entities": []}\n{"text": "Anna"}', ":2: no list of entities"),
+        (JSON, '["Anna", {"entities": [[0, 4, "PER"], [2, 4, "PER"]]}]', ":1: PER at 2-4 'na' ends within a word"),
         ("a.tsv", f"{HEADER}1\tx\t4\tPER\tAnna\t1\tAnna", ":2: not the columns"),
-        ("a.ann", "T1\tPER 0 1;3 4\tAnna", ":1: not an entity of one piece"),
+        ("a.ann", "T1\tPER 0 1;3 4\tAnna", ":1: .* is not an entity in one piece"),
     ],
 )
 def test_faults_of_files_of_entities(

@@ -243,7 +243,7 @@ def test_a_named_task_is_checked_and_gives_one_type(tagger: TaskModel, tokenizer
     one = {"ner": "list[TagPrediction]", "classification": "list[Prediction]"}
     seen = {}
     for signature in map(inspect.signature, typing.get_overloads(predict)):
-        task = signature.parameters["task"].annotation
+        task = signature.parameters["task"].annotation.replace("'", '"')
         seen[task] = signature.return_annotation
         assert list(signature.parameters) == list(inspect.signature(predict).parameters)
     assert seen == {f'Literal["{task}"]': result for task, result in one.items()} | {

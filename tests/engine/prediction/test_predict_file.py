@@ -154,7 +154,7 @@ def test_chunks_do_not_change_the_result(tagger_folder: Path, tmp_path: Path, mo
 def _standard(monkeypatch: pytest.MonkeyPatch, data: object) -> io.BytesIO:
     out = io.BytesIO()
     monkeypatch.setattr(sys, "stdin", SimpleNamespace(buffer=data))
-    monkeypatch.setattr(sys, "stdout", SimpleNamespace(buffer=out))
+    monkeypatch.setattr(sys, "stdout", SimpleNamespace(buffer=out, isatty=lambda: False))
     return out
 
 
@@ -167,7 +167,8 @@ def test_a_stream_is_answered_while_it_runs(classifier_folder: Path, monkeypatch
             behind.append(n - out.getvalue().count(b"\n"))
             yield b"Anna saw Oslo\n"
 
-    out = _standard(monkeypatch, stream())
+    lines = stream()
+    out = _standard(monkeypatch, SimpleNamespace(readline=lambda limit: next(lines, b"")))
     predict_file(classifier_folder, "-")
     assert out.getvalue().count(b"\n") == 40
     assert max(behind) <= 5
@@ -181,7 +182,7 @@ def test_a_stream_is_answered_while_it_runs(classifier_folder: Path, monkeypatch
 def test_standard_input_is_looked_at(
     tagger_folder: Path, monkeypatch: pytest.MonkeyPatch, data: bytes, expected: int
 ) -> None:
-    out = _standard(monkeypatch, iter(data.splitlines(keepends=True)))
+    out = _standard(monkeypatch, io.BytesIO(data))
     predict_file(tagger_folder, "-")
     assert out.getvalue().count(b"\n") == expected
 

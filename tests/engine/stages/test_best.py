@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -29,7 +30,9 @@ def scripted(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
     def script(*values: float) -> None:
         rest: Iterator[float] = iter([*values, *[0.0] * 10])
         true = Context.score
-        monkeypatch.setattr(Context, "score", lambda *a: ({"entity_f1": next(rest), "precision": 0.0}, *true(*a)[1:]))
+        monkeypatch.setattr(
+            Context, "score", lambda *a: replace(true(*a), points={"entity_f1": next(rest), "precision": 0.0})
+        )
 
     return script
 

@@ -208,7 +208,7 @@ FILES: list[tuple[str, str, str, Callable[[Path], None], tuple[str, ...]]] = [
         "classification",
         "train.tsv",
         put(5, "the book\tgood\tpositive"),
-        ("train.tsv:5: 3 columns, but the header has 2", "give every row the columns of the header"),
+        ("train.tsv:5: 3 columns, but the header has 2", "give every row the same columns"),
     ),
     (
         "unknown-tag",
