@@ -200,8 +200,9 @@ class ProcessGroup:
 
     def _watch(self) -> None:
         """Has the stacks of this process printed, should it not meet the others again, just before they give it up."""
-        with contextlib.suppress(AttributeError, OSError, ValueError):  # where stderr is closed
-            faulthandler.dump_traceback_later(0.9 * self.timeout, file=sys.__stderr__)
+        if sys.__stderr__ is not None:
+            with contextlib.suppress(OSError, ValueError):  # where it is closed
+                faulthandler.dump_traceback_later(0.9 * self.timeout, file=sys.__stderr__)
 
     def _lost(self, seen: str) -> PeerLostError:
         reasons = self._reasons() or [f"one has ended, or has not answered within {self.timeout:.0f} s ({seen})"]
