@@ -108,7 +108,7 @@ def _entity_words(
             open_type = ""
         elif _TAG.fullmatch(tag) and tag[0] in _LETTERS[scheme]:
             following = tags[i + 1] if i + 1 < len(tags) else OUTSIDE
-            goes_on = following[0] in "IEL" and following[1:] == tag[1:]
+            goes_on = following[:1] in ("I", "E", "L") and following[1:] == tag[1:]
             yield i, tag, tag[1:] == open_type, not marks_end or tag[0] in _END or goes_on
             open_type = "" if tag[0] in _END else tag[1:]
         else:

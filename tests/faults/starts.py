@@ -56,6 +56,7 @@ def fork(work: Callable[[], int], out: Path | None = None) -> int:
         return pid
     code = 70
     try:
+        signal.signal(signal.SIGHUP, signal.SIG_DFL)  # whoever started the tests may have had it ignored
         if out is not None:
             for number, name in ((1, "out"), (2, "err")):
                 os.dup2(os.open(f"{out}.{name}", os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o666), number)

@@ -67,7 +67,9 @@ def test_lost_output_costs_no_run(start: Starts, alone: Alone, tmp_path: Path, s
 def test_a_full_stdout_is_said(start: Starts, alone: Alone) -> None:
     run = start(*alone.arguments(alone.folder), streams=["/dev/full", 1])
     assert run.wait() == 5
-    assert run.text() == "error: cannot write the output: No space left on device; all that was made is kept\n"
+    assert (
+        run.text() == "error: cannot write the output: No space left on device; free some space, or send it elsewhere\n"
+    )
 
 
 def test_stopped_and_continued(start: Starts, alone: Alone, tmp_path: Path) -> None:

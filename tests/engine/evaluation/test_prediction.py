@@ -12,7 +12,7 @@ import torch
 from xlt_engine.data import ItemView, TokenStore, read_tsv
 from xlt_engine.engine import evaluate, evaluate_files, predict
 from xlt_engine.engine.evaluation.inference import predict_logits, predicted_classes
-from xlt_engine.engine.storage.files import sha256_file
+from xlt_engine.engine.storage.files import read_json, sha256_file, write_sealed_json
 from xlt_engine.model import load_task_model, save_model
 
 
@@ -52,6 +52,9 @@ def test_finished_stages_are_scored_again_and_the_folder_remembers(tiny: Callabl
     for parameter in model.head.parameters():
         parameter.data.normal_(generator=generator)
     save_model(model, folder)
+    record = read_json(folder / "stage.json")
+    record["hashes"] |= {name: sha256_file(folder / name) for name in record["hashes"] if (folder / name).exists()}
+    write_sealed_json(folder / "stage.json", record)
     weights, texts = sha256_file(folder / "model.safetensors"), read_tsv(test, language="de")
     stores = [TokenStore.open(path) for path in sorted((run.folder / "run" / "store").iterdir())]
     (store,) = [s for s in stores if s.task != "text" and [e.id for e in texts] == list(s.example_ids)]

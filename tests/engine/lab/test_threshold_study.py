@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from safetensors.numpy import load_file, save_file
+from safetensors.numpy import load_file, save
 
 from xlt_engine import DataError
 from xlt_engine.data import TokenStore, derive_seed
@@ -23,6 +23,8 @@ from xlt_engine.engine.lab.studies.threshold_rules import (
 )
 from xlt_engine.engine.lab.studies.thresholds import study_thresholds
 from xlt_engine.engine.pseudolabels.thresholds import count_above, uniform_grid
+from xlt_engine.engine.stages.decision_files import DECISION
+from xlt_engine.engine.storage.files import read_json, sha256_file, write_sealed_json
 
 GRID = uniform_grid(3, step=0.02)
 
@@ -139,7 +141,11 @@ def test_study_of_a_run(tiny: Callable[[str], Any], task: str, rule: str) -> Non
 def forget_votes(folder: Path) -> None:
     """Makes the decisions of a run those of version 0.1, which stored no votes on the source."""
     for path in folder.glob("seed-*/*/hard*/decision.safetensors"):
-        save_file({k: v.copy() for k, v in load_file(path).items() if not k.startswith("alpha.")}, path)
+        kept = {k: v.copy() for k, v in load_file(path).items() if not k.startswith("alpha.")}
+        DECISION.write(path.parent, read_json(path.with_suffix(".json")), save(kept))
+        record = read_json(path.with_name("stage.json"))
+        record["hashes"] |= {file.name: sha256_file(file) for file in (path, path.with_suffix(".json"))}
+        write_sealed_json(path.with_name("stage.json"), record)
 
 
 def test_quality_fields_are_those_of_the_votes(tiny: Callable[[str], Any]) -> None:

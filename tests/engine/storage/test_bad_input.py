@@ -215,7 +215,7 @@ FILES: list[tuple[str, str, str, Callable[[Path], None], tuple[str, ...]]] = [
         "ner",
         "test-de.conll",
         put(3, "in\tS-LOC"),
-        ("test-de.conll:3: unknown tag 'S-LOC'", "give O, B-<type> or I-<type>"),
+        ("test-de.conll:3: unknown tag 'S-LOC'", "give O, B-<type> and I-<type>"),
     ),
     (
         "label-sets-ner",
