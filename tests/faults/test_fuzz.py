@@ -8,7 +8,7 @@ import pytest
 from fuzz import fuzz, targets
 
 NEVER_REFUSED = ("text", "predict", "pages", "checkpoint", "checkpoint-manifest", "soft-labels")
-"""Any bytes are a text; a damaged checkpoint, or soft labels, are passed over, and the target compares what is loaded."""
+"""Any bytes are a text; damaged checkpoints and soft labels are passed over, and the target compares what is loaded."""
 INPUTS = int(os.environ.get("XLT_INPUTS", "200"))
 
 
