@@ -240,13 +240,13 @@ def test_without_a_wanted_gradient_nothing_is_kept(
     fused = importlib.import_module("xlt_engine.kernels.fused.attention")
     qkv, _ = inputs([7, 3], 2, 16, device, dtype, generator)
     cu_seqlens = boundaries([7, 3], device)
-    seed = torch.tensor([3], device=device)
+    seed = torch.tensor([3, 0], device=device)
     out, log_sum = fused.packed_attention(qkv, cu_seqlens, 7, seed, 1, 0.2, False)
     assert log_sum.numel() == 0
     with_gradient = packed_attention(qkv.clone().requires_grad_(), cu_seqlens, 7, p=0.2, seed=3, site=1)
     assert torch.equal(out, with_gradient)
     kept = {t.shape for t in with_gradient.grad_fn.saved_tensors if t is not None}
-    assert kept == {qkv.shape, (2, 10), cu_seqlens.shape, (1,)}
+    assert kept == {qkv.shape, (2, 10), cu_seqlens.shape, (2,)}
     assert packed_attention(qkv, cu_seqlens, 7).grad_fn is None
     with torch.no_grad():
         assert packed_attention(qkv.clone().requires_grad_(), cu_seqlens, 7).grad_fn is None
@@ -265,7 +265,7 @@ def test_operators_are_sound_in_blocks(device: torch.device, generator: torch.Ge
     fused = importlib.import_module("xlt_engine.kernels.fused.attention")
     longest = 65
     qkv, upstream = inputs([9, 2], 1, 16, device, torch.float32, generator)
-    cu_seqlens, seed = boundaries([9, 2], device), torch.tensor([3], device=device)
+    cu_seqlens, seed = boundaries([9, 2], device), torch.tensor([3, 0], device=device)
     arguments = (qkv.requires_grad_(), cu_seqlens, longest, seed, 1, 0.2, True)
     torch.library.opcheck(fused.packed_attention, arguments)
     out, log_sum = (t.detach() for t in fused.packed_attention(*arguments))

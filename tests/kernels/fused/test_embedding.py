@@ -209,7 +209,7 @@ def test_gradients_are_made_only_where_needed(
 def test_what_is_not_needed_is_not_allocated(device: torch.device, generator: torch.Generator) -> None:
     ids, tables = problem((5, 8, 7, 6, 2), generator, device)
     plain = [t.detach() for t in tables]
-    seed, buffer = torch.tensor([3], device=device), torch.zeros(7, 8, device=device)
+    seed, buffer = torch.tensor([3, 0], device=device), torch.zeros(7, 8, device=device)
     forward, backward = operators().embedding_layer_norm, operators().embedding_backward
     out, mean, rstd = forward(*ids, *plain, seed, None, 1e-5, 0.1, 0, False)
     assert (mean.numel(), rstd.numel()) == (0, 0)
@@ -268,7 +268,7 @@ def test_equal_runs_give_equal_bits(device: torch.device, dtype: torch.dtype, ge
 @pytest.mark.parametrize("buffered", [True, False])
 def test_operators_are_registered_correctly(buffered: bool, device: torch.device, generator: torch.Generator) -> None:
     ids, tables = problem((5, 24, 6, 5, 2), generator, device)
-    seed = torch.tensor([3], device=device) if buffered else None
+    seed = torch.tensor([3, 0], device=device) if buffered else None
     word_grad = torch.zeros(6, 24, device=device) if buffered else None
     forward, backward = operators().embedding_layer_norm, operators().embedding_backward
     torch.library.opcheck(forward, (*ids, *tables, seed, None, 1e-5, 0.1, 2, True))

@@ -140,7 +140,7 @@ def test_drops_what_the_reference_drops_and_replays_the_mask(
     pre.requires_grad_()
     with dispatch.using("reference"):
         mask = dropout(torch.ones(65, 301, dtype=torch.float64), p, seed=seed, site=site)
-    seeds, bias = torch.tensor([seed], device=device), torch.zeros(301, device=device, requires_grad=True)
+    seeds, bias = torch.tensor([seed, 0], device=device), torch.zeros(301, device=device, requires_grad=True)
     out = fused.gelu(pre, bias, seeds, site, p)
     d_pre, d_bias = torch.autograd.grad(out, [pre, bias], grad)
     x, upstream = pre.detach().cpu().double(), grad.cpu().double()
@@ -245,7 +245,7 @@ def test_gradients_are_first_order_only(device: torch.device, dtype: torch.dtype
 @pytest.mark.parametrize("p", [0.0, 0.3])
 def test_operators_are_well_registered(p: float, device: torch.device, generator: torch.Generator) -> None:
     pre, grad = (torch.randn(5, 12, generator=generator).to(device) for _ in range(2))
-    seed = torch.tensor([3], device=device) if p else None
+    seed = torch.tensor([3, 0], device=device) if p else None
     bias = torch.zeros(12, device=device, requires_grad=True)
     for given in (bias, None):
         torch.library.opcheck(fused.gelu, (pre.clone().requires_grad_(), given, seed, 2, p))

@@ -193,7 +193,7 @@ def operators() -> Any:
 
 def test_what_is_not_needed_is_not_allocated(device: torch.device, generator: torch.Generator) -> None:
     x, residual, weight, bias = (t.detach() for t in inputs(5, 40, generator, device, torch.float32).values())
-    seed = torch.tensor([3], device=device)
+    seed = torch.tensor([3, 0], device=device)
     forward, backward = operators().layer_norm, operators().layer_norm_backward
     out, *saved = forward(x, residual, weight, bias, None, seed, 1e-5, 0.1, 0, False)
     assert [t.numel() for t in saved] == [0, 0, 0]
@@ -235,7 +235,7 @@ def test_operators_are_registered_correctly(
     residual: bool, drop: bool, device: torch.device, generator: torch.Generator
 ) -> None:
     x, other, weight, bias = inputs(5, 24, generator, device, torch.float32).values()
-    seed = torch.tensor([3], device=device) if drop else None
+    seed = torch.tensor([3, 0], device=device) if drop else None
     forward, backward = operators().layer_norm, operators().layer_norm_backward
     given = (x, other if residual else None, weight, bias, bias.detach().requires_grad_(), seed, 1e-5, 0.1, 2, True)
     torch.library.opcheck(forward, given)
