@@ -195,6 +195,12 @@ STRICT = json.JSONDecoder(parse_constant=_constant, object_pairs_hook=_unique)
 """Raises ValueError where Python's JSON is lenient: NaN, duplicate keys."""
 
 
+def refuse_half_characters(value: Any, text: str) -> None:
+    """Raises UnicodeEncodeError where a string of the value has a lone surrogate, which only an escape can give it."""
+    if "\\u" in text:
+        json.dumps(value, ensure_ascii=False).encode("utf-8")
+
+
 def json_object(place: str, line: str, problems: Problems) -> dict[str, Any] | None:
     """The object of a line, refused where JSON is lenient: NaN, duplicate keys, lone surrogates."""
     value = json_value(place, line, problems)
@@ -209,8 +215,7 @@ def json_value(place: str, line: str, problems: Problems) -> Any:
     """The value of a line, refused as by `json_object`; None where it is faulty."""
     try:
         value = STRICT.decode(line)
-        if "\\u" in line:  # nothing else can hold half a character
-            json.dumps(value, ensure_ascii=False).encode("utf-8")
+        refuse_half_characters(value, line)
         if value is None:
             raise ValueError("null")
     except UnicodeEncodeError:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from bisect import bisect_left, bisect_right
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -12,7 +13,7 @@ from typing import Any, NamedTuple
 from ... import ConfigError
 from ...untrusted import clip, quoted
 from .example import OUTSIDE, Example, Examples
-from .jsonl import STRICT, json_value
+from .jsonl import STRICT, json_value, refuse_half_characters
 from .lines import LabelSet, check_label, file_stem, finish, read_lines
 from .plain import word_pattern
 from .problems import Problems
@@ -21,6 +22,7 @@ LISTS = ("spans", "entities", "label", "labels", "annotations")
 """Fields that hold the entities of a text."""
 ENTITY_COLUMNS = ("line", "start", "end", "label", "text", "score", "sentence")
 """Of a table of entities as `predict` writes it."""
+_BETWEEN = re.compile(r"[ \t\r\n,]*")
 CUTS = ("error", "expand", "drop")
 _STARTS, _ENDS, _LABELS = ("start", "start_offset"), ("end", "end_offset"), ("label", "labels", "type")
 
@@ -116,11 +118,12 @@ def _tags(
 ) -> tuple[str, ...]:
     """The tags of a text's words, in BIO."""
     tags, owner = [OUTSIDE] * len(words), list[Span | None]([None] * len(words))
+    starts, ends = [word.start for word in words], [word.end for word in words]
     for span in sorted(set(spans)):
         inside = text[span.start : span.end]
         start = span.start + len(inside) - len(inside.lstrip())
         end = span.end - len(inside) + len(inside.rstrip())
-        covered = [i for i, word in enumerate(words) if word.start < end and word.end > start]
+        covered = range(bisect_right(ends, start), bisect_left(starts, end))
         named = f"{span.label} at {span.start}-{span.end} {quoted(inside)}"
         if not covered:
             problems.add(place, f"{named} holds no word", "correct its place, or remove it")
@@ -192,15 +195,17 @@ def _opens_a_list(line: str) -> bool:
 
 
 def _items(path: str, text: str, problems: Problems) -> Iterator[tuple[int, Any]]:
-    position, number = text.index("[") + 1, 1
-    counted = 0
+    position, number, counted = text.index("[") + 1, 1, 0
     while True:
-        position += len(text[position:]) - len(text[position:].lstrip(" \t\r\n,"))
+        gap = _BETWEEN.match(text, position)
+        assert gap is not None  # it may be empty
+        position = begin = gap.end()
         number, counted = number + text.count("\n", counted, position), position
         if text.startswith("]", position):
             return
         try:
             value, position = STRICT.raw_decode(text, position)
+            refuse_half_characters(value, text[begin:position])
         except (ValueError, RecursionError) as error:
             problems.add(f"{path}:{number}", f"not usable JSON: {clip(str(error))}", "export the file again")
             return

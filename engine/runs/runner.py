@@ -121,7 +121,9 @@ def run(
         seeds = config.seeds if seeds is None else tuple(seeds)
         plan = chosen_stages(config, seeds, stage, targets)
         # With the precision that "auto" means here, so that whoever reads the folder elsewhere finds the same stages.
-        resolved = replace(resolved, config=replace(resolved.config, precision=config.precision))
+        if config.precision != resolved.config.precision:
+            settings = replace(resolved.config, precision=config.precision)
+            resolved = replace(resolved, config=settings, origins=resolved.origins | {"precision": "auto"})
         home.write_config(resolved.dump())
         home.write_status("running")
         hashes = _input_hashes(config)

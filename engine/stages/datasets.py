@@ -301,7 +301,7 @@ def read_file(
     options = {key: value for key, value in vars(settings).items() if not key.endswith(("encoding", "format"))}
     if reader.unlabelled:
         # A target's labels must decide nothing, not even which rows a label map drops.
-        options["label"] = None
+        options |= {"label": None, "cut_spans": "drop"}
     options |= {
         "pair": settings.pair or None,
         "label_map": {old: new or None for old, new in settings.label_map.items()} or None,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Callable
 from itertools import product
 from pathlib import Path
@@ -180,4 +181,21 @@ def test_faults_of_the_rest(tmp_path: Path) -> None:
     assert "empty text" in faults
     (tmp_path / "a.json").write_text('[{"text": "a", "spans": []},\n {"text": ]', "utf-8")
     with pytest.raises(DataError, match=r"a\.json:2: not usable JSON: .*export the file again"):
+        read_examples(tmp_path / "a.json", task="ner")
+
+
+def test_a_long_list_and_a_long_text_take_linear_time(tmp_path: Path) -> None:
+    """Copies of the rest of the file for each text, or a look at every word for each entity, would take hours."""
+    path, started = tmp_path / "a.json", time.process_time()
+    as_list(path, [of_predict(TEXTS[0], ENTITIES[0])] * 20_000)
+    assert len(read_examples(path, task="ner")) == 20_000
+    words = 100_000
+    as_list(path, [doccano("ab " * words, [(3 * i, 3 * i + 2, "X") for i in range(words)])])
+    assert read_examples(path, task="ner")[0].labels == ("B-X",) * words
+    assert time.process_time() - started < 60
+
+
+def test_half_a_character(tmp_path: Path) -> None:
+    (tmp_path / "a.json").write_text('[{"text": "a", "spans": []},\n {"text": "\\ud800", "spans": []}]')
+    with pytest.raises(DataError, match=r"a\.json:2: not usable JSON: .*surrogates not allowed"):
         read_examples(tmp_path / "a.json", task="ner")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
@@ -25,24 +24,6 @@ from xlt_engine.engine.storage.files import read_json, sha256_file, write_sealed
 from xlt_engine.model import load_task_model
 
 LABELS = ("O", "B-LOC", "I-LOC", "B-PER", "I-PER")
-
-
-@pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
-    """Where the run of this file lies, once a test has made it."""
-    return [tmp_path_factory.mktemp("story")]
-
-
-@pytest.fixture
-def folder(tiny: Callable[[str], Any], made: list[Path], tmp_path: Path) -> Path:
-    """A run of the tiny recipe in two rounds: a copy, for a test to change."""
-    home = made[0] / "ner"
-    if not home.exists():
-        run = tiny("ner")
-        shutil.copytree(run.folder, home)
-        type(run)(home, "ner").run()
-    shutil.copytree(home / "run", tmp_path / "copy")
-    return tmp_path / "copy"
 
 
 def plant(folder: Path, stage: str, **changes: dict[int, int]) -> None:

@@ -29,24 +29,6 @@ SETTINGS = (
 LABELS = ("O", "B-LOC", "I-LOC", "B-PER", "I-PER")
 
 
-@pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
-    """Where the run of this file lies, once a test has made it."""
-    return [tmp_path_factory.mktemp("sentences")]
-
-
-@pytest.fixture
-def folder(tiny: Callable[[str], Any], made: list[Path], tmp_path: Path) -> Path:
-    """A run of the tiny recipe that tells persons from places a little: a copy, for a test to change."""
-    home = made[0] / "ner"
-    if not home.exists():
-        run = tiny("ner")
-        shutil.copytree(run.folder, home)
-        type(run)(home, "ner").run(*SETTINGS)
-    shutil.copytree(home / "run", tmp_path / "copy")
-    return tmp_path / "copy"
-
-
 def groups_of(folder: Path) -> dict[str, list[dict[str, Any]]]:
     content = sentences(folder)["targets"]["de"]
     assert content["stage"] == "seed-0/de/hard2"

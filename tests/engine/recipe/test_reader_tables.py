@@ -279,3 +279,15 @@ def test_classification_in_two_published_layouts(tmp_path: Path) -> None:
         ("test", "fr"): ["bon"],
         ("unlabelled", "fr"): ["bon"],
     }
+
+
+def test_entities_of_unlabelled_text_decide_nothing(folder: Path) -> None:
+    text = '{"text": "Im Hamburger Hafen", "spans": [{"start": 3, "end": 10, "label": "LOC"}]}\n'
+    for name in ("pool.jsonl", "train.jsonl"):
+        (folder / name).write_text(text, "utf-8")
+    overrides = [f'source.train="{folder / "train.jsonl"}"', f'targets.0.unlabelled=["{folder / "pool.jsonl"}"]']
+    config = config_of(folder, *overrides, "reader.unlabelled_format=spans", "source.reader.format=spans")
+    (example,) = read_file(config, folder / "pool.jsonl", unlabelled=True)
+    assert (example.words, example.labels) == (("Im", "Hamburger", "Hafen"), None)
+    with pytest.raises(DataError, match="LOC at 3-10 'Hamburg' ends within a word"):
+        read_file(config, folder / "train.jsonl")
