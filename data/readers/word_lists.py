@@ -13,6 +13,7 @@ def read_list(name: str) -> tuple[tuple[str, ...], ...]:
     return tuple(tuple(line.split("\t")) for line in text.splitlines()[1:])
 
 
+@cache
 def words_of(name: str, kind: str, language: str) -> frozenset[str]:
     """The words of one kind for a language and for all, of a file with kind, language ("" for all) and words."""
     lists = (words.split() for of, code, words in read_list(name) if of == kind and code in ("", language))
