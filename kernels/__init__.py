@@ -34,3 +34,47 @@ __all__ = [
     "voter_mlp",
     "votes",
 ]
+
+# STUB
+import torch as _t
+from torch.nn import functional as _f
+
+
+def rotary_table(positions, size, base):
+    inv = 1.0 / (base ** (_t.arange(0, size, 2, dtype=_t.float, device=positions.device) / size))
+    a = positions[:, None].float() * inv
+    return _t.cat((a.cos(), a.sin()), 1)
+
+
+def linear_glu(x, weight, bias, activation):
+    a, b = _f.linear(x, weight, bias).chunk(2, -1)
+    return (_f.gelu(a) if activation == "gelu" else _f.silu(a)) * b
+
+
+def residual_norm(x, residual, weight, bias, *, eps, rms=False):
+    total = x if residual is None else x + residual
+    w = total.float()
+    if rms:
+        return total, weight * (w * _t.rsqrt(w.pow(2).mean(-1, keepdim=True) + eps)).to(x.dtype)
+    return total, _f.layer_norm(w, weight.shape, weight, bias, eps).to(x.dtype)
+
+
+from .attention import packed_attention as _pa
+
+
+def packed_attention(qkv, cu_seqlens, max_seqlen, *, p=0.0, seed=None, site=0, plan=None, rotary=None, window=None):
+    if rotary is None:
+        return _pa(qkv, cu_seqlens, max_seqlen, p=p, seed=seed, site=site, plan=plan)
+    h = rotary.shape[1] // 2
+    c, s = rotary[:, None, None, :h], rotary[:, None, None, h:]
+    x = qkv[:, :2]
+    a, b = x[..., :h], x[..., h:]
+    q, k = _t.cat((a * c - b * s, b * c + a * s), -1).unbind(1)
+    v = qkv[:, 2]
+    t = _t.arange(qkv.shape[0])
+    seq = (t[:, None] >= cu_seqlens).sum(1)
+    m = seq[:, None] == seq
+    if window is not None:
+        m &= (t[:, None] - t).abs() <= window
+    out = _f.scaled_dot_product_attention(*(y.transpose(0, 1)[None] for y in (q, k, v)), attn_mask=m)
+    return out[0].transpose(0, 1)

@@ -10,7 +10,7 @@ from .. import lazy_names as _lazy_names
 if typing.TYPE_CHECKING:
     from .cloze import ClozeHead, ClozeModel, cloze_model
     from .config import EncoderConfig
-    from .encoder import Encoder, EncoderOutput, PackedInput
+    from .encoder import Encoder, EncoderOutput
     from .folder import (
         head_of_transformers,
         load_classifier,
@@ -21,8 +21,10 @@ if typing.TYPE_CHECKING:
         load_task_model,
         save_model,
     )
-    from .heads import Head, LinearHead, MlpHead, VoterHeads, default_voter_widths
+    from .heads import Head, LinearHead, MlpHead, PredictionHead, VoterHeads, default_voter_widths
     from .info import FolderInfo, load_encoder_config, read_info
+    from .layers import PackedInput
+    from .layout import PreNorm
     from .tasks import MaskedLM, Pooler, TaskModel
 
 __all__ = [
@@ -38,6 +40,8 @@ __all__ = [
     "MlpHead",
     "PackedInput",
     "Pooler",
+    "PreNorm",
+    "PredictionHead",
     "TaskModel",
     "VoterHeads",
     "cloze_model",
@@ -57,7 +61,7 @@ __all__ = [
 _NAMES = {
     "cloze": ("ClozeHead", "ClozeModel", "cloze_model"),
     "config": ("EncoderConfig",),
-    "encoder": ("Encoder", "EncoderOutput", "PackedInput"),
+    "encoder": ("Encoder", "EncoderOutput"),
     "folder": (
         "head_of_transformers",
         "load_classifier",
@@ -68,8 +72,10 @@ _NAMES = {
         "load_task_model",
         "save_model",
     ),
-    "heads": ("Head", "LinearHead", "MlpHead", "VoterHeads", "default_voter_widths"),
+    "heads": ("Head", "LinearHead", "MlpHead", "PredictionHead", "VoterHeads", "default_voter_widths"),
     "info": ("FolderInfo", "load_encoder_config", "read_info"),
+    "layers": ("PackedInput",),
+    "layout": ("PreNorm",),
     "tasks": ("MaskedLM", "Pooler", "TaskModel"),
 }
 """Public names by the module that defines them. No public name is that of a module, which would replace it."""

@@ -9,15 +9,14 @@ from torch import Tensor
 from torch.nn import functional
 
 from .. import ModelError
-from ..kernels import dropout_residual_layer_norm, linear_gelu
 from .config import EncoderConfig
-from .encoder import PackedInput, Seed
 from .heads import Head
 from .init import Initialiser
-from .tasks import MaskedLM, TaskModel
+from .layers import PackedInput, Seed
+from .tasks import MaskedLM, TaskModel, Transform
 
 
-class ClozeHead(Head):
+class ClozeHead(Head, Transform):
     """The masked-LM head of a checkpoint, read at some words only.
 
     The decoder is the encoder's word embedding, so that logits are made by `ClozeModel`. There is no dropout, as there
@@ -29,23 +28,23 @@ class ClozeHead(Head):
         seed: of the initialisation; None leaves the head to be filled.
 
     Raises:
-        ModelError: a class without a piece, or an id outside the vocabulary.
+        ModelError: a class without a piece, an id outside the vocabulary, or a decoder that is not the word embedding.
     """
 
     kind = "cloze"
 
     def __init__(self, config: EncoderConfig, pieces: Sequence[Sequence[int]], *, seed: int | None = 0) -> None:
         super().__init__(config.hidden_size, len(pieces), 0.0)
+        if config.pre_norm is not None and not config.pre_norm.tied:
+            raise ModelError(
+                "cloze head: this encoder's masked-LM decoder is not its word embedding; take another head"
+            )
+        self.config = config
         self.pieces = tuple(tuple(own) for own in pieces)
         wrong = [i for own in self.pieces for i in own or (-1,) if not 0 <= i < config.vocab_size]
         if wrong:
             raise ModelError(f"cloze head: {list(map(list, self.pieces))} are not ids of words for every class")
-        self.eps = config.layer_norm_eps
-        init = Initialiser(seed, config.initializer_range)
-        self.dense_weight = init.normal(config.hidden_size, config.hidden_size)
-        self.dense_bias = init.zeros(config.hidden_size)
-        self.norm_weight, self.norm_bias = init.ones(config.hidden_size), init.zeros(config.hidden_size)
-        self.decoder_bias = init.zeros(config.vocab_size)
+        self.add_transform(config, Initialiser(seed, config.initializer_range))
         ids = sorted({i for own in self.pieces for i in own})
         shares = [[own.count(i) / len(own) for i in ids] for own in self.pieces]
         self.ids: Tensor
@@ -62,11 +61,12 @@ class ClozeHead(Head):
         Args:
             word: the encoder's word embedding, [V, H].
         """
-        inner = linear_gelu(x, self.dense_weight, self.dense_bias)
-        inner = dropout_residual_layer_norm(inner, None, self.norm_weight, self.norm_bias, eps=self.eps)
+        inner = self.transformed(x)
         # The mean of products is the product with the mean: as many columns as classes.
         shares = self.shares.to(word.dtype)
-        rows, bias = shares @ word.index_select(0, self.ids), shares @ self.decoder_bias.index_select(0, self.ids)
+        rows, bias = shares @ word.index_select(0, self.ids), None
+        if self.decoder_bias is not None:
+            bias = shares @ self.decoder_bias.index_select(0, self.ids)
         return functional.linear(inner, rows, bias).unsqueeze(0)
 
 

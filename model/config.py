@@ -8,7 +8,8 @@ from typing import Any
 
 from .. import ModelError
 from ..untrusted import quoted
-from .layouts import BERT, LAYOUTS, Layout
+from .layout import Layout, PreNorm
+from .layouts import BERT, LAYOUTS
 
 _REQUIRED = ("vocab_size", "hidden_size", "num_layers", "num_heads", "intermediate_size")
 _KNOWN = f"use a checkpoint of the BERT family (model_type {', '.join(map(repr, LAYOUTS))})"
@@ -26,13 +27,15 @@ LIMITS = {
 
 @dataclass(frozen=True, slots=True)
 class EncoderConfig:
-    """Sizes and constants of a post-LayerNorm encoder; the defaults are those of Hugging Face's `BertConfig`.
+    """Sizes and constants of an encoder; the defaults are those of Hugging Face's `BertConfig`.
 
     Attributes:
-        max_positions: rows of the position table; `max_length` is how many tokens of a sequence they serve.
+        max_positions: rows of the position table, or the most tokens without one; `max_length` is how many tokens of a
+            sequence they serve.
         num_segments: rows of the segment table; 0 where there is none, and with fewer than two all tokens are alike.
         model_type: layout of the checkpoint, a key of `layouts.LAYOUTS`.
         position_offset: position of the first token.
+        pre_norm: what else there is to say of a layout that normalises first; None for BERT and its like.
 
     Raises:
         ModelError: a size is not positive, a probability is outside [0, 1), `hidden_size` is not a multiple of
@@ -53,16 +56,23 @@ class EncoderConfig:
     pad_token_id: int | None = 0
     model_type: str = "bert"
     position_offset: int = 0
+    pre_norm: PreNorm | None = None
 
     def __post_init__(self) -> None:
         if self.model_type not in LAYOUTS:
             raise ModelError(f"encoder configuration: model_type is {self.model_type!r}; {_KNOWN}")
-        own = ("model_type", "position_offset")
+        own = ("model_type", "position_offset", "pre_norm")
         values = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in own}
         problems = _problems(self.layout, values, lambda name: name)
         for name, value in ({} if problems else _implied(self.layout, values)).items():
             if getattr(self, name) != value:
                 problems.append(f"{name} is {getattr(self, name)!r}, a {self.model_type} model has {value!r}")
+        if (self.layout.read is None) != (self.pre_norm is None):
+            problems.append(f"pre_norm is {self.pre_norm!r}, which no {self.model_type} model has")
+        if self.pre_norm is not None and {len(self.pre_norm.bases), len(self.pre_norm.windows)} != {self.num_layers}:
+            problems.append(f"pre_norm has not one base and one window for each of {self.num_layers} layers")
+        if self.pre_norm is not None and not problems and self.hidden_size // self.num_heads % 2:
+            problems.append(f"heads of {self.hidden_size // self.num_heads} values cannot be turned in pairs")
         if problems:
             raise ModelError("encoder configuration: " + "; ".join(problems))
 
@@ -104,14 +114,19 @@ class EncoderConfig:
         known = {**layout.defaults, **{name: values[key] for name, key in layout.keys.items() if key in values}}
         problems += [f"{layout.keys[name]} is missing" for name in _REQUIRED if name not in known]
         problems += _problems(layout, known, layout.keys.__getitem__)
-        if problems:
+        parts: PreNorm | list[str] | None = None
+        if layout.read is not None and not problems:
+            parts = layout.read({**values, **{layout.keys[n]: v for n, v in known.items()}}, known["num_layers"])
+            problems += parts if isinstance(parts, list) else []
+        if problems or isinstance(parts, list):
             raise ModelError(f"{file}: " + "; ".join(problems) + f"; {_KNOWN}")
-        return cls(**known, **_implied(layout, known), model_type=model_type)
+        return cls(**known, **_implied(layout, known), model_type=model_type, pre_norm=parts)
 
     def to_hf(self) -> dict[str, Any]:
         """The keys of `config.json` that describe this encoder."""
         values = {key: getattr(self, name) for name, key in self.layout.keys.items()}
-        return {**values, **self.layout.only, "model_type": self.model_type}
+        parts = {} if self.pre_norm is None or self.layout.write is None else self.layout.write(self.pre_norm)
+        return {**values, **parts, **self.layout.only, "model_type": self.model_type}
 
 
 def _implied(layout: Layout, values: Mapping[str, Any]) -> dict[str, Any]:

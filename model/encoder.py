@@ -1,58 +1,21 @@
-"""A post-LayerNorm encoder of the BERT family on packed batches (arXiv 1810.04805)."""
+"""An encoder of the BERT family on packed batches (arXiv 1810.04805; of ModernBERT's kind, arXiv 2412.13663)."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
 
 from .. import ConfigError, ModelError
-from ..kernels import (
-    attention_plan,
-    dropout_residual_layer_norm,
-    embedding_layer_norm,
-    linear_gelu,
-    packed_attention,
-)
+from ..kernels import attention_plan, rotary_table
 from ..kernels.masks import seed_from_row
 from .config import EncoderConfig
 from .init import Initialiser
-
-if TYPE_CHECKING:
-    from ..kernels import AttentionPlan
-
-Seed = int | Tensor | None
-
-
-class PackedInput(Protocol):
-    """What the encoder reads of a batch: `S` sequences end to end, `T` tokens in all.
-
-    `token_ids`, `positions` and `segments` are int64 [T]; `cu_seqlens` is [S + 1], the first token of each sequence
-    and then T; `max_seqlen` is the length of the longest sequence; `item_index` is int64 [K], the token rows that a
-    head reads. `first_token` and `first_item` number the first of either where this is a part of a larger batch.
-    """
-
-    @property
-    def token_ids(self) -> Tensor: ...
-    @property
-    def positions(self) -> Tensor: ...
-    @property
-    def segments(self) -> Tensor: ...
-    @property
-    def cu_seqlens(self) -> Tensor: ...
-    @property
-    def max_seqlen(self) -> int: ...
-    @property
-    def item_index(self) -> Tensor: ...
-    @property
-    def first_token(self) -> int | Tensor: ...
-    @property
-    def first_item(self) -> int | Tensor: ...
+from .layers import Embeddings, FinalNorm, Layer, PackedInput, PreNormEmbeddings, PreNormLayer, Seed
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,108 +25,8 @@ class EncoderOutput:
     hidden: Tensor
 
 
-class Embeddings(nn.Module):
-    """Word + position + segment embedding, LayerNorm, dropout (site 0).
-
-    A model without a second segment reads all tokens as of the first, whatever the batch says, and one without a
-    segment table adds zeros.
-    """
-
-    def __init__(self, config: EncoderConfig, init: Initialiser) -> None:
-        super().__init__()
-        self.eps, self.dropout = config.layer_norm_eps, config.dropout
-        self.word = init.normal(config.vocab_size, config.hidden_size)
-        self.position = init.normal(config.max_positions, config.hidden_size)
-        self.offset, self.several_segments = config.position_offset, config.num_segments > 1
-        self.segment: Tensor
-        if config.num_segments:
-            self.segment = init.normal(config.num_segments, config.hidden_size)
-        else:  # a row of zeros adds nothing; it is neither trained nor saved
-            self.register_buffer("segment", torch.zeros(1, config.hidden_size), persistent=False)
-        if config.pad_token_id is not None:
-            self.word.data[config.pad_token_id] = 0.0
-        self.norm_weight = init.ones(config.hidden_size)
-        self.norm_bias = init.zeros(config.hidden_size)
-
-    def forward(self, batch: PackedInput, seed: Seed) -> Tensor:
-        return embedding_layer_norm(
-            batch.token_ids,
-            batch.positions + self.offset if self.offset else batch.positions,
-            batch.segments if self.several_segments else torch.zeros_like(batch.segments),
-            self.word,
-            self.position,
-            self.segment,
-            self.norm_weight,
-            self.norm_bias,
-            eps=self.eps,
-            p=self.dropout,
-            seed=seed,
-            site=0,
-        )
-
-
-class Layer(nn.Module):
-    """Self-attention and feed-forward, each followed by dropout, residual and LayerNorm."""
-
-    def __init__(self, config: EncoderConfig, index: int, init: Initialiser) -> None:
-        super().__init__()
-        hidden, inner = config.hidden_size, config.intermediate_size
-        self.heads, self.site = config.num_heads, 3 * index
-        self.eps, self.dropout, self.attention_dropout = config.layer_norm_eps, config.dropout, config.attention_dropout
-        self.qkv_weight, self.qkv_bias = init.normal(3 * hidden, hidden), init.zeros(3 * hidden)
-        self.output_weight, self.output_bias = init.normal(hidden, hidden), init.zeros(hidden)
-        self.attention_norm_weight, self.attention_norm_bias = init.ones(hidden), init.zeros(hidden)
-        self.up_weight, self.up_bias = init.normal(inner, hidden), init.zeros(inner)
-        self.down_weight, self.down_bias = init.normal(hidden, inner), init.zeros(hidden)
-        self.output_norm_weight, self.output_norm_bias = init.ones(hidden), init.zeros(hidden)
-
-    def forward(
-        self, hidden: Tensor, batch: PackedInput, plan: AttentionPlan, rows: Tensor | None, seeds: tuple[Seed, Seed]
-    ) -> Tensor:
-        """The states after this layer, of all tokens or of `rows` only (keys and values stay whole).
-
-        `seeds` are of the attention, which counts tokens, and of what follows it, which counts what is left of them.
-        """
-        tokens, size = hidden.shape
-        qkv = functional.linear(hidden, self.qkv_weight, self.qkv_bias)
-        context = packed_attention(
-            qkv.view(tokens, 3, self.heads, size // self.heads),
-            batch.cu_seqlens,
-            batch.max_seqlen,
-            p=self.attention_dropout,
-            seed=seeds[0],
-            site=self.site + 1,
-            plan=plan,
-        ).reshape(tokens, size)
-        if rows is not None:
-            context, hidden = context.index_select(0, rows), hidden.index_select(0, rows)
-        attended = dropout_residual_layer_norm(
-            functional.linear(context, self.output_weight, self.output_bias.detach()),
-            hidden,
-            self.attention_norm_weight,
-            self.attention_norm_bias,
-            eps=self.eps,
-            p=self.dropout,
-            seed=seeds[1],
-            site=self.site + 2,
-            x_bias=self.output_bias,
-        )
-        inner = linear_gelu(attended, self.up_weight, self.up_bias)
-        return dropout_residual_layer_norm(
-            functional.linear(inner, self.down_weight, self.down_bias.detach()),
-            attended,
-            self.output_norm_weight,
-            self.output_norm_bias,
-            eps=self.eps,
-            p=self.dropout,
-            seed=seeds[1],
-            site=self.site + 3,
-            x_bias=self.down_bias,
-        )
-
-
 class Encoder(nn.Module):
-    """A BERT encoder; a fresh one is a function of `config` and `seed` alone.
+    """An encoder; a fresh one is a function of `config` and `seed` alone.
 
     Parameters whose name ends in `bias` or contains `norm` are those that BERT trains without weight decay.
 
@@ -181,8 +44,16 @@ class Encoder(nn.Module):
         super().__init__()
         self.config = config
         init = Initialiser(seed, config.initializer_range)
-        self.embeddings = Embeddings(config, init)
-        self.layers = nn.ModuleList([Layer(config, i, init) for i in range(config.num_layers)])
+        self.embeddings: Embeddings | PreNormEmbeddings
+        self.final: FinalNorm | None = None
+        parts, indices = config.pre_norm, range(config.num_layers)
+        if parts is None:
+            self.embeddings = Embeddings(config, init)
+            self.layers = nn.ModuleList([Layer(config, i, init) for i in indices])
+        else:
+            self.embeddings = PreNormEmbeddings(config, parts, init)
+            self.layers = nn.ModuleList([PreNormLayer(config, parts, i, init) for i in indices])
+            self.final = FinalNorm(config, parts, init)
         self.recompute = False
 
     if TYPE_CHECKING:
@@ -223,16 +94,26 @@ class Encoder(nn.Module):
         plan = attention_plan(batch.cu_seqlens)
         of_tokens = seed_from_row(seed, batch.first_token, self.word_embedding)
         of_rows = of_tokens if rows is None else seed_from_row(seed, batch.first_item, self.word_embedding)
+        rotary = self._rotary_tables(batch)
         hidden: Tensor = self.embeddings(batch, of_tokens)
         yield hidden
         for index, layer in enumerate(self.layers, start=1):
             last = index == len(self.layers)
-            inputs = hidden, batch, plan, rows if last else None, (of_tokens, of_rows if last else of_tokens)
+            seeds = of_tokens, of_rows if last else of_tokens
+            inputs = hidden, batch, plan, rows if last else None, seeds, *rotary[index - 1]
             if self._recomputes(layer, hidden):
                 hidden = checkpoint(layer, *inputs, use_reentrant=False, preserve_rng_state=False)
             else:
                 hidden = layer(*inputs)
-            yield hidden
+            yield hidden if self.final is None or not last else self.final(hidden)
+
+    def _rotary_tables(self, batch: PackedInput) -> list[tuple[Tensor, ...]]:
+        """What each layer reads of the batch's positions: nothing in BERT, else a table, made once for each base."""
+        parts, size = self.config.pre_norm, self.config.hidden_size // self.config.num_heads
+        if parts is None:
+            return [()] * len(self.layers)
+        tables = {base: rotary_table(batch.positions, size, base) for base in dict.fromkeys(parts.bases)}
+        return [(tables[base],) for base in parts.bases]
 
     def _recomputes(self, layer: nn.Module, hidden: Tensor) -> bool:
         """Whether a layer is computed again; below the first one that trains nothing is kept anyway."""

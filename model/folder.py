@@ -13,7 +13,7 @@ from .cloze import ClozeHead, ClozeModel
 from .encoder import Encoder
 from .fill import filled
 from .headers import SINGLE, scan
-from .heads import Head, LinearHead, MlpHead, VoterHeads
+from .heads import Head, LinearHead, MlpHead, PredictionHead, VoterHeads
 from .info import FORMAT, TASK_CLASSES, FolderInfo, existing, head_of_layout, load_encoder_config, read_info
 from .tasks import MaskedLM, Pooler, TaskModel
 from .weights import DTYPES, write, write_file
@@ -155,7 +155,9 @@ def _architecture(model: Encoder | MaskedLM | TaskModel) -> str:
 
 def head_of_transformers(model: TaskModel) -> bool:
     """Whether the layout's class for the task has this head, and so reads the folder of `save_model`."""
-    return not model.prompt and (model.head.kind, model.pooling) == head_of_layout(model.config, model.task)
+    kind, pooling = head_of_layout(model.config, model.task)
+    poolings = (pooling, *(model.config.layout.poolings if model.task == "classification" else ()))
+    return not model.prompt and model.head.kind == kind and model.pooling in poolings
 
 
 def _head_in_config(model: TaskModel) -> dict[str, Any]:
@@ -163,6 +165,8 @@ def _head_in_config(model: TaskModel) -> dict[str, Any]:
     labels = dict(enumerate(model.labels))
     config: dict[str, Any] = {"id2label": {str(i): label for i, label in labels.items()}}
     config["label2id"] = {label: i for i, label in labels.items()}
+    if model.task == "classification" and model.config.layout.poolings:
+        config["classifier_pooling"] = model.pooling
     if model.task in model.config.layout.head_dropout:
         config[model.config.layout.head_dropout[model.task][0]] = model.head.dropout
     return config
@@ -182,6 +186,8 @@ def _make_head(info: FolderInfo, classes: int) -> Head:
         return VoterHeads(hidden, classes, info.widths, dropout, seed=None)
     if info.pieces is not None:
         return ClozeHead(info.config, info.pieces, seed=None)
+    if info.head == "prediction":
+        return PredictionHead(info.config, classes, dropout, seed=None)
     return (MlpHead if info.head == "mlp" else LinearHead)(hidden, classes, dropout, seed=None)
 
 

@@ -10,9 +10,11 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from .. import ModelError
-from ..kernels import dropout, voter_mlp
-from .encoder import Seed
+from ..kernels import dropout, residual_norm, voter_mlp
+from ..kernels.gelu import gelu
+from .config import EncoderConfig
 from .init import Initialiser
+from .layers import Seed
 
 HEAD_SITE = 1_000_000  # dropout sites of heads start here, those of the encoder stay below
 
@@ -85,6 +87,33 @@ class MlpHead(Head):
         x = dropout(x, self.dropout, seed=seed, site=HEAD_SITE)
         x = functional.linear(x, self.dense_weight, self.dense_bias).tanh()
         x = dropout(x, self.dropout, seed=seed, site=HEAD_SITE + 1)
+        return functional.linear(x, self.weight, self.bias).unsqueeze(0)
+
+
+class PredictionHead(Head):
+    """ModernBERT's: Linear(H, H), GELU, LayerNorm, dropout, Linear(H, C); M = 1.
+
+    Args:
+        config: of an encoder that has such a head: it says which parts have a bias.
+    """
+
+    kind = "prediction"
+
+    def __init__(self, config: EncoderConfig, num_classes: int, dropout: float = 0.0, *, seed: int | None = 0) -> None:
+        super().__init__(config.hidden_size, num_classes, dropout)
+        hidden, parts, self.eps = config.hidden_size, config.pre_norm, config.layer_norm_eps
+        if parts is None or not parts.transform:
+            raise ModelError(f"a {config.model_type} encoder has no prediction head; take 'linear' or 'mlp'")
+        init = Initialiser(seed, config.initializer_range)
+        self.dense_weight, self.norm_weight = init.normal(hidden, hidden), init.ones(hidden)
+        self.register_parameter("dense_bias", init.zeros(hidden) if parts.transform_bias else None)
+        self.register_parameter("norm_bias", init.zeros(hidden) if parts.norm_bias else None)
+        self.weight, self.bias = init.normal(num_classes, hidden), init.zeros(num_classes)
+
+    def forward(self, x: Tensor, seed: Seed = None) -> Tensor:
+        x = gelu(functional.linear(x, self.dense_weight, self.dense_bias))
+        x = residual_norm(x, None, self.norm_weight, self.norm_bias, eps=self.eps)[1]
+        x = dropout(x, self.dropout, seed=seed, site=HEAD_SITE)
         return functional.linear(x, self.weight, self.bias).unsqueeze(0)
 
 

@@ -17,7 +17,7 @@ TASKS = ("ner", "classification")
 POOLINGS = ("cls", "pooler", "mean")
 MOST_VOTERS = 64
 _MOST_PIECES = 4096  # of the words of a cloze head
-_HEADS = ("linear", "mlp", "voters", "cloze")
+_HEADS = ("linear", "mlp", "prediction", "voters", "cloze")
 TASK_CLASSES = {"ForTokenClassification": "ner", "ForSequenceClassification": "classification"}
 
 
@@ -71,13 +71,19 @@ def read_info(folder: str | os.PathLike[str]) -> FolderInfo:
     if kind in TASK_CLASSES:
         task = TASK_CLASSES[kind]
         dropout = _head_dropout(config, values, task, root / "config.json")
-        return FolderInfo(config, "task", task, labels, *head_of_layout(config, task), dropout=dropout)
+        head, pooling = head_of_layout(config, task)
+        if task == "classification" and config.layout.poolings:
+            pooling = values.get("classifier_pooling", pooling)
+        if not head or pooling not in (head_of_layout(config, task)[1], *config.layout.poolings):
+            what = f"no head here is that of {architecture} with pooling {quoted(pooling or None)}"
+            raise ModelError(f"{root / 'config.json'}: {what}; fine-tune its encoder with a head of this engine")
+        return FolderInfo(config, "task", task, labels, head, pooling, dropout=dropout)
     return FolderInfo(config, "masked-lm" if kind in ("ForMaskedLM", "ForPreTraining") else "encoder")
 
 
 def head_of_layout(config: EncoderConfig, task: str) -> tuple[str, str]:
-    """Kind and pooling of the head that the layout's classes have for a task."""
-    return ("linear", "cls") if task == "ner" else config.layout.classifier
+    """Kind and pooling of the head that the layout's classes have for a task; empty where none here is theirs."""
+    return (config.layout.tagger, "cls") if task == "ner" else config.layout.classifier
 
 
 def _head_dropout(config: EncoderConfig, values: Mapping[str, Any], task: str, file: Path) -> float:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 from .config import EncoderConfig
 from .headers import Stored
-from .layouts import POSITION_IDS, Layout
+from .layout import POSITION_IDS, Layout
 
-WORD_EMBEDDING = "embeddings.word_embeddings.weight"  # in every layout
 Shapes = Mapping[str, tuple[int, ...]]
 """Name of a tensor in a layout, without the prefix -> its shape."""
 
@@ -37,7 +36,7 @@ def match(
     Args:
         shapes: what the model needs.
         others: how the names of known tensors begin that the model has no use for.
-        tied: the model is a masked LM, whose decoder is the word embedding.
+        tied: the model is a masked LM, whose decoder is the word embedding unless `shapes` has it.
     """
     result = Match()
     found, problems = result.found, result.problems
@@ -45,8 +44,9 @@ def match(
         name = layout.bare(stored.name)
         if name == POSITION_IDS or (name not in shapes and name.startswith(others)):
             continue
-        if tied and (name == layout.decoder or (name == layout.decoder_bias and name in found)):
-            name = WORD_EMBEDDING if name == layout.decoder else name
+        second = name == layout.decoder and name not in shapes
+        if tied and (second or (name == layout.decoder_bias and name in found)):
+            name = layout.word_embedding if second else name
             result.copies.append((stored, name))
         elif name in found:
             problems.append(f"twice: {found[name]} and {stored}")
@@ -66,6 +66,9 @@ def match(
 
 def shapes_of(config: EncoderConfig, part: str = "encoder") -> Shapes:
     """What a part of a model without a task head needs: "encoder", "masked-lm" (with its encoder) or "pooler"."""
+    if config.pre_norm is not None:
+        parts = pre_norm_tensors(config, masked_lm=part == "masked-lm")
+        return {name: (n, *rest) for _, names, rows, rest in parts for name, n in zip(names, rows, strict=True)}
     hidden, inner = config.hidden_size, config.intermediate_size
     shapes: dict[str, tuple[int, ...]] = {}
 
@@ -90,6 +93,44 @@ def shapes_of(config: EncoderConfig, part: str = "encoder") -> Shapes:
         pair("cls.predictions.transform.LayerNorm", hidden)
         shapes["cls.predictions.bias"] = (config.vocab_size,)
     return {config.layout.rename(name): shape for name, shape in shapes.items()}
+
+
+PreNormTensor = tuple[str, tuple[str, ...], tuple[int, ...], tuple[int, ...]]
+"""Name of a parameter in the encoder or masked LM, its names in a checkpoint, their rows, the sizes of a row."""
+
+
+def pre_norm_tensors(config: EncoderConfig, *, masked_lm: bool) -> Iterator[PreNormTensor]:
+    """The tensors of an encoder that normalises first, and of the masked-LM head."""
+    parts, hidden, inner = config.pre_norm, config.hidden_size, config.intermediate_size
+    assert parts is not None
+    names, keys = config.layout.names, hidden // config.num_heads * parts.key_heads
+
+    def pair(
+        ours: str, rows: tuple[int, ...], rest: tuple[int, ...], bias: bool, layer: int = 0
+    ) -> Iterator[PreNormTensor]:
+        path = ours.replace("layers.", f"layers.{layer}.")
+        for kind, sizes in (("weight", rest), ("bias", ())) if bias else (("weight", rest),):
+            theirs = tuple(name.format(layer) for name in names[f"{ours}_{kind}"])
+            yield f"{path}_{kind}", theirs, rows if len(theirs) == len(rows) else (sum(rows),), sizes
+
+    yield "embeddings.word", names["embeddings.word"], (config.vocab_size,), (hidden,)
+    if parts.embedding_norm:
+        yield from pair("embeddings.norm", (hidden,), (), parts.norm_bias)
+    for i in range(config.num_layers):
+        if i or not parts.embedding_norm:
+            yield from pair("layers.attention_norm", (hidden,), (), parts.norm_bias, i)
+        yield from pair("layers.qkv", (hidden, keys, keys), (hidden,), parts.attention_bias, i)
+        yield from pair("layers.output", (hidden,), (hidden,), parts.attention_bias, i)
+        yield from pair("layers.mlp_norm", (hidden,), (), parts.norm_bias, i)
+        yield from pair("layers.up", (inner, inner), (hidden,), parts.mlp_bias, i)
+        yield from pair("layers.down", (hidden,), (inner,), parts.mlp_bias, i)
+    yield from pair("final.norm", (hidden,), (), parts.norm_bias)
+    if masked_lm and parts.transform:
+        yield from pair("dense", (hidden,), (hidden,), parts.transform_bias)
+        yield from pair("norm", (hidden,), (), parts.norm_bias)
+    if masked_lm:
+        decoder = pair("decoder", (config.vocab_size,), (hidden,), parts.decoder_bias)
+        yield from (tensor for tensor in decoder if tensor[0] == "decoder_bias" or not parts.tied)
 
 
 def _misfit(stored: Stored, shape: tuple[int, ...]) -> list[str]:

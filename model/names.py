@@ -12,9 +12,9 @@ from collections.abc import Mapping
 from torch import Tensor, nn
 
 from .cloze import ClozeHead
-from .encoder import Encoder, Layer
+from .encoder import Embeddings, Encoder, Layer
 from .heads import Head, VoterHeads
-from .match import WORD_EMBEDDING
+from .match import pre_norm_tensors
 from .tasks import MaskedLM, Pooler, TaskModel
 
 _POOLER = {"pooler.dense": "dense"}
@@ -26,9 +26,10 @@ _LAYER = {
     "output.LayerNorm": "output_norm",
 }
 _TRANSFORM = {"cls.predictions.transform.dense": "dense", "cls.predictions.transform.LayerNorm": "norm"}
-_DECODER_BIAS = "cls.predictions.bias"
+_WORD, _DECODER_BIAS = "embeddings.word_embeddings.weight", "cls.predictions.bias"
 _HEADS = {
     "linear": {"classifier": ""},
+    "prediction": {"head.dense": "dense", "head.norm": "norm", "classifier": ""},
     "mlp": {"classifier.dense": "dense", "classifier.out_proj": ""},
 }
 
@@ -42,7 +43,7 @@ def views(model: Encoder | MaskedLM | TaskModel | Pooler) -> Views:
     elif isinstance(model, Encoder):
         found = _encoder(model)
     elif isinstance(model, MaskedLM):
-        found = {**_encoder(model.encoder), **_pairs(model, _TRANSFORM), _DECODER_BIAS: model.decoder_bias}
+        found = _masked_lm(model)
     else:
         found = {**_encoder(model.encoder), **_head(model.head)}
         if model.pooler is not None:
@@ -53,16 +54,35 @@ def views(model: Encoder | MaskedLM | TaskModel | Pooler) -> Views:
 def _pairs(module: nn.Module, names: Mapping[str, str]) -> Views:
     """Weight and bias of each part: name in a checkpoint -> how the module's two parameters begin."""
     kinds = ("weight", "bias")
-    return {
+    both = {
         f"{name}.{kind}": getattr(module, f"{part}_{kind}" if part else kind)
         for name, part in names.items()
         for kind in kinds
     }
+    return {name: value for name, value in both.items() if value is not None}
+
+
+def _pre_norm(model: Encoder | MaskedLM) -> Views:
+    masked_lm = isinstance(model, MaskedLM)
+    found: Views = {}
+    for path, names, rows, _ in pre_norm_tensors(model.config, masked_lm=masked_lm):
+        inside = "encoder." if masked_lm and path.startswith(("embeddings.", "layers.", "final.")) else ""
+        found |= zip(names, model.get_parameter(inside + path).split(rows), strict=True)
+    return found
+
+
+def _masked_lm(model: MaskedLM) -> Views:
+    if model.config.pre_norm is not None:
+        return _pre_norm(model)
+    return {**_encoder(model.encoder), **_pairs(model, _TRANSFORM), _DECODER_BIAS: model.decoder_bias}
 
 
 def _encoder(encoder: Encoder) -> Views:
+    if encoder.config.pre_norm is not None:
+        return _pre_norm(encoder)
     emb = encoder.embeddings
-    found: Views = {WORD_EMBEDDING: emb.word, "embeddings.position_embeddings.weight": emb.position}
+    assert isinstance(emb, Embeddings)
+    found: Views = {_WORD: emb.word, "embeddings.position_embeddings.weight": emb.position}
     if encoder.config.num_segments:
         found["embeddings.token_type_embeddings.weight"] = emb.segment
     found |= _pairs(emb, {"embeddings.LayerNorm": "norm"})
@@ -79,7 +99,9 @@ def _encoder(encoder: Encoder) -> Views:
 
 def _head(head: Head) -> Views:
     if isinstance(head, ClozeHead):
-        return _pairs(head, _TRANSFORM) | {_DECODER_BIAS: head.decoder_bias}
+        names = {"head.dense": "dense", "head.norm": "norm"} if head.config.pre_norm else _TRANSFORM
+        bias = "decoder.bias" if head.config.pre_norm else _DECODER_BIAS
+        return _pairs(head, names) | ({} if head.decoder_bias is None else {bias: head.decoder_bias})
     if not isinstance(head, VoterHeads):
         return _pairs(head, _HEADS[head.kind])
     found: Views = {}

@@ -10,17 +10,55 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from .. import ModelError
-from ..kernels import dropout_residual_layer_norm, linear_gelu
+from ..kernels import dropout_residual_layer_norm, linear_gelu, residual_norm
+from ..kernels.gelu import gelu
 from ..kernels.masks import seed_from_row
 from .config import EncoderConfig
-from .encoder import Encoder, PackedInput, Seed
+from .encoder import Encoder
 from .heads import Head
 from .info import POOLINGS, TASKS
 from .init import Initialiser
+from .layers import PackedInput, Seed
 
 
-class MaskedLM(nn.Module):
-    """An encoder with BERT's masked-LM transform; the decoder is the word embedding, with a bias of its own.
+class Transform(nn.Module):
+    """What a masked LM has after its encoder: a layer with a norm where the layout has it, and the decoder's bias."""
+
+    dense_weight: nn.Parameter
+    dense_bias: nn.Parameter | None
+    norm_weight: nn.Parameter
+    norm_bias: nn.Parameter | None
+    decoder_bias: nn.Parameter | None
+
+    def add_transform(self, config: EncoderConfig, init: Initialiser) -> None:
+        """Adds the parameters that the layout has."""
+        hidden, parts = config.hidden_size, config.pre_norm
+        self.eps, self.post_norm = config.layer_norm_eps, parts is None
+        self.transforms = parts is None or parts.transform
+        if self.transforms:
+            biases = (parts is None or parts.transform_bias, parts is None or parts.norm_bias)
+            self.dense_weight = init.normal(hidden, hidden)
+            self.register_parameter("dense_bias", init.zeros(hidden) if biases[0] else None)
+            self.norm_weight = init.ones(hidden)
+            self.register_parameter("norm_bias", init.zeros(hidden) if biases[1] else None)
+        has_bias = parts is None or parts.decoder_bias
+        self.register_parameter("decoder_bias", init.zeros(config.vocab_size) if has_bias else None)
+
+    def transformed(self, hidden: Tensor) -> Tensor:
+        """What the decoder reads of the encoder's states [K, H]."""
+        if not self.transforms:
+            return hidden
+        if self.post_norm:
+            assert self.dense_bias is not None
+            assert self.norm_bias is not None
+            inner = linear_gelu(hidden, self.dense_weight, self.dense_bias)
+            return dropout_residual_layer_norm(inner, None, self.norm_weight, self.norm_bias, eps=self.eps)
+        inner = gelu(functional.linear(hidden, self.dense_weight, self.dense_bias))
+        return residual_norm(inner, None, self.norm_weight, self.norm_bias, eps=self.eps)[1]
+
+
+class MaskedLM(Transform):
+    """An encoder with its masked-LM transform; the decoder is the word embedding, with a bias of its own.
 
     Args:
         seed: of the transform's initialisation; None leaves it uninitialised.
@@ -31,10 +69,9 @@ class MaskedLM(nn.Module):
         config = encoder.config
         init = Initialiser(seed, config.initializer_range)
         self.encoder = encoder
-        self.dense_weight = init.normal(config.hidden_size, config.hidden_size)
-        self.dense_bias = init.zeros(config.hidden_size)
-        self.norm_weight, self.norm_bias = init.ones(config.hidden_size), init.zeros(config.hidden_size)
-        self.decoder_bias = init.zeros(config.vocab_size)
+        self.add_transform(config, init)
+        untied = config.pre_norm is not None and not config.pre_norm.tied
+        self.decoder = init.normal(config.vocab_size, config.hidden_size) if untied else None
 
     if TYPE_CHECKING:
 
@@ -47,8 +84,8 @@ class MaskedLM(nn.Module):
 
     @property
     def decoder_weight(self) -> nn.Parameter:
-        """The encoder's word embedding itself, [V, H]: frozen embeddings mean a frozen decoder."""
-        return self.encoder.word_embedding
+        """[V, H]; but for layouts with one of its own the word embedding itself, frozen when that is."""
+        return self.encoder.word_embedding if self.decoder is None else self.decoder
 
     def transform(self, batch: PackedInput, seed: Seed = None) -> Tensor:
         """What the decoder reads at the batch's items (the masked tokens), [K, H]."""
@@ -61,11 +98,7 @@ class MaskedLM(nn.Module):
         return functional.linear(self._transform(batch, rows, None), self.decoder_weight, self.decoder_bias)
 
     def _transform(self, batch: PackedInput, rows: Tensor | None, seed: Seed) -> Tensor:
-        hidden = self.encoder(batch, rows=rows, seed=seed).hidden
-        inner = linear_gelu(hidden, self.dense_weight, self.dense_bias)
-        return dropout_residual_layer_norm(
-            inner, None, self.norm_weight, self.norm_bias, eps=self.config.layer_norm_eps
-        )
+        return self.transformed(self.encoder(batch, rows=rows, seed=seed).hidden)
 
 
 class Pooler(nn.Module):

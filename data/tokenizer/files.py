@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -11,12 +11,17 @@ from tokenizers import AddedToken, decoders, models, normalizers, pre_tokenizers
 
 from ... import ModelError, XltError
 from ...untrusted import clip, inside, quoted
+from ..readers.plain import unspaced
 
 SPECIAL_TOKENS = {"pad": "[PAD]", "unk": "[UNK]", "cls": "[CLS]", "sep": "[SEP]", "mask": "[MASK]"}
 MAX_ID = (1 << 22) - 1
 """Largest id of a token."""
 MAX_WORD = 100
 """Characters of the longest word that is cut into pieces."""
+
+_CLOSING, _OPENING = frozenset(".,;:!?)]}%…"), frozenset("([{¿¡")
+_ELSEWHERE = {"cls": "bos", "sep": "eos"}
+"""What encoders with a decoder's tokenizer (EuroBERT) call these."""
 
 _T = TypeVar("_T")
 
@@ -46,16 +51,44 @@ def check_ids_are_small(state: dict[str, Any], where: str) -> None:
         raise ModelError(f"{where}: id {quoted(largest)} is beyond {MAX_ID}; the vocabulary file is damaged")
 
 
-def unmarked_words(node: Any) -> Iterator[str]:
-    """What in a pre-tokenizer leaves the first word of a text without the mark of a word's start."""
-    if not isinstance(node, dict):
-        return
-    if node.get("type") == "Metaspace" and node.get("prepend_scheme") == "never":
-        yield "its Metaspace has prepend_scheme 'never'; set 'always' in tokenizer.json"
-    if node.get("type") == "ByteLevel" and not node.get("add_prefix_space"):
-        yield "its ByteLevel has no add_prefix_space; set true in tokenizer.json"
-    for inner in node.get("pretokenizers") or ():
-        yield from unmarked_words(inner)
+def needs_spaces(state: dict[str, Any]) -> bool:
+    """Whether a word gets its mark of a word's start from a space before it, and none without.
+
+    ModernBERT's and Gemma's tokenizers are so, and XLM-R's is not.
+    """
+    parts = [*_parts(state.get("pre_tokenizer")), *_parts(state.get("normalizer"))]
+    if any(part.get("type") == "Prepend" for part in parts):
+        return False
+    return any(
+        (part.get("type") == "Metaspace" and part.get("prepend_scheme") == "never")
+        or (part.get("type") == "ByteLevel" and not part.get("add_prefix_space"))
+        or (part.get("type") == "Replace" and part.get("pattern") == {"String": " "} and part.get("content"))
+        for part in parts
+    )
+
+
+def _parts(node: Any) -> Iterator[dict[str, Any]]:
+    """A normalizer or pre-tokenizer and those in it."""
+    if isinstance(node, dict):
+        yield node
+        for inner in node.get("pretokenizers") or node.get("normalizers") or ():
+            yield from _parts(inner)
+
+
+def with_spaces(words: Sequence[str]) -> list[str]:
+    """The words of a sentence as they stand in running text: a space before each but the first.
+
+    None is put before closing punctuation, after opening brackets, before what an apostrophe joins ("'s"), nor beside
+    a character of a script that is written without spaces.
+    """
+    spaced, before = [], ""
+    for word in words:
+        joined = not before or not word or word[0] in _CLOSING or before[-1] in _OPENING
+        joined = joined or (word[0] in "'’" and len(word) > 1)
+        joined = joined or any(unspaced().match(c) for c in (word[0], before[-1]))
+        spaced.append(word if joined else f" {word}")
+        before = word or before
+    return spaced
 
 
 def missing(folder: Path) -> str:
@@ -73,7 +106,7 @@ def special_names(config: dict[str, Any]) -> dict[str, str]:
     """Role -> name of the special tokens that `tokenizer_config.json` or `special_tokens_map.json` names."""
     names = {}
     for role in SPECIAL_TOKENS:
-        value = config.get(f"{role}_token")
+        value = config.get(f"{role}_token", config.get(f"{_ELSEWHERE.get(role)}_token"))
         if isinstance(value, dict):
             value = value.get("content")
         if isinstance(value, str):

@@ -20,11 +20,18 @@ from .files import (
     from_vocab,
     guarded,
     missing,
+    needs_spaces,
     special_names,
-    unmarked_words,
+    with_spaces,
 )
 
-_ALTERNATIVES = {"pad": "<pad>", "unk": "<unk>", "cls": "<s>", "sep": "</s>", "mask": "<mask>"}
+_ALTERNATIVES = {
+    "pad": ("<pad>",),
+    "unk": ("<unk>",),
+    "cls": ("<s>", "<bos>", "<|begin_of_text|>"),
+    "sep": ("</s>", "<eos>", "<|end_of_text|>"),
+    "mask": ("<mask>", "<|mask|>"),
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +87,7 @@ class Tokenizer:
     Attributes:
         vocab_size: the largest id, and one.
         kind: of the model, as `tokenizer.json` has it: "WordPiece", "Unigram" or another.
-        separators: number of [SEP] between the texts of a pair.
+        separators: number of [SEP] between the texts of a pair; 0 where its post-processor has another form.
         segments: whether the second text of a pair is in a segment of its own.
         fingerprint: sha256 of everything that decides the ids.
     """
@@ -109,7 +116,11 @@ class Tokenizer:
         inner.no_padding()
         self._inner = inner
         vocab = inner.get_vocab(with_added_tokens=True)
-        self._names = {role: self._find(role, vocab, special_tokens or {}) for role in SPECIAL_TOKENS}
+        state = json.loads(inner.to_str())
+        self.kind: str = state["model"]["type"]
+        # Pieces of bytes write any text: nothing is unknown, and a token that never occurs stands for it.
+        bytewise = self.kind == "BPE" and not state["model"].get("unk_token")
+        self._names = {role: self._find(role, vocab, special_tokens or {}, bytewise) for role in SPECIAL_TOKENS}
         ids = {role: vocab[name] for role, name in self._names.items()}
         self.pad_id, self.unk_id, self.cls_id, self.sep_id, self.mask_id = (ids[role] for role in SPECIAL_TOKENS)
         # The largest id decides which embedding fits; ids may have gaps, so the number of entries does not.
@@ -119,9 +130,7 @@ class Tokenizer:
         added = {i for i, token in inner.get_added_tokens_decoder().items() if token.special}
         self.special_ids = tuple(sorted(added | set(ids.values())))
         self.separators, self.segments = self._pair_template()
-        state = json.loads(inner.to_str())
-        self.kind: str = state["model"]["type"]
-        self._unmarked = next(unmarked_words(state.get("pre_tokenizer")), None)
+        self._spaces = needs_spaces(state)
         self.fingerprint = hashlib.sha256(self._canonical(state)).hexdigest()
 
     def num_special(self, pair: bool) -> int:
@@ -129,7 +138,11 @@ class Tokenizer:
         return 2 + pair * self.separators
 
     def _pair_template(self) -> tuple[int, bool]:
-        """Separators and segments, from what the library makes of a pair; BERT's where it adds nothing."""
+        """Separators and segments, from what the library makes of a pair; BERT's where it adds nothing.
+
+        Raises:
+            ModelError: it makes something else of a text than [CLS] text [SEP].
+        """
         if self._inner.post_processor is None or not self._inner.num_special_tokens_to_add(is_pair=True):
             return 1, True
         plain = guarded(lambda: self._inner.encode("a", add_special_tokens=False), "tokenizer")
@@ -137,17 +150,20 @@ class Tokenizer:
         for count in (1, 2):
             if found.ids == [self.cls_id, *plain.ids, *[self.sep_id] * count, *plain.ids, self.sep_id]:
                 return count, any(found.type_ids)
+        if self._inner.post_process(plain, None, True).ids == [self.cls_id, *plain.ids, self.sep_id]:
+            return 0, False
         raise ModelError(
-            "tokenizer: its post_processor does not give [CLS] text [SEP] pair [SEP], or the same with two [SEP] "
-            "between the texts; use a tokenizer of the BERT family"
+            "tokenizer: its post_processor does not give [CLS] text [SEP]; use a tokenizer of the BERT family"
         )
 
     @staticmethod
-    def _find(role: str, vocab: dict[str, int], named: dict[str, str]) -> str:
-        candidates = [named[role]] if role in named else [SPECIAL_TOKENS[role], _ALTERNATIVES[role]]
+    def _find(role: str, vocab: dict[str, int], named: dict[str, str], bytewise: bool) -> str:
+        candidates = [named[role]] if role in named else [SPECIAL_TOKENS[role], *_ALTERNATIVES[role]]
         for name in candidates:
             if name in vocab:
                 return name
+        if role == "unk" and bytewise:
+            return Tokenizer._find("pad", vocab, named, bytewise)
         raise ModelError(
             f"tokenizer: no {role} token ({' or '.join(candidates)}) in the vocabulary; "
             f"name it as {role}_token in tokenizer_config.json"
@@ -235,18 +251,13 @@ class Tokenizer:
         """Tokenise lists of words, `max_length` tokens each at most, the special tokens included.
 
         A word whose first sub-token fits is kept, even where its later ones are cut. A word that gives no token keeps
-        its index and has no position.
-
-        Raises:
-            ModelError: the tokenizer does not mark the start of a word that comes without the space before it.
+        its index and has no position. A tokenizer that marks a word's start by the space before it gets words as they
+        stand in running text, see `with_spaces`.
         """
-        if self._unmarked is not None:
-            raise ModelError(
-                f"tokenizer: {self._unmarked}, so that words by themselves get other tokens than in a text"
-            )
         room = self._room(max_length, self.num_special(False))
+        texts = [with_spaces(s) if self._spaces else list(s) for s in sentences]
         out = []
-        for words, encoding in zip(sentences, self._encode([list(s) for s in sentences], True), strict=True):
+        for words, encoding in zip(sentences, self._encode(texts, True), strict=True):
             owners = encoding.word_ids
             starts = [i for i, word in enumerate(owners) if i == 0 or word != owners[i - 1]]
             kept = [i for i in starts if i < room]
@@ -278,6 +289,11 @@ class Tokenizer:
         second: list[str | None] = [None] * len(texts) if pairs is None else list(pairs)
         if len(second) != len(texts):
             raise DataError(f"{len(texts)} texts but {len(second)} pairs; give one pair, or None, for each text")
+        if not self.separators and any(pair is not None for pair in second):
+            raise ModelError(
+                "tokenizer: its post_processor does not give [CLS] text [SEP] pair [SEP], or the same with two [SEP] "
+                "between the texts; use a tokenizer of the BERT family"
+            )
         first = self._encode(list(texts), False, fast=not offsets)
         others = iter(self._encode([pair for pair in second if pair is not None], False, fast=not offsets))
         out = []

@@ -11,7 +11,8 @@ from torch.nn import functional
 
 from ...data import ItemView, PackedBatch, TokenStore
 from ...kernels import votes
-from ...model import LinearHead, MlpHead, Pooler, TaskModel
+from ...model import LinearHead, MlpHead, Pooler, PredictionHead, TaskModel
+from ...model.info import head_of_layout
 from ..evaluation.inference import predict_items
 
 HELD_OUT = 10
@@ -38,10 +39,16 @@ class _Student:
 
     def __init__(self, model: TaskModel) -> None:
         config, classes = model.config, len(model.labels)
-        kind, self.pooling = ("linear", "cls") if model.task == "ner" else config.layout.classifier
-        self.head = (MlpHead if kind == "mlp" else LinearHead)(config.hidden_size, classes, model.head.dropout)
+        kind, self.pooling = head_of_layout(config, model.task)
+        if model.pooling in config.layout.poolings:
+            self.pooling = model.pooling
+        self.head: LinearHead | MlpHead | PredictionHead
+        if kind == "prediction":
+            self.head = PredictionHead(config, classes, model.head.dropout)
+        else:
+            self.head = (MlpHead if kind == "mlp" else LinearHead)(config.hidden_size, classes, model.head.dropout)
         self.pooler = Pooler(config) if self.pooling == "pooler" else None
-        self.first = self.pooler if isinstance(self.head, LinearHead) else self.head
+        self.first = self.head if isinstance(self.head, MlpHead) else self.pooler
         self.pooled = model.pooler is not None  # the features have passed the checkpoint's own pooler
         if self.first is not None and model.pooler is not None:
             with torch.no_grad():
@@ -50,6 +57,8 @@ class _Student:
 
     def learning(self) -> list[nn.Parameter]:
         """The parameters that are fitted."""
+        if isinstance(self.head, PredictionHead):
+            return list(self.head.parameters())
         last = [self.head.weight, self.head.bias]
         return last if self.first is None or self.pooled else [self.first.dense_weight, self.first.dense_bias, *last]
 
@@ -57,7 +66,7 @@ class _Student:
         """The logits, [K, C]."""
         if isinstance(self.first, Pooler) and not self.pooled:
             features = self.first(features)
-        if isinstance(self.head, MlpHead) and not self.pooled:
+        if isinstance(self.head, PredictionHead) or (isinstance(self.head, MlpHead) and not self.pooled):
             return self.head(features)[0]
         return functional.linear(features, self.head.weight, self.head.bias)
 

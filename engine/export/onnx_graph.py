@@ -16,7 +16,7 @@ from torch import Tensor
 from ... import ConfigError
 from ...data import PackedBatch, pack
 from ...model import TaskModel
-from ...model.encoder import Seed
+from ...model.layers import Seed
 from ..prediction.predictor import Predictor
 from ..storage.files import atomic_write_json
 from .compare import largest_difference

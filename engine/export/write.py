@@ -8,10 +8,11 @@ from pathlib import Path
 from string import Template
 from typing import Any
 
-from torch import Tensor
+from torch import Tensor, nn
+from torch.nn import functional
 
 from ...data import Tokenizer
-from ...model import TaskModel, VoterHeads
+from ...model import PredictionHead, TaskModel, VoterHeads
 from ...model.headers import SINGLE
 from ...model.names import views
 from ...model.weights import DTYPES, write
@@ -63,7 +64,7 @@ def head_arguments(model: TaskModel) -> dict[str, Any]:
     """What `XltHead` is made of."""
     return {
         "pooling": "words" if model.task == "ner" else model.pooling,
-        "kind": model.head.kind,
+        "kind": "linear" if isinstance(model.head, PredictionHead) else model.head.kind,
         "hidden_size": model.config.hidden_size,
         "num_classes": len(model.labels),
         "widths": list(model.head.widths) if isinstance(model.head, VoterHeads) else [],
@@ -75,7 +76,22 @@ def plain_head(model: TaskModel, tensors: Mapping[str, Tensor]) -> XltHead:
     """The model's head in plain torch, of weights with the names of `plain_tensors`."""
     head = XltHead(**head_arguments(model))
     head.load_state_dict({name.removeprefix(HEAD): value for name, value in tensors.items() if name.startswith(HEAD)})
+    if isinstance(model.head, PredictionHead):  # transformers has this head itself, so that no folder needs its code
+        head.voters[0].insert(0, _Prediction(model.head))
     return head
+
+
+class _Prediction(nn.Module):
+    """What ModernBERT's heads have before their last layer."""
+
+    def __init__(self, head: PredictionHead) -> None:
+        super().__init__()
+        self.head = head
+
+    def forward(self, hidden: Tensor) -> Tensor:
+        head = self.head
+        inner = functional.gelu(functional.linear(hidden, head.dense_weight, head.dense_bias))
+        return functional.layer_norm(inner, inner.shape[-1:], head.norm_weight, head.norm_bias, head.eps)
 
 
 def plain_tensors(model: TaskModel) -> dict[str, Tensor]:

@@ -235,7 +235,7 @@ class _Checker:
 
     def _lengths(self, shape: EncoderConfig) -> None:
         """What a recipe asks of an encoder that this one does not have, or leaves none of it to train."""
-        for key, message in encoder_problems(self.config, shape.max_length, shape.num_layers):
+        for key, message in encoder_problems(self.config, shape):
             self._add_key(key, message)
         for name, table in freezing(self.config).items():
             if table.freeze_layers == shape.num_layers and table.freeze_embeddings:

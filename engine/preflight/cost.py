@@ -107,7 +107,7 @@ def encoder_config(context: Context) -> EncoderConfig:
     model = context.config.model
     if model.path is not None:
         return load_encoder_config(model.path)
-    return new_encoder_config(context)
+    return new_encoder_config(context.config, context.tokenizer)
 
 
 def measure_rate(shape: EncoderConfig, device: torch.device, precision: str = "fp32", seconds: float = 1.0) -> float:
@@ -196,7 +196,8 @@ def _flops(shape: EncoderConfig, stage: Stage, length: float, mlm: bool, context
     """Operations per token; a layer's backward pass costs two forward passes, without a weight gradient one."""
     hidden = shape.hidden_size
     # Projections, feed-forward, and scores and mixing of attention over the sequence (2 operations a weight).
-    layer = 8 * hidden**2 + 4 * hidden * shape.intermediate_size + 4 * hidden * length
+    inner = shape.intermediate_size * (1 if shape.pre_norm is None else 1.5)  # with gates it is three matrices, not two
+    layer = 8 * hidden**2 + 4 * hidden * inner + 4 * hidden * _seen(shape, length)
     forward = layer * shape.num_layers
     lowest = stage.training.freeze_layers if stage.training.freeze_embeddings else 0
     through = shape.num_layers - lowest
@@ -213,10 +214,18 @@ def _flops(shape: EncoderConfig, stage: Stage, length: float, mlm: bool, context
     return total
 
 
+def _seen(shape: EncoderConfig, length: float) -> float:
+    """Tokens that a token of a sequence of this length attends to, over the layers."""
+    if shape.pre_norm is None:
+        return length
+    return sum(length if w is None else min(length, 2 * w + 1) for w in shape.pre_norm.windows) / shape.num_layers
+
+
 def _activations(context: Context, shape: EncoderConfig, stage: Stage, largest: BatchSize, mlm: bool) -> int:
     """Bytes of the largest batch: what the layers that train keep, in fp32, and the widest temporary."""
     tokens, length = largest.tokens, largest.longest
-    kept = round(8.5 * shape.hidden_size + 2 * shape.intermediate_size + 1.25 * shape.num_heads * length)
+    inner = shape.intermediate_size * (1 if shape.pre_norm is None else 1.5)
+    kept = round(8.5 * shape.hidden_size + 2 * inner + 1.25 * shape.num_heads * _seen(shape, length))
     lowest = stage.training.freeze_layers if stage.training.freeze_embeddings else 0
     layers = max(1, shape.num_layers - lowest)
     training = 4 * tokens * (kept + shape.hidden_size * layers if stage.training.recompute else kept * layers)

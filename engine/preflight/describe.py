@@ -9,9 +9,9 @@ from typing import Any, TypeVar
 
 from ... import ModelError
 from ...data import Tokenizer
-from ...model import FolderInfo, read_info
+from ...model import EncoderConfig, FolderInfo, read_info
 from ...model.headers import Stored, scan
-from ...model.layouts import POSITION_IDS
+from ...model.layout import POSITION_IDS
 from ...model.match import match, shapes_of
 from ...untrusted import MOST_NAMES
 from ..prediction.chosen import refuse_run
@@ -45,8 +45,9 @@ def describe_model(folder: str | Path) -> dict[str, Any]:
     if any((root / name).is_file() for name in ("tokenizer.json", "vocab.txt")):
         tokenizer = _attempt(lambda: Tokenizer.from_folder(root), problems)
     layout = info.config.layout
-    bare = {layout.bare(s.name) for s in tensors} - {layout.decoder}
-    heads = [kind for kind, starts in layout.heads.items() if any(name.startswith(starts) for name in bare)]
+    bare = {layout.bare(s.name) for s in tensors} - ({layout.decoder} if _tied(info.config) else set())
+    # How the first of a head's tensors begins tells it apart: ModernBERT has the others in classifiers, too.
+    heads = [kind for kind, starts in layout.heads.items() if any(name.startswith(starts[0]) for name in bare)]
     if tensors:
         problems += _tensor_problems(info, tensors, heads)
     if tokenizer is not None:
@@ -64,6 +65,11 @@ def describe_model(folder: str | Path) -> dict[str, Any]:
         **_task(info),
         **_origin(root, info),
     }
+
+
+def _tied(config: EncoderConfig) -> bool:
+    """Whether the masked-LM decoder is the word embedding."""
+    return config.pre_norm is None or config.pre_norm.tied
 
 
 def _attempt(call: Callable[[], _T], problems: list[str]) -> _T | None:
@@ -88,6 +94,7 @@ def _shape(info: FolderInfo) -> dict[str, Any]:
         "max_positions": config.max_positions,
         "max_tokens": config.max_length,
         "segments": config.num_segments,
+        "windows": None if config.pre_norm is None else list(config.pre_norm.windows),
         "embedding_rows": config.vocab_size,
         "dropout": config.dropout,
     }
@@ -97,10 +104,12 @@ def _weights(info: FolderInfo, tensors: list[Stored]) -> dict[str, Any]:
     """Counts over the stored tensors; a second copy of the word embedding does not count."""
     layout = info.config.layout
     sizes = {layout.bare(s.name): math.prod(s.shape) for s in tensors}
-    sizes = {name: n for name, n in sizes.items() if name not in (POSITION_IDS, layout.decoder)}
+    sizes = {name: n for name, n in sizes.items() if name != POSITION_IDS}
+    if _tied(info.config):
+        sizes.pop(layout.decoder, None)
     return {
         "parameters": sum(sizes.values()),
-        "embedding_parameters": sum(n for name, n in sizes.items() if name.startswith("embeddings.")),
+        "embedding_parameters": sum(n for name, n in sizes.items() if name.startswith(layout.body[0])),
         "dtypes": sorted({s.dtype for s in tensors}),
     }
 

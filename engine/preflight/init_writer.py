@@ -13,6 +13,7 @@ import numpy as np
 from ... import ConfigError, ModelError
 from ...data import Tokenizer, train_wordpiece
 from ...model import load_encoder_config, load_masked_lm, load_pooler
+from ...model.info import head_of_layout
 from ..recipe.toml_dump import toml_value
 from .check_data import encode
 from .init_files import Inputs, Language, find_files, read_files
@@ -159,22 +160,21 @@ def _from_folder(inputs: Inputs, model: Path) -> Settings:
         settings.tables["btf"] = {"on": (False, "the model folder has no masked-language-model head to go on with")}
         inputs.notes.append(f"bilingual task fitting is off, since it needs a masked-language-model head: {error}")
     settings.length = _suggest_length(inputs, tokenizer, shape.max_length)
-    if inputs.task == "classification":
-        _head_of_layout(settings, shape.layout.classifier, model)
+    _head_of_layout(settings, head_of_layout(shape, inputs.task), model)
     return settings
 
 
-def _head_of_layout(settings: Settings, classifier: tuple[str, str], model: Path) -> None:
-    """The head and pooling of transformers' classifier, so that it opens what fine-tuning makes, if the folder can."""
-    head, pooling = classifier
-    if head != "linear":
-        settings.tables["finetune"]["head"] = (head, "as in transformers' classifier of this layout, which then opens")
+def _head_of_layout(settings: Settings, of_layout: tuple[str, str], model: Path) -> None:
+    """The head and pooling of transformers' class, so that it opens what fine-tuning makes, if the folder can."""
+    head, pooling = of_layout
+    if head not in ("", "linear"):
+        settings.tables["finetune"]["head"] = (head, "as in transformers' class of this layout, which then opens")
     if pooling == "pooler":
         try:
             load_pooler(model)
         except ModelError:
             return
-        settings.top["pooling"] = (pooling, "as in transformers' classifier of this layout, which then opens")
+        settings.top["pooling"] = (pooling, "as in transformers' class of this layout, which then opens")
 
 
 def _write(inputs: Inputs, settings: Settings, model: Path | None, folder: Path) -> str:

@@ -9,13 +9,14 @@ from typing import Any
 
 from ... import ConfigError, ModelError
 from ...data import Tokenizer, file_hash, train_wordpiece
-from ...model import load_encoder_config, load_masked_lm, load_pooler
+from ...model import EncoderConfig, load_encoder_config, load_masked_lm, load_pooler
 from ..methods.cloze import verbaliser_pieces
 from ..plan import Stage
 from ..recipe.config import ModelConfig, RunConfig, StageTraining, reader_of
 from ..stages.context import Context
 from ..stages.datasets import Datasets, read_file
 from ..stages.kind import inputs_of
+from ..stages.models import new_encoder_config
 from ..storage.files import publish_folder, read_json, sha256_file, take_over, temporary_folder, write_sealed_json
 from ..storage.names import STAMP
 from ..storage.run_folder import RunDir
@@ -75,13 +76,11 @@ def _one_context(
     if config.model.path is not None:
         refuse_changed(config.model.path)
         encoder = load_encoder_config(config.model.path)
-        positions, layers, rows = encoder.max_length, encoder.num_layers, encoder.vocab_size
-        if misfit := tokenizer.misfit(rows):
+        if misfit := tokenizer.misfit(encoder.vocab_size):
             raise ModelError(f"{config.model.path}: {misfit}")
     else:
-        assert config.model.new is not None
-        positions, layers = config.max_length, config.model.new.num_layers
-    _check_settings(config, positions, layers)
+        encoder = new_encoder_config(config, tokenizer)
+    _check_settings(config, encoder)
     data = Datasets(config, tokenizer, home.path / "store", progress.note, reuse)
     context = Context(
         config, home, data, tokenizer, device, progress, should_stop, processes, reuse=tuple(reuse), repairs=repairs
@@ -92,9 +91,9 @@ def _one_context(
     return context
 
 
-def _check_settings(config: RunConfig, positions: int, layers: int) -> None:
+def _check_settings(config: RunConfig, encoder: EncoderConfig) -> None:
     """Finds before any stage what a stage would refuse."""
-    for key, message in encoder_problems(config, positions, layers):
+    for key, message in encoder_problems(config, encoder):
         raise ConfigError(f"{key}: {message}")
     if config.task == "classification" and config.pooling == "pooler":
         if config.model.path is None:
@@ -104,8 +103,11 @@ def _check_settings(config: RunConfig, positions: int, layers: int) -> None:
         load_masked_lm(config.model.path)
 
 
-def encoder_problems(config: RunConfig, positions: int, layers: int) -> Iterator[tuple[str, str]]:
+def encoder_problems(config: RunConfig, encoder: EncoderConfig) -> Iterator[tuple[str, str]]:
     """The keys that ask of an encoder what it does not have, each with what is wrong."""
+    positions, layers, parts = encoder.max_length, encoder.num_layers, encoder.pre_norm
+    if config.finetune.head == "prediction" and (parts is None or not parts.transform):
+        yield "finetune.head", f'is "prediction", which {encoder.layout.title} does not have; use "linear" or "mlp"'
     if config.max_length > positions:
         yield "max_length", f"is {config.max_length}, but the encoder has {positions} positions; lower it"
     for name, training in freezing(config).items():

@@ -97,7 +97,7 @@ class Pretrain(StageKind):
 
     def build(self, run: StageRun) -> Training:
         context = run.context
-        encoder = Encoder(new_encoder_config(context), seed=run.seed("encoder"))
+        encoder = Encoder(new_encoder_config(context.config, context.tokenizer), seed=run.seed("encoder"))
         model = MaskedLM(encoder, seed=run.seed("head")).to(context.device)
         stores = list(self.inputs(context, run.stage).values())
         for entry, store in zip(context.config.tables, stores, strict=True):

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import numpy as np
 
-from ...data import TokenStore
+from ...data import Tokenizer, TokenStore
 from ...model import (
     Encoder,
     EncoderConfig,
     Head,
     LinearHead,
     MlpHead,
+    PredictionHead,
     TaskModel,
     VoterHeads,
     default_voter_widths,
@@ -23,21 +24,21 @@ from .context import Context
 from .kind import HEADS, stage_seed
 
 
-def new_encoder_config(context: Context) -> EncoderConfig:
+def new_encoder_config(config: RunConfig, tokenizer: Tokenizer) -> EncoderConfig:
     """The shape of the encoder that the recipe makes from scratch."""
-    table = context.config.model.new
+    table = config.model.new
     assert table is not None
     return EncoderConfig(
-        vocab_size=context.tokenizer.vocab_size,
+        vocab_size=tokenizer.vocab_size,
         hidden_size=table.hidden_size,
         num_layers=table.num_layers,
         num_heads=table.num_heads,
         intermediate_size=table.intermediate_size,
-        max_positions=context.config.max_length,
+        max_positions=config.max_length,
         dropout=table.dropout,
         attention_dropout=table.dropout,
         initializer_range=table.initializer_range,
-        pad_token_id=context.tokenizer.pad_id,
+        pad_token_id=tokenizer.pad_id,
     )
 
 
@@ -45,7 +46,7 @@ def new_task_model(context: Context, stage: Stage, head: str, role: str = "base"
     """The encoder of an input with a fresh, seeded head, or with one that is made of the input's own weights.
 
     Args:
-        head: "linear", "mlp", "voters", or a registered one (`kind.register_head`).
+        head: "linear", "mlp", "prediction", "voters", or a registered one (`kind.register_head`).
     """
     if head in HEADS:
         return HEADS[head].model(context, stage, role)
@@ -69,6 +70,8 @@ def new_head(config: RunConfig, kind: str, encoder: Encoder, num_classes: int, s
         return LinearHead(hidden, num_classes, drop, seed=seed, initializer_range=spread)
     if kind == "mlp":
         return MlpHead(hidden, num_classes, drop, seed=seed, initializer_range=spread)
+    if kind == "prediction":
+        return PredictionHead(encoder.config, num_classes, drop, seed=seed)
     if kind in HEADS:
         return HEADS[kind].head(encoder, num_classes, seed)
     table = config.selftrain

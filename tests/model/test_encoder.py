@@ -78,7 +78,7 @@ def test_either_dropout_alone_acts(tiny, sequences, packed, field):
 
 def test_dropout_sites_are_told_apart(tiny, sequences, packed, monkeypatch):
     seen = []
-    from xlt_engine.model import encoder as module
+    from xlt_engine.model import layers as module
 
     def spy(name):
         original = getattr(module, name)

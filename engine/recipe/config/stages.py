@@ -67,7 +67,9 @@ class TaskConfig(StageConfig):
 class FinetuneConfig(TaskConfig):
     """Training on the labelled source; its result is the first teacher."""
 
-    head: Literal["linear", "mlp", "voters", "cloze"] = option("linear", "head of the first teacher")
+    head: Literal["linear", "mlp", "prediction", "voters", "cloze"] = option(
+        "linear", 'head of the first teacher; "prediction" is that of ModernBERT in transformers'
+    )
     target_mix: Literal["natural", "balanced"] = option(
         "natural", "few-shot: source and target examples together as they are, or in equal parts"
     )

@@ -198,20 +198,20 @@ def test_segments_where_the_template_has_them() -> None:
 
 @pytest.mark.parametrize("pair", ["$A </s> $B </s>", "<s> $B </s> </s> $A </s> </s>", "<s> $A <s> $B </s>"])
 def test_another_template_is_refused(pair: str) -> None:
+    """For pairs; a text alone has one form."""
+    tokenizer = unigram(pair=pair)
+    assert (tokenizer.separators, tokenizer.encode_texts(["Anna"])[0].ids[0]) == (0, 0)
     with pytest.raises(ModelError, match=r"its post_processor does not give \[CLS\] text \[SEP\] pair \[SEP\]"):
-        unigram(pair=pair)
+        tokenizer.encode_texts(["Anna"], ["Paul"])
 
 
-def test_words_without_their_space(tmp_path: Path) -> None:
-    """Such a tokenizer serves texts; for words it would give the pieces that stand inside a word."""
-    tokenizer = unigram(scheme="never")
-    assert tokenizer.encode_texts(["Anna wohnt"])[0].ids[0] == 0
-    with pytest.raises(ModelError, match="prepend_scheme 'never'"):
-        tokenizer.encode_words([["Anna", "wohnt"]])
-    inner = tokenizers.Tokenizer(models.WordPiece({t: i for i, t in enumerate(SPECIAL)}, unk_token="<unk>"))
-    inner.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    with pytest.raises(ModelError, match="no add_prefix_space; set true"):
-        Tokenizer(inner).encode_words([["Anna"]])
+def test_another_form_of_a_text_is_refused() -> None:
+    inner = tokenizers.Tokenizer(models.WordLevel({t: i for i, t in enumerate([*SPECIAL, "a"])}, unk_token="<unk>"))
+    inner.post_processor = processors.TemplateProcessing(
+        single="$A </s>", pair="$A $B </s>", special_tokens=[("</s>", 2)]
+    )
+    with pytest.raises(ModelError, match=r"its post_processor does not give \[CLS\] text \[SEP\];"):
+        Tokenizer(inner)
 
 
 def test_sentencepiece_alone(tmp_path: Path) -> None:

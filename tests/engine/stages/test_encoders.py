@@ -28,11 +28,21 @@ SENTENCES = {"en": ["{p} lives in {l}", "today {p} saw {l}"], "de": ["{p} wohnt 
 SPECIAL = ["<s>", "<pad>", "</s>", "<unk>", "<mask>"]
 SHAPE = dict(hidden_size=16, num_hidden_layers=2, num_attention_heads=2, initializer_range=0.1)
 BERT = dict(SHAPE, intermediate_size=32)
+IDS = dict.fromkeys(("bos_token_id", "eos_token_id", "cls_token_id", "sep_token_id", "mask_token_id"), 1)
+PRE_NORM = dict(BERT, max_position_embeddings=20, **IDS)
 KINDS: dict[str, tuple[str, dict[str, Any]]] = {
     "bert": ("Bert", dict(BERT, max_position_embeddings=20)),
     "xlm-roberta": ("XLMRoberta", dict(BERT, type_vocab_size=1, layer_norm_eps=1e-5, max_position_embeddings=22)),
     "distilbert": ("DistilBert", dict(SHAPE, hidden_dim=32, max_position_embeddings=20)),
+    "modernbert": ("ModernBert", dict(PRE_NORM, local_attention=4)),
+    "eurobert": ("EuroBert", dict(PRE_NORM, num_key_value_heads=1)),
 }
+LAYERS = {
+    "distilbert": (".transformer.layer.{}.", 20),
+    "modernbert": (".layers.{}.", 7),
+    "eurobert": (".layers.{}.", 10),
+}
+"""How the names of a layer's tensors begin, and how many there are in it and the embeddings; elsewhere BERT's."""
 NER = """
 name = "tiny"
 task = "ner"
@@ -168,10 +178,11 @@ def test_frozen_weights_are_those_of_the_folder(finished: Finished) -> None:
     """Under the same names, in the last stage too."""
     before = load_file(finished.folder / "model" / "model.safetensors")
     after = load_file(finished.stage("hard1") / "model.safetensors")
-    frozen = [n for n in after if ".embeddings." in n or ".layer.0." in n]
-    assert len(frozen) == {"bert": 21, "xlm-roberta": 21, "distilbert": 20}[finished.kind]
+    layer, count = LAYERS.get(finished.kind, (".layer.{}.", 21))
+    frozen = [n for n in after if "embed" in n or layer.format(0) in n]
+    assert len(frozen) == count
     assert all(torch.equal(before[n], after[n]) for n in frozen)
-    moved = [n for n in after if ".layer.1." in n]
+    moved = [n for n in after if layer.format(1) in n]
     assert moved
     assert not any(torch.equal(before[n], after[n]) for n in moved if "k_lin.bias" not in n and "key.bias" not in n)
 
