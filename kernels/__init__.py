@@ -12,8 +12,11 @@ from .contrastive import supervised_contrastive
 from .dropout import dropout
 from .embedding import embedding_layer_norm
 from .gelu import linear_gelu
+from .glu import linear_glu
 from .layer_norm import dropout_residual_layer_norm
 from .linear_cross_entropy import linear_cross_entropy
+from .residual_norm import residual_norm
+from .rotary import rotary_table
 from .soft_label_loss import soft_label_loss, voter_cross_entropy
 from .voter_mlp import voter_mlp
 from .votes import Votes, votes
@@ -27,7 +30,10 @@ __all__ = [
     "embedding_layer_norm",
     "linear_cross_entropy",
     "linear_gelu",
+    "linear_glu",
     "packed_attention",
+    "residual_norm",
+    "rotary_table",
     "soft_label_loss",
     "supervised_contrastive",
     "voter_cross_entropy",

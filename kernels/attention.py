@@ -1,8 +1,11 @@
 """Multi-head attention of packed sequences: each token sees the tokens of its own sequence, and no others.
 
+With a window it sees those at most so far away; with rotary positions queries and keys are turned before.
+
 In plain torch, sequences are put into groups of similar length, chosen once for a batch by `attention_plan`. A group is
 a batched matrix product; its padding, if any, is local to it. One gather brings queries, keys and values of all groups
-into [3, n, heads, L, d] blocks, one gather brings the results back.
+into [3, n, heads, L, d] blocks, one gather brings the results back. Under a window long sequences go in blocks of
+queries with the keys that these see: the cost grows with the length, not with its square.
 """
 
 from __future__ import annotations
@@ -15,9 +18,11 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
-from .attention_plan import AttentionGroup, AttentionPlan, attention_plan
+from .attention_plan import AttentionGroup, AttentionPlan, Piece, attention_plan
+from .checks import misfit
 from .dispatch import needs_gradient, use_triton
 from .masks import is_active, keep_mask, keep_scale, seed_tensor
+from .rotary import rotate, rotate_
 
 __all__ = ["AttentionPlan", "attention_plan", "packed_attention"]
 
@@ -33,12 +38,20 @@ def _blocks(memory: Tensor, group: AttentionGroup, heads: int, parts: int) -> tu
     return span.view(parts, n * heads, length, memory.shape[-1]).unbind(0)
 
 
-def _spans(group: AttentionGroup, heads: int) -> Iterator[slice]:
-    """The group's [L, L] matrices, a few at a time, so that their scores stay in the cache."""
-    step = max(1, _SPAN_ELEMENTS // group.length**2)
-    matrices = group.sequences * heads
+def _spans(matrices: int, elements: int) -> Iterator[slice]:
+    """A few matrices of so many elements at a time, so that their scores stay in the cache."""
+    step = max(1, _SPAN_ELEMENTS // elements)
     for start in range(0, matrices, step):
         yield slice(start, min(start + step, matrices))
+
+
+def _turn(memory: Tensor, rotary: Tensor, plan: AttentionPlan, heads: int, *, back: bool = False) -> None:
+    """Queries and keys in gathered memory, in place; their gradients `back`."""
+    for group in plan.layout.groups:
+        n, length, first = group.sequences, group.length, group.first_slot
+        rows = rotary.index_select(0, plan.layout.slot_token[first : first + n * length]).view(n, 1, length, -1)
+        for block in _blocks(memory, group, heads, 3)[:2]:
+            rotate_(block.view(n, heads, length, -1), rows, back=back)
 
 
 def _arithmetic(x: Tensor) -> Tensor:
@@ -52,63 +65,85 @@ class _PackedAttention(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx: Any, qkv: Tensor, plan: AttentionPlan, p: float, seed: int | Tensor | None, site: int) -> Tensor:
+    def forward(
+        ctx: Any,
+        qkv: Tensor,
+        plan: AttentionPlan,
+        p: float,
+        seed: int | Tensor | None,
+        site: int,
+        rotary: Tensor | None,
+        window: int | None,
+    ) -> Tensor:
         tokens, _, heads, size = qkv.shape
         out_rows = plan.rows(heads, 1)
         gathered = qkv.reshape(-1, size).index_select(0, plan.rows(heads, 3).gather)
+        if rotary is not None:
+            _turn(gathered, rotary, plan, heads)
         work = _arithmetic(gathered)
         out = work.new_empty(gathered.shape[0] // 3, size)
         ctx.keep = 1.0 if seed is None else keep_scale(p)
         saved, masks = [], []
-        for group in plan.layout.groups:
-            kept = None
-            if seed is not None:
-                rows = out_rows.gather[group.first_slot * heads :][: group.sequences * heads * group.length]
-                kept = keep_mask(rows, group.length, p, seed, site, lanes=heads)
-                masks.append(kept)
+        for group, pieces in zip(plan.layout.groups, plan.pieces(window), strict=True):
             (target,) = _blocks(out, group, heads, 1)
             blocks = _blocks(work, group, heads, 3)
-            probability = _attend(group, heads, blocks, kept, ctx.keep, target)
-            saved.append(probability.to(qkv.dtype))
-        ctx.plan = plan
-        ctx.save_for_backward(gathered, *saved, *masks)
+            for piece in pieces:
+                kept = None
+                if seed is not None:
+                    rows = out_rows.gather[group.first_slot * heads :][: target.shape[0] * group.length]
+                    rows = rows.view(-1, group.length)[:, piece.queries].flatten()
+                    kept = keep_mask(rows, piece.shape[1], p, seed, site, lanes=heads, begin=piece.keys.start)
+                    masks.append(kept)
+                probability = _attend(piece, heads, blocks, kept, ctx.keep, target)
+                saved.append(probability.to(qkv.dtype))
+        ctx.plan, ctx.window, ctx.pieces = plan, window, len(saved)
+        ctx.save_for_backward(gathered, rotary, *saved, *masks)
         return out.index_select(0, out_rows.back).view(tokens, heads, size).to(qkv.dtype)
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None, None, None]:
-        gathered, *rest = ctx.saved_tensors
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        gathered, rotary, *rest = ctx.saved_tensors
         tokens, heads, size = grad.shape
         plan: AttentionPlan = ctx.plan
-        groups, out_rows = plan.layout.groups, plan.rows(heads, 1)
-        saved, masks = rest[: len(groups)], rest[len(groups) :] or [None] * len(groups)
+        out_rows = plan.rows(heads, 1)
+        kept = iter(zip(rest[: ctx.pieces], rest[ctx.pieces :] or [None] * ctx.pieces, strict=True))
         work = _arithmetic(gathered)
         d_out = _arithmetic(grad.reshape(-1, size).index_select(0, out_rows.gather)).mul_(ctx.keep)
         if out_rows.padding is not None:
             d_out.index_fill_(0, out_rows.padding, 0.0)
         d_work = torch.empty_like(work)
-        for group, probability, kept in zip(groups, saved, masks, strict=True):
+        for group, pieces in zip(plan.layout.groups, plan.pieces(ctx.window), strict=True):
             (d_o,) = _blocks(d_out, group, heads, 1)
             blocks, d_blocks = _blocks(work, group, heads, 3), _blocks(d_work, group, heads, 3)
-            _attend_backward(group, heads, blocks, _arithmetic(probability), kept, d_o, d_blocks)
+            if not pieces[0].alone:  # their keys overlap, and their gradients are added up
+                for d_block in d_blocks[1:]:
+                    d_block.zero_()
+            for piece, (probability, mask) in zip(pieces, kept, strict=False):
+                _attend_backward(piece, blocks, _arithmetic(probability), mask, d_o, d_blocks)
+        if rotary is not None:
+            _turn(d_work, rotary, plan, heads, back=True)
         d_qkv = d_work.index_select(0, plan.rows(heads, 3).back).view(tokens, 3, heads, size)
-        return d_qkv.to(grad.dtype), None, None, None, None
+        return d_qkv.to(grad.dtype), *(None,) * 6
 
 
 def _attend(
-    group: AttentionGroup, heads: int, blocks: tuple[Tensor, ...], kept: Tensor | None, keep: float, out: Tensor
+    piece: Piece, heads: int, blocks: tuple[Tensor, ...], kept: Tensor | None, keep: float, out: Tensor
 ) -> Tensor:
-    """Write a group's output; return its probabilities before dropout, [n * heads, L, L]."""
-    q, k, v = blocks
-    length, scale = group.length, q.shape[-1] ** -0.5
-    probability = q.new_empty(q.shape[0], length, length)
+    """Write the output of a piece; return its probabilities before dropout, [n * heads, queries, keys]."""
+    (q, k, v), scale = blocks, blocks[0].shape[-1] ** -0.5
+    q, k, v, out = q[:, piece.queries], k[:, piece.keys], v[:, piece.keys], out[:, piece.queries]
+    probability = q.new_empty(q.shape[0], *piece.shape)
     kept = None if kept is None else kept.view(probability.shape)
-    key_mask = None if group.key_mask is None else group.key_mask.expand(-1, heads, -1, -1).reshape(-1, 1, length)
-    for span in _spans(group, heads):
+    padding = piece.padding
+    padding = None if padding is None else padding.expand(-1, heads, -1, -1).reshape(-1, 1, padding.shape[-1])
+    for span in _spans(*probability.flatten(1).shape):
         scores = probability[span]
         scores.baddbmm_(q[span], k[span].transpose(1, 2), beta=0, alpha=scale)
-        if key_mask is not None:
-            scores += key_mask[span]
+        if piece.band is not None:
+            scores += piece.band
+        if padding is not None:
+            scores += padding[span]
         torch.softmax(scores, -1, out=scores)
         dropped = scores if kept is None else scores.mul(kept[span])
         out[span].baddbmm_(dropped, v[span], beta=0, alpha=keep)
@@ -116,55 +151,71 @@ def _attend(
 
 
 def _attend_backward(
-    group: AttentionGroup,
-    heads: int,
+    piece: Piece,
     blocks: tuple[Tensor, ...],
     probability: Tensor,
     kept: Tensor | None,
     d_out: Tensor,
     d_blocks: tuple[Tensor, ...],
 ) -> None:
-    """Write the gradients of a group's queries, keys and values; `d_out` carries the factor of dropout."""
-    q, k, v = blocks
-    d_q, d_k, d_v = d_blocks
-    scale = q.shape[-1] ** -0.5
+    """Write or add the gradients of a piece; `d_out` carries the factor of dropout."""
+    (q, k, v), (d_q, d_k, d_v), scale = blocks, d_blocks, blocks[0].shape[-1] ** -0.5
+    q, d_q, d_out = q[:, piece.queries], d_q[:, piece.queries], d_out[:, piece.queries]
+    k, v, d_k, d_v = (block[:, piece.keys] for block in (k, v, d_k, d_v))
+    beta = 0 if piece.alone else 1
     kept = None if kept is None else kept.view(probability.shape)
-    for span in _spans(group, heads):
+    for span in _spans(*probability.flatten(1).shape):
         p, d_o = probability[span], d_out[span]
         d_p = torch.bmm(d_o, v[span].transpose(1, 2), out=torch.empty_like(p))
         dropped = p
         if kept is not None:
             d_p.mul_(kept[span])
             dropped = p.mul(kept[span])
-        torch.bmm(dropped.transpose(1, 2), d_o, out=d_v[span])
+        d_v[span].baddbmm_(dropped.transpose(1, 2), d_o, beta=beta)
         d_scores = torch.ops.aten._softmax_backward_data(d_p, p, -1, p.dtype)
         d_q[span].baddbmm_(d_scores, k[span], beta=0, alpha=scale)
-        d_k[span].baddbmm_(d_scores.transpose(1, 2), q[span], beta=0, alpha=scale)
+        d_k[span].baddbmm_(d_scores.transpose(1, 2), q[span], beta=beta, alpha=scale)
 
 
-def _without_gradient(qkv: Tensor, plan: AttentionPlan) -> Tensor:
+def _without_gradient(qkv: Tensor, plan: AttentionPlan, rotary: Tensor | None, window: int | None) -> Tensor:
     tokens, _, heads, size = qkv.shape
     layout = plan.layout
     rows = qkv if layout.in_order else qkv.index_select(0, layout.slot_token)
+    if rotary is not None:
+        rows = rows.clone() if rows is qkv else rows
+        angles = rotary if layout.in_order else rotary.index_select(0, layout.slot_token)
+        rotate_(rows[:, :2], angles[:, None, None])
     out = qkv.new_empty(rows.shape[0], heads, size)
-    for group in layout.groups:
+    for group, pieces in zip(layout.groups, plan.pieces(window), strict=True):
         n, length, first = group.sequences, group.length, group.first_slot
         span = slice(first, first + n * length)
         q, k, v = rows[span].view(n, length, 3, heads, size).permute(2, 0, 3, 1, 4).unbind(0)
-        key_mask = None if group.key_mask is None else group.key_mask.to(q.dtype)
-        result = functional.scaled_dot_product_attention(q, k, v, attn_mask=key_mask)
-        if n * length == tokens and layout.in_order:
-            return result.transpose(1, 2).reshape(tokens, heads, size)
-        out[span].view(n, length, heads, size).copy_(result.transpose(1, 2))
+        target = out[span].view(n, length, heads, size)
+        for piece in pieces:
+            masks = [mask for mask in (piece.padding, piece.band) if mask is not None]
+            result = functional.scaled_dot_product_attention(
+                q[:, :, piece.queries],
+                k[:, :, piece.keys],
+                v[:, :, piece.keys],
+                attn_mask=sum(masks[1:], masks[0]).to(q.dtype) if masks else None,
+            )
+            if n * length == tokens and layout.in_order and piece.alone:
+                return result.transpose(1, 2).reshape(tokens, heads, size)
+            target[:, piece.queries].copy_(result.transpose(1, 2))
     return out if layout.in_order else out.index_select(0, layout.token_slot)
 
 
-def _exported(qkv: Tensor, cu_seqlens: Tensor) -> Tensor:
+def _exported(qkv: Tensor, cu_seqlens: Tensor, rotary: Tensor | None, window: int | None) -> Tensor:
     """Every token against every token under a mask: a graph has no groups, which depend on values."""
     tokens = torch.arange(qkv.shape[0], device=qkv.device)
     sequence = (tokens[:, None] >= cu_seqlens).sum(1)
+    mask = sequence == sequence[:, None]
+    if window is not None:
+        mask = mask & ((tokens - tokens[:, None]).abs() <= window)
     q, k, v = qkv.permute(1, 2, 0, 3).unsqueeze(1).unbind(0)
-    out = functional.scaled_dot_product_attention(q, k, v, attn_mask=sequence == sequence[:, None])
+    if rotary is not None:
+        q, k = rotate(q, rotary), rotate(k, rotary)
+    out = functional.scaled_dot_product_attention(q, k, v, attn_mask=mask)
     return out.squeeze(0).transpose(0, 1)
 
 
@@ -177,6 +228,8 @@ def packed_attention(
     seed: int | Tensor | None = None,
     site: int = 0,
     plan: AttentionPlan | None = None,
+    rotary: Tensor | None = None,
+    window: int | None = None,
 ) -> Tensor:
     """Bidirectional softmax attention within each sequence, scaled by `d ** -0.5`.
 
@@ -190,19 +243,27 @@ def packed_attention(
         p: dropout probability of the attention probabilities; off when `seed` is None.
         seed: see `dropout`; a first row counts tokens.
         site: see `dropout`.
-        plan: of `attention_plan(cu_seqlens)`, when more than one layer uses it; made here otherwise.
+        plan: of `attention_plan(cu_seqlens)`, when more than one layer uses it, whatever its window; made here
+            otherwise.
+        rotary: fp32 [T, d], of `rotary_table`: queries and keys are turned by its angles in fp32, and rounded to the
+            dtype of `qkv`.
+        window: how far away in its sequence a token may be that another one sees, 0 for itself; None sees all.
 
     Returns:
         [T, heads, d] in the dtype of `qkv`.
 
     Raises:
         ValueError: `qkv` is not [T, 3, heads, d], T is not the end of `cu_seqlens` (where that is known without
-            waiting for a device), or `p` is outside [0, 1).
+            waiting for a device), `p` is outside [0, 1), `rotary` is not [T, d], or `window` is negative.
     """
     if qkv.dim() != 4 or qkv.shape[1] != 3:
         raise ValueError(f"qkv must be [T, 3, heads, d], got {tuple(qkv.shape)}")
+    if rotary is not None and (rotary.shape != qkv[:, 0, 0].shape or rotary.shape[1] % 2):
+        raise misfit(qkv=qkv, rotary=rotary)
+    if window is not None and window < 0:
+        raise ValueError(f"window must be 0 or more, got {window}")
     seed = seed if is_active(p, seed) else None
-    if use_triton(qkv) and qkv.shape[3] <= _WIDEST_HEAD:
+    if use_triton(qkv) and qkv.shape[3] <= _WIDEST_HEAD and rotary is None and window is None:
         from .fused.attention import packed_attention as fused
 
         if plan is not None:
@@ -214,13 +275,13 @@ def packed_attention(
         out: Tensor = fused(qkv, cu_seqlens, max_seqlen, seeds, site, p, needs_gradient(qkv))[0]
         return out
     if torch.compiler.is_exporting() and seed is None:
-        return _exported(qkv, cu_seqlens)
+        return _exported(qkv, cu_seqlens, rotary, window)
     plan = attention_plan(cu_seqlens) if plan is None else plan
     _check_end(qkv, plan.layout.token_slot.shape[0])
     if seed is None and not needs_gradient(qkv):
-        return _without_gradient(qkv, plan)
+        return _without_gradient(qkv, plan, rotary, window)
     apply: Callable[..., Tensor] = _PackedAttention.apply
-    return apply(qkv, plan, p, seed, site)
+    return apply(qkv, plan, p, seed, site, rotary, window)
 
 
 def _check_end(qkv: Tensor, tokens: int | None) -> None:

@@ -13,6 +13,9 @@ from torch import Tensor
 
 _GROUP_COST = 3000
 _TOKEN_COST = 40
+_QUERIES = 128
+_OUT_OF_SIGHT = -1e30
+"""In place of -inf for padding under a window: a query that is padding may see nothing else, and must stay a number."""
 
 
 @dataclass(frozen=True)
@@ -30,6 +33,29 @@ class AttentionGroup:
     length: int
     first_slot: int
     key_mask: Tensor | None
+
+
+@dataclass(frozen=True)
+class Piece:
+    """Queries of each sequence of a group, and the keys that any of them sees.
+
+    Attributes:
+        queries, keys: where they are in their sequences.
+        alone: whether they are all of the group's.
+        padding: [n, 1, 1, keys], 0 for tokens and far below for padding; None where there is none.
+        band: [queries, keys], 0 within the window and -inf beyond it; None without a window.
+    """
+
+    queries: slice
+    keys: slice
+    alone: bool
+    padding: Tensor | None
+    band: Tensor | None
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Queries and keys of a sequence."""
+        return self.queries.stop - self.queries.start, self.keys.stop - self.keys.start
 
 
 @dataclass(frozen=True)
@@ -81,6 +107,7 @@ class AttentionPlan:
         at_once = cu_seqlens.device.type == "cpu" and not torch.compiler.is_exporting()
         self._starts = _read(cu_seqlens) if at_once else None
         self._rows: dict[tuple[int, int], Rows] = {}
+        self._pieces: dict[int | None, list[list[Piece]]] = {}
 
     @property
     def tokens(self) -> int | None:
@@ -98,6 +125,13 @@ class AttentionPlan:
         if (heads, parts) not in self._rows:
             self._rows[heads, parts] = _make_rows(self.layout, heads, parts)
         return self._rows[heads, parts]
+
+    def pieces(self, window: int | None) -> list[list[Piece]]:
+        """Of each group, by the window of a layer, made at the first call."""
+        if window not in self._pieces:
+            device = self.cu_seqlens.device
+            self._pieces[window] = [_make_pieces(group, window, device) for group in self.layout.groups]
+        return self._pieces[window]
 
 
 def attention_plan(cu_seqlens: Tensor) -> AttentionPlan:
@@ -171,6 +205,34 @@ def _cuts(lengths: list[int]) -> list[tuple[int, int]]:
         spans.append((starts[choice[k]], starts[k]))
         k = choice[k]
     return spans[::-1]
+
+
+def _make_pieces(group: AttentionGroup, window: int | None, device: torch.device) -> list[Piece]:
+    """The group as it is where a window hides nothing; else blocks of queries, one where they would see all keys.
+
+    Keys begin at even places, where the words of a dropout mask do.
+    """
+    length = group.length
+    if window is None or window >= length - 1:
+        return [Piece(slice(0, length), slice(0, length), True, group.key_mask, None)]
+    height = length if length <= _QUERIES + 2 * window else _QUERIES
+    before = window + window % 2
+    place = torch.arange(-before, height + window, device=device)
+    hidden = (place - torch.arange(height, device=device)[:, None]).abs() > window
+    band = torch.zeros(hidden.shape, device=device).masked_fill_(hidden, float("-inf"))
+    pieces = []
+    for begin in range(0, length, height):
+        queries = slice(begin, min(begin + height, length))
+        keys = slice(max(0, begin - before), min(queries.stop + window, length))
+        first = keys.start - begin + before
+        part = band[: queries.stop - begin, first : first + keys.stop - keys.start]
+        padding = None if group.key_mask is None else group.key_mask[..., keys].clamp(min=_OUT_OF_SIGHT)
+        pieces.append(
+            Piece(
+                queries, keys, height == length, padding if padding is not None and bool(padding.any()) else None, part
+            )
+        )
+    return pieces
 
 
 def _make_rows(layout: Layout, heads: int, parts: int) -> Rows:

@@ -129,6 +129,7 @@ def keep_mask(
     device: torch.device | None = None,
     *,
     lanes: int = 1,
+    begin: int = 0,
 ) -> Tensor:
     """A mask [rows, columns], 1 where an element is kept.
 
@@ -143,6 +144,7 @@ def keep_mask(
         site: tells the dropout positions of a network apart.
         device: of the mask when `rows` is a number.
         lanes: rows of the mask to one of those that the first row counts.
+        begin: the first column's number, even.
     """
     numbers = torch.arange(rows, device=device) if isinstance(rows, int) else rows
     numbers = numbers.to(torch.int32)
@@ -153,7 +155,8 @@ def keep_mask(
     key0 = _mix_(numbers.mul(_wrap(GOLDEN)).add_(_wrap(a)))
     key1 = _mix_(numbers.bitwise_xor(_wrap(b)))
     words = (columns + 1) // 2
-    counter = torch.arange(words, dtype=torch.int32, device=numbers.device).mul_(_wrap(GOLDEN))
+    counter = torch.arange(begin // 2, begin // 2 + words, dtype=torch.int32, device=numbers.device)
+    counter.mul_(_wrap(GOLDEN))
     mask = torch.empty((numbers.shape[0], columns), dtype=torch.uint8, device=numbers.device)
     least = dropped_levels(p) - LEVELS // 2
     step = max(1, _CHUNK_WORDS // max(words, 1))

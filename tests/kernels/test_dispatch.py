@@ -168,15 +168,17 @@ results = [
     kernels.embedding_layer_norm(i(9, 5), i(5, 5), i(2, 5), r(9, 8), r(5, 8), r(2, 8), r(8), r(8), **norm),
     kernels.linear_cross_entropy(r(5, 8), r(9, 8), r(9), i(9, 5)),
     kernels.linear_gelu(r(5, 8), r(9, 8), r(9)),
-    kernels.packed_attention(r(5, 3, 2, 4), cu, 3, **drop),
+    kernels.linear_glu(r(5, 8), r(6, 8), None, "silu"),
+    kernels.packed_attention(r(5, 3, 2, 4), cu, 3, **drop, rotary=kernels.rotary_table(i(3, 5), 4, 1e4), window=1),
+    *kernels.residual_norm(r(5, 8), r(5, 8), r(8), None, eps=1e-5),
     kernels.soft_label_loss(r(3, 5, 4), torch.rand(5, 4).softmax(-1)),
     kernels.supervised_contrastive(r(5, 8), i(2, 5), temperature=0.1),
     kernels.voter_cross_entropy(r(3, 5, 4), i(4, 5)),
     kernels.voter_mlp(r(5, 8), r(3, 6, 8), r(3, 6), r(3, 8, 6), r(3, 8), **drop),
 ]
 kernels.votes(torch.randn(3, 5, 4))
-public = {name for name in kernels.__all__ if name[0].islower()} - {"attention_plan", "votes"}
-assert len(results) == len(public), public
+public = {name for name in kernels.__all__ if name[0].islower()} - {"attention_plan", "rotary_table", "votes"}
+assert len(results) == len(public) + 1, public
 sum(x.sum() for x in results).backward()
 assert "triton" not in sys.modules, "the reference imported triton"
 assert not torch.cuda.is_initialized()

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from xlt_engine.kernels import dropout, embedding_layer_norm, linear_gelu, voter_mlp
+from xlt_engine.kernels import dropout, embedding_layer_norm, linear_gelu, linear_glu, voter_mlp
 
 Error = Callable[[Tensor, Tensor], float]
 
@@ -52,6 +52,54 @@ def test_linear_gelu(dtype: torch.dtype, bound: float, generator: torch.Generato
 def test_linear_gelu_gradcheck(generator: torch.Generator) -> None:
     tensors = doubles([randn(generator, 4, 3), randn(generator, 5, 3), randn(generator, 5)])
     assert torch.autograd.gradcheck(linear_gelu, tensors)
+
+
+def exact_glu(x: Tensor, weight: Tensor, bias: Tensor | None, activation: str) -> Tensor:
+    first, gate = (x @ weight.t() + (0 if bias is None else bias)).tensor_split(2, 1)
+    return (exact_gelu(first) if activation == "gelu" else first / (1 + torch.exp(-first))) * gate
+
+
+@pytest.mark.parametrize("activation", ["gelu", "silu"])
+@pytest.mark.parametrize("has_bias", [True, False])
+@pytest.mark.parametrize(("dtype", "bound"), [(torch.float32, 1e-6), (torch.bfloat16, 1e-2)])
+def test_linear_glu(
+    dtype: torch.dtype,
+    bound: float,
+    has_bias: bool,
+    activation: str,
+    generator: torch.Generator,
+    relative_error: Error,
+) -> None:
+    tensors = [randn(generator, 13, 17), randn(generator, 58, 17) / 4, randn(generator, 58)][: 2 + has_bias]
+    ours = [t.to(dtype).requires_grad_() for t in tensors]
+    truth, none = doubles(ours), [] if has_bias else [None]
+    out, expected = linear_glu(*ours, *none, activation), exact_glu(*truth, *none, activation)
+    assert out.shape == (13, 29)
+    assert relative_error(out, expected) < bound
+    with torch.no_grad():
+        assert torch.equal(linear_glu(*ours, *none, activation), out)
+    upstream = randn(generator, 13, 29).to(dtype)
+    out.backward(upstream)
+    expected.backward(upstream.double())
+    assert_gradients(ours, truth, relative_error, bound)
+
+
+@pytest.mark.parametrize("activation", ["gelu", "silu"])
+def test_linear_glu_gradcheck_and_errors(activation: str, generator: torch.Generator) -> None:
+    tensors = doubles([randn(generator, 4, 3), randn(generator, 6, 3), randn(generator, 6)])
+    assert torch.autograd.gradcheck(lambda *t: linear_glu(*t, activation), tensors)
+    with pytest.raises(ValueError, match="fit together"):
+        linear_glu(tensors[0], tensors[1][:5], None, activation)
+    with pytest.raises(ValueError, match="activation must be one of gelu, silu, got 'relu'"):
+        linear_glu(*tensors, "relu")
+
+
+def test_linear_glu_keeps_the_product_alone(generator: torch.Generator) -> None:
+    x, weight = randn(generator, 4, 3).requires_grad_(), randn(generator, 6, 3)
+    kept: list[Tensor] = []
+    with torch.autograd.graph.saved_tensors_hooks(lambda t: kept.append(t) or t, lambda t: t):
+        linear_glu(x, weight, None, "gelu")
+    assert sorted(t.shape for t in kept) == [(3, 6), (4, 6)]
 
 
 def embedding_problem(generator: torch.Generator, dtype: torch.dtype) -> tuple[list[Tensor], list[Tensor]]:

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from xlt_engine.kernels import dropout, dropout_residual_layer_norm
+from xlt_engine.kernels import dropout, dropout_residual_layer_norm, residual_norm
 
 Error = Callable[[Tensor, Tensor], float]
 
@@ -134,3 +134,109 @@ def test_shapes_are_checked(generator: torch.Generator) -> None:
         dropout_residual_layer_norm(x, residual, weight, bias, eps=1e-12, x_bias=bias[:1])
     with pytest.raises(ValueError, match="probability"):
         dropout_residual_layer_norm(x, residual, weight, bias, eps=1e-12, p=1.0, seed=1)
+
+
+NORMS = {"without a bias": (False, False), "with a bias": (True, False), "rms": (False, True)}
+
+
+def norm_problem(
+    has_residual: bool, has_bias: bool, generator: torch.Generator, dtype: torch.dtype
+) -> list[Tensor | None]:
+    x, residual, weight, bias = inputs(13, 33, generator, dtype)
+    return [x, residual if has_residual else None, weight, bias if has_bias else None]
+
+
+def norm_reference(
+    x: Tensor, residual: Tensor | None, weight: Tensor, bias: Tensor | None, eps: float, rms: bool
+) -> tuple[Tensor, Tensor]:
+    total = x if residual is None else x + residual
+    centred = total if rms else total - total.mean(-1, keepdim=True)
+    normed = centred / (centred.square().mean(-1, keepdim=True) + eps).sqrt() * weight
+    return total, normed if bias is None else normed + bias
+
+
+def doubled(tensors: list[Tensor | None]) -> list[Tensor | None]:
+    return [None if t is None else t.detach().double().requires_grad_() for t in tensors]
+
+
+@pytest.mark.parametrize(("has_bias", "rms"), NORMS.values(), ids=NORMS.keys())
+@pytest.mark.parametrize("has_residual", [True, False])
+@pytest.mark.parametrize(("dtype", "bound"), [(torch.float32, 1e-5), (torch.bfloat16, 1e-2)])
+def test_residual_norm_equals_the_formula_in_fp64(
+    dtype: torch.dtype,
+    bound: float,
+    has_residual: bool,
+    has_bias: bool,
+    rms: bool,
+    generator: torch.Generator,
+    relative_error: Error,
+) -> None:
+    """Of the gradient of both results, and of each alone."""
+    ours = norm_problem(has_residual, has_bias, generator, dtype)
+    truth = doubled(ours)
+    results = residual_norm(*ours, eps=1e-5, rms=rms)
+    expected = norm_reference(*truth, eps=1e-5, rms=rms)
+    upstream = [torch.randn(13, 33, generator=generator).to(dtype) for _ in results]
+    assert has_residual or results[0] is ours[0]
+    with torch.no_grad():
+        again = residual_norm(*ours, eps=1e-5, rms=rms)
+    for a, b, c in zip(results, expected, again, strict=True):
+        assert a.dtype == dtype
+        assert torch.equal(a, c)
+        assert relative_error(a, b) < bound
+    leaves, true_leaves = ([t for t in tensors if t is not None] for tensors in (ours, truth))
+    for used in ((0, 1), (0,), (1,)):
+        sums = [
+            sum((r[i] * u.to(r[i].dtype)).sum() for i, u in enumerate(upstream) if i in used)
+            for r in (results, expected)
+        ]
+        found = torch.autograd.grad(sums[0], leaves, retain_graph=True, allow_unused=True)
+        right = torch.autograd.grad(sums[1], true_leaves, retain_graph=True, allow_unused=True)
+        for a, b in zip(found, right, strict=True):
+            if b is None:
+                assert a is None or not a.any()
+            else:
+                assert a is not None
+                assert relative_error(a, b) < bound
+
+
+@pytest.mark.parametrize(("has_bias", "rms"), NORMS.values(), ids=NORMS.keys())
+def test_residual_norm_gradcheck(has_bias: bool, rms: bool, generator: torch.Generator) -> None:
+    tensors = [
+        None if t is None else t[..., :5].detach()[:4].requires_grad_()
+        for t in doubled(norm_problem(True, has_bias, generator, torch.float64))
+    ]
+    weight = torch.randn(5, generator=generator).double().requires_grad_()
+    bias = weight.detach().clone().requires_grad_() if has_bias else None
+    assert torch.autograd.gradcheck(
+        lambda x, r, w, b: residual_norm(x, r, w, b, eps=1e-3, rms=rms), (tensors[0], tensors[1], weight, bias)
+    )
+
+
+def test_residual_norm_in_16_bits_with_fp32_weights_and_what_is_frozen(
+    generator: torch.Generator, relative_error: Error
+) -> None:
+    x, residual, weight, bias = inputs(9, 16, generator, torch.float32)
+    half = x.detach().bfloat16().requires_grad_(), residual.detach().bfloat16()
+    total, normed = residual_norm(*half, weight, bias, eps=1e-5)
+    assert (total.dtype, normed.dtype) == (torch.bfloat16, torch.bfloat16)
+    expected = norm_reference(total.double(), None, weight.double(), bias.double(), 1e-5, False)[1]
+    assert relative_error(normed, expected) < 1.1 * relative_error(expected.bfloat16(), expected)
+    normed.float().sum().backward()
+    assert half[0].grad is not None
+    assert half[0].grad.dtype == torch.bfloat16
+    assert weight.grad is not None
+    assert weight.grad.dtype == torch.float32
+    weight.grad = None
+    residual_norm(x.detach(), residual.detach(), weight, None, eps=1e-5)[1].sum().backward()
+    assert x.grad is None
+    assert weight.grad is not None
+
+
+def test_residual_norm_that_does_not_fit(generator: torch.Generator) -> None:
+    x, residual, weight, bias = inputs(3, 4, generator, torch.float32)
+    for wrong in ((x, residual[:2], weight, bias), (x, None, weight[:3], None), (x, None, weight, bias[:3])):
+        with pytest.raises(ValueError, match="fit together"):
+            residual_norm(*wrong, eps=1e-5)
+    with pytest.raises(ValueError, match="no bias"):
+        residual_norm(x, residual, weight, bias, eps=1e-5, rms=True)
