@@ -98,6 +98,8 @@ class PredictionHead(Head):
     """
 
     kind = "prediction"
+    dense_bias: nn.Parameter | None
+    norm_bias: nn.Parameter | None
 
     def __init__(self, config: EncoderConfig, num_classes: int, dropout: float = 0.0, *, seed: int | None = 0) -> None:
         super().__init__(config.hidden_size, num_classes, dropout)

@@ -261,7 +261,7 @@ class PreNormLayer(_PreNormPart):
         tokens, keys = qkv.shape[0], self.parts.key_heads
         if keys == self.heads:
             return qkv.view(tokens, 3, self.heads, -1)
-        q, k, v = qkv.view(tokens, self.heads + 2 * keys, -1).split((self.heads, keys, keys), 1)
+        q, k, v = torch.split(qkv.view(tokens, self.heads + 2 * keys, -1), [self.heads, keys, keys], 1)
         k, v = (x.repeat_interleave(self.heads // keys, 1) for x in (k, v))
         return torch.stack((q, k, v), 1)
 

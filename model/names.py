@@ -9,11 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+import torch
 from torch import Tensor, nn
 
 from .cloze import ClozeHead
-from .encoder import Embeddings, Encoder, Layer
+from .encoder import Encoder
 from .heads import Head, VoterHeads
+from .layers import Embeddings, Layer
 from .match import pre_norm_tensors
 from .tasks import MaskedLM, Pooler, TaskModel
 
@@ -67,13 +69,14 @@ def _pre_norm(model: Encoder | MaskedLM) -> Views:
     found: Views = {}
     for path, names, rows, _ in pre_norm_tensors(model.config, masked_lm=masked_lm):
         inside = "encoder." if masked_lm and path.startswith(("embeddings.", "layers.", "final.")) else ""
-        found |= zip(names, model.get_parameter(inside + path).split(rows), strict=True)
+        found |= zip(names, torch.split(model.get_parameter(inside + path), list(rows)), strict=True)
     return found
 
 
 def _masked_lm(model: MaskedLM) -> Views:
     if model.config.pre_norm is not None:
         return _pre_norm(model)
+    assert model.decoder_bias is not None
     return {**_encoder(model.encoder), **_pairs(model, _TRANSFORM), _DECODER_BIAS: model.decoder_bias}
 
 

@@ -85,10 +85,10 @@ def _pre_norm_layer(layer: PreNormLayer, hidden: Tensor, seen: Tensor, positions
     normed = hidden if layer.normalised else _norm(layer, "attention_norm", hidden)
     qkv, keys = functional.linear(normed, layer.qkv_weight, layer.qkv_bias), layer.parts.key_heads
     heads = qkv.view(rows, length, layer.heads + 2 * keys, size // layer.heads).transpose(1, 2)
-    q, k, v = heads.split((layer.heads, keys, keys), 1)
+    q, k, v = torch.split(heads, [layer.heads, keys, keys], 1)
     table = rotary_table(positions, size // layer.heads, layer.base)
-    shared = (x.repeat_interleave(layer.heads // keys, 1) for x in (_turn(k, table), v))
-    context = functional.scaled_dot_product_attention(_turn(q, table), *shared, attn_mask=seen)
+    k, v = (x.repeat_interleave(layer.heads // keys, 1) for x in (_turn(k, table), v))
+    context = functional.scaled_dot_product_attention(_turn(q, table), k, v, attn_mask=seen)
     context = context.transpose(1, 2).reshape(rows, length, size)
     hidden = hidden + functional.linear(context, layer.output_weight, layer.output_bias)
     gate, value = functional.linear(_norm(layer, "mlp_norm", hidden), layer.up_weight, layer.up_bias).chunk(2, -1)

@@ -77,7 +77,7 @@ def plain_head(model: TaskModel, tensors: Mapping[str, Tensor]) -> XltHead:
     head = XltHead(**head_arguments(model))
     head.load_state_dict({name.removeprefix(HEAD): value for name, value in tensors.items() if name.startswith(HEAD)})
     if isinstance(model.head, PredictionHead):  # transformers has this head itself, so that no folder needs its code
-        head.voters[0].insert(0, _Prediction(model.head))
+        head.voters[0] = nn.Sequential(_Prediction(model.head), head.voters[0])
     return head
 
 
