@@ -263,7 +263,7 @@ def packed_attention(
     if window is not None and window < 0:
         raise ValueError(f"window must be 0 or more, got {window}")
     seed = seed if is_active(p, seed) else None
-    if use_triton(qkv) and qkv.shape[3] <= _WIDEST_HEAD and rotary is None and window is None:
+    if use_triton(qkv) and qkv.shape[3] <= _WIDEST_HEAD:
         from .fused.attention import packed_attention as fused
 
         if plan is not None:
@@ -272,7 +272,8 @@ def packed_attention(
             raise ValueError(f"qkv is on {qkv.device}, cu_seqlens on {cu_seqlens.device}")
         qkv, cu_seqlens = qkv if qkv.stride(-1) == 1 else qkv.contiguous(), cu_seqlens.contiguous()
         seeds = seed_tensor(p, seed, qkv.device)
-        out: Tensor = fused(qkv, cu_seqlens, max_seqlen, seeds, site, p, needs_gradient(qkv))[0]
+        rotary = None if rotary is None else rotary.float().contiguous()
+        out: Tensor = fused(qkv, cu_seqlens, max_seqlen, seeds, site, p, needs_gradient(qkv), rotary, window)[0]
         return out
     if torch.compiler.is_exporting() and seed is None:
         return _exported(qkv, cu_seqlens, rotary, window)

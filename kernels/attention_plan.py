@@ -13,7 +13,7 @@ from torch import Tensor
 
 _GROUP_COST = 3000
 _TOKEN_COST = 40
-_QUERIES = 128
+_QUERIES = 64
 _OUT_OF_SIGHT = -1e30
 """In place of -inf for padding under a window: a query that is padding may see nothing else, and must stay a number."""
 

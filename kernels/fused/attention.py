@@ -10,6 +10,8 @@ dtype of the operands before a product.
 
 A mask's row is `(first row + token in the batch) * heads + head`, its column the key's place in its own sequence.
 
+With rotary positions and windows the kernels are compiled for them (`attention_kernels.py`); without they are not.
+
 Bytes moved, at least, with e bytes an element: forward 4 * e * T * heads * d, backward 7 * e * T * heads * d (8 with
 `out`), and 4 * T * heads of log-sum-exp in each.
 Measured: not yet on a GPU.
@@ -80,7 +82,17 @@ def backward_tile(size: int, bits: int) -> Tile:
 class _Call:
     """What every kernel of a call is given: strides, sizes, dropout and constants."""
 
-    def __init__(self, qkv: Tensor, max_seqlen: int, cu_seqlens: Tensor, seed: Tensor | None, site: int, p: float):
+    def __init__(
+        self,
+        qkv: Tensor,
+        max_seqlen: int,
+        cu_seqlens: Tensor,
+        seed: Tensor | None,
+        site: int,
+        p: float,
+        rotary: Tensor | None,
+        window: int | None,
+    ):
         self.tokens, _, self.heads, self.size = qkv.shape
         self.bits = 8 * qkv.element_size()
         self.pairs = (cu_seqlens.shape[0] - 1) * self.heads
@@ -92,6 +104,8 @@ class _Call:
         self.wide = _wide(self.size)
         precise = torch.get_float32_matmul_precision() == "highest"
         self.constants: dict[str, Any] = {
+            "ROTARY": rotary is not None,
+            "WINDOW": -1 if window is None else window,
             "HEAD": self.size,
             "WIDE": self.wide,
             "DROPOUT": seed is not None,
@@ -103,14 +117,22 @@ class _Call:
 
 @torch.library.custom_op("xlt::packed_attention", mutates_args=())
 def packed_attention(
-    qkv: Tensor, cu_seqlens: Tensor, max_seqlen: int, seed: Tensor | None, site: int, p: float, with_log_sum: bool
+    qkv: Tensor,
+    cu_seqlens: Tensor,
+    max_seqlen: int,
+    seed: Tensor | None,
+    site: int,
+    p: float,
+    with_log_sum: bool,
+    rotary: Tensor | None = None,
+    window: int | None = None,
 ) -> tuple[Tensor, Tensor]:
     """`kernels.packed_attention` for `qkv` [T, 3, heads, d] with adjacent elements of a head, all on one device.
 
     Returns the output, and the base-2 log-sum-exp of the scores [heads, T] if `with_log_sum`, for the gradient.
     """
     out, log_sum = _outputs(qkv, with_log_sum)
-    call = _Call(qkv, max_seqlen, cu_seqlens, seed, site, p)
+    call = _Call(qkv, max_seqlen, cu_seqlens, seed, site, p, rotary, window)
     if call.empty:
         return out.zero_(), log_sum.zero_()
     tile = forward_tile(max_seqlen, call.size, call.bits)
@@ -118,7 +140,7 @@ def packed_attention(
     launch(
         forward_kernel,
         (call.pairs * blocks,),
-        (qkv, out, log_sum, cu_seqlens, seed),
+        (qkv, rotary, out, log_sum, cu_seqlens, seed),
         (*call.sizes, blocks, *call.dropout, call.scale),
         ROWS=tile.own,
         KEYS=tile.step,
@@ -138,7 +160,7 @@ def _outputs(qkv: Tensor, with_log_sum: bool) -> tuple[Tensor, Tensor]:
     return qkv.new_empty(tokens, heads, size), qkv.new_empty(shape, dtype=torch.float32)
 
 
-packed_attention.register_fake(lambda qkv, cu_seqlens, max_seqlen, seed, site, p, save: _outputs(qkv, save))
+packed_attention.register_fake(lambda qkv, cu_seqlens, max_seqlen, seed, site, p, save, *_: _outputs(qkv, save))
 
 
 @torch.library.custom_op("xlt::packed_attention_backward", mutates_args=())
@@ -152,10 +174,12 @@ def packed_attention_backward(
     seed: Tensor | None,
     site: int,
     p: float,
+    rotary: Tensor | None = None,
+    window: int | None = None,
 ) -> Tensor:
     """The gradient of `qkv`, contiguous; `grad` is contiguous, `out` given unless `whole_tile` holds the sequences."""
     d_qkv = torch.empty_like(qkv, memory_format=torch.contiguous_format)
-    call = _Call(qkv, max_seqlen, cu_seqlens, seed, site, p)
+    call = _Call(qkv, max_seqlen, cu_seqlens, seed, site, p, rotary, window)
     if call.empty:
         return d_qkv.zero_()
     tile = whole_tile(max_seqlen, call.size, call.bits)
@@ -163,7 +187,7 @@ def packed_attention_backward(
         launch(
             backward_whole_kernel,
             (call.pairs,),
-            (qkv, d_qkv, grad, log_sum, cu_seqlens, seed),
+            (qkv, rotary, d_qkv, grad, log_sum, cu_seqlens, seed),
             (*call.sizes, *call.dropout, call.scale, call.factor),
             ROWS=tile.own,
             SHORT=max(_SMALLEST, tile.own // 2),
@@ -181,7 +205,7 @@ def packed_attention_backward(
     launch(
         backward_kernel,
         (call.pairs * blocks, 2),
-        (qkv, d_qkv, grad, log_sum, delta, cu_seqlens, seed),
+        (qkv, rotary, d_qkv, grad, log_sum, delta, cu_seqlens, seed),
         (*call.sizes, blocks, *call.dropout, call.scale, call.factor),
         OWN=tile.own,
         STEP=tile.step,
@@ -199,21 +223,20 @@ packed_attention_backward.register_fake(
 
 
 def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
-    qkv, cu_seqlens, ctx.max_seqlen, seed, ctx.site, ctx.p, _ = inputs
+    qkv, cu_seqlens, ctx.max_seqlen, seed, ctx.site, ctx.p, _, rotary, ctx.window = inputs
     out, log_sum = output
     whole = whole_tile(ctx.max_seqlen, qkv.shape[3], 8 * qkv.element_size()) is not None
-    ctx.save_for_backward(qkv, None if whole else out, log_sum, cu_seqlens, seed)
+    ctx.save_for_backward(qkv, None if whole else out, log_sum, cu_seqlens, seed, rotary)
     ctx.set_materialize_grads(False)
 
 
-def _backward(ctx: Any, grad: Tensor | None, _: None) -> tuple[Tensor | None, None, None, None, None, None, None]:
+def _backward(ctx: Any, grad: Tensor | None, _: None) -> tuple[Tensor | None, ...]:
     d_qkv = None
     if grad is not None and ctx.needs_input_grad[0]:
-        qkv, out, log_sum, cu_seqlens, seed = ctx.saved_tensors
-        d_qkv = packed_attention_backward(
-            grad.contiguous(), qkv, out, log_sum, cu_seqlens, ctx.max_seqlen, seed, ctx.site, ctx.p
-        )
-    return d_qkv, None, None, None, None, None, None
+        qkv, out, log_sum, cu_seqlens, seed, rotary = ctx.saved_tensors
+        where = cu_seqlens, ctx.max_seqlen, seed, ctx.site, ctx.p, rotary, ctx.window
+        d_qkv = packed_attention_backward(grad.contiguous(), qkv, out, log_sum, *where)
+    return d_qkv, *(None,) * 8
 
 
 packed_attention.register_autograd(_backward, setup_context=_setup_context)

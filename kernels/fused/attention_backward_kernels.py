@@ -9,7 +9,7 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from .attention_kernels import load, mask_keys, mask_of, place, store
+from .attention_kernels import load, load_turned, mask_keys, mask_of, near, place, reach, store, store_turned_back
 from .masks import keep
 
 
@@ -41,6 +41,7 @@ def _score_gradient(p, d_p, delta, keep_scale, DROPOUT: tl.constexpr):
 @triton.jit
 def _backward_tile(
     parts,  # pointers to the sequence's first query, key and value of this head
+    rotary_ptr,  # to the angles of its first token
     d_parts,  # likewise their gradients
     d_out_ptr,
     log_sum_ptr,
@@ -55,19 +56,24 @@ def _backward_tile(
     WIDE: tl.constexpr,
     DROPOUT: tl.constexpr,
     PRECISION: tl.constexpr,
+    ROTARY: tl.constexpr,
+    WINDOW: tl.constexpr,
 ):
     """All gradients of a sequence of at most ROWS tokens."""
     dropped, keep_scale = rate
     row = tl.arange(0, ROWS)
     key0, key1 = mask_keys(mask, row, DROPOUT)
-    q = load(parts[0], strides[0], row, length, HEAD, WIDE)
-    k = load(parts[1], strides[0], row, length, HEAD, WIDE)
+    q = load_turned(parts[0], strides[0], rotary_ptr, row, length, HEAD, WIDE, ROTARY)
+    k = load_turned(parts[1], strides[0], rotary_ptr, row, length, HEAD, WIDE, ROTARY)
     v = load(parts[2], strides[0], row, length, HEAD, WIDE)
     d_out = load(d_out_ptr, strides[2], row, length, HEAD, WIDE)
     log_sum = tl.load(log_sum_ptr + row, mask=row < length, other=0.0)
     scores = tl.dot(q, tl.trans(k), input_precision=PRECISION) * scale
+    seen = (row < length)[None, :]
+    if WINDOW >= 0:
+        seen = seen & near(row[:, None], row[None, :], length, WINDOW)
     p = _signed_probability(
-        scores, log_sum[:, None], (row < length)[None, :], key0[:, None], key1[:, None], row[None, :], dropped, DROPOUT
+        scores, log_sum[:, None], seen, key0[:, None], key1[:, None], row[None, :], dropped, DROPOUT
     )
     kept = _kept(p, DROPOUT)
     d_v = tl.dot(tl.trans(kept.to(v.dtype)), d_out, input_precision=PRECISION) * keep_scale
@@ -77,14 +83,15 @@ def _backward_tile(
     delta = tl.sum(kept * d_p, 1) * (keep_scale / tl.sum(tl.abs(p), 1))
     d_scores = _score_gradient(p, d_p, delta[:, None], keep_scale, DROPOUT).to(q.dtype)
     d_q = tl.dot(d_scores, k, input_precision=PRECISION) * factor
-    store(d_parts[0], strides[1], row, length, d_q, HEAD, WIDE)
+    store_turned_back(d_parts[0], strides[1], rotary_ptr, row, length, d_q, HEAD, WIDE, ROTARY)
     d_k = tl.dot(tl.trans(d_scores), q, input_precision=PRECISION) * factor
-    store(d_parts[1], strides[1], row, length, d_k, HEAD, WIDE)
+    store_turned_back(d_parts[1], strides[1], rotary_ptr, row, length, d_k, HEAD, WIDE, ROTARY)
 
 
 @triton.jit(do_not_specialize=["tokens", "heads", "site", "dropped"])
 def backward_whole_kernel(
     qkv_ptr,  # (T, 3, heads, HEAD), strided
+    rotary_ptr,  # (T, HEAD) fp32; unused without ROTARY
     d_qkv_ptr,  # (T, 3, heads, HEAD)
     d_out_ptr,  # (T, heads, HEAD)
     log_sum_ptr,  # (heads, T) fp32
@@ -106,6 +113,8 @@ def backward_whole_kernel(
     WIDE: tl.constexpr,
     DROPOUT: tl.constexpr,
     PRECISION: tl.constexpr,
+    ROTARY: tl.constexpr,
+    WINDOW: tl.constexpr,
 ):
     _, head, start, length = place(starts_ptr, heads, 1)
     if length > 0:
@@ -119,15 +128,17 @@ def backward_whole_kernel(
         d_out_ptr += start * width + head * HEAD
         log_sum_ptr += head.to(tl.int64) * tokens + start
         strides = token_stride, 3 * width, width
+        if ROTARY:
+            rotary_ptr += start * HEAD
         if length <= SHORT:
             _backward_tile(
-                parts, d_parts, d_out_ptr, log_sum_ptr, strides, length, mask, rate, scale, factor,
-                SHORT, HEAD, WIDE, DROPOUT, PRECISION,
+                parts, rotary_ptr, d_parts, d_out_ptr, log_sum_ptr, strides, length, mask, rate, scale, factor,
+                SHORT, HEAD, WIDE, DROPOUT, PRECISION, ROTARY, WINDOW,
             )  # fmt: skip
         else:
             _backward_tile(
-                parts, d_parts, d_out_ptr, log_sum_ptr, strides, length, mask, rate, scale, factor,
-                ROWS, HEAD, WIDE, DROPOUT, PRECISION,
+                parts, rotary_ptr, d_parts, d_out_ptr, log_sum_ptr, strides, length, mask, rate, scale, factor,
+                ROWS, HEAD, WIDE, DROPOUT, PRECISION, ROTARY, WINDOW,
             )  # fmt: skip
 
 
@@ -153,6 +164,7 @@ def delta_kernel(
 @triton.jit
 def _key_gradients(
     parts,
+    rotary_ptr,
     d_parts,
     d_out_ptr,
     log_sum_ptr,
@@ -171,21 +183,29 @@ def _key_gradients(
     LIMIT: tl.constexpr,
     DROPOUT: tl.constexpr,
     PRECISION: tl.constexpr,
+    ROTARY: tl.constexpr,
+    WINDOW: tl.constexpr,
 ):
     """The gradients of a block of OWN keys and their values, STEP queries at a time; score tiles are [key, query]."""
     dropped, keep_scale = rate
     column = block * OWN + tl.arange(0, OWN)
-    k = load(parts[1], strides[0], column, length, HEAD, WIDE)
+    k = load_turned(parts[1], strides[0], rotary_ptr, column, length, HEAD, WIDE, ROTARY)
     v = load(parts[2], strides[0], column, length, HEAD, WIDE)
-    inside = (column < length)[:, None]
     d_k = tl.zeros([OWN, WIDE], tl.float32)
     d_v = tl.zeros([OWN, WIDE], tl.float32)
-    for first in range(0, LIMIT if LIMIT else length, STEP):
+    begin = 0
+    end = LIMIT if LIMIT else length
+    if WINDOW >= 0:
+        begin, end = reach(block, length, OWN, STEP, WINDOW)
+    for first in range(begin, end, STEP):
         row = first + tl.arange(0, STEP)
-        q = load(parts[0], strides[0], row, length, HEAD, WIDE)
+        q = load_turned(parts[0], strides[0], rotary_ptr, row, length, HEAD, WIDE, ROTARY)
         log_sum = tl.load(log_sum_ptr + row, mask=row < length, other=0.0)
         key0, key1 = mask_keys(mask, row, DROPOUT)
         scores = tl.dot(k, tl.trans(q), input_precision=PRECISION) * scale
+        inside = (column < length)[:, None]
+        if WINDOW >= 0:
+            inside = inside & near(row[None, :], column[:, None], length, WINDOW)
         p = _signed_probability(
             scores, log_sum[None, :], inside, key0[None, :], key1[None, :], column[:, None], dropped, DROPOUT
         )
@@ -195,13 +215,14 @@ def _key_gradients(
         delta = tl.load(delta_ptr + row, mask=row < length, other=0.0)
         d_scores = _score_gradient(p, d_p, delta[None, :], keep_scale, DROPOUT)
         d_k = tl.dot(d_scores.to(q.dtype), q, d_k, input_precision=PRECISION)
-    store(d_parts[1], strides[1], column, length, d_k * factor, HEAD, WIDE)
+    store_turned_back(d_parts[1], strides[1], rotary_ptr, column, length, d_k * factor, HEAD, WIDE, ROTARY)
     store(d_parts[2], strides[1], column, length, d_v * keep_scale, HEAD, WIDE)
 
 
 @triton.jit
 def _query_gradients(
     parts,
+    rotary_ptr,
     d_parts,
     d_out_ptr,
     log_sum_ptr,
@@ -220,34 +241,43 @@ def _query_gradients(
     LIMIT: tl.constexpr,
     DROPOUT: tl.constexpr,
     PRECISION: tl.constexpr,
+    ROTARY: tl.constexpr,
+    WINDOW: tl.constexpr,
 ):
     """The gradient of a block of OWN queries, STEP keys at a time."""
     dropped, keep_scale = rate
     row = block * OWN + tl.arange(0, OWN)
     key0, key1 = mask_keys(mask, row, DROPOUT)
-    q = load(parts[0], strides[0], row, length, HEAD, WIDE)
+    q = load_turned(parts[0], strides[0], rotary_ptr, row, length, HEAD, WIDE, ROTARY)
     d_out = load(d_out_ptr, strides[2], row, length, HEAD, WIDE)
     log_sum = tl.load(log_sum_ptr + row, mask=row < length, other=0.0)
     delta = tl.load(delta_ptr + row, mask=row < length, other=0.0)
     d_q = tl.zeros([OWN, WIDE], tl.float32)
-    for first in range(0, LIMIT if LIMIT else length, STEP):
+    begin = 0
+    end = LIMIT if LIMIT else length
+    if WINDOW >= 0:
+        begin, end = reach(block, length, OWN, STEP, WINDOW)
+    for first in range(begin, end, STEP):
         column = first + tl.arange(0, STEP)
-        k = load(parts[1], strides[0], column, length, HEAD, WIDE)
+        k = load_turned(parts[1], strides[0], rotary_ptr, column, length, HEAD, WIDE, ROTARY)
         v = load(parts[2], strides[0], column, length, HEAD, WIDE)
         scores = tl.dot(q, tl.trans(k), input_precision=PRECISION) * scale
         inside = (column < length)[None, :]
+        if WINDOW >= 0:
+            inside = inside & near(row[:, None], column[None, :], length, WINDOW)
         p = _signed_probability(
             scores, log_sum[:, None], inside, key0[:, None], key1[:, None], column[None, :], dropped, DROPOUT
         )
         d_p = tl.dot(d_out, tl.trans(v), input_precision=PRECISION)
         d_scores = _score_gradient(p, d_p, delta[:, None], keep_scale, DROPOUT)
         d_q = tl.dot(d_scores.to(k.dtype), k, d_q, input_precision=PRECISION)
-    store(d_parts[0], strides[1], row, length, d_q * factor, HEAD, WIDE)
+    store_turned_back(d_parts[0], strides[1], rotary_ptr, row, length, d_q * factor, HEAD, WIDE, ROTARY)
 
 
 @triton.jit(do_not_specialize=["tokens", "heads", "blocks", "site", "dropped"])
 def backward_kernel(
     qkv_ptr,  # (T, 3, heads, HEAD), strided
+    rotary_ptr,  # (T, HEAD) fp32; unused without ROTARY
     d_qkv_ptr,  # (T, 3, heads, HEAD)
     d_out_ptr,  # (T, heads, HEAD)
     log_sum_ptr,  # (heads, T) fp32
@@ -272,6 +302,8 @@ def backward_kernel(
     LIMIT: tl.constexpr,
     DROPOUT: tl.constexpr,
     PRECISION: tl.constexpr,
+    ROTARY: tl.constexpr,
+    WINDOW: tl.constexpr,
 ):
     """Programs of the second axis: 0 has a block of keys, 1 a block of queries."""
     block, head, start, length = place(starts_ptr, heads, blocks)
@@ -287,13 +319,15 @@ def backward_kernel(
         log_sum_ptr += head.to(tl.int64) * tokens + start
         delta_ptr += head.to(tl.int64) * tokens + start
         strides = token_stride, 3 * width, width
+        if ROTARY:
+            rotary_ptr += start * HEAD
         if tl.program_id(1) == 0:
             _key_gradients(
-                parts, d_parts, d_out_ptr, log_sum_ptr, delta_ptr, strides, block, length, mask, rate, scale, factor,
-                OWN, STEP, HEAD, WIDE, LIMIT, DROPOUT, PRECISION,
+                parts, rotary_ptr, d_parts, d_out_ptr, log_sum_ptr, delta_ptr, strides, block, length, mask, rate,
+                scale, factor, OWN, STEP, HEAD, WIDE, LIMIT, DROPOUT, PRECISION, ROTARY, WINDOW,
             )  # fmt: skip
         else:
             _query_gradients(
-                parts, d_parts, d_out_ptr, log_sum_ptr, delta_ptr, strides, block, length, mask, rate, scale, factor,
-                OWN, STEP, HEAD, WIDE, LIMIT, DROPOUT, PRECISION,
+                parts, rotary_ptr, d_parts, d_out_ptr, log_sum_ptr, delta_ptr, strides, block, length, mask, rate,
+                scale, factor, OWN, STEP, HEAD, WIDE, LIMIT, DROPOUT, PRECISION, ROTARY, WINDOW,
             )  # fmt: skip
