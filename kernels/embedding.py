@@ -87,7 +87,7 @@ def embedding_layer_norm(
         raise misfit(**numbers, word=word, position=position, segment=segment, weight=weight, bias=bias)
     check_buffer("word_grad", word_grad, word)
     if use_triton(word) and weight.shape[0] <= MAX_FUSED_COLUMNS:
-        from .fused.embedding import embedding_layer_norm as fused
+        from .fused.norms.embedding import embedding_layer_norm as fused
 
         save = needs_gradient(*tables, weight, bias)
         flat = [i.reshape(-1).contiguous() for i in ids]

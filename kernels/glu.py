@@ -14,7 +14,7 @@ from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
 from .checks import check_option, misfit
-from .dispatch import needs_gradient
+from .dispatch import needs_gradient, use_triton
 
 ACTIVATIONS = ("gelu", "silu")
 
@@ -56,7 +56,8 @@ def _activate(x: Tensor, out: Tensor, activation: str) -> Tensor:
 def linear_glu(x: Tensor, weight: Tensor, bias: Tensor | None, activation: str) -> Tensor:
     """`act(a) * b`, where `a` and `b` are the two halves of the columns of `x @ weight.T + bias`.
 
-    Autograd keeps `x`, `weight` and the product. Without gradients the result overwrites the first half of the product.
+    Autograd keeps `x`, `weight` and the product. Without gradients plain torch writes over the product, and the Triton
+    path makes the gradient of `bias` in the pass that makes that of the product.
 
     Args:
         x: [T, H].
@@ -65,7 +66,7 @@ def linear_glu(x: Tensor, weight: Tensor, bias: Tensor | None, activation: str) 
         activation: "gelu" with the error function, or "silu".
 
     Returns:
-        [T, F]; rows may be 2F apart.
+        [T, F]; in plain torch its rows may be 2F apart.
 
     Raises:
         ValueError: an unknown activation, or shapes that do not fit together.
@@ -73,6 +74,15 @@ def linear_glu(x: Tensor, weight: Tensor, bias: Tensor | None, activation: str) 
     check_option("activation", activation, ACTIVATIONS)
     if weight.shape[0] % 2 or weight.shape[1] != x.shape[-1] or (bias is not None and bias.shape != weight.shape[:1]):
         raise misfit(x=x, weight=weight, bias=bias)
+    if use_triton(x):
+        both = functional.linear(x, weight, None if bias is None else bias.detach())
+        # Autocast may have made a type of it that stays in plain torch.
+        if use_triton(both):
+            from .fused.glu import glu as fused
+
+            trained = bias if bias is not None and bias.requires_grad else None
+            out: Tensor = fused(both, trained, activation)
+            return out
     both = functional.linear(x, weight, bias)
     if needs_gradient(both):
         apply: Callable[..., Tensor] = _Gated.apply

@@ -128,7 +128,7 @@ def dropout_residual_layer_norm(
     if any(v.shape != x.shape[-1:] for v in vectors) or (residual is not None and residual.shape != x.shape):
         raise misfit(x=x, residual=residual, weight=weight, bias=bias, x_bias=x_bias)
     if use_triton(x) and weight.shape[0] <= MAX_FUSED_COLUMNS:
-        from .fused.layer_norm import layer_norm as fused
+        from .fused.norms.layer_norm import layer_norm as fused
 
         save = needs_gradient(x, residual, weight, bias, x_bias)
         rows = x.reshape(-1, x.shape[-1]).contiguous()

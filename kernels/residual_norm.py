@@ -14,7 +14,8 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from .checks import misfit
-from .layer_norm import HALF
+from .dispatch import needs_gradient, use_triton
+from .layer_norm import HALF, MAX_FUSED_COLUMNS
 
 
 class _ResidualNorm(torch.autograd.Function):
@@ -24,8 +25,9 @@ class _ResidualNorm(torch.autograd.Function):
     def forward(
         ctx: Any, x: Tensor, residual: Tensor | None, weight: Tensor, bias: Tensor | None, eps: float, rms: bool
     ) -> tuple[Tensor, Tensor] | Tensor:
-        total = x if residual is None else x + residual
-        wide, scale, shift = (t if t is None else _arithmetic(t, total) for t in (total, weight, bias))
+        wide, scale, shift = (None if t is None else _arithmetic(t, x) for t in (x, weight, bias))
+        wide = wide if residual is None else wide + residual
+        total = wide.to(x.dtype)
         ctx.rms = rms
         ctx.dtypes = [None if t is None else t.dtype for t in (x, residual, weight, bias)]
         if rms:
@@ -47,7 +49,7 @@ class _ResidualNorm(torch.autograd.Function):
         (beside, grad) = grads if len(grads) == 2 else (None, grads[0])
         d_total, d_weight, d_bias = beside, None, None
         if grad is not None:
-            wide, up, scale, shift = (t if t is None else _arithmetic(t, total) for t in (total, grad, weight, bias))
+            wide, up, scale, shift = (None if t is None else _arithmetic(t, total) for t in (total, grad, weight, bias))
             d_total, d_weight, d_bias = torch.ops.aten.native_layer_norm_backward(
                 up.contiguous(),
                 wide,
@@ -98,6 +100,15 @@ def residual_norm(
         raise misfit(x=x, residual=residual, weight=weight, bias=bias)
     if rms and bias is not None:
         raise ValueError("an RMS norm has no bias")
+    if use_triton(x) and weight.shape[0] <= MAX_FUSED_COLUMNS:
+        from .fused.norms.residual_norm import residual_norm as fused
+
+        save = needs_gradient(x, residual, weight, bias)
+        rows = x.reshape(-1, x.shape[-1]).contiguous()
+        added = None if residual is None else residual.reshape(rows.shape).contiguous()
+        shift = None if bias is None else bias.contiguous()
+        out, total, *_ = fused(rows, added, weight.contiguous(), shift, eps, rms, save)
+        return x if residual is None else total.view(x.shape), out.view(x.shape)
     apply: Callable[..., Any] = _ResidualNorm.apply
     result = apply(x, residual, weight, bias, eps, rms)
     return (x, result) if residual is None else result

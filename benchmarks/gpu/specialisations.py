@@ -115,11 +115,18 @@ def _dropout(make: Maker) -> Iterator[Call]:
 
 
 def _attention(make: Maker) -> Iterator[Call]:
-    """By the longest sequence: tiles of 16, 32, 64 and 128, and the long way."""
+    """By the longest sequence: tiles of 16, 32, 64 and 128, and the long way; layers of ModernBERT's two kinds."""
     for longest in (16, 24, 64, 128, 256):
         inputs = make(longest + 16, 3, HEADS, 64), torch.tensor([0, 16, longest + 16], dtype=torch.int32), longest
         yield f"attention {longest}", partial(kernels.packed_attention, *inputs, p=0.1, seed=3)
         yield f"attention {longest}, inference", partial(_inference, kernels.packed_attention, *inputs)
+        if longest < 64:
+            continue
+        for kind, window in (("rotary", None), ("rotary, window", 64)):
+            turned = partial(kernels.packed_attention, *inputs, rotary=torch.empty(longest + 16, 64), window=window)
+            yield f"attention {longest}, {kind}", turned
+            if longest == 256:
+                yield f"attention {longest}, {kind}, inference", partial(_inference, turned)
 
 
 def _votes(make: Maker) -> Iterator[Call]:

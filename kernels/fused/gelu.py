@@ -81,14 +81,14 @@ def _normal_tail(x):
 
 
 @triton.jit
-def _gelu(x):
+def gelu_value(x):
     """x Phi(x) = max(x, 0) - |x| Phi(-|x|): without the cancellation of 1 + erf in the negative tail."""
     size, bell, tail = _normal_tail(x)
     return tl.where(x > 0.0, x, 0.0) - size * (bell * tail)
 
 
 @triton.jit
-def _gelu_slope(x):
+def gelu_slope(x):
     """Phi(x) + x phi(x), which is one minus its value at -x."""
     size, bell, tail = _normal_tail(x)
     slope = bell * (tail - size * _DENSITY_AT_ZERO)
@@ -115,7 +115,7 @@ def _gelu_kernel(
     offset = row.to(tl.int64)[:, None] * columns + column[None, :]
     inside = (row < rows)[:, None] & (column < columns)[None, :]
     x = tl.load(pre_ptr + offset, mask=inside, other=0.0).to(tl.float32)
-    out = _gelu(x)
+    out = gelu_value(x)
     if DROPOUT:
         a, b, before = site_keys(seed_ptr, site)
         key0, key1 = row_keys(a, b, before + row)
@@ -159,7 +159,7 @@ def _gelu_backward_kernel(
         if DROPOUT:
             key0, key1 = row_keys(a, b, before + row)
             grad = tl.where(keep(key0[:, None], key1[:, None], column[None, :], dropped), grad * scale, 0.0)
-        d_pre = grad * _gelu_slope(x)
+        d_pre = grad * gelu_slope(x)
         if NEEDS_PRE:
             tl.store(d_pre_ptr + offset, d_pre, mask=inside)
         if NEEDS_BIAS:
@@ -170,7 +170,7 @@ def _gelu_backward_kernel(
 
 
 @triton.jit(do_not_specialize=["parts"])
-def _add_parts_kernel(
+def add_parts_kernel(
     partial_ptr,  # (parts, columns) fp32
     out_ptr,  # (columns,)
     parts,
@@ -256,9 +256,15 @@ def gelu_backward(
         COLUMNS=width,
     )
     if bias_dtype is not None:
-        grid, numbers = (cdiv(columns, _SUM_COLUMNS),), (parts, columns)
-        launch(_add_parts_kernel, grid, (partial, d_bias), numbers, PARTS=_SUM_PARTS, COLUMNS=_SUM_COLUMNS)
+        add_parts(partial, d_bias)
     return d_pre, d_bias
+
+
+def add_parts(partial: Tensor, out: Tensor) -> None:
+    """Sums `partial` [parts, columns] over its parts into `out`, in one order."""
+    parts, columns = partial.shape
+    grid = (cdiv(columns, _SUM_COLUMNS),)
+    launch(add_parts_kernel, grid, (partial, out), (parts, columns), PARTS=_SUM_PARTS, COLUMNS=_SUM_COLUMNS)
 
 
 def _outputs(pre: Tensor, needs_pre: bool, bias_dtype: torch.dtype | None) -> tuple[Tensor, Tensor]:

@@ -44,7 +44,7 @@ def test_every_fault_can_be_planted_and_has_its_tests(path: Path) -> None:
 
 def test_every_file_of_kernels_has_mutants() -> None:
     changed = {mutant.file for mutant in runner.read_lists()}
-    kernels = [path for path in (ROOT / "kernels" / "fused").glob("*.py") if "@triton.jit" in path.read_text("utf-8")]
+    kernels = [path for path in (ROOT / "kernels" / "fused").rglob("*.py") if "@triton.jit" in path.read_text("utf-8")]
     assert len(kernels) > 1
     assert {str(path.relative_to(ROOT)) for path in kernels} - changed == set()
 

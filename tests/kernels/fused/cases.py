@@ -113,6 +113,16 @@ def _attention(generator: torch.Generator) -> Inputs:
     return {"qkv": _normal(generator, sum(LENGTHS), 3, 2, 16), "cu_seqlens": ends, "seed": _seed(generator)}
 
 
+def _turned(generator: torch.Generator) -> Inputs:
+    """One head, and a sequence that fills its tile: the interpreter is slow."""
+    rotary = kernels.rotary_table(torch.arange(21) % 16, 16, 100.0)
+    return {"qkv": _normal(generator, 21, 3, 1, 16), "cu_seqlens": torch.tensor([0, 16, 21]).int(), "rotary": rotary}
+
+
+def _gated(generator: torch.Generator) -> Inputs:
+    return _linear(generator) | {"weight": _normal(generator, 26, HIDDEN), "bias": _normal(generator, 26)}
+
+
 def _voters(generator: torch.Generator) -> Inputs:
     return {
         "logits": 2 * _normal(generator, 3, TOKENS, 5),
@@ -159,6 +169,11 @@ CASES = [
         frozen=("residual", "bias"),
     ),
     Case("layer-norm-bias", _norm_with_bias, lambda **t: kernels.dropout_residual_layer_norm(**t, **_DROP, eps=1e-6)),
+    Case(
+        "residual-norm",
+        _norm,
+        lambda x, residual, weight, bias, seed: kernels.residual_norm(x, residual, weight, bias, eps=1e-6)[::-1],
+    ),
     Case("embedding", _embedding, lambda **t: kernels.embedding_layer_norm(**t, **_DROP, eps=1e-6)),
     Case(
         "embedding-frozen",
@@ -168,6 +183,7 @@ CASES = [
     ),
     Case("linear-gelu", _linear, kernels.linear_gelu),
     Case("linear-gelu-inference", _linear, kernels.linear_gelu, frozen=("x", "weight", "bias")),
+    Case("linear-glu", _gated, lambda **t: kernels.linear_glu(**t, activation="silu")),
     Case("mlm", _vocabulary, kernels.linear_cross_entropy),
     Case("mlm-frozen", _vocabulary, kernels.linear_cross_entropy, frozen=("weight", "bias")),
     Case(
@@ -191,6 +207,12 @@ CASES = [
     Case("attention", _attention, lambda **t: kernels.packed_attention(**t, max_seqlen=max(LENGTHS))),
     Case("attention-dropout", _attention, lambda **t: kernels.packed_attention(**t, **_DROP, max_seqlen=max(LENGTHS))),
     Case("attention-inference", _attention, lambda **t: kernels.packed_attention(**t, max_seqlen=17), frozen=("qkv",)),
+    Case(
+        "attention-window",
+        _turned,
+        lambda **t: kernels.packed_attention(**t, max_seqlen=16, window=5),
+        frozen=("rotary",),
+    ),
     Case("soft-labels", _voters, kernels.soft_label_loss, frozen=_TEACHER),
     Case(
         "soft-labels-kl",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Callable
 from typing import Any
 
@@ -72,19 +71,6 @@ def test_blocks_beyond_the_window_are_not_read(device: torch.device, generator: 
     out, gradient = differentiate(call, qkv, upstream)
     assert torch.equal(out[:64], expected[0][:64])
     assert torch.equal(gradient[:32], expected[1][:32])
-
-
-@pytest.mark.parametrize("longest", [12, 65])
-def test_operators_are_sound(longest: int, device: torch.device, generator: torch.Generator) -> None:
-    fused = importlib.import_module("xlt_engine.kernels.fused.attention")
-    qkv, upstream = inputs([9, 3], 1, 16, device, torch.float32, generator)
-    cu_seqlens, rotary = boundaries([9, 3], device), angles([9, 3], 16, device)
-    arguments = (qkv.requires_grad_(), cu_seqlens, longest, None, 1, 0.0, True, rotary, 4)
-    checks = "test_schema", "test_faketensor"
-    torch.library.opcheck(fused.packed_attention, arguments, test_utils=checks)
-    out, log_sum = (t.detach() for t in fused.packed_attention(*arguments))
-    backward = (upstream, qkv.detach(), out, log_sum, cu_seqlens, longest, None, 1, 0.0, rotary, 4)
-    torch.library.opcheck(fused.packed_attention_backward, backward, test_utils=checks)
 
 
 def test_strided_and_equal_to_the_bit(device: torch.device, dtype: torch.dtype, generator: torch.Generator) -> None:

@@ -117,7 +117,7 @@ def test_operators_are_registered_soundly(case: Case, device: torch.device) -> N
 
 
 def test_every_operator_has_a_case(device: torch.device) -> None:
-    for module in pkgutil.iter_modules(fused.__path__, f"{fused.__name__}."):
+    for module in pkgutil.walk_packages(fused.__path__, f"{fused.__name__}."):
         importlib.import_module(module.name)
     registered = {name.split(".")[0] for name in torch._C._dispatch_get_all_op_names() if name.startswith("xlt::")}
     called = {call[0].name().split(".")[0] for case in CASES for call in calls_of(case, device)}

@@ -88,7 +88,7 @@ def test_all_tokens_equal_and_a_program_walks_over_many_blocks(
     as_good_as: AsGoodAs,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("xlt_engine.kernels.fused.layer_norm.MAX_PROGRAMS", 2)
+    monkeypatch.setattr("xlt_engine.kernels.fused.norms.layer_norm.MAX_PROGRAMS", 2)
     ids, tables = problem((331, 60, 9, 4, 2), generator, device, dtype)
     ids[0] = ids[0][:1].expand(331)
     check(ids, tables, 3, torch.randn(331, 60, generator=generator), as_good_as)
@@ -138,7 +138,7 @@ def test_word_gradients_are_added_to_a_buffer(
 
 
 def operators() -> Any:
-    from xlt_engine.kernels.fused import embedding
+    from xlt_engine.kernels.fused.norms import embedding
 
     return embedding
 

@@ -111,7 +111,7 @@ def test_a_program_walks_over_many_blocks(
     as_good_as: AsGoodAs,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("xlt_engine.kernels.fused.layer_norm.MAX_PROGRAMS", 4)
+    monkeypatch.setattr("xlt_engine.kernels.fused.norms.layer_norm.MAX_PROGRAMS", 4)
     check(inputs(331, 60, generator, device, dtype), 0.1, seed, torch.randn(331, 60, generator=generator), as_good_as)
 
 
@@ -186,7 +186,7 @@ def test_gradients_are_made_only_where_needed(
 
 
 def operators() -> Any:
-    from xlt_engine.kernels.fused import layer_norm
+    from xlt_engine.kernels.fused.norms import layer_norm
 
     return layer_norm
 

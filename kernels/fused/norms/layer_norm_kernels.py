@@ -1,4 +1,6 @@
-"""The kernels of `LayerNorm(dropout(x) + residual)`, and the pieces that every LayerNorm shares.
+"""The kernels of `LayerNorm(dropout(x) + residual)`, and the pieces that every norm shares.
+
+An RMS norm is a LayerNorm whose mean is 0.
 
 Blocks are [ROWS, COLUMNS]: whole rows, COLUMNS the next power of 2 of SIZE, the width of a row.
 """
@@ -8,25 +10,33 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from .masks import keep, row_keys, site_keys
+from ..masks import keep, row_keys, site_keys
 
 
 @triton.jit
-def statistics(total, inside, eps, SIZE: tl.constexpr):
+def statistics(total, inside, eps, SIZE: tl.constexpr, RMS: tl.constexpr = False):
     """Mean, reciprocal deviation and centred values of each row; the variance is that of the centred values."""
-    mean = tl.sum(total, 1) / SIZE
-    centred = tl.where(inside[None, :], total - mean[:, None], 0.0)
+    if RMS:
+        mean = tl.zeros([total.shape[0]], tl.float32)
+        centred = total
+    else:
+        mean = tl.sum(total, 1) / SIZE
+        centred = tl.where(inside[None, :], total - mean[:, None], 0.0)
     variance = tl.sum(centred * centred, 1) / SIZE
     return mean, tl.math.rsqrt(variance + eps), centred
 
 
 @triton.jit
-def total_gradient(grad, normal, weight, rstd, SIZE: tl.constexpr):
+def total_gradient(grad, normal, weight, rstd, SIZE: tl.constexpr, RMS: tl.constexpr = False):
     """The gradient of what was normalised; `grad` and `weight` are zero outside the row."""
     scaled = grad * weight[None, :]
     slope = tl.sum(scaled * normal, 1) / SIZE
-    shift = tl.sum(scaled, 1) / SIZE
-    return (scaled - normal * slope[:, None] - shift[:, None]) * rstd[:, None]
+    if RMS:
+        d_total = (scaled - normal * slope[:, None]) * rstd[:, None]
+    else:
+        shift = tl.sum(scaled, 1) / SIZE
+        d_total = (scaled - normal * slope[:, None] - shift[:, None]) * rstd[:, None]
+    return d_total
 
 
 @triton.jit
@@ -41,7 +51,7 @@ def forward_kernel(
     x_ptr,  # (rows, SIZE)
     residual_ptr,  # (rows, SIZE), or None
     weight_ptr,  # (SIZE,)
-    bias_ptr,  # (SIZE,)
+    bias_ptr,  # (SIZE,), or None
     seed_ptr,  # (2,) int64, or None
     out_ptr,  # (rows, SIZE)
     total_ptr,  # (rows, SIZE): dropout(x) + residual
@@ -59,6 +69,8 @@ def forward_kernel(
     RESIDUAL: tl.constexpr,
     SAVE_TOTAL: tl.constexpr,
     SAVE_STATISTICS: tl.constexpr,
+    BIAS: tl.constexpr,
+    RMS: tl.constexpr,
 ):
     row = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
     column = tl.arange(0, COLUMNS)
@@ -69,7 +81,8 @@ def forward_kernel(
     if RESIDUAL:
         residual = tl.load(residual_ptr + offset, mask=both, other=0.0).to(tl.float32)
     weight = tl.load(weight_ptr + column, mask=inside, other=0.0).to(tl.float32)
-    bias = tl.load(bias_ptr + column, mask=inside, other=0.0).to(tl.float32)
+    if BIAS:
+        bias = tl.load(bias_ptr + column, mask=inside, other=0.0).to(tl.float32)
     if DROPOUT:
         a, b, before = site_keys(seed_ptr, site)
         key0, key1 = row_keys(a, b, before + row)
@@ -78,8 +91,11 @@ def forward_kernel(
         total += residual
     if SAVE_TOTAL:
         tl.store(total_ptr + offset, total, mask=both)
-    mean, rstd, centred = statistics(total, inside, eps, SIZE)
-    tl.store(out_ptr + offset, centred * rstd[:, None] * weight[None, :] + bias[None, :], mask=both)
+    mean, rstd, centred = statistics(total, inside, eps, SIZE, RMS)
+    out = centred * rstd[:, None] * weight[None, :]
+    if BIAS:
+        out += bias[None, :]
+    tl.store(out_ptr + offset, out, mask=both)
     if SAVE_STATISTICS:
         tl.store(mean_ptr + row, mean, mask=row < rows)
         tl.store(rstd_ptr + row, rstd, mask=row < rows)
@@ -104,6 +120,7 @@ def backward_kernel(
     rstd_ptr,  # (rows,) fp32
     weight_ptr,  # (SIZE,)
     seed_ptr,  # (2,) int64, or None
+    beside_ptr,  # (rows, SIZE): the gradient of the sum as a result of its own, or None
     d_total_ptr,  # (rows, SIZE)
     d_x_ptr,  # (rows, SIZE)
     partials_ptr,  # (slots, programs, SIZE) fp32: weight and bias if AFFINE, x_bias if X_BIAS
@@ -120,6 +137,8 @@ def backward_kernel(
     D_X: tl.constexpr,
     AFFINE: tl.constexpr,
     X_BIAS: tl.constexpr,
+    BESIDE: tl.constexpr,
+    RMS: tl.constexpr,
 ):
     column = tl.arange(0, COLUMNS)
     weight = tl.load(weight_ptr + column, mask=column < SIZE, other=0.0).to(tl.float32)
@@ -145,9 +164,11 @@ def backward_kernel(
             d_weight += tl.sum(wide * normal, 0)
             d_bias += tl.sum(wide, 0)
         if D_TOTAL or D_X or X_BIAS:
-            d_x = total_gradient(wide, normal, weight, rstd, SIZE)
+            d_x = total_gradient(wide, normal, weight, rstd, SIZE, RMS)
             offset = row.to(tl.int64)[:, None] * SIZE + column[None, :]
             both = (row < rows)[:, None] & (column < SIZE)[None, :]
+            if BESIDE:
+                d_x += tl.load(beside_ptr + offset, mask=both, other=0.0).to(tl.float32)
             if D_TOTAL:
                 tl.store(d_total_ptr + offset, d_x, mask=both)
             if DROPOUT and (D_X or X_BIAS):

@@ -8,8 +8,8 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
+from ..masks import keep, row_keys, site_keys
 from .layer_norm_kernels import statistics, store_partial, total_gradient
-from .masks import keep, row_keys, site_keys
 
 
 @triton.jit

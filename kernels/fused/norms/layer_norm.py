@@ -20,7 +20,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .launch import cdiv, dropout_numbers, launch, next_power_of_2
+from ..launch import cdiv, dropout_numbers, launch, next_power_of_2
 from .layer_norm_kernels import backward_kernel, forward_kernel, sum_partials_kernel
 
 # Chosen by reasoning for Hopper, not by measurement. Eight 16-bit elements make the widest load, so one warp covers 256
@@ -94,6 +94,8 @@ def layer_norm(
         RESIDUAL=residual is not None,
         SAVE_TOTAL=save and (residual is not None or seed is not None),
         SAVE_STATISTICS=save,
+        BIAS=True,
+        RMS=False,
         num_warps=warps,
     )
     return outputs
@@ -135,7 +137,7 @@ def layer_norm_backward(
     launch(
         backward_kernel,
         (programs,),
-        (grad, total, mean, rstd, weight, seed, d_total, d_x, partials),
+        (grad, total, mean, rstd, weight, seed, None, d_total, d_x, partials),
         (rows, blocks, *dropout_numbers(site, p)),
         SIZE=size,
         ROWS=height,
@@ -145,6 +147,8 @@ def layer_norm_backward(
         D_X=need_x,
         AFFINE=need_affine,
         X_BIAS=need_x_bias,
+        BESIDE=False,
+        RMS=False,
         num_warps=warps,
     )
     sum_partials(partials, d_weight, d_bias, d_x_bias, need_affine)

@@ -23,8 +23,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..launch import cdiv, dropout_numbers, launch
 from .embedding_kernels import backward_kernel, forward_kernel, join_kernel, piece_kernel
-from .launch import cdiv, dropout_numbers, launch
 from .layer_norm import FORWARD_TILE, backward_blocks, shape_of_blocks, sum_partials
 
 # Segment tables of up to this many rows are summed in registers. Pieces: four rows under way at once, and at most eight
