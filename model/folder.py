@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
-import json
 import os
 from pathlib import Path
 from typing import Any
+
+from torch import nn
 
 from .. import ConfigError, ModelError, StorageError
 from . import names
 from .cloze import ClozeHead, ClozeModel
 from .encoder import Encoder
 from .fill import filled
-from .headers import SINGLE, scan
+from .headers import SHARDS, SINGLE, scan
 from .heads import Head, LinearHead, MlpHead, PredictionHead, VoterHeads
 from .info import FORMAT, TASK_CLASSES, FolderInfo, existing, head_of_layout, load_encoder_config, read_info
 from .tasks import MaskedLM, Pooler, TaskModel
-from .weights import DTYPES, write, write_file
+from .weights import DTYPES, Link, write, write_json, write_shards
 
+WORTH_SHARING = 1 << 20
+"""Bytes of weights that did not train, from which `save_model` gives them a file of their own."""
 _LAST = ("classifier.weight", "classifier.out_proj.weight")  # has one row a class
 
 
@@ -92,6 +95,7 @@ def save_model(
     *,
     dtype: str = "float32",
     extra: dict[str, Any] | None = None,
+    link: Link | None = None,
 ) -> None:
     """Writes `config.json`, `model.safetensors` and `xlt.json` into a new or existing folder.
 
@@ -102,6 +106,8 @@ def save_model(
     Args:
         dtype: of the stored weights: 'float32', 'float16' or 'bfloat16'.
         extra: kept in `xlt.json` (anything JSON can hold) and returned by `read_info`.
+        link: puts a file with a SHA-256 at a path, where there is one, and says so. Weights that do not train, where
+            they are `WORTH_SHARING`, are then a file apart from the others, with `model.safetensors.index.json`.
 
     Raises:
         ConfigError: unknown `dtype`.
@@ -129,10 +135,22 @@ def save_model(
         own |= {"task": model.task, "labels": model.labels, "pooling": model.pooling, "head": head}
         own |= {"prompt": model.prompt} if model.prompt else {}
     own["extra"] = extra or {}
-    write(tensors, root / SINGLE, DTYPES[dtype])
-    for name, values in (("config.json", config), ("xlt.json", own)):
-        text = json.dumps(values, indent=2, sort_keys=True, ensure_ascii=False, allow_nan=False)
-        write_file(root / name, [(text + "\n").encode("utf-8")])
+    shards = dict(zip(SHARDS, _by_training(model, tensors), strict=True))
+    if link and sum(value.numel() for value in shards[SHARDS[0]].values()) * DTYPES[dtype].itemsize >= WORTH_SHARING:
+        write_shards(shards, root, DTYPES[dtype], link)
+    else:
+        write(tensors, root / SINGLE, DTYPES[dtype])
+    write_json(root / "config.json", config)
+    write_json(root / "xlt.json", own)
+
+
+def _by_training(model: nn.Module, tensors: names.Views) -> tuple[names.Views, names.Views]:
+    """The tensors of parameters that do not train, and the others."""
+    fixed = {p.untyped_storage().data_ptr() for p in model.parameters() if not p.requires_grad}
+    parts: tuple[names.Views, names.Views] = {}, {}
+    for name, value in tensors.items():
+        parts[value.untyped_storage().data_ptr() not in fixed][name] = value
+    return parts
 
 
 def _kind(model: Encoder | MaskedLM | TaskModel) -> str:

@@ -11,6 +11,8 @@ from .. import ModelError
 from ..untrusted import clip, inside, listed, read_object
 
 SINGLE, INDEX = "model.safetensors", "model.safetensors.index.json"
+SHARDS = ("model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors")
+"""What a stage did not train, and what it did."""
 AGAIN = "copy or download the file again"
 _MOST_TENSORS, _MOST_AXES = 1 << 16, 8  # of a file, of a tensor
 _TO_SAFETENSORS = (

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import errno
+import hashlib
 import json
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +16,12 @@ from torch import Tensor
 
 from .. import ModelError, StorageError
 from ..untrusted import clip
-from .headers import AGAIN, Stored
+from .headers import AGAIN, INDEX, SINGLE, Stored
 
 DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
+
+Link = Callable[[Path, str], bool]
+"""Puts a file with this SHA-256 at a path, if there is one; says whether it did."""
 
 _CODES = {torch.float32: "F32", torch.float16: "F16", torch.bfloat16: "BF16"}
 
@@ -43,6 +47,32 @@ def write(tensors: Mapping[str, Tensor], path: Path, dtype: torch.dtype) -> None
         ModelError: a finite weight does not fit `dtype`.
         StorageError: the disk is full, read-only or failing.
     """
+    write_file(path, _chunks(tensors, dtype))
+
+
+def write_shards(shards: Mapping[str, Mapping[str, Tensor]], folder: Path, dtype: torch.dtype, link: Link) -> None:
+    """As `write`, several files and then their index, which has their hashes, too; none that `link` has already."""
+    hashes = dict[str, str]()
+    (folder / SINGLE).unlink(missing_ok=True)  # it would be read instead
+    for name, tensors in shards.items():
+        digest = hashlib.sha256()
+        for chunk in _chunks(tensors, dtype):
+            digest.update(chunk)
+        hashes[name] = digest.hexdigest()
+        if not link(folder / name, hashes[name]):
+            write(tensors, folder / name, dtype)
+    size = sum(value.numel() for tensors in shards.values() for value in tensors.values()) * dtype.itemsize
+    names = {tensor: name for name, tensors in shards.items() for tensor in tensors}
+    write_json(folder / INDEX, {"metadata": {"total_size": size, "sha256": hashes}, "weight_map": names})
+
+
+def write_json(path: Path, values: Mapping[str, Any]) -> None:
+    """Writes an object, keys sorted, as `write_file`."""
+    text = json.dumps(values, indent=2, sort_keys=True, ensure_ascii=False, allow_nan=False)
+    write_file(path, [(text + "\n").encode("utf-8")])
+
+
+def _header(tensors: Mapping[str, Tensor], dtype: torch.dtype) -> bytes:
     header: dict[str, Any] = {"__metadata__": {"format": "pt"}}
     offset = 0
     for name, value in tensors.items():
@@ -51,7 +81,7 @@ def write(tensors: Mapping[str, Tensor], path: Path, dtype: torch.dtype) -> None
         offset = stop
     text = json.dumps(header, separators=(",", ":")).encode("utf-8")
     text += b" " * (-len(text) % 8)
-    write_file(path, _chunks(tensors, text, dtype))
+    return len(text).to_bytes(8, "little") + text
 
 
 def write_file(path: Path, chunks: Iterable[Any]) -> None:
@@ -72,8 +102,8 @@ def write_file(path: Path, chunks: Iterable[Any]) -> None:
         raise StorageError(f"{path}: cannot be written ({error.strerror}); {advice}") from error
 
 
-def _chunks(tensors: Mapping[str, Tensor], header: bytes, dtype: torch.dtype) -> Iterator[Any]:
-    yield len(header).to_bytes(8, "little") + header
+def _chunks(tensors: Mapping[str, Tensor], dtype: torch.dtype) -> Iterator[Any]:
+    yield _header(tensors, dtype)
     for name, value in tensors.items():
         cast = value.detach().to("cpu", dtype).contiguous()
         if dtype != value.dtype and not bool(cast.isfinite().all()) and bool(value.isfinite().all()):

@@ -6,7 +6,8 @@ import json
 from pathlib import Path
 
 from ..storage.files import atomic_write_text, delete, read_json
-from ..storage.names import FINISHED, WEIGHTS
+from ..storage.names import FINISHED
+from ..storage.stage_files import weights_hash
 from .parts import Run
 from .stage_table import METRIC_NAMES, Json, is_score
 
@@ -82,5 +83,5 @@ def _scores(folder: Path) -> str:
 
 def _versions(run: Run, record: Json) -> str:
     versions = ", ".join(f"{name} {version}" for name, version in run.summary["versions"].items())
-    weights = (record.get("hashes") or {}).get(WEIGHTS, "-")
+    weights = weights_hash(record) or "-"
     return f"{versions}. Fingerprint `{record.get('fingerprint')}`; SHA-256 of the weights `{weights}`."

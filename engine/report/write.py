@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from ..storage.files import atomic_write_text, read_json, storage_errors
+from ..storage.stage_files import weights_hash
 from .answer import link_models
 from .model_card import write_cards
 from .page import (
@@ -156,8 +157,7 @@ def _provenance(run: Run) -> str:
         out.append(folded("Versions and inputs", table(["what", "value"], lines, text=1)))
     lines = []
     for stage in run.summary["stages"]:
-        hashes = read_json(run.folder / stage["folder"] / "stage.json").get("hashes") or {}
-        weights = next((str(v) for k, v in hashes.items() if k.endswith("model.safetensors")), "-")
+        weights = weights_hash(read_json(run.folder / stage["folder"] / "stage.json")) or "-"
         spent = [f"{s:.1f}" if isinstance(s, int | float) else "-" for s in (stage["seconds"], stage["cpu_seconds"])]
         state = "done" if stage["finished"] else "not finished"
         lines.append([stage["folder"], stage["action"], state, counted(stage["steps"]), *spent, weights[:16]])

@@ -25,7 +25,7 @@ from ..storage.files import (
 )
 from ..storage.names import FINISHED, ITEMS, OF_SCORING, PREDICTED, SCORES, STAMP
 from ..storage.run_warning import RunWarning
-from ..storage.stage_files import damage
+from ..storage.stage_files import damage, link_equal
 from .stage_cache import fingerprint_of, take_over_stage
 from .stage_damage import INPUTS, other_inputs, weights_of
 
@@ -102,7 +102,8 @@ def _save(run: StageRun, outcome: Outcome) -> None:
     with storage_errors(run.folder):
         extra = {"stage": stage.id, "seed": stage.seed, "inputs": stage.inputs, "split": settings.split}
         extra |= {"reader": {name: getattr(settings, name) for name in _NAMES if getattr(settings, name)}}
-        save_model(outcome.model, run.folder, extra=extra)
+        runs = (context.run_dir.path, *context.reuse)
+        save_model(outcome.model, run.folder, extra=extra, link=lambda path, sha: link_equal(path, sha, runs))
         context.tokenizer.save(run.folder, segments=shape.num_segments > 1, max_length=shape.max_length)
     write_trace(run.folder, outcome.trace)
 

@@ -14,10 +14,10 @@ from typing import Any
 from ..plan import Stage
 from ..stages.context import Context
 from ..storage.files import delete, read_json, write_sealed_json
-from ..storage.names import FINISHED, OF_SCORING, STAMP, WEIGHTS
+from ..storage.names import FINISHED, OF_SCORING, STAMP
 from ..storage.run_folder import RunDir
 from ..storage.run_warning import RunWarning
-from ..storage.stage_files import damage, stage_damage
+from ..storage.stage_files import damage, stage_damage, weights_hash
 
 INPUTS = "inputs_sha256"
 """In `stage.json`: the hash of the weights of each stage that this one was made from."""
@@ -86,4 +86,4 @@ def other_inputs(home: Path, record: Mapping[str, Any]) -> list[str]:
 def weights_of(home: Path, stages: Sequence[str]) -> dict[str, str]:
     """Stage id -> the hash of its weights, of stages that are finished."""
     records = {stage: read_json(home / stage / FINISHED, None) for stage in stages}
-    return {stage: record["hashes"][WEIGHTS] for stage, record in records.items() if "hashes" in record}
+    return {stage: value for stage, record in records.items() if (value := weights_hash(record))}

@@ -7,8 +7,10 @@ SCORES, ITEMS, PREDICTED = OF_SCORING = "scores.json", "items.safetensors", "pre
 """What scoring leaves beside a model: the scores, what they are of, and the class of each item of a test file."""
 FAILED = "failed.json"
 """The stages of a run that failed while others went on; absent where none did."""
-WEIGHTS = "model.safetensors"
-MODEL = ("config.json", "xlt.json", WEIGHTS, "tokenizer.json", "tokenizer_config.json", STAMP)
+WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
+"""All weights, or what names the files that hold them, with their hashes."""
+SHARDS = ("model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors")
+MODEL = ("config.json", "xlt.json", WEIGHTS, INDEX, *SHARDS, "tokenizer.json", "tokenizer_config.json", STAMP)
 """What a stage's model is read from."""
 SHOWN = (SCORES, ITEMS, "trace.json", "decision.json", "picks.json")
 """What a summary and a report show of a stage."""

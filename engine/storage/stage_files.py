@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from ... import ModelError, XltError
-from .files import read_json, sha256_file, storage_errors
-from .names import FINISHED, MODEL
+from .faults import fault
+from .files import delete, link_files, read_json, sha256_file, storage_errors
+from .names import FINISHED, INDEX, MODEL, WEIGHTS
 from .run_warning import RunWarning
 
 
@@ -37,6 +38,25 @@ def _problem(path: Path, expected: object) -> str:
         if sha256_file(path) == expected:
             return ""
         return "has changed since it was written" if path.stat().st_size else "is empty"
+
+
+def weights_hash(record: Mapping[str, Any]) -> str | None:
+    """The hash of a stage's weights, of its `stage.json`: of their file, or of the index with the hashes of several."""
+    hashes = record.get("hashes") or {}
+    return hashes.get(WEIGHTS) or hashes.get(INDEX)
+
+
+def link_equal(path: Path, sha256: str, runs: Iterable[Path]) -> bool:
+    """Makes `path` the file of that name and hash of a stage of these runs; False where none has it undamaged."""
+    for sealed in (path for run in runs for path in sorted(run.glob(f"seed-*/**/{FINISHED}"))):
+        equal = sealed.with_name(path.name)
+        if (read_json(sealed, None).get("hashes") or {}).get(path.name) != sha256 or _problem(equal, sha256):
+            continue
+        delete(path)
+        link_files([equal], path.parent)
+        fault("model.linked")
+        return True
+    return False
 
 
 def stage_damage(folder: Path) -> dict[str, str]:
