@@ -64,6 +64,11 @@ def first_rows(path: str | Path, count: int) -> list[dict[str, Any]]:
     return [{field: named(value, names.get(field, ())) for field, value in row.items()} for row in rows]
 
 
+def object_rows(path: str | Path) -> Iterator[tuple[int, dict[str, Any]]]:
+    """Number, from 1, and fields of every row; raises what `read_arrow` does."""
+    return _rows(str(path), list(_tables(Path(path))))
+
+
 def _all_names(path: Path, tables: Sequence[Any]) -> dict[str, tuple[str, ...]]:
     names = class_names(path) if path.is_dir() else {}
     for table in tables:

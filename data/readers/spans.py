@@ -172,6 +172,20 @@ def _json_texts(
         yield _Annotated(number, text, spans, None if name is None else str(name))
 
 
+def text_objects(path: str, encoding: str, text: str, problems: Problems) -> Iterator[tuple[int, dict[str, Any]]]:
+    """Line and fields of every text of such a file, whatever its entities; its text alone where it is no object."""
+    nested = _brat if Path(path).suffix == ".ann" else _table if is_table(path, encoding) else None
+    if nested is not None:
+        yield from ((one.line, {text: one.text}) for one in nested(path, encoding, {}, problems, Counter()))
+        return
+    for number, value in _values(path, encoding, problems, Counter()):
+        if isinstance(value, dict) and isinstance(value.get("data"), dict):
+            value = {text: value["data"].get(text)}
+        elif not isinstance(value, dict):
+            value = {text: value[0] if isinstance(value, list) and value else None}
+        yield number, value
+
+
 def _values(path: str, encoding: str, problems: Problems, counts: Counter[str]) -> Iterator[tuple[int, Any]]:
     """The values of a file with one on each line, or of one list, with the line where each begins."""
     lines = read_lines(path, encoding, problems)

@@ -12,7 +12,8 @@ from .console import make_progress, show, write
 from .options import DEVICE, ENCODING, JSON, MODEL, PATH, QUIET
 
 _PATH_OR_DASH = click.Path(path_type=Path, allow_dash=True)
-_INPUTS = click.Choice(["auto", "conll", "tsv", "csv", "jsonl", "text"])
+_INPUTS = click.Choice(["auto", "conll", "tsv", "csv", "jsonl", "spans", "arrow", "text"])
+_FORMATS = click.Choice([*_INPUTS.choices, "xnli", "webis-cls", "marc"])
 _OUTPUTS = click.Choice(["same", "conll", "jsonl", "tsv", "entities", "spacy", "brat"])
 _SPLIT = click.option(
     "--split",
@@ -21,13 +22,29 @@ _SPLIT = click.option(
 )
 
 
-def _column(name: str, of: str) -> Callable[..., Any]:
+_OPTION_OF = {f"{name}_column": name for name in ("text", "pair", "label", "words", "tags")}
+_OPTION_OF |= {"tag_column": "label_column", "input_format": "file_format"}
+"""What the reader calls the options of `evaluate`."""
+_AS_TRAINED = "[default: as the model's training files]"
+
+
+def _column(name: str, of: str, files: str = "Table or JSONL", **more: Any) -> Callable[..., Any]:
     """An option for a column or field."""
-    about = f"Table or JSONL: column of the {of}.  [default: as the model's training files]"
-    return click.option(f"--{name}-column", help=about)
+    return click.option(f"--{name}-column", help=f"{files}: column of the {of}.  {_AS_TRAINED}", **more)
 
 
 _TEXT, _PAIR, _LABEL = _column("text", "text"), _column("pair", "second text"), _column("label", "class")
+_WORDS, _TAGS = _column("words", "words", "JSONL"), _column("tags", "tags", "JSONL")
+_TOKEN, _TAG = (
+    _column(*names, "CoNLL", type=int, metavar="N") for names in (("token", "words, from 0"), ("tag", "tags, from 0"))
+)
+_HEADER = click.option(
+    "--no-header",
+    "header",
+    flag_value=False,
+    default=None,
+    help=f"Tables: no row of names; columns have numbers from 0.  {_AS_TRAINED}",
+)
 
 
 @click.command()
@@ -47,6 +64,9 @@ _TEXT, _PAIR, _LABEL = _column("text", "text"), _column("pair", "second text"), 
 @ENCODING
 @_TEXT
 @_PAIR
+@_WORDS
+@_TOKEN
+@_HEADER
 @QUIET
 def predict(
     model: Path,
@@ -87,7 +107,18 @@ def predict(
 @_TEXT
 @_PAIR
 @_LABEL
+@_WORDS
+@_TAGS
+@_TOKEN
+@_TAG
+@_HEADER
+@click.option("--input-format", type=_FORMATS, default="auto", help="Of the files.  [default: by their names]")
 @_SPLIT
+@click.option(
+    "--cut-spans",
+    type=click.Choice(["error", "expand", "drop"]),
+    help="What an entity is that ends within a word.  [default: error]",
+)
 @click.option(
     "--scheme",
     type=click.Choice(["auto", "iob1", "bio", "bioes", "bilou"]),
@@ -103,5 +134,5 @@ def evaluate(model: Path, data: tuple[Path, ...], language: tuple[str, ...], as_
     """
     from .. import evaluate_files
 
-    result = evaluate_files(model, data, language, **{n.removesuffix("_column"): v for n, v in options.items()})
+    result = evaluate_files(model, data, language, **{_OPTION_OF.get(n, n): v for n, v in options.items()})
     show(as_json, result.as_dict(), result.render())

@@ -20,6 +20,7 @@ from .options import JSON, MODEL, OVERRIDES, PATH, RECIPE, TARGETS
 @click.option("--model", type=PATH, help="Hugging Face folder of an encoder; none: one is made.")
 @click.option("--language", help="Language of the source.")
 @click.option("--target-language", "target_languages", multiple=True, help="Of each unlabelled file; repeatable.")
+@click.option("--label-column", default="", metavar="NAME", help="Column or field of the labels, if it is not found.")
 @click.option("--no-header", "header", flag_value=False, default=True, help="No row of a table names its columns.")
 @click.option("--out", type=PATH, default=Path("xlt.toml"), show_default=True)
 @click.option("--force", is_flag=True, help="Overwrite the recipe if it is there.")

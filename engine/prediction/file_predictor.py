@@ -9,7 +9,7 @@ import stat
 import sys
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, fields, replace
 from itertools import islice
 from pathlib import Path
@@ -33,6 +33,7 @@ from .records import (
     Record,
     Source,
     file_format,
+    object_lines,
     open_lines,
 )
 from .words import Split
@@ -60,6 +61,9 @@ def predict_file(
     encoding: str = "utf-8",
     text_column: str | None = None,
     pair_column: str | None = None,
+    words_column: str | None = None,
+    token_column: int | None = None,
+    header: bool | None = None,
     max_length: int | None = None,
     progress: Progress | None = None,
 ) -> Predictor:
@@ -77,6 +81,9 @@ def predict_file(
         encoding: of the input.
         text_column: table or JSON lines: column of the text; where absent, that of the model's training files.
         pair_column: column of the second text; likewise.
+        words_column: JSON lines: field of the words; likewise.
+        token_column: column files: number of the words' column, from 0; likewise.
+        header: whether tables begin with the names of their columns; likewise.
         progress: is told of warnings, and how far a file that takes longer has been read.
 
     Returns:
@@ -93,14 +100,17 @@ def predict_file(
         model, abstain=abstain, alpha=alpha, raw=raw, split=split, max_length=max_length, device=device
     )
     problems, progress = Problems(), progress or Progress()
-    names = _names(predictor, text_column, pair_column)
+    columns = {"text": text_column, "pair": pair_column, "words": words_column}
+    names = _names(predictor, columns | {"token_column": token_column, "header": header})
     meter = _Meter(progress, file)
     name, lines = open_lines(file, encoding, problems, meter.watch)
     kind, lines = file_format(input_format, name, lines, predictor.task, encoding)
     _check_formats(predictor, name, kind, output_format)
+    if kind in ("spans", "arrow"):
+        lines = object_lines(kind, name, encoding, names, problems)
     source = Source(name, meter.count(lines), predictor.task, names, problems)
     key = _key(predictor, file, [kind, output_format, encoding, asdict(names)])
-    usual = _names(predictor, None, None)
+    usual = _names(predictor, {})
     shown = replace(usual, pair=names.pair and (usual.pair or "pair"))  # as `evaluate` looks for them
     with output(out, output_format, shown, key) as result:
         records, done = _bounded(PARSERS[kind](source), name, problems), result.files.done
@@ -126,10 +136,9 @@ def predict_file(
     return predictor
 
 
-def _names(predictor: Predictor, text: str | None, pair: str | None) -> FieldNames:
+def _names(predictor: Predictor, asked: Mapping[str, Any]) -> FieldNames:
     """Of the arguments, else of the files that the model was trained on."""
-    given = {"text": text, "pair": pair}
-    known = predictor.names | {name: value for name, value in given.items() if value is not None}
+    known = predictor.names | {name: value for name, value in asked.items() if value is not None}
     return FieldNames(**{each.name: known[each.name] for each in fields(FieldNames) if each.name in known})
 
 

@@ -14,17 +14,23 @@ from itertools import chain, islice
 from pathlib import Path
 from typing import Any, Literal
 
+from ... import ConfigError
 from ...data import guess_format
+from ...data.readers.arrow import object_rows
 from ...data.readers.encodings import check_encoding
 from ...data.readers.jsonl import json_object
 from ...data.readers.lines import Watch, decode_lines, read_lines
 from ...data.readers.problems import Problems
+from ...data.readers.spans import text_objects
 from ...data.readers.table import csv_rows
 from ...untrusted import listed
 from .predictor import Prediction, TagPrediction
 
-FileFormat = Literal["auto", "conll", "tsv", "csv", "jsonl", "text"]
-FORMATS = {"ner": ("conll", "text", "jsonl"), "classification": ("text", "tsv", "csv", "jsonl")}
+FileFormat = Literal["auto", "conll", "tsv", "csv", "jsonl", "spans", "arrow", "text"]
+FORMATS = {
+    "ner": ("conll", "text", "jsonl", "spans", "arrow"),
+    "classification": ("text", "tsv", "csv", "jsonl", "arrow"),
+}
 STDIN = "<stdin>"
 ABSTAINED = "_"
 COLUMNS = ("predicted", "confidence")
@@ -63,13 +69,15 @@ class Record:
 
 @dataclass(frozen=True)
 class FieldNames:
-    """Of the columns and fields of tables and JSON lines."""
+    """Columns and fields of tables and JSON lines, the words' column of column files, whether tables have names."""
 
     text: str = "text"
     pair: str | None = None
     label: str = "label"
     words: str = "words"
     tags: str = "tags"
+    token_column: int = 0
+    header: bool = True
 
 
 @dataclass
@@ -112,6 +120,14 @@ def file_format(chosen: FileFormat, name: str, lines: Lines, task: str, encoding
     return kind, chain(first, lines)
 
 
+def object_lines(kind: str, name: str, encoding: str, names: FieldNames, problems: Problems) -> Lines:
+    """Texts with entities, or the rows of Arrow files, as JSON lines."""
+    if name == STDIN:
+        raise ConfigError(f"{STDIN}: format {kind} is not read from standard input; give the file")
+    rows = object_rows(name) if kind == "arrow" else text_objects(name, encoding, names.text, problems)
+    return ((number, json.dumps(row, default=str)) for number, row in rows)
+
+
 def labels_of(prediction: AnyPrediction) -> list[tuple[str, str]]:
     """Each label, `_` for none, with its confidence, as text."""
     pairs = [(prediction.label, prediction.confidence)] if isinstance(prediction, Prediction) else prediction.pairs
@@ -137,11 +153,13 @@ def _parse_conll(source: Source) -> Iterator[Record]:
         place = f"{source.name}:{number}"
         if len(cells) != width:
             source.problems.add(place, f"{len(cells)} columns, but the file began with {width}", "correct the line")
-        elif not cells[0]:
+        elif source.names.token_column >= width:
+            source.problems.add(place, f"no column {source.names.token_column}", "name the column of the words")
+        elif not cells[source.names.token_column]:
             source.problems.add(place, "empty word", "give a word, or leave the whole line blank to end a sentence")
         else:
             first = first if words else number
-            words.append(cells[0])
+            words.append(cells[source.names.token_column])
             rows.append(line)
 
 
@@ -186,6 +204,8 @@ def _parse_table(
     source: Source, rows: Iterator[tuple[int, list[str]]], join: Callable[[Sequence[str]], str]
 ) -> Iterator[Record]:
     number, header = next(rows, (1, []))
+    if not source.names.header:
+        rows, header = chain([(number, header)], rows), [str(i) for i in range(len(header))]
     place = f"{source.name}:{number}"
     for column in source.columns:
         if header.count(column) != 1:
@@ -193,7 +213,8 @@ def _parse_table(
             source.problems.add(place, f"{what}; the columns are {listed(header) or 'none'}", "name the text column")
     _refuse(source, place, "column", set(COLUMNS) & set(header))
     source.problems.raise_if_any()
-    yield Record(number, join([*header, *COLUMNS]) + "\n")
+    if source.names.header:
+        yield Record(number, join([*header, *COLUMNS]) + "\n")
     at = [header.index(column) for column in source.columns]
     for number, cells in rows:
         place, texts = f"{source.name}:{number}", [cells[i] for i in at if i < len(cells)]
@@ -272,4 +293,6 @@ PARSERS: dict[str, Callable[[Source], Iterator[Record]]] = {
     "tsv": _parse_tsv,
     "csv": _parse_csv,
     "jsonl": _parse_jsonl,
+    "spans": _parse_jsonl,
+    "arrow": _parse_jsonl,
 }

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -59,9 +59,9 @@ def find_files(
     source_test: Path | None,
     language: str | None,
     target_languages: Sequence[str],
-    header: bool = True,
+    look: Callable[[Path], FileFacts] = sniff,
 ) -> Inputs:
-    """Which file is of which language; `header` as `sniff` takes it."""
+    """Which file is of which language; `look` says what a file is."""
     if target_languages and len(target_languages) not in (1, len(unlabelled)):
         raise ConfigError(
             f"{len(target_languages)} target languages for {len(unlabelled)} unlabelled files; give one each"
@@ -82,18 +82,18 @@ def find_files(
         name = guess or ("tgt" if guesses.count(None) == 1 else f"tgt{number}")
         if guess is None:
             notes.append(f"{path}: its name tells no language, called {name!r}; see --target-language")
-        targets.setdefault(name, Language(name, [])).files.append(sniff(path, header))
+        targets.setdefault(name, Language(name, [])).files.append(look(path))
     if code in targets:
         raise ConfigError(
             f"source and target text both look like {code!r} by their names; give --language and --target-language"
         )
-    first = Language(code, [sniff(source, header)], None if source_test is None else sniff(source_test, header))
+    first = Language(code, [look(source)], None if source_test is None else look(source_test))
     inputs = Inputs(first, list(targets.values()), notes=notes)
-    _match_tests(inputs, test, header)
+    _match_tests(inputs, test, look)
     return inputs
 
 
-def _match_tests(inputs: Inputs, tests: Sequence[Path], header: bool) -> None:
+def _match_tests(inputs: Inputs, tests: Sequence[Path], look: Callable[[Path], FileFacts]) -> None:
     """Gives each test file to its language: by name, and those without one in the order of the targets."""
     languages = {language.code: language for language in inputs.languages}
     nameless = []
@@ -104,7 +104,7 @@ def _match_tests(inputs: Inputs, tests: Sequence[Path], header: bool) -> None:
         elif language.test is not None:
             raise ConfigError(f"{path}: a second test file for {language.code}; give one for each language")
         else:
-            language.test = sniff(path, header)
+            language.test = look(path)
     without = [target for target in inputs.targets if target.test is None]
     if len(nameless) > len(without):
         raise ConfigError(
@@ -115,7 +115,7 @@ def _match_tests(inputs: Inputs, tests: Sequence[Path], header: bool) -> None:
         inputs.notes.append(
             f"{path}: taken as the test file of {target.code}; put the language into its name to be sure"
         )
-        target.test = sniff(path, header)
+        target.test = look(path)
     if silent := [target.code for target in without[len(nameless) :]]:
         inputs.notes.append(f"no test file for {', '.join(silent)}: the run gives a model, but no score there")
 
@@ -126,7 +126,8 @@ def read_files(inputs: Inputs) -> None:
     if train.task is None:
         raise DataError(
             f"{train.path}:1: found no labels; give words and tags in columns (CoNLL), or a table with a header "
-            "row (TSV, CSV) or JSON lines with fields text and label"
+            "row (TSV, CSV) or JSON lines with fields text and label; or say which column or field has them: "
+            "--label-column NAME"
         )
     inputs.task = train.task
     inputs.reader |= train.options

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from ..recipe.toml_dump import toml_value
 from .check_data import encode
 from .init_files import Inputs, Language, find_files, read_files
 from .init_settings import Settings, Values, for_folder, for_new_encoder
+from .sniff import sniff
 
 VOCABULARY_LINES = 20_000
 COVERED = 99.5
@@ -70,6 +72,7 @@ def init_recipe(
     target_languages: Sequence[str] = (),
     folder: str | Path | None = None,
     header: bool = True,
+    label_column: str = "",
 ) -> InitResult:
     """Looks at the files and writes a recipe for them.
 
@@ -82,6 +85,7 @@ def init_recipe(
         language: of the source; by the file's name when absent, else "src".
         target_languages: one per unlabelled file, or one for all; by their names when absent, else "tgt".
         header: whether tables begin with the names of their columns.
+        label_column: the column or field of the labels, whatever it looks like, in every file that has it.
         folder: where the recipe will lie; its paths are relative to it. The current folder when absent.
 
     Raises:
@@ -93,7 +97,8 @@ def init_recipe(
         raise ConfigError("no unlabelled text: give at least one file of target text with --unlabelled")
     files, tests = [Path(p) for p in unlabelled], [Path(p) for p in test]
     scored = None if source_test is None else Path(source_test)
-    inputs = find_files(Path(source), files, tests, scored, language, target_languages, header)
+    look = partial(sniff, header=header, label=label_column)
+    inputs = find_files(Path(source), files, tests, scored, language, target_languages, look)
     read_files(inputs)
     root = Path(model).resolve() if model is not None else None
     settings = _new_encoder(inputs) if root is None else _from_folder(inputs, root)

@@ -42,6 +42,8 @@ _NO_LABELS = (
 )
 """Names of columns that are no label and no text, however few values they have."""
 _VERDICTS = {"accept", "reject", "ignore"}
+MANY = 10
+"""Different labels, up to which it does not matter how few rows have each."""
 LONGEST_NAME = 60
 """Characters of a column's name."""
 
@@ -66,18 +68,19 @@ class FileFacts:
     lines: tuple[str, ...] = ()
 
 
-def sniff(path: Path, header: bool = True) -> FileFacts:
+def sniff(path: Path, header: bool = True, label: str = "") -> FileFacts:
     """Looks at a file.
 
     Args:
         header: whether tables begin with the names of their columns.
+        label: the column or field of the labels, where the file has one of this name; found where empty.
 
     Raises:
         WrongEncoding: it is in no encoding that can be told, or a few of its lines are damaged.
         DataError: it cannot be read.
     """
     if guess_format(path, task="text") == "arrow":
-        return FileFacts(path, "arrow", "ascii", *_fields(path, first_rows(path, 200)))
+        return FileFacts(path, "arrow", "ascii", *_fields(path, first_rows(path, 200), label))
     encoding, text = _decode(path)
     lines = text[:LINES]
     filled = [line for line in lines if line.strip()]
@@ -91,10 +94,12 @@ def sniff(path: Path, header: bool = True) -> FileFacts:
     elif kind == "spans":
         task = "ner"
     elif kind == "jsonl":
-        options, task = _fields(path, [row for row in map(_object, filled[:200]) if row])
+        options, task = _fields(path, [row for row in map(_object, filled[:200]) if row], label)
+    elif kind == "webis-cls":
+        task = "classification"
     elif kind in ("tsv", "csv"):
         rows = _records(path, lines) if kind == "csv" else [line.split("\t") for line in lines]
-        options, task = _header(path, rows, header)
+        options, task = _header(path, rows, header, label)
     return FileFacts(path, kind, encoding, options, task, tuple(lines))
 
 
@@ -131,6 +136,8 @@ def _decode(path: Path) -> tuple[str, list[str]]:
 
 def _format(path: Path, lines: Sequence[str]) -> str:
     suffix = plain_suffix(path)
+    if suffix in (".review", ".tsv") and (kind := guess_format(path, task="ner")) != "tsv":
+        return kind
     if suffix in (".jsonl", ".ndjson", ".json", ".ann") or _object(lines[0]) is not None:
         return "spans" if guess_format(path, task="ner") == "spans" else "jsonl"
     first = [line for line in lines if not line.startswith("-DOCSTART-")][:50]
@@ -160,7 +167,7 @@ def _columns(lines: Sequence[str]) -> tuple[dict[str, Any], str | None]:
     return options, "ner"
 
 
-def _fields(path: Path, rows: Sequence[Mapping[str, Any]]) -> tuple[dict[str, Any], str | None]:
+def _fields(path: Path, rows: Sequence[Mapping[str, Any]], label: str) -> tuple[dict[str, Any], str | None]:
     """Names of the fields of objects."""
     if not rows:
         raise DataError(f"{path}:1: not a JSON object; write one object a line")
@@ -174,7 +181,7 @@ def _fields(path: Path, rows: Sequence[Mapping[str, Any]]) -> tuple[dict[str, An
         names |= {"tags": _prefer(tags, ("tags", "ner_tags", "labels"))} if tags else {}
         return _changed(names), "ner" if tags else None
     strings = [k for k, v in rows[0].items() if isinstance(v, str | int) and not isinstance(v, bool)]
-    return _text_columns(path, strings, {k: [str(row.get(k, "")) for row in rows] for k in strings})
+    return _text_columns(path, strings, {k: [str(row.get(k, "")) for row in rows] for k in strings}, label)
 
 
 def _object(line: str) -> dict[str, Any] | None:
@@ -195,7 +202,7 @@ def _records(path: Path, lines: Sequence[str]) -> list[list[str]]:
         raise DataError(f"{at}: malformed CSV: {error}; {fix}") from error
 
 
-def _header(path: Path, rows: Sequence[Sequence[str]], header: bool) -> tuple[dict[str, Any], str | None]:
+def _header(path: Path, rows: Sequence[Sequence[str]], header: bool, label: str) -> tuple[dict[str, Any], str | None]:
     """Names of the columns of a table.
 
     Raises:
@@ -210,31 +217,28 @@ def _header(path: Path, rows: Sequence[Sequence[str]], header: bool) -> tuple[di
             f"{path}:1: the first row looks like data, not like names of columns ({quoted(odd[0])}); add a row of "
             "names, or give --no-header"
         )
-    options, task = _text_columns(path, names, values)
+    options, task = _text_columns(path, names, values, label)
     return options if header else {"header": False, **options}, task
 
 
 def _text_columns(
-    path: Path, names: Sequence[str], values: Mapping[str, Sequence[str]]
+    path: Path, names: Sequence[str], values: Mapping[str, Sequence[str]], said: str
 ) -> tuple[dict[str, Any], str | None]:
     """Which columns hold the label, the text and the second text: by name, else by how much they vary.
 
     Raises:
-        DataError: the only labels to be seen are what an annotator said of the row.
+        DataError: the only labels to be seen are what an annotator said of the row, or nearly every row has its own.
     """
-    label = next((n for n in names if n.lower() in _LABEL_NAMES), None)
+    sure = said if said in names else None
+    label = sure or next((n for n in names if n.lower() in _LABEL_NAMES), None)
     rest = [n for n in names if n != label and n.lower() not in _NO_LABELS and not n.startswith("_")]
     if label is None and len(rest) > 1:
         rare = min(rest, key=lambda n: len(set(values[n])))
         if 1 < len(set(values[rare])) * 3 <= len(values[rare]):
             label = rare
             rest = [n for n in rest if n != rare]
-    if label is not None and set(values[label]) <= _VERDICTS:
-        verdicts = ", ".join(sorted(set(values[label])))
-        raise DataError(
-            f"{path}: the labels of {label!r} are {verdicts}, which says what an annotator thought of a row; give a "
-            "file whose labels are those of the task"
-        )
+    if label is not None and sure is None:
+        _doubt(path, label, values[label])
     pair = next((n for n in rest if n.lower() in _PAIR_NAMES), None)
     rest = [n for n in rest if n != pair]
     if not rest:
@@ -243,6 +247,17 @@ def _text_columns(
     text = next((n for n in rest if n.lower() in _TEXT_NAMES), longest)
     columns = {"text": text} | ({"label": label} if label else {}) | ({"pair": pair} if pair else {})
     return _changed(columns), "classification" if label else None
+
+
+def _doubt(path: Path, name: str, labels: Sequence[str]) -> None:
+    """Refuses labels that a person should look at first."""
+    kinds, word = sorted(set(labels)), f"if it is right, give --label-column {name}"
+    if set(kinds) <= _VERDICTS:
+        what = f"the labels of {name!r} are {', '.join(kinds)}, which says what an annotator thought of a row"
+        raise DataError(f"{path}: {what}; give a file whose labels are those of the task, or, {word}")
+    if len(kinds) > MANY and 3 * len(kinds) > len(labels):
+        what = f"{name!r} has {len(kinds):,} values in {len(labels):,} rows, such as {quoted(kinds[0])}"
+        raise DataError(f"{path}: {what}: these do not look like labels; name the right column, or, {word}")
 
 
 def _prefer(names: Sequence[str], usual: Sequence[str]) -> str:

@@ -31,6 +31,8 @@ from .stage_damage import INPUTS, other_inputs, weights_of
 
 _NAMES = ("text", "pair", "label", "words", "tags", "label_map")
 """Settings of the reader that a model folder keeps, so that the files of the recipe are read without options."""
+_PLACES = {"token_column": 0, "label_column": -1, "header": True}
+"""Likewise, where they are not these."""
 MARKS = ("uses_parallel_data", "uses_target_labels", "uses_dictionary")
 """What a result used that the method does without: in `stage.json`, and in every row of the tables."""
 
@@ -101,7 +103,9 @@ def _save(run: StageRun, outcome: Outcome) -> None:
     shape = outcome.model.config
     with storage_errors(run.folder):
         extra = {"stage": stage.id, "seed": stage.seed, "inputs": stage.inputs, "split": settings.split}
-        extra |= {"reader": {name: getattr(settings, name) for name in _NAMES if getattr(settings, name)}}
+        names = {name: getattr(settings, name) for name in _NAMES if getattr(settings, name)}
+        places = {name: getattr(settings, name) for name, usual in _PLACES.items() if getattr(settings, name) != usual}
+        extra["reader"] = names | places
         runs = (context.run_dir.path, *context.reuse)
         save_model(outcome.model, run.folder, extra=extra, link=lambda path, sha: link_equal(path, sha, runs))
         context.tokenizer.save(run.folder, segments=shape.num_segments > 1, max_length=shape.max_length)

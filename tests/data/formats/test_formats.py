@@ -1,0 +1,201 @@
+"""What users have, in every format, by the way that they go: init, check, the run's own store, evaluate, predict.
+
+A run is made once for each task, of three formats at a time; the other files are scored and labelled by its model.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from types import ModuleType
+from typing import Any, NamedTuple
+
+import pytest
+
+from xlt_engine import DataError
+from xlt_engine.data import Tokenizer, build_store, train_wordpiece
+from xlt_engine.engine import evaluate_files, load_recipe, predict_file
+from xlt_engine.engine.preflight.checker import check
+from xlt_engine.engine.preflight.init_writer import init_recipe
+from xlt_engine.engine.recipe.config import RunConfig
+from xlt_engine.engine.runs.runner import run
+from xlt_engine.engine.stages.datasets import read_file
+from xlt_engine.model import Encoder, EncoderConfig, MaskedLM, save_model
+
+COUNT = 24
+NAMES = {"text": "text", "label": "label", "words": "words", "tags": "tags", "token_column": 0, "header": True}
+"""What columns and fields are called where nothing else is said; the models here know others."""
+
+
+def _load() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("formats_write", Path(__file__).with_name("write.py"))
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+files = _load()
+
+
+class World(NamedTuple):
+    """An encoder that knows the words, and a finished run: its model, and what it gives on the plainest file."""
+
+    encoder: Path
+    model: Path
+    content: dict[str, bytes]
+    scores: dict[str, float]
+    predicted: list[Any]
+
+
+def recipe_of(
+    folder: Path, source: Path, rows: list[Any], encoder: Path | None = None, *tests: Path, **options: Any
+) -> RunConfig:
+    """What `init` writes for a file, looked at by `check`."""
+    unlabelled = folder / "de.txt"
+    unlabelled.write_text("".join(row.text + "\n" for row in rows), "utf-8")
+    languages: Any = {"language": "en", "target_languages": ["de"]}
+    result = init_recipe(source, [unlabelled], tests, model=encoder, folder=folder, **languages, **options)
+    (folder / "xlt.toml").write_text(result.text, "utf-8")
+    report = check(folder / "xlt.toml", rate=1e10)
+    assert report.ok, report.render()
+    return load_recipe(folder / "xlt.toml").config
+
+
+def content(folder: Path, config: RunConfig, encoder: Path) -> dict[str, bytes]:
+    """The files of the store of a recipe's training file; its examples are named by their order, not by their line."""
+    assert config.source.train is not None
+    examples = read_file(config, config.source.train, language="en")
+    build_store(
+        [replace(example, id=str(i)) for i, example in enumerate(examples)],
+        Tokenizer.from_folder(encoder),
+        folder=folder / "store",
+        task=config.task,
+        labels=config.labels,
+        max_length=32,
+    )
+    return {path.name: path.read_bytes() for path in (folder / "store").iterdir()}
+
+
+def predicted(model: Path, file: Path, out: Path, **options: Any) -> list[Any]:
+    predict_file(model, file, out, output_format="jsonl", **options)
+    lines = [json.loads(line) for line in out.read_text("utf-8").splitlines()]
+    # The rest of a line is what the file had, or where it was read.
+    return [[line[key] for key in ("confidence", "agree")] for line in lines]
+
+
+def columns_of(names: dict[str, Any]) -> dict[str, Any]:
+    """The options of `predict_file` for the names of a reader."""
+    return {f"{name}_column": names[name] for name in ("text", "words")} | {
+        name: names[name] for name in ("token_column", "header")
+    }
+
+
+def make_world(
+    folder: Path, rows: Callable[[str, int], list[Any]], formats: dict[str, Any], chosen: list[str]
+) -> World:
+    text = [row.text for language in ("en", "de") for row in rows(language, COUNT)]
+    tokenizer, encoder = train_wordpiece(text, 160), folder / "encoder"
+    encoder.mkdir()
+    save_model(MaskedLM(Encoder(EncoderConfig(tokenizer.vocab_size, 16, 1, 2, 32, 40))), encoder)
+    tokenizer.save(encoder)
+    places = [folder / language for language in ("en", "de", "plain")]
+    for place in places:
+        place.mkdir()
+    source = formats[chosen[0]](places[0], rows("en", COUNT))
+    test = formats[chosen[1]](places[1], rows("de", COUNT))
+    recipe_of(folder, source, rows("de", COUNT), encoder, test)
+    short = [f"{table}.epochs=1" for table in ("btf", "finetune", "selftrain.soft", "selftrain.hard")]
+    where = folder / "runs"
+    run(
+        folder / "xlt.toml",
+        run_dir=where,
+        overrides=[*short, "selftrain.rounds=1", 'selftrain.alpha.rule="fixed:0.1"', "max_length=32"],
+    )
+    model = where / "seed-0" / "de" / "hard1"
+    plain = formats[next(iter(formats))](places[2], rows("en", COUNT))
+    config = recipe_of(places[2], plain, rows("de", COUNT), encoder)
+    return World(
+        encoder,
+        model,
+        content(places[2], config, encoder),
+        evaluate_files(model, [plain], **NAMES).scores[0].metrics,
+        predicted(model, plain, folder / "out.jsonl", **columns_of(NAMES)),
+    )
+
+
+@pytest.fixture(scope="module")
+def tagger(tmp_path_factory: pytest.TempPathFactory) -> World:
+    return make_world(tmp_path_factory.mktemp("ner"), files.sentences, files.TAGGED, ["Prodigy", "parquet"])
+
+
+@pytest.fixture(scope="module")
+def classifier(tmp_path_factory: pytest.TempPathFactory) -> World:
+    return make_world(tmp_path_factory.mktemp("cls"), files.reviews, files.CLASSIFIED, ["json lines", "csv, gz"])
+
+
+def reads_the_same(
+    world: World, folder: Path, file: Path, rows: list[Any], *, labels: bool = True, header: bool = True
+) -> None:
+    """`labels`: whether `predict` takes the format."""
+    config = recipe_of(folder, file, rows, world.encoder, header=header)
+    assert content(folder, config, world.encoder) == world.content
+    names = {name: getattr(config.reader, name) for name in [*NAMES, "label_column"]}
+    kind = (config.source.reader.format if config.source.reader else None) or "auto"
+    assert evaluate_files(world.model, [file], file_format=kind, **names).scores[0].metrics == world.scores
+    if labels:
+        assert predicted(world.model, file, folder / "out", input_format=kind, **columns_of(names)) == world.predicted
+
+
+@pytest.mark.parametrize("form", files.TAGGED)
+def test_tagged(tagger: World, tmp_path: Path, form: str) -> None:
+    file = files.TAGGED[form](tmp_path, files.sentences("en", COUNT))
+    reads_the_same(tagger, tmp_path, file, files.sentences("de", COUNT), labels=form != "words and tags of predict")
+
+
+@pytest.mark.parametrize("form", files.CLASSIFIED)
+def test_classified(classifier: World, tmp_path: Path, form: str) -> None:
+    file = files.CLASSIFIED[form](tmp_path, files.reviews("en", COUNT))
+    header, labels = form != "tsv without names", form != "webis-cls"
+    reads_the_same(classifier, tmp_path, file, files.reviews("de", COUNT), labels=labels, header=header)
+
+
+def refused(folder: Path, name: str, text: str) -> str:
+    """What `init` says of a training file."""
+    (folder / name).write_text(text, "utf-8")
+    (folder / "de.txt").write_text("Ein Text.\n" * 30, "utf-8")
+    with pytest.raises(DataError) as caught:
+        init_recipe(folder / name, [folder / "de.txt"], language="en", folder=folder)
+    return str(caught.value)
+
+
+def test_misreadings_are_errors(tmp_path: Path) -> None:
+    """What was read without a word, and was wrong: each says what to write."""
+    reviews = files.reviews("en", 40)
+    answers = [
+        {"text": r.text, "_task_hash": i, "answer": ("accept", "reject")[i % 3 == 0]} for i, r in enumerate(reviews)
+    ]
+    lines = "".join(json.dumps(row) + "\n" for row in answers)
+    assert "found no labels; give" in (said := refused(tmp_path, "a.jsonl", lines))
+    assert "--label-column NAME" in said
+    rows = "".join(f"{r.text}\t{r.label}\n" for r in reviews)
+    assert "looks like data" in (said := refused(tmp_path, "b.tsv", rows))
+    assert said.endswith("add a row of names, or give --no-header")
+    verdicts = "text\tlabel\n" + "".join(f"{r.text}\t{a['answer']}\n" for r, a in zip(reviews, answers, strict=True))
+    assert "'label' are accept, reject, which says" in (said := refused(tmp_path, "c.tsv", verdicts))
+    assert said.endswith("give --label-column label")
+    config = recipe_of(tmp_path, tmp_path / "c.tsv", reviews, label_column="label")
+    assert config.labels == ("accept", "reject")
+    texts = "target\tverdict\n" + "".join(f"{r.text}\t{r.label}\n" for r in reviews)
+    assert "'target' has 40 values in 40 rows" in (said := refused(tmp_path, "d.tsv", texts))
+    assert "name the right column" in said
+    config = recipe_of(tmp_path, tmp_path / "d.tsv", reviews, label_column="verdict")
+    assert (config.reader.text, config.reader.label, config.labels) == ("target", "verdict", files.CLASSES)
+    one = "text\tlabel\n" + "".join(f"{r.text}\t1\n" for r in reviews)
+    assert "one label only (1)" in refused(tmp_path, "e.tsv", one)
+    numbers = "".join(json.dumps(files.numbered(s)) + "\n" for s in files.sentences("en", 9))
+    assert 'reader.tag_names = ["O", ' in refused(tmp_path, "f.jsonl", numbers)
