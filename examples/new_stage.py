@@ -37,9 +37,9 @@ class Replay(StageKind):
 
 
 def plan(config, seed, stages):
-    last = {stage.target: stage for stage in stages if stage.kind == "hard"}
+    last = {stage.pair: stage for stage in stages if stage.kind == "hard"}
     return [
-        Stage(f"{s.id}-replay", "replay", f"{s.name}-replay", s.arm, seed, s.training, s.target,
+        Stage(f"{s.id}-replay", "replay", f"{s.name}-replay", s.arm, seed, s.training, s.targets,
               inputs={"student": s.id}, settings=s.settings, order=s.order + 1)
         for s in last.values()
     ]  # fmt: skip

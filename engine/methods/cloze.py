@@ -140,7 +140,7 @@ def cloze_plan(config: RunConfig, seed: int, stages: tuple[Stage, ...]) -> list[
             settings, names = common_settings(config), {"order": order, "label": label}
             where = f"{stage.id.rpartition('/')[0]}/{name}"
             rest: dict[str, Any] = {"inputs": stage.inputs, "settings": settings} | names
-            plan.append(Stage(where, "cloze", name, "cloze", seed, stage.training, stage.target, **rest))
+            plan.append(Stage(where, "cloze", name, "cloze", seed, stage.training, stage.targets, **rest))
     return plan
 
 

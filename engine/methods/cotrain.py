@@ -161,7 +161,7 @@ def _choose(context: Context, stage: Stage) -> tuple[Picks, dict[str, Any]]:
     context.progress.note(f"{stage.id}: {stage.inputs['teacher']} labels {int(pool.sum())} texts")
     predicted, confidence = _predictions(context, stage, list(pools.values()), pool)
     limit = pick_limit(len(labelled_examples(context.data.source_train)), table.parts)
-    seed = derive_seed(stage.seed, "picks", stage.round, letter, str(stage.target))
+    seed = derive_seed(stage.seed, "picks", stage.round, letter, str(stage.pair))
     picks = pick(before, allowed, predicted, confidence, threshold=table.threshold, limit=limit, seed=seed)
     return picks, _record(context, stage, picks, limit)
 
@@ -229,17 +229,17 @@ def cotrain_plan(config: RunConfig, seed: int, core: tuple[Stage, ...]) -> list[
     if table.start == "adapted":
         start = {"base": contrastive_plan(config, seed)[-1].id}
     bases = {"a": start, "b": start if table.model is None else {}}
-    targets = [None] if table.pool == "all" else [target.language for target in config.targets]
+    pairs: list[tuple[str, ...]] = [()] if table.pool == "all" or config.targets_together else config.pairs
     for mode in table.modes:
         letters = "ab" if mode == "co" else mode[-1]
         name = mode.partition("-")[0]
         method = "co" if "co" in table.modes else name
         made = {stage.id for stage in stages}
-        begun = [_iteration(config, seed, method, 1, x, None, bases[x]) for x in letters]
+        begun = [_iteration(config, seed, method, 1, x, (), bases[x]) for x in letters]
         stages += [stage for stage in begun if stage.id not in made]
         first = {x: stage.id for x, stage in zip(letters, begun, strict=True)}
-        for target in targets:
-            stages += _later(config, seed, name, target, first, bases)
+        for targets in pairs:
+            stages += _later(config, seed, name, targets, first, bases)
     return stages
 
 
@@ -247,7 +247,7 @@ def _later(
     config: RunConfig,
     seed: int,
     name: str,
-    target: str | None,
+    targets: tuple[str, ...],
     first: dict[str, str],
     bases: dict[str, dict[str, str]],
 ) -> list[Stage]:
@@ -259,7 +259,7 @@ def _later(
         for letter in first:
             teacher = newest.get(OTHER[letter], newest[letter])
             inputs = bases[letter] | {"teacher": teacher, "previous": newest[letter]}
-            stage = _iteration(config, seed, name, number, letter, target, inputs)
+            stage = _iteration(config, seed, name, number, letter, targets, inputs)
             stages.append(stage)
             made[letter] = stage.id
         newest = made
@@ -267,7 +267,13 @@ def _later(
 
 
 def _iteration(
-    config: RunConfig, seed: int, method: str, number: int, letter: str, target: str | None, inputs: dict[str, str]
+    config: RunConfig,
+    seed: int,
+    method: str,
+    number: int,
+    letter: str,
+    targets: tuple[str, ...],
+    inputs: dict[str, str],
 ) -> Stage:
     table, arm, name = config.cotrain, f"{method}-{letter}", f"{method}{number}{letter}"
     settings = common_settings(config) | stage_settings(config, "cotrain", table) | {"model": letter}
@@ -275,13 +281,13 @@ def _iteration(
     if number > 1:
         settings |= {"picks": {k: getattr(table, k) for k in _PICKS}, "restart": table.restart}
     return Stage(
-        f"seed-{seed}/{name}" if target is None else f"seed-{seed}/{target}/{name}",
+        "/".join((f"seed-{seed}", *targets, name)),
         "cotrain",
         name,
         arm,
         seed,
         config.training_of(table),
-        target,
+        targets,
         number,
         inputs,
         settings,
@@ -292,7 +298,7 @@ def _iteration(
 
 def pools_of(context: Context, stage: Stage) -> dict[str, TokenStore]:
     """The unlabelled text that a stage may pick from: of its target, or of all of them."""
-    targets = [t for t in context.config.targets if stage.target in (None, t.language)]
+    targets = context.config.targets_of(stage.targets) or context.config.targets
     return {target.language: context.data.target_pool(target) for target in targets}
 
 

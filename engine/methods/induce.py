@@ -46,7 +46,7 @@ class InducedDictionary(Addition):
 
     def inputs(self, context: Context, stage: Stage) -> dict[str, TokenStore]:
         """The text that decides the dictionary."""
-        text = context.data.task_text(context.config.target(stage.target))
+        text = context.data.task_text(*context.config.targets_of(stage.targets))
         return {"words.source": text[0], "words.target": text[-1]}
 
     def stores(self, run: StageRun, encoder: Encoder) -> dict[str, TokenStore]:
@@ -56,7 +56,7 @@ class InducedDictionary(Addition):
             ModelError: the dictionary is not that which was written.
         """
         context, stage, folder = run.context, run.stage, run.folder
-        target = context.config.target(stage.target)
+        (target,) = context.config.targets_of(stage.targets)
         if not FILES.exist(context, folder):
             context.processes.rank_zero_only(lambda: _write(context, stage, target, encoder, folder))
         record = FILES.read(context, folder)

@@ -54,7 +54,7 @@ class MaskedWordsBeside(Addition):
         return {"text": "task", self.key: decides}
 
     def inputs(self, context: Context, stage: Stage) -> dict[str, TokenStore]:
-        return btf_stores(context, stage, context.config.target(stage.target))
+        return btf_stores(context, stage)
 
     def join(self, run: StageRun, training: Training) -> Training:
         context, stage, model = run.context, run.stage, training.model
@@ -76,7 +76,7 @@ class MaskedWordsBeside(Addition):
         )
 
     def work(self, context: Context, stage: Stage, steps: int) -> Beside:
-        table, text = context.config.btf, btf_text(context, stage, context.config.target(stage.target))
+        table, text = context.config.btf, btf_text(context, stage)
         batches = masked_work(text, table, stage.training).batches
         assert isinstance(batches, MlmBatches)
         mean = np.average([corpus.lengths.mean() for corpus in text.corpora], weights=batches.examples_per_epoch)
@@ -89,7 +89,7 @@ class MaskedWordsBeside(Addition):
 def _batches(run: StageRun, steps: int, vocab_size: int) -> MlmBatches:
     """Masked batches of the text of BTF for so many steps, with the settings of [btf] and draws of their own."""
     context, table = run.context, run.context.config.btf
-    text = btf_text(context, run.stage, context.config.target(run.stage.target))
+    text = btf_text(context, run.stage)
     rest = {
         "special": context.special_tokens(vocab_size),
         "mask_id": context.tokenizer.mask_id,

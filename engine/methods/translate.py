@@ -19,15 +19,17 @@ def translate_plan(config: RunConfig, seed: int, stages: tuple[Stage, ...]) -> l
     settings = finetune_settings(config) | {"translated": table.translated}
     if table.translated == "only":
         settings = {key: value for key, value in settings.items() if key not in ALONE_LEAVES_OUT}
-    targets: list[str | None] = [t.language for t in config.targets if t.translated_train is not None]
+    each = [(t.language,) for t in config.targets if t.translated_train is not None]
     training, plan = config.training_of(config.finetune), []
-    for target in [*targets, *([None] if targets and table.translated_all else [])]:
-        root, name, order, action = f"seed-{seed}/{target}", "translate-train", 27, "fine-tune, translations"
-        if target is None:
-            root, name, order, action = f"seed-{seed}", "translate-train-all", 28, "fine-tune, all translations"
+    for targets in [*each, *([()] if each and table.translated_all else [])]:
+        name, order, action = "translate-train", 27, "fine-tune, translations"
+        if not targets:
+            name, order, action = "translate-train-all", 28, "fine-tune, all translations"
         rest: dict[str, Any] = {"inputs": start_inputs(config, seed), "settings": settings}
         rest |= {"order": order, "action": action}
-        plan.append(Stage(f"{root}/{name}", "finetune", name, name, seed, training, target, **rest))
+        plan.append(
+            Stage("/".join((f"seed-{seed}", *targets, name)), "finetune", name, name, seed, training, targets, **rest)
+        )
     return plan
 
 

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
 from ..recipe.config import RunConfig, StageConfig, StageTraining, TrainingConfig
+from ..storage.pairs import pair_name
 
 NUMERICS = 3
 """Raised whenever a change makes an equal recipe end in other weights, so that old results are not reused."""
@@ -25,10 +27,10 @@ class Stage:
         name: short name in summaries, such as "soft1".
         arm: column of experiments that its scores belong to, such as "baseline", "btf" or "selftrain"; None where it
             is never scored.
-        order: position among the stages of a run, equal for all seeds and targets (docs/summary-schema.md).
+        order: position among the stages of a run, equal for all seeds and pairs (docs/summary-schema.md).
         label: what tables of scores call it, by the model that it leaves; its name where empty.
         action: what pictures of losses and seconds call it, by what it does; its label where empty.
-        target: language whose text it may see; None where it serves all targets.
+        targets: languages whose text it may see; empty where it serves all and is made for none.
         round: round of self-training or iteration of co-training, from 1; 0 elsewhere.
         inputs: role ("base", "teacher", "student", "previous") -> stage id. A missing role "base" means the model
             that the recipe names.
@@ -41,7 +43,7 @@ class Stage:
     arm: str | None
     seed: int
     training: StageTraining
-    target: str | None = None
+    targets: tuple[str, ...] = ()
     round: int = 0
     inputs: dict[str, str] = field(default_factory=dict)
     settings: dict[str, Any] = field(default_factory=dict)
@@ -50,11 +52,16 @@ class Stage:
     action: str = ""
 
     @property
+    def pair(self) -> str | None:
+        """What folders and records call its targets; None where it is made for none."""
+        return pair_name(self.targets)
+
+    @property
     def identity(self) -> dict[str, Any]:
         """Who the stage is: what `stage.json` and `run.json` keep of it for summaries, tables and reports."""
         label = self.label or self.name
         names = {"stage": self.name, "label": label, "action": self.action or label}
-        place = {"order": self.order, "round": self.round, "seed": self.seed, "pair": self.target}
+        place = {"order": self.order, "round": self.round, "seed": self.seed, "pair": self.pair}
         return {"arm": self.arm, "kind": self.kind} | names | place
 
 
@@ -104,10 +111,11 @@ def start_inputs(config: RunConfig, seed: int) -> dict[str, str]:
     return {} if config.model.new is None else {"base": f"seed-{seed}/pretrain"}
 
 
-def few_shot_settings(config: RunConfig, target: str) -> dict[str, Any]:
-    """What decides which labelled examples of a target are trained on; empty where it has none."""
-    table = config.target(target)
-    return {} if table.labelled is None else {"per_class": table.per_class, "draw": table.draw}
+def few_shot_settings(config: RunConfig, targets: Sequence[str]) -> dict[str, Any]:
+    """What decides which labelled examples of targets are trained on; empty where they have none."""
+    labelled = [table for table in config.targets_of(targets) if table.labelled is not None]
+    settings = {table.language: {"per_class": table.per_class, "draw": table.draw} for table in labelled}
+    return settings if len(targets) > 1 else settings.get(targets[0], {})
 
 
 def source_mix_settings(config: RunConfig) -> dict[str, Any]:
@@ -120,9 +128,9 @@ def source_mix_settings(config: RunConfig) -> dict[str, Any]:
     return {}
 
 
-def tlm_settings(config: RunConfig, target: str) -> dict[str, Any]:
-    """What decides how the sentence pairs of a target are read in BTF; empty where it has none."""
-    if not config.target(target).pairs:
+def tlm_settings(config: RunConfig, targets: Sequence[str]) -> dict[str, Any]:
+    """What decides how the sentence pairs of targets are read in BTF; empty where they have none."""
+    if not any(table.pairs for table in config.targets_of(targets)):
         return {}
     return {"tlm": {"share": config.btf.pairs_share, "positions": config.btf.pair_positions}}
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from ...data.tokenizer.prompt import template_problem
+from ..storage.pairs import JOIN
 from .config import RunConfig, TargetConfig, merged
 from .config.each import each_problems, several_problems
 from .schema import dotted
@@ -40,6 +41,8 @@ def _language_problems(config: RunConfig) -> Problems:
         if config.world is not None and table.reader is not None:
             yield f"{place}.reader", "is given, but the files of a made world are read in one way; leave it out"
         if isinstance(table, TargetConfig):
+            if JOIN in table.language:
+                yield f"{place}.language", f"has a {JOIN}, which joins the names of targets; use another name"
             continue
         if table.cap and table.per_class:
             yield f"{place}.per_class", f"is given, and so is {place}.cap; give one of them"
@@ -70,6 +73,8 @@ def _target_problems(config: RunConfig) -> Problems:
             yield f"finetune.{name}", f"{problem}, but there are no translations; give targets.N.translated_train"
     if config.world is None and not config.targets:
         yield "targets", "is missing: add a [[targets]] table with language and unlabelled"
+    if config.targets_together and config.augment.code_switch.induce:
+        yield "targets_together", "is on, but augment.code_switch.induce makes a dictionary of one; leave one out"
     for i, target in enumerate(config.targets):
         if target.per_class and target.labelled is None:
             yield f"targets.{i}.per_class", f"is given, but targets.{i}.labelled is missing"

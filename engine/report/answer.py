@@ -13,6 +13,7 @@ from pathlib import Path
 
 from ..storage.files import atomic_write_json, read_json, storage_errors
 from ..storage.names import FINISHED
+from ..storage.pairs import of_target, serves
 from .stage_folders import run_stages
 from .stage_table import SIDE_ARMS, Json
 
@@ -57,10 +58,10 @@ def choose_models(folder: Path, stages: Sequence[Json], targets: Sequence[str]) 
     chosen: dict[str, Answer] = {}
     for target in targets:
         trail = [
-            s for s in stages if s["finished"] and s["arm"] not in (None, *SIDE_ARMS) and s["pair"] in (None, target)
+            s for s in stages if s["finished"] and s["arm"] not in (None, *SIDE_ARMS) and serves(s["pair"], target)
         ]
         seeds = sorted({s["seed"] for s in trail})
-        ends = [_sound(folder, [s for s in trail if s["seed"] == seed]) for seed in seeds]
+        ends = [_sound(folder, [s for s in trail if s["seed"] == seed], target) for seed in seeds]
         if not ends:
             continue
         stage, reason = max(ends, key=lambda end: end[0]["order"])  # the first of equal ones
@@ -70,14 +71,14 @@ def choose_models(folder: Path, stages: Sequence[Json], targets: Sequence[str]) 
     return chosen
 
 
-def _sound(folder: Path, trail: Sequence[Json]) -> tuple[Json, str]:
+def _sound(folder: Path, trail: Sequence[Json], target: str) -> tuple[Json, str]:
     """The last stage of one seed and target that has not collapsed, and why it is the one."""
     by_id = {stage["folder"]: stage for stage in trail}
     chain: list[tuple[Json, Json]] = []
     stage: Json | None = trail[-1]
     while stage is not None:
         record = read_json(folder / stage["folder"] / FINISHED)
-        chain.insert(0, (stage, record.get("against_teacher") or {}))
+        chain.insert(0, (stage, of_target(record.get("against_teacher") or {}, target)))
         stage = by_id.get((record.get("inputs") or {}).get("teacher", ""))
     sound, reason, seen, fell = chain[0], "", list[Json](), False
     for student in chain:

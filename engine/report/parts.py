@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from ..storage.files import read_json
+from ..storage.pairs import of_target, targets_of
 from . import svg
 from .answer import Answer, answers
 from .seeds import Stat
@@ -27,7 +28,7 @@ Decisions = Sequence[tuple[int, Json]]
 
 @dataclass(frozen=True)
 class Run:
-    """Everything that a report shows. `decisions` is keyed by (pair, round, seed)."""
+    """Everything that a report shows. `decisions` is keyed by (target, round, seed)."""
 
     folder: Path
     summary: Json
@@ -101,7 +102,8 @@ def load_run(folder: str | Path) -> Run:
             traces.append((stage, trace))
         if decision := read_json(folder / stage["folder"] / "decision.json"):
             number = int(decision.get("round") or stage["round"])
-            decisions[str(stage["pair"] or ""), number, stage["seed"]] = decision
+            for pair in targets_of(stage["pair"]) or ("",):
+                decisions[pair, number, stage["seed"]] = of_target(decision, pair)
     config = folder / "config.toml"
     return Run(
         folder=folder,

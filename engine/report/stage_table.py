@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from ..storage.pairs import serves, targets_of
 from .seeds import Stat, Step, paired_step, stat
 from .text_table import text_table
 
@@ -101,7 +102,7 @@ def row_key(row: Json) -> StageKey:
 
 def target_rows(rows: Sequence[Json], targets: Sequence[str]) -> list[Json]:
     """The rows of target scores by models of that target, or of all targets."""
-    return [r for r in rows if r["language"] in targets and r["pair"] in (None, r["language"])]
+    return [r for r in rows if r["language"] in targets and serves(r["pair"], r["language"])]
 
 
 def step_between(now: Cells, before: Cells, versus: str, target: str | None = None) -> Step | None:
@@ -120,7 +121,7 @@ def per_seed(cells: Cells, targets: Sequence[str]) -> dict[int, float]:
 def _source_cells(rows: Sequence[Json], source: str | None, targets: Sequence[str]) -> Cells:
     """Source score of the model of each (target, seed); a shared model stands for every target."""
     own = [r for r in rows if r["language"] == source]
-    return {(t, r["seed"]): r["value"] for r in own for t in (targets if r["pair"] is None else [r["pair"]])}
+    return {(t, r["seed"]): r["value"] for r in own for t in targets_of(r["pair"]) or targets}
 
 
 def _over_models(cells: Cells, targets: Sequence[str]) -> dict[int, float]:
@@ -172,7 +173,8 @@ def _stage_score(
     more: Sequence[str],
     before: StageScore | None,
 ) -> StageScore:
-    cells = {(r["language"], r["seed"]): r["value"] for r in target_rows(rows, targets)}
+    own = target_rows(rows, targets)
+    cells = {(r["language"], r["seed"]): r["value"] for r in own}
     source_cells = _source_cells(rows, source, targets)
     gaps = {k: source_cells[k] - v for k, v in cells.items() if k in source_cells}
     per_target = _by_target(cells, targets)
@@ -199,7 +201,7 @@ def _stage_score(
         uses_target_labels=any(r.get("uses_target_labels") for r in rows),
         uses_dictionary=any(r.get("uses_dictionary") for r in rows),
         values=cells,
-        without_entities=len({(r["pair"], r["seed"]) for r in rows if r.get("accepted_entities") == 0}),
+        without_entities=len({(r["language"], r["seed"]) for r in own if r.get("accepted_entities") == 0}),
         more_sources={name: score for name, score in others.items() if score},
     )
 

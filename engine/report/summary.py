@@ -13,12 +13,14 @@ from ...data import OUTSIDE
 from ..evaluation.error_correlation import error_correlations
 from ..storage.files import atomic_write_json, read_json
 from ..storage.names import SCORES, SHOWN
+from ..storage.pairs import of_target
 from ..storage.stage_files import refuse_changed
 from .answer import choose_models
 from .stage_folders import failures, run_stages
 from .stage_table import METRIC_NAMES, Json
 
 SCHEMA_VERSION = 1
+_OF_DECISION = ("alpha", "accepted", "accepted_entities", "removed")
 TRANSLATE_TEST, TRANSLATED = "translate-test", " (translated)"
 """Role and suffix of a language, where the zero-shot model is scored on its test texts in the source language."""
 
@@ -47,7 +49,7 @@ def build_summary(folder: str | Path) -> Json:
         for score in read_json(place / SCORES, remedy=remedy).get("scores") or ():
             translated = score.get("role") == TRANSLATE_TEST
             parts: tuple[Json, Json, Json] = stage, record, score
-            rows.append(_row(*(_translated(*parts) if translated else parts), extra))
+            rows.append(_row(*(_translated(*parts) if translated else parts), of_target(extra, score["language"])))
     metrics = {r["metric"] for r in rows}
     targets = info.get("targets") or sorted({r["language"] for r in rows if r["role"] == "target"})
     return {
@@ -84,7 +86,7 @@ def _row(stage: Json, record: Json, score: Json, extra: Json) -> Json:
         **{key: stage[key] for key in ("stage", "label", "order", "round", "pair", "seed")},
         **{key: score.get(key) for key in ("language", "role", "metric", "value", "count")},
         **({"classes": score["classes"]} if "classes" in score else {}),
-        **extra,
+        **{key: extra[key] for key in _OF_DECISION},
         **{key: bool(record.get(key)) for key in ("uses_parallel_data", "uses_target_labels", "uses_dictionary")},
         **{key: stage[key] for key in ("seconds", "cpu_seconds")},
         "model": stage["folder"],
@@ -99,8 +101,11 @@ def _translated(stage: Json, record: Json, score: Json) -> tuple[Json, Json, Jso
 
 
 def _decision_fields(folder: Path, stage: Json, stages: Sequence[Json]) -> Json:
-    """What a stage trained on: the threshold, the accepted labels and the source samples dropped so far."""
-    empty: Json = {"alpha": None, "accepted": None, "accepted_entities": None, "removed": None}
+    """What a stage trained on: the threshold, the accepted labels and the source samples dropped so far.
+
+    Of a stage for several targets also by target, under "targets".
+    """
+    empty: Json = dict.fromkeys(_OF_DECISION)
     if stage["kind"] == "cotrain" and (picks := read_json(folder / stage["folder"] / "picks.json")):
         return empty | {"alpha": picks.get("threshold"), "accepted": picks.get("labels")}
     if stage["kind"] != "hard":
@@ -114,9 +119,14 @@ def _decision_fields(folder: Path, stage: Json, stages: Sequence[Json]) -> Json:
         return empty
     last = rounds[max(rounds)]
     removed = sum((d.get("source") or {}).get("removed") or 0 for d in rounds.values())
-    classes = last.get("classes") or {}
-    entities = sum(c["accepted"] for name, c in classes.items() if name != OUTSIDE) if OUTSIDE in classes else None
-    return {k: last.get(k) for k in ("alpha", "accepted")} | {"accepted_entities": entities, "removed": removed}
+
+    def learned(decision: Json) -> Json:
+        classes = decision.get("classes") or {}
+        entities = sum(c["accepted"] for name, c in classes.items() if name != OUTSIDE) if OUTSIDE in classes else None
+        accepted = {k: decision.get(k) for k in ("alpha", "accepted")}
+        return accepted | {"accepted_entities": entities, "removed": removed}
+
+    return learned(last) | {"targets": {target: learned(of_target(last, target)) for target in last.get("targets", ())}}
 
 
 def write_summary(folder: str | Path) -> Json:

@@ -19,6 +19,7 @@ from ..plan.stage import (
 )
 from ..recipe.config import RunConfig
 from ..stages.kind import added_settings, kinds_in, planners
+from ..storage.pairs import pair_name
 from .kinds import load_plugins
 
 
@@ -29,8 +30,8 @@ def make_plan(config: RunConfig, seeds: tuple[int, ...] | None = None) -> list[S
     seeds = config.seeds if seeds is None else seeds
     for seed in seeds:
         core = _shared_plan(config, seed)
-        for target in config.targets:
-            core += _target_plan(config, seed, target.language)
+        for targets in config.pairs:
+            core += _pair_plan(config, seed, targets)
         stages += core
         for planner in planners():
             stages += planner(config, seed, tuple(core))
@@ -54,21 +55,21 @@ def _shared_plan(config: RunConfig, seed: int) -> list[Stage]:
     return stages
 
 
-def _target_plan(config: RunConfig, seed: int, target: str) -> list[Stage]:
-    """What is made for one target: BTF, its teacher, the rounds of self-training, and the control arm."""
-    root = f"seed-{seed}/{target}"
+def _pair_plan(config: RunConfig, seed: int, targets: tuple[str, ...]) -> list[Stage]:
+    """What is made for one target, or several together: BTF, its teacher, rounds of self-training, the control arm."""
+    root = f"seed-{seed}/{pair_name(targets)}"
     stages: list[Stage] = []
     names: dict[str, Any]
 
     def add(folder: str, kind: str, name: str, arm: str | None, **rest: Any) -> str:
         training = config.training_of(config.btf if kind == "btf" else config.finetune)
-        stages.append(Stage(f"{root}/{folder}", kind, name, arm, seed, training, target, **rest))
+        stages.append(Stage(f"{root}/{folder}", kind, name, arm, seed, training, targets, **rest))
         return stages[-1].id
 
     btf = numeric_settings(config) | stage_settings(config, "btf", config.btf)
     finetune = finetune_settings(config) | (mixed := added_settings(config, "finetune"))
     start = start_inputs(config, seed)
-    base, task = start, btf | {"text": "task"} | tlm_settings(config, target)
+    base, task = start, btf | {"text": "task"} | tlm_settings(config, targets)
     if config.btf.on:
         base = {"base": add("btf", "btf", "btf-mlm", None, inputs=start, settings=task, order=30, action="BTF")}
         names = {"label": "BTF", "action": "fine-tune"}
@@ -78,12 +79,12 @@ def _target_plan(config: RunConfig, seed: int, target: str) -> list[Stage]:
         teacher = add("mixed", "finetune", "mixed", "mixed", inputs=base, settings=finetune, order=31, action=action)
     else:
         teacher = f"seed-{seed}/baseline"
-    if few := few_shot_settings(config, target):
+    if few := few_shot_settings(config, targets):
         names = {"order": 32, "action": "fine-tune, few-shot"}
         settings = finetune | {"few_shot": few}
         teacher = add("fewshot", "finetune", "few-shot", "few-shot", inputs=base, settings=settings, **names)
     if config.selftrain.on:
-        stages += _rounds(config, seed, target, base, teacher)
+        stages += _rounds(config, seed, targets, base, teacher)
     if config.arms.control:
         general, names = btf | {"text": "general"}, {"order": 20, "action": "BTF, control"}
         control = {"base": add("control-btf", "btf", "control-btf", None, inputs=start, settings=general, **names)}
@@ -92,7 +93,7 @@ def _target_plan(config: RunConfig, seed: int, target: str) -> list[Stage]:
     return stages
 
 
-def _rounds(config: RunConfig, seed: int, target: str, base: dict[str, str], teacher: str) -> list[Stage]:
+def _rounds(config: RunConfig, seed: int, targets: tuple[str, ...], base: dict[str, str], teacher: str) -> list[Stage]:
     """Soft and hard stages in turn. The teacher of a round is the last student of the round before."""
     table = config.selftrain
     shared = common_settings(config) | {"voters": table.voters, "widths": table.widths, "cap": table.cap}
@@ -110,7 +111,7 @@ def _rounds(config: RunConfig, seed: int, target: str, base: dict[str, str], tea
             inputs["previous"] = previous
         if table.restore == "finetuned":
             inputs["start"] = stages[0].inputs["teacher"] if stages else teacher
-        teacher = f"seed-{seed}/{target}/{name}"
+        teacher = f"seed-{seed}/{pair_name(targets)}/{name}"
         stage_table = table.soft if kind == "soft" else table.hard
         settings = shared | added_settings(config, kind) | stage_settings(config, kind, stage_table)
         if kind == "soft":
@@ -122,7 +123,7 @@ def _rounds(config: RunConfig, seed: int, target: str, base: dict[str, str], tea
         training = config.training_of(stage_table)
         names: dict[str, Any] = {"order": 100 * number + 50 * (kind == "hard"), "label": f"{kind} {number}"}
         stages.append(
-            Stage(teacher, kind, name, "selftrain", seed, training, target, number, inputs, settings, **names)
+            Stage(teacher, kind, name, "selftrain", seed, training, targets, number, inputs, settings, **names)
         )
     return stages
 
@@ -135,8 +136,7 @@ def chosen_stages(
     Args:
         seeds: instead of the recipe's.
         stage: as `select` takes it.
-        targets: languages; the stages of other targets are left out, and those that all share stay, such as the
-            zero-shot model. All when empty.
+        targets: languages; the stages that serve none of them are left out. All when empty.
 
     Raises:
         ConfigError: the recipe has no such stage, or no such target.
@@ -155,7 +155,7 @@ def select(plan: list[Stage], stage: str, targets: Sequence[str] = ()) -> list[S
         ConfigError: the recipe has no such stage.
     """
     kinds = {s.kind for s in plan} if stage == "all" else kinds_in(stage)
-    asked = [s for s in plan if not targets or s.target is None or s.target in targets]
+    asked = [s for s in plan if not targets or not s.targets or set(s.targets) & set(targets)]
     chosen = {s.id for s in asked if s.kind in kinds or s.id == stage}
     if not chosen or (stage == "btf" and not any(s.kind == "btf" for s in asked)):
         of = f" of {', '.join(targets)}" if targets else ""

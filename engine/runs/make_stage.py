@@ -98,8 +98,9 @@ def _exists(run: StageRun, resume: bool) -> bool:
 
 def _save(run: StageRun, outcome: Outcome) -> None:
     context, stage = run.context, run.stage
-    reader = next((t.reader for t in context.config.targets if t.language == stage.target), None)
-    settings = merged(context.config.reader, reader)  # how files are read, as the model's target has it
+    # How files are read, as the model's target has it, or all of its targets.
+    readers = [merged(context.config.reader, t.reader) for t in context.config.targets_of(stage.targets)]
+    settings = readers[0] if readers and all(r == readers[0] for r in readers) else context.config.reader
     shape = outcome.model.config
     with storage_errors(run.folder):
         extra = {"stage": stage.id, "seed": stage.seed, "inputs": stage.inputs, "split": settings.split}

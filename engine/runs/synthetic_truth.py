@@ -24,10 +24,11 @@ from ..report.seeds import stat
 from ..report.stage_table import SIDE_ARMS
 from ..stages.context import Context
 from ..stages.datasets import first_of_each
-from ..stages.decision_files import DECISION
+from ..stages.decision_files import DECISION, of_one_target
 from ..stages.round_decision import read_record
 from ..storage.files import atomic_write_json, read_json
 from ..storage.names import FINISHED, SOFT_LABELS, TRUTH
+from ..storage.pairs import of_target, serves
 from ..storage.soft_labels import read_soft_labels
 from .synthetic_stats import Json, RoundItems, alpha_regret, label_quality, noise_filter, repeated_errors
 
@@ -48,9 +49,7 @@ def write_truth(context: Context, plan: Sequence[Stage]) -> Json | None:
     assert context.config.source.train is not None
     files = open_truth_world(context.config.source.train.parent)
     runs = [
-        _Judge(
-            context, files, target, [s for s in plan if s.seed == seed and s.target in (None, target.language)]
-        ).judge()
+        _Judge(context, files, target, [s for s in plan if s.seed == seed and serves(s.pair, target.language)]).judge()
         for seed in sorted({s.seed for s in plan})
         for target in context.config.targets
     ]
@@ -86,9 +85,9 @@ class _Judge:
         for stage in done:
             if stage.kind != "hard":
                 continue
-            record = read_record(self.context.folder(stage.id))
-            saved = DECISION.arrays(self.context.folder(stage.id))
-            items, draw = self._items(stage, saved), derive_seed(seed, "truth", stage.round)
+            record = of_target(read_record(self.context.folder(stage.id)), self.target.language)
+            saved = of_one_target(record, DECISION.arrays(self.context.folder(stage.id)))
+            items, draw = self._items(stage, record, saved), derive_seed(seed, "truth", stage.round)
             leaving = ~gone & (saved["source.keep"] == 0)
             rounds.append(
                 {
@@ -128,13 +127,13 @@ class _Judge:
         offsets = np.asarray(self.context.data.target_pool(self.target).item_offsets, dtype=np.int64)
         return np.repeat(np.arange(len(offsets) - 1), np.diff(offsets))
 
-    def _items(self, stage: Stage, saved: dict[str, np.ndarray]) -> RoundItems:
+    def _items(self, stage: Stage, record: Json, saved: dict[str, np.ndarray]) -> RoundItems:
         gold, reason = self._gold(), saved["target.reason"]
         item = np.flatnonzero((reason >= 0) & (gold >= 0))
         teacher = confidence = None
         path = self.context.folder(stage.inputs["student"]) / SOFT_LABELS if "student" in stage.inputs else None
         if path is not None and path.exists():
-            soft = read_soft_labels(path)
+            soft = read_soft_labels(path)[slice(*record.get("items_at", (None,)))]
             if len(soft) == len(gold):  # not where every sub-token has a label of its own
                 teacher, confidence = (
                     soft.argmax(axis=-1)[item].astype(np.int64),

@@ -10,22 +10,25 @@ from ...data import OUTSIDE, ItemView
 from ...kernels import votes
 from ...model import TaskModel
 from ..evaluation.inference import predict_items
-from .context import Context
+from .kind import StageRun
+from .pool import by_target
 
 SAMPLE = 400
-"""Examples that are looked at, evenly spread."""
+"""Examples of a target that are looked at, evenly spread."""
 
 
 def against_teacher(
-    context: Context, model: TaskModel, view: ItemView, examples: np.ndarray, taught: np.ndarray
+    run: StageRun, model: TaskModel, view: ItemView, examples: np.ndarray, taught: np.ndarray
 ) -> dict[str, Any]:
-    """`against_teacher` for `stage.json` (docs/summary-schema.md), from one pass over a sample.
+    """`against_teacher` for `stage.json` (docs/summary-schema.md), from one pass over a sample of each target.
 
     Args:
         examples: int64 [n], the unlabelled examples that the stage drew.
         taught: int64 [items of the view], the class that the teacher names; negative where it names none.
     """
-    sample = examples[np.unique(np.linspace(0, len(examples) - 1, min(SAMPLE, len(examples))).astype(np.int64))]
+    context, texts = run.context, by_target(view.store, examples)
+    samples = [t[np.unique(np.linspace(0, len(t) - 1, min(SAMPLE, len(t))).astype(np.int64))] for t in texts]
+    sample = np.concatenate(samples)
     predicted = predict_items(
         model,
         view,
@@ -34,11 +37,17 @@ def against_teacher(
         width=1,
         **context.passes,
     )[:, 0].long()
-    of_sample = np.repeat(np.isin(np.arange(len(view.offsets) - 1), sample), np.diff(view.offsets)) & (taught >= 0)
     labels = context.data.labels
     outside = labels.index(OUTSIDE) if OUTSIDE in labels else -1
-    record = compare(predicted.numpy()[of_sample], taught[of_sample], outside)
-    return {"against_teacher": {"examples": len(sample), **record}}
+
+    def figures(part: np.ndarray) -> dict[str, Any]:
+        of_part = np.repeat(np.isin(np.arange(len(view.offsets) - 1), part), np.diff(view.offsets)) & (taught >= 0)
+        return {"examples": len(part), **compare(predicted.numpy()[of_part], taught[of_part], outside)}
+
+    record = figures(sample)
+    if len(samples) > 1:
+        record["targets"] = {t: figures(part) for t, part in zip(run.stage.targets, samples, strict=True)}
+    return {"against_teacher": record}
 
 
 def compare(student: np.ndarray, teacher: np.ndarray, outside: int) -> dict[str, Any]:

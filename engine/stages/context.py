@@ -19,6 +19,7 @@ from ..recipe.config import RunConfig, StageTraining
 from ..report.summary import TRANSLATE_TEST, TRANSLATED
 from ..storage.files import atomic_write_json
 from ..storage.names import FINISHED
+from ..storage.pairs import serves
 from ..storage.run_folder import RunDir
 from ..storage.run_warning import RunWarning
 from ..storage.stage_files import damage, refuse_changed
@@ -154,7 +155,7 @@ class Context:
         return folder
 
     def score_stage(self, stage: Stage, model: TaskModel) -> tuple[list[dict[str, Any]], dict[str, Scored]]:
-        """Scores on the sources and the target of the stage (all targets where it has none): rows, and by language."""
+        """Scores on the sources and the targets of the stage (all where it has none): rows, and by language."""
         rows: list[dict[str, Any]] = []
         scored: dict[str, Scored] = {}
         for language, (role, store) in self.test_stores(stage).items():
@@ -178,7 +179,7 @@ class Context:
             if source.test is not None:
                 stores[source.language] = "source", self.data.scored(source.test, source.language)
         for target in self.config.targets:
-            if target.test is not None and stage.target in (None, target.language):
+            if target.test is not None and serves(stage.pair, target.language):
                 stores[target.language] = "target", self.data.scored(target.test, target.language)
             if target.translated_test is not None and stage.arm == "baseline":
                 stores[f"{target.language}{TRANSLATED}"] = TRANSLATE_TEST, translated_test(self.data, target)

@@ -88,10 +88,6 @@ class Datasets:
         """The store of a labelled file that models are scored on: sentences of any length, to be read in windows."""
         return self._store([(path, language)], self.config.task, labelled=True, whole=True)
 
-    def unlabelled(self, paths: Sequence[Path], language: str) -> TokenStore:
-        """The store of task text whose labels, if any, were dropped, each text once; its items are the task's."""
-        return self._store([(path, language) for path in paths], self.config.task)
-
     def text(self, paths: Sequence[Path], language: str, max_length: int) -> TokenStore:
         """The store of plain text for masked language modelling."""
         return self._store([(path, language) for path in paths], "text", max_length=max_length)
@@ -130,11 +126,18 @@ class Datasets:
         few = _Few(target.per_class, target.draw, target.language, where)
         return self._store([(path, target.language)], self.config.task, labelled=True, few=few)
 
-    def target_pool(self, target: TargetConfig) -> TokenStore:
-        """Unlabelled target examples for self-training: those of `task_text`, in the same order."""
-        return self.unlabelled(target.unlabelled, target.language)
+    def target_pool(self, *targets: TargetConfig) -> TokenStore:
+        """Unlabelled examples of targets for self-training, one language after the other, as `task_text` has them.
 
-    def task_text(self, target: TargetConfig) -> list[TokenStore]:
+        Labels, if any, were dropped, and each text of a language is there once; the items are the task's.
+        """
+        store = self._store([(path, t.language) for t in targets for path in t.unlabelled], self.config.task)
+        for target in targets:
+            if len(targets) > 1 and target.language not in store.languages:
+                raise DataError(f"{target.unlabelled[0]}: has no examples")
+        return store
+
+    def task_text(self, *targets: TargetConfig) -> list[TokenStore]:
         """What BTF reads, by language: each source's training text without its labels and more text; target text."""
         length = self.config.max_length
         return [
@@ -142,12 +145,12 @@ class Datasets:
                 self.text([_need(s.train, "source.train"), *s.unlabelled], s.language, length)
                 for s in self.config.sources
             ),
-            self.text(target.unlabelled, target.language, length),
+            *(self.text(target.unlabelled, target.language, length) for target in targets),
         ]
 
-    def pairs(self, target: TargetConfig) -> TokenStore:
-        """The sentence pairs of a target, for translation language modelling in BTF."""
-        files = [(path, target.language) for path in target.pairs]
+    def pairs(self, *targets: TargetConfig) -> TokenStore:
+        """The sentence pairs of targets, for translation language modelling in BTF."""
+        files = [(path, target.language) for target in targets for path in target.pairs]
         return self._store(files, "text", max_length=self.config.max_length, pairs=True)
 
     def general_text(self) -> list[TokenStore]:
@@ -158,9 +161,9 @@ class Datasets:
             raise ConfigError(f"no general text for {', '.join(missing)}; give source.general and targets.N.general")
         return [self.text(t.general, t.language, self.config.max_length) for t in tables]
 
-    def control_text(self, target: TargetConfig) -> list[TokenStore]:
-        """General text of the sources and of one target, for the control arm."""
-        tables: list[SourceConfig | TargetConfig] = [*self.config.sources, target]
+    def control_text(self, *targets: TargetConfig) -> list[TokenStore]:
+        """General text of the sources and of targets, for the control arm."""
+        tables: list[SourceConfig | TargetConfig] = [*self.config.sources, *targets]
         missing = [t.language for t in tables if not (t.control or t.general)]
         if missing:
             raise ConfigError(
@@ -355,14 +358,14 @@ def label_set(examples: Sequence[Example], task: str) -> tuple[str, ...]:
 
 
 def first_of_each(examples: Sequence[Example]) -> np.ndarray:
-    """Positions of the examples with texts that no earlier one has: task text has repeats, and the training text too.
+    """Positions of the examples with texts that no earlier one of the language has: task text has repeats.
 
     White space does not count, so that BTF and self-training, which reads words, take the same text for a repeat.
     """
-    first: dict[tuple[str, str], int] = {}
+    first: dict[tuple[str, str, str], int] = {}
     for position, example in enumerate(examples):
         text = str(example.text) if example.words is None else " ".join(example.words)
-        first.setdefault(("".join(text.split()), "".join((example.pair or "").split())), position)
+        first.setdefault((example.language, "".join(text.split()), "".join((example.pair or "").split())), position)
     return np.array(list(first.values()), dtype=np.int64)
 
 

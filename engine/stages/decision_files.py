@@ -80,3 +80,14 @@ class DecisionFiles:
 
 DECISION = DecisionFiles("decision.json", "decision.safetensors")
 """That of a hard stage: what is accepted, and why."""
+
+
+def of_one_target(record: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """The arrays of a decision, of the target's with the text of one target alone.
+
+    Args:
+        record: as `storage.pairs.of_target` has it for the target.
+    """
+    items, examples = (slice(*record.get(name, (None,))) for name in ("items_at", "examples_at"))
+    places = {name: examples if name == "target.pool" else items for name in arrays if name.startswith("target.")}
+    return {name: values[places.get(name, slice(None))] for name, values in arrays.items()}

@@ -73,10 +73,10 @@ class Finetune(StageKind):
 
 def _language_of(context: Context, stage: Stage, role: str) -> str:
     """What messages call the language of a store that fine-tuning learns."""
-    if role == "few_shot":
-        return str(stage.target)
     if role == "source":
         return ", ".join(source.language for source in context.config.sources)
+    if role == "few_shot":
+        return str(stage.pair)
     return role.partition(".")[2] or context.config.source.language
 
 

@@ -19,7 +19,7 @@ from .context import Context
 from .decision_files import DECISION
 from .kind import StageKind, StageRun, Training, Work, register_kind
 from .mixture import labelled_examples
-from .pool import load_pool, pool_tokens, target_examples
+from .pool import by_target, load_pool, pool_store, pool_tokens, target_examples
 from .round_decision import decide_round
 from .soft import fresh_student, task_work
 
@@ -34,7 +34,7 @@ class Hard(StageKind):
 
     def inputs(self, context: Context, stage: Stage) -> dict[str, TokenStore]:
         data = context.data
-        stores = {"source": data.source_train, "target": data.target_pool(context.config.target(stage.target))}
+        stores = {"source": data.source_train, "target": pool_store(context, stage)}
         return stores | ({"dev": data.source_dev} if context.config.has_dev else {})
 
     def build(self, run: StageRun) -> Training:
@@ -56,7 +56,7 @@ class Hard(StageKind):
         saved = DECISION.arrays(run.folder)
         parts = _parts(context, stage, saved)
         batches = run.task_batches(parts, balance="up" if table.mix == "balanced" else "none")
-        kept, used = (len(part.examples) for part in parts)
+        kept, used = len(parts[0].examples), sum(len(part.examples) for part in parts[1:])
         removed = len(context.data.source_train) - kept
         notes = {"accepted": record["accepted"], "removed": removed, "source_examples": kept, "target_examples": used}
         alpha = "no filter" if record["alpha"] is None else f"alpha {record['alpha']:.3f}"
@@ -68,25 +68,25 @@ class Hard(StageKind):
             cross_entropy,
             notes | {"alpha": record["alpha"]},
             lambda trace: line,
-            lambda trace: against_teacher(context, model, parts[1].view, pool, saved["target.label"]),
+            lambda trace: against_teacher(run, model, parts[1].view, pool, saved["target.label"]),
         )
 
     def work(self, context: Context, stage: Stage) -> Work:
         table, source = context.config.selftrain, context.data.source_train
-        parts = [(source, labelled_examples(source)), target_examples(context, stage)]
+        store, drawn = target_examples(context, stage)
+        parts = [(source, labelled_examples(source)), *((store, text) for text in by_target(store, drawn))]
         filtered = not (table.target_filter == "none" and table.source_filter == "none")
         return task_work(stage, parts, balance="up" if table.hard.mix == "balanced" else "none", at_most=filtered)
 
     def reads(self, context: Context, stage: Stage) -> list[int]:
         """What the labeller votes on (`decide_round`), and what the student is compared with it on."""
-        data, target = context.data, context.config.target(stage.target)
+        data = context.data
         tokens = [int(data.source_train.offsets[-1])]
         if context.config.has_dev:
             tokens.append(int(data.source_dev.offsets[-1]))
         tokens += [pool_tokens(context, stage), pool_tokens(context, stage, SAMPLE)]
-        if target.test is not None:
-            tokens.append(int(data.scored(target.test, target.language).offsets[-1]))
-        return tokens
+        tests = [(t.test, t.language) for t in context.config.targets_of(stage.targets)]
+        return tokens + [int(data.scored(test, name).offsets[-1]) for test, name in tests if test is not None]
 
 
 def curve_csv(record: Mapping[str, Any]) -> str:
@@ -107,18 +107,19 @@ def curve_csv(record: Mapping[str, Any]) -> str:
 
 
 def _parts(context: Context, stage: Stage, saved: Mapping[str, np.ndarray]) -> list[Part]:
-    """Kept source with its labels, and target examples that have at least one accepted label."""
-    source, target = context.data.source_train, context.data.target_pool(context.config.target(stage.target))
+    """Kept source with its labels, and of each target the examples that have at least one accepted label."""
+    source, target = context.data.source_train, pool_store(context, stage)
     view, targets = ItemView(target), saved["target.targets"]
     accepted = np.diff(np.concatenate([[0], np.cumsum(targets >= 0)])[view.offsets]) > 0
     labels, table = np.asarray(source.item_labels), context.config.selftrain.hard
-    by_source = by_target = None
+    of_source = of_target = None
     if (table.source_weight, table.target_weight) != (1.0, 1.0):
-        by_source = np.full(len(labels), table.source_weight, np.float32)
-        by_target = np.full(len(targets), table.target_weight, np.float32)
+        of_source = np.full(len(labels), table.source_weight, np.float32)
+        of_target = np.full(len(targets), table.target_weight, np.float32)
+    texts = by_target(target, np.flatnonzero(accepted))
     return [
-        Part(ItemView(source), np.flatnonzero(saved["source.keep"]), labels=labels, weights=by_source),
-        Part(view, np.flatnonzero(accepted), labels=targets, weights=by_target),
+        Part(ItemView(source), np.flatnonzero(saved["source.keep"]), labels=labels, weights=of_source),
+        *(Part(view, text, labels=targets, weights=of_target) for text in texts if len(text)),
     ]
 
 

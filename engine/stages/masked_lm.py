@@ -12,7 +12,7 @@ from ...data import Corpus, MlmBatches, TokenStore, epoch_counts, unigram_entrop
 from ...model import Encoder, MaskedLM, load_masked_lm
 from ..plan import Stage
 from ..pseudolabels.diagnostics import low_loss_drop, only_frequencies
-from ..recipe.config import BtfConfig, MaskedLmConfig, StageTraining, TargetConfig
+from ..recipe.config import BtfConfig, MaskedLmConfig, StageTraining
 from ..training.objectives import masked_lm
 from ..training.trace import Trace
 from .context import Context
@@ -34,45 +34,47 @@ class BtfText:
     counts: list[int] | None
 
 
-def btf_stores(context: Context, stage: Stage, target: TargetConfig) -> dict[str, TokenStore]:
+def btf_stores(context: Context, stage: Stage) -> dict[str, TokenStore]:
     """The stores that decide the result of a stage of this kind, by role."""
-    stores = text_by_language(context, stage, target)
+    targets = context.config.targets_of(stage.targets)
+    stores = text_by_language(context, stage)
     count = len(stores)
     if stage.settings["text"] == "general":
-        stores = [*stores, *context.data.task_text(target)]
+        stores = [*stores, *context.data.task_text(*targets)]
     if context.config.btf.sides == "target":
-        stores = stores[count - 1 :: count]
+        stores = [store for i, store in enumerate(stores) if i % count >= count - len(targets)]
     roles = {f"text.{i}": store for i, store in enumerate(stores)}
-    return roles | ({"pairs": context.data.pairs(target)} if "tlm" in stage.settings else {})
+    return roles | ({"pairs": context.data.pairs(*targets)} if "tlm" in stage.settings else {})
 
 
-def text_by_language(context: Context, stage: Stage, target: TargetConfig) -> list[TokenStore]:
-    """Text of each source language, then of the target."""
-    data = context.data
-    return data.task_text(target) if stage.settings["text"] == "task" else data.control_text(target)
+def text_by_language(context: Context, stage: Stage) -> list[TokenStore]:
+    """Text of each source language, then of each target."""
+    data, targets = context.data, context.config.targets_of(stage.targets)
+    return data.task_text(*targets) if stage.settings["text"] == "task" else data.control_text(*targets)
 
 
-def btf_text(context: Context, stage: Stage, target: TargetConfig) -> BtfText:
+def btf_text(context: Context, stage: Stage) -> BtfText:
     """The examples that fitting reads. The control sees as much text as BTF does: only the kind of text differs."""
     config, table = context.config, context.config.btf
-    stores = text_by_language(context, stage, target)
+    targets, first = config.targets_of(stage.targets), len(config.sources)
+    stores = text_by_language(context, stage)
     sizes = [len(store) for store in stores]
     if stage.settings["text"] == "general":
-        task = context.data.task_text(target)
+        task = context.data.task_text(*targets)
         sizes = [min(size, len(store)) for size, store in zip(sizes, task, strict=True)]
-    sizes[-1] = min(sizes[-1], table.cap or sizes[-1])
-    keys = ["source", *(source.language for source in config.sources[1:]), target.language]
+    sizes[first:] = [min(size, table.cap or size) for size in sizes[first:]]
+    keys = ["source", *(source.language for source in config.sources[1:]), *stage.targets]
     corpora = [
         Corpus([store], capped(len(store), size, stage.seed, key))
         for store, size, key in zip(stores, sizes, keys, strict=True)
     ]
     if table.sides == "target":
-        corpora = corpora[-1:]
+        corpora = corpora[first:]
     if "tlm" not in stage.settings:
         return BtfText(corpora, None)
     counts = pair_counts([len(corpus) for corpus in corpora], table)
     separator = context.tokenizer.sep_id if table.pair_positions == "reset" else None
-    return BtfText([*corpora, Corpus([context.data.pairs(target)], separator=separator)], counts)
+    return BtfText([*corpora, Corpus([context.data.pairs(*targets)], separator=separator)], counts)
 
 
 def pair_counts(sizes: Sequence[int], table: BtfConfig) -> list[int]:
@@ -125,19 +127,18 @@ class Btf(StageKind):
     masked = True
 
     def inputs(self, context: Context, stage: Stage) -> dict[str, TokenStore]:
-        return btf_stores(context, stage, context.config.target(stage.target))
+        return btf_stores(context, stage)
 
     def build(self, run: StageRun) -> Training:
         context, stage = run.context, run.stage
         model = load_masked_lm(context.input_folder(stage, "base")).to(context.device)
-        target = context.config.target(stage.target)
-        languages = [*(source.language for source in context.config.sources), target.language]
-        for language, store in zip(languages, text_by_language(context, stage, target), strict=True):
+        languages = [*(source.language for source in context.config.sources), *stage.targets]
+        for language, store in zip(languages, text_by_language(context, stage), strict=True):
             warn_of_unseen(context, store, "text", language)
-        text = btf_text(context, stage, target)
+        text = btf_text(context, stage)
         pairs: dict[str, Any] = {}
         if "tlm" in stage.settings:
-            warn_of_unseen(context, context.data.pairs(target), "pairs", target.language)
+            warn_of_unseen(context, btf_stores(context, stage)["pairs"], "pairs", str(stage.pair))
             pairs = {"pairs": len(text.corpora[-1]), "uses_parallel_data": True}
 
         def after(trace: Trace) -> dict[str, Any]:
@@ -148,7 +149,7 @@ class Btf(StageKind):
 
     def work(self, context: Context, stage: Stage) -> Work:
         # One draw for all seeds, so that their estimates are the same.
-        text = btf_text(context, replace(stage, seed=0), context.config.target(stage.target))
+        text = btf_text(context, replace(stage, seed=0))
         return masked_work(text, context.config.btf, stage.training)
 
 

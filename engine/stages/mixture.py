@@ -24,7 +24,7 @@ class Portion:
     """Labelled examples of one store.
 
     Attributes:
-        role: "source", "switched", "few_shot", or "translated.<language>".
+        role: "source", "switched", "few_shot" (of several targets "few_shot.<language>"), or "translated.<language>".
         language: of the source whose examples these are, where the sources are drawn one by one; else empty.
         examples: int64 [n].
     """
@@ -61,13 +61,15 @@ def learned_stores(context: Context, stage: Stage) -> dict[str, TokenStore]:
     """The stores that a stage of fine-tuning learns, by role."""
     data, config, settings = context.data, context.config, stage.settings
     stores: dict[str, TokenStore] = {}
-    targets = [t for t in config.targets if stage.target == t.language]
+    targets = config.targets_of(stage.targets)
     if settings.get("translated") != "only":
         stores["source"] = data.source_train
     if "code_switch" in settings:
         stores["switched"] = data.source_switched
     if "few_shot" in settings:
-        stores["few_shot"] = data.target_labelled(targets[0])
+        for target in (t for t in targets if t.labelled is not None):
+            role = "few_shot" if len(targets) == 1 else f"few_shot.{target.language}"
+            stores[role] = data.target_labelled(target)
     if "translated" in settings:
         for target in targets or config.targets:
             if target.translated_train is not None:

@@ -24,23 +24,45 @@ class Pool:
 def load_pool(context: Context, stage: Stage) -> Pool:
     """What the last hard stage left: source examples leave for good, target ones only where the recipe says so."""
     data, config = context.data, context.config
-    target = config.target(stage.target)
     if "previous" in stage.inputs:
         saved = DECISION.arrays(context.folder(stage.inputs["previous"]))
         return Pool(np.flatnonzero(saved["target.pool"]), np.flatnonzero(saved["source.keep"]))
-    chosen = capped(len(data.target_pool(target)), config.selftrain.cap, stage.seed, target.language)
-    return Pool(chosen, np.arange(len(data.source_train)))
+    store, cap = pool_store(context, stage), config.selftrain.cap
+    texts = zip(stage.targets, by_target(store), strict=True)
+    chosen = [text[capped(len(text), cap, stage.seed, language)] for language, text in texts]
+    return Pool(np.concatenate(chosen), np.arange(len(data.source_train)))
+
+
+def pool_store(context: Context, stage: Stage) -> TokenStore:
+    """The unlabelled text of a stage's targets."""
+    return context.data.target_pool(*context.config.targets_of(stage.targets))
+
+
+def by_target(store: TokenStore, examples: np.ndarray | None = None) -> list[np.ndarray]:
+    """Some examples of `pool_store`, or all, int64: those of each target, in its order."""
+    chosen = np.arange(len(store)) if examples is None else examples
+    if store.language is None:
+        return [chosen]
+    language = np.asarray(store.language)[chosen]
+    return [chosen[language == number] for number in range(len(store.languages))]
 
 
 def target_examples(context: Context, stage: Stage) -> tuple[TokenStore, np.ndarray]:
     """As many unlabelled examples as a round draws, whichever it draws: for an estimate."""
-    store = context.data.target_pool(context.config.target(stage.target))
+    store = pool_store(context, stage)
     cap = context.config.selftrain.cap or len(store)
-    return store, np.flatnonzero(np.diff(np.asarray(store.item_offsets)) > 0)[:cap]
+    visible = np.flatnonzero(np.diff(np.asarray(store.item_offsets)) > 0)
+    return store, np.concatenate([text[:cap] for text in by_target(store, visible)])
 
 
 def pool_tokens(context: Context, stage: Stage, at_most: int | None = None) -> int:
-    """Tokens of the unlabelled examples that a target's self-training draws; of the mean length, whichever it draws."""
-    store = context.data.target_pool(context.config.target(stage.target))
-    drawn = min(len(store), context.config.selftrain.cap or len(store), at_most or len(store))
-    return round(float(store.lengths.mean()) * drawn)
+    """Tokens of the unlabelled examples that a stage's self-training draws; of the mean length, whichever it draws.
+
+    Args:
+        at_most: examples of each target.
+    """
+    store, tokens = pool_store(context, stage), 0
+    for text in by_target(store):
+        drawn = min(len(text), context.config.selftrain.cap or len(text), at_most or len(text))
+        tokens += round(float(store.lengths[text].mean()) * drawn)
+    return tokens

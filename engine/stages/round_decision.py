@@ -39,7 +39,7 @@ from ..recipe.config import SelfTrainConfig
 from ..storage.files import read_json
 from ..storage.names import FINISHED
 from .context import Context
-from .pool import Pool, load_pool
+from .pool import Pool, by_target, load_pool, pool_store
 
 
 @dataclass(frozen=True)
@@ -113,7 +113,7 @@ def decide_round(context: Context, stage: Stage, labeller: TaskModel) -> RoundDe
         DataError: not one pseudo-label was accepted; the message says what would accept some.
     """
     data, table, labels = context.data, context.config.selftrain, context.data.labels
-    pool, target = load_pool(context, stage), context.config.target(stage.target)
+    pool, targets = load_pool(context, stage), context.config.targets_of(stage.targets)
     context.progress.note(
         f"{stage.id}: votes on {len(data.source_train)} source and {len(pool.target)} target examples"
     )
@@ -124,12 +124,14 @@ def decide_round(context: Context, stage: Stage, labeller: TaskModel) -> RoundDe
     curves["kept"] = source = curves["all"].of(in_play)
     if context.config.has_dev:
         curves["dev"] = vote_on(data.source_dev)
-    unlabelled = vote_on(data.target_pool(target), pool.target)
     calibration = curves[table.alpha.data]
     accept = partial(accept_labels, table, labels, curves["all"])
+    store = pool_store(context, stage)
+    unlabelled, texts_of = vote_on(store, pool.target), by_target(store)
+    texts = [unlabelled.of(np.isin(np.arange(len(store)), examples)) for examples in texts_of]
     judgement = judge(
         lambda: choose_alpha(table, calibration, labels),
-        lambda alpha: accept(unlabelled, alpha),
+        lambda alpha: together([accept(text, alpha) for text in texts]),
         lambda alpha: keep_source(table, labels, source, in_play, alpha),
     )
     choice, decision, kept = judgement.choice, judgement.target, judgement.source
@@ -141,7 +143,7 @@ def decide_round(context: Context, stage: Stage, labeller: TaskModel) -> RoundDe
         seen.agree,
         alpha=alpha,
         where=stage.id,
-        accepted_at=lambda lower: int(accept(unlabelled, lower).keep.sum()),
+        accepted_at=lambda lower: sum(int(accept(text, lower).keep.sum()) for text in texts),
     )
     record = _record(stage, table, labels, choice, source, kept, in_play, unlabelled, decision)
     record["alphas"] = {name: choose_alpha(table, voted, labels).alpha for name, voted in curves.items()}
@@ -150,13 +152,24 @@ def decide_round(context: Context, stage: Stage, labeller: TaskModel) -> RoundDe
         total = sum(dropped.values())
         record["options"] = {"accept": {"rule": table.accept, "dropped": total, "per_class": dropped}}
         context.warn(acceptance_cut(table.accept, total, record["accepted"]))
-    if target.test is not None:
-        test = vote_on(data.scored(target.test, target.language))
-        record |= _with_gold(table, labels, choice, test, accept(test, choice.alpha))
-        record["calibration"] |= {"target": _calibration(test)}
+    parts = [record]
+    if len(targets) > 1:
+        parts = [_accepted(labels, choice, t, accept(t, choice.alpha)) for t in texts]
+        parts = [part | _place(store, examples) for part, examples in zip(parts, texts_of, strict=True)]
+        record["targets"] = dict(zip(stage.targets, parts, strict=True))
+    for target, part in zip(targets, parts, strict=True):
+        if target.test is not None:
+            test = vote_on(data.scored(target.test, target.language))
+            part |= _with_gold(table, labels, choice, test, accept(test, choice.alpha))
+            part["calibration"] = record["calibration"] | {"target": _calibration(test)}
     _warn(context, stage, choice, record, kept, in_play, source, unlabelled)
     arrays = _arrays(table, pool, unlabelled, decision, source, kept)
     return RoundDecision(arrays | _judged(calibration), record)
+
+
+def together(decisions: Sequence[Decision]) -> Decision:
+    """The decisions on the text of one target after the other as one: each target is filtered by itself."""
+    return Decision(**{n: np.concatenate([getattr(d, n) for d in decisions]) for n in vars(decisions[0])})
 
 
 def choose_alpha(table: SelfTrainConfig, calibration: Voted, labels: Sequence[str]) -> ThresholdChoice:
@@ -222,7 +235,6 @@ def _record(
     decision: Decision,
 ) -> dict[str, Any]:
     """The decision as JSON values (docs/summary-schema.md)."""
-    quality = pseudo_label_quality(target.votes, decision, labels, thresholds=choice.curve.thresholds)
     predicted = source.votes.mean_probability.argmax(dim=-1).numpy()
     known = source.gold >= 0
     wrong = source.gold[known & (predicted != source.gold)]
@@ -235,14 +247,7 @@ def _record(
         "reason": choice.reason,
         "unit": table.target_filter,
         "curve": _curve(choice),
-        "items": quality.overall.predicted,
-        "accepted": quality.overall.accepted,
-        "rejected": {REASONS[c]: quality.reasons[c.name.lower()] for c in REASONS if c.name.lower() in quality.reasons},
-        "classes": {n: {"items": a.predicted, "accepted": a.accepted} for n, a in quality.per_class.items()},
-        "by_threshold": quality.by_threshold,
-        "coverage_entity": None if quality.entity is None else quality.entity.coverage,
-        "coverage_o": None if quality.outside is None else quality.outside.coverage,
-        "voter_agreement": float(target.votes.agree.float().mean()),
+        **_accepted(labels, choice, target, decision),
         "target_curve": None,
         "precision_if_gold": None,
         "calibration": {"source": _calibration(source), "target": None},
@@ -255,6 +260,28 @@ def _record(
             "guarded_per_class": kept.guarded,
         },
     }
+
+
+def _accepted(labels: tuple[str, ...], choice: ThresholdChoice, target: Voted, decision: Decision) -> dict[str, Any]:
+    """How much of a target text was accepted."""
+    quality = pseudo_label_quality(target.votes, decision, labels, thresholds=choice.curve.thresholds)
+    return {
+        "items": quality.overall.predicted,
+        "accepted": quality.overall.accepted,
+        "rejected": {REASONS[c]: quality.reasons[c.name.lower()] for c in REASONS if c.name.lower() in quality.reasons},
+        "classes": {n: {"items": a.predicted, "accepted": a.accepted} for n, a in quality.per_class.items()},
+        "by_threshold": quality.by_threshold,
+        "coverage_entity": None if quality.entity is None else quality.entity.coverage,
+        "coverage_o": None if quality.outside is None else quality.outside.coverage,
+        "voter_agreement": float(target.votes.agree.float().mean()),
+    }
+
+
+def _place(store: TokenStore, examples: np.ndarray) -> dict[str, list[int]]:
+    """Where the examples of a target, and their items, lie in the text of all."""
+    first, last = int(examples[0]), int(examples[-1]) + 1
+    offsets = store.item_offsets
+    return {"examples_at": [first, last], "items_at": [int(offsets[first]), int(offsets[last])]}
 
 
 def _with_gold(
@@ -326,8 +353,7 @@ def _warn(
     source: Voted,
     target: Voted,
 ) -> None:
-    labels, classes = context.data.labels, record["classes"]
-    accepted = {name: entry["accepted"] for name, entry in classes.items()}
+    labels = context.data.labels
     prior = np.bincount(source.gold[source.gold >= 0], minlength=len(labels))
     share = dict(zip(labels, prior.tolist(), strict=True))
     known_guarded = _guarded_before(context, stage)
@@ -335,14 +361,15 @@ def _warn(
         *(warning for warning in kept.warnings if warning.values["label"] not in known_guarded),
         alpha_at_edge(choice),
         low_agreement(target.votes.agree),
-        class_collapse(accepted, share),
-        class_shift(accepted, share),
         heavy_source_drop(int(in_play.sum()), int(kept.keep.sum())),
         falling_acceptance([*_earlier_coverages(context, stage), record["accepted"] / max(1, record["items"])]),
     )
-    if labels[0] == OUTSIDE:
-        entity = [name for name in labels if name != OUTSIDE]
-        context.warn(few_accepted_entities(sum(accepted[n] for n in entity), sum(classes[n]["items"] for n in entity)))
+    for language, part in (record.get("targets") or {"": record}).items():
+        accepted, items = ({n: entry[k] for n, entry in part["classes"].items()} for k in ("accepted", "items"))
+        found = [class_collapse(accepted, share), class_shift(accepted, share)]
+        if labels[0] == OUTSIDE:
+            found.append(few_accepted_entities(*(sum(n.values()) - n[OUTSIDE] for n in (accepted, items))))
+        context.warn(*(w and replace(w, message=f"{language}: {w.message}" if language else w.message) for w in found))
 
 
 def _guarded_before(context: Context, stage: Stage) -> set[str]:

@@ -24,7 +24,7 @@ from .context import Context
 from .kind import StageKind, StageRun, Training, Work, register_kind
 from .mixture import labelled_examples
 from .models import new_task_model, warn_of_unseen
-from .pool import load_pool, pool_tokens, target_examples
+from .pool import load_pool, pool_store, pool_tokens, target_examples
 from .teachers import (
     Side,
     count_teachers,
@@ -46,8 +46,8 @@ class Soft(StageKind):
     chosen_by = ("selftrain",)
 
     def inputs(self, context: Context, stage: Stage) -> dict[str, TokenStore]:
-        target = context.data.target_pool(context.config.target(stage.target))
-        return {"source": context.data.source_train, "target": target} | teacher_stores(context, stage)
+        stores = {"source": context.data.source_train, "target": pool_store(context, stage)}
+        return stores | teacher_stores(context, stage)
 
     def digests(self, context: Context, stage: Stage) -> dict[str, str]:
         return teacher_digests(context, stage)
@@ -78,7 +78,7 @@ class Soft(StageKind):
             objective,
             notes,
             lambda trace: f"{count} examples with soft labels",
-            lambda trace: against_teacher(context, model, text.view, text.examples, soft_targets.argmax(axis=-1)),
+            lambda trace: against_teacher(run, model, text.view, text.examples, soft_targets.argmax(axis=-1)),
         )
 
     def work(self, context: Context, stage: Stage) -> Work:
@@ -123,7 +123,7 @@ def _part(run: StageRun, side: Side, chosen: np.ndarray) -> Part:
     context, stage = run.context, run.stage
     store = text_of_side(context.data, stage, side)
     view = ItemView(store, context.config.selftrain.soft.positions if store.task == "ner" else "first")
-    warn_of_unseen(context, store, side, str(stage.target) if side == "target" else context.config.source.language)
+    warn_of_unseen(context, store, side, str(stage.pair) if side == "target" else context.config.source.language)
     targets = _targets(context, stage, view, side, chosen, run.folder / SOFT_LABELS_OF[side])
     return Part(view, chosen[np.diff(view.offsets)[chosen] > 0], soft_targets=targets)
 

@@ -116,10 +116,10 @@ def teacher_stores(context: Context, stage: Stage) -> dict[str, TokenStore]:
 
 
 def text_of_side(data: Datasets, stage: Stage, side: Side) -> TokenStore:
-    """The text that teachers label: the unlabelled text of a stage's target, or the source's training text."""
+    """The text that teachers label: the unlabelled text of a stage's targets, or the source's training text."""
     if side == "source":
         return data.source_train
-    return data.target_pool(data.config.target(stage.target))
+    return data.target_pool(*data.config.targets_of(stage.targets))
 
 
 def teacher_digests(context: Context, stage: Stage) -> dict[str, str]:

@@ -24,6 +24,7 @@ from ...runs.prepare import make_context, read_ahead
 from ...runs.stage_cache import fingerprint_of, finished_record, run_folders
 from ...runs.synthetic_data import settled
 from ...stages.context import Context
+from ...storage.pairs import serves
 from ...storage.run_folder import RunDir
 from ...training.device import choose_device
 from ...training.progress import Progress
@@ -56,7 +57,7 @@ class RowPlan:
 
     def scored(self, target: str, seed: int) -> str:
         """Id of the stage whose score the row reports for a target."""
-        stages = [s for s in self.stages if s.seed == seed and s.target in (None, target)]
+        stages = [s for s in self.stages if s.seed == seed and serves(s.pair, target)]
         if self.row.stage:
             return next(s.id for s in stages if s.id.rpartition("/")[2] == self.row.stage)
         return [s for s in stages if s.arm is not None and s.arm not in SIDE_ARMS][-1].id

@@ -19,9 +19,10 @@ from ...recipe.config import RunConfig
 from ...recipe.load import load_recipe
 from ...report.summary import build_summary
 from ...stages.datasets import Datasets
-from ...stages.decision_files import DECISION
+from ...stages.decision_files import DECISION, of_one_target
 from ...storage.files import read_json
 from ...storage.names import STAMP
+from ...storage.pairs import of_target, targets_of
 from ...storage.stage_files import refuse_changed
 
 if TYPE_CHECKING:
@@ -37,7 +38,7 @@ class TaskStage:
     """A finished stage with a task model.
 
     Attributes:
-        pair: target language of the model; None where it serves all targets.
+        pair: target of the model; None where it serves all. A model for several together is a stage for each of them.
         order: position in the trail (docs/summary-schema.md).
         record, fingerprint: the content of `stage.json` and `fingerprint.json`.
     """
@@ -83,13 +84,10 @@ class FinishedRun:
         for entry in summary["stages"]:
             if entry["finished"] and entry["kind"] in TASK_KINDS:
                 path = folder / entry["folder"]
-                same = {name: entry[name] for name in ("stage", "label", "kind", "order", "seed", "pair")}
-                record, fingerprint = read_json(path / "stage.json"), read_json(path / STAMP)
-                stages.append(
-                    TaskStage(
-                        path, entry["folder"], **same, arm=entry["arm"] or "", record=record, fingerprint=fingerprint
-                    )
-                )
+                same = {name: entry[name] for name in ("stage", "label", "kind", "order", "seed")}
+                same |= {"record": read_json(path / "stage.json"), "fingerprint": read_json(path / STAMP)}
+                for pair in targets_of(entry["pair"]) or (None,):
+                    stages.append(TaskStage(path, entry["folder"], **same, arm=entry["arm"] or "", pair=pair))
         if not stages:
             raise DataError(f"{folder}: no stage of this run has ended yet; run it first")
         return cls(folder, summary, stages, str(summary["source"]), list(summary["targets"]))
@@ -123,7 +121,7 @@ class FinishedRun:
     def pool(self, target: str) -> TokenStore:
         """The unlabelled text of a target, as self-training reads it."""
         for stage in self.stages:
-            if stage.pair == target and "data.target" in stage.fingerprint:
+            if stage.record["pair"] == target and "data.target" in stage.fingerprint:
                 return self.store(stage.fingerprint["data.target"])
         return self.data.target_pool(self.data.config.target(target))
 
@@ -171,7 +169,10 @@ class FinishedRun:
     def decisions(self) -> list[tuple[TaskStage, Json, dict[str, np.ndarray]]]:
         """The hard stages with both files of a decision and what these hold; in the order of pair, round and seed."""
         hard = [s for s in self.stages if s.kind == "hard" and (s.folder / DECISION.data).exists()]
-        both = [(s, read_json(s.folder / DECISION.record), DECISION.arrays(s.folder)) for s in hard]
+        both = []
+        for stage in hard:
+            record = of_target(read_json(stage.folder / DECISION.record), str(stage.pair))
+            both.append((stage, record, of_one_target(record, DECISION.arrays(stage.folder))))
         return sorted((d for d in both if d[1]), key=lambda d: (d[0].pair or "", d[0].order, d[0].seed))
 
     def votes(self, stage: TaskStage, store: TokenStore, examples: np.ndarray | None = None) -> Voted:

@@ -178,7 +178,7 @@ def _changed(
     said = [(_labeller(run, stage), _known(arrays["target.label"])) for stage, _, arrays in decided]
     teacher = soft and run.by_id((soft.record.get("inputs") or {}).get("teacher") or "")
     if soft and teacher and (soft.folder / SOFT_LABELS).exists():
-        taught = read_soft_labels(soft.folder / SOFT_LABELS)
+        taught = read_soft_labels(soft.folder / SOFT_LABELS)[slice(*decided[0][1].get("items_at", (None,)))]
         if len(taught) == len(items.example):  # all positions of a word are another axis
             said.insert(0, (teacher.label, taught.argmax(axis=-1)))
     names = np.array(_classes(store))

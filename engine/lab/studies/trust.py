@@ -25,6 +25,7 @@ from ...report.text_table import text_table
 from ...report.write import write_report
 from ...stages.round_decision import Voted
 from ...storage.files import write_sealed_json
+from ...storage.pairs import serves
 from ...storage.run_warning import RunWarning
 from ...training.progress import Progress
 from .finished_run import FinishedRun, TaskStage
@@ -195,7 +196,7 @@ def _true(run: FinishedRun, target: str, stage: str, seeds: Sequence[int]) -> fl
         r["value"] / 100
         for r in run.summary["rows"]
         if (r["language"], r["stage"], r["metric"]) == (target, stage, run.summary["metric"])
-        and r["pair"] in (None, target)
+        and serves(r["pair"], target)
         and r["seed"] in seeds
     ]
     return mean(rows) if rows else None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -116,6 +117,7 @@ class RunConfig:
         (SourceConfig(),), "languages that have labels: [source], or several [[source]]", key="source"
     )
     targets: tuple[TargetConfig, ...] = _option((), "languages without labels")
+    targets_together: bool = _option(False, "one student that learns the text of all targets, instead of one for each")
     reader: ReaderConfig = field(default_factory=ReaderConfig)
     world: WorldTable | None = _option(
         None, "make the demo's world or the truth world; the file keys are then filled in"
@@ -181,6 +183,16 @@ class RunConfig:
     def target(self, language: str | None) -> TargetConfig:
         """The table of the target of this language, which the recipe must have."""
         return next(target for target in self.targets if target.language == language)
+
+    def targets_of(self, languages: Sequence[str]) -> tuple[TargetConfig, ...]:
+        """The tables of the targets of these languages."""
+        return tuple(target for target in self.targets if target.language in languages)
+
+    @property
+    def pairs(self) -> list[tuple[str, ...]]:
+        """The targets of each student of the method: one by one, or all together."""
+        languages = tuple(target.language for target in self.targets)
+        return [languages] if self.targets_together and languages else [(language,) for language in languages]
 
     @property
     def has_dev(self) -> bool:

@@ -147,8 +147,8 @@ def test_targets_choose_among_the_stages(tiny: Callable[[str], Any]) -> None:
     whole = make_plan(config)
     for targets in (["fr"], ["nl", "de"]):
         chosen = chosen_stages(config, targets=targets)
-        assert chosen == [s for s in whole if s.target in (None, *targets)]
-        assert {s.target for s in chosen} == {None, *targets}
+        assert chosen == [s for s in whole if not s.targets or s.targets[0] in targets]
+        assert {s.pair for s in chosen} == {None, *targets}
     assert chosen_stages(config) == whole
     assert chosen_stages(config, (3,), "btf", ["fr"]) == [
         s for s in make_plan(config, (3,)) if s.id in ("seed-3/pretrain", "seed-3/fr/btf")

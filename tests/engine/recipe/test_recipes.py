@@ -60,7 +60,7 @@ def test_recipe_parses_and_plans(name: str) -> None:
     plan = make_plan(config)
     assert {s.seed for s in plan} == set(config.seeds)
     trained = config.targets if config.selftrain.on else ()
-    assert {s.target for s in plan if s.kind == "soft"} == {t.language for t in trained}
+    assert {s.pair for s in plan if s.kind == "soft"} == {t.language for t in trained}
 
 
 def test_two_encoders_that_teach_each_other_also_teach_themselves() -> None:

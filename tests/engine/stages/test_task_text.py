@@ -36,7 +36,7 @@ def test_a_cap_draws_the_same_texts(tiny: Callable[[str], Any], task: str) -> No
     with RunDir(run.folder / "run") as home:
         context = make_context(config, home, Progress())
         stages = {stage.id.rpartition("/")[2]: stage for stage in make_plan(config)}
-        corpus = btf_text(context, stages["btf"], config.targets[0]).corpora[-1]
+        corpus = btf_text(context, stages["btf"]).corpora[-1]
         pool = context.data.target_pool(config.targets[0])
         chosen = load_pool(context, stages["soft1"]).target
 
