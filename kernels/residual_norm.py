@@ -25,7 +25,8 @@ class _ResidualNorm(torch.autograd.Function):
     def forward(
         ctx: Any, x: Tensor, residual: Tensor | None, weight: Tensor, bias: Tensor | None, eps: float, rms: bool
     ) -> tuple[Tensor, Tensor] | Tensor:
-        wide, scale, shift = (None if t is None else _arithmetic(t, x) for t in (x, weight, bias))
+        wide, scale = _arithmetic(x, x), _arithmetic(weight, x)
+        shift = None if bias is None else _arithmetic(bias, x)
         wide = wide if residual is None else wide + residual
         total = wide.to(x.dtype)
         ctx.rms = rms
@@ -49,7 +50,8 @@ class _ResidualNorm(torch.autograd.Function):
         (beside, grad) = grads if len(grads) == 2 else (None, grads[0])
         d_total, d_weight, d_bias = beside, None, None
         if grad is not None:
-            wide, up, scale, shift = (None if t is None else _arithmetic(t, total) for t in (total, grad, weight, bias))
+            wide, up, scale = (_arithmetic(t, total) for t in (total, grad, weight))
+            shift = None if bias is None else _arithmetic(bias, total)
             d_total, d_weight, d_bias = torch.ops.aten.native_layer_norm_backward(
                 up.contiguous(),
                 wide,
