@@ -91,6 +91,8 @@ def _norms(make: Maker) -> Iterator[Call]:
     yield "layer norm without dropout", partial(add, *inputs, eps=1e-12, x_bias=make(SIZE))
     yield "layer norm of a head", partial(add, inputs[0], None, *inputs[2:], eps=1e-12)
     yield "layer norm, inference", partial(_inference, add, *inputs, eps=1e-12)
+    yield "norm without a bias", lambda: kernels.residual_norm(*inputs[:3], None, eps=1e-5)[1]
+    yield "RMS norm", lambda: kernels.residual_norm(*inputs[:3], None, eps=1e-5, rms=True)[1]
     ids = (torch.zeros(TOKENS, dtype=torch.int64),) * 3
     tables = make(VOCABULARY, SIZE), make(POSITIONS, SIZE), make(2, SIZE)
     embed = partial(kernels.embedding_layer_norm, *ids, *tables, *make.norm(), eps=1e-12)
@@ -104,6 +106,8 @@ def _activations(make: Maker) -> Iterator[Call]:
     inputs = make(TOKENS, SIZE), make(INNER, SIZE), make(INNER)
     yield "linear_gelu", partial(kernels.linear_gelu, *inputs)
     yield "linear_gelu, inference", partial(_inference, kernels.linear_gelu, *inputs)
+    yield "linear_glu, GELU", partial(kernels.linear_glu, inputs[0], make(2 * WIDTH, SIZE), None, "gelu")
+    yield "linear_glu, SiLU", partial(kernels.linear_glu, inputs[0], make(2 * WIDTH, SIZE), make(2 * WIDTH), "silu")
     shapes = (VOTERS, WIDTH, SIZE), (VOTERS, WIDTH), (VOTERS, SIZE, WIDTH), (VOTERS, SIZE)
     voters = make(TOKENS, SIZE), *(make(*shape) for shape in shapes)
     yield "voter_mlp", partial(kernels.voter_mlp, *voters, p=0.1, seed=3)
@@ -120,13 +124,14 @@ def _attention(make: Maker) -> Iterator[Call]:
         inputs = make(longest + 16, 3, HEADS, 64), torch.tensor([0, 16, longest + 16], dtype=torch.int32), longest
         yield f"attention {longest}", partial(kernels.packed_attention, *inputs, p=0.1, seed=3)
         yield f"attention {longest}, inference", partial(_inference, kernels.packed_attention, *inputs)
-        if longest < 64:
-            continue
-        for kind, window in (("rotary", None), ("rotary, window", 64)):
+        for kind, window in (("rotary", None), ("rotary, window", 64)) if longest == 256 else ():
             turned = partial(kernels.packed_attention, *inputs, rotary=torch.empty(longest + 16, 64), window=window)
             yield f"attention {longest}, {kind}", turned
-            if longest == 256:
-                yield f"attention {longest}, {kind}, inference", partial(_inference, turned)
+    turned = partial(
+        kernels.packed_attention, *inputs[:2], max_seqlen=128, rotary=torch.empty(longest + 16, 64), window=64
+    )
+    yield "attention 128, rotary, window", turned
+    yield "attention 256, rotary, window, inference", partial(_inference, partial(turned, max_seqlen=256))
 
 
 def _votes(make: Maker) -> Iterator[Call]:

@@ -102,18 +102,19 @@ class Peer:
         loss = self.model(**batch)["loss"]
         loss.backward()
         found = {"loss": loss.detach()}
-        bert: Any = self.model.bert
-        for index, layer in enumerate(bert.encoder.layer):
-            if layer.output.dense.weight.requires_grad:
-                found[f"query {index}"] = layer.attention.self.query.weight.grad.clone()
-                found[f"up {index}"] = layer.intermediate.dense.weight.grad.clone()
+        for index, layer in enumerate(layers_of(encoder_of(self.model))):
+            bert = hasattr(layer, "attention")
+            query = layer.attention.self.query.weight if bert else layer.attn.Wqkv.weight
+            if query.requires_grad:
+                found[f"query {index}"] = (query.grad if bert else query.grad.chunk(3)[0]).clone()
+                found[f"up {index}"] = (layer.intermediate.dense if bert else layer.mlp.Wi).weight.grad.clone()
         self.model.zero_grad(set_to_none=True)
         self.model.train()
         return found
 
 
 class Eager(Peer):
-    """BERT as transformers has it, with its eager attention and torch's plain AdamW."""
+    """BERT or ModernBERT as transformers has it, with its eager attention and torch's plain AdamW."""
 
     name = "transformers, eager"
     attention = "eager"
@@ -121,16 +122,28 @@ class Eager(Peer):
     def build(self) -> nn.Module:
         library: Any = import_module("transformers")
         values = {k: v for k, v in self.config.to_hf().items() if k not in ("model_type", "position_embedding_type")}
-        config = library.BertConfig(**values, num_labels=CLASSES)
-        kind = library.BertForMaskedLM if self.task == "btf" else library.BertForTokenClassification
+        classes = self.config.layout.classes
+        config = getattr(library, f"{classes}Config")(**values, num_labels=CLASSES)
+        config.sparse_prediction = self.fused  # ModernBERT's own: logits of masked rows alone
+        kind = getattr(library, f"{classes}{'ForMaskedLM' if self.task == 'btf' else 'ForTokenClassification'}")
         model: Any = kind(config)
-        bert = model.bert
-        bert.set_attn_implementation(self.attention)
+        encoder = model.base_model
+        encoder.set_attn_implementation(self.attention)
         if TASKS[self.task].trains:
-            bert.embeddings.requires_grad_(False)
-            bert.encoder.layer[: frozen_layers(self.config)].requires_grad_(False)
-        found: nn.Module = Student(bert, self.config.hidden_size) if self.task in VOTERS else model
+            encoder.embeddings.requires_grad_(False)
+            layers_of(encoder)[: frozen_layers(self.config)].requires_grad_(False)
+        found: nn.Module = Student(encoder, self.config) if self.task in VOTERS else model
         return found
+
+
+def encoder_of(model: Any) -> Any:
+    """The encoder of a model of transformers, or of a `Student`."""
+    return model.get_submodule(model.inside) if isinstance(model, Student) else model.base_model
+
+
+def layers_of(encoder: Any) -> Any:
+    """The layers of BERT or of ModernBERT."""
+    return encoder.encoder.layer if hasattr(encoder, "encoder") else encoder.layers
 
 
 class Tuned(Eager):
@@ -158,7 +171,7 @@ class WithLiger(Tuned):
         super().__init__(task, config, device, precision)
 
     def compile(self, model: nn.Module) -> Callable[..., Any]:
-        encoder: Any = model.bert
+        encoder: Any = encoder_of(model)
         compiled: Callable[..., Any] = torch.compile(encoder, dynamic=True)
         return compiled
 
@@ -170,16 +183,19 @@ class WithLiger(Tuned):
 
     def loss(self, batch: dict[str, Any]) -> Tensor:
         model: Any = self.model
-        run = self.run if self.compiled else model.bert
+        run = self.run if self.compiled else encoder_of(model)
         hidden = run(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"]).last_hidden_state
-        predictions, targets = model.cls.predictions, batch["targets"]
-        taken = predictions.transform(hidden.flatten(0, 1).index_select(0, batch["rows"]))
-        weight, bias = predictions.decoder.weight.to(taken.dtype), predictions.decoder.bias.to(taken.dtype)
+        bert, targets = hasattr(model, "cls"), batch["targets"]
+        transform, decoder = (
+            (model.cls.predictions.transform, model.cls.predictions.decoder) if bert else (model.head, model.decoder)
+        )
+        taken = transform(hidden.flatten(0, 1).index_select(0, batch["rows"]))
+        weight, bias = decoder.weight.to(taken.dtype), decoder.bias.to(taken.dtype)
         return self.fused_loss(taken, weight, bias, targets) / len(targets)
 
 
 class ModernBert(Peer):
-    """ModernBERT of the same width, depth, vocabulary and number of operations; its maths is another.
+    """ModernBERT of the same width, depth, vocabulary and number of operations; beside a BERT its maths is another.
 
     Its feed-forward part has three matrices, so that two thirds of BERT's inner size cost the same. The masked-LM loss
     is computed for masked rows alone.
@@ -196,7 +212,7 @@ class ModernBert(Peer):
             hidden_size=self.config.hidden_size,
             num_hidden_layers=self.config.num_layers,
             num_attention_heads=self.config.num_heads,
-            intermediate_size=2 * self.config.intermediate_size // 3,
+            intermediate_size=self.config.intermediate_size * (2 if self.config.pre_norm is None else 3) // 3,
             max_position_embeddings=self.config.max_positions,
             attention_dropout=self.config.attention_dropout,
             embedding_dropout=self.config.dropout,
@@ -215,7 +231,7 @@ class ModernBert(Peer):
         if TASKS[self.task].trains:
             model.model.embeddings.requires_grad_(False)
             model.model.layers[: frozen_layers(self.config)].requires_grad_(False)
-        found: nn.Module = Student(model.model, self.config.hidden_size) if self.task in VOTERS else model
+        found: nn.Module = Student(model.model, self.config) if self.task in VOTERS else model
         return found
 
 
@@ -258,13 +274,15 @@ class _Voter(nn.Module):
 class Student(nn.Module):
     """An encoder of transformers with a module for each voter, and the losses of self-training over unpadded words."""
 
-    def __init__(self, encoder: nn.Module, size: int) -> None:
+    def __init__(self, encoder: nn.Module, config: EncoderConfig) -> None:
         super().__init__()
-        self.bert = encoder
+        self.inside = config.layout.prefix.removesuffix(".")  # as checkpoints of the layout call the encoder
+        self.add_module(self.inside, encoder)
+        size = config.hidden_size
         self.voters = nn.ModuleList(_Voter(size, width) for width in default_voter_widths(size))
 
     def forward(self, *, soft: Tensor | None = None, labels: Tensor | None = None, **given: Any) -> dict[str, Tensor]:
-        hidden = self.bert(**given).last_hidden_state
+        hidden = self.get_submodule(self.inside)(**given).last_hidden_state
         logits = torch.stack([voter(hidden) for voter in self.voters]).float()
         if soft is not None:
             counted = soft.sum(-1)  # 0 where there is no word

@@ -19,6 +19,7 @@ from xlt_engine.engine.training.objectives import SoftLabels, cross_entropy, mas
 from xlt_engine.engine.training.precision import computing_in
 from xlt_engine.engine.training.trace import StepResult
 from xlt_engine.model import Encoder, EncoderConfig, LinearHead, MaskedLM, TaskModel, VoterHeads
+from xlt_engine.model.heads import Head, PredictionHead
 from xlt_engine.model.names import views
 
 from .work import CLASSES, TASKS, Drawn, Listed, Row, Step, frozen_layers, packed
@@ -57,9 +58,8 @@ class Ours:
         if task == "btf":
             self.model = MaskedLM(encoder, seed=1)
         else:
-            kind = VoterHeads if task in ("soft", "hard") else LinearHead
             labels = [str(i) for i in range(CLASSES)]
-            self.model = TaskModel(encoder, kind(config.hidden_size, CLASSES, seed=1), "ner", labels)
+            self.model = TaskModel(encoder, _head(task, config), "ner", labels)
         self.model.to(device)
         if TASKS[task].trains:
             encoder.freeze(embeddings=True, layers=frozen_layers(config))
@@ -158,6 +158,15 @@ class Ours:
                 found[f"up {index}"] = up.grad.clone()
         self.model.zero_grad(set_to_none=True)
         return found
+
+
+def _head(task: str, config: EncoderConfig) -> Head:
+    """Three voters, or the head that transformers has for tags."""
+    if task in ("soft", "hard"):
+        return VoterHeads(config.hidden_size, CLASSES, seed=1)
+    if config.layout.tagger == PredictionHead.kind:
+        return PredictionHead(config, CLASSES, seed=1)
+    return LinearHead(config.hidden_size, CLASSES, seed=1)
 
 
 def copy_weights(state: dict[str, Tensor], ours: Ours) -> None:

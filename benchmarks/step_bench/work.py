@@ -46,6 +46,19 @@ SHAPES = {
         intermediate_size=768,
         max_positions=256,
     ),
+    # ModernBERT's kind: gates, rotary positions, every third layer sees all and the others 64 tokens to both sides.
+    "modern": EncoderConfig.from_hf(
+        {
+            "model_type": "modernbert",
+            "vocab_size": 20_000,
+            "hidden_size": 384,
+            "num_hidden_layers": 6,
+            "num_attention_heads": 6,
+            "intermediate_size": 576,
+            "max_position_embeddings": 1024,
+            "pad_token_id": PAD,
+        }
+    ),
     "tiny": EncoderConfig(
         vocab_size=500,
         hidden_size=32,

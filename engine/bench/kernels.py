@@ -44,13 +44,16 @@ from .measure import (
     time_interleaved,
     warm_up,
 )
+from .pre_norm import glu_cases, residual_norm_cases, windowed_attention_cases
 from .table import headline
 
 OPERATIONS: dict[str, Callable[[Sizes], list[Case]]] = {
     "linear_cross_entropy": linear_cross_entropy_cases,
     "dropout_residual_layer_norm": layer_norm_cases,
     "linear_gelu": gelu_cases,
-    "packed_attention": attention_cases,
+    "packed_attention": lambda sizes: [*attention_cases(sizes), *windowed_attention_cases(sizes)],
+    "linear_glu": glu_cases,
+    "residual_norm": residual_norm_cases,
     "votes": votes_cases,
     "soft_label_loss": soft_label_loss_cases,
     "embedding_layer_norm": embedding_cases,

@@ -82,6 +82,19 @@ def liger_layer_norm(eps: float) -> Callable[[Tensor, Tensor, Tensor], Tensor]:
     return lambda x, weight, bias: _first(function.apply(x, weight, bias, eps))
 
 
+def liger_gate(activation: str) -> Callable[[Tensor, Tensor], Tensor]:
+    """`gated(first, gate)`."""
+    file, name = {"gelu": ("geglu", "LigerGELUMulFunction"), "silu": ("swiglu", "LigerSiLUMulFunction")}[activation]
+    function = getattr(import_module(f"liger_kernel.ops.{file}"), name)
+    return lambda first, gate: _first(function.apply(first, gate))
+
+
+def liger_add_rms_norm(eps: float) -> Callable[[Tensor, Tensor, Tensor], Tensor]:
+    """`norm(x, residual, weight)`, the norm alone."""
+    function = import_module("liger_kernel.ops.fused_add_rms_norm").LigerFusedAddRMSNormFunction
+    return lambda x, residual, weight: _first(function.apply(x, residual, weight, eps))
+
+
 def liger_embedding() -> Callable[[Tensor, Tensor], Tensor]:
     """`lookup(table, ids)`."""
     function = import_module("liger_kernel.ops.experimental.embedding").LigerEmbeddingFunction

@@ -19,7 +19,7 @@ from click.testing import CliRunner
 from step_bench import bench as step_bench
 from step_bench import peers as step_peers
 from step_bench import trace as step_trace
-from step_bench.flops import encoder_flops, head_flops, step_flops
+from step_bench.flops import encoder_flops, head_flops, pairs, step_flops
 from step_bench.peers import Eager, ModernBert, Tuned, Unpadded, WithLiger, pad
 from step_bench.sides import OURS, Ours, copy_weights, worst_difference
 from step_bench.table import render
@@ -46,6 +46,9 @@ from xlt_engine.model import EncoderConfig, VoterHeads
 
 CPU = torch.device("cpu")
 TINY = SHAPES["tiny"]
+MODERN = EncoderConfig.from_hf(
+    SHAPES["modern"].to_hf() | {"vocab_size": 500, "hidden_size": 64, "num_attention_heads": 4, "local_attention": 16}
+)
 TRAINING = [name for name, task in TASKS.items() if task.trains]
 
 
@@ -158,10 +161,20 @@ def test_orders_draw_from_one_window() -> None:
     )
 
 
+@pytest.mark.parametrize("task", ["btf", "finetune", "soft"])
+@pytest.mark.parametrize("kind", [Eager, Tuned])
+def test_sides_of_a_modern_shape_agree(task: str, kind: type[Eager]) -> None:
+    torch.manual_seed(0)
+    peer, ours = kind(task, MODERN, CPU), Ours(task, MODERN, CPU)
+    rows = [make_row(task, text, i, 500) for i, text in enumerate(draw_texts("review", 3, vocabulary=500)["en"])]
+    assert max(row.length for row in rows) > 64
+    assert worst_difference(peer, ours, rows) < 1e-5
+
+
+@pytest.mark.parametrize("config", [EncoderConfig(500, 64, 4, 4, 96, 64), MODERN], ids=["bert", "modern"])
 @pytest.mark.parametrize("task", ["btf", "finetune", "teacher"])
-def test_operations_are_those_that_torch_counts(task: str) -> None:
+def test_operations_are_those_that_torch_counts(task: str, config: EncoderConfig) -> None:
     """Apart from attention, whose kernel the counter does not know."""
-    config = EncoderConfig(500, 64, 4, 4, 96, 64)
     rng = np.random.default_rng(0)
     rows = [
         Row(rng.integers(5, 500, n), np.arange(1, 2 + n // 4), rng.integers(9, size=1 + n // 4)) for n in (9, 16, 30)
@@ -179,9 +192,17 @@ def test_operations_are_those_that_torch_counts(task: str) -> None:
     lengths, items = [row.length for row in rows], sum(len(row.positions) for row in rows)
     scores = encoder_flops(config, lengths, items, trains=TASKS[task].trains)
     scores -= encoder_flops(config, [1] * sum(lengths), items, trains=TASKS[task].trains)
-    scores += 4 * 64 * sum(lengths) * (4 + 2 * 3 if TASKS[task].trains else 4)
+    layers = config.num_layers
+    scores += 4 * 64 * sum(lengths) * (layers + 2 * (layers - 1) if TASKS[task].trains else layers)
     assert scores > 0
     assert found == step_flops(task, config, rows) - scores
+
+
+def test_pairs_of_a_window() -> None:
+    place = torch.arange(9)
+    for window in range(12):
+        assert pairs(9, window) == int(((place - place[:, None]).abs() <= window).sum())
+    assert pairs(9, None) == 81
 
 
 def test_operations_of_the_voters() -> None:
