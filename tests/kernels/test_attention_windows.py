@@ -41,28 +41,30 @@ def turned(x: Tensor, base: float) -> Tensor:
 
 
 def reference(qkv: Tensor, lengths: list[int], base: float | None, window: int | None) -> Tensor:
-    """Sequence by sequence, head by head, query by query."""
+    """Sequence by sequence, head by head."""
     out = []
     for part in qkv.split(lengths):
-        for i in range(len(part)):
-            near = slice(None) if window is None else slice(max(0, i - window), i + window + 1)
-            for head in part.unbind(2):
-                q, k, v = head.unbind(1)
-                if base is not None:
-                    q, k = turned(q, base), turned(k, base)
-                out.append((k[near] @ q[i] / q.shape[1] ** 0.5).softmax(0) @ v[near])
-    return torch.stack(out).view(len(qkv), qkv.shape[2], -1)
+        place = torch.arange(len(part))
+        hidden = (place - place[:, None]).abs() > (len(part) if window is None else window)
+        heads = []
+        for head in part.unbind(2):
+            q, k, v = head.unbind(1)
+            if base is not None:
+                q, k = turned(q, base), turned(k, base)
+            heads.append((q @ k.t() / q.shape[1] ** 0.5).masked_fill(hidden, -torch.inf).softmax(1) @ v)
+        out.append(torch.stack(heads, 1))
+    return torch.cat(out)
 
 
 @pytest.mark.usefixtures("cut")
 @pytest.mark.parametrize("base", [None, 100.0], ids=["plain", "rotary"])
-@pytest.mark.parametrize("window", [None, 0, 1, 5, 6, 31, 39, 400])
+@pytest.mark.parametrize("window", [None, 0, 5, 6, 31])
 def test_equals_a_loop_in_fp64(
     window: int | None, base: float | None, generator: torch.Generator, relative_error: Error
 ) -> None:
     cu_seqlens = boundaries(LENGTHS)
     qkv = torch.randn(sum(LENGTHS), 3, HEADS, SIZE, generator=generator).requires_grad_()
-    before, truth = qkv.detach().clone(), qkv.detach().double().requires_grad_()
+    truth = qkv.detach().double().requires_grad_()
     rotary = None if base is None else rotary_table(positions(LENGTHS), SIZE, base)
     plan = attention_plan(cu_seqlens)
     packed_attention(qkv, cu_seqlens, 40, plan=plan)  # a layer of another window shares the plan
@@ -75,7 +77,6 @@ def test_equals_a_loop_in_fp64(
     upstream = torch.randn(out.shape, generator=generator)
     (gradient,) = torch.autograd.grad(out, qkv, upstream)
     (right,) = torch.autograd.grad(expected, truth, upstream.double())
-    assert torch.equal(qkv, before), "the input was turned in place"
     for part in range(3):
         if window != 0 or part == 2:
             assert relative_error(gradient[:, part], right[:, part]) < 1e-5
@@ -83,14 +84,15 @@ def test_equals_a_loop_in_fp64(
             assert float(gradient[:, part].abs().max()) < 1e-5
 
 
-@pytest.mark.usefixtures("cut")
-@pytest.mark.parametrize("seed", [None, 5])
-@pytest.mark.parametrize("window", [None, 3])
-def test_gradcheck(window: int | None, seed: int | None, generator: torch.Generator) -> None:
-    lengths = [3, 1, 0, 14, 3]
+@pytest.mark.parametrize(("window", "seed"), [(None, None), (3, 5)])
+def test_gradcheck(
+    window: int | None, seed: int | None, generator: torch.Generator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(planning, "_QUERIES", 2)
+    lengths = [3, 1, 0, 9]
     cu_seqlens, rotary = boundaries(lengths), rotary_table(positions(lengths), 4, 100.0)
-    qkv = torch.randn(21, 3, 2, 4, generator=generator).double().requires_grad_()
-    call = lambda x: packed_attention(x, cu_seqlens, 14, p=0.3, seed=seed, rotary=rotary, window=window)  # noqa: E731
+    qkv = torch.randn(13, 3, 1, 4, generator=generator).double().requires_grad_()
+    call = lambda x: packed_attention(x, cu_seqlens, 9, p=0.3, seed=seed, rotary=rotary, window=window)  # noqa: E731
     assert torch.autograd.gradcheck(call, (qkv,))
 
 
@@ -190,3 +192,16 @@ def test_what_does_not_fit() -> None:
         packed_attention(qkv, boundaries([5]), 5, window=-1)
     with pytest.raises(ValueError, match="heads of size 3"):
         rotary_table(torch.arange(3), 3, 1e4)
+
+
+@pytest.mark.parametrize("gradient", [True, False])
+def test_a_batch_in_order_is_not_turned_in_place(
+    gradient: bool, generator: torch.Generator, relative_error: Error
+) -> None:
+    lengths = [6, 6, 6]
+    qkv = torch.randn(18, 3, HEADS, SIZE, generator=generator).requires_grad_(gradient)
+    before, rotary = qkv.detach().clone(), rotary_table(positions(lengths), SIZE, 100.0)
+    assert attention_plan(boundaries(lengths)).layout.in_order
+    out = packed_attention(qkv, boundaries(lengths), 6, rotary=rotary, window=2)
+    assert relative_error(out, reference(before.double(), lengths, 100.0, 2)) < 2e-6
+    assert torch.equal(qkv, before)
