@@ -9,6 +9,7 @@ from setuptools.command.build_py import build_py
 ROOT = Path(__file__).parent
 DATASETS = ["pyarrow>=18"]
 CORPUS = ["ahocorasick_rs>=1.0", "py3langid>=0.4"]
+HUB = ["huggingface_hub>=1.0"]
 ONNX = ["onnx>=1.19", "onnxruntime>=1.22", "onnxscript>=0.5"]
 ROOMS = ["kernels", "data", "model", "engine"]
 _ROOT_MODULES = ("__init__", "cli", "untrusted")
@@ -55,6 +56,7 @@ setup(
     extras_require={
         "corpus": CORPUS,
         "datasets": DATASETS,
+        "hub": HUB,
         "onnx": ONNX,
         "test": [
             "pytest>=8",
@@ -68,6 +70,7 @@ setup(
             "mypy>=1.18",
             *CORPUS,
             *DATASETS,
+            *HUB,
             *ONNX,
         ],
         # what the benchmarks compare with; the kernel libraries are for CUDA

@@ -16,10 +16,17 @@ def whole_numbers(ctx: click.Context, param: click.Parameter, value: str | None)
         raise click.BadParameter(message) from error
 
 
+def model_of(ctx: click.Context, param: click.Parameter, value: Path | None) -> Path | None:
+    """The folder of a model that an option or argument names, for its `callback`; heeds `DOWNLOAD`."""
+    from ..recipe.hub import model_folder
+
+    return None if value is None else model_folder(value, download=ctx.params.get("download", False))
+
+
 PATH = click.Path(path_type=Path)
 DEVICES = click.Choice(["auto", "cpu", "cuda"])
 
-MODEL = click.argument("model", type=PATH)
+MODEL = click.argument("model", type=PATH, callback=model_of)
 RECIPE = click.argument("recipe", required=False)
 PROGRESS = click.option(
     "--progress", "listener", metavar="MODULE:CLASS", help="A Progress of your own, such as a tracker, for the console."
@@ -27,6 +34,9 @@ PROGRESS = click.option(
 RUN = click.argument("run_folder", metavar="RUN", type=PATH)
 
 DEVICE = click.option("--device", type=DEVICES, default="auto")
+DOWNLOAD = click.option(
+    "--download", is_flag=True, is_eager=True, help="Fetch the model of that name from the Hugging Face hub."
+)
 ENCODING = click.option("--encoding", default="utf-8", show_default=True, help="Character encoding of the input.")
 JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON instead of text.")
 OVERRIDES = click.option(

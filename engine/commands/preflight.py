@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from .console import of_runs, show, write
-from .options import JSON, MODEL, OVERRIDES, PATH, RECIPE, TARGETS
+from .options import DOWNLOAD, JSON, MODEL, OVERRIDES, PATH, RECIPE, TARGETS, model_of
 
 
 @click.command()
@@ -17,14 +17,15 @@ from .options import JSON, MODEL, OVERRIDES, PATH, RECIPE, TARGETS
 @click.option("--unlabelled", type=PATH, multiple=True, required=True, help="Target text; repeatable.")
 @click.option("--test", type=PATH, multiple=True, help="Labelled target file to score on; repeatable.")
 @click.option("--source-test", type=PATH, help="Labelled source file to score on.")
-@click.option("--model", type=PATH, help="Hugging Face folder of an encoder; none: one is made.")
+@click.option("--model", type=PATH, callback=model_of, help="Hugging Face folder or NAME; none: an encoder is made.")
+@DOWNLOAD
 @click.option("--language", help="Language of the source.")
 @click.option("--target-language", "target_languages", multiple=True, help="Of each unlabelled file; repeatable.")
 @click.option("--label-column", default="", metavar="NAME", help="Column or field of the labels, if it is not found.")
 @click.option("--no-header", "header", flag_value=False, default=True, help="No row of a table names its columns.")
 @click.option("--out", type=PATH, default=Path("xlt.toml"), show_default=True)
 @click.option("--force", is_flag=True, help="Overwrite the recipe if it is there.")
-def init(out: Path, force: bool, **files: Any) -> None:
+def init(out: Path, force: bool, download: bool, **files: Any) -> None:
     """Look at your files and write a commented recipe for them."""
     from .. import init_recipe
 
@@ -54,9 +55,10 @@ def check(recipe: str | None, targets: tuple[str, ...], overrides: tuple[str, ..
 
 @click.command()
 @MODEL
+@DOWNLOAD
 @JSON
-def info(model: Path, as_json: bool) -> None:
-    """Say what a model folder is."""
+def info(model: Path, download: bool, as_json: bool) -> None:
+    """Say what a model is: a folder, or a NAME in the Hugging Face cache."""
     from .. import describe_model
 
     facts = describe_model(model)

@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from .console import StopRequest, make_progress, of_runs, pass_stop, say, say_result, show
-from .options import DEVICES, JSON, OVERRIDES, PATH, PROGRESS, QUIET, RECIPE, REUSE, SEEDS, TARGETS
+from .options import DEVICES, DOWNLOAD, JSON, OVERRIDES, PATH, PROGRESS, QUIET, RECIPE, REUSE, SEEDS, TARGETS
 
 _STAGES = click.Choice(["pretrain", "btf", "finetune", "selftrain", "cotrain", "contrastive", "evaluate", "all"])
 
@@ -34,6 +34,7 @@ _STAGES = click.Choice(["pretrain", "btf", "finetune", "selftrain", "cotrain", "
     help="auto skips what is done and goes on where a run was cut off; never makes the stages anew.",
 )
 @REUSE
+@DOWNLOAD
 @click.option("--dry-run", is_flag=True, help="Print stages, steps, parameters, memory and time; train nothing.")
 @PROGRESS
 @QUIET
@@ -51,6 +52,7 @@ def run(
     deterministic: str | None,
     resume: str,
     reuse: tuple[Path, ...],
+    download: bool,
     dry_run: bool,
     listener: str | None,
     quiet: bool,
@@ -65,6 +67,12 @@ def run(
     settings = {"device": device, "precision": precision, "deterministic": deterministic}
     settings["training.micro_batch"] = micro_batch
     values = [*overrides, *(f"{key}={value}" for key, value in settings.items() if value is not None)]
+    if download:
+        from ..recipe.hub import fetch_model
+        from ..recipe.load import model_name
+
+        if name := model_name(recipe, values):
+            fetch_model(name)
     if dry_run:
         from .. import estimate_all, render_estimates
 

@@ -15,6 +15,7 @@ from ... import ConfigError, ModelError
 from ...data import Tokenizer, train_wordpiece
 from ...model import load_encoder_config, load_masked_lm, load_pooler
 from ...model.info import head_of_layout
+from ..recipe.hub import hub_name, model_folder
 from ..recipe.toml_dump import toml_value
 from .check_data import encode
 from .init_files import Inputs, Language, find_files, read_files
@@ -81,7 +82,7 @@ def init_recipe(
         unlabelled: text of the target languages; several files of one language are put together.
         test: labelled target files to score on, matched by language; one in the source's language scores the source.
         source_test: labelled source file to score on.
-        model: Hugging Face folder of a BERT; without one an encoder is made from the given text.
+        model: Hugging Face folder of a BERT, or its name in the cache; without one an encoder is made from the text.
         language: of the source; by the file's name when absent, else "src".
         target_languages: one per unlabelled file, or one for all; by their names when absent, else "tgt".
         header: whether tables begin with the names of their columns.
@@ -100,7 +101,7 @@ def init_recipe(
     look = partial(sniff, header=header, label=label_column)
     inputs = find_files(Path(source), files, tests, scored, language, target_languages, look)
     read_files(inputs)
-    root = Path(model).resolve() if model is not None else None
+    root = model_folder(model).resolve() if model is not None else None
     settings = _new_encoder(inputs) if root is None else _from_folder(inputs, root)
     base = Path(folder if folder is not None else Path.cwd()).resolve()
     return InitResult(_write(inputs, settings, root, base), tuple(inputs.notes))
@@ -149,7 +150,7 @@ def _new_encoder(inputs: Inputs) -> Settings:
         settings.top["pooling"] = ("mean", "a new encoder has no trained [CLS]; the mean over the tokens learns faster")
     inputs.notes.append(
         f"no --model: an encoder is made from your own text ({words:,} words). It shows whether all works; a "
-        "multilingual checkpoint such as mBERT gives far better results (--model FOLDER)"
+        "multilingual checkpoint such as mBERT gives far better results (--model FOLDER or NAME)"
     )
     return settings
 
@@ -198,6 +199,8 @@ def _write(inputs: Inputs, settings: Settings, model: Path | None, folder: Path)
     lines += ["", *_pairs(top), *_table("reader", _reasoned(inputs.reader))]
     if model is None:
         lines += _table("model.new", settings.model, "# No model folder was given: this encoder starts from nothing.")
+    elif name := hub_name(model):
+        lines += _table("model", {"name": (name, "in the Hugging Face cache; everything starts from it")})
     else:
         where = _relative(model, folder)
         lines += _table("model", {"path": (where, "Hugging Face folder that everything starts from")})

@@ -16,12 +16,13 @@ from importlib import resources
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from ... import ConfigError
+from ... import ConfigError, ModelError
 from ...untrusted import clip
 from .checks import run_problems
 from .config import RunConfig
 from .config.each import PLACEHOLDER, each_problems
 from .config.removed import removal
+from .hub import cached_model
 from .schema import Builder, dotted, nearest, show, toml_key
 from .toml_dump import dump_toml
 from .toml_limits import LONGEST, TooLargeError, parse_toml
@@ -110,6 +111,12 @@ def load_recipe(
     checks = run_problems if issubclass(cls, RunConfig) else lambda _: ()
     builder = Builder(lambda key, message: wrong.append((key, message)), places.folder, cls, _values(raw), checks)
     config = builder.build(raw)
+    if isinstance(config, RunConfig) and config.model.name and config.model.path is None:
+        try:
+            model = dataclasses.replace(config.model, path=cached_model(config.model.name))
+            config = dataclasses.replace(config, model=model)
+        except ModelError as error:
+            wrong.append((("model", "name"), str(error)))
     wrong.sort(key=lambda item: places.line(item[0]))
     wrong += [(("each", name), f"is in no path: write {{{name}}} where the runs differ") for name in _unused(raw)]
     problems += [Problem(places.where(key), dotted(key), message) for key, message in wrong]
@@ -126,6 +133,17 @@ def key_places(source: str | Path | None, overrides: Sequence[str]) -> Callable[
     """
     _, lines, _ = _read(source, overrides)
     return lines.where
+
+
+def model_name(source: str | Path | None, overrides: Sequence[str]) -> str | None:
+    """The key `model.name` of a recipe, whatever else is in it.
+
+    Raises:
+        ConfigError: there is no such recipe, or it is not TOML.
+    """
+    model = _read(source, overrides)[0].get("model")
+    name = model.get("name") if isinstance(model, dict) else None
+    return name if isinstance(name, str) else None
 
 
 def variants(source: str | Path | None = None, overrides: Sequence[str] = ()) -> list[Variant]:

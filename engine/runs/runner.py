@@ -11,11 +11,21 @@ from typing import Any, Literal
 
 import torch
 
-from ... import DataError, DivergedError, Interrupted, OutOfMemoryError, PeerLostError, StorageError, XltError
+from ... import (
+    DataError,
+    DivergedError,
+    Interrupted,
+    ModelError,
+    OutOfMemoryError,
+    PeerLostError,
+    StorageError,
+    XltError,
+)
 from ...data import file_hash
 from ..plan import Stage
 from ..recipe.config import RunConfig
 from ..recipe.config.files import recipe_files
+from ..recipe.hub import cached_model, hub_name
 from ..recipe.load import Resolved, load_recipe, places
 from ..report.sections.laboratory import THRESHOLDS
 from ..report.stage_folders import failures
@@ -117,6 +127,7 @@ def run(
         _threads(resolved.config.threads),
         _recorded(home) as current,
     ):
+        resolved = _as_begun(resolved, read_json(home.path / "run.json", None).get("model"))
         config = processes.rank_zero_first(lambda: settled(resolved.config, home.path, others))
         seeds = config.seeds if seeds is None else tuple(seeds)
         plan = chosen_stages(config, seeds, stage, targets)
@@ -260,6 +271,20 @@ def _recorded(home: RunDir) -> Iterator[list[str]]:
         raise translated from error
 
 
+def _as_begun(resolved: Resolved, begun: object) -> Resolved:
+    """The recipe with the revision of its model that the run began with, where it names none and the cache has it."""
+    model = resolved.config.model
+    if not isinstance(begun, str) or not model.name == begun.partition("@")[0] == _repository(model.path):
+        return resolved
+    with contextlib.suppress(ModelError):
+        model = replace(model, path=cached_model(begun))
+    return replace(resolved, config=replace(resolved.config, model=model))
+
+
+def _repository(folder: Path | None) -> str:
+    return (hub_name(folder) or "").partition("@")[0]
+
+
 def _input_hashes(config: RunConfig) -> dict[str, str]:
     """SHA-256 of every input file, by its path."""
     paths = [*(file.path for file in recipe_files(config)), *config.cloze.verbaliser]
@@ -274,6 +299,7 @@ def _describe(context: Context, seeds: tuple[int, ...], hashes: dict[str, str]) 
         hashes=hashes,
         created=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         name=config.title,
+        model=hub_name(config.model.path),
         task=config.task,
         metric="entity_f1" if config.task == "ner" else "accuracy",
         source=config.source.language,

@@ -33,14 +33,15 @@ class NewEncoderConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class ModelConfig:
-    """The encoder that everything starts from: a Hugging Face folder, or a new one."""
+    """The encoder that everything starts from: a Hugging Face folder, a name of its hub, or a new one."""
 
     path: Path | None = _option(None, "folder with config.json, model.safetensors and tokenizer.json or vocab.txt")
+    name: str | None = _option(None, "ORG/NAME or ORG/NAME@REVISION in the Hugging Face cache; path goes before it")
     new: NewEncoderConfig | None = _option(None, "make an encoder instead of loading one")
 
     def problems(self) -> list[tuple[str, str]]:
-        if (self.path is None) == (self.new is None):
-            return [("path", "give either path (a model folder) or a [model.new] table")]
+        if (self.path is None and self.name is None) == (self.new is None):
+            return [("path", "give either path (a model folder), or name (on the hub), or a [model.new] table")]
         return []
 
 
