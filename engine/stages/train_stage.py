@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 
 from ... import Interrupted, ModelError
 from ...model import MaskedLM, TaskModel
@@ -109,9 +109,9 @@ class Fit:
             performance=context.config.performance,
             warn=context.warn,
         )
-        self.best = self._best_epoch()
-        if self.best is not None:
-            self.loop.settle = self.best.due
+        self.kept = self._kept()
+        if self.kept is not None:
+            self.loop.settle = self.kept.due
         self.spent = Spent()
         self._restore()
         self._hear_halvings()
@@ -120,7 +120,7 @@ class Fit:
     def finish(self) -> tuple[Spent, dict[str, Any]]:
         """Gives the model its weights back and checks them; the time in all, and notes for `stage.json`."""
         context, stage, loop = self.context, self.stage, self.loop
-        notes = {} if self.best is None else self.best.restore(loop)
+        notes = {} if self.kept is None else self.kept.restore(loop)
         context.run_dir.event("supply", stage=stage.id, **loop.supply)
         loop.close()
         self._check_same("the trained weights", lambda: tensors_hash(loop.weights.trainable))
@@ -146,8 +146,8 @@ class Fit:
 
     def after_step(self, loop: Loop, result: StepResult) -> None:
         """Tells of a step, and saves or stops after it where that is due."""
-        if self.best is not None:
-            self.best.look(loop)
+        if self.kept is not None:
+            self.kept.look(loop)
         context, stage = self.context, self.stage.id
         context.progress.step(loop.step, loop.total, result.loss, result.tokens, result.lr)
         if loop.step % 50 == 0 or loop.step == loop.total:
@@ -172,12 +172,15 @@ class Fit:
             )
         self.saved = now
 
-    def _best_epoch(self) -> BestEpoch | None:
-        """What keeps a stage's best weights, where `training.keep` is "best"."""
+    def _kept(self) -> BestEpoch | MeanOfLast | None:
+        """What keeps weights of before the last step, where `training.keep` asks for them."""
         context, model = self.context, self.model
         training, path = self.stage.training, context.config.source.dev
         if training.keep == "last":
             return None
+        if training.keep == "mean":
+            place, total = self.folder / "mean", self.loop.total
+            return MeanOfLast(place, fingerprint=self.fingerprint, total=total, processes=context.processes)
         assert isinstance(model, TaskModel)
         assert path is not None
         store = context.data.source_dev
@@ -271,8 +274,7 @@ class BestEpoch:
         if self._best is not None and score <= self._best:
             return
         self._best = score
-        tensors, _ = loop.state()
-        weights = {name: tensor for name, tensor in tensors.items() if name.startswith("model.")}
+        weights = _weights(loop)
         if self._processes.is_rank_zero:
             save_checkpoint(
                 self._folder,
@@ -295,3 +297,51 @@ class BestEpoch:
             raise ModelError(f"{self._folder}: the best weights of the stage cannot be read back; run it again")
         loop.weights.load({name.removeprefix("model."): tensor for name, tensor in checkpoint.tensors.items()})
         return {"kept_step": checkpoint.step, "dev_score": checkpoint.meta["score"]}
+
+
+class MeanOfLast:
+    """Keeps the weights of five points of a stage's last half, whose mean the stage leaves (arXiv 2310.10532).
+
+    Each lies in a folder of its own, so that a stage that is cut off and continued writes the same again.
+
+    Args:
+        total: steps of the stage; with fewer than five points in them the mean is that of fewer.
+    """
+
+    def __init__(self, folder: Path, *, fingerprint: Mapping[str, Any], total: int, processes: ProcessGroup) -> None:
+        self._folder, self._fingerprint, self._processes = folder, fingerprint, processes
+        self._points = sorted({-(-total * tenths // 10) for tenths in (6, 7, 8, 9, 10)})
+
+    def due(self, step: int) -> bool:
+        """Whether the weights after so many steps are among them."""
+        return step in self._points
+
+    def look(self, loop: Loop) -> None:
+        """Keeps the weights at such a step; at others does nothing."""
+        if not self.due(loop.step):
+            return
+        weights, place = _weights(loop), self._folder / str(loop.step)
+        if self._processes.is_rank_zero:
+            save_checkpoint(place, step=loop.step, tensors=weights, meta={}, fingerprint=self._fingerprint, keep=1)
+
+    def restore(self, loop: Loop) -> dict[str, Any]:
+        """Gives the loop the mean, taken in double precision; returns notes for `stage.json`: the steps it is of.
+
+        Raises:
+            ModelError: a file is damaged.
+        """
+        self._processes.rank_zero_only(lambda: True)
+        total = dict[str, Tensor]()
+        for step in self._points:
+            checkpoint = load_latest(self._folder / str(step), fingerprint=self._fingerprint)
+            if checkpoint is None:  # each is passed before the end
+                raise ModelError(f"{self._folder}: the weights of step {step} cannot be read back; run the stage again")
+            for name, tensor in checkpoint.tensors.items():
+                total[name] = tensor.double() + total.get(name, 0.0)
+        loop.weights.load({name.removeprefix("model."): total[name] / len(self._points) for name in total})
+        return {"kept_steps": self._points}
+
+
+def _weights(loop: Loop) -> dict[str, Tensor]:
+    tensors, _ = loop.state()
+    return {name: tensor for name, tensor in tensors.items() if name.startswith("model.")}

@@ -25,8 +25,10 @@ class TrainingConfig(ScheduleConfig):
         "compute the layers again in the backward pass instead of keeping their activations; the same result",
         decides=False,
     )
-    keep: Literal["last", "best"] = option(
-        "last", "weights that a task stage leaves: of its last step, or of the epoch that scores best on source.dev"
+    keep: Literal["last", "best", "mean"] = option(
+        "last",
+        "weights that a task stage leaves: of its last step, of the epoch that scores best on source.dev, or the mean "
+        "of those after 60, 70, 80, 90 and 100 % of its steps (arXiv 2310.10532)",
     )
 
     @property
