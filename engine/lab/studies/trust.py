@@ -110,7 +110,7 @@ def trust(
         agreeing = float(judged.target_votes.votes.agree.float().mean())
         key = judged.target, judged.stage.order, judged.stage.stage
         measured.setdefault(key, {})[judged.stage] = transport, agreeing
-    transports = {(stage, key[0]): values[0] for key, seeds in measured.items() for stage, values in seeds.items()}
+    transports = {(stage.id, key[0]): values[0] for key, seeds in measured.items() for stage, values in seeds.items()}
     stages = tuple(_over_seeds(run, key[0], measured[key], transports, truth) for key in sorted(measured))
     names = str(run.summary["name"]), str(run.summary["metric"]), run.source, held_out[1]
     return TrustReport(*names, stages, predicted_harm(stages))
@@ -164,14 +164,14 @@ def _over_seeds(
     run: FinishedRun,
     target: str,
     measured: dict[TaskStage, tuple[Transport, float]],
-    transports: dict[tuple[TaskStage, str], Transport],
+    transports: dict[tuple[str, str], Transport],
     truth: bool,
 ) -> StageTrust:
     """One line of the report: the same stage of all seeds."""
     each = []
     for stage, (transport, _) in measured.items():
         teacher = run.first_teacher(stage)
-        each.append(calibrated_estimate(transport, None if teacher is None else transports[teacher, target]))
+        each.append(calibrated_estimate(transport, None if teacher is None else transports[teacher.id, target]))
     estimate = Estimate(*(mean(getattr(e, end) for e in each) for end in ("value", "low", "high")))
     first, seeds = next(iter(measured)), tuple(stage.seed for stage in measured)
     score, on_source, on_target = (mean(t[i] for t, _ in measured.values()) for i in range(3))
