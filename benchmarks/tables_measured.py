@@ -98,6 +98,20 @@ def corpus_speed(result: Json) -> str:
     return markdown(header, lines)
 
 
+def export_speed(result: Json) -> str:
+    """Graphs in onnxruntime against `predict`, on the same texts."""
+    header = ["model", "read by", "MB", "tokens a second", "of `predict`", "equal tags"]
+    names = {"predict": "`predict`", "onnx": "onnxruntime", "int8": "onnxruntime, `--int8`"}
+    lines = []
+    for model, figures in result["models"].items():
+        first = figures["rows"]["predict"]["tokens_per_second"]
+        for way, row in figures["rows"].items():
+            speed = row["tokens_per_second"]
+            equal = f"{row['percent_equal']:.2f} %"
+            lines.append([model, names[way], f"{row['megabytes']:.1f}", f"{speed:,}", f"{speed / first:.2f}", equal])
+    return markdown(header, lines)
+
+
 def corpus_btf(result: Json) -> str:
     """Matched against random sentences: masked-LM loss and entity F1."""
     names = {"zero-shot": "no BTF", "control": "BTF on random sentences", "btf": "BTF on matched sentences"}
@@ -308,6 +322,7 @@ TABLES: dict[str, tuple[tuple[str, ...], Callable[..., str]]] = {
     "step-cpu": (("step-cpu-mbert", "step-cpu-small"), steps),
     "corpus": (("corpus",), corpus_speed),
     "corpus-btf": (("corpus-btf",), corpus_btf),
+    "export-speed": (("export-speed",), export_speed),
     "rank-sources": (("rank-sources",), rank_sources),
     "induced-dictionary": (("induced-dictionary",), induced_dictionary),
     "trust": (("trust",), trust_tables),

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from ... import ConfigError, ModelError
 from ...model.headers import INDEX, SINGLE
+from ...untrusted import clip
 
 _NAME = re.compile(r"([A-Za-z0-9][\w.-]*(?:/[A-Za-z0-9][\w.-]*)?)(?:@([A-Za-z0-9][\w./-]*))?")
 _COMMIT = re.compile(r"[0-9a-f]{40}")
@@ -77,7 +78,6 @@ def fetch_model(name: str) -> None:
     """
     try:
         from huggingface_hub import snapshot_download
-        from huggingface_hub.errors import HfHubHTTPError
     except ImportError as error:
         raise ConfigError(
             "--download needs huggingface_hub: pip install 'xlt-engine[hub]', "
@@ -92,8 +92,9 @@ def fetch_model(name: str) -> None:
             allow_patterns=_FILES,
             ignore_patterns=["*/*"],
         )
-    except (HfHubHTTPError, OSError, ValueError) as error:
-        raise ModelError(f"{name}: cannot be fetched ({str(error).strip().splitlines()[0]})") from error
+    except Exception as error:  # the library's own, and whatever its transport raises
+        what = clip(" ".join(str(error).split()) or type(error).__name__)
+        raise ModelError(f"{name}: cannot be fetched ({what})") from error
     try:
         cached_model(name)
     except ModelError as error:

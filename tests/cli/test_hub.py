@@ -174,7 +174,7 @@ def test_download(cache: Path, model: Any, cli: Any, monkeypatch: pytest.MonkeyP
     stored = {path.name for path in (cache / "models--org--tiny/snapshots" / FIRST).iterdir()}
     assert stored == model(1).keys()
     answer = cli("info", "org/absent", "--download")
-    assert (answer.code, "org/absent: cannot be fetched (404 Client Error)" in answer.err) == (4, True)
+    assert (answer.code, "org/absent: cannot be fetched (404 Client Error more)" in answer.err) == (4, True)
     offered.pop("model.safetensors")
     shutil.rmtree(cache)
     with pytest.raises(ModelError, match="no safetensors on the hub; pickles are not fetched"):
@@ -214,3 +214,21 @@ def test_a_cache_that_leads_elsewhere(cache: Path, model: Any, tmp_path: Path) -
     for name in ("../org/tiny", "org/../tiny", "org/tiny@../../x", "a/b/c", "", "/etc"):
         with pytest.raises(ModelError, match="is no name"):
             cached_model(name)
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (RuntimeError(""), r"cannot be fetched \(RuntimeError\)"),
+        (TimeoutError("too\nslow"), r"cannot be fetched \(too slow\)"),
+    ],
+)
+def test_whatever_the_library_raises_is_one_line(
+    cache: Path, monkeypatch: pytest.MonkeyPatch, error: Exception, said: str
+) -> None:
+    def fail(*_: Any, **__: Any) -> None:
+        raise error
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", fail)
+    with pytest.raises(ModelError, match=said):
+        fetch_model(NAME)
