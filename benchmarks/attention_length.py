@@ -19,10 +19,10 @@ from common import made
 from xlt_engine.kernels import attention_plan, packed_attention, rotary_table
 
 LENGTHS = (512, 1024, 2048, 4096, 8192)
-HEADS, SIZE, WINDOW = 2, 64, 64
+HEADS, SIZE, WINDOW, ROUNDS = 2, 64, 64, 5
 
 
-def milliseconds(length: int, rounds: int) -> dict[int | None, float]:
+def milliseconds(length: int) -> dict[int | None, float]:
     """By window."""
     generator = torch.Generator().manual_seed(0)
     qkv = torch.randn(length, 3, HEADS, SIZE, generator=generator, requires_grad=True)
@@ -30,7 +30,7 @@ def milliseconds(length: int, rounds: int) -> dict[int | None, float]:
     bounds, rotary = torch.tensor([0, length]), rotary_table(torch.arange(length), SIZE, 10_000.0)
     plan = attention_plan(bounds)
     times: dict[int | None, list[float]] = {WINDOW: [], None: []}
-    for _ in range(1 + rounds):
+    for _ in range(1 + ROUNDS):
         for window, found in times.items():
             began = time.process_time()
             out = packed_attention(qkv, bounds, length, plan=plan, rotary=rotary, window=window)
@@ -42,17 +42,15 @@ def milliseconds(length: int, rounds: int) -> dict[int | None, float]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--json", type=Path, required=True)
-    parser.add_argument("--rounds", type=int, default=5)
     options = parser.parse_args()
     torch.set_num_threads(1)
-    rows = []
-    for length in LENGTHS:
-        found = milliseconds(length, options.rounds)
-        each = [f"{found[w]:,.1f} ({1e3 * found[w] / length:.1f})" for w in (WINDOW, None)]
-        rows.append([f"{length:,}", *each, f"{found[None] / found[WINDOW]:.1f}x"])
-        print(*rows[-1])
-    columns = ["tokens", f"window of {WINDOW}: ms (us a token)", "whole sequence: ms (us a token)", "ratio"]
-    facts = made(f"python benchmarks/attention_length.py --rounds {options.rounds}", [], trained=False)
+    found = {length: milliseconds(length) for length in LENGTHS}
+    columns = ["us a token, of", *(f"{length:,}" for length in LENGTHS)]
+    rows = [
+        [f"window of {WINDOW}" if window else "whole", *(f"{1e3 * found[n][window] / n:.1f}" for n in LENGTHS)]
+        for window in (WINDOW, None)
+    ]
+    facts = made("python benchmarks/attention_length.py", [], trained=False)
     result = {"shape": "columns", "made": facts, "columns": columns, "rows": rows}
     options.json.write_text(json.dumps(result, indent=1) + "\n")
 

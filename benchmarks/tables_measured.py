@@ -16,7 +16,7 @@ from xlt_engine.engine.report.stage_table import METRIC_NAMES, aggregate
 Json = dict[str, Any]
 STEPS = {"btf": "BTF step", "finetune": "NER fine-tuning step", "teacher": "teacher inference"}
 ORDERS = ("random", "sorted")
-SHAPES = {"mbert": "mBERT", "small": "small"}
+SHAPES = {"mbert": "mBERT", "small": "small", "modern": "ModernBERT's"}
 
 
 def _sides(result: Json, task: str) -> list[tuple[Json, Json]]:
@@ -320,6 +320,7 @@ def _mean(values: Iterable[float]) -> float:
 TABLES: dict[str, tuple[tuple[str, ...], Callable[..., str]]] = {
     "overview": (("demo", "wikineural", "xsid-intents"), overview),
     "step-cpu": (("step-cpu-mbert", "step-cpu-small"), steps),
+    "step-cpu-modern": (("step-cpu-modern",), rates),
     "corpus": (("corpus",), corpus_speed),
     "corpus-btf": (("corpus-btf",), corpus_btf),
     "export-speed": (("export-speed",), export_speed),
