@@ -32,6 +32,7 @@ SPILLS: dict[tuple[str, str, str], tuple[int, str]] = {
     ("8.0", "bf16", "linear_cross_entropy.exponentials"): (512, _TILES),
     ("8.0", "bf16", "linear_cross_entropy.probabilities"): (512, _TILES),
     ("8.0", "bf16", "attention_backward.backward_whole"): (384, _TILES),
+    ("8.0", "bf16", "attention_backward.backward"): (16, _TILES),
 }
 """Bytes of stack that (capability, type, kernel) may use, and why; all others none."""
 
