@@ -85,7 +85,7 @@ def source(number: int, *keys: str) -> Read:
 def all_tables(results: Json) -> str:
     """Every table with its title."""
     found = Results(results)
-    return "\n\n".join([by_knob(found), by_labels(found), by_noise(found), by_shift(found)])
+    return "\n\n".join([by_knob(found), by_noise(found)])
 
 
 def answers(results: Json) -> str:
@@ -173,21 +173,6 @@ def by_knob(found: Results) -> str:
     return titled("Entity F1 on the target's test text", header, lines)
 
 
-def by_labels(found: Results) -> str:
-    header = ["world", "teacher", "accepted", "number", "minus as many confident ones of the teacher"]
-    lines = [
-        [
-            case,
-            *(found.cell(case, labels(1, w), 100) for w in ("teacher", "accepted")),
-            found.cell(case, labels(1, "accepted", "of"), digits=0),
-            found.step(case, labels(1, "teacher_most_confident"), labels(1, "accepted"), 100),
-        ]
-        for case in shown(found)
-        if case.split("=")[0] in ("base", "noise", "shift")
-    ]
-    return titled("Precision of pseudo-labels other than O, round 1, per cent", header, lines)
-
-
 def by_noise(found: Results) -> str:
     header = ["world", "rounds", "wrong", "removed", "recall", "lift", "clean dropped"]
     parts = [("noise=0.0", 1), ("base", 1), ("noise=0.3", 1), ("base", 2), ("base", 0)]
@@ -216,28 +201,6 @@ def repeated(number: int) -> Read:
         return None if found is None else found["value"]
 
     return read
-
-
-def by_shift(found: Results) -> str:
-    header = ["shift", "α", "regret, labels", "regret, test", "auto", *(f"α = {a}" for a in ALPHAS)]
-    lines = []
-    for shift in SHIFTS:
-        case = f"shift={shift}"
-        if case not in found.cases:
-            continue
-        lines.append(
-            [
-                shift,
-                found.cell(case, lambda e: e["run"]["rounds"][0]["alpha"], digits=2),
-                found.cell(case, label_regret, 100),
-                cell_of(regrets(found, shift)),
-                found.cell(case, score("hard1")),
-                *(found.cell(f"{case} alpha={a}", score("hard1")) for a in ALPHAS),
-            ]
-        )
-    return titled(
-        "Threshold of round 1 as the class shares move: labels other than O, and entity F1 after hard 1", header, lines
-    )
 
 
 def regrets(found: Results, shift: str) -> list[float]:
