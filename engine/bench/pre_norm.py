@@ -63,10 +63,14 @@ def _windowed_attention(count: int, length: int, heads: int, window: int | None,
     def flex() -> Call:
         library: Any = import_module("torch.nn.attention.flex_attention")
         far = length if window is None else window
-        seen = library.create_block_mask(
+        blocks = library.create_block_mask(
             lambda b, h, q, k: (q - k).abs() <= far, None, None, length, length, device=at.device.type
         )
-        attend = compiled(lambda qkv: joined(library.flex_attention(*parts(qkv), block_mask=seen)))
+
+        def attend(qkv: Tensor) -> Tensor:
+            return joined(library.flex_attention(*parts(qkv), block_mask=blocks))
+
+        attend = compiled(attend)
         return call(lambda p: attend(qkv), {"qkv": qkv}, upstream=upstream)
 
     others = (Variant("SDPA, mask", sdpa, plain=True), Variant("flex attention", flex))
