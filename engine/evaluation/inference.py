@@ -185,15 +185,21 @@ def score(model: TaskModel, store: TokenStore, *, prediction: str = "mean", **pa
     def named(logits: Tensor) -> Tensor:
         return predicted_classes(logits, votes(logits).mean_probability, prediction).unsqueeze(1)
 
-    predicted = predict_items(model, ItemView(store), named, width=1, **passes)[:, 0].long().numpy()
+    return scored_as(
+        model.labels, store, predict_items(model, ItemView(store), named, width=1, **passes)[:, 0].long().numpy()
+    )
+
+
+def scored_as(labels: tuple[str, ...], store: TokenStore, predicted: np.ndarray) -> Scored:
+    """The same of classes, int64 [items of the store], wherever they come from."""
     if store.task == "ner":
-        return _entity_scores(model.labels, store, predicted)
+        return _entity_scores(labels, store, predicted)
     assert store.item_labels is not None
     gold = np.asarray(store.item_labels)
-    scores = label_scores(gold, predicted, range(len(model.labels)))
+    scores = label_scores(gold, predicted, range(len(labels)))
     points = {"accuracy": scores.accuracy, "macro_f1": scores.macro_f1}
-    classes = class_table({model.labels[i]: each for i, each in scores.per_class.items()})
-    pairs = Counter((model.labels[g], model.labels[p]) for g, p in zip(gold.tolist(), predicted.tolist(), strict=True))
+    classes = class_table({labels[i]: each for i, each in scores.per_class.items()})
+    pairs = Counter((labels[g], labels[p]) for g, p in zip(gold.tolist(), predicted.tolist(), strict=True))
     return Scored(points, (gold == predicted).astype(np.uint8), classes, _confusion(pairs), predicted.astype(np.int16))
 
 

@@ -13,7 +13,7 @@ from ... import ConfigError, ModelError, XltError
 from ...data import OUTSIDE, Example, Tokenizer, train_wordpiece
 from ...model import EncoderConfig, load_encoder, load_encoder_config, load_masked_lm, load_pooler
 from ..pseudolabels.diagnostics import single_voter, slow_learning_rate
-from ..recipe.config import RunConfig
+from ..recipe.config import RunConfig, TargetConfig
 from ..recipe.config.files import DataFile, recipe_files
 from ..recipe.load import RecipeError, Variant, key_places, load_recipe, variants
 from ..recipe.schema import dotted, parse_key
@@ -22,6 +22,7 @@ from ..runs.graph import chosen_stages
 from ..runs.prepare import encoder_problems, freezing, make_context
 from ..runs.synthetic_data import settled
 from ..stages.context import Context
+from ..stages.outside import read_outside, refuse_strangers
 from ..stages.teachers import check_teacher
 from ..storage.run_folder import RunDir
 from ..storage.run_warning import RunWarning
@@ -203,12 +204,22 @@ class _Checker:
         """Folders that teach: each must hold a model of this task and these labels."""
         config, path = self.config, self.config.model.path
         folders, labels = config.selftrain.soft.teacher_folders, known_labels(config, self.texts)
+        for i, target in enumerate(config.targets):
+            if target.pseudo_labels is not None and labels:
+                self._attempt(f"targets.{i}.pseudo_labels", partial(self._outside, target, labels))
         if not folders or not labels:
             return
         tokenizer = None if path is None else self._attempt("model.path", lambda: Tokenizer.from_folder(path))
         for i, folder in enumerate(folders):
             look = partial(check_teacher, config, labels, folder, tokenizer)
             self._attempt(f"selftrain.soft.teacher_folders.{i}", look)
+
+    def _outside(self, target: TargetConfig, labels: Sequence[str]) -> None:
+        """Labels from outside must be of this target's text."""
+        said = read_outside(self.config, target, labels)
+        here = [(file, examples) for file, examples in self.texts.items() if file.role == "unlabelled"]
+        texts = [e for file, examples in here if file.path in target.unlabelled for e in examples]
+        refuse_strangers(target.pseudo_labels, said, texts)
 
     def _model(self) -> Tokenizer | None:
         """Checks the model folder, or the shape of a new encoder; the folder's tokenizer."""

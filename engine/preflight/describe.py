@@ -18,7 +18,7 @@ from ..prediction.chosen import refuse_run
 from ..prediction.stage_record import read_record, stored_alpha
 from ..storage.files import sha256_file
 
-MARKS = {"T": "target_labels", "P": "parallel_data", "D": "dictionary"}
+MARKS = {"T": "target_labels", "P": "parallel_data", "D": "dictionary", "O": "outside_labels"}
 _RECORDED = ("arm", "pair", "seed", "inputs", "accepted", "removed", "steps", "tokens", "seconds", "cpu_seconds")
 _READ = ("config.json", "xlt.json", "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "vocab.txt")
 _T = TypeVar("_T")
@@ -29,8 +29,8 @@ def describe_model(folder: str | Path) -> dict[str, Any]:
 
     Layout, sizes, parameters, heads, voters, labels, tokenizer, files with their hashes, what the engine can do with it
     and the problems it has (docs/encoders.md); for a stage of a run also its provenance: language pair, seed, alpha,
-    inputs, and `marks`: "T" where target labels were used, "P" where parallel data was, "D" where a dictionary was,
-    "" where none of them, null where nothing says so.
+    inputs, and `marks`: "T" where target labels were used, "P" where parallel data was, "D" where a dictionary was, "O" where outside
+    labels were, "" where none of them, null where nothing says so.
 
     Raises:
         ConfigError: the folder is that of a run.

@@ -88,6 +88,18 @@ def _target_problems(config: RunConfig) -> Problems:
 
 def _selftrain_problems(config: RunConfig) -> Problems:
     alpha, soft = config.selftrain.alpha, config.selftrain.soft
+    for i, target in enumerate(config.targets):
+        key = f"targets.{i}.pseudo_labels"
+        if target.pseudo_labels is None:
+            continue
+        if not config.selftrain.on:
+            yield key, "is given, but nothing reads it; set selftrain.on = true"
+        if config.targets_together:
+            yield key, "is given, and targets_together is on; leave one of them out"
+        if soft.loss == "logits":
+            yield "selftrain.soft.loss", f"is logits, but {key} has probabilities; use mse, kl or ce"
+        if config.task == "ner" and soft.positions == "all":
+            yield "selftrain.soft.positions", f"is all, but {key} is of words; use first"
     if alpha.items == "entities" and config.task != "ner":
         yield "selftrain.alpha.items", "is entities, which is for tagging; leave it out"
     if alpha.data == "dev" and not config.has_dev:

@@ -17,6 +17,7 @@ _USED = {
     "uses_parallel_data": "parallel text or translations",
     "uses_target_labels": "labels of the target language",
     "uses_dictionary": "a dictionary",
+    "uses_outside_labels": "labels that another model gave target texts",
 }
 
 

@@ -31,7 +31,7 @@ COTRAIN_ARMS = {
     "self-b": "self-training by picks, model b",
 }
 TRANSLATE_ARMS = ("translate-test", "translate-train", "translate-train-all")
-SIDE_ARMS = ("cloze", "control", "contrastive", *TRANSLATE_ARMS, *COTRAIN_ARMS)
+SIDE_ARMS = ("cloze", "control", "contrastive", "outside-labels", *TRANSLATE_ARMS, *COTRAIN_ARMS)
 """Arms beside the trail: their first stage is compared with zero-shot, a later one with the one before it."""
 
 Cells = dict[tuple[str, int], float]
@@ -58,6 +58,7 @@ class StageScore:
     uses_parallel_data: bool
     uses_target_labels: bool
     uses_dictionary: bool
+    uses_outside_labels: bool
     values: Cells
     more_sources: dict[str, Stat]
     """Of the source languages beside the first, which gaps and averages are without."""
@@ -200,6 +201,7 @@ def _stage_score(
         uses_parallel_data=any(r.get("uses_parallel_data") for r in rows),
         uses_target_labels=any(r.get("uses_target_labels") for r in rows),
         uses_dictionary=any(r.get("uses_dictionary") for r in rows),
+        uses_outside_labels=any(r.get("uses_outside_labels") for r in rows),
         values=cells,
         without_entities=len({(r["language"], r["seed"]) for r in own if r.get("accepted_entities") == 0}),
         more_sources={name: score for name, score in others.items() if score},
@@ -214,10 +216,18 @@ def _by_target(cells: Cells, targets: Sequence[str]) -> dict[str, Stat]:
 def table_cells(result: Aggregate) -> tuple[list[str], list[list[str]]]:
     """Header and lines of the stage table, as text."""
     many, dictionary = len(result.targets) > 1, any(s.uses_dictionary for s in result.stages)
+    outside = any(s.uses_outside_labels for s in result.stages)
     source = [result.source] if result.source and any(s.source for s in result.stages) else []
     header = ["stage", *result.targets, *(["average"] if many else []), "step", "up"]
     header += [*(f"{s} (source)" for s in (*source, *result.more_sources)), *(["gap"] if source else [])]
-    header += ["parallel", "labels", *(["dictionary"] if dictionary else []), "seconds", "CPU s"]
+    header += [
+        "parallel",
+        "labels",
+        *(["dictionary"] if dictionary else []),
+        *(["outside labels"] if outside else []),
+        "seconds",
+        "CPU s",
+    ]
     lines = []
     for s in result.stages:
         scores = [*map(s.targets.get, result.targets), *([s.average] if many else []), s.step]
@@ -226,6 +236,7 @@ def table_cells(result: Aggregate) -> tuple[list[str], list[list[str]]]:
         gap = stat(g.mean for g in s.gaps.values())
         line += [f"{gap.mean:.1f}" if gap else "-"] if source else []
         marks = [s.uses_parallel_data, s.uses_target_labels, *([s.uses_dictionary] if dictionary else [])]
+        marks += [s.uses_outside_labels] if outside else []
         line += ["yes" if mark else "no" for mark in marks]
         lines.append([*line, *("-" if spent is None else f"{spent:.0f}" for spent in (s.seconds, s.cpu_seconds))])
     return header, lines

@@ -23,6 +23,15 @@ SCHEMA_VERSION = 1
 _OF_DECISION = ("alpha", "accepted", "accepted_entities", "removed")
 TRANSLATE_TEST, TRANSLATED = "translate-test", " (translated)"
 """Role and suffix of a language, where the zero-shot model is scored on its test texts in the source language."""
+OUTSIDE_LABELS, FROM_OUTSIDE = "outside-labels", " (outside labels)"
+"""The same of labels from outside, where they are there for all test texts."""
+_STAGELESS = {
+    TRANSLATE_TEST: (TRANSLATED, {"uses_parallel_data": True}, 1),
+    OUTSIDE_LABELS: (FROM_OUTSIDE, {"uses_outside_labels": True}, -1),
+}
+"""Role -> suffix of the language, marks, and place beside the stage that has the scores."""
+MARKS = ("uses_parallel_data", "uses_target_labels", "uses_dictionary", "uses_outside_labels")
+"""What a result used that the method does without: in `stage.json`, and in every row of the tables."""
 
 
 def build_summary(folder: str | Path) -> Json:
@@ -47,9 +56,9 @@ def build_summary(folder: str | Path) -> Json:
         warnings += [dict(w) | {"folder": stage["folder"]} for w in record.get("warnings") or ()]
         extra = _decision_fields(folder, stage, stages)
         for score in read_json(place / SCORES, remedy=remedy).get("scores") or ():
-            translated = score.get("role") == TRANSLATE_TEST
             parts: tuple[Json, Json, Json] = stage, record, score
-            rows.append(_row(*(_translated(*parts) if translated else parts), of_target(extra, score["language"])))
+            stageless = score.get("role") in _STAGELESS
+            rows.append(_row(*(_stageless(*parts) if stageless else parts), of_target(extra, score["language"])))
     metrics = {r["metric"] for r in rows}
     targets = info.get("targets") or sorted({r["language"] for r in rows if r["role"] == "target"})
     return {
@@ -87,17 +96,18 @@ def _row(stage: Json, record: Json, score: Json, extra: Json) -> Json:
         **{key: score.get(key) for key in ("language", "role", "metric", "value", "count")},
         **({"classes": score["classes"]} if "classes" in score else {}),
         **{key: extra[key] for key in _OF_DECISION},
-        **{key: bool(record.get(key)) for key in ("uses_parallel_data", "uses_target_labels", "uses_dictionary")},
+        **{key: bool(record.get(key)) for key in MARKS},
         **{key: stage[key] for key in ("seconds", "cpu_seconds")},
         "model": stage["folder"],
     }
 
 
-def _translated(stage: Json, record: Json, score: Json) -> tuple[Json, Json, Json]:
-    """The score of a translate-test is one of an arm of its own, though no stage trained for it."""
-    names = dict.fromkeys(("arm", "stage", "label"), TRANSLATE_TEST)
-    target = {"language": str(score["language"]).removesuffix(TRANSLATED), "role": "target"}
-    return stage | names | {"order": stage["order"] + 1}, record | {"uses_parallel_data": True}, score | target
+def _stageless(stage: Json, record: Json, score: Json) -> tuple[Json, Json, Json]:
+    """The score of a translate-test, or of outside labels, as one of an arm of its own, which no stage trained for."""
+    suffix, marks, beside = _STAGELESS[score["role"]]
+    names = dict.fromkeys(("arm", "stage", "label"), score["role"])
+    target = {"language": str(score["language"]).removesuffix(suffix), "role": "target"}
+    return stage | names | {"order": stage["order"] + beside}, record | marks, score | target
 
 
 def _decision_fields(folder: Path, stage: Json, stages: Sequence[Json]) -> Json:

@@ -5,14 +5,16 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from ...model import MaskedLM, load_task_model, save_model
-from ..evaluation.inference import Scored
+from ...model import MaskedLM, TaskModel, load_task_model, save_model
+from ..evaluation.inference import Scored, metric_rows
 from ..evaluation.per_example import save_items
 from ..plan import Stage, digest
 from ..recipe.config import merged
 from ..report.model_card import CARD
+from ..report.summary import MARKS, OUTSIDE_LABELS
 from ..stages.context import Context, write_trace
 from ..stages.kind import StageRun
+from ..stages.outside import outside_scores
 from ..stages.train_stage import Outcome, train_stage
 from ..storage.files import (
     atomic_write_json,
@@ -33,8 +35,6 @@ _NAMES = ("text", "pair", "label", "words", "tags", "label_map")
 """Settings of the reader that a model folder keeps, so that the files of the recipe are read without options."""
 _PLACES = {"token_column": 0, "label_column": -1, "header": True}
 """Likewise, where they are not these."""
-MARKS = ("uses_parallel_data", "uses_target_labels", "uses_dictionary")
-"""What a result used that the method does without: in `stage.json`, and in every row of the tables."""
 
 
 def make_stage(context: Context, stage: Stage, *, resume: bool, damaged: RunWarning | None = None) -> bool:
@@ -56,7 +56,7 @@ def make_stage(context: Context, stage: Stage, *, resume: bool, damaged: RunWarn
         return False
     outcome = train_stage(run)
     context.processes.rank_zero_only(lambda: _save(run, outcome))
-    rows, scored = ([], {}) if isinstance(outcome.model, MaskedLM) else context.score_stage(stage, outcome.model)
+    rows, scored = ([], {}) if isinstance(outcome.model, MaskedLM) else _scores(context, stage, outcome.model)
     context.processes.rank_zero_only(lambda: _seal(run, outcome, rows, scored))
     return True
 
@@ -145,6 +145,15 @@ def _seal(run: StageRun, outcome: Outcome, rows: list[dict[str, Any]], scored: d
     context.progress.end(stage.id, ", ".join(x for x in (outcome.line, text, f"{spent.wall:.0f} s") if x))
 
 
+def _scores(context: Context, stage: Stage, model: TaskModel) -> tuple[list[dict[str, Any]], dict[str, Scored]]:
+    """Of the model, and beside it those of labels from outside."""
+    rows, scored = context.score_stage(stage, model)
+    if (outside := outside_scores(context, stage)) is not None:
+        language, score, count = outside
+        rows, scored = rows + metric_rows(score, language, OUTSIDE_LABELS, count), scored | {language: score}
+    return rows, scored
+
+
 def _write_scores(folder: Path, rows: list[dict[str, Any]], scored: dict[str, Scored]) -> None:
     write_sealed_json(folder / SCORES, {"scores": rows})
     save_items(folder, {language: s.items for language, s in scored.items()})
@@ -171,7 +180,7 @@ def _rescore(run: StageRun) -> None:
         return
     if not context.repairs:
         context.progress.note(f"{stage.id}: scored again, since the test files, or how voters predict, have changed")
-    rows, scored = context.score_stage(stage, load_task_model(folder).to(context.device)) if tests else ([], {})
+    rows, scored = _scores(context, stage, load_task_model(folder).to(context.device)) if tests else ([], {})
 
     def replace_scores() -> None:
         _write_scores(folder, rows, scored)

@@ -19,6 +19,7 @@ from .context import Context
 from .decision_files import DECISION
 from .kind import StageKind, StageRun, Training, Work, register_kind
 from .mixture import labelled_examples
+from .outside import outside_digests, outside_notes
 from .pool import by_target, load_pool, pool_store, pool_tokens, target_examples
 from .round_decision import decide_round
 from .soft import fresh_student, task_work
@@ -36,6 +37,9 @@ class Hard(StageKind):
         data = context.data
         stores = {"source": data.source_train, "target": pool_store(context, stage)}
         return stores | ({"dev": data.source_dev} if context.config.has_dev else {})
+
+    def digests(self, context: Context, stage: Stage) -> dict[str, str]:
+        return outside_digests(context, stage)
 
     def build(self, run: StageRun) -> Training:
         context, stage, table = run.context, run.stage, run.context.config.selftrain.hard
@@ -66,7 +70,7 @@ class Hard(StageKind):
             model,
             batches,
             cross_entropy,
-            notes | {"alpha": record["alpha"]},
+            notes | {"alpha": record["alpha"]} | outside_notes(context, stage),
             lambda trace: line,
             lambda trace: against_teacher(run, model, parts[1].view, pool, saved["target.label"]),
         )

@@ -39,6 +39,7 @@ from ..recipe.config import SelfTrainConfig
 from ..storage.files import read_json
 from ..storage.names import FINISHED
 from .context import Context
+from .outside import agreement, outside_labels, with_outside
 from .pool import Pool, by_target, load_pool, pool_store
 
 
@@ -127,7 +128,8 @@ def decide_round(context: Context, stage: Stage, labeller: TaskModel) -> RoundDe
     calibration = curves[table.alpha.data]
     accept = partial(accept_labels, table, labels, curves["all"])
     store = pool_store(context, stage)
-    unlabelled, texts_of = vote_on(store, pool.target), by_target(store)
+    alone, texts_of, outside = vote_on(store, pool.target), by_target(store), outside_labels(context, stage)
+    unlabelled = replace(alone, votes=with_outside(alone.votes, alone.items, outside))
     texts = [unlabelled.of(np.isin(np.arange(len(store)), examples)) for examples in texts_of]
     judgement = judge(
         lambda: choose_alpha(table, calibration, labels),
@@ -146,6 +148,8 @@ def decide_round(context: Context, stage: Stage, labeller: TaskModel) -> RoundDe
         accepted_at=lambda lower: sum(int(accept(text, lower).keep.sum()) for text in texts),
     )
     record = _record(stage, table, labels, choice, source, kept, in_play, unlabelled, decision)
+    record |= {"voter_agreement": float(alone.votes.agree.float().mean())}
+    record |= agreement(alone.votes, alone.items, outside, labels)
     record["alphas"] = {name: choose_alpha(table, voted, labels).alpha for name, voted in curves.items()}
     if table.accept != "threshold":
         dropped = count_dropped(decision, labels)
@@ -162,7 +166,7 @@ def decide_round(context: Context, stage: Stage, labeller: TaskModel) -> RoundDe
             test = vote_on(data.scored(target.test, target.language))
             part |= _with_gold(table, labels, choice, test, accept(test, choice.alpha))
             part["calibration"] = record["calibration"] | {"target": _calibration(test)}
-    _warn(context, stage, choice, record, kept, in_play, source, unlabelled)
+    _warn(context, stage, choice, record, kept, in_play, source, alone)
     arrays = _arrays(table, pool, unlabelled, decision, source, kept)
     return RoundDecision(arrays | _judged(calibration), record)
 

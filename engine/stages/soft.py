@@ -24,6 +24,7 @@ from .context import Context
 from .kind import StageKind, StageRun, Training, Work, register_kind
 from .mixture import labelled_examples
 from .models import new_task_model, warn_of_unseen
+from .outside import outside_digests, outside_notes
 from .pool import load_pool, pool_store, pool_tokens, target_examples
 from .teachers import (
     Side,
@@ -50,7 +51,7 @@ class Soft(StageKind):
         return stores | teacher_stores(context, stage)
 
     def digests(self, context: Context, stage: Stage) -> dict[str, str]:
-        return teacher_digests(context, stage)
+        return teacher_digests(context, stage) | outside_digests(context, stage)
 
     def build(self, run: StageRun) -> Training:
         context, stage, table = run.context, run.stage, run.context.config.selftrain.soft
@@ -69,6 +70,7 @@ class Soft(StageKind):
             notes["source_examples"] = len(parts[1].examples)
         if (teachers := count_teachers(context, stage)) > 1:
             notes["teachers"] = teachers
+        notes |= outside_notes(context, stage)
         objective = SoftLabels(table.loss, table.temperature, table.combine)
         text, soft_targets = parts[0], parts[0].soft_targets
         assert soft_targets is not None

@@ -1,7 +1,8 @@
-"""Soft labels of several teachers: those of other seeds, and finished model folders.
+"""Soft labels of several teachers: those of other seeds, finished model folders, and labels from outside.
 
 What is averaged is what a single teacher would hand on: probabilities, or logits where the loss compares logits. Sums
-are made in fp32 in a fixed order: the teachers of the seeds as the run lists them, then the folders as the recipe does.
+are made in fp32 in a fixed order: the teachers of the seeds as the run lists them, then the folders as the recipe does,
+then labels from outside.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from ..storage.files import sha256_file
 from ..storage.stage_files import refuse_changed
 from .context import Context
 from .datasets import Datasets
+from .outside import outside_digests, outside_labels
 
 Side = Literal["target", "source"]
 
@@ -153,7 +155,8 @@ def count_teachers(context: Context, stage: Stage) -> int:
 def teachers_name(context: Context, stage: Stage) -> str:
     """Who the teachers are, for the checksum of the stored labels; with one teacher its stage's id."""
     names = [stage.inputs[role] for role in own_teachers(stage)]
-    return " ".join([*names, *teacher_digests(context, stage).values()])
+    digests = teacher_digests(context, stage) | outside_digests(context, stage)
+    return " ".join([*names, *digests.values()])
 
 
 def teach(
@@ -177,6 +180,8 @@ def teach(
         context.progress.note(f"{stage.id}: {teacher.path} labels {len(pool)} examples")
         values, known = _of_folder(context, stage, teacher, view, side, pool, labels)
         average.add(values, weight, known)
+    if side == "target" and (outside := outside_labels(context, stage)) is not None:
+        average.add(outside.probabilities, outside.weight, outside.known)
     return average.result()
 
 

@@ -37,6 +37,8 @@ def reading(run: Run) -> list[str]:
         out.append(f"{parallel} was used; target labels were used for {labels}.")
         if any(s.uses_dictionary for s in stages):
             out.append("A dictionary was used for code switching.")
+        if any(s.uses_outside_labels for s in stages):
+            out.append("Labels from outside, which no stage of this run made, taught beside its own teachers.")
     if 0 < len(run.result.seeds) < 3 and steps:
         few = "One seed shows" if len(run.result.seeds) == 1 else "Two seeds show"
         out.append(f"{few} what happened here, not what others would give.")
@@ -173,6 +175,11 @@ def read_decisions(run: Run) -> list[str]:
     text += f", and {percent(entity)} of those predicted as part of an entity" if not math.isnan(entity) else ""
     text += f"; by gold labels {percent(right)} of the accepted were right" if not math.isnan(right) else ""
     out = [text + "."]
+    if beside := [d["outside"] for d in found if d.get("outside")]:
+        share = mean(o["items"] for o in beside) / mean(d["items"] for d in found if d.get("outside"))
+        same, named = (percent(mean(o[key] for o in beside)) for key in ("agreement", "agreement_named"))
+        tail = "" if math.isnan(entity) else f", and on {named} of those that either takes for part of an entity"
+        out.append(f"Outside labels name {percent(share)} of the items; the voters agree with {same} of them{tail}.")
     if not math.isnan(lost := mean(map(source_lost, found))):
         out.append(
             f"A round removed {percent(lost)} of the labelled source samples on average, because the student no longer "

@@ -91,6 +91,7 @@ def test_rows_name_everything(run: Path) -> None:
         "uses_parallel_data": False,
         "uses_target_labels": False,
         "uses_dictionary": False,
+        "uses_outside_labels": False,
         "seconds": 11.0,
         "cpu_seconds": 21.0,
         "model": "seed-1/de/hard1",
