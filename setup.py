@@ -10,6 +10,7 @@ ROOT = Path(__file__).parent
 DATASETS = ["pyarrow>=18"]
 CORPUS = ["ahocorasick_rs>=1.0", "py3langid>=0.4"]
 HUB = ["huggingface_hub>=1.0"]
+ZST = ["zstandard>=0.23; python_version < '3.14'"]
 ONNX = ["onnx>=1.19", "onnxruntime>=1.22", "onnxscript>=0.5"]
 ROOMS = ["kernels", "data", "model", "engine"]
 _ROOT_MODULES = ("__init__", "cli", "untrusted")
@@ -58,6 +59,7 @@ setup(
         "datasets": DATASETS,
         "hub": HUB,
         "onnx": ONNX,
+        "zst": ZST,
         "test": [
             "pytest>=8",
             "pytest-xdist>=3.6",

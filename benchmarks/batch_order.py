@@ -30,8 +30,8 @@ from torch import Tensor
 from xlt_engine.data import PackedBatch
 from xlt_engine.data.batches.sampling import epoch_batches
 from xlt_engine.engine import load_recipe, run
+from xlt_engine.engine.reading.read_file import read_file
 from xlt_engine.engine.stages import finetune as stages
-from xlt_engine.engine.stages.datasets import read_file
 from xlt_engine.engine.training.loop import Loop
 from xlt_engine.engine.training.objectives import cross_entropy
 from xlt_engine.model import TaskModel

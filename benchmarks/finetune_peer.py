@@ -29,8 +29,9 @@ from torch import Tensor, nn
 from xlt_engine.data import Example, derive_seed
 from xlt_engine.data.batches.sampling import epoch_batches
 from xlt_engine.engine import accuracy, entity_f1, load_recipe, run
+from xlt_engine.engine.reading.read_file import label_set, read_file
 from xlt_engine.engine.recipe.config import RunConfig
-from xlt_engine.engine.stages.datasets import capped, label_set, read_file
+from xlt_engine.engine.stages.datasets import capped
 from xlt_engine.model import LinearHead
 
 RECIPES = ("uner", "wikineural", "wikiann", "xsid-intents")

@@ -69,6 +69,23 @@ def read_jsonl(
     return reader.read(json_objects(path, encoding, problems, counts), scheme, repair)
 
 
+def stream_jsonl(
+    path: str | Path, *, encoding: str, text: str = "text", pair: str | None = None, words: str = "words"
+) -> Iterator[Example]:
+    """The texts, or words, of such a file an example at a time, its labels unread; faults are raised at the end."""
+    problems, counts = Problems(), Counter[str]()
+    fields = {"text": text, "pair": pair, "words": words} | dict.fromkeys(("label", "id", "tags", "language"))
+    reader = ObjectReader(RowReader(str(path), "", None, None, problems, counts), fields, {}, False)
+    some = False
+    for number, row in json_objects(path, encoding, problems, counts):
+        if (one := reader.example(number, row)) is not None:
+            some = True
+            yield one[1].example(one[0], "", str(path)) if isinstance(one, tuple) else one
+    problems.raise_if_any()
+    if not some:
+        finish(path, [], counts, problems)
+
+
 def json_objects(
     path: str | Path, encoding: str, problems: Problems, counts: Counter[str]
 ) -> Iterator[tuple[int, dict[str, Any]]]:
@@ -132,7 +149,7 @@ class ObjectReader:
             DataError: all faults, the first 20 listed by line.
         """
         maker = self.maker
-        rows = [row for number, one in objects if (row := self._row(number, one)) is not None]
+        rows = [row for number, one in objects if (row := self.example(number, one)) is not None]
         sentences = [row[1] for row in rows if isinstance(row, tuple)]
         maker.counts["repaired"] += resolve_tags(
             maker.path, sentences, scheme=scheme, repair=repair, problems=maker.problems
@@ -145,7 +162,7 @@ class ObjectReader:
         ]
         return finish(maker.path, examples, maker.counts, maker.problems)
 
-    def _row(self, number: int, row: Mapping[str, Any]) -> Example | tuple[str, TaggedSentence] | None:
+    def example(self, number: int, row: Mapping[str, Any]) -> Example | tuple[str, TaggedSentence] | None:
         """The example of an object, or its id and tagged sentence; None where it is faulty or dropped."""
         maker, fields = self.maker, self.fields
         place, problems = f"{maker.path}:{number}", maker.problems

@@ -7,13 +7,18 @@ import io
 import lzma
 import zlib
 from collections.abc import Callable
+from importlib import import_module
 from pathlib import Path
 from typing import IO, Any
+
+from ... import ConfigError
 
 _CHUNK = 1 << 14
 _RATIO = 200
 """Bytes that a packed byte may stand for, on average over a chunk. Text has 3 to 10; what has more was made to do harm,
 or repeats itself."""
+_LITTLE = 256
+"""Packed bytes that zstandard gets at a time: at most 10 MiB of text come of them."""
 _HARMLESS = 1 << 20
 """Bytes from the start of a file that may come of any number of packed ones."""
 
@@ -38,6 +43,48 @@ class _Gzip:
 
     def decompress(self, packed: bytes, size: int) -> bytes:
         return self._inner.decompress(self._inner.unconsumed_tail + packed, size)
+
+
+class _Zstd:
+    """A decompressor with the interface of those of bz2 and lzma; that of zstandard gives any amount of text at once,
+    and so gets little."""
+
+    def __init__(self) -> None:
+        self._inner, self._packed, self._out = _zstd(), b"", b""
+
+    @property
+    def eof(self) -> bool:
+        return self._inner.eof and not self._out
+
+    @property
+    def unused_data(self) -> bytes:
+        return bytes(self._inner.unused_data) + self._packed
+
+    @property
+    def needs_input(self) -> bool:
+        return not (self._packed or self._out)
+
+    def decompress(self, packed: bytes, size: int) -> bytes:
+        self._packed += packed
+        while self._packed and not self._out and not self._inner.eof:
+            piece, self._packed = self._packed[:_LITTLE], self._packed[_LITTLE:]
+            try:
+                self._out = self._inner.decompress(piece)
+            except Exception as error:  # a class of the library's own
+                raise EOFError(str(error)) from error
+        out, self._out = self._out[:size], self._out[size:]
+        return out
+
+
+def _zstd() -> Any:
+    """The standard library's decompressor where it has one (3.14), else that of zstandard."""
+    for module in ("compression.zstd", "zstandard"):
+        try:
+            new = import_module(module).ZstdDecompressor()
+        except ImportError:
+            continue
+        return new.decompressobj() if hasattr(new, "decompressobj") else new
+    raise ConfigError("files .zst need zstandard: pip install 'xlt-engine[zst]', or unpack them")
 
 
 class _Streams(io.RawIOBase):
@@ -112,7 +159,12 @@ def _opener(decompressor: Callable[[], Any]) -> Callable[[str | Path], IO[bytes]
     return lambda path: io.BufferedReader(_Streams(path, decompressor), 1 << 20)
 
 
-OPENERS = {".xz": _opener(lzma.LZMADecompressor), ".gz": _opener(_Gzip), ".bz2": _opener(bz2.BZ2Decompressor)}
+OPENERS = {
+    ".xz": _opener(lzma.LZMADecompressor),
+    ".gz": _opener(_Gzip),
+    ".bz2": _opener(bz2.BZ2Decompressor),
+    ".zst": _opener(_Zstd),
+}
 """Suffix -> what opens such a file for reading.
 
 Its errors are EOFError, OSError, `zlib.error` and `lzma.LZMAError`.

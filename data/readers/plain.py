@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections import Counter
+from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 
@@ -57,16 +58,35 @@ def read_text(path: str | Path, *, language: str = "", encoding: str = "utf-8", 
         ConfigError: unknown encoding.
         DataError: the file cannot be read, has no sentence, or does not decode.
     """
-    problems, counts, stem = Problems(), Counter[str](), file_stem(path)
-    examples = []
+    problems, counts = Problems(), Counter[str]()
+    examples = list(_lines(path, language, encoding, split_words, problems, counts))
+    return finish(path, examples, counts, problems)
+
+
+def stream_text(
+    path: str | Path, *, language: str = "", encoding: str = "utf-8", split_words: bool = False
+) -> Iterator[Example]:
+    """As `read_text`, an example at a time; faults are raised at the end."""
+    problems, counts, some = Problems(), Counter[str](), False
+    for example in _lines(path, language, encoding, split_words, problems, counts):
+        some = True
+        yield example
+    problems.raise_if_any()
+    if not some:
+        finish(path, [], counts, problems)
+
+
+def _lines(
+    path: str | Path, language: str, encoding: str, split_words: bool, problems: Problems, counts: Counter[str]
+) -> Iterator[Example]:
+    stem = file_stem(path)
     for number, line in read_lines(path, encoding, problems):
         if not line.strip():
             counts["blank"] += 1
             continue
         words = words_of(line) if split_words else None
         text = None if split_words else line
-        examples.append(Example(f"{stem}:{number}", language, words, text, None, None, str(path), number))
-    return finish(path, examples, counts, problems)
+        yield Example(f"{stem}:{number}", language, words, text, None, None, str(path), number)
 
 
 def words_of(text: str) -> tuple[str, ...]:

@@ -14,7 +14,7 @@ from ... import ConfigError
 from ...data import Example, ItemView, PackedBatch, TokenStore, build_store, inference_batches
 from ...model import TaskModel
 from ..prediction.predictor import Predictor
-from ..stages.datasets import first_of_each
+from ..reading.read_file import first_of_each
 from ..vocabulary.texts import read_texts, run_texts
 
 COMPARED = 64

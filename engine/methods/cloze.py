@@ -17,9 +17,9 @@ from ...data.readers.problems import Problems
 from ...model import ClozeHead, ClozeModel, cloze_model, load_masked_lm
 from ..plan import Stage
 from ..plan.stage import common_settings
+from ..reading.read_file import naming_key
 from ..recipe.config import RunConfig
 from ..stages.context import Context
-from ..stages.datasets import naming_key
 from ..stages.kind import (
     HeadKind,
     StageKind,

@@ -13,9 +13,9 @@ from ... import DataError, XltError
 from ...data import Example, Tokenizer
 from ...untrusted import MOST_NAMES, listed, quoted
 from ..pseudolabels.diagnostics import cut_by_length
+from ..reading.read_file import file_format, label_set, read_file, read_pairs_of
 from ..recipe.config import RunConfig, reader_of
 from ..recipe.config.files import SCORED, TESTS, DataFile
-from ..stages.datasets import file_format, label_set, read_file, read_pairs_of
 from ..stages.translated import misfits
 from ..storage.run_warning import RunWarning
 

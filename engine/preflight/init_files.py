@@ -10,8 +10,8 @@ from typing import Any
 from ... import ConfigError, DataError
 from ...data import Example, guess_format, reader_options
 from ...untrusted import listed
+from ..reading.read_file import label_set
 from ..recipe.config import ReaderConfig
-from ..stages.datasets import label_set
 from .languages import language_of
 from .sniff import FileFacts, pretokenised, read_sample, sniff
 

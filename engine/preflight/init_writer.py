@@ -16,6 +16,7 @@ from ...data import Tokenizer, train_wordpiece
 from ...model import load_encoder_config, load_masked_lm, load_pooler
 from ...model.info import head_of_layout
 from ..recipe.hub import hub_name, model_folder
+from ..recipe.schema import text_files
 from ..recipe.toml_dump import toml_value
 from .check_data import encode
 from .init_files import Inputs, Language, find_files, read_files
@@ -79,7 +80,7 @@ def init_recipe(
 
     Args:
         source: labelled training file.
-        unlabelled: text of the target languages; several files of one language are put together.
+        unlabelled: text of the target languages, files or folders of them; those of one language are put together.
         test: labelled target files to score on, matched by language; one in the source's language scores the source.
         source_test: labelled source file to score on.
         model: Hugging Face folder of a BERT, or its name in the cache; without one an encoder is made from the text.
@@ -96,7 +97,7 @@ def init_recipe(
     """
     if not unlabelled:
         raise ConfigError("no unlabelled text: give at least one file of target text with --unlabelled")
-    files, tests = [Path(p) for p in unlabelled], [Path(p) for p in test]
+    files, tests = [file for p in unlabelled for file in text_files(Path(p))], [Path(p) for p in test]
     scored = None if source_test is None else Path(source_test)
     look = partial(sniff, header=header, label=label_column)
     inputs = find_files(Path(source), files, tests, scored, language, target_languages, look)

@@ -149,6 +149,8 @@ class Builder:
         if len(raw) > most:
             return self._wrong(path, f"{len(raw):,} entries given, expected at most {most:,}")
         parts = [self._value(kind, part, (*path, i), limits) for i, part in enumerate(raw)]
+        if limits.get("expand"):
+            parts = [one for i, part in enumerate(parts) for one in self._expanded(part, (*path, i))]
         right = tuple(part for part in parts if part is not _WRONG)
         if len(right) < len(parts):
             self._reported.append(path)  # the places of what is left have shifted
@@ -172,6 +174,11 @@ class Builder:
         text = PLACEHOLDER.sub(lambda match: self._values[match[1]], raw)
         text = os.path.expanduser(_VARIABLE.sub(lambda match: os.environ[match[1]], text))
         return Path(os.path.normpath(self._folder(path) / text))
+
+    def _expanded(self, part: Any, path: Key) -> list[Any]:
+        if part is _WRONG:
+            return [part]
+        return list(text_files(part)) or [self._wrong(path, f"{show(part.name)} given, but there is no such file")]
 
     def _limited(self, raw: Any, path: Key, limits: Mapping[str, Any]) -> Any:
         if isinstance(raw, float) and not math.isfinite(raw):
@@ -206,6 +213,20 @@ def _cross_problems(built: Any, given: Mapping[str, Any], path: Key) -> Iterator
         value, key = getattr(built, field.name), toml_key(field)
         if key not in given and dataclasses.is_dataclass(value):
             yield from _cross_problems(value, {}, (*path, key))
+
+
+def text_files(path: Path) -> list[Path]:
+    """The files of a folder, however deep, or of a pattern with `*`, `?` or `[`, in the order of their names.
+
+    Anything else stands for itself, and so does a folder of Arrow files, which is one data set.
+    """
+    if path.is_dir():
+        files = sorted(file for file in path.rglob("*") if file.is_file() and not file.name.startswith("."))
+        return [path] if any(file.suffix in (".parquet", ".arrow") for file in files) else files
+    if path.exists() or not set("*?[") & set(str(path)):
+        return [path]
+    root = Path(path.anchor)
+    return sorted(file for file in root.glob(str(path.relative_to(root))) if file.is_file())
 
 
 def nearest(name: str, names: Iterable[str]) -> str | None:

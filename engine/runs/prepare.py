@@ -12,9 +12,10 @@ from ...data import Tokenizer, file_hash, train_wordpiece
 from ...model import EncoderConfig, load_encoder_config, load_masked_lm, load_pooler
 from ..methods.cloze import verbaliser_pieces
 from ..plan import Stage
+from ..reading.read_file import read_file
 from ..recipe.config import ModelConfig, RunConfig, StageTraining, reader_of
 from ..stages.context import Context
-from ..stages.datasets import Datasets, read_file
+from ..stages.datasets import Datasets
 from ..stages.kind import inputs_of
 from ..stages.models import new_encoder_config
 from ..storage.files import publish_folder, read_json, sha256_file, take_over, temporary_folder, write_sealed_json

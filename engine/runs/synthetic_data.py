@@ -10,8 +10,8 @@ from ... import ConfigError
 from ...data import Example, TruthFiles, WorldConfig, WorldFiles, file_hash, make_truth_world, make_world
 from ...data.synthetic.demo_world import VERSION as WORLD_VERSION
 from ..plan import digest
+from ..reading.read_file import read_file
 from ..recipe.config import ReaderConfig, RunConfig, SourceConfig, TargetConfig
-from ..stages.datasets import read_file
 from ..storage.files import take_over
 
 FAKE = "fake"

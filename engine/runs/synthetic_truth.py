@@ -19,11 +19,11 @@ from ...data.store.format import IGNORE
 from ..evaluation.metrics import entity_f1
 from ..plan import Stage
 from ..pseudolabels.filters import Reason
+from ..reading.read_file import first_of_each
 from ..recipe.config import TargetConfig
 from ..report.seeds import stat
 from ..report.stage_table import SIDE_ARMS
 from ..stages.context import Context
-from ..stages.datasets import first_of_each
 from ..stages.decision_files import DECISION, of_one_target
 from ..stages.round_decision import read_record
 from ..storage.files import atomic_write_json, read_json

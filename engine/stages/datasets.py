@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -12,7 +11,6 @@ import numpy as np
 
 from ... import ConfigError, DataError
 from ...data import (
-    OUTSIDE,
     Corpus,
     Example,
     Tokenizer,
@@ -20,18 +18,14 @@ from ...data import (
     build_store,
     code_switched,
     few_per_class,
-    guess_format,
     read_dictionary,
-    read_examples,
-    read_pairs,
-    reader_options,
     rng_for,
     store_key,
 )
-from ...data.readers.encodings import WrongEncoding
-from ...data.readers.formats import MULTILINGUAL
 from ...data.store.format import MANIFEST
-from ..recipe.config import FileReader, RunConfig, SourceConfig, TargetConfig, reader_of
+from ...data.store.seen import Tally, unrepeated
+from ..reading.read_file import label_set, naming_key, read_file, read_pairs_of, stream_file
+from ..recipe.config import RunConfig, SourceConfig, TargetConfig, reader_of
 from ..storage.files import take_over
 
 
@@ -77,7 +71,7 @@ class Datasets:
         if self._labels is None:
             source = self.config.source
             examples = self._read(_need(source.train, "source.train"), source.language)
-            self._labels = label_set(examples, self.config.task)
+            self._labels = label_set(list(examples), self.config.task)
         return self._labels
 
     def labelled(self, path: Path, language: str) -> TokenStore:
@@ -171,10 +165,14 @@ class Datasets:
             )
         return [self.text(t.control or t.general, t.language, self.config.max_length) for t in tables]
 
-    def _read(self, path: Path, language: str, *, unlabelled: bool = False, task: str | None = None) -> list[Example]:
-        examples = read_file(self.config, path, unlabelled=unlabelled, task=task, language=language)
+    def _read(
+        self, path: Path, language: str, *, unlabelled: bool = False, task: str | None = None
+    ) -> Iterable[Example]:
         sources = self.config.sources
         numbers = [i for i, s in enumerate(sources) if s.train == path]
+        if unlabelled and not numbers:
+            return stream_file(self.config, path, task=task, language=language, note=self._note)
+        examples = read_file(self.config, path, unlabelled=unlabelled, task=task, language=language)
         if not numbers:
             return examples
         # One file of XNLI may hold several of the languages.
@@ -235,7 +233,7 @@ class Datasets:
                 self._open[key] = store
             else:
                 self._note(f"reading {', '.join(p.name for p in paths)}")
-                examples = [
+                examples: Iterable[Example] = (
                     replace(e, language=language)
                     for p, language in files
                     for e in (
@@ -243,13 +241,14 @@ class Datasets:
                         if pairs
                         else self._read(p, language, unlabelled=not labelled, task=task)
                     )
-                ]
+                )
                 if few is not None:
-                    examples = [examples[i] for i in self._choose(examples, few)]
+                    chosen = list(examples)
+                    examples = [chosen[i] for i in self._choose(chosen, few)]
                 if switch:
                     examples = self._switched(examples, switch)
                 if not labelled:
-                    examples = [examples[i] for i in first_of_each(examples)]
+                    examples = unrepeated(examples, Tally(self._note, paths[0].name))
                 self._open[key] = build_store(
                     examples,
                     self.tokenizer,
@@ -264,7 +263,7 @@ class Datasets:
                 raise DataError(f"{paths[0]}: has no examples")
         return self._open[key]
 
-    def _switched(self, examples: Sequence[Example], dictionaries: tuple[Path, ...]) -> list[Example]:
+    def _switched(self, examples: Iterable[Example], dictionaries: tuple[Path, ...]) -> list[Example]:
         table = self.config.augment.code_switch
         configured = dictionaries == table.dictionaries
         with naming_key("reader.encoding"):
@@ -288,85 +287,6 @@ class Datasets:
         if more:
             settings["more_few"] = [[s.language, s.cap, s.per_class, s.draw] for s in more]
         return settings
-
-
-def read_file(
-    config: RunConfig, path: Path, *, unlabelled: bool = False, task: str | None = None, language: str = ""
-) -> list[Example]:
-    """The examples of a recipe's file, read as `reader_of` says.
-
-    With `unlabelled`, labels are dropped; for NER plain text is split into words. With `task` "text" everything
-    becomes plain text. `language` is the one to read where a file of XNLI or MARC has several.
-    """
-    task = task or config.task
-    reader = reader_of(config, path, language, unlabelled=unlabelled)
-    settings, encoding = reader.settings, reader.encoding
-    options = {key: value for key, value in vars(settings).items() if not key.endswith(("encoding", "format"))}
-    if reader.unlabelled:
-        # A target's labels must decide nothing, not even which rows a label map drops.
-        options |= {"label": None, "cut_spans": "drop"}
-    options |= {
-        "pair": settings.pair or None,
-        "label_map": {old: new or None for old, new in settings.label_map.items()} or None,
-        "require_labels": not unlabelled,
-        "split_words": config.task == "ner" and task == "ner" and settings.split == "punctuation",
-    }
-    with naming_key(reader.encoding_key):
-        kind = file_format(config, path, reader)
-        options |= {"language": language} if kind in MULTILINGUAL else {}
-        taken = {name: options[name] for name in reader_options(kind) if name in options}
-        examples = read_examples(path, task=config.task, format=kind, encoding=encoding, **taken)
-    return [_unlabelled(e, task) for e in examples] if unlabelled else list(examples)
-
-
-def file_format(config: RunConfig, path: Path, reader: FileReader) -> str:
-    """The format that a recipe's file is read in; "auto" goes by its name and its first lines."""
-    if reader.format != "auto":
-        return reader.format
-    return guess_format(path, task=config.task, encoding=reader.encoding)
-
-
-@contextmanager
-def naming_key(key: str) -> Iterator[None]:
-    """Errors of a file's encoding name the key of the recipe that sets it."""
-    try:
-        yield
-    except WrongEncoding as error:
-        raise error.naming(key) from error
-
-
-def read_pairs_of(config: RunConfig, path: Path, language: str) -> list[Example]:
-    """The sentence pairs of a file of `targets.N.pairs`."""
-    reader = reader_of(config, path, language, unlabelled=True)
-    with naming_key(reader.encoding_key):
-        return read_pairs(path, encoding=reader.encoding)
-
-
-def _unlabelled(example: Example, task: str) -> Example:
-    words = example.words
-    if task == "ner" and words is None:
-        words = tuple(str(example.text).split())
-    return replace(example, labels=None, words=words, text=None if words is not None else example.text)
-
-
-def label_set(examples: Sequence[Example], task: str) -> tuple[str, ...]:
-    """All labels in a fixed order. For NER: `O`, then B- and I- of each type, whether or not both occur."""
-    if task == "classification":
-        return tuple(sorted({str(e.labels) for e in examples}))
-    types = sorted({tag[2:] for e in examples for tag in (e.labels or ()) if tag != OUTSIDE})
-    return (OUTSIDE, *(f"{prefix}-{name}" for name in types for prefix in "BI"))
-
-
-def first_of_each(examples: Sequence[Example]) -> np.ndarray:
-    """Positions of the examples with texts that no earlier one of the language has: task text has repeats.
-
-    White space does not count, so that BTF and self-training, which reads words, take the same text for a repeat.
-    """
-    first: dict[tuple[str, str, str], int] = {}
-    for position, example in enumerate(examples):
-        text = str(example.text) if example.words is None else " ".join(example.words)
-        first.setdefault((example.language, "".join(text.split()), "".join((example.pair or "").split())), position)
-    return np.array(list(first.values()), dtype=np.int64)
 
 
 def capped(count: int, cap: int, seed: int, language: str) -> np.ndarray:

@@ -23,10 +23,10 @@ from ...kernels import Votes
 from ...untrusted import listed, quoted
 from ..evaluation.inference import Scored, scored_as
 from ..plan import Stage, digest
+from ..reading.read_file import first_of_each, read_file
 from ..recipe.config import ReaderConfig, RunConfig, TargetConfig, reader_of
 from ..report.summary import FROM_OUTSIDE
 from .context import Context
-from .datasets import first_of_each, read_file
 
 _Key = tuple[str, ...]
 _SUMS_TO = 0.02
@@ -230,7 +230,7 @@ def with_outside(votes: Votes, items: np.ndarray, labels: OutsideLabels | None) 
 
 
 def agreement(votes: Votes, items: np.ndarray, labels: OutsideLabels | None, names: Sequence[str]) -> dict[str, Any]:
-    """`outside` of `decision.json`: how far the voters and the outside labels say the same; empty without them."""
+    """For `decision.json`: how far voters agree among themselves, and with outside labels; empty without these."""
     if labels is None:
         return {}
     known, theirs = labels.known[items], labels.classes[items]
@@ -240,11 +240,12 @@ def agreement(votes: Votes, items: np.ndarray, labels: OutsideLabels | None, nam
     named = known & ((ours != outside) | (theirs != outside))
     in_entities = (ours == theirs)[named]
     return {
+        "voter_agreement": float(votes.agree.float().mean()),
         "outside": {
             "items": int(known.sum()),
             "agreement": float(same.mean()) if len(same) else None,
             "agreement_named": float(in_entities.mean()) if len(in_entities) else None,
-        }
+        },
     }
 
 

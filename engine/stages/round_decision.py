@@ -138,17 +138,15 @@ def decide_round(context: Context, stage: Stage, labeller: TaskModel) -> RoundDe
     )
     choice, decision, kept = judgement.choice, judgement.target, judgement.source
     alpha = None if table.target_filter == "none" else choice.alpha
-    seen = unlabelled.votes
     require_accepted(
         int(decision.keep.sum()),
-        seen.min_confidence,
-        seen.agree,
+        unlabelled.votes.min_confidence,
+        unlabelled.votes.agree,
         alpha=alpha,
         where=stage.id,
         accepted_at=lambda lower: sum(int(accept(text, lower).keep.sum()) for text in texts),
     )
     record = _record(stage, table, labels, choice, source, kept, in_play, unlabelled, decision)
-    record |= {"voter_agreement": float(alone.votes.agree.float().mean())}
     record |= agreement(alone.votes, alone.items, outside, labels)
     record["alphas"] = {name: choose_alpha(table, voted, labels).alpha for name, voted in curves.items()}
     if table.accept != "threshold":
@@ -167,8 +165,7 @@ def decide_round(context: Context, stage: Stage, labeller: TaskModel) -> RoundDe
             part |= _with_gold(table, labels, choice, test, accept(test, choice.alpha))
             part["calibration"] = record["calibration"] | {"target": _calibration(test)}
     _warn(context, stage, choice, record, kept, in_play, source, alone)
-    arrays = _arrays(table, pool, unlabelled, decision, source, kept)
-    return RoundDecision(arrays | _judged(calibration), record)
+    return RoundDecision(_arrays(table, pool, unlabelled, decision, source, kept) | _judged(calibration), record)
 
 
 def together(decisions: Sequence[Decision]) -> Decision:

@@ -9,10 +9,10 @@ from typing import Any
 
 from ... import ConfigError
 from ...data import Example, guess_format, read_examples, reader_options
+from ..reading.read_file import read_file
 from ..recipe.config.files import LABELLED, recipe_files
 from ..recipe.load import load_recipe
 from ..runs.synthetic_data import settled
-from ..stages.datasets import read_file
 
 _RECIPE = "config.toml"
 

@@ -17,7 +17,7 @@ from .... import DataError
 from ....data import Example, Tokenizer
 from ....data.readers.lines import file_stem
 from ...pseudolabels.filters import REASONS, Reason
-from ...stages.datasets import read_file
+from ...reading.read_file import read_file
 from ...storage.files import read_json
 from .example_name import Item, find_item
 from .example_text import decoded, is_example, words_of

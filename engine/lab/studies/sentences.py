@@ -19,9 +19,9 @@ from ....data import OUTSIDE, Example, Tokenizer, TokenStore
 from ...evaluation.metrics import spans, split_tag
 from ...evaluation.per_example import load_items, predicted_tags
 from ...pseudolabels.filters import REASONS, Reason
+from ...reading.read_file import read_file
 from ...report.sections.sentences import SENTENCES, VERSION
 from ...report.stage_table import SIDE_ARMS
-from ...stages.datasets import read_file
 from ...storage.files import atomic_write_json, delete
 from ...storage.names import PREDICTED, SOFT_LABELS
 from ...storage.soft_labels import read_soft_labels

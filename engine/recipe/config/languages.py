@@ -36,6 +36,9 @@ class ReaderConfig:
     split: Literal["punctuation", "whitespace"] = option(
         "punctuation", "NER: how a line of unlabelled plain text becomes words; whitespace if it is tokenised already"
     )
+    check_language: bool = option(
+        False, "unlabelled text: leave out what a language model (py3langid) takes for another language"
+    )
     label_map: dict[str, str] = field(
         default_factory=dict, metadata={"help": "label in the file -> label of the task; an empty string drops the row"}
     )
@@ -75,9 +78,9 @@ class SourceConfig:
     )
     dev: Path | None = option(None, 'labelled file for `selftrain.alpha.data = "dev"`')
     test: Path | None = option(None, "labelled file to score on")
-    unlabelled: tuple[Path, ...] = option((), "more task text for BTF")
-    general: tuple[Path, ...] = option((), "general text, for pre-training")
-    control: tuple[Path, ...] = option((), "general text for the control arm; `general` when absent")
+    unlabelled: tuple[Path, ...] = option((), "more task text for BTF", expand=True)
+    general: tuple[Path, ...] = option((), "general text, for pre-training", expand=True)
+    control: tuple[Path, ...] = option((), "general text for the control arm; `general` when absent", expand=True)
     reader: LanguageReaderConfig | None = option(
         None, "how the files of this language are read, where [reader] differs"
     )
@@ -88,7 +91,7 @@ class TargetConfig:
     """A language without labels, or with a few. Its test file is used for scoring only."""
 
     language: str = required("language code")
-    unlabelled: tuple[Path, ...] = option((), "task text")
+    unlabelled: tuple[Path, ...] = option((), "task text", expand=True)
     test: Path | None = option(None, "labelled file to score on; never trained on")
     labelled: Path | None = option(None, "few-shot: labelled file for fine-tuning; marks the results")
     per_class: int = option(0, "examples of `labelled` per class (NER: sentences per entity type); 0 means all", min=0)
@@ -106,8 +109,8 @@ class TargetConfig:
     pseudo_weight: float = option(
         1.0, "weight of pseudo_labels in soft stages, each teacher of the run having 1", above=0
     )
-    general: tuple[Path, ...] = option((), "general text, for pre-training")
-    control: tuple[Path, ...] = option((), "general text for the control arm; `general` when absent")
+    general: tuple[Path, ...] = option((), "general text, for pre-training", expand=True)
+    control: tuple[Path, ...] = option((), "general text for the control arm; `general` when absent", expand=True)
     reader: LanguageReaderConfig | None = option(
         None, "how the files of this language are read, where [reader] differs"
     )

@@ -20,9 +20,9 @@ from xlt_engine.data import Tokenizer, build_store, train_wordpiece
 from xlt_engine.engine import evaluate_files, load_recipe, predict_file
 from xlt_engine.engine.preflight.checker import check
 from xlt_engine.engine.preflight.init_writer import init_recipe
+from xlt_engine.engine.reading.read_file import read_file
 from xlt_engine.engine.recipe.config import RunConfig
 from xlt_engine.engine.runs.runner import run
-from xlt_engine.engine.stages.datasets import read_file
 from xlt_engine.model import Encoder, EncoderConfig, MaskedLM, save_model
 
 COUNT = 24

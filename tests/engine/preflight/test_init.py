@@ -22,9 +22,9 @@ from xlt_engine.engine.preflight.init_writer import InitResult, init_recipe
 from xlt_engine.engine.preflight.languages import language_of
 from xlt_engine.engine.preflight.sniff import pretokenised, sniff
 from xlt_engine.engine.pseudolabels.diagnostics import slow_learning_rate
+from xlt_engine.engine.reading.read_file import read_file
 from xlt_engine.engine.recipe.load import load_recipe
 from xlt_engine.engine.runs.runner import run
-from xlt_engine.engine.stages.datasets import read_file
 from xlt_engine.model import Encoder, EncoderConfig, MaskedLM, save_model
 
 PEOPLE = ("Ann", "Bob", "Cid", "Dan", "Eve", "Flo", "Gil", "Hal")

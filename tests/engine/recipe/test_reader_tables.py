@@ -13,11 +13,12 @@ from xlt_engine import DataError
 from xlt_engine.data import Tokenizer, train_wordpiece
 from xlt_engine.engine.preflight.check_data import read_all
 from xlt_engine.engine.preflight.checker import check
+from xlt_engine.engine.reading.read_file import read_file
 from xlt_engine.engine.recipe.config import LanguageReaderConfig, ReaderConfig, RunConfig, reader_of
 from xlt_engine.engine.recipe.config.files import recipe_files
 from xlt_engine.engine.recipe.load import RecipeError, load_recipe
 from xlt_engine.engine.runs.runner import run
-from xlt_engine.engine.stages.datasets import Datasets, read_file
+from xlt_engine.engine.stages.datasets import Datasets
 
 PEOPLE = ("Ann", "Bob", "Cid", "Dan", "Eve", "Flo", "Gil", "Hal")
 PLACES = ("Köln", "Bonn", "Münster", "Graz", "Lünen")

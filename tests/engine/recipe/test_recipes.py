@@ -9,11 +9,11 @@ import pytest
 
 from xlt_engine import ConfigError
 from xlt_engine.engine.lab.ablation.rows import ROWS
+from xlt_engine.engine.reading.read_file import read_file
 from xlt_engine.engine.recipe.config import RunConfig, StageConfig
 from xlt_engine.engine.recipe.config.files import recipe_files
 from xlt_engine.engine.recipe.load import load_recipe, packaged_recipes, variants
 from xlt_engine.engine.runs.graph import make_plan
-from xlt_engine.engine.stages.datasets import read_file
 
 COTRAIN = ("marc-1.2pct", "xnli-1.2pct")
 NAMES = (

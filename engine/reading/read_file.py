@@ -1,0 +1,128 @@
+"""A recipe's files as examples: whole, or an example at a time."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from ...data import OUTSIDE, Example, guess_format, read_examples, read_pairs, reader_options
+from ...data.corpus.language_id import of_language
+from ...data.readers.encodings import WrongEncoding
+from ...data.readers.formats import MULTILINGUAL
+from ...data.readers.jsonl import stream_jsonl
+from ...data.readers.plain import stream_text, word_pattern
+from ...data.store.seen import text_key
+from ..recipe.config import FileReader, RunConfig, reader_of
+
+
+def read_file(
+    config: RunConfig, path: Path, *, unlabelled: bool = False, task: str | None = None, language: str = ""
+) -> list[Example]:
+    """The examples of a recipe's file, read as `reader_of` says.
+
+    With `unlabelled`, labels are dropped; for NER plain text is split into words. With `task` "text" everything
+    becomes plain text. `language` is the one to read where a file of XNLI or MARC has several.
+    """
+    task = task or config.task
+    reader = reader_of(config, path, language, unlabelled=unlabelled)
+    settings, encoding = reader.settings, reader.encoding
+    options = {key: value for key, value in vars(settings).items() if not key.endswith(("encoding", "format"))}
+    if reader.unlabelled:
+        # A target's labels must decide nothing, not even which rows a label map drops.
+        options |= {"label": None, "cut_spans": "drop"}
+    options |= {
+        "pair": settings.pair or None,
+        "label_map": {old: new or None for old, new in settings.label_map.items()} or None,
+        "require_labels": not unlabelled,
+        "split_words": config.task == "ner" and task == "ner" and settings.split == "punctuation",
+    }
+    with naming_key(reader.encoding_key):
+        kind = file_format(config, path, reader)
+        options |= {"language": language} if kind in MULTILINGUAL else {}
+        taken = {name: options[name] for name in reader_options(kind) if name in options}
+        examples = read_examples(path, task=config.task, format=kind, encoding=encoding, **taken)
+    return [_unlabelled(e, task, settings.split) for e in examples] if unlabelled else list(examples)
+
+
+def stream_file(
+    config: RunConfig,
+    path: Path,
+    *,
+    task: str | None = None,
+    language: str = "",
+    note: Callable[[str], None] = lambda text: None,
+) -> Iterator[Example]:
+    """As `read_file` of unlabelled text, an example at a time where the format is text or JSON lines."""
+    task, reader, refused = task or config.task, reader_of(config, path, language, unlabelled=True), Counter[str]()
+    settings, encoding = reader.settings, reader.encoding
+    with naming_key(reader.encoding_key):
+        kind = file_format(config, path, reader)
+        examples: Iterable[Example]
+        if kind == "text":
+            words = config.task == "ner" and task == "ner" and settings.split == "punctuation"
+            examples = stream_text(path, encoding=encoding, split_words=words)
+        elif kind == "jsonl":
+            names = {"text": settings.text, "pair": settings.pair or None, "words": settings.words}
+            examples = stream_jsonl(path, encoding=encoding, **names)
+        else:
+            examples = read_file(config, path, unlabelled=True, task=task, language=language)
+        if settings.check_language:
+            examples = of_language(examples, language, refused)
+        yield from (_unlabelled(example, task, settings.split) for example in examples)
+    if refused:
+        found = ", ".join(f"{count:,} {code}" for code, count in refused.most_common(5))
+        note(f"{path.name}: {refused.total():,} texts of other languages than {language} left out ({found})")
+
+
+def file_format(config: RunConfig, path: Path, reader: FileReader) -> str:
+    """The format that a recipe's file is read in; "auto" goes by its name and its first lines."""
+    if reader.format != "auto":
+        return reader.format
+    return guess_format(path, task=config.task, encoding=reader.encoding)
+
+
+@contextmanager
+def naming_key(key: str) -> Iterator[None]:
+    """Errors of a file's encoding name the key of the recipe that sets it."""
+    try:
+        yield
+    except WrongEncoding as error:
+        raise error.naming(key) from error
+
+
+def read_pairs_of(config: RunConfig, path: Path, language: str) -> list[Example]:
+    """The sentence pairs of a file of `targets.N.pairs`."""
+    reader = reader_of(config, path, language, unlabelled=True)
+    with naming_key(reader.encoding_key):
+        return read_pairs(path, encoding=reader.encoding)
+
+
+def _unlabelled(example: Example, task: str, split: str) -> Example:
+    words = example.words
+    if task == "ner" and words is None:
+        words = tuple(word_pattern(split).findall(str(example.text)))
+    return replace(example, labels=None, words=words, text=None if words is not None else example.text)
+
+
+def label_set(examples: Sequence[Example], task: str) -> tuple[str, ...]:
+    """All labels in a fixed order. For NER: `O`, then B- and I- of each type, whether or not both occur."""
+    if task == "classification":
+        return tuple(sorted({str(e.labels) for e in examples}))
+    types = sorted({tag[2:] for e in examples for tag in (e.labels or ()) if tag != OUTSIDE})
+    return (OUTSIDE, *(f"{prefix}-{name}" for name in types for prefix in "BI"))
+
+
+def first_of_each(examples: Sequence[Example]) -> np.ndarray:
+    """Positions of the examples with texts that no earlier one of the language has: task text has repeats.
+
+    White space does not count, so that BTF and self-training, which reads words, take the same text for a repeat.
+    """
+    first: dict[tuple[str, str, str], int] = {}
+    for position, example in enumerate(examples):
+        first.setdefault(text_key(example), position)
+    return np.array(list(first.values()), dtype=np.int64)
