@@ -12,7 +12,7 @@ from ...data import Example, guess_format, reader_options
 from ...untrusted import listed
 from ..reading.read_file import label_set
 from ..recipe.config import ReaderConfig
-from .languages import language_of
+from .languages import guess_language, language_of
 from .sniff import FileFacts, pretokenised, read_sample, sniff
 
 _FIELDS = ("token_column", "label_column", "words", "tags", "text", "pair", "label", "header")
@@ -73,24 +73,37 @@ def find_files(
     if guesses == [None] and len(spare) == 1:
         guesses = [*spare]
     notes = []
+    first = Language("", [look(source)], None if source_test is None else look(source_test))
     if code is None:
-        code = "src"
-        notes.append(f"{source}: its name tells no language, called 'src'; see --language")
+        guess = _by_text(first.files[0])
+        code = "src" if guess in (None, *guesses) else str(guess)
+        notes.append(_note(source, code, guess, "--language"))
+    first.code = code
     targets: dict[str, Language] = {}
     for path, guess in zip(unlabelled, guesses, strict=True):
         number = sum(x.code.startswith("tgt") for x in targets.values()) + 1
-        name = guess or ("tgt" if guesses.count(None) == 1 else f"tgt{number}")
+        facts, name = look(path), guess or ("tgt" if guesses.count(None) == 1 else f"tgt{number}")
         if guess is None:
-            notes.append(f"{path}: its name tells no language, called {name!r}; see --target-language")
-        targets.setdefault(name, Language(name, [])).files.append(look(path))
+            seen = _by_text(facts)
+            name = name if seen in (None, code) else str(seen)
+            notes.append(_note(path, name, seen, "--target-language"))
+        targets.setdefault(name, Language(name, [])).files.append(facts)
     if code in targets:
         raise ConfigError(
             f"source and target text both look like {code!r} by their names; give --language and --target-language"
         )
-    first = Language(code, [look(source)], None if source_test is None else look(source_test))
     inputs = Inputs(first, list(targets.values()), notes=notes)
     _match_tests(inputs, test, look)
     return inputs
+
+
+def _by_text(facts: FileFacts) -> str | None:
+    return guess_language(facts.lines, facts.format == "conll")
+
+
+def _note(path: Path, name: str, guess: str | None, option: str) -> str:
+    how = f"by its text a guess is {name!r}" if name == guess else f"called {name!r}"
+    return f"{path}: its name tells no language, {how}; see {option}"
 
 
 def _match_tests(inputs: Inputs, tests: Sequence[Path], look: Callable[[Path], FileFacts]) -> None:

@@ -15,6 +15,7 @@ from safetensors.numpy import load_file, save
 
 from xlt_engine import DataError
 from xlt_engine.data import TokenStore, pack
+from xlt_engine.engine import write_report
 from xlt_engine.engine.lab.studies.example_story import example_story
 from xlt_engine.engine.lab.studies.finished_run import FinishedRun
 from xlt_engine.engine.lab.studies.story_text import render_story
@@ -63,6 +64,19 @@ def test_target_example_as_the_files_have_it(folder: Path, made: list[Path]) -> 
             if arrays["target.reason"][start + k] >= 0:
                 assert fate.label == LABELS[arrays["target.label"][start + k]]
                 assert fate.confidence == pytest.approx(float(arrays["target.confidence"][start + k]))
+
+
+def test_from_any_folder_after_a_move(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A run that was moved twice, seen from elsewhere, knows the file of an example, and its report is written."""
+    (tmp_path / "elsewhere").mkdir()
+    moved = folder.rename(tmp_path / "elsewhere" / "again")
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    story = example_story("again", "de:5")
+    assert Path(str(story.file)).is_file()
+    assert story.line == 6
+    (moved / "report.html").unlink()
+    write_report("again")
+    assert (moved / "report.html").is_file()
 
 
 def test_voters_are_those_of_the_models(folder: Path) -> None:
