@@ -67,8 +67,8 @@ def stream_file(
             words = config.task == "ner" and task == "ner" and settings.split == "punctuation"
             examples = stream_text(path, encoding=encoding, split_words=words)
         elif kind == "jsonl":
-            names = {"text": settings.text, "pair": settings.pair or None, "words": settings.words}
-            examples = stream_jsonl(path, encoding=encoding, **names)
+            pair = settings.pair or None
+            examples = stream_jsonl(path, encoding=encoding, text=settings.text, pair=pair, words=settings.words)
         else:
             examples = read_file(config, path, unlabelled=True, task=task, language=language)
         if settings.check_language:
