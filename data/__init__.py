@@ -16,9 +16,10 @@ if typing.TYPE_CHECKING:
     from .batches.inference import inference_batches, inference_tokens, row_batches
     from .batches.joint import JointBatches
     from .batches.pairs import PairBatches
+    from .batches.rows import ItemView, Rows
     from .batches.sampling import epoch_counts, rng_for
     from .batches.seeding import derive_seed
-    from .batches.sources import ItemView, MlmBatches, Part, TaskBatches
+    from .batches.sources import MlmBatches, Part, TaskBatches
     from .batches.windows import Row, window_rows
     from .readers.conll import read_conll
     from .readers.example import OUTSIDE, Example, Examples
@@ -54,6 +55,7 @@ __all__ = [
     "Part",
     "Prompt",
     "Row",
+    "Rows",
     "TaskBatches",
     "TokenStore",
     "Tokenizer",
@@ -105,7 +107,8 @@ _NAMES = {
     "batches.pairs": ("PairBatches",),
     "batches.sampling": ("epoch_counts", "rng_for"),
     "batches.seeding": ("derive_seed",),
-    "batches.sources": ("ItemView", "MlmBatches", "Part", "TaskBatches"),
+    "batches.rows": ("ItemView", "Rows"),
+    "batches.sources": ("MlmBatches", "Part", "TaskBatches"),
     "batches.windows": ("Row", "window_rows"),
     "readers.conll": ("read_conll",),
     "readers.example": ("OUTSIDE", "Example", "Examples"),

@@ -7,8 +7,8 @@ from collections.abc import Callable, Iterator
 import numpy as np
 
 from .batch import PackedBatch, pack
-from .sources import ItemView
-from .windows import Row, window_rows
+from .rows import ItemView, Rows
+from .windows import Row
 
 INFERENCE_TOKENS = 4096
 GPU_INFERENCE_TOKENS = 32768
@@ -36,27 +36,8 @@ def inference_batches(
     Yields:
         A batch, and int64 [K]: where the result of each of its items belongs on the flat item axis of the store.
     """
-    store, offsets = view.store, view.offsets
-    chosen = np.arange(len(store)) if examples is None else np.asarray(examples)
-    long = store.long[chosen]
-    windows = [row for i in chosen[long] for row in _windows(view, int(i), int(offsets[i]))]
-    short = chosen[~long]
-    lengths = np.concatenate([store.lengths[short], np.array([len(w.ids) for w in windows], dtype=np.int64)])
-
-    def row(number: int) -> Row:
-        if number >= len(short):
-            return windows[number - len(short)]
-        i = int(short[number])
-        segments = None if store.second is None else store.segments(i)
-        return Row(store.ids(i), view.positions(i), np.arange(offsets[i], offsets[i + 1]), segments, i)
-
-    return row_batches(lengths, row, token_budget, part=part, parts=parts)
-
-
-def _windows(view: ItemView, example: int, first: int) -> list[Row]:
-    """The windows of a long sentence, whose first item has the number `first`."""
-    store = view.store
-    return window_rows(store.ids(example), view.positions(example), store.max_length, first=first, example=example)
+    rows = Rows(view, np.arange(len(view.store)) if examples is None else examples)
+    return row_batches(rows.lengths, rows.__getitem__, token_budget, part=part, parts=parts)
 
 
 def row_batches(

@@ -5,17 +5,18 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 
 from ..store.corpus import Corpus
 from ..store.format import IGNORE
-from ..store.store import TokenStore
 from .batch import PackedBatch, cut, pack
 from .buckets import BatchSize
 from .masking import mask_tokens
+from .rows import ItemView, Rows
 from .sampling import epoch_batches, num_batches, resample, rng_for
+from .windows import Row
 
 MASK_DEVIATIONS = 2
 """`MlmBatches.sizes` allows for so many standard deviations of the number of masked tokens: 1 batch in 40 has more."""
@@ -161,29 +162,6 @@ def _parts(values: np.ndarray, size: int) -> list[np.ndarray]:
 
 
 @dataclass(frozen=True)
-class ItemView:
-    """The items of a store's examples: its own (words or [CLS]), or every token that is not special.
-
-    Attributes:
-        offsets: int64 [n + 1], where each example's items start on the flat item axis.
-    """
-
-    store: TokenStore
-    mode: Literal["first", "all"] = "first"
-
-    @property
-    def offsets(self) -> np.ndarray:
-        if self.mode == "first":
-            return np.asarray(self.store.item_offsets, dtype=np.int64)
-        return np.concatenate([[0], np.cumsum(self.store.lengths - 2)])
-
-    def positions(self, example: int) -> np.ndarray:
-        if self.mode == "first":
-            return self.store.items(example)[0]
-        return np.arange(1, self.store.lengths[example] - 1)
-
-
-@dataclass(frozen=True)
 class Part:
     """Examples of one store with their targets on the flat item axis.
 
@@ -206,7 +184,8 @@ class TaskBatches:
     """Batches for the task losses over one or several parts.
 
     Args:
-        parts: what to train on; with several, each epoch mixes them.
+        parts: what to train on; with several, each epoch mixes them. An example that is longer than its store's maximum
+            length is several sequences, its windows, each an example by itself from here on.
         balance: "none" takes every example once an epoch, "up" repeats the smaller parts to the size of the largest.
         counts: how many examples of each part make up an epoch, instead of those of `balance`.
         sort: batches of about one length, see `sampling.epoch_batches`; examples at random otherwise.
@@ -224,12 +203,11 @@ class TaskBatches:
         counts: Sequence[int] | None = None,
         sort: bool = False,
     ) -> None:
-        assert not any(p.view.store.whole for p in parts), "stores for scoring hold sentences of any length"
-        self._parts = [p for p in parts if len(p.examples)]
-        self._offsets = [p.view.offsets for p in self._parts]
+        read = [(part, Rows(part.view, part.examples, part.labels)) for part in parts]
+        self._parts = [(part, rows) for part, rows in read if len(rows)]
         self._micro_batch = micro_batch or batch_size
         self._draws = _Draws(
-            [p.view.store.lengths[p.examples] for p in self._parts],
+            [rows.lengths for _, rows in self._parts],
             batch_size=batch_size,
             epochs=epochs,
             seed=seed,
@@ -243,13 +221,11 @@ class TaskBatches:
 
     def names(self, step: int) -> list[str]:
         """The ids of the examples of a step."""
-        parts = [(self._parts[c], i) for c, i in self._draws.members(step)]
-        return [part.view.store.example_ids[part.examples[i]] for part, i in parts]
+        return [part.view.store.example_ids[row.example] for part, row in self._drawn(step)]
 
     def sizes(self, step: int) -> list[BatchSize]:
         """The sizes of a step's batches, without making them."""
-        starts = [(self._offsets[c], self._parts[c].examples[i]) for c, i in self._draws.members(step)]
-        counts = np.array([offsets[i + 1] - offsets[i] for offsets, i in starts])
+        counts = np.array([self._parts[c][1].counts[i] for c, i in self._draws.members(step)])
         size = self._micro_batch
         return [
             BatchSize(int(lengths.sum()), len(lengths), int(items.sum()), int(lengths.max()))
@@ -257,25 +233,26 @@ class TaskBatches:
         ]
 
     def __getitem__(self, step: int) -> list[PackedBatch]:
-        drawn = self._draws.members(step)
-        members = np.stack([drawn[:, 0], [self._parts[c].examples[i] for c, i in drawn]], axis=1)
-        return cut(self._pack(members), self._micro_batch)
-
-    def _pack(self, members: np.ndarray) -> PackedBatch:
-        parts = [self._parts[c] for c, _ in members]
-        spans = [slice(self._offsets[c][i], self._offsets[c][i + 1]) for c, i in members]
+        drawn = self._drawn(step)
 
         def column(name: str) -> list[np.ndarray] | None:
-            if getattr(parts[0], name) is None:
+            if getattr(drawn[0][0], name) is None:
                 return None
-            return [getattr(part, name)[span] for part, span in zip(parts, spans, strict=True)]
+            return [getattr(part, name)[row.items] for part, row in drawn]
 
-        return pack(
-            [part.view.store.ids(i) for part, (_, i) in zip(parts, members, strict=True)],
-            [part.view.store.segments(i) for part, (_, i) in zip(parts, members, strict=True)],
-            items=[part.view.positions(i) for part, (_, i) in zip(parts, members, strict=True)],
+        rows = [row for _, row in drawn]
+        whole = pack(
+            [row.ids for row in rows],
+            [np.zeros(len(row.ids), dtype=np.int64) if row.segments is None else row.segments for row in rows],
+            items=[row.positions for row in rows],
             labels=column("labels"),
             soft_targets=column("soft_targets"),
             weights=column("weights"),
-            example_ids=members[:, 1],
+            example_ids=[row.example for row in rows],
         )
+        return cut(whole, self._micro_batch)
+
+    def _drawn(self, step: int) -> list[tuple[Part, Row]]:
+        """The sequences of a step, each with the part that it is of."""
+        members = [(self._parts[c], i) for c, i in self._draws.members(step)]
+        return [(part, rows[int(i)]) for (part, rows), i in members]

@@ -11,7 +11,7 @@ import numpy as np
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """A sequence that a model reads without learning from it: a whole example, or a window over one.
+    """A sequence that a model reads: a whole example, or a window over one.
 
     Attributes:
         ids: token ids, special ones included.
@@ -48,14 +48,28 @@ def window_rows(
     values, places = np.asarray(ids), np.asarray(positions, dtype=np.int64)
     if len(values) <= max_length:
         return [Row(values, places, np.arange(first, first + len(places)), example=example)]
-    room = max_length - 2
-    ends, body, rows = values[[0, -1]], values[1:-1], []
-    for begin, members in cut_windows((places - 1).tolist(), len(body), room):
-        words = np.asarray(members, dtype=np.int64)
-        if len(words):
-            window = np.concatenate([ends[:1], body[begin : begin + room], ends[1:]])
-            rows.append(Row(window, places[words] - begin, first + words, example=example))
-    return rows
+    return [
+        window_row(values, places, max_length, begin, words, first=first, example=example)
+        for begin, words in deciding_windows(places, len(values), max_length)
+    ]
+
+
+def deciding_windows(places: np.ndarray, length: int, max_length: int) -> list[tuple[int, np.ndarray]]:
+    """Where the windows over a sentence of `length` tokens begin after its [CLS], and the items that each decides.
+
+    Args:
+        places: int [K], the first token of each word, rising.
+    """
+    spans = cut_windows((places - 1).tolist(), length - 2, max_length - 2)
+    return [(begin, np.asarray(words, dtype=np.int64)) for begin, words in spans if len(words)]
+
+
+def window_row(
+    ids: np.ndarray, places: np.ndarray, max_length: int, begin: int, words: np.ndarray, *, first: int, example: int
+) -> Row:
+    """One window of `deciding_windows`; the other arguments as of `window_rows`."""
+    window = np.concatenate([ids[:1], ids[1 + begin : min(begin + max_length, len(ids)) - 1], ids[-1:]])
+    return Row(window, places[words] - begin, first + words, example=example)
 
 
 def cut_windows(starts: Sequence[int], total: int, room: int) -> list[tuple[int, Sequence[int]]]:

@@ -83,7 +83,7 @@ def build_store(
         labels: the ordered label names.
         max_length: in tokens, special tokens included.
         prompt: classification: template that texts are put into; their item is then its mask instead of [CLS].
-        whole: ner: keep sentences that are longer than `max_length` as they are; nothing can train on them then.
+        whole: keep what is longer than `max_length` as it is, to be read in windows; not for classification.
 
     Raises:
         ConfigError: `task`, `labels`, `max_length` or `prompt` is not possible.
@@ -103,9 +103,7 @@ def build_store(
         folder.parent.mkdir(parents=True, exist_ok=True)
         shutil.rmtree(temporary, ignore_errors=True)
         temporary.mkdir()
-        _write(
-            examples, _Writer(temporary, tokenizer, task, labels, max_length, prompt, whole and task == "ner"), folder
-        )
+        _write(examples, _Writer(temporary, tokenizer, task, labels, max_length, prompt, whole), folder)
     except OSError as error:
         raise _storage_error(folder, error) from error
     finally:
@@ -198,9 +196,9 @@ class _Writer:
         self._ids.write("".join(json.dumps(e.id) + "\n" for e in chunk).encode("utf-8"))
 
     def _encode(self, members: Sequence[Example], golds: Sequence[Sequence[int]], tagged: bool) -> None:
-        tokenizer, limit = self.tokenizer, self.max_length
+        tokenizer, limit = self.tokenizer, None if self.whole else self.max_length
         if tagged:
-            words = tokenizer.encode_words([e.words or () for e in members], max_length=None if self.whole else limit)
+            words = tokenizer.encode_words([e.words or () for e in members], max_length=limit)
             for gold, encoded in zip(golds, words, strict=True):
                 self._add_words(gold, encoded)
             return

@@ -15,6 +15,9 @@ _COUNTED = 2_000_000
 class Corpus:
     """Several token stores of one language behind one index; `subset` picks examples of the concatenation.
 
+    An example that is longer than its store's maximum length is several of the corpus, in as few pieces of about one
+    length as it takes: here every token is learned, so that none needs to be in two.
+
     Args:
         separator: id of [SEP] where the stores hold pairs, and positions begin again at the second sentence.
     """
@@ -25,10 +28,24 @@ class Corpus:
         self._stores, self._separator = list(stores), separator
         self._starts = np.concatenate([[0], np.cumsum([len(s) for s in stores])])
         self._subset = np.arange(self._starts[-1]) if subset is None else subset
-        self.lengths = np.concatenate([s.lengths for s in stores])[self._subset] if stores else np.zeros(0, np.int64)
+        if not stores:
+            self.lengths = np.zeros(0, np.int64)
+            return
+        body = np.concatenate([s.lengths for s in stores])[self._subset] - 2
+        counts = np.maximum(1, -(-body // (stores[0].max_length - 2)))
+        self._subset, body, of = (np.repeat(values, counts) for values in (self._subset, body, counts))
+        piece = np.arange(len(of)) - np.repeat(np.cumsum(counts) - counts, counts)
+        self._begins, self._ends = piece * body // of, (piece + 1) * body // of
+        self.lengths = self._ends - self._begins + 2
 
     def __len__(self) -> int:
         return len(self._subset)
+
+    def _piece(self, index: int, values: np.ndarray) -> np.ndarray:
+        """Of the values of an example's tokens those of its piece, the special tokens at both ends included."""
+        if len(values) == self.lengths[index]:
+            return values
+        return np.concatenate([values[:1], values[1:-1][self._begins[index] : self._ends[index]], values[-1:]])
 
     def _find(self, index: int) -> tuple[TokenStore, int]:
         where = int(self._subset[index])
@@ -37,11 +54,11 @@ class Corpus:
 
     def ids(self, index: int) -> np.ndarray:
         store, i = self._find(index)
-        return store.ids(i)
+        return self._piece(index, store.ids(i))
 
     def segments(self, index: int) -> np.ndarray:
         store, i = self._find(index)
-        return store.segments(i)
+        return self._piece(index, store.segments(i))
 
     def positions(self, index: int) -> np.ndarray | None:
         """The position of each token, int64 [tokens]; None where they are counted from the sequence's start."""

@@ -27,7 +27,7 @@ class TokenStore:
         task: "ner", "classification" or "text".
         label_names: the ordered labels that the label indices count in.
         max_length: the maximum length in tokens that the store was built with.
-        whole: sentences are kept beyond it, for scoring: a model reads them in windows of it (`inference_batches`).
+        whole: examples are kept beyond it: a model reads them in windows of it (`Rows`; plain text: `Corpus`).
         long: bool [N], examples that are longer: those kept whole.
         token_ids: [T] uint16 or uint32.
         offsets: [N + 1] int64; example `i` has the tokens `offsets[i]:offsets[i + 1]`.

@@ -222,7 +222,7 @@ def coverage(config: RunConfig, texts: Texts, tokenizer: Tokenizer) -> tuple[lis
     warnings: list[RunWarning] = []
     samples: dict[str, list[tuple[Example, bool]]] = defaultdict(list)
     for file, examples in texts.items():
-        windows = config.task == "ner" and file.role in SCORED
+        windows = config.task == "ner" and (file.role in SCORED or config.long_texts == "windows")
         if file.role != "pairs":  # of two languages
             samples[file.language] += [(e, windows) for e in examples[:: max(1, len(examples) // SAMPLE)]]
     for language, sample in samples.items():
@@ -255,8 +255,7 @@ def _coverage(
     words = sum(len(f"{e.text} {e.pair or ''}".split()) if e.words is None else len(e.words) for e in examples)
     tokens = sum(len(x) - tokenizer.num_special(e.pair is not None) for x, e in zip(ids, examples, strict=True))
     unknown = sum(x.count(tokenizer.unk_id) for x in ids)
-    whole = [windows and example.words is not None for example, windows in sample]
-    cut = sum(max(0, len(x) - max_length) for x, windows in zip(ids, whole, strict=True) if not windows)
+    cut = sum(max(0, len(x) - max_length) for x, (_, windows) in zip(ids, sample, strict=True) if not windows)
     row = Coverage(
         language,
         len(sample),

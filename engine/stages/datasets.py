@@ -220,7 +220,8 @@ class Datasets:
             "cap": self.config.source.cap if self.config.source.train in paths else 0,
         }
         settings |= self._few_settings(files, few) | ({"pairs": True} if pairs else {})
-        settings |= {"whole": True} if whole and task == "ner" else {}
+        whole = task != "classification" and (whole or (self.config.long_texts == "windows" and not pairs))
+        settings |= {"whole": True} if whole else {}
         table = self.config.augment.code_switch
         settings |= {"code_switch": table.rate} if switch else {}
         prompt = self.config.prompt if task == "classification" else ""

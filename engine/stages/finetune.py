@@ -68,7 +68,7 @@ class Finetune(StageKind):
             counts=mixed.counts,
             micro_batch=table.fixed_micro_batch,
         )
-        return Work([p.store.lengths[p.examples] for p in mixed.portions], batches, mixed.per_epoch())
+        return Work([p.rows.lengths for p in mixed.portions], batches, mixed.per_epoch())
 
 
 def _language_of(context: Context, stage: Stage, role: str) -> str:

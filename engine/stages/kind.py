@@ -113,9 +113,9 @@ class Work:
     """How much a stage trains, for an estimate.
 
     Attributes:
-        lengths: of the examples of each corpus, in tokens.
+        lengths: of the sequences of each corpus, in tokens.
         batches: those of seed 0, as many as there are steps, and only good for their sizes; None without training.
-        per_epoch: examples of each corpus in an epoch.
+        per_epoch: sequences of each corpus in an epoch.
         at_most: whether these are bounds, since the numbers depend on what the run finds.
     """
 

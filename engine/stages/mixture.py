@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ...data import TokenStore, epoch_counts
+from ...data import ItemView, Rows, TokenStore, epoch_counts
 from ..plan import Stage
 from .context import Context
 
@@ -34,13 +34,18 @@ class Portion:
     examples: np.ndarray
     language: str = ""
 
+    @property
+    def rows(self) -> Rows:
+        """The sequences in which they are learned."""
+        return Rows(ItemView(self.store), self.examples)
+
 
 @dataclass(frozen=True)
 class Mixture:
     """What makes up an epoch.
 
     Attributes:
-        counts: examples of each portion in an epoch; None where `balance` ("none" or "up") says it.
+        counts: sequences of each portion in an epoch; None where `balance` ("none" or "up") says it.
     """
 
     portions: list[Portion]
@@ -52,8 +57,8 @@ class Mixture:
         return sum(len(p.examples) for p in self.portions if p.role.partition(".")[0] == role)
 
     def per_epoch(self) -> list[int]:
-        """How many examples of each portion an epoch has."""
-        sizes = [len(p.examples) for p in self.portions]
+        """How many sequences of each portion an epoch has."""
+        sizes = [len(p.rows) for p in self.portions]
         return epoch_counts(sizes, mode=self.balance) if self.counts is None else self.counts
 
 
@@ -87,9 +92,9 @@ def mixture(context: Context, stage: Stage, stores: Mapping[str, TokenStore]) ->
     if not mix:
         # Only few-shot has another way of mixing, which is a setting of all stages.
         return Mixture(portions, None, "up" if context.config.finetune.target_mix == "balanced" else "none")
-    source = [len(p.examples) for p in portions if p.role == "source"]
+    source = [len(p.rows) for p in portions if p.role == "source"]
     counts = epoch_counts(source, **mix) if source else []
-    return Mixture(portions, [*counts, *(len(p.examples) for p in portions if p.role != "source")], "none")
+    return Mixture(portions, [*counts, *(len(p.rows) for p in portions if p.role != "source")], "none")
 
 
 def by_language(store: TokenStore) -> list[Portion]:

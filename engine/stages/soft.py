@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ...data import ItemView, Part, TaskBatches, TokenStore
+from ...data import ItemView, Part, Rows, TaskBatches, TokenStore
 from ...kernels import votes
 from ...model import TaskModel
 from ..plan import Stage
@@ -115,7 +115,7 @@ def task_work(
         balance=balance,
         micro_batch=table.fixed_micro_batch,
     )
-    lengths = [store.lengths[examples] for store, examples in parts]
+    lengths = [Rows(ItemView(store), examples).lengths for store, examples in parts]
     sizes = [len(part) for part in lengths]
     return Work(lengths, batches, [max(sizes)] * len(sizes) if balance == "up" else sizes, at_most)
 

@@ -90,6 +90,9 @@ class RunConfig:
     labels: tuple[str, ...] = _option((), "label set in order; found in the source training file when absent")
     seeds: tuple[int, ...] = _option((0,), "one complete run per seed")
     max_length: int = _option(128, "tokens, special ones included", min=8)
+    long_texts: Literal["cut", "windows"] = _option(
+        "cut", "training on what is longer: its beginning, or all of it, in windows (texts of classification are cut)"
+    )
     pooling: Literal["cls", "pooler", "mean"] = _option("cls", "classification: what the head reads")
     device: Literal["auto", "cpu", "cuda"] = _option("auto", "")
     threads: int = _option(

@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from xlt_engine.data import (
+    Corpus,
     Example,
     ItemView,
     Part,
@@ -82,7 +83,7 @@ def build(given: list[Example], tokenizer: Tokenizer, folder: Path, *, whole: bo
     return build_store(given, tokenizer, folder=folder, task="ner", labels=LABELS, max_length=length, whole=whole)
 
 
-def test_a_store_for_scoring_keeps_sentences_whole(tokenizer: Tokenizer, tmp_path: Path) -> None:
+def test_a_whole_store_keeps_sentences_as_they_are(tokenizer: Tokenizer, tmp_path: Path) -> None:
     given = examples(1, 9, 2, 30, 1)
     store = build(given, tokenizer, tmp_path / "whole", whole=True)
     for i, (example, encoded) in enumerate(
@@ -96,8 +97,6 @@ def test_a_store_for_scoring_keeps_sentences_whole(tokenizer: Tokenizer, tmp_pat
     cut = build(given, tokenizer, tmp_path / "cut", whole=False)
     assert (store.whole, cut.whole, cut.long.any()) == (True, False, False)
     assert store.content_hash != cut.content_hash
-    with pytest.raises(AssertionError, match="stores for scoring"):
-        TaskBatches([Part(ItemView(store), np.arange(5))], batch_size=2, epochs=1, seed=0)
 
 
 @pytest.mark.parametrize("budget", [20, 100_000])
@@ -145,3 +144,72 @@ def test_a_window_that_decides_nothing_is_not_read() -> None:
     rows = window_rows([0, *range(10, 30), 1], [1, 11], 6, first=5)
     assert [r.ids.tolist() for r in rows] == [[0, 10, 11, 12, 13, 1], [0, 20, 21, 22, 23, 1]]  # type: ignore[union-attr]
     assert [(list(r.positions), list(r.items)) for r in rows] == [([1], [5]), ([1], [6])]
+
+
+@pytest.mark.parametrize("micro_batch", [0, 2])
+def test_training_learns_every_word_once_an_epoch_where_prediction_decides_it(
+    tokenizer: Tokenizer, tmp_path: Path, micro_batch: int
+) -> None:
+    """Word by word the tokens around it, its place and its label are those of the sequence that scoring reads."""
+    store = build(examples(1, 9, 2, 30, 1, 17), tokenizer, tmp_path / "s", whole=True)
+    view, labels = ItemView(store), np.asarray(store.item_labels)
+    expected = {}
+    for batch, rows in inference_batches(view):
+        ends = batch.cu_seqlens.tolist()
+        for item, place in zip(rows.tolist(), batch.item_index.tolist(), strict=True):
+            a = max(x for x in ends if x <= place)
+            expected[item] = (batch.token_ids[a : ends[ends.index(a) + 1]].tolist(), place - a)
+    numbered = Part(view, np.arange(len(store)), labels=np.arange(len(labels)), weights=labels.astype(np.float32))
+    batches = TaskBatches([numbered], batch_size=3, epochs=2, seed=5, micro_batch=micro_batch)
+    learned: list[list[int]] = [[], []]
+    for step in range(len(batches)):
+        made, names = batches[step], iter(batches.names(step))
+        assert [(len(b.token_ids), b.max_seqlen, len(b.item_index)) for b in made] == [
+            (size.tokens, size.longest, size.items) for size in batches.sizes(step)
+        ]
+        for batch in made:
+            assert batch.labels is not None
+            assert batch.weights is not None
+            ends = batch.cu_seqlens.tolist()
+            for a, b, example in zip(ends, ends[1:], batch.example_ids.tolist(), strict=False):
+                assert next(names) == store.example_ids[example]
+                inside = (batch.item_index >= a) & (batch.item_index < b)
+                for place, item in zip(batch.item_index[inside], batch.labels[inside], strict=True):
+                    assert (batch.token_ids[a:b].tolist(), int(place) - a) == expected[int(item)]
+                learned[2 * step // len(batches)] += batch.labels[inside].tolist()
+            assert batch.weights.tolist() == labels[batch.labels.numpy()].tolist()
+    assert [sorted(epoch) for epoch in learned] == [list(range(len(labels)))] * 2
+
+
+def test_a_window_without_a_label_is_not_learned(tokenizer: Tokenizer, tmp_path: Path) -> None:
+    """Of a long sentence whose middle word alone is accepted, one window is left; a short sentence stays."""
+    store = build(examples(31, 1), tokenizer, tmp_path / "s", whole=True)
+    labels = np.full(int(store.item_offsets[-1]), -100)
+    labels[15] = 1
+    batches = TaskBatches([Part(ItemView(store), np.arange(2), labels=labels)], batch_size=8, epochs=1, seed=0)
+    assert sorted(batches.names(0)) == ["e0", "e1"]
+    assert sum(batch.num_targets for batch in batches[0]) == 1
+
+
+def test_masked_words_see_every_token_of_a_long_text_once(tokenizer: Tokenizer, tmp_path: Path) -> None:
+    """In pieces of about one length, as few as it takes; a choice of texts is a choice of whole ones."""
+    given = [
+        Example(f"t{i}", "en", None, " ".join([WORDS[i % 5]] * n), None, None, "f", i) for i, n in enumerate([1, 40, 3])
+    ]
+    built = [
+        build_store(given, tokenizer, folder=tmp_path / str(w), task="text", max_length=LENGTH, whole=w)
+        for w in (True, False)
+    ]
+    store, cut = built
+    corpus = Corpus([store], np.array([1, 2]))
+    pieces = [corpus.ids(i).tolist() for i in range(len(corpus))]
+    assert [len(p) for p in pieces] == corpus.lengths.tolist()
+    assert all(len(corpus.segments(i)) == len(p) for i, p in enumerate(pieces))
+    of_long = [p for i, p in enumerate(pieces) if corpus.name(i) == "t1"]
+    body = store.ids(1).tolist()[1:-1]
+    assert [token for p in of_long for token in p[1:-1]] == body
+    assert {(p[0], p[-1]) for p in pieces} == {(tokenizer.cls_id, tokenizer.sep_id)}
+    assert len(of_long) == -(-len(body) // (LENGTH - 2)) > 3
+    assert max(map(len, of_long)) - min(map(len, of_long)) <= 1
+    assert max(map(len, pieces)) <= LENGTH
+    assert [Corpus([cut]).ids(i).tolist() for i in range(3)] == [cut.ids(i).tolist() for i in range(3)]
