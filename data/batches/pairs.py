@@ -10,8 +10,8 @@ from ... import DataError
 from ..store.store import TokenStore
 from .batch import PackedBatch, pack
 from .buckets import BatchSize
+from .rows import ItemView
 from .sampling import num_batches, rng_for
-from .sources import ItemView
 
 Member = tuple[TokenStore, int]
 
