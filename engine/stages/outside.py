@@ -168,7 +168,7 @@ def outside_labels(context: Context, stage: Stage) -> OutsideLabels | None:
 
 def _target(context: Context, stage: Stage) -> TargetConfig | None:
     """The one target of a stage; a recipe whose students learn several has no `pseudo_labels`."""
-    return None if stage.target is None else context.config.target(stage.target)
+    return context.config.target(stage.targets[0]) if len(stage.targets) == 1 else None
 
 
 def refuse_strangers(path: Any, said: Mapping[_Key, _Said], examples: Sequence[Example]) -> None:
