@@ -125,11 +125,7 @@ class Datasets:
 
         Labels, if any, were dropped, and each text of a language is there once; the items are the task's.
         """
-        store = self._store([(path, t.language) for t in targets for path in t.unlabelled], self.config.task)
-        for target in targets:
-            if len(targets) > 1 and target.language not in store.languages:
-                raise DataError(f"{target.unlabelled[0]}: has no examples")
-        return store
+        return self._store([(path, t.language) for t in targets for path in t.unlabelled], self.config.task)
 
     def task_text(self, *targets: TargetConfig) -> list[TokenStore]:
         """What BTF reads, by language: each source's training text without its labels and more text; target text."""

@@ -165,6 +165,12 @@ def tiny(tmp_path: Path) -> Callable[[str], Tiny]:
     return lambda task="ner": Tiny(tmp_path / task, task)
 
 
+@pytest.fixture(scope="session")
+def tiny_in() -> Callable[[Path, str], Tiny]:
+    """The same in a folder that is named, for a run that several tests look at."""
+    return Tiny
+
+
 @pytest.fixture(autouse=True)
 def _one_thread() -> Any:
     import torch

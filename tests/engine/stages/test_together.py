@@ -1,0 +1,179 @@
+"""One student for several targets, against each target's text taken by itself."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from xlt_engine import ConfigError
+from xlt_engine.data import ItemView, Tokenizer, TokenStore
+from xlt_engine.engine import load_recipe
+from xlt_engine.engine.evaluation.inference import predict_logits
+from xlt_engine.engine.lab.studies.finished_run import FinishedRun
+from xlt_engine.engine.preflight.checker import check
+from xlt_engine.engine.preflight.cost import estimate
+from xlt_engine.engine.pseudolabels.acceptance import choose_accepted, count_units
+from xlt_engine.engine.pseudolabels.filters import decide
+from xlt_engine.engine.report.answer import answers
+from xlt_engine.engine.report.parts import load_run
+from xlt_engine.engine.report.stage_table import aggregate
+from xlt_engine.engine.runs.graph import chosen_stages, make_plan
+from xlt_engine.engine.runs.verify import verify_run
+from xlt_engine.engine.stages.datasets import Datasets, capped
+from xlt_engine.engine.stages.decision_files import DECISION
+from xlt_engine.engine.stages.round_decision import vote
+from xlt_engine.engine.storage.soft_labels import read_soft_labels
+from xlt_engine.model import load_task_model
+
+DUTCH = {"positive": ["goed", "mooi", "prachtig", "knap"], "negative": ["slecht", "zwak", "naar", "saai"]}
+SHARED = "Paris Berlin Madrid"
+CAP = 20
+SETTINGS = ("selftrain.rounds=1", f"selftrain.cap={CAP}", "selftrain.accept=class-balanced")
+SETTINGS += ("selftrain.alpha.rule=fixed:0.55", "selftrain.soft.epochs=3", "btf.cap=22", "threads=1")
+
+
+def dutch(number: int) -> tuple[str, str]:
+    label = ("positive", "negative")[number % 3 == 0]
+    words = DUTCH[label]
+    return f"het boek nummer {number} {words[number % 4]} {words[number // 4 % 4]} .", label
+
+
+def with_dutch(recipe: Any, together: str = "true") -> Any:
+    """The tiny recipe with a second target of more texts and other shares of its classes; one text is in both."""
+    folder = recipe.folder
+    rows = "".join("\t".join(dutch(n)) + "\n" for n in range(50, 60))
+    (folder / "test-nl.tsv").write_text(f"text\tlabel\n{rows}", "utf-8")
+    (folder / "nl.txt").write_text("".join(f"{t}\n" for t in [SHARED, *(dutch(n)[0] for n in range(30))]), "utf-8")
+    (folder / "de.txt").write_text(f"{(folder / 'de.txt').read_text('utf-8')}{SHARED}\n", "utf-8")
+    text = recipe.recipe.read_text("utf-8")
+    block = text[text.index("[[targets]]") : text.index("[pretrain]")]
+    block = block.replace('"de"', '"nl"').replace('"de.txt"', '"nl.txt"').replace("test-de", "test-nl")
+    text = text.replace("[pretrain]", f"{block}[pretrain]", 1)
+    recipe.recipe.write_text(f"targets_together = {together}\n{text}", "utf-8")
+    return recipe
+
+
+@pytest.fixture(scope="module")
+def ran(tiny_in: Callable[..., Any], tmp_path_factory: pytest.TempPathFactory) -> Any:
+    recipe = with_dutch(tiny_in(tmp_path_factory.mktemp("together"), "classification"))
+    recipe.result = recipe.run(*SETTINGS)
+    return recipe
+
+
+def pool_of(recipe: Any, *languages: str) -> TokenStore:
+    config = load_recipe(recipe.recipe, SETTINGS).config
+    data = Datasets(config, Tokenizer.from_folder(folder(recipe, "soft1")), recipe.folder / "elsewhere")
+    return data.target_pool(*config.targets_of(languages))
+
+
+def folder(recipe: Any, stage: str) -> Path:
+    return Path(recipe.result.folder) / "seed-0" / "de+nl" / stage
+
+
+def test_plan_has_one_student_and_is_that_of_today_without(tiny: Callable[..., Any]) -> None:
+    recipe = with_dutch(tiny("classification"))
+    config, apart = (recipe.resolved(*SETTINGS, f"targets_together={x}").config for x in ("true", "false"))
+    plan = make_plan(config)
+    names = ["pretrain", "baseline", *(f"de+nl/{name}" for name in ("btf", "finetune", "soft1", "hard1"))]
+    assert [s.id for s in plan] == [f"seed-0/{name}" for name in names]
+    assert {s.pair for s in plan} == {None, "de+nl"}
+    # It serves both: asked for one, the run makes the same stages.
+    assert chosen_stages(config, targets=["nl"]) == plan
+    assert {s.pair for s in make_plan(apart)} == {None, "de", "nl"}
+    lone = tiny("ner").resolved("targets_together=true").config
+    assert make_plan(lone) == make_plan(tiny("ner").resolved().config)
+    # Co-training has had a pool of all texts before.
+    on = ("cotrain.on=true", "cotrain.iterations=2")
+    together = [s for s in make_plan(recipe.resolved(*on).config) if s.kind == "cotrain"]
+    pooled = make_plan(recipe.resolved(*on, "targets_together=false", "cotrain.pool=all").config)
+    assert together == [s for s in pooled if s.kind == "cotrain"]
+
+
+def test_recipes_that_cannot_be_together(tiny: Callable[..., Any]) -> None:
+    recipe = with_dutch(tiny("classification"))
+    with pytest.raises(ConfigError, match=r"targets_together.*dictionary of one"):
+        recipe.resolved("augment.code_switch.induce=true")
+    recipe.recipe.write_text(recipe.recipe.read_text("utf-8").replace('"nl"', '"n+l"'), "utf-8")
+    with pytest.raises(ConfigError, match=r"targets.1.language: has a \+"):
+        recipe.resolved()
+
+
+def test_text_of_each_target_is_that_which_it_has_alone(ran: Any) -> None:
+    whole, alone = pool_of(ran, "de", "nl"), [pool_of(ran, x) for x in ("de", "nl")]
+    assert [len(store) for store in alone] == [25, 31]  # the shared text is in both
+    assert whole.languages == ("de", "nl")
+    assert np.array_equal(whole.token_ids, np.concatenate([store.token_ids for store in alone]))
+    # BTF: 24 source texts, 22 of each target, all drawn up to the largest.
+    assert ran.stage("de+nl/btf")["examples_per_epoch"] == [24, 24, 24]
+
+
+def test_pool_has_the_choice_of_each_target(ran: Any) -> None:
+    pool = DECISION.arrays(folder(ran, "hard1"))["target.pool"]
+    chosen = [capped(len(pool_of(ran, x)), CAP, 0, x) for x in ("de", "nl")]
+    assert np.array_equal(np.flatnonzero(pool), np.concatenate([chosen[0], 25 + chosen[1]]))
+    assert ran.stage("de+nl/soft1")["examples"] == 2 * CAP
+
+
+def test_soft_labels_of_each_target_are_the_teachers(ran: Any) -> None:
+    taught, teacher = read_soft_labels(folder(ran, "soft1") / "soft_labels.safetensors"), folder(ran, "finetune")
+    for language, first in (("de", 0), ("nl", 25)):
+        store = pool_of(ran, language)
+        chosen = capped(len(store), CAP, 0, language)
+        said = torch.softmax(predict_logits(load_task_model(teacher), ItemView(store), chosen)[0], dim=-1)
+        assert np.allclose(taught[first + chosen], said[chosen], atol=1e-6)
+
+
+def test_decision_on_each_target_is_that_on_its_text_alone(ran: Any) -> None:
+    record, arrays = ran.json("de+nl/hard1/decision.json"), DECISION.arrays(folder(ran, "hard1"))
+    student, labels = load_task_model(folder(ran, "soft1")), ("negative", "positive")
+    for language, place in (("de", slice(0, 25)), ("nl", slice(25, 56))):
+        store = pool_of(ran, language)
+        voted = vote(student, store, capped(len(store), CAP, 0, language))
+        passed = decide(voted.votes, record["alpha"], unit="token", sentence_of_item=voted.example, labels=labels)
+        units = count_units(passed.label, labels)
+        kept = choose_accepted("class-balanced", passed, voted.votes.min_confidence.numpy(), units, np.zeros(2))
+        own = record["targets"][language]
+        assert np.array_equal(arrays["target.targets"][place], voted.spread(kept.targets, -100))
+        assert (own["items"], own["accepted"]) == (CAP, int(kept.keep.sum()))
+        assert [own["examples_at"], own["items_at"]] == [[place.start, place.stop]] * 2
+        assert own["calibration"]["target"] and own["classes_if_gold"]
+    assert record["accepted"] == sum(own["accepted"] for own in record["targets"].values())
+    hard = ran.stage("de+nl/hard1")
+    assert hard["target_examples"] == record["accepted"]
+
+
+def test_rows_models_and_studies_are_by_target(ran: Any) -> None:
+    home, summary = Path(ran.result.folder), ran.result.summary
+    result = aggregate(summary)
+    assert {s.stage: set(s.targets) for s in result.stages} == {
+        name: {"de", "nl"} for name in ("zero-shot", "btf", "soft1", "hard1")
+    }
+    last = {r["language"]: r for r in summary["rows"] if r["stage"] == "hard1" and r["metric"] == "accuracy"}
+    record = ran.json("de+nl/hard1/decision.json")
+    for language in ("de", "nl"):
+        assert last[language]["accepted"] == record["targets"][language]["accepted"]
+        assert (home / "models" / language).resolve() == answers(home)[language].folder.resolve()
+        assert answers(home)[language].stage.startswith("seed-0/de+nl/")
+        figures = ran.stage("de+nl/soft1")["against_teacher"]["targets"][language]
+        assert figures["examples"] == figures["items"] == CAP
+    decisions = load_run(home).decisions
+    assert {key: d["accepted"] for key, d in decisions.items()} == {
+        (language, 1, 0): record["targets"][language]["accepted"] for language in ("de", "nl")
+    }
+    found = {stage.pair: arrays for stage, _, arrays in FinishedRun.open(home).decisions()}
+    assert {pair: len(arrays["target.reason"]) for pair, arrays in found.items()} == {"de": 25, "nl": 31}
+    assert not verify_run(home).damaged
+
+
+def test_again_nothing_is_made_and_the_estimate_knows_the_steps(ran: Any) -> None:
+    assert ran.run(*SETTINGS, targets=["nl"]).done == ()
+    stages = {s.id.rpartition("/")[2]: s for s in estimate(ran.recipe, overrides=SETTINGS).stages}
+    for name in ("btf", "finetune", "soft1"):
+        assert stages[name].steps == ran.stage(f"de+nl/{name}")["steps"]
+    assert ran.stage("de+nl/hard1")["steps"] <= stages["hard1"].steps
+    assert check(ran.recipe, SETTINGS).ok
