@@ -11,23 +11,26 @@ import pytest
 import torch
 
 from xlt_engine import ConfigError
-from xlt_engine.data import ItemView, Tokenizer, TokenStore
+from xlt_engine.data import ItemView, Tokenizer, TokenStore, rng_for
 from xlt_engine.engine import load_recipe
 from xlt_engine.engine.evaluation.inference import predict_logits
 from xlt_engine.engine.lab.studies.finished_run import FinishedRun
 from xlt_engine.engine.preflight.checker import check
 from xlt_engine.engine.preflight.cost import estimate
-from xlt_engine.engine.pseudolabels.acceptance import choose_accepted, count_units
-from xlt_engine.engine.pseudolabels.filters import decide
 from xlt_engine.engine.report.answer import answers
 from xlt_engine.engine.report.parts import load_run
 from xlt_engine.engine.report.stage_table import aggregate
 from xlt_engine.engine.runs.graph import chosen_stages, make_plan
+from xlt_engine.engine.runs.prepare import make_context
 from xlt_engine.engine.runs.verify import verify_run
+from xlt_engine.engine.stages import round_decision
 from xlt_engine.engine.stages.datasets import Datasets, capped
-from xlt_engine.engine.stages.decision_files import DECISION
-from xlt_engine.engine.stages.round_decision import vote
+from xlt_engine.engine.stages.decision_files import DECISION, of_one_target
+from xlt_engine.engine.storage.pairs import of_target
+from xlt_engine.engine.storage.run_folder import RunDir
 from xlt_engine.engine.storage.soft_labels import read_soft_labels
+from xlt_engine.engine.training.progress import Progress
+from xlt_engine.kernels import Votes, votes
 from xlt_engine.model import load_task_model
 
 DUTCH = {"positive": ["goed", "mooi", "prachtig", "knap"], "negative": ["slecht", "zwak", "naar", "saai"]}
@@ -128,23 +131,42 @@ def test_soft_labels_of_each_target_are_the_teachers(ran: Any) -> None:
         assert np.allclose(taught[first + chosen], said[chosen], atol=1e-6)
 
 
-def test_decision_on_each_target_is_that_on_its_text_alone(ran: Any) -> None:
-    record, arrays = ran.json("de+nl/hard1/decision.json"), DECISION.arrays(folder(ran, "hard1"))
-    student, labels = load_task_model(folder(ran, "soft1")), ("negative", "positive")
-    for language, place in (("de", slice(0, 25)), ("nl", slice(25, 56))):
-        store = pool_of(ran, language)
-        voted = vote(student, store, capped(len(store), CAP, 0, language))
-        passed = decide(voted.votes, record["alpha"], unit="token", sentence_of_item=voted.example, labels=labels)
-        units = count_units(passed.label, labels)
-        kept = choose_accepted("class-balanced", passed, voted.votes.min_confidence.numpy(), units, np.zeros(2))
-        own = record["targets"][language]
-        assert np.array_equal(arrays["target.targets"][place], voted.spread(kept.targets, -100))
-        assert (own["items"], own["accepted"]) == (CAP, int(kept.keep.sum()))
-        assert [own["examples_at"], own["items_at"]] == [[place.start, place.stop]] * 2
-        assert own["calibration"]["target"] and own["classes_if_gold"]
-    assert record["accepted"] == sum(own["accepted"] for own in record["targets"].values())
-    hard = ran.stage("de+nl/hard1")
-    assert hard["target_examples"] == record["accepted"]
+def said(model: object, view: ItemView, examples: np.ndarray, **passes: Any) -> Votes:
+    """Votes that depend on the name of an example alone."""
+    draws = [rng_for(0, name).normal(size=(4, 2)) for name in view.store.example_ids]
+    logits = [draw[0] * [2, 1] + draw[1:] / 4 for draw in draws]  # voters that mostly agree, one class surer
+    return votes(torch.from_numpy(np.stack(logits, axis=1)).float())
+
+
+def test_decision_on_each_target_is_that_of_a_run_apart(ran: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With the same votes on the same texts: what is accepted, by shares of each target's own classes, and why."""
+    monkeypatch.setattr(round_decision, "predict_votes", said)
+    decided: dict[str, Any] = {}
+    for together in ("true", "false"):
+        config = ran.resolved(*SETTINGS, f"targets_together={together}").config
+        with RunDir(ran.folder / "run") as home:
+            context = make_context(config, home, Progress())
+            for stage in (s for s in make_plan(config) if s.kind == "hard"):
+                decided[str(stage.pair)] = round_decision.decide_round(context, stage, None)  # type: ignore[arg-type]
+    both = decided["de+nl"]
+    for language in ("de", "nl"):
+        alone, record = decided[language], of_target(both.record, language)
+        own = of_one_target(record, both.arrays)
+        assert own.keys() == alone.arrays.keys()
+        assert all(np.array_equal(own[name], alone.arrays[name]) for name in own)
+        differing = {key for key in record if record[key] != alone.record.get(key)}
+        assert differing - {"options"} == {"targets", "items_at", "examples_at"}
+        assert 0 < record["accepted"] < record["items"] == CAP
+    assert both.record["options"]["accept"]["dropped"]
+    parts = both.record["targets"].values()
+    assert [both.record[key] for key in ("items", "accepted")] == [
+        sum(p[key] for p in parts) for key in ("items", "accepted")
+    ]
+
+
+def test_each_target_is_a_part_of_the_hard_stage(ran: Any) -> None:
+    record, hard = ran.json("de+nl/hard1/decision.json"), ran.stage("de+nl/hard1")
+    assert hard["target_examples"] == record["accepted"] == sum(p["accepted"] for p in record["targets"].values())
 
 
 def test_rows_models_and_studies_are_by_target(ran: Any) -> None:
