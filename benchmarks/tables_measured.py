@@ -112,21 +112,6 @@ def export_speed(result: Json) -> str:
     return markdown(header, lines)
 
 
-def corpus_btf(result: Json) -> str:
-    """Matched against random sentences: masked-LM loss and entity F1."""
-    names = {"zero-shot": "no BTF", "control": "BTF on random sentences", "btf": "BTF on matched sentences"}
-    arms = result["arms"]
-    lines = [
-        [name, *(_over(arms[arm][what].values(), digits) for what, digits in (("loss", 3), ("f1", 1)))]
-        for arm, name in names.items()
-    ]
-    differences = [
-        ", ".join(f"{arms['btf'][what][seed] - value:+.{digits}f}" for seed, value in arms["control"][what].items())
-        for what, digits in (("loss", 3), ("f1", 1))
-    ]
-    return markdown(["", "masked-LM loss", "entity F1"], [*lines, ["matched minus random, by seed", *differences]])
-
-
 def _over(values: Sequence[float], digits: int) -> str:
     found = stat(values)
     assert found is not None
@@ -322,7 +307,6 @@ TABLES: dict[str, tuple[tuple[str, ...], Callable[..., str]]] = {
     "step-cpu": (("step-cpu-mbert", "step-cpu-small"), steps),
     "step-cpu-modern": (("step-cpu-modern",), rates),
     "corpus": (("corpus",), corpus_speed),
-    "corpus-btf": (("corpus-btf",), corpus_btf),
     "export-speed": (("export-speed",), export_speed),
     "rank-sources": (("rank-sources",), rank_sources),
     "induced-dictionary": (("induced-dictionary",), induced_dictionary),
