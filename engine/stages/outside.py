@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -50,13 +50,11 @@ class OutsideLabels:
         classes: int64 [K], -1 where nothing was said.
         confidence: float32 [K], of that class; nan where none was given.
         probabilities: float32 [K, C]; of a class alone 1 for it, of a class with a confidence the rest in equal parts.
-        weight: in the mean over teachers, of which each of the run has 1.
     """
 
     classes: np.ndarray
     confidence: np.ndarray
     probabilities: np.ndarray
-    weight: float = 1.0
 
     @property
     def known(self) -> np.ndarray:
@@ -160,8 +158,7 @@ def outside_labels(context: Context, stage: Stage) -> OutsideLabels | None:
         examples = [examples[i] for i in first_of_each(examples)]
         refuse_strangers(path, said, examples)
         store = context.data.target_pool(target)
-        labels = _on_items(said, examples, store.item_offsets, store.item_words, context.data.labels)
-        context.opened[path] = replace(labels, weight=target.pseudo_weight)
+        context.opened[path] = _on_items(said, examples, store.item_offsets, store.item_words, context.data.labels)
     found: OutsideLabels = context.opened[path]
     return found
 
@@ -206,7 +203,7 @@ def outside_digests(context: Context, stage: Stage) -> dict[str, str]:
     if target is None or target.pseudo_labels is None:
         return {}
     reader = reader_of(context.config, target.pseudo_labels, target.language, unlabelled=True)
-    parts = [file_hash(target.pseudo_labels), target.pseudo_weight, str(reader.settings)]
+    parts = [file_hash(target.pseudo_labels), str(reader.settings)]
     return {"teacher.outside": digest({"outside": parts})}
 
 

@@ -181,7 +181,7 @@ def teach(
         values, known = _of_folder(context, stage, teacher, view, side, pool, labels)
         average.add(values, weight, known)
     if side == "target" and (outside := outside_labels(context, stage)) is not None:
-        average.add(outside.probabilities, outside.weight, outside.known)
+        average.add(outside.probabilities, 1.0, outside.known)
     return average.result()
 
 

@@ -106,9 +106,6 @@ class TargetConfig:
     pseudo_labels: Path | None = option(
         None, "labels that any other model gave the unlabelled text, as predict --json writes them; marks the results"
     )
-    pseudo_weight: float = option(
-        1.0, "weight of pseudo_labels in soft stages, each teacher of the run having 1", above=0
-    )
     general: tuple[Path, ...] = option((), "general text, for pre-training", expand=True)
     control: tuple[Path, ...] = option((), "general text for the control arm; `general` when absent", expand=True)
     reader: LanguageReaderConfig | None = option(
