@@ -39,7 +39,9 @@ OPERATIONS = {
     "packed_attention": "attention",
     "attention_plan": "attention",
     "dropout_residual_layer_norm": "layer norm, dropout, residual",
+    "residual_norm": "layer norm, dropout, residual",
     "linear_gelu": "gelu",
+    "linear_glu": "gelu",
     "embedding_layer_norm": "embedding",
     "voter_mlp": "voters, beyond products",
     "dropout": "dropout of the head",
@@ -52,7 +54,7 @@ PARTS = (PRODUCTS, *dict.fromkeys(OPERATIONS.values()), OPTIMISER, COLLATION, OT
 WHOLE = ("linear_cross_entropy", "soft_label_loss, voter_cross_entropy", "attention", OPTIMISER, COLLATION)
 """Parts whose matrix products stay theirs."""
 
-_CALLERS = ("model.encoder", "model.tasks", "model.heads", "engine.training.objectives")
+_CALLERS = ("model.encoder", "model.layers", "model.tasks", "model.heads", "engine.training.objectives")
 _OURS = re.compile(r"xlt::?(\w+?)(?:_backward)?")
 _GEMM = frozenset(f"aten::{name}" for name in ("mm", "addmm", "bmm", "baddbmm", "addmv", "mv", "_addmm_activation"))
 _NODE = "autograd::engine::evaluate_function"

@@ -83,7 +83,7 @@ def build_store(
         labels: the ordered label names.
         max_length: in tokens, special tokens included.
         prompt: classification: template that texts are put into; their item is then its mask instead of [CLS].
-        whole: keep what is longer than `max_length` as it is, to be read in windows; not for classification.
+        whole: keep what is longer than `max_length` as it is, to be read in windows; classification is cut as ever.
 
     Raises:
         ConfigError: `task`, `labels`, `max_length` or `prompt` is not possible.
@@ -103,6 +103,7 @@ def build_store(
         folder.parent.mkdir(parents=True, exist_ok=True)
         shutil.rmtree(temporary, ignore_errors=True)
         temporary.mkdir()
+        whole = whole and task != "classification"
         _write(examples, _Writer(temporary, tokenizer, task, labels, max_length, prompt, whole), folder)
     except OSError as error:
         raise _storage_error(folder, error) from error

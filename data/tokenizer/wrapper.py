@@ -116,6 +116,10 @@ class Tokenizer:
         inner.no_padding()
         self._inner = inner
         vocab = inner.get_vocab(with_added_tokens=True)
+        # The largest id decides which embedding fits; ids may have gaps, so the number of entries does not.
+        self.vocab_size = max(vocab.values(), default=0) + 1
+        if self.vocab_size - 1 > MAX_ID:
+            raise ModelError(f"tokenizer: id {self.vocab_size - 1} is beyond {MAX_ID}; the vocabulary file is damaged")
         state = json.loads(inner.to_str())
         self.kind: str = state["model"]["type"]
         # Pieces of bytes write any text: nothing is unknown, and a token that never occurs stands for it.
@@ -123,10 +127,6 @@ class Tokenizer:
         self._names = {role: self._find(role, vocab, special_tokens or {}, bytewise) for role in SPECIAL_TOKENS}
         ids = {role: vocab[name] for role, name in self._names.items()}
         self.pad_id, self.unk_id, self.cls_id, self.sep_id, self.mask_id = (ids[role] for role in SPECIAL_TOKENS)
-        # The largest id decides which embedding fits; ids may have gaps, so the number of entries does not.
-        self.vocab_size = max(vocab.values()) + 1
-        if self.vocab_size - 1 > MAX_ID:
-            raise ModelError(f"tokenizer: id {self.vocab_size - 1} is beyond {MAX_ID}; the vocabulary file is damaged")
         added = {i for i, token in inner.get_added_tokens_decoder().items() if token.special}
         self.special_ids = tuple(sorted(added | set(ids.values())))
         self.separators, self.segments = self._pair_template()

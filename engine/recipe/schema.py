@@ -178,7 +178,12 @@ class Builder:
     def _expanded(self, part: Any, path: Key) -> list[Any]:
         if part is _WRONG:
             return [part]
-        return list(text_files(part)) or [self._wrong(path, f"{show(part.name)} given, but there is no such file")]
+        try:
+            files = text_files(part)
+        except (OSError, ValueError) as error:  # a path that is too long, or has a null
+            return [self._wrong(path, f"{show(clip(part.name))} given, which is no path ({clip(str(error))})")]
+        what = "a folder without files" if part.is_dir() else "but there is no such file"
+        return files or [self._wrong(path, f"{show(part.name)} given, {what}")]
 
     def _limited(self, raw: Any, path: Key, limits: Mapping[str, Any]) -> Any:
         if isinstance(raw, float) and not math.isfinite(raw):

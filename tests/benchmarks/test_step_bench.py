@@ -316,9 +316,9 @@ def test_trace_is_a_chrome_trace(whole: dict[str, Any], folder: Path) -> None:
         assert ("linear_cross_entropy" in shares) == (task == "btf")
         assert ("optimiser" in shares) == ("collation" in shares) == (task != "teacher")
     from xlt_engine.kernels import packed_attention
-    from xlt_engine.model import encoder
+    from xlt_engine.model import layers
 
-    assert encoder.packed_attention is packed_attention, "marks are gone"
+    assert layers.packed_attention is packed_attention, "marks are gone"
 
 
 def event(name: str, parent: Any = None, spent: float = 0.0, number: int = -1, start: int = 0) -> SimpleNamespace:

@@ -49,7 +49,6 @@ def faults(text: str) -> Iterator[str]:
 ALLOWED = {
     ("engine/storage/run_folder.py", "imports socket"),  # for the name of the host alone
     ("engine/recipe/hub.py", "imports huggingface_hub"),  # where --download asks for it
-    ("engine/recipe/hub.py", "imports huggingface_hub.errors"),
     ("engine/bench/case.py", "calls torch.compile"),  # of code of its own, to compare with
 }
 

@@ -194,7 +194,6 @@ FILES: list[tuple[str, str, str, Callable[[Path], None], tuple[str, ...]]] = [
         ("test-de.conll: cannot be read: No such file", "check the path"),
     ),
     ("unreadable-train", "ner", "train.conll", into_folder, ("train.conll: cannot be read", "permissions")),
-    ("unreadable-unlabelled", "ner", "de.txt", into_folder, ("de.txt: cannot be read", "permissions")),
     ("unreadable-test", "ner", "test-de.conll", into_folder, ("test-de.conll: cannot be read", "permissions")),
     (
         "columns-conll",
@@ -270,6 +269,20 @@ def test_files(
         path.rmdir()
     path.write_bytes(content)
     run.goes_on()
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [("empty", '"empty" given, a folder without files'), ("a" * 300 + "*[", "given, "), ("none-*.txt", "no such file")],
+)
+def test_folders_and_patterns_of_text(
+    tiny: Callable[[str], Any], cli: Callable[..., Answer], name: str, said: str
+) -> None:
+    """Unlabelled text may be a folder or a pattern, which then has to have files."""
+    run = tiny("ner")
+    (run.folder / "empty").mkdir()
+    answer = cli("check", run.recipe, "--set", f'targets.0.unlabelled=["{run.folder}/{name}"]')
+    assert (answer.code, said in answer.err + answer.out) == (2, True), answer
 
 
 def test_a_bad_file_is_found_before_anything_is_trained(tiny: Callable[[str], Any], cli: Callable[..., Answer]) -> None:
