@@ -13,7 +13,7 @@ import pytest
 import xlt_engine
 from xlt_engine.kernels import dispatch
 
-PARTS = (("9.0", "bf16", ()), ("8.0", "bf16", ("loss, recomputed",)))
+PARTS = (("9.0", "bf16", ("loss, recomputed", "votes")), ("8.0", "bf16", ("loss, recomputed",)))
 """A part of what `compiled_budgets.py` compiles: all of it would take a quarter of an hour."""
 
 
@@ -34,7 +34,7 @@ def _fresh(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 @pytest.mark.parametrize(("capability", "dtype", "families"), PARTS)
 def test_kernels_keep_their_budgets(capability: str, dtype: str, families: tuple[str, ...]) -> None:
     rows = compiled_budgets.compile_part(capability, [dtype], families)
-    assert len({row["kernel"] for row in rows}) >= (20 if not families else 4)
+    assert len({row["kernel"] for row in rows}) >= 4
     assert any(row["products"] for row in rows)
     assert list(compiled_budgets.violations(rows)) == []
 
