@@ -156,18 +156,17 @@ class Layer(nn.Module):
 class _PreNormPart(nn.Module):
     """What embeddings, layers and the end of an encoder that normalises first have alike."""
 
-    def __init__(self, config: EncoderConfig, parts: PreNorm, init: Initialiser) -> None:
+    def __init__(self, config: EncoderConfig, parts: PreNorm) -> None:
         super().__init__()
-        self.eps, self.rms, self.parts = config.layer_norm_eps, parts.rms, parts
-        self._size, self._init = config.hidden_size, init
+        self.eps, self.rms, self.parts, self.size = config.layer_norm_eps, parts.rms, parts, config.hidden_size
 
-    def _add_norm(self, name: str) -> None:
-        self.register_parameter(f"{name}_weight", self._init.ones(self._size))
-        self.register_parameter(f"{name}_bias", self._init.zeros(self._size) if self.parts.norm_bias else None)
+    def _add_norm(self, name: str, init: Initialiser) -> None:
+        self.register_parameter(f"{name}_weight", init.ones(self.size))
+        self.register_parameter(f"{name}_bias", init.zeros(self.size) if self.parts.norm_bias else None)
 
-    def _add_linear(self, name: str, rows: int, columns: int, bias: bool) -> None:
-        self.register_parameter(f"{name}_weight", self._init.normal(rows, columns))
-        self.register_parameter(f"{name}_bias", self._init.zeros(rows) if bias else None)
+    def _add_linear(self, name: str, init: Initialiser, rows: int, columns: int, bias: bool) -> None:
+        self.register_parameter(f"{name}_weight", init.normal(rows, columns))
+        self.register_parameter(f"{name}_bias", init.zeros(rows) if bias else None)
 
     def _norm(self, name: str, x: Tensor, residual: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """`x + residual`, and that normalised."""
@@ -179,12 +178,12 @@ class PreNormEmbeddings(_PreNormPart):
     """Word embedding, normalised where the layout says so."""
 
     def __init__(self, config: EncoderConfig, parts: PreNorm, init: Initialiser) -> None:
-        super().__init__(config, parts, init)
+        super().__init__(config, parts)
         self.word = init.normal(config.vocab_size, config.hidden_size)
         if config.pad_token_id is not None:
             self.word.data[config.pad_token_id] = 0.0
         if parts.embedding_norm:
-            self._add_norm("norm")
+            self._add_norm("norm", init)
 
     def forward(self, batch: PackedInput, seed: Seed) -> Tensor:
         """[T, H]; `seed` is for embeddings with dropout, which these have not."""
@@ -210,19 +209,19 @@ class PreNormLayer(_PreNormPart):
     down_bias: nn.Parameter | None
 
     def __init__(self, config: EncoderConfig, parts: PreNorm, index: int, init: Initialiser) -> None:
-        super().__init__(config, parts, init)
+        super().__init__(config, parts)
         hidden, inner, self.heads = config.hidden_size, config.intermediate_size, config.num_heads
         self.site, self.base, self.window = 3 * index, parts.bases[index], parts.windows[index]
         self.dropout, self.attention_dropout = config.dropout, config.attention_dropout
         self.normalised = index == 0 and parts.embedding_norm  # what comes in is the embeddings, normalised already
         if not self.normalised:
-            self._add_norm("attention_norm")
+            self._add_norm("attention_norm", init)
         values = hidden // self.heads * (self.heads + 2 * parts.key_heads)
-        self._add_linear("qkv", values, hidden, parts.attention_bias)
-        self._add_linear("output", hidden, hidden, parts.attention_bias)
-        self._add_norm("mlp_norm")
-        self._add_linear("up", 2 * inner, hidden, parts.mlp_bias)
-        self._add_linear("down", hidden, inner, parts.mlp_bias)
+        self._add_linear("qkv", init, values, hidden, parts.attention_bias)
+        self._add_linear("output", init, hidden, hidden, parts.attention_bias)
+        self._add_norm("mlp_norm", init)
+        self._add_linear("up", init, 2 * inner, hidden, parts.mlp_bias)
+        self._add_linear("down", init, hidden, inner, parts.mlp_bias)
 
     def forward(
         self,
@@ -270,8 +269,8 @@ class FinalNorm(_PreNormPart):
     """The norm after the last layer."""
 
     def __init__(self, config: EncoderConfig, parts: PreNorm, init: Initialiser) -> None:
-        super().__init__(config, parts, init)
-        self._add_norm("norm")
+        super().__init__(config, parts)
+        self._add_norm("norm", init)
 
     def forward(self, hidden: Tensor) -> Tensor:
         """[K, H], normalised."""

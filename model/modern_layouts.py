@@ -8,6 +8,17 @@ from typing import Any
 from ..untrusted import quoted
 from .layout import TASK_HEADS, Layout, PreNorm
 
+_KEYS = {
+    "vocab_size": "vocab_size",
+    "hidden_size": "hidden_size",
+    "num_layers": "num_hidden_layers",
+    "num_heads": "num_attention_heads",
+    "intermediate_size": "intermediate_size",
+    "max_positions": "max_position_embeddings",
+    "attention_dropout": "attention_dropout",
+    "initializer_range": "initializer_range",
+    "pad_token_id": "pad_token_id",
+}
 _ACTIVATIONS = ("gelu", "silu")
 _LARGEST = 1e12
 """Of a rotary base; what is beyond is a damaged file."""
@@ -114,17 +125,9 @@ MODERNBERT = Layout(
     classes="ModernBert",
     prefix="model.",
     keys={
-        "vocab_size": "vocab_size",
-        "hidden_size": "hidden_size",
-        "num_layers": "num_hidden_layers",
-        "num_heads": "num_attention_heads",
-        "intermediate_size": "intermediate_size",
-        "max_positions": "max_position_embeddings",
+        **_KEYS,
         "layer_norm_eps": "norm_eps",
         "dropout": "mlp_dropout",
-        "attention_dropout": "attention_dropout",
-        "initializer_range": "initializer_range",
-        "pad_token_id": "pad_token_id",
     },
     constants={"num_segments": 0},
     defaults={
@@ -226,18 +229,7 @@ EUROBERT = Layout(
     model_type="eurobert",
     classes="EuroBert",
     prefix="model.",
-    keys={
-        "vocab_size": "vocab_size",
-        "hidden_size": "hidden_size",
-        "num_layers": "num_hidden_layers",
-        "num_heads": "num_attention_heads",
-        "intermediate_size": "intermediate_size",
-        "max_positions": "max_position_embeddings",
-        "layer_norm_eps": "rms_norm_eps",
-        "attention_dropout": "attention_dropout",
-        "initializer_range": "initializer_range",
-        "pad_token_id": "pad_token_id",
-    },
+    keys={**_KEYS, "layer_norm_eps": "rms_norm_eps"},
     constants={"num_segments": 0, "dropout": 0.0},
     defaults={
         "vocab_size": 128_256,
