@@ -35,6 +35,8 @@ EFFICIENCY = {"cpu": 0.6, "cuda": 0.4}
 """Speed of a whole step relative to one large matrix product; the rest goes into softmax, LayerNorm and dropout."""
 STEP_SECONDS = 0.012
 """Time of a step that does not depend on its size: some hundred small calls on the host."""
+TICK = 0.01
+"""Seconds that a measurement takes at least: the clock of a process may stand still for some milliseconds."""
 NOTHING = BatchSize(0, 0, 0, 0)
 STAGE_SECONDS = 1.5
 """What a stage takes however little it trains: weights are read, written and hashed, and predictions scored."""
@@ -128,12 +130,14 @@ def measure_rate(shape: EncoderConfig, device: torch.device, precision: str = "f
 
     with torch.inference_mode():
         left @ right
-        end, best = now() + seconds, float("inf")
-        while (started := now()) < end:
+        end, best, count, started = now() + seconds, float("inf"), 0, now()
+        while started < end or best == float("inf"):
             for _ in range(4):
                 left @ right
-            best = min(best, now() - started)
-    return 2.0 * 4 * left.numel() * right.shape[1] / best
+            count += 4
+            if (spent := now() - started) >= TICK:
+                best, count, started = min(best, spent / count), 0, now()
+    return 2.0 * left.numel() * right.shape[1] / best
 
 
 def count_parameters(context: Context, stage: Stage) -> tuple[int, int]:

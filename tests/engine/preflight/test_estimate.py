@@ -249,6 +249,14 @@ def test_rate_goes_by_the_processor_not_by_the_wall(monkeypatch: pytest.MonkeyPa
     assert rate == pytest.approx(4 * 2 * 1024 * 64 * 128 / 0.001 * torch.get_num_threads(), rel=1e-6)
 
 
+def test_speed_by_a_clock_that_stands_still_between_ticks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As that of a process on some systems: few small products take no time by it."""
+    readings = count()
+    monkeypatch.setattr(cost, "time", SimpleNamespace(process_time=lambda: next(readings) // 50 * 0.004))
+    rate = measure_rate(EncoderConfig(100, 8, 1, 1, 8), torch.device("cpu"), seconds=0.004)
+    assert 0 < rate < float("inf")
+
+
 @pytest.mark.parametrize("micro_batch", [0, 3])
 def test_memory_goes_by_the_largest_batch_of_the_sampler(finished: tuple[Path, Estimate], micro_batch: int) -> None:
     """Against the packed batches themselves: long texts do not all come together, and micro-batches hold fewer."""
