@@ -7,6 +7,7 @@ on with the pieces that are missing. Selection then reads all results in the ord
 from __future__ import annotations
 
 import os
+import shutil
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -15,7 +16,7 @@ from functools import partial
 from itertools import chain, islice
 from pathlib import Path
 
-from ... import DataError
+from ... import DataError, RunInUseError
 from ...data.corpus.closeness import OverlapScorer, TfidfScorer
 from ...data.corpus.input import PIECE, Source, Task, open_source, tasks, texts_of
 from ...data.corpus.language_id import language_model
@@ -28,7 +29,7 @@ from ...data.corpus.wiki_source import FileWiki, target_redirects
 from ...data.corpus.wiki_tables import read_titles
 from ...data.readers.example import Example
 from ...data.readers.formats import guess_format, read_examples
-from ..storage.files import atomic_write_bytes, atomic_write_json, delete, read_json, storage_errors
+from ..storage.files import atomic_write_bytes, atomic_write_json, read_json, storage_errors
 from ..storage.run_folder import RunDir
 from ..training.progress import Progress
 from .config import CorpusConfig
@@ -89,6 +90,8 @@ def build_corpus(
     config = config.resolved()
     fingerprint = config.fingerprint(piece)
     if (report := finished(config, fingerprint)) is not None:
+        if config.work.exists():
+            _delete_pieces(config.work)
         return report
     if config.language_check:
         language_model()  # a library that is missing is missed now, not after hours of reading
@@ -114,9 +117,20 @@ def build_corpus(
         used = sum(os.times()[:4]) - sum(processors[:4])
         seconds = {"seconds": round(time.monotonic() - begun, 2), "cpu_seconds": round(used, 2)}
         write_outputs(config, report, chosen, fingerprint, {"workers": workers, **seconds})
-    delete(config.work)
+    _delete_pieces(config.work)
     progress.end("corpus", f"{len(chosen.texts)} sentences in {config.out}")
     return report
+
+
+def _delete_pieces(folder: Path) -> None:
+    """In their place, so that a run which is killed here leaves nothing that the next does not know."""
+    try:
+        with RunDir(folder):
+            pass
+    except RunInUseError:
+        return  # by an equal run, which deletes them at its end
+    with storage_errors(folder, "delete"):  # without the lock: an open file would stay on NFS
+        shutil.rmtree(folder)
 
 
 def _prepare(folder: Path, fingerprint: str) -> None:

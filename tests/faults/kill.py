@@ -28,8 +28,8 @@ import starts
 
 MOMENTS = ("before", "middle", "after")
 IN_A_ROW = 8
-_TIMES = re.compile(r"seconds|started|updated|created|^time$|^cpu$|^sha256$|^checksum$|reused_from|^out$")
-"""Keys of JSON objects that no two runs share: times, what they are hashed into, and paths."""
+_TIMES = re.compile(r"seconds|^workers$|started|updated|created|^time$|^cpu$|^sha256$|^checksum$|reused_from|^out$")
+"""Keys of JSON objects that runs need not share: times, processes, what they are hashed into, and paths."""
 _NOT_RESULTS = {".lock", "events.jsonl", "status.json", "run.json", "seconds.svg"}
 
 Command = list[str]

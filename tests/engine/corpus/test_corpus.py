@@ -32,6 +32,7 @@ from xlt_engine.data.corpus.title_links import LinkRules
 from xlt_engine.data.corpus.wiki_source import SourceFiles
 from xlt_engine.engine import ConsoleProgress, CorpusConfig, CorpusReport, Progress, build_corpus
 from xlt_engine.engine.corpus.pool import run_tasks
+from xlt_engine.engine.storage.run_folder import RunDir
 
 PIECE = 1 << 13
 OPEN: dict[str, Any] = {"language_check": False, "min_chars": 1, "max_chars": 10_000, "cap": 100_000}
@@ -355,6 +356,21 @@ def test_up_to_date(german: Any, tmp_path: Path) -> None:
     assert build_corpus(given, workers=1, piece=PIECE).made
     first.path.write_text("{}", encoding="utf-8")
     assert build_corpus(given, workers=1, piece=PIECE).made
+
+
+def test_work_left_by_a_run_that_was_killed_at_its_end(german: Any, tmp_path: Path) -> None:
+    """Killed while it deleted its pieces: the same command deletes the rest, and leaves them to whoever holds them."""
+    out = tmp_path / "out.txt"
+    settings = config(german, out, "target_xml", cap=30)
+    build_corpus(settings, workers=1, piece=PIECE)
+    names = sorted(path.name for path in tmp_path.iterdir())
+    settings.work.mkdir()
+    (settings.work / "piece-00000.bin").write_bytes(b"half")
+    with RunDir(settings.work):
+        assert not build_corpus(settings, workers=1, piece=PIECE).made
+        assert settings.work.exists()
+    assert not build_corpus(settings, workers=1, piece=PIECE).made
+    assert sorted(path.name for path in tmp_path.iterdir()) == names
 
 
 def test_evaluation_sentences_are_left_out(german: Any, tmp_path: Path) -> None:
