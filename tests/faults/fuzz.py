@@ -170,7 +170,7 @@ def _read(name: str, task: str, file: str, **options: Any) -> Callable[[Path], A
 
 
 @cache
-def _models() -> Path:
+def models() -> Path:
     """A folder with a small model, its tokenizer, a store, a checkpoint and soft labels; made once in a process."""
     import numpy as np
     import torch
@@ -197,7 +197,7 @@ def _models() -> Path:
 
 def _in_folder(name: str, part: str, file: str, read: Callable[[Path], Any], mutate: Any = mutated) -> Target:
     """A file among others: the mutated one is put in the place of the good one."""
-    place = _models() / part
+    place = models() / part
 
     def look(folder: Path) -> Any:
         whole = folder / "whole"
@@ -235,7 +235,7 @@ def _predict(folder: Path) -> None:
     from xlt_engine.engine import predict_file
 
     (folder / "out").unlink(missing_ok=True)
-    predict_file(_models() / "model", folder / "input", folder / "out", device="cpu")
+    predict_file(models() / "model", folder / "input", folder / "out", device="cpu")
 
 
 def _json(name: str) -> Callable[[Path], Any]:
@@ -346,7 +346,7 @@ def targets() -> dict[str, Callable[[], Target]]:
         "checkpoint-manifest": lambda: _in_folder(
             "checkpoint-manifest", "checkpoint", f"step-00000007/{CHECKPOINT[1]}", _checkpoint, json_mutated
         ),
-        "soft-labels": lambda: Target("soft-labels", [(_models() / "soft").read_bytes()], _soft),
+        "soft-labels": lambda: Target("soft-labels", [(models() / "soft").read_bytes()], _soft),
         "stage": lambda: Target("stage", [STAGE], _json("input"), json_mutated),
         "predict": lambda: Target("predict", [b"Anna wohnt in K\xc3\xb6ln .\nPaul sagt\n"], _predict),
     }
