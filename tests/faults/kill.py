@@ -39,6 +39,11 @@ def plain(folder: Path) -> Command:
     return ["run", str(starts.write_tiny(folder)), *starts.SHORT]
 
 
+def shards(folder: Path) -> Command:
+    """As `plain`, in processes whose stages share what they do not train: so small weights are not worth it."""
+    return plain(folder)
+
+
 def classification(folder: Path) -> Command:
     recipe = starts.write_tiny(folder, "classification")
     return ["run", str(recipe), *starts.SHORT, *_set(["training.keep=best", "selftrain.target_filter=none"])]
@@ -84,7 +89,7 @@ def _set(values: list[str]) -> list[str]:
 
 
 CASES: dict[str, Callable[[Path], Command]] = {
-    case.__name__: case for case in (plain, classification, options, cotrain, contrastive, ablation, corpus)
+    case.__name__: case for case in (plain, shards, classification, options, cotrain, contrastive, ablation, corpus)
 }
 
 
@@ -148,7 +153,11 @@ class Case:
         names: list[str] = []
 
         def work() -> int:
+            import xlt_engine.model.folder
+
             calls.watch(place, hook)
+            if self.name == "shards":
+                xlt_engine.model.folder.WORTH_SHARING = 1
             code = starts.command([*self.command, *where, "--quiet"])
             if log is not None:
                 log.write_text("\n".join(names), encoding="utf-8")
