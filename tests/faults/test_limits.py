@@ -79,14 +79,19 @@ def children(parent: int) -> set[int]:
     return below.union(*(children(pid) for pid in below))
 
 
-def test_no_orphans(start: Starts, tmp_path: Path) -> None:
+@pytest.mark.parametrize("case", ["corpus", "ablation"])
+def test_no_orphans(start: Starts, tmp_path: Path, case: str) -> None:
     """Row 13: the parent is killed; its workers see that and end."""
     from kill import CASES
 
-    command = CASES["corpus"](tmp_path / "data")
-    with open(tmp_path / "data" / "raw.de.txt", "a", encoding="utf-8") as text:
-        text.write("Der Minister besuchte Paris und sprach dort sehr lange mit vielen Leuten.\n" * 400_000)
-    run = start(*command, "--out", tmp_path / "de.txt", "--workers", "2")
+    command = CASES[case](tmp_path / "data")
+    if case == "corpus":
+        with open(tmp_path / "data" / "raw.de.txt", "a", encoding="utf-8") as text:
+            text.write("Der Minister besuchte Paris und sprach dort sehr lange mit vielen Leuten.\n" * 400_000)
+        options = ["--out", str(tmp_path / "de.txt"), "--workers", "2"]
+    else:
+        options = ["--run-dir", str(tmp_path / "run"), "--jobs", "2", "--seeds", "0,1", "--set", "finetune.epochs=5000"]
+    run = start(*command, *options)
     workers = until(lambda: len(below := children(run.pid)) >= 2 and below, "two workers")
     os.kill(run.pid, signal.SIGKILL)
     assert run.wait() == -signal.SIGKILL
