@@ -281,6 +281,7 @@ def test_info_and_env(cli: Any, finished: Any) -> None:
 
 
 @pytest.mark.parametrize(("number", "step"), [(signal.SIGINT, 2), (signal.SIGTERM, 80)])
+@pytest.mark.fault(4)
 def test_a_signal_stops_a_run_that_then_goes_on(
     cli: Any, finished: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: signal.Signals, step: int
 ) -> None:
@@ -318,6 +319,7 @@ def test_a_signal_ends_other_commands_at_once(
     assert [path.name for path in tmp_path.iterdir()] == [".out.part"]  # which the same command goes on with
 
 
+@pytest.mark.fault(6)
 def test_signals_reach_a_process_and_a_second_one_ends_it(process: Any, finished: Any, tmp_path: Path) -> None:
     """The first signal comes while a stage trains; the second while its checkpoint is being written."""
     arguments = ("run", finished.files / "tiny.toml", "--run-dir", tmp_path, "--set", "finetune.epochs=500")

@@ -10,11 +10,13 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 from starts import PATIENCE
 
 KILLS = int(os.environ.get("XLT_KILLS", "20"))
 
 
+@pytest.mark.fault(1, 2, 3)
 def test_killed_at_a_system_call_and_started_again() -> None:
     command = [sys.executable, Path(__file__).parent / "kill.py", "--kills", str(KILLS), "--seed", "7"]
     if KILLS <= 20:

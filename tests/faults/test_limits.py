@@ -14,6 +14,7 @@ SIZES = ("100k", "400k", "800k", "1200k", "200m")
 NO_RIGHTS = 77
 
 
+@pytest.mark.fault(14)
 def test_a_disk_that_fills_up(start: Starts, alone: Alone, tmp_path: Path) -> None:
     """Row 14: a disk in memory, too small again and again, until there is room; the bits are those without all that."""
     disk, copy = tmp_path / "disk", tmp_path / "copy"
@@ -27,6 +28,7 @@ def test_a_disk_that_fills_up(start: Starts, alone: Alone, tmp_path: Path) -> No
     assert not list(copy.rglob(".tmp-*"))
 
 
+@pytest.mark.fault(18)
 def test_a_read_only_disk(start: Starts, alone: Alone, tmp_path: Path) -> None:
     """Row 18."""
     disk = tmp_path / "disk"
@@ -44,6 +46,7 @@ def test_a_read_only_disk(start: Starts, alone: Alone, tmp_path: Path) -> None:
         ("RLIMIT_NOFILE", 8, 5, "Too many open files"),
     ],
 )
+@pytest.mark.fault(15)
 def test_a_limit(start: Starts, alone: Alone, tmp_path: Path, name: str, value: int, code: int, words: str) -> None:
     """Row 15. Under a limit of the system; without it the same command goes on."""
     run = start(*alone.arguments(tmp_path), limit=[name, value])
@@ -55,6 +58,7 @@ def test_a_limit(start: Starts, alone: Alone, tmp_path: Path, name: str, value: 
     assert alone.differing(tmp_path) == []
 
 
+@pytest.mark.fault(50)
 def test_too_little_memory(start: Starts, alone: Alone, tmp_path: Path) -> None:
     """Row 50: a real limit of the address space, and an encoder that does not fit in."""
     large = ["--set", "model.new.num_layers=64", "--set", "model.new.intermediate_size=262144"]
@@ -80,6 +84,7 @@ def children(parent: int) -> set[int]:
 
 
 @pytest.mark.parametrize("case", ["corpus", "ablation"])
+@pytest.mark.fault(13)
 def test_no_orphans(start: Starts, tmp_path: Path, case: str) -> None:
     """Row 13: the parent is killed; its workers see that and end."""
     from kill import CASES

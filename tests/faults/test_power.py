@@ -8,11 +8,13 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 from starts import PATIENCE
 
 RUNS = int(os.environ.get("XLT_POWER", "0"))
 
 
+@pytest.mark.fault(28)
 def test_what_a_loss_of_power_leaves_serves() -> None:
     """Every state of a file, a folder and a checkpoint that are replaced; and, where asked for, some of a whole run."""
     command = [sys.executable, Path(__file__).parent / "power.py", "--parts", "--runs", str(RUNS)]

@@ -23,6 +23,7 @@ def goes_on(start: Starts, alone: Alone, place: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["SIGHUP", "SIGTERM"])
+@pytest.mark.fault(4)
 def test_a_signal_stops_with_a_checkpoint(start: Starts, alone: Alone, tmp_path: Path, name: str) -> None:
     """Rows 4 and 8."""
     number = getattr(signal, name)
@@ -34,6 +35,7 @@ def test_a_signal_stops_with_a_checkpoint(start: Starts, alone: Alone, tmp_path:
     goes_on(start, alone, tmp_path)
 
 
+@pytest.mark.fault(8)
 def test_nohup(start: Starts, alone: Alone, tmp_path: Path) -> None:
     """A hang-up that is ignored from the start stays ignored."""
     run = start(*alone.arguments(tmp_path), ignore=["SIGHUP"], fault="loop.loss:14:hup")
@@ -41,6 +43,7 @@ def test_nohup(start: Starts, alone: Alone, tmp_path: Path) -> None:
     assert alone.differing(tmp_path) == []
 
 
+@pytest.mark.fault(8)
 def test_a_closed_terminal(start: Starts, alone: Alone, tmp_path: Path) -> None:
     """Row 8. The window closes: a hang-up comes, and whatever is written from then on fails."""
     terminal, end = os.openpty()
@@ -56,6 +59,7 @@ def test_a_closed_terminal(start: Starts, alone: Alone, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("stream", "code"), [("closed", 0), ("pipe", 0)])
+@pytest.mark.fault(8)
 def test_lost_output_costs_no_run(start: Starts, alone: Alone, tmp_path: Path, stream: str, code: int) -> None:
     """Row 8. Nobody reads what a run says, from the beginning: it runs to its end, its files are all there."""
     run = start(*alone.arguments(tmp_path), streams=[stream])
@@ -64,6 +68,7 @@ def test_lost_output_costs_no_run(start: Starts, alone: Alone, tmp_path: Path, s
     assert alone.differing(tmp_path) == []
 
 
+@pytest.mark.fault(8)
 def test_a_full_stdout_is_said(start: Starts, alone: Alone) -> None:
     run = start(*alone.arguments(alone.folder), streams=["/dev/full", 1])
     assert run.wait() == 5
@@ -72,6 +77,7 @@ def test_a_full_stdout_is_said(start: Starts, alone: Alone) -> None:
     )
 
 
+@pytest.mark.fault(9)
 def test_stopped_and_continued(start: Starts, alone: Alone, tmp_path: Path) -> None:
     """Row 9."""
     run = start(*alone.arguments(tmp_path))
@@ -85,6 +91,7 @@ def test_stopped_and_continued(start: Starts, alone: Alone, tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGKILL, -9)])
+@pytest.mark.fault(6, 7, 46)
 def test_a_second_signal_or_a_kill_in_a_slow_save(
     start: Starts, alone: Alone, tmp_path: Path, number: int, code: int
 ) -> None:
@@ -99,6 +106,7 @@ def test_a_second_signal_or_a_kill_in_a_slow_save(
         goes_on(start, alone, tmp_path)
 
 
+@pytest.mark.fault(12)
 def test_a_clock_that_goes_back(start: Starts, alone: Alone, tmp_path: Path) -> None:
     """Row 12. By a day whenever somebody looks; and the run goes on from a checkpoint of the future."""
     run = start(*alone.arguments(tmp_path), clock=[86400.0], fault="loop.loss:14:kill")
@@ -120,6 +128,7 @@ main(sys.argv[1:])
 """
 
 
+@pytest.mark.fault(5)
 def test_signals_are_heard_before_anything_slow_is_loaded(alone: Alone, tmp_path: Path) -> None:
     """Row 5. The first library of those that take seconds finds the handlers set; a signal there stops the run."""
     run = subprocess.run(
@@ -135,6 +144,7 @@ def test_signals_are_heard_before_anything_slow_is_loaded(alone: Alone, tmp_path
 
 
 @pytest.mark.parametrize("point", ["rundir.locked", "publish.synced", "checkpoint.hashed"])
+@pytest.mark.fault(5)
 def test_a_signal_anywhere_is_a_clean_stop(start: Starts, alone: Alone, tmp_path: Path, point: str) -> None:
     """Row 5: while files are read and stores built, while labels and reports are written."""
     run = start(*alone.arguments(tmp_path), fault=f"{point}:1:term")

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
 from starts import Alone, Starts
 
 
+@pytest.mark.fault(24)
 def test_no_network_no_pickle_no_program(start: Starts, alone: Alone, tmp_path: Path) -> None:
     log = tmp_path / "tried"
     run = tmp_path / "run"

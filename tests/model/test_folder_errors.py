@@ -46,6 +46,7 @@ def test_a_second_copy_must_be_equal(masked, folder, alias, first, edit, same):
         load_masked_lm(folder)
 
 
+@pytest.mark.fault(37)
 def test_each_tensor_dropped_in_turn(folder):
     tensors = load_file(folder / "model.safetensors")
     for name in tensors:
@@ -56,6 +57,7 @@ def test_each_tensor_dropped_in_turn(folder):
         assert str(caught.value).splitlines()[1:] == ["  " + missing]
 
 
+@pytest.mark.fault(37)
 def test_each_tensor_reshaped_in_turn(folder):
     tensors = load_file(folder / "model.safetensors")
     for name, value in tensors.items():
@@ -131,6 +133,7 @@ class Trap:
         return open, (self.path, "w")
 
 
+@pytest.mark.fault(24)
 def test_pickles_are_refused_and_not_run(folder, tmp_path):
     mark = tmp_path / "touched"
     (folder / "model.safetensors").unlink()
@@ -141,6 +144,7 @@ def test_pickles_are_refused_and_not_run(folder, tmp_path):
 
 
 @pytest.mark.parametrize("escape", ["../outside.safetensors", "absolute", "sub/../../outside.safetensors"])
+@pytest.mark.fault(25)
 def test_index_that_leads_out_of_the_folder(folder, tmp_path, escape, shard):
     shutil.copy(folder / "model.safetensors", tmp_path / "outside.safetensors")
     mapping = shard(folder)
@@ -152,6 +156,7 @@ def test_index_that_leads_out_of_the_folder(folder, tmp_path, escape, shard):
 
 
 @pytest.mark.parametrize("name", ["model.safetensors", "config.json", "part-1.safetensors"])
+@pytest.mark.fault(25)
 def test_links_that_lead_out_of_the_folder(folder, tmp_path, name, shard):
     if name.startswith("part"):
         shard(folder)
@@ -200,6 +205,7 @@ def test_xlt_json_that_is_not_valid(tiny, tmp_path, changes, message):
 
 
 @pytest.mark.parametrize("table", [{"0": "a", "2": "b"}, {"0": 1}, ["a"]])
+@pytest.mark.fault(38)
 def test_label_table_that_is_not_valid(tiny, tmp_path, table):
     save_model(TaskModel(Encoder(tiny), LinearHead(32, 4), "ner", LABELS), tmp_path)
     edit_json(tmp_path / "config.json", id2label=table)

@@ -61,6 +61,7 @@ def test_conll_2002_latin1_bio(path: Path) -> None:
     assert read_conll(write(path, text), scheme="bio")[1].labels == ("O", "B-LOC", "I-LOC")
 
 
+@pytest.mark.fault(29)
 def test_bytes_that_are_not_utf8(path: Path) -> None:
     """One line for the whole file, with the encoding that it looks like."""
     with pytest.raises(DataError) as caught:
@@ -69,6 +70,7 @@ def test_bytes_that_are_not_utf8(path: Path) -> None:
     assert str(caught.value) == f"{path}:2:2: byte 0xfc is not utf-8; {advice}"
 
 
+@pytest.mark.fault(29)
 def test_utf16(path: Path) -> None:
     with pytest.raises(DataError, match=r"train.conll:1:1: byte 0xff is not utf-8; it looks like utf-16: "):
         read_conll(write(path, "aĊ O\nb O\n".encode("utf-16")))
@@ -86,6 +88,7 @@ def test_utf16(path: Path) -> None:
         read_conll(path, encoding="utf-9")
 
 
+@pytest.mark.fault(30)
 def test_line_ends_and_other_breaks(path: Path) -> None:
     words = ["a\u2028b", "c\x0cd", "e\u0085f", "g\rh", "i\u00a0j", "k\u3000l", "\x1cm", '"', "'"]
     body = "".join(f"{w} O\n" for w in words)

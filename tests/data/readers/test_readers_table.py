@@ -50,6 +50,7 @@ def test_csv_round_trip(tmp_path: Path) -> None:
     ] == texts
 
 
+@pytest.mark.fault(31)
 def test_csv_errors(tmp_path: Path) -> None:
     path = write(tmp_path / "a.csv", 'text,label\na,x\n"b" c,x\nd,x\n"open,x\ne,x\n')
     with pytest.raises(DataError) as caught:
@@ -169,6 +170,7 @@ def test_jsonl_words_and_pairs(tmp_path: Path) -> None:
         ('{"words": ["a"], "tags": ["PER"]}', "unknown tag 'PER'"),
     ],
 )
+@pytest.mark.fault(33)
 def test_jsonl_errors(tmp_path: Path, row: str, what: str) -> None:
     path = json_lines(tmp_path / "a.jsonl", {"text": "fine"}, row, {"text": "fine"})
     with pytest.raises(DataError) as caught:

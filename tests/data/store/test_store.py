@@ -183,6 +183,7 @@ def test_same_content_same_bytes(tokenizer: Tokenizer, tmp_path: Path) -> None:
     assert first.content_hash == again.content_hash != other.content_hash
 
 
+@pytest.mark.fault(21)
 def test_damage_is_found(tokenizer: Tokenizer, tmp_path: Path) -> None:
     whole = build(sentences(0, 200), tokenizer, tmp_path / "s").folder
     names = sorted(os.listdir(whole))

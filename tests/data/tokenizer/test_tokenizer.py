@@ -184,6 +184,7 @@ def test_special_tokens_by_name(tokenizer: Tokenizer, tmp_path: Path) -> None:
     assert Tokenizer.from_folder(tmp_path).mask_id == tokenizer.mask_id
 
 
+@pytest.mark.fault(36)
 def test_largest_id_counts_not_the_number_of_entries() -> None:
     vocab = {"[PAD]": 0, "[UNK]": 1, "[CLS]": 2, "[SEP]": 3, "[MASK]": 4, "a": 900}
     inner = tokenizers.Tokenizer(models.WordPiece(vocab, unk_token="[UNK]"))
@@ -194,6 +195,7 @@ def test_largest_id_counts_not_the_number_of_entries() -> None:
         Tokenizer(inner)
 
 
+@pytest.mark.fault(36)
 def test_folders_that_cannot_be_used(tokenizer: Tokenizer, tmp_path: Path) -> None:
     with pytest.raises(ModelError, match="neither tokenizer.json nor vocab.txt"):
         Tokenizer.from_folder(tmp_path)
@@ -213,6 +215,7 @@ def test_folders_that_cannot_be_used(tokenizer: Tokenizer, tmp_path: Path) -> No
         Tokenizer.from_folder(tmp_path)
 
 
+@pytest.mark.fault(36)
 def test_a_panic_of_the_library_is_a_model_error(
     tokenizer: Tokenizer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

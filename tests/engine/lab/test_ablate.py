@@ -433,6 +433,7 @@ def test_some_rows_of_the_paper_are_one_stage() -> None:
     assert all(name in ROWS or name in OTHERS for table in PRINTED.values() for name in table)
 
 
+@pytest.mark.fault(13)
 def test_a_process_that_ends_by_itself_names_its_row() -> None:
     workers = Workers(1)
     (process,) = workers._members.values()

@@ -191,6 +191,7 @@ def test_general_text_that_is_missing(folder: Path) -> None:
     assert ["targets.0.general: is missing for de" in p.message for p in report.problems] == [True]
 
 
+@pytest.mark.fault(39)
 def test_test_text_in_training_is_reported_with_lines(folder: Path) -> None:
     # Sentence 5 of the file, on line 31, is "Bob sieht Oslo no105 ."; spaces do not count.
     (folder / "de.txt").write_text("Eve sieht Haus.\nx y z .\nBob sieht Oslo  no105.\n", "utf-8")

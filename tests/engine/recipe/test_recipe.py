@@ -176,12 +176,14 @@ def test_whole_numbers_are_floats_where_floats_are_meant(tmp_path: Path) -> None
         ("qqq = 3", "qqq", "the keys are count, on, ratio"),
     ],
 )
+@pytest.mark.fault(51)
 def test_each_fault_is_named(tmp_path: Path, line: str, key: str, message: str) -> None:
     [(where, found, said)] = failures(tmp_path, f"\n# comment\n{line}\n")
     assert (where, found) == ("recipe.toml:3", key)
     assert re.search(message, said)
 
 
+@pytest.mark.fault(51)
 def test_all_faults_come_at_once_with_their_lines(tmp_path: Path) -> None:
     text = """count = 0
 numbers = [

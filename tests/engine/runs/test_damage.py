@@ -97,6 +97,7 @@ def run(finished: dict[str, Any], tiny: Callable[..., Any]) -> Any:
     return finished["run"]
 
 
+@pytest.mark.fault(20, 21, 22)
 def test_nothing_is_silent(run: Any, finished: dict[str, Any]) -> None:
     expected, home, verdicts = finished["results"], run.folder / "run", dict[str, str]()
     for number, (path, damage) in enumerate(victims(home)):
@@ -127,6 +128,7 @@ def copied(run: Any, where: str) -> Path:
     return Path(run.folder / where)
 
 
+@pytest.mark.fault(20, 21, 22)
 def test_what_is_made_anew_and_what_stays(run: Any) -> None:
     """Lost weights cost their stage alone, lost scores no training; the warning stays in `stage.json`."""
     for name, made in (("model.safetensors", ("seed-0/de/btf",)), ("trace.json", ("seed-0/de/btf",))):

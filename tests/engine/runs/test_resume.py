@@ -230,6 +230,7 @@ def driver(recipe: Path, folder: Path, seed: int, kills: int, faults: bool) -> d
 
 
 @pytest.mark.parametrize(("task", "share"), [("ner", 0.5), ("classification", 0.5)])
+@pytest.mark.fault(1, 3)
 def test_stopped_runs_end_in_the_same_bits(tiny: Callable[[str], Any], task: str, share: float) -> None:
     """kill -9 and SIGTERM at random moments, kill -9 at every named point, and nothing to do when all is done."""
     run = tiny(task)
@@ -305,6 +306,7 @@ FROM_TEACHER = {"de/finetune"} | ROUNDS
         ("selftrain.rounds=2.5", {"de/soft3"}),
     ],
 )
+@pytest.mark.fault(26, 52)
 def test_plan_remakes_what_depends_on_a_value(tiny: Callable[[str], Any], override: str, expected: set[str]) -> None:
     """By the fingerprints alone, without training."""
     from xlt_engine.engine.plan import digest, fingerprint
@@ -321,6 +323,7 @@ def test_plan_remakes_what_depends_on_a_value(tiny: Callable[[str], Any], overri
     assert {s.removeprefix("seed-0/") for s, value in after.items() if before.get(s) != value} == expected
 
 
+@pytest.mark.fault(26)
 def test_changed_value_remakes_its_stages_only(tiny: Callable[[str], Any]) -> None:
     run = tiny("ner")
     assert {s.removeprefix("seed-0/") for s in run.run().done} == set(STAGES)

@@ -124,6 +124,7 @@ def test_modes_follow_the_umask(tmp_path: Path, mask: int) -> None:
 
 
 @pytest.mark.parametrize("step", [20, 10], ids=["next step", "same step again"])
+@pytest.mark.fault(2)
 def test_kill_anywhere_leaves_the_old_or_the_new(tmp_path: Path, step: int) -> None:
     found, number, code = [], 0, -1
     while code != 0:
@@ -164,6 +165,7 @@ def test_failure_anywhere_before_the_rename_leaves_the_old(
     assert number > 6
 
 
+@pytest.mark.fault(15)
 def test_a_file_size_limit_leaves_the_old(tmp_path: Path) -> None:
     save(tmp_path, 10)
 
@@ -200,6 +202,7 @@ def _mutations(data: bytes, count: int) -> Iterator[tuple[str, bytes]]:
 
 
 @pytest.mark.parametrize("name", ["tensors.safetensors", "meta.json", "manifest.json"])
+@pytest.mark.fault(20)
 def test_changed_bytes_are_never_loaded(tmp_path: Path, name: str) -> None:
     save(tmp_path, 10)
     path = save(tmp_path, 20) / name
@@ -217,6 +220,7 @@ def test_changed_bytes_are_never_loaded(tmp_path: Path, name: str) -> None:
     assert (load(tmp_path) or checkpoint).step == 20
 
 
+@pytest.mark.fault(20, 22)
 def test_prefixes_and_flipped_bits_of_the_manifest_are_refused(tmp_path: Path) -> None:
     path = save(tmp_path, 20) / "manifest.json"
     data = path.read_bytes()
@@ -230,6 +234,7 @@ def test_prefixes_and_flipped_bits_of_the_manifest_are_refused(tmp_path: Path) -
     assert checkpoint_problem(path.parent) is None
 
 
+@pytest.mark.fault(21)
 def test_missing_extra_and_linked_files(tmp_path: Path) -> None:
     good = save(tmp_path, 10)
     for name in ("tensors.safetensors", "meta.json", "manifest.json"):
@@ -265,6 +270,7 @@ def test_no_valid_checkpoint_is_reported(tmp_path: Path) -> None:
     assert load(tmp_path) is not None
 
 
+@pytest.mark.fault(17)
 def test_a_disk_that_fails_on_reading_is_not_a_bad_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     save(tmp_path, 10)
     monkeypatch.setenv(faults.VARIABLE, "checkpoint.read:1:eio")

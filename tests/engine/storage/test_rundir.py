@@ -65,6 +65,7 @@ def mode(path: Path) -> int:
 
 
 @pytest.mark.parametrize("mask", [0o022, 0o077, 0o002])
+@pytest.mark.fault(27)
 def test_modes_follow_the_umask(tmp_path: Path, umask: Callable[[int], Any], mask: int) -> None:
     umask(mask)
     files.atomic_write_text(tmp_path / "a.txt", "x")
@@ -163,6 +164,7 @@ def test_a_file_size_limit_is_a_storage_error(tmp_path: Path) -> None:
     assert (os.listdir(tmp_path), path.read_text()) == (["a"], "old")
 
 
+@pytest.mark.fault(19)
 def test_a_vanished_folder_is_a_storage_error_and_is_not_made_again(tmp_path: Path) -> None:
     with RunDir(tmp_path / "run") as run:
         for name in os.listdir(run.path):
@@ -207,6 +209,7 @@ def test_faults_count_passages(monkeypatch: pytest.MonkeyPatch) -> None:
     assert [faults.fault(point) for point in ("a.x", "b.x", "a.y", "a.x", "a.x")] == [False, False, False, True, False]
 
 
+@pytest.mark.fault(10)
 def test_the_second_process_is_told_who_holds_the_folder(tmp_path: Path) -> None:
     path = tmp_path / "run"
 
@@ -246,6 +249,7 @@ def test_a_killed_holder_leaves_no_lock_and_its_leftovers_are_swept(tmp_path: Pa
         assert [event["kind"] for event in run.events()] == ["started", "again"]
 
 
+@pytest.mark.fault(11)
 def test_a_file_system_without_locks_gets_an_owner_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def no_locks(*_: Any) -> None:
         raise OSError(errno.ENOLCK, "No locks available")
@@ -316,6 +320,7 @@ def test_events_are_lines_of_json(tmp_path: Path) -> None:
     assert abs(second["time"] - first["time"]) < 60
 
 
+@pytest.mark.fault(16)
 def test_a_full_disk_costs_the_log_one_warning(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with RunDir(tmp_path) as run:
         run.event("a")

@@ -367,6 +367,7 @@ def test_two_processes_equal_one_to_the_bit_where_each_has_one_part(worlds: Worl
 
 
 @pytest.mark.parametrize(("size", "kind"), [(2, "mlm"), (2, "hard"), (3, "soft")])
+@pytest.mark.fault(48)
 def test_more_parts_than_processes(worlds: Worlds, size: int, kind: str) -> None:
     assert compared(worlds, size, kind, STEPS) < 1e-6
 
@@ -499,6 +500,7 @@ MIDDLE = "loop.loss:21:{}"
 """In the second half of the fine-tuning of the baseline: after 6 steps of pre-training, in each of two processes."""
 
 
+@pytest.mark.fault(43)
 def test_killed_process_ends_the_run_and_the_same_command_goes_on(worlds: Worlds, alone: Path) -> None:
     arguments = command(alone, "killed", *CUT, "checkpoint.seconds=0")
     begun = time.monotonic()
@@ -516,6 +518,7 @@ def test_killed_process_ends_the_run_and_the_same_command_goes_on(worlds: Worlds
     assert status(alone, "killed")["state"] == "done"
 
 
+@pytest.mark.fault(43)
 def test_the_writer_is_killed(worlds: Worlds, alone: Path) -> None:
     """Once in a step, once while the other waits for what it writes."""
     arguments = command(alone, "headless", *CUT, "checkpoint.seconds=0")
@@ -527,6 +530,7 @@ def test_the_writer_is_killed(worlds: Worlds, alone: Path) -> None:
     same(alone / "alone", alone / "headless")
 
 
+@pytest.mark.fault(44)
 def test_process_that_hangs_is_lost_after_the_timeout(worlds: Worlds, alone: Path) -> None:
     arguments = command(alone, "hung", *CUT, "peer_timeout=10")
     first, second = worlds.start(2, "run", arguments=arguments, faults={1: MIDDLE.format("sleep")}, kill_after=0)
@@ -545,6 +549,7 @@ def test_error_of_another_process_is_told(worlds: Worlds, alone: Path) -> None:
     assert "process 1: RuntimeError: fault at loop.loss" in status(alone, "raised")["reason"]
 
 
+@pytest.mark.fault(45)
 def test_signal_to_one_process_stops_all_after_the_same_step(worlds: Worlds, alone: Path) -> None:
     for rank in (0, 1):
         name = f"signalled-{rank}"
@@ -559,6 +564,7 @@ def test_signal_to_one_process_stops_all_after_the_same_step(worlds: Worlds, alo
         same(alone / "alone", alone / name)
 
 
+@pytest.mark.fault(49)
 def test_run_of_two_processes_goes_on_with_one(worlds: Worlds, alone: Path) -> None:
     """With parts that the recipe fixes, in the same bits."""
     arguments = command(alone, "fewer", *CUT, "checkpoint.seconds=0")
@@ -599,6 +605,7 @@ def test_not_a_number_ends_all_with_the_same_error(worlds: Worlds, alone: Path) 
     assert status(alone, "nan")["exit_code"] == 7
 
 
+@pytest.mark.fault(47)
 def test_processes_with_other_settings_or_files_are_turned_away(worlds: Worlds, alone: Path) -> None:
     other = command(alone, "unlike", *CUT, "finetune.lr=0.5")
     ended = worlds.start(2, "run", arguments=command(alone, "unlike", *CUT), of_rank={1: {"arguments": other}})

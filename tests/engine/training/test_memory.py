@@ -315,6 +315,7 @@ def weights(run: Any, where: str) -> dict[str, str]:
     return {str(p.relative_to(folder)): sha256_file(p) for p in sorted(folder.glob("seed-*/**/*.safetensors"))}
 
 
+@pytest.mark.fault(50)
 def test_run_ends_with_8_and_goes_on(tiny: Callable[[str], Any], strike: Callable[[str], None]) -> None:
     """The message names the stage and the step; the status has the code; the same command goes on to the same bits."""
     run = tiny("ner")
