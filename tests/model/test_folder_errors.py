@@ -205,7 +205,6 @@ def test_xlt_json_that_is_not_valid(tiny, tmp_path, changes, message):
 
 
 @pytest.mark.parametrize("table", [{"0": "a", "2": "b"}, {"0": 1}, ["a"]])
-@pytest.mark.fault(38)
 def test_label_table_that_is_not_valid(tiny, tmp_path, table):
     save_model(TaskModel(Encoder(tiny), LinearHead(32, 4), "ner", LABELS), tmp_path)
     edit_json(tmp_path / "config.json", id2label=table)
