@@ -100,7 +100,7 @@ def _tables(path: Path) -> Iterator[Any]:
             )
         except FileNotFoundError as error:
             raise DataError(f"{file}: no such file; check the path") from error
-        except (OSError, pyarrow.ArrowException) as error:
+        except (OSError, ValueError, pyarrow.ArrowException) as error:
             raise DataError(f"{file}: pyarrow cannot read it: {error}; copy or download it again") from error
 
 
@@ -111,10 +111,11 @@ def _rows(path: str, tables: Sequence[Any]) -> Iterator[tuple[int, dict[str, Any
     for table in tables:
         try:
             for batch in table.iter_batches(ROWS) if hasattr(table, "iter_batches") else table:
+                batch.validate(full=True)  # what pyarrow does not do by itself: offsets may lead out of the memory
                 for row in batch.to_pylist():
                     number += 1
                     yield number, row
-        except (OSError, pyarrow.ArrowException) as error:
+        except (OSError, ValueError, pyarrow.ArrowException) as error:
             raise DataError(
                 f"{path}:{number + 1}: pyarrow cannot read it: {error}; copy or download it again"
             ) from error

@@ -23,6 +23,7 @@ LISTS = ("spans", "entities", "label", "labels", "annotations")
 ENTITY_COLUMNS = ("line", "start", "end", "label", "text", "score", "sentence")
 """Of a table of entities as `predict` writes it."""
 _BETWEEN = re.compile(r"[ \t\r\n,]*")
+_NUMBER = re.compile(r"[0-9]{1,18}")
 CUTS = ("error", "expand", "drop")
 _STARTS, _ENDS, _LABELS = ("start", "start_offset"), ("end", "end_offset"), ("label", "labels", "type")
 
@@ -279,7 +280,7 @@ def _brat(
         if not line.startswith("T"):
             counts["other annotations"] += bool(line.strip())
             continue
-        match = re.fullmatch(r"(\S+) (\d+) (\d+)", cells[1]) if len(cells) > 1 else None
+        match = re.fullmatch(r"(\S+) ([0-9]{1,18}) ([0-9]{1,18})", cells[1]) if len(cells) > 1 else None
         if match is None:
             what = f"{quoted(line)} is not an entity in one piece"
             problems.add(f"{path}:{number}", what, "write T1, a tab, 'TYPE START END', a tab, its text")
@@ -319,7 +320,7 @@ def _table(
     for number, line in lines:
         cells = line.split("\t")
         place = f"{path}:{number}"
-        if len(cells) != len(ENTITY_COLUMNS) or not (f"{cells[1]}{cells[2]}".isdecimal() or not any(cells[1:4])):
+        if len(cells) != len(ENTITY_COLUMNS) or not (all(map(_NUMBER.fullmatch, cells[1:3])) or not any(cells[1:4])):
             problems.add(place, f"not the columns {', '.join(ENTITY_COLUMNS)}", "give every row all of them")
             continue
         sentence = sentences.setdefault(cells[0], _Annotated(number, cells[6], []))

@@ -120,15 +120,19 @@ def _said(row: Mapping[str, Any], names: ReaderConfig, task: str, items: int, la
     values = [_listed(given, task), _listed(row.get("confidence"), task), _listed(row.get("probabilities"), task)]
     if any(value and len(value) != items for value in values) or not values[0]:
         raise ValueError(f"not one of {name!r}, confidence and probabilities for each of {items} {role}")
-    numbers = {label: i for i, label in enumerate(labels)}
-    if unknown := sorted({str(x) for x in values[0] if x not in (None, "_") and x not in numbers}):
+    numbers = {None: -1, "_": -1} | {label: i for i, label in enumerate(labels)}
+    if unknown := sorted({str(x) for x in values[0] if isinstance(x, list | dict) or x not in numbers}):
         raise ValueError(f"unknown label {listed(unknown, quoted)}")
-    classes = np.array([numbers.get(x, -1) for x in values[0]], dtype=np.int64)
+    classes = np.array([numbers[x] for x in values[0]], dtype=np.int64)
+    if not all(isinstance(x, int | float | None) for x in values[1]):
+        raise ValueError("a confidence is not a number")
     confidence = np.array([np.nan if x is None else x for x in values[1] or [None] * items], dtype=np.float32)
     if np.any((confidence < 0) | (confidence > 1)):
         raise ValueError("a confidence is not between 0 and 1")
     if not values[2]:
         return _Said(classes, confidence)
+    if not all(isinstance(one, dict) and all(isinstance(x, int | float) for x in one.values()) for one in values[2]):
+        raise ValueError("probabilities are not an object of a number for each label")
     table = np.array([[one.get(label, 0.0) for label in labels] for one in values[2]], dtype=np.float32)
     if np.any(table < 0) or np.any(abs(table.sum(axis=1) - 1) > _SUMS_TO):
         raise ValueError("the probabilities of the labels do not add up to 1")

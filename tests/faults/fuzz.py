@@ -2,7 +2,8 @@
 
 `python tests/faults/fuzz.py --inputs 1000000 conll` mutates the seeds of a target, from a seed of the generator, and
 prints a JSON object: inputs, those that were accepted, the slowest, and the kinds of findings with the first input of
-each, which is kept with `--keep FOLDER`. Without names it takes every target.
+each, which is kept with `--keep FOLDER`. Without names it takes every target. With `--grow 20000` it first looks which
+mutants reach a line of the package that none before has reached: these are mutated too, so that they lead further in.
 """
 
 from __future__ import annotations
@@ -161,6 +162,70 @@ unlabelled = ["de.txt"]
 [selftrain.alpha]
 rule = "fixed:0.2"
 """
+
+
+SPANS = (
+    '{"text": "Anna wohnt in Köln.", "spans": [{"start": 0, "end": 4, "label": "PER"}], "answer": "accept"}\n'
+    '{"text": "Paul sagt", "label": [[0, 4, "PER"]], "id": 7}\n'
+    '{"data": {"text": "Bonn"}, "annotations": [{"result": [{"value": {"start": 0, "end": 4, "labels": ["LOC"]}}]}]}\n'
+).encode()
+ENTITIES = (
+    b"line\tstart\tend\tlabel\ttext\tscore\tsentence\n1\t0\t4\tPER\tAnna\t0.9\tAnna wohnt\n"
+    b"2\t0\t4\tLOC\tBonn\t1\tBonn\n3\t\t\t\t\t\tnichts\n"
+)
+ANN = b"T1\tPER 0 4\tAnna\nT2\tLOC 14 18\tK\xc3\xb6ln\n#1\tNote T1\tx\nR1\tlives Arg1:T1 Arg2:T2\n"
+REVIEWS = (
+    b'<?xml version="1.0" encoding="UTF-8"?>\n<items>\n<item><text>ein &lt;gutes&gt; Buch &#252;ber</text><rating>4.0'
+    b"</rating><title>x</title></item>\n<item>\n<rating>1.0</rating><text><![CDATA[schlecht]]></text></item>\n</items>\n"
+)
+MARC = (
+    b'{"review_body": "gut", "stars": "5", "language": "de"}\n{"review_body": "so so", "stars": 3, "language": "de"}\n'
+)
+OUTSIDE = (
+    b'{"words": ["Anna", "wohnt"], "tags": ["B-PER", "O"], "confidence": [0.9, 0.8]}\n'
+    b'{"text": "Paul sagt", "tags": ["B-PER", "O"], "probabilities": [{"O": 0.1, "B-PER": 0.9}, {"O": 1.0}]}\n'
+)
+
+
+def _arrow(suffix: str) -> Target:
+    import io
+
+    import pyarrow as pa
+    import pyarrow.parquet
+
+    rows = [{"text": "ein Buch", "label": 1, "words": ["ein", "Buch"]}, {"text": "zwei", "label": 0, "words": ["zwei"]}]
+    table, out = pa.Table.from_pylist(rows), io.BytesIO()
+    if suffix == "parquet":
+        pyarrow.parquet.write_table(table, out)
+    else:
+        with pa.ipc.new_stream(out, table.schema) as stream:
+            stream.write_table(table)
+    return Target(suffix, [out.getvalue()], _read("arrow", "classification", f"input.{suffix}", tag_names=["a", "b"]))
+
+
+def _brat(folder: Path) -> Any:
+    (folder / "input.txt").write_text("Anna wohnt in Köln\n", encoding="utf-8")
+    return _read("spans", "ner", "input.ann")(folder)
+
+
+def _sniff(suffix: str) -> Callable[[Path], Any]:
+    """What `init` makes of a file of which nothing is known."""
+    from xlt_engine.engine.preflight.sniff import read_sample, sniff
+
+    def read(folder: Path) -> Any:
+        facts = sniff(folder / f"input{suffix}")
+        return read_sample(facts, facts.task or "text", facts.options)
+
+    return read
+
+
+def _outside(folder: Path) -> Any:
+    from xlt_engine.engine.recipe.config import RunConfig, SourceConfig, TargetConfig
+    from xlt_engine.engine.stages.outside import read_outside
+
+    target = TargetConfig(language="de", unlabelled=(), pseudo_labels=folder / "input")
+    config = RunConfig(name="x", task="ner", sources=(SourceConfig(language="en"),), targets=(target,))
+    return read_outside(config, target, ("O", "B-PER", "I-PER"))
 
 
 def _read(name: str, task: str, file: str, **options: Any) -> Callable[[Path], Any]:
@@ -325,6 +390,17 @@ def targets() -> dict[str, Callable[[], Target]]:
         "jsonl-words": lambda: Target("jsonl-words", [WORDS], ner("jsonl")),
         "text": lambda: Target("text", [CONLL, LINES], _read("text", "text", "input")),
         "xnli": lambda: Target("xnli", [XNLI], classes("xnli", language="de")),
+        "spans": lambda: Target("spans", [SPANS], ner("spans")),
+        "entities": lambda: Target("entities", [ENTITIES], ner("spans", cut_spans="drop")),
+        "brat": lambda: Target("brat", [ANN], _brat),
+        "webis-cls": lambda: Target("webis-cls", [REVIEWS], classes("webis-cls")),
+        "marc": lambda: Target("marc", [MARC], classes("marc", language="de")),
+        "parquet": lambda: _arrow("parquet"),
+        "arrow": lambda: _arrow("arrow"),
+        "sniff": lambda: Target("sniff", [CONLL, TABLE, CSV, LINES, WORDS, SPANS], _sniff("")),
+        "sniff-csv": lambda: Target("sniff-csv", [CSV, b"1,ein Buch,pos\n2,zwei,neg\n"], _sniff(".csv")),
+        "sniff-jsonl": lambda: Target("sniff-jsonl", [LINES, WORDS, SPANS], _sniff(".jsonl")),
+        "outside": lambda: Target("outside", [OUTSIDE], _outside),
         "gz": lambda: Target("gz", [gzip.compress(CONLL)], _read("conll", "ner", "input.gz")),
         "xz": lambda: Target("xz", [lzma.compress(CONLL)], _read("conll", "ner", "input.xz")),
         "bz2": lambda: Target("bz2", [bz2.compress(CONLL)], _read("conll", "ner", "input.bz2")),
@@ -355,22 +431,57 @@ def targets() -> dict[str, Callable[[], Target]]:
 
 CHECKPOINT = ("tensors.safetensors", "manifest.json")
 STAGE = b'{"stage": "seed-0/de/hard1", "hashes": {"model.safetensors": "ab"}, "seconds": 1.5, "sha256": "00"}'
-SUFFIXES = {"gz": ".gz", "xz": ".xz", "bz2": ".bz2", "recipe": ".toml"}
+SUFFIXES = {"gz": ".gz", "xz": ".xz", "bz2": ".bz2", "recipe": ".toml", "brat": ".ann", "parquet": ".parquet"}
+SUFFIXES |= {"arrow": ".arrow", "sniff-csv": ".csv", "sniff-jsonl": ".jsonl"}
+LARGEST_SEED = 1 << 14
 
 
-def fuzz(name: str, inputs: int, seed: int, keep: Path | None = None) -> dict[str, Any]:
-    """Reads so many mutated files."""
+def grow(name: str, target: Target, inputs: int, draw: random.Random) -> None:
+    """Adds to the seeds of a target the mutants that reach lines of the package which none before has reached."""
+    import xlt_engine
+
+    root = str(Path(xlt_engine.__file__).parent)
+    reached: set[tuple[Any, int]] = set()
+    fresh = False
+
+    def line(frame: Any, event: str, _: Any) -> Any:
+        nonlocal fresh
+        if (key := (frame.f_code, frame.f_lineno)) not in reached:
+            reached.add(key)
+            fresh = True
+        return line
+
+    def call(frame: Any, event: str, _: Any) -> Any:
+        return line(frame, event, _) if frame.f_code.co_filename.startswith(root) else None
+
+    with tempfile.TemporaryDirectory() as place:
+        for number in range(-len(target.seeds), inputs):
+            data = target.seeds[number] if number < 0 else target.mutate(draw.choice(target.seeds), draw)
+            (Path(place) / f"input{SUFFIXES.get(name, '')}").write_bytes(data)
+            fresh = False
+            sys.settrace(call)
+            with suppress(Exception):
+                target.read(Path(place))
+            sys.settrace(None)
+            if fresh and number >= 0 and len(data) <= LARGEST_SEED:
+                target.seeds.append(data)
+
+
+def fuzz(name: str, inputs: int, seed: int, keep: Path | None = None, grown: int = 0) -> dict[str, Any]:
+    """Reads so many mutated files, after `grown` by which the seeds grow."""
     from xlt_engine import XltError
 
     warnings.simplefilter("ignore")
     target, draw = targets()[name](), random.Random(f"{name} {seed}")
+    good = len(target.seeds)
+    grow(name, target, grown, draw)
     kinds: dict[str, Any] = {}
     accepted, slowest = 0, 0.0
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place)
-        for number in range(-len(target.seeds), inputs):
+        for number in range(-good, inputs):
             # The good files themselves first: they must be read.
-            data = target.seeds[number] if number < 0 else target.mutate(draw.choice(target.seeds), draw)
+            data = target.seeds[number + good] if number < 0 else target.mutate(draw.choice(target.seeds), draw)
             (folder / f"input{SUFFIXES.get(name, '')}").write_bytes(data)
             began = time.process_time()
             try:
@@ -389,7 +500,8 @@ def fuzz(name: str, inputs: int, seed: int, keep: Path | None = None) -> dict[st
                     (keep / f"{name}-{number}").write_bytes(data)
             finally:
                 slowest = max(slowest, time.process_time() - began)
-    return {"inputs": inputs, "accepted": accepted - len(target.seeds), "slowest": round(slowest, 2), "findings": kinds}
+    outcome = {"inputs": inputs, "seeds": len(target.seeds), "accepted": accepted - good}
+    return {**outcome, "slowest": round(slowest, 2), "findings": kinds}
 
 
 def main() -> None:
@@ -397,11 +509,12 @@ def main() -> None:
     parser.add_argument("targets", nargs="*", metavar="TARGET", help=", ".join(targets()))
     parser.add_argument("--inputs", type=int, default=100)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--grow", type=int, default=0)
     parser.add_argument("--keep", type=Path)
     given = parser.parse_args()
     outcome = {}
     for name in given.targets or targets():
-        outcome[name] = fuzz(name, given.inputs, given.seed, given.keep)
+        outcome[name] = fuzz(name, given.inputs, given.seed, given.keep, given.grow)
         sys.stderr.write(f"{name}: {json.dumps(outcome[name])}\n")
     sys.stdout.write(json.dumps(outcome, indent=1) + "\n")
     sys.exit(1 if any(values["findings"] for values in outcome.values()) else 0)

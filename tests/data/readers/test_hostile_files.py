@@ -10,6 +10,7 @@ import random
 import subprocess
 import sys
 import time
+from array import array
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -206,3 +207,32 @@ def test_the_limits_are_those_that_the_pages_name() -> None:
     page = (Path(__file__).resolve().parents[3] / "docs" / "data-formats.md").read_text("utf-8")
     assert f"{lines_module.LONGEST_LINE >> 20} MiB" in page
     assert f"{packed._RATIO} times" in page
+
+
+@pytest.mark.parametrize(
+    "cells", ["0\t", "\t4", "²\t4", "0\t" + "9" * 5000], ids=["no end", "no start", "two", "digits"]
+)
+def test_places_of_entities_that_are_no_numbers(tmp_path: Path, cells: str) -> None:
+    table, brat = tmp_path / "a.tsv", tmp_path / "b.ann"
+    table.write_text("line\tstart\tend\tlabel\ttext\tscore\tsentence\n1\t" + cells + "\tPER\tAnna\t1\tAnna\n", "utf-8")
+    assert f"{table}:2: not the columns line, start, end" in refused(table, "ner", format="spans")
+    brat.with_suffix(".txt").write_text("Anna\n", "utf-8")
+    brat.write_text("T1\tPER " + cells.replace("\t", " ") + "\tAnna\n", "utf-8")
+    assert f"{brat}:1:" in refused(brat, "ner")
+
+
+def test_arrow_files_whose_offsets_or_names_are_wrong(tmp_path: Path) -> None:
+    """Which pyarrow follows out of the memory, or decodes, unless it is asked to look first."""
+    pyarrow = pytest.importorskip("pyarrow")
+    parquet = pytest.importorskip("pyarrow.parquet")
+    data = pyarrow.Table.from_pylist([{"text": "Buch"}, {"text": "gut"}])
+    stream, file = tmp_path / "a.arrow", tmp_path / "a.parquet"
+    with pyarrow.ipc.new_stream(stream, data.schema) as out:
+        out.write_table(data)
+    written, offsets = stream.read_bytes(), array("i", [0, 4, 7]).tobytes()
+    assert written.count(offsets) == 1
+    stream.write_bytes(written.replace(offsets, array("i", [0, 4, 1 << 30]).tobytes()))
+    assert f"{stream}:1: pyarrow cannot read it" in refused(stream)
+    parquet.write_table(data, file)
+    file.write_bytes(file.read_bytes().replace(b"text", b"t\xf4xt"))
+    assert f"{file}: pyarrow cannot read it" in refused(file)
