@@ -30,7 +30,8 @@ import starts
 ALL_SUBSETS = 6
 """With more names or files in doubt than that, a draw of their subsets."""
 Op = tuple[str, str, str]
-"""A call: name, path, and where it goes, or the hash of the bytes that a synchronisation has put on the disk."""
+"""A call: name, path, and where it goes, the size after a write, or the hash of the bytes that a synchronisation has
+put on the disk."""
 
 
 def record(folder: Path, blobs: Path, work: Callable[[], int]) -> tuple[list[Op], int]:
@@ -51,6 +52,8 @@ def record(folder: Path, blobs: Path, work: Callable[[], int]) -> tuple[list[Op]
         path, _, other = target.partition("\0")
         if name == "fsync" and not os.path.isdir(path):
             other = keep(path)
+        if name == "write":
+            other = str(os.path.getsize(path)) if os.path.exists(path) else ""
         ops.append((name, path, other))
         return result
 
@@ -67,10 +70,11 @@ def record(folder: Path, blobs: Path, work: Callable[[], int]) -> tuple[list[Op]
 
 @dataclass(eq=False)
 class File:
-    """A file: the bytes that are on the disk, those that will be next, and whether there are new ones."""
+    """A file: the bytes on the disk, those that will be next, how many of them are written, and whether any are new."""
 
     synced: str = ""
     coming: str = ""
+    written: int | None = None
     dirty: bool = True
 
 
@@ -140,7 +144,8 @@ class Disk:
         elif name in ("unlink", "rmdir"):
             self._change([(*self._place(path), None)])
         elif name in ("write", "ftruncate"):
-            self.node(path).dirty = True
+            node = self.node(path)
+            node.dirty, node.written = True, int(other) if other else None
         elif name == "fsync" and isinstance(node := self.node(path), Folder):
             for change in [c for c in self.pending if any(folder is node for folder, _, _ in c.parts)]:
                 change.apply("synced")
@@ -202,7 +207,9 @@ class Disk:
                 tree[f"{prefix}{name}/"] = ("", 1.0)
                 self._walk(node, f"{prefix}{name}/", tree, draw)
             elif node.dirty and (coming := node.coming):
-                tree[prefix + name] = draw.choice([(node.synced, 1.0), (coming, 0.5), (coming, 1.0)])
+                size = (self.blobs / coming).stat().st_size
+                share = 1.0 if node.written is None or not size else min(1.0, node.written / size)
+                tree[prefix + name] = draw.choice([(node.synced, 1.0), (coming, share / 2), (coming, share)])
             else:
                 tree[prefix + name] = (node.synced, 1.0)
 
