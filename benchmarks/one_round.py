@@ -23,13 +23,10 @@ from xlt_engine.engine import load_recipe, run
 SOFT, ALPHA = "selftrain.soft", "selftrain.alpha"
 ENTITIES = (f'{ALPHA}.items="entities"', f"{ALPHA}.min_share=0.5")
 FITTED = ('selftrain.restore="finetuned"',)
-BOTH = (f'{SOFT}.sides="both"',)
 VARIANTS: dict[str, tuple[float, tuple[str, ...]]] = {
     "the recipe": (1, ()),
     "half the soft epochs": (0.5, ()),
     "twice the soft epochs": (2, ()),
-    "source text too": (1, BOTH),
-    "source text too, half the soft epochs": (0.5, BOTH),
     "from the fine-tuned encoder": (1, FITTED),
     "from the fine-tuned encoder, half the soft epochs": (0.5, FITTED),
     "alpha from entities, half of them at least": (1, ENTITIES),

@@ -22,22 +22,10 @@ from ..training.objectives import SoftLabels
 from .against_teacher import SAMPLE, against_teacher
 from .context import Context
 from .kind import StageKind, StageRun, Training, Work, register_kind
-from .mixture import labelled_examples
 from .models import new_task_model, warn_of_unseen
 from .outside import outside_digests, outside_notes
 from .pool import load_pool, pool_store, pool_tokens, target_examples
-from .teachers import (
-    Side,
-    count_teachers,
-    own_teachers,
-    teach,
-    teacher_digests,
-    teacher_stores,
-    teachers_name,
-    text_of_side,
-)
-
-SOFT_LABELS_OF: dict[Side, str] = {"target": SOFT_LABELS, "source": "soft_labels.source.safetensors"}
+from .teachers import count_teachers, own_teachers, teach, teacher_digests, teacher_stores, teachers_name
 
 
 class Soft(StageKind):
@@ -55,46 +43,35 @@ class Soft(StageKind):
 
     def build(self, run: StageRun) -> Training:
         context, stage, table = run.context, run.stage, run.context.config.selftrain.soft
-        model, pool = fresh_student(context, stage), load_pool(context, stage)
-        parts = [_part(run, "target", pool.target)]
-        if table.sides == "both":
-            parts.append(_part(run, "source", pool.source))
-        batches = run.task_batches(parts)
+        model = fresh_student(context, stage)
+        text, labels = _labelled_text(run, load_pool(context, stage).target)
+        batches = run.task_batches([text])
         context.warn(
             single_voter(context.config.selftrain.voters), slow_learning_rate(table.head_lr or table.lr, len(batches))
         )
         context.warn(one_teacher(table.teachers, len(own_teachers(stage))))
-        count = len(parts[0].examples)
+        count = len(text.examples)
         notes: dict[str, Any] = {"examples": count, "voters": model.head.num_voters}
-        if len(parts) > 1:
-            notes["source_examples"] = len(parts[1].examples)
         if (teachers := count_teachers(context, stage)) > 1:
             notes["teachers"] = teachers
         notes |= outside_notes(context, stage)
         objective = SoftLabels(table.loss, table.temperature, table.combine)
-        text, soft_targets = parts[0], parts[0].soft_targets
-        assert soft_targets is not None
         return Training(
             model,
             batches,
             objective,
             notes,
             lambda trace: f"{count} examples with soft labels",
-            lambda trace: against_teacher(run, model, text.view, text.examples, soft_targets.argmax(axis=-1)),
+            lambda trace: against_teacher(run, model, text.view, text.examples, labels.argmax(axis=-1)),
         )
 
     def work(self, context: Context, stage: Stage) -> Work:
-        table = context.config.selftrain
-        source, both = context.data.source_train, table.soft.sides == "both"
-        parts = [target_examples(context, stage)] + ([(source, labelled_examples(source))] if both else [])
-        dropped = table.abandoned == "drop" or (both and table.source_filter != "none")
-        return task_work(stage, parts, at_most=stage.round > 1 and dropped)
+        dropped = stage.round > 1 and context.config.selftrain.abandoned == "drop"
+        return task_work(stage, [target_examples(context, stage)], at_most=dropped)
 
     def reads(self, context: Context, stage: Stage) -> list[int]:
-        tokens = pool_tokens(context, stage)
-        if context.config.selftrain.soft.sides == "both":
-            tokens += int(context.data.source_train.offsets[-1])
-        return [tokens] * count_teachers(context, stage) + [pool_tokens(context, stage, SAMPLE)]
+        labelled = [pool_tokens(context, stage)] * count_teachers(context, stage)
+        return [*labelled, pool_tokens(context, stage, SAMPLE)]
 
 
 def fresh_student(context: Context, stage: Stage) -> TaskModel:
@@ -120,27 +97,27 @@ def task_work(
     return Work(lengths, batches, [max(sizes)] * len(sizes) if balance == "up" else sizes, at_most)
 
 
-def _part(run: StageRun, side: Side, chosen: np.ndarray) -> Part:
-    """The chosen examples of the target's or the source's text, with what the teacher says of them."""
+def _labelled_text(run: StageRun, chosen: np.ndarray) -> tuple[Part, np.ndarray]:
+    """The chosen examples of the target's text, and the teacher's soft labels of its items, float32 [items, C]."""
     context, stage = run.context, run.stage
-    store = text_of_side(context.data, stage, side)
+    store = pool_store(context, stage)
     view = ItemView(store, context.config.selftrain.soft.positions if store.task == "ner" else "first")
-    warn_of_unseen(context, store, side, str(stage.pair) if side == "target" else context.config.source.language)
-    targets = _targets(context, stage, view, side, chosen, run.folder / SOFT_LABELS_OF[side])
-    return Part(view, chosen[np.diff(view.offsets)[chosen] > 0], soft_targets=targets)
+    warn_of_unseen(context, store, "target", str(stage.pair))
+    labels = _soft_labels(context, stage, view, chosen, run.folder / SOFT_LABELS)
+    return Part(view, chosen[np.diff(view.offsets)[chosen] > 0], soft_targets=labels), labels
 
 
-def _targets(context: Context, stage: Stage, view: ItemView, side: Side, chosen: np.ndarray, path: Path) -> np.ndarray:
+def _soft_labels(context: Context, stage: Stage, view: ItemView, chosen: np.ndarray, path: Path) -> np.ndarray:
     """Teacher outputs for every item of the chosen examples, computed once per round in evaluation mode, and stored."""
     name, items = teachers_name(context, stage), int(view.offsets[-1])
     problem = context.processes.rank_zero_only(lambda: soft_label_problem(path, items, name))
     if problem is not None:
         if problem != MISSING:
             context.warn(damaged(path, problem))
-        context.progress.note(f"{stage.id}: the teacher labels {len(chosen)} {side} examples")
+        context.progress.note(f"{stage.id}: the teacher labels {len(chosen)} target examples")
         table = context.config.selftrain.soft
         labels = partial(teacher_targets, loss=table.loss, target=table.target)
-        data = packed_soft_labels(teach(context, stage, view, side, chosen, labels), name)
+        data = packed_soft_labels(teach(context, stage, view, chosen, labels), name)
         context.processes.rank_zero_only(lambda: atomic_write_bytes(path, data))
     return read_soft_labels(context.processes.visible(path))
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 import torch
@@ -26,8 +25,6 @@ from ..storage.stage_files import refuse_changed
 from .context import Context
 from .datasets import Datasets
 from .outside import outside_digests, outside_labels
-
-Side = Literal["target", "source"]
 
 
 @dataclass(frozen=True)
@@ -108,20 +105,11 @@ def folder_teachers(context: Context) -> list[FolderTeacher]:
 
 def teacher_stores(context: Context, stage: Stage) -> dict[str, TokenStore]:
     """By role, the text as the tokenizers of a soft stage's folders see it, where these are others."""
-    sides: tuple[Side, ...] = ("target", "source") if context.config.selftrain.soft.sides == "both" else ("target",)
     return {
-        f"{side}.folder-{i}": text_of_side(teacher.data, stage, side)
+        f"target.folder-{i}": teacher.data.target_pool(*context.config.targets_of(stage.targets))
         for i, teacher in enumerate(folder_teachers(context))
         if teacher.data is not None
-        for side in sides
     }
-
-
-def text_of_side(data: Datasets, stage: Stage, side: Side) -> TokenStore:
-    """The text that teachers label: the unlabelled text of a stage's targets, or the source's training text."""
-    if side == "source":
-        return data.source_train
-    return data.target_pool(*data.config.targets_of(stage.targets))
 
 
 def teacher_digests(context: Context, stage: Stage) -> dict[str, str]:
@@ -159,13 +147,11 @@ def teachers_name(context: Context, stage: Stage) -> str:
     return " ".join([*names, *digests.values()])
 
 
-def teach(
-    context: Context, stage: Stage, view: ItemView, side: Side, pool: np.ndarray, labels: Reduction
-) -> np.ndarray:
+def teach(context: Context, stage: Stage, view: ItemView, pool: np.ndarray, labels: Reduction) -> np.ndarray:
     """The mean of what all teachers of a soft stage say, float32 [items, C]; each is loaded, asked, and dropped.
 
     Args:
-        view: the items of `text_of_side`.
+        view: the items of `pool_store`.
         pool: the examples to label.
         labels: what the student shall match, [K, C].
     """
@@ -178,9 +164,10 @@ def teach(
         average.add(predict_items(model, view, labels, pool, **context.passes).numpy(), weight)
     for teacher, weight in zip(folder_teachers(context), weights[len(roles) :], strict=True):
         context.progress.note(f"{stage.id}: {teacher.path} labels {len(pool)} examples")
-        values, known = _of_folder(context, stage, teacher, view, side, pool, labels)
+        values, known = _of_folder(context, stage, teacher, view, pool, labels)
         average.add(values, weight, known)
-    if side == "target" and (outside := outside_labels(context, stage)) is not None:
+    outside = outside_labels(context, stage)
+    if outside is not None:
         average.add(outside.probabilities, 1.0, outside.known)
     return average.result()
 
@@ -190,14 +177,13 @@ def _of_folder(
     stage: Stage,
     teacher: FolderTeacher,
     view: ItemView,
-    side: Side,
     pool: np.ndarray,
     labels: Reduction,
 ) -> tuple[np.ndarray, np.ndarray]:
     """What a folder's model says of the items of a view, float32 [items, C], and of which it says anything."""
     theirs = view
     if teacher.data is not None:
-        theirs = ItemView(text_of_side(teacher.data, stage, side))
+        theirs = ItemView(teacher.data.target_pool(*context.config.targets_of(stage.targets)))
     model = load_task_model(teacher.path).to(context.device)
     classes = torch.from_numpy(teacher.classes).to(context.device)
     values = predict_items(

@@ -23,6 +23,7 @@ REMOVED = {
     "selftrain.alpha.per_class": "leave it out, one alpha serves all classes",
     "selftrain.alpha.calibrate": "leave it out, confidences are taken as they are",
     'selftrain.source_filter = "agreed"': 'use "correct", or "none" to keep all source examples',
+    "selftrain.soft.sides": "leave it out, the teacher labels the text of the target; more epochs do as much",
     "selftrain.soft.stored": "leave it out, soft labels lie on the disk in fp32",
     "augment.code_switch.draw": "leave it out, the choice of words goes by the example",
     "augment.code_switch.induce_words": "leave it out, the 2,000 most frequent words are compared",
@@ -37,9 +38,10 @@ REMOVED = {
     "contrastive.semantic.batch_size": "use contrastive.batch_size, which holds for both phases",
 }
 """By key, or key and value; a key without a dot has gone from every table."""
+AFTER_0_2_0 = {"selftrain.soft.sides"}
 
 
 def removal(name: str) -> str | None:
     """The message about a key ("selftrain.outside"), or a key and its value, that has been removed; else None."""
     advice = REMOVED.get(name) or REMOVED.get(name.rpartition(".")[2])
-    return advice and f"removed in 0.2.0; see CHANGELOG.md: {advice}"
+    return advice and f"removed {'after' if name in AFTER_0_2_0 else 'in'} 0.2.0; see CHANGELOG.md: {advice}"

@@ -145,9 +145,6 @@ class SoftConfig(TaskConfig):
     temperature: float = option(1.0, "for kl and ce", above=0)
     combine: Literal["per-voter", "mean"] = option("per-voter", "a loss per voter, or one on their mean probability")
     target: Literal["mean", "vote-share"] = option("mean", "what a teacher with voters hands on")
-    sides: Literal["target", "both"] = option(
-        "target", "text that the teacher labels for the student: of the target alone, or of the source beside it"
-    )
     positions: Literal["first", "all"] = option("first", "tagging: first sub-token of each word, or all sub-tokens")
 
     def problems(self) -> Problems:

@@ -515,7 +515,8 @@ def test_removed_keys_name_the_changelog_and_what_to_do(tmp_path: Path, removed:
     key, _, value = removed.partition(" = ")
     table, _, name = (key if "." in key else f"selftrain.alpha.{key}").rpartition(".")
     text = f"# a recipe\n[{table}]\n{name} = {value or 0}\n"
-    told = f"removed in 0.2.0; see CHANGELOG.md: {REMOVED[removed]}"
+    when = "after" if removed == "selftrain.soft.sides" else "in"
+    told = f"removed {when} 0.2.0; see CHANGELOG.md: {REMOVED[removed]}"
     place = (f"{table}.{name}", told)
     assert ("recipe.toml:3", *place) in failures(tmp_path, text, cls=RunConfig)
     option = f"{table}.{name}={value or 0}"

@@ -209,25 +209,6 @@ def test_hard_starts_from_the_base(ner: Finished) -> None:
     assert (result.arrays("hard1")["target.label"] == ner.base.arrays("hard1")["target.label"]).all()
 
 
-def test_soft_labels_of_both_sides(ner: Finished) -> None:
-    """The teacher labels the source text too; from round 2 on what the filter left of it."""
-    result = ner.again('selftrain.soft.sides="both"', "selftrain.soft.epochs=4")
-    assert result.done == ["soft1", "hard1", "soft2", "hard2"]
-    store = result.store(labelled=True, count=24)
-    for stage, teacher in (("soft1", "finetune"), ("soft2", "hard1")):
-        logits = predict_logits(load_task_model(result.path(teacher)), ItemView(store))
-        expected = logits.double().softmax(dim=-1).mean(dim=0).numpy()
-        stored = load_file(result.path(stage) / "soft_labels.source.safetensors")["targets"]
-        kept = np.arange(24) if stage == "soft1" else np.flatnonzero(result.arrays("hard1")["source.keep"])
-        items = np.isin(np.repeat(np.arange(24), np.diff(store.item_offsets)), kept)
-        np.testing.assert_allclose(stored[items], expected[items], rtol=1e-5)
-        assert result.stage(stage)["source_examples"] == len(kept)
-        assert sum(result.trace(stage)["valid"]) == 4 * (
-            items.sum() + (result.soft_labels(stage) > 0).any(axis=1).sum()
-        )
-    assert 0 < len(kept) < 24
-
-
 def own_alpha(result: Result, labeller: str, store: TokenStore, examples: np.ndarray) -> float:
     """Eq. 3 and the largest second difference, from the voters' logits on some examples, in numpy."""
     logits = predict_logits(load_task_model(result.path(labeller)), ItemView(store)).double().numpy()
