@@ -13,10 +13,9 @@ if typing.TYPE_CHECKING:
     from .batches.batch import PackedBatch, pack
     from .batches.buckets import BatchSize, Bucket, choose_buckets, pad_step, pad_to_bucket, padding_share
     from .batches.few_shot import few_per_class
-    from .batches.inference import inference_batches, inference_tokens, row_batches
     from .batches.joint import JointBatches
     from .batches.pairs import PairBatches
-    from .batches.rows import ItemView, Rows
+    from .batches.rows import ItemView, Rows, inference_batches, inference_tokens, row_batches
     from .batches.sampling import epoch_counts, rng_for
     from .batches.seeding import derive_seed
     from .batches.sources import MlmBatches, Part, TaskBatches
@@ -102,12 +101,11 @@ _NAMES = {
     "batches.batch": ("PackedBatch", "pack"),
     "batches.buckets": ("BatchSize", "Bucket", "choose_buckets", "pad_step", "pad_to_bucket", "padding_share"),
     "batches.few_shot": ("few_per_class",),
-    "batches.inference": ("inference_batches", "inference_tokens", "row_batches"),
     "batches.joint": ("JointBatches",),
     "batches.pairs": ("PairBatches",),
     "batches.sampling": ("epoch_counts", "rng_for"),
     "batches.seeding": ("derive_seed",),
-    "batches.rows": ("ItemView", "Rows"),
+    "batches.rows": ("ItemView", "Rows", "inference_batches", "inference_tokens", "row_batches"),
     "batches.sources": ("MlmBatches", "Part", "TaskBatches"),
     "batches.windows": ("Row", "window_rows"),
     "readers.conll": ("read_conll",),

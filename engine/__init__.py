@@ -34,9 +34,8 @@ if typing.TYPE_CHECKING:
     from .runs.runner import RunResult, StagesFailedError, each_run, run
     from .runs.verify import Verification, verify_run
     from .training.config import OptimizerConfig
-    from .training.loop import Loop, train
+    from .training.loop import Loop, StepResult, Trace, train
     from .training.progress import ConsoleProgress, Progress
-    from .training.trace import StepResult, Trace
 
 __all__ = [
     "Answer",
@@ -119,9 +118,8 @@ _NAMES = {
     "runs.runner": ("RunResult", "StagesFailedError", "each_run", "run"),
     "runs.verify": ("Verification", "verify_run"),
     "training.config": ("OptimizerConfig",),
-    "training.loop": ("Loop", "train"),
+    "training.loop": ("Loop", "StepResult", "Trace", "train"),
     "training.progress": ("ConsoleProgress", "Progress"),
-    "training.trace": ("StepResult", "Trace"),
 }
 """Public names by the module that defines them. No public name is that of a module, which would replace it."""
 

@@ -11,8 +11,7 @@ from torch.nn import functional
 from .. import ModelError
 from .config import EncoderConfig
 from .heads import Head
-from .init import Initialiser
-from .layers import PackedInput, Seed
+from .layers import Initialiser, PackedInput, Seed
 from .tasks import MaskedLM, TaskModel, Transform
 
 

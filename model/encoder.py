@@ -14,8 +14,7 @@ from .. import ConfigError, ModelError
 from ..kernels import attention_plan, rotary_table
 from ..kernels.masks import seed_from_row
 from .config import EncoderConfig
-from .init import Initialiser
-from .layers import Embeddings, FinalNorm, Layer, PackedInput, PreNormEmbeddings, PreNormLayer, Seed
+from .layers import Embeddings, FinalNorm, Initialiser, Layer, PackedInput, PreNormEmbeddings, PreNormLayer, Seed
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,24 +3,28 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
+import torch
 from torch import nn
 
 from .. import ConfigError, ModelError, StorageError
+from ..untrusted import listed
 from . import names
 from .cloze import ClozeHead, ClozeModel
 from .encoder import Encoder
-from .fill import filled
 from .headers import SHARDS, SINGLE, scan
 from .heads import Head, LinearHead, MlpHead, PredictionHead, VoterHeads
 from .info import FORMAT, TASK_CLASSES, FolderInfo, existing, head_of_layout, load_encoder_config, read_info
+from .match import match
 from .tasks import MaskedLM, Pooler, TaskModel
-from .weights import DTYPES, Link, write, write_json, write_shards
+from .weights import DTYPES, Link, read, write, write_json, write_shards
 
 WORTH_SHARING = 1 << 20
 """Bytes of weights that did not train, from which `save_model` gives them a file of their own."""
+M = TypeVar("M", Encoder, MaskedLM, TaskModel, Pooler)
 _LAST = ("classifier.weight", "classifier.out_proj.weight")  # has one row a class
 
 
@@ -33,7 +37,7 @@ def load_encoder(folder: str | os.PathLike[str]) -> Encoder:
     """
     root = existing(folder)
     config = load_encoder_config(root)
-    return filled(lambda: Encoder(config, seed=None), root, others=config.layout.others())
+    return _filled(lambda: Encoder(config, seed=None), root, others=config.layout.others())
 
 
 def load_masked_lm(folder: str | os.PathLike[str]) -> MaskedLM:
@@ -46,7 +50,7 @@ def load_masked_lm(folder: str | os.PathLike[str]) -> MaskedLM:
     root = existing(folder)
     config = load_encoder_config(root)
     others = config.layout.others("masked-lm", "task", "voters")
-    return filled(lambda: MaskedLM(Encoder(config, seed=None), seed=None), root, others=others)
+    return _filled(lambda: MaskedLM(Encoder(config, seed=None), seed=None), root, others=others)
 
 
 def load_pooler(folder: str | os.PathLike[str]) -> Pooler:
@@ -58,7 +62,7 @@ def load_pooler(folder: str | os.PathLike[str]) -> Pooler:
     root = existing(folder)
     config = load_encoder_config(root)
     others = (*config.layout.others("pooler"), *config.layout.body)
-    return filled(lambda: Pooler(config, seed=None), root, others=others)
+    return _filled(lambda: Pooler(config, seed=None), root, others=others)
 
 
 def load_task_model(folder: str | os.PathLike[str]) -> TaskModel:
@@ -76,7 +80,7 @@ def load_task_model(folder: str | os.PathLike[str]) -> TaskModel:
         raise ModelError(f"{root}: holds no tagger or classifier ({info.kind}); fine-tune it first")
     labels = _labels(info, root)
     kept = ("task", "voters", "masked-lm", *(("pooler",) if info.pooling == "pooler" else ()))
-    return filled(lambda: _task_model(info, labels), root, others=info.config.layout.others(*kept))
+    return _filled(lambda: _task_model(info, labels), root, others=info.config.layout.others(*kept))
 
 
 def load_tagger(folder: str | os.PathLike[str]) -> TaskModel:
@@ -221,4 +225,34 @@ def _labels(info: FolderInfo, root: Path) -> tuple[str, ...]:
 def _expect(model: TaskModel, task: str, folder: str | os.PathLike[str]) -> TaskModel:
     if model.task != task:
         raise ModelError(f"{os.fspath(folder)}: holds a model for {model.task}, not for {task}")
+    return model
+
+
+def _filled(make: Callable[[], M], root: Path, *, others: tuple[str, ...]) -> M:
+    """The model that `make` lays out, with the tensors of a folder.
+
+    It is laid out without memory first and compared with the headers of the files, so that a configuration which asks
+    for more than the files hold takes no room.
+
+    Raises:
+        ModelError: tensors are missing, unexpected, of another shape, or unequal copies; the first 20 are listed.
+    """
+    tensors = scan(root)
+    with torch.device("meta"):
+        plan = make()
+    shapes = {name: tuple(view.shape) for name, view in names.views(plan).items()}
+    matched = match(plan.config.layout, shapes, tensors, others, tied=isinstance(plan, MaskedLM))
+    if matched.problems:
+        problems = listed(matched.problems, sign="\n  ")
+        raise ModelError(f"{root}: the tensors do not fit config.json:\n  {problems}")
+    model = make()
+    views, layout = names.views(model), model.config.layout
+    for stored, value in read(matched.found.values()):
+        views[layout.bare(stored.name)].copy_(value)
+    for stored, value in read(stored for stored, _ in matched.copies):
+        first = next(name for other, name in matched.copies if other is stored)
+        if not torch.equal(value.to(torch.float32), views[first]):
+            raise ModelError(
+                f"{stored} differs from {matched.found[first]}; only a decoder tied to the embedding is supported"
+            )
     return model

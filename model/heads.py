@@ -13,8 +13,7 @@ from .. import ModelError
 from ..kernels import dropout, residual_norm, voter_mlp
 from ..kernels.gelu import gelu
 from .config import EncoderConfig
-from .init import Initialiser
-from .layers import Seed
+from .layers import Initialiser, Seed
 
 HEAD_SITE = 1_000_000  # dropout sites of heads start here, those of the encoder stay below
 

@@ -17,8 +17,7 @@ from .config import EncoderConfig
 from .encoder import Encoder
 from .heads import Head
 from .info import POOLINGS, TASKS
-from .init import Initialiser
-from .layers import PackedInput, Seed
+from .layers import Initialiser, PackedInput, Seed
 
 
 class Transform(nn.Module):

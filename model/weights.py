@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from torch import Tensor
+from torch import Tensor, nn
 
 from .. import ModelError, StorageError
 from ..untrusted import clip
@@ -109,3 +109,17 @@ def _chunks(tensors: Mapping[str, Tensor], dtype: torch.dtype) -> Iterator[Any]:
         if dtype != value.dtype and not bool(cast.isfinite().all()) and bool(value.isfinite().all()):
             raise ModelError(f"{name} does not fit {_CODES[dtype]}; save the model as bfloat16 or float32")
         yield cast.view(torch.uint8).numpy()
+
+
+def frozen_hash(model: nn.Module) -> str:
+    """Hash over the weights that do not train."""
+    return tensors_hash({n: p for n, p in model.named_parameters() if not p.requires_grad})
+
+
+def tensors_hash(tensors: Mapping[str, Tensor]) -> str:
+    """Hash over names and bytes of tensors."""
+    digest = hashlib.sha256()
+    for name in sorted(tensors):
+        digest.update(name.encode())
+        digest.update(tensors[name].detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()

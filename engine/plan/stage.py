@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from ..recipe.config import RunConfig, StageConfig, StageTraining, TrainingConfig
-from ..storage.pairs import pair_name
+from ..storage.names import pair_name
 
 NUMERICS = 3
 """Raised whenever a change makes an equal recipe end in other weights, so that old results are not reused."""

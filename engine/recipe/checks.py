@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from ...data.tokenizer.prompt import template_problem
-from ..storage.pairs import JOIN
+from ..storage.names import JOIN
 from .config import RunConfig, TargetConfig, merged
 from .config.each import each_problems, several_problems
 from .schema import dotted

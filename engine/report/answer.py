@@ -12,8 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..storage.files import atomic_write_json, read_json, storage_errors
-from ..storage.names import FINISHED
-from ..storage.pairs import of_target, serves
+from ..storage.names import FINISHED, of_target, serves
 from .stage_folders import run_stages
 from .stage_table import SIDE_ARMS, Json
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from ..storage.files import read_json
-from ..storage.pairs import of_target, targets_of
+from ..storage.names import of_target, targets_of
 from . import svg
 from .answer import Answer, answers
 from .seeds import Stat

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from ..storage.pairs import serves, targets_of
+from ..storage.names import serves, targets_of
 from .seeds import Stat, Step, paired_step, stat
 from .text_table import text_table
 

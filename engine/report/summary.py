@@ -12,8 +12,7 @@ from ... import DataError
 from ...data import OUTSIDE
 from ..evaluation.error_correlation import error_correlations
 from ..storage.files import atomic_write_json, read_json
-from ..storage.names import SCORES, SHOWN
-from ..storage.pairs import of_target
+from ..storage.names import SCORES, SHOWN, of_target
 from ..storage.stage_files import refuse_changed
 from .answer import choose_models
 from .stage_folders import failures, run_stages

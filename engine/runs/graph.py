@@ -19,7 +19,7 @@ from ..plan.stage import (
 )
 from ..recipe.config import RunConfig
 from ..stages.kind import added_settings, kinds_in, planners
-from ..storage.pairs import pair_name
+from ..storage.names import pair_name
 from .kinds import load_plugins
 
 

@@ -27,8 +27,7 @@ from ..stages.context import Context
 from ..stages.decision_files import DECISION, of_one_target
 from ..stages.round_decision import read_record
 from ..storage.files import atomic_write_json, read_json
-from ..storage.names import FINISHED, SOFT_LABELS, TRUTH
-from ..storage.pairs import of_target, serves
+from ..storage.names import FINISHED, SOFT_LABELS, TRUTH, of_target, serves
 from ..storage.soft_labels import read_soft_labels
 from .synthetic_stats import Json, RoundItems, alpha_regret, label_quality, noise_filter, repeated_errors
 

@@ -18,14 +18,13 @@ from ..plan import Stage
 from ..recipe.config import RunConfig, StageTraining
 from ..report.summary import TRANSLATE_TEST, TRANSLATED
 from ..storage.files import atomic_write_json
-from ..storage.names import FINISHED
-from ..storage.pairs import serves
+from ..storage.names import FINISHED, serves
 from ..storage.run_folder import RunDir
 from ..storage.run_warning import RunWarning
 from ..storage.stage_files import damage, refuse_changed
 from ..training.distributed import ProcessGroup
+from ..training.loop import Trace
 from ..training.progress import Progress
-from ..training.trace import Trace
 from .datasets import Datasets
 from .translated import translated_test
 

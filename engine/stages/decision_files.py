@@ -86,7 +86,7 @@ def of_one_target(record: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -
     """The arrays of a decision, of the target's with the text of one target alone.
 
     Args:
-        record: as `storage.pairs.of_target` has it for the target.
+        record: as `storage.names.of_target` has it for the target.
     """
     items, examples = (slice(*record.get(name, (None,))) for name in ("items_at", "examples_at"))
     places = {name: examples if name == "target.pool" else items for name in arrays if name.startswith("target.")}

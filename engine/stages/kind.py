@@ -22,7 +22,7 @@ from ...model import Encoder, Head, MaskedLM, TaskModel
 from ..plan import Stage
 from ..recipe.config import RunConfig
 from ..training.batch_source import BatchSource, Objective
-from ..training.trace import Trace
+from ..training.loop import Trace
 from .context import Context
 
 Batches = MlmBatches | TaskBatches | PairBatches

@@ -13,8 +13,8 @@ from ...model import Encoder, MaskedLM, load_masked_lm
 from ..plan import Stage
 from ..pseudolabels.diagnostics import low_loss_drop, only_frequencies
 from ..recipe.config import BtfConfig, MaskedLmConfig, StageTraining
+from ..training.loop import Trace
 from ..training.objectives import masked_lm
-from ..training.trace import Trace
 from .context import Context
 from .datasets import capped, corpora
 from .kind import StageKind, StageRun, Training, Work, register_kind

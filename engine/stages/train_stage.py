@@ -12,12 +12,11 @@ from torch import Tensor, nn
 
 from ... import Interrupted, ModelError
 from ...model import MaskedLM, TaskModel
+from ...model.weights import frozen_hash, tensors_hash
 from ..training.batch_source import BatchSource, Objective
 from ..training.checkpoint import load_latest, save_checkpoint
 from ..training.distributed import ProcessGroup
-from ..training.loop import Loop
-from ..training.trace import StepResult, Trace
-from ..training.weight_hashes import frozen_hash, tensors_hash
+from ..training.loop import Loop, StepResult, Trace
 from .context import freeze
 from .kind import StageRun, additions_to, kind_of
 

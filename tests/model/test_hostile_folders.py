@@ -19,7 +19,7 @@ from xlt_engine.model import Encoder, EncoderConfig, TaskModel, VoterHeads, load
 from xlt_engine.model import save_model as save
 from xlt_engine.model.config import LIMITS
 from xlt_engine.model.info import MOST_VOTERS
-from xlt_engine.model.init import Initialiser
+from xlt_engine.model.layers import Initialiser
 
 
 @contextmanager

@@ -24,7 +24,7 @@ from ...runs.prepare import make_context, read_ahead
 from ...runs.stage_cache import fingerprint_of, finished_record, run_folders
 from ...runs.synthetic_data import settled
 from ...stages.context import Context
-from ...storage.pairs import serves
+from ...storage.names import serves
 from ...storage.run_folder import RunDir
 from ...training.device import choose_device
 from ...training.progress import Progress

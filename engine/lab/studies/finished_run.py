@@ -21,8 +21,7 @@ from ...report.summary import build_summary
 from ...stages.datasets import Datasets
 from ...stages.decision_files import DECISION, of_one_target
 from ...storage.files import read_json
-from ...storage.names import STAMP
-from ...storage.pairs import of_target, targets_of
+from ...storage.names import STAMP, of_target, targets_of
 from ...storage.stage_files import refuse_changed
 
 if TYPE_CHECKING:

@@ -25,7 +25,7 @@ from ...report.text_table import text_table
 from ...report.write import write_report
 from ...stages.round_decision import Voted
 from ...storage.files import write_sealed_json
-from ...storage.pairs import serves
+from ...storage.names import serves
 from ...storage.run_warning import RunWarning
 from ...training.progress import Progress
 from .finished_run import FinishedRun, TaskStage

@@ -15,8 +15,8 @@ from xlt_engine.data import train_wordpiece
 from xlt_engine.engine import estimate
 from xlt_engine.engine.plan import Stage, digest, fingerprint
 from xlt_engine.engine.runs.graph import make_plan, select
-from xlt_engine.engine.training.weight_hashes import tensors_hash
 from xlt_engine.model import Encoder, load_encoder, load_task_model
+from xlt_engine.model.weights import tensors_hash
 
 COTRAIN = (
     *("cotrain.on=true", "cotrain.iterations=2", "cotrain.threshold=0.5", "cotrain.lr=2e-2", "cotrain.epochs=1"),

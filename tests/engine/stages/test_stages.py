@@ -23,8 +23,8 @@ from xlt_engine.engine.evaluation.inference import predict_logits
 from xlt_engine.engine.pseudolabels.filters import Reason
 from xlt_engine.engine.stages.hard import curve_csv
 from xlt_engine.engine.stages.soft import teacher_targets
-from xlt_engine.engine.training.weight_hashes import tensors_hash
 from xlt_engine.model import load_encoder, load_task_model
+from xlt_engine.model.weights import tensors_hash
 
 FAST = "checkpoint.seconds=60"
 

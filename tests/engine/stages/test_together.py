@@ -26,7 +26,7 @@ from xlt_engine.engine.runs.verify import verify_run
 from xlt_engine.engine.stages import round_decision
 from xlt_engine.engine.stages.datasets import Datasets, capped
 from xlt_engine.engine.stages.decision_files import DECISION, of_one_target
-from xlt_engine.engine.storage.pairs import of_target
+from xlt_engine.engine.storage.names import of_target
 from xlt_engine.engine.storage.run_folder import RunDir
 from xlt_engine.engine.storage.soft_labels import read_soft_labels
 from xlt_engine.engine.training.progress import Progress

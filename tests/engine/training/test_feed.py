@@ -19,8 +19,8 @@ from xlt_engine.engine import Loop, OptimizerConfig
 from xlt_engine.engine.training.config import PerformanceConfig
 from xlt_engine.engine.training.objectives import cross_entropy
 from xlt_engine.engine.training.prefetch import DEPTH, SAMPLED, Prefetcher, make_prefetcher, survey
-from xlt_engine.engine.training.weight_hashes import tensors_hash
 from xlt_engine.model import Encoder, EncoderConfig, LinearHead, TaskModel
+from xlt_engine.model.weights import tensors_hash
 
 CPU = torch.device("cpu")
 OPTIMIZER = OptimizerConfig(lr=1e-2)

@@ -23,9 +23,9 @@ from xlt_engine.engine.training.batch_source import MicroBatches
 from xlt_engine.engine.training.config import PerformanceConfig
 from xlt_engine.engine.training.cuda_graphs import WARM_UP, GraphedSteps, Replay, why_no_graphs
 from xlt_engine.engine.training.objectives import SoftLabels, cross_entropy, masked_lm
-from xlt_engine.engine.training.weight_hashes import tensors_hash
 from xlt_engine.kernels import dispatch
 from xlt_engine.model import Encoder, EncoderConfig, LinearHead, MaskedLM, TaskModel, VoterHeads
+from xlt_engine.model.weights import tensors_hash
 
 OPTIMIZER = OptimizerConfig(lr=5e-3, head_lr=1e-2, warmup=0.2)
 PADDED = PerformanceConfig(graphs=False, buckets=3, feed=False)

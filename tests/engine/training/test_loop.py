@@ -16,8 +16,8 @@ from xlt_engine.data import PackedBatch, pack
 from xlt_engine.engine import Loop, OptimizerConfig, StepResult, train
 from xlt_engine.engine.training.objectives import SoftLabels, cross_entropy, masked_lm
 from xlt_engine.engine.training.optimizer import lr_factor, make_optimizer
-from xlt_engine.engine.training.weight_hashes import frozen_hash, tensors_hash
 from xlt_engine.model import Encoder, EncoderConfig, LinearHead, MaskedLM, TaskModel, VoterHeads
+from xlt_engine.model.weights import frozen_hash, tensors_hash
 
 VOCABULARY, HIDDEN, LABELS = 40, 16, ("O", "B-X", "I-X")
 

@@ -26,8 +26,8 @@ from xlt_engine.engine.training.loop import Loop
 from xlt_engine.engine.training.objectives import SoftLabels, cross_entropy, masked_lm
 from xlt_engine.engine.training.out_of_memory import StepSize, is_out_of_memory
 from xlt_engine.engine.training.precision import DTYPES
-from xlt_engine.engine.training.weight_hashes import tensors_hash
 from xlt_engine.model import Encoder, EncoderConfig, MaskedLM, TaskModel, VoterHeads
+from xlt_engine.model.weights import tensors_hash
 
 VOCABULARY, HIDDEN, LABELS = 40, 16, ("O", "B-X", "I-X")
 NO_MEMORY = "DefaultCPUAllocator: can't allocate memory: you tried to allocate 12 bytes"

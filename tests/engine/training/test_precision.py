@@ -17,8 +17,8 @@ from xlt_engine.engine.training.loop import Loop
 from xlt_engine.engine.training.objectives import cross_entropy
 from xlt_engine.engine.training.optimizer import SKIPS_IN_A_ROW
 from xlt_engine.engine.training.precision import DTYPES, LossScaler, MasterWeights, computing_in
-from xlt_engine.engine.training.weight_hashes import tensors_hash
 from xlt_engine.model import Encoder, EncoderConfig, TaskModel, VoterHeads
+from xlt_engine.model.weights import tensors_hash
 
 CONFIG = EncoderConfig(
     vocab_size=60, hidden_size=16, num_layers=2, num_heads=2, intermediate_size=32, max_positions=32, dropout=0.1
