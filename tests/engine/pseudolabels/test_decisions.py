@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import json
 from itertools import product
 from typing import NamedTuple
 
@@ -18,7 +17,7 @@ from xlt_engine.engine.pseudolabels.filters import (
     source_consistency,
     span_of_item,
 )
-from xlt_engine.engine.pseudolabels.quality import pseudo_label_quality
+from xlt_engine.engine.pseudolabels.quality import Acceptance, calibration_bins, pseudo_label_quality
 from xlt_engine.engine.pseudolabels.thresholds import (
     choose_threshold,
     choose_threshold_from_sweep,
@@ -303,42 +302,29 @@ def test_quality_counts_against_a_plain_loop() -> None:
         assert acceptance.gold == sum(g in classes for g in gold)
     assert quality.outside == quality.per_class["O"]
     assert sum(quality.reasons.values()) == 400
-    assert sum(sum(r.values()) for r in quality.dropped.values()) == int((~decision.keep).sum())
     table = quality.by_threshold
-    assert table is not None
     for (place, threshold), (index, name) in product(enumerate([0.4, 0.6, 0.9]), enumerate(LABELS)):
         kept = [row for row in rows if row[0] == index and row[4] and row[3] > threshold]
         assert table["kept"][name][place] == len(kept)
         assert table["correct"][name][place] == sum(row[0] == row[1] for row in kept)
 
 
-def test_quality_calibration() -> None:
-    # 10 items at .95, 9 right; 10 at .65, 3 right: errors .05 and .35, weighted equally.
-    votes = votes_for([1] * 20, [0.95] * 10 + [0.65] * 10)
-    gold = [1] * 9 + [0] + [1] * 3 + [0] * 7
-    quality = pseudo_label_quality(votes, decide(votes, 0.5), LABELS, gold=gold)
-    assert quality.expected_calibration_error == pytest.approx(0.2)
-    assert [b["count"] for b in quality.calibration] == [0, 0, 0, 0, 0, 0, 10, 0, 0, 10]
-    assert quality.calibration[9]["accuracy"] == pytest.approx(0.9)
-    assert quality.calibration[6]["mean_confidence"] == pytest.approx(0.65)
-    assert quality.calibration[0]["accuracy"] is None
+def test_calibration_bins() -> None:
+    # 10 items at .95, 9 right; 10 at .65, 3 right; one that is no number; .5 itself belongs to the bin below.
+    confidence = np.array([0.95] * 10 + [0.65] * 10 + [float("nan"), 0.5])
+    right = np.array([True] * 9 + [False] + [True] * 3 + [False] * 7 + [True, True])
+    bins = calibration_bins(confidence, right)
+    assert [row["count"] for row in bins] == [1, 10, 10]
+    assert [row["accuracy"] for row in bins] == pytest.approx([1.0, 0.3, 0.9])
+    assert [row["confidence"] for row in bins] == pytest.approx([0.5, 0.65, 0.95])
+    assert calibration_bins(confidence[:0], right[:0]) == []
 
 
-def test_quality_without_gold_or_o_is_json() -> None:
+def test_quality_without_gold_or_o() -> None:
     votes = votes_for([0, 1, 1], [0.9, 0.9, float("nan")], classes=2)
-    quality = pseudo_label_quality(votes, decide(votes, 0.5), ["neg", "pos"])
-    data = json.loads(json.dumps(quality.as_dict(), allow_nan=False))
-    assert data["overall"] == {
-        "predicted": 3,
-        "accepted": 2,
-        "coverage": pytest.approx(2 / 3),
-        "correct": None,
-        "precision": None,
-        "gold": None,
-    }
-    assert data["entity"] is None
-    assert data["expected_calibration_error"] is None
-    assert data["reasons"] == {"kept": 2, "not_a_number": 1}
-    assert data["dropped"] == {"neg": {}, "pos": {"not_a_number": 1}}
+    quality = pseudo_label_quality(votes, decide(votes, 0.5), ["neg", "pos"], thresholds=[0.5])
+    assert quality.overall == Acceptance(3, 2, pytest.approx(2 / 3), None, None, None)
+    assert quality.entity is None
+    assert quality.reasons == {"kept": 2, "not_a_number": 1}
     empty = votes_for([], [], classes=2)
-    assert pseudo_label_quality(empty, decide(empty, 0.5), ["neg", "pos"]).overall.coverage == 0.0
+    assert pseudo_label_quality(empty, decide(empty, 0.5), ["neg", "pos"], thresholds=[0.5]).overall.coverage == 0.0
