@@ -28,8 +28,7 @@ if typing.TYPE_CHECKING:
     from .readers.table import read_tsv
     from .store.build import build_store
     from .store.corpus import Corpus, unigram_entropy
-    from .store.format import file_hash, store_key
-    from .store.store import TokenStore
+    from .store.store import TokenStore, file_hash, store_key
     from .synthetic.demo_world import WorldConfig, WorldFiles, make_world
     from .synthetic.truth_config import TruthKnobs
     from .synthetic.truth_world import TruthFiles, make_truth_world, open_truth_world
@@ -116,8 +115,7 @@ _NAMES = {
     "readers.table": ("read_tsv",),
     "store.build": ("build_store",),
     "store.corpus": ("Corpus", "unigram_entropy"),
-    "store.format": ("file_hash", "store_key"),
-    "store.store": ("TokenStore",),
+    "store.store": ("TokenStore", "file_hash", "store_key"),
     "synthetic.demo_world": ("WorldConfig", "WorldFiles", "make_world"),
     "synthetic.truth_config": ("TruthKnobs",),
     "synthetic.truth_world": ("TruthFiles", "make_truth_world", "open_truth_world"),

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..store.format import IGNORE
+from ..store.store import IGNORE
 
 MASKED = "masked-lm"
 """Kind of the batches whose items are masked tokens, where a step has others too."""

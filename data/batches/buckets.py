@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..store.format import IGNORE
+from ..store.store import IGNORE
 from .batch import PackedBatch
 
 FILLER = 0

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from ..store.format import IGNORE
+from ..store.store import IGNORE
 
 
 def mask_tokens(

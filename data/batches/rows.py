@@ -8,8 +8,7 @@ from typing import Literal
 
 import numpy as np
 
-from ..store.format import IGNORE
-from ..store.store import TokenStore
+from ..store.store import IGNORE, TokenStore
 from .batch import PackedBatch, pack
 from .windows import Row, deciding_windows, window_row
 

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from ..store.corpus import Corpus
-from ..store.format import IGNORE
+from ..store.store import IGNORE
 from .batch import PackedBatch, cut, pack
 from .buckets import BatchSize
 from .masking import mask_tokens

@@ -19,8 +19,7 @@ from ..readers.example import Example
 from ..readers.problems import Problems
 from ..tokenizer.prompt import Prompt
 from ..tokenizer.wrapper import EncodedText, EncodedWords, Tokenizer
-from .format import FORMAT_VERSION, IDS, IGNORE, MANIFEST, TASKS, content_hash, file_hash
-from .store import TokenStore
+from .store import FORMAT_VERSION, IDS, IGNORE, MANIFEST, TASKS, TokenStore, content_hash, file_hash
 
 CHUNK = 2048
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from ... import DataError, StorageError
-from ..store.format import content_hash
+from ..store.store import content_hash
 
 RECORD = "world.json"
 

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ... import DataError
 from ...data import ItemView, PackedBatch, PairBatches, Part, TokenStore
-from ...data.store.format import IGNORE
+from ...data.store.store import IGNORE
 from ...kernels import supervised_contrastive, voter_cross_entropy
 from ...model import TaskModel
 from ..plan import Stage

@@ -14,7 +14,7 @@ from safetensors.numpy import save
 
 from ... import ModelError
 from ...data import ItemView, Part, TokenStore, derive_seed
-from ...data.store.format import IGNORE
+from ...data.store.store import IGNORE
 from ...model import TaskModel, load_pooler
 from ..plan import Stage
 from ..plan.stage import common_settings, stage_settings, start_inputs

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ...data import rng_for
-from ...data.store.format import IGNORE
+from ...data.store.store import IGNORE
 
 
 @dataclass(frozen=True)

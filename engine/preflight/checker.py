@@ -17,7 +17,7 @@ from ..recipe.config import RunConfig, TargetConfig
 from ..recipe.config.files import DataFile, recipe_files
 from ..recipe.load import RecipeError, Variant, key_places, load_recipe, variants
 from ..recipe.schema import dotted, parse_key
-from ..recipe.toml_lines import Key
+from ..recipe.toml_parse import Key
 from ..runs.graph import chosen_stages
 from ..runs.prepare import encoder_problems, freezing, make_context
 from ..runs.synthetic_data import settled

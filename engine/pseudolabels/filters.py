@@ -16,7 +16,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from ... import ConfigError
 from ...data import OUTSIDE
-from ...data.store.format import IGNORE
+from ...data.store.store import IGNORE
 from ..evaluation.metrics import as_array, split_tag
 from ..storage.run_warning import RunWarning
 from .thresholds import one_of

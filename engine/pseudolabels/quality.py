@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from ...data import OUTSIDE
-from ...data.store.format import IGNORE
+from ...data.store.store import IGNORE
 from ..evaluation.metrics import as_array
 from .filters import Bools, Decision, Ints, Votes
 from .thresholds import count_above

@@ -25,8 +25,7 @@ from .config.removed import removal
 from .hub import cached_model
 from .schema import Builder, dotted, nearest, show, toml_key
 from .toml_dump import dump_toml
-from .toml_limits import LONGEST, TooLargeError, parse_toml
-from .toml_lines import Key, key_lines
+from .toml_parse import LONGEST, Key, TooLargeError, key_lines, parse_toml
 
 __all__ = ["Problem", "RecipeError", "Resolved", "Variant", "dump_toml", "load_recipe", "packaged_recipes", "variants"]
 

@@ -21,7 +21,7 @@ from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 from ...untrusted import MOST_NAMES, clip
 from .config.each import PLACEHOLDER
 from .config.removed import removal
-from .toml_lines import Key
+from .toml_parse import Key
 
 Report = Callable[[Key, str], None]
 Checks = Callable[[Any], Iterable[tuple[str, str]]]

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from .schema import dotted, toml_key
-from .toml_lines import Key
+from .toml_parse import Key
 
 
 def dump_toml(config: Any, origins: Mapping[str, str]) -> str:

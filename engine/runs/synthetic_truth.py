@@ -15,7 +15,7 @@ import numpy as np
 
 from ... import DataError
 from ...data import OUTSIDE, TruthFiles, derive_seed, open_truth_world
-from ...data.store.format import IGNORE
+from ...data.store.store import IGNORE
 from ..evaluation.metrics import entity_f1
 from ..plan import Stage
 from ..pseudolabels.filters import Reason

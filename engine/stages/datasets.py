@@ -22,8 +22,8 @@ from ...data import (
     rng_for,
     store_key,
 )
-from ...data.store.format import MANIFEST
 from ...data.store.seen import Tally, unrepeated
+from ...data.store.store import MANIFEST
 from ..reading.read_file import label_set, naming_key, read_file, read_pairs_of, stream_file
 from ..recipe.config import RunConfig, SourceConfig, TargetConfig, reader_of
 from ..storage.files import take_over

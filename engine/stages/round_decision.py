@@ -14,7 +14,7 @@ import torch
 
 from ... import ModelError
 from ...data import OUTSIDE, ItemView, TokenStore
-from ...data.store.format import IGNORE
+from ...data.store.store import IGNORE
 from ...kernels import Votes
 from ...model import TaskModel
 from ..evaluation.inference import predict_votes

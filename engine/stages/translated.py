@@ -40,7 +40,7 @@ def misfits(
     """What keeps a translated test file from standing for the original: text number, from 0, and message.
 
     Args:
-        count, wanted: texts in the translation and in the original.
+        count, expected: texts in the translation and in the original.
         gold: labels of both, where each text has one. Tags of words cannot be compared.
         other: name of the original file.
     """

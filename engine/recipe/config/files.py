@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
-from ..toml_lines import Key
+from ..toml_parse import Key
 from .languages import Format, LanguageReaderConfig, ReaderConfig, SourceConfig, TargetConfig
 from .run import RunConfig
 

@@ -11,7 +11,7 @@ from ....data.synthetic.truth_config import TruthKnobs
 from ...training.config import PerformanceConfig
 from ...training.config import option as _option
 from ...training.config import required as _required
-from ..toml_lines import Key
+from ..toml_parse import Key
 from .languages import ReaderConfig, SourceConfig, TargetConfig
 from .stages import AugmentConfig, BtfConfig, ClozeConfig, FinetuneConfig, PretrainConfig, SelfTrainConfig
 from .training import StageConfig, StageTraining, TrainingConfig

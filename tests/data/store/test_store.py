@@ -18,7 +18,7 @@ from tokenizers import models, pre_tokenizers
 
 from xlt_engine import ConfigError, DataError, ModelError, StorageError
 from xlt_engine.data import Example, Tokenizer, TokenStore, build_store, store_key, train_wordpiece
-from xlt_engine.data.store.format import content_hash
+from xlt_engine.data.store.store import content_hash
 
 LABELS = ["O", "B-PER", "I-PER", "B-LOC", "I-LOC"]
 WORDS = ["Anna", "wohnt", "in", "Köln", ",", "sagt", "Paul", "Unwahrscheinlichkeit", "", "\u200b", "日本"]

@@ -7,7 +7,7 @@ import random
 import numpy as np
 import pytest
 
-from xlt_engine.data.store.format import IGNORE
+from xlt_engine.data.store.store import IGNORE
 from xlt_engine.engine.methods.cotrain_pools import no_picks, pick, pick_limit
 
 EVERYBODY = np.ones(6, dtype=bool)

@@ -9,7 +9,7 @@ import pytest
 
 from xlt_engine import ConfigError
 from xlt_engine.engine.recipe.load import LISTED, RecipeError, load_recipe
-from xlt_engine.engine.recipe.toml_limits import LONGEST, parse_toml
+from xlt_engine.engine.recipe.toml_parse import LONGEST, parse_toml
 
 
 def refused(path: Path, text: str = "", *options: str) -> str:

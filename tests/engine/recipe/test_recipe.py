@@ -17,7 +17,7 @@ from xlt_engine.engine.recipe.config import RunConfig
 from xlt_engine.engine.recipe.config.removed import REMOVED
 from xlt_engine.engine.recipe.load import RecipeError, dump_toml, load_recipe, packaged_recipes, variants
 from xlt_engine.engine.recipe.schema import table_class
-from xlt_engine.engine.recipe.toml_lines import key_lines
+from xlt_engine.engine.recipe.toml_parse import key_lines
 
 
 @dataclass(frozen=True, kw_only=True)
