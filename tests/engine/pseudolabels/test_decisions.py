@@ -310,13 +310,13 @@ def test_quality_counts_against_a_plain_loop() -> None:
 
 
 def test_calibration_bins() -> None:
-    # 10 items at .95, 9 right; 10 at .65, 3 right; one that is no number; .5 itself belongs to the bin below.
-    confidence = np.array([0.95] * 10 + [0.65] * 10 + [float("nan"), 0.5])
+    # 10 items at .95, 9 right; 10 at .55, 3 right; one that is no number; .5 itself belongs to the bin below.
+    confidence = np.array([0.95] * 10 + [0.55] * 10 + [float("nan"), 0.5])
     right = np.array([True] * 9 + [False] + [True] * 3 + [False] * 7 + [True, True])
     bins = calibration_bins(confidence, right)
     assert [row["count"] for row in bins] == [1, 10, 10]
     assert [row["accuracy"] for row in bins] == pytest.approx([1.0, 0.3, 0.9])
-    assert [row["confidence"] for row in bins] == pytest.approx([0.5, 0.65, 0.95])
+    assert [row["confidence"] for row in bins] == pytest.approx([0.5, 0.55, 0.95])
     assert calibration_bins(confidence[:0], right[:0]) == []
 
 
