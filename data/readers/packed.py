@@ -23,6 +23,16 @@ _HARMLESS = 1 << 20
 """Bytes from the start of a file that may come of any number of packed ones."""
 
 
+_TOO_MUCH = f"it unpacks to over {_RATIO} times its size, which no text does"
+
+
+def refuse_bomb(packed: bytes) -> None:
+    """Raises EOFError where a zlib stream holds more than a text can, `zlib.error` where it is none."""
+    limit = max(_HARMLESS, _RATIO * len(packed))
+    if len(zlib.decompressobj().decompress(packed, limit + 1)) > limit:
+        raise EOFError(_TOO_MUCH)
+
+
 class _Gzip:
     """zlib's decompressor with the interface of those of bz2 and lzma."""
 
@@ -147,7 +157,7 @@ class _Streams(io.RawIOBase):
         buffer[: len(data)] = data
         self._position += len(data)
         if self._position > self._limit:
-            raise EOFError(f"it unpacks to over {_RATIO} times its size, which no text does; unpack it if it is right")
+            raise EOFError(f"{_TOO_MUCH}; unpack it if it is right")
         return len(data)
 
     def close(self) -> None:
