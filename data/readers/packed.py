@@ -20,7 +20,7 @@ or repeats itself."""
 _LITTLE = 256
 """Packed bytes that zstandard gets at a time: at most 10 MiB of text come of them."""
 _HARMLESS = 1 << 20
-"""Bytes from the start of a file that may come of any number of packed ones."""
+"""Bytes that may come of any number of packed ones."""
 
 
 _TOO_MUCH = f"it unpacks to over {_RATIO} times its size, which no text does"
@@ -143,7 +143,8 @@ class _Streams(io.RawIOBase):
 
     def _read(self) -> bytes:
         packed = self.packed.read(_CHUNK)
-        self._limit = max(_HARMLESS, self._position) + _RATIO * len(packed)
+        # A block of text comes late, the last one with the few bytes of the last read.
+        self._limit = self._position + max(_HARMLESS, _RATIO * len(packed))
         return packed
 
     def _next_stream(self) -> bytes:
