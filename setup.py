@@ -74,6 +74,7 @@ setup(
             *DATASETS,
             *HUB,
             *ONNX,
+            *ZST,
         ],
         # what the benchmarks compare with; the kernel libraries are for CUDA
         "bench": [

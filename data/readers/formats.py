@@ -50,6 +50,7 @@ _SUFFIXES = {
     ".ndjson": "jsonl",
     ".json": "jsonl",
     ".ann": "spans",
+    ".spacy": "spans",
     ".parquet": "arrow",
     ".arrow": "arrow",
     ".review": "webis-cls",
@@ -67,10 +68,10 @@ def read_examples(
 ) -> Examples:
     """Read a file with the reader that its name calls for.
 
-    `.conll .iob .bio` are column files, `.tsv .csv .jsonl .ndjson .parquet .arrow .ann` what they say, `.json` JSON
-    lines, and a folder is one of `save_to_disk`; text files also with `.xz`, `.gz` or `.bz2`. For the task "ner" JSON
-    whose first text has a list of entities is "spans". Anything else is plain text, except that for "ner" a file whose
-    first five non-blank lines end in a tag is a column file, and plain text is cut into words (`split_words`).
+    `.conll .iob .bio` are column files, `.tsv .csv .jsonl .ndjson .parquet .arrow .ann .spacy` what they say, `.json`
+    JSON lines, and a folder is one of `save_to_disk`; text files also with `.xz`, `.gz` or `.bz2`. For the task "ner"
+    JSON whose first text has a list of entities is "spans". Anything else is plain text, except that for "ner" a file
+    whose first five non-blank lines end in a tag is a column file, and plain text is cut into words (`split_words`).
 
     Args:
         path: `.xz`, `.gz` and `.bz2` are unpacked, by every reader.

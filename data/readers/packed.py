@@ -20,7 +20,17 @@ or repeats itself."""
 _LITTLE = 256
 """Packed bytes that zstandard gets at a time: at most 10 MiB of text come of them."""
 _HARMLESS = 1 << 20
-"""Bytes from the start of a file that may come of any number of packed ones."""
+"""Bytes that may come of any number of packed ones."""
+
+
+_TOO_MUCH = f"it unpacks to over {_RATIO} times its size, which no text does"
+
+
+def refuse_bomb(packed: bytes) -> None:
+    """Raises EOFError where a zlib stream holds more than a text can, `zlib.error` where it is none."""
+    limit = max(_HARMLESS, _RATIO * len(packed))
+    if len(zlib.decompressobj().decompress(packed, limit + 1)) > limit:
+        raise EOFError(_TOO_MUCH)
 
 
 class _Gzip:
@@ -133,7 +143,8 @@ class _Streams(io.RawIOBase):
 
     def _read(self) -> bytes:
         packed = self.packed.read(_CHUNK)
-        self._limit = max(_HARMLESS, self._position) + _RATIO * len(packed)
+        # A block of text comes late, the last one with the few bytes of the last read.
+        self._limit = self._position + max(_HARMLESS, _RATIO * len(packed))
         return packed
 
     def _next_stream(self) -> bytes:
@@ -147,7 +158,7 @@ class _Streams(io.RawIOBase):
         buffer[: len(data)] = data
         self._position += len(data)
         if self._position > self._limit:
-            raise EOFError(f"it unpacks to over {_RATIO} times its size, which no text does; unpack it if it is right")
+            raise EOFError(f"{_TOO_MUCH}; unpack it if it is right")
         return len(data)
 
     def close(self) -> None:

@@ -5,16 +5,17 @@ from __future__ import annotations
 import re
 from bisect import bisect_left, bisect_right
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from ... import ConfigError
+from ... import ConfigError, DataError
 from ...untrusted import clip, quoted
 from .example import OUTSIDE, Example, Examples
 from .jsonl import STRICT, json_value, refuse_half_characters
-from .lines import LabelSet, check_label, file_stem, finish, read_lines
+from .lines import LabelSet, check_label, file_stem, finish, open_file, read_lines
+from .packed import refuse_bomb
 from .plain import word_pattern
 from .problems import Problems
 
@@ -65,7 +66,8 @@ def read_spans(
     Label Studio's `annotations`; an entity is `[start, end, label]` or an object with `start`, `end` (or
     `start_offset`, `end_offset`) and `label`. What an annotator did not accept (`answer`) is left out, as `rejected`.
     A file `NAME.ann` is brat's, whose text is `NAME.txt`, a sentence a line; one that begins with the names
-    `ENTITY_COLUMNS` is a table of entities, whose rows with one `line` are of one sentence.
+    `ENTITY_COLUMNS` is a table of entities, whose rows with one `line` are of one sentence. A file `NAME.spacy` is a
+    `DocBin` of spaCy, whose lines are documents; only their texts and entities are taken.
 
     The texts are cut into words as plain text is. White space at the ends of an entity is no part of it.
 
@@ -79,16 +81,15 @@ def read_spans(
         require_labels: refuse a text without a list of entities.
 
     Raises:
-        ConfigError: unknown encoding or `cut_spans`.
+        ConfigError: unknown encoding or `cut_spans`; spaCy is not installed.
         DataError: all faults of the file, the first 20 listed by line; entities that overlap are a fault.
     """
     if cut_spans not in CUTS:
         raise ConfigError(f"unknown cut_spans {cut_spans!r}; choose from {', '.join(CUTS)}")
     problems, counts, stem = Problems(), Counter[str](), file_stem(path)
-    texts = _brat if Path(path).suffix == ".ann" else _table if is_table(path, encoding) else _json_texts
     examples, word = [], word_pattern(split)
     known = None if labels is None else LabelSet(labels)
-    for one in texts(str(path), encoding, {"text": text, "id": id}, problems, counts):
+    for one in _texts_of(path, encoding)(str(path), encoding, {"text": text, "id": id}, problems, counts):
         place = f"{path}:{one.line}"
         if require_labels and one.spans is None:
             problems.add(place, f"no list of entities; the fields that may hold it: {', '.join(LISTS)}", "label it")
@@ -148,6 +149,12 @@ def _tags(
     return tuple(tags)
 
 
+def _texts_of(path: str | Path, encoding: str) -> Callable[..., Iterator[_Annotated]]:
+    """What reads the texts of a file."""
+    by_name = {".ann": _brat, ".spacy": _doc_bin}.get(Path(path).suffix)
+    return by_name or (_table if is_table(path, encoding) else _json_texts)
+
+
 def _json_texts(
     path: str, encoding: str, names: Mapping[str, str | None], problems: Problems, counts: Counter[str]
 ) -> Iterator[_Annotated]:
@@ -175,9 +182,9 @@ def _json_texts(
 
 def text_objects(path: str, encoding: str, text: str, problems: Problems) -> Iterator[tuple[int, dict[str, Any]]]:
     """Line and fields of every text of such a file, whatever its entities; its text alone where it is no object."""
-    nested = _brat if Path(path).suffix == ".ann" else _table if is_table(path, encoding) else None
-    if nested is not None:
-        yield from ((one.line, {text: one.text}) for one in nested(path, encoding, {}, problems, Counter()))
+    texts = _texts_of(path, encoding)
+    if texts is not _json_texts:
+        yield from ((one.line, {text: one.text}) for one in texts(path, encoding, {}, problems, Counter()))
         return
     for number, value in _values(path, encoding, problems, Counter()):
         if isinstance(value, dict) and isinstance(value.get("data"), dict):
@@ -328,3 +335,26 @@ def _table(
         if span is not None and sentence.spans is not None:
             sentence.spans.append(span)
     yield from sentences.values()
+
+
+def _doc_bin(
+    path: str, encoding: str, names: Mapping[str, str | None], problems: Problems, counts: Counter[str]
+) -> Iterator[_Annotated]:
+    """The documents of spaCy's `DocBin`, which is msgpack in zlib, read by spaCy itself."""
+    try:
+        from spacy.tokens import DocBin
+        from spacy.vocab import Vocab
+    except ImportError as error:
+        raise ConfigError(f"{path}: needs spaCy: pip install spacy, or save its texts as JSON lines") from error
+    with open_file(path) as file:
+        packed = file.read()
+    try:
+        refuse_bomb(packed)
+        documents = list(DocBin().from_bytes(packed).get_docs(Vocab()))
+    except Exception as error:  # of zlib, msgpack and spaCy, each with classes of its own
+        raise DataError(f"{path}: spaCy cannot read it: {clip(str(error))}; save it with DocBin.to_disk") from error
+    for number, document in enumerate(documents, 1):
+        place, text = f"{path}:{number}", document.text
+        entries = [[one.start_char, one.end_char, one.label_] for one in document.ents]
+        spans = [s for entry in entries if (s := _span(place, text, entry, problems))]
+        yield _Annotated(number, text, spans if document.has_annotation("ENT_IOB") else None)

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import re
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import islice
 from pathlib import Path
 
 from ... import DataError, XltError
 from ...data import Example, Tokenizer
+from ...data.store.seen import text_key, unrepeated
 from ...untrusted import MOST_NAMES, listed, quoted
 from ..pseudolabels.diagnostics import cut_by_length
-from ..reading.read_file import file_format, label_set, read_file, read_pairs_of
+from ..reading.read_file import STREAMED, file_format, label_set, naming_key, read_file, read_pairs_of, stream_file
 from ..recipe.config import RunConfig, reader_of
 from ..recipe.config.files import SCORED, TESTS, DataFile
 from ..stages.translated import misfits
@@ -28,7 +30,33 @@ MAX_UNKNOWN = 0.01
 MAX_FERTILITY = 3.0
 """Largest number of tokens per word."""
 
-Texts = Mapping[DataFile, list[Example]]
+
+class StreamedTexts:
+    """Unlabelled text that is read anew each time that one goes over it, once at first, to count it.
+
+    Attributes:
+        different: how many texts are no repeat of one before.
+
+    Raises:
+        DataError: as `stream_file`.
+    """
+
+    def __init__(self, read: Callable[[], Iterator[Example]]) -> None:
+        self._read, self._count, self.different = read, 0, 0
+        for _ in unrepeated(read(), self._add):
+            pass
+
+    def _add(self, read: int, new: int) -> None:
+        self._count, self.different = self._count + read, self.different + new
+
+    def __iter__(self) -> Iterator[Example]:
+        return self._read()
+
+    def __len__(self) -> int:
+        return self._count
+
+
+Texts = Mapping[DataFile, list[Example] | StreamedTexts]
 
 
 @dataclass(frozen=True)
@@ -61,11 +89,13 @@ class Coverage:
     longest: int
 
 
-def read_all(config: RunConfig, files: Sequence[DataFile]) -> tuple[dict[DataFile, list[Example]], list[Fault]]:
+def read_all(
+    config: RunConfig, files: Sequence[DataFile]
+) -> tuple[dict[DataFile, list[Example] | StreamedTexts], list[Fault]]:
     """The examples of every file that can be read, and the faults of those that cannot."""
-    texts: dict[DataFile, list[Example]] = {}
+    texts: dict[DataFile, list[Example] | StreamedTexts] = {}
     faults: list[Fault] = []
-    done: dict[tuple[Path, str, str], list[Example] | None] = {}
+    done: dict[tuple[Path, str, str], list[Example] | StreamedTexts | None] = {}
     for file in files:
         kind = "labelled" if file.labelled else "pairs" if file.role == "pairs" else "unlabelled"
         key = (file.path, kind, file.language)  # a file of XNLI may hold all languages
@@ -73,14 +103,25 @@ def read_all(config: RunConfig, files: Sequence[DataFile]) -> tuple[dict[DataFil
             try:
                 if kind == "pairs":
                     done[key] = read_pairs_of(config, file.path, file.language)
+                elif file.labelled:
+                    done[key] = read_file(config, file.path, language=file.language)
                 else:
-                    done[key] = read_file(config, file.path, unlabelled=not file.labelled, language=file.language)
+                    done[key] = _unlabelled(config, file)
             except XltError as error:
                 done[key] = None
                 faults += _reader_faults(file, error)
         if (examples := done[key]) is not None:
             texts[file] = examples
     return texts, faults
+
+
+def _unlabelled(config: RunConfig, file: DataFile) -> list[Example] | StreamedTexts:
+    """Text as a run reads it; a list where its format is read whole."""
+    read = partial(stream_file, config, file.path, language=file.language)
+    reader = reader_of(config, file.path, file.language, unlabelled=True)
+    with naming_key(reader.encoding_key):
+        streamed = file_format(config, file.path, reader) in STREAMED
+    return StreamedTexts(read) if streamed else list(read())
 
 
 def _reader_faults(file: DataFile, error: XltError) -> Iterator[Fault]:
@@ -131,7 +172,7 @@ def translated_test_faults(config: RunConfig, texts: Texts) -> Iterator[Fault]:
         file, other = (files.get(("targets", i, role)) for role in ("translated_test", "test"))
         if file is None or other is None:
             continue
-        translated, original = texts[file], texts[other]
+        translated, original = list(texts[file]), list(texts[other])
         gold = None
         if config.task == "classification":
             gold = [e.labels for e in translated], [e.labels for e in original]
@@ -149,15 +190,14 @@ def label_warnings(config: RunConfig, texts: Texts) -> Iterator[RunWarning]:
         message = f"no training example has {listed(unseen)}: the model cannot learn them; drop them or add examples"
         yield RunWarning("unseen-label", message, {"labels": unseen})
     for examples in training:
-        by_text: dict[str, dict[object, int]] = defaultdict(dict)
+        by_text: dict[object, dict[object, int]] = defaultdict(dict)
         for example in examples:
-            by_text[_text_key(example)].setdefault(example.labels, example.line)
+            by_text[text_key(example)].setdefault(example.labels, example.line)
         twice = [sorted(lines.values()) for lines in by_text.values() if len(lines) > 1]
         if twice:
             places = _listed(", ".join(map(str, lines)) for lines in twice)
-            message = (
-                f"{examples[0].file}: {len(twice)} texts have different labels on different lines (lines {places})"
-            )
+            where = f"{next(iter(examples)).file}: {len(twice)} texts"
+            message = f"{where} have different labels on different lines (lines {places})"
             values = {"count": len(twice), "lines": twice[:LISTED]}
             yield RunWarning("contradicting-labels", f"{message}: correct or drop them", values)
 
@@ -167,33 +207,43 @@ def leak_warnings(texts: Texts) -> Iterator[RunWarning]:
 
     Unlabelled text counts as training: fitting and self-training read it.
     """
-    first_lines: dict[Path, dict[str, int]] = {}
+    tests = {
+        file: [(example.line, _text(example)) for example in examples]
+        for file, examples in texts.items()
+        if file.role in TESTS
+    }
+    tested = {text for lines in tests.values() for _, text in lines}
+    first_lines: dict[Path, dict[object, int]] = {}
     roles: dict[Path, str] = {}
-    for file, examples in texts.items():
+    for file, examples in texts.items() if tested else ():
         if file.role not in TESTS and file.path not in roles:
+            sides: Iterable[Example] = examples
             if file.role == "pairs":  # fitting reads both sides
-                examples = [replace(e, text=side, pair=None) for e in examples for side in (e.text, e.pair)]
-            first_lines[file.path], roles[file.path] = _first_lines(examples), file.role
-    for test, examples in texts.items():
-        for path, role in roles.items() if test.role in TESTS else ():
+                sides = (replace(e, text=side, pair=None) for e in examples for side in (e.text, e.pair))
+            first_lines[file.path], roles[file.path] = _first_lines(sides, tested), file.role
+    for test, numbered in tests.items():
+        for path, role in roles.items():
             index = first_lines[path]
-            lines = [(e.line, index[key]) for e in examples if (key := _text_key(e)) in index]
+            lines = [(line, index[text]) for line, text in numbered if text in index]
             if lines:
                 places = _listed((f"{a} = {b}" for a, b in lines), ", ")
                 message = (
-                    f"{test.path}:{lines[0][0]}: {len(lines)} of {len(examples)} test texts are also in {path} "
+                    f"{test.path}:{lines[0][0]}: {len(lines)} of {len(numbered)} test texts are also in {path} "
                     f"({role}), lines {places}: scores will be too good; remove them from one of the files"
                 )
                 values = {"test": str(test.path), "training": str(path), "role": role, "count": len(lines)}
-                values |= {"total": len(examples), "lines": [list(pair) for pair in lines]}
+                values |= {"total": len(numbered), "lines": [list(pair) for pair in lines]}
                 yield RunWarning("test-text-in-training", message, values)
 
 
 def repeat_warnings(texts: Texts) -> Iterator[RunWarning]:
     """`repeated-text`: a file of the task's text holds a tenth or more of its texts twice."""
     for file, examples in texts.items():
-        repeated = len(examples) - len(_first_lines(examples))
-        if file.role in ("train", "unlabelled") and repeated and repeated * 10 >= len(examples):
+        if file.role not in ("train", "unlabelled"):
+            continue
+        different = examples.different if isinstance(examples, StreamedTexts) else sum(1 for _ in unrepeated(examples))
+        repeated = len(examples) - different
+        if repeated and repeated * 10 >= len(examples):
             message = f"{file.path}: {repeated} of {len(examples)} texts repeat an earlier one; drop the copies"
             yield RunWarning("repeated-text", message, {"count": repeated, "total": len(examples)})
 
@@ -203,17 +253,17 @@ def _listed(places: Iterable[str], between: str = "; ") -> str:
     return between.join([*shown[:LISTED], *(["..."] if len(shown) > LISTED else [])])
 
 
-def _first_lines(examples: Iterable[Example]) -> dict[str, int]:
-    lines: dict[str, int] = {}
+def _first_lines(examples: Iterable[Example], among: Container[object]) -> dict[object, int]:
+    lines: dict[object, int] = {}
     for example in examples:
-        lines.setdefault(_text_key(example), example.line)
+        if (text := _text(example)) in among:
+            lines.setdefault(text, example.line)
     return lines
 
 
-def _text_key(example: Example) -> str:
-    """Equal for equal texts, however they are cut into words."""
-    text = "".join(example.words) if example.words is not None else str(example.text)
-    return "\0".join("".join(part.split()) for part in (text, example.pair or ""))
+def _text(example: Example) -> object:
+    """Equal for equal texts of whatever language, however they are cut into words."""
+    return text_key(example)[1:]
 
 
 def coverage(config: RunConfig, texts: Texts, tokenizer: Tokenizer) -> tuple[list[Coverage], list[RunWarning]]:
@@ -224,7 +274,8 @@ def coverage(config: RunConfig, texts: Texts, tokenizer: Tokenizer) -> tuple[lis
     for file, examples in texts.items():
         windows = config.task == "ner" and (file.role in SCORED or config.long_texts == "windows")
         if file.role != "pairs":  # of two languages
-            samples[file.language] += [(e, windows) for e in examples[:: max(1, len(examples) // SAMPLE)]]
+            step = max(1, len(examples) // SAMPLE)
+            samples[file.language] += [(e, windows) for e in islice(examples, 0, None, step)]
     for language, sample in samples.items():
         row, cut, tokens = _coverage(language, sample, tokenizer, config.max_length)
         rows.append(row)

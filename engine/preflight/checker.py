@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from ... import ConfigError, ModelError, XltError
-from ...data import OUTSIDE, Example, Tokenizer, train_wordpiece
+from ...data import OUTSIDE, Tokenizer, train_wordpiece
 from ...model import EncoderConfig, load_encoder, load_encoder_config, load_masked_lm, load_pooler
 from ..pseudolabels.diagnostics import single_voter, slow_learning_rate
 from ..recipe.config import RunConfig, TargetConfig
@@ -30,6 +30,7 @@ from ..training.device import choose_device
 from ..training.progress import Progress
 from .check_data import (
     Fault,
+    Texts,
     coverage,
     known_labels,
     label_faults,
@@ -107,7 +108,7 @@ class _Checker:
     def __init__(self, report: CheckReport, config: RunConfig, where: Callable[[Key], str], folder: Path) -> None:
         self.report, self.where, self.folder = report, where, folder
         self.config = settled(config, folder)
-        self.texts: dict[DataFile, list[Example]] = {}
+        self.texts: Texts = {}
 
     def run(self, rate: float | None, targets: Sequence[str]) -> None:
         """Files, labels, model, settings; then, if all is well, the cost."""
@@ -218,7 +219,7 @@ class _Checker:
         """Labels from outside must be of this target's text."""
         said = read_outside(self.config, target, labels)
         here = [(file, examples) for file, examples in self.texts.items() if file.role == "unlabelled"]
-        texts = [e for file, examples in here if file.path in target.unlabelled for e in examples]
+        texts = (e for file, examples in here if file.path in target.unlabelled for e in examples)
         refuse_strangers(target.pseudo_labels, said, texts)
 
     def _model(self) -> Tokenizer | None:

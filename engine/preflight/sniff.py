@@ -16,6 +16,7 @@ from ...data.readers.arrow import first_rows
 from ...data.readers.encodings import WrongEncoding
 from ...data.readers.lines import plain_suffix, read_lines
 from ...data.readers.problems import Problems
+from ...data.readers.spans import text_objects
 from ...untrusted import quoted
 
 LINES = 2000
@@ -81,6 +82,9 @@ def sniff(path: Path, header: bool = True, label: str = "") -> FileFacts:
     """
     if guess_format(path, task="text") == "arrow":
         return FileFacts(path, "arrow", "ascii", *_fields(path, first_rows(path, 200), label))
+    if path.suffix == ".spacy":
+        texts = [str(row["text"]) for _, row in text_objects(str(path), "utf-8", "text", Problems())]
+        return FileFacts(path, "spans", "ascii", task="ner", lines=tuple(texts[:LINES]))
     encoding, text = _decode(path)
     lines = text[:LINES]
     filled = [line for line in lines if line.strip()]

@@ -49,6 +49,10 @@ def read_file(
     return [_unlabelled(e, task, settings.split) for e in examples] if unlabelled else list(examples)
 
 
+STREAMED = ("text", "jsonl")
+"""Formats of which `stream_file` holds an example at a time."""
+
+
 def stream_file(
     config: RunConfig,
     path: Path,
@@ -57,7 +61,7 @@ def stream_file(
     language: str = "",
     note: Callable[[str], None] = lambda text: None,
 ) -> Iterator[Example]:
-    """As `read_file` of unlabelled text, an example at a time where the format is text or JSON lines."""
+    """As `read_file` of unlabelled text, an example at a time where the format is one of `STREAMED`."""
     task, reader, refused = task or config.task, reader_of(config, path, language, unlabelled=True), Counter[str]()
     settings, encoding = reader.settings, reader.encoding
     with naming_key(reader.encoding_key):
@@ -109,7 +113,7 @@ def _unlabelled(example: Example, task: str, split: str) -> Example:
     return replace(example, labels=None, words=words, text=None if words is not None else example.text)
 
 
-def label_set(examples: Sequence[Example], task: str) -> tuple[str, ...]:
+def label_set(examples: Iterable[Example], task: str) -> tuple[str, ...]:
     """All labels in a fixed order. For NER: `O`, then B- and I- of each type, whether or not both occur."""
     if task == "classification":
         return tuple(sorted({str(e.labels) for e in examples}))

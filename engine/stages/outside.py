@@ -7,7 +7,7 @@ label has to agree and whose confidence, where it gave one, has to pass alpha. N
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -172,7 +172,7 @@ def _target(context: Context, stage: Stage) -> TargetConfig | None:
     return context.config.target(stage.targets[0]) if len(stage.targets) == 1 else None
 
 
-def refuse_strangers(path: Any, said: Mapping[_Key, _Said], examples: Sequence[Example]) -> None:
+def refuse_strangers(path: Any, said: Mapping[_Key, _Said], examples: Iterable[Example]) -> None:
     """Raises DataError where labels are of none of some texts."""
     if not any(_key_of_example(example) in said for example in examples):
         shown = " ".join(next(iter(said), ("",)))

@@ -51,3 +51,26 @@ def test_trust(cli: Any, finished: Any, tmp_path: Path) -> None:
     found = json.loads(cli("trust", tmp_path / "run", "--quiet", "--no-truth", "--json").out)
     assert {s["true"] for s in found["stages"]} == {None}
     assert {s["target"] for s in found["stages"]} == {"de"}
+
+
+def test_of_a_run_that_moved_with_its_files(cli: Any, finished: Any, tmp_path: Path, monkeypatch: Any) -> None:
+    """`why` finds the line, and `trust` the unlabelled text, which no stage without self-training has read."""
+    shutil.copytree(finished.files, tmp_path / "project")
+    folder, moved = tmp_path / "elsewhere", tmp_path / "elsewhere/project/run"
+    folder.mkdir()
+    (tmp_path / "project").rename(folder / "project")
+    for name in ("run.json", "config.toml"):
+        text = (moved / name).read_text("utf-8")
+        assert str(finished.files) in text
+        (moved / name).write_text(text.replace(str(finished.files), str(tmp_path / "project")), "utf-8")
+    monkeypatch.chdir(folder)
+    answer = cli("why", "project/run", "de:3")
+    assert f"{folder}/project/de.txt, line 4" in answer.out
+    for stage in ("soft1", "hard1"):
+        shutil.rmtree(moved / "seed-0/de" / stage)
+    answer = cli("trust", "project/run", "--quiet", "--json")
+    assert answer.code == 0, answer.err
+    assert [s["stage"] for s in json.loads(answer.out)["stages"]] == ["btf"]
+    (folder / "project/de.txt").write_text("Etwas anderes.\n", "utf-8")
+    answer = cli("trust", "project/run", "--quiet")
+    assert (answer.code, f"{tmp_path}/project/de.txt: " in answer.err) == (3, True)

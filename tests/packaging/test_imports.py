@@ -106,12 +106,12 @@ def test_data_and_model_do_not_import_foreign_libraries() -> None:
 
     The multi-pattern matcher and the language identifier are the extra `corpus`; only the corpus builder asks for them,
     when it runs (`test_libraries_of_the_corpus_builder_are_not_needed`). pyarrow is the extra `datasets`, onnx and
-    onnxruntime `onnx`, huggingface_hub `hub`; what needs them says so.
+    onnxruntime `onnx`, huggingface_hub `hub`, spaCy is in none; what needs them says so.
     """
     allowed = {
         "kernels": {"torch", "triton"},
         "model": {"torch", "safetensors"},
-        "data": {"torch", "numpy", "tokenizers", "ahocorasick_rs", "py3langid", "pyarrow"},
+        "data": {"torch", "numpy", "tokenizers", "ahocorasick_rs", "py3langid", "pyarrow", "spacy"},
         "engine": {"torch", "numpy", "safetensors", "tqdm", "onnx", "onnxruntime", "huggingface_hub"},
         "cli": {"click"},
         "__init__": set[str](),

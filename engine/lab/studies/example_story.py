@@ -203,7 +203,7 @@ def _round(
 def _original(run: FinishedRun, item: Item, tokenizer: Tokenizer) -> Example | None:
     """The example as its file has it, with its labels if it has them; None where the file is gone or has changed."""
     stem = file_stem(item.example.rpartition(":")[0])
-    paths = [Path(p) for p in read_json(run.folder / "run.json").get("hashes") or {}]
+    paths = [run.place_of(Path(p)) for p in read_json(run.folder / "run.json").get("hashes") or {}]
     paths = sorted((p for p in paths if p.is_file()), key=lambda p: file_stem(p) != stem)
     for path, unlabelled in product(paths, (False, True)):
         try:

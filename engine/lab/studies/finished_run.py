@@ -6,15 +6,16 @@ Torch is loaded when a model is asked, not before.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields, is_dataclass, replace
 from functools import cached_property
+from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from .... import DataError
-from ....data import Tokenizer, TokenStore
+from ....data import Tokenizer, TokenStore, file_hash
 from ...recipe.config import RunConfig
 from ...recipe.load import load_recipe
 from ...report.summary import build_summary
@@ -106,8 +107,28 @@ class FinishedRun:
 
     @cached_property
     def config(self) -> RunConfig:
-        """The recipe as it was resolved; without the files of a made world."""
-        return load_recipe(self.folder / "config.toml").config
+        """The recipe as it was resolved, its files where they are now; without the files of a made world."""
+        config: RunConfig = self._with_places(load_recipe(self.folder / "config.toml").config)
+        return config
+
+    def place_of(self, path: Path) -> Path:
+        """Where an input file of the run is: where it was, or where it went together with the run's folder."""
+        digest = (read_json(self.folder / "run.json").get("hashes") or {}).get(str(path))
+        if digest is None or path.exists():
+            return path
+        beside = product(self.folder.resolve().parents, range(1, len(path.parts)))
+        places = (folder.joinpath(*path.parts[i:]) for folder, i in beside)
+        return next((place for place in places if place.exists() and file_hash(place) == digest), path)
+
+    def _with_places(self, value: Any) -> Any:
+        """A part of the recipe with each path that an input file has now."""
+        if isinstance(value, Path):
+            return self.place_of(value)
+        if isinstance(value, tuple):
+            return tuple(map(self._with_places, value))
+        if is_dataclass(value) and not isinstance(value, type):
+            return replace(value, **{f.name: self._with_places(getattr(value, f.name)) for f in fields(value)})
+        return value
 
     @cached_property
     def data(self) -> Datasets:

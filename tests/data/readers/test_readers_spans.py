@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 import json
+import sys
 import time
-from collections.abc import Callable
+import zlib
+from collections.abc import Callable, Iterator
 from itertools import product
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from xlt_engine import ConfigError, DataError
 from xlt_engine.data import Example, read_examples
+from xlt_engine.data.readers.problems import Problems
+from xlt_engine.data.readers.spans import text_objects
+from xlt_engine.engine.preflight.sniff import sniff
 
 TEXTS = ["Angela Merkel besucht Paris, sagt die dpa.", "Heute nicht.", "🙂 In São Paulo: Lula."]
 ENTITIES = [[(0, 13, "PER"), (22, 27, "LOC"), (38, 41, "ORG")], [], [(5, 14, "LOC"), (16, 20, "PER")]]
@@ -118,6 +124,64 @@ def test_brat(tmp_path: Path) -> None:
         read_examples(tmp_path / "a.ann", task="ner")
     faults = str(caught.value).split("\n")
     assert [fault.split(": ")[0].split(".ann:")[1] for fault in faults] == ["4", "1", "5"]
+
+
+def test_doc_bin_of_spacy(tmp_path: Path) -> None:
+    """As spaCy itself writes it; an entity of its words may end within a word of ours."""
+    library = pytest.importorskip("spacy", reason="spaCy is not installed")
+    kept, nlp = library.tokens.DocBin(), library.blank("de")
+    for text, spans in [*zip(TEXTS, ENTITIES, strict=True), ("Ein US$-Konto.", [(4, 7, "MON")]), ("Nein.", None)]:
+        document = nlp(text)
+        if spans is not None:
+            document.ents = [document.char_span(*span) for span in spans]
+        kept.add(document)
+    kept.to_disk(tmp_path / "a.spacy")
+    examples = read_examples(tmp_path / "a.spacy", task="ner", cut_spans="drop")
+    assert content(examples)[:3] == EXPECTED
+    assert [e.line for e in examples] == [1, 2, 3, 4, 5]
+    assert examples[4].labels is None
+    with pytest.raises(DataError, match=r"a\.spacy:5: no list of entities"):
+        read_examples(tmp_path / "a.spacy", task="ner", cut_spans="drop", require_labels=True)
+    (tmp_path / "a.spacy").write_bytes((tmp_path / "a.spacy").read_bytes()[:-9])
+    with pytest.raises(DataError, match=r"a\.spacy: spaCy cannot read it"):
+        read_examples(tmp_path / "a.spacy", task="ner")
+
+
+def test_doc_bin_of_a_stand_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With what of spaCy's interface is used; the stand-in's file is JSON."""
+
+    class DocBin:
+        def from_bytes(self, packed: bytes) -> DocBin:
+            self.rows = json.loads(zlib.decompress(packed))
+            return self
+
+        def get_docs(self, vocab: Any) -> Iterator[Any]:
+            for text, spans in self.rows:
+                ents = [SimpleNamespace(start_char=s, end_char=e, label_=x) for s, e, x in spans or []]
+                labelled = spans is not None
+                yield SimpleNamespace(text=text, ents=ents, has_annotation=lambda name, known=labelled: known)
+
+    path = tmp_path / "a.spacy"
+    rows = [*zip(TEXTS, ENTITIES, strict=True), ("Nein.", None), ("Hamburger", [(0, 7, "LOC")])]
+    path.write_bytes(zlib.compress(json.dumps(rows).encode()))
+    for name in ("spacy", "spacy.tokens", "spacy.vocab"):
+        monkeypatch.setitem(sys.modules, name, None)
+    with pytest.raises(ConfigError, match=r"a\.spacy: needs spaCy: pip install spacy"):
+        read_examples(path, task="ner")
+    monkeypatch.setitem(sys.modules, "spacy.tokens", SimpleNamespace(DocBin=DocBin))
+    monkeypatch.setitem(sys.modules, "spacy.vocab", SimpleNamespace(Vocab=dict))
+    examples = read_examples(path, task="ner", cut_spans="expand")
+    assert content(examples) == [*EXPECTED, (("Nein", "."), None), (("Hamburger",), ("B-LOC",))]
+    assert examples.counts == {"cut": 1}
+    assert [row for _, row in text_objects(str(path), "utf-8", "said", Problems())][1] == {"said": TEXTS[1]}
+    assert (facts := sniff(path)).format == "spans"
+    assert facts.task == "ner"
+    path.write_bytes(zlib.compress(json.dumps([(" " * 3_000_000, [])]).encode()))
+    with pytest.raises(DataError, match="it unpacks to over 200 times its size"):
+        read_examples(path, task="ner")
+    path.write_bytes(zlib.compress(json.dumps([("Ein Haus.", [(0, 3, "A B")])]).encode()))
+    with pytest.raises(DataError, match=r":1: .* is not an entity"):
+        read_examples(path, task="ner")
 
 
 def test_what_is_left_out(tmp_path: Path) -> None:

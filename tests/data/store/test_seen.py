@@ -16,6 +16,7 @@ import pytest
 
 from xlt_engine import ConfigError, DataError
 from xlt_engine.data import Example, read_examples
+from xlt_engine.data.readers import packed
 from xlt_engine.data.store import seen
 from xlt_engine.data.store.seen import SeenTexts, Tally, unrepeated
 from xlt_engine.engine.reading.read_file import first_of_each, read_file, stream_file
@@ -134,3 +135,23 @@ def test_zst(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path.write_bytes(path.read_bytes()[:400])
     with pytest.raises(DataError, match="damaged compressed file"):
         read_examples(path, task="text")
+
+
+def test_zst_by_the_library(tmp_path: Path) -> None:
+    """Two frames end to end; one whose last block comes with the few bytes of a last read; a cut and a bomb."""
+    library = pytest.importorskip("zstandard", reason="zstandard is not installed")
+    lines = [f"Satz Nummer {i} {i * i}\n" for i in range(50_000)]
+    pack, path = library.ZstdCompressor().compress, tmp_path / "a.txt.zst"
+
+    def read(data: bytes) -> str:
+        path.write_bytes(data)
+        return "".join(f"{e.text}\n" for e in read_examples(path, task="text"))
+
+    assert read(pack("".join(lines[:9000]).encode()) + pack(b"Ende\n")) == "".join(lines[:9000]) + "Ende\n"
+    texts = ("".join(lines[:count]) for count in range(len(lines), 0, -100))
+    text = next(x for x in texts if 0 < 200 * (len(pack(x.encode())) % packed._CHUNK) < len(x) % (1 << 17))
+    assert len(text) > packed._HARMLESS
+    assert read(pack(text.encode())) == text
+    for wrong, said in ((pack(text.encode())[:-9], "damaged"), (pack(b"a" * (1 << 22)), "unpacks to over 200 times")):
+        with pytest.raises(DataError, match=said):
+            read(wrong)

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import json
 import re
+import tracemalloc
 from pathlib import Path
 
 import pytest
 
 from xlt_engine.data import train_wordpiece
+from xlt_engine.engine import load_recipe
+from xlt_engine.engine.preflight.check_data import coverage, leak_warnings, read_all, repeat_warnings
 from xlt_engine.engine.preflight.check_report import CheckReport
 from xlt_engine.engine.preflight.checker import check
+from xlt_engine.engine.recipe.config.files import recipe_files
 from xlt_engine.model import Encoder, EncoderConfig, MaskedLM, save_model
 
 RECIPE = """\
@@ -292,3 +296,34 @@ def test_model_folders_that_do_not_fit(folder: Path) -> None:
     assert report.exit_code == 4
     assert {p.where for p in report.problems} == {f"{folder / 'xlt.toml'}:5"}
     assert not any("masked" in p.message for p in look(folder, "btf.on=false").problems)
+
+
+def test_unlabelled_text_is_not_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ten times the text takes hardly more memory, and what is said of it is what lists of it give."""
+    monkeypatch.setattr("xlt_engine.data.store.seen.BATCH", 64)
+    (tmp_path / "xlt.toml").write_text(RECIPE, "utf-8")
+    (tmp_path / "en.conll").write_text(conll("sees", 0, 40), "utf-8")
+    (tmp_path / "de.conll").write_text(conll("sieht", 9000, 20), "utf-8")
+    tokenizer = train_wordpiece([f"{name} sieht no ." for name in (*PEOPLE, *PLACES)], 150)
+    peaks = []
+    for count in (400, 4000):
+        numbers = [n - n % 5 if n % 3 else n for n in range(count)]
+        lines = [f"{PEOPLE[n % 8]} sieht {PLACES[n % 5]} no{n + 8000} .\n" for n in numbers]
+        (tmp_path / "de.txt").write_text("".join(lines), "utf-8")
+        config = load_recipe(tmp_path / "xlt.toml").config
+        tracemalloc.start()
+        texts, faults = read_all(config, recipe_files(config))
+        said = [*leak_warnings(texts), *repeat_warnings(texts)]
+        peaks.append(tracemalloc.get_traced_memory()[1])
+        tracemalloc.stop()
+    assert not faults
+    assert peaks[1] < 1.5 * peaks[0]
+    kept = {file: list(examples) for file, examples in texts.items()}
+    assert said == [*leak_warnings(kept), *repeat_warnings(kept)]
+    assert coverage(config, texts, tokenizer) == coverage(config, kept, tokenizer)
+    leak, repeats = said
+    sentences = [f"{PEOPLE[n % 8]} sieht {PLACES[n % 5]} no{n} .\n" for n in range(9000, 9020)]
+    first = [(6 * i + 1, lines.index(text) + 1) for i, text in enumerate(sentences) if text in lines]
+    assert first
+    assert leak.values["lines"] == [list(pair) for pair in first]
+    assert repeats.values == {"count": count - len(set(lines)), "total": count}
