@@ -336,7 +336,7 @@ TABLES: dict[str, tuple[tuple[str, ...], Callable[..., str]]] = {
     "overview": (("demo", "wikineural", "xsid-intents"), overview),
     "step-cpu": (("step-cpu-mbert", "step-cpu-small"), steps),
     "step-cpu-modern": (("step-cpu-modern",), rates),
-    "compiled-budgets": (("compiled-budgets-3.7.1",), compiled_budgets),
+    "compiled-budgets": (("compiled-budgets-3.7.1", "compiled-budgets-3.6.0"), compiled_budgets),
     "gpu-estimates": (("gpu-estimates",), gpu_estimates),
     "corpus": (("corpus",), corpus_speed),
     "export-speed": (("export-speed",), export_speed),
