@@ -2,14 +2,16 @@
 
     python benchmarks/compiled_budgets.py [--jobs 2]      writes results/compiled-budgets-VERSION.json, of triton
 
-Another triton than the one that is installed: its folder first in PYTHONPATH. The calls are those of
-`gpu/specialisations.py`; `tests/benchmarks/test_compiled_budgets.py` holds a part of them to the same limits.
+Written after each capability and type; those that are not asked for stay as they are in the file. Another triton than
+the one that is installed: its folder first in PYTHONPATH. The calls are those of `gpu/specialisations.py`;
+`tests/benchmarks/test_compiled_budgets.py` holds a part of them to the same limits.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import re
 import subprocess
 import sys
 from collections.abc import Iterable, Iterator, Sequence
@@ -27,12 +29,17 @@ CAPABILITIES, TYPES = ("9.0", "8.0", "8.9"), ("bf16", "fp32", "fp16")
 SHARED = {"8.0": 163 << 10, "8.9": 99 << 10, "9.0": 227 << 10}
 """Bytes of shared memory that one program may have: A100, RTX 4090, H100."""
 
-_TILES = "tiles chosen for 9.0, whose accumulators and addresses do not all fit the registers of 8.0"
+_TILES = "tiles chosen for 9.0, whose accumulators and addresses do not all fit the registers of 8.0 and 8.9"
+_ATTENTION = {"attention_backward.backward_whole": 384, "attention_backward.backward": 16}
 SPILLS: dict[tuple[str, str, str], tuple[int, str]] = {
     ("8.0", "bf16", "linear_cross_entropy.exponentials"): (512, _TILES),
     ("8.0", "bf16", "linear_cross_entropy.probabilities"): (512, _TILES),
-    ("8.0", "bf16", "attention_backward.backward_whole"): (384, _TILES),
-    ("8.0", "bf16", "attention_backward.backward"): (16, _TILES),
+    **{
+        (capability, dtype, kernel): (stack, _TILES)
+        for capability in ("8.0", "8.9")
+        for dtype in ("bf16", "fp16")
+        for kernel, stack in _ATTENTION.items()
+    },
 }
 """Bytes of stack that (capability, type, kernel) may use, and why; all others none."""
 
@@ -54,15 +61,15 @@ TURNED = 2
 Rows = list[dict[str, Any]]
 
 
-def compile_part(capability: str, types: Sequence[str], families: Sequence[str] = (), count: bool = False) -> Rows:
+def compile_part(capability: str, dtype: str, families: Sequence[str] = ()) -> Rows:
     """The compiled kernels, one after another, in a process of its own.
 
     Raises:
         subprocess.CalledProcessError: a kernel does not compile; the reason is on stderr.
     """
     command = [sys.executable, str(SPECIALISATIONS), "--capability", capability]
-    command += ["--shared", str(SHARED[capability]), "--dtype", *types]
-    command += (["--family", *families] if families else []) + (["--count"] if count else [])
+    command += ["--shared", str(SHARED[capability]), "--dtype", dtype]
+    command += ["--family", *families] if families else []
     output = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True).stdout
     return [json.loads(line) | {"capability": capability} for line in output.splitlines()]
 
@@ -100,21 +107,28 @@ def violations(rows: Iterable[dict[str, Any]]) -> Iterator[str]:
 
 
 def summary(rows: Rows) -> Rows:
-    """The largest figures of each kernel over its specialisations, by capability and type."""
-
-    def key(row: dict[str, Any]) -> tuple[str, str, str]:
-        return row["capability"], row["dtype"], row["kernel"]
-
+    """The largest figures of each kernel over its specialisations, in one capability and type."""
     kept = []
-    for (capability, dtype, kernel), group in groupby(sorted(rows, key=key), key):
-        found = list(group)
-        figures = ("warps", "registers", "stack", "shared", "instructions")
-        kept.append(
-            {"capability": capability, "dtype": dtype, "kernel": kernel, "specialisations": len(found)}
-            | {figure: max(row[figure] for row in found) for figure in figures}
-            | {"units": sorted({row["units"] for row in found if row["units"]})}
-        )
+    for kernel, group in groupby(sorted(rows, key=lambda row: row["kernel"]), lambda row: row["kernel"]):
+        several = list(group)
+        largest = {figure: max(row[figure] for row in several) for figure in ("warps", "registers", "stack", "shared")}
+        units = sorted({row["units"] for row in several if row["units"]})
+        kept.append({"kernel": kernel, "specialisations": len(several), **largest, "units": units})
     return kept
+
+
+def add_part(file: Path, capability: str, dtype: str, rows: Rows) -> None:
+    """Writes a capability and type into the result, in place of an earlier one."""
+    parts = json.loads(file.read_text())["parts"] if file.exists() else []
+    parts = [part for part in parts if (part["capability"], part["dtype"]) != (capability, dtype)]
+    head = made("python benchmarks/compiled_budgets.py", [], trained=False)
+    part = {"capability": capability, "dtype": dtype, "commit": head["commit"], "violations": list(violations(rows))}
+    parts.append(part | {"kernels": summary(rows)})
+    parts.sort(key=lambda part: (CAPABILITIES.index(part["capability"]), TYPES.index(part["dtype"])))
+    text = json.dumps({"triton": import_module("triton").__version__, "made": head, "parts": parts}, indent=1)
+    # A kernel a line.
+    text = re.sub(r"\{[^{}]*\"kernel\"[^{}]*\}", lambda match: " ".join(match[0].split()), text)
+    file.write_text(text + "\n")
 
 
 def main() -> None:
@@ -125,16 +139,16 @@ def main() -> None:
     parser.add_argument("--json", type=Path, help="the result  [default: benchmarks/results/...]")
     arguments = parser.parse_args()
     version = import_module("triton").__version__
-    parts = [(capability, dtype) for dtype in arguments.dtype for capability in arguments.capability]
-    with ThreadPoolExecutor(arguments.jobs) as pool:
-        rows = [row for part in pool.map(lambda p: compile_part(p[0], p[1:], count=True), parts) for row in part]
-    result = {"triton": version, "made": made("python benchmarks/compiled_budgets.py", [], trained=False)}
-    result |= {"violations": list(violations(rows)), "kernels": summary(rows)}
     file = arguments.json or BENCHMARKS / "results" / f"compiled-budgets-{version}.json"
-    lines = ",\n ".join(json.dumps(row) for row in result.pop("kernels"))
-    file.write_text(f'{json.dumps(result, indent=1)[:-2]},\n "kernels": [\n {lines}\n]}}\n')
-    print(f"{file.name}: {len(rows)} specialisations", *result["violations"], sep="\n")
-    sys.exit(1 if result["violations"] else 0)
+    parts = [(capability, dtype) for dtype in arguments.dtype for capability in arguments.capability]
+    wrong = 0
+    with ThreadPoolExecutor(arguments.jobs) as pool:
+        for (capability, dtype), rows in zip(parts, pool.map(compile_part, *zip(*parts, strict=True)), strict=True):
+            add_part(file, capability, dtype, rows)
+            beyond = list(violations(rows))
+            print(f"{capability}, {dtype}: {len(rows)} specialisations", *beyond, sep="\n", flush=True)
+            wrong += len(beyond)
+    sys.exit(1 if wrong else 0)
 
 
 if __name__ == "__main__":

@@ -15,7 +15,7 @@ from statistics import mean
 import torch
 from step_bench.flops import step_flops
 from step_bench.sides import Ours
-from step_bench.work import SHAPES, draw_texts, make_work
+from step_bench.work import SHAPES, TASKS, draw_texts, make_work
 
 from xlt_engine.engine import load_recipe
 
@@ -58,7 +58,7 @@ def cost(task: str) -> Cost:
     steps = [[row for rows in step for row in rows] for step in work]
     with torch.device("meta"):
         parameters = Ours(task, SHAPES["mbert"], torch.device("meta")).model.parameters()
-    weights = sum(p.numel() for p in parameters if p.requires_grad)
+    weights = sum(p.numel() for p in parameters if p.requires_grad) if TASKS[task].trains else 0
     return Cost(
         mean(step_flops(task, config, rows) for rows in steps),
         mean(sum(r.length for r in rows) for rows in steps),

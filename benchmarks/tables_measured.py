@@ -302,10 +302,42 @@ def _mean(values: Iterable[float]) -> float:
     return statistics.fmean(values)
 
 
+def compiled_budgets(*results: Json) -> str:
+    """The largest figures in bf16 of the kernels that take many registers."""
+    parts = {
+        (part["capability"], result["triton"]): {kernel["kernel"]: kernel for kernel in part["kernels"]}
+        for result in results
+        for part in result["parts"]
+        if part["dtype"] == "bf16"
+    }
+    columns = sorted(parts, reverse=True)
+    large = {name for kernels in parts.values() for name, kernel in kernels.items() if kernel["registers"] >= 128}
+
+    def cell(kernel: Json) -> str:
+        return f"{kernel['registers']}/{kernel['stack']}/{kernel['shared'] / 1024:.0f}"
+
+    lines = [[f"`{name}`", *(cell(parts[column][name]) for column in columns)] for name in sorted(large)]
+    return markdown(["kernel", *(f"{capability}, triton {triton}" for capability, triton in columns)], lines)
+
+
+def gpu_estimates(result: Json) -> str:
+    """Floors and estimates of operations and steps, beside what a GPU has measured, if one has."""
+
+    def line(what: str, shape: str, row: Json) -> list[str]:
+        figures = (row.get(figure) for figure in ("floor_ms", "estimate_ms", "measured_ms"))
+        return [what, shape, *("" if ms is None else f"{ms:.3f}" for ms in figures)]
+
+    lines = [line(f"`{row['op']}`", row["name"], row) for row in result["operations"]]
+    lines += [line("step", row["task"], row) for row in result["steps"]]
+    return markdown(["what", "shape", "floor, ms", "estimate, ms", "measured, ms"], lines)
+
+
 TABLES: dict[str, tuple[tuple[str, ...], Callable[..., str]]] = {
     "overview": (("demo", "wikineural", "xsid-intents"), overview),
     "step-cpu": (("step-cpu-mbert", "step-cpu-small"), steps),
     "step-cpu-modern": (("step-cpu-modern",), rates),
+    "compiled-budgets": (("compiled-budgets-3.7.1", "compiled-budgets-3.6.0"), compiled_budgets),
+    "gpu-estimates": (("gpu-estimates",), gpu_estimates),
     "corpus": (("corpus",), corpus_speed),
     "export-speed": (("export-speed",), export_speed),
     "rank-sources": (("rank-sources",), rank_sources),

@@ -77,12 +77,12 @@ def _inference(call: Callable[..., Any], *args: Any, **options: Any) -> None:
 
 
 def _loss(mode: str, make: Maker) -> Iterator[Call]:
-    """Both tiles of the loss: many rows and few."""
+    """Both tiles of the loss: many rows and few; the vocabulary is not specialised."""
     if (mode, make.dtype) == ("store", torch.float16):
         return
     for rows in (614, 48):
-        given = make(rows, SIZE), make(VOCABULARY, SIZE), make(VOCABULARY), torch.zeros(rows, dtype=torch.int64)
-        yield f"N {rows}", partial(kernels.linear_cross_entropy, *given, mode=mode)
+        inputs = make(rows, SIZE), make(VOCABULARY, SIZE), make(VOCABULARY), torch.zeros(rows, dtype=torch.int64)
+        yield f"N {rows}", partial(kernels.linear_cross_entropy, *inputs, mode=mode)
 
 
 def _norms(make: Maker) -> Iterator[Call]:
@@ -168,30 +168,17 @@ def name_of(function: Callable[..., Any]) -> str:
     return f"{file.removesuffix('_kernels')}.{function.__name__.strip('_').removesuffix('_kernel')}"
 
 
-def resources(cubin: bytes, count: bool) -> dict[str, int]:
-    """Registers a thread, bytes of stack, which is where spilled registers go, and instructions, by Triton's own tools.
-
-    Instructions (with `count`) are those in the code, not those that run: loops are counted once, unrolled ones whole.
-    """
-    tools = Path(triton.__file__).parent / "backends" / "nvidia" / "bin"
+def resources(cubin: bytes) -> dict[str, int]:
+    """Registers a thread, and bytes of stack, which is where spilled registers go, by Triton's own tool."""
+    tool = Path(triton.__file__).parent / "backends" / "nvidia" / "bin" / "cuobjdump"
     with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
         file.write(cubin)
         file.flush()
-
-        def ask(tool: str, *options: str) -> str:
-            return subprocess.run(
-                [tools / tool, *options, file.name], check=True, capture_output=True, text=True
-            ).stdout
-
-        said = ask("cuobjdump", "--dump-resource-usage")
-        usage = re.search(r"REG:(\d+) STACK:(\d+)", said)
-        assert usage, said
-        facts = {"registers": int(usage[1]), "stack": int(usage[2])}
-        if count:
-            facts["instructions"] = len(
-                re.findall(r"^\s+/\*[0-9a-f]{4,}\*/\s+(?!.*\bNOP\b)", ask("nvdisasm", "-c"), re.M)
-            )
-    return facts
+        command = [tool, "--dump-resource-usage", file.name]
+        said = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    usage = re.search(r"REG:(\d+) STACK:(\d+)", said)
+    assert usage, said
+    return {"registers": int(usage[1]), "stack": int(usage[2])}
 
 
 def pretend(limit: int) -> None:
@@ -202,7 +189,7 @@ def pretend(limit: int) -> None:
     loss.product_into = loss.add_product = lambda *_: None
 
 
-def compile_all(families: list[str], types: list[str], count: bool) -> None:
+def compile_all(families: list[str], types: list[str]) -> None:
     """Prints a line for each kernel that was compiled."""
     compiled: set[str] = set()
     launch, context = JITFunction.run, {"family": "", "operation": "", "dtype": ""}
@@ -220,7 +207,7 @@ def compile_all(families: list[str], types: list[str], count: bool) -> None:
                 "shared": metadata.shared,
                 "products": "tt.dot" in kernel.asm["ttir"],
                 "units": "wgmma" if "wgmma.mma_async" in ptx else "mma.sync" if "mma.sync" in ptx else None,
-                **resources(kernel.asm["cubin"], count),
+                **resources(kernel.asm["cubin"]),
             }
             sys.stdout.write(json.dumps(facts) + "\n")
             sys.stdout.flush()
@@ -244,14 +231,13 @@ def main() -> None:
     parser.add_argument("--shared", type=int, help="its bytes of shared memory for a program")
     parser.add_argument("--dtype", dest="types", nargs="+", choices=list(TYPES), default=list(TYPES))
     parser.add_argument("--family", dest="families", nargs="+", choices=list(FAMILIES), default=list(FAMILIES))
-    parser.add_argument("--count", action="store_true", help="count instructions too")
     arguments = parser.parse_args()
     if arguments.capability is None:
         pretend(shared_memory(torch.empty(0, device="cuda")))
     else:
         triton.runtime.driver.set_active(Driver(int(arguments.capability.replace(".", ""))))
         pretend(arguments.shared)
-    compile_all(arguments.families, arguments.types, arguments.count)
+    compile_all(arguments.families, arguments.types)
 
 
 if __name__ == "__main__":

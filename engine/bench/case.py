@@ -30,7 +30,7 @@ class Sizes:
     hidden: int
     inner: int
     heads: int
-    vocabularies: tuple[int, int]
+    vocabularies: tuple[int, ...]
     rows: tuple[int, ...]
     wide_rows: tuple[int, ...]
     tokens: tuple[int, ...]
@@ -45,7 +45,7 @@ SIZES = {
         hidden=768,
         inner=3072,
         heads=12,
-        vocabularies=(119_547, 250_002),
+        vocabularies=(119_547, 250_002, 256_000),  # mBERT, XLM-R, mmBERT
         rows=(614, 1_229, 4_915, 300, 10_000),
         wide_rows=(614, 4_915),
         tokens=(8_192, 4_096, 16_384, 1_024),

@@ -31,11 +31,11 @@ _TRUTH_ELEMENTS = 1 << 26
 
 
 def linear_cross_entropy_cases(sizes: Sizes) -> list[Case]:
-    small, large = sizes.vocabularies
+    small, *large = sizes.vocabularies
     cases = []
-    for rows, vocabulary in [(n, small) for n in sizes.rows] + [(n, large) for n in sizes.wide_rows]:
+    for rows, vocabulary in [(n, small) for n in sizes.rows] + [(n, v) for v in large for n in sizes.wide_rows]:
         for frozen in (True, False):
-            rank = 2 if vocabulary == large or rows not in sizes.rows[:3] else 0 if rows in sizes.rows[:2] else 1
+            rank = 2 if vocabulary != small or rows not in sizes.rows[:3] else 0 if rows in sizes.rows[:2] else 1
             shape: dict[str, int | str] = {"N": rows, "V": vocabulary, "H": sizes.hidden}
             shape["matrix"] = "frozen" if frozen else "trainable"
             build = partial(_linear_cross_entropy, rows, vocabulary, sizes.hidden, frozen)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -33,7 +34,7 @@ def _fresh(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 @pytest.mark.skipif(dispatch._interpreted, reason="TRITON_INTERPRET=1: kernels are interpreted, not compiled")
 @pytest.mark.parametrize(("capability", "dtype", "families"), PARTS)
 def test_kernels_keep_their_budgets(capability: str, dtype: str, families: tuple[str, ...]) -> None:
-    rows = compiled_budgets.compile_part(capability, [dtype], families)
+    rows = compiled_budgets.compile_part(capability, dtype, families)
     assert len({row["kernel"] for row in rows}) >= 4
     assert any(row["products"] for row in rows)
     assert list(compiled_budgets.violations(rows)) == []
@@ -42,7 +43,7 @@ def test_kernels_keep_their_budgets(capability: str, dtype: str, families: tuple
 def row(**changes: Any) -> dict[str, Any]:
     """A kernel within every limit."""
     kernel = {"capability": "9.0", "dtype": "bf16", "kernel": "votes.votes", "operation": "votes", "warps": 4}
-    kernel |= {"registers": 64, "stack": 0, "shared": 8192, "products": False, "units": None, "instructions": 9}
+    kernel |= {"registers": 64, "stack": 0, "shared": 8192, "products": False, "units": None}
     return kernel | changes
 
 
@@ -69,8 +70,21 @@ def test_what_is_beyond_a_limit(changes: dict[str, Any], said: str) -> None:
 
 
 def test_the_summary_has_the_largest_of_each_kernel() -> None:
-    rows = [row(registers=60, instructions=30), row(registers=70, stack=4), row(dtype="fp32"), row(units="wgmma")]
+    rows = [row(registers=60), row(registers=70, stack=4), row(kernel="gelu.gelu"), row(units="wgmma")]
     first, second = compiled_budgets.summary(rows)
-    assert (first["dtype"], first["specialisations"], first["registers"], first["stack"]) == ("bf16", 3, 70, 4)
-    assert (first["instructions"], first["units"]) == (30, ["wgmma"])
-    assert (second["dtype"], second["specialisations"]) == ("fp32", 1)
+    assert (first["kernel"], first["specialisations"]) == ("gelu.gelu", 1)
+    assert (second["kernel"], second["specialisations"], second["registers"], second["stack"]) == (
+        "votes.votes",
+        3,
+        70,
+        4,
+    )
+    assert second["units"] == ["wgmma"]
+
+
+def test_a_part_is_replaced_and_the_others_stay(tmp_path: Path) -> None:
+    file = tmp_path / "budgets.json"
+    for capability, registers in (("8.0", 60), ("9.0", 70), ("8.0", 80)):
+        compiled_budgets.add_part(file, capability, "bf16", [row(capability=capability, registers=registers)])
+    parts = json.loads(file.read_text())["parts"]
+    assert [(p["capability"], p["kernels"][0]["registers"]) for p in parts] == [("9.0", 70), ("8.0", 80)]
