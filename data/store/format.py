@@ -9,10 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from ... import DataError
+from ...tasks import TASKS as _LABELLED
 from ..tokenizer.wrapper import Tokenizer
 
 FORMAT_VERSION = 1
-TASKS = ("ner", "classification", "text")
+TASKS = (*_LABELLED, "text")
 MANIFEST = "store.json"
 IDS = "ids.jsonl"
 IGNORE = -100

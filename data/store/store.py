@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ... import DataError, ModelError
+from ...tasks import per_word
 from ..tokenizer.wrapper import Tokenizer
 from .format import FORMAT_VERSION, IDS, MANIFEST, content_hash, file_hash
 
@@ -24,7 +25,7 @@ class TokenStore:
 
     Attributes:
         folder: where the store lies.
-        task: "ner", "classification" or "text".
+        task: "ner", "tag", "classification" or "text".
         label_names: the ordered labels that the label indices count in.
         max_length: the maximum length in tokens that the store was built with.
         whole: examples are kept beyond it: a model reads them in windows of it (`Rows`; plain text: `Corpus`).
@@ -203,7 +204,7 @@ def _check_arrays(folder: Path, manifest: Mapping[str, Any], arrays: Mapping[str
     n, task = manifest["examples"], manifest["task"]
     required = {"token_ids", "offsets", "item_offsets", "item_positions", "item_words", "num_words"}
     required |= {"labels"} if task != "text" else set()
-    required |= {"word_labels"} if task == "ner" else set()
+    required |= {"word_labels"} if per_word(task) else set()
     faults = [f"no array {name}" for name in sorted(required - set(arrays))]
     if not faults:
         items = len(arrays["item_positions"])

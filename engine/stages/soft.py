@@ -13,6 +13,7 @@ from torch import Tensor
 from ...data import ItemView, Part, Rows, TaskBatches, TokenStore
 from ...kernels import votes
 from ...model import TaskModel
+from ...tasks import per_word
 from ..plan import Stage
 from ..pseudolabels.diagnostics import one_teacher, single_voter, slow_learning_rate
 from ..storage.files import atomic_write_bytes
@@ -124,7 +125,7 @@ def _part(run: StageRun, side: Side, chosen: np.ndarray) -> Part:
     """The chosen examples of the target's or the source's text, with what the teacher says of them."""
     context, stage = run.context, run.stage
     store = text_of_side(context.data, stage, side)
-    view = ItemView(store, context.config.selftrain.soft.positions if store.task == "ner" else "first")
+    view = ItemView(store, context.config.selftrain.soft.positions if per_word(store.task) else "first")
     warn_of_unseen(context, store, side, str(stage.pair) if side == "target" else context.config.source.language)
     targets = _targets(context, stage, view, side, chosen, run.folder / SOFT_LABELS_OF[side])
     return Part(view, chosen[np.diff(view.offsets)[chosen] > 0], soft_targets=targets)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from ....data import Example, Tokenizer, TokenStore
+from ....tasks import per_word
 
 
 def is_example(example: Example, store: TokenStore, number: int, tokenizer: Tokenizer) -> bool:
@@ -29,7 +30,7 @@ def words_of(example: Example) -> tuple[str, ...]:
 def decoded(store: TokenStore, number: int, tokenizer: Tokenizer) -> tuple[str, ...]:
     """The words or the text as far as the tokens tell."""
     ids = store.ids(number).tolist()
-    if store.task != "ner":
+    if not per_word(store.task):
         return (tokenizer.decode(ids[1:-1]),)
     words = ["?"] * int(store.num_words[number])
     positions, numbers = (array.tolist() for array in store.items(number))
