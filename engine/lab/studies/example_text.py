@@ -10,7 +10,7 @@ from ....tasks import per_word
 
 def is_example(example: Example, store: TokenStore, number: int, tokenizer: Tokenizer) -> bool:
     """Whether an example of a file is that of a store: of the same id, and giving the same tokens."""
-    if example.id != store.example_ids[number]:
+    if example.id != store.example_ids[number] or (per_word(store.task) and example.words is None):
         return False
     length = None if store.whole else store.max_length
     if example.words is not None:
