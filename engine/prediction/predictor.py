@@ -228,6 +228,7 @@ class Predictor:
         self.raw = raw
         self._decoder = None if raw or not has_spans(opened.model.task) else TagDecoder(self.model.labels)
         self.alpha, self.alpha_from = (alpha, "given") if alpha is not None else stored_alpha(opened.folder)
+        self._silent = OUTSIDE if has_spans(self.task) else None
         self.counts: Counter[str] = Counter()
         self.warnings: list[RunWarning] = []
         self._looked = False
@@ -282,8 +283,7 @@ class Predictor:
 
     def tag(self, texts: Sequence[str] | Sequence[Sequence[str]]) -> list[TagPrediction]:
         """The tags and entities of each sentence, a list of words or a text, which is then cut into words."""
-        if not per_word(self.task):
-            self.expect("ner")
+        self.expect(self.task if per_word(self.task) else "ner")
         plain = [text for text in texts if isinstance(text, str)]
         if plain and not self._looked:
             self._looked = True
@@ -321,10 +321,9 @@ class Predictor:
 
     def _tagged(self, sentences: Sequence[Sentence], starts: list[int], *of_words: np.ndarray) -> list[TagPrediction]:
         names, finds_entities, out = self.model.labels, self.finds_entities, list[TagPrediction]()
-        silent = OUTSIDE if has_spans(self.task) else None
         for sentence, start, stop in zip(sentences, starts, starts[1:], strict=False):
             chosen, keep, confidence, agree, seen = (column[start:stop].tolist() for column in of_words)
-            tags = [names[tag] if known else silent for tag, known in zip(chosen, seen, strict=True)]
+            tags = [names[tag] if known else self._silent for tag, known in zip(chosen, seen, strict=True)]
             entities = tuple(
                 _entity(sentence, kind, first, last, confidence)
                 for kind, first, last in (spans([str(tag) for tag in tags]) if finds_entities else ())
@@ -338,10 +337,9 @@ class Predictor:
         """What a user should know about the labels given so far, in sentences; often nothing."""
         counts, lines = self.counts, []
         if self.abstain:
-            unit = task_of(self.task).units
             origin = {"given": "as given", "default": "the default"}.get(self.alpha_from, f"from {self.alpha_from}")
             lines.append(
-                f"no label for {counts['abstained']} of {counts[unit]} {unit}: "
+                f"no label for {counts['abstained']} of {counts[task_of(self.task).units]} {task_of(self.task).units}: "
                 f"voters disagree, or one of them is not above alpha {self.alpha:g} ({origin})"
             )
         if counts["windowed"]:
@@ -349,8 +347,7 @@ class Predictor:
         if counts["cut"]:
             lines.append(f"{counts['cut']} texts were cut beyond {self.max_length} tokens")
         if counts["no_token"]:
-            silent = OUTSIDE if has_spans(self.task) else "no tag"
-            lines.append(f"{counts['no_token']} words give no token: {silent} with confidence 0")
+            lines.append(f"{counts['no_token']} words give no token: {self._silent or 'no tag'} with confidence 0")
         return lines
 
     def expect(self, task: str) -> None:
