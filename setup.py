@@ -13,7 +13,7 @@ HUB = ["huggingface_hub>=1.0"]
 ZST = ["zstandard>=0.23; python_version < '3.14'"]
 ONNX = ["onnx>=1.19", "onnxruntime>=1.22", "onnxscript>=0.5"]
 ROOMS = ["kernels", "data", "model", "engine"]
-_ROOT_MODULES = ("__init__", "cli", "untrusted")
+_ROOT_MODULES = ("__init__", "cli", "tasks", "untrusted")
 VERSION = re.search(r'^__version__ = "(.+)"$', (ROOT / "__init__.py").read_text("utf-8"), re.M).group(1)
 
 

@@ -11,13 +11,14 @@ import torch
 from torch import nn
 
 from .. import ConfigError, ModelError, StorageError
+from ..tasks import TASKS, per_word
 from ..untrusted import listed
 from . import names
 from .cloze import ClozeHead, ClozeModel
 from .encoder import Encoder
 from .headers import SHARDS, SINGLE, scan
 from .heads import Head, LinearHead, MlpHead, PredictionHead, VoterHeads
-from .info import FORMAT, TASK_CLASSES, FolderInfo, existing, head_of_layout, load_encoder_config, read_info
+from .info import FORMAT, FolderInfo, existing, head_of_layout, load_encoder_config, read_info
 from .match import match
 from .tasks import MaskedLM, Pooler, TaskModel
 from .weights import DTYPES, Link, read, write, write_json, write_shards
@@ -84,7 +85,7 @@ def load_task_model(folder: str | os.PathLike[str]) -> TaskModel:
 
 
 def load_tagger(folder: str | os.PathLike[str]) -> TaskModel:
-    """`load_task_model` for a folder whose task is 'ner'; any other is a ModelError."""
+    """`load_task_model` for a folder whose task labels words; any other is a ModelError."""
     return _expect(load_task_model(folder), "ner", folder)
 
 
@@ -171,7 +172,7 @@ def _architecture(model: Encoder | MaskedLM | TaskModel) -> str:
         if isinstance(model.head, ClozeHead):
             kind = "ForMaskedLM"  # which is what it is, beside the words of its classes
         elif head_of_transformers(model):
-            kind = next(name for name, task in TASK_CLASSES.items() if task == model.task)
+            kind = TASKS[model.task].classes
     return layout.classes + kind
 
 
@@ -223,7 +224,7 @@ def _labels(info: FolderInfo, root: Path) -> tuple[str, ...]:
 
 
 def _expect(model: TaskModel, task: str, folder: str | os.PathLike[str]) -> TaskModel:
-    if model.task != task:
+    if per_word(model.task) != per_word(task):
         raise ModelError(f"{os.fspath(folder)}: holds a model for {model.task}, not for {task}")
     return model
 

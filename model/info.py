@@ -3,22 +3,23 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from .. import ModelError
+from ..tasks import TASKS, per_word
 from ..untrusted import listed, quoted, read_object
 from .config import LIMITS, EncoderConfig
 
 FORMAT = 1
-TASKS = ("ner", "classification")
 POOLINGS = ("cls", "pooler", "mean")
 MOST_VOTERS = 64
 _MOST_PIECES = 4096  # of the words of a cloze head
 _HEADS = ("linear", "mlp", "prediction", "voters", "cloze")
-TASK_CLASSES = {"ForTokenClassification": "ner", "ForSequenceClassification": "classification"}
+_MARKS_ENTITIES = re.compile(r"O|[BILUESM]-.*|LABEL_\d+")  # LABEL_0 and so on are not names
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,8 +69,7 @@ def read_info(folder: str | os.PathLike[str]) -> FolderInfo:
     named = values.get("architectures")
     architecture = str(named[0]) if isinstance(named, list) and named else ""
     kind = architecture.removeprefix(config.layout.classes)
-    if kind in TASK_CLASSES:
-        task = TASK_CLASSES[kind]
+    if task := _task_of_class(kind, labels):
         dropout = _head_dropout(config, values, task, root / "config.json")
         head, pooling = head_of_layout(config, task)
         if task == "classification" and config.layout.poolings:
@@ -81,9 +81,19 @@ def read_info(folder: str | os.PathLike[str]) -> FolderInfo:
     return FolderInfo(config, "masked-lm" if kind in ("ForMaskedLM", "ForPreTraining") else "encoder")
 
 
+def _task_of_class(kind: str, labels: tuple[str, ...] | None) -> str:
+    """The task of a class of transformers; empty where it is for none.
+
+    A tagger is for plain tags where it names its labels and none of them marks an entity, in whatever scheme.
+    """
+    tasks = [task for task in TASKS.values() if task.classes == kind]
+    marks = not labels or any(_MARKS_ENTITIES.fullmatch(label) for label in labels)
+    return next((task.name for task in tasks if task.spans == marks or not task.per_word), "")
+
+
 def head_of_layout(config: EncoderConfig, task: str) -> tuple[str, str]:
     """Kind and pooling of the head that the layout's classes have for a task; empty where none here is theirs."""
-    return (config.layout.tagger, "cls") if task == "ner" else config.layout.classifier
+    return (config.layout.tagger, "cls") if per_word(task) else config.layout.classifier
 
 
 def _head_dropout(config: EncoderConfig, values: Mapping[str, Any], task: str, file: Path) -> float:

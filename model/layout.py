@@ -6,6 +6,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from ..tasks import TASKS
+
 POSITION_IDS = "embeddings.position_ids"  # a buffer that older versions of transformers saved
 _OLD_SPELLINGS = (("LayerNorm.gamma", "LayerNorm.weight"), ("LayerNorm.beta", "LayerNorm.bias"))
 
@@ -116,7 +118,7 @@ class Layout:
     classifier: tuple[str, str] = ("linear", "pooler")
     poolings: tuple[str, ...] = ()
     head_dropout: Mapping[str, tuple[str, float | None]] = field(
-        default_factory=lambda: dict.fromkeys(("ner", "classification"), ("classifier_dropout", None))
+        default_factory=lambda: dict.fromkeys(TASKS, ("classifier_dropout", None))
     )
 
     def rename(self, name: str) -> str:

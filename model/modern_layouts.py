@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from ..tasks import TASKS
 from ..untrusted import quoted
 from .layout import TASK_HEADS, Layout, PreNorm
 
@@ -173,7 +174,7 @@ MODERNBERT = Layout(
     tagger="prediction",
     classifier=("prediction", "cls"),
     poolings=("mean",),
-    head_dropout=dict.fromkeys(("ner", "classification"), ("classifier_dropout", 0.0)),
+    head_dropout=dict.fromkeys(TASKS, ("classifier_dropout", 0.0)),
 )
 
 _EURO_FLAGS = {

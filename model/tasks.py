@@ -13,10 +13,11 @@ from .. import ModelError
 from ..kernels import dropout_residual_layer_norm, linear_gelu, residual_norm
 from ..kernels.gelu import gelu
 from ..kernels.masks import seed_from_row
+from ..tasks import TASKS, per_word
 from .config import EncoderConfig
 from .encoder import Encoder
 from .heads import Head
-from .info import POOLINGS, TASKS
+from .info import POOLINGS
 from .layers import Initialiser, PackedInput, Seed
 
 
@@ -123,7 +124,7 @@ class TaskModel(nn.Module):
     """An encoder and a head for one task: `model(batch, seed=None) -> [M, K, C]`.
 
     Args:
-        task: 'ner' (one item per word) or 'classification' (one item, the [CLS] row, per sequence).
+        task: 'ner' or 'tag' (one item per word) or 'classification' (one item, the [CLS] row, per sequence).
         labels: the C class names, in the order of the logits.
         pooling: classification only: what the head reads of a sequence. 'cls', its [CLS] state; 'pooler', the same
             through the checkpoint's pooler; 'mean', the mean over its tokens.
@@ -153,7 +154,7 @@ class TaskModel(nn.Module):
             raise ModelError(f"unknown task {task!r}, expected one of {', '.join(TASKS)}")
         if pooling not in POOLINGS:
             raise ModelError(f"unknown pooling {pooling!r}, expected one of {', '.join(POOLINGS)}")
-        if task == "ner" and pooling != "cls":
+        if per_word(task) and pooling != "cls":
             raise ModelError(f"pooling {pooling!r} is for classification; a tagger reads the words' own states")
         if prompt and (task, pooling) != ("classification", "cls"):
             raise ModelError(f"a prompt is for classification with pooling 'cls', not for {task} with {pooling!r}")

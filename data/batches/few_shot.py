@@ -44,7 +44,7 @@ def few_per_class(examples: Sequence[Example], count: int, seed: int, language: 
 
 
 def _kinds(example: Example) -> frozenset[str]:
-    """The class of a text, or the entity types of a sentence."""
+    """The class of a text, or the entity types (plain tags) of a sentence."""
     if isinstance(example.labels, str):
         return frozenset([example.labels])
-    return frozenset(tag[2:] for tag in example.labels or () if tag != OUTSIDE)
+    return frozenset(tag.removeprefix("B-").removeprefix("I-") for tag in example.labels or () if tag != OUTSIDE)

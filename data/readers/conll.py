@@ -1,4 +1,4 @@
-"""Column files with one word a line (CoNLL 2002, CoNLL 2003 and their kin)."""
+"""Column files with one word a line (CoNLL 2002, CoNLL 2003 and their kin), and CoNLL-U."""
 
 from __future__ import annotations
 
@@ -11,8 +11,11 @@ from ... import ConfigError
 from .example import Examples
 from .lines import LabelSet, check_label, file_stem, finish, read_lines
 from .problems import Problems
-from .tagged import BIO_TAG, SCHEMES, TaggedSentence, resolve_tags
+from .tagged import BIO_TAG, PLAIN, SCHEMES, TaggedSentence, resolve_tags
 
+CONLLU = ("id", "form", "lemma", "upos", "xpos", "feats", "head", "deprel", "deps", "misc")
+"""The columns of CoNLL-U."""
+_BESIDE = re.compile(r"#|\d+[-.]\d+\t")
 _LANGUAGE = re.compile(r"(?:simple|[a-z]{2,3}(?:-[a-z]+)*):")
 
 
@@ -66,10 +69,56 @@ def read_conll(
     stem = file_stem(path)
     for sentence in sentences if known is not None else ():
         for tag, line in zip(sentence.tags or (), sentence.lines, strict=False):
-            if BIO_TAG.fullmatch(tag):
+            if scheme == PLAIN or BIO_TAG.fullmatch(tag):
                 check_label(f"{path}:{line}", tag, known, problems)
     examples = [s.example(f"{stem}:{s.lines[0]}", language, str(path)) for s in sentences]
     return finish(path, examples, counts, problems)
+
+
+def read_conllu(
+    path: str | Path, *, language: str = "", encoding: str = "utf-8", tags: str = "upos", require_labels: bool = False
+) -> Examples:
+    """The syntactic words of a CoNLL-U file with one of its columns as tags; `_` in a whole sentence is no tags.
+
+    Args:
+        tags: the name of the column; "tags" is upos.
+        require_labels: refuse a sentence without tags.
+
+    Raises:
+        ConfigError: unknown column or encoding.
+        DataError: all faults of the file, the first 20 listed by line.
+    """
+    problems, counts = Problems(), Counter[str]()
+    columns = _Columns(str(path), CONLLU.index("form"), conllu_column(tags), "\t", problems)
+    columns.width, columns.label = len(CONLLU), conllu_column(tags)
+    lines = ((number, line) for number, line in read_lines(path, encoding, problems) if not is_beside(line))
+    sentences = list(_sentences(columns, lines, None, counts))
+    for sentence in sentences:
+        missing = [line for tag, line in zip(sentence.tags or (), sentence.lines, strict=True) if tag == "_"]
+        if len(missing) == len(sentence.words):
+            sentence.tags = None
+        if missing and (sentence.tags or require_labels):
+            fix = "tag the word, or name another column (reader.tags)"
+            problems.add(f"{path}:{missing[0]}", f"no tag in column {conllu_column(tags) + 1}", fix)
+    stem = file_stem(path)
+    return finish(path, [s.example(f"{stem}:{s.lines[0]}", language, str(path)) for s in sentences], counts, problems)
+
+
+def conllu_column(tags: str) -> int:
+    """The number of a column of CoNLL-U, from 0.
+
+    Raises:
+        ConfigError: there is none of this name.
+    """
+    name = "upos" if tags == "tags" else tags.lower()
+    if name not in CONLLU:
+        raise ConfigError(f"CoNLL-U has no column {tags!r}; choose reader.tags from {', '.join(CONLLU[2:])}")
+    return CONLLU.index(name)
+
+
+def is_beside(line: str) -> bool:
+    """Whether a line of CoNLL-U is no word: a comment, a range of words as they were written, an empty node."""
+    return _BESIDE.match(line) is not None
 
 
 class _Columns:

@@ -12,8 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from ... import ConfigError
+from ...tasks import has_spans, per_word
 from .arrow import read_arrow
-from .conll import read_conll
+from .conll import read_conll, read_conllu
 from .example import Examples
 from .jsonl import read_jsonl
 from .lines import plain_suffix, read_lines
@@ -22,12 +23,14 @@ from .plain import read_text
 from .problems import Problems
 from .spans import ENTITY_COLUMNS, LISTS, read_spans
 from .table import read_tsv
+from .tagged import PLAIN
 from .webis import read_webis_cls
 from .xnli import read_xnli
 
 _TAGGED_LINE = re.compile(r"\S.*[ \t](?:O|[BILUES]-\S+) *")
 _READERS: dict[str, Callable[..., Examples]] = {
     "conll": read_conll,
+    "conllu": read_conllu,
     "tsv": read_tsv,
     "csv": read_tsv,
     "jsonl": read_jsonl,
@@ -71,13 +74,14 @@ def read_examples(
     `.conll .iob .bio` are column files, `.tsv .csv .jsonl .ndjson .parquet .arrow .ann .spacy` what they say, `.json`
     JSON lines, and a folder is one of `save_to_disk`; text files also with `.xz`, `.gz` or `.bz2`. For the task "ner"
     JSON whose first text has a list of entities is "spans". Anything else is plain text, except that for "ner" a file
-    whose first five non-blank lines end in a tag is a column file, and plain text is cut into words (`split_words`).
+    whose first five non-blank lines end in a tag is a column file; for "tag" `.conllu` is CoNLL-U. For both plain text
+    is cut into words (`split_words`).
 
     Args:
         path: `.xz`, `.gz` and `.bz2` are unpacked, by every reader.
         language: written into the examples.
         encoding: of the file.
-        task: "ner", "classification" or "text".
+        task: "ner", "tag", "classification" or "text".
         format: a key of the table above, where the name does not tell.
         options: passed on to the reader.
 
@@ -95,8 +99,14 @@ def read_examples(
             near = get_close_matches(name, known, 1)
             advice = f"did you mean {near[0]!r}?" if near else f"it takes {', '.join(known)}"
             raise ConfigError(f"{path}: format {kind} has no option {name!r}; {advice}")
-    if kind == "text" and task == "ner":
+    if kind == "text" and per_word(task):
         options = {"split_words": True, **options}
+    if kind == "conllu" and has_spans(task) and options.get("require_labels"):
+        raise ConfigError(f'{path}: format conllu has plain tags, which mark no entities; set task = "tag"')
+    if per_word(task) and not has_spans(task) and "scheme" in known:
+        if options.get("scheme", PLAIN) not in ("auto", PLAIN):
+            raise ConfigError(f"{path}: scheme is of tags that mark entities; leave it out")
+        options = {**options, "scheme": PLAIN}
     if kind == "csv" and plain_suffix(path) != ".csv":
         options = {"quoting": True, **options}
     return reader(path, language=language, encoding=encoding, **options)
@@ -106,6 +116,8 @@ def guess_format(path: str | Path, *, task: str, encoding: str = "utf-8") -> str
     """The format that `read_examples` takes a file to have, by its name or its first lines."""
     if Path(path).is_dir() and any(_SUFFIXES.get(file.suffix) == "arrow" for file in Path(path).iterdir()):
         return "arrow"
+    if per_word(task) and not has_spans(task) and plain_suffix(path) == ".conllu":
+        return "conllu"
     kind = _SUFFIXES.get(plain_suffix(path)) or _sniff(path, task, encoding)
     if task == "ner" and kind in ("jsonl", "tsv", "text") and _has_spans(path, encoding):
         return "spans"

@@ -11,7 +11,9 @@ from ...untrusted import clip, quoted
 from .example import OUTSIDE, Example
 from .problems import Problems
 
-SCHEMES = ("auto", "iob1", "bio", "bioes", "bilou")
+PLAIN = "plain"
+"""The scheme of tags that mark no entities."""
+SCHEMES = ("auto", "iob1", "bio", "bioes", "bilou", PLAIN)
 BIO_TAG = re.compile(r"O|[BI]-\S+")
 _TAG = re.compile(r"O|[BILUES]-\S+")
 _LETTERS = {"iob1": "BI", "bio": "BI", "bioes": "BIES", "bilou": "BILU"}
@@ -54,12 +56,14 @@ def resolve_tags(
     IOB1. With the first kind only, the file is IOB1 (or IO, which is IOB1 without a `B-`), and its entity-opening `I-`
     become `B-`. With both kinds it is BIO with invalid transitions, which are errors unless `repair`.
 
-    BIOES and BILOU mark the last word of an entity; where it is not marked, that is an error too.
+    BIOES and BILOU mark the last word of an entity; where it is not marked, that is an error too. Plain tags stay.
 
     Returns:
         How many words inside an entity that nothing opened were read as its first because of `repair`, and how many
         ends that are not marked were taken.
     """
+    if scheme == PLAIN:
+        return 0
     guessed = scheme == "auto"
     if guessed:
         scheme = scheme_of(tag for sentence in sentences for tag in sentence.tags or ())

@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ... import ConfigError, DataError, StorageError
+from ...tasks import per_word
 from ..readers.example import Example
 from ..readers.problems import Problems
 from ..tokenizer.prompt import Prompt
@@ -78,7 +79,8 @@ def build_store(
         examples: read once, in order; a generator will do. Unlabelled ones have the label -100.
         tokenizer: the checkpoint's.
         folder: replaced where it exists.
-        task: "ner" (examples with words), "classification" (texts or pairs), "text" (either; no items, no labels).
+        task: "ner" or "tag" (examples with words), "classification" (texts or pairs), "text" (either; no items, no
+            labels).
         labels: the ordered label names.
         max_length: in tokens, special tokens included.
         prompt: classification: template that texts are put into; their item is then its mask instead of [CLS].
@@ -172,7 +174,7 @@ class _Writer:
             "num_words": np.int32,
             "language": np.int16,
         }
-        if task == "ner":
+        if per_word(task):
             dtypes |= {"labels": np.int16, "word_labels": np.int16}
         elif task == "classification":
             dtypes["labels"] = np.int32
@@ -266,7 +268,7 @@ class _Writer:
             return []
         if self.task == "text":
             return []
-        if self.task == "ner":
+        if per_word(self.task):
             assert example.words is not None
             names: list[str | None] = [*example.labels] if example.labels is not None else [None] * len(example.words)
         else:
@@ -301,7 +303,7 @@ class _Writer:
         self._add_sequence(encoded.ids, None, encoded.cut_tokens)
         self.cut["words"] += encoded.cut
         self.cut["empty_words"] += encoded.empty
-        if self.task == "ner":
+        if per_word(self.task):
             self._add_items(encoded.positions, encoded.words, encoded.num_words)
             self.arrays["labels"].append([gold[word] for word in encoded.words])
             self.arrays["word_labels"].append(gold)
@@ -319,9 +321,9 @@ class _Writer:
 
 def _misfit(example: Example, task: str) -> tuple[str, str] | None:
     """What is wrong with an example for a task, and what to do."""
-    if task == "ner":
+    if per_word(task):
         if not example.words:
-            return "no words, but task ner tags words", "give token columns or lists of words"
+            return f"no words, but task {task} tags words", "give token columns or lists of words"
         if isinstance(example.labels, str) or (
             example.labels is not None and len(example.labels) != len(example.words)
         ):

@@ -12,11 +12,13 @@ import numpy as np
 import numpy.typing as npt
 
 from ... import DataError, ModelError
+from ...tasks import TASKS as _LABELLED
+from ...tasks import per_word
 from ..tokenizer.wrapper import Tokenizer
 
 IntArray = npt.NDArray[np.integer[Any]]
 FORMAT_VERSION = 1
-TASKS = ("ner", "classification", "text")
+TASKS = (*_LABELLED, "text")
 MANIFEST = "store.json"
 IDS = "ids.jsonl"
 IGNORE = -100
@@ -30,7 +32,7 @@ class TokenStore:
 
     Attributes:
         folder: where the store lies.
-        task: "ner", "classification" or "text".
+        task: "ner", "tag", "classification" or "text".
         label_names: the ordered labels that the label indices count in.
         max_length: the maximum length in tokens that the store was built with.
         whole: examples are kept beyond it: a model reads them in windows of it (`Rows`; plain text: `Corpus`).
@@ -248,7 +250,7 @@ def _check_arrays(folder: Path, manifest: Mapping[str, Any], arrays: Mapping[str
     n, task = manifest["examples"], manifest["task"]
     required = {"token_ids", "offsets", "item_offsets", "item_positions", "item_words", "num_words"}
     required |= {"labels"} if task != "text" else set()
-    required |= {"word_labels"} if task == "ner" else set()
+    required |= {"word_labels"} if per_word(task) else set()
     faults = [f"no array {name}" for name in sorted(required - set(arrays))]
     if not faults:
         items = len(arrays["item_positions"])

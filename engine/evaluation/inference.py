@@ -15,6 +15,7 @@ from ... import DivergedError
 from ...data import OUTSIDE, ItemView, PackedBatch, TokenStore, inference_batches, inference_tokens
 from ...kernels import Votes, votes
 from ...model import TaskModel
+from ...tasks import has_spans, per_word
 from ..training.distributed import ProcessGroup
 from ..training.out_of_memory import naming_the_batch
 from ..training.precision import computing_in
@@ -152,6 +153,8 @@ def predicted_classes(logits: Tensor, mean: Tensor, prediction: str) -> Tensor:
     return mean.argmax(dim=-1)
 
 
+NO_TOKEN = "(no token)"
+"""What is predicted of a word that gives no token, where no tag says nothing."""
 Confusion = dict[str, dict[str, int]]
 """Class in truth -> predicted class -> how many; what never occurs is left out."""
 
@@ -179,7 +182,7 @@ def score(model: TaskModel, store: TokenStore, *, prediction: str = "mean", **pa
     """Scores of what the voters predict.
 
     NER: entity F1, precision and recall as conlleval counts them, and strict F1; sentences of a store that keeps them
-    whole are read in windows. Classification: accuracy and macro F1.
+    whole are read in windows. Plain tags: accuracy and macro F1 of words. Classification: the same of texts.
     """
 
     def named(logits: Tensor) -> Tensor:
@@ -192,8 +195,10 @@ def score(model: TaskModel, store: TokenStore, *, prediction: str = "mean", **pa
 
 def scored_as(labels: tuple[str, ...], store: TokenStore, predicted: np.ndarray) -> Scored:
     """The same of classes, int64 [items of the store], wherever they come from."""
-    if store.task == "ner":
+    if has_spans(store.task):
         return _entity_scores(labels, store, predicted)
+    if per_word(store.task):
+        return _tag_scores(labels, store, predicted)
     assert store.item_labels is not None
     gold = np.asarray(store.item_labels)
     scores = label_scores(gold, predicted, range(len(labels)))
@@ -201,6 +206,24 @@ def scored_as(labels: tuple[str, ...], store: TokenStore, predicted: np.ndarray)
     classes = class_table({labels[i]: each for i, each in scores.per_class.items()})
     pairs = Counter((labels[g], labels[p]) for g, p in zip(gold.tolist(), predicted.tolist(), strict=True))
     return Scored(points, (gold == predicted).astype(np.uint8), classes, _confusion(pairs), predicted.astype(np.int16))
+
+
+def _tag_scores(labels: tuple[str, ...], store: TokenStore, predicted: np.ndarray) -> Scored:
+    """Accuracy over all words; one without a token is wrong. Its items, [n, 3], make the accuracy of some sentences."""
+    gold = np.concatenate([np.asarray(store.gold(example)) for example in range(len(store))])
+    starts = np.cumsum([0, *map(int, store.num_words)])
+    guess = np.full(len(gold), -1, dtype=np.int64)
+    for example, start in enumerate(starts[:-1].tolist()):
+        here = slice(int(store.item_offsets[example]), int(store.item_offsets[example + 1]))
+        guess[start + np.asarray(store.items(example)[1], dtype=np.int64)] = predicted[here]
+    scores = label_scores(gold, guess, range(len(labels)))
+    points = {"accuracy": scores.accuracy, "macro_f1": scores.macro_f1}
+    classes = class_table({labels[i]: each for i, each in scores.per_class.items()})
+    names = [*labels, NO_TOKEN]
+    pairs = Counter((labels[g], names[p]) for g, p in zip(gold.tolist(), guess.tolist(), strict=True))
+    right = np.add.reduceat((gold == guess).astype(np.int64), starts[:-1])
+    counts = np.stack([np.diff(starts), np.diff(starts), right], axis=1).astype(np.uint16)
+    return Scored(points, counts, classes, _confusion(pairs), predicted.astype(np.int16))
 
 
 def _confusion(pairs: Counter[tuple[str, str]]) -> Confusion:

@@ -17,8 +17,9 @@ from torch import Tensor
 from ... import ModelError
 from ...model import Encoder, TaskModel, load_task_model
 from ...model.names import views
+from ...tasks import task_of
 from .sample import Padded
-from .write import AUTO, BODY, plain_head
+from .write import BODY, plain_head
 
 BOUND = 1e-4
 """The largest difference between logits, in units of the largest logit where that is above 1."""
@@ -76,7 +77,7 @@ def _reopen(folder: Path, model: TaskModel, texts: Padded) -> Tensor:
     with tempfile.TemporaryDirectory(prefix="xlt-reopen-") as work:
         save_file(texts.inputs(model), f"{work}/inputs")
         quiet = {"HF_MODULES_CACHE": work, "HF_HUB_OFFLINE": "1", "TRANSFORMERS_VERBOSITY": "error"}
-        command = [sys.executable, "-P", "-c", _REOPEN, str(folder), AUTO[model.task], work]
+        command = [sys.executable, "-P", "-c", _REOPEN, str(folder), task_of(model.task).auto_class, work]
         done = subprocess.run(command, env=os.environ | quiet, capture_output=True, text=True, check=False)
         if done.returncode:
             last = done.stderr.strip().splitlines()[-1:] or ["no message"]

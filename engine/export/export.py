@@ -13,9 +13,10 @@ from ...data import ItemView, TokenStore
 from ...kernels import votes
 from ...model import ClozeHead, TaskModel, head_of_transformers, read_info, save_model
 from ...model.info import head_of_layout
+from ...tasks import task_of
 from ..evaluation.inference import predict_items
 from ..prediction.predictor import Predictor
-from ..prediction.scoring import HEADLINE, evaluate
+from ..prediction.scoring import evaluate
 from ..prediction.stage_record import keep_record
 from ..storage.files import new_folder
 from ..vocabulary.texts import run_of, run_texts
@@ -23,7 +24,7 @@ from .compare import compare
 from .distil import HELD_OUT, distil
 from .onnx_graph import FILE, OnnxModel, describe, need_onnx, quantise, write_onnx
 from .sample import padded, read_sample, store_of
-from .write import AUTO, save_tokenizer, write_with_code
+from .write import save_tokenizer, write_with_code
 
 
 @dataclass(frozen=True)
@@ -134,7 +135,7 @@ def _for_transformers(source: Path, predictor: Predictor, store: TokenStore, fol
         keep_record(source, folder)
     sample = padded(store, predictor.tokenizer.pad_id)
     difference, by = compare(folder, written, sample, code=code)
-    opens = f'{AUTO[written.task]}.from_pretrained("{{}}"{", trust_remote_code=True" if code else ""})'
+    opens = f'{task_of(written.task).auto_class}.from_pretrained("{{}}"{", trust_remote_code=True" if code else ""})'
     facts |= {"opens": opens, "code": code, "texts": len(sample.ids)}
     return facts | {"difference": difference, "read_by": by}
 
@@ -196,7 +197,7 @@ def _scores(source: Path, predictor: Predictor, made: TaskModel) -> dict[str, An
     examples = list(run_texts(source, ("test",))) if run_of(source) else []
     if not examples:
         return {}
-    metric, tokenizer, length = HEADLINE[made.task], predictor.tokenizer, predictor.max_length
+    metric, tokenizer, length = task_of(made.task).metric, predictor.tokenizer, predictor.max_length
     before, after = (
         evaluate(model, examples, tokenizer=tokenizer, max_length=length).scores for model in (predictor.model, made)
     )

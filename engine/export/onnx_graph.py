@@ -17,6 +17,7 @@ from ... import ConfigError
 from ...data import PackedBatch, pack
 from ...model import TaskModel
 from ...model.layers import Seed
+from ...tasks import per_word
 from ..prediction.predictor import Predictor
 from ..storage.files import atomic_write_json
 from .compare import largest_difference
@@ -67,7 +68,7 @@ def describe(predictor: Predictor, folder: Path) -> None:
     """The tokenizer, and `config.json` with the classes and how `predict` cuts texts."""
     model, tokenizer = predictor.model, predictor.tokenizer
     about = {"task": model.task, "max_length": predictor.max_length}
-    about |= {"split": predictor.split} if model.task == "ner" else {"pooling": model.pooling}
+    about |= {"split": predictor.split} if per_word(model.task) else {"pooling": model.pooling}
     config = model.config.to_hf() | label_names(model) | {"pad_token_id": tokenizer.pad_id, "xlt": about}
     atomic_write_json(folder / "config.json", config)
     save_tokenizer(model, tokenizer, folder)

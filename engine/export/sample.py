@@ -13,6 +13,7 @@ from torch import Tensor
 from ... import ConfigError
 from ...data import Example, ItemView, PackedBatch, TokenStore, build_store, inference_batches
 from ...model import TaskModel
+from ...tasks import per_word
 from ..prediction.predictor import Predictor
 from ..reading.read_file import first_of_each
 from ..vocabulary.texts import read_texts, run_texts
@@ -65,7 +66,7 @@ def read_sample(
         raise ConfigError("there is no text; give some with --text")
     examples = [examples[i] for i in first_of_each(examples)]
     examples = [replace(e, labels=None) for e in examples[:: -(-len(examples) // TEXTS)]]
-    if predictor.task == "ner":
+    if per_word(predictor.task):
         return [e if e.words is not None else replace(e, words=predictor.words(e.plain), text=None) for e in examples]
     return [replace(e, words=None, text=e.plain) for e in examples]
 

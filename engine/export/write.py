@@ -16,12 +16,12 @@ from ...model import PredictionHead, TaskModel, VoterHeads
 from ...model.headers import SINGLE
 from ...model.names import views
 from ...model.weights import DTYPES, write
+from ...tasks import per_word, task_of
 from ..storage.files import atomic_write_json, atomic_write_text
 from .head import XltHead
 
 BODY, HEAD = "body.", "head."
 """How the names of tensors begin in a folder with code."""
-AUTO = {"ner": "AutoModelForTokenClassification", "classification": "AutoModelForSequenceClassification"}
 _CODE = "modeling_xlt"
 
 
@@ -33,7 +33,7 @@ def write_with_code(model: TaskModel, tokenizer: Tokenizer, folder: Path) -> Non
     """
     config: dict[str, Any] = {
         "architectures": ["XltModel"],
-        "auto_map": {"AutoConfig": f"{_CODE}.XltConfig", AUTO[model.task]: f"{_CODE}.XltModel"},
+        "auto_map": {"AutoConfig": f"{_CODE}.XltConfig", task_of(model.task).auto_class: f"{_CODE}.XltModel"},
         "dtype": "float32",
         "encoder": model.config.to_hf(),
         "head": head_arguments(model),
@@ -63,7 +63,7 @@ def save_tokenizer(model: TaskModel, tokenizer: Tokenizer, folder: Path) -> None
 def head_arguments(model: TaskModel) -> dict[str, Any]:
     """What `XltHead` is made of."""
     return {
-        "pooling": "words" if model.task == "ner" else model.pooling,
+        "pooling": "words" if per_word(model.task) else model.pooling,
         "kind": "linear" if isinstance(model.head, PredictionHead) else model.head.kind,
         "hidden_size": model.config.hidden_size,
         "num_classes": len(model.labels),

@@ -18,6 +18,7 @@ from typing import Any
 from ... import ConfigError, DataError, __version__
 from ...data.readers.lines import is_packed
 from ...data.readers.problems import Problems
+from ...tasks import has_spans, per_word
 from ..training.progress import Progress
 from .model_folder import Device, ModelLike
 from .output_formats import OF_TASK, OutputFormat, output
@@ -161,7 +162,7 @@ def _check_formats(predictor: Predictor, name: str, kind: str, output_format: st
         raise ConfigError(f"{name}: format {kind} is not for {task}; give --input-format {allowed}, or another model")
     if output_format not in OF_TASK[task]:
         raise ConfigError(f"format {output_format} is not for {task}; give --format {', '.join(OF_TASK[task])}")
-    if task == "ner" and output_format in _OF_ENTITIES and not predictor.finds_entities:
+    if has_spans(task) and output_format in _OF_ENTITIES and not predictor.finds_entities:
         tags = ", ".join(predictor.model.labels)
         raise ConfigError(f"the model's tags ({tags}) are no BIO, so there are no entities; give --format conll")
 
@@ -170,7 +171,7 @@ def _label(predictor: Predictor, chunk: list[Record]) -> Iterator[AnyPrediction 
     """A prediction for each record that has something to label, in order."""
     todo = [r for r in chunk if not r.is_copied]
     labelled: Iterator[AnyPrediction]
-    if predictor.task == "ner":
+    if per_word(predictor.task):
         labelled = iter(predictor.tag([r.text or "" if r.words is None else r.words for r in todo]))
     else:
         labelled = iter(predictor.classify([r.text or "" for r in todo], [r.pair for r in todo]))

@@ -18,6 +18,7 @@ from .records import ABSTAINED, AnyPrediction, FieldNames, Record, json_fields, 
 OutputFormat = Literal["same", "conll", "jsonl", "tsv", "entities", "spacy", "brat"]
 OF_TASK = {
     "ner": ("same", "conll", "jsonl", "tsv", "entities", "spacy", "brat"),
+    "tag": ("same", "conll", "jsonl"),
     "classification": ("same", "jsonl", "tsv"),
 }
 Write = Callable[[Record, AnyPrediction | None], None]

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from ... import ConfigError
 from ...data import OUTSIDE, Prompt, Row, Tokenizer, inference_tokens, row_batches, window_rows
+from ...tasks import has_spans, per_word, task_of
 from ..evaluation.inference import packed_votes, predict_batches, predicted_classes, unpacked_votes
 from ..evaluation.metrics import spans
 from ..pseudolabels.filters import decide
@@ -88,7 +89,7 @@ def predict(
     model: ModelLike,
     texts: Sequence[str] | Sequence[Sequence[str]],
     *,
-    task: Literal["ner"],
+    task: Literal["ner", "tag"],
     pairs: Sequence[str | None] | None = None,
     tokenizer: Tokenizer | None = None,
     abstain: bool = False,
@@ -152,8 +153,8 @@ def predict(
     Args:
         model: a task model, or the folder of one; a stage folder of a run is one.
         texts: texts; for NER lists of words, or texts, which are then cut into words.
-        task: "ner" or "classification", where the caller knows it: type checkers then know the result, and a model for
-            another task is an error.
+        task: "ner", "tag" or "classification", where the caller knows it: type checkers then know the result, and a
+            model for another task is an error.
         pairs: classification: the second text of each.
         tokenizer: the model's; needed with a model in memory, read from the folder otherwise.
         alpha: for `abstain`; where absent, what the stage that made the folder decided with, else 0.9.
@@ -225,15 +226,16 @@ class Predictor:
         self.folder, self.names = opened.folder, opened.names
         self.abstain = abstain
         self.raw = raw
-        self._decoder = None if raw else TagDecoder(self.model.labels)
+        self._decoder = None if raw or not has_spans(opened.model.task) else TagDecoder(self.model.labels)
         self.alpha, self.alpha_from = (alpha, "given") if alpha is not None else stored_alpha(opened.folder)
+        self._silent = OUTSIDE if has_spans(self.task) else None
         self.counts: Counter[str] = Counter()
         self.warnings: list[RunWarning] = []
         self._looked = False
 
     @property
     def task(self) -> str:
-        """ "ner" or "classification"."""
+        """ "ner", "tag" or "classification"."""
         return self.model.task
 
     def words(self, text: str) -> tuple[str, ...]:
@@ -243,7 +245,7 @@ class Predictor:
     @property
     def finds_entities(self) -> bool:
         """Whether the labels are tags of entities: `O`, and `B-` or `I-` with a type."""
-        return self.task == "ner" and all(tag == OUTSIDE or tag.startswith(("B-", "I-")) for tag in self.model.labels)
+        return has_spans(self.task) and all(tag == OUTSIDE or tag.startswith(("B-", "I-")) for tag in self.model.labels)
 
     def classify(self, texts: Sequence[str], pairs: Sequence[str | None] | None = None) -> list[Prediction]:
         """The class of each text, or pair of texts."""
@@ -281,7 +283,7 @@ class Predictor:
 
     def tag(self, texts: Sequence[str] | Sequence[Sequence[str]]) -> list[TagPrediction]:
         """The tags and entities of each sentence, a list of words or a text, which is then cut into words."""
-        self.expect("ner")
+        self.expect(self.task if per_word(self.task) else "ner")
         plain = [text for text in texts if isinstance(text, str)]
         if plain and not self._looked:
             self._looked = True
@@ -318,13 +320,13 @@ class Predictor:
         return chosen, keep, confidence, agree, seen
 
     def _tagged(self, sentences: Sequence[Sentence], starts: list[int], *of_words: np.ndarray) -> list[TagPrediction]:
-        names, finds_entities, out = self.model.labels, self.finds_entities, []
+        names, finds_entities, out = self.model.labels, self.finds_entities, list[TagPrediction]()
         for sentence, start, stop in zip(sentences, starts, starts[1:], strict=False):
             chosen, keep, confidence, agree, seen = (column[start:stop].tolist() for column in of_words)
-            tags = [names[tag] if known else OUTSIDE for tag, known in zip(chosen, seen, strict=True)]
+            tags = [names[tag] if known else self._silent for tag, known in zip(chosen, seen, strict=True)]
             entities = tuple(
                 _entity(sentence, kind, first, last, confidence)
-                for kind, first, last in (spans(tags) if finds_entities else ())
+                for kind, first, last in (spans([str(tag) for tag in tags]) if finds_entities else ())
                 if all(keep[first:last])
             )
             labels = tuple(tag if kept else None for tag, kept in zip(tags, keep, strict=True))
@@ -335,10 +337,9 @@ class Predictor:
         """What a user should know about the labels given so far, in sentences; often nothing."""
         counts, lines = self.counts, []
         if self.abstain:
-            unit = "words" if self.task == "ner" else "texts"
             origin = {"given": "as given", "default": "the default"}.get(self.alpha_from, f"from {self.alpha_from}")
             lines.append(
-                f"no label for {counts['abstained']} of {counts[unit]} {unit}: "
+                f"no label for {counts['abstained']} of {counts[task_of(self.task).units]} {task_of(self.task).units}: "
                 f"voters disagree, or one of them is not above alpha {self.alpha:g} ({origin})"
             )
         if counts["windowed"]:
@@ -346,7 +347,7 @@ class Predictor:
         if counts["cut"]:
             lines.append(f"{counts['cut']} texts were cut beyond {self.max_length} tokens")
         if counts["no_token"]:
-            lines.append(f"{counts['no_token']} words give no token: {OUTSIDE} with confidence 0")
+            lines.append(f"{counts['no_token']} words give no token: {self._silent or 'no tag'} with confidence 0")
         return lines
 
     def expect(self, task: str) -> None:

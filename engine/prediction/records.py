@@ -17,18 +17,21 @@ from typing import Any, Literal
 from ... import ConfigError
 from ...data import guess_format
 from ...data.readers.arrow import object_rows
+from ...data.readers.conll import CONLLU, conllu_column, is_beside
 from ...data.readers.encodings import check_encoding
 from ...data.readers.jsonl import json_object
 from ...data.readers.lines import Watch, decode_lines, read_lines
 from ...data.readers.problems import Problems
 from ...data.readers.spans import text_objects
 from ...data.readers.table import csv_rows
+from ...tasks import per_word
 from ...untrusted import listed
 from .predictor import Prediction, TagPrediction
 
-FileFormat = Literal["auto", "conll", "tsv", "csv", "jsonl", "spans", "arrow", "text"]
+FileFormat = Literal["auto", "conll", "conllu", "tsv", "csv", "jsonl", "spans", "arrow", "text"]
 FORMATS = {
     "ner": ("conll", "text", "jsonl", "spans", "arrow"),
+    "tag": ("conll", "conllu", "text", "jsonl", "arrow"),
     "classification": ("text", "tsv", "csv", "jsonl", "arrow"),
 }
 STDIN = "<stdin>"
@@ -169,12 +172,45 @@ def _columns(rows: Sequence[str], separator: str, prediction: AnyPrediction) -> 
     return "".join(f"{separator.join((row, confidence, tag))}\n" for row, (tag, confidence) in pairs)
 
 
+def _parse_conllu(source: Source) -> Iterator[Record]:
+    """Sentences of CoNLL-U with their comments."""
+    rows: list[tuple[int, str]] = []
+    for number, line in chain(source.lines, [(0, "")]):
+        if line.strip():
+            rows.append((number, line))
+            if not is_beside(line) and (line.count("\t") != len(CONLLU) - 1 or not line.split("\t")[1]):
+                what = f"not {len(CONLLU)} columns with a word in the second"
+                source.problems.add(f"{source.name}:{number}", what, "correct the line")
+            continue
+        words = tuple(row.split("\t")[1] for _, row in rows if not is_beside(row) and "\t" in row)
+        if words:
+            again = partial(_conllu, tuple(row for _, row in rows), conllu_column(source.names.tags))
+            yield Record(rows[0][0], words=words, again=again)
+        elif rows:
+            yield Record(rows[0][0], "".join(f"{row}\n" for _, row in rows))
+        if number:
+            yield Record(number, f"{line}\n")
+        rows = []
+
+
+def _conllu(rows: Sequence[str], column: int, prediction: AnyPrediction) -> str:
+    """The lines with the tags in their column, and the confidence in the last."""
+    labels, lines = iter(labels_of(prediction)), list[str]()
+    for row in rows:
+        cells = row.split("\t")
+        if not is_beside(row):
+            cells[column], confidence = next(labels)
+            cells[-1] = "|".join([*(x for x in cells[-1:] if x != "_"), f"Confidence={confidence}"])
+        lines.append("\t".join(cells) + "\n")
+    return "".join(lines)
+
+
 def _parse_text(source: Source) -> Iterator[Record]:
     for number, line in source.lines:
         if line.strip():
-            yield Record(number, text=line, again=_word_lines if source.task == "ner" else partial(_before, line))
+            yield Record(number, text=line, again=_word_lines if per_word(source.task) else partial(_before, line))
         else:
-            yield Record(number, "" if source.task == "ner" else "\n")
+            yield Record(number, "" if per_word(source.task) else "\n")
 
 
 def _word_lines(prediction: AnyPrediction) -> str:
@@ -251,7 +287,7 @@ def _parse_jsonl(source: Source) -> Iterator[Record]:
         _refuse(source, place, "field", {*COLUMNS, "agree", "probabilities"} & set(value))
         texts, words = [value.get(name) for name in source.columns], value.get(source.names.words)
         again = partial(_object, value, source.names.words)
-        if source.task != "ner":
+        if not per_word(source.task):
             if all(isinstance(t, str) and t.strip() for t in texts):
                 pair = texts[1] if len(texts) > 1 else None
                 yield Record(number, text=texts[0], pair=pair, fields=value, again=again)
@@ -289,6 +325,7 @@ def json_fields(prediction: AnyPrediction, name: str, words: str) -> dict[str, A
 
 PARSERS: dict[str, Callable[[Source], Iterator[Record]]] = {
     "conll": _parse_conll,
+    "conllu": _parse_conllu,
     "text": _parse_text,
     "tsv": _parse_tsv,
     "csv": _parse_csv,

@@ -15,14 +15,13 @@ from ...data import Example, Tokenizer, build_store, guess_format, read_examples
 from ...data.readers.lines import file_stem
 from ...data.readers.problems import LISTED
 from ...model import TaskModel
+from ...tasks import per_word, task_of
 from ...untrusted import listed, quoted
 from ..evaluation.inference import Poll, score
 from ..evaluation.metrics import ClassTable, TransferSummary, transfer_gap
 from ..report.text_table import text_table
 from .model_folder import Device, ModelLike, OpenModel, open_model
 from .words import Split
-
-HEADLINE = {"ner": "entity_f1", "classification": "accuracy"}
 
 
 @dataclass(frozen=True)
@@ -32,7 +31,7 @@ class Score:
     Attributes:
         name: language, or where none was given the file's name; what tables call it.
         metrics: for NER `entity_f1`, `precision`, `recall` (as conlleval counts) and `entity_f1_strict`; for
-            classification `accuracy` and `macro_f1`.
+            others `accuracy` and `macro_f1`.
         examples: sentences or texts; `items` words or texts.
         long: examples beyond the maximum length: sentences read in windows, or texts of classification that were cut.
         classes: of each entity type, or class, that occurs or was predicted.
@@ -64,7 +63,7 @@ class EvaluationResult:
     def render(self) -> str:
         """A table for a terminal."""
         names = list(self.scores[0].metrics)
-        unit = "words" if self.task == "ner" else "texts"
+        unit = task_of(self.task).units
         rows = [["", *names, "gap", "examples", unit, "long"]]
         for i, s in enumerate(self.scores):
             gap = f"{self.transfer.gap[s.name]:.2f}" if self.transfer and i else ""
@@ -83,7 +82,7 @@ class EvaluationResult:
     def _class_lines(self) -> list[str]:
         """Each entity type, or class, of each file, in columns."""
         heads = ("precision", "recall", "f1", "support")
-        rows = [["", "type" if self.task == "ner" else "class", *heads]]
+        rows = [["", task_of(self.task).kind.split()[-1], *heads]]
         for s in self.scores:
             for i, (name, values) in enumerate(s.classes.items()):
                 shown = [f"{values[head]:.2f}" for head in heads[:3]]
@@ -182,7 +181,7 @@ def evaluate_files(
 
 def _evaluate(opened: OpenModel, named: Sequence[tuple[str, str, list[Example]]], poll: Poll) -> EvaluationResult:
     model, scores = opened.model, []
-    ner = model.task == "ner"
+    tagger = per_word(model.task)
     for name, (_, file, examples) in zip(_names(named), named, strict=True):
         _check_labels(model, examples)
         with tempfile.TemporaryDirectory(prefix="xlt-evaluate-") as folder:
@@ -197,10 +196,10 @@ def _evaluate(opened: OpenModel, named: Sequence[tuple[str, str, list[Example]]]
                 whole=True,
             )
             scored = score(model, store, poll=poll, prediction=opened.prediction)
-            items = int(np.sum(store.num_words)) if ner else len(store)
-            long = int(store.long.sum()) if ner else store.cut["sequences"]
+            items = int(np.sum(store.num_words)) if tagger else len(store)
+            long = int(store.long.sum()) if tagger else store.cut["sequences"]
             scores.append(Score(name, file, scored.points, len(store), items, long, scored.classes))
-    metric = HEADLINE[model.task]
+    metric = task_of(model.task).metric
     targets = {s.name: s.metrics[metric] for s in scores[1:]}
     transfer = transfer_gap(scores[0].metrics[metric], targets) if targets else None
     return EvaluationResult(model.task, metric, opened.max_length, tuple(scores), transfer)

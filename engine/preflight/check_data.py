@@ -13,6 +13,7 @@ from pathlib import Path
 from ... import DataError, XltError
 from ...data import Example, Tokenizer
 from ...data.store.seen import text_key, unrepeated
+from ...tasks import per_word
 from ...untrusted import MOST_NAMES, listed, quoted
 from ..pseudolabels.diagnostics import cut_by_length
 from ..reading.read_file import STREAMED, file_format, label_set, naming_key, read_file, read_pairs_of, stream_file
@@ -272,7 +273,7 @@ def coverage(config: RunConfig, texts: Texts, tokenizer: Tokenizer) -> tuple[lis
     warnings: list[RunWarning] = []
     samples: dict[str, list[tuple[Example, bool]]] = defaultdict(list)
     for file, examples in texts.items():
-        windows = config.task == "ner" and (file.role in SCORED or config.long_texts == "windows")
+        windows = per_word(config.task) and (file.role in SCORED or config.long_texts == "windows")
         if file.role != "pairs":  # of two languages
             step = max(1, len(examples) // SAMPLE)
             samples[file.language] += [(e, windows) for e in islice(examples, 0, None, step)]

@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 from ... import ConfigError, ModelError, XltError
 from ...data import OUTSIDE, Tokenizer, train_wordpiece
 from ...model import EncoderConfig, load_encoder, load_encoder_config, load_masked_lm, load_pooler
+from ...tasks import has_spans
 from ..pseudolabels.diagnostics import single_voter, slow_learning_rate
 from ..recipe.config import RunConfig, TargetConfig
 from ..recipe.config.files import DataFile, recipe_files
@@ -165,11 +166,11 @@ class _Checker:
 
     def _row(self, file: DataFile) -> FileRow:
         examples = self.texts.get(file)
-        counts: dict[str, int] = {}
+        counts, spans = dict[str, int](), has_spans(self.config.task)
         for example in examples or () if file.labelled else ():
             for tag in example.tags:
-                if tag[:2] != "I-" and tag != OUTSIDE:
-                    name = tag.removeprefix("B-") if self.config.task == "ner" else tag
+                if not spans or (tag[:2] != "I-" and tag != OUTSIDE):
+                    name = tag.removeprefix("B-") if spans else tag
                     counts[name] = counts.get(name, 0) + 1
         number = None if examples is None else len(examples)
         path = str(file.path).removeprefix(f"{self.folder}{os.sep}")
@@ -183,7 +184,7 @@ class _Checker:
         zero_shot = config.arms.baseline or not config.btf.on
         if not zero_shot and any(t.translated_test is not None for t in config.targets):
             notes.append("no translate-test: it is a score of the baseline, and arms.baseline = false")
-        if config.task == "ner" and config.labels and OUTSIDE not in config.labels:
+        if has_spans(config.task) and config.labels and OUTSIDE not in config.labels:
             self._add_key("labels", "has no O, the tag of words outside entities; add it")
         if config.model.new is not None:
             self._general_text("general", "pre-training reads general text of every language")

@@ -9,6 +9,7 @@ from typing import Any
 
 from ... import ConfigError, DataError
 from ...data import Example, guess_format, reader_options
+from ...tasks import has_spans, per_word
 from ...untrusted import listed
 from ..reading.read_file import label_set
 from ..recipe.config import ReaderConfig
@@ -166,7 +167,7 @@ def read_files(inputs: Inputs) -> None:
         for facts in target.files:
             target.texts += read_sample(facts, inputs.task, _options(inputs, target))
     plain = [line for target in inputs.targets for f in target.files if f.format == "text" for line in f.lines]
-    if inputs.task == "ner" and plain and pretokenised(plain):
+    if per_word(inputs.task) and plain and pretokenised(plain):
         inputs.reader["split"] = "whitespace"
 
 
@@ -223,7 +224,7 @@ def _read_labelled(inputs: Inputs, language: Language, facts: FileFacts) -> list
     try:
         return read_sample(facts, inputs.task, _options(inputs, language))
     except DataError as error:
-        if inputs.task != "ner" or "does not continue an entity" not in str(error):
+        if not has_spans(inputs.task) or "does not continue an entity" not in str(error):
             raise
     inputs.reader["repair"] = True
     examples = read_sample(facts, inputs.task, _options(inputs, language))

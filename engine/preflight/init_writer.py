@@ -15,6 +15,7 @@ from ... import ConfigError, ModelError
 from ...data import Tokenizer, train_wordpiece
 from ...model import load_encoder_config, load_masked_lm, load_pooler
 from ...model.info import head_of_layout
+from ...tasks import task_of
 from ..recipe.hub import hub_name, model_folder
 from ..recipe.schema import text_files
 from ..recipe.toml_dump import toml_value
@@ -186,12 +187,11 @@ def _head_of_layout(settings: Settings, of_layout: tuple[str, str], model: Path)
 
 def _write(inputs: Inputs, settings: Settings, model: Path | None, folder: Path) -> str:
     """The recipe as TOML, a reason behind every value."""
-    ner, source = inputs.task == "ner", inputs.source
-    what = "one tag per word (BIO)" if ner else "one label per text"
+    task, source = task_of(inputs.task), inputs.source
     top: Values = {
         "name": ("run", "the run goes to runs/<name>"),
-        "task": (inputs.task, f"{what}, as found in {source.files[0].path.name}"),
-        "labels": (list(inputs.labels), f"found in the training file{'; O comes first' if ner else ''}"),
+        "task": (inputs.task, f"{task.labelling}, as found in {source.files[0].path.name}"),
+        "labels": (list(inputs.labels), f"found in the training file{'; O comes first' if task.spans else ''}"),
         "seeds": ([0], "one complete run per seed; three show how far results scatter: [0, 1, 2]"),
         "max_length": settings.length,
         **settings.top,

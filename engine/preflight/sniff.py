@@ -13,7 +13,9 @@ from typing import Any
 from ... import DataError
 from ...data import Example, guess_format, read_examples, reader_options
 from ...data.readers.arrow import first_rows
+from ...data.readers.conll import CONLLU, is_beside
 from ...data.readers.encodings import WrongEncoding
+from ...data.readers.jsonl import class_names
 from ...data.readers.lines import plain_suffix, read_lines
 from ...data.readers.problems import Problems
 from ...data.readers.spans import text_objects
@@ -22,6 +24,8 @@ from ...untrusted import quoted
 LINES = 2000
 """Lines that are looked at for the format."""
 
+_PLAIN_TAGS = ("upos", "pos_tags", "pos", "tags", "labels", "xpos")
+"""Names of fields whose strings are a tag for each word, whatever they are."""
 _TAG = re.compile(r"O|[A-Z]-\S+")
 _LABEL_NAMES = ("label", "labels", "class", "category", "intent", "sentiment", "stars", "rating", "target", "y")
 _TEXT_NAMES = (
@@ -54,10 +58,10 @@ class FileFacts:
     """What one file is.
 
     Attributes:
-        format: "conll", "tsv", "csv", "jsonl", "spans", "arrow" or "text".
+        format: "conll", "conllu", "tsv", "csv", "jsonl", "spans", "arrow" or "text".
         encoding: of the whole file; "ascii" where most others read it alike.
         options: keys of the `reader` table that it needs, where they differ from the defaults.
-        task: "ner" or "classification"; None where the file has no labels.
+        task: "ner", "tag" or "classification"; None where the file has no labels.
         lines: the first lines.
     """
 
@@ -95,6 +99,8 @@ def sniff(path: Path, header: bool = True, label: str = "") -> FileFacts:
     task = None
     if kind == "conll":
         options, task = _columns([line for line in filled if not line.startswith("-DOCSTART-")])
+    elif kind == "conllu":
+        options, task = _of_conllu(filled)
     elif kind == "spans":
         task = "ner"
     elif kind == "jsonl":
@@ -146,7 +152,12 @@ def _format(path: Path, lines: Sequence[str]) -> str:
         return "spans" if guess_format(path, task="ner") == "spans" else "jsonl"
     first = [line for line in lines if not line.startswith("-DOCSTART-")][:50]
     tagged = [any(_TAG.fullmatch(cell) for cell in line.split()[1:]) and len(line.split()) < 12 for line in first]
-    if suffix in (".conll", ".iob", ".bio") or (tagged and sum(tagged) * 10 >= len(tagged) * 9):
+    if tagged and sum(tagged) * 10 >= len(tagged) * 9:
+        return "conll"
+    words = [line for line in lines if not is_beside(line)]
+    if suffix == ".conllu" or (words and all(re.match(rf"\d+(\t[^\t]+){{{len(CONLLU) - 1}}}$", w) for w in words)):
+        return "conllu"
+    if suffix in (".conll", ".iob", ".bio"):
         return "conll"
     if suffix in (".tsv", ".csv"):
         return suffix[1:]
@@ -167,8 +178,27 @@ def _columns(lines: Sequence[str]) -> tuple[dict[str, Any], str | None]:
         options["label_column"] = tags[-1]
     if width > 2 and all(row[0].strip().isdigit() for row in rows):
         options["token_column"] = 1
+    if not any(_TAG.fullmatch(cell) for row in rows for cell in row[1:]):
+        plain = [i for i in range(1, width) if i != options.get("token_column") and _few([row[i] for row in rows])]
+        if plain:
+            return options | ({} if plain[-1] == width - 1 else {"label_column": plain[-1]}), "tag"
     # Without tags the reader's message says which line is not one.
     return options, "ner"
+
+
+def _of_conllu(lines: Sequence[str]) -> tuple[dict[str, Any], str | None]:
+    """The first column of tags that is not empty."""
+    rows = [line.split("\t") for line in lines if not is_beside(line)]
+    for name in ("upos", "xpos"):
+        if any(row[CONLLU.index(name) :][:1] not in (["_"], []) for row in rows):
+            return {} if name == "upos" else {"tags": name}, "tag"
+    return {}, None
+
+
+def _few(values: Sequence[str]) -> bool:
+    """Whether values may be labels, by how few they are."""
+    kinds = len(set(values))
+    return kinds <= MANY or 3 * kinds <= len(values)
 
 
 def _fields(path: Path, rows: Sequence[Mapping[str, Any]], label: str) -> tuple[dict[str, Any], str | None]:
@@ -180,12 +210,28 @@ def _fields(path: Path, rows: Sequence[Mapping[str, Any]], label: str) -> tuple[
     tags = [k for k in words if all(_TAG.fullmatch(str(x)) for row in rows for x in row.get(k) or ())]
     tags += [k for k in lists if all(type(x) is int for x in rows[0][k])]
     words = [k for k in words if k not in tags]
+    plain = _plain_tags(path, rows, lists)
+    if plain and set(tags) <= set(plain) and (others := [k for k in words if k not in plain]):
+        return _changed({"words": _prefer(others, ("words", "tokens")), "tags": _prefer(plain, _PLAIN_TAGS)}), "tag"
     if words:
         names = {"words": _prefer(words, ("words", "tokens"))}
         names |= {"tags": _prefer(tags, ("tags", "ner_tags", "labels"))} if tags else {}
         return _changed(names), "ner" if tags else None
     strings = [k for k, v in rows[0].items() if isinstance(v, str | int) and not isinstance(v, bool)]
     return _text_columns(path, strings, {k: [str(row.get(k, "")) for row in rows] for k in strings}, label)
+
+
+def _plain_tags(path: Path, rows: Sequence[Mapping[str, Any]], lists: Sequence[str]) -> list[str]:
+    """Fields with a tag for each word that mark no entity: numbers whose names say so, or strings."""
+    names, plain = class_names(path.parent), []
+    for key in lists:
+        values = {value for row in rows for value in row.get(key) or () if isinstance(value, str | int)}
+        numbers = bool(names.get(key)) and all(type(value) is int for value in values)
+        kinds = names[key] if numbers else values
+        strings = key in _PLAIN_TAGS and all(isinstance(value, str) for value in values)
+        if (numbers or strings) and not any(_TAG.fullmatch(str(kind)) for kind in kinds):
+            plain.append(key)
+    return plain
 
 
 def _object(line: str) -> dict[str, Any] | None:
@@ -259,7 +305,7 @@ def _doubt(path: Path, name: str, labels: Sequence[str]) -> None:
     if set(kinds) <= _VERDICTS:
         what = f"the labels of {name!r} are {', '.join(kinds)}, which says what an annotator thought of a row"
         raise DataError(f"{path}: {what}; give a file whose labels are those of the task, or, {word}")
-    if len(kinds) > MANY and 3 * len(kinds) > len(labels):
+    if not _few(labels):
         what = f"{name!r} has {len(kinds):,} values in {len(labels):,} rows, such as {quoted(kinds[0])}"
         raise DataError(f"{path}: {what}: these do not look like labels; name the right column, or, {word}")
 

@@ -17,6 +17,7 @@ from ...data.readers.formats import MULTILINGUAL
 from ...data.readers.jsonl import stream_jsonl
 from ...data.readers.plain import stream_text, word_pattern
 from ...data.store.seen import text_key
+from ...tasks import has_spans, per_word
 from ..recipe.config import FileReader, RunConfig, reader_of
 
 
@@ -39,7 +40,7 @@ def read_file(
         "pair": settings.pair or None,
         "label_map": {old: new or None for old, new in settings.label_map.items()} or None,
         "require_labels": not unlabelled,
-        "split_words": config.task == "ner" and task == "ner" and settings.split == "punctuation",
+        "split_words": per_word(task) and settings.split == "punctuation",
     }
     with naming_key(reader.encoding_key):
         kind = file_format(config, path, reader)
@@ -68,7 +69,7 @@ def stream_file(
         kind = file_format(config, path, reader)
         examples: Iterable[Example]
         if kind == "text":
-            words = config.task == "ner" and task == "ner" and settings.split == "punctuation"
+            words = per_word(task) and settings.split == "punctuation"
             examples = stream_text(path, encoding=encoding, split_words=words)
         elif kind == "jsonl":
             pair = settings.pair or None
@@ -108,15 +109,15 @@ def read_pairs_of(config: RunConfig, path: Path, language: str) -> list[Example]
 
 def _unlabelled(example: Example, task: str, split: str) -> Example:
     words = example.words
-    if task == "ner" and words is None:
+    if per_word(task) and words is None:
         words = tuple(word_pattern(split).findall(str(example.text)))
     return replace(example, labels=None, words=words, text=None if words is not None else example.text)
 
 
 def label_set(examples: Iterable[Example], task: str) -> tuple[str, ...]:
     """All labels in a fixed order. For NER: `O`, then B- and I- of each type, whether or not both occur."""
-    if task == "classification":
-        return tuple(sorted({str(e.labels) for e in examples}))
+    if not has_spans(task):
+        return tuple(sorted({tag for e in examples for tag in (e.tags if per_word(task) else (str(e.labels),))}))
     types = sorted({tag[2:] for e in examples for tag in (e.labels or ()) if tag != OUTSIDE})
     return (OUTSIDE, *(f"{prefix}-{name}" for name in types for prefix in "BI"))
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from ...data.tokenizer.prompt import template_problem
+from ...tasks import has_spans, per_word
 from ..storage.names import JOIN
 from .config import RunConfig, TargetConfig, merged
 from .config.each import each_problems, several_problems
@@ -98,10 +99,15 @@ def _selftrain_problems(config: RunConfig) -> Problems:
             yield key, "is given, and targets_together is on; leave one of them out"
         if soft.loss == "logits":
             yield "selftrain.soft.loss", f"is logits, but {key} has probabilities; use mse, kl or ce"
-        if config.task == "ner" and soft.positions == "all":
+        if per_word(config.task) and soft.positions == "all":
             yield "selftrain.soft.positions", f"is all, but {key} is of words; use first"
-    if alpha.items == "entities" and config.task != "ner":
+    if alpha.items == "entities" and not has_spans(config.task):
         yield "selftrain.alpha.items", "is entities, which is for tagging; leave it out"
+    if config.task == "tag":
+        if config.selftrain.target_filter == "entity":
+            yield "selftrain.target_filter", "is entity, but plain tags mark none; use token or sentence"
+        if any(merged(config.reader, table.reader).scheme != "auto" for table in config.tables):
+            yield "reader.scheme", "is of tags that mark entities; leave it out"
     if alpha.data == "dev" and not config.has_dev:
         yield "selftrain.alpha.data", "is dev, but source.dev is missing"
     if config.selftrain.on and "soft" not in config.selftrain.sequence:

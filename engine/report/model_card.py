@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+from ...tasks import task_of
 from ..storage.files import atomic_write_text, delete, read_json
 from ..storage.names import FINISHED
 from ..storage.stage_files import weights_hash
@@ -12,7 +13,6 @@ from .parts import Run
 from .stage_table import METRIC_NAMES, Json, is_score
 
 CARD, FILL_IN = "README.md", "FILL-IN"
-_TASKS = {"ner": "token-classification", "classification": "text-classification"}
 _USED = {
     "uses_parallel_data": "parallel text or translations",
     "uses_target_labels": "labels of the target language",
@@ -49,7 +49,7 @@ def card(run: Run, stage: Json) -> str:
         "language": [str(language) for language in [*languages, *sources] if language],
         "license": FILL_IN,
         "library_name": "xlt-engine",
-        "tags": [_TASKS.get(str(summary["task"]), str(summary["task"])), "cross-lingual"],
+        "tags": [task_of(str(summary["task"])).pipeline, "cross-lingual"],
     }
     used = [name for mark, name in _USED.items() if record.get(mark)]
     unused = [name for mark, name in _USED.items() if not record.get(mark)]

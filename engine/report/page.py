@@ -7,6 +7,7 @@ import re
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+from ...tasks import has_spans
 from .answer import command
 from .parts import Run, alphas, mean, mean_curve, percent
 from .seeds import Step
@@ -232,7 +233,7 @@ def decision_table(run: Run) -> str:
         header += ["of O", "of entities"]
         columns += [[percent(d.get(key)) for d in decisions] for key in ("coverage_o", "coverage_entity")]
     if gold:
-        outside = ", with\u00a0O" if run.summary["task"] == "ner" else ""
+        outside = ", with\u00a0O" if has_spans(run.summary["task"]) else ""
         header += [f"precision{outside}\u00a0†", "curve distance\u00a0†"]
         columns.append([percent(d.get("precision_if_gold")) for d in decisions])
         distances = [curve_distance(d) for d in decisions]

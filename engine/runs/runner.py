@@ -22,6 +22,7 @@ from ... import (
     XltError,
 )
 from ...data import file_hash
+from ...tasks import task_of
 from ..plan import Stage
 from ..recipe.config import RunConfig
 from ..recipe.config.files import recipe_files
@@ -301,7 +302,7 @@ def _describe(context: Context, seeds: tuple[int, ...], hashes: dict[str, str]) 
         name=config.title,
         model=hub_name(config.model.path),
         task=config.task,
-        metric="entity_f1" if config.task == "ner" else "accuracy",
+        metric=task_of(config.task).metric,
         source=config.source.language,
         sources=[s.language for s in config.sources[1:]],
         targets=[t.language for t in config.targets],

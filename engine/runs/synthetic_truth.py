@@ -16,6 +16,7 @@ import numpy as np
 from ... import DataError
 from ...data import OUTSIDE, TruthFiles, derive_seed, open_truth_world
 from ...data.store.store import IGNORE
+from ...tasks import task_of
 from ..evaluation.metrics import entity_f1
 from ..plan import Stage
 from ..pseudolabels.filters import Reason
@@ -171,7 +172,7 @@ class _Judge:
 
     def _score(self, stage: Stage) -> float | None:
         """The score on the target's test text, in points."""
-        metric = "entity_f1" if self.context.config.task == "ner" else "accuracy"
+        metric = task_of(self.context.config.task).metric
         rows = read_json(self.context.folder(stage.id) / "scores.json").get("scores") or ()
         values = [r["value"] for r in rows if r["language"] == self.target.language and r["metric"] == metric]
         return float(values[0]) if values else None

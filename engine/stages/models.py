@@ -17,6 +17,7 @@ from ...model import (
     default_voter_widths,
     load_pooler,
 )
+from ...tasks import per_word
 from ..plan import Stage
 from ..pseudolabels.diagnostics import cut_by_length, no_token
 from ..recipe.config import RunConfig
@@ -83,11 +84,11 @@ def new_head(config: RunConfig, kind: str, encoder: Encoder, num_classes: int, s
 
 def warn_of_unseen(context: Context, store: TokenStore, role: str, language: str) -> None:
     """What the maximum length cut off a store, and what gave no token."""
-    total = int(np.sum(store.num_words)) if store.task == "ner" else int(store.offsets[-1]) + store.cut["tokens"]
-    unit = "words" if store.task == "ner" else "tokens"
+    total = int(np.sum(store.num_words)) if per_word(store.task) else int(store.offsets[-1]) + store.cut["tokens"]
+    unit = "words" if per_word(store.task) else "tokens"
     context.warn(cut_by_length(store.cut[unit], total, store.max_length, role=role, language=language, unit=unit))
     if store.long.any():
         count = int(store.long.sum())
         context.progress.note(f"{role} {language}: {count} sentences longer than {store.max_length} tokens: in windows")
-    if store.task == "ner":
+    if per_word(store.task):
         context.warn(no_token(store.cut["empty_words"], total, role=role, language=language))

@@ -20,6 +20,7 @@ from ...data.readers.jsonl import json_objects
 from ...data.readers.plain import word_pattern
 from ...data.readers.problems import Problems
 from ...kernels import Votes
+from ...tasks import per_word
 from ...untrusted import listed, quoted
 from ..evaluation.inference import Scored, scored_as
 from ..plan import Stage, digest
@@ -76,7 +77,7 @@ def read_outside(config: RunConfig, target: TargetConfig, labels: Sequence[str])
     for number, row in json_objects(path, reader.encoding, problems, Counter()):
         key = _key_of(row, reader.settings, config.task)
         if key is None:
-            what = "no words and no text" if config.task == "ner" else "no text"
+            what = "no words and no text" if per_word(config.task) else "no text"
             problems.add(f"{path}:{number}", what, "give what predict --json writes")
             continue
         try:
@@ -95,7 +96,7 @@ def read_outside(config: RunConfig, target: TargetConfig, labels: Sequence[str])
 
 def _key_of(row: Mapping[str, Any], names: ReaderConfig, task: str) -> _Key | None:
     text, words = _field(row, names.text, "text"), _field(row, names.words, "words")
-    if task != "ner":
+    if not per_word(task):
         pair = _field(row, names.pair or "pair", "pair")
         return (text + (f"\0{pair}" if isinstance(pair, str) else ""),) if isinstance(text, str) else None
     if words is None and isinstance(text, str):
@@ -115,7 +116,7 @@ def _field(row: Mapping[str, Any], name: str, usual: str) -> Any:
 
 def _said(row: Mapping[str, Any], names: ReaderConfig, task: str, items: int, labels: Sequence[str]) -> _Said:
     """Raises ValueError where a line does not say one label, or none, of each item."""
-    role, name = ("tags", names.tags) if task == "ner" else ("label", names.label)
+    role, name = ("tags", names.tags) if per_word(task) else ("label", names.label)
     given = row.get("predicted", _field(row, name, role))
     values = [_listed(given, task), _listed(row.get("confidence"), task), _listed(row.get("probabilities"), task)]
     if any(value and len(value) != items for value in values) or not values[0]:
@@ -143,7 +144,7 @@ def _listed(value: Any, task: str) -> list[Any]:
     """A value for each word; of a text the one value."""
     if value is None:
         return []
-    return list(value) if task == "ner" and isinstance(value, list) else [value]
+    return list(value) if per_word(task) and isinstance(value, list) else [value]
 
 
 def outside_labels(context: Context, stage: Stage) -> OutsideLabels | None:

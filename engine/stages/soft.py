@@ -13,6 +13,7 @@ from torch import Tensor
 from ...data import ItemView, Part, Rows, TaskBatches, TokenStore
 from ...kernels import votes
 from ...model import TaskModel
+from ...tasks import per_word
 from ..plan import Stage
 from ..pseudolabels.diagnostics import one_teacher, single_voter, slow_learning_rate
 from ..storage.files import atomic_write_bytes
@@ -101,7 +102,7 @@ def _labelled_text(run: StageRun, chosen: np.ndarray) -> tuple[Part, np.ndarray]
     """The chosen examples of the target's text, and the teacher's soft labels of its items, float32 [items, C]."""
     context, stage = run.context, run.stage
     store = pool_store(context, stage)
-    view = ItemView(store, context.config.selftrain.soft.positions if store.task == "ner" else "first")
+    view = ItemView(store, context.config.selftrain.soft.positions if per_word(store.task) else "first")
     warn_of_unseen(context, store, "target", str(stage.pair))
     labels = _soft_labels(context, stage, view, chosen, run.folder / SOFT_LABELS)
     return Part(view, chosen[np.diff(view.offsets)[chosen] > 0], soft_targets=labels), labels

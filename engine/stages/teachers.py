@@ -17,6 +17,7 @@ import torch
 from ... import ConfigError, ModelError
 from ...data import ItemView, Tokenizer, TokenStore
 from ...model import FolderInfo, load_task_model, read_info
+from ...tasks import per_word
 from ..evaluation.inference import Reduction, predict_items
 from ..plan import Stage, digest
 from ..recipe.config import RunConfig
@@ -64,7 +65,7 @@ def check_teacher(
         )
     if misfit := tokenizer.misfit(info.config.vocab_size):
         raise ModelError(f"{path}: {misfit}")
-    all_tokens = config.task == "ner" and config.selftrain.soft.positions == "all"
+    all_tokens = per_word(config.task) and config.selftrain.soft.positions == "all"
     if all_tokens and run_tokenizer is not None and not _as_own(config, info, tokenizer, run_tokenizer):
         raise ConfigError(
             f'selftrain.soft.positions is "all", but {path} cuts words into other sub-tokens; use "first"'

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from ... import Interrupted, ModelError
 from ...model import MaskedLM, TaskModel
 from ...model.weights import frozen_hash, tensors_hash
+from ...tasks import task_of
 from ..training.batch_source import BatchSource, Objective
 from ..training.checkpoint import load_latest, save_checkpoint
 from ..training.distributed import ProcessGroup
@@ -183,7 +184,7 @@ class Fit:
         assert isinstance(model, TaskModel)
         assert path is not None
         store = context.data.source_dev
-        metric = "entity_f1" if context.config.task == "ner" else "accuracy"
+        metric = task_of(context.config.task).metric
         return BestEpoch(
             self.folder / "best",
             fingerprint=self.fingerprint,

@@ -13,6 +13,7 @@ from ... import ConfigError, ModelError
 from ...data import Example, Prompt
 from ...data.tokenizer.prune import Pruned, prune_vocabulary
 from ...model import ClozeHead, Encoder, TaskModel, read_info, save_model
+from ...tasks import per_word
 from ..prediction.predictor import Predictor
 from ..prediction.stage_record import keep_record
 from ..storage.files import new_folder
@@ -113,7 +114,7 @@ def prune_for(predictor: Predictor, examples: Sequence[Example]) -> Pruned:
     return prune_vocabulary(
         predictor.tokenizer,
         {i for ids in _ids(predictor, examples) for i in ids},
-        (" ".join(item) if predictor.task == "ner" else f"{item[0]} {item[1] or ''}" for item in items),
+        (" ".join(item) if per_word(predictor.task) else f"{item[0]} {item[1] or ''}" for item in items),
         # Positions of XLM-R are counted from the padding's id, which then must not move.
         first=sum(padding) + 1 if config.layout.positions_after_pad else 0,
         more=[*verbaliser, *padding],
@@ -122,7 +123,7 @@ def prune_for(predictor: Predictor, examples: Sequence[Example]) -> Pruned:
 
 def _item(predictor: Predictor, example: Example) -> Any:
     """Words for a tagger, a text and its pair for a classifier."""
-    if predictor.task == "ner":
+    if per_word(predictor.task):
         return list(example.words if example.words is not None else predictor.words(str(example.text)))
     return example.plain, example.pair
 
@@ -132,7 +133,7 @@ def _ids(predictor: Predictor, examples: Sequence[Example]) -> Iterator[list[int
     tokenizer, prompt = predictor.tokenizer, predictor.model.prompt
     for start in range(0, len(examples), _CHUNK):
         chunk = [_item(predictor, example) for example in examples[start : start + _CHUNK]]
-        if predictor.task == "ner":
+        if per_word(predictor.task):
             yield from (e.ids for e in tokenizer.encode_words(chunk))
             continue
         texts, pairs = [text for text, _ in chunk], [pair for _, pair in chunk]
@@ -183,7 +184,7 @@ def _compare(before: Predictor, after: Predictor, examples: Sequence[Example], r
             raise ModelError(f"text number {number} is cut otherwise by the smaller vocabulary; nothing was written")
     sample = [_item(before, example) for example in examples[:: max(1, -(-len(examples) // COMPARED))]]
     predictions: list[Any] = [
-        model.tag(sample) if model.task == "ner" else model.classify(*map(list, zip(*sample, strict=True)))
+        model.tag(sample) if per_word(model.task) else model.classify(*map(list, zip(*sample, strict=True)))
         for model in (before, after)
     ]
     if predictions[0] != predictions[1]:

@@ -133,7 +133,7 @@ CODE = [
     path.relative_to(ROOT).as_posix()
     for part in (*house.PARTS, "benchmarks", "examples", "tests")
     for path in (ROOT / part).rglob("*.py")
-] + ["cli.py", "setup.py", "__init__.py", "untrusted.py"]
+] + ["cli.py", "setup.py", "__init__.py", "tasks.py", "untrusted.py"]
 CODE_FILE = re.compile(r"`([\w./-]+\.py)`|\]\(([\w./-]+\.py)\)")
 
 

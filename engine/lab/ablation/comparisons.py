@@ -10,6 +10,7 @@ from typing import Any
 
 from numpy.typing import NDArray
 
+from ....tasks import per_word, task_of
 from ...evaluation.per_example import load_items
 from ...report.seeds import compare, draw_seed, over_targets, scores_on_draws, stat
 from ...report.stage_table import Cells, per_seed, step_between
@@ -79,7 +80,7 @@ def compare_rows(
     """The content of ablation.json, from the rows' run folders in `home`."""
     config = plans[0].config
     targets, seeds = [t.language for t in config.targets], list(ablation.seeds)
-    metric = "entity_f1" if config.task == "ner" else "accuracy"
+    metric = task_of(config.task).metric
     scored = {p.row.name: read_row(p, home / p.row.name, metric, targets, seeds) for p in plans}
     draws = _draws(scored, targets, samples)
     seen: set[Key] = set()
@@ -106,7 +107,11 @@ def compare_rows(
             "targets": targets,
             "seeds": seeds,
             "versions": environment()["versions"],
-            "bootstrap": {"samples": samples, "level": 0.95, "items": "sentences" if config.task == "ner" else "texts"},
+            "bootstrap": {
+                "samples": samples,
+                "level": 0.95,
+                "items": "sentences" if per_word(config.task) else "texts",
+            },
             "groups": [asdict(group) for group in ablation.choice.groups],
             "left_out": ablation.choice.left_out,
             "rows": rows,

@@ -9,13 +9,13 @@ from importlib import resources
 from typing import Any
 
 from .... import ConfigError
+from ....tasks import TASKS
 from ...recipe.config import RunConfig
 from ...recipe.schema import nearest
 
 DEFAULT = ("main",)
 OURS = "ours"
 ALL = "all"
-TASKS = ("ner", "classification")
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ class Row:
     meaning: str
     overrides: tuple[str, ...] = ()
     stage: str = ""
-    tasks: tuple[str, ...] = TASKS
+    tasks: tuple[str, ...] = tuple(TASKS)
     general: bool = False
     seeds: int = 1
 

@@ -16,6 +16,7 @@ import numpy as np
 from .... import DataError
 from ....data import Example, Tokenizer
 from ....data.readers.lines import file_stem
+from ....tasks import per_word
 from ...pseudolabels.filters import REASONS, Reason
 from ...reading.read_file import read_file
 from ...storage.files import read_json
@@ -145,7 +146,7 @@ def example_story(folder: str | Path, name: str, *, seed: int | None = None, tar
         seed=chosen,
         task=item.store.task,
         words=decoded(item.store, item.number, tokenizer) if example is None else words_of(example),
-        seen=tuple(int(w) for w in item.store.items(item.number)[1]) if item.store.task == "ner" else (0,),
+        seen=tuple(int(w) for w in item.store.items(item.number)[1]) if per_word(item.store.task) else (0,),
         gold=_gold(item, example, labels),
         opinions={s.stage: _opinions(run, s, item) for s in sorted(stages, key=lambda s: s.order)},
         labels={s.stage: s.label for s in stages},

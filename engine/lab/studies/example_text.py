@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from ....data import Example, Tokenizer, TokenStore
+from ....tasks import per_word
 
 
 def is_example(example: Example, store: TokenStore, number: int, tokenizer: Tokenizer) -> bool:
     """Whether an example of a file is that of a store: of the same id, and giving the same tokens."""
-    if example.id != store.example_ids[number]:
+    if example.id != store.example_ids[number] or (per_word(store.task) and example.words is None):
         return False
     length = None if store.whole else store.max_length
     if example.words is not None:
@@ -29,7 +30,7 @@ def words_of(example: Example) -> tuple[str, ...]:
 def decoded(store: TokenStore, number: int, tokenizer: Tokenizer) -> tuple[str, ...]:
     """The words or the text as far as the tokens tell."""
     ids = store.ids(number).tolist()
-    if store.task != "ner":
+    if not per_word(store.task):
         return (tokenizer.decode(ids[1:-1]),)
     words = ["?"] * int(store.num_words[number])
     positions, numbers = (array.tolist() for array in store.items(number))

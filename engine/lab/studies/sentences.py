@@ -16,7 +16,8 @@ from safetensors import SafetensorError
 
 from .... import DataError, XltError
 from ....data import OUTSIDE, Example, Tokenizer, TokenStore
-from ...evaluation.metrics import spans, split_tag
+from ....tasks import has_spans, per_word
+from ...evaluation.metrics import Span, spans, split_tag
 from ...evaluation.per_example import load_items, predicted_tags
 from ...pseudolabels.filters import REASONS, Reason
 from ...reading.read_file import read_file
@@ -267,7 +268,7 @@ def _labeller(run: FinishedRun, stage: TaskStage) -> str:
 
 def _classes(store: TokenStore) -> list[str]:
     """What each label names: an entity type, or `O`; a class."""
-    tags = store.task == "ner"
+    tags = has_spans(store.task)
     return [(split_tag(name)[1] or OUTSIDE) if tags else name for name in store.label_names]
 
 
@@ -311,7 +312,7 @@ def _sentence(shown: Shown, number: int, words: Sequence[str]) -> Json:
     readings = [_reading(shown.store, reading, number) for reading in shown.readings]
     entry: Json = {"name": shown.store.example_ids[number], "words": list(words)}
     entry |= {"readings": readings, "remark": shown.remarks[number]}
-    if shown.store.task != "ner":
+    if not per_word(shown.store.task):
         (text,) = words
         return entry | {"words": [text if len(text) <= MOST_LETTERS else f"{text[:MOST_LETTERS]}…"]}
     return windowed(entry) if len(words) > MOST_WORDS else entry
@@ -330,15 +331,21 @@ def windowed(entry: Json) -> Json:
     return entry | {"words": words}
 
 
+def _of_words(tags: Sequence[str]) -> list[Span]:
+    """Each word by itself."""
+    return [(tag, i, i + 1) for i, tag in enumerate(tags)]
+
+
 def _reading(store: TokenStore, reading: Reading, number: int) -> Json:
-    if store.task != "ner":
+    if not per_word(store.task):
         item = int(store.item_offsets[number])
         label = int(reading.labels[item])
         differs = reading.unlike is not None and int(reading.unlike[item]) != label
         said = {"by": reading.by, "label": store.label_names[label], "spans": []}
         return said | _marks(reading, np.array([item]), differs=differs)
     both = [labels for labels in (reading.labels, reading.unlike) if labels is not None]
-    spans_of = [spans(predicted_tags(store.label_names, store, number, labels)) for labels in both]
+    tags_of = [predicted_tags(store.label_names, store, number, labels) for labels in both]
+    spans_of = [spans(tags) if has_spans(store.task) else _of_words(tags) for tags in tags_of]
     words, offset, entries = store.items(number)[1], int(store.item_offsets[number]), list[Json]()
     for span in spans_of[0]:
         kind, start, end = span

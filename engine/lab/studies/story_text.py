@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from ....data import OUTSIDE
+from ....tasks import per_word, task_of
 from ...report.text_table import text_table
 from .example_story import ACCEPTED, Round, Story
 
@@ -26,7 +27,7 @@ def _table_lines(story: Story) -> list[str]:
     """One line a word or text; words that all call `O` and accept are counted only."""
     decided = [r for r in story.rounds if r.items]
     stages = [story.labels[stage] for stage in story.opinions]
-    kind = "word" if story.task == "ner" else "text"
+    kind = task_of(story.task).unit
     rows = [[kind, *(["gold"] if story.gold else []), *stages, *(f"round {r.number}" for r in decided)]]
     notes, dull = [], 0
     for k, number in enumerate(story.seen):
@@ -48,7 +49,7 @@ def _table_lines(story: Story) -> list[str]:
     if lost := len(story.words) - len(story.seen):
         lines.append(f"{lost} words have no token within the maximum length, and count as O")
     for r in decided:
-        lowest = r.items[0].confidence if story.task != "ner" else None
+        lowest = r.items[0].confidence if not per_word(story.task) else None
         more = "" if lowest is None else f"; lowest confidence {lowest:.3f}"
         lines += [""] * (r is decided[0]) + [f"round {r.number}: {_alpha(r)}, {_by(story, r)}{more}"]
     return [*lines, *([""] * bool(notes)), *notes]
@@ -60,7 +61,7 @@ def _source_line(story: Story, decision: Round) -> str:
     if decision.source != "contradicted" or story.gold is None:
         return start + {"removed-before": "had been removed before"}.get(str(decision.source), str(decision.source))
     wrong = [
-        f"{_short(story.words[word]) + ' ' if story.task == 'ner' else ''}{opinion.label}, not {story.gold[word]}"
+        f"{_short(story.words[word]) + ' ' if per_word(story.task) else ''}{opinion.label}, not {story.gold[word]}"
         for word, opinion in zip(story.seen, story.opinions.get(decision.labeller, ()), strict=True)
         if opinion.label != story.gold[word]
     ]

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from .... import DataError
+from ....tasks import has_spans
 from ...report.page import curve_distance
 from ...report.parts import mean, percent
 from ...report.sections.laboratory import THRESHOLDS
@@ -86,7 +87,7 @@ def study_thresholds(folder: str | Path, *, rules: Sequence[str] = COMPARED, dra
                 results=tuple(results),
                 oracle=None if gold is None else gold.best(),
                 curve_distance=None if math.isnan(distance) else distance,
-                tagging=run.summary["task"] == "ner",
+                tagging=has_spans(run.summary["task"]),
             )
         )
     return studies

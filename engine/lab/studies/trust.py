@@ -1,6 +1,6 @@
 """`trust`: for each stage of a run an estimate of its target score without target labels, or none.
 
-For classification the estimate is of accuracy, for tagging of entity F1, the metrics of the reports. Each stage's model
+For texts and plain tags the estimate is of accuracy, for entities of F1, the metrics of the reports. Each stage's model
 labels two samples, of held-out labelled source text and of unlabelled target text; target labels are read for the
 column `true` alone. docs/trust.md says how well this does.
 """
@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from .... import DataError
 from ....data import OUTSIDE, TokenStore, derive_seed
+from ....tasks import has_spans, per_word
 from ...evaluation.metrics import EntityCounter
 from ...report.parts import mean, percent
 from ...report.sections.laboratory import TRUST
@@ -137,8 +138,9 @@ def measure_transport(source: Voted, target: Voted, labels: tuple[str, ...]) -> 
     known = source.gold >= 0
     prior = np.bincount(source.gold[known], minlength=len(labels)) / max(1, int(known.sum()))
     p, q = (voted.votes.mean_probability.numpy() for voted in (source, target))
-    if source.store.task != "ner":
+    if not has_spans(source.store.task):
         right = p.argmax(axis=-1) == source.gold
+        p, q = (_some_words(x) if per_word(source.store.task) else x for x in (p, q))
         return Transport(float(right[known].mean()), transport_accuracy(p, prior), transport_accuracy(q, prior))
     outside = labels.index(OUTSIDE)
     on_source, on_target = (transport_f1(_some_words(x), prior, outside) for x in (p, q))

@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING, Any, Literal, get_type_hints
 
 from ...training.config import option, required
 
-Format = Literal["auto", "conll", "tsv", "csv", "jsonl", "spans", "arrow", "text", "xnli", "webis-cls", "marc"]
+Format = Literal[
+    "auto", "conll", "conllu", "tsv", "csv", "jsonl", "spans", "arrow", "text", "xnli", "webis-cls", "marc"
+]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,7 +29,7 @@ class ReaderConfig:
         "error", "spans: an entity that begins or ends within a word becomes the whole words, or none"
     )
     words: str = option("words", "JSONL: field of the words")
-    tags: str = option("tags", "JSONL: field of the tags")
+    tags: str = option("tags", "JSONL: field of the tags; CoNLL-U: their column, as xpos")
     tag_names: tuple[str, ...] = option((), "names of labels that are whole numbers, from 0")
     header: bool = option(True, "table: the first row names the columns; without one their names are numbers from 0")
     text: str = option("text", "table or JSONL: field of the text")

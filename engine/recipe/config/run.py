@@ -86,7 +86,7 @@ class RunConfig:
         default_factory=dict,
         metadata={"help": "placeholder -> values: {placeholder} in a path stands for each of them, one run for each"},
     )
-    task: Literal["ner", "classification"] = _required("ner (BIO tags) or classification")
+    task: Literal["ner", "tag", "classification"] = _required("ner (BIO tags), tag (plain tags) or classification")
     labels: tuple[str, ...] = _option((), "label set in order; found in the source training file when absent")
     seeds: tuple[int, ...] = _option((0,), "one complete run per seed")
     max_length: int = _option(128, "tokens, special ones included", min=8)
