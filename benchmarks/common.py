@@ -26,7 +26,7 @@ SYNTHETIC = "random ids in lengths like CoNLL's; XLT_DATA is not set"
 def markdown(header: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
     """A table."""
     rows = [header, ["---"] * len(header), *lines]
-    return "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |" for row in rows)
+    return "\n".join("|" + "|".join(cell.replace("|", "\\|") for cell in row) + "|" for row in rows)
 
 
 def machine_of(info: dict[str, Any]) -> str:

@@ -131,6 +131,10 @@ class Target:
 
 
 CONLL = "Anna\tB-PER\nwohnt\tO\nin\tO\nKöln\tB-LOC\n\nPaul\tB-PER\nsagt\tO\n".encode()
+CONLLU = (
+    b"# text = Anna wohnt\n1\tAnna\tAnna\tPROPN\t_\t_\t2\tnsubj\t_\t_\n2\twohnt\twohnen\tVERB\t_\t_\t0\troot\t_\t_\n\n"
+    b"1-2\tim\t_\t_\t_\t_\t_\t_\t_\t_\n1\tin\tin\tADP\t_\t_\t_\t_\t_\t_\n2\tdem\tder\tDET\t_\t_\t_\t_\t_\t_\n"
+)
 TABLE = b'text\tlabel\tid\nein gutes Buch\tgood\t1\nein "schlechtes\tbad\t2\n'
 CSV = b'text,label\n"ein ""gutes"" Buch",good\n"zwei\nZeilen",bad\n'
 LINES = b'{"text": "ein Buch", "label": "good", "id": 1}\n{"text": "zwei", "label": "bad"}\n'
@@ -384,6 +388,7 @@ def targets() -> dict[str, Callable[[], Target]]:
     ner, classes = partial(_read, task="ner", file="input"), partial(_read, task="classification", file="input")
     made: dict[str, Callable[[], Target]] = {
         "conll": lambda: Target("conll", [CONLL], ner("conll")),
+        "conllu": lambda: Target("conllu", [CONLLU], _read("conllu", "tag", "input")),
         "tsv": lambda: Target("tsv", [TABLE], classes("tsv")),
         "csv": lambda: Target("csv", [CSV], classes("csv")),
         "jsonl": lambda: Target("jsonl", [LINES], classes("jsonl")),

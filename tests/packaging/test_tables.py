@@ -98,7 +98,7 @@ def test_check_prints_the_difference(
     for name, value in (("ROOT", tmp_path), ("RESULTS", tmp_path / "benchmarks" / "results"), ("PAGES", (page,))):
         monkeypatch.setattr(tables, name, value)
     monkeypatch.setattr(tables, "figures", dict)
-    row = next(line for line in tables.BLOCK.search(text)["body"].splitlines() if line.startswith("| demo"))
+    row = next(line for line in tables.BLOCK.search(text)["body"].splitlines() if line.startswith("|demo"))
     wrong = row.replace(".", ".9", 1)
     for content, options, code, left in (
         (text, ["--check"], 0, text),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tomllib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from importlib import resources
 from typing import Any
@@ -62,7 +62,7 @@ class Group:
     reference: str = OURS
 
 
-def _row(name: str, overrides: Sequence[str] = (), tasks: Sequence[str] = TASKS, **more: Any) -> Row:
+def _row(name: str, overrides: Sequence[str] = (), tasks: Iterable[str] = TASKS, **more: Any) -> Row:
     arms = () if name == OURS else tuple(f"arms.{arm}=false" for arm in ("baseline", "control"))
     kept = (arm for arm in arms if arm.replace("false", "true") not in overrides)
     return Row(name, overrides=(*kept, *overrides), tasks=tuple(tasks), **more)
