@@ -50,14 +50,14 @@ class Units:
 def count_units(
     label: Ints, labels: Sequence[str], *, unit: str = "token", sentence_of_item: NDArray[Any] | None = None
 ) -> Units:
-    """The units of labelled items: entity types in tagging, which is where one label is `O`; classes elsewhere.
+    """The units of labelled items: entity types where labels are `O`, `B-` and `I-` of a type; classes elsewhere.
 
     Args:
         label: per item `[K]`.
         labels: names of the classes.
         unit: `token`, or `entity`, which needs `sentence_of_item` `[K]`.
     """
-    if OUTSIDE in labels:
+    if OUTSIDE in labels and all(name == OUTSIDE or name[:2] in ("B-", "I-") for name in labels):
         types = [split_tag(name)[1] for name in labels]
         names = tuple(sorted({kind for kind in types if kind}))
         kind = np.array([names.index(t) if t else -1 for t in types], dtype=np.int64)[label]

@@ -63,6 +63,12 @@ def test_source_distribution_is_matched(seed: int) -> None:
     np.testing.assert_allclose(counts / counts.sum(), source / source.sum(), atol=2 / counts.sum())
 
 
+def test_plain_tags_with_an_o_among_them_are_classes() -> None:
+    """Of supersenses, for one: their `O` is a tag as the others are."""
+    units = count_units(np.array([0, 1, 2, 1]), ("O", "noun.person", "LOC"))
+    assert (units.names, units.kind.tolist()) == (("O", "noun.person", "LOC"), [0, 1, 2, 1])
+
+
 def test_source_distribution_by_hand() -> None:
     """A class of which nothing passed does not starve the others; one that the source lacks goes."""
     units = count_units(np.array([0, 0, 0, 2, 2]), SENTIMENT)
