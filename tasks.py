@@ -106,3 +106,8 @@ def task_of(name: str) -> Task:
     if name not in TASKS:
         raise ConfigError(f"unknown task {name!r}; choose from {', '.join(TASKS)}")
     return TASKS[name]
+
+
+def shown_task(name: object) -> Task:
+    """The same for pages, of a summary that anyone may have written: what is no task has texts and classes."""
+    return TASKS.get(str(name), TASKS["classification"])

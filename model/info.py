@@ -138,7 +138,7 @@ def _own_info(config: EncoderConfig, hf_labels: tuple[str, ...] | None, root: Pa
     )
     for key, good in (
         ("kind", own.get("kind") == "task"),
-        ("task", own.get("task") in TASKS),
+        ("task", str(own.get("task")) in TASKS),
         ("pooling", own.get("pooling") in POOLINGS),
         ("labels", strings),
         ("head.kind", head.get("kind") in _HEADS),

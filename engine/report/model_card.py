@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from ...tasks import task_of
+from ...tasks import shown_task
 from ..storage.files import atomic_write_text, delete, read_json
 from ..storage.names import FINISHED
 from ..storage.stage_files import weights_hash
@@ -49,7 +49,7 @@ def card(run: Run, stage: Json) -> str:
         "language": [str(language) for language in [*languages, *sources] if language],
         "license": FILL_IN,
         "library_name": "xlt-engine",
-        "tags": [task_of(str(summary["task"])).pipeline, "cross-lingual"],
+        "tags": [shown_task(summary["task"]).pipeline, "cross-lingual"],
     }
     used = [name for mark, name in _USED.items() if record.get(mark)]
     unused = [name for mark, name in _USED.items() if not record.get(mark)]

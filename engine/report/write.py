@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from ...tasks import TASKS
+from ...tasks import shown_task
 from ..storage.files import atomic_write_text, read_json, storage_errors
 from ..storage.stage_files import weights_hash
 from .answer import link_models
@@ -110,7 +110,7 @@ def _decisions(run: Run) -> str:
 def _header(run: Run) -> str:
     s, state, (reason, *_) = run.summary, run.status.get("state"), str(run.status.get("reason") or "").split("\n")
     facts = [
-        TASKS[s["task"]].title if s["task"] in TASKS else s["task"],
+        shown_task(s["task"]).title,
         f"{s['source'] or 'source'} → {', '.join(s['targets']) or 'no target'}",
         f"seed{'s' * (len(s['seeds']) > 1)} {', '.join(map(str, s['seeds']))}" if s["seeds"] else "",
         s["created"],

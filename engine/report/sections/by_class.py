@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from ....tasks import task_of
+from ....tasks import shown_task
 from ...storage.files import read_json
 from ..page import folded, note, table
 from ..parts import Run, percent
@@ -28,7 +28,7 @@ def class_section(run: Run) -> str:
     if not tables:
         return ""
     shown = "".join(folded(name, html, opened=i == 0) for i, (name, html) in enumerate(tables.items()))
-    return f"<h3>Each {task_of(run.summary['task']).kind} by itself</h3>{shown}"
+    return f"<h3>Each {shown_task(run.summary['task']).kind} by itself</h3>{shown}"
 
 
 def _table(run: Run, language: str, rows: Sequence[Json]) -> str:
@@ -73,7 +73,7 @@ def _confusion(run: Run, language: str) -> str:
         return note(f"No table of confusions: {answer.stage} was scored before they were counted.")
     counts: dict[str, dict[str, int]] = rows[0]["confusion"]
     names = sorted({*counts, *(name for row in counts.values() for name in row)}, key=lambda name: (name == "O", name))
-    task = task_of(run.summary["task"])
+    task = shown_task(run.summary["task"])
     what = f"{task.units.capitalize()} by {task.kind}"
     caption = f"{what}: gold down, predicted by {answer.stage} across"
     if len(names) <= MOST_CLASSES:

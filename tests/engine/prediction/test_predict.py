@@ -240,12 +240,12 @@ def test_a_named_task_is_checked_and_gives_one_type(tagger: TaskModel, tokenizer
     )
     with pytest.raises(ConfigError, match="the model is for ner, not for classification; ask for its own task"):
         predict(tagger, LINES, task="classification", tokenizer=tokenizer)
-    one = {"ner": "list[TagPrediction]", "classification": "list[Prediction]"}
+    one = {'"ner", "tag"': "list[TagPrediction]", '"classification"': "list[Prediction]"}
     seen = {}
     for signature in map(inspect.signature, typing.get_overloads(predict)):
         task = signature.parameters["task"].annotation.replace("'", '"')
         seen[task] = signature.return_annotation
         assert list(signature.parameters) == list(inspect.signature(predict).parameters)
-    assert seen == {f'Literal["{task}"]': result for task, result in one.items()} | {
+    assert seen == {f"Literal[{tasks}]": result for tasks, result in one.items()} | {
         "str | None": "list[Prediction] | list[TagPrediction]"
     }
