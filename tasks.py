@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from . import ConfigError
 
@@ -109,5 +109,5 @@ def task_of(name: str) -> Task:
 
 
 def shown_task(name: object) -> Task:
-    """The same for pages, of a summary that anyone may have written: what is no task has texts and classes."""
-    return TASKS.get(str(name), TASKS["classification"])
+    """The same for pages, of a summary that anyone may have written: what is no task is shown by its name."""
+    return TASKS.get(str(name)) or replace(TASKS["classification"], name=str(name), title=str(name))

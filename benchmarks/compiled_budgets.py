@@ -35,9 +35,8 @@ SPILLS: dict[tuple[str, str, str], tuple[int, str]] = {
     ("8.0", "bf16", "linear_cross_entropy.exponentials"): (512, _TILES),
     ("8.0", "bf16", "linear_cross_entropy.probabilities"): (512, _TILES),
     **{
-        (capability, dtype, kernel): (stack, _TILES)
+        (capability, "bf16", kernel): (stack, _TILES)
         for capability in ("8.0", "8.9")
-        for dtype in ("bf16", "fp16")
         for kernel, stack in _ATTENTION.items()
     },
 }

@@ -11,19 +11,23 @@ from ..tasks import TASKS
 POSITION_IDS = "embeddings.position_ids"  # a buffer that older versions of transformers saved
 _OLD_SPELLINGS = (("LayerNorm.gamma", "LayerNorm.weight"), ("LayerNorm.beta", "LayerNorm.bias"))
 
-_KEYS = {
+SHARED_KEYS = {
     "vocab_size": "vocab_size",
     "hidden_size": "hidden_size",
     "num_layers": "num_hidden_layers",
     "num_heads": "num_attention_heads",
     "intermediate_size": "intermediate_size",
     "max_positions": "max_position_embeddings",
+    "initializer_range": "initializer_range",
+    "pad_token_id": "pad_token_id",
+}
+"""Of `EncoderConfig`, by what it is called in the `config.json` of BERT and of those that came after."""
+_KEYS = {
+    **SHARED_KEYS,
     "num_segments": "type_vocab_size",
     "layer_norm_eps": "layer_norm_eps",
     "dropout": "hidden_dropout_prob",
     "attention_dropout": "attention_probs_dropout_prob",
-    "initializer_range": "initializer_range",
-    "pad_token_id": "pad_token_id",
 }
 _ONLY = {
     "hidden_act": "gelu",

@@ -7,19 +7,9 @@ from typing import Any
 
 from ..tasks import TASKS
 from ..untrusted import quoted
-from .layout import TASK_HEADS, Layout, PreNorm
+from .layout import SHARED_KEYS, TASK_HEADS, Layout, PreNorm
 
-_KEYS = {
-    "vocab_size": "vocab_size",
-    "hidden_size": "hidden_size",
-    "num_layers": "num_hidden_layers",
-    "num_heads": "num_attention_heads",
-    "intermediate_size": "intermediate_size",
-    "max_positions": "max_position_embeddings",
-    "attention_dropout": "attention_dropout",
-    "initializer_range": "initializer_range",
-    "pad_token_id": "pad_token_id",
-}
+_KEYS = {**SHARED_KEYS, "attention_dropout": "attention_dropout"}
 _ACTIVATIONS = ("gelu", "silu")
 _LARGEST = 1e12
 """Of a rotary base; what is beyond is a damaged file."""

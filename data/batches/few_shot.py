@@ -47,4 +47,5 @@ def _kinds(example: Example) -> frozenset[str]:
     """The class of a text, or the entity types (plain tags) of a sentence."""
     if isinstance(example.labels, str):
         return frozenset([example.labels])
-    return frozenset(tag.removeprefix("B-").removeprefix("I-") for tag in example.labels or () if tag != OUTSIDE)
+    tags = (tag for tag in example.labels or () if tag != OUTSIDE)
+    return frozenset(tag[2:] if tag[:2] in ("B-", "I-") else tag for tag in tags)

@@ -32,6 +32,11 @@ def as_array(values: ArrayLike | torch.Tensor) -> NDArray[Any]:
     return tensor.float().numpy() if tensor.is_floating_point() and tensor.element_size() < 4 else tensor.numpy()
 
 
+def mark_entities(labels: Iterable[str]) -> bool:
+    """Whether all labels are `O`, `B-` or `I-` of a type."""
+    return all(label == OUTSIDE or label.startswith(("B-", "I-")) for label in labels)
+
+
 def split_tag(tag: str) -> tuple[str, str]:
     """Prefix (`B`, `I` or `O`) and entity type (empty for `O`) of a tag.
 

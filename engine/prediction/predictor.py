@@ -15,7 +15,7 @@ from ... import ConfigError
 from ...data import OUTSIDE, Prompt, Row, Tokenizer, inference_tokens, row_batches, window_rows
 from ...tasks import has_spans, per_word, task_of
 from ..evaluation.inference import packed_votes, predict_batches, predicted_classes, unpacked_votes
-from ..evaluation.metrics import spans
+from ..evaluation.metrics import mark_entities, spans
 from ..pseudolabels.filters import decide
 from ..storage.run_warning import RunWarning
 from .decoding import TagDecoder
@@ -245,7 +245,7 @@ class Predictor:
     @property
     def finds_entities(self) -> bool:
         """Whether the labels are tags of entities: `O`, and `B-` or `I-` with a type."""
-        return has_spans(self.task) and all(tag == OUTSIDE or tag.startswith(("B-", "I-")) for tag in self.model.labels)
+        return has_spans(self.task) and mark_entities(self.model.labels)
 
     def classify(self, texts: Sequence[str], pairs: Sequence[str | None] | None = None) -> list[Prediction]:
         """The class of each text, or pair of texts."""

@@ -23,7 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...data import OUTSIDE
-from ..evaluation.metrics import split_tag
+from ..evaluation.metrics import mark_entities, split_tag
 from .filters import Bools, Decision, Ints, Reason, span_of_item
 from .thresholds import one_of
 
@@ -57,7 +57,7 @@ def count_units(
         labels: names of the classes.
         unit: `token`, or `entity`, which needs `sentence_of_item` `[K]`.
     """
-    if OUTSIDE in labels and all(name == OUTSIDE or name[:2] in ("B-", "I-") for name in labels):
+    if OUTSIDE in labels and mark_entities(labels):
         types = [split_tag(name)[1] for name in labels]
         names = tuple(sorted({kind for kind in types if kind}))
         kind = np.array([names.index(t) if t else -1 for t in types], dtype=np.int64)[label]

@@ -1,6 +1,6 @@
-"""What users have, in every format, by the way that they go: init, check, the run's own store, evaluate, predict.
+"""What users have, in every format, by the way that they go: init, check, run, evaluate, predict.
 
-A run is made once for each task, of three formats at a time; the other files are scored and labelled by its model.
+The runs of all formats end in the same weights, those of a run of three formats at a time.
 """
 
 from __future__ import annotations
@@ -95,6 +95,14 @@ def columns_of(names: dict[str, Any]) -> dict[str, Any]:
     }
 
 
+def hard_student(folder: Path) -> Path:
+    """The last stage of a run of the folder's recipe."""
+    short = [f"{table}.epochs=1" for table in ("btf", "finetune", "selftrain.soft", "selftrain.hard")]
+    more = ["selftrain.rounds=1", 'selftrain.alpha.rule="fixed:0.1"', "max_length=32"]
+    run(folder / "xlt.toml", run_dir=folder / "runs", overrides=[*short, *more])
+    return folder / "runs" / "seed-0" / "de" / "hard1"
+
+
 def make_world(
     folder: Path, rows: Callable[[str, int], list[Any]], formats: dict[str, Any], chosen: list[str]
 ) -> World:
@@ -109,14 +117,7 @@ def make_world(
     source = formats[chosen[0]](places[0], rows("en", COUNT))
     test = formats[chosen[1]](places[1], rows("de", COUNT))
     recipe_of(folder, source, rows("de", COUNT), encoder, test)
-    short = [f"{table}.epochs=1" for table in ("btf", "finetune", "selftrain.soft", "selftrain.hard")]
-    where = folder / "runs"
-    run(
-        folder / "xlt.toml",
-        run_dir=where,
-        overrides=[*short, "selftrain.rounds=1", 'selftrain.alpha.rule="fixed:0.1"', "max_length=32"],
-    )
-    model = where / "seed-0" / "de" / "hard1"
+    model = hard_student(folder)
     plain = formats[next(iter(formats))](places[2], rows("en", COUNT))
     config = recipe_of(places[2], plain, rows("de", COUNT), encoder)
     return World(
@@ -144,6 +145,8 @@ def reads_the_same(
     """`labels`: whether `predict` takes the format."""
     config = recipe_of(folder, file, rows, world.encoder, header=header)
     assert content(folder, config, world.encoder) == world.content
+    weights = [(model / "model.safetensors").read_bytes() for model in (hard_student(folder), world.model)]
+    assert weights[0] == weights[1]
     names = {name: getattr(config.reader, name) for name in [*NAMES, "label_column"]}
     kind = (config.source.reader.format if config.source.reader else None) or "auto"
     assert evaluate_files(world.model, [file], file_format=kind, **names).scores[0].metrics == world.scores
@@ -153,6 +156,8 @@ def reads_the_same(
 
 @pytest.mark.parametrize("form", files.TAGGED)
 def test_tagged(tagger: World, tmp_path: Path, form: str) -> None:
+    if form == "DocBin":
+        pytest.importorskip("spacy", reason="spaCy writes these files and reads them, and is not installed")
     file = files.TAGGED[form](tmp_path, files.sentences("en", COUNT))
     reads_the_same(tagger, tmp_path, file, files.sentences("de", COUNT), labels=form != "words and tags of predict")
 

@@ -121,6 +121,19 @@ def brat(folder: Path, rows: list[Sentence]) -> Path:
     return saved(folder / "train.ann", "\n".join(lines).encode())
 
 
+def doc_bin(folder: Path, rows: list[Sentence]) -> Path:
+    import spacy
+    from spacy.tokens import DocBin
+
+    blank, documents = spacy.blank("en"), list[Any]()
+    for s in rows:
+        document = blank(s.text)
+        document.ents = [document.char_span(b, e, x, alignment_mode="strict") for b, e, x in s.entities]
+        documents.append(document)
+    DocBin(docs=documents).to_disk(folder / "train.spacy")
+    return folder / "train.spacy"
+
+
 def entity_table(folder: Path, rows: list[Sentence]) -> Path:
     lines = ["line\tstart\tend\tlabel\ttext\tscore\tsentence"]
     lines += [f"{n}\t{b}\t{e}\t{x}\t{s.text[b:e]}\t0.5\t{s.text}" for n, s in enumerate(rows) for b, e, x in s.entities]
@@ -192,6 +205,7 @@ TAGGED: dict[str, Any] = {
     "entities of predict": by_line("train.jsonl", of_predict),
     "table of entities": entity_table,
     "brat": brat,
+    "DocBin": doc_bin,
 }
 
 
