@@ -115,7 +115,7 @@ def _rows(path: str, tables: Sequence[Any]) -> Iterator[tuple[int, dict[str, Any
                 for row in batch.to_pylist():
                     number += 1
                     yield number, row
-        except (OSError, ValueError, pyarrow.ArrowException) as error:
+        except (OSError, ValueError, OverflowError, pyarrow.ArrowException) as error:
             raise DataError(
                 f"{path}:{number + 1}: pyarrow cannot read it: {error}; copy or download it again"
             ) from error

@@ -221,7 +221,7 @@ def test_places_of_entities_that_are_no_numbers(tmp_path: Path, cells: str) -> N
     assert f"{brat}:1:" in refused(brat, "ner")
 
 
-def test_arrow_files_whose_offsets_or_names_are_wrong(tmp_path: Path) -> None:
+def test_arrow_files_whose_offsets_names_or_numbers_are_wrong(tmp_path: Path) -> None:
     """Which pyarrow follows out of the memory, or decodes, unless it is asked to look first."""
     pyarrow = pytest.importorskip("pyarrow")
     parquet = pytest.importorskip("pyarrow.parquet")
@@ -236,3 +236,6 @@ def test_arrow_files_whose_offsets_or_names_are_wrong(tmp_path: Path) -> None:
     parquet.write_table(data, file)
     file.write_bytes(file.read_bytes().replace(b"text", b"t\xf4xt"))
     assert f"{file}: pyarrow cannot read it" in refused(file)
+    with pyarrow.ipc.new_stream(stream, pyarrow.schema([("time", pyarrow.duration("s"))])) as out:
+        out.write_table(pyarrow.table({"time": pyarrow.array([1 << 62], pyarrow.duration("s"))}))
+    assert f"{stream}:1: pyarrow cannot read it: Python int too large" in refused(stream)
