@@ -35,6 +35,7 @@ _QUOTES = re.compile(r"''+")
 _LETTER_BOLD = re.compile(r"(?:(?<=^\w)|(?<=[\s(]\w))'''(?!')")
 _WORD_BOLD = re.compile(r"(?<=\w)'''(?!')")
 _ODD_LINE = re.compile(r"^[^\n]*\w'''(?!')[^\n]*", re.M)
+_TOO_LONG = re.compile(r"&#0*(?:[1-9][0-9]{8,}|[xX]0*[1-9a-fA-F][0-9a-fA-F]{8,});?")
 _SWITCH = re.compile(r"__[^\Wa-z]+__")
 _VARIANT = re.compile(r"-\{([^{}]*)\}-")
 _NO_TEXT = re.compile(r"={1,6}.*=$|\{\||-{4,}")
@@ -85,10 +86,15 @@ def to_text(wikitext: str, language: str) -> str:
     if "__" in text:
         text = _SWITCH.sub("", text)
     if "&" in text:
-        text = html.unescape(text)
+        text = _unescape(text)
     text = _lines(text, "" if language.lower().split("-")[0] in _UNSPACED else " ")
     text = _tidy(text.translate(_UNSHIELD) if "<nowiki" in wikitext else text)
     return text if text.isascii() else unicodedata.normalize("NFC", text)
+
+
+def _unescape(text: str) -> str:
+    """As `html.unescape`, which fails at a character of thousands of digits: it is beyond Unicode, like all so long."""
+    return html.unescape(_TOO_LONG.sub("\ufffd", text))
 
 
 def is_disambiguation(wikitext: str, title: str) -> bool:
@@ -105,7 +111,7 @@ def _without_tags(text: str) -> str:
         closed = text.rfind("-->") + 1
         text = _OPEN_COMMENT.sub("", _COMMENT.sub("", text[: closed + 2]) + text[closed + 2 :] if closed else text)
     if "<nowiki" in text:
-        text = _NOWIKI.sub(lambda m: html.unescape(m[1]).translate(_SHIELD), text)
+        text = _NOWIKI.sub(lambda m: _unescape(m[1]).translate(_SHIELD), text)
     for _ in range(_DEEPEST):
         text, count = _HIDDEN.subn("", text)
         if not count:

@@ -96,7 +96,10 @@ def json_mutated(data: bytes, draw: random.Random) -> bytes:
     """A JSON object in which one value, somewhere, is another; or its bytes, mutated."""
     if draw.random() < 0.3:
         return mutated(data, draw)
-    value = json.loads(data)
+    try:
+        value = json.loads(data)
+    except (ValueError, RecursionError):  # a seed that was grown from bytes
+        return mutated(data, draw)
     node, path = value, []
     while isinstance(node, dict | list) and node:
         key = draw.choice(list(node) if isinstance(node, dict) else range(len(node)))

@@ -101,5 +101,12 @@ def test_markup_is_read_in_linear_time(markup: str) -> None:
     assert time.process_time() - began < CHEAP
 
 
+@pytest.mark.parametrize("digits", ["9" * 9, "1" * 5000, "x" + "f" * 5000, "X0" + "1" * 9])
+def test_characters_with_thousands_of_digits(digits: str) -> None:
+    for markup in ("a &#{}; b", "a &#{} b", "a <nowiki>&#{};</nowiki> b"):
+        assert to_text(markup.format(digits), "de") == "a \ufffd b"
+    assert to_text(f"a &#{'0' * 20}65; &#x{'0' * 20}42;", "de") == "a A B"
+
+
 def test_the_pipe_trick() -> None:
     assert to_text("[[Merkur (Planet)|]] [[A(B)|]] [[C (D) E|]] [[F (G (H))|]] [[(I)|]]", "de") == "Merkur A C (D) E F"
