@@ -25,6 +25,7 @@ def model_of(ctx: click.Context, param: click.Parameter, value: Path | None) -> 
 
 PATH = click.Path(path_type=Path)
 DEVICES = click.Choice(["auto", "cpu", "cuda"])
+PRECISIONS = click.Choice(["auto", "fp32", "bf16", "fp16"])
 
 MODEL = click.argument("model", type=PATH, callback=model_of)
 RECIPE = click.argument("recipe", required=False)
@@ -34,6 +35,12 @@ PROGRESS = click.option(
 RUN = click.argument("run_folder", metavar="RUN", type=PATH)
 
 DEVICE = click.option("--device", type=DEVICES, default="auto")
+PRECISION = click.option(
+    "--precision",
+    type=PRECISIONS,
+    default="auto",
+    help="What the model computes in.  [default: fp32 on a CPU; on a GPU as it was trained]",
+)
 DOWNLOAD = click.option(
     "--download", is_flag=True, is_eager=True, help="Fetch the model of that name from the Hugging Face hub."
 )

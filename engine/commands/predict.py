@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from .console import make_progress, show, write
-from .options import DEVICE, ENCODING, JSON, MODEL, PATH, QUIET
+from .options import DEVICE, ENCODING, JSON, MODEL, PATH, PRECISION, QUIET
 
 _PATH_OR_DASH = click.Path(path_type=Path, allow_dash=True)
 _INPUTS = click.Choice(["auto", "conll", "tsv", "csv", "jsonl", "spans", "arrow", "text"])
@@ -61,6 +61,7 @@ _HEADER = click.option(
 @click.option("--abstain", is_flag=True, help="Give no label where the voters disagree or are not confident.")
 @click.option("--alpha", type=click.FloatRange(0, 1), help="Confidence for --abstain.  [default: the model's own]")
 @DEVICE
+@PRECISION
 @ENCODING
 @_TEXT
 @_PAIR
@@ -103,6 +104,7 @@ def predict(
 @click.argument("data", type=PATH, nargs=-1, required=True)
 @click.option("--language", multiple=True, help="Language of each file, in order; the first is the source.")
 @DEVICE
+@PRECISION
 @ENCODING
 @_TEXT
 @_PAIR

@@ -8,7 +8,20 @@ from typing import Any
 import click
 
 from .console import StopRequest, make_progress, of_runs, pass_stop, say, say_result, show
-from .options import DEVICES, DOWNLOAD, JSON, OVERRIDES, PATH, PROGRESS, QUIET, RECIPE, REUSE, SEEDS, TARGETS
+from .options import (
+    DEVICES,
+    DOWNLOAD,
+    JSON,
+    OVERRIDES,
+    PATH,
+    PRECISIONS,
+    PROGRESS,
+    QUIET,
+    RECIPE,
+    REUSE,
+    SEEDS,
+    TARGETS,
+)
 
 _STAGES = click.Choice(["pretrain", "btf", "finetune", "selftrain", "cotrain", "contrastive", "evaluate", "all"])
 
@@ -23,7 +36,7 @@ _STAGES = click.Choice(["pretrain", "btf", "finetune", "selftrain", "cotrain", "
 @OVERRIDES
 @SEEDS
 @click.option("--device", type=DEVICES)
-@click.option("--precision", type=click.Choice(["auto", "fp32", "bf16", "fp16"]))
+@click.option("--precision", type=PRECISIONS)
 @click.option("--micro-batch", metavar="N|auto", help="Sequences in one forward pass; auto halves what does not fit.")
 @click.option("--deterministic", flag_value="true", help="The same bits in every run, on a GPU too, or an error.")
 @click.option(

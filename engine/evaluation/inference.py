@@ -13,6 +13,7 @@ from torch import Tensor
 
 from ... import DivergedError
 from ...data import OUTSIDE, ItemView, PackedBatch, TokenStore, inference_batches, inference_tokens
+from ...data.batches.buckets import pad_to_few_sizes
 from ...kernels import Votes, votes
 from ...model import TaskModel
 from ...tasks import has_spans, per_word
@@ -55,13 +56,15 @@ def predict_batches(
     kept = torch.zeros(shape)
     finite = torch.ones((), dtype=torch.bool, device=device)
     with computing_in(model, precision), torch.inference_mode():
+        few_sizes = device.type == "cpu" and next(model.parameters()).dtype != torch.float32
         for batch, rows in batches:
             if processes.size == 1:
                 poll()
             if not len(rows):
                 continue
             with naming_the_batch(batch):
-                logits = model(batch.to(device)).float()
+                padded = pad_to_few_sizes(batch) if few_sizes else batch
+                logits = model(padded.to(device))[:, : len(rows)].float()
                 finite &= logits.isfinite().all()
                 kept[torch.from_numpy(rows)] = reduction(logits).float().cpu()
     damaged = not bool(finite)

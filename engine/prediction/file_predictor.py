@@ -19,6 +19,7 @@ from ... import ConfigError, DataError, __version__
 from ...data.readers.lines import is_packed
 from ...data.readers.problems import Problems
 from ...tasks import has_spans, per_word
+from ..training.device import Precision
 from ..training.progress import Progress
 from .model_folder import Device, ModelLike
 from .output_formats import OF_TASK, OutputFormat, output
@@ -59,6 +60,7 @@ def predict_file(
     raw: bool = False,
     split: Split | None = None,
     device: Device = "auto",
+    precision: Precision = "auto",
     encoding: str = "utf-8",
     text_column: str | None = None,
     pair_column: str | None = None,
@@ -73,7 +75,8 @@ def predict_file(
     The formats are those of docs/data-formats.md, "What predict writes".
 
     Args:
-        model: as for `predict`, and so `abstain`, `alpha`, `raw`, `split`, `device`, `max_length`.
+        model: as for `predict`, and so `abstain`, `alpha`, `raw`, `split`, `device`, `precision`,
+            `max_length`.
         file: the input, `-` for standard input; `.xz`, `.gz` and `.bz2` are unpacked.
         out: the output in UTF-8, `-` for standard output. A file is replaced in one step, when all is done; where
             the process was stopped or killed before, the same call goes on with what it had written.
@@ -98,7 +101,14 @@ def predict_file(
         StorageError: the output cannot be written.
     """
     predictor = Predictor(
-        model, abstain=abstain, alpha=alpha, raw=raw, split=split, max_length=max_length, device=device
+        model,
+        abstain=abstain,
+        alpha=alpha,
+        raw=raw,
+        split=split,
+        max_length=max_length,
+        device=device,
+        precision=precision,
     )
     problems, progress = Problems(), progress or Progress()
     columns = {"text": text_column, "pair": pair_column, "words": words_column}
@@ -150,8 +160,8 @@ def _key(predictor: Predictor, file: str | Path, settings: list[Any]) -> dict[st
     read = [Path(file).resolve(), *sorted(path for path in predictor.folder.resolve().iterdir() if path.is_file())]
     stats = [(str(path), path.stat().st_size, path.stat().st_mtime_ns) for path in read]
     about = [predictor.abstain, predictor.alpha, predictor.raw, predictor.split, predictor.max_length]
-    device = str(next(predictor.model.parameters()).device)
-    key = [__version__, stats, about, device, settings]
+    weights = next(predictor.model.parameters())
+    key = [__version__, stats, about, str(weights.device), str(weights.dtype), settings]
     return {"sha256": hashlib.sha256(json.dumps(key).encode()).hexdigest()}
 
 

@@ -6,13 +6,14 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 from ... import ConfigError, ModelError
 from ...data import Tokenizer
 from ...model import TaskModel, load_task_model, read_info
 from ..storage.stage_files import refuse_changed
-from ..training.device import choose_device
+from ..training.device import Precision, choose_device, choose_precision
+from ..training.precision import DTYPES, compute_in
 from .chosen import refuse_run
 from .stage_record import read_record
 from .words import Split
@@ -43,9 +44,17 @@ class OpenModel:
 
 
 def open_model(
-    model: ModelLike, tokenizer: Tokenizer | None = None, *, max_length: int | None = None, device: str = "auto"
+    model: ModelLike,
+    tokenizer: Tokenizer | None = None,
+    *,
+    max_length: int | None = None,
+    device: str = "auto",
+    precision: Precision = "auto",
 ) -> OpenModel:
     """A task model and its tokenizer, from a folder or as they are given, checked to fit.
+
+    Only a model from a folder is moved to `device` and computes in `precision`: "auto" is fp32 on a CPU, and on a GPU
+    what the stage in the folder was trained and scored in, else 16 bits.
 
     Raises:
         ConfigError: a run's folder, a model in memory without a tokenizer, no such device, or a length that the model
@@ -59,6 +68,8 @@ def open_model(
         folder, place = Path(model), choose_device(device)
         record = refuse_changed(folder)
         model = load_task_model(folder).to(place)
+        trained = read_record(folder / "fingerprint.json")
+        compute_in(model, precision_of(precision, trained.get("precision"), place.type))
         tokenizer = tokenizer or Tokenizer.from_folder(folder)
         extra = read_info(folder).extra or {}
         about = {"folder": folder, "split": extra.get("split") or "punctuation"}
@@ -66,7 +77,7 @@ def open_model(
         prediction = record.get("prediction")
         about |= {"prediction": prediction} if prediction in ("vote", "first") else {}
         if max_length is None:
-            max_length = read_record(folder / "fingerprint.json").get("max_length")
+            max_length = trained.get("max_length")
     if tokenizer is None:
         raise ConfigError("a model in memory needs tokenizer=...; give it, or the model's folder")
     if misfit := tokenizer.misfit(model.config.vocab_size):
@@ -78,6 +89,13 @@ def open_model(
             f"max_length = {max_length}, but it must lie between 4 and the encoder's {positions} positions"
         )
     return OpenModel(model, tokenizer, max_length, **about)
+
+
+def precision_of(asked: Precision, trained: object, device: str) -> Precision:
+    """What "auto" is: on a GPU what the stage was trained and scored in, where the folder says so."""
+    if asked == "auto" and device == "cuda" and trained in DTYPES:
+        return cast(Precision, trained)
+    return choose_precision(asked, device)
 
 
 def _names(reader: dict[str, Any], labels: Sequence[str]) -> dict[str, Any]:

@@ -1,11 +1,10 @@
-"""Labels for texts and words, with confidences: `predict`, and `Predictor` for many calls."""
+"""Labels for texts and words, with confidences: `Predictor`, a model that is ready for many calls."""
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal, overload
 
 import numpy as np
 import torch
@@ -18,6 +17,7 @@ from ..evaluation.inference import packed_votes, predict_batches, predicted_clas
 from ..evaluation.metrics import mark_entities, spans
 from ..pseudolabels.filters import decide
 from ..storage.run_warning import RunWarning
+from ..training.device import Precision
 from .decoding import TagDecoder
 from .model_folder import Device, ModelLike, open_model
 from .stage_record import stored_alpha
@@ -84,114 +84,6 @@ class TagPrediction:
         return list(zip(self.labels, self.confidences, strict=True))
 
 
-@overload
-def predict(
-    model: ModelLike,
-    texts: Sequence[str] | Sequence[Sequence[str]],
-    *,
-    task: Literal["ner", "tag"],
-    pairs: Sequence[str | None] | None = None,
-    tokenizer: Tokenizer | None = None,
-    abstain: bool = False,
-    alpha: float | None = None,
-    raw: bool = False,
-    split: Split | None = None,
-    max_length: int | None = None,
-    device: Device = "auto",
-) -> list[TagPrediction]: ...
-@overload
-def predict(
-    model: ModelLike,
-    texts: Sequence[str] | Sequence[Sequence[str]],
-    *,
-    task: Literal["classification"],
-    pairs: Sequence[str | None] | None = None,
-    tokenizer: Tokenizer | None = None,
-    abstain: bool = False,
-    alpha: float | None = None,
-    raw: bool = False,
-    split: Split | None = None,
-    max_length: int | None = None,
-    device: Device = "auto",
-) -> list[Prediction]: ...
-@overload
-def predict(
-    model: ModelLike,
-    texts: Sequence[str] | Sequence[Sequence[str]],
-    *,
-    task: str | None = None,
-    pairs: Sequence[str | None] | None = None,
-    tokenizer: Tokenizer | None = None,
-    abstain: bool = False,
-    alpha: float | None = None,
-    raw: bool = False,
-    split: Split | None = None,
-    max_length: int | None = None,
-    device: Device = "auto",
-) -> list[Prediction] | list[TagPrediction]: ...
-def predict(
-    model: ModelLike,
-    texts: Sequence[str] | Sequence[Sequence[str]],
-    *,
-    task: str | None = None,
-    pairs: Sequence[str | None] | None = None,
-    tokenizer: Tokenizer | None = None,
-    abstain: bool = False,
-    alpha: float | None = None,
-    raw: bool = False,
-    split: Split | None = None,
-    max_length: int | None = None,
-    device: Device = "auto",
-) -> list[Prediction] | list[TagPrediction]:
-    """Labels every text: a `Prediction` each for classification, a `TagPrediction` each for NER.
-
-    A label is the most probable class of the voters' mean probability (arXiv 2310.04726 leaves this open), or what the
-    recipe of a stage folder has as `prediction`. Where the tags of a sentence would not be valid BIO, it gets the valid
-    ones with the largest product of mean probabilities. With `abstain` a label is given only where all voters agree on
-    it and each of them is surer than alpha (Eq. 4).
-
-    Args:
-        model: a task model, or the folder of one; a stage folder of a run is one.
-        texts: texts; for NER lists of words, or texts, which are then cut into words.
-        task: "ner", "tag" or "classification", where the caller knows it: type checkers then know the result, and a
-            model for another task is an error.
-        pairs: classification: the second text of each.
-        tokenizer: the model's; needed with a model in memory, read from the folder otherwise.
-        alpha: for `abstain`; where absent, what the stage that made the folder decided with, else 0.9.
-        raw: NER: the tag of each word by itself, valid or not, as a run scores them.
-        split: NER: where texts are cut into words: around "punctuation", at "whitespace" only, or for scripts without
-            spaces at all their "characters"; where absent, as the recipe of the folder cut its unlabelled text, else
-            around punctuation.
-        max_length: in tokens, special ones included; where absent, the length the folder was trained with, else all
-            positions of the encoder. A longer sentence of NER is read in overlapping windows, so that every word gets a
-            tag; a longer text of classification is cut.
-        device: for a folder; a model in memory stays where it is.
-
-    Raises:
-        ConfigError: the arguments do not fit together or the task, or `split` does not suit the script of the texts.
-        DataError: a text is not usable.
-        ModelError: the folder is damaged, or model and tokenizer do not fit.
-        DivergedError: the model gives probabilities that are not finite.
-    """
-    predictor = Predictor(
-        model,
-        tokenizer=tokenizer,
-        abstain=abstain,
-        alpha=alpha,
-        raw=raw,
-        split=split,
-        max_length=max_length,
-        device=device,
-    )
-    if task is not None:
-        predictor.expect(task)
-    if predictor.task == "classification":
-        return predictor.classify([_text(t) for t in texts], pairs)
-    if pairs is not None:
-        raise ConfigError("pairs are for classification; a tagger reads one sentence at a time")
-    return predictor.tag(texts)
-
-
 class Predictor:
     """A model with its tokenizer, ready to label. Arguments and errors as of `predict`.
 
@@ -215,12 +107,13 @@ class Predictor:
         split: Split | None = None,
         max_length: int | None = None,
         device: Device = "auto",
+        precision: Precision = "auto",
     ) -> None:
         if alpha is not None and not abstain:
             raise ConfigError("alpha is the confidence for abstaining; give abstain too, or leave alpha out")
         if alpha is not None and not 0 <= alpha <= 1:
             raise ConfigError(f"alpha is {alpha}; give a confidence from 0 to 1")
-        opened = open_model(model, tokenizer, max_length=max_length, device=device)
+        opened = open_model(model, tokenizer, max_length=max_length, device=device, precision=precision)
         self.model, self.tokenizer, self.max_length = opened.model, opened.tokenizer, opened.max_length
         self.split, self.prediction = split or opened.split, opened.prediction
         self.folder, self.names = opened.folder, opened.names
@@ -392,9 +285,3 @@ def _entity(sentence: Sentence, kind: str, first: int, last: int, confidence: Se
     start, end = sentence.places[first][0], sentence.places[last - 1][1]
     score = sum(confidence[first:last]) / (last - first)
     return Entity(start, end, kind, sentence.text[start:end], score)
-
-
-def _text(text: str | Sequence[str]) -> str:
-    if not isinstance(text, str):
-        raise ConfigError(f"the model classifies texts, but one is a {type(text).__name__}; give strings")
-    return text

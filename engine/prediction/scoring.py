@@ -20,6 +20,7 @@ from ...untrusted import listed, quoted
 from ..evaluation.inference import Poll, score
 from ..evaluation.metrics import ClassTable, TransferSummary, transfer_gap
 from ..report.text_table import text_table
+from ..training.device import Precision
 from .model_folder import Device, ModelLike, OpenModel, open_model
 from .words import Split
 
@@ -97,6 +98,7 @@ def evaluate(
     tokenizer: Tokenizer | None = None,
     max_length: int | None = None,
     device: Device = "auto",
+    precision: Precision = "auto",
     poll: Poll = lambda: None,
 ) -> EvaluationResult:
     """Scores labelled examples, one score per language; the first language to occur is the source.
@@ -109,6 +111,7 @@ def evaluate(
         model: a task model, or its folder; a stage folder of a run gives the scores that the run gave.
         tokenizer: the model's; needed with a model in memory.
         max_length: in tokens; as for `predict` where absent.
+        precision: of a folder's model, as for `predict`.
         poll: called between batches.
 
     Raises:
@@ -122,7 +125,9 @@ def evaluate(
     if not groups:
         raise DataError("there are no examples to score on; give at least one")
     named = [(language, "", members) for language, members in groups.items()]
-    return _evaluate(open_model(model, tokenizer, max_length=max_length, device=device), named, poll)
+    return _evaluate(
+        open_model(model, tokenizer, max_length=max_length, device=device, precision=precision), named, poll
+    )
 
 
 def evaluate_files(
@@ -131,6 +136,7 @@ def evaluate_files(
     languages: Sequence[str] = (),
     *,
     device: Device = "auto",
+    precision: Precision = "auto",
     tokenizer: Tokenizer | None = None,
     max_length: int | None = None,
     file_format: str = "auto",
@@ -161,7 +167,7 @@ def evaluate_files(
         )
     if not files:
         raise ConfigError("there is no file to score on; give at least one")
-    opened = open_model(model, tokenizer, max_length=max_length, device=device)
+    opened = open_model(model, tokenizer, max_length=max_length, device=device, precision=precision)
     task, named = opened.model.task, []
     options = (
         {"require_labels": True, "split": split or opened.split}

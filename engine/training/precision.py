@@ -16,16 +16,19 @@ def computes_in_16_bits(name: str) -> bool:
     return "norm" not in name
 
 
+def compute_in(model: nn.Module, precision: str) -> None:
+    """Gives a model that does not train 16-bit weights for good, but to its norms; in fp32 it stays as it is."""
+    if (dtype := DTYPES[precision]) != torch.float32:
+        for name, parameter in model.named_parameters():
+            if computes_in_16_bits(name):
+                parameter.data = parameter.data.to(dtype)
+
+
 @contextmanager
 def computing_in(model: nn.Module, precision: str) -> Iterator[None]:
     """Lends the model 16-bit copies of its weights for a block of code, such as a pass over a test set."""
-    dtype = DTYPES[precision]
-    if dtype == torch.float32:
-        yield
-        return
-    originals = {p: p.data for n, p in model.named_parameters() if computes_in_16_bits(n)}
-    for parameter, data in originals.items():
-        parameter.data = data.to(dtype)
+    originals = {parameter: parameter.data for parameter in model.parameters()}
+    compute_in(model, precision)
     try:
         yield
     finally:

@@ -24,7 +24,7 @@ from xlt_engine.data import (
     pad_to_bucket,
     padding_share,
 )
-from xlt_engine.data.batches.buckets import ITEM_MULTIPLE, TOKEN_MULTIPLE, find_bucket
+from xlt_engine.data.batches.buckets import ITEM_MULTIPLE, TOKEN_MULTIPLE, find_bucket, pad_to_few_sizes
 from xlt_engine.engine.training.objectives import SoftLabels, cross_entropy, masked_lm
 from xlt_engine.kernels import attention_plan, packed_attention
 from xlt_engine.model import Encoder, EncoderConfig, LinearHead, MaskedLM, TaskModel, VoterHeads
@@ -161,6 +161,21 @@ def test_micro_batches_of_a_step_get_one_bucket_or_none() -> None:
     assert {BatchSize.of(padded) for padded in pad_step([second], [small, large])} == {BatchSize(*small)}
     assert pad_step([first, second], [small]) == [first, second]
     assert pad_step([first], []) == [first]
+
+
+def test_few_sizes_change_no_logits() -> None:
+    model, sizes = tagger().double(), set[tuple[int, int]]()
+    for tokens in range(33, 65):
+        given = batch("classes", lengths=(17, 16, *[1] * (tokens - 33)))
+        padded = pad_to_few_sizes(given)
+        size, real = BatchSize.of(padded), BatchSize.of(given)
+        assert real.tokens <= size.tokens <= real.tokens * 17 / 16
+        assert real.items <= size.items <= real.items * 17 / 16
+        sizes.add((size.tokens, size.items))
+        with torch.no_grad():
+            torch.testing.assert_close(model(padded)[:, : real.items], model(given), rtol=1e-12, atol=0)
+    assert {tokens for tokens, _ in sizes} == set(range(34, 65, 2))
+    assert {items for _, items in sizes} == {31, *range(32, 64, 2)}
 
 
 @pytest.mark.parametrize("requires_grad", [False, True])

@@ -3,6 +3,7 @@ from __future__ import annotations
 import inspect
 import typing
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ from xlt_engine import ConfigError, DataError, DivergedError, ModelError
 from xlt_engine.data import Tokenizer, pack, train_wordpiece
 from xlt_engine.data.batches.windows import cut_windows
 from xlt_engine.engine import Prediction, Predictor, TagPrediction, predict
+from xlt_engine.engine.prediction.model_folder import precision_of
 from xlt_engine.model import Encoder, EncoderConfig, TaskModel, VoterHeads, save_model
 
 LINES = ["Anna lives in Paris", "Carl saw London today", "the city of Oslo is old", "a good book about Berlin"] * 3
@@ -202,6 +204,35 @@ def test_alpha_comes_from_the_stage(tagger_folder: Path, tmp_path: Path) -> None
     (tmp_path / "stage.json").write_text('{"alpha": ')
     with pytest.raises(ModelError, match=r"stage\.json:1: cannot be read as JSON.*copy the folder again"):
         Predictor(tmp_path, abstain=True)
+
+
+def test_a_folder_computes_in_16_bits_where_asked(tagger_folder: Path) -> None:
+    exact, rounded = (Predictor(tagger_folder, precision=name, raw=True) for name in ("fp32", "bf16"))  # type: ignore[arg-type]
+    kinds = {name: p.dtype for name, p in rounded.model.named_parameters()}
+    assert {"norm" in name: dtype for name, dtype in kinds.items()} == {True: torch.float32, False: torch.bfloat16}
+    ours, theirs = (np.concatenate([one.confidences for one in p.tag(SENTENCES)]) for p in (rounded, exact))
+    relative = np.abs(ours / theirs - 1)
+    assert 1e-5 < np.median(relative) < 0.02  # bfloat16 keeps eight bits
+    automatic = Predictor(tagger_folder, device="cpu")
+    assert {p.dtype for p in automatic.model.parameters()} == {torch.float32}
+
+
+@pytest.mark.parametrize(
+    ("asked", "trained", "device", "chosen"),
+    [
+        *[("auto", trained, "cpu", "fp32") for trained in (None, "fp32", "bf16")],
+        *[("auto", trained, "cuda", trained) for trained in ("fp32", "bf16", "fp16")],
+        *[("auto", trained, "cuda", "bf16") for trained in (None, "auto", 3)],
+        ("fp32", "bf16", "cuda", "fp32"),
+        ("bf16", "fp32", "cpu", "bf16"),
+    ],
+)
+def test_auto_is_what_the_stage_was_scored_in(
+    monkeypatch: pytest.MonkeyPatch, asked: Any, trained: object, device: str, chosen: str
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda: (9, 0))
+    assert precision_of(asked, trained, device) == chosen
 
 
 def test_wrong_arguments(tagger: TaskModel, classifier: TaskModel, tokenizer: Tokenizer, tmp_path: Path) -> None:
