@@ -15,6 +15,7 @@ from .gelu import linear_gelu
 from .glu import linear_glu
 from .layer_norm import dropout_residual_layer_norm
 from .linear_cross_entropy import linear_cross_entropy
+from .optimizer.adamw import adamw_step, gradient_norm
 from .residual_norm import residual_norm
 from .rotary import rotary_table
 from .soft_label_loss import soft_label_loss, voter_cross_entropy
@@ -24,10 +25,12 @@ from .votes import Votes, votes
 __all__ = [
     "AttentionPlan",
     "Votes",
+    "adamw_step",
     "attention_plan",
     "dropout",
     "dropout_residual_layer_norm",
     "embedding_layer_norm",
+    "gradient_norm",
     "linear_cross_entropy",
     "linear_gelu",
     "linear_glu",

@@ -150,6 +150,20 @@ def _votes(make: Maker) -> Iterator[Call]:
     yield "soft labels, mean", partial(kernels.soft_label_loss, logits, teacher, combine="mean")
 
 
+def _optimizer(make: Maker) -> Iterator[Call]:
+    """With copies of the type; in fp32 with none. On CPU memory, which alone can have an address."""
+    sizes = (3 * SIZE, SIZE), (SIZE,)
+    copied = make.dtype != torch.float32
+    weights, first, second = ([torch.empty(size) for size in sizes] for _ in range(3))
+    gradients = [torch.empty(size, dtype=make.dtype) for size in sizes]
+    copies = [torch.empty(size, dtype=make.dtype) if copied else None for size in sizes]
+    steps, rate = [torch.zeros(()) for _ in sizes], torch.zeros(())
+    update = partial(kernels.adamw_step, weights, gradients, first, second, steps, copies, [rate] * 2, [0.01, 0.0])
+    numbers = {"betas": (0.9, 0.999), "eps": 1e-8, "scale": torch.ones(()), "skip": torch.zeros(())}
+    yield "gradient norm", partial(kernels.gradient_norm, gradients)
+    yield "AdamW", partial(update, **numbers)
+
+
 FAMILIES: dict[str, Callable[[Maker], Iterator[Call]]] = {
     "loss, stored": partial(_loss, "store"),
     "loss, recomputed": partial(_loss, "recompute"),
@@ -158,6 +172,7 @@ FAMILIES: dict[str, Callable[[Maker], Iterator[Call]]] = {
     "votes": _votes,
     "activations": _activations,
     "dropout": _dropout,
+    "optimizer": _optimizer,
 }
 """The slowest to compile first."""
 

@@ -194,7 +194,6 @@ def _steps(ours: Ours, source: Drawn | None) -> Iterator[Callable[[int], Any]]:
         return
     loop = ours.loop(_Collating(source), PerformanceConfig(graphs=False, buckets=0, feed=False))
     loop.optimizer_step.apply = _mark(OPTIMISER, loop.optimizer_step.apply)  # type: ignore[method-assign]
-    loop.weights.copy_to_model = _mark(OPTIMISER, loop.weights.copy_to_model)  # type: ignore[method-assign]
     try:
         yield lambda index: loop.advance()
     finally:

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from ... import DivergedError
+from ...kernels.dispatch import use_triton
 from ..storage.faults import fault
 from ..storage.run_warning import RunWarning
 from .batch_source import BatchSource, MicroBatches, Objective
@@ -122,7 +123,7 @@ class Loop:
         self.processes = processes or ProcessGroup()
         self.device = next(model.parameters()).device
         self.weights = MasterWeights(model, precision)
-        self.optimizer_step = OptimizerStep(self.weights.trainable, optimizer, self.device, precision)
+        self.optimizer_step = OptimizerStep(self.weights, optimizer, self.device, precision)
         self.reduce = GradientSum(self.processes, self.weights.trainable)
         obstacle = why_no_graphs(self.device, self.processes.size)
         graphs = performance.graphs is not False and obstacle is None
@@ -162,16 +163,17 @@ class Loop:
         loss = torch.zeros((), device=self.device)
         # Not a number: dividing by one rounds otherwise on a GPU than by a tensor, and a graph has a tensor.
         count = valid if isinstance(valid, Tensor) else torch.full_like(loss, valid)
+        # Kernels read 16-bit gradients as they are; a sum over parts or processes is made in fp32.
+        whole = len(micro_batches) == 1 and self.processes.size == 1 and use_triton(loss)
         with repeatable():
             for seed, batch in micro_batches:
                 part = self.objective(self.model, batch, seed) / (math.nan if fault("loop.loss") else count)
                 torch.autograd.backward(self.optimizer_step.scaled(part))
-                self.weights.accumulate()
+                if not whole:
+                    self.weights.accumulate()
                 loss += part.detach()
         loss = self.reduce(loss, valid)
-        numbers = self.optimizer_step.apply(loss)
-        self.weights.copy_to_model()
-        return numbers
+        return self.optimizer_step.apply(loss)
 
     def launch(self) -> None:
         """Starts the next step; `finish` reads its numbers."""

@@ -8,8 +8,9 @@ import torch
 from torch import Tensor, nn
 
 from ... import ModelError
+from ...kernels import adamw_step, gradient_norm
 from .config import OptimizerConfig
-from .precision import LossScaler
+from .precision import LossScaler, MasterWeights
 
 SKIPS_IN_A_ROW = 50
 """Overflows in a row after which fp16 training has failed: the scale is then far below one."""
@@ -102,23 +103,18 @@ class L2ToBase:
 
 
 class OptimizerStep:
-    """AdamW over the fp32 weights, with loss scaling in fp16.
+    """AdamW over the fp32 weights and their 16-bit copies, with loss scaling in fp16.
 
     A step whose loss or gradient is not finite is skipped: it changes no weight. In fp16 that is an overflow, and the
     scale is lowered; otherwise all later steps are skipped too, so that the weights stay those before the fault until
     the host has seen it.
-
-    Args:
-        trainable: fp32 weights by name.
     """
 
-    def __init__(
-        self, trainable: Mapping[str, nn.Parameter], config: OptimizerConfig, device: torch.device, precision: str
-    ) -> None:
-        self._trainable, self._config = trainable, config
-        self.optimizer = make_optimizer(trainable, config, device)
+    def __init__(self, weights: MasterWeights, config: OptimizerConfig, device: torch.device, precision: str) -> None:
+        self._weights, self._trainable, self._config = weights, weights.trainable, config
+        self.optimizer = make_optimizer(weights.trainable, config, device)
         self.scaler = LossScaler(device) if precision == "fp16" else None
-        self._l2_to_base = L2ToBase(trainable, config.l2_to_base) if config.l2_to_base > 0 else None
+        self._l2_to_base = L2ToBase(weights.trainable, config.l2_to_base) if config.l2_to_base > 0 else None
         self._skipped = torch.zeros((), dtype=torch.float32, device=device)
 
     def set_lr(self, step: int, total: int) -> float:
@@ -130,7 +126,7 @@ class OptimizerStep:
         return loss if self.scaler is None else loss * self.scaler.scale
 
     def apply(self, loss: Tensor) -> Tensor:
-        """Unscales, checks, clips and applies the gradients that lie in the weights.
+        """Unscales, checks, clips and applies the gradients of the weights, and rounds these into their copies.
 
         Args:
             loss: the step's mean loss, a scalar on the device.
@@ -139,13 +135,12 @@ class OptimizerStep:
             fp32 [4] on the device: loss, gradient norm before clipping, whether the step was skipped (1 or 0), and
             how many were in a row.
         """
-        parameters = [p for p in self._trainable.values() if p.grad is not None]
-        gradients = [p.grad for p in parameters if p.grad is not None]
-        overflow = None if self.scaler is None else self.scaler.unscale(gradients)
-        norm = torch.nn.utils.get_total_norm(gradients).to(self._skipped.device)
+        gradients = self._weights.gradients()
+        scale = None if self.scaler is None else self.scaler.inverse()
+        norm = gradient_norm(list(gradients.values())).to(self._skipped.device)
+        norm = norm if scale is None else norm * scale
         skipped = (~(norm.isfinite() & loss.isfinite())).float()
-        if self.scaler is not None and overflow is not None:
-            skipped = torch.maximum(skipped, overflow)
+        if self.scaler is not None:
             self.scaler.update(skipped)
             in_a_row = self.scaler.skipped_in_a_row.float()
         else:
@@ -154,16 +149,45 @@ class OptimizerStep:
             # A skipped step's gradients stay what they are: on a CPU, which clears none ahead, the first bad one is
             # named in the error.
             harmless = torch.where(skipped > 0, self._config.clip, norm)
-            torch.nn.utils.clip_grads_with_norm_(parameters, self._config.clip, harmless)
-        self.optimizer.found_inf = skipped  # type: ignore[attr-defined]
+            clipping = (self._config.clip / (harmless + 1e-6)).clamp(max=1.0)
+            scale = clipping if scale is None else clipping * scale
         if self._l2_to_base is not None:
             self._l2_to_base.pull(self.optimizer, skipped)
-        self.optimizer.step()
+        self._update(gradients, scale, skipped)
+        if self._l2_to_base is not None:  # it moves weights that have no gradient, too
+            self._weights.copy_to_model()
         return torch.stack([loss.float(), norm.float(), skipped, in_a_row])
 
+    def _update(self, gradients: Mapping[nn.Parameter, Tensor], scale: Tensor | None, skipped: Tensor) -> None:
+        groups = [(p, group) for group in self.optimizer.param_groups for p in group["params"] if p in gradients]
+        states = [self._state(parameter) for parameter, _ in groups]
+        adamw_step(
+            [p for p, _ in groups],
+            [gradients[p] for p, _ in groups],
+            [state["exp_avg"] for state in states],
+            [state["exp_avg_sq"] for state in states],
+            [state["step"] for state in states],
+            [self._weights.copies.get(p) for p, _ in groups],
+            [group["lr"] for _, group in groups],
+            [group["weight_decay"] for _, group in groups],
+            betas=(self._config.beta1, self._config.beta2),
+            eps=self._config.eps,
+            scale=scale,
+            skip=skipped,
+        )
+
+    def _state(self, parameter: nn.Parameter) -> dict[str, Tensor]:
+        """The moments of a weight, made when it has its first gradient."""
+        state: dict[str, Tensor] = self.optimizer.state[parameter]
+        if not state:
+            state["step"] = torch.zeros((), dtype=torch.float32, device=parameter.device)
+            state["exp_avg"], state["exp_avg_sq"] = torch.zeros_like(parameter), torch.zeros_like(parameter)
+        return state
+
     def failure(self, loss: float, norm: float) -> str:
-        """What is wrong with a step that was skipped, whose gradients still lie in the weights."""
-        bad = [n for n, p in self._trainable.items() if p.grad is not None and not p.grad.isfinite().all()]
+        """What is wrong with a step that was skipped, whose gradients are still there."""
+        names = {parameter: name for name, parameter in self._trainable.items()}
+        bad = [names[p] for p, gradient in self._weights.gradients().items() if not gradient.isfinite().all()]
         reason = f"loss {loss}, gradient norm {norm}" + (f"; first bad gradient: {bad[0]}" if bad else "")
         if self.scaler is not None:
             reason += f", the {SKIPS_IN_A_ROW}th overflow of fp16 in a row; bf16 has more range"

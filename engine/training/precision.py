@@ -40,18 +40,18 @@ class MasterWeights:
     """The weights behind a model while it trains.
 
     In fp32 they are the model's own parameters. In bf16 and fp16 the model's parameters become 16-bit copies;
-    gradients of all micro-batches are added up in fp32, the optimiser updates the fp32 weights, and
-    `copy_to_model` rounds them into the copies again. `restore` gives the model its fp32 weights back, those of frozen
-    parameters untouched.
+    gradients of several micro-batches are added up in fp32, and the optimiser updates the fp32 weights and rounds them
+    into the copies. `restore` gives the model its fp32 weights back, those of frozen parameters untouched.
 
     Attributes:
         trainable: fp32 parameters for the optimiser, by the model's names.
+        copies: the model's 16-bit parameter of each fp32 one that has one.
     """
 
     def __init__(self, model: nn.Module, precision: str) -> None:
         named = dict(model.named_parameters())
         self.trainable: dict[str, nn.Parameter] = {n: p for n, p in named.items() if p.requires_grad}
-        self._copies: list[tuple[nn.Parameter, nn.Parameter]] = []
+        self.copies: dict[nn.Parameter, nn.Parameter] = {}
         self._lent: list[tuple[nn.Parameter, Tensor]] = []
         dtype = DTYPES[precision]
         if dtype == torch.float32:
@@ -63,7 +63,7 @@ class MasterWeights:
             if parameter.requires_grad:
                 master = nn.Parameter(data)
                 self.trainable[name] = master
-                self._copies.append((parameter, master))
+                self.copies[master] = parameter
             self._lent.append((parameter, data))
             parameter.grad = None
             parameter.data = data.to(dtype)
@@ -71,7 +71,7 @@ class MasterWeights:
     def accumulate(self) -> None:
         """Adds the gradients of a micro-batch to those of the fp32 weights."""
         fresh, old, new = [], [], []
-        for copy, master in self._copies:
+        for master, copy in self.copies.items():
             if copy.grad is None:
                 continue
             if master.grad is None:
@@ -85,16 +85,21 @@ class MasterWeights:
         for copy in fresh:
             copy.grad = None
 
+    def gradients(self) -> dict[nn.Parameter, Tensor]:
+        """By fp32 weight: its gradient, or the 16-bit one of its copy where that was not accumulated."""
+        found = {p: self.copies.get(p, p).grad if p.grad is None else p.grad for p in self.trainable.values()}
+        return {parameter: gradient for parameter, gradient in found.items() if gradient is not None}
+
     def clear(self) -> None:
         """Drops the gradients."""
-        for parameter in self.trainable.values():
+        for parameter in (*self.trainable.values(), *self.copies.values()):
             parameter.grad = None
 
     def copy_to_model(self) -> None:
         """Rounds the fp32 weights into the model's copies."""
-        if self._copies:
+        if self.copies:
             with torch.no_grad():
-                torch._foreach_copy_([c.data for c, _ in self._copies], [m.data for _, m in self._copies])
+                torch._foreach_copy_([c.data for c in self.copies.values()], [m.data for m in self.copies])
 
     def load(self, tensors: Mapping[str, Tensor]) -> None:
         """Takes over weights by name, in the model's copies too."""
@@ -105,11 +110,11 @@ class MasterWeights:
 
     def restore(self) -> None:
         """Gives the model its fp32 weights; this object is of no use after it."""
-        masters = {id(copy): master for copy, master in self._copies}
+        masters = {id(copy): master for master, copy in self.copies.items()}
         for parameter, data in self._lent:
             parameter.grad = None
             parameter.data = masters[id(parameter)].data if id(parameter) in masters else data
-        self._copies, self._lent = [], []
+        self.copies, self._lent = {}, []
 
 
 class LossScaler:
@@ -126,11 +131,9 @@ class LossScaler:
         self.good_steps = torch.zeros((), dtype=torch.int32, device=device)
         self.skipped_in_a_row = torch.zeros((), dtype=torch.int32, device=device)
 
-    def unscale(self, gradients: list[Tensor]) -> Tensor:
-        """Divides the gradients by the scale; returns 1.0 where any is not finite, else 0.0, on the device."""
-        overflow = torch.zeros((), dtype=torch.float32, device=self.scale.device)
-        torch._amp_foreach_non_finite_check_and_unscale_(gradients, overflow, self.scale.double().reciprocal().float())
-        return overflow
+    def inverse(self) -> Tensor:
+        """What gradients are multiplied by, fp32 on the device."""
+        return self.scale.double().reciprocal().float()
 
     def update(self, skipped: Tensor) -> None:
         """Moves the scale after a step that was skipped (1) or not (0)."""

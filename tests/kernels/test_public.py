@@ -5,10 +5,12 @@ from xlt_engine import kernels
 NAMES = [
     "AttentionPlan",
     "Votes",
+    "adamw_step",
     "attention_plan",
     "dropout",
     "dropout_residual_layer_norm",
     "embedding_layer_norm",
+    "gradient_norm",
     "linear_cross_entropy",
     "linear_gelu",
     "linear_glu",

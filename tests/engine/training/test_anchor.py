@@ -16,6 +16,7 @@ from xlt_engine import ConfigError, Interrupted
 from xlt_engine.engine.runs.graph import make_plan
 from xlt_engine.engine.training.config import OptimizerConfig
 from xlt_engine.engine.training.optimizer import L2ToBase, OptimizerStep
+from xlt_engine.engine.training.precision import MasterWeights
 
 STRENGTH, LR = 2.0, 0.05
 
@@ -43,7 +44,7 @@ def reference(start: np.ndarray, gradients: list[np.ndarray], pulled: bool) -> n
 def test_update_is_the_reference() -> None:
     model = Toy()
     config = OptimizerConfig(lr=LR, l2_to_base=STRENGTH, weight_decay=0.0, clip=0.0, warmup=0.0)
-    optimizer_step = OptimizerStep(dict(model.named_parameters()), config, torch.device("cpu"), "fp32")
+    optimizer_step = OptimizerStep(MasterWeights(model, "fp32"), config, torch.device("cpu"), "fp32")
     start = {name: p.detach().numpy().copy() for name, p in model.named_parameters()}
     rng = np.random.default_rng(0)
     given = {name: [rng.normal(size=value.shape) for _ in range(6)] for name, value in start.items()}
@@ -60,7 +61,7 @@ def test_update_is_the_reference() -> None:
 def test_a_step_that_is_skipped_moves_nothing() -> None:
     model = Toy()
     config = OptimizerConfig(lr=LR, l2_to_base=STRENGTH)
-    optimizer_step = OptimizerStep(dict(model.named_parameters()), config, torch.device("cpu"), "fp32")
+    optimizer_step = OptimizerStep(MasterWeights(model, "fp32"), config, torch.device("cpu"), "fp32")
     with torch.no_grad():
         model.encoder["matrix"].add_(1.0)
     before = model.encoder["matrix"].detach().clone()

@@ -29,6 +29,7 @@ class Case:
         call: the operation on such tensors; its first result is differentiated.
         frozen: floating-point parameters without gradient.
         buffers: parameters that the call or its backward writes to.
+        fixed: parameters that keep their dtype in every run.
         second_order: whether a second derivative is defined; where it is not, asking for one must raise.
     """
 
@@ -37,6 +38,7 @@ class Case:
     call: Callable[..., Any]
     frozen: tuple[str, ...] = ()
     buffers: tuple[str, ...] = ()
+    fixed: tuple[str, ...] = ()
     second_order: bool = False
 
     def tensors(self, device: torch.device, dtype: torch.dtype = torch.float32, *, seed: int = 1) -> Inputs:
@@ -45,7 +47,7 @@ class Case:
         found = {}
         for name, tensor in made.items():
             floating = tensor.is_floating_point()
-            found[name] = tensor.to(device, dtype if floating else tensor.dtype)
+            found[name] = tensor.to(device, dtype if floating and name not in self.fixed else tensor.dtype)
             found[name].requires_grad_(floating and name not in self.frozen + self.buffers)
         return found
 
@@ -153,6 +155,25 @@ def _votes(generator: torch.Generator) -> Inputs:
     return {"logits": 3 * torch.nn.functional.one_hot(gold, 4) + _normal(generator, 3, TOKENS, 4)}
 
 
+def _moments(generator: torch.Generator) -> Inputs:
+    made = {name: _normal(generator, TOKENS, HIDDEN) for name in ("gradient", "weight", "first")}
+    numbers = {"step": torch.tensor(3.0), "rate": torch.tensor(1e-2), "scale": torch.tensor(0.5)}
+    rest = {"second": torch.rand(TOKENS, HIDDEN, generator=generator), "copy": made["weight"].half()}
+    return made | rest | numbers | {"skip": torch.tensor(0.0)}
+
+
+_FP32 = ("weight", "first", "second", "step")
+
+
+def _adamw(gradient: Tensor, copy: Tensor, rate: Tensor, scale: Tensor, skip: Tensor, **written: Tensor) -> Tensor:
+    """With a copy where its type is that of the gradient, if that has 16 bits."""
+    rounded = copy if gradient.dtype in (copy.dtype, torch.float32) else None
+    columns = ([written[name]] for name in ("first", "second", "step"))
+    numbers = {"betas": (0.9, 0.999), "eps": 1e-8, "scale": scale, "skip": skip}
+    kernels.adamw_step([written["weight"]], [gradient], *columns, [rounded], [rate], [0.1], **numbers)
+    return kernels.gradient_norm([gradient])
+
+
 _DROP = {"p": 0.2, "site": 3}
 _TEACHER = ("teacher", "weights")
 
@@ -234,5 +255,13 @@ CASES = [
     ),
     Case("hard-labels", _labels, kernels.voter_cross_entropy, frozen=("weights",)),
     Case("voter-mlp", _mlp, lambda **t: kernels.voter_mlp(**t, **_DROP)),
+    Case(
+        "adamw",
+        _moments,
+        _adamw,
+        frozen=("gradient", "rate", "scale", "skip"),
+        buffers=(*_FP32, "copy"),
+        fixed=(*_FP32, "copy", "rate", "scale", "skip"),
+    ),
     Case("votes", _votes, kernels.votes, frozen=("logits",)),
 ]

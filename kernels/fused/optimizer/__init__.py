@@ -1,0 +1,1 @@
+"""Optimizers over many tensors in one launch."""

@@ -1,0 +1,1 @@
+"""What an optimizer does to many tensors at once."""
