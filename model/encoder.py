@@ -57,26 +57,41 @@ class Encoder(nn.Module):
 
     if TYPE_CHECKING:
 
-        def __call__(self, batch: PackedInput, *, rows: Tensor | None = None, seed: Seed = None) -> EncoderOutput: ...
+        def __call__(
+            self,
+            batch: PackedInput,
+            *,
+            rows: Tensor | None = None,
+            seed: Seed = None,
+            word_grad: Tensor | None = None,
+        ) -> EncoderOutput: ...
 
     @property
     def word_embedding(self) -> nn.Parameter:
         """The word embedding table, [V, H]; the decoder of a masked LM is this very parameter."""
         return self.embeddings.word
 
-    def forward(self, batch: PackedInput, *, rows: Tensor | None = None, seed: Seed = None) -> EncoderOutput:
+    def forward(
+        self,
+        batch: PackedInput,
+        *,
+        rows: Tensor | None = None,
+        seed: Seed = None,
+        word_grad: Tensor | None = None,
+    ) -> EncoderOutput:
         """Encodes a packed batch.
 
         Args:
             rows: int64 [K]; the last layer then computes its output projection and feed-forward for these token rows
                 only, and `hidden` is [K, H] in their order.
             seed: turns dropout on; the masks are a function of the seed, and of where the batch begins in its whole.
+            word_grad: what the gradient of the word embedding is added to, see `kernels.embedding_layer_norm`.
 
         Raises:
             ModelError: a sequence is longer than the position table, or (checked on the CPU only) an id lies outside
                 its table.
         """
-        for hidden in self._states(batch, rows, seed):
+        for hidden in self._states(batch, rows, seed, word_grad):
             last = hidden
         return EncoderOutput(last)
 
@@ -88,13 +103,15 @@ class Encoder(nn.Module):
         """
         return self._states(batch, None, None)
 
-    def _states(self, batch: PackedInput, rows: Tensor | None, seed: Seed) -> Iterator[Tensor]:
+    def _states(
+        self, batch: PackedInput, rows: Tensor | None, seed: Seed, word_grad: Tensor | None = None
+    ) -> Iterator[Tensor]:
         self._check(batch)
         plan = attention_plan(batch.cu_seqlens)
         of_tokens = seed_from_row(seed, batch.first_token, self.word_embedding)
         of_rows = of_tokens if rows is None else seed_from_row(seed, batch.first_item, self.word_embedding)
         rotary = self._rotary_tables(batch)
-        hidden: Tensor = self.embeddings(batch, of_tokens)
+        hidden: Tensor = self.embeddings(batch, of_tokens, word_grad)
         yield hidden
         for index, layer in enumerate(self.layers, start=1):
             last = index == len(self.layers)
