@@ -50,6 +50,7 @@ PROGRAMS = {
     "embedding.backward": 2,
     "gelu.gelu_backward": 4,
     "glu.glu_backward": 4,
+    "adamw.adamw": 5,
     "votes.votes": 4,
 }
 """Programs that have to fit a multiprocessor of 9.0 by their registers, as the files of these 16-bit kernels reason."""

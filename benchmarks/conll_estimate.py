@@ -29,9 +29,9 @@ ASSUMED = {
     "kernel": 2.5e-6,  # seconds of each that nothing else hides, as nodes of a graph
     "fixed": 60.0,  # seconds for reading, tokenising, saving, scoring and the first compilation
 }
-BYTES = 54
-"""Of a weight that trains in bf16: its gradient (2 written, 2 read, 4 written), norm and clipping (4 + 8), AdamW over
-weight, gradient and two moments (16 read, 12 written), and the 16-bit copy (4 read, 2 written)."""
+BYTES = 32
+"""Of a weight that trains in bf16: its gradient (2 written, 2 read for the norm), and AdamW in one pass over gradient,
+weight, moments and 16-bit copy (14 read, 14 written): `kernels/fused/optimizer/adamw.py`."""
 PASSES = 4
 """Over the target text without gradients: soft labels of two rounds, votes of the hard stage, and the tests."""
 

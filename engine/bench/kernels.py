@@ -44,6 +44,7 @@ from .measure import (
     time_interleaved,
     warm_up,
 )
+from .optimizer import adamw_step_cases
 from .pre_norm import glu_cases, residual_norm_cases, windowed_attention_cases
 from .table import headline
 
@@ -59,6 +60,7 @@ OPERATIONS: dict[str, Callable[[Sizes], list[Case]]] = {
     "embedding_layer_norm": embedding_cases,
     "voter_mlp": voter_mlp_cases,
     "dropout": dropout_cases,
+    "adamw_step": adamw_step_cases,
 }
 """Every public operation that has kernels, the most important first."""
 
