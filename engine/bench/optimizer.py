@@ -40,7 +40,7 @@ class _State:
         self.rate = torch.full((), RATE, device=weights[0].device)
 
     def results(self, norm: Tensor) -> Tensors:
-        columns = {"weights": self.weights, "first": self.first, "second": self.second}
+        columns: dict[str, Sequence[Tensor]] = {"weights": self.weights, "first": self.first, "second": self.second}
         flat = {name: torch.cat([t.detach().flatten() for t in column]) for name, column in columns.items()}
         return {"norm": norm} | flat
 

@@ -105,7 +105,10 @@ def adamw_step(
         for number, (rate, decay) in enumerate(groups):
             members = [i for i, group in enumerate(group_of) if group == number]
             adamw(
-                *([column[i] for i in members] for column in (weights, wide, first, second)),
+                [weights[i] for i in members],
+                [wide[i] for i in members],
+                [first[i] for i in members],
+                [second[i] for i in members],
                 [],
                 [steps[i] for i in members],
                 fused=True,
