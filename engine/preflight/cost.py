@@ -164,12 +164,13 @@ def _stage(context: Context, shape: EncoderConfig, stage: Stage, rate: float) ->
         context, shape = context_of_stage, encoder_config(context_of_stage)
     trainable, frozen = count_parameters(context, stage)
     work, mlm = kind_of(stage).work(context, stage), kind_of(stage).masked
-    steps = 0 if work.batches is None else len(work.batches)
+    passes = stage.training.passes
+    steps = 0 if work.batches is None else passes * len(work.batches)
     if not steps:
         trainable, frozen = 0, trainable + frozen
     tokens = work.tokens(stage.training.batch_size)
     length = tokens / max(1.0, work.epochs(stage.training.batch_size) * sum(work.per_epoch))
-    train_flops = tokens * _flops(shape, stage, length, mlm, context, backward=True)
+    train_flops = passes * tokens * _flops(shape, stage, length, mlm, context, backward=True)
     additions = [addition.work(context, stage, steps) for addition in additions_to(stage)]
     beside = sum(addition.tokens for addition in additions)
     masked = max((addition.largest for addition in additions), key=lambda size: size.tokens, default=NOTHING)
@@ -186,7 +187,7 @@ def _stage(context: Context, shape: EncoderConfig, stage: Stage, rate: float) ->
         dict(stage.inputs),
         steps,
         work.at_most,
-        round(tokens + beside),
+        round(passes * tokens + beside),
         read,
         trainable,
         frozen,

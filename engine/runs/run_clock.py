@@ -43,5 +43,5 @@ class RunClock:
     def _tokens_of(self, stage: Stage) -> float:
         if stage.id not in self._tokens:
             work = kind_of(stage).work(self._context.of_stage(stage), stage)
-            self._tokens[stage.id] = work.tokens(stage.training.batch_size)
+            self._tokens[stage.id] = stage.training.passes * work.tokens(stage.training.batch_size)
         return self._tokens[stage.id]

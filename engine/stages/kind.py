@@ -36,11 +36,14 @@ class StageRun:
 
     Attributes:
         fingerprint: what decides its result, as a flat table (`plan.fingerprint`).
+        pass_number: which of the trainings whose mean the stage leaves. All start from the same weights, the head's
+            too; from the second one on batches and dropout are others.
     """
 
     context: Context
     stage: Stage
     fingerprint: Mapping[str, Any]
+    pass_number: int = 0
 
     @property
     def folder(self) -> Path:
@@ -48,8 +51,8 @@ class StageRun:
         return self.context.folder(self.stage.id)
 
     def seed(self, *purpose: str | int) -> int:
-        """As `stage_seed`, of this stage."""
-        return stage_seed(self.stage, *purpose)
+        """As `stage_seed`, of this pass over the stage."""
+        return stage_seed(self.stage, *purpose, *(("pass", self.pass_number) if self.pass_number else ()))
 
     def micro_batch(self) -> int:
         """Sequences in one forward pass of a process."""

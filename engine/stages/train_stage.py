@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from ... import Interrupted, ModelError
@@ -19,7 +20,7 @@ from ..training.checkpoint import load_latest, save_checkpoint
 from ..training.distributed import ProcessGroup
 from ..training.loop import Loop, StepResult, Trace
 from .context import freeze
-from .kind import StageRun, additions_to, kind_of
+from .kind import StageRun, Training, additions_to, kind_of
 
 
 @dataclass
@@ -43,10 +44,30 @@ class Outcome:
 def train_stage(run: StageRun) -> Outcome:
     """Builds what the stage's kind says and trains it, going on from the newest checkpoint.
 
+    Several passes start from the same weights; the stage leaves the mean, and the trace and notes of the last one.
+
     Raises:
         Interrupted: after a checkpoint, when the run was asked to stop.
         XltError: the kind's own; ModelError for a frozen weight that has changed, which is a bug.
     """
+    passes, spent, total = run.stage.training.passes, Spent(), dict[str, Tensor]()
+    for number in range(passes):
+        training, trace, seconds, start, kept = _one_pass(replace(run, pass_number=number))
+        spent += seconds
+        if passes > 1:
+            trained = {name: p for name, p in training.model.named_parameters() if p.requires_grad}
+            total = {name: p.detach().double() + total.get(name, 0.0) for name, p in trained.items()}
+    if passes > 1:
+        with torch.no_grad():
+            for name, weight in trained.items():
+                weight.copy_(total[name] / passes)
+        kept |= {"kept_passes": passes}
+    notes = training.notes | kept | training.after(trace)
+    return Outcome(training.model, trace, spent, start, notes, training.line(trace))
+
+
+def _one_pass(run: StageRun) -> tuple[Training, Trace, Spent, str, dict[str, Any]]:
+    """What was trained, with its trace, its time, the hash of the encoder before, and notes of what was kept."""
     training = kind_of(run.stage).build(run)
     for addition in additions_to(run.stage):
         training = addition.join(run, training)
@@ -60,8 +81,7 @@ def train_stage(run: StageRun) -> Outcome:
             spent, kept = fit.finish()
     finally:
         training.cleanup()
-    notes = training.notes | kept | training.after(trace)
-    return Outcome(training.model, trace, spent, start, notes, training.line(trace))
+    return training, trace, spent, start, kept
 
 
 @dataclass(frozen=True)
@@ -94,7 +114,7 @@ class Fit:
     def __init__(self, run: StageRun, model: nn.Module, batches: BatchSource, objective: Objective) -> None:
         context, stage = run.context, run.stage
         self.context, self.stage, self.fingerprint, self.model = context, stage, run.fingerprint, model
-        self.folder = run.folder / "checkpoint"
+        self.folder = Path(run.folder, "checkpoint", *([f"pass-{run.pass_number}"] if run.pass_number else []))
         # Before the loop, which may compute in 16-bit copies of the weights.
         self.frozen = frozen_hash(model)
         self.loop = Loop(
@@ -120,6 +140,8 @@ class Fit:
     def finish(self) -> tuple[Spent, dict[str, Any]]:
         """Gives the model its weights back and checks them; the time in all, and notes for `stage.json`."""
         context, stage, loop = self.context, self.stage, self.loop
+        if stage.training.passes > 1:  # a start after this one passes it by
+            self._save()
         notes = {} if self.kept is None else self.kept.restore(loop)
         context.run_dir.event("supply", stage=stage.id, **loop.supply)
         loop.close()
@@ -176,7 +198,7 @@ class Fit:
         """What keeps weights of before the last step, where `training.keep` asks for them."""
         context, model = self.context, self.model
         training, path = self.stage.training, context.config.source.dev
-        if training.keep == "last":
+        if training.keep in ("last", "seeds"):
             return None
         if training.keep == "mean":
             place, total = self.folder / "mean", self.loop.total

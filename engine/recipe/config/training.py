@@ -25,16 +25,21 @@ class TrainingConfig(ScheduleConfig):
         "compute the layers again in the backward pass instead of keeping their activations; the same result",
         decides=False,
     )
-    keep: Literal["last", "best", "mean"] = option(
+    keep: Literal["last", "best", "mean", "seeds"] = option(
         "last",
         "weights that a task stage leaves: of its last step, of the epoch that scores best on source.dev, or the mean "
-        "of those after 60, 70, 80, 90 and 100 % of its steps (arXiv 2310.10532)",
+        "of those after 60, 70, 80, 90 and 100 % of its steps, or of three seeds from one start (arXiv 2310.10532)",
     )
 
     @property
     def fixed_micro_batch(self) -> int:
         """What batches are cut to beforehand; with "auto" the loop cuts them."""
         return 0 if self.micro_batch == "auto" else self.micro_batch
+
+    @property
+    def passes(self) -> int:
+        """How often a stage is trained, each time from the same weights."""
+        return 3 if self.keep == "seeds" else 1
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,4 +1,4 @@
-"""`keep = "mean"`: the mean of the weights at five points of a stage's last half."""
+"""The mean of weights: at five points of a stage's last half (`keep = "mean"`), of three seeds (`keep = "seeds"`)."""
 
 from __future__ import annotations
 
@@ -11,11 +11,14 @@ from torch import Tensor, nn
 
 from xlt_engine import Interrupted
 from xlt_engine.data import PackedBatch, pack
-from xlt_engine.engine import Loop, OptimizerConfig
-from xlt_engine.engine.stages.train_stage import MeanOfLast
+from xlt_engine.engine import Loop, OptimizerConfig, estimate
+from xlt_engine.engine.stages.train_stage import Fit, MeanOfLast
 from xlt_engine.engine.training.distributed import ProcessGroup
+from xlt_engine.model import load_task_model
 
-SHORT = ("selftrain.on=false", "arms.baseline=false", "finetune.epochs=4", "training.keep=mean")
+SEEDS = ("selftrain.rounds=1", "arms.baseline=false", "training.keep=seeds")
+FITTED = ("selftrain.on=false", "arms.baseline=false")
+SHORT = (*FITTED, "finetune.epochs=4", "training.keep=mean")
 
 
 class _Steps:
@@ -75,3 +78,60 @@ def test_a_stage_that_was_cut_off_leaves_the_same(tiny: Any) -> None:
     world.run(*SHORT, where="parts")
     assert world.stage("de/finetune", "parts")["hashes"] == whole["hashes"]
     assert not list((world.folder / "parts").rglob("checkpoint"))
+
+
+def test_the_mean_of_three_seeds_from_one_start(tiny: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """They begin alike, the first is what a run without it leaves, all differ, and the stage is their mean.
+
+    Then the same, stopped in the first, and killed in the second.
+    """
+    begun, ended = dict[str, list[Any]](), dict[str, list[Any]]()
+    build, finish = Fit.__init__, Fit.finish
+
+    def at_start(fit: Any, run: Any, model: Any, *rest: Any) -> None:
+        begun.setdefault(run.stage.id, []).append({n: p.detach().numpy().copy() for n, p in model.named_parameters()})
+        build(fit, run, model, *rest)
+
+    def at_end(fit: Any) -> Any:
+        result = finish(fit)
+        weights = {n: p.detach().numpy().copy() for n, p in fit.model.named_parameters()}
+        ended.setdefault(fit.stage.id, []).append(weights)
+        return result
+
+    monkeypatch.setattr(Fit, "__init__", at_start)
+    monkeypatch.setattr(Fit, "finish", at_end)
+    world = tiny("ner")
+    world.run(*SEEDS, where="seeds")
+    seeds, ended = ended, {}
+    world.run(*FITTED, where="alone")
+    assert [len(seeds.pop(f"seed-0/{masked}")) for masked in ("pretrain", "de/btf")] == [1, 1]
+    for stage, parts in seeds.items():
+        assert len(parts) == 3, stage
+        for name in parts[0]:
+            assert all((start[name] == begun[stage][0][name]).all() for start in begun[stage][:3]), name
+        moved = [name for name in parts[0] if not (parts[0][name] == begun[stage][0][name]).all()]
+        head = next(name for name in moved if name.startswith("head"))
+        assert len({part[head].tobytes() for part in parts}) == 3
+        saved = load_task_model(world.folder / "seeds" / stage)
+        for name, weight in saved.named_parameters():
+            expected = np.mean([part[name].astype(np.float64) for part in parts], axis=0)
+            np.testing.assert_array_equal(weight.detach().numpy(), expected.astype(np.float32), err_msg=name)
+    (alone,) = ended["seed-0/de/finetune"]
+    assert all((alone[name] == weight).all() for name, weight in seeds["seed-0/de/finetune"][0].items())
+    place = world.folder / "parts/seed-0/de/finetune/checkpoint"
+
+    def kill() -> int:
+        if (place / "pass-1").exists():
+            raise _Killed
+        return 0
+
+    again = {"where": "parts", "reuse": [world.folder / "alone"]}
+    with pytest.raises(Interrupted):
+        world.run(*FITTED, "training.keep=seeds", **again, should_stop=lambda: 15 * place.parent.exists())
+    with pytest.raises(_Killed):
+        world.run(*FITTED, "training.keep=seeds", **again, should_stop=kill)
+    world.run(*FITTED, "training.keep=seeds", **again)
+    whole = world.stage("de/finetune", "seeds")
+    assert world.stage("de/finetune", "parts")["hashes"] == whole["hashes"]
+    plan = {stage.id: stage for stage in estimate(world.recipe, overrides=[*SEEDS], rate=1e10).stages}
+    assert plan["seed-0/de/finetune"].steps == whole["kept_passes"] * whole["steps"]
