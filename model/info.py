@@ -189,5 +189,8 @@ def existing(folder: str | os.PathLike[str]) -> Path:
     """The folder as a path; a ModelError where there is none."""
     root = Path(folder)
     if not root.is_dir():
-        raise ModelError(f"{root}: no such model folder")
+        raise ModelError(
+            f"{root}: no such model folder; a model of the Hugging Face hub is fetched by "
+            "xlt-engine info ORG/NAME --download"
+        )
     return root

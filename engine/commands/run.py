@@ -82,9 +82,9 @@ def run(
     values = [*overrides, *(f"{key}={value}" for key, value in settings.items() if value is not None)]
     if download:
         from ..recipe.hub import fetch_model
-        from ..recipe.load import model_name
+        from ..recipe.load import model_names
 
-        if name := model_name(recipe, values):
+        for name in model_names(recipe, values):
             fetch_model(name)
     if dry_run:
         from .. import estimate_all, render_estimates

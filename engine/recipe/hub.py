@@ -39,7 +39,7 @@ def model_folder(model: str | os.PathLike[str], *, download: bool = False) -> Pa
         ConfigError: as `fetch_model`.
     """
     name = os.fspath(model)
-    if Path(name).exists() or not _is_name(name):
+    if Path(name).exists() or not is_name(name):
         return Path(name)
     if download:
         fetch_model(name)
@@ -52,7 +52,7 @@ def cached_model(name: str) -> Path:
     Raises:
         ModelError: it is not there, or without weights as safetensors.
     """
-    if not _is_name(name):
+    if not is_name(name):
         raise ModelError(f"{name}: is no name of the Hugging Face hub, such as ORG/NAME or ORG/NAME@REVISION")
     repository, _, revision = name.partition("@")
     entry = cache_folder() / f"models--{repository.replace('/', '--')}"
@@ -111,5 +111,6 @@ def hub_name(folder: Path | None) -> str | None:
     return f"{entry.name.removeprefix('models--').replace('--', '/', 1)}@{folder.name}"
 
 
-def _is_name(name: str) -> bool:
+def is_name(name: str) -> bool:
+    """Whether a text is written as `ORG/NAME`, `NAME`, or one of them with `@REVISION`."""
     return _NAME.fullmatch(name) is not None and ".." not in name

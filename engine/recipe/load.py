@@ -22,7 +22,7 @@ from .checks import run_problems
 from .config import RunConfig
 from .config.each import PLACEHOLDER, each_problems
 from .config.removed import removal
-from .hub import cached_model
+from .hub import cached_model, is_name
 from .schema import Builder, dotted, nearest, show, toml_key
 from .toml_dump import dump_toml
 from .toml_parse import LONGEST, Key, TooLargeError, key_lines, parse_toml
@@ -70,10 +70,13 @@ class Resolved:
     Attributes:
         config: the configuration.
         origins: key ("targets.0.language") -> "recipe.toml:12", "recipe demo (packaged):12", "--set" or "default".
+        names: key of the folder of a model ("model.path") -> its name in the Hugging Face cache, where that led to
+            the folder.
     """
 
     config: RunConfig
     origins: dict[str, str]
+    names: dict[str, str] = dataclasses.field(default_factory=dict)
 
     def dump(self) -> str:
         """The resolved recipe as TOML with origins as comments."""
@@ -114,6 +117,7 @@ def load_recipe(
         try:
             model = dataclasses.replace(config.model, path=cached_model(config.model.name))
             config = dataclasses.replace(config, model=model)
+            builder.names[("model", "path")] = str(model.name)
         except ModelError as error:
             wrong.append((("model", "name"), str(error)))
     wrong.sort(key=lambda item: places.line(item[0]))
@@ -121,7 +125,8 @@ def load_recipe(
     problems += [Problem(places.where(key), dotted(key), message) for key, message in wrong]
     if problems:
         raise RecipeError(problems, config)
-    return Resolved(config, _origins(config, raw, places))
+    names = {dotted(key): name for key, name in builder.names.items()}
+    return Resolved(config, _origins(config, raw, places), names)
 
 
 def key_places(source: str | Path | None, overrides: Sequence[str]) -> Callable[[Key], str]:
@@ -134,15 +139,22 @@ def key_places(source: str | Path | None, overrides: Sequence[str]) -> Callable[
     return lines.where
 
 
-def model_name(source: str | Path | None, overrides: Sequence[str]) -> str | None:
-    """The key `model.name` of a recipe, whatever else is in it.
+def model_names(source: str | Path | None, overrides: Sequence[str]) -> list[str]:
+    """The names of models in a recipe, whatever else is in it: not those of folders that are there.
 
     Raises:
         ConfigError: there is no such recipe, or it is not TOML.
     """
-    model = _read(source, overrides)[0].get("model")
-    name = model.get("name") if isinstance(model, dict) else None
-    return name if isinstance(name, str) else None
+    raw, places, _ = _read(source, overrides)
+    names: list[str] = []
+    for key in (("model", "name"), ("cotrain", "model"), ("selftrain", "soft", "teacher_folders")):
+        value: Any = raw
+        for part in key:
+            value = value.get(part) if isinstance(value, dict) else None
+        texts = [text for text in (value if isinstance(value, list) else [value]) if isinstance(text, str)]
+        folder = places.folder(key)
+        names += [text for text in texts if is_name(text) and (key[0] == "model" or not (folder / text).exists())]
+    return names
 
 
 def variants(source: str | Path | None = None, overrides: Sequence[str] = ()) -> list[Variant]:

@@ -1,7 +1,8 @@
 """From the tables of a recipe to frozen dataclasses by their annotations, with all problems at once.
 
 Annotations: bool, int, float, str, Path, Literal, dataclasses, `X | None` and other unions of which one takes a value,
-tuple[X, ...], dict[str, X]. Field metadata: `min`, `max` (inclusive), `above`, `below` (exclusive), `key` (`toml_key`).
+tuple[X, ...], dict[str, X]. Field metadata: `min`, `max` (inclusive), `above`, `below` (exclusive), `key` (`toml_key`),
+`hub` (a path that may be the name of a model).
 A dataclass may have `problems() -> list[(key, message)]`, about fields that are right by themselves.
 """
 
@@ -18,9 +19,11 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
+from ... import ModelError
 from ...untrusted import MOST_NAMES, clip
 from .config.each import PLACEHOLDER
 from .config.removed import removal
+from .hub import cached_model, is_name
 from .toml_parse import Key
 
 Report = Callable[[Key, str], None]
@@ -57,6 +60,9 @@ class Builder:
         root: the dataclass of the whole recipe, to find the right place of a misplaced key.
         values: what `{name}` in a path stands for, by name.
         checks: what is wrong between the tables of a whole recipe, beside what each says of itself.
+
+    Attributes:
+        names: key path -> the name of a model that the path at that key was found by.
     """
 
     def __init__(
@@ -69,6 +75,7 @@ class Builder:
     ) -> None:
         self._tell, self._folder, self._root, self._values, self._checks = report, folder, root, values, checks
         self._reported: list[Key] = []
+        self.names: dict[Key, str] = {}
 
     def build(self, raw: Mapping[str, Any]) -> Any:
         """An instance of the root; None if the problems leave nothing to make one from."""
@@ -141,7 +148,7 @@ class Builder:
         if dataclasses.is_dataclass(kind):
             return self._table(kind, raw, path)  # type: ignore[arg-type]
         if kind is Path:
-            return self._path(raw, path)
+            return self._path(raw, path, hub=limits.get("hub", False))
         return self._limited(float(raw) if kind is float else raw, path, limits)
 
     def _tuple(self, kind: Any, raw: list[Any], path: Key, limits: Mapping[str, Any]) -> Any:
@@ -158,7 +165,7 @@ class Builder:
             self._wrong(path, "empty; give at least one table, or leave it out")
         return right if right or "key" not in limits else _WRONG
 
-    def _path(self, raw: str, path: Key) -> Any:
+    def _path(self, raw: str, path: Key, *, hub: bool) -> Any:
         unset = [name for name in dict.fromkeys(_VARIABLE.findall(raw)) if not os.environ.get(name)]
         if unset:
             problem = f"the environment variable {', '.join(unset)} is not set"
@@ -173,7 +180,15 @@ class Builder:
             return self._wrong(path, f"{show(raw)} given, but [each] has no {unknown[0]}; {hint}")
         text = PLACEHOLDER.sub(lambda match: self._values[match[1]], raw)
         text = os.path.expanduser(_VARIABLE.sub(lambda match: os.environ[match[1]], text))
-        return Path(os.path.normpath(self._folder(path) / text))
+        folder = Path(os.path.normpath(self._folder(path) / text))
+        if not hub or folder.exists() or not is_name(text):
+            return folder
+        try:
+            cached = cached_model(text)
+        except ModelError:  # a folder that is still to come, or else said where it is opened
+            return folder
+        self.names[path] = text
+        return cached
 
     def _expanded(self, part: Any, path: Key) -> list[Any]:
         if part is _WRONG:
@@ -249,6 +264,16 @@ def dotted(path: Key) -> str:
 def parse_key(text: str) -> Key:
     """The inverse of `dotted`; a part that is a number is an index."""
     return tuple(int(part) if part.isdecimal() else part for part in text.split(".") if part)
+
+
+def with_value(config: Any, key: Key, value: Any) -> Any:
+    """A configuration with another value at a key."""
+    first, *rest = key
+    if isinstance(first, int):
+        inner = with_value(config[first], tuple(rest), value) if rest else value
+        return (*config[:first], inner, *config[first + 1 :])
+    inner = with_value(getattr(config, first), tuple(rest), value) if rest else value
+    return dataclasses.replace(config, **{first: inner})
 
 
 def toml_key(field: dataclasses.Field[Any]) -> str:

@@ -28,6 +28,7 @@ from ..recipe.config import RunConfig
 from ..recipe.config.files import recipe_files
 from ..recipe.hub import cached_model, hub_name
 from ..recipe.load import Resolved, load_recipe, places
+from ..recipe.schema import parse_key, with_value
 from ..report.sections.laboratory import THRESHOLDS
 from ..report.stage_folders import failures
 from ..report.summary import refuse_damaged, write_summary
@@ -128,7 +129,7 @@ def run(
         _threads(resolved.config.threads),
         _recorded(home) as current,
     ):
-        resolved = _as_begun(resolved, read_json(home.path / "run.json", None).get("model"))
+        resolved = _as_begun(resolved, read_json(home.path / "run.json", None))
         config = processes.rank_zero_first(lambda: settled(resolved.config, home.path, others))
         seeds = config.seeds if seeds is None else tuple(seeds)
         plan = chosen_stages(config, seeds, stage, targets)
@@ -272,18 +273,23 @@ def _recorded(home: RunDir) -> Iterator[list[str]]:
         raise translated from error
 
 
-def _as_begun(resolved: Resolved, begun: object) -> Resolved:
-    """The recipe with the revision of its model that the run began with, where it names none and the cache has it."""
-    model = resolved.config.model
-    if not isinstance(begun, str) or not model.name == begun.partition("@")[0] == _repository(model.path):
-        return resolved
-    with contextlib.suppress(ModelError):
-        model = replace(model, path=cached_model(begun))
-    return replace(resolved, config=replace(resolved.config, model=model))
+def _as_begun(resolved: Resolved, record: dict[str, Any]) -> Resolved:
+    """The recipe with the revisions of models that the run began with, where it names none and the cache has them."""
+    others, config = record.get("models"), resolved.config
+    begun = {"model.path": record.get("model")} | (others if isinstance(others, dict) else {})
+    for key, name in resolved.names.items():
+        before = begun.get(key)
+        if isinstance(before, str) and before.partition("@")[0] == name:
+            with contextlib.suppress(ModelError):
+                config = with_value(config, parse_key(key), cached_model(before))
+    return replace(resolved, config=config)
 
 
-def _repository(folder: Path | None) -> str:
-    return (hub_name(folder) or "").partition("@")[0]
+def _other_models(config: RunConfig) -> dict[str, str]:
+    """Key -> `ORG/NAME@COMMIT` of each model from the cache besides the first encoder."""
+    teachers = enumerate(config.selftrain.soft.teacher_folders)
+    folders = {"cotrain.model": config.cotrain.model} | {f"selftrain.soft.teacher_folders.{i}": p for i, p in teachers}
+    return {key: name for key, folder in folders.items() if (name := hub_name(folder))}
 
 
 def _input_hashes(config: RunConfig) -> dict[str, str]:
@@ -301,6 +307,7 @@ def _describe(context: Context, seeds: tuple[int, ...], hashes: dict[str, str]) 
         created=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         name=config.title,
         model=hub_name(config.model.path),
+        models=_other_models(config),
         task=config.task,
         metric=task_of(config.task).metric,
         source=config.source.language,

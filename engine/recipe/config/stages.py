@@ -136,7 +136,10 @@ class SoftConfig(TaskConfig):
         "one", "the teacher of the same seed, or those of all seeds of the run, averaged"
     )
     teacher_folders: tuple[Path, ...] = option(
-        (), "finished model folders of the same task and labels, whose probabilities are averaged in", decides=False
+        (),
+        "finished models (folders, or names as model.name) of the same task and labels, averaged in",
+        decides=False,
+        hub=True,
     )
     teacher_weights: tuple[float, ...] = option(
         (), "first that of each teacher of this run, then one for each folder; all alike when absent", above=0

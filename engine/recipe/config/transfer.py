@@ -46,7 +46,9 @@ class CotrainConfig(TransferConfig):
     )
     pool: Literal["each", "all"] = option("each", "a pair of models for each target, or one for the text of all")
     cap: int = option(0, "largest number of unlabelled examples of each target; 0 means all", min=0)
-    model: Path | None = option(None, "folder of the second encoder; the first one with other seeds when absent")
+    model: Path | None = option(
+        None, "second encoder, a folder or a name as model.name; the first one with other seeds when absent", hub=True
+    )
     second_uses_parallel_data: bool = option(
         False, "mark what the second encoder has a part in: it was pre-trained on translations, as LaBSE was"
     )
