@@ -179,7 +179,7 @@ def _architecture(model: Encoder | MaskedLM | TaskModel) -> str:
 def head_of_transformers(model: TaskModel) -> bool:
     """Whether the layout's class for the task has this head, and so reads the folder of `save_model`."""
     kind, pooling = head_of_layout(model.config, model.task)
-    poolings = (pooling, *(model.config.layout.poolings if model.task == "classification" else ()))
+    poolings = (model.task == "classification" and model.config.layout.poolings) or (pooling,)
     return not model.prompt and model.head.kind == kind and model.pooling in poolings
 
 
@@ -188,8 +188,8 @@ def _head_in_config(model: TaskModel) -> dict[str, Any]:
     labels = dict(enumerate(model.labels))
     config: dict[str, Any] = {"id2label": {str(i): label for i, label in labels.items()}}
     config["label2id"] = {label: i for i, label in labels.items()}
-    if model.task == "classification" and model.config.layout.poolings:
-        config["classifier_pooling"] = model.pooling
+    if model.task == "classification" and (poolings := model.config.layout.poolings):
+        config["classifier_pooling"] = poolings[model.pooling]
     if model.task in model.config.layout.head_dropout:
         config[model.config.layout.head_dropout[model.task][0]] = model.head.dropout
     return config

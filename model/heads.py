@@ -90,30 +90,33 @@ class MlpHead(Head):
 
 
 class PredictionHead(Head):
-    """ModernBERT's: Linear(H, H), GELU, LayerNorm, dropout, Linear(H, C); M = 1.
+    """ModernBERT's: Linear(H, H), GELU, LayerNorm, dropout, Linear(H, C); EuroBERT's has no norm; M = 1.
 
     Args:
-        config: of an encoder that has such a head: it says which parts have a bias.
+        config: of an encoder that has such a head: it says which parts there are.
     """
 
     kind = "prediction"
     dense_bias: nn.Parameter | None
+    norm_weight: nn.Parameter | None
     norm_bias: nn.Parameter | None
 
     def __init__(self, config: EncoderConfig, num_classes: int, dropout: float = 0.0, *, seed: int | None = 0) -> None:
         super().__init__(config.hidden_size, num_classes, dropout)
         hidden, parts, self.eps = config.hidden_size, config.pre_norm, config.layer_norm_eps
-        if parts is None or not parts.transform:
+        if parts is None:
             raise ModelError(f"a {config.model_type} encoder has no prediction head; take 'linear' or 'mlp'")
         init = Initialiser(seed, config.initializer_range)
-        self.dense_weight, self.norm_weight = init.normal(hidden, hidden), init.ones(hidden)
+        self.dense_weight = init.normal(hidden, hidden)
         self.register_parameter("dense_bias", init.zeros(hidden) if parts.transform_bias else None)
-        self.register_parameter("norm_bias", init.zeros(hidden) if parts.norm_bias else None)
+        self.register_parameter("norm_weight", init.ones(hidden) if parts.transform else None)
+        self.register_parameter("norm_bias", init.zeros(hidden) if parts.transform and parts.norm_bias else None)
         self.weight, self.bias = init.normal(num_classes, hidden), init.zeros(num_classes)
 
     def forward(self, x: Tensor, seed: Seed = None) -> Tensor:
         x = gelu(functional.linear(x, self.dense_weight, self.dense_bias))
-        x = residual_norm(x, None, self.norm_weight, self.norm_bias, eps=self.eps)[1]
+        if self.norm_weight is not None:
+            x = residual_norm(x, None, self.norm_weight, self.norm_bias, eps=self.eps)[1]
         x = dropout(x, self.dropout, seed=seed, site=HEAD_SITE)
         return functional.linear(x, self.weight, self.bias).unsqueeze(0)
 

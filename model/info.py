@@ -15,7 +15,7 @@ from ..untrusted import listed, quoted, read_object
 from .config import LIMITS, EncoderConfig
 
 FORMAT = 1
-POOLINGS = ("cls", "pooler", "mean")
+POOLINGS = ("cls", "pooler", "mean", "late")
 MOST_VOTERS = 64
 _MOST_PIECES = 4096  # of the words of a cloze head
 _HEADS = ("linear", "mlp", "prediction", "voters", "cloze")
@@ -72,11 +72,12 @@ def read_info(folder: str | os.PathLike[str]) -> FolderInfo:
     if task := _task_of_class(kind, labels):
         dropout = _head_dropout(config, values, task, root / "config.json")
         head, pooling = head_of_layout(config, task)
-        if task == "classification" and config.layout.poolings:
-            pooling = values.get("classifier_pooling", pooling)
-        if not head or pooling not in (head_of_layout(config, task)[1], *config.layout.poolings):
-            what = f"no head here is that of {architecture} with pooling {quoted(pooling or None)}"
-            raise ModelError(f"{root / 'config.json'}: {what}; fine-tune its encoder with a head of this engine")
+        if task == "classification" and (names := config.layout.poolings):
+            named = values.get("classifier_pooling", names[pooling])
+            pooling = next((ours for ours, theirs in names.items() if theirs == named), "")
+            if not pooling:
+                what = f"no head here is that of {architecture} with pooling {quoted(named)}"
+                raise ModelError(f"{root / 'config.json'}: {what}; fine-tune its encoder with a head of this engine")
         return FolderInfo(config, "task", task, labels, head, pooling, dropout=dropout)
     return FolderInfo(config, "masked-lm" if kind in ("ForMaskedLM", "ForPreTraining") else "encoder")
 
@@ -92,7 +93,7 @@ def _task_of_class(kind: str, labels: tuple[str, ...] | None) -> str:
 
 
 def head_of_layout(config: EncoderConfig, task: str) -> tuple[str, str]:
-    """Kind and pooling of the head that the layout's classes have for a task; empty where none here is theirs."""
+    """Kind and pooling of the head that the layout's classes have for a task."""
     return (config.layout.tagger, "cls") if per_word(task) else config.layout.classifier
 
 

@@ -54,7 +54,7 @@ class PreNorm:
         rms: whether norms divide by the root of the mean square alone (arXiv 1910.07467).
         activation: of the gate, "gelu" or "silu" (arXiv 2002.05202).
         embedding_norm: whether the embeddings are normalised, and the first layer's input then is not.
-        transform: whether the masked-LM head and those of tasks have a layer before the last.
+        transform: whether the masked-LM head has a layer before the last, and the heads of tasks a norm in theirs.
         tied: whether the masked-LM decoder is the word embedding.
         norm_bias, attention_bias, mlp_bias, transform_bias, decoder_bias: whether these have a bias.
     """
@@ -97,8 +97,8 @@ class Layout:
         heads: kind of head -> how the names of its tensors begin.
         pooler_activation: "tanh" or "relu".
         tagger: head of transformers' ...ForTokenClassification.
-        classifier: head and pooling of transformers' ...ForSequenceClassification; empty where no head here is its.
-        poolings: what else the classifier's `classifier_pooling` may be.
+        classifier: head and pooling of transformers' ...ForSequenceClassification, without `classifier_pooling`.
+        poolings: what that may be: pooling -> its name there; empty where the classifier has the one alone.
         head_dropout: task -> key of the head's dropout, and its default; the encoder's dropout where that is None.
     """
 
@@ -120,7 +120,7 @@ class Layout:
     pooler_activation: str = "tanh"
     tagger: str = "linear"
     classifier: tuple[str, str] = ("linear", "pooler")
-    poolings: tuple[str, ...] = ()
+    poolings: Mapping[str, str] = field(default_factory=dict)
     head_dropout: Mapping[str, tuple[str, float | None]] = field(
         default_factory=lambda: dict.fromkeys(TASKS, ("classifier_dropout", None))
     )

@@ -163,7 +163,7 @@ MODERNBERT = Layout(
     heads={"masked-lm": ("decoder.", "head."), **TASK_HEADS},
     tagger="prediction",
     classifier=("prediction", "cls"),
-    poolings=("mean",),
+    poolings={"cls": "cls", "mean": "mean"},
     head_dropout=dict.fromkeys(TASKS, ("classifier_dropout", 0.0)),
 )
 
@@ -199,6 +199,7 @@ def _read_euro(values: Mapping[str, Any], layers: int) -> PreNorm | list[str]:
         activation=activation,
         embedding_norm=False,
         transform=False,
+        transform_bias=True,
         **flags,
     )
 
@@ -255,9 +256,11 @@ EUROBERT = Layout(
         ("embeddings.word_embeddings.", "embed_tokens."),
         ("cls.predictions.decoder.", "lm_head."),
         ("cls.predictions.", "lm_head."),
+        ("head.dense.", "dense."),
     ),
     body=("embed_tokens.", "layers.", "norm."),
     heads={"masked-lm": ("lm_head.",), **TASK_HEADS, "task": ("classifier.", "dense.")},
-    classifier=("", ""),
+    classifier=("prediction", "late"),
+    poolings={"late": "late", "cls": "bos", "mean": "mean"},
     head_dropout={},
 )

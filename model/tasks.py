@@ -134,7 +134,8 @@ class TaskModel(nn.Module):
         task: 'ner' or 'tag' (one item per word) or 'classification' (one item, the [CLS] row, per sequence).
         labels: the C class names, in the order of the logits.
         pooling: classification only: what the head reads of a sequence. 'cls', its [CLS] state; 'pooler', the same
-            through the checkpoint's pooler; 'mean', the mean over its tokens.
+            through the checkpoint's pooler; 'mean', the mean over its tokens; 'late', each of its tokens, and the mean
+            is taken of the logits (a prediction head only).
         pooler: the pooler, with pooling 'pooler' and only then.
         prompt: template that a text is put into, and whose mask is then the item instead of [CLS]; '' where texts are
             read as they are.
@@ -163,6 +164,8 @@ class TaskModel(nn.Module):
             raise ModelError(f"unknown pooling {pooling!r}, expected one of {', '.join(POOLINGS)}")
         if per_word(task) and pooling != "cls":
             raise ModelError(f"pooling {pooling!r} is for classification; a tagger reads the words' own states")
+        if pooling == "late" and head.kind != "prediction":
+            raise ModelError(f"pooling 'late' is for a prediction head, not for {head.kind!r}")
         if prompt and (task, pooling) != ("classification", "cls"):
             raise ModelError(f"a prompt is for classification with pooling 'cls', not for {task} with {pooling!r}")
         if (pooling == "pooler") != (pooler is not None):
@@ -187,18 +190,20 @@ class TaskModel(nn.Module):
 
     def read(self, features: Tensor, batch: PackedInput, seed: Seed = None) -> Tensor:
         """The head's logits, [M, K, C], of the batch's `features`."""
-        return self.head(features, seed_from_row(seed, batch.first_item, features))
+        logits = self.head(features, seed_from_row(seed, batch.first_item, features))
+        return _mean(logits[0], batch).unsqueeze(0) if self.pooling == "late" else logits
 
     def features(self, batch: PackedInput, seed: Seed = None) -> Tensor:
-        """What the head reads, [K, H]."""
-        if self.pooling == "mean":
-            return _mean(self.encoder(batch, seed=seed).hidden, batch)
+        """What the head reads, [K, H]; with pooling 'late' the states of all tokens, [T, H]."""
+        if self.pooling in ("mean", "late"):
+            states = self.encoder(batch, seed=seed).hidden
+            return states if self.pooling == "late" else _mean(states, batch)
         hidden = self.encoder(batch, rows=batch.item_index, seed=seed).hidden
         return hidden if self.pooler is None else self.pooler(hidden)
 
 
 def _mean(hidden: Tensor, batch: PackedInput) -> Tensor:
-    """The mean state of the sequence that each item lies in."""
+    """The mean over the tokens of the sequence that each item lies in."""
     offsets = batch.cu_seqlens.to(torch.int64)
     # It adds up in the dtype of its input; sums in 16 bits would lose the last tokens.
     wide = hidden.to(torch.promote_types(hidden.dtype, torch.float32))

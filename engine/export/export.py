@@ -12,7 +12,6 @@ from ... import ConfigError
 from ...data import ItemView, TokenStore
 from ...kernels import votes
 from ...model import ClozeHead, TaskModel, head_of_transformers, read_info, save_model
-from ...model.info import head_of_layout
 from ...tasks import task_of
 from ..evaluation.inference import predict_items
 from ..prediction.predictor import Predictor
@@ -180,11 +179,6 @@ def _refuse(model: TaskModel, to: str) -> None:
     """
     if model.prompt or isinstance(model.head, ClozeHead):
         raise ConfigError("the model reads texts in a prompt, which only predict does")
-    if to == "linear" and not head_of_layout(model.config, model.task)[0]:
-        title = model.config.layout.title
-        raise ConfigError(
-            f"transformers' classifier of {title} has a head that is not made here; give --to transformers"
-        )
     if to == "linear" and model.pooling == "mean" and "mean" not in model.config.layout.poolings:
         raise ConfigError(
             "the model reads the mean over the tokens, transformers' classifiers of its layout read [CLS]; give --to "

@@ -12,7 +12,8 @@ class XltHead(nn.Module):
     """Log-probabilities of the voters' mean, from hidden states [B, L, H]: [B, L, C] for words, [B, C] for texts.
 
     Args:
-        pooling: what is read of a text: "cls", "pooler" (with `activation`) or "mean"; "words" for a tagger.
+        pooling: what is read of a text: "cls", "pooler" (with `activation`), "mean", or "late", which is the mean
+            of the tokens' logits; "words" for a tagger.
         kind: "voters" with their `widths`, or one "linear" or "mlp" layer.
     """
 
@@ -43,14 +44,17 @@ class XltHead(nn.Module):
 
     def votes(self, hidden: Tensor, mask: Tensor) -> Tensor:
         """The log-probabilities of each of M voters, [M, B, L, C] or [M, B, C]."""
+        weights = mask.unsqueeze(-1).to(hidden.dtype)
         if self.pooling == "mean":
-            weights = mask.unsqueeze(-1).to(hidden.dtype)
             hidden = (hidden * weights).sum(1) / weights.sum(1)
-        elif self.pooling != "words":
+        elif self.pooling not in ("words", "late"):
             hidden = hidden[:, 0]
         if self.pooler is not None:
             hidden = getattr(torch, self.activation)(self.pooler(hidden))
-        return torch.stack([voter(hidden).log_softmax(-1) for voter in self.voters])
+        logits = [voter(hidden) for voter in self.voters]
+        if self.pooling == "late":
+            logits = [(one * weights).sum(1) / weights.sum(1) for one in logits]
+        return torch.stack([one.log_softmax(-1) for one in logits])
 
     def mean(self, votes: Tensor) -> Tensor:
         """The logarithm of the mean probability, from those of the voters."""

@@ -82,7 +82,7 @@ def plain_head(model: TaskModel, tensors: Mapping[str, Tensor]) -> XltHead:
 
 
 class _Prediction(nn.Module):
-    """What ModernBERT's heads have before their last layer."""
+    """What prediction heads have before their last layer."""
 
     def __init__(self, head: PredictionHead) -> None:
         super().__init__()
@@ -91,6 +91,8 @@ class _Prediction(nn.Module):
     def forward(self, hidden: Tensor) -> Tensor:
         head = self.head
         inner = functional.gelu(functional.linear(hidden, head.dense_weight, head.dense_bias))
+        if head.norm_weight is None:
+            return inner
         return functional.layer_norm(inner, inner.shape[-1:], head.norm_weight, head.norm_bias, head.eps)
 
 

@@ -237,11 +237,6 @@ def test_task_models_in_and_out(transformers, tmp_path, kind, suffix, text, pack
     """A task model of transformers loads; saved again it is the same file for transformers."""
     model = theirs_of(transformers, kind, suffix, id2label=dict(enumerate(LABELS)))
     model.save_pretrained(tmp_path / "theirs")
-    if kind.startswith("eurobert") and suffix == "ForSequenceClassification":
-        with pytest.raises(ModelError, match="no head here is that of EuroBertForSequenceClassification"):
-            load_task_model(tmp_path / "theirs")
-        load_encoder(tmp_path / "theirs")
-        return
     ours = load_task_model(tmp_path / "theirs")
     assert ours.labels == LABELS
     before_norm = ours.config.pre_norm is not None
@@ -263,6 +258,43 @@ def test_task_models_in_and_out(transformers, tmp_path, kind, suffix, text, pack
         assert torch.equal(again.eval()(**inputs).logits, logits)
     again.train()
     assert {m.p for m in again.modules() if isinstance(m, torch.nn.Dropout)} <= {0.0 if before_norm else 0.1, expected}
+
+
+@pytest.mark.parametrize(
+    ("kind", "named"),
+    [
+        *(("modernbert", name) for name in ("cls", "mean")),
+        *((kind, name) for kind in ("eurobert", "eurobert-biases") for name in ("bos", "mean", "late")),
+    ],
+)
+def test_what_a_classifier_reads(transformers, tmp_path, kind, named, text, packed, error):
+    """By `classifier_pooling`: logits, and the gradient of every tensor, those of the head too."""
+    model = theirs_of(transformers, kind, "ForSequenceClassification", num_labels=4, classifier_pooling=named)
+    model.save_pretrained(tmp_path / "theirs")
+    ours, labels = load_task_model(tmp_path / "theirs"), torch.tensor([0, 1, 2, 3, 1])
+    assert (ours.head.kind, ours.pooling) == ("prediction", "cls" if named == "bos" else named)
+    inputs, _ = padded_inputs(kind, text)
+    logits, expected = ours(packed(text))[0], model(**inputs).logits
+    assert error(logits, expected) <= 1e-5
+    for each in (logits, expected):
+        torch.nn.functional.cross_entropy(each, labels).backward()
+    gradients = copy.deepcopy(ours)
+    for parameter, own in zip(gradients.parameters(), ours.parameters(), strict=True):
+        parameter.data = torch.zeros_like(own) if own.grad is None else own.grad
+    theirs = {ours.config.layout.bare(name): p.grad for name, p in model.named_parameters()}
+    for name, gradient in views(gradients).items():
+        assert error(gradient, theirs[name]) <= 1e-4, name
+    save_model(ours, tmp_path / "ours")
+    again = transformers.AutoModelForSequenceClassification.from_pretrained(tmp_path / "ours").eval()
+    assert (type(again), again.config.classifier_pooling) == (type(model), named)
+    with torch.no_grad():
+        assert torch.equal(again(**inputs).logits, expected)
+    values = json.loads((tmp_path / "theirs" / "config.json").read_text()) | {"classifier_pooling": "last"}
+    (tmp_path / "theirs" / "config.json").write_text(json.dumps(values))
+    with pytest.raises(ModelError, match=f"no head here is that of {type(model).__name__} with pooling 'last'"):
+        load_task_model(tmp_path / "theirs")
+    with pytest.raises(ModelError, match="pooling 'late' is for a prediction head, not for 'linear'"):
+        TaskModel(ours.encoder, LinearHead(HIDDEN, 4), "classification", LABELS, pooling="late")
 
 
 @pytest.mark.parametrize("pooling", ["cls", "pooler", "mean"])

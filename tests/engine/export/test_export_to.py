@@ -48,7 +48,9 @@ SHAPES: dict[str, dict[str, Any]] = {
         "num_segments": 0,
         "dropout": 0.0,
         "layer_norm_eps": 1e-5,
-        "pre_norm": PreNorm((1e4,) * 2, (None,) * 2, 1, rms=True, embedding_norm=False, transform=False, tied=False),
+        "pre_norm": PreNorm(
+            (1e4,) * 2, (None,) * 2, 1, rms=True, embedding_norm=False, transform=False, transform_bias=True, tied=False
+        ),
     },
 }
 CASES = [
@@ -69,6 +71,8 @@ CASES = [
     ("modernbert", "classification", "voters", "mean", "transformers"),
     ("modernbert", "classification", "voters", "mean", "linear"),
     ("modernbert", "classification", "prediction", "mean", "transformers"),
+    ("eurobert", "classification", "prediction", "mean", "transformers"),
+    ("eurobert", "classification", "voters", "cls", "linear"),
 ]
 REOPENED = (CASES[0], CASES[1])
 FRESH = """

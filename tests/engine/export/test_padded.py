@@ -19,7 +19,9 @@ PARTS: dict[str, dict[str, Any]] = {
     "bert": {},
     "modernbert": {"pre_norm": PreNorm((1e4, 500.0, 1e4), (None, 3, 2), 2), "num_segments": 0},
     "eurobert": {
-        "pre_norm": PreNorm((1e4,) * 3, (None,) * 3, 1, rms=True, activation="silu", embedding_norm=False, tied=False),
+        "pre_norm": PreNorm(
+            (1e4,) * 3, (None,) * 3, 1, rms=True, activation="silu", embedding_norm=False, transform=False, tied=False
+        ),
         "num_segments": 0,
         "dropout": 0.0,
     },
@@ -42,10 +44,24 @@ def make(layout: str, head: str, pooling: str) -> TaskModel:
 @pytest.mark.parametrize("pooling", ["words", "cls", "mean"])
 @pytest.mark.parametrize(
     ("layout", "head"),
-    [("bert", "voters"), ("modernbert", "prediction"), ("modernbert", "voters"), ("eurobert", "voters")],
+    [
+        ("bert", "voters"),
+        ("modernbert", "prediction"),
+        ("modernbert", "voters"),
+        ("eurobert", "voters"),
+        ("eurobert", "prediction"),
+    ],
 )
 def test_padding_changes_nothing(layout: str, head: str, pooling: str) -> None:
     model = make(layout, head, pooling)
+    _equal(model, pooling)
+
+
+def test_the_mean_of_the_tokens_logits() -> None:
+    _equal(make("eurobert", "prediction", "late"), "late")
+
+
+def _equal(model: TaskModel, pooling: str) -> None:
     generator = torch.Generator().manual_seed(2)
     ids = [torch.randint(1, 97, (n,), generator=generator).tolist() for n in LENGTHS]
     batch = pack(ids, items=[range(n) for n in LENGTHS]) if pooling == "words" else pack(ids)
