@@ -100,7 +100,7 @@ def predict(
             tag; a longer text of classification is cut.
         device: for a folder; a model in memory stays where it is.
         precision: for a folder: what the model computes in. "auto" is fp32 on a CPU, and on a GPU what the stage was
-            trained in, else 16 bits; on CPUs with AMX or AVX-512 BF16 "bf16" is up to twice as fast.
+            trained in, else 16 bits. On a CPU with AVX-512 BF16 "bf16" is 1.5 to 1.9 times as fast.
 
     Raises:
         ConfigError: the arguments do not fit together or the task, or `split` does not suit the script of the texts.
