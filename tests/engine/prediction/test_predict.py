@@ -217,6 +217,7 @@ def test_a_folder_computes_in_16_bits_where_asked(tagger: TaskModel, tokenizer: 
         predictor.model.register_forward_pre_hook(lambda _, args, n=number: sizes[n].add(len(args[0].token_ids)))
     read.append(Predictor(by_hand, tokenizer=tokenizer, raw=True))
     ours, exact, expected = ([one.confidences for one in p.tag(SENTENCES * 9)] for p in read)
+    assert [p.dtype for p in read[0].model.parameters()] == [p.dtype for p in by_hand.parameters()]
     assert ours == expected
     assert ours != exact
     (padded,), (tokens,) = sizes[0], sizes[1]
