@@ -194,8 +194,8 @@ def _step(suite: Suite, seconds: float) -> dict[str, Any]:
 
 
 def _peers(suite: Suite, seconds: float) -> dict[str, Any]:
-    few = ("--task", "btf") if suite.dry else ()
-    return _steps(suite, seconds, suite.small("peers"), *LATER, *few)
+    more = ("--task", "btf") if suite.dry else ("--peer", "compiled")
+    return _steps(suite, seconds, suite.small("peers"), *LATER, *more)
 
 
 def _step_lines(suite: Suite, file: str | Path = "gpu-step.json") -> Iterator[str]:

@@ -104,7 +104,7 @@ def _add_memory(result: dict[str, Any], peers: tuple[str, ...], threads: int) ->
     for task, entry in result["tasks"].items():
         for order in ORDERS:
             rows = entry["rows"].get(f"{LENGTHS}, {order}", {})
-            for side in [OURS, *peers]:
+            for side in [OURS, *(name for name in peers if task in PEERS[name][-1].tasks)]:
                 options = {"memory-of": side, "order": order, "task": task, "threads": threads}
                 options |= {name: result[name] for name in ("precision", "shape", "repeats")}
                 options |= {

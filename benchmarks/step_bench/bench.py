@@ -43,7 +43,7 @@ TEACHER = {"cpu": (1, 4), "cuda": (8, 5)}
 """For teacher inference: how many times larger a batch is, and batches of a repeat. A GPU wants 32,768 tokens."""
 IDLE = {"cpu": (1, 4), "cuda": (40, 100)}
 """Steps before the idle share is measured, in which graphs are captured, and steps in all."""
-COMPILED = ("tuned", "liger")
+COMPILED = ("compiled", "liger")
 COMPILE_SECONDS = 45.0
 SMALL = 2
 """Steps of a few sequences before those that are timed: they make what is made once."""

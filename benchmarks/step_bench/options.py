@@ -67,8 +67,8 @@ def head(options: Options, texts: Mapping[str, Texts]) -> dict[str, Any]:
     if not options.cuda:
         clock = ("CPU seconds of the process", "wall time")[options.clock]
         notes.append(
-            f"no CUDA device in use: {options.shape} shape, {torch.get_num_threads()} thread(s), {clock}; nothing is "
-            "compiled, and there are no graphs, no launches and no peak memory of a side"
+            f"no CUDA device in use: {options.shape} shape, {torch.get_num_threads()} thread(s), {clock}; there are no "
+            "graphs, no launches and no peak memory of a side"
         )
     found = machine(options.device)
     return {

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from importlib import import_module
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -147,27 +149,32 @@ def layers_of(encoder: Any) -> Any:
 
 
 class Tuned(Eager):
-    """The same with scaled-dot-product attention and fused AdamW; through torch.compile on a GPU."""
+    """The same with scaled-dot-product attention and fused AdamW."""
 
     name = "transformers, SDPA, fused AdamW"
     attention = "sdpa"
     fused = True
 
-    def __init__(self, task: str, config: EncoderConfig, device: torch.device, precision: str = "fp32") -> None:
-        self.compiled = device.type == "cuda"
-        if self.compiled:
-            self.name = f"{self.name}, torch.compile"
-        super().__init__(task, config, device, precision)
+
+class Compiled(Tuned):
+    """That through torch.compile."""
+
+    name = f"{Tuned.name}, torch.compile"
+    compiled = True
 
 
 class WithLiger(Tuned):
-    """The same with Liger's fused loss over the masked rows alone, which are gathered outside the clock."""
+    """The tuned one with Liger's fused loss over the masked rows alone, which are gathered outside the clock.
+
+    Liger's kernels are for GPUs, where the encoder is compiled, too.
+    """
 
     name = f"{Tuned.name}, Liger's loss"
     tasks = ("btf",)  # it is a loss over a vocabulary
 
     def __init__(self, task: str, config: EncoderConfig, device: torch.device, precision: str = "fp32") -> None:
         self.fused_loss = liger_loss(None)
+        self.compiled = device.type == "cuda"
         super().__init__(task, config, device, precision)
 
     def compile(self, model: nn.Module) -> Callable[..., Any]:
@@ -192,6 +199,68 @@ class WithLiger(Tuned):
         taken = transform(hidden.flatten(0, 1).index_select(0, batch["rows"]))
         weight, bias = decoder.weight.to(taken.dtype), decoder.bias.to(taken.dtype)
         return self.fused_loss(taken, weight, bias, targets) / len(targets)
+
+
+class OnnxRuntime(Eager):
+    """The graph of transformers' model in onnxruntime: fp32 on the CPU, with as many threads as torch."""
+
+    name = "transformers, onnxruntime"
+    attention = "sdpa"
+    tasks = ("teacher",)
+
+    def __init__(self, task: str, config: EncoderConfig, device: torch.device, precision: str = "fp32") -> None:
+        if (device.type, precision) != ("cpu", "fp32"):
+            raise NotImplementedError("compared on a CPU in fp32 alone")
+        super().__init__(task, config, device, precision)
+        self._session: Any = None
+
+    def load(self, steps: Sequence[Step]) -> None:
+        super().load(steps)
+        batch = self._loaded[0][0]
+        self._session = self._session or self._exported(batch)
+        with torch.inference_mode():
+            expected = self.model(**batch)["logits"]
+        difference = float((torch.from_numpy(self.logits(batch)) - expected).norm() / expected.norm())
+        if not difference <= 1e-4:
+            raise RuntimeError(f"the graph and the model differ by {difference:.1e}")
+
+    def step(self, index: int) -> None:
+        for batch in self._loaded[index]:
+            self.logits(batch)
+
+    def logits(self, batch: dict[str, Any]) -> np.ndarray:
+        """The graph's output, [S, L, C]."""
+        found: np.ndarray = self._session.run(["logits"], {name: value.numpy() for name, value in batch.items()})[0]
+        return found
+
+    def _exported(self, batch: dict[str, Any]) -> Any:
+        options = import_module("onnxruntime").SessionOptions()
+        options.intra_op_num_threads, options.log_severity_level = torch.get_num_threads(), 3
+        axes = {0: torch.export.Dim("batch"), 1: torch.export.Dim("length", max=self.config.max_positions)}
+        with TemporaryDirectory() as folder, torch.no_grad():
+            torch.onnx.export(
+                _Logits(self.model),
+                tuple(batch.values()),
+                path := Path(folder, "model.onnx"),
+                input_names=list(batch),
+                output_names=["logits"],
+                dynamic_shapes=(axes,) * len(batch),
+                dynamo=True,
+                verbose=False,
+            )
+            return import_module("onnxruntime").InferenceSession(path, options, providers=["CPUExecutionProvider"])
+
+
+class _Logits(nn.Module):
+    """A tagger of transformers whose one output is its logits."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
+        logits: Tensor = self.model(input_ids=input_ids, attention_mask=attention_mask).logits
+        return logits
 
 
 class ModernBert(Peer):
@@ -314,6 +383,8 @@ def pad(task: str, rows: Sequence[Row]) -> dict[str, Tensor]:
 PEERS: dict[str, tuple[type[Peer], ...]] = {
     "eager": (Eager,),
     "tuned": (Tuned,),
+    "compiled": (Compiled,),
+    "onnx": (OnnxRuntime,),
     "liger": (WithLiger,),
     "modernbert": (Unpadded, ModernBert),
 }

@@ -20,7 +20,7 @@ from step_bench import bench as step_bench
 from step_bench import peers as step_peers
 from step_bench import trace as step_trace
 from step_bench.flops import encoder_flops, head_flops, pairs, step_flops
-from step_bench.peers import Eager, ModernBert, Tuned, Unpadded, WithLiger, pad
+from step_bench.peers import Compiled, Eager, ModernBert, OnnxRuntime, Tuned, Unpadded, WithLiger, pad
 from step_bench.sides import OURS, Ours, copy_weights, worst_difference
 from step_bench.table import render
 from step_bench.trace import OTHER, PRODUCTS, parts_of
@@ -377,6 +377,40 @@ def test_ligers_loss_is_that_of_transformers(monkeypatch: pytest.MonkeyPatch) ->
     liger.model.load_state_dict(plain.model.state_dict())
     losses = [side.loss(side.batch(rows)) for side in (plain, liger) if side.model.eval()]
     assert torch.allclose(*losses)
+
+
+@pytest.mark.filterwarnings("ignore")  # what the compilers say of themselves
+def test_a_graph_of_the_teacher_agrees_and_is_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("onnxruntime")
+    pytest.importorskip("onnxscript")
+    peer, rows = OnnxRuntime("teacher", TINY, CPU), rows_of("teacher")
+    peer.load([[rows[:2]], [rows, rows[1:]]])
+    expected, logits = peer.loss_and_gradients(rows), peer.logits(peer.batch(rows))
+    for i, row in enumerate(rows):
+        found, wanted = torch.from_numpy(logits[i, row.positions]), expected[f"logits {i}"]
+        assert (found - wanted).norm() < 1e-5 * wanted.norm()
+    ran: list[tuple[int, ...]] = []
+    with monkeypatch.context() as patch:
+        patch.setattr(peer, "logits", lambda batch: ran.append(tuple(batch["input_ids"].shape)))
+        peer.step(1)
+    assert ran == [(n, max(row.length for row in part)) for n, part in ((4, rows), (3, rows[1:]))]
+    with torch.no_grad():
+        peer.model.classifier.weight *= 1.01
+    with pytest.raises(RuntimeError, match="the graph and the model differ by 9"):
+        peer.load([[rows]])
+    with pytest.raises(NotImplementedError, match="on a CPU in fp32"):
+        OnnxRuntime("teacher", TINY, CPU, "bf16")
+
+
+def test_the_compiled_peer_is_compiled_for_any_shape(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[dict[str, Any]] = []
+    monkeypatch.setattr(torch, "compile", lambda model, **options: asked.append(options) or model)
+    assert Tuned("finetune", TINY, CPU).run is not None
+    assert asked == []
+    peer = Compiled("finetune", TINY, CPU)
+    peer.load([[rows_of("finetune")]])
+    peer.step(0)
+    assert (asked, peer.run) == ([{"dynamic": True}], peer.model)
 
 
 def test_unpadded_batches() -> None:
