@@ -50,7 +50,7 @@ TESTS = (
 )
 DRY_TESTS = ("tests/kernels/fused/test_dropout.py", "tests/engine/training/test_feed.py")
 REAL_TEXT = "ner/wikineural/de/test.txt"
-EAGER, LATER = ("--peer", "eager"), ("--peer", "tuned", "--peer", "liger", "--peer", "modernbert")
+EAGER, LATER = ("--peer", "eager"), ("--peer", "tuned", "--peer", "liger", "--peer", "modernbert", "--peer", "packed")
 
 
 @dataclass(frozen=True)

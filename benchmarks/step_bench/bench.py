@@ -26,7 +26,8 @@ from xlt_engine.engine.training.device import choose_device
 
 from .flops import step_flops
 from .options import Options, head, timed
-from .peers import PEERS, ModernBert, Peer
+from .peer import Peer
+from .peers import PEERS, ModernBert
 from .sides import OURS, Ours, Side, worst_difference
 from .table import headline
 from .trace import STEPS, WARM_UP, launches, trace

@@ -20,7 +20,8 @@ from step_bench import bench as step_bench
 from step_bench import peers as step_peers
 from step_bench import trace as step_trace
 from step_bench.flops import encoder_flops, head_flops, pairs, step_flops
-from step_bench.peers import Compiled, Eager, ModernBert, OnnxRuntime, Tuned, Unpadded, WithLiger, pad
+from step_bench.peer import pad
+from step_bench.peers import Compiled, Eager, ModernBert, OnnxRuntime, PackedEncoders, Tuned, Unpadded, WithLiger
 from step_bench.sides import OURS, Ours, copy_weights, worst_difference
 from step_bench.table import render
 from step_bench.trace import OTHER, PRODUCTS, parts_of
@@ -411,6 +412,17 @@ def test_the_compiled_peer_is_compiled_for_any_shape(monkeypatch: pytest.MonkeyP
     peer.load([[rows_of("finetune")]])
     peer.step(0)
     assert (asked, peer.run) == ([{"dynamic": True}], peer.model)
+
+
+@pytest.mark.parametrize(("task", "dtype"), [("teacher", torch.bfloat16), ("soft", torch.float32)])
+def test_packed_encoders_gets_the_encoder(task: str, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(ModuleNotFoundError):
+        PackedEncoders(task, TINY, CPU, "bf16")
+    taken: list[Any] = []
+    monkeypatch.setitem(sys.modules, "packed_encoders", SimpleNamespace(pack=taken.append))
+    peer = PackedEncoders(task, TINY, CPU, "bf16")
+    assert [type(model).__name__ for model in taken] == ["ModernBertModel"]
+    assert {weight.dtype for weight in peer.model.parameters()} == {dtype}
 
 
 def test_unpadded_batches() -> None:
