@@ -119,7 +119,10 @@ def _dropout(make: Maker) -> Iterator[Call]:
 
 
 def _attention(make: Maker) -> Iterator[Call]:
-    """By the longest sequence: tiles of 16, 32, 64 and 128, and the long way; layers of ModernBERT's two kinds."""
+    """By the longest sequence: tiles of 16, 32, 64 and 128, and the long way; layers of ModernBERT's two kinds.
+
+    Where sequences are many and short, those of up to 64 tokens have a launch apart, and that of 128 has another half.
+    """
     for longest in (16, 24, 64, 128, 256):
         inputs = make(longest + 16, 3, HEADS, 64), torch.tensor([0, 16, longest + 16], dtype=torch.int32), longest
         yield f"attention {longest}", partial(kernels.packed_attention, *inputs, p=0.1, seed=3)
@@ -127,6 +130,8 @@ def _attention(make: Maker) -> Iterator[Call]:
         for kind, window in (("rotary", None), ("rotary, window", 64)) if longest == 256 else ():
             turned = partial(kernels.packed_attention, *inputs, rotary=torch.empty(longest + 16, 64), window=window)
             yield f"attention {longest}, {kind}", turned
+    many = make(TOKENS, 3, HEADS, 64), torch.zeros(65, dtype=torch.int32), 128
+    yield "attention 128, many short", partial(kernels.packed_attention, *many, p=0.1, seed=3)
     turned = partial(
         kernels.packed_attention, *inputs[:2], max_seqlen=128, rotary=torch.empty(longest + 16, 64), window=64
     )

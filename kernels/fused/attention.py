@@ -2,11 +2,18 @@
 
 Forward is one launch: a program has a block of queries of one sequence and head, and leaves at once where its sequence
 has no such block. Backward makes the probabilities again from the saved log-sum-exp and the masks from their counters,
-and writes [T, 3, heads, d] as the projection's gradient wants it. Batches of short sequences take one launch, a program
-for each sequence and head that holds all of it: rowsum(dO * O) is then rowsum(P * dP), and `out` is not read. Longer
-ones take two: rowsum(dO * O), then programs that own a block of keys beside programs that own a block of queries. No
-two programs add to one number, so equal runs are equal to the bit. Probabilities and their gradients are rounded to the
-dtype of the operands before a product.
+and writes [T, 3, heads, d] as the projection's gradient wants it. Where all sequences are short, a program for each
+and head holds all of it: rowsum(dO * O) is then rowsum(P * dP), and `out` is not read. Longer ones take two launches:
+rowsum(dO * O), then programs that own a block of keys beside programs that own a block of queries. No two programs add
+to one number, so equal runs are equal to the bit. Probabilities and their gradients are rounded to the dtype of the
+operands before a product.
+
+Long sequences do not hold up short ones in the backward. Tiles of 128 leave a multiprocessor room for one program,
+those of 64 for four: many sequences of up to 64 tokens have a launch of their own. Beside sequences too long to be held
+they are held all the same, by one program of the same launch. Which launches there are follows from the longest length,
+the tokens and the number of sequences, and so is the same whenever a captured step is replayed. By the estimate of
+`benchmarks/attention_classes.py` a launch for every class of length would cost more than it saves, in the forward
+always: its tiles have at most 64 queries, and each further launch starts all programs once more.
 
 A mask's row is `(first row + token in the batch) * heads + head`, its column the key's place in its own sequence.
 
@@ -33,6 +40,8 @@ from .launch import cdiv, launch, next_power_of_2
 
 _SMALLEST = 16  # tile of a matrix product
 _DELTA_ELEMENTS = 4096
+_SHORT = 64  # tokens
+_AT_ONCE = 528  # programs of _SHORT rows on an H100: four on each of 132 multiprocessors
 
 
 class Tile(NamedTuple):
@@ -61,19 +70,25 @@ def forward_tile(max_seqlen: int, size: int, bits: int) -> Tile:
     return Tile(tile, tile, warps * (2 if size > 64 and tile > 16 else 1), 2 if max_seqlen > tile else 1)
 
 
-def whole_tile(max_seqlen: int, size: int, bits: int) -> Tile | None:
-    """The tile of the backward kernel that holds whole sequences; None where they are too long for the registers.
+def longest_whole(size: int, bits: int) -> int:
+    """Tokens of the longest sequence that a program of the backward kernels can hold in its registers."""
+    return (128 if bits == 16 else 64) // cdiv(size, 64)
 
-    Again a sequence of at most half a tile is computed in a tile of that half.
-    """
-    tile = _wide(max_seqlen)
-    if tile > (128 if bits == 16 else 64) // cdiv(size, 64):
-        return None
-    return Tile(tile, tile, tile // 16 if bits == 16 else 4 * cdiv(tile, 32) * cdiv(size, 64), 1)
+
+def whole_tiles(max_seqlen: int, size: int, bits: int, *, apart: bool) -> list[Tile]:
+    """The tiles of the backward kernel that holds all of a batch's sequences, a launch each, the shorter ones first."""
+    longest = _wide(max_seqlen)
+    heights = [_SHORT, longest] if apart and longest > _SHORT else [longest]
+    return [Tile(n, n, n // 16 if bits == 16 else 4 * cdiv(n, 32) * cdiv(size, 64), 1) for n in heights]
+
+
+def _half(rows: int, above: int = 0) -> int:
+    """The tile of sequences of at most half a tile; 0 where there are none, or no such tile."""
+    return rows // 2 if rows // 2 >= _SMALLEST and rows // 2 > above else 0
 
 
 def backward_tile(size: int, bits: int) -> Tile:
-    """The tile of the backward kernel for longer sequences: what does not spill."""
+    """The tile of the backward kernel for batches with longer sequences: what does not spill."""
     if bits == 16:
         return Tile(64, 32, 4, 2) if size <= 64 else Tile(64, 32, 8, 2)
     return Tile(32, 32, 8, 1) if size <= 64 else Tile(32, 16, 8, 1)
@@ -95,7 +110,9 @@ class _Call:
     ):
         self.tokens, _, self.heads, self.size = qkv.shape
         self.bits = 8 * qkv.element_size()
-        self.pairs = (cu_seqlens.shape[0] - 1) * self.heads
+        sequences = cu_seqlens.shape[0] - 1
+        self.pairs = sequences * self.heads
+        self.many_short = self.pairs > _AT_ONCE and self.tokens <= _SHORT * sequences
         self.empty = not (self.tokens and self.pairs and max_seqlen and self.size)
         self.sizes = *qkv.stride()[:3], self.tokens, self.heads
         self.dropout = site, dropped_levels(p), 1.0 if seed is None else keep_scale(p)
@@ -177,24 +194,27 @@ def packed_attention_backward(
     rotary: Tensor | None = None,
     window: int | None = None,
 ) -> Tensor:
-    """The gradient of `qkv`, contiguous; `grad` is contiguous, `out` given unless `whole_tile` holds the sequences."""
+    """The gradient of `qkv`, contiguous; `grad` is contiguous, `out` given for sequences beyond `longest_whole`."""
     d_qkv = torch.empty_like(qkv, memory_format=torch.contiguous_format)
     call = _Call(qkv, max_seqlen, cu_seqlens, seed, site, p, rotary, window)
     if call.empty:
         return d_qkv.zero_()
-    tile = whole_tile(max_seqlen, call.size, call.bits)
-    if tile is not None:
-        launch(
-            backward_whole_kernel,
-            (call.pairs,),
-            (qkv, rotary, d_qkv, grad, log_sum, cu_seqlens, seed),
-            (*call.sizes, *call.dropout, call.scale, call.factor),
-            ROWS=tile.own,
-            SHORT=max(_SMALLEST, tile.own // 2),
-            **call.constants,
-            num_warps=tile.warps,
-            num_stages=tile.stages,
-        )
+    if max_seqlen <= longest_whole(call.size, call.bits):
+        above = 0
+        for tile in whole_tiles(max_seqlen, call.size, call.bits, apart=call.many_short):
+            launch(
+                backward_whole_kernel,
+                (call.pairs,),
+                (qkv, rotary, d_qkv, grad, log_sum, cu_seqlens, seed),
+                (*call.sizes, *call.dropout, call.scale, call.factor),
+                ABOVE=above,
+                ROWS=tile.own,
+                SHORT=_half(tile.own, above),
+                **call.constants,
+                num_warps=tile.warps,
+                num_stages=tile.stages,
+            )
+            above = tile.own
         return d_qkv
     delta = torch.empty_like(log_sum)
     rows, height = call.tokens * call.heads, _DELTA_ELEMENTS // call.wide
@@ -202,6 +222,7 @@ def packed_attention_backward(
     launch(delta_kernel, (cdiv(rows, height),), (out, grad, delta), (rows, call.tokens, call.heads), **sizes)
     tile = backward_tile(call.size, call.bits)
     blocks = cdiv(max_seqlen, tile.own)
+    whole = tile.own if call.bits == 16 else 0  # in fp32 it would take the registers of two programs
     launch(
         backward_kernel,
         (call.pairs * blocks, 2),
@@ -209,6 +230,8 @@ def packed_attention_backward(
         (*call.sizes, blocks, *call.dropout, call.scale, call.factor),
         OWN=tile.own,
         STEP=tile.step,
+        WHOLE=whole,
+        SHORT=_half(whole),
         LIMIT=call.limit,
         **call.constants,
         num_warps=tile.warps,
@@ -225,7 +248,7 @@ packed_attention_backward.register_fake(
 def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
     qkv, cu_seqlens, ctx.max_seqlen, seed, ctx.site, ctx.p, _, rotary, ctx.window = inputs
     out, log_sum = output
-    whole = whole_tile(ctx.max_seqlen, qkv.shape[3], 8 * qkv.element_size()) is not None
+    whole = ctx.max_seqlen <= longest_whole(qkv.shape[3], 8 * qkv.element_size())
     ctx.save_for_backward(qkv, None if whole else out, log_sum, cu_seqlens, seed, rotary)
     ctx.set_materialize_grads(False)
 

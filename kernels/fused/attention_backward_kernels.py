@@ -88,6 +88,31 @@ def _backward_tile(
     store_turned_back(d_parts[1], strides[1], rotary_ptr, row, length, d_k, HEAD, WIDE, ROTARY)
 
 
+@triton.jit
+def _whole_sequence(
+    parts, rotary_ptr, d_parts, d_out_ptr, log_sum_ptr, strides, length, mask, rate, scale, factor,
+    ROWS: tl.constexpr,
+    SHORT: tl.constexpr,
+    HEAD: tl.constexpr,
+    WIDE: tl.constexpr,
+    DROPOUT: tl.constexpr,
+    PRECISION: tl.constexpr,
+    ROTARY: tl.constexpr,
+    WINDOW: tl.constexpr,
+):  # fmt: skip
+    """`_backward_tile` in a tile of SHORT where the sequence is no longer, of ROWS else; 0 is no SHORT."""
+    if SHORT > 0 and length <= SHORT:
+        _backward_tile(
+            parts, rotary_ptr, d_parts, d_out_ptr, log_sum_ptr, strides, length, mask, rate, scale, factor,
+            SHORT, HEAD, WIDE, DROPOUT, PRECISION, ROTARY, WINDOW,
+        )  # fmt: skip
+    else:
+        _backward_tile(
+            parts, rotary_ptr, d_parts, d_out_ptr, log_sum_ptr, strides, length, mask, rate, scale, factor,
+            ROWS, HEAD, WIDE, DROPOUT, PRECISION, ROTARY, WINDOW,
+        )  # fmt: skip
+
+
 @triton.jit(do_not_specialize=["tokens", "heads", "site", "dropped"])
 def backward_whole_kernel(
     qkv_ptr,  # (T, 3, heads, HEAD), strided
@@ -107,6 +132,7 @@ def backward_whole_kernel(
     keep_scale,
     scale,
     factor,
+    ABOVE: tl.constexpr,
     ROWS: tl.constexpr,
     SHORT: tl.constexpr,
     HEAD: tl.constexpr,
@@ -116,8 +142,9 @@ def backward_whole_kernel(
     ROTARY: tl.constexpr,
     WINDOW: tl.constexpr,
 ):
+    """Sequences of more than ABOVE and at most ROWS tokens."""
     _, head, start, length = place(starts_ptr, heads, 1)
-    if length > 0:
+    if (length > ABOVE) & (length <= ROWS):
         rate = dropped, keep_scale
         mask = mask_of(seed_ptr, site, start, head, heads, DROPOUT)
         q_ptr = qkv_ptr + start * token_stride + head * head_stride
@@ -130,16 +157,10 @@ def backward_whole_kernel(
         strides = token_stride, 3 * width, width
         if ROTARY:
             rotary_ptr += start * HEAD
-        if length <= SHORT:
-            _backward_tile(
-                parts, rotary_ptr, d_parts, d_out_ptr, log_sum_ptr, strides, length, mask, rate, scale, factor,
-                SHORT, HEAD, WIDE, DROPOUT, PRECISION, ROTARY, WINDOW,
-            )  # fmt: skip
-        else:
-            _backward_tile(
-                parts, rotary_ptr, d_parts, d_out_ptr, log_sum_ptr, strides, length, mask, rate, scale, factor,
-                ROWS, HEAD, WIDE, DROPOUT, PRECISION, ROTARY, WINDOW,
-            )  # fmt: skip
+        _whole_sequence(
+            parts, rotary_ptr, d_parts, d_out_ptr, log_sum_ptr, strides, length, mask, rate, scale, factor,
+            ROWS, SHORT, HEAD, WIDE, DROPOUT, PRECISION, ROTARY, WINDOW,
+        )  # fmt: skip
 
 
 @triton.jit(do_not_specialize=["rows", "tokens", "heads"])
@@ -297,6 +318,8 @@ def backward_kernel(
     factor,
     OWN: tl.constexpr,
     STEP: tl.constexpr,
+    WHOLE: tl.constexpr,
+    SHORT: tl.constexpr,
     HEAD: tl.constexpr,
     WIDE: tl.constexpr,
     LIMIT: tl.constexpr,
@@ -305,9 +328,13 @@ def backward_kernel(
     ROTARY: tl.constexpr,
     WINDOW: tl.constexpr,
 ):
-    """Programs of the second axis: 0 has a block of keys, 1 a block of queries."""
+    """Programs of the second axis: 0 has a block of keys, 1 a block of queries.
+
+    A sequence of at most WHOLE tokens, which are not more than OWN, has one program for all of it.
+    """
     block, head, start, length = place(starts_ptr, heads, blocks)
-    if block * OWN < length:
+    role = tl.program_id(1)
+    if (block * OWN < length) & ((role == 0) | (length > WHOLE)):
         rate = dropped, keep_scale
         mask = mask_of(seed_ptr, site, start, head, heads, DROPOUT)
         q_ptr = qkv_ptr + start * token_stride + head * head_stride
@@ -321,7 +348,12 @@ def backward_kernel(
         strides = token_stride, 3 * width, width
         if ROTARY:
             rotary_ptr += start * HEAD
-        if tl.program_id(1) == 0:
+        if WHOLE > 0 and length <= WHOLE:
+            _whole_sequence(
+                parts, rotary_ptr, d_parts, d_out_ptr, log_sum_ptr, strides, length, mask, rate, scale, factor,
+                WHOLE, SHORT, HEAD, WIDE, DROPOUT, PRECISION, ROTARY, WINDOW,
+            )  # fmt: skip
+        elif role == 0:
             _key_gradients(
                 parts, rotary_ptr, d_parts, d_out_ptr, log_sum_ptr, delta_ptr, strides, block, length, mask, rate,
                 scale, factor, OWN, STEP, HEAD, WIDE, LIMIT, DROPOUT, PRECISION, ROTARY, WINDOW,
