@@ -260,6 +260,21 @@ def batch_order(result: Json) -> str:
     return markdown(["batches", *languages], lines)
 
 
+def long_texts(result: Json) -> str:
+    """Entity F1 of what was learned from sentences, cut documents and windows; then memory by length of a window."""
+    columns = [name for name in result["scores"][0] if name not in ("learns", "seed")]
+    lines = []
+    for name in dict.fromkeys(row["learns"] for row in result["scores"]):
+        rows = [row for row in result["scores"] if row["learns"] == name]
+        lines.append([name, *(_over([row[column] for row in rows], int(column != "steps")) for column in columns)])
+    sizes = [
+        [f"{row['length']:,}", *(f"{row[key]:,.0f}" for key in ("estimate_mib", "peak_mib", "cpu_seconds"))]
+        for row in result["memory"]
+    ]
+    header = ["`max_length`", "MiB, `--dry-run`", "MiB, measured", "CPU s"]
+    return "\n\n".join([markdown(["learns from", *columns], lines), markdown(header, sizes)])
+
+
 def finetune_peer(result: Json) -> str:
     """Zero-shot scores of a plain transformers loop and of the engine: source, and mean over the targets."""
     header = ["recipe", "source: loop, engine", "targets: loop, engine", "engine minus loop, targets", "CPU s"]
@@ -366,6 +381,7 @@ TABLES: dict[str, tuple[tuple[str, ...], Callable[..., str]]] = {
     "compiled-budgets": (("compiled-budgets-3.7.1", "compiled-budgets-3.6.0"), compiled_budgets),
     "gpu-estimates": (("gpu-estimates",), gpu_estimates),
     "joint-student": (("joint-student",), joint_student),
+    "long-texts": (("long-texts",), long_texts),
     "corpus": (("corpus",), corpus_speed),
     "export-speed": (("export-speed",), export_speed),
     "rank-sources": (("rank-sources",), rank_sources),
