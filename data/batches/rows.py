@@ -37,9 +37,10 @@ class ItemView:
 
     def places(self, examples: np.ndarray, items: np.ndarray, counts: np.ndarray) -> np.ndarray:
         """`positions` of several examples end to end, int64 [K]; `items` are their numbers, `counts` how many each."""
-        if self.mode == "first":
-            return self.store.item_positions[items].astype(np.int64)
-        return _spans(np.ones_like(counts), counts)
+        if self.mode == "all":
+            return _spans(np.ones_like(counts), counts)
+        places: np.ndarray = self.store.item_positions[items].astype(np.int64)
+        return places
 
 
 class Rows:

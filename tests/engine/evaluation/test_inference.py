@@ -8,7 +8,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -26,6 +27,7 @@ from xlt_engine.engine.evaluation.inference import (
     predict_votes,
     predicted_classes,
 )
+from xlt_engine.engine.stages.context import Context
 from xlt_engine.engine.storage.run_warning import RunWarning
 from xlt_engine.engine.training.out_of_memory import PassRetry
 from xlt_engine.kernels import dispatch, votes
@@ -126,6 +128,21 @@ def test_a_single_sequence_cannot_be_halved() -> None:
     model.register_forward_pre_hook(lambda *_: (_ for _ in ()).throw(RuntimeError("another")), prepend=True)
     with pytest.raises(RuntimeError, match="another"):
         predict_logits(model, ItemView(stored([5, 9, 7])))
+
+
+@pytest.mark.parametrize("asked", [0, 80])
+def test_the_stages_of_a_run_say_what_did_not_fit_once(asked: int) -> None:
+    config, nothing = SimpleNamespace(inference_tokens=asked, precision="fp32"), cast(Any, None)
+    context = Context(cast(Any, config), nothing, nothing, nothing, torch.device("cpu"))
+    model, view = tagger(), ItemView(stored([10] * 8))
+    full(model, 40)
+    if asked:
+        with pytest.raises(OutOfMemoryError, match="set inference_tokens = 40"):
+            predict_votes(model, view, **context.passes)
+        return
+    for _ in range(2):
+        predict_votes(model, view, **context.passes)
+    assert [warning.name for warning in context.warnings] == ["inference-halved"]
 
 
 class Event:
