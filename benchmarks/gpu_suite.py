@@ -202,6 +202,7 @@ def _step_lines(suite: Suite, file: str | Path = "gpu-step.json") -> Iterator[st
     result = suite.read(file)
     yield from result.get("headlines", [])
     for task, entry in result.get("tasks", {}).items():
+        yield from (f"{task}, {kind}: {whole['headline']}" for kind, whole in entry.get("pass", {}).items())
         failed = entry.get("failed", {}) | ({"all": entry["reason"]} if "reason" in entry else {})
         yield from (f"{task}, {name}: {why}" for name, why in failed.items())
 

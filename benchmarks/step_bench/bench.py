@@ -24,14 +24,14 @@ from xlt_engine.engine.storage.files import atomic_write_json
 from xlt_engine.engine.training.determinism import deterministic as equal_bits
 from xlt_engine.engine.training.device import choose_device
 
-from .flops import step_flops
+from .flops import encoder_flops, head_flops, step_flops
 from .options import Options, head, timed
 from .peer import Peer
 from .peers import PEERS, ModernBert
 from .sides import OURS, Ours, Side, worst_difference
 from .table import headline
 from .trace import STEPS, WARM_UP, launches, trace
-from .work import KINDS, ORDERS, SHAPES, TASKS, WINDOW, Drawn, Row, Step, Texts, draw_texts, make_work
+from .work import KINDS, ORDERS, SHAPES, TASKS, WINDOW, Drawn, Row, Step, Texts, draw_texts, make_store, make_work
 
 Result = dict[str, Any]
 Say = Callable[[str], None]
@@ -328,7 +328,10 @@ class _Bench:
         return {"held": held / MIB, "step": step / MIB, "peak": (held + step) / MIB}
 
     def _alone(self, task: str, entry: Result, ours: Ours) -> None:
-        """What concerns this package only: how long a run waits for its batches, and where the time of a step goes."""
+        """What concerns this package only: how long a run waits for its batches, and where the time of a step goes.
+
+        Of the teacher a pass over all of a store as a run makes it, batches and results included.
+        """
         options = self.options
         warm, total = IDLE[options.device.type]
         for kind, texts in self.texts.items():
@@ -339,6 +342,8 @@ class _Bench:
 
             if TASKS[task].trains:
                 entry.setdefault("idle", {})[kind] = ours.idle(source(total), warm)
+            else:
+                entry.setdefault("pass", {})[kind] = self._pass(ours, texts)
             if options.trace is not None:
                 steps = source(STEPS + WARM_UP) if TASKS[task].trains else None
                 if steps is None:
@@ -347,6 +352,21 @@ class _Bench:
                 entry.setdefault("trace", {})[kind] = trace(ours, steps, file)
                 ours.close()
             self._write()
+
+    def _pass(self, ours: Ours, texts: Texts) -> Result:
+        """The second pass: the first one compiles. All sentences on a GPU, on a CPU as many as a repeat has."""
+        few, batches = TEACHER[self.options.device.type]
+        chosen = texts[TASKS["teacher"].languages[0]]
+        store = make_store(chosen if self.options.cuda else chosen[: few * batches * self.options.batch_size])
+        ours.label(store)
+        seconds = timed(partial(ours.label, store), self.options.device)[self.options.clock]
+        items, tokens = len(store.item_positions), int(store.lengths.sum())
+        flops = encoder_flops(ours.config, store.lengths.tolist(), items, trains=False)
+        flops += head_flops("teacher", ours.config, items)
+        mfu, rate = flops / seconds / self.result["ceilings"]["matmul_tflops"] / 1e12, tokens / seconds
+        found = {"tokens": tokens, "seconds": seconds, "tokens_per_second": rate, "mfu": mfu}
+        text = f"votes on {len(store)} sentences of a store, {rate:,.0f} tok/s, MFU {100 * mfu:.0f} %"
+        return found | {"headline": text}
 
 
 class _Differs(RuntimeError):

@@ -11,7 +11,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from xlt_engine.data import PackedBatch, inference_tokens
+from xlt_engine.data import ItemView, PackedBatch, TokenStore, inference_tokens
+from xlt_engine.engine.evaluation.inference import predict_votes
 from xlt_engine.engine.training.batch_source import BatchSource
 from xlt_engine.engine.training.config import OptimizerConfig, PerformanceConfig
 from xlt_engine.engine.training.loop import Loop, StepResult
@@ -105,6 +106,11 @@ class Ours:
         with torch.inference_mode():
             for batch in self._passes[index]:
                 self.model(batch)
+
+    def label(self, store: TokenStore) -> None:
+        """The teacher's pass over a store, as a run makes it for soft labels and votes."""
+        assert isinstance(self.model, TaskModel)
+        predict_votes(self.model, ItemView(store), precision=self.precision)
 
     def close(self) -> None:
         """Gives the model its fp32 weights back; `load` may follow."""

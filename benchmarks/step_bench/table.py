@@ -26,18 +26,20 @@ def render(result: Entry) -> str:
         lines += [f"  {name}: not measured: {why}" for name, why in entry["failed"].items()]
         lines += [f"  not measured: {entry['reason']}"] if "reason" in entry else []
         lines += [f"  {kind}: {_idle(idle)}" for kind, idle in entry.get("idle", {}).items()]
+        lines += [f"  {kind}: {whole['headline']}" for kind, whole in entry.get("pass", {}).items()]
         lines += [line for kind, found in entry.get("trace", {}).items() for line in _trace(kind, found)]
         blocks.append("\n".join(lines))
     return "\n\n".join(blocks)
 
 
 def headline(task: str, key: str, rows: Entry) -> str:
-    """A set of lengths in one line: tokens a second of each side, and its time as a multiple of ours."""
+    """A set of lengths in one line: tokens a second and MFU of each side, and its time as a multiple of ours."""
     shown = []
     for name, row in rows.items():
         memory = "" if row["memory_mib"] is None else f", {row['memory_mib']['peak']:.0f} MiB"
         ratio = "" if name == OURS else f" ({row['times_ours']['p50']:.2f}x our time)"
-        shown.append(f"{name} {row['tokens_per_second']:,.0f} tok/s{memory}{ratio}")
+        rate = f"{row['tokens_per_second']:,.0f} tok/s, MFU {100 * row['mfu']:.0f} %"
+        shown.append(f"{name} {rate}{memory}{ratio}")
     return f"{task}, {key}: " + "; ".join(shown)
 
 

@@ -199,7 +199,7 @@ def packed(task: str, rows: Sequence[Row]) -> PackedBatch:
     return pack(ids, items=items, labels=labels, soft_targets=soft, weights=weights)
 
 
-def _store(texts: Sequence[Text]) -> TokenStore:
+def make_store(texts: Sequence[Text]) -> TokenStore:
     """The texts as a store that lies in memory."""
     counts = np.array([len(text.positions) for text in texts])
     arrays: dict[str, Any] = {
@@ -221,7 +221,7 @@ class Drawn:
 
     def __init__(self, task: str, texts: Texts, *, vocabulary: int, batch_size: int, steps: int) -> None:
         window = max(WINDOW, steps) * batch_size
-        stores = [_store(texts[language][:window]) for language in TASKS[task].languages]
+        stores = [make_store(texts[language][:window]) for language in TASKS[task].languages]
         share = max(1.0, steps * batch_size / sum(len(store) for store in stores) + 1)
         self._steps = steps
         self._source: MlmBatches | TaskBatches

@@ -99,31 +99,56 @@ def pack(
     lengths = np.array([len(s) for s in sequences], dtype=np.int64)
     if not len(lengths) or lengths.min() == 0:
         raise ValueError("pack needs at least one sequence, and none may be empty")
+    return pack_joined(
+        lengths,
+        _join(sequences, np.int64),
+        np.zeros(len(lengths), dtype=np.int64) if items is None else _join(items, np.int64),
+        np.array([1] * len(lengths) if items is None else [len(i) for i in items], dtype=np.int64),
+        segments=None if segments is None else _join(segments, np.int64),
+        labels=None if labels is None else _join(labels, np.int64),
+        soft_targets=None if soft_targets is None else _join(soft_targets, np.float32),
+        weights=None if weights is None else _join(weights, np.float32),
+        example_ids=np.arange(len(lengths)) if example_ids is None else np.asarray(example_ids, dtype=np.int64),
+        positions=None if positions is None else _positions(positions, lengths),
+    )
+
+
+def pack_joined(
+    lengths: np.ndarray,
+    token_ids: np.ndarray,
+    items: np.ndarray,
+    counts: np.ndarray,
+    *,
+    example_ids: np.ndarray,
+    segments: np.ndarray | None = None,
+    labels: np.ndarray | None = None,
+    soft_targets: np.ndarray | None = None,
+    weights: np.ndarray | None = None,
+    positions: np.ndarray | None = None,
+) -> PackedBatch:
+    """The batch of sequences that lie end to end already, in the dtypes of a batch.
+
+    Args:
+        lengths: int64 [S], tokens of each sequence.
+        token_ids: [T].
+        items: [K], positions that the head reads, each in its own sequence.
+        counts: int64 [S], how many of them each sequence has.
+    """
     starts = np.concatenate([[0], np.cumsum(lengths)])
-    counted = np.arange(starts[-1]) - np.repeat(starts[:-1], lengths)
-    if items is None:
-        counts = np.ones(len(lengths), dtype=np.int64)
-        item_index = starts[:-1]
-    else:
-        counts = np.array([len(i) for i in items], dtype=np.int64)
-        item_index = _join(items, np.int64) + np.repeat(starts[:-1], counts)
-    label_array = None if labels is None else _join(labels, np.int64)
-    num_targets = len(item_index) if label_array is None else int((label_array != IGNORE).sum())
+    counted = np.arange(starts[-1]) - np.repeat(starts[:-1], lengths) if positions is None else positions
     return PackedBatch(
-        token_ids=torch.from_numpy(_join(sequences, np.int64)),
-        positions=torch.from_numpy(counted if positions is None else _positions(positions, lengths)),
-        segments=torch.from_numpy(np.zeros_like(counted) if segments is None else _join(segments, np.int64)),
+        token_ids=torch.from_numpy(token_ids),
+        positions=torch.from_numpy(counted),
+        segments=torch.from_numpy(np.zeros_like(counted) if segments is None else segments),
         cu_seqlens=torch.from_numpy(starts.astype(np.int32)),
         max_seqlen=int(lengths.max()),
-        item_index=torch.from_numpy(item_index),
-        labels=None if label_array is None else torch.from_numpy(label_array),
-        soft_targets=None if soft_targets is None else torch.from_numpy(_join(soft_targets, np.float32)),
-        weights=None if weights is None else torch.from_numpy(_join(weights, np.float32)),
-        example_ids=torch.from_numpy(
-            np.arange(len(lengths)) if example_ids is None else np.asarray(example_ids, dtype=np.int64)
-        ),
+        item_index=torch.from_numpy(items + np.repeat(starts[:-1], counts)),
+        labels=None if labels is None else torch.from_numpy(labels),
+        soft_targets=None if soft_targets is None else torch.from_numpy(soft_targets),
+        weights=None if weights is None else torch.from_numpy(weights),
+        example_ids=torch.from_numpy(example_ids),
         item_example=torch.from_numpy(np.repeat(np.arange(len(lengths)), counts)),
-        num_targets=num_targets,
+        num_targets=len(items) if labels is None else int((labels != IGNORE).sum()),
     )
 
 

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
 
 from ..store.store import IGNORE, TokenStore
-from .batch import PackedBatch, pack
+from .batch import PackedBatch, pack, pack_joined
 from .windows import Row, deciding_windows, window_row
 
 
@@ -34,6 +34,13 @@ class ItemView:
         if self.mode == "first":
             return self.store.items(example)[0]
         return np.arange(1, self.store.lengths[example] - 1)
+
+    def places(self, examples: np.ndarray, items: np.ndarray, counts: np.ndarray) -> np.ndarray:
+        """`positions` of several examples end to end, int64 [K]; `items` are their numbers, `counts` how many each."""
+        if self.mode == "all":
+            return _spans(np.ones_like(counts), counts)
+        places: np.ndarray = self.store.item_positions[items].astype(np.int64)
+        return places
 
 
 class Rows:
@@ -79,6 +86,36 @@ class Rows:
         segments = None if store.second is None else store.segments(i)
         return Row(store.ids(i), view.positions(i), np.arange(self._offsets[i], self._offsets[i + 1]), segments, i)
 
+    def batch(self, numbers: np.ndarray) -> tuple[PackedBatch, np.ndarray]:
+        """Some of the sequences packed in this order, and the number of each of their items.
+
+        Short ones are copied from the store all at once: one by one they would take as long as a GPU's forward pass.
+        """
+        if numbers.max() >= len(self._short):
+            return _packed([self[int(number)] for number in numbers])
+        store, examples = self._view.store, self._short[numbers]
+        lengths, counts = self.lengths[numbers], self.counts[numbers]
+        items = _spans(self._offsets[examples], counts)
+        segments = None
+        if store.second is not None:
+            second = _spans(np.zeros_like(lengths), lengths) >= np.repeat(store.second[examples], lengths)
+            segments = second.astype(np.int64)
+        batch = pack_joined(
+            lengths,
+            store.token_ids[_spans(store.offsets[examples], lengths)].astype(np.int64),
+            self._view.places(examples, items, counts),
+            counts,
+            segments=segments,
+            example_ids=examples.astype(np.int64),
+        )
+        return batch, items
+
+
+def _spans(starts: np.ndarray, counts: np.ndarray) -> np.ndarray:
+    """`counts[i]` numbers from `starts[i]` on, for each i after the other, int64."""
+    ends = np.cumsum(counts)
+    return np.repeat(starts - (ends - counts), counts) + np.arange(ends[-1])
+
 
 INFERENCE_TOKENS = 4096
 GPU_INFERENCE_TOKENS = 32768
@@ -107,7 +144,7 @@ def inference_batches(
         A batch, and int64 [K]: where the result of each of its items belongs on the flat item axis of the store.
     """
     rows = Rows(view, np.arange(len(view.store)) if examples is None else examples)
-    return row_batches(rows.lengths, rows.__getitem__, token_budget, part=part, parts=parts)
+    return map(rows.batch, _cut(rows.lengths, token_budget, part, parts))
 
 
 def row_batches(
@@ -119,19 +156,24 @@ def row_batches(
         lengths: int [n], tokens in each row.
         row: makes the row of a number below n when its batch is due.
     """
+    for members in _cut(lengths, token_budget, part, parts):
+        yield _packed([row(int(number)) for number in members])
+
+
+def _cut(lengths: np.ndarray, token_budget: int, part: int, parts: int) -> Iterator[np.ndarray]:
+    """The numbers of the rows of each batch."""
     order = np.argsort(lengths, kind="stable")
     group = (np.cumsum(lengths[order]) - 1) // token_budget
-    for members in np.split(order, np.flatnonzero(np.diff(group)) + 1)[part::parts]:
-        if not len(members):
-            continue
-        rows = [row(int(number)) for number in members]
-        paired = any(r.segments is not None for r in rows)
-        batch = pack(
-            [r.ids for r in rows],
-            [np.zeros(len(r.ids), dtype=np.int64) if r.segments is None else r.segments for r in rows]
-            if paired
-            else None,
-            items=[r.positions for r in rows],
-            example_ids=[r.example for r in rows],
-        )
-        yield batch, np.concatenate([np.asarray(r.items, dtype=np.int64) for r in rows])
+    cut = np.split(order, np.flatnonzero(np.diff(group)) + 1)
+    return (members for members in cut[part::parts] if len(members))
+
+
+def _packed(rows: Sequence[Row]) -> tuple[PackedBatch, np.ndarray]:
+    paired = any(r.segments is not None for r in rows)
+    batch = pack(
+        [r.ids for r in rows],
+        [np.zeros(len(r.ids), dtype=np.int64) if r.segments is None else r.segments for r in rows] if paired else None,
+        items=[r.positions for r in rows],
+        example_ids=[r.example for r in rows],
+    )
+    return batch, np.concatenate([np.asarray(r.items, dtype=np.int64) for r in rows])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
@@ -17,15 +17,19 @@ from ...data.batches.buckets import pad_to_few_sizes
 from ...kernels import Votes, votes
 from ...model import TaskModel
 from ...tasks import has_spans, per_word
+from ..training.device import Arriving
 from ..training.distributed import ProcessGroup
-from ..training.out_of_memory import naming_the_batch
+from ..training.out_of_memory import PassRetry
 from ..training.precision import computing_in
+from ..training.prefetch import sent
 from .metrics import ClassTable, EntityCounter, class_table, label_scores, split_tag
 from .per_example import predicted_tags
 
 Poll = Callable[[], None]
 Reduction = Callable[[Tensor], Tensor]
 """From the logits [M, K, C] of a batch's items, on the model's device, to what is kept of each, [K, D]."""
+AHEAD = 2
+"""Batches that a GPU has been given and whose results have not been read: one may take longer to make than to run."""
 
 
 def predict_batches(
@@ -37,8 +41,12 @@ def predict_batches(
     precision: str = "fp32",
     poll: Poll = lambda: None,
     processes: ProcessGroup | None = None,
+    retry: PassRetry | None = None,
 ) -> Tensor:
     """What `reduction` keeps of each item, fp32 of `shape` [K, D] on the CPU; zeros for items that no batch has.
+
+    On a GPU the host makes and launches the next batches while one is computed: it waits for results alone that lie
+    `AHEAD` batches back, and for no other value of the device.
 
     Args:
         batches: of this process, each with the numbers of its items.
@@ -46,28 +54,39 @@ def predict_batches(
         precision: what the model computes in, as in training.
         poll: called between batches, so that a long pass can be interrupted; among several processes once, at the end.
         processes: the processes that share the batches; all get all items, those that one process computes, to the bit.
+        retry: what to do with a batch that does not fit into memory; halves it where absent.
 
     Raises:
         OutOfMemoryError: a batch does not fit.
         DivergedError: a logit is not finite.
     """
-    processes = processes or ProcessGroup()
+    processes, retry = processes or ProcessGroup(), retry or PassRetry()
     device = next(model.parameters()).device
-    kept = torch.zeros(shape)
+    kept, arriving = torch.zeros(shape), deque[tuple[np.ndarray, Arriving]]()
     finite = torch.ones((), dtype=torch.bool, device=device)
-    with computing_in(model, precision), torch.inference_mode():
+
+    def run(batch: PackedBatch) -> Tensor:
         few_sizes = device.type == "cpu" and next(model.parameters()).dtype != torch.float32
+        padded = pad_to_few_sizes(batch) if few_sizes else batch
+        logits = model(sent(padded, device))[:, : len(batch.item_index)].float()
+        finite.logical_and_(logits.isfinite().all())
+        return reduction(logits).float()
+
+    def settle(ahead: int) -> None:
+        while len(arriving) > ahead:
+            rows, values = arriving.popleft()
+            kept[torch.from_numpy(rows)] = values.wait(processes.wait)
+
+    with computing_in(model, precision), torch.inference_mode():
         for batch, rows in batches:
             if processes.size == 1:
                 poll()
-            if not len(rows):
-                continue
-            with naming_the_batch(batch):
-                padded = pad_to_few_sizes(batch) if few_sizes else batch
-                logits = model(padded.to(device))[:, : len(rows)].float()
-                finite &= logits.isfinite().all()
-                kept[torch.from_numpy(rows)] = reduction(logits).float().cpu()
-    damaged = not bool(finite)
+            for values in retry(run, batch) if len(rows) else ():
+                arriving.append((rows[: len(values)], Arriving(values)))
+                rows = rows[len(values) :]
+                settle(0 if device.type == "cpu" else AHEAD)
+        settle(0)
+    damaged = not bool(Arriving(finite).wait(processes.wait))
     if processes.size > 1:
         processes.all_reduce_sum([kept])  # each row comes from one process, and adding zeros changes no number
         damaged = bool(processes.all_reduce_max(int(damaged))[0])
@@ -96,6 +115,7 @@ def predict_items(
         passes: as `predict_batches` takes them; it also has the errors.
     """
     processes = processes or ProcessGroup()
+    passes.setdefault("retry", PassRetry(auto=not tokens))
     budget = tokens or inference_tokens(next(model.parameters()).device.type)
     batches = inference_batches(view, examples, token_budget=budget, part=processes.rank, parts=processes.size)
     shape = int(view.offsets[-1]), len(model.labels) if width is None else width

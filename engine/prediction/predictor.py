@@ -18,6 +18,7 @@ from ..evaluation.metrics import mark_entities, spans
 from ..pseudolabels.filters import decide
 from ..storage.run_warning import RunWarning
 from ..training.device import Precision
+from ..training.out_of_memory import PassRetry
 from .decoding import TagDecoder
 from .model_folder import Device, ModelLike, open_model
 from .stage_record import stored_alpha
@@ -93,7 +94,8 @@ class Predictor:
         names: of columns and fields of the files that the model was trained on, where they are not the usual ones.
         counts: of `texts`, `words`, `windowed` (sentences read in several windows), `cut` (texts that the maximum
             length cut), `no_token` (words that give no token), `abstained`.
-        warnings: what does not suit the model, from a look at the texts of the first call; see `check_split`.
+        warnings: what does not suit the model, from a look at the texts of the first call (`check_split`); and that
+            memory did not suffice.
     """
 
     def __init__(
@@ -124,6 +126,7 @@ class Predictor:
         self._silent = OUTSIDE if has_spans(self.task) else None
         self.counts: Counter[str] = Counter()
         self.warnings: list[RunWarning] = []
+        self._retry = PassRetry(report=self.warnings.append)
         self._looked = False
 
     @property
@@ -263,7 +266,7 @@ class Predictor:
             for batch, items in row_batches(lengths, rows.__getitem__, inference_tokens(device.type))
         )
         columns = 4 + len(self.model.labels)
-        packed = predict_batches(self.model, batches, (total, columns), self._reduction)
+        packed = predict_batches(self.model, batches, (total, columns), self._reduction, retry=self._retry)
         counted, chosen = unpacked_votes(packed[:, :-1]), packed[:, -1].long().numpy()
         mean, agree = counted.mean_probability.numpy(), counted.agree.numpy()
         if self.abstain:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ from ..storage.run_warning import RunWarning
 from ..storage.stage_files import damage, refuse_changed
 from ..training.distributed import ProcessGroup
 from ..training.loop import Trace
+from ..training.out_of_memory import PassRetry
 from ..training.progress import Progress
 from .datasets import Datasets
 from .translated import translated_test
@@ -114,7 +116,13 @@ class Context:
             "poll": self.poll,
             "processes": self.processes,
             "tokens": config.inference_tokens,
+            "retry": self._retry,
         }
+
+    @cached_property
+    def _retry(self) -> PassRetry:
+        """Of all passes of the run, so that what did not fit once is not tried again."""
+        return PassRetry(auto=not self.config.inference_tokens, report=self.warn)
 
     def special_tokens(self, vocab_size: int) -> np.ndarray:
         """bool [vocab_size], the tokens that are never masked and never drawn, rows without a piece among them."""

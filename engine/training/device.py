@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Literal
 
 import torch
+from torch import Tensor
 
 from ... import ConfigError
 from ...kernels.dispatch import kernels_path
@@ -45,3 +47,24 @@ def describe_kernels(device: torch.device) -> str:
     except (ValueError, RuntimeError) as error:
         raise ConfigError(f"{error}; unset XLT_KERNELS to let the device decide") from error
     return f"{path}: {reason}"
+
+
+class Arriving:
+    """A tensor on its way to the host, which goes on meanwhile; what is on the CPU has arrived.
+
+    On a GPU it is copied to pinned memory, after what was launched before and without waiting for it.
+    """
+
+    def __init__(self, tensor: Tensor) -> None:
+        self._event: torch.cuda.Event | None = None
+        self._tensor = tensor
+        if tensor.device.type != "cpu":
+            self._tensor = tensor.to("cpu", non_blocking=True)
+            self._event = torch.cuda.Event()  # type: ignore[no-untyped-call]
+            self._event.record()
+
+    def wait(self, until: Callable[[torch.cuda.Event], None]) -> Tensor:
+        """The tensor on the CPU; `until` waits for an event, as `ProcessGroup.wait` does."""
+        if self._event is not None:
+            until(self._event)
+        return self._tensor

@@ -20,6 +20,7 @@ from ..storage.run_warning import RunWarning
 from .batch_source import BatchSource, MicroBatches, Objective
 from .config import OptimizerConfig, PerformanceConfig
 from .cuda_graphs import CudaRunner, GraphedSteps, Runner, graphs_off, why_no_graphs
+from .device import Arriving
 from .distributed import GradientSum, ProcessGroup
 from .optimizer import SKIPS_IN_A_ROW, OptimizerStep
 from .out_of_memory import MemoryRetry, repeatable
@@ -73,8 +74,7 @@ class LaunchedStep:
     batches: StepBatches
     lr: float
     started: float
-    numbers: Tensor = field(init=False)
-    arrived: torch.cuda.Event | None = None
+    numbers: Arriving = field(init=False)
 
     def result(self, loss: float, grad_norm: float, skipped: bool) -> StepResult:
         """The step, which ends now, with the numbers that have arrived."""
@@ -188,11 +188,7 @@ class Loop:
 
     def _count(self, step: LaunchedStep, numbers: Tensor) -> None:
         """Keeps a step that runs, whose numbers may be on their way from the device."""
-        step.numbers = numbers
-        if self.device.type == "cuda":
-            step.numbers = numbers.to("cpu", non_blocking=True)
-            step.arrived = torch.cuda.Event()  # type: ignore[no-untyped-call]
-            step.arrived.record()
+        step.numbers = Arriving(numbers)
         if self.ahead:
             self.weights.clear()
         self._launched.append(step)
@@ -206,9 +202,7 @@ class Loop:
         """
         while len(self._launched) > ahead:
             launched = self._launched.popleft()
-            if launched.arrived is not None:
-                self.processes.wait(launched.arrived)
-            loss, norm, skipped, in_a_row = launched.numbers.tolist()
+            loss, norm, skipped, in_a_row = launched.numbers.wait(self.processes.wait).tolist()
             if skipped and (self.optimizer_step.scaler is None or in_a_row >= SKIPS_IN_A_ROW):
                 self._diverged(launched.batches.step, loss, norm)
             if skipped:

@@ -19,6 +19,7 @@ from torch import Tensor
 
 from ... import OutOfMemoryError
 from ...data import PackedBatch
+from ...data.batches.batch import cut
 from ..storage.run_warning import RunWarning
 from .batch_source import TrainStep
 from .prefetch import Prefetcher, StepBatches
@@ -149,9 +150,7 @@ class MemoryRetry:
                     self._shrink(batches.step, StepSize.of(batches.batches, self.limit), error)
             # Only here, after the error with its frames is gone, nothing holds the activations any more.
             self._clear()
-            gc.collect()
-            if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
-                torch.cuda.empty_cache()
+            _give_back()
 
     def _shrink(self, step: int, size: StepSize, error: StepDoesNotFit) -> None:
         after = size.at_once // 2
@@ -190,19 +189,68 @@ class MemoryRetry:
         self.halvings = [Halving(**entry) for entry in stored["halvings"]]
 
 
-@contextmanager
-def naming_the_batch(batch: PackedBatch) -> Iterator[None]:
-    """Turns a failed allocation of a pass without gradients into an error that says how large its batch was."""
-    try:
-        yield
-    except (MemoryError, RuntimeError) as error:
-        if not is_out_of_memory(error):
-            raise
-        size = StepSize.of([batch])
-        raise OutOfMemoryError(
-            f"a pass without gradients does not fit into memory: {size.sequences} sequences, {size.tokens} tokens, the "
-            f"longest has {size.longest}; set inference_tokens = {max(1, size.tokens // 2)} in the recipe"
-        ) from error
+class PassRetry:
+    """Runs batches without a backward pass, and those that do not fit into memory again in halves, if it may.
+
+    Args:
+        auto: whether to go on with smaller batches.
+        report: hears of each halving.
+
+    Attributes:
+        limit: tokens above which a batch of several sequences is cut; 0: none is.
+    """
+
+    def __init__(self, auto: bool = True, report: Callable[[RunWarning], None] = lambda warning: None) -> None:
+        self._auto, self._report = auto, report
+        self.limit = 0
+
+    def __call__(self, run: Callable[[PackedBatch], Tensor], batch: PackedBatch) -> Iterator[Tensor]:
+        """What `run` returns for the batch, or for its parts in their order.
+
+        Raises:
+            OutOfMemoryError: it does not fit.
+        """
+        waiting = [batch]
+        while waiting:
+            part = waiting.pop()
+            count = len(part.example_ids)
+            if 0 < self.limit < part.num_tokens and count > 1:
+                waiting += reversed(cut(part, -(-count // 2)))
+                continue
+            try:
+                with repeatable():
+                    result = run(part)
+            except StepDoesNotFit as error:
+                self._shrink(StepSize.of([part]), error)
+                waiting.append(part)
+            else:
+                yield result
+                continue
+            _give_back()
+
+    def _shrink(self, size: StepSize, error: StepDoesNotFit) -> None:
+        after, text = size.tokens // 2, f"{size.tokens} tokens, the longest has {size.longest}"
+        if not self._auto or size.sequences == 1:
+            remedy = "lower max_length" if size.sequences == 1 else f"set inference_tokens = {after} in the recipe"
+            raise OutOfMemoryError(
+                f"a pass without gradients does not fit into memory: {size.sequences} sequences, {text}; {remedy}"
+            ) from error.__cause__
+        self.limit = after
+        self._report(
+            RunWarning(
+                "inference-halved",
+                f"a pass without gradients over {size.sequences} sequences ({text}) does not fit into memory; from "
+                f"here on it goes in parts of about {after} tokens: the same up to rounding",
+                {"tokens": after, **{name: getattr(size, name) for name in ("sequences", "longest")}},
+            )
+        )
+
+
+def _give_back() -> None:
+    """Frees what a failed attempt held; its error, and the frames in it, must be gone."""
+    gc.collect()
+    if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
+        torch.cuda.empty_cache()
 
 
 def outside_of_steps(error: Exception, stage: str) -> OutOfMemoryError | None:

@@ -112,7 +112,7 @@ class Prefetcher:
         """The same step in micro-batches of at most so many sequences, without padding."""
         parts = [part for batch in whole.batches for part in cut(batch, sequences)]
         mine = self._mine(whole.step, parts, ())
-        return StepBatches(whole.step, parts, [(seed, batch.to(self._device)) for seed, batch in mine])
+        return StepBatches(whole.step, parts, [(seed, sent(batch, self._device)) for seed, batch in mine])
 
     def quiet(self) -> AbstractContextManager[object]:
         """While it is held the thread makes nothing and touches no device."""
@@ -145,9 +145,9 @@ class Prefetcher:
             batches = self._source[step]
             mine = self._mine(step, batches, self.buckets)
             if self._stream is None:
-                return _Made(StepBatches(step, batches, [(seed, batch.to(self._device)) for seed, batch in mine]))
+                return _Made(StepBatches(step, batches, [(seed, sent(batch, self._device)) for seed, batch in mine]))
             with torch.cuda.stream(self._stream):
-                moved = [(seed, _pinned(batch).to(self._device)) for seed, batch in mine]
+                moved = [(seed, sent(batch, self._device)) for seed, batch in mine]
                 copied = torch.cuda.Event()  # type: ignore[no-untyped-call]
                 copied.record()
             return _Made(StepBatches(step, batches, moved), copied)
@@ -216,6 +216,9 @@ def _tensors(batch: PackedBatch) -> dict[str, Tensor]:
     return {name: value for name, value in values.items() if isinstance(value, Tensor)}
 
 
-def _pinned(batch: PackedBatch) -> PackedBatch:
+def sent(batch: PackedBatch, device: torch.device) -> PackedBatch:
+    """The batch on a device; to a GPU it is copied from pinned memory, for which the host does not wait."""
+    if device.type == "cpu":
+        return batch.to(device)
     moved: dict[str, Any] = {name: tensor.pin_memory() for name, tensor in _tensors(batch).items()}
-    return replace(batch, **moved)
+    return replace(batch, **moved).to(device)

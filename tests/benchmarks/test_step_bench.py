@@ -98,7 +98,20 @@ def test_every_task_is_measured_and_agrees(whole: dict[str, Any]) -> None:
         for rows in entry["rows"].values():
             assert list(rows) == [OURS, Eager.name, Tuned.name, ModernBert.name]
         assert list(entry["failed"]) == [Unpadded.name], "transformers needs flash-attn for it"
-        assert ("idle" in entry) == (task != "teacher")
+        assert ("idle" in entry) == ("pass" not in entry) == (task != "teacher")
+
+
+def test_the_teachers_whole_pass_has_its_rate(whole: dict[str, Any]) -> None:
+    """Of 16 sentences, by the ceiling of the same file; operations as those of a step over the same sentences."""
+    found = whole["tasks"]["teacher"]["pass"]["conll"]
+    texts = draw_texts("conll", 200, vocabulary=500, scale="tiny")["de"][:16]
+    assert found["tokens"] == sum(len(text.ids) for text in texts)
+    assert found["tokens_per_second"] == pytest.approx(found["tokens"] / found["seconds"])
+    rows = [Row(text.ids, text.positions, text.labels) for text in texts]
+    flops = step_flops("teacher", TINY, rows)
+    assert found["mfu"] == pytest.approx(flops / found["seconds"] / whole["ceilings"]["matmul_tflops"] / 1e12)
+    assert f"conll: {found['headline']}" in render(whole)
+    assert f"MFU {100 * found['mfu']:.0f} %" in found["headline"]
 
 
 def test_numbers_fit_together(whole: dict[str, Any]) -> None:

@@ -107,7 +107,9 @@ class RunConfig:
         False, "refuse on a GPU what is not the same to the bit in every run; on a CPU nothing is"
     )
     inference_tokens: int = _option(
-        0, "tokens in one forward pass of a teacher or a test; 0 means 4096, on a GPU 32768", min=0
+        0,
+        "tokens in one forward pass of a teacher or a test; 0 means 4096, on a GPU 32768, halved where memory runs out",
+        min=0,
     )
     peer_timeout: float = _option(
         300.0, "several processes: seconds after which a silent one counts as lost; no influence on the result", above=0

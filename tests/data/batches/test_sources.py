@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -20,11 +21,13 @@ from xlt_engine.data import (
     MlmBatches,
     PackedBatch,
     Part,
+    Rows,
     TaskBatches,
     Tokenizer,
     TokenStore,
     build_store,
     inference_batches,
+    row_batches,
     train_wordpiece,
     unigram_entropy,
 )
@@ -285,6 +288,26 @@ def test_inference_sees_every_item_once(stores: dict[str, TokenStore], mode: str
     assert sorted(rows) == list(range(int(view.offsets[-1])))
     expected = np.concatenate([store.ids(i)[view.positions(i)] for i in range(len(store))])
     assert np.array(tokens)[np.argsort(rows)].tolist() == expected.tolist()
+
+
+@pytest.mark.parametrize(("name", "mode"), [("ner", "first"), ("ner", "all"), ("pairs", "first"), ("pairs", "all")])
+def test_a_batch_copied_at_once_is_that_of_its_rows(stores: dict[str, TokenStore], name: str, mode: str) -> None:
+    """Every field, for examples in any order."""
+    store = stores[name]
+    view = ItemView(store, mode)  # type: ignore[arg-type]
+    for chosen in (np.arange(len(store)), np.array([9, 2, 5, 0, 10])):
+        rows = Rows(view, chosen)
+        one_by_one = list(row_batches(rows.lengths, rows.__getitem__, 60))
+        at_once = list(inference_batches(view, chosen, token_budget=60))
+        assert len(at_once) == len(one_by_one) > 1
+        for (batch, items), (other, others) in zip(at_once, one_by_one, strict=True):
+            assert np.array_equal(items, others)
+            for field in fields(batch):
+                value, expected = getattr(batch, field.name), getattr(other, field.name)
+                if isinstance(expected, torch.Tensor):
+                    assert (value.dtype, value.tolist()) == (expected.dtype, expected.tolist()), field.name
+                else:
+                    assert value == expected, field.name
 
 
 def test_inference_of_some_examples(stores: dict[str, TokenStore]) -> None:

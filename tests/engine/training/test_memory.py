@@ -15,9 +15,8 @@ import torch
 from torch import Tensor, nn
 
 from xlt_engine import Interrupted, OutOfMemoryError
-from xlt_engine.data import Bucket, PackedBatch, inference_batches, inference_tokens, pack, pad_to_bucket
+from xlt_engine.data import Bucket, PackedBatch, pack, pad_to_bucket
 from xlt_engine.data.batches.batch import cut
-from xlt_engine.engine.evaluation.inference import predict_logits
 from xlt_engine.engine.storage import faults
 from xlt_engine.engine.storage.files import sha256_file
 from xlt_engine.engine.storage.soft_labels import packed_soft_labels, read_soft_labels, soft_label_problem
@@ -456,43 +455,6 @@ def test_recomputing_changes_no_result_and_no_fingerprint(tiny: Callable[[str], 
     assert weights(run, "kept") == weights(run, "recomputed")
     both = ("training.recompute=true", "training.micro_batch=auto")
     assert run.run(*less, *both, where="kept").done == ()
-
-
-def test_a_pass_that_does_not_fit_names_its_batch() -> None:
-    class Store:
-        """Three sentences of 5, 9 and 7 tokens, with two items each."""
-
-        lengths = np.array([5, 9, 7])
-        item_offsets = np.array([0, 2, 4, 6])
-        long = np.zeros(3, dtype=bool)
-        second = None
-
-        def __len__(self) -> int:
-            return 3
-
-        def ids(self, i: int) -> np.ndarray:
-            return np.arange(int(self.lengths[i])) + 5
-
-        def items(self, i: int) -> tuple[np.ndarray, np.ndarray]:
-            return np.array([1, 2]), np.array([0, 1])
-
-    from xlt_engine.data import ItemView
-
-    view, model = ItemView(Store()), tagger()  # type: ignore[arg-type]
-    seen: list[int] = []
-    model.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0].num_tokens))
-    predict_logits(model, view)
-    predict_logits(model, view, tokens=9)
-    assert seen == [21, 5, 7, 9]
-    assert (inference_tokens("cpu"), inference_tokens("cuda")) == (4096, 32768)
-    assert [len(rows) for _, rows in inference_batches(view, token_budget=12)] == [4, 2]
-
-    def full(_: nn.Module, __: Any) -> None:
-        raise RuntimeError(NO_MEMORY)
-
-    model.register_forward_pre_hook(full)
-    with pytest.raises(OutOfMemoryError, match=r"3 sequences, 21 tokens, the longest has 9; set inference_tokens = 10"):
-        predict_logits(model, view)
 
 
 def test_soft_labels_come_back_or_are_refused(tmp_path: Path) -> None:
