@@ -98,10 +98,14 @@ def _flash_in_a_graph(at: Setting, timer: Timer) -> dict[str, Any]:
     return {"captured": True, "finite": bool(kept["d_qkv"].isfinite().all())}
 
 
-def _tiles(dtype: torch.dtype) -> tuple[Any, list[Any]]:
-    """The module whose `choose_tile` is replaced, and the candidates."""
+def _tiles(at: Setting, dry: bool) -> tuple[Any, list[Any]]:
+    """The module whose `choose_tile` is replaced, and the candidates: on capability 9.0 also programs that stay."""
     module = import_module("xlt_engine.kernels.fused.linear_cross_entropy")
-    return module, list(module.tile_candidates(dtype))
+    tiles = list(module.tile_candidates(at.dtype))
+    if dry:
+        return module, [tiles[0], tiles[0]._replace(programs=1)]
+    stays = torch.cuda.get_device_capability(at.device) == (9, 0)
+    return module, tiles + (module.persistent_candidates(at.dtype) if stays else [])
 
 
 def _shapes(dry: bool) -> tuple[tuple[int, ...], int, int]:
@@ -127,7 +131,7 @@ def _calls(at: Setting, rows: int, vocabulary: int, size: int) -> dict[str, Call
 
 def _compile(at: Setting, dry: bool, index: int) -> None:
     """Put a tile's kernels into Triton's cache on the disk: N is no compile-time constant, so few rows do."""
-    module, tiles = _tiles(at.dtype)
+    module, tiles = _tiles(at, dry)
     module.choose_tile = lambda *_, **__: tiles[index]
     _, vocabulary, size = _shapes(dry)
     for run in _calls(at, DRY_ROWS[0], vocabulary, size).values():
@@ -136,12 +140,11 @@ def _compile(at: Setting, dry: bool, index: int) -> None:
 
 def _sweep(part: Part) -> None:
     try:
-        module, tiles = _tiles(part.at.dtype)
+        module, tiles = _tiles(part.at, part.dry)
     except (ImportError, AttributeError) as error:
         part.result["skipped"] = reason(error)
         print(f"skipped: {part.result['skipped']}")
         return
-    tiles = tiles[:1] if part.dry else tiles
     failed = _compile_all(tiles, part.dry)
     part.result["tiles"], timer = [], Timer(part.device)
     all_rows, vocabulary, size = _shapes(part.dry)
@@ -200,7 +203,7 @@ def _best(entries: list[dict[str, Any]]) -> list[str]:
     lines = []
     for rows in dict.fromkeys(entry["N"] for entry in entries):
         timed = [e for e in entries if e["N"] == rows and "reason" not in e]
-        for name in ("store", "recompute"):
+        for name in ("store, forward", "store", "recompute"):
             if timed:
                 best = min(timed, key=lambda e: e[name]["p50"])
                 lines.append(f"N {rows}, {name}: {tuple(best['tile'].values())}, {best[name]['p50']:.3f} ms")
