@@ -242,9 +242,9 @@ def probabilities_kernel(
     value = tl.where(tl.arange(0, BLOCK_V)[None, :] == mine[:, None], -off_target[:, None], value)
     scaled = value * grad[:, None]
     stored = value * FP16_LIFT if LIFTED else scaled
-    store_tile(out_ptr, stored, first_row, first_local, present, stride, BLOCK_N, BLOCK_V)
     if COLUMNS:
         tl.store(column_ptr + row_tile.to(tl.int64) * stride + local, tl.sum(scaled, 0), mask=local < stride)
+    store_tile(out_ptr, stored, first_row, first_local, present, stride, BLOCK_N, BLOCK_V)
 
 
 @triton.jit(do_not_specialize=["rows", "ignore_index"])
