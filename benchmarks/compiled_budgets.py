@@ -34,6 +34,7 @@ _ATTENTION = {"attention_backward.backward_whole": 384, "attention_backward.back
 SPILLS: dict[tuple[str, str, str], tuple[int, str]] = {
     ("8.0", "bf16", "linear_cross_entropy.exponentials"): (512, _TILES),
     ("8.0", "bf16", "linear_cross_entropy.probabilities"): (512, _TILES),
+    ("8.0", "fp16", "linear_cross_entropy.probabilities"): (8, _TILES),
     **{
         (capability, "bf16", kernel): (stack, _TILES)
         for capability in ("8.0", "8.9")
