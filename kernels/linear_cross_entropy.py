@@ -215,7 +215,8 @@ def linear_cross_entropy(
     that need no gradient cause no work for one: a frozen matrix saves a third of the operations.
 
     Gather the rows that count before the call. The reference drops ignored rows before any work, which on a device
-    waits for the queue; the kernels never wait, and compute ignored rows along with the others.
+    waits for the queue; the kernels never wait, and compute ignored rows along with the others, but for a tile (64 to
+    256 rows) that has no other.
 
     Args:
         hidden: [N, H].

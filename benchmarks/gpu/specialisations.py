@@ -19,7 +19,6 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from functools import partial
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +30,7 @@ from triton.runtime.jit import JITFunction
 
 from xlt_engine import kernels
 from xlt_engine.kernels import dispatch
+from xlt_engine.kernels.fused import linear_cross_entropy as loss
 from xlt_engine.kernels.fused.launch import shared_memory
 
 Call = tuple[str, Callable[[], Any]]
@@ -83,6 +83,19 @@ def _loss(mode: str, make: Maker) -> Iterator[Call]:
     for rows in (614, 48):
         inputs = make(rows, SIZE), make(VOCABULARY, SIZE), make(VOCABULARY), torch.zeros(rows, dtype=torch.int64)
         yield f"N {rows}", partial(kernels.linear_cross_entropy, *inputs, mode=mode)
+
+
+def _persistent(tile: loss.Tile, make: Maker) -> Iterator[Call]:
+    """What the tile sweep tries beside the tiles of `_loss`, by tensor descriptors; for 16 bits, on 9.0 alone."""
+    if triton.runtime.driver.active.get_current_target().arch != 90 or make.dtype == torch.float32:
+        return
+    inputs = make(614, SIZE).detach(), make(VOCABULARY, SIZE).detach(), make(VOCABULARY).detach()
+    for kept in (0, 1) if make.dtype == torch.bfloat16 else (0,):
+        out = torch.empty(kept * 614, -(-VOCABULARY // loss.STRIDE_MULTIPLE) * loss.STRIDE_MULTIPLE, dtype=make.dtype)
+        sums = torch.empty(out.shape[1] // tile.v, 614)
+        rows = torch.zeros(614, dtype=torch.int64), sums[0], torch.zeros(39, dtype=torch.int32)
+        rest = *rows, out, sums, sums, -100, False
+        yield ("stored" if kept else "recomputed"), partial(_inference, loss._exponentials, tile, *inputs, *rest)
 
 
 def _norms(make: Maker) -> Iterator[Call]:
@@ -178,6 +191,10 @@ FAMILIES: dict[str, Callable[[Maker], Iterator[Call]]] = {
     "activations": _activations,
     "dropout": _dropout,
     "optimizer": _optimizer,
+    **{
+        f"loss, persistent, {tile.n} x {tile.v} x {tile.h}": partial(_persistent, tile)
+        for tile in loss.persistent_candidates(torch.bfloat16)
+    },
 }
 """The slowest to compile first."""
 
@@ -203,7 +220,6 @@ def resources(cubin: bytes) -> dict[str, int]:
 
 def pretend(limit: int) -> None:
     """CPU tensors have a GPU's shared memory, and no products: those take minutes there, and launch nothing of ours."""
-    loss: Any = import_module("xlt_engine.kernels.fused.linear_cross_entropy")
     loss.shared_memory = lambda x: limit
     loss.product = lambda a, b: a.new_empty(a.shape[0], b.shape[1], dtype=torch.float32)
     loss.product_into = loss.add_product = lambda *_: None
@@ -226,6 +242,7 @@ def compile_all(families: list[str], types: list[str]) -> None:
                 "stages": metadata.num_stages,
                 "shared": metadata.shared,
                 "products": "tt.dot" in kernel.asm["ttir"],
+                "descriptors": "cp.async.bulk.tensor" in ptx,
                 "units": "wgmma" if "wgmma.mma_async" in ptx else "mma.sync" if "mma.sync" in ptx else None,
                 **resources(kernel.asm["cubin"]),
             }

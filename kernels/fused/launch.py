@@ -48,6 +48,16 @@ def shared_memory(x: Tensor) -> int:
     return _shared_memory(x.device.index) if x.device.type == "cuda" else 227 << 10
 
 
+@cache
+def _multiprocessors(index: int) -> int:
+    return int(torch.cuda.get_device_properties(index).multi_processor_count)
+
+
+def multiprocessors(x: Tensor) -> int:
+    """How many the device of `x` has; an H100's 132 for CPU tensors."""
+    return _multiprocessors(x.device.index) if x.device.type == "cuda" else 132
+
+
 def next_power_of_2(n: int) -> int:
     return 1 << max(n - 1, 0).bit_length()
 

@@ -31,7 +31,6 @@ from torch import Tensor
 
 from .launch import cdiv, launch, next_power_of_2, shared_memory
 from .linear_cross_entropy_kernels import (
-    FP16_LIFT,
     column_sums_kernel,
     exponentials_kernel,
     probabilities_kernel,
@@ -39,6 +38,8 @@ from .linear_cross_entropy_kernels import (
     settle_kernel,
     target_logits_kernel,
 )
+from .linear_cross_entropy_persistent import has_descriptors, persistent_exponentials
+from .linear_cross_entropy_tiles import FP16_LIFT
 from .products import add_product, product, product_into
 
 STRIDE_MULTIPLE = 256
@@ -51,13 +52,18 @@ Write = Callable[..., None]
 
 
 class Tile(NamedTuple):
-    """Rows, classes and features of a tile, warps, and stages of the software pipeline."""
+    """Rows, classes and features of a tile, warps, and stages of the software pipeline.
+
+    With `programs` the exponentials are made by so many persistent programs a multiprocessor, where capability 9.0 and
+    the operands' alignment allow it; 0 is a program for each tile.
+    """
 
     n: int
     v: int
     h: int
     warps: int
     stages: int
+    programs: int = 0
 
 
 LIFTED_TILE = Tile(128, 128, 64, 4, 3)
@@ -75,6 +81,18 @@ def tile_candidates(dtype: torch.dtype) -> list[Tile]:
         Tile(128, 128, 64, 8, 4),
         Tile(128, 128, 64, 4, 3),
         Tile(128, 128, 32, 4, 3),
+    ]
+
+
+def persistent_candidates(dtype: torch.dtype) -> list[Tile]:
+    """Tiles that `benchmarks/gpu_suite.py` measures beside the others on capability 9.0; none is chosen before that."""
+    if dtype == torch.float32:
+        return []
+    return [
+        Tile(128, 256, 64, 8, 3, 1),
+        Tile(256, 128, 64, 8, 3, 1),
+        Tile(128, 128, 64, 4, 2, 2),
+        Tile(128, 128, 32, 4, 4, 2),
     ]
 
 
@@ -140,13 +158,7 @@ def linear_cross_entropy(
     flags = torch.empty(settle_blocks, dtype=torch.int32, device=hidden.device)
     largest, sums = (loss.new_empty(tiles, rows) for _ in range(2))  # views would be of other alignment: compiled anew
     for second in (False, True) if store else (False,):
-        launch(
-            exponentials_kernel, (cdiv(rows, tile.n) * tiles,),
-            (hidden, weight, bias, target, reference, flags, kept, largest, sums),
-            (rows, vocabulary, stride, ignore_index),
-            SIZE=size, BLOCK_N=tile.n, BLOCK_V=tile.v, BLOCK_H=tile.h, SETTLE_N=SETTLE_N, HAS_BIAS=has_bias,
-            STORE=store, REPAIR=second, PRECISION=_precision(), num_warps=tile.warps, num_stages=tile.stages,
-        )  # fmt: skip
+        _exponentials(tile, hidden, weight, bias, target, reference, flags, kept, largest, sums, ignore_index, second)
         launch(
             settle_kernel, (settle_blocks,),
             (target, own, reference, flags, largest, sums, kept, loss, scale),
@@ -154,6 +166,35 @@ def linear_cross_entropy(
             SETTLE_N=SETTLE_N, SETTLE_T=SETTLE_T, STORE=store, FINAL=second,
         )  # fmt: skip
     return loss, own, scale, kept
+
+
+def _exponentials(
+    tile: Tile,
+    hidden: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    target: Tensor,
+    reference: Tensor,
+    flags: Tensor,
+    kept: Tensor,
+    largest: Tensor,
+    sums: Tensor,
+    ignore_index: int,
+    repair: bool,
+) -> None:
+    (rows, size), store = hidden.shape, kept.numel() > 0
+    constants: dict[str, Any] = {"BLOCK_N": tile.n, "BLOCK_V": tile.v, "BLOCK_H": tile.h, "STORE": store}
+    constants |= {"PRECISION": _precision(), "num_warps": tile.warps, "num_stages": tile.stages}
+    if tile.programs and not repair and has_descriptors(hidden, weight):
+        operands = (hidden, weight, bias, target, reference, kept, largest, sums)
+        persistent_exponentials(*operands, ignore_index, tile.programs, **constants)
+        return
+    launch(
+        exponentials_kernel, (cdiv(rows, tile.n) * largest.shape[0],),
+        (hidden, weight, bias, target, reference, flags, kept, largest, sums),
+        (rows, weight.shape[0], _stride(weight.shape[0]), ignore_index),
+        SIZE=size, SETTLE_N=SETTLE_N, HAS_BIAS=bias is not None, REPAIR=repair, **constants,
+    )  # fmt: skip
 
 
 def _forward_outputs(hidden: Tensor, weight: Tensor, store: bool) -> tuple[Tensor, Tensor, Tensor, Tensor]:

@@ -1,7 +1,7 @@
 """Triton kernels of `linear_cross_entropy`. The operator's file says how they fit together.
 
 Names: N rows, V classes, H features. A tile is BLOCK_N rows by BLOCK_V classes; row tiles run fastest over the grid, so
-that a block of the matrix is read from memory once and then from cache.
+that a block of the matrix is read from memory once and then from cache. A row tile without a row that counts leaves.
 """
 
 from __future__ import annotations
@@ -9,13 +9,17 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-# A logit may exceed the row's reference by this much before the row is done again with a better one.
-REPAIR_ABOVE = tl.constexpr(30.0)
-# Exact power of two that lifts probabilities into the range of fp16 normals.
-FP16_LIFT = tl.constexpr(2048.0)
-MINUS_INF = tl.constexpr(float("-inf"))
-# exp(x) is exp2(x * LOG2_E) without the branch for results below 2**-126, which are 0 here.
-LOG2_E = tl.constexpr(1.4426950408889634)
+from .linear_cross_entropy_tiles import (
+    FP16_LIFT,
+    LOG2_E,
+    MINUS_INF,
+    REPAIR_ABOVE,
+    exponentials_of_tile,
+    logits_tile,
+    nothing_counts,
+    place_in_tile,
+    store_tile,
+)
 
 
 @triton.jit
@@ -23,55 +27,6 @@ def _log1p(x):
     """Accurate for small x: the rounding of 1 + x is divided out."""
     u = 1.0 + x
     return tl.where(u == 1.0, x, tl.log(u) * (x / tl.where(u == 1.0, 1.0, u - 1.0)))
-
-
-@triton.jit
-def _logits_tile(
-    hidden_ptr,
-    weight_ptr,
-    bias_ptr,
-    first_row,
-    first_column,
-    rows,
-    vocabulary,
-    SIZE: tl.constexpr,
-    BLOCK_N: tl.constexpr,
-    BLOCK_V: tl.constexpr,
-    BLOCK_H: tl.constexpr,
-    HAS_BIAS: tl.constexpr,
-    PRECISION: tl.constexpr,
-):
-    """The logits of a tile in fp32; rows and columns beyond the end repeat the last one.
-
-    Pointers are a 64-bit scalar and 32-bit offsets inside the tile, which halves the registers that addresses take.
-    """
-    row = tl.minimum(first_row + tl.arange(0, BLOCK_N), rows - 1) - first_row
-    column = tl.minimum(first_column + tl.arange(0, BLOCK_V), vocabulary - 1) - first_column
-    k = tl.arange(0, BLOCK_H)
-    x_ptr = hidden_ptr + first_row.to(tl.int64) * SIZE + row[:, None] * SIZE + k[None, :]
-    w_ptr = weight_ptr + first_column.to(tl.int64) * SIZE + column[None, :] * SIZE + k[:, None]
-    acc = tl.zeros((BLOCK_N, BLOCK_V), tl.float32)
-    for start in range(0, SIZE, BLOCK_H):
-        if SIZE % BLOCK_H == 0:
-            x = tl.load(x_ptr)
-            w = tl.load(w_ptr)
-        else:
-            inside = start + k < SIZE
-            x = tl.load(x_ptr, mask=inside[None, :], other=0.0)
-            w = tl.load(w_ptr, mask=inside[:, None], other=0.0)
-        acc = tl.dot(x, w, acc, input_precision=PRECISION)
-        x_ptr += BLOCK_H
-        w_ptr += BLOCK_H
-    if HAS_BIAS:
-        acc += tl.load(bias_ptr + first_column + column).to(tl.float32)[None, :]
-    return acc
-
-
-@triton.jit
-def _place_in_tile(target, counted, first_column, BLOCK_V: tl.constexpr):
-    """The column of the tile that is the row's target, -1 where none is: 32 bits take half the comparisons of 64."""
-    place = target - first_column
-    return tl.where(counted & (place >= 0) & (place < BLOCK_V), place, -1).to(tl.int32)
 
 
 @triton.jit(do_not_specialize=["rows", "vocabulary", "ignore_index"])
@@ -137,37 +92,31 @@ def exponentials_kernel(
     row_tile = tl.program_id(0) % row_tiles
     column_tile = tl.program_id(0) // row_tiles
     first_row = row_tile * BLOCK_N
-    first_column = column_tile * BLOCK_V
     row = first_row + tl.arange(0, BLOCK_N)
-    column = first_column + tl.arange(0, BLOCK_V)
     present = row < rows
     if REPAIR:
         flags = tl.load(flag_ptr + row // SETTLE_N, mask=present, other=0)
         if tl.max(flags, 0) == 0:
             return
         present = flags != 0
-    logits = _logits_tile(
-        hidden_ptr, weight_ptr, bias_ptr, first_row, first_column, rows, vocabulary,
+    elif nothing_counts(target_ptr, row, present, ignore_index):
+        partial = column_tile.to(tl.int64) * rows + row
+        tl.store(max_ptr + partial, MINUS_INF, mask=present)
+        tl.store(sum_ptr + partial, 0.0, mask=present)
+        if STORE:
+            zeros = tl.zeros((BLOCK_N, BLOCK_V), tl.float32)
+            store_tile(out_ptr, zeros, first_row, column_tile * BLOCK_V, present, stride, BLOCK_N, BLOCK_V)
+        return
+    logits = logits_tile(
+        hidden_ptr, weight_ptr, bias_ptr, first_row, column_tile * BLOCK_V, rows, vocabulary,
         SIZE, BLOCK_N, BLOCK_V, BLOCK_H, HAS_BIAS, PRECISION,
     )  # fmt: skip
-    target = tl.load(target_ptr + row, mask=present, other=ignore_index)
-    reference = tl.load(reference_ptr + row, mask=present, other=0.0)
-    others = (column < vocabulary)[None, :] & (column[None, :] != target[:, None])
-    others = others & (target != ignore_index)[:, None]
-    above = tl.where(others, logits - reference[:, None], MINUS_INF)
-    largest = tl.max(above, 1)
+    value = exponentials_of_tile(
+        logits, target_ptr, reference_ptr, max_ptr, sum_ptr, first_row, column_tile, present,
+        rows, ignore_index, BLOCK_N, BLOCK_V, STORE,
+    )  # fmt: skip
     if STORE:
-        # A NaN stays one, so that the loss shows it.
-        value = tl.exp2(tl.minimum(above, REPAIR_ABOVE, propagate_nan=tl.PropagateNan.ALL) * LOG2_E)
-        corner = out_ptr + first_row.to(tl.int64) * stride + first_column
-        offset = tl.arange(0, BLOCK_N)[:, None] * stride + tl.arange(0, BLOCK_V)[None, :]
-        inside = present[:, None] & (column < stride)[None, :]
-        tl.store(corner + offset, value.to(out_ptr.dtype.element_ty), mask=inside)
-    else:
-        value = tl.exp2((above - tl.where(largest == MINUS_INF, 0.0, largest)[:, None]) * LOG2_E)
-    partial = column_tile.to(tl.int64) * rows + row
-    tl.store(max_ptr + partial, largest, mask=present)
-    tl.store(sum_ptr + partial, tl.sum(value, 1), mask=present)
+        store_tile(out_ptr, value, first_row, column_tile * BLOCK_V, present, stride, BLOCK_N, BLOCK_V)
 
 
 @triton.jit(do_not_specialize=["rows", "vocabulary", "tiles", "ignore_index"])
@@ -270,7 +219,13 @@ def probabilities_kernel(
     row = first_row + tl.arange(0, BLOCK_N)
     local = first_local + tl.arange(0, BLOCK_V)
     present = row < rows
-    logits = _logits_tile(
+    if nothing_counts(target_ptr, row, present, ignore_index):
+        zeros = tl.zeros((BLOCK_N, BLOCK_V), tl.float32)
+        store_tile(out_ptr, zeros, first_row, first_local, present, stride, BLOCK_N, BLOCK_V)
+        if COLUMNS:
+            tl.store(column_ptr + row_tile.to(tl.int64) * stride + local, 0.0, mask=local < stride)
+        return
+    logits = logits_tile(
         hidden_ptr, weight_ptr, bias_ptr, first_row, first + first_local, rows, vocabulary,
         SIZE, BLOCK_N, BLOCK_V, BLOCK_H, HAS_BIAS, PRECISION,
     )  # fmt: skip
@@ -282,18 +237,14 @@ def probabilities_kernel(
     counted = target != ignore_index
     log_sum = own + loss
     grad = tl.where(counted, grad, 0.0)
-    inside = counted[:, None] & (local < width)[None, :]
-    value = tl.exp2(tl.where(inside, logits - log_sum[:, None], MINUS_INF) * LOG2_E)
-    mine = _place_in_tile(target, counted, first + first_local, BLOCK_V)
+    value = tl.exp2(tl.where(counted[:, None], logits - log_sum[:, None], MINUS_INF) * LOG2_E)
+    mine = place_in_tile(target, counted, first + first_local, BLOCK_V)
     value = tl.where(tl.arange(0, BLOCK_V)[None, :] == mine[:, None], -off_target[:, None], value)
     scaled = value * grad[:, None]
     stored = value * FP16_LIFT if LIFTED else scaled
-    corner = out_ptr + first_row.to(tl.int64) * stride + first_local
-    offset = tl.arange(0, BLOCK_N)[:, None] * stride + tl.arange(0, BLOCK_V)[None, :]
-    inside = present[:, None] & (local < stride)[None, :]
-    tl.store(corner + offset, stored.to(out_ptr.dtype.element_ty), mask=inside)
     if COLUMNS:
         tl.store(column_ptr + row_tile.to(tl.int64) * stride + local, tl.sum(scaled, 0), mask=local < stride)
+    store_tile(out_ptr, stored, first_row, first_local, present, stride, BLOCK_N, BLOCK_V)
 
 
 @triton.jit(do_not_specialize=["rows", "ignore_index"])
