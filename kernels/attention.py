@@ -91,7 +91,8 @@ class _PackedAttention(torch.autograd.Function):
                 kept = None
                 if seed is not None:
                     rows = out_rows.gather[group.first_slot * heads :][: target.shape[0] * group.length]
-                    rows = rows.view(-1, group.length)[:, piece.queries].flatten()
+                    if not piece.alone:
+                        rows = rows.view(-1, group.length)[:, piece.queries].flatten()
                     kept = keep_mask(rows, piece.shape[1], p, seed, site, lanes=heads, begin=piece.keys.start)
                     masks.append(kept)
                 probability = _attend(piece, heads, blocks, kept, ctx.keep, target)
@@ -132,7 +133,8 @@ def _attend(
 ) -> Tensor:
     """Write the output of a piece; return its probabilities before dropout, [n * heads, queries, keys]."""
     (q, k, v), scale = blocks, blocks[0].shape[-1] ** -0.5
-    q, k, v, out = q[:, piece.queries], k[:, piece.keys], v[:, piece.keys], out[:, piece.queries]
+    if not piece.alone:
+        q, k, v, out = q[:, piece.queries], k[:, piece.keys], v[:, piece.keys], out[:, piece.queries]
     probability = q.new_empty(q.shape[0], *piece.shape)
     kept = None if kept is None else kept.view(probability.shape)
     padding = piece.padding
@@ -160,8 +162,9 @@ def _attend_backward(
 ) -> None:
     """Write or add the gradients of a piece; `d_out` carries the factor of dropout."""
     (q, k, v), (d_q, d_k, d_v), scale = blocks, d_blocks, blocks[0].shape[-1] ** -0.5
-    q, d_q, d_out = q[:, piece.queries], d_q[:, piece.queries], d_out[:, piece.queries]
-    k, v, d_k, d_v = (block[:, piece.keys] for block in (k, v, d_k, d_v))
+    if not piece.alone:
+        q, d_q, d_out = q[:, piece.queries], d_q[:, piece.queries], d_out[:, piece.queries]
+        k, v, d_k, d_v = (block[:, piece.keys] for block in (k, v, d_k, d_v))
     beta = 0 if piece.alone else 1
     kept = None if kept is None else kept.view(probability.shape)
     for span in _spans(*probability.flatten(1).shape):
