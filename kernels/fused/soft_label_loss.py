@@ -1,10 +1,11 @@
-"""`kernels.soft_label_loss` and `kernels.voter_cross_entropy`: one launch forward, one backward, for every option.
+"""`kernels.soft_label_loss` and `kernels.voter_cross_entropy`: two launches forward, one backward, for every option.
 
 Forward: a block of items holds the teacher in registers while the voters pass by; each voter's softmax is reduced to
-the items' losses at once. The sum or mean is made in the same launch, by one program of 16 warps that walks all blocks
-in order, up to 4,096 items: some 0.4 MB, for which a multiprocessor should need 10 to 25 us, about what issuing one
-more launch costs the host. Above, up to 1,024 programs leave their sums in fixed slots and a second, tiny launch adds
-them in order. Either way the order depends on the number of items alone: equal inputs give equal bits.
+the items' losses at once. Up to 1,024 programs leave their sums in fixed slots and a second, tiny launch adds them in
+order, which depends on the sizes alone: equal inputs give equal bits. Items that fill one block, and losses of each
+item, take one launch. By estimate the second costs 2 us in a graph, where one program that walks over 4,096 items alone
+takes 10 to 25 us; the last program to arrive could add them up and save 1 us more, for a counter that has to be
+zero again before the next launch, on any stream.
 
 Backward recomputes the softmaxes instead of storing them, reads the upstream gradient on the device and writes the
 gradient once. The mean over the voters ("mean") takes a second pass over the logits, which the caches serve.
@@ -30,30 +31,26 @@ from .launch import cdiv, launch, next_power_of_2
 
 _KINDS = {"mse": kernels.MSE, "logits": kernels.LOGITS, "kl": kernels.KL, "ce": kernels.CE, "class": kernels.CLASS}
 _REDUCTIONS = {"none": kernels.NONE, "sum": kernels.SUM, "mean": kernels.MEAN}
-_ONE_PROGRAM_ITEMS = 4096
 _MAX_PROGRAMS = 1024
 
 # By reasoning, for sm_90: where a thread holds an item (see `votes_kernels`), 4 warps of them; else 8 values a thread.
-# The one program has a multiprocessor to itself and takes 16 warps.
-_WARPS, _LONE_WARPS = 4, 16
+_WARPS = 4
 _STAGED_COLUMNS = 64
 _VALUES = 8
 
 
-def _launch_options(classes: int, voters: int, warps: int) -> dict[str, Any]:
+def _launch_options(classes: int, voters: int) -> dict[str, Any]:
     """The sizes that are compiled in."""
     columns = next_power_of_2(classes)
     staged = columns != classes and columns <= _STAGED_COLUMNS
-    # 16 warps of threads that hold 32 classes each of several tiles would spill.
-    warps = min(warps, max(_WARPS, 16 * _LONE_WARPS // columns))
-    items = 32 * warps if staged else max(1, 32 * warps * _VALUES // columns)
+    items = 32 * _WARPS if staged else max(1, 32 * _WARPS * _VALUES // columns)
     return {
         "VOTERS": voters,
         "CLASSES": classes,
         "COLUMNS": columns,
         "ITEMS": items,
         "STAGED": staged,
-        "num_warps": warps,
+        "num_warps": _WARPS,
     }
 
 
@@ -94,13 +91,12 @@ def soft_label_loss(
     """
     voters, items, classes = logits.shape
     loss, divisor = _outputs(logits, reduction)
-    lone = reduction != "none" and items <= _ONE_PROGRAM_ITEMS
-    options = _launch_options(classes, voters, _LONE_WARPS if lone else _WARPS)
-    programs = 1 if lone else cdiv(items, options["ITEMS"])
+    options = _launch_options(classes, voters)
+    programs = cdiv(items, options["ITEMS"])
     partial = None
-    if reduction != "none" and not lone:
-        programs = min(programs, _MAX_PROGRAMS)
-        partial = loss.new_empty((2, programs))
+    if reduction != "none":
+        programs = min(max(1, programs), _MAX_PROGRAMS)
+        partial = loss.new_empty((2, programs)) if programs > 1 else None
     reduced = _REDUCTIONS[reduction].value
     launch(
         kernels.forward_kernel,
@@ -140,7 +136,7 @@ def soft_label_loss_backward(
     """The gradient of `logits`; `upstream` is a scalar, or [K] with any stride."""
     voters, items, classes = logits.shape
     gradient = torch.empty_like(logits)
-    options = _launch_options(classes, voters, _WARPS)
+    options = _launch_options(classes, voters)
     stride, scale = upstream.stride(0) if upstream.dim() else 0, _gradient_scale(kind, temperature, classes)
     launch(
         kernels.backward_kernel,

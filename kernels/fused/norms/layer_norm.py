@@ -4,7 +4,9 @@ Forward computes the sum, fp32 statistics and the output from one read of its in
 it writes the sum (in the dtype of `x`) and the statistics, which with the seed are all that backward reads: the dropout
 mask is made again from its counters. Backward is one kernel over a fixed number of programs, each of which walks over
 blocks of rows and keeps the sums of its columns (the gradients of weight, bias, and of the bias within `x`) in fp32
-registers; a second kernel adds those of all programs in one order. No atomics, so equal inputs give equal bits.
+registers; a second kernel adds those of all programs in one order. No atomics, so equal inputs give equal bits. Were
+the last program to arrive to add them, it would read up to 2.4 MB (H 768) alone, some 20 us at the 110 GB/s that one
+multiprocessor gets from the cache, to save a launch of 2 us in a graph.
 
 Bytes, with b of an element: forward reads x and residual, writes out and the sum, 4 T H b (3 T H b without gradients);
 backward reads the upstream gradient and the sum, writes the gradient of the residual and, with dropout, that of x,

@@ -190,10 +190,9 @@ def test_sums_over_many_programs(
     as_good_as: Check,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Above the items of one program: fixed slots, of which each collects several blocks when there are few."""
+    """Fixed slots, of which each collects several blocks when there are few."""
     from xlt_engine.kernels.fused import soft_label_loss as fused
 
-    monkeypatch.setattr(fused, "_ONE_PROGRAM_ITEMS", 600)
     monkeypatch.setattr(fused, "_MAX_PROGRAMS", most)
     logits, _, weights = problem(generator, 1, 601, 3)
     logits = logits.to(device)
@@ -209,7 +208,17 @@ def test_sums_over_many_programs(
     assert torch.equal(loss(logits), loss(logits))
 
 
-def test_one_launch_each_way(device: torch.device, generator: torch.Generator, monkeypatch: pytest.MonkeyPatch) -> None:
+SIX = [("forward_kernel", (6,)), ("finish_kernel", (1,))]
+
+
+@pytest.mark.parametrize(("items", "forward"), [(128, [("forward_kernel", (1,))]), (700, SIX)])
+def test_launches(
+    items: int,
+    forward: list[tuple[str, tuple[int, ...]]],
+    device: torch.device,
+    generator: torch.Generator,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     from xlt_engine.kernels.fused import soft_label_loss as fused
 
     launched = []
@@ -224,12 +233,12 @@ def test_one_launch_each_way(device: torch.device, generator: torch.Generator, m
                 return self.kernel[grid]
 
         monkeypatch.setattr(fused.kernels, name, Counted(getattr(fused.kernels, name), name))
-    logits, teacher, weights = problem(generator, 2, 700, 9)
+    logits, teacher, weights = problem(generator, 2, items, 9)
     logits = logits.to(device).requires_grad_()
     loss = soft_label_loss(logits, teacher.to(device), weights=weights.to(device), reduction="mean")
-    assert launched == [("forward_kernel", (1,))]
+    assert launched == forward
     loss.backward()
-    assert [name for name, _ in launched] == ["forward_kernel", "backward_kernel"]
+    assert [name for name, _ in launched[len(forward) :]] == ["backward_kernel"]
 
 
 @pytest.mark.parametrize("temperature", [1.0, 3.0])
