@@ -355,10 +355,10 @@ def compiled_budgets(*results: Json) -> str:
     columns = sorted(parts, reverse=True)
     large = {name for kernels in parts.values() for name, kernel in kernels.items() if kernel["registers"] >= 128}
 
-    def cell(kernel: Json) -> str:
-        return f"{kernel['registers']}/{kernel['stack']}/{kernel['shared'] / 1024:.0f}"
+    def cell(kernel: Json | None) -> str:
+        return f"{kernel['registers']}/{kernel['stack']}/{kernel['shared'] / 1024:.0f}" if kernel else ""
 
-    lines = [[f"`{name}`", *(cell(parts[column][name]) for column in columns)] for name in sorted(large)]
+    lines = [[f"`{name}`", *(cell(parts[column].get(name)) for column in columns)] for name in sorted(large)]
     return markdown(["kernel", *(f"{capability}, triton {triton}" for capability, triton in columns)], lines)
 
 
