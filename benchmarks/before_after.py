@@ -23,24 +23,22 @@ from typing import Any
 import click
 
 HERE = Path(__file__).resolve().parents[1]
-ORDERS = ("random", "sorted")
-PASSES = 4
-"""Batches of a pass of the teacher, each of four times as many texts, as the step benchmark has them on a CPU."""
 
 
 def serve() -> None:
     """Answers a line of JSON with one: {"task": ...} makes the steps, {"step": number} runs one."""
     import torch
     from common import load_sentences
+    from step_bench.bench import TEACHER
     from step_bench.sides import Ours
-    from step_bench.work import SHAPES, TASKS, make_work
+    from step_bench.work import ORDERS, SHAPES, TASKS, make_work
 
     torch.set_num_threads(1)
     texts, side = load_sentences()[0], None
     for line in sys.stdin:
         asked = json.loads(line)
         if task := asked.get("task"):
-            factor, batches = (1, 1) if TASKS[task].trains else (4, PASSES)
+            factor, batches = (1, 1) if TASKS[task].trains else TEACHER["cpu"]
             config = SHAPES[asked["shape"]]
             steps = [
                 step

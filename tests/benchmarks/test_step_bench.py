@@ -429,6 +429,7 @@ def test_the_compiled_peer_is_compiled_for_any_shape(monkeypatch: pytest.MonkeyP
 
 @pytest.mark.parametrize(("task", "dtype"), [("teacher", torch.bfloat16), ("soft", torch.float32)])
 def test_packed_encoders_gets_the_encoder(task: str, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "packed_encoders", None)  # also where it is installed
     with pytest.raises(ModuleNotFoundError):
         PackedEncoders(task, TINY, CPU, "bf16")
     taken: list[Any] = []
