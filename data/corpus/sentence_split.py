@@ -20,7 +20,7 @@ only, so that one after an abbreviation begins the next ("starter"). For all: ab
 words of their own elsewhere ("numbered"); languages that write ordinals with a full stop ("ordinal"), that end a
 sentence without a space ("unspaced"), and those that share the abbreviations of another ("near")."""
 _END = ".!?…؟۔।॥።။។‼⁇⁈⁉"
-_ENDS = re.compile(rf"""(?<![{_END}])[{_END}]++(?:[)\]"'”’»›“‘]|\s[»›])*+\s++(?=\S)""")
+_ENDS = re.compile(rf"""(?<![{_END}])[{_END}]++(?>(?:[)\]"'”’»›“‘]|\s[»›])*)\s++(?=\S)""")
 _OPENERS = "\"'“”„«»‚‘’‹›([{¿¡–—-… "
 _INNER = re.compile(r"\w\.-?\w")
 _ROMAN = re.compile(r"[IVXLC]+")
@@ -30,7 +30,7 @@ _QUOTE = (
     r"|\([^)\n]{0,300}+\)"
 )
 _CJK_SENTENCE = re.compile(
-    rf"\s*+(?:(?:{_QUOTE}|[^。！？!?｡…])++(?:[。！？!?｡…]++[」』）”’\"》)]*+|$)|[。！？!?｡…]++[」』）”’\"》)]*+)"
+    rf"\s*+(?:(?>(?:{_QUOTE}|[^。！？!?｡…])+)(?:[。！？!?｡…]++[」』）”’\"》)]*+|$)|[。！？!?｡…]++[」』）”’\"》)]*+)"
 )
 _QUOTE_END = re.compile(r"[。！？!?｡…][」』”](?=[^とっなのをがはにでもやか、。，；：,;）」』”.\s])")
 

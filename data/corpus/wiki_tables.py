@@ -12,9 +12,9 @@ from ..readers.lines import read_lines
 from ..readers.problems import Problems
 from .wiki_dump import LONGEST, blocks, clean_title
 
-_QUOTED = rb"(?:_binary )?'[^'\\]*+(?:(?:\\.|'')[^'\\]*+)*+'"
+_QUOTED = rb"(?:_binary )?'[^'\\]*+(?>(?:(?:\\.|'')[^'\\]*+)*)'"
 _VALUE = rb"(?:" + _QUOTED + rb"|0x[0-9A-Fa-f]+|-?[0-9][0-9.eE+-]*|NULL)"
-_ROW = re.compile(rb"\s*\((" + _VALUE + rb"(?:," + _VALUE + rb")*+)\)\s*[,;]", re.S)
+_ROW = re.compile(rb"\s*\((" + _VALUE + rb"(?>(?:," + _VALUE + rb")*))\)\s*[,;]", re.S)
 _ONE = re.compile(_VALUE, re.S)
 _ESCAPE = re.compile(rb"\\(.)|''", re.S)
 _ESCAPED = {b"n": b"\n", b"r": b"\r", b"t": b"\t", b"0": b"\0", b"b": b"\b", b"Z": b"\x1a"}

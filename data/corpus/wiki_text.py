@@ -17,16 +17,16 @@ from .wiki_words import BLOCK_TAGS, HIDDEN_TAGS, INTERLANGUAGE, disambiguation, 
 _FLAGS = re.I | re.S
 _COMMENT = re.compile(r"<!--.*?-->", re.S)
 _OPEN_COMMENT = re.compile(r"<!--[^\n]*")
-_NOWIKI = re.compile(r"<nowiki\s*>([^<]*+(?:<(?!/?nowiki\b)[^<]*+)*+)</nowiki\s*>", _FLAGS)
+_NOWIKI = re.compile(r"<nowiki\s*>([^<]*+(?>(?:<(?!/?nowiki\b)[^<]*+)*))</nowiki\s*>", _FLAGS)
 _HIDDEN = re.compile(
-    rf"<({HIDDEN_TAGS})\b(?:[^<>/]|/(?!\s*>))*+(?:/\s*>|>[^<]*+(?:<(?!/?\1\b)[^<]*+)*+</\1\s*>)",
+    rf"<({HIDDEN_TAGS})\b(?>(?:[^<>/]|/(?!\s*>))*)(?:/\s*>|>[^<]*+(?>(?:<(?!/?\1\b)[^<]*+)*)</\1\s*>)",
     _FLAGS,
 )
 _BLOCK = re.compile(rf"</?(?:{BLOCK_TAGS})\b[^<>]*>", re.I)
 _BREAK = re.compile(r"<br\b[^<>]*>", re.I)
 _TAG = re.compile(r"</?[a-zA-Z][^<>]*>")
 _BRACE = re.compile(r"\{\{+|\}\}+|\n[ \t:*#;]*(?:\{\||\|\}(?!\}))")
-_LABEL = r"[^\[\]]*+(?:(?:\[(?!\[)|\](?!\]))[^\[\]]*+)*+"
+_LABEL = r"[^\[\]]*+(?>(?:(?:\[(?!\[)|\](?!\]))[^\[\]]*+)*)"
 _LINK = re.compile(rf"\[\[([^\[\]|\n]*)(?:\|({_LABEL}))?\]\]")
 _OPEN_LINK = re.compile(r"\[\[([^\[\]|\n:]*)(:[^\n]*|\||)")
 _OPEN_BRACES = re.compile(r"\{\{[^\n]*|\}\}+")

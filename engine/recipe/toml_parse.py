@@ -18,7 +18,7 @@ LONGEST = 1 << 18
 _DEEPEST = 32  # tables in one another
 _WHOLE = range(-(1 << 63), 1 << 63)
 _DIGITS = re.compile(r"(?<![0-9_])[0-9_]{4301}")
-_PART = r"""(?:"(?:[^"\\\n]|\\.)*+"|'[^'\n]*+'|(?<![\w-])[\w-]++)"""
+_PART = r"""(?:"(?>(?:[^"\\\n]|\\.)*)"|'[^'\n]*+'|(?<![\w-])[\w-]++)"""
 _DEEP_KEY = re.compile(rf"(?:{_PART}[ \t]*+\.[ \t]*+){{{_DEEPEST}}}")
 
 

@@ -6,7 +6,7 @@ import json
 import subprocess
 import sys
 from importlib.util import module_from_spec, spec_from_file_location
-from itertools import permutations
+from itertools import compress, permutations
 from pathlib import Path
 from typing import Any
 
@@ -60,6 +60,17 @@ def neighbours() -> Any:
     return module
 
 
+def decided(folder: Path, lines: list[str]) -> list[bool]:
+    """Which lines have no word whose two likeliest classes rounding could exchange: another CPU breaks such a tie."""
+    model = load_task_model(folder)
+    encoded = Tokenizer.from_folder(folder).encode_words([line.split() for line in lines])
+    with torch.no_grad():
+        logits = model(pack([w.ids for w in encoded], items=[w.positions for w in encoded]))
+    best = logits.softmax(-1).mean(0).topk(2).values
+    margins = (best[:, 0] - best[:, 1]).split([len(w.positions) for w in encoded])
+    return [bool((line > 1e-6).all()) for line in margins]
+
+
 def test_entities_of_a_pipeline(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     made = neighbours()
     made.unigram = two_pieces
@@ -89,6 +100,8 @@ def test_entities_of_a_pipeline(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     for (model, _, _), found in zip(folders, json.loads(done.stdout), strict=True):
         ours = predict(model, lines, task="ner", split="whitespace")
         entities = [[[e.label, e.start, e.end] for e in one.entities] for one in ours]
-        assert found == entities
+        clear = decided(model, lines)
+        assert sum(clear) > 0.9 * len(lines)
+        assert list(compress(found, clear)) == list(compress(entities, clear))
         assert len({label for line in entities for label, _, _ in line}) == 2
         assert sum(map(len, entities)) < sum(len(line.split()) for line in lines)
