@@ -357,13 +357,14 @@ def _warn(
     labels = context.data.labels
     prior = np.bincount(source.gold[source.gold >= 0], minlength=len(labels))
     share = dict(zip(labels, prior.tolist(), strict=True))
-    known_guarded = _guarded_before(context, stage)
+    earlier = earlier_records(context, stage)
+    known_guarded = {label for before in earlier for label in before["source"]["guarded_per_class"]}  # has been said
     context.warn(
         *(warning for warning in kept.warnings if warning.values["label"] not in known_guarded),
         alpha_at_edge(choice),
         low_agreement(target.votes.agree),
         heavy_source_drop(int(in_play.sum()), int(kept.keep.sum())),
-        falling_acceptance([*_earlier_coverages(context, stage), record["accepted"] / max(1, record["items"])]),
+        falling_acceptance([each["accepted"] / max(1, each["items"]) for each in (*earlier, record)]),
     )
     for language, part in (record.get("targets") or {"": record}).items():
         accepted, items = ({n: entry[k] for n, entry in part["classes"].items()} for k in ("accepted", "items"))
@@ -373,22 +374,15 @@ def _warn(
         context.warn(*(w and replace(w, message=f"{language}: {w.message}" if language else w.message) for w in found))
 
 
-def _guarded_before(context: Context, stage: Stage) -> set[str]:
-    """The classes that the guard of the source filter kept alive in any earlier round, which has said so."""
-    guarded: set[str] = set()
+def earlier_records(context: Context, stage: Stage) -> list[dict[str, Any]]:
+    """The `decision.json` of all rounds before, the first one first."""
+    records: list[dict[str, Any]] = []
     inputs = stage.inputs
     while "previous" in inputs:
         folder = context.folder(inputs["previous"])
-        guarded |= set(read_record(folder)["source"]["guarded_per_class"])
+        records.insert(0, read_record(folder))
         inputs = read_json(folder / FINISHED, None).get("inputs", {})
-    return guarded
-
-
-def _earlier_coverages(context: Context, stage: Stage) -> list[float]:
-    if "previous" not in stage.inputs:
-        return []
-    record = read_record(context.folder(stage.inputs["previous"]))
-    return [record["accepted"] / max(1, record["items"])]
+    return records
 
 
 def read_record(folder: Path) -> dict[str, Any]:

@@ -270,12 +270,12 @@ class GradientSum:
     """Adds up a step's gradients, and its loss, over all processes.
 
     A weight that no process uses keeps no gradient, as with one process; where only this one had no part in a step, its
-    gradients are zero. Which weights are in use is agreed on in the first step that has a target, and stays.
+    gradients are zero. Which weights are in use is agreed on in every step: one without a masked word uses no head for
+    masked words.
     """
 
     def __init__(self, processes: ProcessGroup, parameters: Mapping[str, nn.Parameter]) -> None:
         self._processes, self._parameters = processes, parameters
-        self._used: list[str] | None = None
 
     def __call__(self, loss: Tensor, valid: int | Tensor) -> Tensor:
         """The step's loss; gradients in place.
@@ -286,16 +286,14 @@ class GradientSum:
         """
         if self._processes.size == 1 or valid == 0:
             return loss
-        if self._used is None:
-            flags = self._processes.all_reduce_max(*(int(p.grad is not None) for p in self._parameters.values()))
-            self._used = [name for name, flag in zip(self._parameters, flags, strict=True) if flag]
+        flags = self._processes.all_reduce_max(*(int(p.grad is not None) for p in self._parameters.values()))
         gradients = []
-        for name in self._used:
-            parameter = self._parameters[name]
+        for parameter, flag in zip(self._parameters.values(), flags, strict=True):
+            if not flag:
+                continue
             if parameter.grad is None:
                 parameter.grad = torch.zeros_like(parameter)
             gradients.append(parameter.grad)
-        assert sum(p.grad is not None for p in self._parameters.values()) == len(gradients), "a weight came into use"
         total = loss.detach().float().reshape(1)
         self._processes.all_reduce_sum([total, *gradients])
         return total.reshape(())

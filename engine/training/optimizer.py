@@ -244,7 +244,7 @@ def load_optimizer_tensors(
         step = stored.pop(f"optimiser.{name}.step", None)
         if step is None:
             problems.append(f"optimiser.{name}.step is missing")
-        elif step.item() > 0:
+        elif step.item() > 0 or f"optimiser.{name}.exp_avg" in stored:  # a first step that overflowed makes moments
             state["step"] = step.clone()
             for key in ("exp_avg", "exp_avg_sq"):
                 value = stored.pop(f"optimiser.{name}.{key}", None)

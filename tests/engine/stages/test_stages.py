@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Callable
 from hashlib import sha256
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -22,6 +23,7 @@ from xlt_engine.engine import Predictor
 from xlt_engine.engine.evaluation.inference import predict_logits
 from xlt_engine.engine.pseudolabels.filters import Reason
 from xlt_engine.engine.stages.hard import curve_csv
+from xlt_engine.engine.stages.round_decision import earlier_records
 from xlt_engine.engine.stages.soft import teacher_targets
 from xlt_engine.model import load_encoder, load_task_model
 from xlt_engine.model.weights import tensors_hash
@@ -377,6 +379,10 @@ def test_the_guard_says_once_what_it_counts_in_every_round(ner: Finished) -> Non
         if name == "hard1":
             assert set(said) == source["guarded_per_class"].keys()
     assert len(said) == len(set(said))
+    # What warns of falling acceptance compares with the best of all rounds before, not with the last one.
+    context = SimpleNamespace(folder=lambda stage: result.path(stage.rpartition("/")[2]))
+    last = SimpleNamespace(inputs=result.stage("hard3")["inputs"])
+    assert earlier_records(context, last) == [result.decision(name) for name in ("hard1", "hard2")]  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(("abandoned", "dropped"), [("round", False), ("drop", True)])
