@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from copy import deepcopy
 from dataclasses import fields, replace
 from typing import Any
 
@@ -78,25 +79,25 @@ def test_a_step_equals_that_of_plain_torch(
     device: torch.device,
     dtype: torch.dtype,
 ) -> None:
-    """Loss and every parameter's gradient, with dropout on: both paths drop the same elements."""
+    """Loss and every gradient beside plain torch in float64, with dropout on: both paths drop the same elements."""
     model = make().to(device)
     if frozen:
         model.encoder.freeze(embeddings=True, layers=1)
     given = batch(device, targets)
     loss, found = gradients(model, objective, given, dtype)
     with dispatch.using("reference"):
-        expected_loss, expected = gradients(model, objective, given, torch.float32)
-        native = expected if dtype == torch.float32 else gradients(model, objective, given, dtype)[1]
+        expected_loss, expected = gradients(deepcopy(model).double(), objective, given, torch.float32)
+        native = gradients(model, objective, given, dtype)[1]
     bound = 1e-5 if dtype == torch.float32 else 0.05
     assert abs(loss - expected_loss) <= bound * abs(expected_loss)
     assert set(found) == set(expected) == {name for name, p in model.named_parameters() if p.requires_grad}
-    # Zero in exact arithmetic: a key's bias moves all scores of a query alike.
+    # A bias adds up what cancels: a key's to zero, as it moves all scores of a query alike, soft labels' to 1 % of all.
     size = float(torch.stack([g.norm() for g in expected.values()]).norm())
     for name, gradient in found.items():
         error = float((gradient - expected[name]).norm())
         # What plain torch loses in the same dtype: much, where a loss is as ill-conditioned as MSE after a softmax.
         usual = 2 * float((native[name] - expected[name]).norm())
-        assert error <= max(usual, bound * max(float(expected[name].norm()), 0.01 * size)), name
+        assert error <= max(usual, bound * max(float(expected[name].norm()), 0.05 * size)), name
 
 
 def test_the_logits_of_inference_equal_those_of_plain_torch(device: torch.device) -> None:
