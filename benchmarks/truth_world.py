@@ -1,6 +1,6 @@
 """The truth world over its knobs and three seeds: the numbers of docs/truth-world.md.
 
-    python benchmarks/truth_world.py --work FOLDER        # about 40 minutes of one core; goes on where it was cut off
+    python benchmarks/truth_world.py --work FOLDER        # about 50 minutes of one core; goes on where it was cut off
     python benchmarks/tables.py                           # tables and figure
 
 A case is the packaged recipe `truth-world` with other knobs. Seed s is a world of its own (`world.seed = s`) and a run

@@ -150,8 +150,10 @@ def _read_gap(steps: Sequence[StageScore]) -> list[str]:
     if not (first and last and a and b):
         return []
     text = f"The transfer gap (source minus target) went from {first.mean:.1f} to {last.mean:.1f} points"
-    fall = a.mean - b.mean
-    if fall > 0.5 and first.mean > last.mean:
+    fall, shrunk = a.mean - b.mean, first.mean - last.mean
+    if fall > 0.5 and fall > shrunk > 0:
+        text += f"; all of it because the source score fell ({a.mean:.1f} to {b.mean:.1f}): the targets' fell too"
+    elif fall > 0.5 and shrunk > 0:
         text += f"; {fall:.1f} points of that come from the source score falling ({a.mean:.1f} to {b.mean:.1f})"
     else:
         text += f"; the source score went from {a.mean:.1f} to {b.mean:.1f}"

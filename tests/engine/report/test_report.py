@@ -427,6 +427,13 @@ def collapse(folder: Path, students: float) -> Path:
     return folder
 
 
+def test_a_gap_does_not_shrink_by_more_than_it_shrank(tmp_path: Path) -> None:
+    """Where the targets fell too, the source fell by more than the gap."""
+    text = " ".join(reading(load_run(collapse(make_ner_run(tmp_path / "run"), 20.0))))
+    assert "all of it because the source score fell" in text
+    assert "points of that" not in text
+
+
 @pytest.mark.parametrize("seeds", [1, 2])
 def test_no_collapse_is_called_noise_for_want_of_seeds(tmp_path: Path, seeds: int) -> None:
     text = " ".join(reading(load_run(collapse(make_ner_run(tmp_path / "run", seeds=seeds), 0.0))))
