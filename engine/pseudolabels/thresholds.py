@@ -177,6 +177,7 @@ def choose_threshold(
     step: float = 0.01,
     upper: float = 0.99,
     min_kept: int = MIN_KEPT,
+    min_share: float = 0.0,
     agree: ArrayLike | torch.Tensor | None = None,
 ) -> ThresholdChoice:
     """Alpha from the predictions on labelled items.
@@ -186,7 +187,7 @@ def choose_threshold(
         correct: per item `[n]`, whether the prediction is right.
         rule: see the module's head.
         grid: rising thresholds `[A]`; `uniform_grid(num_classes, step, upper)` when absent.
-        min_kept: thresholds that keep fewer items are not considered.
+        min_kept, min_share: thresholds that keep fewer items, or a smaller share of them (0-1), are not considered.
         agree: per item `[n]`, whether the voters agree; the others are never kept, and count in the coverage.
 
     Raises:
@@ -205,6 +206,7 @@ def choose_threshold(
         total_correct=int(right.sum()),
         rule=rule,
         min_kept=min_kept,
+        min_share=min_share,
     )
     median = float(np.median(values[usable])) if usable.any() else math.inf
     if not choice.fallback or choice.curve.kept[0] or not (values[usable] > median).any():
@@ -223,6 +225,7 @@ def choose_threshold_from_sweep(
     total_correct: int | None = None,
     rule: str = "second-difference",
     min_kept: int = MIN_KEPT,
+    min_share: float = 0.0,
 ) -> ThresholdChoice:
     """Alpha from counts per threshold `[A]`, which may be sums over batches.
 
@@ -236,7 +239,7 @@ def choose_threshold_from_sweep(
         ConfigError: as `choose_threshold`.
     """
     parsed = parse_rule(rule)
-    grid, min_kept = _checked_grid(thresholds), max(1, min_kept)
+    grid, min_kept = _checked_grid(thresholds), max(1, min_kept, math.ceil(min_share * total))
     curve = _curve(grid, as_array(kept), as_array(correct), total, total_correct, min_kept)
     usable = curve.kept >= min_kept
     score = _criterion(parsed.name, curve, usable)

@@ -7,6 +7,7 @@ from pathlib import Path
 from ... import DataError
 from ..storage.files import read_json
 from ..storage.names import FAILED
+from ..storage.stage_files import paths_below
 from .stage_table import Json
 
 _MARKS = ("stage.json", "fingerprint.json", "scores.json", "trace.json", "decision.json", "xlt.json", "checkpoint")
@@ -20,11 +21,11 @@ def find_stages(folder: Path) -> list[Json]:
     """
     plan = read_json(folder / "run.json").get("plan") or {}
     stages = []
-    for path in sorted([*folder.glob("seed-*/*/"), *folder.glob("seed-*/*/*/")]):
+    for path in (path for seed in sorted(folder.glob("seed-*")) for path in paths_below(seed) if path.is_dir()):
         seed, *between, name = path.relative_to(folder).parts
         number, pair = seed.removeprefix("seed-"), between[0] if between else None
-        hidden = any(part.startswith(".") for part in (*between, name))
-        if number.isdigit() and not hidden and (_has_marks(path) if pair is None else not _has_marks(path.parent)):
+        deep = len(between) > 1
+        if number.isdigit() and not deep and (_has_marks(path) if pair is None else not _has_marks(path.parent)):
             stages.append(_stage(folder, path, int(number), pair, plan))
     return sorted(stages, key=lambda s: (s["order"], s["pair"] or "", s["seed"]))
 

@@ -17,7 +17,7 @@ from ..storage.files import delete, read_json, write_sealed_json
 from ..storage.names import FINISHED, OF_SCORING, STAMP
 from ..storage.run_folder import RunDir
 from ..storage.run_warning import RunWarning
-from ..storage.stage_files import damage, stage_damage, weights_hash
+from ..storage.stage_files import damage, paths_below, stage_damage, weights_hash
 
 INPUTS = "inputs_sha256"
 """In `stage.json`: the hash of the weights of each stage that this one was made from."""
@@ -72,7 +72,7 @@ def ended_stages(home: RunDir) -> list[str]:
     events = [event for event in home.events() if isinstance(event, dict) and event.get("kind") in _COURSE]
     last = {str(event.get("stage")): event["kind"] for event in events}
     logged = [stage for stage, kind in last.items() if kind != "begin" and (home.path / stage).is_dir()]
-    there = [path.parent.relative_to(home.path).as_posix() for path in home.path.glob(f"seed-*/**/{FINISHED}")]
+    there = [path.parent.relative_to(home.path).as_posix() for path in paths_below(home.path, FINISHED)]
     return sorted(stage for stage in {*logged, *there} if stage.startswith("seed-") and "/." not in stage)
 
 

@@ -13,7 +13,7 @@ from ...data import TokenStore
 from ..storage.files import read_json
 from ..storage.names import FINISHED, STAMP
 from ..storage.run_folder import RunDir
-from ..storage.stage_files import changed_files, stage_damage
+from ..storage.stage_files import changed_files, paths_below, stage_damage
 from ..training.checkpoint import checkpoint_problem
 from .prepare import VOCABULARY, vocabulary_damage
 from .stage_damage import ended_stages, other_inputs, remedy
@@ -89,16 +89,26 @@ def verify_run(folder: str | Path) -> Verification:
     if not (home / "run.json").exists() and not any(home.glob("seed-*")):
         raise DataError(f"{home}: not a run folder (no run.json and no seed-* folder); give the folder of a run")
     damaged = tuple(sorted(_damage(home), key=lambda one: one.path))
-    parts = [p for part in ("seed-*", "store", "world", VOCABULARY) for p in home.glob(f"{part}/**/*") if p.is_file()]
-    size = sum(path.stat().st_size for path in parts)
-    return Verification(home, len(parts), size, time.monotonic() - started, damaged)
+    parts = [*home.glob("seed-*"), *(home / name for name in ("store", "world", VOCABULARY))]
+    sizes = [size for part in parts for path in paths_below(part) if (size := _size(path)) is not None]
+    return Verification(home, len(sizes), sum(sizes), time.monotonic() - started, damaged)
+
+
+def _size(path: Path) -> int | None:
+    """Bytes of a file; None of a folder, and of what has been deleted meanwhile."""
+    try:
+        return path.stat().st_size if path.is_file() else None
+    except FileNotFoundError:
+        return None
 
 
 def _damage(home: Path) -> Iterator[Damage]:
     for stage in ended_stages(RunDir(home)):
         yield from _of_stage(home, stage)
-    for path in home.glob("seed-*/**/checkpoint/**/step-*"):
-        if problem := checkpoint_problem(path):
+    for path in paths_below(home, "step-*"):
+        if "checkpoint" not in path.relative_to(home).parts:
+            continue
+        if (problem := checkpoint_problem(path)) and path.exists():  # and has not been deleted meanwhile
             what = f"is not valid: {problem}"
             yield _named(home, path, what, "an older one is taken, or the stage begins anew", ModelError)
     for name, problem in vocabulary_damage(home / VOCABULARY).items():

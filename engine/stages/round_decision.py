@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -165,7 +164,9 @@ def decide_round(context: Context, stage: Stage, labeller: TaskModel) -> RoundDe
             part |= _with_gold(table, labels, choice, test, accept(test, choice.alpha))
             part["calibration"] = record["calibration"] | {"target": _calibration(test)}
     _warn(context, stage, choice, record, kept, in_play, source, alone)
-    return RoundDecision(_arrays(table, pool, unlabelled, decision, source, kept) | _judged(calibration), record)
+    return RoundDecision(
+        _arrays(table, pool, unlabelled, decision, source, kept) | _judged(table, calibration, labels), record
+    )
 
 
 def together(decisions: Sequence[Decision]) -> Decision:
@@ -175,19 +176,17 @@ def together(decisions: Sequence[Decision]) -> Decision:
 
 def choose_alpha(table: SelfTrainConfig, calibration: Voted, labels: Sequence[str]) -> ThresholdChoice:
     """Alpha by the recipe's rule from the labelled items of `calibration`."""
-    known = calibration.gold >= 0
-    if table.alpha.items == "entities":
-        known &= calibration.votes.label.numpy() != labels.index(OUTSIDE)
-    keep = torch.from_numpy(known)
+    judged = _judged(table, calibration, labels)
     return choose_threshold(
-        calibration.votes.min_confidence[keep],
-        calibration.votes.label[keep] == torch.from_numpy(calibration.gold[known]),
+        judged["alpha.confidence"],
+        judged["alpha.correct"],
         rule=table.alpha.rule,
         num_classes=len(labels),
         step=table.alpha.step,
         upper=table.alpha.upper,
-        min_kept=max(table.alpha.min_kept, math.ceil(table.alpha.min_share * known.sum())),
-        agree=calibration.votes.agree[keep],
+        min_kept=table.alpha.min_kept,
+        min_share=table.alpha.min_share,
+        agree=judged["alpha.agree"],
     )
 
 
@@ -314,10 +313,11 @@ def _curve(choice: ThresholdChoice) -> dict[str, Any]:
     return {name: curve[name] for name in names}
 
 
-def _judged(calibration: Voted) -> dict[str, np.ndarray]:
-    """The labelled source items that alpha was chosen on, so that other rules can be tried on them later."""
-    known = calibration.gold >= 0
-    votes = calibration.votes
+def _judged(table: SelfTrainConfig, calibration: Voted, labels: Sequence[str]) -> dict[str, np.ndarray]:
+    """The labelled items that alpha is chosen on; they are stored, so that other rules can be tried on them later."""
+    known, votes = calibration.gold >= 0, calibration.votes
+    if table.alpha.items == "entities":
+        known &= votes.label.numpy() != labels.index(OUTSIDE)
     return {
         "alpha.confidence": votes.min_confidence.numpy()[known],
         "alpha.agree": votes.agree.numpy()[known].astype(np.uint8),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import fnmatch
+import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -40,6 +42,20 @@ def _problem(path: Path, expected: object) -> str:
         return "has changed since it was written" if path.stat().st_size else "is empty"
 
 
+def paths_below(folder: Path, pattern: str = "*") -> list[Path]:
+    """Files and folders below one whose names match, sorted; no link is followed.
+
+    What begins with a dot (being written or deleted) is left out, and what vanishes meanwhile, which a walk of
+    `pathlib` fails on before Python 3.13: another process may be at work there.
+    """
+    found: list[Path] = []
+    for parent, folders, files in os.walk(folder):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        names = [*folders, *(name for name in files if not name.startswith("."))]
+        found += [Path(parent, name) for name in fnmatch.filter(names, pattern)]
+    return sorted(found)
+
+
 def weights_hash(record: Mapping[str, Any]) -> str | None:
     """The hash of a stage's weights, of its `stage.json`: of their file, or of the index with the hashes of several."""
     hashes = record.get("hashes") or {}
@@ -48,7 +64,7 @@ def weights_hash(record: Mapping[str, Any]) -> str | None:
 
 def link_equal(path: Path, sha256: str, runs: Iterable[Path]) -> bool:
     """Makes `path` the file of that name and hash of a stage of these runs; False where none has it undamaged."""
-    for sealed in (path for run in runs for path in sorted(run.glob(f"seed-*/**/{FINISHED}"))):
+    for sealed in (path for run in runs for path in paths_below(run, FINISHED)):
         equal = sealed.with_name(path.name)
         if (read_json(sealed, None).get("hashes") or {}).get(path.name) != sha256 or _problem(equal, sha256):
             continue

@@ -18,6 +18,7 @@ from ...runs.graph import make_plan
 from ...runs.synthetic_data import settled
 from ...storage.files import read_json
 from ...storage.names import STAMP
+from ...storage.stage_files import paths_below
 from ..ablation.row_plans import RowPlan
 from ..ablation.rows import ROWS
 from ..score_tables import Json
@@ -135,7 +136,7 @@ def _add(joined: Joined, base: RunConfig, folder: Path) -> None:
                 if (cell := _cell(plan, folder, target.language, seed, str(info.get("metric")))) is not None:
                     _put(joined, name, (column, seed), cell)
                     count += 1
-    stamps = map(read_json, folder.glob(f"seed-*/**/{STAMP}"))
+    stamps = map(read_json, paths_below(folder, STAMP))
     numerics = sorted({stamp["numerics"] for stamp in stamps if stamp.get("numerics") is not None})
     settings = [
         f"{key} = {json.dumps(value, default=str)} ({json.dumps(theirs.get(key), default=str)})"

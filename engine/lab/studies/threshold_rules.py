@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ....data import OUTSIDE, derive_seed
-from ...pseudolabels.thresholds import choose_threshold_from_sweep
+from ...pseudolabels.thresholds import ThresholdChoice, choose_threshold, choose_threshold_from_sweep
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -45,6 +45,18 @@ class JudgedItems:
         """What `decision.safetensors` holds of them."""
         kinds = {"agree": np.bool_, "correct": np.bool_, "example": np.int64}
         return cls(arrays["alpha.confidence"], **{n: arrays[f"alpha.{n}"].astype(kind) for n, kind in kinds.items()})
+
+    def choose(self, thresholds: Floats, **options: Any) -> ThresholdChoice:
+        """Alpha from the grid `[A]`, as the run chose it.
+
+        Args:
+            options: as `choose_threshold` takes them.
+        """
+        return choose_threshold(self.confidence, self.correct, grid=thresholds, agree=self.agree, **options)
+
+    def repeated(self, times: Ints) -> JudgedItems:
+        """Each item so many times, `[n]`."""
+        return JudgedItems(**{name: np.repeat(values, times) for name, values in vars(self).items()})
 
 
 @dataclass(frozen=True)
@@ -143,14 +155,23 @@ def example_sweep(items: JudgedItems, thresholds: Floats) -> tuple[Ints, Ints]:
 
 
 def bootstrap_alphas(
-    items: JudgedItems, thresholds: Floats, rules: Sequence[str], *, min_kept: int, draws: int = DRAWS, seed: int = 0
+    items: JudgedItems,
+    thresholds: Floats,
+    rules: Sequence[str],
+    *,
+    min_kept: int,
+    min_share: float = 0.0,
+    draws: int = DRAWS,
+    seed: int = 0,
 ) -> tuple[Floats, NDArray[np.bool_]]:
     """Alpha of each rule on `draws` draws of the examples with replacement, `[draws, rules]`, and whether at the edge.
 
-    The thresholds `[A]` rise; `min_kept` is as for `choose_threshold`.
+    The thresholds `[A]` rise; `min_kept` and `min_share` are as for `choose_threshold`.
     """
     kept, correct = (t.astype(np.float64) for t in example_sweep(items, thresholds))
-    sizes = np.bincount(np.unique(items.example, return_inverse=True)[1], minlength=len(kept)).astype(np.float64)
+    number = np.unique(items.example, return_inverse=True)[1]
+    sizes = np.bincount(number, minlength=len(kept)).astype(np.float64)
+    limits: dict[str, Any] = {"min_kept": min_kept, "min_share": min_share}
     generator = np.random.default_rng(derive_seed(seed, "threshold-study"))
     alphas, edges = np.full((draws, len(rules)), np.nan), np.zeros((draws, len(rules)), dtype=bool)
     for i in range(draws):
@@ -158,8 +179,10 @@ def bootstrap_alphas(
         sums = [np.rint(times @ counts).astype(np.int64) for counts in (kept, correct, sizes[:, None])]
         for j, rule in enumerate(rules):
             choice = choose_threshold_from_sweep(
-                thresholds, sums[0], sums[1], total=int(sums[2][0]), rule=rule, min_kept=min_kept
+                thresholds, sums[0], sums[1], total=int(sums[2][0]), rule=rule, **limits
             )
+            if choice.fallback and not sums[0][0]:  # no confidence reaches the grid: counts do not give its median
+                choice = items.repeated(times[number].astype(np.int64)).choose(thresholds, rule=rule, **limits)
             alphas[i, j], edges[i, j] = choice.alpha, choice.at_edge
     return alphas, edges
 
@@ -169,6 +192,7 @@ def compare_rules(
     thresholds: Floats,
     *,
     min_kept: int,
+    min_share: float = 0.0,
     rules: Sequence[str] = COMPARED,
     target: tuple[NDArray[Any], NDArray[np.bool_]] | None = None,
     gold: GoldSweep | None = None,
@@ -178,15 +202,15 @@ def compare_rules(
 
     Args:
         thresholds: the grid, `[A]`.
+        min_kept, min_share: as `choose_threshold` takes them.
         target: lowest confidence and agreement of the unlabelled target items.
         gold: the labelled target file; it is compared with, nothing is chosen by it.
     """
-    kept, correct = (counts.sum(axis=0) for counts in example_sweep(items, thresholds))
-    alphas, edges = bootstrap_alphas(items, thresholds, rules, min_kept=min_kept, draws=draws)
-    totals = {"total": items.correct.size, "total_correct": int(items.correct.sum())}
+    limits: dict[str, Any] = {"min_kept": min_kept, "min_share": min_share}
+    alphas, edges = bootstrap_alphas(items, thresholds, rules, draws=draws, **limits)
     results = []
     for rule, drawn, at_edge in zip(rules, alphas.T, edges.T, strict=True):
-        choice = choose_threshold_from_sweep(thresholds, kept, correct, **totals, rule=rule, min_kept=min_kept)
+        choice = items.choose(thresholds, rule=rule, **limits)
         passed = items.agree & _above(items.confidence, choice.alpha)
         low, high = np.quantile(drawn, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
         coverage = None

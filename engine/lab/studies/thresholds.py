@@ -70,6 +70,7 @@ def study_thresholds(folder: str | Path, *, rules: Sequence[str] = COMPARED, dra
             JudgedItems.from_arrays(arrays),
             np.asarray(record["curve"]["thresholds"], dtype=np.float64),
             min_kept=int(stage.fingerprint["alpha.min_kept"]),
+            min_share=float(stage.fingerprint["alpha.min_share"]),
             rules=rules,
             target=(arrays["target.confidence"][voted], arrays["target.agree"][voted].astype(bool)),
             gold=gold,

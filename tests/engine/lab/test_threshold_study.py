@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -40,10 +41,11 @@ def items(seed: int = 0, count: int = 3000) -> JudgedItems:
     return JudgedItems(confidence, agree, correct, np.sort(draws.integers(0, 200, count)))
 
 
-def direct(found: JudgedItems, rule: str, rows: np.ndarray | None = None) -> Any:
+def direct(found: JudgedItems, rule: str, rows: np.ndarray | None = None, **limits: float) -> Any:
     part = slice(None) if rows is None else rows
+    options: dict[str, Any] = {"min_kept": 20, **limits}
     return choose_threshold(
-        found.confidence[part], found.correct[part], rule=rule, grid=GRID, agree=found.agree[part], min_kept=20
+        found.confidence[part], found.correct[part], rule=rule, grid=GRID, agree=found.agree[part], **options
     )
 
 
@@ -69,16 +71,20 @@ def test_sweep_sums_to_the_curve() -> None:
     assert kept[17, 10] == one.sum()
 
 
-def test_draws_against_a_plain_loop() -> None:
-    """The same draws of sentences, each made in full and given to `choose_threshold`."""
+@pytest.mark.parametrize(("scale", "limits"), [(1.0, {}), (1.0, {"min_share": 0.4}), (0.5, {})])
+def test_draws_against_a_plain_loop(scale: float, limits: dict[str, float]) -> None:
+    """The same draws of sentences, each made in full and given to `choose_threshold`; the median, too, is that."""
     found = items(2)
-    alphas, edges = bootstrap_alphas(found, GRID, COMPARED, min_kept=20, draws=6, seed=3)
+    found = replace(found, confidence=found.confidence * np.float32(scale))
+    assert (direct(found, "slope").index is None) == (scale < 1)
+    assert (direct(found, "slope").alpha != direct(found, "slope", **limits).alpha) == bool(limits)
+    alphas, edges = bootstrap_alphas(found, GRID, COMPARED, min_kept=20, draws=6, seed=3, **limits)
     draws = np.random.default_rng(derive_seed(3, "threshold-study"))
     for i in range(6):
         sentences = draws.integers(200, size=200)
         rows = np.concatenate([np.flatnonzero(found.example == s) for s in sentences])
         for j, rule in enumerate(COMPARED):
-            choice = direct(found, rule, rows)
+            choice = direct(found, rule, rows, **limits)
             assert (alphas[i, j], edges[i, j]) == (choice.alpha, choice.at_edge), (i, rule)
 
 
@@ -114,6 +120,17 @@ def test_target_coverage_counts_agreement() -> None:
     target = (np.array([0.95, 0.95, 0.5], dtype=np.float32), np.array([True, False, True]))
     (result,) = compare_rules(items(), GRID, min_kept=20, rules=["fixed:0.9"], target=target, draws=2)
     assert result.target_coverage == pytest.approx(1 / 3)
+
+
+def test_study_of_entities(tiny: Callable[[str], Any]) -> None:
+    """Alpha from words tagged as entities, a share of which must stay, is found again."""
+    run = tiny("ner")
+    longer = ("finetune.epochs=20", "selftrain.soft.epochs=60", "selftrain.soft.lr=1e-2", "selftrain.rounds=1")
+    alpha = ("rule=slope", "items=entities", "min_kept=1", "min_share=0.9")
+    run.run(*longer, *(f"selftrain.alpha.{part}" for part in alpha))
+    (study,) = study_thresholds(run.folder / "run", rules=["slope"], draws=10)
+    record = run.json("de/hard1/decision.json")
+    assert (study.results[0].alpha, study.results[0].at_edge) == (record["alpha"], record["at_edge"])
 
 
 @pytest.mark.parametrize(("task", "rule"), [("ner", "fixed:0.2"), ("classification", "second-difference")])

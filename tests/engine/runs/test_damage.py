@@ -214,3 +214,24 @@ def test_links_are_not_followed(run: Any, tmp_path: Path) -> None:
     assert again(run, home.name)[0] == ("seed-0/de/soft1",)
     assert precious.read_text("utf-8") == "mine"
     assert not (stage / "tokenizer.json").is_symlink()
+
+
+def test_a_run_may_be_at_work(run: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What vanishes between a look at a folder and one into it is no damage, and ends nothing."""
+    home, vanished, scandir = copied(run, "at-work"), list[str](), os.scandir
+    hidden, checkpoint = "seed-0/de/.trash-1/old", "seed-0/de/soft1/checkpoint"
+    for name in (hidden, f"{checkpoint}/.trash-2", f"{checkpoint}/step-7", f"{checkpoint}/step-8"):
+        (home / name).mkdir(parents=True)
+
+    def vanishing(path: Any) -> Any:
+        if not isinstance(path, int) and Path(path).name in (".trash-1", ".trash-2", "step-8"):
+            vanished.append(Path(path).name)
+            shutil.rmtree(path)
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", vanishing)
+    assert [one.path for one in verify_run(home).damaged] == [f"{checkpoint}/step-7"]
+    assert vanished == ["step-8"]
+    (home / checkpoint / "step-8").mkdir()
+    write_report(home)
+    assert len((home / "report.html").read_text("utf-8")) > 10_000
