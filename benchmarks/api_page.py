@@ -7,6 +7,7 @@ tests/packaging/test_api_page.py fails where the page is not what this makes of 
 
 from __future__ import annotations
 
+import argparse
 import ast
 import importlib
 import inspect
@@ -126,4 +127,5 @@ def _paragraphs(value: Any) -> str:
 
 
 if __name__ == "__main__":
+    argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter).parse_args()
     PAGE.write_text(render(), encoding="utf-8")

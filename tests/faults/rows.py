@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import argparse
 import contextlib
 import os
 import re
@@ -31,6 +32,9 @@ class Cases:
 
 
 def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--check", action="store_true", help="write nothing; end with 1 where the numbers differ")
+    check = parser.parse_args().check
     cases = Cases()
     with open(os.devnull, "w") as nothing, contextlib.redirect_stdout(nothing):
         code = pytest.main(["--collect-only", "-q", "-n0", "-m", "fault", str(ROOT / "tests")], plugins=[cases])
@@ -38,7 +42,7 @@ def main() -> None:
     page = PAGE.read_text("utf-8")
 
     made = ROW.sub(lambda row: f"{row[1]}{cases.rows[int(row[2])]}|", page)
-    if "--check" in sys.argv:
+    if check:
         sys.exit(0 if made == page else f"{PAGE}: other numbers of cases; run python tests/faults/rows.py")
     PAGE.write_text(made, encoding="utf-8")
 
