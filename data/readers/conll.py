@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from itertools import chain
 from pathlib import Path
 
 from ... import ConfigError
 from .example import Examples
 from .lines import LabelSet, check_label, file_stem, finish, read_lines
 from .problems import Problems
-from .tagged import BIO_TAG, PLAIN, SCHEMES, TaggedSentence, resolve_tags
+from .tagged import BIO_TAG, PLAIN, SCHEMES, TAG, TaggedSentence, resolve_tags
 
 CONLLU = ("id", "form", "lemma", "upos", "xpos", "feats", "head", "deprel", "deps", "misc")
 """The columns of CoNLL-U."""
@@ -31,11 +32,11 @@ def read_conll(
     labels: Sequence[str] | None = None,
     require_labels: bool = False,
     separator: str | None = None,
-    comment: str | None = None,
 ) -> Examples:
     """Sentences of a column file: one word a line, a blank line after each sentence.
 
-    `-DOCSTART-` lines are skipped. All word lines of a file have the same number of columns; with a single column (or
+    `-DOCSTART-` lines end a sentence and are skipped, so are lines that begin with "#" where a sentence does and are no
+    word and tag (`find_comments`). All word lines of a file have the same number of columns; with a single column (or
     where `label_column` is `token_column`) the sentences have no labels. Tags come out as BIO. Where tabs separate the
     columns, there are labels, and every word of the file begins with one and the same language code (`en:Paris`), the
     file is taken to be PAN-X, and the code is taken off.
@@ -49,7 +50,6 @@ def read_conll(
         labels: the tags that may occur, after conversion to BIO.
         require_labels: refuse a file without a label column.
         separator: between columns; a tab where the first word line has one, else runs of spaces.
-        comment: lines that start so are skipped between sentences.
 
     Raises:
         ConfigError: unknown scheme or encoding.
@@ -60,7 +60,9 @@ def read_conll(
     problems, counts = Problems(), Counter[str]()
     known = None if labels is None else LabelSet(labels)
     columns = _Columns(str(path), token_column, label_column, separator, problems)
-    sentences = list(_sentences(columns, read_lines(path, encoding, problems), comment, counts))
+    tags = None if scheme == PLAIN or label_column == token_column else label_column
+    is_comment, lines = find_comments(read_lines(path, encoding, problems), separator, tags)
+    sentences = list(_sentences(columns, lines, is_comment, counts))
     if columns.separator == "\t" and columns.label is not None:
         _without_language(str(path), sentences, problems)
     if require_labels and sentences and columns.label is None:
@@ -132,10 +134,8 @@ class _Columns:
 
     def split(self, number: int, line: str) -> tuple[str, str | None] | None:
         """The word and its tag, None without labels; nothing where the line is faulty."""
-        if not self.width and self.separator is None:
-            self.separator = "\t" if "\t" in line else " "
-        # Runs of ASCII spaces only: no-break and ideographic spaces are part of a word.
-        cells = re.split(" +", line.strip(" ")) if self.separator == " " else line.split(self.separator)
+        self.separator = self.separator or separator_of(line)
+        cells = split_row(line, self.separator)
         if not self.width:
             self._decide(f"{self.path}:{number}", len(cells))
         if len(cells) != self.width:
@@ -161,20 +161,57 @@ class _Columns:
             self.label = self._label
 
 
+def separator_of(line: str) -> str:
+    """What is between the columns of a file, by its first row."""
+    return "\t" if "\t" in line else " "
+
+
+def split_row(line: str, separator: str) -> list[str]:
+    """The columns of a row."""
+    # Runs of ASCII spaces only: no-break and ideographic spaces are part of a word.
+    return re.split(" +", line.strip(" ")) if separator == " " else line.split(separator)
+
+
+def find_comments(
+    lines: Iterator[tuple[int, str]], separator: str | None, tags: int | None
+) -> tuple[Callable[[str], bool], Iterator[tuple[int, str]]]:
+    """What tells comments from rows where a sentence may begin, and the lines again.
+
+    A comment begins with "#". It has another number of columns than the first row that does not, or, where that row has
+    the tag of an entity, or `O`, in the column `tags`, none there.
+    """
+    head: list[tuple[int, str]] = []
+    first: list[str] = []
+    for number, line in lines:
+        head.append((number, line))
+        if line.strip(" \t") and not line.startswith(("#", "-DOCSTART-")):
+            separator = separator or separator_of(line)
+            first = split_row(line, separator)
+            break
+    tagged = tags is not None and -len(first) <= tags < len(first) > 1 and TAG.fullmatch(first[tags])
+
+    def is_comment(line: str) -> bool:
+        if not (first and separator and line.startswith("#")):
+            return False
+        cells = split_row(line, separator)
+        return len(cells) != len(first) or (tagged and tags is not None and not TAG.fullmatch(cells[tags]))
+
+    return is_comment, chain(head, lines)
+
+
 def _sentences(
-    columns: _Columns, lines: Iterator[tuple[int, str]], comment: str | None, counts: Counter[str]
+    columns: _Columns, lines: Iterator[tuple[int, str]], is_comment: Callable[[str], bool] | None, counts: Counter[str]
 ) -> Iterator[TaggedSentence]:
     sentence = TaggedSentence()
     for number, line in lines:
-        if not line.strip(" \t"):
+        document = line.startswith("-DOCSTART-")
+        if document or not line.strip(" \t"):
             if sentence.words:
                 yield sentence
                 sentence = TaggedSentence()
+            counts["docstart"] += document
             continue
-        if line.startswith("-DOCSTART-"):
-            counts["docstart"] += 1
-            continue
-        if comment and not sentence.words and line.startswith(comment):
+        if is_comment and not sentence.words and is_comment(line):
             counts["comment"] += 1
             continue
         cells = columns.split(number, line)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import json
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from difflib import get_close_matches
 from itertools import islice
 from pathlib import Path
@@ -23,11 +23,11 @@ from .plain import read_text
 from .problems import Problems
 from .spans import ENTITY_COLUMNS, LISTS, read_spans
 from .table import read_tsv
-from .tagged import PLAIN
+from .tagged import PLAIN, TAG
 from .webis import read_webis_cls
 from .xnli import read_xnli
 
-_TAGGED_LINE = re.compile(r"\S.*[ \t](?:O|[BILUES]-\S+) *")
+_TAGGED_LINE = re.compile(rf"\S.*[ \t](?:{TAG.pattern}) *")
 _READERS: dict[str, Callable[..., Examples]] = {
     "conll": read_conll,
     "conllu": read_conllu,
@@ -46,6 +46,7 @@ MULTILINGUAL = ("xnli", "marc")
 _SUFFIXES = {
     ".conll": "conll",
     ".iob": "conll",
+    ".iob2": "conll",
     ".bio": "conll",
     ".tsv": "tsv",
     ".csv": "csv",
@@ -71,11 +72,11 @@ def read_examples(
 ) -> Examples:
     """Read a file with the reader that its name calls for.
 
-    `.conll .iob .bio` are column files, `.tsv .csv .jsonl .ndjson .parquet .arrow .ann .spacy` what they say, `.json`
-    JSON lines, and a folder is one of `save_to_disk`; text files also with `.xz`, `.gz` or `.bz2`. For the task "ner"
-    JSON whose first text has a list of entities is "spans". Anything else is plain text, except that for "ner" a file
-    whose first five non-blank lines end in a tag is a column file; for "tag" `.conllu` is CoNLL-U. For both plain text
-    is cut into words (`split_words`).
+    `.conll .iob .iob2 .bio` are column files, `.tsv .csv .jsonl .ndjson .parquet .arrow .ann .spacy` what they say,
+    `.json` JSON lines, and a folder is one of `save_to_disk`; text files also with `.xz`, `.gz` or `.bz2`. For the task
+    "ner" JSON whose first text has a list of entities is "spans". Anything else is plain text, except that for "ner" a
+    file whose first five lines end in a tag, but for blank ones and those with "#", is a column file; for "tag"
+    `.conllu` is CoNLL-U. For both plain text is cut into words (`split_words`).
 
     Args:
         path: `.xz`, `.gz` and `.bz2` are unpacked, by every reader.
@@ -133,9 +134,13 @@ def _sniff(path: str | Path, task: str, encoding: str) -> str:
     if task != "ner":
         return "text"
     lines = (line for _, line in read_lines(path, encoding, Problems()))
-    first = list(islice((line for line in lines if line.strip()), 5))
-    tagged = [line.startswith("-DOCSTART-") or _TAGGED_LINE.fullmatch(line) for line in first]
-    return "conll" if tagged and all(tagged) else "text"
+    first = islice((line for line in lines if line.strip() and not line.startswith("#")), 5)
+    return "conll" if looks_tagged(list(first)) else "text"
+
+
+def looks_tagged(lines: Sequence[str]) -> bool:
+    """Whether each of some lines that are not blank is a word and its tag."""
+    return bool(lines) and all(line.startswith("-DOCSTART-") or _TAGGED_LINE.fullmatch(line) for line in lines)
 
 
 def _has_spans(path: str | Path, encoding: str) -> bool:

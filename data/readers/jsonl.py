@@ -176,6 +176,8 @@ class ObjectReader:
             sentence = _tagged(place, number, values, problems)
             return (maker.name(place, number, values.get("id")), sentence) if sentence else None
         values.pop("tags", None)
+        if isinstance(stars := values.get("label"), float) and stars.is_integer():
+            values["label"] = int(stars)
         if type(values.get("label")) is int:
             values["label"] = str(self._named("label", values))
         required = ["text", *(role for role in ("pair", "id", "language") if fields[role] is not None)]
@@ -190,7 +192,7 @@ class ObjectReader:
         if role == "label" and (lists := [key for key, value in row.items() if isinstance(value, list) and value]):
             fix += f", or name the field of the words (perhaps reader.words = {quoted(lists[0])})"
         elif others := [key for key, value in row.items() if isinstance(value, list if role == "tags" else str | int)]:
-            others = [key for key in others if key not in self.fields.values()]
+            others = [key for key in others if key not in (*self.fields.values(), "agree", "confidence")]
             fix += f", or name the field (perhaps reader.{role} = {quoted(others[-1])})" if others else ""
         what = f"no field {self.fields[role]!r} (fields: {listed(row)})"
         self.maker.problems.add(place, what, fix)

@@ -61,13 +61,14 @@ def read_spans(
 ) -> Examples:
     """Tagged sentences of a file of texts with entities, counted in characters from 0, the end exclusive.
 
-    JSON lines or one JSON list. A text is an object with the field `text`, or `data` that has it, or a list `[text,
-    {"entities": [...]}]`. Its entities are the list under `spans`, `entities`, `label` or `labels`, or the `result` of
-    Label Studio's `annotations`; an entity is `[start, end, label]` or an object with `start`, `end` (or
-    `start_offset`, `end_offset`) and `label`. What an annotator did not accept (`answer`) is left out, as `rejected`.
-    A file `NAME.ann` is brat's, whose text is `NAME.txt`, a sentence a line; one that begins with the names
-    `ENTITY_COLUMNS` is a table of entities, whose rows with one `line` are of one sentence. A file `NAME.spacy` is a
-    `DocBin` of spaCy, whose lines are documents; only their texts and entities are taken.
+    JSON lines or one JSON list, in which several texts on a line are counted on from it. A text is an object with the
+    field `text`, or `data` that has it, or a list `[text, {"entities": [...]}]`. Its entities are the list under
+    `spans`, `entities`, `label` or `labels`, or the `result` of Label Studio's `annotations`; an entity is `[start,
+    end, label]` or an object with `start`, `end` (or `start_offset`, `end_offset`), `label` and perhaps `text`, which
+    is then compared. What an annotator did not accept (`answer`) is left out, as `rejected`. A file `NAME.ann` is
+    brat's, whose text is `NAME.txt`, a sentence a line; one that begins with the names `ENTITY_COLUMNS` is a table of
+    entities, whose rows with one `line` are of one sentence. A file `NAME.spacy` is a `DocBin` of spaCy, whose lines
+    are documents; only their texts and entities are taken.
 
     The texts are cut into words as plain text is. White space at the ends of an entity is no part of it.
 
@@ -195,7 +196,7 @@ def text_objects(path: str, encoding: str, text: str, problems: Problems) -> Ite
 
 
 def _values(path: str, encoding: str, problems: Problems, counts: Counter[str]) -> Iterator[tuple[int, Any]]:
-    """The values of a file with one on each line, or of one list, with the line where each begins."""
+    """The values of a file with one on each line, or of one list, with the line where each begins, or a later one."""
     lines = read_lines(path, encoding, problems)
     whole: list[str] = []
     for number, line in lines:
@@ -217,7 +218,7 @@ def _opens_a_list(line: str) -> bool:
 
 
 def _items(path: str, text: str, problems: Problems) -> Iterator[tuple[int, Any]]:
-    position, number, counted = text.index("[") + 1, 1, 0
+    position, number, counted, last = text.index("[") + 1, 1, 0, 0
     while True:
         gap = _BETWEEN.match(text, position)
         assert gap is not None  # it may be empty
@@ -231,7 +232,8 @@ def _items(path: str, text: str, problems: Problems) -> Iterator[tuple[int, Any]
         except (ValueError, RecursionError) as error:
             problems.add(f"{path}:{number}", f"not usable JSON: {clip(str(error))}", "export the file again")
             return
-        yield number, value
+        last = max(number, last + 1)  # a line names its text: several on one are counted on
+        yield last, value
 
 
 def _entries(place: str, value: Mapping[str, Any], problems: Problems) -> list[Any] | None:
@@ -281,9 +283,9 @@ def _brat(
     path: str, encoding: str, names: Mapping[str, str | None], problems: Problems, counts: Counter[str]
 ) -> Iterator[_Annotated]:
     """The lines of a text file, each with the entities of the `.ann` file beside it that lie in it."""
-    spans: list[tuple[int, Span]] = []
+    spans: list[tuple[int, Span, str | None]] = []
     for number, line in read_lines(path, encoding, problems):
-        cells = line.split("\t")
+        cells = line.split("\t", 2)
         if not line.startswith("T"):
             counts["other annotations"] += bool(line.strip())
             continue
@@ -292,23 +294,29 @@ def _brat(
             what = f"{quoted(line)} is not an entity in one piece"
             problems.add(f"{path}:{number}", what, "write T1, a tab, 'TYPE START END', a tab, its text")
             continue
-        spans.append((number, Span(int(match[2]), int(match[3]), match[1])))
+        said = (cells[2] if len(cells) > 2 else "") or None
+        spans.append((number, Span(int(match[2]), int(match[3]), match[1]), said))
     spans.sort(key=lambda numbered: numbered[1])
     beside, begin, at = Path(path).with_suffix(".txt"), 0, 0
     for number, line in read_lines(beside, encoding, problems):
         end, inside = begin + len(line), []
         while at < len(spans) and spans[at][1].start < end:
-            where, span = spans[at]
+            where, span, said = spans[at]
             at += 1
+            found = line[max(0, span.start - begin) : span.end - begin]
             if span.start < begin or span.end > end:
                 what = f"{span.label} at {span.start}-{span.end} does not lie in one line of {beside.name}"
                 problems.add(f"{path}:{where}", what, "correct its place")
+            elif said is not None and found != said:
+                what = f"{span.label} at {span.start}-{span.end} is {quoted(found)}, not {quoted(said)}"
+                fix = "correct its place; line ends of two characters (CR LF) and a BOM are not counted here"
+                problems.add(f"{path}:{where}", what, fix)
             else:
                 inside.append(Span(span.start - begin, span.end - begin, span.label))
         if line.strip():
             yield _Annotated(number, line, inside)
         begin = end + 1
-    for where, span in spans[at:]:
+    for where, span, _ in spans[at:]:
         what = f"{span.label} at {span.start}-{span.end} lies beyond the end of {beside.name}"
         problems.add(f"{path}:{where}", what, "correct its place")
 
@@ -331,7 +339,13 @@ def _table(
             problems.add(place, f"not the columns {', '.join(ENTITY_COLUMNS)}", "give every row all of them")
             continue
         sentence = sentences.setdefault(cells[0], _Annotated(number, cells[6], []))
-        span = _span(place, sentence.text, [int(cells[1]), int(cells[2]), cells[3]], problems) if cells[1] else None
+        if sentence.text != cells[6]:
+            problems.add(place, f"another sentence than line {sentence.line} has", "give each sentence its own `line`")
+            continue
+        if not cells[1]:
+            continue
+        entity = {"start": int(cells[1]), "end": int(cells[2]), "label": cells[3], "text": cells[4]}
+        span = _span(place, sentence.text, entity, problems)
         if span is not None and sentence.spans is not None:
             sentence.spans.append(span)
     yield from sentences.values()

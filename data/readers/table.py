@@ -10,10 +10,11 @@ from pathlib import Path
 
 from ...untrusted import listed, quoted
 from .example import Example, Examples
-from .lines import LabelSet, check_label, file_stem, finish, map_label, plain_suffix, read_lines
+from .lines import LONGEST_LINE, LabelSet, check_label, file_stem, finish, map_label, plain_suffix, read_lines
 from .problems import Problems
 
 _Cells = list[str]
+csv.field_size_limit(LONGEST_LINE)  # of the module, for the whole process; its own is 131,072 characters
 
 
 def read_tsv(

@@ -15,7 +15,7 @@ PLAIN = "plain"
 """The scheme of tags that mark no entities."""
 SCHEMES = ("auto", "iob1", "bio", "bioes", "bilou", PLAIN)
 BIO_TAG = re.compile(r"O|[BI]-\S+")
-_TAG = re.compile(r"O|[BILUES]-\S+")
+TAG = re.compile(r"O|[BILUES]-\S+")
 _LETTERS = {"iob1": "BI", "bio": "BI", "bioes": "BIES", "bilou": "BILU"}
 _BEGIN, _END = "BSU", "ESLU"  # first word of an entity, and the last one in the schemes that mark it
 _AS_BIO = {"B": "B", "I": "I", "E": "I", "L": "I", "S": "B", "U": "B"}
@@ -38,7 +38,7 @@ class TaggedSentence:
 def scheme_of(tags: Iterable[str]) -> str:
     """What the letters of a file's tags say: "bioes" or "bilou" where half of its entities have their ends marked so,
     else "bio"."""
-    letters = Counter(tag[0] for tag in tags if _TAG.fullmatch(tag))
+    letters = Counter(tag[0] for tag in tags if TAG.fullmatch(tag))
     for scheme, (end, single) in (("bioes", "ES"), ("bilou", "LU")):
         marked = letters[end] + letters[single]
         if marked and 2 * marked >= letters["B"] + letters[single]:
@@ -110,7 +110,7 @@ def _entity_words(
     for i, tag in enumerate(tuple(tags)):
         if tag == OUTSIDE:
             open_type = ""
-        elif _TAG.fullmatch(tag) and tag[0] in _LETTERS[scheme]:
+        elif TAG.fullmatch(tag) and tag[0] in _LETTERS[scheme]:
             following = tags[i + 1] if i + 1 < len(tags) else OUTSIDE
             goes_on = following[:1] in ("I", "E", "L") and following[1:] == tag[1:]
             yield i, tag, tag[1:] == open_type, not marks_end or tag[0] in _END or goes_on

@@ -12,7 +12,7 @@ from .console import make_progress, show, write
 from .options import DEVICE, ENCODING, JSON, MODEL, PATH, PRECISION, QUIET
 
 _PATH_OR_DASH = click.Path(path_type=Path, allow_dash=True)
-_INPUTS = click.Choice(["auto", "conll", "tsv", "csv", "jsonl", "spans", "arrow", "text"])
+_INPUTS = click.Choice(["auto", "conll", "conllu", "tsv", "csv", "jsonl", "spans", "arrow", "text"])
 _FORMATS = click.Choice([*_INPUTS.choices, "xnli", "webis-cls", "marc"])
 _OUTPUTS = click.Choice(["same", "conll", "jsonl", "tsv", "entities", "spacy", "brat"])
 _SPLIT = click.option(
@@ -132,7 +132,7 @@ def predict(
 def evaluate(model: Path, data: tuple[Path, ...], language: tuple[str, ...], as_json: bool, **options: Any) -> None:
     """Score MODEL on labelled files: metrics per language and class, and the transfer gap to the first one.
 
-    All that `predict --format` writes is read, too; --split is for its files of entities.
+    What `predict --format` writes is read, too (docs/data-formats.md: by which columns); --split is for its files of entities.
     """
     from .. import evaluate_files
 

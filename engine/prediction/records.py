@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import io
 import json
-import re
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -17,14 +16,15 @@ from typing import Any, Literal
 from ... import ConfigError
 from ...data import guess_format
 from ...data.readers.arrow import object_rows
-from ...data.readers.conll import CONLLU, conllu_column, is_beside
+from ...data.readers.conll import CONLLU, conllu_column, find_comments, is_beside, separator_of, split_row
 from ...data.readers.encodings import check_encoding
+from ...data.readers.formats import looks_tagged
 from ...data.readers.jsonl import json_object
 from ...data.readers.lines import Watch, decode_lines, read_lines
 from ...data.readers.problems import Problems
 from ...data.readers.spans import text_objects
 from ...data.readers.table import csv_rows
-from ...tasks import per_word
+from ...tasks import has_spans, per_word
 from ...untrusted import listed
 from .predictor import Prediction, TagPrediction
 
@@ -37,7 +37,6 @@ FORMATS = {
 STDIN = "<stdin>"
 ABSTAINED = "_"
 COLUMNS = ("predicted", "confidence")
-_TAGGED = re.compile(r"\S.*[ \t](?:O|[BI]-\S+) *")
 Lines = Iterator[tuple[int, str]]
 AnyPrediction = Prediction | TagPrediction
 
@@ -118,7 +117,7 @@ def file_format(chosen: FileFormat, name: str, lines: Lines, task: str, encoding
     kind = "text"
     if shown and shown[0].lstrip().startswith("{"):
         kind = "jsonl"
-    elif task == "ner" and shown and all(t.startswith("-DOCSTART-") or _TAGGED.fullmatch(t) for t in shown):
+    elif task == "ner" and looks_tagged([text for text in shown if not text.startswith("#")]):
         kind = "conll"
     return kind, chain(first, lines)
 
@@ -138,25 +137,26 @@ def labels_of(prediction: AnyPrediction) -> list[tuple[str, str]]:
 
 
 def _parse_conll(source: Source) -> Iterator[Record]:
-    """Sentences of a column file with their lines; blank and -DOCSTART- lines as records of their own."""
+    """Sentences of a column file with their lines; blank lines, comments and -DOCSTART- as records of their own."""
     separator, width, first = "", 0, 0
     rows: list[str] = []
     words: list[str] = []
-    for number, line in chain(source.lines, [(0, "")]):
-        if not line.strip(" \t") or line.startswith("-DOCSTART-"):
+    is_comment, lines = find_comments(source.lines, None, -1 if has_spans(source.task) else None)
+    for number, line in chain(lines, [(0, "")]):
+        if not line.strip(" \t") or line.startswith("-DOCSTART-") or (not words and is_comment(line)):
             if words:
                 yield Record(first, words=tuple(words), again=partial(_columns, tuple(rows), separator))
                 words, rows = [], []
             if number:
                 yield Record(number, f"{line}\n")
             continue
-        separator = separator or ("\t" if "\t" in line else " ")
-        cells = re.split(" +", line.strip(" ")) if separator == " " else line.split("\t")
+        separator = separator or separator_of(line)
+        cells = split_row(line, separator)
         width = width or len(cells)
         place = f"{source.name}:{number}"
         if len(cells) != width:
             source.problems.add(place, f"{len(cells)} columns, but the file began with {width}", "correct the line")
-        elif source.names.token_column >= width:
+        elif not -width <= source.names.token_column < width:
             source.problems.add(place, f"no column {source.names.token_column}", "name the column of the words")
         elif not cells[source.names.token_column]:
             source.problems.add(place, "empty word", "give a word, or leave the whole line blank to end a sentence")

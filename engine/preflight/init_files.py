@@ -246,5 +246,7 @@ def _labels(inputs: Inputs, tests: Sequence[Example]) -> tuple[str, ...]:
         )
     if len(whole) < 2:
         path = inputs.source.files[0].path
-        raise DataError(f"{path}: one label only ({listed(whole)}); there is nothing to tell apart")
+        where = f" in {named!r}" if (named := inputs.reader.get("label")) else ""
+        what = f"one label only{where} ({listed(whole)}); there is nothing to tell apart"
+        raise DataError(f"{path}: {what}; name the column of the labels with --label-column")
     return (*labels, *extra)

@@ -22,7 +22,7 @@ from ..recipe.toml_dump import toml_value
 from .check_data import encode
 from .init_files import Inputs, Language, find_files, read_files
 from .init_settings import Settings, Values, for_folder, for_new_encoder
-from .sniff import sniff
+from .sniff import FileFacts, sniff
 
 VOCABULARY_LINES = 20_000
 COVERED = 99.5
@@ -102,11 +102,19 @@ def init_recipe(
     scored = None if source_test is None else Path(source_test)
     look = partial(sniff, header=header, label=label_column)
     inputs = find_files(Path(source), files, tests, scored, language, target_languages, look)
+    _has_labels(inputs.source.files[0], label_column)
     read_files(inputs)
     root = model_folder(model).resolve() if model is not None else None
     settings = _new_encoder(inputs) if root is None else _from_folder(inputs, root)
     base = Path(folder if folder is not None else Path.cwd()).resolve()
     return InitResult(_write(inputs, settings, root, base), tuple(inputs.notes))
+
+
+def _has_labels(facts: FileFacts, label_column: str) -> None:
+    """Refuses `--label-column` where the training file has no such column or field of labels."""
+    if label_column and label_column not in (facts.options.get(role, role) for role in ("label", "tags")):
+        what = f"no column or field {label_column!r} that may hold labels"
+        raise ConfigError(f"{facts.path}: {what}; name it as the file does (it holds text or whole numbers)")
 
 
 def _suggest_length(inputs: Inputs, tokenizer: Tokenizer, positions: int) -> tuple[int, str]:

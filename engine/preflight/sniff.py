@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import re
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -27,7 +28,10 @@ LINES = 2000
 _PLAIN_TAGS = ("upos", "pos_tags", "pos", "tags", "labels", "xpos")
 """Names of fields whose strings are a tag for each word, whatever they are."""
 _TAG = re.compile(r"O|[A-Z]-\S+")
-_LABEL_NAMES = ("label", "labels", "class", "category", "intent", "sentiment", "stars", "rating", "target", "y")
+_LABEL_NAMES = (
+    *("label", "labels", "class", "category", "intent", "sentiment"),
+    *("stars", "star_rating", "rating", "overall", "score", "target", "y"),
+)
 _TEXT_NAMES = (
     "text",
     "sentence",
@@ -98,7 +102,7 @@ def sniff(path: Path, header: bool = True, label: str = "") -> FileFacts:
     options: dict[str, Any] = {}
     task = None
     if kind == "conll":
-        options, task = _columns([line for line in filled if not line.startswith("-DOCSTART-")])
+        options, task = _columns([line for line in filled if not line.startswith(("-DOCSTART-", "#"))])
     elif kind == "conllu":
         options, task = _of_conllu(filled)
     elif kind == "spans":
@@ -150,14 +154,14 @@ def _format(path: Path, lines: Sequence[str]) -> str:
         return kind
     if suffix in (".jsonl", ".ndjson", ".json", ".ann") or _object(lines[0]) is not None:
         return "spans" if guess_format(path, task="ner") == "spans" else "jsonl"
-    first = [line for line in lines if not line.startswith("-DOCSTART-")][:50]
+    first = [line for line in lines if not line.startswith(("-DOCSTART-", "#"))][:50]
     tagged = [any(_TAG.fullmatch(cell) for cell in line.split()[1:]) and len(line.split()) < 12 for line in first]
     if tagged and sum(tagged) * 10 >= len(tagged) * 9:
         return "conll"
     words = [line for line in lines if not is_beside(line)]
     if suffix == ".conllu" or (words and all(re.match(rf"\d+(\t[^\t]+){{{len(CONLLU) - 1}}}$", w) for w in words)):
         return "conllu"
-    if suffix in (".conll", ".iob", ".bio"):
+    if suffix in (".conll", ".iob", ".iob2", ".bio"):
         return "conll"
     if suffix in (".tsv", ".csv"):
         return suffix[1:]
@@ -217,8 +221,13 @@ def _fields(path: Path, rows: Sequence[Mapping[str, Any]], label: str) -> tuple[
         names = {"words": _prefer(words, ("words", "tokens"))}
         names |= {"tags": _prefer(tags, ("tags", "ner_tags", "labels"))} if tags else {}
         return _changed(names), "ner" if tags else None
-    strings = [k for k, v in rows[0].items() if isinstance(v, str | int) and not isinstance(v, bool)]
+    strings = [k for k, v in rows[0].items() if isinstance(v, str) or type(v) is int]
+    strings += [k for k in rows[0] if k not in strings and all(_is_whole(row.get(k)) for row in rows)]  # 5.0 stars
     return _text_columns(path, strings, {k: [str(row.get(k, "")) for row in rows] for k in strings}, label)
+
+
+def _is_whole(value: Any) -> bool:
+    return value is None or type(value) is int or (isinstance(value, float) and value.is_integer())
 
 
 def _plain_tags(path: Path, rows: Sequence[Mapping[str, Any]], lists: Sequence[str]) -> list[str]:
@@ -283,8 +292,9 @@ def _text_columns(
     label = sure or next((n for n in names if n.lower() in _LABEL_NAMES), None)
     rest = [n for n in names if n != label and n.lower() not in _NO_LABELS and not n.startswith("_")]
     if label is None and len(rest) > 1:
-        rare = min(rest, key=lambda n: len(set(values[n])))
-        if 1 < len(set(values[rare])) * 3 <= len(values[rare]):
+        varied = [n for n in rest if len(set(values[n])) > 1]
+        rare = min(varied, key=lambda n: len(set(values[n])), default=None)
+        if rare is not None and len(set(values[rare])) * 3 <= len(values[rare]):
             label = rare
             rest = [n for n in rest if n != rare]
     if label is not None and sure is None:
@@ -295,8 +305,18 @@ def _text_columns(
         return {}, None
     longest = max(rest, key=lambda n: sum(map(len, values[n])))
     text = next((n for n in rest if n.lower() in _TEXT_NAMES), longest)
+    if label is not None and _one_word_a_row(values, text):
+        what = f"{text!r} has one word in a row, and O is the commonest value of another column, as with tags of words"
+        raise DataError(f"{path}: {what}; write the words and their tags (B-PER, I-PER, O) as a column file (.conll)")
     columns = {"text": text} | ({"label": label} if label else {}) | ({"pair": pair} if pair else {})
     return _changed(columns), "classification" if label else None
+
+
+def _one_word_a_row(values: Mapping[str, Sequence[str]], text: str) -> bool:
+    """Whether a table has words as its texts and, beside them, tags."""
+    words, count = sum(len(value.split()) == 1 for value in values[text]), len(values[text])
+    outside = any("O" in dict(Counter(column).most_common(1)) for column in values.values())
+    return outside and 100 * words >= 99 * count
 
 
 def _doubt(path: Path, name: str, labels: Sequence[str]) -> None:

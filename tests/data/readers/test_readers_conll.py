@@ -215,10 +215,24 @@ def test_repaired_ends(path: Path) -> None:
 
 
 def test_comments(path: Path) -> None:
-    write(path, "# id 1\n# O\n# B-X\n\n# id 2\na O\n# O\n")
-    assert read_conll(path, comment="# ")[0].words == ("a", "#")
-    with pytest.raises(DataError, match="3 columns|2 columns"):
-        read_conll(path)
+    """Rows of words may begin with "#", too: what is no row as the others are is a comment where a sentence begins."""
+    found = read_conll(write(path, "# id 1\n# O\n# B-X\n\n# id\na O\n# O\n"))
+    assert [e.words for e in found] == [("#", "#"), ("a", "#")]
+    assert found.counts == {"comment": 2}
+    with pytest.raises(DataError, match="2: 3 columns, but the file began with 2"):
+        read_conll(write(path, "a O\n# id 2\n"))
+    universal = write(path, "# sent_id = 7\n# text = Anna ruft\n1\tAnna\tB-PER\t-\n2\truft\tO\t-\n")
+    (sentence,) = read_conll(universal, token_column=1, label_column=2)
+    assert (sentence.words, sentence.tags) == (("Anna", "ruft"), ("B-PER", "O"))
+    (sentence,) = read_conll(write(path, "# id 8-b domain=en\nAnna _ _ B-PER\nruft _ _ O\n"))
+    assert sentence.words == ("Anna", "ruft")
+    (sentence,) = read_conll(write(path, "#\tNN\nruft\tVB\n"), scheme="plain")
+    assert sentence.words == ("#", "ruft")
+
+
+def test_a_document_ends_a_sentence(path: Path) -> None:
+    found = read_conll(write(path, "Carl B-PER\nsaw O\n-DOCSTART- O\nOslo B-LOC\n"))
+    assert [e.words for e in found] == [("Carl", "saw"), ("Oslo",)]
 
 
 def test_missing_empty_and_packed(path: Path, tmp_path: Path) -> None:

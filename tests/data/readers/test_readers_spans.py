@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 import time
 import zlib
@@ -17,7 +18,7 @@ import pytest
 from xlt_engine import ConfigError, DataError
 from xlt_engine.data import Example, read_examples
 from xlt_engine.data.readers.problems import Problems
-from xlt_engine.data.readers.spans import text_objects
+from xlt_engine.data.readers.spans import ENTITY_COLUMNS, read_spans, text_objects
 from xlt_engine.engine.preflight.sniff import sniff
 
 TEXTS = ["Angela Merkel besucht Paris, sagt die dpa.", "Heute nicht.", "🙂 In São Paulo: Lula."]
@@ -124,6 +125,44 @@ def test_brat(tmp_path: Path) -> None:
         read_examples(tmp_path / "a.ann", task="ner")
     faults = str(caught.value).split("\n")
     assert [fault.split(": ")[0].split(".ann:")[1] for fault in faults] == ["4", "1", "5"]
+
+
+@pytest.mark.parametrize("ends", ["\r\n", "\n"])
+def test_what_brat_says_of_an_entity_is_compared(tmp_path: Path, ends: str) -> None:
+    """brat counts a line end of two characters as two; without its own text the labels would be those of neighbours."""
+    text = ends.join(("张三在北京。", "李四去上海。", ""))
+    places = [(match.start(), match.end()) for word in ("李四", "上海") for match in re.finditer(word, text)]
+    lines = [f"T{n}\tPER {start} {end}\t{text[start:end]}\n" for n, (start, end) in enumerate(places)]
+    (tmp_path / "a.txt").write_bytes(text.encode())
+    (tmp_path / "a.ann").write_text("".join(lines), "utf-8")
+    if ends == "\n":
+        assert [e.labels for e in read_spans(tmp_path / "a.ann", split="characters")][1] == tuple(
+            ("B-PER", "I-PER", "O", "B-PER", "I-PER", "O")
+        )
+        return
+    with pytest.raises(DataError, match=r"a\.ann:1: PER at 8-10 is '四去', not '李四'; correct its place; line ends"):
+        read_spans(tmp_path / "a.ann", split="characters")
+
+
+def test_texts_of_one_line_have_lines_of_their_own(tmp_path: Path) -> None:
+    rows = [label_studio(text, spans) for text, spans in zip(TEXTS, ENTITIES, strict=True)]
+    (tmp_path / "a.json").write_text(json.dumps(rows), "utf-8")
+    examples = read_examples(tmp_path / "a.json", task="ner")
+    assert [(e.id, e.line) for e in examples] == [(f"a:{n}", n) for n in range(1, len(TEXTS) + 1)]
+
+
+def test_a_table_of_entities_is_compared(tmp_path: Path) -> None:
+    path, names = tmp_path / "a.tsv", "\t".join(ENTITY_COLUMNS)
+    row = "1\t0\t4\tPER\tAnna\t0.9\tAnna lives here."
+    path.write_text(f"{names}\n{row}\n", "utf-8")
+    assert read_examples(path, task="ner")[0].labels == ("B-PER", "O", "O", "O")
+    moved = row.replace("0\t4", "5\t10")
+    path.write_text(f"{names}\n{row}\n{moved}\n", "utf-8")
+    with pytest.raises(DataError, match=r"a\.tsv:3: PER at 5-10 of 16 characters is 'lives', not 'Anna'"):
+        read_examples(path, task="ner")
+    path.write_text(f"{names}\n{row}\n{row.replace('Anna lives', 'Anna stays')}\n", "utf-8")
+    with pytest.raises(DataError, match=r"a\.tsv:3: another sentence than line 2 has"):
+        read_examples(path, task="ner")
 
 
 def test_doc_bin_of_spacy(tmp_path: Path) -> None:

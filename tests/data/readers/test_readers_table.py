@@ -51,6 +51,13 @@ def test_csv_round_trip(tmp_path: Path) -> None:
 
 
 @pytest.mark.fault(31)
+def test_a_long_field(tmp_path: Path) -> None:
+    """Longer than the module `csv` takes by itself."""
+    text = 200_000 * "a "
+    path = write(tmp_path / "a.csv", f'text,label\n"{text}",x\n')
+    assert [e.text for e in read_examples(path, task="classification")] == [text]
+
+
 def test_csv_errors(tmp_path: Path) -> None:
     path = write(tmp_path / "a.csv", 'text,label\na,x\n"b" c,x\nd,x\n"open,x\ne,x\n')
     with pytest.raises(DataError) as caught:

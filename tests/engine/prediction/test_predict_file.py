@@ -65,6 +65,21 @@ def test_conll_with_tabs_and_abstentions(tagger_folder: Path, tmp_path: Path) ->
     assert found.counts["abstained"] == 2
 
 
+def test_comments_of_a_column_file_are_copied(tagger_folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "a.conll").write_text("# doc1\nAnna O\nsaw O\n\n# doc2\n# O\n", "utf-8")
+    predict_file(tagger_folder, tmp_path / "a.conll", tmp_path / "out.conll")
+    lines = [line.split(" ") for line in (tmp_path / "out.conll").read_text("utf-8").split("\n")]
+    assert [line[0] for line in lines[:6]] == ["#", "Anna", "saw", "", "#", "#"]
+    assert [len(line) for line in lines[:6]] == [2, 4, 4, 1, 2, 4]
+
+
+@pytest.mark.parametrize("column", [2, -3])
+def test_a_column_that_is_not_there(tagger_folder: Path, tmp_path: Path, column: int) -> None:
+    (tmp_path / "a.conll").write_text("Anna O\n", "utf-8")
+    with pytest.raises(DataError, match=rf"a\.conll:1: no column {column}; name the column of the words"):
+        predict_file(tagger_folder, tmp_path / "a.conll", tmp_path / "out", token_column=column)
+
+
 def test_plain_text_for_a_tagger(tagger_folder: Path, tmp_path: Path) -> None:
     (tmp_path / "a.txt").write_text("Anna saw Oslo.\n\nCarl\n")
     predict_file(tagger_folder, tmp_path / "a.txt", tmp_path / "out")
@@ -176,8 +191,14 @@ def test_a_stream_is_answered_while_it_runs(classifier_folder: Path, monkeypatch
 
 @pytest.mark.parametrize(
     ("data", "expected"),
-    [(b"Anna B-PER\nsaw O\n", 2), (b"Anna saw\n", 3), (b'{"words": ["Anna"]}\n', 1)],
-    ids=["conll", "text", "jsonl"],
+    [
+        (b"Anna B-PER\nsaw O\n", 2),
+        (b"Anna S-PER\nNew B-LOC\nYork E-LOC\n", 3),
+        (b"# id 1\nAnna S-PER\n", 2),
+        (b"Anna saw\n", 3),
+        (b'{"words": ["Anna"]}\n', 1),
+    ],
+    ids=["conll", "bioes", "comment", "text", "jsonl"],
 )
 def test_standard_input_is_looked_at(
     tagger_folder: Path, monkeypatch: pytest.MonkeyPatch, data: bytes, expected: int

@@ -217,6 +217,57 @@ def test_classification_tables_by_content(tmp_path: Path) -> None:
     assert check(tmp_path / "xlt.toml", rate=1e10).ok
 
 
+def stars(path: Path, **others: object) -> Path:
+    """Reviews as shops give them away, with stars as numbers with a point."""
+    texts = [f"this was number {i} for me" for i in range(40)]
+    lines = [{**others, "reviewText": text, "overall": float(i % 5)} for i, text in enumerate(texts)]
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines), "utf-8")
+    return path
+
+
+def test_stars_with_a_point(tmp_path: Path) -> None:
+    de, train = plain(tmp_path / "de.txt", "de"), stars(tmp_path / "en.jsonl", helpful_vote=0)
+    for label in ("", "overall"):
+        config = load(init_recipe(train, [de], folder=tmp_path, label_column=label), tmp_path)
+        assert (config.labels, config.reader.label) == (("0", "1", "2", "3", "4"), "overall")
+    assert check(tmp_path / "xlt.toml", rate=1e10).ok
+    with pytest.raises(ConfigError, match=r"en\.jsonl: no column or field 'nonsense' that may hold labels"):
+        init_recipe(train, [de], folder=tmp_path, label_column="nonsense")
+
+
+def test_a_constant_column_is_no_label(tmp_path: Path) -> None:
+    de, train = plain(tmp_path / "de.txt", "de"), tmp_path / "en.csv"
+    rows = [f"books,{('good', 'bad')[i % 2]},this was number {i} for me" for i in range(40)]
+    train.write_text("\n".join(["domain,verdict,comment", *rows, ""]), "utf-8")
+    config = load(init_recipe(train, [de], folder=tmp_path), tmp_path)
+    assert (config.labels, config.reader.label) == (("bad", "good"), "verdict")
+    with pytest.raises(DataError, match=r"one label only in 'domain' \(books\); .* with --label-column"):
+        init_recipe(train, [de], folder=tmp_path, label_column="domain")
+
+
+@pytest.mark.parametrize("header", [True, False])
+def test_a_word_in_a_row_is_no_text(tmp_path: Path, header: bool) -> None:
+    de, train = plain(tmp_path / "de.txt", "de"), tmp_path / "en.csv"
+    body = [f"{word},{'NV'[len(word) % 2]},{tag}" for sentence in rows("en", 30) for word, tag in sentence]
+    train.write_text("\n".join([*["Word,POS,Tag"] * header, *body, ""]).replace("B-", "").replace("I-", ""), "utf-8")
+    with pytest.raises(DataError, match=r"en\.csv: '.*' has one word in a row, .* as a column file"):
+        init_recipe(train, [de], folder=tmp_path, header=header)
+
+
+def test_comments_between_sentences(tmp_path: Path) -> None:
+    lines = []
+    for number, sentence in enumerate(rows("en", 30)):
+        lines += [f"# sent_id = {number}", "# text = " + " ".join(word for word, _ in sentence)]
+        lines += [*(f"{at}\t{word}\t{tag}\t-\t-" for at, (word, tag) in enumerate(sentence, 1)), ""]
+    train, de = tmp_path / "en.iob2", plain(tmp_path / "de.txt", "de")
+    train.write_text("\n".join(lines), "utf-8")
+    config = load(init_recipe(train, [de], folder=tmp_path), tmp_path)
+    assert (config.task, config.reader.token_column, config.reader.label_column) == ("ner", 1, 2)
+    report = check(tmp_path / "xlt.toml", rate=1e10)
+    assert report.ok, report.render()
+    assert {row.examples for row in report.files if row.language == "en"} == {30}
+
+
 def test_tables_under_another_name(tmp_path: Path) -> None:
     train = tmp_path / "en.data"
     train.write_text("label\ttext\n" + "".join(f"{'ab'[i % 2]}\tsome text {i} here\n" for i in range(40)), "utf-8")
