@@ -188,13 +188,14 @@ def find_comments(
             separator = separator or separator_of(line)
             first = split_row(line, separator)
             break
-    tagged = tags is not None and -len(first) <= tags < len(first) > 1 and TAG.fullmatch(first[tags])
+    if tags is not None and not (-len(first) <= tags < len(first) > 1 and TAG.fullmatch(first[tags])):
+        tags = None
 
     def is_comment(line: str) -> bool:
         if not (first and separator and line.startswith("#")):
             return False
         cells = split_row(line, separator)
-        return len(cells) != len(first) or (tagged and tags is not None and not TAG.fullmatch(cells[tags]))
+        return len(cells) != len(first) or (tags is not None and TAG.fullmatch(cells[tags]) is None)
 
     return is_comment, chain(head, lines)
 

@@ -132,7 +132,8 @@ def predict(
 def evaluate(model: Path, data: tuple[Path, ...], language: tuple[str, ...], as_json: bool, **options: Any) -> None:
     """Score MODEL on labelled files: metrics per language and class, and the transfer gap to the first one.
 
-    What `predict --format` writes is read, too (docs/data-formats.md: by which columns); --split is for its files of entities.
+    What `predict --format` writes is read, too (docs/data-formats.md says by which columns); --split is for its files
+    of entities.
     """
     from .. import evaluate_files
 

@@ -269,6 +269,9 @@ def _header(path: Path, rows: Sequence[Sequence[str]], header: bool, label: str)
     """
     names = rows[0] if header else [str(i) for i in range(len(rows[0]))]
     body = [row for row in rows[1 if header else 0 :] if len(row) == len(names)]
+    if not body:
+        what = f"no row has the {len(names)} columns of the first one"
+        raise DataError(f"{path}:1: {what}; give all rows the same columns, and close every quote")
     values = {name: [row[i] for row in body] for i, name in enumerate(names)}
     odd = [name for name in names if name in values[name] or len(name) > LONGEST_NAME] if header else []
     if odd:
