@@ -127,7 +127,13 @@ def object_lines(kind: str, name: str, encoding: str, names: FieldNames, problem
     if name == STDIN:
         raise ConfigError(f"{STDIN}: format {kind} is not read from standard input; give the file")
     rows = object_rows(name) if kind == "arrow" else text_objects(name, encoding, names.text, problems)
-    return ((number, json.dumps(row, default=str)) for number, row in rows)
+    return ((number, _strict_json(row)) for number, row in rows)
+
+
+def _strict_json(row: dict[str, Any]) -> str:
+    """A row in one line, its NaN, which JSON does not have, as null."""
+    line = json.dumps(row, default=str)
+    return json.dumps(json.loads(line, parse_constant=lambda _: None)) if "NaN" in line or "Infinity" in line else line
 
 
 def labels_of(prediction: AnyPrediction) -> list[tuple[str, str]]:

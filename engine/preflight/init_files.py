@@ -247,6 +247,8 @@ def _labels(inputs: Inputs, tests: Sequence[Example]) -> tuple[str, ...]:
     if len(whole) < 2:
         path = inputs.source.files[0].path
         where = f" in {named!r}" if (named := inputs.reader.get("label")) else ""
-        what = f"one label only{where} ({listed(whole)}); there is nothing to tell apart"
-        raise DataError(f"{path}: {what}; name the column of the labels with --label-column")
+        fix = "give --label-column NAME"
+        if has_spans(inputs.task):
+            fix = "if it has classes of texts, write an object a line"
+        raise DataError(f"{path}: one label only{where} ({listed(whole)}); there is nothing to tell apart; {fix}")
     return (*labels, *extra)

@@ -73,6 +73,15 @@ def test_comments_of_a_column_file_are_copied(tagger_folder: Path, tmp_path: Pat
     assert [len(line) for line in lines[:6]] == [2, 4, 4, 1, 2, 4]
 
 
+def test_a_row_with_nan(tagger_folder: Path, tmp_path: Path) -> None:
+    pyarrow, parquet = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
+    rows = [{"words": ["Anna", "NaN"], "price": float("nan")}, {"words": ["saw"], "price": 1.5}]
+    parquet.write_table(pyarrow.Table.from_pylist(rows), tmp_path / "a.parquet")
+    predict_file(tagger_folder, tmp_path / "a.parquet", tmp_path / "out.jsonl")
+    lines = [json.loads(line) for line in (tmp_path / "out.jsonl").read_text("utf-8").splitlines()]
+    assert [(line["words"], line["price"]) for line in lines] == [(["Anna", "NaN"], None), (["saw"], 1.5)]
+
+
 @pytest.mark.parametrize("column", [2, -3])
 def test_a_column_that_is_not_there(tagger_folder: Path, tmp_path: Path, column: int) -> None:
     (tmp_path / "a.conll").write_text("Anna O\n", "utf-8")

@@ -241,7 +241,7 @@ def test_a_constant_column_is_no_label(tmp_path: Path) -> None:
     train.write_text("\n".join(["domain,verdict,comment", *rows, ""]), "utf-8")
     config = load(init_recipe(train, [de], folder=tmp_path), tmp_path)
     assert (config.labels, config.reader.label) == (("bad", "good"), "verdict")
-    with pytest.raises(DataError, match=r"one label only in 'domain' \(books\); .* with --label-column"):
+    with pytest.raises(DataError, match=r"one label only in 'domain' \(books\); .* give --label-column"):
         init_recipe(train, [de], folder=tmp_path, label_column="domain")
 
 
