@@ -126,8 +126,9 @@ def _match_tests(inputs: Inputs, tests: Sequence[Path], look: Callable[[Path], F
             f"{', '.join(target.code for target in inputs.targets)}; put the language code into its name"
         )
     for target, path in zip(without, nameless, strict=False):
+        named = f", although its name says {said}" if (said := language_of(path)) else ""
         inputs.notes.append(
-            f"{path}: taken as the test file of {target.code}; put the language into its name to be sure"
+            f"{path}: taken as the test file of {target.code}{named}; put the language into its name to be sure"
         )
         target.test = look(path)
     if silent := [target.code for target in without[len(nameless) :]]:
@@ -145,6 +146,10 @@ def read_files(inputs: Inputs) -> None:
         )
     inputs.task = train.task
     inputs.reader |= train.options
+    for test in (language.test for language in inputs.languages if language.test is not None):
+        if test.task is not None and per_word(test.task) != per_word(inputs.task):
+            what = f"looks like {test.task}, and the training file {train.path} like {inputs.task}"
+            raise DataError(f"{test.path}: {what}; give a test file of the same task")
     for language in inputs.languages:
         labelled = [train] if language is inputs.source else []
         labelled += [] if language.test is None else [language.test]
@@ -205,6 +210,8 @@ def _other_fields(train: FileFacts, files: Sequence[FileFacts]) -> dict[str, Any
         for key in _FIELDS:
             if key not in reader_options(facts.format) or not {key} & {*train.options, *facts.options}:
                 continue
+            if facts.task is None and key in ("label", "tags", "label_column"):
+                continue  # a file without labels does not say where they are
             value = facts.options.get(key, getattr(defaults, key))
             if keys.setdefault(key, value) != value:
                 raise DataError(

@@ -263,9 +263,10 @@ def stage_table(summary: Json) -> str:
     result = aggregate(summary)
     header, lines = table_cells(result)
     if not lines:
-        return "no scores yet\n"
+        return "no scores yet: no stage has ended that a test file (targets.N.test) scores\n"
     notes = [
-        "step: paired difference to the stage before; up: pairs of target and seed that rose; gap: source - target",
+        "step: paired difference to the stage before; up: pairs of target and seed that rose"
+        + "; gap: source - target" * ("gap" in header),
         "parallel: translations or parallel text used; labels: target labels used for anything but scoring",
         "seconds: on the wall; CPU s: of the processor; both of the stage and what it needs that is not scored",
     ]

@@ -66,7 +66,7 @@ def compare_runs(first: str | Path, second: str | Path) -> Comparison:
     results = [aggregate(summary) for summary in summaries]
     for folder, result in zip(folders, results, strict=True):
         if not result.stages:
-            raise DataError(f"{folder}: has no scores yet; run it first")
+            raise DataError(f"{folder}: has no scores yet; run it first, with test files (targets.N.test)")
     metrics = [METRIC_NAMES.get(result.metric, result.metric) for result in results]
     if metrics[0] != metrics[1]:
         text = f"{folders[0]} is scored by {metrics[0]}, {folders[1]} by {metrics[1]}"

@@ -254,6 +254,41 @@ def test_a_word_in_a_row_is_no_text(tmp_path: Path, header: bool) -> None:
         init_recipe(train, [de], folder=tmp_path, header=header)
 
 
+@pytest.mark.parametrize("kind", ["csv", "classes", "ner"])
+@pytest.mark.parametrize("tested", [True, False])
+def test_unlabelled_files_have_no_say_in_the_labels(tmp_path: Path, kind: str, tested: bool) -> None:
+    """The usual set: train and test with labels under a name of their own, and target text without that column."""
+    suffix = "csv" if kind == "csv" else "jsonl"
+
+    def write(name: str, labelled: bool) -> Path:
+        found: list[dict[str, object]] = []
+        for number, sentence in enumerate(rows("en", 40)):
+            words, tags = map(list, zip(*sentence, strict=True))
+            text = f"{' '.join(words)} {number}".replace(",", "")
+            one = {"tokens": words} if kind == "ner" else {"review": text}
+            of = {"ner": tags} if kind == "ner" else {"sentiment": ("good", "bad")[number % 2]}
+            found.append(one | of if labelled else one)
+        path = tmp_path / f"{name}.{suffix}"
+        lines = [json.dumps(row) for row in found]
+        if kind == "csv":
+            lines = [",".join(found[0]), *(",".join(map(str, row.values())) for row in found)]
+        path.write_text("\n".join([*lines, ""]), "utf-8")
+        return path
+
+    tests = [write("test.de", True)] if tested else []
+    config = load(init_recipe(write("train.en", True), [write("de", False)], tests, folder=tmp_path), tmp_path)
+    assert (config.reader.tags if kind == "ner" else config.reader.label) == ("ner" if kind == "ner" else "sentiment")
+    assert config.targets[0].reader is None
+    report = check(tmp_path / "xlt.toml", rate=1e10)
+    assert report.ok, report.render()
+
+
+def test_a_test_file_of_another_task(tmp_path: Path) -> None:
+    train, de = conll(tmp_path / "en.conll", "en"), plain(tmp_path / "de.txt", "de")
+    with pytest.raises(DataError, match=r"test\.de\.jsonl: looks like classification, and .* like ner; give a test"):
+        init_recipe(train, [de], [stars(tmp_path / "test.de.jsonl")], folder=tmp_path)
+
+
 def test_comments_between_sentences(tmp_path: Path) -> None:
     lines = []
     for number, sentence in enumerate(rows("en", 30)):
