@@ -22,6 +22,7 @@ from .attention_plan import AttentionGroup, AttentionPlan, Piece, attention_plan
 from .checks import misfit
 from .dispatch import needs_gradient, use_triton
 from .masks import is_active, keep_mask, keep_scale, seed_tensor
+from .products import products_in_16_bits
 from .rotary import rotate, rotate_
 
 __all__ = ["AttentionPlan", "attention_plan", "packed_attention"]
@@ -54,8 +55,12 @@ def _turn(memory: Tensor, rotary: Tensor, plan: AttentionPlan, heads: int, *, ba
             rotate_(block.view(n, heads, length, -1), rows, back=back)
 
 
-def _arithmetic(x: Tensor) -> Tensor:
-    return x.float() if x.dtype in (torch.bfloat16, torch.float16) else x
+def _arithmetic(x: Tensor, whole: bool) -> Tensor:
+    """`x` as products take it: in 16 bits as it is, where the processor multiplies such and no sums of products are
+    added up; else at least fp32."""
+    if x.dtype not in (torch.bfloat16, torch.float16) or (whole and products_in_16_bits(x)):
+        return x
+    return x.float()
 
 
 class _PackedAttention(torch.autograd.Function):
@@ -80,11 +85,13 @@ class _PackedAttention(torch.autograd.Function):
         gathered = qkv.reshape(-1, size).index_select(0, plan.rows(heads, 3).gather)
         if rotary is not None:
             _turn(gathered, rotary, plan, heads)
-        work = _arithmetic(gathered)
+        pieces_of = plan.pieces(window)
+        whole = all(pieces[0].alone for pieces in pieces_of)
+        work = _arithmetic(gathered, whole)
         out = work.new_empty(gathered.shape[0] // 3, size)
         ctx.keep = 1.0 if seed is None else keep_scale(p)
         saved, masks = [], []
-        for group, pieces in zip(plan.layout.groups, plan.pieces(window), strict=True):
+        for group, pieces in zip(plan.layout.groups, pieces_of, strict=True):
             (target,) = _blocks(out, group, heads, 1)
             blocks = _blocks(work, group, heads, 3)
             for piece in pieces:
@@ -109,19 +116,21 @@ class _PackedAttention(torch.autograd.Function):
         plan: AttentionPlan = ctx.plan
         out_rows = plan.rows(heads, 1)
         kept = iter(zip(rest[: ctx.pieces], rest[ctx.pieces :] or [None] * ctx.pieces, strict=True))
-        work = _arithmetic(gathered)
-        d_out = _arithmetic(grad.reshape(-1, size).index_select(0, out_rows.gather)).mul_(ctx.keep)
+        pieces_of = plan.pieces(ctx.window)
+        whole = all(pieces[0].alone for pieces in pieces_of)
+        work = _arithmetic(gathered, whole)
+        d_out = _arithmetic(grad.reshape(-1, size).index_select(0, out_rows.gather), whole)
         if out_rows.padding is not None:
             d_out.index_fill_(0, out_rows.padding, 0.0)
         d_work = torch.empty_like(work)
-        for group, pieces in zip(plan.layout.groups, plan.pieces(ctx.window), strict=True):
+        for group, pieces in zip(plan.layout.groups, pieces_of, strict=True):
             (d_o,) = _blocks(d_out, group, heads, 1)
             blocks, d_blocks = _blocks(work, group, heads, 3), _blocks(d_work, group, heads, 3)
             if not pieces[0].alone:  # their keys overlap, and their gradients are added up
                 for d_block in d_blocks[1:]:
                     d_block.zero_()
             for piece, (probability, mask) in zip(pieces, kept, strict=False):
-                _attend_backward(piece, blocks, _arithmetic(probability), mask, d_o, d_blocks)
+                _attend_backward(piece, blocks, _arithmetic(probability, whole), mask, ctx.keep, d_o, d_blocks)
         if rotary is not None:
             _turn(d_work, rotary, plan, heads, back=True)
         d_qkv = d_work.index_select(0, plan.rows(heads, 3).back).view(tokens, 3, heads, size)
@@ -146,10 +155,26 @@ def _attend(
             scores += piece.band
         if padding is not None:
             scores += padding[span]
-        torch.softmax(scores, -1, out=scores)
+        _softmax_(scores)
         dropped = scores if kept is None else scores.mul(kept[span])
         out[span].baddbmm_(dropped, v[span], beta=0, alpha=keep)
     return probability
+
+
+def _softmax_(scores: Tensor) -> None:
+    """In place. Of 16 bits in fp32: torch's own loop for these takes rows below 32 numbers one number at a time."""
+    if scores.dtype == torch.bfloat16:
+        scores.copy_(torch.softmax(scores.float(), -1))
+    else:
+        torch.softmax(scores, -1, out=scores)
+
+
+def _softmax_backward(d_probability: Tensor, probability: Tensor) -> Tensor:
+    """The gradient of the scores, in the dtype of the probabilities; computed as `_softmax_` computes these."""
+    wide = torch.float32 if probability.dtype == torch.bfloat16 else probability.dtype
+    d_probability, p = d_probability.to(wide), probability.to(wide)
+    d_scores: Tensor = torch.ops.aten._softmax_backward_data(d_probability, p, -1, wide)
+    return d_scores.to(probability.dtype)
 
 
 def _attend_backward(
@@ -157,10 +182,11 @@ def _attend_backward(
     blocks: tuple[Tensor, ...],
     probability: Tensor,
     kept: Tensor | None,
+    keep: float,
     d_out: Tensor,
     d_blocks: tuple[Tensor, ...],
 ) -> None:
-    """Write or add the gradients of a piece; `d_out` carries the factor of dropout."""
+    """Write or add the gradients of a piece."""
     (q, k, v), (d_q, d_k, d_v), scale = blocks, d_blocks, blocks[0].shape[-1] ** -0.5
     if not piece.alone:
         q, d_q, d_out = q[:, piece.queries], d_q[:, piece.queries], d_out[:, piece.queries]
@@ -169,13 +195,13 @@ def _attend_backward(
     kept = None if kept is None else kept.view(probability.shape)
     for span in _spans(*probability.flatten(1).shape):
         p, d_o = probability[span], d_out[span]
-        d_p = torch.bmm(d_o, v[span].transpose(1, 2), out=torch.empty_like(p))
+        d_p = torch.empty_like(p).baddbmm_(d_o, v[span].transpose(1, 2), beta=0, alpha=keep)
         dropped = p
         if kept is not None:
             d_p.mul_(kept[span])
             dropped = p.mul(kept[span])
-        d_v[span].baddbmm_(dropped.transpose(1, 2), d_o, beta=beta)
-        d_scores = torch.ops.aten._softmax_backward_data(d_p, p, -1, p.dtype)
+        d_v[span].baddbmm_(dropped.transpose(1, 2), d_o, beta=beta, alpha=keep)
+        d_scores = _softmax_backward(d_p, p)
         d_q[span].baddbmm_(d_scores, k[span], beta=0, alpha=scale)
         d_k[span].baddbmm_(d_scores.transpose(1, 2), q[span], beta=beta, alpha=scale)
 
@@ -282,7 +308,8 @@ def packed_attention(
         return _exported(qkv, cu_seqlens, rotary, window)
     plan = attention_plan(cu_seqlens) if plan is None else plan
     _check_end(qkv, plan.layout.token_slot.shape[0])
-    if seed is None and not needs_gradient(qkv):
+    # torch's own attention has no fast product of short sequences in 16 bits: twice as slow (12 heads of 64).
+    if seed is None and not needs_gradient(qkv) and not products_in_16_bits(qkv):
         return _without_gradient(qkv, plan, rotary, window)
     apply: Callable[..., Tensor] = _PackedAttention.apply
     return apply(qkv, plan, p, seed, site, rotary, window)

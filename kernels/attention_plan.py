@@ -11,6 +11,8 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
+_SHORTEST = 16
+"""Numbers of a vector register: torch's softmax takes shorter rows one number at a time, ten times slower."""
 _GROUP_COST = 3000
 _TOKEN_COST = 40
 _QUERIES = 64
@@ -24,7 +26,7 @@ class AttentionGroup:
 
     Attributes:
         sequences: how many, n.
-        length: of the longest, L.
+        length: of the longest, or of one vector where that is more, L.
         first_slot: where the group's n * L slots begin among those of all groups.
         key_mask: [n, 1, 1, L], 0 for tokens and -inf for padding; None when all have length L.
     """
@@ -166,7 +168,7 @@ def _make_layout(starts: list[int], device: torch.device) -> Layout:
         members = order[begin:end]
         sizes = torch.tensor([lengths[i] for i in members])
         offsets = torch.tensor([starts[i] for i in members])
-        column = torch.arange(lengths[members[-1]])
+        column = torch.arange(max(lengths[members[-1]], _SHORTEST))
         pad = column >= sizes[:, None]
         key_mask = None
         if bool(pad.any()):
@@ -194,7 +196,7 @@ def _cuts(lengths: list[int]) -> list[tuple[int, int]]:
     best = [0.0]
     choice = [0]
     for end in ends:
-        longest = lengths[end - 1]
+        longest = max(lengths[end - 1], _SHORTEST)
         each = longest * (longest + _TOKEN_COST)
         cost, cut = min((best[k] + (end - starts[k]) * each, -k) for k in range(len(best)))
         best.append(cost + _GROUP_COST)

@@ -137,6 +137,13 @@ class Encoder(nn.Module):
             return False
         return hidden.requires_grad or any(parameter.requires_grad for parameter in layer.parameters())
 
+    def set_dropout(self, p: float) -> None:
+        """Trains with another probability of dropout, also that of attention; `config`, which is saved, stays."""
+        for module in (self.embeddings, *self.layers):
+            for name in ("dropout", "attention_dropout"):
+                if hasattr(module, name):
+                    setattr(module, name, p)
+
     def freeze(self, embeddings: bool, layers: int) -> None:
         """Trains everything but the embeddings (if `embeddings`) and the lowest `layers` layers.
 

@@ -108,7 +108,7 @@ def finetune_settings(config: RunConfig) -> dict[str, Any]:
 
 def start_inputs(config: RunConfig, seed: int) -> dict[str, str]:
     """The inputs of a stage that starts from the recipe's encoder."""
-    return {} if config.model.new is None else {"base": f"seed-{seed}/pretrain"}
+    return {"base": f"seed-{seed}/pretrain"} if config.pretrains else {}
 
 
 def few_shot_settings(config: RunConfig, targets: Sequence[str]) -> dict[str, Any]:

@@ -186,7 +186,7 @@ class _Checker:
             notes.append("no translate-test: it is a score of the baseline, and arms.baseline = false")
         if has_spans(config.task) and config.labels and OUTSIDE not in config.labels:
             self._add_key("labels", "has no O, the tag of words outside entities; add it")
-        if config.model.new is not None:
+        if config.pretrains:
             self._general_text("general", "pre-training reads general text of every language")
         if config.arms.control:
             self._general_text("control", "arms.control = true reads general text of every language")

@@ -117,6 +117,8 @@ def _selftrain_problems(config: RunConfig) -> Problems:
 
 
 def _training_problems(config: RunConfig) -> Problems:
+    if config.pretrain.further and config.model.new is not None:
+        yield "pretrain.further", "is on, but [model.new] makes an encoder from scratch; keep one of them"
     if config.training.keep == "best" and not config.has_dev:
         yield "training.keep", "is best, but source.dev is missing"
     rounds = config.selftrain

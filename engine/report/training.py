@@ -220,6 +220,28 @@ def losses(run: Run) -> Figure | None:
     return drawn("loss", "Training loss", caption, panels, said, columns, list(keys.values()))
 
 
+def held_out(run: Run) -> Figure | None:
+    """What pre-training makes of text that it does not learn: accuracy of the masked tokens, by language."""
+    traces = [trace["held_out"] for _, trace in run.traces if trace.get("held_out")]
+    if not traces:
+        return None
+    names = [name for name in traces[0][0] if name != "step"]
+    points = {name: [[(p["step"], p[name]["accuracy"]) for p in trace] for trace in traces] for name in names}
+    most = max(y for many in points.values() for line in many for _, y in line)
+    last = max(x for many in points.values() for line in many for x, _ in line)
+    ticks = [(t, percent(t)) for t in svg.nice_ticks(0.0, most, 4)]
+    panel = Panel("", (0.0, last), (0.0, 1.05 * most), "optimiser step", "", None, ticks, width=760, height=220)
+    keys = {name: Key(name, svg.colour(i), "line") for i, name in enumerate(points)}
+    for name, many in points.items():
+        for line in many:
+            panel.line(line, keys[name].series)
+    said = [f"{name}: {percent(statistics.fmean(line[-1][1] for line in many))}" for name, many in points.items()]
+    caption = (
+        "Share of the masked tokens of held-out sentences that the model finds: " + ", ".join(said) + " at the end."
+    )
+    return drawn("held-out", "Masked words of held-out text", caption, [panel], said, 1, list(keys.values()))
+
+
 def seconds(run: Run) -> Figure | None:
     """Seconds per stage of one seed: mean over seeds, targets side by side in one bar."""
     stages = run.summary["stages"]

@@ -41,10 +41,10 @@ def make_plan(config: RunConfig, seeds: tuple[int, ...] | None = None) -> list[S
 def _shared_plan(config: RunConfig, seed: int) -> list[Stage]:
     """What serves all targets: pre-training, and the zero-shot model."""
     stages, root = list[Stage](), f"seed-{seed}"
-    if config.model.new is not None:
+    if config.pretrains:
         settings = numeric_settings(config) | stage_settings(config, "pretrain", config.pretrain)
         names: dict[str, Any] = {"order": 0, "action": "pre-training"}
-        names["settings"] = settings | {"new": asdict(config.model.new)}
+        names["settings"] = settings | ({} if config.model.new is None else {"new": asdict(config.model.new)})
         training = config.training_of(config.pretrain)
         stages.append(Stage(f"{root}/pretrain", "pretrain", "pretrain", None, seed, training, **names))
     if config.arms.baseline or not config.btf.on:

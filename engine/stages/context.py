@@ -138,7 +138,9 @@ class Context:
     def check_base(self, stage: Stage) -> None:
         """Raises ModelError if the recipe's model folder, where the stage starts from it, cannot be loaded."""
         if "base" not in stage.inputs and self.config.model.path is not None:
-            own_head = stage.kind == "btf" or "mlm" in stage.settings or self.config.finetune.head == "cloze"
+            own_head = (
+                stage.kind in ("pretrain", "btf") or "mlm" in stage.settings or self.config.finetune.head == "cloze"
+            )
             load = load_masked_lm if own_head else load_encoder
             load(self.config.model.path)
 

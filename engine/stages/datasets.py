@@ -11,7 +11,6 @@ import numpy as np
 
 from ... import ConfigError, DataError
 from ...data import (
-    Corpus,
     Example,
     Tokenizer,
     TokenStore,
@@ -294,11 +293,6 @@ def capped(count: int, cap: int, seed: int, language: str) -> np.ndarray:
     if cap == 0 or count <= cap:
         return np.arange(count)
     return np.sort(rng_for(seed, "cap", language).permutation(count)[:cap])
-
-
-def corpora(stores: Sequence[TokenStore]) -> list[Corpus]:
-    """One corpus per store."""
-    return [Corpus([store]) for store in stores]
 
 
 def _need(path: Path | None, key: str) -> Path:

@@ -19,6 +19,7 @@ from torch import nn
 from ... import ConfigError
 from ...data import BatchSize, MlmBatches, PairBatches, Part, TaskBatches, TokenStore, derive_seed
 from ...model import Encoder, Head, MaskedLM, TaskModel
+from ..evaluation.held_out import HeldOut
 from ..plan import Stage
 from ..recipe.config import RunConfig
 from ..training.batch_source import BatchSource, Objective
@@ -100,6 +101,7 @@ class Training:
         line: one line for a person, of the trace.
         after: entries for `stage.json` that the trace of the training says, with warnings on the way.
         cleanup: undoes what joined the model for the training alone.
+        held_out: what is measured on the way.
     """
 
     model: MaskedLM | TaskModel
@@ -109,6 +111,7 @@ class Training:
     line: Callable[[Trace], str] = lambda trace: ""
     after: Callable[[Trace], dict[str, Any]] = lambda trace: {}
     cleanup: Callable[[], None] = lambda: None
+    held_out: HeldOut | None = None
 
 
 @dataclass(frozen=True)

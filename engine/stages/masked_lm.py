@@ -10,13 +10,14 @@ import numpy as np
 
 from ...data import Corpus, MlmBatches, TokenStore, epoch_counts, unigram_entropy
 from ...model import Encoder, MaskedLM, load_masked_lm
+from ..evaluation.held_out import HeldOut, split_off
 from ..plan import Stage
 from ..pseudolabels.diagnostics import low_loss_drop, only_frequencies
 from ..recipe.config import BtfConfig, MaskedLmConfig, StageTraining
 from ..training.loop import Trace
 from ..training.objectives import masked_lm
 from .context import Context
-from .datasets import capped, corpora
+from .datasets import capped
 from .kind import StageKind, StageRun, Training, Work, register_kind
 from .models import new_encoder_config, warn_of_unseen
 
@@ -88,7 +89,7 @@ def pair_counts(sizes: Sequence[int], table: BtfConfig) -> list[int]:
 
 
 class Pretrain(StageKind):
-    """Masked language modelling from scratch on general text: the demo's stand-in for multilingual pre-training."""
+    """Masked language modelling on general text: from scratch, or on from the weights of the recipe's encoder."""
 
     name = "pretrain"
     chosen_by = ("pretrain",)
@@ -99,8 +100,7 @@ class Pretrain(StageKind):
 
     def build(self, run: StageRun) -> Training:
         context = run.context
-        encoder = Encoder(new_encoder_config(context.config, context.tokenizer), seed=run.seed("encoder"))
-        model = MaskedLM(encoder, seed=run.seed("head")).to(context.device)
+        model = self._model(run).to(context.device)
         stores = list(self.inputs(context, run.stage).values())
         for entry, store in zip(context.config.tables, stores, strict=True):
             warn_of_unseen(context, store, "text", entry.language)
@@ -112,11 +112,33 @@ class Pretrain(StageKind):
             context.warn(only_frequencies(trace.loss, float(entropy)))
             return _loss_ends(trace)
 
-        return _training(run, model, BtfText(corpora(stores), None), context.config.pretrain, after)
+        table = context.config.pretrain
+        if table.dropout is not None:
+            model.encoder.set_dropout(table.dropout)
+        learned, held = self._texts(context, run.stage)
+        training = _training(run, model, learned, table, after)
+        assert training.batches is not None
+        if held:
+            masking = {"special": special, "mask_id": context.tokenizer.mask_id, "rate": table.mask_rate}
+            training.held_out = HeldOut(held, total=len(training.batches), **masking)
+        return training
+
+    def _texts(self, context: Context, stage: Stage) -> tuple[BtfText, dict[str, Corpus]]:
+        """What is learned, and by language what is held out."""
+        languages = [entry.language for entry in context.config.tables]
+        stores = dict(zip(languages, self.inputs(context, stage).values(), strict=True))
+        learned, held = split_off(stores, context.config.pretrain.held_out)
+        return BtfText(list(learned.values()), None), held
+
+    def _model(self, run: StageRun) -> MaskedLM:
+        context = run.context
+        if context.config.pretrain.further:
+            return load_masked_lm(context.input_folder(run.stage, "base"))
+        encoder = Encoder(new_encoder_config(context.config, context.tokenizer), seed=run.seed("encoder"))
+        return MaskedLM(encoder, seed=run.seed("head"))
 
     def work(self, context: Context, stage: Stage) -> Work:
-        text = BtfText(corpora(list(self.inputs(context, stage).values())), None)
-        return masked_work(text, context.config.pretrain, stage.training)
+        return masked_work(self._texts(context, stage)[0], context.config.pretrain, stage.training)
 
 
 class Btf(StageKind):

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from ... import Interrupted, ModelError
 from ...model import MaskedLM, TaskModel
@@ -76,7 +76,7 @@ def _one_pass(run: StageRun) -> tuple[Training, Trace, Spent, str, dict[str, Any
     trace, spent, kept = Trace(), Spent(), dict[str, Any]()
     try:
         if training.batches is not None and training.objective is not None:
-            fit = Fit(run, training.model, training.batches, training.objective)
+            fit = Fit(run, training, training.batches, training.objective)
             trace = fit.loop.run(fit.after_step)
             spent, kept = fit.finish()
     finally:
@@ -111,9 +111,10 @@ class Spent:
 class Fit:
     """The loop of one stage, from the newest checkpoint, and what surrounds its steps: saving, telling, checking."""
 
-    def __init__(self, run: StageRun, model: nn.Module, batches: BatchSource, objective: Objective) -> None:
-        context, stage = run.context, run.stage
+    def __init__(self, run: StageRun, training: Training, batches: BatchSource, objective: Objective) -> None:
+        context, stage, model = run.context, run.stage, training.model
         self.context, self.stage, self.fingerprint, self.model = context, stage, run.fingerprint, model
+        self.held_out = training.held_out
         self.folder = Path(run.folder, "checkpoint", *([f"pass-{run.pass_number}"] if run.pass_number else []))
         # Before the loop, which may compute in 16-bit copies of the weights.
         self.frozen = frozen_hash(model)
@@ -132,6 +133,8 @@ class Fit:
         self.kept = self._kept()
         if self.kept is not None:
             self.loop.settle = self.kept.due
+        elif self.held_out is not None:
+            self.loop.settle = self.held_out.due
         self.spent = Spent()
         self._restore()
         self._hear_halvings()
@@ -170,6 +173,7 @@ class Fit:
         """Tells of a step, and saves or stops after it where that is due."""
         if self.kept is not None:
             self.kept.look(loop)
+        self._measure(loop)
         context, stage = self.context, self.stage.id
         context.progress.step(loop.step, loop.total, result.loss, result.tokens, result.lr)
         if loop.step % 50 == 0 or loop.step == loop.total:
@@ -180,6 +184,16 @@ class Fit:
             context.run_dir.write_status("running", stage=stage, step=loop.step)
             if signal:
                 raise Interrupted(signal)
+
+    def _measure(self, loop: Loop) -> None:
+        """Adds to the trace what the model makes of held-out text, where that is due."""
+        if self.held_out is None or not self.held_out.due(loop.step):
+            return
+        assert isinstance(self.model, MaskedLM)
+        found = self.held_out.measure(self.model)
+        loop.trace.held_out.append({"step": loop.step} | found)
+        said = ", ".join(f"{name} {100 * values['accuracy']:.1f}" for name, values in found.items())
+        self.context.progress.note(f"{self.stage.id}: step {loop.step}, % of held-out masked tokens: {said}")
 
     def _save(self) -> None:
         now, spent = time.monotonic(), self._spent()

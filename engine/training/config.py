@@ -22,9 +22,16 @@ def required(help: str, **limits: Any) -> Any:
 
 @dataclass(frozen=True, kw_only=True)
 class ScheduleConfig:
-    """AdamW with linear warm-up and linear decay: all but the rates, which differ from stage to stage."""
+    """AdamW with linear warm-up, a constant middle and linear decay: all but the rates, which differ by stage."""
 
     warmup: float = option(0.1, "share of the steps", min=0, max=1)
+    decay: float = option(
+        1.0,
+        "share of the steps after warm-up in which the rate falls to zero; before them it is constant, with 0 to the "
+        "end",
+        min=0,
+        max=1,
+    )
     weight_decay: float = option(0.01, "on matrices only", min=0)
     clip: float = option(1.0, "largest global gradient norm; 0 switches clipping off", min=0)
     beta2: float = option(0.999, "AdamW's decay of the squared gradients", min=0, max=1)

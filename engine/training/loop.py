@@ -53,7 +53,11 @@ class StepResult:
 
 @dataclass
 class Trace:
-    """Every step of a stage, as columns; part of a checkpoint, so that a resumed run has the whole of it."""
+    """Every step of a stage, as columns; part of a checkpoint, so that a resumed run has the whole of it.
+
+    Attributes:
+        held_out: not of every step: what a stage measured on text that it does not learn, each with its "step".
+    """
 
     loss: list[float] = field(default_factory=list)
     lr: list[float] = field(default_factory=list)
@@ -61,9 +65,10 @@ class Trace:
     tokens: list[int] = field(default_factory=list)
     valid: list[int] = field(default_factory=list)
     skipped: list[int] = field(default_factory=list)
+    held_out: list[dict[str, Any]] = field(default_factory=list)
 
     def add(self, result: StepResult) -> None:
-        for name in self.__dataclass_fields__:
+        for name in self.__dataclass_fields__.keys() - {"held_out"}:
             getattr(self, name).append(getattr(result, name))
 
 

@@ -47,15 +47,21 @@ def make_optimizer(
     )
 
 
-def lr_factor(step: int, total: int, warmup: float) -> float:
-    """Share of the peak rate at `step` (from 0) of `total`: linear warm-up, then linear decay to zero.
+def lr_factor(step: int, total: int, warmup: float, decay: float) -> float:
+    """Share of the peak rate at `step` (from 0) of `total`: linear warm-up, a constant middle, linear decay to zero.
 
-    The first step already moves (factor 1 / warm-up steps), the last one still does.
+    With a middle (arXiv 2404.06395, section 4) training can go on from any step of it, and be finished from there. The
+    first step already moves (factor 1 / warm-up steps), the last one still does.
+
+    Args:
+        warmup: share of all steps.
+        decay: share of the steps after warm-up; 1 leaves no middle.
     """
     warm = max(1, round(total * warmup)) if warmup > 0 else 0
     if step < warm:
         return (step + 1) / warm
-    return (total - step) / max(1, total - warm)
+    falling = max(1, (total - warm) * decay)
+    return 1.0 if decay == 0 else min(1.0, (total - step) / falling)
 
 
 def set_lr(optimizer: torch.optim.Optimizer, factor: float) -> float:
@@ -119,7 +125,7 @@ class OptimizerStep:
 
     def set_lr(self, step: int, total: int) -> float:
         """The learning rate of a step, into the optimizer; returns that of the first group."""
-        return set_lr(self.optimizer, lr_factor(step, total, self._config.warmup))
+        return set_lr(self.optimizer, lr_factor(step, total, self._config.warmup, self._config.decay))
 
     def scaled(self, loss: Tensor) -> Tensor:
         """The loss to differentiate."""

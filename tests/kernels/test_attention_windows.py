@@ -198,10 +198,10 @@ def test_what_does_not_fit() -> None:
 def test_a_batch_in_order_is_not_turned_in_place(
     gradient: bool, generator: torch.Generator, relative_error: Error
 ) -> None:
-    lengths = [6, 6, 6]
-    qkv = torch.randn(18, 3, HEADS, SIZE, generator=generator).requires_grad_(gradient)
+    lengths = [16, 16, 16]
+    qkv = torch.randn(48, 3, HEADS, SIZE, generator=generator).requires_grad_(gradient)
     before, rotary = qkv.detach().clone(), rotary_table(positions(lengths), SIZE, 100.0)
     assert attention_plan(boundaries(lengths)).layout.in_order
-    out = packed_attention(qkv, boundaries(lengths), 6, rotary=rotary, window=2)
+    out = packed_attention(qkv, boundaries(lengths), 16, rotary=rotary, window=2)
     assert relative_error(out, reference(before.double(), lengths, 100.0, 2)) < 2e-6
     assert torch.equal(qkv, before)

@@ -142,6 +142,11 @@ class RunConfig:
     performance: PerformanceConfig = field(default_factory=PerformanceConfig)
 
     @property
+    def pretrains(self) -> bool:
+        """Whether there is a stage of pre-training, which all others start from."""
+        return self.model.new is not None or self.pretrain.further
+
+    @property
     def chosen(self) -> tuple[str, ...]:
         """The value of each placeholder, in the order of [each]: folders below the run's name."""
         return tuple(values[0] for values in self.each.values())

@@ -29,11 +29,16 @@ class MaskedLmConfig(StageConfig):
 
 @dataclass(frozen=True, kw_only=True)
 class PretrainConfig(MaskedLmConfig):
-    """Pre-training of an encoder made from scratch, on general text: there is nothing to freeze or to go back to."""
+    """Pre-training on general text, of an encoder made from scratch or of the recipe's: nothing is frozen."""
 
+    further: bool = option(False, "go on training the encoder of model.path or model.name before all else")
+    held_out: int = option(
+        0, "sentences of each language that are kept out, and measured twenty times on the way", min=0
+    )
     freeze_embeddings: ClassVar[bool] = False
     freeze_layers: ClassVar[int] = 0
     l2_to_base: ClassVar[float] = 0.0
+    dropout: float | None = option(None, "while it pre-trains; the encoder's own when absent", min=0, below=1)
     lr: float = option(2e-3, "peak learning rate", above=0)
     epochs: float = option(7.0, "passes over the data", above=0)
     batch_size: int = option(64, "sequences in one optimiser step", min=1)

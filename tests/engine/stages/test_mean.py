@@ -88,9 +88,10 @@ def test_the_mean_of_three_seeds_from_one_start(tiny: Any, monkeypatch: pytest.M
     begun, ended = dict[str, list[Any]](), dict[str, list[Any]]()
     build, finish = Fit.__init__, Fit.finish
 
-    def at_start(fit: Any, run: Any, model: Any, *rest: Any) -> None:
-        begun.setdefault(run.stage.id, []).append({n: p.detach().numpy().copy() for n, p in model.named_parameters()})
-        build(fit, run, model, *rest)
+    def at_start(fit: Any, run: Any, training: Any, *rest: Any) -> None:
+        weights = {n: p.detach().numpy().copy() for n, p in training.model.named_parameters()}
+        begun.setdefault(run.stage.id, []).append(weights)
+        build(fit, run, training, *rest)
 
     def at_end(fit: Any) -> Any:
         result = finish(fit)

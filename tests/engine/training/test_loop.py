@@ -168,7 +168,7 @@ def test_soft_objectives(kind: str, temperature: float, combine: str) -> None:
 @pytest.mark.parametrize("warmup", [0.0, 0.1, 0.25, 1.0])
 def test_schedule(warmup: float) -> None:
     total = 40
-    factors = [lr_factor(s, total, warmup) for s in range(total)]
+    factors = [lr_factor(s, total, warmup, 1.0) for s in range(total)]
     warm = round(total * warmup)
     assert factors[:warm] == pytest.approx([(s + 1) / warm for s in range(warm)])
     assert factors[warm:] == pytest.approx([(total - s) / (total - warm) for s in range(warm, total)])
@@ -176,8 +176,17 @@ def test_schedule(warmup: float) -> None:
     assert max(factors) == 1
 
 
+def test_schedule_with_a_constant_middle() -> None:
+    """10 steps of warm-up, 60 at the peak, 30 of decay: 100, in equal differences; the last step still moves."""
+    factors = [lr_factor(s, 100, 0.1, 1 / 3) for s in range(100)]
+    assert factors[:10] == pytest.approx([(s + 1) / 10 for s in range(10)])
+    assert factors[10:71] == pytest.approx([1.0] * 61)
+    assert factors[70:] == pytest.approx([(100 - s) / 30 for s in range(70, 100)])
+    assert [lr_factor(s, 100, 0.1, 0.0) for s in range(10, 100)] == [1.0] * 90
+
+
 def test_schedule_of_a_single_step() -> None:
-    assert lr_factor(0, 1, 0.1) == lr_factor(0, 1, 0.0) == 1
+    assert lr_factor(0, 1, 0.1, 1.0) == lr_factor(0, 1, 0.0, 1.0) == lr_factor(0, 1, 0.0, 0.5) == 1
 
 
 def test_rate_of_each_step_is_in_the_trace_and_in_the_groups() -> None:
@@ -188,7 +197,7 @@ def test_rate_of_each_step_is_in_the_trace_and_in_the_groups() -> None:
     trace = loop.run(
         lambda loop, result: seen.append({round(g["lr"], 12) for g in loop.optimizer_step.optimizer.param_groups})
     )
-    factors = [lr_factor(s, 10, 0.2) for s in range(10)]
+    factors = [lr_factor(s, 10, 0.2, 1.0) for s in range(10)]
     assert trace.lr == pytest.approx([1e-3 * f for f in factors])
     assert seen == [{round(1e-3 * f, 12), round(5e-3 * f, 12)} for f in factors]
 
