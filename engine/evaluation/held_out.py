@@ -64,7 +64,7 @@ class HeldOut:
                 moved = batch.to(device)
                 assert moved.labels is not None
                 hidden = model.transform(moved)
-                for rows, labels in zip(hidden.split(_ROWS), moved.labels.split(_ROWS), strict=True):
+                for rows, labels in zip(torch.split(hidden, _ROWS), torch.split(moved.labels, _ROWS), strict=True):
                     logits = (rows @ model.decoder_weight.t()).float()
                     logits = logits if bias is None else logits + bias.float()
                     loss = torch.nn.functional.cross_entropy(logits, labels, reduction="sum")
