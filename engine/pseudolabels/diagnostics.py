@@ -63,10 +63,16 @@ def low_loss_drop(losses: Sequence[float], *, minimum: float = MIN_LOSS_DROP) ->
     drop = (first - last) / first if first > 0 else 0.0
     if drop >= minimum:
         return None
+    if drop < 0:
+        said = f"raised the loss by {-drop:.1%} ({first:.3f} to {last:.3f}): lower the learning rate, or train longer"
+    else:
+        said = (
+            f"lowered the loss by {drop:.1%} only ({first:.3f} to {last:.3f}): train longer, raise the learning rate, "
+            "freeze less, or check that the text is of the task's domain"
+        )
     return RunWarning(
         "low-btf-loss-drop",
-        f"bilingual task fitting lowered the loss by {drop:.1%} only ({first:.3f} to {last:.3f}): train longer, raise "
-        "the learning rate, freeze less, or check that the text is of the task's domain",
+        f"bilingual task fitting {said}",
         {"first": first, "last": last, "drop": drop},
     )
 

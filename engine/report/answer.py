@@ -1,7 +1,7 @@
 """Which model of a run to take for each target. No label of the target is read: a student is judged beside its teacher.
 
-The last finished stage of self-training is the answer, unless its student has collapsed; then its teacher is, and so
-on backwards to the model that the first round learned from.
+The last finished stage of self-training is the answer, unless its student has collapsed (`evaluation/collapse.py`);
+then its teacher is, and so on backwards to the model that the first round learned from.
 """
 
 from __future__ import annotations
@@ -11,19 +11,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from ..evaluation.collapse import collapses
 from ..storage.files import atomic_write_json, read_json, storage_errors
 from ..storage.names import FINISHED, of_target, serves
 from .stage_folders import run_stages
 from .stage_table import SIDE_ARMS, Json
 
-MIN_RATE = 0.1
-"""A student names at least this much of what the teachers before it named (words as entities, in tagging)."""
-MIN_AGREEMENT = 0.2
-"""And says the same as its teacher on at least this share of what that one named."""
-ONE_CLASS = 0.99
-"""One class among so many of a student's labels is a collapse, where a teacher had ..."""
-SEVERAL_CLASSES = 0.9
-"""... no class with more than this share."""
 MODELS = "models"
 
 
@@ -79,46 +72,25 @@ def _sound(folder: Path, trail: Sequence[Json], target: str) -> tuple[Json, str]
         record = read_json(folder / stage["folder"] / FINISHED)
         chain.insert(0, (stage, of_target(record.get("against_teacher") or {}, target)))
         stage = by_id.get((record.get("inputs") or {}).get("teacher", ""))
-    sound, reason, seen, fell = chain[0], "", list[Json](), False
-    for student in chain:
-        stage, figures = student
-        seen += [figures] if figures else []
-        why = collapse(seen, fell) if figures else ""
-        fell = bool(why)
-        if fell:
-            reason = reason or f"; {stage['label']} has collapsed: {why}"
-        else:
-            sound, reason = student, ""
-    return sound[0], _merit(*sound) + reason
+    found = collapses(chain[0][0]["label"], [figures for _, figures in chain[1:]])
+    if found[0]:
+        first = chain[0][0]
+        return first, f"no model is sound, and no student is handed out; {first['label']}: {found[0]}"
+    last = max(i for i, why in enumerate(found) if not why)
+    fallen = found[last + 1 :]
+    reason = f"; {chain[last + 1][0]['label']} has collapsed: {fallen[0]}" if fallen else ""
+    return chain[last][0], _merit(*chain[last]) + reason
 
 
 def _merit(stage: Json, figures: Json) -> str:
     if stage["arm"] != "selftrain":
         return f"{stage['label']}, what self-training starts from"
-    agreement = figures.get("agreement")
-    if agreement is None:
+    beside = figures.get("last_sound")
+    agreement, whom = (figures, "its teacher") if beside is None else (beside, beside["stage"].rpartition("/")[2])
+    if agreement.get("agreement") is None:
         return f"{stage['label']}, the last student"
-    return (
-        f"{stage['label']}, the last sound student: agrees with its teacher on {agreement:.0%} of what that one names"
-    )
-
-
-def collapse(figures: Sequence[Json], teacher_fell: bool) -> str:
-    """How a student has collapsed, in words; empty where it has not.
-
-    Args:
-        figures: `against_teacher` of the students up to this one, at least one, in the order in which they learned.
-        teacher_fell: whether its teacher had collapsed, with which it need not agree.
-    """
-    own, named = figures[-1], max(f["teacher_rate"] or 0.0 for f in figures)
-    if (own["rate"] or 0.0) < MIN_RATE * named:
-        return f"names {own['rate']:.1%} of the target's items, a teacher before it {named:.1%}"
-    mixed = min(f["teacher_largest"] or 1.0 for f in figures)
-    if (own["largest"] or 0.0) >= ONE_CLASS and mixed < SEVERAL_CLASSES:
-        return f"one class has {own['largest']:.1%} of its labels, of a teacher's {mixed:.1%}"
-    if own["agreement"] is not None and own["agreement"] < MIN_AGREEMENT and not teacher_fell:
-        return f"agrees with its teacher on {own['agreement']:.1%} of what that one names"
-    return ""
+    share = f"{agreement['agreement']:.0%} of what that one names"
+    return f"{stage['label']}, the last sound student: agrees with {whom} on {share}"
 
 
 def link_models(folder: Path, chosen: Mapping[str, Answer]) -> None:

@@ -23,6 +23,11 @@ _CHUNK, _LEVEL = 64, 0.95
 Name = TypeVar("Name")
 
 
+def one_decimal(value: float, sign: str = "-") -> str:
+    """A score or a difference in points; what rounds to zero has no minus. `sign` "+" shows a plus, too."""
+    return f"{round(value, 1) + 0.0:{sign}.1f}"
+
+
 @dataclass(frozen=True)
 class Stat:
     """A mean over `n` values and their sample standard deviation (None for one value)."""
@@ -32,7 +37,7 @@ class Stat:
     n: int
 
     def __str__(self) -> str:
-        return f"{self.mean:.1f}" + ("" if self.std is None else f" ± {self.std:.1f}")
+        return one_decimal(self.mean) + ("" if self.std is None else f" ± {self.std:.1f}")
 
 
 @dataclass(frozen=True)
@@ -44,7 +49,8 @@ class Step:
     versus: str
 
     def __str__(self) -> str:
-        return f"{self.stat.mean:+.1f}" + ("" if self.stat.std is None else f" ± {self.stat.std:.1f}")
+        mean = one_decimal(self.stat.mean, sign="+")
+        return mean + ("" if self.stat.std is None else f" ± {self.stat.std:.1f}")
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from ..storage.names import serves, targets_of
-from .seeds import Stat, Step, paired_step, stat
+from .seeds import Stat, Step, one_decimal, paired_step, stat
 from .text_table import text_table
 
 Json = dict[str, Any]
@@ -36,11 +36,19 @@ SIDE_ARMS = ("cloze", "control", "contrastive", "outside-labels", *TRANSLATE_ARM
 
 Cells = dict[tuple[str, int], float]
 """Score by (target, seed)."""
+Before = dict[tuple[str, int], tuple[str, float]]
+"""Name and score of the stage before, by (target, seed)."""
 
 
 @dataclass(frozen=True)
 class StageScore:
-    """One line of the stage table, over seeds; `step` is over all targets and seeds."""
+    """One line of the stage table, over seeds.
+
+    Attributes:
+        average: over the targets that all stages of the trail have, None where these are fewer than two; like the
+            averages and gaps below, so that no line is of other targets than the one above it.
+        step: over all targets and seeds, each beside its own stage before.
+    """
 
     arm: str
     stage: str
@@ -138,21 +146,28 @@ def aggregate(summary: Json, metric: str | None = None) -> Aggregate:
     targets = tuple(t for t in summary.get("targets") or () if t in present)
     more = tuple(s for s in summary.get("sources") or () if s in present)
     stages: list[StageScore] = []
-    before: dict[str, StageScore] = {}  # by arm, "" for the trail
+    before: dict[str, Before] = {}  # by arm, "" for the trail
     earlier = -1
-    for key in sorted({row_key(r) for r in rows}):
-        order, arm, _ = key
-        versus = before.get(arm, before.get("baseline")) if arm in SIDE_ARMS else before.get("")
-        own = [r for r in rows if row_key(r) == key]
-        score = _stage_score(own, summary.get("source"), targets, more, versus)
+    by_stage = {key: [r for r in rows if row_key(r) == key] for key in sorted({row_key(r) for r in rows})}
+    shared = _shared_targets([own for (_, arm, _), own in by_stage.items() if arm not in SIDE_ARMS], targets)
+    for (order, arm, name), own in by_stage.items():
+        versus = before.get(arm, before.get("baseline", {})) if arm in SIDE_ARMS else before.get("", {})
+        score = _stage_score(own, summary.get("source"), targets, shared, more, versus)
         seconds, cpu_seconds = (_between(summary, name, earlier, order) for name in ("seconds", "cpu_seconds"))
         stages.append(replace(score, seconds=seconds, cpu_seconds=cpu_seconds))
-        if score.values:
-            before |= {arm: score} if arm in SIDE_ARMS else {arm: score, "": score}
+        here = {pair: (name, value) for pair, value in score.values.items()}
+        for trail in (arm,) if arm in SIDE_ARMS else (arm, ""):
+            before[trail] = before.get(trail, {}) | here
         earlier = order
     counts = {r["language"]: int(r["count"]) for r in rows if r.get("count") is not None}
     seeds = tuple(sorted({r["seed"] for r in rows}))
     return Aggregate(metric, summary.get("source"), targets, seeds, tuple(stages), counts, more)
+
+
+def _shared_targets(stages: Sequence[Sequence[Json]], targets: Sequence[str]) -> list[str]:
+    """The targets that every stage with a score of any has."""
+    found = [{r["language"] for r in target_rows(rows, targets)} for rows in stages]
+    return [t for t in targets if all(t in languages for languages in found if languages)]
 
 
 def _between(summary: Json, name: str, after: int, until: int) -> float | None:
@@ -171,20 +186,23 @@ def _stage_score(
     rows: Sequence[Json],
     source: str | None,
     targets: Sequence[str],
+    shared: Sequence[str],
     more: Sequence[str],
-    before: StageScore | None,
+    before: Before,
 ) -> StageScore:
     own = target_rows(rows, targets)
     cells = {(r["language"], r["seed"]): r["value"] for r in own}
     source_cells = _source_cells(rows, source, targets)
     gaps = {k: source_cells[k] - v for k, v in cells.items() if k in source_cells}
     per_target = _by_target(cells, targets)
-    average, source_average = per_seed(cells, list(per_target)), _over_models(source_cells, targets)
-    count = len(per_target)
+    count = len(shared)
+    average = per_seed(cells, shared) if count > 1 or len(targets) == 1 else {}
+    source_average = _over_models(source_cells, targets)
     with_source = [(average[s] * count + source_average[s]) / (count + 1) for s in average if s in source_average]
     others = {s: stat(_over_models(_source_cells(rows, s, targets), targets).values()) for s in more}
-    means = [s.mean for s in per_target.values()]
-    versus, old = (before.stage, before.values) if before else ("", {})
+    means = [s.mean for t, s in per_target.items() if t in shared]
+    old = {pair: value for pair, (_, value) in before.items()}
+    versus = ", ".join(dict.fromkeys(name for pair, (name, _) in before.items() if pair in cells))
     return StageScore(
         arm=rows[0]["arm"],
         stage=rows[0]["stage"],
@@ -194,7 +212,7 @@ def _stage_score(
         average=stat(average.values()),
         average_with_source=stat(with_source),
         source=stat(source_average.values()),
-        gaps=_by_target(gaps, targets),
+        gaps=_by_target(gaps, shared),
         range_over_targets=max(means) - min(means) if len(means) > 1 else None,
         step=step_between(cells, old, versus),
         steps={t: step for t in targets if (step := step_between(cells, old, versus, t))},
@@ -216,6 +234,7 @@ def _by_target(cells: Cells, targets: Sequence[str]) -> dict[str, Stat]:
 def table_cells(result: Aggregate) -> tuple[list[str], list[list[str]]]:
     """Header and lines of the stage table, as text."""
     many, dictionary = len(result.targets) > 1, any(s.uses_dictionary for s in result.stages)
+    many = many and any(s.average for s in result.stages)
     outside = any(s.uses_outside_labels for s in result.stages)
     source = [result.source] if result.source and any(s.source for s in result.stages) else []
     header = ["stage", *result.targets, *(["average"] if many else []), "step", "up"]
@@ -234,7 +253,7 @@ def table_cells(result: Aggregate) -> tuple[list[str], list[list[str]]]:
         line = [s.name, *map(or_dash, scores), f"{s.step.up}/{s.step.stat.n}" if s.step else "-"]
         line += map(or_dash, [*([s.source] if source else []), *map(s.more_sources.get, result.more_sources)])
         gap = stat(g.mean for g in s.gaps.values())
-        line += [f"{gap.mean:.1f}" if gap else "-"] if source else []
+        line += [one_decimal(gap.mean) if gap else "-"] if source else []
         marks = [s.uses_parallel_data, s.uses_target_labels, *([s.uses_dictionary] if dictionary else [])]
         marks += [s.uses_outside_labels] if outside else []
         line += ["yes" if mark else "no" for mark in marks]
@@ -265,7 +284,7 @@ def stage_table(summary: Json) -> str:
     if not lines:
         return "no scores yet: no stage has ended that a test file (targets.N.test) scores\n"
     notes = [
-        "step: paired difference to the stage before; up: pairs of target and seed that rose"
+        "step: paired difference of each target and seed to its own stage before; up: pairs that rose"
         + "; gap: source - target" * ("gap" in header),
         "parallel: translations or parallel text used; labels: target labels used for anything but scoring",
         "seconds: on the wall; CPU s: of the processor; both of the stage and what it needs that is not scored",

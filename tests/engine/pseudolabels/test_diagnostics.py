@@ -30,7 +30,11 @@ def test_low_loss_drop() -> None:
     check(flat, "low-btf-loss-drop")
     assert flat is not None
     assert flat.values["drop"] == pytest.approx(0.0)
-    check(d.low_loss_drop(np.linspace(2.0, 3.0, 50).tolist()), "low-btf-loss-drop")
+    rose = d.low_loss_drop(np.linspace(2.0, 3.0, 50).tolist())
+    check(rose, "low-btf-loss-drop")
+    assert rose is not None
+    assert "raised the loss by 45.0% (2.041 to 2.959): lower the learning rate" in rose.message
+    assert flat.message.startswith("bilingual task fitting lowered the loss by 0.0% only")
     # One lucky step at the end is no drop: the last tenth is averaged.
     check(d.low_loss_drop([5.0] * 99 + [3.0]), "low-btf-loss-drop")
     assert d.low_loss_drop([5.0]) is None

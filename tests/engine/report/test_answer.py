@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from xlt_engine.engine import answers, write_report
-from xlt_engine.engine.report import answer
+from xlt_engine.engine.report.answer import command
 from xlt_engine.engine.stages.against_teacher import compare
 
 from .identities import identity
@@ -33,6 +33,8 @@ def make_run(folder: Path, changed: dict[str, dict[str, Any] | None], seed: int 
 
 
 NOTHING = {"rate": 0.0, "largest": None, "agreement": 0.0}
+BESIDE = {"stage": "seed-0/de/finetune", "agreement": 0.3}
+APART = {"stage": "seed-0/de/soft1", "agreement": 0.15}
 AFTER_NOTHING = {"rate": 0.0, "teacher_rate": 0.0, "largest": None, "teacher_largest": None, "agreement": None}
 
 
@@ -49,7 +51,24 @@ AFTER_NOTHING = {"rate": 0.0, "teacher_rate": 0.0, "largest": None, "teacher_lar
         ({"hard2": {"largest": 1.0}}, "soft2", "hard 2 has collapsed: one class has 100.0% of its labels"),
         (dict.fromkeys(TRAIL, NOTHING), "finetune", "BTF, what self-training starts from; soft 1 has collapsed"),
         ({"soft1": NOTHING} | dict.fromkeys(TRAIL[2:], AFTER_NOTHING), "finetune", "soft 1 has collapsed"),
-        ({"soft1": NOTHING, "hard1": {"teacher_rate": 0.0, "agreement": 0.0}}, "hard2", "hard 2, the last sound"),
+        (
+            {"soft1": NOTHING, "hard1": {"teacher_rate": 0.0, "agreement": 0.0, "last_sound": BESIDE}},
+            "hard2",
+            "hard 2, the last sound student",
+        ),
+        ({"hard1": {"agreement": 0.1}, "soft2": {"last_sound": BESIDE}}, "hard2", "on 90% of what that one names"),
+        (
+            {"hard1": {"agreement": 0.1}, "soft2": {"last_sound": BESIDE}, "hard2": {"agreement": 0.1}},
+            "soft2",
+            "soft 2, the last sound student: agrees with finetune on 30% of what that one names; hard 2 has collapsed",
+        ),
+        # A student of a collapsed teacher that agrees with it, and not with the last sound model.
+        ({"hard1": {"agreement": 0.1}, "soft2": {"last_sound": APART}}, "soft1", "hard 1 has collapsed: agrees with"),
+        ({"soft1": {"agreement": 0.1}}, "finetune", "BTF, what self-training starts from; soft 1 has collapsed"),
+        # The first teacher gives one class to all, and so do all students.
+        (dict.fromkeys(TRAIL, {"largest": 1.0, "teacher_largest": 1.0}), "finetune", "no model is sound, and no"),
+        ({"soft1": {"teacher_largest": 0.995}}, "finetune", "BTF: one class has 99.5% of its labels"),
+        ({"soft1": {"teacher_rate": 0.0, "agreement": None}}, "finetune", "BTF: names none of the target's items"),
         (dict.fromkeys(TRAIL, None), "hard2", "hard 2, the last student"),
     ],
 )
@@ -99,7 +118,7 @@ def test_link_is_relative_and_goes_with_the_run(tmp_path: Path, monkeypatch: pyt
     write_report(run)
     assert json.loads((run / "models" / "de.json").read_bytes()) == {"model": "../seed-0/de/soft2"}
     assert not (run / "models" / "de").exists()
-    assert answer.command(run, "de", answers(run)["de"]) == f"xlt-engine predict {run / 'seed-0/de/soft2'} new.txt"
+    assert command(run, "de", answers(run)["de"]) == f"xlt-engine predict {run / 'seed-0/de/soft2'} new.txt"
 
 
 def test_card_lies_in_the_model_that_is_named_alone(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from xlt_engine import DataError
-from xlt_engine.engine.report.seeds import Stat, stat
+from xlt_engine.engine.report.seeds import Stat, Step, stat
 from xlt_engine.engine.report.stage_folders import find_stages
 from xlt_engine.engine.report.stage_table import aggregate, stage_table
 from xlt_engine.engine.report.summary import build_summary, write_summary
@@ -187,6 +187,58 @@ def test_tables_show_the_numbers(run: Path) -> None:
     for cell in ("71.0 ± 1.4", "60.5 ± 0.7", "65.8 ± 1.1", "+19.2 ± 1.0", "4/4", "94.8 ± 0.4", "29.0"):
         assert cell in line
     assert max(map(len, text.splitlines())) <= 120
+
+
+def made(scores: dict[tuple[int, str, str], dict[str, float]]) -> dict[str, Any]:
+    """A summary with these scores of seed 0, by order, arm and stage and by language; "en" is the source."""
+    rows = [
+        {"metric": "entity_f1", "order": order, "arm": arm, "stage": stage, "label": stage, "seed": 0, "count": 9}
+        | {"language": language, "value": value, "pair": None if arm == "baseline" or language == "en" else language}
+        | {"uses_parallel_data": False, "uses_target_labels": False, "role": "source" if language == "en" else "target"}
+        for (order, arm, stage), values in scores.items()
+        for language, value in values.items()
+    ]
+    return {"metric": "entity_f1", "source": "en", "targets": ["de", "nl"], "rows": rows, "stages": [], "name": "made"}
+
+
+def test_averages_and_gaps_are_of_the_targets_that_all_stages_have() -> None:
+    """A run of one target of two: the average would rise where that target falls."""
+    summary = made(
+        {(10, "baseline", "zero-shot"): {"de": 42.0, "nl": 34.0, "en": 85.0}, (31, "btf", "btf"): {"de": 41.0}}
+    )
+    found = aggregate(summary)
+    assert [s.average for s in found.stages] == [None, None]
+    assert [list(s.gaps) for s in found.stages] == [["de"], []]
+    assert "average" not in stage_table(summary)
+    both = {(10, "baseline", "zero-shot"): {"de": 42.0, "nl": 34.0}, (31, "btf", "btf"): {"de": 41.0, "nl": 36.0}}
+    assert [str(s.average) for s in aggregate(made(both)).stages] == ["38.0", "38.5"]
+    # An arm beside the trail has no say in which targets those are.
+    arm = {(32, "cloze", "cloze"): {"de": 50.0}}
+    assert [str(s.average) for s in aggregate(made(both | arm)).stages] == ["38.0", "38.5", "None"]
+
+
+def test_each_pair_is_compared_with_its_own_stage_before() -> None:
+    """Few-shot for one of two targets: the other one's step is from BTF."""
+    summary = made(
+        {
+            (31, "btf", "btf"): {"de": 3.3, "nl": 5.4},
+            (32, "few-shot", "few-shot"): {"de": 5.7},
+            (100, "selftrain", "soft1"): {"de": 0.0, "nl": 1.5},
+        }
+    )
+    steps = [s.step for s in aggregate(summary).stages]
+    assert steps[1] is not None
+    assert (str(steps[1]), steps[1].up, steps[1].versus) == ("+2.4", 1, "btf")
+    assert steps[2] is not None
+    assert steps[2].stat.n == 2
+    assert steps[2].stat.mean == pytest.approx((-5.7 - 3.9) / 2)
+    assert steps[2].versus == "few-shot, btf"
+
+
+def test_zero_has_no_minus() -> None:
+    assert str(Stat(-0.04, 2.4, 2)) == "0.0 ± 2.4"
+    assert str(Step(Stat(-0.04, None, 1), 0, "btf")) == "+0.0"
+    assert str(Step(Stat(-0.06, None, 1), 0, "btf")) == "-0.1"
 
 
 def test_a_score_that_is_missing_or_not_finite_leaves_a_hole(run: Path) -> None:
