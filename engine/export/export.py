@@ -23,7 +23,7 @@ from .compare import compare
 from .distil import HELD_OUT, distil
 from .onnx_graph import FILE, OnnxModel, describe, need_onnx, quantise, write_onnx
 from .sample import padded, read_sample, store_of
-from .write import save_tokenizer, write_with_code
+from .write import TOKENIZER, save_tokenizer, write_with_code
 
 
 @dataclass(frozen=True)
@@ -59,6 +59,8 @@ class ExportReport:
     def render(self) -> str:
         """What a person wants to know."""
         lines = [f"{self.opens}, {self.size / 1e6:.1f} MB"]
+        if self.code:
+            lines.append(f"{TOKENIZER.format(self.folder)}: the tokenizer, without that code")
         compared = f"logits of {self.texts} texts, read by {self.read_by}"
         lines.append(f"{compared}: the largest difference is {self.difference:.1e}")
         if self.learned:

@@ -23,6 +23,17 @@ from .head import XltHead
 BODY, HEAD = "body.", "head."
 """How the names of tensors begin in a folder with code."""
 _CODE = "modeling_xlt"
+TOKENIZER = 'PreTrainedTokenizerFast.from_pretrained("{}")'
+"""`AutoTokenizer` reads the configuration first, and with it asks to run the model's code."""
+_README = """The model of a stage of xlt-engine, for transformers.
+
+```python
+from transformers import {auto}, PreTrainedTokenizerFast
+
+model = {auto}.from_pretrained("FOLDER", trust_remote_code=True)  # runs modeling_xlt.py of this folder
+tokenizer = {tokenizer}  # needs no code of it; AutoTokenizer would ask for it
+```
+"""
 
 
 def write_with_code(model: TaskModel, tokenizer: Tokenizer, folder: Path) -> None:
@@ -44,6 +55,9 @@ def write_with_code(model: TaskModel, tokenizer: Tokenizer, folder: Path) -> Non
     atomic_write_json(folder / "config.json", config)
     code = Template(Path(__file__).with_name(f"{_CODE}.txt").read_text("utf-8"))
     atomic_write_text(folder / f"{_CODE}.py", code.substitute(head=inspect.getsource(XltHead)))
+    auto = task_of(model.task).auto_class
+    readme = _README.format(auto=auto, tokenizer=TOKENIZER.format("FOLDER"))
+    atomic_write_text(folder / "README.md", readme)
     save_tokenizer(model, tokenizer, folder)
 
 

@@ -51,7 +51,9 @@ class BtfConfig(MaskedLmConfig):
     on: bool = option(True, "off is the -BTF ablation")
     freeze_embeddings: bool | None = option(None, "keep the embeddings as they are; as in [training] when absent")
     freeze_layers: int | None = option(None, "keep the lowest layers as they are; as in [training] when absent", min=0)
-    cap: int = option(0, "largest number of unlabelled target sentences; 0 means all", min=0)
+    cap: int = option(
+        0, "largest number of unlabelled target sentences, 0 means all; fewer steps only with balance = down", min=0
+    )
     sides: Literal["both", "target"] = option("both", "text of source and target, or of the target alone (MALAPT)")
     pairs_share: float = option(
         0.5, "targets.N.pairs: share of the sequences of an epoch (TLM)", above=0, below=1, decides=False

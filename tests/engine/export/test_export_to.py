@@ -76,12 +76,15 @@ CASES = [
 ]
 REOPENED = (CASES[0], CASES[1])
 FRESH = """
-import json, sys, torch, transformers
+import json, sys, warnings, torch, transformers
 answers = {}
 for folder, task, way in json.loads(sys.argv[1]):
     kind = "Token" if task == "ner" else "Sequence"
     auto, trust = getattr(transformers, f"AutoModelFor{kind}Classification"), {"trust_remote_code": way == "code"}
-    tokenizer = transformers.AutoTokenizer.from_pretrained(folder, **trust)
+    # As the folder's README says: no question and no warning about code.
+    fast = transformers.PreTrainedTokenizerFast if way == "code" else transformers.AutoTokenizer
+    with warnings.catch_warnings(action="error"):
+        tokenizer = fast.from_pretrained(folder)
     if way == "code":
         try:
             auto.from_pretrained(folder, trust_remote_code=False)
@@ -229,8 +232,12 @@ def test_transformers_gives_our_logits(made: dict[str, Made], answers: dict[str,
 def test_nothing_of_the_engine_is_needed(made: dict[str, Made]) -> None:
     folder = made["bert-ner-voters-cls-transformers"].out
     names = {"config.json", "model.safetensors", "modeling_xlt.py", "tokenizer.json", "tokenizer_config.json"}
+    names |= {"README.md"}
     assert {path.name for path in folder.iterdir()} == names
     assert "xlt_engine" not in (folder / "modeling_xlt.py").read_text("utf-8")
+    command = 'PreTrainedTokenizerFast.from_pretrained("{}")'
+    assert command.format("FOLDER") in (folder / "README.md").read_text("utf-8")
+    assert command.format(folder) in made["bert-ner-voters-cls-transformers"].report.render()
     linear = made["bert-ner-voters-cls-linear"].out
     assert not (linear / "modeling_xlt.py").exists()
     assert json.loads((linear / "config.json").read_bytes())["architectures"] == ["BertForTokenClassification"]
