@@ -6,6 +6,7 @@ neighbour by CSLS, clearly enough, makes a pair (`data.induced`).
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Mapping, Sequence
 from itertools import islice
 from pathlib import Path
@@ -17,12 +18,14 @@ import torch
 from ...data import Tokenizer, TokenStore, pack
 from ...data.augment.induced import NEIGHBOURS, csls, frequent_words, mutual_pairs, words_of
 from ...model import Encoder
+from ..evaluation.inference import AHEAD
 from ..plan import Stage
 from ..pseudolabels.diagnostics import no_induced_pairs
 from ..recipe.config import RunConfig, TargetConfig
 from ..stages.context import Context
 from ..stages.decision_files import DecisionFiles
 from ..stages.kind import Addition, StageRun, register_addition
+from ..training.device import Arriving
 
 DICTIONARY = "dictionary.tsv"
 FILES = DecisionFiles("dictionary.json", DICTIONARY, "sha256")
@@ -118,6 +121,17 @@ def word_states(
     total = torch.zeros(len(words), encoder.config.hidden_size, dtype=torch.float64)
     count = torch.zeros(len(words), dtype=torch.float64)
     length = min(context.config.max_length, encoder.config.max_length)
+    arriving = deque[tuple[np.ndarray, np.ndarray, Arriving]]()
+
+    def settle(behind: int) -> None:
+        while len(arriving) > behind:
+            owners, shares, states = arriving.popleft()
+            at = np.flatnonzero(owners >= 0)
+            index, share = torch.from_numpy(owners[at]), torch.from_numpy(shares[at])
+            hidden = states.wait(context.processes.wait).double()
+            total.index_add_(0, index, hidden[torch.from_numpy(at)] * share[:, None])
+            count.index_add_(0, index, share)
+
     for start in range(0, len(sentences), CHUNK):
         context.poll()
         part = [s for s in sentences[start : start + CHUNK] if s and not row.keys().isdisjoint(s)]
@@ -126,12 +140,9 @@ def word_states(
         tokens, owners, shares = _occurrences(context.tokenizer, part, row, length)
         with torch.inference_mode():
             batch = pack(tokens).to(context.device)
-            hidden = next(islice(encoder.layer_states(batch), layer, None)).double().cpu()
-        at = np.flatnonzero(owners >= 0)
-        index = torch.from_numpy(owners[at])
-        share = torch.from_numpy(shares[at])
-        total.index_add_(0, index, hidden[torch.from_numpy(at)] * share[:, None])
-        count.index_add_(0, index, share)
+            arriving.append((owners, shares, Arriving(next(islice(encoder.layer_states(batch), layer, None)))))
+            settle(0 if context.device.type == "cpu" else AHEAD)
+    settle(0)
     means: np.ndarray = (total / count.clamp(min=1)[:, None]).numpy()
     return means
 

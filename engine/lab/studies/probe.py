@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from .... import ConfigError, DataError, ModelError
 from ....data import Tokenizer, pack, read_dictionary, rng_for
@@ -199,17 +200,17 @@ def text_states(
     for text, tokens in zip(texts, encoded, strict=True):
         if len(tokens.ids) < 3:
             raise DataError(f"{file}: {text!r} gives no token; remove the line")
-    means: dict[int, list[NDArray[np.float64]]] = {n: [] for n in layers}
+    means: dict[int, list[Tensor]] = {n: [] for n in layers}
     with torch.inference_mode():
         for start in range(0, len(encoded), CHUNK):
             ids = [tokens.ids for tokens in encoded[start : start + CHUNK]]
             batch = pack(ids).to(encoder.word_embedding.device)
             for number, states in enumerate(encoder.layer_states(batch)):
                 if number in means:
-                    parts = torch.split(states.cpu().double(), list(map(len, ids)))
-                    means[number] += [part[1:-1].mean(dim=0).numpy() for part in parts]
+                    parts = torch.split(states.double(), list(map(len, ids)))
+                    means[number] += [part[1:-1].mean(dim=0) for part in parts]
     cut = sum(tokens.cut_tokens > 0 for tokens in encoded)
-    return {n: np.array(rows, dtype=np.float32) for n, rows in means.items()}, cut
+    return {n: torch.stack(rows).float().cpu().numpy() for n, rows in means.items()}, cut
 
 
 def _mean_accuracy(ways: BothWays) -> float:
