@@ -19,12 +19,12 @@ from .... import DataError
 from ....data import OUTSIDE, TokenStore, derive_seed
 from ....tasks import has_spans, per_word
 from ...evaluation.metrics import EntityCounter
+from ...evaluation.voted import Voted
 from ...report.parts import mean, percent
 from ...report.sections.laboratory import TRUST
 from ...report.stage_table import METRIC_NAMES, SIDE_ARMS
 from ...report.text_table import text_table
 from ...report.write import write_report
-from ...stages.round_decision import Voted
 from ...storage.files import write_sealed_json
 from ...storage.names import serves
 from ...storage.run_warning import RunWarning
