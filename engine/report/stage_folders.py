@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
+from hashlib import sha256
 from pathlib import Path
 
 from ... import DataError
 from ..storage.files import read_json
-from ..storage.names import FAILED, IF_GOLD, SCORES, of_target
-from ..storage.stage_files import paths_below
+from ..storage.names import FAILED, FINISHED, IF_GOLD, SCORES, of_target
+from ..storage.stage_files import paths_below, weights_hash
 from .stage_table import Json
 
 _MARKS = ("stage.json", "fingerprint.json", "scores.json", "trace.json", "decision.json", "xlt.json", "checkpoint")
@@ -79,6 +81,16 @@ def read_decision(folder: Path, target: str) -> Json:
     known = (read_json(folder / SCORES).get(IF_GOLD) or {}).get(target) or dict.fromkeys(_IF_GOLD)
     bins = (record.get("calibration") or {}) | {"target": known.get("calibration")}
     return record | known | {"calibration": bins}
+
+
+def made_from(folder: Path) -> dict[str, str]:
+    """Finished stage -> digest of what it is now: its fingerprint, its weights, and what it was scored on.
+
+    What is worked out from a run's stages keeps this, and is of the run for as long as nothing in it differs.
+    """
+    records = {s["folder"]: read_json(folder / s["folder"] / FINISHED) for s in run_stages(folder) if s["finished"]}
+    parts = {stage: [r.get("fingerprint"), weights_hash(r), r.get("scored_on")] for stage, r in records.items()}
+    return {s: sha256(json.dumps(part, sort_keys=True).encode()).hexdigest()[:16] for s, part in parts.items()}
 
 
 def failures(folder: Path) -> list[Json]:

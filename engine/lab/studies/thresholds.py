@@ -14,6 +14,7 @@ from ...recipe.config.stages import AlphaConfig
 from ...report.page import curve_distance
 from ...report.parts import mean, percent
 from ...report.sections.laboratory import THRESHOLDS
+from ...report.stage_folders import made_from
 from ...report.text_table import text_table
 from ...storage.files import atomic_write_json, delete
 from .finished_run import FinishedRun
@@ -106,7 +107,8 @@ def write_thresholds(folder: str | Path) -> None:
         delete(path)
         return
     tables = [{"title": title, "header": header, "lines": lines} for title, header, lines in rule_tables(studies)]
-    atomic_write_json(path, {"tables": tables, "notes": study_notes(studies)}, indent=1)
+    content = {"tables": tables, "notes": study_notes(studies), "made_from": made_from(path.parent)}
+    atomic_write_json(path, content, indent=1)
 
 
 def render_studies(name: str, studies: Sequence[DecisionStudy]) -> str:
