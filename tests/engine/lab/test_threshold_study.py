@@ -51,14 +51,16 @@ def direct(found: JudgedItems, rule: str, rows: np.ndarray | None = None, **limi
     )
 
 
-def test_equal_to_direct_calls() -> None:
-    found = items()
-    for result in compare_rules(found, ALPHA, 3, draws=5):
-        choice = direct(found, result.rule)
+@pytest.mark.parametrize(("scale", "limits"), [(1.0, {}), (1.0, {"min_share": 0.4}), (0.5, {})])
+def test_equal_to_direct_calls(scale: float, limits: dict[str, float]) -> None:
+    """With a share that must stay, and with confidences that do not reach the grid, too."""
+    found = replace(items(), confidence=items().confidence * np.float32(scale))
+    for result in compare_rules(found, replace(ALPHA, **limits), 3, draws=5):
+        choice = direct(found, result.rule, **limits)
         assert (result.alpha, result.at_edge) == (choice.alpha, choice.at_edge)
         passed = found.agree & (found.confidence > np.float32(choice.alpha))
         assert result.source_coverage == passed.mean()
-        assert result.source_accuracy == found.correct[passed].mean()
+        assert result.source_accuracy == (found.correct[passed].mean() if passed.any() else None)
         assert result.regret is result.target_f1 is result.target_coverage is None
 
 
