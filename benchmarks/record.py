@@ -21,6 +21,7 @@ from common import machine_of
 
 from xlt_engine import DataError
 from xlt_engine.engine.lab.ablation.rows import GROUPS, ROWS
+from xlt_engine.engine.report.stage_folders import read_decision
 from xlt_engine.engine.storage.files import read_json
 
 Json = dict[str, Any]
@@ -109,7 +110,7 @@ def _made(folder: Path, info: Json, stages: Sequence[Json]) -> Json:
 def _stage(folder: Path, stage: Json) -> Json:
     """One stage: its seconds, and what its decision accepted and removed."""
     result = {key: stage[key] for key in STAGE}
-    decision = read_json(folder / stage["folder"] / "decision.json")
+    decision = read_decision(folder / stage["folder"], stage["pair"] or "")
     if not decision:
         return result
     found = {key: decision.get(key) for key in COVERAGE}

@@ -20,10 +20,10 @@ from numpy.typing import ArrayLike, NDArray
 
 from xlt_engine import DataError
 from xlt_engine.engine import Progress
+from xlt_engine.engine.evaluation.voted import Voted
 from xlt_engine.engine.lab.studies.finished_run import FinishedRun
 from xlt_engine.engine.lab.studies.trust import Judged, judge_samples, measure_transport
 from xlt_engine.engine.pseudolabels.filters import span_of_item
-from xlt_engine.engine.stages.round_decision import Voted
 
 METHODS = ("source", "confidence", "curve", "difference", "thresholded", "seeds", "transport")
 Estimates = dict[str, float | None]

@@ -16,6 +16,7 @@ from ... import ModelError
 from ...data import ItemView, Part, TokenStore, derive_seed
 from ...data.store.store import IGNORE
 from ...model import TaskModel, load_pooler
+from ..evaluation.voted import vote
 from ..plan import Stage
 from ..plan.stage import common_settings, stage_settings, start_inputs
 from ..pseudolabels.diagnostics import class_collapse, slow_learning_rate
@@ -26,7 +27,6 @@ from ..stages.decision_files import DecisionFiles
 from ..stages.kind import StageKind, StageRun, Training, Work, register_kind, register_planner
 from ..stages.mixture import labelled_examples
 from ..stages.models import new_task_model, warn_of_unseen
-from ..stages.round_decision import vote
 from ..stages.soft import task_work
 from ..storage.run_warning import RunWarning
 from ..training.objectives import cross_entropy

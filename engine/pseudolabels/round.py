@@ -1,7 +1,7 @@
 """One round of self-training on one screen (arXiv 2310.04726 section 3.2), for any trainer.
 
 The soft and the hard stage of a run are the two halves of `self_training_round`, with files in between:
-`stages/soft.py` has the student learn the teacher's probabilities, `stages/hard.py` judges and has it learn what was
+`stages/soft.py` has the student learn the teacher's probabilities, `stages/hard.py` decides and has it learn what was
 kept.
 """
 
@@ -37,16 +37,6 @@ class Judgement:
     source: SourceDecision
 
 
-def judge(
-    choose: Callable[[], ThresholdChoice],
-    accept: Callable[[float], Decision],
-    keep: Callable[[float], SourceDecision],
-) -> Judgement:
-    """Alpha first, then both languages at it (Eq. 3 and 4)."""
-    choice = choose()
-    return Judgement(choice, accept(choice.alpha), keep(choice.alpha))
-
-
 def self_training_round(
     teacher: Model,
     student: Model,
@@ -59,7 +49,7 @@ def self_training_round(
 ) -> Judgement:
     """One round: soft labels (Eq. 1), alpha on the source (Eq. 3), unanimous labels (Eq. 4), hard labels (Eq. 2).
 
-    An item is an example of its own; tagging by entity or sentence is `judge` with `decide(..., unit=...)`.
+    An item is an example of its own; tagging by entity or sentence is `decide(..., unit=...)`.
 
     Args:
         teacher: of the last round, or fine-tuned on the source in the first.
@@ -76,10 +66,8 @@ def self_training_round(
     learn_soft(student, vote(teacher, "target").mean_probability)
     source, target = vote(student, "source"), vote(student, "target")
     right, classes = source.label == gold, source.mean_probability.shape[-1]
-    judgement = judge(
-        lambda: choose_threshold(source.min_confidence, right, agree=source.agree, rule=rule, num_classes=classes),
-        lambda alpha: decide(target, alpha),
-        lambda alpha: source_consistency(source, gold, kept=torch.ones_like(gold, dtype=torch.bool)),
-    )
+    choice = choose_threshold(source.min_confidence, right, agree=source.agree, rule=rule, num_classes=classes)
+    kept = source_consistency(source, gold, kept=torch.ones_like(gold, dtype=torch.bool))
+    judgement = Judgement(choice, decide(target, choice.alpha), kept)
     learn_hard(student, judgement)
     return judgement

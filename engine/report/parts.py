@@ -10,10 +10,11 @@ from pathlib import Path
 from typing import Any
 
 from ..storage.files import read_json
-from ..storage.names import of_target, targets_of
+from ..storage.names import targets_of
 from . import svg
 from .answer import Answer, answers
 from .seeds import Stat
+from .stage_folders import read_decision
 from .stage_table import METRIC_NAMES, SIDE_ARMS, Aggregate, Json, StageKey, StageScore, aggregate, row_key, target_rows
 from .summary import write_summary
 from .svg import GREY, Key, Panel
@@ -100,10 +101,9 @@ def load_run(folder: str | Path) -> Run:
     for stage in summary["stages"]:
         if trace := read_json(folder / stage["folder"] / "trace.json"):
             traces.append((stage, trace))
-        if decision := read_json(folder / stage["folder"] / "decision.json"):
-            number = int(decision.get("round") or stage["round"])
-            for pair in targets_of(stage["pair"]) or ("",):
-                decisions[pair, number, stage["seed"]] = of_target(decision, pair)
+        for pair in targets_of(stage["pair"]) or ("",):
+            if decision := read_decision(folder / stage["folder"], pair):
+                decisions[pair, int(decision.get("round") or stage["round"]), stage["seed"]] = decision
     config = folder / "config.toml"
     return Run(
         folder=folder,

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import json
+from hashlib import sha256
 from pathlib import Path
 
 from ... import DataError
 from ..storage.files import read_json
-from ..storage.names import FAILED
-from ..storage.stage_files import paths_below
+from ..storage.names import FAILED, FINISHED, IF_GOLD, SCORES, of_target
+from ..storage.stage_files import paths_below, weights_hash
 from .stage_table import Json
 
 _MARKS = ("stage.json", "fingerprint.json", "scores.json", "trace.json", "decision.json", "xlt.json", "checkpoint")
+_IF_GOLD = ("target_curve", "precision_if_gold", "classes_if_gold", "by_threshold_if_gold")
 
 
 def find_stages(folder: Path) -> list[Json]:
@@ -64,6 +67,30 @@ def run_stages(folder: Path) -> list[Json]:
     stale = {stage for failure in failures(folder) for stage in failure["left_out"]}
     stages = [s for s in find_stages(folder) if s["folder"] not in stale]
     return [s for s in stages if planned is None or s["seed"] not in seeds or s["folder"] in planned]
+
+
+def read_decision(folder: Path, target: str) -> Json:
+    """What a stage's folder says of its decision on a target's text, and on its test file of now; empty without one.
+
+    The one way to read `decision.json` for looking at: what depends on a test file is renewed with the scores, and
+    stands beside them. What a decision of before has of it is left out.
+    """
+    record = of_target(read_json(folder / "decision.json"), target)
+    if not record:
+        return {}
+    known = (read_json(folder / SCORES).get(IF_GOLD) or {}).get(target) or dict.fromkeys(_IF_GOLD)
+    bins = (record.get("calibration") or {}) | {"target": known.get("calibration")}
+    return record | known | {"calibration": bins}
+
+
+def made_from(folder: Path) -> dict[str, str]:
+    """Finished stage -> digest of what it is now: its fingerprint, its weights, and what it was scored on.
+
+    What is worked out from a run's stages keeps this, and is of the run for as long as nothing in it differs.
+    """
+    records = {s["folder"]: read_json(folder / s["folder"] / FINISHED) for s in run_stages(folder) if s["finished"]}
+    parts = {stage: [r.get("fingerprint"), weights_hash(r), r.get("scored_on")] for stage, r in records.items()}
+    return {s: sha256(json.dumps(part, sort_keys=True).encode()).hexdigest()[:16] for s, part in parts.items()}
 
 
 def failures(folder: Path) -> list[Json]:

@@ -71,20 +71,18 @@ def accepted_share(decision: Json) -> float:
     return accepted / items if accepted is not None and items else math.nan
 
 
-def class_totals(found: Decisions) -> dict[str, tuple[int, int, int | None]]:
-    """Per class the items, accepted, and correct (None without gold), summed over seeds; largest class first."""
-    totals: dict[str, tuple[int, int, int | None]] = {}
+def class_totals(found: Decisions) -> dict[str, tuple[int, int]]:
+    """Per class the items, and those accepted, summed over seeds; largest class first."""
+    totals: dict[str, tuple[int, int]] = {}
     for _, decision in found:
         for name, c in (decision.get("classes") or {}).items():
-            items, accepted, correct = totals.get(name, (0, 0, 0))
-            own = c.get("correct")
-            both = None if own is None or correct is None else correct + own
-            totals[name] = (items + (c.get("items") or 0), accepted + (c.get("accepted") or 0), both)
+            items, accepted = totals.get(name, (0, 0))
+            totals[name] = (items + (c.get("items") or 0), accepted + (c.get("accepted") or 0))
     return dict(sorted(totals.items(), key=lambda item: (-item[1][0], item[0])))
 
 
 def classes(run: Run) -> Figure | None:
-    """Accepted share of every predicted class, and its precision where gold exists."""
+    """Accepted share of every predicted class."""
     cells, columns, width = grid(run)
     totals = {title: class_totals(found) for title, found in cells}
     names = list(dict.fromkeys(name for counts in totals.values() for name in counts))[:MOST_CLASSES]
@@ -97,17 +95,12 @@ def classes(run: Run) -> Figure | None:
     for title, counts in totals.items():
         panels.append(panel := Panel(title, *box, grid="x"))
         for i, name in enumerate(names):
-            items, accepted, correct = counts.get(name, (0, 0, None))
+            items, accepted = counts.get(name, (0, 0))
             said.append(tip := f"{title}, {name}: {accepted:,} of {items:,} accepted")
             series = GREY if name == OUTSIDE else TARGET
             panel.bar((0, -i - 0.3), (accepted / items if items else 0.0, -i + 0.3), series, tip=tip)
             panel.label(1.45, -i, f"{accepted:,} of {items:,}", anchor="end", dy=4)
-            if correct is not None and accepted:
-                right = correct / accepted
-                panel.point(right, -i, 1, shape=3, tip=f"{title}, {name}: precision {percent(right)}")
-    gold = any(c is not None and a for counts in totals.values() for _, a, c in counts.values())
     keys = [Key("accepted share", TARGET, "bar")]
-    keys += [Key("precision of accepted (gold, for looking only)", 1, "diamond")] if gold else []
     caption = "Predicted class of the target items, counts summed over seeds. A class that stays empty is not taught."
     return drawn("classes", "Acceptance per class", caption, panels, said, columns, keys)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from ...model import MaskedLM, TaskModel, load_task_model, save_model
 from ..evaluation.inference import Scored, metric_rows
@@ -13,7 +13,7 @@ from ..recipe.config import merged
 from ..report.model_card import CARD
 from ..report.summary import MARKS, OUTSIDE_LABELS
 from ..stages.context import Context, write_trace
-from ..stages.kind import StageRun
+from ..stages.kind import StageRun, kind_of
 from ..stages.outside import outside_scores
 from ..stages.train_stage import Outcome, train_stage
 from ..storage.files import (
@@ -25,7 +25,7 @@ from ..storage.files import (
     sync_tree,
     write_sealed_json,
 )
-from ..storage.names import FINISHED, ITEMS, OF_SCORING, PREDICTED, SCORES, STAMP
+from ..storage.names import FINISHED, IF_GOLD, ITEMS, OF_SCORING, PREDICTED, SCORES, STAMP
 from ..storage.run_warning import RunWarning
 from ..storage.stage_files import damage, link_equal
 from .stage_cache import fingerprint_of, take_over_stage
@@ -56,8 +56,8 @@ def make_stage(context: Context, stage: Stage, *, resume: bool, damaged: RunWarn
         return False
     outcome = train_stage(run)
     context.processes.rank_zero_only(lambda: _save(run, outcome))
-    rows, scored = ([], {}) if isinstance(outcome.model, MaskedLM) else _scores(context, stage, outcome.model)
-    context.processes.rank_zero_only(lambda: _seal(run, outcome, rows, scored))
+    scores = None if isinstance(outcome.model, MaskedLM) else _scores(context, stage, outcome.model)
+    context.processes.rank_zero_only(lambda: _seal(run, outcome, scores))
     return True
 
 
@@ -113,11 +113,12 @@ def _save(run: StageRun, outcome: Outcome) -> None:
     write_trace(run.folder, outcome.trace)
 
 
-def _seal(run: StageRun, outcome: Outcome, rows: list[dict[str, Any]], scored: dict[str, Scored]) -> None:
+def _seal(run: StageRun, outcome: Outcome, scores: _Scores | None) -> None:
     """Writes scores, and `stage.json` last: it makes the folder a result."""
     context, stage, folder, spent = run.context, run.stage, run.folder, outcome.spent
-    if rows:
-        _write_scores(folder, rows, scored)
+    rows = [] if scores is None else scores.rows
+    if scores is not None and rows:
+        scores.write(folder)
     sync_tree(folder)
     files = sorted(path for path in folder.iterdir() if path.is_file() and path.name != CARD)
     record = {
@@ -145,19 +146,26 @@ def _seal(run: StageRun, outcome: Outcome, rows: list[dict[str, Any]], scored: d
     context.progress.end(stage.id, ", ".join(x for x in (outcome.line, text, f"{spent.wall:.0f} s") if x))
 
 
-def _scores(context: Context, stage: Stage, model: TaskModel) -> tuple[list[dict[str, Any]], dict[str, Scored]]:
+class _Scores(NamedTuple):
+    """What depends on a stage's test files: rows, scores by language, and what its decision makes of the files."""
+
+    rows: list[dict[str, Any]]
+    scored: dict[str, Scored]
+    if_gold: dict[str, Any]
+
+    def write(self, folder: Path) -> None:
+        write_sealed_json(folder / SCORES, {"scores": self.rows, IF_GOLD: self.if_gold})
+        save_items(folder, {language: s.items for language, s in self.scored.items()})
+        save_items(folder, {language: s.predicted for language, s in self.scored.items()}, PREDICTED)
+
+
+def _scores(context: Context, stage: Stage, model: TaskModel) -> _Scores:
     """Of the model, and beside it those of labels from outside."""
     rows, scored = context.score_stage(stage, model)
     if (outside := outside_scores(context, stage)) is not None:
         language, score, count = outside
         rows, scored = rows + metric_rows(score, language, OUTSIDE_LABELS, count), scored | {language: score}
-    return rows, scored
-
-
-def _write_scores(folder: Path, rows: list[dict[str, Any]], scored: dict[str, Scored]) -> None:
-    write_sealed_json(folder / SCORES, {"scores": rows})
-    save_items(folder, {language: s.items for language, s in scored.items()})
-    save_items(folder, {language: s.predicted for language, s in scored.items()}, PREDICTED)
+    return _Scores(rows, scored, kind_of(stage).if_gold(context, stage))
 
 
 def _marks(run: StageRun, notes: dict[str, Any]) -> dict[str, bool]:
@@ -176,14 +184,16 @@ def _rescore(run: StageRun) -> None:
     record, tests = read_json(folder / FINISHED, None), _tests(context, stage)
     # A stage taken over from before test items were kept gets them; one that was made here stays as it is.
     kept = "reused_from" not in record or not tests or all((folder / name).exists() for name in (ITEMS, PREDICTED))
+    if kind_of(stage).decides and tests:  # and one of before its decision was compared with test files here
+        kept &= IF_GOLD in read_json(folder / SCORES, None)
     if context.processes.rank_zero_only(lambda: record.get("scored_on") == tests and kept):
         return
     if not context.repairs:
         context.progress.note(f"{stage.id}: scored again, since the test files, or how voters predict, have changed")
-    rows, scored = _scores(context, stage, load_task_model(folder).to(context.device)) if tests else ([], {})
+    scores = _scores(context, stage, load_task_model(folder).to(context.device)) if tests else _Scores([], {}, {})
 
     def replace_scores() -> None:
-        _write_scores(folder, rows, scored)
+        scores.write(folder)
         hashes = record["hashes"] | {name: sha256_file(folder / name) for name in OF_SCORING}
         changed = {"hashes": hashes, "prediction": context.config.prediction, "scored_on": tests}
         changed["warnings"] = [repair.as_dict() for repair in context.repairs] + record.get("warnings", [])

@@ -29,7 +29,6 @@ from ..recipe.config.files import recipe_files
 from ..recipe.hub import cached_model, hub_name
 from ..recipe.load import Resolved, load_recipe, places
 from ..recipe.schema import parse_key, with_value
-from ..report.sections.laboratory import THRESHOLDS
 from ..report.stage_folders import failures
 from ..report.summary import refuse_damaged, write_summary
 from ..report.write import write_report
@@ -328,8 +327,6 @@ def _end(context: Context, walk: _Walk, before_report: Callable[[Path], None]) -
     home, processes = context.run_dir, context.processes
 
     def report() -> str:
-        if walk.done:
-            delete(home.path / THRESHOLDS)
         before_report(home.path)
         return str(write_report(home.path))
 

@@ -21,7 +21,7 @@ from .kind import StageKind, StageRun, Training, Work, register_kind
 from .mixture import labelled_examples
 from .outside import outside_digests, outside_notes
 from .pool import by_target, load_pool, pool_store, pool_tokens, target_examples
-from .round_decision import decide_round
+from .round_decision import decide_round, if_gold
 from .soft import fresh_student, task_work
 
 CURVE = "curve.csv"
@@ -32,6 +32,7 @@ class Hard(StageKind):
 
     name = "hard"
     chosen_by = ("selftrain",)
+    decides = True
 
     def inputs(self, context: Context, stage: Stage) -> dict[str, TokenStore]:
         data = context.data
@@ -43,7 +44,7 @@ class Hard(StageKind):
 
     def build(self, run: StageRun) -> Training:
         context, stage, table = run.context, run.stage, run.context.config.selftrain.hard
-        labeller = context.load_task_model(stage, "student" if "student" in stage.inputs else "teacher")
+        labeller = context.load_task_model(stage, _labeller(stage))
         decided = DECISION.exist(context, run.folder)
         if not decided:
             decision = decide_round(context, stage, labeller)
@@ -83,7 +84,7 @@ class Hard(StageKind):
         return task_work(stage, parts, balance="up" if table.hard.mix == "balanced" else "none", at_most=filtered)
 
     def reads(self, context: Context, stage: Stage) -> list[int]:
-        """What the labeller votes on (`decide_round`), and what the student is compared with it on."""
+        """What the labeller votes on, and what the student is compared with it on."""
         data = context.data
         tokens = [int(data.source_train.offsets[-1])]
         if context.config.has_dev:
@@ -92,17 +93,22 @@ class Hard(StageKind):
         tests = [(t.test, t.language) for t in context.config.targets_of(stage.targets)]
         return tokens + [int(data.scored(test, name).offsets[-1]) for test, name in tests if test is not None]
 
+    def if_gold(self, context: Context, stage: Stage) -> dict[str, Any]:
+        labeller = context.load_task_model(stage, _labeller(stage))
+        return if_gold(context, stage, labeller, DECISION.read(context, context.folder(stage.id)))
+
+
+def _labeller(stage: Stage) -> str:
+    """The role of the input that votes."""
+    return "student" if "student" in stage.inputs else "teacher"
+
 
 def curve_csv(record: Mapping[str, Any]) -> str:
     """The threshold curve of a `decision.json` as CSV, a line per threshold, as Figure 2 of the paper draws it.
 
-    Numbers have all their digits; a cell is empty where a value is not defined. Where the target has a labelled test
-    file, its values at the same thresholds follow in columns named `target_...`.
+    Numbers have all their digits; a cell is empty where a value is not defined.
     """
-    source, target = record["curve"], record["target_curve"]
-    columns = {"threshold" if name == "thresholds" else name: values for name, values in source.items()}
-    if target is not None:
-        columns |= {f"target_{name}": values for name, values in target.items() if name != "thresholds"}
+    columns = {"threshold" if name == "thresholds" else name: values for name, values in record["curve"].items()}
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(columns)

@@ -149,11 +149,13 @@ class StageKind(ABC):
         name: of the kind, as in `stage.json`.
         masked: whether it trains a masked LM, which is never scored, and not a task model.
         chosen_by: the values of `--stage`, besides "evaluate" and "all", that name stages of the kind.
+        decides: whether it accepts pseudo-labels, so that `if_gold` has something to say.
     """
 
     name: str
     masked = False
     chosen_by: tuple[str, ...] = ()
+    decides = False
 
     @abstractmethod
     def inputs(self, context: Context, stage: Stage) -> dict[str, TokenStore]:
@@ -174,6 +176,10 @@ class StageKind(ABC):
     def reads(self, context: Context, stage: Stage) -> list[int]:
         """Tokens of each text that the stage reads without learning from it, the test files not among them."""
         return []
+
+    def if_gold(self, context: Context, stage: Stage) -> dict[str, Any]:
+        """By target, what a finished stage's decision makes of the test files of now; kept with the scores."""
+        return {}
 
     def digests(self, context: Context, stage: Stage) -> dict[str, str]:
         """What else decides the result: role -> digest of something that is neither a store nor another stage."""

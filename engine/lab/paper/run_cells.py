@@ -13,6 +13,7 @@ from .... import ConfigError, DataError
 from ...plan import fingerprint
 from ...recipe.config import RunConfig
 from ...recipe.load import load_recipe, variants
+from ...report.stage_folders import read_decision
 from ...report.stage_table import Cells
 from ...runs.graph import make_plan
 from ...runs.synthetic_data import settled
@@ -205,12 +206,12 @@ def _put(joined: Joined, row: str, key: tuple[str, int], cell: Cell) -> None:
 
 
 def decisions(joined: Joined) -> dict[tuple[str, int, int], Json]:
-    """(column, round, seed) -> `decision.json` of the hard stages that the method's scores stand on: Figure 2."""
+    """(column, round, seed) -> the decisions of the hard stages that the method's scores stand on: Figure 2."""
     read: dict[tuple[str, int, int], Json] = {}
     for row in ("auto", "ours"):
         for (column, seed), cell in joined.rows.get(row, {}).items():
             for stage in _lineage(cell.run, cell.stage):
-                if decision := read_json(cell.run / stage / "decision.json"):
+                if decision := read_decision(cell.run / stage, column.split()[0]):
                     read[column, int(decision["round"]), seed] = decision
     columns = COLUMNS[joined.kind]
     return dict(sorted(read.items(), key=lambda item: (columns.index(item[0][0]), *item[0][1:])))

@@ -18,16 +18,17 @@ from .... import DataError
 from ....data import Tokenizer, TokenStore, file_hash
 from ...recipe.config import RunConfig
 from ...recipe.load import load_recipe
+from ...report.stage_folders import read_decision
 from ...report.summary import build_summary
 from ...stages.datasets import Datasets
 from ...stages.decision_files import DECISION, of_one_target
 from ...storage.files import read_json
-from ...storage.names import STAMP, of_target, targets_of
+from ...storage.names import STAMP, targets_of
 from ...storage.stage_files import refuse_changed
 
 if TYPE_CHECKING:
     from ....model import TaskModel
-    from ...stages.round_decision import Voted
+    from ...evaluation.voted import Voted
 
 Json = dict[str, Any]
 TASK_KINDS = ("finetune", "soft", "hard")
@@ -191,12 +192,12 @@ class FinishedRun:
         hard = [s for s in self.stages if s.kind == "hard" and (s.folder / DECISION.data).exists()]
         both = []
         for stage in hard:
-            record = of_target(read_json(stage.folder / DECISION.record), str(stage.pair))
+            record = read_decision(stage.folder, str(stage.pair))
             both.append((stage, record, of_one_target(record, DECISION.arrays(stage.folder))))
         return sorted((d for d in both if d[1]), key=lambda d: (d[0].pair or "", d[0].order, d[0].seed))
 
     def votes(self, stage: TaskStage, store: TokenStore, examples: np.ndarray | None = None) -> Voted:
         """What the voters of a stage say about examples of a store, all without a choice."""
-        from ...stages.round_decision import vote
+        from ...evaluation.voted import vote
 
         return vote(self.model(stage), store, examples)

@@ -22,6 +22,7 @@ from ...evaluation.per_example import load_items, predicted_tags
 from ...pseudolabels.filters import REASONS, Reason
 from ...reading.read_file import read_file
 from ...report.sections.sentences import SENTENCES, VERSION
+from ...report.stage_folders import made_from
 from ...report.stage_table import SIDE_ARMS
 from ...storage.files import atomic_write_json, delete
 from ...storage.names import PREDICTED, SOFT_LABELS
@@ -105,7 +106,7 @@ def sentences(folder: str | Path) -> Json:
             for s in seen.shown
         ]
         targets[target] = {"stage": seen.stage, "groups": groups, "missing": seen.missing}
-    return {"schema_version": VERSION, "targets": targets}
+    return {"schema_version": VERSION, "made_from": made_from(run.folder), "targets": targets}
 
 
 def _look(run: FinishedRun, target: str) -> Looked:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from ....data import OUTSIDE
 from ....tasks import per_word, task_of
 from ...report.text_table import text_table
-from .example_story import ACCEPTED, Round, Story
+from .example_story import ACCEPTED, Fate, Opinion, Round, Story
 
 _WIDEST = 24
 
@@ -37,22 +37,35 @@ def _table_lines(story: Story) -> list[str]:
         if {tag, *(o.label for o in opinions)} == {OUTSIDE} and {ACCEPTED}.issuperset(outcomes):
             dull += 1
             continue
-        cells = [f"{o.label} {o.confidence:.2f}" for o in opinions]
-        rows.append([word, *([tag] if story.gold else []), *cells, *outcomes])
-        for stage, opinion in zip(stages, opinions, strict=True):
-            if len({v.label for v in opinion.voters}) > 1:
-                said = ", ".join(f"{v.label} {v.confidence:.2f}" for v in opinion.voters)
-                notes.append(f"{word}: voters of {stage} {said}")
+        fates = [_fate(r.items[k], r.alpha) for r in decided]
+        cells = [f"{o.label} {min(v.confidence for v in o.voters):.2f}" for o in opinions]
+        rows.append([word, *([tag] if story.gold else []), *cells, *fates])
+        said = [f"{s} {_voters(o)}" for s, o in zip(stages, opinions, strict=True) if len(o.voters) > 1]
+        notes += [f"{word}: {'; '.join(said)}"] if said else []
     lines = text_table(rows, right=()) if len(rows) > 1 else []
     if dull:
         lines.append(f"{dull} {'other ' if len(rows) > 1 else ''}words: O at every stage{', accepted' * bool(decided)}")
     if lost := len(story.words) - len(story.seen):
         lines.append(f"{lost} words have no token within the maximum length, and count as O")
-    for r in decided:
-        lowest = r.items[0].confidence if not per_word(story.task) else None
-        more = "" if lowest is None else f"; lowest confidence {lowest:.3f}"
-        lines += [""] * (r is decided[0]) + [f"round {r.number}: {_alpha(r)}, {_by(story, r)}{more}"]
-    return [*lines, *([""] * bool(notes)), *notes]
+    lines += ["", "confidences are those of the least sure voter, which is compared with alpha"]
+    lines += [f"round {r.number}: {_alpha(r)}, {_by(story, r)}" for r in decided]
+    return [*lines, *(["", "voters:"] * bool(notes)), *notes]
+
+
+def _voters(opinion: Opinion) -> str:
+    """What each voter says, with its confidence; a label stands before all confidences of those that say it."""
+    labels = dict.fromkeys(v.label for v in opinion.voters)
+    return ", ".join(
+        " ".join([label, *(f"{v.confidence:.2f}" for v in opinion.voters if v.label == label)]) for label in labels
+    )
+
+
+def _fate(fate: Fate, alpha: float | None) -> str:
+    """What became of an item, and the confidence that alpha was compared with, in digits that tell the two apart."""
+    if fate.confidence is None:
+        return fate.outcome
+    texts = ((f"{fate.confidence:.{digits}f}", f"{alpha or 0:.{digits}f}") for digits in range(3, 7))
+    return f"{fate.outcome} {next((own for own, other in texts if own != other), f'{fate.confidence:.3f}')}"
 
 
 def _source_line(story: Story, decision: Round) -> str:
@@ -73,7 +86,10 @@ def _by(story: Story, decision: Round) -> str:
 
 
 def _alpha(decision: Round) -> str:
-    return "no filter" if decision.alpha is None else f"alpha {decision.alpha:.3f}"
+    if decision.alpha is None:
+        return "no filter"
+    short = f"{decision.alpha:.3f}"
+    return f"alpha {short if abs(float(short) - decision.alpha) < 1e-9 else f'{decision.alpha:.6f}'}"
 
 
 def _short(text: str) -> str:

@@ -8,14 +8,16 @@ compared with gold, and the best threshold of the grid is the oracle that nobody
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ....data import OUTSIDE, derive_seed
-from ...pseudolabels.thresholds import ThresholdChoice, choose_threshold, choose_threshold_from_sweep
+from ...pseudolabels.judged import JudgedItems, choose_alpha
+from ...pseudolabels.thresholds import choose_threshold_from_sweep, uniform_grid
+from ...recipe.config.stages import AlphaConfig
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -24,39 +26,6 @@ COMPARED = ("second-difference", "slope", "abs2", "kappa", "kneedle", "precision
 """One rule of each kind that `engine.pseudolabels.thresholds` has."""
 DRAWS = 200
 LEVEL = 0.9
-
-
-@dataclass(frozen=True)
-class JudgedItems:
-    """The labelled source items that alpha was chosen on, `[n]` each.
-
-    Attributes:
-        confidence: the lowest among the voters; `agree` whether they agree, `correct` whether their label is right.
-        example: the example of each item, the unit that is drawn.
-    """
-
-    confidence: NDArray[Any]
-    agree: NDArray[np.bool_]
-    correct: NDArray[np.bool_]
-    example: Ints
-
-    @classmethod
-    def from_arrays(cls, arrays: Mapping[str, NDArray[Any]]) -> JudgedItems:
-        """What `decision.safetensors` holds of them."""
-        kinds = {"agree": np.bool_, "correct": np.bool_, "example": np.int64}
-        return cls(arrays["alpha.confidence"], **{n: arrays[f"alpha.{n}"].astype(kind) for n, kind in kinds.items()})
-
-    def choose(self, thresholds: Floats, **options: Any) -> ThresholdChoice:
-        """Alpha from the grid `[A]`, as the run chose it.
-
-        Args:
-            options: as `choose_threshold` takes them.
-        """
-        return choose_threshold(self.confidence, self.correct, grid=thresholds, agree=self.agree, **options)
-
-    def repeated(self, times: Ints) -> JudgedItems:
-        """Each item so many times, `[n]`."""
-        return JudgedItems(**{name: np.repeat(values, times) for name, values in vars(self).items()})
 
 
 @dataclass(frozen=True)
@@ -100,8 +69,10 @@ class GoldSweep:
         return {name: float(array[place]) for name, array in values.items()}
 
     def at(self, alpha: float) -> dict[str, float | None]:
-        """At the threshold of the grid that is nearest to alpha, by the names of `RuleResult`."""
+        """At alpha, by the names of `RuleResult`; nothing where it is none of the thresholds that were counted at."""
         place = int(np.abs(self.thresholds - alpha).argmin())
+        if not np.isclose(self.thresholds[place], alpha, rtol=0, atol=1e-12):
+            return {}
         f1 = float(self.label_f1[place])
         return {
             "target_precision": float(self.precision[place]) if self.kept[place] else None,
@@ -120,8 +91,8 @@ class RuleResult:
         source_accuracy, source_coverage: at alpha, on the labelled source.
         target_coverage: share of the unlabelled target items that alpha keeps (before entities or sentences are put
             together).
-        target_precision, target_f1: of the labels that alpha accepts on the labelled target file; `regret` is how
-            much lower `target_f1` is than at the best threshold of the grid.
+        target_precision, target_f1: of the labels that alpha accepts on the labelled target file, at a threshold of
+            the grid and at the run's own alpha; `regret` is how much lower `target_f1` is than at the best of them.
     """
 
     rule: str
@@ -155,23 +126,18 @@ def example_sweep(items: JudgedItems, thresholds: Floats) -> tuple[Ints, Ints]:
 
 
 def bootstrap_alphas(
-    items: JudgedItems,
-    thresholds: Floats,
-    rules: Sequence[str],
-    *,
-    min_kept: int,
-    min_share: float = 0.0,
-    draws: int = DRAWS,
-    seed: int = 0,
+    items: JudgedItems, settings: AlphaConfig, num_classes: int, rules: Sequence[str], draws: int = DRAWS, seed: int = 0
 ) -> tuple[Floats, NDArray[np.bool_]]:
     """Alpha of each rule on `draws` draws of the examples with replacement, `[draws, rules]`, and whether at the edge.
 
-    The thresholds `[A]` rise; `min_kept` and `min_share` are as for `choose_threshold`.
+    Args:
+        settings: as the recipe has them, but for the rule.
     """
+    thresholds = uniform_grid(num_classes, step=settings.step, upper=settings.upper)
     kept, correct = (t.astype(np.float64) for t in example_sweep(items, thresholds))
     number = np.unique(items.example, return_inverse=True)[1]
     sizes = np.bincount(number, minlength=len(kept)).astype(np.float64)
-    limits: dict[str, Any] = {"min_kept": min_kept, "min_share": min_share}
+    limits: dict[str, Any] = {"min_kept": settings.min_kept, "min_share": settings.min_share}
     generator = np.random.default_rng(derive_seed(seed, "threshold-study"))
     alphas, edges = np.full((draws, len(rules)), np.nan), np.zeros((draws, len(rules)), dtype=bool)
     for i in range(draws):
@@ -182,17 +148,18 @@ def bootstrap_alphas(
                 thresholds, sums[0], sums[1], total=int(sums[2][0]), rule=rule, **limits
             )
             if choice.fallback and not sums[0][0]:  # no confidence reaches the grid: counts do not give its median
-                choice = items.repeated(times[number].astype(np.int64)).choose(thresholds, rule=rule, **limits)
+                repeats = times[number].astype(np.int64)
+                drawn = JudgedItems(**{name: np.repeat(values, repeats) for name, values in vars(items).items()})
+                choice = choose_alpha(drawn, replace(settings, rule=rule), num_classes)
             alphas[i, j], edges[i, j] = choice.alpha, choice.at_edge
     return alphas, edges
 
 
 def compare_rules(
     items: JudgedItems,
-    thresholds: Floats,
+    settings: AlphaConfig,
+    num_classes: int,
     *,
-    min_kept: int,
-    min_share: float = 0.0,
     rules: Sequence[str] = COMPARED,
     target: tuple[NDArray[Any], NDArray[np.bool_]] | None = None,
     gold: GoldSweep | None = None,
@@ -201,16 +168,14 @@ def compare_rules(
     """All rules on one decision.
 
     Args:
-        thresholds: the grid, `[A]`.
-        min_kept, min_share: as `choose_threshold` takes them.
+        settings: as the recipe has them, but for the rule.
         target: lowest confidence and agreement of the unlabelled target items.
         gold: the labelled target file; it is compared with, nothing is chosen by it.
     """
-    limits: dict[str, Any] = {"min_kept": min_kept, "min_share": min_share}
-    alphas, edges = bootstrap_alphas(items, thresholds, rules, draws=draws, **limits)
+    alphas, edges = bootstrap_alphas(items, settings, num_classes, rules, draws)
     results = []
     for rule, drawn, at_edge in zip(rules, alphas.T, edges.T, strict=True):
-        choice = items.choose(thresholds, rule=rule, **limits)
+        choice = choose_alpha(items, replace(settings, rule=rule), num_classes)
         passed = items.agree & _above(items.confidence, choice.alpha)
         low, high = np.quantile(drawn, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
         coverage = None

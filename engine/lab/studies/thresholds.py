@@ -4,20 +4,21 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
-
-import numpy as np
 
 from .... import DataError
 from ....tasks import has_spans
+from ...pseudolabels.judged import JudgedItems
+from ...recipe.config.stages import AlphaConfig
 from ...report.page import curve_distance
 from ...report.parts import mean, percent
 from ...report.sections.laboratory import THRESHOLDS
+from ...report.stage_folders import made_from
 from ...report.text_table import text_table
 from ...storage.files import atomic_write_json, delete
 from .finished_run import FinishedRun
-from .threshold_rules import COMPARED, DRAWS, LEVEL, GoldSweep, JudgedItems, RuleResult, compare_rules
+from .threshold_rules import COMPARED, DRAWS, LEVEL, GoldSweep, RuleResult, compare_rules
 
 PAGE_DRAWS = 100
 """Of the bootstrap, for the page of the report."""
@@ -68,9 +69,8 @@ def study_thresholds(folder: str | Path, *, rules: Sequence[str] = COMPARED, dra
         voted, gold = arrays["target.reason"] >= 0, GoldSweep.from_record(record)
         results = compare_rules(
             JudgedItems.from_arrays(arrays),
-            np.asarray(record["curve"]["thresholds"], dtype=np.float64),
-            min_kept=int(stage.fingerprint["alpha.min_kept"]),
-            min_share=float(stage.fingerprint["alpha.min_share"]),
+            AlphaConfig(**{f.name: stage.fingerprint[f"alpha.{f.name}"] for f in fields(AlphaConfig)}),
+            len(record["classes"]),
             rules=rules,
             target=(arrays["target.confidence"][voted], arrays["target.agree"][voted].astype(bool)),
             gold=gold,
@@ -107,7 +107,8 @@ def write_thresholds(folder: str | Path) -> None:
         delete(path)
         return
     tables = [{"title": title, "header": header, "lines": lines} for title, header, lines in rule_tables(studies)]
-    atomic_write_json(path, {"tables": tables, "notes": study_notes(studies)}, indent=1)
+    content = {"tables": tables, "notes": study_notes(studies), "made_from": made_from(path.parent)}
+    atomic_write_json(path, content, indent=1)
 
 
 def render_studies(name: str, studies: Sequence[DecisionStudy]) -> str:
@@ -142,11 +143,14 @@ def _rule_line(results: Sequence[RuleResult], gold: bool) -> list[str]:
     def average(name: str) -> float:
         return mean(getattr(r, name) for r in results)
 
+    def shown(name: str) -> str:
+        return "-" if math.isnan(average(name)) else f"{average(name):.3f}"
+
     line = [results[0].rule, f"{average('alpha'):.2f}{'*' * any(r.at_edge for r in results)}"]
     line += [f"{average('low'):.2f} to {average('high'):.2f}", percent(average("edge_share"))]
     line += [percent(average(n)) for n in ("source_accuracy", "source_coverage", "target_coverage")]
     if gold:
-        line += [percent(average("target_precision")), f"{average('target_f1'):.3f}", f"{average('regret'):.3f}"]
+        line += [percent(average("target_precision")), shown("target_f1"), shown("regret")]
     return line
 
 

@@ -19,12 +19,13 @@ from .... import DataError
 from ....data import OUTSIDE, TokenStore, derive_seed
 from ....tasks import has_spans, per_word
 from ...evaluation.metrics import EntityCounter
+from ...evaluation.voted import Voted
 from ...report.parts import mean, percent
 from ...report.sections.laboratory import TRUST
+from ...report.stage_folders import made_from
 from ...report.stage_table import METRIC_NAMES, SIDE_ARMS
 from ...report.text_table import text_table
 from ...report.write import write_report
-from ...stages.round_decision import Voted
 from ...storage.files import write_sealed_json
 from ...storage.names import serves
 from ...storage.run_warning import RunWarning
@@ -277,6 +278,6 @@ def write_trust(folder: str | Path, report: TrustReport) -> None:
     """
     header, lines = trust_lines(report)
     page = {"header": header, "lines": lines, "notes": trust_notes(report)}
-    write_sealed_json(Path(folder) / TRUST, asdict(report) | {"page": page})
+    write_sealed_json(Path(folder) / TRUST, asdict(report) | {"page": page, "made_from": made_from(Path(folder))})
     write_thresholds(folder)
     write_report(folder)

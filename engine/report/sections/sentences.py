@@ -7,6 +7,7 @@ from ..page import folded, heading, note
 from ..parts import Run
 from ..stage_table import Json
 from ..svg import clean
+from .laboratory import outdated
 
 SENTENCES, VERSION = "sentences.json", 1
 """Left in the run folder by `engine/lab/studies/sentences.py`."""
@@ -39,6 +40,8 @@ def sentences_section(run: Run) -> str:
         reason = "cannot be read" if path.exists() else "is not there"
         return title + note(f"Left out: {SENTENCES} {reason}. xlt-engine report makes it, unless told --no-sentences.")
     try:
+        if old := outdated(run, SENTENCES, content, "xlt-engine report"):
+            return title + old
         targets = [_target(name, seen) for name, seen in content["targets"].items()]
     except (KeyError, TypeError, ValueError, AttributeError):
         return title + note(f"Left out: {SENTENCES} is not of this version; xlt-engine report makes it anew.")

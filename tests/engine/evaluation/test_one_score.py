@@ -15,6 +15,7 @@ from xlt_engine.data import Tokenizer, TokenStore, read_conll
 from xlt_engine.engine import evaluate_files, predict_file
 from xlt_engine.engine.lab.studies.finished_run import FinishedRun
 from xlt_engine.engine.lab.studies.trust import measure_transport
+from xlt_engine.engine.report.stage_folders import read_decision
 
 ONE_ROUND = ("selftrain.rounds=1", "selftrain.soft.epochs=6", "finetune.epochs=6", "btf.on=false")
 LONG_WORD = "sanitario" * 6
@@ -130,7 +131,7 @@ def test_classification(run: Any, tmp_path: Path, language: str) -> None:
 
 def test_a_decision_looks_at_all_words_of_the_test_file(run: Any) -> None:
     home = run("ner")
-    record = home.json("de/hard1/decision.json")
+    record = read_decision(home.folder / "run/seed-0/de/hard1", "de")
     words = sum(len(e.words or ()) for e in read_conll(home.folder / "test-de.conll"))
     assert sum(c["gold"] for c in record["classes_if_gold"].values()) == words
     assert sum(c["items"] for c in record["classes_if_gold"].values()) == words

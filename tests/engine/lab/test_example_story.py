@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
@@ -14,11 +15,12 @@ import torch
 from safetensors.numpy import load_file, save
 
 from xlt_engine import DataError
-from xlt_engine.data import TokenStore, pack
+from xlt_engine.data import ItemView, TokenStore, pack
 from xlt_engine.engine import write_report
-from xlt_engine.engine.lab.studies.example_story import example_story
+from xlt_engine.engine.evaluation.inference import predict_logits
+from xlt_engine.engine.lab.studies.example_story import Fate, example_story
 from xlt_engine.engine.lab.studies.finished_run import FinishedRun
-from xlt_engine.engine.lab.studies.story_text import render_story
+from xlt_engine.engine.lab.studies.story_text import _fate, render_story
 from xlt_engine.engine.pseudolabels.filters import Reason
 from xlt_engine.engine.stages.decision_files import DECISION
 from xlt_engine.engine.storage.files import read_json, sha256_file, write_sealed_json
@@ -120,9 +122,33 @@ def test_text_names_what_matters(folder: Path) -> None:
     plant(folder, "hard2", target__reason={start: int(Reason.LOW_CONFIDENCE)})
     text = render_story(example_story(folder, "de:0"))
     assert text.startswith("de:0  (de:1)  unlabelled de, seed 0\n")
-    assert "below-threshold" in text
     assert "round 1: alpha 0.200, by soft 1" in text
     assert max(map(len, text.splitlines())) < 140
+    # The word's line has what was compared; all voters of the student stand below, as the model itself says.
+    shown = next(line for line in text.splitlines() if "below-threshold" in line)
+    lowest = float(load_file(folder / "seed-0/de/hard2/decision.safetensors")["target.confidence"][start])
+    assert f"below-threshold {lowest:.3f}" in shown
+    logits = predict_logits(load_task_model(folder / "seed-0/de/soft2"), ItemView(store), np.array([0]))[:, start]
+    each = [f"{p:.2f}" for p in logits.softmax(-1).amax(-1).tolist()]
+    assert len(each) == 3
+    assert min(each) == f"{lowest:.2f}"
+    voters = text.partition("\nvoters:\n")[2].splitlines()
+    soft = next(line for line in voters if line.startswith(f"{shown.split()[0]}: ")).partition("soft 2 ")[2]
+    assert sorted(re.findall(r"\d\.\d\d", soft.partition(";")[0])) == sorted(each)
+
+
+@pytest.mark.parametrize(
+    ("confidence", "alpha", "shown"),
+    [
+        (0.9598, 0.96, "0.9598"),
+        (0.9604, 0.96, "0.9604"),
+        (0.17, 0.154, "0.170"),
+        (0.5, 0.5, "0.500"),
+        (0.3, None, "0.300"),
+    ],
+)
+def test_a_confidence_looks_as_it_compares(confidence: float, alpha: float | None, shown: str) -> None:
+    assert _fate(Fate("accepted", "O", confidence, True), alpha) == f"accepted {shown}"
 
 
 @pytest.mark.parametrize(
@@ -175,7 +201,8 @@ def test_gold_and_text_of_classification(tiny: Callable[[str], Any]) -> None:
     shown = next(line for line in render_story(story).splitlines() if line.startswith(row[0][:20]))
     assert f"  {row[1]}  " in shown
     assert "gold: for looking at only" in render_story(story)
-    assert f"lowest confidence {story.rounds[0].items[0].confidence:.3f}" in render_story(story)
+    fate = story.rounds[0].items[0]
+    assert f"{fate.outcome} {fate.confidence:.3f}" in render_story(story)
     (run.folder / "pool.tsv").unlink()
     story = example_story(run.folder / "run", "de:2")
     assert story.file is None

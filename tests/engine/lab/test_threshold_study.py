@@ -17,17 +17,19 @@ from xlt_engine.engine import choose_threshold
 from xlt_engine.engine.lab.studies.threshold_rules import (
     COMPARED,
     GoldSweep,
-    JudgedItems,
     bootstrap_alphas,
     compare_rules,
     example_sweep,
 )
 from xlt_engine.engine.lab.studies.thresholds import study_thresholds
+from xlt_engine.engine.pseudolabels.judged import JudgedItems
 from xlt_engine.engine.pseudolabels.thresholds import count_above, uniform_grid
+from xlt_engine.engine.recipe.config.stages import AlphaConfig
+from xlt_engine.engine.report.stage_folders import read_decision
 from xlt_engine.engine.stages.decision_files import DECISION
 from xlt_engine.engine.storage.files import read_json, sha256_file, write_sealed_json
 
-GRID = uniform_grid(3, step=0.02)
+GRID, ALPHA = uniform_grid(3, step=0.02), AlphaConfig(step=0.02)
 
 
 def items(seed: int = 0, count: int = 3000) -> JudgedItems:
@@ -49,14 +51,16 @@ def direct(found: JudgedItems, rule: str, rows: np.ndarray | None = None, **limi
     )
 
 
-def test_equal_to_direct_calls() -> None:
-    found = items()
-    for result in compare_rules(found, GRID, min_kept=20, draws=5):
-        choice = direct(found, result.rule)
+@pytest.mark.parametrize(("scale", "limits"), [(1.0, {}), (1.0, {"min_share": 0.4}), (0.5, {})])
+def test_equal_to_direct_calls(scale: float, limits: dict[str, float]) -> None:
+    """With a share that must stay, and with confidences that do not reach the grid, too."""
+    found = replace(items(), confidence=items().confidence * np.float32(scale))
+    for result in compare_rules(found, replace(ALPHA, **limits), 3, draws=5):
+        choice = direct(found, result.rule, **limits)
         assert (result.alpha, result.at_edge) == (choice.alpha, choice.at_edge)
         passed = found.agree & (found.confidence > np.float32(choice.alpha))
         assert result.source_coverage == passed.mean()
-        assert result.source_accuracy == found.correct[passed].mean()
+        assert result.source_accuracy == (found.correct[passed].mean() if passed.any() else None)
         assert result.regret is result.target_f1 is result.target_coverage is None
 
 
@@ -78,7 +82,7 @@ def test_draws_against_a_plain_loop(scale: float, limits: dict[str, float]) -> N
     found = replace(found, confidence=found.confidence * np.float32(scale))
     assert (direct(found, "slope").index is None) == (scale < 1)
     assert (direct(found, "slope").alpha != direct(found, "slope", **limits).alpha) == bool(limits)
-    alphas, edges = bootstrap_alphas(found, GRID, COMPARED, min_kept=20, draws=6, seed=3, **limits)
+    alphas, edges = bootstrap_alphas(found, replace(ALPHA, **limits), 3, COMPARED, draws=6, seed=3)
     draws = np.random.default_rng(derive_seed(3, "threshold-study"))
     for i in range(6):
         sentences = draws.integers(200, size=200)
@@ -89,7 +93,7 @@ def test_draws_against_a_plain_loop(scale: float, limits: dict[str, float]) -> N
 
 
 def test_fixed_rules_do_not_spread_and_noisy_ones_do() -> None:
-    results = {r.rule: r for r in compare_rules(items(3, 600), GRID, min_kept=20, draws=60)}
+    results = {r.rule: r for r in compare_rules(items(3, 600), ALPHA, 3, draws=60)}
     assert results["fixed:0.9"].low == results["fixed:0.9"].high == 0.9
     assert results["second-difference"].high - results["second-difference"].low > 0.04
 
@@ -109,16 +113,18 @@ def test_regret_by_hand() -> None:
     assert gold is not None
     assert gold.label_f1 == pytest.approx([1 / 2, 2 / 3, 2 / 5])
     assert gold.precision == pytest.approx([1 / 2, 1, 1])
-    (result,) = compare_rules(items(), GRID, min_kept=20, rules=["fixed:0.91"], gold=gold, draws=2)
+    (result,) = compare_rules(items(), ALPHA, 3, rules=["fixed:0.9"], gold=gold, draws=2)
     assert result.target_f1 == pytest.approx(2 / 5)
     assert result.regret == pytest.approx(2 / 3 - 2 / 5)
     assert result.target_precision == 1
+    (between,) = compare_rules(items(), ALPHA, 3, rules=["fixed:0.7"], gold=gold, draws=2)
+    assert between.target_f1 is between.regret is between.target_precision is None, "nobody counted there"
     assert GoldSweep.from_record({"by_threshold_if_gold": None}) is None
 
 
 def test_target_coverage_counts_agreement() -> None:
     target = (np.array([0.95, 0.95, 0.5], dtype=np.float32), np.array([True, False, True]))
-    (result,) = compare_rules(items(), GRID, min_kept=20, rules=["fixed:0.9"], target=target, draws=2)
+    (result,) = compare_rules(items(), ALPHA, 3, rules=["fixed:0.9"], target=target, draws=2)
     assert result.target_coverage == pytest.approx(1 / 3)
 
 
@@ -147,7 +153,9 @@ def test_study_of_a_run(tiny: Callable[[str], Any], task: str, rule: str) -> Non
         assert by_rule[rule].alpha == study.alpha == record["alpha"]
         assert by_rule[rule].at_edge == record["at_edge"]
         assert study.oracle is not None
-        assert max(r.target_f1 for r in study.results) <= study.oracle["f1"]  # type: ignore[type-var]
+        counted = [r.target_f1 for r in study.results if r.target_f1 is not None]
+        assert by_rule[rule].target_f1 in counted
+        assert max(counted) <= study.oracle["f1"]
         stored = load_file(folder / "seed-0/de" / study.stage / "decision.safetensors")
         assert stored["alpha.correct"].sum() <= stored["alpha.example"].size
     forget_votes(folder)
@@ -169,7 +177,7 @@ def test_quality_fields_are_those_of_the_votes(tiny: Callable[[str], Any]) -> No
     """Counts by class and threshold in `decision.json`, against the stored arrays of the same decision."""
     run = tiny("ner")
     run.run("selftrain.rounds=1")
-    record = run.json("de/hard1/decision.json")
+    record = read_decision(run.folder / "run/seed-0/de/hard1", "de")
     stored = load_file(run.folder / "run/seed-0/de/hard1/decision.safetensors")
     voted = stored["target.reason"] >= 0
     labels = next(

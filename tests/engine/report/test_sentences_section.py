@@ -12,6 +12,7 @@ import pytest
 
 from xlt_engine.engine.report.parts import load_run
 from xlt_engine.engine.report.sections.sentences import KINDS, SENTENCES, sentences_section
+from xlt_engine.engine.report.stage_folders import made_from
 
 from .test_report import HOSTILE, make_ner_run, page_of
 
@@ -37,7 +38,8 @@ def run(tmp_path: Path) -> Path:
 
 
 def section_of(folder: Path, value: Any) -> str:
-    (folder / SENTENCES).write_text(value if isinstance(value, str) else json.dumps(value), "utf-8")
+    known = value if isinstance(value, str) else json.dumps(value | {"made_from": made_from(folder)})
+    (folder / SENTENCES).write_text(known, "utf-8")
     return sentences_section(load_run(folder))
 
 
@@ -64,7 +66,7 @@ def test_hostile_text_is_text(run: Path) -> None:
     hostile = span(HOSTILE, 0, 1, HOSTILE, 0.5)
     value = content(words=[HOSTILE, "x"], name=HOSTILE, remark=HOSTILE, readings=[{"by": HOSTILE, "spans": [hostile]}])
     value["targets"][HOSTILE] = value["targets"].pop("de") | {"missing": [HOSTILE]}
-    (run / SENTENCES).write_text(json.dumps(value), "utf-8")
+    section_of(run, value)
     page = page_of(run)
     assert "script" not in page.tags
     assert page.text.count(HOSTILE.replace("\x00", "\ufffd")) == 7

@@ -12,6 +12,7 @@ import pytest
 
 from xlt_engine import DataError
 from xlt_engine.engine.report.parts import load_run
+from xlt_engine.engine.report.stage_folders import read_decision
 from xlt_engine.engine.report.tracking.compare import compare_runs, render_comparison
 from xlt_engine.engine.report.tracking.csv_tables import write_csv
 from xlt_engine.engine.report.tracking.event_files import event_file, write_events
@@ -42,7 +43,7 @@ def test_tables_hold_what_the_stage_folders_hold(ner: Path, tmp_path: Path) -> N
             key = (path.parent.relative_to(ner).as_posix(), score["language"], score["metric"])
             assert scored.pop(key) == score["value"]
     assert scored == {}
-    curve = read(ner / "seed-0" / "de" / "soft2" / "decision.json")
+    curve = read_decision(ner / "seed-0" / "de" / "soft2", "de")
     own = [row for row in tables["thresholds"] if (row["seed"], row["pair"], row["round"]) == ("0", "de", "2")]
     for side, name in (("source", "curve"), ("target", "target_curve")):
         lines = [row for row in own if row["side"] == side]

@@ -22,7 +22,6 @@ from xlt_engine.data import ItemView, TokenStore
 from xlt_engine.engine import Predictor
 from xlt_engine.engine.evaluation.inference import predict_logits
 from xlt_engine.engine.pseudolabels.filters import Reason
-from xlt_engine.engine.stages.hard import curve_csv
 from xlt_engine.engine.stages.round_decision import earlier_records
 from xlt_engine.engine.stages.soft import teacher_targets
 from xlt_engine.model import load_encoder, load_task_model
@@ -322,12 +321,12 @@ def test_target_filter(ner: Finished, unit: str) -> None:
 
 
 def test_curve_as_csv(texts: Finished) -> None:
-    """Its numbers, against a count over the stored votes; and the target's columns only where there is a test file."""
+    """Its numbers, against a count over the stored votes."""
     result = texts.again('selftrain.source_filter="none"', "selftrain.rounds=1", 'selftrain.alpha.rule="fixed:0.51"')
     with (result.path("hard1") / "curve.csv").open(encoding="utf-8", newline="") as file:
         lines = list(csv.DictReader(file))
     own = ["kept", "correct", "accuracy", "coverage", "recall", "second_difference"]
-    assert list(lines[0]) == ["threshold", *own, *(f"target_{name}" for name in own)]
+    assert list(lines[0]) == ["threshold", *own]
     assert [float(line["threshold"]) for line in lines] == [round(0.51 + 0.01 * i, 12) for i in range(49)]
     arrays = result.arrays("hard1")
     for line in lines:
@@ -338,14 +337,11 @@ def test_curve_as_csv(texts: Finished) -> None:
         assert (float(line["coverage"]), float(line["recall"])) == (kept / 24, correct / 24)
     record = result.decision("hard1")
     for name in own:
-        for which, column in (("curve", name), ("target_curve", f"target_{name}")):
-            told = [None if line[column] == "" else float(line[column]) for line in lines]
-            assert told == record[which][name], column
+        told = [None if line[name] == "" else float(line[name]) for line in lines]
+        assert told == record["curve"][name], name
     assert None in record["curve"]["second_difference"]
     stored = result.stage("hard1")["hashes"]["curve.csv"]
     assert stored == sha256((result.path("hard1") / "curve.csv").read_bytes()).hexdigest()
-    unseen = curve_csv(record | {"target_curve": None}).splitlines()
-    assert unseen[0].split(",") == ["threshold", *own]
 
 
 @pytest.mark.parametrize("rule", ["correct", "correct+alpha", "none"])

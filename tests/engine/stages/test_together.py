@@ -13,6 +13,7 @@ import torch
 from xlt_engine import ConfigError
 from xlt_engine.data import ItemView, Tokenizer, TokenStore, rng_for
 from xlt_engine.engine import load_recipe
+from xlt_engine.engine.evaluation import voted
 from xlt_engine.engine.evaluation.inference import predict_logits
 from xlt_engine.engine.lab.studies.finished_run import FinishedRun
 from xlt_engine.engine.preflight.checker import check
@@ -140,7 +141,7 @@ def said(model: object, view: ItemView, examples: np.ndarray, **passes: Any) -> 
 
 def test_decision_on_each_target_is_that_of_a_run_apart(ran: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """With the same votes on the same texts: what is accepted, by shares of each target's own classes, and why."""
-    monkeypatch.setattr(round_decision, "predict_votes", said)
+    monkeypatch.setattr(voted, "predict_votes", said)
     decided: dict[str, Any] = {}
     for together in ("true", "false"):
         config = ran.resolved(*SETTINGS, f"targets_together={together}").config
