@@ -19,7 +19,7 @@ from ...data.readers.arrow import object_rows
 from ...data.readers.conll import CONLLU, conllu_column, find_comments, is_beside, separator_of, split_row
 from ...data.readers.encodings import check_encoding
 from ...data.readers.formats import looks_tagged
-from ...data.readers.jsonl import json_object
+from ...data.readers.jsonl import json_lines, json_object
 from ...data.readers.lines import Watch, decode_lines, read_lines
 from ...data.readers.problems import Problems
 from ...data.readers.spans import text_objects
@@ -282,7 +282,7 @@ def _refuse(source: Source, place: str, what: str, names: set[str]) -> None:
 
 
 def _parse_jsonl(source: Source) -> Iterator[Record]:
-    for number, line in source.lines:
+    for number, line in json_lines(source.name, source.lines, source.problems):
         if not line.strip():
             yield Record(number, "\n")
             continue

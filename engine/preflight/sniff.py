@@ -8,6 +8,7 @@ import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from ...data import Example, guess_format, read_examples, reader_options
 from ...data.readers.arrow import first_rows
 from ...data.readers.conll import CONLLU, is_beside
 from ...data.readers.encodings import WrongEncoding
-from ...data.readers.jsonl import class_names
+from ...data.readers.jsonl import class_names, json_lines
 from ...data.readers.lines import plain_suffix, read_lines
 from ...data.readers.problems import Problems
 from ...data.readers.spans import text_objects
@@ -90,7 +91,7 @@ def sniff(path: Path, header: bool = True, label: str = "") -> FileFacts:
     """
     if guess_format(path, task="text") == "arrow":
         return FileFacts(path, "arrow", "ascii", *_fields(path, first_rows(path, 200), label))
-    if path.suffix == ".spacy":
+    if plain_suffix(path) == ".spacy":
         texts = [str(row["text"]) for _, row in text_objects(str(path), "utf-8", "text", Problems())]
         return FileFacts(path, "spans", "ascii", task="ner", lines=tuple(texts[:LINES]))
     encoding, text = _decode(path)
@@ -108,7 +109,8 @@ def sniff(path: Path, header: bool = True, label: str = "") -> FileFacts:
     elif kind == "spans":
         task = "ner"
     elif kind == "jsonl":
-        options, task = _fields(path, [row for row in map(_object, filled[:200]) if row], label)
+        objects = islice(json_lines(str(path), enumerate(filled, 1), Problems()), 200)
+        options, task = _fields(path, [row for _, line in objects if (row := _object(line))], label)
     elif kind == "webis-cls":
         task = "classification"
     elif kind in ("tsv", "csv"):

@@ -300,5 +300,5 @@ def test_a_long_list_and_a_long_text_take_linear_time(tmp_path: Path) -> None:
 
 def test_half_a_character(tmp_path: Path) -> None:
     (tmp_path / "a.json").write_text('[{"text": "a", "spans": []},\n {"text": "\\ud800", "spans": []}]')
-    with pytest.raises(DataError, match=r"a\.json:2: not usable JSON: .*surrogates not allowed"):
+    with pytest.raises(DataError, match=r"a\.json:2: a lone surrogate in a string"):
         read_examples(tmp_path / "a.json", task="ner")
