@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import chain
 from pathlib import Path
 
 from ... import ConfigError
-from .example import Examples
+from .example import OUTSIDE, Examples
 from .lines import LabelSet, check_label, file_stem, finish, read_lines
 from .problems import Problems
 from .tagged import BIO_TAG, PLAIN, SCHEMES, TAG, TaggedSentence, resolve_tags
@@ -26,7 +26,7 @@ def read_conll(
     language: str = "",
     encoding: str = "utf-8",
     token_column: int = 0,
-    label_column: int = -1,
+    label_column: int | None = None,
     scheme: str = "auto",
     repair: bool = False,
     labels: Sequence[str] | None = None,
@@ -44,7 +44,8 @@ def read_conll(
     Args:
         encoding: CoNLL 2002 and 2003 come in latin-1.
         token_column: counted from 0, from the end where negative.
-        label_column: likewise.
+        label_column: likewise. Where absent the last, or, where that holds entities within those of the column before
+            it (GermEval 2014), the column of the outer ones; counted as `nested`.
         scheme: of the tags, see `resolve_tags`.
         repair: read an invalid `I-` of BIO as `B-`, as conlleval does; counted as `repaired`.
         labels: the tags that may occur, after conversion to BIO.
@@ -59,9 +60,14 @@ def read_conll(
         raise ConfigError(f"unknown tag scheme {scheme!r}; choose from {', '.join(SCHEMES)}")
     problems, counts = Problems(), Counter[str]()
     known = None if labels is None else LabelSet(labels)
+    lines = read_lines(path, encoding, problems)
+    if label_column is None:
+        kept = list(lines)
+        outer = -1 if scheme == PLAIN else outer_column([line for _, line in kept], separator)
+        label_column, lines, counts["nested"] = outer, iter(kept), int(outer != -1)
     columns = _Columns(str(path), token_column, label_column, separator, problems)
     tags = None if scheme == PLAIN or label_column == token_column else label_column
-    is_comment, lines = find_comments(read_lines(path, encoding, problems), separator, tags)
+    is_comment, lines = find_comments(lines, separator, tags)
     sentences = list(_sentences(columns, lines, is_comment, counts))
     if columns.separator == "\t" and columns.label is not None:
         _without_language(str(path), sentences, problems)
@@ -148,7 +154,7 @@ class _Columns:
             fix = "give a word, or leave the whole line blank to end a sentence"
             self.problems.add(f"{self.path}:{number}", "empty word", fix)
             return None
-        return word, None if self.label is None else cells[self.label]
+        return word, None if self.label is None else cells[self.label].strip()
 
     def _decide(self, place: str, width: int) -> None:
         self.width = width
@@ -170,6 +176,27 @@ def split_row(line: str, separator: str) -> list[str]:
     """The columns of a row."""
     # Runs of ASCII spaces only: no-break and ideographic spaces are part of a word.
     return re.split(" +", line.strip(" ")) if separator == " " else line.split(separator)
+
+
+def outer_column(lines: Iterable[str], separator: str | None = None) -> int:
+    """The column of the tags, counted from the end: the last, -1, unless it holds entities within others.
+
+    Their types are those of the column before, which is the outer one; chunks of CoNLL 2003 have other types. In a file
+    of numbered words tags that are all `O` are taken for nested ones, too.
+    """
+    filled = [line for line in lines if line.strip(" \t") and not line.startswith(("#", "-DOCSTART-"))]
+    separator = separator or separator_of("".join(filled[:1]))
+    rows = [split_row(line, separator) for line in filled]
+    rows = [row for row in rows if len(row) == len(rows[0])]
+    types = []
+    for column in reversed(list(zip(*rows, strict=True))[1:]):
+        if not all(TAG.fullmatch(tag) for tag in column):
+            break
+        types.append({tag[2:] for tag in column if tag != OUTSIDE})
+    numbered, at = all(row[0].isdigit() for row in rows), 0
+    while at + 1 < len(types) and types[at + 1] and (types[at] & types[at + 1] or (numbered and not types[at])):
+        at += 1
+    return -1 - at
 
 
 def find_comments(

@@ -73,10 +73,10 @@ def read_examples(
     """Read a file with the reader that its name calls for.
 
     `.conll .iob .iob2 .bio` are column files, `.tsv .csv .jsonl .ndjson .parquet .arrow .ann .spacy` what they say,
-    `.json` JSON lines or one JSON list, and a folder is one of `save_to_disk`; text files also with `.xz`, `.gz` or `.bz2`. For the task
-    "ner" JSON whose first text has a list of entities is "spans". Anything else is plain text, except that for "ner" a
-    file whose first five lines end in a tag, but for blank ones and those with "#", is a column file; for "tag"
-    `.conllu` is CoNLL-U. For both plain text is cut into words (`split_words`).
+    `.json` JSON lines or one JSON list, and a folder is one of `save_to_disk`; text files also with `.xz`, `.gz` or
+    `.bz2`. For the task "ner" JSON whose first text has a list of entities is "spans". Anything else is plain text,
+    except that for "ner" a file whose first five lines end in a tag, but for blank ones and those with "#", is a column
+    file; for "tag" `.conllu` is CoNLL-U. For both plain text is cut into words (`split_words`).
 
     Args:
         path: `.xz`, `.gz` and `.bz2` are unpacked, by every reader.

@@ -100,9 +100,7 @@ def json_objects(
             yield number, row
 
 
-def json_lines(
-    name: str, lines: Iterable[tuple[int, str]], problems: Problems
-) -> Iterator[tuple[int, str]]:
+def json_lines(name: str, lines: Iterable[tuple[int, str]], problems: Problems) -> Iterator[tuple[int, str]]:
     """The lines as they are; from where a list of objects begins, each of its items instead of lines.
 
     An item's number is that of the line where it begins, or a later one, so that each has its own.

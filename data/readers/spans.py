@@ -65,9 +65,9 @@ def read_spans(
     `spans`, `entities`, `label` or `labels`, or the `result` of Label Studio's `annotations`; an entity is `[start,
     end, label]` or an object with `start`, `end` (or `start_offset`, `end_offset`), `label` and perhaps `text`, which
     is then compared. What an annotator did not accept (`answer`) is left out, as `rejected`. A file `NAME.ann` is
-    brat's, whose text is `NAME.txt`, a sentence a line (`NAME.ann.gz` has `NAME.txt.gz`); one that begins with the names `ENTITY_COLUMNS` is a table of
-    entities, whose rows with one `line` are of one sentence. A file `NAME.spacy` is a `DocBin` of spaCy, whose lines
-    are documents; only their texts and entities are taken.
+    brat's, whose text is `NAME.txt`, a sentence a line (of `NAME.ann.gz` it is `NAME.txt.gz`); one that begins with the
+    names `ENTITY_COLUMNS` is a table of entities, whose rows with one `line` are of one sentence. A file `NAME.spacy`
+    is a `DocBin` of spaCy, whose lines are documents; only their texts and entities are taken.
 
     The texts are cut into words as plain text is. White space at the ends of an entity is no part of it.
 

@@ -22,6 +22,7 @@ from ...tasks import has_spans, per_word
 from ..training.device import Precision
 from ..training.progress import Progress
 from .model_folder import Device, ModelLike
+from .out_files import refuse_missing_folder
 from .output_formats import OF_TASK, OutputFormat, output
 from .predictor import Predictor
 from .records import (
@@ -66,6 +67,7 @@ def predict_file(
     pair_column: str | None = None,
     words_column: str | None = None,
     token_column: int | None = None,
+    delimiter: str | None = None,
     header: bool | None = None,
     max_length: int | None = None,
     progress: Progress | None = None,
@@ -87,6 +89,7 @@ def predict_file(
         pair_column: column of the second text; likewise.
         words_column: JSON lines: field of the words; likewise.
         token_column: column files: number of the words' column, from 0; likewise.
+        delimiter: CSV: what stands between the columns; likewise.
         header: whether tables begin with the names of their columns; likewise.
         progress: is told of warnings, and how far a file that takes longer has been read.
 
@@ -96,10 +99,12 @@ def predict_file(
     Raises:
         ConfigError: format and task do not fit, or an option is wrong.
         DataError: a line is wrong; with file and line. What stands before it may have been written to standard output.
+            A row without text is copied with an empty label, and counted.
         ModelError: as `predict`.
         RunInUseError: another process writes the output.
         StorageError: the output cannot be written.
     """
+    refuse_missing_folder(out)
     predictor = Predictor(
         model,
         abstain=abstain,
@@ -112,7 +117,7 @@ def predict_file(
     )
     problems, progress = Problems(), progress or Progress()
     columns = {"text": text_column, "pair": pair_column, "words": words_column}
-    names = _names(predictor, columns | {"token_column": token_column, "header": header})
+    names = _names(predictor, columns | {"token_column": token_column, "delimiter": delimiter, "header": header})
     meter = _Meter(progress, file)
     name, lines = open_lines(file, encoding, problems, meter.watch)
     kind, lines = file_format(input_format, name, lines, predictor.task, encoding)
@@ -133,6 +138,7 @@ def predict_file(
         for chunk in _chunks(records):
             problems.raise_if_any()
             empty = empty and all(r.is_copied for r in chunk)
+            predictor.counts["without_text"] += sum(record.without_text for record in chunk)
             said = len(predictor.warnings)
             for record, prediction in zip(chunk, _label(predictor, chunk), strict=True):
                 result.write(record, prediction)

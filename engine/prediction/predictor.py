@@ -93,7 +93,7 @@ class Predictor:
             "decision.json" beside the model, or is the "default".
         names: of columns and fields of the files that the model was trained on, where they are not the usual ones.
         counts: of `texts`, `words`, `windowed` (sentences read in several windows), `cut` (texts that the maximum
-            length cut), `no_token` (words that give no token), `abstained`.
+            length cut), `no_token` (words that give no token), `abstained`, `without_text` (rows of a file).
         warnings: what does not suit the model, from a look at the texts of the first call (`check_split`); and that
             memory did not suffice.
     """
@@ -242,6 +242,8 @@ class Predictor:
             lines.append(f"{counts['windowed']} sentences are longer than {self.max_length} tokens: read in windows")
         if counts["cut"]:
             lines.append(f"{counts['cut']} texts were cut beyond {self.max_length} tokens")
+        if counts["without_text"]:
+            lines.append(f"{counts['without_text']} rows without text: their labels are left empty")
         if counts["no_token"]:
             lines.append(f"{counts['no_token']} words give no token: {self._silent or 'no tag'} with confidence 0")
         return lines

@@ -23,7 +23,7 @@ from ...data.readers.jsonl import json_lines, json_object
 from ...data.readers.lines import Watch, decode_lines, read_lines
 from ...data.readers.problems import Problems
 from ...data.readers.spans import text_objects
-from ...data.readers.table import csv_rows
+from ...data.readers.table import open_table
 from ...tasks import has_spans, per_word
 from ...untrusted import listed
 from .predictor import Prediction, TagPrediction
@@ -48,6 +48,7 @@ class Record:
     Attributes:
         again: the record in the format it came in, with its labels.
         fields: of JSON lines.
+        without_text: it is copied since its field for the text is empty.
     """
 
     line: int
@@ -57,6 +58,7 @@ class Record:
     pair: str | None = None
     again: Callable[[AnyPrediction], str] | None = None
     fields: dict[str, Any] | None = None
+    without_text: bool = False
 
     @property
     def size(self) -> int:
@@ -71,7 +73,8 @@ class Record:
 
 @dataclass(frozen=True)
 class FieldNames:
-    """Columns and fields of tables and JSON lines, the words' column of column files, whether tables have names."""
+    """Columns and fields of tables and JSON lines, the words' column of column files, what cuts the rows of CSV, and
+    whether tables have names."""
 
     text: str = "text"
     pair: str | None = None
@@ -79,6 +82,7 @@ class FieldNames:
     words: str = "words"
     tags: str = "tags"
     token_column: int = 0
+    delimiter: str = ","
     header: bool = True
 
 
@@ -93,9 +97,9 @@ class Source:
     problems: Problems
 
     @property
-    def columns(self) -> list[str]:
+    def columns(self) -> dict[str, str]:
         """The columns, or fields, of the text and of the second text."""
-        return [name for name in (self.names.text, self.names.pair) if name]
+        return {"text": self.names.text} | ({"pair": self.names.pair} if self.names.pair else {})
 
 
 def open_lines(file: str | Path, encoding: str, problems: Problems, watch: Watch) -> tuple[str, Lines]:
@@ -163,7 +167,9 @@ def _parse_conll(source: Source) -> Iterator[Record]:
         if len(cells) != width:
             source.problems.add(place, f"{len(cells)} columns, but the file began with {width}", "correct the line")
         elif not -width <= source.names.token_column < width:
-            source.problems.add(place, f"no column {source.names.token_column}", "name the column of the words")
+            source.problems.add(
+                place, f"no column {source.names.token_column}", "name that of the words: reader.token_column"
+            )
         elif not cells[source.names.token_column]:
             source.problems.add(place, "empty word", "give a word, or leave the whole line blank to end a sentence")
         else:
@@ -229,35 +235,32 @@ def _before(line: str, prediction: AnyPrediction) -> str:
 
 
 def _parse_tsv(source: Source) -> Iterator[Record]:
-    return _parse_table(source, ((n, line.split("\t")) for n, line in source.lines), "\t".join)
+    return _parse_table(source, "", "\t".join)
 
 
 def _parse_csv(source: Source) -> Iterator[Record]:
-    return _parse_table(source, csv_rows(source.name, source.lines, ",", source.problems), _csv_line)
+    return _parse_table(source, source.names.delimiter, partial(_csv_line, source.names.delimiter))
 
 
-def _csv_line(cells: Sequence[str]) -> str:
+def _csv_line(delimiter: str, cells: Sequence[str]) -> str:
     buffer = io.StringIO()
-    csv.writer(buffer).writerow(cells)
+    csv.writer(buffer, delimiter=delimiter).writerow(cells)
     return buffer.getvalue().removesuffix("\r\n")
 
 
-def _parse_table(
-    source: Source, rows: Iterator[tuple[int, list[str]]], join: Callable[[Sequence[str]], str]
-) -> Iterator[Record]:
-    number, header = next(rows, (1, []))
-    if not source.names.header:
-        rows, header = chain([(number, header)], rows), [str(i) for i in range(len(header))]
+def _parse_table(source: Source, delimiter: str, join: Callable[[Sequence[str]], str]) -> Iterator[Record]:
+    number, header, rows = open_table(source.name, source.lines, delimiter, source.names.header, source.problems)
     place = f"{source.name}:{number}"
-    for column in source.columns:
+    for role, column in source.columns.items():
         if header.count(column) != 1:
             what = f"no column {column!r}" if column not in header else f"column {column!r} occurs twice"
-            source.problems.add(place, f"{what}; the columns are {listed(header) or 'none'}", "name the text column")
+            what += f"; the columns are {listed(header) or 'none'}"
+            source.problems.add(place, what, f"name it with reader.{role}")
     _refuse(source, place, "column", set(COLUMNS) & set(header))
     source.problems.raise_if_any()
     if source.names.header:
         yield Record(number, join([*header, *COLUMNS]) + "\n")
-    at = [header.index(column) for column in source.columns]
+    at = [header.index(column) for column in source.columns.values()]
     for number, cells in rows:
         place, texts = f"{source.name}:{number}", [cells[i] for i in at if i < len(cells)]
         if not any(cells):
@@ -266,7 +269,7 @@ def _parse_table(
             what = f"{len(cells)} columns, but the header has {len(header)}"
             source.problems.add(place, what, "give every row the columns of the header")
         elif not all(map(str.strip, texts)):
-            source.problems.add(place, "empty text", "fill the field or remove the row")
+            yield Record(number, join([*cells, "", ""]) + "\n", without_text=True)
         else:
             pair = texts[1] if len(at) > 1 else None
             yield Record(number, text=texts[0], pair=pair, again=partial(_row, join, cells))
@@ -291,22 +294,28 @@ def _parse_jsonl(source: Source) -> Iterator[Record]:
         if value is None:
             continue
         _refuse(source, place, "field", {*COLUMNS, "agree", "probabilities"} & set(value))
-        texts, words = [value.get(name) for name in source.columns], value.get(source.names.words)
+        words = value.get(source.names.words) if per_word(source.task) else None
+        texts = [value.get(name, 0) for name in source.columns.values()]  # 0 is no text, but no empty one
         again = partial(_object, value, source.names.words)
-        if not per_word(source.task):
-            if all(isinstance(t, str) and t.strip() for t in texts):
+        empty = [text is None or (isinstance(text, str) and not text.strip()) for text in texts]
+        if any(empty) and not words:
+            yield Record(number, json_line(value | {"predicted": None, "confidence": None}), without_text=True)
+        elif not per_word(source.task):
+            if all(isinstance(t, str) for t in texts):
                 pair = texts[1] if len(texts) > 1 else None
                 yield Record(number, text=texts[0], pair=pair, fields=value, again=again)
             else:
-                columns = " and ".join(map(repr, source.columns))
-                source.problems.add(place, f"no text in {columns}", "give the field, or name the right one")
+                names = " and ".join(f"{name!r} (reader.{role})" for role, name in source.columns.items())
+                source.problems.add(place, f"no text in {names}", "give the field, or name the right one")
         elif isinstance(words, list) and words and all(isinstance(w, str) and w for w in words):
             yield Record(number, words=tuple(words), fields=value, again=again)
-        elif source.names.words not in value and isinstance(texts[0], str) and texts[0].strip():
+        elif source.names.words not in value and isinstance(texts[0], str):
             yield Record(number, text=texts[0], fields=value, again=again)
         else:
-            what = f"no list of words in {source.names.words!r}, and no {source.names.text!r}"
-            source.problems.add(place, what, "give one of them")
+            what = (
+                f"no list of words in {source.names.words!r} (reader.words), and no {source.names.text!r} (reader.text)"
+            )
+            source.problems.add(place, what, "give one of them, or name the right one")
 
 
 def _object(fields: dict[str, Any], words: str, prediction: AnyPrediction) -> str:
