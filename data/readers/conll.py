@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from itertools import chain
+from itertools import chain, pairwise, takewhile
 from pathlib import Path
 
 from ... import ConfigError
@@ -181,22 +181,20 @@ def split_row(line: str, separator: str) -> list[str]:
 def outer_column(lines: Iterable[str], separator: str | None = None) -> int:
     """The column of the tags, counted from the end: the last, -1, unless it holds entities within others.
 
-    Their types are those of the column before, which is the outer one; chunks of CoNLL 2003 have other types. In a file
-    of numbered words tags that are all `O` are taken for nested ones, too.
+    The column before it then is one of entities, too: of the same types, or mostly `O`, as chunks (CoNLL 2003) are not.
     """
     filled = [line for line in lines if line.strip(" \t") and not line.startswith(("#", "-DOCSTART-"))]
     separator = separator or separator_of("".join(filled[:1]))
     rows = [split_row(line, separator) for line in filled]
-    rows = [row for row in rows if len(row) == len(rows[0])]
-    types = []
-    for column in reversed(list(zip(*rows, strict=True))[1:]):
-        if not all(TAG.fullmatch(tag) for tag in column):
+    columns = list(zip(*(row for row in rows if len(row) == len(rows[0])), strict=True))[:0:-1]
+    tags = list(takewhile(lambda column: all(map(TAG.fullmatch, column)), columns))
+    outer = 0
+    for inner, column in pairwise(tags):
+        entities = set(column) - {OUTSIDE}
+        if not entities or not (entities & set(inner) or 2 * column.count(OUTSIDE) >= len(column)):
             break
-        types.append({tag[2:] for tag in column if tag != OUTSIDE})
-    numbered, at = all(row[0].isdigit() for row in rows), 0
-    while at + 1 < len(types) and types[at + 1] and (types[at] & types[at + 1] or (numbered and not types[at])):
-        at += 1
-    return -1 - at
+        outer += 1
+    return -1 - outer
 
 
 def find_comments(

@@ -48,10 +48,12 @@ def wrong_encoding(place: str, fault: str, used: str, likely: str) -> WrongEncod
     return WrongEncoding(f"{place}: {fault}; {advice}", likely)
 
 
-def two_encodings(path: str, right: int, wrong: int) -> WrongEncoding:
-    """The error for a file of which line `right` is UTF-8, and line `wrong` is not."""
-    advice = f'convert it to UTF-8, or set reader.encoding = "{MIXED}", which reads what is not UTF-8 as latin-1'
-    return WrongEncoding(f"{path}:{wrong}: this line is not UTF-8, but line {right} is; {advice}", MIXED)
+def two_encodings(path: str, right: int, number: int, byte: int, column: int) -> WrongEncoding:
+    """The error for a file of which line `right` is UTF-8, and line `number`, at `column` from 0, is not."""
+    fault = f"byte 0x{byte:02x} is not utf-8, but line {right} is in UTF-8"
+    setting = f'reader.encoding = "{MIXED}", which reads what is not UTF-8 as latin-1'
+    advice = f"correct the line, convert the file, or set {setting}"
+    return WrongEncoding(f"{path}:{number}:{column + 1}: {fault}: {advice}", MIXED)
 
 
 def decode_mixed(raw: bytes) -> str:
@@ -69,23 +71,25 @@ class HiddenUtf8:
 
     def __init__(self, path: str, encoding: str) -> None:
         self._path, self._encoding = path, encoding
-        self._first, self._utf8, self._other = "", 0, 0
+        self._first, self._utf8, self._other = "", 0, (0, 0, 0)
         # Lines of Chinese in two bytes a character may be UTF-8 by accident.
         self._single = len(bytes(range(0x80, 0x100)).decode(encoding, "replace")) == 0x80
 
     def add(self, number: int, raw: bytes) -> None:
         """Raises a WrongEncoding where lines outside ASCII are of both kinds."""
         self._first = self._first or f"{self._path}:{number}:{next(i for i, x in enumerate(raw, 1) if x > 0x7F)}"
-        if not is_utf8(raw):
-            self._other = self._other or number
-        elif self._single and is_utf8_of(raw, self._encoding):
-            self._utf8 = self._utf8 or number
-        if self._utf8 and self._other:
-            raise two_encodings(self._path, self._utf8, self._other)
+        try:
+            raw.decode("utf-8")
+        except UnicodeDecodeError as error:
+            self._other = self._other if self._other[0] else (number, raw[error.start], error.start)
+        else:
+            self._utf8 = self._utf8 or number * (self._single and is_utf8_of(raw, self._encoding))
+        if self._utf8 and self._other[0]:
+            raise two_encodings(self._path, self._utf8, *self._other)
 
     def end(self) -> None:
         """Raises a WrongEncoding where all lines outside ASCII are UTF-8."""
-        if self._first and not self._other:
+        if self._first and not self._other[0]:
             fault = f"the file is UTF-8, but is read as {self._encoding}"
             raise wrong_encoding(self._first, fault, self._encoding, "utf-8")
 
@@ -144,12 +148,13 @@ def not_decodable(path: str, number: int, raw: bytes, column: int, used: str, fi
         file: open at any place; where it can be read again, its start is looked at, too.
     """
     head = _head(file, raw)
-    if codecs.lookup(used).name == "utf-8":
-        lines = enumerate(head.split(b"\n")[: number - 1], 1)
+    likely = guess_encoding(head)
+    if codecs.lookup(used).name == "utf-8" and file.seekable() and not likely.startswith("utf-16"):
+        lines = enumerate(head.split(b"\n"), 1)
         if right := next((i for i, line in lines if not line.isascii() and is_utf8_of(line, "cp1252")), 0):
-            return two_encodings(path, right, number)
+            return two_encodings(path, right, number, raw[column], column)
     fault = f"byte 0x{raw[column]:02x} is not {used}"
-    return wrong_encoding(f"{path}:{number}:{column + 1}", fault, used, guess_encoding(head))
+    return wrong_encoding(f"{path}:{number}:{column + 1}", fault, used, likely)
 
 
 def with_zeros(path: str, number: int, raw: bytes, used: str, file: IO[bytes]) -> WrongEncoding | None:

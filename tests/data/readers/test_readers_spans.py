@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import re
 import sys
@@ -118,6 +119,9 @@ def test_brat(tmp_path: Path) -> None:
     examples = read_examples(tmp_path / "a.ann", task="ner")
     assert content(examples) == EXPECTED
     assert [e.line for e in examples] == [1, 3, 4]
+    for name in ("a.ann", "a.txt"):
+        (tmp_path / f"{name}.gz").write_bytes(gzip.compress((tmp_path / name).read_bytes()))
+    assert content(read_examples(tmp_path / "a.ann.gz", task="ner")) == EXPECTED
     (tmp_path / "a.ann").write_text(
         "T1\tPER 38 52\tdpa.\n\nHeute nich\nT2\tPER 0 5;7 9\tAngel\nT3\tLOC 900 901\tx\n", "utf-8"
     )

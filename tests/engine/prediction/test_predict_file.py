@@ -85,7 +85,9 @@ def test_a_row_with_nan(tagger_folder: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize("column", [2, -3])
 def test_a_column_that_is_not_there(tagger_folder: Path, tmp_path: Path, column: int) -> None:
     (tmp_path / "a.conll").write_text("Anna O\n", "utf-8")
-    with pytest.raises(DataError, match=rf"a\.conll:1: no column {column}; name the column of the words"):
+    with pytest.raises(
+        DataError, match=rf"a\.conll:1: no column {column}; name that of the words: reader.token_column"
+    ):
         predict_file(tagger_folder, tmp_path / "a.conll", tmp_path / "out", token_column=column)
 
 
@@ -243,7 +245,8 @@ def test_bad_input_for_a_tagger(tagger_folder: Path, tmp_path: Path, name: str, 
         ("a.tsv", b"text\nAnna\tx\n", r"a\.tsv:2: 2 columns, but the header has 1"),
         ("a.tsv", b"texts\nAnna\n", r"a\.tsv:1: no column 'text'"),
         ("a.tsv", b"text\tpredicted\nAnna\tx\n", r"a\.tsv:1: a column 'predicted' is there already"),
-        ("a.csv", b'text\n" "\n', r"a\.csv:2: empty text"),
+        ("a.csv", b'text\n" "\n', r"a\.csv: nothing to label"),
+        ("a.csv", b"text;n\nAnna;1\n", r"a\.csv:1: one column, 'text;n', .* set reader\.delimiter = \";\""),
         ("a.csv", b'text\n"Anna" x\n', r"a\.csv:2: malformed CSV"),
         ("a.jsonl", b'{"text": 3}\n', r"a\.jsonl:1: no text in 'text'"),
         ("a.txt", b"\n\n", r"a\.txt: nothing to label"),

@@ -472,12 +472,15 @@ def test_encodings_that_cannot_be_told(tmp_path: Path) -> None:
     de.write_bytes("где этот дом\n".encode("koi8-r") * 20)
     with pytest.raises(DataError) as caught:
         init_recipe(train, [de], folder=tmp_path)
-    expected = "byte 0xc7 is not utf-8; it looks like neither UTF-8 nor latin-1: give its encoding"
+    expected = "byte 0xc7 is not utf-8; it looks like neither UTF-8 nor latin-1: set reader.encoding"
     assert str(caught.value) == f"{de}:1:1: {expected}"
     de.write_bytes("Käse\n".encode() * 20 + b"M\xfcnchen\n")
     with pytest.raises(DataError) as caught:
         init_recipe(train, [de], folder=tmp_path)
-    assert str(caught.value) == f"{de}:21:2: byte 0xfc is not utf-8; most of the file is utf-8: correct the line"
+    assert str(caught.value).startswith(f"{de}:21:2: byte 0xfc is not utf-8, but line 1 is in UTF-8: correct the line")
+    (target,) = load(init_recipe(train, [de], folder=tmp_path, encoding="mixed"), tmp_path).targets
+    assert target.reader is not None
+    assert (target.reader.encoding, target.reader.unlabelled_encoding) == (None, "mixed")
 
 
 def test_labels_that_only_a_test_file_has(tmp_path: Path) -> None:
