@@ -9,8 +9,6 @@ from typing import Any
 
 import click
 
-from ...data.readers.problems import naming
-
 
 def whole_numbers(ctx: click.Context, param: click.Parameter, value: str | None) -> tuple[int, ...] | None:
     """The numbers of an option such as `--seeds 0,1,2`, for its `callback`."""
@@ -38,6 +36,8 @@ class FileCommand(click.Command):
 
     def invoke(self, ctx: click.Context) -> Any:
         """Calls the command."""
+        from ...data.readers.problems import naming
+
         with naming(self._option):
             return super().invoke(ctx)
 

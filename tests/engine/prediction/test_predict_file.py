@@ -261,6 +261,30 @@ def test_bad_input_for_a_classifier(
     assert not (tmp_path / "out").exists()
 
 
+def test_rows_without_text_keep_their_place(classifier_folder: Path, tmp_path: Path) -> None:
+    """One of 50,000 rows of a survey has no comment: the others have their labels."""
+    (tmp_path / "a.csv").write_text("n;text\n1;good book\n2; \n3;bad; book\n".replace("bad; book", '"bad; book"'))
+    predictor = predict_file(classifier_folder, tmp_path / "a.csv", tmp_path / "out.csv", delimiter=";")
+    header, *rows = csv.reader(io.StringIO((tmp_path / "out.csv").read_text()), delimiter=";")
+    assert header == ["n", "text", "predicted", "confidence"]
+    labels = [p.label for p in predict(classifier_folder, ["good book", "bad; book"], task="classification")]
+    assert [row[:3] for row in rows] == [["1", "good book", labels[0]], ["2", " ", ""], ["3", "bad; book", labels[1]]]
+    assert [note for note in predictor.notes() if "without text" in note] == [
+        "1 rows without text: their labels are left empty"
+    ]
+    (tmp_path / "a.json").write_text('[{"text": "good book"},\n{"text": null}, {"text": ""}]')
+    assert predict_file(classifier_folder, tmp_path / "a.json", tmp_path / "out").counts["without_text"] == 2
+    written = [json.loads(line) for line in (tmp_path / "out").read_text().splitlines()]
+    assert [row["predicted"] for row in written] == [labels[0], None, None]
+
+
+def test_a_folder_that_is_not_there(tmp_path: Path) -> None:
+    """Said before the model, which is not there either, is looked for."""
+    what = "no/y.txt: there is no folder .*no; make it"
+    with pytest.raises(StorageError, match=what):
+        predict_file(tmp_path / "no model", tmp_path / "a.txt", tmp_path / "no" / "y.txt")
+
+
 def test_other_errors_of_files(tagger_folder: Path, classifier_folder: Path, tmp_path: Path) -> None:
     (tmp_path / "a.tsv").write_text("text\nAnna\n")
     with pytest.raises(ConfigError, match="format tsv is not for ner"):
