@@ -161,7 +161,8 @@ class _Columns:
         inside = range(-width, width)
         if self.token not in inside or (width > 1 and self._label not in inside):
             what = f"{width} columns, but token_column is {self.token} and label_column is {self._label}"
-            self.problems.add(place, what, "give columns that exist, counted from 0")
+            fix = "set reader.token_column and reader.label_column to columns that exist, counted from 0"
+            self.problems.add(place, what, fix)
             self.problems.raise_if_any()
         if self._label in inside and self._label % width != self.token % width:
             self.label = self._label

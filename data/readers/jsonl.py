@@ -12,7 +12,7 @@ from typing import Any
 from ...untrusted import clip, listed, quoted
 from .example import Example, Examples
 from .lines import check_label, finish, read_lines
-from .problems import Problems
+from .problems import Problems, setting
 from .table import RowReader
 from .tagged import TaggedSentence, resolve_tags
 
@@ -225,10 +225,10 @@ class ObjectReader:
         """Says which field may be meant."""
         fix = "label the example"
         if role == "label" and (lists := [key for key, value in row.items() if isinstance(value, list) and value]):
-            fix += f", or name the field of the words (perhaps reader.words = {quoted(lists[0])})"
+            fix += f", or name the field of the words (perhaps {setting('words', lists[0])})"
         elif others := [key for key, value in row.items() if isinstance(value, list if role == "tags" else str | int)]:
             others = [key for key in others if key not in (*self.fields.values(), "agree", "confidence")]
-            fix += f", or name the field (perhaps reader.{role} = {quoted(others[-1])})" if others else ""
+            fix += f", or name the field (perhaps {setting(role, others[-1])})" if others else ""
         what = f"no field {self.fields[role]!r} (fields: {listed(row)})"
         self.maker.problems.add(place, what, fix)
 
@@ -292,7 +292,8 @@ def _strings(
     faults = problems.count
     for role in required:
         if role not in values:
-            problems.add(place, f"no field {fields[role]!r} for {role}", "give the field, or name the right one")
+            fix = f"give the field, or name it with reader.{role}" if role in ("text", "pair") else "give the field"
+            problems.add(place, f"no field {fields[role]!r} for {role}", fix)
     for role, value in values.items():
         if not isinstance(value, str):
             what = f"field {fields[role]!r} holds a {type(value).__name__}, not a string"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -76,3 +77,8 @@ def naming(setting: Callable[[str, str], str]) -> Iterator[None]:
     except (ConfigError, DataError) as error:
         error.args = (_SETTING.sub(lambda match: setting(match[1], match[2] or ""), str(error)),)
         raise
+
+
+def setting(key: str, value: str) -> str:
+    """A key of [reader] with a value, for the advice of a message; `naming` knows it again."""
+    return f"reader.{key} = {json.dumps(clip(value), ensure_ascii=False)}"

@@ -17,7 +17,7 @@ from .jsonl import json_lines, json_value
 from .lines import LabelSet, check_label, file_stem, finish, is_packed, open_file, plain_suffix, read_lines
 from .packed import refuse_bomb
 from .plain import word_pattern
-from .problems import Problems
+from .problems import Problems, setting
 
 LISTS = ("spans", "entities", "label", "labels", "annotations")
 """Fields that hold the entities of a text."""
@@ -135,7 +135,8 @@ def _tags(
             counts["cut"] += 1
             if cut_spans == "error":
                 whole = text[first.start : last.end]
-                fix = f'correct its place, or set reader.cut_spans = "expand" ({quoted(whole)}) or "drop"'
+                both = f"{setting('cut_spans', 'expand')} ({quoted(whole)}) or {setting('cut_spans', 'drop')}"
+                fix = f"correct its place, or set {both}"
                 problems.add(place, f"{named} ends within a word", fix)
             if cut_spans != "expand":
                 continue

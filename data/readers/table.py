@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import json
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import chain
@@ -12,7 +11,7 @@ from pathlib import Path
 from ...untrusted import listed, quoted
 from .example import Example, Examples
 from .lines import LONGEST_LINE, LabelSet, check_label, file_stem, finish, map_label, plain_suffix, read_lines
-from .problems import Problems
+from .problems import Problems, setting
 
 _Cells = list[str]
 DELIMITERS = (",", ";", "\t", "|")
@@ -97,7 +96,7 @@ def open_table(
     if begin and other and widths[delimiter or "\t"] == 1:
         form = "" if delimiter else 'reader.format = "csv" and '
         what = f"one column, {quoted(begin[1])}, in which {quoted(other)} may stand between columns"
-        problems.add(f"{name}:{begin[0]}", what, f"set {form}reader.delimiter = {json.dumps(other)}, or rename it")
+        problems.add(f"{name}:{begin[0]}", what, f"set {form}{setting('delimiter', other)}, or rename it")
         problems.raise_if_any()
     rows = _csv_rows(name, lines, delimiter, problems) if delimiter else ((n, line.split("\t")) for n, line in lines)
     number, first = next(rows, (1, []))

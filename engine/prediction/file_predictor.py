@@ -13,18 +13,17 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, fields, replace
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, Unpack
 
 from ... import ConfigError, DataError, __version__
 from ...data.readers.lines import is_packed
 from ...data.readers.problems import Problems
 from ...tasks import has_spans, per_word
-from ..training.device import Precision
 from ..training.progress import Progress
-from .model_folder import Device, ModelLike
+from .model_folder import ModelLike
 from .out_files import refuse_missing_folder
 from .output_formats import OF_TASK, OutputFormat, output
-from .predictor import Predictor
+from .predictor import Options, Predictor
 from .records import (
     FORMATS,
     PARSERS,
@@ -39,7 +38,6 @@ from .records import (
     object_lines,
     open_lines,
 )
-from .words import Split
 
 CHUNK_RECORDS, CHUNK_CHARACTERS = 512, 1 << 18
 LONGEST_RECORD = 1 << 20
@@ -56,12 +54,6 @@ def predict_file(
     *,
     input_format: FileFormat = "auto",
     output_format: OutputFormat = "same",
-    abstain: bool = False,
-    alpha: float | None = None,
-    raw: bool = False,
-    split: Split | None = None,
-    device: Device = "auto",
-    precision: Precision = "auto",
     encoding: str = "utf-8",
     text_column: str | None = None,
     pair_column: str | None = None,
@@ -69,16 +61,15 @@ def predict_file(
     token_column: int | None = None,
     delimiter: str | None = None,
     header: bool | None = None,
-    max_length: int | None = None,
     progress: Progress | None = None,
+    **options: Unpack[Options],
 ) -> Predictor:
     """Writes labels and confidences, or entities, for the words or texts of a file, in the same order.
 
     The formats are those of docs/data-formats.md, "What predict writes".
 
     Args:
-        model: as for `predict`, and so `abstain`, `alpha`, `raw`, `split`, `device`, `precision`,
-            `max_length`.
+        model: as for `predict`, and so `options`.
         file: the input, `-` for standard input; `.xz`, `.gz` and `.bz2` are unpacked.
         out: the output in UTF-8, `-` for standard output. A file is replaced in one step, when all is done; where
             the process was stopped or killed before, the same call goes on with what it had written.
@@ -105,16 +96,7 @@ def predict_file(
         StorageError: the output cannot be written.
     """
     refuse_missing_folder(out)
-    predictor = Predictor(
-        model,
-        abstain=abstain,
-        alpha=alpha,
-        raw=raw,
-        split=split,
-        max_length=max_length,
-        device=device,
-        precision=precision,
-    )
+    predictor = Predictor(model, **options)
     problems, progress = Problems(), progress or Progress()
     columns = {"text": text_column, "pair": pair_column, "words": words_column}
     names = _names(predictor, columns | {"token_column": token_column, "delimiter": delimiter, "header": header})
