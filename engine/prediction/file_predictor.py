@@ -106,7 +106,7 @@ def predict_file(
     _check_formats(predictor, name, kind, output_format)
     if kind in ("spans", "arrow"):
         lines = object_lines(kind, name, encoding, names, problems)
-    source = Source(name, meter.count(lines), predictor.task, names, problems)
+    source = Source(name, kind, meter.count(lines), predictor.task, names, problems)
     key = _key(predictor, file, [kind, output_format, encoding, asdict(names)])
     usual = _names(predictor, {})
     shown = replace(usual, pair=names.pair and (usual.pair or "pair"))  # as `evaluate` looks for them

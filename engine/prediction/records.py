@@ -91,6 +91,7 @@ class Source:
     """What the parsers of the formats share."""
 
     name: str
+    kind: str
     lines: Lines
     task: str
     names: FieldNames
@@ -234,21 +235,15 @@ def _before(line: str, prediction: AnyPrediction) -> str:
     return "\t".join((*labels_of(prediction)[0], line)) + "\n"
 
 
-def _parse_tsv(source: Source) -> Iterator[Record]:
-    return _parse_table(source, "", "\t".join)
-
-
-def _parse_csv(source: Source) -> Iterator[Record]:
-    return _parse_table(source, source.names.delimiter, partial(_csv_line, source.names.delimiter))
-
-
-def _csv_line(delimiter: str, cells: Sequence[str]) -> str:
+def _csv_line(delimiter: str, cells: list[str]) -> str:
     buffer = io.StringIO()
     csv.writer(buffer, delimiter=delimiter).writerow(cells)
     return buffer.getvalue().removesuffix("\r\n")
 
 
-def _parse_table(source: Source, delimiter: str, join: Callable[[Sequence[str]], str]) -> Iterator[Record]:
+def _parse_table(source: Source) -> Iterator[Record]:
+    delimiter = "" if source.kind == "tsv" else source.names.delimiter
+    join = partial(_csv_line, delimiter) if delimiter else "\t".join
     number, header, rows = open_table(source.name, source.lines, delimiter, source.names.header, source.problems)
     place = f"{source.name}:{number}"
     for role, column in source.columns.items():
@@ -275,7 +270,7 @@ def _parse_table(source: Source, delimiter: str, join: Callable[[Sequence[str]],
             yield Record(number, text=texts[0], pair=pair, again=partial(_row, join, cells))
 
 
-def _row(join: Callable[[Sequence[str]], str], cells: Sequence[str], prediction: AnyPrediction) -> str:
+def _row(join: Callable[[list[str]], str], cells: list[str], prediction: AnyPrediction) -> str:
     return join([*cells, *labels_of(prediction)[0]]) + "\n"
 
 
@@ -342,8 +337,8 @@ PARSERS: dict[str, Callable[[Source], Iterator[Record]]] = {
     "conll": _parse_conll,
     "conllu": _parse_conllu,
     "text": _parse_text,
-    "tsv": _parse_tsv,
-    "csv": _parse_csv,
+    "tsv": _parse_table,
+    "csv": _parse_table,
     "jsonl": _parse_jsonl,
     "spans": _parse_jsonl,
     "arrow": _parse_jsonl,
