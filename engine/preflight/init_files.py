@@ -164,8 +164,8 @@ def read_files(inputs: Inputs) -> None:
             language.reader |= _own_keys(language.files, "unlabelled_", inputs.task)
             if "encoding" in language.reader:
                 language.reader.setdefault("unlabelled_encoding", "utf-8")
-        files = [language.test, *(language.files if language is not inputs.source else ())]
-        language.reader |= _other_fields(train, [facts for facts in files if facts is not None])
+        test = [] if language.test is None else [language.test]
+        language.reader |= _other_fields(train, test, language.files if language is not inputs.source else ())
     looked_at = [facts for x in inputs.languages for facts in (*x.files, x.test) if facts is not None]
     inputs.notes += [facts.note for facts in looked_at if facts.note]
     inputs.source.texts = _read_labelled(inputs, inputs.source, train)
@@ -206,17 +206,19 @@ def _own_keys(files: Sequence[FileFacts], prefix: str, task: str) -> dict[str, s
     return keys
 
 
-def _other_fields(train: FileFacts, files: Sequence[FileFacts]) -> dict[str, Any]:
+def _other_fields(train: FileFacts, tests: Sequence[FileFacts], unlabelled: Sequence[FileFacts]) -> dict[str, Any]:
     """The columns and fields of a language's files, where they are not those of the training file.
+
+    What looks like labels of unlabelled text has no say.
 
     Raises:
         DataError: the language's own files differ in them.
     """
     keys: dict[str, Any] = {}
     usual = vars(ReaderConfig()) | {"label_column": -1}
-    for facts in files:
+    for facts in (*tests, *unlabelled):
         for key in _FIELDS:
-            if key == "delimiter" and facts.format != "csv":
+            if (key == "delimiter" and facts.format != "csv") or (key == "label" and facts in unlabelled):
                 continue
             if key not in reader_options(facts.format) or not {key} & {*train.options, *facts.options}:
                 continue
