@@ -100,7 +100,7 @@ def read_conllu(
     columns = _Columns(str(path), CONLLU.index("form"), conllu_column(tags), "\t", problems)
     columns.width, columns.label = len(CONLLU), conllu_column(tags)
     lines = ((number, line) for number, line in read_lines(path, encoding, problems) if not is_beside(line))
-    sentences = list(_sentences(columns, lines, None, counts))
+    sentences = list(_sentences(columns, lines, lambda line: False, counts))
     for sentence in sentences:
         missing = [line for tag, line in zip(sentence.tags or (), sentence.lines, strict=True) if tag == "_"]
         if len(missing) == len(sentence.words):
@@ -226,32 +226,32 @@ def find_comments(
     return is_comment, chain(head, lines)
 
 
+def blocks(
+    lines: Iterator[tuple[int, str]], is_comment: Callable[[str], bool]
+) -> Iterator[list[tuple[int, str]] | tuple[int, str]]:
+    """The rows of each sentence, and by itself each line of none: blank, of a document, or a comment before one."""
+    rows: list[tuple[int, str]] = []
+    for number, line in chain(lines, [(0, "")]):
+        if line.strip(" \t") and not line.startswith("-DOCSTART-") and (rows or not is_comment(line)):
+            rows.append((number, line))
+            continue
+        if rows:
+            yield rows
+            rows = []
+        if number:
+            yield number, line
+
+
 def _sentences(
-    columns: _Columns, lines: Iterator[tuple[int, str]], is_comment: Callable[[str], bool] | None, counts: Counter[str]
+    columns: _Columns, lines: Iterator[tuple[int, str]], is_comment: Callable[[str], bool], counts: Counter[str]
 ) -> Iterator[TaggedSentence]:
-    sentence = TaggedSentence()
-    for number, line in lines:
-        document = line.startswith("-DOCSTART-")
-        if document or not line.strip(" \t"):
-            if sentence.words:
-                yield sentence
-                sentence = TaggedSentence()
-            counts["docstart"] += document
-            continue
-        if is_comment and not sentence.words and is_comment(line):
-            counts["comment"] += 1
-            continue
-        cells = columns.split(number, line)
-        if cells is None:
-            continue
-        word, tag = cells
-        sentence.words.append(word)
-        sentence.lines.append(number)
-        if tag is not None:
-            sentence.tags = sentence.tags or []
-            sentence.tags.append(tag)
-    if sentence.words:
-        yield sentence
+    for block in blocks(lines, is_comment):
+        if isinstance(block, tuple):
+            counts["docstart"] += block[1].startswith("-DOCSTART-")
+            counts["comment"] += block[1].startswith("#")
+        elif cells := [(*row, number) for number, line in block if (row := columns.split(number, line))]:
+            words, tags, numbers = map(list, zip(*cells, strict=True))
+            yield TaggedSentence(words, None if columns.label is None else tags, numbers)
 
 
 def _without_language(path: str, sentences: Sequence[TaggedSentence], problems: Problems) -> None:

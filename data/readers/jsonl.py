@@ -11,7 +11,7 @@ from typing import Any
 
 from ...untrusted import clip, listed, quoted
 from .example import Example, Examples
-from .lines import check_label, finish, read_lines
+from .lines import check_label, finish, read_lines, stream
 from .problems import Problems, setting
 from .table import RowReader
 from .tagged import TaggedSentence, resolve_tags
@@ -79,14 +79,9 @@ def stream_jsonl(
     problems, counts = Problems(), Counter[str]()
     fields = {"text": text, "pair": pair, "words": words} | dict.fromkeys(("label", "id", "tags", "language"))
     reader = ObjectReader(RowReader(str(path), "", None, None, problems, counts), fields, {}, False)
-    some = False
-    for number, row in json_objects(path, encoding, problems, counts):
-        if (one := reader.example(number, row)) is not None:
-            some = True
-            yield one[1].example(one[0], "", str(path)) if isinstance(one, tuple) else one
-    problems.raise_if_any()
-    if not some:
-        finish(path, [], counts, problems)
+    read = (reader.example(number, row) for number, row in json_objects(path, encoding, problems, counts))
+    examples = (one[1].example(one[0], "", str(path)) if isinstance(one, tuple) else one for one in read if one)
+    return stream(path, examples, counts, problems)
 
 
 def json_objects(

@@ -168,6 +168,19 @@ def finish(
     return Examples(examples, counts)
 
 
+def stream(
+    path: str | Path, examples: Iterator[Example], counts: Counter[str], problems: Problems
+) -> Iterator[Example]:
+    """The examples as they come; at the end raises what `finish` does."""
+    some = False
+    for example in examples:
+        some = True
+        yield example
+    problems.raise_if_any()
+    if not some:
+        finish(path, [], counts, problems)
+
+
 class LabelSet(dict[str, None]):
     """The labels that may occur, in their order."""
 

@@ -96,7 +96,7 @@ def open_table(
     if begin and other and widths[delimiter or "\t"] == 1:
         form = "" if delimiter else 'reader.format = "csv" and '
         what = f"one column, {quoted(begin[1])}, in which {quoted(other)} may stand between columns"
-        problems.add(f"{name}:{begin[0]}", what, f"set {form}{setting('delimiter', other)}, or rename it")
+        problems.add(f"{name}:{begin[0]}", what, f"set {form}{setting('delimiter', other)} or rename it")
         problems.raise_if_any()
     rows = _csv_rows(name, lines, delimiter, problems) if delimiter else ((n, line.split("\t")) for n, line in lines)
     number, first = next(rows, (1, []))

@@ -271,7 +271,7 @@ class Predictor:
         if counts["cut"]:
             lines.append(f"{counts['cut']} texts were cut beyond {self.max_length} tokens")
         if counts["without_text"]:
-            lines.append(f"{counts['without_text']} rows without text: their labels are left empty")
+            lines.append(f"rows without text: {counts['without_text']}; their labels are left empty")
         if counts["no_token"]:
             lines.append(f"{counts['no_token']} words give no token: {self._silent or 'no tag'} with confidence 0")
         return lines

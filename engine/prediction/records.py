@@ -16,7 +16,7 @@ from typing import Any, Literal
 from ... import ConfigError
 from ...data import guess_format
 from ...data.readers.arrow import object_rows
-from ...data.readers.conll import CONLLU, conllu_column, find_comments, is_beside, separator_of, split_row
+from ...data.readers.conll import CONLLU, blocks, conllu_column, find_comments, is_beside, separator_of, split_row
 from ...data.readers.encodings import check_encoding
 from ...data.readers.formats import looks_tagged
 from ...data.readers.jsonl import json_lines, json_object
@@ -149,34 +149,28 @@ def labels_of(prediction: AnyPrediction) -> list[tuple[str, str]]:
 
 def _parse_conll(source: Source) -> Iterator[Record]:
     """Sentences of a column file with their lines; blank lines, comments and -DOCSTART- as records of their own."""
-    separator, width, first = "", 0, 0
-    rows: list[str] = []
-    words: list[str] = []
+    separator, width, at = "", 0, source.names.token_column
     is_comment, lines = find_comments(source.lines, None, -1 if has_spans(source.task) else None)
-    for number, line in chain(lines, [(0, "")]):
-        if not line.strip(" \t") or line.startswith("-DOCSTART-") or (not words and is_comment(line)):
-            if words:
-                yield Record(first, words=tuple(words), again=partial(_columns, tuple(rows), separator))
-                words, rows = [], []
-            if number:
-                yield Record(number, f"{line}\n")
+    for block in blocks(lines, is_comment):
+        if isinstance(block, tuple):
+            yield Record(block[0], f"{block[1]}\n")
             continue
-        separator = separator or separator_of(line)
-        cells = split_row(line, separator)
-        width = width or len(cells)
-        place = f"{source.name}:{number}"
-        if len(cells) != width:
-            source.problems.add(place, f"{len(cells)} columns, but the file began with {width}", "correct the line")
-        elif not -width <= source.names.token_column < width:
-            source.problems.add(
-                place, f"no column {source.names.token_column}", "name that of the words: reader.token_column"
-            )
-        elif not cells[source.names.token_column]:
-            source.problems.add(place, "empty word", "give a word, or leave the whole line blank to end a sentence")
-        else:
-            first = first if words else number
-            words.append(cells[source.names.token_column])
-            rows.append(line)
+        words: list[str] = []
+        for number, line in block:
+            separator = separator or separator_of(line)
+            cells = split_row(line, separator)
+            width = width or len(cells)
+            place = f"{source.name}:{number}"
+            if len(cells) != width:
+                source.problems.add(place, f"{len(cells)} columns, but the file began with {width}", "correct the line")
+            elif not -width <= at < width:
+                source.problems.add(place, f"no column {at}", "name that of the words: reader.token_column")
+            elif not cells[at]:
+                source.problems.add(place, "empty word", "give a word, or leave the whole line blank to end a sentence")
+            else:
+                words.append(cells[at])
+        again = partial(_columns, tuple(line for _, line in block), separator)
+        yield Record(block[0][0], words=tuple(words), again=again)
 
 
 def _columns(rows: Sequence[str], separator: str, prediction: AnyPrediction) -> str:

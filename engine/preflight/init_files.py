@@ -164,8 +164,8 @@ def read_files(inputs: Inputs) -> None:
             language.reader |= _own_keys(language.files, "unlabelled_", inputs.task)
             if "encoding" in language.reader:
                 language.reader.setdefault("unlabelled_encoding", "utf-8")
-        test = [] if language.test is None else [language.test]
-        language.reader |= _other_fields(train, test, language.files if language is not inputs.source else ())
+        scored = [] if language.test is None else [language.test]
+        language.reader |= _other_fields(train, scored, language.files if language is not inputs.source else ())
     looked_at = [facts for x in inputs.languages for facts in (*x.files, x.test) if facts is not None]
     inputs.notes += [facts.note for facts in looked_at if facts.note]
     inputs.source.texts = _read_labelled(inputs, inputs.source, train)

@@ -237,7 +237,7 @@ def test_a_header_that_another_delimiter_cuts(tmp_path: Path) -> None:
     with pytest.raises(DataError) as caught:
         read_tsv(semicolons, text="id;text;label")
     what = """one column, '"id";"text";"label"', in which ';' may stand between columns"""
-    assert str(caught.value) == f'{semicolons}:1: {what}; set reader.delimiter = ";", or rename it'
+    assert str(caught.value) == f'{semicolons}:1: {what}; set reader.delimiter = ";" or rename it'
     assert [(e.text, e.labels) for e in read_tsv(semicolons, delimiter=";")] == [("a, b", "x")]
     commas = write(tmp_path / "a.tsv", "text,label\na,x\n")
     with pytest.raises(DataError, match=r'set reader\.format = "csv" and reader\.delimiter = ","'):

@@ -270,7 +270,7 @@ def test_rows_without_text_keep_their_place(classifier_folder: Path, tmp_path: P
     labels = [p.label for p in predict(classifier_folder, ["good book", "bad; book"], task="classification")]
     assert [row[:3] for row in rows] == [["1", "good book", labels[0]], ["2", " ", ""], ["3", "bad; book", labels[1]]]
     assert [note for note in predictor.notes() if "without text" in note] == [
-        "1 rows without text: their labels are left empty"
+        "rows without text: 1; their labels are left empty"
     ]
     (tmp_path / "a.json").write_text('[{"text": "good book"},\n{"text": null}, {"text": ""}]')
     assert predict_file(classifier_folder, tmp_path / "a.json", tmp_path / "out").counts["without_text"] == 2
