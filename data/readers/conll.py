@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
-from itertools import chain
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import chain, pairwise, takewhile
 from pathlib import Path
 
 from ... import ConfigError
-from .example import Examples
+from .example import OUTSIDE, Examples
 from .lines import LabelSet, check_label, file_stem, finish, read_lines
 from .problems import Problems
 from .tagged import BIO_TAG, PLAIN, SCHEMES, TAG, TaggedSentence, resolve_tags
@@ -26,7 +26,7 @@ def read_conll(
     language: str = "",
     encoding: str = "utf-8",
     token_column: int = 0,
-    label_column: int = -1,
+    label_column: int | None = None,
     scheme: str = "auto",
     repair: bool = False,
     labels: Sequence[str] | None = None,
@@ -44,7 +44,8 @@ def read_conll(
     Args:
         encoding: CoNLL 2002 and 2003 come in latin-1.
         token_column: counted from 0, from the end where negative.
-        label_column: likewise.
+        label_column: likewise. Where absent the last, or, where that holds entities within those of the column before
+            it (GermEval 2014), the column of the outer ones; counted as `nested`.
         scheme: of the tags, see `resolve_tags`.
         repair: read an invalid `I-` of BIO as `B-`, as conlleval does; counted as `repaired`.
         labels: the tags that may occur, after conversion to BIO.
@@ -59,9 +60,14 @@ def read_conll(
         raise ConfigError(f"unknown tag scheme {scheme!r}; choose from {', '.join(SCHEMES)}")
     problems, counts = Problems(), Counter[str]()
     known = None if labels is None else LabelSet(labels)
+    lines = read_lines(path, encoding, problems)
+    if label_column is None:
+        kept = list(lines)
+        outer = -1 if scheme == PLAIN else outer_column([line for _, line in kept], separator)
+        label_column, lines, counts["nested"] = outer, iter(kept), int(outer != -1)
     columns = _Columns(str(path), token_column, label_column, separator, problems)
     tags = None if scheme == PLAIN or label_column == token_column else label_column
-    is_comment, lines = find_comments(read_lines(path, encoding, problems), separator, tags)
+    is_comment, lines = find_comments(lines, separator, tags)
     sentences = list(_sentences(columns, lines, is_comment, counts))
     if columns.separator == "\t" and columns.label is not None:
         _without_language(str(path), sentences, problems)
@@ -94,7 +100,7 @@ def read_conllu(
     columns = _Columns(str(path), CONLLU.index("form"), conllu_column(tags), "\t", problems)
     columns.width, columns.label = len(CONLLU), conllu_column(tags)
     lines = ((number, line) for number, line in read_lines(path, encoding, problems) if not is_beside(line))
-    sentences = list(_sentences(columns, lines, None, counts))
+    sentences = list(_sentences(columns, lines, lambda line: False, counts))
     for sentence in sentences:
         missing = [line for tag, line in zip(sentence.tags or (), sentence.lines, strict=True) if tag == "_"]
         if len(missing) == len(sentence.words):
@@ -148,14 +154,15 @@ class _Columns:
             fix = "give a word, or leave the whole line blank to end a sentence"
             self.problems.add(f"{self.path}:{number}", "empty word", fix)
             return None
-        return word, None if self.label is None else cells[self.label]
+        return word, None if self.label is None else cells[self.label].strip()
 
     def _decide(self, place: str, width: int) -> None:
         self.width = width
         inside = range(-width, width)
         if self.token not in inside or (width > 1 and self._label not in inside):
             what = f"{width} columns, but token_column is {self.token} and label_column is {self._label}"
-            self.problems.add(place, what, "give columns that exist, counted from 0")
+            fix = "set reader.token_column and reader.label_column to columns that exist, counted from 0"
+            self.problems.add(place, what, fix)
             self.problems.raise_if_any()
         if self._label in inside and self._label % width != self.token % width:
             self.label = self._label
@@ -170,6 +177,25 @@ def split_row(line: str, separator: str) -> list[str]:
     """The columns of a row."""
     # Runs of ASCII spaces only: no-break and ideographic spaces are part of a word.
     return re.split(" +", line.strip(" ")) if separator == " " else line.split(separator)
+
+
+def outer_column(lines: Iterable[str], separator: str | None = None) -> int:
+    """The column of the tags, counted from the end: the last, -1, unless it holds entities within others.
+
+    The column before it then is one of entities, too: of the same types, or mostly `O`, as chunks (CoNLL 2003) are not.
+    """
+    filled = [line for line in lines if line.strip(" \t") and not line.startswith(("#", "-DOCSTART-"))]
+    separator = separator or separator_of("".join(filled[:1]))
+    rows = [split_row(line, separator) for line in filled]
+    columns = list(zip(*(row for row in rows if len(row) == len(rows[0])), strict=True))[:0:-1]
+    tags = list(takewhile(lambda column: all(map(TAG.fullmatch, column)), columns))
+    outer = 0
+    for inner, column in pairwise(tags):
+        entities = set(column) - {OUTSIDE}
+        if not entities or not (entities & set(inner) or 2 * column.count(OUTSIDE) >= len(column)):
+            break
+        outer += 1
+    return -1 - outer
 
 
 def find_comments(
@@ -200,32 +226,32 @@ def find_comments(
     return is_comment, chain(head, lines)
 
 
+def blocks(
+    lines: Iterator[tuple[int, str]], is_comment: Callable[[str], bool]
+) -> Iterator[list[tuple[int, str]] | tuple[int, str]]:
+    """The rows of each sentence, and by itself each line of none: blank, of a document, or a comment before one."""
+    rows: list[tuple[int, str]] = []
+    for number, line in chain(lines, [(0, "")]):
+        if line.strip(" \t") and not line.startswith("-DOCSTART-") and (rows or not is_comment(line)):
+            rows.append((number, line))
+            continue
+        if rows:
+            yield rows
+            rows = []
+        if number:
+            yield number, line
+
+
 def _sentences(
-    columns: _Columns, lines: Iterator[tuple[int, str]], is_comment: Callable[[str], bool] | None, counts: Counter[str]
+    columns: _Columns, lines: Iterator[tuple[int, str]], is_comment: Callable[[str], bool], counts: Counter[str]
 ) -> Iterator[TaggedSentence]:
-    sentence = TaggedSentence()
-    for number, line in lines:
-        document = line.startswith("-DOCSTART-")
-        if document or not line.strip(" \t"):
-            if sentence.words:
-                yield sentence
-                sentence = TaggedSentence()
-            counts["docstart"] += document
-            continue
-        if is_comment and not sentence.words and is_comment(line):
-            counts["comment"] += 1
-            continue
-        cells = columns.split(number, line)
-        if cells is None:
-            continue
-        word, tag = cells
-        sentence.words.append(word)
-        sentence.lines.append(number)
-        if tag is not None:
-            sentence.tags = sentence.tags or []
-            sentence.tags.append(tag)
-    if sentence.words:
-        yield sentence
+    for block in blocks(lines, is_comment):
+        if isinstance(block, tuple):
+            counts["docstart"] += block[1].startswith("-DOCSTART-")
+            counts["comment"] += block[1].startswith("#")
+        elif cells := [(*row, number) for number, line in block if (row := columns.split(number, line))]:
+            words, tags, numbers = map(list, zip(*cells, strict=True))
+            yield TaggedSentence(words, None if columns.label is None else tags, numbers)
 
 
 def _without_language(path: str, sentences: Sequence[TaggedSentence], problems: Problems) -> None:

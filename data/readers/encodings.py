@@ -12,6 +12,8 @@ SAMPLE = 1 << 20
 """Bytes of a file that are looked at for its encoding."""
 MAX_ACCENTED = 0.4
 """Largest share of bytes outside ASCII in text of a language that is written in latin-1."""
+MIXED = "mixed"
+"""The encoding of files whose lines are in UTF-8, others in latin-1."""
 
 _NO_TEXT = ("idna", "punycode", "raw-unicode-escape", "undefined", "unicode-escape", "utf-7")
 """Python's encodings for other things than files, or that give halves of characters."""
@@ -23,32 +25,73 @@ class WrongEncoding(DataError):
     """A file is not in the encoding that it is read with: one message for the whole file.
 
     Attributes:
-        place: `file:line:byte` of the first fault.
-        fault: what is wrong there.
-        used: the encoding that the file is read with.
-        likely: the encoding that it looks like; the same as `used` where a few lines are damaged; "" where unknown.
+        likely: the encoding that it looks like; that which it is read with where a few lines are damaged; `MIXED`, or
+            "" where unknown.
     """
 
-    def __init__(self, place: str, fault: str, used: str, likely: str, key: str = "") -> None:
-        self.place, self.fault, self.used, self.likely = place, fault, used, likely
-        super().__init__(f"{place}: {fault}; {self._advice(key)}")
+    def __init__(self, message: str, likely: str = "") -> None:
+        super().__init__(message)
+        self.likely = likely
 
-    def naming(self, key: str) -> WrongEncoding:
-        """The same fault, with the key of a recipe (or the option) that sets the encoding in its advice."""
-        return WrongEncoding(self.place, self.fault, self.used, self.likely, key)
 
-    def __reduce__(self) -> tuple[type[WrongEncoding], tuple[str, str, str, str]]:
-        return WrongEncoding, (self.place, self.fault, self.used, self.likely)
+def wrong_encoding(place: str, fault: str, used: str, likely: str) -> WrongEncoding:
+    """The error for a file whose first fault is at `place`, `file:line:byte`, and which looks like `likely`."""
+    if likely == "ascii":
+        advice = "it is plain ASCII: leave reader.encoding out"
+    elif not likely:
+        advice = "it looks like neither UTF-8 nor latin-1: set reader.encoding"
+    elif used != MIXED and codecs.lookup(likely) == codecs.lookup(used):
+        advice = f"most of the file is {likely}: correct the line"
+    else:
+        advice = f'it looks like {likely}: set reader.encoding = "{likely}"'
+        advice += "" if likely == "utf-8" else ", or convert it to UTF-8"
+    return WrongEncoding(f"{place}: {fault}; {advice}", likely)
 
-    def _advice(self, key: str) -> str:
-        if self.likely == "ascii":
-            return f"it is plain ASCII: {f'leave {key} out' if key else 'give no encoding'}"
-        if not self.likely:
-            return f"it looks like neither UTF-8 nor latin-1: {f'set {key}' if key else 'give its encoding'}"
-        if codecs.lookup(self.likely) == codecs.lookup(self.used):
-            return f"most of the file is {self.likely}: correct the line"
-        setting = f'set {key} = "{self.likely}"' if key else f"give {self.likely} as its encoding"
-        return f"it looks like {self.likely}: {setting}{'' if self.likely == 'utf-8' else ', or convert it to UTF-8'}"
+
+def two_encodings(path: str, right: int, number: int, byte: int, column: int) -> WrongEncoding:
+    """The error for a file of which line `right` is UTF-8, and line `number`, at `column` from 0, is not."""
+    fault = f"byte 0x{byte:02x} is not utf-8, but line {right} is in UTF-8"
+    setting = f'reader.encoding = "{MIXED}", which reads what is not UTF-8 as latin-1'
+    advice = f"correct the line, convert the file, or set {setting}"
+    return WrongEncoding(f"{path}:{number}:{column + 1}: {fault}: {advice}", MIXED)
+
+
+def decode_mixed(raw: bytes) -> str:
+    """A line in UTF-8, or else in Windows' extension of latin-1, or in latin-1."""
+    for encoding in ("utf-8", "cp1252"):
+        try:
+            return raw.decode(encoding)
+        except UnicodeDecodeError:
+            continue
+    return raw.decode("latin-1")
+
+
+class HiddenUtf8:
+    """Looks for UTF-8 in the lines of a file that is read in an encoding with which every byte is some letter."""
+
+    def __init__(self, path: str, encoding: str) -> None:
+        self._path, self._encoding = path, encoding
+        self._first, self._utf8, self._other = "", 0, (0, 0, 0)
+        # Lines of Chinese in two bytes a character may be UTF-8 by accident.
+        self._single = len(bytes(range(0x80, 0x100)).decode(encoding, "replace")) == 0x80
+
+    def add(self, number: int, raw: bytes) -> None:
+        """Raises a WrongEncoding where lines outside ASCII are of both kinds."""
+        self._first = self._first or f"{self._path}:{number}:{next(i for i, x in enumerate(raw, 1) if x > 0x7F)}"
+        try:
+            raw.decode("utf-8")
+        except UnicodeDecodeError as error:
+            self._other = self._other if self._other[0] else (number, raw[error.start], error.start)
+        else:
+            self._utf8 = self._utf8 or number * (self._single and is_utf8_of(raw, self._encoding))
+        if self._utf8 and self._other[0]:
+            raise two_encodings(self._path, self._utf8, *self._other)
+
+    def end(self) -> None:
+        """Raises a WrongEncoding where all lines outside ASCII are UTF-8."""
+        if self._first and not self._other[0]:
+            fault = f"the file is UTF-8, but is read as {self._encoding}"
+            raise wrong_encoding(self._first, fault, self._encoding, "utf-8")
 
 
 def check_encoding(path: str, encoding: str) -> bool:
@@ -57,6 +100,8 @@ def check_encoding(path: str, encoding: str) -> bool:
     Raises:
         ConfigError: there is no such encoding of files.
     """
+    if encoding == MIXED:
+        return True
     try:
         if codecs.lookup(encoding).name.replace("_", "-") in _NO_TEXT:
             raise LookupError
@@ -102,16 +147,21 @@ def not_decodable(path: str, number: int, raw: bytes, column: int, used: str, fi
         column: of the first byte that does not fit, from 0.
         file: open at any place; where it can be read again, its start is looked at, too.
     """
-    likely = guess_encoding(_head(file, raw))
+    head = _head(file, raw)
+    likely = guess_encoding(head)
+    if codecs.lookup(used).name == "utf-8" and file.seekable() and not likely.startswith("utf-16"):
+        lines = enumerate(head.split(b"\n"), 1)
+        if right := next((i for i, line in lines if not line.isascii() and is_utf8_of(line, "cp1252")), 0):
+            return two_encodings(path, right, number, raw[column], column)
     fault = f"byte 0x{raw[column]:02x} is not {used}"
-    return WrongEncoding(f"{path}:{number}:{column + 1}", fault, used, likely)
+    return wrong_encoding(f"{path}:{number}:{column + 1}", fault, used, likely)
 
 
 def with_zeros(path: str, number: int, raw: bytes, used: str, file: IO[bytes]) -> WrongEncoding | None:
     """The error for a line with NUL characters where it comes of UTF-16; None where the line is just damaged."""
     likely = guess_encoding(_head(file, raw))
     place = f"{path}:{number}:{raw.index(0) + 1}"
-    return WrongEncoding(place, "NUL character", used, likely) if likely.startswith("utf-16") else None
+    return wrong_encoding(place, "NUL character", used, likely) if likely.startswith("utf-16") else None
 
 
 def _head(file: IO[bytes], raw: bytes) -> bytes:
@@ -125,7 +175,7 @@ def _head(file: IO[bytes], raw: bytes) -> bytes:
 
 def is_other_than_utf8(encoding: str) -> bool:
     """Whether an encoding has the line break of ASCII, but reads bytes of UTF-8 as other letters."""
-    return codecs.lookup(encoding).name not in ("utf-8", "utf-8-sig", "ascii")
+    return encoding != MIXED and codecs.lookup(encoding).name not in ("utf-8", "utf-8-sig", "ascii")
 
 
 def is_utf8(data: bytes) -> bool:
@@ -133,6 +183,15 @@ def is_utf8(data: bytes) -> bool:
     try:
         data.decode("utf-8")
     except UnicodeDecodeError:
+        return False
+    return True
+
+
+def is_utf8_of(data: bytes, encoding: str) -> bool:
+    """Whether bytes are UTF-8 of characters that an encoding has, too: in it they make no text (`Ã¤` for `ä`)."""
+    try:
+        data.decode("utf-8").encode(encoding)
+    except UnicodeError:
         return False
     return True
 

@@ -51,8 +51,8 @@ class Examples(list[Example]):
     """What a reader returns: the examples, and how many rows it skipped or changed.
 
     Attributes:
-        counts: of `blank` lines, `docstart` lines, `comment` lines, tags `repaired`, rows `dropped` by a label map;
-            only what occurred.
+        counts: of `blank` lines, `docstart` lines, `comment` lines, tags `repaired`, rows `dropped` by a label map,
+            `nested` (1 where a column of inner entities was left out); only what occurred.
     """
 
     def __init__(self, examples: Iterable[Example] = (), counts: Mapping[str, int] | None = None) -> None:

@@ -16,7 +16,7 @@ from ...tasks import has_spans, per_word
 from .arrow import read_arrow
 from .conll import read_conll, read_conllu
 from .example import Examples
-from .jsonl import read_jsonl
+from .jsonl import json_lines, read_jsonl
 from .lines import plain_suffix, read_lines
 from .marc import read_marc
 from .plain import read_text
@@ -73,10 +73,10 @@ def read_examples(
     """Read a file with the reader that its name calls for.
 
     `.conll .iob .iob2 .bio` are column files, `.tsv .csv .jsonl .ndjson .parquet .arrow .ann .spacy` what they say,
-    `.json` JSON lines, and a folder is one of `save_to_disk`; text files also with `.xz`, `.gz` or `.bz2`. For the task
-    "ner" JSON whose first text has a list of entities is "spans". Anything else is plain text, except that for "ner" a
-    file whose first five lines end in a tag, but for blank ones and those with "#", is a column file; for "tag"
-    `.conllu` is CoNLL-U. For both plain text is cut into words (`split_words`).
+    `.json` JSON lines or one JSON list, and a folder is one of `save_to_disk`; text files also with `.xz`, `.gz` or
+    `.bz2`. For the task "ner" JSON whose first text has a list of entities is "spans". Anything else is plain text,
+    except that for "ner" a file whose first five lines end in a tag, but for blank ones and those with "#", is a column
+    file; for "tag" `.conllu` is CoNLL-U. For both plain text is cut into words (`split_words`).
 
     Args:
         path: `.xz`, `.gz` and `.bz2` are unpacked, by every reader.
@@ -145,15 +145,15 @@ def looks_tagged(lines: Sequence[str]) -> bool:
 
 def _has_spans(path: str | Path, encoding: str) -> bool:
     """Whether a file is a table of entities, or its first text, as JSON, has a list of them and not words with tags."""
-    lines = (line for _, line in read_lines(path, encoding, Problems()))
-    first = next((line for line in lines if line.strip()), "")
-    if first.split("\t") == list(ENTITY_COLUMNS) or re.match(r"\s*\[\s*([\[{\"]|$)", first):
+    lines = (numbered for numbered in read_lines(path, encoding, Problems()) if numbered[1].strip())
+    _, first = next(json_lines(str(path), lines, Problems()), (1, ""))
+    if first.split("\t") == list(ENTITY_COLUMNS) or re.match(r"\s*\[\s*[\[\"]", first):
         return True
-    if not first.lstrip().startswith("{"):
-        return False
     try:
-        value = json.loads(first)
+        value = json.loads(first) if first.lstrip().startswith("{") else {}
     except (ValueError, RecursionError):
         return False
-    lists = [value[name] for name in LISTS if isinstance(value.get(name), list)] if isinstance(value, dict) else []
-    return any(not all(isinstance(entry, str | int) for entry in one) or not one for one in lists)
+    lists = [value[name] for name in LISTS if isinstance(value.get(name), list)]
+    return isinstance(value.get("data"), dict) or any(
+        not all(isinstance(entry, str | int) for entry in one) or not one for one in lists
+    )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -10,10 +11,12 @@ from typing import Any
 
 from ...untrusted import clip, listed, quoted
 from .example import Example, Examples
-from .lines import check_label, finish, read_lines
-from .problems import Problems
+from .lines import check_label, finish, read_lines, stream
+from .problems import Problems, setting
 from .table import RowReader
 from .tagged import TaggedSentence, resolve_tags
+
+_BETWEEN = re.compile(r"[ \t\r\n,]*")
 
 
 def read_jsonl(
@@ -35,7 +38,7 @@ def read_jsonl(
     tag_names: Sequence[str] = (),
     require_labels: bool = False,
 ) -> Examples:
-    """Examples of a file with one JSON object a line.
+    """Examples of a file with one JSON object a line, or of one JSON list.
 
     An object with the field `words` is a tagged sentence: lists of strings in `words` and, where labelled, in `tags`.
     Any other has strings in `text` and, where labelled, in `label`. A label that is absent or null is unknown. Other
@@ -76,25 +79,52 @@ def stream_jsonl(
     problems, counts = Problems(), Counter[str]()
     fields = {"text": text, "pair": pair, "words": words} | dict.fromkeys(("label", "id", "tags", "language"))
     reader = ObjectReader(RowReader(str(path), "", None, None, problems, counts), fields, {}, False)
-    some = False
-    for number, row in json_objects(path, encoding, problems, counts):
-        if (one := reader.example(number, row)) is not None:
-            some = True
-            yield one[1].example(one[0], "", str(path)) if isinstance(one, tuple) else one
-    problems.raise_if_any()
-    if not some:
-        finish(path, [], counts, problems)
+    read = (reader.example(number, row) for number, row in json_objects(path, encoding, problems, counts))
+    examples = (one[1].example(one[0], "", str(path)) if isinstance(one, tuple) else one for one in read if one)
+    return stream(path, examples, counts, problems)
 
 
 def json_objects(
     path: str | Path, encoding: str, problems: Problems, counts: Counter[str]
 ) -> Iterator[tuple[int, dict[str, Any]]]:
-    """The objects of a file with one on each line, with its number."""
-    for number, line in read_lines(path, encoding, problems):
+    """The objects of a file with one on each line, or of one list, with its number."""
+    for number, line in json_lines(str(path), read_lines(path, encoding, problems), problems):
         if not line.strip():
             counts["blank"] += 1
         elif (row := json_object(f"{path}:{number}", line, problems)) is not None:
             yield number, row
+
+
+def json_lines(name: str, lines: Iterable[tuple[int, str]], problems: Problems) -> Iterator[tuple[int, str]]:
+    """The lines as they are; from where a list of objects begins, each of its items instead of lines.
+
+    An item's number is that of the line where it begins, or a later one, so that each has its own.
+    """
+    numbered = iter(lines)
+    for number, line in numbered:
+        if re.match(r"\s*\[\s*(\{|$)", line):  # spaCy's lines begin with a text
+            rest = "\n".join([line, *(text for _, text in numbered)])
+            yield from _items(name, number, rest, problems)
+            return
+        yield number, line
+
+
+def _items(name: str, number: int, text: str, problems: Problems) -> Iterator[tuple[int, str]]:
+    position, counted, last = text.index("[") + 1, 0, 0
+    while True:
+        gap = _BETWEEN.match(text, position)
+        assert gap is not None  # it may be empty
+        begin = gap.end()
+        number, counted = number + text.count("\n", counted, begin), begin
+        if text.startswith("]", begin):
+            return
+        try:
+            _, position = STRICT.raw_decode(text, begin)
+        except (ValueError, RecursionError) as error:
+            problems.add(f"{name}:{number}", f"not usable JSON: {clip(str(error))}", "export the file again")
+            return
+        last = max(number, last + 1)
+        yield last, text[begin:position]
 
 
 def class_names(folder: Path) -> dict[str, tuple[str, ...]]:
@@ -190,10 +220,10 @@ class ObjectReader:
         """Says which field may be meant."""
         fix = "label the example"
         if role == "label" and (lists := [key for key, value in row.items() if isinstance(value, list) and value]):
-            fix += f", or name the field of the words (perhaps reader.words = {quoted(lists[0])})"
+            fix += f", or name the field of the words (perhaps {setting('words', lists[0])})"
         elif others := [key for key, value in row.items() if isinstance(value, list if role == "tags" else str | int)]:
             others = [key for key in others if key not in (*self.fields.values(), "agree", "confidence")]
-            fix += f", or name the field (perhaps reader.{role} = {quoted(others[-1])})" if others else ""
+            fix += f", or name the field (perhaps {setting(role, others[-1])})" if others else ""
         what = f"no field {self.fields[role]!r} (fields: {listed(row)})"
         self.maker.problems.add(place, what, fix)
 
@@ -257,7 +287,8 @@ def _strings(
     faults = problems.count
     for role in required:
         if role not in values:
-            problems.add(place, f"no field {fields[role]!r} for {role}", "give the field, or name the right one")
+            fix = f"give the field, or name it with reader.{role}" if role in ("text", "pair") else "give the field"
+            problems.add(place, f"no field {fields[role]!r} for {role}", fix)
     for role, value in values.items():
         if not isinstance(value, str):
             what = f"field {fields[role]!r} holds a {type(value).__name__}, not a string"

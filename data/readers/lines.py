@@ -15,14 +15,16 @@ from typing import IO, Any
 from ... import DataError
 from ...untrusted import listed, quoted
 from .encodings import (
+    MIXED,
     SAMPLE,
-    WrongEncoding,
+    HiddenUtf8,
     check_encoding,
+    decode_mixed,
     guess_encoding,
     is_other_than_utf8,
-    is_utf8,
     not_decodable,
     with_zeros,
+    wrong_encoding,
 )
 from .example import Example, Examples
 from .packed import OPENERS
@@ -115,30 +117,29 @@ def _recode(path: str, file: IO[bytes], encoding: str) -> IO[bytes]:
     data = file.read()
     likely = guess_encoding(data[:SAMPLE])
     if data and 0 not in data[:SAMPLE] and likely != "utf-16":  # any space or line break has a zero
-        raise WrongEncoding(f"{path}:1:1", f"the file is not {encoding}", encoding, likely)
+        raise wrong_encoding(f"{path}:1:1", f"the file is not {encoding}", encoding, likely)
     try:
         return io.BytesIO(data.decode(encoding).encode("utf-8"))
     except UnicodeDecodeError as error:
         line, column = data.count(b"\n", 0, error.start) + 1, error.start - data.rfind(b"\n", 0, error.start)
         fault = f"byte 0x{data[error.start]:02x} is not {encoding}"
-        raise WrongEncoding(f"{path}:{line}:{column}", fault, encoding, likely) from error
+        raise wrong_encoding(f"{path}:{line}:{column}", fault, encoding, likely) from error
 
 
 def decode_lines(path: str, file: IO[bytes], encoding: str, problems: Problems) -> Iterator[tuple[int, str]]:
     """As `read_lines`, of an open file that `path` names in messages."""
     if not check_encoding(path, encoding):
         file, encoding = _recode(path, file, encoding), "utf-8"
-    doubtful, accents = is_other_than_utf8(encoding), ""
+    hidden = HiddenUtf8(path, encoding) if is_other_than_utf8(encoding) else None
     for number, raw in enumerate(iter(partial(file.readline, LONGEST_LINE), b""), 1):
         if len(raw) == LONGEST_LINE:
             raise DataError(f"{path}:{number}: a line of {LONGEST_LINE >> 20} MiB or more; is this a file of text?")
         try:
-            text = raw.decode(encoding)
+            text = decode_mixed(raw) if encoding == MIXED else raw.decode(encoding)
         except UnicodeDecodeError as error:
             raise not_decodable(path, number, raw, error.start, encoding, file) from error
-        if doubtful and not raw.isascii():
-            accents = accents or f"{path}:{number}:{next(i for i, byte in enumerate(raw, 1) if byte > 127)}"
-            doubtful = is_utf8(raw)
+        if hidden and not raw.isascii():
+            hidden.add(number, raw)
         if number == 1:
             text = text.removeprefix(_BOM)
         if "\0" in text:
@@ -147,8 +148,8 @@ def decode_lines(path: str, file: IO[bytes], encoding: str, problems: Problems) 
             problems.add(f"{path}:{number}:{text.index(chr(0)) + 1}", "NUL character", "remove it")
             continue
         yield number, text.removesuffix("\n").removesuffix("\r")
-    if doubtful and accents:
-        raise WrongEncoding(accents, f"the file is UTF-8, but is read as {encoding}", encoding, "utf-8")
+    if hidden:
+        hidden.end()
 
 
 def finish(
@@ -165,6 +166,19 @@ def finish(
             f"{path}: no examples{f' (skipped: {reasons})' if reasons else ''}; check the file and its filters"
         )
     return Examples(examples, counts)
+
+
+def stream(
+    path: str | Path, examples: Iterator[Example], counts: Counter[str], problems: Problems
+) -> Iterator[Example]:
+    """The examples as they come; at the end raises what `finish` does."""
+    some = False
+    for example in examples:
+        some = True
+        yield example
+    problems.raise_if_any()
+    if not some:
+        finish(path, [], counts, problems)
 
 
 class LabelSet(dict[str, None]):

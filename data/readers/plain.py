@@ -10,7 +10,7 @@ from functools import cache
 from pathlib import Path
 
 from .example import Example, Examples
-from .lines import file_stem, finish, read_lines
+from .lines import file_stem, finish, read_lines, stream
 from .problems import Problems
 
 WORD = re.compile(r"\w+(?:[-.,'’&/]\w+)*|\S")
@@ -67,13 +67,8 @@ def stream_text(
     path: str | Path, *, language: str = "", encoding: str = "utf-8", split_words: bool = False
 ) -> Iterator[Example]:
     """As `read_text`, an example at a time; faults are raised at the end."""
-    problems, counts, some = Problems(), Counter[str](), False
-    for example in _lines(path, language, encoding, split_words, problems, counts):
-        some = True
-        yield example
-    problems.raise_if_any()
-    if not some:
-        finish(path, [], counts, problems)
+    problems, counts = Problems(), Counter[str]()
+    return stream(path, _lines(path, language, encoding, split_words, problems, counts), counts, problems)
 
 
 def _lines(

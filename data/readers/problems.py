@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import json
+import re
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 
-from ... import DataError
+from ... import ConfigError, DataError
 from ...untrusted import clip
 
 LISTED = 20
 SAME = 3
 """Places of one cause that have a line each; of a cause that has more, one line names the first and the last."""
 _LONGEST = 2000
+_SETTING = re.compile(r'(?<![\w.])reader\.(\w+)(?: = ("(?:[^"\\]|\\.)*"|\w+))?')
 
 
 @dataclass(slots=True)
@@ -58,3 +63,22 @@ class Problems:
         if told < self.count:
             lines.append(f"... {self.count:,} faults in all, the first {len(lines)} listed")
         raise DataError("\n".join(lines))
+
+
+@contextmanager
+def naming(setting: Callable[[str, str], str]) -> Iterator[None]:
+    """Errors name the settings of readers as the caller has them, and not as keys of a table [reader].
+
+    Args:
+        setting: of a key, and the TOML of the value that a message advises or "", what the message shall say.
+    """
+    try:
+        yield
+    except (ConfigError, DataError) as error:
+        error.args = (_SETTING.sub(lambda match: setting(match[1], match[2] or ""), str(error)),)
+        raise
+
+
+def setting(key: str, value: str) -> str:
+    """A key of [reader] with a value, for the advice of a message; `naming` knows it again."""
+    return f"reader.{key} = {json.dumps(clip(value), ensure_ascii=False)}"

@@ -13,17 +13,16 @@ from typing import Any, NamedTuple
 from ... import ConfigError, DataError
 from ...untrusted import clip, quoted
 from .example import OUTSIDE, Example, Examples
-from .jsonl import STRICT, json_value, refuse_half_characters
-from .lines import LabelSet, check_label, file_stem, finish, open_file, read_lines
+from .jsonl import json_lines, json_value
+from .lines import LabelSet, check_label, file_stem, finish, is_packed, open_file, plain_suffix, read_lines
 from .packed import refuse_bomb
 from .plain import word_pattern
-from .problems import Problems
+from .problems import Problems, setting
 
 LISTS = ("spans", "entities", "label", "labels", "annotations")
 """Fields that hold the entities of a text."""
 ENTITY_COLUMNS = ("line", "start", "end", "label", "text", "score", "sentence")
 """Of a table of entities as `predict` writes it."""
-_BETWEEN = re.compile(r"[ \t\r\n,]*")
 _NUMBER = re.compile(r"[0-9]{1,18}")
 CUTS = ("error", "expand", "drop")
 _STARTS, _ENDS, _LABELS = ("start", "start_offset"), ("end", "end_offset"), ("label", "labels", "type")
@@ -66,9 +65,9 @@ def read_spans(
     `spans`, `entities`, `label` or `labels`, or the `result` of Label Studio's `annotations`; an entity is `[start,
     end, label]` or an object with `start`, `end` (or `start_offset`, `end_offset`), `label` and perhaps `text`, which
     is then compared. What an annotator did not accept (`answer`) is left out, as `rejected`. A file `NAME.ann` is
-    brat's, whose text is `NAME.txt`, a sentence a line; one that begins with the names `ENTITY_COLUMNS` is a table of
-    entities, whose rows with one `line` are of one sentence. A file `NAME.spacy` is a `DocBin` of spaCy, whose lines
-    are documents; only their texts and entities are taken.
+    brat's, whose text is `NAME.txt`, a sentence a line (of `NAME.ann.gz` it is `NAME.txt.gz`); one that begins with the
+    names `ENTITY_COLUMNS` is a table of entities, whose rows with one `line` are of one sentence. A file `NAME.spacy`
+    is a `DocBin` of spaCy, whose lines are documents; only their texts and entities are taken.
 
     The texts are cut into words as plain text is. White space at the ends of an entity is no part of it.
 
@@ -136,7 +135,8 @@ def _tags(
             counts["cut"] += 1
             if cut_spans == "error":
                 whole = text[first.start : last.end]
-                fix = f'correct its place, or set reader.cut_spans = "expand" ({quoted(whole)}) or "drop"'
+                both = f"{setting('cut_spans', 'expand')} ({quoted(whole)}) or {setting('cut_spans', 'drop')}"
+                fix = f"correct its place, or set {both}"
                 problems.add(place, f"{named} ends within a word", fix)
             if cut_spans != "expand":
                 continue
@@ -152,7 +152,7 @@ def _tags(
 
 def _texts_of(path: str | Path, encoding: str) -> Callable[..., Iterator[_Annotated]]:
     """What reads the texts of a file."""
-    by_name = {".ann": _brat, ".spacy": _doc_bin}.get(Path(path).suffix)
+    by_name = {".ann": _brat, ".spacy": _doc_bin}.get(plain_suffix(path))
     return by_name or (_table if is_table(path, encoding) else _json_texts)
 
 
@@ -196,44 +196,12 @@ def text_objects(path: str, encoding: str, text: str, problems: Problems) -> Ite
 
 
 def _values(path: str, encoding: str, problems: Problems, counts: Counter[str]) -> Iterator[tuple[int, Any]]:
-    """The values of a file with one on each line, or of one list, with the line where each begins, or a later one."""
-    lines = read_lines(path, encoding, problems)
-    whole: list[str] = []
-    for number, line in lines:
-        if not whole and line.strip() and not _opens_a_list(line):
-            if (value := json_value(f"{path}:{number}", line, problems)) is not None:
-                yield number, value
-        elif whole or line.strip():
-            whole = whole or [""] * (number - 1)
-            whole.append(line)
-        else:
+    """The values of a file with one on each line, or of one list."""
+    for number, line in json_lines(path, read_lines(path, encoding, problems), problems):
+        if not line.strip():
             counts["blank"] += 1
-    if whole:
-        yield from _items(path, "\n".join(whole), problems)
-
-
-def _opens_a_list(line: str) -> bool:
-    """Whether a list of objects begins here that takes the rest of the file; spaCy's lines begin with a text."""
-    return re.match(r"\s*\[\s*(\{|$)", line) is not None
-
-
-def _items(path: str, text: str, problems: Problems) -> Iterator[tuple[int, Any]]:
-    position, number, counted, last = text.index("[") + 1, 1, 0, 0
-    while True:
-        gap = _BETWEEN.match(text, position)
-        assert gap is not None  # it may be empty
-        position = begin = gap.end()
-        number, counted = number + text.count("\n", counted, position), position
-        if text.startswith("]", position):
-            return
-        try:
-            value, position = STRICT.raw_decode(text, position)
-            refuse_half_characters(value, text[begin:position])
-        except (ValueError, RecursionError) as error:
-            problems.add(f"{path}:{number}", f"not usable JSON: {clip(str(error))}", "export the file again")
-            return
-        last = max(number, last + 1)  # a line names its text: several on one are counted on
-        yield last, value
+        elif (value := json_value(f"{path}:{number}", line, problems)) is not None:
+            yield number, value
 
 
 def _entries(place: str, value: Mapping[str, Any], problems: Problems) -> list[Any] | None:
@@ -297,7 +265,8 @@ def _brat(
         said = (cells[2] if len(cells) > 2 else "") or None
         spans.append((number, Span(int(match[2]), int(match[3]), match[1]), said))
     spans.sort(key=lambda numbered: numbered[1])
-    beside, begin, at = Path(path).with_suffix(".txt"), 0, 0
+    packing = Path(path).suffix if is_packed(path) else ""
+    beside, begin, at = Path(path).with_name(f"{file_stem(path)}.txt{packing}"), 0, 0
     for number, line in read_lines(beside, encoding, problems):
         end, inside = begin + len(line), []
         while at < len(spans) and spans[at][1].start < end:

@@ -11,9 +11,11 @@ from pathlib import Path
 from ...untrusted import listed, quoted
 from .example import Example, Examples
 from .lines import LONGEST_LINE, LabelSet, check_label, file_stem, finish, map_label, plain_suffix, read_lines
-from .problems import Problems
+from .problems import Problems, setting
 
 _Cells = list[str]
+DELIMITERS = (",", ";", "\t", "|")
+"""What stands between the columns of CSV files."""
 csv.field_size_limit(LONGEST_LINE)  # of the module, for the whole process; its own is 131,072 characters
 
 
@@ -27,7 +29,7 @@ def read_tsv(
     pair: str | None = None,
     id: str | None = None,
     language_field: str | None = None,
-    delimiter: str | None = None,
+    delimiter: str = ",",
     quoting: bool | None = None,
     header: bool = True,
     labels: Sequence[str] | None = None,
@@ -36,8 +38,8 @@ def read_tsv(
 ) -> Examples:
     """Texts or pairs of a table.
 
-    In TSV a quote is a character like any other and a row is a line. A file whose name ends in `.csv` has commas and
-    CSV quoting, in which a quoted field may hold line breaks.
+    In TSV a quote is a character like any other and a row is a line. A file whose name ends in `.csv` has CSV quoting,
+    in which a quoted field may hold line breaks. Labels have no white space around them.
 
     Args:
         text: name of the column with the text.
@@ -45,7 +47,7 @@ def read_tsv(
         pair: name of the column with the second text.
         id: name of a column with unique ids; `<file stem>:<line>` otherwise.
         language_field: name of a column with the language; rows of another than `language` are left out, as `foreign`.
-        delimiter: between the columns; "," with CSV quoting, else a tab.
+        delimiter: between the columns of CSV; those of TSV have tabs.
         quoting: CSV quoting; by the name of the file where None.
         header: whether the first row names the columns; their names are else their numbers from 0, "0" for the first.
         labels: the classes that may occur, after `label_map`.
@@ -57,13 +59,9 @@ def read_tsv(
         DataError: all faults of the file, the first 20 listed by line.
     """
     problems, counts = Problems(), Counter[str]()
-    quoted = plain_suffix(path) == ".csv" if quoting is None else quoting
+    is_csv = plain_suffix(path) == ".csv" if quoting is None else quoting
     lines = read_lines(path, encoding, problems)
-    separator = delimiter or ("," if quoted else "\t")
-    rows = csv_rows(str(path), lines, separator, problems) if quoted else _tsv_rows(lines, separator)
-    number, first = next(rows, (1, []))
-    if not header:
-        rows, first = chain([(number, first)], rows), [str(i) for i in range(len(first))]
+    number, first, rows = open_table(str(path), lines, delimiter if is_csv else "", header, problems)
     names = {"text": text, "label": label, "pair": pair, "id": id, "language": language_field}
     columns = _header(f"{path}:{number}", first, names, require_labels, problems)
     maker = RowReader(str(path), language, labels, label_map, problems, counts)
@@ -80,11 +78,42 @@ def read_tsv(
     return finish(path, examples, counts, problems)
 
 
-def _tsv_rows(lines: Iterator[tuple[int, str]], delimiter: str) -> Iterator[tuple[int, _Cells]]:
-    return ((number, line.split(delimiter)) for number, line in lines)
+def open_table(
+    name: str, lines: Iterator[tuple[int, str]], delimiter: str, header: bool, problems: Problems
+) -> tuple[int, _Cells, Iterator[tuple[int, _Cells]]]:
+    """Line and names of the columns, which are numbers from 0 without a header, and the rows with their lines.
+
+    Args:
+        delimiter: of CSV, with its quoting; "" for TSV.
+
+    Raises:
+        DataError: the header is one column, and holds another delimiter.
+    """
+    begin = next(lines, None)
+    lines = lines if begin is None else chain([begin], lines)
+    widths = {sign: num_columns(begin[1], sign) for sign in DELIMITERS} if begin and header else {}
+    other = next((sign for sign, width in widths.items() if width > 1), "")
+    if begin and other and widths[delimiter or "\t"] == 1:
+        form = "" if delimiter else 'reader.format = "csv" and '
+        what = f"one column, {quoted(begin[1])}, in which {quoted(other)} may stand between columns"
+        problems.add(f"{name}:{begin[0]}", what, f"set {form}{setting('delimiter', other)} or rename it")
+        problems.raise_if_any()
+    rows = _csv_rows(name, lines, delimiter, problems) if delimiter else ((n, line.split("\t")) for n, line in lines)
+    number, first = next(rows, (1, []))
+    if header:
+        return number, first, rows
+    return number, [str(i) for i in range(len(first))], chain([(number, first)], rows)
 
 
-def csv_rows(
+def num_columns(line: str, delimiter: str) -> int:
+    """Columns of a line of CSV."""
+    try:
+        return len(next(csv.reader([line], delimiter=delimiter), []))
+    except csv.Error:
+        return 1
+
+
+def _csv_rows(
     path: str, lines: Iterator[tuple[int, str]], delimiter: str, problems: Problems
 ) -> Iterator[tuple[int, _Cells]]:
     """Records with the line on which each starts."""
@@ -127,7 +156,8 @@ def _header(
             columns[role] = header.index(name)
         elif role != "label" or require_labels:
             what = f"no column {name!r} for {role}; the columns are {listed(header, quoted) or 'none'}"
-            problems.add(place, what, f"name the {role} column")
+            own = role in ("text", "label", "pair")
+            problems.add(place, what, f"name it with reader.{role}" if own else "name the right column")
     problems.raise_if_any()
     return columns
 
@@ -144,7 +174,8 @@ class RowReader:
         problems: Problems,
         counts: Counter[str],
     ) -> None:
-        self.path, self.language, self.label_map = path, language, label_map
+        self.path, self.language = path, language
+        self.label_map = None if label_map is None else {old.strip(): new for old, new in label_map.items()}
         self.labels = None if labels is None else LabelSet(labels)
         self.problems, self.counts = problems, counts
         self.stem = file_stem(path)
@@ -164,7 +195,7 @@ class RowReader:
             return None
         label = cells.get("label")
         if label is not None:
-            label = map_label(place, label, self.label_map, self.problems)
+            label = map_label(place, label.strip(), self.label_map, self.problems)
             if label is None:
                 self.counts["dropped"] += 1
                 return None

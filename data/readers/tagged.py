@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 
 from ...untrusted import clip, quoted
 from .example import OUTSIDE, Example
-from .problems import Problems
+from .problems import Problems, setting
 
 PLAIN = "plain"
 """The scheme of tags that mark no entities."""
@@ -85,13 +85,15 @@ def resolve_tags(
     if not (convert or repair):
         for tags, i, line in orphans:
             what = f"{clip(tags[i])} does not continue an entity of its type"
-            fix = f"write B-{clip(tags[i][2:])}, or read with repair, or with scheme iob1"
+            fix = f"write B-{clip(tags[i][2:])}, or set reader.repair = true, or {setting('scheme', 'iob1')}"
             problems.add(f"{path}:{line}", what, fix)
         for line, tag in unended:
             what = (
                 f"{clip(tag)} is the last word of its entity, which {scheme.upper()} marks with {_LETTERS[scheme][2:]}"
             )
-            problems.add(f"{path}:{line}", what, "correct the tag, or read with repair, or with scheme bio")
+            problems.add(
+                f"{path}:{line}", what, f"correct the tag, or set reader.repair = true, or {setting('scheme', 'bio')}"
+            )
     for tags, i, _ in orphans:
         tags[i] = "B" + tags[i][1:]
     return 0 if convert else len(orphans) + len(unended)

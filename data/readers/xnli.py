@@ -55,7 +55,7 @@ def read_xnli(
             problems.add(f"{path}:{number}", what, "give every row the columns of the header")
         elif spoken is None or not language or cells[spoken] == language:
             first, second, given = (cells[column] for column in columns)
-            found = _class(f"{path}:{number}", given, problems) if label is not None else None
+            found = _class(f"{path}:{number}", given.strip(), problems) if label is not None else None
             if found == _UNDECIDED:
                 counts["dropped"] += 1
             elif not (first.strip() and second.strip()):

@@ -9,10 +9,10 @@ from typing import Any
 import click
 
 from .console import show
-from .options import ENCODING, JSON, PATH, TEXT_COLUMN
+from .options import ENCODING, JSON, PATH, TEXT_COLUMN, FileCommand
 
 
-@click.command()
+@click.command(cls=FileCommand)
 @click.argument("stage", type=PATH)
 @click.argument("out", type=PATH)
 @click.option("--to", type=click.Choice(["transformers", "linear", "onnx"]), help="A folder for other programs.")

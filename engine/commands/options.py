@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
+import shlex
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -23,6 +26,30 @@ def model_of(ctx: click.Context, param: click.Parameter, value: Path | None) -> 
     return None if value is None else model_folder(value, download=ctx.params.get("download", False))
 
 
+READER_KEYS = {f"{name}_column": name for name in ("text", "pair", "label", "words", "tags")}
+READER_KEYS |= {"tag_column": "label_column", "input_format": "format"}
+"""Options of commands -> what the readers call them, where they do otherwise."""
+
+
+class FileCommand(click.Command):
+    """A command that reads files: its errors advise its options, where it has them, and not keys of a recipe."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Calls the command."""
+        from ...data.readers.problems import naming
+
+        with naming(self._option):
+            return super().invoke(ctx)
+
+    def _option(self, key: str, value: str) -> str:
+        found = next((p for p in self.params if READER_KEYS.get(str(p.name), p.name) == key), None)
+        if found is None:
+            return f"reader.{key}" + (f" = {value}" if value else "")
+        flag = isinstance(found, click.Option) and found.is_flag
+        word = json.loads(value) if value and not flag else ""
+        return " ".join([found.opts[0], *([shlex.quote({"\t": "tab"}.get(word, str(word)))] if word != "" else [])])
+
+
 PATH = click.Path(path_type=Path)
 DEVICES = click.Choice(["auto", "cpu", "cuda"])
 PRECISIONS = click.Choice(["auto", "fp32", "bf16", "fp16"])
@@ -40,6 +67,12 @@ PRECISION = click.option(
     type=PRECISIONS,
     default="auto",
     help="What the model computes in.  [default: fp32 on a CPU; on a GPU as it was trained]",
+)
+DELIMITER = click.option(
+    "--delimiter",
+    type=click.Choice([",", ";", "|", "tab"]),
+    callback=lambda ctx, param, value: "\t" if value == "tab" else value,
+    help="CSV: what stands between the columns.  [default: as the model's training files]",
 )
 DOWNLOAD = click.option(
     "--download", is_flag=True, is_eager=True, help="Fetch the model of that name from the Hugging Face hub."

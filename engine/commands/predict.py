@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from .console import make_progress, show, write
-from .options import DEVICE, ENCODING, JSON, MODEL, PATH, PRECISION, QUIET
+from .options import DELIMITER, DEVICE, ENCODING, JSON, MODEL, PATH, PRECISION, QUIET, READER_KEYS, FileCommand
 
 _PATH_OR_DASH = click.Path(path_type=Path, allow_dash=True)
 _INPUTS = click.Choice(["auto", "conll", "conllu", "tsv", "csv", "jsonl", "spans", "arrow", "text"])
@@ -22,9 +22,6 @@ _SPLIT = click.option(
 )
 
 
-_OPTION_OF = {f"{name}_column": name for name in ("text", "pair", "label", "words", "tags")}
-_OPTION_OF |= {"tag_column": "label_column", "input_format": "file_format"}
-"""What the reader calls the options of `evaluate`."""
 _AS_TRAINED = "[default: as the model's training files]"
 
 
@@ -47,7 +44,7 @@ _HEADER = click.option(
 )
 
 
-@click.command()
+@click.command(cls=FileCommand)
 @MODEL
 @click.argument("file", type=_PATH_OR_DASH, default=Path("-"))
 @click.option("--language", metavar="CODE", help="Of a run folder, the model for this target.")
@@ -67,6 +64,7 @@ _HEADER = click.option(
 @_PAIR
 @_WORDS
 @_TOKEN
+@DELIMITER
 @_HEADER
 @QUIET
 def predict(
@@ -99,7 +97,7 @@ def predict(
         write(note, err=True)
 
 
-@click.command()
+@click.command(cls=FileCommand)
 @MODEL
 @click.argument("data", type=PATH, nargs=-1, required=True)
 @click.option("--language", multiple=True, help="Language of each file, in order; the first is the source.")
@@ -113,6 +111,7 @@ def predict(
 @_TAGS
 @_TOKEN
 @_TAG
+@DELIMITER
 @_HEADER
 @click.option("--input-format", type=_FORMATS, default="auto", help="Of the files.  [default: by their names]")
 @_SPLIT
@@ -137,5 +136,6 @@ def evaluate(model: Path, data: tuple[Path, ...], language: tuple[str, ...], as_
     """
     from .. import evaluate_files
 
-    result = evaluate_files(model, data, language, **{_OPTION_OF.get(n, n): v for n, v in options.items()})
+    keys = READER_KEYS | {"input_format": "file_format"}
+    result = evaluate_files(model, data, language, **{keys.get(n, n): v for n, v in options.items()})
     show(as_json, result.as_dict(), result.render())

@@ -9,10 +9,10 @@ from typing import Any
 import click
 
 from .console import of_runs, show, write
-from .options import DOWNLOAD, JSON, MODEL, OVERRIDES, PATH, RECIPE, TARGETS, model_of
+from .options import DOWNLOAD, JSON, MODEL, OVERRIDES, PATH, RECIPE, TARGETS, FileCommand, model_of
 
 
-@click.command()
+@click.command(cls=FileCommand)
 @click.option("--source", type=PATH, required=True, help="Labelled training file.")
 @click.option("--unlabelled", type=PATH, multiple=True, required=True, help="Target text; repeatable.")
 @click.option("--test", type=PATH, multiple=True, help="Labelled target file to score on; repeatable.")
@@ -22,6 +22,7 @@ from .options import DOWNLOAD, JSON, MODEL, OVERRIDES, PATH, RECIPE, TARGETS, mo
 @click.option("--language", help="Language of the source.")
 @click.option("--target-language", "target_languages", multiple=True, help="Of each unlabelled file; repeatable.")
 @click.option("--label-column", default="", metavar="NAME", help="Column or field of the labels, if it is not found.")
+@click.option("--encoding", default="", metavar="NAME", help="Of files that are not UTF-8, if it is not found.")
 @click.option("--no-header", "header", flag_value=False, default=True, help="No row of a table names its columns.")
 @click.option("--out", type=PATH, default=Path("xlt.toml"), show_default=True)
 @click.option("--force", is_flag=True, help="Overwrite the recipe if it is there.")

@@ -8,10 +8,10 @@ from typing import Any
 import click
 
 from .console import show
-from .options import DEVICE, ENCODING, JSON, MODEL, PATH, SEED, TEXT_COLUMN, whole_numbers
+from .options import DEVICE, ENCODING, JSON, MODEL, PATH, SEED, TEXT_COLUMN, FileCommand, whole_numbers
 
 
-@click.command()
+@click.command(cls=FileCommand)
 @MODEL
 @click.argument("pairs", type=PATH)
 @click.option("--layers", callback=whole_numbers, metavar="0,6,12", help="0 for the embeddings.  [default: all]")
@@ -41,7 +41,7 @@ def probe(
     show(as_json, report.as_dict(), report.render())
 
 
-@click.command()
+@click.command(cls=FileCommand)
 @click.argument("target", type=PATH, nargs=-1, required=True)
 @click.option("--source", multiple=True, required=True, metavar="NAME=FILE", help="Text of a candidate; repeatable.")
 @click.option("--tokenizer", type=PATH, required=True, help="Folder of the encoder to be used.")

@@ -9,10 +9,10 @@ from typing import Any
 import click
 
 from .console import show
-from .options import ENCODING, JSON, MODEL, PATH, SEED, TEXT_COLUMN
+from .options import ENCODING, JSON, MODEL, PATH, SEED, TEXT_COLUMN, FileCommand
 
 
-@click.command()
+@click.command(cls=FileCommand)
 @MODEL
 @click.option("--text", "texts", type=PATH, multiple=True, required=True, help="Text; repeatable.")
 @click.option("--add", type=click.IntRange(1), required=True, metavar="N", help="Pieces to add.")

@@ -17,7 +17,6 @@ from ...data.readers.problems import Problems
 from ...model import ClozeHead, ClozeModel, cloze_model, load_masked_lm
 from ..plan import Stage
 from ..plan.stage import common_settings
-from ..reading.read_file import naming_key
 from ..recipe.config import RunConfig
 from ..stages.context import Context
 from ..stages.kind import (
@@ -66,8 +65,7 @@ def verbaliser_pieces(config: RunConfig, labels: Sequence[str], tokenizer: Token
             stands for two labels; all of them are listed.
         DataError: a line of a file is wrong.
     """
-    with naming_key("reader.encoding"):
-        table = read_verbaliser(config.cloze.verbaliser, encoding=config.reader.encoding)
+    table = read_verbaliser(config.cloze.verbaliser, encoding=config.reader.encoding)
     faults = [f"no words for {label!r}; add a line" for label in labels if label not in table]
     known = ", ".join(labels)
     for name in (name for name in table if name not in labels):

@@ -13,17 +13,17 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, fields, replace
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, Unpack
 
 from ... import ConfigError, DataError, __version__
 from ...data.readers.lines import is_packed
 from ...data.readers.problems import Problems
 from ...tasks import has_spans, per_word
-from ..training.device import Precision
 from ..training.progress import Progress
-from .model_folder import Device, ModelLike
+from .model_folder import ModelLike
+from .out_files import refuse_missing_folder
 from .output_formats import OF_TASK, OutputFormat, output
-from .predictor import Predictor
+from .predictor import Options, Predictor
 from .records import (
     FORMATS,
     PARSERS,
@@ -38,7 +38,6 @@ from .records import (
     object_lines,
     open_lines,
 )
-from .words import Split
 
 CHUNK_RECORDS, CHUNK_CHARACTERS = 512, 1 << 18
 LONGEST_RECORD = 1 << 20
@@ -55,28 +54,22 @@ def predict_file(
     *,
     input_format: FileFormat = "auto",
     output_format: OutputFormat = "same",
-    abstain: bool = False,
-    alpha: float | None = None,
-    raw: bool = False,
-    split: Split | None = None,
-    device: Device = "auto",
-    precision: Precision = "auto",
     encoding: str = "utf-8",
     text_column: str | None = None,
     pair_column: str | None = None,
     words_column: str | None = None,
     token_column: int | None = None,
+    delimiter: str | None = None,
     header: bool | None = None,
-    max_length: int | None = None,
     progress: Progress | None = None,
+    **options: Unpack[Options],
 ) -> Predictor:
     """Writes labels and confidences, or entities, for the words or texts of a file, in the same order.
 
     The formats are those of docs/data-formats.md, "What predict writes".
 
     Args:
-        model: as for `predict`, and so `abstain`, `alpha`, `raw`, `split`, `device`, `precision`,
-            `max_length`.
+        model: as for `predict`, and so `options`.
         file: the input, `-` for standard input; `.xz`, `.gz` and `.bz2` are unpacked.
         out: the output in UTF-8, `-` for standard output. A file is replaced in one step, when all is done; where
             the process was stopped or killed before, the same call goes on with what it had written.
@@ -87,6 +80,7 @@ def predict_file(
         pair_column: column of the second text; likewise.
         words_column: JSON lines: field of the words; likewise.
         token_column: column files: number of the words' column, from 0; likewise.
+        delimiter: CSV: what stands between the columns; likewise.
         header: whether tables begin with the names of their columns; likewise.
         progress: is told of warnings, and how far a file that takes longer has been read.
 
@@ -96,30 +90,23 @@ def predict_file(
     Raises:
         ConfigError: format and task do not fit, or an option is wrong.
         DataError: a line is wrong; with file and line. What stands before it may have been written to standard output.
+            A row without text is copied with an empty label, and counted.
         ModelError: as `predict`.
         RunInUseError: another process writes the output.
         StorageError: the output cannot be written.
     """
-    predictor = Predictor(
-        model,
-        abstain=abstain,
-        alpha=alpha,
-        raw=raw,
-        split=split,
-        max_length=max_length,
-        device=device,
-        precision=precision,
-    )
+    refuse_missing_folder(out)
+    predictor = Predictor(model, **options)
     problems, progress = Problems(), progress or Progress()
     columns = {"text": text_column, "pair": pair_column, "words": words_column}
-    names = _names(predictor, columns | {"token_column": token_column, "header": header})
+    names = _names(predictor, columns | {"token_column": token_column, "delimiter": delimiter, "header": header})
     meter = _Meter(progress, file)
     name, lines = open_lines(file, encoding, problems, meter.watch)
     kind, lines = file_format(input_format, name, lines, predictor.task, encoding)
     _check_formats(predictor, name, kind, output_format)
     if kind in ("spans", "arrow"):
         lines = object_lines(kind, name, encoding, names, problems)
-    source = Source(name, meter.count(lines), predictor.task, names, problems)
+    source = Source(name, kind, meter.count(lines), predictor.task, names, problems)
     key = _key(predictor, file, [kind, output_format, encoding, asdict(names)])
     usual = _names(predictor, {})
     shown = replace(usual, pair=names.pair and (usual.pair or "pair"))  # as `evaluate` looks for them
@@ -133,6 +120,7 @@ def predict_file(
         for chunk in _chunks(records):
             problems.raise_if_any()
             empty = empty and all(r.is_copied for r in chunk)
+            predictor.counts["without_text"] += sum(record.without_text for record in chunk)
             said = len(predictor.warnings)
             for record, prediction in zip(chunk, _label(predictor, chunk), strict=True):
                 result.write(record, prediction)

@@ -50,6 +50,15 @@ class OutFiles:
             self._at = time.monotonic()
 
 
+def refuse_missing_folder(name: str | Path) -> None:
+    """Raises a StorageError where the folder of a file to write is not there; `-` is standard output."""
+    folder = Path(os.path.realpath(name)).parent
+    if str(name) != "-" and not folder.is_dir():
+        raise StorageError(
+            f"cannot write {name}: there is no folder {Path(name).parent}; make it, or choose another --out"
+        )
+
+
 @contextmanager
 def out_files(names: Sequence[str | Path], key: dict[str, Any] | None = None) -> Iterator[OutFiles]:
     """Files that are replaced in one step when the block ends well, and left as they are by an error.

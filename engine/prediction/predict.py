@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal, overload
+from typing import Literal, Unpack, overload
 
 from ... import ConfigError
 from ...data import Tokenizer
-from ..training.device import Precision
-from .model_folder import Device, ModelLike
-from .predictor import Prediction, Predictor, TagPrediction
-from .words import Split
+from .model_folder import ModelLike
+from .predictor import Options, Prediction, Predictor, TagPrediction
 
 
 @overload
@@ -21,13 +19,7 @@ def predict(
     task: Literal["ner", "tag"],
     pairs: Sequence[str | None] | None = None,
     tokenizer: Tokenizer | None = None,
-    abstain: bool = False,
-    alpha: float | None = None,
-    raw: bool = False,
-    split: Split | None = None,
-    max_length: int | None = None,
-    device: Device = "auto",
-    precision: Precision = "auto",
+    **options: Unpack[Options],
 ) -> list[TagPrediction]: ...
 @overload
 def predict(
@@ -37,13 +29,7 @@ def predict(
     task: Literal["classification"],
     pairs: Sequence[str | None] | None = None,
     tokenizer: Tokenizer | None = None,
-    abstain: bool = False,
-    alpha: float | None = None,
-    raw: bool = False,
-    split: Split | None = None,
-    max_length: int | None = None,
-    device: Device = "auto",
-    precision: Precision = "auto",
+    **options: Unpack[Options],
 ) -> list[Prediction]: ...
 @overload
 def predict(
@@ -53,13 +39,7 @@ def predict(
     task: str | None = None,
     pairs: Sequence[str | None] | None = None,
     tokenizer: Tokenizer | None = None,
-    abstain: bool = False,
-    alpha: float | None = None,
-    raw: bool = False,
-    split: Split | None = None,
-    max_length: int | None = None,
-    device: Device = "auto",
-    precision: Precision = "auto",
+    **options: Unpack[Options],
 ) -> list[Prediction] | list[TagPrediction]: ...
 def predict(
     model: ModelLike,
@@ -68,13 +48,7 @@ def predict(
     task: str | None = None,
     pairs: Sequence[str | None] | None = None,
     tokenizer: Tokenizer | None = None,
-    abstain: bool = False,
-    alpha: float | None = None,
-    raw: bool = False,
-    split: Split | None = None,
-    max_length: int | None = None,
-    device: Device = "auto",
-    precision: Precision = "auto",
+    **options: Unpack[Options],
 ) -> list[Prediction] | list[TagPrediction]:
     """Labels every text: a `Prediction` each for classification, a `TagPrediction` each for NER.
 
@@ -90,17 +64,7 @@ def predict(
             model for another task is an error.
         pairs: classification: the second text of each.
         tokenizer: the model's; needed with a model in memory, read from the folder otherwise.
-        alpha: for `abstain`; where absent, what the stage that made the folder decided with, else 0.9.
-        raw: NER: the tag of each word by itself, valid or not, as a run scores them.
-        split: NER: where texts are cut into words: around "punctuation", at "whitespace" only, or for scripts without
-            spaces at all their "characters"; where absent, as the recipe of the folder cut its unlabelled text, else
-            around punctuation.
-        max_length: in tokens, special ones included; where absent, the length the folder was trained with, else all
-            positions of the encoder. A longer sentence of NER is read in overlapping windows, so that every word gets a
-            tag; a longer text of classification is cut.
-        device: for a folder; a model in memory stays where it is.
-        precision: for a folder: what the model computes in. "auto" is fp32 on a CPU, and on a GPU what the stage was
-            trained in, else 16 bits. On a CPU with AVX-512 BF16 "bf16" is 1.5 to 1.9 times as fast.
+        options: `Options`, of which none has to be given.
 
     Raises:
         ConfigError: the arguments do not fit together or the task, or `split` does not suit the script of the texts.
@@ -108,17 +72,7 @@ def predict(
         ModelError: the folder is damaged, or model and tokenizer do not fit.
         DivergedError: the model gives probabilities that are not finite.
     """
-    predictor = Predictor(
-        model,
-        tokenizer=tokenizer,
-        abstain=abstain,
-        alpha=alpha,
-        raw=raw,
-        split=split,
-        max_length=max_length,
-        device=device,
-        precision=precision,
-    )
+    predictor = Predictor(model, tokenizer=tokenizer, **options)
     if task is not None:
         predictor.expect(task)
     if predictor.task == "classification":

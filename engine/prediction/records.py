@@ -16,14 +16,14 @@ from typing import Any, Literal
 from ... import ConfigError
 from ...data import guess_format
 from ...data.readers.arrow import object_rows
-from ...data.readers.conll import CONLLU, conllu_column, find_comments, is_beside, separator_of, split_row
+from ...data.readers.conll import CONLLU, blocks, conllu_column, find_comments, is_beside, separator_of, split_row
 from ...data.readers.encodings import check_encoding
 from ...data.readers.formats import looks_tagged
-from ...data.readers.jsonl import json_object
+from ...data.readers.jsonl import json_lines, json_object
 from ...data.readers.lines import Watch, decode_lines, read_lines
 from ...data.readers.problems import Problems
 from ...data.readers.spans import text_objects
-from ...data.readers.table import csv_rows
+from ...data.readers.table import open_table
 from ...tasks import has_spans, per_word
 from ...untrusted import listed
 from .predictor import Prediction, TagPrediction
@@ -48,6 +48,7 @@ class Record:
     Attributes:
         again: the record in the format it came in, with its labels.
         fields: of JSON lines.
+        without_text: it is copied since its field for the text is empty.
     """
 
     line: int
@@ -57,6 +58,7 @@ class Record:
     pair: str | None = None
     again: Callable[[AnyPrediction], str] | None = None
     fields: dict[str, Any] | None = None
+    without_text: bool = False
 
     @property
     def size(self) -> int:
@@ -71,7 +73,8 @@ class Record:
 
 @dataclass(frozen=True)
 class FieldNames:
-    """Columns and fields of tables and JSON lines, the words' column of column files, whether tables have names."""
+    """Columns and fields of tables and JSON lines, the words' column of column files, what cuts the rows of CSV, and
+    whether tables have names."""
 
     text: str = "text"
     pair: str | None = None
@@ -79,6 +82,7 @@ class FieldNames:
     words: str = "words"
     tags: str = "tags"
     token_column: int = 0
+    delimiter: str = ","
     header: bool = True
 
 
@@ -87,15 +91,16 @@ class Source:
     """What the parsers of the formats share."""
 
     name: str
+    kind: str
     lines: Lines
     task: str
     names: FieldNames
     problems: Problems
 
     @property
-    def columns(self) -> list[str]:
+    def columns(self) -> dict[str, str]:
         """The columns, or fields, of the text and of the second text."""
-        return [name for name in (self.names.text, self.names.pair) if name]
+        return {"text": self.names.text} | ({"pair": self.names.pair} if self.names.pair else {})
 
 
 def open_lines(file: str | Path, encoding: str, problems: Problems, watch: Watch) -> tuple[str, Lines]:
@@ -144,32 +149,28 @@ def labels_of(prediction: AnyPrediction) -> list[tuple[str, str]]:
 
 def _parse_conll(source: Source) -> Iterator[Record]:
     """Sentences of a column file with their lines; blank lines, comments and -DOCSTART- as records of their own."""
-    separator, width, first = "", 0, 0
-    rows: list[str] = []
-    words: list[str] = []
+    separator, width, at = "", 0, source.names.token_column
     is_comment, lines = find_comments(source.lines, None, -1 if has_spans(source.task) else None)
-    for number, line in chain(lines, [(0, "")]):
-        if not line.strip(" \t") or line.startswith("-DOCSTART-") or (not words and is_comment(line)):
-            if words:
-                yield Record(first, words=tuple(words), again=partial(_columns, tuple(rows), separator))
-                words, rows = [], []
-            if number:
-                yield Record(number, f"{line}\n")
+    for block in blocks(lines, is_comment):
+        if isinstance(block, tuple):
+            yield Record(block[0], f"{block[1]}\n")
             continue
-        separator = separator or separator_of(line)
-        cells = split_row(line, separator)
-        width = width or len(cells)
-        place = f"{source.name}:{number}"
-        if len(cells) != width:
-            source.problems.add(place, f"{len(cells)} columns, but the file began with {width}", "correct the line")
-        elif not -width <= source.names.token_column < width:
-            source.problems.add(place, f"no column {source.names.token_column}", "name the column of the words")
-        elif not cells[source.names.token_column]:
-            source.problems.add(place, "empty word", "give a word, or leave the whole line blank to end a sentence")
-        else:
-            first = first if words else number
-            words.append(cells[source.names.token_column])
-            rows.append(line)
+        words: list[str] = []
+        for number, line in block:
+            separator = separator or separator_of(line)
+            cells = split_row(line, separator)
+            width = width or len(cells)
+            place = f"{source.name}:{number}"
+            if len(cells) != width:
+                source.problems.add(place, f"{len(cells)} columns, but the file began with {width}", "correct the line")
+            elif not -width <= at < width:
+                source.problems.add(place, f"no column {at}", "name that of the words: reader.token_column")
+            elif not cells[at]:
+                source.problems.add(place, "empty word", "give a word, or leave the whole line blank to end a sentence")
+            else:
+                words.append(cells[at])
+        again = partial(_columns, tuple(line for _, line in block), separator)
+        yield Record(block[0][0], words=tuple(words), again=again)
 
 
 def _columns(rows: Sequence[str], separator: str, prediction: AnyPrediction) -> str:
@@ -228,36 +229,27 @@ def _before(line: str, prediction: AnyPrediction) -> str:
     return "\t".join((*labels_of(prediction)[0], line)) + "\n"
 
 
-def _parse_tsv(source: Source) -> Iterator[Record]:
-    return _parse_table(source, ((n, line.split("\t")) for n, line in source.lines), "\t".join)
-
-
-def _parse_csv(source: Source) -> Iterator[Record]:
-    return _parse_table(source, csv_rows(source.name, source.lines, ",", source.problems), _csv_line)
-
-
-def _csv_line(cells: Sequence[str]) -> str:
+def _csv_line(delimiter: str, cells: list[str]) -> str:
     buffer = io.StringIO()
-    csv.writer(buffer).writerow(cells)
+    csv.writer(buffer, delimiter=delimiter).writerow(cells)
     return buffer.getvalue().removesuffix("\r\n")
 
 
-def _parse_table(
-    source: Source, rows: Iterator[tuple[int, list[str]]], join: Callable[[Sequence[str]], str]
-) -> Iterator[Record]:
-    number, header = next(rows, (1, []))
-    if not source.names.header:
-        rows, header = chain([(number, header)], rows), [str(i) for i in range(len(header))]
+def _parse_table(source: Source) -> Iterator[Record]:
+    delimiter = "" if source.kind == "tsv" else source.names.delimiter
+    join = partial(_csv_line, delimiter) if delimiter else "\t".join
+    number, header, rows = open_table(source.name, source.lines, delimiter, source.names.header, source.problems)
     place = f"{source.name}:{number}"
-    for column in source.columns:
+    for role, column in source.columns.items():
         if header.count(column) != 1:
             what = f"no column {column!r}" if column not in header else f"column {column!r} occurs twice"
-            source.problems.add(place, f"{what}; the columns are {listed(header) or 'none'}", "name the text column")
+            what += f"; the columns are {listed(header) or 'none'}"
+            source.problems.add(place, what, f"name it with reader.{role}")
     _refuse(source, place, "column", set(COLUMNS) & set(header))
     source.problems.raise_if_any()
     if source.names.header:
         yield Record(number, join([*header, *COLUMNS]) + "\n")
-    at = [header.index(column) for column in source.columns]
+    at = [header.index(column) for column in source.columns.values()]
     for number, cells in rows:
         place, texts = f"{source.name}:{number}", [cells[i] for i in at if i < len(cells)]
         if not any(cells):
@@ -266,13 +258,13 @@ def _parse_table(
             what = f"{len(cells)} columns, but the header has {len(header)}"
             source.problems.add(place, what, "give every row the columns of the header")
         elif not all(map(str.strip, texts)):
-            source.problems.add(place, "empty text", "fill the field or remove the row")
+            yield Record(number, join([*cells, "", ""]) + "\n", without_text=True)
         else:
             pair = texts[1] if len(at) > 1 else None
             yield Record(number, text=texts[0], pair=pair, again=partial(_row, join, cells))
 
 
-def _row(join: Callable[[Sequence[str]], str], cells: Sequence[str], prediction: AnyPrediction) -> str:
+def _row(join: Callable[[list[str]], str], cells: list[str], prediction: AnyPrediction) -> str:
     return join([*cells, *labels_of(prediction)[0]]) + "\n"
 
 
@@ -282,7 +274,7 @@ def _refuse(source: Source, place: str, what: str, names: set[str]) -> None:
 
 
 def _parse_jsonl(source: Source) -> Iterator[Record]:
-    for number, line in source.lines:
+    for number, line in json_lines(source.name, source.lines, source.problems):
         if not line.strip():
             yield Record(number, "\n")
             continue
@@ -291,22 +283,28 @@ def _parse_jsonl(source: Source) -> Iterator[Record]:
         if value is None:
             continue
         _refuse(source, place, "field", {*COLUMNS, "agree", "probabilities"} & set(value))
-        texts, words = [value.get(name) for name in source.columns], value.get(source.names.words)
+        words = value.get(source.names.words) if per_word(source.task) else None
+        texts = [value.get(name, 0) for name in source.columns.values()]  # 0 is no text, but no empty one
         again = partial(_object, value, source.names.words)
-        if not per_word(source.task):
-            if all(isinstance(t, str) and t.strip() for t in texts):
+        empty = [text is None or (isinstance(text, str) and not text.strip()) for text in texts]
+        if any(empty) and not words:
+            yield Record(number, json_line(value | {"predicted": None, "confidence": None}), without_text=True)
+        elif not per_word(source.task):
+            if all(isinstance(t, str) for t in texts):
                 pair = texts[1] if len(texts) > 1 else None
                 yield Record(number, text=texts[0], pair=pair, fields=value, again=again)
             else:
-                columns = " and ".join(map(repr, source.columns))
-                source.problems.add(place, f"no text in {columns}", "give the field, or name the right one")
+                names = " and ".join(f"{name!r} (reader.{role})" for role, name in source.columns.items())
+                source.problems.add(place, f"no text in {names}", "give the field, or name the right one")
         elif isinstance(words, list) and words and all(isinstance(w, str) and w for w in words):
             yield Record(number, words=tuple(words), fields=value, again=again)
-        elif source.names.words not in value and isinstance(texts[0], str) and texts[0].strip():
+        elif source.names.words not in value and isinstance(texts[0], str):
             yield Record(number, text=texts[0], fields=value, again=again)
         else:
-            what = f"no list of words in {source.names.words!r}, and no {source.names.text!r}"
-            source.problems.add(place, what, "give one of them")
+            what = (
+                f"no list of words in {source.names.words!r} (reader.words), and no {source.names.text!r} (reader.text)"
+            )
+            source.problems.add(place, what, "give one of them, or name the right one")
 
 
 def _object(fields: dict[str, Any], words: str, prediction: AnyPrediction) -> str:
@@ -333,8 +331,8 @@ PARSERS: dict[str, Callable[[Source], Iterator[Record]]] = {
     "conll": _parse_conll,
     "conllu": _parse_conllu,
     "text": _parse_text,
-    "tsv": _parse_tsv,
-    "csv": _parse_csv,
+    "tsv": _parse_table,
+    "csv": _parse_table,
     "jsonl": _parse_jsonl,
     "spans": _parse_jsonl,
     "arrow": _parse_jsonl,

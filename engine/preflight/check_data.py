@@ -11,12 +11,13 @@ from itertools import islice
 from pathlib import Path
 
 from ... import DataError, XltError
-from ...data import Example, Tokenizer
+from ...data import Example, Examples, Tokenizer
+from ...data.readers.problems import naming
 from ...data.store.seen import text_key, unrepeated
 from ...tasks import per_word
 from ...untrusted import MOST_NAMES, listed, quoted
 from ..pseudolabels.diagnostics import cut_by_length
-from ..reading.read_file import STREAMED, file_format, label_set, naming_key, read_file, read_pairs_of, stream_file
+from ..reading.read_file import STREAMED, differ_by_case, file_format, label_set, read_file, read_pairs_of, stream_file
 from ..recipe.config import RunConfig, reader_of
 from ..recipe.config.files import SCORED, TESTS, DataFile
 from ..stages.translated import misfits
@@ -120,7 +121,7 @@ def _unlabelled(config: RunConfig, file: DataFile) -> list[Example] | StreamedTe
     """Text as a run reads it; a list where its format is read whole."""
     read = partial(stream_file, config, file.path, language=file.language)
     reader = reader_of(config, file.path, file.language, unlabelled=True)
-    with naming_key(reader.encoding_key):
+    with naming(reader.setting):
         streamed = file_format(config, file.path, reader) in STREAMED
     return StreamedTexts(read) if streamed else list(read())
 
@@ -182,7 +183,16 @@ def translated_test_faults(config: RunConfig, texts: Texts) -> Iterator[Fault]:
 
 
 def label_warnings(config: RunConfig, texts: Texts) -> Iterator[RunWarning]:
-    """`unseen-label`: a label of the set without a training example; `contradicting-labels`: one text, two labels."""
+    """`unseen-label`: a label of the set without a training example; `contradicting-labels`: one text, two labels;
+    `labels-differ-by-case`; `nested-entities`: of two columns of tags the outer one is read."""
+    if alike := differ_by_case(known_labels(config, texts)):
+        message = f"{listed(alike)} differ by case alone, and are classes of their own: write them alike, or map them"
+        yield RunWarning("labels-differ-by-case", f"{message} with reader.label_map", {"labels": alike})
+    for file, examples in texts.items():
+        if isinstance(examples, Examples) and examples.counts.get("nested"):
+            message = f"{file.path}: the last column has entities within those of the column before it, which is read"
+            fix = "set reader.label_column to choose"
+            yield RunWarning("nested-entities", f"{message}; {fix}", {"file": str(file.path)})
     training = [examples for file, examples in texts.items() if file.role == "train" and examples]
     seen = {tag for examples in training for example in examples for tag in example.tags}
     # An I- tag may well be absent: a language of one-word names has none.

@@ -23,7 +23,7 @@ class CheckProblem:
     code: int
 
     def __str__(self) -> str:
-        return f"{self.where}: {self.message}"
+        return f"{self.where}: {self.message}".removesuffix(": ")
 
 
 @dataclass(frozen=True)

@@ -11,12 +11,12 @@ from ... import ConfigError, DataError
 from ...data import Example, guess_format, reader_options
 from ...tasks import has_spans, per_word
 from ...untrusted import listed
-from ..reading.read_file import label_set
+from ..reading.read_file import differ_by_case, label_set
 from ..recipe.config import ReaderConfig
 from .languages import guess_language, language_of
 from .sniff import FileFacts, pretokenised, read_sample, sniff
 
-_FIELDS = ("token_column", "label_column", "words", "tags", "text", "pair", "label", "header")
+_FIELDS = ("token_column", "label_column", "words", "tags", "text", "pair", "label", "delimiter", "header")
 """Keys of a `reader` table that say where in a file things are."""
 
 
@@ -38,12 +38,18 @@ class Language:
 
 @dataclass
 class Inputs:
-    """Everything that the recipe is written from; `reader` has the keys of the table [reader]."""
+    """Everything that the recipe is written from.
+
+    Attributes:
+        untaught: labels that only test files have.
+        reader: keys of the table [reader].
+    """
 
     source: Language
     targets: list[Language]
     task: str = ""
     labels: tuple[str, ...] = ()
+    untaught: tuple[str, ...] = ()
     reader: dict[str, Any] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
 
@@ -158,8 +164,10 @@ def read_files(inputs: Inputs) -> None:
             language.reader |= _own_keys(language.files, "unlabelled_", inputs.task)
             if "encoding" in language.reader:
                 language.reader.setdefault("unlabelled_encoding", "utf-8")
-        files = [language.test, *(language.files if language is not inputs.source else ())]
-        language.reader |= _other_fields(train, [facts for facts in files if facts is not None])
+        scored = [] if language.test is None else [language.test]
+        language.reader |= _other_fields(train, scored, language.files if language is not inputs.source else ())
+    looked_at = [facts for x in inputs.languages for facts in (*x.files, x.test) if facts is not None]
+    inputs.notes += [facts.note for facts in looked_at if facts.note]
     inputs.source.texts = _read_labelled(inputs, inputs.source, train)
     tests = [
         example
@@ -198,27 +206,31 @@ def _own_keys(files: Sequence[FileFacts], prefix: str, task: str) -> dict[str, s
     return keys
 
 
-def _other_fields(train: FileFacts, files: Sequence[FileFacts]) -> dict[str, Any]:
+def _other_fields(train: FileFacts, tests: Sequence[FileFacts], unlabelled: Sequence[FileFacts]) -> dict[str, Any]:
     """The columns and fields of a language's files, where they are not those of the training file.
+
+    What looks like labels of unlabelled text has no say.
 
     Raises:
         DataError: the language's own files differ in them.
     """
     keys: dict[str, Any] = {}
-    defaults = ReaderConfig()
-    for facts in files:
+    usual = vars(ReaderConfig()) | {"label_column": -1}
+    for facts in (*tests, *unlabelled):
         for key in _FIELDS:
+            if (key == "delimiter" and facts.format != "csv") or (key == "label" and facts in unlabelled):
+                continue
             if key not in reader_options(facts.format) or not {key} & {*train.options, *facts.options}:
                 continue
             if facts.task is None and key in ("label", "tags", "label_column"):
                 continue  # a file without labels does not say where they are
-            value = facts.options.get(key, getattr(defaults, key))
+            value = facts.options.get(key, usual[key])
             if keys.setdefault(key, value) != value:
                 raise DataError(
                     f"{facts.path}: reader.{key} is {value!r} here and {keys[key]!r} in another file of its language; "
                     "give both the same fields"
                 )
-    return {key: value for key, value in keys.items() if value != train.options.get(key, getattr(defaults, key))}
+    return {key: value for key, value in keys.items() if value != train.options.get(key, usual[key])}
 
 
 def _options(inputs: Inputs, language: Language) -> dict[str, Any]:
@@ -258,4 +270,8 @@ def _labels(inputs: Inputs, tests: Sequence[Example]) -> tuple[str, ...]:
         if has_spans(inputs.task):
             fix = "if it has classes of texts, write an object a line"
         raise DataError(f"{path}: one label only{where} ({listed(whole)}); there is nothing to tell apart; {fix}")
+    if alike := differ_by_case(whole):
+        fix = "write them alike, or map them with reader.label_map"
+        inputs.notes.append(f"labels that differ by case alone are classes of their own: {listed(alike)}; {fix}")
+    inputs.untaught = tuple(extra)
     return (*labels, *extra)

@@ -16,6 +16,7 @@ from ...data import Tokenizer, train_wordpiece
 from ...model import load_encoder_config, load_masked_lm, load_pooler
 from ...model.info import head_of_layout
 from ...tasks import task_of
+from ...untrusted import listed, quoted
 from ..recipe.hub import hub_name, model_folder
 from ..recipe.schema import text_files
 from ..recipe.toml_dump import toml_value
@@ -40,6 +41,7 @@ _READER = {
     "text": "column or field of the text",
     "pair": "column or field of the second text",
     "label": "column or field of the label",
+    "delimiter": "what stands between the columns of CSV",
     "header": "no row names the columns; their names are their numbers from 0",
     "split": "the unlabelled text has spaces around its punctuation already",
     "encoding": "as these files are",
@@ -76,6 +78,7 @@ def init_recipe(
     folder: str | Path | None = None,
     header: bool = True,
     label_column: str = "",
+    encoding: str = "",
 ) -> InitResult:
     """Looks at the files and writes a recipe for them.
 
@@ -89,6 +92,7 @@ def init_recipe(
         target_languages: one per unlabelled file, or one for all; by their names when absent, else "tgt".
         header: whether tables begin with the names of their columns.
         label_column: the column or field of the labels, whatever it looks like, in every file that has it.
+        encoding: of files that are not UTF-8; found where empty.
         folder: where the recipe will lie; its paths are relative to it. The current folder when absent.
 
     Raises:
@@ -100,7 +104,7 @@ def init_recipe(
         raise ConfigError("no unlabelled text: give at least one file of target text with --unlabelled")
     files, tests = [file for p in unlabelled for file in text_files(Path(p))], [Path(p) for p in test]
     scored = None if source_test is None else Path(source_test)
-    look = partial(sniff, header=header, label=label_column)
+    look = partial(sniff, header=header, label=label_column, encoding=encoding)
     inputs = find_files(Path(source), files, tests, scored, language, target_languages, look)
     _has_labels(inputs.source.files[0], label_column)
     read_files(inputs)
@@ -196,10 +200,11 @@ def _head_of_layout(settings: Settings, of_layout: tuple[str, str], model: Path)
 def _write(inputs: Inputs, settings: Settings, model: Path | None, folder: Path) -> str:
     """The recipe as TOML, a reason behind every value."""
     task, source = task_of(inputs.task), inputs.source
+    only = f", but {listed(inputs.untaught, quoted)} in test files alone" if inputs.untaught else ""
     top: Values = {
         "name": ("run", "the run goes to runs/<name>"),
         "task": (inputs.task, f"{task.labelling}, as found in {source.files[0].path.name}"),
-        "labels": (list(inputs.labels), f"found in the training file{'; O comes first' if task.spans else ''}"),
+        "labels": (list(inputs.labels), f"found in the training file{only}{'; O comes first' if task.spans else ''}"),
         "seeds": ([0], "one complete run per seed; three show how far results scatter: [0, 1, 2]"),
         "max_length": settings.length,
         **settings.top,

@@ -8,18 +8,20 @@ import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 from ... import DataError
 from ...data import Example, guess_format, read_examples, reader_options
 from ...data.readers.arrow import first_rows
-from ...data.readers.conll import CONLLU, is_beside
-from ...data.readers.encodings import WrongEncoding
-from ...data.readers.jsonl import class_names
+from ...data.readers.conll import CONLLU, is_beside, outer_column
+from ...data.readers.encodings import MIXED, WrongEncoding
+from ...data.readers.jsonl import class_names, json_lines
 from ...data.readers.lines import plain_suffix, read_lines
 from ...data.readers.problems import Problems
 from ...data.readers.spans import text_objects
+from ...data.readers.table import DELIMITERS, num_columns
 from ...untrusted import quoted
 
 LINES = 2000
@@ -67,6 +69,7 @@ class FileFacts:
         options: keys of the `reader` table that it needs, where they differ from the defaults.
         task: "ner", "tag" or "classification"; None where the file has no labels.
         lines: the first lines.
+        note: what a person should know of the way it is read.
     """
 
     path: Path
@@ -75,46 +78,52 @@ class FileFacts:
     options: dict[str, Any] = field(default_factory=dict)
     task: str | None = None
     lines: tuple[str, ...] = ()
+    note: str = ""
 
 
-def sniff(path: Path, header: bool = True, label: str = "") -> FileFacts:
+def sniff(path: Path, header: bool = True, label: str = "", encoding: str = "") -> FileFacts:
     """Looks at a file.
 
     Args:
         header: whether tables begin with the names of their columns.
         label: the column or field of the labels, where the file has one of this name; found where empty.
+        encoding: of the file, where it is not UTF-8; found where empty.
 
     Raises:
-        WrongEncoding: it is in no encoding that can be told, or a few of its lines are damaged.
+        WrongEncoding: it is in no encoding that can be told, or in two, or a few of its lines are damaged.
         DataError: it cannot be read.
     """
     if guess_format(path, task="text") == "arrow":
         return FileFacts(path, "arrow", "ascii", *_fields(path, first_rows(path, 200), label))
-    if path.suffix == ".spacy":
+    if plain_suffix(path) == ".spacy":
         texts = [str(row["text"]) for _, row in text_objects(str(path), "utf-8", "text", Problems())]
         return FileFacts(path, "spans", "ascii", task="ner", lines=tuple(texts[:LINES]))
-    encoding, text = _decode(path)
+    encoding, text = _decode(path, encoding)
     lines = text[:LINES]
     filled = [line for line in lines if line.strip()]
     if not filled:
         raise DataError(f"{path}: the file is empty; give one with text")
     kind = _format(path, filled)
     options: dict[str, Any] = {}
-    task = None
+    task, note = None, ""
     if kind == "conll":
-        options, task = _columns([line for line in filled if not line.startswith(("-DOCSTART-", "#"))])
+        options, task, note = _columns(path, [line for line in filled if not line.startswith(("-DOCSTART-", "#"))])
     elif kind == "conllu":
         options, task = _of_conllu(filled)
     elif kind == "spans":
         task = "ner"
     elif kind == "jsonl":
-        options, task = _fields(path, [row for row in map(_object, filled[:200]) if row], label)
+        objects = islice(json_lines(str(path), enumerate(filled, 1), Problems()), 200)
+        options, task = _fields(path, [row for _, line in objects if (row := _object(line))], label)
     elif kind == "webis-cls":
         task = "classification"
     elif kind in ("tsv", "csv"):
-        rows = _records(path, lines) if kind == "csv" else [line.split("\t") for line in lines]
+        delimiter = find_delimiter(lines, "," if kind == "csv" else "\t")
+        kind = "tsv" if (kind, delimiter) == ("tsv", "\t") else "csv"
+        rows = _records(path, lines, delimiter) if kind == "csv" else [line.split("\t") for line in lines]
         options, task = _header(path, rows, header, label)
-    return FileFacts(path, kind, encoding, options, task, tuple(lines))
+        options |= {"delimiter": delimiter} if (kind, delimiter) not in (("tsv", "\t"), ("csv", ",")) else {}
+    return FileFacts(path, kind, encoding, options, task, tuple(lines), note)
 
 
 def read_sample(facts: FileFacts, task: str, options: Mapping[str, Any]) -> list[Example]:
@@ -135,16 +144,17 @@ def pretokenised(lines: Sequence[str]) -> bool:
     return len(apart) * 2 > len(marked)
 
 
-def _decode(path: Path) -> tuple[str, list[str]]:
+def _decode(path: Path, said: str) -> tuple[str, list[str]]:
     """The encoding and the lines of a whole file."""
-    encoding = "utf-8"
+    encoding, problems = "utf-8", Problems()
     try:
-        lines = [line for _, line in read_lines(path, encoding, Problems())]
+        lines = [line for _, line in read_lines(path, encoding, problems)]
     except WrongEncoding as error:
-        if error.likely in ("", "ascii", encoding):
+        if error.likely in ("", "ascii", encoding, MIXED) and not said:
             raise
-        encoding = error.likely
-        lines = [line for _, line in read_lines(path, encoding, Problems())]
+        encoding = said or error.likely
+        lines = [line for _, line in read_lines(path, encoding, problems)]
+    problems.raise_if_any()
     return "ascii" if all(map(str.isascii, lines)) else encoding, lines
 
 
@@ -169,25 +179,31 @@ def _format(path: Path, lines: Sequence[str]) -> str:
     return "tsv" if len(tabs) == 1 and tabs != {0} and len(first) > 1 else "text"
 
 
-def _columns(lines: Sequence[str]) -> tuple[dict[str, Any], str | None]:
-    """Token and tag column of a column file."""
+def _columns(path: Path, lines: Sequence[str]) -> tuple[dict[str, Any], str | None, str]:
+    """Token and tag column of a column file, and what is to be said of them."""
     rows = [line.split("\t") if "\t" in line else line.split() for line in lines]
     width = len(rows[0])
     rows = [row for row in rows if len(row) == width]
     options: dict[str, Any] = {}
     if width == 1:
-        return options, None
+        return options, None, ""
     tags = [i for i in range(width) if all(_TAG.fullmatch(row[i].strip()) for row in rows)]
-    if tags and width - 1 not in tags:
-        options["label_column"] = tags[-1]
+    chosen, note = width + outer_column(lines) if width - 1 in tags else tags[-1] if tags else width - 1, ""
+    if chosen != width - 1:
+        options["label_column"] = chosen
+    if chosen in tags[:-1]:
+        note = (
+            f"{path}: tags in columns {chosen} and {tags[-1]}, from 0: those of the outer entities, {chosen}, are read"
+        )
+        note += "; reader.label_column chooses"
     if width > 2 and all(row[0].strip().isdigit() for row in rows):
         options["token_column"] = 1
     if not any(_TAG.fullmatch(cell) for row in rows for cell in row[1:]):
         plain = [i for i in range(1, width) if i != options.get("token_column") and _few([row[i] for row in rows])]
         if plain:
-            return options | ({} if plain[-1] == width - 1 else {"label_column": plain[-1]}), "tag"
+            return options | ({} if plain[-1] == width - 1 else {"label_column": plain[-1]}), "tag", ""
     # Without tags the reader's message says which line is not one.
-    return options, "ner"
+    return options, "ner", note
 
 
 def _of_conllu(lines: Sequence[str]) -> tuple[dict[str, Any], str | None]:
@@ -251,9 +267,22 @@ def _object(line: str) -> dict[str, Any] | None:
     return value if isinstance(value, dict) else None
 
 
-def _records(path: Path, lines: Sequence[str]) -> list[list[str]]:
+def find_delimiter(lines: Sequence[str], usual: str) -> str:
+    """What stands between the columns of a table: that by which most rows are as wide as the first one."""
+    best = (0.5, usual)
+    for delimiter in sorted(DELIMITERS, key=usual.__ne__):
+        try:
+            widths = [len(row) for row in csv.reader(lines, delimiter=delimiter) if row]
+        except csv.Error:
+            continue
+        share = widths.count(widths[0]) / len(widths) if num_columns(lines[0], delimiter) > 1 else 0.0
+        best = (share, delimiter) if share > best[0] else best
+    return best[1]
+
+
+def _records(path: Path, lines: Sequence[str], delimiter: str) -> list[list[str]]:
     """The rows of the first lines of a CSV file; the last one may be cut off in the middle of a quoted field."""
-    reader = csv.reader(lines)
+    reader = csv.reader(lines, delimiter=delimiter)
     try:
         return list(reader)
     except csv.Error as error:

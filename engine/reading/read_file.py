@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,10 +11,10 @@ import numpy as np
 
 from ...data import OUTSIDE, Example, guess_format, read_examples, read_pairs, reader_options
 from ...data.corpus.language_id import of_language
-from ...data.readers.encodings import WrongEncoding
 from ...data.readers.formats import MULTILINGUAL
 from ...data.readers.jsonl import stream_jsonl
 from ...data.readers.plain import stream_text, word_pattern
+from ...data.readers.problems import naming
 from ...data.store.seen import text_key
 from ...tasks import has_spans, per_word
 from ..recipe.config import FileReader, RunConfig, reader_of
@@ -42,12 +41,12 @@ def read_file(
         "require_labels": not unlabelled,
         "split_words": per_word(task) and settings.split == "punctuation",
     }
-    with naming_key(reader.encoding_key):
+    with naming(reader.setting):
         kind = file_format(config, path, reader)
         options |= {"language": language} if kind in MULTILINGUAL else {}
         taken = {name: options[name] for name in reader_options(kind) if name in options}
         examples = read_examples(path, task=config.task, format=kind, encoding=encoding, **taken)
-    return [_unlabelled(e, task, settings.split) for e in examples] if unlabelled else list(examples)
+    return [_unlabelled(e, task, settings.split) for e in examples] if unlabelled else examples
 
 
 STREAMED = ("text", "jsonl")
@@ -65,7 +64,7 @@ def stream_file(
     """As `read_file` of unlabelled text, an example at a time where the format is one of `STREAMED`."""
     task, reader, refused = task or config.task, reader_of(config, path, language, unlabelled=True), Counter[str]()
     settings, encoding = reader.settings, reader.encoding
-    with naming_key(reader.encoding_key):
+    with naming(reader.setting):
         kind = file_format(config, path, reader)
         examples: Iterable[Example]
         if kind == "text":
@@ -91,19 +90,10 @@ def file_format(config: RunConfig, path: Path, reader: FileReader) -> str:
     return guess_format(path, task=config.task, encoding=reader.encoding)
 
 
-@contextmanager
-def naming_key(key: str) -> Iterator[None]:
-    """Errors of a file's encoding name the key of the recipe that sets it."""
-    try:
-        yield
-    except WrongEncoding as error:
-        raise error.naming(key) from error
-
-
 def read_pairs_of(config: RunConfig, path: Path, language: str) -> list[Example]:
     """The sentence pairs of a file of `targets.N.pairs`."""
     reader = reader_of(config, path, language, unlabelled=True)
-    with naming_key(reader.encoding_key):
+    with naming(reader.setting):
         return read_pairs(path, encoding=reader.encoding)
 
 
@@ -120,6 +110,13 @@ def label_set(examples: Iterable[Example], task: str) -> tuple[str, ...]:
         return tuple(sorted({tag for e in examples for tag in (e.tags if per_word(task) else (str(e.labels),))}))
     types = sorted({tag[2:] for e in examples for tag in (e.labels or ()) if tag != OUTSIDE})
     return (OUTSIDE, *(f"{prefix}-{name}" for name in types for prefix in "BI"))
+
+
+def differ_by_case(labels: Iterable[str]) -> list[str]:
+    """The labels that are another one but for upper and lower case, beside each other."""
+    folded = sorted(labels, key=lambda label: (label.casefold(), label))
+    many = Counter(map(str.casefold, folded))
+    return [label for label in folded if many[label.casefold()] > 1]
 
 
 def first_of_each(examples: Sequence[Example]) -> np.ndarray:

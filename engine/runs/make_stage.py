@@ -33,7 +33,7 @@ from .stage_damage import INPUTS, other_inputs, weights_of
 
 _NAMES = ("text", "pair", "label", "words", "tags", "label_map")
 """Settings of the reader that a model folder keeps, so that the files of the recipe are read without options."""
-_PLACES = {"token_column": 0, "label_column": -1, "header": True}
+_PLACES = {"token_column": 0, "label_column": None, "delimiter": ",", "header": True}
 """Likewise, where they are not these."""
 
 

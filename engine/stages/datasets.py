@@ -23,7 +23,7 @@ from ...data import (
 )
 from ...data.store.seen import Tally, unrepeated
 from ...data.store.store import MANIFEST
-from ..reading.read_file import label_set, naming_key, read_file, read_pairs_of, stream_file
+from ..reading.read_file import label_set, read_file, read_pairs_of, stream_file
 from ..recipe.config import RunConfig, SourceConfig, TargetConfig, reader_of
 from ..storage.files import take_over
 
@@ -262,8 +262,7 @@ class Datasets:
     def _switched(self, examples: Iterable[Example], dictionaries: tuple[Path, ...]) -> list[Example]:
         table = self.config.augment.code_switch
         configured = dictionaries == table.dictionaries
-        with naming_key("reader.encoding"):
-            dictionary = read_dictionary(dictionaries, encoding=self.config.reader.encoding if configured else "utf-8")
+        dictionary = read_dictionary(dictionaries, encoding=self.config.reader.encoding if configured else "utf-8")
         changed = [new for e in examples if (new := code_switched(e, dictionary, table.rate, 0)) is not None]
         if not changed:
             raise DataError(f"{dictionaries[0]}: no word of the source training text is in the dictionaries")

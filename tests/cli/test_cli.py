@@ -254,6 +254,25 @@ def test_predict_errors(cli: Any, finished: Any, tmp_path: Path) -> None:
     assert_error(cli("predict", finished.model, "--encoding", "klingon", finished.files / "de.txt"), 2, "klingon")
 
 
+def test_errors_name_the_options_of_the_command(cli: Any, finished: Any, tmp_path: Path) -> None:
+    """Where a command has one; a key of a recipe is for those who have a recipe."""
+    model, out = finished.folder / "seed-0/de/hard1", tmp_path / "no" / "y"
+    path = tmp_path / "a.jsonl"
+    path.write_text('{"tokens": ["Anna"], "ner_tags": ["O"]}\n')
+    fix = "perhaps --words-column tokens)"
+    assert_error(cli("evaluate", model, path), 3, fix)
+    path.write_text('{"words": ["Anna"], "ner tags": ["O"]}\n')
+    assert_error(cli("evaluate", model, path), 3, "perhaps --tags-column 'ner tags')")
+    path.write_bytes('{"words": ["Jürg"], "tags": ["O"]}\n'.encode("latin-1"))
+    assert_error(cli("evaluate", model, path), 3, "it looks like latin-1: set --encoding latin-1, or convert")
+    spans = tmp_path / "b.json"
+    spans.write_text('[{"text": "Anna", "spans": [[0, 2, "PER"]]}]')
+    assert_error(cli("evaluate", model, spans), 3, "set --cut-spans expand ('Anna') or --cut-spans drop")
+    assert_error(
+        cli("predict", model, path, "--out", out), 5, f"cannot write {out}: there is no folder {out.parent}; make"
+    )
+
+
 def test_evaluate_gives_the_scores_of_the_run(cli: Any, finished: Any) -> None:
     files = [finished.files / "test.en.conll", finished.files / "test.de.conll"]
     arguments = ("evaluate", finished.model, *files, "--language", "en", "--language", "de")

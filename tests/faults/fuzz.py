@@ -406,7 +406,9 @@ def targets() -> dict[str, Callable[[], Target]]:
         "parquet": lambda: _arrow("parquet"),
         "arrow": lambda: _arrow("arrow"),
         "sniff": lambda: Target("sniff", [CONLL, TABLE, CSV, LINES, WORDS, SPANS], _sniff("")),
-        "sniff-csv": lambda: Target("sniff-csv", [CSV, b"1,ein Buch,pos\n2,zwei,neg\n"], _sniff(".csv")),
+        "sniff-csv": lambda: Target(
+            "sniff-csv", [CSV, CSV.replace(b",", b";"), b"1,ein Buch,pos\n2,zwei,neg\n"], _sniff(".csv")
+        ),
         "sniff-jsonl": lambda: Target("sniff-jsonl", [LINES, WORDS, SPANS], _sniff(".jsonl")),
         "outside": lambda: Target("outside", [OUTSIDE], _outside),
         "gz": lambda: Target("gz", [gzip.compress(CONLL)], _read("conll", "ner", "input.gz")),

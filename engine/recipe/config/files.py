@@ -60,11 +60,11 @@ class FileReader:
         other = self.settings.unlabelled_encoding if self.unlabelled else ""
         return other or self.settings.encoding
 
-    @property
-    def encoding_key(self) -> str:
-        """The key that sets the encoding of this file and of no other role or language."""
-        own = "reader.unlabelled_encoding" if self.unlabelled else "reader.encoding"
-        return f"{self.table}.{own}" if self.table else own
+    def setting(self, key: str, value: str) -> str:
+        """For messages: what sets a key of this file and of no other language, for `naming`."""
+        own = "unlabelled_" if self.unlabelled and key in ("encoding", "format") else ""
+        table = f"{self.table}." if self.table else ""
+        return f"{table}reader.{own}{key}" + (f" = {value}" if value else "")
 
 
 def reader_of(config: RunConfig, path: Path, language: str = "", *, unlabelled: bool = False) -> FileReader:

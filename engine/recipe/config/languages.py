@@ -22,7 +22,9 @@ class ReaderConfig:
     encoding: str = option("utf-8", "character encoding of the files")
     unlabelled_encoding: str = option("", "character encoding of unlabelled files; `encoding` when empty")
     token_column: int = option(0, "CoNLL: column of the token")
-    label_column: int = option(-1, "CoNLL: column of the tag")
+    label_column: int | None = option(
+        None, "CoNLL: column of the tag; the last, or that of the outer entities where the last has those within them"
+    )
     scheme: Literal["auto", "iob1", "bio", "bioes", "bilou"] = option("auto", "tag scheme of the files")
     repair: bool = option(False, "tags: read an I- that nothing opened as B-, as conlleval does")
     cut_spans: Literal["error", "expand", "drop"] = option(
@@ -31,6 +33,7 @@ class ReaderConfig:
     words: str = option("words", "JSONL: field of the words")
     tags: str = option("tags", "JSONL: field of the tags; CoNLL-U: their column, as xpos")
     tag_names: tuple[str, ...] = option((), "names of labels that are whole numbers, from 0")
+    delimiter: Literal[",", ";", "\t", "|"] = option(",", "CSV: what stands between the columns")
     header: bool = option(True, "table: the first row names the columns; without one their names are numbers from 0")
     text: str = option("text", "table or JSONL: field of the text")
     pair: str = option("", "table or JSONL: field of the second text")

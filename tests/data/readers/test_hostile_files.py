@@ -143,7 +143,7 @@ def test_packed_files_of_text_are_read_as_ever(tmp_path: Path) -> None:
         path.write_bytes(pack(text)[:-5])
         assert "damaged compressed file after byte" in refused(path)
         path.write_bytes(pack(text + b"\xff\n"))
-        with pytest.raises(DataError, match="byte 0xff is not utf-8; most of the file is utf-8"):
+        with pytest.raises(DataError, match="byte 0xff is not utf-8, but line 1 is in UTF-8: correct the line"):
             read_examples(path, task="classification", format="text")
 
 

@@ -66,7 +66,7 @@ def test_bytes_that_are_not_utf8(path: Path) -> None:
     """One line for the whole file, with the encoding that it looks like."""
     with pytest.raises(DataError) as caught:
         read_conll(write(path, b"ok O\nM\xfcller B-PER\nx S-PER\n\xff O\n"))
-    advice = "it looks like latin-1: give latin-1 as its encoding, or convert it to UTF-8"
+    advice = 'it looks like latin-1: set reader.encoding = "latin-1", or convert it to UTF-8'
     assert str(caught.value) == f"{path}:2:2: byte 0xfc is not utf-8; {advice}"
 
 
@@ -262,3 +262,25 @@ def test_streams_end_to_end(suffix: str, library: Any, tmp_path: Path) -> None:
     damaged = write(tmp_path / f"c.conll.{suffix}", stream + bytes([stream[0] ^ 1]) + stream[1:])
     with pytest.raises(DataError, match=f"damaged compressed file after byte {len(CONLL2003.encode())} of the"):
         read_conll(damaged)
+
+
+GERMEVAL = """#\thttp://de.wikipedia.org/wiki/Mainz\t[2009-10-17]
+1\tFSV\tB-ORG\tO
+2\tMainz\tI-ORG\tB-LOC
+3\tspielt\tO\tO
+4\toft\tO\tO
+
+"""
+
+
+def test_outer_entities_of_nested_ones(path: Path) -> None:
+    """GermEval 2014; and the chunks of CoNLL 2003, which are no entities about entities."""
+    (outer,) = found = read_conll(write(path, GERMEVAL), token_column=1)
+    assert (outer.words, outer.labels) == (("FSV", "Mainz", "spielt", "oft"), ("B-ORG", "I-ORG", "O", "O"))
+    assert found.counts == {"comment": 1, "nested": 1}
+    assert read_conll(path, token_column=1, label_column=3)[0].labels == ("O", "B-LOC", "O", "O")
+    write(path, GERMEVAL.replace("B-LOC", "O"))
+    assert read_conll(path, token_column=1)[0].labels == outer.labels
+    chunks = read_conll(write(path, "U.N. NNP I-NP I-ORG\nheads VBZ I-VP O\n"))
+    assert (chunks[0].labels, chunks.counts) == (("B-ORG", "O"), {})
+    assert read_conll(write(path, "a I-NP O\nb I-VP O\n"))[0].labels == ("O", "O")

@@ -229,3 +229,44 @@ def test_choice_of_reader(tmp_path: Path) -> None:
         read_examples(rows, task="text", format="xml")
     with pytest.raises(ConfigError, match="format tsv has no option 'txt'; did you mean 'text'"):
         read_examples(table, task="classification", txt="review")
+
+
+def test_a_header_that_another_delimiter_cuts(tmp_path: Path) -> None:
+    """One column with everything in it is no text, and the message says which setting is meant."""
+    semicolons = write(tmp_path / "a.csv", '"id";"text";"label"\n1;a, b;x\n')
+    with pytest.raises(DataError) as caught:
+        read_tsv(semicolons, text="id;text;label")
+    what = """one column, '"id";"text";"label"', in which ';' may stand between columns"""
+    assert str(caught.value) == f'{semicolons}:1: {what}; set reader.delimiter = ";" or rename it'
+    assert [(e.text, e.labels) for e in read_tsv(semicolons, delimiter=";")] == [("a, b", "x")]
+    commas = write(tmp_path / "a.tsv", "text,label\na,x\n")
+    with pytest.raises(DataError, match=r'set reader\.format = "csv" and reader\.delimiter = ","'):
+        read_tsv(commas)
+    assert read_tsv(write(tmp_path / "b.csv", "text\na; b\n"))[0].text == "a; b"
+    assert read_tsv(write(tmp_path / "c.csv", "a; b\n"), text="0", header=False)[0].text == "a; b"
+
+
+def test_white_space_around_labels(tmp_path: Path) -> None:
+    table = write(tmp_path / "a.csv", "text,label\na,pos \nb,pos\nc,\u00a0neg\n")
+    objects = json_lines(tmp_path / "a.jsonl", *({"text": "a", "label": x} for x in ("pos\t", "pos", " neg")))
+    for path in (table, objects):
+        examples = read_examples(path, task="classification", labels=("neg", "pos"))
+        assert [e.labels for e in examples] == ["pos", "pos", "neg"]
+        mapped = read_examples(path, task="classification", label_map={"pos ": "good", "neg": None})
+        assert [e.labels for e in mapped] == ["good", "good"]
+    tagged = write(tmp_path / "a.conll", "Ulm\tB-LOC \n")
+    assert read_examples(tagged, task="ner")[0].labels == ("B-LOC",)
+
+
+@pytest.mark.parametrize("indent", [None, 2])
+def test_one_json_list(tmp_path: Path, indent: int | None) -> None:
+    rows = [{"text": f"a\n{i}", "label": "xy"[i % 2], "more": [{"a": "]"}]} for i in range(30)]
+    path = write(tmp_path / "a.json", "\n" + json.dumps(rows, indent=indent))
+    examples = read_examples(path, task="classification")
+    assert [(e.text, e.labels) for e in examples] == [(row["text"], row["label"]) for row in rows]
+    assert len({e.line for e in examples}) == 30
+    words = write(tmp_path / "b.json", json.dumps([{"words": ["Ulm"], "tags": ["B-LOC"]}], indent=indent))
+    assert read_examples(words, task="ner")[0].labels == ("B-LOC",)
+    path.write_text('[{"text": "a"},\n {"text": "b", "text": "c"},\n {"text": ]')
+    with pytest.raises(DataError, match=r"a\.json:2: not usable JSON: the key 'text' occurs twice"):
+        read_examples(path, task="classification")

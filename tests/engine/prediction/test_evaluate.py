@@ -170,7 +170,7 @@ def test_unknown_labels_are_listed_with_their_lines(folder: Path) -> None:
 def test_invalid_tags_are_read_with_repair_and_iob1_as_said(folder: Path) -> None:
     path = folder / "orphan.conll"
     path.write_text("Anna B-PER\nCarl B-PER\nsaw O\nParis I-LOC\n")
-    with pytest.raises(DataError, match=r"orphan\.conll:4: I-LOC does not continue .* read with repair"):
+    with pytest.raises(DataError, match=r"orphan\.conll:4: I-LOC does not continue .* set reader.repair = true"):
         evaluate_files(folder / "model", [path])
     for option in ({"repair": True}, {"scheme": "iob1"}):
         (score,) = evaluate_files(folder / "model", [path], **option).scores  # type: ignore[arg-type]

@@ -85,7 +85,9 @@ def test_a_row_with_nan(tagger_folder: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize("column", [2, -3])
 def test_a_column_that_is_not_there(tagger_folder: Path, tmp_path: Path, column: int) -> None:
     (tmp_path / "a.conll").write_text("Anna O\n", "utf-8")
-    with pytest.raises(DataError, match=rf"a\.conll:1: no column {column}; name the column of the words"):
+    with pytest.raises(
+        DataError, match=rf"a\.conll:1: no column {column}; name that of the words: reader.token_column"
+    ):
         predict_file(tagger_folder, tmp_path / "a.conll", tmp_path / "out", token_column=column)
 
 
@@ -243,7 +245,8 @@ def test_bad_input_for_a_tagger(tagger_folder: Path, tmp_path: Path, name: str, 
         ("a.tsv", b"text\nAnna\tx\n", r"a\.tsv:2: 2 columns, but the header has 1"),
         ("a.tsv", b"texts\nAnna\n", r"a\.tsv:1: no column 'text'"),
         ("a.tsv", b"text\tpredicted\nAnna\tx\n", r"a\.tsv:1: a column 'predicted' is there already"),
-        ("a.csv", b'text\n" "\n', r"a\.csv:2: empty text"),
+        ("a.csv", b'text\n" "\n', r"a\.csv: nothing to label"),
+        ("a.csv", b"text;n\nAnna;1\n", r"a\.csv:1: one column, 'text;n', .* set reader\.delimiter = \";\""),
         ("a.csv", b'text\n"Anna" x\n', r"a\.csv:2: malformed CSV"),
         ("a.jsonl", b'{"text": 3}\n', r"a\.jsonl:1: no text in 'text'"),
         ("a.txt", b"\n\n", r"a\.txt: nothing to label"),
@@ -256,6 +259,30 @@ def test_bad_input_for_a_classifier(
     with pytest.raises(DataError, match=message):
         predict_file(classifier_folder, tmp_path / name, tmp_path / "out")
     assert not (tmp_path / "out").exists()
+
+
+def test_rows_without_text_keep_their_place(classifier_folder: Path, tmp_path: Path) -> None:
+    """One of 50,000 rows of a survey has no comment: the others have their labels."""
+    (tmp_path / "a.csv").write_text("n;text\n1;good book\n2; \n3;bad; book\n".replace("bad; book", '"bad; book"'))
+    predictor = predict_file(classifier_folder, tmp_path / "a.csv", tmp_path / "out.csv", delimiter=";")
+    header, *rows = csv.reader(io.StringIO((tmp_path / "out.csv").read_text()), delimiter=";")
+    assert header == ["n", "text", "predicted", "confidence"]
+    labels = [p.label for p in predict(classifier_folder, ["good book", "bad; book"], task="classification")]
+    assert [row[:3] for row in rows] == [["1", "good book", labels[0]], ["2", " ", ""], ["3", "bad; book", labels[1]]]
+    assert [note for note in predictor.notes() if "without text" in note] == [
+        "rows without text: 1; their labels are left empty"
+    ]
+    (tmp_path / "a.json").write_text('[{"text": "good book"},\n{"text": null}, {"text": ""}]')
+    assert predict_file(classifier_folder, tmp_path / "a.json", tmp_path / "out").counts["without_text"] == 2
+    written = [json.loads(line) for line in (tmp_path / "out").read_text().splitlines()]
+    assert [row["predicted"] for row in written] == [labels[0], None, None]
+
+
+def test_a_folder_that_is_not_there(tmp_path: Path) -> None:
+    """Said before the model, which is not there either, is looked for."""
+    what = "no/y.txt: there is no folder .*no; make it"
+    with pytest.raises(StorageError, match=what):
+        predict_file(tmp_path / "no model", tmp_path / "a.txt", tmp_path / "no" / "y.txt")
 
 
 def test_other_errors_of_files(tagger_folder: Path, classifier_folder: Path, tmp_path: Path) -> None:

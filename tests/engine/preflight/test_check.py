@@ -327,3 +327,17 @@ def test_unlabelled_text_is_not_kept(tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert first
     assert leak.values["lines"] == [list(pair) for pair in first]
     assert repeats.values == {"count": count - len(set(lines)), "total": count}
+
+
+def test_one_error_is_told_once_and_names_the_key_of_the_file(folder: Path) -> None:
+    edit(folder / "xlt.toml", 4, '[model]\npath = "nope"\n[other]')
+    text = (folder / "xlt.toml").read_text("utf-8")
+    model = text[text.index("[other]") : text.index("[source]")]
+    (folder / "xlt.toml").write_text(text.replace(model, "").replace('general = ["de.txt"]\n', ""), "utf-8")
+    report = look(folder)
+    assert len(report.problems) == 1
+    assert report.render().count("no such model folder") == 1
+    edit(folder / "de.conll", 3, "Bonn\tI-LOC")
+    (problem,) = (p for p in look(folder).problems if "I-LOC" in p.message)
+    assert problem.message.endswith('set targets.0.reader.repair = true, or targets.0.reader.scheme = "iob1"')
+    assert not str(check("no such recipe").problems[0]).endswith(": ")

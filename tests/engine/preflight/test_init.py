@@ -472,12 +472,15 @@ def test_encodings_that_cannot_be_told(tmp_path: Path) -> None:
     de.write_bytes("где этот дом\n".encode("koi8-r") * 20)
     with pytest.raises(DataError) as caught:
         init_recipe(train, [de], folder=tmp_path)
-    expected = "byte 0xc7 is not utf-8; it looks like neither UTF-8 nor latin-1: give its encoding"
+    expected = "byte 0xc7 is not utf-8; it looks like neither UTF-8 nor latin-1: set reader.encoding"
     assert str(caught.value) == f"{de}:1:1: {expected}"
     de.write_bytes("Käse\n".encode() * 20 + b"M\xfcnchen\n")
     with pytest.raises(DataError) as caught:
         init_recipe(train, [de], folder=tmp_path)
-    assert str(caught.value) == f"{de}:21:2: byte 0xfc is not utf-8; most of the file is utf-8: correct the line"
+    assert str(caught.value).startswith(f"{de}:21:2: byte 0xfc is not utf-8, but line 1 is in UTF-8: correct the line")
+    (target,) = load(init_recipe(train, [de], folder=tmp_path, encoding="mixed"), tmp_path).targets
+    assert target.reader is not None
+    assert (target.reader.encoding, target.reader.unlabelled_encoding) == (None, "mixed")
 
 
 def test_labels_that_only_a_test_file_has(tmp_path: Path) -> None:
@@ -629,3 +632,74 @@ def test_guesses_from_text(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
     assert [t.language for t in load(init_recipe(train, [text], folder=tmp_path), tmp_path).targets] == ["tgt"]
     monkeypatch.setattr(GUESS, missing)
     assert load(init_recipe(train, [text], folder=tmp_path), tmp_path).source.language == "src"
+
+
+def reviews(path: Path, sign: str, labels: str = "ab", names: str = "id,stars,text") -> Path:
+    lines = [f"{i}{sign}{labels[i % len(labels)]}{sign}some text, {path.stem} {i}; good" for i in range(40)]
+    quoted = (line.replace("some", '"some') + '"' for line in lines)
+    path.write_text("\n".join([names.replace(",", sign), *quoted]) + "\n", "utf-8")
+    return path
+
+
+@pytest.mark.parametrize(("sign", "other"), [(";", ","), ("\t", ";"), ("|", ";"), (",", ";")])
+def test_the_delimiter_of_each_table(tmp_path: Path, sign: str, other: str) -> None:
+    """As Excel writes them in German: no column is taken for the text of all, and the recipe names what is between."""
+    train, de = reviews(tmp_path / "en.csv", other), reviews(tmp_path / "de.csv", sign, names="id,note,text")
+    test = reviews(tmp_path / "test.de.csv", sign)
+    config = load(init_recipe(train, [de], [test], folder=tmp_path), tmp_path)
+    assert (config.reader.delimiter, config.reader.label, config.reader.text) == (other, "stars", "text")
+    (target,) = config.targets
+    assert target.reader.delimiter == sign
+    for path, unlabelled in ((de, True), (test, False)):
+        examples = read_file(config, path, unlabelled=unlabelled)
+        assert [e.text for e in examples][:2] == [f"some text, {path.stem} {i}; good" for i in range(2)]
+    assert config.labels == ("a", "b")
+    if sign == ";":  # another name for the same
+        load(init_recipe(train, [de], [test.rename(tmp_path / "test.de.tsv")], folder=tmp_path), tmp_path)
+    assert check(tmp_path / "xlt.toml", rate=1e10).ok
+
+
+def test_a_nul_in_a_table(tmp_path: Path) -> None:
+    train, de = reviews(tmp_path / "en.csv", ","), plain(tmp_path / "de.txt", "de")
+    train.write_text(train.read_text().replace("en 3;", "en\0 3;"))
+    with pytest.raises(DataError, match=r"en\.csv:5:\d+: NUL character; remove it"):
+        init_recipe(train, [de], folder=tmp_path)
+
+
+def test_where_labels_were_found_and_which_look_alike(tmp_path: Path) -> None:
+    train, de = reviews(tmp_path / "en.csv", ",", "123"), plain(tmp_path / "de.txt", "de")
+    test = reviews(tmp_path / "test.de.csv", ",", "1234")
+    line = next(x for x in init_recipe(train, [de], [test], folder=tmp_path).text.split("\n") if x.startswith("labels"))
+    assert line == 'labels = ["1", "2", "3", "4"]  # found in the training file, but \'4\' in test files alone'
+    result = init_recipe(reviews(train, ",", "PnpN"), [de], folder=tmp_path)
+    assert any(note.startswith("labels that differ by case alone") and "N, n, P, p" in note for note in result.notes)
+    load(result, tmp_path)
+    (warning,) = (w for w in check(tmp_path / "xlt.toml", rate=1e10).warnings if w.name == "labels-differ-by-case")
+    assert warning.values == {"labels": ["N", "n", "P", "p"]}
+
+
+def test_outer_entities_of_nested_ones(tmp_path: Path) -> None:
+    """GermEval 2014: number, word, outer tag, inner tag."""
+
+    def line(word: str, tag: str, i: int) -> str:
+        return f"{i + 1}\t{word}\t{tag}\t{'B-LOC' if word == 'Annson' else 'O'}"
+
+    train, de = conll(tmp_path / "en.tsv", "en", line=line), plain(tmp_path / "de.txt", "de")
+    train.write_text("#\thttp://en.wikipedia.org/wiki/X\t[2009-10-17]\n" + train.read_text("utf-8"), "utf-8")
+    result = init_recipe(train, [de], folder=tmp_path)
+    config = load(result, tmp_path)
+    assert (config.reader.token_column, config.reader.label_column) == (1, 2)
+    assert config.labels == ("O", "B-LOC", "I-LOC", "B-PER", "I-PER")
+    assert any("outer entities" in note and "reader.label_column" in note for note in result.notes)
+    (tmp_path / "xlt.toml").write_text(result.text.replace("label_column = 2", ""), "utf-8")
+    assert "nested-entities" in {w.name for w in check(tmp_path / "xlt.toml", rate=1e10).warnings}
+
+
+def test_one_json_list(tmp_path: Path) -> None:
+    train, de = tmp_path / "en.json", tmp_path / "de.json"
+    train.write_text(json.dumps([{"content": f"some text {i}", "label": "ab"[i % 2]} for i in range(40)], indent=1))
+    de.write_text(json.dumps([{"content": f"ein Text {i}"} for i in range(40)]))
+    config = load(init_recipe(train, [de], folder=tmp_path), tmp_path)
+    assert (config.task, config.reader.text, config.reader.label) == ("classification", "content", "label")
+    report = check(tmp_path / "xlt.toml", rate=1e10)
+    assert report.ok, report.render()

@@ -142,7 +142,7 @@ def test_keys_default_to_those_of_the_recipe(folder: Path) -> None:
 )
 def test_encoding_and_its_key(folder: Path, name: str, unlabelled: bool, encoding: str, key: str) -> None:
     reader = reader_of(config_of(folder), folder / name, unlabelled=unlabelled)
-    assert (reader.encoding, reader.encoding_key) == (encoding, key)
+    assert (reader.encoding, reader.setting("encoding", "")) == (encoding, key)
 
 
 def test_text_has_the_encoding_of_labelled_files_where_it_is_not_told(folder: Path) -> None:
@@ -155,9 +155,9 @@ def test_a_file_of_several_languages_is_read_as_the_one_that_is_meant(folder: Pa
     path = folder / "deu.testb"
     assert config.targets[1].test == (Path.cwd() / "deu.testb")
     config = replace(config, targets=(config.targets[0], replace(config.targets[1], test=path)))
-    assert reader_of(config, path, "da").encoding_key == "targets.1.reader.encoding"
-    assert reader_of(config, path, "de").encoding_key == "targets.0.reader.encoding"
-    assert reader_of(config, path, "en").encoding_key == "targets.0.reader.encoding"
+    assert reader_of(config, path, "da").setting("encoding", "") == "targets.1.reader.encoding"
+    assert reader_of(config, path, "de").setting("encoding", "") == "targets.0.reader.encoding"
+    assert reader_of(config, path, "en").setting("encoding", "") == "targets.0.reader.encoding"
 
 
 def test_wrong_encodings_are_one_line_each_in_check(folder: Path) -> None:
