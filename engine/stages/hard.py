@@ -48,12 +48,13 @@ class Hard(StageKind):
         decided = DECISION.exist(context, run.folder)
         if not decided:
             decision = decide_round(context, stage, labeller)
-            context.processes.rank_zero_only(lambda: atomic_write_text(run.folder / CURVE, curve_csv(decision.record)))
             arrays, warnings = save(decision.arrays), context.warnings_as_json()
             context.processes.rank_zero_only(
                 lambda: DECISION.write(run.folder, decision.record, arrays, warnings=warnings)
             )
         record = DECISION.read(context, run.folder)
+        # Also where the stage goes on: the file is no part of what was decided, and may have been damaged meanwhile.
+        context.processes.rank_zero_only(lambda: atomic_write_text(run.folder / CURVE, curve_csv(record)))
         if decided:
             context.restore_warnings(record["warnings"])
         goes_on = "student" in stage.inputs and table.start == "student"

@@ -25,6 +25,19 @@ class Watch(Progress):
         self.steps += 1
 
 
+class Stages(Progress):
+    """Notes the stage of each step."""
+
+    def __init__(self) -> None:
+        self.seen: list[str] = []
+
+    def begin(self, stage: str, total: int, done: int) -> None:
+        self.stage = stage
+
+    def step(self, done: int, total: int, loss: float, tokens: int, lr: float) -> None:
+        self.seen.append(self.stage)
+
+
 def clocks(monkeypatch: pytest.MonkeyPatch, wall: Callable[[], float], cpu: Callable[[], float]) -> None:
     monkeypatch.setattr(train_stage, "time", SimpleNamespace(monotonic=wall, process_time=cpu))
 
@@ -62,3 +75,25 @@ def test_one_start_counts_from_its_begin(tiny: Callable[[str], Any], monkeypatch
     assert len(seen) == 2  # nothing is saved on the way
     assert recipe.stage("pretrain")["cpu_seconds"] == seen[-1] - seen[0] == 0.25
     assert recipe.stage("pretrain")["seconds"] == 0
+
+
+@pytest.mark.parametrize("damage", ["cut", "emptied", "lost"])
+def test_a_curve_that_was_damaged_before_its_stage_goes_on_is_written_again(
+    tiny: Callable[[str], Any], damage: str
+) -> None:
+    world = tiny("ner")
+    short = ("selftrain.rounds=1", "arms.baseline=false")
+    world.run(*short, where="whole")
+    watch = Stages()
+    stop = lambda: 15 * (watch.seen.count("seed-0/de/hard1") == 1)  # noqa: E731
+    with pytest.raises(Interrupted):
+        world.run(*short, where="cut", progress=watch, should_stop=stop)
+    curve = world.folder / "cut/seed-0/de/hard1/curve.csv"
+    whole = (world.folder / "whole/seed-0/de/hard1/curve.csv").read_bytes()
+    assert curve.read_bytes() == whole
+    if damage == "lost":
+        curve.unlink()
+    else:
+        curve.write_bytes(whole[:20] if damage == "cut" else b"")
+    world.run(*short, where="cut")
+    assert curve.read_bytes() == whole
