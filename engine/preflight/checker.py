@@ -20,7 +20,7 @@ from ..recipe.load import RecipeError, Variant, key_places, load_recipe, variant
 from ..recipe.schema import dotted, parse_key
 from ..recipe.toml_parse import Key
 from ..runs.graph import chosen_stages
-from ..runs.prepare import encoder_problems, freezing, make_context
+from ..runs.prepare import encoder_problems, freezing, make_context, setting_problems
 from ..runs.synthetic_data import settled
 from ..stages.context import Context
 from ..stages.outside import read_outside, refuse_strangers
@@ -190,6 +190,8 @@ class _Checker:
             self._general_text("general", "pre-training reads general text of every language")
         if config.arms.control:
             self._general_text("control", "arms.control = true reads general text of every language")
+        for key, message in setting_problems(config):
+            self._add_key(key, message)
         self._attempt("device", lambda: choose_device(config.device))
         if config.selftrain.on:
             warning = single_voter(config.selftrain.voters)
@@ -239,9 +241,9 @@ class _Checker:
                     self._attempt("pooling", lambda: load_pooler(path))
                 if tokenizer is not None and (misfit := tokenizer.misfit(shape.vocab_size)):
                     self._add_key("model.path", misfit, ModelError.exit_code)
-        elif new is not None:
+        elif new is not None and not any(key == "model.new" for key, _ in setting_problems(config)):
             sizes = (new.hidden_size, new.num_layers, new.num_heads, new.intermediate_size, config.max_length)
-            shape = self._attempt("model.new", lambda: EncoderConfig(new.vocab_size, *sizes))
+            shape = EncoderConfig(new.vocab_size, *sizes)
         if shape is not None:
             self._lengths(shape)
         return tokenizer

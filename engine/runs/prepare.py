@@ -4,16 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from ... import ConfigError, ModelError
+from ... import ConfigError, ModelError, XltError
 from ...data import Tokenizer, file_hash, train_wordpiece
+from ...data.readers.encodings import check_encoding
 from ...model import EncoderConfig, load_encoder_config, load_masked_lm, load_pooler
 from ..methods.cloze import verbaliser_pieces
 from ..plan import Stage
+from ..pseudolabels.thresholds import parse_rule, uniform_grid
 from ..reading.read_file import read_file
 from ..recipe.config import ModelConfig, RunConfig, StageTraining, reader_of
+from ..recipe.schema import dotted
 from ..stages.context import Context
 from ..stages.datasets import Datasets
 from ..stages.kind import inputs_of
@@ -47,7 +51,8 @@ def make_context(
         DataError: a file of the vocabulary's text is missing or wrong.
         ConfigError: the device, its kernels, or what a setting asks of the encoder, is not to be had.
     """
-    load_plugins()
+    for key, message in setting_problems(config):
+        raise ConfigError(f"{key}: {message}")
     first = _one_context(config, home, progress, should_stop, processes or ProcessGroup(), reuse)
     if config.cotrain.on and config.cotrain.model is not None:
         alone = replace(
@@ -102,6 +107,33 @@ def _check_settings(config: RunConfig, encoder: EncoderConfig) -> None:
         load_pooler(config.model.path)
     if config.selftrain.on and config.selftrain.mlm_weight and not config.btf.on and config.model.path is not None:
         load_masked_lm(config.model.path)
+
+
+def setting_problems(config: RunConfig) -> Iterator[tuple[str, str]]:
+    """The keys whose values only the stages understand, with what is wrong: rules, of plug-ins too, grids, shapes.
+
+    What `recipe/` knows of a value it has said on loading. `check`, `run` and estimates ask this before anything else.
+    """
+    load_plugins()
+    alpha, new = config.selftrain.alpha, config.model.new
+    sizes = () if new is None else (new.hidden_size, new.num_layers, new.num_heads, new.intermediate_size)
+    tries: list[tuple[str, Callable[[], object]]] = [
+        ("selftrain.alpha.rule", lambda: parse_rule(alpha.rule)),
+        ("selftrain.alpha.upper", lambda: uniform_grid(step=alpha.step, upper=alpha.upper)),
+    ]
+    if new is not None:
+        tries.append(("model.new", lambda: EncoderConfig(new.vocab_size, *sizes, config.max_length)))
+    named = [("reader", config.reader)]
+    named += [(dotted((*key, "reader")), t.reader) for key, t in config.language_tables.items() if t.reader is not None]
+    for name, reader in named:
+        for key in ("encoding", "unlabelled_encoding"):
+            if encoding := getattr(reader, key):
+                tries.append((place := f"{name}.{key}", partial(check_encoding, place, encoding)))
+    for key, made in tries:
+        try:
+            made()
+        except XltError as error:
+            yield key, str(error).removeprefix(f"{key}: ")
 
 
 def encoder_problems(config: RunConfig, encoder: EncoderConfig) -> Iterator[tuple[str, str]]:
