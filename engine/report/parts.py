@@ -257,20 +257,12 @@ def _bar_panel(title: str, groups: Sequence[tuple[str, int, list[Stat | None]]],
     return panel
 
 
-def grid(run: Run) -> tuple[list[tuple[str, Decisions]], int, float]:
-    """One panel per target and round, rounds side by side: (title, decisions), columns and width."""
+def thresholds(run: Run) -> Figure | None:
+    """Accuracy and coverage against the threshold, source and (with gold) target, with alpha marked."""
     columns, width = columns_for(len(run.rounds), 2 if len(run.rounds) == 2 else 3)
     if len(run.rounds) == 1:
         columns, width = columns_for(len(run.pairs), 2)
-    cells: list[tuple[str, Decisions]] = [
-        (f"{p}, round {n}" if p else f"round {n}", run.cell(p, n)) for p in run.pairs for n in run.rounds
-    ]
-    return cells, columns, width
-
-
-def thresholds(run: Run) -> Figure | None:
-    """Accuracy and coverage against the threshold, source and (with gold) target, with alpha marked."""
-    cells, columns, width = grid(run)
+    cells = [(f"{p}, round {n}" if p else f"round {n}", run.cell(p, n)) for p in run.pairs for n in run.rounds]
     drawing = _threshold_panels(cells, run.result.seeds or (0,), width)
     if drawing is None:
         return None

@@ -7,29 +7,13 @@ import statistics
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, TypeVar
 
-from ...data import OUTSIDE
 from . import svg
-from .parts import (
-    SHARES,
-    SOURCE,
-    TARGET,
-    Decisions,
-    Figure,
-    Run,
-    bars,
-    columns_for,
-    drawn,
-    grid,
-    numbers,
-    percent,
-)
+from .parts import SHARES, SOURCE, Figure, Run, bars, columns_for, drawn, numbers, percent
 from .seeds import stat
 from .stage_table import Json
 from .svg import GREY, Key, Panel, Point
 
-MOST_CLASSES = 14
 POINTS = 100
-_BIN = 0.05
 T = TypeVar("T")
 
 
@@ -69,92 +53,6 @@ def accepted_share(decision: Json) -> float:
     """Accepted target items over all of them, NaN where unknown."""
     accepted, items = decision.get("accepted"), decision.get("items")
     return accepted / items if accepted is not None and items else math.nan
-
-
-def class_totals(found: Decisions) -> dict[str, tuple[int, int]]:
-    """Per class the items, and those accepted, summed over seeds; largest class first."""
-    totals: dict[str, tuple[int, int]] = {}
-    for _, decision in found:
-        for name, c in (decision.get("classes") or {}).items():
-            items, accepted = totals.get(name, (0, 0))
-            totals[name] = (items + (c.get("items") or 0), accepted + (c.get("accepted") or 0))
-    return dict(sorted(totals.items(), key=lambda item: (-item[1][0], item[0])))
-
-
-def classes(run: Run) -> Figure | None:
-    """Accepted share of every predicted class."""
-    cells, columns, width = grid(run)
-    totals = {title: class_totals(found) for title, found in cells}
-    names = list(dict.fromkeys(name for counts in totals.values() for name in counts))[:MOST_CLASSES]
-    if not names:
-        return None
-    left = min(150.0, 16 + 6.4 * max(len(n) for n in names))
-    places = [(float(-i), n if len(n) <= 20 else n[:19] + "…") for i, n in enumerate(names)]
-    box = ((0.0, 1.45), (0.6 - len(names), 0.6), "", "", SHARES, places, width, 50 + 20.0 * len(names), left)
-    panels, said = [], []
-    for title, counts in totals.items():
-        panels.append(panel := Panel(title, *box, grid="x"))
-        for i, name in enumerate(names):
-            items, accepted = counts.get(name, (0, 0))
-            said.append(tip := f"{title}, {name}: {accepted:,} of {items:,} accepted")
-            series = GREY if name == OUTSIDE else TARGET
-            panel.bar((0, -i - 0.3), (accepted / items if items else 0.0, -i + 0.3), series, tip=tip)
-            panel.label(1.45, -i, f"{accepted:,} of {items:,}", anchor="end", dy=4)
-    keys = [Key("accepted share", TARGET, "bar")]
-    caption = "Predicted class of the target items, counts summed over seeds. A class that stays empty is not taught."
-    return drawn("classes", "Acceptance per class", caption, panels, said, columns, keys)
-
-
-def merged_bins(bins: Sequence[Json]) -> list[tuple[float, float, int]]:
-    """Calibration bins of several seeds merged on a grid of 0.05: (mean confidence, accuracy, count)."""
-    at: dict[int, list[tuple[float, float, int]]] = {}
-    for b in bins:
-        confidence, accuracy = numbers([b.get("confidence"), b.get("accuracy")])
-        count = int(b.get("count") or 0)
-        if count and math.isfinite(confidence) and math.isfinite(accuracy):
-            place = min(int(confidence / _BIN + 1e-9), int(1 / _BIN) - 1)
-            at.setdefault(place, []).append((confidence, accuracy, count))
-    out = []
-    for _, rows in sorted(at.items()):
-        total = sum(n for _, _, n in rows)
-        out.append((sum(c * n for c, _, n in rows) / total, sum(a * n for _, a, n in rows) / total, total))
-    return out
-
-
-def calibration(run: Run) -> Figure | None:
-    """Accuracy against confidence, source and (with gold) target, with the diagonal of perfect calibration."""
-    cells, _, _ = grid(run)
-    roles = {"source": SOURCE, "target": TARGET}
-    data = {
-        (title, role): merged_bins([b for _, d in found for b in ((d.get("calibration") or {}).get(role) or ())])
-        for title, found in cells
-        for role in roles
-    }
-    shown = [v for bins in data.values() for c, a, _ in bins for v in (c, a)]
-    if not shown:
-        return None
-    low = max(0.0, math.floor(min(shown) * 10) / 10)
-    columns, width = columns_for(max(2, len(cells)), 4)
-    ticks = [(t, f"{100 * t:.0f} %") for t in svg.nice_ticks(low, 1.0, 4)]
-    box = ((low, 1.02), (low, 1.02), "confidence", "accuracy", ticks, ticks, min(width, 300), 210, 54)
-    panels = []
-    for title, _ in cells:
-        panels.append(panel := Panel(title, *box))
-        panel.rule((low, low), (1, 1))
-        for role, series in roles.items():
-            panel.line([(c, a) for c, a, _ in data[title, role]], series, dashed=role == "target")
-            for c, a, n in data[title, role]:
-                tip = f"{title}, {role}: confidence {percent(c)}, accuracy {percent(a)}, {n:,} items"
-                panel.point(c, a, series, hollow=role == "target", tip=tip)
-    keys = [Key("source", SOURCE, "circle")]
-    if any(data[title, "target"] for title, _ in cells):
-        keys.append(Key("target (gold, for looking only)", TARGET, "hollow"))
-    caption = (
-        "Below the dotted diagonal the voters are more confident than they are right. Where the target lies below the "
-        "source, a threshold chosen on the source lets more errors through. All seeds together."
-    )
-    said = [f"{len(panels)} panels; accuracy against confidence in steps of {_BIN}"]
-    return drawn("calibration", "Calibration of the voters", caption, panels, said, columns, keys)
 
 
 def thinned(trace: Json, most: int = POINTS) -> list[Point]:

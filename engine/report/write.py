@@ -36,12 +36,12 @@ from .sections.reading import read_decisions, reading
 from .sections.sentences import sentences_section
 from .sections.truth import truth_section
 from .svg import clean, standalone
-from .training import calibration, classes, held_out, losses, quality, seconds
+from .training import held_out, losses, quality, seconds
 
 _DECIDED = "Thresholds and pseudo-labels"
 _SECTIONS: dict[str, tuple[Callable[[Run], Figure | None], ...]] = {
     "Scores": (trail, languages, iterations),
-    _DECIDED: (thresholds, quality, classes, calibration),
+    _DECIDED: (thresholds, quality),
     "Training": (losses, held_out, seconds),
 }
 _MACHINE = (

@@ -86,10 +86,8 @@ def _by(story: Story, decision: Round) -> str:
 
 
 def _alpha(decision: Round) -> str:
-    if decision.alpha is None:
-        return "no filter"
-    short = f"{decision.alpha:.3f}"
-    return f"alpha {short if abs(float(short) - decision.alpha) < 1e-9 else f'{decision.alpha:.6f}'}"
+    short, alpha = f"{decision.alpha or 0:.3f}", decision.alpha
+    return "no filter" if alpha is None else f"alpha {short if float(short) == alpha else f'{alpha:.6f}'}"
 
 
 def _short(text: str) -> str:

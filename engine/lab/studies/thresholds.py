@@ -61,9 +61,9 @@ def study_thresholds(folder: str | Path, *, rules: Sequence[str] = COMPARED, dra
         DataError: not a run, or one without decisions.
     """
     run = FinishedRun.open(folder)
-    decisions = [decision for decision in run.decisions() if "alpha.confidence" in decision[2]]  # 0.1 kept no votes
+    decisions = run.decisions()
     if not decisions:
-        raise DataError(f"{run.folder}: no hard stage of this run has ended with its votes stored; run it again")
+        raise DataError(f"{run.folder}: no hard stage of this run has ended; run it first")
     studies = []
     for stage, record, arrays in decisions:
         voted, gold = arrays["target.reason"] >= 0, GoldSweep.from_record(record)

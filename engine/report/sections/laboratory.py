@@ -16,8 +16,7 @@ def outdated(run: Run, name: str, content: Json, command: str) -> str:
     """A remark on what was worked out from stages that have been made or scored again since; empty where none have."""
     before, now = content.get("made_from") or {}, made_from(run.folder)
     other = sorted(stage for stage in before.keys() | now.keys() if before.get(stage) != now.get(stage))
-    since = f"{some(other, 3)} changed; {command} makes it anew"
-    return note(f"Left out: {name} was made before {since}.") if other else ""
+    return note(f"Left out: {name} was made before {some(other, 3)} changed; {command} makes it anew.") if other else ""
 
 
 def thresholds_section(run: Run) -> str:

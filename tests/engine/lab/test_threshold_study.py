@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from safetensors.numpy import load_file, save
+from safetensors.numpy import load_file
 
 from xlt_engine import DataError
 from xlt_engine.data import TokenStore, derive_seed
@@ -26,8 +25,6 @@ from xlt_engine.engine.pseudolabels.judged import JudgedItems
 from xlt_engine.engine.pseudolabels.thresholds import count_above, uniform_grid
 from xlt_engine.engine.recipe.config.stages import AlphaConfig
 from xlt_engine.engine.report.stage_folders import read_decision
-from xlt_engine.engine.stages.decision_files import DECISION
-from xlt_engine.engine.storage.files import read_json, sha256_file, write_sealed_json
 
 GRID, ALPHA = uniform_grid(3, step=0.02), AlphaConfig(step=0.02)
 
@@ -141,7 +138,7 @@ def test_study_of_entities(tiny: Callable[[str], Any]) -> None:
 
 @pytest.mark.parametrize(("task", "rule"), [("ner", "fixed:0.2"), ("classification", "second-difference")])
 def test_study_of_a_run(tiny: Callable[[str], Any], task: str, rule: str) -> None:
-    """What the run decided is found again; without the stored votes, the models give the same study."""
+    """What the run decided is found again."""
     run, rules = tiny(task), [*COMPARED, "fixed:0.2"]
     run.run(f"selftrain.alpha.rule={rule}", "selftrain.alpha.min_kept=2")
     folder = run.folder / "run"
@@ -158,19 +155,6 @@ def test_study_of_a_run(tiny: Callable[[str], Any], task: str, rule: str) -> Non
         assert max(counted) <= study.oracle["f1"]
         stored = load_file(folder / "seed-0/de" / study.stage / "decision.safetensors")
         assert stored["alpha.correct"].sum() <= stored["alpha.example"].size
-    forget_votes(folder)
-    with pytest.raises(DataError, match="no hard stage of this run has ended with its votes stored"):
-        study_thresholds(folder)
-
-
-def forget_votes(folder: Path) -> None:
-    """Makes the decisions of a run those of version 0.1, which stored no votes on the source."""
-    for path in folder.glob("seed-*/*/hard*/decision.safetensors"):
-        kept = {k: v.copy() for k, v in load_file(path).items() if not k.startswith("alpha.")}
-        DECISION.write(path.parent, read_json(path.with_suffix(".json")), save(kept))
-        record = read_json(path.with_name("stage.json"))
-        record["hashes"] |= {file.name: sha256_file(file) for file in (path, path.with_suffix(".json"))}
-        write_sealed_json(path.with_name("stage.json"), record)
 
 
 def test_quality_fields_are_those_of_the_votes(tiny: Callable[[str], Any]) -> None:

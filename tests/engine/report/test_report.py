@@ -18,7 +18,7 @@ from xlt_engine.engine.evaluation.per_example import save_items
 from xlt_engine.engine.report.parts import load_run
 from xlt_engine.engine.report.sections.reading import reading, unclear
 from xlt_engine.engine.report.seeds import Stat, Step
-from xlt_engine.engine.report.training import class_totals, merged_bins, thinned
+from xlt_engine.engine.report.training import thinned
 from xlt_engine.engine.report.write import write_report
 
 from .identities import identity
@@ -278,7 +278,7 @@ def test_page_and_figures_are_well_formed(ner: Path) -> None:
     Page(text)
     ET.fromstring(text.removeprefix("<!doctype html>\n"))
     names = {p.stem for p in (ner / "figures").glob("*.svg")}
-    expected = {"trail", "languages", "thresholds", "pseudo-labels", "classes", "calibration", "loss", "seconds"}
+    expected = {"trail", "languages", "thresholds", "pseudo-labels", "loss", "seconds"}
     assert names == expected
     for name in names:
         assert picture(ner, name).findtext(f"{SVG}title")
@@ -371,8 +371,6 @@ def test_other_pictures_draw_what_there_is(ner: Path) -> None:
     assert len(marks(picture(ner, "languages"), "bar")) == 2 * (1 + 2 + 2) + 2 * 2
     assert len(marks(picture(ner, "thresholds"), "pt")) == 3 * 2 * 2 * 2
     assert len(marks(picture(ner, "pseudo-labels"), "bar")) == 2 * 2 * 4
-    assert len(marks(picture(ner, "classes"), "bar")) == 2 * 2 * len(NER_CLASSES)
-    assert len(marks(picture(ner, "calibration"), "pt")) == 2 * 2 * 2 * 5
     curves = [e for e in picture(ner, "loss").iter(f"{SVG}path") if "line" in (e.get("class") or "")]
     assert len(curves) == 2 * (3 + 1) + 8 * 2 * (3 + 1)
     assert len(marks(picture(ner, "seconds"), "bar")) == 2 + 8 * 2
@@ -623,15 +621,3 @@ def test_curves_are_thinned_to_means() -> None:
     assert points[0] == (5.5, 4.5)
     assert points[-1] == (995.5, 994.5)
     assert thinned({"steps": [1, 2, 3], "loss": [1.0, None, 3.0]}) == [(1.0, 1.0), (3.0, 3.0)]
-
-
-def test_calibration_bins_merge_by_count() -> None:
-    bins = [{"confidence": 0.92, "accuracy": 0.8, "count": 10}, {"confidence": 0.94, "accuracy": 0.9, "count": 30}]
-    ((confidence, accuracy, count),) = merged_bins([*bins, {"confidence": None, "accuracy": None, "count": 0}])
-    assert (confidence, accuracy, count) == (pytest.approx(0.935), pytest.approx(0.875), 40)
-
-
-def test_class_totals_add_seeds() -> None:
-    a = {"classes": {"O": {"items": 5, "accepted": 4}, "B-PER": {"items": 9, "accepted": 1}}}
-    b = {"classes": {"O": {"items": 5, "accepted": 2}}}
-    assert class_totals([(0, a), (1, b)]) == {"O": (10, 6), "B-PER": (9, 1)}
