@@ -158,8 +158,13 @@ def not_decodable(path: str, number: int, raw: bytes, column: int, used: str, fi
 
 
 def with_zeros(path: str, number: int, raw: bytes, used: str, file: IO[bytes]) -> WrongEncoding | None:
-    """The error for a line with NUL characters where it comes of UTF-16; None where the line is just damaged."""
+    """The error for a line with NUL characters where it comes of UTF-16; else None, and the file is where it was."""
+    at = file.tell() if file.seekable() else 0
     likely = guess_encoding(_head(file, raw))
+    if at:  # packed files go to their start alone
+        file.seek(0)
+        while at:
+            at -= len(file.read(min(at, SAMPLE)))
     place = f"{path}:{number}:{raw.index(0) + 1}"
     return wrong_encoding(place, "NUL character", used, likely) if likely.startswith("utf-16") else None
 

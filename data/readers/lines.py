@@ -130,7 +130,7 @@ def decode_lines(path: str, file: IO[bytes], encoding: str, problems: Problems) 
     """As `read_lines`, of an open file that `path` names in messages."""
     if not check_encoding(path, encoding):
         file, encoding = _recode(path, file, encoding), "utf-8"
-    hidden = HiddenUtf8(path, encoding) if is_other_than_utf8(encoding) else None
+    zeros, hidden = False, HiddenUtf8(path, encoding) if is_other_than_utf8(encoding) else None
     for number, raw in enumerate(iter(partial(file.readline, LONGEST_LINE), b""), 1):
         if len(raw) == LONGEST_LINE:
             raise DataError(f"{path}:{number}: a line of {LONGEST_LINE >> 20} MiB or more; is this a file of text?")
@@ -143,8 +143,9 @@ def decode_lines(path: str, file: IO[bytes], encoding: str, problems: Problems) 
         if number == 1:
             text = text.removeprefix(_BOM)
         if "\0" in text:
-            if (wrong := with_zeros(path, number, raw, encoding, file)) is not None:
+            if not zeros and (wrong := with_zeros(path, number, raw, encoding, file)) is not None:
                 raise wrong
+            zeros = True
             problems.add(f"{path}:{number}:{text.index(chr(0)) + 1}", "NUL character", "remove it")
             continue
         yield number, text.removesuffix("\n").removesuffix("\r")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import gzip
 import io
 from pathlib import Path
 
@@ -11,7 +12,7 @@ import pytest
 from xlt_engine import DataError
 from xlt_engine.data import read_dictionary, read_examples, read_pairs
 from xlt_engine.data.readers.encodings import WrongEncoding, guess_encoding, wrong_encoding
-from xlt_engine.data.readers.lines import decode_lines
+from xlt_engine.data.readers.lines import decode_lines, read_lines
 from xlt_engine.data.readers.problems import Problems, naming
 
 GERMAN = "Käse aus Köln ist übrig .\n" * 30
@@ -144,3 +145,14 @@ def test_the_key_of_a_recipe_and_the_way_between_processes() -> None:
     assert str(caught.value) == f"a:1:2: byte 0xfc is not utf-8; it looks like latin-1: {setting}"
     plain = "a:1:1: x; it is plain ASCII: leave reader.encoding out"
     assert str(wrong_encoding("a:1:1", "x", "utf-16", "ascii")) == plain
+
+
+@pytest.mark.parametrize("suffix", ["", ".gz"])
+def test_what_comes_behind_a_nul(tmp_path: Path, suffix: str) -> None:
+    """The look at the start of the file, for UTF-16, leaves the place where it was."""
+    path = tmp_path / f"a.txt{suffix}"
+    data = b"".join(b"line %d%s\n" % (i, b"\0" if i % 10_000 == 1 else b" and so on, at length") for i in range(60_000))
+    path.write_bytes(gzip.compress(data, mtime=0) if suffix else data)
+    problems = Problems()
+    assert len(list(read_lines(path, "utf-8", problems))) == 59_994
+    assert problems.count == 6
