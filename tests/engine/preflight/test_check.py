@@ -170,7 +170,7 @@ def test_ten_planted_errors_in_one_pass(folder: Path) -> None:
 def test_exit_codes_by_kind(folder: Path) -> None:
     edit(folder / "de.conll", 9, "Bonn B-LOC x")
     assert look(folder).exit_code == 3
-    assert look(folder, "model.new.num_heads=5").exit_code == 3
+    assert look(folder, "model.new.num_heads=5").exit_code == 2
     assert look(folder, "btf.lr=0").exit_code == 2
 
 
