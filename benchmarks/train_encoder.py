@@ -3,10 +3,12 @@
     XLT_DATA=DATA python benchmarks/train_encoder.py begin
     XLT_DATA=DATA xlt-engine run assets/encoder/recipe.toml --stage pretrain --seeds 0 --run-dir runs/encoder
     python benchmarks/train_encoder.py take runs/encoder/seed-0/pretrain
+    XLT_DATA=DATA python benchmarks/train_encoder.py compare
 
 `begin` writes a vocabulary, trained on equal amounts of text of each language, and random weights. `take` puts the
 weights of a stage in place, in 16 bits, from its end or from its newest checkpoint, and adds its steps to log.tsv. The
-next part then trains on from there, with the next seed; on another machine too.
+next part then trains on from there, with the next seed; on another machine too. `compare` counts the lines of the text
+that are sentences of a test set below XLT_DATA, white space and case aside.
 """
 
 from __future__ import annotations
@@ -15,6 +17,7 @@ import argparse
 import itertools
 import os
 import statistics
+import sys
 import tomllib
 from collections.abc import Iterator
 from pathlib import Path
@@ -32,15 +35,19 @@ PIECES, BYTES = 24_000, 10_000_000
 SHAPE = {"hidden_size": 256, "num_layers": 6, "num_heads": 8, "intermediate_size": 1024, "max_positions": 128}
 COLUMNS = ("part", "step", "million tokens", "loss", "rate", "held-out accuracy")
 EVERY = 100
+SHORTEST = 20
+"""Letters of a sentence that is compared; shorter ones are anybody's."""
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=["begin", "take"])
+    parser.add_argument("what", choices=["begin", "take", "compare"])
     parser.add_argument("stage", type=Path, nargs="?", help="folder of the stage")
     arguments = parser.parse_args()
     if arguments.what == "begin":
         begin()
+    elif arguments.what == "compare":
+        compare()
     else:
         take(arguments.stage)
 
@@ -57,12 +64,38 @@ def begin() -> None:
 
 def _sample() -> Iterator[str]:
     """Some `BYTES` of text of each language, at equal distances in its files."""
+    for lines in _texts():
+        size = sum(len(line.encode()) for line in lines)
+        yield from itertools.islice(lines, 0, None, max(1, size // BYTES))
+
+
+def _texts() -> Iterator[list[str]]:
+    """The lines of each language."""
     recipe = tomllib.loads((FOLDER / "recipe.toml").read_text(encoding="utf-8"))
     for table in (recipe["source"], *recipe["targets"]):
         paths = [os.path.expandvars(path) for path in table["general"]]
-        lines = [example.plain for path in paths for example in read_text(path)]
-        size = sum(len(line.encode()) for line in lines)
-        yield from itertools.islice(lines, 0, None, max(1, size // BYTES))
+        yield [example.plain for path in paths for example in read_text(path)]
+
+
+def compare() -> None:
+    """Prints how many lines of the text are sentences of test sets."""
+    tests = sorted(path for path in Path(os.environ["XLT_DATA"]).glob("*/*/*/*") if path.stem == "test")
+    sentences = set[str]()
+    for path in tests:
+        if path.suffix == ".tsv":
+            texts = [row.partition("\t")[2] for row in path.read_text(encoding="utf-8").splitlines()]
+        else:
+            blocks = path.read_text(encoding="utf-8").split("\n\n")
+            texts = ["".join(line.split("\t")[0] for line in block.splitlines()) for block in blocks]
+        sentences |= {_plain(text) for text in texts}
+    sentences = {text for text in sentences if len(text) >= SHORTEST}
+    found = [line for lines in _texts() for line in lines if _plain(line) in sentences]
+    sys.stdout.write(f"{len(sentences):,} sentences of {len(tests)} files, {len(found)} lines are one of them\n")
+    sys.stdout.writelines(f"  {line}\n" for line in found[:20])
+
+
+def _plain(text: str) -> str:
+    return "".join(text.split()).casefold()
 
 
 def take(stage: Path) -> None:
