@@ -27,7 +27,7 @@ JOBS = {
     "Label new text": "engine: Predictor predict predict_file",
     "Score": "engine: evaluate evaluate_files entity_f1 accuracy macro_f1",
     "Choose a threshold, accept pseudo-labels": "engine: choose_threshold decide source_consistency",
-    "Train in one loop": "engine: train Loop OptimizerConfig; data: TaskBatches MlmBatches PairBatches JointBatches",
+    "Train in one loop": "engine: train Loop OptimizerConfig; data: TaskBatches MlmBatches PairBatches",
     "Read files": "data: read_examples read_text Example build_store TokenStore",
     "Cut text into tokens": "data: Tokenizer train_wordpiece",
     "Pack a batch yourself": "data: pack PackedBatch; model: Encoder",

@@ -13,7 +13,6 @@ if typing.TYPE_CHECKING:
     from .batches.batch import PackedBatch, pack
     from .batches.buckets import BatchSize, Bucket, choose_buckets, pad_step, pad_to_bucket, padding_share
     from .batches.few_shot import few_per_class
-    from .batches.joint import JointBatches
     from .batches.pairs import PairBatches
     from .batches.rows import ItemView, Rows, inference_batches, inference_tokens, row_batches
     from .batches.sampling import epoch_counts, rng_for
@@ -45,7 +44,6 @@ __all__ = [
     "Example",
     "Examples",
     "ItemView",
-    "JointBatches",
     "MlmBatches",
     "OUTSIDE",
     "PackedBatch",
@@ -100,7 +98,6 @@ _NAMES = {
     "batches.batch": ("PackedBatch", "pack"),
     "batches.buckets": ("BatchSize", "Bucket", "choose_buckets", "pad_step", "pad_to_bucket", "padding_share"),
     "batches.few_shot": ("few_per_class",),
-    "batches.joint": ("JointBatches",),
     "batches.pairs": ("PairBatches",),
     "batches.sampling": ("epoch_counts", "rng_for"),
     "batches.seeding": ("derive_seed",),

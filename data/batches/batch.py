@@ -12,9 +12,6 @@ from torch import Tensor
 
 from ..store.store import IGNORE
 
-MASKED = "masked-lm"
-"""Kind of the batches whose items are masked tokens, where a step has others too."""
-
 
 @dataclass(frozen=True, slots=True)
 class PackedBatch:
@@ -33,7 +30,6 @@ class PackedBatch:
         example_ids: int64 [S], the caller's number of each sequence.
         item_example: int64 [K], index into the S sequences of each item.
         num_targets: number of items that count in the loss, known on the host.
-        kind: which of several losses it is for; empty where a step has one.
         first_token, first_item: tokens and items of the step's batch before those of this part of it; 0 in a whole one.
             Dropout counts its rows from there. Tensors in a captured step.
     """
@@ -50,7 +46,6 @@ class PackedBatch:
     example_ids: Tensor = field(default_factory=lambda: torch.zeros(0, dtype=torch.int64))
     item_example: Tensor = field(default_factory=lambda: torch.zeros(0, dtype=torch.int64))
     num_targets: int = 0
-    kind: str = ""
     first_token: int | Tensor = 0
     first_item: int | Tensor = 0
 
@@ -191,7 +186,6 @@ def _part(batch: PackedBatch, first: int, last: int, starts: Sequence[int], ends
         example_ids=batch.example_ids[first:last],
         item_example=batch.item_example[items] - first,
         num_targets=ends[last] - ends[first] if labels is None else int((labels != IGNORE).sum()),
-        kind=batch.kind,
         first_token=batch.first_token + starts[first],
         first_item=batch.first_item + ends[first],
     )

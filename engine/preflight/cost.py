@@ -24,7 +24,7 @@ from ..runs.graph import chosen_stages
 from ..runs.prepare import make_context
 from ..runs.synthetic_data import settled
 from ..stages.context import Context, freeze
-from ..stages.kind import additions_to, kind_of, largest_batch, read_tokens
+from ..stages.kind import kind_of, largest_batch, read_tokens
 from ..stages.models import new_encoder_config, new_head
 from ..storage.run_folder import RunDir
 from ..training.precision import DTYPES
@@ -152,8 +152,6 @@ def count_parameters(context: Context, stage: Stage) -> tuple[int, int]:
             head = new_head(config, kind_of(stage).head(config), encoder, len(context.data.labels), 0)
             pooler = Pooler(shape, seed=None) if config.pooling == "pooler" else None
             model = TaskModel(encoder, head, config.task, context.data.labels, pooling=config.pooling, pooler=pooler)
-            beside = [module for addition in additions_to(stage) for module in addition.modules(encoder)]
-            model = nn.ModuleList([model, *beside])
     freeze(encoder, stage.training)
     sizes = [(p.numel(), p.requires_grad) for p in model.parameters()]
     return sum(n for n, trains in sizes if trains), sum(n for n, trains in sizes if not trains)
@@ -171,23 +169,18 @@ def _stage(context: Context, shape: EncoderConfig, stage: Stage, rate: float) ->
     tokens = work.tokens(stage.training.batch_size)
     length = tokens / max(1.0, work.epochs(stage.training.batch_size) * sum(work.per_epoch))
     train_flops = passes * tokens * _flops(shape, stage, length, mlm, context, backward=True)
-    additions = [addition.work(context, stage, steps) for addition in additions_to(stage)]
-    beside = sum(addition.tokens for addition in additions)
-    masked = max((addition.largest for addition in additions), key=lambda size: size.tokens, default=NOTHING)
-    train_flops += beside * _flops(shape, stage, length, True, context, backward=True)
     read = sum(read_tokens(context, stage))
     flops = train_flops + read * _flops(shape, stage, length, False, context, backward=False)
     seconds = flops / (rate * EFFICIENCY[context.device.type]) + steps * STEP_SECONDS + STAGE_SECONDS
-    memory = BASE_BYTES + (ADAM_BYTES + 4 * (stage.training.l2_to_base > 0)) * trainable + 4 * frozen
-    largest = largest_batch(work.batches, stage.training.epochs)
-    memory += max(_activations(context, shape, stage, size, kind) for size, kind in ((largest, mlm), (masked, True)))
+    memory = BASE_BYTES + ADAM_BYTES * trainable + 4 * frozen
+    memory += _activations(context, shape, stage, largest_batch(work.batches, stage.training.epochs), mlm)
     return StageEstimate(
         stage.id,
         stage.kind,
         dict(stage.inputs),
         steps,
         work.at_most,
-        round(passes * tokens + beside),
+        round(passes * tokens),
         read,
         trainable,
         frozen,

@@ -121,13 +121,6 @@ def _training_problems(config: RunConfig) -> Problems:
         yield "pretrain.further", "is on, but [model.new] makes an encoder from scratch; keep one of them"
     if config.training.keep == "best" and not config.has_dev:
         yield "training.keep", "is best, but source.dev is missing"
-    rounds = config.selftrain
-    rates = {"finetune.lr": config.finetune.lr}
-    rates |= {"selftrain.soft.lr": rounds.soft.lr, "selftrain.hard.lr": rounds.hard.lr} if rounds.on else {}
-    rates |= {f"{name}.lr": getattr(config, name).lr for name in _OPTIONAL if getattr(config, name).on}
-    name, lr = max(rates.items(), key=lambda item: item[1])
-    if config.training.l2_to_base * lr > 1:
-        yield "training.l2_to_base", f"times {name} is above 1: every step would overshoot; at most {1 / lr:g}"
 
 
 def _transfer_problems(config: RunConfig) -> Problems:

@@ -9,11 +9,11 @@ from __future__ import annotations
 from functools import cache
 from importlib import metadata
 
-from ..methods import cloze, contrastive, cotrain, induce, joint, translate
+from ..methods import cloze, contrastive, cotrain, induce, translate
 from ..stages import finetune, hard, masked_lm, soft
 
 GROUP = "xlt_engine.plugins"
-REGISTERED = (masked_lm, finetune, soft, hard, cloze, contrastive, translate, cotrain, induce, joint)
+REGISTERED = (masked_lm, finetune, soft, hard, cloze, contrastive, translate, cotrain, induce)
 """Modules that register their kinds when they are imported."""
 
 

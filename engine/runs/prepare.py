@@ -11,7 +11,7 @@ from typing import Any
 from ... import ConfigError, ModelError, XltError
 from ...data import Tokenizer, file_hash, train_wordpiece
 from ...data.readers.encodings import check_encoding
-from ...model import EncoderConfig, load_encoder_config, load_masked_lm, load_pooler
+from ...model import EncoderConfig, load_encoder_config, load_pooler
 from ..methods.cloze import verbaliser_pieces
 from ..plan import Stage
 from ..pseudolabels.thresholds import parse_rule, uniform_grid
@@ -105,8 +105,6 @@ def _check_settings(config: RunConfig, encoder: EncoderConfig) -> None:
         if config.model.path is None:
             raise ConfigError('pooling = "pooler" needs a checkpoint that has one; use "cls"')
         load_pooler(config.model.path)
-    if config.selftrain.on and config.selftrain.mlm_weight and not config.btf.on and config.model.path is not None:
-        load_masked_lm(config.model.path)
 
 
 def setting_problems(config: RunConfig) -> Iterator[tuple[str, str]]:
@@ -116,14 +114,14 @@ def setting_problems(config: RunConfig) -> Iterator[tuple[str, str]]:
     """
     load_plugins()
     alpha, new = config.selftrain.alpha, config.model.new
-    sizes = () if new is None else (new.hidden_size, new.num_layers, new.num_heads, new.intermediate_size)
     tries: list[tuple[str, Callable[[], object]]] = [
         ("selftrain.alpha.rule", lambda: parse_rule(alpha.rule)),
         ("selftrain.alpha.upper", lambda: uniform_grid(step=alpha.step, upper=alpha.upper)),
     ]
     if new is not None:
-        tries.append(("model.new", lambda: EncoderConfig(new.vocab_size, *sizes, config.max_length)))
-    named = [("reader", config.reader)]
+        sizes = (new.hidden_size, new.num_layers, new.num_heads, new.intermediate_size, config.max_length)
+        tries.append(("model.new", lambda: EncoderConfig(new.vocab_size, *sizes)))
+    named: list[tuple[str, object]] = [("reader", config.reader)]
     named += [(dotted((*key, "reader")), t.reader) for key, t in config.language_tables.items() if t.reader is not None]
     for name, reader in named:
         for key in ("encoding", "unlabelled_encoding"):

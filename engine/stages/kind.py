@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from torch import nn
 
 from ... import ConfigError
 from ...data import BatchSize, MlmBatches, PairBatches, Part, TaskBatches, TokenStore, derive_seed
@@ -100,7 +99,6 @@ class Training:
         notes: entries for `stage.json`.
         line: one line for a person, of the trace.
         after: entries for `stage.json` that the trace of the training says, with warnings on the way.
-        cleanup: undoes what joined the model for the training alone.
         held_out: what is measured on the way.
     """
 
@@ -110,7 +108,6 @@ class Training:
     notes: dict[str, Any] = field(default_factory=dict)
     line: Callable[[Trace], str] = lambda trace: ""
     after: Callable[[Trace], dict[str, Any]] = lambda trace: {}
-    cleanup: Callable[[], None] = lambda: None
     held_out: HeldOut | None = None
 
 
@@ -209,29 +206,9 @@ class Addition:
         """Further stores that fine-tuning learns, by role."""
         return {}
 
-    def join(self, run: StageRun, training: Training) -> Training:
-        """The training with what joins it."""
-        return training
-
-    def work(self, context: Context, stage: Stage, steps: int) -> Beside:
-        """What so many steps learn beside their own."""
-        return Beside()
-
     def reads(self, context: Context, stage: Stage) -> list[int]:
         """As `StageKind.reads`."""
         return []
-
-    def modules(self, encoder: Encoder) -> list[nn.Module]:
-        """Further modules that train, for counting parameters."""
-        return []
-
-
-@dataclass(frozen=True)
-class Beside:
-    """Masked tokens that are learned beside a stage's own text: how many tokens are read, and the largest batch."""
-
-    tokens: float = 0.0
-    largest: BatchSize = BatchSize(0, 0, 0, 0)
 
 
 @dataclass(frozen=True)

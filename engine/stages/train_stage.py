@@ -20,7 +20,7 @@ from ..training.checkpoint import load_latest, save_checkpoint
 from ..training.distributed import ProcessGroup
 from ..training.loop import Loop, StepResult, Trace
 from .context import freeze
-from .kind import StageRun, Training, additions_to, kind_of
+from .kind import StageRun, Training, kind_of
 
 
 @dataclass
@@ -69,18 +69,13 @@ def train_stage(run: StageRun) -> Outcome:
 def _one_pass(run: StageRun) -> tuple[Training, Trace, Spent, str, dict[str, Any]]:
     """What was trained, with its trace, its time, the hash of the encoder before, and notes of what was kept."""
     training = kind_of(run.stage).build(run)
-    for addition in additions_to(run.stage):
-        training = addition.join(run, training)
     freeze(training.model.encoder, run.stage.training)
     start = tensors_hash(dict(training.model.encoder.named_parameters()))
     trace, spent, kept = Trace(), Spent(), dict[str, Any]()
-    try:
-        if training.batches is not None and training.objective is not None:
-            fit = Fit(run, training, training.batches, training.objective)
-            trace = fit.loop.run(fit.after_step)
-            spent, kept = fit.finish()
-    finally:
-        training.cleanup()
+    if training.batches is not None and training.objective is not None:
+        fit = Fit(run, training, training.batches, training.objective)
+        trace = fit.loop.run(fit.after_step)
+        spent, kept = fit.finish()
     return training, trace, spent, start, kept
 
 

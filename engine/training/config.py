@@ -35,9 +35,6 @@ class ScheduleConfig:
     weight_decay: float = option(0.01, "on matrices only", min=0)
     clip: float = option(1.0, "largest global gradient norm; 0 switches clipping off", min=0)
     beta2: float = option(0.999, "AdamW's decay of the squared gradients", min=0, max=1)
-    l2_to_base: float = option(
-        0.0, "against forgetting: pulls what trains of the encoder back to its weights at the stage's start", min=0
-    )
 
 
 @dataclass(frozen=True, kw_only=True)

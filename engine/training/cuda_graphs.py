@@ -199,7 +199,7 @@ class GraphedSteps:
         sizes = {BatchSize.of(batch) for _, batch in micro_batches}
         if len(sizes) != 1 or Bucket(*next(iter(sizes))) not in self._buckets:
             return None
-        return next(iter(sizes)), *((batch.kind, *_tensors(batch)) for _, batch in micro_batches)
+        return next(iter(sizes)), *(tuple(_tensors(batch)) for _, batch in micro_batches)
 
     def _capture(self, key: tuple[Any, ...], micro_batches: MicroBatches, valid: int | Tensor) -> None:
         device = micro_batches[0][1].token_ids.device

@@ -74,40 +74,6 @@ def set_lr(optimizer: torch.optim.Optimizer, factor: float) -> float:
     return float(optimizer.param_groups[0]["peak"]) * factor
 
 
-class L2ToBase:
-    """L2 towards the weights that a stage starts from (L2-SP, arXiv 1802.01483), decoupled like AdamW's weight decay.
-
-    Before each step `w <- w - lr * strength * (w - start)`, one gradient step on `strength / 2 * |w - start|^2` at the
-    step's rate. As a term of the loss it would be divided by Adam's second moment, so that weights with large gradients
-    would hardly be pulled, and it would count towards the norm that clips. Encoder weights alone are pulled, in fp32: a
-    head starts from random numbers, which are nothing to come back to.
-
-    The start is a copy of what trains, made when the loop is, before a checkpoint is read: a stage that is continued
-    has the same one.
-
-    Args:
-        trainable: fp32 weights by name.
-        strength: `l2_to_base`, above 0.
-    """
-
-    def __init__(self, trainable: Mapping[str, nn.Parameter], strength: float) -> None:
-        self.strength = strength
-        self._start = {p: p.detach().clone() for name, p in trainable.items() if name.startswith(ENCODER)}
-
-    @torch.no_grad()
-    def pull(self, optimizer: torch.optim.Optimizer, skipped: Tensor) -> None:
-        """Moves the weights by one step's share, at the rates that lie in the optimiser; nothing waits for the device.
-
-        Args:
-            skipped: fp32 scalar on the device, 1.0 where no weight may change in this step, else 0.0.
-        """
-        for group in optimizer.param_groups:
-            share = (1.0 - skipped) * group["lr"] * self.strength
-            for parameter in group["params"]:
-                if (start := self._start.get(parameter)) is not None:
-                    parameter.lerp_(start, share)
-
-
 class OptimizerStep:
     """AdamW over the fp32 weights and their 16-bit copies, with loss scaling in fp16.
 
@@ -120,7 +86,6 @@ class OptimizerStep:
         self._weights, self._trainable, self._config = weights, weights.trainable, config
         self.optimizer = make_optimizer(weights.trainable, config, device)
         self.scaler = LossScaler(device) if precision == "fp16" else None
-        self._l2_to_base = L2ToBase(weights.trainable, config.l2_to_base) if config.l2_to_base > 0 else None
         self._skipped = torch.zeros((), dtype=torch.float32, device=device)
 
     def set_lr(self, step: int, total: int) -> float:
@@ -157,11 +122,7 @@ class OptimizerStep:
             harmless = torch.where(skipped > 0, self._config.clip, norm)
             clipping = (self._config.clip / (harmless + 1e-6)).clamp(max=1.0)
             scale = clipping if scale is None else clipping * scale
-        if self._l2_to_base is not None:
-            self._l2_to_base.pull(self.optimizer, skipped)
         self._update(gradients, scale, skipped)
-        if self._l2_to_base is not None:  # it moves weights that have no gradient, too
-            self._weights.copy_to_model()
         return torch.stack([loss.float(), norm.float(), skipped, in_a_row])
 
     def _update(self, gradients: Mapping[nn.Parameter, Tensor], scale: Tensor | None, skipped: Tensor) -> None:

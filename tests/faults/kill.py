@@ -50,7 +50,7 @@ def classification(folder: Path) -> Command:
 
 
 def options(folder: Path) -> Command:
-    values = ["arms.control=true", "selftrain.mlm_weight=0.1", "selftrain.rounds=1.5"]
+    values = ["arms.control=true", "selftrain.rounds=1.5"]
     values += ["training.keep=best", "selftrain.target_filter=none"]
     return ["run", str(starts.write_tiny(folder)), *_set(values)]
 

@@ -37,7 +37,6 @@ class PretrainConfig(MaskedLmConfig):
     )
     freeze_embeddings: ClassVar[bool] = False
     freeze_layers: ClassVar[int] = 0
-    l2_to_base: ClassVar[float] = 0.0
     dropout: float | None = option(None, "while it pre-trains; the encoder's own when absent", min=0, below=1)
     lr: float = option(2e-3, "peak learning rate", above=0)
     epochs: float = option(7.0, "passes over the data", above=0)
@@ -217,7 +216,6 @@ class SelfTrainConfig:
     accept: Literal["threshold", "class-balanced", "source-distribution"] = option(
         "threshold", "all that pass alpha, at most the same share of each class, or the classes as the source has them"
     )
-    mlm_weight: float = option(0.0, "times the masked-LM loss on the text of BTF, added in every step; 0: off", min=0)
     abandoned: Literal["round", "drop"] = option("round", "rejected target items sit out a round, or leave for good")
     cap: int = option(0, "largest number of unlabelled target examples; 0 means all", min=0)
     soft: SoftConfig = field(default_factory=SoftConfig)

@@ -14,7 +14,7 @@ import pytest
 
 from xlt_engine import ConfigError
 from xlt_engine.engine.recipe.config import RunConfig
-from xlt_engine.engine.recipe.config.removed import REMOVED
+from xlt_engine.engine.recipe.config.removed import AFTER_0_2_0, REMOVED
 from xlt_engine.engine.recipe.load import RecipeError, dump_toml, load_recipe, packaged_recipes, variants
 from xlt_engine.engine.recipe.schema import table_class
 from xlt_engine.engine.recipe.toml_parse import key_lines
@@ -515,7 +515,7 @@ def test_removed_keys_name_the_changelog_and_what_to_do(tmp_path: Path, removed:
     key, _, value = removed.partition(" = ")
     table, _, name = (key if "." in key else f"selftrain.alpha.{key}").rpartition(".")
     text = f"# a recipe\n[{table}]\n{name} = {value or 0}\n"
-    when = "after" if removed == "selftrain.soft.sides" else "in"
+    when = "after" if removed in AFTER_0_2_0 else "in"
     told = f"removed {when} 0.2.0; see CHANGELOG.md: {REMOVED[removed]}"
     place = (f"{table}.{name}", told)
     assert ("recipe.toml:3", *place) in failures(tmp_path, text, cls=RunConfig)

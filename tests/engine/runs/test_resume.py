@@ -294,7 +294,6 @@ FROM_TEACHER = {"de/finetune"} | ROUNDS
         ("pretrain.lr=0.001", set(STAGES)),
         ("training.warmup=0.2", set(STAGES)),
         ("training.freeze_layers=1", set(STAGES) - {"pretrain"}),
-        ("training.l2_to_base=1", set(STAGES) - {"pretrain"}),
         ("training.keep=best", set(STAGES) - {"pretrain", "de/btf"}),
         ("training.micro_batch=4", set()),
         ("training.micro_batch=auto", set()),

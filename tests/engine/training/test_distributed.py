@@ -16,7 +16,6 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -78,10 +77,7 @@ PAIRS = ((3, 2), (4,), (1, 3), (0,), (5, 1))
 
 
 def steps(shape: Sequence[Sequence[int]], kind: str) -> list[list[Any]]:
-    import numpy as np
-
     from xlt_engine.data import pack
-    from xlt_engine.data.batches.batch import MASKED
 
     made: list[list[Any]] = []
     for number, counts in enumerate(shape):
@@ -91,15 +87,10 @@ def steps(shape: Sequence[Sequence[int]], kind: str) -> list[list[Any]]:
             targets = {"soft_targets": [r["soft"] for r in examples]} if kind == "soft" else {}
             labels = targets or {"labels": [r["labels"] for r in examples]}
             made[-1].append(pack([r["ids"] for r in examples], items=[r["items"] for r in examples], **labels))
-        if kind == "joint":  # no masked word in every other step
-            items = [r["items"][: 2 * (number % 2)] for r in examples]
-            words = {"items": items, "labels": [np.array(r["ids"])[i] for r, i in zip(examples, items, strict=True)]}
-            made[-1].append(replace(pack([r["ids"] for r in examples], **words), kind=MASKED))
     return made
 
 
 def model_and_objective(kind: str) -> tuple[Any, Any]:
-    from xlt_engine.engine.methods.joint import NAME, Joint
     from xlt_engine.engine.training.objectives import SoftLabels, cross_entropy, masked_lm
     from xlt_engine.model import Encoder, EncoderConfig, MaskedLM, TaskModel, VoterHeads
 
@@ -121,9 +112,6 @@ def model_and_objective(kind: str) -> tuple[Any, Any]:
         return MaskedLM(encoder, seed=3), masked_lm
     head = VoterHeads(16, 3, (12, 13, 14), 0.1, seed=2, initializer_range=0.5)
     model = TaskModel(encoder, head, "ner", ("O", "B-X", "I-X"))
-    if kind == "joint":
-        model.add_module(NAME, MaskedLM(encoder, seed=3))
-        return model, Joint(cross_entropy, model.get_submodule(NAME))
     return model, SoftLabels() if kind == "soft" else cross_entropy
 
 
@@ -377,11 +365,6 @@ def compared(worlds: Worlds, size: int, kind: str, shape: Any, precision: str = 
 def test_two_processes_equal_one_to_the_bit_where_each_has_one_part(worlds: Worlds, kind: str) -> None:
     """Dropout on, parts of unequal size, steps with a part for one process only, and one without any target."""
     assert compared(worlds, 2, kind, PAIRS) == 0
-
-
-def test_a_step_without_a_masked_word_leaves_its_head_alone(worlds: Worlds) -> None:
-    """As with one process: without a gradient there is neither momentum nor decay, in the first step or a later one."""
-    assert compared(worlds, 2, "joint", ((3,), (2,), (4,), (1,))) == 0
 
 
 @pytest.mark.parametrize(("size", "kind"), [(2, "mlm"), (2, "hard"), (3, "soft")])

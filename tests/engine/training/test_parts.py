@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -17,10 +16,9 @@ import torch
 from torch import Tensor
 
 from xlt_engine.data import PackedBatch, pack, pad_step
-from xlt_engine.data.batches.batch import MASKED, cut
+from xlt_engine.data.batches.batch import cut
 from xlt_engine.engine import Loop, OptimizerConfig
 from xlt_engine.engine.methods.contrastive import LabelAlignment, SemanticAlignment
-from xlt_engine.engine.methods.joint import Joint
 from xlt_engine.engine.training.config import PerformanceConfig
 from xlt_engine.engine.training.objectives import SoftLabels, cross_entropy, masked_lm
 from xlt_engine.model import (
@@ -67,20 +65,12 @@ def cloze() -> TaskModel:
     return ClozeModel(Encoder(CONFIG, seed=1), head, "classification", "abc")
 
 
-def joint() -> tuple[TaskModel, Any]:
-    model = tagger()
-    masked = MaskedLM(model.encoder, seed=3)
-    model.masked_lm = masked
-    return model, Joint(SoftLabels(), masked)
-
-
 KINDS: dict[str, Callable[[], tuple[Any, Any]]] = {
     "pretrain, btf": lambda: (MaskedLM(Encoder(CONFIG, seed=1), seed=3), masked_lm),
     "finetune, hard, cotrain": lambda: (tagger(), cross_entropy),
     "finetune, one layer": lambda: (tagger(linear), cross_entropy),
     "soft": lambda: (tagger(), SoftLabels()),
     "soft, kl": lambda: (tagger(), SoftLabels(kind="kl", temperature=2.0, combine="mean")),
-    "soft, with masked words": joint,
     "classes": lambda: (classifier(), cross_entropy),
     "classes, mlp": lambda: (classifier(lambda: MlpHead(HIDDEN, CLASSES, 0.3, seed=2)), cross_entropy),
     "classes, mean": lambda: (classifier(pooling="mean"), cross_entropy),
@@ -110,13 +100,6 @@ def batch(kind: str, step: int = 0) -> PackedBatch:
     return pack(ids, items=items, **given)
 
 
-def whole_step(kind: str, step: int = 0) -> list[PackedBatch]:
-    made = [batch(kind, step)]
-    if kind == "soft, with masked words":
-        made.append(replace(batch("btf", step + 100), kind=MASKED))
-    return made
-
-
 class Steps:
     """Steps of whole batches, cut one size after the other."""
 
@@ -127,7 +110,7 @@ class Steps:
         return self.count
 
     def __getitem__(self, step: int) -> list[PackedBatch]:
-        batches = whole_step(self.kind, step)
+        batches = [batch(self.kind, step)]
         for size in self.cuts:
             batches = [part for one in batches for part in cut(one, size)]
         return batches

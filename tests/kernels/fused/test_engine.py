@@ -38,7 +38,7 @@ METHOD = (
     "selftrain.soft.epochs=3",
     'selftrain.alpha.rule="second-difference"',
 )
-NER = (*METHOD, "training.freeze_embeddings=true", "finetune.lr=2e-2", "selftrain.mlm_weight=0.3")
+NER = (*METHOD, "training.freeze_embeddings=true", "finetune.lr=2e-2")
 LR = "lr=5e-3"
 TEXT_CLASSES = (
     *METHOD,
