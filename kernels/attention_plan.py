@@ -13,6 +13,9 @@ from torch import Tensor
 
 _SHORTEST = 16
 """Numbers of a vector register: torch's softmax takes shorter rows one number at a time, ten times slower."""
+MULTIPLE_IN_16_BITS = 8
+"""Lengths of groups where oneDNN multiplies 16 bits: it compiles a product for each length, and pads to as many numbers
+itself."""
 _GROUP_COST = 3000
 _TOKEN_COST = 40
 _QUERIES = 64
@@ -26,7 +29,7 @@ class AttentionGroup:
 
     Attributes:
         sequences: how many, n.
-        length: of the longest, or of one vector where that is more, L.
+        length: of the longest, or more (`_slots`), L.
         first_slot: where the group's n * L slots begin among those of all groups.
         key_mask: [n, 1, 1, L], 0 for tokens and -inf for padding; None when all have length L.
     """
@@ -104,8 +107,8 @@ class AttentionPlan:
         cu_seqlens: [S + 1] integers from 0 to T, where each sequence begins.
     """
 
-    def __init__(self, cu_seqlens: Tensor) -> None:
-        self.cu_seqlens = cu_seqlens
+    def __init__(self, cu_seqlens: Tensor, multiple: int = 1) -> None:
+        self.cu_seqlens, self._multiple = cu_seqlens, multiple
         at_once = cu_seqlens.device.type == "cpu" and not torch.compiler.is_exporting()
         self._starts = _read(cu_seqlens) if at_once else None
         self._rows: dict[tuple[int, int], Rows] = {}
@@ -120,7 +123,7 @@ class AttentionPlan:
     def layout(self) -> Layout:
         if self._starts is None:
             self._starts = _read(self.cu_seqlens)
-        return _make_layout(self._starts, self.cu_seqlens.device)
+        return _make_layout(self._starts, self.cu_seqlens.device, self._multiple)
 
     def rows(self, heads: int, parts: int) -> Rows:
         """Row numbers for `parts` of `heads` heads, made at the first call."""
@@ -136,7 +139,7 @@ class AttentionPlan:
         return self._pieces[window]
 
 
-def attention_plan(cu_seqlens: Tensor) -> AttentionPlan:
+def attention_plan(cu_seqlens: Tensor, *, multiple: int = 1) -> AttentionPlan:
     """Choose the groups for a packed batch, at the first use of the plan.
 
     Sequences are sorted by length; the cuts minimise the area of all score matrices and the number of slots, plus a
@@ -145,11 +148,12 @@ def attention_plan(cu_seqlens: Tensor) -> AttentionPlan:
     Args:
         cu_seqlens: [S + 1] integers from 0 to T, where each sequence begins; read on the host, from a device only
             where plain torch is the implementation.
+        multiple: of the lengths of groups; what is above the longest sequence is padding.
 
     Raises:
         ValueError: `cu_seqlens` does not rise from 0; on a device at the first use.
     """
-    return AttentionPlan(cu_seqlens)
+    return AttentionPlan(cu_seqlens, multiple)
 
 
 def _read(cu_seqlens: Tensor) -> list[int]:
@@ -159,16 +163,16 @@ def _read(cu_seqlens: Tensor) -> list[int]:
     return starts
 
 
-def _make_layout(starts: list[int], device: torch.device) -> Layout:
+def _make_layout(starts: list[int], device: torch.device, multiple: int) -> Layout:
     lengths = [end - start for start, end in zip(starts, starts[1:], strict=False)]
     order = sorted((i for i, length in enumerate(lengths) if length), key=lambda i: (lengths[i], i))
     groups, pieces, masks = [], [torch.empty(0, dtype=torch.int64)], [torch.empty(0, dtype=torch.bool)]
     first = 0
-    for begin, end in _cuts([lengths[i] for i in order]):
+    for begin, end in _cuts([lengths[i] for i in order], multiple):
         members = order[begin:end]
         sizes = torch.tensor([lengths[i] for i in members])
         offsets = torch.tensor([starts[i] for i in members])
-        column = torch.arange(max(lengths[members[-1]], _SHORTEST))
+        column = torch.arange(_slots(lengths[members[-1]], multiple))
         pad = column >= sizes[:, None]
         key_mask = None
         if bool(pad.any()):
@@ -189,14 +193,19 @@ def _make_layout(starts: list[int], device: torch.device) -> Layout:
     )
 
 
-def _cuts(lengths: list[int]) -> list[tuple[int, int]]:
+def _slots(longest: int, multiple: int) -> int:
+    """The length of a group with this longest sequence."""
+    return max(-(-longest // multiple) * multiple, _SHORTEST)
+
+
+def _cuts(lengths: list[int], multiple: int = 1) -> list[tuple[int, int]]:
     """Spans of the ascending `lengths` with the least total cost, by dynamic programming over distinct lengths."""
     ends = [i + 1 for i in range(len(lengths)) if i + 1 == len(lengths) or lengths[i] != lengths[i + 1]]
     starts = [0, *ends]
     best = [0.0]
     choice = [0]
     for end in ends:
-        longest = max(lengths[end - 1], _SHORTEST)
+        longest = _slots(lengths[end - 1], multiple)
         each = longest * (longest + _TOKEN_COST)
         cost, cut = min((best[k] + (end - starts[k]) * each, -k) for k in range(len(best)))
         best.append(cost + _GROUP_COST)

@@ -12,7 +12,9 @@ from torch.utils.checkpoint import checkpoint
 
 from .. import ConfigError, ModelError
 from ..kernels import attention_plan, rotary_table
+from ..kernels.attention_plan import MULTIPLE_IN_16_BITS
 from ..kernels.masks import seed_from_row
+from ..kernels.products import products_in_16_bits
 from .config import EncoderConfig
 from .layers import Embeddings, FinalNorm, Initialiser, Layer, PackedInput, PreNormEmbeddings, PreNormLayer, Seed
 
@@ -107,7 +109,8 @@ class Encoder(nn.Module):
         self, batch: PackedInput, rows: Tensor | None, seed: Seed, word_grad: Tensor | None = None
     ) -> Iterator[Tensor]:
         self._check(batch)
-        plan = attention_plan(batch.cu_seqlens)
+        few_lengths = torch.is_grad_enabled() and products_in_16_bits(self.word_embedding)
+        plan = attention_plan(batch.cu_seqlens, multiple=MULTIPLE_IN_16_BITS if few_lengths else 1)
         of_tokens = seed_from_row(seed, batch.first_token, self.word_embedding)
         of_rows = of_tokens if rows is None else seed_from_row(seed, batch.first_item, self.word_embedding)
         rotary = self._rotary_tables(batch)

@@ -134,8 +134,10 @@ class Loop:
         graphs = performance.graphs is not False and obstacle is None
         if performance.graphs is True and obstacle is not None:
             warn(graphs_off(obstacle))
+        # oneDNN, which multiplies 16 bits on a CPU, compiles each product for its number of rows: 1 to 4 ms a size.
+        few_sizes = self.device.type == "cpu" and precision != "fp32"
         self.prefetcher = make_prefetcher(
-            batches, self.device, performance, graphs=graphs, seed=seed, share=self.processes.share
+            batches, self.device, performance, graphs=graphs, seed=seed, share=self.processes.share, few_sizes=few_sizes
         )
         self.graphs: GraphedSteps | None = None
         if graphs:

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from ...data import BatchSize, Bucket, PackedBatch, choose_buckets, derive_seed, pad_step, padding_share
 from ...data.batches.batch import cut
-from ...data.batches.buckets import MOST_BUCKETS
+from ...data.batches.buckets import MOST_BUCKETS, pad_to_few_sizes
 from .batch_source import BatchSource, MicroBatches, NamedSource, SizedSource
 from .config import PerformanceConfig
 
@@ -65,6 +65,7 @@ class Prefetcher:
         seed: key of the dropout seeds.
         buckets: static shapes to pad micro-batches to; none leaves them as they are.
         share: from a number of micro-batches to those that are computed here; all when absent.
+        few_sizes: without buckets, pad each micro-batch as `pad_to_few_sizes` does.
 
     Attributes:
         waited: seconds that callers have waited for batches.
@@ -80,8 +81,10 @@ class Prefetcher:
         seed: int = 0,
         buckets: Sequence[Bucket] = (),
         share: Share = range,
+        few_sizes: bool = False,
     ) -> None:
         self._source, self._device, self._depth, self._seed, self._share = source, device, depth, seed, share
+        self._few_sizes = few_sizes
         self.buckets = tuple(buckets)
         self.waited = self.padding = 0.0
         self._lock = RLock()
@@ -160,6 +163,8 @@ class Prefetcher:
         wholes = list(accumulate(int(batch.first_token == 0) for batch in batches))
         mine = self._share(len(batches))
         padded = pad_step([batches[i] for i in mine], buckets)
+        if self._few_sizes and not buckets:
+            padded = [pad_to_few_sizes(batch) for batch in padded]
         seeds = [derive_seed(self._seed, "dropout", step, wholes[i] - 1) for i in mine]
         return [(seed, batch) for seed, batch in zip(seeds, padded, strict=True) if batch.num_targets]
 
@@ -188,16 +193,19 @@ def make_prefetcher(
     graphs: bool,
     seed: int = 0,
     share: Share = range,
+    few_sizes: bool = False,
 ) -> Prefetcher:
     """The prefetcher that the configuration asks for.
 
-    "auto" makes batches ahead on CUDA, and pads them where steps are graphs. On a CPU it does neither.
+    "auto" makes batches ahead on CUDA, and pads them where steps are graphs. On a CPU it does neither, but for
+    `few_sizes`.
     """
     ahead = device.type == "cuda" if config.feed == "auto" else config.feed
     most = (MOST_BUCKETS if graphs else 0) if config.buckets == "auto" else config.buckets
     sizes = survey(source) if most else []
     buckets = choose_buckets(sizes, most) if most else ()
-    prefetcher = Prefetcher(source, device, depth=DEPTH if ahead else 0, seed=seed, buckets=buckets, share=share)
+    depth = DEPTH if ahead else 0
+    prefetcher = Prefetcher(source, device, depth=depth, seed=seed, buckets=buckets, share=share, few_sizes=few_sizes)
     prefetcher.padding = padding_share(sizes, buckets)
     return prefetcher
 

@@ -99,6 +99,25 @@ def test_dropout_zeroes_probabilities_at_its_rate_and_rescales_the_others(p: flo
     torch.testing.assert_close(dropped[kept], plain[kept] / (1 - p), rtol=1e-4, atol=0.0)
 
 
+@pytest.mark.parametrize("seed", [None, 5])
+def test_groups_of_a_multiple_give_the_same(
+    seed: int | None, generator: torch.Generator, relative_error: Error
+) -> None:
+    lengths = [3, 17, 40, 0, 33, 40]
+    cu_seqlens = boundaries(lengths)
+    plan, wide = attention_plan(cu_seqlens), attention_plan(cu_seqlens, multiple=24)
+    assert all(group.length % 24 == 0 for group in wide.layout.groups)
+    assert any(group.length % 24 for group in plan.layout.groups)
+    results = []
+    for used in (plan, wide):
+        qkv = torch.randn(133, 3, 2, 8, generator=generator.manual_seed(3)).double().requires_grad_()
+        out = packed_attention(qkv, cu_seqlens, 40, p=0.3, seed=seed, plan=used)
+        out.backward(torch.randn(out.shape, generator=generator).double())
+        results.append((out, qkv.grad))
+    for a, b in zip(*results, strict=True):
+        assert relative_error(a, b) < 1e-12
+
+
 def test_dropout_depends_on_seed_and_site_only() -> None:
     lengths = [20, 31]
     first = observed_probabilities(lengths, 0.5, 1)

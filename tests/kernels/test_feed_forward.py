@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from xlt_engine.kernels import dropout, embedding_layer_norm, linear_gelu, linear_glu, voter_mlp
+from xlt_engine.kernels.gelu import _PIECE, gelu
 
 Error = Callable[[Tensor, Tensor], float]
 
@@ -57,6 +58,25 @@ def test_linear_gelu_gradcheck(generator: torch.Generator) -> None:
 def exact_glu(x: Tensor, weight: Tensor, bias: Tensor | None, activation: str) -> Tensor:
     first, gate = (x @ weight.t() + (0 if bias is None else bias)).tensor_split(2, 1)
     return (exact_gelu(first) if activation == "gelu" else first / (1 + torch.exp(-first))) * gate
+
+
+@pytest.mark.parametrize("columns", [1, 1024, 2049])
+def test_gelu_of_16_bits_in_pieces(columns: int, generator: torch.Generator, relative_error: Error) -> None:
+    """More numbers than a piece holds, and a last piece that is smaller, also of an odd number."""
+    rows = -(-(2 * _PIECE + 5) // columns)
+    x = randn(generator, rows, columns).bfloat16().requires_grad_()
+    truth = x.detach().double().requires_grad_()
+    out, expected = gelu(x), exact_gelu(truth)
+    upstream = randn(generator, rows, columns).bfloat16()
+    out.backward(upstream)
+    expected.backward(upstream.double())
+    assert x.grad is not None
+    assert truth.grad is not None
+    assert out.dtype == x.grad.dtype == torch.bfloat16
+    assert relative_error(out, expected) < 4e-3
+    assert relative_error(x.grad, truth.grad) < 6e-3
+    for part, whole in ((out[-1], expected[-1]), (x.grad[-1], truth.grad[-1])):
+        assert relative_error(part, whole) < 1e-2
 
 
 @pytest.mark.parametrize("activation", ["gelu", "silu"])

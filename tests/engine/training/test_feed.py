@@ -96,6 +96,30 @@ def _no_thread_is_left() -> Any:
     assert prefetch_threads() == []
 
 
+@pytest.mark.parametrize(("precision", "few"), [("fp32", False), ("bf16", True)])
+def test_16_bits_on_a_cpu_keep_to_few_sizes(precision: str, few: bool) -> None:
+    """The computed batches are padded, what counts stays, and losses are those of batches as they come, rounded."""
+    made, losses = [], []
+
+    def objective(model: TaskModel, batch: PackedBatch, seed: int | torch.Tensor) -> torch.Tensor:
+        made.append((batch.token_ids.shape[0], batch.num_targets))
+        return cross_entropy(model, batch, seed)
+
+    for padded in (True, False):
+        encoder = Encoder(EncoderConfig(64, 16, 1, 2, 32, 16), seed=0)
+        model = TaskModel(encoder, LinearHead(16, 3, seed=1), "ner", ["O", "B-PER", "I-PER"])
+        loop = Loop(model, Steps(20), objective, optimizer=OPTIMIZER, seed=0, precision=precision)
+        if not padded:
+            loop.prefetcher._few_sizes = False
+        losses.append(loop.run().loss)
+        loop.close()
+    tokens = [sum(len(batch.token_ids) for batch in Steps(20)[step]) for step in range(20)]
+    assert [size for size, _ in made[20:]] == tokens
+    assert [count for _, count in made[:20]] == [count for _, count in made[20:]]
+    assert ([size for size, _ in made[:20]] != tokens) == few
+    assert losses[0] == (pytest.approx(losses[1], rel=0.05) if few else losses[1])
+
+
 @pytest.mark.parametrize("parts", [1, 2])
 def test_results_are_the_same_bits_with_and_without_the_thread(parts: int) -> None:
     plain, ahead = loop(Steps(9, parts), PerformanceConfig(feed=False)), loop(Steps(9, parts), AHEAD)
