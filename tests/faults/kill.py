@@ -71,6 +71,25 @@ def ablation(folder: Path) -> Command:
     return ["ablate", str(starts.write_tiny(folder)), "--rows", "no-at", "--seeds", "0", "--jobs", "1", *_set(values)]
 
 
+def two_targets(folder: Path) -> Path:
+    """The tiny recipe with a second target, whose text is a part of the first one's."""
+    recipe = starts.write_tiny(folder)
+    (folder / "nl.txt").write_text("".join((folder / "de.txt").read_text("utf-8").splitlines(True)[:17]), "utf-8")
+    text = recipe.read_text("utf-8")
+    table = (
+        text[text.index("[[targets]]") : text.index("[pretrain]")]
+        .replace('"de"', '"nl"')
+        .replace("de.txt", "nl.txt", 1)
+    )
+    recipe.write_text(text.replace("[pretrain]", table + "[pretrain]"), "utf-8")
+    return recipe
+
+
+def jobs(folder: Path) -> Command:
+    """Two stages at once, each in a worker; a kill strikes one of them, or the parent, or the parent by a worker."""
+    return ["run", str(two_targets(folder)), *starts.SHORT, "--jobs", "2", *_set(["threads=1"])]
+
+
 def corpus(folder: Path) -> Command:
     starts.write_tiny(folder)
     places = ["Paris", "London", "Berlin", "Oslo"]
@@ -89,7 +108,8 @@ def _set(values: list[str]) -> list[str]:
 
 
 CASES: dict[str, Callable[[Path], Command]] = {
-    case.__name__: case for case in (plain, shards, classification, options, cotrain, contrastive, ablation, corpus)
+    case.__name__: case
+    for case in (plain, shards, classification, options, cotrain, contrastive, ablation, jobs, corpus)
 }
 
 

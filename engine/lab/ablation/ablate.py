@@ -9,13 +9,14 @@ from pathlib import Path
 from typing import Any
 
 from .... import ConfigError, Interrupted, OutOfMemoryError, PeerLostError, RunInUseError, StorageError, XltError
+from ...runs.workers import Answer, Workers, portable
 from ...storage.run_folder import RunDir
 from ...training.determinism import deterministic
 from ...training.progress import Progress
 from .comparisons import compare_rows
 from .outputs import write_outputs
+from .row_jobs import Job, begin, make
 from .row_plans import Ablation, Key, RowPlan, Unit, is_made, open_ablation, plan_rows, units_of
-from .workers import Answer, Job, Workers, make
 
 _FATAL = (StorageError, RunInUseError, OutOfMemoryError, PeerLostError)
 """What the other rows would run into as well; any other error is its row's alone."""
@@ -140,24 +141,15 @@ class Work:
         Raises:
             XltError: what concerns all rows, such as a full disk; or a process was killed.
         """
-        if self.ablation.jobs == 1:
-            while (job := self._next([])) is not None:
-                self._take(job, make(job, should_stop, self.progress))
+        if self.ablation.jobs > 1:
+            Workers(self.ablation.jobs, begin).run(self._next, self._take, should_stop)
             return
-        workers = Workers(self.ablation.jobs)
-        try:
-            while (job := self._next(list(workers.busy.values()))) is not None or workers.busy:
-                if number := should_stop():
-                    raise Interrupted(number)
-                if job is not None and len(workers.busy) < self.ablation.jobs:
-                    workers.give(job)
-                    continue
-                for ended, answer in workers.answers():
-                    self._take(ended, answer)
-        finally:
-            for ended, answer in workers.stop():
-                if not answer.error:
-                    self._take(ended, answer)
+        while (job := self._next([])) is not None:
+            try:
+                answer = Answer(make(job, should_stop, self.progress))
+            except XltError as error:
+                answer = Answer(error=portable(error))
+            self._take(job, answer)
 
     def _next(self, busy: Sequence[Job]) -> Job | None:
         """A row to complete, else a stage that can begin, in the folder of a row where nothing else is made."""
@@ -195,8 +187,8 @@ class Work:
     def _take(self, job: Job, answer: Answer) -> None:
         """Records what became of a job."""
         plan = self._plan_of[job.row]
-        if answer.error:
-            self._fail(job, answer)
+        if answer.error is not None:
+            self._fail(job, answer.error)
         elif job.stage == "all":
             self.complete.add(job.row)
             number = len(self.complete)
@@ -204,17 +196,15 @@ class Work:
         else:
             self.made.add(plan.key(job.stage))
             if self.ablation.jobs > 1:
-                for line in answer.lines:
+                for line in answer.value:
                     self.progress.note(f"[{len(self.made)}/{len(self.units)}] {line}")
 
-    def _fail(self, job: Job, answer: Answer) -> None:
-        assert answer.error is not None
-        if answer.error is Interrupted:
-            raise Interrupted(answer.exit_code - 128)
-        if issubclass(answer.error, _FATAL):
-            raise answer.error(f"row {job.row}: {answer.message}")
-        error = answer.error(answer.message)
-        self.progress.note(f"row {job.row} failed: {answer.message}")
+    def _fail(self, job: Job, error: Exception) -> None:
+        if isinstance(error, Interrupted) or not isinstance(error, XltError):
+            raise error
+        if isinstance(error, _FATAL):
+            raise type(error)(str(error) if str(error).startswith(str(job)) else f"row {job.row}: {error}")
+        self.progress.note(f"row {job.row} failed: {error}")
         if job.stage == "all":
             self.errors[job.row] = error
         else:

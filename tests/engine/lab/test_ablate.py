@@ -24,11 +24,12 @@ from xlt_engine.engine.evaluation.per_example import load_items, points
 from xlt_engine.engine.lab.ablation.ablate import ablate
 from xlt_engine.engine.lab.ablation.comparisons import compare_rows
 from xlt_engine.engine.lab.ablation.outputs import html, markdown
+from xlt_engine.engine.lab.ablation.row_jobs import Job, begin
 from xlt_engine.engine.lab.ablation.row_plans import forecast, open_ablation, plan_rows, render_forecast
 from xlt_engine.engine.lab.ablation.rows import GROUPS, ROWS, choose, describe_rows
-from xlt_engine.engine.lab.ablation.workers import Job, Workers
 from xlt_engine.engine.lab.paper.printed import AVERAGE, NOTES, OTHERS, PRINTED, printed
 from xlt_engine.engine.report.seeds import compare, over_targets, scores_on_draws
+from xlt_engine.engine.runs.workers import Workers
 
 TRAINED = (
     "threads=1",  # results depend on the number, and processes that are started have torch's own
@@ -435,16 +436,16 @@ def test_some_rows_of_the_paper_are_one_stage() -> None:
 
 @pytest.mark.fault(13)
 def test_a_process_that_ends_by_itself_names_its_row() -> None:
-    workers = Workers(1)
+    workers = Workers(1, begin)
+    workers._start()
     (process,) = workers._members.values()
     job = Job("a", "seed-0/x", None, (), Path("nowhere"), (0,), ())
     process.kill()
     process.join()
 
-    def ask() -> None:
-        workers.give(job)
-        workers.answers()
-
-    with pytest.raises(OutOfMemoryError, match=r"row a, seed-0/x: .* killed by signal 9"):
-        ask()
+    workers.give(job)
+    ((lost, answer),) = workers.answers()
+    assert lost == job
+    assert isinstance(answer.error, OutOfMemoryError)
+    assert re.match(r"row a, seed-0/x: .* killed by signal 9", str(answer.error))
     assert workers.stop() == []
