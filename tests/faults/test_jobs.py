@@ -119,7 +119,7 @@ def test_a_failing_worker(start: Starts, pair: Pair, tmp_path: Path, point: str,
     said = list[Any]()
     for jobs in (1, 2):
         place = tmp_path / str(jobs) / "run"
-        run = start(*pair.arguments(place, jobs), fault=point)
+        run = start(*pair.arguments(place, jobs), "--seeds", "0", fault=point)
         assert run.wait() == code, run.text()
         values = json.loads((place / "status.json").read_bytes())
         text = [line.replace(str(place), "") for line in run.text().splitlines() if line.startswith("error:")]
