@@ -203,11 +203,16 @@ def _end_with_parent() -> None:
     os._exit(1)
 
 
+def public(error: XltError) -> XltError:
+    """The same error of a class that the package shows, made of its words alone."""
+    kind: type[XltError] = next(c for c in type(error).__mro__ if c.__module__ == XltError.__module__)
+    return error if isinstance(error, Interrupted) else kind(str(error))
+
+
 def portable(error: Exception) -> Exception:
     """An error that another process can raise, of a public class; one that is not the package's has its traceback."""
     if isinstance(error, XltError):
-        public: type[XltError] = next(c for c in type(error).__mro__ if c.__module__ == XltError.__module__)
-        return error if isinstance(error, Interrupted) else public(str(error))
+        return public(error)
     if isinstance(error, RuntimeError) and not isinstance(error, torch.OutOfMemoryError):
         error = RuntimeError(str(error)).with_traceback(error.__traceback__)
     error.add_note(f"in a worker process:\n{''.join(traceback.format_tb(error.__traceback__))}")

@@ -73,7 +73,6 @@ class Unit:
 
     id: str
     key: Key
-    needs: frozenset[Key]
     rows: tuple[str, ...]
 
 
@@ -156,15 +155,12 @@ def plan_rows(
 
 
 def units_of(plans: Sequence[RowPlan]) -> list[Unit]:
-    """Each distinct stage once, after all that it needs; what most rows share comes first."""
-    needs: dict[Key, frozenset[Key]] = {}
+    """Each distinct stage once."""
     rows: dict[Key, list[str]] = {}
     for plan in plans:
         for stage in plan.stages:
-            key = plan.key(stage.id)
-            needs[key] = frozenset(plan.key(other) for other in stage.inputs.values())
-            rows.setdefault(key, []).append(plan.row.name)
-    return [Unit(key[0], key, needs[key], tuple(names)) for key, names in rows.items()]
+            rows.setdefault(plan.key(stage.id), []).append(plan.row.name)
+    return [Unit(key[0], key, tuple(names)) for key, names in rows.items()]
 
 
 def is_made(unit: Unit, plans: Sequence[RowPlan], home: Path, reuse: Sequence[Path]) -> bool:

@@ -19,7 +19,7 @@ from xlt_engine.engine.runs import jobs
 from xlt_engine.engine.runs.graph import make_plan
 from xlt_engine.engine.runs.jobs import choose_jobs
 from xlt_engine.engine.runs.prepare import make_context
-from xlt_engine.engine.runs.workers import portable
+from xlt_engine.engine.runs.workers import Workers, portable
 from xlt_engine.engine.storage import run_folder
 from xlt_engine.engine.storage.run_folder import RunDir
 
@@ -107,6 +107,25 @@ def test_errors_travel() -> None:
         copy = pickle.loads(pickle.dumps(portable(error)))
     assert (type(copy), str(copy)) == (RuntimeError, "no such kernel")
     assert "test_errors_travel" in copy.__notes__[0]
+
+
+def nothing(should_stop: Callable[[], int], tell: Callable[..., None]) -> Callable[[str], object]:
+    """What a worker begins with that never gets to work."""
+    return lambda task: None
+
+
+def test_a_process_that_ends_by_itself_names_its_task() -> None:
+    workers = Workers[str](1, nothing)
+    workers._start()
+    (process,) = workers._members.values()
+    process.kill()
+    process.join()
+    workers.give("seed-0/x")
+    ((lost, answer),) = workers.answers()
+    assert lost == "seed-0/x"
+    assert isinstance(answer.error, OutOfMemoryError)
+    assert str(answer.error).startswith("seed-0/x: the process that made it was killed by signal 9")
+    assert workers.stop() == []
 
 
 WORKER = """
