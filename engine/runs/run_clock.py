@@ -34,7 +34,8 @@ class RunClock:
         """Seconds from the beginning of this stage to the end of the run; None before any stage was made."""
         if not self._made:
             return None
-        ahead = [s for s in self._plan[self._plan.index(stage) :] if not self._is_there(s)]
+        begun = 0 if self.jobs > 1 else self._plan.index(stage)
+        ahead = [s for s in self._plan[begun:] if not self._is_there(s)]
         return sum(self._tokens_of(s) * self._pace(s.kind) for s in ahead) / self.jobs
 
     def _pace(self, kind: str) -> float:

@@ -55,6 +55,7 @@ class Walk:
         self._resume, self._damaged, self._current = resume, damaged, current
         self.done, self.skipped, self.failed = list[str](), list[str](), list[dict[str, Any]]()
         self._number = {stage.id: number for number, stage in enumerate(plan)}
+        self._order = list(plan)
         self._started = dict[str, float]()
         home = context.run_dir.path
         others = set(read_json(home / "run.json").get("stages") or ()) - self._number.keys()
@@ -82,6 +83,11 @@ class Walk:
 
     def _side_by_side(self, jobs: int) -> None:
         context, config = self.context, self.context.config
+        depth = dict[str, int]()
+        for stage in self.plan:
+            depth[stage.id] = 1 + max((depth[needed] for needed in stage.inputs.values()), default=0)
+        # The targets of a seed in step, so that no long way is left to one worker at the end.
+        self._order.sort(key=lambda stage: (stage.seed, depth[stage.id]))
 
         def next_job(running: Sequence[StageJob]) -> StageJob | None:
             run = self._next({job.stage.id for job in running})
@@ -105,9 +111,7 @@ class Walk:
 
     def _next(self, running: Collection[str] = ()) -> StageRun | None:
         """The first stage that is to be made and can be; those before that are there, or lack an input, are counted."""
-        for stage in self.plan:
-            if stage.id in running or stage.id in self._settled or not self._settled.issuperset(stage.inputs.values()):
-                continue
+        while stage := self._ready(running):
             self._current[0] = stage.id
             self.context.poll()
             if self._lacks_an_input(stage):
@@ -122,6 +126,12 @@ class Walk:
                 return run
             self._took(stage, made=False)
         return None
+
+    def _ready(self, running: Collection[str]) -> Stage | None:
+        """The first stage that nothing is known of yet, and all of its inputs."""
+        known = self._settled
+        ready = (s for s in self._order if s.id not in known and s.id not in running and known >= {*s.inputs.values()})
+        return next(ready, None)
 
     @property
     def _settled(self) -> set[str]:

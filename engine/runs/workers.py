@@ -84,6 +84,8 @@ class Workers(Generic[T]):
                 free = len(self.busy) < self._number
                 if free and (task := next_task(list(self.busy.values()))) is not None:
                     self.give(task)
+                    while len(self._members) < self._number:  # the others load what they need meanwhile
+                        self._start()
                 elif self.busy:
                     for ended, answer in self.answers():
                         take(ended, answer)
