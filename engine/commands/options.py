@@ -79,7 +79,7 @@ DOWNLOAD = click.option(
 )
 ENCODING = click.option("--encoding", default="utf-8", show_default=True, help="Character encoding of the input.")
 JOBS = click.option(
-    "--jobs", type=click.IntRange(1), help="Processes.  [default: cores / threads of the recipe; GPU: 1]"
+    "--jobs", type=click.IntRange(1), help="Stages at once.  [default: cores / threads of the recipe; GPU: 1]"
 )
 JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON instead of text.")
 OVERRIDES = click.option(
