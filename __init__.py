@@ -97,6 +97,9 @@ class Interrupted(XltError):
         self.signal = signal
         self.exit_code = 128 + signal
 
+    def __reduce__(self) -> tuple[type[Interrupted], tuple[int]]:
+        return Interrupted, (self.signal,)
+
 
 def lazy_names(
     package: str, modules: Mapping[str, Sequence[str]]

@@ -16,8 +16,8 @@ class MlflowProgress(ConsoleProgress):
         mlflow.start_run()
         self.log_metric = mlflow.log_metric
 
-    def begin(self, stage, total, done):
-        super().begin(stage, total, done)
+    def turn_to(self, stage):
+        super().turn_to(stage)
         self.stage = stage
 
     def step(self, done, total, loss, tokens, lr):

@@ -16,8 +16,11 @@ class WandbProgress(ConsoleProgress):
 
     def begin(self, stage, total, done):
         super().begin(stage, total, done)
-        self.stage = stage
         self.run.define_metric(f"{stage}/*", step_metric=f"{stage}/step")  # every stage counts from 1
+
+    def turn_to(self, stage):
+        super().turn_to(stage)
+        self.stage = stage
 
     def step(self, done, total, loss, tokens, lr):
         super().step(done, total, loss, tokens, lr)

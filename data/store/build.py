@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import json
 import os
@@ -339,17 +340,33 @@ def _misfit(example: Example, task: str) -> tuple[str, str] | None:
 
 
 def _publish(temporary: Path, folder: Path) -> None:
-    """Move the finished folder to its name; a store that is already there gives way."""
+    """Move the finished folder to its name; a store that is there gives way, unless it is this one and undamaged.
+
+    So two processes may build the same store: the second one leaves that of the first, which may be open.
+    """
     _sync_folder(temporary)
-    if folder.exists():
-        old = folder.parent / f".trash-{folder.name}-{os.getpid()}"
+    old = folder.parent / f".trash-{folder.name}-{os.getpid()}"
+    while True:
+        try:
+            temporary.rename(folder)
+            break
+        except OSError as error:
+            if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+                raise
+        if _equal(temporary, folder):
+            break
         shutil.rmtree(old, ignore_errors=True)
-        folder.rename(old)
-        temporary.rename(folder)
-        shutil.rmtree(old, ignore_errors=True)
-    else:
-        temporary.rename(folder)
+        with contextlib.suppress(FileNotFoundError):
+            folder.rename(old)
+    shutil.rmtree(old, ignore_errors=True)
     _sync_folder(folder.parent)
+
+
+def _equal(new: Path, folder: Path) -> bool:
+    try:
+        return TokenStore.open(folder).content_hash == TokenStore.open(new, verify=False).content_hash
+    except DataError:
+        return False
 
 
 def _sync_folder(folder: Path) -> None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import click
 
 from .console import StopRequest, make_progress, of_runs, pass_stop, show, write
-from .options import JSON, OVERRIDES, PATH, QUIET, RECIPE, REUSE, SEEDS
+from .options import JOBS, JSON, OVERRIDES, PATH, QUIET, RECIPE, REUSE, SEEDS
 
 if TYPE_CHECKING:
     from ... import XltError
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 @click.option("--run-dir", type=PATH, help="Folder.  [default: runs/NAME-ablation]")
 @OVERRIDES
 @REUSE
-@click.option("--jobs", type=click.IntRange(1), help="Processes.  [default: cores / threads of the recipe; GPU: 1]")
+@JOBS
 @click.option("--samples", type=click.IntRange(1), default=1000, show_default=True, help="Draws of the bootstrap.")
 @click.option("--dry-run", is_flag=True, help="Print what would be made, what is shared, and the time.")
 @click.option("--list", "list_rows", is_flag=True, help="Print groups and rows with their meaning.")

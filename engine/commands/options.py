@@ -78,6 +78,9 @@ DOWNLOAD = click.option(
     "--download", is_flag=True, is_eager=True, help="Fetch the model of that name from the Hugging Face hub."
 )
 ENCODING = click.option("--encoding", default="utf-8", show_default=True, help="Character encoding of the input.")
+JOBS = click.option(
+    "--jobs", type=click.IntRange(1), help="Stages at once.  [default: cores / threads of the recipe; GPU: 1]"
+)
 JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON instead of text.")
 OVERRIDES = click.option(
     "--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Override a recipe's value; repeatable."

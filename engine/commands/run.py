@@ -11,6 +11,7 @@ from .console import StopRequest, make_progress, of_runs, pass_stop, say, say_re
 from .options import (
     DEVICES,
     DOWNLOAD,
+    JOBS,
     JSON,
     OVERRIDES,
     PATH,
@@ -46,6 +47,7 @@ _STAGES = click.Choice(["pretrain", "btf", "finetune", "selftrain", "cotrain", "
     show_default=True,
     help="auto skips what is done and goes on where a run was cut off; never makes the stages anew.",
 )
+@JOBS
 @REUSE
 @DOWNLOAD
 @click.option("--dry-run", is_flag=True, help="Print stages, steps, parameters, memory and time; train nothing.")
@@ -64,6 +66,7 @@ def run(
     micro_batch: str | None,
     deterministic: str | None,
     resume: str,
+    jobs: int | None,
     reuse: tuple[Path, ...],
     download: bool,
     dry_run: bool,
@@ -106,6 +109,7 @@ def run(
                 **place,
                 **chosen,
                 resume=resume == "auto",
+                jobs=jobs,
                 progress=make_progress(quiet, listener),
                 should_stop=stop.should_stop,
                 reuse=reuse,

@@ -30,12 +30,12 @@ from ...data.corpus.wiki_tables import read_titles
 from ...data.readers.example import Example
 from ...data.readers.formats import guess_format, read_examples
 from ..storage.files import atomic_write_bytes, atomic_write_json, read_json, storage_errors
-from ..storage.run_folder import RunDir
+from ..storage.run_folder import RunDir, cores
 from ..training.progress import Progress
 from .config import CorpusConfig
 from .merge import Merged, choose
 from .pieces import piece_bytes, piece_path
-from .pool import cores, run_tasks, stop_if_asked
+from .pool import run_tasks, stop_if_asked
 from .report import CorpusReport, finished, make_report, write_outputs
 
 _MANIFEST = "manifest.json"

@@ -29,11 +29,6 @@ _work: Callable[[Any], None]
 """In a worker: what it does with a task."""
 
 
-def cores() -> int:
-    """Processors that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
 def run_tasks(
     tasks: Iterator[T], work: Callable[[T], None], workers: int, should_stop: Callable[[], int] = lambda: 0
 ) -> Iterator[T]:

@@ -14,18 +14,16 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
 
-from ...data import BatchSize, inference_tokens
-from ...model import Encoder, EncoderConfig, MaskedLM, Pooler, TaskModel, load_encoder_config
+from ...model import EncoderConfig
 from ..plan import Stage
 from ..recipe.load import Resolved, load_recipe, variants
 from ..runs.graph import chosen_stages
+from ..runs.jobs import count_parameters, encoder_config, seen_tokens, stage_memory
 from ..runs.prepare import make_context
 from ..runs.synthetic_data import settled
-from ..stages.context import Context, freeze
-from ..stages.kind import kind_of, largest_batch, read_tokens
-from ..stages.models import new_encoder_config, new_head
+from ..stages.context import Context
+from ..stages.kind import kind_of, read_tokens
 from ..storage.run_folder import RunDir
 from ..training.precision import DTYPES
 from ..training.progress import Progress
@@ -37,13 +35,8 @@ STEP_SECONDS = 0.012
 """Time of a step that does not depend on its size: some hundred small calls on the host."""
 TICK = 0.01
 """Seconds that a measurement takes at least: the clock of a process may stand still for some milliseconds."""
-NOTHING = BatchSize(0, 0, 0, 0)
 STAGE_SECONDS = 1.5
 """What a stage takes however little it trains: weights are read, written and hashed, and predictions scored."""
-ADAM_BYTES = 16
-"""Bytes of a parameter that trains: weight, gradient and two moments in fp32; a frozen one has 4."""
-BASE_BYTES = 450 * 2**20
-"""Memory of a process that trains a model of no size: measured with torch 2.13 on Linux."""
 
 
 def estimate_all(
@@ -104,14 +97,6 @@ def estimate_plan(context: Context, plan: Sequence[Stage], *, rate: float | None
     )
 
 
-def encoder_config(context: Context) -> EncoderConfig:
-    """The shape of the encoder that every stage trains."""
-    model = context.config.model
-    if model.path is not None:
-        return load_encoder_config(model.path)
-    return new_encoder_config(context.config, context.tokenizer)
-
-
 def measure_rate(shape: EncoderConfig, device: torch.device, precision: str = "fp32", seconds: float = 1.0) -> float:
     """Floating point operations per second of the feed-forward product of an encoder: 1024 tokens at a time.
 
@@ -140,23 +125,6 @@ def measure_rate(shape: EncoderConfig, device: torch.device, precision: str = "f
     return 2.0 * left.numel() * right.shape[1] / best
 
 
-def count_parameters(context: Context, stage: Stage) -> tuple[int, int]:
-    """How many parameters of a stage's model train, and how many are frozen; nothing is allocated."""
-    config, shape = context.config, encoder_config(context)
-    with torch.device("meta"):
-        encoder = Encoder(shape, seed=None)
-        model: nn.Module
-        if kind_of(stage).masked:
-            model = MaskedLM(encoder, seed=None)
-        else:
-            head = new_head(config, kind_of(stage).head(config), encoder, len(context.data.labels), 0)
-            pooler = Pooler(shape, seed=None) if config.pooling == "pooler" else None
-            model = TaskModel(encoder, head, config.task, context.data.labels, pooling=config.pooling, pooler=pooler)
-    freeze(encoder, stage.training)
-    sizes = [(p.numel(), p.requires_grad) for p in model.parameters()]
-    return sum(n for n, trains in sizes if trains), sum(n for n, trains in sizes if not trains)
-
-
 def _stage(context: Context, shape: EncoderConfig, stage: Stage, rate: float) -> StageEstimate:
     if (context_of_stage := context.of_stage(stage)) is not context:
         context, shape = context_of_stage, encoder_config(context_of_stage)
@@ -172,8 +140,7 @@ def _stage(context: Context, shape: EncoderConfig, stage: Stage, rate: float) ->
     read = sum(read_tokens(context, stage))
     flops = train_flops + read * _flops(shape, stage, length, False, context, backward=False)
     seconds = flops / (rate * EFFICIENCY[context.device.type]) + steps * STEP_SECONDS + STAGE_SECONDS
-    memory = BASE_BYTES + ADAM_BYTES * trainable + 4 * frozen
-    memory += _activations(context, shape, stage, largest_batch(work.batches, stage.training.epochs), mlm)
+    memory = stage_memory(context, stage, shape, work)
     return StageEstimate(
         stage.id,
         stage.kind,
@@ -195,7 +162,7 @@ def _flops(shape: EncoderConfig, stage: Stage, length: float, mlm: bool, context
     hidden = shape.hidden_size
     # Projections, feed-forward, and scores and mixing of attention over the sequence (2 operations a weight).
     inner = shape.intermediate_size * (1 if shape.pre_norm is None else 1.5)  # with gates it is three matrices, not two
-    layer = 8 * hidden**2 + 4 * hidden * inner + 4 * hidden * _seen(shape, length)
+    layer = 8 * hidden**2 + 4 * hidden * inner + 4 * hidden * seen_tokens(shape, length)
     forward = layer * shape.num_layers
     lowest = stage.training.freeze_layers if stage.training.freeze_embeddings else 0
     through = shape.num_layers - lowest
@@ -210,24 +177,3 @@ def _flops(shape: EncoderConfig, stage: Stage, length: float, mlm: bool, context
         widths = context.config.selftrain.voters * hidden * 5 // 6
         total += 4 * hidden * widths * (3 if backward else 1)
     return total
-
-
-def _seen(shape: EncoderConfig, length: float) -> float:
-    """Tokens that a token of a sequence of this length attends to, over the layers."""
-    if shape.pre_norm is None:
-        return length
-    return sum(length if w is None else min(length, 2 * w + 1) for w in shape.pre_norm.windows) / shape.num_layers
-
-
-def _activations(context: Context, shape: EncoderConfig, stage: Stage, largest: BatchSize, mlm: bool) -> int:
-    """Bytes of the largest batch: what the layers that train keep, in fp32, and the widest temporary."""
-    tokens, length = largest.tokens, largest.longest
-    inner = shape.intermediate_size * (1 if shape.pre_norm is None else 1.5)
-    kept = round(8.5 * shape.hidden_size + 2 * inner + 1.25 * shape.num_heads * _seen(shape, length))
-    lowest = stage.training.freeze_layers if stage.training.freeze_embeddings else 0
-    layers = max(1, shape.num_layers - lowest)
-    training = 4 * tokens * (kept + shape.hidden_size * layers if stage.training.recompute else kept * layers)
-    if mlm:
-        training += 4 * largest.items * shape.vocab_size
-    reading = 0 if mlm else 4 * (context.config.inference_tokens or inference_tokens(context.device.type)) * kept
-    return max(training, reading)

@@ -1,4 +1,7 @@
-"""One stage's result: skipped where it is there, taken over from another run, or made, scored and sealed."""
+"""One stage's result: skipped where it is there, taken over from another run, or made, scored and sealed.
+
+What is found and decided before (`begin_stage`) is the run's own process's; making it may be that of a worker.
+"""
 
 from __future__ import annotations
 
@@ -37,14 +40,14 @@ _PLACES = {"token_column": 0, "label_column": None, "delimiter": ",", "header": 
 """Likewise, where they are not these."""
 
 
-def make_stage(context: Context, stage: Stage, *, resume: bool, damaged: RunWarning | None = None) -> bool:
-    """Makes one stage's result exist; False where it was there.
+def begin_stage(context: Context, stage: Stage, *, resume: bool, damaged: RunWarning | None = None) -> StageRun | None:
+    """What `finish_stage` has to make of a stage, in a folder that is ready for it; None where its result is there.
 
     Args:
         damaged: what `set_damage_aside` says of the stage.
 
     Raises:
-        XltError: as `train_stage`; StorageError where the result cannot be written.
+        XltError: as `check_base` and scoring; StorageError where the folder cannot be written.
     """
     context = context.of_stage(stage)
     run = StageRun(context, stage, fingerprint_of(context, stage))
@@ -53,12 +56,21 @@ def make_stage(context: Context, stage: Stage, *, resume: bool, damaged: RunWarn
     context.repaired(damaged)
     if context.processes.rank_zero_only(lambda: _exists(run, resume)):
         _rescore(run)
-        return False
+        return None
+    return run
+
+
+def finish_stage(run: StageRun) -> None:
+    """Makes the result of a stage that was begun; what was repaired for it is in its context.
+
+    Raises:
+        XltError: as `train_stage`; StorageError where the result cannot be written.
+    """
+    context, stage = run.context, run.stage
     outcome = train_stage(run)
     context.processes.rank_zero_only(lambda: _save(run, outcome))
     scores = None if isinstance(outcome.model, MaskedLM) else _scores(context, stage, outcome.model)
     context.processes.rank_zero_only(lambda: _seal(run, outcome, scores))
-    return True
 
 
 def _exists(run: StageRun, resume: bool) -> bool:

@@ -15,10 +15,14 @@ class RunClock:
 
     Args:
         resume: whether stages that are finished on the disk stay as they are.
+
+    Attributes:
+        jobs: stages that run side by side.
     """
 
     def __init__(self, context: Context, plan: Sequence[Stage], resume: bool) -> None:
         self._context, self._plan, self._resume = context, plan, resume
+        self.jobs = 1
         self._made: list[tuple[Stage, float]] = []
         self._tokens: dict[str, float] = {}
 
@@ -30,8 +34,9 @@ class RunClock:
         """Seconds from the beginning of this stage to the end of the run; None before any stage was made."""
         if not self._made:
             return None
-        ahead = [s for s in self._plan[self._plan.index(stage) :] if not self._is_there(s)]
-        return sum(self._tokens_of(s) * self._pace(s.kind) for s in ahead)
+        begun = 0 if self.jobs > 1 else self._plan.index(stage)
+        ahead = [s for s in self._plan[begun:] if not self._is_there(s)]
+        return sum(self._tokens_of(s) * self._pace(s.kind) for s in ahead) / self.jobs
 
     def _pace(self, kind: str) -> float:
         made = [entry for entry in self._made if entry[0].kind == kind] or self._made

@@ -13,7 +13,6 @@ import torch
 
 from ... import (
     DataError,
-    DivergedError,
     Interrupted,
     ModelError,
     OutOfMemoryError,
@@ -23,34 +22,30 @@ from ... import (
 )
 from ...data import file_hash
 from ...tasks import task_of
-from ..plan import Stage
 from ..recipe.config import RunConfig
 from ..recipe.config.files import recipe_files
 from ..recipe.hub import cached_model, hub_name
 from ..recipe.load import Resolved, load_recipe, places
 from ..recipe.schema import parse_key, with_value
-from ..report.stage_folders import failures
 from ..report.summary import refuse_damaged, write_summary
 from ..report.write import write_report
 from ..stages.context import Context
-from ..storage.files import atomic_write_json, delete, read_json
-from ..storage.names import FAILED
+from ..storage.files import read_json
 from ..storage.run_folder import RunDir
-from ..storage.run_warning import RunWarning
 from ..training.determinism import deterministic, refusal
 from ..training.device import describe_kernels
 from ..training.distributed import joined
 from ..training.out_of_memory import outside_of_steps
 from ..training.progress import Progress
 from .graph import chosen_stages, make_plan
-from .make_stage import make_stage
+from .jobs import choose_jobs
 from .prepare import make_context, read_ahead
 from .ranks import check_alike, run_folder
-from .run_clock import RunClock
 from .stage_cache import run_folders
 from .stage_damage import set_damage_aside
 from .synthetic_data import settled
 from .synthetic_truth import write_truth
+from .walk import Walk
 
 AT_ONCE = (Interrupted, StorageError, OutOfMemoryError, PeerLostError, MemoryError, RuntimeError)
 """What ends a run without a report: there is no time, disk, memory or process for one."""
@@ -90,6 +85,7 @@ def run(
     overrides: Sequence[str] = (),
     seeds: Sequence[int] | None = None,
     resume: bool = True,
+    jobs: int | None = 1,
     progress: Progress | None = None,
     should_stop: Callable[[], int] = lambda: 0,
     reuse: Sequence[str | Path] = (),
@@ -107,6 +103,8 @@ def run(
         overrides: `key=value` strings, as `--set` takes them.
         seeds: instead of the recipe's.
         resume: False makes every selected stage anew.
+        jobs: stages that are made side by side where they do not need each other, in processes of their own, which
+            import the calling script; fewer where memory would not suffice. None: `default_jobs`. The same bits always.
         progress: told what happens.
         should_stop: returns the number of a signal when the run shall save and stop, else 0.
         reuse: other run folders. A stage that is finished there with the same fingerprint is taken over, by hard links
@@ -146,70 +144,14 @@ def run(
         damaged = processes.rank_zero_only(lambda: set_damage_aside(context, plan))
         _describe(context, seeds, hashes)
         processes.rank_zero_only(lambda: refuse_damaged(folder))
-        walk = _Walk(context, plan, resume)
-        for node in plan:
-            current[0] = node.id
-            context.poll()
-            if walk.lacks_an_input(node):
-                continue
-            try:
-                warning = RunWarning(**damaged[node.id]) if node.id in damaged else None
-                walk.took(node, made=make_stage(context, node, resume=resume, damaged=warning))
-            except (DataError, DivergedError) as error:
-                walk.failed_at(node, error)
+        walk = Walk(context, plan, resume=resume, damaged=damaged, current=current)
+        walk.make_all(choose_jobs(context, plan, jobs, resume=resume))
         result = _end(context, walk, before_report)
         if walk.failed:
             current[0] = walk.failed[0]["folder"]
             raise StagesFailedError(walk.failed, result)
         home.write_status("done", exit_code=0)
         return result
-
-
-class _Walk:
-    """The way through the plan: what was made, what was there, and what failed, with all that needed it."""
-
-    def __init__(self, context: Context, plan: Sequence[Stage], resume: bool) -> None:
-        self.context, self.plan, self._started = context, plan, time.monotonic()
-        self.done, self.skipped, self.failed = list[str](), list[str](), list[dict[str, Any]]()
-        chosen, home = {stage.id for stage in plan}, context.run_dir.path
-        others = set(read_json(home / "run.json").get("stages") or ()) - chosen
-        self.clock = RunClock(context, plan, resume)
-        self._earlier = [failure for failure in failures(home) if failure["folder"] in others]
-        context.processes.rank_zero_only(self._record)
-
-    def lacks_an_input(self, stage: Stage) -> bool:
-        """Whether a stage is left out, since one that it needs has failed; else it is announced."""
-        for failure in self.failed:
-            if {failure["folder"], *failure["left_out"]} & set(stage.inputs.values()):
-                failure["left_out"].append(stage.id)
-                self.context.processes.rank_zero_only(self._record)
-                return True
-        self.context.progress.position(self.plan.index(stage) + 1, len(self.plan), lambda: self.clock.left(stage))
-        self._started = time.monotonic()
-        return False
-
-    def took(self, stage: Stage, *, made: bool) -> None:
-        """Counts a stage that is there now: made, or skipped."""
-        (self.done if made else self.skipped).append(stage.id)
-        if made:
-            self.clock.add(stage, time.monotonic() - self._started)
-            self.context.processes.rank_zero_only(lambda: write_summary(self.context.run_dir.path))
-
-    def failed_at(self, stage: Stage, error: DataError | DivergedError) -> None:
-        """Records a stage that failed by its data, or whose training left the numbers."""
-        reason = str(error) if str(error).startswith(stage.id) else f"{stage.id}: {error}"
-        failure = {"folder": stage.id, "reason": reason, "exit_code": error.exit_code, "left_out": []}
-        self.failed.append(failure)
-        self.context.processes.rank_zero_only(self._record)
-        self.context.run_dir.event("fail", stage=stage.id, reason=reason)
-        self.context.progress.end(stage.id, f"failed; what does not need it goes on. {error}")
-
-    def _record(self) -> None:
-        path, known = self.context.run_dir.path / FAILED, self._earlier + self.failed
-        if known:
-            atomic_write_json(path, {"failed": known})
-        else:
-            delete(path)
 
 
 def each_run(
@@ -258,7 +200,7 @@ def _recorded(home: RunDir) -> Iterator[list[str]]:
     try:
         yield current
     except XltError as error:
-        if not current[0] or not isinstance(error, OutOfMemoryError):
+        if not current[0] or not isinstance(error, OutOfMemoryError) or str(error).startswith(current[0]):
             record(error, error.exit_code)
             raise
         named = type(error)(f"{current[0]}: {error}")
@@ -322,7 +264,7 @@ def _describe(context: Context, seeds: tuple[int, ...], hashes: dict[str, str]) 
     )
 
 
-def _end(context: Context, walk: _Walk, before_report: Callable[[Path], None]) -> RunResult:
+def _end(context: Context, walk: Walk, before_report: Callable[[Path], None]) -> RunResult:
     """Summary, truth and report of a run whose stages are all there, or as far as they could be made."""
     home, processes = context.run_dir, context.processes
 

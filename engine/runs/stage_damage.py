@@ -52,7 +52,7 @@ def set_damage_aside(context: Context, plan: Sequence[Stage]) -> dict[str, dict[
 
 
 def _forget_scores(folder: Path) -> None:
-    """Leaves a stage that was never scored, which `make_stage` then does."""
+    """Leaves a stage that was never scored, which `begin_stage` then does."""
     record = read_json(folder / FINISHED)
     hashes = {name: value for name, value in record["hashes"].items() if name not in OF_SCORING}
     for name in OF_SCORING:  # first: killed in between, the next start finds them missing

@@ -25,7 +25,7 @@ from .kind import StageRun, Training, kind_of
 
 @dataclass
 class Outcome:
-    """What a stage hands to `make_stage`, which saves, scores and seals it.
+    """What a stage hands to `finish_stage`, which saves, scores and seals it.
 
     Attributes:
         encoder_at_start: hash of the encoder's weights before the first step, for the lineage.

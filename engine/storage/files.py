@@ -312,7 +312,7 @@ def take_over(final: Path, sources: Iterable[Path], mark: str) -> bool:
                 final.parent.mkdir(parents=True, exist_ok=True)
             temporary = temporary_folder(final.parent, final.name)
             link_files(sorted(p for p in source.iterdir() if p.is_file()), temporary)
-            publish_folder(temporary, final)
+            publish_folder(temporary, final, replace=True)  # another process may have been first
             return True
     return False
 

@@ -34,6 +34,8 @@ _PLAIN = os.O_CLOEXEC | os.O_NOFOLLOW
 _LONGEST = 3500
 """Bytes of a run folder's path, which leave room for the names in it."""
 _HEARTBEAT_SECONDS = 30.0
+_LINGER_SECONDS = 60.0
+"""How long the workers of a process that was killed may take to end: they do so at once."""
 _STALE_SECONDS = 900.0
 
 # POSIX locks do not exclude a second opening in the same process, and closing that one would drop the lock.
@@ -116,7 +118,7 @@ class RunDir:
 
     def _take(self, handle: int) -> None:
         try:
-            fcntl.lockf(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.lockf(handle, fcntl.LOCK_EX | fcntl.LOCK_NB, 1)
         except OSError as error:
             if error.errno in (errno.EACCES, errno.EAGAIN):
                 raise _in_use(self.path, os.pread(handle, 4096, 0)) from None
@@ -124,6 +126,7 @@ class RunDir:
                 raise
             self._take_owner_file()
             return
+        _await_workers(self.path, handle)
         with storage_errors(self.path / ".lock"):
             os.ftruncate(handle, 0)
             os.pwrite(handle, json.dumps(self._owner()).encode(), 0)
@@ -250,6 +253,35 @@ class RunDir:
                 yield json.loads(line)
 
 
+def share(path: Path) -> None:
+    """In a worker process: the next run in the folder that its parent holds waits for the end of this process, too.
+
+    The parent has the first byte of the lock, which is of one process alone, and its workers have the rest.
+    """
+    with storage_errors(path / ".lock"):
+        handle = os.open(path / ".lock", os.O_RDWR | _PLAIN)
+        try:
+            fcntl.lockf(handle, fcntl.LOCK_SH, 0, 1)
+        except OSError as error:
+            if error.errno not in _NO_LOCKS:
+                raise
+
+
+def _await_workers(path: Path, handle: int) -> None:
+    limit = time.monotonic() + _LINGER_SECONDS
+    while True:
+        try:
+            fcntl.lockf(handle, fcntl.LOCK_EX | fcntl.LOCK_NB, 0, 1)
+            break
+        except OSError as error:
+            if error.errno not in (errno.EACCES, errno.EAGAIN):
+                raise
+            if time.monotonic() > limit:
+                raise RunInUseError(f"{path} is in use by workers of a run that has ended; end them") from error
+            time.sleep(0.02)
+    fcntl.lockf(handle, fcntl.LOCK_UN, 0, 1)
+
+
 def environment() -> dict[str, Any]:
     """What results depend on besides recipe and data: versions, platform, threads, processor capability."""
     import torch
@@ -284,6 +316,11 @@ def cpu_name() -> str:
         lines = Path("/proc/cpuinfo").read_text("utf-8").splitlines()
         cpu = next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), cpu)
     return cpu
+
+
+def cores() -> int:
+    """Processors that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _now() -> str:

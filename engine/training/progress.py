@@ -8,6 +8,7 @@ import os
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, TextIO
 
 from ... import ConfigError
@@ -23,6 +24,9 @@ class Progress:
 
     def warning(self, warning: RunWarning) -> None:
         """A named finding."""
+
+    def turn_to(self, stage: str) -> None:
+        """What follows is of this stage; several may run side by side."""
 
     def position(self, number: int, total: int, left: Callable[[], float | None]) -> None:
         """The next stage is the `number`-th of `total`; `left()`: about so many seconds of the run, None if unknown."""
@@ -68,91 +72,112 @@ def load_progress(name: str) -> Progress:
     return kind()
 
 
+@dataclass
+class _Stage:
+    """What the console shows of a stage, or of a file that is read."""
+
+    name: str = ""
+    started: float = 0.0
+    shown: float = 0.0
+    tokens: int = 0
+    first: int = 0
+    bar: Any = None
+    place: Callable[[], str] = str
+
+
 class ConsoleProgress(Progress):
     """A bar on a terminal, plain lines every `interval` seconds elsewhere."""
 
     def __init__(self, stream: TextIO | None = None, *, interval: float = 15.0) -> None:
         self._stream = stream or sys.stderr or open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115 - stderr is closed
         self._interval = interval
-        self._bar = None
-        self._stage, self._started, self._shown, self._tokens, self._first = "", 0.0, 0.0, 0, 0
-        self._place: Callable[[], str] = str
+        self._stages = dict[str, _Stage]()
+        self._now = _Stage()
 
     def _line(self, text: str) -> None:
         """A terminal that is closed, a pipe without a reader or a full disk costs lines, and no run."""
         with contextlib.suppress(OSError):
+            others = [stage.bar for stage in self._stages.values() if stage.bar is not None]
+            for bar in others:
+                bar.clear()
             self._stream.write(printable(text) + "\n")
             self._stream.flush()
+            for bar in others:
+                bar.refresh()
+
+    def turn_to(self, stage: str) -> None:
+        self._now = self._stages.setdefault(stage, _Stage(stage))
 
     def note(self, text: str) -> None:
         self._line(text)
 
     def warning(self, warning: RunWarning) -> None:
-        self._line(f"warning: {warning.name}: {warning.message}")
+        others = any(stage.started for stage in self._stages.values() if stage is not self._now)
+        self._line(f"warning: {f'{self._now.name}: ' if others else ''}{warning.name}: {warning.message}")
 
     def position(self, number: int, total: int, left: Callable[[], float | None]) -> None:
         def place() -> str:
             seconds = left()
             return f"; stage {number} of {total}" + ("" if seconds is None else f", about {_about(seconds)} left")
 
-        self._place = place
+        self._now.place = place
 
     def begin(self, stage: str, total: int, done: int) -> None:
-        self._line(f"{stage}: {total} steps" + (f", going on at step {done}" if done else "") + self._place())
-        self._stage, self._tokens, self._first = stage, 0, done
-        self._started = self._shown = time.monotonic()
+        self._line(f"{stage}: {total} steps" + (f", going on at step {done}" if done else "") + self._now.place())
+        now = self._now
+        now.name, now.tokens, now.first = stage, 0, done
+        now.started = now.shown = time.monotonic()
         if self._stream.isatty():
             from tqdm import tqdm
 
-            self._bar = tqdm(
+            now.bar = tqdm(
                 total=total, initial=done, desc=printable(stage), file=self._stream, unit="step", leave=False
             )
 
     def step(self, done: int, total: int, loss: float, tokens: int, lr: float) -> None:
-        self._tokens += tokens
-        now = time.monotonic()
-        rate = self._tokens / max(now - self._started, 1e-9)
-        if self._bar is not None:
-            self._bar.set_postfix_str(f"loss {loss:.4g}, {rate:,.0f} tokens/s", refresh=False)
-            self._bar.update(1)
-        elif now - self._shown >= self._interval:
-            self._shown = now
-            left = (now - self._started) / max(1, done - self._first) * (total - done)
-            self._line(
-                f"{self._stage}: step {done}/{total}, loss {loss:.4g}, {rate:,.0f} tokens/s, {_clock(left)} left"
-            )
+        stage, now = self._now, time.monotonic()
+        stage.tokens += tokens
+        rate = stage.tokens / max(now - stage.started, 1e-9)
+        if stage.bar is not None:
+            stage.bar.set_postfix_str(f"loss {loss:.4g}, {rate:,.0f} tokens/s", refresh=False)
+            stage.bar.update(1)
+        elif now - stage.shown >= self._interval:
+            stage.shown = now
+            left = (now - stage.started) / max(1, done - stage.first) * (total - done)
+            self._line(f"{stage.name}: step {done}/{total}, loss {loss:.4g}, {rate:,.0f} tokens/s, {_clock(left)} left")
 
     def begin_reading(self, name: str, total: int) -> None:
-        self._stage = name
-        self._started = self._shown = time.monotonic()
+        self._now.name = name
+        self._now.started = self._now.shown = time.monotonic()
         if self._stream.isatty():
             from tqdm import tqdm
 
-            self._bar = tqdm(
+            self._now.bar = tqdm(
                 total=total, desc=printable(name), file=self._stream, unit="B", unit_scale=True, leave=False
             )
         else:
             self._line(f"{name}: {total / 1e6:,.0f} MB")
 
     def read(self, done: int, total: int, new: int) -> None:
-        now = time.monotonic()
-        if self._bar is not None:
-            self._bar.total = total
+        file, now = self._now, time.monotonic()
+        if file.bar is not None:
+            file.bar.total = total
             # What an earlier run has read is no speed of this one.
-            self._bar.initial = self._bar.n = done - new
-            self._bar.update(new)
-        elif now - self._shown >= self._interval:
-            self._shown = now
-            rate = max(1, new) / max(now - self._started, 1e-9)
+            file.bar.initial = file.bar.n = done - new
+            file.bar.update(new)
+        elif now - file.shown >= self._interval:
+            file.shown = now
+            rate = max(1, new) / max(now - file.started, 1e-9)
             left = max(0, total - done) / rate
             self._line(
-                f"{self._stage}: {done / 1e6:,.0f} of {total / 1e6:,.0f} MB, {rate / 1e6:.1f} MB/s, {_clock(left)} left"
+                f"{file.name}: {done / 1e6:,.0f} of {total / 1e6:,.0f} MB, {rate / 1e6:.1f} MB/s, {_clock(left)} left"
             )
 
     def end(self, stage: str, text: str) -> None:
-        if self._bar is not None:
-            self._bar.close()
-            self._bar = None
+        if self._now.bar is not None:
+            self._now.bar.close()
+            self._now.bar = None
+        self._now.started = 0.0
         self._line(f"{stage}: {text}")
 
 

@@ -71,6 +71,25 @@ def ablation(folder: Path) -> Command:
     return ["ablate", str(starts.write_tiny(folder)), "--rows", "no-at", "--seeds", "0", "--jobs", "1", *_set(values)]
 
 
+def two_targets(folder: Path) -> Path:
+    """The tiny recipe with a second target, whose text is a part of the first one's."""
+    recipe = starts.write_tiny(folder)
+    (folder / "nl.txt").write_text("".join((folder / "de.txt").read_text("utf-8").splitlines(True)[:17]), "utf-8")
+    text = recipe.read_text("utf-8")
+    table = (
+        text[text.index("[[targets]]") : text.index("[pretrain]")]
+        .replace('"de"', '"nl"')
+        .replace("de.txt", "nl.txt", 1)
+    )
+    recipe.write_text(text.replace("[pretrain]", table + "[pretrain]"), "utf-8")
+    return recipe
+
+
+def jobs(folder: Path) -> Command:
+    """Two stages at once, each in a worker; a kill strikes one of them, or the parent, or the parent by a worker."""
+    return ["run", str(two_targets(folder)), *starts.SHORT, "--jobs", "2", *_set(["threads=1"])]
+
+
 def corpus(folder: Path) -> Command:
     starts.write_tiny(folder)
     places = ["Paris", "London", "Berlin", "Oslo"]
@@ -89,7 +108,8 @@ def _set(values: list[str]) -> list[str]:
 
 
 CASES: dict[str, Callable[[Path], Command]] = {
-    case.__name__: case for case in (plain, shards, classification, options, cotrain, contrastive, ablation, corpus)
+    case.__name__: case
+    for case in (plain, shards, classification, options, cotrain, contrastive, ablation, jobs, corpus)
 }
 
 
@@ -114,18 +134,46 @@ def _timeless(value: Any) -> Any:
     return [_timeless(v) for v in value] if isinstance(value, list) else value
 
 
+def arm(place: str, strike: int, moment: str, log: str | Path | None) -> None:
+    """Has this process die at its call of the number `strike`; of a worker an odd number strikes its parent."""
+    heard, worker = 0, __name__ == "__mp_main__"
+
+    def hook(name: str, target: str, act: Callable[[], Any], half: Callable[[], Any]) -> Any:
+        nonlocal heard
+        heard += 1
+        if log is not None:
+            with open(log, "a", encoding="utf-8") as file:
+                file.write(f"{os.getpid()} {name}\n")
+        if heard != strike:
+            return act()
+        Path(f"{place}.struck").write_text(f"{'worker ' * worker}{name}", encoding="utf-8")
+        if worker and strike % 2:
+            os.kill(os.getppid(), signal.SIGKILL)
+            return act()
+        if moment != "before":
+            (half if moment == "middle" else act)()
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    calls.watch(place, hook)
+
+
+_OF_WORKERS = "XLT_KILL"
+if __name__ == "__mp_main__" and _OF_WORKERS in os.environ:
+    arm(*json.loads(os.environ[_OF_WORKERS]))
+
+
 class Case:
     """A command, and what it makes when it is left alone."""
 
     def __init__(self, name: str, folder: Path) -> None:
         self.name, self.folder = name, folder
         self.command = CASES[name](folder / "data")
-        self.calls: list[str] = []
         alone = self.place("alone")
         log = folder / "calls"
         code = starts.wait(self.start(alone, log=log))
         assert code == 0, Path(f"{alone}.err").read_text("utf-8")
-        self.calls = log.read_text("utf-8").split()
+        processes, self.calls = zip(*(line.split() for line in log.read_text("utf-8").splitlines()), strict=True)
+        self.most = max(Counter(processes).values())
         self.expected = results(alone)
         assert len(self.expected) > 3
 
@@ -136,32 +184,15 @@ class Case:
         """Starts the command; it dies at its call of the number `strike`, or writes the names of all to `log`."""
         place.mkdir(parents=True, exist_ok=True)
         where = ["--out", str(place / "de.txt")] if self.name == "corpus" else ["--run-dir", str(place)]
-        heard = 0
-
-        def hook(name: str, target: str, act: Callable[[], Any], half: Callable[[], Any]) -> Any:
-            nonlocal heard
-            heard += 1
-            if log is not None:
-                names.append(name)
-            if heard != strike:
-                return act()
-            Path(f"{place}.struck").write_text(name, encoding="utf-8")
-            if moment != "before":
-                (half if moment == "middle" else act)()
-            os.kill(os.getpid(), signal.SIGKILL)
-
-        names: list[str] = []
 
         def work() -> int:
             import xlt_engine.model.folder
 
-            calls.watch(place, hook)
+            os.environ[_OF_WORKERS] = json.dumps([str(place), strike, moment, log and str(log)])
+            arm(str(place), strike, moment, log)
             if self.name == "shards":
                 xlt_engine.model.folder.WORTH_SHARING = 1
-            code = starts.command([*self.command, *where, "--quiet"])
-            if log is not None:
-                log.write_text("\n".join(names), encoding="utf-8")
-            return code
+            return starts.command([*self.command, *where, "--quiet"])
 
         return starts.fork(work, Path(str(place)))
 
@@ -170,12 +201,12 @@ class Case:
         place, struck = self.place(f"trial-{number}"), []
         for _ in range(kills):
             # The first kill anywhere; the next ones in what may be left.
-            most = len(self.calls) if not struck else max(10, len(self.calls) // 3)
+            most = self.most if not struck else max(10, self.most // 3)
             moment = draw.choice(MOMENTS)
             code = starts.wait(self.start(place, draw.randint(1, most), moment))
             if code == 0:
                 break
-            if code != -signal.SIGKILL:
+            if code not in (-signal.SIGKILL, *((8,) if self.name == "jobs" else ())):
                 return struck, [f"ended with {code}: {Path(f'{place}.err').read_text('utf-8')}"]
             struck.append((Path(f"{place}.struck").read_text("utf-8"), moment))
         if code := starts.wait(self.start(place)):

@@ -279,6 +279,18 @@ def state(pid: int) -> str:
         return ""
 
 
+def children(parent: int) -> set[int]:
+    """The processes that a process has started, and those that these have."""
+    parents = {}
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            parents[int(folder.name)] = int((folder / "stat").read_text().rsplit(")", 1)[1].split()[1])
+        except OSError:  # it has ended meanwhile
+            continue
+    below = {pid for pid, above in parents.items() if above == parent}
+    return below.union(*(children(pid) for pid in below))
+
+
 def status(place: Path) -> tuple[str, int | None, bool]:
     """State, exit code, and whether the run can go on."""
     values = json.loads((place / "status.json").read_bytes())

@@ -8,7 +8,7 @@ import signal
 from pathlib import Path
 
 import pytest
-from starts import Alone, Starts, state, status, until
+from starts import Alone, Starts, children, state, status, until
 
 SIZES = ("100k", "400k", "800k", "1200k", "200m")
 NO_RIGHTS = 77
@@ -69,18 +69,6 @@ def test_too_little_memory(start: Starts, alone: Alone, tmp_path: Path) -> None:
     again = start(*alone.arguments(tmp_path))
     assert again.wait() == 0, again.text()
     assert alone.differing(tmp_path) == []
-
-
-def children(parent: int) -> set[int]:
-    """The processes that a process has started, and those that these have."""
-    parents = {}
-    for folder in Path("/proc").glob("[0-9]*"):
-        try:
-            parents[int(folder.name)] = int((folder / "stat").read_text().rsplit(")", 1)[1].split()[1])
-        except OSError:  # it has ended meanwhile
-            continue
-    below = {pid for pid, above in parents.items() if above == parent}
-    return below.union(*(children(pid) for pid in below))
 
 
 @pytest.mark.parametrize("case", ["corpus", "ablation"])

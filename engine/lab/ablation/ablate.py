@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from .... import ConfigError, Interrupted, OutOfMemoryError, PeerLostError, RunInUseError, StorageError, XltError
+from ...recipe.load import load_recipe
+from ...runs.runner import run
+from ...runs.workers import public
 from ...storage.run_folder import RunDir
 from ...training.determinism import deterministic
 from ...training.progress import Progress
+from ..studies.for_the_page import write_for_page
 from .comparisons import compare_rows
 from .outputs import write_outputs
-from .row_plans import Ablation, Key, RowPlan, Unit, is_made, open_ablation, plan_rows, units_of
-from .workers import Answer, Job, Workers, make
+from .row_plans import Ablation, RowPlan, is_made, open_ablation, plan_rows, units_of
 
 _FATAL = (StorageError, RunInUseError, OutOfMemoryError, PeerLostError)
 """What the other rows would run into as well; any other error is its row's alone."""
@@ -95,132 +98,65 @@ def _ablate(
 ) -> AblationResult:
     place = home / "rows"
     plans = plan_rows(ablation, place, progress=progress, should_stop=should_stop)
-    work = Work(ablation, plans, place, progress)
-    before = len(work.made)
+    units = units_of(plans)
+
+    def there() -> int:
+        return sum(is_made(unit, plans, place, ablation.reuse) for unit in units)
+
+    before = there()
     progress.note(
-        f"{len(plans)} rows, {sum(len(p.stages) for p in plans)} stages, {len(work.units)} of them distinct, "
+        f"{len(plans)} rows, {sum(len(p.stages) for p in plans)} stages, {len(units)} of them distinct, "
         f"{before} are there; jobs: {ablation.jobs}"
     )
-    work.run(should_stop)
-    errors = {name: str(error) for name, error in work.errors.items()}
-    values = compare_rows(ablation, plans, place, errors, samples=samples)
+    failed = _make_rows(ablation, plans, place, progress, should_stop)
+    values = compare_rows(ablation, plans, place, {n: str(e) for n, e in failed.items()}, samples=samples)
     text = write_outputs(home, values)
-    return AblationResult(home, home / "ablation.html", values, text, len(work.made) - before, before, work.errors)
+    return AblationResult(home, home / "ablation.html", values, text, there() - before, before, failed)
 
 
-@dataclass
-class Work:
-    """What is made, in making and left of an ablation.
+class _RowProgress(Progress):
+    """Hands on what a row's stages say, with the row's name; what was taken over is not worth a line each."""
 
-    Attributes:
-        made: stages that exist.
-        lost: stages that failed, or stand on one that did.
-        complete: rows whose run folder is whole.
-        errors: row -> why it failed.
-    """
+    def __init__(self, row: str, other: Progress) -> None:
+        self._row, self._other = row, other
+        self.warning, self.step = other.warning, other.step  # type: ignore[method-assign]
 
-    ablation: Ablation
-    plans: Sequence[RowPlan]
-    place: Path
-    progress: Progress
-    made: set[Key] = field(default_factory=set)
-    lost: set[Key] = field(default_factory=set)
-    complete: set[str] = field(default_factory=set)
-    errors: dict[str, XltError] = field(default_factory=dict)
+    def turn_to(self, stage: str) -> None:
+        self._other.turn_to(f"{self._row}/{stage}")
 
-    def __post_init__(self) -> None:
-        self.units = units_of(self.plans)
-        self._unit_of = {unit.key: unit for unit in self.units}
-        self._plan_of = {plan.row.name: plan for plan in self.plans}
-        self.made = {u.key for u in self.units if is_made(u, self.plans, self.place, self.ablation.reuse)}
+    def begin(self, stage: str, total: int, done: int) -> None:
+        self._other.begin(f"{self._row}/{stage}", total, done)
 
-    def run(self, should_stop: Callable[[], int]) -> None:
-        """Makes all that can be made.
+    def end(self, stage: str, text: str) -> None:
+        self._other.end(f"{self._row}/{stage}", text)
 
-        Raises:
-            XltError: what concerns all rows, such as a full disk; or a process was killed.
-        """
-        if self.ablation.jobs == 1:
-            while (job := self._next([])) is not None:
-                self._take(job, make(job, should_stop, self.progress))
-            return
-        workers = Workers(self.ablation.jobs)
+
+def _make_rows(
+    ablation: Ablation, plans: Sequence[RowPlan], place: Path, progress: Progress, should_stop: Callable[[], int]
+) -> dict[str, XltError]:
+    """Runs row after row, each with what those before it have; row -> why it failed."""
+    errors = dict[str, XltError]()
+    for number, plan in enumerate(plans, 1):
+        name = plan.row.name
+        others = (place / other.row.name for other in plans if other is not plan)
         try:
-            while (job := self._next(list(workers.busy.values()))) is not None or workers.busy:
-                if number := should_stop():
-                    raise Interrupted(number)
-                if job is not None and len(workers.busy) < self.ablation.jobs:
-                    workers.give(job)
-                    continue
-                for ended, answer in workers.answers():
-                    self._take(ended, answer)
-        finally:
-            for ended, answer in workers.stop():
-                if not answer.error:
-                    self._take(ended, answer)
-
-    def _next(self, busy: Sequence[Job]) -> Job | None:
-        """A row to complete, else a stage that can begin, in the folder of a row where nothing else is made."""
-        folders = {job.row for job in busy}
-        for plan in self.plans:
-            name = plan.row.name
-            whole = all(plan.key(stage.id) in self.made for stage in plan.stages)
-            if whole and name not in folders and name not in self.complete and name not in self.errors:
-                return self._job(name, "all")
-        making = {self._plan_of[job.row].key(job.stage) for job in busy if job.stage != "all"}
-        for unit in self.units:
-            if unit.key in self.made | self.lost | making:
-                continue
-            if unit.needs & self.lost:
-                self._lose(unit, XltError(f"{unit.id}: what it stands on failed"))
-            elif unit.needs <= self.made:
-                # In the folder where it was begun, else in the first that is free.
-                begun = [row for row in unit.rows if any((self.place / row / unit.id / "checkpoint").glob("step-*"))]
-                if free := [row for row in begun or unit.rows if row not in folders]:
-                    return self._job(free[0], unit.id)
-        return None
-
-    def _job(self, row: str, stage: str) -> Job:
-        others = [self.place / p.row.name for p in self.plans if p.row.name != row]
-        return Job(
-            row,
-            stage,
-            self.ablation.source,
-            self._plan_of[row].overrides,
-            self.place / row,
-            self.ablation.seeds,
-            (*others, *self.ablation.reuse),
-        )
-
-    def _take(self, job: Job, answer: Answer) -> None:
-        """Records what became of a job."""
-        plan = self._plan_of[job.row]
-        if answer.error:
-            self._fail(job, answer)
-        elif job.stage == "all":
-            self.complete.add(job.row)
-            number = len(self.complete)
-            self.progress.note(f"row {number} of {len(self.plans)} is complete: {job.row} ({plan.row.label})")
+            run(
+                load_recipe(ablation.source, plan.overrides),
+                run_dir=place / name,
+                seeds=ablation.seeds,
+                jobs=ablation.jobs,
+                progress=_RowProgress(name, progress),
+                should_stop=should_stop,
+                reuse=[folder for folder in (*others, *ablation.reuse) if folder.is_dir()],
+                before_report=write_for_page,
+            )
+        except _FATAL as error:
+            raise type(error)(f"row {name}: {error}") from error
+        except Interrupted:
+            raise
+        except XltError as error:
+            errors[name] = public(error)
+            progress.note(f"row {name} failed: {error}")
         else:
-            self.made.add(plan.key(job.stage))
-            if self.ablation.jobs > 1:
-                for line in answer.lines:
-                    self.progress.note(f"[{len(self.made)}/{len(self.units)}] {line}")
-
-    def _fail(self, job: Job, answer: Answer) -> None:
-        assert answer.error is not None
-        if answer.error is Interrupted:
-            raise Interrupted(answer.exit_code - 128)
-        if issubclass(answer.error, _FATAL):
-            raise answer.error(f"row {job.row}: {answer.message}")
-        error = answer.error(answer.message)
-        self.progress.note(f"row {job.row} failed: {answer.message}")
-        if job.stage == "all":
-            self.errors[job.row] = error
-        else:
-            self._lose(self._unit_of[self._plan_of[job.row].key(job.stage)], error)
-
-    def _lose(self, unit: Unit, error: XltError) -> None:
-        self.lost.add(unit.key)
-        for row in unit.rows:
-            self.errors.setdefault(row, error)
+            progress.note(f"row {number} of {len(plans)} is complete: {name} ({plan.row.label})")
+    return errors

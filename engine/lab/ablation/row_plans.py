@@ -11,22 +11,21 @@ from typing import Any
 import torch
 
 from .... import ConfigError
-from ...corpus.pool import cores
 from ...plan import Stage, digest
-from ...preflight.cost import encoder_config, estimate_plan, measure_rate
+from ...preflight.cost import estimate_plan, measure_rate
 from ...preflight.estimate_report import time_text
 from ...recipe.config import RunConfig
 from ...recipe.load import Resolved, load_recipe
 from ...report.stage_table import SIDE_ARMS
 from ...report.text_table import text_table
 from ...runs.graph import make_plan
+from ...runs.jobs import default_jobs, encoder_config
 from ...runs.prepare import make_context, read_ahead
 from ...runs.stage_cache import fingerprint_of, finished_record, run_folders
 from ...runs.synthetic_data import settled
 from ...stages.context import Context
 from ...storage.names import serves
 from ...storage.run_folder import RunDir
-from ...training.device import choose_device
 from ...training.progress import Progress
 from ..score_tables import Json
 from .rows import Choice, Row, choose
@@ -74,7 +73,6 @@ class Unit:
 
     id: str
     key: Key
-    needs: frozenset[Key]
     rows: tuple[str, ...]
 
 
@@ -120,13 +118,6 @@ def open_ablation(
     return Ablation(recipe, base, choice, tuple(overrides), chosen, run_folders(reuse), jobs)
 
 
-def default_jobs(config: RunConfig) -> int:
-    """As many processes as there are cores for the recipe's threads; one on a GPU, or where torch takes every core."""
-    if choose_device(config.device).type != "cpu" or not config.threads:
-        return 1
-    return max(1, cores() // config.threads)
-
-
 def plan_rows(
     ablation: Ablation,
     home: Path,
@@ -164,15 +155,12 @@ def plan_rows(
 
 
 def units_of(plans: Sequence[RowPlan]) -> list[Unit]:
-    """Each distinct stage once, after all that it needs; what most rows share comes first."""
-    needs: dict[Key, frozenset[Key]] = {}
+    """Each distinct stage once."""
     rows: dict[Key, list[str]] = {}
     for plan in plans:
         for stage in plan.stages:
-            key = plan.key(stage.id)
-            needs[key] = frozenset(plan.key(other) for other in stage.inputs.values())
-            rows.setdefault(key, []).append(plan.row.name)
-    return [Unit(key[0], key, needs[key], tuple(names)) for key, names in rows.items()]
+            rows.setdefault(plan.key(stage.id), []).append(plan.row.name)
+    return [Unit(key[0], key, tuple(names)) for key, names in rows.items()]
 
 
 def is_made(unit: Unit, plans: Sequence[RowPlan], home: Path, reuse: Sequence[Path]) -> bool:

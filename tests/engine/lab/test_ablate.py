@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from xlt_engine import ConfigError, DataError, Interrupted, OutOfMemoryError
+from xlt_engine import ConfigError, DataError, Interrupted
 from xlt_engine.engine import load_recipe, run, variants
 from xlt_engine.engine.evaluation.per_example import load_items, points
 from xlt_engine.engine.lab.ablation.ablate import ablate
@@ -26,7 +26,6 @@ from xlt_engine.engine.lab.ablation.comparisons import compare_rows
 from xlt_engine.engine.lab.ablation.outputs import html, markdown
 from xlt_engine.engine.lab.ablation.row_plans import forecast, open_ablation, plan_rows, render_forecast
 from xlt_engine.engine.lab.ablation.rows import GROUPS, ROWS, choose, describe_rows
-from xlt_engine.engine.lab.ablation.workers import Job, Workers
 from xlt_engine.engine.lab.paper.printed import AVERAGE, NOTES, OTHERS, PRINTED, printed
 from xlt_engine.engine.report.seeds import compare, over_targets, scores_on_draws
 
@@ -123,6 +122,7 @@ def test_a_row_is_what_run_makes_alone(lab: Lab, row: str) -> None:
     assert [r | timeless for r in one] == [r | timeless for r in other]
 
 
+@pytest.mark.fault(13)
 def test_killed_and_started_again(lab: Lab) -> None:
     """The parent of the process that was killed says which row it was."""
     program = "import sys\nfrom xlt_engine.cli import main\nif __name__ == '__main__':\n    main(sys.argv[1:])\n"
@@ -135,7 +135,7 @@ def test_killed_and_started_again(lab: Lab) -> None:
     environment = os.environ | {"OMP_NUM_THREADS": "1", "XLT_FAULT": "checkpoint.*:200:kill"}
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=600, check=False)
     assert done.returncode == 8, done.stderr
-    assert re.search(r"error: row \S+, seed-\S+: the process that made it was killed by signal 9", done.stderr)
+    assert re.search(r"error: row \S+: seed-\S+: the process that made it was killed by signal 9", done.stderr)
     before = records(home)
     assert 0 < len(before) < len(records(lab.rows))
     assert any(home.glob("rows/*/seed-*/**/checkpoint/step-*"))
@@ -431,20 +431,3 @@ def test_some_rows_of_the_paper_are_one_stage() -> None:
     known = {note for table in PRINTED.values() for found in table.values() for note in found.notes}
     assert known | {"single", "pairs"} == NOTES.keys()
     assert all(name in ROWS or name in OTHERS for table in PRINTED.values() for name in table)
-
-
-@pytest.mark.fault(13)
-def test_a_process_that_ends_by_itself_names_its_row() -> None:
-    workers = Workers(1)
-    (process,) = workers._members.values()
-    job = Job("a", "seed-0/x", None, (), Path("nowhere"), (0,), ())
-    process.kill()
-    process.join()
-
-    def ask() -> None:
-        workers.give(job)
-        workers.answers()
-
-    with pytest.raises(OutOfMemoryError, match=r"row a, seed-0/x: .* killed by signal 9"):
-        ask()
-    assert workers.stop() == []

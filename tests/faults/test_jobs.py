@@ -1,0 +1,143 @@
+"""`run --jobs 2`: the bits, the messages and the codes of one process, whatever ends a worker or its parent."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pytest
+from kill import two_targets
+from starts import Alone, Starts, children, state, status, until
+
+
+class Pair(Alone):
+    """Two targets and two seeds: four stages can run side by side."""
+
+    def arguments(self, place: Path, jobs: int = 2) -> list[str]:
+        more = ["--set", "threads=1", "--seeds", "0,1", "--jobs", str(jobs)]
+        return [*super().arguments(place), *more]
+
+
+@pytest.fixture(scope="module")
+def pair(start: Starts, tmp_path_factory: pytest.TempPathFactory) -> Pair:
+    """The recipe, and a run of it in one process."""
+    folder = tmp_path_factory.mktemp("pair")
+    run = Pair(two_targets(folder), folder / "alone")
+    started = start(*run.arguments(run.folder, jobs=1))
+    assert started.wait() == 0, started.text()
+    return run
+
+
+def goes_on(start: Starts, pair: Pair, place: Path) -> None:
+    again = start(*pair.arguments(place))
+    assert again.wait() == 0, again.text()
+    assert status(place) == ("done", 0, False)
+    assert pair.differing(place) == []
+
+
+def events(place: Path) -> Counter[str]:
+    """What `events.jsonl` says, less times and numbers of this start."""
+    found = [json.loads(line) for line in (place / "events.jsonl").read_text("utf-8").splitlines()]
+    keys = ("kind", "stage", "step", "loss", "scores")
+    return Counter(json.dumps({k: e.get(k) for k in keys}, sort_keys=True) for e in found)
+
+
+def test_the_same_files_with_two_jobs(start: Starts, pair: Pair, tmp_path: Path) -> None:
+    run = start(*pair.arguments(tmp_path))
+    until(lambda: len(children(run.pid)) >= 3, "two workers, and what watches their resources")
+    assert run.wait() == 0, run.text()
+    assert pair.differing(tmp_path) == []
+    assert status(tmp_path) == ("done", 0, False)
+    assert events(tmp_path) == events(pair.folder)
+    one, other = ({p.relative_to(f) for f in (x,) for p in x.rglob("*")} for x in (pair.folder, tmp_path))
+    assert one == other
+    for stage in ("seed-0/de/hard1", "seed-1/nl/hard1"):
+        assert f"\n{stage}: alpha " in run.text()
+    shown = [line.split(":")[0] for line in run.text().splitlines() if " steps; stage " in line]
+    assert sorted(shown) == sorted({*shown})
+    again = start(*pair.arguments(tmp_path))
+    assert (again.wait(), "stages are up to date" in again.text("out")) == (0, True)
+
+
+@pytest.mark.fault(1)
+@pytest.mark.parametrize("point", ["checkpoint.*:150:kill", "loop.loss:9:kill"])
+def test_a_killed_worker(start: Starts, pair: Pair, tmp_path: Path, point: str) -> None:
+    """Its stage is named, the other worker saves, and the same command goes on."""
+    run = start(*pair.arguments(tmp_path), fault=point)
+    assert run.wait() == 8, run.text()
+    last = run.text().splitlines()[-1]
+    assert last.startswith("error: seed-")
+    assert last.count("seed-") == 1
+    assert ": the process that made it was killed by signal 9, perhaps for want of memory; nothing else is lost" in last
+    assert status(tmp_path) == ("failed", 8, True)
+    goes_on(start, pair, tmp_path)
+
+
+@pytest.mark.fault(1, 13)
+def test_a_killed_parent_leaves_nobody_in_its_folder(start: Starts, pair: Pair, tmp_path: Path) -> None:
+    """The next run starts at once, waits for the workers of the first, and ends in the same bits."""
+    run = start(*pair.arguments(tmp_path), "--set", "btf.epochs=5000")
+    until(lambda: len(list(tmp_path.glob("seed-*/*/btf/checkpoint"))) == 2, "two stages amid their training")
+    workers = children(run.pid)
+    os.kill(run.pid, signal.SIGKILL)
+    assert run.wait() == -signal.SIGKILL
+    again = start(*pair.arguments(tmp_path))
+    until(lambda: all(state(worker) in ("", "Z") for worker in workers), f"the end of {workers}")
+    assert again.wait() == 0, again.text()
+    assert pair.differing(tmp_path) == []
+
+
+@pytest.mark.fault(4, 8)
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_to_all(start: Starts, pair: Pair, tmp_path: Path, number: signal.Signals) -> None:
+    """As Ctrl-C on a terminal: the workers get it, too, and it is the parent who decides."""
+    run = start(*pair.arguments(tmp_path), "--set", "btf.epochs=5000")
+    until(lambda: len(list(tmp_path.glob("seed-*/*/btf/checkpoint"))) == 2, "two stages amid their training")
+    workers = children(run.pid)
+    for pid in (run.pid, *(workers if number == signal.SIGINT else ())):
+        os.kill(pid, number)
+    assert run.wait() == 128 + number, run.text()
+    assert f"stopped by signal {int(number)}; the same command goes on from here" in run.text()
+    assert "Traceback" not in run.text()
+    assert status(tmp_path) == ("stopped", 128 + number, True)
+    until(lambda: all(state(worker) in ("", "Z") for worker in workers), f"the end of {workers}")
+    assert len(list(tmp_path.glob("seed-*/*/btf/checkpoint/step-*"))) >= 2
+    goes_on(start, pair, tmp_path)
+
+
+@pytest.mark.fault(14, 50)
+@pytest.mark.parametrize(
+    ("point", "code"),
+    [("checkpoint.*:5:enospc", 5), ("loop.loss:2:oom", 8), ("loop.loss:2:nan", 7), ("loop.loss:2:raise", 1)],
+)
+def test_a_failing_worker(start: Starts, pair: Pair, tmp_path: Path, point: str, code: int) -> None:
+    """In pre-training, which is one stage alone in either case: the same code, message and status."""
+    said = list[Any]()
+    for jobs in (1, 2):
+        place = tmp_path / str(jobs) / "run"
+        run = start(*pair.arguments(place, jobs), "--seeds", "0", fault=point)
+        assert run.wait() == code, run.text()
+        values = json.loads((place / "status.json").read_bytes())
+        text = [line.replace(str(place), "") for line in run.text().splitlines() if line.startswith("error:")]
+        said.append(
+            (text, {k: str(values[k]).replace(str(place), "") for k in ("state", "exit_code", "reason", "stage")})
+        )
+    assert said[0][0]
+    assert said[0] == said[1]
+    goes_on(start, pair, tmp_path / "2" / "run")
+
+
+def test_a_stage_that_fails_by_its_data(start: Starts, pair: Pair, tmp_path: Path) -> None:
+    """What does not need it goes on; the list of failures is that of one process."""
+    lists = list[bytes]()
+    for jobs in (1, 2):
+        place = tmp_path / str(jobs)
+        run = start(*pair.arguments(place, jobs), "--set", "selftrain.alpha.rule=fixed:0.999999")
+        assert run.wait() == 3, run.text()
+        lists.append((place / "failed.json").read_bytes() + run.text().splitlines()[-1].encode())
+    assert lists[0] == lists[1]
+    assert lists[0].count(b"exit_code") == 4
