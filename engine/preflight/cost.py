@@ -42,6 +42,8 @@ STAGE_SECONDS = 1.5
 """What a stage takes however little it trains: weights are read, written and hashed, and predictions scored."""
 ADAM_BYTES = 16
 """Bytes of a parameter that trains: weight, gradient and two moments in fp32; a frozen one has 4."""
+SCORES = 3
+"""Matrices [L, L] beside what was kept, of the longest sequence, in the backward pass of attention in plain torch."""
 BASE_BYTES = 450 * 2**20
 """Memory of a process that trains a model of no size: measured with torch 2.13 on Linux."""
 
@@ -214,9 +216,11 @@ def _flops(shape: EncoderConfig, stage: Stage, length: float, mlm: bool, context
 
 def _seen(shape: EncoderConfig, length: float) -> float:
     """Tokens that a token of a sequence of this length attends to, over the layers."""
-    if shape.pre_norm is None:
-        return length
-    return sum(length if w is None else min(length, 2 * w + 1) for w in shape.pre_norm.windows) / shape.num_layers
+    return sum(length if w is None else min(length, 2 * w + 1) for w in _windows(shape)) / shape.num_layers
+
+
+def _windows(shape: EncoderConfig) -> Sequence[int | None]:
+    return (None,) * shape.num_layers if shape.pre_norm is None else shape.pre_norm.windows
 
 
 def _activations(context: Context, shape: EncoderConfig, stage: Stage, largest: BatchSize, mlm: bool) -> int:
@@ -227,6 +231,8 @@ def _activations(context: Context, shape: EncoderConfig, stage: Stage, largest: 
     lowest = stage.training.freeze_layers if stage.training.freeze_embeddings else 0
     layers = max(1, shape.num_layers - lowest)
     training = 4 * tokens * (kept + shape.hidden_size * layers if stage.training.recompute else kept * layers)
+    if None in _windows(shape)[lowest:] and context.device.type == "cpu":
+        training += 4 * SCORES * length**2
     if mlm:
         training += 4 * largest.items * shape.vocab_size
     reading = 0 if mlm else 4 * (context.config.inference_tokens or inference_tokens(context.device.type)) * kept
