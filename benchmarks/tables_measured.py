@@ -156,15 +156,6 @@ def induced_dictionary(result: Json) -> str:
     return markdown(["encoder", "layer", *(f"margin {m:g}" for m in margins)], lines)
 
 
-METHODS = {
-    "source": "the source's own score",
-    "confidence": "mean confidence",
-    "seeds": "agreement of seeds",
-    "curve": "accuracy curve over confidence (classification)",
-    "difference": "difference of confidences",
-    "thresholded": "thresholded confidence (ATC)",
-    "transport": "transport (COT) as published, without temperature scaling",
-}
 DATA_SETS = {
     "demo": "demo (made world, entity F1)",
     "intents": "xSID intents",
@@ -174,33 +165,6 @@ DATA_SETS = {
     "wikineural": "WikiNEuRal",
     "xed": "XED",
 }
-
-
-def trust_tables(result: Json) -> str:
-    """Every estimate of a target score, then ours on each data set."""
-    return "\n\n".join([trust_methods(result), "Ours on each data set, fitted on the others:", trust_data_sets(result)])
-
-
-def trust_methods(result: Json) -> str:
-    """Error and bias of every estimate of a target score."""
-    ours = {"data set": result["left_out_data_set"]["all"], "language": result["left_out_language"]["all"]}
-    every = {METHODS[name]: result["methods"][name] for name in METHODS}
-    every |= {f"ours, fitted without the {what}": values for what, values in ours.items()}
-    lines = [[name, str(v["cases"]), f"{100 * v['mae']:.1f}", f"{100 * v['bias']:+.1f}"] for name, v in every.items()]
-    return markdown(["estimate", "cases", "error", "bias"], lines)
-
-
-def trust_data_sets(result: Json) -> str:
-    """The estimate on each data set, fitted on the others: error, and how the intervals did."""
-    names = DATA_SETS | {"all": "all", "self-trained": "**self-trained models**", "not self-trained": "others"}
-    lines = []
-    for key, name in names.items():
-        values = result["left_out_data_set"][key]
-        counts = [str(values[part]) for part in ("held", "shown")]
-        counts.append(str(values["shown_held"]) if values["shown"] else "-")
-        error, bias = f"{100 * values['mae']:.1f}", f"{100 * values['bias']:+.1f}"
-        lines.append([name, str(values["cases"]), error, bias, *counts, f"{100 * values['half_width']:.0f}"])
-    return markdown(["left out", "cases", "error", "bias", "held", "shown", "held of those", "half width"], lines)
 
 
 def ablations(*results: Json) -> str:
@@ -386,7 +350,6 @@ TABLES: dict[str, tuple[tuple[str, ...], Callable[..., str]]] = {
     "export-speed": (("export-speed",), export_speed),
     "rank-sources": (("rank-sources",), rank_sources),
     "induced-dictionary": (("induced-dictionary",), induced_dictionary),
-    "trust": (("trust",), trust_tables),
     "ablations": (("ablation-wikiann",), ablations),
     "batch-order": (("batch-order",), batch_order),
     "finetune-peer": (("finetune-peer",), finetune_peer),

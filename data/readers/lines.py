@@ -142,6 +142,8 @@ def decode_lines(path: str, file: IO[bytes], encoding: str, problems: Problems) 
             hidden.add(number, raw)
         if number == 1:
             text = text.removeprefix(_BOM)
+            if "\r" in text.rstrip("\r") and not text.endswith("\n"):
+                raise DataError(f"{path}:1: the lines end in CR alone; convert them to LF")
         if "\0" in text:
             if not zeros and (wrong := with_zeros(path, number, raw, encoding, file)) is not None:
                 raise wrong

@@ -99,8 +99,8 @@ def trust(run_folder: Path, sample: int, no_truth: bool, quiet: bool, as_json: b
     from ..lab.studies.trust import trust as estimate_scores
 
     report = estimate_scores(run_folder, sample=sample, truth=not no_truth, progress=make_progress(quiet))
+    show(as_json, asdict(report), render_trust(report))  # first, since the folder may be one that cannot be written
     write_trust(run_folder, report)
-    show(as_json, asdict(report), render_trust(report))
 
 
 @click.command()

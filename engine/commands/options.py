@@ -12,11 +12,12 @@ import click
 
 def whole_numbers(ctx: click.Context, param: click.Parameter, value: str | None) -> tuple[int, ...] | None:
     """The numbers of an option such as `--seeds 0,1,2`, for its `callback`."""
-    try:
-        return None if value is None else tuple(int(part) for part in value.split(","))
-    except ValueError as error:
-        message = f"{value}: give whole numbers with commas between them, such as 0,1,2"
-        raise click.BadParameter(message) from error
+    if value is None:
+        return None
+    parts = value.split(",")
+    if not all(part.strip().isdecimal() for part in parts):
+        raise click.BadParameter(f"{value}: give whole numbers with commas between them, such as 0,1,2")
+    return tuple(int(part) for part in parts)
 
 
 def model_of(ctx: click.Context, param: click.Parameter, value: Path | None) -> Path | None:

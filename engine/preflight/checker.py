@@ -201,8 +201,10 @@ class _Checker:
     def _general_text(self, role: str, why: str) -> None:
         """Languages without a text that the recipe needs."""
         for key, table in self.config.language_tables.items():
-            if not (table.general or (role == "control" and table.control)):
-                self._add_key(dotted((*key, role)), f"is missing for {table.language}: {why}")
+            name = dotted((*key, role))
+            wrong = any(problem.message.startswith(f"{name}: ") for problem in self.report.problems)
+            if not (wrong or table.general or (role == "control" and table.control)):
+                self._add_key(name, f"is missing for {table.language}: {why}")
 
     def _teachers(self) -> None:
         """Folders that teach: each must hold a model of this task and these labels."""

@@ -144,7 +144,8 @@ class ThresholdChoice:
     Attributes:
         alpha: keep an item when its confidence is strictly greater.
         rule: the rule as text.
-        at_edge: alpha is the first or last threshold that the rule could have chosen: the grid decided, not the data.
+        at_edge: alpha is the first (but for `precision`) or last threshold that the rule could have chosen: the grid
+            decided, not the data.
         fallback: the rule had nothing to go by, and alpha is the lowest threshold.
         index: position of alpha in the grid; None where it is no grid point.
         reason: one sentence for reports.
@@ -249,7 +250,8 @@ def choose_threshold_from_sweep(
         return ThresholdChoice(parsed.value, str(parsed), False, False, index, "fixed by the recipe", curve, score)
     best, reason = _pick(parsed, score, usable, total, min_kept)
     candidates = np.flatnonzero(np.isfinite(score))
-    at_edge = best is None or best in (candidates[0], candidates[-1])
+    first = int(parsed.value is None)  # `precision` asks for the lowest threshold that will do
+    at_edge = best is None or best in (*candidates[:first], candidates[-1])
     index = best or 0
     return ThresholdChoice(float(grid[index]), str(parsed), bool(at_edge), best is None, index, reason, curve, score)
 

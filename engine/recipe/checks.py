@@ -23,6 +23,9 @@ def run_problems(config: RunConfig) -> Problems:
     yield from several_problems(config.each)
     if not config.seeds:
         yield "seeds", "is empty; give at least one seed"
+    for i, label in enumerate(config.labels):
+        if not label.strip() or label in config.labels[:i]:
+            yield f"labels.{i}", f"{label!r} is named twice" if label.strip() else "is empty; name the class"
     yield from _language_problems(config)
     yield from _mix_problems(config)
     yield from _target_problems(config)
@@ -39,6 +42,8 @@ def _language_problems(config: RunConfig) -> Problems:
         if table.language in seen:
             yield f"{place}.language", f"{table.language!r} is named twice"
         seen.append(table.language)
+        if not table.language.isprintable() or table.language[:1] in ("", ".") or set(table.language) & set("/\\:"):
+            yield f"{place}.language", f"{table.language!r} cannot name a folder; use a code or a word, such as 'de'"
         if config.world is not None and table.reader is not None:
             yield f"{place}.reader", "is given, but the files of a made world are read in one way; leave it out"
         if isinstance(table, TargetConfig):

@@ -23,6 +23,8 @@ from ..training.device import choose_device
 
 ADAM_BYTES = 16
 """Bytes of a parameter that trains: weight, gradient and two moments in fp32; a frozen one has 4."""
+SCORES = 3
+"""Matrices [L, L] beside what was kept, of the longest sequence, in the backward pass of attention in plain torch."""
 BASE_BYTES = 450 * 2**20
 """Memory of a process that trains a model of no size: measured with torch 2.13 on Linux."""
 
@@ -124,24 +126,29 @@ def stage_memory(context: Context, stage: Stage, shape: EncoderConfig | None = N
     if work.batches is None or not len(work.batches):
         trainable, frozen = 0, trainable + frozen
     largest = largest_batch(work.batches, stage.training.epochs)
-    return BASE_BYTES + ADAM_BYTES * trainable + 4 * frozen + _activations(context, shape, stage, largest)
+    memory = BASE_BYTES + ADAM_BYTES * trainable + 4 * frozen
+    return memory + _activations(context, shape, stage, largest, kind_of(stage).masked)
 
 
 def seen_tokens(shape: EncoderConfig, length: float) -> float:
     """Tokens that a token of a sequence of this length attends to, over the layers."""
-    if shape.pre_norm is None:
-        return length
-    return sum(length if w is None else min(length, 2 * w + 1) for w in shape.pre_norm.windows) / shape.num_layers
+    return sum(length if w is None else min(length, 2 * w + 1) for w in _windows(shape)) / shape.num_layers
 
 
-def _activations(context: Context, shape: EncoderConfig, stage: Stage, largest: BatchSize) -> int:
+def _windows(shape: EncoderConfig) -> Sequence[int | None]:
+    return (None,) * shape.num_layers if shape.pre_norm is None else shape.pre_norm.windows
+
+
+def _activations(context: Context, shape: EncoderConfig, stage: Stage, largest: BatchSize, mlm: bool) -> int:
     """Bytes of the largest batch: what the layers that train keep, in fp32, and the widest temporary."""
-    tokens, length, mlm = largest.tokens, largest.longest, kind_of(stage).masked
+    tokens, length = largest.tokens, largest.longest
     inner = shape.intermediate_size * (1 if shape.pre_norm is None else 1.5)
     kept = round(8.5 * shape.hidden_size + 2 * inner + 1.25 * shape.num_heads * seen_tokens(shape, length))
     lowest = stage.training.freeze_layers if stage.training.freeze_embeddings else 0
     layers = max(1, shape.num_layers - lowest)
     training = 4 * tokens * (kept + shape.hidden_size * layers if stage.training.recompute else kept * layers)
+    if None in _windows(shape)[lowest:] and context.device.type == "cpu":
+        training += 4 * SCORES * length**2
     if mlm:
         training += 4 * largest.items * shape.vocab_size
     reading = 0 if mlm else 4 * (context.config.inference_tokens or inference_tokens(context.device.type)) * kept

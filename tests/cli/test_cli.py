@@ -75,6 +75,8 @@ def test_a_closed_pipe_is_no_error() -> None:
 
 def test_usage_errors(cli: Any, files: Path) -> None:
     assert_error(cli("run", "--seeds", "a"), 2, "whole numbers", "xlt-engine run --help")
+    assert_error(cli("run", "--seeds", "0,-1"), 2, "whole numbers")
+    assert_error(cli("run", "demo", "--set", "seeds=[-1]"), 2, "seeds.0: -1 given, expected at least 0")
     assert_error(cli("walk"), 2, "walk")
     assert_error(cli("run", "--stage", "dance"), 2, "dance")
     assert_error(cli("evaluate", files), 2, "DATA")

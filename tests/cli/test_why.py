@@ -7,6 +7,8 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+from xlt_engine import StorageError
+
 
 def test_thresholds(cli: Any, finished: Any) -> None:
     answer = cli("thresholds", finished.folder, "--draws", "5")
@@ -41,7 +43,7 @@ def test_why(cli: Any, finished: Any) -> None:
     assert "not a run folder" in nothing.err
 
 
-def test_trust(cli: Any, finished: Any, tmp_path: Path) -> None:
+def test_trust(cli: Any, finished: Any, tmp_path: Path, monkeypatch: Any) -> None:
     shutil.copytree(finished.folder, tmp_path / "run")
     answer = cli("trust", tmp_path / "run", "--quiet")
     assert answer.code == 0, answer.err
@@ -51,6 +53,14 @@ def test_trust(cli: Any, finished: Any, tmp_path: Path) -> None:
     found = json.loads(cli("trust", tmp_path / "run", "--quiet", "--no-truth", "--json").out)
     assert {s["true"] for s in found["stages"]} == {None}
     assert {s["target"] for s in found["stages"]} == {"de"}
+
+    def refuse(*_: Any) -> None:
+        raise StorageError("no")
+
+    monkeypatch.setattr("xlt_engine.engine.lab.studies.trust.write_trust", refuse)
+    shown = cli("trust", tmp_path / "run", "--quiet")  # minutes of work are not lost to a folder that cannot be written
+    assert shown.code == 5
+    assert "estimated without its labels" in shown.out
 
 
 def test_of_a_run_that_moved_with_its_files(cli: Any, finished: Any, tmp_path: Path, monkeypatch: Any) -> None:

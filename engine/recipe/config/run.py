@@ -88,7 +88,7 @@ class RunConfig:
     )
     task: Literal["ner", "tag", "classification"] = _required("ner (BIO tags), tag (plain tags) or classification")
     labels: tuple[str, ...] = _option((), "label set in order; found in the source training file when absent")
-    seeds: tuple[int, ...] = _option((0,), "one complete run per seed")
+    seeds: tuple[int, ...] = _option((0,), "one complete run per seed", min=0)
     max_length: int = _option(128, "tokens, special ones included", min=8)
     long_texts: Literal["cut", "windows"] = _option(
         "cut", "training on what is longer: its beginning, or all of it, in windows (texts of classification are cut)"

@@ -239,3 +239,14 @@ def test_arrow_files_whose_offsets_names_or_numbers_are_wrong(tmp_path: Path) ->
     with pyarrow.ipc.new_stream(stream, pyarrow.schema([("time", pyarrow.duration("s"))])) as out:
         out.write_table(pyarrow.table({"time": pyarrow.array([1 << 62], pyarrow.duration("s"))}))
     assert f"{stream}:1: pyarrow cannot read it: Python int too large" in refused(stream)
+
+
+@pytest.mark.parametrize("name", ["a.txt", "a.tsv", "a.csv", "a.conll"])
+def test_lines_that_end_in_cr_alone(tmp_path: Path, name: str) -> None:
+    """A whole file would be one text."""
+    path = tmp_path / name
+    path.write_bytes(b"\xef\xbb\xbflabel text\rpos good\rneg bad\r")
+    with pytest.raises(DataError, match="a[.][a-z]*:1: the lines end in CR alone"):
+        list(read_lines(path, "utf-8", Problems()))
+    path.write_bytes(b"good\rbad\n")
+    assert [text for _, text in read_lines(path, "utf-8", Problems())] == ["good\rbad"]

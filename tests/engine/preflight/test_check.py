@@ -193,6 +193,8 @@ def test_general_text_that_is_missing(folder: Path) -> None:
     (folder / "xlt.toml").write_text(RECIPE.replace('general = ["de.txt"]\n', ""), "utf-8")
     report = look(folder)
     assert ["targets.0.general: is missing for de" in p.message for p in report.problems] == [True]
+    (folder / "xlt.toml").write_text(RECIPE.replace('general = ["de.txt"]', 'general = "de.txt"'), "utf-8")
+    assert ["targets.0.general" in p.message for p in look(folder).problems] == [True]
 
 
 @pytest.mark.fault(39)

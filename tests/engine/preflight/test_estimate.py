@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from collections.abc import Sequence
 from itertools import count
 from pathlib import Path
@@ -14,11 +16,12 @@ import pytest
 import torch
 
 from xlt_engine import ConfigError
-from xlt_engine.data import ItemView, Part, TaskBatches, TokenStore
+from xlt_engine.data import BatchSize, ItemView, Part, TaskBatches, TokenStore
 from xlt_engine.engine.preflight import cost
 from xlt_engine.engine.preflight.cost import estimate, measure_rate
 from xlt_engine.engine.preflight.estimate_report import Estimate, size_text, time_text
 from xlt_engine.engine.recipe.load import load_recipe
+from xlt_engine.engine.runs import jobs
 from xlt_engine.engine.runs.runner import run
 from xlt_engine.engine.stages import against_teacher
 from xlt_engine.engine.stages.kind import largest_batch
@@ -274,6 +277,32 @@ def test_memory_goes_by_the_largest_batch_of_the_sampler(finished: tuple[Path, E
     assert found.longest <= max(batch.max_seqlen for batch in made)
     assert found.sequences == (micro_batch or 8)
     assert largest_batch(None, 1) == (0, 0, 0, 0)
+
+
+PEAK = """
+import torch
+from xlt_engine.kernels import packed_attention
+
+def step(length):
+    qkv = torch.ones(length, 3, 1, 4, requires_grad=True)
+    packed_attention(qkv, torch.tensor([0, length]), length, p=0.1, seed=1).sum().backward()
+    return int(open("/proc/self/status").read().split("VmHWM:")[1].split()[0])
+
+before = step(64)
+print(step(4096) - before)
+"""
+"""KiB by which the peak of a process grows with one step of one head on 4,096 tokens; ru_maxrss begins with ours."""
+
+
+def test_memory_of_a_long_sequence_is_that_of_a_process() -> None:
+    """The scores of a long sequence are there several times in the backward pass, beside what layers keep of them."""
+    shape = EncoderConfig(vocab_size=8, hidden_size=4, num_layers=1, num_heads=1, intermediate_size=8)
+    training = SimpleNamespace(freeze_embeddings=False, freeze_layers=0, recompute=False)
+    context: Any = SimpleNamespace(device=torch.device("cpu"), config=SimpleNamespace(inference_tokens=1))
+    stage: Any = SimpleNamespace(training=training)
+    expected = jobs._activations(context, shape, stage, BatchSize(4096, 1, 0, 4096), False)
+    peak = subprocess.run([sys.executable, "-c", PEAK], check=True, stdout=subprocess.PIPE, text=True).stdout
+    assert expected == pytest.approx(int(peak) * 1024, rel=0.1, abs=0)
 
 
 def test_errors_come_before_any_work(tmp_path: Path) -> None:

@@ -98,6 +98,9 @@ def test_precision_rule() -> None:
     assert unreached.alpha == 0.99
     assert unreached.at_edge
     assert "no threshold reaches" in unreached.reason
+    everywhere = from_curve(lambda t: 0.92 + 0.05 * t, "precision:0.9")
+    assert everywhere.index == 0
+    assert not everywhere.at_edge  # asked for the lowest that is right often enough, and got it
 
 
 def test_fixed_rule() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import re
 import tomllib
 from collections.abc import Iterator
@@ -239,6 +240,23 @@ stages = ["soft", "hrad"]
         ("recipe.toml:4", "finetune.lr"),
         ("recipe.toml:7", "selftrain.widths"),
         ("recipe.toml:8", "selftrain.stages.1"),
+    ]
+
+
+@pytest.mark.parametrize("language", ["../x", "de/x", "c:", "..", "", "a\\b", "a\nb"])
+def test_a_language_names_a_folder_in_the_run(tmp_path: Path, language: str) -> None:
+    text = f'task = "ner"\nworld = {{}}\nmodel.new = {{}}\n[[targets]]\nlanguage = {json.dumps(language)}\n'
+    [(where, key, said)] = failures(tmp_path, text, cls=RunConfig)
+    assert (where, key) == ("recipe.toml:5", "targets.0.language")
+    assert "cannot name a folder" in said
+
+
+def test_labels_that_are_empty_or_come_twice(tmp_path: Path) -> None:
+    text = 'task = "ner"\nworld = {}\nmodel.new = {}\nlabels = ["O", "B-A", "B-A", " "]\n'
+    found = failures(tmp_path, text, cls=RunConfig)
+    assert [(key, said.split(";")[0]) for _, key, said in found] == [
+        ("labels.2", "'B-A' is named twice"),
+        ("labels.3", "is empty"),
     ]
 
 
