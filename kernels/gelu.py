@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
@@ -26,8 +26,8 @@ class _GeluIn16Bits(torch.autograd.Function):
     def forward(ctx: Any, x: Tensor) -> Tensor:
         ctx.save_for_backward(x)
         out = torch.empty_like(x)
-        for part, of_out in zip(x.view(-1).split(_PIECE), out.view(-1).split(_PIECE), strict=True):
-            torch.ops.aten.gelu.out(_own_loop(part), out=_own_loop(of_out))
+        for part, of_out in zip(_pieces(x), _pieces(out), strict=True):
+            torch.ops.aten.gelu.out(part, out=of_out)
         return out
 
     @staticmethod
@@ -35,15 +35,15 @@ class _GeluIn16Bits(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor) -> Tensor:
         (x,) = ctx.saved_tensors
         d_x = torch.empty_like(x)
-        flat = (t.view(-1).split(_PIECE) for t in (grad.contiguous(), x, d_x))
-        for of_grad, part, of_x in zip(*flat, strict=True):
-            torch.ops.aten.gelu_backward.grad_input(_own_loop(of_grad), _own_loop(part), grad_input=_own_loop(of_x))
+        for of_grad, part, of_x in zip(_pieces(grad.contiguous()), _pieces(x), _pieces(d_x), strict=True):
+            torch.ops.aten.gelu_backward.grad_input(of_grad, part, grad_input=of_x)
         return d_x
 
 
-def _own_loop(part: Tensor) -> Tensor:
-    """A last piece as a view that is not contiguous, which torch does not hand to oneDNN; others as they are."""
-    return part if part.numel() == _PIECE or part.numel() % 2 else part.view(-1, 2).t()
+def _pieces(x: Tensor) -> Iterator[Tensor]:
+    """The numbers of a contiguous tensor. A smaller last piece is a view that torch does not hand to oneDNN."""
+    for part in torch.split(x.view(-1), _PIECE):
+        yield part if part.numel() == _PIECE or part.numel() % 2 else part.view(-1, 2).t()
 
 
 def gelu(x: Tensor) -> Tensor:
