@@ -61,9 +61,6 @@ PROGRAMS = {
 }
 """Programs that have to fit a multiprocessor of 9.0 by their registers, as the files of these 16-bit kernels reason."""
 
-TOGETHER = {"loss, persistent, 128 x 128 x 64": 2, "loss, persistent, 128 x 128 x 32": 2}
-"""Programs of the loss that are to share a multiprocessor of 9.0, by family: its shared memory has to hold them too."""
-
 TURNED = 2
 """Programs of the attention forward that have to fit with rotary positions, whose angles take registers beside keys."""
 
@@ -100,13 +97,11 @@ def violations(rows: Iterable[dict[str, Any]]) -> Iterator[str]:
         allowed = SPILLS.get((capability, dtype, kernel), (0, ""))[0]
         if row["stack"] > allowed:
             yield f"{name}: {row['stack']} bytes of registers spilled, {allowed} allowed"
-        together = TOGETHER.get(row["family"], 1)
-        # A program takes a KiB more than its own.
-        if together * (row["shared"] + 1024) > SHARED[capability] + 1024:
-            yield f"{name}: {together} times {row['shared']} bytes of shared memory, {SHARED[capability]} there are"
+        if row["shared"] > SHARED[capability]:
+            yield f"{name}: {row['shared']} bytes of shared memory, {SHARED[capability]} there are"
         if dtype == "fp32":
             continue
-        together = max(together, PROGRAMS.get(kernel, 1)) if capability == "9.0" else 1
+        together = PROGRAMS.get(kernel, 1) if capability == "9.0" else 1
         if kernel == "attention.forward" and "rotary" in row["operation"]:
             together = min(together, TURNED)
         if programs(row) < together:
@@ -115,8 +110,6 @@ def violations(rows: Iterable[dict[str, Any]]) -> Iterator[str]:
         wanted = ("wgmma",) if capability == "9.0" and not short else ("wgmma", "mma.sync")
         if row["products"] and row["units"] not in wanted:
             yield f"{name}: products by {row['units']}, not {' or '.join(wanted)}"
-        if "persistent" in row["family"] and not row["descriptors"]:
-            yield f"{name}: no tensor descriptors"
 
 
 def summary(rows: Rows) -> Rows:

@@ -85,19 +85,6 @@ def _loss(mode: str, make: Maker) -> Iterator[Call]:
         yield f"N {rows}", partial(kernels.linear_cross_entropy, *inputs, mode=mode)
 
 
-def _persistent(tile: loss.Tile, make: Maker) -> Iterator[Call]:
-    """What the tile sweep tries beside the tiles of `_loss`, by tensor descriptors; for 16 bits, on 9.0 alone."""
-    if triton.runtime.driver.active.get_current_target().arch != 90 or make.dtype == torch.float32:
-        return
-    inputs = make(614, SIZE).detach(), make(VOCABULARY, SIZE).detach(), make(VOCABULARY).detach()
-    for kept in (0, 1) if make.dtype == torch.bfloat16 else (0,):
-        out = torch.empty(kept * 614, -(-VOCABULARY // loss.STRIDE_MULTIPLE) * loss.STRIDE_MULTIPLE, dtype=make.dtype)
-        sums = torch.empty(out.shape[1] // tile.v, 614)
-        rows = torch.zeros(614, dtype=torch.int64), sums[0], torch.zeros(39, dtype=torch.int32)
-        rest = *rows, out, sums, sums, -100, False
-        yield ("stored" if kept else "recomputed"), partial(_inference, loss._exponentials, tile, *inputs, *rest)
-
-
 def _norms(make: Maker) -> Iterator[Call]:
     inputs, add = (make(TOKENS, SIZE), make(TOKENS, SIZE), *make.norm()), kernels.dropout_residual_layer_norm
     yield "layer norm", partial(add, *inputs, eps=1e-12, p=0.1, seed=3, x_bias=make(SIZE))
@@ -191,10 +178,6 @@ FAMILIES: dict[str, Callable[[Maker], Iterator[Call]]] = {
     "activations": _activations,
     "dropout": _dropout,
     "optimizer": _optimizer,
-    **{
-        f"loss, persistent, {tile.n} x {tile.v} x {tile.h}": partial(_persistent, tile)
-        for tile in loss.persistent_candidates(torch.bfloat16)
-    },
 }
 """The slowest to compile first."""
 
@@ -242,7 +225,6 @@ def compile_all(families: list[str], types: list[str]) -> None:
                 "stages": metadata.num_stages,
                 "shared": metadata.shared,
                 "products": "tt.dot" in kernel.asm["ttir"],
-                "descriptors": "cp.async.bulk.tensor" in ptx,
                 "units": "wgmma" if "wgmma.mma_async" in ptx else "mma.sync" if "mma.sync" in ptx else None,
                 **resources(kernel.asm["cubin"]),
             }

@@ -101,13 +101,10 @@ def _flash_in_a_graph(at: Setting, timer: Timer) -> dict[str, Any]:
 
 
 def _tiles(at: Setting, dry: bool) -> tuple[Any, list[Any]]:
-    """The module whose `choose_tile` is replaced, and the candidates: on capability 9.0 also programs that stay."""
+    """The module whose `choose_tile` is replaced, and the candidates."""
     module = import_module("xlt_engine.kernels.fused.linear_cross_entropy")
     tiles = list(module.tile_candidates(at.dtype))
-    if dry:
-        return module, [tiles[0], tiles[0]._replace(programs=1)]
-    stays = torch.cuda.get_device_capability(at.device) == (9, 0)
-    return module, tiles + (module.persistent_candidates(at.dtype) if stays else [])
+    return module, tiles[:2] if dry else tiles
 
 
 def _shapes(dry: bool) -> tuple[tuple[int, ...], int, int]:

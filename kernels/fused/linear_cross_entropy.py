@@ -38,7 +38,6 @@ from .linear_cross_entropy_kernels import (
     settle_kernel,
     target_logits_kernel,
 )
-from .linear_cross_entropy_persistent import has_descriptors, persistent_exponentials
 from .linear_cross_entropy_tiles import FP16_LIFT
 from .products import add_product, product, product_into
 
@@ -52,18 +51,13 @@ Write = Callable[..., None]
 
 
 class Tile(NamedTuple):
-    """Rows, classes and features of a tile, warps, and stages of the software pipeline.
-
-    With `programs` the exponentials are made by so many persistent programs a multiprocessor, where capability 9.0 and
-    the operands' alignment allow it; 0 is a program for each tile.
-    """
+    """Rows, classes and features of a tile, warps, and stages of the software pipeline."""
 
     n: int
     v: int
     h: int
     warps: int
     stages: int
-    programs: int = 0
 
 
 LIFTED_TILE = Tile(128, 128, 64, 4, 3)
@@ -81,18 +75,6 @@ def tile_candidates(dtype: torch.dtype) -> list[Tile]:
         Tile(128, 128, 64, 8, 4),
         Tile(128, 128, 64, 4, 3),
         Tile(128, 128, 32, 4, 3),
-    ]
-
-
-def persistent_candidates(dtype: torch.dtype) -> list[Tile]:
-    """Tiles that `benchmarks/gpu_suite.py` measures beside the others on capability 9.0; none is chosen before that."""
-    if dtype == torch.float32:
-        return []
-    return [
-        Tile(128, 256, 64, 8, 3, 1),
-        Tile(256, 128, 64, 8, 3, 1),
-        Tile(128, 128, 64, 4, 2, 2),
-        Tile(128, 128, 32, 4, 4, 2),
     ]
 
 
@@ -185,10 +167,6 @@ def _exponentials(
     (rows, size), store = hidden.shape, kept.numel() > 0
     constants: dict[str, Any] = {"BLOCK_N": tile.n, "BLOCK_V": tile.v, "BLOCK_H": tile.h, "STORE": store}
     constants |= {"PRECISION": _precision(), "num_warps": tile.warps, "num_stages": tile.stages}
-    if tile.programs and not repair and has_descriptors(hidden, weight):
-        operands = (hidden, weight, bias, target, reference, kept, largest, sums)
-        persistent_exponentials(*operands, ignore_index, tile.programs, **constants)
-        return
     launch(
         exponentials_kernel, (cdiv(rows, tile.n) * largest.shape[0],),
         (hidden, weight, bias, target, reference, flags, kept, largest, sums),

@@ -15,7 +15,7 @@ import xlt_engine
 from xlt_engine.kernels import dispatch
 
 PARTS = (
-    ("9.0", "bf16", ("loss, recomputed", "loss, persistent, 128 x 128 x 64", "votes", "optimizer")),
+    ("9.0", "bf16", ("loss, recomputed", "votes", "optimizer")),
     ("8.0", "bf16", ("loss, recomputed",)),
 )
 """A part of what `compiled_budgets.py` compiles: all of it would take a quarter of an hour."""
@@ -43,14 +43,10 @@ def test_kernels_keep_their_budgets(capability: str, dtype: str, families: tuple
     assert list(compiled_budgets.violations(rows)) == []
 
 
-SHARED_BY_TWO = "loss, persistent, 128 x 128 x 64"
-
-
 def row(**changes: Any) -> dict[str, Any]:
     """A kernel within every limit."""
     kernel = {"capability": "9.0", "dtype": "bf16", "kernel": "votes.votes", "operation": "votes", "warps": 4}
     kernel |= {"registers": 64, "stack": 0, "shared": 8192, "products": False, "units": None}
-    kernel |= {"family": "votes", "descriptors": False}
     return kernel | changes
 
 
@@ -60,9 +56,6 @@ def row(**changes: Any) -> dict[str, Any]:
         ({}, ""),
         ({"stack": 8}, "8 bytes of registers spilled, 0 allowed"),
         ({"capability": "8.9", "shared": 102_400}, "102400 bytes of shared memory, 101376 there are"),
-        ({"family": SHARED_BY_TWO, "descriptors": True, "shared": 116_000}, "2 times 116000 bytes of shared memory"),
-        ({"family": SHARED_BY_TWO, "descriptors": True, "shared": 115_700}, ""),
-        ({"family": SHARED_BY_TWO}, "no tensor descriptors"),
         ({"registers": 129}, "129 registers leave room for 3 programs of 4"),
         ({"registers": 128}, ""),
         ({"products": True, "units": "mma.sync"}, "products by mma.sync, not wgmma"),

@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Callable
-from typing import Any
 
 import pytest
 import torch
@@ -197,75 +196,11 @@ def test_chunks_of_the_vocabulary_and_of_its_tiles_make_no_difference(
     check(Problem(40, 700, 24, generator, dtype, device), as_good_as, "sum", True, mode)
 
 
-PERSISTENT = (64, 64, 32, 4, 2, 1)
-
-
 @pytest.fixture
 def use_tile(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
-    """Another tile for every call; three multiprocessors, so that a program that stays has several tiles."""
+    """Another tile for every call."""
     ops = importlib.import_module("xlt_engine.kernels.fused.linear_cross_entropy")
-    monkeypatch.setattr("xlt_engine.kernels.fused.linear_cross_entropy_persistent.multiprocessors", lambda x: 3)
     return lambda *tile: monkeypatch.setattr(ops, "choose_tile", lambda *_: ops.Tile(*tile))
-
-
-@pytest.fixture
-def persistent_launches(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
-    """What is launched by `persistent_exponentials` while the test runs."""
-    module = importlib.import_module("xlt_engine.kernels.fused.linear_cross_entropy_persistent")
-    launched, launch = [], module.launch
-    monkeypatch.setattr(module, "launch", lambda kernel, *rest, **more: launched.append(launch(kernel, *rest, **more)))
-    return launched
-
-
-def skip_without_descriptors(device: torch.device) -> None:
-    """Triton 3.6 interprets no loop of a length that is known when it runs, with numpy from 2.4 on."""
-    if device.type == "cuda" and torch.cuda.get_device_capability(device) != (9, 0):
-        pytest.skip("programs that stay are for capability 9.0")
-    if device.type == "cpu" and importlib.import_module("triton").__version__.startswith("3.6."):
-        pytest.skip("the interpreter of triton 3.6")
-
-
-@pytest.mark.parametrize("mode", MODES)
-@pytest.mark.parametrize("size", [(1, 5, 8), (17, 259, 40), (70, 131, 104)])
-def test_programs_that_stay_equal_the_plain_computation(
-    size: tuple[int, int, int],
-    mode: str,
-    device: torch.device,
-    dtype: torch.dtype,
-    generator: torch.Generator,
-    as_good_as: Callable[..., None],
-    use_tile: Callable[..., None],
-    persistent_launches: list[Any],
-) -> None:
-    skip_without_descriptors(device)
-    use_tile(*PERSISTENT)
-    check(Problem(*size, generator, dtype, device, bias=size[0] != 17), as_good_as, "none", True, mode)
-    assert len(persistent_launches) == 1
-
-
-@pytest.mark.parametrize("mode", MODES)
-@pytest.mark.parametrize(("size", "launches"), [((70, 301, 72), 1), ((5, 31, 33), 0)])
-def test_programs_that_stay_give_the_bits_of_those_that_do_not(
-    size: tuple[int, int, int],
-    launches: int,
-    mode: str,
-    device: torch.device,
-    generator: torch.Generator,
-    use_tile: Callable[..., None],
-    persistent_launches: list[Any],
-) -> None:
-    """Rows that no descriptor can have, of 33 fp32 numbers, go the other way; a class 30 nats above is repaired."""
-    skip_without_descriptors(device)
-    ops = importlib.import_module("xlt_engine.kernels.fused.linear_cross_entropy")
-    problem = Problem(*size, generator, device=device, spread=20.0)
-    inputs = [None if t is None else t.detach() for t in problem.leaves(torch.float32, device)]
-    results = []
-    for tile in ((*PERSISTENT[:5], 0), PERSISTENT):
-        use_tile(*tile)
-        target = problem.target.to(device)
-        results.append(ops.linear_cross_entropy(*inputs, target, -100, mode == "store", None))
-    assert len(persistent_launches) == launches
-    assert all(bool(t.isfinite().all()) and torch.equal(t, u) for t, u in zip(*results, strict=True))
 
 
 @pytest.mark.parametrize("mode", MODES)
