@@ -5,7 +5,8 @@ The Triton kernels read `cu_seqlens` on the device and need none of this; so a p
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import torch
@@ -31,11 +32,13 @@ class AttentionGroup:
         sequences: how many, n.
         length: of the longest, or more (`_slots`), L.
         first_slot: where the group's n * L slots begin among those of all groups.
+        shortest: length of the shortest.
         key_mask: [n, 1, 1, L], 0 for tokens and -inf for padding; None when all have length L.
     """
 
     sequences: int
     length: int
+    shortest: int
     first_slot: int
     key_mask: Tensor | None
 
@@ -81,6 +84,13 @@ class Layout:
     padding: Tensor | None
     in_order: bool
 
+    def to(self, device: torch.device) -> Layout:
+        """The same on a device; the host does not wait."""
+        masks = [None if group.key_mask is None else _sent(group.key_mask, device) for group in self.groups]
+        groups = tuple(replace(group, key_mask=mask) for group, mask in zip(self.groups, masks, strict=True))
+        padding = None if self.padding is None else _sent(self.padding, device)
+        return Layout(groups, _sent(self.slot_token, device), _sent(self.token_slot, device), padding, self.in_order)
+
 
 @dataclass(frozen=True)
 class Rows:
@@ -96,21 +106,31 @@ class Rows:
     back: Tensor
     padding: Tensor | None
 
+    def to(self, device: torch.device) -> Rows:
+        """The same on a device; the host does not wait."""
+        padding = None if self.padding is None else _sent(self.padding, device)
+        return Rows(_sent(self.gather, device), _sent(self.back, device), padding)
+
+
+def _sent(x: Tensor, device: torch.device) -> Tensor:
+    x = x.pin_memory() if device.type == "cuda" else x
+    return x.to(device, non_blocking=True)
+
 
 class AttentionPlan:
     """How a packed batch is cut into groups; reusable for every layer of a forward pass, and its backward.
 
     The groups are chosen when the layout is first read: kernels that take `cu_seqlens` as it is never do, and then
-    nothing waits for the device. Boundaries on the CPU are checked at once, except under `torch.export`.
+    nothing waits for the device. Boundaries on the host are checked at once, except under `torch.export`.
 
     Attributes:
         cu_seqlens: [S + 1] integers from 0 to T, where each sequence begins.
     """
 
-    def __init__(self, cu_seqlens: Tensor, multiple: int = 1) -> None:
+    def __init__(self, cu_seqlens: Tensor, multiple: int = 1, starts: Sequence[int] | None = None) -> None:
         self.cu_seqlens, self._multiple = cu_seqlens, multiple
         at_once = cu_seqlens.device.type == "cpu" and not torch.compiler.is_exporting()
-        self._starts = _read(cu_seqlens) if at_once else None
+        self._starts = _checked(cu_seqlens.tolist()) if at_once else None if starts is None else _checked(starts)
         self._rows: dict[tuple[int, int], Rows] = {}
         self._pieces: dict[int | None, list[list[Piece]]] = {}
 
@@ -120,15 +140,19 @@ class AttentionPlan:
         return None if self._starts is None else self._starts[-1]
 
     @cached_property
-    def layout(self) -> Layout:
+    def _on_host(self) -> Layout:
         if self._starts is None:
-            self._starts = _read(self.cu_seqlens)
-        return _make_layout(self._starts, self.cu_seqlens.device, self._multiple)
+            self._starts = _checked(self.cu_seqlens.tolist())
+        return _make_layout(self._starts, self._multiple)
+
+    @cached_property
+    def layout(self) -> Layout:
+        return self._on_host.to(self.cu_seqlens.device)
 
     def rows(self, heads: int, parts: int) -> Rows:
         """Row numbers for `parts` of `heads` heads, made at the first call."""
         if (heads, parts) not in self._rows:
-            self._rows[heads, parts] = _make_rows(self.layout, heads, parts)
+            self._rows[heads, parts] = _make_rows(self._on_host, heads, parts).to(self.cu_seqlens.device)
         return self._rows[heads, parts]
 
     def pieces(self, window: int | None) -> list[list[Piece]]:
@@ -139,7 +163,7 @@ class AttentionPlan:
         return self._pieces[window]
 
 
-def attention_plan(cu_seqlens: Tensor, *, multiple: int = 1) -> AttentionPlan:
+def attention_plan(cu_seqlens: Tensor, *, multiple: int = 1, starts: Sequence[int] | None = None) -> AttentionPlan:
     """Choose the groups for a packed batch, at the first use of the plan.
 
     Sequences are sorted by length; the cuts minimise the area of all score matrices and the number of slots, plus a
@@ -147,23 +171,23 @@ def attention_plan(cu_seqlens: Tensor, *, multiple: int = 1) -> AttentionPlan:
 
     Args:
         cu_seqlens: [S + 1] integers from 0 to T, where each sequence begins; read on the host, from a device only
-            where plain torch is the implementation.
+            where plain torch is the implementation and there are no `starts`.
         multiple: of the lengths of groups; what is above the longest sequence is padding.
+        starts: the numbers in `cu_seqlens`, where the host knows them and the tensor is on a device.
 
     Raises:
         ValueError: `cu_seqlens` does not rise from 0; on a device at the first use.
     """
-    return AttentionPlan(cu_seqlens, multiple)
+    return AttentionPlan(cu_seqlens, multiple, starts)
 
 
-def _read(cu_seqlens: Tensor) -> list[int]:
-    starts: list[int] = cu_seqlens.tolist()
+def _checked(starts: Sequence[int]) -> Sequence[int]:
     if not starts or starts[0] != 0 or any(end < start for start, end in zip(starts, starts[1:], strict=False)):
         raise ValueError("cu_seqlens must rise from 0")
     return starts
 
 
-def _make_layout(starts: list[int], device: torch.device, multiple: int) -> Layout:
+def _make_layout(starts: Sequence[int], multiple: int) -> Layout:
     lengths = [end - start for start, end in zip(starts, starts[1:], strict=False)]
     order = sorted((i for i, length in enumerate(lengths) if length), key=lambda i: (lengths[i], i))
     groups, pieces, masks = [], [torch.empty(0, dtype=torch.int64)], [torch.empty(0, dtype=torch.bool)]
@@ -176,19 +200,19 @@ def _make_layout(starts: list[int], device: torch.device, multiple: int) -> Layo
         pad = column >= sizes[:, None]
         key_mask = None
         if bool(pad.any()):
-            key_mask = torch.zeros(pad.shape).masked_fill_(pad, float("-inf"))[:, None, None].to(device)
+            key_mask = torch.zeros(pad.shape).masked_fill_(pad, float("-inf"))[:, None, None]
         pieces.append((offsets[:, None] + column.masked_fill(pad, 0)).flatten())
         masks.append(pad.flatten())
-        groups.append(AttentionGroup(len(members), len(column), first, key_mask))
+        groups.append(AttentionGroup(len(members), len(column), int(sizes[0]), first, key_mask))
         first += pad.numel()
     slot_token, padding = torch.cat(pieces), torch.cat(masks)
     token_slot = torch.empty(starts[-1], dtype=torch.int64)
     token_slot[slot_token[~padding]] = torch.arange(first)[~padding]
     return Layout(
         groups=tuple(groups),
-        slot_token=slot_token.to(device),
-        token_slot=token_slot.to(device),
-        padding=padding.to(device) if bool(padding.any()) else None,
+        slot_token=slot_token,
+        token_slot=token_slot,
+        padding=padding if bool(padding.any()) else None,
         in_order=torch.equal(slot_token, torch.arange(starts[-1])),
     )
 
@@ -237,18 +261,16 @@ def _make_pieces(group: AttentionGroup, window: int | None, device: torch.device
         keys = slice(max(0, begin - before), min(queries.stop + window, length))
         first = keys.start - begin + before
         part = band[: queries.stop - begin, first : first + keys.stop - keys.start]
-        padding = None if group.key_mask is None else group.key_mask[..., keys].clamp(min=_OUT_OF_SIGHT)
-        pieces.append(
-            Piece(
-                queries, keys, height == length, padding if padding is not None and bool(padding.any()) else None, part
-            )
-        )
+        padding = None
+        if group.key_mask is not None and group.shortest < keys.stop:
+            padding = group.key_mask[..., keys].clamp(min=_OUT_OF_SIGHT)
+        pieces.append(Piece(queries, keys, height == length, padding, part))
     return pieces
 
 
 def _make_rows(layout: Layout, heads: int, parts: int) -> Rows:
-    device, tokens = layout.slot_token.device, layout.token_slot.shape[0]
-    lane = torch.arange(parts * heads, device=device).view(parts, 1, heads, 1)
+    tokens = layout.token_slot.shape[0]
+    lane = torch.arange(parts * heads).view(parts, 1, heads, 1)
     gathers, paddings = [lane.new_empty(0)], [lane.new_empty(0, dtype=torch.bool)]
     for group in layout.groups:
         slots = slice(group.first_slot, group.first_slot + group.sequences * group.length)
@@ -258,7 +280,7 @@ def _make_rows(layout: Layout, heads: int, parts: int) -> Rows:
         if layout.padding is not None:
             paddings.append(layout.padding[slots].view(shape).expand(rows.shape).flatten())
     gather = torch.cat(gathers)
-    numbers, back = torch.arange(len(gather), device=device), lane.new_empty(tokens * parts * heads)
+    numbers, back = torch.arange(len(gather)), lane.new_empty(tokens * parts * heads)
     if layout.padding is None:
         return Rows(gather, back.index_copy_(0, gather, numbers), None)
     padding = torch.cat(paddings)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -110,7 +110,8 @@ class Encoder(nn.Module):
     ) -> Iterator[Tensor]:
         self._check(batch)
         few_lengths = torch.is_grad_enabled() and products_in_16_bits(self.word_embedding)
-        plan = attention_plan(batch.cu_seqlens, multiple=MULTIPLE_IN_16_BITS if few_lengths else 1)
+        starts: Sequence[int] | None = getattr(batch, "starts", None)
+        plan = attention_plan(batch.cu_seqlens, multiple=MULTIPLE_IN_16_BITS if few_lengths else 1, starts=starts)
         of_tokens = seed_from_row(seed, batch.first_token, self.word_embedding)
         of_rows = of_tokens if rows is None else seed_from_row(seed, batch.first_item, self.word_embedding)
         rotary = self._rotary_tables(batch)

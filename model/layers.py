@@ -59,6 +59,7 @@ class PackedInput(Protocol):
     `token_ids`, `positions` and `segments` are int64 [T]; `cu_seqlens` is [S + 1], the first token of each sequence
     and then T; `max_seqlen` is the length of the longest sequence; `item_index` is int64 [K], the token rows that a
     head reads. `first_token` and `first_item` number the first of either where this is a part of a larger batch.
+    A batch on a device may have `starts`, the numbers in `cu_seqlens`: plain torch then does not wait for them.
     """
 
     @property

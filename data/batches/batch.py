@@ -32,6 +32,7 @@ class PackedBatch:
         num_targets: number of items that count in the loss, known on the host.
         first_token, first_item: tokens and items of the step's batch before those of this part of it; 0 in a whole one.
             Dropout counts its rows from there. Tensors in a captured step.
+        starts: the numbers in `cu_seqlens`, known on the host, of a batch that was sent to a device; else None.
     """
 
     token_ids: Tensor
@@ -48,6 +49,7 @@ class PackedBatch:
     num_targets: int = 0
     first_token: int | Tensor = 0
     first_item: int | Tensor = 0
+    starts: Sequence[int] | None = None
 
     @property
     def num_tokens(self) -> int:
@@ -62,6 +64,8 @@ class PackedBatch:
             for name in self.__dataclass_fields__
             if isinstance(value := getattr(self, name), Tensor)
         }
+        if self.cu_seqlens.device.type == "cpu":
+            moved["starts"] = self.cu_seqlens.tolist()
         return replace(self, **moved)
 
 

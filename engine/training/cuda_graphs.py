@@ -262,7 +262,7 @@ def _static(batch: PackedBatch) -> PackedBatch:
     """Buffers in the shapes of a batch. That there are targets is all a step may ask of their number."""
     buffers: dict[str, Any] = {name: torch.empty_like(tensor) for name, tensor in _tensors(batch).items()}
     buffers |= dict.fromkeys(HOST_FIELDS, batch.token_ids.new_empty(0))
-    return replace(batch, **buffers, num_targets=1)
+    return replace(batch, **buffers, num_targets=1, starts=None)
 
 
 def _fill(

@@ -246,3 +246,19 @@ def test_boundaries_on_a_device_are_not_read_before_the_first_use() -> None:
     assert plan.tokens is None
     with pytest.raises(NotImplementedError):
         _ = plan.layout
+
+
+@pytest.mark.parametrize("window", [None, 4])
+@pytest.mark.parametrize("seed", [None, 5])
+def test_nothing_waits_for_a_device_where_the_host_knows_the_lengths(window: int | None, seed: int | None) -> None:
+    """On "meta" tensors have no values: whatever asks for one fails."""
+    lengths = [3, 17, 40, 33, 40]
+    cu_seqlens = boundaries(lengths).to("meta")
+    plan = attention_plan(cu_seqlens, starts=boundaries(lengths).tolist())
+    qkv = torch.empty(133, 3, 2, 8, device="meta", requires_grad=True)
+    with torch.no_grad():
+        packed_attention(qkv, cu_seqlens, 40, plan=plan, window=window)
+    packed_attention(qkv, cu_seqlens, 40, p=0.3, seed=seed, plan=plan, window=window).sum().backward()
+    assert qkv.grad is not None
+    with pytest.raises(NotImplementedError):
+        packed_attention(qkv, cu_seqlens, 40)

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from xlt_engine import ConfigError, ModelError
+from xlt_engine.data import pack
 from xlt_engine.kernels import linear_cross_entropy
 from xlt_engine.model import Encoder, EncoderConfig, MaskedLM
 
@@ -187,3 +188,11 @@ def test_multilingual_bert_has_the_published_number_of_parameters():
     encoder.freeze(True, 3)
     assert round((sizes(encoder.parameters()) + pooler) / 1e6, 1) == 177.9
     assert round(sizes(p for p in encoder.parameters() if p.requires_grad) / 1e6, 1) == 63.8
+
+
+def test_plain_torch_waits_for_no_batch_on_a_device() -> None:
+    """On "meta" tensors have no values: a batch that was sent there knows its lengths all the same."""
+    encoder = Encoder(EncoderConfig(64, 16, 2, 2, 32, 16), seed=0).to("meta")
+    batch = pack([[2, 5, 3], [2, 6, 7, 8, 3]]).to("meta")
+    encoder(batch, seed=7).hidden.sum().backward()
+    assert encoder.word_embedding.grad is not None
