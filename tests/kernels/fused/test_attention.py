@@ -66,7 +66,11 @@ def compare(ours: tuple[Tensor, Tensor], native: tuple[Tensor, Tensor], truth: t
         a, b, c = (gradients[1][:, part].flatten(1) for gradients in (ours, native, truth))
         counted = c.abs().amax(1) > 1e-9
         assert not a[~counted.to(a.device)].abs().gt(1e-5).any()
-        check(a[counted.to(a.device)], b[counted.to(b.device)], c[counted])
+        # A row whose terms cancel has their rounding, not its own: it counts among all rows, and not by itself.
+        norms = c.norm(dim=1)
+        whole = counted & (norms > norms[counted].median() / 64) if counted.any() else counted
+        for rows, shape in ((counted, (1, -1)), (whole, (-1, c.shape[1]))):
+            check(*(t[rows.to(t.device)].reshape(shape) for t in (a, b, c)))
 
 
 @pytest.mark.parametrize("case", CASES.values(), ids=CASES.keys())
@@ -310,7 +314,7 @@ def test_nothing_reads_boundaries_on_the_host(device: torch.device, monkeypatch:
         raise AssertionError("the host read cu_seqlens")
 
     planning = importlib.import_module("xlt_engine.kernels.attention_plan")
-    for name in ("_read", "_make_layout"):
+    for name in ("_checked", "_make_layout"):
         monkeypatch.setattr(planning, name, refuse)
     qkv = torch.zeros(5, 3, 1, 16, device=device)
     packed_attention(qkv, cu_seqlens, 4, plan=plan)
