@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import json
-import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -14,7 +12,8 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
-from .. import ModelError, StorageError
+from .. import ModelError
+from ..engine.storage import files as storage
 from ..untrusted import clip
 from .headers import AGAIN, INDEX, SINGLE, Stored
 
@@ -85,21 +84,14 @@ def _header(tensors: Mapping[str, Tensor], dtype: torch.dtype) -> bytes:
 
 
 def write_file(path: Path, chunks: Iterable[Any]) -> None:
-    """Writes a new file in place of `path` and flushes it to disk; the mode follows the umask.
+    """Writes a new file in place of `path`, never through a link to another checkpoint.
 
     Raises:
         StorageError: the disk is full, read-only or failing.
     """
-    try:
-        path.unlink(missing_ok=True)  # never write through a link to another checkpoint
-        with open(path, "xb") as handle:
-            for chunk in chunks:
-                handle.write(chunk)
-            handle.flush()
-            os.fsync(handle.fileno())
-    except OSError as error:
-        advice = "free some space" if error.errno in (errno.ENOSPC, errno.EDQUOT) else "check the disk and its rights"
-        raise StorageError(f"{path}: cannot be written ({error.strerror}); {advice}") from error
+    with storage.storage_errors(path):
+        path.unlink(missing_ok=True)
+        storage.write_file(path, chunks)
 
 
 def _chunks(tensors: Mapping[str, Tensor], dtype: torch.dtype) -> Iterator[Any]:

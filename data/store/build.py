@@ -15,7 +15,8 @@ from typing import Any, BinaryIO
 import numpy as np
 import numpy.typing as npt
 
-from ... import ConfigError, DataError, StorageError
+from ... import ConfigError, DataError
+from ...engine.storage.files import storage_errors, sync_folder, write_file
 from ...tasks import per_word
 from ..readers.example import Example
 from ..readers.problems import Problems
@@ -102,13 +103,12 @@ def build_store(
     folder = Path(folder)
     temporary = folder.parent / f".tmp-{folder.name}-{os.getpid()}"
     try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        shutil.rmtree(temporary, ignore_errors=True)
-        temporary.mkdir()
-        whole = whole and task != "classification"
-        _write(examples, _Writer(temporary, tokenizer, task, labels, max_length, prompt, whole), folder)
-    except OSError as error:
-        raise _storage_error(folder, error) from error
+        with storage_errors(folder):
+            folder.parent.mkdir(parents=True, exist_ok=True)
+            shutil.rmtree(temporary, ignore_errors=True)
+            temporary.mkdir()
+            whole = whole and task != "classification"
+            _write(examples, _Writer(temporary, tokenizer, task, labels, max_length, prompt, whole), folder)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
     return TokenStore.open(folder, verify=False)
@@ -126,16 +126,6 @@ def _write(examples: Iterable[Example], writer: _Writer, folder: Path) -> None:
         _publish(writer.folder, folder)
     finally:
         writer.abandon()
-
-
-def _storage_error(folder: Path, error: OSError) -> StorageError:
-    """The typed error for a failed write."""
-    advice = (
-        "free some space"
-        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-        else "check the disk and its permissions"
-    )
-    return StorageError(f"{folder}: cannot write the token store: {error.strerror or error}; {advice} and run again")
 
 
 def _chunks(examples: Iterable[Example]) -> Iterator[list[Example]]:
@@ -245,10 +235,7 @@ class _Writer:
             },
         }
         manifest["sha256"] = content_hash(manifest)
-        with open(self.folder / MANIFEST, "w", encoding="utf-8") as file:
-            json.dump(manifest, file, indent=1, sort_keys=True)
-            file.flush()
-            os.fsync(file.fileno())
+        write_file(self.folder / MANIFEST, [json.dumps(manifest, indent=1, sort_keys=True).encode()])
 
     def abandon(self) -> None:
         """Close every file; harmless after `finish`."""
@@ -344,7 +331,7 @@ def _publish(temporary: Path, folder: Path) -> None:
 
     So two processes may build the same store: the second one leaves that of the first, which may be open.
     """
-    _sync_folder(temporary)
+    sync_folder(temporary)
     old = folder.parent / f".trash-{folder.name}-{os.getpid()}"
     while True:
         try:
@@ -359,7 +346,7 @@ def _publish(temporary: Path, folder: Path) -> None:
         with contextlib.suppress(FileNotFoundError):
             folder.rename(old)
     shutil.rmtree(old, ignore_errors=True)
-    _sync_folder(folder.parent)
+    sync_folder(folder.parent)
 
 
 def _equal(new: Path, folder: Path) -> bool:
@@ -367,11 +354,3 @@ def _equal(new: Path, folder: Path) -> bool:
         return TokenStore.open(folder).content_hash == TokenStore.open(new, verify=False).content_hash
     except DataError:
         return False
-
-
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -103,7 +103,7 @@ def atomic_write_bytes(path: str | os.PathLike[str], data: bytes) -> None:
     with storage_errors(path, needed=len(data)):
         try:
             fault("file.begin")
-            write_file(temporary, data)
+            write_file(temporary, [data])
             fault("file.written")
             os.replace(temporary, path)
         except BaseException:
@@ -136,8 +136,7 @@ def atomic_write_json(path: str | os.PathLike[str], value: Any, *, indent: int |
 
 def write_sealed_json(path: str | os.PathLike[str], value: Any) -> None:
     """As `atomic_write_json`, for an object, with a hash of the rest: `read_json` notices every changed byte."""
-    body = {key: part for key, part in plain(value).items() if key != CHECKSUM}
-    atomic_write_text(path, _json(body | {CHECKSUM: _checksum(body)}))
+    atomic_write_text(path, _json((body := _body(plain(value))) | {CHECKSUM: _checksum(body)}))
 
 
 def _json(value: Any, indent: int | None = 2) -> str:
@@ -152,8 +151,11 @@ def _changed(value: dict[str, Any], data: bytes) -> bool:
     """Whether a sealed object is not as it was written; one that has lost the name of its hash still ends with it."""
     if CHECKSUM not in value:
         return _SHA256.encode() in data[-90:]
-    body = {key: part for key, part in value.items() if key != CHECKSUM}
-    return value[CHECKSUM] != _checksum(body) or _json(value).encode() != data
+    return value[CHECKSUM] != _checksum(_body(value)) or _json(value).encode() != data
+
+
+def _body(value: dict[str, Any]) -> dict[str, Any]:
+    return {key: part for key, part in value.items() if key != CHECKSUM}
 
 
 def read_json(
@@ -185,13 +187,14 @@ def read_json(
     raise refusal(f"{path}:1: expected a JSON object, found {type(value).__name__}; {remedy}")
 
 
-def write_file(path: str | os.PathLike[str], data: bytes) -> None:
-    """A new file with this content, on the disk when the call returns; its mode follows the umask."""
+def write_file(path: str | os.PathLike[str], data: Iterable[Any]) -> None:
+    """A new file of these parts, on the disk when the call returns; its mode follows the umask."""
     handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
     try:
-        view = memoryview(data)
-        while view:
-            view = view[os.write(handle, view) :]
+        for part in data:
+            view = memoryview(part).cast("B")
+            while view:
+                view = view[os.write(handle, view) :]
         os.fsync(handle)
     finally:
         os.close(handle)
@@ -339,10 +342,7 @@ def delete(path: str | os.PathLike[str]) -> None:
 
 
 def sweep(folder: str | os.PathLike[str]) -> list[Path]:
-    """Remove what killed processes left anywhere under `folder`; the caller must hold the run's lock.
-
-    Returns: the paths removed or put back.
-    """
+    """Remove or put back, and return, what killed processes left under `folder`; the caller holds the run's lock."""
     removed: list[Path] = []
     with storage_errors(folder, "clean"):
         for parent, folders, files in os.walk(folder):
@@ -393,7 +393,6 @@ def plain(value: Any) -> Any:
 
 
 def _size(count: int) -> str:
-    """Bytes for people: `1.5 GB`."""
     amount, units = float(count), ["bytes", "kB", "MB", "GB", "TB"]
     while amount >= 1000 and len(units) > 1:
         amount, units = amount / 1000, units[1:]

@@ -164,7 +164,7 @@ def _write(
     fault("checkpoint.tensors")
     sync_file(folder / TENSORS, mode)
     fault("checkpoint.tensors-synced")
-    write_file(folder / META, _dump(meta))
+    write_file(folder / META, [_dump(meta)])
     fault("checkpoint.meta")
     manifest: dict[str, Any] = {
         "format": FORMAT,
@@ -179,7 +179,7 @@ def _write(
     }
     manifest["sha256"] = hashlib.sha256(_dump(manifest)).hexdigest()
     fault("checkpoint.hashed")
-    write_file(folder / MANIFEST, _dump(manifest))
+    write_file(folder / MANIFEST, [_dump(manifest)])
     fault("checkpoint.manifest")
 
 

@@ -135,7 +135,7 @@ def test_full_disk(masked, tmp_path, monkeypatch):
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(os, "fsync", full)
-    with pytest.raises(StorageError, match=r"model\.safetensors: cannot be written \(No space left on device\); free"):
+    with pytest.raises(StorageError, match=r"model\.safetensors: No space left on device.*; free disk space"):
         save_model(masked, tmp_path)
 
 

@@ -74,6 +74,8 @@ def test_rooms_import_in_one_direction() -> None:
                 continue
             other = parts[1]
             crossings += other in ROOMS and other != room
+            if name.startswith("xlt_engine.engine.storage."):  # the ground, which knows none of the others
+                continue
             if other == "cli" or (other in ROOMS and other != room and other not in allowed[room]):
                 wrong.append(f"{path.relative_to(ROOT)}:{line} imports {name}")
     assert crossings > 30

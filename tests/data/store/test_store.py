@@ -267,7 +267,11 @@ def test_an_old_store_gives_way_only_to_a_finished_one(tokenizer: Tokenizer, tmp
 
 @pytest.mark.parametrize(
     ("code", "advice"),
-    [(errno.ENOSPC, "free some space"), (errno.EROFS, "check the disk"), (errno.EIO, "check the disk")],
+    [
+        (errno.ENOSPC, "free disk space"),
+        (errno.EROFS, "mount it for writing"),
+        (errno.EIO, "the disk reports a failure"),
+    ],
 )
 def test_failing_disk(
     tokenizer: Tokenizer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: int, advice: str
