@@ -133,9 +133,11 @@ def _picks(context: Context, stage: Stage, folder: Path) -> dict[str, Any]:
     """
     done = FILES.exist(context, folder)
     if not done:
+        said = len(context.warnings)
         picks, made = _choose(context, stage)
         data = save({"labels": picks.labels, "chosen": picks.chosen})
-        context.processes.rank_zero_only(lambda: FILES.write(folder, made, data, warnings=context.warnings_as_json()))
+        warnings = context.warnings_as_json(said)
+        context.processes.rank_zero_only(lambda: FILES.write(folder, made, data, warnings=warnings))
     record = FILES.read(context, folder)
     if done:
         context.restore_warnings(record["warnings"])

@@ -31,8 +31,7 @@ from ..storage.files import (
 from ..storage.names import FINISHED, IF_GOLD, ITEMS, OF_SCORING, PREDICTED, SCORES, STAMP
 from ..storage.run_warning import RunWarning
 from ..storage.stage_files import damage, link_equal
-from .stage_cache import fingerprint_of, take_over_stage
-from .stage_damage import INPUTS, other_inputs, weights_of
+from .stage_state import INPUTS, fingerprint_of, other_inputs, take_over_stage, weights_of
 
 _NAMES = ("text", "pair", "label", "words", "tags", "label_map")
 """Settings of the reader that a model folder keeps, so that the files of the recipe are read without options."""
@@ -52,8 +51,7 @@ def begin_stage(context: Context, stage: Stage, *, resume: bool, damaged: RunWar
     context = context.of_stage(stage)
     run = StageRun(context, stage, fingerprint_of(context, stage))
     context.warnings.clear()
-    context.repairs.clear()
-    context.repaired(damaged)
+    context.warn(damaged)
     if context.processes.rank_zero_only(lambda: _exists(run, resume)):
         _rescore(run)
         return None
@@ -61,7 +59,7 @@ def begin_stage(context: Context, stage: Stage, *, resume: bool, damaged: RunWar
 
 
 def finish_stage(run: StageRun) -> None:
-    """Makes the result of a stage that was begun; what was repaired for it is in its context.
+    """Makes the result of a stage that was begun; what was said of it then is in its context.
 
     Raises:
         XltError: as `train_stage`; StorageError where the result cannot be written.
@@ -83,13 +81,13 @@ def _exists(run: StageRun, resume: bool) -> bool:
         if not other:
             if before != stamp:
                 atomic_write_json(folder / STAMP, stamp)
-                if not context.repairs:
+                if not context.warnings:
                     text = f"{folder / STAMP} has changed since it was written; it is written again"
-                    context.repaired(damage("stage-damaged", text, {STAMP: "has changed since it was written"}))
+                    context.warn(damage(text, {STAMP: "has changed since it was written"}))
             delete(folder / "checkpoint")
             return True
         text = f"{stage.id}: the stage is made anew, since {', '.join(other)} has other weights than it was made from"
-        context.repaired(RunWarning("inputs-changed", text, {"inputs": other}))
+        context.warn(RunWarning("inputs-changed", text, {"inputs": other}))
     elif resume and take_over_stage(context, stage, stamp, folder):
         return True
     if not usable and folder.exists():
@@ -144,7 +142,7 @@ def _seal(run: StageRun, outcome: Outcome, scores: _Scores | None) -> None:
         "cpu_seconds": round(spent.cpu, 3),
         "steps": len(outcome.trace.loss),
         "tokens": sum(outcome.trace.tokens),
-        "warnings": [repair.as_dict() for repair in context.repairs] + context.warnings_as_json(),
+        "warnings": context.warnings_as_json(),
         "prediction": context.config.prediction,
         "scored_on": _tests(context, stage),
         **outcome.notes,
@@ -200,7 +198,7 @@ def _rescore(run: StageRun) -> None:
         kept &= IF_GOLD in read_json(folder / SCORES, None)
     if context.processes.rank_zero_only(lambda: record.get("scored_on") == tests and kept):
         return
-    if not context.repairs:
+    if not context.warnings:
         context.progress.note(f"{stage.id}: scored again, since the test files, or how voters predict, have changed")
     scores = _scores(context, stage, load_task_model(folder).to(context.device)) if tests else _Scores([], {}, {})
 
@@ -208,7 +206,7 @@ def _rescore(run: StageRun) -> None:
         scores.write(folder)
         hashes = record["hashes"] | {name: sha256_file(folder / name) for name in OF_SCORING}
         changed = {"hashes": hashes, "prediction": context.config.prediction, "scored_on": tests}
-        changed["warnings"] = [repair.as_dict() for repair in context.repairs] + record.get("warnings", [])
+        changed["warnings"] = context.warnings_as_json() + record.get("warnings", [])
         write_sealed_json(folder / FINISHED, record | changed)
 
     context.processes.rank_zero_only(replace_scores)

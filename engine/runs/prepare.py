@@ -60,9 +60,8 @@ def make_context(
         )
         second = _one_context(alone, home, progress, should_stop, first.processes, reuse, second=True)
         first.models = second.models = {"a": first, "b": second}
+        first.warnings += second.warnings
         second.digests, second.warnings = first.digests, first.warnings
-        first.repairs += second.repairs
-        second.repairs = first.repairs
     return first
 
 
@@ -77,8 +76,8 @@ def _one_context(
     second: bool = False,
 ) -> Context:
     """The run as one encoder sees it."""
-    device, repairs = choose_device(config.device), list[RunWarning]()
-    tokenizer = _tokenizer(config, home.path / VOCABULARY, progress, [other / VOCABULARY for other in reuse], repairs)
+    device, warnings = choose_device(config.device), list[RunWarning]()
+    tokenizer = _tokenizer(config, home.path / VOCABULARY, progress, [other / VOCABULARY for other in reuse], warnings)
     if config.model.path is not None:
         refuse_changed(config.model.path)
         encoder = load_encoder_config(config.model.path)
@@ -89,7 +88,7 @@ def _one_context(
     _check_settings(config, encoder)
     data = Datasets(config, tokenizer, home.path / "store", progress.note, reuse)
     context = Context(
-        config, home, data, tokenizer, device, progress, should_stop, processes, reuse=tuple(reuse), repairs=repairs
+        config, home, data, tokenizer, device, progress, should_stop, processes, reuse=tuple(reuse), warnings=warnings
     )
     data.mend = context.mend
     if config.finetune.head == "cloze" and not second:
@@ -174,7 +173,7 @@ def read_ahead(context: Context, plan: Sequence[Stage]) -> None:
 
 
 def _tokenizer(
-    config: RunConfig, folder: Path, progress: Progress, reuse: Sequence[Path], repairs: list[RunWarning]
+    config: RunConfig, folder: Path, progress: Progress, reuse: Sequence[Path], warnings: list[RunWarning]
 ) -> Tokenizer:
     """The checkpoint's tokenizer, or a vocabulary trained on all text of the recipe, once per `folder`."""
     if config.model.path is not None:
@@ -186,8 +185,8 @@ def _tokenizer(
     stamp = {"vocab_size": config.model.new.vocab_size, "files": [file_hash(p) for p in paths], "readers": readers}
     if problems := vocabulary_damage(folder):
         text = f"{listed(folder, problems)}; the vocabulary is trained anew"
-        repairs.append(damage("tokenizer-damaged", text, problems))
-        progress.warning(repairs[-1])
+        warnings.append(damage(text, problems))
+        progress.warning(warnings[-1])
     take_over(folder, [other for other in reuse if _stamped(other, stamp)], STAMP)
     if not _stamped(folder, stamp):
         progress.note(f"training a vocabulary of {config.model.new.vocab_size} pieces")

@@ -41,8 +41,7 @@ from .graph import chosen_stages, make_plan
 from .jobs import choose_jobs
 from .prepare import make_context, read_ahead
 from .ranks import check_alike, run_folder
-from .stage_cache import run_folders
-from .stage_damage import set_damage_aside
+from .stage_state import run_folders, set_damage_aside
 from .synthetic_data import settled
 from .synthetic_truth import write_truth
 from .walk import Walk
@@ -260,7 +259,7 @@ def _describe(context: Context, seeds: tuple[int, ...], hashes: dict[str, str]) 
         precision=config.precision,
         kernels=describe_kernels(context.device),
         tokenizer=context.tokenizer.fingerprint,
-        warnings=[repair.as_dict() for repair in context.repairs],
+        warnings=[warning.as_dict() for warning in context.warnings if warning.name == "damaged"],
     )
 
 

@@ -16,7 +16,7 @@ from ..storage.run_folder import RunDir
 from ..storage.stage_files import changed_files, paths_below, stage_damage
 from ..training.checkpoint import checkpoint_problem
 from .prepare import VOCABULARY, vocabulary_damage
-from .stage_damage import ended_stages, other_inputs, remedy
+from .stage_state import ended_stages, other_inputs, remedy
 
 _RECORDS = {
     "run.json": "the next run writes it",

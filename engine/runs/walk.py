@@ -91,7 +91,7 @@ class Walk:
 
         def next_job(running: Sequence[StageJob]) -> StageJob | None:
             run = self._next({job.stage.id for job in running})
-            return None if run is None else StageJob(run.stage, run.fingerprint, tuple(run.context.repairs))
+            return None if run is None else StageJob(run.stage, run.fingerprint, tuple(run.context.warnings))
 
         def take(job: StageJob, answer: Answer) -> None:
             if isinstance(answer.error, DataError | DivergedError):
@@ -178,11 +178,11 @@ class Walk:
 
 @dataclass(frozen=True)
 class StageJob:
-    """A stage that was begun, for a worker to finish; `repairs`: what was made good for it."""
+    """A stage that was begun, for a worker to finish; `warnings`: what was said of it meanwhile."""
 
     stage: Stage
     fingerprint: Mapping[str, Any]
-    repairs: tuple[RunWarning, ...]
+    warnings: tuple[RunWarning, ...]
 
     def __str__(self) -> str:
         return self.stage.id
@@ -217,8 +217,7 @@ class StageMaker:
 
         def make(job: StageJob) -> None:
             of_stage = context.of_stage(job.stage)
-            of_stage.warnings.clear()
-            of_stage.repairs[:] = job.repairs
+            of_stage.warnings[:] = job.warnings
             finish_stage(StageRun(of_stage, job.stage, job.fingerprint))
 
         return make

@@ -40,11 +40,10 @@ class Context:
     Attributes:
         should_stop: returns the number of the signal that asks the run to stop, or 0.
         processes: the processes that make the run together; the first one writes.
-        start_digests: stage id -> digest of the fingerprint of its result, for stages that are done.
+        digests: stage id -> digest of the fingerprint of its result, for stages that are done.
         reuse: other run folders, whose finished stages and stores serve where they are those wanted.
         models: where co-training has a second encoder, the run as each of the two sees it, by letter; else empty.
         opened: what was made of model folders outside of the run, by their path (`teachers.py`).
-        repairs: what was damaged on the disk and made good; beside `warnings`, since no result holds it.
     """
 
     config: RunConfig
@@ -60,7 +59,6 @@ class Context:
     reuse: tuple[Path, ...] = ()
     models: dict[str, Context] = field(default_factory=dict)
     opened: dict[Path, Any] = field(default_factory=dict)
-    repairs: list[RunWarning] = field(default_factory=list)
 
     def of_model(self, letter: str) -> Context:
         """The run as the first ("a") or the second ("b") encoder sees it: its folder, tokenizer and stores."""
@@ -80,22 +78,14 @@ class Context:
                 self.warnings.append(warning)
                 self.progress.warning(warning)
 
-    def repaired(self, warning: RunWarning | None) -> None:
-        """Records damage on the disk that is made good; None is none."""
-        if warning is not None:
-            self.repairs.append(warning)
-            self.progress.warning(warning)
-
     @property
     def mend(self) -> Callable[[str], None] | None:
         """Hears of a damaged token store in the process that builds it again; the others find that done."""
-        return self._store_damaged if self.processes.is_rank_zero else None
+        heard = lambda problem: self.warn(damage(f"{problem}; the text is read again", {"store": problem}))  # noqa: E731
+        return heard if self.processes.is_rank_zero else None
 
-    def _store_damaged(self, problem: str) -> None:
-        self.repaired(damage("store-damaged", f"{problem}; the text is read again", {"store": problem}))
-
-    def warnings_as_json(self) -> list[dict[str, Any]]:
-        return [warning.as_dict() for warning in self.warnings]
+    def warnings_as_json(self, since: int = 0) -> list[dict[str, Any]]:
+        return [warning.as_dict() for warning in self.warnings[since:]]
 
     def restore_warnings(self, stored: list[dict[str, Any]]) -> None:
         """Takes up the warnings of a part of the stage that was done before the run was cut off."""

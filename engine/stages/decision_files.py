@@ -37,7 +37,7 @@ class DecisionFiles:
             return False
         problem = context.processes.rank_zero_only(lambda: self._problem(folder))
         if problem:
-            context.repaired(damage("decision-damaged", f"{problem}; it is made anew", {self.record: problem}))
+            context.warn(damage(f"{problem}; it is made anew", {self.record: problem}))
         return not problem
 
     def write(self, folder: Path, record: Mapping[str, Any], data: bytes, **values: Any) -> None:

@@ -47,8 +47,9 @@ class Hard(StageKind):
         labeller = context.load_task_model(stage, _labeller(stage))
         decided = DECISION.exist(context, run.folder)
         if not decided:
+            said = len(context.warnings)
             decision = decide_round(context, stage, labeller)
-            arrays, warnings = save(decision.arrays), context.warnings_as_json()
+            arrays, warnings = save(decision.arrays), context.warnings_as_json(said)
             context.processes.rank_zero_only(
                 lambda: DECISION.write(run.folder, decision.record, arrays, warnings=warnings)
             )

@@ -18,7 +18,8 @@ from ..plan import Stage
 from ..pseudolabels.diagnostics import one_teacher, single_voter, slow_learning_rate
 from ..storage.files import atomic_write_bytes
 from ..storage.names import SOFT_LABELS
-from ..storage.soft_labels import MISSING, damaged, packed_soft_labels, read_soft_labels, soft_label_problem
+from ..storage.soft_labels import MISSING, packed_soft_labels, read_soft_labels, soft_label_problem
+from ..storage.stage_files import damage
 from ..training.objectives import SoftLabels
 from .against_teacher import SAMPLE, against_teacher
 from .context import Context
@@ -114,7 +115,7 @@ def _soft_labels(context: Context, stage: Stage, view: ItemView, chosen: np.ndar
     problem = context.processes.rank_zero_only(lambda: soft_label_problem(path, items, name))
     if problem is not None:
         if problem != MISSING:
-            context.warn(damaged(path, problem))
+            context.warn(damage(f"{path}: {problem}; the teacher labels the examples once more", {path.name: problem}))
         context.progress.note(f"{stage.id}: the teacher labels {len(chosen)} target examples")
         table = context.config.selftrain.soft
         labels = partial(teacher_targets, loss=table.loss, target=table.target)

@@ -10,7 +10,6 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
 from .files import storage_errors
-from .run_warning import RunWarning
 
 MISSING = "it is not there"
 
@@ -62,12 +61,3 @@ def _checksum(targets: np.ndarray, teacher: str) -> str:
     digest = hashlib.sha256(f"{teacher} {targets.dtype} {targets.shape} ".encode())
     digest.update(np.ascontiguousarray(targets).tobytes())
     return digest.hexdigest()
-
-
-def damaged(path: Path, problem: str) -> RunWarning:
-    """`soft-labels-damaged`: the stored labels were not those that the teacher had given."""
-    return RunWarning(
-        "soft-labels-damaged",
-        f"{path}: {problem}; the teacher labels the examples once more. Look at the disk",
-        {"problem": problem},
-    )

@@ -107,6 +107,6 @@ def refuse_changed(
     return record
 
 
-def damage(name: str, text: str, problems: Mapping[str, str]) -> RunWarning:
-    """A named warning of damage on the disk that was made good."""
-    return RunWarning(name, f"{text}. Look at the disk", {"files": dict(problems)})
+def damage(text: str, problems: Mapping[str, str]) -> RunWarning:
+    """The warning `damaged`: something on the disk is not as it was written, and is made again."""
+    return RunWarning("damaged", f"{text}. Look at the disk", {"files": dict(problems)})

@@ -14,7 +14,7 @@ from ....tasks import per_word, task_of
 from ...evaluation.per_example import load_items
 from ...report.seeds import compare, draw_seed, over_targets, scores_on_draws, stat
 from ...report.stage_table import Cells, per_seed, step_between
-from ...runs.stage_cache import finished_record
+from ...runs.stage_state import finished_record
 from ...storage.files import plain, read_json
 from ...storage.run_folder import environment
 from ..paper.printed import AVERAGE, domain_of, notes, printed

@@ -21,7 +21,7 @@ from ...report.text_table import text_table
 from ...runs.graph import make_plan
 from ...runs.jobs import default_jobs, encoder_config
 from ...runs.prepare import make_context, read_ahead
-from ...runs.stage_cache import fingerprint_of, finished_record, run_folders
+from ...runs.stage_state import fingerprint_of, finished_record, run_folders
 from ...runs.synthetic_data import settled
 from ...stages.context import Context
 from ...storage.names import serves

@@ -148,7 +148,7 @@ def test_goes_on_with_the_same_dictionary(finished: Any) -> None:
     for name in ("dictionary.tsv", "dictionary.json", "model.safetensors"):
         assert (file.parent / name).read_bytes() == (place(finished) / name).read_bytes()
     warnings = json.loads((file.parent / "stage.json").read_bytes())["warnings"]
-    assert warnings[0]["name"] == "decision-damaged"
+    assert warnings[0]["name"] == "damaged"
     assert "dictionary.tsv: has changed" in warnings[0]["message"]
 
 

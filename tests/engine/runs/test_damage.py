@@ -134,14 +134,14 @@ def test_what_is_made_anew_and_what_stays(run: Any) -> None:
     for name, made in (("model.safetensors", ("seed-0/de/btf",)), ("trace.json", ("seed-0/de/btf",))):
         home = copied(run, f"lost-{name}")
         (home / "seed-0/de/btf" / name).unlink()
-        assert again(run, home.name) == (made, ["stage-damaged"])
+        assert again(run, home.name) == (made, ["damaged"])
         record = json.loads((home / "seed-0/de/btf/stage.json").read_bytes())
         assert record["warnings"][0]["values"] == {"files": {name: "is missing"}}
         assert again(run, home.name) == ((), [])
     home = copied(run, "lost-scores")
     for name in ("scores.json", "items.safetensors"):
         (home / "seed-0/de/soft1" / name).unlink()
-    assert again(run, home.name) == ((), ["stage-damaged"])
+    assert again(run, home.name) == ((), ["damaged"])
 
 
 def test_what_learned_from_other_weights_is_made_anew(run: Any) -> None:
@@ -195,7 +195,7 @@ def test_a_run_of_before_stays_readable(run: Any) -> None:
     assert not verify_run(home).damaged
     assert again(run, home.name) == ((), [])
     (home / "seed-0/de/hard1/fingerprint.json").write_text("{}", "utf-8")
-    assert again(run, home.name) == ((), ["stage-damaged"])
+    assert again(run, home.name) == ((), ["damaged"])
 
 
 def test_links_are_not_followed(run: Any, tmp_path: Path) -> None:

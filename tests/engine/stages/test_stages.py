@@ -576,7 +576,7 @@ def test_changed_weights_are_noticed(ner: Finished) -> None:
     done = ner.run.run(FAST, where="spoilt").done
     assert [stage.split("/")[-1] for stage in done] == ["soft1"]
     assert weights.read_bytes() == data
-    assert [w["name"] for w in ner.run.stage("de/soft1", "spoilt")["warnings"]][0] == "stage-damaged"
+    assert [w["name"] for w in ner.run.stage("de/soft1", "spoilt")["warnings"]][0] == "damaged"
 
 
 def test_model_folder_as_base(ner: Finished) -> None:
