@@ -15,7 +15,29 @@ from functools import cache
 from typing import Any, Literal, NamedTuple
 
 from ... import ConfigError
-from .inflection import endings_of, stem_of
+from ..readers.word_lists import read_list
+
+_SHORTEST_STEM = 4
+
+
+@cache
+def _vowels_and_endings(language: str) -> tuple[str, frozenset[str]]:
+    code = language.split("-")[0]
+    known = (row for row in read_list("corpus/endings.tsv") if code in row[0].split())
+    _, vowels, endings = next(known, ("", "", ""))
+    return vowels, frozenset(endings.split())
+
+
+def endings_of(language: str) -> frozenset[str]:
+    """The endings that a language's names may carry; empty where no list is known."""
+    return _vowels_and_endings(language)[1]
+
+
+def stem_of(title: str, language: str) -> str:
+    """The title without its last vowel where the language changes it and four letters are left."""
+    vowels = _vowels_and_endings(language)[0]
+    return title[:-1] if len(title) > _SHORTEST_STEM and title[-1] in vowels else title
+
 
 Boundaries = Literal["auto", "words", "scripts", "none"]
 
@@ -67,7 +89,7 @@ class TitleMatcher:
             "scripts" asks for it only between characters of scripts with spaces, so that a title in Han or Thai
             matches anywhere and a Latin one not inside a Latin word; "none" asks for nothing; "auto" is "scripts" for
             languages written without spaces and "words" for all others.
-        inflection: accept an ending of the language's list behind a title (`data/corpus/inflection.py`).
+        inflection: accept an ending of the language's list behind a title.
 
     Raises:
         ConfigError: the multi-pattern library is missing, or there are no titles.

@@ -8,8 +8,7 @@ from collections.abc import Sequence
 import pytest
 
 from xlt_engine import ConfigError
-from xlt_engine.data.corpus.inflection import endings_of, stem_of
-from xlt_engine.data.corpus.matcher import TitleMatcher, is_unspaced, is_word
+from xlt_engine.data.corpus.matcher import TitleMatcher, endings_of, is_unspaced, is_word, stem_of
 
 
 def found(matcher: TitleMatcher, text: str) -> list[str]:
