@@ -31,8 +31,7 @@ def report(
     from ..lab.studies.for_the_page import write_for_page
     from ..report.parts import load_run
     from ..report.tracking.compare import compare_runs, render_comparison
-    from ..report.tracking.csv_tables import write_csv
-    from ..report.tracking.event_files import write_events
+    from ..report.tracking.export import write_csv, write_events
 
     if other is not None:
         if csv_folder or event_folder:
