@@ -1,4 +1,4 @@
-"""What happened, in sentences made from the numbers."""
+"""What happened, in sentences made from the numbers: what rose, what fell, and what was used or is missing."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ import math
 from collections.abc import Sequence
 
 from ...evaluation.per_example import load_items
-from ..page import some, source_lost, ups
-from ..parts import Run, mean, percent
-from ..seeds import Bootstrap, Step, compare, draw_seed, over_targets, scores_on_draws, stat
+from ...storage.text import some
+from ..page import ups
+from ..parts import Run
+from ..seeds import Bootstrap, Step, compare, draw_seed, over_targets, scores_on_draws
 from ..stage_table import StageScore, row_key, step_between
-from ..training import accepted_share
 
 DRAWS = 1000
 """Of the bootstrap over test items."""
@@ -26,11 +26,6 @@ def reading(run: Run) -> list[str]:
         out += _read_whole(run, steps)
         out += _read_steps(run, steps)
         out += _read_best(steps)
-        out += _read_gap(steps)
-    control = [s for s in run.result.stages if s.arm == "control"]
-    task = [s for s in steps if s.arm == "btf"]
-    if control and task and (step := step_between(task[0].values, control[0].values, "control")):
-        out.append(f"BTF on task text against the same BTF on general text (control): {step} points ({ups(step)}).")
     if stages := run.result.stages:
         parallel = "Parallel data" if any(s.uses_parallel_data for s in stages) else "No parallel data"
         labels = "more than scoring" if any(s.uses_target_labels for s in stages) else "scoring only"
@@ -89,17 +84,6 @@ def _read_steps(run: Run, steps: Sequence[StageScore]) -> list[str]:
     hurt = [f"{s.label} ({s.step}, {ups(s.step)})" for s in steps if s.step and s.step.stat.mean < 0]
     if hurt:
         out.append(f"Lowered the score on average: {'; '.join(hurt)}.")
-    single = [
-        f"{s.label} on {t} ({step})"
-        for s in steps
-        for t, step in s.steps.items()
-        if step.stat.mean < 0 and s.step and s.step.stat.mean >= 0
-    ]
-    if single:
-        out.append(f"Rose on average but fell in one language: {'; '.join(single)}.")
-    vague = [s.label for s in students if s.step and unclear(s.step)]
-    if vague and len(run.result.seeds) >= FEW:
-        out.append(f"Single steps within two standard errors of zero: {', '.join(vague)}. Do not read them one by one.")
     return out
 
 
@@ -142,49 +126,3 @@ def _read_best(steps: Sequence[StageScore]) -> list[str]:
         f"The best stage on average was {best.label} ({best.average.mean:.1f}), not the last; to choose it "
         "by these scores would be to use target labels."
     ]
-
-
-def _read_gap(steps: Sequence[StageScore]) -> list[str]:
-    first, last = (stat(g.mean for g in s.gaps.values()) for s in (steps[0], steps[-1]))
-    a, b = steps[0].source, steps[-1].source
-    if not (first and last and a and b):
-        return []
-    text = f"The transfer gap (source minus target) went from {first.mean:.1f} to {last.mean:.1f} points"
-    fall, shrunk = a.mean - b.mean, first.mean - last.mean
-    if fall > 0.5 and fall > shrunk > 0:
-        text += f"; all of it because the source score fell ({a.mean:.1f} to {b.mean:.1f}): the targets' fell too"
-    elif fall > 0.5 and shrunk > 0:
-        text += f"; {fall:.1f} points of that come from the source score falling ({a.mean:.1f} to {b.mean:.1f})"
-    else:
-        text += f"; the source score went from {a.mean:.1f} to {b.mean:.1f}"
-    return [text + "."]
-
-
-def read_decisions(run: Run) -> list[str]:
-    """What the filter did, in sentences."""
-    found = list(run.decisions.values())
-    if not found:
-        return []
-    picks = [d["alpha"] for d in found if d.get("alpha") is not None]
-    edge = sum(bool(d.get("at_edge")) for d in found)
-    text = ""
-    if picks:
-        low, high = f"{min(picks):.2f}", f"{max(picks):.2f}"
-        text = f"The threshold α, found on the source, was {low if low == high else f'between {low} and {high}'}"
-        text += f" ({edge} of {len(picks)} at the edge of the grid). " if edge else ". "
-    text += f"On average the filter accepted {percent(mean(accepted_share(d) for d in found))} of the target items"
-    entity, right = (mean(d.get(k) for d in found) for k in ("coverage_entity", "precision_if_gold"))
-    text += f", and {percent(entity)} of those predicted as part of an entity" if not math.isnan(entity) else ""
-    text += f"; by gold labels {percent(right)} of the accepted were right" if not math.isnan(right) else ""
-    out = [text + "."]
-    if beside := [d["outside"] for d in found if d.get("outside")]:
-        share = mean(o["items"] for o in beside) / mean(d["items"] for d in found if d.get("outside"))
-        same, named = (percent(mean(o[key] for o in beside)) for key in ("agreement", "agreement_named"))
-        tail = "" if math.isnan(entity) else f", and on {named} of those that either takes for part of an entity"
-        out.append(f"Outside labels name {percent(share)} of the items; the voters agree with {same} of them{tail}.")
-    if not math.isnan(lost := mean(map(source_lost, found))):
-        out.append(
-            f"A round removed {percent(lost)} of the labelled source samples on average, because the student no longer "
-            "reproduced their labels. On clean data this is forgetting, not noise."
-        )
-    return out

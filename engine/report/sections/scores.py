@@ -1,15 +1,16 @@
-"""The scores of each entity type, or class, and what the final model takes for what."""
+"""Scores of each entity type, or class, what the final model takes for what, and common errors of two models."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 from ....tasks import shown_task
 from ...storage.files import read_json
 from ..page import folded, note, table
-from ..parts import Run, percent
+from ..parts import Run, mean, percent
 from ..seeds import Stat, stat
-from ..stage_table import Json, StageKey, or_dash, row_key, target_rows
+from ..stage_table import COTRAIN_ARMS, Json, StageKey, or_dash, row_key, target_rows
 from ..svg import clean
 
 MOST_CLASSES = 12
@@ -100,3 +101,29 @@ def _square(counts: dict[str, dict[str, int]], names: Sequence[str]) -> str:
     return (
         f'<div class="scroll dense"><table><thead><tr>{head}</tr></thead><tbody>{"".join(lines)}</tbody></table></div>'
     )
+
+
+def common_errors(run: Run) -> str:
+    """How far two models err on the same test items, means over targets and seeds; empty without both methods."""
+    columns: dict[tuple[str, str], list[Json]] = {}
+    for pair in run.summary["error_correlations"]:
+        columns.setdefault((pair["relation"], pair["arm"]), []).append(pair)
+    if not columns:
+        return ""
+    order = sorted(columns, key=lambda c: (c[0] != "teacher", list(COTRAIN_ARMS).index(c[1])))
+    relations = {"teacher": "its teacher", "self-training": "self-training"}
+    lines = [
+        [str(n), *(_shown([p for p in columns[c] if p["round"] == n]) for c in order)]
+        for n in sorted({pair["round"] for pair in run.summary["error_correlations"]})
+    ]
+    text = (
+        "phi is the correlation of being wrong, on the test items of a target, and (in brackets) Cohen's kappa; means "
+        "over targets and seeds. 1: the same errors. A model that errs as its teacher does cannot be put right by it."
+    )
+    heads = ["iteration", *(f"{COTRAIN_ARMS[arm]}, with {relations[relation]}" for relation, arm in order)]
+    return f"<h3>Common errors</h3>{table(heads, lines, dense=True)}{note(text)}"
+
+
+def _shown(pairs: list[Json]) -> str:
+    phi, kappa = (mean(pair[key] for pair in pairs) for key in ("phi", "kappa"))
+    return "-" if math.isnan(phi) else f"{phi:.2f} ({kappa:.2f})"
