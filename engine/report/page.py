@@ -64,9 +64,6 @@ mark{color:inherit;background:var(--k0);border-radius:4px;padding:2px 5px}mark s
 .wrong{outline:2px solid var(--bad)}.missed{outline:2px dashed var(--bad)}.rejected{outline:2px dotted var(--muted)}
 .changed{outline:2px solid var(--accent)}
 .wrong,.missed,.rejected,.changed{margin:0 2px;-webkit-box-decoration-break:clone;box-decoration-break:clone}
-td{--cell:var(--bad)}td.hit{--cell:var(--accent);font-weight:600}
-.q1{--part:8%}.q2{--part:16%}.q3{--part:25%}.q4{--part:35%}.q5{--part:45%}
-[class^=q]:not(.q0){background:color-mix(in srgb,var(--cell) var(--part),transparent)}
 code{font-size:.92em}details{margin:10px 0}summary{cursor:pointer;font-weight:600}
 @media (max-width:700px){main{padding:20px 14px}.said dl{grid-template-columns:1fr;gap:2px}dt{padding-top:6px}
 th:first-child,td:first-child{position:sticky;left:0;background:var(--paper)}}

@@ -5,15 +5,12 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from ...evaluation.per_example import load_items
 from ...storage.text import some
 from ..page import ups
 from ..parts import Run
-from ..seeds import Bootstrap, Step, compare, draw_seed, over_targets, scores_on_draws
-from ..stage_table import StageScore, row_key, step_between
+from ..seeds import Step
+from ..stage_table import StageScore, step_between
 
-DRAWS = 1000
-"""Of the bootstrap over test items."""
 FEW = 3
 """With fewer seeds nothing is said about their noise."""
 
@@ -76,7 +73,7 @@ def _read_steps(run: Run, steps: Sequence[StageScore]) -> list[str]:
     students = [s for s in steps if s.arm == "selftrain"]
     teachers = [s for s in steps if s.arm != "selftrain"]
     if students and teachers and (whole := step_between(students[-1].values, teachers[-1].values, "teacher")):
-        doubt = _doubt(run, whole, students[-1], teachers[-1])
+        doubt = "; this is within the noise of these seeds" if len(run.result.seeds) >= FEW and unclear(whole) else ""
         out.append(
             f"Self-training ({students[0].label} to {students[-1].label}) on top of its first "
             f"teacher: {whole} points ({ups(whole)}){doubt}."
@@ -85,36 +82,6 @@ def _read_steps(run: Run, steps: Sequence[StageScore]) -> list[str]:
     if hurt:
         out.append(f"Lowered the score on average: {'; '.join(hurt)}.")
     return out
-
-
-def _doubt(run: Run, step: Step, now: StageScore, before: StageScore) -> str:
-    """What speaks against taking a step at its word: the seeds, or where there are too few, the test items alone."""
-    if len(run.result.seeds) >= FEW:
-        return "; this is within the noise of these seeds" if unclear(step) else ""
-    interval = _over_items(run, now, before)
-    if interval is None:
-        return ""
-    may = "may" if interval.low <= 0 <= interval.high else "does not"
-    return (
-        f"; drawing the test items anew puts it between {interval.low:+.1f} and {interval.high:+.1f} (95 %), so which "
-        f"items were in the test {may} explain it"
-    )
-
-
-def _over_items(run: Run, now: StageScore, before: StageScore) -> Bootstrap | None:
-    """The step on other draws of the test items, mean over targets and seeds; None where they were not kept."""
-    parts = []
-    models = {(r["language"], r["seed"], row_key(r)): run.folder / r["model"] for r in run.target_rows}
-    for target in run.result.targets:
-        seeds = [s for s in run.result.seeds if {(target, s, x.key) for x in (now, before)} <= models.keys()]
-        items = {(x.key, s): load_items(models[target, s, x.key]).get(target) for x in (now, before) for s in seeds}
-        kept = {name: rows for name, rows in items.items() if rows is not None}
-        if not items or len(kept) < len(items) or len({len(rows) for rows in kept.values()}) > 1:
-            return None
-        draws = scores_on_draws(kept, samples=DRAWS, seed=draw_seed(target))
-        sides = [[which[x.key, s] for s in seeds] for which in (kept, draws) for x in (now, before)]
-        parts.append(compare(*sides))
-    return over_targets(parts) if parts else None
 
 
 def _read_best(steps: Sequence[StageScore]) -> list[str]:

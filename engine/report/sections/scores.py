@@ -13,9 +13,8 @@ from ..seeds import Stat, stat
 from ..stage_table import COTRAIN_ARMS, Json, StageKey, or_dash, row_key, target_rows
 from ..svg import clean
 
-MOST_CLASSES = 12
-"""In a table of confusions; of more, the most frequent confusions are listed."""
-_LISTED, _TINTS = 15, 5
+_LISTED = 15
+"""Confusions of a model, at most."""
 
 
 def class_section(run: Run) -> str:
@@ -73,34 +72,12 @@ def _confusion(run: Run, language: str) -> str:
     if "confusion" not in rows[0]:
         return note(f"No table of confusions: {answer.stage} was scored before they were counted.")
     counts: dict[str, dict[str, int]] = rows[0]["confusion"]
-    names = sorted({*counts, *(name for row in counts.values() for name in row)}, key=lambda name: (name == "O", name))
     task = shown_task(run.summary["task"])
     what = f"{task.units.capitalize()} by {task.kind}"
-    caption = f"{what}: gold down, predicted by {answer.stage} across"
-    if len(names) <= MOST_CLASSES:
-        return f"<p>{clean(caption)}.</p>{_square(counts, names)}"
     pairs = sorted(((n, g, p) for g, row in counts.items() for p, n in row.items() if g != p), reverse=True)
     lines = [[g, p, f"{n:,}", percent(n / sum(counts[g].values()))] for n, g, p in pairs[:_LISTED]]
     caption = f"{what}: the most frequent confusions of {answer.stage}, {len(lines)} of {len(pairs):,}"
     return f"<p>{clean(caption)}.</p>{table(['gold', 'predicted', 'times', 'share of gold'], lines, dense=True)}"
-
-
-def _square(counts: dict[str, dict[str, int]], names: Sequence[str]) -> str:
-    """All counts; the tint of a cell is its share of the line."""
-    head = "".join(f'<th scope="col">{clean(name)}</th>' for name in ("", *names))
-    lines = []
-    for gold in names:
-        row = counts.get(gold, {})
-        total = sum(row.values())
-        cells = [f'<th scope="row">{clean(gold)}</th>']
-        for name in names:
-            tint = -(-_TINTS * row.get(name, 0) // total) if total else 0
-            kind = f"q{tint}" + (" hit" if name == gold else "")
-            cells.append(f'<td class="{kind}">{row.get(name, 0):,}</td>')
-        lines.append(f"<tr>{''.join(cells)}</tr>")
-    return (
-        f'<div class="scroll dense"><table><thead><tr>{head}</tr></thead><tbody>{"".join(lines)}</tbody></table></div>'
-    )
 
 
 def common_errors(run: Run) -> str:
