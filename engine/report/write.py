@@ -28,8 +28,7 @@ from .page import (
 from .parts import Figure, Run, languages, load_run, losses, thresholds, trail
 from .sections.decisions import decision_table, quality_section, read_decisions
 from .sections.laboratory import thresholds_section, trust_section
-from .sections.reading import reading
-from .sections.scores import class_section, common_errors
+from .sections.scores import class_section, common_errors, reading
 from .sections.sentences import sentences_section
 from .sections.truth import truth_section
 from .svg import clean, standalone
