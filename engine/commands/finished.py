@@ -41,10 +41,10 @@ def report(
         return
     summary = write_summary(run_folder)
     write_for_page(run_folder, quoting=not no_sentences)
-    page, run = write_report(run_folder), load_run(run_folder)
+    page = write_report(run_folder)
     for folder, write in ((csv_folder, write_csv), (event_folder, write_events)):
         if folder is not None:
-            write(run, folder)
+            write(load_run(run_folder), folder)
     if as_json:
         show(as_json, summary, "")
     else:

@@ -70,7 +70,6 @@ def test_hostile_text_is_text(run: Path) -> None:
     page = page_of(run)
     assert "script" not in page.tags
     assert page.text.count(HOSTILE.replace("\x00", "\ufffd")) == 7
-    ET.fromstring((run / "report.html").read_text("utf-8").removeprefix("<!doctype html>\n"))
     policies = [value for name, value in page.attributes if name == "content" and "default-src" in str(value)]
     assert policies == ["default-src 'none'; style-src 'unsafe-inline'; img-src data:"]
 
