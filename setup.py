@@ -11,6 +11,7 @@ DATASETS = ["pyarrow>=18"]
 CORPUS = ["ahocorasick_rs>=1.0", "py3langid>=0.4"]
 HUB = ["huggingface_hub>=1.0"]
 ZST = ["zstandard>=0.23; python_version < '3.14'"]
+TENSORBOARD = ["tensorboard>=2.21"]
 ONNX = ["onnx>=1.19", "onnxruntime>=1.22", "onnxscript>=0.5"]
 ROOMS = ["kernels", "data", "model", "engine"]
 _ROOT_MODULES = ("__init__", "cli", "tasks", "untrusted")
@@ -59,6 +60,7 @@ setup(
         "datasets": DATASETS,
         "hub": HUB,
         "onnx": ONNX,
+        "tensorboard": TENSORBOARD,
         "zst": ZST,
         "test": [
             "pytest>=8",
@@ -66,7 +68,6 @@ setup(
             "transformers>=5",
             "accelerate>=1.15",
             "lightning>=2.6.6",
-            "tensorboard>=2.21",
             "seqeval>=1.2.2",
             "ruff>=0.14",
             "mypy>=1.18",
@@ -74,6 +75,7 @@ setup(
             *DATASETS,
             *HUB,
             *ONNX,
+            *TENSORBOARD,
             *ZST,
         ],
         # what the benchmarks compare with; the kernel libraries are for CUDA

@@ -31,8 +31,7 @@ def report(
     from ..lab.studies.for_the_page import write_for_page
     from ..report.parts import load_run
     from ..report.tracking.compare import compare_runs, render_comparison
-    from ..report.tracking.csv_tables import write_csv
-    from ..report.tracking.event_files import write_events
+    from ..report.tracking.export import write_csv, write_events
 
     if other is not None:
         if csv_folder or event_folder:
@@ -42,10 +41,10 @@ def report(
         return
     summary = write_summary(run_folder)
     write_for_page(run_folder, quoting=not no_sentences)
-    page, run = write_report(run_folder), load_run(run_folder)
+    page = write_report(run_folder)
     for folder, write in ((csv_folder, write_csv), (event_folder, write_events)):
         if folder is not None:
-            write(run, folder)
+            write(load_run(run_folder), folder)
     if as_json:
         show(as_json, summary, "")
     else:

@@ -18,6 +18,7 @@ from ..prediction.predictor import Predictor
 from ..prediction.scoring import evaluate
 from ..prediction.stage_record import keep_record
 from ..storage.files import new_folder
+from ..storage.text import size_text
 from ..vocabulary.texts import run_of, run_texts
 from .compare import compare
 from .distil import HELD_OUT, distil
@@ -58,7 +59,7 @@ class ExportReport:
 
     def render(self) -> str:
         """What a person wants to know."""
-        lines = [f"{self.opens}, {self.size / 1e6:.1f} MB"]
+        lines = [f"{self.opens}, {size_text(self.size)}"]
         if self.code:
             lines.append(f"{TOKENIZER.format(self.folder)}: the tokenizer, without that code")
         compared = f"logits of {self.texts} texts, read by {self.read_by}"

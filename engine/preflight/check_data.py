@@ -22,6 +22,7 @@ from ..recipe.config import RunConfig, reader_of
 from ..recipe.config.files import SCORED, TESTS, DataFile
 from ..stages.translated import misfits
 from ..storage.run_warning import RunWarning
+from ..storage.text import some
 
 LISTED = 5
 """Lines that a warning names."""
@@ -206,7 +207,7 @@ def label_warnings(config: RunConfig, texts: Texts) -> Iterator[RunWarning]:
             by_text[text_key(example)].setdefault(example.labels, example.line)
         twice = [sorted(lines.values()) for lines in by_text.values() if len(lines) > 1]
         if twice:
-            places = _listed(", ".join(map(str, lines)) for lines in twice)
+            places = some((", ".join(map(str, lines)) for lines in twice), LISTED, "; ")
             where = f"{next(iter(examples)).file}: {len(twice)} texts"
             message = f"{where} have different labels on different lines (lines {places})"
             values = {"count": len(twice), "lines": twice[:LISTED]}
@@ -237,7 +238,7 @@ def leak_warnings(texts: Texts) -> Iterator[RunWarning]:
             index = first_lines[path]
             lines = [(line, index[text]) for line, text in numbered if text in index]
             if lines:
-                places = _listed((f"{a} = {b}" for a, b in lines), ", ")
+                places = some((f"{a} = {b}" for a, b in lines), LISTED)
                 message = (
                     f"{test.path}:{lines[0][0]}: {len(lines)} of {len(numbered)} test texts are also in {path} "
                     f"({role}), lines {places}: scores will be too good; remove them from one of the files"
@@ -257,11 +258,6 @@ def repeat_warnings(texts: Texts) -> Iterator[RunWarning]:
         if repeated and repeated * 10 >= len(examples):
             message = f"{file.path}: {repeated} of {len(examples)} texts repeat an earlier one; drop the copies"
             yield RunWarning("repeated-text", message, {"count": repeated, "total": len(examples)})
-
-
-def _listed(places: Iterable[str], between: str = "; ") -> str:
-    shown = list(places)
-    return between.join([*shown[:LISTED], *(["..."] if len(shown) > LISTED else [])])
 
 
 def _first_lines(examples: Iterable[Example], among: Container[object]) -> dict[object, int]:

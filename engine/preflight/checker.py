@@ -27,6 +27,7 @@ from ..stages.outside import read_outside, refuse_strangers
 from ..stages.teachers import check_teacher
 from ..storage.run_folder import RunDir
 from ..storage.run_warning import RunWarning
+from ..storage.text import size_text
 from ..training.device import choose_device
 from ..training.progress import Progress
 from .check_data import (
@@ -43,7 +44,6 @@ from .check_data import (
 )
 from .check_report import CheckProblem, CheckReport, FileRow
 from .cost import estimate_plan
-from .estimate_report import size_text
 
 _T = TypeVar("_T")
 
@@ -285,7 +285,8 @@ class _Checker:
         machine = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
         if estimate.memory > machine:
             message = (
-                f"the run is estimated at {size_text(estimate.memory)}, this machine has {size_text(machine)}: set "
+                f"the run is estimated at {size_text(estimate.memory, memory=True)}, this machine has "
+                f"{size_text(machine, memory=True)}: set "
                 "training.micro_batch; the result is the same"
             )
             self.report.warnings.append(

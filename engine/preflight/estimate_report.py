@@ -7,6 +7,8 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from ..report.text_table import text_table
+from ..storage.text import size_text
+from ..storage.text import time_text as time_text
 
 
 @dataclass(frozen=True)
@@ -81,14 +83,15 @@ class Estimate:
                 f"{s.tokens:,}",
                 f"{s.trainable:,}",
                 f"{s.frozen:,}",
-                size_text(s.memory),
+                size_text(s.memory, memory=True),
                 time_text(s.seconds),
             )
             for s in self.stages
         ]
         lines = [
-            f"{len(rows)} stages, about {time_text(self.seconds)} and {size_text(self.memory)} on {self.device} "
-            f"in {self.precision} ({self.threads} threads, {self.rate / 1e9:.0f} GFLOP/s in matrix products).",
+            f"{len(rows)} stages, about {time_text(self.seconds)} and {size_text(self.memory, memory=True)} on "
+            f"{self.device} in {self.precision} ({self.threads} threads, {self.rate / 1e9:.0f} GFLOP/s in matrix "
+            "products).",
             f"{len(self.labels)} labels, vocabulary of {self.vocab_size:,}.",
             *self._voters_line(),
             "Steps and parameters are those of a first run in an empty folder; '<=' depends on what the run accepts. "
@@ -118,18 +121,6 @@ def render_estimates(estimates: Mapping[str, Estimate]) -> str:
         return next(iter(estimates.values())).render()
     parts = [f"{name}\n\n{estimate.render()}" for name, estimate in estimates.items()]
     return "\n\n".join([*parts, runs_line(list(estimates.values()))])
-
-
-def time_text(seconds: float) -> str:
-    """`45 s`, `12 min` or `3.5 h`."""
-    if seconds < 120:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
-
-
-def size_text(count: int) -> str:
-    """`850 MiB` or `1.5 GiB`."""
-    return f"{count / 2**20:.0f} MiB" if count < 2**30 else f"{count / 2**30:.1f} GiB"
 
 
 def _short(stage_id: str, other: str) -> str:

@@ -7,9 +7,8 @@ import re
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from ...tasks import has_spans
 from .answer import command
-from .parts import Run, alphas, mean, mean_curve, percent
+from .parts import Run, mean, mean_curve
 from .seeds import Step
 from .stage_table import (
     METRIC_NAMES,
@@ -21,7 +20,6 @@ from .stage_table import (
     table_cells,
 )
 from .svg import clean, style
-from .training import accepted_share
 
 _CSS = """
 :root{--ink:#1f2328;--muted:#59636e;--line:#d8dde3;--paper:#fff;--tint:#f5f7f9;--good:#00664b;--bad:#a63e00;--accent:#005a8f;
@@ -53,9 +51,8 @@ thead th{border-bottom:2px solid var(--ink);vertical-align:bottom;white-space:no
 td.text{text-align:left;white-space:normal}tr.control td{color:var(--muted)}tr.last td{font-weight:600}
 .dense th,.dense td{padding:4px 7px;font-size:13px}.dense td:first-child,.dense th:first-child{padding-left:0}
 .warning{border-left:4px solid var(--bad);background:var(--tint);padding:8px 14px;margin:8px 0;font-size:15px}
-.warning b{color:var(--bad)}figure{margin:14px 0 28px}figure svg{max-width:100%;height:auto}
-.keys{display:flex;flex-wrap:wrap;gap:2px 18px;font-size:12px;margin:4px 0 8px}.keys svg{vertical-align:middle}
-.keys span{white-space:nowrap}.flow{display:flex;flex-wrap:wrap;gap:18px}.flow svg{flex:none}
+.warning b{color:var(--bad)}figure{margin:14px 0 28px;overflow-x:auto}
+figure svg{max-width:100%;min-width:560px;height:auto}
 pre{background:var(--tint);border:1px solid var(--line);border-radius:6px;padding:12px;overflow-x:auto;
 font-size:13px;line-height:1.45}
 nav{display:flex;flex-wrap:wrap;gap:4px 18px;font-size:14px}a{color:var(--accent)}
@@ -67,9 +64,6 @@ mark{color:inherit;background:var(--k0);border-radius:4px;padding:2px 5px}mark s
 .wrong{outline:2px solid var(--bad)}.missed{outline:2px dashed var(--bad)}.rejected{outline:2px dotted var(--muted)}
 .changed{outline:2px solid var(--accent)}
 .wrong,.missed,.rejected,.changed{margin:0 2px;-webkit-box-decoration-break:clone;box-decoration-break:clone}
-td{--cell:var(--bad)}td.hit{--cell:var(--accent);font-weight:600}
-.q1{--part:8%}.q2{--part:16%}.q3{--part:25%}.q4{--part:35%}.q5{--part:45%}
-[class^=q]:not(.q0){background:color-mix(in srgb,var(--cell) var(--part),transparent)}
 code{font-size:.92em}details{margin:10px 0}summary{cursor:pointer;font-weight:600}
 @media (max-width:700px){main{padding:20px 14px}.said dl{grid-template-columns:1fr;gap:2px}dt{padding-top:6px}
 th:first-child,td:first-child{position:sticky;left:0;background:var(--paper)}}
@@ -219,69 +213,12 @@ def cards(run: Run) -> str:
     return f'<div class="cards">{"".join(out)}</div>' if out else ""
 
 
-def decision_table(run: Run) -> str:
-    """One line per decision: threshold, what was accepted and why not, what the source lost."""
-    decided = dict(sorted(run.decisions.items()))
-    decisions = list(decided.values())
-    gold = run.decides("precision_if_gold")
-    header = ["target", "round", "seed", "α", "items", "accepted"]
-    columns = [[pair or "-" for pair, _, _ in decided], *([str(key[i]) for key in decided] for i in (1, 2))]
-    columns.append([alphas([(0, d)]) or "-" for d in decisions])
-    columns.append([counted(d.get("items")) for d in decisions])
-    columns.append([percent(accepted_share(d)) for d in decisions])
-    if run.decides("coverage_entity"):
-        header += ["of O", "of entities"]
-        columns += [[percent(d.get(key)) for d in decisions] for key in ("coverage_o", "coverage_entity")]
-    if gold:
-        outside = ", with\u00a0O" if has_spans(run.summary["task"]) else ""
-        header += [f"precision{outside}\u00a0†", "curve distance\u00a0†"]
-        columns.append([percent(d.get("precision_if_gold")) for d in decisions])
-        distances = [curve_distance(d) for d in decisions]
-        columns.append(["-" if math.isnan(distance) else f"{100 * distance:.1f}" for distance in distances])
-    for reason in dict.fromkeys(reason for d in run.decisions.values() for reason in d.get("rejected") or {}):
-        header.append(reason.replace("-", " "))
-        columns.append([counted((d.get("rejected") or {}).get(reason)) for d in decisions])
-    header.append("source removed")
-    columns.append([percent(source_lost(d)) for d in decisions])
-    rules = " and ".join(sorted({str(d.get("rule")) for d in decisions if d.get("rule")}))
-    text = f"Threshold rule: {rules or 'not recorded'}. "
-    if any(d.get("at_edge") for d in decisions):
-        text += "α with *: at the edge of the grid, so the rule found no bend inside it. "
-    if gold:
-        text += (
-            "†: needs target gold labels; for looking at only, nothing was chosen by it. Curve distance: mean "
-            "difference between the accuracy curves of source and target, in points."
-        )
-    notes = [text]
-    for (pair, number, seed), d in decided.items():
-        if cut := (d.get("options") or {}).get("accept"):
-            place = f"{pair or '-'}, round {number}, seed {seed}"
-            notes.append(f"{place}: accept = {cut['rule']} took {cut['dropped']:,} labels away")
-    return table(header, list(zip(*columns, strict=True)), dense=True) + "".join(map(note, notes))
-
-
-def counted(value: Any) -> str:
-    """A whole number with its thousands apart, a dash for anything else."""
-    return f"{value:,}" if isinstance(value, int) else "-"
-
-
-def source_lost(decision: dict[str, Any]) -> float | None:
-    """The share of the source samples in play that a decision removed."""
-    source = decision.get("source") or {}
-    return (source.get("removed") or 0) / source["items"] if source.get("items") else None
-
-
 def curve_distance(decision: dict[str, Any]) -> float:
     """Mean absolute difference of source and target accuracy over common thresholds; NaN without gold."""
     if not (decision.get("curve") and decision.get("target_curve")):
         return math.nan
     a, b = (dict(mean_curve([decision[k]], "accuracy")) for k in ("curve", "target_curve"))
     return mean(abs(a[x] - b[x]) for x in a.keys() & b.keys())
-
-
-def some(items: Sequence[str], most: int) -> str:
-    """The first of some names, and how many there are beside them."""
-    return ", ".join(items[:most]) + (f" and {len(items) - most} more" if len(items) > most else "")
 
 
 def ups(step: Step) -> str:

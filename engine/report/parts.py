@@ -1,28 +1,29 @@
-"""What a report is drawn from, and the pictures of scores and thresholds; each a pure function of the run."""
+"""What a report is drawn from, and its four pictures; each a pure function of the run."""
 
 from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from ..storage.files import read_json
 from ..storage.names import targets_of
+from ..storage.text import percent as percent
 from . import svg
 from .answer import Answer, answers
 from .seeds import Stat
 from .stage_folders import read_decision
 from .stage_table import METRIC_NAMES, SIDE_ARMS, Aggregate, Json, StageKey, StageScore, aggregate, row_key, target_rows
 from .summary import write_summary
-from .svg import GREY, Key, Panel
+from .svg import GREY, Key, Panel, Point
 
 WIDTH = 940.0
-SOURCE, TARGET, ACCURACY, COVERAGE = 2, 0, 0, 1
-SHARES = [(t / 100, f"{t} %") for t in range(0, 101, 25)]
-"""Ticks of an axis from 0 to 1."""
+SOURCE, TARGET, ACCURACY, COVERAGE, ACCEPTED, ENTITIES = 2, 0, 0, 1, 3, 4
+POINTS = 100
+"""Of a curve of losses, at most."""
 Decisions = Sequence[tuple[int, Json]]
 """Of one target and round, each with its seed."""
 
@@ -71,21 +72,20 @@ class Run:
 
 @dataclass(frozen=True)
 class Figure:
-    """One picture of the report: file name, heading, the sentence under it; as an SVG, and as HTML that flows."""
+    """One picture of the report: file name, heading, the sentence under it, and the SVG, in the page as on the disk."""
 
     name: str
     title: str
     caption: str
     svg: str
-    html: str
 
 
 def drawn(
     name: str, title: str, caption: str, panels: Sequence[Panel], said: Iterable[str], columns: int, keys: Sequence[Key]
 ) -> Figure:
     """A figure of panels; `said` is what a screen reader says of it."""
-    shown: dict[str, Any] = {"title": title, "description": "; ".join(said), "keys": keys}
-    return Figure(name, title, caption, svg.figure(panels, columns=columns, **shown), svg.flowing(panels, **shown))
+    drawing = svg.figure(panels, title=title, description="; ".join(said), columns=columns, keys=keys)
+    return Figure(name, title, caption, drawing)
 
 
 def load_run(folder: str | Path) -> Run:
@@ -121,14 +121,6 @@ def load_run(folder: str | Path) -> Run:
 def numbers(values: Iterable[Any] | None) -> list[float]:
     """A JSON list as floats; null becomes NaN, which no picture draws."""
     return [float(v) if isinstance(v, int | float) else math.nan for v in values or ()]
-
-
-def percent(value: Any) -> str:
-    """A fraction as a percentage, or a dash; never rounded up to 100 %."""
-    if not isinstance(value, int | float) or not math.isfinite(value):
-        return "-"
-    text = f"{100 * value:.0f} %"
-    return f"{100 * value:.1f} %" if text in ("0 %", "100 %") and value not in (0, 1) else text
 
 
 def mean(values: Iterable[Any]) -> float:
@@ -200,23 +192,6 @@ def _trail_panel(
             panel.label(place[s.key], panel.y[1], f"{s.targets[target].mean:.1f}", dy=14, css=css)
 
 
-Bar = tuple[Stat | None, int, bool, str]
-"""Height, series, whether it is the paler of a pair, and the text on hovering."""
-
-
-def bars(panel: Panel, at: float, group: Sequence[Bar], text: Callable[[float], str]) -> None:
-    """A group of bars around an x position, each with its deviation and its value."""
-    size = min(0.8 / len(group), 0.4)
-    for i, (value, series, soft, tip) in enumerate(group):
-        if value is None:
-            continue
-        left = at + (i - len(group) / 2) * size
-        panel.bar((left + 0.02, 0), (left + size - 0.02, value.mean), series, soft=soft, tip=tip)
-        if value.std is not None:
-            panel.error(left + size / 2, value.mean, value.std)
-        panel.label(left + size / 2, max(value.mean, 0) + (value.std or 0), text(value.mean), dy=-5)
-
-
 def languages(run: Run) -> Figure | None:
     """Bars of first and last stage per language, and the transfer gap beside them."""
     steps, targets = run.result.trail, run.result.targets
@@ -251,9 +226,17 @@ def _bar_panel(title: str, groups: Sequence[tuple[str, int, list[Stat | None]]],
     span = svg.padded_range([v.mean + s * (v.std or 0) for v in values for s in (-1, 1)], zero=True, pad=0.13)
     ticks = [(float(i), name) for i, (name, _, _) in enumerate(groups)]
     panel = Panel(title, (-0.6, len(groups) - 0.4), span, x_ticks=ticks, width=width, height=250, left=34)
-    for i, (name, series, group) in enumerate(groups):
-        shown = [(v, series, j < len(group) - 1, f"{name}: {v}") for j, v in enumerate(group)]
-        bars(panel, i, shown, "{:.1f}".format)
+    for at, (name, series, group) in enumerate(groups):
+        size = min(0.8 / len(group), 0.4)
+        for i, value in enumerate(group):
+            if value is None:
+                continue
+            left, last = at + (i - len(group) / 2) * size, i == len(group) - 1
+            ends = (left + 0.02, 0.0), (left + size - 0.02, value.mean)
+            panel.bar(*ends, series, soft=not last, tip=f"{name}: {value}")
+            if value.std is not None:
+                panel.error(left + size / 2, value.mean, value.std)
+            panel.label(left + size / 2, max(value.mean, 0) + (value.std or 0), f"{value.mean:.1f}", dy=-5)
     return panel
 
 
@@ -269,8 +252,10 @@ def thresholds(run: Run) -> Figure | None:
     panels, keys, said = drawing
     caption = (
         "The threshold α is chosen on the labelled source and used on the target. Lines are means over seeds, dotted "
-        "verticals the α of each seed with its accuracy and coverage on the source."
+        "verticals the α of each seed with its accuracy and coverage on the source; hollow is the share of the "
+        "target's items that the filter accepted"
     )
+    caption += "; entities teach, accepted O alone carries little." if run.decides("coverage_entity") else "."
     return drawn("thresholds", "Threshold: accuracy against coverage", caption, panels, said, columns, keys)
 
 
@@ -291,7 +276,9 @@ def _threshold_panels(
     curves = [d[k] for d in decisions for k in ("curve", "target_curve") if d.get(k)]
     xs = [x for c in curves for x in numbers(c.get("thresholds"))]
     xs += [d["alpha"] for d in decisions if d.get("alpha") is not None]
-    ys = [y for c in curves for k in ("accuracy", "coverage") for y in numbers(c.get(k)) if math.isfinite(y)]
+    ys = [y for c in curves for k in ("accuracy", "coverage") for y in numbers(c.get(k))]
+    accepted = [one for d in decisions for one in _accepted(d)]
+    ys = [y for y in (*ys, *(share for _, share, _ in accepted)) if math.isfinite(y)]
     if not xs or not ys:
         return None
     low = max(0.0, min(ys) - 0.06)
@@ -304,6 +291,8 @@ def _threshold_panels(
     gold = any(d.get("target_curve") for d in decisions)
     keys = [Key("accuracy of what is kept", ACCURACY), Key("coverage (share kept)", COVERAGE), Key("source", GREY)]
     keys += [Key("target (gold, for looking only)", GREY, "dash")] if gold else []
+    there = dict.fromkeys((what, series) for what, share, series in accepted if math.isfinite(share))
+    keys += [Key(f"accepted {what}", series, "hollow") for what, series in there]
     return panels, keys, [f"{title}: alpha {alphas(found)}" for title, found in cells]
 
 
@@ -336,5 +325,72 @@ def _threshold_panel(panel: Panel, found: Decisions, seeds: Sequence[int]) -> No
             if at is not None:
                 tip = f"seed {seed}: α {alpha:.2f}, {key} {percent(at)}"
                 panel.point(alpha, at, series, shape=shapes.get(seed, 0), tip=tip)
+        for what, share, series in _accepted(decision):
+            tip = f"seed {seed}: accepted {percent(share)} {what}"
+            panel.point(alpha, share, series, shape=shapes.get(seed, 0), hollow=True, tip=tip)
     if text := alphas(found):
         panel.label(panel.x[0], panel.y[0], f"α = {text}", anchor="start", dx=6, dy=-8, css="value")
+
+
+def accepted_share(decision: Json) -> float:
+    """Accepted target items over all of them, NaN where unknown."""
+    accepted, items = decision.get("accepted"), decision.get("items")
+    return accepted / items if accepted is not None and items else math.nan
+
+
+def _accepted(decision: Json) -> list[tuple[str, float, int]]:
+    """What was accepted of what, as a share, with its series; NaN where unknown."""
+    (entities,) = numbers([decision.get("coverage_entity")])
+    return [("of the target", accepted_share(decision), ACCEPTED), ("of its entities", entities, ENTITIES)]
+
+
+def thinned(trace: Json, most: int = POINTS) -> list[Point]:
+    """The loss curve as at most `most` points, each the mean of neighbouring steps."""
+    pairs = zip(numbers(trace.get("steps")), numbers(trace.get("loss")), strict=False)
+    points = [p for p in pairs if all(math.isfinite(v) for v in p)]
+    size = max(1, math.ceil(len(points) / most))
+    return [_mean_point(points[i : i + size]) for i in range(0, len(points), size)]
+
+
+def _mean_point(points: Sequence[Point]) -> Point:
+    x, y = (statistics.fmean(values) for values in zip(*points, strict=True))
+    return x, y
+
+
+def losses(run: Run) -> Figure | None:
+    """Training loss of every stage: a faint line per seed, a strong one for the mean of a target."""
+    curves: dict[tuple[int, str], dict[str, list[list[Point]]]] = {}
+    for stage, trace in run.traces:
+        if points := thinned(trace):
+            own = curves.setdefault((stage["order"], stage["action"]), {})
+            own.setdefault(stage["pair"] or "", []).append(points)
+    if not curves:
+        return None
+    pairs = sorted({pair for own in curves.values() for pair in own}, key=lambda pair: (not pair, pair))
+    keys = {p: Key(p or "all targets", svg.colour(i if i < 2 else i + 1) if p else GREY) for i, p in enumerate(pairs)}
+    columns, width = columns_for(len(curves), 4)
+    panels = []
+    for (_, name), own in sorted(curves.items(), key=lambda item: item[0]):
+        xs, ys = zip(*(point for many in own.values() for points in many for point in points), strict=True)
+        low, high = svg.padded_range(ys)
+        box = ((0.0, max(xs)), (max(low, 0.0) if min(ys) >= 0 else low, high), "optimiser step")
+        panels.append(panel := Panel(name, *box, width=width, height=180, left=44, right=16))
+        for pair, many in sorted(own.items()):
+            for points in many if len(many) > 1 else ():
+                panel.line(points, keys[pair].series, thin=True)
+            # Curves of about equal length, cut to the shortest.
+            panel.line([_mean_point(points) for points in zip(*many, strict=False)], keys[pair].series)
+    caption = (
+        f"Loss per optimiser step (means of neighbouring steps, at most {POINTS} points a curve). Losses of different "
+        f"stages are different functions: compare shapes, not heights.{_held_out(run)}"
+    )
+    said = [panel.title for panel in panels]
+    return drawn("loss", "Training loss", caption, panels, said, columns, list(keys.values()))
+
+
+def _held_out(run: Run) -> str:
+    """What pre-training makes of text that it does not learn, by language; empty where nothing was kept out."""
+    ends = [trace["held_out"][-1] for _, trace in run.traces if trace.get("held_out")]
+    names = [name for name in ends[0] if name != "step"] if ends else []
+    found = ", ".join(f"{name} {percent(mean(end[name]['accuracy'] for end in ends))}" for name in names)
+    return f" Masked tokens of held-out sentences that the encoder finds at the end: {found}." if ends else ""

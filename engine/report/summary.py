@@ -15,7 +15,7 @@ from ..storage.files import atomic_write_json, read_json
 from ..storage.names import SCORES, SHOWN, of_target
 from ..storage.stage_files import refuse_changed
 from .answer import choose_models
-from .stage_folders import failures, run_stages
+from .stage_folders import failures, read_decision, run_stages
 from .stage_table import METRIC_NAMES, Json
 
 SCHEMA_VERSION = 1
@@ -122,7 +122,7 @@ def _decision_fields(folder: Path, stage: Json, stages: Sequence[Json]) -> Json:
     rounds: dict[int, Json] = {}
     for s in stages:
         before = (s["seed"], s["pair"]) == (stage["seed"], stage["pair"]) and s["order"] <= stage["order"]
-        if before and (decision := read_json(folder / s["folder"] / "decision.json")):
+        if before and (decision := read_decision(folder / s["folder"], "")):
             rounds[s["round"]] = decision
     if not rounds:
         return empty

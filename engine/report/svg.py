@@ -295,22 +295,6 @@ def figure(panels: Sequence[Panel], *, title: str, description: str, columns: in
     )
 
 
-def flowing(panels: Sequence[Panel], *, title: str, description: str, keys: Sequence[Key] = ()) -> str:
-    """What `figure` draws, as HTML of one `<svg>` a panel, which a narrow page puts below each other."""
-    marks = "".join(
-        f'<span><svg class="xlt" width="26" height="16" aria-hidden="true">{_key_mark(key, 0.0, 8.0)}</svg>'
-        f"{clean(key.text)}</span>"
-        for key in keys
-    )
-    boxes = []
-    for i, panel in enumerate(panels):
-        label = quoteattr(_NOT_XML.sub("\ufffd", f"{title}: {panel.title}" if panel.title else title))
-        size = f'viewBox="0 0 {panel.width:.0f} {panel.height:.0f}" width="{panel.width:.0f}"'
-        said = f"<desc>{clean(description)}</desc>" if i == 0 else ""
-        boxes.append(f'<svg class="xlt" role="img" aria-label={label} {size}>{said}{panel.render()}</svg>')
-    return f'<div class="keys">{marks}</div><div class="flow">{"".join(boxes)}</div>'
-
-
 def standalone(svg: str) -> str:
     """A figure as a file of its own: with its style and a background."""
     head, rest = svg.split("<title>", 1)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Sequence
 from pathlib import Path
 
 from ...tasks import shown_task
 from ..storage.files import atomic_write_text, read_json, storage_errors
 from ..storage.stage_files import weights_hash
+from ..storage.text import counted, some
 from .answer import link_models
 from .model_card import write_cards
 from .page import (
@@ -15,48 +16,24 @@ from .page import (
     bullets,
     cards,
     contents,
-    counted,
-    decision_table,
     failed,
     folded,
     heading,
     note,
     page,
     score_tables,
-    some,
     table,
     warning,
 )
-from .parts import Figure, Run, languages, load_run, thresholds, trail
-from .sections.by_class import class_section
-from .sections.cotrain import common_errors, iterations
+from .parts import Figure, Run, languages, load_run, losses, thresholds, trail
+from .sections.decisions import decision_table, quality_section, read_decisions
 from .sections.laboratory import thresholds_section, trust_section
-from .sections.pseudo_labels import quality_section
-from .sections.reading import read_decisions, reading
+from .sections.scores import class_section, common_errors, reading
 from .sections.sentences import sentences_section
 from .sections.truth import truth_section
 from .svg import clean, standalone
-from .training import held_out, losses, quality, seconds
 
-_DECIDED = "Thresholds and pseudo-labels"
-_SECTIONS: dict[str, tuple[Callable[[Run], Figure | None], ...]] = {
-    "Scores": (trail, languages, iterations),
-    _DECIDED: (thresholds, quality),
-    "Training": (losses, held_out, seconds),
-}
-_MACHINE = (
-    "git",
-    "command",
-    "platform",
-    "machine",
-    "cpu",
-    "cpu_capability",
-    "device",
-    "precision",
-    "kernels",
-    "cuda",
-    "threads",
-)
+_MACHINE = ("git", "command", "platform", "machine", "cpu", "cpu_capability", "device", "precision", "kernels", "cuda")
 """Keys of `run.json` that the page shows."""
 
 
@@ -70,13 +47,13 @@ def write_report(folder: str | Path) -> Path:
         StorageError: the disk refuses.
     """
     run = load_run(folder)
-    figures = {title: [f for make in makers if (f := make(run))] for title, makers in _SECTIONS.items()}
+    figures = [made for draw in (trail, languages, thresholds, losses) if (made := draw(run))]
     place = run.folder / "figures"
     with storage_errors(place):
         place.mkdir(exist_ok=True)
         for old in place.glob("*.svg"):
             old.unlink()
-    for figure in sum(figures.values(), start=list[Figure]()):
+    for figure in figures:
         atomic_write_text(place / f"{figure.name}.svg", standalone(figure.svg))
     link_models(run.folder, run.answers)
     write_cards(run)
@@ -85,26 +62,21 @@ def write_report(folder: str | Path) -> Path:
     return target
 
 
-def render(run: Run, figures: dict[str, list[Figure]]) -> str:
-    """The page as text, from the figures of each section."""
-    drawings = {title: "\n".join(map(_figure, shown)) for title, shown in figures.items()}
+def render(run: Run, figures: Sequence[Figure]) -> str:
+    """The page as text."""
+    drawn = {figure.name: _figure(figure) for figure in figures}
     parts = [heading("What happened"), bullets(reading(run)), _warnings(run)]
-    parts += [heading("Scores"), drawings["Scores"] + score_tables(run) + common_errors(run) + class_section(run)]
-    parts += [sentences_section(run)]
-    if decided := drawings[_DECIDED] + _decisions(run):
-        parts += [heading(_DECIDED), bullets(read_decisions(run)), decided]
-    if drawings["Training"]:
-        parts += [heading("Training"), drawings["Training"]]
+    parts += [heading("Scores"), drawn.get("trail", ""), drawn.get("languages", "")]
+    parts += [score_tables(run), common_errors(run), class_section(run), sentences_section(run)]
+    if run.decisions:
+        parts += [heading("Thresholds and pseudo-labels"), bullets(read_decisions(run)), drawn.get("thresholds", "")]
+        parts += ["<h3>Decisions</h3>", decision_table(run), quality_section(run), thresholds_section(run)]
+    if "loss" in drawn:
+        parts += [heading("Training"), drawn["loss"]]
     parts += [trust_section(run), truth_section(run), heading("Settings and provenance"), _provenance(run)]
     body = "\n".join(p for p in parts if p)
     top = [_header(run), answer_cards(run), failed(run), cards(run), contents(body)]
     return page(f"{run.summary['name']}: report", "\n".join([*(p for p in top if p), body]))
-
-
-def _decisions(run: Run) -> str:
-    if not run.decisions:
-        return ""
-    return f"<h3>Decisions</h3>{decision_table(run)}{quality_section(run)}{thresholds_section(run)}"
 
 
 def _header(run: Run) -> str:
@@ -139,7 +111,7 @@ def _warnings(run: Run, most: int = 2) -> str:
 def _figure(figure: Figure) -> str:
     caption = figure.caption[:1].upper() + figure.caption[1:]
     return (
-        f'<figure id="{clean(figure.name)}"><h3>{clean(figure.title)}</h3>{figure.html}'
+        f'<figure id="{clean(figure.name)}"><h3>{clean(figure.title)}</h3>{figure.svg}'
         f"<figcaption>{clean(caption)} <code>figures/{clean(figure.name)}.svg</code></figcaption></figure>"
     )
 
@@ -151,7 +123,7 @@ def _provenance(run: Run) -> str:
     ]
     if run.settings:
         out.append(folded("Settings (config.toml)", f"<pre>{clean(run.settings)}</pre>"))
-    machine = {key: run.info[key] for key in (*_MACHINE, "created") if run.info.get(key) is not None}
+    machine = {key: run.info[key] for key in (*_MACHINE, "threads", "created") if run.info.get(key) is not None}
     facts = (run.summary["versions"] or {}) | machine | (run.info.get("hashes") or {})
     if facts:
         lines = [[key, str(value)] for key, value in facts.items()]

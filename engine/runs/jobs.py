@@ -19,6 +19,7 @@ from ..stages.kind import Work, kind_of, largest_batch
 from ..stages.models import new_encoder_config, new_head
 from ..storage.names import FINISHED
 from ..storage.run_folder import cores
+from ..storage.text import size_text
 from ..training.device import choose_device
 
 ADAM_BYTES = 16
@@ -62,10 +63,9 @@ def choose_jobs(context: Context, plan: Sequence[Stage], asked: int | None, *, r
     largest = sorted((sizes[stage.id.partition("/")[2]] for stage in left), reverse=True)
     fitting = max((number for number in range(1, jobs + 1) if sum(largest[:number]) <= free), default=1)
     if fitting < jobs:
-        context.progress.note(
-            f"--jobs {fitting} instead of {jobs}: the largest {jobs} stages need about "
-            f"{sum(largest[:jobs]) / 1e9:.1f} GB of memory together, and {free / 1e9:.1f} GB are free"
-        )
+        needed, there = size_text(sum(largest[:jobs])), size_text(free)
+        text = f"the largest {jobs} stages need about {needed} of memory together, and {there} are free"
+        context.progress.note(f"--jobs {fitting} instead of {jobs}: {text}")
     return fitting
 
 

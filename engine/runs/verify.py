@@ -14,6 +14,7 @@ from ..storage.files import read_json
 from ..storage.names import FINISHED, STAMP
 from ..storage.run_folder import RunDir
 from ..storage.stage_files import changed_files, paths_below, stage_damage
+from ..storage.text import size_text
 from ..training.checkpoint import checkpoint_problem
 from .prepare import VOCABULARY, vocabulary_damage
 from .stage_state import ended_stages, other_inputs, remedy
@@ -69,7 +70,7 @@ class Verification:
 
     def render(self) -> str:
         """What a person wants to know."""
-        lines = [f"{self.folder}: {self.files} files, {self.bytes / 1e6:.1f} MB, compared in {self.seconds:.2f} s"]
+        lines = [f"{self.folder}: {self.files} files, {size_text(self.bytes)}, compared in {self.seconds:.2f} s"]
         lines += [f"damaged: {one.path} {one.problem}; {one.remedy}" for one in self.damaged]
         if not self.damaged:
             lines.append("every file is as it was written")

@@ -26,6 +26,7 @@ from safetensors import SafetensorError
 
 from ... import ConfigError, DataError, StorageError, XltError
 from .faults import fault
+from .text import size_text
 
 _ADVICE = {
     errno.ENOSPC: "free disk space or choose another folder, then run the same command again",
@@ -69,7 +70,7 @@ def storage_error(
     space = ""
     if code in (errno.ENOSPC, errno.EDQUOT):
         with contextlib.suppress(OSError):
-            space = f" ({_size(free_space(path))} free" + (f", {_size(needed)} needed)" if needed else ")")
+            space = f" ({size_text(free_space(path))} free" + (f", {size_text(needed)} needed)" if needed else ")")
     advice = _ADVICE.get(code or 0, "make sure that the folder exists and can be written")
     return StorageError(f"cannot {verb} {os.fspath(path)}: {text}{space}; {advice}")
 
@@ -88,7 +89,8 @@ def require_free_space(path: str | os.PathLike[str], needed: int, what: str) -> 
         free = free_space(path)
     if free < needed:
         raise StorageError(
-            f"{what} needs {_size(needed)} in {os.fspath(path)}, but {_size(free)} are free; {_ADVICE[errno.ENOSPC]}"
+            f"{what} needs {size_text(needed)} in {os.fspath(path)}, but {size_text(free)} are free; "
+            f"{_ADVICE[errno.ENOSPC]}"
         )
 
 
@@ -390,10 +392,3 @@ def plain(value: Any) -> Any:
     if hasattr(value, "tolist"):  # numpy and torch, without importing either
         return plain(value.tolist())
     raise TypeError(f"{type(value).__name__} has no JSON form")
-
-
-def _size(count: int) -> str:
-    amount, units = float(count), ["bytes", "kB", "MB", "GB", "TB"]
-    while amount >= 1000 and len(units) > 1:
-        amount, units = amount / 1000, units[1:]
-    return f"{amount:.0f} {units[0]}" if units[0] == "bytes" else f"{amount:.1f} {units[0]}"

@@ -17,6 +17,7 @@ from ... import DivergedError
 from ...kernels.dispatch import use_triton
 from ..storage.faults import fault
 from ..storage.run_warning import RunWarning
+from ..storage.text import some
 from .batch_source import BatchSource, MicroBatches, Objective
 from .config import OptimizerConfig, PerformanceConfig
 from .cuda_graphs import CudaRunner, GraphedSteps, Runner, graphs_off, why_no_graphs
@@ -290,9 +291,8 @@ class Loop:
         self.step = step
         self._launched.clear()
         names = self.prefetcher.names(step)
-        listed = ", ".join(names[:LISTED]) + (f" and {len(names) - LISTED} more" if len(names) > LISTED else "")
         raise DivergedError(
-            f"step {step}: {self.optimizer_step.failure(loss, norm)}; examples {listed}. "
+            f"step {step}: {self.optimizer_step.failure(loss, norm)}; examples {some(names, LISTED)}. "
             "The weights were not updated; lower the learning rate or look at these examples"
         )
 

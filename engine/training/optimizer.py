@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from ... import ModelError
 from ...kernels import adamw_step, gradient_norm
+from ..storage.text import some
 from .config import OptimizerConfig
 from .precision import LossScaler, MasterWeights
 
@@ -221,7 +222,7 @@ def load_optimizer_tensors(
         states.append((parameter, state))
     problems += [f"{name} belongs to no parameter that trains" for name in stored]
     if problems:
-        shown = "; ".join(problems[:20]) + (f"; and {len(problems) - 20} more" if len(problems) > 20 else "")
+        shown = some(problems, 20, "; ")
         raise ModelError(f"the optimiser state does not fit the model: {shown}; start this stage afresh")
     for parameter, state in states:
         optimizer.state.pop(parameter, None)

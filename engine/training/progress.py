@@ -14,6 +14,7 @@ from typing import Any, TextIO
 from ... import ConfigError
 from ...untrusted import printable
 from ..storage.run_warning import RunWarning
+from ..storage.text import clock, time_text
 
 
 class Progress:
@@ -118,7 +119,7 @@ class ConsoleProgress(Progress):
     def position(self, number: int, total: int, left: Callable[[], float | None]) -> None:
         def place() -> str:
             seconds = left()
-            return f"; stage {number} of {total}" + ("" if seconds is None else f", about {_about(seconds)} left")
+            return f"; stage {number} of {total}" + ("" if seconds is None else f", about {time_text(seconds)} left")
 
         self._now.place = place
 
@@ -144,7 +145,7 @@ class ConsoleProgress(Progress):
         elif now - stage.shown >= self._interval:
             stage.shown = now
             left = (now - stage.started) / max(1, done - stage.first) * (total - done)
-            self._line(f"{stage.name}: step {done}/{total}, loss {loss:.4g}, {rate:,.0f} tokens/s, {_clock(left)} left")
+            self._line(f"{stage.name}: step {done}/{total}, loss {loss:.4g}, {rate:,.0f} tokens/s, {clock(left)} left")
 
     def begin_reading(self, name: str, total: int) -> None:
         self._now.name = name
@@ -170,7 +171,7 @@ class ConsoleProgress(Progress):
             rate = max(1, new) / max(now - file.started, 1e-9)
             left = max(0, total - done) / rate
             self._line(
-                f"{file.name}: {done / 1e6:,.0f} of {total / 1e6:,.0f} MB, {rate / 1e6:.1f} MB/s, {_clock(left)} left"
+                f"{file.name}: {done / 1e6:,.0f} of {total / 1e6:,.0f} MB, {rate / 1e6:.1f} MB/s, {clock(left)} left"
             )
 
     def end(self, stage: str, text: str) -> None:
@@ -179,16 +180,3 @@ class ConsoleProgress(Progress):
             self._now.bar = None
         self._now.started = 0.0
         self._line(f"{stage}: {text}")
-
-
-def _about(seconds: float) -> str:
-    minutes = round(seconds / 60)
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60} min"
-
-
-def _clock(seconds: float) -> str:
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"

@@ -17,6 +17,7 @@ from ...tasks import per_word
 from ..prediction.predictor import Predictor
 from ..prediction.stage_record import keep_record
 from ..storage.files import new_folder
+from ..storage.text import size_text
 from .texts import read_texts, run_texts
 
 COMPARED = 1000
@@ -51,7 +52,7 @@ class PruneReport:
         return (
             f"{self.folder}: {self.rows:,} of {self.rows_before:,} rows: {self.pieces:,} pieces of {self.texts:,} "
             f"texts in {len(self.files)} files, and {rest:,} special tokens, characters and the like\n"
-            f"weights and tokenizer: {self.bytes_before / 1e6:.1f} MB -> {self.bytes / 1e6:.1f} MB "
+            f"weights and tokenizer: {size_text(self.bytes_before)} -> {size_text(self.bytes)} "
             f"({100 * self.bytes / self.bytes_before:.0f} %)\n"
             f"the same tokens for all {self.texts:,} texts, and the same predictions, to the bit, for "
             f"{self.compared:,} of them"

@@ -114,7 +114,7 @@ def test_data_and_model_do_not_import_foreign_libraries() -> None:
         "kernels": {"torch", "triton"},
         "model": {"torch", "safetensors"},
         "data": {"torch", "numpy", "tokenizers", "ahocorasick_rs", "py3langid", "pyarrow", "spacy"},
-        "engine": {"torch", "numpy", "safetensors", "tqdm", "onnx", "onnxruntime", "huggingface_hub"},
+        "engine": {"torch", "numpy", "safetensors", "tqdm", "onnx", "onnxruntime", "huggingface_hub", "tensorboard"},
         "cli": {"click"},
         "__init__": set[str](),
         "tasks": set[str](),

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from ...storage.files import read_json
-from ..page import bullets, folded, heading, note, some, table, warning
+from ...storage.text import some
+from ..page import bullets, folded, heading, note, table, warning
 from ..parts import Run
 from ..stage_folders import made_from
 from ..stage_table import METRIC_NAMES, Json

@@ -12,20 +12,11 @@ from .laboratory import outdated
 SENTENCES, VERSION = "sentences.json", 1
 """Left in the run folder by `engine/lab/studies/sentences.py`."""
 KINDS = {
-    "surest": ("Surest", "Unlabelled, with the highest confidence in their least sure word."),
-    "least-sure": ("Least sure", "Unlabelled, with the lowest."),
-    "accepted": ("Accepted by a hair", "Unlabelled and accepted, with the least confidence among those."),
-    "rejected": ("Rejected, and why", "For each reason what came nearest to being accepted."),
+    "least-sure": ("Least sure", "Unlabelled, with the lowest confidence in a word; dotted: rejected."),
     "changed": ("Read differently by the stages", "Unlabelled, with the most changes of a type or class; outlined."),
-    "removed": (
-        "Removed from the source",
-        "Labelled source sentences that the student no longer read as their labels say: wrong labels, hard ones, "
-        "or what it forgot.",
-    ),
     "errors": ("Errors against gold", "From the test file: the most frequent confusions of the final model."),
-    "put-right": ("Put right", "From the test file: wrong after the first stage, right in the final model."),
-    "spoilt": ("Spoilt", "From the test file: right after the first stage, wrong in the final model."),
 }
+"""Those that the page shows; the file has others."""
 _MARKS = {"wrong": "wrong", "missed": "not so predicted", "rejected": "rejected", "changed": ""}
 _COLOURS = 6
 """Of entity types, `.k0` and so on in the page's style."""
@@ -56,20 +47,17 @@ def sentences_section(run: Run) -> str:
 
 def _target(name: str, seen: Json) -> tuple[str, str]:
     """What the fold of a target is called, and what is in it."""
-    types = sorted(
-        {s["type"] for g in seen["groups"] for e in g["sentences"] for r in e["readings"] for s in r["spans"]}
-    )
-    parts = [_group(name, group, types) for group in seen["groups"]]
+    groups = [group for group in seen["groups"] if group["kind"] in KINDS]
+    types = sorted({s["type"] for g in groups for e in g["sentences"] for r in e["readings"] for s in r["spans"]})
+    parts = [_group(name, group, types) for group in groups]
     parts += [note(f"Left out: {'; '.join(seen['missing'])}.")] if seen["missing"] else []
-    count = sum(len(group["sentences"]) for group in seen["groups"])
+    count = sum(len(group["sentences"]) for group in groups)
     return f"{name}: {count} sentences", "".join(parts)
 
 
 def _group(language: str, group: Json, types: list[str]) -> str:
     title, about = KINDS[group["kind"]]
-    # The language of the source is not that of the target, and a page that says a wrong one is read aloud wrongly.
-    spoken = "" if group["kind"] == "removed" else language
-    shown = "".join(_sentence(entry, spoken, types) for entry in group["sentences"])
+    shown = "".join(_sentence(entry, language, types) for entry in group["sentences"])
     return f'<h4>{clean(title)} <span class="note">{clean(about)}</span></h4>{shown}'
 
 

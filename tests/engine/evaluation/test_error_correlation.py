@@ -15,7 +15,7 @@ from sklearn.metrics import cohen_kappa_score, matthews_corrcoef
 from xlt_engine.engine import predict
 from xlt_engine.engine.evaluation.error_correlation import error_correlation
 from xlt_engine.engine.report.parts import load_run
-from xlt_engine.engine.report.sections.cotrain import common_errors
+from xlt_engine.engine.report.sections.scores import common_errors
 
 
 @pytest.mark.parametrize("seed", range(20))

@@ -146,14 +146,7 @@ def test_results_are_in_summary_table_and_report(co: Made) -> None:
     versus = {s.stage: s.step.versus for s in found.stages if s.step}
     assert versus["co1a"] == versus["co1b"] == versus["self2a"] == "zero-shot"
     assert (versus["co2a"], versus["co3b"], versus["self3a"]) == ("co1a", "co2b", "self2a")
-    page = co.result.report.read_text("utf-8")
-    assert 'id="iterations"' in page
-    assert "co-train 3 b" in page
-    picture = (co.result.folder / "figures" / "iterations.svg").read_text("utf-8")
-    mean = [arms["co-a", f"co{i}a"]["value"] for i in (1, 2, 3)]
-    assert "co-training, model a: " + ", ".join(f"{v:.1f}" for v in mean) in picture
-    # Self-training begins where co-training began.
-    assert f"self-training by picks, model a: {mean[0]:.1f}, " in picture
+    assert "co-train 3 b" in co.result.report.read_text("utf-8")
 
 
 def test_an_interrupted_iteration_goes_on_to_the_same_bits(co: Made, tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ from xlt_engine import ConfigError
 from xlt_engine.data import BatchSize, ItemView, Part, TaskBatches, TokenStore
 from xlt_engine.engine.preflight import cost
 from xlt_engine.engine.preflight.cost import estimate, measure_rate
-from xlt_engine.engine.preflight.estimate_report import Estimate, size_text, time_text
+from xlt_engine.engine.preflight.estimate_report import Estimate
 from xlt_engine.engine.recipe.load import load_recipe
 from xlt_engine.engine.runs import jobs
 from xlt_engine.engine.runs.runner import run
@@ -234,11 +234,6 @@ def test_rendering_says_everything(finished: tuple[Path, Estimate]) -> None:
     )
     assert "estimates" in text
     assert json.loads(json.dumps(result.as_dict()))["seconds"] == result.seconds
-
-
-def test_units() -> None:
-    assert [time_text(x) for x in (3, 600, 36_000)] == ["3 s", "10 min", "10.0 h"]
-    assert [size_text(x) for x in (3 * 2**20, 3 * 2**29)] == ["3 MiB", "1.5 GiB"]
 
 
 def test_rate_is_measured() -> None:

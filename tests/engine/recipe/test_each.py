@@ -24,8 +24,8 @@ from xlt_engine.engine import (
 )
 from xlt_engine.engine.lab.ablation.ablate import ablate
 from xlt_engine.engine.lab.ablation.row_plans import forecast
-from xlt_engine.engine.preflight.estimate_report import time_text
 from xlt_engine.engine.recipe.load import RecipeError
+from xlt_engine.engine.storage.text import time_text
 
 SHORT = ("selftrain.on=false", "arms.baseline=false", "finetune.epochs=1", "checkpoint.seconds=600")
 DOMAINS = ("books", "dvd")

@@ -70,7 +70,6 @@ def test_hostile_text_is_text(run: Path) -> None:
     page = page_of(run)
     assert "script" not in page.tags
     assert page.text.count(HOSTILE.replace("\x00", "\ufffd")) == 7
-    ET.fromstring((run / "report.html").read_text("utf-8").removeprefix("<!doctype html>\n"))
     policies = [value for name, value in page.attributes if name == "content" and "default-src" in str(value)]
     assert policies == ["default-src 'none'; style-src 'unsafe-inline'; img-src data:"]
 
@@ -82,7 +81,7 @@ def test_hostile_text_is_text(run: Path) -> None:
         ("{", "cannot be read"),
         ("[]", "cannot be read"),
         ({"targets": {"de": 3}}, "not of this version"),
-        ({"targets": {"de": {"missing": [], "groups": [{"kind": "dance", "sentences": []}]}}}, "not of this version"),
+        ({"targets": {"de": {"missing": [], "groups": [{"kind": "errors"}]}}}, "not of this version"),
         (content(readings=[{"by": "x", "spans": [{"start": 0}]}]), "not of this version"),
     ],
 )
@@ -93,7 +92,7 @@ def test_a_file_that_is_missing_or_damaged_is_left_out(run: Path, value: Any, re
     assert "demo" in page_of(run).text
 
 
-def test_ten_targets_stay_below_two_megabytes(run: Path) -> None:
+def test_ten_targets_stay_below_a_megabyte(run: Path) -> None:
     """Groups of two sentences of 60 words, every second one marked, as two models read them: more than there are."""
     readings = [
         {"by": f"stage {i}", "spans": [span("ORG", n, n + 1, "changed", 0.5) for n in range(0, 60, 2)]}
@@ -103,5 +102,5 @@ def test_ten_targets_stay_below_two_megabytes(run: Path) -> None:
     groups = [{"kind": kind, "sentences": [entry] * 2} for kind in KINDS]
     target = {"stage": "s", "groups": groups, "missing": []}
     section = section_of(run, {"targets": {f"t{i}": target for i in range(10)}})
-    assert 500_000 < len(section.encode()) < 2_000_000
+    assert 300_000 < len(section.encode()) < 1_000_000
     assert section.count("<details open") == 1

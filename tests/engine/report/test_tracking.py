@@ -5,17 +5,17 @@ from __future__ import annotations
 import csv
 import json
 import statistics
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from xlt_engine import DataError
+from xlt_engine import ConfigError, DataError
 from xlt_engine.engine.report.parts import load_run
 from xlt_engine.engine.report.stage_folders import read_decision
 from xlt_engine.engine.report.tracking.compare import compare_runs, render_comparison
-from xlt_engine.engine.report.tracking.csv_tables import write_csv
-from xlt_engine.engine.report.tracking.event_files import event_file, write_events
+from xlt_engine.engine.report.tracking.export import event_file, write_csv, write_events
 
 from .test_report import make_classification_run, make_ner_run
 
@@ -73,14 +73,18 @@ def test_tensorboard_reads_the_events(ner: Path, tmp_path: Path) -> None:
     assert len(list(tmp_path.rglob("*tfevents*"))) == len(list(ner.rglob("trace.json")))
 
 
-def test_every_scalar_comes_back(tmp_path: Path) -> None:
-    """Steps of one to five bytes, a long tag with letters of two bytes; what is no finite number is left out."""
-    made = [("t" * 200 + "ü", step, step / 3) for step in (0, 1, 127, 128, 300, 2**31)]
-    path = tmp_path / "events.out.tfevents.1"
-    path.write_bytes(event_file([*made, ("nan", 1, float("nan")), ("none", 1, None)], 1.5e9))  # type: ignore[list-item]
-    (tag, shown), *others = scalars(tmp_path).items()
-    assert (tag, others) == (made[0][0], [])
-    assert shown == [(step, pytest.approx(value, rel=1e-7)) for _, step, value in made]
+def test_what_is_no_finite_number_is_left_out_and_equal_scalars_are_equal_bytes(tmp_path: Path) -> None:
+    made = [("loss", 1, 0.5), ("loss", 2**31, 0.25), ("nan", 1, float("nan")), ("none", 1, None)]
+    first, again = (event_file(made, 1.5e9) for _ in range(2))  # type: ignore[arg-type]
+    assert first == again
+    (tmp_path / "events.out.tfevents.1").write_bytes(first)
+    assert scalars(tmp_path) == {"loss": [(1, 0.5), (2**31, 0.25)]}
+
+
+def test_without_tensorboard_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "tensorboard.compat.proto.event_pb2", None)
+    with pytest.raises(ConfigError, match=r"pip install 'xlt-engine\[tensorboard\]', or take --csv"):
+        event_file([("loss", 1, 0.5)], 0.0)
 
 
 def test_two_runs_are_compared_by_seed_and_target(ner: Path, tmp_path: Path) -> None:

@@ -42,7 +42,7 @@ def test_loss_and_accuracy_of_held_out_text(tiny: Callable[[str], Any]) -> None:
         found = trace["held_out"][-1][language]
         assert found["loss"] == pytest.approx(loss / count, rel=1e-5)
         assert found["accuracy"] == pytest.approx(hits / count, rel=1e-9)
-    assert "Masked words of held-out text" in (world.folder / "run/report.html").read_text(encoding="utf-8")
+    assert "Masked tokens of held-out sentences" in (world.folder / "run/report.html").read_text(encoding="utf-8")
 
 
 def _store(folder: Path, content: str) -> TokenStore:

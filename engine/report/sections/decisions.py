@@ -1,0 +1,137 @@
+"""What the filter decided, round by round: in sentences, as a table, and class by class."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+from ....tasks import has_spans
+from ...storage.text import counted, percent
+from ..page import curve_distance, folded, note, table
+from ..parts import Run, accepted_share, alphas, mean
+from ..stage_table import Json
+
+
+def read_decisions(run: Run) -> list[str]:
+    """What the filter did, in sentences."""
+    found = list(run.decisions.values())
+    if not found:
+        return []
+    picks = [d["alpha"] for d in found if d.get("alpha") is not None]
+    edge = sum(bool(d.get("at_edge")) for d in found)
+    text = ""
+    if picks:
+        low, high = f"{min(picks):.2f}", f"{max(picks):.2f}"
+        text = f"The threshold α, found on the source, was {low if low == high else f'between {low} and {high}'}"
+        text += f" ({edge} of {len(picks)} at the edge of the grid). " if edge else ". "
+    text += f"On average the filter accepted {percent(mean(accepted_share(d) for d in found))} of the target items"
+    entity, right = (mean(d.get(k) for d in found) for k in ("coverage_entity", "precision_if_gold"))
+    text += f", and {percent(entity)} of those predicted as part of an entity" if not math.isnan(entity) else ""
+    text += f"; by gold labels {percent(right)} of the accepted were right" if not math.isnan(right) else ""
+    out = [text + "."]
+    if beside := [d["outside"] for d in found if d.get("outside")]:
+        share = mean(o["items"] for o in beside) / mean(d["items"] for d in found if d.get("outside"))
+        same, named = (percent(mean(o[key] for o in beside)) for key in ("agreement", "agreement_named"))
+        tail = "" if math.isnan(entity) else f", and on {named} of those that either takes for part of an entity"
+        out.append(f"Outside labels name {percent(share)} of the items; the voters agree with {same} of them{tail}.")
+    if not math.isnan(lost := mean(map(_source_lost, found))):
+        out.append(
+            f"A round removed {percent(lost)} of the labelled source samples on average, because the student no longer "
+            "reproduced their labels. On clean data this is forgetting, not noise."
+        )
+    return out
+
+
+def decision_table(run: Run) -> str:
+    """One line per decision: threshold, what was accepted and why not, what the source lost."""
+    decided = dict(sorted(run.decisions.items()))
+    decisions = list(decided.values())
+    gold = run.decides("precision_if_gold")
+    header = ["target", "round", "seed", "α", "items", "accepted"]
+    columns = [[pair or "-" for pair, _, _ in decided], *([str(key[i]) for key in decided] for i in (1, 2))]
+    columns.append([alphas([(0, d)]) or "-" for d in decisions])
+    columns.append([counted(d.get("items")) for d in decisions])
+    columns.append([percent(accepted_share(d)) for d in decisions])
+    if run.decides("coverage_entity"):
+        header += ["of O", "of entities"]
+        columns += [[percent(d.get(key)) for d in decisions] for key in ("coverage_o", "coverage_entity")]
+    if gold:
+        outside = ", with\u00a0O" if has_spans(run.summary["task"]) else ""
+        header += [f"precision{outside}\u00a0†", "curve distance\u00a0†"]
+        columns.append([percent(d.get("precision_if_gold")) for d in decisions])
+        distances = [curve_distance(d) for d in decisions]
+        columns.append(["-" if math.isnan(distance) else f"{100 * distance:.1f}" for distance in distances])
+    for reason in dict.fromkeys(reason for d in run.decisions.values() for reason in d.get("rejected") or {}):
+        header.append(reason.replace("-", " "))
+        columns.append([counted((d.get("rejected") or {}).get(reason)) for d in decisions])
+    header.append("source removed")
+    columns.append([percent(_source_lost(d)) for d in decisions])
+    rules = " and ".join(sorted({str(d.get("rule")) for d in decisions if d.get("rule")}))
+    text = f"Threshold rule: {rules or 'not recorded'}. "
+    if any(d.get("at_edge") for d in decisions):
+        text += "α with *: at the edge of the grid, so the rule found no bend inside it. "
+    if gold:
+        text += (
+            "†: needs target gold labels; for looking at only, nothing was chosen by it. Curve distance: mean "
+            "difference between the accuracy curves of source and target, in points."
+        )
+    notes = [text]
+    for (pair, number, seed), d in decided.items():
+        if cut := (d.get("options") or {}).get("accept"):
+            place = f"{pair or '-'}, round {number}, seed {seed}"
+            notes.append(f"{place}: accept = {cut['rule']} took {cut['dropped']:,} labels away")
+    return table(header, list(zip(*columns, strict=True)), dense=True) + "".join(map(note, notes))
+
+
+def _source_lost(decision: dict[str, Any]) -> float | None:
+    """The share of the source samples in play that a decision removed."""
+    source = decision.get("source") or {}
+    return (source.get("removed") or 0) / source["items"] if source.get("items") else None
+
+
+def quality_section(run: Run) -> str:
+    """Pseudo-labels by class, of each target and round; means over seeds."""
+    parts = []
+    for pair in run.pairs:
+        for number in run.rounds:
+            found = [d for _, d in run.cell(pair, number)]
+            if found and all(d.get("classes") for d in found):
+                parts.append(folded(f"{pair}, round {number}", _by_class(found)))
+    if not parts:
+        return ""
+    text = (
+        "By predicted class: unlabelled items, how many the filter accepts, and on the labelled target file †, which "
+        "nothing was chosen by, how many of the accepted are right (precision) and how many of each class are found "
+        "(recall). ECE: mean distance of confidence and accuracy."
+    )
+    return f"<h3>Quality of the pseudo-labels</h3>{''.join(parts)}{note(text)}"
+
+
+def _by_class(found: Sequence[Json]) -> str:
+    gold = [d["classes_if_gold"] for d in found if d.get("classes_if_gold")]
+    total = mean(d["items"] for d in found)
+    accepted = mean(d["accepted"] for d in found)
+    lines = []
+    for name in found[0]["classes"]:
+        items, kept = (mean(d["classes"][name][k] for d in found) for k in ("items", "accepted"))
+        line = [name, f"{items:,.0f}", percent(items / total if total else None), f"{kept:,.0f}"]
+        line += [percent(kept / items if items else None), percent(kept / accepted if accepted else None)]
+        if gold:
+            right, taken, there = (sum(c[name][k] for c in gold) for k in ("correct", "accepted", "gold"))
+            line += [percent(right / taken if taken else None), percent(right / there if there else None)]
+        lines.append(line)
+    header = ["class", "items", "share", "accepted", "of class", "share of accepted"]
+    header += ["precision\u00a0†", "recall\u00a0†"] if gold else []
+    errors = [f"{k} {100 * mean(e):.1f}" for k in ("source", "target") if (e := _calibration_errors(found, k))]
+    return table(header, lines, dense=True) + (note(f"ECE in points: {', '.join(errors)}") if errors else "")
+
+
+def _calibration_errors(found: Sequence[Json], which: str) -> list[float]:
+    """The expected calibration error of each decision that has the bins."""
+    errors = []
+    for d in found:
+        if bins := (d.get("calibration") or {}).get(which):
+            total = sum(b["count"] for b in bins)
+            errors.append(sum(b["count"] * abs(b["confidence"] - b["accuracy"]) for b in bins) / total)
+    return errors
