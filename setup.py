@@ -67,6 +67,7 @@ setup(
             "accelerate>=1.15",
             "lightning>=2.6.6",
             "tensorboard>=2.21",
+            "scipy>=1.15",
             "seqeval>=1.2.2",
             "ruff>=0.14",
             "mypy>=1.18",

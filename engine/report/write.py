@@ -34,7 +34,6 @@ from .sections.laboratory import thresholds_section, trust_section
 from .sections.pseudo_labels import quality_section
 from .sections.reading import read_decisions, reading
 from .sections.sentences import sentences_section
-from .sections.truth import truth_section
 from .svg import clean, standalone
 from .training import held_out, losses, quality, seconds
 
@@ -95,7 +94,7 @@ def render(run: Run, figures: dict[str, list[Figure]]) -> str:
         parts += [heading(_DECIDED), bullets(read_decisions(run)), decided]
     if drawings["Training"]:
         parts += [heading("Training"), drawings["Training"]]
-    parts += [trust_section(run), truth_section(run), heading("Settings and provenance"), _provenance(run)]
+    parts += [trust_section(run), heading("Settings and provenance"), _provenance(run)]
     body = "\n".join(p for p in parts if p)
     top = [_header(run), answer_cards(run), failed(run), cards(run), contents(body)]
     return page(f"{run.summary['name']}: report", "\n".join([*(p for p in top if p), body]))

@@ -44,7 +44,6 @@ from .ranks import check_alike, run_folder
 from .stage_cache import run_folders
 from .stage_damage import set_damage_aside
 from .synthetic_data import settled
-from .synthetic_truth import write_truth
 from .walk import Walk
 
 AT_ONCE = (Interrupted, StorageError, OutOfMemoryError, PeerLostError, MemoryError, RuntimeError)
@@ -265,7 +264,7 @@ def _describe(context: Context, seeds: tuple[int, ...], hashes: dict[str, str]) 
 
 
 def _end(context: Context, walk: Walk, before_report: Callable[[Path], None]) -> RunResult:
-    """Summary, truth and report of a run whose stages are all there, or as far as they could be made."""
+    """Summary and report of a run whose stages are all there, or as far as they could be made."""
     home, processes = context.run_dir, context.processes
 
     def report() -> str:
@@ -273,7 +272,6 @@ def _end(context: Context, walk: Walk, before_report: Callable[[Path], None]) ->
         return str(write_report(home.path))
 
     summary = processes.rank_zero_only(lambda: write_summary(home.path))
-    processes.rank_zero_only(lambda: write_truth(context, walk.plan))
     page = Path(processes.rank_zero_only(report))
     home.event("done", stages=walk.done)
     if home.events_lost:
