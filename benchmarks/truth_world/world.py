@@ -10,7 +10,7 @@ from typing import Any
 from xlt_engine import ConfigError
 from xlt_engine.data import derive_seed
 from xlt_engine.data.synthetic.demo_names import Draws
-from xlt_engine.data.synthetic.world_folder import RECORD, conll_of, create_world, lines_of, read_world
+from xlt_engine.data.synthetic.demo_world import RECORD, conll_of, create_world, lines_of, read_world
 
 from .language import FakeLanguage, inversions
 from .text import Item, Wrong, entity_types, plant_noise, pools, shares_of, shifted
