@@ -68,6 +68,7 @@ setup(
             "transformers>=5",
             "accelerate>=1.15",
             "lightning>=2.6.6",
+            "scipy>=1.15",
             "seqeval>=1.2.2",
             "ruff>=0.14",
             "mypy>=1.18",

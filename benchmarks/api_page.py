@@ -38,7 +38,7 @@ JOBS = {
     "Losses of voters, by class or by a teacher": "kernels: voter_cross_entropy soft_label_loss votes",
     "Parts of a layer": "kernels: embedding_layer_norm packed_attention dropout_residual_layer_norm linear_gelu",
     "Keyed randomness": "data: derive_seed rng_for",
-    "Made text": "data: make_world make_truth_world",
+    "Made text": "data: make_world",
     "Text of the task out of a large corpus": "engine: build_corpus CorpusConfig",
     "What a model folder or a machine is": "engine: describe_model describe_environment",
 }

@@ -22,8 +22,8 @@ from typing import Any
 
 import step_figure
 import trust
-import truth_world_tables
 from tables_measured import TABLES, markdown
+from truth_world.tables import drawing as truth_world_drawing
 
 from xlt_engine.engine.plan import NUMERICS
 from xlt_engine.engine.report.parts import Run
@@ -65,7 +65,7 @@ def main() -> None:
 def figures() -> dict[Path, str]:
     """The pictures of the pages. That of the demo stays as it is while its scores are a transcribed table."""
     found = {
-        "truth-world.svg": truth_world_tables.drawing(load("truth-world")),
+        "truth-world.svg": truth_world_drawing(load("truth-world")),
         "trust.svg": trust.drawing(load("trust")),
         "step-time.svg": step_figure.drawing(load("step-time-mbert"), load("step-time-small")),
     }

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from common import markdown
-from truth_world_tables import all_tables, answers
+from truth_world.tables import all_tables
 
 from xlt_engine.engine.lab.ablation.rows import ROWS
 from xlt_engine.engine.report.seeds import Stat, Step, stat
@@ -124,38 +124,6 @@ def _over(values: Sequence[float], digits: int) -> str:
     return f"{found.mean:.{digits}f}{spread}"
 
 
-def rank_sources(result: Json) -> str:
-    """Spearman's correlation of each part of the ranking with the true scores."""
-    parts = ("word_types", "word_tokens", "piece_types", "piece_tokens", "agreement", "confidence", "order")
-    header = ["world", "true scores", *(part.replace("_", " ") for part in parts)]
-    lines = [
-        [
-            str(world["seed"]),
-            f"{min(world['truth'].values()):.1f} to {max(world['truth'].values()):.1f}",
-            *(f"{world['spearman'][part]:.2f}" for part in parts),
-        ]
-        for world in result["worlds"]
-    ]
-    return markdown(header, [*lines, ["mean", "", *(f"{result['mean_spearman'][part]:.2f}" for part in parts)]])
-
-
-def induced_dictionary(result: Json) -> str:
-    """Share of right pairs, and of how many: mean over the seeds by stage, layer and margin."""
-    names, rows = {"pretrain": "pre-trained", "btf": "after BTF"}, result["rows"]
-    margins = sorted({row["margin"] for row in rows})
-    top = max(row["layer"] for row in rows)
-    lines = []
-    for stage, layer in dict.fromkeys((row["stage"], row["layer"]) for row in rows):
-        note = {0: " (embeddings)", top: " (last)"}.get(layer, "")
-        line = [names[stage], f"{layer}{note}"]
-        for margin in margins:
-            own = [r for r in rows if (r["stage"], r["layer"], r["margin"]) == (stage, layer, margin)]
-            pairs, right = (sum(r[key] for r in own) for key in ("pairs", "right"))
-            line.append(f"{100 * right / pairs:.0f}% of {pairs / len(own):.0f}" if pairs else "-")
-        lines.append(line)
-    return markdown(["encoder", "layer", *(f"margin {m:g}" for m in margins)], lines)
-
-
 DATA_SETS = {
     "demo": "demo (made world, entity F1)",
     "intents": "xSID intents",
@@ -257,31 +225,6 @@ def finetune_peer(result: Json) -> str:
     return markdown(header, lines)
 
 
-def one_round(result: Json) -> str:
-    """One round under other settings: means over targets and seeds, paired differences of the last stage."""
-    header = ["recipe", "setting", "hard 1", "minus the recipe", "up", "source after soft 1", "entities accepted"]
-    lines = []
-    for recipe in dict.fromkeys(row["recipe"] for row in result["rows"]):
-        rows = [row for row in result["rows"] if row["recipe"] == recipe]
-        base = _of_stage(next(row for row in rows if row["variant"] == "the recipe"), "hard1", "target")
-        for row in rows:
-            last = _of_stage(row, "hard1", "target")
-            minus = [last[key] - base[key] for key in base if key in last]
-            step = stat(minus) if row["variant"] != "the recipe" else None
-            paired = [str(Step(step, 0, "")), f"{sum(d > 0 for d in minus)}/{len(minus)}"] if step else ["", ""]
-            source = _mean(_of_stage(row, "soft1", "source").values())
-            accepted = _mean(d["coverage_entity"] for d in row["decisions"])
-            line = [f"`{recipe}`", row["variant"], f"{_mean(last.values()):.1f}", *paired]
-            lines.append([*line, f"{source:.1f}", f"{accepted:.0%}"])
-    return markdown(header, lines)
-
-
-def _of_stage(row: Json, stage: str, side: str) -> dict[tuple[str, str], float]:
-    """Scores by seed and target."""
-    own = [s for s in row["scores"] if (s["stage"], s["side"]) == (stage, side)]
-    return {(s["seed"], s["target"]): s["value"] for s in own}
-
-
 def _mean(values: Iterable[float]) -> float:
     return statistics.fmean(values)
 
@@ -348,13 +291,9 @@ TABLES: dict[str, tuple[tuple[str, ...], Callable[..., str]]] = {
     "long-texts": (("long-texts",), long_texts),
     "corpus": (("corpus",), corpus_speed),
     "export-speed": (("export-speed",), export_speed),
-    "rank-sources": (("rank-sources",), rank_sources),
-    "induced-dictionary": (("induced-dictionary",), induced_dictionary),
     "ablations": (("ablation-wikiann",), ablations),
     "batch-order": (("batch-order",), batch_order),
     "finetune-peer": (("finetune-peer",), finetune_peer),
-    "one-round": (("one-round",), one_round),
     "truth-world": (("truth-world",), all_tables),
-    "truth-world/answers": (("truth-world",), answers),
 }
 """Name of a table -> its files, and the function of their contents that makes its text."""

@@ -29,8 +29,6 @@ if typing.TYPE_CHECKING:
     from .store.corpus import Corpus, unigram_entropy
     from .store.store import TokenStore, file_hash, store_key
     from .synthetic.demo_world import WorldConfig, WorldFiles, make_world
-    from .synthetic.truth_config import TruthKnobs
-    from .synthetic.truth_world import TruthFiles, make_truth_world, open_truth_world
     from .tokenizer.prompt import Prompt
     from .tokenizer.wordpiece import train_wordpiece
     from .tokenizer.wrapper import EncodedText, EncodedWords, Tokenizer
@@ -55,8 +53,6 @@ __all__ = [
     "TaskBatches",
     "TokenStore",
     "Tokenizer",
-    "TruthFiles",
-    "TruthKnobs",
     "WorldConfig",
     "WorldFiles",
     "build_store",
@@ -69,9 +65,7 @@ __all__ = [
     "guess_format",
     "inference_batches",
     "inference_tokens",
-    "make_truth_world",
     "make_world",
-    "open_truth_world",
     "pack",
     "pad_step",
     "pad_to_bucket",
@@ -114,8 +108,6 @@ _NAMES = {
     "store.corpus": ("Corpus", "unigram_entropy"),
     "store.store": ("TokenStore", "file_hash", "store_key"),
     "synthetic.demo_world": ("WorldConfig", "WorldFiles", "make_world"),
-    "synthetic.truth_config": ("TruthKnobs",),
-    "synthetic.truth_world": ("TruthFiles", "make_truth_world", "open_truth_world"),
     "tokenizer.prompt": ("Prompt",),
     "tokenizer.wordpiece": ("train_wordpiece",),
     "tokenizer.wrapper": ("EncodedText", "EncodedWords", "Tokenizer"),

@@ -1,1 +1,1 @@
-"""Made worlds: the demo's language pair, and the world whose hidden labels are known."""
+"""The demo's made world."""

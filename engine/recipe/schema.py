@@ -22,7 +22,7 @@ from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 from ... import ModelError
 from ...untrusted import MOST_NAMES, clip
 from .config.each import PLACEHOLDER
-from .config.removed import removal
+from .config.removed import does_nothing, removal
 from .hub import cached_model, is_name
 from .toml_parse import Key
 
@@ -92,7 +92,7 @@ class Builder:
         fields = {toml_key(field): field for field in dataclasses.fields(cls)}
         required = {key for key, f in fields.items() if f.default is f.default_factory is dataclasses.MISSING}
         values: dict[str, Any] = {}
-        unknown = [key for key in raw if key not in fields]
+        unknown = [key for key in raw if key not in fields and not does_nothing(dotted((*path, key)), raw[key])]
         meant = {nearest(key, fields) for key in unknown[:MOST_NAMES]}
         for key in unknown[:MOST_NAMES]:
             self._wrong((*path, key), self._unknown(key, fields, path))

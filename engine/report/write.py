@@ -30,7 +30,6 @@ from .sections.decisions import decision_table, quality_section, read_decisions
 from .sections.laboratory import thresholds_section, trust_section
 from .sections.scores import class_section, common_errors, reading
 from .sections.sentences import sentences_section
-from .sections.truth import truth_section
 from .svg import clean, standalone
 
 _MACHINE = ("git", "command", "platform", "machine", "cpu", "cpu_capability", "device", "precision", "kernels", "cuda")
@@ -73,7 +72,7 @@ def render(run: Run, figures: Sequence[Figure]) -> str:
         parts += ["<h3>Decisions</h3>", decision_table(run), quality_section(run), thresholds_section(run)]
     if "loss" in drawn:
         parts += [heading("Training"), drawn["loss"]]
-    parts += [trust_section(run), truth_section(run), heading("Settings and provenance"), _provenance(run)]
+    parts += [trust_section(run), heading("Settings and provenance"), _provenance(run)]
     body = "\n".join(p for p in parts if p)
     top = [_header(run), answer_cards(run), failed(run), cards(run), contents(body)]
     return page(f"{run.summary['name']}: report", "\n".join([*(p for p in top if p), body]))

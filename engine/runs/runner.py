@@ -43,7 +43,6 @@ from .prepare import make_context, read_ahead
 from .ranks import check_alike, run_folder
 from .stage_state import run_folders, set_damage_aside
 from .synthetic_data import settled
-from .synthetic_truth import write_truth
 from .walk import Walk
 
 AT_ONCE = (Interrupted, StorageError, OutOfMemoryError, PeerLostError, MemoryError, RuntimeError)
@@ -264,7 +263,7 @@ def _describe(context: Context, seeds: tuple[int, ...], hashes: dict[str, str]) 
 
 
 def _end(context: Context, walk: Walk, before_report: Callable[[Path], None]) -> RunResult:
-    """Summary, truth and report of a run whose stages are all there, or as far as they could be made."""
+    """Summary and report of a run whose stages are all there, or as far as they could be made."""
     home, processes = context.run_dir, context.processes
 
     def report() -> str:
@@ -272,7 +271,6 @@ def _end(context: Context, walk: Walk, before_report: Callable[[Path], None]) ->
         return str(write_report(home.path))
 
     summary = processes.rank_zero_only(lambda: write_summary(home.path))
-    processes.rank_zero_only(lambda: write_truth(context, walk.plan))
     page = Path(processes.rank_zero_only(report))
     home.event("done", stages=walk.done)
     if home.events_lost:

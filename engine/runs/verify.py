@@ -23,7 +23,6 @@ _RECORDS = {
     "run.json": "the next run writes it",
     "summary.json": "the next run writes it",
     "failed.json": "delete it; the next run writes it",
-    "truth.json": "the next run writes it",
     "thresholds.json": "the next run writes it",
     "trust.json": "xlt-engine trust writes it",
 }

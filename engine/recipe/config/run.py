@@ -7,7 +7,6 @@ from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from ....data.synthetic.truth_config import TruthKnobs
 from ...training.config import PerformanceConfig
 from ...training.config import option as _option
 from ...training.config import required as _required
@@ -46,20 +45,13 @@ class ModelConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
-class WorldTable(TruthKnobs):
-    """Make a world instead of reading files: the demo's (seed and label_noise only), or the truth world."""
+class WorldTable:
+    """Make the demo's world instead of reading files (docs/demo.md)."""
 
-    kind: Literal["demo", "truth"] = _option("demo", "demo: three languages; truth: fake languages with known labels")
-    seed: int = _option(1, "which sentences are drawn, and which fake languages are made of them")
-
-    def problems(self) -> list[tuple[str, str]]:
-        if self.kind == "truth":
-            return super().problems()
-        return [
-            (entry.name, 'is a knob of the truth world; set world.kind = "truth" or leave it out')
-            for entry in fields(self)
-            if entry.name not in ("kind", "seed", "label_noise") and getattr(self, entry.name) != entry.default
-        ]
+    seed: int = _option(1, "which sentences are drawn")
+    label_noise: float = _option(
+        0.0, "share of source training sentences in which one label is made wrong", min=0, max=1
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -125,9 +117,7 @@ class RunConfig:
     targets: tuple[TargetConfig, ...] = _option((), "languages without labels")
     targets_together: bool = _option(False, "one student that learns the text of all targets, instead of one for each")
     reader: ReaderConfig = field(default_factory=ReaderConfig)
-    world: WorldTable | None = _option(
-        None, "make the demo's world or the truth world; the file keys are then filled in"
-    )
+    world: WorldTable | None = _option(None, "make the demo's world; the file keys are then filled in")
     training: TrainingConfig = field(default_factory=TrainingConfig)
     pretrain: PretrainConfig = field(default_factory=PretrainConfig)
     btf: BtfConfig = field(default_factory=BtfConfig)

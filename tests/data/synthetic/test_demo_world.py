@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from xlt_engine import ConfigError, DataError, StorageError
-from xlt_engine.data.synthetic import demo_world, world_folder
+from xlt_engine.data.synthetic import demo_world
 from xlt_engine.data.synthetic.demo_events import listed
 from xlt_engine.data.synthetic.demo_lexicon import lexicon
 from xlt_engine.data.synthetic.demo_names import Draws, Names
@@ -319,7 +319,7 @@ def test_interrupted_writing_leaves_nothing(tmp_path: Path, monkeypatch: pytest.
         (folder / "general.en.txt").write_text("half", encoding="utf-8")
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(world_folder, "write_world", interrupted)
+    monkeypatch.setattr(demo_world, "write_world", interrupted)
     with pytest.raises(StorageError, match="No space left"):
         make_world(SMALL, tmp_path / "world")
     assert list(tmp_path.iterdir()) == []

@@ -14,11 +14,15 @@ from typing import Any, Literal, get_type_hints
 import pytest
 
 from xlt_engine import ConfigError
+from xlt_engine.engine import predict, run
+from xlt_engine.engine.lab.studies.finished_run import FinishedRun
+from xlt_engine.engine.prediction.chosen import chosen_model
 from xlt_engine.engine.recipe.config import RunConfig
 from xlt_engine.engine.recipe.config.removed import AFTER_0_2_0, REMOVED
 from xlt_engine.engine.recipe.load import RecipeError, dump_toml, load_recipe, packaged_recipes, variants
 from xlt_engine.engine.recipe.schema import table_class
 from xlt_engine.engine.recipe.toml_parse import key_lines
+from xlt_engine.engine.report.write import write_report
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -532,12 +536,59 @@ def test_removed_keys_name_the_changelog_and_what_to_do(tmp_path: Path, removed:
     """In a file and as an option, with place and advice; the changelog has the key."""
     key, _, value = removed.partition(" = ")
     table, _, name = (key if "." in key else f"selftrain.alpha.{key}").rpartition(".")
-    text = f"# a recipe\n[{table}]\n{name} = {value or 0}\n"
+    text = f"# a recipe\n[{table}]\n{name} = {value or 7}\n"
     when = "after" if removed in AFTER_0_2_0 else "in"
     told = f"removed {when} 0.2.0; see CHANGELOG.md: {REMOVED[removed]}"
     place = (f"{table}.{name}", told)
     assert ("recipe.toml:3", *place) in failures(tmp_path, text, cls=RunConfig)
-    option = f"{table}.{name}={value or 0}"
+    option = f"{table}.{name}={value or 7}"
     assert (f"--set {option}", *place) in failures(tmp_path, "", option, cls=RunConfig)
     changes = (Path(__file__).parents[3] / "CHANGELOG.md").read_text("utf-8")
     assert f"`{removed}`" in changes
+
+
+EARLIER = {
+    "world": """kind = "demo"\nanchors = 0.3\nletter_overlap = 0.0\nword_order = 0.0\naffixes = 0.0
+label_shift = 0.0\ndomain_shift = 0.0\ngeneral_sentences = 2500\ncontrol_sentences = 3000
+train_sentences = 1500\nunlabelled_sentences = 3000\ntest_sentences = 800\n""",
+    "training": "l2_to_base = 0.0\n",
+    "selftrain": "mlm_weight = 0.0\n",
+    "selftrain.soft": 'sides = "target"\n',
+}
+"""What `config.toml` had of each table in versions before, where nothing of it was used."""
+
+
+def as_earlier(text: str) -> str:
+    for table, lines in EARLIER.items():
+        text = text.replace(f"\n[{table}]\n", f"\n[{table}]\n{lines}", 1)
+    return text
+
+
+def test_the_settings_of_an_earlier_run_load_where_a_removed_key_did_nothing(tmp_path: Path) -> None:
+    now = load_recipe("demo")
+    older = tmp_path / "config.toml"
+    older.write_text(as_earlier(now.dump()), encoding="utf-8")
+    assert all(lines in older.read_text("utf-8") for lines in EARLIER.values())
+    assert load_recipe(older).config == now.config
+    assert load_recipe("demo", ["world.kind=demo"]).config == now.config
+    older.write_text(
+        older.read_text("utf-8").replace("anchors = 0.3", "anchors = 0.5").replace('"demo"', '"truth"'), "utf-8"
+    )
+    with pytest.raises(RecipeError) as told:
+        load_recipe(older)
+    assert [problem.key for problem in told.value.problems] == ["world.kind", "world.anchors"]
+    assert str(told.value).count("leave it out; benchmarks/truth_world makes worlds with hidden labels") == 2
+
+
+def test_an_earlier_run_is_gone_on_with_read_and_asked(tiny: Any) -> None:
+    """With removed keys in its `config.toml`: resuming by it trains nothing, and its report and models are there."""
+    made = tiny("ner").run("selftrain.rounds=1")
+    settings = made.folder / "config.toml"
+    settings.write_text(as_earlier(settings.read_text("utf-8")), encoding="utf-8")
+    assert "mlm_weight = 0.0" in settings.read_text("utf-8")
+    assert FinishedRun.open(made.folder).config == load_recipe(settings).config
+    assert run(settings, run_dir=made.folder, jobs=1).done == ()
+    assert "mlm_weight" not in settings.read_text("utf-8")
+    settings.write_text(as_earlier(settings.read_text("utf-8")), encoding="utf-8")
+    assert write_report(made.folder).exists()
+    assert predict(chosen_model(made.folder, "de"), ["heute sah Anna Paris"])

@@ -22,7 +22,6 @@ NAMES = (
     "conll-paper",
     "demo",
     "marc",
-    "truth-world",
     "uner",
     "wikiann",
     "wikineural",

@@ -11,10 +11,9 @@ import re
 from collections.abc import Iterable, Sequence
 from itertools import chain
 
-from ... import ConfigError
-from ..batches.seeding import derive_seed
-from ..readers.example import OUTSIDE
-from .demo_names import Draws
+from xlt_engine import ConfigError
+from xlt_engine.data import OUTSIDE, derive_seed
+from xlt_engine.data.synthetic.demo_names import Draws
 
 _SCRIPTS = ((0x430, 0x44F), (0x3B1, 0x3C9), (0x561, 0x586))  # Cyrillic, Greek, Armenian small letters
 _PARTS = re.compile(r"(\W*)(.*?)(\W*)", re.DOTALL)
@@ -30,7 +29,7 @@ class FakeLanguage:
     Args:
         words: all words of the source text, for its alphabet.
         seed: decides every choice.
-        anchors, letter_overlap, affixes, word_order: as in `TruthKnobs`.
+        anchors, letter_overlap, affixes, word_order: as in `Knobs`.
 
     Raises:
         ConfigError: the text has more letters than there are others to write them with.
@@ -54,8 +53,7 @@ class FakeLanguage:
         kept = set(ordered[: round(letter_overlap * len(ordered))])
         if len(alphabet) > len(free) - 2:
             raise ConfigError(
-                f"truth world: the text has {len(alphabet)} letters, and only {max(0, len(free) - 2)} can be replaced; "
-                "use text in an alphabet"
+                f"truth world: the text has {len(alphabet)} letters, and only {max(0, len(free) - 2)} can be replaced"
             )
         images = sorted(free[:-2], key=lambda c: derive_seed(seed, "image", c))
         self.letters = {c: image for c, image in zip(sorted(alphabet), images, strict=False) if c not in kept}
@@ -76,23 +74,23 @@ class FakeLanguage:
         return word if self.is_anchor(word) else self._spell(word, self.letters)
 
     def sentence(
-        self, words: Sequence[str], tags: Sequence[str] | None, draws: Draws
-    ) -> tuple[tuple[str, ...], tuple[str, ...] | None]:
+        self, words: Sequence[str], tags: Sequence[str], draws: Draws
+    ) -> tuple[tuple[str, ...], tuple[str, ...]]:
         """A sentence and its BIO tags in the fake language; `draws` choose the endings.
 
-        Entities stay whole. With tags, a sentence that began with a capital does so again, and a word that had its
-        capital for that loses it.
+        Entities stay whole. A sentence that began with a capital does so again, and a word that had its capital for
+        that loses it.
         """
         order = self.order(words, tags)
         said = [words[i] for i in order]
-        if tags is not None and words[0][0].isupper():
+        if words[0][0].isupper():
             if tags[0] == OUTSIDE:
                 said[order.index(0)] = words[0][0].lower() + words[0][1:]
             said[0] = said[0][0].upper() + said[0][1:]
         written = tuple(self._with_ending(word, draws) for word in said)
-        return written, None if tags is None else tuple(tags[i] for i in order)
+        return written, tuple(tags[i] for i in order)
 
-    def order(self, words: Sequence[str], tags: Sequence[str] | None = None) -> list[int]:
+    def order(self, words: Sequence[str], tags: Sequence[str]) -> list[int]:
         """Which of the words stands at each place.
 
         Every word type has a rank in [0, 1), as if its kind stood early or late in this language. Chunks (an entity, or
@@ -101,7 +99,7 @@ class FakeLanguage:
         """
         chunks: list[list[int]] = []
         for i in range(len(words)):
-            if tags is not None and chunks and tags[i].startswith("I-"):
+            if chunks and tags[i].startswith("I-"):
                 chunks[-1].append(i)
             else:
                 chunks.append([i])
