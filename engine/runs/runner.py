@@ -33,7 +33,7 @@ from ..stages.context import Context
 from ..storage.files import read_json
 from ..storage.run_folder import RunDir
 from ..training.determinism import deterministic, refusal
-from ..training.device import describe_kernels
+from ..training.device import describe_kernels, describe_products
 from ..training.distributed import joined
 from ..training.out_of_memory import outside_of_steps
 from ..training.progress import Progress
@@ -259,6 +259,7 @@ def _describe(context: Context, seeds: tuple[int, ...], hashes: dict[str, str]) 
         device=str(context.device),
         precision=config.precision,
         kernels=describe_kernels(context.device),
+        products=describe_products(),
         tokenizer=context.tokenizer.fingerprint,
         warnings=[repair.as_dict() for repair in context.repairs],
     )
