@@ -18,6 +18,8 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
+from .dispatch import needs_gradient
+
 _asked = os.environ.get("XLT_PRODUCTS", "")
 _LARGE = 1 << 25
 _NARROW_LARGE = 1 << 28
@@ -59,6 +61,12 @@ def choose_products(asked: str, vendor: str, flags: frozenset[str], available: b
 
 
 @cache
+def _available() -> bool:
+    built: bool = torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
+    return built and hasattr(torch.ops.mkldnn, "_linear_pointwise")
+
+
+@cache
 def products_path() -> Products:
     """What `choose_products` says of this machine; it has the errors."""
     vendor, flags = "", frozenset[str]()
@@ -70,9 +78,7 @@ def products_path() -> Products:
         elif name.strip() == "flags":
             flags = frozenset(value.split())
             break
-    built: bool = torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
-    available = built and hasattr(torch.ops.mkldnn, "_linear_pointwise")
-    return choose_products(_asked, vendor, flags, available)
+    return choose_products(_asked, vendor, flags, _available())
 
 
 @cache
@@ -142,11 +148,24 @@ class _Linear(torch.autograd.Function):
 
 
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-    """`x @ weight.T + bias` by the faster library; as torch's `functional.linear` for what is not fp32 on a CPU."""
-    if not by_onednn(x, weight) or torch.is_autocast_enabled("cpu"):
-        return functional.linear(x, weight, bias)
-    apply: Callable[..., Tensor] = _Linear.apply
-    return apply(x, weight, bias)
+    """`x @ weight.T + bias` by the faster library; as torch's `functional.linear` for what is not fp32 on a CPU.
+
+    In 16 bits without gradients torch's bits are made with the bias in the product: torch writes it to the result
+    first, which oneDNN reads again (1.3 times as long at 4,096 rows of 768, Xeon with AMX).
+    """
+    autocast = torch.is_autocast_enabled("cpu")
+    if not autocast and by_onednn(x, weight):
+        apply: Callable[..., Tensor] = _Linear.apply
+        return apply(x, weight, bias)
+    if not autocast and bias is not None and _fuses_bias(x, weight, bias):
+        return _onednn(x, weight, bias)
+    return functional.linear(x, weight, bias)
+
+
+def _fuses_bias(x: Tensor, weight: Tensor, bias: Tensor) -> bool:
+    if x.dim() != 2 or not x.numel() or not products_in_16_bits(x) or needs_gradient(x, weight, bias):
+        return False
+    return x.dtype == weight.dtype == bias.dtype and _available() and not torch.compiler.is_compiling()
 
 
 def linear_of_each(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:

@@ -133,6 +133,20 @@ def test_small_products_stay_with_torch(calls: list[object], monkeypatch: pytest
     assert calls
 
 
+@pytest.mark.parametrize(("rows", "columns"), [(0, 40), (1, 40), (61, 1), (640, 40)])
+def test_16_bits_without_gradients(rows: int, columns: int, calls: list[object], generator: torch.Generator) -> None:
+    """The bias rides in the product, and the bits are torch's."""
+    x, weight, bias = (torch.randn(*s, generator=generator).bfloat16() for s in ((rows, 24), (columns, 24), (columns,)))
+    weight.requires_grad_()
+    expected = functional.linear(x, weight, bias)
+    assert torch.equal(products.linear(x, weight, bias), expected)
+    assert not calls
+    with torch.no_grad():
+        assert torch.equal(products.linear(x, weight, bias), expected)
+        products.linear(x, weight)
+    assert len(calls) == (rows > 0 and products.products_in_16_bits(x))
+
+
 ZEN_4 = frozenset({"avx2", "avx512f", "avx512_bf16"})
 
 
