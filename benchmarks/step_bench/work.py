@@ -21,7 +21,7 @@ from xlt_engine.data import (
     pack,
     rng_for,
 )
-from xlt_engine.data.batches.masking import mask_tokens
+from xlt_engine.data.batches.sources import mask_tokens
 from xlt_engine.engine.bench.case import lengths
 from xlt_engine.model import EncoderConfig
 

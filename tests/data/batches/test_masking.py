@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from xlt_engine.data import rng_for
-from xlt_engine.data.batches.masking import mask_tokens
+from xlt_engine.data.batches.sources import mask_tokens
 
 VOCABULARY, MASK, COUNT = 1000, 4, 200_000
 SPECIAL = np.arange(VOCABULARY) < 5
