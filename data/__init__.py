@@ -12,10 +12,9 @@ if typing.TYPE_CHECKING:
     from .augment.sentence_pairs import read_pairs
     from .batches.batch import PackedBatch, pack
     from .batches.buckets import BatchSize, Bucket, choose_buckets, pad_step, pad_to_bucket, padding_share
-    from .batches.few_shot import few_per_class
     from .batches.pairs import PairBatches
     from .batches.rows import ItemView, Rows, inference_batches, inference_tokens, row_batches
-    from .batches.sampling import epoch_counts, rng_for
+    from .batches.sampling import epoch_counts, few_per_class, rng_for
     from .batches.seeding import derive_seed
     from .batches.sources import MlmBatches, Part, TaskBatches
     from .batches.windows import Row, window_rows
@@ -91,9 +90,8 @@ _NAMES = {
     "augment.sentence_pairs": ("read_pairs",),
     "batches.batch": ("PackedBatch", "pack"),
     "batches.buckets": ("BatchSize", "Bucket", "choose_buckets", "pad_step", "pad_to_bucket", "padding_share"),
-    "batches.few_shot": ("few_per_class",),
     "batches.pairs": ("PairBatches",),
-    "batches.sampling": ("epoch_counts", "rng_for"),
+    "batches.sampling": ("epoch_counts", "few_per_class", "rng_for"),
     "batches.seeding": ("derive_seed",),
     "batches.rows": ("ItemView", "Rows", "inference_batches", "inference_tokens", "row_batches"),
     "batches.sources": ("MlmBatches", "Part", "TaskBatches"),

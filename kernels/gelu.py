@@ -13,7 +13,7 @@ from torch.nn import functional
 from .dispatch import needs_gradient, use_triton
 from .dropout import dropout
 from .masks import seed_tensor
-from .products import products_in_16_bits
+from .products import linear, products_in_16_bits
 
 _PIECE = 1 << 18
 """Numbers of 16 bits that oneDNN takes at a time: one compiled size, which stays in the cache."""
@@ -85,7 +85,7 @@ def linear_gelu_dropout(
 ) -> Tensor:
     """`dropout(linear_gelu(x, weight, bias), p, seed=seed, site=site)`."""
     if use_triton(x):
-        pre = functional.linear(x, weight, bias.detach())
+        pre = linear(x, weight, bias.detach())
         # Autocast may have made a type of it that stays in plain torch.
         if use_triton(pre):
             from .fused import gelu as fused
@@ -96,4 +96,4 @@ def linear_gelu_dropout(
                 return pre
             out: Tensor = fused.gelu(pre, bias if bias.requires_grad else None, seeds, site, p)
             return out
-    return dropout(gelu(functional.linear(x, weight, bias)), p, seed=seed, site=site)
+    return dropout(gelu(linear(x, weight, bias)), p, seed=seed, site=site)

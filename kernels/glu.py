@@ -15,6 +15,7 @@ from torch.nn import functional
 
 from .checks import check_option, misfit
 from .dispatch import needs_gradient, use_triton
+from .products import linear
 
 ACTIVATIONS = ("gelu", "silu")
 
@@ -75,7 +76,7 @@ def linear_glu(x: Tensor, weight: Tensor, bias: Tensor | None, activation: str) 
     if weight.shape[0] % 2 or weight.shape[1] != x.shape[-1] or (bias is not None and bias.shape != weight.shape[:1]):
         raise misfit(x=x, weight=weight, bias=bias)
     if use_triton(x):
-        both = functional.linear(x, weight, None if bias is None else bias.detach())
+        both = linear(x, weight, None if bias is None else bias.detach())
         # Autocast may have made a type of it that stays in plain torch.
         if use_triton(both):
             from .fused.glu import glu as fused
@@ -83,7 +84,7 @@ def linear_glu(x: Tensor, weight: Tensor, bias: Tensor | None, activation: str) 
             trained = bias if bias is not None and bias.requires_grad else None
             out: Tensor = fused(both, trained, activation)
             return out
-    both = functional.linear(x, weight, bias)
+    both = linear(x, weight, bias)
     if needs_gradient(both):
         apply: Callable[..., Tensor] = _Gated.apply
         return apply(both, activation)

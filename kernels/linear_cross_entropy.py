@@ -22,7 +22,7 @@ from torch.autograd.function import once_differentiable
 
 from .checks import REDUCTIONS, check_buffer, check_option, misfit, reduce_loss
 from .dispatch import needs_gradient, use_triton
-from .products import add_product, products_in_16_bits
+from .products import add_product, by_onednn, product, products_in_16_bits, products_path, with_few_sizes
 
 _CHUNK_ELEMENTS = 16 << 20
 _MIN_ROWS = 16
@@ -77,12 +77,18 @@ def _tiles(weight: Tensor, dtype: torch.dtype) -> Iterator[tuple[slice, Tensor]]
         yield span, weight[span].to(dtype)
 
 
-def _logits(hidden: Tensor, weight: Tensor, out: Tensor) -> None:
+def _logits(hidden: Tensor, weight: Tensor, out: Tensor, onednn: bool) -> Tensor:
+    if onednn:
+        return product(hidden, weight.t(), onednn=True)
     for span, tile in _tiles(weight, out.dtype):
         torch.mm(hidden, tile.t(), out=out[:, span])
+    return out
 
 
-def _d_hidden(d_logits: Tensor, weight: Tensor, out: Tensor) -> None:
+def _d_hidden(d_logits: Tensor, weight: Tensor, out: Tensor, onednn: bool) -> None:
+    if onednn:
+        out.copy_(product(d_logits, weight, onednn=True)[: len(out)])
+        return
     if weight.dtype == out.dtype:
         torch.mm(d_logits, weight, out=out)
         return
@@ -134,29 +140,31 @@ def _solve(problem: _Problem, need: _Needs) -> tuple[Tensor, _Gradients]:
     """Unscaled losses of the rows that count, and the gradients of `sum(scale * loss)` that are needed."""
     dtype = _arithmetic(problem.hidden.dtype)
     short = problem.hidden.dtype == problem.weight.dtype and products_in_16_bits(problem.hidden)
-    product = problem.hidden.dtype if short else dtype
+    operand = problem.hidden.dtype if short else dtype
     vocabulary = problem.weight.shape[0]
     rows = problem.target.shape[0]
     spans = list(_chunks(rows, vocabulary))
     hidden = problem.hidden if problem.rows is None else problem.hidden.index_select(0, problem.rows)
     bias = None if problem.bias is None else problem.bias.to(dtype)
     loss = hidden.new_zeros(rows, dtype=dtype)
-    d_hidden = torch.zeros_like(hidden, dtype=product) if need[0] else None
+    d_hidden = torch.zeros_like(hidden, dtype=operand) if need[0] else None
     d_weight = torch.zeros_like(problem.weight, dtype=dtype) if need[1] and len(spans) != 1 else None
     d_bias = hidden.new_zeros(vocabulary, dtype=dtype) if need[2] else None
-    buffer = hidden.new_empty((spans[0].stop if spans else 0, vocabulary), dtype=product)
+    buffer = hidden.new_empty((spans[0].stop if spans else 0, vocabulary), dtype=operand)
     for span in spans:
-        part = hidden[span].to(product)
-        logits = buffer[: part.shape[0]]
-        _logits(part, problem.weight, logits)
+        part = hidden[span].to(operand)
+        count, onednn = part.shape[0], by_onednn(part, problem.weight)
+        part = with_few_sizes(part) if onednn else part
+        every = _logits(part, problem.weight, buffer[:count], onednn)
         scale = None if problem.scale is None else problem.scale[span]
-        loss[span] = _loss_and_gradient(logits, bias, problem.target[span], scale, d_bias, any(need))
+        loss[span] = _loss_and_gradient(every[:count], bias, problem.target[span], scale, d_bias, any(need))
         if d_hidden is not None:
-            _d_hidden(logits, problem.weight, d_hidden[span])
+            _d_hidden(every, problem.weight, d_hidden[span], onednn)
+        onednn = onednn and products_path().of_weights
         if d_weight is not None:
-            add_product(d_weight, logits.t(), part)
+            add_product(d_weight, every.t(), part, onednn=onednn)
         elif need[1]:
-            d_weight = torch.mm(logits.t(), part, out=torch.empty_like(problem.weight, dtype=product))
+            d_weight = product(every.t(), part, onednn=onednn)
     return loss, _Gradients(d_hidden, d_weight, d_bias)
 
 

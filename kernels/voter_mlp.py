@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor
 
 from .checks import misfit
 from .gelu import linear_gelu_dropout
+from .products import linear_of_each
 
 
 def voter_mlp(
@@ -51,4 +51,4 @@ def voter_mlp(
         raise misfit(x=x, w1=w1, b1=b1, w2=w2, b2=b2)
     hidden = linear_gelu_dropout(x, w1.reshape(voters * width, size), b1.reshape(-1), p, seed, site)
     per_voter = hidden.view(x.shape[0], voters, width).transpose(0, 1)
-    return torch.baddbmm(b2[:, None], per_voter, w2.transpose(1, 2))
+    return linear_of_each(per_voter, w2, b2)

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor
-from torch.nn import functional
 
 from .. import ModelError
+from ..kernels.products import linear
 from .config import EncoderConfig
 from .heads import Head
 from .layers import Initialiser, PackedInput, Seed
@@ -66,7 +66,7 @@ class ClozeHead(Head, Transform):
         rows, bias = shares @ word.index_select(0, self.ids), None
         if self.decoder_bias is not None:
             bias = shares @ self.decoder_bias.index_select(0, self.ids)
-        return functional.linear(inner, rows, bias).unsqueeze(0)
+        return linear(inner, rows, bias).unsqueeze(0)
 
 
 class ClozeModel(TaskModel):

@@ -5,13 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 from .. import ModelError
 from ..kernels import dropout, residual_norm, voter_mlp
 from ..kernels.gelu import gelu
+from ..kernels.products import linear, linear_of_each
 from .config import EncoderConfig
 from .layers import Initialiser, Seed
 
@@ -58,9 +57,7 @@ class LinearHead(Head):
         self.weight, self.bias = init.normal(num_classes, hidden_size), init.zeros(num_classes)
 
     def forward(self, x: Tensor, seed: Seed = None) -> Tensor:
-        return functional.linear(dropout(x, self.dropout, seed=seed, site=HEAD_SITE), self.weight, self.bias).unsqueeze(
-            0
-        )
+        return linear(dropout(x, self.dropout, seed=seed, site=HEAD_SITE), self.weight, self.bias).unsqueeze(0)
 
 
 class MlpHead(Head):
@@ -84,9 +81,9 @@ class MlpHead(Head):
 
     def forward(self, x: Tensor, seed: Seed = None) -> Tensor:
         x = dropout(x, self.dropout, seed=seed, site=HEAD_SITE)
-        x = functional.linear(x, self.dense_weight, self.dense_bias).tanh()
+        x = linear(x, self.dense_weight, self.dense_bias).tanh()
         x = dropout(x, self.dropout, seed=seed, site=HEAD_SITE + 1)
-        return functional.linear(x, self.weight, self.bias).unsqueeze(0)
+        return linear(x, self.weight, self.bias).unsqueeze(0)
 
 
 class PredictionHead(Head):
@@ -114,11 +111,11 @@ class PredictionHead(Head):
         self.weight, self.bias = init.normal(num_classes, hidden), init.zeros(num_classes)
 
     def forward(self, x: Tensor, seed: Seed = None) -> Tensor:
-        x = gelu(functional.linear(x, self.dense_weight, self.dense_bias))
+        x = gelu(linear(x, self.dense_weight, self.dense_bias))
         if self.norm_weight is not None:
             x = residual_norm(x, None, self.norm_weight, self.norm_bias, eps=self.eps)[1]
         x = dropout(x, self.dropout, seed=seed, site=HEAD_SITE)
-        return functional.linear(x, self.weight, self.bias).unsqueeze(0)
+        return linear(x, self.weight, self.bias).unsqueeze(0)
 
 
 def default_voter_widths(hidden_size: int, voters: int = 3) -> tuple[int, ...]:
@@ -180,4 +177,4 @@ class VoterHeads(Head):
         voters = voter_mlp(
             x, self.in_weight, self.in_bias, self.out_weight, self.out_bias, p=self.dropout, seed=seed, site=HEAD_SITE
         )
-        return torch.baddbmm(self.bias.unsqueeze(1), voters, self.weight.transpose(1, 2))
+        return linear_of_each(voters, self.weight, self.bias)

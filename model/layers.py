@@ -17,6 +17,7 @@ from ..kernels import (
     packed_attention,
     residual_norm,
 )
+from ..kernels.products import linear
 from .config import EncoderConfig
 from .layout import PreNorm
 
@@ -144,7 +145,7 @@ class Layer(nn.Module):
         `seeds` are of the attention, which counts tokens, and of what follows it, which counts what is left of them.
         """
         tokens, size = hidden.shape
-        qkv = functional.linear(hidden, self.qkv_weight, self.qkv_bias)
+        qkv = linear(hidden, self.qkv_weight, self.qkv_bias)
         context = packed_attention(
             qkv.view(tokens, 3, self.heads, size // self.heads),
             batch.cu_seqlens,
@@ -157,7 +158,7 @@ class Layer(nn.Module):
         if rows is not None:
             context, hidden = context.index_select(0, rows), hidden.index_select(0, rows)
         attended = dropout_residual_layer_norm(
-            functional.linear(context, self.output_weight, self.output_bias.detach()),
+            linear(context, self.output_weight, self.output_bias.detach()),
             hidden,
             self.attention_norm_weight,
             self.attention_norm_bias,
@@ -169,7 +170,7 @@ class Layer(nn.Module):
         )
         inner = linear_gelu(attended, self.up_weight, self.up_bias)
         return dropout_residual_layer_norm(
-            functional.linear(inner, self.down_weight, self.down_bias.detach()),
+            linear(inner, self.down_weight, self.down_bias.detach()),
             attended,
             self.output_norm_weight,
             self.output_norm_bias,
@@ -264,7 +265,7 @@ class PreNormLayer(_PreNormPart):
         tokens, size = hidden.shape
         normed = hidden if self.normalised else self._norm("attention_norm", hidden)[1]
         context = packed_attention(
-            self._heads(functional.linear(normed, self.qkv_weight, self.qkv_bias)),
+            self._heads(linear(normed, self.qkv_weight, self.qkv_bias)),
             batch.cu_seqlens,
             batch.max_seqlen,
             p=self.attention_dropout,
@@ -276,12 +277,12 @@ class PreNormLayer(_PreNormPart):
         ).reshape(tokens, size)
         if rows is not None:
             context, hidden = context.index_select(0, rows), hidden.index_select(0, rows)
-        attended = functional.linear(context, self.output_weight, self.output_bias)
+        attended = linear(context, self.output_weight, self.output_bias)
         attended = dropout(attended, self.attention_dropout, seed=seeds[1], site=self.site + 2)
         hidden, normed = self._norm("mlp_norm", attended, hidden)
         inner = linear_glu(normed, self.up_weight, self.up_bias, self.parts.activation)
         inner = dropout(inner, self.dropout, seed=seeds[1], site=self.site + 3)
-        return functional.linear(inner, self.down_weight, self.down_bias).add_(hidden)
+        return linear(inner, self.down_weight, self.down_bias).add_(hidden)
 
     def _heads(self, qkv: Tensor) -> Tensor:
         """[T, 3, heads, d]; heads of keys and values that several of queries share are repeated."""

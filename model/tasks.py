@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 from .. import ModelError
 from ..kernels import dropout_residual_layer_norm, linear_gelu, residual_norm
 from ..kernels.gelu import gelu
 from ..kernels.masks import seed_from_row
+from ..kernels.products import linear
 from ..tasks import TASKS, per_word
 from .config import EncoderConfig
 from .encoder import Encoder
@@ -53,7 +53,7 @@ class Transform(nn.Module):
             assert self.norm_bias is not None
             inner = linear_gelu(hidden, self.dense_weight, self.dense_bias)
             return dropout_residual_layer_norm(inner, None, self.norm_weight, self.norm_bias, eps=self.eps)
-        inner = gelu(functional.linear(hidden, self.dense_weight, self.dense_bias))
+        inner = gelu(linear(hidden, self.dense_weight, self.dense_bias))
         return residual_norm(inner, None, self.norm_weight, self.norm_bias, eps=self.eps)[1]
 
 
@@ -100,7 +100,7 @@ class MaskedLM(Transform):
 
     def logits(self, batch: PackedInput, rows: Tensor | None = None) -> Tensor:
         """Vocabulary logits, [len(rows), V], or [T, V]; for checks, since training never needs the whole matrix."""
-        return functional.linear(self._transform(batch, rows, None), self.decoder_weight, self.decoder_bias)
+        return linear(self._transform(batch, rows, None), self.decoder_weight, self.decoder_bias)
 
     def _transform(
         self, batch: PackedInput, rows: Tensor | None, seed: Seed, word_grad: Tensor | None = None
@@ -123,8 +123,8 @@ class Pooler(nn.Module):
         def __call__(self, hidden: Tensor) -> Tensor: ...
 
     def forward(self, hidden: Tensor) -> Tensor:
-        linear = functional.linear(hidden, self.dense_weight, self.dense_bias)
-        return linear.relu() if self.config.layout.pooler_activation == "relu" else linear.tanh()
+        pooled = linear(hidden, self.dense_weight, self.dense_bias)
+        return pooled.relu() if self.config.layout.pooler_activation == "relu" else pooled.tanh()
 
 
 class TaskModel(nn.Module):

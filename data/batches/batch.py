@@ -108,7 +108,7 @@ def pack(
         soft_targets=None if soft_targets is None else _join(soft_targets, np.float32),
         weights=None if weights is None else _join(weights, np.float32),
         example_ids=np.arange(len(lengths)) if example_ids is None else np.asarray(example_ids, dtype=np.int64),
-        positions=None if positions is None else _positions(positions, lengths),
+        positions=None if positions is None else join_positions(positions, lengths),
     )
 
 
@@ -155,7 +155,8 @@ def _join(parts: Sequence[Sequence[int] | Sequence[float] | np.ndarray], dtype: 
     return np.concatenate([np.asarray(part, dtype=dtype) for part in parts])
 
 
-def _positions(positions: Sequence[np.ndarray | None], lengths: np.ndarray) -> np.ndarray:
+def join_positions(positions: Sequence[np.ndarray | None], lengths: np.ndarray) -> np.ndarray:
+    """int64 [T]; None counts from the start of its sequence."""
     return _join([np.arange(n) if p is None else p for p, n in zip(positions, lengths, strict=True)], np.int64)
 
 

@@ -92,7 +92,7 @@ class Rows:
         Short ones are copied from the store all at once: one by one they would take as long as a GPU's forward pass.
         """
         if numbers.max() >= len(self._short):
-            return _packed([self[int(number)] for number in numbers])
+            return pack_rows([self[int(number)] for number in numbers])
         store, examples = self._view.store, self._short[numbers]
         lengths, counts = self.lengths[numbers], self.counts[numbers]
         items = _spans(self._offsets[examples], counts)
@@ -157,7 +157,7 @@ def row_batches(
         row: makes the row of a number below n when its batch is due.
     """
     for members in _cut(lengths, token_budget, part, parts):
-        yield _packed([row(int(number)) for number in members])
+        yield pack_rows([row(int(number)) for number in members])
 
 
 def _cut(lengths: np.ndarray, token_budget: int, part: int, parts: int) -> Iterator[np.ndarray]:
@@ -168,7 +168,8 @@ def _cut(lengths: np.ndarray, token_budget: int, part: int, parts: int) -> Itera
     return (members for members in cut[part::parts] if len(members))
 
 
-def _packed(rows: Sequence[Row]) -> tuple[PackedBatch, np.ndarray]:
+def pack_rows(rows: Sequence[Row]) -> tuple[PackedBatch, np.ndarray]:
+    """The rows packed in their order, and the number of each of their items."""
     paired = any(r.segments is not None for r in rows)
     batch = pack(
         [r.ids for r in rows],

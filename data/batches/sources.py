@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
+import torch
 
 from ..store.corpus import Corpus
 from ..store.store import IGNORE
-from .batch import PackedBatch, cut, pack
+from .batch import PackedBatch, cut, join_positions, pack_joined
 from .buckets import BatchSize
-from .rows import ItemView, Rows
+from .rows import ItemView, Rows, pack_rows
 from .sampling import epoch_batches, num_batches, resample, rng_for
 from .windows import Row
 
@@ -104,6 +105,40 @@ class _Draws:
         return np.array([self._lengths[c][i] for c, i in self.members(step)])
 
 
+def mask_tokens(
+    ids: np.ndarray,
+    special: np.ndarray,
+    rng: np.random.Generator,
+    *,
+    mask_id: int,
+    vocab_size: int,
+    rate: float = 0.15,
+    replace_rate: float = 0.8,
+    random_rate: float = 0.1,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Corrupts token ids for masked language modelling (Devlin et al. 2018).
+
+    Each token that is not special is chosen with probability `rate`; a chosen one becomes [MASK] with probability
+    `replace_rate`, a uniformly drawn ordinary token with `random_rate`, and stays as it is otherwise.
+
+    Args:
+        ids: int [T].
+        special: bool [vocab_size], true for tokens that are never chosen and never drawn.
+        rng: source of the draws; the same state gives the same masks.
+
+    Returns:
+        The corrupted ids, int64 [T], and the targets, int64 [T]: the original id where chosen, -100 elsewhere.
+    """
+    ids = np.asarray(ids, dtype=np.int64)
+    chosen = (rng.random(len(ids)) < rate) & ~special[ids]
+    action = rng.random(len(ids))
+    ordinary = np.flatnonzero(~special[:vocab_size])
+    drawn = ordinary[rng.integers(len(ordinary), size=len(ids))]
+    corrupted = np.where(chosen & (action < replace_rate), mask_id, ids)
+    corrupted = np.where(chosen & (action >= replace_rate) & (action < replace_rate + random_rate), drawn, corrupted)
+    return corrupted, np.where(chosen, ids, IGNORE)
+
+
 class MlmBatches:
     """Masked-language-model batches over the corpora of several languages, balanced by resampling.
 
@@ -165,28 +200,29 @@ class MlmBatches:
 
     def __getitem__(self, step: int) -> list[PackedBatch]:
         members = self._draws.members(step)
-        ids = [self._corpora[c].ids(i) for c, i in members]
-        segments = [self._corpora[c].segments(i) for c, i in members]
-        positions = [self._corpora[c].positions(i) for c, i in members]
-        ends = np.cumsum([len(i) for i in ids])
-        rng = rng_for(self._seed, "mask", step)
+        texts = [(self._corpora[c], i) for c, i in members]
+        ids = [text.ids(i) for text, i in texts]
+        positions = [text.positions(i) for text, i in texts]
+        lengths = np.array([len(i) for i in ids], dtype=np.int64)
         corrupted, targets = mask_tokens(
             np.concatenate(ids),
             self._special,
-            rng,
+            rng_for(self._seed, "mask", step),
             mask_id=self._mask_id,
             vocab_size=len(self._special),
             rate=self._rate,
         )
-        inputs, labels = np.split(corrupted, ends[:-1]), np.split(targets, ends[:-1])
-        items = [np.flatnonzero(t != IGNORE) for t in labels]
-        whole = pack(
-            inputs,
-            segments,
-            items=items,
-            labels=[t[i] for t, i in zip(labels, items, strict=True)],
+        hidden = np.flatnonzero(targets != IGNORE)
+        sequence = np.repeat(np.arange(len(lengths)), lengths)[hidden]
+        whole = pack_joined(
+            lengths,
+            corrupted,
+            hidden - (np.cumsum(lengths) - lengths)[sequence],
+            np.bincount(sequence, minlength=len(lengths)),
+            segments=np.concatenate([text.segments(i) for text, i in texts]).astype(np.int64),
+            labels=targets[hidden],
             example_ids=members[:, 1],
-            positions=positions,
+            positions=None if all(p is None for p in positions) else join_positions(positions, lengths),
         )
         return cut(whole, self._micro_batch)
 
@@ -267,23 +303,26 @@ class TaskBatches:
         ]
 
     def __getitem__(self, step: int) -> list[PackedBatch]:
-        drawn = self._drawn(step)
+        members = self._draws.members(step)
+        if (members[:, 0] == members[0, 0]).all():
+            part, rows = self._parts[members[0, 0]]
+            batch, items = rows.batch(members[:, 1])
+            pieces = [(part, items)]
+        else:
+            drawn = self._drawn(step)
+            batch, _ = pack_rows([row for _, row in drawn])
+            pieces = [(part, np.asarray(row.items)) for part, row in drawn]
 
-        def column(name: str) -> list[np.ndarray] | None:
-            if getattr(drawn[0][0], name) is None:
+        def column(name: str, dtype: type) -> torch.Tensor | None:
+            if getattr(pieces[0][0], name) is None:
                 return None
-            return [getattr(part, name)[row.items] for part, row in drawn]
+            values = np.concatenate([getattr(part, name)[items] for part, items in pieces])
+            return torch.from_numpy(values.astype(dtype, copy=False))
 
-        rows = [row for _, row in drawn]
-        whole = pack(
-            [row.ids for row in rows],
-            [np.zeros(len(row.ids), dtype=np.int64) if row.segments is None else row.segments for row in rows],
-            items=[row.positions for row in rows],
-            labels=column("labels"),
-            soft_targets=column("soft_targets"),
-            weights=column("weights"),
-            example_ids=[row.example for row in rows],
-        )
+        labels = column("labels", np.int64)
+        targets = batch.num_targets if labels is None else int((labels != IGNORE).sum())
+        soft, weights = column("soft_targets", np.float32), column("weights", np.float32)
+        whole = replace(batch, labels=labels, soft_targets=soft, weights=weights, num_targets=targets)
         return cut(whole, self._micro_batch)
 
     def _drawn(self, step: int) -> list[tuple[Part, Row]]:

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 
 from ...data import Corpus, MlmBatches, TokenStore
+from ...kernels.products import linear
 from ...model import MaskedLM
 
 POINTS = 20
@@ -65,7 +66,7 @@ class HeldOut:
                 assert moved.labels is not None
                 hidden = model.transform(moved)
                 for rows, labels in zip(torch.split(hidden, _ROWS), torch.split(moved.labels, _ROWS), strict=True):
-                    logits = (rows @ model.decoder_weight.t()).float()
+                    logits = linear(rows, model.decoder_weight).float()
                     logits = logits if bias is None else logits + bias.float()
                     loss = torch.nn.functional.cross_entropy(logits, labels, reduction="sum")
                     hits = (logits.argmax(1) == labels).sum()

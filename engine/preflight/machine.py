@@ -9,14 +9,14 @@ from typing import Any
 import torch
 
 from ..storage.run_folder import environment
-from ..training.device import choose_device, choose_precision, describe_kernels
+from ..training.device import choose_device, choose_precision, describe_kernels, describe_products
 
 
 def describe_environment() -> dict[str, Any]:
     """Versions, machine, device and the kernels' path, as JSON values; null for what this machine has not.
 
     Raises:
-        ConfigError: `XLT_KERNELS` is unknown, or asks for what the default device cannot run.
+        ConfigError: `XLT_KERNELS` or `XLT_PRODUCTS` is unknown, or asks for what cannot run here.
     """
     device = choose_device("auto")
     facts = environment()
@@ -36,4 +36,5 @@ def describe_environment() -> dict[str, Any]:
         "cpu_count": os.cpu_count(),
         "threads": facts["threads"],
         "kernels": {name: describe_kernels(torch.device(name)) for name in dict.fromkeys(("cpu", device.type))},
+        "products": describe_products(),
     }

@@ -33,7 +33,7 @@ from ..stages.context import Context
 from ..storage.files import read_json
 from ..storage.run_folder import RunDir
 from ..training.determinism import deterministic, refusal
-from ..training.device import describe_kernels
+from ..training.device import describe_kernels, describe_products
 from ..training.distributed import joined
 from ..training.out_of_memory import outside_of_steps
 from ..training.progress import Progress
@@ -257,6 +257,7 @@ def _describe(context: Context, seeds: tuple[int, ...], hashes: dict[str, str]) 
         device=str(context.device),
         precision=config.precision,
         kernels=describe_kernels(context.device),
+        products=describe_products(),
         tokenizer=context.tokenizer.fingerprint,
         warnings=[warning.as_dict() for warning in context.warnings if warning.name == "damaged"],
     )

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from ... import ConfigError
 from ...kernels.dispatch import kernels_path
+from ...kernels.products import products_path
 
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
 
@@ -18,12 +19,13 @@ def choose_device(name: str) -> torch.device:
     """The device for "auto", "cpu" or "cuda".
 
     Raises:
-        ConfigError: cuda was asked for, and there is none; or `XLT_KERNELS` asks for what cannot run there.
+        ConfigError: cuda was asked for, and there is none; or `XLT_KERNELS` or `XLT_PRODUCTS` asks for what cannot run.
     """
     if name == "cuda" and not torch.cuda.is_available():
         raise ConfigError('device = "cuda", but torch finds no CUDA device; use "auto" or "cpu"')
     device = torch.device("cuda" if name != "cpu" and torch.cuda.is_available() else "cpu")
     describe_kernels(device)
+    describe_products()
     return device
 
 
@@ -47,6 +49,19 @@ def describe_kernels(device: torch.device) -> str:
     except (ValueError, RuntimeError) as error:
         raise ConfigError(f"{error}; unset XLT_KERNELS to let the device decide") from error
     return f"{path}: {reason}"
+
+
+def describe_products() -> str:
+    """Which library makes fp32 products on a CPU, and why.
+
+    Raises:
+        ConfigError: `XLT_PRODUCTS` is unknown, or asks for what this torch has not.
+    """
+    try:
+        chosen = products_path()
+    except (ValueError, RuntimeError) as error:
+        raise ConfigError(f"{error}; unset XLT_PRODUCTS to let the processor decide") from error
+    return f"{chosen.library}: {chosen.reason}"
 
 
 class Arriving:

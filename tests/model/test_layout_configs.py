@@ -9,7 +9,7 @@ import torch
 
 from xlt_engine import ModelError
 from xlt_engine.model import Encoder, EncoderConfig, PreNorm
-from xlt_engine.model.config import LAYOUTS
+from xlt_engine.model.layouts import LAYOUTS
 
 SIZES = dict(vocab_size=97, num_hidden_layers=3, num_attention_heads=4, hidden_size=32, intermediate_size=64)
 CLASSES = {

@@ -13,7 +13,7 @@ from xlt_engine import ConfigError, ModelError, __version__
 from xlt_engine.data import Tokenizer, train_wordpiece
 from xlt_engine.engine import describe_environment, describe_model
 from xlt_engine.engine.training.device import choose_device, choose_precision
-from xlt_engine.kernels import dispatch
+from xlt_engine.kernels import dispatch, products
 from xlt_engine.model import Encoder, EncoderConfig, MaskedLM, TaskModel, VoterHeads, save_model
 
 
@@ -118,6 +118,7 @@ def test_the_environment() -> None:
     assert (found["triton"] is not None) == ("triton" in installed)
     assert set(found["kernels"]) == {"cpu", found["device"]}
     assert all(text.startswith(("reference: ", "triton: ")) for text in found["kernels"].values())
+    assert found["products"].startswith(("torch: ", "onednn: "))
 
 
 def test_the_path_of_the_kernels(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -132,6 +133,20 @@ def test_the_path_of_the_kernels(monkeypatch: pytest.MonkeyPatch) -> None:
         for ask in (describe_environment, lambda: choose_device("auto"), lambda: choose_device("cpu")):
             with pytest.raises(ConfigError, match="XLT_KERNELS=triton, but .*; unset XLT_KERNELS"):
                 ask()
+
+
+def test_the_library_of_the_products(monkeypatch: pytest.MonkeyPatch) -> None:
+    for asked, expected in (("torch", "torch: XLT_PRODUCTS=torch"), ("onednn", "onednn: XLT_PRODUCTS=onednn")):
+        monkeypatch.setattr(products, "_asked", asked)
+        products.products_path.cache_clear()
+        assert describe_environment()["products"] == expected
+    monkeypatch.setattr(products, "_asked", "mkl")
+    products.products_path.cache_clear()
+    for ask in (describe_environment, lambda: choose_device("cpu")):
+        with pytest.raises(ConfigError, match="XLT_PRODUCTS must be torch or onednn, got 'mkl'; unset XLT_PRODUCTS"):
+            ask()
+    monkeypatch.undo()
+    products.products_path.cache_clear()
 
 
 def test_the_path_of_the_kernels_beside_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
