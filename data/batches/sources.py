@@ -18,7 +18,6 @@ from .rows import ItemView, Rows, pack_rows
 from .sampling import epoch_batches, num_batches, resample, rng_for
 from .windows import Row
 
-
 MASK_DEVIATIONS = 2
 """`MlmBatches.sizes` allows for so many standard deviations of the number of masked tokens: 1 batch in 40 has more."""
 
