@@ -22,12 +22,12 @@ from xlt_engine import ConfigError, DataError, Interrupted
 from xlt_engine.engine import load_recipe, run, variants
 from xlt_engine.engine.evaluation.per_example import load_items, points
 from xlt_engine.engine.lab.ablation.ablate import ablate
-from xlt_engine.engine.lab.ablation.comparisons import compare_rows
-from xlt_engine.engine.lab.ablation.outputs import html, markdown
+from xlt_engine.engine.lab.ablation.outputs import compare_rows, html, markdown
 from xlt_engine.engine.lab.ablation.row_plans import forecast, open_ablation, plan_rows, render_forecast
 from xlt_engine.engine.lab.ablation.rows import GROUPS, ROWS, choose, describe_rows
-from xlt_engine.engine.lab.paper.printed import AVERAGE, NOTES, OTHERS, PRINTED, printed
+from xlt_engine.engine.lab.paper.printed import NOTES, OTHERS, PRINTED, printed
 from xlt_engine.engine.report.seeds import compare, over_targets, scores_on_draws
+from xlt_engine.engine.report.tracking.compare import AVERAGE, compare_runs, render_comparison
 
 TRAINED = (
     "threads=1",  # results depend on the number, and processes that are started have torch's own
@@ -204,6 +204,25 @@ def test_the_table_against_numpy(lab: Lab) -> None:
             assert (found["up"], found["n"]) == (int((own > ours).sum()), len(SEEDS))
             assert compared["bootstrap"][name]["difference"] == pytest.approx((own - ours).mean())
             assert compared["bootstrap"][name]["low"] <= (own - ours).mean() <= compared["bootstrap"][name]["high"]
+
+
+def test_what_is_printed_equals_the_comparison_of_the_same_runs(lab: Lab) -> None:
+    """`report ROWS/ours ROWS/NAME`, which knows by their `run.json` what the rows report."""
+    lines = dict[str, list[str]]()
+    for line in lab.result.text.splitlines():
+        name, *cells = re.split(r"\s{2,}", line.strip())
+        lines.setdefault(name, cells)
+    for row in lab.result.values["rows"][1:]:
+        result = compare_runs(lab.rows / "ours", lab.rows / row["name"])
+        shown = render_comparison(result).splitlines()
+        (own,) = (line for line in shown if line.startswith(f"rows: ours, {row['name']} "))
+        _, first, second, difference, up = re.split(r"\s{2,}", own.strip())
+        # de, minus ours, up
+        assert lines[row["label"]][:3] == [second, difference, up]
+        assert lines["ours"][0] == first
+        (found,) = (stage for stage in result.as_dict()["stages"] if stage["stage"] == "reported")
+        printed = next(c for c in lab.result.values["comparisons"] if c["row"] == row["name"])
+        assert printed["differences"][AVERAGE] == found["difference"]["stat"] | {"up": found["difference"]["up"]}
 
 
 def test_seconds_of_a_row_and_what_is_new(lab: Lab) -> None:

@@ -17,7 +17,6 @@ from xlt_engine.engine import each_run, run
 from xlt_engine.engine.lab.ablation.ablate import ablate
 from xlt_engine.engine.lab.ablation.rows import GROUPS, ROWS
 from xlt_engine.engine.lab.paper.printed import (
-    AVERAGE,
     COLUMNS,
     OTHERS,
     PRINTED,
@@ -26,6 +25,7 @@ from xlt_engine.engine.lab.paper.printed import (
     paper_average,
 )
 from xlt_engine.engine.lab.paper.tables import paper_tables, render_tables
+from xlt_engine.engine.report.tracking.compare import AVERAGE
 from xlt_engine.engine.storage.files import read_json, write_sealed_json
 
 SEEDS = (0, 1)
