@@ -77,8 +77,7 @@ def why(run_folder: Path, item: str, seed: int | None, target: str | None, as_js
 
     ID is LANGUAGE:NUMBER, counted from 0, or FILE:LINE, such as de:12 or train.txt:345.
     """
-    from ..lab.studies.example_story import example_story
-    from ..lab.studies.story_text import render_story
+    from ..lab.studies.example_story import example_story, render_story
 
     story = example_story(run_folder, item, seed=seed, target=target)
     show(as_json, asdict(story), render_story(story))
