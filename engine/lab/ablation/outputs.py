@@ -46,14 +46,16 @@ def compare_rows(
     targets = [t.language for t in config.targets]
     places = {plan.row.name: home / plan.row.name for plan in plans}
     scored = {name: read_scores(place, reported_stages(place, seeds)) for name, place in places.items()}
-    draws = draw(scored, targets, samples)
+    draws, of_row = draw(scored, targets, samples), compare(scored, plans[0].row.name, targets)
     seen: set[tuple[str, str]] = set()
     rows, comparisons = [], []
     for plan in plans:
         row = scored[plan.row.name]
         new = sum(seconds for key, seconds in row.spent.items() if key not in seen)
         seen |= row.spent.keys()
-        rows.append(_row(plan, row, targets, new / len(seeds), len(seeds), errors.get(plan.row.name)))
+        stats = {part: stat_values(value) for part, value in of_row[plan.row.name].stats.items()}
+        times = {"seconds": sum(row.spent.values()) / len(seeds), "seconds_new": new / len(seeds)}
+        rows.append(_row(plan, row, stats, targets) | times | {"error": errors.get(plan.row.name)})
     for group in groups:
         own = {name: scored[name] for name in (group.reference, *group.rows)}
         compared = compare(own, group.reference, targets, draws)
@@ -93,24 +95,19 @@ def compare_rows(
     )
 
 
-def _row(plan: RowPlan, row: Scored, targets: Sequence[str], new: float, seeds: int, error: str | None) -> Json:
-    of_target = {t: {seed: v for (other, seed), v in sorted(row.values.items()) if other == t} for t in targets}
+def _row(plan: RowPlan, row: Scored, stats: Json, targets: Sequence[str]) -> Json:
+    values = {t: {str(seed): v for (other, seed), v in sorted(row.values.items()) if other == t} for t in targets}
     return {
-        "name": plan.row.name,
-        "label": plan.row.label,
-        "meaning": plan.row.meaning,
+        **{key: getattr(plan.row, key) for key in ("name", "label", "meaning")},
         "overrides": plan.overrides,
         "folder": f"rows/{plan.row.name}",
         "stages": sorted(set(row.stages.values())),
-        "values": {t: {str(seed): v for seed, v in values.items()} for t, values in of_target.items()},
-        "targets": {t: stat_values(stat(values.values())) for t, values in of_target.items() if values},
-        "average": stat_values(stat(per_seed(row.values, targets).values())),
+        "values": values,
+        "targets": {t: stats[t] for t in targets if t in stats},
+        "average": stats.get(AVERAGE),
         "source": stat_values(stat(per_seed(row.source, targets).values())),
-        "seconds": sum(row.spent.values()) / seeds,
-        "seconds_new": new,
         **{f"uses_{mark}": mark in row.marks for mark in MARKS},
         "paper": printed(plan.config.name, plan.row.name, domain_of(plan.config)),
-        "error": error,
     }
 
 

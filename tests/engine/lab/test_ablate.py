@@ -11,7 +11,6 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable
-from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +24,7 @@ from xlt_engine.engine.lab.ablation.ablate import ablate
 from xlt_engine.engine.lab.ablation.outputs import compare_rows, html, markdown
 from xlt_engine.engine.lab.ablation.row_plans import forecast, open_ablation, plan_rows, render_forecast
 from xlt_engine.engine.lab.ablation.rows import GROUPS, ROWS, choose, describe_rows
-from xlt_engine.engine.lab.paper.printed import NOTES, OTHERS, PRINTED, printed
+from xlt_engine.engine.lab.paper.printed import printed
 from xlt_engine.engine.report.seeds import compare, over_targets, scores_on_draws
 from xlt_engine.engine.report.tracking.compare import AVERAGE, compare_runs, render_comparison
 
@@ -43,14 +42,9 @@ SEEDS = (0, 1)
 class Lab:
     """A tiny recipe, and an ablation of it that has been made in this process."""
 
-    def __init__(self, folder: Path) -> None:
-        spec = spec_from_file_location("tiny_files", Path(__file__).parents[1] / "conftest.py")
-        assert spec is not None
-        assert spec.loader is not None
-        conftest = module_from_spec(spec)
-        spec.loader.exec_module(conftest)
+    def __init__(self, folder: Path, files: Any) -> None:
         self.folder = folder
-        self.recipe: Path = conftest.write_tiny(folder)
+        self.recipe: Path = files.write_tiny(folder)
         self.forecast = forecast(self.recipe, rows=CHOSEN, seeds=SEEDS, overrides=TRAINED, jobs=2)
         self.result = self.ablate("one", jobs=1)
         self.rows = folder / "one" / "rows"
@@ -61,11 +55,11 @@ class Lab:
 
 
 @pytest.fixture(scope="module")
-def lab(tmp_path_factory: pytest.TempPathFactory) -> Lab:
+def lab(tmp_path_factory: pytest.TempPathFactory, tiny_files: Any) -> Lab:
     import torch
 
     torch.set_num_threads(1)
-    return Lab(tmp_path_factory.mktemp("lab"))
+    return Lab(tmp_path_factory.mktemp("lab"), tiny_files)
 
 
 def records(folder: Path) -> dict[str, dict[str, Any]]:
@@ -441,12 +435,3 @@ def test_a_domain_has_its_own_cells_of_the_paper() -> None:
     assert printed("cls-paper", "no-vm") is None, "no domain, no cell"
     assert printed("demo", "no-vm") is None
     assert printed("conll-paper", "voters-2") is None
-
-
-def test_some_rows_of_the_paper_are_one_stage() -> None:
-    conll = PRINTED["conll-paper"]
-    assert conll["trail-hard1"].cells == conll["auto"].cells
-    assert conll["trail-soft2"].cells == conll["ours"].cells
-    known = {note for table in PRINTED.values() for found in table.values() for note in found.notes}
-    assert known | {"single", "pairs"} == NOTES.keys()
-    assert all(name in ROWS or name in OTHERS for table in PRINTED.values() for name in table)
