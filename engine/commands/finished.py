@@ -59,8 +59,7 @@ def report(
 @JSON
 def thresholds(run_folder: Path, rules: tuple[str, ...], draws: int, as_json: bool) -> None:
     """What every rule for alpha would have chosen in RUN, how far that is luck, and what it costs."""
-    from ..lab.studies.threshold_rules import COMPARED
-    from ..lab.studies.thresholds import render_studies, study_thresholds
+    from ..lab.studies.thresholds import COMPARED, render_studies, study_thresholds
 
     studies = study_thresholds(run_folder, rules=rules or COMPARED, draws=draws)
     show(as_json, [asdict(study) for study in studies], render_studies(run_folder.name, studies))

@@ -13,14 +13,14 @@ from safetensors.numpy import load_file
 from xlt_engine import DataError
 from xlt_engine.data import derive_seed
 from xlt_engine.engine import choose_threshold
-from xlt_engine.engine.lab.studies.threshold_rules import (
+from xlt_engine.engine.lab.studies.thresholds import (
     COMPARED,
     GoldSweep,
     bootstrap_alphas,
     compare_rules,
     example_sweep,
+    study_thresholds,
 )
-from xlt_engine.engine.lab.studies.thresholds import study_thresholds
 from xlt_engine.engine.pseudolabels.judged import JudgedItems
 from xlt_engine.engine.pseudolabels.thresholds import count_above, uniform_grid
 from xlt_engine.engine.recipe.config.stages import AlphaConfig
