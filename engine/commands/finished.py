@@ -58,8 +58,7 @@ def report(
 @JSON
 def thresholds(run_folder: Path, rules: tuple[str, ...], draws: int, as_json: bool) -> None:
     """What every rule for alpha would have chosen in RUN, how far that is luck, and what it costs."""
-    from ..lab.studies.threshold_rules import COMPARED
-    from ..lab.studies.thresholds import render_studies, study_thresholds
+    from ..lab.studies.thresholds import COMPARED, render_studies, study_thresholds
 
     studies = study_thresholds(run_folder, rules=rules or COMPARED, draws=draws)
     show(as_json, [asdict(study) for study in studies], render_studies(run_folder.name, studies))
@@ -76,8 +75,7 @@ def why(run_folder: Path, item: str, seed: int | None, target: str | None, as_js
 
     ID is LANGUAGE:NUMBER, counted from 0, or FILE:LINE, such as de:12 or train.txt:345.
     """
-    from ..lab.studies.example_story import example_story
-    from ..lab.studies.story_text import render_story
+    from ..lab.studies.example_story import example_story, render_story
 
     story = example_story(run_folder, item, seed=seed, target=target)
     show(as_json, asdict(story), render_story(story))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -88,6 +88,7 @@ def run(
     should_stop: Callable[[], int] = lambda: 0,
     reuse: Sequence[str | Path] = (),
     before_report: Callable[[Path], None] = lambda folder: None,
+    row: Mapping[str, Any] | None = None,
 ) -> RunResult:
     """Runs what is missing of a recipe, skips what is done and unchanged, continues what was cut off.
 
@@ -109,6 +110,7 @@ def run(
             where possible, and so are token stores; unless `resume` is False.
         before_report: gets the run folder when all stages are done, to leave there what else the report shows
             (`thresholds.json`).
+        row: which row of an ablation this is, for `run.json` (docs/summary-schema.md).
 
     Raises:
         StagesFailedError: at the end, where a stage failed for want of accepted labels, diverged, and the like.
@@ -140,7 +142,7 @@ def run(
         context = processes.rank_zero_first(lambda: make_context(config, home, told, should_stop, processes, others))
         processes.rank_zero_first(lambda: read_ahead(context, plan))
         damaged = processes.rank_zero_only(lambda: set_damage_aside(context, plan))
-        _describe(context, seeds, hashes)
+        _describe(context, seeds, hashes, row)
         processes.rank_zero_only(lambda: refuse_damaged(folder))
         walk = Walk(context, plan, resume=resume, damaged=damaged, current=current)
         walk.make_all(choose_jobs(context, plan, jobs, resume=resume))
@@ -237,7 +239,7 @@ def _input_hashes(config: RunConfig) -> dict[str, str]:
     return {str(path): file_hash(path) for path in paths if path.exists()}
 
 
-def _describe(context: Context, seeds: tuple[int, ...], hashes: dict[str, str]) -> None:
+def _describe(context: Context, seeds: tuple[int, ...], hashes: dict[str, str], row: Mapping[str, Any] | None) -> None:
     """Writes `run.json`: the environment, the recipe in words, and all stages that it stands for."""
     config, stages = context.config, make_plan(context.config, seeds)
     context.run_dir.write_run_info(
@@ -245,6 +247,7 @@ def _describe(context: Context, seeds: tuple[int, ...], hashes: dict[str, str]) 
         hashes=hashes,
         created=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         name=config.title,
+        row=row,
         model=hub_name(config.model.path),
         models=_other_models(config),
         task=config.task,

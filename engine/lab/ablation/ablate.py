@@ -16,9 +16,8 @@ from ...storage.run_folder import RunDir
 from ...training.determinism import deterministic
 from ...training.progress import Progress
 from ..studies.for_the_page import write_for_page
-from .comparisons import compare_rows
-from .outputs import write_outputs
-from .row_plans import Ablation, RowPlan, is_made, open_ablation, plan_rows, units_of
+from .outputs import compare_rows, write_outputs
+from .row_plans import Ablation, RowPlan, open_ablation, plan_rows, stages_made
 
 _FATAL = (StorageError, RunInUseError, OutOfMemoryError, PeerLostError)
 """What the other rows would run into as well; any other error is its row's alone."""
@@ -98,20 +97,17 @@ def _ablate(
 ) -> AblationResult:
     place = home / "rows"
     plans = plan_rows(ablation, place, progress=progress, should_stop=should_stop)
-    units = units_of(plans)
-
-    def there() -> int:
-        return sum(is_made(unit, plans, place, ablation.reuse) for unit in units)
-
-    before = there()
+    distinct = {key for plan in plans for key in plan.keys}
+    before = len(stages_made(plans, place, ablation.reuse))
     progress.note(
-        f"{len(plans)} rows, {sum(len(p.stages) for p in plans)} stages, {len(units)} of them distinct, "
+        f"{len(plans)} rows, {sum(len(p.keys) for p in plans)} stages, {len(distinct)} of them distinct, "
         f"{before} are there; jobs: {ablation.jobs}"
     )
     failed = _make_rows(ablation, plans, place, progress, should_stop)
     values = compare_rows(ablation, plans, place, {n: str(e) for n, e in failed.items()}, samples=samples)
     text = write_outputs(home, values)
-    return AblationResult(home, home / "ablation.html", values, text, there() - before, before, failed)
+    made = len(stages_made(plans, place, ablation.reuse)) - before
+    return AblationResult(home, home / "ablation.html", values, text, made, before, failed)
 
 
 class _RowProgress(Progress):
@@ -149,6 +145,7 @@ def _make_rows(
                 should_stop=should_stop,
                 reuse=[folder for folder in (*others, *ablation.reuse) if folder.is_dir()],
                 before_report=write_for_page,
+                row=plan.record,
             )
         except _FATAL as error:
             raise type(error)(f"row {name}: {error}") from error

@@ -1,22 +1,114 @@
-"""An ablation for people: tables as text and Markdown, and one page with a figure per group."""
+"""The content of ablation.json, as text and Markdown, and as one page with a figure per group (docs/laboratory.md)."""
 
 from __future__ import annotations
 
 import textwrap
+import time
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 
+from ....tasks import per_word, task_of
 from ...report import svg
 from ...report.page import page
 from ...report.page import table as html_table
 from ...report.parts import columns_for
-from ...report.stage_table import METRIC_NAMES, per_seed
+from ...report.seeds import stat
+from ...report.stage_table import METRIC_NAMES, Json, per_seed
 from ...report.svg import GREY, Key, Panel, clean
-from ...report.text_table import text_table
-from ...storage.files import atomic_write_json, atomic_write_text
-from ..paper.printed import AVERAGE
-from ..score_tables import Json, markdown_table, stat_text, step_text
-from .comparisons import MARKS
+from ...report.tracking.compare import (
+    AVERAGE,
+    MARKS,
+    Scored,
+    Table,
+    compare,
+    draw,
+    read_scores,
+    reported_stages,
+    stat_text,
+    stat_values,
+    step_text,
+    step_values,
+)
+from ...storage.files import atomic_write_json, atomic_write_text, plain
+from ...storage.run_folder import environment
+from ..paper.printed import domain_of, notes, printed
+from .row_plans import Ablation, RowPlan
+
+SCHEMA_VERSION = 1
+
+
+def compare_rows(
+    ablation: Ablation, plans: Sequence[RowPlan], home: Path, errors: dict[str, str], *, samples: int
+) -> Json:
+    """The content of ablation.json, from the rows' run folders in `home`."""
+    config, groups, seeds = plans[0].config, ablation.choice.groups, list(ablation.seeds)
+    targets = [t.language for t in config.targets]
+    places = {plan.row.name: home / plan.row.name for plan in plans}
+    scored = {name: read_scores(place, reported_stages(place, seeds)) for name, place in places.items()}
+    draws, of_row = draw(scored, targets, samples), compare(scored, plans[0].row.name, targets)
+    seen: set[tuple[str, str]] = set()
+    rows, comparisons = [], []
+    for plan in plans:
+        row = scored[plan.row.name]
+        new = sum(seconds for key, seconds in row.spent.items() if key not in seen)
+        seen |= row.spent.keys()
+        stats = {part: stat_values(value) for part, value in of_row[plan.row.name].stats.items()}
+        times = {"seconds": sum(row.spent.values()) / len(seeds), "seconds_new": new / len(seeds)}
+        rows.append(_row(plan, row, stats, targets) | times | {"error": errors.get(plan.row.name)})
+    for group in groups:
+        own = {name: scored[name] for name in (group.reference, *group.rows)}
+        compared = compare(own, group.reference, targets, draws)
+        comparisons += [
+            {
+                "group": group.name,
+                "row": name,
+                "reference": group.reference,
+                "differences": {part: step_values(step) for part, step in compared[name].steps.items()},
+                "bootstrap": {part: asdict(drawn) for part, drawn in compared[name].bootstrap.items()},
+            }
+            for name in group.rows
+            if name != group.reference
+        ]
+    return plain(  # type: ignore[no-any-return]
+        {
+            "schema_version": SCHEMA_VERSION,
+            "name": config.title,
+            "task": config.task,
+            "metric": task_of(config.task).metric,
+            "created": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+            "source": config.source.language,
+            "targets": targets,
+            "seeds": seeds,
+            "versions": environment()["versions"],
+            "bootstrap": {
+                "samples": samples,
+                "level": 0.95,
+                "items": "sentences" if per_word(config.task) else "texts",
+            },
+            "groups": [asdict(group) for group in groups],
+            "left_out": ablation.choice.left_out,
+            "rows": rows,
+            "comparisons": comparisons,
+            "paper_notes": notes(config.name, [p.row.name for p in plans]),
+        }
+    )
+
+
+def _row(plan: RowPlan, row: Scored, stats: Json, targets: Sequence[str]) -> Json:
+    values = {t: {str(seed): v for (other, seed), v in sorted(row.values.items()) if other == t} for t in targets}
+    return {
+        **{key: getattr(plan.row, key) for key in ("name", "label", "meaning")},
+        "overrides": plan.overrides,
+        "folder": f"rows/{plan.row.name}",
+        "stages": sorted(set(row.stages.values())),
+        "values": values,
+        "targets": {t: stats[t] for t in targets if t in stats},
+        "average": stats.get(AVERAGE),
+        "source": stat_values(stat(per_seed(row.source, targets).values())),
+        **{f"uses_{mark}": mark in row.marks for mark in MARKS},
+        "paper": printed(plan.config.name, plan.row.name, domain_of(plan.config)),
+    }
 
 
 def write_outputs(home: Path, values: Json) -> str:
@@ -39,8 +131,8 @@ def comparison(values: Json, group: Json, name: str) -> Json:
     return next(own, {"differences": {}, "bootstrap": {}})
 
 
-def cells(values: Json, group: Json) -> tuple[list[str], list[list[str]]]:
-    """Header and lines of a group's table."""
+def group_table(values: Json, group: Json) -> Table:
+    """A group's rows and what separates them from their reference."""
     targets, rows = values["targets"], rows_of(values, group)
     averaged = [AVERAGE] if len(targets) > 1 else []
     points = {row["name"]: (row["paper"] or {}).get("points", {}) for row in rows}
@@ -57,7 +149,7 @@ def cells(values: Json, group: Json) -> tuple[list[str], list[list[str]]]:
         line += [f"{drawn['low']:+.1f} to {drawn['high']:+.1f}", f"{drawn['p_value']:.3f}"] if drawn else ["-", "-"]
         line += [stat_text(row["source"]), f"{row['seconds']:.0f}", f"{row['seconds_new']:.0f}"]
         lines.append([*line, *(f"{printed[name]:.2f}" if name in printed else "-" for name in paper)])
-    return header, lines
+    return Table(header, lines)
 
 
 def _label(row: Json) -> str:
@@ -95,8 +187,7 @@ def plain_text(values: Json) -> str:
     """The tables for a terminal."""
     parts = []
     for group in values["groups"]:
-        header, lines = cells(values, group)
-        parts += [group["title"], *text_table([header, *lines], rule="columns"), ""]
+        parts += [group["title"], *group_table(values, group).text(), ""]
     notes = [textwrap.fill(text, 110, break_long_words=False) for text in (caption(values), *_remarks(values))]
     return "\n".join([*parts, *notes]) + "\n"
 
@@ -105,7 +196,7 @@ def markdown(values: Json) -> str:
     """The tables and their notes."""
     parts = [f"# {values['name']}: ablation", ""]
     for group in values["groups"]:
-        parts += [f"## {group['title']}", "", *markdown_table(*cells(values, group)), ""]
+        parts += [f"## {group['title']}", "", *group_table(values, group).markdown(), ""]
         parts += [*(f"* {row['label']}: {row['meaning']}" for row in rows_of(values, group)), ""]
     return "\n".join([*parts, caption(values), "", *(f"* {line}" for line in _remarks(values))]).rstrip() + "\n"
 
@@ -117,12 +208,12 @@ def html(values: Json) -> str:
     parts = [f"<h1>{clean(values['name'])}: ablation</h1>", f'<p class="sub">{clean(" · ".join(facts))}</p>']
     parts += [f'<div class="warning">{clean(line)}</div>' for line in _failures(values)]
     for group in values["groups"]:
-        header, lines = cells(values, group)
+        table = group_table(values, group)
         rows = rows_of(values, group)
         css = ["last" if row["name"] == group["reference"] else "" for row in rows]
         meaning = "".join(f"<li><b>{clean(row['label'])}</b>: {clean(row['meaning'])}</li>" for row in rows)
         parts += [f"<h2>{clean(group['title'])}</h2>", f"<figure>{figure(values, group)}</figure>"]
-        parts += [f'<div class="dense">{html_table(header, lines, css=css)}</div>', f"<ul>{meaning}</ul>"]
+        parts += [f'<div class="dense">{html_table(table.header, table.lines, css=css)}</div>', f"<ul>{meaning}</ul>"]
     notes = "".join(f"<li>{clean(line)}</li>" for line in _remarks(values))
     parts += ["<h2>How to read this</h2>", f"<p>{clean(caption(values))}</p>", f"<ul>{notes}</ul>" if notes else ""]
     return page(f"{values['name']}: ablation", "\n".join(parts))

@@ -16,7 +16,7 @@ from ...preflight.cost import estimate_plan, measure_rate
 from ...preflight.estimate_report import time_text
 from ...recipe.config import RunConfig
 from ...recipe.load import Resolved, load_recipe
-from ...report.stage_table import SIDE_ARMS
+from ...report.stage_table import Json
 from ...report.text_table import text_table
 from ...runs.graph import make_plan
 from ...runs.jobs import default_jobs, encoder_config
@@ -24,10 +24,8 @@ from ...runs.prepare import make_context, read_ahead
 from ...runs.stage_state import fingerprint_of, finished_record, run_folders
 from ...runs.synthetic_data import settled
 from ...stages.context import Context
-from ...storage.names import serves
 from ...storage.run_folder import RunDir
 from ...training.progress import Progress
-from ..score_tables import Json
 from .rows import Choice, Row, choose
 
 Key = tuple[str, str]
@@ -42,38 +40,19 @@ class RowPlan:
         overrides: of all rows, then the row's own.
         config: with the files of a made world filled in.
         fingerprints: by stage id.
+        record: the row's name, and by target the stages that it reports, a seed after the other: `row` of `run.json`.
     """
 
     row: Row
     overrides: tuple[str, ...]
     config: RunConfig
-    stages: tuple[Stage, ...]
     fingerprints: dict[str, dict[str, Any]]
+    record: dict[str, Any]
 
-    def key(self, stage_id: str) -> Key:
-        """What equal stages of different rows have in common."""
-        return stage_id, digest(self.fingerprints[stage_id])
-
-    def scored(self, target: str, seed: int) -> str:
-        """Id of the stage whose score the row reports for a target."""
-        stages = [s for s in self.stages if s.seed == seed and serves(s.pair, target)]
-        if self.row.stage:
-            return next(s.id for s in stages if s.id.rpartition("/")[2] == self.row.stage)
-        return [s for s in stages if s.arm is not None and s.arm not in SIDE_ARMS][-1].id
-
-    def lineage(self, stage_id: str) -> set[str]:
-        """A stage and all that it stands on."""
-        needs = next(s for s in self.stages if s.id == stage_id).inputs.values()
-        return {stage_id}.union(*(self.lineage(other) for other in needs))
-
-
-@dataclass(frozen=True)
-class Unit:
-    """A stage to be made once, whatever the number of rows that have it."""
-
-    id: str
-    key: Key
-    rows: tuple[str, ...]
+    @property
+    def keys(self) -> list[Key]:
+        """What equal stages of different rows have in common, of each stage in order."""
+        return [(stage, digest(stamp)) for stage, stamp in self.fingerprints.items()]
 
 
 @dataclass(frozen=True)
@@ -150,23 +129,18 @@ def plan_rows(
                 look(context, stages)
         except ConfigError as error:
             raise ConfigError(f"row {row.name}: {error}") from error
-        plans.append(RowPlan(row, overrides, config, tuple(stages), fingerprints))
+        of_target = {
+            t.language: [row.reported(stages, t.language, seed) for seed in ablation.seeds] for t in config.targets
+        }
+        plans.append(RowPlan(row, overrides, config, fingerprints, {"name": row.name, "stages": of_target}))
     return plans
 
 
-def units_of(plans: Sequence[RowPlan]) -> list[Unit]:
-    """Each distinct stage once."""
-    rows: dict[Key, list[str]] = {}
-    for plan in plans:
-        for stage in plan.stages:
-            rows.setdefault(plan.key(stage.id), []).append(plan.row.name)
-    return [Unit(key[0], key, tuple(names)) for key, names in rows.items()]
-
-
-def is_made(unit: Unit, plans: Sequence[RowPlan], home: Path, reuse: Sequence[Path]) -> bool:
-    """Whether some row's folder, or one to reuse, has the stage already."""
-    fingerprint = next(p.fingerprints[unit.id] for p in plans if p.row.name in unit.rows)
-    return any(finished_record(place / unit.id, fingerprint) for place in [*(home / n for n in unit.rows), *reuse])
+def stages_made(plans: Sequence[RowPlan], home: Path, reuse: Sequence[Path]) -> set[Key]:
+    """The stages that some row's folder, or one to reuse, has already."""
+    places = [*(home / plan.row.name for plan in plans), *reuse]
+    stamps = {key: stamp for plan in plans for key, stamp in zip(plan.keys, plan.fingerprints.values(), strict=True)}
+    return {key for key, stamp in stamps.items() if any(finished_record(place / key[0], stamp) for place in places)}
 
 
 def forecast(recipe: str | Path | None = None, *, run_dir: str | Path | None = None, **asked: Any) -> Json:
@@ -198,10 +172,10 @@ def forecast(recipe: str | Path | None = None, *, run_dir: str | Path | None = N
             plans = plan_rows(ablation, Path(folder), look=look)
     finally:
         torch.set_num_threads(before)
-    made = {u.key for u in units_of(plans) if is_made(u, plans, ablation.folder(run_dir) / "rows", ablation.reuse)}
+    made = stages_made(plans, ablation.folder(run_dir) / "rows", ablation.reuse)
     rows = []
     for plan in plans:
-        keys = [plan.key(stage.id) for stage in plan.stages]
+        keys = plan.keys
         new = [key for key in keys if key not in made]
         made.update(new)
         row: Json = {"row": plan.row.name, "label": plan.row.label, "stages": len(keys)}

@@ -10,8 +10,11 @@ from typing import Any
 
 from .... import ConfigError
 from ....tasks import TASKS
+from ...plan import Stage
 from ...recipe.config import RunConfig
 from ...recipe.schema import nearest
+from ...report.stage_table import SIDE_ARMS
+from ...storage.names import serves
 
 DEFAULT = ("main",)
 OURS = "ours"
@@ -50,6 +53,13 @@ class Row:
         if self.general and config.world is None and lacking:
             return f"needs general text of {', '.join(lacking)}: give source.control and targets.N.control"
         return ""
+
+    def reported(self, stages: Sequence[Stage], target: str, seed: int) -> str:
+        """Id of the stage whose score the row reports for a target, among those of its run."""
+        own = [s for s in stages if s.seed == seed and serves(s.pair, target)]
+        if self.stage:
+            return next(s.id for s in own if s.id.rpartition("/")[2] == self.stage)
+        return [s for s in own if s.arm is not None and s.arm not in SIDE_ARMS][-1].id
 
 
 @dataclass(frozen=True)

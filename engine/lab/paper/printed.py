@@ -10,8 +10,8 @@ from importlib import resources
 from typing import Any, Literal
 
 from ...recipe.config import RunConfig
+from ...report.tracking.compare import AVERAGE
 
-AVERAGE = "average"
 DOMAINS = ("books", "dvd", "music")
 Kind = Literal["cls", "conll"]
 RECIPES: dict[Kind, str] = {"cls": "cls-paper", "conll": "conll-paper"}

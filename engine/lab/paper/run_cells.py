@@ -6,23 +6,23 @@ import dataclasses
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import product
 from pathlib import Path
 from typing import Any
 
 from .... import ConfigError, DataError
-from ...plan import fingerprint
+from ...plan import Stage, fingerprint
 from ...recipe.config import RunConfig
 from ...recipe.load import load_recipe, variants
 from ...report.stage_folders import read_decision
-from ...report.stage_table import Cells
+from ...report.stage_table import Json
+from ...report.tracking.compare import Scored, lineage, read_scores
 from ...runs.graph import make_plan
 from ...runs.synthetic_data import settled
 from ...storage.files import read_json
 from ...storage.names import STAMP
 from ...storage.stage_files import paths_below
-from ..ablation.row_plans import RowPlan
 from ..ablation.rows import ROWS
-from ..score_tables import Json
 from .printed import COLUMNS, RECIPES, TABLES, Kind, domain_of
 
 _DEPTH = 4
@@ -34,37 +34,24 @@ _BESIDE = (
 """Keys that make no other experiment of a recipe."""
 
 
-@dataclass(frozen=True)
-class Cell:
-    """The score of one row, column and seed, in points; `made`: digest of all that decided the stage's weights."""
-
-    run: Path
-    stage: str
-    made: str
-    test: str
-    value: float
-
-
 @dataclass
 class Joined:
     """What some runs hold together.
 
     Attributes:
-        rows: row -> (column, seed) -> cell; `first`: the first cell of each column.
+        rows: row -> its scores by (column, seed); `places`: (row, column, seed) -> folder of the stage.
+        first: column -> the first stage with a score there, and its test file.
         runs: of every run: folder, versions, numerics, model, how many cells it has, and `settings`: "key = value
             (recipe's)" of all that is neither the packaged recipe's nor a row's.
         skipped: languages that the paper does not have.
     """
 
     kind: Kind
-    rows: dict[str, dict[tuple[str, int], Cell]] = field(default_factory=dict)
-    first: dict[str, Cell] = field(default_factory=dict)
+    rows: dict[str, Scored] = field(default_factory=dict)
+    places: dict[tuple[str, str, int], tuple[Path, str]] = field(default_factory=dict)
+    first: dict[str, tuple[Path, str]] = field(default_factory=dict)
     runs: list[Json] = field(default_factory=list)
     skipped: set[str] = field(default_factory=set)
-
-    def values(self, row: str) -> Cells:
-        """Points of a row by (column, seed)."""
-        return {key: cell.value for key, cell in self.rows.get(row, {}).items()}
 
 
 def join(kind: Kind, folders: Sequence[str | Path]) -> Joined:
@@ -126,17 +113,18 @@ def _add(joined: Joined, base: RunConfig, folder: Path) -> None:
             changed = load_recipe(source, (*method, *ROWS[name].overrides)).config
         except ConfigError:
             continue  # a row that a recipe with these settings cannot have
-        changed = settled(changed, folder)
-        plan = RowPlan(ROWS[name], (), changed, tuple(make_plan(changed, seeds)), {})
-        for target in changed.targets:
-            column = f"{target.language} {domain}".strip()
-            if column not in COLUMNS[joined.kind]:
-                joined.skipped.add(column)
-                continue
-            for seed in seeds:
-                if (cell := _cell(plan, folder, target.language, seed, str(info.get("metric")))) is not None:
-                    _put(joined, name, (column, seed), cell)
-                    count += 1
+        plan = make_plan(settled(changed, folder), seeds)
+        stages = {s.id: s for s in plan}
+        held = dict[tuple[str, int], str]()
+        for target, seed in product((t.language for t in changed.targets), seeds):
+            if f"{target} {domain}".strip() not in COLUMNS[joined.kind]:
+                joined.skipped.add(f"{target} {domain}".strip())
+            elif _made_like(stages, stage := ROWS[name].reported(plan, target, seed), folder):
+                held[target, seed] = stage
+        scored = read_scores(folder, held)
+        for cell in scored.values:
+            _put(joined, name, f"{cell[0]} {domain}".strip(), scored, cell, folder)
+        count += len(scored.values)
     stamps = map(read_json, paths_below(folder, STAMP))
     numerics = sorted({stamp["numerics"] for stamp in stamps if stamp.get("numerics") is not None})
     settings = [
@@ -160,28 +148,15 @@ def _flat(value: Any, path: str = "") -> Iterator[tuple[str, Any]]:
         yield path, value
 
 
-def _cell(plan: RowPlan, folder: Path, target: str, seed: int, metric: str) -> Cell | None:
-    """The score of a row's stage in a run folder; None where the folder has no such stage, or not made like this."""
-    stage = plan.scored(target, seed)
-    if not _made_like(plan, stage, folder):
-        return None
-    record = read_json(folder / stage / "stage.json")
-    for score in read_json(folder / stage / "scores.json").get("scores") or ():
-        if (score["metric"], score["language"], score["role"]) == (metric, target, "target"):
-            test = str((record.get("scored_on") or {}).get(target))
-            return Cell(folder, stage, str(record.get("fingerprint")), test, float(score["value"]))
-    return None
-
-
-def _made_like(plan: RowPlan, stage_id: str, folder: Path) -> bool:
+def _made_like(stages: Mapping[str, Stage], stage_id: str, folder: Path) -> bool:
     """Whether a stage of a plan, and all that it stands on, are in a run folder with the plan's settings."""
-    stage = next(s for s in plan.stages if s.id == stage_id)
+    stage = stages[stage_id]
     record, stamp = read_json(folder / stage_id / "stage.json"), read_json(folder / stage_id / STAMP)
     if not record or (record.get("inputs") or {}) != stage.inputs:
         return False
     if _settings(stamp) != _settings(fingerprint(stage, {}, {})):
         return False
-    return all(_made_like(plan, other, folder) for other in stage.inputs.values())
+    return all(_made_like(stages, other, folder) for other in stage.inputs.values())
 
 
 def _settings(stamp: Mapping[str, Any]) -> Json:
@@ -189,18 +164,21 @@ def _settings(stamp: Mapping[str, Any]) -> Json:
     return {k: v for k, v in stamp.items() if k != "numerics" and not k.startswith(("input.", "data."))}
 
 
-def _put(joined: Joined, row: str, key: tuple[str, int], cell: Cell) -> None:
-    column, seed = key
-    before = joined.rows.setdefault(row, {}).setdefault(key, cell)
-    if before.made != cell.made:
+def _put(joined: Joined, name: str, column: str, scored: Scored, cell: tuple[str, int], folder: Path) -> None:
+    """Adds a cell of a run to those of its row."""
+    row, key, place = joined.rows.setdefault(name, Scored()), (column, cell[1]), folder / scored.stages[cell]
+    if row.made.setdefault(key, scored.made[cell]) != scored.made[cell]:
+        run, stage = joined.places[name, *key]
         raise DataError(
-            f"{before.run / before.stage} and {cell.run / cell.stage} are both {ROWS[row].label} of {column}, seed "
-            f"{seed}, but were made with other data or settings; give one of the runs"
+            f"{run / stage} and {place} are both {ROWS[name].label} of {column}, seed "
+            f"{key[1]}, but were made with other data or settings; give one of the runs"
         )
-    other = joined.first.setdefault(column, cell)
-    if other.test != cell.test:
+    joined.places.setdefault((name, *key), (folder, scored.stages[cell]))
+    row.values.setdefault(key, scored.values[cell])
+    other, test = joined.first.setdefault(column, (place, scored.tests[cell]))
+    if test != scored.tests[cell]:
         raise DataError(
-            f"{other.run / other.stage} and {cell.run / cell.stage} were scored on different test files of {column}; "
+            f"{other} and {place} were scored on different test files of {column}; "
             "run them again with one file, which trains nothing"
         )
 
@@ -209,14 +187,9 @@ def decisions(joined: Joined) -> dict[tuple[str, int, int], Json]:
     """(column, round, seed) -> the decisions of the hard stages that the method's scores stand on: Figure 2."""
     read: dict[tuple[str, int, int], Json] = {}
     for row in ("auto", "ours"):
-        for (column, seed), cell in joined.rows.get(row, {}).items():
-            for stage in _lineage(cell.run, cell.stage):
-                if decision := read_decision(cell.run / stage, column.split()[0]):
+        for (name, column, seed), (run, reported) in joined.places.items():
+            for stage in lineage(run, reported) if name == row else ():
+                if decision := read_decision(run / stage, column.split()[0]):
                     read[column, int(decision["round"]), seed] = decision
     columns = COLUMNS[joined.kind]
     return dict(sorted(read.items(), key=lambda item: (columns.index(item[0][0]), *item[0][1:])))
-
-
-def _lineage(folder: Path, stage: str) -> set[str]:
-    inputs = read_json(folder / stage / "stage.json").get("inputs") or {}
-    return {stage}.union(*(_lineage(folder, other) for other in inputs.values()))

@@ -7,13 +7,21 @@ from pathlib import Path
 
 from ...report import svg
 from ...report.parts import columns_for, threshold_picture
-from ...report.seeds import stat
-from ...report.stage_table import METRIC_NAMES, Cells, per_seed, step_between
+from ...report.stage_table import METRIC_NAMES, Cells, Json, per_seed
+from ...report.tracking.compare import (
+    AVERAGE,
+    Scored,
+    Table,
+    compare,
+    stat_text,
+    stat_values,
+    step_text,
+    step_values,
+)
 from ...storage.files import atomic_write_json, atomic_write_text, plain, storage_errors
 from ..ablation.rows import OURS, ROWS
-from ..score_tables import Json, markdown_table, stat_text, stat_values, step_text, step_values
 from . import printed
-from .printed import AVERAGE, COLUMNS, RECIPES, Kind, PaperTable
+from .printed import COLUMNS, RECIPES, Kind, PaperTable
 from .run_cells import Joined, decisions, join
 
 SCHEMA_VERSION = 1
@@ -65,19 +73,19 @@ def paper_tables(kind: Kind, runs: Sequence[str | Path], out: str | Path | None 
 def _table(joined: Joined, table: PaperTable) -> Json:
     recipe, columns, reference = RECIPES[joined.kind], COLUMNS[joined.kind], table.reference
     base = _paper_values(printed.PRINTED[recipe][reference])
+    scored = {name: joined.rows.get(name, Scored()) for name in table.rows}
+    compared = compare(scored, reference, columns)
     rows = []
     for name in table.rows:
-        cells, theirs = joined.values(name), _paper_values(printed.PRINTED[recipe][name])
-        ours = {}
-        for column in (*columns, AVERAGE):
-            chosen = cells if column == AVERAGE else {k: v for k, v in cells.items() if k[0] == column}
-            seeds = per_seed(cells, columns if column == AVERAGE else [column])
-            step = None if name == reference else step_between(chosen, joined.values(reference), reference)
-            ours[column] = {
-                "stat": stat_values(stat(seeds.values())),
-                "seeds": {str(seed): value for seed, value in seeds.items()},
-                "difference": step_values(step),
+        cells, theirs = scored[name].values, _paper_values(printed.PRINTED[recipe][name])
+        ours = {
+            part: {
+                "stat": stat_values(compared[name].stats.get(part)),
+                "seeds": {str(s): v for s, v in per_seed(cells, columns if part == AVERAGE else [part]).items()},
+                "difference": step_values(compared[name].steps.get(part)),
             }
+            for part in (*columns, AVERAGE)
+        }
         rows.append(
             {
                 "name": name,
@@ -85,7 +93,7 @@ def _table(joined: Joined, table: PaperTable) -> Json:
                 "uses_parallel_data": name in printed.OTHERS and printed.OTHERS[name].parallel,
                 "paper": {c: {"value": v, "difference": v - base[c]} for c, v in theirs.items()},
                 "here": ours if name in ROWS else None,
-                "runs": sorted({str(cell.run) for cell in joined.rows.get(name, {}).values()}),
+                "runs": sorted({str(run) for (row, *_), (run, _) in joined.places.items() if row == name}),
                 "command": _command(joined.kind, name, cells) if name in ROWS else None,
             }
         )
@@ -155,7 +163,7 @@ def _markdown(values: Json, table: Json) -> list[str]:
         seeds = sorted({int(seed) for c in values["columns"] for seed in ours[c]["seeds"]})
         shown = [stat_text(ours[c]["stat"], mark) for c in columns]
         lines.append(["", "here", *shown, *(step_text(step) if step else ["", ""]), ", ".join(map(str, seeds))])
-    text = markdown_table(["row", "", *columns, f"minus {reference}", "up", "seeds"], lines, left=2)
+    text = Table(["row", "", *columns, f"minus {reference}", "up", "seeds"], lines, left=2).markdown()
     return [*text, *(["", "No run that was given has these cells; what makes them:", "", *marks] if marks else [])]
 
 

@@ -1,11 +1,13 @@
 """The whole story of one example of a run: what every voter said, and what became of it in each round, with the reason.
 
 What a decision did is read from its files. What single voters said is not stored: the models that the stages left are
-asked again, about this example alone.
+asked again, about this example alone. An example is named `de:12` by position, `train.txt:345` or an id of the file's
+own by place.
 """
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import product
@@ -14,13 +16,13 @@ from pathlib import Path
 import numpy as np
 
 from .... import DataError
-from ....data import Example, Tokenizer
+from ....data import OUTSIDE, Example, Tokenizer, TokenStore
 from ....data.readers.lines import file_stem
-from ....tasks import per_word
+from ....tasks import per_word, task_of
 from ...pseudolabels.filters import REASONS, Reason
 from ...reading.read_file import read_file
+from ...report.text_table import text_table
 from ...storage.files import read_json
-from .example_name import Item, find_item
 from .example_text import decoded, is_example, words_of
 from .finished_run import FinishedRun, Json, TaskStage
 
@@ -33,6 +35,86 @@ _SOURCE = {
     Reason.NOT_A_NUMBER: "not-a-number",
     Reason.REMOVED_BEFORE: "removed-before",
 }
+_NEAR = 3
+"""How many other examples a message names."""
+_WIDEST = 24
+
+
+@dataclass(frozen=True)
+class Item:
+    """One example that a run has used.
+
+    Attributes:
+        role: "source" (labelled training text) or "target" (unlabelled text).
+        number: its position in the store, from 0, which is what the arrays of a decision count in.
+    """
+
+    role: str
+    language: str
+    number: int
+    store: TokenStore
+
+    @property
+    def name(self) -> str:
+        """The short name, such as `de:12`."""
+        return f"{self.language}:{self.number}"
+
+    @property
+    def example(self) -> str:
+        """The id that the reader gave it: the file's own, else `<file stem>:<line>`."""
+        return self.store.example_ids[self.number]
+
+
+def find_item(text: str, stores: list[tuple[str, str, TokenStore]]) -> Item:
+    """The example that `text` names.
+
+    Args:
+        text: `LANGUAGE:NUMBER`, the position from 0; or `FILE:LINE`, or an id as the file has it, either with
+            `LANGUAGE/` before it where several languages have the same.
+        stores: role, language and store of everything that may be meant.
+
+    Raises:
+        DataError: nothing or more than one has this name; the message has the nearest ones.
+    """
+    by_language = {language: (role, store) for role, language, store in stores}
+    left, _, right = text.rpartition(":")
+    if left in by_language and right.isdigit():
+        role, store = by_language[left]
+        if int(right) < len(store):
+            return Item(role, left, int(right), store)
+        raise DataError(f"{text}: {left} has {len(store)} examples here; give {left}:0 to {left}:{len(store) - 1}")
+    language, slash, rest = text.partition("/")
+    chosen, name = ([language], rest) if slash and language in by_language else (list(by_language), text)
+    items = [Item(role, lang, n, store) for role, lang, store in stores if lang in chosen for n in range(len(store))]
+    file, _, line = name.rpartition(":")
+    id_of_line = f"{file_stem(file)}:{line}" if file else name
+    named = [item for item in items if item.example in (name, id_of_line)]
+    if len(named) == 1:
+        return named[0]
+    if named:
+        raise DataError(f"{text}: several examples have this name; give {_listed(named)}")
+    near = _nearest(id_of_line, items)
+    hint = (
+        f"the nearest are {_listed(near)}"
+        if near
+        else f"give LANGUAGE:NUMBER, with a language of {', '.join(by_language)}"
+    )
+    raise DataError(f"{text}: no such example in this run; {hint}")
+
+
+def _nearest(name: str, items: list[Item]) -> list[Item]:
+    """Examples of the same file on the nearest lines; else those with the most similar ids."""
+    stem, _, line = name.rpartition(":")
+    places = [(item, *item.example.rpartition(":")[::2]) for item in items]
+    same = [(abs(int(at) - int(line)), item) for item, file, at in places if file == stem and (at + line).isdigit()]
+    if stem and same:
+        return [item for _, item in sorted(same, key=lambda entry: entry[0])]
+    by_example = {item.example: item for item in reversed(items)}
+    return [by_example[e] for e in difflib.get_close_matches(name, by_example, n=_NEAR, cutoff=0.7)]
+
+
+def _listed(items: list[Item]) -> str:
+    return ", ".join(f"{item.name} ({item.example})" for item in items[:_NEAR])
 
 
 @dataclass(frozen=True)
@@ -110,7 +192,7 @@ class Story:
 
 
 def example_story(folder: str | Path, name: str, *, seed: int | None = None, target: str | None = None) -> Story:
-    """The story of the example that `name` names (see `example_name.find_item`).
+    """The story of the example that `name` names (see `find_item`).
 
     Args:
         seed: whose stages tell it; the run's first where absent.
@@ -224,3 +306,87 @@ def _gold(item: Item, example: Example | None, labels: Sequence[str]) -> tuple[s
     if example is None or example.labels is None:
         return None
     return (example.labels,) if isinstance(example.labels, str) else tuple(example.labels)
+
+
+def render_story(story: Story) -> str:
+    """The story, most of it as one table: words (or the one text) down, stages and decisions across."""
+    place = f"{story.file}, line {story.line}" if story.file else "its file is gone or has changed"
+    kind = "labelled" if story.role == "source" else "unlabelled"
+    lines = [f"{story.name}  ({story.example})  {kind} {story.language}, seed {story.seed}", place, ""]
+    lines += ["  " + " ".join(story.words), "", *_table_lines(story)]
+    if story.role == "source":
+        lines += ["", *(_source_line(story, r) for r in story.rounds)]
+    elif story.gold is not None:
+        lines += ["", "gold: for looking at only, nothing has read it"]
+    return "\n".join(lines)
+
+
+def _table_lines(story: Story) -> list[str]:
+    """One line a word or text; words that all call `O` and accept are counted only."""
+    decided = [r for r in story.rounds if r.items]
+    stages = [story.labels[stage] for stage in story.opinions]
+    kind = task_of(story.task).unit
+    rows = [[kind, *(["gold"] if story.gold else []), *stages, *(f"round {r.number}" for r in decided)]]
+    notes, dull = [], 0
+    for k, number in enumerate(story.seen):
+        opinions = [opinions[k] for opinions in story.opinions.values()]
+        outcomes = [r.items[k].outcome for r in decided]
+        tag, word = story.gold[number] if story.gold else OUTSIDE, _short(story.words[number])
+        if {tag, *(o.label for o in opinions)} == {OUTSIDE} and {ACCEPTED}.issuperset(outcomes):
+            dull += 1
+            continue
+        fates = [_fate(r.items[k], r.alpha) for r in decided]
+        cells = [f"{o.label} {min(v.confidence for v in o.voters):.2f}" for o in opinions]
+        rows.append([word, *([tag] if story.gold else []), *cells, *fates])
+        said = [f"{s} {_voters(o)}" for s, o in zip(stages, opinions, strict=True) if len(o.voters) > 1]
+        notes += [f"{word}: {'; '.join(said)}"] if said else []
+    lines = text_table(rows, right=()) if len(rows) > 1 else []
+    if dull:
+        lines.append(f"{dull} {'other ' if len(rows) > 1 else ''}words: O at every stage{', accepted' * bool(decided)}")
+    if lost := len(story.words) - len(story.seen):
+        lines.append(f"{lost} words have no token within the maximum length, and count as O")
+    lines += ["", "confidences are those of the least sure voter, which is compared with alpha"]
+    lines += [f"round {r.number}: {_alpha(r)}, {_by(story, r)}" for r in decided]
+    return [*lines, *(["", "voters:"] * bool(notes)), *notes]
+
+
+def _voters(opinion: Opinion) -> str:
+    """What each voter says, with its confidence; a label stands before all confidences of those that say it."""
+    labels = dict.fromkeys(v.label for v in opinion.voters)
+    return ", ".join(
+        " ".join([label, *(f"{v.confidence:.2f}" for v in opinion.voters if v.label == label)]) for label in labels
+    )
+
+
+def _fate(fate: Fate, alpha: float | None) -> str:
+    """What became of an item, and the confidence that alpha was compared with, in digits that tell the two apart."""
+    if fate.confidence is None:
+        return fate.outcome
+    texts = ((f"{fate.confidence:.{digits}f}", f"{alpha or 0:.{digits}f}") for digits in range(3, 7))
+    return f"{fate.outcome} {next((own for own, other in texts if own != other), f'{fate.confidence:.3f}')}"
+
+
+def _source_line(story: Story, decision: Round) -> str:
+    """What a decision did with a source example, and the words that were its reason."""
+    start = f"round {decision.number} ({_by(story, decision)}, {_alpha(decision)}): "
+    if decision.source != "contradicted" or story.gold is None:
+        return start + {"removed-before": "had been removed before"}.get(str(decision.source), str(decision.source))
+    wrong = [
+        f"{_short(story.words[word]) + ' ' if per_word(story.task) else ''}{opinion.label}, not {story.gold[word]}"
+        for word, opinion in zip(story.seen, story.opinions.get(decision.labeller, ()), strict=True)
+        if opinion.label != story.gold[word]
+    ]
+    return f"{start}removed for good, since it was called {'; '.join(wrong)}"
+
+
+def _by(story: Story, decision: Round) -> str:
+    return f"by {story.labels.get(decision.labeller, decision.labeller)}"
+
+
+def _alpha(decision: Round) -> str:
+    short, alpha = f"{decision.alpha or 0:.3f}", decision.alpha
+    return "no filter" if alpha is None else f"alpha {short if float(short) == alpha else f'{alpha:.6f}'}"
+
+
+def _short(text: str) -> str:
+    return text if len(text) <= _WIDEST else text[: _WIDEST - 1] + "…"

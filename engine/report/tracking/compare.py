@@ -1,23 +1,200 @@
-"""`report RUN_A RUN_B`: the scores of two runs, paired by target and seed, and the settings that differ."""
+"""The one comparison of runs: rows of scores beside a reference, paired by target and seed, and its table.
+
+`ablate` compares the stages that its rows report, `tables` those that stand for rows of the paper, and
+`report RUN_A RUN_B` every stage of two runs.
+"""
 
 from __future__ import annotations
 
 import tomllib
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from numpy.typing import NDArray
+
 from .... import DataError
+from ...evaluation.per_example import load_items
 from ...storage.files import read_json
-from ...storage.names import FINISHED
-from ..seeds import Stat, Step, stat
-from ..stage_table import METRIC_NAMES, Json, StageScore, aggregate, or_dash, row_key, step_between, target_rows
+from ...storage.names import FINISHED, SCORES
+from ..seeds import Bootstrap, Stat, Step, draw_seed, over_targets, scores_on_draws, stat
+from ..seeds import compare as compare_items
+from ..stage_folders import run_stages
+from ..stage_table import METRIC_NAMES, Cells, Json, aggregate, or_dash, per_seed, row_key, step_between, target_rows
 from ..summary import build_summary
 from ..text_table import text_table
 
-Tests = Mapping[tuple[str, str, str, int], str | None]
-"""By arm, stage, target and seed."""
+AVERAGE = "average"
+MARKS = ("parallel_data", "target_labels")
+REPORTED = "reported"
+"""Stage of a line that compares what two rows of an ablation report."""
+Cell = tuple[str, int]
+"""A column (a target) and a seed."""
+Draws = Mapping[str, Mapping[tuple[str, int], NDArray[Any]]]
+"""Column -> (row, seed) -> the score on every draw of the test items."""
+
+
+@dataclass
+class Scored:
+    """The scores that a row reports, in points, and what they stand on.
+
+    Attributes:
+        values: `source` has those of the same models on the source.
+        items: test items, where they are kept; `tests`: hash of the test set.
+        stages: cell -> id of the reported stage; `made`: cell -> digest of all that decided its weights.
+        spent: (stage, digest) -> seconds, of all that the reported stages stand on.
+        marks: those of `MARKS` that were used.
+    """
+
+    values: Cells = field(default_factory=dict)
+    source: Cells = field(default_factory=dict)
+    items: dict[Cell, NDArray[Any]] = field(default_factory=dict)
+    tests: dict[Cell, str] = field(default_factory=dict)
+    stages: dict[Cell, str] = field(default_factory=dict)
+    made: dict[Cell, str] = field(default_factory=dict)
+    spent: dict[tuple[str, str], float] = field(default_factory=dict)
+    marks: set[str] = field(default_factory=set)
+
+
+def reported_stages(folder: Path, seeds: Iterable[int] | None = None) -> dict[Cell, str]:
+    """By target and seed the stage that a row of an ablation reports, as its `run.json` says; empty for other runs."""
+    info = read_json(folder / "run.json")
+    of_target = (info.get("row") or {}).get("stages") or {}
+    cells = {(t, seed): s for t, own in of_target.items() for seed, s in zip(info["seeds"], own, strict=True)}
+    return {cell: stage for cell, stage in cells.items() if seeds is None or cell[1] in seeds}
+
+
+def read_scores(folder: Path, stages: Mapping[Cell, str]) -> Scored:
+    """What some stages of a run report; those that are not finished, or outdated, are left out."""
+    row, metric = Scored(), read_json(folder / "run.json").get("metric")
+    finished = {stage["folder"] for stage in run_stages(folder) if stage["finished"]} if stages else set()
+    for cell, stage in ((cell, stage) for cell, stage in stages.items() if stage in finished):
+        record = read_json(folder / stage / FINISHED)
+        row.stages[cell], row.made[cell] = stage, str(record.get("fingerprint"))
+        row.tests[cell] = str((record.get("scored_on") or {}).get(cell[0]))
+        for score in read_json(folder / stage / SCORES).get("scores") or ():
+            if score["metric"] == metric and score["language"] == cell[0]:
+                row.values[cell] = float(score["value"])
+            elif score["metric"] == metric and score["role"] == "source":
+                row.source[cell] = score["value"]
+        if (items := load_items(folder / stage).get(cell[0])) is not None:
+            row.items[cell] = items
+        for other in lineage(folder, stage):
+            record = read_json(folder / other / FINISHED)
+            row.spent[other, str(record.get("fingerprint"))] = float(record.get("seconds") or 0.0)
+            row.marks |= {mark for mark in MARKS if record.get(f"uses_{mark}")}
+    return row
+
+
+def lineage(folder: Path, stage: str) -> set[str]:
+    """A finished stage and all that it stands on."""
+    inputs = read_json(folder / stage / FINISHED).get("inputs") or {}
+    return {stage}.union(*(lineage(folder, other) for other in inputs.values()))
+
+
+def draw(rows: Mapping[str, Scored], columns: Sequence[str], samples: int) -> Draws:
+    """Scores on draws of test items, of models that were scored on the same test set, the one that most have."""
+    draws = {}
+    for column in columns:
+        tests = [row.tests[cell] for row in rows.values() for cell in row.items if cell[0] == column]
+        same = max(tests, key=tests.count, default="")
+        items = {
+            (name, cell[1]): own
+            for name, row in rows.items()
+            for cell, own in row.items.items()
+            if cell[0] == column and row.tests[cell] == same and len(own)
+        }
+        draws[column] = scores_on_draws(items, samples=samples, seed=draw_seed(column)) if items else {}
+    return draws
+
+
+@dataclass(frozen=True)
+class Compared:
+    """A row beside its reference, by column and `AVERAGE`; what cannot be said is left out.
+
+    Attributes:
+        stats: over seeds; the average is taken within a seed that has every column.
+        steps: differences over the cells that both have; none for the reference itself.
+        bootstrap: the same over test items.
+    """
+
+    stats: dict[str, Stat]
+    steps: dict[str, Step]
+    bootstrap: dict[str, Bootstrap]
+
+
+def compare(
+    rows: Mapping[str, Scored], reference: str, columns: Sequence[str], draws: Draws | None = None
+) -> dict[str, Compared]:
+    """Every row against one of them."""
+    return {name: _compared(rows, name, reference, columns, draws or {}) for name in rows}
+
+
+def _compared(rows: Mapping[str, Scored], name: str, reference: str, columns: Sequence[str], draws: Draws) -> Compared:
+    row, base = rows[name], rows[reference]
+    parts = {**{column: [column] for column in columns}, AVERAGE: list(columns)}
+    stats = {part: value for part, of in parts.items() if (value := stat(per_seed(row.values, of).values()))}
+    if name == reference:
+        return Compared(stats, {}, {})
+    steps = {c: step_between(row.values, base.values, reference, c) for c in columns}
+    steps[AVERAGE] = step_between(row.values, base.values, reference)
+    drawn = {}
+    for column, own in draws.items():
+        if seeds := [seed for other, seed in own if other == name and (reference, seed) in own]:
+            items = [[r.items[column, seed] for seed in seeds] for r in (row, base)]
+            drawn[column] = compare_items(*items, *([own[r, seed] for seed in seeds] for r in (name, reference)))
+    bootstrap = {column: over_targets([part]) for column, part in drawn.items()}
+    if drawn and len(drawn) == len(columns):
+        bootstrap[AVERAGE] = over_targets(list(drawn.values()))
+    return Compared(stats, {part: step for part, step in steps.items() if step}, bootstrap)
+
+
+@dataclass(frozen=True)
+class Table:
+    """A comparison as cells; what a machine reads of it are the values that it was made from.
+
+    Attributes:
+        left: number of columns, from the first, that hold names.
+    """
+
+    header: list[str]
+    lines: list[list[str]]
+    left: int = 1
+
+    def text(self, rule: Any = "columns") -> list[str]:
+        """Lines for a terminal."""
+        right = range(self.left, len(self.header))
+        return text_table([self.header, *self.lines], right=right, rule=rule)
+
+    def markdown(self) -> list[str]:
+        """Lines of Markdown; numbers are set to the right."""
+        rule = [*["---"] * self.left, *["---:"] * (len(self.header) - self.left)]
+        lines = (self.header, rule, *self.lines)
+        return ["| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines]
+
+
+def stat_values(value: Stat | None) -> Json | None:
+    """Mean, deviation and number; null without any."""
+    return None if value is None else asdict(value)
+
+
+def step_values(step: Step | None) -> Json | None:
+    """The same of paired differences, and how many rose."""
+    return None if step is None else {**asdict(step.stat), "up": step.up}
+
+
+def stat_text(values: Json | None, nothing: str = "-") -> str:
+    """What `stat_values` gave, for a person."""
+    return nothing if values is None else str(Stat(values["mean"], values["std"], values["n"]))
+
+
+def step_text(values: Json | None) -> list[str]:
+    """What `step_values` gave, for a person: the difference, and how many of how many rose."""
+    if values is None:
+        return ["-", "-"]
+    given = Stat(values["mean"], values["std"], values["n"])
+    return [str(Step(given, values["up"], "")), f"{values['up']}/{values['n']}"]
 
 
 @dataclass(frozen=True)
@@ -56,7 +233,7 @@ class Comparison:
 
 
 def compare_runs(first: str | Path, second: str | Path) -> Comparison:
-    """Compares what two runs scored, stage by stage; writes nothing.
+    """Compares what two runs scored, stage by stage, and what they report as rows of an ablation; writes nothing.
 
     Raises:
         DataError: a folder is not a run or has no scores, or the two are scored by different metrics.
@@ -71,12 +248,22 @@ def compare_runs(first: str | Path, second: str | Path) -> Comparison:
     if metrics[0] != metrics[1]:
         text = f"{folders[0]} is scored by {metrics[0]}, {folders[1]} by {metrics[1]}"
         raise DataError(f"{text}; give two runs of one task")
-    tests = [_tests(folder, summary) for folder, summary in zip(folders, summaries, strict=True)]
-    before, after = ({score.key[1:]: score for score in result.stages} for result in results)
-    stages = [_stage(before[key], after[key], tests) for key in before if key in after]
-    paired = tuple(stage for stage in stages if stage)
-    names = {(stage.arm, stage.stage) for stage in paired}
-    alone = [tuple(score.label for key, score in own.items() if key not in names) for own in (before, after)]
+    before, after = (
+        {score.key[1:]: (score.label, Scored(score.values)) for score in result.stages} for result in results
+    )
+    for folder, summary, own in zip(folders, summaries, (before, after), strict=True):
+        for row in target_rows(summary["rows"], summary["targets"]):
+            tests = read_json(folder / row["model"] / FINISHED).get("scored_on") or {}
+            key, cell = row_key(row)[1:], (row["language"], row["seed"])
+            if key in own:
+                own[key][1].tests[cell] = str(tests.get(row["language"]))
+    stages = [_stage(key, after[key][0], before[key][1], after[key][1]) for key in before if key in after]
+    names = {(stage.arm, stage.stage) for stage in stages if stage}
+    alone = [tuple(label for key, (label, _) in own.items() if key not in names) for own in (before, after)]
+    rows = [read_json(folder / "run.json").get("row") or {} for folder in folders]
+    if all(rows):
+        scores = [read_scores(folder, reported_stages(folder)) for folder in folders]
+        stages.append(_stage(("", REPORTED), f"rows: {rows[0]['name']}, {rows[1]['name']}", *scores))
     left, right = (
         dict(_flat(_settings(f) | {"versions": s["versions"]})) for f, s in zip(folders, summaries, strict=True)
     )
@@ -84,41 +271,23 @@ def compare_runs(first: str | Path, second: str | Path) -> Comparison:
     return Comparison(
         runs=(str(first), str(second)),
         metric=results[0].metric,
-        stages=paired,
+        stages=tuple(stage for stage in stages if stage),
         alone=(alone[0], alone[1]),
         settings={key: (left.get(key), right.get(key)) for key in keys},
     )
 
 
-def _tests(folder: Path, summary: Json) -> Tests:
-    """What the score of a stage on a target depends on besides its weights, as `stage.json` has it."""
-    rows = target_rows(summary["rows"], summary["targets"])
-    records = {row["model"]: read_json(folder / row["model"] / FINISHED).get("scored_on") or {} for row in rows}
-    return {
-        (*row_key(row)[1:], row["language"], row["seed"]): records[row["model"]].get(row["language"]) for row in rows
-    }
-
-
-def _stage(before: StageScore, after: StageScore, tests: Sequence[Tests]) -> StageDifference | None:
+def _stage(key: tuple[str, str], label: str, before: Scored, after: Scored) -> StageDifference | None:
     """None where no target and seed is scored in both."""
     both = sorted(before.values.keys() & after.values.keys())
-    scores = [stat(score.values[cell] for cell in both) for score in (before, after)]
-    difference = step_between(after.values, before.values, "A")
-    if difference is None or scores[0] is None or scores[1] is None:
-        return None
+    scores = [stat(row.values[cell] for cell in both) for row in (before, after)]
     targets = list(dict.fromkeys(target for target, _ in both))
-    steps = {target: step_between(after.values, before.values, "A", target) for target in targets}
-    other = {cell[0] for cell in both if len({own.get((*after.key[1:], *cell)) for own in tests}) > 1}
-    return StageDifference(
-        arm=after.arm,
-        stage=after.stage,
-        label=after.label,
-        first=scores[0],
-        second=scores[1],
-        difference=difference,
-        targets={target: step for target, step in steps.items() if step},
-        other_tests=tuple(sorted(other)),
-    )
+    steps = compare({"A": before, "B": after}, "A", targets)["B"].steps
+    if scores[0] is None or scores[1] is None:
+        return None
+    other = {cell[0] for cell in both if before.tests.get(cell) != after.tests.get(cell)}
+    difference = steps.pop(AVERAGE)
+    return StageDifference(*key, label, scores[0], scores[1], difference, steps, tuple(sorted(other)))
 
 
 def _settings(folder: Path) -> Json:
@@ -148,12 +317,16 @@ def render_comparison(result: Comparison) -> str:
     lines = [f"A: {result.runs[0]}", f"B: {result.runs[1]}", ""]
     if result.stages:
         lines += [f"{METRIC_NAMES.get(result.metric, result.metric)}, points; mean ± standard deviation", ""]
-        rows = [["stage", "A", "B", *(f"B - A, {target}" for target in many), "B - A", "up"]]
+        table = Table(["stage", "A", "B", *(f"B - A, {target}" for target in many), "B - A", "up"], [])
         for stage in result.stages:
             steps = [or_dash(stage.targets.get(target)) for target in many]
-            up = f"{stage.difference.up}/{stage.difference.stat.n}"
-            rows.append([stage.label, str(stage.first), str(stage.second), *steps, str(stage.difference), up])
-        lines += [*text_table(rows), "", "over the pairs of target and seed that both runs have; up: pairs that rose"]
+            step = step_text(step_values(stage.difference))
+            table.lines.append([stage.label, str(stage.first), str(stage.second), *steps, *step])
+        lines += [
+            *table.text("whole"),
+            "",
+            "over the pairs of target and seed that both runs have; up: pairs that rose",
+        ]
     else:
         lines.append("no target and seed is scored in the same stage of both")
     if changed := sorted({target for stage in result.stages for target in stage.other_tests}):

@@ -4,10 +4,22 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable
+from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 from typing import Any
 
 import pytest
+
+
+@pytest.fixture(scope="session")
+def tiny_files() -> Any:
+    """The module that writes the files of the tiny recipes."""
+    spec = spec_from_file_location("tiny_files", Path(__file__).parents[1] / "conftest.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
 
 
 @pytest.fixture(scope="module")

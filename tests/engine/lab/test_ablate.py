@@ -11,7 +11,6 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable
-from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 from typing import Any
 
@@ -22,12 +21,12 @@ from xlt_engine import ConfigError, DataError, Interrupted
 from xlt_engine.engine import load_recipe, run, variants
 from xlt_engine.engine.evaluation.per_example import load_items, points
 from xlt_engine.engine.lab.ablation.ablate import ablate
-from xlt_engine.engine.lab.ablation.comparisons import compare_rows
-from xlt_engine.engine.lab.ablation.outputs import html, markdown
+from xlt_engine.engine.lab.ablation.outputs import compare_rows, html, markdown
 from xlt_engine.engine.lab.ablation.row_plans import forecast, open_ablation, plan_rows, render_forecast
 from xlt_engine.engine.lab.ablation.rows import GROUPS, ROWS, choose, describe_rows
-from xlt_engine.engine.lab.paper.printed import AVERAGE, NOTES, OTHERS, PRINTED, printed
+from xlt_engine.engine.lab.paper.printed import printed
 from xlt_engine.engine.report.seeds import compare, over_targets, scores_on_draws
+from xlt_engine.engine.report.tracking.compare import AVERAGE, compare_runs, render_comparison
 
 TRAINED = (
     "threads=1",  # results depend on the number, and processes that are started have torch's own
@@ -43,14 +42,9 @@ SEEDS = (0, 1)
 class Lab:
     """A tiny recipe, and an ablation of it that has been made in this process."""
 
-    def __init__(self, folder: Path) -> None:
-        spec = spec_from_file_location("tiny_files", Path(__file__).parents[1] / "conftest.py")
-        assert spec is not None
-        assert spec.loader is not None
-        conftest = module_from_spec(spec)
-        spec.loader.exec_module(conftest)
+    def __init__(self, folder: Path, files: Any) -> None:
         self.folder = folder
-        self.recipe: Path = conftest.write_tiny(folder)
+        self.recipe: Path = files.write_tiny(folder)
         self.forecast = forecast(self.recipe, rows=CHOSEN, seeds=SEEDS, overrides=TRAINED, jobs=2)
         self.result = self.ablate("one", jobs=1)
         self.rows = folder / "one" / "rows"
@@ -61,11 +55,11 @@ class Lab:
 
 
 @pytest.fixture(scope="module")
-def lab(tmp_path_factory: pytest.TempPathFactory) -> Lab:
+def lab(tmp_path_factory: pytest.TempPathFactory, tiny_files: Any) -> Lab:
     import torch
 
     torch.set_num_threads(1)
-    return Lab(tmp_path_factory.mktemp("lab"))
+    return Lab(tmp_path_factory.mktemp("lab"), tiny_files)
 
 
 def records(folder: Path) -> dict[str, dict[str, Any]]:
@@ -204,6 +198,25 @@ def test_the_table_against_numpy(lab: Lab) -> None:
             assert (found["up"], found["n"]) == (int((own > ours).sum()), len(SEEDS))
             assert compared["bootstrap"][name]["difference"] == pytest.approx((own - ours).mean())
             assert compared["bootstrap"][name]["low"] <= (own - ours).mean() <= compared["bootstrap"][name]["high"]
+
+
+def test_what_is_printed_equals_the_comparison_of_the_same_runs(lab: Lab) -> None:
+    """`report ROWS/ours ROWS/NAME`, which knows by their `run.json` what the rows report."""
+    lines = dict[str, list[str]]()
+    for line in lab.result.text.splitlines():
+        name, *cells = re.split(r"\s{2,}", line.strip())
+        lines.setdefault(name, cells)
+    for row in lab.result.values["rows"][1:]:
+        result = compare_runs(lab.rows / "ours", lab.rows / row["name"])
+        shown = render_comparison(result).splitlines()
+        (own,) = (line for line in shown if line.startswith(f"rows: ours, {row['name']} "))
+        _, first, second, difference, up = re.split(r"\s{2,}", own.strip())
+        # de, minus ours, up
+        assert lines[row["label"]][:3] == [second, difference, up]
+        assert lines["ours"][0] == first
+        (found,) = (stage for stage in result.as_dict()["stages"] if stage["stage"] == "reported")
+        printed = next(c for c in lab.result.values["comparisons"] if c["row"] == row["name"])
+        assert printed["differences"][AVERAGE] == found["difference"]["stat"] | {"up": found["difference"]["up"]}
 
 
 def test_seconds_of_a_row_and_what_is_new(lab: Lab) -> None:
@@ -422,12 +435,3 @@ def test_a_domain_has_its_own_cells_of_the_paper() -> None:
     assert printed("cls-paper", "no-vm") is None, "no domain, no cell"
     assert printed("demo", "no-vm") is None
     assert printed("conll-paper", "voters-2") is None
-
-
-def test_some_rows_of_the_paper_are_one_stage() -> None:
-    conll = PRINTED["conll-paper"]
-    assert conll["trail-hard1"].cells == conll["auto"].cells
-    assert conll["trail-soft2"].cells == conll["ours"].cells
-    known = {note for table in PRINTED.values() for found in table.values() for note in found.notes}
-    assert known | {"single", "pairs"} == NOTES.keys()
-    assert all(name in ROWS or name in OTHERS for table in PRINTED.values() for name in table)

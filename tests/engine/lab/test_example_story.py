@@ -18,9 +18,8 @@ from xlt_engine import DataError
 from xlt_engine.data import ItemView, TokenStore, pack
 from xlt_engine.engine import write_report
 from xlt_engine.engine.evaluation.inference import predict_logits
-from xlt_engine.engine.lab.studies.example_story import Fate, example_story
+from xlt_engine.engine.lab.studies.example_story import Fate, _fate, example_story, render_story
 from xlt_engine.engine.lab.studies.finished_run import FinishedRun
-from xlt_engine.engine.lab.studies.story_text import _fate, render_story
 from xlt_engine.engine.pseudolabels.filters import Reason
 from xlt_engine.engine.stages.decision_files import DECISION
 from xlt_engine.engine.storage.files import read_json, sha256_file, write_sealed_json

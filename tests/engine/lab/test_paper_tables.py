@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable
-from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +16,8 @@ from xlt_engine.engine import each_run, run
 from xlt_engine.engine.lab.ablation.ablate import ablate
 from xlt_engine.engine.lab.ablation.rows import GROUPS, ROWS
 from xlt_engine.engine.lab.paper.printed import (
-    AVERAGE,
     COLUMNS,
+    NOTES,
     OTHERS,
     PRINTED,
     RECIPES,
@@ -26,6 +25,7 @@ from xlt_engine.engine.lab.paper.printed import (
     paper_average,
 )
 from xlt_engine.engine.lab.paper.tables import paper_tables, render_tables
+from xlt_engine.engine.report.tracking.compare import AVERAGE
 from xlt_engine.engine.storage.files import read_json, write_sealed_json
 
 SEEDS = (0, 1)
@@ -43,20 +43,10 @@ STAGE = {"no-st": "finetune", "mbert-wiki": "control", "fixed-0": "hard1"}
 """Of a row's own folder the stage that it reports; soft 2 for the rest, and the baseline for MBERT."""
 
 
-def tiny_files() -> Any:
-    spec = spec_from_file_location("tiny_files", Path(__file__).parents[1] / "conftest.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
 class Lab:
     """A tiny recipe of two of CoNLL's three targets, and an ablation of it."""
 
-    def __init__(self, folder: Path) -> None:
-        files = tiny_files()
+    def __init__(self, folder: Path, files: Any) -> None:
         self.folder, self.recipe = folder, files.write_tiny(folder)
         files.write_conll(folder / "test-es.conll", files.DE, range(52, 70))
         text = self.recipe.read_text("utf-8")
@@ -95,11 +85,11 @@ class Lab:
 
 
 @pytest.fixture(scope="module")
-def lab(tmp_path_factory: pytest.TempPathFactory) -> Lab:
+def lab(tmp_path_factory: pytest.TempPathFactory, tiny_files: Any) -> Lab:
     import torch
 
     torch.set_num_threads(1)
-    return Lab(tmp_path_factory.mktemp("paper"))
+    return Lab(tmp_path_factory.mktemp("paper"), tiny_files)
 
 
 def row_of(values: dict[str, Any], number: int, name: str) -> dict[str, Any]:
@@ -256,8 +246,8 @@ def test_another_method_is_no_row(lab: Lab, tmp_path: Path) -> None:
     assert "gives no cell: no finished stage" in render_tables(silent)
 
 
-def test_three_domains_are_one_table(tiny: Callable[[str], Any], tmp_path: Path) -> None:
-    files, recipe = tiny_files(), tiny("classification")
+def test_three_domains_are_one_table(tiny: Callable[[str], Any], tiny_files: Any, tmp_path: Path) -> None:
+    files, recipe = tiny_files, tiny("classification")
     text = recipe.recipe.read_text("utf-8")
     for domain, first in (("books", 0), ("dvd", 8)):
         for language in ("de", "fr", "ja"):
@@ -314,6 +304,11 @@ def test_tables_are_of_known_rows() -> None:
         assert {name for t in tables for name in t.rows} == PRINTED[RECIPES[kind]].keys()
         assert all(tuple(row.cells) == COLUMNS[kind] for row in PRINTED[RECIPES[kind]].values())
     assert [t.number for tables in TABLES.values() for t in tables] == [3, 5, 4, 6, 7, 8, 9]
+    conll = PRINTED["conll-paper"]
+    assert conll["trail-hard1"].cells == conll["auto"].cells
+    assert conll["trail-soft2"].cells == conll["ours"].cells
+    known = {note for table in PRINTED.values() for found in table.values() for note in found.notes}
+    assert known | {"single", "pairs"} == NOTES.keys()
     printed = {name for table in PRINTED.values() for name in table}
     for table, group in ((6, "main"), (7, "soft-only"), (8, "thresholds"), (9, "trail")):
         own = next(t for t in TABLES["conll"] if t.number == table)

@@ -153,14 +153,6 @@ def test_removed_sentences_say_what_the_student_read(folder: Path) -> None:
         assert any(span["mark"] == "wrong" for span in entry["readings"][1]["spans"]) or len(student) < len(gold)
 
 
-def test_the_page_shows_them_and_says_what_they_are(folder: Path) -> None:
-    write_sentences(folder)
-    text = write_report(folder).read_text("utf-8")
-    assert text.count("<mark") > 8
-    assert "not a sample" in text
-    assert "Words by entity type" in text
-
-
 def test_what_is_missing_or_damaged_is_left_out_with_the_reason(folder: Path) -> None:
     for path in folder.rglob("predicted.safetensors"):
         path.unlink()

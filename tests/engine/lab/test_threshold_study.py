@@ -11,20 +11,19 @@ import pytest
 from safetensors.numpy import load_file
 
 from xlt_engine import DataError
-from xlt_engine.data import TokenStore, derive_seed
+from xlt_engine.data import derive_seed
 from xlt_engine.engine import choose_threshold
-from xlt_engine.engine.lab.studies.threshold_rules import (
+from xlt_engine.engine.lab.studies.thresholds import (
     COMPARED,
     GoldSweep,
     bootstrap_alphas,
     compare_rules,
     example_sweep,
+    study_thresholds,
 )
-from xlt_engine.engine.lab.studies.thresholds import study_thresholds
 from xlt_engine.engine.pseudolabels.judged import JudgedItems
 from xlt_engine.engine.pseudolabels.thresholds import count_above, uniform_grid
 from xlt_engine.engine.recipe.config.stages import AlphaConfig
-from xlt_engine.engine.report.stage_folders import read_decision
 
 GRID, ALPHA = uniform_grid(3, step=0.02), AlphaConfig(step=0.02)
 
@@ -155,32 +154,6 @@ def test_study_of_a_run(tiny: Callable[[str], Any], task: str, rule: str) -> Non
         assert max(counted) <= study.oracle["f1"]
         stored = load_file(folder / "seed-0/de" / study.stage / "decision.safetensors")
         assert stored["alpha.correct"].sum() <= stored["alpha.example"].size
-
-
-def test_quality_fields_are_those_of_the_votes(tiny: Callable[[str], Any]) -> None:
-    """Counts by class and threshold in `decision.json`, against the stored arrays of the same decision."""
-    run = tiny("ner")
-    run.run("selftrain.rounds=1")
-    record = read_decision(run.folder / "run/seed-0/de/hard1", "de")
-    stored = load_file(run.folder / "run/seed-0/de/hard1/decision.safetensors")
-    voted = stored["target.reason"] >= 0
-    labels = next(
-        store.label_names
-        for folder in sorted((run.folder / "run/store").iterdir())
-        if (store := TokenStore.open(folder)).task == "ner"
-    )
-    table = record["by_threshold"]
-    for i, threshold in enumerate(table["thresholds"]):
-        above = voted & (stored["target.agree"] == 1) & (stored["target.confidence"] > np.float32(threshold))
-        counts = {name: int((above & (stored["target.label"] == c)).sum()) for c, name in enumerate(labels)}
-        assert {name: table["kept"][name][i] for name in labels} == counts
-    gold = record["classes_if_gold"]
-    words = [line for line in (run.folder / "test-de.conll").read_text().splitlines() if line]
-    assert {name: gold[name]["gold"] for name in ("O", "B-PER", "B-LOC")} == {
-        name: sum(line.endswith(f"\t{name}") for line in words) for name in ("O", "B-PER", "B-LOC")
-    }
-    taken, right = (sum(entry[k] for entry in gold.values()) for k in ("accepted", "correct"))
-    assert record["precision_if_gold"] == pytest.approx(right / taken)
 
 
 def test_no_decisions(tiny: Callable[[str], Any]) -> None:
