@@ -192,21 +192,6 @@ def batch_order(result: Json) -> str:
     return markdown(["batches", *languages], lines)
 
 
-def long_texts(result: Json) -> str:
-    """Entity F1 of what was learned from sentences, cut documents and windows; then memory by length of a window."""
-    columns = [name for name in result["scores"][0] if name not in ("learns", "seed")]
-    lines = []
-    for name in dict.fromkeys(row["learns"] for row in result["scores"]):
-        rows = [row for row in result["scores"] if row["learns"] == name]
-        lines.append([name, *(_over([row[column] for row in rows], int(column != "steps")) for column in columns)])
-    sizes = [
-        [f"{row['length']:,}", *(f"{row[key]:,.0f}" for key in ("estimate_mib", "peak_mib", "cpu_seconds"))]
-        for row in result["memory"]
-    ]
-    header = ["`max_length`", "MiB, `--dry-run`", "MiB, measured", "CPU s"]
-    return "\n\n".join([markdown(["learns from", *columns], lines), markdown(header, sizes)])
-
-
 def finetune_peer(result: Json) -> str:
     """Zero-shot scores of a plain transformers loop and of the engine: source, and mean over the targets."""
     header = ["recipe", "source: loop, engine", "targets: loop, engine", "engine minus loop, targets", "CPU s"]
@@ -227,28 +212,6 @@ def finetune_peer(result: Json) -> str:
 
 def _mean(values: Iterable[float]) -> float:
     return statistics.fmean(values)
-
-
-def joint_student(result: Json) -> str:
-    """Entity F1 of each target after the hard stage by a student of its own and by one for all; CPU seconds."""
-    sides = {
-        side: {row["seed"]: row for row in result["rows"] if row["student"] == side} for side in ("apart", "together")
-    }
-    names = list(dict.fromkeys(s["language"] for row in result["rows"] for s in row["scores"] if s["role"] == "target"))
-
-    def score(row: Json, languages: Sequence[str]) -> float:
-        scores = {s["language"]: s["value"] for s in row["scores"] if s["stage"] == "hard1" and s["role"] == "target"}
-        return _mean(scores[name] for name in languages)
-
-    lines = []
-    for label, members in [*((name, [name]) for name in names), ("average", names)]:
-        apart, together = ([score(row, members) for row in side.values()] for side in sides.values())
-        steps = [b - a for a, b in zip(apart, together, strict=True)]
-        cells = f"{stat(apart)}", f"{stat(together)}", f"{_mean(steps):+.1f} ± {statistics.stdev(steps):.1f}"
-        lines.append([label, *cells, f"{sum(step > 0 for step in steps)}/{len(steps)}"])
-    seconds = [_mean(sum(row["cpu_seconds"].values()) for row in side.values()) for side in sides.values()]
-    lines.append(["CPU seconds", *(f"{value:.0f}" for value in seconds), f"{seconds[1] / seconds[0]:.2f} times", ""])
-    return markdown(["target", "a student each", "one student", "difference, paired", "seeds that rise"], lines)
 
 
 def compiled_budgets(*results: Json) -> str:
@@ -287,8 +250,6 @@ TABLES: dict[str, tuple[tuple[str, ...], Callable[..., str]]] = {
     "step-cpu-modern": (("step-cpu-modern",), rates),
     "compiled-budgets": (("compiled-budgets-3.7.1", "compiled-budgets-3.6.0"), compiled_budgets),
     "gpu-estimates": (("gpu-estimates",), gpu_estimates),
-    "joint-student": (("joint-student",), joint_student),
-    "long-texts": (("long-texts",), long_texts),
     "corpus": (("corpus",), corpus_speed),
     "export-speed": (("export-speed",), export_speed),
     "ablations": (("ablation-wikiann",), ablations),
