@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from ..plan import Stage
 from ..stages.context import Context
-from ..stages.kind import kind_of
+from ..stages.kind import planned
 from ..storage.names import FINISHED
 
 
@@ -47,6 +47,5 @@ class RunClock:
 
     def _tokens_of(self, stage: Stage) -> float:
         if stage.id not in self._tokens:
-            work = kind_of(stage).work(self._context.of_stage(stage), stage)
-            self._tokens[stage.id] = stage.training.passes * work.tokens(stage.training.batch_size)
+            self._tokens[stage.id] = planned(self._context.of_stage(stage), stage).tokens
         return self._tokens[stage.id]
