@@ -3,7 +3,7 @@
 Steps and parameters are exact where the text does not depend on what the run finds. Time, and memory on a GPU, come
 from a few steps of a model of each kind of stage, made here with random weights, on the run's device and in its
 precision: a small batch and a larger one tell what a step takes by itself and what a token adds. On a CPU it is time of
-the processor: other processes slow a run down, and not its estimate.
+the processor: other processes slow a run down, and not its estimate; memory is `runs.jobs.stage_memory`.
 """
 
 from __future__ import annotations
