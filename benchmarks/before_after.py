@@ -86,7 +86,7 @@ def server(checkout: Path, links: Path) -> Iterator[Any]:
 
 def compare(before: Any, now: Any, task: str, shape: str, repeats: int) -> dict[str, Any]:
     """Milliseconds of both over the same steps of a task, and their ratio step by step."""
-    from xlt_engine.engine.bench.measure import quantiles
+    from xlt_engine.engine.bench.harness import quantiles
 
     tokens = [ask(task=task, shape=shape, repeats=repeats)["tokens"] for ask in (before, now)]
     if tokens[0] != tokens[1]:

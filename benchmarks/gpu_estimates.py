@@ -21,7 +21,7 @@ from conll_estimate import ASSUMED, cost
 from torch import Tensor
 
 from xlt_engine.engine.bench.case import SIZES, Case, Setting
-from xlt_engine.engine.bench.kernels import OPERATIONS
+from xlt_engine.engine.bench.cases import OPERATIONS, cases_of
 
 RESULTS = Path(__file__).resolve().parent / "results"
 TASKS = ("btf", "finetune", "soft", "hard", "teacher")
@@ -98,7 +98,7 @@ def step(task: str) -> dict[str, Any]:
 
 
 def main() -> None:
-    several = [cases(SIZES["full"]) for cases in OPERATIONS.values()]
+    several = [cases_of(name, SIZES["full"]) for name in OPERATIONS]
     cases = [case for cases in several for case in cases if case.rank == min(other.rank for other in cases)]
     result = {
         "made": made("python benchmarks/gpu_estimates.py", [], trained=False) | {"machine": ""},

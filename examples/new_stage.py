@@ -14,7 +14,6 @@ from xlt_engine.engine.plan import Stage
 from xlt_engine.engine.pseudolabels.thresholds import register_rule
 from xlt_engine.engine.stages.kind import StageKind, Training, register_kind, register_planner
 from xlt_engine.engine.stages.mixture import labelled_examples
-from xlt_engine.engine.stages.soft import task_work
 from xlt_engine.engine.training.objectives import cross_entropy
 
 
@@ -26,14 +25,12 @@ class Replay(StageKind):
 
     def build(self, run):
         model, store = run.context.load_task_model(run.stage, "student"), run.context.data.source_train
-        part = Part(ItemView(store), labelled_examples(store), labels=np.asarray(store.item_labels))
-        table = run.stage.training
-        batches = TaskBatches([part], batch_size=table.batch_size, epochs=1, seed=run.seed("batches"))
-        return Training(model, batches, cross_entropy, {"examples": len(part.examples)})
+        return Training(model, self.batches(run), cross_entropy, {"examples": len(labelled_examples(store))})
 
-    def work(self, context, stage):
-        store = context.data.source_train
-        return task_work(stage, [(store, labelled_examples(store))])
+    def batches(self, run):
+        store, table = run.context.data.source_train, run.stage.training
+        part = Part(ItemView(store), labelled_examples(store), labels=np.asarray(store.item_labels))
+        return TaskBatches([part], batch_size=table.batch_size, epochs=1, seed=run.seed("batches"))
 
 
 def plan(config, seed, stages):

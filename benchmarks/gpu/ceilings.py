@@ -11,8 +11,7 @@ import subprocess
 import torch
 from part import Part
 
-from xlt_engine.engine.bench.measure import ceilings
-from xlt_engine.engine.bench.peers import versions
+from xlt_engine.engine.bench.harness import ceilings, versions
 
 
 def main() -> None:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from xlt_engine.engine.bench.case import Setting
-from xlt_engine.engine.bench.measure import Timer, machine, quantiles
+from xlt_engine.engine.bench.harness import Timer, machine, quantiles
 
 ROUNDS = 15
 

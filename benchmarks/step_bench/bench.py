@@ -19,18 +19,27 @@ from typing import Any
 import torch
 
 from xlt_engine import ConfigError, XltError
-from xlt_engine.engine.bench.measure import FAILURES, MIB, quantiles, reason, synchronise
-from xlt_engine.engine.storage.files import atomic_write_json
+from xlt_engine.engine.bench.harness import (
+    FAILURES,
+    MIB,
+    in_turns,
+    launches,
+    quantiles,
+    reason,
+    synchronise,
+    timed,
+    write,
+)
 from xlt_engine.engine.training.determinism import deterministic as equal_bits
 from xlt_engine.engine.training.device import choose_device
 
 from .flops import encoder_flops, head_flops, step_flops
-from .options import Options, head, timed
+from .options import Options, record
 from .peer import Peer
 from .peers import PEERS, ModernBert
 from .sides import OURS, Ours, Side, worst_difference
 from .table import headline
-from .trace import STEPS, WARM_UP, launches, trace
+from .trace import STEPS, WARM_UP, trace
 from .work import KINDS, ORDERS, SHAPES, TASKS, WINDOW, Drawn, Row, Step, Texts, draw_texts, make_store, make_work
 
 Result = dict[str, Any]
@@ -137,7 +146,7 @@ class _Bench:
 
     def __init__(self, options: Options, texts: Mapping[str, Texts], json_file: Path | None, say: Say) -> None:
         self.options, self.texts, self.json_file, self.say = options, texts, json_file, say
-        self.result = head(options, texts)
+        self.result = record(options, texts)
         self.held: Counter[str] = Counter()
         self.step_peak = 0
         self.uncounted = int(options.cuda)  # the first step of a set of lengths, for its sizes' sake
@@ -169,8 +178,7 @@ class _Bench:
         return self.options.deadline - time.monotonic()
 
     def _write(self) -> None:
-        if self.json_file is not None:
-            atomic_write_json(self.json_file, self.result, indent=1)
+        write(self.result, self.json_file)
 
     def _work(self, task: str) -> dict[str, list[Step]]:
         factor, batches = TEACHER[self.options.device.type] if not TASKS[task].trains else (1, 1)
@@ -270,8 +278,7 @@ class _Bench:
         for key, steps in work.items():
             found: dict[str, list[tuple[float, float]]] = {side.name: [] for side in sides}
             for number in range(len(steps)):
-                turn = number % len(sides)
-                for side in sides[turn:] + sides[:turn]:
+                for side in in_turns(sides, number):
                     run = partial(side.step, first + number)
                     found[side.name].append(timed(run, self.options.device))
             counted = {name: pairs[self.uncounted :] for name, pairs in found.items()}

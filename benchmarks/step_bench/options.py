@@ -2,21 +2,16 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 from statistics import median
 from typing import Any
 
 import torch
 
-from xlt_engine.engine.bench.measure import ceilings, machine, synchronise
-from xlt_engine.engine.bench.peers import versions
-from xlt_engine.engine.storage.git import git_commit
+from xlt_engine.engine.bench.harness import ceilings, head, timed
 from xlt_engine.engine.training.precision import DTYPES
-from xlt_engine.kernels import dispatch
 from xlt_engine.model import EncoderConfig
 
 from .work import SHAPES, Texts
@@ -51,34 +46,16 @@ class Options:
         return int(self.cuda or torch.get_num_threads() > 1)
 
 
-def timed(call: Callable[[], object], device: torch.device) -> tuple[float, float]:
-    """CPU seconds of this process and wall seconds of one call, the device's work included."""
-    synchronise(device)
-    wall, cpu = time.perf_counter(), time.process_time()
-    call()
-    synchronise(device)
-    return time.process_time() - cpu, time.perf_counter() - wall
-
-
-def head(options: Options, texts: Mapping[str, Texts]) -> dict[str, Any]:
-    """What a result says about where it comes from; without tasks yet."""
-    path, why = dispatch.kernels_path(options.device)
-    notes = [f"kernels: {path} ({why})"]
+def record(options: Options, texts: Mapping[str, Texts]) -> dict[str, Any]:
+    """The head of a result; without tasks yet."""
+    found = head("step", options.device, "transformers", "flash-attn")
     if not options.cuda:
         clock = ("CPU seconds of the process", "wall time")[options.clock]
-        notes.append(
+        found["notes"].append(
             f"no CUDA device in use: {options.shape} shape, {torch.get_num_threads()} thread(s), {clock}; there are no "
             "graphs, no launches and no peak memory of a side"
         )
-    found = machine(options.device)
-    return {
-        "benchmark": "step",
-        "complete": False,
-        "date": datetime.now(UTC).isoformat(timespec="seconds"),
-        "commit": git_commit(Path(__file__).parent),
-        "device": found["device"],
-        "path": path,
-        "path_reason": why,
+    return found | {
         "shape": options.shape,
         "config": options.config.to_hf(),
         "precision": options.precision,
@@ -88,8 +65,6 @@ def head(options: Options, texts: Mapping[str, Texts]) -> dict[str, Any]:
         "repeats": options.repeats,
         "lengths": list(texts),
         "clock": ("cpu", "wall")[options.clock],
-        "notes": notes,
-        "environment": found | {"versions": found["versions"] | versions("transformers", "flash-attn")},
         "ceilings": _ceilings(options),
         "tasks": {},
         "headlines": [],

@@ -10,10 +10,10 @@ from typing import Any
 
 import numpy as np
 import torch
+from kernel_rivals import liger_loss
 from torch import Tensor, nn
 from torch.nn import functional
 
-from xlt_engine.engine.bench.peers import liger_loss
 from xlt_engine.model import EncoderConfig
 
 from .peer import VOTERS, Peer, Student, encoder_of, layers_of

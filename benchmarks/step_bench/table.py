@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from xlt_engine.engine.bench.table import number
+from xlt_engine.engine.bench.harness import cells, number
 
 from .sides import OURS
 
@@ -57,11 +57,10 @@ def _header(result: Entry) -> list[str]:
 
 
 def _rows(key: str, rows: Entry, launches: Entry) -> list[str]:
-    heads = "".join(f"{head:>{w + 2}}" for head, w in zip(_HEADS, _WIDTHS, strict=True))
-    lines = [f"  {key}", f"    {'':52}{heads}"]
+    lines = [f"  {key}", cells("", 52, _HEADS, _WIDTHS)]
     for name, row in rows.items():
         memory, found = row["memory_mib"], launches.get(name)
-        cells = (
+        shown = (
             " / ".join(number(row["ms"][q]) for q in ("p20", "p50", "p80")),
             f"{row['times_ours']['p50']:.2f}",
             f"{row['tokens_per_second']:,.0f}",
@@ -70,7 +69,7 @@ def _rows(key: str, rows: Entry, launches: Entry) -> list[str]:
             "" if memory is None else f"{memory['peak']:.0f}",
             "" if found is None else str(found["launches"]),
         )
-        lines.append(f"    {name:52}" + "".join(f"{c:>{w + 2}}" for c, w in zip(cells, _WIDTHS, strict=True)))
+        lines.append(cells(name, 52, shown, _WIDTHS))
     return lines
 
 

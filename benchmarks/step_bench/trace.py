@@ -19,7 +19,7 @@ from typing import Any
 import torch
 
 from xlt_engine.data import PackedBatch
-from xlt_engine.engine.bench.measure import FAILURES, synchronise
+from xlt_engine.engine.bench.harness import synchronise
 from xlt_engine.engine.storage.files import storage_errors
 from xlt_engine.engine.training.config import PerformanceConfig
 
@@ -58,7 +58,6 @@ _CALLERS = ("model.encoder", "model.layers", "model.tasks", "model.heads", "engi
 _OURS = re.compile(r"xlt::?(\w+?)(?:_backward)?")
 _GEMM = frozenset(f"aten::{name}" for name in ("mm", "addmm", "bmm", "baddbmm", "addmv", "mv", "_addmm_activation"))
 _NODE = "autograd::engine::evaluate_function"
-_LAUNCHES = ("cudaLaunchKernel", "cuLaunchKernel", "cudaGraphLaunch")
 _ACCUMULATE = "AccumulateGrad"
 
 
@@ -198,21 +197,3 @@ def _steps(ours: Ours, source: Drawn | None) -> Iterator[Callable[[int], Any]]:
         yield lambda index: loop.advance()
     finally:
         loop.close()
-
-
-def launches(run: Callable[[], Any], device: torch.device) -> dict[str, int] | None:
-    """What the host launches in one call, and the kernels that run; None on a CPU, and where nobody can say."""
-    if device.type != "cuda":
-        return None
-    kinds = [torch.profiler.ProfilerActivity.CPU, torch.profiler.ProfilerActivity.CUDA]
-    try:
-        with torch.profiler.profile(activities=kinds) as profile:
-            run()
-            synchronise(device)
-        events = profile.events() or []
-    except FAILURES:
-        return None
-    host = sum(e.name.startswith(_LAUNCHES) for e in events)
-    on_device = [e for e in events if e.device_type.name == "CUDA" and not getattr(e, "is_user_annotation", False)]
-    kernels = sum(not e.name.startswith(("Memcpy", "Memset")) for e in on_device)
-    return {"launches": host, "kernels": kernels} if kernels else None

@@ -1,76 +1,73 @@
-"""What a benchmark of one operation consists of: cases, the ways to compute each, and random inputs of a fixed seed."""
+"""What a benchmark of one operation consists of: shapes, the ways to compute it, and random inputs of a fixed seed."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, TypeVar, cast
+from typing import Any, NamedTuple, TypeVar, cast
 
 import torch
 from torch import Tensor
 
 from ...data import derive_seed, rng_for
-from .measure import Run, Tensors
+from .harness import Run, Tensors
 
 DROPOUT = 0.1
 SEED, SITE = 20231004, 3
+MASKS: dict[str, Any] = {"seed": SEED, "site": SITE}
+"""The key of our operations' dropout masks."""
 
-Forward = Callable[[float], Tensor]
-"""A forward pass with this dropout probability."""
-
+Shape = dict[str, Any]
+Forward = Callable[..., Tensor]
+"""`forward(p, *inputs)`: a forward pass with this dropout probability."""
+Rival = tuple[str, Callable[[], Forward], str]
+"""A name, what finds the way to compute it, which raises where it is absent, and a note."""
 Function = TypeVar("Function", bound=Callable[..., Any])
 
 
-@dataclass(frozen=True)
-class Sizes:
+class Sizes(NamedTuple):
     """How large the cases are: "full" as in mBERT, "reduced" for a CPU, "tiny" to try the code."""
 
     name: str
     hidden: int
     inner: int
     heads: int
+    layers: int
     vocabularies: tuple[int, ...]
     rows: tuple[int, ...]
     wide_rows: tuple[int, ...]
     tokens: tuple[int, ...]
     items: tuple[int, ...]
     sequences: tuple[int, ...]
+    window: tuple[int, int, int]
+    """Sequences, tokens of each, and the window."""
 
 
-# The first of each list is the one that matters most; it is measured first.
+# The first of each list is the one that matters most; it is measured first. Vocabularies of mBERT, XLM-R and mmBERT.
 SIZES = {
     "full": Sizes(
-        "full",
-        hidden=768,
-        inner=3072,
-        heads=12,
-        vocabularies=(119_547, 250_002, 256_000),  # mBERT, XLM-R, mmBERT
-        rows=(614, 1_229, 4_915, 300, 10_000),
-        wide_rows=(614, 4_915),
-        tokens=(8_192, 4_096, 16_384, 1_024),
-        items=(1_000_000, 100_000),
-        sequences=(32, 128),
+        *("full", 768, 3072, 12, 12, (119_547, 250_002, 256_000), (614, 1_229, 4_915, 300, 10_000), (614, 4_915)),
+        *((8_192, 4_096, 16_384, 1_024), (1_000_000, 100_000), (32, 128), (8, 1024, 64)),
     ),
-    "reduced": Sizes("reduced", 192, 768, 3, (20_011, 40_009), (64, 256), (64,), (2_048, 512), (20_000,), (32,)),
-    "tiny": Sizes("tiny", 64, 96, 1, (131, 257), (33,), (17,), (40,), (300,), (3,)),
+    "reduced": Sizes(
+        *("reduced", 192, 768, 3, 2, (20_011, 40_009), (64, 256), (64,), (2_048, 512), (20_000,), (32,), (2, 512, 64)),
+    ),
+    "tiny": Sizes("tiny", 64, 96, 1, 1, (131, 257), (33,), (17,), (40,), (300,), (3,), (2, 12, 3)),
 }
 
 
-@dataclass(frozen=True)
-class Call:
+class Call(NamedTuple):
     """A way to compute a case, ready to run.
 
     Attributes:
         run: forward and backward, with dropout where the operation has it; what is timed.
         check: the same without dropout, whose results are compared with the truth; None when `run` has no dropout.
-        truth: what this call should have computed, where that is not the truth of the case.
         comparable: whether there is a truth for it at all.
     """
 
     run: Run
     check: Run | None = None
-    truth: Callable[[], Tensors] | None = None
     comparable: bool = True
 
 
@@ -95,19 +92,22 @@ class Variant:
     rival: bool = True
 
 
-@dataclass(frozen=True)
-class Problem:
+class Problem(NamedTuple):
     """A case with its inputs on the device.
 
     Attributes:
         truth: the results in fp64.
+        inputs, upstream, p: what a rival computes from: by name, the gradient of the result, the dropout probability.
         flops, moved: the operations and the bytes of memory traffic that no implementation can avoid.
     """
 
     variants: tuple[Variant, ...]
     truth: Callable[[], Tensors]
-    flops: float
-    moved: float
+    inputs: Tensors
+    upstream: Tensor | None = None
+    p: float = 0.0
+    flops: float = 0.0
+    moved: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -126,8 +126,13 @@ class Setting:
         return x.to(self.dtype if dtype is None else dtype).requires_grad_(grad)
 
     def integers(self, below: int, *shape: int, key: str) -> Tensor:
+        """Random ids."""
         generator = torch.Generator(self.device).manual_seed(derive_seed(SEED, key))
         return torch.randint(below, shape, generator=generator, device=self.device)
+
+    def leaves(self, shapes: Mapping[str, tuple[int, ...]], std: float = 1.0, *, grad: bool = True) -> Tensors:
+        """Inputs by name."""
+        return {name: self.normal(*shape, key=name, std=std, grad=grad) for name, shape in shapes.items()}
 
 
 @dataclass(frozen=True)
@@ -135,18 +140,23 @@ class Case:
     """One operation at one shape. Cases of rank 0 are the ones to have when there is time for few."""
 
     op: str
-    shape: dict[str, int | str]
+    shape: Shape
     rank: int
-    build: Callable[[Setting], Problem]
+    make: Callable[[Setting, Shape], Problem]
 
     @property
     def name(self) -> str:
         """The shape in words."""
-        sizes = {key: f"{value:,}" if isinstance(value, int) else value for key, value in self.shape.items()}
-        return ", ".join(f"{key} {value}" for key, value in sizes.items())
+        return ", ".join(f"{key} {f'{v:,}' if isinstance(v, int) else v}" for key, v in self.shape.items())
+
+    def build(self, at: Setting) -> Problem:
+        """Its inputs, and the ways to compute it."""
+        return self.make(at, self.shape)
 
 
-def differentiate(forward: Forward, inputs: Mapping[str, Tensor], p: float, upstream: Tensor | None = None) -> Run:
+def differentiate(
+    forward: Callable[[float], Tensor], inputs: Mapping[str, Tensor], p: float, upstream: Tensor | None = None
+) -> Run:
     """Forward, and the gradients of what requires one, as tensors of their own; forward alone where nothing does."""
     leaves = {name: value for name, value in inputs.items() if value.requires_grad}
 
@@ -155,24 +165,11 @@ def differentiate(forward: Forward, inputs: Mapping[str, Tensor], p: float, upst
             with torch.no_grad():
                 return {"out": forward(p)}
         out = forward(p)
-        gradients = torch.autograd.grad(out, list(leaves.values()), upstream)
-        return {"out": out.detach()} | {f"d_{name}": g for name, g in zip(leaves, gradients, strict=True)}
+        gradients = torch.autograd.grad(out, list(leaves.values()), upstream, allow_unused=True)
+        found = {f"d_{name}": g for name, g in zip(leaves, gradients, strict=True) if g is not None}
+        return {"out": out.detach()} | found
 
     return run
-
-
-def call(
-    forward: Forward,
-    inputs: Mapping[str, Tensor],
-    *,
-    upstream: Tensor | None = None,
-    p: float = 0.0,
-    truth: Callable[[], Tensors] | None = None,
-    comparable: bool = True,
-) -> Call:
-    """A `Call` from a forward pass; with dropout when `p` is positive."""
-    check = differentiate(forward, inputs, 0.0, upstream) if p > 0 and comparable else None
-    return Call(differentiate(forward, inputs, p, upstream), check, truth, comparable)
 
 
 def compiled(function: Function) -> Function:
@@ -185,43 +182,49 @@ def both_paths(make: Callable[[], Call]) -> tuple[Variant, Variant]:
     return Variant("xlt-engine", make, own=True), Variant("reference", make, path="reference")
 
 
-def plain_and_compiled(
-    forward: Forward, inputs: Mapping[str, Tensor], *, upstream: Tensor | None = None, p: float = 0.0
-) -> tuple[Variant, Variant]:
-    """Eager torch, and the same through torch.compile; with dropout the latter's masks cannot be switched off."""
+Ways = Callable[[Callable[[], Forward], bool], Callable[[], Call]]
 
-    def compile_() -> Call:
-        return call(compiled(forward), inputs, upstream=upstream, p=p, comparable=p == 0)
 
-    return (
-        Variant("torch eager", lambda: call(forward, inputs, upstream=upstream, p=p), plain=True),
-        Variant("torch.compile", compile_),
-    )
+def ways(inputs: Tensors, upstream: Tensor | None = None, p: float = 0.0) -> Ways:
+    """From what finds a forward pass of these inputs, and whether there is a truth for it, to what makes its call."""
+
+    def of(find: Callable[[], Forward], comparable: bool = True) -> Callable[[], Call]:
+        def make() -> Call:
+            forward = find()
+
+            def run(p: float) -> Run:
+                return differentiate(lambda p: forward(p, *inputs.values()), inputs, p, upstream)
+
+            return Call(run(p), run(0.0) if p and comparable else None, comparable)
+
+        return make
+
+    return of
+
+
+def of_torch(plain: Forward, of: Ways, comparable: bool = True) -> tuple[Variant, Variant]:
+    """Eager torch, and the same through torch.compile, which has a truth where there is no dropout."""
+    eager = Variant("torch eager", of(lambda: plain, True), plain=True)
+    return eager, Variant("torch.compile", of(lambda: compiled(plain), comparable))
 
 
 def compare(
     ours: Forward,
-    plain: Callable[..., Tensor],
-    inputs: Mapping[str, Tensor],
+    plain: Forward,
+    inputs: Tensors,
     *,
     upstream: Tensor | None = None,
     p: float = 0.0,
-    others: tuple[Variant, ...] = (),
-    flops: float = 0.0,
-    moved: float,
+    others: Sequence[Variant] = (),
+    **least: float,
 ) -> Problem:
-    """An operation beside plain torch: `plain(p, *inputs)`, which is the truth in fp64 and without dropout."""
-    variants = (
-        *both_paths(lambda: call(ours, inputs, upstream=upstream, p=p)),
-        *plain_and_compiled(lambda p: plain(p, *inputs.values()), inputs, upstream=upstream, p=p),
-        *others,
-    )
-    return Problem(variants, in_double(partial(plain, 0.0), inputs, upstream), flops, moved)
+    """An operation beside plain torch, which is the truth in fp64 and without dropout; `least`: flops and moved."""
+    of = ways(inputs, upstream, p)
+    variants = (*both_paths(of(lambda: ours, True)), *of_torch(plain, of, p == 0), *others)
+    return Problem(variants, in_double(partial(plain, 0.0), inputs, upstream), inputs, upstream, p, **least)
 
 
-def in_double(
-    forward: Callable[..., Tensor], inputs: Mapping[str, Tensor], upstream: Tensor | None = None
-) -> Callable[[], Tensors]:
+def in_double(forward: Forward, inputs: Tensors, upstream: Tensor | None = None) -> Callable[[], Tensors]:
     """The truth: `forward` of the inputs in fp64, and its gradients."""
 
     def compute() -> Tensors:

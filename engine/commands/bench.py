@@ -24,13 +24,12 @@ def bench() -> None:
 @click.option("--check", is_flag=True, help="Errors against fp64 only, no clocks.")
 @click.option("--device", type=DEVICES, default="auto", show_default=True)
 def kernels(json_file: Path | None, operations: tuple[str, ...], quick: bool, check: bool, device: str) -> None:
-    """Time, memory and error of every kernel, against plain torch, torch.compile and other libraries.
+    """Time, memory and error of every kernel, against plain torch and torch.compile.
 
     Ends with code 1 where an error against fp64 is above its bound. On a CPU: the reference path against eager torch,
     at reduced shapes.
     """
-    from ..bench.kernels import bench_kernels, own_failures
-    from ..bench.table import render
+    from ..bench.kernels import bench_kernels, own_failures, render
 
     say = partial(write, err=True)
     result = bench_kernels(operations, quick=quick, check=check, device=device, json_file=json_file, say=say)

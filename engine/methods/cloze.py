@@ -8,8 +8,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from ... import ConfigError
 from ...data import Tokenizer, TokenStore
 from ...data.readers.lines import read_lines
@@ -24,7 +22,6 @@ from ..stages.kind import (
     StageKind,
     StageRun,
     Training,
-    Work,
     register_head,
     register_kind,
     register_planner,
@@ -122,8 +119,8 @@ class Cloze(StageKind):
         model = new_cloze_model(run.context, run.stage)
         return Training(model, None, None, {"examples": 0}, lambda trace: "no training")
 
-    def work(self, context: Context, stage: Stage) -> Work:
-        return Work([np.zeros(0, dtype=np.int64)], None, [0])
+    def batches(self, run: StageRun) -> None:
+        return None
 
 
 def cloze_plan(config: RunConfig, seed: int, stages: tuple[Stage, ...]) -> list[Stage]:

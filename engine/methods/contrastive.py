@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from ... import DataError
-from ...data import ItemView, PackedBatch, PairBatches, Part, TokenStore
+from ...data import ItemView, PackedBatch, PairBatches, Part, TaskBatches, TokenStore
 from ...data.store.store import IGNORE
 from ...kernels import supervised_contrastive, voter_cross_entropy
 from ...model import TaskModel
@@ -19,10 +19,9 @@ from ..plan.stage import common_settings, stage_settings, start_inputs
 from ..pseudolabels.diagnostics import slow_learning_rate
 from ..recipe.config import RunConfig
 from ..stages.context import Context
-from ..stages.kind import StageKind, StageRun, Training, Work, register_kind, register_planner
+from ..stages.kind import StageKind, StageRun, Training, register_kind, register_planner
 from ..stages.mixture import labelled_examples
 from ..stages.models import new_task_model, warn_of_unseen
-from ..stages.soft import task_work
 
 
 @dataclass(frozen=True)
@@ -87,21 +86,23 @@ class Align(StageKind):
         data, translations = context.data, translations_of(context)
         model = new_task_model(context, run.stage, "linear")
         warn_of_unseen(context, data.source_train, "source", context.config.source.language)
-        parts = [_part(data.source_train, table.align != "translations")]
-        parts += [_part(store, table.align != "source") for store in translations.values()]
-        if table.align == "both":
-            parts = [replace(part, weights=None) for part in parts]
-        # Not a process's share: a smaller part has fewer texts to compare.
-        batches = run.task_batches(parts, micro_batch=run.stage.training.fixed_micro_batch)
+        batches = self.batches(run)
         context.warn(slow_learning_rate(table.lr, len(batches)))
-        count, translated = len(parts[0].examples), sum(len(part.examples) for part in parts[1:])
+        count, *rest = (len(labelled_examples(store)) for store in (data.source_train, *translations.values()))
+        translated = sum(rest)
         notes: dict[str, Any] = {"source_examples": count, "translations": translated}
         notes["uses_parallel_data"] = context.config.uses_parallel_data or bool(translations)
         line = f"{count} source texts, {translated} translations"
         return Training(model, batches, LabelAlignment(table.temperature, table.weight), notes, lambda trace: line)
 
-    def work(self, context: Context, stage: Stage) -> Work:
-        return task_work(stage, [(store, labelled_examples(store)) for store in self.inputs(context, stage).values()])
+    def batches(self, run: StageRun) -> TaskBatches:
+        table, translations = run.context.config.contrastive, translations_of(run.context)
+        parts = [_part(run.context.data.source_train, table.align != "translations")]
+        parts += [_part(store, table.align != "source") for store in translations.values()]
+        if table.align == "both":
+            parts = [replace(part, weights=None) for part in parts]
+        # Not a process's share: a smaller part has fewer texts to compare.
+        return run.task_batches(parts, micro_batch=run.stage.training.fixed_micro_batch)
 
 
 class Semantic(StageKind):
@@ -117,29 +118,24 @@ class Semantic(StageKind):
         return {"originals": originals_of(context)} | _translations(context)
 
     def build(self, run: StageRun) -> Training:
-        context, table = run.context, run.stage.training
+        context = run.context
         originals, translations = originals_of(context), translations_of(context)
         model = context.load_task_model(run.stage, "start")
-        batches = PairBatches(
-            originals,
-            list(translations.values()),
-            batch_size=table.batch_size,
-            epochs=table.epochs,
-            seed=run.seed("batches"),
-        )
         contrastive = context.config.contrastive
         objective = SemanticAlignment(contrastive.temperature, contrastive.semantic.weight)
         notes = {"uses_parallel_data": True, "originals": len(originals), "languages": sorted(translations)}
         line = f"{len(originals)} texts with translations into {', '.join(sorted(translations))}"
-        return Training(model, batches, objective, notes, lambda trace: line)
+        return Training(model, self.batches(run), objective, notes, lambda trace: line)
 
-    def work(self, context: Context, stage: Stage) -> Work:
-        table, originals = stage.training, originals_of(context)
-        translations = list(translations_of(context).values())
-        batches = PairBatches(originals, translations, batch_size=table.batch_size, epochs=table.epochs, seed=0)
-        # Each original is in the middle once, and about as often in the company of another for each language.
-        per_epoch = [len(originals) * (1 + len(translations)), *map(len, translations)]
-        return Work([originals.lengths, *(store.lengths for store in translations)], batches, per_epoch)
+    def batches(self, run: StageRun) -> PairBatches:
+        table, context = run.stage.training, run.context
+        return PairBatches(
+            originals_of(context),
+            list(translations_of(context).values()),
+            batch_size=table.batch_size,
+            epochs=table.epochs,
+            seed=run.seed("batches"),
+        )
 
 
 def _translations(context: Context) -> dict[str, TokenStore]:

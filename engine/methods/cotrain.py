@@ -13,7 +13,7 @@ import numpy as np
 from safetensors.numpy import save
 
 from ... import ModelError
-from ...data import ItemView, Part, TokenStore, derive_seed
+from ...data import ItemView, Part, TaskBatches, TokenStore, derive_seed
 from ...data.store.store import IGNORE
 from ...model import TaskModel, load_pooler
 from ..evaluation.voted import vote
@@ -24,10 +24,9 @@ from ..recipe.config import RunConfig
 from ..stages.context import Context
 from ..stages.datasets import capped
 from ..stages.decision_files import DecisionFiles
-from ..stages.kind import StageKind, StageRun, Training, Work, register_kind, register_planner
+from ..stages.kind import StageKind, StageRun, Training, register_kind, register_planner
 from ..stages.mixture import labelled_examples
 from ..stages.models import new_task_model, warn_of_unseen
-from ..stages.soft import task_work
 from ..storage.run_warning import RunWarning
 from ..training.objectives import cross_entropy
 from .contrastive import contrastive_plan
@@ -76,17 +75,20 @@ class Cotrain(StageKind):
         line += f", {record['picked']} picked of {record['candidates']}, {record['labels']} in all" if record else ""
         return Training(model, batches, cross_entropy, notes, lambda trace: line)
 
-    def work(self, context: Context, stage: Stage) -> Work:
-        source, *pools = self.inputs(context, stage).values()
-        parts = [(source, labelled_examples(source))]
-        table = context.config.cotrain
-        limit = pick_limit(len(parts[0][1]), table.parts)
-        left = None if limit is None else limit * (stage.round - 1)
+    def batches(self, run: StageRun) -> TaskBatches:
+        source, *pools = self.inputs(run.context, run.stage).values()
+        parts = [Part(ItemView(source), labelled_examples(source))]
+        table = run.context.config.cotrain
+        limit = pick_limit(len(parts[0].examples), table.parts)
+        left = None if limit is None else limit * (run.stage.round - 1)
         for store in pools:
             most = min(len(store), table.cap or len(store), len(store) if left is None else left)
-            parts.append((store, np.arange(most)))
+            parts.append(Part(ItemView(store), np.arange(most)))
             left = None if left is None else left - most
-        return task_work(stage, parts, at_most=stage.round > 1)
+        return run.task_batches(parts)
+
+    def at_most(self, context: Context, stage: Stage) -> bool:
+        return stage.round > 1
 
     def reads(self, context: Context, stage: Stage) -> list[int]:
         """The texts that the teacher labels."""

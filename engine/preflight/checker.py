@@ -98,8 +98,6 @@ def check_all(
     reports: dict[str, CheckReport] = {}
     for name, options in chosen:
         reports[name] = check(recipe, options, targets=targets, rate=rate)
-        estimate = reports[name].estimate
-        rate = rate if estimate is None else estimate.rate
     return reports
 
 

@@ -1,53 +1,69 @@
 """What a run will cost, before it starts: steps, parameters, memory and time of every stage.
 
-Steps and parameters are exact where the text does not depend on what the run finds. Time and memory are estimates: the
-time counts floating point operations and divides them by the speed of one matrix product of the encoder's own shape,
-measured here for a second, on a CPU in seconds of the processor: other processes slow a run down, and not its estimate.
+Steps and parameters are exact where the text does not depend on what the run finds. Time, and memory on a GPU, come
+from a few steps of a model of each kind of stage, made here with random weights, on the run's device and in its
+precision: a small batch and a larger one tell what a step takes by itself and what a token adds. On a CPU it is time of
+the processor: other processes slow a run down, and not its estimate; memory is `runs.jobs.stage_memory`.
 """
 
 from __future__ import annotations
 
 import tempfile
-import time
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
-from ...model import EncoderConfig
+from ...data import PackedBatch
+from ...data.batches.batch import cut
+from ..bench.harness import timed
 from ..plan import Stage
 from ..recipe.load import Resolved, load_recipe, variants
 from ..runs.graph import chosen_stages
-from ..runs.jobs import count_parameters, encoder_config, seen_tokens, stage_memory
+from ..runs.jobs import count_parameters, stage_memory, stage_model
 from ..runs.prepare import make_context
 from ..runs.synthetic_data import settled
 from ..stages.context import Context
-from ..stages.kind import kind_of, read_tokens
+from ..stages.kind import Planned, kind_of, planned, read_tokens
+from ..stages.models import encoder_config
 from ..storage.run_folder import RunDir
-from ..training.precision import DTYPES
+from ..training.loop import Loop
+from ..training.objectives import cross_entropy, masked_lm
 from ..training.progress import Progress
 from .estimate_report import Estimate, StageEstimate
 
-EFFICIENCY = {"cpu": 0.6, "cuda": 0.4}
-"""Speed of a whole step relative to one large matrix product; the rest goes into softmax, LayerNorm and dropout."""
-STEP_SECONDS = 0.012
-"""Time of a step that does not depend on its size: some hundred small calls on the host."""
-TICK = 0.01
-"""Seconds that a measurement takes at least: the clock of a process may stand still for some milliseconds."""
 STAGE_SECONDS = 1.5
 """What a stage takes however little it trains: weights are read, written and hashed, and predictions scored."""
+SMALL, LARGE, GPU = 128, 1024, 1 << 20
+"""Tokens of the two batches that are timed, and of the larger one on a GPU: there all of the stage's largest."""
+PATIENCE = 2.0
+"""Seconds after which steps are not timed again."""
+
+
+class Pace(NamedTuple):
+    """What was measured of a kind of stage: seconds of a step without tokens, of a token, and of one that is read."""
+
+    step: float
+    token: float
+    read: float
+    memory: int | None = None
+
+
+Paces = dict[tuple[Any, ...], Pace]
+"""By all that tells models and steps apart."""
 
 
 def estimate_all(
     recipe: str | Path | None = None, *, overrides: Sequence[str] = (), rate: float | None = None, **options: Any
 ) -> dict[str, Estimate]:
-    """The cost of each run that a recipe stands for, by its name, as of `estimate`; one speed is measured for all."""
-    estimates: dict[str, Estimate] = {}
-    for name, chosen in variants(recipe, overrides):
-        estimates[name] = estimate(recipe, overrides=chosen, rate=rate, **options)
-        rate = estimates[name].rate
-    return estimates
+    """The cost of each run that a recipe stands for, by its name, as of `estimate`; equal steps are measured once."""
+    paces: Paces = {}
+    return {
+        name: estimate(recipe, overrides=chosen, rate=rate, paces=paces, **options)
+        for name, chosen in variants(recipe, overrides)
+    }
 
 
 def estimate(
@@ -58,12 +74,14 @@ def estimate(
     targets: Sequence[str] = (),
     seeds: Sequence[int] | None = None,
     rate: float | None = None,
+    paces: Paces | None = None,
 ) -> Estimate:
     """The cost of a run. Reads all data and trains the vocabulary, if there is one to train, in a temporary folder.
 
     Args:
         recipe, overrides, stage, targets, seeds: as `run` takes them.
-        rate: floating point operations per second; measured when absent.
+        rate: tokens a second, in training as in reading; measured when absent.
+        paces: what was measured before; what is measured now is added.
 
     Raises:
         XltError: as `run`, for everything that is wrong before the first step.
@@ -74,106 +92,113 @@ def estimate(
         config = settled(resolved.config, home.path)
         context = make_context(config, home, Progress())
         chosen = config.seeds if seeds is None else tuple(seeds)
-        return estimate_plan(context, chosen_stages(config, chosen, stage, targets), rate=rate)
+        return estimate_plan(context, chosen_stages(config, chosen, stage, targets), rate=rate, paces=paces)
 
 
-def estimate_plan(context: Context, plan: Sequence[Stage], *, rate: float | None = None) -> Estimate:
-    """The cost of some stages, from the stores of a context.
+def estimate_plan(
+    context: Context, plan: Sequence[Stage], *, rate: float | None = None, paces: Paces | None = None
+) -> Estimate:
+    """The cost of some stages, from the stores of a context; `rate` and `paces` as of `estimate`.
 
     Raises:
         XltError: the data or the settings do not allow a stage to run.
     """
-    shape = encoder_config(context)
-    if rate is None:
-        rate = measure_rate(shape, context.device, context.config.precision)
+    paces, training = {} if paces is None else paces, 0.0
+    stages = []
+    for stage in plan:
+        of_stage = context.of_stage(stage)
+        expected = planned(of_stage, stage)
+        trainable, frozen = count_parameters(stage_model(of_stage, stage), expected)
+        read = sum(read_tokens(of_stage, stage))
+        pace = Pace(0.0, 1 / rate, 1 / rate) if rate else _pace(of_stage, stage, expected, (trainable, frozen), paces)
+        seconds = expected.steps * pace.step + expected.tokens * pace.token
+        training += seconds
+        stages.append(
+            StageEstimate(
+                stage.id,
+                stage.kind,
+                dict(stage.inputs),
+                expected.steps,
+                kind_of(stage).at_most(of_stage, stage),
+                expected.tokens,
+                read,
+                trainable,
+                frozen,
+                seconds + read * pace.read + STAGE_SECONDS,
+                pace.memory or stage_memory(of_stage, stage),
+            )
+        )
     return Estimate(
-        tuple(_stage(context, shape, stage, rate) for stage in plan),
-        rate,
+        tuple(stages),
+        sum(stage.tokens for stage in stages) / training if training else 0.0,
         str(context.device),
         context.config.precision,
         torch.get_num_threads(),
         context.data.labels,
-        shape.vocab_size,
+        encoder_config(context).vocab_size,
     )
 
 
-def measure_rate(shape: EncoderConfig, device: torch.device, precision: str = "fp32", seconds: float = 1.0) -> float:
-    """Floating point operations per second of the feed-forward product of an encoder: 1024 tokens at a time.
+def _pace(context: Context, stage: Stage, plan: Planned, counts: tuple[int, int], paces: Paces) -> Pace:
+    """Of the stage's kind of model and batches; measured once for all stages that have the same."""
+    table, kind = stage.training, kind_of(stage)
+    form = (repr(encoder_config(context)), kind.masked, kind.head(context.config), counts, str(context.device))
+    key = (*form, context.config.precision, table.batch_size, table.fixed_micro_batch, table.recompute)
+    if key not in paces:
+        paces[key] = Pace(0.0, 0.0, 0.0) if plan.batches is None else _measure(context, stage, plan)
+    return paces[key]
 
-    On the CPU by the time that the processor gave to this process, shared among its threads: what an idle machine would
-    do, whatever else runs here meanwhile. Nothing else of the process may compute.
-    """
-    dtype = DTYPES[precision]
-    left = torch.ones(1024, shape.hidden_size, device=device, dtype=dtype)
-    right = torch.ones(shape.hidden_size, shape.intermediate_size, device=device, dtype=dtype)
 
-    def now() -> float:
-        if device.type == "cpu":
-            return time.process_time() / torch.get_num_threads()
+class _Steps(list[list[PackedBatch]]):
+    """A source of batches that are there."""
+
+
+def _measure(context: Context, stage: Stage, plan: Planned) -> Pace:
+    assert plan.batches is not None
+    device, masked = context.device, kind_of(stage).masked
+    cuda = device.type == "cuda"
+    whole = max(plan.batches[plan.at], key=lambda batch: batch.num_tokens)
+    if not masked:  # the labels are still to come
+        labels = torch.zeros(len(whole.item_index), dtype=torch.int64)
+        whole = replace(whole, labels=labels, soft_targets=None, weights=None, num_targets=len(labels))
+    small, large = (_cut(whole, limit) for limit in (SMALL, GPU if cuda else LARGE))
+    if cuda:
         torch.cuda.synchronize(device)
-        return time.perf_counter()
-
-    with torch.inference_mode():
-        left @ right
-        end, best, count, started = now() + seconds, float("inf"), 0, now()
-        while started < end or best == float("inf"):
-            for _ in range(4):
-                left @ right
-            count += 4
-            if (spent := now() - started) >= TICK:
-                best, count, started = min(best, spent / count), 0, now()
-    return 2.0 * left.numel() * right.shape[1] / best
-
-
-def _stage(context: Context, shape: EncoderConfig, stage: Stage, rate: float) -> StageEstimate:
-    if (context_of_stage := context.of_stage(stage)) is not context:
-        context, shape = context_of_stage, encoder_config(context_of_stage)
-    trainable, frozen = count_parameters(context, stage)
-    work, mlm = kind_of(stage).work(context, stage), kind_of(stage).masked
-    passes = stage.training.passes
-    steps = 0 if work.batches is None else passes * len(work.batches)
-    if not steps:
-        trainable, frozen = 0, trainable + frozen
-    tokens = work.tokens(stage.training.batch_size)
-    length = tokens / max(1.0, work.epochs(stage.training.batch_size) * sum(work.per_epoch))
-    train_flops = passes * tokens * _flops(shape, stage, length, mlm, context, backward=True)
-    read = sum(read_tokens(context, stage))
-    flops = train_flops + read * _flops(shape, stage, length, False, context, backward=False)
-    seconds = flops / (rate * EFFICIENCY[context.device.type]) + steps * STEP_SECONDS + STAGE_SECONDS
-    memory = stage_memory(context, stage, shape, work)
-    return StageEstimate(
-        stage.id,
-        stage.kind,
-        dict(stage.inputs),
+        torch.cuda.reset_peak_memory_stats(device)
+        before = torch.cuda.memory_allocated(device)
+    steps = _Steps([[large], [small], [large], [small], [large], [small]])
+    objective: Any = masked_lm if masked else cross_entropy
+    loop = Loop(
+        stage_model(context, stage, device),
         steps,
-        work.at_most,
-        round(passes * tokens),
-        read,
-        trainable,
-        frozen,
-        flops,
-        seconds,
-        memory,
+        objective,
+        optimizer=stage.training,
+        seed=0,
+        precision=context.config.precision,
     )
+    try:
+        seconds = [_seconds(loop.advance, context)]
+        while loop.step < len(steps) and (sum(seconds) < PATIENCE or loop.step < 2):
+            seconds.append(_seconds(loop.advance, context))
+        memory = torch.cuda.max_memory_allocated(device) - before if cuda else None
+        with torch.inference_mode():
+            read = 0.0 if masked else min(_seconds(lambda: loop.model(large.to(device)), context) for _ in range(2))
+    finally:
+        loop.close()
+    of_large, of_small = min(seconds[2::2], default=seconds[0]), min(seconds[1::2])
+    more = large.num_tokens - small.num_tokens
+    token = max(0.0, of_large - of_small) / more if more else of_large / large.num_tokens
+    return Pace(max(0.0, of_large - token * large.num_tokens), token, read / large.num_tokens, memory)
 
 
-def _flops(shape: EncoderConfig, stage: Stage, length: float, mlm: bool, context: Context, *, backward: bool) -> float:
-    """Operations per token; a layer's backward pass costs two forward passes, without a weight gradient one."""
-    hidden = shape.hidden_size
-    # Projections, feed-forward, and scores and mixing of attention over the sequence (2 operations a weight).
-    inner = shape.intermediate_size * (1 if shape.pre_norm is None else 1.5)  # with gates it is three matrices, not two
-    layer = 8 * hidden**2 + 4 * hidden * inner + 4 * hidden * seen_tokens(shape, length)
-    forward = layer * shape.num_layers
-    lowest = stage.training.freeze_layers if stage.training.freeze_embeddings else 0
-    through = shape.num_layers - lowest
-    training = shape.num_layers - stage.training.freeze_layers
-    total = forward + (layer * (through + training) if backward else 0.0)
-    if mlm:
-        table = context.config.pretrain if stage.kind == "pretrain" else context.config.btf
-        decoder = 2 * hidden * shape.vocab_size
-        factor = 3 if not table.freeze_embeddings else 2
-        total += table.mask_rate * (6 * hidden**2 + factor * decoder)
-    elif stage.kind in ("soft", "hard"):
-        widths = context.config.selftrain.voters * hidden * 5 // 6
-        total += 4 * hidden * widths * (3 if backward else 1)
-    return total
+def _cut(batch: PackedBatch, tokens: int) -> PackedBatch:
+    """The first sequences, some of which have a target, up to about so many tokens."""
+    count = max(1, int((batch.cu_seqlens <= tokens).sum()) - 1)
+    parts = cut(batch, count)
+    return parts[0] if parts[0].num_targets else batch
+
+
+def _seconds(call: Any, context: Context) -> float:
+    """Of the processor, by thread, on a CPU; else by the clock on the wall."""
+    cpu, wall = timed(call, context.device)
+    return cpu / torch.get_num_threads() if context.device.type == "cpu" else wall

@@ -20,7 +20,6 @@ class StageEstimate:
         tokens: tokens read in training.
         read: tokens read without learning from them: pseudo-labelling and scoring.
         trainable, frozen: numbers of parameters.
-        flops: floating point operations of training, pseudo-labelling and scoring.
         seconds, memory: estimates; memory in bytes, of the whole process.
     """
 
@@ -33,7 +32,6 @@ class StageEstimate:
     read: int
     trainable: int
     frozen: int
-    flops: float
     seconds: float
     memory: int
 
@@ -43,8 +41,8 @@ class Estimate:
     """All stages of a run, in the order in which they run.
 
     Attributes:
-        rate: measured matrix product, in floating point operations per second.
-        device: what it was measured on.
+        rate: tokens a second in training, over all stages.
+        device: what they were measured on.
         precision: what the model computes in there.
         labels: label set.
         vocab_size: rows of the word embedding.
@@ -90,8 +88,7 @@ class Estimate:
         ]
         lines = [
             f"{len(rows)} stages, about {time_text(self.seconds)} and {size_text(self.memory, memory=True)} on "
-            f"{self.device} in {self.precision} ({self.threads} threads, {self.rate / 1e9:.0f} GFLOP/s in matrix "
-            "products).",
+            f"{self.device} in {self.precision} ({self.threads} threads, {self.rate:,.0f} tokens a second in training).",
             f"{len(self.labels)} labels, vocabulary of {self.vocab_size:,}.",
             *self._voters_line(),
             "Steps and parameters are those of a first run in an empty folder; '<=' depends on what the run accepts. "

@@ -10,13 +10,13 @@ import torch
 from torch import nn
 
 from ... import ConfigError
-from ...data import BatchSize, inference_tokens
-from ...model import Encoder, EncoderConfig, MaskedLM, Pooler, TaskModel, load_encoder_config
+from ...data import inference_tokens
+from ...model import Encoder, MaskedLM, Pooler, TaskModel
 from ..plan import Stage
 from ..recipe.config import RunConfig
 from ..stages.context import Context, freeze
-from ..stages.kind import Work, kind_of, largest_batch
-from ..stages.models import new_encoder_config, new_head
+from ..stages.kind import Planned, kind_of, planned
+from ..stages.models import encoder_config, new_head
 from ..storage.names import FINISHED
 from ..storage.run_folder import cores
 from ..storage.text import size_text
@@ -89,67 +89,51 @@ def free_memory() -> int | None:
     return min(free, default=None)
 
 
-def encoder_config(context: Context) -> EncoderConfig:
-    """The shape of the encoder that every stage trains."""
-    model = context.config.model
-    if model.path is not None:
-        return load_encoder_config(model.path)
-    return new_encoder_config(context.config, context.tokenizer)
-
-
-def count_parameters(context: Context, stage: Stage) -> tuple[int, int]:
-    """How many parameters of a stage's model train, and how many are frozen; nothing is allocated."""
-    config, shape = context.config, encoder_config(context)
-    with torch.device("meta"):
-        encoder = Encoder(shape, seed=None)
+def stage_model(context: Context, stage: Stage, device: torch.device | str = "meta") -> nn.Module:
+    """A model as a stage trains it, with what is frozen; nothing is allocated on the device "meta", else random."""
+    config, shape, kind = context.config, encoder_config(context), kind_of(stage)
+    seed = None if device == "meta" else 0
+    with torch.device(device):
+        encoder = Encoder(shape, seed=seed)
         model: nn.Module
-        if kind_of(stage).masked:
-            model = MaskedLM(encoder, seed=None)
+        if kind.masked:
+            model = MaskedLM(encoder, seed=seed)
         else:
-            head = new_head(config, kind_of(stage).head(config), encoder, len(context.data.labels), 0)
-            pooler = Pooler(shape, seed=None) if config.pooling == "pooler" else None
+            head = new_head(config, kind.head(config), encoder, len(context.data.labels), 0)
+            pooler = Pooler(shape, seed=seed) if config.pooling == "pooler" else None
             model = TaskModel(encoder, head, config.task, context.data.labels, pooling=config.pooling, pooler=pooler)
     freeze(encoder, stage.training)
-    sizes = [(p.numel(), p.requires_grad) for p in model.parameters()]
+    return model
+
+
+def count_parameters(model: nn.Module, plan: Planned) -> tuple[int, int]:
+    """How many parameters of a stage's model train, and how many are frozen."""
+    sizes = [(p.numel(), p.requires_grad and plan.steps > 0) for p in model.parameters()]
     return sum(n for n, trains in sizes if trains), sum(n for n, trains in sizes if not trains)
 
 
-def stage_memory(context: Context, stage: Stage, shape: EncoderConfig | None = None, work: Work | None = None) -> int:
-    """Bytes that a process takes that makes a stage, as an estimate: weights, moments and the largest batch.
+def stage_memory(context: Context, stage: Stage) -> int:
+    """Bytes of a process that makes a stage on a CPU: weights and moments exactly, the largest batch by formula.
+
+    Not measured: it is asked before a run begins, and a step of a large encoder takes longer than that may. And the
+    peak of the resident memory does not tell it in a process that has computed before: by it the same steps took
+    168 MiB at first, and none after those of a larger model.
 
     Args:
         context: as the stage's encoder sees the run.
-        shape, work: what `encoder_config` and the kind say, where that is known.
     """
-    shape, work = shape or encoder_config(context), work or kind_of(stage).work(context, stage)
-    trainable, frozen = count_parameters(context, stage)
-    if work.batches is None or not len(work.batches):
-        trainable, frozen = 0, trainable + frozen
-    largest = largest_batch(work.batches, stage.training.epochs)
-    memory = BASE_BYTES + ADAM_BYTES * trainable + 4 * frozen
-    return memory + _activations(context, shape, stage, largest, kind_of(stage).masked)
-
-
-def seen_tokens(shape: EncoderConfig, length: float) -> float:
-    """Tokens that a token of a sequence of this length attends to, over the layers."""
-    return sum(length if w is None else min(length, 2 * w + 1) for w in _windows(shape)) / shape.num_layers
-
-
-def _windows(shape: EncoderConfig) -> Sequence[int | None]:
-    return (None,) * shape.num_layers if shape.pre_norm is None else shape.pre_norm.windows
-
-
-def _activations(context: Context, shape: EncoderConfig, stage: Stage, largest: BatchSize, mlm: bool) -> int:
-    """Bytes of the largest batch: what the layers that train keep, in fp32, and the widest temporary."""
-    tokens, length = largest.tokens, largest.longest
-    inner = shape.intermediate_size * (1 if shape.pre_norm is None else 1.5)
-    kept = round(8.5 * shape.hidden_size + 2 * inner + 1.25 * shape.num_heads * seen_tokens(shape, length))
+    shape, plan, masked = encoder_config(context), planned(context, stage), kind_of(stage).masked
+    trainable, frozen = count_parameters(stage_model(context, stage), plan)
+    tokens, length = plan.largest.tokens, plan.largest.longest
+    windows = (None,) * shape.num_layers if shape.pre_norm is None else shape.pre_norm.windows
+    seen = sum(length if w is None else min(length, 2 * w + 1) for w in windows) / shape.num_layers
+    inner = shape.intermediate_size * (1 if shape.pre_norm is None else 1.5)  # with gates it is three matrices, not two
+    kept = round(8.5 * shape.hidden_size + 2 * inner + 1.25 * shape.num_heads * seen)  # of a token, by a layer
     lowest = stage.training.freeze_layers if stage.training.freeze_embeddings else 0
     layers = max(1, shape.num_layers - lowest)
     training = 4 * tokens * (kept + shape.hidden_size * layers if stage.training.recompute else kept * layers)
-    if None in _windows(shape)[lowest:] and context.device.type == "cpu":
+    if None in windows[lowest:]:
         training += 4 * SCORES * length**2
-    if mlm:
-        training += 4 * largest.items * shape.vocab_size
-    reading = 0 if mlm else 4 * (context.config.inference_tokens or inference_tokens(context.device.type)) * kept
-    return max(training, reading)
+    training += 4 * plan.largest.items * shape.vocab_size * masked
+    reading = 0 if masked else 4 * (context.config.inference_tokens or inference_tokens("cpu")) * kept
+    return BASE_BYTES + ADAM_BYTES * trainable + 4 * frozen + max(training, reading)

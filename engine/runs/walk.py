@@ -20,7 +20,7 @@ from ..recipe.config import RunConfig
 from ..report.stage_folders import failures
 from ..report.summary import write_summary
 from ..stages.context import Context
-from ..stages.kind import StageRun, kind_of
+from ..stages.kind import StageRun, planned
 from ..storage.files import atomic_write_json, delete, read_json
 from ..storage.names import FAILED, FINISHED
 from ..storage.run_folder import share
@@ -70,8 +70,7 @@ class RunClock:
 
     def _tokens_of(self, stage: Stage) -> float:
         if stage.id not in self._tokens:
-            work = kind_of(stage).work(self._context.of_stage(stage), stage)
-            self._tokens[stage.id] = stage.training.passes * work.tokens(stage.training.batch_size)
+            self._tokens[stage.id] = planned(self._context.of_stage(stage), stage).tokens
         return self._tokens[stage.id]
 
 

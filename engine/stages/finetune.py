@@ -12,9 +12,9 @@ from ..pseudolabels.diagnostics import slow_learning_rate
 from ..recipe.config import RunConfig
 from ..training.objectives import cross_entropy
 from .context import Context
-from .kind import StageKind, StageRun, Training, Work, additions_to, register_kind
+from .kind import StageKind, StageRun, Training, additions_to, register_kind
 from .masked_lm import ends
-from .mixture import MARK_OF_ROLE, learned_stores, mixture
+from .mixture import MARK_OF_ROLE, Mixture, learned_stores, mixture
 from .models import new_task_model, warn_of_unseen
 
 
@@ -41,8 +41,7 @@ class Finetune(StageKind):
         for language, (_, test) in context.test_stores(stage).items():
             warn_of_unseen(context, test, "test", language)
         mixed = mixture(context, stage, stores)
-        parts = [Part(ItemView(p.store), p.examples, labels=np.asarray(p.store.item_labels)) for p in mixed.portions]
-        batches = run.task_batches(parts, balance=mixed.balance, counts=mixed.counts)
+        batches = _batches(run, mixed)
         context.warn(slow_learning_rate(table.head_lr or table.lr, len(batches)))
         notes: dict[str, Any] = {"examples": mixed.count("source")}
         for role, mark in MARK_OF_ROLE.items():
@@ -57,18 +56,13 @@ class Finetune(StageKind):
             model, batches, cross_entropy, notes, line=lambda trace: "loss {:.3f} -> {:.3f}".format(*ends(trace))
         )
 
-    def work(self, context: Context, stage: Stage) -> Work:
-        mixed, table = mixture(context, stage, learned_stores(context, stage)), stage.training
-        batches = TaskBatches(
-            [Part(ItemView(p.store), p.examples) for p in mixed.portions],
-            batch_size=table.batch_size,
-            epochs=table.epochs,
-            seed=0,
-            balance=mixed.balance,
-            counts=mixed.counts,
-            micro_batch=table.fixed_micro_batch,
-        )
-        return Work([p.rows.lengths for p in mixed.portions], batches, mixed.per_epoch())
+    def batches(self, run: StageRun) -> TaskBatches:
+        return _batches(run, mixture(run.context, run.stage, learned_stores(run.context, run.stage)))
+
+
+def _batches(run: StageRun, mixed: Mixture) -> TaskBatches:
+    parts = [Part(ItemView(p.store), p.examples, labels=np.asarray(p.store.item_labels)) for p in mixed.portions]
+    return run.task_batches(parts, balance=mixed.balance, counts=mixed.counts)
 
 
 def _language_of(context: Context, stage: Stage, role: str) -> str:

@@ -10,19 +10,19 @@ from typing import Any
 import numpy as np
 from safetensors.numpy import save
 
-from ...data import ItemView, Part, TokenStore
+from ...data import ItemView, Part, TaskBatches, TokenStore
 from ..plan import Stage
 from ..storage.files import atomic_write_text
 from ..training.objectives import cross_entropy
 from .against_teacher import SAMPLE, against_teacher
 from .context import Context
 from .decision_files import DECISION
-from .kind import StageKind, StageRun, Training, Work, register_kind
+from .kind import StageKind, StageRun, Training, register_kind
 from .mixture import labelled_examples
 from .outside import outside_digests, outside_notes
 from .pool import by_target, load_pool, pool_store, pool_tokens, target_examples
 from .round_decision import decide_round, if_gold
-from .soft import fresh_student, task_work
+from .soft import fresh_student
 
 CURVE = "curve.csv"
 
@@ -62,7 +62,7 @@ class Hard(StageKind):
         model = labeller if goes_on else fresh_student(context, stage)
         saved = DECISION.arrays(run.folder)
         parts = _parts(context, stage, saved)
-        batches = run.task_batches(parts, balance="up" if table.mix == "balanced" else "none")
+        batches = _batches(run, parts)
         kept, used = len(parts[0].examples), sum(len(part.examples) for part in parts[1:])
         removed = len(context.data.source_train) - kept
         notes = {"accepted": record["accepted"], "removed": removed, "source_examples": kept, "target_examples": used}
@@ -78,12 +78,14 @@ class Hard(StageKind):
             lambda trace: against_teacher(run, model, parts[1].view, pool, saved["target.label"]),
         )
 
-    def work(self, context: Context, stage: Stage) -> Work:
-        table, source = context.config.selftrain, context.data.source_train
-        store, drawn = target_examples(context, stage)
-        parts = [(source, labelled_examples(source)), *((store, text) for text in by_target(store, drawn))]
-        filtered = not (table.target_filter == "none" and table.source_filter == "none")
-        return task_work(stage, parts, balance="up" if table.hard.mix == "balanced" else "none", at_most=filtered)
+    def batches(self, run: StageRun) -> TaskBatches:
+        source, (store, drawn) = run.context.data.source_train, target_examples(run.context, run.stage)
+        parts = [Part(ItemView(source), labelled_examples(source))]
+        return _batches(run, parts + [Part(ItemView(store), text) for text in by_target(store, drawn)])
+
+    def at_most(self, context: Context, stage: Stage) -> bool:
+        table = context.config.selftrain
+        return not (table.target_filter == "none" and table.source_filter == "none")
 
     def reads(self, context: Context, stage: Stage) -> list[int]:
         """What the labeller votes on, and what the student is compared with it on."""
@@ -116,6 +118,11 @@ def curve_csv(record: Mapping[str, Any]) -> str:
     writer.writerow(columns)
     writer.writerows(zip(*columns.values(), strict=True))
     return text.getvalue()
+
+
+def _batches(run: StageRun, parts: list[Part]) -> TaskBatches:
+    mix = run.context.config.selftrain.hard.mix
+    return run.task_batches(parts, balance="up" if mix == "balanced" else "none")
 
 
 def _parts(context: Context, stage: Stage, saved: Mapping[str, np.ndarray]) -> list[Part]:

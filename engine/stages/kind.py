@@ -1,6 +1,6 @@
 """What a kind of stage is, and the registry that finds it by its name.
 
-A new kind is one class in one file: what it reads, what it trains, and what an estimate counts. `register_kind` makes
+A new kind is one class in one file: what it reads, and what it trains. `register_kind` makes
 it known; everything else a stage needs (freezing, lineage, checkpoints, saving, scoring, sealing) is the same for all
 kinds and stands in `train_stage.py` and `engine/runs/`.
 """
@@ -9,11 +9,9 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
-
-import numpy as np
+from typing import Any, NamedTuple
 
 from ... import ConfigError
 from ...data import BatchSize, MlmBatches, PairBatches, Part, TaskBatches, TokenStore, derive_seed
@@ -111,32 +109,20 @@ class Training:
     held_out: HeldOut | None = None
 
 
-@dataclass(frozen=True)
-class Work:
-    """How much a stage trains, for an estimate.
+class Planned(NamedTuple):
+    """What a stage trains on, as far as that is known before it runs.
 
     Attributes:
-        lengths: of the sequences of each corpus, in tokens.
-        batches: those of seed 0, as many as there are steps, and only good for their sizes; None without training.
-        per_epoch: sequences of each corpus in an epoch.
-        at_most: whether these are bounds, since the numbers depend on what the run finds.
+        steps, tokens: in all passes; tokens as in the first epoch.
+        largest: the micro-batch with the most tokens, of the first epoch.
+        at: the step that has it.
     """
 
-    lengths: list[np.ndarray]
     batches: Batches | None
-    per_epoch: list[int]
-    at_most: bool = False
-
-    def epochs(self, batch_size: int) -> float:
-        """How often the examples of an epoch are learned."""
-        steps = 0 if self.batches is None else len(self.batches)
-        return steps / max(1, -(-sum(self.per_epoch) // batch_size))
-
-    def tokens(self, batch_size: int) -> float:
-        """Tokens that are learned in all; an example of a corpus counts as one of its mean length."""
-        means = [float(part.mean()) if len(part) else 0.0 for part in self.lengths]
-        each = sum(mean * count for mean, count in zip(means, self.per_epoch, strict=True))
-        return self.epochs(batch_size) * each
+    steps: int
+    tokens: int
+    largest: BatchSize
+    at: int = 0
 
 
 class StageKind(ABC):
@@ -163,8 +149,13 @@ class StageKind(ABC):
         """Loads the model and makes batches and objective; what is decided on the way is on disk when it returns."""
 
     @abstractmethod
-    def work(self, context: Context, stage: Stage) -> Work:
-        """How much the stage trains."""
+    def batches(self, run: StageRun) -> Batches | None:
+        """What the stage trains on, before it runs: where a decision or picks are still to come, all that they may
+        leave, without targets; None without training."""
+
+    def at_most(self, context: Context, stage: Stage) -> bool:
+        """Whether the numbers of steps and tokens depend on what the run finds."""
+        return False
 
     def head(self, config: RunConfig) -> str:
         """The kind of head that it trains, a key of `heads`."""
@@ -226,11 +217,20 @@ class HeadKind:
     digests: Callable[[Context, Stage], dict[str, str]]
 
 
-def largest_batch(batches: Batches | None, epochs: float) -> BatchSize:
-    """The size of the micro-batch with the most tokens of the first epoch, as it is drawn and cut."""
-    steps = 0 if batches is None else min(SURVEYED, max(1, round(len(batches) / max(1.0, epochs))))
-    sizes = [size for step in range(steps) if batches is not None for size in batches.sizes(step)]
-    return max(sizes, key=lambda size: size.tokens, default=BatchSize(0, 0, 0, 0))
+def planned(context: Context, stage: Stage) -> Planned:
+    """What a stage trains on, before it runs. One draw for all seeds, so that their estimates are the same.
+
+    Args:
+        context: as the stage's encoder sees the run.
+    """
+    batches = kind_of(stage).batches(StageRun(context, replace(stage, seed=0), {}))
+    if batches is None:
+        return Planned(None, 0, 0, BatchSize(0, 0, 0, 0))
+    surveyed = min(SURVEYED, max(1, round(len(batches) / max(1.0, stage.training.epochs))))
+    sizes = [(size, step) for step in range(surveyed) for size in batches.sizes(step)]
+    steps = stage.training.passes * len(batches)
+    largest, at = max(sizes, key=lambda found: found[0].tokens)
+    return Planned(batches, steps, round(sum(s.tokens for s, _ in sizes) / surveyed * steps), largest, at)
 
 
 Planner = Callable[[RunConfig, int, tuple[Stage, ...]], list[Stage]]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -13,13 +13,13 @@ from ...model import Encoder, MaskedLM, load_masked_lm
 from ..evaluation.held_out import HeldOut, split_off
 from ..plan import Stage
 from ..pseudolabels.diagnostics import low_loss_drop, only_frequencies
-from ..recipe.config import BtfConfig, MaskedLmConfig, StageTraining
+from ..recipe.config import BtfConfig, MaskedLmConfig
 from ..training.loop import Trace
 from ..training.objectives import masked_lm
 from .context import Context
 from .datasets import capped
-from .kind import StageKind, StageRun, Training, Work, register_kind
-from .models import new_encoder_config, warn_of_unseen
+from .kind import StageKind, StageRun, Training, register_kind
+from .models import encoder_config, new_encoder_config, warn_of_unseen
 
 
 @dataclass(frozen=True)
@@ -115,12 +115,11 @@ class Pretrain(StageKind):
         table = context.config.pretrain
         if table.dropout is not None:
             model.encoder.set_dropout(table.dropout)
-        learned, held = self._texts(context, run.stage)
-        training = _training(run, model, learned, table, after)
-        assert training.batches is not None
+        batches, (_, held) = self.batches(run), self._texts(context, run.stage)
+        training = _training(model, batches, after)
         if held:
             masking = {"special": special, "mask_id": context.tokenizer.mask_id, "rate": table.mask_rate}
-            training.held_out = HeldOut(held, total=len(training.batches), **masking)
+            training.held_out = HeldOut(held, total=len(batches), **masking)
         return training
 
     def _texts(self, context: Context, stage: Stage) -> tuple[BtfText, dict[str, Corpus]]:
@@ -137,8 +136,8 @@ class Pretrain(StageKind):
         encoder = Encoder(new_encoder_config(context.config, context.tokenizer), seed=run.seed("encoder"))
         return MaskedLM(encoder, seed=run.seed("head"))
 
-    def work(self, context: Context, stage: Stage) -> Work:
-        return masked_work(self._texts(context, stage)[0], context.config.pretrain, stage.training)
+    def batches(self, run: StageRun) -> MlmBatches:
+        return masked_batches(run, self._texts(run.context, run.stage)[0], run.context.config.pretrain)
 
 
 class Btf(StageKind):
@@ -157,68 +156,43 @@ class Btf(StageKind):
         languages = [*(source.language for source in context.config.sources), *stage.targets]
         for language, store in zip(languages, text_by_language(context, stage), strict=True):
             warn_of_unseen(context, store, "text", language)
-        text = btf_text(context, stage)
         pairs: dict[str, Any] = {}
         if "tlm" in stage.settings:
-            warn_of_unseen(context, btf_stores(context, stage)["pairs"], "pairs", str(stage.pair))
-            pairs = {"pairs": len(text.corpora[-1]), "uses_parallel_data": True}
+            store = btf_stores(context, stage)["pairs"]
+            warn_of_unseen(context, store, "pairs", str(stage.pair))
+            pairs = {"pairs": len(store), "uses_parallel_data": True}
 
         def after(trace: Trace) -> dict[str, Any]:
             context.warn(low_loss_drop(trace.loss))
             return _loss_ends(trace) | pairs
 
-        return _training(run, model, text, context.config.btf, after)
+        return _training(model, self.batches(run), after)
 
-    def work(self, context: Context, stage: Stage) -> Work:
-        # One draw for all seeds, so that their estimates are the same.
-        text = btf_text(context, replace(stage, seed=0))
-        return masked_work(text, context.config.btf, stage.training)
+    def batches(self, run: StageRun) -> MlmBatches:
+        return masked_batches(run, btf_text(run.context, run.stage), run.context.config.btf)
 
 
-def _training(
-    run: StageRun, model: MaskedLM, text: BtfText, table: MaskedLmConfig, after: Callable[[Trace], dict[str, Any]]
-) -> Training:
-    batches = masked_batches(
-        text,
-        table,
-        run.stage.training,
-        seed=run.seed("batches"),
-        special=run.context.special_tokens(model.config.vocab_size),
-        mask_id=run.context.tokenizer.mask_id,
-        micro_batch=run.micro_batch(),
-    )
+def _training(model: MaskedLM, batches: MlmBatches, after: Callable[[Trace], dict[str, Any]]) -> Training:
     notes = {"examples_per_epoch": batches.examples_per_epoch}
     return Training(model, batches, masked_lm, notes, lambda trace: "loss {:.2f} -> {:.2f}".format(*ends(trace)), after)
 
 
-def masked_batches(
-    text: BtfText, table: MaskedLmConfig, training: StageTraining, *, epochs: float = 0.0, **rest: Any
-) -> MlmBatches:
-    """Masked batches of a text with the settings of its table.
-
-    Args:
-        training: of the stage that learns them.
-        epochs: instead of the table's.
-        rest: `special`, `mask_id`, `seed` and `micro_batch`, as `MlmBatches` takes them.
-    """
+def masked_batches(run: StageRun, text: BtfText, table: MaskedLmConfig) -> MlmBatches:
+    """Masked batches of a text as the stage's table says."""
     return MlmBatches(
         text.corpora,
         batch_size=table.batch_size,
-        epochs=epochs or table.epochs,
+        epochs=table.epochs,
         rate=table.mask_rate,
         balance=table.balance,
         temperature=table.temperature,
         counts=text.counts,
-        sort=training.order == "sorted",
-        **rest,
+        sort=run.stage.training.order == "sorted",
+        seed=run.seed("batches"),
+        special=run.context.special_tokens(encoder_config(run.context).vocab_size),
+        mask_id=run.context.tokenizer.mask_id,
+        micro_batch=run.micro_batch(),
     )
-
-
-def masked_work(text: BtfText, table: MaskedLmConfig, training: StageTraining) -> Work:
-    """How much masked language modelling on a text trains."""
-    special, parts = np.zeros(1, dtype=bool), training.fixed_micro_batch
-    batches = masked_batches(text, table, training, seed=0, special=special, mask_id=0, micro_batch=parts)
-    return Work([corpus.lengths for corpus in text.corpora], batches, batches.examples_per_epoch)
 
 
 def ends(trace: Trace) -> tuple[float, float]:

@@ -56,11 +56,6 @@ class Mixture:
         """The examples there are of a role, whatever the language."""
         return sum(len(p.examples) for p in self.portions if p.role.partition(".")[0] == role)
 
-    def per_epoch(self) -> list[int]:
-        """How many sequences of each portion an epoch has."""
-        sizes = [len(p.rows) for p in self.portions]
-        return epoch_counts(sizes, mode=self.balance) if self.counts is None else self.counts
-
 
 def learned_stores(context: Context, stage: Stage) -> dict[str, TokenStore]:
     """The stores that a stage of fine-tuning learns, by role."""

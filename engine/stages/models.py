@@ -15,6 +15,7 @@ from ...model import (
     TaskModel,
     VoterHeads,
     default_voter_widths,
+    load_encoder_config,
     load_pooler,
 )
 from ...tasks import per_word
@@ -41,6 +42,12 @@ def new_encoder_config(config: RunConfig, tokenizer: Tokenizer) -> EncoderConfig
         initializer_range=table.initializer_range,
         pad_token_id=tokenizer.pad_id,
     )
+
+
+def encoder_config(context: Context) -> EncoderConfig:
+    """The shape of the encoder that every stage trains."""
+    path = context.config.model.path
+    return new_encoder_config(context.config, context.tokenizer) if path is None else load_encoder_config(path)
 
 
 def new_task_model(context: Context, stage: Stage, head: str, role: str = "base") -> TaskModel:

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ...data import ItemView, Part, Rows, TaskBatches, TokenStore
+from ...data import ItemView, Part, TaskBatches, TokenStore
 from ...kernels import votes
 from ...model import TaskModel
 from ...tasks import per_word
@@ -23,7 +23,7 @@ from ..storage.stage_files import damage
 from ..training.objectives import SoftLabels
 from .against_teacher import SAMPLE, against_teacher
 from .context import Context
-from .kind import StageKind, StageRun, Training, Work, register_kind
+from .kind import StageKind, StageRun, Training, register_kind
 from .models import new_task_model, warn_of_unseen
 from .outside import outside_digests, outside_notes
 from .pool import load_pool, pool_store, pool_tokens, target_examples
@@ -67,9 +67,12 @@ class Soft(StageKind):
             lambda trace: against_teacher(run, model, text.view, text.examples, labels.argmax(axis=-1)),
         )
 
-    def work(self, context: Context, stage: Stage) -> Work:
-        dropped = stage.round > 1 and context.config.selftrain.abandoned == "drop"
-        return task_work(stage, [target_examples(context, stage)], at_most=dropped)
+    def batches(self, run: StageRun) -> TaskBatches:
+        store, examples = target_examples(run.context, run.stage)
+        return run.task_batches([Part(ItemView(store), examples)])
+
+    def at_most(self, context: Context, stage: Stage) -> bool:
+        return stage.round > 1 and context.config.selftrain.abandoned == "drop"
 
     def reads(self, context: Context, stage: Stage) -> list[int]:
         labelled = [pool_tokens(context, stage)] * count_teachers(context, stage)
@@ -79,24 +82,6 @@ class Soft(StageKind):
 def fresh_student(context: Context, stage: Stage) -> TaskModel:
     """The restored encoder with fresh voters."""
     return new_task_model(context, stage, "voters", "start" if "start" in stage.inputs else "base")
-
-
-def task_work(
-    stage: Stage, parts: list[tuple[TokenStore, np.ndarray]], *, balance: str = "none", at_most: bool = False
-) -> Work:
-    """How much a stage trains that learns these examples of these stores."""
-    table = stage.training
-    batches = TaskBatches(
-        [Part(ItemView(store), examples) for store, examples in parts],
-        batch_size=table.batch_size,
-        epochs=table.epochs,
-        seed=0,
-        balance=balance,
-        micro_batch=table.fixed_micro_batch,
-    )
-    lengths = [Rows(ItemView(store), examples).lengths for store, examples in parts]
-    sizes = [len(part) for part in lengths]
-    return Work(lengths, batches, [max(sizes)] * len(sizes) if balance == "up" else sizes, at_most)
 
 
 def _labelled_text(run: StageRun, chosen: np.ndarray) -> tuple[Part, np.ndarray]:

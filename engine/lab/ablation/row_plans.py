@@ -12,14 +12,14 @@ import torch
 
 from .... import ConfigError
 from ...plan import Stage, digest
-from ...preflight.cost import estimate_plan, measure_rate
+from ...preflight.cost import Paces, estimate_plan
 from ...preflight.estimate_report import time_text
 from ...recipe.config import RunConfig
 from ...recipe.load import Resolved, load_recipe
 from ...report.stage_table import Json
 from ...report.text_table import text_table
 from ...runs.graph import make_plan
-from ...runs.jobs import default_jobs, encoder_config
+from ...runs.jobs import default_jobs
 from ...runs.prepare import make_context, read_ahead
 from ...runs.stage_state import fingerprint_of, finished_record, run_folders
 from ...runs.synthetic_data import settled
@@ -157,12 +157,10 @@ def forecast(recipe: str | Path | None = None, *, run_dir: str | Path | None = N
         XltError: as `ablate`, for what is wrong before the first step.
     """
     ablation = open_ablation(recipe, **asked)
-    rate, seconds = 0.0, dict[Key, float]()
+    paces, seconds = Paces(), dict[Key, float]()
 
     def look(context: Context, stages: list[Stage]) -> None:
-        nonlocal rate
-        rate = rate or measure_rate(encoder_config(context), context.device, context.config.precision)
-        estimate = estimate_plan(context, stages, rate=rate)
+        estimate = estimate_plan(context, stages, paces=paces)
         seconds.update({(e.id, context.digests[e.id]): e.seconds for e in estimate.stages})
 
     before = torch.get_num_threads()

@@ -15,12 +15,19 @@ from torch.nn import functional
 
 from xlt_engine import ConfigError, XltError, kernels
 from xlt_engine.engine.bench import kernels as bench
-from xlt_engine.engine.bench import peers as bench_peers
-from xlt_engine.engine.bench.bounds import add_bounds, beyond
-from xlt_engine.engine.bench.case import SIZES, Call, Case, Problem, Setting, Variant, differentiate, lengths
-from xlt_engine.engine.bench.losses import _loss_truth, linear_cross_entropy_cases
-from xlt_engine.engine.bench.measure import Candidate, Run, Timer, errors, quantiles, time_interleaved
-from xlt_engine.engine.bench.table import render
+from xlt_engine.engine.bench.case import SIZES, Call, Case, Problem, Setting, Shape, Variant, differentiate, lengths
+from xlt_engine.engine.bench.cases import OPERATIONS, _loss_truth, cases_of
+from xlt_engine.engine.bench.harness import (
+    Candidate,
+    Run,
+    Timer,
+    add_bounds,
+    beyond,
+    errors,
+    quantiles,
+    time_interleaved,
+)
+from xlt_engine.engine.bench.kernels import render
 from xlt_engine.kernels import dispatch
 
 CPU = torch.device("cpu")
@@ -40,10 +47,15 @@ def whole() -> dict[str, Any]:
 
 
 def case_of(*variants: Variant) -> Case:
-    def build(at: Setting) -> Problem:
-        return Problem(variants, lambda: {"out": torch.full((2, 2), 2.0).double()}, flops=0.0, moved=1e6)
+    def build(at: Setting, shape: Shape) -> Problem:
+        return Problem(variants, lambda: {"out": torch.full((2, 2), 2.0).double()}, {}, moved=1e6)
 
     return Case("made up", {"N": 1000}, 0, build)
+
+
+def only(monkeypatch: pytest.MonkeyPatch, case: Case) -> None:
+    monkeypatch.setattr(bench, "OPERATIONS", {"made up": []})
+    monkeypatch.setattr(bench, "cases_of", lambda operation, sizes: [case])
 
 
 def constant(value: float) -> Call:
@@ -51,7 +63,7 @@ def constant(value: float) -> Call:
 
 
 def measure(monkeypatch: pytest.MonkeyPatch, case: Case, file: Path | None = None) -> dict[str, Any]:
-    monkeypatch.setattr(bench, "OPERATIONS", {"made up": lambda sizes: [case]})
+    only(monkeypatch, case)
     return bench.bench_kernels(quick=True, device="cpu", json_file=file)
 
 
@@ -145,7 +157,7 @@ def test_an_error_above_its_bound_is_a_failure(value: float, check: bool, monkey
         Variant("reference", lambda: constant(2.00001), path="reference"),
         Variant("wrong rival", lambda: constant(3.0), plain=True),
     )
-    monkeypatch.setattr(bench, "OPERATIONS", {"made up": lambda sizes: [case_of(*variants)]})
+    only(monkeypatch, case_of(*variants))
     result = bench.bench_kernels(quick=True, check=check, device="cpu")
     failed = bench.own_failures(result)
     assert len(failed) == 2, failed
@@ -186,7 +198,7 @@ def test_a_failure_of_our_own_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     assert bench.own_failures(result) == ["made up, N 1,000, xlt-engine: RuntimeError: out of registers"]
     assert "no time of this package" in result["cases"][0]["headline"]
 
-    def build(at: Setting) -> Problem:
+    def build(at: Setting, shape: Shape) -> Problem:
         raise RuntimeError("out of memory")
 
     result = measure(monkeypatch, Case("made up", {"N": 7}, 0, build))
@@ -263,7 +275,7 @@ def test_lengths_are_a_fixed_draw(kind: str, mean: float, most: int) -> None:
 
 @pytest.mark.parametrize("frozen", [True, False])
 def test_truth_and_floor_of_the_loss(frozen: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("xlt_engine.engine.bench.losses._TRUTH_ELEMENTS", 131 * 10)
+    monkeypatch.setattr("xlt_engine.engine.bench.cases._TRUTH_ELEMENTS", 131 * 10)
     hidden, weight, bias = (AT.normal(*s, key=str(s)).double() for s in ((33, 8), (131, 8), (131,)))
     target = AT.integers(131, 33, key="target")
     leaves = {"hidden": hidden.requires_grad_(), "weight": weight.requires_grad_(not frozen), "bias": bias}
@@ -277,7 +289,7 @@ def test_truth_and_floor_of_the_loss(frozen: bool, monkeypatch: pytest.MonkeyPat
     for name, value in expected.items():
         torch.testing.assert_close(found[name], value, rtol=1e-12, atol=1e-12)
     (case,) = (
-        c for c in linear_cross_entropy_cases(SIZES["tiny"])
+        c for c in cases_of("linear_cross_entropy", SIZES["tiny"])
         if c.shape["N"] == 33 and (c.shape["matrix"] == "frozen") == frozen
     )  # fmt: skip
     problem = case.build(AT)
@@ -287,7 +299,7 @@ def test_truth_and_floor_of_the_loss(frozen: bool, monkeypatch: pytest.MonkeyPat
 
 
 def test_the_most_important_cases_come_first() -> None:
-    cases = [case for operation in bench.OPERATIONS.values() for case in operation(SIZES["full"])]
+    cases = [case for operation in OPERATIONS for case in cases_of(operation, SIZES["full"])]
     first = {(c.op, c.shape.get("N") or c.shape.get("T") or c.shape.get("K")) for c in cases if c.rank == 0}
     assert {("linear_cross_entropy", 614), ("linear_cross_entropy", 1229), ("votes", 1_000_000)} <= first
     assert {("dropout_residual_layer_norm", 8192), ("linear_gelu", 8192), ("embedding_layer_norm", 8192)} <= first
@@ -295,58 +307,6 @@ def test_the_most_important_cases_come_first() -> None:
     assert rows == {(n, 119_547) for n in (300, 614, 1229, 4915, 10_000)} | {
         (n, v) for n in (614, 4915) for v in (250_002, 256_000)
     }
-
-
-def test_peers_are_looked_up_when_they_are_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
-    def absent(name: str) -> Any:
-        raise ModuleNotFoundError(f"No module named {name!r}")
-
-    monkeypatch.setattr(bench_peers, "import_module", absent)
-    for ask in (
-        lambda: bench_peers.liger_loss(None),
-        bench_peers.cut_cross_entropy,
-        lambda: bench_peers.liger_layer_norm(1e-12),
-        bench_peers.liger_embedding,
-    ):
-        with pytest.raises(ImportError, match="liger_kernel|cut_cross_entropy"):
-            ask()
-    with pytest.raises(NotImplementedError, match="CUDA"):
-        bench_peers.flash_attention(torch.tensor([0, 3]), 3)
-
-
-@pytest.mark.parametrize("has_bias", [True, False])
-def test_cut_cross_entropy_of_both_kinds(has_bias: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    seen: dict[str, Any] = {}
-
-    def exact(e: Tensor, c: Tensor, targets: Tensor, bias: Tensor | None = None, **options: Any) -> Tensor:
-        seen.update(options, bias=bias)
-        return e.sum()
-
-    def release(e: Tensor, c: Tensor, targets: Tensor, **options: Any) -> Tensor:
-        seen.update(options)
-        return e.sum()
-
-    class Module:
-        linear_cross_entropy = staticmethod(exact if has_bias else release)
-
-    monkeypatch.setattr(bench_peers, "import_module", lambda name: Module)
-    loss, knows = bench_peers.cut_cross_entropy()
-    assert knows is has_bias
-    loss(torch.ones(2, 3), torch.ones(4, 3), torch.ones(4), torch.tensor([0, 1]))
-    assert seen["reduction"] == "sum"
-    assert seen["impl"] == ("cce_exact" if has_bias else "cce")
-    assert (seen["bias"] is not None) if has_bias else (seen["filter_eps"] is None)
-
-
-def test_torch_chunked_loss_is_asked_for_the_sum() -> None:
-    if not hasattr(torch.nn, "LinearCrossEntropyOptions"):
-        with pytest.raises(ImportError, match="has no"):
-            bench_peers.torch_chunked_loss()
-        return
-    hidden, weight, bias = AT.normal(5, 8, key="h"), AT.normal(11, 8, key="w"), AT.normal(11, key="b")
-    target = AT.integers(11, 5, key="t")
-    found = bench_peers.torch_chunked_loss()(hidden, weight, bias, target)
-    torch.testing.assert_close(found, functional.cross_entropy(hidden @ weight.t() + bias, target, reduction="sum"))
 
 
 def test_wrong_arguments() -> None:

@@ -173,15 +173,15 @@ def test_plan_and_fingerprints(tiny: Callable[..., Any]) -> None:
     without = {s.id: s for s in make_plan(recipe.resolved("btf.on=false", INDUCE).config)}
     assert without["seed-0/de/mixed"].inputs == {"base": "seed-0/pretrain"}
     assert without["seed-0/de/soft1"].inputs["teacher"] == "seed-0/de/mixed"
-    flops = [
+    read = [
         next(
-            s.flops
+            s.read
             for s in estimate(recipe.resolved(*more), stage="finetune", rate=1e9).stages
             if s.id == "seed-0/de/finetune"
         )
         for more in ((), (INDUCE,))
     ]
-    assert flops[1] > flops[0]
+    assert read[1] > read[0]
 
 
 def test_what_does_not_go_together(tiny: Callable[..., Any]) -> None:

@@ -172,11 +172,11 @@ def test_one_seed_is_warned_of_and_the_estimate_counts_teachers(world: Any) -> N
     world.run(*short, where="alone", reuse=[world.folder / "whole"])
     assert [w["name"] for w in world.stage("de/soft1", "alone")["warnings"]] == ["one-teacher"]
     assert "teachers" not in world.stage("de/soft1", "alone")
-    flops = [
-        {s.id: s.flops for s in estimate(world.resolved(*SHORT, *more), rate=1e9).stages}["seed-0/de/soft1"]
+    read = [
+        {s.id: s.read for s in estimate(world.resolved(*SHORT, *more), rate=1e9).stages}["seed-0/de/soft1"]
         for more in ((), (by_folder(world),))
     ]
-    assert flops[1] > flops[0]
+    assert read[1] > read[0]
 
 
 def folder_of(world: Any, name: str, **changes: Any) -> Path:

@@ -1,4 +1,7 @@
-"""Time, memory, launches and errors of one call, and the two rates that bound it.
+"""The harness: time, memory, launches and errors of one call, the two rates that bound it, and what a record says.
+
+`bench kernels`, `benchmarks/step.py`, the GPU suite and the estimate of a run take their clock, their turns, their rows
+and the head of their JSON from here.
 
 On CUDA the device is timed, not the host: before each call the L2 cache is overwritten and the queue is held up for as
 long as the host needs to fill it, so that the time between two events has no gap that a busier program would not have.
@@ -15,20 +18,37 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass, field
-from typing import Any
+from datetime import UTC, datetime
+from importlib import metadata
+from pathlib import Path
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from ...kernels import dispatch
+from ..storage.files import atomic_write_json
+from ..storage.git import git_commit
 from ..storage.run_folder import environment
 
 Tensors = dict[str, Tensor]
 Run = Callable[[], Tensors]
 Context = Callable[[], AbstractContextManager[None]]
+Result = dict[str, Any]
+T = TypeVar("T")
 
 MIB = 1 << 20
+PEERS = ("triton", "liger-kernel", "cut-cross-entropy")
+"""Distributions whose versions every record has."""
+BOUNDS = {"float32": (2e-5, 1e-2), "bfloat16": (2e-2, 1e-1), "float16": (4e-3, 5e-2)}
+"""How far from fp64 a result may be, by its type: relative error in all, and of its worst row. Twice to five times what
+rounding inputs, intermediate values and the result leaves; a tile of a hundred that is wrong, or left out, is above."""
+MARGIN = 3.0
+"""How many times the error of eager torch in the same types is allowed where that is more: what cancels, cancels for
+both."""
 _MOST_SLEEP_MS = 8.0
+_LAUNCHES = ("cudaLaunchKernel", "cuLaunchKernel", "cudaGraphLaunch")
 
 
 def _failures() -> tuple[type[Exception], ...]:
@@ -57,16 +77,76 @@ def quantiles(values: Sequence[float]) -> dict[str, float]:
     return {"p20": p20, "p50": p50, "p80": p80, "n": len(values)}
 
 
+def versions(*more: str) -> dict[str, str | None]:
+    """Of triton, the peers and `more` distributions; None where one is not installed."""
+
+    def version(name: str) -> str | None:
+        try:
+            return metadata.version(name)
+        except metadata.PackageNotFoundError:
+            return None
+
+    return {name: version(name) for name in (*PEERS, *more)}
+
+
 def machine(device: torch.device) -> dict[str, Any]:
-    """Where numbers were measured: what `rundir.environment` says, the processor's cores and its load."""
+    """Where numbers were measured: what `run_folder.environment` says, the processor's cores and its load."""
     load = [round(x, 2) for x in os.getloadavg()] if hasattr(os, "getloadavg") else None
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
     return environment() | {"device": name, "cores": os.cpu_count(), "load_average": load}
 
 
+def head(benchmark: str, device: torch.device, *more: str) -> Result:
+    """What every record says of where it comes from; `more` distributions are named with their versions."""
+    path, why = dispatch.kernels_path(device)
+    found = machine(device)
+    return {
+        "benchmark": benchmark,
+        "complete": False,
+        "date": datetime.now(UTC).isoformat(timespec="seconds"),
+        "commit": git_commit(Path(__file__).parent),
+        "device": found["device"],
+        "path": path,
+        "path_reason": why,
+        "notes": [f"kernels: {path} ({why})"],
+        "environment": found | {"versions": found["versions"] | versions(*more)},
+    }
+
+
+def write(result: Result, json_file: Path | None) -> None:
+    """The record so far, whole or not at all."""
+    if json_file is not None:
+        atomic_write_json(json_file, result, indent=1)
+
+
+def cells(label: str, width: int, values: Sequence[str], widths: Sequence[int]) -> str:
+    """A line of a table."""
+    return f"    {label:{width}}" + "".join(f"{value:>{w + 2}}" for value, w in zip(values, widths, strict=True))
+
+
+def number(value: float) -> str:
+    """Four digits, without an exponent."""
+    return f"{value:.4g}" if value < 1000 else f"{value:.0f}"
+
+
 def synchronise(device: torch.device) -> None:
     if device.type == "cuda":
         torch.cuda.synchronize(device)
+
+
+def timed(call: Callable[[], object], device: torch.device) -> tuple[float, float]:
+    """CPU seconds of this process and wall seconds of one call, the device's work included."""
+    synchronise(device)
+    wall, cpu = time.perf_counter(), time.process_time()
+    call()
+    synchronise(device)
+    return time.process_time() - cpu, time.perf_counter() - wall
+
+
+def in_turns(sides: Sequence[T], number: int) -> list[T]:
+    """The sides of a round, each first in its turn: what one leaves in caches and clocks is not always another's."""
+    turn = number % max(1, len(sides))
+    return [*sides[turn:], *sides[:turn]]
 
 
 @dataclass
@@ -91,9 +171,7 @@ class Timer:
         """One timed call; `lead_ms` is for how long the queue is held up before it (CUDA)."""
         self._flush()
         if self.device.type != "cuda":
-            begin = time.perf_counter()
-            run()
-            return (time.perf_counter() - begin) * 1e3
+            return 1e3 * timed(run, self.device)[1]
         start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))  # type: ignore[no-untyped-call]
         hold(self.device, lead_ms)
         start.record()
@@ -147,9 +225,7 @@ def time_interleaved(candidates: Mapping[str, Candidate], timer: Timer, seconds:
     live = dict(candidates)
     rounds, done, begin = least, 0, 0.0
     while done < rounds and live:
-        names = list(live)
-        turn = done % len(names)
-        for name in names[turn:] + names[:turn]:
+        for name in in_turns(list(live), done):
             candidate = live[name]
             try:
                 with candidate.context():
@@ -182,20 +258,23 @@ def memory(run: Run, device: torch.device) -> dict[str, float | None]:
     return {"peak_mib": (peak - before) / MIB, "workspace_mib": (peak - results) / MIB}
 
 
-def launches(run: Run, device: torch.device) -> int | None:
-    """Kernels that one call runs on the device; None on a CPU, and where the profiler does not work."""
+def launches(run: Callable[[], object], device: torch.device) -> dict[str, int] | None:
+    """What the host launches in one call, and the kernels that run; None on a CPU, and where nobody can say."""
     if device.type != "cuda":
         return None
+    kinds = [torch.profiler.ProfilerActivity.CPU, torch.profiler.ProfilerActivity.CUDA]
     try:
-        with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CUDA]) as profile:
+        with torch.profiler.profile(activities=kinds) as profile:
             kept = run()
             synchronise(device)
             del kept
         events = profile.events() or []
     except FAILURES:
         return None
-    on_device = [e.name for e in events if e.device_type.name == "CUDA"]
-    return sum(not name.startswith(("Memcpy", "Memset")) for name in on_device) or None
+    host = sum(e.name.startswith(_LAUNCHES) for e in events)
+    on_device = [e for e in events if e.device_type.name == "CUDA" and not getattr(e, "is_user_annotation", False)]
+    kernels = sum(not e.name.startswith(("Memcpy", "Memset")) for e in on_device)
+    return {"launches": host, "kernels": kernels} if kernels else None
 
 
 def errors(results: Mapping[str, Tensor], truth: Mapping[str, Tensor]) -> dict[str, dict[str, Any]]:
@@ -212,6 +291,27 @@ def errors(results: Mapping[str, Tensor], truth: Mapping[str, Tensor]) -> dict[s
         dtype = str(value.dtype).removeprefix("torch.")
         relative[name] = {"frobenius": float(difference.norm() / true.norm()), "worst_row": worst, "dtype": dtype}
     return relative
+
+
+def add_bounds(rows: Sequence[Result]) -> None:
+    """Adds to each error of our rows its two bounds; a rival's errors are for reading."""
+    eager: Result = next((row["error"] for row in rows if row["variant"] == "torch eager" and row.get("error")), {})
+    for row in rows:
+        if row["own"] or row["variant"] == "reference":
+            for name, error in (row.get("error") or {}).items():
+                usual = [eager.get(name, {}).get(measure) or 0.0 for measure in ("frobenius", "worst_row")]
+                error["bounds"] = [max(b, MARGIN * u) for b, u in zip(BOUNDS[error["dtype"]], usual, strict=True)]
+
+
+def beyond(row: Result) -> list[str]:
+    """The results of a row that are above a bound, or not a number."""
+    said = []
+    for name, error in (row.get("error") or {}).items():
+        for measure, bound in zip(("frobenius", "worst_row"), error.get("bounds", ()), strict=False):
+            value = error[measure]
+            if value is not None and not value <= bound:
+                said.append(f"error of {name} ({measure.replace('_', ' ')}) {value:.1e}, bound {bound:.1e}")
+    return said
 
 
 def ceilings(device: torch.device, small: bool, dtype: torch.dtype | None = None) -> dict[str, Any]:
