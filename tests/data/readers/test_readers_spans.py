@@ -17,9 +17,8 @@ from typing import Any
 import pytest
 
 from xlt_engine import ConfigError, DataError
-from xlt_engine.data import Example, read_examples
-from xlt_engine.data.readers.problems import Problems
-from xlt_engine.data.readers.spans import ENTITY_COLUMNS, read_spans, text_objects
+from xlt_engine.data import Example, ReaderOptions, read_examples
+from xlt_engine.data.readers.spans import ENTITY_COLUMNS, SpansReader
 from xlt_engine.engine.preflight.sniff import sniff
 
 TEXTS = ["Angela Merkel besucht Paris, sagt die dpa.", "Heute nicht.", "🙂 In São Paulo: Lula."]
@@ -140,12 +139,12 @@ def test_what_brat_says_of_an_entity_is_compared(tmp_path: Path, ends: str) -> N
     (tmp_path / "a.txt").write_bytes(text.encode())
     (tmp_path / "a.ann").write_text("".join(lines), "utf-8")
     if ends == "\n":
-        assert [e.labels for e in read_spans(tmp_path / "a.ann", split="characters")][1] == tuple(
+        assert [e.labels for e in read_examples(tmp_path / "a.ann", task="ner", split="characters")][1] == tuple(
             ("B-PER", "I-PER", "O", "B-PER", "I-PER", "O")
         )
         return
     with pytest.raises(DataError, match=r"a\.ann:1: PER at 8-10 is '四去', not '李四'; correct its place; line ends"):
-        read_spans(tmp_path / "a.ann", split="characters")
+        read_examples(tmp_path / "a.ann", task="ner", split="characters")
 
 
 def test_texts_of_one_line_have_lines_of_their_own(tmp_path: Path) -> None:
@@ -216,7 +215,9 @@ def test_doc_bin_of_a_stand_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     examples = read_examples(path, task="ner", cut_spans="expand")
     assert content(examples) == [*EXPECTED, (("Nein", "."), None), (("Hamburger",), ("B-LOC",))]
     assert examples.counts == {"cut": 1}
-    assert [row for _, row in text_objects(str(path), "utf-8", "said", Problems())][1] == {"said": TEXTS[1]}
+    assert [row for _, row in SpansReader(path, ReaderOptions(text="said"), task="ner").objects()][1] == {
+        "said": TEXTS[1]
+    }
     assert (facts := sniff(path)).format == "spans"
     assert facts.task == "ner"
     path.write_bytes(zlib.compress(json.dumps([(" " * 3_000_000, [])]).encode()))
