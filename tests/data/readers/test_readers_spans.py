@@ -19,7 +19,7 @@ import pytest
 from xlt_engine import ConfigError, DataError
 from xlt_engine.data import Example, ReaderOptions, read_examples
 from xlt_engine.data.readers.spans import ENTITY_COLUMNS, SpansReader
-from xlt_engine.engine.preflight.sniff import sniff
+from xlt_engine.engine.preflight.init_files import sniff
 
 TEXTS = ["Angela Merkel besucht Paris, sagt die dpa.", "Heute nicht.", "🙂 In São Paulo: Lula."]
 ENTITIES = [[(0, 13, "PER"), (22, 27, "LOC"), (38, 41, "ORG")], [], [(5, 14, "LOC"), (16, 20, "PER")]]
