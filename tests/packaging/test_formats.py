@@ -13,7 +13,6 @@ PARSERS = ("csv", "xml", "pyarrow", "spacy")
 READ_OTHER_THINGS = {
     "data/augment/code_switch.py": "dictionaries",
     "data/augment/sentence_pairs.py": "pairs of sentences",
-    "data/corpus/input.py": "dumps of a wiki",
     "data/corpus/wiki_dump.py": "dumps of a wiki",
     "data/corpus/wiki_tables.py": "tables of titles",
     "data/store/store.py": "its own manifest and ids",
