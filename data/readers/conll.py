@@ -13,7 +13,7 @@ from .columns import few_kinds
 from .example import OUTSIDE
 from .lines import plain_suffix
 from .problems import Problems
-from .reader import NO_WORDS, Found, Head, Labelled, Lines, Reader, Record
+from .reader import NO_WORDS, Found, Head, Labelled, Lines, Piece, Reader, Record
 from .tagged import PLAIN, SCHEMES, TAG, TAG_LIKE, TaggedSentence
 
 CONLLU = ("id", "form", "lemma", "upos", "xpos", "feats", "head", "deprel", "deps", "misc")
@@ -41,7 +41,7 @@ class ConllReader(Reader):
     separator, width, token, label = "", 0, 0, -1
     has_labels = False
 
-    def records(self) -> Iterator[Record]:
+    def pieces(self) -> Iterator[Piece]:
         options, lines = self.options, self.lines()
         if options.scheme not in SCHEMES:
             raise ConfigError(f"unknown tag scheme {options.scheme!r}; choose from {', '.join(SCHEMES)}")
@@ -58,19 +58,19 @@ class ConllReader(Reader):
             if isinstance(block, tuple):
                 self.counts["docstart"] += block[1].startswith("-DOCSTART-")
                 self.counts["comment"] += block[1].startswith("#")
-                yield Record(block[0], (block[1],), None)
+                yield block[0], (block[1],), None
             else:
                 yield self.sentence(block)
 
-    def sentence(self, block: Sequence[tuple[int, str]]) -> Record:
+    def sentence(self, block: Sequence[tuple[int, str]]) -> Piece:
         """The record of a sentence's rows."""
         raw = tuple(line for _, line in block)
         cells = [(*row, number) for number, line in block if (row := self._split(number, line))]
         if not cells:
-            return Record(block[0][0], raw, None)
+            return block[0][0], raw, None
         words, tags, numbers = map(list, zip(*cells, strict=True))
         tagged = TaggedSentence(f"{self.stem}:{numbers[0]}", words, tags if self.has_labels else None, numbers)
-        return Record(block[0][0], raw, tagged)
+        return block[0][0], raw, tagged
 
     def _split(self, number: int, line: str) -> tuple[str, str | None] | None:
         """The word and its tag, None without labels; nothing where the line is faulty."""
@@ -162,10 +162,10 @@ class ConlluReader(ConllReader):
     takes = ("language", "encoding", "tags", "require_labels")
     separator, width, token = "\t", len(CONLLU), CONLLU.index("form")
 
-    def records(self) -> Iterator[Record]:
+    def pieces(self) -> Iterator[Piece]:
         self.label, self.has_labels = conllu_column(self.options.tags or "tags"), not self.task
         for block in blocks(self.lines(), lambda line: False):
-            yield Record(block[0], (block[1],), None) if isinstance(block, tuple) else self.sentence(block)
+            yield (block[0], (block[1],), None) if isinstance(block, tuple) else self.sentence(block)
 
     def _split(self, number: int, line: str) -> tuple[str, str | None] | None:
         return None if is_beside(line) else super()._split(number, line)

@@ -15,7 +15,7 @@ from ...untrusted import clip, listed, quoted
 from .columns import changed, find_columns
 from .example import Example
 from .problems import Problems, setting
-from .reader import PREDICTED, Found, Head, Labelled, Reader, Record
+from .reader import PREDICTED, Found, Head, Labelled, Piece, Reader, Record
 from .tagged import TAG_LIKE, TaggedSentence
 
 _BETWEEN = re.compile(r"[ \t\r\n,]*")
@@ -51,7 +51,7 @@ class JsonReader(Reader):
         """Field -> names of its labels, where the file may have their numbers."""
         return class_names(Path(self.path).parent)
 
-    def records(self) -> Iterator[Record]:
+    def pieces(self) -> Iterator[Piece]:
         options = self.options
         self._fields = {"text": options.text, "pair": options.pair, "words": options.words}
         if not self.task:
@@ -62,9 +62,9 @@ class JsonReader(Reader):
         for number, row in self.objects():
             if row is None:
                 self.counts["blank"] += 1
-                yield Record(number, None, None)
+                yield number, None, None
             else:
-                yield self._to_label(number, row) if self.task else Record(number, row, self._labelled(number, row))
+                yield self._to_label(number, row) if self.task else (number, row, self._labelled(number, row))
 
     def write(self, record: Record, labelled: Labelled | None) -> str:
         """The object with more fields."""
@@ -72,7 +72,7 @@ class JsonReader(Reader):
             return "\n" if record.raw is None else json_line(record.raw)
         return json_line(record.raw | labelled.fields("predicted", self.options.words))
 
-    def _to_label(self, number: int, row: dict[str, Any]) -> Record:
+    def _to_label(self, number: int, row: dict[str, Any]) -> Piece:
         """Words or a text; where the text is empty, the fields with no label."""
         place, options, tagger = f"{self.path}:{number}", self.options, per_word(self.task)
         self.refuse_taken(place, "field", [name for name in (*PREDICTED, "agree", "probabilities") if name in row])
@@ -82,19 +82,19 @@ class JsonReader(Reader):
         name, language = f"{self.stem}:{number}", options.language
         if not words and any(text is None or (isinstance(text, str) and not text.strip()) for text in texts):
             self.counts["without_text"] += 1
-            return Record(number, row | dict.fromkeys(PREDICTED), None)
+            return number, row | dict.fromkeys(PREDICTED), None
         if isinstance(words, list) and words and all(isinstance(word, str) and word for word in words):
-            return Record(number, row, Example(name, language, tuple(words), None, None, None, self.path, number))
+            return number, row, Example(name, language, tuple(words), None, None, None, self.path, number)
         if not (tagger and options.words in row) and all(isinstance(text, str) for text in texts[: 1 if tagger else 2]):
             text, pair = texts[0], None if tagger else [*texts, None][1]
-            return Record(number, row, Example(name, language, None, text, pair, None, self.path, number))
+            return number, row, Example(name, language, None, text, pair, None, self.path, number)
         named = " and ".join(f"{name!r} (reader.{role})" for role, name in columns.items())
         what, fix = f"no text in {named}", "give the field, or name the right one"
         if tagger:
             what = f"no list of words in {options.words!r} (reader.words), and no {options.text!r} (reader.text)"
             fix = "give one of them, or name the right one"
         self.problems.add(place, what, fix)
-        return Record(number, row, None)
+        return number, row, None
 
     def _labelled(self, number: int, row: Mapping[str, Any]) -> Example | TaggedSentence | None:
         """The example of an object; None where it is faulty or dropped."""

@@ -9,7 +9,7 @@ from functools import cache
 
 from ...tasks import per_word
 from .example import Example
-from .reader import Labelled, Reader, Record
+from .reader import Labelled, Piece, Reader, Record
 
 WORD = re.compile(r"\w+(?:[-.,'’&/]\w+)*|\S")
 """A word of plain text: white space and punctuation end it, but not a hyphen, point or apostrophe inside it."""
@@ -49,16 +49,17 @@ class TextReader(Reader):
 
     takes = ("language", "encoding", "split_words")
 
-    def records(self) -> Iterator[Record]:
-        language, path, cut = self.options.language, self.path, self.options.split_words and not self.task
+    def pieces(self) -> Iterator[Piece]:
+        language, path, stem = self.options.language, self.path, self.stem
+        cut = self.options.split_words and not self.task
         for number, line in self.lines():
             if not line.strip():
                 self.counts["blank"] += 1
-                yield Record(number, None, None)
+                yield number, None, None
                 continue
             words, text = (words_of(line), None) if cut else (None, line)
-            example = Example(f"{self.stem}:{number}", language, words, text, None, None, path, number)
-            yield Record(number, line, example)
+            example = Example(f"{stem}:{number}", language, words, text, None, None, path, number)
+            yield number, line, example
 
     def write(self, record: Record, labelled: Labelled | None) -> str:
         """For a tagger a column file, a word a line; else label, confidence and text, between tabs."""

@@ -9,7 +9,7 @@ from ... import DataError
 from ...untrusted import clip, quoted
 from .example import Example
 from .problems import Problems
-from .reader import Reader, Record
+from .reader import Piece, Reader
 
 ROOT, ITEM = "items", "item"
 TEXT, RATING = "text", "rating"
@@ -26,7 +26,7 @@ class WebisReader(Reader):
 
     takes = ("language", "encoding", "label", "labels", "label_map", "require_labels")
 
-    def records(self) -> Iterator[Record]:
+    def pieces(self) -> Iterator[Piece]:
         for number, fields in self._items():
             cells = {"text": fields.get(TEXT, "")}
             rating = fields.get(RATING, "").strip()
@@ -35,7 +35,7 @@ class WebisReader(Reader):
                 continue
             if self.options.label is not None and (rating or self.options.require_labels):
                 cells["label"] = rating.removesuffix(".0")
-            yield Record(number, fields, self.row(number, cells))
+            yield number, fields, self.row(number, cells)
 
     def _items(self) -> Iterator[tuple[int, dict[str, str]]]:
         """The fields of each item by name, with the line on which it starts."""
@@ -150,7 +150,7 @@ class XnliReader(Reader):
 
     takes = ("language", "encoding", "label")
 
-    def records(self) -> Iterator[Record]:
+    def pieces(self) -> Iterator[Piece]:
         path, problems, language = self.path, self.problems, self.options.language
         lines, some = self.lines(), False
         number, header = next(lines, (1, ""))
@@ -174,7 +174,7 @@ class XnliReader(Reader):
                     problems.add(f"{path}:{number}", "one of the two sentences is empty", "fill it or remove the row")
                 else:
                     some, name = True, f"{self.stem}:{number}"
-                    yield Record(number, line, Example(name, language, None, first, second, found, path, number))
+                    yield number, line, Example(name, language, None, first, second, found, path, number)
         if spoken is not None and language and not some and not problems.count:
             raise DataError(f"{path}:1: no row of the language {language!r}; XNLI names languages as en, de, zh")
 

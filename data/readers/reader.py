@@ -6,7 +6,8 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, ClassVar, NamedTuple, Protocol
+from itertools import starmap
+from typing import Any, ClassVar, NamedTuple, Protocol, cast
 
 from ...untrusted import quoted
 from .example import Example, Examples
@@ -91,6 +92,10 @@ class Record(NamedTuple):
     line: int
     raw: Any
     example: Example | TaggedSentence | None
+
+
+Piece = tuple[int, Any, Example | TaggedSentence | None]
+"""The fields of a record, as readers make them: reading a file takes no more of it."""
 
 
 class Labelled(Protocol):
@@ -179,9 +184,13 @@ class Reader:
         """The numbered lines."""
         return self._given or read_lines(self.path, self.options.encoding, self.problems, self._watch)
 
-    def records(self) -> Iterator[Record]:
+    def pieces(self) -> Iterator[Piece]:
         """All that the file holds, in order; faults are noted in `problems`."""
         raise NotImplementedError
+
+    def records(self) -> Iterator[Record]:
+        """The same as records, which `write` takes."""
+        return starmap(Record, self.pieces())
 
     def write(self, record: Record, labelled: Labelled | None) -> str:
         """A record as its format has it, with what a model says of it; copied where that is nothing."""
@@ -194,17 +203,19 @@ class Reader:
             ConfigError: unknown encoding, or another option with a wrong value.
             DataError: the file cannot be read or has no example; or all its faults, the first 20 listed by line.
         """
-        found = [record.example for record in self.records() if record.example is not None]
-        self.resolve([one for one in found if isinstance(one, TaggedSentence)])
-        return finish(self.path, [self._example(one) for one in found], self.counts, self.problems)
+        found = [example for _, _, example in self.pieces() if example is not None]
+        sentences = [one for one in found if isinstance(one, TaggedSentence)]
+        self.resolve(sentences)
+        examples = [self._example(one) for one in found] if sentences else cast(list[Example], found)
+        return finish(self.path, examples, self.counts, self.problems)
 
     def stream(self) -> Iterator[Example]:
         """As `read`, an example at a time, its tags as they are; faults are raised at the end."""
         some = False
-        for record in self.records():
-            if record.example is not None:
+        for _, _, example in self.pieces():
+            if example is not None:
                 some = True
-                yield self._example(record.example)
+                yield self._example(example)
         self.problems.raise_if_any()
         if not some:
             finish(self.path, [], self.counts, self.problems)

@@ -18,7 +18,7 @@ from .lines import check_label, is_packed, open_file, plain_suffix, read_lines
 from .packed import refuse_bomb
 from .plain import word_pattern
 from .problems import Problems, setting
-from .reader import Found, Head, Record
+from .reader import Found, Head, Piece
 from .tagged import TaggedSentence
 
 LISTS = ("spans", "entities", "label", "labels", "annotations")
@@ -66,9 +66,9 @@ class SpansReader(JsonReader):
 
     takes = ("language", "encoding", "text", "id", "split", "cut_spans", "labels", "require_labels")
 
-    def records(self) -> Iterator[Record]:
+    def pieces(self) -> Iterator[Piece]:
         if self.task:
-            yield from super().records()
+            yield from super().pieces()
             return
         options = self.options
         if options.cut_spans not in CUTS:
@@ -86,7 +86,7 @@ class SpansReader(JsonReader):
                 continue
             tags = None if one.spans is None else self._tags(place, one.text, words, one.spans)
             forms, name = [word.label for word in words], one.id or f"{self.stem}:{one.line}"
-            yield Record(one.line, one, TaggedSentence(name, forms, tags, [one.line] * len(forms)))
+            yield one.line, one, TaggedSentence(name, forms, tags, [one.line] * len(forms))
 
     def resolve(self, sentences: Sequence[TaggedSentence]) -> None:
         for sentence in sentences:

@@ -13,7 +13,7 @@ from ...untrusted import listed, quoted
 from .columns import find_columns
 from .lines import LONGEST_LINE, plain_suffix
 from .problems import Problems, setting
-from .reader import NO_WORDS, PREDICTED, Found, Head, Labelled, Lines, Reader, Record
+from .reader import NO_WORDS, PREDICTED, Found, Head, Labelled, Lines, Piece, Reader, Record
 
 _Cells = list[str]
 DELIMITERS = (",", ";", "\t", "|")
@@ -37,27 +37,27 @@ class TableReader(Reader):
     )
     delimiter = ""
 
-    def records(self) -> Iterator[Record]:
+    def pieces(self) -> Iterator[Piece]:
         options = self.options
         if plain_suffix(self.path) == ".csv" if options.quoting is None else options.quoting:
             self.delimiter = options.delimiter
         number, first, rows = open_table(self.path, self.lines(), self.delimiter, options.header, self.problems)
         columns = self._columns(f"{self.path}:{number}", first)
         if options.header:
-            yield Record(number, [*first, *PREDICTED], None)
+            yield number, [*first, *PREDICTED], None
         for number, cells in rows:
             if not any(cells):
                 self.counts["blank"] += 1
-                yield Record(number, [], None)
+                yield number, [], None
             elif len(cells) != len(first):
                 what = f"{len(cells)} columns, but the {'header' if options.header else 'first row'} has {len(first)}"
                 self.problems.add(f"{self.path}:{number}", what, "give every row the same columns")
             elif self.task and not all(cells[column].strip() for column in columns.values()):
                 self.counts["without_text"] += 1
-                yield Record(number, [*cells, "", ""], None)
+                yield number, [*cells, "", ""], None
             else:
                 example = self.row(number, {role: cells[column] for role, column in columns.items()})
-                yield Record(number, cells, example)
+                yield number, cells, example
 
     def _columns(self, place: str, header: _Cells) -> dict[str, int]:
         """Column number of each role that the file has."""

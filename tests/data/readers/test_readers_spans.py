@@ -8,8 +8,7 @@ import re
 import sys
 import time
 import zlib
-from collections.abc import Callable, Iterator
-from itertools import product
+from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -51,14 +50,6 @@ def doccano(text: str, spans: Any) -> Any:
     return {"id": 5, "text": text, "label": [list(span) for span in spans]}
 
 
-def doccano_relations(text: str, spans: Any) -> Any:
-    return {
-        "text": text,
-        "entities": [{"id": 1, "label": x, "start_offset": s, "end_offset": e} for s, e, x in spans],
-        "relations": [],
-    }
-
-
 def label_studio(text: str, spans: Any) -> Any:
     result = [
         {
@@ -69,10 +60,6 @@ def label_studio(text: str, spans: Any) -> Any:
     ]
     kept, cancelled = {"was_cancelled": False, "result": result}, {"was_cancelled": True, "result": []}
     return {"id": 3, "data": {"text": text}, "annotations": [cancelled, kept]}
-
-
-def spacy(text: str, spans: Any) -> Any:
-    return [text, {"entities": [list(span) for span in spans]}]
 
 
 def of_predict(text: str, spans: Any) -> Any:
@@ -92,21 +79,6 @@ def as_list(path: Path, rows: list[Any]) -> Path:
 
 def content(examples: list[Example]) -> list[Any]:
     return [(e.words, e.labels) for e in examples]
-
-
-@pytest.mark.parametrize(
-    ("form", "write"),
-    [(spacy, as_lines), *product((prodigy, doccano, doccano_relations, label_studio, of_predict), (as_lines, as_list))],
-)
-def test_every_format_gives_the_same_tags(
-    tmp_path: Path, form: Callable[..., Any], write: Callable[[Path, list[Any]], Path]
-) -> None:
-    rows = [form(text, spans) for text, spans in zip(TEXTS, ENTITIES, strict=True)]
-    examples = read_examples(write(tmp_path / "a.json", rows), task="ner", language="de")
-    assert content(examples) == EXPECTED
-    lines = (tmp_path / "a.json").read_text("utf-8").split("\n")
-    for example, text in zip(examples, TEXTS, strict=True):
-        assert any(text in line for line in lines[example.line - 1 : example.line + 6])
 
 
 def test_brat(tmp_path: Path) -> None:
