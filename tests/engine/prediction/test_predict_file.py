@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import csv
+import gzip
 import io
 import json
 import os
@@ -291,3 +292,12 @@ def test_a_pipe_with_a_name_is_written_to_and_not_replaced(classifier_folder: Pa
         assert os.read(reader, 4096).startswith(b"text\tpredicted\tconfidence\nAnna\t")
     finally:
         os.close(reader)
+
+
+def test_packed_texts_with_entities(tagger_folder: Path, tmp_path: Path) -> None:
+    rows = '{"text": "Anna saw Oslo", "spans": []}\n'
+    (tmp_path / "a.jsonl").write_text(rows)
+    (tmp_path / "a.jsonl.gz").write_bytes(gzip.compress(rows.encode()))
+    for name in ("a.jsonl", "a.jsonl.gz"):
+        predict_file(tagger_folder, tmp_path / name, tmp_path / f"{name}.out")
+    assert (tmp_path / "a.jsonl.out").read_bytes() == (tmp_path / "a.jsonl.gz.out").read_bytes()
