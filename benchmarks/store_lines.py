@@ -18,7 +18,8 @@ from common import made, reset_peak, resident
 from common import peak as peak_memory
 
 from xlt_engine.data import Tokenizer, build_store
-from xlt_engine.data.readers.plain import stream_text
+from xlt_engine.data.readers.plain import TextReader
+from xlt_engine.data.readers.reader import ReaderOptions
 from xlt_engine.data.store.seen import Tally, unrepeated
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -58,7 +59,7 @@ def main() -> None:
         before = resource.getrusage(resource.RUSAGE_SELF)
         started, size = time.monotonic(), path.stat().st_size
         tokenizer = Tokenizer.from_folder(ROOT / "assets" / "mini-encoder")
-        examples = unrepeated(stream_text(path), Tally(print, path.name))
+        examples = unrepeated(TextReader(path, ReaderOptions()).stream(), Tally(print, path.name))
         store = build_store(examples, tokenizer, folder=Path(folder) / "store", task="text", max_length=128)
         after, wall = resource.getrusage(resource.RUSAGE_SELF), time.monotonic() - started
         seconds = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime

@@ -18,12 +18,17 @@ if typing.TYPE_CHECKING:
     from .batches.seeding import derive_seed
     from .batches.sources import MlmBatches, Part, TaskBatches
     from .batches.windows import Row, window_rows
-    from .readers.conll import read_conll
     from .readers.example import OUTSIDE, Example, Examples
-    from .readers.formats import guess_format, read_examples, reader_options
-    from .readers.jsonl import read_jsonl
-    from .readers.plain import read_text
-    from .readers.table import read_tsv
+    from .readers.formats import (
+        guess_format,
+        read_conll,
+        read_examples,
+        read_jsonl,
+        read_text,
+        read_tsv,
+        reader_options,
+    )
+    from .readers.reader import ReaderOptions
     from .store.build import build_store
     from .store.corpus import Corpus, unigram_entropy
     from .store.store import TokenStore, file_hash, store_key
@@ -47,6 +52,7 @@ __all__ = [
     "PairBatches",
     "Part",
     "Prompt",
+    "ReaderOptions",
     "Row",
     "Rows",
     "TaskBatches",
@@ -96,12 +102,11 @@ _NAMES = {
     "batches.rows": ("ItemView", "Rows", "inference_batches", "inference_tokens", "row_batches"),
     "batches.sources": ("MlmBatches", "Part", "TaskBatches"),
     "batches.windows": ("Row", "window_rows"),
-    "readers.conll": ("read_conll",),
     "readers.example": ("OUTSIDE", "Example", "Examples"),
-    "readers.formats": ("guess_format", "read_examples", "reader_options"),
-    "readers.jsonl": ("read_jsonl",),
-    "readers.plain": ("read_text",),
-    "readers.table": ("read_tsv",),
+    "readers.formats": (
+        *("guess_format", "read_conll", "read_examples", "read_jsonl", "read_text", "read_tsv", "reader_options"),
+    ),
+    "readers.reader": ("ReaderOptions",),
     "store.build": ("build_store",),
     "store.corpus": ("Corpus", "unigram_entropy"),
     "store.store": ("TokenStore", "file_hash", "store_key"),

@@ -14,8 +14,7 @@ if typing.TYPE_CHECKING:
     from .evaluation.metrics import accuracy, entity_f1, macro_f1
     from .prediction.chosen import chosen_model
     from .prediction.file_predictor import predict_file
-    from .prediction.predict import predict
-    from .prediction.predictor import Entity, Prediction, Predictor, TagPrediction
+    from .prediction.predictor import Entity, Prediction, Predictor, TagPrediction, predict
     from .prediction.scoring import EvaluationResult, evaluate, evaluate_files
     from .preflight.check_report import render_checks
     from .preflight.checker import check, check_all
@@ -99,8 +98,7 @@ _NAMES = {
     "evaluation.metrics": ("accuracy", "entity_f1", "macro_f1"),
     "prediction.chosen": ("chosen_model",),
     "prediction.file_predictor": ("predict_file",),
-    "prediction.predict": ("predict",),
-    "prediction.predictor": ("Entity", "Prediction", "Predictor", "TagPrediction"),
+    "prediction.predictor": ("Entity", "Prediction", "Predictor", "TagPrediction", "predict"),
     "prediction.scoring": ("EvaluationResult", "evaluate", "evaluate_files"),
     "preflight.check_report": ("render_checks",),
     "preflight.checker": ("check", "check_all"),

@@ -3,70 +3,55 @@
 from __future__ import annotations
 
 import json
-from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from functools import cached_property
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
 from ... import ConfigError, DataError
-from .example import Examples
-from .jsonl import ObjectReader, class_names, named, names_of_features
-from .problems import Problems
-from .table import RowReader
+from .jsonl import JsonReader, class_names, find_fields, named, names_of_features
+from .reader import Found, Head
 
 ROWS = 4096
 """Rows that are turned into Python's objects at a time."""
 
 
-def read_arrow(
-    path: str | Path,
-    *,
-    language: str = "",
-    encoding: str = "utf-8",
-    text: str = "text",
-    label: str | None = "label",
-    pair: str | None = None,
-    id: str | None = None,
-    words: str = "words",
-    tags: str = "tags",
-    scheme: str = "auto",
-    repair: bool = False,
-    labels: Sequence[str] | None = None,
-    label_map: Mapping[str, str | None] | None = None,
-    tag_names: Sequence[str] = (),
-    require_labels: bool = False,
-) -> Examples:
-    """Examples of a parquet file, a folder of them, or a folder of `save_to_disk`; fields are read as in `read_jsonl`.
+class ArrowReader(JsonReader):
+    """A parquet file, a folder of them, or a folder of `save_to_disk`; fields are read as those of JSON lines.
 
     Labels that are whole numbers take their names from the files' own metadata (`ClassLabel`) where `tag_names` has
     none. Lines in messages are rows, counted from 1 over all files of a folder.
-
-    Raises:
-        ConfigError: pyarrow is not installed.
-        DataError: no such file, one that pyarrow cannot read, or all faults of the rows, the first 20 listed.
     """
-    problems, counts = Problems(), Counter[str]()
-    fields = {"text": text, "label": label, "pair": pair, "id": id, "words": words, "tags": tags, "language": None}
-    tables = list(_tables(Path(path)))
-    names = _all_names(Path(path), tables)
-    if tag_names:
-        names = dict.fromkeys((label or "", tags), tuple(tag_names))
-    maker = RowReader(str(path), language, labels, label_map, problems, counts)
-    return ObjectReader(maker, fields, names, require_labels).read(_rows(str(path), tables), scheme, repair)
+
+    takes = tuple(name for name in JsonReader.takes if name != "language_field")
+
+    @cached_property
+    def tables(self) -> list[Any]:
+        """The open files."""
+        return list(_tables(Path(self.path)))
+
+    def class_names(self) -> dict[str, tuple[str, ...]]:
+        return _all_names(Path(self.path), self.tables)
+
+    def objects(self) -> Iterator[tuple[int, dict[str, Any]]]:
+        rows = _rows(self.path, self.tables)
+        return ((number, _as_json(row)) for number, row in rows) if self.task else rows
+
+    @classmethod
+    def probe(cls, head: Head) -> Found:
+        """What the fields of the first rows hold, their numbers by their names where the metadata have them."""
+        tables = list(_tables(Path(head.path)))
+        names = _all_names(Path(head.path), tables)
+        rows = [row for _, row in islice(_rows(str(head.path), tables), 200)]
+        rows = [{field: named(value, names.get(field, ())) for field, value in row.items()} for row in rows]
+        return find_fields(head, rows, class_names(Path(head.path).parent))._replace(format="arrow")
 
 
-def first_rows(path: str | Path, count: int) -> list[dict[str, Any]]:
-    """The first rows, their numbers by their names where the metadata have them; raises what `read_arrow` does."""
-    tables = list(_tables(Path(path)))
-    names = _all_names(Path(path), tables)
-    rows = [row for _, row in islice(_rows(str(path), tables), count)]
-    return [{field: named(value, names.get(field, ())) for field, value in row.items()} for row in rows]
-
-
-def object_rows(path: str | Path) -> Iterator[tuple[int, dict[str, Any]]]:
-    """Number, from 1, and fields of every row; raises what `read_arrow` does."""
-    return _rows(str(path), list(_tables(Path(path))))
+def _as_json(row: dict[str, Any]) -> dict[str, Any]:
+    """A row as JSON has it: its dates as text, its NaN, which JSON does not have, as null."""
+    cleaned: dict[str, Any] = json.loads(json.dumps(row, default=str), parse_constant=lambda _: None)
+    return cleaned
 
 
 def _all_names(path: Path, tables: Sequence[Any]) -> dict[str, tuple[str, ...]]:

@@ -1,11 +1,9 @@
-"""The reader that fits a file."""
+"""The formats, and the reader that fits a file."""
 
 from __future__ import annotations
 
-import inspect
-import json
-import re
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from difflib import get_close_matches
 from itertools import islice
 from pathlib import Path
@@ -13,52 +11,49 @@ from typing import Any
 
 from ... import ConfigError
 from ...tasks import has_spans, per_word
-from .arrow import read_arrow
-from .conll import read_conll, read_conllu
+from .arrow import ArrowReader
+from .conll import ConllReader, ConlluReader
 from .example import Examples
-from .jsonl import json_lines, read_jsonl
+from .jsonl import JsonReader
 from .lines import plain_suffix, read_lines
-from .marc import read_marc
-from .plain import read_text
+from .plain import TextReader
 from .problems import Problems
-from .spans import ENTITY_COLUMNS, LISTS, read_spans
-from .table import read_tsv
-from .tagged import PLAIN, TAG
-from .webis import read_webis_cls
-from .xnli import read_xnli
+from .published import WebisReader, XnliReader
+from .reader import Found, Head, Reader, ReaderOptions
+from .spans import SpansReader
+from .table import TableReader
+from .tagged import PLAIN
 
-_TAGGED_LINE = re.compile(rf"\S.*[ \t](?:{TAG.pattern}) *")
-_READERS: dict[str, Callable[..., Examples]] = {
-    "conll": read_conll,
-    "conllu": read_conllu,
-    "tsv": read_tsv,
-    "csv": read_tsv,
-    "jsonl": read_jsonl,
-    "spans": read_spans,
-    "arrow": read_arrow,
-    "text": read_text,
-    "xnli": read_xnli,
-    "webis-cls": read_webis_cls,
-    "marc": read_marc,
+
+def _marc(path: str | Path, options: ReaderOptions, **more: Any) -> Reader:
+    """MARC, the Multilingual Amazon Reviews Corpus (Keung et al. 2020): JSON lines, or `train.csv` of all languages.
+
+    The reviews of `language` are read, or all of them with ""; the labels are "1" to "5".
+    """
+    label, field = None if options.label is None else "stars", "language" if options.language else None
+    options = replace(options, text="review_body", label=label, language_field=field)
+    return (TableReader if plain_suffix(path) == ".csv" else JsonReader)(path, options, **more)
+
+
+_READERS: dict[str, Callable[..., Reader]] = {
+    "conll": ConllReader,
+    "conllu": ConlluReader,
+    "tsv": TableReader,
+    "csv": TableReader,
+    "jsonl": JsonReader,
+    "spans": SpansReader,
+    "arrow": ArrowReader,
+    "text": TextReader,
+    "xnli": XnliReader,
+    "webis-cls": WebisReader,
+    "marc": _marc,
 }
 MULTILINGUAL = ("xnli", "marc")
 """Formats of files that may hold several languages, of which one is read."""
-_SUFFIXES = {
-    ".conll": "conll",
-    ".iob": "conll",
-    ".iob2": "conll",
-    ".bio": "conll",
-    ".tsv": "tsv",
-    ".csv": "csv",
-    ".jsonl": "jsonl",
-    ".ndjson": "jsonl",
-    ".json": "jsonl",
-    ".ann": "spans",
-    ".spacy": "spans",
-    ".parquet": "arrow",
-    ".arrow": "arrow",
-    ".review": "webis-cls",
-}
+_COLUMN_FILES, _JSON = (".conll", ".iob", ".iob2", ".bio"), (".jsonl", ".ndjson", ".json")
+_SUFFIXES = dict.fromkeys(_COLUMN_FILES, "conll") | dict.fromkeys(_JSON, "jsonl")
+_SUFFIXES |= dict.fromkeys((".ann", ".spacy"), "spans") | dict.fromkeys((".parquet", ".arrow"), "arrow")
+_SUFFIXES |= {".tsv": "tsv", ".csv": "csv", ".review": "webis-cls"}
 
 
 def read_examples(
@@ -84,16 +79,15 @@ def read_examples(
         encoding: of the file.
         task: "ner", "tag", "classification" or "text".
         format: a key of the table above, where the name does not tell.
-        options: passed on to the reader.
+        options: of `ReaderOptions`, those that the format takes.
 
     Raises:
         ConfigError: unknown format or option.
-        DataError: as the reader.
+        DataError: the file cannot be read or has no example; or all its faults, the first 20 listed by line.
     """
     kind = format or guess_format(path, task=task, encoding=encoding)
     if kind not in _READERS:
         raise ConfigError(f"{path}: unknown format {kind!r}; choose from {', '.join(_READERS)}")
-    reader = _READERS[kind]
     known = reader_options(kind)
     for name in options:
         if name not in known:
@@ -110,7 +104,38 @@ def read_examples(
         options = {**options, "scheme": PLAIN}
     if kind == "csv" and plain_suffix(path) != ".csv":
         options = {"quoting": True, **options}
-    return reader(path, language=language, encoding=encoding, **options)
+    return open_reader(path, kind, ReaderOptions(language=language, encoding=encoding, **options)).read()
+
+
+def open_reader(path: str | Path, format: str, options: ReaderOptions, **more: Any) -> Reader:
+    """The reader of a file, in a format that is known; `more` as of `Reader`."""
+    return _READERS[format](path, options, **more)
+
+
+def reader_options(format: str) -> list[str]:
+    """Names of the options that the reader of a format takes."""
+    reader: Any = WebisReader if format == "marc" else _READERS[format]
+    return list(reader.takes)
+
+
+def read_conll(path: str | Path, **options: Any) -> Examples:
+    """The sentences of a column file (`ReaderOptions`)."""
+    return ConllReader(path, ReaderOptions(**options)).read()
+
+
+def read_tsv(path: str | Path, **options: Any) -> Examples:
+    """The texts or pairs of a table; CSV by its name (`ReaderOptions`)."""
+    return TableReader(path, ReaderOptions(**options)).read()
+
+
+def read_jsonl(path: str | Path, **options: Any) -> Examples:
+    """The examples of JSON lines, or of one JSON list (`ReaderOptions`)."""
+    return JsonReader(path, ReaderOptions(**options)).read()
+
+
+def read_text(path: str | Path, **options: Any) -> Examples:
+    """The sentences of plain text, one a line, or with `split_words` their words (`ReaderOptions`)."""
+    return TextReader(path, ReaderOptions(**options)).read()
 
 
 def guess_format(path: str | Path, *, task: str, encoding: str = "utf-8") -> str:
@@ -119,41 +144,42 @@ def guess_format(path: str | Path, *, task: str, encoding: str = "utf-8") -> str
         return "arrow"
     if per_word(task) and not has_spans(task) and plain_suffix(path) == ".conllu":
         return "conllu"
-    kind = _SUFFIXES.get(plain_suffix(path)) or _sniff(path, task, encoding)
-    if task == "ner" and kind in ("jsonl", "tsv", "text") and _has_spans(path, encoding):
-        return "spans"
+    kind = _SUFFIXES.get(plain_suffix(path)) or "text"
+    if task != "ner" or kind not in ("jsonl", "tsv", "text"):
+        return kind
+    if plain_suffix(path) not in _SUFFIXES:
+        lines = (line for _, line in read_lines(path, encoding, Problems()))
+        first = islice((line for line in lines if line.strip() and not line.startswith("#")), 5)
+        kind = "text" if ConllReader.probe(Head(path, list(first), few=True)) is None else "conll"
+    if kind != "conll":
+        head = Head(path, (line for _, line in read_lines(path, encoding, Problems())))
+        kind = kind if SpansReader.probe(head) is None else "spans"
     return kind
 
 
-def reader_options(format: str) -> list[str]:
-    """Names of the options that the reader of a format takes."""
-    return [name for name in inspect.signature(_READERS[format]).parameters if name != "path"]
+def guess_stream(lines: Sequence[str], task: str) -> str:
+    """The format of a stream by its first five lines."""
+    head = Head("", lines, few=True)
+    found = JsonReader.probe(head) or (ConllReader.probe(head) if task == "ner" else None)
+    return found.format if found else "text"
 
 
-def _sniff(path: str | Path, task: str, encoding: str) -> str:
-    if task != "ner":
-        return "text"
-    lines = (line for _, line in read_lines(path, encoding, Problems()))
-    first = islice((line for line in lines if line.strip() and not line.startswith("#")), 5)
-    return "conll" if looks_tagged(list(first)) else "text"
+def probe(head: Head) -> Found:
+    """What a file looks like, its name and what is in it; for `init`: a run goes by its recipe.
 
-
-def looks_tagged(lines: Sequence[str]) -> bool:
-    """Whether each of some lines that are not blank is a word and its tag."""
-    return bool(lines) and all(line.startswith("-DOCSTART-") or _TAGGED_LINE.fullmatch(line) for line in lines)
-
-
-def _has_spans(path: str | Path, encoding: str) -> bool:
-    """Whether a file is a table of entities, or its first text, as JSON, has a list of them and not words with tags."""
-    lines = (numbered for numbered in read_lines(path, encoding, Problems()) if numbered[1].strip())
-    _, first = next(json_lines(str(path), lines, Problems()), (1, ""))
-    if first.split("\t") == list(ENTITY_COLUMNS) or re.match(r"\s*\[\s*[\[\"]", first):
-        return True
-    try:
-        value = json.loads(first) if first.lstrip().startswith("{") else {}
-    except (ValueError, RecursionError):
-        return False
-    lists = [value[name] for name in LISTS if isinstance(value.get(name), list)]
-    return isinstance(value.get("data"), dict) or any(
-        not all(isinstance(entry, str | int) for entry in one) or not one for one in lists
-    )
+    Raises:
+        DataError: its columns or fields cannot be told.
+    """
+    suffix = plain_suffix(head.path)
+    if suffix == ".review":
+        return Found("webis-cls", {}, "classification")
+    is_json = suffix in _JSON or JsonReader.probe(replace(head, few=True)) is not None
+    if suffix == ".ann" or ((is_json or suffix == ".tsv") and SpansReader.probe(head)):
+        return Found("spans", {}, "ner")
+    if is_json:
+        return JsonReader.columns(head)
+    if found := ConllReader.probe(head) or ConlluReader.probe(head):
+        return found
+    if suffix in _COLUMN_FILES:
+        return ConllReader.columns(head)
+    return TableReader.probe(head) or Found("text", {}, None)

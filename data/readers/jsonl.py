@@ -7,92 +7,243 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
+from ... import DataError
+from ...tasks import per_word
 from ...untrusted import clip, listed, quoted
-from .example import Example, Examples
-from .lines import check_label, finish, read_lines, stream
+from .columns import changed, find_columns
+from .example import Example
 from .problems import Problems, setting
-from .table import RowReader
-from .tagged import TaggedSentence, resolve_tags
+from .reader import PREDICTED, Found, Head, Labelled, Piece, Reader, Record
+from .tagged import TAG_LIKE, TaggedSentence
 
 _BETWEEN = re.compile(r"[ \t\r\n,]*")
+_PLAIN_TAGS = ("upos", "pos_tags", "pos", "tags", "labels", "xpos")
+"""Names of fields whose strings are a tag for each word, whatever they are."""
+_OBJECTS = 200
+"""That are looked at for what their fields hold."""
 
 
-def read_jsonl(
-    path: str | Path,
-    *,
-    language: str = "",
-    encoding: str = "utf-8",
-    text: str = "text",
-    label: str | None = "label",
-    pair: str | None = None,
-    id: str | None = None,
-    language_field: str | None = None,
-    words: str = "words",
-    tags: str = "tags",
-    scheme: str = "auto",
-    repair: bool = False,
-    labels: Sequence[str] | None = None,
-    label_map: Mapping[str, str | None] | None = None,
-    tag_names: Sequence[str] = (),
-    require_labels: bool = False,
-) -> Examples:
-    """Examples of a file with one JSON object a line, or of one JSON list.
+class JsonReader(Reader):
+    """A file with one JSON object a line, or one JSON list.
 
     An object with the field `words` is a tagged sentence: lists of strings in `words` and, where labelled, in `tags`.
     Any other has strings in `text` and, where labelled, in `label`. A label that is absent or null is unknown. Other
     fields are ignored. Labels may be whole numbers: tags then need their names, from `tag_names` or from the
     `dataset_info.json` that the library datasets leaves beside its files; a class without one is its number.
+    """
+
+    takes: ClassVar[tuple[str, ...]] = (
+        *("language", "encoding", "text", "label", "pair", "id", "language_field", "words", "tags", "scheme", "repair"),
+        *("labels", "label_map", "tag_names", "require_labels"),
+    )
+
+    def objects(self) -> Iterator[tuple[int, dict[str, Any] | None]]:
+        """Line and fields of each object; None for a blank line."""
+        for number, line in json_lines(self.path, self.lines(), self.problems):
+            if not line.strip():
+                yield number, None
+            elif (row := json_object(f"{self.path}:{number}", line, self.problems)) is not None:
+                yield number, row
+
+    def class_names(self) -> dict[str, tuple[str, ...]]:
+        """Field -> names of its labels, where the file may have their numbers."""
+        return class_names(Path(self.path).parent)
+
+    def pieces(self) -> Iterator[Piece]:
+        options = self.options
+        self._fields = {"text": options.text, "pair": options.pair, "words": options.words}
+        if not self.task:
+            self._fields |= {"label": options.label, "id": options.id, "tags": options.tags}
+            self._fields["language"] = options.language_field
+        names = dict.fromkeys((options.label or "", options.tags or ""), tuple(options.tag_names))
+        self._names = names if options.tag_names or self.task else self.class_names()
+        for number, row in self.objects():
+            if row is None:
+                self.counts["blank"] += 1
+                yield number, None, None
+            else:
+                yield self._to_label(number, row) if self.task else (number, row, self._labelled(number, row))
+
+    def write(self, record: Record, labelled: Labelled | None) -> str:
+        """The object with more fields."""
+        if labelled is None:
+            return "\n" if record.raw is None else json_line(record.raw)
+        return json_line(record.raw | labelled.fields("predicted", self.options.words))
+
+    def _to_label(self, number: int, row: dict[str, Any]) -> Piece:
+        """Words or a text; where the text is empty, the fields with no label."""
+        place, options, tagger = f"{self.path}:{number}", self.options, per_word(self.task)
+        self.refuse_taken(place, "field", [name for name in (*PREDICTED, "agree", "probabilities") if name in row])
+        words = row.get(options.words) if tagger else None
+        columns = {"text": options.text} | ({"pair": options.pair} if options.pair else {})
+        texts = [row.get(name, 0) for name in columns.values()]  # 0 is no text, but no empty one
+        name, language = f"{self.stem}:{number}", options.language
+        if not words and any(text is None or (isinstance(text, str) and not text.strip()) for text in texts):
+            self.counts["without_text"] += 1
+            return number, row | dict.fromkeys(PREDICTED), None
+        if isinstance(words, list) and words and all(isinstance(word, str) and word for word in words):
+            return number, row, Example(name, language, tuple(words), None, None, None, self.path, number)
+        if not (tagger and options.words in row) and all(isinstance(text, str) for text in texts[: 1 if tagger else 2]):
+            text, pair = texts[0], None if tagger else [*texts, None][1]
+            return number, row, Example(name, language, None, text, pair, None, self.path, number)
+        named = " and ".join(f"{name!r} (reader.{role})" for role, name in columns.items())
+        what, fix = f"no text in {named}", "give the field, or name the right one"
+        if tagger:
+            what = f"no list of words in {options.words!r} (reader.words), and no {options.text!r} (reader.text)"
+            fix = "give one of them, or name the right one"
+        self.problems.add(place, what, fix)
+        return number, row, None
+
+    def _labelled(self, number: int, row: Mapping[str, Any]) -> Example | TaggedSentence | None:
+        """The example of an object; None where it is faulty or dropped."""
+        place, fields = f"{self.path}:{number}", self._fields
+        values = {role: row[name] for role, name in fields.items() if name is not None and row.get(name) is not None}
+        role = "tags" if "words" in values else "label"
+        if self.options.require_labels and role not in values:
+            self._no_label(place, role, row)
+            return None
+        if "words" in values:
+            values["tags"] = self._named("tags", values)
+            return self._tagged(place, number, values)
+        values.pop("tags", None)
+        if isinstance(stars := values.get("label"), float) and stars.is_integer():
+            values["label"] = int(stars)
+        if type(values.get("label")) is int:
+            values["label"] = str(self._named("label", values))
+        return self.row(number, values) if self._strings(place, values) else None
+
+    def _named(self, role: str, values: Mapping[str, Any]) -> Any:
+        return named(values.get(role), self._names.get(self._fields[role] or "", ()))
+
+    def _no_label(self, place: str, role: str, row: Mapping[str, Any]) -> None:
+        """Says which field may be meant."""
+        fix = "label the example"
+        if role == "label" and (lists := [key for key, value in row.items() if isinstance(value, list) and value]):
+            fix += f", or name the field of the words (perhaps {setting('words', lists[0])})"
+        elif others := [key for key, value in row.items() if isinstance(value, list if role == "tags" else str | int)]:
+            others = [key for key in others if key not in (*self._fields.values(), "agree", "confidence")]
+            fix += f", or name the field (perhaps {setting(role, others[-1])})" if others else ""
+        what = f"no field {self._fields[role]!r} (fields: {listed(row)})"
+        self.problems.add(place, what, fix)
+
+    def _strings(self, place: str, values: Mapping[str, Any]) -> bool:
+        """Whether the fields of a row are there and are strings."""
+        faults, fields = self.problems.count, self._fields
+        for role in ("text", *(role for role in ("pair", "id", "language") if fields.get(role) is not None)):
+            if role not in values:
+                fix = f"give the field, or name it with reader.{role}" if role in ("text", "pair") else "give the field"
+                self.problems.add(place, f"no field {fields[role]!r} for {role}", fix)
+        for role, value in values.items():
+            if not isinstance(value, str):
+                what = f"field {fields[role]!r} holds a {type(value).__name__}, not a string"
+                self.problems.add(place, what, "give a string")
+        return self.problems.count == faults
+
+    def _tagged(self, place: str, number: int, values: Mapping[str, Any]) -> TaggedSentence | None:
+        """A sentence of lists of words and tags."""
+        words, tags = values["words"], values.get("tags")
+        if isinstance(tags, list) and any(type(tag) is int for tag in tags):
+            fix = 'name them in their order, reader.tag_names = ["O", "B-PER", ...], '
+            fix += "or put dataset_info.json beside the file"
+            self.problems.add(place, "tags are whole numbers without names", fix)
+            return None
+        for role, value in (("words", words), ("tags", tags or [])):
+            if not isinstance(value, list) or not all(isinstance(item, str) and item for item in value):
+                self.problems.add(place, f"{role} is not a list of non-empty strings", "give a list of strings")
+                return None
+        if not words or (tags is not None and len(tags) != len(words)):
+            count = "no" if tags is None else str(len(tags))
+            self.problems.add(
+                place, f"{len(words)} words and {count} tags", "give at least one word, and one tag per word"
+            )
+            return None
+        if not isinstance(values.get("id", ""), str):
+            self.problems.add(place, f"id is a {type(values['id']).__name__}, not a string", "give a string")
+            return None
+        name = self.name(place, number, values.get("id"))
+        return TaggedSentence(name, list(words), None if tags is None else list(tags), [number] * len(words))
+
+    @classmethod
+    def probe(cls, head: Head) -> Found | None:
+        """The first line begins an object; what its fields hold."""
+        if not head.filled or not re.match(r"\s*\{\s*([\"}]|$)", head.filled[0]):
+            return None
+        return Found("jsonl", {}, None) if head.few else cls.columns(head)
+
+    @classmethod
+    def columns(cls, head: Head) -> Found:
+        """What the fields of the first objects hold."""
+        lines = (line for _, line in json_lines(str(head.path), enumerate(head.filled, 1), Problems()))
+        rows = [row for _, line in zip(range(_OBJECTS), lines, strict=False) if (row := _object(line))]
+        return find_fields(head, rows, class_names(Path(head.path).parent))
+
+
+def find_fields(head: Head, rows: Sequence[Mapping[str, Any]], names: Mapping[str, Sequence[str]]) -> Found:
+    """Names of the fields of some objects.
 
     Args:
-        text: name of the field with the text.
-        label: name of the field with the class.
-        pair: name of the field with the second text.
-        id: name of a field with unique ids; `<file stem>:<line>` otherwise.
-        language_field: name of a field with the language; rows of another than `language` are left out, as `foreign`.
-        words: name of the field with the words.
-        tags: name of the field with the tags.
-        scheme: of the tags, see `resolve_tags`.
-        repair: read an invalid `I-` of BIO as `B-`; counted as `repaired`.
-        labels: the labels that may occur, after conversion.
-        label_map: new class for each class of the file; None drops the row, counted as `dropped`.
-        tag_names: the names of labels that are whole numbers, from 0.
-        require_labels: refuse an example without a label.
+        names: of labels that are numbers, by their field.
 
     Raises:
-        ConfigError: unknown encoding.
-        DataError: all faults of the file, the first 20 listed by line.
+        DataError: there is no object, or as `find_columns`.
     """
-    problems, counts = Problems(), Counter[str]()
-    fields = {"text": text, "label": label, "pair": pair, "id": id, "words": words, "tags": tags}
-    maker = RowReader(str(path), language, labels, label_map, problems, counts)
-    names = class_names(Path(path).parent) if not tag_names else dict.fromkeys((label or "", tags), tuple(tag_names))
-    reader = ObjectReader(maker, fields | {"language": language_field}, names, require_labels)
-    return reader.read(json_objects(path, encoding, problems, counts), scheme, repair)
+    if not rows:
+        raise DataError(f"{head.path}:1: not a JSON object; write one object a line")
+    lists = [k for k, v in rows[0].items() if isinstance(v, list) and v]
+    words = [k for k in lists if all(isinstance(x, str) for x in rows[0][k])]
+    tags = [k for k in words if all(TAG_LIKE.fullmatch(str(x)) for row in rows for x in row.get(k) or ())]
+    tags += [k for k in lists if all(type(x) is int for x in rows[0][k])]
+    words = [k for k in words if k not in tags]
+    plain = _plain_tags(rows, lists, names)
+    if plain and set(tags) <= set(plain) and (others := [k for k in words if k not in plain]):
+        found = {"words": _prefer(others, ("words", "tokens")), "tags": _prefer(plain, _PLAIN_TAGS)}
+        return Found("jsonl", changed(found), "tag")
+    if words:
+        found = {"words": _prefer(words, ("words", "tokens"))}
+        found |= {"tags": _prefer(tags, ("tags", "ner_tags", "labels"))} if tags else {}
+        return Found("jsonl", changed(found), "ner" if tags else None)
+    strings = [k for k, v in rows[0].items() if isinstance(v, str) or type(v) is int]
+    strings += [k for k in rows[0] if k not in strings and all(_is_whole(row.get(k)) for row in rows)]  # 5.0 stars
+    options, task = find_columns(head, strings, {k: [str(row.get(k, "")) for row in rows] for k in strings})
+    return Found("jsonl", options, task)
 
 
-def stream_jsonl(
-    path: str | Path, *, encoding: str, text: str = "text", pair: str | None = None, words: str = "words"
-) -> Iterator[Example]:
-    """The texts, or words, of such a file an example at a time, its labels unread; faults are raised at the end."""
-    problems, counts = Problems(), Counter[str]()
-    fields = {"text": text, "pair": pair, "words": words} | dict.fromkeys(("label", "id", "tags", "language"))
-    reader = ObjectReader(RowReader(str(path), "", None, None, problems, counts), fields, {}, False)
-    read = (reader.example(number, row) for number, row in json_objects(path, encoding, problems, counts))
-    examples = (one[1].example(one[0], "", str(path)) if isinstance(one, tuple) else one for one in read if one)
-    return stream(path, examples, counts, problems)
+def _is_whole(value: Any) -> bool:
+    return value is None or type(value) is int or (isinstance(value, float) and value.is_integer())
 
 
-def json_objects(
-    path: str | Path, encoding: str, problems: Problems, counts: Counter[str]
-) -> Iterator[tuple[int, dict[str, Any]]]:
-    """The objects of a file with one on each line, or of one list, with its number."""
-    for number, line in json_lines(str(path), read_lines(path, encoding, problems), problems):
-        if not line.strip():
-            counts["blank"] += 1
-        elif (row := json_object(f"{path}:{number}", line, problems)) is not None:
-            yield number, row
+def _plain_tags(
+    rows: Sequence[Mapping[str, Any]], lists: Sequence[str], names: Mapping[str, Sequence[str]]
+) -> list[str]:
+    """Fields with a tag for each word that mark no entity: numbers whose names say so, or strings."""
+    plain = []
+    for key in lists:
+        values = {value for row in rows for value in row.get(key) or () if isinstance(value, str | int)}
+        numbers = bool(names.get(key)) and all(type(value) is int for value in values)
+        kinds = names[key] if numbers else values
+        strings = key in _PLAIN_TAGS and all(isinstance(value, str) for value in values)
+        if (numbers or strings) and not any(TAG_LIKE.fullmatch(str(kind)) for kind in kinds):
+            plain.append(key)
+    return plain
+
+
+def _prefer(names: Sequence[str], usual: Sequence[str]) -> str:
+    return next((name for name in usual if name in names), names[0])
+
+
+def _object(line: str) -> dict[str, Any] | None:
+    try:
+        value = json.loads(line)
+    except (ValueError, RecursionError):
+        return None
+    return value if isinstance(value, dict) else None
+
+
+def json_line(value: Any) -> str:
+    """A JSON value in one line."""
+    return json.dumps(value, ensure_ascii=False) + "\n"
 
 
 def json_lines(name: str, lines: Iterable[tuple[int, str]], problems: Problems) -> Iterator[tuple[int, str]]:
@@ -155,79 +306,6 @@ def named(value: Any, names: Sequence[str]) -> Any:
     return names[value] if type(value) is int and 0 <= value < len(names) else value
 
 
-class ObjectReader:
-    """Objects with named fields to examples.
-
-    Args:
-        fields: role -> name of the field; None where the role is not there.
-        class_names: field -> names of its labels, where the file may have their numbers.
-    """
-
-    def __init__(
-        self,
-        maker: RowReader,
-        fields: Mapping[str, str | None],
-        class_names: Mapping[str, Sequence[str]],
-        require_labels: bool,
-    ) -> None:
-        self.maker, self.fields, self.class_names, self.require_labels = maker, fields, class_names, require_labels
-
-    def read(self, objects: Iterable[tuple[int, Mapping[str, Any]]], scheme: str, repair: bool) -> Examples:
-        """The examples of numbered objects.
-
-        Raises:
-            DataError: all faults, the first 20 listed by line.
-        """
-        maker = self.maker
-        rows = [row for number, one in objects if (row := self.example(number, one)) is not None]
-        sentences = [row[1] for row in rows if isinstance(row, tuple)]
-        maker.counts["repaired"] += resolve_tags(
-            maker.path, sentences, scheme=scheme, repair=repair, problems=maker.problems
-        )
-        for sentence in sentences:
-            for tag in sorted(set(sentence.tags or ())):
-                check_label(f"{maker.path}:{sentence.lines[0]}", tag, maker.labels, maker.problems)
-        examples = [
-            row[1].example(row[0], maker.language, maker.path) if isinstance(row, tuple) else row for row in rows
-        ]
-        return finish(maker.path, examples, maker.counts, maker.problems)
-
-    def example(self, number: int, row: Mapping[str, Any]) -> Example | tuple[str, TaggedSentence] | None:
-        """The example of an object, or its id and tagged sentence; None where it is faulty or dropped."""
-        maker, fields = self.maker, self.fields
-        place, problems = f"{maker.path}:{number}", maker.problems
-        values = {role: row[name] for role, name in fields.items() if name is not None and row.get(name) is not None}
-        role = "tags" if "words" in values else "label"
-        if self.require_labels and role not in values:
-            self._no_label(place, role, row)
-            return None
-        if "words" in values:
-            values["tags"] = self._named("tags", values)
-            sentence = _tagged(place, number, values, problems)
-            return (maker.name(place, number, values.get("id")), sentence) if sentence else None
-        values.pop("tags", None)
-        if isinstance(stars := values.get("label"), float) and stars.is_integer():
-            values["label"] = int(stars)
-        if type(values.get("label")) is int:
-            values["label"] = str(self._named("label", values))
-        required = ["text", *(role for role in ("pair", "id", "language") if fields[role] is not None)]
-        return maker.example(number, values) if _strings(place, values, required, fields, problems) else None
-
-    def _named(self, role: str, values: Mapping[str, Any]) -> Any:
-        return named(values.get(role), self.class_names.get(self.fields[role] or "", ()))
-
-    def _no_label(self, place: str, role: str, row: Mapping[str, Any]) -> None:
-        """Says which field may be meant."""
-        fix = "label the example"
-        if role == "label" and (lists := [key for key, value in row.items() if isinstance(value, list) and value]):
-            fix += f", or name the field of the words (perhaps {setting('words', lists[0])})"
-        elif others := [key for key, value in row.items() if isinstance(value, list if role == "tags" else str | int)]:
-            others = [key for key in others if key not in (*self.fields.values(), "agree", "confidence")]
-            fix += f", or name the field (perhaps {setting(role, others[-1])})" if others else ""
-        what = f"no field {self.fields[role]!r} (fields: {listed(row)})"
-        self.maker.problems.add(place, what, fix)
-
-
 def _constant(name: str) -> None:
     raise ValueError(f"{name} is not JSON")
 
@@ -274,46 +352,3 @@ def json_value(place: str, line: str, problems: Problems) -> Any:
     else:
         return value
     return None
-
-
-def _strings(
-    place: str,
-    values: Mapping[str, Any],
-    required: Sequence[str],
-    fields: Mapping[str, str | None],
-    problems: Problems,
-) -> bool:
-    """Whether the fields of a row are there and are strings."""
-    faults = problems.count
-    for role in required:
-        if role not in values:
-            fix = f"give the field, or name it with reader.{role}" if role in ("text", "pair") else "give the field"
-            problems.add(place, f"no field {fields[role]!r} for {role}", fix)
-    for role, value in values.items():
-        if not isinstance(value, str):
-            what = f"field {fields[role]!r} holds a {type(value).__name__}, not a string"
-            problems.add(place, what, "give a string")
-    return problems.count == faults
-
-
-def _tagged(place: str, number: int, values: Mapping[str, Any], problems: Problems) -> TaggedSentence | None:
-    """A sentence of lists of words and tags."""
-    words, tags = values["words"], values.get("tags")
-    if isinstance(tags, list) and any(type(tag) is int for tag in tags):
-        fix = (
-            'name them in their order, reader.tag_names = ["O", "B-PER", ...], or put dataset_info.json beside the file'
-        )
-        problems.add(place, "tags are whole numbers without names", fix)
-        return None
-    for role, value in (("words", words), ("tags", tags or [])):
-        if not isinstance(value, list) or not all(isinstance(item, str) and item for item in value):
-            problems.add(place, f"{role} is not a list of non-empty strings", "give a list of strings")
-            return None
-    if not words or (tags is not None and len(tags) != len(words)):
-        count = "no" if tags is None else str(len(tags))
-        problems.add(place, f"{len(words)} words and {count} tags", "give at least one word, and one tag per word")
-        return None
-    if not isinstance(values.get("id", ""), str):
-        problems.add(place, f"id is a {type(values['id']).__name__}, not a string", "give a string")
-        return None
-    return TaggedSentence(list(words), None if tags is None else list(tags), [number] * len(words))

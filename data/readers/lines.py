@@ -1,4 +1,4 @@
-"""Files to numbered lines, and the options that all readers share."""
+"""Files to numbered lines, and their labels."""
 
 from __future__ import annotations
 
@@ -91,7 +91,7 @@ def read_lines(
     `problems` and left out.
 
     Args:
-        watch: is called once, with a function that says how many bytes of the file, packed or not, have been read.
+        watch: is called with a function that says how many bytes of the file, packed or not, have been read.
 
     Raises:
         ConfigError: unknown encoding.
@@ -103,6 +103,9 @@ def read_lines(
         if watch:
             watch(partial(_bytes_read, file))
         yield from decode_lines(str(path), file, encoding, problems)
+        if watch:
+            whole = _bytes_read(file)
+            watch(lambda: whole)
 
 
 def _bytes_read(file: Any) -> int:
@@ -169,19 +172,6 @@ def finish(
             f"{path}: no examples{f' (skipped: {reasons})' if reasons else ''}; check the file and its filters"
         )
     return Examples(examples, counts)
-
-
-def stream(
-    path: str | Path, examples: Iterator[Example], counts: Counter[str], problems: Problems
-) -> Iterator[Example]:
-    """The examples as they come; at the end raises what `finish` does."""
-    some = False
-    for example in examples:
-        some = True
-        yield example
-    problems.raise_if_any()
-    if not some:
-        finish(path, [], counts, problems)
 
 
 class LabelSet(dict[str, None]):

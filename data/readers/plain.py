@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections import Counter
 from collections.abc import Iterator
 from functools import cache
-from pathlib import Path
 
-from .example import Example, Examples
-from .lines import file_stem, finish, read_lines, stream
-from .problems import Problems
+from ...tasks import per_word
+from .example import Example
+from .reader import Labelled, Piece, Reader, Record
 
 WORD = re.compile(r"\w+(?:[-.,'’&/]\w+)*|\S")
 """A word of plain text: white space and punctuation end it, but not a hyphen, point or apostrophe inside it."""
@@ -46,44 +44,34 @@ def _ranges() -> str:
     return "".join(f"{chr(first)}-{chr(last)}" for first, last in _ALPHABETS) + _HAN
 
 
-def read_text(path: str | Path, *, language: str = "", encoding: str = "utf-8", split_words: bool = False) -> Examples:
-    """The sentences of a plain text file, one a line; blank lines are skipped and counted.
+class TextReader(Reader):
+    """Plain text, a sentence a line; blank lines are skipped and counted."""
 
-    Args:
-        split_words: give lists of words for tagging instead of texts: cut at white space and around punctuation,
-            but not at a hyphen, point or apostrophe inside a word. Text in a script without spaces should come cut
-            into words, as column file or JSON lines.
+    takes = ("language", "encoding", "split_words")
 
-    Raises:
-        ConfigError: unknown encoding.
-        DataError: the file cannot be read, has no sentence, or does not decode.
-    """
-    problems, counts = Problems(), Counter[str]()
-    examples = list(_lines(path, language, encoding, split_words, problems, counts))
-    return finish(path, examples, counts, problems)
+    def pieces(self) -> Iterator[Piece]:
+        language, path, stem = self.options.language, self.path, self.stem
+        cut = self.options.split_words and not self.task
+        for number, line in self.lines():
+            if not line.strip():
+                self.counts["blank"] += 1
+                yield number, None, None
+                continue
+            words, text = (words_of(line), None) if cut else (None, line)
+            example = Example(f"{stem}:{number}", language, words, text, None, None, path, number)
+            yield number, line, example
 
-
-def stream_text(
-    path: str | Path, *, language: str = "", encoding: str = "utf-8", split_words: bool = False
-) -> Iterator[Example]:
-    """As `read_text`, an example at a time; faults are raised at the end."""
-    problems, counts = Problems(), Counter[str]()
-    return stream(path, _lines(path, language, encoding, split_words, problems, counts), counts, problems)
-
-
-def _lines(
-    path: str | Path, language: str, encoding: str, split_words: bool, problems: Problems, counts: Counter[str]
-) -> Iterator[Example]:
-    stem = file_stem(path)
-    for number, line in read_lines(path, encoding, problems):
-        if not line.strip():
-            counts["blank"] += 1
-            continue
-        words = words_of(line) if split_words else None
-        text = None if split_words else line
-        yield Example(f"{stem}:{number}", language, words, text, None, None, str(path), number)
+    def write(self, record: Record, labelled: Labelled | None) -> str:
+        """For a tagger a column file, a word a line; else label, confidence and text, between tabs."""
+        if labelled is None:
+            return "" if per_word(self.task) else "\n"
+        if per_word(self.task):
+            rows = (f"{word}\t{confidence}\t{tag}\n" for word, tag, confidence in labelled.cells())
+            return "".join([*rows, "\n"])
+        ((_, label, confidence),) = labelled.cells()
+        return f"{label}\t{confidence}\t{record.raw}\n"
 
 
 def words_of(text: str) -> tuple[str, ...]:
-    """The words of a plain text, as `read_text` with `split_words` cuts it."""
+    """The words of a plain text, as the reader with `split_words` cuts it."""
     return tuple(WORD.findall(text))

@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
+import json
 import re
 from bisect import bisect_left, bisect_right
-from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from ... import ConfigError, DataError
 from ...untrusted import clip, quoted
-from .example import OUTSIDE, Example, Examples
-from .jsonl import json_lines, json_value
-from .lines import LabelSet, check_label, file_stem, finish, is_packed, open_file, plain_suffix, read_lines
+from .example import OUTSIDE
+from .jsonl import JsonReader, json_lines, json_value
+from .lines import check_label, is_packed, open_file, plain_suffix, read_lines
 from .packed import refuse_bomb
 from .plain import word_pattern
 from .problems import Problems, setting
+from .reader import Found, Head, Piece
+from .tagged import TaggedSentence
 
 LISTS = ("spans", "entities", "label", "labels", "annotations")
 """Fields that hold the entities of a text."""
@@ -46,18 +48,7 @@ class _Annotated:
     id: str | None = None
 
 
-def read_spans(
-    path: str | Path,
-    *,
-    language: str = "",
-    encoding: str = "utf-8",
-    text: str = "text",
-    id: str | None = None,
-    split: str = "punctuation",
-    cut_spans: str = "error",
-    labels: Sequence[str] | None = None,
-    require_labels: bool = False,
-) -> Examples:
+class SpansReader(JsonReader):
     """Tagged sentences of a file of texts with entities, counted in characters from 0, the end exclusive.
 
     JSON lines or one JSON list, in which several texts on a line are counted on from it. A text is an object with the
@@ -69,139 +60,226 @@ def read_spans(
     names `ENTITY_COLUMNS` is a table of entities, whose rows with one `line` are of one sentence. A file `NAME.spacy`
     is a `DocBin` of spaCy, whose lines are documents; only their texts and entities are taken.
 
-    The texts are cut into words as plain text is. White space at the ends of an entity is no part of it.
-
-    Args:
-        text: name of the field with the text.
-        id: name of a field with unique ids; `<file stem>:<line>` otherwise.
-        split: how a text becomes words, as `word_pattern` takes it.
-        cut_spans: what an entity is that begins or ends within a word: an "error", the whole words ("expand"), or
-            nothing ("drop"); the last two are counted, as `cut`.
-        labels: the tags that may occur.
-        require_labels: refuse a text without a list of entities.
-
-    Raises:
-        ConfigError: unknown encoding or `cut_spans`; spaCy is not installed.
-        DataError: all faults of the file, the first 20 listed by line; entities that overlap are a fault.
+    The texts are cut into words as plain text is. White space at the ends of an entity is no part of it; entities that
+    overlap are a fault. To be labelled, a text comes back as an object with its own fields, whatever its entities.
     """
-    if cut_spans not in CUTS:
-        raise ConfigError(f"unknown cut_spans {cut_spans!r}; choose from {', '.join(CUTS)}")
-    problems, counts, stem = Problems(), Counter[str](), file_stem(path)
-    examples, word = [], word_pattern(split)
-    known = None if labels is None else LabelSet(labels)
-    for one in _texts_of(path, encoding)(str(path), encoding, {"text": text, "id": id}, problems, counts):
-        place = f"{path}:{one.line}"
-        if require_labels and one.spans is None:
-            problems.add(place, f"no list of entities; the fields that may hold it: {', '.join(LISTS)}", "label it")
-            continue
-        words = [Span(match.start(), match.end(), match[0]) for match in word.finditer(one.text)]
-        if not words:
-            problems.add(place, "empty text", "fill the field or remove the row")
-            continue
-        tags = None
-        if one.spans is not None:
-            tags = _tags(place, one.text, words, one.spans, cut_spans, problems, counts)
-            for tag in sorted(set(tags)):
-                check_label(place, tag, known, problems)
-        forms = tuple(w.label for w in words)
-        name = one.id or f"{stem}:{one.line}"
-        examples.append(Example(name, language, forms, None, None, tags, str(path), one.line))
-    return finish(path, examples, counts, problems)
 
+    takes = ("language", "encoding", "text", "id", "split", "cut_spans", "labels", "require_labels")
 
-def _tags(
-    place: str,
-    text: str,
-    words: Sequence[Span],
-    spans: Sequence[Span],
-    cut_spans: str,
-    problems: Problems,
-    counts: Counter[str],
-) -> tuple[str, ...]:
-    """The tags of a text's words, in BIO."""
-    tags, owner = [OUTSIDE] * len(words), list[Span | None]([None] * len(words))
-    starts, ends = [word.start for word in words], [word.end for word in words]
-    for span in sorted(set(spans)):
-        inside = text[span.start : span.end]
-        start = span.start + len(inside) - len(inside.lstrip())
-        end = span.end - len(inside) + len(inside.rstrip())
-        covered = range(bisect_right(ends, start), bisect_left(starts, end))
-        named = f"{span.label} at {span.start}-{span.end} {quoted(inside)}"
-        if not covered:
-            problems.add(place, f"{named} holds no word", "correct its place, or remove it")
-            continue
-        first, last = words[covered[0]], words[covered[-1]]
-        if first.start < start or last.end > end:
-            counts["cut"] += 1
-            if cut_spans == "error":
-                whole = text[first.start : last.end]
-                both = f"{setting('cut_spans', 'expand')} ({quoted(whole)}) or {setting('cut_spans', 'drop')}"
-                fix = f"correct its place, or set {both}"
-                problems.add(place, f"{named} ends within a word", fix)
-            if cut_spans != "expand":
+    def pieces(self) -> Iterator[Piece]:
+        if self.task:
+            yield from super().pieces()
+            return
+        options = self.options
+        if options.cut_spans not in CUTS:
+            raise ConfigError(f"unknown cut_spans {options.cut_spans!r}; choose from {', '.join(CUTS)}")
+        word = word_pattern(options.split)
+        for one in self._texts():
+            place = f"{self.path}:{one.line}"
+            if options.require_labels and one.spans is None:
+                fields = ", ".join(LISTS)
+                self.problems.add(place, f"no list of entities; the fields that may hold it: {fields}", "label it")
                 continue
-        if taken := next((owner[i] for i in covered if owner[i] is not None), None):
-            what = f"{named} overlaps {taken.label} at {taken.start}-{taken.end}"
-            problems.add(place, what, "keep one of the two: a word has one tag")
-            continue
-        for i in covered:
-            owner[i] = span
-            tags[i] = ("B-" if i == covered[0] else "I-") + span.label
-    return tuple(tags)
+            words = [Span(match.start(), match.end(), match[0]) for match in word.finditer(one.text)]
+            if not words:
+                self.problems.add(place, "empty text", "fill the field or remove the row")
+                continue
+            tags = None if one.spans is None else self._tags(place, one.text, words, one.spans)
+            forms, name = [word.label for word in words], one.id or f"{self.stem}:{one.line}"
+            yield one.line, one, TaggedSentence(name, forms, tags, [one.line] * len(forms))
 
+    def resolve(self, sentences: Sequence[TaggedSentence]) -> None:
+        for sentence in sentences:
+            for tag in sorted(set(sentence.tags or ())):
+                check_label(f"{self.path}:{sentence.lines[0]}", tag, self._labels, self.problems)
 
-def _texts_of(path: str | Path, encoding: str) -> Callable[..., Iterator[_Annotated]]:
-    """What reads the texts of a file."""
-    by_name = {".ann": _brat, ".spacy": _doc_bin}.get(plain_suffix(path))
-    return by_name or (_table if is_table(path, encoding) else _json_texts)
-
-
-def _json_texts(
-    path: str, encoding: str, names: Mapping[str, str | None], problems: Problems, counts: Counter[str]
-) -> Iterator[_Annotated]:
-    for number, value in _values(path, encoding, problems, counts):
-        place = f"{path}:{number}"
-        if isinstance(value, list) and len(value) == 2 and isinstance(value[1], dict):
-            value = {str(names["text"]): value[0], **value[1]}  # spaCy's (text, annotations)
-        if not isinstance(value, dict):
-            problems.add(place, f"a JSON {type(value).__name__}, not an object", "give one object for each text")
-            continue
-        if value.get("answer", "accept") != "accept" or value.get("is_confirmed") is False:
-            counts["rejected"] += 1
-            continue
-        data = value["data"] if isinstance(value.get("data"), dict) else value
-        text, name = data.get(names["text"]), None if names["id"] is None else value.get(names["id"])
-        if not isinstance(text, str):
-            strings = ", ".join(repr(key) for key, one in data.items() if isinstance(one, str)) or "none"
-            what = f"no text in field {names['text']!r}; fields with a text: {clip(strings)}"
-            problems.add(place, what, "name the field with reader.text")
-            continue
-        entries = _entries(place, value, problems)
-        spans = None if entries is None else [s for entry in entries if (s := _span(place, text, entry, problems))]
-        yield _Annotated(number, text, spans, None if name is None else str(name))
-
-
-def text_objects(path: str, encoding: str, text: str, problems: Problems) -> Iterator[tuple[int, dict[str, Any]]]:
-    """Line and fields of every text of such a file, whatever its entities; its text alone where it is no object."""
-    texts = _texts_of(path, encoding)
-    if texts is not _json_texts:
-        yield from ((one.line, {text: one.text}) for one in texts(path, encoding, {}, problems, Counter()))
-        return
-    for number, value in _values(path, encoding, problems, Counter()):
-        if isinstance(value, dict) and isinstance(value.get("data"), dict):
-            value = {text: value["data"].get(text)}
-        elif not isinstance(value, dict):
-            value = {text: value[0] if isinstance(value, list) and value else None}
-        yield number, value
-
-
-def _values(path: str, encoding: str, problems: Problems, counts: Counter[str]) -> Iterator[tuple[int, Any]]:
-    """The values of a file with one on each line, or of one list."""
-    for number, line in json_lines(path, read_lines(path, encoding, problems), problems):
-        if not line.strip():
-            counts["blank"] += 1
-        elif (value := json_value(f"{path}:{number}", line, problems)) is not None:
+    def objects(self) -> Iterator[tuple[int, dict[str, Any] | None]]:
+        """Line and fields of every text, whatever its entities; its text alone where it is no object."""
+        texts, text = self._texts, self.options.text
+        if texts != self._json_texts:
+            yield from ((one.line, {text: one.text}) for one in texts())
+            return
+        for number, value in self._values():
+            if isinstance(value, dict) and isinstance(value.get("data"), dict):
+                value = {text: value["data"].get(text)}
+            elif not isinstance(value, dict):
+                value = {text: value[0] if isinstance(value, list) and value else None}
             yield number, value
+
+    @classmethod
+    def probe(cls, head: Head) -> Found | None:
+        """The file is a table of entities, or its first text, as JSON, has a list of them and not words with tags."""
+        lines = ((number, line) for number, line in enumerate(head.lines, 1) if line.strip())
+        _, first = next(json_lines(str(head.path), lines, Problems()), (1, ""))
+        if first.split("\t") == list(ENTITY_COLUMNS) or re.match(r"\s*\[\s*[\[\"]", first):
+            return Found("spans", {}, "ner")
+        try:
+            value = json.loads(first) if first.lstrip().startswith("{") else {}
+        except (ValueError, RecursionError):
+            return None
+        lists = [value[name] for name in LISTS if isinstance(value.get(name), list)]
+        spans = any(not all(isinstance(entry, str | int) for entry in one) or not one for one in lists)
+        return Found("spans", {}, "ner") if spans or isinstance(value.get("data"), dict) else None
+
+    def _tags(self, place: str, text: str, words: Sequence[Span], spans: Sequence[Span]) -> list[str]:
+        """The tags of a text's words, in BIO."""
+        cut_spans = self.options.cut_spans
+        tags, owner = [OUTSIDE] * len(words), list[Span | None]([None] * len(words))
+        starts, ends = [word.start for word in words], [word.end for word in words]
+        for span in sorted(set(spans)):
+            inside = text[span.start : span.end]
+            start = span.start + len(inside) - len(inside.lstrip())
+            end = span.end - len(inside) + len(inside.rstrip())
+            covered = range(bisect_right(ends, start), bisect_left(starts, end))
+            named = f"{span.label} at {span.start}-{span.end} {quoted(inside)}"
+            if not covered:
+                self.problems.add(place, f"{named} holds no word", "correct its place, or remove it")
+                continue
+            first, last = words[covered[0]], words[covered[-1]]
+            if first.start < start or last.end > end:
+                self.counts["cut"] += 1
+                if cut_spans == "error":
+                    whole = text[first.start : last.end]
+                    both = f"{setting('cut_spans', 'expand')} ({quoted(whole)}) or {setting('cut_spans', 'drop')}"
+                    fix = f"correct its place, or set {both}"
+                    self.problems.add(place, f"{named} ends within a word", fix)
+                if cut_spans != "expand":
+                    continue
+            if taken := next((owner[i] for i in covered if owner[i] is not None), None):
+                what = f"{named} overlaps {taken.label} at {taken.start}-{taken.end}"
+                self.problems.add(place, what, "keep one of the two: a word has one tag")
+                continue
+            for i in covered:
+                owner[i] = span
+                tags[i] = ("B-" if i == covered[0] else "I-") + span.label
+        return tags
+
+    @property
+    def _texts(self) -> Callable[[], Iterator[_Annotated]]:
+        """What reads the texts of the file."""
+        by_name = {".ann": self._brat, ".spacy": self._doc_bin}.get(plain_suffix(self.path))
+        if by_name:
+            return by_name
+        first = next(read_lines(self.path, self.options.encoding, Problems()), (0, ""))[1]
+        return self._table if first.split("\t") == list(ENTITY_COLUMNS) else self._json_texts
+
+    def _json_texts(self) -> Iterator[_Annotated]:
+        options = self.options
+        for number, value in self._values():
+            place = f"{self.path}:{number}"
+            if isinstance(value, list) and len(value) == 2 and isinstance(value[1], dict):
+                value = {options.text: value[0], **value[1]}  # spaCy's (text, annotations)
+            if not isinstance(value, dict):
+                what = f"a JSON {type(value).__name__}, not an object"
+                self.problems.add(place, what, "give one object for each text")
+                continue
+            if value.get("answer", "accept") != "accept" or value.get("is_confirmed") is False:
+                self.counts["rejected"] += 1
+                continue
+            data = value["data"] if isinstance(value.get("data"), dict) else value
+            text, name = data.get(options.text), None if options.id is None else value.get(options.id)
+            if not isinstance(text, str):
+                strings = ", ".join(repr(key) for key, one in data.items() if isinstance(one, str)) or "none"
+                what = f"no text in field {options.text!r}; fields with a text: {clip(strings)}"
+                self.problems.add(place, what, "name the field with reader.text")
+                continue
+            entries = _entries(place, value, self.problems)
+            spans = None if entries is None else _spans(place, text, entries, self.problems)
+            yield _Annotated(number, text, spans, None if name is None else str(name))
+
+    def _values(self) -> Iterator[tuple[int, Any]]:
+        """The values of a file with one on each line, or of one list."""
+        for number, line in json_lines(self.path, self.lines(), self.problems):
+            if not line.strip():
+                self.counts["blank"] += 1
+            elif (value := json_value(f"{self.path}:{number}", line, self.problems)) is not None:
+                yield number, value
+
+    def _brat(self) -> Iterator[_Annotated]:
+        """The lines of a text file, each with the entities of the `.ann` file beside it that lie in it."""
+        spans: list[tuple[int, Span, str | None]] = []
+        for number, line in self.lines():
+            cells = line.split("\t", 2)
+            if not line.startswith("T"):
+                self.counts["other annotations"] += bool(line.strip())
+                continue
+            match = re.fullmatch(r"(\S+) ([0-9]{1,18}) ([0-9]{1,18})", cells[1]) if len(cells) > 1 else None
+            if match is None:
+                what = f"{quoted(line)} is not an entity in one piece"
+                self.problems.add(f"{self.path}:{number}", what, "write T1, a tab, 'TYPE START END', a tab, its text")
+                continue
+            said = (cells[2] if len(cells) > 2 else "") or None
+            spans.append((number, Span(int(match[2]), int(match[3]), match[1]), said))
+        spans.sort(key=lambda numbered: numbered[1])
+        packing = Path(self.path).suffix if is_packed(self.path) else ""
+        beside, begin, at = Path(self.path).with_name(f"{self.stem}.txt{packing}"), 0, 0
+        for number, line in read_lines(beside, self.options.encoding, self.problems):
+            end, inside = begin + len(line), []
+            while at < len(spans) and spans[at][1].start < end:
+                where, span, said = spans[at]
+                at += 1
+                found = line[max(0, span.start - begin) : span.end - begin]
+                if span.start < begin or span.end > end:
+                    what = f"{span.label} at {span.start}-{span.end} does not lie in one line of {beside.name}"
+                    self.problems.add(f"{self.path}:{where}", what, "correct its place")
+                elif said is not None and found != said:
+                    what = f"{span.label} at {span.start}-{span.end} is {quoted(found)}, not {quoted(said)}"
+                    fix = "correct its place; line ends of two characters (CR LF) and a BOM are not counted here"
+                    self.problems.add(f"{self.path}:{where}", what, fix)
+                else:
+                    inside.append(Span(span.start - begin, span.end - begin, span.label))
+            if line.strip():
+                yield _Annotated(number, line, inside)
+            begin = end + 1
+        for where, span, _ in spans[at:]:
+            what = f"{span.label} at {span.start}-{span.end} lies beyond the end of {beside.name}"
+            self.problems.add(f"{self.path}:{where}", what, "correct its place")
+
+    def _table(self) -> Iterator[_Annotated]:
+        lines = self.lines()
+        next(lines)
+        sentences: dict[str, _Annotated] = {}
+        for number, line in lines:
+            cells = line.split("\t")
+            place = f"{self.path}:{number}"
+            numbers = all(map(_NUMBER.fullmatch, cells[1:3])) or not any(cells[1:4])
+            if len(cells) != len(ENTITY_COLUMNS) or not numbers:
+                self.problems.add(place, f"not the columns {', '.join(ENTITY_COLUMNS)}", "give every row all of them")
+                continue
+            sentence = sentences.setdefault(cells[0], _Annotated(number, cells[6], []))
+            if sentence.text != cells[6]:
+                what = f"another sentence than line {sentence.line} has"
+                self.problems.add(place, what, "give each sentence its own `line`")
+                continue
+            if not cells[1]:
+                continue
+            entity = {"start": int(cells[1]), "end": int(cells[2]), "label": cells[3], "text": cells[4]}
+            span = _span(place, sentence.text, entity, self.problems)
+            if span is not None and sentence.spans is not None:
+                sentence.spans.append(span)
+        yield from sentences.values()
+
+    def _doc_bin(self) -> Iterator[_Annotated]:
+        """The documents of spaCy's `DocBin`, which is msgpack in zlib, read by spaCy itself."""
+        try:
+            from spacy.tokens import DocBin
+            from spacy.vocab import Vocab
+        except ImportError as error:
+            what = "needs spaCy: pip install spacy, or save its texts as JSON lines"
+            raise ConfigError(f"{self.path}: {what}") from error
+        with open_file(self.path) as file:
+            packed = file.read()
+        try:
+            refuse_bomb(packed)
+            documents = list(DocBin().from_bytes(packed).get_docs(Vocab()))
+        except Exception as error:  # of zlib, msgpack and spaCy, each with classes of its own
+            what = f"spaCy cannot read it: {clip(str(error))}; save it with DocBin.to_disk"
+            raise DataError(f"{self.path}: {what}") from error
+        for number, document in enumerate(documents, 1):
+            place, text = f"{self.path}:{number}", document.text
+            entries = [[one.start_char, one.end_char, one.label_] for one in document.ents]
+            spans = _spans(place, text, entries, self.problems)
+            yield _Annotated(number, text, spans if document.has_annotation("ENT_IOB") else None)
 
 
 def _entries(place: str, value: Mapping[str, Any], problems: Problems) -> list[Any] | None:
@@ -215,6 +293,10 @@ def _entries(place: str, value: Mapping[str, Any], problems: Problems) -> list[A
         result = done[0].get("result") if done else None
         return [one for one in result if isinstance(one, dict) and "value" in one] if isinstance(result, list) else None
     return next((value[name] for name in LISTS if isinstance(value.get(name), list)), None)
+
+
+def _spans(place: str, text: str, entries: Iterable[Any], problems: Problems) -> list[Span]:
+    return [span for entry in entries if (span := _span(place, text, entry, problems))]
 
 
 def _span(place: str, text: str, entry: Any, problems: Problems) -> Span | None:
@@ -245,99 +327,3 @@ def _span(place: str, text: str, entry: Any, problems: Problems) -> Span | None:
         problems.add(place, what, "correct its place; it counts characters from 0, the end exclusive")
         return None
     return Span(start, end, label)
-
-
-def _brat(
-    path: str, encoding: str, names: Mapping[str, str | None], problems: Problems, counts: Counter[str]
-) -> Iterator[_Annotated]:
-    """The lines of a text file, each with the entities of the `.ann` file beside it that lie in it."""
-    spans: list[tuple[int, Span, str | None]] = []
-    for number, line in read_lines(path, encoding, problems):
-        cells = line.split("\t", 2)
-        if not line.startswith("T"):
-            counts["other annotations"] += bool(line.strip())
-            continue
-        match = re.fullmatch(r"(\S+) ([0-9]{1,18}) ([0-9]{1,18})", cells[1]) if len(cells) > 1 else None
-        if match is None:
-            what = f"{quoted(line)} is not an entity in one piece"
-            problems.add(f"{path}:{number}", what, "write T1, a tab, 'TYPE START END', a tab, its text")
-            continue
-        said = (cells[2] if len(cells) > 2 else "") or None
-        spans.append((number, Span(int(match[2]), int(match[3]), match[1]), said))
-    spans.sort(key=lambda numbered: numbered[1])
-    packing = Path(path).suffix if is_packed(path) else ""
-    beside, begin, at = Path(path).with_name(f"{file_stem(path)}.txt{packing}"), 0, 0
-    for number, line in read_lines(beside, encoding, problems):
-        end, inside = begin + len(line), []
-        while at < len(spans) and spans[at][1].start < end:
-            where, span, said = spans[at]
-            at += 1
-            found = line[max(0, span.start - begin) : span.end - begin]
-            if span.start < begin or span.end > end:
-                what = f"{span.label} at {span.start}-{span.end} does not lie in one line of {beside.name}"
-                problems.add(f"{path}:{where}", what, "correct its place")
-            elif said is not None and found != said:
-                what = f"{span.label} at {span.start}-{span.end} is {quoted(found)}, not {quoted(said)}"
-                fix = "correct its place; line ends of two characters (CR LF) and a BOM are not counted here"
-                problems.add(f"{path}:{where}", what, fix)
-            else:
-                inside.append(Span(span.start - begin, span.end - begin, span.label))
-        if line.strip():
-            yield _Annotated(number, line, inside)
-        begin = end + 1
-    for where, span, _ in spans[at:]:
-        what = f"{span.label} at {span.start}-{span.end} lies beyond the end of {beside.name}"
-        problems.add(f"{path}:{where}", what, "correct its place")
-
-
-def is_table(path: str | Path, encoding: str) -> bool:
-    """Whether a file begins with the names of `ENTITY_COLUMNS`."""
-    return next((line for _, line in read_lines(path, encoding, Problems())), "").split("\t") == list(ENTITY_COLUMNS)
-
-
-def _table(
-    path: str, encoding: str, names: Mapping[str, str | None], problems: Problems, counts: Counter[str]
-) -> Iterator[_Annotated]:
-    lines = read_lines(path, encoding, problems)
-    next(lines)
-    sentences: dict[str, _Annotated] = {}
-    for number, line in lines:
-        cells = line.split("\t")
-        place = f"{path}:{number}"
-        if len(cells) != len(ENTITY_COLUMNS) or not (all(map(_NUMBER.fullmatch, cells[1:3])) or not any(cells[1:4])):
-            problems.add(place, f"not the columns {', '.join(ENTITY_COLUMNS)}", "give every row all of them")
-            continue
-        sentence = sentences.setdefault(cells[0], _Annotated(number, cells[6], []))
-        if sentence.text != cells[6]:
-            problems.add(place, f"another sentence than line {sentence.line} has", "give each sentence its own `line`")
-            continue
-        if not cells[1]:
-            continue
-        entity = {"start": int(cells[1]), "end": int(cells[2]), "label": cells[3], "text": cells[4]}
-        span = _span(place, sentence.text, entity, problems)
-        if span is not None and sentence.spans is not None:
-            sentence.spans.append(span)
-    yield from sentences.values()
-
-
-def _doc_bin(
-    path: str, encoding: str, names: Mapping[str, str | None], problems: Problems, counts: Counter[str]
-) -> Iterator[_Annotated]:
-    """The documents of spaCy's `DocBin`, which is msgpack in zlib, read by spaCy itself."""
-    try:
-        from spacy.tokens import DocBin
-        from spacy.vocab import Vocab
-    except ImportError as error:
-        raise ConfigError(f"{path}: needs spaCy: pip install spacy, or save its texts as JSON lines") from error
-    with open_file(path) as file:
-        packed = file.read()
-    try:
-        refuse_bomb(packed)
-        documents = list(DocBin().from_bytes(packed).get_docs(Vocab()))
-    except Exception as error:  # of zlib, msgpack and spaCy, each with classes of its own
-        raise DataError(f"{path}: spaCy cannot read it: {clip(str(error))}; save it with DocBin.to_disk") from error
-    for number, document in enumerate(documents, 1):
-        place, text = f"{path}:{number}", document.text
-        entries = [[one.start_char, one.end_char, one.label_] for one in document.ents]
-        spans = [s for entry in entries if (s := _span(place, text, entry, problems))]
-        yield _Annotated(number, text, spans if document.has_annotation("ENT_IOB") else None)

@@ -3,83 +3,158 @@
 from __future__ import annotations
 
 import csv
+import io
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from itertools import chain
-from pathlib import Path
 
+from ... import DataError
 from ...untrusted import listed, quoted
-from .example import Example, Examples
-from .lines import LONGEST_LINE, LabelSet, check_label, file_stem, finish, map_label, plain_suffix, read_lines
+from .columns import find_columns
+from .lines import LONGEST_LINE, plain_suffix
 from .problems import Problems, setting
+from .reader import NO_WORDS, PREDICTED, Found, Head, Labelled, Lines, Piece, Reader, Record
 
 _Cells = list[str]
 DELIMITERS = (",", ";", "\t", "|")
 """What stands between the columns of CSV files."""
+LONGEST_NAME = 60
+"""Characters of a column's name."""
 csv.field_size_limit(LONGEST_LINE)  # of the module, for the whole process; its own is 131,072 characters
 
 
-def read_tsv(
-    path: str | Path,
-    *,
-    language: str = "",
-    encoding: str = "utf-8",
-    text: str = "text",
-    label: str | None = "label",
-    pair: str | None = None,
-    id: str | None = None,
-    language_field: str | None = None,
-    delimiter: str = ",",
-    quoting: bool | None = None,
-    header: bool = True,
-    labels: Sequence[str] | None = None,
-    label_map: Mapping[str, str | None] | None = None,
-    require_labels: bool = False,
-) -> Examples:
+class TableReader(Reader):
     """Texts or pairs of a table.
 
     In TSV a quote is a character like any other and a row is a line. A file whose name ends in `.csv` has CSV quoting,
-    in which a quoted field may hold line breaks. Labels have no white space around them.
-
-    Args:
-        text: name of the column with the text.
-        label: name of the column with the class; where the file has no such column the examples have no labels.
-        pair: name of the column with the second text.
-        id: name of a column with unique ids; `<file stem>:<line>` otherwise.
-        language_field: name of a column with the language; rows of another than `language` are left out, as `foreign`.
-        delimiter: between the columns of CSV; those of TSV have tabs.
-        quoting: CSV quoting; by the name of the file where None.
-        header: whether the first row names the columns; their names are else their numbers from 0, "0" for the first.
-        labels: the classes that may occur, after `label_map`.
-        label_map: new class for each class of the file; None drops the row, counted as `dropped`.
-        require_labels: refuse a file without the label column.
-
-    Raises:
-        ConfigError: unknown encoding.
-        DataError: all faults of the file, the first 20 listed by line.
+    in which a quoted field may hold line breaks. Labels have no white space around them. Where the file has no column
+    of the labels the examples have none.
     """
-    problems, counts = Problems(), Counter[str]()
-    is_csv = plain_suffix(path) == ".csv" if quoting is None else quoting
-    lines = read_lines(path, encoding, problems)
-    number, first, rows = open_table(str(path), lines, delimiter if is_csv else "", header, problems)
-    names = {"text": text, "label": label, "pair": pair, "id": id, "language": language_field}
-    columns = _header(f"{path}:{number}", first, names, require_labels, problems)
-    maker = RowReader(str(path), language, labels, label_map, problems, counts)
-    examples = []
-    for number, cells in rows:
-        if not any(cells):
-            counts["blank"] += 1
-        elif len(cells) != len(first):
-            what = f"{len(cells)} columns, but the {'header' if header else 'first row'} has {len(first)}"
-            problems.add(f"{path}:{number}", what, "give every row the same columns")
-        else:
-            example = maker.example(number, {role: cells[column] for role, column in columns.items()})
-            examples += [example] if example else []
-    return finish(path, examples, counts, problems)
+
+    takes = (
+        *("language", "encoding", "text", "label", "pair", "id", "language_field", "delimiter", "quoting", "header"),
+        *("labels", "label_map", "require_labels"),
+    )
+    delimiter = ""
+
+    def pieces(self) -> Iterator[Piece]:
+        options = self.options
+        if plain_suffix(self.path) == ".csv" if options.quoting is None else options.quoting:
+            self.delimiter = options.delimiter
+        number, first, rows = open_table(self.path, self.lines(), self.delimiter, options.header, self.problems)
+        columns = self._columns(f"{self.path}:{number}", first)
+        if options.header:
+            yield number, [*first, *PREDICTED], None
+        for number, cells in rows:
+            if not any(cells):
+                self.counts["blank"] += 1
+                yield number, [], None
+            elif len(cells) != len(first):
+                what = f"{len(cells)} columns, but the {'header' if options.header else 'first row'} has {len(first)}"
+                self.problems.add(f"{self.path}:{number}", what, "give every row the same columns")
+            elif self.task and not all(cells[column].strip() for column in columns.values()):
+                self.counts["without_text"] += 1
+                yield number, [*cells, "", ""], None
+            else:
+                example = self.row(number, {role: cells[column] for role, column in columns.items()})
+                yield number, cells, example
+
+    def _columns(self, place: str, header: _Cells) -> dict[str, int]:
+        """Column number of each role that the file has."""
+        options = self.options
+        names = {"text": options.text, "label": options.label, "pair": options.pair}
+        names |= {"id": options.id, "language": options.language_field}
+        if self.task:
+            names = {role: names[role] for role in ("text", "pair")}
+        for twice in sorted(column for column, count in Counter(header).items() if count > 1):
+            if not self.task or twice in names.values():
+                self.problems.add(place, f"column {quoted(twice)} occurs twice", "rename one of them")
+        columns = {}
+        for role, name in names.items():
+            if name is None:
+                continue
+            if name in header:
+                columns[role] = header.index(name)
+            elif role != "label" or options.require_labels:
+                what = f"no column {name!r} for {role}; the columns are {listed(header, quoted) or 'none'}"
+                own = role in ("text", "label", "pair")
+                self.problems.add(place, what, f"name it with reader.{role}" if own else "name the right column")
+        if self.task:
+            self.refuse_taken(place, "column", [name for name in PREDICTED if name in header])
+        self.problems.raise_if_any()
+        return columns
+
+    def write(self, record: Record, labelled: Labelled | None) -> str:
+        """The row with two more columns; an empty one stays empty."""
+        cells = record.raw
+        if labelled is not None:
+            ((_, *more),) = labelled.cells()
+            cells = [*cells, *more]
+        if not self.delimiter or not cells:
+            return "\t".join(cells) + "\n"
+        buffer = io.StringIO()
+        csv.writer(buffer, delimiter=self.delimiter).writerow(cells)
+        return buffer.getvalue().removesuffix("\r\n") + "\n"
+
+    @classmethod
+    def probe(cls, head: Head) -> Found | None:
+        """By its name, or every line has as many tabs; what its columns hold.
+
+        Raises:
+            DataError: the row that should name the columns looks like all the others.
+        """
+        path, suffix = head.path, plain_suffix(head.path)
+        lines = [line for line in head.filled if not line.startswith(NO_WORDS)][:50]
+        tabs = {line.count("\t") for line in lines}
+        if suffix not in (".tsv", ".csv") and not (len(tabs) == 1 and tabs != {0} and len(lines) > 1):
+            return None
+        usual = "," if suffix == ".csv" else "\t"
+        delimiter = find_delimiter([*head.lines], usual)
+        format = "tsv" if usual == delimiter == "\t" else "csv"
+        rows = _first_rows(head, delimiter) if format == "csv" else [line.split("\t") for line in head.lines]
+        names = rows[0] if head.header else [str(i) for i in range(len(rows[0]))]
+        body = [row for row in rows[1 if head.header else 0 :] if len(row) == len(names)]
+        if not body:
+            what = f"no row has the {len(names)} columns of the first one"
+            raise DataError(f"{path}:1: {what}; give all rows the same columns, and close every quote")
+        values = {name: [row[i] for row in body] for i, name in enumerate(names)}
+        odd = [name for name in names if name in values[name] or len(name) > LONGEST_NAME] if head.header else []
+        if odd:
+            raise DataError(
+                f"{path}:1: the first row looks like data, not like names of columns ({quoted(odd[0])}); add a row of "
+                "names, or give --no-header"
+            )
+        options, task = find_columns(head, names, values)
+        options = options if head.header else {"header": False, **options}
+        options |= {"delimiter": delimiter} if format == "csv" and delimiter != "," else {}
+        return Found(format, options, task)
+
+
+def find_delimiter(lines: Sequence[str], usual: str) -> str:
+    """What stands between the columns of a table: that by which most rows are as wide as the first one."""
+    best = (0.5, usual)
+    for delimiter in sorted(DELIMITERS, key=usual.__ne__):
+        try:
+            widths = [len(row) for row in csv.reader(lines, delimiter=delimiter) if row]
+        except csv.Error:
+            continue
+        share = widths.count(widths[0]) / len(widths) if num_columns(lines[0], delimiter) > 1 else 0.0
+        best = (share, delimiter) if share > best[0] else best
+    return best[1]
+
+
+def _first_rows(head: Head, delimiter: str) -> list[_Cells]:
+    """The rows of the first lines of a CSV file; the last one may be cut off in the middle of a quoted field."""
+    reader = csv.reader(head.lines, delimiter=delimiter)
+    try:
+        return list(reader)
+    except csv.Error as error:
+        at, fix = f"{head.path}:{reader.line_num}", "quote the field and double the quotes inside it"
+        raise DataError(f"{at}: malformed CSV: {error}; {fix}") from error
 
 
 def open_table(
-    name: str, lines: Iterator[tuple[int, str]], delimiter: str, header: bool, problems: Problems
+    name: str, lines: Lines, delimiter: str, header: bool, problems: Problems
 ) -> tuple[int, _Cells, Iterator[tuple[int, _Cells]]]:
     """Line and names of the columns, which are numbers from 0 without a header, and the rows with their lines.
 
@@ -113,9 +188,7 @@ def num_columns(line: str, delimiter: str) -> int:
         return 1
 
 
-def _csv_rows(
-    path: str, lines: Iterator[tuple[int, str]], delimiter: str, problems: Problems
-) -> Iterator[tuple[int, _Cells]]:
+def _csv_rows(path: str, lines: Lines, delimiter: str, problems: Problems) -> Iterator[tuple[int, _Cells]]:
     """Records with the line on which each starts."""
     last = 0
 
@@ -140,76 +213,3 @@ def _csv_rows(
                 return
             continue
         yield start, cells
-
-
-def _header(
-    place: str, header: _Cells, names: Mapping[str, str | None], require_labels: bool, problems: Problems
-) -> dict[str, int]:
-    """Column number of each role that the file has."""
-    for twice in sorted(column for column, count in Counter(header).items() if count > 1):
-        problems.add(place, f"column {quoted(twice)} occurs twice", "rename one of them")
-    columns = {}
-    for role, name in names.items():
-        if name is None:
-            continue
-        if name in header:
-            columns[role] = header.index(name)
-        elif role != "label" or require_labels:
-            what = f"no column {name!r} for {role}; the columns are {listed(header, quoted) or 'none'}"
-            own = role in ("text", "label", "pair")
-            problems.add(place, what, f"name it with reader.{role}" if own else "name the right column")
-    problems.raise_if_any()
-    return columns
-
-
-class RowReader:
-    """Cells by role to examples."""
-
-    def __init__(
-        self,
-        path: str,
-        language: str,
-        labels: Sequence[str] | None,
-        label_map: Mapping[str, str | None] | None,
-        problems: Problems,
-        counts: Counter[str],
-    ) -> None:
-        self.path, self.language = path, language
-        self.label_map = None if label_map is None else {old.strip(): new for old, new in label_map.items()}
-        self.labels = None if labels is None else LabelSet(labels)
-        self.problems, self.counts = problems, counts
-        self.stem = file_stem(path)
-        self._ids: dict[str, int] = {}
-
-    def example(self, number: int, cells: Mapping[str, str]) -> Example | None:
-        """The example of a row; None where it is faulty, dropped or of another language."""
-        place = f"{self.path}:{number}"
-        faults = self.problems.count
-        if "language" in cells and cells["language"] != self.language:
-            self.counts["foreign"] += 1
-            return None
-        for role in cells:
-            if not cells[role].strip():
-                self.problems.add(place, f"empty {role}", "fill the field or remove the row")
-        if self.problems.count > faults:
-            return None
-        label = cells.get("label")
-        if label is not None:
-            label = map_label(place, label.strip(), self.label_map, self.problems)
-            if label is None:
-                self.counts["dropped"] += 1
-                return None
-            if self.problems.count == faults:
-                check_label(place, label, self.labels, self.problems)
-        name = self.name(place, number, cells.get("id"))
-        return Example(name, self.language, None, cells["text"], cells.get("pair"), label, self.path, number)
-
-    def name(self, place: str, number: int, given: str | None) -> str:
-        """The id of a row, checked to be the only one of its kind."""
-        if given is None:
-            return f"{self.stem}:{number}"
-        if given in self._ids:
-            what = f"id {quoted(given)} is already on line {self._ids[given]}"
-            self.problems.add(place, what, "make the ids unique")
-        self._ids.setdefault(given, number)
-        return given

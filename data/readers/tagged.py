@@ -5,7 +5,8 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from typing import ClassVar
 
 from ...untrusted import clip, quoted
 from .example import OUTSIDE, Example
@@ -16,6 +17,8 @@ PLAIN = "plain"
 SCHEMES = ("auto", "iob1", "bio", "bioes", "bilou", PLAIN)
 BIO_TAG = re.compile(r"O|[BI]-\S+")
 TAG = re.compile(r"O|[BILUES]-\S+")
+TAG_LIKE = re.compile(r"O|[A-Z]-\S+")
+"""What may be meant as a tag of an entity, for `probe`."""
 _LETTERS = {"iob1": "BI", "bio": "BI", "bioes": "BIES", "bilou": "BILU"}
 _BEGIN, _END = "BSU", "ESLU"  # first word of an entity, and the last one in the schemes that mark it
 _AS_BIO = {"B": "B", "I": "I", "E": "I", "L": "I", "S": "B", "U": "B"}
@@ -25,14 +28,17 @@ _AS_BIO = {"B": "B", "I": "I", "E": "I", "L": "I", "S": "B", "U": "B"}
 class TaggedSentence:
     """Words with their tags, None where there are none, and the line of each word."""
 
-    words: list[str] = field(default_factory=list)
-    tags: list[str] | None = None
-    lines: list[int] = field(default_factory=list)
+    id: str
+    words: list[str]
+    tags: list[str] | None
+    lines: list[int]
+    text: ClassVar[str | None] = None
+    pair: ClassVar[str | None] = None
 
-    def example(self, id: str, language: str, path: str) -> Example:
+    def example(self, language: str, path: str) -> Example:
         """The sentence as an example."""
         tags = None if self.tags is None else tuple(self.tags)
-        return Example(id, language, tuple(self.words), None, None, tags, path, self.lines[0])
+        return Example(self.id, language, tuple(self.words), None, None, tags, path, self.lines[0])
 
 
 def scheme_of(tags: Iterable[str]) -> str:

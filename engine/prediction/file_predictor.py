@@ -10,39 +10,38 @@ import sys
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import asdict, fields, replace
-from itertools import islice
+from dataclasses import asdict, replace
+from itertools import chain, islice
 from pathlib import Path
-from typing import Any, Unpack
+from typing import Any, Literal, Unpack
 
 from ... import ConfigError, DataError, __version__
-from ...data.readers.lines import is_packed
+from ...data import ReaderOptions, guess_format
+from ...data.readers.encodings import check_encoding
+from ...data.readers.formats import guess_stream, open_reader
+from ...data.readers.lines import decode_lines
 from ...data.readers.problems import Problems
+from ...data.readers.reader import Reader, Record
 from ...tasks import has_spans, per_word
 from ..training.progress import Progress
 from .model_folder import ModelLike
 from .out_files import refuse_missing_folder
-from .output_formats import OF_TASK, OutputFormat, output
+from .output_formats import OF_TASK, AnyPrediction, OutputFormat, output
 from .predictor import Options, Predictor
-from .records import (
-    FORMATS,
-    PARSERS,
-    STDIN,
-    AnyPrediction,
-    FieldNames,
-    FileFormat,
-    Lines,
-    Record,
-    Source,
-    file_format,
-    object_lines,
-    open_lines,
-)
 
+FileFormat = Literal["auto", "conll", "conllu", "tsv", "csv", "jsonl", "spans", "arrow", "text"]
+FORMATS = {
+    "ner": ("conll", "text", "jsonl", "spans", "arrow"),
+    "tag": ("conll", "conllu", "text", "jsonl", "arrow"),
+    "classification": ("text", "tsv", "csv", "jsonl", "arrow"),
+}
+STDIN = "<stdin>"
 CHUNK_RECORDS, CHUNK_CHARACTERS = 512, 1 << 18
 LONGEST_RECORD = 1 << 20
 """Characters of the longest text, or words of a sentence, that is labelled."""
 _OF_ENTITIES = ("tsv", "entities", "spacy", "brat")
+_NAMES = ("text", "pair", "label", "words", "tags", "token_column", "delimiter", "header")
+"""Options of readers that the files of a model's training and those to label have in common."""
 PATIENCE = 5.0
 """Seconds after which a person is told how far a file has been read."""
 
@@ -97,21 +96,17 @@ def predict_file(
     """
     refuse_missing_folder(out)
     predictor = Predictor(model, **options)
-    problems, progress = Problems(), progress or Progress()
+    progress = progress or Progress()
     columns = {"text": text_column, "pair": pair_column, "words": words_column}
     names = _names(predictor, columns | {"token_column": token_column, "delimiter": delimiter, "header": header})
     meter = _Meter(progress, file)
-    name, lines = open_lines(file, encoding, problems, meter.watch)
-    kind, lines = file_format(input_format, name, lines, predictor.task, encoding)
-    _check_formats(predictor, name, kind, output_format)
-    if kind in ("spans", "arrow"):
-        lines = object_lines(kind, name, encoding, names, problems)
-    source = Source(name, kind, meter.count(lines), predictor.task, names, problems)
+    reader, kind = _open(predictor, file, input_format, output_format, replace(names, encoding=encoding), meter)
+    problems, name = reader.problems, reader.path
     key = _key(predictor, file, [kind, output_format, encoding, asdict(names)])
     usual = _names(predictor, {})
     shown = replace(usual, pair=names.pair and (usual.pair or "pair"))  # as `evaluate` looks for them
-    with output(out, output_format, shown, key) as result:
-        records, done = _bounded(PARSERS[kind](source), name, problems), result.files.done
+    with output(out, output_format, shown, reader, key) as result:
+        records, done = _bounded(reader), result.files.done
         if done:
             progress.note(f"{out}: going on after {done:,} records that were written before")
             predictor.counts.update(result.files.counts)
@@ -119,8 +114,8 @@ def predict_file(
         empty = not done
         for chunk in _chunks(records):
             problems.raise_if_any()
-            empty = empty and all(r.is_copied for r in chunk)
-            predictor.counts["without_text"] += sum(record.without_text for record in chunk)
+            empty = empty and all(record.example is None for record in chunk)
+            predictor.counts["without_text"] = reader.counts["without_text"]
             said = len(predictor.warnings)
             for record, prediction in zip(chunk, _label(predictor, chunk), strict=True):
                 result.write(record, prediction)
@@ -135,10 +130,37 @@ def predict_file(
     return predictor
 
 
-def _names(predictor: Predictor, asked: Mapping[str, Any]) -> FieldNames:
+def _names(predictor: Predictor, asked: Mapping[str, Any]) -> ReaderOptions:
     """Of the arguments, else of the files that the model was trained on."""
     known = predictor.names | {name: value for name, value in asked.items() if value is not None}
-    return FieldNames(**{each.name: known[each.name] for each in fields(FieldNames) if each.name in known})
+    return ReaderOptions(**{name: known[name] for name in _NAMES if name in known})
+
+
+def _open(
+    predictor: Predictor,
+    file: str | Path,
+    input_format: FileFormat,
+    output_format: OutputFormat,
+    options: ReaderOptions,
+    meter: _Meter,
+) -> tuple[Reader, str]:
+    """The reader of the file and its format, which are those of the task."""
+    task, kind, name, problems, lines = predictor.task, str(input_format), str(file), Problems(), None
+    if name == "-":
+        name = STDIN
+        check_encoding(STDIN, options.encoding)
+        meter.watch(lambda: sys.stdin.buffer.tell())
+        lines = decode_lines(STDIN, sys.stdin.buffer, options.encoding, problems)
+        if kind == "auto":
+            first = list(islice(lines, 5))
+            kind, lines = guess_stream([text for _, text in first], task), chain(first, lines)
+    elif kind == "auto":
+        kind = guess_format(name, task=task, encoding=options.encoding)
+    _check_formats(predictor, name, kind, output_format)
+    if lines is not None and kind in ("spans", "arrow"):
+        raise ConfigError(f"{STDIN}: format {kind} is not read from standard input; give the file")
+    options = replace(options, quoting=kind == "csv")
+    return open_reader(name, kind, options, task=task, lines=lines, problems=problems, watch=meter.watch), kind
 
 
 def _key(predictor: Predictor, file: str | Path, settings: list[Any]) -> dict[str, Any] | None:
@@ -167,21 +189,27 @@ def _check_formats(predictor: Predictor, name: str, kind: str, output_format: st
 
 def _label(predictor: Predictor, chunk: list[Record]) -> Iterator[AnyPrediction | None]:
     """A prediction for each record that has something to label, in order."""
-    todo = [r for r in chunk if not r.is_copied]
+    todo = [record.example for record in chunk if record.example is not None]
     labelled: Iterator[AnyPrediction]
     if per_word(predictor.task):
-        labelled = iter(predictor.tag([r.text or "" if r.words is None else r.words for r in todo]))
+        labelled = iter(predictor.tag([one.text or "" if one.words is None else one.words for one in todo]))
     else:
-        labelled = iter(predictor.classify([r.text or "" for r in todo], [r.pair for r in todo]))
-    return (None if r.is_copied else next(labelled) for r in chunk)
+        labelled = iter(predictor.classify([one.text or "" for one in todo], [one.pair for one in todo]))
+    return (None if record.example is None else next(labelled) for record in chunk)
 
 
-def _bounded(records: Iterator[Record], name: str, problems: Problems) -> Iterator[Record]:
+def _length(record: Record) -> int:
+    """Characters that there are to label."""
+    one = record.example
+    return 0 if one is None else sum(map(len, one.words or ())) + len(one.text or "") + len(one.pair or "")
+
+
+def _bounded(reader: Reader) -> Iterator[Record]:
     """The records up to the first that is too long to be one text."""
-    for record in records:
-        if record.size > LONGEST_RECORD:
-            what = f"a text of {record.size:,} characters, and the longest that is labelled has {LONGEST_RECORD:,}"
-            problems.add(f"{name}:{record.line}", what, "cut it into sentences, one a line")
+    for record in reader.records():
+        if (size := _length(record)) > LONGEST_RECORD:
+            what = f"a text of {size:,} characters, and the longest that is labelled has {LONGEST_RECORD:,}"
+            reader.problems.add(f"{reader.path}:{record.line}", what, "cut it into sentences, one a line")
             return
         yield record
 
@@ -191,7 +219,7 @@ def _chunks(records: Iterator[Record]) -> Iterator[list[Record]]:
     size = 0
     for record in records:
         chunk.append(record)
-        size += record.size
+        size += _length(record)
         if len(chunk) >= CHUNK_RECORDS or size >= CHUNK_CHARACTERS:
             yield chunk
             chunk, size = [], 0
@@ -200,12 +228,12 @@ def _chunks(records: Iterator[Record]) -> Iterator[list[Record]]:
 
 
 def _size(file: str | Path) -> int:
-    """Bytes of a file, or of what is left of the one that is standard input; 0 where nobody knows."""
+    """Bytes of a file, or of the one that is standard input; 0 where nobody knows."""
     if str(file) != "-":
         return os.path.getsize(file) if os.path.isfile(file) else 0
     try:
         status = os.fstat(sys.stdin.fileno())
-        return status.st_size - sys.stdin.buffer.tell() if stat.S_ISREG(status.st_mode) else 0
+        return status.st_size if stat.S_ISREG(status.st_mode) else 0
     except (OSError, AttributeError):  # not a file of the system at all
         return 0
 
@@ -215,26 +243,21 @@ class _Meter:
 
     def __init__(self, progress: Progress, file: str | Path) -> None:
         self._progress, self._name = progress, STDIN if str(file) == "-" else str(file)
-        self._total, self._packed = _size(file), is_packed(file)
-        self._started, self._done, self._first = time.monotonic(), 0, -1
+        self._total, self._started, self._first = _size(file), time.monotonic(), -1
+        self._place: Callable[[], int] | None = None
 
     def watch(self, bytes_read: Callable[[], int]) -> None:
-        """Takes what is asked for the place in a packed file."""
-        self._bytes_read = bytes_read
-
-    def count(self, lines: Lines) -> Lines:
-        """The lines as they are."""
-        for number, line in lines:
-            self._done = self._bytes_read() if self._packed else self._done + len(line.encode()) + 1
-            yield number, line
+        """Takes what says how far the file has been read."""
+        self._place = bytes_read
 
     def show(self) -> None:
         """Says it, if it is time."""
+        done = self._place() if self._place and self._total else 0
         if self._first >= 0:
-            self._progress.read(self._done, self._total, self._done - self._first)
-        elif self._total and time.monotonic() - self._started > PATIENCE:
+            self._progress.read(done, self._total, done - self._first)
+        elif done and time.monotonic() - self._started > PATIENCE:
             self._progress.begin_reading(self._name, self._total)
-            self._first = self._done
+            self._first = done
 
     def end(self, texts: int) -> None:
         """Ends what `show` began."""

@@ -1,4 +1,4 @@
-"""The formats that predictions are written in, and files that appear when they are whole."""
+"""The formats that predictions are written in."""
 
 from __future__ import annotations
 
@@ -10,10 +10,12 @@ from pathlib import Path
 from typing import Any, Literal
 
 from ... import ConfigError
+from ...data import ReaderOptions
+from ...data.readers.jsonl import json_line
+from ...data.readers.reader import Reader, Record
 from ...data.readers.spans import ENTITY_COLUMNS
 from .out_files import Emit, OutFiles, out_files
 from .predictor import Prediction, TagPrediction
-from .records import ABSTAINED, AnyPrediction, FieldNames, Record, json_fields, json_line, labels_of
 
 OutputFormat = Literal["same", "conll", "jsonl", "tsv", "entities", "spacy", "brat"]
 OF_TASK = {
@@ -21,6 +23,7 @@ OF_TASK = {
     "tag": ("same", "conll", "jsonl"),
     "classification": ("same", "jsonl", "tsv"),
 }
+AnyPrediction = Prediction | TagPrediction
 Write = Callable[[Record, AnyPrediction | None], None]
 
 
@@ -34,13 +37,14 @@ class Output:
 
 @contextmanager
 def output(
-    out: str | Path, kind: OutputFormat, names: FieldNames, key: dict[str, Any] | None = None
+    out: str | Path, kind: OutputFormat, names: ReaderOptions, reader: Reader, key: dict[str, Any] | None = None
 ) -> Iterator[Output]:
     """The output in one of the formats; files appear when the block ends well.
 
     Args:
         out: `-` for standard output.
         names: of columns and fields.
+        reader: of the input, which writes its own format.
         key: as of `out_files`.
 
     Raises:
@@ -59,53 +63,39 @@ def output(
             yield Output(_Brat(emit, beside[0], files.state).write, files)
         elif kind == "tsv":
             yield Output(_Table(emit, names, files.state).write, files)
+        elif kind == "same":
+            yield Output(lambda record, prediction: emit(reader.write(record, prediction)), files)
         else:
-            yield Output(_by_line(emit, names, _LINES[kind]), files)
+            line = _LINES[kind]
+            yield Output(lambda record, found: emit("" if found is None else line(record, found, names)), files)
 
 
-_Line = Callable[[Record, AnyPrediction | None, FieldNames], str]
+def _conll(record: Record, prediction: AnyPrediction, names: ReaderOptions) -> str:
+    return "".join(f"{_cell(word)}\t{tag}\n" for word, tag, _ in prediction.cells()) + "\n"
 
 
-def _by_line(emit: Emit, names: FieldNames, line: _Line) -> Write:
-    return lambda record, prediction: emit(line(record, prediction, names))
-
-
-def _same(record: Record, prediction: AnyPrediction | None, names: FieldNames) -> str:
-    return record.copy if prediction is None or record.again is None else record.again(prediction)
-
-
-def _conll(record: Record, prediction: AnyPrediction | None, names: FieldNames) -> str:
-    if not isinstance(prediction, TagPrediction):
-        return ""
-    pairs = zip(prediction.words, labels_of(prediction), strict=True)
-    return "".join(f"{_cell(word)}\t{tag}\n" for word, (tag, _) in pairs) + "\n"
-
-
-def _jsonl(record: Record, prediction: AnyPrediction | None, names: FieldNames) -> str:
-    if prediction is None:
-        return ""
-    texts = {names.text: record.text, names.pair or "pair": record.pair}
-    fields = record.fields or {"line": record.line} | {name: text for name, text in texts.items() if text is not None}
+def _jsonl(record: Record, prediction: AnyPrediction, names: ReaderOptions) -> str:
+    assert record.example is not None
+    texts = {names.text: record.example.text, names.pair or "pair": record.example.pair}
+    fields = {"line": record.line} | {name: text for name, text in texts.items() if text is not None}
     label = names.tags if isinstance(prediction, TagPrediction) else names.label
-    return json_line(fields | json_fields(prediction, label, names.words))
+    given = record.raw if isinstance(record.raw, dict) else fields
+    return json_line(given | prediction.fields(str(label), names.words))
 
 
-def _entities(record: Record, prediction: AnyPrediction | None, names: FieldNames) -> str:
-    if not isinstance(prediction, TagPrediction):
-        return ""
+def _entities(record: Record, prediction: AnyPrediction, names: ReaderOptions) -> str:
+    assert isinstance(prediction, TagPrediction)
     keys = ("start", "end", "label", "text")
     entities = [{key: getattr(e, key) for key in keys} | {"score": round(e.score, 6)} for e in prediction.entities]
     return json_line({"line": record.line, "text": prediction.text, "entities": entities})
 
 
-def _spacy(record: Record, prediction: AnyPrediction | None, names: FieldNames) -> str:
-    if not isinstance(prediction, TagPrediction):
-        return ""
+def _spacy(record: Record, prediction: AnyPrediction, names: ReaderOptions) -> str:
+    assert isinstance(prediction, TagPrediction)
     return json_line([prediction.text, {"entities": [[e.start, e.end, e.label] for e in prediction.entities]}])
 
 
-_LINES: dict[str, _Line] = {
-    "same": _same,
+_LINES: dict[str, Callable[[Record, AnyPrediction, ReaderOptions], str]] = {
     "conll": _conll,
     "jsonl": _jsonl,
     "entities": _entities,
@@ -116,17 +106,16 @@ _LINES: dict[str, _Line] = {
 class _Table:
     """TSV with a header: a row for each text, or for each entity and each sentence that has none."""
 
-    def __init__(self, emit: Emit, names: FieldNames, state: dict[str, int]) -> None:
+    def __init__(self, emit: Emit, names: ReaderOptions, state: dict[str, int]) -> None:
         self._emit, self._names, self._state = emit, names, state
 
     def write(self, record: Record, prediction: AnyPrediction | None) -> None:
-        if isinstance(prediction, Prediction):
-            names = self._names
-            second = [record.pair or ""] if names.pair else []
-            label = prediction.label or ABSTAINED
-            header = [names.text, *([names.pair] if names.pair else []), names.label, "confidence"]
-            rows = [[record.text or "", *second, label, f"{prediction.confidence:.4f}"]]
-        elif prediction is not None:
+        if isinstance(prediction, Prediction) and record.example is not None:
+            names, one = self._names, record.example
+            second = [one.pair or ""] if names.pair else []
+            header = [names.text, *([names.pair] if names.pair else []), names.label or "", "confidence"]
+            rows = [[one.text or "", *second, *prediction.cells()[0][1:]]]
+        elif isinstance(prediction, TagPrediction):
             header = [*ENTITY_COLUMNS]
             line, sentence = f"{record.line}", prediction.text
             rows = [

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TypedDict
+from typing import Any, TypedDict, Unpack
 
 import numpy as np
 import torch
@@ -20,10 +20,12 @@ from ..pseudolabels.filters import decide
 from ..storage.run_warning import RunWarning
 from ..training.device import Precision
 from ..training.out_of_memory import PassRetry
-from .decoding import TagDecoder
 from .model_folder import Device, ModelLike, open_model
 from .stage_record import stored_alpha
-from .words import Sentence, Split, check_split
+from .words import Sentence, Split, TagDecoder, check_split
+
+ABSTAINED = "_"
+"""How a label that is not given is written."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +44,16 @@ class Prediction:
     confidence: float
     agree: bool
     probabilities: Mapping[str, float]
+
+    def cells(self) -> list[tuple[str, str, str]]:
+        """One triple: "", the label, `_` for none, and its confidence."""
+        return [("", self.label or ABSTAINED, f"{self.confidence:.4f}")]
+
+    def fields(self, name: str, words: str) -> dict[str, Any]:
+        """As JSON values, the label under `name`."""
+        probabilities = {label: round(p, 6) for label, p in self.probabilities.items()}
+        label = {name: self.label, "confidence": round(self.confidence, 6), "agree": self.agree}
+        return label | {"probabilities": probabilities}
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,11 +97,22 @@ class TagPrediction:
         """The label of each word with its confidence."""
         return list(zip(self.labels, self.confidences, strict=True))
 
+    def cells(self) -> list[tuple[str, str, str]]:
+        """Each word with its label, `_` for none, and confidence."""
+        rows = zip(self.words, self.pairs, strict=True)
+        return [(word, label or ABSTAINED, f"{confidence:.4f}") for word, (label, confidence) in rows]
+
+    def fields(self, name: str, words: str) -> dict[str, Any]:
+        """As JSON values: the words under `words`, the tags under `name`."""
+        confidence = [round(c, 6) for c in self.confidences]
+        return {words: self.words, name: self.labels, "confidence": confidence, "agree": self.agree}
+
 
 class Options(TypedDict, total=False):
     """How a model labels: what `predict`, `predict_file` and `Predictor` take.
 
     Attributes:
+        tokenizer: the model's; needed with a model in memory, read from the folder otherwise.
         abstain: give a label only where all voters agree on it and each of them is surer than alpha (Eq. 4).
         alpha: for `abstain`; where absent, what the stage that made the folder decided with, else 0.9.
         raw: NER: the tag of each word by itself, valid or not, as a run scores them.
@@ -104,6 +127,7 @@ class Options(TypedDict, total=False):
             trained in, else 16 bits. On a CPU with AVX-512 BF16 "bf16" is 1.5 to 1.9 times as fast.
     """
 
+    tokenizer: Tokenizer | None
     abstain: bool
     alpha: float | None
     raw: bool
@@ -126,26 +150,23 @@ class Predictor:
             memory did not suffice.
     """
 
-    def __init__(
-        self,
-        model: ModelLike,
-        *,
-        tokenizer: Tokenizer | None = None,
-        abstain: bool = False,
-        alpha: float | None = None,
-        raw: bool = False,
-        split: Split | None = None,
-        max_length: int | None = None,
-        device: Device = "auto",
-        precision: Precision = "auto",
-    ) -> None:
+    def __init__(self, model: ModelLike, **options: Unpack[Options]) -> None:
+        alpha, abstain, raw = options.get("alpha"), options.get("abstain", False), options.get("raw", False)
+        if unknown := sorted(set(options) - set(Options.__annotations__)):
+            raise TypeError(f"{unknown[0]!r} is none of {', '.join(Options.__annotations__)}")
         if alpha is not None and not abstain:
             raise ConfigError("alpha is the confidence for abstaining; give abstain too, or leave alpha out")
         if alpha is not None and not 0 <= alpha <= 1:
             raise ConfigError(f"alpha is {alpha}; give a confidence from 0 to 1")
-        opened = open_model(model, tokenizer, max_length=max_length, device=device, precision=precision)
+        opened = open_model(
+            model,
+            options.get("tokenizer"),
+            max_length=options.get("max_length"),
+            device=options.get("device", "auto"),
+            precision=options.get("precision", "auto"),
+        )
         self.model, self.tokenizer, self.max_length = opened.model, opened.tokenizer, opened.max_length
-        self.split, self.prediction = split or opened.split, opened.prediction
+        self.split, self.prediction = options.get("split") or opened.split, opened.prediction
         self.folder, self.names = opened.folder, opened.names
         self.abstain = abstain
         self.raw = raw
@@ -311,6 +332,50 @@ class Predictor:
         packed = packed_votes(logits)
         chosen = predicted_classes(logits, packed[:, 3:], self.prediction)
         return torch.cat([packed, chosen[:, None].float()], dim=1)
+
+
+def predict(
+    model: ModelLike,
+    texts: Sequence[str] | Sequence[Sequence[str]],
+    *,
+    task: str | None = None,
+    pairs: Sequence[str | None] | None = None,
+    **options: Unpack[Options],
+) -> list[Prediction] | list[TagPrediction]:
+    """Labels every text: a `Prediction` each for classification, a `TagPrediction` each for NER.
+
+    A label is the most probable class of the voters' mean probability (arXiv 2310.04726 leaves this open), or what the
+    recipe of a stage folder has as `prediction`. Where the tags of a sentence would not be valid BIO, it gets the valid
+    ones with the largest product of mean probabilities. With `abstain` a label is given only where all voters agree on
+    it and each of them is surer than alpha (Eq. 4). `Predictor.classify` and `Predictor.tag` have one type of result.
+
+    Args:
+        model: a task model, or the folder of one; a stage folder of a run is one.
+        texts: texts; for NER lists of words, or texts, which are then cut into words.
+        task: "ner", "tag" or "classification", where the caller knows it: a model for another task is an error.
+        pairs: classification: the second text of each.
+        options: `Options`, of which none has to be given.
+
+    Raises:
+        ConfigError: the arguments do not fit together or the task, or `split` does not suit the script of the texts.
+        DataError: a text is not usable.
+        ModelError: the folder is damaged, or model and tokenizer do not fit.
+        DivergedError: the model gives probabilities that are not finite.
+    """
+    predictor = Predictor(model, **options)
+    if task is not None:
+        predictor.expect(task)
+    if predictor.task == "classification":
+        return predictor.classify([_text(t) for t in texts], pairs)
+    if pairs is not None:
+        raise ConfigError("pairs are for classification; a tagger reads one sentence at a time")
+    return predictor.tag(texts)
+
+
+def _text(text: str | Sequence[str]) -> str:
+    if not isinstance(text, str):
+        raise ConfigError(f"the model classifies texts, but one is a {type(text).__name__}; give strings")
+    return text
 
 
 def _entity(sentence: Sentence, kind: str, first: int, last: int, confidence: Sequence[float]) -> Entity:

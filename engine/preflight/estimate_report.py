@@ -88,7 +88,7 @@ class Estimate:
         ]
         lines = [
             f"{len(rows)} stages, about {time_text(self.seconds)} and {size_text(self.memory, memory=True)} on "
-            f"{self.device} in {self.precision} ({self.threads} threads, {self.rate:,.0f} tokens a second in training).",
+            f"{self.device} in {self.precision} ({self.threads} threads, {self.rate:,.0f} tokens/s in training).",
             f"{len(self.labels)} labels, vocabulary of {self.vocab_size:,}.",
             *self._voters_line(),
             "Steps and parameters are those of a first run in an empty folder; '<=' depends on what the run accepts. "

@@ -1,23 +1,63 @@
-"""Which of a stranger's files is what: language by language, and what all of them need to be read together."""
+"""A stranger's files: what each looks like, of which language it is, and what all need to be read together.
+
+For `init` only: a run goes by its recipe.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import re
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from ... import ConfigError, DataError
-from ...data import Example, guess_format, reader_options
+from ...data import Example, ReaderOptions, guess_format, read_examples, reader_options
+from ...data.readers.arrow import ArrowReader
+from ...data.readers.encodings import MIXED, WrongEncoding
+from ...data.readers.formats import open_reader, probe
+from ...data.readers.lines import plain_suffix, read_lines
+from ...data.readers.problems import Problems
+from ...data.readers.reader import Head
 from ...tasks import has_spans, per_word
 from ...untrusted import listed
 from ..reading.read_file import differ_by_case, label_set
 from ..recipe.config import ReaderConfig
 from .languages import guess_language, language_of
-from .sniff import FileFacts, pretokenised, read_sample, sniff
 
 _FIELDS = ("token_column", "label_column", "words", "tags", "text", "pair", "label", "delimiter", "header")
 """Keys of a `reader` table that say where in a file things are."""
+
+
+LINES = 2000
+"""Lines that are looked at for the format."""
+
+
+@dataclass(frozen=True)
+class FileFacts:
+    """What one file is.
+
+    Attributes:
+        format: "conll", "conllu", "tsv", "csv", "jsonl", "spans", "arrow" or "text".
+        encoding: of the whole file; "ascii" where most others read it alike.
+        options: keys of the `reader` table that it needs, where they differ from the defaults.
+        task: "ner", "tag" or "classification"; None where the file has no labels.
+        lines: the first lines.
+        note: what a person should know of the way it is read.
+    """
+
+    path: Path
+    format: str
+    encoding: str
+    options: dict[str, Any] = field(default_factory=dict)
+    task: str | None = None
+    lines: tuple[str, ...] = ()
+    note: str = ""
+
+    @property
+    def codec(self) -> str:
+        """What the file is read with."""
+        return "utf-8" if self.encoding == "ascii" else self.encoding
 
 
 @dataclass
@@ -57,6 +97,63 @@ class Inputs:
     def languages(self) -> list[Language]:
         """The source and the targets."""
         return [self.source, *self.targets]
+
+
+def sniff(path: Path, header: bool = True, label: str = "", encoding: str = "") -> FileFacts:
+    """Looks at a file.
+
+    Args:
+        header: whether tables begin with the names of their columns.
+        label: the column or field of the labels, where the file has one of this name; found where empty.
+        encoding: of the file, where it is not UTF-8; found where empty.
+
+    Raises:
+        WrongEncoding: it is in no encoding that can be told, or in two, or a few of its lines are damaged.
+        DataError: it cannot be read.
+    """
+    if guess_format(path, task="text") == "arrow":
+        found = ArrowReader.probe(Head(path, (), label=label))
+        return FileFacts(path, "arrow", "ascii", found.options, found.task)
+    if plain_suffix(path) == ".spacy":
+        texts = [example.plain for example in open_reader(path, "spans", ReaderOptions(), task="ner").stream()]
+        return FileFacts(path, "spans", "ascii", task="ner", lines=tuple(texts[:LINES]))
+    encoding, text = _decode(path, encoding)
+    head = Head(path, text[:LINES], header=header, label=label)
+    if not head.filled:
+        raise DataError(f"{path}: the file is empty; give one with text")
+    found = probe(head)
+    return FileFacts(path, found.format, encoding, found.options, found.task, tuple(head.lines), found.note)
+
+
+def read_sample(facts: FileFacts, task: str, options: Mapping[str, Any]) -> list[Example]:
+    """All examples of a file, read as the run will read it.
+
+    Raises:
+        DataError: what is wrong with it.
+    """
+    chosen = {name: options[name] for name in reader_options(facts.format) if name in options}
+    return read_examples(facts.path, task=task, format=facts.format, encoding=facts.codec, **chosen)
+
+
+def pretokenised(lines: Sequence[str]) -> bool:
+    """Whether text has spaces before its punctuation, so that white space alone gives the words."""
+    marked = [line for line in lines if re.search(r"[.,;:!?](\s|$)", line)]
+    apart = [line for line in marked if re.search(r"\s[.,;:!?](\s|$)", line) and not re.search(r"\w[,;](\s|$)", line)]
+    return len(apart) * 2 > len(marked)
+
+
+def _decode(path: Path, said: str) -> tuple[str, list[str]]:
+    """The encoding and the lines of a whole file."""
+    encoding, problems = "utf-8", Problems()
+    try:
+        lines = [line for _, line in read_lines(path, encoding, problems)]
+    except WrongEncoding as error:
+        if error.likely in ("", "ascii", encoding, MIXED) and not said:
+            raise
+        encoding = said or error.likely
+        lines = [line for _, line in read_lines(path, encoding, problems)]
+    problems.raise_if_any()
+    return "ascii" if all(map(str.isascii, lines)) else encoding, lines
 
 
 def find_files(
@@ -105,7 +202,13 @@ def find_files(
 
 
 def _by_text(facts: FileFacts) -> str | None:
-    return guess_language(facts.lines, facts.format == "conll")
+    """The language that a file's texts look like; what is wrong with them is said when all of it is read."""
+    options = ReaderOptions(encoding=facts.codec, quoting=facts.format == "csv", **facts.options)
+    try:
+        texts = open_reader(facts.path, facts.format, options, task="ner").stream()
+        return guess_language(example.plain for example in texts)
+    except DataError:
+        return None
 
 
 def _note(path: Path, name: str, guess: str | None, option: str) -> str:

@@ -21,9 +21,8 @@ from ..recipe.hub import hub_name, model_folder
 from ..recipe.schema import text_files
 from ..recipe.toml_dump import toml_value
 from .check_data import encode
-from .init_files import Inputs, Language, find_files, read_files
+from .init_files import FileFacts, Inputs, Language, find_files, read_files, sniff
 from .init_settings import Settings, Values, for_folder, for_new_encoder
-from .sniff import FileFacts, sniff
 
 VOCABULARY_LINES = 20_000
 COVERED = 99.5

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable
+from itertools import islice
 from pathlib import Path
 
 from ... import ConfigError
 from ...data.corpus.language_id import language_model
 
 LOOKED_AT, LONG = 100, 20
-"""Lines that are guessed at, and characters of the shortest of them."""
+"""Texts that are guessed at, and characters of the shortest of them."""
 AGREED, LEAST = 0.8, 10
-"""Share of these lines that must look like one language, and their least number."""
+"""Share of these texts that must look like one language, and their least number."""
 
 _ROLES = frozenset(
     re.findall(
@@ -60,34 +60,13 @@ def language_of(path: Path) -> str | None:
     return None
 
 
-def guess_language(lines: Sequence[str], columns: bool) -> str | None:
-    """The language that py3langid takes nearly all of some lines for; None without it, or where they do not agree.
-
-    Args:
-        columns: the lines are words with their tags, a blank line after each sentence.
-    """
+def guess_language(texts: Iterable[str]) -> str | None:
+    """The language that py3langid takes nearly all of the first texts for; None without it, or where they disagree."""
     try:
         model = language_model()
     except ConfigError:
         return None
-    texts = _sentences(lines) if columns else map(_strings, lines)
-    votes = Counter(str(model.classify(text)[0]) for text in [t for t in texts if len(t) >= LONG][:LOOKED_AT])
+    long = islice((text for text in texts if len(text) >= LONG), LOOKED_AT)
+    votes = Counter(str(model.classify(text)[0]) for text in long)
     code, count = next(iter(votes.most_common(1)), ("", 0))
     return code if code in _CODES and votes.total() >= LEAST and count >= AGREED * votes.total() else None
-
-
-def _sentences(lines: Sequence[str]) -> list[str]:
-    """The words of column files: the first cells that are no numbers."""
-    words = [next((cell for cell in line.split() if not cell.isdigit()), "") for line in lines]
-    return [" ".join(block.split("\n")) for block in "\n".join(words).split("\n\n")]
-
-
-def _strings(line: str) -> str:
-    """A line of text; of JSON its strings, and lists of them."""
-    try:
-        value = json.loads(line)
-    except (ValueError, RecursionError):
-        return line
-    parts = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
-    texts = [part if isinstance(part, list) else [part] for part in parts]
-    return " ".join(x for part in texts for x in part if isinstance(x, str))

@@ -6,14 +6,14 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from ...data import OUTSIDE, Example, guess_format, read_examples, read_pairs, reader_options
+from ...data import OUTSIDE, Example, ReaderOptions, guess_format, read_examples, read_pairs, reader_options
 from ...data.corpus.language_id import of_language
-from ...data.readers.formats import MULTILINGUAL
-from ...data.readers.jsonl import stream_jsonl
-from ...data.readers.plain import stream_text, word_pattern
+from ...data.readers.formats import MULTILINGUAL, open_reader
+from ...data.readers.plain import word_pattern
 from ...data.readers.problems import naming
 from ...data.store.seen import text_key
 from ...tasks import has_spans, per_word
@@ -67,12 +67,11 @@ def stream_file(
     with naming(reader.setting):
         kind = file_format(config, path, reader)
         examples: Iterable[Example]
-        if kind == "text":
-            words = per_word(task) and settings.split == "punctuation"
-            examples = stream_text(path, encoding=encoding, split_words=words)
-        elif kind == "jsonl":
-            pair = settings.pair or None
-            examples = stream_jsonl(path, encoding=encoding, text=settings.text, pair=pair, words=settings.words)
+        if kind in STREAMED:
+            cut, pair = per_word(task) and settings.split == "punctuation", settings.pair or None
+            fields: dict[str, Any] = {"text": settings.text, "pair": pair, "words": settings.words}
+            unread = ReaderOptions(encoding=encoding, split_words=cut, label=None, tags=None, **fields)
+            examples = open_reader(path, kind, unread).stream()
         else:
             examples = read_file(config, path, unlabelled=True, task=task, language=language)
         if settings.check_language:

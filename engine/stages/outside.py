@@ -6,7 +6,6 @@ label has to agree and whose confidence, where it gave one, has to pass alpha. N
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -15,10 +14,9 @@ import numpy as np
 import torch
 
 from ... import DataError
-from ...data import OUTSIDE, Example, file_hash
-from ...data.readers.jsonl import json_objects
+from ...data import OUTSIDE, Example, ReaderOptions, file_hash
+from ...data.readers.jsonl import JsonReader
 from ...data.readers.plain import word_pattern
-from ...data.readers.problems import Problems
 from ...kernels import Votes
 from ...tasks import per_word
 from ...untrusted import listed, quoted
@@ -71,10 +69,14 @@ def read_outside(config: RunConfig, target: TargetConfig, labels: Sequence[str])
     """
     path = target.pseudo_labels
     assert path is not None
-    reader, problems = reader_of(config, path, target.language, unlabelled=True), Problems()
+    reader = reader_of(config, path, target.language, unlabelled=True)
+    file = JsonReader(path, ReaderOptions(encoding=reader.encoding))
+    problems = file.problems
     said: dict[_Key, _Said] = {}
     places: dict[_Key, int] = {}
-    for number, row in json_objects(path, reader.encoding, problems, Counter()):
+    for number, row in file.objects():
+        if row is None:
+            continue
         key = _key_of(row, reader.settings, config.task)
         if key is None:
             what = "no words and no text" if per_word(config.task) else "no text"

@@ -217,7 +217,7 @@ def _brat(folder: Path) -> Any:
 
 def _sniff(suffix: str) -> Callable[[Path], Any]:
     """What `init` makes of a file of which nothing is known."""
-    from xlt_engine.engine.preflight.sniff import read_sample, sniff
+    from xlt_engine.engine.preflight.init_files import read_sample, sniff
 
     def read(folder: Path) -> Any:
         facts = sniff(folder / f"input{suffix}")

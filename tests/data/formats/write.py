@@ -104,7 +104,13 @@ def label_studio(s: Sentence) -> Any:
         {"start": units(s.text, b), "end": units(s.text, e), "text": s.text[b:e], "labels": [x]}
         for b, e, x in s.entities
     ]
-    return {"id": 1, "data": {"text": s.text}, "annotations": [{"result": [{"value": v} for v in values]}]}
+    kept, cancelled = [{"type": "labels", "value": value} for value in values], {"was_cancelled": True, "result": []}
+    return {"id": 1, "data": {"text": s.text}, "annotations": [cancelled, {"was_cancelled": False, "result": kept}]}
+
+
+def doccano_relations(s: Sentence) -> Any:
+    entities = [{"id": 1, "label": x, "start_offset": b, "end_offset": e} for b, e, x in s.entities]
+    return {"text": s.text, "entities": entities, "relations": []}
 
 
 def of_predict(s: Sentence) -> Any:
@@ -200,6 +206,7 @@ TAGGED: dict[str, Any] = {
     "save_to_disk": as_arrow("arrow", numbered, "ner_tags", TAGS),
     "Prodigy": by_line("train.jsonl", prodigy),
     "doccano": by_line("train.jsonl", lambda s: {"id": 1, "text": s.text, "label": s.entities}),
+    "doccano with relations, a list": by_line("train.json", doccano_relations),
     "Label Studio": by_line("train.json", label_studio),
     "spaCy": by_line("train.jsonl", lambda s: [s.text, {"entities": s.entities}]),
     "entities of predict": by_line("train.jsonl", of_predict),

@@ -26,16 +26,6 @@ def tagged(path: Path, **options: Any) -> list[tuple[tuple[str, ...] | None, obj
     return [(e.words, e.labels) for e in read_examples(path, task="ner", **options)]
 
 
-def test_conll_2002_spanish(tmp_path: Path) -> None:
-    """Word and tag, BIO, latin-1, no document markers; the name says nothing of the format."""
-    text = "São B-LOC\nPaulo I-LOC\n( O\nBrasil B-LOC\n) O\n\nEl O\nseñor O\nMuñoz B-PER\n. O\n\n"
-    file = write(tmp_path / "esp.testa", text, "latin-1")
-    assert tagged(file, encoding="latin-1") == [
-        (("São", "Paulo", "(", "Brasil", ")"), ("B-LOC", "I-LOC", "O", "B-LOC", "O")),
-        (("El", "señor", "Muñoz", "."), ("O", "O", "B-PER", "O")),
-    ]
-
-
 def test_conll_2002_dutch(tmp_path: Path) -> None:
     """Word, part of speech and tag, BIO, latin-1; a document marker right before the first sentence."""
     text = "-DOCSTART- -DOCSTART- O\nDe Art O\nBelgië N B-LOC\nCup N B-MISC\n\nRené N B-PER\nzag V O\n\n"
@@ -131,12 +121,6 @@ def test_multinli(tmp_path: Path) -> None:
         read_examples(
             write(tmp_path / "x.txt", MULTINLI + "neutral\t\t\t\t\tA\n"), task="classification", format="xnli"
         )
-
-
-def test_xnli_mt(tmp_path: Path) -> None:
-    text = "premise\thypo\tlabel\nEr kam .\tEr kam nicht .\tcontradictory\n"
-    (found,) = read_examples(write(tmp_path / "multinli.train.de.tsv", text), task="classification", format="xnli")
-    assert (found.text, found.pair, found.labels) == ("Er kam .", "Er kam nicht .", "contradiction")
 
 
 def review(language: str, stars: Any, body: str) -> dict[str, Any]:

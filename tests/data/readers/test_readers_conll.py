@@ -53,14 +53,6 @@ def test_conll_2003(path: Path) -> None:
     assert examples.counts == {"docstart": 1}
 
 
-def test_conll_2002_latin1_bio(path: Path) -> None:
-    text = "Müller B-PER\nsagt O\n\n\nin O\nSão B-LOC\nPaulo I-LOC\n"
-    examples = read_conll(write(path, text.encode("latin-1")), encoding="latin-1")
-    assert [e.words for e in examples] == [("Müller", "sagt"), ("in", "São", "Paulo")]
-    assert tags(examples) == [("B-PER", "O"), ("O", "B-LOC", "I-LOC")]
-    assert read_conll(write(path, text), scheme="bio")[1].labels == ("O", "B-LOC", "I-LOC")
-
-
 @pytest.mark.fault(29)
 def test_bytes_that_are_not_utf8(path: Path) -> None:
     """One line for the whole file, with the encoding that it looks like."""

@@ -8,8 +8,7 @@ import re
 import sys
 import time
 import zlib
-from collections.abc import Callable, Iterator
-from itertools import product
+from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -17,10 +16,9 @@ from typing import Any
 import pytest
 
 from xlt_engine import ConfigError, DataError
-from xlt_engine.data import Example, read_examples
-from xlt_engine.data.readers.problems import Problems
-from xlt_engine.data.readers.spans import ENTITY_COLUMNS, read_spans, text_objects
-from xlt_engine.engine.preflight.sniff import sniff
+from xlt_engine.data import Example, ReaderOptions, read_examples
+from xlt_engine.data.readers.spans import ENTITY_COLUMNS, SpansReader
+from xlt_engine.engine.preflight.init_files import sniff
 
 TEXTS = ["Angela Merkel besucht Paris, sagt die dpa.", "Heute nicht.", "🙂 In São Paulo: Lula."]
 ENTITIES = [[(0, 13, "PER"), (22, 27, "LOC"), (38, 41, "ORG")], [], [(5, 14, "LOC"), (16, 20, "PER")]]
@@ -52,14 +50,6 @@ def doccano(text: str, spans: Any) -> Any:
     return {"id": 5, "text": text, "label": [list(span) for span in spans]}
 
 
-def doccano_relations(text: str, spans: Any) -> Any:
-    return {
-        "text": text,
-        "entities": [{"id": 1, "label": x, "start_offset": s, "end_offset": e} for s, e, x in spans],
-        "relations": [],
-    }
-
-
 def label_studio(text: str, spans: Any) -> Any:
     result = [
         {
@@ -70,10 +60,6 @@ def label_studio(text: str, spans: Any) -> Any:
     ]
     kept, cancelled = {"was_cancelled": False, "result": result}, {"was_cancelled": True, "result": []}
     return {"id": 3, "data": {"text": text}, "annotations": [cancelled, kept]}
-
-
-def spacy(text: str, spans: Any) -> Any:
-    return [text, {"entities": [list(span) for span in spans]}]
 
 
 def of_predict(text: str, spans: Any) -> Any:
@@ -93,21 +79,6 @@ def as_list(path: Path, rows: list[Any]) -> Path:
 
 def content(examples: list[Example]) -> list[Any]:
     return [(e.words, e.labels) for e in examples]
-
-
-@pytest.mark.parametrize(
-    ("form", "write"),
-    [(spacy, as_lines), *product((prodigy, doccano, doccano_relations, label_studio, of_predict), (as_lines, as_list))],
-)
-def test_every_format_gives_the_same_tags(
-    tmp_path: Path, form: Callable[..., Any], write: Callable[[Path, list[Any]], Path]
-) -> None:
-    rows = [form(text, spans) for text, spans in zip(TEXTS, ENTITIES, strict=True)]
-    examples = read_examples(write(tmp_path / "a.json", rows), task="ner", language="de")
-    assert content(examples) == EXPECTED
-    lines = (tmp_path / "a.json").read_text("utf-8").split("\n")
-    for example, text in zip(examples, TEXTS, strict=True):
-        assert any(text in line for line in lines[example.line - 1 : example.line + 6])
 
 
 def test_brat(tmp_path: Path) -> None:
@@ -140,12 +111,12 @@ def test_what_brat_says_of_an_entity_is_compared(tmp_path: Path, ends: str) -> N
     (tmp_path / "a.txt").write_bytes(text.encode())
     (tmp_path / "a.ann").write_text("".join(lines), "utf-8")
     if ends == "\n":
-        assert [e.labels for e in read_spans(tmp_path / "a.ann", split="characters")][1] == tuple(
+        assert [e.labels for e in read_examples(tmp_path / "a.ann", task="ner", split="characters")][1] == tuple(
             ("B-PER", "I-PER", "O", "B-PER", "I-PER", "O")
         )
         return
     with pytest.raises(DataError, match=r"a\.ann:1: PER at 8-10 is '四去', not '李四'; correct its place; line ends"):
-        read_spans(tmp_path / "a.ann", split="characters")
+        read_examples(tmp_path / "a.ann", task="ner", split="characters")
 
 
 def test_texts_of_one_line_have_lines_of_their_own(tmp_path: Path) -> None:
@@ -216,7 +187,9 @@ def test_doc_bin_of_a_stand_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     examples = read_examples(path, task="ner", cut_spans="expand")
     assert content(examples) == [*EXPECTED, (("Nein", "."), None), (("Hamburger",), ("B-LOC",))]
     assert examples.counts == {"cut": 1}
-    assert [row for _, row in text_objects(str(path), "utf-8", "said", Problems())][1] == {"said": TEXTS[1]}
+    assert [row for _, row in SpansReader(path, ReaderOptions(text="said"), task="ner").objects()][1] == {
+        "said": TEXTS[1]
+    }
     assert (facts := sniff(path)).format == "spans"
     assert facts.task == "ner"
     path.write_bytes(zlib.compress(json.dumps([(" " * 3_000_000, [])]).encode()))

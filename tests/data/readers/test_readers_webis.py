@@ -11,7 +11,6 @@ import pytest
 
 from xlt_engine import DataError
 from xlt_engine.data import Examples, read_examples
-from xlt_engine.data.readers.webis import read_webis_cls
 
 STARS = {"1": "negative", "2": "negative", "3": None, "4": "positive", "5": "positive"}
 # The order of the fields differs by language; the first line has the outermost element alone.
@@ -60,9 +59,9 @@ def test_packed_and_in_another_encoding(tmp_path: Path) -> None:
     """The recipe's encoding holds, whatever the declaration says."""
     path = tmp_path / "test.review.xz"
     path.write_bytes(lzma.compress(GERMAN.encode("latin-1")))
-    assert read_webis_cls(path, encoding="latin-1")[2].text == "Übel."
+    assert read_examples(path, task="classification", encoding="latin-1")[2].text == "Übel."
     with pytest.raises(DataError) as caught:
-        read_webis_cls(path)
+        read_examples(path, task="classification")
     assert str(caught.value).startswith(f"{path}:2:18: byte 0xfc is not utf-8; it looks like latin-1: ")
 
 
@@ -137,9 +136,9 @@ def test_the_file_is_read_as_a_stream(path: Path, monkeypatch: pytest.MonkeyPatc
             yield number, f"<item><summary>{filler}</summary><rating>4.0</rating><text>a</text></item>"
         yield 20_002, "</items>"
 
-    monkeypatch.setattr("xlt_engine.data.readers.webis.read_lines", lines)
+    monkeypatch.setattr("xlt_engine.data.readers.reader.read_lines", lines)
     tracemalloc.start()
-    found = read_webis_cls(path)
+    found = read_examples(path, task="classification")
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert len(found) == 20_000

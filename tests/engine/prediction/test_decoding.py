@@ -7,7 +7,7 @@ from itertools import product
 import numpy as np
 import pytest
 
-from xlt_engine.engine.prediction.decoding import TagDecoder
+from xlt_engine.engine.prediction.words import TagDecoder
 
 LABELS = ("O", "B-PER", "I-PER", "B-LOC", "I-LOC")
 

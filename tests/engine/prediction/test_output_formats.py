@@ -13,29 +13,13 @@ from typing import Any
 import pytest
 
 from xlt_engine import ConfigError, DataError
-from xlt_engine.data import train_wordpiece
 from xlt_engine.engine import Predictor, Progress, evaluate_files, predict_file
 from xlt_engine.engine.prediction import file_predictor
 from xlt_engine.engine.storage.run_warning import RunWarning
-from xlt_engine.model import Encoder, EncoderConfig, TaskModel, VoterHeads, save_model
 
 LINES = ["Anna lives in Paris", "Carl saw London today", "the city of Oslo is old", "a good book about Berlin"] * 3
-LABELS = {"ner": ("O", "B-PER", "I-PER"), "classification": ("good", "bad", "fair")}
 ODD = "  Anna\u00a0saw\t(Oslo),  old.\u3000Carl "
 INPUT = f"{ODD}\n\nthe city of Oslo 🎉 is old\r\n{LINES[0]}\n"
-
-
-@pytest.fixture(scope="module")
-def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    tokenizer = train_wordpiece([*LINES, "北 京 是 中 国"], 70, min_frequency=1)
-    config = EncoderConfig(tokenizer.vocab_size, 16, 1, 2, 32, max_positions=24, initializer_range=0.5)
-    out = {}
-    for name, task, seed in (("ner", "ner", 3), ("other", "ner", 8), ("classification", "classification", 3)):
-        out[name] = tmp_path_factory.mktemp(name)
-        head = VoterHeads(16, 3, (12, 13, 14), seed=104, initializer_range=0.5)
-        save_model(TaskModel(Encoder(config, seed=seed), head, task, LABELS[task]), out[name])
-        tokenizer.save(out[name])
-    return out
 
 
 def written(folder: Path, tmp_path: Path, form: Any, text: str = INPUT, **more: Any) -> list[str]:
@@ -268,13 +252,13 @@ def test_progress_of_standard_input(folders: dict[str, Path], tmp_path: Path, mo
     text = "".join(f"{line}\n" for line in LINES)
     (tmp_path / "in.txt").write_text(text)
     monkeypatch.setattr(file_predictor, "PATIENCE", -1.0)
-    monkeypatch.setattr(file_predictor, "CHUNK_RECORDS", 4)
+    monkeypatch.setattr(file_predictor, "CHUNK_RECORDS", 6)  # the first five lines are read to tell the format
     with (tmp_path / "in.txt").open() as stdin:
         monkeypatch.setattr("sys.stdin", stdin)
         listener = Listener()
         predict_file(folders["ner"], "-", tmp_path / "out", progress=listener)
-    third = len(text) // 3
-    assert listener.seen == [len(text), (2 * third, third), (3 * third, 2 * third), "12 texts labelled"]
+    last = sum(len(line) + 1 for line in LINES[6:])
+    assert listener.seen == [len(text), (len(text), last), "12 texts labelled"]
 
 
 def test_raw_text_for_a_model_of_tokenised_text(folders: dict[str, Path], tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import csv
+import gzip
 import io
 import json
 import os
@@ -12,34 +13,11 @@ from types import SimpleNamespace
 import pytest
 
 from xlt_engine import ConfigError, DataError, StorageError
-from xlt_engine.data import train_wordpiece
 from xlt_engine.engine import Prediction, TagPrediction, predict, predict_file
 from xlt_engine.engine.prediction import file_predictor
-from xlt_engine.model import Encoder, EncoderConfig, TaskModel, VoterHeads, save_model
 
 LINES = ["Anna lives in Paris", "Carl saw London today", "the city of Oslo is old", "a good book about Berlin"] * 3
-LABELS = {"ner": ("O", "B-PER", "I-PER"), "classification": ("good", "bad", "fair")}
-
-
-def write_model(folder: Path, task: str) -> Path:
-    tokenizer = train_wordpiece(LINES, 60, min_frequency=1)
-    config = EncoderConfig(tokenizer.vocab_size, 16, 1, 2, 32, max_positions=24, initializer_range=0.5)
-    head = VoterHeads(16, 3, (12, 13, 14), seed=86, initializer_range=0.5)
-    save_model(TaskModel(Encoder(config, seed=3), head, task, LABELS[task]), folder)
-    tokenizer.save(folder)
-    return folder
-
-
-@pytest.fixture(scope="module")
-def tagger_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_model(tmp_path_factory.mktemp("tagger"), "ner")
-
-
-@pytest.fixture(scope="module")
-def classifier_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_model(tmp_path_factory.mktemp("classifier"), "classification")
-
-
+CLASSES = ("good", "bad", "fair")
 CONLL = "-DOCSTART- X O\n\nAnna NNP B-PER\nsaw VBD O\n\n\nOslo NNP B-LOC\n"
 
 
@@ -161,7 +139,7 @@ def test_any_input_as_json(tagger_folder: Path, classifier_folder: Path, tmp_pat
     (tmp_path / "a.tsv").write_text("text\nAnna\n")
     predict_file(classifier_folder, tmp_path / "a.tsv", tmp_path / "out", output_format="jsonl")
     value = json.loads((tmp_path / "out").read_text())
-    assert (value["line"], value["text"], value["label"] in LABELS["classification"]) == (2, "Anna", True)
+    assert (value["line"], value["text"], value["label"] in CLASSES) == (2, "Anna", True)
 
 
 def test_chunks_do_not_change_the_result(tagger_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -314,3 +292,12 @@ def test_a_pipe_with_a_name_is_written_to_and_not_replaced(classifier_folder: Pa
         assert os.read(reader, 4096).startswith(b"text\tpredicted\tconfidence\nAnna\t")
     finally:
         os.close(reader)
+
+
+def test_packed_texts_with_entities(tagger_folder: Path, tmp_path: Path) -> None:
+    rows = '{"text": "Anna saw Oslo", "spans": []}\n'
+    (tmp_path / "a.jsonl").write_text(rows)
+    (tmp_path / "a.jsonl.gz").write_bytes(gzip.compress(rows.encode()))
+    for name in ("a.jsonl", "a.jsonl.gz"):
+        predict_file(tagger_folder, tmp_path / name, tmp_path / f"{name}.out")
+    assert (tmp_path / "a.jsonl.out").read_bytes() == (tmp_path / "a.jsonl.gz.out").read_bytes()

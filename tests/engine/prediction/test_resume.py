@@ -10,10 +10,8 @@ from typing import Any
 import pytest
 
 from xlt_engine import DataError, RunInUseError
-from xlt_engine.data import train_wordpiece
 from xlt_engine.engine import Predictor, Progress, predict_file
 from xlt_engine.engine.prediction import file_predictor, out_files
-from xlt_engine.model import Encoder, EncoderConfig, TaskModel, VoterHeads, save_model
 
 LINES = ["Anna lives in Paris", "", "Carl saw London today", "the city of Oslo is old", "a good book about Berlin"] * 4
 HOLD = """
@@ -25,14 +23,9 @@ with open(sys.argv[1], "wb") as part:
 """
 
 
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    out, tokenizer = tmp_path_factory.mktemp("tagger"), train_wordpiece(LINES, 60, min_frequency=1)
-    config = EncoderConfig(tokenizer.vocab_size, 16, 1, 2, 32, max_positions=24, initializer_range=0.5)
-    head = VoterHeads(16, 3, (12, 13, 14), seed=104, initializer_range=0.5)
-    save_model(TaskModel(Encoder(config, seed=3), head, "ner", ("O", "B-PER", "I-PER")), out)
-    tokenizer.save(out)
-    return out
+@pytest.fixture
+def folder(folders: dict[str, Path]) -> Path:
+    return folders["ner"]
 
 
 @pytest.fixture(autouse=True)

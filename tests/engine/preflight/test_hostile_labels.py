@@ -11,7 +11,7 @@ from xlt_engine import DataError, ModelError
 from xlt_engine.data import Example
 from xlt_engine.engine.prediction.scoring import _check_labels
 from xlt_engine.engine.preflight.check_data import label_faults, label_warnings
-from xlt_engine.engine.preflight.sniff import sniff
+from xlt_engine.engine.preflight.init_files import sniff
 from xlt_engine.engine.recipe.config.files import recipe_files
 from xlt_engine.engine.recipe.load import load_recipe
 
