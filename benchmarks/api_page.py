@@ -21,7 +21,7 @@ PAGE = Path(__file__).resolve().parents[1] / "docs" / "api.md"
 ROOMS = ("kernels", "data", "model", "engine")
 SECTION = re.compile(r"^(Args|Attributes|Returns|Raises|Yields):$", re.M)
 JOBS = {
-    "Run a recipe, or look at one before": "engine: run each_run load_recipe variants check estimate",
+    "Run a recipe, or look at one before": "engine: run load_recipe check estimate",
     "Follow a run, or send it to a tracker": "engine: Progress ConsoleProgress",
     "See what a run made": "engine: answers chosen_model stage_table write_summary write_report",
     "Label new text": "engine: Predictor predict predict_file",

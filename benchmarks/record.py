@@ -149,7 +149,7 @@ def _settings(folder: Path) -> list[str]:
 
 
 def _overrides(folder: Path) -> list[str]:
-    """The `KEY=VALUE` of `--set`, from the comments of config.toml, and of [each]; of a path its last part."""
+    """The `KEY=VALUE` of `--set`, from the comments of config.toml; of a path its last part."""
     found, table, array, count = [], "", "", -1
     for line in (folder / "config.toml").read_text("utf-8").splitlines():
         name = line.strip("[]")
@@ -159,7 +159,7 @@ def _overrides(folder: Path) -> list[str]:
         elif line.startswith("["):
             inside = array and name.startswith(f"{array}.")
             table = f"{array}.{count}{name.removeprefix(array)}." if inside else f"{name}."
-        elif line.endswith("  # --set") or (line and table == "each."):
+        elif line.endswith("  # --set"):
             key, _, value = line.removesuffix("  # --set").partition(" = ")
             found.append(f"{table}{key}=" + _ABSOLUTE.sub(r"\1\2\1", value).strip('"'))
     return [override for override in found if not override.startswith("seeds=")]

@@ -16,22 +16,20 @@ if typing.TYPE_CHECKING:
     from .prediction.file_predictor import predict_file
     from .prediction.predictor import Entity, Prediction, Predictor, TagPrediction, predict
     from .prediction.scoring import EvaluationResult, evaluate, evaluate_files
-    from .preflight.check_report import render_checks
-    from .preflight.checker import check, check_all
-    from .preflight.cost import estimate, estimate_all
+    from .preflight.checker import check
+    from .preflight.cost import estimate
     from .preflight.describe import describe_model
-    from .preflight.estimate_report import render_estimates
     from .preflight.init_writer import init_recipe
     from .preflight.machine import describe_environment
     from .pseudolabels.filters import Decision, decide, source_consistency
     from .pseudolabels.thresholds import ThresholdChoice, choose_threshold
     from .recipe.config import RunConfig
-    from .recipe.load import load_recipe, variants
+    from .recipe.load import load_recipe
     from .report.answer import Answer, answers
     from .report.stage_table import stage_table
     from .report.summary import write_summary
     from .report.write import write_report
-    from .runs.runner import RunResult, StagesFailedError, each_run, run
+    from .runs.runner import RunResult, StagesFailedError, run
     from .runs.verify import Verification, verify_run
     from .training.config import OptimizerConfig
     from .training.loop import Loop, StepResult, Trace, train
@@ -62,16 +60,13 @@ __all__ = [
     "answers",
     "build_corpus",
     "check",
-    "check_all",
     "choose_threshold",
     "chosen_model",
     "decide",
     "describe_environment",
     "describe_model",
-    "each_run",
     "entity_f1",
     "estimate",
-    "estimate_all",
     "evaluate",
     "evaluate_files",
     "init_recipe",
@@ -79,13 +74,10 @@ __all__ = [
     "macro_f1",
     "predict",
     "predict_file",
-    "render_checks",
-    "render_estimates",
     "run",
     "source_consistency",
     "stage_table",
     "train",
-    "variants",
     "verify_run",
     "write_report",
     "write_summary",
@@ -100,22 +92,20 @@ _NAMES = {
     "prediction.file_predictor": ("predict_file",),
     "prediction.predictor": ("Entity", "Prediction", "Predictor", "TagPrediction", "predict"),
     "prediction.scoring": ("EvaluationResult", "evaluate", "evaluate_files"),
-    "preflight.check_report": ("render_checks",),
-    "preflight.checker": ("check", "check_all"),
-    "preflight.cost": ("estimate", "estimate_all"),
+    "preflight.checker": ("check",),
+    "preflight.cost": ("estimate",),
     "preflight.describe": ("describe_model",),
-    "preflight.estimate_report": ("render_estimates",),
     "preflight.init_writer": ("init_recipe",),
     "preflight.machine": ("describe_environment",),
     "pseudolabels.filters": ("Decision", "decide", "source_consistency"),
     "pseudolabels.thresholds": ("ThresholdChoice", "choose_threshold"),
     "recipe.config": ("RunConfig",),
-    "recipe.load": ("load_recipe", "variants"),
+    "recipe.load": ("load_recipe",),
     "report.answer": ("Answer", "answers"),
     "report.stage_table": ("stage_table",),
     "report.summary": ("write_summary",),
     "report.write": ("write_report",),
-    "runs.runner": ("RunResult", "StagesFailedError", "each_run", "run"),
+    "runs.runner": ("RunResult", "StagesFailedError", "run"),
     "runs.verify": ("Verification", "verify_run"),
     "training.config": ("OptimizerConfig",),
     "training.loop": ("Loop", "StepResult", "Trace", "train"),

@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
-from .console import StopRequest, make_progress, of_runs, pass_stop, show, write
+from .console import StopRequest, make_progress, pass_stop, show, write
 from .options import JOBS, JSON, OVERRIDES, PATH, QUIET, RECIPE, REUSE, SEEDS
 
 if TYPE_CHECKING:
-    from ... import XltError
+    pass
 
 
 @click.command()
@@ -42,39 +42,26 @@ def ablate(
 ) -> None:
     """Run a RECIPE as it is and without each part of the method, and compare the results.
 
-    Rows share what they have in common. Killed or stopped, the same command goes on. A recipe with a table [each]
-    is one ablation for each of its runs, one after the other.
+    Rows share what they have in common. Killed or stopped, the same command goes on.
     """
     from ..lab.ablation.ablate import ablate as make_rows
     from ..lab.ablation.row_plans import forecast, render_forecast
     from ..lab.ablation.rows import describe_rows
-    from ..runs.runner import each_run
 
     if list_rows:
         write(describe_rows())
         return
     options["rows"] = [name for listed in rows for name in listed.split(",") if name]
-    places = each_run(recipe, run_dir=options.pop("run_dir"), overrides=options.pop("overrides"))
     if dry_run:
-        forecasts = {name: forecast(recipe, **place, **options) for name, place in places}
-        parts = [f"{name}\n\n{render_forecast(x)}\n" if name else render_forecast(x) for name, x in forecasts.items()]
-        show(as_json, of_runs(forecasts), "\n".join(parts))
+        expected = forecast(recipe, **options)
+        show(as_json, expected, render_forecast(expected))
         return
     stop.begin()
-    values: dict[str, Any] = {}
-    failed: dict[str, XltError] = {}
-    options |= {"samples": samples, "progress": make_progress(quiet), "should_stop": stop.should_stop}
-    for name, place in places:
-        result = make_rows(recipe, **place, **options)
-        values[name] = result.values
-        failed |= {f"{name} {row}".strip(): error for row, error in result.failed.items()}
-        if not as_json:
-            write(f"{result.text}\nreport: {result.report}")
-    if as_json:
-        show(as_json, of_runs(values), "")
-    if failed:
-        name, error = next(iter(failed.items()))
-        raise type(error)(f"{len(failed)} of the rows failed; the first, {name}: {error}")
+    result = make_rows(recipe, **options, samples=samples, progress=make_progress(quiet), should_stop=stop.should_stop)
+    show(as_json, result.values, f"{result.text}\nreport: {result.report}")
+    if result.failed:
+        name, error = next(iter(result.failed.items()))
+        raise type(error)(f"{len(result.failed)} of the rows failed; the first, {name}: {error}")
 
 
 @click.command()

@@ -90,8 +90,3 @@ def say_result(summary: dict[str, Any], page: Path) -> None:
     for language, answer in answers(page.parent).items():
         say(f"\nmodel for {language}: {answer.folder}\n  {answer.reason}")
         say(f"  {command(page.parent, language, answer)}")
-
-
-def of_runs(values: dict[str, Any]) -> Any:
-    """The values of the one run that a recipe stands for, or of several by their names."""
-    return values.get("", values)

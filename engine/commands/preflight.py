@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from .console import of_runs, show, write
+from .console import show, write
 from .options import DOWNLOAD, JSON, MODEL, OVERRIDES, PATH, RECIPE, TARGETS, FileCommand, model_of
 
 
@@ -46,12 +46,12 @@ def init(out: Path, force: bool, download: bool, **files: Any) -> None:
 @JSON
 def check(recipe: str | None, targets: tuple[str, ...], overrides: tuple[str, ...], as_json: bool) -> None:
     """Find every error in a recipe and its data, before any training."""
-    from .. import check_all, render_checks
+    from .. import check as look
 
-    reports = check_all(recipe, overrides, targets=targets)
-    show(as_json, of_runs({name: report.as_dict() for name, report in reports.items()}), render_checks(reports))
-    if codes := [report.exit_code for report in reports.values() if not report.ok]:
-        raise SystemExit(min(codes))
+    report = look(recipe, overrides, targets=targets)
+    show(as_json, report.as_dict(), report.render())
+    if not report.ok:
+        raise SystemExit(report.exit_code)
 
 
 @click.command()

@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from .console import StopRequest, make_progress, of_runs, pass_stop, say, say_result, show
+from .console import StopRequest, make_progress, pass_stop, say, say_result, show
 from .options import (
     DEVICES,
     DOWNLOAD,
@@ -77,8 +77,7 @@ def run(
 ) -> None:
     """Run a RECIPE: a file, the name of a packaged recipe, or nothing (xlt.toml here, else the demo).
 
-    What exists and is unchanged is skipped; what was cut off goes on where it was, to the same result. A recipe with
-    a table [each] makes several runs, one after the other.
+    What exists and is unchanged is skipped; what was cut off goes on where it was, to the same result.
     """
     settings = {"device": device, "precision": precision, "deterministic": deterministic}
     settings["training.micro_batch"] = micro_batch
@@ -90,41 +89,37 @@ def run(
         for name in model_names(recipe, values):
             fetch_model(name)
     if dry_run:
-        from .. import estimate_all, render_estimates
+        from .. import estimate
 
-        plans = estimate_all(recipe, overrides=values, **chosen)
-        show(as_json, of_runs({name: plan.as_dict() for name, plan in plans.items()}), render_estimates(plans))
+        plan = estimate(recipe, overrides=values, **chosen)
+        show(as_json, plan.as_dict(), plan.render())
         return
     stop.begin()
-    from .. import StagesFailedError, each_run
+    from .. import StagesFailedError
     from .. import run as run_recipe
     from ..lab.studies.for_the_page import write_for_page
 
-    summaries: dict[str, Any] = {}
-    failures: list[StagesFailedError] = []
-    for name, place in each_run(recipe, run_dir=run_dir, overrides=values):
-        try:
-            result = run_recipe(
-                recipe,
-                **place,
-                **chosen,
-                resume=resume == "auto",
-                jobs=jobs,
-                progress=make_progress(quiet, listener),
-                should_stop=stop.should_stop,
-                reuse=reuse,
-                before_report=write_for_page,
-            )
-        except StagesFailedError as error:
-            failures.append(error)
-            result = error.result
-        summaries[name] = result.summary
-        if as_json:
-            continue
+    failure = None
+    try:
+        result = run_recipe(
+            recipe,
+            run_dir=run_dir,
+            overrides=values,
+            **chosen,
+            resume=resume == "auto",
+            jobs=jobs,
+            progress=make_progress(quiet, listener),
+            should_stop=stop.should_stop,
+            reuse=reuse,
+            before_report=write_for_page,
+        )
+    except StagesFailedError as error:
+        failure, result = error, error.result
+    if as_json:
+        show(as_json, result.summary, "")
+    else:
         if not result.done and not result.summary["failed"]:
             say(f"all {len(result.skipped)} stages are up to date")
         say_result(result.summary, result.report)
-    if as_json:
-        show(as_json, of_runs(summaries), "")
-    if failures:
-        raise failures[0]
+    if failure is not None:
+        raise failure

@@ -11,7 +11,7 @@ from typing import Any
 from ..report.text_table import text_table
 from ..storage.run_warning import RunWarning
 from .check_data import Coverage
-from .estimate_report import Estimate, runs_line
+from .estimate_report import Estimate
 
 
 @dataclass(frozen=True)
@@ -101,15 +101,6 @@ class CheckReport:
         else:
             parts.append([f"no errors, {len(self.warnings)} warning{'s' * (len(self.warnings) != 1)}"])
         return "\n\n".join("\n".join(part) for part in parts if part).replace(here, "")
-
-
-def render_checks(reports: Mapping[str, CheckReport]) -> str:
-    """The report of each run that a recipe stands for, under its name, then what all of them cost."""
-    if len(reports) == 1:
-        return next(iter(reports.values())).render()
-    parts = [f"{name}\n\n{report.render()}" for name, report in reports.items()]
-    estimates = [report.estimate for report in reports.values() if report.estimate is not None]
-    return "\n\n".join([*parts, *([runs_line(estimates)] if len(estimates) == len(reports) else [])])
 
 
 def _counts(counts: Mapping[str, int]) -> str:

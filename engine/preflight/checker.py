@@ -16,7 +16,7 @@ from ...tasks import has_spans
 from ..pseudolabels.diagnostics import single_voter, slow_learning_rate
 from ..recipe.config import RunConfig, TargetConfig
 from ..recipe.config.files import DataFile, recipe_files
-from ..recipe.load import RecipeError, Variant, key_places, load_recipe, variants
+from ..recipe.load import RecipeError, key_places, load_recipe
 from ..recipe.schema import dotted, parse_key
 from ..recipe.toml_parse import Key
 from ..runs.graph import chosen_stages
@@ -81,24 +81,6 @@ def check(
     with tempfile.TemporaryDirectory(prefix="xlt-") as folder:
         _Checker(report, config, key_places(recipe, overrides), Path(folder)).run(rate, targets)
     return report
-
-
-def check_all(
-    recipe: str | Path | None = None,
-    overrides: Sequence[str] = (),
-    *,
-    targets: Sequence[str] = (),
-    rate: float | None = None,
-) -> dict[str, CheckReport]:
-    """Looks at every run that a recipe stands for; name -> its report, as of `check`."""
-    try:
-        chosen = variants(recipe, overrides)
-    except ConfigError:  # `check` says which
-        chosen = [Variant("", tuple(overrides))]
-    reports: dict[str, CheckReport] = {}
-    for name, options in chosen:
-        reports[name] = check(recipe, options, targets=targets, rate=rate)
-    return reports
 
 
 class _Checker:

@@ -20,7 +20,7 @@ from ...data import PackedBatch
 from ...data.batches.batch import cut
 from ..bench.harness import timed
 from ..plan import Stage
-from ..recipe.load import Resolved, load_recipe, variants
+from ..recipe.load import Resolved, load_recipe
 from ..runs.graph import chosen_stages
 from ..runs.jobs import count_parameters, stage_memory, stage_model
 from ..runs.prepare import make_context
@@ -53,17 +53,6 @@ class Pace(NamedTuple):
 
 Paces = dict[tuple[Any, ...], Pace]
 """By all that tells models and steps apart."""
-
-
-def estimate_all(
-    recipe: str | Path | None = None, *, overrides: Sequence[str] = (), rate: float | None = None, **options: Any
-) -> dict[str, Estimate]:
-    """The cost of each run that a recipe stands for, by its name, as of `estimate`; equal steps are measured once."""
-    paces: Paces = {}
-    return {
-        name: estimate(recipe, overrides=chosen, rate=rate, paces=paces, **options)
-        for name, chosen in variants(recipe, overrides)
-    }
 
 
 def estimate(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -102,22 +101,6 @@ class Estimate:
         if "finetune" not in sizes or more <= 0:
             return []
         return [f"A student has {more:,} weights more than its first teacher ({more / sizes['finetune']:.1%})."]
-
-
-def runs_line(estimates: Sequence[Estimate]) -> str:
-    """What several runs cost together."""
-    stages = [stage for run in estimates for stage in run.stages]
-    most = "at most " if any(stage.at_most for stage in stages) else ""
-    steps, seconds = sum(stage.steps for stage in stages), sum(stage.seconds for stage in stages)
-    return f"{len(estimates)} runs: {len(stages)} stages, {most}{steps:,} steps, about {time_text(seconds)}."
-
-
-def render_estimates(estimates: Mapping[str, Estimate]) -> str:
-    """The table of each run under its name, then what all of them cost."""
-    if len(estimates) == 1:
-        return next(iter(estimates.values())).render()
-    parts = [f"{name}\n\n{estimate.render()}" for name, estimate in estimates.items()]
-    return "\n\n".join([*parts, runs_line(list(estimates.values()))])
 
 
 def _short(stage_id: str, other: str) -> str:

@@ -8,7 +8,6 @@ from ...data.tokenizer.prompt import template_problem
 from ...tasks import has_spans, per_word
 from ..storage.names import JOIN
 from .config import RunConfig, TargetConfig, merged
-from .config.each import each_problems, several_problems
 from .schema import dotted
 
 Problems = Iterator[tuple[str, str]]
@@ -19,8 +18,6 @@ _OPTIONAL = ("btf", "cotrain", "contrastive")
 
 def run_problems(config: RunConfig) -> Problems:
     """All that is wrong between the tables of a recipe, in the order in which errors of one line are shown."""
-    yield from each_problems(config.each)
-    yield from several_problems(config.each)
     if not config.seeds:
         yield "seeds", "is empty; give at least one seed"
     for i, label in enumerate(config.labels):

@@ -7,8 +7,6 @@ from __future__ import annotations
 
 import copy
 import dataclasses
-import itertools
-import json
 import tomllib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -20,14 +18,13 @@ from ... import ConfigError, ModelError
 from ...untrusted import clip
 from .checks import run_problems
 from .config import RunConfig
-from .config.each import PLACEHOLDER, each_problems
 from .config.removed import removal
 from .hub import cached_model, is_name
 from .schema import Builder, dotted, nearest, show, toml_key
 from .toml_dump import dump_toml
 from .toml_parse import LONGEST, Key, TooLargeError, key_lines, parse_toml
 
-__all__ = ["Problem", "RecipeError", "Resolved", "Variant", "dump_toml", "load_recipe", "packaged_recipes", "variants"]
+__all__ = ["Problem", "RecipeError", "Resolved", "dump_toml", "load_recipe", "packaged_recipes"]
 
 
 LISTED = 100
@@ -83,18 +80,6 @@ class Resolved:
         return dump_toml(self.config, self.origins)
 
 
-class Variant(NamedTuple):
-    """One of the runs that a recipe stands for.
-
-    Attributes:
-        name: values of the placeholders, as a relative path ("books"); empty for a recipe without [each].
-        overrides: options that make a recipe this run, for whatever takes a recipe.
-    """
-
-    name: str
-    overrides: tuple[str, ...]
-
-
 def load_recipe(
     source: str | Path | None = None, overrides: Sequence[str] = (), *, cls: type[Any] = RunConfig
 ) -> Resolved:
@@ -111,7 +96,7 @@ def load_recipe(
     raw, places, problems = _read(source, overrides)
     wrong: list[tuple[Key, str]] = []
     checks = run_problems if issubclass(cls, RunConfig) else lambda _: ()
-    builder = Builder(lambda key, message: wrong.append((key, message)), places.folder, cls, _values(raw), checks)
+    builder = Builder(lambda key, message: wrong.append((key, message)), places.folder, cls, checks)
     config = builder.build(raw)
     if isinstance(config, RunConfig) and config.model.name and config.model.path is None:
         try:
@@ -121,7 +106,6 @@ def load_recipe(
         except ModelError as error:
             wrong.append((("model", "name"), str(error)))
     wrong.sort(key=lambda item: places.line(item[0]))
-    wrong += [(("each", name), f"is in no path: write {{{name}}} where the runs differ") for name in _unused(raw)]
     problems += [Problem(places.where(key), dotted(key), message) for key, message in wrong]
     if problems:
         raise RecipeError(problems, config)
@@ -155,59 +139,6 @@ def model_names(source: str | Path | None, overrides: Sequence[str]) -> list[str
         folder = places.folder(key)
         names += [text for text in texts if is_name(text) and (key[0] == "model" or not (folder / text).exists())]
     return names
-
-
-def variants(source: str | Path | None = None, overrides: Sequence[str] = ()) -> list[Variant]:
-    """The runs that a recipe stands for: one for each value in its [each] table, or combination of them, in order.
-
-    Args:
-        source, overrides: as `load_recipe` takes them, which says what is wrong with a recipe.
-
-    Raises:
-        ConfigError: there is no such recipe, or it is not TOML.
-    """
-    raw, _, _ = _read(source, overrides)
-    each = raw.get("each")
-    well_formed = isinstance(each, dict) and all(
-        isinstance(values, list) and all(isinstance(value, str) for value in values) for values in each.values()
-    )
-    if not each or not well_formed or any(each_problems(each)) or _unused(raw):
-        return [Variant("", tuple(overrides))]
-    return [
-        Variant("/".join(values), (*overrides, *(f'each.{n}=["{v}"]' for n, v in zip(each, values, strict=True))))
-        for values in itertools.product(*each.values())
-    ]
-
-
-def places(
-    source: str | Path | None, overrides: Sequence[str], folder: str | Path | None
-) -> list[tuple[str, Path | None, tuple[str, ...]]]:
-    """Name, folder and options of each run that a recipe stands for; `folder` holds the run, or several by their names.
-
-    Raises:
-        ConfigError: as `variants`; or (`RecipeError`) all that is wrong with the recipe of a run.
-    """
-    chosen = variants(source, overrides)
-    above = None if folder is None else Path(folder)
-    for variant in chosen:
-        load_recipe(source, variant.overrides)
-    return [(name, above and (above / name if len(chosen) > 1 else above), options) for name, options in chosen]
-
-
-def _unused(raw: Mapping[str, Any]) -> list[str]:
-    """Placeholders with several values that no path has: their runs would be the same."""
-    each = raw.get("each")
-    paths = json.dumps({key: value for key, value in raw.items() if key != "each"}, default=str)
-    used = set(PLACEHOLDER.findall(paths))
-    several = each.items() if isinstance(each, dict) else ()
-    return [name for name, values in several if isinstance(values, list) and len(values) > 1 and name not in used]
-
-
-def _values(raw: Mapping[str, Any]) -> dict[str, str]:
-    """What each placeholder stands for; what is wrong with the table is said elsewhere, once."""
-    each = raw.get("each")
-    named = each if isinstance(each, dict) else {}
-    return {name: str(values[0]) if isinstance(values, list) and values else name for name, values in named.items()}
 
 
 def packaged_recipes() -> dict[str, str]:

@@ -21,7 +21,6 @@ from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from ... import ModelError
 from ...untrusted import MOST_NAMES, clip
-from .config.each import PLACEHOLDER
 from .config.removed import does_nothing, removal
 from .hub import cached_model, is_name
 from .toml_parse import Key
@@ -45,7 +44,8 @@ _TYPES: dict[Any, tuple[str, tuple[type, ...]]] = {
     Path: ("a path", (str,)),
 }
 """Annotation -> its name for people, and the types of values that TOML gives for it."""
-_VARIABLE = re.compile(r"\$\{([^}]*)\}")
+_VARIABLE = re.compile(r"\$\{([^}:]*)(?::-([^}]*))?\}")
+"""`${NAME}` in a path, or `${NAME:-default}`, as a shell has it."""
 
 
 class Builder:
@@ -58,7 +58,6 @@ class Builder:
         report: hears of every problem, with the key path and the message.
         folder: for a key path, the folder that its relative file paths start from.
         root: the dataclass of the whole recipe, to find the right place of a misplaced key.
-        values: what `{name}` in a path stands for, by name.
         checks: what is wrong between the tables of a whole recipe, beside what each says of itself.
 
     Attributes:
@@ -70,10 +69,9 @@ class Builder:
         report: Report,
         folder: Callable[[Key], Path],
         root: type[Any],
-        values: Mapping[str, str],
         checks: Checks = lambda _: (),
     ) -> None:
-        self._tell, self._folder, self._root, self._values, self._checks = report, folder, root, values, checks
+        self._tell, self._folder, self._root, self._checks = report, folder, root, checks
         self._reported: list[Key] = []
         self.names: dict[Key, str] = {}
 
@@ -166,7 +164,8 @@ class Builder:
         return right if right or "key" not in limits else _WRONG
 
     def _path(self, raw: str, path: Key, *, hub: bool) -> Any:
-        unset = [name for name in dict.fromkeys(_VARIABLE.findall(raw)) if not os.environ.get(name)]
+        given = {match[0]: os.environ.get(match[1]) or match[2] for match in _VARIABLE.finditer(raw)}
+        unset = [_VARIABLE.sub(r"\1", name) for name, value in given.items() if value is None]
         if unset:
             problem = f"the environment variable {', '.join(unset)} is not set"
             advice = f"export {unset[0]}=FOLDER, or write the path out"
@@ -174,12 +173,7 @@ class Builder:
         if not raw or "\0" in raw:
             what = "empty path" if not raw else "a path with a NUL character"
             return self._wrong(path, f"{what}; leave the key out, or name a file")
-        if unknown := [name for name in PLACEHOLDER.findall(raw) if name not in self._values]:
-            near = nearest(unknown[0], self._values)
-            hint = f"did you mean {{{near}}}?" if near else f'add {unknown[0]} = ["..."] to the table [each]'
-            return self._wrong(path, f"{show(raw)} given, but [each] has no {unknown[0]}; {hint}")
-        text = PLACEHOLDER.sub(lambda match: self._values[match[1]], raw)
-        text = os.path.expanduser(_VARIABLE.sub(lambda match: os.environ[match[1]], text))
+        text = os.path.expanduser(_VARIABLE.sub(lambda match: given[match[0]] or "", raw))
         folder = Path(os.path.normpath(self._folder(path) / text))
         if not hub or folder.exists() or not is_name(text):
             return folder

@@ -25,7 +25,7 @@ from ...tasks import task_of
 from ..recipe.config import RunConfig
 from ..recipe.config.files import recipe_files
 from ..recipe.hub import cached_model, hub_name
-from ..recipe.load import Resolved, load_recipe, places
+from ..recipe.load import Resolved, load_recipe
 from ..recipe.schema import parse_key, with_value
 from ..report.summary import refuse_damaged, write_summary
 from ..report.write import write_report
@@ -98,7 +98,7 @@ def run(
             one, such as "seed-0/de/soft1"; a stage brings what it needs.
         targets: languages of targets, so that only their stages and what all share are made; the same bits as in the
             whole run, in the same folder. All when empty.
-        run_dir: folder of the run; `runs/<name>`, and the values of [each] below, when absent.
+        run_dir: folder of the run; `runs/<name>` when absent.
         overrides: `key=value` strings, as `--set` takes them.
         seeds: instead of the recipe's.
         resume: False makes every selected stage anew.
@@ -117,7 +117,7 @@ def run(
         XltError: one of its subclasses, by what is wrong; `status.json` in the run folder has the reason.
     """
     resolved = recipe if isinstance(recipe, Resolved) else load_recipe(recipe, overrides)
-    folder = Path(run_dir) if run_dir is not None else Path("runs", resolved.config.name, *resolved.config.chosen)
+    folder = Path(run_dir) if run_dir is not None else Path("runs", resolved.config.name)
     others = run_folders(reuse) if resume else ()
     with (
         deterministic(resolved.config.deterministic, resolved.config.device),
@@ -152,25 +152,6 @@ def run(
             raise StagesFailedError(walk.failed, result)
         home.write_status("done", exit_code=0)
         return result
-
-
-def each_run(
-    recipe: str | Path | None = None, *, run_dir: str | Path | None = None, overrides: Sequence[str] = ()
-) -> list[tuple[str, dict[str, Any]]]:
-    """Name of each run that a recipe stands for, and the `run_dir` and `overrides` with which `run` makes it.
-
-    Args:
-        run_dir: of a single run its folder; of several the folder that holds them, by their names.
-
-    Raises:
-        XltError: as `load_recipe`, for the recipe of any of them; DataError where one of several lacks a file.
-    """
-    runs = places(recipe, overrides, run_dir)
-    for name, _, options in runs if len(runs) > 1 else ():
-        config = load_recipe(recipe, options).config
-        if missing := [str(file.path) for file in recipe_files(config) if not file.path.exists()]:
-            raise DataError(f"{missing[0]}: no such file, for the run {name}; xlt-engine check lists all")
-    return [(name, {"run_dir": folder, "overrides": options}) for name, folder, options in runs]
 
 
 @contextlib.contextmanager
@@ -246,7 +227,7 @@ def _describe(context: Context, seeds: tuple[int, ...], hashes: dict[str, str], 
         seeds=seeds,
         hashes=hashes,
         created=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
-        name=config.title,
+        name=config.name,
         row=row,
         model=hub_name(config.model.path),
         models=_other_models(config),

@@ -240,9 +240,6 @@ def test_the_command_of_a_record_names_no_folder(tmp_path: Path) -> None:
     lines = """name = "demo"  # recipe demo (packaged):3
 seeds = [4]  # --set
 
-[each]
-domain = ["dvd"]
-
 [model]
 path = "/srv/x/mini-encoder"  # --set
 [[targets]]
@@ -259,14 +256,13 @@ control = true  # --set
     (tmp_path / "config.toml").write_text(lines, encoding="utf-8")
     overrides = recorder._overrides(tmp_path)
     assert overrides == [
-        'each.domain=["dvd"]',
         "model.path=mini-encoder",
         "targets.0.reader.format=conll",
         'targets.1.unlabelled=["es.txt"]',
         "targets.1.reader.encoding=latin-1",
         "arms.control=true",
     ]
-    command = recorder._command(tmp_path, "run", [0, 1], overrides[3:])
+    command = recorder._command(tmp_path, "run", [0, 1], overrides[2:])
     assert command == (
         "xlt-engine run demo --seeds 0,1 --set 'targets.1.unlabelled=[\"es.txt\"]' "
         "--set targets.1.reader.encoding=latin-1 --set arms.control=true"

@@ -73,7 +73,7 @@ def compare_rows(
     return plain(  # type: ignore[no-any-return]
         {
             "schema_version": SCHEMA_VERSION,
-            "name": config.title,
+            "name": config.name,
             "task": config.task,
             "metric": task_of(config.task).metric,
             "created": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),

@@ -75,7 +75,7 @@ class Ablation:
     def folder(self, run_dir: str | Path | None) -> Path:
         """Where all of it lies; the rows' run folders in `rows` below."""
         config = self.base.config
-        return Path(run_dir) if run_dir is not None else Path("runs", f"{config.name}-ablation", *config.chosen)
+        return Path(run_dir) if run_dir is not None else Path("runs", f"{config.name}-ablation")
 
 
 def open_ablation(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import statistics
 import tomllib
 from collections.abc import Iterable
@@ -73,8 +74,10 @@ TABLES = {
 
 
 def domain_of(config: RunConfig) -> str:
-    """The domain of a run of cls-paper, by its [each] table; empty for other runs."""
-    return "".join(config.each.get("domain", ())[:1])
+    """The domain of a run of cls-paper, by the words of its files' names and folders; empty for other runs."""
+    paths = [config.source.train, *(target.test for target in config.targets)]
+    words = {word for path in paths if path for part in path.parts[-3:] for word in re.split(r"[\W_]+", part)}
+    return next((domain for domain in DOMAINS if domain in words), "")
 
 
 def paper_average(row: Printed, columns: Iterable[str] | None = None) -> float:

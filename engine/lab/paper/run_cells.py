@@ -13,7 +13,7 @@ from typing import Any
 from .... import ConfigError, DataError
 from ...plan import Stage, fingerprint
 from ...recipe.config import RunConfig
-from ...recipe.load import load_recipe, variants
+from ...recipe.load import load_recipe
 from ...report.stage_folders import read_decision
 from ...report.stage_table import Json
 from ...report.tracking.compare import Scored, lineage, read_scores
@@ -63,7 +63,7 @@ def join(kind: Kind, folders: Sequence[str | Path]) -> Joined:
     """
     joined = Joined(kind)
     recipe = RECIPES[kind]
-    base = load_recipe(recipe, variants(recipe)[0].overrides).config
+    base = load_recipe(recipe).config
     for run in dict.fromkeys(run.resolve() for folder in folders for run in _runs_in(Path(folder))):
         _add(joined, base, run)
     return joined
@@ -99,8 +99,7 @@ def _add(joined: Joined, base: RunConfig, folder: Path) -> None:
     domain = domain_of(config)
     if joined.kind == "cls" and not domain:
         raise DataError(
-            f"{folder}: no domain in its config.toml: its recipe needs a table [each] with domain = ["
-            '"books"], "dvd" or "music", as cls-paper has it'
+            f"{folder}: no domain: its files must have books, dvd or music in their names, as those of cls-paper have"
         )
     names = [n for n in dict.fromkeys(n for table in TABLES[joined.kind] for n in table.rows) if n in ROWS]
     varied = dict.fromkeys(override.partition("=")[0] for name in names for override in ROWS[name].overrides)

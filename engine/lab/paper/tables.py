@@ -112,9 +112,10 @@ def _command(kind: Kind, name: str, cells: Cells) -> str | None:
     recipe = RECIPES[kind]
     command = f"xlt-engine run {recipe}" if name == OURS else f"xlt-engine ablate {recipe} --rows {name}"
     domains = [d for d in printed.DOMAINS if any(column.endswith(f" {d}") for column in lacking)]
-    if 0 < len(domains) < len(printed.DOMAINS):
-        command += f""" --set 'each.domain=[{", ".join(f'"{d}"' for d in domains)}]'"""
-    return command
+    if not domains:
+        return command
+    where = f"runs/{recipe}" if name == OURS else f"runs/{recipe}-ablation"
+    return f"for d in {' '.join(domains)}; do DOMAIN=$d {command} --run-dir {where}/$d; done"
 
 
 def render_tables(values: Json) -> str:

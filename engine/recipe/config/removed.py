@@ -20,6 +20,7 @@ _SHARED = (
 )
 REMOVED = {
     **{name: f"use training.{name}, which holds for all stages" for name in _SHARED},
+    "each": "write ${NAME} or ${NAME:-default}, variables of the environment, where paths differ, and run it for each",
     "frozen_eval": "leave it out, it saved less than a tenth of a run",
     "head_lr": "leave it out, heads have the stage's lr",
     "beta1": "leave it out, it is 0.9",
@@ -56,12 +57,14 @@ REMOVED = {
     },
 }
 """By key, or key and value; a key without a dot has gone from every table."""
-AFTER_0_2_0 = {"selftrain.soft.sides", "selftrain.mlm_weight", "l2_to_base"}
+AFTER_0_2_0 = {"each", "selftrain.soft.sides", "selftrain.mlm_weight", "l2_to_base"}
 AFTER_0_2_0 |= {key for key in REMOVED if key.startswith("world.")}
 
 
 def does_nothing(name: str, value: object) -> bool:
     """Whether a key has been removed, and has the value at which nothing used it."""
+    if name == "each":  # of a run, whose paths have the one value already
+        return isinstance(value, dict) and all(isinstance(v, list) and len(v) == 1 for v in value.values())
     return name in UNUSED and UNUSED[name] == value
 
 

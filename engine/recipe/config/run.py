@@ -74,10 +74,6 @@ class RunConfig:
     """Everything that decides a run."""
 
     name: str = _option("run", "name of the run, and of its folder below runs/")
-    each: dict[str, tuple[str, ...]] = field(
-        default_factory=dict,
-        metadata={"help": "placeholder -> values: {placeholder} in a path stands for each of them, one run for each"},
-    )
     task: Literal["ner", "tag", "classification"] = _required("ner (BIO tags), tag (plain tags) or classification")
     labels: tuple[str, ...] = _option((), "label set in order; found in the source training file when absent")
     seeds: tuple[int, ...] = _option((0,), "one complete run per seed", min=0)
@@ -135,16 +131,6 @@ class RunConfig:
     def pretrains(self) -> bool:
         """Whether there is a stage of pre-training, which all others start from."""
         return self.model.new is not None or self.pretrain.further
-
-    @property
-    def chosen(self) -> tuple[str, ...]:
-        """The value of each placeholder, in the order of [each]: folders below the run's name."""
-        return tuple(values[0] for values in self.each.values())
-
-    @property
-    def title(self) -> str:
-        """What people call the run: its name and the values of its placeholders."""
-        return " ".join((self.name, *self.chosen))
 
     @property
     def tables(self) -> tuple[SourceConfig | TargetConfig, ...]:

@@ -9,6 +9,7 @@ from types import ModuleType
 import pytest
 
 from xlt_engine import ConfigError
+from xlt_engine.data import read_conll
 from xlt_engine.data.corpus.title_links import (
     LinkRules,
     PageFacts,
@@ -18,7 +19,6 @@ from xlt_engine.data.corpus.title_links import (
     link_wiki,
 )
 from xlt_engine.data.corpus.wiki_source import FileWiki, SourceFiles, target_redirects
-from xlt_engine.data.readers.conll import read_conll
 from xlt_engine.data.readers.example import Example
 
 

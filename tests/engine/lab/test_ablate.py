@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 
 from xlt_engine import ConfigError, DataError, Interrupted
-from xlt_engine.engine import load_recipe, run, variants
+from xlt_engine.engine import load_recipe, run
 from xlt_engine.engine.evaluation.per_example import load_items, points
 from xlt_engine.engine.lab.ablation.ablate import ablate
 from xlt_engine.engine.lab.ablation.outputs import compare_rows, html, markdown
@@ -315,11 +315,10 @@ def test_bootstrap_against_a_loop(kind: str) -> None:
 def test_every_row_fits_every_packaged_recipe(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XLT_DATA", "/data")
     for recipe in ("demo", "conll-paper", "cls-paper", "marc", "wikineural"):
-        chosen = variants(recipe)[0].overrides
-        base = load_recipe(recipe, chosen).config
+        base = load_recipe(recipe).config
         for row in ROWS.values():
             if not row.obstacle(base):
-                load_recipe(recipe, (*chosen, *row.overrides))
+                load_recipe(recipe, row.overrides)
         choice = choose(["all"], base)
         tagging = {name for name, row in ROWS.items() if base.task not in row.tasks}
         assert ({"target-entity", "target-sentence"} <= tagging) == (base.task == "classification")

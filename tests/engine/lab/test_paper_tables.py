@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from xlt_engine import DataError
-from xlt_engine.engine import each_run, run
+from xlt_engine.engine import run
 from xlt_engine.engine.lab.ablation.ablate import ablate
 from xlt_engine.engine.lab.ablation.rows import GROUPS, ROWS
 from xlt_engine.engine.lab.paper.printed import (
@@ -213,7 +213,7 @@ def test_what_does_not_belong_together(lab: Lab, tmp_path: Path, tiny: Callable[
         paper_tables("conll", [tmp_path / "inputs"])
     texts = tiny("classification")
     texts.run("selftrain.on=false", "btf.on=false")
-    with pytest.raises(DataError, match=r"no domain in its config\.toml: its recipe needs a table \[each\]"):
+    with pytest.raises(DataError, match="no domain: its files must have books, dvd or music in their names"):
         paper_tables("cls", [texts.folder / "run"])
 
 
@@ -246,7 +246,9 @@ def test_another_method_is_no_row(lab: Lab, tmp_path: Path) -> None:
     assert "gives no cell: no finished stage" in render_tables(silent)
 
 
-def test_three_domains_are_one_table(tiny: Callable[[str], Any], tiny_files: Any, tmp_path: Path) -> None:
+def test_three_domains_are_one_table(
+    tiny: Callable[[str], Any], tiny_files: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     files, recipe = tiny_files, tiny("classification")
     text = recipe.recipe.read_text("utf-8")
     for domain, first in (("books", 0), ("dvd", 8)):
@@ -254,11 +256,15 @@ def test_three_domains_are_one_table(tiny: Callable[[str], Any], tiny_files: Any
             name = recipe.folder / f"{domain}.{language}.tsv"
             files.write_table(name, (files.GUT, files.SCHLECHT), f"{language}", range(40 + first, 56 + first))
     german = text[text.index("[[targets]]") : text.index("[pretrain]")]
-    targets = [german.replace('"de"', f'"{x}"').replace("test-de", f"{{domain}}.{x}") for x in ("de", "fr", "ja")]
-    each = '[each]\ndomain = ["books", "dvd"]\n[model.new]'
-    recipe.recipe.write_text(text.replace(german, "".join(targets)).replace("[model.new]", each), "utf-8")
-    places = each_run(recipe.recipe, overrides=("selftrain.on=false",), run_dir=tmp_path / "runs")
-    folders = [run(recipe.recipe, **place, seeds=[0, 1]).folder for _, place in places]
+    targets = [
+        german.replace('"de"', f'"{x}"').replace("test-de", f"${{DOMAIN:-books}}.{x}") for x in ("de", "fr", "ja")
+    ]
+    recipe.recipe.write_text(text.replace(german, "".join(targets)), "utf-8")
+    folders = []
+    for domain in ("books", "dvd"):
+        monkeypatch.setenv("DOMAIN", domain)
+        place = tmp_path / "runs" / domain
+        folders.append(run(recipe.recipe, overrides=["selftrain.on=false"], run_dir=place, seeds=[0, 1]).folder)
     values = paper_tables("cls", [tmp_path / "runs"])
     row = row_of(values, 5, "no-st")
     for domain, folder in zip(("books", "dvd"), folders, strict=True):
@@ -272,9 +278,14 @@ def test_three_domains_are_one_table(tiny: Callable[[str], Any], tiny_files: Any
             assert row["here"][f"{language} {domain}"]["stat"]["mean"] == pytest.approx(np.mean(own))
         assert row["here"][f"de {domain}"]["stat"]["n"] == 2
     assert row["here"]["de music"]["stat"] is None
-    assert row["command"] == """xlt-engine ablate cls-paper --rows no-st --set 'each.domain=["music"]'"""
-    assert row_of(values, 5, "ours")["command"] == "xlt-engine run cls-paper"
-    assert row_of(values, 5, "no-vm")["command"] == "xlt-engine ablate cls-paper --rows no-vm"
+    assert row["command"] == (
+        "for d in music; do DOMAIN=$d xlt-engine ablate cls-paper --rows no-st "
+        "--run-dir runs/cls-paper-ablation/$d; done"
+    )
+    assert row_of(values, 5, "ours")["command"] == (
+        "for d in books dvd music; do DOMAIN=$d xlt-engine run cls-paper --run-dir runs/cls-paper/$d; done"
+    )
+    assert row_of(values, 5, "no-vm")["command"].startswith("for d in books dvd music; do")
     assert "| Ours" not in render_tables(values)
     assert (
         "| ours | paper | 87.65 | 85.70 | 86.40 | 86.80 | 86.40 | 83.10 | 83.29 | 83.00 | 84.55 | 85.21 |"

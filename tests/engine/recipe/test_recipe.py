@@ -19,7 +19,7 @@ from xlt_engine.engine.lab.studies.finished_run import FinishedRun
 from xlt_engine.engine.prediction.chosen import chosen_model
 from xlt_engine.engine.recipe.config import RunConfig
 from xlt_engine.engine.recipe.config.removed import AFTER_0_2_0, REMOVED
-from xlt_engine.engine.recipe.load import RecipeError, dump_toml, load_recipe, packaged_recipes, variants
+from xlt_engine.engine.recipe.load import RecipeError, dump_toml, load_recipe, packaged_recipes
 from xlt_engine.engine.recipe.schema import table_class
 from xlt_engine.engine.recipe.toml_parse import key_lines
 from xlt_engine.engine.report.write import write_report
@@ -441,6 +441,7 @@ def test_paths_start_at_the_recipe_or_here_and_know_variables(tmp_path: Path, mo
     [(where, key, message)] = failures(tmp_path, "\nfile = '${EMPTY}/a'")
     assert (where, key) == ("recipe.toml:2", "file")
     assert "environment variable EMPTY is not set" in message
+    assert load(tmp_path, "file = '${EMPTY:-b}/${XLT_DATA:-c}'").config.file == tmp_path / "b" / "data" / "sets"
 
 
 def test_where_a_recipe_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -467,8 +468,7 @@ def test_packaged_recipes_are_right(name: str, monkeypatch: pytest.MonkeyPatch) 
     text = packaged_recipes()[name]
     for variable in set(re.findall(r"\$\{(\w+)\}", text)):
         monkeypatch.setenv(variable, "/data")
-    for _, overrides in variants(name):
-        assert load_recipe(name, overrides).config.name == name
+    assert load_recipe(name).config.name == name
 
 
 def test_origins_and_the_way_back(tmp_path: Path) -> None:
@@ -571,6 +571,9 @@ def test_the_settings_of_an_earlier_run_load_where_a_removed_key_did_nothing(tmp
     assert all(lines in older.read_text("utf-8") for lines in EARLIER.values())
     assert load_recipe(older).config == now.config
     assert load_recipe("demo", ["world.kind=demo"]).config == now.config
+    assert load_recipe("demo", ['each.domain=["books"]']).config == now.config
+    with pytest.raises(RecipeError, match="each: removed after 0.2.0.*run it for each"):
+        load_recipe("demo", ['each.domain=["books", "dvd"]'])
     older.write_text(
         older.read_text("utf-8").replace("anchors = 0.3", "anchors = 0.5").replace('"demo"', '"truth"'), "utf-8"
     )

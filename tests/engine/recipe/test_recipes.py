@@ -9,10 +9,11 @@ import pytest
 
 from xlt_engine import ConfigError
 from xlt_engine.engine.lab.ablation.rows import ROWS
+from xlt_engine.engine.lab.paper.printed import domain_of
 from xlt_engine.engine.reading.read_file import read_file
 from xlt_engine.engine.recipe.config import RunConfig, StageConfig
 from xlt_engine.engine.recipe.config.files import recipe_files
-from xlt_engine.engine.recipe.load import load_recipe, packaged_recipes, variants
+from xlt_engine.engine.recipe.load import load_recipe, packaged_recipes
 from xlt_engine.engine.runs.graph import make_plan
 
 COTRAIN = ("marc-1.2pct", "xnli-1.2pct")
@@ -39,8 +40,7 @@ def _data_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def recipe(name: str) -> RunConfig:
-    """The first of the runs that a recipe stands for."""
-    return load_recipe(name, variants(name)[0].overrides).config
+    return load_recipe(name).config
 
 
 def rates(config: RunConfig, table: StageConfig) -> tuple[float, float, int, float, bool, int]:
@@ -121,10 +121,13 @@ def test_cls_paper_is_section_4_2() -> None:
     assert stars == {"1": "negative", "2": "negative", "3": "", "4": "positive", "5": "positive"}
 
 
-def test_cls_paper_is_nine_cells(tmp_path: Path) -> None:
+def test_cls_paper_is_nine_cells(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Three domains of Table 1, three targets each; nothing but paths tells the runs apart."""
-    runs = {name: load_recipe("cls-paper", overrides).config for name, overrides in variants("cls-paper")}
-    assert list(runs) == ["books", "dvd", "music"]
+    runs = {"books": recipe("cls-paper")}
+    for domain in ("dvd", "music"):
+        monkeypatch.setenv("DOMAIN", domain)
+        runs[domain] = recipe("cls-paper")
+    assert [domain_of(config) for config in runs.values()] == list(runs)
     names = [{t.language: t.test for t in config.targets} for config in runs.values()]
     assert len({path for tests in names for path in tests.values()}) == 9
     for name, config in runs.items():
@@ -140,7 +143,7 @@ REVIEWS = (
 )
 
 
-def test_cls_paper_reads_the_published_layout(tmp_path: Path) -> None:
+def test_cls_paper_reads_the_published_layout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for language in ("de", "en", "fr", "jp"):
         for domain in ("books", "dvd", "music"):
             folder = tmp_path / "cls" / language / domain
@@ -149,8 +152,9 @@ def test_cls_paper_reads_the_published_layout(tmp_path: Path) -> None:
                 (folder / f"{name}.review").write_text(REVIEWS, "utf-8")
     for language in ("de", "fr", "ja"):
         (tmp_path / "cls" / f"wiki.{language}.control.txt").write_text("Ein Satz für sich.\nNoch einer.\n", "utf-8")
-    for _, overrides in variants("cls-paper"):
-        config = load_recipe("cls-paper", (*overrides, "arms.control=true")).config
+    for domain in ("books", "dvd", "music"):
+        monkeypatch.setenv("DOMAIN", domain)
+        config = load_recipe("cls-paper", ["arms.control=true"]).config
         for file in recipe_files(config):
             found = read_file(config, file.path, unlabelled=not file.labelled, language=file.language)
             if file.labelled:
@@ -188,10 +192,8 @@ def test_mbert_wiki_changes_the_text_of_the_target_alone(name: str) -> None:
     assert not [file for file in recipe_files(config) if file.role == "control"], (
         "a run of the recipe needs none of them"
     )
-    (books, *_) = variants(name)
-    assert [
-        file.role for file in recipe_files(load_recipe(name, (*books.overrides, "arms.control=true")).config)
-    ].count("control") == 4
+    roles = [file.role for file in recipe_files(load_recipe(name, ["arms.control=true"]).config)]
+    assert roles.count("control") == 4
 
 
 def test_conll_paper_is_section_4_2() -> None:
