@@ -25,12 +25,12 @@ if typing.TYPE_CHECKING:
     from .pseudolabels.thresholds import ThresholdChoice, choose_threshold
     from .recipe.config import RunConfig
     from .recipe.load import load_recipe
-    from .report.answer import Answer, answers
-    from .report.stage_table import stage_table
-    from .report.summary import write_summary
     from .report.write import write_report
     from .runs.runner import RunResult, StagesFailedError, run
     from .runs.verify import Verification, verify_run
+    from .summary.answer import Answer, answers
+    from .summary.stage_table import stage_table
+    from .summary.summary import write_summary
     from .training.config import OptimizerConfig
     from .training.loop import Loop, StepResult, Trace, train
     from .training.progress import ConsoleProgress, Progress
@@ -101,9 +101,9 @@ _NAMES = {
     "pseudolabels.thresholds": ("ThresholdChoice", "choose_threshold"),
     "recipe.config": ("RunConfig",),
     "recipe.load": ("load_recipe",),
-    "report.answer": ("Answer", "answers"),
-    "report.stage_table": ("stage_table",),
-    "report.summary": ("write_summary",),
+    "summary.answer": ("Answer", "answers"),
+    "summary.stage_table": ("stage_table",),
+    "summary.summary": ("write_summary",),
     "report.write": ("write_report",),
     "runs.runner": ("RunResult", "StagesFailedError", "run"),
     "runs.verify": ("Verification", "verify_run"),

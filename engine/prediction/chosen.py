@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from ... import ConfigError
-from ..report.answer import Answer, answers
+from ..summary.answer import Answer, answers
 
 
 def chosen_model(run: str | Path, language: str) -> Path:

@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from ..report.text_table import text_table
 from ..storage.text import size_text
 from ..storage.text import time_text as time_text
+from ..summary.text_table import text_table
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 
 from ...data import OUTSIDE, Example, ReaderOptions, guess_format, read_examples, read_pairs, reader_options
-from ...data.corpus.language_id import of_language
 from ...data.readers.formats import MULTILINGUAL, open_reader
 from ...data.readers.plain import word_pattern
 from ...data.readers.problems import naming
@@ -75,6 +74,8 @@ def stream_file(
         else:
             examples = read_file(config, path, unlabelled=True, task=task, language=language)
         if settings.check_language:
+            from ...data.corpus.language_id import of_language
+
             examples = of_language(examples, language, refused)
         yield from (_unlabelled(example, task, settings.split) for example in examples)
     if refused:

@@ -7,12 +7,12 @@ from pathlib import Path
 
 from ...tasks import shown_task
 from ..storage.files import atomic_write_text, delete, read_json
-from ..storage.names import FINISHED
+from ..storage.names import CARD, FINISHED
 from ..storage.stage_files import weights_hash
+from ..summary.stage_table import METRIC_NAMES, Json, is_score
 from .parts import Run
-from .stage_table import METRIC_NAMES, Json, is_score
 
-CARD, FILL_IN = "README.md", "FILL-IN"
+FILL_IN = "FILL-IN"
 _USED = {
     "uses_parallel_data": "parallel text or translations",
     "uses_target_labels": "labels of the target language",

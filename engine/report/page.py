@@ -7,10 +7,9 @@ import re
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from .answer import command
-from .parts import Run, mean, mean_curve
-from .seeds import Step
-from .stage_table import (
+from ..summary.answer import command
+from ..summary.seeds import Step
+from ..summary.stage_table import (
     METRIC_NAMES,
     SIDE_ARMS,
     aggregate,
@@ -19,6 +18,7 @@ from .stage_table import (
     table_caption,
     table_cells,
 )
+from .parts import Run, mean, mean_curve
 from .svg import clean, style
 
 _CSS = """

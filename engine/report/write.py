@@ -9,7 +9,7 @@ from ...tasks import shown_task
 from ..storage.files import atomic_write_text, read_json, storage_errors
 from ..storage.stage_files import weights_hash
 from ..storage.text import counted, some
-from .answer import link_models
+from ..summary.answer import link_models
 from .model_card import write_cards
 from .page import (
     answer_cards,

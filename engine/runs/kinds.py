@@ -9,12 +9,16 @@ from __future__ import annotations
 from functools import cache
 from importlib import metadata
 
-from ..methods import cloze, contrastive, cotrain, induce, translate
 from ..stages import finetune, hard, masked_lm, soft
+from ..storage.names import has_room
 
 GROUP = "xlt_engine.plugins"
-REGISTERED = (masked_lm, finetune, soft, hard, cloze, contrastive, translate, cotrain, induce)
+REGISTERED = [masked_lm, finetune, soft, hard]
 """Modules that register their kinds when they are imported."""
+if has_room("methods"):
+    from ..methods import cloze, contrastive, cotrain, induce, translate
+
+    REGISTERED += [cloze, contrastive, translate, cotrain, induce]
 
 
 @cache

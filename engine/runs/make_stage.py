@@ -13,8 +13,6 @@ from ..evaluation.inference import Scored, metric_rows
 from ..evaluation.per_example import save_items
 from ..plan import Stage, digest
 from ..recipe.config import merged
-from ..report.model_card import CARD
-from ..report.summary import MARKS, OUTSIDE_LABELS
 from ..stages.context import Context, write_trace
 from ..stages.kind import StageRun, kind_of
 from ..stages.outside import outside_scores
@@ -28,9 +26,10 @@ from ..storage.files import (
     sync_tree,
     write_sealed_json,
 )
-from ..storage.names import FINISHED, IF_GOLD, ITEMS, OF_SCORING, PREDICTED, SCORES, STAMP
+from ..storage.names import CARD, FINISHED, IF_GOLD, ITEMS, OF_SCORING, PREDICTED, SCORES, STAMP
 from ..storage.run_warning import RunWarning
 from ..storage.stage_files import damage, link_equal
+from ..summary.summary import MARKS, OUTSIDE_LABELS
 from .stage_state import INPUTS, fingerprint_of, other_inputs, take_over_stage, weights_of
 
 _NAMES = ("text", "pair", "label", "words", "tags", "label_map")

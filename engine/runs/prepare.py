@@ -12,7 +12,6 @@ from ... import ConfigError, ModelError, XltError
 from ...data import Tokenizer, file_hash, train_wordpiece
 from ...data.readers.encodings import check_encoding
 from ...model import EncoderConfig, load_encoder_config, load_pooler
-from ..methods.cloze import verbaliser_pieces
 from ..plan import Stage
 from ..pseudolabels.thresholds import parse_rule, uniform_grid
 from ..reading.read_file import read_file
@@ -92,6 +91,8 @@ def _one_context(
     )
     data.mend = context.mend
     if config.finetune.head == "cloze" and not second:
+        from ..methods.cloze import verbaliser_pieces
+
         verbaliser_pieces(config, data.labels, tokenizer)
     return context
 

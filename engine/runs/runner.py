@@ -27,11 +27,11 @@ from ..recipe.config.files import recipe_files
 from ..recipe.hub import cached_model, hub_name
 from ..recipe.load import Resolved, load_recipe
 from ..recipe.schema import parse_key, with_value
-from ..report.summary import refuse_damaged, write_summary
-from ..report.write import write_report
 from ..stages.context import Context
 from ..storage.files import read_json
+from ..storage.names import has_room
 from ..storage.run_folder import RunDir
+from ..summary.summary import refuse_damaged, write_summary
 from ..training.determinism import deterministic, refusal
 from ..training.device import describe_kernels, describe_products
 from ..training.distributed import joined
@@ -164,6 +164,15 @@ def _threads(count: int) -> Iterator[None]:
         torch.set_num_threads(before)
 
 
+def _write_report(folder: Path) -> Path:
+    """The page of a run; its summary where the report is not there."""
+    if not has_room("report"):
+        return folder / "summary.json"
+    from ..report.write import write_report
+
+    return write_report(folder)
+
+
 @contextlib.contextmanager
 def _recorded(home: RunDir) -> Iterator[list[str]]:
     """Leaves in `status.json` why a run ended early; yields a place for the id of the stage that runs."""
@@ -176,7 +185,7 @@ def _recorded(home: RunDir) -> Iterator[list[str]]:
             home.write_status(state, exit_code=code, reason=str(error), stage=current[0])
         if current[0] and home.held and not isinstance(error, AT_ONCE):
             with contextlib.suppress(XltError):
-                write_report(home.path)
+                _write_report(home.path)
 
     try:
         yield current
@@ -253,7 +262,7 @@ def _end(context: Context, walk: Walk, before_report: Callable[[Path], None]) ->
 
     def report() -> str:
         before_report(home.path)
-        return str(write_report(home.path))
+        return str(_write_report(home.path))
 
     summary = processes.rank_zero_only(lambda: write_summary(home.path))
     page = Path(processes.rank_zero_only(report))

@@ -8,8 +8,6 @@ from pathlib import Path
 from typing import Any
 
 from ... import ConfigError
-from ...data import WorldConfig, make_world
-from ...data.synthetic.demo_world import VERSION as WORLD_VERSION
 from ..plan import digest
 from ..recipe.config import RunConfig, SourceConfig, TargetConfig
 from ..storage.files import take_over
@@ -23,8 +21,10 @@ def settled(config: RunConfig, folder: Path, reuse: Sequence[Path] = ()) -> RunC
         config = replace(config, precision=choose_precision(config.precision, config.device))
     if config.world is None:
         return config
+    from ...data.synthetic.demo_world import VERSION, WorldConfig, make_world
+
     world = WorldConfig(seed=config.world.seed, label_noise=config.world.label_noise)
-    place = Path("world", digest({"version": WORLD_VERSION, **asdict(world)}))
+    place = Path("world", digest({"version": VERSION, **asdict(world)}))
     take_over(folder / place, [other / place for other in reuse], "world.json")
     files = make_world(world, folder / place)
     source = config.source.language

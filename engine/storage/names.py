@@ -6,6 +6,7 @@ A pair is the source and a target, "de", or "de+nl" where one model serves sever
 from __future__ import annotations
 
 from collections.abc import Sequence
+from importlib.util import find_spec
 from typing import Any
 
 FINISHED = "stage.json"
@@ -26,7 +27,14 @@ SHOWN = (SCORES, ITEMS, "trace.json", "decision.json", "picks.json")
 """What a summary and a report show of a stage."""
 SOFT_LABELS = "soft_labels.safetensors"
 """What a soft stage learns of the target."""
+CARD = "README.md"
+"""A model card, written by the report; no part of what a stage is."""
 JOIN = "+"
+
+
+def has_room(name: str) -> bool:
+    """Whether a room of the engine that a run works without is there (docs/design.md, "The core")."""
+    return find_spec(f"{__package__.rpartition('.')[0]}.{name}") is not None
 
 
 def pair_name(targets: Sequence[str]) -> str | None:

@@ -13,8 +13,6 @@ from ...report import svg
 from ...report.page import page
 from ...report.page import table as html_table
 from ...report.parts import columns_for
-from ...report.seeds import stat
-from ...report.stage_table import METRIC_NAMES, Json, per_seed
 from ...report.svg import GREY, Key, Panel, clean
 from ...report.tracking.compare import (
     AVERAGE,
@@ -32,6 +30,8 @@ from ...report.tracking.compare import (
 )
 from ...storage.files import atomic_write_json, atomic_write_text, plain
 from ...storage.run_folder import environment
+from ...summary.seeds import stat
+from ...summary.stage_table import METRIC_NAMES, Json, per_seed
 from ..paper.printed import domain_of, notes, printed
 from .row_plans import Ablation, RowPlan
 

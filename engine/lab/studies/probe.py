@@ -16,7 +16,7 @@ from .... import ConfigError, DataError, ModelError
 from ....data import Tokenizer, pack, read_dictionary, rng_for
 from ....model import Encoder, load_encoder
 from ...report import svg
-from ...report.text_table import text_table
+from ...summary.text_table import text_table
 from ...training.device import choose_device
 from .alignment import Alignment, BothWays, align, chance, folds_of, partners_of
 

@@ -13,7 +13,7 @@ from numpy.typing import ArrayLike, NDArray
 from .... import ConfigError, DataError, ModelError
 from ....data import OUTSIDE, Example, Tokenizer, rng_for
 from ...prediction.predictor import Predictor
-from ...report.text_table import text_table
+from ...summary.text_table import text_table
 from ...vocabulary.overlap import Overlap, count_words, overlap, words_in
 from ...vocabulary.texts import read_texts
 

@@ -22,11 +22,11 @@ from ...evaluation.per_example import load_items, predicted_tags
 from ...pseudolabels.filters import REASONS, Reason
 from ...reading.read_file import read_file
 from ...report.sections.sentences import SENTENCES, VERSION
-from ...report.stage_folders import made_from
-from ...report.stage_table import SIDE_ARMS
 from ...storage.files import atomic_write_json, delete
 from ...storage.names import PREDICTED, SOFT_LABELS
 from ...storage.soft_labels import read_soft_labels
+from ...summary.stage_folders import made_from
+from ...summary.stage_table import SIDE_ARMS
 from .example_text import texts_of
 from .finished_run import FinishedRun, Json, TaskStage
 from .sentence_choice import Items, Picker, frequent_errors

@@ -25,9 +25,9 @@ from ...recipe.config.stages import AlphaConfig
 from ...report.page import curve_distance
 from ...report.parts import mean, percent
 from ...report.sections.laboratory import THRESHOLDS
-from ...report.stage_folders import made_from
-from ...report.text_table import text_table
 from ...storage.files import atomic_write_json, delete
+from ...summary.stage_folders import made_from
+from ...summary.text_table import text_table
 from .finished_run import FinishedRun
 
 Floats = NDArray[np.float64]

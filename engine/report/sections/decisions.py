@@ -8,9 +8,9 @@ from typing import Any
 
 from ....tasks import has_spans
 from ...storage.text import counted, percent
+from ...summary.stage_table import Json
 from ..page import curve_distance, folded, note, table
 from ..parts import Run, accepted_share, alphas, mean
-from ..stage_table import Json
 
 
 def read_decisions(run: Run) -> list[str]:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from ...storage.files import read_json
+from ...summary.stage_table import Json
 from ..page import folded, heading, note
 from ..parts import Run
-from ..stage_table import Json
 from ..svg import clean
 from .laboratory import outdated
 

@@ -18,12 +18,22 @@ from .... import DataError
 from ...evaluation.per_example import load_items
 from ...storage.files import read_json
 from ...storage.names import FINISHED, SCORES
-from ..seeds import Bootstrap, Stat, Step, draw_seed, over_targets, scores_on_draws, stat
-from ..seeds import compare as compare_items
-from ..stage_folders import run_stages
-from ..stage_table import METRIC_NAMES, Cells, Json, aggregate, or_dash, per_seed, row_key, step_between, target_rows
-from ..summary import build_summary
-from ..text_table import text_table
+from ...summary.seeds import Bootstrap, Stat, Step, draw_seed, over_targets, scores_on_draws, stat
+from ...summary.seeds import compare as compare_items
+from ...summary.stage_folders import run_stages
+from ...summary.stage_table import (
+    METRIC_NAMES,
+    Cells,
+    Json,
+    aggregate,
+    or_dash,
+    per_seed,
+    row_key,
+    step_between,
+    target_rows,
+)
+from ...summary.summary import build_summary
+from ...summary.text_table import text_table
 
 AVERAGE = "average"
 MARKS = ("parallel_data", "target_labels")

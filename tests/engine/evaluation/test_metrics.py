@@ -22,7 +22,7 @@ from xlt_engine.engine.evaluation.metrics import (
     spans,
     transfer_gap,
 )
-from xlt_engine.engine.report.seeds import Stat, bootstrap_of, paired_step, scores_on_draws, stat
+from xlt_engine.engine.summary.seeds import Stat, bootstrap_of, paired_step, scores_on_draws, stat
 
 TAGS = ["O", "B-PER", "I-PER", "B-LOC", "I-LOC", "B-work-of-art", "I-work-of-art"]
 

@@ -25,8 +25,8 @@ from xlt_engine.engine.lab.ablation.outputs import compare_rows, html, markdown
 from xlt_engine.engine.lab.ablation.row_plans import forecast, open_ablation, plan_rows, render_forecast
 from xlt_engine.engine.lab.ablation.rows import GROUPS, ROWS, choose, describe_rows
 from xlt_engine.engine.lab.paper.printed import printed
-from xlt_engine.engine.report.seeds import compare, over_targets, scores_on_draws
 from xlt_engine.engine.report.tracking.compare import AVERAGE, compare_runs, render_comparison
+from xlt_engine.engine.summary.seeds import compare, over_targets, scores_on_draws
 
 TRAINED = (
     "threads=1",  # results depend on the number, and processes that are started have torch's own
