@@ -19,7 +19,7 @@ import unicodedata
 from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import mwparserfromhell
 import mwxml
@@ -33,7 +33,17 @@ from xlt_engine.data.corpus.wiki_dump import clean_title, read_pages
 from xlt_engine.data.corpus.wiki_text import to_text
 
 T = TypeVar("T")
-SIDES = ("ours", "library")
+COLUMNS = [
+    "library",
+    "text",
+    "ours, MB/s",
+    "library, MB/s",
+    "pages or sentences",
+    "not whole",
+    "marks left",
+    "cut within",
+]
+NONE = (-1, -1)
 _MARKS = re.compile(r"\[\[|\]\]|\{\{|\}\}|\{\||\|\}|'''|</?[a-z]+[ >]|\|mini\||\|thumb\|")
 _BEFORE, _AFTER = re.compile(r" ([.,;:!?)\]}»”’%])"), re.compile(r"([(\[{«„]) ")
 LANGUAGES = ("en", "de", "pt", "sv", "ru")
@@ -50,12 +60,15 @@ def timed(work: Callable[[], T]) -> tuple[T, float]:
     return result, best
 
 
-def rate(megabytes: float, seconds: dict[str, float]) -> dict[str, Any]:
-    rates = {side: round(megabytes / seconds[side], 2) for side in SIDES}
-    return {"megabytes_per_cpu_second": rates, "times_slower": round(seconds["library"] / seconds["ours"], 2)}
+def cells(
+    library: str, text: str, megabytes: float, seconds: tuple[float, float], of: int, *counts: tuple[int, int]
+) -> list[str | int]:
+    """A row: rates of ours and of the library, and what each has lost, left and cut; "" where that is not looked at."""
+    rates = [f"{megabytes / s:.1f}" for s in seconds]
+    return [library, text, *rates, of, *(f"{ours}, {other}" if ours >= 0 else "" for ours, other in counts)]
 
 
-def dumps(path: Path) -> dict[str, Any]:
+def dumps(path: Path) -> list[str | int]:
     """Articles of a pages-articles dump, with their text."""
 
     def ours() -> list[tuple[str, str]]:
@@ -67,44 +80,38 @@ def dumps(path: Path) -> dict[str, Any]:
             return [(clean_title(p.title), next(iter(p)).text or "") for p in pages if p.namespace == 0]
 
     (one, a), (other, b) = timed(ours), timed(library)
-    found = rate(path.stat().st_size / 1e6, {"ours": a, "library": b})
-    return {"part": "dump", "library": "mwxml", "language": "de", **found, "equal": one == other, "pages": len(one)}
+    lost = (0, len(set(one) - set(other)))
+    return cells("mwxml", "made, de", path.stat().st_size / 1e6, (a, b), len(one), lost, NONE, NONE)
 
 
-def markup(pages: list[str], expected: list[str], language: str) -> dict[str, Any]:
+def markup(pages: list[str], expected: list[str], language: str, name: str) -> list[str | int]:
     """Known sentences that stand whole in the text, and marks of markup that are left."""
     ours, a = timed(lambda: [to_text(text, language) for text in pages])
     library, b = timed(lambda: [mwparserfromhell.parse(text).strip_code() for text in pages])
-    found = rate(sum(len(text.encode()) for text in pages) / 1e6, {"ours": a, "library": b})
-    lost, left = {}, {}
-    for side, texts in zip(SIDES, (ours, library), strict=True):
-        whole = " ".join(unicodedata.normalize("NFC", " ".join(texts)).split())
-        lost[side] = sum(sentence not in whole for sentence in expected)
-        left[side] = len(_MARKS.findall(whole))
-    more = {"sentences": len(expected), "lost": lost, "marks_left": left}
-    return {"part": "markup", "library": "mwparserfromhell", "language": language, **found, **more}
+    whole = [" ".join(unicodedata.normalize("NFC", " ".join(texts)).split()) for texts in (ours, library)]
+    lost = [sum(sentence not in text for sentence in expected) for text in whole]
+    left = [len(_MARKS.findall(text)) for text in whole]
+    size = sum(len(text.encode()) for text in pages) / 1e6
+    counts = ((lost[0], lost[1]), (left[0], left[1]), NONE)
+    return cells("mwparserfromhell", f"{name}, {language}", size, (a, b), len(expected), *counts)
 
 
-def splitting(gold: list[str], language: str) -> dict[str, Any]:
+def splitting(gold: list[str], language: str) -> list[str | int]:
     """Known sentences that come out whole, and the places where one is cut within."""
     groups = [gold[at : at + PARAGRAPH] for at in range(0, len(gold), PARAGRAPH)]
     texts = [" ".join(group) for group in groups]
     ours, a = timed(lambda: [sentences(text, language) for text in texts])
     library, b = timed(lambda: [[str(s) for s in sentencex.segment(language, text)] for text in texts])
-    found = rate(sum(len(text.encode()) for text in texts) / 1e6, {"ours": a, "library": b})
-    lost, cut, characters = {}, {}, {}
-    for side, split in zip(SIDES, (ours, library), strict=True):
+    lost, cut = [], []
+    for split in (ours, library):
         got = [[s.strip() for s in part if s.strip()] for part in split]
-        lost[side] = sum(s not in part for part, group in zip(got, groups, strict=True) for s in group)
-        cut[side] = sum(len(_borders(part) - _borders(group)) for part, group in zip(got, groups, strict=True))
-        characters[side] = sum(_length(group) - _length(part) for part, group in zip(got, groups, strict=True))
-    more = {"sentences": len(gold), "lost": lost, "cut_within": cut, "characters_lost": characters}
-    return {"part": "sentences", "library": "sentencex", "language": language, **found, **more}
-
-
-def _length(parts: list[str]) -> int:
-    """Characters that are no space."""
-    return len("".join("".join(parts).split()))
+        lost.append(sum(s not in part for part, group in zip(got, groups, strict=True) for s in group))
+        cut.append(sum(len(_borders(part) - _borders(group)) for part, group in zip(got, groups, strict=True)))
+        if any(max(_borders(part)) != max(_borders(group)) for part, group in zip(got, groups, strict=True)):
+            raise RuntimeError(f"{language}: characters are lost")
+    size = sum(len(text.encode()) for text in texts) / 1e6
+    counts = ((lost[0], lost[1]), NONE, (cut[0], cut[1]))
+    return cells("sentencex", f"PUD, {language}", size, (a, b), len(gold), *counts)
 
 
 def _borders(parts: list[str]) -> set[int]:
@@ -149,17 +156,17 @@ def main() -> None:
         )
         rows = [dumps(plan.files["target_xml"])]
         pages = [p.text for p in read_pages(plan.files["target_xml"], namespaces=(0,)) if p.redirect is None]
-        rows.append(markup(pages, sorted(plan.expected), "de"))
+        rows.append(markup(pages, sorted(plan.expected), "de", "made"))
     root = os.environ.get("XLT_DATA")
     for language in LANGUAGES if root else ():
         gold = running(Path(str(root), "ner", "uner", f"{language}_pud", "test.txt"), language)
         if language in ("en", "de"):
-            rows.append(markup(in_markup(gold, language), gold, language))
+            rows.append(markup(in_markup(gold, language), gold, language, "PUD"))
         rows.append(splitting(gold, language))
     command = "XLT_DATA=DATA OMP_NUM_THREADS=1 python benchmarks/corpus_peers.py --json FILE"
     head = made(command, (), trained=False)
     head["versions"] |= {name: version(name) for name in ("mwxml", "mwparserfromhell", "sentencex")}
-    text = json.dumps({"made": head, "rows": rows}, indent=2, ensure_ascii=False) + "\n"
+    text = json.dumps({"shape": "columns", "made": head, "columns": COLUMNS, "rows": rows}, indent=2) + "\n"
     print(text)
     if arguments.json:
         arguments.json.write_text(text, encoding="utf-8")
