@@ -18,6 +18,8 @@ from .wiki_text import is_disambiguation
 
 Fate = Literal["linked", "missing", "loop", "disambiguation", "no-link"]
 FATES: tuple[Fate, ...] = ("linked", "missing", "loop", "disambiguation", "no-link")
+_MOST_REDIRECTS = 8
+"""A longer chain counts as a loop."""
 _QUALIFIER = re.compile(r"\s*[(（][^()（）]+[)）]$")
 
 
@@ -27,14 +29,12 @@ class LinkRules:
 
     Attributes:
         redirects: follow redirects of the source wiki.
-        max_redirects: a longer chain counts as a loop.
         disambiguation: skip entities that lead to a disambiguation page.
         first_letter: also look for the surface with its first letter in upper case, as MediaWiki does.
         strip_qualifier: look in the text for `Merkur` where the title is `Merkur (Planet)`.
     """
 
     redirects: bool = True
-    max_redirects: int = 8
     disambiguation: bool = True
     first_letter: bool = True
     strip_qualifier: bool = False
@@ -156,7 +156,7 @@ def _gather(wanted: list[str], wiki: SourceWiki, rules: LinkRules) -> dict[str, 
     titles = {name for surface in wanted for name in _spellings(surface, rules)}
     facts: dict[str, PageFacts] = {}
     asked: set[str] = set()
-    for _ in range(rules.max_redirects + 1 if rules.redirects else 1):
+    for _ in range(_MOST_REDIRECTS + 1 if rules.redirects else 1):
         if not titles:
             break
         asked |= titles
@@ -186,7 +186,7 @@ def _follow(
     while (to := facts[title].redirect) is not None:
         if not rules.redirects:
             return None, "missing"
-        if to in seen or len(seen) > rules.max_redirects:
+        if to in seen or len(seen) > _MOST_REDIRECTS:
             return None, "loop"
         if to not in facts:
             return None, "missing"

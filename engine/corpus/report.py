@@ -109,9 +109,8 @@ def make_report(
             "too_long": counts["too-long"],
             "excluded": counts["excluded"],
             "duplicates": counts["duplicates"] + merged.candidates.duplicates,
-            "only_by_ending": counts["inflected"],
         },
-        "selected": {**_lengths(chosen.texts), "only_by_ending": chosen.inflected},
+        "selected": _lengths(chosen.texts),
         "language": _language(config, chosen),
         "exclude": _overlap(config, excluded, chosen),
     }

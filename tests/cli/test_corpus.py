@@ -59,7 +59,7 @@ def test_json(cli: Any, raw: Path) -> None:
 def test_every_option_reaches_the_configuration(cli: Any, raw: Path) -> None:
     flags = (
         "--source-language en --min-chars 5 --max-chars 300 --no-split --no-language-check --boundaries words "
-        "--inflection --no-redirects --keep-disambiguation --no-first-letter --strip-qualifier --quiet --json "
+        "--no-redirects --keep-disambiguation --no-first-letter --strip-qualifier --quiet --json "
         "--encoding latin-1"
     )
     answer = cli(*command(raw, *flags.split(), "--exclude", str(raw / "test.de.conll")))
@@ -70,15 +70,9 @@ def test_every_option_reaches_the_configuration(cli: Any, raw: Path) -> None:
         "max_chars": 300,
         "boundaries": "words",
     }
-    assert [settings[n] for n in ("split", "language_check", "inflection", "target_aliases")] == [
-        False,
-        False,
-        True,
-        False,
-    ]
+    assert [settings[n] for n in ("split", "language_check", "target_aliases")] == [False] * 3
     assert settings["rules"] == {
         "redirects": False,
-        "max_redirects": 8,
         "disambiguation": False,
         "first_letter": False,
         "strip_qualifier": True,
