@@ -479,21 +479,6 @@ def test_progress_in_lines() -> None:
     assert 1 < float(found[1]) <= 1000, "the speed of this run, without what was read before"
 
 
-def test_progress_on_a_terminal() -> None:
-    stream = Terminal()
-    progress = ConsoleProgress(stream)
-    progress.begin_reading("corpus", 200_000_000)
-    progress.read(150_000_000, 220_000_000, 50_000_000)
-    progress.end("corpus", "done")
-    assert "corpus:" in stream.getvalue()
-    assert stream.getvalue().endswith("corpus: done\n")
-
-
-class Terminal(io.StringIO):
-    def isatty(self) -> bool:
-        return True
-
-
 def test_languages_by_the_names_of_the_files(german: Any, tmp_path: Path) -> None:
     given = dataclasses.replace(config(german, tmp_path / "out.txt", "target_xml"), language="").resolved()
     assert (given.language, given.source_language) == ("de", "en")
