@@ -116,16 +116,9 @@ def texts_of(task: Task, language: str, counts: Counter[str]) -> Iterator[str]:
 
 @dataclass
 class PieceResult:
-    """The sentences kept of a piece, each once, in the order of the text.
+    """The sentences kept of a piece, each once, in the order of the text; what was read and left out (`counts`).
 
-    Attributes:
-        texts: the sentences.
-        hashes: of each.
-        order: of each, what decides among the sentences of an entity, the lowest first.
-        flags: of each MATCHED, CONTROL.
-        pair_row: row of a sentence, for each entity in it.
-        pair_entity: that entity.
-        counts: what was read and left out.
+    `order` decides among the sentences of an entity, the lowest first; a pair is a row and an entity in its sentence.
     """
 
     texts: list[str] = field(default_factory=list)
@@ -139,16 +132,11 @@ class PieceResult:
 
 @dataclass(frozen=True)
 class PieceReader:
-    """Works through one piece after another.
+    """What a piece's result depends on beside its text.
 
-    Attributes:
-        judge: what a sentence is worth.
-        split: paragraph to sentences.
-        seed: of the hashes and the sample.
-        min_chars, max_chars: shorter and longer sentences are left out.
-        control_share: share of the paragraphs whose sentences are all taken for the control.
-        excluded: keys (`comparison_key`) of sentences that must not be in the corpus.
-        look_first: leave out a paragraph that is worth nothing as a whole.
+    `judge` says what a sentence is worth, `split` cuts paragraphs, `control_share` of which are sampled with all their
+    sentences; `excluded` has the keys (`comparison_key`) of what must not be in the corpus. With `look_first` a
+    paragraph that is worth nothing as a whole is not cut.
     """
 
     judge: Callable[[str], Verdict]

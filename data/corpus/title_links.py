@@ -25,14 +25,8 @@ _QUALIFIER = re.compile(r"\s*[(（][^()（）]+[)）]$")
 
 @dataclass(frozen=True)
 class LinkRules:
-    """How an entity becomes a title.
-
-    Attributes:
-        redirects: follow redirects of the source wiki.
-        disambiguation: skip entities that lead to a disambiguation page.
-        first_letter: also look for the surface with its first letter in upper case, as MediaWiki does.
-        strip_qualifier: look in the text for `Merkur` where the title is `Merkur (Planet)`.
-    """
+    """How an entity becomes a title: redirects are followed, disambiguation pages skipped, the first letter may be
+    small as in MediaWiki, and with `strip_qualifier` `Merkur` is looked for where the title is `Merkur (Planet)`."""
 
     redirects: bool = True
     disambiguation: bool = True
@@ -61,13 +55,8 @@ class SourceWiki(Protocol):
 
 @dataclass
 class Links:
-    """Entities with their titles.
-
-    Attributes:
-        titles: target titles of each linked entity (surface in NFC), as they are looked for in the text.
-        fates: of every entity.
-        counts: for the report: fates, and how often each rule made a difference.
-    """
+    """The target titles of each linked entity (surface in NFC), as they are looked for; the fate of every entity; and
+    for the report the fates and how often each rule made a difference, counted."""
 
     titles: dict[str, tuple[str, ...]] = field(default_factory=dict)
     fates: dict[str, Fate] = field(default_factory=dict)

@@ -157,7 +157,7 @@ def _plan(config: CorpusConfig, folder: Path, progress: Progress, should_stop: C
         raise DataError(f"none of {len(mentions)} entities has a title in the target ({fates}); check the title files")
     names = sorted({titles[0] for titles in links.titles.values()})
     number = {name: i for i, name in enumerate(names)}
-    group: dict[str, int] = dict(number)
+    group = dict(number)
     for titles in links.titles.values():
         for title in titles:
             group.setdefault(title, number[titles[0]])
@@ -213,17 +213,10 @@ def _links(
 def _reader(config: CorpusConfig, plan: Plan, sources: list[Source]) -> PieceReader:
     total = max(1, sum(source.size for source in sources))
     share = min(1.0, config.cap * _CONTROL_TIMES * _CONTROL_BYTES / total) if config.control else 0.0
-    split = partial(sentences, language=config.language) if config.split else _unsplit
-    return PieceReader(
-        _judge(config, plan, sources),
-        split,
-        config.seed,
-        config.min_chars,
-        config.max_chars,
-        share,
-        plan.excluded,
-        look_first=config.select == "entities",
-    )
+    split = partial(sentences, language=config.language) if config.split else partial(str.split, sep="\n")
+    judge, look_first = _judge(config, plan, sources), config.select == "entities"
+    lengths = config.min_chars, config.max_chars
+    return PieceReader(judge, split, config.seed, *lengths, share, plan.excluded, look_first)
 
 
 def _judge(config: CorpusConfig, plan: Plan, sources: list[Source]) -> Callable[[str], Verdict]:
@@ -242,11 +235,6 @@ def _judge(config: CorpusConfig, plan: Plan, sources: list[Source]) -> Callable[
         for line in islice(chain.from_iterable(map(paragraphs, texts_of(task, language, Counter()))), _SAMPLE_LINES)
     )
     return partial(by_score, TfidfScorer(task, lines, language).score)
-
-
-def _unsplit(text: str) -> list[str]:
-    """A paragraph that is one sentence already."""
-    return [text]
 
 
 def _read(

@@ -7,7 +7,7 @@ from collections import Counter
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from safetensors import SafetensorError, safe_open
@@ -40,18 +40,13 @@ def piece_bytes(result: PieceResult) -> bytes:
 
 
 class StoredPiece:
-    """A piece's result in a file: the columns at once, the sentences when they are asked for.
-
-    Raises:
-        DataError: the file is no such result.
-        StorageError: it cannot be read.
-    """
+    """A piece's result in a file: the columns at once, the sentences when they are asked for."""
 
     def __init__(self, folder: Path, index: int) -> None:
         path = piece_path(folder, index)
         try:
             with storage_errors(path, "read"):
-                self._file = _opened(path)
+                self._file = cast(Any, safe_open(path, "numpy"))  # its methods have no types
             self.hashes, self.order, self.flags, self.pair_row, self.pair_entity, self._starts = (
                 self._file.get_tensor(name) for name in (*_COLUMNS, "starts")
             )
@@ -64,22 +59,10 @@ class StoredPiece:
         return bytes(self._file.get_slice("text")[self._starts[row] : self._starts[row + 1]]).decode()
 
 
-def _opened(path: Path) -> Any:
-    """A file of safetensors; its methods have no types."""
-    return safe_open(path, "numpy")
-
-
 @dataclass
 class Merged:
-    """What all pieces hold together.
-
-    Attributes:
-        folder: of the pieces.
-        candidates: the sentences that may be selected.
-        control: the random ones, as candidates for one entity.
-        counts: sums over the pieces.
-        per_entity: sentences of each entity, repetitions in other pieces included.
-    """
+    """What all pieces hold: the sentences that may be selected, random ones as candidates for one entity (`control`),
+    and the number of each entity, repetitions in other pieces included (`per_entity`)."""
 
     folder: Path
     candidates: Candidates
@@ -105,17 +88,8 @@ class Merged:
 
 @dataclass
 class Chosen:
-    """The sentences of the corpus and of the control, in a random order, and what the language check said.
-
-    Attributes:
-        texts: sentences.
-        control: sentences.
-        entities: for each entity its sentences in the corpus.
-        shared: sentences that are in both.
-        control_matched: sentences of the control that contain an entity.
-        checked: sentences whose language was looked at; 0 where that was not possible.
-        refused: languages of those that were refused.
-    """
+    """The sentences of the corpus and of the control, in a random order; how many each entity has, are in both, and
+    have an entity in the control; how many languages were looked at, and which refused."""
 
     texts: list[str]
     control: list[str]
