@@ -196,23 +196,6 @@ def test_truncated_packed_file(tmp_path: Path, suffix: str) -> None:
     assert re.search(r"damaged compressed file after byte \d+ of the unpacked data: .*; copy or download it", message)
 
 
-def test_a_damaged_stream_ends_the_dump(tmp_path: Path) -> None:
-    first, second = bz2.compress(HEAD.encode() + many(5)), bytearray(bz2.compress(many(5) + TAIL.encode()))
-    second[len(second) // 2] ^= 0xFF
-    path = write(tmp_path / "d.xml.bz2", first + bytes(second))
-    found, message = collect(path)
-    assert found == [f"Berlin {n}" for n in range(5)]
-    assert f"damaged compressed file after byte {len(HEAD.encode() + many(5))} of the unpacked data" in message
-
-
-def test_what_is_no_bz2(tmp_path: Path) -> None:
-    for suffix in ("bz2", "gz", "xz"):
-        message = collect(write(tmp_path / f"d.xml.{suffix}", DUMP))[1]
-        assert "damaged compressed file after byte 0 of the unpacked data" in message
-    assert "no such file" in collect(tmp_path / "none.xml")[1]
-    assert "cannot be read: Is a directory" in collect(tmp_path)[1]
-
-
 def test_a_page_without_end_does_not_fill_the_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("xlt_engine.data.corpus.wiki_dump.LONGEST", 10_000)
     monkeypatch.setattr(wiki_dump, "BLOCK", 1000)
