@@ -1,6 +1,8 @@
-"""One piece of the text to select from: its sentences that may be selected, and a sample of all of them.
+"""The text to select from as tasks of some megabytes, and of each the sentences that may be selected.
 
-A piece is worked on alone, and its result is the same wherever and whenever that is done.
+What a task holds depends on the files alone, never on who works on it, and its result is the same wherever that is
+done. One process reads and unpacks the files; cutting markup, matching and scoring, which take most of the time, are
+the work of all.
 """
 
 from __future__ import annotations
@@ -10,107 +12,113 @@ import re
 import unicodedata
 from array import array
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple, Protocol
+from pathlib import Path
+from typing import Literal
 
+from ... import DataError
 from ..batches.seeding import derive_seed
-from .matcher import TitleMatcher
+from ..readers.lines import is_packed, open_file, read_lines
+from ..readers.problems import Problems
+from .criteria import Verdict
 from .select import SentenceHash, comparison_key, score_order
+from .wiki_dump import Page, blocks, read_articles, read_pages
+from .wiki_text import is_disambiguation, to_text
 
-MATCHED, CONTROL, INFLECTED = 1, 2, 4
+Kind = Literal["text", "xml", "articles"]
+PIECE = 8 << 20
+"""Characters of a task, at least."""
+_RATIO = 4
+"""How much larger text becomes by unpacking, roughly; only for sizes that are shown or used as a bound."""
+
+MATCHED, CONTROL = 1, 2
 _SPACES = ("\u00a0", "\u202f", "\u2007", "\u2009", "\t", "\f", "\v")
 _NOTHING = ("\u00ad", "\u200e", "\u200f", "\ufeff")
 _MORE_SPACES = re.compile(" {2,}")
 
 
-class Verdict(NamedTuple):
-    """The entities that a sentence counts for, none where it may not be selected.
+@dataclass(frozen=True)
+class Source:
+    """A file of text; `kind` as `kind_of` tells, `size` the bytes of its content, roughly."""
 
-    `score`, from 0 to 1, decides among the sentences of an entity, else a hash; `inexact` where only an ending made
-    the match.
-    """
-
-    entities: Collection[int]
-    score: float | None = None
-    inexact: bool = False
-
-
-_NO_ENTITY = Verdict(())
-
-
-class Criterion(Protocol):
-    """What may be selected."""
-
-    def may_hold(self, paragraph: str) -> bool:
-        """Whether a sentence of the paragraph may be selected."""
-
-    def judge(self, sentence: str) -> Verdict:
-        """What the sentence is worth."""
-
-
-class ByTitle:
-    """Sentences with a title, each of which counts for the entity that `groups` has at its place."""
-
-    def __init__(self, matcher: TitleMatcher, groups: tuple[int, ...]) -> None:
-        self._find, self._groups = matcher.find, groups
-
-    def may_hold(self, paragraph: str) -> bool:
-        """Whether a title is in it."""
-        return bool(self._find(paragraph))
-
-    def judge(self, sentence: str) -> Verdict:
-        """The entities of its titles."""
-        matches = self._find(sentence)
-        inexact = bool(matches) and not any(match.exact for match in matches)
-        return Verdict({self._groups[match.title] for match in matches}, inexact=inexact)
-
-
-class ByScore:
-    """Sentences by a score from 0 to 1, all for one entity; those of score 0 are not selected."""
-
-    def __init__(self, score: Callable[[str], float]) -> None:
-        self._score = score
-
-    def may_hold(self, paragraph: str) -> bool:
-        """Any may."""
-        return True
-
-    def judge(self, sentence: str) -> Verdict:
-        """The score."""
-        score = self._score(sentence)
-        return Verdict((0,) if score > 0 else (), score)
+    path: str
+    kind: Kind
+    size: int
 
 
 @dataclass(frozen=True)
-class PieceRules:
-    """What a piece's result depends on beside its text.
+class Task:
+    """A part of the text: its number among all tasks of a run, lines or pages, and their characters."""
 
-    Attributes:
-        seed: of the hashes and the sample.
-        min_chars: shorter sentences are left out.
-        max_chars: longer ones too.
-        control_share: share of the paragraphs whose sentences are all taken for the control.
-    """
+    index: int
+    items: tuple[str | Page, ...]
+    size: int
 
-    seed: int
-    min_chars: int
-    max_chars: int
-    control_share: float
+    def __str__(self) -> str:
+        return f"piece {self.index} of the text"
+
+
+def kind_of(path: str | Path) -> Kind:
+    """XML, WikiExtractor's JSON lines, or text, by the first character of the content."""
+    for data in blocks(path):
+        first = data.removeprefix(b"\xef\xbb\xbf").lstrip()[:1]
+        if first:
+            return "xml" if first == b"<" else "articles" if first == b"{" else "text"
+    raise DataError(f"{path}: the file is empty; give a file with text")
+
+
+def open_source(path: str | Path, kind: Kind | None = None) -> Source:
+    """A file of text, whose kind is looked up where it is None; a DataError where it cannot be read."""
+    kind = kind or kind_of(path)
+    with open_file(path):
+        size = Path(path).stat().st_size
+    return Source(str(path), kind, size * (_RATIO if is_packed(path) else 1))
+
+
+def tasks(sources: Sequence[Source], *, piece: int = PIECE) -> Iterator[Task]:
+    """The tasks of all files in their order; the files are read as the tasks are asked for."""
+    number = size = 0
+    held: list[str | Page] = []
+    for source in sources:
+        for item in _items(source):
+            held.append(item)
+            size += len(item if isinstance(item, str) else item.text)
+            if size >= piece:
+                yield Task(number, tuple(held), size)
+                number, held, size = number + 1, [], 0
+    if held:
+        yield Task(number, tuple(held), size)
+
+
+def _items(source: Source) -> Iterator[str | Page]:
+    if source.kind == "xml":
+        return read_pages(source.path, namespaces=(0,))
+    if source.kind == "articles":
+        return read_articles(source.path)
+    return (line for _, line in read_lines(source.path, "utf-8", Problems()))
+
+
+def texts_of(task: Task, language: str, counts: Counter[str]) -> Iterator[str]:
+    """The texts of a task, each of one or more lines, without markup, redirects and disambiguation pages."""
+    yield "\n".join(item for item in task.items if isinstance(item, str))
+    for page in task.items:
+        if isinstance(page, str):
+            continue
+        if page.redirect is not None:
+            counts["redirects"] += 1
+        elif is_disambiguation(page.text, page.title):
+            counts["disambiguations"] += 1
+        else:
+            counts["pages"] += 1
+            yield to_text(page.text, language)
 
 
 @dataclass
 class PieceResult:
-    """The sentences kept of a piece, each once, in the order of the text.
+    """The sentences kept of a piece, each once, in the order of the text; what was read and left out (`counts`).
 
-    Attributes:
-        texts: the sentences.
-        hashes: of each.
-        order: of each, what decides among the sentences of an entity, the lowest first.
-        flags: of each MATCHED, CONTROL, INFLECTED (only an ending made the match).
-        pair_row: row of a sentence, for each entity in it.
-        pair_entity: that entity.
-        counts: what was read and left out.
+    `order` decides among the sentences of an entity, the lowest first; a pair is a row and an entity in its sentence.
     """
 
     texts: list[str] = field(default_factory=list)
@@ -122,68 +130,68 @@ class PieceResult:
     counts: Counter[str] = field(default_factory=Counter)
 
 
+@dataclass(frozen=True)
 class PieceReader:
-    """Works through one piece after another.
+    """What a piece's result depends on beside its text.
 
-    Args:
-        rules: what decides beside the criterion.
-        criterion: what may be selected.
-        split: paragraph to sentences.
-        excluded: keys (`comparison_key`) of sentences that must not be in the corpus.
+    `judge` says what a sentence is worth, `split` cuts paragraphs, `control_share` of which are sampled with all their
+    sentences; `excluded` has the keys (`comparison_key`) of what must not be in the corpus. With `look_first` a
+    paragraph that is worth nothing as a whole is not cut.
     """
 
-    def __init__(
-        self,
-        rules: PieceRules,
-        criterion: Criterion,
-        split: Callable[[str], list[str]],
-        excluded: frozenset[str] = frozenset(),
-    ) -> None:
-        self.rules, self._criterion = rules, criterion
-        self._split, self._excluded = split, excluded
-        self._hash = SentenceHash(rules.seed)
+    judge: Callable[[str], Verdict]
+    split: Callable[[str], list[str]]
+    seed: int
+    min_chars: int
+    max_chars: int
+    control_share: float
+    excluded: frozenset[str] = frozenset()
+    look_first: bool = True
 
     def read(self, index: int, texts: Iterable[str], counts: Counter[str] | None = None) -> PieceResult:
         """The result of the piece with a number; `counts` are gone on with."""
         result, rows = PieceResult(counts=Counter() if counts is None else counts), dict[int, int]()
-        draw = random.Random(derive_seed(self.rules.seed, "control", index)).random
-        share, may_hold = self.rules.control_share, self._criterion.may_hold
+        draw = random.Random(derive_seed(self.seed, "control", index)).random
+        hash_of = SentenceHash(self.seed)
         for text in texts:
             result.counts["characters"] += len(text)
             lines = paragraphs(text)
             result.counts["paragraphs"] += len(lines)
             for line in lines:
-                control, judged = draw() < share, may_hold(line)
+                control = draw() < self.control_share
+                judged = not self.look_first or bool(self.judge(line)[0])
                 if control or judged:
-                    for sentence in self._split(line):
-                        verdict = self._criterion.judge(sentence) if judged else _NO_ENTITY
-                        self._add(result, rows, sentence, verdict, control)
+                    for sentence in self.split(line):
+                        verdict = self.judge(sentence) if judged else ((), None)
+                        if (verdict[0] or control) and self._may_be_kept(sentence, bool(verdict[0]), result.counts):
+                            _add(result, rows, sentence, hash_of(sentence), verdict, control)
         return result
 
-    def _add(self, result: PieceResult, rows: dict[int, int], sentence: str, verdict: Verdict, control: bool) -> None:
-        matched = bool(verdict.entities)
-        if not matched and not control:
-            return
-        result.counts["matched"] += matched
-        if not self.rules.min_chars <= len(sentence) <= self.rules.max_chars:
-            result.counts["too-short" if len(sentence) < self.rules.min_chars else "too-long"] += matched
-            return
-        if self._excluded and comparison_key(sentence) in self._excluded:
-            result.counts["excluded"] += 1
-            return
-        value, row = self._hash(sentence), len(rows)
-        if value in rows:
-            result.counts["duplicates"] += matched
-            result.flags[rows[value]] |= CONTROL * control
-            return
-        rows[value] = row
-        result.texts.append(sentence)
-        result.hashes.append(value)
-        result.order.append(value if verdict.score is None else score_order(verdict.score))
-        result.flags.append(MATCHED * matched | CONTROL * control | INFLECTED * verdict.inexact)
-        for entity in verdict.entities:
-            result.pair_row.append(row)
-            result.pair_entity.append(entity)
+    def _may_be_kept(self, sentence: str, matched: bool, counts: Counter[str]) -> bool:
+        counts["matched"] += matched
+        if not self.min_chars <= len(sentence) <= self.max_chars:
+            counts["too-short" if len(sentence) < self.min_chars else "too-long"] += matched
+            return False
+        if self.excluded and comparison_key(sentence) in self.excluded:
+            counts["excluded"] += 1
+            return False
+        return True
+
+
+def _add(result: PieceResult, rows: dict[int, int], sentence: str, value: int, verdict: Verdict, control: bool) -> None:
+    (entities, score), row = verdict, len(rows)
+    if value in rows:
+        result.counts["duplicates"] += bool(entities)
+        result.flags[rows[value]] |= CONTROL * control
+        return
+    rows[value] = row
+    result.texts.append(sentence)
+    result.hashes.append(value)
+    result.order.append(value if score is None else score_order(score))
+    result.flags.append(MATCHED * bool(entities) | CONTROL * control)
+    for entity in entities:
+        result.pair_row.append(row)
+        result.pair_entity.append(entity)
 
 
 def paragraphs(text: str) -> list[str]:

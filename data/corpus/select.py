@@ -51,8 +51,8 @@ class Candidates:
     """Sentences that may be selected, as (entity, order, hash, place) rows, trimmed as they grow.
 
     `order` decides within an entity, the lowest first: the hash itself, or a score. Memory is bounded: beyond `limit`
-    rows each entity keeps the first few times what a perfect balance of `cap` sentences would take. `duplicates` counts
-    rows dropped because their sentence was there already, of those that trimming had left; `trimmed` those trimmed.
+    rows each entity keeps the first few times what a perfect balance of `cap` sentences would take. `duplicates` and
+    `trimmed` count the rows dropped.
     """
 
     def __init__(self, cap: int, *, limit: int = 1_000_000) -> None:

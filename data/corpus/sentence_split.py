@@ -41,9 +41,7 @@ def sentences(text: str, language: str) -> list[str]:
     Every character but white space at the edges is kept. Abbreviations are known for German, English, French, Spanish,
     Italian, Dutch and Portuguese, some for others.
 
-    Args:
-        text: a paragraph a line, as `to_text` makes it.
-        language: ISO code, such as "de" or "zh-hant".
+    The text has a paragraph a line, as `to_text` makes it; the language is an ISO code such as "de" or "zh-hant".
     """
     code = language.lower()
     cjk = not words_of(_WORDS, "unspaced", "").isdisjoint((code, code.split("-")[0]))
@@ -97,26 +95,19 @@ class _Rules:
             token = token.replace("’", "'").rsplit("'", 1)[-1]
             if len(token) < 2:  # Dutch: collega's
                 return True
-        if token.isalpha():
-            if len(token) > self.longest:
-                return True
-            word = token.lower()
-            if word in self.enders:
-                return not first.isdigit()
-            if word in self.numbered and len(word) > 1:
-                return not first.isdigit()
-            if word in self.titles:
-                return False
-            initial = len(token) == 1 and (token.isupper() or token.islower())
-            number = self.ordinal and _ROMAN.fullmatch(token) is not None
-            return not (initial or number) or self._starts(line, after)
         if token.isdigit():
             return not (self.ordinal and len(token) <= 2) or self._starts(line, after)
+        if (letters := token.isalpha()) and len(token) > self.longest:
+            return True
         word = token.lower()
-        if word in self.enders:
+        if word in self.enders or (letters and word in self.numbered and len(word) > 1):
             return not first.isdigit()
         if word in self.titles:
             return False
+        if letters:
+            initial = len(token) == 1 and (token.isupper() or token.islower())
+            number = self.ordinal and _ROMAN.fullmatch(token) is not None
+            return not (initial or number) or self._starts(line, after)
         return _INNER.search(token) is None or self._starts(line, after)
 
     def _starts(self, line: str, after: int) -> bool:

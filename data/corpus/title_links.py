@@ -18,23 +18,17 @@ from .wiki_text import is_disambiguation
 
 Fate = Literal["linked", "missing", "loop", "disambiguation", "no-link"]
 FATES: tuple[Fate, ...] = ("linked", "missing", "loop", "disambiguation", "no-link")
+_MOST_REDIRECTS = 8
+"""A longer chain counts as a loop."""
 _QUALIFIER = re.compile(r"\s*[(（][^()（）]+[)）]$")
 
 
 @dataclass(frozen=True)
 class LinkRules:
-    """How an entity becomes a title.
-
-    Attributes:
-        redirects: follow redirects of the source wiki.
-        max_redirects: a longer chain counts as a loop.
-        disambiguation: skip entities that lead to a disambiguation page.
-        first_letter: also look for the surface with its first letter in upper case, as MediaWiki does.
-        strip_qualifier: look in the text for `Merkur` where the title is `Merkur (Planet)`.
-    """
+    """How an entity becomes a title: redirects are followed, disambiguation pages skipped, the first letter may be
+    small as in MediaWiki, and with `strip_qualifier` `Merkur` is looked for where the title is `Merkur (Planet)`."""
 
     redirects: bool = True
-    max_redirects: int = 8
     disambiguation: bool = True
     first_letter: bool = True
     strip_qualifier: bool = False
@@ -61,13 +55,8 @@ class SourceWiki(Protocol):
 
 @dataclass
 class Links:
-    """Entities with their titles.
-
-    Attributes:
-        titles: target titles of each linked entity (surface in NFC), as they are looked for in the text.
-        fates: of every entity.
-        counts: for the report: fates, and how often each rule made a difference.
-    """
+    """The target titles of each linked entity (surface in NFC), as they are looked for; the fate of every entity; and
+    for the report the fates and how often each rule made a difference, counted."""
 
     titles: dict[str, tuple[str, ...]] = field(default_factory=dict)
     fates: dict[str, Fate] = field(default_factory=dict)
@@ -156,7 +145,7 @@ def _gather(wanted: list[str], wiki: SourceWiki, rules: LinkRules) -> dict[str, 
     titles = {name for surface in wanted for name in _spellings(surface, rules)}
     facts: dict[str, PageFacts] = {}
     asked: set[str] = set()
-    for _ in range(rules.max_redirects + 1 if rules.redirects else 1):
+    for _ in range(_MOST_REDIRECTS + 1 if rules.redirects else 1):
         if not titles:
             break
         asked |= titles
@@ -186,7 +175,7 @@ def _follow(
     while (to := facts[title].redirect) is not None:
         if not rules.redirects:
             return None, "missing"
-        if to in seen or len(seen) > rules.max_redirects:
+        if to in seen or len(seen) > _MOST_REDIRECTS:
             return None, "loop"
         if to not in facts:
             return None, "missing"

@@ -63,92 +63,78 @@ def read_pages(path: str | Path, *, namespaces: Container[int] | None = None) ->
         DataError: the file cannot be read, is no such dump, is damaged or ends too early. The message names the byte
             of the unpacked data, and all whole pages before it have been given out.
     """
-    scanner = _Scanner(path, namespaces)
+    held, base, seen = b"", 0, False
+
+    def fault(index: int, what: str) -> DataError:
+        return DataError(f"{path}: byte {base + index}: {what}; {_AGAIN}")
+
+    def check_gap(begin: int, end: int) -> None:
+        """What stands between two pages must be nothing."""
+        text = held[begin:end].strip()
+        if seen and text and not text.startswith(b"</mediawiki>"):
+            raise fault(begin, f"{text[:40]!r} instead of a page")
+        if not seen and b"<mediawiki" not in text:
+            raise DataError(f"{path}: byte 0: no <mediawiki> before the first page; give a pages-articles dump")
+
     for data in blocks(path):
-        scanner.held += data
-        yield from scanner.pages()
-    scanner.finish()
-
-
-class _Scanner:
-    """Cuts pages out of bytes that come block by block; what stands between two pages must be nothing."""
-
-    def __init__(self, path: str | Path, namespaces: Container[int] | None) -> None:
-        self.path, self.namespaces = path, namespaces
-        self.held = b""
-        self.base = 0  # of `held` in the unpacked data
-        self.seen = False
-
-    def pages(self) -> Iterator[Page]:
-        """The whole pages among the bytes held, which go."""
-        end = 0
-        while (begin := self.held.find(_OPEN, end)) >= 0:
-            self._check_gap(end, begin)
-            end, self.seen = begin, True
-            close = self.held.find(_CLOSE, begin)
-            if close < 0:
+        held, end = held + data, 0
+        while (begin := held.find(_OPEN, end)) >= 0:
+            check_gap(end, begin)
+            end, seen = begin, True
+            if (close := held.find(_CLOSE, begin)) < 0:
                 break
             end = close + len(_CLOSE)
-            page = self._page(self.held[begin:end], self.base + begin)
+            try:
+                page = _page(held[begin:end], namespaces)
+            except ValueError as error:
+                raise fault(begin, _said(error)) from error
             if page is not None:
                 yield page
-        if len(self.held) - end > LONGEST:
-            name = (_CLOSE if self.held.startswith(_OPEN, end) else _OPEN).decode()
-            raise DataError(f"{self._at(end)}: no {name} in the next {LONGEST} bytes; {_AGAIN}")
-        self.held, self.base = self.held[end:], self.base + end
+        if len(held) - end > LONGEST:
+            name = (_CLOSE if held.startswith(_OPEN, end) else _OPEN).decode()
+            raise fault(end, f"no {name} in the next {LONGEST} bytes")
+        held, base = held[end:], base + end
+    if held.startswith(_OPEN):
+        raise fault(0, "the file ends within the page that begins here")
+    check_gap(0, len(held))
+    if b"</mediawiki>" not in held:
+        raise fault(len(held), "the file ends here, without </mediawiki>")
 
-    def finish(self) -> None:
-        """Refuse what is no end of a dump."""
-        if self.held.startswith(_OPEN):
-            raise DataError(f"{self._at(0)}: the file ends within the page that begins here; {_AGAIN}")
-        self._check_gap(0, len(self.held))
-        if b"</mediawiki>" not in self.held:
-            raise DataError(f"{self._at(len(self.held))}: the file ends here, without </mediawiki>; {_AGAIN}")
 
-    def _at(self, index: int) -> str:
-        return f"{self.path}: byte {self.base + index}"
+def _said(error: ValueError) -> str:
+    if isinstance(error, UnicodeDecodeError):
+        return f"byte 0x{error.object[error.start]:02x} of the page that begins here is not UTF-8"
+    return str(error)
 
-    def _check_gap(self, begin: int, end: int) -> None:
-        text = self.held[begin:end].strip()
-        if self.seen:
-            if text and not text.startswith(b"</mediawiki>"):
-                raise DataError(f"{self._at(begin)}: {text[:40]!r} instead of a page; {_AGAIN}")
-        elif b"<mediawiki" not in text:
-            raise DataError(f"{self.path}: byte 0: no <mediawiki> before the first page; give a pages-articles dump")
 
-    def _page(self, raw: bytes, offset: int) -> Page | None:
-        place = f"{self.path}: byte {offset}"
-        head = _HEAD.match(raw)
-        if head is None or raw.find(_OPEN, 1) > 0:
-            fault = "has no title, ns and id" if head is None else "has another page in it"
-            raise DataError(f"{place}: the page that begins here {fault}; {_AGAIN}")
-        namespace = int(head[2])
-        if self.namespaces is not None and namespace not in self.namespaces:
-            return None
-        try:
-            title = clean_title(_unescape(head[1].decode()))
-            # The last one: of a dump with history, the newest revision.
-            begin = raw.rfind(b"<text", head.end())
-            opened = _TEXT.match(raw, begin) if begin >= 0 else None
-            end = raw.find(b"</text>", opened.end()) if opened else -1
-            if opened is None or (end < 0 and not opened[0].endswith(b"/>")):
-                raise DataError(f"{place}: the text of the page {title!r} that begins here is damaged; {_AGAIN}")
-            text = _unescape(raw[opened.end() : end].decode()) if end >= 0 else ""
-            link = _REDIRECT.search(raw, head.end(), begin)
-            redirect = clean_title(_unescape(link[1].decode())) if link else None
-        except UnicodeDecodeError as error:
-            fault = f"byte 0x{error.object[error.start]:02x} of the page that begins here is not UTF-8"
-            raise DataError(f"{place}: {fault}; {_AGAIN}") from error
-        return Page(title, namespace, int(head[3]), redirect, text)
+def _page(raw: bytes, namespaces: Container[int] | None) -> Page | None:
+    """The page of an element; a ValueError says what is wrong with it."""
+    head = _HEAD.match(raw)
+    if head is None or raw.find(_OPEN, 1) > 0:
+        raise ValueError(
+            f"the page that begins here has {'no title, ns and id' if head is None else 'another page in it'}"
+        )
+    namespace = int(head[2])
+    if namespaces is not None and namespace not in namespaces:
+        return None
+    title = clean_title(_unescape(head[1].decode()))
+    # The last one: of a dump with history, the newest revision.
+    begin = raw.rfind(b"<text", head.end())
+    opened = _TEXT.match(raw, begin) if begin >= 0 else None
+    end = raw.find(b"</text>", opened.end()) if opened else -1
+    if opened is None or (end < 0 and not opened[0].endswith(b"/>")):
+        raise ValueError(f"the text of the page {title!r} that begins here is damaged")
+    text = _unescape(raw[opened.end() : end].decode()) if end >= 0 else ""
+    link = _REDIRECT.search(raw, head.end(), begin)
+    return Page(title, namespace, int(head[3]), clean_title(_unescape(link[1].decode())) if link else None, text)
 
 
 def _unescape(text: str) -> str:
-    if "&" not in text:
-        return text
     if "&#" in text:
         return _ENTITY.sub(_character, text)
-    text = text.replace("&lt;", "<").replace("&gt;", ">").replace("&quot;", '"').replace("&apos;", "'")
-    return text.replace("&amp;", "&")
+    for name, character in _NAMED.items() if "&" in text else ():
+        text = text.replace(f"&{name};", character)
+    return text
 
 
 def _character(match: re.Match[str]) -> str:

@@ -40,11 +40,7 @@ class SourceFiles:
     items: Path | None = None
 
     def check(self) -> None:
-        """Refuse files that do not suffice.
-
-        Raises:
-            ConfigError: says what is missing.
-        """
+        """Refuse files that do not suffice, by a ConfigError that says what is missing."""
         if self.langlinks is None and self.items is None:
             raise ConfigError(
                 "no language links: give --langlinks (the table langlinks of the source wiki), --wikidata "
@@ -57,15 +53,8 @@ class SourceFiles:
 
 
 class FileWiki:
-    """The source wiki in files.
-
-    Args:
-        files: where it is.
-        source: language of the wiki.
-        target: language that is linked to.
-        say: told each file that is read, since a pass can take minutes.
-        poll: called now and then during a pass.
-    """
+    """The source wiki in files; `say` is told each file that is read, and `poll` called now and then, since a pass can
+    take minutes."""
 
     def __init__(
         self,

@@ -21,6 +21,7 @@ _ESCAPED = {b"n": b"\n", b"r": b"\r", b"t": b"\t", b"0": b"\0", b"b": b"\b", b"Z
 _NAMES = re.compile(rb"`([^`]+)`")
 _COLUMN = re.compile(rb"^\s*`([^`]+)`", re.M)
 _ROW_LIMIT = 1 << 22
+_LAST = b";"[0]
 _MOST_COLUMNS = 4096  # of a table of MySQL
 _NUMBER = re.compile(rb"[0-9]{1,18}")
 _NUMBERS = ("page_id", "rd_from", "ll_from", "pp_page")
@@ -35,12 +36,8 @@ _PLACES = {
 }
 
 
-class TableRows:
-    """The raw values of a table's rows in a dump of mysqldump, plain or packed, streamed.
-
-    Tables, comments and settings around it are skipped. A row is matched as a whole, so that a damaged one cannot be
-    misread.
-    """
+class _Table:
+    """A table in a dump of mysqldump; other tables, comments and settings around it are skipped."""
 
     def __init__(self, path: str | Path, table: str) -> None:
         self.path, self.table = path, table
@@ -50,57 +47,45 @@ class TableRows:
         )
         self.create = re.compile(rb"^CREATE TABLE (?:IF NOT EXISTS )?`?" + name + rb"`?\s*+\(", re.M | re.I)
         self.columns: list[str] = []
-        self.row: re.Pattern[bytes] | None = None
         self.held, self.place, self.base = b"", 0, 0
 
-    def rows(self) -> Iterator[tuple[bytes, ...]]:
-        """Raw values of each row.
+    def fault(self, what: str) -> DataError:
+        return DataError(f"{self.path}: byte {self.base + self.place} of the SQL text: {what}; {_ADVICE}")
 
-        Raises:
-            DataError: the file cannot be read, has no such table, is damaged, or ends within a row. The message names
-                the byte; all whole rows before it have been given out.
-        """
+    def rows(self) -> Iterator[tuple[bytes, ...]]:
+        """The raw values of each row, which is matched as a whole, so that a damaged one cannot be misread."""
         inside = found = False
+        pattern: re.Pattern[bytes] | None = None
         for data in blocks(self.path):
             self.base += self.place
             self.held, self.place = self.held[self.place :] + data, 0
             while inside or self._enter():
                 found = inside = True
-                yield from self._whole_rows()
-                if self.held[self.place - 1 : self.place] != b";":
+                pattern, held = pattern or self._pattern(), self.held
+                while inside and pattern and (row := pattern.match(held, self.place)):
+                    self.place = row.end()
+                    yield row.groups()
+                    inside = held[self.place - 1] != _LAST
+                if inside:
                     break
-                inside = False
             if len(self.held) - self.place > (_ROW_LIMIT if inside else LONGEST):
                 inside = True
                 break
         if inside:
-            raise DataError(
-                f"{self._at()}: no whole row of {self.table} begins here: "
-                f"{self.held[self.place : self.place + 40]!r}; {_ADVICE}"
-            )
+            begin = self.held[self.place : self.place + 40]
+            raise self.fault(f"no whole row of {self.table} begins here: {begin!r}")
         if not found and not self.columns:
             raise DataError(f"{self.path}: byte 0: no table {self.table!r} in this file; give the dump of that table")
 
-    def _at(self) -> str:
-        return f"{self.path}: byte {self.base + self.place} of the SQL text"
-
-    def _whole_rows(self) -> Iterator[tuple[bytes, ...]]:
-        """The rows among the bytes held, up to the semicolon after the last one of the INSERT."""
-        if self.row is None and (first := _ROW.match(self.held, self.place)):
-            count = len(_ONE.findall(first[1]))
-            if count > _MOST_COLUMNS or (self.columns and count != len(self.columns)):
-                raise DataError(
-                    f"{self._at()}: {count} values for the {len(self.columns) or _MOST_COLUMNS} columns of "
-                    f"{self.table}; {_ADVICE}"
-                )
-            values = b",".join([b"(" + _VALUE + b")"] * count)
-            self.row = re.compile(rb"\s*\(" + values + rb"\)\s*[,;]", re.S)
-        held, last = self.held, b";"[0]
-        while self.row and (row := self.row.match(held, self.place)):
-            self.place = row.end()
-            yield row.groups()
-            if held[self.place - 1] == last:
-                return
+    def _pattern(self) -> re.Pattern[bytes] | None:
+        """What a row looks like, by the first one."""
+        if (first := _ROW.match(self.held, self.place)) is None:
+            return None
+        count = len(_ONE.findall(first[1]))
+        if count > _MOST_COLUMNS or (self.columns and count != len(self.columns)):
+            columns = len(self.columns) or _MOST_COLUMNS
+            raise self.fault(f"{count} values for the {columns} columns of {self.table}")
+        return re.compile(rb"\s*\(" + b",".join([b"(" + _VALUE + b")"] * count) + rb"\)\s*[,;]", re.S)
 
     def _enter(self) -> bool:
         """Go to the first row of the next INSERT; False where more bytes are needed."""
@@ -124,27 +109,27 @@ def _names(pattern: re.Pattern[bytes], text: bytes) -> list[str]:
 
 
 def table_rows(path: str | Path, table: str) -> Iterator[list[bytes]]:
-    """The raw values of the used columns (those of `_PLACES`) of each row, wherever the file has them.
+    """The raw values of the used columns (those of `_PLACES`) of each row, wherever the file has them, streamed.
 
     Numbers of pages (the columns of `_NUMBERS`) are whole, of up to 18 digits.
 
     Raises:
-        DataError: as `TableRows.rows`; or a row has too few values, or something else where a page's number belongs.
+        DataError: the file cannot be read, has no such table, is damaged, ends within a row, or has something else
+            where a page's number belongs. All whole rows before it have been given out.
     """
-    source, known = TableRows(path, table), _PLACES[table]
+    source, known = _Table(path, table), _PLACES[table]
     numbered = next(iter(known)) in _NUMBERS
     places = list(known.values())
-    for number, row in enumerate(source.rows()):
-        if number == 0 and source.columns:
+    for number, row in enumerate(source.rows(), 1):
+        if number == 1 and source.columns:
             if missing := [name for name in known if name not in source.columns]:
-                raise DataError(
-                    f"{path}: the table {table} has no column {missing[0]}; it has {listed(source.columns)}"
-                )
+                has = listed(source.columns)
+                raise DataError(f"{path}: the table {table} has no column {missing[0]}; it has {has}")
             places = [source.columns.index(name) for name in known]
         if max(places) >= len(row):
-            raise DataError(f"{path}: row {number + 1} of {table} has {len(row)} values, too few; {_ADVICE}")
+            raise DataError(f"{path}: row {number} of {table} has {len(row)} values, too few; {_ADVICE}")
         if numbered and not _NUMBER.fullmatch(row[places[0]]):
-            raise DataError(f"{path}: row {number + 1} of {table}: {row[places[0]][:40]!r} is no page; {_ADVICE}")
+            raise DataError(f"{path}: row {number} of {table}: {row[places[0]][:40]!r} is no page; {_ADVICE}")
         yield [row[place] for place in places]
 
 

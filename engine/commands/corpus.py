@@ -73,7 +73,6 @@ def _file(name: str, help: str, kind: click.Path = _FILE, **more: Any) -> Callab
     show_default=True,
     help="Where a title may begin and end: at words, only where a script has spaces, anywhere.",
 )
-@click.option("--inflection", is_flag=True, help="Accept the language's endings behind a title; counted apart.")
 @click.option("--redirects/--no-redirects", default=True, help="Follow redirects.  [default: redirects]")
 @click.option(
     "--skip-disambiguation/--keep-disambiguation",

@@ -16,12 +16,11 @@ from functools import partial
 from itertools import chain, islice
 from pathlib import Path
 
-from ... import DataError, RunInUseError
-from ...data.corpus.closeness import OverlapScorer, TfidfScorer
-from ...data.corpus.input import PIECE, Source, Task, open_source, tasks, texts_of
+from ... import DataError, Interrupted, RunInUseError
+from ...data.corpus.criteria import OverlapScorer, TfidfScorer, Verdict, by_score, by_title
 from ...data.corpus.language_id import language_model
 from ...data.corpus.matcher import TitleMatcher
-from ...data.corpus.piece import ByScore, ByTitle, Criterion, PieceReader, PieceRules, paragraphs
+from ...data.corpus.piece import PIECE, PieceReader, Source, Task, open_source, paragraphs, tasks, texts_of
 from ...data.corpus.select import excluded_keys
 from ...data.corpus.sentence_split import sentences
 from ...data.corpus.title_links import Links, add_aliases, entity_surfaces, link_table, link_wiki
@@ -29,13 +28,13 @@ from ...data.corpus.wiki_source import FileWiki, target_redirects
 from ...data.corpus.wiki_tables import read_titles
 from ...data.readers.example import Example
 from ...data.readers.formats import guess_format, read_examples
+from ..runs.workers import Answer, Tell, Workers
+from ..storage.faults import fault
 from ..storage.files import atomic_write_bytes, atomic_write_json, read_json, storage_errors
 from ..storage.run_folder import RunDir, cores
 from ..training.progress import Progress
 from .config import CorpusConfig
-from .merge import Merged, choose
-from .pieces import piece_bytes, piece_path
-from .pool import run_tasks, stop_if_asked
+from .merge import Merged, choose, piece_bytes, piece_path
 from .report import CorpusReport, finished, make_report, write_outputs
 
 _MANIFEST = "manifest.json"
@@ -158,7 +157,7 @@ def _plan(config: CorpusConfig, folder: Path, progress: Progress, should_stop: C
         raise DataError(f"none of {len(mentions)} entities has a title in the target ({fates}); check the title files")
     names = sorted({titles[0] for titles in links.titles.values()})
     number = {name: i for i, name in enumerate(names)}
-    group: dict[str, int] = dict(number)
+    group = dict(number)
     for titles in links.titles.values():
         for title in titles:
             group.setdefault(title, number[titles[0]])
@@ -192,7 +191,7 @@ def _links(
             return Links({k: tuple(v) for k, v in data["titles"].items()}, data["fates"], Counter(data["counts"]))
     except (KeyError, TypeError, AttributeError) as error:
         raise DataError(f"{kept}: not the links of a corpus; delete it and run the command again") from error
-    poll = partial(stop_if_asked, should_stop)
+    poll = partial(_stop_if_asked, should_stop)
     if config.titles is not None:
         links = link_table(mentions, read_titles(config.titles), config.rules)
     else:
@@ -214,18 +213,18 @@ def _links(
 def _reader(config: CorpusConfig, plan: Plan, sources: list[Source]) -> PieceReader:
     total = max(1, sum(source.size for source in sources))
     share = min(1.0, config.cap * _CONTROL_TIMES * _CONTROL_BYTES / total) if config.control else 0.0
-    rules = PieceRules(config.seed, config.min_chars, config.max_chars, share)
-    split = partial(sentences, language=config.language) if config.split else _unsplit
-    return PieceReader(rules, _criterion(config, plan, sources), split, plan.excluded)
+    split = partial(sentences, language=config.language) if config.split else partial(str.split, sep="\n")
+    judge, look_first = _judge(config, plan, sources), config.select == "entities"
+    lengths = config.min_chars, config.max_chars
+    return PieceReader(judge, split, config.seed, *lengths, share, plan.excluded, look_first)
 
 
-def _criterion(config: CorpusConfig, plan: Plan, sources: list[Source]) -> Criterion:
+def _judge(config: CorpusConfig, plan: Plan, sources: list[Source]) -> Callable[[str], Verdict]:
     language = config.language
     if config.select == "entities":
-        titles = TitleMatcher(plan.patterns, language, boundaries=config.boundaries, inflection=config.inflection)
-        return ByTitle(titles, plan.groups)
+        return partial(by_title, TitleMatcher(plan.patterns, language, config.boundaries), plan.groups)
     if config.select == "overlap":
-        return ByScore(OverlapScorer(plan.mentions, language).score)
+        return partial(by_score, OverlapScorer(plan.mentions, language).score)
     task = [text for path in config.task_text for text in texts_of_file(path)]
     # The beginning of each file, for the frequencies of words.
     beginnings = (next(tasks([source]), None) for source in sources)
@@ -235,12 +234,7 @@ def _criterion(config: CorpusConfig, plan: Plan, sources: list[Source]) -> Crite
         if task is not None
         for line in islice(chain.from_iterable(map(paragraphs, texts_of(task, language, Counter()))), _SAMPLE_LINES)
     )
-    return ByScore(TfidfScorer(task, lines, language).score)
-
-
-def _unsplit(text: str) -> list[str]:
-    """A paragraph that is one sentence already."""
-    return [text]
+    return partial(by_score, TfidfScorer(task, lines, language).score)
 
 
 def _read(
@@ -256,20 +250,44 @@ def _read(
     pieces = read = new = 0
     total = sum(source.size for source in sources)
 
-    def missing() -> Iterator[Task]:
+    def next_missing(_: object = None) -> Task | None:
         nonlocal pieces, read
         for task in planned:
             pieces += 1
-            if piece_path(folder, task.index).exists():
-                read += task.size
-            else:
-                yield task
+            if not piece_path(folder, task.index).exists():
+                return task
+            read += task.size
+        return None
 
-    progress.begin_reading("corpus", total)
-    for task in run_tasks(missing(), work, workers, should_stop):
+    def take(task: Task, answer: Answer) -> None:
+        nonlocal read, new
+        if answer.error is not None:
+            raise answer.error
+        fault("corpus.piece")
         read, new = read + task.size, new + task.size
         progress.read(read, max(total, read), new)
+
+    progress.begin_reading("corpus", total)
+    if workers > 1:
+        # A fork shares the automaton of the titles.
+        pool = Workers[Task](workers, partial(_begin, work), fork=True, option="--workers")
+        pool.run(next_missing, take, should_stop)
+        return pieces
+    while (task := next_missing()) is not None:
+        _stop_if_asked(should_stop)
+        work(task)
+        take(task, Answer())
     return pieces
+
+
+def _begin(work: Callable[[Task], None], polled: Callable[[], int], tell: Tell) -> Callable[[Task], None]:
+    """A worker has what it needs."""
+    return work
+
+
+def _stop_if_asked(should_stop: Callable[[], int]) -> None:
+    if number := should_stop():
+        raise Interrupted(number)
 
 
 def _work(reader: PieceReader, language: str, folder: Path, task: Task) -> None:

@@ -61,7 +61,6 @@ class CorpusConfig:
     rules: LinkRules = field(default_factory=LinkRules)
     target_aliases: bool = False
     boundaries: Boundaries = "auto"
-    inflection: bool = False
     select: Select = "entities"
     task_text: tuple[Path, ...] = ()
     exclude: tuple[Path, ...] = ()

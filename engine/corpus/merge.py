@@ -1,36 +1,68 @@
-"""From the results of all pieces to the sentences of the corpus and of its control."""
+"""The results of pieces as files of safetensors; from all of them to the sentences of the corpus and of its control."""
 
 from __future__ import annotations
 
+import json
 from collections import Counter
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
+from typing import Any, cast
 
 import numpy as np
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save
 
+from ... import DataError
 from ...data.corpus.language_id import accepted_codes, language_model
-from ...data.corpus.piece import CONTROL, INFLECTED, MATCHED
+from ...data.corpus.piece import CONTROL, MATCHED, PieceResult
 from ...data.corpus.select import Candidates, control_order, pick_balanced
+from ..storage.files import storage_errors
 from .config import CorpusConfig
-from .pieces import StoredPiece
 
 _ROW_BITS = 32
 _OPEN_PIECES = 64
+_COLUMNS = ("hashes", "order", "flags", "pair_row", "pair_entity")
+
+
+def piece_path(folder: Path, index: int) -> Path:
+    """File of a piece's result."""
+    return folder / f"piece-{index:06}.bin"
+
+
+def piece_bytes(result: PieceResult) -> bytes:
+    """A result as a file's content."""
+    encoded = [text.encode() for text in result.texts]
+    columns = {name: np.array(getattr(result, name)) for name in _COLUMNS}
+    columns["starts"] = np.cumsum([0, *map(len, encoded)], dtype=np.int64)
+    columns["text"] = np.frombuffer(b"".join(encoded), np.uint8)
+    return save(columns, {"counts": json.dumps(result.counts)})
+
+
+class StoredPiece:
+    """A piece's result in a file: the columns at once, the sentences when they are asked for."""
+
+    def __init__(self, folder: Path, index: int) -> None:
+        path = piece_path(folder, index)
+        try:
+            with storage_errors(path, "read"):
+                self._file = cast(Any, safe_open(path, "numpy"))  # its methods have no types
+            self.hashes, self.order, self.flags, self.pair_row, self.pair_entity, self._starts = (
+                self._file.get_tensor(name) for name in (*_COLUMNS, "starts")
+            )
+            self.counts: Counter[str] = Counter(json.loads(self._file.metadata()["counts"]))
+        except (SafetensorError, TypeError, KeyError) as error:
+            raise DataError(f"{path}: not a piece of a corpus; delete its folder and run the command again") from error
+
+    def text(self, row: int) -> str:
+        """A sentence."""
+        return bytes(self._file.get_slice("text")[self._starts[row] : self._starts[row + 1]]).decode()
 
 
 @dataclass
 class Merged:
-    """What all pieces hold together.
-
-    Attributes:
-        folder: of the pieces.
-        candidates: the sentences that may be selected.
-        control: the random ones, as candidates for one entity.
-        counts: sums over the pieces.
-        per_entity: sentences of each entity, repetitions in other pieces included.
-    """
+    """What all pieces hold: the sentences that may be selected, random ones as candidates for one entity (`control`),
+    and the number of each entity, repetitions in other pieces included (`per_entity`)."""
 
     folder: Path
     candidates: Candidates
@@ -45,7 +77,6 @@ class Merged:
         for index in range(pieces):
             piece = StoredPiece(folder, index)
             out.counts.update(piece.counts)
-            out.counts["inflected"] += int(((piece.flags & INFLECTED) != 0).sum())
             out.per_entity += np.bincount(piece.pair_entity, minlength=entities)
             rows, first = piece.pair_row, np.int64(index) << _ROW_BITS
             out.candidates.add(piece.pair_entity, piece.order[rows], piece.hashes[rows], first + rows)
@@ -57,23 +88,12 @@ class Merged:
 
 @dataclass
 class Chosen:
-    """The sentences of the corpus and of the control, in a random order, and what the language check said.
-
-    Attributes:
-        texts: sentences.
-        control: sentences.
-        entities: for each entity its sentences in the corpus.
-        inflected: sentences in the corpus that only an ending made a match.
-        shared: sentences that are in both.
-        control_matched: sentences of the control that contain an entity.
-        checked: sentences whose language was looked at; 0 where that was not possible.
-        refused: languages of those that were refused.
-    """
+    """The sentences of the corpus and of the control, in a random order; how many each entity has, are in both, and
+    have an entity in the control; how many languages were looked at, and which refused."""
 
     texts: list[str]
     control: list[str]
     entities: np.ndarray
-    inflected: int
     shared: int
     control_matched: int
     checked: int
@@ -88,7 +108,17 @@ def choose(merged: Merged, config: CorpusConfig) -> Chosen:
         index, row = divmod(place, 1 << _ROW_BITS)
         return piece_of(index).text(row), int(piece_of(index).flags[row])
 
-    accept = _LanguageCheck(config, lambda place: read(place)[0])
+    codes = accepted_codes(config.language) if config.language_check else frozenset[str]()
+    known, refused = dict[int, bool](), Counter[str]()
+
+    def accept(sentence: int, place: int) -> bool:
+        """All, where the check is off or the language is not known."""
+        if codes and sentence not in known:
+            language = str(language_model().classify(read(place)[0])[0])
+            known[sentence] = language in codes
+            refused[language] += not known[sentence]
+        return not codes or known[sentence]
+
     rows = merged.candidates.rows()
     picked = sorted(pick_balanced(rows, config.cap, frequency=merged.per_entity, accept=accept))
     control: list[tuple[int, int]] = []
@@ -100,28 +130,8 @@ def choose(merged: Merged, config: CorpusConfig) -> Chosen:
         [text for text, _ in corpus_rows],
         [text for text, _ in control_rows],
         np.bincount(rows[0][taken], minlength=len(merged.per_entity)),
-        sum(flags & INFLECTED != 0 for _, flags in corpus_rows),
         len({value for value, _ in picked} & {value for value, _ in control}),
         sum(flags & MATCHED != 0 for _, flags in control_rows),
-        len(accept.known),
-        accept.refused,
+        len(known),
+        refused,
     )
-
-
-class _LanguageCheck:
-    """Refuses sentences in another language; all are accepted where the check is off or the language is not known."""
-
-    def __init__(self, config: CorpusConfig, text_at: Callable[[int], str]) -> None:
-        self._codes = accepted_codes(config.language) if config.language_check else frozenset[str]()
-        self._text_at = text_at
-        self.known: dict[int, bool] = {}
-        self.refused: Counter[str] = Counter()
-
-    def __call__(self, sentence: int, place: int) -> bool:
-        if not self._codes:
-            return True
-        if sentence not in self.known:
-            language = str(language_model().classify(self._text_at(place))[0])
-            self.known[sentence] = language in self._codes
-            self.refused[language] += not self.known[sentence]
-        return self.known[sentence]

@@ -26,13 +26,8 @@ _SHOWN = 20
 
 @dataclass
 class CorpusReport:
-    """The audit.
-
-    Attributes:
-        path: of the JSON; the Markdown lies beside it.
-        values: what the JSON holds; docs/corpus.md names the fields.
-        made: False where everything was there already.
-    """
+    """The audit: the path of the JSON, beside which the Markdown lies, and what is in it (docs/corpus.md); `made` is
+    False where everything was there already."""
 
     path: Path
     values: dict[str, Any]
@@ -84,11 +79,7 @@ def make_report(
     merged: Merged,
     chosen: Chosen,
 ) -> CorpusReport:
-    """Gather the audit.
-
-    Raises:
-        DataError: nothing was selected.
-    """
+    """Gather the audit; a DataError where nothing was selected."""
     counts = merged.counts
     if not chosen.texts:
         left = ", ".join(f"{counts[n]} {n}" for n in ("too-short", "too-long", "excluded") if counts[n])
@@ -109,9 +100,8 @@ def make_report(
             "too_long": counts["too-long"],
             "excluded": counts["excluded"],
             "duplicates": counts["duplicates"] + merged.candidates.duplicates,
-            "only_by_ending": counts["inflected"],
         },
-        "selected": {**_lengths(chosen.texts), "only_by_ending": chosen.inflected},
+        "selected": _lengths(chosen.texts),
         "language": _language(config, chosen),
         "exclude": _overlap(config, excluded, chosen),
     }

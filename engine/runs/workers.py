@@ -1,8 +1,8 @@
-"""Worker processes, each with one task at a time, for what a run or an ablation makes side by side.
+"""Worker processes, each with one task at a time, for the stages of a run and the pieces of a corpus.
 
-They are spawned, not forked: torch has threads of its own. A worker saves and ends when it is told to, and ends at once
-with its parent. Each has a pipe of its own, so that one that is killed blocks no other and can be named; a pool of
-`concurrent.futures` has one queue for all, and breaks as a whole.
+Those of a run are spawned, not forked: torch has threads of its own. A worker saves and ends when it is told to, and
+ends at once with its parent. Each has a pipe of its own, so that one that is killed blocks no other and can be named; a
+pool of `concurrent.futures` has one queue for all, and breaks as a whole.
 """
 
 from __future__ import annotations
@@ -11,16 +11,16 @@ import contextlib
 import multiprocessing
 import os
 import signal
+import sys
 import threading
 import traceback
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from typing import Any, Generic, TypeVar
-
-import torch
 
 from ... import Interrupted, OutOfMemoryError, XltError
 from ..storage.files import storage_errors
@@ -52,13 +52,24 @@ class Workers(Generic[T]):
         number: how many there may be.
         begin: what each of them does with its tasks; sent to it.
         heard: hears in this process what a worker tells of its task: the task, and the arguments of `Tell`.
+        fork: copy this process, where the system can do that safely; nothing is sent then.
+        option: of the command, for fewer of them.
 
     Attributes:
         busy: the tasks in work, by the pipes of their workers.
     """
 
-    def __init__(self, number: int, begin: Begin[T], heard: Callable[..., None] = lambda task, *told: None) -> None:
-        self._number, self._begin, self._heard = number, begin, heard
+    def __init__(
+        self,
+        number: int,
+        begin: Begin[T],
+        heard: Callable[..., None] = lambda task, *told: None,
+        *,
+        fork: bool = False,
+        option: str = "--jobs",
+    ) -> None:
+        self._number, self._begin, self._heard, self._option = number, begin, heard, option
+        self._fork = fork and sys.platform == "linux"
         self._members: dict[Connection, BaseProcess] = {}
         self.busy: dict[Connection, T] = {}
 
@@ -104,11 +115,16 @@ class Workers(Generic[T]):
             member.send(task)
 
     def _start(self) -> Connection:
-        context = multiprocessing.get_context("spawn")
-        resource_tracker.ensure_running()  # whose start would unblock signals
-        with storage_errors("a worker process", "start"):
+        mine: Connection
+        context: Any = multiprocessing.get_context("fork" if self._fork else "spawn")
+        if not self._fork:
+            resource_tracker.ensure_running()  # whose start would unblock signals
+        with storage_errors("a worker process", "start"), warnings.catch_warnings():
+            # Threads of the numerical libraries may sleep in this process; forked workers call none of them.
+            warnings.filterwarnings("ignore", message=".*multi-threaded.*fork", category=DeprecationWarning)
             mine, theirs = context.Pipe()
-            process = context.Process(target=_serve, args=(theirs, self._begin), daemon=True)
+            copied = [*self._members, mine] if self._fork else []
+            process = context.Process(target=_serve, args=(theirs, self._begin, copied), daemon=True)
             # Until it has its handlers, a signal of the terminal waits.
             before = signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
             try:
@@ -145,11 +161,10 @@ class Workers(Generic[T]):
         if code is None or code >= 0:
             return Answer(error=XltError(f"{task}: the process that made it ended with {code}; why stands above"))
         text = (
-            f"the process that made it was killed by signal {-code}, perhaps for want of memory; nothing else is lost"
+            f"{task}: the process that made it was killed by signal {-code}, perhaps for want of memory; nothing else "
+            f"is lost: run the same command again, with fewer {self._option} if memory is short"
         )
-        return Answer(
-            error=OutOfMemoryError(f"{task}: {text}: run the same command again, with fewer --jobs if memory is short")
-        )
+        return Answer(error=OutOfMemoryError(text))
 
     def stop(self) -> list[tuple[T, Answer]]:
         """Has every process save and end; the answers of those that did so in time."""
@@ -172,8 +187,10 @@ class Workers(Generic[T]):
         return ended
 
 
-def _serve(parent: Connection, begin: Begin[Any]) -> None:
+def _serve(parent: Connection, begin: Begin[Any], copied: Sequence[Connection]) -> None:
     """A worker's life. Signals of the terminal reach it too, but only the parent decides."""
+    for other in copied:  # the parent's ends of pipes, which would hide that it has closed them
+        other.close()
     told: list[int] = []
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
@@ -215,7 +232,8 @@ def portable(error: Exception) -> Exception:
     """An error that another process can raise, of a public class; one that is not the package's has its traceback."""
     if isinstance(error, XltError):
         return public(error)
-    if isinstance(error, RuntimeError) and not isinstance(error, torch.OutOfMemoryError):
+    torch = sys.modules.get("torch")  # the workers of a corpus have none
+    if isinstance(error, RuntimeError) and not (torch and isinstance(error, torch.OutOfMemoryError)):
         error = RuntimeError(str(error)).with_traceback(error.__traceback__)
     error.add_note(f"in a worker process:\n{''.join(traceback.format_tb(error.__traceback__))}")
     return error

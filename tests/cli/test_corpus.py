@@ -8,7 +8,6 @@ from typing import Any
 
 import pytest
 
-ENCODER = Path(__file__).resolve().parents[2] / "assets" / "mini-encoder"
 PLACES = ["Paris", "London", "Berlin", "Oslo"]
 FILES = ("de.control.txt", "de.report.json", "de.report.md", "de.txt")
 
@@ -59,7 +58,7 @@ def test_json(cli: Any, raw: Path) -> None:
 def test_every_option_reaches_the_configuration(cli: Any, raw: Path) -> None:
     flags = (
         "--source-language en --min-chars 5 --max-chars 300 --no-split --no-language-check --boundaries words "
-        "--inflection --no-redirects --keep-disambiguation --no-first-letter --strip-qualifier --quiet --json "
+        "--no-redirects --keep-disambiguation --no-first-letter --strip-qualifier --quiet --json "
         "--encoding latin-1"
     )
     answer = cli(*command(raw, *flags.split(), "--exclude", str(raw / "test.de.conll")))
@@ -70,33 +69,15 @@ def test_every_option_reaches_the_configuration(cli: Any, raw: Path) -> None:
         "max_chars": 300,
         "boundaries": "words",
     }
-    assert [settings[n] for n in ("split", "language_check", "inflection", "target_aliases")] == [
-        False,
-        False,
-        True,
-        False,
-    ]
+    assert [settings[n] for n in ("split", "language_check", "target_aliases")] == [False] * 3
     assert settings["rules"] == {
         "redirects": False,
-        "max_redirects": 8,
         "disambiguation": False,
         "first_letter": False,
         "strip_qualifier": True,
     }
     assert settings["exclude"] == [str(raw / "test.de.conll")]
     assert settings["encoding"] == "latin-1"
-
-
-def test_selection_without_titles(cli: Any, raw: Path) -> None:
-    given = ("--text", raw / "raw.de.txt", "--out", raw / "o.txt", "--language", "de", "--cap", "50", "--quiet")
-    answer = cli("corpus", "--entities", raw / "train.conll", "--select", "overlap", *given)
-    assert answer.code == 0, answer
-    assert all(any(p in line for p in PLACES) for line in (raw / "o.txt").read_text("utf-8").splitlines())
-    task = raw / "task.txt"
-    task.write_text("eine kleine Stadt\n", encoding="utf-8")
-    answer = cli("corpus", "--select", "tfidf", "--task-text", task, *given)
-    assert answer.code == 0, answer
-    assert sum("kleine Stadt" in line for line in (raw / "o.txt").read_text("utf-8").splitlines()) == 50
 
 
 def test_errors(cli: Any, raw: Path) -> None:
@@ -133,61 +114,3 @@ def test_killed_from_outside_and_given_again(process: Any, cli: Any, raw: Path) 
     assert cli(*command(raw, "--quiet")).code == 0
     assert len((raw / "corpus" / "de.txt").read_text("utf-8").splitlines()) == 100
     assert not work.exists()
-
-
-def paper(raw: Path) -> list[str]:
-    """What makes `conll-paper` small: the tests' files in place of CoNLL's, a small encoder in place of mBERT."""
-    unlabelled = "".join(f"Gestern sprach {p} mit {q}.\n" for p in PLACES for q in PLACES)
-    (raw / "task.de.txt").write_text(unlabelled, encoding="utf-8")
-    files = {"source.train": "train.conll", "source.dev": "test.en.conll", "source.test": "test.en.conll"}
-    files |= {f"targets.{n}.test": "test.de.conll" for n in range(3)}
-    lists = {f"targets.{n}.unlabelled": "task.de.txt" for n in range(3)}
-    values = {key: f'"{raw / name}"' for key, name in files.items()}
-    values |= {key: f'["{raw / name}"]' for key, name in lists.items()}
-    values |= {"model.path": f'"{ENCODER}"', "max_length": "32", "reader.encoding": '"utf-8"'}
-    return [part for key, value in values.items() for part in ("--set", f"{key}={value}")]
-
-
-def test_one_line_of_the_paper_recipe_takes_the_corpus(cli: Any, raw: Path) -> None:
-    """From the command to BTF and fine-tuning; the control is the same with its own file in that line."""
-    assert cli(*command(raw, "--quiet", "--cap", "12")).code == 0
-    corpus, configs, drops = raw / "corpus", [], []
-    for name in ("de.txt", "de.control.txt"):
-        line = f'targets.0.unlabelled=["{corpus / name}"]'
-        run = corpus / f"run-{name}"
-        given = ("run", "conll-paper", "--stage", "finetune", "--seed", "0", "--run-dir", run, "--quiet")
-        answer = cli(*given, *paper(raw), "--set", line)
-        assert answer.code == 0, answer
-        configs.append(set((run / "config.toml").read_text("utf-8").splitlines()))
-        stage = json.loads((run / "seed-0" / "de" / "btf" / "stage.json").read_text("utf-8"))
-        # The source has 24 different sentences; of the corpus's 12 as many, by repeating.
-        assert stage["examples_per_epoch"] == [24, 24]
-        drops.append((stage["loss_first"], stage["loss_last"]))
-        rows = json.loads((run / "summary.json").read_text("utf-8"))["rows"]
-        scored = {(row["stage"], row["language"]) for row in rows if row["metric"] == "entity_f1"}
-        assert {("btf", "de"), ("zero-shot", "de")} <= scored
-    (taken,), (control,) = configs[0] - configs[1], configs[1] - configs[0]
-    assert "de.txt" in taken, "one line of the recipe, and no other"
-    assert "de.control.txt" in control
-    assert drops[0] != drops[1], "two different texts were fitted"
-
-
-def test_corpus_and_control_in_one_run(cli: Any, raw: Path) -> None:
-    """The paper's MBERT-wiki row beside the method's."""
-    assert cli(*command(raw, "--quiet", "--cap", "12")).code == 0
-    corpus = raw / "corpus"
-    lines = [
-        f'targets.0.unlabelled=["{corpus / "de.txt"}"]',
-        f'targets.0.control=["{corpus / "de.control.txt"}"]',
-        f'source.control=["{raw / "general.en.txt"}"]',
-        "arms.control=true",
-    ]
-    sets = [part for line in lines for part in ("--set", line)]
-    answer = cli("run", raw / "tiny.toml", "--stage", "finetune", *sets, "--run-dir", corpus / "run", "--quiet")
-    assert answer.code == 0, answer
-    rows = json.loads((corpus / "run" / "summary.json").read_text("utf-8"))["rows"]
-    assert {"btf", "control"} <= {row["stage"] for row in rows if row["language"] == "de"}
-    none = [part for table in ("source", "targets.0") for part in ("--set", f"{table}.control=[]")]
-    answer = cli("run", "conll-paper", *paper(raw), *none, "--set", "arms.control=true", "--run-dir", corpus / "no")
-    assert answer.code == 2
-    assert "no general text for en, de; give control or general" in answer.err

@@ -2,12 +2,6 @@
 
 The source wiki is English, the target German or Japanese. All names are made of syllables, so that no name occurs where
 it was not planted; the sentences around them are real words. Everything is a function of the arguments.
-
-This file is not importable by name (the tests are no package). Load it so, once::
-
-    spec = importlib.util.spec_from_file_location("planted_wiki", path)
-    module = importlib.util.module_from_spec(spec); sys.modules[spec.name] = module; spec.loader.exec_module(module)
-    plan = module.make_planted(tmp_path, language="de")
 """
 
 from __future__ import annotations
@@ -207,9 +201,8 @@ class _Writer:
         return (" " if self.plan.language == "de" else "").join(sentences)
 
 
-def marked(line: str, name: str, how: str) -> str:
-    """The sentence in wiki markup with the name written in one of many ways; the visible text stays as it was."""
-    forms = {
+def _forms(name: str) -> dict[str, str]:
+    return {
         "plain": name,
         "link": f"[[{name}]]",
         "piped": f"[[{name} (Ort)|{name}]]",
@@ -227,27 +220,14 @@ def marked(line: str, name: str, how: str) -> str:
         "entity": "".join(f"&#{ord(c)};" if ord(c) > 127 else c for c in name),
         "two-parts": "''" + name.replace(" ", "'' [[", 1) + "]]" if " " in name else f"''{name}''",
     }
-    return line.replace(name, forms[how], 1)
 
 
-FORMS = [
-    "plain",
-    "link",
-    "piped",
-    "bold",
-    "bolditalic",
-    "reference",
-    "nbsp",
-    "half-link",
-    "comment",
-    "nowiki",
-    "small",
-    "external",
-    "template",
-    "decomposed",
-    "entity",
-    "two-parts",
-]
+FORMS = list(_forms("x"))
+
+
+def marked(line: str, name: str, how: str) -> str:
+    """The sentence in wiki markup with the name written in one of many ways; the visible text stays as it was."""
+    return line.replace(name, _forms(name)[how], 1)
 
 
 def hidden_markup(name: str, language: str) -> str:

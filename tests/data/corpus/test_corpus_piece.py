@@ -5,23 +5,26 @@ import gzip
 import json
 import lzma
 from collections import Counter
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from xlt_engine import DataError
-from xlt_engine.data.corpus.input import Source, kind_of, open_source, tasks, texts_of
+from xlt_engine.data.corpus.criteria import by_score, by_title
 from xlt_engine.data.corpus.matcher import TitleMatcher
 from xlt_engine.data.corpus.piece import (
     CONTROL,
-    INFLECTED,
     MATCHED,
-    ByScore,
-    ByTitle,
     PieceReader,
     PieceResult,
-    PieceRules,
+    Source,
+    kind_of,
+    open_source,
     paragraphs,
+    tasks,
+    texts_of,
 )
 
 NAMES = ["Oslo", "Rom", "Ulm"]
@@ -32,23 +35,13 @@ def split(text: str) -> list[str]:
     return [part.strip() + "." for part in text.split(".") if part.strip()]
 
 
-ALL = PieceRules(0, 1, 99, 0.0)
+def reader(share: float = 0.0, *, lengths: tuple[int, int] = (1, 99), **more: Any) -> PieceReader:
+    judge = partial(by_title, TitleMatcher(NAMES, "de"), more.pop("groups", (0, 1, 2)))
+    return PieceReader(more.pop("judge", judge), more.pop("split", split), 0, *lengths, share, **more)
 
 
-def read(
-    lines: list[str],
-    rules: PieceRules = ALL,
-    *,
-    groups: tuple[int, ...] = (0, 1, 2),
-    inflection: bool = False,
-    excluded: frozenset[str] = frozenset(),
-) -> PieceResult:
-    criterion = ByTitle(TitleMatcher(NAMES, "de", inflection=inflection), groups)
-    return PieceReader(rules, criterion, split, excluded).read(0, lines)
-
-
-def no_split(text: str) -> list[str]:
-    return [text]
+def read(lines: list[str], share: float = 0.0, **more: Any) -> PieceResult:
+    return reader(share, **more).read(0, lines)
 
 
 def pairs(result: PieceResult) -> set[tuple[str, int]]:
@@ -76,39 +69,33 @@ def test_titles_of_one_entity_count_once() -> None:
 
 def test_lengths_and_exclusion() -> None:
     lines = ["Rom.", "Rom ist schön.", "Rom ist sehr alt und sehr groß.", "Rom ist heiss."]
-    result = read(lines, PieceRules(0, 10, 20, 0.0), excluded=frozenset({"romistschön"}))
+    result = read(lines, lengths=(10, 20), excluded=frozenset({"romistschön"}))
     assert result.texts == ["Rom ist heiss."]
     assert [result.counts[n] for n in ("too-short", "too-long", "excluded")] == [1, 1, 1]
 
 
 def test_control_is_every_sentence_of_the_sampled_lines() -> None:
     lines = [f"Satz {i}. Rom {i}. Zeile {i}." for i in range(200)]
-    everything = read(lines, PieceRules(0, 1, 99, 1.0))
+    everything = read(lines, 1.0)
     assert all(flag & CONTROL for flag in everything.flags)
     assert len(everything.texts) == 600
     assert sum(flag & MATCHED for flag in everything.flags) == 200
-    some = read(lines, PieceRules(0, 1, 99, 0.2))
+    some = read(lines, 0.2)
     control = [t for t, f in zip(some.texts, some.flags, strict=True) if f & CONTROL]
     assert 60 <= len(control) <= 180
     assert len(control) % 3 == 0, "whole lines"
     assert len(some.texts) == len(control) + 200 - len(control) // 3
-    again = PieceReader(PieceRules(0, 1, 99, 0.2), ByTitle(TitleMatcher(NAMES, "de"), (0, 1, 2)), split)
-    assert again.read(0, lines).flags == some.flags
-    assert again.read(1, lines).flags != some.flags, "another piece has another sample"
-
-
-def test_matches_by_an_ending_are_marked() -> None:
-    result = read(["Roms Altar.", "Rom und Ulms Tor.", "Rom."], inflection=True)
-    assert [bool(flag & INFLECTED) for flag in result.flags] == [True, False, False]
+    assert reader(0.2).read(0, lines).flags == some.flags
+    assert reader(0.2).read(1, lines).flags != some.flags, "another piece has another sample"
 
 
 def test_scores() -> None:
-    reader = PieceReader(PieceRules(0, 1, 99, 0.0), ByScore(lambda text: len(text) / 20), no_split)
-    result = reader.read(0, ["abc", "abcdef", "", "abcdefghi", "abc"])
+    given = {"split": lambda text: [text], "look_first": False}
+    result = read(["abc", "abcdef", "", "abcdefghi", "abc"], judge=partial(by_score, lambda t: len(t) / 20), **given)
     assert result.texts == ["abc", "abcdef", "abcdefghi"]
     assert sorted(result.order, reverse=True) == result.order.tolist()
     assert pairs(result) == {("abc", 0), ("abcdef", 0), ("abcdefghi", 0)}
-    zero = PieceReader(PieceRules(0, 1, 99, 1.0), ByScore(lambda text: 0.0), no_split).read(0, ["a", "b"])
+    zero = read(["a", "b"], 1.0, judge=partial(by_score, lambda t: 0.0), **given)
     assert zero.flags.tolist() == [CONTROL] * 2
     assert len(zero.pair_row) == 0
 
@@ -157,22 +144,14 @@ def test_pages_in_pieces_are_whole(tmp_path: Path, form: str) -> None:
 
 
 def test_articles_in_pieces_are_whole(tmp_path: Path) -> None:
-    lines = [json.dumps({"title": f"T{i}", "text": f"Satz {i}.\nZeile {i}."}) for i in range(50)]
+    """JSON can hold half of a pair of surrogates, which is no character."""
+    lines = [json.dumps({"title": f"T{i}", "text": f"Satz {i}.\nZeile \ud83d\ude00 \ud83d{i}."}) for i in range(50)]
     for path in (tmp_path / "wiki_00", tmp_path / "wiki_00.gz"):
         data = ("\n".join(lines) + "\n").encode()
         path.write_bytes(gzip.compress(data) if path.suffix else data)
         got, count = texts(path, 300)
-        assert got == [part for i in range(50) for part in (f"Satz {i}.", f"Zeile {i}.")]
+        assert got == [part for i in range(50) for part in (f"Satz {i}.", f"Zeile \U0001f600 \ufffd{i}.")]
         assert count >= 3
-
-
-def test_half_characters_of_json(tmp_path: Path) -> None:
-    """JSON can hold half of a pair of surrogates, which is no character."""
-    lines = ['{"title": "a", "text": "Rom \\ud83d\\ude00 \\ud83d Ulm"}\n']
-    for path, packed in ((tmp_path / "x", False), (tmp_path / "x.gz", True)):
-        data = "".join(lines).encode()
-        path.write_bytes(gzip.compress(data) if packed else data)
-        assert texts(path, 100)[0] == ["Rom \U0001f600 \ufffd Ulm"]
 
 
 def test_kinds(tmp_path: Path) -> None:

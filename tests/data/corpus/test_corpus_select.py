@@ -55,22 +55,6 @@ def test_another_order_of_the_same_hashes() -> None:
     assert (other != control_order(hashes, 1)).any()
 
 
-@pytest.mark.parametrize(
-    ("counts", "cap", "level"),
-    [
-        ([5, 5, 5], 9, 3),
-        ([5, 5, 5], 10, 4),
-        ([1, 2, 100], 50, 47),
-        ([1, 2], 50, 2),
-        ([0, 0], 5, 0),
-        ([], 5, 0),
-        ([7], 7, 7),
-    ],
-)
-def test_level_of_a_balance(counts: list[int], cap: int, level: int) -> None:
-    assert water_level(np.array(counts, dtype=np.int64), cap) == level
-
-
 @pytest.mark.parametrize("seed", range(5))
 def test_level_is_the_smallest(seed: int) -> None:
     counts = np.random.default_rng(seed).integers(0, 40, 30)
@@ -78,6 +62,7 @@ def test_level_is_the_smallest(seed: int) -> None:
         level = water_level(counts, cap)
         assert np.minimum(counts, level).sum() >= cap
         assert np.minimum(counts, level - 1).sum() < cap
+    assert [water_level(np.array(none, dtype=np.int64), 50) for none in ([1, 2], [0], [])] == [2, 0, 0]
 
 
 def test_candidates_drop_repetitions_and_keep_the_first_place() -> None:

@@ -4,14 +4,10 @@ from __future__ import annotations
 
 import bz2
 import gzip
-import importlib.util
 import itertools
 import lzma
 import random
 import re
-import sys
-import tracemalloc
-import types
 import zlib
 from pathlib import Path
 
@@ -67,17 +63,6 @@ DUMP = HEAD + BERLIN + REDIRECT + CATEGORY + TAIL
 def write(path: Path, content: str | bytes) -> Path:
     path.write_bytes(content if isinstance(content, bytes) else content.encode("utf-8"))
     return path
-
-
-@pytest.fixture(scope="module")
-def planted() -> types.ModuleType:
-    spec = importlib.util.spec_from_file_location("planted_wiki", Path(__file__).with_name("planted_wiki.py"))
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules["planted_wiki"] = module
-    spec.loader.exec_module(module)
-    return module
 
 
 def collect(path: Path) -> tuple[list[str], str]:
@@ -211,23 +196,6 @@ def test_truncated_packed_file(tmp_path: Path, suffix: str) -> None:
     assert re.search(r"damaged compressed file after byte \d+ of the unpacked data: .*; copy or download it", message)
 
 
-def test_a_damaged_stream_ends_the_dump(tmp_path: Path) -> None:
-    first, second = bz2.compress(HEAD.encode() + many(5)), bytearray(bz2.compress(many(5) + TAIL.encode()))
-    second[len(second) // 2] ^= 0xFF
-    path = write(tmp_path / "d.xml.bz2", first + bytes(second))
-    found, message = collect(path)
-    assert found == [f"Berlin {n}" for n in range(5)]
-    assert f"damaged compressed file after byte {len(HEAD.encode() + many(5))} of the unpacked data" in message
-
-
-def test_what_is_no_bz2(tmp_path: Path) -> None:
-    for suffix in ("bz2", "gz", "xz"):
-        message = collect(write(tmp_path / f"d.xml.{suffix}", DUMP))[1]
-        assert "damaged compressed file after byte 0 of the unpacked data" in message
-    assert "no such file" in collect(tmp_path / "none.xml")[1]
-    assert "cannot be read: Is a directory" in collect(tmp_path)[1]
-
-
 def test_a_page_without_end_does_not_fill_the_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("xlt_engine.data.corpus.wiki_dump.LONGEST", 10_000)
     monkeypatch.setattr(wiki_dump, "BLOCK", 1000)
@@ -235,15 +203,3 @@ def test_a_page_without_end_does_not_fill_the_memory(tmp_path: Path, monkeypatch
     found, message = collect(path)
     assert found == ["Berlin"]
     assert "no </page> in the next 10000 bytes" in message
-
-
-def test_memory_does_not_grow_with_the_file(tmp_path: Path, planted: types.ModuleType) -> None:
-    plan = planted.make_planted(tmp_path, target_bytes=8_000_000, packed=False)
-    path = plan.files["target_xml"]
-    packed = write(tmp_path / "d.xml.gz", gzip.compress(path.read_bytes(), 1))
-    for file in (path, packed):
-        tracemalloc.start()
-        assert sum(1 for _ in read_pages(file)) == plan.pages
-        peak = tracemalloc.get_traced_memory()[1]
-        tracemalloc.stop()
-        assert peak < 4_000_000 < path.stat().st_size / 2

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import gzip
-import importlib.util
-import sys
-import types
 import unicodedata
 from pathlib import Path
 
@@ -15,7 +12,7 @@ from xlt_engine import DataError
 from xlt_engine.data.corpus import wiki_dump
 from xlt_engine.data.corpus.title_links import PageFacts
 from xlt_engine.data.corpus.wiki_source import FileWiki, SourceFiles
-from xlt_engine.data.corpus.wiki_tables import read_titles, table_rows, text_of, title_of
+from xlt_engine.data.corpus.wiki_tables import read_titles, table_rows, title_of
 
 LANGLINKS = r"""-- MySQL dump 10.19
 /*!40101 SET NAMES utf8mb4 */;
@@ -38,17 +35,6 @@ OTHER = "CREATE TABLE `page_old` (\n  `x` int\n);\nINSERT INTO `page_old` VALUES
 def write(path: Path, content: str | bytes) -> Path:
     path.write_bytes(content if isinstance(content, bytes) else content.encode("utf-8"))
     return path
-
-
-@pytest.fixture(scope="module")
-def planted() -> types.ModuleType:
-    spec = importlib.util.spec_from_file_location("planted_wiki", Path(__file__).with_name("planted_wiki.py"))
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules["planted_wiki"] = module
-    spec.loader.exec_module(module)
-    return module
 
 
 def links(path: Path, language: str) -> list[tuple[int, str]]:
@@ -180,34 +166,6 @@ def test_a_damaged_row_does_not_fill_the_memory(tmp_path: Path, monkeypatch: pyt
     head = LANGLINKS[: LANGLINKS.index(",(2,'de'")]
     count, said = drain(write(tmp_path / "l.sql", head + ",(2,'de','" + "x" * 100_000 + "');\n"))
     assert (count, "no whole row" in said) == (2, True)
-
-
-@pytest.mark.parametrize("language", ["de", "ja"])
-def test_planted_wiki_is_linked_as_planned(tmp_path: Path, planted: types.ModuleType, language: str) -> None:
-    """The tables alone, without the package's rules: redirects followed, loops and disambiguation pages left out."""
-    plan = planted.make_planted(tmp_path, language=language)
-    files = plan.files
-    rows = {title_of(t): (n, r == b"1") for n, ns, t, r in table_rows(files["page_sql"], "page") if ns == b"0"}
-    redirects = {n: title_of(t) for n, _, t, _ in table_rows(files["redirect_sql"], "redirect")}
-    targets = dict(links(files["langlinks_sql"], language))
-    props = table_rows(files["page_props_sql"], "page_props")
-    skipped = {n for n, name in props if text_of(name) == "disambiguation"}
-    linked = {}
-    for entity in plan.entities:
-        title, seen = planted.nfc(entity.surface), set()
-        while title in rows and rows[title][1] and title not in seen:
-            seen.add(title)
-            title = redirects[rows[title][0]]
-        number, is_redirect = rows.get(title, (b"0", True))
-        if not is_redirect and number not in skipped and int(number) in targets:
-            linked[planted.nfc(entity.surface)] = targets[int(number)]
-    assert linked == plan.links
-    assert len(linked) > 50
-    assert set(plan.unlinked.values()) == {"loop", "missing", "no-link", "disambiguation"}
-    pages = {e.page: 0 for e in plan.entities if e.target}
-    pairs = FileWiki(SourceFiles(items=files["sites_sql"]), "en", language).links(pages)
-    assert pairs == {e.page: e.target for e in plan.entities if e.target}
-    assert dict(read_titles(files["titles"])) == plan.links
 
 
 def test_title_tables(tmp_path: Path) -> None:

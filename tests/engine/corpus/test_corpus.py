@@ -7,7 +7,6 @@ import importlib.util
 import io
 import json
 import os
-import random
 import re
 import signal
 import subprocess
@@ -26,12 +25,17 @@ import pytest
 
 from xlt_engine import ConfigError, DataError, Interrupted, OutOfMemoryError, StorageError
 from xlt_engine.data.corpus import wiki_dump, wiki_source
+from xlt_engine.data.corpus.criteria import by_title
 from xlt_engine.data.corpus.language_id import language_model
+from xlt_engine.data.corpus.matcher import TitleMatcher
+from xlt_engine.data.corpus.piece import PieceReader
 from xlt_engine.data.corpus.select import comparison_key
+from xlt_engine.data.corpus.sentence_split import sentences
 from xlt_engine.data.corpus.title_links import LinkRules
 from xlt_engine.data.corpus.wiki_source import SourceFiles
 from xlt_engine.engine import ConsoleProgress, CorpusConfig, CorpusReport, Progress, build_corpus
-from xlt_engine.engine.corpus.pool import run_tasks
+from xlt_engine.engine.corpus.merge import StoredPiece, piece_bytes, piece_path
+from xlt_engine.engine.runs.workers import Answer, Workers
 from xlt_engine.engine.storage.run_folder import RunDir
 
 PIECE = 1 << 13
@@ -92,25 +96,6 @@ def test_exactly_the_planted_sentences(plan: Any, tmp_path: Path, text: str) -> 
     assert report.values["matched"]["duplicates"] >= 1
 
 
-@pytest.mark.parametrize("tables", [True, False], ids=["tables", "dump"])
-def test_titles_by_the_source_wiki(plan: Any, tmp_path: Path, tables: bool) -> None:
-    files = plan.files
-    wiki = SourceFiles(dump=files["source_xml"], items=files["sites_sql"])
-    if tables:
-        wiki = SourceFiles(
-            page=files["page_sql"],
-            redirect=files["redirect_sql"],
-            page_props=files["page_props_sql"],
-            langlinks=files["langlinks_sql"],
-        )
-    report = build(plan, tmp_path / "out.txt", "target_xml", source_wiki=wiki, **OPEN)
-    assert set(lines(tmp_path / "out.txt")) == set(plan.expected)
-    fates = Counter(plan.unlinked.values())
-    assert {name: report.values["entities"][name] for name in fates} == fates
-    assert report.values["entities"]["linked"] == len(plan.links)
-    assert report.values["entities"]["rules"]["through-chain"] == 6
-
-
 def test_redirects_of_the_target_as_names(plan: Any, tmp_path: Path) -> None:
     build(plan, tmp_path / "out.txt", "target_xml", target_aliases=True, **OPEN)
     assert set(lines(tmp_path / "out.txt")) == {*plan.expected, *plan.expected_with_aliases}
@@ -125,7 +110,7 @@ def test_sentences_of_each_entity(german: Any, tmp_path: Path) -> None:
     assert report.values["selected"]["entities"] == len(expected)
 
 
-@pytest.mark.parametrize("text", ["target_xml", "target_bz2", "target_gz", "text"])
+@pytest.mark.parametrize("text", ["target_bz2", "text"])
 def test_the_same_bytes_for_any_number_of_workers(german: Any, tmp_path: Path, text: str) -> None:
     made = []
     for workers in (1, 2, 3):
@@ -135,17 +120,6 @@ def test_the_same_bytes_for_any_number_of_workers(german: Any, tmp_path: Path, t
         assert report.values["run"]["workers"] == workers
     assert made[0] == made[1] == made[2]
     assert made[0][0].count(b"\n") == made[0][1].count(b"\n") == 50
-
-
-def test_one_stream_or_many_give_the_same(german: Any, tmp_path: Path) -> None:
-    one = tmp_path / "one.xml.bz2"
-    one.write_bytes(bz2.compress(german.files["target_xml"].read_bytes()))
-    for text in ("target_xml", "target_bz2", "target_gz"):
-        build(german, tmp_path / f"{text}.txt", text, cap=40)
-    packed = dataclasses.replace(config(german, tmp_path / "one.txt", "target_xml", cap=40), target_dump=(one,))
-    build_corpus(packed, workers=2, piece=PIECE)
-    names = ("target_xml", "target_bz2", "target_gz", "one")
-    assert len({(tmp_path / f"{name}.txt").read_bytes() for name in names}) == 1
 
 
 def test_a_folder_stands_for_its_files(german: Any, tmp_path: Path) -> None:
@@ -316,19 +290,6 @@ def test_stopped_within_a_table(german: Any, tmp_path: Path, table: str, monkeyp
     assert asked[0] < 60
 
 
-def test_stopped_while_tables_are_read(german: Any, tmp_path: Path) -> None:
-    wiki = SourceFiles(dump=german.files["source_xml"], langlinks=german.files["langlinks_sql"])
-    recorder, asked = Recorder(), iter([0, signal.SIGINT])
-    with pytest.raises(Interrupted):
-        build_corpus(
-            config(german, tmp_path / "out.txt", "target_xml", source_wiki=wiki),
-            workers=1,
-            progress=recorder,
-            should_stop=partial(next, asked),
-        )
-    assert recorder.notes == ["corpus: reading enwiki-pages-articles.xml"] * 2
-
-
 def test_what_another_command_left_is_not_used(german: Any, tmp_path: Path) -> None:
     out = tmp_path / "out.txt"
     assert run_killed(german, out, "corpus.piece:7:kill", 1) == -signal.SIGKILL
@@ -448,20 +409,6 @@ def test_a_missing_library_is_missed_at_once(german: Any, tmp_path: Path, monkey
     build(german, tmp_path / "out.txt", "target_xml", language_check=False)
 
 
-def test_endings_are_counted(german: Any, tmp_path: Path) -> None:
-    titles = [t for t in german.links.values() if " " not in t][:10]
-    text = tmp_path / "text.txt"
-    exact = [f"Am Abend sprach der Minister lange über {t} und das Rathaus." for t in titles[:4]]
-    ending = [f"Am Abend sprach der Minister lange über {t}s großes Rathaus." for t in titles]
-    text.write_text("\n".join([*exact, *ending]) + "\n", encoding="utf-8")
-    base = dataclasses.replace(config(german, tmp_path / "out.txt", "text", inflection=True), text=(text,))
-    report = build_corpus(base, workers=1, piece=PIECE)
-    assert report.values["selected"]["only_by_ending"] == report.values["matched"]["only_by_ending"] == 10
-    assert report.values["selected"]["sentences"] == 14
-    strict = dataclasses.replace(base, inflection=False, out=tmp_path / "strict.txt")
-    assert sorted(build_corpus(strict, workers=1, piece=PIECE) and lines(tmp_path / "strict.txt")) == sorted(exact)
-
-
 def test_rules_are_flags(german: Any, tmp_path: Path) -> None:
     files = german.files
     wiki = SourceFiles(dump=files["source_xml"], langlinks=files["langlinks_sql"])
@@ -530,21 +477,6 @@ def test_progress_in_lines() -> None:
     found = re.fullmatch(r"corpus: 150 of 200 MB, ([\d.]+) MB/s, 0:(\d\d) left", second)
     assert found
     assert 1 < float(found[1]) <= 1000, "the speed of this run, without what was read before"
-
-
-def test_progress_on_a_terminal() -> None:
-    stream = Terminal()
-    progress = ConsoleProgress(stream)
-    progress.begin_reading("corpus", 200_000_000)
-    progress.read(150_000_000, 220_000_000, 50_000_000)
-    progress.end("corpus", "done")
-    assert "corpus:" in stream.getvalue()
-    assert stream.getvalue().endswith("corpus: done\n")
-
-
-class Terminal(io.StringIO):
-    def isatty(self) -> bool:
-        return True
 
 
 def test_languages_by_the_names_of_the_files(german: Any, tmp_path: Path) -> None:
@@ -622,6 +554,26 @@ def test_bad_input(german: Any, tmp_path: Path, workers: int) -> None:
         assert not (tmp_path / "out.txt").exists()
 
 
+def test_a_stored_piece_is_the_same(tmp_path: Path) -> None:
+    judge = partial(by_title, TitleMatcher(["Oslo", "Rom", "Ulm"], "de"), (0, 1, 2))
+    reader = PieceReader(judge, partial(sentences, language="de"), 0, 1, 99, 1.0)
+    result = reader.read(0, ["Rom ist alt. Köln 東京 Ulm.", "Oslo \U0001f600 x."])
+    path = piece_path(tmp_path, 7)
+    path.write_bytes(piece_bytes(result))
+    stored = StoredPiece(tmp_path, 7)
+    assert [stored.text(i) for i in range(len(result.texts))] == result.texts
+    for name in ("hashes", "order", "flags", "pair_row", "pair_entity"):
+        assert getattr(stored, name).tolist() == getattr(result, name).tolist(), name
+    assert stored.counts == result.counts
+    path.write_bytes(piece_bytes(reader.read(0, [])))
+    empty = StoredPiece(tmp_path, 7)
+    assert (len(empty.hashes), len(empty.pair_row)) == (0, 0)
+    for wrong in (b"", b"xlt-piece-1", b"something else\n{}"):
+        path.write_bytes(wrong)
+        with pytest.raises(DataError, match="not a piece"):
+            StoredPiece(tmp_path, 7)
+
+
 def test_a_full_disk(german: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XLT_FAULT", "file.written:6:enospc")
     with pytest.raises(StorageError, match="free disk space"):
@@ -632,56 +584,47 @@ def test_a_full_disk(german: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     assert (tmp_path / "out.txt").read_bytes() == (tmp_path / "whole.txt").read_bytes()
 
 
-@dataclasses.dataclass(frozen=True)
-class Numbered:
-    index: int
+def with_workers(work: Callable[[int], None], tasks: int, workers: int) -> list[int]:
+    done, ahead = list[int](), iter(range(tasks))
+
+    def take(task: int, answer: Answer) -> None:
+        if answer.error:
+            raise answer.error
+        done.append(task)
+
+    pool = Workers[int](workers, lambda polled, tell: work, fork=True, option="--workers")
+    pool.run(lambda busy: next(ahead, None), take)
+    return sorted(done)
 
 
-def fails_at(bad: int, action: Callable[[], None]) -> Callable[[Numbered], None]:
-    def work(task: Numbered) -> None:
-        if task.index == bad:
-            action()
-
-    return work
+def at_five(action: Callable[[], None]) -> Callable[[int], None]:
+    return lambda task: action() if task == 5 else None
 
 
-def raise_data_error() -> None:
-    raise DataError("x.txt:1: wrong")
+@pytest.mark.parametrize("workers", [2, 4])
+def test_workers_give_all_tasks_once(workers: int) -> None:
+    assert with_workers(at_five(lambda: None), 50, workers) == list(range(50))
 
 
-def kill_self() -> None:
-    os.kill(os.getpid(), signal.SIGKILL)
-
-
-def test_workers_give_all_tasks_once() -> None:
-    for workers in (1, 2, 4):
-        done = [t.index for t in run_tasks(iter(map(Numbered, range(50))), fails_at(-1, kill_self), workers)]
-        assert sorted(done) == list(range(50))
-
-
-def test_errors_of_workers() -> None:
-    for workers in (1, 2):
-        with pytest.raises(DataError, match="x.txt:1: wrong"):
-            list(run_tasks(iter(map(Numbered, range(9))), fails_at(5, raise_data_error), workers))
-    with pytest.raises(OutOfMemoryError, match="a worker process was killed"):
-        list(run_tasks(iter(map(Numbered, range(9))), fails_at(5, kill_self), 2))
+def test_a_killed_worker() -> None:
+    with pytest.raises(OutOfMemoryError, match=r"^5: .* was killed by signal 9, .* with fewer --workers"):
+        with_workers(at_five(lambda: os.kill(os.getpid(), signal.SIGKILL)), 9, 2)
 
 
 def test_workers_end_with_their_parent(tmp_path: Path) -> None:
     """A parent that is killed leaves no process behind."""
-    mark = random.Random(os.getpid()).randrange(10**9)
-    program = (
-        f"import sys, time; sys.path[:0] = {sys.path!r}\n"
-        "from xlt_engine.engine.corpus.pool import run_tasks\n"
-        "from dataclasses import dataclass\n"
-        "@dataclass\nclass T:\n    index: int\n"
-        f"def work(task): open({str(tmp_path)!r} + f'/{{__import__(\"os\").getpid()}}', 'w').close(); {mark}\n"
-        "for task in run_tasks(map(T, range(100)), work, 3):\n"
-        "    if task.index > 50: __import__('os').kill(__import__('os').getpid(), 9)\n"
-    )
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, timeout=600, check=False)
-    assert done.returncode == -signal.SIGKILL
-    workers = [int(path.name) for path in tmp_path.iterdir()]
+    seen = tmp_path / "seen"
+
+    def work(task: int) -> None:
+        with seen.open("a") as file:
+            file.write(f"{os.getpid()}\n")
+
+    parent = os.fork()
+    if parent == 0:
+        with_workers(lambda task: work(task) if task < 50 else os.kill(os.getppid(), signal.SIGKILL), 100, 3)
+        os._exit(0)
+    assert os.waitstatus_to_exitcode(os.waitpid(parent, 0)[1]) == -signal.SIGKILL
+    workers = set(map(int, seen.read_text().split()))
     assert workers
     for _ in range(100):
         alive = [pid for pid in workers if _running(pid)]

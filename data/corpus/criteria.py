@@ -1,4 +1,4 @@
-"""How close a sentence is to the task where no titles are at hand: by the entities' words, or by TF-IDF.
+"""What a sentence is worth: the entities of its titles, or without titles a score for its words.
 
 Both scores lie between 0 and 1. Words are compared in folded case; in scripts without spaces pairs of neighbouring
 characters stand for words.
@@ -9,13 +9,28 @@ from __future__ import annotations
 import math
 import re
 from collections import Counter, defaultdict
-from collections.abc import Iterable
+from collections.abc import Callable, Collection, Iterable
 
 from ... import DataError
-from .matcher import UNSPACED_LANGUAGES
+from .matcher import UNSPACED_LANGUAGES, TitleMatcher
+
+Verdict = tuple[Collection[int], float | None]
+"""The entities that a sentence counts for, none where it may not be selected; and the score that decides among the
+sentences of an entity, None where a hash does."""
 
 _WORDS = re.compile(r"\w+")
 _SHORTEST = 3
+
+
+def by_title(matcher: TitleMatcher, groups: tuple[int, ...], sentence: str) -> Verdict:
+    """The entities that `groups` has at the places of the titles in it."""
+    return {groups[match.title] for match in matcher.find(sentence)}, None
+
+
+def by_score(score: Callable[[str], float], sentence: str) -> Verdict:
+    """One entity for all sentences with a score above 0."""
+    value = score(sentence)
+    return (0,) if value > 0 else (), value
 
 
 def features(text: str, language: str) -> list[str]:
@@ -45,7 +60,6 @@ class OverlapScorer:
         self._weight = {word: max(0.0, 1 - math.log(count) / scale) for word, count in holders.items()}
 
     def score(self, sentence: str) -> float:
-        """The sentence's score."""
         words = features(sentence, self._language)
         weight = self._weight
         return sum(weight[w] for w in set(words) if w in weight) / (len(words) + 5)
@@ -83,6 +97,5 @@ class TfidfScorer:
         return {word: weight / length for word, weight in weights.items()}
 
     def score(self, sentence: str) -> float:
-        """The sentence's score."""
         weights = self._unit(Counter(features(sentence, self._language)))
         return max(0.0, sum(weight * self._centre.get(word, 0.0) for word, weight in weights.items()))
