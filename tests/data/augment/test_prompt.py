@@ -37,8 +37,7 @@ def test_pairs(tokenizer: Tokenizer) -> None:
     (found,) = prompt.encode(tokenizer, [TEXTS[0]], [TEXTS[1]])
     whole = f"{TEXTS[0]} [MASK], {TEXTS[1]}"
     assert found.ids == tokenizer.encode_texts([whole])[0].ids
-    with pytest.raises(DataError, match=r"texts come alone, but the template has \{pair\}"):
-        prompt.encode(tokenizer, TEXTS)
+    pytest.raises(DataError, prompt.encode, tokenizer, TEXTS).match(r"texts come alone, but the template has \{pair\}")
     with pytest.raises(DataError, match=r"texts come in pairs, but it has no \{pair\}"):
         Prompt(TEMPLATES[0]).encode(tokenizer, TEXTS, TEXTS)
 
@@ -69,8 +68,7 @@ def test_the_text_is_cut_and_never_the_template(tokenizer: Tokenizer) -> None:
     ],
 )
 def test_templates_that_are_refused(template: str, message: str) -> None:
-    with pytest.raises(ConfigError, match=message):
-        Prompt(template)
+    pytest.raises(ConfigError, Prompt, template).match(message)
 
 
 def test_items_of_a_store_are_the_masks(tokenizer: Tokenizer, tmp_path: Path) -> None:

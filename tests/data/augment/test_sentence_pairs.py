@@ -55,15 +55,12 @@ def test_files(tmp_path: Path) -> None:
     ]
     bad = tmp_path / "bad.tsv"
     bad.write_text("a\tb\nalone\na\tb\tc\n\tb\n", "utf-8")
-    with pytest.raises(DataError) as caught:
-        read_pairs(bad)
+    caught = pytest.raises(DataError, read_pairs, bad)
     lines = str(caught.value).splitlines()
     assert [line.split(" ")[0] for line in lines] == [f"{bad}:{n}:" for n in (2, 3, 4)]
-    with pytest.raises(DataError, match="no such file"):
-        read_pairs(tmp_path / "missing.tsv")
+    pytest.raises(DataError, read_pairs, tmp_path / "missing.tsv").match("no such file")
     (tmp_path / "empty.tsv").write_text("\n\n", "utf-8")
-    with pytest.raises(DataError, match="no examples"):
-        read_pairs(tmp_path / "empty.tsv")
+    pytest.raises(DataError, read_pairs, tmp_path / "empty.tsv").match("no examples")
 
 
 @pytest.mark.parametrize(

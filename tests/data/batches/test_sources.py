@@ -6,7 +6,6 @@ import math
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import fields
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -108,11 +107,11 @@ def mlm(
 def test_mlm_batches_have_exactly_their_size(stores: dict[str, TokenStore], tokenizer: Tokenizer) -> None:
     """41 and 13 examples, balanced up: 82 an epoch, 10 batches of 8 and one of 2."""
     batches = mlm(stores, tokenizer)
-    assert batches.examples_per_epoch == [41, 41]
-    assert len(batches) == 22
+    assert (batches.examples_per_epoch, len(batches)) == ([41, 41], 22)
     for epoch in range(2):
         sizes = sorted(len(batches[s][0].example_ids) for s in range(11 * epoch, 11 * epoch + 11))
         assert sizes == [2] + [8] * 10
+    assert [len(mlm(stores, tokenizer, epochs=part)) for part in (0.5, 0.001)] == [round(11 * 0.5), 1]
 
 
 def test_entropy_of_single_tokens(stores: dict[str, TokenStore], tokenizer: Tokenizer) -> None:
@@ -207,7 +206,6 @@ def test_task_epoch_has_every_example_once_with_its_labels(stores: dict[str, Tok
         seen = []
         for step in range(5 * epoch, 5 * epoch + 5):
             (batch,) = batches[step]
-            assert batch.labels is not None
             for place, example in enumerate(batch.example_ids.tolist()):
                 seen.append(example)
                 rows = batch.item_example == place
@@ -229,7 +227,6 @@ def test_parts_are_mixed(stores: dict[str, TokenStore], balance: str, expected: 
     counts, mixed = [0, 0], 0
     for step in range(len(batches)):
         (batch,) = batches[step]
-        assert batch.labels is not None
         origin = [int(batch.labels[batch.item_example == i][0]) for i in range(len(batch.example_ids))]
         counts = [counts[0] + origin.count(0), counts[1] + origin.count(1)]
         mixed += len(set(origin)) == 2
@@ -253,7 +250,6 @@ def test_soft_targets_and_weights_follow_their_items(stores: dict[str, TokenStor
     seen = []
     for step in range(len(batches)):
         (batch,) = batches[step]
-        assert batch.soft_targets is not None
         assert batch.weights is not None
         expected = [np.arange(store.item_offsets[i], store.item_offsets[i + 1]) for i in batch.example_ids.tolist()]
         assert batch.soft_targets[:, 0].tolist() == np.concatenate(expected).tolist()
@@ -336,11 +332,6 @@ def test_corpus_over_several_stores_with_a_subset(stores: dict[str, TokenStore])
     assert len(both) == 4
     assert both.lengths.tolist() == [len(e) for e in expected]
     assert [both.ids(i).tolist() for i in range(4)] == [e.tolist() for e in expected]
-
-
-def test_part_of_an_epoch(stores: dict[str, TokenStore], tokenizer: Tokenizer, tmp_path: Path) -> None:
-    assert len(mlm(stores, tokenizer, epochs=0.5)) == round(11 * 0.5)
-    assert len(mlm(stores, tokenizer, epochs=0.001)) == 1
 
 
 @pytest.mark.parametrize("micro_batch", [0, 3])

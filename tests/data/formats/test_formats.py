@@ -5,15 +5,14 @@ Every format makes the store of the plainest one, to the byte, so that runs of a
 
 from __future__ import annotations
 
-import importlib.util
 import json
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from types import ModuleType
 from typing import Any, NamedTuple
 
 import pytest
+import written as files
 
 from xlt_engine import DataError
 from xlt_engine.data import Tokenizer, build_store, train_wordpiece
@@ -28,18 +27,6 @@ from xlt_engine.model import Encoder, EncoderConfig, MaskedLM, save_model
 COUNT = 24
 NAMES = {"text": "text", "label": "label", "words": "words", "tags": "tags", "token_column": 0, "header": True}
 """What columns and fields are called where nothing else is said; the models here know others."""
-
-
-def _load() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("formats_write", Path(__file__).with_name("write.py"))
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-files = _load()
 
 
 class World(NamedTuple):
@@ -68,16 +55,9 @@ def recipe_of(
 
 def content(folder: Path, config: RunConfig, encoder: Path) -> dict[str, bytes]:
     """The files of the store of a recipe's training file; its examples are named by their order, not by their line."""
-    assert config.source.train is not None
-    examples = read_file(config, config.source.train, language="en")
-    build_store(
-        [replace(example, id=str(i)) for i, example in enumerate(examples)],
-        Tokenizer.from_folder(encoder),
-        folder=folder / "store",
-        task=config.task,
-        labels=config.labels,
-        max_length=32,
-    )
+    examples = [replace(e, id=str(i)) for i, e in enumerate(read_file(config, config.source.train, language="en"))]
+    options: Any = {"folder": folder / "store", "task": config.task, "labels": config.labels, "max_length": 32}
+    build_store(examples, Tokenizer.from_folder(encoder), **options)
     return {path.name: path.read_bytes() for path in (folder / "store").iterdir()}
 
 
@@ -90,9 +70,8 @@ def predicted(model: Path, file: Path, out: Path, **options: Any) -> list[Any]:
 
 def columns_of(names: dict[str, Any]) -> dict[str, Any]:
     """The options of `predict_file` for the names of a reader."""
-    return {f"{name}_column": names[name] for name in ("text", "words")} | {
-        name: names[name] for name in ("token_column", "header")
-    }
+    of = {"text": "text_column", "words": "words_column", "token_column": "token_column", "header": "header"}
+    return {option: names[name] for name, option in of.items()}
 
 
 def hard_student(folder: Path) -> Path:
@@ -171,8 +150,7 @@ def refused(folder: Path, name: str, text: str) -> str:
     """What `init` says of a training file."""
     (folder / name).write_text(text, "utf-8")
     (folder / "de.txt").write_text("Ein Text.\n" * 30, "utf-8")
-    with pytest.raises(DataError) as caught:
-        init_recipe(folder / name, [folder / "de.txt"], language="en", folder=folder)
+    caught = pytest.raises(DataError, init_recipe, folder / name, [folder / "de.txt"], language="en", folder=folder)
     return str(caught.value)
 
 

@@ -90,12 +90,12 @@ def test_thousands_of_labels(tmp_path: Path, form: str) -> None:
 
 
 def test_a_label_of_a_megabyte_is_not_repeated(tmp_path: Path) -> None:
-    path = tmp_path / "a.tsv"
-    path.write_text("text\tlabel\n" + f"a\t{'l' * MANY}\n" * 20, "utf-8")
-    assert len(refused(path, labels=["x"])) < 20_000
-    path = tmp_path / "a.conll"
-    path.write_text(f"a X-{'l' * MANY}\n" * 20, "utf-8")
-    assert len(refused(path, "ner")) < 20_000
+    for name, text, task in (
+        ("a.tsv", "text\tlabel\n" + f"a\t{'l' * MANY}\n" * 20, "classification"),
+        ("a.conll", f"a X-{'l' * MANY}\n" * 20, "ner"),
+    ):
+        (tmp_path / name).write_text(text, "utf-8")
+        assert len(refused(tmp_path / name, task, labels=["x"])) < 20_000
 
 
 PACK: dict[str, Callable[[bytes], bytes]] = {"gz": gzip.compress, "bz2": bz2.compress, "xz": lzma.compress}
@@ -198,8 +198,7 @@ def test_what_messages_repeat() -> None:
     assert listed(dict.fromkeys(range(10**6))).endswith(", 18, 19, and 999,980 more")
     problems = Problems()
     problems.add("a:1", "w" * 10**6, "f" * 10**6)
-    with pytest.raises(DataError) as caught:
-        problems.raise_if_any()
+    caught = pytest.raises(DataError, problems.raise_if_any)
     assert len(str(caught.value)) < 5000
 
 

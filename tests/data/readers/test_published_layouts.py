@@ -38,20 +38,6 @@ def test_conll_2002_dutch(tmp_path: Path) -> None:
     assert found.counts == {"docstart": 1}
 
 
-def test_conll_2003_english(tmp_path: Path) -> None:
-    """Four columns, IOB1: an entity opens with I- unless one of its type stands before it."""
-    text = (
-        "-DOCSTART- -X- O O\n\nOslo NNP I-NP I-LOC\nBergen NNP I-NP B-LOC\nand CC O O\n\n"
-        "-DOCSTART- -X- O O\n\nAnn NNP I-NP I-PER\nBerg NNP I-NP I-PER\nof IN I-PP O\nOxfam NNP I-NP I-ORG\n\n"
-    )
-    found = read_examples(write(tmp_path / "eng.testb", text, "latin-1"), task="ner", encoding="latin-1")
-    assert [(e.words, e.labels, e.line) for e in found] == [
-        (("Oslo", "Bergen", "and"), ("B-LOC", "B-LOC", "O"), 3),
-        (("Ann", "Berg", "of", "Oxfam"), ("B-PER", "I-PER", "O", "B-ORG"), 9),
-    ]
-    assert found.counts == {"docstart": 2}
-
-
 def test_conll_2003_german(tmp_path: Path) -> None:
     """Five columns, with a lemma behind the word; IOB1, latin-1."""
     text = (
@@ -106,34 +92,42 @@ def test_xnli_dev(tmp_path: Path) -> None:
     file = write(tmp_path / "xnli.dev.tsv", XNLI + row.format("ar", "قال", "نعم") + row.format("de", 'Er "sagt', "Ja."))
     (found,) = read_examples(file, task="classification", format="xnli", language="de")
     assert (found.text, found.pair, found.labels, found.line) == ('Er "sagt', "Ja.", "neutral", 3)
+    assert len(read_examples(file, task="classification", format="xnli")) == 2
+    with pytest.raises(DataError, match="no row of the language 'fi'"):
+        read_examples(file, task="classification", format="xnli", language="fi")
+
+
+def test_translated_training_files_of_xnli(tmp_path: Path) -> None:
+    text = "premise\thypo\tlabel\nA\tB\tcontradictory\nC\tD\tneutral\n"
+    file, options = write(tmp_path / "multinli.train.de.tsv", text), {"task": "classification", "format": "xnli"}
+    found = [(e.line, e.text, e.pair, e.labels) for e in read_examples(file, language="de", **options)]
+    assert found == [(2, "A", "B", "contradiction"), (3, "C", "D", "neutral")]
+    write(file, "premise\thypo\tlabel\nA\tB\tmaybe\nA\tB\nA\t \tneutral\n")
+    said = str(pytest.raises(DataError, read_examples, file, **options).value)
+    for fault in ("2: unknown class 'maybe'", "3: 2 columns", "4: one of the two sentences is empty"):
+        assert f"{file}:{fault}" in said
+    write(file, "text\tlabel\nA\tneutral\n")
+    with pytest.raises(DataError, match=r"tsv:1: is no file of XNLI; .*premise, hypo, label"):
+        read_examples(file, **options)
 
 
 def test_multinli(tmp_path: Path) -> None:
     """15 columns in the header; a row may end after the first annotator's label; no agreement is a hyphen."""
     row = "{}\t( )\t( )\t(ROOT)\t(ROOT)\tA man\tA boy\t1\t1c\tfiction\tneutral{}\n"
     text = MULTINLI + row.format("neutral", "\t" * 4) + row.format("entailment", "") + row.format("-", "\t-\t-\t-\t-")
-    found = read_examples(write(tmp_path / "multinli_1.0_train.txt", text), task="classification", format="xnli")
-    assert [(e.text, e.pair, e.labels) for e in found] == [
-        ("A man", "A boy", "neutral"),
-        ("A man", "A boy", "entailment"),
-    ]
+    file = write(tmp_path / "multinli_1.0_train.txt", text)
+    found = read_examples(file, task="classification", format="xnli")
+    assert found.counts == {"dropped": 1}
+    assert [(e.text, e.pair, e.labels) for e in found] == [("A man", "A boy", x) for x in ("neutral", "entailment")]
+    assert [e.labels for e in read_examples(file, task="classification", format="xnli", label=None)] == [None] * 3
+    file = write(tmp_path / "x.txt", MULTINLI + "neutral\t\t\t\t\tA\n")
     with pytest.raises(DataError, match="txt:2: 6 columns, but the header has 15"):
-        read_examples(
-            write(tmp_path / "x.txt", MULTINLI + "neutral\t\t\t\t\tA\n"), task="classification", format="xnli"
-        )
+        read_examples(file, task="classification", format="xnli")
 
 
 def review(language: str, stars: Any, body: str) -> dict[str, Any]:
-    return {
-        "review_id": f"{language}_1",
-        "product_id": "product_1",
-        "reviewer_id": "reviewer_1",
-        "stars": stars,
-        "review_body": body,
-        "review_title": "Titel",
-        "language": language,
-        "product_category": "book",
-    }
+    numbers = {"review_id": f"{language}_1", "product_id": "product_1", "reviewer_id": "reviewer_1", "stars": stars}
+    return numbers | {"review_body": body, "review_title": "T", "language": language, "product_category": "book"}
 
 
 def test_marc_json_lines(tmp_path: Path) -> None:

@@ -45,8 +45,7 @@ def test_save_to_disk(tmp_path: Path) -> None:
     rows = table(ROWS, {"feature": CLASSES}).replace_schema_metadata(None)
     with ipc.new_stream(str(tmp_path / "data-00000-of-00001.arrow"), rows.schema) as writer:
         writer.write_table(rows)
-    with pytest.raises(DataError, match="tags are whole numbers without names"):
-        content(tmp_path)
+    pytest.raises(DataError, content, tmp_path).match("tags are whole numbers without names")
     assert content(tmp_path, tag_names=TAGS) == EXPECTED
     (tmp_path / "dataset_info.json").write_text(json.dumps({"features": {"ner_tags": {"feature": CLASSES}}}))
     assert content(tmp_path) == EXPECTED
@@ -74,20 +73,16 @@ def test_json_lines_with_numbers(tmp_path: Path) -> None:
     (tmp_path / "dataset_info.json").write_text(json.dumps({"features": {"ner_tags": [CLASSES]}}))
     assert content(path) == EXPECTED
     path.write_text(json.dumps(ROWS[0] | {"ner_tags": [1, 2, 3]}) + "\n")
-    with pytest.raises(DataError, match=r"a\.jsonl:1: tags are whole numbers without names"):
-        content(path)
+    pytest.raises(DataError, content, path).match(r"a\.jsonl:1: tags are whole numbers without names")
 
 
 def test_files_that_pyarrow_cannot_read(tmp_path: Path) -> None:
     for name in ("a.parquet", "a.arrow"):
         (tmp_path / name).write_bytes(b"PAR1 no such thing")
-        with pytest.raises(DataError, match=f"{name}: pyarrow cannot read it"):
-            content(tmp_path / name)
-        with pytest.raises(DataError, match=f"b{name}: no such file"):
-            content(tmp_path / f"b{name}")
+        pytest.raises(DataError, content, tmp_path / name).match(f"{name}: pyarrow cannot read it")
+        pytest.raises(DataError, content, tmp_path / f"b{name}").match(f"b{name}: no such file")
     (tmp_path / "empty").mkdir()
-    with pytest.raises(DataError, match="empty: cannot be read"):
-        content(tmp_path / "empty")
+    pytest.raises(DataError, content, tmp_path / "empty").match("empty: cannot be read")
 
 
 def test_without_pyarrow(tmp_path: Path) -> None:

@@ -60,8 +60,7 @@ def test_a_long_field(tmp_path: Path) -> None:
 
 def test_csv_errors(tmp_path: Path) -> None:
     path = write(tmp_path / "a.csv", 'text,label\na,x\n"b" c,x\nd,x\n"open,x\ne,x\n')
-    with pytest.raises(DataError) as caught:
-        read_tsv(path)
+    caught = pytest.raises(DataError, read_tsv, path)
     assert [line.split(": ")[0] for line in str(caught.value).split("\n")] == [f"{path}:3", f"{path}:5"]
     assert "malformed CSV" in str(caught.value)
 
@@ -74,18 +73,15 @@ def test_columns_by_name(tmp_path: Path) -> None:
     assert read_tsv(path, text="premise")[0].labels is None
     with pytest.raises(DataError, match=r":1: no column 'label' for label; the columns are 'key', 'premise'"):
         read_tsv(path, text="premise", require_labels=True)
-    with pytest.raises(DataError) as caught:
-        read_tsv(path, pair="second")
+    caught = pytest.raises(DataError, read_tsv, path, pair="second")
     assert str(caught.value).count("no column") == 2
     write(path, "id\ttext\nk\ta\nl\tb\nk\tc\n")
-    with pytest.raises(DataError, match=r":4: id 'k' is already on line 2"):
-        read_tsv(path, id="id")
+    pytest.raises(DataError, read_tsv, path, id="id").match(r":4: id 'k' is already on line 2")
 
 
 def test_tsv_errors(tmp_path: Path) -> None:
     path = write(tmp_path / "a.tsv", "text\tlabel\na\n\nb\tx\ty\n \tx\nc\t\nd\tx\ne\tz\n")
-    with pytest.raises(DataError) as caught:
-        read_tsv(path, labels=["x"])
+    caught = pytest.raises(DataError, read_tsv, path, labels=["x"])
     lines = str(caught.value).split("\n")
     assert [line.split(": ")[0] for line in lines] == [f"{path}:{n}" for n in (2, 4, 5, 6, 8)]
     for line, what in zip(
@@ -93,14 +89,10 @@ def test_tsv_errors(tmp_path: Path) -> None:
     ):
         assert what in line
         assert "; " in line
-    with pytest.raises(DataError, match="column 'text' occurs twice"):
-        read_tsv(write(path, "text\ttext\na\tb\n"))
-    with pytest.raises(DataError, match=r":1: no column 'text' for text; the columns are none"):
-        read_tsv(write(path, ""))
-    with pytest.raises(DataError, match=r"no examples \(skipped: 1 blank\)"):
-        read_tsv(write(path, "text\tlabel\n\t\n"))
-    with pytest.raises(DataError, match=r":2:3: byte 0xe9 is not utf-8"):
-        read_tsv(write(path, b"text\nca\xe9\n"))
+    pytest.raises(DataError, read_tsv, write(path, "text\ttext\na\tb\n")).match("column 'text' occurs twice")
+    pytest.raises(DataError, read_tsv, write(path, "")).match(r":1: no column 'text' for text; the columns are none")
+    pytest.raises(DataError, read_tsv, write(path, "text\tlabel\n\t\n")).match(r"no examples \(skipped: 1 blank\)")
+    pytest.raises(DataError, read_tsv, write(path, b"text\nca\xe9\n")).match(r":2:3: byte 0xe9 is not utf-8")
 
 
 def test_label_map(tmp_path: Path) -> None:
@@ -138,13 +130,10 @@ def test_jsonl_words_and_pairs(tmp_path: Path) -> None:
     first, second = read_jsonl(path, id="id")
     assert (first.id, first.words, first.labels) == ("s1", ("New York", "\u2028"), ("B-LOC", "O"))
     assert (second.id, second.words, second.labels, second.line) == ("s2", ("a",), None, 2)
-    with pytest.raises(DataError, match=r":1: I-LOC does not continue"):
-        read_jsonl(path, scheme="bio")
+    pytest.raises(DataError, read_jsonl, path, scheme="bio").match(r":1: I-LOC does not continue")
     assert read_jsonl(path, scheme="bio", repair=True).counts == {"repaired": 1}
-    with pytest.raises(DataError, match=r":1: unknown label 'B-LOC'"):
-        read_jsonl(path, labels=["O"])
-    with pytest.raises(DataError, match=r":2: no field 'tags' .*; label the example"):
-        read_jsonl(path, require_labels=True)
+    pytest.raises(DataError, read_jsonl, path, labels=["O"]).match(r":1: unknown label 'B-LOC'")
+    pytest.raises(DataError, read_jsonl, path, require_labels=True).match(r":2: no field 'tags' .*; label the example")
     json_lines(path, {"a": "x", "b": "y", "text": 3}, {"a": "x", "b": "y", "label": None})
     assert [(e.text, e.pair) for e in read_jsonl(path, text="a", pair="b")] == [("x", "y")] * 2
 
@@ -180,8 +169,7 @@ def test_jsonl_words_and_pairs(tmp_path: Path) -> None:
 @pytest.mark.fault(33)
 def test_jsonl_errors(tmp_path: Path, row: str, what: str) -> None:
     path = json_lines(tmp_path / "a.jsonl", {"text": "fine"}, row, {"text": "fine"})
-    with pytest.raises(DataError) as caught:
-        read_jsonl(path)
+    caught = pytest.raises(DataError, read_jsonl, path)
     message = str(caught.value)
     assert message.startswith(f"{path}:2: ")
     assert what in message
@@ -190,15 +178,13 @@ def test_jsonl_errors(tmp_path: Path, row: str, what: str) -> None:
 
 def test_jsonl_ids(tmp_path: Path) -> None:
     path = json_lines(tmp_path / "a.jsonl", {"text": "a", "id": "k"}, {"text": "b"}, {"text": "c", "id": "k"})
-    with pytest.raises(DataError) as caught:
-        read_jsonl(path, id="id")
+    caught = pytest.raises(DataError, read_jsonl, path, id="id")
     assert [line.split("; ")[0] for line in str(caught.value).split("\n")] == [
         f"{path}:2: no field 'id' for id",
         f"{path}:3: id 'k' is already on line 1",
     ]
     json_lines(path, {"words": ["a"], "id": 3})
-    with pytest.raises(DataError, match=r":1: id is a int, not a string"):
-        read_jsonl(path, id="id")
+    pytest.raises(DataError, read_jsonl, path, id="id").match(r":1: id is a int, not a string")
 
 
 def test_text(tmp_path: Path) -> None:
@@ -234,14 +220,12 @@ def test_choice_of_reader(tmp_path: Path) -> None:
 def test_a_header_that_another_delimiter_cuts(tmp_path: Path) -> None:
     """One column with everything in it is no text, and the message says which setting is meant."""
     semicolons = write(tmp_path / "a.csv", '"id";"text";"label"\n1;a, b;x\n')
-    with pytest.raises(DataError) as caught:
-        read_tsv(semicolons, text="id;text;label")
+    caught = pytest.raises(DataError, read_tsv, semicolons, text="id;text;label")
     what = """one column, '"id";"text";"label"', in which ';' may stand between columns"""
     assert str(caught.value) == f'{semicolons}:1: {what}; set reader.delimiter = ";" or rename it'
     assert [(e.text, e.labels) for e in read_tsv(semicolons, delimiter=";")] == [("a, b", "x")]
     commas = write(tmp_path / "a.tsv", "text,label\na,x\n")
-    with pytest.raises(DataError, match=r'set reader\.format = "csv" and reader\.delimiter = ","'):
-        read_tsv(commas)
+    pytest.raises(DataError, read_tsv, commas).match(r'set reader\.format = "csv" and reader\.delimiter = ","')
     assert read_tsv(write(tmp_path / "b.csv", "text\na; b\n"))[0].text == "a; b"
     assert read_tsv(write(tmp_path / "c.csv", "a; b\n"), text="0", header=False)[0].text == "a; b"
 

@@ -82,7 +82,6 @@ def test_tagging_round_trip(tokenizer: Tokenizer, tmp_path: Path, max_length: in
     }
     assert store.num_words.sum() == len(store.item_words) + store.cut["words"] + store.cut["empty_words"]
     assert (store.cut["words"] > 0) == (max_length < 500)
-    assert store.item_labels is not None
     assert (store.token_ids.dtype, store.item_labels.dtype) == (np.uint16, np.int16)
     assert store.second is None
     assert not (tmp_path / "s" / "second.npy").exists()
@@ -100,7 +99,6 @@ def test_classification_round_trip(tokenizer: Tokenizer, tmp_path: Path, pairs: 
         assert [part.tolist() for part in store.items(i)] == [[0], [0]]
     assert [store.labels(i).tolist() for i in range(3)] == [[1], [-100], [0]]
     assert store.gold(0).tolist() == [1]
-    assert store.item_labels is not None
     assert store.item_labels.dtype == np.int32
     assert (store.second is not None) == pairs
     assert store.cut["sequences"] == sum(e.cut_tokens > 0 for e in encoded) > 0
@@ -134,8 +132,7 @@ def test_faulty_examples_are_all_named(tokenizer: Tokenizer, tmp_path: Path) -> 
         words = examples[i].words
         assert words is not None
         examples[i] = Example("b", "de", words, None, None, (label,) * len(words), "de.conll", 5 * i + 1)
-    with pytest.raises(DataError) as caught:
-        build(examples, tokenizer, tmp_path / "s")
+    caught = pytest.raises(DataError, build, examples, tokenizer, tmp_path / "s")
     expected = [f"de.conll:{5 * i + 1}: unknown label '{name}'; the labels are O, B-PER" for i, name in bad]
     assert all(line.startswith(e) for line, e in zip(str(caught.value).split("\n"), expected, strict=True))
     assert os.listdir(tmp_path) == []
@@ -155,8 +152,7 @@ def test_faulty_examples_are_all_named(tokenizer: Tokenizer, tmp_path: Path) -> 
     ],
 )
 def test_examples_that_do_not_fit(tokenizer: Tokenizer, tmp_path: Path, task: str, example: Example, what: str) -> None:
-    with pytest.raises(DataError) as caught:
-        build([example], tokenizer, tmp_path / "s", task)
+    caught = pytest.raises(DataError, build, [example], tokenizer, tmp_path / "s", task)
     assert str(caught.value).startswith(what)
     assert "; " in str(caught.value)
 
@@ -166,12 +162,9 @@ def test_wrong_arguments(tokenizer: Tokenizer, tmp_path: Path) -> None:
         build(sentences(0, 1), tokenizer, tmp_path / "s", "pos")
     with pytest.raises(ConfigError, match="give at least one label"):
         build(sentences(0, 1), tokenizer, tmp_path / "s", labels=[])
-    with pytest.raises(ConfigError, match="none twice"):
-        build(sentences(0, 1), tokenizer, tmp_path / "s", labels=["O", "O"])
-    with pytest.raises(ConfigError, match="max_length 3"):
-        build(sentences(0, 1), tokenizer, tmp_path / "s", max_length=3)
-    with pytest.raises(DataError, match="there are no examples"):
-        build([], tokenizer, tmp_path / "s")
+    pytest.raises(ConfigError, build, sentences(0, 1), tokenizer, tmp_path / "s", labels=["O", "O"]).match("none twice")
+    pytest.raises(ConfigError, build, sentences(0, 1), tokenizer, tmp_path / "s", max_length=3).match("max_length 3")
+    pytest.raises(DataError, build, [], tokenizer, tmp_path / "s").match("there are no examples")
 
 
 def test_same_content_same_bytes(tokenizer: Tokenizer, tmp_path: Path) -> None:
@@ -199,8 +192,7 @@ def test_damage_is_found(tokenizer: Tokenizer, tmp_path: Path) -> None:
             (copy / name).unlink()
             if damaged is not None:
                 (copy / name).write_bytes(damaged)
-            with pytest.raises(DataError, match="build it again"):
-                TokenStore.open(copy, verify=verify)
+            pytest.raises(DataError, TokenStore.open, copy, verify=verify).match("build it again")
 
 
 def edit(folder: Path, **changes: Any) -> None:
@@ -225,30 +217,25 @@ def test_manifest_that_does_not_fit(tokenizer: Tokenizer, tmp_path: Path) -> Non
         ({"arrays": {k: v for k, v in arrays.items() if k != "labels"}}, "no array labels"),
     ):
         edit(folder, **changes)
-        with pytest.raises(DataError, match=what):
-            TokenStore.open(folder)
+        pytest.raises(DataError, TokenStore.open, folder).match(what)
         (folder / "store.json").write_bytes(original)
     altered = original.replace(b'"max_length": 10', b'"max_length": 11')
     (folder / "store.json").write_bytes(altered)
-    with pytest.raises(DataError, match="changed since it was written"):
-        TokenStore.open(folder)
+    pytest.raises(DataError, TokenStore.open, folder).match("changed since it was written")
     del manifest["cut"]
     (folder / "store.json").write_text(json.dumps(manifest), encoding="utf-8")
-    with pytest.raises(DataError, match="no cut; delete"):
-        TokenStore.open(folder)
+    pytest.raises(DataError, TokenStore.open, folder).match("no cut; delete")
     (folder / "store.json").write_bytes(original)
     offsets = np.load(folder / "offsets.npy")
     offsets[3] = offsets[-1] + 5
     np.save(folder / "offsets.npy", offsets)
-    with pytest.raises(DataError, match="offsets do not rise"):
-        TokenStore.open(folder, verify=False)
+    pytest.raises(DataError, TokenStore.open, folder, verify=False).match("offsets do not rise")
 
 
 def test_another_tokenizer_is_refused(tokenizer: Tokenizer, tmp_path: Path) -> None:
     build(sentences(0, 3), tokenizer, tmp_path / "s")
     other = train_wordpiece(["some other text"], 90)
-    with pytest.raises(ModelError, match="built with another tokenizer"):
-        TokenStore.open(tmp_path / "s", tokenizer=other)
+    pytest.raises(ModelError, TokenStore.open, tmp_path / "s", tokenizer=other).match("built with another tokenizer")
 
 
 def test_an_old_store_gives_way_only_to_a_finished_one(tokenizer: Tokenizer, tmp_path: Path) -> None:
@@ -280,8 +267,7 @@ def test_failing_disk(
         raise OSError(code, os.strerror(code))
 
     monkeypatch.setattr(os, "fsync", fail)
-    with pytest.raises(StorageError, match=advice):
-        build(sentences(0, 3), tokenizer, tmp_path / "s")
+    pytest.raises(StorageError, build, sentences(0, 3), tokenizer, tmp_path / "s").match(advice)
     assert os.listdir(tmp_path) == []
 
 
@@ -329,5 +315,4 @@ def test_key_follows_the_content(tokenizer: Tokenizer, tmp_path: Path) -> None:
     assert store_key([one, two], tokenizer, dict(reversed(settings.items()))) == key
     two.write_bytes(b"b O\r\n")
     assert store_key([one, two], tokenizer, settings) != key
-    with pytest.raises(DataError, match="three: cannot be read"):
-        store_key([tmp_path / "three"], tokenizer, settings)
+    pytest.raises(DataError, store_key, [tmp_path / "three"], tokenizer, settings).match("three: cannot be read")

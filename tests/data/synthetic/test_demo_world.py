@@ -301,17 +301,14 @@ def test_changed_file_is_named(tmp_path: Path) -> None:
 
 def test_folder_of_something_else(tmp_path: Path) -> None:
     make_world(SMALL, tmp_path / "world")
-    with pytest.raises(DataError, match="another configuration"):
-        make_world(replace(SMALL, seed=9), tmp_path / "world")
+    pytest.raises(DataError, make_world, replace(SMALL, seed=9), tmp_path / "world").match("another configuration")
     mine = tmp_path / "mine"
     mine.mkdir()
     (mine / "general.en.txt").write_text("keep\n", encoding="utf-8")
-    with pytest.raises(DataError, match=r"no world\.json"):
-        make_world(SMALL, mine)
+    pytest.raises(DataError, make_world, SMALL, mine).match(r"no world\.json")
     assert (mine / "general.en.txt").read_text("utf-8") == "keep\n"
     (mine / "world.json").write_text("[]", encoding="utf-8")
-    with pytest.raises(DataError, match="not the record of a demo world"):
-        make_world(SMALL, mine)
+    pytest.raises(DataError, make_world, SMALL, mine).match("not the record of a demo world")
 
 
 def test_interrupted_writing_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -320,8 +317,7 @@ def test_interrupted_writing_leaves_nothing(tmp_path: Path, monkeypatch: pytest.
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(demo_world, "write_world", interrupted)
-    with pytest.raises(StorageError, match="No space left"):
-        make_world(SMALL, tmp_path / "world")
+    pytest.raises(StorageError, make_world, SMALL, tmp_path / "world").match("No space left")
     assert list(tmp_path.iterdir()) == []
 
 
@@ -333,5 +329,4 @@ def test_problems_of_a_configuration_come_together() -> None:
 def test_too_many_sentences(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     only = draw("en", "news", 1)[0]
     monkeypatch.setattr(demo_world, "stream", lambda *arguments: iter([only] * 10**5))
-    with pytest.raises(ConfigError, match="40 more distinct general sentences"):
-        make_world(SMALL, tmp_path / "world")
+    pytest.raises(ConfigError, make_world, SMALL, tmp_path / "world").match("40 more distinct general sentences")

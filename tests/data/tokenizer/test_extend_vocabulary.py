@@ -95,12 +95,9 @@ def test_a_token_beside_the_vocabulary_keeps_its_id(old: Tokenizer) -> None:
 
 
 def test_bad_input(old: Tokenizer) -> None:
-    with pytest.raises(ConfigError, match="0 pieces to add"):
-        extend_wordpiece(old, NEW, 0)
-    with pytest.raises(ConfigError, match="no words"):
-        extend_wordpiece(old, ["", "  "], 5)
-    with pytest.raises(ConfigError, match="no pieces that the vocabulary lacks"):
-        extend_wordpiece(old, ["the the"], 5)
+    pytest.raises(ConfigError, extend_wordpiece, old, NEW, 0).match("0 pieces to add")
+    pytest.raises(ConfigError, extend_wordpiece, old, ["", "  "], 5).match("no words")
+    pytest.raises(ConfigError, extend_wordpiece, old, ["the the"], 5).match("no pieces that the vocabulary lacks")
     unigram = tokenizers.Tokenizer(
         models.Unigram([(p, 0.0) for p in ("<s>", "</s>", "<pad>", "<unk>", "<mask>", "a")], 3)
     )

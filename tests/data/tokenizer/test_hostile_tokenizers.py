@@ -76,8 +76,7 @@ def test_panics_while_a_folder_is_opened(folder: Path, monkeypatch: pytest.Monke
 
     whole = tokenizers.Tokenizer.from_file(str(folder / "tokenizer.json"))
     monkeypatch.setattr(tokenizers, "Tokenizer", type("Fake", (), {"from_file": lambda _: Panicking(whole)}))
-    with pytest.raises(ModelError, match=r"tokenizer\.json: .*index out of bounds"):
-        Tokenizer.from_folder(folder)
+    pytest.raises(ModelError, Tokenizer.from_folder, folder).match(r"tokenizer\.json: .*index out of bounds")
 
 
 def test_errors_of_the_library_while_it_encodes(folder: Path) -> None:
@@ -85,8 +84,7 @@ def test_errors_of_the_library_while_it_encodes(folder: Path) -> None:
     opened = Tokenizer.from_folder(folder)
     opened._inner.model = tokenizers.models.WordPiece({"a": 0}, unk_token="?")
     for encode in (lambda: opened.encode_texts(["ß"]), lambda: opened.encode_words([["ß"]])):
-        with pytest.raises(ModelError, match="the tokenizers library cannot use"):
-            encode()
+        pytest.raises(ModelError, encode).match("the tokenizers library cannot use")
 
 
 @pytest.mark.parametrize("name", ["tokenizer.json", "tokenizer_config.json", "vocab.txt", "special_tokens_map.json"])

@@ -111,22 +111,16 @@ def test_texts_with_and_without_pair(tokenizer: Tokenizer) -> None:
     assert alone.offsets is None
     text = "Les élèves"
     encoded = tokenizer.encode_texts([text], offsets=True)[0]
-    assert encoded.offsets is not None
     assert encoded.offsets[0] == encoded.offsets[-1] == (0, 0)
     assert "".join(text[a:b] for a, b in encoded.offsets) == "Lesélèves"
 
 
 def test_wrong_input(tokenizer: Tokenizer) -> None:
-    with pytest.raises(DataError, match="item 1 holds a lone surrogate"):
-        tokenizer.encode_words([["a"], ["b", "\ud800"]])
-    with pytest.raises(DataError, match="item 0 holds a lone surrogate"):
-        tokenizer.encode_texts(["x\udfff"])
-    with pytest.raises(DataError, match="item 0 holds a int"):
-        tokenizer.encode_words([[1]])  # type: ignore[list-item]
-    with pytest.raises(DataError, match="2 texts but 1 pairs"):
-        tokenizer.encode_texts(["a", "b"], ["c"])
-    with pytest.raises(DataError, match="max_length 2 leaves no room"):
-        tokenizer.encode_words([["a"]], max_length=2)
+    pytest.raises(DataError, tokenizer.encode_words, [["a"], ["b", "\ud800"]]).match("item 1 holds a lone surrogate")
+    pytest.raises(DataError, tokenizer.encode_texts, ["x\udfff"]).match("item 0 holds a lone surrogate")
+    pytest.raises(DataError, tokenizer.encode_words, [[1]]).match("item 0 holds a int")
+    pytest.raises(DataError, tokenizer.encode_texts, ["a", "b"], ["c"]).match("2 texts but 1 pairs")
+    pytest.raises(DataError, tokenizer.encode_words, [["a"]], max_length=2).match("max_length 2 leaves no room")
 
 
 def test_save_and_load(tokenizer: Tokenizer, tmp_path: Path) -> None:
@@ -191,14 +185,12 @@ def test_largest_id_counts_not_the_number_of_entries() -> None:
     assert inner.get_vocab_size() == 6
     assert Tokenizer(inner).vocab_size == 901
     inner = tokenizers.Tokenizer(models.WordPiece({**vocab, "b": 4_000_000_000}, unk_token="[UNK]"))
-    with pytest.raises(ModelError, match="id 4000000000 is beyond"):
-        Tokenizer(inner)
+    pytest.raises(ModelError, Tokenizer, inner).match("id 4000000000 is beyond")
 
 
 @pytest.mark.fault(36)
 def test_folders_that_cannot_be_used(tokenizer: Tokenizer, tmp_path: Path) -> None:
-    with pytest.raises(ModelError, match="neither tokenizer.json nor vocab.txt"):
-        Tokenizer.from_folder(tmp_path)
+    pytest.raises(ModelError, Tokenizer.from_folder, tmp_path).match("neither tokenizer.json nor vocab.txt")
     path = tmp_path / "tokenizer.json"
     tokenizer.save(tmp_path)
     whole = path.read_bytes()
@@ -208,11 +200,9 @@ def test_folders_that_cannot_be_used(tokenizer: Tokenizer, tmp_path: Path) -> No
             Tokenizer.from_folder(tmp_path)
     path.write_bytes(whole)
     (tmp_path / "tokenizer_config.json").write_bytes(b"[]")
-    with pytest.raises(ModelError, match=r"tokenizer_config.json: holds a JSON list"):
-        Tokenizer.from_folder(tmp_path)
+    pytest.raises(ModelError, Tokenizer.from_folder, tmp_path).match(r"tokenizer_config.json: holds a JSON list")
     (tmp_path / "tokenizer_config.json").write_bytes(b"{")
-    with pytest.raises(ModelError, match=r"tokenizer_config.json:1: not valid JSON"):
-        Tokenizer.from_folder(tmp_path)
+    pytest.raises(ModelError, Tokenizer.from_folder, tmp_path).match(r"tokenizer_config.json:1: not valid JSON")
 
 
 @pytest.mark.fault(36)
@@ -229,21 +219,16 @@ def test_a_panic_of_the_library_is_a_model_error(
 
     tokenizer.save(tmp_path)
     monkeypatch.setattr(tokenizers, "Tokenizer", Panicking)
-    with pytest.raises(ModelError, match="index out of bounds"):
-        Tokenizer.from_folder(tmp_path)
+    pytest.raises(ModelError, Tokenizer.from_folder, tmp_path).match("index out of bounds")
     monkeypatch.setattr(Panicking, "from_file", lambda path: (_ for _ in ()).throw(KeyboardInterrupt()))
-    with pytest.raises(KeyboardInterrupt):
-        Tokenizer.from_folder(tmp_path)
+    pytest.raises(KeyboardInterrupt, Tokenizer.from_folder, tmp_path)
 
 
 def test_damaged_vocab_txt(tmp_path: Path) -> None:
     path = tmp_path / "vocab.txt"
     path.write_bytes(b"[PAD]\n[UNK]\n[CLS]\n[SEP]\n[MASK]\na\na\n")
-    with pytest.raises(ModelError, match=r"vocab.txt:7: 'a' is already on line 6"):
-        Tokenizer.from_folder(tmp_path)
+    pytest.raises(ModelError, Tokenizer.from_folder, tmp_path).match(r"vocab.txt:7: 'a' is already on line 6")
     path.write_bytes(b"[PAD]\n[UNK]\n[SEP]\n")
-    with pytest.raises(ModelError, match=r"no cls token '\[CLS\]'"):
-        Tokenizer.from_folder(tmp_path)
+    pytest.raises(ModelError, Tokenizer.from_folder, tmp_path).match(r"no cls token '\[CLS\]'")
     path.write_bytes(b"[PAD]\n\xff\n")
-    with pytest.raises(ModelError, match=r"vocab.txt: cannot be read"):
-        Tokenizer.from_folder(tmp_path)
+    pytest.raises(ModelError, Tokenizer.from_folder, tmp_path).match(r"vocab.txt: cannot be read")

@@ -210,8 +210,7 @@ def test_another_form_of_a_text_is_refused() -> None:
     inner.post_processor = processors.TemplateProcessing(
         single="$A </s>", pair="$A $B </s>", special_tokens=[("</s>", 2)]
     )
-    with pytest.raises(ModelError, match=r"its post_processor does not give \[CLS\] text \[SEP\];"):
-        Tokenizer(inner)
+    pytest.raises(ModelError, Tokenizer, inner).match(r"its post_processor does not give \[CLS\] text \[SEP\];")
 
 
 def test_sentencepiece_alone(tmp_path: Path) -> None:

@@ -129,7 +129,5 @@ def test_lowercase_and_alphabet() -> None:
 
 
 def test_errors() -> None:
-    with pytest.raises(ConfigError, match="no words"):
-        train_wordpiece(["", "  "], 100)
-    with pytest.raises(ConfigError, match="vocab_size 8 does not hold"):
-        train_wordpiece(["abcdef ghij"], 8)
+    pytest.raises(ConfigError, train_wordpiece, ["", "  "], 100).match("no words")
+    pytest.raises(ConfigError, train_wordpiece, ["abcdef ghij"], 8).match("vocab_size 8 does not hold")
