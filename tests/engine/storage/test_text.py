@@ -6,13 +6,8 @@ from xlt_engine.engine.storage.text import clock, percent, size_text, some, time
 
 
 def test_sizes_and_times() -> None:
-    assert [size_text(n) for n in (0, 999, 1500, 12_345_678, 10**15)] == [
-        "0 bytes",
-        "999 bytes",
-        "1.5 kB",
-        "12.3 MB",
-        "1000 TB",
-    ]
+    sizes = [size_text(n) for n in (0, 999, 1500, 12_345_678, 10**15)]
+    assert sizes == ["0 bytes", "999 bytes", "1.5 kB", "12.3 MB", "1000 TB"]
     assert [size_text(n, memory=True) for n in (3 * 2**20, 850 * 2**20, 3 * 2**29)] == ["3 MiB", "850 MiB", "1.5 GiB"]
     assert [time_text(x) for x in (3, 600, 36_000)] == ["3 s", "10 min", "10.0 h"]
     assert [clock(x) for x in (5.4, 65, 3723)] == ["0:05", "1:05", "1:02:03"]
