@@ -97,8 +97,7 @@ def test_a_model_from_elsewhere(encoder: Encoder, tmp_path: Path) -> None:
 
 
 def test_damaged_folders(encoder: Encoder, tmp_path: Path) -> None:
-    with pytest.raises(ModelError, match="no such model folder"):
-        describe_model(tmp_path / "none")
+    pytest.raises(ModelError, describe_model, tmp_path / "none").match("no such model folder")
     save_model(encoder, tmp_path)
     (tmp_path / "stage.json").write_text("[1]")
     with pytest.raises(ModelError, match=r"stage\.json:1: expected a JSON object.*copy the model folder again"):
@@ -131,8 +130,7 @@ def test_the_path_of_the_kernels(monkeypatch: pytest.MonkeyPatch) -> None:
         assert describe_environment()["kernels"] == {"cpu": "reference: XLT_KERNELS=reference"}
     with dispatch.using("triton"):
         for ask in (describe_environment, lambda: choose_device("auto"), lambda: choose_device("cpu")):
-            with pytest.raises(ConfigError, match="XLT_KERNELS=triton, but .*; unset XLT_KERNELS"):
-                ask()
+            pytest.raises(ConfigError, ask).match("XLT_KERNELS=triton, but .*; unset XLT_KERNELS")
 
 
 def test_the_library_of_the_products(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -143,8 +141,7 @@ def test_the_library_of_the_products(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(products, "_asked", "mkl")
     products.products_path.cache_clear()
     for ask in (describe_environment, lambda: choose_device("cpu")):
-        with pytest.raises(ConfigError, match="XLT_PRODUCTS must be torch or onednn, got 'mkl'; unset XLT_PRODUCTS"):
-            ask()
+        pytest.raises(ConfigError, ask).match("XLT_PRODUCTS must be torch or onednn, got 'mkl'; unset XLT_PRODUCTS")
     monkeypatch.undo()
     products.products_path.cache_clear()
 

@@ -55,5 +55,4 @@ def test_scoring_a_file_with_other_labels() -> None:
 def test_a_csv_file_that_is_none(tmp_path: Path) -> None:
     path = tmp_path / "a.csv"
     path.write_text("text,label\n" + '"' + "a" * 200_000 + "\n", "utf-8")
-    with pytest.raises(DataError, match=r"a\.csv:1: no row has the 2 columns .* close every quote"):
-        sniff(path)
+    pytest.raises(DataError, sniff, path).match(r"a\.csv:1: no row has the 2 columns .* close every quote")
