@@ -370,7 +370,6 @@ def a_checkpoint(folder: Path, draw: random.Random) -> dict[str, Any]:
     def look(place: Path) -> str:
         files.sweep(place)
         checkpoint = load_latest(place)
-        assert checkpoint is not None
         assert checkpoint.tensors["w"].unique().tolist() == [checkpoint.step], checkpoint
         assert checkpoint.meta == {"step": checkpoint.step}
         return f"step {checkpoint.step}"

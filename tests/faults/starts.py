@@ -41,8 +41,6 @@ def load() -> None:
 def write_tiny(folder: Path, task: str = "ner") -> Path:
     """The tiny recipe of the engine's tests, in `folder`."""
     spec = importlib.util.spec_from_file_location("tiny_files", Path(__file__).parents[1] / "engine" / "conftest.py")
-    assert spec is not None
-    assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     recipe: Path = module.write_tiny(folder, task)
@@ -324,8 +322,6 @@ class Starts:
         self.server = subprocess.Popen([sys.executable, __file__], **pipes, text=True, env=environment)
 
     def ask(self, order: dict[str, Any]) -> int:
-        assert self.server.stdin is not None
-        assert self.server.stdout is not None
         self.server.stdin.write(json.dumps(order) + "\n")
         self.server.stdin.flush()
         return int(self.server.stdout.readline())
@@ -339,8 +335,6 @@ class Starts:
         return Started(self.ask(order), out, self)
 
     def close(self) -> None:
-        assert self.server.stdin is not None
-        assert self.server.stdout is not None
         self.server.stdin.close()
         self.server.wait()
         self.server.stdout.close()

@@ -247,8 +247,7 @@ def test_a_difference_leaves_nothing(tmp_path: Path, text: Path, monkeypatch: An
     monkeypatch.setattr(compare, "BOUND", -1.0)
     monkeypatch.setattr(compare.importlib.util, "find_spec", lambda name: None)
     source = write_stage(tmp_path / "source", *CASES[0][:4])
-    with pytest.raises(ModelError, match="differ from ours"):
-        export_model(source, tmp_path / "out", "transformers", [text])
+    pytest.raises(ModelError, export_model, source, tmp_path / "out", "transformers", [text]).match("differ from ours")
     assert [path.name for path in tmp_path.iterdir()] == ["source"]
 
 
@@ -257,8 +256,6 @@ def test_what_transformers_cannot_read_is_refused(tmp_path: Path, text: Path) ->
     with pytest.raises(ConfigError, match=r"read \[CLS\]; give --to transformers"):
         export_model(mean, tmp_path / "out", "linear", [text])
     prompt = write_stage(tmp_path / "prompt", "bert", "classification", "voters", "cls", prompt="{text} [MASK]")
-    with pytest.raises(ConfigError, match="in a prompt"):
-        export_model(prompt, tmp_path / "out", "transformers", [text])
-    with pytest.raises(ConfigError, match="say with --text"):
-        export_model(mean, tmp_path / "out", "transformers")
+    pytest.raises(ConfigError, export_model, prompt, tmp_path / "out", "transformers", [text]).match("in a prompt")
+    pytest.raises(ConfigError, export_model, mean, tmp_path / "out", "transformers").match("say with --text")
     assert not (tmp_path / "out").exists()

@@ -53,8 +53,6 @@ def two_pieces() -> Tokenizer:
 def neighbours() -> Any:
     """The makers of stages of the tests beside this file."""
     spec = spec_from_file_location("test_export_to", Path(__file__).with_name("test_export_to.py"))
-    assert spec is not None
-    assert spec.loader is not None
     module = module_from_spec(spec)
     spec.loader.exec_module(module)
     return module

@@ -36,12 +36,9 @@ def test_the_last_self_trained_stage_of_the_lowest_seed(tmp_path: Path) -> None:
     assert chosen_model(tmp_path, "es") == fine
     assert chosen_model(tmp_path, "fr") == tmp_path / "seed-0/zero"
     listed = r"de \(seed-0/de/hard1\), es \(seed-0/es/finetune\), fr \(seed-0/zero\)"
-    with pytest.raises(ConfigError, match=f"no finished model for 'it'; there are {listed}"):
-        chosen_model(tmp_path, "it")
-    with pytest.raises(ConfigError, match=f"is a run with models for {listed}; give one of them"):
-        Predictor(tmp_path)
+    pytest.raises(ConfigError, chosen_model, tmp_path, "it").match(f"no finished model for 'it'; there are {listed}")
+    pytest.raises(ConfigError, Predictor, tmp_path).match(f"is a run with models for {listed}; give one of them")
 
 
 def test_what_is_no_run(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="is not the folder of a run"):
-        chosen_model(tmp_path, "de")
+    pytest.raises(ConfigError, chosen_model, tmp_path, "de").match("is not the folder of a run")

@@ -74,7 +74,6 @@ def test_scores_are_those_of_the_predictions(folder: Path, tokenizer: Tokenizer)
         values.append(expected)
     assert result.scores[2].long > 0
     assert len(set(values)) > 1
-    assert result.transfer is not None
     assert result.transfer.gap == pytest.approx({"de": values[0] - values[1], "fr": values[0] - values[2]}, rel=1e-12)
     assert result.transfer.average_all == pytest.approx(np.mean(values), rel=1e-12)
     assert result.transfer.average_targets == pytest.approx(np.mean(values[1:]), rel=1e-12)
@@ -158,8 +157,7 @@ def test_classification(tokenizer: Tokenizer, tmp_path: Path) -> None:
 
 def test_unknown_labels_are_listed_with_their_lines(folder: Path) -> None:
     (folder / "x.conll").write_text("Anna B-PER\n\nMars B-PLANET\n" + "\nMars B-ORB\n" * 25)
-    with pytest.raises(ModelError) as caught:
-        evaluate_files(folder / "model", [folder / "x.conll"])
+    caught = pytest.raises(ModelError, evaluate_files, folder / "model", [folder / "x.conll"])
     lines = str(caught.value).splitlines()
     assert lines[0] == f"{folder / 'x.conll'}:3: the model has no label 'B-PLANET'"
     assert len(lines) == 22
@@ -181,18 +179,14 @@ def test_wrong_input(folder: Path, tokenizer: Tokenizer) -> None:
     model = folder / "model"
     with pytest.raises(ConfigError, match="1 files but 2 languages"):
         evaluate_files(model, [folder / "en.conll"], ["en", "de"])
-    with pytest.raises(ConfigError, match="no file"):
-        evaluate_files(model, [])
-    with pytest.raises(DataError, match="no such file"):
-        evaluate_files(model, [folder / "none.conll"])
+    pytest.raises(ConfigError, evaluate_files, model, []).match("no file")
+    pytest.raises(DataError, evaluate_files, model, [folder / "none.conll"]).match("no such file")
     (folder / "bare.conll").write_text("Anna\nsaw\n")
-    with pytest.raises(DataError, match=r"bare\.conll:1: no label column"):
-        evaluate_files(model, [folder / "bare.conll"])
+    pytest.raises(DataError, evaluate_files, model, [folder / "bare.conll"]).match(r"bare\.conll:1: no label column")
     (folder / "plain.txt").write_text("Anna saw Paris\n")
     with pytest.raises(DataError, match=r"plain\.txt:1: plain text without labels"):
         evaluate_files(model, [folder / "plain.txt"])
-    with pytest.raises(DataError, match="no examples"):
-        evaluate(model, [])
+    pytest.raises(DataError, evaluate, model, []).match("no examples")
     with pytest.raises(DataError, match=r"bare\.conll:1: no label to score with"):
         evaluate(model, read_conll(folder / "bare.conll"))
     with pytest.raises(ConfigError, match="needs tokenizer"):

@@ -160,8 +160,7 @@ def test_faults_of_files_of_entities(
 ) -> None:
     (tmp_path / name).write_text(f"{data}\n")
     (tmp_path / "a.txt").write_text("Anna\n")
-    with pytest.raises(DataError, match=re.escape(name) + message):
-        evaluate_files(folders["ner"], [tmp_path / name])
+    pytest.raises(DataError, evaluate_files, folders["ner"], [tmp_path / name]).match(re.escape(name) + message)
 
 
 NAMES = {"text": "body", "pair": "more", "label": "class", "words": "tokens", "tags": "ner", "label_map": {"1": "good"}}
@@ -184,8 +183,7 @@ def test_a_folder_keeps_the_names_of_fields(folders: dict[str, Path], tmp_path: 
     predict_file(folder, tmp_path / "train.csv", tmp_path / "out.tsv", output_format="tsv")
     assert (tmp_path / "out.tsv").read_text().startswith("body\tmore\tclass\tconfidence\n")
     assert evaluate_files(folder, [tmp_path / "out.tsv"]).scores[0].metrics["accuracy"] == 100
-    with pytest.raises(DataError, match="no column 'text'"):
-        predict_file(folder, tmp_path / "train.csv", text_column="text")
+    pytest.raises(DataError, predict_file, folder, tmp_path / "train.csv", text_column="text").match("no column 'text'")
 
 
 def test_a_pair_in_a_table(folders: dict[str, Path], tmp_path: Path) -> None:
@@ -201,8 +199,7 @@ def test_a_pair_in_a_table(folders: dict[str, Path], tmp_path: Path) -> None:
 def test_formats_that_do_not_fit(folders: dict[str, Path], tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="format entities is not for classification; give --format same, jsonl, tsv"):
         written(folders["classification"], tmp_path, "entities")
-    with pytest.raises(ConfigError, match=r"give --out NAME\.ann"):
-        written(folders["ner"], tmp_path, "brat")
+    pytest.raises(ConfigError, written, folders["ner"], tmp_path, "brat").match(r"give --out NAME\.ann")
 
 
 class Listener(Progress):

@@ -243,33 +243,25 @@ def test_auto_is_what_the_stage_was_scored_in(
 
 
 def test_wrong_arguments(tagger: TaskModel, classifier: TaskModel, tokenizer: Tokenizer, tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="give abstain too"):
-        predict(tagger, ["a"], tokenizer=tokenizer, alpha=0.5)
+    pytest.raises(ConfigError, predict, tagger, ["a"], tokenizer=tokenizer, alpha=0.5).match("give abstain too")
     with pytest.raises(ConfigError, match="from 0 to 1"):
         predict(tagger, ["a"], tokenizer=tokenizer, abstain=True, alpha=1.5)
-    with pytest.raises(ConfigError, match="needs tokenizer"):
-        predict(tagger, ["a"])
-    with pytest.raises(ConfigError, match="24 positions"):
-        predict(tagger, ["a"], tokenizer=tokenizer, max_length=25)
+    pytest.raises(ConfigError, predict, tagger, ["a"]).match("needs tokenizer")
+    pytest.raises(ConfigError, predict, tagger, ["a"], tokenizer=tokenizer, max_length=25).match("24 positions")
     with pytest.raises(ConfigError, match="pairs are for classification"):
         predict(tagger, ["a"], tokenizer=tokenizer, pairs=["b"])
-    with pytest.raises(ConfigError, match="one is a list"):
-        predict(classifier, [["a"]], tokenizer=tokenizer)
-    with pytest.raises(DataError, match="lone surrogate"):
-        predict(classifier, ["a\ud800"], tokenizer=tokenizer)
-    with pytest.raises(ModelError, match="no such model folder"):
-        predict(tmp_path / "nothing", ["a"])
+    pytest.raises(ConfigError, predict, classifier, [["a"]], tokenizer=tokenizer).match("one is a list")
+    pytest.raises(DataError, predict, classifier, ["a\ud800"], tokenizer=tokenizer).match("lone surrogate")
+    pytest.raises(ModelError, predict, tmp_path / "nothing", ["a"]).match("no such model folder")
 
 
 def test_damaged_models(tokenizer: Tokenizer) -> None:
     larger = train_wordpiece(LINES + ["zyx wvu qqq"], 90, min_frequency=1)
     model = make_model(tokenizer, "ner")
-    with pytest.raises(ModelError, match="different checkpoints"):
-        predict(model, ["a"], tokenizer=larger)
+    pytest.raises(ModelError, predict, model, ["a"], tokenizer=larger).match("different checkpoints")
     with torch.no_grad():
         model.encoder.word_embedding.fill_(float("nan"))
-    with pytest.raises(DivergedError, match="damaged"):
-        predict(model, ["Anna"], tokenizer=tokenizer)
+    pytest.raises(DivergedError, predict, model, ["Anna"], tokenizer=tokenizer).match("damaged")
 
 
 def test_a_named_task_is_checked(tagger: TaskModel, tokenizer: Tokenizer) -> None:

@@ -211,8 +211,7 @@ def test_standard_input_is_looked_at(
 def test_bad_input_for_a_tagger(tagger_folder: Path, tmp_path: Path, name: str, data: bytes, message: str) -> None:
     (tmp_path / name).write_bytes(data)
     (tmp_path / "out").write_text("before")
-    with pytest.raises(DataError, match=message):
-        predict_file(tagger_folder, tmp_path / name, tmp_path / "out")
+    pytest.raises(DataError, predict_file, tagger_folder, tmp_path / name, tmp_path / "out").match(message)
     assert (tmp_path / "out").read_text() == "before"
     assert len(list(tmp_path.iterdir())) == 2
 
@@ -234,8 +233,7 @@ def test_bad_input_for_a_classifier(
     classifier_folder: Path, tmp_path: Path, name: str, data: bytes, message: str
 ) -> None:
     (tmp_path / name).write_bytes(data)
-    with pytest.raises(DataError, match=message):
-        predict_file(classifier_folder, tmp_path / name, tmp_path / "out")
+    pytest.raises(DataError, predict_file, classifier_folder, tmp_path / name, tmp_path / "out").match(message)
     assert not (tmp_path / "out").exists()
 
 
@@ -267,8 +265,7 @@ def test_other_errors_of_files(tagger_folder: Path, classifier_folder: Path, tmp
     (tmp_path / "a.tsv").write_text("text\nAnna\n")
     with pytest.raises(ConfigError, match="format tsv is not for ner"):
         predict_file(tagger_folder, tmp_path / "a.tsv", tmp_path / "out")
-    with pytest.raises(DataError, match="no such file"):
-        predict_file(tagger_folder, tmp_path / "b.conll", tmp_path / "out")
+    pytest.raises(DataError, predict_file, tagger_folder, tmp_path / "b.conll", tmp_path / "out").match("no such file")
     with pytest.raises(StorageError, match="nowhere"):
         predict_file(classifier_folder, tmp_path / "a.tsv", tmp_path / "nowhere" / "out")
 

@@ -291,25 +291,20 @@ def test_nothing_is_written_where_something_differs(
         return prune_vocabulary(tokenizer, sorted(used)[:-1], (), **rest)
 
     monkeypatch.setattr(prune, "prune_vocabulary", careless)
-    with pytest.raises(ModelError, match="is cut otherwise"):
-        prune_model(stage, tmp_path / "small")
+    pytest.raises(ModelError, prune_model, stage, tmp_path / "small").match("is cut otherwise")
     monkeypatch.undo()
     right = prune.fewer_rows
     monkeypatch.setattr(prune, "fewer_rows", lambda model, rows: right(model, [rows[0], *rows[:-1]]))
-    with pytest.raises(ModelError, match="predicts otherwise"):
-        prune_model(stage, tmp_path / "small")
+    pytest.raises(ModelError, prune_model, stage, tmp_path / "small").match("predicts otherwise")
     assert list(tmp_path.glob("*small*")) == []
 
 
 def test_refused(tagged: Any, tmp_path: Path) -> None:
     run = tagged.folder / "run" / "seed-0"
-    with pytest.raises(ModelError, match="holds no tagger or classifier"):
-        prune_model(run / "de" / "btf", tmp_path / "out")
-    with pytest.raises(ConfigError, match="is there already"):
-        prune_model(run / "de" / "hard1", run)
+    pytest.raises(ModelError, prune_model, run / "de" / "btf", tmp_path / "out").match("holds no tagger or classifier")
+    pytest.raises(ConfigError, prune_model, run / "de" / "hard1", run).match("is there already")
     alone = shutil.copytree(run / "de" / "hard1", tmp_path / "alone")
-    with pytest.raises(ConfigError, match="lies in no run folder; say with --text"):
-        prune_model(alone, tmp_path / "out")
+    pytest.raises(ConfigError, prune_model, alone, tmp_path / "out").match("lies in no run folder; say with --text")
     bpe = tokenizers.Tokenizer(models.BPE({n: i for i, n in enumerate([*SPECIAL, "a", "b"])}, [], unk_token="[UNK]"))
     folder = classifier(tmp_path / "bpe", Tokenizer(bpe))
     with pytest.raises(ModelError, match="tokenizer is BPE, and only Unigram and WordPiece"):

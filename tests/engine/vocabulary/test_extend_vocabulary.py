@@ -124,8 +124,7 @@ def test_bad_input(folder: Path, tmp_path: Path) -> None:
     text = [tmp_path / "new.txt"]
     with pytest.raises(ConfigError, match="model: is there already; give the name of a new folder"):
         extend_vocabulary(folder, text, folder, add=5)
-    with pytest.raises(ConfigError, match="noise is -1"):
-        extend_vocabulary(folder, text, tmp_path / "out", add=5, noise=-1)
+    pytest.raises(ConfigError, extend_vocabulary, folder, text, tmp_path / "out", add=5, noise=-1).match("noise is -1")
     with pytest.raises(DataError, match="no such file"):
         extend_vocabulary(folder, [tmp_path / "nowhere.txt"], tmp_path / "out", add=5)
     task = TaskModel(load_encoder(folder), LinearHead(16, 2), "ner", ("O", "B-X"))
