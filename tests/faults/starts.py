@@ -131,21 +131,12 @@ def forbid(log: str) -> None:
 
 def tempt() -> None:
     """Tries what `forbid` forbids."""
-
-    def connect() -> None:
-        with socket.socket() as one:
-            one.connect(("127.0.0.1", 9))
-
-    def look_up() -> None:
-        socket.getaddrinfo("localhost", 80)
-
-    def unpickle() -> None:
-        pickle.loads(pickle.dumps(Path))
-
-    def start() -> None:
-        subprocess.run(["true"], check=False)
-
-    for attempt in (connect, look_up, unpickle, start):
+    for attempt in (
+        lambda: socket.socket().connect(("127.0.0.1", 9)),
+        lambda: socket.getaddrinfo("localhost", 80),
+        lambda: pickle.loads(pickle.dumps(Path)),
+        lambda: subprocess.run(["true"], check=False),
+    ):
         with contextlib.suppress(RuntimeError):
             attempt()
 
@@ -227,16 +218,8 @@ CURRENT: list[list[str]] = []
 """The command that a process was started for."""
 
 SETTINGS: dict[str, Callable[..., None]] = {
-    "limit": limit,
-    "clock": clock,
-    "ignore": ignore,
-    "forbid": forbid,
-    "patient": patient,
-    "tell": tell,
-    "tempt": tempt,
-    "streams": streams,
-    "terminal": terminal,
-    "disk": disk,
+    setting.__name__: setting
+    for setting in (limit, clock, ignore, forbid, patient, tell, tempt, streams, terminal, disk)
 }
 
 

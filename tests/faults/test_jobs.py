@@ -51,8 +51,7 @@ def test_the_same_files_with_two_jobs(start: Starts, pair: Pair, tmp_path: Path)
     until(lambda: len(children(run.pid)) >= 3, "two workers, and what watches their resources")
     assert run.wait() == 0, run.text()
     assert pair.differing(tmp_path) == []
-    assert status(tmp_path) == ("done", 0, False)
-    assert events(tmp_path) == events(pair.folder)
+    assert (status(tmp_path), events(tmp_path)) == (("done", 0, False), events(pair.folder))
     one, other = ({p.relative_to(f) for f in (x,) for p in x.rglob("*")} for x in (pair.folder, tmp_path))
     assert one == other
     for stage in ("seed-0/de/hard1", "seed-1/nl/hard1"):
@@ -139,5 +138,4 @@ def test_a_stage_that_fails_by_its_data(start: Starts, pair: Pair, tmp_path: Pat
         run = start(*pair.arguments(place, jobs), "--set", "selftrain.alpha.rule=fixed:0.999999")
         assert run.wait() == 3, run.text()
         lists.append((place / "failed.json").read_bytes() + run.text().splitlines()[-1].encode())
-    assert lists[0] == lists[1]
-    assert lists[0].count(b"exit_code") == 4
+    assert (lists[0], lists[0].count(b"exit_code")) == (lists[1], 4)

@@ -22,8 +22,7 @@ def random_sequences(seed: int, count: int, longest: int = 17) -> list[list[int]
 def test_layout() -> None:
     batch = pack([[2, 7, 3], [2, 3], [2, 8, 9, 3]], [[0, 0, 0], [0, 0], [0, 0, 1, 1]])
     assert batch.token_ids.tolist() == [2, 7, 3, 2, 3, 2, 8, 9, 3]
-    assert batch.positions.tolist() == [0, 1, 2, 0, 1, 0, 1, 2, 3]
-    assert batch.segments.tolist() == [0] * 7 + [1] * 2
+    assert (batch.positions.tolist(), batch.segments.tolist()) == ([0, 1, 2, 0, 1, 0, 1, 2, 3], [0] * 7 + [1] * 2)
     assert batch.cu_seqlens.tolist() == [0, 3, 5, 9]
     assert (batch.max_seqlen, batch.num_tokens, batch.num_targets) == (4, 9, 3)
     assert batch.item_index.tolist() == [0, 3, 5]
@@ -44,13 +43,10 @@ def test_items_and_targets_move_with_their_sequence() -> None:
         weights=[[0.5], [], [1.0, 2.0]],
         example_ids=[30, 10, 20],
     )
-    assert batch.token_ids[batch.item_index].tolist() == [7, 8, 9]
-    assert batch.item_example.tolist() == [0, 2, 2]
-    assert batch.example_ids.tolist() == [30, 10, 20]
-    assert batch.labels.tolist() == [4, -100, 1]
+    assert (batch.token_ids[batch.item_index].tolist(), batch.item_example.tolist()) == ([7, 8, 9], [0, 2, 2])
+    assert (batch.example_ids.tolist(), batch.labels.tolist()) == ([30, 10, 20], [4, -100, 1])
     assert batch.soft_targets.tolist() == [[0.25, 0.75], [1.0, 0.0], [0.5, 0.5]]
-    assert batch.weights.tolist() == [0.5, 1.0, 2.0]
-    assert batch.num_targets == 2
+    assert (batch.weights.tolist(), batch.num_targets) == ([0.5, 1.0, 2.0], 2)
 
 
 @pytest.mark.parametrize("sequences", [[], [[2, 3], []]])

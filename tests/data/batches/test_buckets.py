@@ -132,8 +132,7 @@ def test_shapes_are_those_of_the_bucket_and_padding_has_sequences_of_its_own(pad
     places = [np.arange(int(n)) for n in lengths]
     assert padded.positions[tokens:].tolist() == np.concatenate(places).tolist()
     assert padded.item_index[sequences:].tolist() == [0] * 5
-    assert padded.weights.tolist() == [1.0] * sequences + [0.0] * 5
-    assert padded.example_ids.tolist() == [31, 7, 8, 5]
+    assert (padded.weights.tolist(), padded.example_ids.tolist()) == ([1.0] * sequences + [0.0] * 5, [31, 7, 8, 5])
 
 
 def test_a_batch_that_does_not_fit_is_refused() -> None:

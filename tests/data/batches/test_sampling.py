@@ -21,8 +21,7 @@ def test_batches_have_exactly_their_size_and_every_example_once(count: int, batc
     batches = epoch_batches(some_lengths(count), batch_size, seed=1, epoch=0, sort=sort)
     assert len(batches) == num_batches(count, batch_size)
     sizes = sorted(len(b) for b in batches)
-    assert sizes[1:] == [batch_size] * (len(batches) - 1)
-    assert sizes[0] == (count % batch_size or batch_size)
+    assert (sizes[1:], sizes[0]) == ([batch_size] * (len(batches) - 1), count % batch_size or batch_size)
     assert sorted(np.concatenate(batches).tolist()) == list(range(count))
 
 

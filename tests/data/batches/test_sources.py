@@ -329,8 +329,7 @@ def test_pairs_keep_their_segments(stores: dict[str, TokenStore], tokenizer: Tok
 def test_corpus_over_several_stores_with_a_subset(stores: dict[str, TokenStore]) -> None:
     both = Corpus([stores["en"], stores["de"]], np.array([0, 40, 41, 53]))
     expected = [stores["en"].ids(0), stores["en"].ids(40), stores["de"].ids(0), stores["de"].ids(12)]
-    assert len(both) == 4
-    assert both.lengths.tolist() == [len(e) for e in expected]
+    assert (len(both), both.lengths.tolist()) == (4, [len(e) for e in expected])
     assert [both.ids(i).tolist() for i in range(4)] == [e.tolist() for e in expected]
 
 

@@ -137,9 +137,7 @@ def test_packed_files_of_text_are_read_as_ever(tmp_path: Path) -> None:
         path = tmp_path / f"a.txt.{suffix}"
         path.write_bytes(pack(text) + (b"\0" * 99_996 if suffix != "bz2" else b"") + pack(text[:1000]))
         with open_file(path) as file:
-            assert file.read() == text + text[:1000]
-            assert file.seek(0) == 0
-            assert file.read(5) == text[:5]
+            assert (file.read(), file.seek(0), file.read(5)) == (text + text[:1000], 0, text[:5])
         path.write_bytes(pack(text)[:-5])
         assert "damaged compressed file after byte" in refused(path)
         path.write_bytes(pack(text + b"\xff\n"))

@@ -94,8 +94,7 @@ def test_separator(path: Path) -> None:
 
 def test_unlabelled(path: Path) -> None:
     examples = read_conll(write(path, "a\nb\n\nc\n"))
-    assert [e.words for e in examples] == [("a", "b"), ("c",)]
-    assert tags(examples) == [None, None]
+    assert ([e.words for e in examples], tags(examples)) == ([("a", "b"), ("c",)], [None, None])
     pytest.raises(DataError, read_conll, path, require_labels=True).match(r"train.conll:1: no label column")
 
 
@@ -136,8 +135,7 @@ def test_invalid_bio(path: Path) -> None:
     caught = pytest.raises(DataError, read_conll, path)
     assert [line.split(": ")[0] for line in str(caught.value).split("\n")] == [f"{path}:{n}" for n in (3, 5, 7)]
     repaired = read_conll(path, repair=True)
-    assert tags(repaired) == [("B-X", "I-X", "B-Y", "O", "B-Y"), ("B-X",)]
-    assert repaired.counts == {"repaired": 3}
+    assert (tags(repaired), repaired.counts) == ([("B-X", "I-X", "B-Y", "O", "B-Y"), ("B-X",)], {"repaired": 3})
     pytest.raises(ConfigError, read_conll, path, scheme="iobes").match("unknown tag scheme 'iobes'")
 
 

@@ -56,8 +56,7 @@ def test_brat(tmp_path: Path) -> None:
     lines += [f"T{n}\t{x} {third + s} {third + e}\t" for n, (s, e, x) in enumerate(ENTITIES[2], 4)]
     (tmp_path / "a.ann").write_text("\n".join(lines) + "\n", "utf-8")
     examples = read_examples(tmp_path / "a.ann", task="ner")
-    assert content(examples) == EXPECTED
-    assert [e.line for e in examples] == [1, 3, 4]
+    assert (content(examples), [e.line for e in examples]) == (EXPECTED, [1, 3, 4])
     for name in ("a.ann", "a.txt"):
         (tmp_path / f"{name}.gz").write_bytes(gzip.compress((tmp_path / name).read_bytes()))
     assert content(read_examples(tmp_path / "a.ann.gz", task="ner")) == EXPECTED
@@ -117,8 +116,7 @@ def test_doc_bin_of_spacy(tmp_path: Path) -> None:
         kept.add(document)
     kept.to_disk(tmp_path / "a.spacy")
     examples = read_examples(tmp_path / "a.spacy", task="ner", cut_spans="drop")
-    assert content(examples)[:3] == EXPECTED
-    assert [e.line for e in examples] == [1, 2, 3, 4, 5]
+    assert (content(examples)[:3], [e.line for e in examples]) == (EXPECTED, [1, 2, 3, 4, 5])
     assert examples[4].labels is None
     with pytest.raises(DataError, match=r"a\.spacy:5: no list of entities"):
         read_examples(tmp_path / "a.spacy", task="ner", cut_spans="drop", require_labels=True)
@@ -166,8 +164,7 @@ def test_what_is_left_out(tmp_path: Path) -> None:
     rows = list(map(prodigy, SENTENCES))
     rows[0]["answer"], rows[1]["answer"] = "reject", "ignore"
     examples = read_examples(as_lines(tmp_path / "a.jsonl", rows), task="ner")
-    assert content(examples) == EXPECTED[2:]
-    assert examples.counts == {"rejected": 2}
+    assert (content(examples), examples.counts) == (EXPECTED[2:], {"rejected": 2})
     unlabelled = as_lines(tmp_path / "b.jsonl", [rows[2], {"text": "Nein."}])
     assert content(read_examples(unlabelled, task="ner"))[1] == (("Nein", "."), None)
     with pytest.raises(DataError, match=r"b\.jsonl:2: no list of entities; the fields that may hold it: spans, "):
@@ -183,8 +180,7 @@ def test_an_entity_that_cuts_a_word(tmp_path: Path) -> None:
         read_examples(path, task="ner")
     for how, expected in (("expand", ("O", "B-LOC", "B-LOC")), ("drop", ("O", "O", "B-LOC"))):
         examples = read_examples(path, task="ner", cut_spans=how)
-        assert examples[0].labels == expected
-        assert examples.counts == {"cut": 1}
+        assert (examples[0].labels, examples.counts) == (expected, {"cut": 1})
     pytest.raises(ConfigError, read_examples, path, task="ner", cut_spans="widen").match("unknown cut_spans 'widen'")
 
 

@@ -31,8 +31,7 @@ def json_lines(path: Path, *rows: Any) -> Path:
 def test_tsv_round_trip(tmp_path: Path, end: str, mark: str) -> None:
     path = write(tmp_path / "a.tsv", mark + end.join(["label\ttext", *(f"c\t{t}" for t in ODD)]) + end)
     examples = read_tsv(path, language="de")
-    assert [e.text for e in examples] == ODD
-    assert {e.labels for e in examples} == {"c"}
+    assert ([e.text for e in examples], {e.labels for e in examples}) == (ODD, {"c"})
     assert [e.id for e in examples[:2]] == ["a:2", "a:3"]
     assert examples[1] == examples[1].__class__("a:3", "de", None, ODD[1], None, "c", str(path), 3)
 
@@ -43,8 +42,7 @@ def test_csv_round_trip(tmp_path: Path) -> None:
     with open(path, "w", newline="", encoding="utf-8") as file:
         csv.writer(file, quoting=csv.QUOTE_ALL).writerows([["text", "label"], *([t, "x"] for t in texts)])
     examples = read_tsv(path)
-    assert [e.text for e in examples] == texts
-    assert [e.line for e in examples[-2:]] == [len(ODD) + 2, len(ODD) + 4]
+    assert ([e.text for e in examples], [e.line for e in examples[-2:]]) == (texts, [len(ODD) + 2, len(ODD) + 4])
     assert [
         e.text for e in read_examples(path.rename(tmp_path / "a.dat"), task="classification", format="csv")
     ] == texts
@@ -99,8 +97,7 @@ def test_label_map(tmp_path: Path) -> None:
     path = write(tmp_path / "a.tsv", "text\tlabel\n" + "".join(f"t{i}\t{i % 5 + 1}\n" for i in range(50)))
     stars: dict[str, str | None] = {"1": "neg", "2": "neg", "3": None, "4": "pos", "5": "pos"}
     examples = read_tsv(path, label_map=stars, labels=["neg", "pos"])
-    assert [e.labels for e in examples[:4]] == ["neg", "neg", "pos", "pos"]
-    assert len(examples) == 40
+    assert ([e.labels for e in examples[:4]], len(examples)) == (["neg", "neg", "pos", "pos"], 40)
     assert examples.counts == {"dropped": 10}
     del stars["5"]
     with pytest.raises(DataError, match=r":6: label '5' is not in label_map; it maps 1, 2, 3, 4; add this label"):

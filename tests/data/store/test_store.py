@@ -60,8 +60,7 @@ def test_tagging_round_trip(tokenizer: Tokenizer, tmp_path: Path, max_length: in
     build(examples, tokenizer, tmp_path / "s", max_length=max_length)
     store = TokenStore.open(tmp_path / "s", verify=True, tokenizer=tokenizer)
     encoded = tokenizer.encode_words([e.words or () for e in examples], max_length=max_length)
-    assert len(store) == len(examples)
-    assert store.example_ids == [e.id for e in examples]
+    assert (len(store), store.example_ids) == (len(examples), [e.id for e in examples])
     assert (store.task, store.label_names, store.max_length) == ("ner", tuple(LABELS), max_length)
     for i, (example, e) in enumerate(zip(examples, encoded, strict=True)):
         assert example.words is not None
@@ -69,10 +68,8 @@ def test_tagging_round_trip(tokenizer: Tokenizer, tmp_path: Path, max_length: in
         positions, words = store.items(i)
         assert store.ids(i).tolist() == e.ids
         assert (positions.tolist(), words.tolist()) == (e.positions, e.words)
-        assert store.gold(i).tolist() == gold
-        assert store.labels(i).tolist() == [gold[w] for w in e.words]
-        assert store.segments(i).tolist() == [0] * len(e.ids)
-        assert store.num_words[i] == len(example.words)
+        assert (store.gold(i).tolist(), store.labels(i).tolist()) == (gold, [gold[w] for w in e.words])
+        assert (store.segments(i).tolist(), store.num_words[i]) == ([0] * len(e.ids), len(example.words))
         assert store.lengths[i] == len(e.ids) <= max_length
     assert store.cut == {
         "sequences": sum(e.cut_tokens > 0 for e in encoded),
@@ -98,8 +95,7 @@ def test_classification_round_trip(tokenizer: Tokenizer, tmp_path: Path, pairs: 
         assert store.segments(i).tolist() == [int(t >= start) for t in range(len(e.ids))]
         assert [part.tolist() for part in store.items(i)] == [[0], [0]]
     assert [store.labels(i).tolist() for i in range(3)] == [[1], [-100], [0]]
-    assert store.gold(0).tolist() == [1]
-    assert store.item_labels.dtype == np.int32
+    assert (store.gold(0).tolist(), store.item_labels.dtype) == ([1], np.int32)
     assert (store.second is not None) == pairs
     assert store.cut["sequences"] == sum(e.cut_tokens > 0 for e in encoded) > 0
 
@@ -121,8 +117,7 @@ def test_wide_vocabulary(tmp_path: Path) -> None:
         inner.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
         example = Example("x", "", None, "a a", None, None, "f", 1)
         store = build([example], Tokenizer(inner), tmp_path / str(size), "text", max_length=9)
-        assert store.token_ids.dtype == dtype
-        assert store.ids(0).tolist() == [2, size - 1, size - 1, 3]
+        assert (store.token_ids.dtype, store.ids(0).tolist()) == (dtype, [2, size - 1, size - 1, 3])
 
 
 def test_faulty_examples_are_all_named(tokenizer: Tokenizer, tmp_path: Path) -> None:
@@ -139,31 +134,35 @@ def test_faulty_examples_are_all_named(tokenizer: Tokenizer, tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize(
-    ("task", "example", "what"),
+    ("task", "words", "text", "labels", "what"),
     [
-        ("ner", Example("x", "", None, "a", None, None, "f", 3), "f:3: no words"),
-        ("ner", Example("x", "", (), None, None, (), "f", 3), "f:3: no words"),
-        ("ner", Example("x", "", ("a", "b"), None, None, ("O",), "f", 3), "f:3: 2 words but not as many tags"),
-        ("ner", Example("x", "", ("a",), None, None, "O", "f", 3), "f:3: 1 words but not as many tags"),
-        ("classification", Example("x", "", ("a",), None, None, None, "f", 3), "f:3: no text"),
-        ("classification", Example("x", "", None, "a", None, ("O",), "f", 3), "f:3: a list of labels"),
-        ("classification", Example("x", "", None, "a", None, "P", "f", 3), "f:3: unknown label 'P'"),
-        ("text", Example("x", "", (), None, None, None, "f", 3), "f:3: neither text nor words"),
+        ("ner", None, "a", None, "no words"),
+        ("ner", (), None, (), "no words"),
+        ("ner", ("a", "b"), None, ("O",), "2 words but not as many tags"),
+        ("ner", ("a",), None, "O", "1 words but not as many tags"),
+        ("classification", ("a",), None, None, "no text"),
+        ("classification", None, "a", ("O",), "a list of labels"),
+        ("classification", None, "a", "P", "unknown label 'P'"),
+        ("text", (), None, None, "neither text nor words"),
     ],
 )
-def test_examples_that_do_not_fit(tokenizer: Tokenizer, tmp_path: Path, task: str, example: Example, what: str) -> None:
+def test_examples_that_do_not_fit(
+    tokenizer: Tokenizer, tmp_path: Path, task: str, words: Any, text: Any, labels: Any, what: str
+) -> None:
+    example = Example("x", "", words, text, None, labels, "f", 3)
     caught = pytest.raises(DataError, build, [example], tokenizer, tmp_path / "s", task)
-    assert str(caught.value).startswith(what)
+    assert str(caught.value).startswith(f"f:3: {what}")
     assert "; " in str(caught.value)
 
 
 def test_wrong_arguments(tokenizer: Tokenizer, tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="unknown task 'pos'; choose from ner"):
-        build(sentences(0, 1), tokenizer, tmp_path / "s", "pos")
-    with pytest.raises(ConfigError, match="give at least one label"):
-        build(sentences(0, 1), tokenizer, tmp_path / "s", labels=[])
-    pytest.raises(ConfigError, build, sentences(0, 1), tokenizer, tmp_path / "s", labels=["O", "O"]).match("none twice")
-    pytest.raises(ConfigError, build, sentences(0, 1), tokenizer, tmp_path / "s", max_length=3).match("max_length 3")
+    for task, options, what in (
+        ("pos", {}, "unknown task 'pos'; choose from ner"),
+        ("ner", {"labels": []}, "give at least one label"),
+        ("ner", {"labels": ["O", "O"]}, "none twice"),
+        ("ner", {"max_length": 3}, "max_length 3"),
+    ):
+        pytest.raises(ConfigError, build, sentences(0, 1), tokenizer, tmp_path / "s", task, **options).match(what)
     pytest.raises(DataError, build, [], tokenizer, tmp_path / "s").match("there are no examples")
 
 
@@ -232,12 +231,6 @@ def test_manifest_that_does_not_fit(tokenizer: Tokenizer, tmp_path: Path) -> Non
     pytest.raises(DataError, TokenStore.open, folder, verify=False).match("offsets do not rise")
 
 
-def test_another_tokenizer_is_refused(tokenizer: Tokenizer, tmp_path: Path) -> None:
-    build(sentences(0, 3), tokenizer, tmp_path / "s")
-    other = train_wordpiece(["some other text"], 90)
-    pytest.raises(ModelError, TokenStore.open, tmp_path / "s", tokenizer=other).match("built with another tokenizer")
-
-
 def test_an_old_store_gives_way_only_to_a_finished_one(tokenizer: Tokenizer, tmp_path: Path) -> None:
     old = build(sentences(0, 30), tokenizer, tmp_path / "s").content_hash
 
@@ -254,11 +247,7 @@ def test_an_old_store_gives_way_only_to_a_finished_one(tokenizer: Tokenizer, tmp
 
 @pytest.mark.parametrize(
     ("code", "advice"),
-    [
-        (errno.ENOSPC, "free disk space"),
-        (errno.EROFS, "mount it for writing"),
-        (errno.EIO, "the disk reports a failure"),
-    ],
+    [(errno.ENOSPC, "free disk space"), (errno.EROFS, "for writing"), (errno.EIO, "the disk reports a failure")],
 )
 def test_failing_disk(
     tokenizer: Tokenizer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: int, advice: str
@@ -303,6 +292,8 @@ def test_key_follows_the_content(tokenizer: Tokenizer, tmp_path: Path) -> None:
     key = store_key([one, two], tokenizer, settings)
     assert len(key) == 32
     other = train_wordpiece(["some other text"], 90)
+    folder = build(sentences(0, 3), tokenizer, tmp_path / "s").folder
+    pytest.raises(ModelError, TokenStore.open, folder, tokenizer=other).match("built with another tokenizer")
     different = [
         store_key([two, one], tokenizer, settings),
         store_key([one], tokenizer, settings),

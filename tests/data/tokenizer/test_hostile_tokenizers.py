@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -64,6 +65,7 @@ class Panic(BaseException):
 
 
 @pytest.mark.parametrize("method", ["post_process", "encode", "to_str"])
+@pytest.mark.fault(36)
 def test_panics_while_a_folder_is_opened(folder: Path, monkeypatch: pytest.MonkeyPatch, method: str) -> None:
     class Panicking:
         def __init__(self, inner: Any) -> None:
@@ -77,6 +79,8 @@ def test_panics_while_a_folder_is_opened(folder: Path, monkeypatch: pytest.Monke
     whole = tokenizers.Tokenizer.from_file(str(folder / "tokenizer.json"))
     monkeypatch.setattr(tokenizers, "Tokenizer", type("Fake", (), {"from_file": lambda _: Panicking(whole)}))
     pytest.raises(ModelError, Tokenizer.from_folder, folder).match(r"tokenizer\.json: .*index out of bounds")
+    monkeypatch.setattr(tokenizers.Tokenizer, "from_file", lambda _: signal.raise_signal(signal.SIGINT))
+    pytest.raises(KeyboardInterrupt, Tokenizer.from_folder, folder)
 
 
 def test_errors_of_the_library_while_it_encodes(folder: Path) -> None:

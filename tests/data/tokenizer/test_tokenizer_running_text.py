@@ -63,8 +63,7 @@ def test_words_get_the_pieces_of_running_text(kind: str) -> None:
     for text, words in SENTENCES:
         (encoded,) = tokenizer.encode_words([words])
         assert encoded.ids == inner.encode(text).ids, text
-        assert encoded.words == list(range(len(words)))
-        assert (encoded.cut, encoded.empty) == (0, 0)
+        assert (encoded.words, encoded.cut, encoded.empty) == (list(range(len(words))), 0, 0)
         assert encoded.ids == tokenizer.encode_texts([text])[0].ids
 
 

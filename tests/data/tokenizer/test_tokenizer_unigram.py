@@ -34,12 +34,12 @@ ODD = [
     "\u200b",
     "e\u0301",
     "\u2028",
-    "👩‍👩‍👧 ok",
+    "👩\u200d👩\u200d👧 ok",
     "xqz" * 40,
     "A\u00a0B",
     "½ ﬁ",
-    "<mask> x </s>",
 ]
+ODD += ["½ ﬁ", "<mask> x </s>"]
 
 
 def unigram(*, pair: str = "<s> $A </s> </s> $B </s>", scheme: str = "always", normal: bool = True) -> Tokenizer:
@@ -82,14 +82,8 @@ def strings(seed: int, count: int) -> list[str]:
 
 
 def test_roles(tokenizer: Tokenizer) -> None:
-    assert (tokenizer.cls_id, tokenizer.pad_id, tokenizer.sep_id, tokenizer.unk_id, tokenizer.mask_id) == (
-        0,
-        1,
-        2,
-        3,
-        4,
-    )
-    assert tokenizer.special_ids == (0, 1, 2, 3, 4)
+    roles = [getattr(tokenizer, f"{role}_id") for role in ("cls", "pad", "sep", "unk", "mask")]
+    assert (roles, tokenizer.special_ids) == ([0, 1, 2, 3, 4], (0, 1, 2, 3, 4))
     assert (tokenizer.kind, tokenizer.separators, tokenizer.segments) == ("Unigram", 2, False)
     assert (tokenizer.num_special(False), tokenizer.num_special(True)) == (2, 4)
 

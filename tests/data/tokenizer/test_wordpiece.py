@@ -54,15 +54,11 @@ def reference(lines: list[str], vocab_size: int, min_frequency: int) -> list[str
         if merged not in vocab:
             vocab.append(merged)
         for word, pieces in spelled.items():
-            out: list[str] = []
-            i = 0
+            out, i = list[str](), 0
             while i < len(pieces):
-                if tuple(pieces[i : i + 2]) == best:
-                    out.append(merged)
-                    i += 2
-                else:
-                    out.append(pieces[i])
-                    i += 1
+                together = tuple(pieces[i : i + 2]) == best
+                out.append(merged if together else pieces[i])
+                i += 1 + together
             spelled[word] = out
     return vocab
 
@@ -108,13 +104,7 @@ def test_encodes_and_decodes_its_text() -> None:
     lines = ["the cat sat on the mat", "the dogs sat on the cats"] * 3
     tokenizer = train_wordpiece(lines, 80)
     assert [tokenizer.token(i) for i in range(5)] == SPECIALS
-    assert (tokenizer.pad_id, tokenizer.unk_id, tokenizer.cls_id, tokenizer.sep_id, tokenizer.mask_id) == (
-        0,
-        1,
-        2,
-        3,
-        4,
-    )
+    assert [getattr(tokenizer, f"{role}_id") for role in ("pad", "unk", "cls", "sep", "mask")] == [0, 1, 2, 3, 4]
     for line in lines:
         assert tokenizer.decode(tokenizer.encode_texts([line])[0].ids) == line
     assert len(tokenizer.encode_texts(["the"])[0].ids) == 3

@@ -32,8 +32,7 @@ def test_the_last_self_trained_stage_of_the_lowest_seed(tmp_path: Path) -> None:
     fine = stage(tmp_path, "seed-0/es/finetune", "finetune", 31, "btf", pair="es")
     (tmp_path / "seed-0" / "es" / "soft1").mkdir()  # unfinished
     (tmp_path / "run.json").write_text('{"targets": ["de", "es", "fr"]}')
-    assert chosen_model(tmp_path, "de") == tmp_path / "seed-0/de/hard1"
-    assert chosen_model(tmp_path, "es") == fine
+    assert (chosen_model(tmp_path, "de"), chosen_model(tmp_path, "es")) == (tmp_path / "seed-0/de/hard1", fine)
     assert chosen_model(tmp_path, "fr") == tmp_path / "seed-0/zero"
     listed = r"de \(seed-0/de/hard1\), es \(seed-0/es/finetune\), fr \(seed-0/zero\)"
     pytest.raises(ConfigError, chosen_model, tmp_path, "it").match(f"no finished model for 'it'; there are {listed}")

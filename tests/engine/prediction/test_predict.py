@@ -13,7 +13,7 @@ from xlt_engine.data import Tokenizer, pack, train_wordpiece
 from xlt_engine.data.batches.windows import cut_windows
 from xlt_engine.engine import Prediction, Predictor, TagPrediction, predict
 from xlt_engine.engine.prediction.model_folder import precision_of
-from xlt_engine.model import Encoder, EncoderConfig, TaskModel, VoterHeads, save_model
+from xlt_engine.model import TaskModel, load_task_model
 
 LINES = ["Anna lives in Paris", "Carl saw London today", "the city of Oslo is old", "a good book about Berlin"] * 3
 TAGS = ("O", "B-PER", "I-PER")
@@ -22,34 +22,18 @@ SENTENCES = [line.split() for line in LINES[:4]] + [["Anna"], ["Anna", "saw", "A
 
 
 @pytest.fixture(scope="module")
-def tokenizer() -> Tokenizer:
-    return train_wordpiece(LINES, 60, min_frequency=1)
-
-
-def make_model(tokenizer: Tokenizer, task: str) -> TaskModel:
-    """Random weights of a seed with which the voters agree on some items and disagree on others."""
-    labels, seed = (TAGS, 86) if task == "ner" else (CLASSES, 10)
-    config = EncoderConfig(tokenizer.vocab_size, 16, 1, 2, 32, max_positions=24, initializer_range=0.5)
-    head = VoterHeads(16, len(labels), (12, 13, 14), seed=seed, initializer_range=0.5)
-    return TaskModel(Encoder(config, seed=3), head, task, labels)
+def tokenizer(tagger_folder: Path) -> Tokenizer:
+    return Tokenizer.from_folder(tagger_folder)
 
 
 @pytest.fixture(scope="module")
-def tagger(tokenizer: Tokenizer) -> TaskModel:
-    return make_model(tokenizer, "ner")
+def tagger(tagger_folder: Path) -> TaskModel:
+    return load_task_model(tagger_folder)
 
 
 @pytest.fixture(scope="module")
-def classifier(tokenizer: Tokenizer) -> TaskModel:
-    return make_model(tokenizer, "classification")
-
-
-@pytest.fixture(scope="module")
-def tagger_folder(tagger: TaskModel, tokenizer: Tokenizer, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("tagger")
-    save_model(tagger, folder)
-    tokenizer.save(folder)
-    return folder
+def classifier(classifier_folder: Path) -> TaskModel:
+    return load_task_model(classifier_folder)
 
 
 def probabilities(model: TaskModel, ids: list[int], items: list[int], segments: list[int] | None = None) -> np.ndarray:
@@ -79,8 +63,7 @@ def test_tags_are_the_most_probable_of_the_mean(tagger: TaskModel, tokenizer: To
     for words, one in zip(SENTENCES, found, strict=True):
         each = of_words(tagger, tokenizer, words)
         mean = each.mean(axis=0)
-        assert one.words == tuple(words)
-        assert one.labels == tuple(TAGS[i] for i in mean.argmax(axis=-1))
+        assert (one.words, one.labels) == (tuple(words), tuple(TAGS[i] for i in mean.argmax(axis=-1)))
         np.testing.assert_allclose(one.confidences, mean.max(axis=-1), rtol=2e-5)
         assert one.agree == tuple((each.argmax(-1) == each.argmax(-1)[0]).all(axis=0))
         seen |= {*one.labels} | {*one.agree}
@@ -115,8 +98,7 @@ def test_classes_and_pairs(classifier: TaskModel, tokenizer: Tokenizer) -> None:
         encoded = tokenizer.encode_texts([text], [pair])[0]
         segments = [int(encoded.second is not None and t >= encoded.second) for t in range(len(encoded.ids))]
         mean = probabilities(classifier, encoded.ids, [0], segments).mean(axis=0)[0]
-        assert one.label == CLASSES[mean.argmax()]
-        assert list(one.probabilities) == list(CLASSES)
+        assert (one.label, list(one.probabilities)) == (CLASSES[mean.argmax()], list(CLASSES))
         np.testing.assert_allclose(list(one.probabilities.values()), mean, rtol=2e-5)
         assert one.confidence == max(one.probabilities.values())
 
@@ -164,10 +146,8 @@ def test_long_sentences_are_read_in_windows(tagger: TaskModel, tokenizer: Tokeni
 def test_words_without_tokens_keep_their_place(tagger: TaskModel, tokenizer: Tokenizer) -> None:
     one, nothing, blank = tags(tagger, tokenizer, [["Anna", "\u200b", " ", "Oslo"], [], ["\u200b"]])
     plain = tags(tagger, tokenizer, [["Anna", "Oslo"]])[0]
-    assert (one.labels[0], one.labels[3]) == plain.labels
-    assert one.labels[1:3] == ("O", "O")
-    assert one.confidences[1:3] == (0.0, 0.0)
-    assert one.agree[1:3] == (False, False)
+    assert ((one.labels[0], one.labels[3]), one.labels[1:3]) == (plain.labels, ("O", "O"))
+    assert (one.confidences[1:3], one.agree[1:3]) == ((0.0, 0.0), (False, False))
     assert nothing.labels == ()
     assert blank.labels == ("O",)
     predictor = Predictor(tagger, tokenizer=tokenizer, abstain=True, alpha=0.0)
@@ -175,15 +155,8 @@ def test_words_without_tokens_keep_their_place(tagger: TaskModel, tokenizer: Tok
     assert (predictor.counts["abstained"], predictor.counts["no_token"]) == (1, 1)
 
 
-def test_texts_for_a_tagger_are_cut_into_words(tagger: TaskModel, tokenizer: Tokenizer) -> None:
-    one = predict(tagger, ["Anna saw (Oslo), old."], tokenizer=tokenizer)[0]
-    assert isinstance(one, TagPrediction)
-    assert one.words == ("Anna", "saw", "(", "Oslo", ")", ",", "old", ".")
-
-
 def test_nothing_in_nothing_out(tagger: TaskModel, classifier: TaskModel, tokenizer: Tokenizer) -> None:
-    assert predict(tagger, [], tokenizer=tokenizer) == []
-    assert predict(classifier, [], tokenizer=tokenizer) == []
+    assert [predict(model, [], tokenizer=tokenizer) for model in (tagger, classifier)] == [[], []]
 
 
 def test_alpha_comes_from_the_stage(tagger_folder: Path, tmp_path: Path) -> None:
@@ -243,32 +216,26 @@ def test_auto_is_what_the_stage_was_scored_in(
 
 
 def test_wrong_arguments(tagger: TaskModel, classifier: TaskModel, tokenizer: Tokenizer, tmp_path: Path) -> None:
-    pytest.raises(ConfigError, predict, tagger, ["a"], tokenizer=tokenizer, alpha=0.5).match("give abstain too")
-    with pytest.raises(ConfigError, match="from 0 to 1"):
-        predict(tagger, ["a"], tokenizer=tokenizer, abstain=True, alpha=1.5)
-    pytest.raises(ConfigError, predict, tagger, ["a"]).match("needs tokenizer")
-    pytest.raises(ConfigError, predict, tagger, ["a"], tokenizer=tokenizer, max_length=25).match("24 positions")
-    with pytest.raises(ConfigError, match="pairs are for classification"):
-        predict(tagger, ["a"], tokenizer=tokenizer, pairs=["b"])
-    pytest.raises(ConfigError, predict, classifier, [["a"]], tokenizer=tokenizer).match("one is a list")
+    for model, items, options, what in (
+        (tagger, ["a"], {"alpha": 0.5}, "give abstain too"),
+        (tagger, ["a"], {"abstain": True, "alpha": 1.5}, "from 0 to 1"),
+        (tagger, ["a"], {"tokenizer": None}, "needs tokenizer"),
+        (tagger, ["a"], {"max_length": 25}, "24 positions"),
+        (tagger, ["a"], {"pairs": ["b"]}, "pairs are for classification"),
+        (tagger, ["a"], {"task": "classification"}, "the model is for ner, not for classification; ask for its own"),
+        (classifier, [["a"]], {}, "one is a list"),
+    ):
+        pytest.raises(ConfigError, predict, model, items, **{"tokenizer": tokenizer} | options).match(what)
+    assert predict(tagger, ["a"], task="ner", tokenizer=tokenizer) == predict(tagger, ["a"], tokenizer=tokenizer)
     pytest.raises(DataError, predict, classifier, ["a\ud800"], tokenizer=tokenizer).match("lone surrogate")
     pytest.raises(ModelError, predict, tmp_path / "nothing", ["a"]).match("no such model folder")
+    with pytest.raises(TypeError, match="'splt' is none of tokenizer, abstain"):
+        predict(tagger, SENTENCES, tokenizer=tokenizer, splt="whitespace")
 
 
-def test_damaged_models(tokenizer: Tokenizer) -> None:
-    larger = train_wordpiece(LINES + ["zyx wvu qqq"], 90, min_frequency=1)
-    model = make_model(tokenizer, "ner")
+def test_damaged_models(tagger: TaskModel, tokenizer: Tokenizer) -> None:
+    larger, model = train_wordpiece(LINES + ["zyx wvu qqq"], 90, min_frequency=1), copy.deepcopy(tagger)
     pytest.raises(ModelError, predict, model, ["a"], tokenizer=larger).match("different checkpoints")
     with torch.no_grad():
         model.encoder.word_embedding.fill_(float("nan"))
     pytest.raises(DivergedError, predict, model, ["Anna"], tokenizer=tokenizer).match("damaged")
-
-
-def test_a_named_task_is_checked(tagger: TaskModel, tokenizer: Tokenizer) -> None:
-    assert predict(tagger, SENTENCES, task="ner", tokenizer=tokenizer) == predict(
-        tagger, SENTENCES, tokenizer=tokenizer
-    )
-    with pytest.raises(ConfigError, match="the model is for ner, not for classification; ask for its own task"):
-        predict(tagger, LINES, task="classification", tokenizer=tokenizer)
-    with pytest.raises(TypeError, match="'splt' is none of tokenizer, abstain"):
-        predict(tagger, SENTENCES, tokenizer=tokenizer, splt="whitespace")  # type: ignore[call-arg]

@@ -107,10 +107,8 @@ def test_damaged_folders(encoder: Encoder, tmp_path: Path) -> None:
 def test_the_environment() -> None:
     found = describe_environment()
     assert json.loads(json.dumps(found)) == found
-    assert found["xlt-engine"] == __version__
-    assert found["python"] == platform.python_version()
-    assert found["torch"] == torch.__version__
-    assert found["threads"] == torch.get_num_threads()
+    assert (found["xlt-engine"], found["python"]) == (__version__, platform.python_version())
+    assert (found["torch"], found["threads"]) == (torch.__version__, torch.get_num_threads())
     assert found["precision"] == choose_precision("auto")
     assert found["device"] == ("cuda" if torch.cuda.is_available() else "cpu")
     installed = {d.metadata["Name"] for d in metadata.distributions()}

@@ -115,8 +115,7 @@ def test_every_stage_is_there_with_its_steps(finished: tuple[Path, Estimate]) ->
     assert kinds == ["pretrain", "finetune", "btf", "finetune", "soft", "hard"]
     for stage in result.stages:
         record = json.loads((folder / "run" / stage.id / "stage.json").read_bytes())
-        assert stage.inputs == record["inputs"]
-        assert stage.at_most == (stage.kind == "hard")
+        assert (stage.inputs, stage.at_most) == (record["inputs"], stage.kind == "hard")
         assert stage.steps >= record["steps"] if stage.at_most else stage.steps == record["steps"], stage.id
     # 68 German texts against 40 English ones; 50 labelled examples; 30 German texts against 19 different English ones.
     assert [s.steps for s in result.stages[:3]] == [round(2 * 68 / 8), 2 * 4, round(1.5 * 8)]
@@ -183,8 +182,7 @@ def test_selection_and_seeds(finished: tuple[Path, Estimate]) -> None:
     assert [s.kind for s in changed(folder, stage="btf").stages] == ["pretrain", "btf"]
     two = changed(folder, seeds=(3, 4))
     assert len(two.stages) == 2 * len(result.stages)
-    assert two.seconds == pytest.approx(2 * result.seconds, rel=1e-9, abs=0)
-    assert two.memory == result.memory
+    assert (two.seconds, two.memory) == (pytest.approx(2 * result.seconds, rel=1e-9, abs=0), result.memory)
 
 
 def test_cost_grows_with_the_work(finished: tuple[Path, Estimate]) -> None:
@@ -282,8 +280,7 @@ def test_memory_goes_by_the_largest_batch_of_the_sampler(
     assert found.largest.longest <= max(batch.max_seqlen for batch in made)
     assert found.largest.sequences == (micro_batch or 8)
     assert max(batch.token_ids.numel() for batch in batches[found.at]) == found.largest.tokens
-    assert found.tokens == 2 * sum(batch.token_ids.numel() for batch in made)
-    assert found.steps == len(batches)
+    assert (found.tokens, found.steps) == (2 * sum(batch.token_ids.numel() for batch in made), len(batches))
 
 
 PEAK = """

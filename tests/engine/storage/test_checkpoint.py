@@ -46,8 +46,7 @@ def load(folder: Path) -> Checkpoint | None:
         for name, tensor in found.tensors.items():
             assert tensor.dtype == expected[name].dtype
             assert torch.equal(tensor, expected[name])
-        assert found.meta == {"trace": [0.1 * found.step, 1 / 3]}
-        assert found.path == folder / f"step-{found.step:08d}"
+        assert (found.meta, found.path) == ({"trace": [0.1 * found.step, 1 / 3]}, folder / f"step-{found.step:08d}")
     return found
 
 
@@ -100,8 +99,7 @@ def test_kill_anywhere_leaves_the_old_or_the_new(tmp_path: Path, step: int, in_c
         assert not checkpoint.skipped
         found.append(checkpoint.step)
     assert number > 12, "the writer has that many points"
-    assert found == sorted(found)
-    assert set(found) == {10, step}
+    assert (found, set(found)) == (sorted(found), {10, step})
     assert steps(folder) == [f"step-{step:08d}"]
 
 
@@ -140,15 +138,15 @@ def test_a_file_size_limit_leaves_the_old(tmp_path: Path, in_child: Callable[...
 
 def test_too_little_space_is_seen_beforehand(tmp_path: Path) -> None:
     huge = torch.zeros(1).expand(10**15)
-    with pytest.raises(StorageError, match=r"a checkpoint needs 4000\.0 TB in .* are free; free disk space"):
+    with pytest.raises(StorageError, match=r"a checkpoint needs 4000 TB in .* are free; free disk space"):
         save_checkpoint(tmp_path / "c", step=1, tensors={"w": huge}, meta={})
     assert steps(tmp_path / "c") == []
 
 
-def _mutations(data: bytes) -> Iterator[tuple[str, bytes]]:
+def _mutations(data: bytes, step: int) -> Iterator[tuple[str, bytes]]:
     """Truncations, a longer file, zeroed blocks and bit flips, the first and last bytes always among them."""
     draw = random.Random(0)
-    places = {0, 1, 7, 8, len(data) // 2, len(data) - 1, *range(0, len(data), 3)}
+    places = {0, 1, 7, 8, len(data) // 2, len(data) - 1, *range(0, len(data), step)}
     for place in sorted(places):
         yield f"cut at {place}", data[:place]
         flipped = bytearray(data)
@@ -166,7 +164,7 @@ def test_changed_bytes_are_never_loaded(tmp_path: Path, name: str) -> None:
     save(tmp_path, 10)
     path = save(tmp_path, 20) / name
     data = path.read_bytes()
-    for what, changed in _mutations(data):
+    for what, changed in _mutations(data, 3 if name == "manifest.json" else 12):
         path.write_bytes(changed)
         heard: list[tuple[Path, str]] = []
         checkpoint = load_latest(tmp_path, fingerprint=PRINT, on_skip=lambda *skip: heard.append(skip))  # noqa: B023

@@ -107,7 +107,7 @@ def test_messages_of_full_disks_say_what_to_do(tmp_path: Path, monkeypatch: pyte
     for name, words in advice.items():
         code = getattr(errno, name)
         assert words in str(files.storage_error(tmp_path, code, os.strerror(code)))
-    with pytest.raises(StorageError, match=r"a store needs 1\.0 EB|a store needs 1000000\.0 TB in .*, but .* are free"):
+    with pytest.raises(StorageError, match=r"a store needs 1000000 TB in .*, but .* are free"):
         files.require_free_space(tmp_path / "not" / "yet", 10**18, "a store")
     files.require_free_space(tmp_path / "not" / "yet", 1, "a store")
 
@@ -144,8 +144,7 @@ def test_sweeping_leaves_everything_else(tmp_path: Path) -> None:
     (tmp_path / ".tmp-file").write_text("x")
     (tmp_path / ".tmp-link").symlink_to(tmp_path / "a" / "there")
     assert len(files.sweep(tmp_path)) == 6
-    assert sorted(os.listdir(tmp_path / "a")) == ["back", "keep.tmp-z", "there"]
-    assert os.listdir(tmp_path) == ["a"]
+    assert (sorted(os.listdir(tmp_path / "a")), os.listdir(tmp_path)) == (["back", "keep.tmp-z", "there"], ["a"])
 
 
 def test_plain_values() -> None:
@@ -281,8 +280,7 @@ def test_a_full_disk_costs_the_log_one_warning(tmp_path: Path, monkeypatch: pyte
         monkeypatch.setenv(faults.VARIABLE, "event.write:2:eio")
         run.event("c")
         run.event("d")
-        assert run.events_lost == 2
-        assert [event["kind"] for event in run.events()] == ["a", "c"]
+        assert (run.events_lost, [event["kind"] for event in run.events()]) == (2, ["a", "c"])
 
 
 def test_half_an_event_is_taken_back(tmp_path: Path, in_child: Callable[..., int]) -> None:
