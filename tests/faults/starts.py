@@ -337,6 +337,13 @@ class Alone:
     def arguments(self, place: Path) -> list[str]:
         return ["run", str(self.recipe), "--run-dir", str(place), *SHORT]
 
+    def goes_on(self, start: Starts, place: Path) -> None:
+        """The same command ends, and its results are those of the run that was left alone."""
+        again = start(*self.arguments(place))
+        assert again.wait() == 0, again.text()
+        assert status(place) == ("done", 0, False)
+        assert self.differing(place) == []
+
     @cached_property
     def results(self) -> dict[str, str]:
         from kill import results

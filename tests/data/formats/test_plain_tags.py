@@ -21,6 +21,7 @@ from xlt_engine.engine.runs.runner import run
 from xlt_engine.model import Encoder, EncoderConfig, LinearHead, MaskedLM, TaskModel, load_task_model, save_model
 
 CLASSES = ("DET", "NOUN", "PROPN", "PUNCT", "VERB")
+FEATURES = {"upos": {"feature": {"names": list(CLASSES), "_type": "ClassLabel"}, "_type": "Sequence"}}
 WORDS = {"DET": ["the", "a"], "NOUN": ["cat", "dog", "house"], "PROPN": ["Ann", "Bob"], "VERB": ["sees", "eats"]}
 Sentence = tuple[list[str], list[str]]
 
@@ -58,15 +59,13 @@ def strings(path: Path, rows: list[Sentence]) -> Path:
 
 
 def numbers(path: Path, rows: list[Sentence]) -> Path:
-    features = {"upos": {"feature": {"names": list(CLASSES), "_type": "ClassLabel"}, "_type": "Sequence"}}
-    (path.parent / "dataset_info.json").write_text(json.dumps({"features": features}), "utf-8")
+    (path.parent / "dataset_info.json").write_text(json.dumps({"features": FEATURES}), "utf-8")
     return strings(path, [(w, [CLASSES.index(x) for x in t]) for w, t in rows])  # type: ignore[misc]
 
 
 def arrow(path: Path, rows: list[Sentence]) -> Path:
-    features = {"upos": {"feature": {"names": list(CLASSES), "_type": "ClassLabel"}, "_type": "Sequence"}}
     data = {"tokens": [w for w, _ in rows], "upos": [[CLASSES.index(x) for x in t] for _, t in rows]}
-    metadata = {"huggingface": json.dumps({"info": {"features": features}})}
+    metadata = {"huggingface": json.dumps({"info": {"features": FEATURES}})}
     parquet.write_table(pyarrow.table(data).replace_schema_metadata(metadata), path)
     return path
 
@@ -84,16 +83,9 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
     tokenizer.save(folder / "encoder")
     test = conllu(folder / "test.de.conllu", sentences(9, 50))
     recipe(folder, conllu(folder / "en.conllu", sentences(24, 0)), test)
-    short = [f"{table}.epochs=1" for table in ("btf", "selftrain.hard")]
-    short += ["selftrain.soft.epochs=6", "selftrain.soft.lr=0.01"]
-    more = [
-        "selftrain.rounds=1",
-        "max_length=32",
-        "finetune.epochs=6",
-        "finetune.lr=0.01",
-        'selftrain.alpha.rule="fixed:0.1"',
-    ]
-    run(folder / "xlt.toml", run_dir=folder / "runs", overrides=[*short, *more])
+    short = ["btf.epochs=1", "selftrain.hard.epochs=1", "selftrain.rounds=1", "max_length=32"]
+    short += [f"{table}.{key}" for table in ("selftrain.soft", "finetune") for key in ("epochs=6", "lr=0.01")]
+    run(folder / "xlt.toml", run_dir=folder / "runs", overrides=[*short, 'selftrain.alpha.rule="fixed:0.1"'])
     return folder
 
 
@@ -120,16 +112,9 @@ def test_every_format_gives_the_same_store(world: Path) -> None:
         assert 'task = "tag"  # one tag per word, no entities' in text
         config = load_recipe(folder / "xlt.toml").config
         assert config.labels == CLASSES
-        assert config.source.train is not None
-        examples = read_file(config, config.source.train, language="en")
-        build_store(
-            [replace(example, id=str(i)) for i, example in enumerate(examples)],
-            Tokenizer.from_folder(world / "encoder"),
-            folder=folder / "store",
-            task="tag",
-            labels=config.labels,
-            max_length=32,
-        )
+        examples = [replace(e, id=str(i)) for i, e in enumerate(read_file(config, config.source.train, language="en"))]
+        options: Any = {"folder": folder / "store", "task": "tag", "labels": config.labels, "max_length": 32}
+        build_store(examples, Tokenizer.from_folder(world / "encoder"), **options)
         stores[ending] = {path.name: path.read_bytes() for path in (folder / "store").iterdir()}
     assert all(store == stores["conllu"] for store in stores.values())
 
@@ -174,18 +159,12 @@ def test_transformers_gives_the_same_tags(world: Path) -> None:
 
 @pytest.mark.parametrize(
     ("labels", "task"),
-    [
-        (("NOUN", "VERB"), "tag"),
-        (("O", "B-PER", "I-PER"), "ner"),
-        (("O", "S-PER", "B-PER", "E-PER"), "ner"),
-        (("O", "PER"), "ner"),
-        (("I-PER", "I-LOC"), "ner"),
-        (("LABEL_0", "LABEL_1"), "ner"),
-    ],
+    [("NOUN VERB", "tag")]
+    + [(x, "ner") for x in ("O B-PER I-PER", "O S-PER B-PER E-PER", "O PER", "I-PER I-LOC", "LABEL_0 LABEL_1")],
 )
-def test_task_of_a_transformers_folder_goes_by_its_labels(tmp_path: Path, labels: tuple[str, ...], task: str) -> None:
+def test_task_of_a_transformers_folder_goes_by_its_labels(tmp_path: Path, labels: str, task: str) -> None:
     encoder = Encoder(EncoderConfig(8, 16, 1, 2, 32, 40))
-    save_model(TaskModel(encoder, LinearHead(16, len(labels), 0.1), "ner", labels), tmp_path)
+    save_model(TaskModel(encoder, LinearHead(16, len(labels.split()), 0.1), "ner", labels.split()), tmp_path)
     (tmp_path / "xlt.json").unlink()
     assert load_task_model(tmp_path).task == task
 

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import copy
+import json
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +13,9 @@ import torch
 from xlt_engine import ConfigError, DataError, DivergedError, ModelError
 from xlt_engine.data import Tokenizer, pack, train_wordpiece
 from xlt_engine.data.batches.windows import cut_windows
-from xlt_engine.engine import Prediction, Predictor, TagPrediction, predict
+from xlt_engine.engine import Prediction, Predictor, TagPrediction, chosen_model, predict
 from xlt_engine.engine.prediction.model_folder import precision_of
+from xlt_engine.engine.prediction.words import TagDecoder
 from xlt_engine.model import TaskModel, load_task_model
 
 LINES = ["Anna lives in Paris", "Carl saw London today", "the city of Oslo is old", "a good book about Berlin"] * 3
@@ -239,3 +242,92 @@ def test_damaged_models(tagger: TaskModel, tokenizer: Tokenizer) -> None:
     with torch.no_grad():
         model.encoder.word_embedding.fill_(float("nan"))
     pytest.raises(DivergedError, predict, model, ["Anna"], tokenizer=tokenizer).match("damaged")
+
+
+def stage(run: Path, folder: str, kind: str, order: int, arm: str | None = "selftrain", **more: Any) -> Path:
+    path = run / folder
+    path.mkdir(parents=True)
+    pair = more.get("pair")
+    record = {"kind": kind, "stage": path.name, "order": order, "arm": arm, "seed": int(folder[5]), "pair": pair}
+    (path / "stage.json").write_text(json.dumps(record))
+    return path
+
+
+def test_the_last_self_trained_stage_of_the_lowest_seed(tmp_path: Path) -> None:
+    stage(tmp_path, "seed-0/pretrain", "pretrain", 0, None)
+    stage(tmp_path, "seed-0/zero", "finetune", 10, "baseline")
+    for seed in (1, 0):
+        stage(tmp_path, f"seed-{seed}/de/btf", "btf", 30, None, pair="de")
+        stage(tmp_path, f"seed-{seed}/de/finetune", "finetune", 31, "btf", pair="de")
+        stage(tmp_path, f"seed-{seed}/de/soft1", "soft", 100, pair="de")
+        stage(tmp_path, f"seed-{seed}/de/hard1", "hard", 150, pair="de")
+    fine = stage(tmp_path, "seed-0/es/finetune", "finetune", 31, "btf", pair="es")
+    (tmp_path / "seed-0" / "es" / "soft1").mkdir()  # unfinished
+    (tmp_path / "run.json").write_text('{"targets": ["de", "es", "fr"]}')
+    assert (chosen_model(tmp_path, "de"), chosen_model(tmp_path, "es")) == (tmp_path / "seed-0/de/hard1", fine)
+    assert chosen_model(tmp_path, "fr") == tmp_path / "seed-0/zero"
+    listed = r"de \(seed-0/de/hard1\), es \(seed-0/es/finetune\), fr \(seed-0/zero\)"
+    pytest.raises(ConfigError, chosen_model, tmp_path, "it").match(f"no finished model for 'it'; there are {listed}")
+    pytest.raises(ConfigError, Predictor, tmp_path).match(f"is a run with models for {listed}; give one of them")
+
+
+def test_what_is_no_run(tmp_path: Path) -> None:
+    pytest.raises(ConfigError, chosen_model, tmp_path, "de").match("is not the folder of a run")
+
+
+LABELS = ("O", "B-PER", "I-PER", "B-LOC", "I-LOC")
+
+
+def valid(tags: list[str]) -> bool:
+    before = ["O", *tags]
+    return all(t[0] != "I" or b in (f"B-{t[2:]}", t) for b, t in zip(before, tags, strict=False))
+
+
+def decoded(
+    labels: tuple[str, ...], sentences: list[np.ndarray], seen: list[np.ndarray] | None = None
+) -> list[list[str]]:
+    mean = np.concatenate(sentences)
+    starts = [0, *np.cumsum([len(s) for s in sentences]).tolist()]
+    read = np.ones(len(mean), dtype=bool) if seen is None else np.concatenate(seen)
+    tags = TagDecoder(labels).decode(mean.argmax(axis=1), mean, read, starts)
+    return [[labels[i] for i in tags[a:b]] for a, b in zip(starts, starts[1:], strict=False)]
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_sentences_are_valid_and_the_best_of_all_valid_ones(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    labels = tuple(rng.permutation(LABELS))
+    lengths = [0, *rng.integers(1, 5, size=40), 0]
+    sentences = [rng.dirichlet(np.full(5, 0.4), size=n).astype(np.float32) for n in lengths]
+    changed = 0
+    for mean, tags in zip(sentences, decoded(labels, sentences), strict=True):
+        raw = [labels[i] for i in mean.argmax(axis=1)]
+        assert valid(tags)
+        assert len(tags) == len(raw)
+        assert tags == raw or not valid(raw)
+        changed += tags != raw
+        scores = np.log(np.maximum(mean.astype(float), 1e-300))
+        ways = (p for p in product(range(5), repeat=len(mean)) if valid([labels[i] for i in p]))
+        best = max(sum(scores[w, i] for w, i in enumerate(p)) for p in ways)
+        assert sum(scores[w, labels.index(t)] for w, t in enumerate(tags)) == pytest.approx(best)
+    assert changed > 5
+
+
+def test_even_certainty_of_something_invalid_gives_something_valid() -> None:
+    sure = np.eye(5, dtype=np.float32)[[2, 4, 2, 0, 2]]
+    (tags,) = decoded(LABELS, [sure])
+    assert valid(tags)
+    assert tags[3] == "O"
+
+
+def test_a_word_that_the_model_has_not_read_is_outside() -> None:
+    mean = np.eye(5, dtype=np.float32)[[1, 0, 2]]
+    mean[1] = 0
+    (tags,) = decoded(LABELS, [mean], [np.array([True, False, True])])
+    assert tags[1] == "O"
+    assert valid(tags)
+
+
+def test_tags_of_iob1_stay() -> None:
+    mean = np.eye(3, dtype=np.float32)[[1, 1, 0, 1]]
+    assert decoded(("O", "I-PER", "I-LOC"), [mean]) == [["I-PER", "I-PER", "O", "I-PER"]]

@@ -4,17 +4,28 @@ from __future__ import annotations
 
 import json
 import re
+import time
 import tracemalloc
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from xlt_engine.data import train_wordpiece
+from xlt_engine import DataError, ModelError
+from xlt_engine.data import Example, train_wordpiece
 from xlt_engine.engine import load_recipe
-from xlt_engine.engine.preflight.check_data import coverage, leak_warnings, read_all, repeat_warnings
+from xlt_engine.engine.prediction.scoring import _check_labels
+from xlt_engine.engine.preflight.check_data import (
+    coverage,
+    label_faults,
+    label_warnings,
+    leak_warnings,
+    read_all,
+    repeat_warnings,
+)
 from xlt_engine.engine.preflight.check_report import CheckReport
 from xlt_engine.engine.preflight.checker import check
+from xlt_engine.engine.preflight.init_files import sniff
 from xlt_engine.engine.recipe.config.files import recipe_files
 from xlt_engine.model import Encoder, EncoderConfig, MaskedLM, save_model
 
@@ -108,13 +119,9 @@ def test_a_sound_recipe_has_no_problems(folder: Path) -> None:
     report = look(folder)
     assert (report.ok, report.exit_code, report.problems, report.warnings) == (True, 0, [], [])
     assert {p.name: p.read_bytes() for p in folder.iterdir()} == before
-    assert [(f.role, f.language, f.examples) for f in report.files] == [
-        ("train", "en", 40),
-        ("general", "en", 40),
-        ("test", "de", 20),
-        ("unlabelled", "de", 50),
-        ("general", "de", 50),
-    ]
+    found = [(f.role, f.language, f.examples) for f in report.files]
+    german = [("test", "de", 20), ("unlabelled", "de", 50), ("general", "de", 50)]
+    assert found == [("train", "en", 40), ("general", "en", 40), *german]
     assert (report.files[0].labels, len(report.estimate.stages)) == ({"LOC": 40, "PER": 40}, 8)
     text = report.render()
     assert "no errors, 0 warnings" in text
@@ -320,3 +327,46 @@ def test_one_error_is_told_once_and_names_the_key_of_the_file(folder: Path) -> N
     (problem,) = (p for p in look(folder).problems if "I-LOC" in p.message)
     assert problem.message.endswith('set targets.0.reader.repair = true, or targets.0.reader.scheme = "iob1"')
     assert not str(check("no such recipe").problems[0]).endswith(": ")
+
+
+COUNT = 30_000
+
+
+def labelled(prefix: str) -> list[Example]:
+    return [Example(f"{i}", "en", None, "a", None, f"{prefix}{i}", "a.tsv", i + 1) for i in range(COUNT)]
+
+
+def test_a_test_file_with_other_labels(tmp_path: Path) -> None:
+    (tmp_path / "x.toml").write_text(
+        'task = "classification"\n[model.new]\n[source]\nlanguage = "en"\ntrain = "a.tsv"\n'
+        '[[targets]]\nlanguage = "de"\nunlabelled = ["de.txt"]\ntest = "b.tsv"\n', "utf-8",
+    )  # fmt: skip
+    config = load_recipe(tmp_path / "x.toml").config
+    texts = {file: labelled(file.path.stem) for file in recipe_files(config) if file.labelled}
+    began = time.process_time()
+    faults = list(label_faults(config, texts))
+    assert time.process_time() - began < 20
+    assert len(faults) == 21
+    assert "label 'b0' (1 times) is not among the labels of the source training file: a0, a1, a10" in faults[0].message
+    assert faults[-1].message == "29,980 more labels are not among the labels of the source training file"
+    assert max(len(fault.message) for fault in faults) < 1000
+    assert list(label_warnings(config, texts))[0].name == "contradicting-labels"
+
+
+class Model:
+    labels = tuple(f"a{i}" for i in range(COUNT))
+
+
+def test_scoring_a_file_with_other_labels() -> None:
+    began = time.process_time()
+    _check_labels(Model(), labelled("a"))  # type: ignore[arg-type]
+    with pytest.raises(ModelError, match="30000 examples in all") as caught:
+        _check_labels(Model(), labelled("b"))  # type: ignore[arg-type]
+    assert time.process_time() - began < 20
+    assert len(str(caught.value)) < 5000
+
+
+def test_a_csv_file_that_is_none(tmp_path: Path) -> None:
+    path = tmp_path / "a.csv"
+    path.write_text("text,label\n" + '"' + "a" * 200_000 + "\n", "utf-8")
+    pytest.raises(DataError, sniff, path).match(r"a\.csv:1: no row has the 2 columns .* close every quote")
