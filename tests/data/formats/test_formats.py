@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import pytest
 import written as files
 
-from xlt_engine import DataError
+from xlt_engine import ConfigError, DataError
 from xlt_engine.data import Tokenizer, build_store, train_wordpiece
 from xlt_engine.engine import evaluate_files, load_recipe, predict_file
 from xlt_engine.engine.preflight.checker import check
@@ -22,7 +22,7 @@ from xlt_engine.engine.preflight.init_writer import init_recipe
 from xlt_engine.engine.reading.read_file import read_file
 from xlt_engine.engine.recipe.config import RunConfig
 from xlt_engine.engine.runs.runner import run
-from xlt_engine.model import Encoder, EncoderConfig, MaskedLM, save_model
+from xlt_engine.model import Encoder, EncoderConfig, LinearHead, MaskedLM, TaskModel, load_task_model, save_model
 
 COUNT = 24
 NAMES = {"text": "text", "label": "label", "words": "words", "tags": "tags", "token_column": 0, "header": True}
@@ -51,6 +51,14 @@ def recipe_of(
     report = check(folder / "xlt.toml", rate=1e10)
     assert report.ok, report.render()
     return load_recipe(folder / "xlt.toml").config
+
+
+def write_encoder(folder: Path, text: list[str], size: int) -> Path:
+    tokenizer = train_wordpiece(text, size)
+    folder.mkdir()
+    save_model(MaskedLM(Encoder(EncoderConfig(tokenizer.vocab_size, 16, 1, 2, 32, 40))), folder)
+    tokenizer.save(folder)
+    return folder
 
 
 def content(folder: Path, config: RunConfig, encoder: Path) -> dict[str, bytes]:
@@ -86,10 +94,7 @@ def make_world(
     folder: Path, rows: Callable[[str, int], list[Any]], formats: dict[str, Any], chosen: list[str]
 ) -> World:
     text = [row.text for language in ("en", "de") for row in rows(language, COUNT)]
-    tokenizer, encoder = train_wordpiece(text, 160), folder / "encoder"
-    encoder.mkdir()
-    save_model(MaskedLM(Encoder(EncoderConfig(tokenizer.vocab_size, 16, 1, 2, 32, 40))), encoder)
-    tokenizer.save(encoder)
+    encoder = write_encoder(folder / "encoder", text, 160)
     places = [folder / language for language in ("en", "de", "plain")]
     for place in places:
         place.mkdir()
@@ -180,3 +185,84 @@ def test_misreadings_are_errors(tmp_path: Path) -> None:
     assert "one label only (1)" in refused(tmp_path, "e.tsv", one)
     numbers = "".join(json.dumps(files.numbered(s)) + "\n" for s in files.sentences("en", 9))
     assert 'reader.tag_names = ["O", ' in refused(tmp_path, "f.jsonl", numbers)
+
+
+@pytest.fixture(scope="module")
+def parts(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with an encoder, and a finished run of the recipe that `init` writes for CoNLL-U (task `tag`)."""
+    folder, rows = tmp_path_factory.mktemp("tag"), files.parts_of_speech(COUNT, 0)
+    encoder = write_encoder(folder / "encoder", [row.text for row in rows], 120)
+    (folder / "de").mkdir()
+    test = files.conllu(folder / "de", files.parts_of_speech(9, 50))
+    recipe_of(folder, files.conllu(folder, rows), files.parts_of_speech(COUNT, 30), encoder, test)
+    short = ["btf.epochs=1", "selftrain.hard.epochs=1", "selftrain.rounds=1", "max_length=32"]
+    short += [f"{table}.{key}" for table in ("selftrain.soft", "finetune") for key in ("epochs=6", "lr=0.01")]
+    run(folder / "xlt.toml", run_dir=folder / "runs", overrides=[*short, 'selftrain.alpha.rule="fixed:0.1"'])
+    return folder
+
+
+def test_plain_tags_of_every_format_give_the_same_store(parts: Path, tmp_path: Path) -> None:
+    stores = []
+    for form, write in files.PLAIN.items():
+        folder = tmp_path / form
+        folder.mkdir()
+        file, rows = write(folder, files.parts_of_speech(COUNT, 0)), files.parts_of_speech(COUNT, 30)
+        config = recipe_of(folder, file, rows, parts / "encoder")
+        assert (config.task, config.labels) == ("tag", files.PARTS)
+        assert 'task = "tag"  # one tag per word, no entities' in (folder / "xlt.toml").read_text("utf-8")
+        stores.append(content(folder, config, parts / "encoder"))
+    assert all(store == stores[0] for store in stores)
+
+
+def test_scores_are_those_of_the_words_counted_again(parts: Path) -> None:
+    model, test, out = parts / "runs/seed-0/de/hard1", parts / "de" / "train.conllu", parts / "out.conllu"
+    predict_file(model, test, out)
+    gold = [tag for s in files.parts_of_speech(9, 50) for tag in s.tags]
+    before, after = (path.read_text("utf-8").split("\n") for path in (test, out))
+    words = [k for k, line in enumerate(before) if line[:1].isdigit() and line[1] == "\t"]
+    others = [[line for k, line in enumerate(text) if k not in words] for text in (before, after)]
+    assert others[0] == others[1]
+    said = [after[k].split("\t")[3] for k in words]
+    right = sum(g == p for g, p in zip(gold, said, strict=True))
+    f1 = []
+    for name in sorted({*gold, *said}):
+        both = sum(g == p == name for g, p in zip(gold, said, strict=True))
+        f1.append(200 * both / (gold.count(name) + said.count(name)))
+    (score,) = evaluate_files(model, [test]).scores
+    assert score.metrics == pytest.approx({"accuracy": 100 * right / len(gold), "macro_f1": sum(f1) / len(f1)})
+    assert score.items == len(gold)
+    rows = json.loads((model / "scores.json").read_text("utf-8"))["scores"]
+    ran = {row["metric"]: row["value"] for row in rows if row["language"] == "de"}
+    assert ran == pytest.approx(score.metrics)
+    for name in ("tsv", "entities", "spacy", "brat"):
+        with pytest.raises(ConfigError, match=f"format {name} is not for tag"):
+            predict_file(model, test, parts / "out.ann", output_format=name)  # type: ignore[arg-type]
+
+
+def test_transformers_gives_the_same_tags(parts: Path) -> None:
+    transformers = pytest.importorskip("transformers")
+    stage = parts / "runs/seed-0/de/finetune"
+    pipeline: Any = transformers.pipeline("token-classification", str(stage))
+    out = parts / "text.jsonl"
+    predict_file(stage, parts / "de.txt", out, output_format="jsonl")
+    for line in map(json.loads, out.read_text("utf-8").splitlines()[:6]):
+        pieces = {piece["start"]: piece["entity"] for piece in pipeline(" ".join(line["words"]), ignore_labels=[])}
+        starts = [sum(len(word) + 1 for word in line["words"][:k]) for k in range(len(line["words"]))]
+        assert [pieces[start] for start in starts] == line["tags"]
+
+
+@pytest.mark.parametrize(
+    ("labels", "task"),
+    [("NOUN VERB", "tag")]
+    + [(x, "ner") for x in ("O B-PER I-PER", "O S-PER B-PER E-PER", "O PER", "I-PER I-LOC", "LABEL_0 LABEL_1")],
+)
+def test_task_of_a_transformers_folder_goes_by_its_labels(tmp_path: Path, labels: str, task: str) -> None:
+    encoder = Encoder(EncoderConfig(8, 16, 1, 2, 32, 40))
+    save_model(TaskModel(encoder, LinearHead(16, len(labels.split()), 0.1), "ner", labels.split()), tmp_path)
+    (tmp_path / "xlt.json").unlink()
+    assert load_task_model(tmp_path).task == task
+
+
+def test_rules_of_entities_are_refused(parts: Path) -> None:
+    for key in ('selftrain.alpha.items="entities"', 'selftrain.target_filter="entity"', 'reader.scheme="bio"'):
+        pytest.raises(ConfigError, load_recipe, parts / "xlt.toml", [key]).match(key.split("=")[0])
