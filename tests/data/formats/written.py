@@ -282,10 +282,8 @@ def parts_of_speech(count: int, shift: int) -> list[Sentence]:
 def conllu(folder: Path, rows: list[Sentence]) -> Path:
     text = ""
     for s in rows:
-        first, *rest = [
-            f"{k}\t{w}\t_\t{t}\t{t}-x\t_\t0\tdep\t_\t_\n"
-            for k, (w, t) in enumerate(zip(s.words, s.tags, strict=True), 1)
-        ]
+        numbered_rows = enumerate(zip(s.words, s.tags, strict=True), 1)
+        first, *rest = [f"{k}\t{w}\t_\t{t}\t{t}-x\t_\t0\tdep\t_\t_\n" for k, (w, t) in numbered_rows]
         both, empty = "1-2\tboth\t" + "\t".join("_" * 8) + "\n", "1.1\tempty\t_\tX" + "\t_" * 6 + "\n"
         text += f"# text = {s.text}\n{both}{first}{empty}{''.join(rest)}\n"
     return saved(folder / "train.conllu", text.encode())

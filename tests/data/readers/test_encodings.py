@@ -42,6 +42,7 @@ def one_line(path: Path, used: str = "utf-8") -> str:
     return said.removeprefix(f"{path}:")
 
 
+@pytest.mark.fault(29)
 def test_one_line_for_a_file_of_many_wrong_lines(tmp_path: Path) -> None:
     path = tmp_path / "de.txt"
     path.write_bytes(b"eins\n" + GERMAN.encode("latin-1") + b"\0\n")

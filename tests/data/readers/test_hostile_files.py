@@ -266,16 +266,6 @@ def content(path: Path, **options: Any) -> list[Any]:
     return [(e.words, e.labels) for e in read_examples(path, task="ner", **FIELDS, **options)]
 
 
-@pytest.mark.parametrize("feature", [{"feature": CLASSES, "_type": "Sequence"}, [CLASSES]])
-def test_parquet_files_and_folders(tmp_path: Path, feature: Any) -> None:
-    parquet.write_table(table(ROWS, feature), tmp_path / "a.parquet")
-    assert content(tmp_path / "a.parquet") == EXPECTED
-    (tmp_path / "split").mkdir()
-    for number, row in enumerate(ROWS):
-        parquet.write_table(table([row], feature), tmp_path / "split" / f"{number}.parquet")
-    assert content(tmp_path / "split") == EXPECTED
-
-
 def test_save_to_disk(tmp_path: Path) -> None:
     rows = table(ROWS, {"feature": CLASSES}).replace_schema_metadata(None)
     with ipc.new_stream(str(tmp_path / "data-00000-of-00001.arrow"), rows.schema) as writer:

@@ -345,27 +345,21 @@ def test_labels_that_only_a_test_file_has(tmp_path: Path) -> None:
 
 
 def test_a_model_folder(tmp_path: Path) -> None:
-    train, de = conll(tmp_path / "en.conll", "en"), plain(tmp_path / "de.txt", "de")
+    train, de, model = conll(tmp_path / "en.conll", "en"), plain(tmp_path / "de.txt", "de"), tmp_path / "model"
     tokenizer = train_wordpiece([*train.read_text().split("\n"), *de.read_text().split("\n")], 200)
-    model = tmp_path / "model"
+    encoder = Encoder(EncoderConfig(tokenizer.vocab_size, 32, 4, 2, 64, 40))
     model.mkdir()
-    save_model(MaskedLM(Encoder(EncoderConfig(tokenizer.vocab_size, 32, 4, 2, 64, 40))), model)
+    save_model(MaskedLM(encoder), model)
     tokenizer.save(model)
-    result = init_recipe(train, [de], model=model, folder=tmp_path)
-    config = load(result, tmp_path)
-    assert config.model.path == model
-    assert config.model.new is None
-    assert config.btf.on
+    config = recipe(tmp_path, train, model=model)
+    assert (config.model.path, config.model.new, config.btf.on) == (model, None, True)
     assert 16 <= config.max_length <= 40
     assert (config.training.freeze_layers, config.btf.freeze_layers) == (1, 0)
-    report = check(tmp_path / "xlt.toml", rate=1e10)
-    assert report.ok, report.render()
-    assert report.warnings == []
-    save_model(Encoder(EncoderConfig(tokenizer.vocab_size, 32, 4, 2, 64, 40)), model)
-    result = init_recipe(train, [de], model=model, folder=tmp_path)
-    assert not load(result, tmp_path).btf.on
-    assert any("masked-language-model head" in note for note in result.notes)
-    assert check(tmp_path / "xlt.toml", rate=1e10).ok
+    assert check(tmp_path / "xlt.toml", rate=1e10).warnings == []
+    save_model(encoder, model)
+    assert not recipe(tmp_path, train, model=model).btf.on
+    notes = init_recipe(train, [de], model=model, folder=tmp_path).notes
+    assert any("masked-language-model head" in note for note in notes)
 
 
 @pytest.mark.parametrize(("kind", "pooler"), [("Bert", True), ("Bert", False), ("XLMRoberta", True)])
@@ -528,5 +522,4 @@ def test_one_json_list(tmp_path: Path) -> None:
     de.write_text(json.dumps([{"content": f"ein Text {i}"} for i in range(40)]))
     config = load(init_recipe(train, [de], folder=tmp_path), tmp_path)
     assert (config.task, config.reader.text, config.reader.label) == ("classification", "content", "label")
-    report = check(tmp_path / "xlt.toml", rate=1e10)
-    assert report.ok, report.render()
+    assert check(tmp_path / "xlt.toml", rate=1e10).ok

@@ -227,16 +227,6 @@ def test_a_bad_file_is_found_before_anything_is_trained(tiny: Callable[[str], An
     assert not list((run.folder / "run").glob("seed-*/**/*"))
 
 
-def test_blank_lines_between_sentences_are_no_sentences(made: Callable[[str], Made]) -> None:
-    run = made("ner")
-    path = run.folder / "train.conll"
-    path.write_text(path.read_text("utf-8").replace("\n\n", "\n\n \t\n\n"), "utf-8")
-    answer = run.run()
-    assert (answer.code, answer.err) == (0, "")
-    record = json.loads((run.home / "seed-0" / "de" / "finetune" / "stage.json").read_bytes())
-    assert record["examples"] == 24
-
-
 @pytest.mark.fault(35)
 def test_words_without_a_token_are_reported(made: Callable[[str], Made]) -> None:
     """Characters that the tokenizer drops make words, and whole sentences, that the encoder does not see."""
@@ -313,23 +303,20 @@ def test_a_wrong_key_is_named_with_its_line(
 
 
 @pytest.mark.parametrize(
-    ("override", "message"),
+    ("task", "override", "parts"),
     [
-        ("training.freeze_layers=2", "training.freeze_layers: is 2, but the encoder has 1 layers; lower it"),
-        ("btf.freeze_layers=2", "btf.freeze_layers: is 2, but the encoder has 1 layers; lower it"),
-        ("source.general=[]", "no general text for en; give source.general"),
+        ("ner", "training.freeze_layers=2", ["training.freeze_layers: is 2, but the encoder has 1 layers; lower it"]),
+        ("ner", "btf.freeze_layers=2", ["btf.freeze_layers: is 2, but the encoder has 1 layers; lower it"]),
+        ("ner", "source.general=[]", ["no general text for en; give source.general"]),
+        ("classification", 'pooling="pooler"', ['pooling = "pooler" needs a checkpoint', 'use "cls"']),
     ],
 )
-def test_settings_that_do_not_fit_the_encoder(made: Callable[[str], Made], override: str, message: str) -> None:
-    run = made("ner")
-    run.refuses(CONFIG, message, overrides=[override])
+def test_settings_that_do_not_fit_the_encoder(
+    made: Callable[[str], Made], task: str, override: str, parts: list[str]
+) -> None:
+    run = made(task)
+    run.refuses(CONFIG, *parts, overrides=[override])
     assert run.status()["exit_code"] == CONFIG
-    run.goes_on()
-
-
-def test_pooler_of_a_made_encoder(made: Callable[[str], Made]) -> None:
-    run = made("classification")
-    run.refuses(CONFIG, 'pooling = "pooler" needs a checkpoint', 'use "cls"', overrides=['pooling="pooler"'])
     run.goes_on()
 
 

@@ -9,7 +9,6 @@ import random
 import resource
 import shutil
 import signal
-import stat
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -70,17 +69,6 @@ def test_steps_above_the_new_one_were_abandoned(tmp_path: Path) -> None:
     assert steps(tmp_path) == ["step-00000002", "step-00000003"]
     save(tmp_path, 3, keep=1)
     assert steps(tmp_path) == ["step-00000003"]
-
-
-@pytest.mark.parametrize("mask", [0o022, 0o077])
-def test_modes_follow_the_umask(tmp_path: Path, mask: int) -> None:
-    old = os.umask(mask)
-    try:
-        path = save(tmp_path / "c", 1)
-    finally:
-        os.umask(old)
-    assert {stat.S_IMODE((path / name).stat().st_mode) for name in os.listdir(path)} == {0o666 & ~mask}
-    assert stat.S_IMODE(path.stat().st_mode) == 0o777 & ~mask
 
 
 @pytest.mark.parametrize("step", [20, 10], ids=["next step", "same step again"])

@@ -114,19 +114,6 @@ def test_messages_of_full_disks_say_what_to_do(tmp_path: Path, monkeypatch: pyte
     files.require_free_space(tmp_path / "not" / "yet", 1, "a store")
 
 
-def test_a_file_size_limit_is_a_storage_error(tmp_path: Path, in_child: Callable[..., int]) -> None:
-    path = tmp_path / "a"
-    files.atomic_write_text(path, "old")
-
-    def work() -> None:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))
-        with pytest.raises(StorageError, match=r"/a: File too large; raise the file size limit"):
-            files.atomic_write_bytes(path, bytes(5000))
-
-    assert in_child(work) == 0
-    assert (os.listdir(tmp_path), path.read_text()) == (["a"], "old")
-
-
 @pytest.mark.fault(19)
 def test_a_vanished_folder_is_a_storage_error_and_is_not_made_again(tmp_path: Path) -> None:
     with RunDir(tmp_path / "run") as run:
