@@ -341,8 +341,7 @@ class Alone:
         """The same command ends, and its results are those of the run that was left alone."""
         again = start(*self.arguments(place))
         assert again.wait() == 0, again.text()
-        assert status(place) == ("done", 0, False)
-        assert self.differing(place) == []
+        assert (status(place), self.differing(place)) == (("done", 0, False), [])
 
     @cached_property
     def results(self) -> dict[str, str]:

@@ -45,8 +45,7 @@ def test_a_closed_terminal(start: Starts, alone: Alone, tmp_path: Path) -> None:
         shown += os.read(terminal, 4096)
     os.close(end)
     os.close(terminal)
-    assert run.wait() == 129
-    assert status(tmp_path) == ("stopped", 129, True)
+    assert (run.wait(), status(tmp_path)) == (129, ("stopped", 129, True))
     alone.goes_on(start, tmp_path)
 
 
@@ -55,9 +54,7 @@ def test_a_closed_terminal(start: Starts, alone: Alone, tmp_path: Path) -> None:
 def test_lost_output_costs_no_run(start: Starts, alone: Alone, tmp_path: Path, stream: str) -> None:
     """Row 8. Nobody reads what a run says, from the beginning: it runs to its end, its files are all there."""
     run = start(*alone.arguments(tmp_path), streams=[stream])
-    assert run.wait() == 0
-    assert status(tmp_path) == ("done", 0, False)
-    assert alone.differing(tmp_path) == []
+    assert (run.wait(), status(tmp_path), alone.differing(tmp_path)) == (0, ("done", 0, False), [])
 
 
 @pytest.mark.fault(8)

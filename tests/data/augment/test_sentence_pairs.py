@@ -114,8 +114,7 @@ def test_what_a_step_holds(tokenizer: Tokenizer, tmp_path: Path, reset: bool) ->
                 if name[0] == "p":
                     sides.update(batch.segments[masked].tolist())
     # 4 texts once an epoch; 6 draws of 4 pairs: each once or twice.
-    assert {drawn[f"m{i}"] for i in range(4)} == {30}
-    assert sum(drawn[f"p{i}"] for i in range(4)) == 180
+    assert ({drawn[f"m{i}"] for i in range(4)}, sum(drawn[f"p{i}"] for i in range(4))) == ({30}, 180)
     assert all(30 < drawn[f"p{i}"] < 60 for i in range(4))
     count = {
         0: sum(drawn[f"p{i}"] * (len(first[i].ids) - 2) for i in range(4)),

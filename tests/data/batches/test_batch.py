@@ -31,8 +31,7 @@ def test_layout() -> None:
     assert batch.item_example.tolist() == batch.example_ids.tolist() == [0, 1, 2]
     assert (batch.labels, batch.soft_targets, batch.weights) == (None, None, None)
     kinds = {name: getattr(batch, name).dtype for name in ("token_ids", "positions", "segments", "item_index")}
-    assert set(kinds.values()) == {torch.int64}
-    assert batch.cu_seqlens.dtype == torch.int32
+    assert (set(kinds.values()), batch.cu_seqlens.dtype) == ({torch.int64}, torch.int32)
 
 
 def test_items_and_targets_move_with_their_sequence() -> None:
@@ -199,8 +198,7 @@ def test_too_few_texts_of_other_classes(tmp_path: Path) -> None:
     found = batches(stores, batch_size=1, epochs=1)
     assert len(found) == 4
     sizes = {int(g.example_ids[0]): len(g.example_ids) for step in range(4) for g in found[step]}
-    assert sizes == {0: 4, 1: 4, 2: 4, 3: 5}
-    assert found.negatives(0, 0).tolist() == [3]
+    assert (sizes, found.negatives(0, 0).tolist()) == ({0: 4, 1: 4, 2: 4, 3: 5}, [3])
 
 
 def test_one_class_has_nothing_to_push_away(tmp_path: Path) -> None:

@@ -37,6 +37,10 @@ WORDS = ["red", "green", "blue", "house", "tree", "river", "runs", "stands", "sl
 LABELS = ("O", "B-X", "I-X")
 
 
+def special_of(tokenizer: Tokenizer) -> np.ndarray:
+    return np.isin(np.arange(tokenizer.vocab_size), list(tokenizer.special_ids))
+
+
 @pytest.fixture(scope="module")
 def tokenizer() -> Tokenizer:
     return train_wordpiece([" ".join(WORDS)] * 3, 40)
@@ -95,11 +99,9 @@ def same_batches(a: Sequence[PackedBatch], b: Sequence[PackedBatch]) -> bool:
 def mlm(
     stores: dict[str, TokenStore], tokenizer: Tokenizer, names: Sequence[str] = ("en", "de"), **more: object
 ) -> MlmBatches:
-    special = np.zeros(tokenizer.vocab_size, dtype=bool)
-    special[list(tokenizer.special_ids)] = True
     options = {"batch_size": 8, "epochs": 2, "seed": 5} | more
     corpora = [Corpus([stores[n]]) for n in names]
-    return MlmBatches(corpora, special=special, mask_id=tokenizer.mask_id, **options)
+    return MlmBatches(corpora, special=special_of(tokenizer), mask_id=tokenizer.mask_id, **options)
 
 
 def test_mlm_batches_have_exactly_their_size(stores: dict[str, TokenStore], tokenizer: Tokenizer) -> None:
@@ -113,8 +115,7 @@ def test_mlm_batches_have_exactly_their_size(stores: dict[str, TokenStore], toke
 
 
 def test_entropy_of_single_tokens(stores: dict[str, TokenStore], tokenizer: Tokenizer) -> None:
-    store, special = stores["en"], np.zeros(tokenizer.vocab_size, dtype=bool)
-    special[list(tokenizer.special_ids)] = True
+    store, special = stores["en"], special_of(tokenizer)
     counts = Counter(int(t) for i in range(len(store)) for t in store.ids(i) if not special[t])
     total = sum(counts.values())
     expected = sum(n / total * math.log(total / n) for n in counts.values())

@@ -146,5 +146,4 @@ def test_what_comes_behind_a_nul(tmp_path: Path, suffix: str) -> None:
     data = b"".join(b"line %d%s\n" % (i, b"\0" if i % 10_000 == 1 else b" and so on, at length") for i in range(60_000))
     path.write_bytes(gzip.compress(data, mtime=0) if suffix else data)
     problems = Problems()
-    assert len(list(read_lines(path, "utf-8", problems))) == 59_994
-    assert problems.count == 6
+    assert (len(list(read_lines(path, "utf-8", problems))), problems.count) == (59_994, 6)

@@ -191,11 +191,9 @@ def test_a_tag_over_many_lines(tmp_path: Path, end: str) -> None:
 
 
 def test_what_messages_repeat() -> None:
-    assert clip("a" * 300) == "a" * 200 + "... (300 characters)"
-    assert quoted("it's") == repr("it's")
+    assert (clip("a" * 300), quoted("it's")) == ("a" * 200 + "... (300 characters)", repr("it's"))
     assert len(quoted(["a" * 10**6] * 10**6)) < 5000
-    assert quoted(1 << 10**5) == "a number of thousands of digits"
-    assert listed(list("abc")) == "a, b, c"
+    assert (quoted(1 << 10**5), listed(list("abc"))) == ("a number of thousands of digits", "a, b, c")
     assert listed(dict.fromkeys(range(10**6))).endswith(", 18, 19, and 999,980 more")
     problems = Problems()
     problems.add("a:1", "w" * 10**6, "f" * 10**6)

@@ -152,8 +152,7 @@ def test_doc_bin_of_a_stand_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     assert [row for _, row in SpansReader(path, ReaderOptions(text="said"), task="ner").objects()][1] == {
         "said": TEXTS[1]
     }
-    assert (facts := sniff(path)).format == "spans"
-    assert facts.task == "ner"
+    assert ((facts := sniff(path)).format, facts.task) == ("spans", "ner")
     path.write_bytes(zlib.compress(json.dumps([(" " * 3_000_000, [])]).encode()))
     pytest.raises(DataError, read_examples, path, task="ner").match("it unpacks to over 200 times its size")
     path.write_bytes(zlib.compress(json.dumps([("Ein Haus.", [(0, 3, "A B")])]).encode()))

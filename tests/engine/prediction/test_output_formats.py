@@ -48,8 +48,7 @@ def test_entities_are_those_of_the_tags(folders: dict[str, Path]) -> None:
     for one in texts:
         starts = sum(label.startswith("B-") for label in one.labels if label)
         inside = [w for w, label in zip(one.words, one.labels, strict=True) if label != "O"]
-        assert len(one.entities) == starts
-        assert " ".join(e.text for e in one.entities).split() == inside
+        assert (len(one.entities), " ".join(e.text for e in one.entities).split()) == (starts, inside)
 
 
 def test_an_entity_with_a_withheld_word_is_withheld(folders: dict[str, Path]) -> None:
@@ -174,8 +173,7 @@ def test_a_pair_in_a_table(folders: dict[str, Path], tmp_path: Path) -> None:
     options: Any = {"text_column": "a", "pair_column": "b", "output_format": "tsv"}
     predict_file(folders["classification"], tmp_path / "in.jsonl", tmp_path / "out.tsv", **options)
     header, row = [line.split("\t") for line in (tmp_path / "out.tsv").read_text().splitlines()]
-    assert header == ["text", "pair", "label", "confidence"]
-    assert row[:2] == ["Anna", "old city"]
+    assert (header, row[:2]) == (["text", "pair", "label", "confidence"], ["Anna", "old city"])
     assert evaluate_files(folders["classification"], [tmp_path / "out.tsv"], pair="pair").scores[0].examples == 1
 
 

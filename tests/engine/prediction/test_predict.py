@@ -124,8 +124,7 @@ def test_abstaining_is_the_strict_policy(tagger: TaskModel, tokenizer: Tokenizer
 def test_a_class_is_withheld_where_voters_disagree(classifier: TaskModel, tokenizer: Tokenizer) -> None:
     found = predict(classifier, LINES[:4] + ["Oslo", "old"], tokenizer=tokenizer, abstain=True, alpha=0.0)
     withheld = [f.label is None for f in found]  # type: ignore[union-attr]
-    assert withheld == [not f.agree for f in found]
-    assert {*withheld} == {True, False}
+    assert (withheld, {*withheld}) == ([not f.agree for f in found], {True, False})
 
 
 def test_long_sentences_are_read_in_windows(tagger: TaskModel, tokenizer: Tokenizer) -> None:
@@ -151,8 +150,7 @@ def test_words_without_tokens_keep_their_place(tagger: TaskModel, tokenizer: Tok
     plain = tags(tagger, tokenizer, [["Anna", "Oslo"]])[0]
     assert ((one.labels[0], one.labels[3]), one.labels[1:3]) == (plain.labels, ("O", "O"))
     assert (one.confidences[1:3], one.agree[1:3]) == ((0.0, 0.0), (False, False))
-    assert nothing.labels == ()
-    assert blank.labels == ("O",)
+    assert (nothing.labels, blank.labels) == ((), ("O",))
     predictor = Predictor(tagger, tokenizer=tokenizer, abstain=True, alpha=0.0)
     assert predictor.tag([["\u200b"]])[0].labels == (None,)
     assert (predictor.counts["abstained"], predictor.counts["no_token"]) == (1, 1)

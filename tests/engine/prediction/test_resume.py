@@ -75,8 +75,7 @@ def test_the_same_bytes(folder: Path, text: Path, tmp_path: Path, monkeypatch: p
     notes = Notes()
     counts = predict_file(folder, text, broken, output_format=form, progress=notes).counts
     assert notes.seen == [f"{broken}: going on after 9 records that were written before"]
-    assert broken.read_bytes() == whole.read_bytes()
-    assert counts == expected.counts
+    assert (broken.read_bytes(), counts) == (whole.read_bytes(), expected.counts)
     names = {"broken.ann", "broken.txt"} if form == "brat" else {"broken.ann"}
     assert {path.name for path in (tmp_path / "out").iterdir()} == names
     if form == "brat":
@@ -92,8 +91,7 @@ def test_what_decides_the_labels_has_changed(
     stopped(monkeypatch, 2, folder, text, out)
     text.write_text("Anna\n" + text.read_text())
     predict_file(folder, text, out, progress=notes)
-    assert notes.seen == []
-    assert out.read_text().split("\t")[0] == "Anna"
+    assert (notes.seen, out.read_text().split("\t")[0]) == ([], "Anna")
     assert {path.name for path in tmp_path.iterdir()} == {"in.txt", "out"}
 
 

@@ -244,33 +244,27 @@ def test_words_without_a_token_are_reported(made: Callable[[str], Made]) -> None
 
 def test_long_sentences_are_counted_by_name(made: Callable[[str], Made]) -> None:
     """max_length 16 leaves room for 14 tokens: 20 one-token words lose 6."""
-    run = made("ner")
-    long = ["in"] * 20
-    labelled = "".join(f"{word}\tO\n" for word in long)
-    for name in ("train.conll", "test-de.conll"):
-        path = run.folder / name
-        path.write_text(f"{path.read_text('utf-8')}\n{labelled}", "utf-8")
-    path = run.folder / "de.txt"
-    path.write_text(f"{path.read_text('utf-8')}{' '.join(long)}\n{' '.join(long)} in\n", "utf-8")
+    run, long, name = made("ner"), ["in"] * 20, "cut-by-maximum-length"
+    for file, more in (
+        ("train.conll", "\n" + "in\tO\n" * 20),
+        ("test-de.conll", "\n" + "in\tO\n" * 20),
+        ("de.txt", f"{' '.join(long)}\n{' '.join(long)} in\n"),
+    ):
+        with (run.folder / file).open("a", encoding="utf-8") as text:
+            text.write(more)
     answer = run.run()
     assert answer.code == 0, answer.err
-    name = "cut-by-maximum-length"
-    source = run.warnings("de/finetune")
-    tokens = json.loads((run.home / "status.json").read_bytes())
-    assert tokens["exit_code"] == 0
     record = json.loads((run.home / "seed-0" / "de" / "finetune" / "stage.json").read_bytes())
     cuts = {w["values"]["role"]: w for w in record["warnings"] if w["name"] == name}
     words = sum(len(line) > 0 for line in (run.folder / "train.conll").read_text("utf-8").split("\n"))
     train = {"cut": 6, "total": words, "max_length": 16, "role": "source", "language": "en", "unit": "words"}
     assert cuts["source"]["values"] == train
     assert "test" not in cuts  # read in windows
-    assert "raise max_length or split the texts" in source[name]["message"]
-    pool = run.warnings("de/soft1")[name]["values"]
+    assert "raise max_length or split the texts" in cuts["source"]["message"]
+    pool, text = (run.warnings(stage)[name]["values"] for stage in ("de/soft1", "de/btf"))
     assert (pool["cut"], pool["role"], pool["language"]) == (6 + 7, "target", "de")
-    text = run.warnings("de/btf")[name]["values"]
     assert (text["unit"], text["max_length"]) == ("tokens", 16)
-    summary = json.loads((run.home / "summary.json").read_bytes())
-    assert name in {w["name"] for w in summary["warnings"]}
+    assert name in {w["name"] for w in json.loads((run.home / "summary.json").read_bytes())["warnings"]}
 
 
 @pytest.mark.parametrize(

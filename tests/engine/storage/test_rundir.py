@@ -62,8 +62,7 @@ def test_a_file_is_old_or_new_whenever_the_writer_is_killed(tmp_path: Path, in_c
         seen.append(path.read_text())
         files.sweep(tmp_path)
         assert os.listdir(tmp_path) == ["a.json"]
-    assert codes == [-signal.SIGKILL] * 4 + [0]
-    assert set(seen) == {"old", "new"}
+    assert (codes, set(seen)) == ([-signal.SIGKILL] * 4 + [0], {"old", "new"})
 
 
 def test_a_folder_is_old_or_new_whenever_the_writer_is_killed(tmp_path: Path, in_child: Callable[..., int]) -> None:

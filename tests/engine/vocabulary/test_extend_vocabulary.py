@@ -108,12 +108,8 @@ def test_new_rows_are_means_of_their_parts(folder: Path, tmp_path: Path) -> None
 
 def test_transformers_opens_it(folder: Path, tmp_path: Path) -> None:
     extend_vocabulary(folder, [tmp_path / "new.txt"], tmp_path / "out", add=50)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        from transformers import AutoModelForMaskedLM, AutoTokenizer
-
-        theirs = AutoModelForMaskedLM.from_pretrained(tmp_path / "out").eval()
-        tokenizer = AutoTokenizer.from_pretrained(tmp_path / "out")
+    theirs = of_transformers("AutoModelForMaskedLM", tmp_path / "out").eval()
+    tokenizer = of_transformers("AutoTokenizer", tmp_path / "out")
     ours, own = load_masked_lm(tmp_path / "out"), Tokenizer.from_folder(tmp_path / "out")
     for text in (NEW[0], OLD[0]):
         ids = own.encode_texts([text])[0].ids
@@ -152,8 +148,21 @@ def test_bad_input(folder: Path, tmp_path: Path) -> None:
 
 
 SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
+
+
+def of_transformers(kind: str, folder: Path) -> Any:
+    """What the library opens in a folder, without what it warns of."""
+    with warnings.catch_warnings(action="ignore"):
+        import transformers
+
+        return getattr(transformers, kind).from_pretrained(folder)
+
+
 TEXT = ["the house stands in the old city", "old trees and green houses", "cities, towns: 3½ trees"] * 3
 OTHER = ["a village near the lake", "lakes, rivers and villages", "the rivers stand still"] * 3
+
+
+WORDS = sorted({w.strip(",:") for line in TEXT + OTHER for w in line.split()})
 
 
 @pytest.fixture(scope="module")
@@ -237,11 +246,7 @@ def test_a_stage_predicts_as_it_did(tagged: Any, tmp_path: Path) -> None:
 def test_the_rows_are_those_of_the_text(tagged: Any, tmp_path: Path) -> None:
     """Pieces by transformers' tokenizer, characters by hand."""
     stage, out = tagged.folder / "run" / "seed-0" / "de" / "hard1", tmp_path / "small"
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        from transformers import AutoTokenizer
-
-        theirs = AutoTokenizer.from_pretrained(stage)
+    theirs = of_transformers("AutoTokenizer", stage)
     text = (tagged.folder / "de.txt").read_text("utf-8")
     for name in ("train", "dev", "test-en", "test-de"):
         table = (tagged.folder / f"{name}.conll").read_text("utf-8")
@@ -264,12 +269,8 @@ def test_the_rows_are_those_of_the_text(tagged: Any, tmp_path: Path) -> None:
 
 def test_others_open_it(tagged: Any, tmp_path: Path) -> None:
     prune_model(tagged.folder / "run" / "seed-0" / "de" / "finetune", tmp_path / "small")
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        from transformers import AutoModelForTokenClassification, AutoTokenizer
-
-        theirs = AutoModelForTokenClassification.from_pretrained(tmp_path / "small").eval()
-        tokenizer = AutoTokenizer.from_pretrained(tmp_path / "small")
+    theirs = of_transformers("AutoModelForTokenClassification", tmp_path / "small").eval()
+    tokenizer = of_transformers("AutoTokenizer", tmp_path / "small")
     text = "die Stadt Wien ist alt ."
     own = ids(Tokenizer.from_folder(tmp_path / "small"), text)
     assert tokenizer(text)["input_ids"] == own
@@ -363,7 +364,7 @@ def test_what_is_before_the_padding_stays_where_positions_are_counted_from_it(tm
 
 
 def test_padding_at_the_end_moves_along(tmp_path: Path) -> None:
-    tokenizer = wordpiece(sorted({w.strip(",:") for line in TEXT + OTHER for w in line.split()}), last=True)
+    tokenizer = wordpiece(WORDS, last=True)
     folder = classifier(tmp_path / "model", tokenizer, pad_token_id=tokenizer.pad_id)
     report = prune_model(folder, tmp_path / "out", [write_lines(tmp_path / "text.txt", TEXT)])
     small = Tokenizer.from_folder(tmp_path / "out")
@@ -372,7 +373,7 @@ def test_padding_at_the_end_moves_along(tmp_path: Path) -> None:
 
 
 def test_a_cloze_head_keeps_its_words_and_their_bias(tmp_path: Path) -> None:
-    tokenizer = wordpiece(sorted({w.strip(",:") for line in TEXT + OTHER for w in line.split()}) + ["bad", "good"])
+    tokenizer = wordpiece(WORDS + ["bad", "good"])
     base = MaskedLM(Encoder(EncoderConfig(tokenizer.vocab_size, 16, 1, 2, 32, 32), seed=3), seed=4)
     with torch.no_grad():
         base.decoder_bias += torch.randn(tokenizer.vocab_size, generator=torch.Generator().manual_seed(1))
@@ -388,7 +389,7 @@ def test_a_cloze_head_keeps_its_words_and_their_bias(tmp_path: Path) -> None:
 
 
 def test_a_pair_of_texts(tmp_path: Path) -> None:
-    tokenizer = wordpiece(sorted({w.strip(",:") for line in TEXT + OTHER for w in line.split()}))
+    tokenizer = wordpiece(WORDS)
     folder = classifier(tmp_path / "model", tokenizer)
     examples = [replace(e, pair=OTHER[0]) for e in read_texts([write_lines(tmp_path / "text.txt", TEXT)])]
     before = prune.prune_for(Predictor(folder), examples)
