@@ -61,20 +61,24 @@ Write = Callable[[Path, list[Sentence]], Path]
 
 
 def columns(name: str, line: Callable[[str, str, str], str], scheme: Callable[[Sequence[str]], Any] = list) -> Write:
-    def write(folder: Path, rows: list[Sentence]) -> Path:
+    def write_columns(folder: Path, rows: list[Sentence]) -> Path:
         blocks = [
             "".join(line(str(i), *pair) + "\n" for i, pair in enumerate(zip(s.words, scheme(s.tags), strict=True), 1))
             for s in rows
         ]
         return saved(folder / name, "\n".join(blocks).encode())
 
-    return write
+    return write_columns
+
+
+def write(path: Path, content: str | bytes, encoding: str = "utf-8") -> Path:
+    path.write_bytes(content if isinstance(content, bytes) else content.encode(encoding))
+    return path
 
 
 def saved(path: Path, data: bytes) -> Path:
     pack = {".gz": gzip.compress, ".xz": lzma.compress, ".bz2": bz2.compress}.get(path.suffix, bytes)
-    path.write_bytes(pack(data))
-    return path
+    return write(path, pack(data))
 
 
 def by_line(name: str, form: Callable[[Any], Any]) -> Callable[[Path, list[Any]], Path]:

@@ -13,16 +13,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from written import write
 
 from xlt_engine import DataError
 from xlt_engine.data import Examples, read_examples
 
 STARS = {"1": "negative", "2": "negative", "3": None, "4": "positive", "5": "positive"}
-
-
-def write(path: Path, text: str, encoding: str = "utf-8") -> Path:
-    path.write_bytes(text.encode(encoding))
-    return path
 
 
 def tagged(path: Path, **options: Any) -> list[tuple[tuple[str, ...] | None, object]]:

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from written import write
 
 from xlt_engine import ConfigError, DataError
 from xlt_engine.data import Examples, read_conll, read_examples
@@ -26,11 +27,6 @@ British JJ I-NP B-MISC
 Peter NNP I-NP I-PER
 Blackburn NNP I-NP I-PER
 """
-
-
-def write(path: Path, content: str | bytes) -> Path:
-    path.write_bytes(content if isinstance(content, bytes) else content.encode("utf-8"))
-    return path
 
 
 def tags(examples: Examples) -> list[object]:

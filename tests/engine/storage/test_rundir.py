@@ -12,7 +12,7 @@ import socket
 import stat
 import subprocess
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -26,32 +26,23 @@ from xlt_engine.engine.storage.run_folder import RunDir, environment
 from xlt_engine.engine.storage.text import clock, percent, size_text, some, time_text
 
 
-@pytest.fixture
-def umask() -> Iterator[Callable[[int], Any]]:
-    old = os.umask(0o022)
-    yield os.umask
-    os.umask(old)
-
-
-def mode(path: Path) -> int:
-    return stat.S_IMODE(path.stat().st_mode)
-
-
 @pytest.mark.parametrize("mask", [0o022, 0o077, 0o002])
 @pytest.mark.fault(27)
-def test_modes_follow_the_umask(tmp_path: Path, umask: Callable[[int], Any], mask: int) -> None:
-    umask(mask)
-    files.atomic_write_text(tmp_path / "a.txt", "x")
-    folder = files.temporary_folder(tmp_path, "f")
-    (folder / "inner").mkdir()
-    (folder / "inner" / "b").write_text("x")
-    (folder / "inner" / "b").chmod(0o600)
-    files.publish_folder(folder, tmp_path / "f")
-    with RunDir(tmp_path / "run") as run:
-        run.event("x")
-    expected = 0o666 & ~mask
+def test_modes_follow_the_umask(tmp_path: Path, mask: int) -> None:
+    old = os.umask(mask)
+    try:
+        files.atomic_write_text(tmp_path / "a.txt", "x")
+        folder = files.temporary_folder(tmp_path, "f")
+        (folder / "inner").mkdir()
+        (folder / "inner" / "b").write_text("x")
+        (folder / "inner" / "b").chmod(0o600)
+        files.publish_folder(folder, tmp_path / "f")
+        with RunDir(tmp_path / "run") as run:
+            run.event("x")
+    finally:
+        os.umask(old)
     for path in ("a.txt", "f/inner/b", "run/events.jsonl", "run/.lock"):
-        assert mode(tmp_path / path) == expected
+        assert stat.S_IMODE((tmp_path / path).stat().st_mode) == 0o666 & ~mask
 
 
 def test_a_file_is_old_or_new_whenever_the_writer_is_killed(tmp_path: Path, in_child: Callable[..., int]) -> None:
