@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import bz2
 import gzip
+import io
 import json
 import lzma
 import random
@@ -27,43 +28,31 @@ from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
-ODD = [
-    b"\0",
-    b"\n",
-    b"\r",
-    b"\t",
-    b'"',
-    b"\\",
-    b"\xff\xfe",
-    b"\xef\xbb\xbf",
-    b"\xed\xa0\x80",
-    b"\xc2\x85",
-    b"\xe2\x80\xa8",
-]
-ODD += [
-    b"9" * 5000,
-    b"-1",
-    b"1e999",
-    b"NaN",
-    b"null",
-    b"[" * 3000,
-    b"{" * 500,
-    b'{"a":',
-    b"\x1b[31m",
-    b"' '",
-    b"(1,2),",
-]
-ODD += [
-    b"2147483648",
-    b"9223372036854775808",
-    b"I-",
-    b"<page>",
-    b"</text>",
-    b"&#x110000;",
-    b"&#99999999999;",
-    b"[[",
-    b"{{",
-]
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet
+import torch
+
+import xlt_engine
+from xlt_engine import ModelError, XltError
+from xlt_engine.data import Example, Tokenizer, TokenStore, build_store, read_dictionary, read_examples, train_wordpiece
+from xlt_engine.data.corpus.wiki_dump import read_articles, read_pages
+from xlt_engine.data.corpus.wiki_source import FileWiki, SourceFiles
+from xlt_engine.data.corpus.wiki_tables import read_titles
+from xlt_engine.data.corpus.wiki_text import to_text
+from xlt_engine.engine import load_recipe, predict_file
+from xlt_engine.engine.preflight.init_files import read_sample, sniff
+from xlt_engine.engine.recipe.config import RunConfig, SourceConfig, TargetConfig
+from xlt_engine.engine.stages.outside import read_outside
+from xlt_engine.engine.storage.files import read_json
+from xlt_engine.engine.storage.soft_labels import packed_soft_labels, read_soft_labels, soft_label_problem
+from xlt_engine.engine.training.checkpoint import load_latest, save_checkpoint
+from xlt_engine.model import Encoder, EncoderConfig, LinearHead, TaskModel, load_task_model, save_model
+
+ODD = [b"\0", b"\n", b"\r", b"\t", b'"', b"\\", b"\xff\xfe", b"\xef\xbb\xbf", b"\xed\xa0\x80", b"\xc2\x85"]
+ODD += [b"\xe2\x80\xa8", b"9" * 5000, b"-1", b"1e999", b"NaN", b"null", b"[" * 3000, b"{" * 500, b'{"a":']
+ODD += [b"\x1b[31m", b"' '", b"(1,2),", b"2147483648", b"9223372036854775808", b"I-", b"<page>", b"</text>"]
+ODD += [b"&#x110000;", b"&#99999999999;", b"[[", b"{{"]
 """What is written into files in odd places."""
 
 
@@ -127,7 +116,6 @@ class Target:
         mutate: makes another file of a good one.
     """
 
-    name: str
     seeds: list[bytes]
     read: Callable[[Path], Any]
     mutate: Callable[[bytes, random.Random], bytes] = mutated
@@ -195,11 +183,6 @@ OUTSIDE = (
 
 
 def _arrow(suffix: str) -> Target:
-    import io
-
-    import pyarrow as pa
-    import pyarrow.parquet
-
     rows = [{"text": "ein Buch", "label": 1, "words": ["ein", "Buch"]}, {"text": "zwei", "label": 0, "words": ["zwei"]}]
     table, out = pa.Table.from_pylist(rows), io.BytesIO()
     if suffix == "parquet":
@@ -207,7 +190,7 @@ def _arrow(suffix: str) -> Target:
     else:
         with pa.ipc.new_stream(out, table.schema) as stream:
             stream.write_table(table)
-    return Target(suffix, [out.getvalue()], _read("arrow", "classification", f"input.{suffix}", tag_names=["a", "b"]))
+    return Target([out.getvalue()], _read("arrow", "classification", f"input.{suffix}", tag_names=["a", "b"]))
 
 
 def _brat(folder: Path) -> Any:
@@ -217,7 +200,6 @@ def _brat(folder: Path) -> Any:
 
 def _sniff(suffix: str) -> Callable[[Path], Any]:
     """What `init` makes of a file of which nothing is known."""
-    from xlt_engine.engine.preflight.init_files import read_sample, sniff
 
     def read(folder: Path) -> Any:
         facts = sniff(folder / f"input{suffix}")
@@ -227,31 +209,22 @@ def _sniff(suffix: str) -> Callable[[Path], Any]:
 
 
 def _outside(folder: Path) -> Any:
-    from xlt_engine.engine.recipe.config import RunConfig, SourceConfig, TargetConfig
-    from xlt_engine.engine.stages.outside import read_outside
-
     target = TargetConfig(language="de", unlabelled=(), pseudo_labels=folder / "input")
     config = RunConfig(name="x", task="ner", sources=(SourceConfig(language="en"),), targets=(target,))
     return read_outside(config, target, ("O", "B-PER", "I-PER"))
 
 
 def _read(name: str, task: str, file: str, **options: Any) -> Callable[[Path], Any]:
-    from xlt_engine.data import read_examples
-
     return lambda folder: list(read_examples(folder / file, task=task, format=name, **options))
+
+
+def _file(read: Callable[..., Any], *more: Any) -> Callable[[Path], Any]:
+    return lambda folder: read(folder / "input", *more)
 
 
 @cache
 def models() -> Path:
     """A folder with a small model, its tokenizer, a store, a checkpoint and soft labels; made once in a process."""
-    import numpy as np
-    import torch
-
-    from xlt_engine.data import Example, build_store, train_wordpiece
-    from xlt_engine.engine.storage.soft_labels import packed_soft_labels
-    from xlt_engine.engine.training.checkpoint import save_checkpoint
-    from xlt_engine.model import Encoder, EncoderConfig, LinearHead, TaskModel, save_model
-
     torch.set_num_threads(1)
     folder = Path(tempfile.mkdtemp())
     tokenizer = train_wordpiece(["Anna wohnt in Köln , sagt Paul"] * 3, 90)
@@ -267,7 +240,7 @@ def models() -> Path:
     return folder
 
 
-def _in_folder(name: str, part: str, file: str, read: Callable[[Path], Any], mutate: Any = mutated) -> Target:
+def _in_folder(part: str, file: str, read: Callable[[Path], Any], mutate: Any = mutated) -> Target:
     """A file among others: the mutated one is put in the place of the good one."""
     place = models() / part
 
@@ -278,12 +251,10 @@ def _in_folder(name: str, part: str, file: str, read: Callable[[Path], Any], mut
         (folder / "input").replace(whole / file)
         return read(whole)
 
-    return Target(name, [(place / file).read_bytes()], look, mutate)
+    return Target([(place / file).read_bytes()], look, mutate)
 
 
 def _checkpoint(folder: Path) -> None:
-    from xlt_engine.engine.training.checkpoint import load_latest
-
     checkpoint = load_latest(folder)
     if checkpoint is not None:
         assert checkpoint.tensors["w"].tolist() == [float(i) for i in range(20)], "a changed checkpoint was loaded"
@@ -291,35 +262,16 @@ def _checkpoint(folder: Path) -> None:
 
 
 def _soft(folder: Path) -> None:
-    from xlt_engine.engine.storage.soft_labels import read_soft_labels, soft_label_problem
-
     if soft_label_problem(folder / "input", 4, "teacher") is None:
         assert (abs(read_soft_labels(folder / "input") - 1 / 3) < 1e-6).all(), "changed soft labels were read"
 
 
-def _store(folder: Path) -> None:
-    from xlt_engine.data import TokenStore
-
-    TokenStore.open(folder, verify=True)
-
-
 def _predict(folder: Path) -> None:
-    from xlt_engine.engine import predict_file
-
     (folder / "out").unlink(missing_ok=True)
     predict_file(models() / "model", folder / "input", folder / "out", device="cpu")
 
 
-def _json(name: str) -> Callable[[Path], Any]:
-    from xlt_engine import ModelError
-    from xlt_engine.engine.storage.files import read_json
-
-    return lambda folder: read_json(folder / name, ModelError)
-
-
 def _rows(file: str, table: str) -> Callable[[Path], Any]:
-    from xlt_engine.data.corpus.wiki_source import FileWiki, SourceFiles
-
     def read(folder: Path) -> Any:
         other = folder / "other.sql"
         other.write_bytes(LANGLINKS if table == "page" else SQL)
@@ -332,114 +284,72 @@ def _rows(file: str, table: str) -> Callable[[Path], Any]:
     return read
 
 
-def _articles(folder: Path) -> None:
-    from xlt_engine.data.corpus.wiki_dump import read_articles
-
-    list(read_articles(folder / "input"))
-
-
 def _pages(folder: Path) -> None:
-    from xlt_engine.data.corpus.wiki_dump import read_pages
-    from xlt_engine.data.corpus.wiki_text import to_text
-
     for page in read_pages(folder / "input"):
         to_text(page.text, "de")
 
 
-def _titles(folder: Path) -> None:
-    from xlt_engine.data.corpus.wiki_tables import read_titles
-
-    read_titles(folder / "input")
-
-
-def _dictionary(folder: Path) -> None:
-    from xlt_engine.data import read_dictionary
-
-    read_dictionary([folder / "input"])
-
-
-def _recipe(folder: Path) -> None:
-    from xlt_engine.engine import load_recipe
-
-    load_recipe(folder / "input.toml")
-
-
 def _override(folder: Path) -> None:
-    from xlt_engine.engine import load_recipe
-
     recipe = folder / "good.toml"
     recipe.write_bytes(RECIPE)
     load_recipe(recipe, [(folder / "input").read_bytes().decode("utf-8", "replace")])
 
 
-def _model(folder: Path) -> None:
-    from xlt_engine.model import load_task_model
-
-    load_task_model(folder)
-
-
 def _tokenizer(folder: Path) -> None:
-    from xlt_engine.data import Tokenizer
-
     tokenizer = Tokenizer.from_folder(folder)
     tokenizer.encode_words([("Anna", "wohnt")], max_length=10)
 
 
 def targets() -> dict[str, Callable[[], Target]]:
     """Name -> what makes the target."""
-    tensors = "model.safetensors"
+    tensors, opened = "model.safetensors", partial(TokenStore.open, verify=True)
+    step = "step-00000007"
     ner, classes = partial(_read, task="ner", file="input"), partial(_read, task="classification", file="input")
-    made: dict[str, Callable[[], Target]] = {
-        "conll": lambda: Target("conll", [CONLL], ner("conll")),
-        "conllu": lambda: Target("conllu", [CONLLU], _read("conllu", "tag", "input")),
-        "tsv": lambda: Target("tsv", [TABLE], classes("tsv")),
-        "csv": lambda: Target("csv", [CSV], classes("csv")),
-        "jsonl": lambda: Target("jsonl", [LINES], classes("jsonl")),
-        "jsonl-words": lambda: Target("jsonl-words", [WORDS], ner("jsonl")),
-        "text": lambda: Target("text", [CONLL, LINES], _read("text", "text", "input")),
-        "xnli": lambda: Target("xnli", [XNLI], classes("xnli", language="de")),
-        "spans": lambda: Target("spans", [SPANS], ner("spans")),
-        "entities": lambda: Target("entities", [ENTITIES], ner("spans", cut_spans="drop")),
-        "brat": lambda: Target("brat", [ANN], _brat),
-        "webis-cls": lambda: Target("webis-cls", [REVIEWS], classes("webis-cls")),
-        "marc": lambda: Target("marc", [MARC], classes("marc", language="de")),
+    return {
+        "conll": lambda: Target([CONLL], ner("conll")),
+        "conllu": lambda: Target([CONLLU], _read("conllu", "tag", "input")),
+        "tsv": lambda: Target([TABLE], classes("tsv")),
+        "csv": lambda: Target([CSV], classes("csv")),
+        "jsonl": lambda: Target([LINES], classes("jsonl")),
+        "jsonl-words": lambda: Target([WORDS], ner("jsonl")),
+        "text": lambda: Target([CONLL, LINES], _read("text", "text", "input")),
+        "xnli": lambda: Target([XNLI], classes("xnli", language="de")),
+        "spans": lambda: Target([SPANS], ner("spans")),
+        "entities": lambda: Target([ENTITIES], ner("spans", cut_spans="drop")),
+        "brat": lambda: Target([ANN], _brat),
+        "webis-cls": lambda: Target([REVIEWS], classes("webis-cls")),
+        "marc": lambda: Target([MARC], classes("marc", language="de")),
         "parquet": lambda: _arrow("parquet"),
         "arrow": lambda: _arrow("arrow"),
-        "sniff": lambda: Target("sniff", [CONLL, TABLE, CSV, LINES, WORDS, SPANS], _sniff("")),
-        "sniff-csv": lambda: Target(
-            "sniff-csv", [CSV, CSV.replace(b",", b";"), b"1,ein Buch,pos\n2,zwei,neg\n"], _sniff(".csv")
-        ),
-        "sniff-jsonl": lambda: Target("sniff-jsonl", [LINES, WORDS, SPANS], _sniff(".jsonl")),
-        "outside": lambda: Target("outside", [OUTSIDE], _outside),
-        "gz": lambda: Target("gz", [gzip.compress(CONLL)], _read("conll", "ner", "input.gz")),
-        "xz": lambda: Target("xz", [lzma.compress(CONLL)], _read("conll", "ner", "input.xz")),
-        "bz2": lambda: Target("bz2", [bz2.compress(CONLL)], _read("conll", "ner", "input.bz2")),
-        "dictionary": lambda: Target("dictionary", [b"house\tHaus\ncat\tKatze\n"], _dictionary),
-        "titles": lambda: Target("titles", ["Cologne\tKöln\nParis\tParis\n".encode()], _titles),
-        "pages": lambda: Target("pages", [PAGES], _pages),
-        "articles": lambda: Target("articles", [ARTICLES], _articles),
-        "sql-page": lambda: Target("sql-page", [SQL], _rows("input", "page")),
-        "sql-langlinks": lambda: Target("sql-langlinks", [LANGLINKS], _rows("input", "langlinks")),
-        "recipe": lambda: Target("recipe", [RECIPE], _recipe),
-        "set": lambda: Target("set", [b'targets.0.unlabelled=["a.txt", "b.txt"]', b"selftrain.rounds=2.5"], _override),
-        "weights": lambda: _in_folder("weights", "model", tensors, _model),
-        "config": lambda: _in_folder("config", "model", "config.json", _model, json_mutated),
-        "xlt": lambda: _in_folder("xlt", "model", "xlt.json", _model, json_mutated),
-        "tokenizer": lambda: _in_folder("tokenizer", "model", "tokenizer.json", _tokenizer, json_mutated),
-        "store-manifest": lambda: _in_folder("store-manifest", "store", "store.json", _store, json_mutated),
-        "store-array": lambda: _in_folder("store-array", "store", "token_ids.npy", _store),
-        "checkpoint": lambda: _in_folder("checkpoint", "checkpoint", f"step-00000007/{CHECKPOINT[0]}", _checkpoint),
-        "checkpoint-manifest": lambda: _in_folder(
-            "checkpoint-manifest", "checkpoint", f"step-00000007/{CHECKPOINT[1]}", _checkpoint, json_mutated
-        ),
-        "soft-labels": lambda: Target("soft-labels", [(models() / "soft").read_bytes()], _soft),
-        "stage": lambda: Target("stage", [STAGE], _json("input"), json_mutated),
-        "predict": lambda: Target("predict", [b"Anna wohnt in K\xc3\xb6ln .\nPaul sagt\n"], _predict),
+        "sniff": lambda: Target([CONLL, TABLE, CSV, LINES, WORDS, SPANS], _sniff("")),
+        "sniff-csv": lambda: Target([CSV, CSV.replace(b",", b";"), b"1,ein Buch,pos\n2,zwei,neg\n"], _sniff(".csv")),
+        "sniff-jsonl": lambda: Target([LINES, WORDS, SPANS], _sniff(".jsonl")),
+        "outside": lambda: Target([OUTSIDE], _outside),
+        "gz": lambda: Target([gzip.compress(CONLL)], _read("conll", "ner", "input.gz")),
+        "xz": lambda: Target([lzma.compress(CONLL)], _read("conll", "ner", "input.xz")),
+        "bz2": lambda: Target([bz2.compress(CONLL)], _read("conll", "ner", "input.bz2")),
+        "dictionary": lambda: Target([b"house\tHaus\ncat\tKatze\n"], _file(lambda path: read_dictionary([path]))),
+        "titles": lambda: Target(["Cologne\tKöln\nParis\tParis\n".encode()], _file(read_titles)),
+        "pages": lambda: Target([PAGES], _pages),
+        "articles": lambda: Target([ARTICLES], _file(lambda path: list(read_articles(path)))),
+        "sql-page": lambda: Target([SQL], _rows("input", "page")),
+        "sql-langlinks": lambda: Target([LANGLINKS], _rows("input", "langlinks")),
+        "recipe": lambda: Target([RECIPE], lambda folder: load_recipe(folder / "input.toml")),
+        "set": lambda: Target([b'targets.0.unlabelled=["a.txt", "b.txt"]', b"selftrain.rounds=2.5"], _override),
+        "weights": lambda: _in_folder("model", tensors, load_task_model),
+        "config": lambda: _in_folder("model", "config.json", load_task_model, json_mutated),
+        "xlt": lambda: _in_folder("model", "xlt.json", load_task_model, json_mutated),
+        "tokenizer": lambda: _in_folder("model", "tokenizer.json", _tokenizer, json_mutated),
+        "store-manifest": lambda: _in_folder("store", "store.json", opened, json_mutated),
+        "store-array": lambda: _in_folder("store", "token_ids.npy", opened),
+        "checkpoint": lambda: _in_folder("checkpoint", f"{step}/tensors.safetensors", _checkpoint),
+        "checkpoint-manifest": lambda: _in_folder("checkpoint", f"{step}/manifest.json", _checkpoint, json_mutated),
+        "soft-labels": lambda: Target([(models() / "soft").read_bytes()], _soft),
+        "stage": lambda: Target([STAGE], _file(read_json, ModelError), json_mutated),
+        "predict": lambda: Target([b"Anna wohnt in K\xc3\xb6ln .\nPaul sagt\n"], _predict),
     }
-    return made
 
 
-CHECKPOINT = ("tensors.safetensors", "manifest.json")
 STAGE = b'{"stage": "seed-0/de/hard1", "hashes": {"model.safetensors": "ab"}, "seconds": 1.5, "sha256": "00"}'
 SUFFIXES = {"gz": ".gz", "xz": ".xz", "bz2": ".bz2", "recipe": ".toml", "brat": ".ann", "parquet": ".parquet"}
 SUFFIXES |= {"arrow": ".arrow", "sniff-csv": ".csv", "sniff-jsonl": ".jsonl"}
@@ -448,8 +358,6 @@ LARGEST_SEED = 1 << 14
 
 def grow(name: str, target: Target, inputs: int, draw: random.Random) -> None:
     """Adds to the seeds of a target the mutants that reach lines of the package which none before has reached."""
-    import xlt_engine
-
     root = str(Path(xlt_engine.__file__).parent)
     reached: set[tuple[Any, int]] = set()
     fresh = False
@@ -487,8 +395,6 @@ def _processor_seconds(target: Target, folder: Path) -> float:
 
 def fuzz(name: str, inputs: int, seed: int, keep: Path | None = None, grown: int = 0) -> dict[str, Any]:
     """Reads so many mutated files, after `grown` by which the seeds grow."""
-    from xlt_engine import XltError
-
     warnings.simplefilter("ignore")
     target, draw = targets()[name](), random.Random(f"{name} {seed}")
     good = len(target.seeds)

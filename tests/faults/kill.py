@@ -19,7 +19,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -35,8 +35,12 @@ _NOT_RESULTS = {".lock", "events.jsonl", "status.json", "run.json", "seconds.svg
 Command = list[str]
 
 
+def _run(folder: Path, task: str, *values: str) -> Command:
+    return ["run", str(starts.write_tiny(folder, task)), *_set(values)]
+
+
 def plain(folder: Path) -> Command:
-    return ["run", str(starts.write_tiny(folder)), *starts.SHORT]
+    return [*_run(folder, "ner"), *starts.SHORT]
 
 
 def shards(folder: Path) -> Command:
@@ -45,29 +49,27 @@ def shards(folder: Path) -> Command:
 
 
 def classification(folder: Path) -> Command:
-    recipe = starts.write_tiny(folder, "classification")
-    return ["run", str(recipe), *starts.SHORT, *_set(["training.keep=best", "selftrain.target_filter=none"])]
+    return [*_run(folder, "classification", "training.keep=best", "selftrain.target_filter=none"), *starts.SHORT]
 
 
 def options(folder: Path) -> Command:
-    values = ["arms.control=true", "selftrain.rounds=1.5"]
-    values += ["training.keep=best", "selftrain.target_filter=none"]
-    return ["run", str(starts.write_tiny(folder)), *_set(values)]
+    values = ("arms.control=true", "selftrain.rounds=1.5", "training.keep=best", "selftrain.target_filter=none")
+    return _run(folder, "ner", *values)
 
 
 def cotrain(folder: Path) -> Command:
     values = ["cotrain.on=true", "cotrain.iterations=2", "cotrain.threshold=0.55", "cotrain.lr=2e-2"]
     values += ["cotrain.epochs=1", "cotrain.batch_size=8", "arms.baseline=false", "selftrain.on=false", "btf.on=false"]
-    return ["run", str(starts.write_tiny(folder, "classification")), *_set(values)]
+    return _run(folder, "classification", *values)
 
 
 def contrastive(folder: Path) -> Command:
-    values = ["contrastive.on=true", "contrastive.batch_size=8", "selftrain.on=false", "btf.on=false"]
-    return ["run", str(starts.write_tiny(folder, "classification")), *_set(values)]
+    values = ("contrastive.on=true", "contrastive.batch_size=8", "selftrain.on=false", "btf.on=false")
+    return _run(folder, "classification", *values)
 
 
 def ablation(folder: Path) -> Command:
-    values = ["threads=1", "selftrain.rounds=1", "finetune.epochs=15", "selftrain.soft.epochs=8"]
+    values = ("threads=1", "selftrain.rounds=1", "finetune.epochs=15", "selftrain.soft.epochs=8")
     return ["ablate", str(starts.write_tiny(folder)), "--rows", "no-at", "--seeds", "0", "--jobs", "1", *_set(values)]
 
 
@@ -76,11 +78,8 @@ def two_targets(folder: Path) -> Path:
     recipe = starts.write_tiny(folder)
     (folder / "nl.txt").write_text("".join((folder / "de.txt").read_text("utf-8").splitlines(True)[:17]), "utf-8")
     text = recipe.read_text("utf-8")
-    table = (
-        text[text.index("[[targets]]") : text.index("[pretrain]")]
-        .replace('"de"', '"nl"')
-        .replace("de.txt", "nl.txt", 1)
-    )
+    table = text[text.index("[[targets]]") : text.index("[pretrain]")]
+    table = table.replace('"de"', '"nl"').replace("de.txt", "nl.txt", 1)
     recipe.write_text(text.replace("[pretrain]", table + "[pretrain]"), "utf-8")
     return recipe
 
@@ -93,17 +92,15 @@ def jobs(folder: Path) -> Command:
 def corpus(folder: Path) -> Command:
     starts.write_tiny(folder)
     places = ["Paris", "London", "Berlin", "Oslo"]
-    lines = [
-        f"Im Jahr {i} besuchte der Minister {places[i % 4] if i % 3 == 0 else 'eine kleine Stadt'} und sprach lange.\n"
-        for i in range(300)
-    ]
+    named = [places[i % 4] if i % 3 == 0 else "eine kleine Stadt" for i in range(300)]
+    lines = [f"Im Jahr {i} besuchte der Minister {place} und sprach lange.\n" for i, place in enumerate(named)]
     (folder / "raw.de.txt").write_text("".join(lines), encoding="utf-8")
     (folder / "titles.tsv").write_text("".join(f"{place}\t{place}\n" for place in places), encoding="utf-8")
     inputs = [("--entities", "train.conll"), ("--titles", "titles.tsv"), ("--text", "raw.de.txt")]
     return ["corpus", *(part for name, file in inputs for part in (name, str(folder / file))), "--language", "de"]
 
 
-def _set(values: list[str]) -> list[str]:
+def _set(values: Iterable[str]) -> list[str]:
     return [part for value in values for part in ("--set", value)]
 
 

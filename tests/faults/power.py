@@ -26,6 +26,10 @@ from typing import Any
 
 import calls
 import starts
+import torch
+
+from xlt_engine.engine.storage import files
+from xlt_engine.engine.training.checkpoint import load_latest, save_checkpoint
 
 ALL_SUBSETS = 6
 """With more names or files in doubt than that, a draw of their subsets."""
@@ -323,47 +327,33 @@ def _renamed(before: Path, place: Path) -> Path:
 
 
 def a_file(folder: Path, draw: random.Random) -> dict[str, Any]:
-    from xlt_engine.engine.storage import files
-
-    def look(place: Path) -> str:
-        files.sweep(place)
-        text = (place / "a.json").read_text("utf-8")
-        assert text in ("old" * 99, "new" * 99), text
-        return text[:3]
-
     def write(text: str) -> Callable[[Path], None]:
         return lambda place: files.atomic_write_text(place / "a.json", text * 99)
 
-    return every_state(folder, draw, write("old"), write("new"), look)
+    return every_state(folder, draw, write("old"), write("new"), lambda place: old_or_new(place, {"a.json"}))
+
+
+def old_or_new(place: Path, names: set[str]) -> str:
+    files.sweep(place)
+    (text,) = {(place / name).read_text("utf-8") for name in names}
+    assert text in ("old" * 99, "new" * 99), text
+    return text[:3]
 
 
 def a_folder(folder: Path, draw: random.Random) -> dict[str, Any]:
-    from xlt_engine.engine.storage import files
-
     def publish(text: str) -> Callable[[Path], None]:
         def work(place: Path) -> None:
             temporary = files.temporary_folder(place, "f")
             for name in ("x", "y"):
-                (temporary / name).write_text(text * 9, encoding="utf-8")
+                (temporary / name).write_text(text * 99, encoding="utf-8")
             files.publish_folder(temporary, place / "f", replace=True)
 
         return work
 
-    def look(place: Path) -> str:
-        files.sweep(place)
-        (text,) = {path.read_text("utf-8") for path in (place / "f" / "x", place / "f" / "y")}
-        assert text in ("old" * 9, "new" * 9), text
-        return text[:3]
-
-    return every_state(folder, draw, publish("old"), publish("new"), look)
+    return every_state(folder, draw, publish("old"), publish("new"), lambda place: old_or_new(place, {"f/x", "f/y"}))
 
 
 def a_checkpoint(folder: Path, draw: random.Random) -> dict[str, Any]:
-    import torch
-
-    from xlt_engine.engine.storage import files
-    from xlt_engine.engine.training.checkpoint import load_latest, save_checkpoint
-
     def save(place: Path, step: int) -> None:
         save_checkpoint(place, step=step, tensors={"w": torch.full((64,), float(step))}, meta={"step": step}, keep=1)
 

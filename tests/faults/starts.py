@@ -41,8 +41,6 @@ def load() -> None:
 def write_tiny(folder: Path, task: str = "ner") -> Path:
     """The tiny recipe of the engine's tests, in `folder`."""
     spec = importlib.util.spec_from_file_location("tiny_files", Path(__file__).parents[1] / "engine" / "conftest.py")
-    assert spec is not None
-    assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     recipe: Path = module.write_tiny(folder, task)
@@ -133,21 +131,12 @@ def forbid(log: str) -> None:
 
 def tempt() -> None:
     """Tries what `forbid` forbids."""
-
-    def connect() -> None:
-        with socket.socket() as one:
-            one.connect(("127.0.0.1", 9))
-
-    def look_up() -> None:
-        socket.getaddrinfo("localhost", 80)
-
-    def unpickle() -> None:
-        pickle.loads(pickle.dumps(Path))
-
-    def start() -> None:
-        subprocess.run(["true"], check=False)
-
-    for attempt in (connect, look_up, unpickle, start):
+    for attempt in (
+        lambda: socket.socket().connect(("127.0.0.1", 9)),
+        lambda: socket.getaddrinfo("localhost", 80),
+        lambda: pickle.loads(pickle.dumps(Path)),
+        lambda: subprocess.run(["true"], check=False),
+    ):
         with contextlib.suppress(RuntimeError):
             attempt()
 
@@ -229,16 +218,8 @@ CURRENT: list[list[str]] = []
 """The command that a process was started for."""
 
 SETTINGS: dict[str, Callable[..., None]] = {
-    "limit": limit,
-    "clock": clock,
-    "ignore": ignore,
-    "forbid": forbid,
-    "patient": patient,
-    "tell": tell,
-    "tempt": tempt,
-    "streams": streams,
-    "terminal": terminal,
-    "disk": disk,
+    setting.__name__: setting
+    for setting in (limit, clock, ignore, forbid, patient, tell, tempt, streams, terminal, disk)
 }
 
 
@@ -324,8 +305,6 @@ class Starts:
         self.server = subprocess.Popen([sys.executable, __file__], **pipes, text=True, env=environment)
 
     def ask(self, order: dict[str, Any]) -> int:
-        assert self.server.stdin is not None
-        assert self.server.stdout is not None
         self.server.stdin.write(json.dumps(order) + "\n")
         self.server.stdin.flush()
         return int(self.server.stdout.readline())
@@ -339,8 +318,6 @@ class Starts:
         return Started(self.ask(order), out, self)
 
     def close(self) -> None:
-        assert self.server.stdin is not None
-        assert self.server.stdout is not None
         self.server.stdin.close()
         self.server.wait()
         self.server.stdout.close()
@@ -359,6 +336,12 @@ class Alone:
 
     def arguments(self, place: Path) -> list[str]:
         return ["run", str(self.recipe), "--run-dir", str(place), *SHORT]
+
+    def goes_on(self, start: Starts, place: Path) -> None:
+        """The same command ends, and its results are those of the run that was left alone."""
+        again = start(*self.arguments(place))
+        assert again.wait() == 0, again.text()
+        assert (status(place), self.differing(place)) == (("done", 0, False), [])
 
     @cached_property
     def results(self) -> dict[str, str]:

@@ -32,13 +32,6 @@ def pair(start: Starts, tmp_path_factory: pytest.TempPathFactory) -> Pair:
     return run
 
 
-def goes_on(start: Starts, pair: Pair, place: Path) -> None:
-    again = start(*pair.arguments(place))
-    assert again.wait() == 0, again.text()
-    assert status(place) == ("done", 0, False)
-    assert pair.differing(place) == []
-
-
 def events(place: Path) -> Counter[str]:
     """What `events.jsonl` says, less times and numbers of this start."""
     found = [json.loads(line) for line in (place / "events.jsonl").read_text("utf-8").splitlines()]
@@ -51,8 +44,7 @@ def test_the_same_files_with_two_jobs(start: Starts, pair: Pair, tmp_path: Path)
     until(lambda: len(children(run.pid)) >= 3, "two workers, and what watches their resources")
     assert run.wait() == 0, run.text()
     assert pair.differing(tmp_path) == []
-    assert status(tmp_path) == ("done", 0, False)
-    assert events(tmp_path) == events(pair.folder)
+    assert (status(tmp_path), events(tmp_path)) == (("done", 0, False), events(pair.folder))
     one, other = ({p.relative_to(f) for f in (x,) for p in x.rglob("*")} for x in (pair.folder, tmp_path))
     assert one == other
     for stage in ("seed-0/de/hard1", "seed-1/nl/hard1"):
@@ -74,7 +66,7 @@ def test_a_killed_worker(start: Starts, pair: Pair, tmp_path: Path, point: str) 
     assert last.count("seed-") == 1
     assert ": the process that made it was killed by signal 9, perhaps for want of memory; nothing else is lost" in last
     assert status(tmp_path) == ("failed", 8, True)
-    goes_on(start, pair, tmp_path)
+    pair.goes_on(start, tmp_path)
 
 
 @pytest.mark.fault(1, 13)
@@ -106,7 +98,7 @@ def test_a_signal_to_all(start: Starts, pair: Pair, tmp_path: Path, number: sign
     assert status(tmp_path) == ("stopped", 128 + number, True)
     until(lambda: all(state(worker) in ("", "Z") for worker in workers), f"the end of {workers}")
     assert len(list(tmp_path.glob("seed-*/*/btf/checkpoint/step-*"))) >= 2
-    goes_on(start, pair, tmp_path)
+    pair.goes_on(start, tmp_path)
 
 
 @pytest.mark.fault(14, 50)
@@ -128,7 +120,7 @@ def test_a_failing_worker(start: Starts, pair: Pair, tmp_path: Path, point: str,
         )
     assert said[0][0]
     assert said[0] == said[1]
-    goes_on(start, pair, tmp_path / "2" / "run")
+    pair.goes_on(start, tmp_path / "2" / "run")
 
 
 def test_a_stage_that_fails_by_its_data(start: Starts, pair: Pair, tmp_path: Path) -> None:
@@ -139,5 +131,4 @@ def test_a_stage_that_fails_by_its_data(start: Starts, pair: Pair, tmp_path: Pat
         run = start(*pair.arguments(place, jobs), "--set", "selftrain.alpha.rule=fixed:0.999999")
         assert run.wait() == 3, run.text()
         lists.append((place / "failed.json").read_bytes() + run.text().splitlines()[-1].encode())
-    assert lists[0] == lists[1]
-    assert lists[0].count(b"exit_code") == 4
+    assert (lists[0], lists[0].count(b"exit_code")) == (lists[1], 4)

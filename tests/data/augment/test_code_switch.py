@@ -35,7 +35,6 @@ def test_by_hand() -> None:
     """A word inside an entity becomes three, and the one that opens an entity becomes three."""
     example = tagged(1, "The New York bank in York .", "O B-LOC I-LOC O O B-LOC O")
     found = code_switched(example, {"york": ["Stadt am Hudson"], "New": ["Neu"], "in": ["im"]}, 1.0, 0)
-    assert found is not None
     assert found.words == ("The", "Neu", "Stadt", "am", "Hudson", "bank", "im", "Stadt", "am", "Hudson", ".")
     assert found.labels == ("O", "B-LOC", "I-LOC", "I-LOC", "I-LOC", "O", "O", "B-LOC", "I-LOC", "I-LOC", "O")
     assert spans(found) == [("LOC", "Neu Stadt am Hudson"), ("LOC", "Stadt am Hudson")]
@@ -73,7 +72,6 @@ def test_rate_and_seed() -> None:
 def test_texts_and_pairs_keep_what_stands_between_the_words() -> None:
     example = Example("t:1", "en", None, "In  (new) banks!", "New: in", "x", "t", 1)
     found = code_switched(example, DICTIONARY, 1.0, 0)
-    assert found is not None
     assert (found.text, found.pair, found.labels) == ("Im  (neu) banks!", "Neu: im", "x")
 
 
@@ -91,6 +89,5 @@ def test_dictionary_file(tmp_path: Path) -> None:
 def test_faults_of_a_dictionary_come_at_once(tmp_path: Path) -> None:
     file = tmp_path / "de.tsv"
     file.write_text("bank Bank\nhouse\t\na\tb\tc\nx\ty\n", "utf-8")
-    with pytest.raises(DataError) as caught:
-        read_dictionary([file])
+    caught = pytest.raises(DataError, read_dictionary, [file])
     assert [f"de.tsv:{n}:" in str(caught.value) for n in (1, 2, 3, 4)] == [True, True, True, False]

@@ -27,8 +27,7 @@ def test_prompts_are_the_string_with_the_blank_filled(tokenizer: Tokenizer, temp
     found = Prompt(template).encode(tokenizer, TEXTS)
     for text, prompt in zip(TEXTS, found, strict=True):
         whole = template.replace("{text}", text).replace("{mask}", "[MASK]")
-        assert prompt.ids == tokenizer.encode_texts([whole])[0].ids
-        assert prompt.ids[prompt.mask] == tokenizer.mask_id
+        assert (prompt.ids, prompt.ids[prompt.mask]) == (tokenizer.encode_texts([whole])[0].ids, tokenizer.mask_id)
         assert prompt.cut_tokens == 0
 
 
@@ -37,8 +36,7 @@ def test_pairs(tokenizer: Tokenizer) -> None:
     (found,) = prompt.encode(tokenizer, [TEXTS[0]], [TEXTS[1]])
     whole = f"{TEXTS[0]} [MASK], {TEXTS[1]}"
     assert found.ids == tokenizer.encode_texts([whole])[0].ids
-    with pytest.raises(DataError, match=r"texts come alone, but the template has \{pair\}"):
-        prompt.encode(tokenizer, TEXTS)
+    pytest.raises(DataError, prompt.encode, tokenizer, TEXTS).match(r"texts come alone, but the template has \{pair\}")
     with pytest.raises(DataError, match=r"texts come in pairs, but it has no \{pair\}"):
         Prompt(TEMPLATES[0]).encode(tokenizer, TEXTS, TEXTS)
 
@@ -48,8 +46,7 @@ def test_the_text_is_cut_and_never_the_template(tokenizer: Tokenizer) -> None:
     (whole,) = prompt.encode(tokenizer, [text])
     tail = len(tokenizer.encode_texts(["It was [MASK]."])[0].ids) - 1
     (cut,) = prompt.encode(tokenizer, [text], max_length=tail + 4)
-    assert cut.ids == [*whole.ids[:4], *whole.ids[-tail:]]
-    assert cut.cut_tokens == len(whole.ids) - len(cut.ids)
+    assert (cut.ids, cut.cut_tokens) == ([*whole.ids[:4], *whole.ids[-tail:]], len(whole.ids) - len(cut.ids))
     assert cut.ids[cut.mask] == tokenizer.mask_id
     with pytest.raises(ConfigError, match="leaves no room for text beside the template"):
         prompt.encode(tokenizer, [text], max_length=tail + 1)
@@ -69,8 +66,7 @@ def test_the_text_is_cut_and_never_the_template(tokenizer: Tokenizer) -> None:
     ],
 )
 def test_templates_that_are_refused(template: str, message: str) -> None:
-    with pytest.raises(ConfigError, match=message):
-        Prompt(template)
+    pytest.raises(ConfigError, Prompt, template).match(message)
 
 
 def test_items_of_a_store_are_the_masks(tokenizer: Tokenizer, tmp_path: Path) -> None:
@@ -79,8 +75,7 @@ def test_items_of_a_store_are_the_masks(tokenizer: Tokenizer, tmp_path: Path) ->
     store = build_store(examples, tokenizer, folder=tmp_path / "s", prompt=TEMPLATES[0], **options)
     for i in range(len(store)):
         (position,), _ = store.items(i)
-        assert store.ids(i)[position] == tokenizer.mask_id
-        assert store.labels(i).tolist() == [i % 2]
+        assert (store.ids(i)[position], store.labels(i).tolist()) == (tokenizer.mask_id, [i % 2])
     plain = build_store(examples, tokenizer, folder=tmp_path / "p", **options)
     assert plain.items(0)[0].tolist() == [0]
     assert plain.content_hash != store.content_hash

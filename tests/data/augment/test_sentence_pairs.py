@@ -55,15 +55,12 @@ def test_files(tmp_path: Path) -> None:
     ]
     bad = tmp_path / "bad.tsv"
     bad.write_text("a\tb\nalone\na\tb\tc\n\tb\n", "utf-8")
-    with pytest.raises(DataError) as caught:
-        read_pairs(bad)
+    caught = pytest.raises(DataError, read_pairs, bad)
     lines = str(caught.value).splitlines()
     assert [line.split(" ")[0] for line in lines] == [f"{bad}:{n}:" for n in (2, 3, 4)]
-    with pytest.raises(DataError, match="no such file"):
-        read_pairs(tmp_path / "missing.tsv")
+    pytest.raises(DataError, read_pairs, tmp_path / "missing.tsv").match("no such file")
     (tmp_path / "empty.tsv").write_text("\n\n", "utf-8")
-    with pytest.raises(DataError, match="no examples"):
-        read_pairs(tmp_path / "empty.tsv")
+    pytest.raises(DataError, read_pairs, tmp_path / "empty.tsv").match("no examples")
 
 
 @pytest.mark.parametrize(
@@ -117,8 +114,7 @@ def test_what_a_step_holds(tokenizer: Tokenizer, tmp_path: Path, reset: bool) ->
                 if name[0] == "p":
                     sides.update(batch.segments[masked].tolist())
     # 4 texts once an epoch; 6 draws of 4 pairs: each once or twice.
-    assert {drawn[f"m{i}"] for i in range(4)} == {30}
-    assert sum(drawn[f"p{i}"] for i in range(4)) == 180
+    assert ({drawn[f"m{i}"] for i in range(4)}, sum(drawn[f"p{i}"] for i in range(4))) == ({30}, 180)
     assert all(30 < drawn[f"p{i}"] < 60 for i in range(4))
     count = {
         0: sum(drawn[f"p{i}"] * (len(first[i].ids) - 2) for i in range(4)),

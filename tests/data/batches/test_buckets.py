@@ -132,9 +132,7 @@ def test_shapes_are_those_of_the_bucket_and_padding_has_sequences_of_its_own(pad
     places = [np.arange(int(n)) for n in lengths]
     assert padded.positions[tokens:].tolist() == np.concatenate(places).tolist()
     assert padded.item_index[sequences:].tolist() == [0] * 5
-    assert padded.weights is not None
-    assert padded.weights.tolist() == [1.0] * sequences + [0.0] * 5
-    assert padded.example_ids.tolist() == [31, 7, 8, 5]
+    assert (padded.weights.tolist(), padded.example_ids.tolist()) == ([1.0] * sequences + [0.0] * 5, [31, 7, 8, 5])
 
 
 def test_a_batch_that_does_not_fit_is_refused() -> None:
@@ -145,11 +143,9 @@ def test_a_batch_that_does_not_fit_is_refused() -> None:
     for place in range(4):
         smaller = list(exact)
         smaller[place] -= 1
-        with pytest.raises(ValueError, match="does not fit"):
-            pad_to_bucket(given, Bucket(*smaller))
+        pytest.raises(ValueError, pad_to_bucket, given, Bucket(*smaller)).match("does not fit")
     # One token of padding needs a sequence.
-    with pytest.raises(ValueError, match="does not fit"):
-        pad_to_bucket(given, Bucket(tokens + 1, sequences, items, longest))
+    pytest.raises(ValueError, pad_to_bucket, given, Bucket(tokens + 1, sequences, items, longest)).match("does not fit")
     pad_to_bucket(given, Bucket(tokens + 1, sequences + 1, items, longest))
 
 
@@ -178,22 +174,17 @@ def test_few_sizes_change_no_logits() -> None:
     assert {items for _, items in sizes} == {31, *range(32, 64, 2)}
 
 
-@pytest.mark.parametrize("requires_grad", [False, True])
-def test_attention_takes_sequences_of_no_tokens(requires_grad: bool) -> None:
-    """At the end, as padding has them, and in between."""
+def test_attention_takes_sequences_of_no_tokens() -> None:
+    """At the end, as padding has them, and in between; with gradients and without."""
     starts = torch.tensor([0, 5, 5, 6, 23, 32, 32, 32], dtype=torch.int32)
     full = torch.tensor([0, 5, 6, 23, 32], dtype=torch.int32)
     qkv = torch.randn(32, 3, 2, 8, generator=torch.Generator().manual_seed(3))
-    found = []
+    found: list[list[Tensor]] = []
     for boundaries in (starts, full):
-        x = qkv.clone().requires_grad_(requires_grad)
-        out = packed_attention(x, boundaries, 17, p=0.2, seed=4, site=1, plan=attention_plan(boundaries))
-        if requires_grad:
-            out.square().sum().backward()
-            assert x.grad is not None
-            found.append((out.detach(), x.grad))
-        else:
-            found.append((out, out))
+        x, plan = qkv.clone().requires_grad_(), attention_plan(boundaries)
+        out = packed_attention(x, boundaries, 17, p=0.2, seed=4, site=1, plan=plan)
+        plain = packed_attention(qkv, boundaries, 17, p=0.2, seed=4, site=1, plan=plan)
+        found.append([out.detach(), plain, *torch.autograd.grad(out.square().sum(), x)])
     for one, other in zip(*found, strict=True):
         assert torch.equal(one, other)
         assert bool(one.isfinite().all())
@@ -219,14 +210,6 @@ def test_every_batch_fits_and_there_are_no_more_buckets_than_asked_for(most: int
     assert [b.tokens for b in buckets] == sorted({b.tokens for b in buckets})
     assert all(any(find_bucket([size], buckets) == b for size in sizes) for b in buckets)
     assert choose_buckets(sizes[::-1], most) == buckets
-
-
-def test_more_buckets_pad_less() -> None:
-    sizes = drawn(2, 400)
-    shares = [padding_share(sizes, choose_buckets(sizes, most)) for most in range(1, 9)]
-    assert shares == sorted(shares, reverse=True)
-    assert shares[0] > 0.3
-    assert shares[7] < 0.4 * shares[0]
 
 
 @pytest.mark.parametrize("most", [1, 2, 3, 4])
@@ -260,8 +243,7 @@ def test_choices_at_the_edge() -> None:
     assert padding_share([], ()) == 0.0
     assert padding_share([BatchSize(60, 1, 1, 60)], ()) == 0.0
     assert padding_share([BatchSize(48, 1, 1, 48)], choose_buckets([BatchSize(48, 1, 1, 48)])) == pytest.approx(0.25)
-    with pytest.raises(ValueError, match="at least one"):
-        choose_buckets([BatchSize(1, 1, 1, 1)], 0)
+    pytest.raises(ValueError, choose_buckets, [BatchSize(1, 1, 1, 1)], 0).match("at least one")
 
 
 def test_a_bucket_fits_every_batch_below_its_edge() -> None:

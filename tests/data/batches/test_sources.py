@@ -6,7 +6,6 @@ import math
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import fields
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -27,13 +26,19 @@ from xlt_engine.data import (
     TokenStore,
     build_store,
     inference_batches,
+    rng_for,
     row_batches,
     train_wordpiece,
     unigram_entropy,
 )
+from xlt_engine.data.batches.sources import mask_tokens
 
 WORDS = ["red", "green", "blue", "house", "tree", "river", "runs", "stands", "slowly", "here"]
 LABELS = ("O", "B-X", "I-X")
+
+
+def special_of(tokenizer: Tokenizer) -> np.ndarray:
+    return np.isin(np.arange(tokenizer.vocab_size), list(tokenizer.special_ids))
 
 
 @pytest.fixture(scope="module")
@@ -94,30 +99,23 @@ def same_batches(a: Sequence[PackedBatch], b: Sequence[PackedBatch]) -> bool:
 def mlm(
     stores: dict[str, TokenStore], tokenizer: Tokenizer, names: Sequence[str] = ("en", "de"), **more: object
 ) -> MlmBatches:
-    special = np.zeros(tokenizer.vocab_size, dtype=bool)
-    special[list(tokenizer.special_ids)] = True
     options = {"batch_size": 8, "epochs": 2, "seed": 5} | more
-    return MlmBatches(
-        [Corpus([stores[n]]) for n in names],
-        special=special,
-        mask_id=tokenizer.mask_id,
-        **options,  # type: ignore[arg-type]
-    )
+    corpora = [Corpus([stores[n]]) for n in names]
+    return MlmBatches(corpora, special=special_of(tokenizer), mask_id=tokenizer.mask_id, **options)
 
 
 def test_mlm_batches_have_exactly_their_size(stores: dict[str, TokenStore], tokenizer: Tokenizer) -> None:
     """41 and 13 examples, balanced up: 82 an epoch, 10 batches of 8 and one of 2."""
     batches = mlm(stores, tokenizer)
-    assert batches.examples_per_epoch == [41, 41]
-    assert len(batches) == 22
+    assert (batches.examples_per_epoch, len(batches)) == ([41, 41], 22)
     for epoch in range(2):
         sizes = sorted(len(batches[s][0].example_ids) for s in range(11 * epoch, 11 * epoch + 11))
         assert sizes == [2] + [8] * 10
+    assert [len(mlm(stores, tokenizer, epochs=part)) for part in (0.5, 0.001)] == [round(11 * 0.5), 1]
 
 
 def test_entropy_of_single_tokens(stores: dict[str, TokenStore], tokenizer: Tokenizer) -> None:
-    store, special = stores["en"], np.zeros(tokenizer.vocab_size, dtype=bool)
-    special[list(tokenizer.special_ids)] = True
+    store, special = stores["en"], special_of(tokenizer)
     counts = Counter(int(t) for i in range(len(store)) for t in store.ids(i) if not special[t])
     total = sum(counts.values())
     expected = sum(n / total * math.log(total / n) for n in counts.values())
@@ -207,7 +205,6 @@ def test_task_epoch_has_every_example_once_with_its_labels(stores: dict[str, Tok
         seen = []
         for step in range(5 * epoch, 5 * epoch + 5):
             (batch,) = batches[step]
-            assert batch.labels is not None
             for place, example in enumerate(batch.example_ids.tolist()):
                 seen.append(example)
                 rows = batch.item_example == place
@@ -229,7 +226,6 @@ def test_parts_are_mixed(stores: dict[str, TokenStore], balance: str, expected: 
     counts, mixed = [0, 0], 0
     for step in range(len(batches)):
         (batch,) = batches[step]
-        assert batch.labels is not None
         origin = [int(batch.labels[batch.item_example == i][0]) for i in range(len(batch.example_ids))]
         counts = [counts[0] + origin.count(0), counts[1] + origin.count(1)]
         mixed += len(set(origin)) == 2
@@ -253,7 +249,6 @@ def test_soft_targets_and_weights_follow_their_items(stores: dict[str, TokenStor
     seen = []
     for step in range(len(batches)):
         (batch,) = batches[step]
-        assert batch.soft_targets is not None
         assert batch.weights is not None
         expected = [np.arange(store.item_offsets[i], store.item_offsets[i + 1]) for i in batch.example_ids.tolist()]
         assert batch.soft_targets[:, 0].tolist() == np.concatenate(expected).tolist()
@@ -333,14 +328,8 @@ def test_pairs_keep_their_segments(stores: dict[str, TokenStore], tokenizer: Tok
 def test_corpus_over_several_stores_with_a_subset(stores: dict[str, TokenStore]) -> None:
     both = Corpus([stores["en"], stores["de"]], np.array([0, 40, 41, 53]))
     expected = [stores["en"].ids(0), stores["en"].ids(40), stores["de"].ids(0), stores["de"].ids(12)]
-    assert len(both) == 4
-    assert both.lengths.tolist() == [len(e) for e in expected]
+    assert (len(both), both.lengths.tolist()) == (4, [len(e) for e in expected])
     assert [both.ids(i).tolist() for i in range(4)] == [e.tolist() for e in expected]
-
-
-def test_part_of_an_epoch(stores: dict[str, TokenStore], tokenizer: Tokenizer, tmp_path: Path) -> None:
-    assert len(mlm(stores, tokenizer, epochs=0.5)) == round(11 * 0.5)
-    assert len(mlm(stores, tokenizer, epochs=0.001)) == 1
 
 
 @pytest.mark.parametrize("micro_batch", [0, 3])
@@ -371,3 +360,74 @@ def test_sizes_of_masked_batches_bound_the_number_of_masked_tokens(
             assert made.items <= 2 * size.items
     assert len(missed) > 50
     assert np.mean(missed) < 0.08
+
+
+VOCABULARY, MASK, COUNT = 1000, 4, 200_000
+SPECIAL = np.arange(VOCABULARY) < 5
+
+
+def text(count: int = COUNT, seed: int = 0) -> np.ndarray:
+    """Ordinary tokens with a special one in every tenth place."""
+    ids = np.random.default_rng(seed).integers(5, VOCABULARY, size=count)
+    ids[::10] = np.arange(len(ids[::10])) % 4
+    return ids
+
+
+def masked(ids: np.ndarray, seed: int = 1, **more: float) -> tuple[np.ndarray, np.ndarray]:
+    return mask_tokens(ids, SPECIAL, rng_for(seed, "mask", 0), mask_id=MASK, vocab_size=VOCABULARY, **more)
+
+
+def within(successes: int, trials: int, probability: float) -> bool:
+    """Five standard deviations of a binomial count."""
+    return abs(successes - trials * probability) < 5 * np.sqrt(trials * probability * (1 - probability))
+
+
+@pytest.mark.parametrize("rate", [0.05, 0.15, 0.4])
+def test_rates(rate: float) -> None:
+    ids = text()
+    corrupted, targets = masked(ids, rate=rate)
+    chosen, total = targets != -100, int((targets != -100).sum())
+    assert within(total, int((~SPECIAL[ids]).sum()), rate)
+    assert (targets[chosen] == ids[chosen]).all()
+    assert (corrupted[~chosen] == ids[~chosen]).all()
+    hidden, kept = chosen & (corrupted == MASK), chosen & (corrupted == ids)
+    other = chosen & ~hidden & ~kept
+    # One random draw in 995 is the original token.
+    same = 1 / (VOCABULARY - 5)
+    assert within(int(hidden.sum()), total, 0.8)
+    assert within(int(kept.sum()), total, 0.1 + 0.1 * same)
+    assert within(int(other.sum()), total, 0.1 - 0.1 * same)
+
+
+def test_special_tokens_are_never_chosen_nor_drawn() -> None:
+    ids = text()
+    corrupted, targets = masked(ids, rate=1.0, replace_rate=0.0, random_rate=1.0)
+    special = SPECIAL[ids]
+    assert (targets[special] == -100).all()
+    assert (corrupted[special] == ids[special]).all()
+    assert (targets[~special] == ids[~special]).all()
+    assert not SPECIAL[corrupted[~special]].any()
+
+
+def test_tokens_are_drawn_uniformly() -> None:
+    """Chi-square over the 995 ordinary tokens, against a five-sigma bound."""
+    corrupted, _ = masked(np.full(COUNT, 7), rate=1.0, replace_rate=0.0, random_rate=1.0)
+    counts = np.bincount(corrupted, minlength=VOCABULARY)[5:]
+    expected = COUNT / 995
+    assert ((counts - expected) ** 2 / expected).sum() < 994 + 5 * np.sqrt(2 * 994)
+
+
+def test_same_key_same_masks_and_the_input_stays() -> None:
+    ids = text(1000).astype(np.uint16)
+    before = ids.copy()
+    first, again, other = masked(ids, seed=1), masked(ids, seed=1), masked(ids, seed=2)
+    assert first[0].dtype == first[1].dtype == np.int64
+    assert all((a == b).all() for a, b in zip(first, again, strict=True))
+    assert (first[1] != other[1]).any()
+    assert (ids == before).all()
+
+
+def test_mask_does_not_depend_on_the_tokens() -> None:
+    """Which places are chosen depends on the key alone, so that resuming needs no state of the text."""
+    a, b = masked(np.full(5000, 7))[1], masked(np.full(5000, 8))[1]
+    assert ((a != -100) == (b != -100)).all()

@@ -5,17 +5,16 @@ Every format makes the store of the plainest one, to the byte, so that runs of a
 
 from __future__ import annotations
 
-import importlib.util
 import json
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from types import ModuleType
 from typing import Any, NamedTuple
 
 import pytest
+import written as files
 
-from xlt_engine import DataError
+from xlt_engine import ConfigError, DataError
 from xlt_engine.data import Tokenizer, build_store, train_wordpiece
 from xlt_engine.engine import evaluate_files, load_recipe, predict_file
 from xlt_engine.engine.preflight.checker import check
@@ -23,23 +22,11 @@ from xlt_engine.engine.preflight.init_writer import init_recipe
 from xlt_engine.engine.reading.read_file import read_file
 from xlt_engine.engine.recipe.config import RunConfig
 from xlt_engine.engine.runs.runner import run
-from xlt_engine.model import Encoder, EncoderConfig, MaskedLM, save_model
+from xlt_engine.model import Encoder, EncoderConfig, LinearHead, MaskedLM, TaskModel, load_task_model, save_model
 
 COUNT = 24
 NAMES = {"text": "text", "label": "label", "words": "words", "tags": "tags", "token_column": 0, "header": True}
 """What columns and fields are called where nothing else is said; the models here know others."""
-
-
-def _load() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("formats_write", Path(__file__).with_name("write.py"))
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-files = _load()
 
 
 class World(NamedTuple):
@@ -66,18 +53,19 @@ def recipe_of(
     return load_recipe(folder / "xlt.toml").config
 
 
+def write_encoder(folder: Path, text: list[str], size: int) -> Path:
+    tokenizer = train_wordpiece(text, size)
+    folder.mkdir()
+    save_model(MaskedLM(Encoder(EncoderConfig(tokenizer.vocab_size, 16, 1, 2, 32, 40))), folder)
+    tokenizer.save(folder)
+    return folder
+
+
 def content(folder: Path, config: RunConfig, encoder: Path) -> dict[str, bytes]:
     """The files of the store of a recipe's training file; its examples are named by their order, not by their line."""
-    assert config.source.train is not None
-    examples = read_file(config, config.source.train, language="en")
-    build_store(
-        [replace(example, id=str(i)) for i, example in enumerate(examples)],
-        Tokenizer.from_folder(encoder),
-        folder=folder / "store",
-        task=config.task,
-        labels=config.labels,
-        max_length=32,
-    )
+    examples = [replace(e, id=str(i)) for i, e in enumerate(read_file(config, config.source.train, language="en"))]
+    options: Any = {"folder": folder / "store", "task": config.task, "labels": config.labels, "max_length": 32}
+    build_store(examples, Tokenizer.from_folder(encoder), **options)
     return {path.name: path.read_bytes() for path in (folder / "store").iterdir()}
 
 
@@ -90,9 +78,8 @@ def predicted(model: Path, file: Path, out: Path, **options: Any) -> list[Any]:
 
 def columns_of(names: dict[str, Any]) -> dict[str, Any]:
     """The options of `predict_file` for the names of a reader."""
-    return {f"{name}_column": names[name] for name in ("text", "words")} | {
-        name: names[name] for name in ("token_column", "header")
-    }
+    of = {"text": "text_column", "words": "words_column", "token_column": "token_column", "header": "header"}
+    return {option: names[name] for name, option in of.items()}
 
 
 def hard_student(folder: Path) -> Path:
@@ -107,10 +94,7 @@ def make_world(
     folder: Path, rows: Callable[[str, int], list[Any]], formats: dict[str, Any], chosen: list[str]
 ) -> World:
     text = [row.text for language in ("en", "de") for row in rows(language, COUNT)]
-    tokenizer, encoder = train_wordpiece(text, 160), folder / "encoder"
-    encoder.mkdir()
-    save_model(MaskedLM(Encoder(EncoderConfig(tokenizer.vocab_size, 16, 1, 2, 32, 40))), encoder)
-    tokenizer.save(encoder)
+    encoder = write_encoder(folder / "encoder", text, 160)
     places = [folder / language for language in ("en", "de", "plain")]
     for place in places:
         place.mkdir()
@@ -171,8 +155,7 @@ def refused(folder: Path, name: str, text: str) -> str:
     """What `init` says of a training file."""
     (folder / name).write_text(text, "utf-8")
     (folder / "de.txt").write_text("Ein Text.\n" * 30, "utf-8")
-    with pytest.raises(DataError) as caught:
-        init_recipe(folder / name, [folder / "de.txt"], language="en", folder=folder)
+    caught = pytest.raises(DataError, init_recipe, folder / name, [folder / "de.txt"], language="en", folder=folder)
     return str(caught.value)
 
 
@@ -202,3 +185,84 @@ def test_misreadings_are_errors(tmp_path: Path) -> None:
     assert "one label only (1)" in refused(tmp_path, "e.tsv", one)
     numbers = "".join(json.dumps(files.numbered(s)) + "\n" for s in files.sentences("en", 9))
     assert 'reader.tag_names = ["O", ' in refused(tmp_path, "f.jsonl", numbers)
+
+
+@pytest.fixture(scope="module")
+def parts(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with an encoder, and a finished run of the recipe that `init` writes for CoNLL-U (task `tag`)."""
+    folder, rows = tmp_path_factory.mktemp("tag"), files.parts_of_speech(COUNT, 0)
+    encoder = write_encoder(folder / "encoder", [row.text for row in rows], 120)
+    (folder / "de").mkdir()
+    test = files.conllu(folder / "de", files.parts_of_speech(9, 50))
+    recipe_of(folder, files.conllu(folder, rows), files.parts_of_speech(COUNT, 30), encoder, test)
+    short = ["btf.epochs=1", "selftrain.hard.epochs=1", "selftrain.rounds=1", "max_length=32"]
+    short += [f"{table}.{key}" for table in ("selftrain.soft", "finetune") for key in ("epochs=6", "lr=0.01")]
+    run(folder / "xlt.toml", run_dir=folder / "runs", overrides=[*short, 'selftrain.alpha.rule="fixed:0.1"'])
+    return folder
+
+
+def test_plain_tags_of_every_format_give_the_same_store(parts: Path, tmp_path: Path) -> None:
+    stores = []
+    for form, write in files.PLAIN.items():
+        folder = tmp_path / form
+        folder.mkdir()
+        file, rows = write(folder, files.parts_of_speech(COUNT, 0)), files.parts_of_speech(COUNT, 30)
+        config = recipe_of(folder, file, rows, parts / "encoder")
+        assert (config.task, config.labels) == ("tag", files.PARTS)
+        assert 'task = "tag"  # one tag per word, no entities' in (folder / "xlt.toml").read_text("utf-8")
+        stores.append(content(folder, config, parts / "encoder"))
+    assert all(store == stores[0] for store in stores)
+
+
+def test_scores_are_those_of_the_words_counted_again(parts: Path) -> None:
+    model, test, out = parts / "runs/seed-0/de/hard1", parts / "de" / "train.conllu", parts / "out.conllu"
+    predict_file(model, test, out)
+    gold = [tag for s in files.parts_of_speech(9, 50) for tag in s.tags]
+    before, after = (path.read_text("utf-8").split("\n") for path in (test, out))
+    words = [k for k, line in enumerate(before) if line[:1].isdigit() and line[1] == "\t"]
+    others = [[line for k, line in enumerate(text) if k not in words] for text in (before, after)]
+    assert others[0] == others[1]
+    said = [after[k].split("\t")[3] for k in words]
+    right = sum(g == p for g, p in zip(gold, said, strict=True))
+    f1 = []
+    for name in sorted({*gold, *said}):
+        both = sum(g == p == name for g, p in zip(gold, said, strict=True))
+        f1.append(200 * both / (gold.count(name) + said.count(name)))
+    (score,) = evaluate_files(model, [test]).scores
+    assert score.metrics == pytest.approx({"accuracy": 100 * right / len(gold), "macro_f1": sum(f1) / len(f1)})
+    assert score.items == len(gold)
+    rows = json.loads((model / "scores.json").read_text("utf-8"))["scores"]
+    ran = {row["metric"]: row["value"] for row in rows if row["language"] == "de"}
+    assert ran == pytest.approx(score.metrics)
+    for name in ("tsv", "entities", "spacy", "brat"):
+        with pytest.raises(ConfigError, match=f"format {name} is not for tag"):
+            predict_file(model, test, parts / "out.ann", output_format=name)  # type: ignore[arg-type]
+
+
+def test_transformers_gives_the_same_tags(parts: Path) -> None:
+    transformers = pytest.importorskip("transformers")
+    stage = parts / "runs/seed-0/de/finetune"
+    pipeline: Any = transformers.pipeline("token-classification", str(stage))
+    out = parts / "text.jsonl"
+    predict_file(stage, parts / "de.txt", out, output_format="jsonl")
+    for line in map(json.loads, out.read_text("utf-8").splitlines()[:6]):
+        pieces = {piece["start"]: piece["entity"] for piece in pipeline(" ".join(line["words"]), ignore_labels=[])}
+        starts = [sum(len(word) + 1 for word in line["words"][:k]) for k in range(len(line["words"]))]
+        assert [pieces[start] for start in starts] == line["tags"]
+
+
+@pytest.mark.parametrize(
+    ("labels", "task"),
+    [("NOUN VERB", "tag")]
+    + [(x, "ner") for x in ("O B-PER I-PER", "O S-PER B-PER E-PER", "O PER", "I-PER I-LOC", "LABEL_0 LABEL_1")],
+)
+def test_task_of_a_transformers_folder_goes_by_its_labels(tmp_path: Path, labels: str, task: str) -> None:
+    encoder = Encoder(EncoderConfig(8, 16, 1, 2, 32, 40))
+    save_model(TaskModel(encoder, LinearHead(16, len(labels.split()), 0.1), "ner", labels.split()), tmp_path)
+    (tmp_path / "xlt.json").unlink()
+    assert load_task_model(tmp_path).task == task
+
+
+def test_rules_of_entities_are_refused(parts: Path) -> None:
+    for key in ('selftrain.alpha.items="entities"', 'selftrain.target_filter="entity"', 'reader.scheme="bio"'):
+        pytest.raises(ConfigError, load_recipe, parts / "xlt.toml", [key]).match(key.split("=")[0])

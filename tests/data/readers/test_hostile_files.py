@@ -14,11 +14,14 @@ from array import array
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
+import pyarrow
 import pytest
+from pyarrow import ipc, parquet
 
 from xlt_engine import ConfigError, DataError
-from xlt_engine.data import read_examples
+from xlt_engine.data import file_hash, read_examples
 from xlt_engine.data.readers import lines as lines_module
 from xlt_engine.data.readers import packed
 from xlt_engine.data.readers.lines import open_file, read_lines
@@ -90,12 +93,12 @@ def test_thousands_of_labels(tmp_path: Path, form: str) -> None:
 
 
 def test_a_label_of_a_megabyte_is_not_repeated(tmp_path: Path) -> None:
-    path = tmp_path / "a.tsv"
-    path.write_text("text\tlabel\n" + f"a\t{'l' * MANY}\n" * 20, "utf-8")
-    assert len(refused(path, labels=["x"])) < 20_000
-    path = tmp_path / "a.conll"
-    path.write_text(f"a X-{'l' * MANY}\n" * 20, "utf-8")
-    assert len(refused(path, "ner")) < 20_000
+    for name, text, task in (
+        ("a.tsv", "text\tlabel\n" + f"a\t{'l' * MANY}\n" * 20, "classification"),
+        ("a.conll", f"a X-{'l' * MANY}\n" * 20, "ner"),
+    ):
+        (tmp_path / name).write_text(text, "utf-8")
+        assert len(refused(tmp_path / name, task, labels=["x"])) < 20_000
 
 
 PACK: dict[str, Callable[[bytes], bytes]] = {"gz": gzip.compress, "bz2": bz2.compress, "xz": lzma.compress}
@@ -137,9 +140,7 @@ def test_packed_files_of_text_are_read_as_ever(tmp_path: Path) -> None:
         path = tmp_path / f"a.txt.{suffix}"
         path.write_bytes(pack(text) + (b"\0" * 99_996 if suffix != "bz2" else b"") + pack(text[:1000]))
         with open_file(path) as file:
-            assert file.read() == text + text[:1000]
-            assert file.seek(0) == 0
-            assert file.read(5) == text[:5]
+            assert (file.read(), file.seek(0), file.read(5)) == (text + text[:1000], 0, text[:5])
         path.write_bytes(pack(text)[:-5])
         assert "damaged compressed file after byte" in refused(path)
         path.write_bytes(pack(text + b"\xff\n"))
@@ -190,16 +191,13 @@ def test_a_tag_over_many_lines(tmp_path: Path, end: str) -> None:
 
 
 def test_what_messages_repeat() -> None:
-    assert clip("a" * 300) == "a" * 200 + "... (300 characters)"
-    assert quoted("it's") == repr("it's")
+    assert (clip("a" * 300), quoted("it's")) == ("a" * 200 + "... (300 characters)", repr("it's"))
     assert len(quoted(["a" * 10**6] * 10**6)) < 5000
-    assert quoted(1 << 10**5) == "a number of thousands of digits"
-    assert listed(list("abc")) == "a, b, c"
+    assert (quoted(1 << 10**5), listed(list("abc"))) == ("a number of thousands of digits", "a, b, c")
     assert listed(dict.fromkeys(range(10**6))).endswith(", 18, 19, and 999,980 more")
     problems = Problems()
     problems.add("a:1", "w" * 10**6, "f" * 10**6)
-    with pytest.raises(DataError) as caught:
-        problems.raise_if_any()
+    caught = pytest.raises(DataError, problems.raise_if_any)
     assert len(str(caught.value)) < 5000
 
 
@@ -223,11 +221,9 @@ def test_places_of_entities_that_are_no_numbers(tmp_path: Path, cells: str) -> N
 
 def test_arrow_files_whose_offsets_names_or_numbers_are_wrong(tmp_path: Path) -> None:
     """Which pyarrow follows out of the memory, or decodes, unless it is asked to look first."""
-    pyarrow = pytest.importorskip("pyarrow")
-    parquet = pytest.importorskip("pyarrow.parquet")
     data = pyarrow.Table.from_pylist([{"text": "Buch"}, {"text": "gut"}])
     stream, file = tmp_path / "a.arrow", tmp_path / "a.parquet"
-    with pyarrow.ipc.new_stream(stream, data.schema) as out:
+    with ipc.new_stream(stream, data.schema) as out:
         out.write_table(data)
     written, offsets = stream.read_bytes(), array("i", [0, 4, 7]).tobytes()
     assert written.count(offsets) == 1
@@ -236,7 +232,7 @@ def test_arrow_files_whose_offsets_names_or_numbers_are_wrong(tmp_path: Path) ->
     parquet.write_table(data, file)
     file.write_bytes(file.read_bytes().replace(b"text", b"t\xf4xt"))
     assert f"{file}: pyarrow cannot read it" in refused(file)
-    with pyarrow.ipc.new_stream(stream, pyarrow.schema([("time", pyarrow.duration("s"))])) as out:
+    with ipc.new_stream(stream, pyarrow.schema([("time", pyarrow.duration("s"))])) as out:
         out.write_table(pyarrow.table({"time": pyarrow.array([1 << 62], pyarrow.duration("s"))}))
     assert f"{stream}:1: pyarrow cannot read it: Python int too large" in refused(stream)
 
@@ -250,3 +246,78 @@ def test_lines_that_end_in_cr_alone(tmp_path: Path, name: str) -> None:
         list(read_lines(path, "utf-8", Problems()))
     path.write_bytes(b"good\rbad\n")
     assert [text for _, text in read_lines(path, "utf-8", Problems())] == ["good\rbad"]
+
+
+TAGS = ["O", "B-PER", "I-PER"]
+ROWS = [{"tokens": ["Angela", "Merkel", "spricht"], "ner_tags": [1, 2, 0]}, {"tokens": ["Nein"], "ner_tags": [0]}]
+EXPECTED = [(("Angela", "Merkel", "spricht"), ("B-PER", "I-PER", "O")), (("Nein",), ("O",))]
+CLASSES = {"names": TAGS, "_type": "ClassLabel"}
+FIELDS = {"words": "tokens", "tags": "ner_tags"}
+
+
+def table(rows: list[Any], feature: Any, field: str = "ner_tags") -> Any:
+    info = {"info": {"features": {field: feature, "tokens": {"feature": {"dtype": "string", "_type": "Value"}}}}}
+    return pyarrow.Table.from_pylist(rows).replace_schema_metadata({"huggingface": json.dumps(info)})
+
+
+def content(path: Path, **options: Any) -> list[Any]:
+    return [(e.words, e.labels) for e in read_examples(path, task="ner", **FIELDS, **options)]
+
+
+def test_save_to_disk(tmp_path: Path) -> None:
+    rows = table(ROWS, {"feature": CLASSES}).replace_schema_metadata(None)
+    with ipc.new_stream(str(tmp_path / "data-00000-of-00001.arrow"), rows.schema) as writer:
+        writer.write_table(rows)
+    pytest.raises(DataError, content, tmp_path).match("tags are whole numbers without names")
+    assert content(tmp_path, tag_names=TAGS) == EXPECTED
+    (tmp_path / "dataset_info.json").write_text(json.dumps({"features": {"ner_tags": {"feature": CLASSES}}}))
+    assert content(tmp_path) == EXPECTED
+    before = file_hash(tmp_path)
+    (tmp_path / "dataset_info.json").write_text("{")
+    assert file_hash(tmp_path) != before
+
+
+def test_classes_and_pairs(tmp_path: Path) -> None:
+    rows = [{"text": "gut", "label": 1, "other": "x"}, {"text": "schlecht", "label": 0, "other": None}]
+    names = {"names": ["neg", "pos"], "_type": "ClassLabel"}
+    parquet.write_table(table(rows, names, "label"), tmp_path / "a.parquet")
+    examples = read_examples(tmp_path / "a.parquet", task="classification")
+    assert [(e.text, e.labels, e.line) for e in examples] == [("gut", "pos", 1), ("schlecht", "neg", 2)]
+    with pytest.raises(DataError, match=r"a\.parquet:2: no field 'other' for pair"):
+        read_examples(tmp_path / "a.parquet", task="classification", pair="other")
+
+
+def test_json_lines_with_numbers(tmp_path: Path) -> None:
+    path = tmp_path / "a.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in ROWS))
+    with pytest.raises(DataError, match=r"a\.jsonl:1: tags are whole numbers .*reader\.tag_names.*dataset_info\.json"):
+        content(path)
+    assert content(path, tag_names=TAGS) == EXPECTED
+    (tmp_path / "dataset_info.json").write_text(json.dumps({"features": {"ner_tags": [CLASSES]}}))
+    assert content(path) == EXPECTED
+    path.write_text(json.dumps(ROWS[0] | {"ner_tags": [1, 2, 3]}) + "\n")
+    pytest.raises(DataError, content, path).match(r"a\.jsonl:1: tags are whole numbers without names")
+
+
+def test_files_that_pyarrow_cannot_read(tmp_path: Path) -> None:
+    for name in ("a.parquet", "a.arrow"):
+        (tmp_path / name).write_bytes(b"PAR1 no such thing")
+        pytest.raises(DataError, content, tmp_path / name).match(f"{name}: pyarrow cannot read it")
+        pytest.raises(DataError, content, tmp_path / f"b{name}").match(f"b{name}: no such file")
+    (tmp_path / "empty").mkdir()
+    pytest.raises(DataError, content, tmp_path / "empty").match("empty: cannot be read")
+
+
+def test_without_pyarrow(tmp_path: Path) -> None:
+    code = """
+import sys
+sys.modules["pyarrow"] = None
+from xlt_engine import ConfigError
+from xlt_engine.data import read_examples
+try:
+    read_examples("a.parquet", task="ner")
+except ConfigError as error:
+    print(error)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path, check=True)
+    assert done.stdout == "a.parquet: needs pyarrow: pip install 'xlt-engine[datasets]'\n"

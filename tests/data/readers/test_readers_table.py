@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from written import write
 
 from xlt_engine import ConfigError, DataError
 from xlt_engine.data import read_examples, read_jsonl, read_text, read_tsv
@@ -17,9 +18,7 @@ from xlt_engine.data import read_examples, read_jsonl, read_text, read_tsv
 ODD = ["a\u2028b", "c\x0cd", "e\u0085f", "g\rh", 'an "unbalanced quote', '"', "x, y", "\u00a0z", "e\u0301", "ﬁ", "日本"]
 
 
-def write(path: Path, content: str | bytes) -> Path:
-    path.write_bytes(content if isinstance(content, bytes) else content.encode("utf-8"))
-    return path
+UNNAMED = "tags are whole numbers without names; name them in their order, reader.tag_names"
 
 
 def json_lines(path: Path, *rows: Any) -> Path:
@@ -31,8 +30,7 @@ def json_lines(path: Path, *rows: Any) -> Path:
 def test_tsv_round_trip(tmp_path: Path, end: str, mark: str) -> None:
     path = write(tmp_path / "a.tsv", mark + end.join(["label\ttext", *(f"c\t{t}" for t in ODD)]) + end)
     examples = read_tsv(path, language="de")
-    assert [e.text for e in examples] == ODD
-    assert {e.labels for e in examples} == {"c"}
+    assert ([e.text for e in examples], {e.labels for e in examples}) == (ODD, {"c"})
     assert [e.id for e in examples[:2]] == ["a:2", "a:3"]
     assert examples[1] == examples[1].__class__("a:3", "de", None, ODD[1], None, "c", str(path), 3)
 
@@ -43,11 +41,9 @@ def test_csv_round_trip(tmp_path: Path) -> None:
     with open(path, "w", newline="", encoding="utf-8") as file:
         csv.writer(file, quoting=csv.QUOTE_ALL).writerows([["text", "label"], *([t, "x"] for t in texts)])
     examples = read_tsv(path)
-    assert [e.text for e in examples] == texts
-    assert [e.line for e in examples[-2:]] == [len(ODD) + 2, len(ODD) + 4]
-    assert [
-        e.text for e in read_examples(path.rename(tmp_path / "a.dat"), task="classification", format="csv")
-    ] == texts
+    assert ([e.text for e in examples], [e.line for e in examples[-2:]]) == (texts, [len(ODD) + 2, len(ODD) + 4])
+    renamed = read_examples(path.rename(tmp_path / "a.dat"), task="classification", format="csv")
+    assert [e.text for e in renamed] == texts
 
 
 @pytest.mark.fault(31)
@@ -60,8 +56,7 @@ def test_a_long_field(tmp_path: Path) -> None:
 
 def test_csv_errors(tmp_path: Path) -> None:
     path = write(tmp_path / "a.csv", 'text,label\na,x\n"b" c,x\nd,x\n"open,x\ne,x\n')
-    with pytest.raises(DataError) as caught:
-        read_tsv(path)
+    caught = pytest.raises(DataError, read_tsv, path)
     assert [line.split(": ")[0] for line in str(caught.value).split("\n")] == [f"{path}:3", f"{path}:5"]
     assert "malformed CSV" in str(caught.value)
 
@@ -74,41 +69,30 @@ def test_columns_by_name(tmp_path: Path) -> None:
     assert read_tsv(path, text="premise")[0].labels is None
     with pytest.raises(DataError, match=r":1: no column 'label' for label; the columns are 'key', 'premise'"):
         read_tsv(path, text="premise", require_labels=True)
-    with pytest.raises(DataError) as caught:
-        read_tsv(path, pair="second")
+    caught = pytest.raises(DataError, read_tsv, path, pair="second")
     assert str(caught.value).count("no column") == 2
     write(path, "id\ttext\nk\ta\nl\tb\nk\tc\n")
-    with pytest.raises(DataError, match=r":4: id 'k' is already on line 2"):
-        read_tsv(path, id="id")
+    pytest.raises(DataError, read_tsv, path, id="id").match(r":4: id 'k' is already on line 2")
 
 
 def test_tsv_errors(tmp_path: Path) -> None:
     path = write(tmp_path / "a.tsv", "text\tlabel\na\n\nb\tx\ty\n \tx\nc\t\nd\tx\ne\tz\n")
-    with pytest.raises(DataError) as caught:
-        read_tsv(path, labels=["x"])
+    caught = pytest.raises(DataError, read_tsv, path, labels=["x"])
     lines = str(caught.value).split("\n")
     assert [line.split(": ")[0] for line in lines] == [f"{path}:{n}" for n in (2, 4, 5, 6, 8)]
-    for line, what in zip(
-        lines, ("1 columns", "3 columns", "empty text", "empty label", "unknown label 'z'"), strict=True
-    ):
-        assert what in line
-        assert "; " in line
-    with pytest.raises(DataError, match="column 'text' occurs twice"):
-        read_tsv(write(path, "text\ttext\na\tb\n"))
-    with pytest.raises(DataError, match=r":1: no column 'text' for text; the columns are none"):
-        read_tsv(write(path, ""))
-    with pytest.raises(DataError, match=r"no examples \(skipped: 1 blank\)"):
-        read_tsv(write(path, "text\tlabel\n\t\n"))
-    with pytest.raises(DataError, match=r":2:3: byte 0xe9 is not utf-8"):
-        read_tsv(write(path, b"text\nca\xe9\n"))
+    said = ("1 columns", "3 columns", "empty text", "empty label", "unknown label 'z'")
+    assert [what in line and "; " in line for line, what in zip(lines, said, strict=True)] == [True] * 5
+    pytest.raises(DataError, read_tsv, write(path, "text\ttext\na\tb\n")).match("column 'text' occurs twice")
+    pytest.raises(DataError, read_tsv, write(path, "")).match(r":1: no column 'text' for text; the columns are none")
+    pytest.raises(DataError, read_tsv, write(path, "text\tlabel\n\t\n")).match(r"no examples \(skipped: 1 blank\)")
+    pytest.raises(DataError, read_tsv, write(path, b"text\nca\xe9\n")).match(r":2:3: byte 0xe9 is not utf-8")
 
 
 def test_label_map(tmp_path: Path) -> None:
     path = write(tmp_path / "a.tsv", "text\tlabel\n" + "".join(f"t{i}\t{i % 5 + 1}\n" for i in range(50)))
     stars: dict[str, str | None] = {"1": "neg", "2": "neg", "3": None, "4": "pos", "5": "pos"}
     examples = read_tsv(path, label_map=stars, labels=["neg", "pos"])
-    assert [e.labels for e in examples[:4]] == ["neg", "neg", "pos", "pos"]
-    assert len(examples) == 40
+    assert ([e.labels for e in examples[:4]], len(examples)) == (["neg", "neg", "pos", "pos"], 40)
     assert examples.counts == {"dropped": 10}
     del stars["5"]
     with pytest.raises(DataError, match=r":6: label '5' is not in label_map; it maps 1, 2, 3, 4; add this label"):
@@ -138,13 +122,10 @@ def test_jsonl_words_and_pairs(tmp_path: Path) -> None:
     first, second = read_jsonl(path, id="id")
     assert (first.id, first.words, first.labels) == ("s1", ("New York", "\u2028"), ("B-LOC", "O"))
     assert (second.id, second.words, second.labels, second.line) == ("s2", ("a",), None, 2)
-    with pytest.raises(DataError, match=r":1: I-LOC does not continue"):
-        read_jsonl(path, scheme="bio")
+    pytest.raises(DataError, read_jsonl, path, scheme="bio").match(r":1: I-LOC does not continue")
     assert read_jsonl(path, scheme="bio", repair=True).counts == {"repaired": 1}
-    with pytest.raises(DataError, match=r":1: unknown label 'B-LOC'"):
-        read_jsonl(path, labels=["O"])
-    with pytest.raises(DataError, match=r":2: no field 'tags' .*; label the example"):
-        read_jsonl(path, require_labels=True)
+    pytest.raises(DataError, read_jsonl, path, labels=["O"]).match(r":1: unknown label 'B-LOC'")
+    pytest.raises(DataError, read_jsonl, path, require_labels=True).match(r":2: no field 'tags' .*; label the example")
     json_lines(path, {"a": "x", "b": "y", "text": 3}, {"a": "x", "b": "y", "label": None})
     assert [(e.text, e.pair) for e in read_jsonl(path, text="a", pair="b")] == [("x", "y")] * 2
 
@@ -170,18 +151,14 @@ def test_jsonl_words_and_pairs(tmp_path: Path) -> None:
         ('{"words": ["a", "b"], "tags": ["O"]}', "2 words and 1 tags"),
         ('{"words": "ab"}', "words is not a list of non-empty strings"),
         ('{"words": ["a", ""]}', "words is not a list of non-empty strings"),
-        (
-            '{"words": ["a"], "tags": [0]}',
-            "tags are whole numbers without names; name them in their order, reader.tag_names",
-        ),
+        ('{"words": ["a"], "tags": [0]}', UNNAMED),
         ('{"words": ["a"], "tags": ["PER"]}', "unknown tag 'PER'"),
     ],
 )
 @pytest.mark.fault(33)
 def test_jsonl_errors(tmp_path: Path, row: str, what: str) -> None:
     path = json_lines(tmp_path / "a.jsonl", {"text": "fine"}, row, {"text": "fine"})
-    with pytest.raises(DataError) as caught:
-        read_jsonl(path)
+    caught = pytest.raises(DataError, read_jsonl, path)
     message = str(caught.value)
     assert message.startswith(f"{path}:2: ")
     assert what in message
@@ -190,15 +167,13 @@ def test_jsonl_errors(tmp_path: Path, row: str, what: str) -> None:
 
 def test_jsonl_ids(tmp_path: Path) -> None:
     path = json_lines(tmp_path / "a.jsonl", {"text": "a", "id": "k"}, {"text": "b"}, {"text": "c", "id": "k"})
-    with pytest.raises(DataError) as caught:
-        read_jsonl(path, id="id")
+    caught = pytest.raises(DataError, read_jsonl, path, id="id")
     assert [line.split("; ")[0] for line in str(caught.value).split("\n")] == [
         f"{path}:2: no field 'id' for id",
         f"{path}:3: id 'k' is already on line 1",
     ]
     json_lines(path, {"words": ["a"], "id": 3})
-    with pytest.raises(DataError, match=r":1: id is a int, not a string"):
-        read_jsonl(path, id="id")
+    pytest.raises(DataError, read_jsonl, path, id="id").match(r":1: id is a int, not a string")
 
 
 def test_text(tmp_path: Path) -> None:
@@ -234,14 +209,12 @@ def test_choice_of_reader(tmp_path: Path) -> None:
 def test_a_header_that_another_delimiter_cuts(tmp_path: Path) -> None:
     """One column with everything in it is no text, and the message says which setting is meant."""
     semicolons = write(tmp_path / "a.csv", '"id";"text";"label"\n1;a, b;x\n')
-    with pytest.raises(DataError) as caught:
-        read_tsv(semicolons, text="id;text;label")
+    caught = pytest.raises(DataError, read_tsv, semicolons, text="id;text;label")
     what = """one column, '"id";"text";"label"', in which ';' may stand between columns"""
     assert str(caught.value) == f'{semicolons}:1: {what}; set reader.delimiter = ";" or rename it'
     assert [(e.text, e.labels) for e in read_tsv(semicolons, delimiter=";")] == [("a, b", "x")]
     commas = write(tmp_path / "a.tsv", "text,label\na,x\n")
-    with pytest.raises(DataError, match=r'set reader\.format = "csv" and reader\.delimiter = ","'):
-        read_tsv(commas)
+    pytest.raises(DataError, read_tsv, commas).match(r'set reader\.format = "csv" and reader\.delimiter = ","')
     assert read_tsv(write(tmp_path / "b.csv", "text\na; b\n"))[0].text == "a; b"
     assert read_tsv(write(tmp_path / "c.csv", "a; b\n"), text="0", header=False)[0].text == "a; b"
 

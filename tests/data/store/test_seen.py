@@ -115,8 +115,7 @@ def test_one_language(tmp_path: Path) -> None:
     kept = list(stream_file(config, path, task="text", language="de", note=told.append))
     assert [e.line for e in kept] == [1, 3]
     assert told == ["a.txt: 1 texts of other languages than de left out (1 en)"]
-    with pytest.raises(ConfigError, match="does not know 'xx'"):
-        list(stream_file(config, path, task="text", language="xx"))
+    pytest.raises(ConfigError, list, stream_file(config, path, task="text", language="xx")).match("does not know 'xx'")
 
 
 def test_zst(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -133,8 +132,7 @@ def test_zst(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "zstandard", module)
     assert "".join(f"{e.text}\n" for e in read_examples(path, task="text")) == text + "Ende\n"
     path.write_bytes(path.read_bytes()[:400])
-    with pytest.raises(DataError, match="damaged compressed file"):
-        read_examples(path, task="text")
+    pytest.raises(DataError, read_examples, path, task="text").match("damaged compressed file")
 
 
 def test_zst_by_the_library(tmp_path: Path) -> None:
@@ -153,5 +151,4 @@ def test_zst_by_the_library(tmp_path: Path) -> None:
     assert len(text) > packed._HARMLESS
     assert read(pack(text.encode())) == text
     for wrong, said in ((pack(text.encode())[:-9], "damaged"), (pack(b"a" * (1 << 22)), "unpacks to over 200 times")):
-        with pytest.raises(DataError, match=said):
-            read(wrong)
+        pytest.raises(DataError, read, wrong).match(said)

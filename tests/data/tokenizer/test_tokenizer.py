@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import json
 import random
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +18,7 @@ from transformers import AutoTokenizer
 
 from xlt_engine import DataError, ModelError
 from xlt_engine.data import Tokenizer, train_wordpiece
+from xlt_engine.data.tokenizer.files import MAX_ID
 
 TEXT = [
     "Anna Müller wohnt in Köln-Ehrenfeld , sagt sie .",
@@ -39,16 +44,8 @@ def write_vocab(folder: Path, tokenizer: Tokenizer, end: str = "\n", **config: A
 
 def random_sentences(seed: int, count: int) -> list[list[str]]:
     draw = random.Random(seed)
-    words = [w for line in TEXT for w in line.split()] + [
-        "",
-        "\u200b",
-        " ",
-        "東京都",
-        "xqz" * 40,
-        "a b",
-        "e\u0301",
-        "\u2028",
-    ]
+    words = [w for line in TEXT for w in line.split()]
+    words += ["", "\u200b", " ", "東京都", "xqz" * 40, "a b", "e\u0301", "\u2028"]
     return [[draw.choice(words) for _ in range(draw.randint(0, 14))] for _ in range(count)]
 
 
@@ -66,22 +63,11 @@ def test_every_word_is_accounted_for(tokenizer: Tokenizer, max_length: int | Non
         expected = [(starts[w], w) for w in range(len(words)) if singles[w] and starts[w] <= room]
         assert list(zip(e.positions, e.words, strict=True)) == expected
         assert e.num_words == len(words) == len(e.words) + e.cut + e.empty
-        assert e.empty == sum(not piece for piece in singles)
-        assert e.cut_tokens == len(body) - len(e.ids) + 2
-        labels = ["O"] * e.num_words
-        for word in e.words:
-            labels[word] = "X"
-        assert len(labels) == len(words)
+        assert (e.empty, e.cut_tokens) == (sum(not piece for piece in singles), len(body) - len(e.ids) + 2)
         totals = [a + b for a, b in zip(totals, (len(e.words), e.cut, e.empty), strict=True)]
     assert totals[0] > 0
     assert totals[2] > 0
     assert (totals[1] > 0) == (max_length is not None)
-
-
-def test_empty_input(tokenizer: Tokenizer) -> None:
-    assert tokenizer.encode_words([]) == []
-    assert tokenizer.encode_texts([]) == []
-    assert tokenizer.encode_texts([""])[0].ids == [tokenizer.cls_id, tokenizer.sep_id]
 
 
 @pytest.mark.parametrize("max_length", [4, 7, 8, 13, 64])
@@ -95,9 +81,7 @@ def test_pairs_are_cut_as_the_library_cuts(tokenizer: Tokenizer, max_length: int
     ours = tokenizer.encode_texts([a for a, _ in pairs], [b for _, b in pairs], max_length=max_length, offsets=True)
     for (first, second), mine in zip(pairs, ours, strict=True):
         theirs = library.encode(first, second)
-        assert mine.ids == theirs.ids
-        assert mine.second == theirs.type_ids.index(1)
-        assert mine.offsets == theirs.offsets
+        assert (mine.ids, mine.second, mine.offsets) == (theirs.ids, theirs.type_ids.index(1), theirs.offsets)
         library.no_truncation()
         assert mine.cut_tokens == len(library.encode(first, second).ids) - len(mine.ids)
         library.enable_truncation(max_length, strategy="longest_first")
@@ -106,39 +90,33 @@ def test_pairs_are_cut_as_the_library_cuts(tokenizer: Tokenizer, max_length: int
 def test_texts_with_and_without_pair(tokenizer: Tokenizer) -> None:
     alone, pair = tokenizer.encode_texts(["Anna", "Anna"], [None, "Paul"])
     assert alone.second is None
-    assert pair.second == len(alone.ids)
-    assert pair.ids == alone.ids + tokenizer.encode_texts(["Paul"])[0].ids[1:]
+    assert (pair.second, pair.ids) == (len(alone.ids), alone.ids + tokenizer.encode_texts(["Paul"])[0].ids[1:])
     assert alone.offsets is None
     text = "Les élèves"
     encoded = tokenizer.encode_texts([text], offsets=True)[0]
-    assert encoded.offsets is not None
     assert encoded.offsets[0] == encoded.offsets[-1] == (0, 0)
     assert "".join(text[a:b] for a, b in encoded.offsets) == "Lesélèves"
 
 
 def test_wrong_input(tokenizer: Tokenizer) -> None:
-    with pytest.raises(DataError, match="item 1 holds a lone surrogate"):
-        tokenizer.encode_words([["a"], ["b", "\ud800"]])
-    with pytest.raises(DataError, match="item 0 holds a lone surrogate"):
-        tokenizer.encode_texts(["x\udfff"])
-    with pytest.raises(DataError, match="item 0 holds a int"):
-        tokenizer.encode_words([[1]])  # type: ignore[list-item]
-    with pytest.raises(DataError, match="2 texts but 1 pairs"):
-        tokenizer.encode_texts(["a", "b"], ["c"])
-    with pytest.raises(DataError, match="max_length 2 leaves no room"):
-        tokenizer.encode_words([["a"]], max_length=2)
+    assert (tokenizer.encode_words([]), tokenizer.encode_texts([])) == ([], [])
+    assert tokenizer.encode_texts([""])[0].ids == [tokenizer.cls_id, tokenizer.sep_id]
+    words, texts = tokenizer.encode_words, tokenizer.encode_texts
+    pytest.raises(DataError, words, [["a"], ["b", "\ud800"]]).match("item 1 holds a lone surrogate")
+    pytest.raises(DataError, texts, ["x\udfff"]).match("item 0 holds a lone surrogate")
+    pytest.raises(DataError, words, [[1]]).match("item 0 holds a int")
+    pytest.raises(DataError, texts, ["a", "b"], ["c"]).match("2 texts but 1 pairs")
+    pytest.raises(DataError, words, [["a"]], max_length=2).match("max_length 2 leaves no room")
 
 
 def test_save_and_load(tokenizer: Tokenizer, tmp_path: Path) -> None:
     tokenizer.save(tmp_path)
     loaded = Tokenizer.from_folder(tmp_path)
-    assert loaded.fingerprint == tokenizer.fingerprint
-    assert loaded.special_ids == (0, 1, 2, 3, 4)
+    assert (loaded.fingerprint, loaded.special_ids) == (tokenizer.fingerprint, (0, 1, 2, 3, 4))
     library = AutoTokenizer.from_pretrained(tmp_path)
     both = library("Anna lives", "in Lyon !")
     ours = tokenizer.encode_texts(["Anna lives"], ["in Lyon !"])[0]
-    assert both["input_ids"] == ours.ids
-    assert both["token_type_ids"].index(1) == ours.second
+    assert (both["input_ids"], both["token_type_ids"].index(1)) == (ours.ids, ours.second)
     assert (library.mask_token_id, library.pad_token_id) == (tokenizer.mask_id, tokenizer.pad_id)
 
 
@@ -157,8 +135,7 @@ def test_stored_truncation_and_padding_are_ignored(tokenizer: Tokenizer, tmp_pat
 def test_vocab_txt_gives_the_same_ids(tokenizer: Tokenizer, tmp_path: Path, end: str) -> None:
     write_vocab(tmp_path, tokenizer, end, do_lower_case=False)
     loaded = Tokenizer.from_folder(tmp_path)
-    assert loaded.vocab_size == tokenizer.vocab_size
-    assert vocab_lines(loaded) == vocab_lines(tokenizer)
+    assert (loaded.vocab_size, vocab_lines(loaded)) == (tokenizer.vocab_size, vocab_lines(tokenizer))
     assert loaded.encode_texts(TEXT, TEXT) == tokenizer.encode_texts(TEXT, TEXT)
     assert loaded.special_ids == tokenizer.special_ids
 
@@ -188,62 +165,144 @@ def test_special_tokens_by_name(tokenizer: Tokenizer, tmp_path: Path) -> None:
 def test_largest_id_counts_not_the_number_of_entries() -> None:
     vocab = {"[PAD]": 0, "[UNK]": 1, "[CLS]": 2, "[SEP]": 3, "[MASK]": 4, "a": 900}
     inner = tokenizers.Tokenizer(models.WordPiece(vocab, unk_token="[UNK]"))
-    assert inner.get_vocab_size() == 6
-    assert Tokenizer(inner).vocab_size == 901
+    assert (inner.get_vocab_size(), Tokenizer(inner).vocab_size) == (6, 901)
     inner = tokenizers.Tokenizer(models.WordPiece({**vocab, "b": 4_000_000_000}, unk_token="[UNK]"))
-    with pytest.raises(ModelError, match="id 4000000000 is beyond"):
-        Tokenizer(inner)
+    pytest.raises(ModelError, Tokenizer, inner).match("id 4000000000 is beyond")
 
 
 @pytest.mark.fault(36)
 def test_folders_that_cannot_be_used(tokenizer: Tokenizer, tmp_path: Path) -> None:
-    with pytest.raises(ModelError, match="neither tokenizer.json nor vocab.txt"):
-        Tokenizer.from_folder(tmp_path)
-    path = tmp_path / "tokenizer.json"
+    def refused(what: str) -> None:
+        pytest.raises(ModelError, Tokenizer.from_folder, tmp_path).match(what)
+
+    refused("neither tokenizer.json nor vocab.txt")
+    path, config = tmp_path / "tokenizer.json", tmp_path / "tokenizer_config.json"
     tokenizer.save(tmp_path)
     whole = path.read_bytes()
     for damaged in (b"", b"{", whole[: len(whole) // 2], b"\xff" + whole, b"[1]"):
         path.write_bytes(damaged)
-        with pytest.raises(ModelError, match=r"tokenizer.json:(\d+:)? (not valid JSON|holds a JSON list)"):
-            Tokenizer.from_folder(tmp_path)
+        refused(r"tokenizer.json:(\d+:)? (not valid JSON|holds a JSON list)")
     path.write_bytes(whole)
-    (tmp_path / "tokenizer_config.json").write_bytes(b"[]")
-    with pytest.raises(ModelError, match=r"tokenizer_config.json: holds a JSON list"):
-        Tokenizer.from_folder(tmp_path)
-    (tmp_path / "tokenizer_config.json").write_bytes(b"{")
-    with pytest.raises(ModelError, match=r"tokenizer_config.json:1: not valid JSON"):
-        Tokenizer.from_folder(tmp_path)
+    config.write_bytes(b"[]")
+    refused(r"tokenizer_config.json: holds a JSON list")
+    config.write_bytes(b"{")
+    refused(r"tokenizer_config.json:1: not valid JSON")
+    for file in (path, config):
+        file.unlink()
+    for text, what in (
+        (b"[PAD]\n[UNK]\n[CLS]\n[SEP]\n[MASK]\na\na\n", "vocab.txt:7: 'a' is already on line 6"),
+        (b"[PAD]\n[UNK]\n[SEP]\n", r"no cls token '\[CLS\]'"),
+        (b"[PAD]\n\xff\n", "vocab.txt: cannot be read"),
+    ):
+        (tmp_path / "vocab.txt").write_bytes(text)
+        refused(what)
 
 
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    folder = tmp_path / "model"
+    folder.mkdir()
+    train_wordpiece(["Anna wohnt in Köln"] * 3, 60).save(folder)
+    return folder
+
+
+def change(folder: Path, spoil: Callable[[Any], object]) -> None:
+    state = json.loads((folder / "tokenizer.json").read_text("utf-8"))
+    spoil(state)
+    (folder / "tokenizer.json").write_text(json.dumps(state), "utf-8")
+
+
+SPOILT: dict[str, Callable[[Any], object]] = {
+    "word": lambda state: state["model"]["vocab"].update(x=2 * 10**9),
+    "added": lambda state: state["added_tokens"].append({**state["added_tokens"][0], "content": "x", "id": 2 * 10**9}),
+    "just beyond": lambda state: state["model"]["vocab"].update(x=MAX_ID + 1),
+}
+
+
+@pytest.mark.parametrize("case", SPOILT)
+def test_absurd_ids_never_reach_the_library(folder: Path, case: str) -> None:
+    """The library allocates as many rows as the largest id, and ends the process: hence one of its own."""
+    change(folder, SPOILT[case])
+    code = (
+        "import sys\nfrom xlt_engine import ModelError\nfrom xlt_engine.data import Tokenizer\n"
+        "try: Tokenizer.from_folder(sys.argv[1])\nexcept ModelError as error: print(error)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, folder], capture_output=True, text=True, timeout=300, check=False
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "is beyond 4194303; the vocabulary file is damaged" in done.stdout
+    assert f"{folder / 'tokenizer.json'}: id" in done.stdout
+
+
+def test_the_largest_id_is_read(folder: Path) -> None:
+    change(folder, lambda state: state["model"]["vocab"].update(x=MAX_ID))
+    assert Tokenizer.from_folder(folder).vocab_size == MAX_ID + 1
+
+
+class Panic(BaseException):
+    """As the library's `PanicException`, which is no Exception."""
+
+
+@pytest.mark.parametrize("method", ["post_process", "encode", "to_str"])
 @pytest.mark.fault(36)
-def test_a_panic_of_the_library_is_a_model_error(
-    tokenizer: Tokenizer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    class Panic(BaseException):
-        pass
-
+def test_panics_while_a_folder_is_opened(folder: Path, monkeypatch: pytest.MonkeyPatch, method: str) -> None:
     class Panicking:
-        @staticmethod
-        def from_file(path: str) -> None:
-            raise Panic("index out of bounds")
+        def __init__(self, inner: Any) -> None:
+            self.__dict__["inner"] = inner
 
-    tokenizer.save(tmp_path)
-    monkeypatch.setattr(tokenizers, "Tokenizer", Panicking)
-    with pytest.raises(ModelError, match="index out of bounds"):
-        Tokenizer.from_folder(tmp_path)
-    monkeypatch.setattr(Panicking, "from_file", lambda path: (_ for _ in ()).throw(KeyboardInterrupt()))
-    with pytest.raises(KeyboardInterrupt):
-        Tokenizer.from_folder(tmp_path)
+        def __getattr__(self, name: str) -> Any:
+            if name == method:
+                raise Panic("index out of bounds")
+            return getattr(self.inner, name)
+
+    whole = tokenizers.Tokenizer.from_file(str(folder / "tokenizer.json"))
+    monkeypatch.setattr(tokenizers, "Tokenizer", type("Fake", (), {"from_file": lambda _: Panicking(whole)}))
+    pytest.raises(ModelError, Tokenizer.from_folder, folder).match(r"tokenizer\.json: .*index out of bounds")
+    monkeypatch.setattr(tokenizers.Tokenizer, "from_file", lambda _: signal.raise_signal(signal.SIGINT))
+    pytest.raises(KeyboardInterrupt, Tokenizer.from_folder, folder)
 
 
-def test_damaged_vocab_txt(tmp_path: Path) -> None:
-    path = tmp_path / "vocab.txt"
-    path.write_bytes(b"[PAD]\n[UNK]\n[CLS]\n[SEP]\n[MASK]\na\na\n")
-    with pytest.raises(ModelError, match=r"vocab.txt:7: 'a' is already on line 6"):
-        Tokenizer.from_folder(tmp_path)
-    path.write_bytes(b"[PAD]\n[UNK]\n[SEP]\n")
-    with pytest.raises(ModelError, match=r"no cls token '\[CLS\]'"):
-        Tokenizer.from_folder(tmp_path)
-    path.write_bytes(b"[PAD]\n\xff\n")
-    with pytest.raises(ModelError, match=r"vocab.txt: cannot be read"):
-        Tokenizer.from_folder(tmp_path)
+def test_errors_of_the_library_while_it_encodes(folder: Path) -> None:
+    """A bare Exception: no unknown token in the vocabulary, which WordPiece needs for what it does not know."""
+    opened = Tokenizer.from_folder(folder)
+    opened._inner.model = tokenizers.models.WordPiece({"a": 0}, unk_token="?")
+    for encode in (lambda: opened.encode_texts(["ß"]), lambda: opened.encode_words([["ß"]])):
+        pytest.raises(ModelError, encode).match("the tokenizers library cannot use")
+
+
+@pytest.mark.parametrize("name", ["tokenizer.json", "tokenizer_config.json", "vocab.txt", "special_tokens_map.json"])
+def test_links_out_of_the_folder(folder: Path, tmp_path: Path, name: str) -> None:
+    if name == "vocab.txt":
+        opened = Tokenizer.from_folder(folder)
+        (folder / name).write_text("".join(f"{opened.token(i)}\n" for i in range(opened.vocab_size)), "utf-8")
+        (folder / "tokenizer.json").unlink()
+    elif name == "special_tokens_map.json":
+        (folder / name).write_text("{}", "utf-8")
+    Tokenizer.from_folder(folder)
+    (folder / name).rename(tmp_path / "elsewhere")
+    (folder / name).symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(ModelError, match=f"{name}: links to .*elsewhere, outside the folder; refused"):
+        Tokenizer.from_folder(folder)
+    (folder / name).unlink()
+    (tmp_path / "elsewhere").rename(folder / "inside")
+    (folder / name).symlink_to("inside")
+    Tokenizer.from_folder(folder)
+
+
+def test_a_snapshot_of_the_cache_of_hugging_face(folder: Path, tmp_path: Path) -> None:
+    blobs, snapshot = tmp_path / "cache" / "blobs", tmp_path / "cache" / "snapshots" / "1a2b"
+    for made in (blobs, snapshot):
+        made.mkdir(parents=True)
+    for name in ("tokenizer.json", "tokenizer_config.json"):
+        (folder / name).rename(blobs / name)
+        (snapshot / name).symlink_to(Path("..", "..", "blobs", name))
+    Tokenizer.from_folder(snapshot)
+
+
+def test_a_vocabulary_with_a_long_piece_twice(folder: Path) -> None:
+    (folder / "tokenizer.json").unlink()
+    (folder / "vocab.txt").write_text(("x" * 10**6 + "\n") * 2, "utf-8")
+    with pytest.raises(ModelError, match=r"vocab\.txt:2: .* is already on line 1") as caught:
+        Tokenizer.from_folder(folder)
+    assert len(str(caught.value)) < 1000

@@ -39,4 +39,4 @@ def tagger_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def classifier_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_model(tmp_path_factory.mktemp("classifier"), "classification")
+    return write_model(tmp_path_factory.mktemp("classifier"), "classification", heads=10)

@@ -68,13 +68,11 @@ def test_scores_are_those_of_the_predictions(folder: Path, tokenizer: Tokenizer)
             shares = {"precision": own["precision"], "recall": own["recall"], "f1": own["f1-score"]}
             theirs = {key: 100 * value for key, value in shares.items()} | {"support": own["support"]}
             assert row.classes[name] == pytest.approx(theirs, rel=1e-12)
-        assert row.examples == len(examples)
-        assert row.items == sum(map(len, gold))
+        assert (row.examples, row.items) == (len(examples), sum(map(len, gold)))
         assert row.long == sum(len(e.ids) > 20 for e in tokenizer.encode_words([e.words or () for e in examples]))
         values.append(expected)
     assert result.scores[2].long > 0
     assert len(set(values)) > 1
-    assert result.transfer is not None
     assert result.transfer.gap == pytest.approx({"de": values[0] - values[1], "fr": values[0] - values[2]}, rel=1e-12)
     assert result.transfer.average_all == pytest.approx(np.mean(values), rel=1e-12)
     assert result.transfer.average_targets == pytest.approx(np.mean(values[1:]), rel=1e-12)
@@ -82,11 +80,12 @@ def test_scores_are_those_of_the_predictions(folder: Path, tokenizer: Tokenizer)
 
 
 def test_the_table_and_the_json(folder: Path) -> None:
+    alone = evaluate_files(folder / "model", [folder / "en.conll"])
+    assert (alone.transfer, alone.as_dict()["transfer"]) == (None, None)
+    assert len(alone.render().splitlines()) == 2 + 2 + len(alone.scores[0].classes)
     result = evaluate_files(folder / "model", [folder / "en.conll", folder / "de.conll", folder / "de.conll"])
-    assert result.transfer is not None
     value = json.loads(json.dumps(result.as_dict(), allow_nan=False))
-    assert [s["name"] for s in value["scores"]] == ["en", "de", "de (2)"]
-    assert value["metric"] == "entity_f1"
+    assert ([s["name"] for s in value["scores"]], value["metric"]) == (["en", "de", "de (2)"], "entity_f1")
     assert value["transfer"]["gap"]["de"] == value["transfer"]["gap"]["de (2)"]
     lines = result.render().splitlines()
     assert f"standard deviation over targets {result.transfer.std_targets:.2f}, with source" in lines[-1]
@@ -102,13 +101,6 @@ def test_the_table_and_the_json(folder: Path) -> None:
     assert [line[0] for line in shown if len(line) > 5] == ["en", "de", "de"]
 
 
-def test_one_file_has_no_gap(folder: Path) -> None:
-    result = evaluate_files(folder / "model", [folder / "en.conll"])
-    assert result.transfer is None
-    assert result.as_dict()["transfer"] is None
-    assert len(result.render().splitlines()) == 2 + 2 + len(result.scores[0].classes)
-
-
 def test_examples_are_grouped_by_language(folder: Path, tokenizer: Tokenizer) -> None:
     examples = [*read_conll(folder / "de.conll", language="de"), *read_conll(folder / "en.conll", language="en")]
     result = evaluate(make_model(tokenizer), examples, tokenizer=tokenizer)
@@ -119,14 +111,10 @@ def test_examples_are_grouped_by_language(folder: Path, tokenizer: Tokenizer) ->
 
 @pytest.mark.fault(38)
 def test_labels_are_matched_by_name(folder: Path, tokenizer: Tokenizer) -> None:
-    model = make_model(tokenizer)
-    order = [3, 0, 4, 2, 1]
-    head = LinearHead(16, 5)
-    plain = model.head
-    assert isinstance(plain, LinearHead)
+    model, head, order = make_model(tokenizer), LinearHead(16, 5), [3, 0, 4, 2, 1]
     with torch.no_grad():
-        head.weight.copy_(plain.weight[order])
-        head.bias.copy_(plain.bias[order])
+        head.weight.copy_(model.head.weight[order])
+        head.bias.copy_(model.head.bias[order])
     other = TaskModel(model.encoder, head, "ner", [TAGS[i] for i in order])
     examples = [*read_conll(folder / "en.conll"), *read_conll(folder / "long.conll")]
     first, second = (evaluate(m, examples, tokenizer=tokenizer) for m in (model, other))
@@ -158,11 +146,9 @@ def test_classification(tokenizer: Tokenizer, tmp_path: Path) -> None:
 
 def test_unknown_labels_are_listed_with_their_lines(folder: Path) -> None:
     (folder / "x.conll").write_text("Anna B-PER\n\nMars B-PLANET\n" + "\nMars B-ORB\n" * 25)
-    with pytest.raises(ModelError) as caught:
-        evaluate_files(folder / "model", [folder / "x.conll"])
+    caught = pytest.raises(ModelError, evaluate_files, folder / "model", [folder / "x.conll"])
     lines = str(caught.value).splitlines()
-    assert lines[0] == f"{folder / 'x.conll'}:3: the model has no label 'B-PLANET'"
-    assert len(lines) == 22
+    assert (lines[0], len(lines)) == (f"{folder / 'x.conll'}:3: the model has no label 'B-PLANET'", 22)
     assert lines[-2] == "... 26 examples in all, the first 20 listed"
     assert "O, B-PER" in lines[-1]
 
@@ -178,22 +164,18 @@ def test_invalid_tags_are_read_with_repair_and_iob1_as_said(folder: Path) -> Non
 
 
 def test_wrong_input(folder: Path, tokenizer: Tokenizer) -> None:
-    model = folder / "model"
+    model, bare, plain = folder / "model", folder / "bare.conll", folder / "plain.txt"
+    bare.write_text("Anna\nsaw\n")
+    plain.write_text("Anna saw Paris\n")
+    for files, error, what in (
+        ([], ConfigError, "no file"),
+        ([folder / "none.conll"], DataError, "no such file"),
+        ([bare], DataError, r"bare\.conll:1: no label column"),
+        ([plain], DataError, r"plain\.txt:1: plain text without labels"),
+    ):
+        pytest.raises(error, evaluate_files, model, files).match(what)
     with pytest.raises(ConfigError, match="1 files but 2 languages"):
         evaluate_files(model, [folder / "en.conll"], ["en", "de"])
-    with pytest.raises(ConfigError, match="no file"):
-        evaluate_files(model, [])
-    with pytest.raises(DataError, match="no such file"):
-        evaluate_files(model, [folder / "none.conll"])
-    (folder / "bare.conll").write_text("Anna\nsaw\n")
-    with pytest.raises(DataError, match=r"bare\.conll:1: no label column"):
-        evaluate_files(model, [folder / "bare.conll"])
-    (folder / "plain.txt").write_text("Anna saw Paris\n")
-    with pytest.raises(DataError, match=r"plain\.txt:1: plain text without labels"):
-        evaluate_files(model, [folder / "plain.txt"])
-    with pytest.raises(DataError, match="no examples"):
-        evaluate(model, [])
-    with pytest.raises(DataError, match=r"bare\.conll:1: no label to score with"):
-        evaluate(model, read_conll(folder / "bare.conll"))
-    with pytest.raises(ConfigError, match="needs tokenizer"):
-        evaluate(make_model(tokenizer), read_conll(folder / "en.conll"))
+    pytest.raises(DataError, evaluate, model, []).match("no examples")
+    pytest.raises(DataError, evaluate, model, read_conll(bare)).match(r"bare\.conll:1: no label to score with")
+    pytest.raises(ConfigError, evaluate, make_model(tokenizer), read_conll(bare)).match("needs tokenizer")

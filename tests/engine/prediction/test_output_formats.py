@@ -48,8 +48,7 @@ def test_entities_are_those_of_the_tags(folders: dict[str, Path]) -> None:
     for one in texts:
         starts = sum(label.startswith("B-") for label in one.labels if label)
         inside = [w for w, label in zip(one.words, one.labels, strict=True) if label != "O"]
-        assert len(one.entities) == starts
-        assert " ".join(e.text for e in one.entities).split() == inside
+        assert (len(one.entities), " ".join(e.text for e in one.entities).split()) == (starts, inside)
 
 
 def test_an_entity_with_a_withheld_word_is_withheld(folders: dict[str, Path]) -> None:
@@ -85,13 +84,8 @@ def test_spacy_tsv_and_brat_say_the_same_entities(folders: dict[str, Path], tmp_
 
 @pytest.mark.parametrize(
     ("task", "form", "suffix"),
-    [
-        ("ner", "conll", "conll"),
-        ("ner", "jsonl", "jsonl"),
-        ("ner", "same", "conll"),
-        ("classification", "tsv", "tsv"),
-        ("classification", "jsonl", "jsonl"),
-    ],
+    [("ner", "conll", "conll"), ("ner", "jsonl", "jsonl"), ("ner", "same", "conll")]
+    + [("classification", form, form) for form in ("tsv", "jsonl")],
 )
 def test_evaluate_reads_what_predict_writes(
     folders: dict[str, Path], tmp_path: Path, task: str, form: Any, suffix: str
@@ -100,8 +94,7 @@ def test_evaluate_reads_what_predict_writes(
     out = tmp_path / f"out.{suffix}"
     predict_file(folders[task], tmp_path / "in.txt", out, output_format=form)
     result = evaluate_files(folders[task], [out], repair=True)
-    (score,) = result.scores
-    assert score.examples == 3
+    assert [score.examples for score in result.scores] == [3]
     # `evaluate` scores the tag of each word alone, so the agreement is not whole where that is not valid.
     raw = tmp_path / f"raw.{suffix}"
     predict_file(folders[task], tmp_path / "in.txt", raw, output_format=form, raw=True)
@@ -113,15 +106,8 @@ def test_evaluate_reads_what_predict_writes(
 
 @pytest.mark.parametrize(
     ("form", "name"),
-    [
-        ("conll", "out.conll"),
-        ("same", "out.txt"),
-        ("jsonl", "out.jsonl"),
-        ("entities", "out.jsonl"),
-        ("spacy", "out"),
-        ("tsv", "out.tsv"),
-        ("brat", "out.ann"),
-    ],
+    [("same", "out.txt"), ("spacy", "out"), ("brat", "out.ann"), ("entities", "out.jsonl")]
+    + [(form, f"out.{form}") for form in ("conll", "jsonl", "tsv")],
 )
 def test_another_model_scores_the_same_on_every_format(
     folders: dict[str, Path], tmp_path: Path, form: Any, name: str
@@ -144,11 +130,7 @@ JSON, HEADER = "a.jsonl", "line\tstart\tend\tlabel\ttext\tscore\tsentence\n"
 @pytest.mark.parametrize(
     ("name", "data", "message"),
     [
-        (
-            JSON,
-            '{"text": "Anna", "entities": [{"start": 9, "end": 12, "label": "PER"}]}',
-            ":1: PER at 9-12 of 4 characters is no part of it",
-        ),
+        (JSON, '{"text": "Anna", "entities": [[9, 12, "PER"]]}', ":1: PER at 9-12 of 4 characters is no part of it"),
         (JSON, '{"text": "Anna", "entities": []}\n{"text": "Anna"}', ":2: no list of entities"),
         (JSON, '["Anna", {"entities": [[0, 4, "PER"], [2, 4, "PER"]]}]', ":1: PER at 2-4 'na' ends within a word"),
         ("a.tsv", f"{HEADER}1\tx\t4\tPER\tAnna\t1\tAnna", ":2: not the columns"),
@@ -160,8 +142,7 @@ def test_faults_of_files_of_entities(
 ) -> None:
     (tmp_path / name).write_text(f"{data}\n")
     (tmp_path / "a.txt").write_text("Anna\n")
-    with pytest.raises(DataError, match=re.escape(name) + message):
-        evaluate_files(folders["ner"], [tmp_path / name])
+    pytest.raises(DataError, evaluate_files, folders["ner"], [tmp_path / name]).match(re.escape(name) + message)
 
 
 NAMES = {"text": "body", "pair": "more", "label": "class", "words": "tokens", "tags": "ner", "label_map": {"1": "good"}}
@@ -184,8 +165,7 @@ def test_a_folder_keeps_the_names_of_fields(folders: dict[str, Path], tmp_path: 
     predict_file(folder, tmp_path / "train.csv", tmp_path / "out.tsv", output_format="tsv")
     assert (tmp_path / "out.tsv").read_text().startswith("body\tmore\tclass\tconfidence\n")
     assert evaluate_files(folder, [tmp_path / "out.tsv"]).scores[0].metrics["accuracy"] == 100
-    with pytest.raises(DataError, match="no column 'text'"):
-        predict_file(folder, tmp_path / "train.csv", text_column="text")
+    pytest.raises(DataError, predict_file, folder, tmp_path / "train.csv", text_column="text").match("no column 'text'")
 
 
 def test_a_pair_in_a_table(folders: dict[str, Path], tmp_path: Path) -> None:
@@ -193,16 +173,14 @@ def test_a_pair_in_a_table(folders: dict[str, Path], tmp_path: Path) -> None:
     options: Any = {"text_column": "a", "pair_column": "b", "output_format": "tsv"}
     predict_file(folders["classification"], tmp_path / "in.jsonl", tmp_path / "out.tsv", **options)
     header, row = [line.split("\t") for line in (tmp_path / "out.tsv").read_text().splitlines()]
-    assert header == ["text", "pair", "label", "confidence"]
-    assert row[:2] == ["Anna", "old city"]
+    assert (header, row[:2]) == (["text", "pair", "label", "confidence"], ["Anna", "old city"])
     assert evaluate_files(folders["classification"], [tmp_path / "out.tsv"], pair="pair").scores[0].examples == 1
 
 
 def test_formats_that_do_not_fit(folders: dict[str, Path], tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="format entities is not for classification; give --format same, jsonl, tsv"):
         written(folders["classification"], tmp_path, "entities")
-    with pytest.raises(ConfigError, match=r"give --out NAME\.ann"):
-        written(folders["ner"], tmp_path, "brat")
+    pytest.raises(ConfigError, written, folders["ner"], tmp_path, "brat").match(r"give --out NAME\.ann")
 
 
 class Listener(Progress):
@@ -222,15 +200,19 @@ class Listener(Progress):
         self.seen.append(text)
 
 
-def test_progress_of_a_file(folders: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    quick, slow = Listener(), Listener()
-    text = "".join(f"{line}\n" for line in LINES)
-    written(folders["ner"], tmp_path, "conll", text, progress=quick)
+@pytest.mark.parametrize("standard", [False, True])
+def test_progress_of_a_file(
+    folders: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, standard: bool
+) -> None:
+    quick, slow, size = Listener(), Listener(), sum(len(line) + 1 for line in LINES)
+    written(folders["ner"], tmp_path, "conll", "".join(f"{line}\n" for line in LINES), progress=quick)
     monkeypatch.setattr(file_predictor, "PATIENCE", -1.0)
-    monkeypatch.setattr(file_predictor, "CHUNK_RECORDS", 4)
-    written(folders["ner"], tmp_path, "conll", text, progress=slow)
-    third = len(text) // 3
-    assert (quick.seen, slow.seen) == ([], [len(text), (2 * third, third), (3 * third, 2 * third), "12 texts labelled"])
+    monkeypatch.setattr(file_predictor, "CHUNK_RECORDS", 6)  # of standard input five lines are read to tell the format
+    with (tmp_path / "in.txt").open() as stdin:
+        monkeypatch.setattr("sys.stdin", stdin)
+        predict_file(folders["ner"], "-" if standard else tmp_path / "in.txt", tmp_path / "out", progress=slow)
+    last = sum(len(line) + 1 for line in LINES[6:])
+    assert (quick.seen, slow.seen) == ([], [size, (size, last), "12 texts labelled"])
 
 
 def test_progress_of_a_packed_file(folders: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -244,21 +226,7 @@ def test_progress_of_a_packed_file(folders: dict[str, Path], tmp_path: Path, mon
         predict_file(folders["ner"], tmp_path / name, tmp_path / "out", progress=listener)
         total, *read, said = listener.seen
         assert (total, said) == (size, "1,200 texts labelled")
-        assert [done for done, _ in read] == sorted(done for done, _ in read)
-        assert read[-1][0] == size
-
-
-def test_progress_of_standard_input(folders: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    text = "".join(f"{line}\n" for line in LINES)
-    (tmp_path / "in.txt").write_text(text)
-    monkeypatch.setattr(file_predictor, "PATIENCE", -1.0)
-    monkeypatch.setattr(file_predictor, "CHUNK_RECORDS", 6)  # the first five lines are read to tell the format
-    with (tmp_path / "in.txt").open() as stdin:
-        monkeypatch.setattr("sys.stdin", stdin)
-        listener = Listener()
-        predict_file(folders["ner"], "-", tmp_path / "out", progress=listener)
-    last = sum(len(line) + 1 for line in LINES[6:])
-    assert listener.seen == [len(text), (len(text), last), "12 texts labelled"]
+        assert ([done for done, _ in read], read[-1][0]) == (sorted(done for done, _ in read), size)
 
 
 def test_raw_text_for_a_model_of_tokenised_text(folders: dict[str, Path], tmp_path: Path) -> None:
@@ -281,11 +249,8 @@ def test_scripts_without_spaces(folders: dict[str, Path], text: str) -> None:
     (one,) = Predictor(folders["ner"], split="characters").tag([text])
     assert "".join(one.words) == text
     assert len(one.words) > len(text) / 2
+    (mixed,) = Predictor(folders["ner"], split="characters").tag(["北京2008年 New-York, ok"])
+    assert mixed.words == ("北", "京", "2008", "年", "New-York", ",", "ok")
     # Text that comes cut into words, and a foreign name in other text, are as they were.
     Predictor(folders["ner"]).tag(["北京 是 中国 的 首都 。"])
     Predictor(folders["ner"]).tag([f"Anna lives in the city of Oslo, that is Oslo and not {text}"])
-
-
-def test_characters_keep_the_words_of_other_scripts(folders: dict[str, Path]) -> None:
-    (one,) = Predictor(folders["ner"], split="characters").tag(["北京2008年 New-York, ok"])
-    assert one.words == ("北", "京", "2008", "年", "New-York", ",", "ok")

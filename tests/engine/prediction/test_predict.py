@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import copy
+import json
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +13,10 @@ import torch
 from xlt_engine import ConfigError, DataError, DivergedError, ModelError
 from xlt_engine.data import Tokenizer, pack, train_wordpiece
 from xlt_engine.data.batches.windows import cut_windows
-from xlt_engine.engine import Prediction, Predictor, TagPrediction, predict
+from xlt_engine.engine import Prediction, Predictor, TagPrediction, chosen_model, predict
 from xlt_engine.engine.prediction.model_folder import precision_of
-from xlt_engine.model import Encoder, EncoderConfig, TaskModel, VoterHeads, save_model
+from xlt_engine.engine.prediction.words import TagDecoder
+from xlt_engine.model import TaskModel, load_task_model
 
 LINES = ["Anna lives in Paris", "Carl saw London today", "the city of Oslo is old", "a good book about Berlin"] * 3
 TAGS = ("O", "B-PER", "I-PER")
@@ -22,34 +25,18 @@ SENTENCES = [line.split() for line in LINES[:4]] + [["Anna"], ["Anna", "saw", "A
 
 
 @pytest.fixture(scope="module")
-def tokenizer() -> Tokenizer:
-    return train_wordpiece(LINES, 60, min_frequency=1)
-
-
-def make_model(tokenizer: Tokenizer, task: str) -> TaskModel:
-    """Random weights of a seed with which the voters agree on some items and disagree on others."""
-    labels, seed = (TAGS, 86) if task == "ner" else (CLASSES, 10)
-    config = EncoderConfig(tokenizer.vocab_size, 16, 1, 2, 32, max_positions=24, initializer_range=0.5)
-    head = VoterHeads(16, len(labels), (12, 13, 14), seed=seed, initializer_range=0.5)
-    return TaskModel(Encoder(config, seed=3), head, task, labels)
+def tokenizer(tagger_folder: Path) -> Tokenizer:
+    return Tokenizer.from_folder(tagger_folder)
 
 
 @pytest.fixture(scope="module")
-def tagger(tokenizer: Tokenizer) -> TaskModel:
-    return make_model(tokenizer, "ner")
+def tagger(tagger_folder: Path) -> TaskModel:
+    return load_task_model(tagger_folder)
 
 
 @pytest.fixture(scope="module")
-def classifier(tokenizer: Tokenizer) -> TaskModel:
-    return make_model(tokenizer, "classification")
-
-
-@pytest.fixture(scope="module")
-def tagger_folder(tagger: TaskModel, tokenizer: Tokenizer, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("tagger")
-    save_model(tagger, folder)
-    tokenizer.save(folder)
-    return folder
+def classifier(classifier_folder: Path) -> TaskModel:
+    return load_task_model(classifier_folder)
 
 
 def probabilities(model: TaskModel, ids: list[int], items: list[int], segments: list[int] | None = None) -> np.ndarray:
@@ -79,8 +66,7 @@ def test_tags_are_the_most_probable_of_the_mean(tagger: TaskModel, tokenizer: To
     for words, one in zip(SENTENCES, found, strict=True):
         each = of_words(tagger, tokenizer, words)
         mean = each.mean(axis=0)
-        assert one.words == tuple(words)
-        assert one.labels == tuple(TAGS[i] for i in mean.argmax(axis=-1))
+        assert (one.words, one.labels) == (tuple(words), tuple(TAGS[i] for i in mean.argmax(axis=-1)))
         np.testing.assert_allclose(one.confidences, mean.max(axis=-1), rtol=2e-5)
         assert one.agree == tuple((each.argmax(-1) == each.argmax(-1)[0]).all(axis=0))
         seen |= {*one.labels} | {*one.agree}
@@ -115,8 +101,7 @@ def test_classes_and_pairs(classifier: TaskModel, tokenizer: Tokenizer) -> None:
         encoded = tokenizer.encode_texts([text], [pair])[0]
         segments = [int(encoded.second is not None and t >= encoded.second) for t in range(len(encoded.ids))]
         mean = probabilities(classifier, encoded.ids, [0], segments).mean(axis=0)[0]
-        assert one.label == CLASSES[mean.argmax()]
-        assert list(one.probabilities) == list(CLASSES)
+        assert (one.label, list(one.probabilities)) == (CLASSES[mean.argmax()], list(CLASSES))
         np.testing.assert_allclose(list(one.probabilities.values()), mean, rtol=2e-5)
         assert one.confidence == max(one.probabilities.values())
 
@@ -139,8 +124,7 @@ def test_abstaining_is_the_strict_policy(tagger: TaskModel, tokenizer: Tokenizer
 def test_a_class_is_withheld_where_voters_disagree(classifier: TaskModel, tokenizer: Tokenizer) -> None:
     found = predict(classifier, LINES[:4] + ["Oslo", "old"], tokenizer=tokenizer, abstain=True, alpha=0.0)
     withheld = [f.label is None for f in found]  # type: ignore[union-attr]
-    assert withheld == [not f.agree for f in found]
-    assert {*withheld} == {True, False}
+    assert (withheld, {*withheld}) == ([not f.agree for f in found], {True, False})
 
 
 def test_long_sentences_are_read_in_windows(tagger: TaskModel, tokenizer: Tokenizer) -> None:
@@ -164,26 +148,16 @@ def test_long_sentences_are_read_in_windows(tagger: TaskModel, tokenizer: Tokeni
 def test_words_without_tokens_keep_their_place(tagger: TaskModel, tokenizer: Tokenizer) -> None:
     one, nothing, blank = tags(tagger, tokenizer, [["Anna", "\u200b", " ", "Oslo"], [], ["\u200b"]])
     plain = tags(tagger, tokenizer, [["Anna", "Oslo"]])[0]
-    assert (one.labels[0], one.labels[3]) == plain.labels
-    assert one.labels[1:3] == ("O", "O")
-    assert one.confidences[1:3] == (0.0, 0.0)
-    assert one.agree[1:3] == (False, False)
-    assert nothing.labels == ()
-    assert blank.labels == ("O",)
+    assert ((one.labels[0], one.labels[3]), one.labels[1:3]) == (plain.labels, ("O", "O"))
+    assert (one.confidences[1:3], one.agree[1:3]) == ((0.0, 0.0), (False, False))
+    assert (nothing.labels, blank.labels) == ((), ("O",))
     predictor = Predictor(tagger, tokenizer=tokenizer, abstain=True, alpha=0.0)
     assert predictor.tag([["\u200b"]])[0].labels == (None,)
     assert (predictor.counts["abstained"], predictor.counts["no_token"]) == (1, 1)
 
 
-def test_texts_for_a_tagger_are_cut_into_words(tagger: TaskModel, tokenizer: Tokenizer) -> None:
-    one = predict(tagger, ["Anna saw (Oslo), old."], tokenizer=tokenizer)[0]
-    assert isinstance(one, TagPrediction)
-    assert one.words == ("Anna", "saw", "(", "Oslo", ")", ",", "old", ".")
-
-
 def test_nothing_in_nothing_out(tagger: TaskModel, classifier: TaskModel, tokenizer: Tokenizer) -> None:
-    assert predict(tagger, [], tokenizer=tokenizer) == []
-    assert predict(classifier, [], tokenizer=tokenizer) == []
+    assert [predict(model, [], tokenizer=tokenizer) for model in (tagger, classifier)] == [[], []]
 
 
 def test_alpha_comes_from_the_stage(tagger_folder: Path, tmp_path: Path) -> None:
@@ -243,40 +217,115 @@ def test_auto_is_what_the_stage_was_scored_in(
 
 
 def test_wrong_arguments(tagger: TaskModel, classifier: TaskModel, tokenizer: Tokenizer, tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="give abstain too"):
-        predict(tagger, ["a"], tokenizer=tokenizer, alpha=0.5)
-    with pytest.raises(ConfigError, match="from 0 to 1"):
-        predict(tagger, ["a"], tokenizer=tokenizer, abstain=True, alpha=1.5)
-    with pytest.raises(ConfigError, match="needs tokenizer"):
-        predict(tagger, ["a"])
-    with pytest.raises(ConfigError, match="24 positions"):
-        predict(tagger, ["a"], tokenizer=tokenizer, max_length=25)
-    with pytest.raises(ConfigError, match="pairs are for classification"):
-        predict(tagger, ["a"], tokenizer=tokenizer, pairs=["b"])
-    with pytest.raises(ConfigError, match="one is a list"):
-        predict(classifier, [["a"]], tokenizer=tokenizer)
-    with pytest.raises(DataError, match="lone surrogate"):
-        predict(classifier, ["a\ud800"], tokenizer=tokenizer)
-    with pytest.raises(ModelError, match="no such model folder"):
-        predict(tmp_path / "nothing", ["a"])
+    for model, items, options, what in (
+        (tagger, ["a"], {"alpha": 0.5}, "give abstain too"),
+        (tagger, ["a"], {"abstain": True, "alpha": 1.5}, "from 0 to 1"),
+        (tagger, ["a"], {"tokenizer": None}, "needs tokenizer"),
+        (tagger, ["a"], {"max_length": 25}, "24 positions"),
+        (tagger, ["a"], {"pairs": ["b"]}, "pairs are for classification"),
+        (tagger, ["a"], {"task": "classification"}, "the model is for ner, not for classification; ask for its own"),
+        (classifier, [["a"]], {}, "one is a list"),
+    ):
+        pytest.raises(ConfigError, predict, model, items, **{"tokenizer": tokenizer} | options).match(what)
+    assert predict(tagger, ["a"], task="ner", tokenizer=tokenizer) == predict(tagger, ["a"], tokenizer=tokenizer)
+    pytest.raises(DataError, predict, classifier, ["a\ud800"], tokenizer=tokenizer).match("lone surrogate")
+    pytest.raises(ModelError, predict, tmp_path / "nothing", ["a"]).match("no such model folder")
+    with pytest.raises(TypeError, match="'splt' is none of tokenizer, abstain"):
+        predict(tagger, SENTENCES, tokenizer=tokenizer, splt="whitespace")
 
 
-def test_damaged_models(tokenizer: Tokenizer) -> None:
-    larger = train_wordpiece(LINES + ["zyx wvu qqq"], 90, min_frequency=1)
-    model = make_model(tokenizer, "ner")
-    with pytest.raises(ModelError, match="different checkpoints"):
-        predict(model, ["a"], tokenizer=larger)
+def test_damaged_models(tagger: TaskModel, tokenizer: Tokenizer) -> None:
+    larger, model = train_wordpiece(LINES + ["zyx wvu qqq"], 90, min_frequency=1), copy.deepcopy(tagger)
+    pytest.raises(ModelError, predict, model, ["a"], tokenizer=larger).match("different checkpoints")
     with torch.no_grad():
         model.encoder.word_embedding.fill_(float("nan"))
-    with pytest.raises(DivergedError, match="damaged"):
-        predict(model, ["Anna"], tokenizer=tokenizer)
+    pytest.raises(DivergedError, predict, model, ["Anna"], tokenizer=tokenizer).match("damaged")
 
 
-def test_a_named_task_is_checked(tagger: TaskModel, tokenizer: Tokenizer) -> None:
-    assert predict(tagger, SENTENCES, task="ner", tokenizer=tokenizer) == predict(
-        tagger, SENTENCES, tokenizer=tokenizer
-    )
-    with pytest.raises(ConfigError, match="the model is for ner, not for classification; ask for its own task"):
-        predict(tagger, LINES, task="classification", tokenizer=tokenizer)
-    with pytest.raises(TypeError, match="'splt' is none of tokenizer, abstain"):
-        predict(tagger, SENTENCES, tokenizer=tokenizer, splt="whitespace")  # type: ignore[call-arg]
+def stage(run: Path, folder: str, kind: str, order: int, arm: str | None = "selftrain", **more: Any) -> Path:
+    path = run / folder
+    path.mkdir(parents=True)
+    pair = more.get("pair")
+    record = {"kind": kind, "stage": path.name, "order": order, "arm": arm, "seed": int(folder[5]), "pair": pair}
+    (path / "stage.json").write_text(json.dumps(record))
+    return path
+
+
+def test_the_last_self_trained_stage_of_the_lowest_seed(tmp_path: Path) -> None:
+    stage(tmp_path, "seed-0/pretrain", "pretrain", 0, None)
+    stage(tmp_path, "seed-0/zero", "finetune", 10, "baseline")
+    for seed in (1, 0):
+        stage(tmp_path, f"seed-{seed}/de/btf", "btf", 30, None, pair="de")
+        stage(tmp_path, f"seed-{seed}/de/finetune", "finetune", 31, "btf", pair="de")
+        stage(tmp_path, f"seed-{seed}/de/soft1", "soft", 100, pair="de")
+        stage(tmp_path, f"seed-{seed}/de/hard1", "hard", 150, pair="de")
+    fine = stage(tmp_path, "seed-0/es/finetune", "finetune", 31, "btf", pair="es")
+    (tmp_path / "seed-0" / "es" / "soft1").mkdir()  # unfinished
+    (tmp_path / "run.json").write_text('{"targets": ["de", "es", "fr"]}')
+    assert (chosen_model(tmp_path, "de"), chosen_model(tmp_path, "es")) == (tmp_path / "seed-0/de/hard1", fine)
+    assert chosen_model(tmp_path, "fr") == tmp_path / "seed-0/zero"
+    listed = r"de \(seed-0/de/hard1\), es \(seed-0/es/finetune\), fr \(seed-0/zero\)"
+    pytest.raises(ConfigError, chosen_model, tmp_path, "it").match(f"no finished model for 'it'; there are {listed}")
+    pytest.raises(ConfigError, Predictor, tmp_path).match(f"is a run with models for {listed}; give one of them")
+
+
+def test_what_is_no_run(tmp_path: Path) -> None:
+    pytest.raises(ConfigError, chosen_model, tmp_path, "de").match("is not the folder of a run")
+
+
+LABELS = ("O", "B-PER", "I-PER", "B-LOC", "I-LOC")
+
+
+def valid(tags: list[str]) -> bool:
+    before = ["O", *tags]
+    return all(t[0] != "I" or b in (f"B-{t[2:]}", t) for b, t in zip(before, tags, strict=False))
+
+
+def decoded(
+    labels: tuple[str, ...], sentences: list[np.ndarray], seen: list[np.ndarray] | None = None
+) -> list[list[str]]:
+    mean = np.concatenate(sentences)
+    starts = [0, *np.cumsum([len(s) for s in sentences]).tolist()]
+    read = np.ones(len(mean), dtype=bool) if seen is None else np.concatenate(seen)
+    tags = TagDecoder(labels).decode(mean.argmax(axis=1), mean, read, starts)
+    return [[labels[i] for i in tags[a:b]] for a, b in zip(starts, starts[1:], strict=False)]
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_sentences_are_valid_and_the_best_of_all_valid_ones(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    labels = tuple(rng.permutation(LABELS))
+    lengths = [0, *rng.integers(1, 5, size=40), 0]
+    sentences = [rng.dirichlet(np.full(5, 0.4), size=n).astype(np.float32) for n in lengths]
+    changed = 0
+    for mean, tags in zip(sentences, decoded(labels, sentences), strict=True):
+        raw = [labels[i] for i in mean.argmax(axis=1)]
+        assert valid(tags)
+        assert len(tags) == len(raw)
+        assert tags == raw or not valid(raw)
+        changed += tags != raw
+        scores = np.log(np.maximum(mean.astype(float), 1e-300))
+        ways = (p for p in product(range(5), repeat=len(mean)) if valid([labels[i] for i in p]))
+        best = max(sum(scores[w, i] for w, i in enumerate(p)) for p in ways)
+        assert sum(scores[w, labels.index(t)] for w, t in enumerate(tags)) == pytest.approx(best)
+    assert changed > 5
+
+
+def test_even_certainty_of_something_invalid_gives_something_valid() -> None:
+    sure = np.eye(5, dtype=np.float32)[[2, 4, 2, 0, 2]]
+    (tags,) = decoded(LABELS, [sure])
+    assert valid(tags)
+    assert tags[3] == "O"
+
+
+def test_a_word_that_the_model_has_not_read_is_outside() -> None:
+    mean = np.eye(5, dtype=np.float32)[[1, 0, 2]]
+    mean[1] = 0
+    (tags,) = decoded(LABELS, [mean], [np.array([True, False, True])])
+    assert tags[1] == "O"
+    assert valid(tags)
+
+
+def test_tags_of_iob1_stay() -> None:
+    mean = np.eye(3, dtype=np.float32)[[1, 1, 0, 1]]
+    assert decoded(("O", "I-PER", "I-LOC"), [mean]) == [["I-PER", "I-PER", "O", "I-PER"]]

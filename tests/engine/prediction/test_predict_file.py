@@ -9,11 +9,12 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
 from xlt_engine import ConfigError, DataError, StorageError
-from xlt_engine.engine import Prediction, TagPrediction, predict, predict_file
+from xlt_engine.engine import predict, predict_file
 from xlt_engine.engine.prediction import file_predictor
 
 LINES = ["Anna lives in Paris", "Carl saw London today", "the city of Oslo is old", "a good book about Berlin"] * 3
@@ -25,8 +26,6 @@ def test_conll_gets_two_columns_and_keeps_its_lines(tagger_folder: Path, tmp_pat
     (tmp_path / "a.conll").write_text(CONLL)
     predict_file(tagger_folder, tmp_path / "a.conll", tmp_path / "out.conll")
     first, second = predict(tagger_folder, [["Anna", "saw"], ["Oslo"]])
-    assert isinstance(first, TagPrediction)
-    assert isinstance(second, TagPrediction)
     expected = CONLL.splitlines()
     for line, one, word in ((2, first, 0), (3, first, 1), (6, second, 0)):
         expected[line] += f" {one.confidences[word]:.4f} {one.labels[word]}"
@@ -34,21 +33,25 @@ def test_conll_gets_two_columns_and_keeps_its_lines(tagger_folder: Path, tmp_pat
     assert [p.name for p in sorted(tmp_path.iterdir())] == ["a.conll", "out.conll"]
 
 
+def labelled(model: Path, path: Path, text: str, **options: Any) -> str:
+    """What `predict` writes for a file."""
+    path.write_bytes(text.encode())
+    predict_file(model, path, path.with_name("out"), **options)
+    return path.with_name("out").read_text("utf-8")
+
+
 def test_conll_with_tabs_and_abstentions(tagger_folder: Path, tmp_path: Path) -> None:
-    (tmp_path / "a.conll").write_bytes(b"\xef\xbb\xbfAnna Maria\tO\r\nsaw\tO\r\n")
-    found = predict_file(tagger_folder, tmp_path / "a.conll", tmp_path / "out", abstain=True, alpha=1.0)
-    lines = (tmp_path / "out").read_text().split("\n")
-    cells = [line.split("\t") for line in lines]
+    text = "\ufeffAnna Maria\tO\r\nsaw\tO\r\n"
+    out = labelled(tagger_folder, tmp_path / "a.conll", text, abstain=True, alpha=1.0)
+    cells = [line.split("\t") for line in out.split("\n")]
     assert [[*c[:2], *c[3:]] for c in cells] == [["Anna Maria", "O", "_"], ["saw", "O", "_"], [""]]
-    assert found.counts["abstained"] == 2
 
 
 def test_comments_of_a_column_file_are_copied(tagger_folder: Path, tmp_path: Path) -> None:
-    (tmp_path / "a.conll").write_text("# doc1\nAnna O\nsaw O\n\n# doc2\n# O\n", "utf-8")
-    predict_file(tagger_folder, tmp_path / "a.conll", tmp_path / "out.conll")
-    lines = [line.split(" ") for line in (tmp_path / "out.conll").read_text("utf-8").split("\n")]
-    assert [line[0] for line in lines[:6]] == ["#", "Anna", "saw", "", "#", "#"]
-    assert [len(line) for line in lines[:6]] == [2, 4, 4, 1, 2, 4]
+    text = labelled(tagger_folder, tmp_path / "a.conll", "# doc1\nAnna O\nsaw O\n\n# doc2\n# O\n")
+    lines = [line.split(" ") for line in text.split("\n")][:6]
+    assert [line[0] for line in lines] == ["#", "Anna", "saw", "", "#", "#"]
+    assert [len(line) for line in lines] == [2, 4, 4, 1, 2, 4]
 
 
 def test_a_row_with_nan(tagger_folder: Path, tmp_path: Path) -> None:
@@ -70,24 +73,16 @@ def test_a_column_that_is_not_there(tagger_folder: Path, tmp_path: Path, column:
 
 
 def test_plain_text_for_a_tagger(tagger_folder: Path, tmp_path: Path) -> None:
-    (tmp_path / "a.txt").write_text("Anna saw Oslo.\n\nCarl\n")
-    predict_file(tagger_folder, tmp_path / "a.txt", tmp_path / "out")
-    blocks = (tmp_path / "out").read_text().split("\n\n")
-    assert [[row.split("\t")[0] for row in b.split("\n")] for b in blocks] == [
-        ["Anna", "saw", "Oslo", "."],
-        ["Carl"],
-        [""],
-    ]
+    rows = labelled(tagger_folder, tmp_path / "a.txt", "Anna saw Oslo.\n\nCarl\n").split("\n")
+    assert [row.split("\t")[0] for row in rows] == ["Anna", "saw", "Oslo", ".", "", "Carl", "", ""]
 
 
 def test_plain_text_for_a_classifier(classifier_folder: Path, tmp_path: Path) -> None:
     lines = [LINES[0], "", "with\ta tab", LINES[1]]
-    (tmp_path / "a.txt").write_text("\n".join(lines))
-    predict_file(classifier_folder, tmp_path / "a.txt", tmp_path / "out")
     texts = [line for line in lines if line]
-    found = {x: p for x, p in zip(texts, predict(classifier_folder, texts), strict=True) if isinstance(p, Prediction)}
+    found = dict(zip(texts, predict(classifier_folder, texts), strict=True))
     expected = [f"{found[x].label}\t{found[x].confidence:.4f}\t{x}" if x else "" for x in lines]
-    assert (tmp_path / "out").read_text().split("\n") == [*expected, ""]
+    assert labelled(classifier_folder, tmp_path / "a.txt", "\n".join(lines)).split("\n") == [*expected, ""]
 
 
 def test_tables(classifier_folder: Path, tmp_path: Path) -> None:
@@ -98,47 +93,36 @@ def test_tables(classifier_folder: Path, tmp_path: Path) -> None:
     found = predict(classifier_folder, [r[1] for r in rows[1:]])
     with (tmp_path / "out.csv").open(newline="") as file:
         out = list(csv.reader(file))
-    assert [r[:2] for r in out] == rows
-    assert out[0][2:] == ["predicted", "confidence"]
+    assert ([r[:2] for r in out], out[0][2:]) == (rows, ["predicted", "confidence"])
     assert [r[2:] for r in out[1:]] == [[f.label, f"{f.confidence:.4f}"] for f in found]  # type: ignore[union-attr]
 
     (tmp_path / "a.tsv").write_text('body\tmore\nsay "Oslo\tAnna\n\nold\tCarl\n')
     predict_file(classifier_folder, tmp_path / "a.tsv", tmp_path / "out", text_column="body", pair_column="more")
     found = predict(classifier_folder, ['say "Oslo', "old"], pairs=["Anna", "Carl"])
     cells = [line.split("\t") for line in (tmp_path / "out").read_text().split("\n")]
-    assert cells[0] == ["body", "more", "predicted", "confidence"]
-    assert cells[2] == [""]
+    assert (cells[0], cells[2]) == (["body", "more", "predicted", "confidence"], [""])
     assert [cells[1][2], cells[3][2]] == [f.label for f in found]  # type: ignore[union-attr]
 
 
 def test_json_lines(tagger_folder: Path, classifier_folder: Path, tmp_path: Path) -> None:
-    (tmp_path / "a.jsonl").write_text('{"id": 7, "words": ["Anna", "saw"]}\n\n{"text": "Oslo, old"}\n')
-    predict_file(tagger_folder, tmp_path / "a.jsonl", tmp_path / "out")
-    lines = (tmp_path / "out").read_text().split("\n")
-    assert lines[1] == lines[3] == ""
-    first, second = json.loads(lines[0]), json.loads(lines[2])
-    one = predict(tagger_folder, [["Anna", "saw"]])[0]
-    assert isinstance(one, TagPrediction)
+    text = '{"id": 7, "words": ["Anna", "saw"]}\n\n{"text": "Oslo, old"}\n'
+    first, blank, second, end = labelled(tagger_folder, tmp_path / "a.jsonl", text).split("\n")
+    assert (blank, end, json.loads(second)["words"]) == ("", "", ["Oslo", ",", "old"])
+    first, (one,) = json.loads(first), predict(tagger_folder, [["Anna", "saw"]])
     assert (first["id"], first["predicted"], first["agree"]) == (7, list(one.labels), list(one.agree))
     assert first["confidence"] == pytest.approx(one.confidences, rel=1e-4)
-    assert second["words"] == ["Oslo", ",", "old"]
 
-    (tmp_path / "b.jsonl").write_text('{"text": "Anna ü"}\n')
-    predict_file(classifier_folder, tmp_path / "b.jsonl", tmp_path / "out", abstain=True, alpha=1.0)
-    value = json.loads((tmp_path / "out").read_text())
-    assert value["text"] == "Anna ü"
-    assert value["predicted"] is None
+    text = labelled(classifier_folder, tmp_path / "b.jsonl", '{"text": "Anna ü"}\n', abstain=True, alpha=1.0)
+    value = json.loads(text)
+    assert (value["text"], value["predicted"]) == ("Anna ü", None)
     assert sum(value["probabilities"].values()) == pytest.approx(1, rel=1e-5)
 
 
 def test_any_input_as_json(tagger_folder: Path, classifier_folder: Path, tmp_path: Path) -> None:
-    (tmp_path / "a.conll").write_text(CONLL)
-    predict_file(tagger_folder, tmp_path / "a.conll", tmp_path / "out", output_format="jsonl")
-    values = [json.loads(line) for line in (tmp_path / "out").read_text().splitlines()]
+    text = labelled(tagger_folder, tmp_path / "a.conll", CONLL, output_format="jsonl")
+    values = [json.loads(line) for line in text.splitlines()]
     assert [(v["line"], v["words"], len(v["tags"])) for v in values] == [(3, ["Anna", "saw"], 2), (7, ["Oslo"], 1)]
-    (tmp_path / "a.tsv").write_text("text\nAnna\n")
-    predict_file(classifier_folder, tmp_path / "a.tsv", tmp_path / "out", output_format="jsonl")
-    value = json.loads((tmp_path / "out").read_text())
+    value = json.loads(labelled(classifier_folder, tmp_path / "a.tsv", "text\nAnna\n", output_format="jsonl"))
     assert (value["line"], value["text"], value["label"] in CLASSES) == (2, "Anna", True)
 
 
@@ -198,45 +182,32 @@ def test_standard_input_is_looked_at(
 
 
 @pytest.mark.parametrize(
-    ("name", "data", "message"),
+    ("model", "name", "data", "message"),
     [
-        ("a.conll", b"Anna O\nsaw\n", r"a\.conll:2: 1 columns, but the file began with 2"),
-        ("a.conll", b"Anna O\n\xff O\n", r"a\.conll:2:1: byte 0xff is not utf-8"),
-        ("a.conll", b"", r"a\.conll: nothing to label"),
-        ("a.jsonl", b'{"words": ["Anna"]}\n{"words": NaN}\n', r"a\.jsonl:2: not a usable JSON object"),
-        ("a.jsonl", b'{"words": []}\n', r"a\.jsonl:1: no list of words"),
-        ("a.jsonl", b'{"words": ["a"], "predicted": 1}\n', r"a\.jsonl:1: a field 'predicted' is there already"),
+        ("tagger", "a.conll", b"Anna O\nsaw\n", ":2: 1 columns, but the file began with 2"),
+        ("tagger", "a.conll", b"Anna O\n\xff O\n", ":2:1: byte 0xff is not utf-8"),
+        ("tagger", "a.conll", b"", ": nothing to label"),
+        ("tagger", "a.jsonl", b'{"words": ["Anna"]}\n{"words": NaN}\n', ":2: not a usable JSON object"),
+        ("tagger", "a.jsonl", b'{"words": []}\n', ":1: no list of words"),
+        ("tagger", "a.jsonl", b'{"words": ["a"], "predicted": 1}\n', ":1: a field 'predicted' is there already"),
+        ("classifier", "a.tsv", b"text\nAnna\tx\n", ":2: 2 columns, but the header has 1"),
+        ("classifier", "a.tsv", b"texts\nAnna\n", ":1: no column 'text'"),
+        ("classifier", "a.tsv", b"text\tpredicted\nAnna\tx\n", ":1: a column 'predicted' is there already"),
+        ("classifier", "a.csv", b'text\n" "\n', ": nothing to label"),
+        ("classifier", "a.csv", b"text;n\nAnna;1\n", ":1: one column, 'text;n', .* set reader.delimiter = \";\""),
+        ("classifier", "a.csv", b'text\n"Anna" x\n', ":2: malformed CSV"),
+        ("classifier", "a.jsonl", b'{"text": 3}\n', ":1: no text in 'text'"),
+        ("classifier", "a.txt", b"\n\n", ": nothing to label"),
     ],
 )
-def test_bad_input_for_a_tagger(tagger_folder: Path, tmp_path: Path, name: str, data: bytes, message: str) -> None:
-    (tmp_path / name).write_bytes(data)
-    (tmp_path / "out").write_text("before")
-    with pytest.raises(DataError, match=message):
-        predict_file(tagger_folder, tmp_path / name, tmp_path / "out")
-    assert (tmp_path / "out").read_text() == "before"
-    assert len(list(tmp_path.iterdir())) == 2
-
-
-@pytest.mark.parametrize(
-    ("name", "data", "message"),
-    [
-        ("a.tsv", b"text\nAnna\tx\n", r"a\.tsv:2: 2 columns, but the header has 1"),
-        ("a.tsv", b"texts\nAnna\n", r"a\.tsv:1: no column 'text'"),
-        ("a.tsv", b"text\tpredicted\nAnna\tx\n", r"a\.tsv:1: a column 'predicted' is there already"),
-        ("a.csv", b'text\n" "\n', r"a\.csv: nothing to label"),
-        ("a.csv", b"text;n\nAnna;1\n", r"a\.csv:1: one column, 'text;n', .* set reader\.delimiter = \";\""),
-        ("a.csv", b'text\n"Anna" x\n', r"a\.csv:2: malformed CSV"),
-        ("a.jsonl", b'{"text": 3}\n', r"a\.jsonl:1: no text in 'text'"),
-        ("a.txt", b"\n\n", r"a\.txt: nothing to label"),
-    ],
-)
-def test_bad_input_for_a_classifier(
-    classifier_folder: Path, tmp_path: Path, name: str, data: bytes, message: str
+def test_bad_input(
+    request: pytest.FixtureRequest, tmp_path: Path, model: str, name: str, data: bytes, message: str
 ) -> None:
     (tmp_path / name).write_bytes(data)
-    with pytest.raises(DataError, match=message):
-        predict_file(classifier_folder, tmp_path / name, tmp_path / "out")
-    assert not (tmp_path / "out").exists()
+    (tmp_path / "out").write_text("before")
+    with pytest.raises(DataError, match=name + message):
+        predict_file(request.getfixturevalue(f"{model}_folder"), tmp_path / name, tmp_path / "out")
+    assert ((tmp_path / "out").read_text(), len(list(tmp_path.iterdir()))) == ("before", 2)
 
 
 def test_rows_without_text_keep_their_place(classifier_folder: Path, tmp_path: Path) -> None:
@@ -267,8 +238,7 @@ def test_other_errors_of_files(tagger_folder: Path, classifier_folder: Path, tmp
     (tmp_path / "a.tsv").write_text("text\nAnna\n")
     with pytest.raises(ConfigError, match="format tsv is not for ner"):
         predict_file(tagger_folder, tmp_path / "a.tsv", tmp_path / "out")
-    with pytest.raises(DataError, match="no such file"):
-        predict_file(tagger_folder, tmp_path / "b.conll", tmp_path / "out")
+    pytest.raises(DataError, predict_file, tagger_folder, tmp_path / "b.conll", tmp_path / "out").match("no such file")
     with pytest.raises(StorageError, match="nowhere"):
         predict_file(classifier_folder, tmp_path / "a.tsv", tmp_path / "nowhere" / "out")
 
@@ -296,8 +266,6 @@ def test_a_pipe_with_a_name_is_written_to_and_not_replaced(classifier_folder: Pa
 
 def test_packed_texts_with_entities(tagger_folder: Path, tmp_path: Path) -> None:
     rows = '{"text": "Anna saw Oslo", "spans": []}\n'
-    (tmp_path / "a.jsonl").write_text(rows)
     (tmp_path / "a.jsonl.gz").write_bytes(gzip.compress(rows.encode()))
-    for name in ("a.jsonl", "a.jsonl.gz"):
-        predict_file(tagger_folder, tmp_path / name, tmp_path / f"{name}.out")
-    assert (tmp_path / "a.jsonl.out").read_bytes() == (tmp_path / "a.jsonl.gz.out").read_bytes()
+    predict_file(tagger_folder, tmp_path / "a.jsonl.gz", tmp_path / "packed")
+    assert (tmp_path / "packed").read_text("utf-8") == labelled(tagger_folder, tmp_path / "a.jsonl", rows)

@@ -62,8 +62,7 @@ def stopped(monkeypatch: pytest.MonkeyPatch, calls: int, *about: Any, **more: An
 
     with monkeypatch.context() as patch:
         patch.setattr(Predictor, "tag", counted)
-        with pytest.raises(SystemExit):
-            predict_file(*about, **more)
+        pytest.raises(SystemExit, predict_file, *about, **more)
 
 
 @pytest.mark.parametrize("form", ["same", "conll", "entities", "tsv", "brat"])
@@ -76,8 +75,7 @@ def test_the_same_bytes(folder: Path, text: Path, tmp_path: Path, monkeypatch: p
     notes = Notes()
     counts = predict_file(folder, text, broken, output_format=form, progress=notes).counts
     assert notes.seen == [f"{broken}: going on after 9 records that were written before"]
-    assert broken.read_bytes() == whole.read_bytes()
-    assert counts == expected.counts
+    assert (broken.read_bytes(), counts) == (whole.read_bytes(), expected.counts)
     names = {"broken.ann", "broken.txt"} if form == "brat" else {"broken.ann"}
     assert {path.name for path in (tmp_path / "out").iterdir()} == names
     if form == "brat":
@@ -93,22 +91,19 @@ def test_what_decides_the_labels_has_changed(
     stopped(monkeypatch, 2, folder, text, out)
     text.write_text("Anna\n" + text.read_text())
     predict_file(folder, text, out, progress=notes)
-    assert notes.seen == []
-    assert out.read_text().split("\t")[0] == "Anna"
+    assert (notes.seen, out.read_text().split("\t")[0]) == ([], "Anna")
     assert {path.name for path in tmp_path.iterdir()} == {"in.txt", "out"}
 
 
 def test_an_error_leaves_nothing(folder: Path, tmp_path: Path) -> None:
     (tmp_path / "in.conll").write_text("\n".join([*["Anna O", ""] * 9, "Anna"]))
-    with pytest.raises(DataError):
-        predict_file(folder, tmp_path / "in.conll", tmp_path / "out")
+    pytest.raises(DataError, predict_file, folder, tmp_path / "in.conll", tmp_path / "out")
     assert [path.name for path in tmp_path.iterdir()] == ["in.conll"]
 
 
 def test_two_at_once(folder: Path, text: Path, tmp_path: Path) -> None:
     command = [sys.executable, "-c", HOLD, str(tmp_path / ".out.part")]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other:
-        assert other.stdout is not None
         assert other.stdout.readline() == b"held\n"
         with pytest.raises(RunInUseError, match="another process is writing it"):
             predict_file(folder, text, tmp_path / "out")

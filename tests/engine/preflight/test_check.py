@@ -4,16 +4,28 @@ from __future__ import annotations
 
 import json
 import re
+import time
 import tracemalloc
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from xlt_engine.data import train_wordpiece
+from xlt_engine import DataError, ModelError
+from xlt_engine.data import Example, train_wordpiece
 from xlt_engine.engine import load_recipe
-from xlt_engine.engine.preflight.check_data import coverage, leak_warnings, read_all, repeat_warnings
+from xlt_engine.engine.prediction.scoring import _check_labels
+from xlt_engine.engine.preflight.check_data import (
+    coverage,
+    label_faults,
+    label_warnings,
+    leak_warnings,
+    read_all,
+    repeat_warnings,
+)
 from xlt_engine.engine.preflight.check_report import CheckReport
 from xlt_engine.engine.preflight.checker import check
+from xlt_engine.engine.preflight.init_files import sniff
 from xlt_engine.engine.recipe.config.files import recipe_files
 from xlt_engine.model import Encoder, EncoderConfig, MaskedLM, save_model
 
@@ -92,24 +104,25 @@ def edit(file: Path, line: int, new: str | bytes) -> None:
     file.write_bytes(b"\n".join(lines))
 
 
+def with_model(folder: Path, texts: list[str], size: int, make: Any = MaskedLM, rows: int | None = None) -> None:
+    """The recipe begins with a model folder: a new encoder, with a tokenizer of the texts."""
+    tokenizer, model = train_wordpiece(texts, size), folder / "model"
+    model.mkdir()
+    save_model(make(Encoder(EncoderConfig(rows or tokenizer.vocab_size, 24, 2, 2, 40, 24))), model)
+    tokenizer.save(model)
+    start, end = RECIPE.index("[model.new]"), RECIPE.index("[source]")
+    (folder / "xlt.toml").write_text(RECIPE[:start] + '[model]\npath = "model"\n' + RECIPE[end:], "utf-8")
+
+
 def test_a_sound_recipe_has_no_problems(folder: Path) -> None:
     before = {p.name: p.read_bytes() for p in folder.iterdir()}
     report = look(folder)
-    assert report.ok
-    assert report.exit_code == 0
-    assert report.problems == []
-    assert report.warnings == []
+    assert (report.ok, report.exit_code, report.problems, report.warnings) == (True, 0, [], [])
     assert {p.name: p.read_bytes() for p in folder.iterdir()} == before
-    assert [(f.role, f.language, f.examples) for f in report.files] == [
-        ("train", "en", 40),
-        ("general", "en", 40),
-        ("test", "de", 20),
-        ("unlabelled", "de", 50),
-        ("general", "de", 50),
-    ]
-    assert report.files[0].labels == {"LOC": 40, "PER": 40}
-    assert report.estimate is not None
-    assert len(report.estimate.stages) == 8
+    found = [(f.role, f.language, f.examples) for f in report.files]
+    german = [("test", "de", 20), ("unlabelled", "de", 50), ("general", "de", 50)]
+    assert found == [("train", "en", 40), ("general", "en", 40), *german]
+    assert (report.files[0].labels, len(report.estimate.stages)) == ({"LOC": 40, "PER": 40}, 8)
     text = report.render()
     assert "no errors, 0 warnings" in text
     assert "seed-0/de/soft1" in text
@@ -151,16 +164,11 @@ def test_ten_planted_errors_in_one_pass(folder: Path) -> None:
         (f"{folder / 'fr.conll'}:14", "1 columns"),
         (f"{folder / 'fr.conll'}:21", "unknown tag 'S-LOC'"),
     }
-    assert len(expected) == 11
     for where, what in expected:
         assert [p for p in report.problems if p.where == where and what in p.message], (where, what)
     assert {p.where for p in report.problems} == {where for where, _ in expected}
-    assert len(report.problems) == 11
-    assert not report.ok
-    assert report.exit_code == 2
-    assert report.estimate is None
-    shown = report.render()
-    assert "11 errors:" in shown
+    assert (len(report.problems), report.ok, report.exit_code, report.estimate) == (11, False, 2, None)
+    assert "11 errors:" in report.render()
     assert all(re.search(r":\d+$", p.where) for p in report.problems)
     # What can be looked at is looked at in spite of the errors.
     assert report.files[0].examples == 40
@@ -169,8 +177,7 @@ def test_ten_planted_errors_in_one_pass(folder: Path) -> None:
 
 def test_exit_codes_by_kind(folder: Path) -> None:
     edit(folder / "de.conll", 9, "Bonn B-LOC x")
-    assert look(folder).exit_code == 3
-    assert look(folder, "model.new.num_heads=5").exit_code == 2
+    assert (look(folder).exit_code, look(folder, "model.new.num_heads=5").exit_code) == (3, 2)
     assert look(folder, "btf.lr=0").exit_code == 2
 
 
@@ -240,22 +247,13 @@ def test_settings_that_cannot_learn(folder: Path) -> None:
 
 
 def test_tokenizer_coverage_per_language(folder: Path) -> None:
-    tokenizer = train_wordpiece([f"{' '.join(PEOPLE)} sees {' '.join(PLACES)} no . 90123456789 x80"] * 3, 90)
-    config = EncoderConfig(tokenizer.vocab_size, 24, 2, 2, 40, 24)
-    model = folder / "model"
-    model.mkdir()
-    save_model(MaskedLM(Encoder(config)), model)
-    tokenizer.save(model)
+    with_model(folder, [f"{' '.join(PEOPLE)} sees {' '.join(PLACES)} no . 90123456789 x80"] * 3, 90)
     (folder / "de.txt").write_text("Ünd Ähm Öl sees\nAnn sees ß Bonn\n", "utf-8")
-    start, end = RECIPE.index("[model.new]"), RECIPE.index("[source]")
-    (folder / "xlt.toml").write_text(RECIPE[:start] + '[model]\npath = "model"\n' + RECIPE[end:], "utf-8")
     report = look(folder, "max_length=9")
-    rows = {row.language: row for row in report.coverage}
-    assert rows["en"].unknown == 0
-    assert rows["de"].unknown > 0.01
-    assert rows["en"].cut > 0
-    assert rows["en"].longest > 9
-    assert rows["en"].fertility > 1
+    english, german = ({row.language: row for row in report.coverage}[language] for language in ("en", "de"))
+    assert english.unknown == 0
+    assert german.unknown > 0.01
+    assert min(english.cut, english.longest - 9, english.fertility - 1) > 0
     unknown = [w for w in report.warnings if w.name == "unknown-tokens"]
     assert [w.values["language"] for w in unknown] == ["de"]
     assert "cut-by-maximum-length" in names(report)
@@ -263,13 +261,7 @@ def test_tokenizer_coverage_per_language(folder: Path) -> None:
 
 def test_long_test_sentences_are_read_in_windows_and_not_cut(folder: Path) -> None:
     """Four sentences joined to one of more than 20 tokens: of training text it is cut, of test text it is not."""
-    tokenizer = train_wordpiece([(folder / name).read_text("utf-8") for name in ("en.conll", "de.txt")], 150)
-    model = folder / "model"
-    model.mkdir()
-    save_model(MaskedLM(Encoder(EncoderConfig(tokenizer.vocab_size, 24, 2, 2, 40, 24))), model)
-    tokenizer.save(model)
-    start, end = RECIPE.index("[model.new]"), RECIPE.index("[source]")
-    (folder / "xlt.toml").write_text(RECIPE[:start] + '[model]\npath = "model"\n' + RECIPE[end:], "utf-8")
+    with_model(folder, [(folder / name).read_text("utf-8") for name in ("en.conll", "de.txt")], 150)
     joined = conll("sieht", 100, 4).replace("\n\n", "\n") + "\n"
     found = {}
     for name in ("en.conll", "de.conll"):
@@ -284,19 +276,12 @@ def test_long_test_sentences_are_read_in_windows_and_not_cut(folder: Path) -> No
 
 
 def test_model_folders_that_do_not_fit(folder: Path) -> None:
-    tokenizer = train_wordpiece(["Ann Bob Cid Dan Eve sees Oslo"] * 3, 60)
-    model = folder / "model"
-    model.mkdir()
-    save_model(Encoder(EncoderConfig(30, 24, 2, 2, 40, 24)), model)
-    tokenizer.save(model)
-    start, end = RECIPE.index("[model.new]"), RECIPE.index("[source]")
-    (folder / "xlt.toml").write_text(RECIPE[:start] + '[model]\npath = "model"\n' + RECIPE[end:], "utf-8")
+    with_model(folder, ["Ann Bob Cid Dan Eve sees Oslo"] * 3, 60, make=lambda encoder: encoder, rows=30)
     report = look(folder)
     messages = [p.message for p in report.problems]
     assert any("different checkpoints" in m for m in messages)
     assert any("cls.predictions" in m or "masked" in m for m in messages), messages
-    assert report.exit_code == 4
-    assert {p.where for p in report.problems} == {f"{folder / 'xlt.toml'}:5"}
+    assert (report.exit_code, {p.where for p in report.problems}) == (4, {f"{folder / 'xlt.toml'}:5"})
     assert not any("masked" in p.message for p in look(folder, "btf.on=false").problems)
 
 
@@ -337,9 +322,51 @@ def test_one_error_is_told_once_and_names_the_key_of_the_file(folder: Path) -> N
     model = text[text.index("[other]") : text.index("[source]")]
     (folder / "xlt.toml").write_text(text.replace(model, "").replace('general = ["de.txt"]\n', ""), "utf-8")
     report = look(folder)
-    assert len(report.problems) == 1
-    assert report.render().count("no such model folder") == 1
+    assert (len(report.problems), report.render().count("no such model folder")) == (1, 1)
     edit(folder / "de.conll", 3, "Bonn\tI-LOC")
     (problem,) = (p for p in look(folder).problems if "I-LOC" in p.message)
     assert problem.message.endswith('set targets.0.reader.repair = true, or targets.0.reader.scheme = "iob1"')
     assert not str(check("no such recipe").problems[0]).endswith(": ")
+
+
+COUNT = 30_000
+
+
+def labelled(prefix: str) -> list[Example]:
+    return [Example(f"{i}", "en", None, "a", None, f"{prefix}{i}", "a.tsv", i + 1) for i in range(COUNT)]
+
+
+def test_a_test_file_with_other_labels(tmp_path: Path) -> None:
+    (tmp_path / "x.toml").write_text(
+        'task = "classification"\n[model.new]\n[source]\nlanguage = "en"\ntrain = "a.tsv"\n'
+        '[[targets]]\nlanguage = "de"\nunlabelled = ["de.txt"]\ntest = "b.tsv"\n', "utf-8",
+    )  # fmt: skip
+    config = load_recipe(tmp_path / "x.toml").config
+    texts = {file: labelled(file.path.stem) for file in recipe_files(config) if file.labelled}
+    began = time.process_time()
+    faults = list(label_faults(config, texts))
+    assert time.process_time() - began < 20
+    assert len(faults) == 21
+    assert "label 'b0' (1 times) is not among the labels of the source training file: a0, a1, a10" in faults[0].message
+    assert faults[-1].message == "29,980 more labels are not among the labels of the source training file"
+    assert max(len(fault.message) for fault in faults) < 1000
+    assert list(label_warnings(config, texts))[0].name == "contradicting-labels"
+
+
+class Model:
+    labels = tuple(f"a{i}" for i in range(COUNT))
+
+
+def test_scoring_a_file_with_other_labels() -> None:
+    began = time.process_time()
+    _check_labels(Model(), labelled("a"))  # type: ignore[arg-type]
+    with pytest.raises(ModelError, match="30000 examples in all") as caught:
+        _check_labels(Model(), labelled("b"))  # type: ignore[arg-type]
+    assert time.process_time() - began < 20
+    assert len(str(caught.value)) < 5000
+
+
+def test_a_csv_file_that_is_none(tmp_path: Path) -> None:
+    path = tmp_path / "a.csv"
+    path.write_text("text,label\n" + '"' + "a" * 200_000 + "\n", "utf-8")
+    pytest.raises(DataError, sniff, path).match(r"a\.csv:1: no row has the 2 columns .* close every quote")

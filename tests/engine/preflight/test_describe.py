@@ -31,16 +31,9 @@ def test_a_stage_of_a_run(tokenizer: Tokenizer, encoder: Encoder, tmp_path: Path
     model = TaskModel(encoder, VoterHeads(16, 3, (12, 13)), "ner", ("O", "B-PER", "I-PER"))
     save_model(model, tmp_path, dtype="bfloat16", extra={"stage": "seed-2/de/hard1"})
     tokenizer.save(tmp_path)
-    record = {
-        "pair": "de",
-        "seed": 2,
-        "inputs": {"student": "seed-2/de/soft1"},
-        "alpha": 0.87,
-        "accepted": 12,
-        "uses_parallel_data": False,
-        "uses_target_labels": True,
-        "warnings": [{"name": "single-voter", "message": "", "values": {}}],
-    }
+    named = {"pair": "de", "seed": 2, "inputs": {"student": "seed-2/de/soft1"}, "alpha": 0.87, "accepted": 12}
+    marks = {"uses_parallel_data": False, "uses_target_labels": True}
+    record = named | marks | {"warnings": [{"name": "single-voter", "message": "", "values": {}}]}
     (tmp_path / "stage.json").write_text(json.dumps(record))
     (tmp_path / "fingerprint.json").write_text('{"max_length": 16}')
     found = describe_model(tmp_path)
@@ -48,30 +41,11 @@ def test_a_stage_of_a_run(tokenizer: Tokenizer, encoder: Encoder, tmp_path: Path
     # The voters' weights are stored without their padding, the parameters in memory may hold it.
     voters = sum((16 * d + d) + (d * 16 + 16) + (16 * 3 + 3) for d in (12, 13))
     assert found["parameters"] == sum(p.numel() for p in encoder.parameters()) + voters
-    expected = {
-        "kind": "task",
-        "layers": 2,
-        "hidden_size": 16,
-        "heads": 4,
-        "embedding_rows": tokenizer.vocab_size + 3,
-        "vocabulary": tokenizer.vocab_size,
-        "tokenizer": tokenizer.fingerprint,
-        "dtypes": ["BF16"],
-        "task": "ner",
-        "labels": ["O", "B-PER", "I-PER"],
-        "head": "voters",
-        "voters": 2,
-        "voter_widths": [12, 13],
-        "stage": "seed-2/de/hard1",
-        "pair": "de",
-        "seed": 2,
-        "inputs": {"student": "seed-2/de/soft1"},
-        "alpha": 0.87,
-        "accepted": 12,
-        "max_length": 16,
-        "marks": "T",
-        "warnings": ["single-voter"],
-    }
+    size = tokenizer.vocab_size
+    expected = named | {"kind": "task", "layers": 2, "hidden_size": 16, "heads": 4, "dtypes": ["BF16"]}
+    expected |= {"embedding_rows": size + 3, "vocabulary": size, "tokenizer": tokenizer.fingerprint, "task": "ner"}
+    expected |= {"labels": ["O", "B-PER", "I-PER"], "head": "voters", "voters": 2, "voter_widths": [12, 13]}
+    expected |= {"stage": "seed-2/de/hard1", "marks": "T", "max_length": 16, "warnings": ["single-voter"]}
     assert {key: found[key] for key in expected} == expected
 
 
@@ -97,8 +71,7 @@ def test_a_model_from_elsewhere(encoder: Encoder, tmp_path: Path) -> None:
 
 
 def test_damaged_folders(encoder: Encoder, tmp_path: Path) -> None:
-    with pytest.raises(ModelError, match="no such model folder"):
-        describe_model(tmp_path / "none")
+    pytest.raises(ModelError, describe_model, tmp_path / "none").match("no such model folder")
     save_model(encoder, tmp_path)
     (tmp_path / "stage.json").write_text("[1]")
     with pytest.raises(ModelError, match=r"stage\.json:1: expected a JSON object.*copy the model folder again"):
@@ -108,10 +81,8 @@ def test_damaged_folders(encoder: Encoder, tmp_path: Path) -> None:
 def test_the_environment() -> None:
     found = describe_environment()
     assert json.loads(json.dumps(found)) == found
-    assert found["xlt-engine"] == __version__
-    assert found["python"] == platform.python_version()
-    assert found["torch"] == torch.__version__
-    assert found["threads"] == torch.get_num_threads()
+    assert (found["xlt-engine"], found["python"]) == (__version__, platform.python_version())
+    assert (found["torch"], found["threads"]) == (torch.__version__, torch.get_num_threads())
     assert found["precision"] == choose_precision("auto")
     assert found["device"] == ("cuda" if torch.cuda.is_available() else "cpu")
     installed = {d.metadata["Name"] for d in metadata.distributions()}
@@ -131,8 +102,7 @@ def test_the_path_of_the_kernels(monkeypatch: pytest.MonkeyPatch) -> None:
         assert describe_environment()["kernels"] == {"cpu": "reference: XLT_KERNELS=reference"}
     with dispatch.using("triton"):
         for ask in (describe_environment, lambda: choose_device("auto"), lambda: choose_device("cpu")):
-            with pytest.raises(ConfigError, match="XLT_KERNELS=triton, but .*; unset XLT_KERNELS"):
-                ask()
+            pytest.raises(ConfigError, ask).match("XLT_KERNELS=triton, but .*; unset XLT_KERNELS")
 
 
 def test_the_library_of_the_products(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -143,8 +113,7 @@ def test_the_library_of_the_products(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(products, "_asked", "mkl")
     products.products_path.cache_clear()
     for ask in (describe_environment, lambda: choose_device("cpu")):
-        with pytest.raises(ConfigError, match="XLT_PRODUCTS must be torch or onednn, got 'mkl'; unset XLT_PRODUCTS"):
-            ask()
+        pytest.raises(ConfigError, ask).match("XLT_PRODUCTS must be torch or onednn, got 'mkl'; unset XLT_PRODUCTS")
     monkeypatch.undo()
     products.products_path.cache_clear()
 

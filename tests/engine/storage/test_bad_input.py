@@ -27,6 +27,7 @@ CONFIG, DATA, MODEL, DIVERGED = 2, 3, 4, 7
 WEIGHTS = "model.safetensors"
 WORDS = "bert.embeddings.word_embeddings.weight"
 QUERY = "bert.encoder.layer.0.attention.self.query.weight"
+EXTRA, ZEROS = "bert.encoder.layer.7.output.dense.bias", np.zeros((16, 8), np.float32)
 
 
 @dataclass(frozen=True)
@@ -45,8 +46,7 @@ def cli(capsys: pytest.CaptureFixture[str]) -> Iterator[Callable[..., Answer]]:
 
     def call(*arguments: str | Path) -> Answer:
         capsys.readouterr()
-        with pytest.raises(SystemExit) as caught:
-            main([str(a) for a in arguments])
+        caught = pytest.raises(SystemExit, main, [str(a) for a in arguments])
         out, err = capsys.readouterr()
         assert isinstance(caught.value.code, int)
         return Answer(caught.value.code, out, err)
@@ -163,109 +163,41 @@ def blank(path: Path) -> None:
     path.write_text("\n \n\n", "utf-8")
 
 
-# id, task, file, edit, what the message says: the place, what is wrong, what to do
-FILES: list[tuple[str, str, str, Callable[[Path], None], tuple[str, ...]]] = [
-    (
-        "missing-train",
-        "ner",
-        "train.conll",
-        Path.unlink,
-        ("train.conll: cannot be read: No such file", "check the path"),
-    ),
-    (
-        "missing-unlabelled",
-        "ner",
-        "de.txt",
-        Path.unlink,
-        ("de.txt: cannot be read: No such file", "check the path"),
-    ),
-    (
-        "missing-general",
-        "ner",
-        "general-de.txt",
-        Path.unlink,
-        ("general-de.txt: cannot be read: No such file", "check the path"),
-    ),
-    (
-        "missing-test",
-        "ner",
-        "test-de.conll",
-        Path.unlink,
-        ("test-de.conll: cannot be read: No such file", "check the path"),
-    ),
-    ("unreadable-train", "ner", "train.conll", into_folder, ("train.conll: cannot be read", "permissions")),
-    ("unreadable-test", "ner", "test-de.conll", into_folder, ("test-de.conll: cannot be read", "permissions")),
-    (
-        "columns-conll",
-        "ner",
-        "train.conll",
-        put(7, "Berta"),
-        ("train.conll:7: 1 columns, but the file began with 2", "correct the line"),
-    ),
-    (
-        "columns-tsv",
-        "classification",
-        "train.tsv",
-        put(5, "the book\tgood\tpositive"),
-        ("train.tsv:5: 3 columns, but the header has 2", "give every row the same columns"),
-    ),
-    (
-        "unknown-tag",
-        "ner",
-        "test-de.conll",
-        put(3, "in\tS-LOC"),
-        ("test-de.conll:3: unknown tag 'S-LOC'", "give O, B-<type> and I-<type>"),
-    ),
-    (
-        "label-sets-ner",
-        "ner",
-        "test-de.conll",
-        put(1, "Anna\tB-CITY"),
-        ("test-de.conll:1: unknown label 'B-CITY'", "the labels are O, B-LOC, I-LOC, B-PER, I-PER; correct the file"),
-    ),
-    (
-        "label-sets-classification",
-        "classification",
-        "test-de.tsv",
-        put(4, "das Buch über Wien gut prima .\tneutral"),
-        ("test-de.tsv:4: unknown label 'neutral'", "the labels are negative, positive; correct the file or the list"),
-    ),
-    ("empty-language", "ner", "de.txt", blank, ("de.txt: no examples (skipped: 3 blank)", "check the file")),
-    ("empty-test", "ner", "test-de.conll", blank, ("test-de.conll: no examples", "check the file")),
-    (
-        "empty-sentence-tsv",
-        "classification",
-        "train.tsv",
-        put(6, " \tpositive"),
-        ("train.tsv:6: empty text", "fill the field or remove the row"),
-    ),
-    (
-        "empty-word-conll",
-        "ner",
-        "train.conll",
-        put(2, "\tO"),
-        ("train.conll:2: empty word", "give a word, or leave the whole line blank"),
-    ),
-    (
-        "not-utf-8",
-        "ner",
-        "de.txt",
-        put(3, b"die Stadt M\xfcnchen ist alt ."),
-        ("de.txt:3:12: byte 0xfc is not utf-8", 'set targets.0.reader.unlabelled_encoding = "latin-1"'),
-    ),
-]
+NER, CLS, WRONG = "ner", "classification", "cannot be read"
+OF_NER = "the labels are O, B-LOC, I-LOC, B-PER, I-PER; correct the file"
+OF_CLS = "the labels are negative, positive; correct the file or the list"
+MUNICH, TO_LATIN = b"die Stadt M\xfcnchen ist alt .", 'set targets.0.reader.unlabelled_encoding = "latin-1"'
+# task, file, edit, what the message says: the place with what is wrong, and what to do
+FILES: dict[str, tuple[str, str, Callable[[Path], None], str, str]] = {
+    "missing-train": (NER, "train.conll", Path.unlink, f": {WRONG}: No such file", "check the path"),
+    "missing-unlabelled": (NER, "de.txt", Path.unlink, f": {WRONG}: No such file", "check the path"),
+    "missing-general": (NER, "general-de.txt", Path.unlink, f": {WRONG}: No such file", "check the path"),
+    "missing-test": (NER, "test-de.conll", Path.unlink, f": {WRONG}: No such file", "check the path"),
+    "unreadable-train": (NER, "train.conll", into_folder, f": {WRONG}", "permissions"),
+    "unreadable-test": (NER, "test-de.conll", into_folder, f": {WRONG}", "permissions"),
+    "columns": (NER, "train.conll", put(7, "Berta"), ":7: 1 columns, but the file began with 2", "correct the line"),
+    "columns-tsv": (CLS, "train.tsv", put(5, "a\tb\tc"), ":5: 3 columns, but the header has 2", "give every row the"),
+    "unknown-tag": (NER, "test-de.conll", put(3, "in\tS-LOC"), ":3: unknown tag 'S-LOC'", "give O, B-<type> and I-"),
+    "labels-ner": (NER, "test-de.conll", put(1, "Anna\tB-CITY"), ":1: unknown label 'B-CITY'", OF_NER),
+    "labels-cls": (CLS, "test-de.tsv", put(4, "das Buch .\tneutral"), ":4: unknown label 'neutral'", OF_CLS),
+    "empty-language": (NER, "de.txt", blank, ": no examples (skipped: 3 blank)", "check the file"),
+    "empty-test": (NER, "test-de.conll", blank, ": no examples", "check the file"),
+    "empty-sentence": (CLS, "train.tsv", put(6, " \tpositive"), ":6: empty text", "fill the field or remove the row"),
+    "empty-word": (NER, "train.conll", put(2, "\tO"), ":2: empty word", "give a word, or leave the whole line blank"),
+    "not-utf-8": (NER, "de.txt", put(3, MUNICH), ":3:12: byte 0xfc is not utf-8", TO_LATIN),
+}
 
 
-@pytest.mark.parametrize(("task", "file", "edit", "parts"), [f[1:] for f in FILES], ids=[f[0] for f in FILES])
+@pytest.mark.parametrize(("task", "file", "edit", "place", "advice"), FILES.values(), ids=FILES)
 @pytest.mark.fault(32, 34)
 def test_files(
-    made: Callable[[str], Made], task: str, file: str, edit: Callable[[Path], None], parts: tuple[str, ...]
+    made: Callable[[str], Made], task: str, file: str, edit: Callable[[Path], None], place: str, advice: str
 ) -> None:
     run = made(task)
     path = run.folder / file
     content = path.read_bytes()
     edit(path)
-    run.refuses(DATA, f"{run.folder}/{parts[0]}", *parts[1:])
+    run.refuses(DATA, f"{path}{place}", advice)
     if path.is_dir():
         path.rmdir()
     path.write_bytes(content)
@@ -295,16 +227,6 @@ def test_a_bad_file_is_found_before_anything_is_trained(tiny: Callable[[str], An
     assert not list((run.folder / "run").glob("seed-*/**/*"))
 
 
-def test_blank_lines_between_sentences_are_no_sentences(made: Callable[[str], Made]) -> None:
-    run = made("ner")
-    path = run.folder / "train.conll"
-    path.write_text(path.read_text("utf-8").replace("\n\n", "\n\n \t\n\n"), "utf-8")
-    answer = run.run()
-    assert (answer.code, answer.err) == (0, "")
-    record = json.loads((run.home / "seed-0" / "de" / "finetune" / "stage.json").read_bytes())
-    assert record["examples"] == 24
-
-
 @pytest.mark.fault(35)
 def test_words_without_a_token_are_reported(made: Callable[[str], Made]) -> None:
     """Characters that the tokenizer drops make words, and whole sentences, that the encoder does not see."""
@@ -322,102 +244,74 @@ def test_words_without_a_token_are_reported(made: Callable[[str], Made]) -> None
 
 def test_long_sentences_are_counted_by_name(made: Callable[[str], Made]) -> None:
     """max_length 16 leaves room for 14 tokens: 20 one-token words lose 6."""
-    run = made("ner")
-    long = ["in"] * 20
-    labelled = "".join(f"{word}\tO\n" for word in long)
-    for name in ("train.conll", "test-de.conll"):
-        path = run.folder / name
-        path.write_text(f"{path.read_text('utf-8')}\n{labelled}", "utf-8")
-    path = run.folder / "de.txt"
-    path.write_text(f"{path.read_text('utf-8')}{' '.join(long)}\n{' '.join(long)} in\n", "utf-8")
+    run, long, name = made("ner"), ["in"] * 20, "cut-by-maximum-length"
+    for file, more in (
+        ("train.conll", "\n" + "in\tO\n" * 20),
+        ("test-de.conll", "\n" + "in\tO\n" * 20),
+        ("de.txt", f"{' '.join(long)}\n{' '.join(long)} in\n"),
+    ):
+        with (run.folder / file).open("a", encoding="utf-8") as text:
+            text.write(more)
     answer = run.run()
     assert answer.code == 0, answer.err
-    name = "cut-by-maximum-length"
-    source = run.warnings("de/finetune")
-    tokens = json.loads((run.home / "status.json").read_bytes())
-    assert tokens["exit_code"] == 0
     record = json.loads((run.home / "seed-0" / "de" / "finetune" / "stage.json").read_bytes())
     cuts = {w["values"]["role"]: w for w in record["warnings"] if w["name"] == name}
     words = sum(len(line) > 0 for line in (run.folder / "train.conll").read_text("utf-8").split("\n"))
     train = {"cut": 6, "total": words, "max_length": 16, "role": "source", "language": "en", "unit": "words"}
     assert cuts["source"]["values"] == train
     assert "test" not in cuts  # read in windows
-    assert "raise max_length or split the texts" in source[name]["message"]
-    pool = run.warnings("de/soft1")[name]["values"]
+    assert "raise max_length or split the texts" in cuts["source"]["message"]
+    pool, text = (run.warnings(stage)[name]["values"] for stage in ("de/soft1", "de/btf"))
     assert (pool["cut"], pool["role"], pool["language"]) == (6 + 7, "target", "de")
-    text = run.warnings("de/btf")[name]["values"]
     assert (text["unit"], text["max_length"]) == ("tokens", 16)
-    summary = json.loads((run.home / "summary.json").read_bytes())
-    assert name in {w["name"] for w in summary["warnings"]}
+    assert name in {w["name"] for w in json.loads((run.home / "summary.json").read_bytes())["warnings"]}
 
 
-def test_unknown_key_names_line_and_nearest_key(made: Callable[[str], Made]) -> None:
+@pytest.mark.parametrize(
+    ("old", "new", "message", "option"),
+    [
+        ("[btf]\nepochs", "[btf]\nepoks", "btf.epoks: unknown key in [btf]; did you mean epochs?", "btf.epoks=1"),
+        (
+            "[btf]\n",
+            "[btf]\nfrozen_eval = true\n",
+            "btf.frozen_eval: removed in 0.2.0; see CHANGELOG.md: leave it out",
+            "selftrain.source_filter=agreed",
+        ),
+        ("\nmax_length = 16", '\nmax_length = "sixteen"', 'max_length: "sixteen" given, expected a whole number', ""),
+    ],
+    ids=["unknown", "removed", "wrong type"],
+)
+def test_a_wrong_key_is_named_with_its_line(
+    made: Callable[[str], Made], old: str, new: str, message: str, option: str
+) -> None:
+    """And with the option of the command line, where it stands there."""
     run = made("ner")
     text = run.recipe.read_text("utf-8")
-    run.recipe.write_text(text.replace("[btf]\nepochs", "[btf]\nepoks"), "utf-8")
-    line = text.split("\n").index("[btf]") + 2
-    run.refuses(CONFIG, f"{run.recipe}:{line}: btf.epoks: unknown key in [btf]; did you mean epochs?")
+    run.recipe.write_text(text.replace(old, new), "utf-8")
+    run.refuses(CONFIG, f"{run.recipe}:{text[: text.index(old)].count(chr(10)) + 2}: {message}")
     run.recipe.write_text(text, "utf-8")
-    run.refuses(CONFIG, "--set btf.epoks=1: btf.epoks: unknown key", "did you mean epochs?", overrides=["btf.epoks=1"])
-    run.goes_on()
-
-
-def test_removed_key_names_line_and_changelog(made: Callable[[str], Made]) -> None:
-    run = made("ner")
-    text = run.recipe.read_text("utf-8")
-    run.recipe.write_text(text.replace("[btf]\n", "[btf]\nfrozen_eval = true\n"), "utf-8")
-    line = text.split("\n").index("[btf]") + 2
-    run.refuses(CONFIG, f"{run.recipe}:{line}: btf.frozen_eval: removed in 0.2.0; see CHANGELOG.md: leave it out")
-    run.recipe.write_text(text, "utf-8")
-    option = "selftrain.source_filter=agreed"
-    run.refuses(CONFIG, f"--set {option}: selftrain.source_filter: removed in 0.2.0", overrides=[option])
-    run.goes_on()
-
-
-def test_wrong_type_names_line_and_what_is_expected(made: Callable[[str], Made]) -> None:
-    run = made("ner")
-    text = run.recipe.read_text("utf-8")
-    run.recipe.write_text(text.replace("max_length = 16", 'max_length = "sixteen"'), "utf-8")
-    line = text.split("\n").index("max_length = 16") + 1
-    run.refuses(CONFIG, f'{run.recipe}:{line}: max_length: "sixteen" given, expected a whole number')
-    run.recipe.write_text(text, "utf-8")
+    if option:
+        what = message.split(": ")[1].split(";")[0].split(" in [")[0]
+        run.refuses(CONFIG, f"--set {option}: {option.split('=')[0]}: {what}", overrides=[option])
     run.goes_on()
 
 
 @pytest.mark.parametrize(
-    ("override", "message"),
+    ("task", "override", "parts"),
     [
-        ("training.freeze_layers=2", "training.freeze_layers: is 2, but the encoder has 1 layers; lower it"),
-        ("btf.freeze_layers=2", "btf.freeze_layers: is 2, but the encoder has 1 layers; lower it"),
-        ("source.general=[]", "no general text for en; give source.general"),
+        ("ner", "training.freeze_layers=2", ["training.freeze_layers: is 2, but the encoder has 1 layers; lower it"]),
+        ("ner", "btf.freeze_layers=2", ["btf.freeze_layers: is 2, but the encoder has 1 layers; lower it"]),
+        ("ner", "source.general=[]", ["no general text for en; give source.general"]),
+        ("classification", 'pooling="pooler"', ['pooling = "pooler" needs a checkpoint', 'use "cls"']),
     ],
 )
-def test_settings_that_do_not_fit_the_encoder(made: Callable[[str], Made], override: str, message: str) -> None:
-    run = made("ner")
-    run.refuses(CONFIG, message, overrides=[override])
+def test_settings_that_do_not_fit_the_encoder(
+    made: Callable[[str], Made], task: str, override: str, parts: list[str]
+) -> None:
+    run = made(task)
+    run.refuses(CONFIG, *parts, overrides=[override])
     assert run.status()["exit_code"] == CONFIG
     run.goes_on()
-
-
-def test_pooler_of_a_made_encoder(made: Callable[[str], Made]) -> None:
-    run = made("classification")
-    run.refuses(CONFIG, 'pooling = "pooler" needs a checkpoint', 'use "cls"', overrides=['pooling="pooler"'])
-    run.goes_on()
-
-
-def without(name: str) -> Callable[[dict[str, np.ndarray]], None]:
-    def edit(tensors: dict[str, np.ndarray]) -> None:
-        del tensors[name]
-
-    return edit
-
-
-def extra(tensors: dict[str, np.ndarray]) -> None:
-    tensors["bert.encoder.layer.7.output.dense.bias"] = np.zeros(16, np.float32)
-
-
-def misshaped(tensors: dict[str, np.ndarray]) -> None:
-    tensors[QUERY] = np.zeros((16, 8), np.float32)
 
 
 def retensor(edit: Callable[[dict[str, np.ndarray]], Any]) -> Callable[[Path], None]:
@@ -442,24 +336,23 @@ def larger_vocabulary(folder: Path) -> None:
     path.write_text(json.dumps(value), "utf-8")
 
 
-CHECKPOINTS: list[tuple[str, Callable[[Path], None], tuple[str, ...]]] = [
-    ("missing", retensor(without(QUERY)), ("the tensors do not fit config.json", "missing: ", "query.weight [16, 16]")),
-    ("extra", retensor(extra), ("the tensors do not fit config.json", "unexpected: ", "layer.7.output.dense.bias")),
-    (
-        "mis-shaped",
-        retensor(misshaped),
-        ("the tensors do not fit config.json", "shape: ", "query.weight", "[16, 8]", "expected [16, 16]"),
+UNFIT = "the tensors do not fit config.json"
+CHECKPOINTS: dict[str, tuple[Callable[[Path], None], tuple[str, ...]]] = {
+    "missing": (retensor(lambda tensors: tensors.pop(QUERY)), (UNFIT, "missing: ", "query.weight [16, 16]")),
+    "extra": (retensor(lambda tensors: tensors.update({EXTRA: ZEROS[0]})), (UNFIT, "unexpected: ", EXTRA)),
+    "mis-shaped": (
+        retensor(lambda tensors: tensors.update({QUERY: ZEROS})),
+        (UNFIT, "shape: ", "query.weight", "[16, 8]", "expected [16, 16]"),
     ),
-    ("truncated", truncate, (f"{WEIGHTS}: cannot be read", "copy or download the file again")),
-    (
-        "tokenizer-larger-than-embedding",
+    "truncated": (truncate, (f"{WEIGHTS}: cannot be read", "copy or download the file again")),
+    "tokenizer-larger-than-embedding": (
         larger_vocabulary,
         ("the tokenizer has ids up to", "the word embedding", "rows; they belong to different checkpoints"),
     ),
-]
+}
 
 
-@pytest.mark.parametrize(("spoil", "parts"), [c[1:] for c in CHECKPOINTS], ids=[c[0] for c in CHECKPOINTS])
+@pytest.mark.parametrize(("spoil", "parts"), CHECKPOINTS.values(), ids=CHECKPOINTS)
 def test_checkpoints(made: Callable[[str], Made], spoil: Callable[[Path], None], parts: tuple[str, ...]) -> None:
     run = made("checkpoint")
     shutil.copytree(run.folder / "model", run.folder / "sound")

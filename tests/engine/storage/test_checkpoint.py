@@ -4,14 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import json
-import multiprocessing
 import os
 import random
 import resource
 import shutil
 import signal
-import stat
-import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -26,49 +23,13 @@ from xlt_engine.engine.storage.files import sweep
 from xlt_engine.engine.training.checkpoint import Checkpoint, checkpoint_problem, load_latest, save_checkpoint
 from xlt_engine.engine.training.optimizer import load_optimizer_tensors, optimizer_tensors
 
-FORK = multiprocessing.get_context("fork")
 PRINT = {"lr": 0.1, "data": {"train": "ab"}, "seeds": (0, 1)}
 
 
-def in_child(work: Callable[[], None], *, fault: str = "") -> int:
-    """Run `work` in a forked process; its exit code, or minus the signal that killed it."""
-
-    def main() -> None:
-        torch.set_num_threads(1)
-        os.environ.pop(faults.VARIABLE, None)
-        if fault:
-            os.environ[faults.VARIABLE] = fault
-        faults._passages.clear()
-        work()
-
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)  # forking beside torch's threads
-        process = FORK.Process(target=main)
-        process.start()
-    process.join()
-    assert process.exitcode is not None
-    return process.exitcode
-
-
-@pytest.fixture(autouse=True)
-def _no_fault(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    monkeypatch.delenv(faults.VARIABLE, raising=False)
-    faults._passages.clear()
-    yield
-    faults._passages.clear()
-
-
 def content(step: int) -> dict[str, Tensor]:
-    generator = torch.Generator().manual_seed(step)
-    weight = torch.randn(3, 5, generator=generator)
-    return {
-        "weight": weight,
-        "tied": weight,
-        "view": weight.t(),
-        "half": weight.bfloat16(),
-        "empty": torch.zeros(0, 4),
-        "count": torch.tensor(step),
-    }
+    weight = torch.randn(3, 5, generator=torch.Generator().manual_seed(step))
+    views = {"weight": weight, "tied": weight, "view": weight.t(), "half": weight.bfloat16()}
+    return views | {"empty": torch.zeros(0, 4), "count": torch.tensor(step)}
 
 
 def save(folder: Path, step: int, **options: Any) -> Path:
@@ -84,8 +45,7 @@ def load(folder: Path) -> Checkpoint | None:
         for name, tensor in found.tensors.items():
             assert tensor.dtype == expected[name].dtype
             assert torch.equal(tensor, expected[name])
-        assert found.meta == {"trace": [0.1 * found.step, 1 / 3]}
-        assert found.path == folder / f"step-{found.step:08d}"
+        assert (found.meta, found.path) == ({"trace": [0.1 * found.step, 1 / 3]}, folder / f"step-{found.step:08d}")
     return found
 
 
@@ -99,7 +59,6 @@ def test_what_is_saved_comes_back(tmp_path: Path) -> None:
         save(tmp_path, step)
     assert steps(tmp_path) == ["step-00000010", "step-100000000"]
     found = load(tmp_path)
-    assert found is not None
     assert (found.step, found.skipped, found.notes) == (100_000_000, (), ())
 
 
@@ -112,20 +71,9 @@ def test_steps_above_the_new_one_were_abandoned(tmp_path: Path) -> None:
     assert steps(tmp_path) == ["step-00000003"]
 
 
-@pytest.mark.parametrize("mask", [0o022, 0o077])
-def test_modes_follow_the_umask(tmp_path: Path, mask: int) -> None:
-    old = os.umask(mask)
-    try:
-        path = save(tmp_path / "c", 1)
-    finally:
-        os.umask(old)
-    assert {stat.S_IMODE((path / name).stat().st_mode) for name in os.listdir(path)} == {0o666 & ~mask}
-    assert stat.S_IMODE(path.stat().st_mode) == 0o777 & ~mask
-
-
 @pytest.mark.parametrize("step", [20, 10], ids=["next step", "same step again"])
 @pytest.mark.fault(2)
-def test_kill_anywhere_leaves_the_old_or_the_new(tmp_path: Path, step: int) -> None:
+def test_kill_anywhere_leaves_the_old_or_the_new(tmp_path: Path, step: int, in_child: Callable[..., int]) -> None:
     found, number, code = [], 0, -1
     while code != 0:
         number += 1
@@ -136,13 +84,10 @@ def test_kill_anywhere_leaves_the_old_or_the_new(tmp_path: Path, step: int) -> N
         assert code in (0, -signal.SIGKILL)
         sweep(folder)
         checkpoint = load(folder)
-        assert checkpoint is not None
         assert not checkpoint.skipped
         found.append(checkpoint.step)
     assert number > 12, "the writer has that many points"
-    assert found == sorted(found)
-    assert set(found) == {10, step}
-    assert steps(folder) == [f"step-{step:08d}"]
+    assert (found, set(found), steps(folder)) == (sorted(found), {10, step}, [f"step-{step:08d}"])
 
 
 @pytest.mark.parametrize("action", ["enospc", "eio", "raise"])
@@ -158,7 +103,6 @@ def test_failure_anywhere_before_the_rename_leaves_the_old(
         monkeypatch.delenv(faults.VARIABLE)
         assert not [name for name in steps(tmp_path) if name.startswith(".tmp")]
         checkpoint = load(tmp_path)
-        assert checkpoint is not None
         if checkpoint.step == 20:
             break
         assert steps(tmp_path) == ["step-00000010"]
@@ -166,7 +110,7 @@ def test_failure_anywhere_before_the_rename_leaves_the_old(
 
 
 @pytest.mark.fault(15)
-def test_a_file_size_limit_leaves_the_old(tmp_path: Path) -> None:
+def test_a_file_size_limit_leaves_the_old(tmp_path: Path, in_child: Callable[..., int]) -> None:
     save(tmp_path, 10)
 
     def work() -> None:
@@ -174,22 +118,21 @@ def test_a_file_size_limit_leaves_the_old(tmp_path: Path) -> None:
         with pytest.raises(StorageError, match=r"step-00000020: File too large; raise the file size limit"):
             save_checkpoint(tmp_path, step=20, tensors={"w": torch.zeros(5000)}, meta={}, keep=1)
 
-    assert in_child(work) == 0
-    assert steps(tmp_path) == ["step-00000010"]
+    assert (in_child(work), steps(tmp_path)) == (0, ["step-00000010"])
     assert load(tmp_path) is not None
 
 
 def test_too_little_space_is_seen_beforehand(tmp_path: Path) -> None:
     huge = torch.zeros(1).expand(10**15)
-    with pytest.raises(StorageError, match=r"a checkpoint needs 4000\.0 TB in .* are free; free disk space"):
+    with pytest.raises(StorageError, match=r"a checkpoint needs 4000 TB in .* are free; free disk space"):
         save_checkpoint(tmp_path / "c", step=1, tensors={"w": huge}, meta={})
     assert steps(tmp_path / "c") == []
 
 
-def _mutations(data: bytes, count: int) -> Iterator[tuple[str, bytes]]:
+def _mutations(data: bytes, step: int) -> Iterator[tuple[str, bytes]]:
     """Truncations, a longer file, zeroed blocks and bit flips, the first and last bytes always among them."""
     draw = random.Random(0)
-    places = {0, 1, 7, 8, len(data) // 2, len(data) - 1, *(draw.randrange(len(data)) for _ in range(count))}
+    places = {0, 1, 7, 8, len(data) // 2, len(data) - 1, *range(0, len(data), step)}
     for place in sorted(places):
         yield f"cut at {place}", data[:place]
         flipped = bytearray(data)
@@ -202,36 +145,21 @@ def _mutations(data: bytes, count: int) -> Iterator[tuple[str, bytes]]:
 
 
 @pytest.mark.parametrize("name", ["tensors.safetensors", "meta.json", "manifest.json"])
-@pytest.mark.fault(20)
+@pytest.mark.fault(20, 22)
 def test_changed_bytes_are_never_loaded(tmp_path: Path, name: str) -> None:
     save(tmp_path, 10)
     path = save(tmp_path, 20) / name
     data = path.read_bytes()
-    for what, changed in _mutations(data, 60):
+    for what, changed in _mutations(data, 3 if name == "manifest.json" else 12):
         path.write_bytes(changed)
         heard: list[tuple[Path, str]] = []
         checkpoint = load_latest(tmp_path, fingerprint=PRINT, on_skip=lambda *skip: heard.append(skip))  # noqa: B023
         assert checkpoint is not None, what
         assert checkpoint.step == 10, what
-        assert list(checkpoint.skipped) == heard
-        assert heard[0][0] == path.parent
+        assert (list(checkpoint.skipped), heard[0][0]) == (heard, path.parent)
         assert name in heard[0][1], what
     path.write_bytes(data)
     assert (load(tmp_path) or checkpoint).step == 20
-
-
-@pytest.mark.fault(20, 22)
-def test_prefixes_and_flipped_bits_of_the_manifest_are_refused(tmp_path: Path) -> None:
-    path = save(tmp_path, 20) / "manifest.json"
-    data = path.read_bytes()
-    for length in range(0, len(data), 3):
-        path.write_bytes(data[:length])
-        assert checkpoint_problem(path.parent)
-    for place in range(0, len(data), 3):
-        path.write_bytes(data[:place] + bytes([data[place] ^ (1 << place % 8)]) + data[place + 1 :])
-        assert checkpoint_problem(path.parent)
-    path.write_bytes(data)
-    assert checkpoint_problem(path.parent) is None
 
 
 @pytest.mark.fault(21)
@@ -251,7 +179,6 @@ def test_missing_extra_and_linked_files(tmp_path: Path) -> None:
     (tmp_path / "step-7").mkdir()
     (good / "notes.txt").write_text("x")
     found = load(tmp_path)
-    assert found is not None
     assert [(path.name, reason) for path, reason in found.skipped] == [
         ("step-00000060", "manifest.json is that of step 10"),
         ("step-00000050", "not a folder of its own"),
@@ -274,8 +201,7 @@ def test_no_valid_checkpoint_is_reported(tmp_path: Path) -> None:
 def test_a_disk_that_fails_on_reading_is_not_a_bad_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     save(tmp_path, 10)
     monkeypatch.setenv(faults.VARIABLE, "checkpoint.read:1:eio")
-    with pytest.raises(StorageError, match="cannot read .*step-00000010/.*: Input/output error"):
-        load(tmp_path)
+    pytest.raises(StorageError, load, tmp_path).match("cannot read .*step-00000010/.*: Input/output error")
 
 
 def test_other_settings_are_listed(tmp_path: Path) -> None:
@@ -293,13 +219,11 @@ def test_other_versions_are_a_note(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     save(tmp_path, 10)
     monkeypatch.undo()
     found = load(tmp_path)
-    assert found is not None
     assert found.notes[0].startswith('step-00000010 was saved under other conditions (torch "1.0" -> ')
 
 
 def test_meta_must_be_json(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="JSON"):
-        save(tmp_path, 10, meta={"loss": float("nan")})
+    pytest.raises(ValueError, save, tmp_path, 10, meta={"loss": float("nan")}).match("JSON")
     assert steps(tmp_path) == []
 
 
@@ -350,7 +274,6 @@ def test_a_resumed_optimiser_ends_in_the_same_bits(tmp_path: Path, fused: bool) 
     weights = {f"model.{name}": p.detach() for name, p in net.named().items()}
     save_checkpoint(tmp_path, step=3, tensors=weights | optimizer_tensors(optimizer, net.named()), meta={})
     found = load_latest(tmp_path)
-    assert found is not None
     assert found.tensors["optimiser.unused.weight.step"].item() == 0
     other = Net(seed=0)
     resumed = adamw(other, fused=fused)
@@ -380,9 +303,7 @@ def test_optimiser_state_is_strict(tmp_path: Path) -> None:
     ]
     before = {name: tensor.clone() for name, tensor in saved.items()}
     for tensors, message in faulty:
-        with pytest.raises(ModelError, match=message):
-            load_optimizer_tensors(optimizer, net.named(), tensors)
+        pytest.raises(ModelError, load_optimizer_tensors, optimizer, net.named(), tensors).match(message)
     after = optimizer_tensors(optimizer, net.named())
     assert all(torch.equal(before[name], after[name]) for name in before)
-    with pytest.raises(AssertionError, match="exactly one name"):
-        optimizer_tensors(optimizer, {})
+    pytest.raises(AssertionError, optimizer_tensors, optimizer, {}).match("exactly one name")

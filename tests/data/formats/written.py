@@ -43,7 +43,7 @@ def sentences(language: str, count: int) -> list[Sentence]:
         town = place.split()
         words = [*face.split(), *person.split(), VERBS[language], *town, ",", f"w{i % 17}", "."]
         tags = [*("O" for _ in face.split()), "B-PER", "I-PER", "O", "B-LOC", *("I-LOC" for _ in town[1:]), *"OOO"]
-        made.append(Sentence(text, tuple(words), tuple(tags), entities if i % 4 else entities))
+        made.append(Sentence(text, tuple(words), tuple(tags), entities))
     return made
 
 
@@ -61,20 +61,24 @@ Write = Callable[[Path, list[Sentence]], Path]
 
 
 def columns(name: str, line: Callable[[str, str, str], str], scheme: Callable[[Sequence[str]], Any] = list) -> Write:
-    def write(folder: Path, rows: list[Sentence]) -> Path:
+    def write_columns(folder: Path, rows: list[Sentence]) -> Path:
         blocks = [
             "".join(line(str(i), *pair) + "\n" for i, pair in enumerate(zip(s.words, scheme(s.tags), strict=True), 1))
             for s in rows
         ]
         return saved(folder / name, "\n".join(blocks).encode())
 
-    return write
+    return write_columns
+
+
+def write(path: Path, content: str | bytes, encoding: str = "utf-8") -> Path:
+    path.write_bytes(content if isinstance(content, bytes) else content.encode(encoding))
+    return path
 
 
 def saved(path: Path, data: bytes) -> Path:
     pack = {".gz": gzip.compress, ".xz": lzma.compress, ".bz2": bz2.compress}.get(path.suffix, bytes)
-    path.write_bytes(pack(data))
-    return path
+    return write(path, pack(data))
 
 
 def by_line(name: str, form: Callable[[Any], Any]) -> Callable[[Path, list[Any]], Path]:
@@ -162,7 +166,7 @@ def with_info(write: Callable[[Path, list[Any]], Path], field: str, names: Seque
 
 def features(field: str, names: Sequence[str]) -> Any:
     classes = {"names": list(names), "_type": "ClassLabel"}
-    return {field: {"feature": classes, "_type": "Sequence"} if field == "ner_tags" else classes}
+    return {field: {"feature": classes, "_type": "Sequence"} if field in ("ner_tags", "upos") else classes}
 
 
 def as_arrow(kind: str, form: Callable[[Any], Any], field: str, names: Sequence[str]) -> Any:
@@ -263,4 +267,40 @@ CLASSIFIED: dict[str, Any] = {
     "parquet": as_arrow("parquet", lambda r: {"text": r.text, "label": CLASSES.index(r.label)}, "label", CLASSES),
     "marc": by_line("train.jsonl", lambda r: {"review_body": r.text, "stars": r.label, "language": "en"}),
     "webis-cls": webis,
+}
+
+PARTS = ("DET", "NOUN", "PROPN", "PUNCT", "VERB")
+OF_PARTS = {"DET": ["the", "a"], "NOUN": ["cat", "dog", "house"], "PROPN": ["Ann", "Bob"], "VERB": ["sees", "eats"]}
+
+
+def parts_of_speech(count: int, shift: int) -> list[Sentence]:
+    """Sentences with a tag for each word and no entities."""
+    made = []
+    for i in range(shift, count + shift):
+        tags = ["DET", "NOUN", "VERB", "PROPN"] if i % 2 else ["PROPN", "VERB", "DET", "NOUN"]
+        words = [*(OF_PARTS[tag][(i * i + k) % len(OF_PARTS[tag])] for k, tag in enumerate(tags)), f"w{i}", "."]
+        made.append(Sentence(" ".join(words), tuple(words), (*tags, "NOUN", "PUNCT"), ()))
+    return made
+
+
+def conllu(folder: Path, rows: list[Sentence]) -> Path:
+    text = ""
+    for s in rows:
+        numbered_rows = enumerate(zip(s.words, s.tags, strict=True), 1)
+        first, *rest = [f"{k}\t{w}\t_\t{t}\t{t}-x\t_\t0\tdep\t_\t_\n" for k, (w, t) in numbered_rows]
+        both, empty = "1-2\tboth\t" + "\t".join("_" * 8) + "\n", "1.1\tempty\t_\tX" + "\t_" * 6 + "\n"
+        text += f"# text = {s.text}\n{both}{first}{empty}{''.join(rest)}\n"
+    return saved(folder / "train.conllu", text.encode())
+
+
+def indexed(s: Sentence) -> Any:
+    return {"tokens": s.words, "upos": [PARTS.index(tag) for tag in s.tags]}
+
+
+PLAIN: dict[str, Any] = {
+    "conllu": conllu,
+    "conll": TAGGED["conll"],
+    "strings": by_line("train.jsonl", lambda s: {"tokens": s.words, "upos": s.tags}),
+    "numbers": with_info(by_line("train.ndjson", indexed), "upos", PARTS),
+    "parquet": as_arrow("parquet", indexed, "upos", PARTS),
 }

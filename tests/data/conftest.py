@@ -1,0 +1,8 @@
+"""What the readers' tests and those of the formats share: the writers of every format."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+sys.path.append(str(Path(__file__).parent / "formats"))  # for `written`
