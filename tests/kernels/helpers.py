@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
@@ -73,9 +74,11 @@ def equal_when_replayed(device: Device, step: Callable[[], Sequence[Tensor]], ch
     with torch.no_grad():
         change()
     graph.replay()
-    torch.cuda.set_sync_debug_mode("error")
-    try:
-        expected = step()
-    finally:
-        torch.cuda.set_sync_debug_mode("default")
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Synchronization debug mode")
+        torch.cuda.set_sync_debug_mode("error")
+        try:
+            expected = step()
+        finally:
+            torch.cuda.set_sync_debug_mode("default")
     assert all_equal(captured, expected)
