@@ -45,7 +45,7 @@ def mask_of(shape: Sequence[int], p: float, seed: int | None, site: int) -> Tens
         return dropout(torch.ones(tuple(shape), dtype=torch.float64), p, seed=seed, site=site)
 
 
-def boundaries(lengths: Sequence[int], device: Device | str = "cpu", dtype: DType = torch.int64) -> Tensor:
+def boundaries(lengths: Sequence[int], device: Device | str = "cpu", dtype: DType = torch.int32) -> Tensor:
     return torch.tensor([0, *lengths]).cumsum(0).to(device, dtype)
 
 

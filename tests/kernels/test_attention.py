@@ -46,7 +46,7 @@ def reference(qkv: Tensor, cu_seqlens: Tensor) -> Tensor:
 def test_fp32_equals_a_loop_over_sequences_in_fp64(
     lengths: list[int], generator: Generator, relative_error: Error
 ) -> None:
-    cu_seqlens = boundaries(lengths)
+    cu_seqlens = boundaries(lengths, dtype=torch.int64)
     qkv = (torch.randn(sum(lengths), 3, 3, 8, generator=generator) * 2).requires_grad_()
     upstream = torch.randn(sum(lengths), 3, 8, generator=generator)
     out, gradient = with_gradients(lambda x: packed_attention(x, cu_seqlens, max(lengths)), [qkv], upstream)
