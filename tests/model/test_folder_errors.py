@@ -47,6 +47,17 @@ def test_a_second_copy_must_be_equal(masked, folder, alias, first, edit, same):
 
 
 @pytest.mark.fault(37)
+def test_each_tensor_dropped_in_turn(folder):
+    tensors = load_file(folder / "model.safetensors")
+    for name in tensors:
+        save_file({k: v for k, v in tensors.items() if k != name}, folder / "model.safetensors")
+        with pytest.raises(ModelError) as caught:
+            load_masked_lm(folder)
+        missing = f"missing: {name.removeprefix('bert.')} {list(tensors[name].shape)}"
+        assert str(caught.value).splitlines()[1:] == ["  " + missing]
+
+
+@pytest.mark.fault(37)
 def test_each_tensor_reshaped_in_turn(folder):
     tensors = load_file(folder / "model.safetensors")
     for name, value in tensors.items():
