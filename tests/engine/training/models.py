@@ -43,7 +43,7 @@ def tagger(dropout: float = 0.0, voters: bool = True, layers: int = 2, fresh: bo
 
 
 KINDS: dict[str, tuple[Callable[..., Any], Any]] = {
-    "mlm": (lambda *given: MaskedLM(encoder(*given), seed=3), masked_lm),
+    "mlm": (lambda *given, **more: MaskedLM(encoder(*given, **more), seed=3), masked_lm),
     "hard": (tagger, cross_entropy),
     "soft": (tagger, SoftLabels()),
     "linear": (lambda *given: tagger(*given, voters=False), cross_entropy),

@@ -340,7 +340,7 @@ def kept(model: Any, batch: PackedBatch, forward: Callable[[], Any]) -> tuple[li
 @pytest.mark.parametrize("frozen", [0, 1, 2])
 def test_recomputed_layers_keep_their_inputs_alone_and_give_the_same_gradients(kind: str, frozen: int) -> None:
     """To the bit, with dropout."""
-    model, batch = KINDS[kind][0](0.1), packed(rows(3, 40))
+    model, batch = KINDS[kind][0](0.1, layers=3), packed(rows(3, 40))
     model.encoder.freeze(frozen > 0, frozen)
     kept_by_encoder, gradients = [], []
     for recompute in (False, True):
@@ -354,10 +354,10 @@ def test_recomputed_layers_keep_their_inputs_alone_and_give_the_same_gradients(k
     assert torch.equal(*gradients)
     inputs = 4 * batch.num_tokens * HIDDEN
     if frozen:
-        assert sizes == [inputs] * (2 - frozen)
+        assert sizes == [inputs] * (3 - frozen)
     # By hand: a layer keeps at least 10 of what its input takes (3 for the projections, the inner width twice over,
     # and what is between).
-    assert kept_by_encoder[0] - kept_by_encoder[1] >= (2 - frozen) * 9 * inputs
+    assert kept_by_encoder[0] - kept_by_encoder[1] >= (3 - frozen) * 9 * inputs
 
 
 def test_recomputing_costs_one_more_forward_pass_and_none_without_gradients(monkeypatch: pytest.MonkeyPatch) -> None:
