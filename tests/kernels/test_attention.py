@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable
 
 import pytest
 import torch
@@ -9,9 +8,10 @@ from torch import Tensor
 
 from xlt_engine.kernels import attention_plan, packed_attention
 
+from .helpers import Error, Generator, boundaries, doubles, with_gradients
+
 module = importlib.import_module("xlt_engine.kernels.attention")
 planning = importlib.import_module("xlt_engine.kernels.attention_plan")
-Error = Callable[[Tensor, Tensor], float]
 LENGTHS = {
     "ragged": [7, 1, 12, 3, 3, 19, 7],
     "equal": [6, 6, 6, 6],
@@ -25,10 +25,6 @@ LENGTHS = {
 def grouped(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(planning, "_GROUP_COST", request.param)
     monkeypatch.setattr(module, "_SPAN_ELEMENTS", 300)
-
-
-def boundaries(lengths: list[int]) -> Tensor:
-    return torch.tensor([0, *lengths]).cumsum(0)
 
 
 def reference(qkv: Tensor, cu_seqlens: Tensor) -> Tensor:
@@ -48,28 +44,23 @@ def reference(qkv: Tensor, cu_seqlens: Tensor) -> Tensor:
 @pytest.mark.usefixtures("grouped")
 @pytest.mark.parametrize("lengths", LENGTHS.values(), ids=LENGTHS.keys())
 def test_fp32_equals_a_loop_over_sequences_in_fp64(
-    lengths: list[int], generator: torch.Generator, relative_error: Error
+    lengths: list[int], generator: Generator, relative_error: Error
 ) -> None:
-    cu_seqlens = boundaries(lengths)
+    cu_seqlens = boundaries(lengths, dtype=torch.int64)
     qkv = (torch.randn(sum(lengths), 3, 3, 8, generator=generator) * 2).requires_grad_()
-    truth = qkv.detach().double().requires_grad_()
-    out = packed_attention(qkv, cu_seqlens, max(lengths))
-    expected = reference(truth, cu_seqlens)
+    upstream = torch.randn(sum(lengths), 3, 8, generator=generator)
+    out, gradient = with_gradients(lambda x: packed_attention(x, cu_seqlens, max(lengths)), [qkv], upstream)
+    expected, truth = with_gradients(lambda x: reference(x, cu_seqlens), doubles([qkv]), upstream)
     assert relative_error(out, expected) < 1e-6
     with torch.no_grad():
         assert relative_error(packed_attention(qkv, cu_seqlens, max(lengths)), expected) < 1e-6
-    upstream = torch.randn(out.shape, generator=generator)
-    out.backward(upstream)
-    expected.backward(upstream.double())
-    assert qkv.grad is not None
-    assert truth.grad is not None
     for part in range(3):
-        assert relative_error(qkv.grad[:, part], truth.grad[:, part]) < 1e-5
+        assert relative_error(gradient[:, part], truth[:, part]) < 1e-5
 
 
 @pytest.mark.usefixtures("grouped")
 @pytest.mark.parametrize("seed", [None, 5])
-def test_gradcheck_with_and_without_dropout(seed: int | None, generator: torch.Generator) -> None:
+def test_gradcheck_with_and_without_dropout(seed: int | None, generator: Generator) -> None:
     cu_seqlens = boundaries([3, 1, 0, 5, 3])
     qkv = torch.randn(12, 3, 2, 3, generator=generator).double().requires_grad_()
     plan = attention_plan(cu_seqlens)
@@ -100,9 +91,7 @@ def test_dropout_zeroes_probabilities_at_its_rate_and_rescales_the_others(p: flo
 
 
 @pytest.mark.parametrize("seed", [None, 5])
-def test_groups_of_a_multiple_give_the_same(
-    seed: int | None, generator: torch.Generator, relative_error: Error
-) -> None:
+def test_groups_of_a_multiple_give_the_same(seed: int | None, generator: Generator, relative_error: Error) -> None:
     lengths = [3, 17, 40, 0, 33, 40]
     cu_seqlens = boundaries(lengths)
     plan, wide = attention_plan(cu_seqlens), attention_plan(cu_seqlens, multiple=24)
@@ -131,7 +120,7 @@ def test_dropout_depends_on_seed_and_site_only() -> None:
     assert abs(float(heads.float().mean()) - 0.5) < 5 * 0.5 / heads.numel() ** 0.5
 
 
-def test_a_sequence_does_not_depend_on_its_batch(generator: torch.Generator, relative_error: Error) -> None:
+def test_a_sequence_does_not_depend_on_its_batch(generator: Generator, relative_error: Error) -> None:
     pieces = [torch.randn(n, 3, 2, 8, generator=generator) for n in (9, 4, 17, 10)]
     alone = packed_attention(pieces[0], boundaries([9]), 9)
     together = packed_attention(torch.cat(pieces), boundaries([9, 4, 17, 10]), 17)
@@ -139,35 +128,25 @@ def test_a_sequence_does_not_depend_on_its_batch(generator: torch.Generator, rel
 
 
 @pytest.mark.parametrize("seed", [None, 3])
-def test_bf16_is_no_worse_than_the_loop_in_bf16(
-    seed: int | None, generator: torch.Generator, relative_error: Error
-) -> None:
+def test_bf16_is_no_worse_than_the_loop_in_bf16(seed: int | None, generator: Generator, relative_error: Error) -> None:
     lengths = LENGTHS["ragged"]
     cu_seqlens = boundaries(lengths)
     qkv = torch.randn(sum(lengths), 3, 2, 16, generator=generator).bfloat16().requires_grad_()
-    truth = qkv.detach().double().requires_grad_()
-    plain = qkv.detach().clone().requires_grad_()
-    out = packed_attention(qkv, cu_seqlens, 19, p=0.2, seed=seed)
-    expected = packed_attention(truth, cu_seqlens, 19, p=0.2, seed=seed)
-    upstream = torch.randn(out.shape, generator=generator).bfloat16()
-    out.backward(upstream)
-    expected.backward(upstream.double())
-    native = reference(plain, cu_seqlens)
-    native.backward(upstream)
-    native_truth = reference(truth, cu_seqlens)
-    (native_gradient,) = torch.autograd.grad(native_truth, truth, upstream.double())
-    assert out.dtype == torch.bfloat16
-    assert relative_error(out, expected) < 1.1 * relative_error(native, native_truth)
-    assert qkv.grad is not None
-    assert plain.grad is not None
-    assert truth.grad is not None
-    # The loop has no dropout, and so a rounding less.
-    assert relative_error(qkv.grad, truth.grad) < (1.1 if seed is None else 1.2) * relative_error(
-        plain.grad, native_gradient
+    upstream = torch.randn(sum(lengths), 2, 16, generator=generator).bfloat16()
+    ours, truth = (
+        with_gradients(lambda x: packed_attention(x, cu_seqlens, 19, p=0.2, seed=seed), leaves, upstream)
+        for leaves in ([qkv], doubles([qkv]))
     )
+    native, plain = (
+        with_gradients(lambda x: reference(x, cu_seqlens), leaves, upstream) for leaves in ([qkv], doubles([qkv]))
+    )
+    assert ours[0].dtype == torch.bfloat16
+    # The loop has no dropout, and so a rounding less in its gradient.
+    for number, factor in enumerate((1.1, 1.1 if seed is None else 1.2)):
+        assert relative_error(ours[number], truth[number]) < factor * relative_error(native[number], plain[number])
 
 
-def test_autocast_changes_nothing(generator: torch.Generator) -> None:
+def test_autocast_changes_nothing(generator: Generator) -> None:
     qkv = torch.randn(12, 3, 2, 8, generator=generator).requires_grad_()
     plain = packed_attention(qkv, boundaries([5, 7]), 7, p=0.1, seed=1)
     (expected,) = torch.autograd.grad(plain.sum(), qkv)
@@ -198,7 +177,7 @@ def test_equal_lengths_form_one_group_without_padding() -> None:
     assert plan.padding is None
 
 
-def test_cuts_have_the_least_cost_of_all_partitions(generator: torch.Generator) -> None:
+def test_cuts_have_the_least_cost_of_all_partitions(generator: Generator) -> None:
     def cost(spans: list[tuple[int, int]], lengths: list[int]) -> int:
         total = 0
         for begin, end in spans:

@@ -11,8 +11,9 @@ from torch import Tensor
 
 from xlt_engine.kernels import attention_plan, packed_attention, rotary_table
 
+from .helpers import Error, Generator, boundaries, doubles, with_gradients
+
 planning = importlib.import_module("xlt_engine.kernels.attention_plan")
-Error = Callable[[Tensor, Tensor], float]
 LENGTHS = [7, 1, 12, 0, 3, 40, 29, 33]
 HEADS, SIZE = 2, 8
 
@@ -21,10 +22,6 @@ HEADS, SIZE = 2, 8
 def cut(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(planning, "_QUERIES", request.param[0])
     monkeypatch.setattr(planning, "_GROUP_COST", request.param[1])
-
-
-def boundaries(lengths: list[int]) -> Tensor:
-    return torch.tensor([0, *lengths]).cumsum(0)
 
 
 def positions(lengths: list[int]) -> Tensor:
@@ -60,23 +57,19 @@ def reference(qkv: Tensor, lengths: list[int], base: float | None, window: int |
 @pytest.mark.parametrize("base", [None, 100.0], ids=["plain", "rotary"])
 @pytest.mark.parametrize("window", [None, 0, 5, 6, 31])
 def test_equals_a_loop_in_fp64(
-    window: int | None, base: float | None, generator: torch.Generator, relative_error: Error
+    window: int | None, base: float | None, generator: Generator, relative_error: Error
 ) -> None:
     cu_seqlens = boundaries(LENGTHS)
     qkv = torch.randn(sum(LENGTHS), 3, HEADS, SIZE, generator=generator).requires_grad_()
-    truth = qkv.detach().double().requires_grad_()
     rotary = None if base is None else rotary_table(positions(LENGTHS), SIZE, base)
-    plan = attention_plan(cu_seqlens)
+    plan, upstream = attention_plan(cu_seqlens), torch.randn(sum(LENGTHS), HEADS, SIZE, generator=generator)
     packed_attention(qkv, cu_seqlens, 40, plan=plan)  # a layer of another window shares the plan
-    out = packed_attention(qkv, cu_seqlens, 40, plan=plan, rotary=rotary, window=window)
-    expected = reference(truth, LENGTHS, base, window)
+    call = lambda x: packed_attention(x, cu_seqlens, 40, plan=plan, rotary=rotary, window=window)  # noqa: E731
+    out, gradient = with_gradients(call, [qkv], upstream)
+    expected, right = with_gradients(lambda x: reference(x, LENGTHS, base, window), doubles([qkv]), upstream)
     assert relative_error(out, expected) < 2e-6
     with torch.no_grad():
-        plain = packed_attention(qkv, cu_seqlens, 40, plan=plan, rotary=rotary, window=window)
-    assert relative_error(plain, expected) < 2e-6
-    upstream = torch.randn(out.shape, generator=generator)
-    (gradient,) = torch.autograd.grad(out, qkv, upstream)
-    (right,) = torch.autograd.grad(expected, truth, upstream.double())
+        assert relative_error(call(qkv), expected) < 2e-6
     for part in range(3):
         if window != 0 or part == 2:
             assert relative_error(gradient[:, part], right[:, part]) < 1e-5
@@ -85,9 +78,7 @@ def test_equals_a_loop_in_fp64(
 
 
 @pytest.mark.parametrize(("window", "seed"), [(None, None), (3, 5)])
-def test_gradcheck(
-    window: int | None, seed: int | None, generator: torch.Generator, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_gradcheck(window: int | None, seed: int | None, generator: Generator, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(planning, "_QUERIES", 2)
     lengths = [3, 1, 0, 9]
     cu_seqlens, rotary = boundaries(lengths), rotary_table(positions(lengths), 4, 100.0)
@@ -97,7 +88,7 @@ def test_gradcheck(
 
 
 def test_dropout_drops_the_same_in_blocks(
-    generator: torch.Generator, relative_error: Error, monkeypatch: pytest.MonkeyPatch
+    generator: Generator, relative_error: Error, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Of every key, by its place in its sequence, wherever its block begins."""
     qkv = torch.randn(sum(LENGTHS), 3, HEADS, SIZE, generator=generator).requires_grad_()
@@ -111,7 +102,7 @@ def test_dropout_drops_the_same_in_blocks(
     assert relative_error(gradient, expected) < 1e-5
 
 
-def test_a_window_over_everything_changes_no_bit(generator: torch.Generator) -> None:
+def test_a_window_over_everything_changes_no_bit(generator: Generator) -> None:
     qkv = torch.randn(sum(LENGTHS), 3, HEADS, SIZE, generator=generator).requires_grad_()
     results = []
     for window in (None, 39):
@@ -147,7 +138,7 @@ def test_cost_is_linear_in_the_length(gradient: bool, monkeypatch: pytest.Monkey
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_rotation_is_that_of_transformers(dtype: torch.dtype, generator: torch.Generator) -> None:
+def test_rotation_is_that_of_transformers(dtype: torch.dtype, generator: Generator) -> None:
     modeling = pytest.importorskip("transformers.models.modernbert.modeling_modernbert")
     config = modeling.ModernBertConfig(hidden_size=HEADS * SIZE, num_attention_heads=HEADS)
     embedding = modeling.ModernBertRotaryEmbedding(config)
@@ -168,7 +159,7 @@ def test_rotation_is_that_of_transformers(dtype: torch.dtype, generator: torch.G
             torch.testing.assert_close(inside, x, rtol=2e-2 if dtype == torch.bfloat16 else 1e-5, atol=2e-2)
 
 
-def test_exported_it_is_the_same(generator: torch.Generator, relative_error: Error) -> None:
+def test_exported_it_is_the_same(generator: Generator, relative_error: Error) -> None:
     class Layer(torch.nn.Module):
         def forward(self, qkv: Tensor, cu_seqlens: Tensor, rotary: Tensor) -> Tensor:
             return packed_attention(qkv, cu_seqlens, 40, rotary=rotary, window=5)
@@ -195,9 +186,7 @@ def test_what_does_not_fit() -> None:
 
 
 @pytest.mark.parametrize("gradient", [True, False])
-def test_a_batch_in_order_is_not_turned_in_place(
-    gradient: bool, generator: torch.Generator, relative_error: Error
-) -> None:
+def test_a_batch_in_order_is_not_turned_in_place(gradient: bool, generator: Generator, relative_error: Error) -> None:
     lengths = [16, 16, 16]
     qkv = torch.randn(48, 3, HEADS, SIZE, generator=generator).requires_grad_(gradient)
     before, rotary = qkv.detach().clone(), rotary_table(positions(lengths), SIZE, 100.0)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 
 import pytest
 import torch
@@ -11,7 +10,8 @@ from torch import Tensor
 
 from xlt_engine.kernels import supervised_contrastive
 
-Error = Callable[[Tensor, Tensor], float]
+from .helpers import Error, Generator
+from .losses import reduced
 
 
 def by_definition(features: Tensor, labels: list[int], temperature: float, ignored: int = -100) -> Tensor:
@@ -50,20 +50,15 @@ def test_a_batch_worked_by_hand() -> None:
     assert float(three[0]) == pytest.approx(one + 1)
 
 
-def test_value_and_gradient_equal_the_definition_in_fp64(generator: torch.Generator, relative_error: Error) -> None:
+def test_value_and_gradient_equal_the_definition_in_fp64(generator: Generator, relative_error: Error) -> None:
     features = torch.randn(9, 5, generator=generator, dtype=torch.float64).requires_grad_()
     labels = [0, 1, 0, 2, -100, 1, 0, 3, -100]
     weights = torch.rand(9, generator=generator, dtype=torch.float64)
-    counted = torch.tensor([1, 1, 1, 0, 0, 1, 1, 0, 0], dtype=torch.float64)
-    expected = by_definition(features, labels, 0.3) * weights
-    for reduction, truth in (
-        ("none", expected),
-        ("sum", expected.sum()),
-        ("mean", expected.sum() / (weights * counted).sum()),
-    ):
-        value = supervised_contrastive(
-            features, torch.tensor(labels), temperature=0.3, weights=weights, reduction=reduction
-        )
+    counted = torch.tensor([1, 1, 1, 0, 0, 1, 1, 0, 0], dtype=torch.bool)
+    losses, given = by_definition(features, labels, 0.3), torch.tensor(labels)
+    for reduction in ("none", "sum", "mean"):
+        truth = reduced(losses, weights, counted, reduction)
+        value = supervised_contrastive(features, given, temperature=0.3, weights=weights, reduction=reduction)
         assert relative_error(value, truth) < 1e-12
         upstream = torch.rand(truth.shape, generator=generator, dtype=torch.float64)
         found, wanted = (torch.autograd.grad(v, features, upstream, retain_graph=True) for v in (value, truth))
@@ -71,7 +66,7 @@ def test_value_and_gradient_equal_the_definition_in_fp64(generator: torch.Genera
         assert not found[0][[4, 8]].any()
 
 
-def test_gradients_by_differences(generator: torch.Generator) -> None:
+def test_gradients_by_differences(generator: Generator) -> None:
     features = torch.randn(6, 3, generator=generator, dtype=torch.float64).requires_grad_()
     labels = torch.tensor([0, 0, 1, 1, 2, -100])
     assert torch.autograd.gradcheck(lambda f: supervised_contrastive(f, labels, temperature=0.5), features)
@@ -100,7 +95,7 @@ def test_zeros_are_near_to_nothing() -> None:
     assert not gradient[[0, 2]].any()
 
 
-def test_lengths_and_order_change_nothing(generator: torch.Generator, relative_error: Error) -> None:
+def test_lengths_and_order_change_nothing(generator: Generator, relative_error: Error) -> None:
     features, labels = torch.randn(8, 6, generator=generator), torch.randint(3, (8,), generator=generator)
     value = supervised_contrastive(features, labels, temperature=0.2, reduction="none")
     longer = supervised_contrastive(features * torch.arange(1.0, 9)[:, None], labels, temperature=0.2, reduction="none")

@@ -111,12 +111,12 @@ def test_types_that_the_kernels_do_not_take(interpreted: bool, monkeypatch: pyte
     monkeypatch.setattr(dispatch, "_interpreted", interpreted)
     monkeypatch.setattr(dispatch, "_obstacle", lambda device: None)
     with dispatch.using("triton"):
-        found = {dtype for dtype in (torch.float16, torch.bfloat16, torch.float32, torch.float64) if _taken(dtype)}
+        found = {
+            dtype
+            for dtype in (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+            if dispatch.use_triton(torch.ones(1, dtype=dtype))
+        }
     assert found == {torch.float16, torch.float32} | (set() if interpreted else {torch.bfloat16})
-
-
-def _taken(dtype: torch.dtype) -> bool:
-    return dispatch.use_triton(torch.ones(1, dtype=dtype))
 
 
 def test_a_block_of_another_mode_ends(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -140,14 +140,8 @@ def test_a_block_of_another_mode_ends(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def _python(code: str, **environment: str) -> subprocess.CompletedProcess[str]:
     kept = {k: v for k, v in os.environ.items() if k not in ("XLT_KERNELS", "TRITON_INTERPRET")}
-    return subprocess.run(
-        [sys.executable, "-c", code],
-        env=kept | environment,
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )
+    given = {"env": kept | environment, "capture_output": True, "text": True, "timeout": 120, "check": False}
+    return subprocess.run([sys.executable, "-c", code], **given)  # type: ignore[call-overload,no-any-return]
 
 
 # Every operation once, forward and backward.

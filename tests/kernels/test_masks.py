@@ -149,23 +149,21 @@ def test_rows_may_begin_elsewhere() -> None:
 
 
 @pytest.mark.parametrize("seed", SEEDS)
-def test_a_seed_is_given_its_first_row_on_the_host(seed: int) -> None:
-    for given in (seed, torch.tensor(seed)):
-        made = masks.seed_from_row(given, 12, torch.zeros(3))
-        assert made is not None
-        assert made.tolist() == [seed, 12]
-        assert torch.equal(masks.seed_tensor(0.5, made, torch.device("cpu")), made)
-    assert masks.seed_from_row(None, 12, torch.zeros(3)) is None
-
-
-@pytest.mark.parametrize("seed", SEEDS)
 def test_seeds_are_taken_whole_as_int_and_as_tensor(seed: int) -> None:
-    made = masks.seed_tensor(0.5, seed, torch.device("cpu"))
+    """Alone, and beside the first row that the host gives."""
+    cpu = torch.device("cpu")
+    for given in (seed, torch.tensor(seed)):
+        from_row = masks.seed_from_row(given, 12, torch.zeros(3))
+        assert from_row is not None
+        assert from_row.tolist() == [seed, 12]
+        assert torch.equal(masks.seed_tensor(0.5, from_row, cpu), from_row)
+    assert masks.seed_from_row(None, 12, torch.zeros(3)) is None
+    made = masks.seed_tensor(0.5, seed, cpu)
     assert (made.dtype, made.tolist()) == (torch.int64, [seed, 0])
     mask = masks.keep_mask(50, 50, 0.5, seed, 1)
     for given in (made, torch.tensor(seed), made[:1]):
         assert torch.equal(masks.keep_mask(50, 50, 0.5, given, 1), mask)
-        assert torch.equal(masks.seed_tensor(0.5, given, torch.device("cpu")), made)
+        assert torch.equal(masks.seed_tensor(0.5, given, cpu), made)
 
 
 def test_seeds_beyond_64_bits_wrap() -> None:

@@ -1,14 +1,15 @@
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import pytest
 import torch
 from torch import Tensor
 
 from xlt_engine.kernels import soft_label_loss, voter_cross_entropy
 
-Error = Callable[[Tensor, Tensor], float]
+from .helpers import Error, Generator, doubles, with_gradients
+from .losses import REDUCTIONS, item_losses, reduced
+
+EVERY = torch.ones(7, dtype=torch.bool)
 OPTIONS = [
     (kind, combine, temperature)
     for kind in ("mse", "logits", "kl", "ce")
@@ -17,70 +18,39 @@ OPTIONS = [
 ]
 
 
-def softmax(z: Tensor) -> Tensor:
-    e = (z - z.amax(-1, keepdim=True)).exp()
-    return e / e.sum(-1, keepdim=True)
-
-
-def item_losses(logits: Tensor, teacher: Tensor, kind: str, combine: str, temperature: float) -> Tensor:
-    """[K] by loops over the definition; `teacher` holds logits."""
-    rows = []
-    for k in range(logits.shape[1]):
-        if kind == "logits":
-            views, target = logits[:, k], teacher[k]
-        else:
-            views, target = softmax(logits[:, k] / temperature), softmax(teacher[k] / temperature)
-        if combine == "mean":
-            views = views.mean(0, keepdim=True)
-        total = torch.zeros((), dtype=logits.dtype)
-        for view in views:
-            if kind in ("mse", "logits"):
-                total = total + ((view - target) ** 2).mean()
-            elif kind == "kl":
-                total = total + temperature**2 * (target * (target.log() - view.log())).sum()
-            else:
-                total = total - temperature**2 * (target * view.log()).sum()
-        rows.append(total / len(views))
-    return torch.stack(rows)
-
-
-def problem(generator: torch.Generator, voters: int = 3, items: int = 7, classes: int = 5) -> tuple[Tensor, ...]:
+def problem(generator: Generator, voters: int = 3, items: int = 7, classes: int = 5) -> tuple[Tensor, ...]:
     logits = torch.randn(voters, items, classes, generator=generator) * 2
     teacher = torch.randn(items, classes, generator=generator) * 2
     return logits, teacher, torch.rand(items, generator=generator)
 
 
 @pytest.mark.parametrize(("kind", "combine", "temperature"), OPTIONS)
-@pytest.mark.parametrize("reduction", ["sum", "mean", "none"])
+@pytest.mark.parametrize("reduction", REDUCTIONS)
 def test_value_and_gradient_equal_the_definition_in_fp64(
-    kind: str, combine: str, temperature: float, reduction: str, generator: torch.Generator, relative_error: Error
+    kind: str, combine: str, temperature: float, reduction: str, generator: Generator, relative_error: Error
 ) -> None:
     logits, teacher, weights = problem(generator)
-    ours, truth = logits.clone().requires_grad_(), logits.double().requires_grad_()
-    expected = weights.double() * item_losses(truth, teacher.double(), kind, combine, temperature)
-    if reduction != "none":
-        expected = expected.sum() / (weights.double().sum() if reduction == "mean" else 1.0)
-    loss = soft_label_loss(
-        ours,
-        teacher if kind == "logits" else teacher.softmax(-1),
-        kind=kind,
-        temperature=temperature,
-        weights=weights,
-        combine=combine,
-        reduction=reduction,
+    given = teacher if kind == "logits" else teacher.softmax(-1)
+    options = {"kind": kind, "temperature": temperature, "combine": combine}
+    upstream = torch.rand((7,) if reduction == "none" else (), generator=generator)
+
+    def expected(z: Tensor) -> Tensor:
+        true_teacher = teacher.double() if kind == "logits" else teacher.double().softmax(-1)
+        return reduced(item_losses(z, true_teacher, **options), weights, EVERY, reduction)
+
+    loss, gradient = with_gradients(
+        lambda z: soft_label_loss(z, given, weights=weights, reduction=reduction, **options),
+        [logits.requires_grad_()],
+        upstream,
     )
+    true_loss, truth = with_gradients(expected, doubles([logits]), upstream)
     assert loss.dtype == torch.float32
-    assert relative_error(loss, expected) < 3e-6
-    upstream = torch.rand(loss.shape, generator=generator)
-    loss.backward(upstream)
-    expected.backward(upstream.double())
-    assert ours.grad is not None
-    assert truth.grad is not None
-    assert relative_error(ours.grad, truth.grad) < 1e-5
+    assert relative_error(loss, true_loss) < 3e-6
+    assert relative_error(gradient, truth) < 1e-5
 
 
 @pytest.mark.parametrize(("kind", "combine", "temperature"), OPTIONS)
-def test_gradcheck(kind: str, combine: str, temperature: float, generator: torch.Generator) -> None:
+def test_gradcheck(kind: str, combine: str, temperature: float, generator: Generator) -> None:
     logits, teacher, weights = problem(generator, items=3)
     assert torch.autograd.gradcheck(
         lambda z: soft_label_loss(
@@ -106,7 +76,7 @@ def test_a_teacher_probability_of_zero_is_finite(kind: str, temperature: float) 
     assert float(logits.grad.abs().max()) < 1e-20
 
 
-def test_equal_distributions_have_no_loss_and_default_is_the_mean_square(generator: torch.Generator) -> None:
+def test_equal_distributions_have_no_loss_and_default_is_the_mean_square(generator: Generator) -> None:
     logits, teacher, _ = problem(generator)
     same = teacher.expand(3, -1, -1)
     target = teacher.softmax(-1)
@@ -116,22 +86,17 @@ def test_equal_distributions_have_no_loss_and_default_is_the_mean_square(generat
     torch.testing.assert_close(soft_label_loss(logits, target), expected)
 
 
-def test_bf16_logits_are_computed_in_fp32(generator: torch.Generator, relative_error: Error) -> None:
+def test_bf16_logits_are_computed_in_fp32(generator: Generator, relative_error: Error) -> None:
     logits, teacher, _ = problem(generator, items=50)
-    short = logits.bfloat16().requires_grad_()
-    truth = short.detach().double().requires_grad_()
-    loss = soft_label_loss(short, teacher.softmax(-1))
-    expected = soft_label_loss(truth, teacher.double().softmax(-1))
-    loss.backward()
-    expected.backward()
+    short, one = logits.bfloat16().requires_grad_(), torch.ones(())
+    loss, gradient = with_gradients(lambda z: soft_label_loss(z, teacher.softmax(-1)), [short], one)
+    expected, truth = with_gradients(lambda z: soft_label_loss(z, teacher.double().softmax(-1)), doubles([short]), one)
     assert loss.dtype == torch.float32
     assert relative_error(loss, expected) < 1e-6
-    assert short.grad is not None
-    assert truth.grad is not None
-    assert relative_error(short.grad, truth.grad) < 3e-3
+    assert relative_error(gradient, truth) < 3e-3
 
 
-def test_only_the_logits_have_a_gradient(generator: torch.Generator) -> None:
+def test_only_the_logits_have_a_gradient(generator: Generator) -> None:
     logits, teacher, weights = (t.requires_grad_() for t in problem(generator))
     soft_label_loss(logits, teacher, kind="logits", weights=weights).backward()
     assert logits.grad is not None
@@ -139,7 +104,7 @@ def test_only_the_logits_have_a_gradient(generator: torch.Generator) -> None:
     assert weights.grad is None
 
 
-@pytest.mark.parametrize("reduction", ["sum", "mean", "none"])
+@pytest.mark.parametrize("reduction", REDUCTIONS)
 def test_no_items(reduction: str) -> None:
     logits = torch.zeros(2, 0, 3, requires_grad=True)
     for loss in (
@@ -165,31 +130,36 @@ def test_options_are_checked() -> None:
         voter_cross_entropy(logits, torch.zeros(2, dtype=torch.int64))
 
 
-@pytest.mark.parametrize("reduction", ["sum", "mean", "none"])
+@pytest.mark.parametrize("reduction", REDUCTIONS)
 @pytest.mark.parametrize("weighted", [False, True])
 def test_voter_cross_entropy_equals_the_definition(
-    reduction: str, weighted: bool, generator: torch.Generator, relative_error: Error
+    reduction: str, weighted: bool, generator: Generator, relative_error: Error
 ) -> None:
     logits, _, weights = problem(generator)
     target = torch.tensor([0, 4, -100, 2, 2, -100, 1])
-    ours, truth = logits.clone().requires_grad_(), logits.double().requires_grad_()
-    counted = (weights.double() if weighted else torch.ones(7, dtype=torch.float64)) * (target != -100)
-    picked = torch.stack([softmax(truth[:, k])[:, max(int(target[k]), 0)].log().mean() for k in range(7)])
-    expected = -picked * counted
-    if reduction != "none":
-        expected = expected.sum() / (counted.sum() if reduction == "mean" else 1.0)
-    loss = voter_cross_entropy(ours, target, weights=weights if weighted else None, reduction=reduction)
-    assert relative_error(loss, expected) < 1e-6
-    upstream = torch.rand(loss.shape, generator=generator)
-    loss.backward(upstream)
-    expected.backward(upstream.double())
-    assert ours.grad is not None
-    assert truth.grad is not None
-    assert relative_error(ours.grad, truth.grad) < 1e-5
-    assert not ours.grad[:, target == -100].any()
+    given, upstream = (
+        weights if weighted else None,
+        torch.rand((7,) if reduction == "none" else (), generator=generator),
+    )
+
+    def expected(z: Tensor) -> Tensor:
+        picked = torch.stack(
+            [item.softmax(-1)[:, max(int(c), 0)].log().mean() for item, c in zip(z.unbind(1), target, strict=True)]
+        )
+        return reduced(-picked, given, target != -100, reduction)
+
+    loss, gradient = with_gradients(
+        lambda z: voter_cross_entropy(z, target, weights=given, reduction=reduction),
+        [logits.requires_grad_()],
+        upstream,
+    )
+    true_loss, truth = with_gradients(expected, doubles([logits]), upstream)
+    assert relative_error(loss, true_loss) < 1e-6
+    assert relative_error(gradient, truth) < 1e-5
+    assert not gradient[:, target == -100].any()
 
 
-def test_voter_cross_entropy_gradcheck_and_all_ignored(generator: torch.Generator) -> None:
+def test_voter_cross_entropy_gradcheck_and_all_ignored(generator: Generator) -> None:
     logits = problem(generator)[0].double().requires_grad_()
     target = torch.tensor([0, 1, -100, 3, 4, 0, -100])
     assert torch.autograd.gradcheck(lambda z: voter_cross_entropy(z, target, reduction="mean"), (logits,))

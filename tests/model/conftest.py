@@ -17,6 +17,15 @@ from torch import Tensor
 
 from xlt_engine.model import Encoder, EncoderConfig, MaskedLM, save_model
 
+CLASSES = {
+    "bert": "Bert",
+    "xlm-roberta": "XLMRoberta",
+    "distilbert": "DistilBert",
+    "modernbert": "ModernBert",
+    "eurobert": "EuroBert",
+}
+"""What transformers calls each layout."""
+
 
 @dataclass(frozen=True)
 class Packed:

@@ -8,7 +8,7 @@ import torch
 from xlt_engine import ConfigError, ModelError
 from xlt_engine.data import pack
 from xlt_engine.kernels import linear_cross_entropy
-from xlt_engine.model import Encoder, EncoderConfig, MaskedLM
+from xlt_engine.model import Encoder, EncoderConfig, MaskedLM, layers
 
 
 def sizes(parameters):
@@ -79,19 +79,10 @@ def test_either_dropout_alone_acts(tiny, sequences, packed, field):
 
 def test_dropout_sites_are_told_apart(tiny, sequences, packed, monkeypatch):
     seen = []
-    from xlt_engine.model import layers as module
-
-    def spy(name):
-        original = getattr(module, name)
-
-        def wrapped(*args, **kwargs):
-            seen.append(kwargs["site"])
-            return original(*args, **kwargs)
-
-        monkeypatch.setattr(module, name, wrapped)
-
     for name in ("embedding_layer_norm", "packed_attention", "dropout_residual_layer_norm"):
-        spy(name)
+        original = getattr(layers, name)
+        spied = lambda *a, f=original, **more: seen.append(more["site"]) or f(*a, **more)  # noqa: E731
+        monkeypatch.setattr(layers, name, spied)
     Encoder(tiny)(packed(sequences((5,), 97)), seed=1)
     assert seen == list(range(10))
 
@@ -106,10 +97,10 @@ def test_initialisation_is_a_function_of_the_seed_and_leaves_the_global_generato
         assert torch.equal(a, c) == ("norm" in name or name.endswith("bias"))
 
 
-@pytest.mark.parametrize("layers", [0, 1, 2, 3])
-def test_freezing_keeps_nothing_below(tiny, sequences, packed, layers):
+@pytest.mark.parametrize("count", [0, 1, 2, 3])
+def test_freezing_keeps_nothing_below(tiny, sequences, packed, count):
     model = MaskedLM(Encoder(tiny, seed=1))
-    model.encoder.freeze(True, layers)
+    model.encoder.freeze(True, count)
     inputs = []
     for layer in model.encoder.layers:
         layer.register_forward_pre_hook(lambda _, args: inputs.append(args[0]))
@@ -118,31 +109,14 @@ def test_freezing_keeps_nothing_below(tiny, sequences, packed, layers):
         model.transform(batch, seed=2), model.decoder_weight, model.decoder_bias, batch.token_ids[:2]
     )
     loss.backward()
-    assert [x.grad_fn is None for x in inputs] == [i <= layers for i in range(3)]
+    assert [x.grad_fn is None for x in inputs] == [i <= count for i in range(3)]
     frozen = model.encoder.frozen_parameters()
     for name, p in model.encoder.named_parameters():
-        below = name.startswith("embeddings.") or int(name.split(".")[1]) < layers
+        below = name.startswith("embeddings.") or int(name.split(".")[1]) < count
         assert (p.grad is None) == below == (name in frozen), name
     assert model.decoder_weight is model.encoder.word_embedding
     assert model.decoder_weight.grad is None
     assert model.decoder_bias.grad is not None
-
-
-def test_frozen_weights_do_not_move(tiny, sequences, packed):
-    model = MaskedLM(Encoder(tiny, seed=1))
-    model.encoder.freeze(True, 2)
-    before = {name: value.clone() for name, value in model.encoder.frozen_parameters().items()}
-    moving = model.encoder.layers[2].up_weight.detach().clone()
-    optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=1e-2)
-    batch = packed(sequences((5, 9), 97))
-    for step in range(3):
-        optimizer.zero_grad()
-        hidden = model.transform(batch, seed=step)
-        linear_cross_entropy(hidden, model.decoder_weight, model.decoder_bias, batch.token_ids[:2]).backward()
-        optimizer.step()
-    after = model.encoder.frozen_parameters()
-    assert all(torch.equal(before[name], after[name]) for name in before)
-    assert not torch.equal(moving, model.encoder.layers[2].up_weight)
 
 
 def test_freezing_can_be_undone(encoder):

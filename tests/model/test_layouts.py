@@ -34,6 +34,8 @@ from xlt_engine.model.layouts import LAYOUTS
 from xlt_engine.model.match import shapes_of
 from xlt_engine.model.names import views
 
+from .conftest import CLASSES
+
 VOCABULARY, HIDDEN = 97, 32
 LABELS = ("O", "B-PER", "I-PER", "B-Ort")
 SHAPE = dict(vocab_size=VOCABULARY, num_hidden_layers=3, num_attention_heads=4, hidden_size=HIDDEN)
@@ -64,13 +66,9 @@ SETTINGS = {
         PRE_NORM, attention_bias=True, mlp_bias=True, tie_word_embeddings=True, rope_parameters=ROPE
     ),
 }
-CLASSES = {
-    "bert": "Bert",
-    "xlm-roberta": "XLMRoberta",
-    "distilbert": "DistilBert",
-    "modernbert": "ModernBert",
-    "eurobert": "EuroBert",
-}
+# The layers of multilingual BERT, fewer of them.
+WIDE = {"bert-wide": dict(vocab_size=1200, num_hidden_layers=4)}
+wide_too = pytest.mark.parametrize("reference", [*SETTINGS, *WIDE], indirect=True)
 LENGTHS = (7, 2, 13, 7, 9)
 
 
@@ -86,9 +84,9 @@ def randomise(model):
 
 
 def theirs_of(transformers, kind, suffix, **values):
-    config = CLASSES[kind.removesuffix("-biases")]
+    config = CLASSES[kind.removesuffix("-biases").removesuffix("-wide")]
     torch.manual_seed(3)
-    made = getattr(transformers, config + "Config")(**SETTINGS[kind], **values)
+    made = getattr(transformers, config + "Config")(**(SETTINGS | WIDE)[kind], **values)
     return randomise(getattr(transformers, config + suffix)(made))
 
 
@@ -106,12 +104,20 @@ def text(sequences):
     return [ids.clamp(min=2) for ids in sequences(LENGTHS, VOCABULARY)]
 
 
+def gradients_of(model):
+    """Of every tensor, by the name that it has in a file."""
+    gradients = copy.deepcopy(model)
+    for value, own in zip(gradients.parameters(), model.parameters(), strict=True):
+        value.data = torch.zeros_like(own) if own.grad is None else own.grad
+    return views(gradients)
+
+
 def padded_inputs(kind, seqs):
     pad = 1 if kind == "xlm-roberta" else 0
     ids = torch.nn.utils.rnn.pad_sequence(seqs, batch_first=True, padding_value=pad)
     mask = torch.nn.utils.rnn.pad_sequence([torch.ones_like(s) for s in seqs], batch_first=True)
     inputs = {"input_ids": ids, "attention_mask": mask}
-    if kind == "bert":
+    if kind.startswith("bert"):
         inputs["token_type_ids"] = torch.zeros_like(ids)
         for row, s in zip(inputs["token_type_ids"], seqs, strict=True):
             row[len(s) // 2 : len(s)] = 1
@@ -130,6 +136,7 @@ def test_the_shapes_of_a_layout_are_those_of_its_models(reference):
         assert list(shapes_of(config, part).items()) == expected, part
 
 
+@wide_too
 def test_hidden_states(reference, text, packed, error):
     kind, model, folder = reference
     inputs, keep = padded_inputs(kind, text)
@@ -139,6 +146,7 @@ def test_hidden_states(reference, text, packed, error):
         assert error(load_encoder(folder)(packed(text)).hidden, expected) <= 1e-5
 
 
+@wide_too
 def test_masked_lm_logits_and_loss(reference, text, packed, error):
     kind, model, folder = reference
     inputs, keep = padded_inputs(kind, text)
@@ -152,10 +160,12 @@ def test_masked_lm_logits_and_loss(reference, text, packed, error):
         output = model(**inputs, labels=labels)
         ours = load_masked_lm(folder)
         assert error(ours.logits(batch), output.logits[keep]) <= 1e-5
+        assert error(ours.logits(batch, batch.item_index), output.logits[keep][items]) <= 1e-5
         loss = linear_cross_entropy(ours.transform(batch), ours.decoder_weight, ours.decoder_bias, targets) / len(items)
     assert float(loss) == pytest.approx(float(output.loss), rel=1e-5)
 
 
+@wide_too
 def test_gradient_of_every_tensor(reference, text, packed, error):
     kind, model, folder = reference
     inputs, keep = padded_inputs(kind, text)
@@ -167,16 +177,11 @@ def test_gradient_of_every_tensor(reference, text, packed, error):
     ours = load_masked_lm(folder)
     logits = functional.linear(ours.transform(batch), ours.decoder_weight, ours.decoder_bias)
     functional.cross_entropy(logits, targets).backward()
-    gradients = copy.deepcopy(ours)
-    with torch.no_grad():
-        for value, p in zip(gradients.parameters(), ours.parameters(), strict=True):
-            value.copy_(p.grad)
-    found = views(gradients)
+    found = gradients_of(ours)
     layout = ours.config.layout
     expected = {layout.bare(name): p.grad for name, p in model.named_parameters()}
-    if (
-        layout.decoder in expected and layout.word_embedding not in expected
-    ):  # the matrix has two names, of which named_parameters gives one
+    # The matrix has two names, of which named_parameters gives one.
+    if layout.decoder in expected and layout.word_embedding not in expected:
         expected[layout.word_embedding] = expected.pop(layout.decoder)
     assert found.keys() == expected.keys()
     largest = max(float(g.abs().max()) for g in expected.values())
@@ -253,6 +258,7 @@ def test_task_models_in_and_out(transformers, tmp_path, kind, suffix, text, pack
         tmp_path / "ours", output_loading_info=True
     )
     assert type(again) is type(model)
+    assert again.config.id2label == dict(enumerate(LABELS))
     assert not any(info[key] for key in ("missing_keys", "unexpected_keys", "mismatched_keys"))
     with torch.no_grad():
         assert torch.equal(again.eval()(**inputs).logits, logits)
@@ -278,11 +284,8 @@ def test_what_a_classifier_reads(transformers, tmp_path, kind, named, text, pack
     assert error(logits, expected) <= 1e-5
     for each in (logits, expected):
         torch.nn.functional.cross_entropy(each, labels).backward()
-    gradients = copy.deepcopy(ours)
-    for parameter, own in zip(gradients.parameters(), ours.parameters(), strict=True):
-        parameter.data = torch.zeros_like(own) if own.grad is None else own.grad
     theirs = {ours.config.layout.bare(name): p.grad for name, p in model.named_parameters()}
-    for name, gradient in views(gradients).items():
+    for name, gradient in gradients_of(ours).items():
         assert error(gradient, theirs[name]) <= 1e-4, name
     save_model(ours, tmp_path / "ours")
     again = transformers.AutoModelForSequenceClassification.from_pretrained(tmp_path / "ours").eval()

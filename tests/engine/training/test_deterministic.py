@@ -6,6 +6,7 @@ import importlib
 import json
 import os
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -72,21 +73,21 @@ def test_nothing_looks_at_the_device_before(on_gpu: None, monkeypatch: pytest.Mo
         laboratory.ablate("demo", overrides=["deterministic=true"], run_dir=tmp_path / "run")
 
 
-@pytest.mark.parametrize("value", WORKSPACES)
-def test_a_workspace_that_will_do_stays(on_gpu: None, monkeypatch: pytest.MonkeyPatch, value: str) -> None:
-    monkeypatch.setenv(WORKSPACE, value)
-    monkeypatch.setattr(torch.cuda, "is_initialized", lambda: True)
-    with deterministic(True, "cuda"):
-        pass
-
-
-def test_it_refuses_what_it_cannot_make_so(on_gpu: None, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv(WORKSPACE, ":0:0")
-    with pytest.raises(ConfigError, match=f"{WORKSPACE}=:0:0 in the environment"), deterministic(True, "cuda"):
-        pass
-    monkeypatch.delenv(WORKSPACE)
-    monkeypatch.setattr(torch.cuda, "is_initialized", lambda: True)
-    with pytest.raises(ConfigError, match="has used CUDA already"), deterministic(True, "cuda"):
+@pytest.mark.parametrize(
+    ("workspace", "used", "refused"),
+    [
+        *((value, True, None) for value in WORKSPACES),
+        (":0:0", False, f"{WORKSPACE}=:0:0 in the environment"),
+        (None, True, "has used CUDA already"),
+    ],
+)
+def test_it_refuses_what_it_cannot_make_so(
+    on_gpu: None, monkeypatch: pytest.MonkeyPatch, workspace: str | None, used: bool, refused: str | None
+) -> None:
+    if workspace is not None:
+        monkeypatch.setenv(WORKSPACE, workspace)
+    monkeypatch.setattr(torch.cuda, "is_initialized", lambda: used)
+    with nullcontext() if refused is None else pytest.raises(ConfigError, match=refused), deterministic(True, "cuda"):
         pass
     assert not torch.are_deterministic_algorithms_enabled()
 

@@ -5,32 +5,32 @@ On a CPU a "graph" is the step itself, called again on the buffers that it was c
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 from torch import Tensor
 from torch.optim import AdamW
 
 from xlt_engine import DivergedError
-from xlt_engine.data import Bucket, PackedBatch, pack, pad_step
+from xlt_engine.data import Bucket, PackedBatch, pad_step
 from xlt_engine.engine import Loop, OptimizerConfig, load_recipe
 from xlt_engine.engine.storage.run_warning import RunWarning
 from xlt_engine.engine.training.batch_source import MicroBatches
 from xlt_engine.engine.training.config import PerformanceConfig
 from xlt_engine.engine.training.cuda_graphs import WARM_UP, GraphedSteps, Replay, why_no_graphs
-from xlt_engine.engine.training.objectives import SoftLabels, cross_entropy, masked_lm
+from xlt_engine.engine.training.objectives import cross_entropy
 from xlt_engine.kernels import dispatch
-from xlt_engine.model import Encoder, EncoderConfig, LinearHead, MaskedLM, TaskModel, VoterHeads
-from xlt_engine.model.weights import tensors_hash
+
+from .models import KINDS, Words, outcome, restore, tagger
 
 OPTIMIZER = OptimizerConfig(lr=5e-3, head_lr=1e-2, warmup=0.2)
 PADDED = PerformanceConfig(graphs=False, buckets=3, feed=False)
 gpu = pytest.mark.gpu
 needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+SHORT, MIDDLE, LONG = (2, 4), (6, 12), (12, 24)
+FEW_LONG = (*[SHORT] * 5, LONG)
 
 
 class Direct:
@@ -58,57 +58,18 @@ class Direct:
         self.renewed += 1
 
 
-class Steps:
-    """Steps of three sizes in turn, a rule to be learned in each: a word's class is its id modulo three."""
+class Steps(Words):
+    """Of three sizes in turn."""
 
-    def __init__(self, count: int, parts: int = 1, kind: str = "classes", sizes: Sequence[int] = (4, 12, 24)) -> None:
-        self.count, self.parts, self.kind, self.sizes_of = count, parts, kind, sizes
-
-    def __len__(self) -> int:
-        return self.count
-
-    def __getitem__(self, step: int) -> list[PackedBatch]:
-        rng = np.random.default_rng([7, step])
-        longest = self.sizes_of[step % len(self.sizes_of)]
-        words = [rng.integers(5, 60, size=rng.integers(longest // 2, longest)) for _ in range(8)]
-        size = 8 // self.parts
-        return [self._pack(words[a : a + size], rng, a + 100 * step) for a in range(0, 8, size)]
-
-    def _pack(self, words: list[np.ndarray], rng: np.random.Generator, first: int) -> PackedBatch:
-        targets: dict[str, Any] = {"labels": [w if self.kind == "tokens" else w % 3 for w in words]}
-        if self.kind == "soft":
-            targets = {"soft_targets": [rng.dirichlet(np.ones(3), len(w)).astype(np.float32) for w in words]}
-        return pack(
-            [np.concatenate([[2], w, [3]]) for w in words],
-            items=[np.arange(1, len(w) + 1) for w in words],
-            example_ids=np.arange(first, first + len(words)),
-            **targets,
-        )
-
-
-def encoder() -> Encoder:
-    return Encoder(
-        EncoderConfig(60, 32, 2, 2, 48, max_positions=32, dropout=0.1, attention_dropout=0.1, initializer_range=0.2),
-        seed=3,
-    )
-
-
-def tagger() -> TaskModel:
-    return TaskModel(encoder(), VoterHeads(32, 3, (20, 21), 0.1, seed=2), "ner", ("O", "B-X", "I-X"))
-
-
-KINDS: dict[str, tuple[Callable[[], Any], Any]] = {
-    "tokens": (lambda: MaskedLM(encoder(), seed=4), masked_lm),
-    "classes": (tagger, cross_entropy),
-    "soft": (tagger, SoftLabels()),
-}
+    def __init__(self, count: int, parts: int = 1, kind: str = "hard", lengths: Any = (SHORT, MIDDLE, LONG)) -> None:
+        super().__init__(count, parts, kind, lengths)
 
 
 def loop(
-    source: Any, kind: str = "classes", *, performance: PerformanceConfig = PADDED, objective: Any = None, **more: Any
+    source: Any, kind: str = "hard", *, performance: PerformanceConfig = PADDED, objective: Any = None, **more: Any
 ) -> Loop:
     make, usual = KINDS[kind]
-    model = make().to(more.pop("device", "cpu"))
+    model = make(0.1).to(more.pop("device", "cpu"))
     objective = objective or usual
     return Loop(model, source, objective, optimizer=OPTIMIZER, seed=1, performance=performance, **more)
 
@@ -118,10 +79,6 @@ def graphed(training: Loop, runner: Direct | None = None) -> tuple[Direct, list[
     runner, heard = runner or Direct(), []
     training.capture(runner, heard.append)
     return runner, heard
-
-
-def outcome(training: Loop) -> tuple[str, dict[str, Any]]:
-    return tensors_hash(training.state()[0]), vars(training.trace)
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -138,7 +95,6 @@ def test_graphed_steps_equal_steps_as_they_are(kind: str, parts: int, precision:
     shapes = len(plain.prefetcher.buckets)
     assert shapes == (3 if parts == 1 else 2)
     assert (runner.captured, runner.replayed) == (shapes, 18 - shapes * WARM_UP)
-    assert other.graphs is not None
     assert other.graphs.replayed == runner.replayed
     assert runner.inside == 1
     assert heard == []
@@ -190,7 +146,7 @@ def test_what_is_not_of_one_bucket_is_run_as_it_is() -> None:
     small, large = Bucket(64, 16, 64, 32), Bucket(256, 30, 256, 32)
     runner = Direct()
     graphs = GraphedSteps(toy, [small, large], runner, clear=lambda: None)
-    first, second = Steps(2, sizes=(4, 24))[0][0], Steps(2, sizes=(4, 24))[1][0]
+    first, second = Steps(2, lengths=(SHORT, LONG))[0][0], Steps(2, lengths=(SHORT, LONG))[1][0]
     mixed = [(1, pad_step([first], [small])[0]), (2, pad_step([second], [large])[0])]
     unknown = [(1, first)]
     for parts in (mixed, unknown, []):
@@ -216,7 +172,7 @@ class Ragged(Steps):
 
     def __getitem__(self, step: int) -> list[PackedBatch]:
         if step == 7:
-            return Steps(1, self.parts, self.kind, (28,))[0]
+            return Steps(1, self.parts, self.kind, ((14, 28),))[0]
         batches = super().__getitem__(step)
         for index, batch in enumerate(batches):
             if step == 5 or (step % 4 == 3 and index == 0):
@@ -239,13 +195,20 @@ def test_steps_without_targets_and_of_other_sizes_are_the_same_too() -> None:
     (plain, _), (other, runner) = run(False), run(True)
     assert outcome(other) == outcome(plain)
     assert plain.trace.valid[5] == 0
-    assert runner is not None
     assert runner.replayed > 5
 
 
 def test_where_a_capture_fails_the_run_goes_on_and_says_so_once() -> None:
+    """What the Python of the step has left in the weights is not added to the next step's gradients."""
+
+    class Late(Direct):
+        def capture(self, step: Replay) -> Replay:
+            for parameter in other.model.parameters():
+                parameter.grad = torch.full_like(parameter, 1e3)
+            raise RuntimeError("CUDA error: operation not permitted\nmore")
+
     plain, other = loop(Steps(18)), loop(Steps(18))
-    runner, heard = graphed(other, Direct(RuntimeError("CUDA error: operation not permitted\nmore")))
+    runner, heard = graphed(other, Late())
     plain.run()
     other.run()
     assert outcome(other) == outcome(plain)
@@ -256,26 +219,9 @@ def test_where_a_capture_fails_the_run_goes_on_and_says_so_once() -> None:
     assert "performance.graphs" in heard[0].message
 
 
-def test_gradients_of_a_failed_capture_are_dropped() -> None:
-    """Capturing runs the Python of a step: what it leaves in the weights must not be added to the next step's."""
-
-    class Late(Direct):
-        def capture(self, step: Replay) -> Replay:
-            model = other.model
-            for parameter in model.parameters():
-                parameter.grad = torch.full_like(parameter, 1e3)
-            raise RuntimeError("late")
-
-    plain, other = loop(Steps(18)), loop(Steps(18))
-    graphed(other, Late())
-    plain.run()
-    other.run()
-    assert outcome(other) == outcome(plain)
-
-
 def test_a_capture_begins_and_ends_without_gradients() -> None:
     """They must be made within the graph, and those that it made are its memory."""
-    model = tagger()
+    model = tagger(0.1)
     seen: list[bool] = []
 
     class Looking(Direct):
@@ -333,23 +279,19 @@ def test_a_resumed_run_ends_in_the_same_bits(stop: int) -> None:
     whole.run()
     for _ in range(stop):
         first.advance()
-    tensors, meta = first.state()
     second.advance()
-    second.restore(
-        stop, {n: t.clone() for n, t in tensors.items()}, {"trace": {k: list(v) for k, v in meta["trace"].items()}}
-    )
+    restore(second, first)
     second.run()
     assert outcome(second) == outcome(whole)
 
 
 def test_restoring_drops_graphs() -> None:
     """The optimiser's tensors are new ones after it."""
-    training = loop(Steps(30, sizes=(8,)))
+    training = loop(Steps(30, lengths=((4, 8),)))
     runner, _ = graphed(training)
     for _ in range(WARM_UP + 2):
         training.advance()
-    tensors, meta = training.state()
-    training.restore(training.step, {n: t.clone() for n, t in tensors.items()}, meta)
+    restore(training, training)
     before = runner.captured
     training.advance()
     assert before > 0
@@ -377,25 +319,23 @@ def test_graphs_make_room_where_memory_does_not_suffice() -> None:
         loss: Tensor = cross_entropy(model, batch, seed)
         return loss
 
-    source = Steps(40, sizes=(4, 4, 4, 4, 4, 24))
-    training = Loop(tagger(), source, hungry, optimizer=OPTIMIZER, seed=1, performance=PADDED, auto_micro_batch=True)
+    source = Steps(40, lengths=FEW_LONG)
+    training = Loop(tagger(0.1), source, hungry, optimizer=OPTIMIZER, seed=1, performance=PADDED, auto_micro_batch=True)
     runner, _ = graphed(training)
     training.run()
     assert training.memory.limit == 4
     assert runner.replayed > 5
-    assert training.graphs is not None
     assert training.graphs._captured == {}
     assert len(training.trace.loss) == 40
 
 
 def test_a_step_that_fits_without_graphs_is_not_cut() -> None:
     """Their memory is given up for good, and the same step is tried again as it is: the results stay the same."""
-    training, plain = loop(Steps(40, sizes=(4, 4, 4, 4, 4, 24))), loop(Steps(40, sizes=(4, 4, 4, 4, 4, 24)))
+    training, plain = loop(Steps(40, lengths=FEW_LONG)), loop(Steps(40, lengths=FEW_LONG))
     plain.run()
     runner, heard = graphed(training)
 
     def hungry(model: Any, batch: PackedBatch, seed: Any) -> Tensor:
-        assert training.graphs is not None
         if batch.max_seqlen > 20 and training.graphs._captured:
             raise torch.OutOfMemoryError("CUDA out of memory")
         loss: Tensor = cross_entropy(model, batch, seed)
@@ -484,7 +424,6 @@ def test_graphs_on_the_device_equal_steps_as_they_are(kind: str, precision: str)
     """The same kernels on the same shapes: the same bits."""
     plain = _trained(PerformanceConfig(graphs=False, buckets=3, feed=False), kind, precision)
     other = _trained(PerformanceConfig(graphs=True, buckets=3, feed=True), kind, precision)
-    assert other.graphs is not None
     assert other.graphs.replayed == 30 - len(other.prefetcher.buckets) * WARM_UP
     assert outcome(other) == outcome(plain)
 
@@ -492,8 +431,8 @@ def test_graphs_on_the_device_equal_steps_as_they_are(kind: str, precision: str)
 @gpu
 @needs_gpu
 def test_graphs_on_the_device_follow_unpadded_steps() -> None:
-    plain = _trained(PerformanceConfig(graphs=False, buckets=0, feed=False), "classes", "fp32")
-    other = _trained(PerformanceConfig(), "classes", "fp32")
+    plain = _trained(PerformanceConfig(graphs=False, buckets=0, feed=False), "hard", "fp32")
+    other = _trained(PerformanceConfig(), "hard", "fp32")
     assert other.trace.loss == pytest.approx(plain.trace.loss, rel=1e-3)
     assert other.trace.tokens == plain.trace.tokens
 
@@ -539,30 +478,11 @@ def test_an_objective_that_reads_its_loss_is_not_captured_and_trains_all_the_sam
 @gpu
 @needs_gpu
 def test_a_run_on_the_device_resumes_in_the_same_bits() -> None:
-    whole = _trained(PerformanceConfig(), "classes", "bf16")
+    whole = _trained(PerformanceConfig(), "hard", "bf16")
     first, second = (loop(Steps(30, 2), precision="bf16", performance=PerformanceConfig(), device="cuda") for _ in "ab")
     for _ in range(17):
         first.advance()
-    tensors, meta = first.state()
-    second.restore(
-        17, {n: t.clone() for n, t in tensors.items()}, {"trace": {k: list(v) for k, v in meta["trace"].items()}}
-    )
+    restore(second, first)
     first.close()
     second.run()
     assert outcome(second) == outcome(whole)
-
-
-def test_one_linear_head_is_graphed_like_voters() -> None:
-    """A head without voters reads its seed at its dropout alone."""
-
-    def make() -> TaskModel:
-        return TaskModel(encoder(), LinearHead(32, 3, 0.1, seed=2), "ner", ("O", "B-X", "I-X"))
-
-    found = []
-    for graphs in (False, True):
-        training = Loop(make(), Steps(18), cross_entropy, optimizer=OPTIMIZER, seed=1, performance=PADDED)
-        if graphs:
-            graphed(training)
-        training.run()
-        found.append(outcome(training))
-    assert found[0] == found[1]

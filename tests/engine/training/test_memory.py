@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,86 +12,35 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from xlt_engine import Interrupted, OutOfMemoryError
-from xlt_engine.data import Bucket, PackedBatch, pack, pad_to_bucket
+from xlt_engine.data import Bucket, PackedBatch, pad_to_bucket
 from xlt_engine.data.batches.batch import cut
 from xlt_engine.engine.storage import faults
 from xlt_engine.engine.storage.files import sha256_file
 from xlt_engine.engine.storage.soft_labels import packed_soft_labels, read_soft_labels, soft_label_problem
 from xlt_engine.engine.training.config import OptimizerConfig
 from xlt_engine.engine.training.loop import Loop
-from xlt_engine.engine.training.objectives import SoftLabels, cross_entropy, masked_lm
+from xlt_engine.engine.training.objectives import cross_entropy
 from xlt_engine.engine.training.out_of_memory import StepSize, is_out_of_memory
 from xlt_engine.engine.training.precision import DTYPES
-from xlt_engine.model import Encoder, EncoderConfig, MaskedLM, TaskModel, VoterHeads
 from xlt_engine.model.weights import tensors_hash
 
-VOCABULARY, HIDDEN, LABELS = 40, 16, ("O", "B-X", "I-X")
+from . import models
+from .models import HIDDEN, KINDS, packed, tagger
+
 NO_MEMORY = "DefaultCPUAllocator: can't allocate memory: you tried to allocate 12 bytes"
 OPTIMIZER = OptimizerConfig(lr=2e-3)
 
 
-def encoder(dropout: float) -> Encoder:
-    config = EncoderConfig(
-        vocab_size=VOCABULARY,
-        hidden_size=HIDDEN,
-        num_layers=3,
-        num_heads=2,
-        intermediate_size=32,
-        max_positions=20,
-        dropout=dropout,
-        attention_dropout=dropout,
-        initializer_range=0.1,
-    )
-    return Encoder(config, seed=1)
-
-
-def tagger(dropout: float = 0.1) -> TaskModel:
-    head = VoterHeads(HIDDEN, 3, (12, 13, 14), dropout, seed=2, initializer_range=0.5)
-    return TaskModel(encoder(dropout), head, "ner", LABELS)
-
-
-KINDS: dict[str, tuple[Callable[[float], Any], Any]] = {
-    "mlm": (lambda dropout: MaskedLM(encoder(dropout), seed=3), masked_lm),
-    "hard": (tagger, cross_entropy),
-    "soft": (tagger, SoftLabels()),
-}
-
-
 def rows(seed: int, count: int = 8) -> list[dict[str, Any]]:
-    """Sequences of different lengths; some have no item, some no target."""
-    rng, found = np.random.default_rng(seed), []
-    for number in range(count):
-        length = int(rng.integers(3, 14))
-        items = np.arange(1, length - 1) if number != 2 else np.zeros(0, dtype=np.int64)
-        labels = rng.integers(3, size=len(items))
-        labels[rng.random(len(items)) < (1.0 if number == 4 else 0.3)] = -100
-        found.append(
-            {
-                "ids": [2, *rng.integers(5, VOCABULARY, size=length - 2).tolist(), 3],
-                "segments": (np.arange(length) > 4).astype(np.int64),
-                "items": items,
-                "labels": labels,
-                "soft": rng.dirichlet(np.ones(3), size=len(items)).astype(np.float32),
-                "weights": rng.random(len(items)).astype(np.float32),
-            }
-        )
+    """Sequences of different lengths; one has no item, one no target."""
+    found = models.rows(seed, count, ignored=0.3)
+    for column in ("items", "labels", "soft", "weights"):
+        found[2][column] = found[2][column][:0]
+    found[4]["labels"][:] = -100
     return found
-
-
-def packed(chosen: Sequence[dict[str, Any]], kind: str, first: int = 0) -> PackedBatch:
-    columns: dict[str, Any] = {"labels": [r["labels"] for r in chosen]}
-    if kind == "soft":
-        columns = {"soft_targets": [r["soft"] for r in chosen], "weights": [r["weights"] for r in chosen]}
-    return pack(
-        [r["ids"] for r in chosen],
-        [r["segments"] for r in chosen] if kind != "hard" else None,
-        items=[r["items"] for r in chosen],
-        example_ids=np.arange(first, first + len(chosen)),
-        **columns,
-    )
 
 
 def assert_same(one: PackedBatch, other: PackedBatch) -> None:
@@ -109,10 +58,10 @@ def assert_same(one: PackedBatch, other: PackedBatch) -> None:
 @pytest.mark.parametrize("padded", [False, True])
 def test_parts_are_what_packing_them_alone_gives(kind: str, size: int, padded: bool) -> None:
     every = rows(1)
-    whole = packed(every, kind)
+    whole = packed(every, kind, bare=False)
     expected = [
         replace(
-            packed(every[a : a + size], kind, a),
+            packed(every[a : a + size], kind, names=range(a, min(a + size, 8)), bare=False),
             first_token=sum(len(r["ids"]) for r in every[:a]),
             first_item=sum(len(r["items"]) for r in every[:a]),
         )
@@ -130,29 +79,6 @@ def test_a_batch_that_is_small_enough_is_not_cut() -> None:
     whole = packed(rows(1), "hard")
     for size in (0, 8, 9):
         assert cut(whole, size) == [whole]
-
-
-def summed(kind: str, batches: Sequence[PackedBatch]) -> tuple[float, Tensor]:
-    """Loss and gradient of a step without dropout, from the sums of its batches."""
-    make, objective = KINDS[kind]
-    model = make(0.0)
-    valid, total = sum(batch.num_targets for batch in batches), 0.0
-    for batch in batches:
-        if batch.num_targets:
-            part = objective(model, batch, 0) / valid
-            part.backward()
-            total += float(part.detach())
-    return total, torch.cat([p.grad.flatten() for p in model.parameters() if p.grad is not None])
-
-
-@pytest.mark.parametrize("kind", ["mlm", "hard", "soft"])
-@pytest.mark.parametrize("size", [1, 3, 4])
-def test_losses_and_gradients_of_parts_add_up(kind: str, size: int) -> None:
-    whole = packed(rows(2), kind)
-    loss, gradient = summed(kind, [whole])
-    of_parts, gradient_of_parts = summed(kind, cut(whole, size))
-    assert of_parts == pytest.approx(loss, rel=1e-6)
-    assert float((gradient_of_parts - gradient).norm() / gradient.norm()) < 1e-6
 
 
 @pytest.mark.parametrize(
@@ -216,7 +142,15 @@ def failing_from(step: int, most: int, where: str) -> Any:
 
 
 def trained(objective: Any, auto: bool, precision: str = "fp32", limits: Any = None) -> Loop:
-    loop = Loop(tagger(), Steps(), objective, optimizer=OPTIMIZER, seed=5, precision=precision, auto_micro_batch=auto)
+    loop = Loop(
+        tagger(0.1, fresh=True),
+        Steps(),
+        objective,
+        optimizer=OPTIMIZER,
+        seed=5,
+        precision=precision,
+        auto_micro_batch=auto,
+    )
     objective.loop = loop
     while loop.step < loop.total:
         if limits is not None:
@@ -248,7 +182,7 @@ def test_a_repeated_step_ends_as_if_its_micro_batch_had_been_smaller(where: str,
 
 @pytest.mark.parametrize("where", ["forward", "backward", "last part"])
 def test_without_leave_the_step_is_named_and_nothing_is_applied(where: str) -> None:
-    loop = Loop(tagger(), Steps(), failing_from(3, 2, where), optimizer=OPTIMIZER, seed=5)
+    loop = Loop(tagger(0.1, fresh=True), Steps(), failing_from(3, 2, where), optimizer=OPTIMIZER, seed=5)
     loop.objective.loop = loop  # type: ignore[attr-defined]
     for _ in range(3):
         loop.advance()
@@ -266,7 +200,14 @@ def test_without_leave_the_step_is_named_and_nothing_is_applied(where: str) -> N
 
 
 def test_a_single_sequence_cannot_be_halved() -> None:
-    loop = Loop(tagger(), Steps(), failing_from(0, 0, "forward"), optimizer=OPTIMIZER, seed=5, auto_micro_batch=True)
+    loop = Loop(
+        tagger(0.1, fresh=True),
+        Steps(),
+        failing_from(0, 0, "forward"),
+        optimizer=OPTIMIZER,
+        seed=5,
+        auto_micro_batch=True,
+    )
     loop.objective.loop = loop  # type: ignore[attr-defined]
     with pytest.raises(
         OutOfMemoryError, match=r"1 sequences at a time; set training.recompute = true, or lower max_length"
@@ -280,18 +221,25 @@ def test_other_errors_pass() -> None:
         raise RuntimeError("shape mismatch")
 
     with pytest.raises(RuntimeError, match="shape mismatch"):
-        Loop(tagger(), Steps(), objective, optimizer=OPTIMIZER, seed=5, auto_micro_batch=True).advance()
+        Loop(tagger(0.1, fresh=True), Steps(), objective, optimizer=OPTIMIZER, seed=5, auto_micro_batch=True).advance()
 
 
 def test_the_limit_is_part_of_a_checkpoint() -> None:
     whole = trained(failing_from(1, 3, "forward"), True)
-    loop = Loop(tagger(), Steps(), failing_from(1, 3, "forward"), optimizer=OPTIMIZER, seed=5, auto_micro_batch=True)
+    loop = Loop(
+        tagger(0.1, fresh=True),
+        Steps(),
+        failing_from(1, 3, "forward"),
+        optimizer=OPTIMIZER,
+        seed=5,
+        auto_micro_batch=True,
+    )
     loop.objective.loop = loop  # type: ignore[attr-defined]
     for _ in range(4):
         loop.advance()
     tensors, meta = loop.state()
     # Memory is there again: what was halved stays so.
-    again = Loop(tagger(), Steps(), cross_entropy, optimizer=OPTIMIZER, seed=5, auto_micro_batch=True)
+    again = Loop(tagger(0.1, fresh=True), Steps(), cross_entropy, optimizer=OPTIMIZER, seed=5, auto_micro_batch=True)
     again.restore(4, {n: t.clone() for n, t in tensors.items()}, json.loads(json.dumps(meta)))
     again.run()
     assert tensors_hash(again.state()[0]) == tensors_hash(whole.state()[0])
@@ -371,80 +319,58 @@ def test_halving_is_reported_and_survives_a_stop(tiny: Callable[[str], Any], str
     assert weights(run, "whole") != weights(run, "alone")
 
 
-def kept_bytes(model: nn.Module, batch: PackedBatch, recompute: bool) -> tuple[int, Tensor]:
-    """What the forward pass keeps for the backward one, weights and the batch aside, and the gradient."""
-    model.encoder.recompute = recompute  # type: ignore[union-attr]
-    own = {p.untyped_storage().data_ptr() for p in model.parameters()}
-    own |= {t.untyped_storage().data_ptr() for t in vars_of(batch)}
-    kept: dict[int, int] = {}
+def kept(model: Any, batch: PackedBatch, forward: Callable[[], Any]) -> tuple[list[int], Any]:
+    """The bytes of what a forward pass keeps for the backward one, weights and the batch aside, and its result."""
+    given = [*model.parameters(), *(getattr(batch, name) for name in PackedBatch.__dataclass_fields__)]
+    own = {t.untyped_storage().data_ptr() for t in given if isinstance(t, Tensor)}
+    found: dict[int, int] = {}
 
     def keep(tensor: Tensor) -> Tensor:
         storage = tensor.untyped_storage()
-        if storage.data_ptr() not in own:
-            kept[storage.data_ptr()] = storage.nbytes()
+        if storage.data_ptr() not in own and tensor.numel():
+            found[storage.data_ptr()] = storage.nbytes()
         return tensor
 
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
-        loss = masked_lm(model, batch, 7) if isinstance(model, MaskedLM) else cross_entropy(model, batch, 7)  # type: ignore[arg-type]
-    loss.backward()
-    gradient = torch.cat([p.grad.flatten() for p in model.parameters() if p.grad is not None])
-    model.zero_grad()
-    return sum(kept.values()), gradient
-
-
-def vars_of(batch: PackedBatch) -> list[Tensor]:
-    return [v for name in PackedBatch.__dataclass_fields__ if isinstance(v := getattr(batch, name), Tensor)]
+        result = forward()
+    return [*found.values()], result
 
 
 @pytest.mark.parametrize("kind", ["mlm", "hard"])
-@pytest.mark.parametrize("frozen", [0, 2])
-def test_recomputed_layers_keep_less_and_give_the_same_gradients(kind: str, frozen: int) -> None:
-    """To the bit, with dropout. Counted in saved tensors: of a layer only its input stays."""
-    model = KINDS[kind][0](0.1)
+@pytest.mark.parametrize("frozen", [0, 1, 2])
+def test_recomputed_layers_keep_their_inputs_alone_and_give_the_same_gradients(kind: str, frozen: int) -> None:
+    """To the bit, with dropout."""
+    model, batch = KINDS[kind][0](0.1, layers=3), packed(rows(3, 40))
     model.encoder.freeze(frozen > 0, frozen)
-    batch = packed(rows(3, 40), kind)
-    whole, expected = kept_bytes(model, batch, False)
-    less, gradient = kept_bytes(model, batch, True)
-    assert torch.equal(gradient, expected)
-    layers = 3 - frozen
+    kept_by_encoder, gradients = [], []
+    for recompute in (False, True):
+        model.encoder.recompute = recompute
+        sizes, states = kept(model, batch, lambda: model.encoder(batch, seed=7))
+        kept_by_encoder.append(sum(sizes))
+        del states
+        KINDS[kind][1](model, batch, 7).backward()
+        gradients.append(torch.cat([p.grad.flatten() for p in model.parameters() if p.grad is not None]))
+        model.zero_grad()
+    assert torch.equal(*gradients)
     inputs = 4 * batch.num_tokens * HIDDEN
+    if frozen:
+        assert sizes == [inputs] * (3 - frozen)
     # By hand: a layer keeps at least 10 of what its input takes (3 for the projections, the inner width twice over,
-    # and what is between); the head and the embeddings keep the same in both cases.
-    assert whole - less >= layers * 9 * inputs
-    assert less < whole * (0.6 if frozen else 0.4)
-
-
-@pytest.mark.parametrize("frozen", [1, 2])
-def test_only_the_inputs_of_layers_that_train_stay(frozen: int) -> None:
-    model, batch = MaskedLM(encoder(0.1), seed=3), packed(rows(3, 40), "mlm")
-    model.encoder.freeze(True, frozen)
-    model.encoder.recompute = True
-    own = {t.untyped_storage().data_ptr() for t in [*model.parameters(), *vars_of(batch)]}
-    kept: list[int] = []
-
-    def keep(tensor: Tensor) -> Tensor:
-        if tensor.untyped_storage().data_ptr() not in own and tensor.numel():
-            kept.append(tensor.untyped_storage().nbytes())
-        return tensor
-
-    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
-        model.encoder(batch, seed=7)
-    assert kept == [4 * batch.num_tokens * HIDDEN] * (3 - frozen)
+    # and what is between).
+    assert kept_by_encoder[0] - kept_by_encoder[1] >= (3 - frozen) * 9 * inputs
 
 
 def test_recomputing_costs_one_more_forward_pass_and_none_without_gradients(monkeypatch: pytest.MonkeyPatch) -> None:
-    model, batch = tagger(), packed(rows(3), "hard")
-    calls = []
-    forward = type(model.encoder.layers[0]).forward
-    monkeypatch.setattr(
-        type(model.encoder.layers[0]), "forward", lambda self, *inputs: calls.append(0) or forward(self, *inputs)
-    )
+    model, batch, calls = tagger(0.1, fresh=True), packed(rows(3)), []
+    layer = type(model.encoder.layers[0])
+    forward = layer.forward
+    monkeypatch.setattr(layer, "forward", lambda self, *inputs: calls.append(0) or forward(self, *inputs))
     model.encoder.recompute = True
     cross_entropy(model, batch, 7).backward()
-    assert len(calls) == 6
+    assert len(calls) == 4
     with torch.inference_mode():
         model(batch)
-    assert len(calls) == 9
+    assert len(calls) == 6
 
 
 def test_recomputing_changes_no_result_and_no_fingerprint(tiny: Callable[[str], Any]) -> None:

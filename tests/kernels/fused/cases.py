@@ -195,6 +195,12 @@ CASES = [
         _norm,
         lambda x, residual, weight, bias, seed: kernels.residual_norm(x, residual, weight, bias, eps=1e-6)[::-1],
     ),
+    Case(
+        "layer-norm-alone",
+        _norm,
+        lambda residual, **t: kernels.dropout_residual_layer_norm(**t, residual=None, **_DROP, eps=1e-6),
+        frozen=("residual",),
+    ),
     Case("embedding", _embedding, lambda **t: kernels.embedding_layer_norm(**t, **_DROP, eps=1e-6)),
     Case(
         "embedding-frozen",
@@ -202,7 +208,15 @@ CASES = [
         lambda seed, **t: kernels.embedding_layer_norm(**t, eps=1e-6),
         frozen=("word", "position", "segment"),
     ),
+    Case(
+        "embedding-accumulating",
+        lambda generator: _embedding(generator) | {"word_grad": _normal(generator, 50, HIDDEN)},
+        lambda **t: kernels.embedding_layer_norm(**t, **_DROP, eps=1e-6),
+        frozen=("word",),
+        buffers=("word_grad",),
+    ),
     Case("linear-gelu", _linear, kernels.linear_gelu),
+    Case("linear-gelu-bias", _linear, kernels.linear_gelu, frozen=("x", "weight")),
     Case("linear-gelu-inference", _linear, kernels.linear_gelu, frozen=("x", "weight", "bias")),
     Case("linear-glu", _gated, lambda **t: kernels.linear_glu(**t, activation="silu")),
     Case("mlm", _vocabulary, kernels.linear_cross_entropy),
@@ -227,6 +241,7 @@ CASES = [
     ),
     Case("attention", _attention, lambda **t: kernels.packed_attention(**t, max_seqlen=max(LENGTHS))),
     Case("attention-dropout", _attention, lambda **t: kernels.packed_attention(**t, **_DROP, max_seqlen=max(LENGTHS))),
+    Case("attention-blocks", _attention, lambda **t: kernels.packed_attention(**t, **_DROP, max_seqlen=65)),
     Case("attention-inference", _attention, lambda **t: kernels.packed_attention(**t, max_seqlen=17), frozen=("qkv",)),
     Case(
         "attention-window",

@@ -11,7 +11,8 @@ from torch import Tensor
 from xlt_engine.kernels import attention_plan, dispatch, packed_attention
 from xlt_engine.kernels.masks import keep_mask, keep_scale
 
-AsGoodAs = Callable[..., None]
+from ..helpers import AsGoodAs, Device, DType, Generator, all_equal, boundaries
+
 SMALL = [5, 17, 0, 1, 32]
 # Lengths, heads, head size, and the longest length that the call is told. In fp32 a sequence of up to 64 tokens is
 # held whole by a program of the backward kernel, in 16 bits one of up to 128; longer ones go in blocks.
@@ -30,10 +31,6 @@ CASES = {
 }
 
 
-def boundaries(lengths: list[int], device: torch.device | str = "cpu", dtype: torch.dtype = torch.int32) -> Tensor:
-    return torch.tensor([0, *lengths]).cumsum(0).to(device, dtype)
-
-
 def loop(qkv: Tensor, lengths: list[int]) -> Tensor:
     """Sequence by sequence, head by head."""
     out = []
@@ -45,7 +42,7 @@ def loop(qkv: Tensor, lengths: list[int]) -> Tensor:
 
 
 def inputs(
-    lengths: list[int], heads: int, size: int, device: torch.device, dtype: torch.dtype, generator: torch.Generator
+    lengths: list[int], heads: int, size: int, device: Device, dtype: DType, generator: Generator
 ) -> tuple[Tensor, Tensor]:
     qkv = torch.randn(sum(lengths), 3, heads, size, generator=generator)
     upstream = torch.randn(sum(lengths), heads, size, generator=generator)
@@ -75,11 +72,7 @@ def compare(ours: tuple[Tensor, Tensor], native: tuple[Tensor, Tensor], truth: t
 
 @pytest.mark.parametrize("case", CASES.values(), ids=CASES.keys())
 def test_equals_a_loop_in_fp64(
-    case: tuple[list[int], int, int, int],
-    device: torch.device,
-    dtype: torch.dtype,
-    generator: torch.Generator,
-    as_good_as: AsGoodAs,
+    case: tuple[list[int], int, int, int], device: Device, dtype: DType, generator: Generator, as_good_as: AsGoodAs
 ) -> None:
     lengths, heads, size, longest = case
     qkv, upstream = inputs(lengths, heads, size, device, dtype, generator)
@@ -93,7 +86,7 @@ def test_equals_a_loop_in_fp64(
 @pytest.mark.parametrize("longest", [100, 140], ids=["whole", "in blocks"])
 @pytest.mark.parametrize("seed", [None, 3])
 def test_tiles_of_16_bits(
-    longest: int, seed: int | None, device: torch.device, generator: torch.Generator, as_good_as: AsGoodAs
+    longest: int, seed: int | None, device: Device, generator: Generator, as_good_as: AsGoodAs
 ) -> None:
     """fp16, which the interpreter computes too: the tiles are larger than those of fp32."""
     lengths = [100, 3, 65]
@@ -116,12 +109,7 @@ def test_tiles_of_16_bits(
     ("lengths", "longest"), [(SMALL, 32), ([40, 3], 40), ([33, 65], 65)], ids=["small", "whole", "in blocks"]
 )
 def test_drops_what_the_reference_drops(
-    lengths: list[int],
-    longest: int,
-    device: torch.device,
-    dtype: torch.dtype,
-    generator: torch.Generator,
-    as_good_as: AsGoodAs,
+    lengths: list[int], longest: int, device: Device, dtype: DType, generator: Generator, as_good_as: AsGoodAs
 ) -> None:
     """Forward and backward: a mask that is not replayed, or moved by one, is wrong by the size of the result."""
     qkv, upstream = inputs(lengths, 2, 64, device, dtype, generator)
@@ -136,21 +124,15 @@ def test_drops_what_the_reference_drops(
 
 
 @pytest.mark.parametrize("longest", [24, 65])
-def test_masks_are_counters_of_token_head_and_key(longest: int, device: torch.device, dtype: torch.dtype) -> None:
+def test_masks_are_counters_of_token_head_and_key(longest: int, device: Device, dtype: DType) -> None:
     """With one-hot values the output is the dropped probability matrix: equal scores, so 0 or keep_scale / length."""
     lengths, heads, size, seed, site = [7, 0, 24, 3], 3, 32, 11, 5
     qkv = torch.zeros(sum(lengths), 3, heads, size)
     starts = boundaries(lengths).tolist()
     for start, length in zip(starts, lengths, strict=False):
         qkv[start : start + length, 2] = torch.eye(size)[:length, None]
-    out = packed_attention(
-        qkv.to(device, dtype),
-        boundaries(lengths, device),
-        longest,
-        p=0.4,
-        seed=torch.tensor(seed, device=device),
-        site=site,
-    ).cpu()
+    drop: dict[str, Any] = {"p": 0.4, "seed": torch.tensor(seed, device=device), "site": site}
+    out = packed_attention(qkv.to(device, dtype), boundaries(lengths, device), longest, **drop).cpu()
     for start, length in zip(starts, lengths, strict=False):
         rows = (torch.arange(start, start + length)[:, None] * heads + torch.arange(heads)).flatten()
         if length:
@@ -161,7 +143,7 @@ def test_masks_are_counters_of_token_head_and_key(longest: int, device: torch.de
 
 
 def test_a_sequence_depends_on_its_place_in_the_batch_and_not_on_its_neighbours(
-    device: torch.device, dtype: torch.dtype, generator: torch.Generator
+    device: Device, dtype: DType, generator: Generator
 ) -> None:
     qkv, upstream = inputs([30], 2, 32, device, dtype, generator)
     drop: dict[str, Any] = {"p": 0.2, "seed": 9}
@@ -171,12 +153,11 @@ def test_a_sequence_depends_on_its_place_in_the_batch_and_not_on_its_neighbours(
         out, gradient = differentiate(lambda x, c=cu_seqlens: packed_attention(x, c, 20, **drop), qkv, upstream)
         if expected is None:
             expected = out[10:], gradient[10:]
-        assert torch.equal(out[10:], expected[0])
-        assert torch.equal(gradient[10:], expected[1])
+        assert all_equal((out[10:], gradient[10:]), expected)
 
 
 @pytest.mark.parametrize("longest", [20, 65])
-def test_extreme_scores(longest: int, device: torch.device, dtype: torch.dtype, generator: torch.Generator) -> None:
+def test_extreme_scores(longest: int, device: Device, dtype: DType, generator: Generator) -> None:
     """Scores of +-2000 that are exact in every dtype: the last key takes all; and equal ones, which share alike."""
     qkv, upstream = inputs([20], 2, 64, device, dtype, generator)
     cu_seqlens = boundaries([20], device)
@@ -200,7 +181,7 @@ def test_extreme_scores(longest: int, device: torch.device, dtype: torch.dtype, 
 
 @pytest.mark.parametrize("longest", [33, 65])
 def test_strides_and_types_of_boundaries_change_nothing(
-    longest: int, device: torch.device, dtype: torch.dtype, generator: torch.Generator
+    longest: int, device: Device, dtype: DType, generator: Generator
 ) -> None:
     lengths = [5, 0, 33]
     qkv, upstream = inputs(lengths, 2, 32, device, dtype, generator)
@@ -220,27 +201,19 @@ def test_strides_and_types_of_boundaries_change_nothing(
         leaf = given.detach().requires_grad_()
         out = call(leaf, torch.stack([long, -long], 1)[:, 0])
         (gradient,) = torch.autograd.grad(out, leaf, spread)
-        assert torch.equal(out, expected[0])
-        assert torch.equal(gradient, expected[1])
+        assert all_equal((out, gradient), expected)
 
 
 @pytest.mark.parametrize("longest", [33, 65])
-def test_runs_are_equal_to_the_bit(
-    longest: int, device: torch.device, dtype: torch.dtype, generator: torch.Generator
-) -> None:
+def test_runs_are_equal_to_the_bit(longest: int, device: Device, dtype: DType, generator: Generator) -> None:
     qkv, upstream = inputs([33, 3], 2, 64, device, dtype, generator)
     cu_seqlens = boundaries([33, 3], device)
-    first: tuple[Tensor, Tensor] | None = None
-    for _ in range(100 if device.type == "cuda" else 2):
-        again = differentiate(lambda x: packed_attention(x, cu_seqlens, longest, p=0.1, seed=2), qkv, upstream)
-        first = first or again
-        assert torch.equal(again[0], first[0])
-        assert torch.equal(again[1], first[1])
+    call = lambda x: packed_attention(x, cu_seqlens, longest, p=0.1, seed=2)  # noqa: E731
+    first, *runs = (differentiate(call, qkv, upstream) for _ in range(100 if device.type == "cuda" else 2))
+    assert all(all_equal(run, first) for run in runs)
 
 
-def test_without_a_wanted_gradient_nothing_is_kept(
-    device: torch.device, dtype: torch.dtype, generator: torch.Generator
-) -> None:
+def test_without_a_wanted_gradient_nothing_is_kept(device: Device, dtype: DType, generator: Generator) -> None:
     fused = importlib.import_module("xlt_engine.kernels.fused.attention")
     qkv, _ = inputs([7, 3], 2, 16, device, dtype, generator)
     cu_seqlens = boundaries([7, 3], device)
@@ -256,7 +229,7 @@ def test_without_a_wanted_gradient_nothing_is_kept(
         assert packed_attention(qkv.clone().requires_grad_(), cu_seqlens, 7).grad_fn is None
 
 
-def test_no_tokens(device: torch.device, dtype: torch.dtype) -> None:
+def test_no_tokens(device: Device, dtype: DType) -> None:
     for starts, longest in (([0], 0), ([0, 0, 0], 0), ([0, 0], 5)):
         qkv = torch.zeros(0, 3, 2, 16, device=device, dtype=dtype, requires_grad=True)
         out = packed_attention(qkv, torch.tensor(starts, device=device), longest, p=0.1, seed=1)
@@ -265,19 +238,7 @@ def test_no_tokens(device: torch.device, dtype: torch.dtype) -> None:
         assert qkv.grad is not None
 
 
-def test_operators_are_sound_in_blocks(device: torch.device, generator: torch.Generator) -> None:
-    fused = importlib.import_module("xlt_engine.kernels.fused.attention")
-    longest = 65
-    qkv, upstream = inputs([9, 2], 1, 16, device, torch.float32, generator)
-    cu_seqlens, seed = boundaries([9, 2], device), torch.tensor([3, 0], device=device)
-    arguments = (qkv.requires_grad_(), cu_seqlens, longest, seed, 1, 0.2, True)
-    torch.library.opcheck(fused.packed_attention, arguments)
-    out, log_sum = (t.detach() for t in fused.packed_attention(*arguments))
-    backward = (upstream, qkv.detach(), out, log_sum, cu_seqlens, longest, seed, 1, 0.2)
-    torch.library.opcheck(fused.packed_attention_backward, backward)
-
-
-def test_compiled_for_any_length(device: torch.device, generator: torch.Generator) -> None:
+def test_compiled_for_any_length(device: Device, generator: Generator) -> None:
     """The longest length is a symbol; programs are made again only where it chooses other kernels."""
     compiled = torch.compile(packed_attention, fullgraph=True, backend="aot_eager", dynamic=True)
     for lengths in ([9, 3], [17, 5, 2], [65]):
@@ -286,18 +247,17 @@ def test_compiled_for_any_length(device: torch.device, generator: torch.Generato
             differentiate(lambda x, f=f, n=lengths: f(x, boundaries(n, device), max(n), p=0.2, seed=3), qkv, upstream)
             for f in (packed_attention, compiled)
         ]
-        assert torch.equal(results[0][0], results[1][0])
-        assert torch.equal(results[0][1], results[1][1])
+        assert all_equal(*results)
     torch._dynamo.reset()
 
 
-def test_wide_heads_and_fp64_run_in_plain_torch(device: torch.device, generator: torch.Generator) -> None:
+def test_wide_heads_and_fp64_run_in_plain_torch(device: Device, generator: Generator) -> None:
     wide, _ = inputs([9], 1, 136, device, torch.float32, generator)
     for qkv in (wide, wide.double()):
         torch.testing.assert_close(packed_attention(qkv, boundaries([9], device), 9), loop(qkv, [9]))
 
 
-def test_a_plan_is_checked_where_its_end_is_known(device: torch.device) -> None:
+def test_a_plan_is_checked_where_its_end_is_known(device: Device) -> None:
     qkv = torch.zeros(5, 3, 1, 16, device=device)
     plan = attention_plan(boundaries([4]))
     with pytest.raises(ValueError, match="end at 4"):
@@ -306,7 +266,7 @@ def test_a_plan_is_checked_where_its_end_is_known(device: torch.device) -> None:
         packed_attention(qkv, boundaries([5]).to("meta"), 5)
 
 
-def test_nothing_reads_boundaries_on_the_host(device: torch.device, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_nothing_reads_boundaries_on_the_host(device: Device, monkeypatch: pytest.MonkeyPatch) -> None:
     cu_seqlens = boundaries([4, 1], device)
     plan = attention_plan(cu_seqlens)
 

@@ -14,7 +14,8 @@ from torch import Tensor
 
 from xlt_engine.kernels import dispatch, packed_attention, rotary_table
 
-from .test_attention import boundaries, differentiate, inputs
+from ..helpers import Device, Generator, boundaries
+from .test_attention import differentiate, inputs
 
 attention: Any = importlib.import_module("xlt_engine.kernels.fused.attention")
 Launch = tuple[str, dict[str, Any]]
@@ -58,8 +59,8 @@ def near(actual: Tensor, truth: Tensor) -> bool:
 def test_every_class_equals_the_reference_in_fp64(
     batch: tuple[list[int], int, bool, list[tuple[int, int]]],
     launches: list[Launch],
-    device: torch.device,
-    generator: torch.Generator,
+    device: Device,
+    generator: Generator,
 ) -> None:
     """With dropout. Each sequence counts, since a class may have but one."""
     lengths, longest, windowed, classes = batch
@@ -83,7 +84,7 @@ def test_every_class_equals_the_reference_in_fp64(
             assert near(actual[:, part], expected[:, part]), (n, part)
 
 
-def test_short_sequences_do_not_go_the_long_way(device: torch.device, generator: torch.Generator) -> None:
+def test_short_sequences_do_not_go_the_long_way(device: Device, generator: Generator) -> None:
     """Beside a long one they need no output of forward, and have the bits of a batch of their own."""
     lengths = [*SHORT, 129]
     qkv, upstream = inputs(lengths, 1, 16, device, torch.float16, generator)

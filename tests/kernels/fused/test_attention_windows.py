@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -11,9 +10,9 @@ from torch import Tensor
 
 from xlt_engine.kernels import dispatch, packed_attention, rotary_table
 
-from .test_attention import boundaries, compare, differentiate, inputs
+from ..helpers import AsGoodAs, Device, DType, Generator, all_equal, boundaries
+from .test_attention import compare, differentiate, inputs
 
-AsGoodAs = Callable[..., None]
 # Lengths, head size, the longest length that the call is told, window, and whether there are rotary positions.
 CASES = {
     "whole": ([1, 17, 0, 40], 16, 40, 5, True),
@@ -27,7 +26,7 @@ CASES = {
 }
 
 
-def angles(lengths: list[int], size: int, device: torch.device) -> Tensor:
+def angles(lengths: list[int], size: int, device: Device) -> Tensor:
     return rotary_table(torch.cat([torch.arange(n) for n in lengths]), size, 100.0).to(device)
 
 
@@ -36,9 +35,9 @@ def angles(lengths: list[int], size: int, device: torch.device) -> Tensor:
 def test_equals_the_reference(
     case: tuple[list[int], int, int, int | None, bool],
     seed: int | None,
-    device: torch.device,
-    dtype: torch.dtype,
-    generator: torch.Generator,
+    device: Device,
+    dtype: DType,
+    generator: Generator,
     as_good_as: AsGoodAs,
 ) -> None:
     lengths, size, longest, window, turned = case
@@ -62,7 +61,7 @@ def test_equals_the_reference(
 
 
 @pytest.mark.filterwarnings("ignore::RuntimeWarning")  # the interpreter's, of NaN
-def test_blocks_beyond_the_window_are_not_read(device: torch.device, generator: torch.Generator) -> None:
+def test_blocks_beyond_the_window_are_not_read(device: Device, generator: Generator) -> None:
     """NaN far from a token changes nothing of it, forward or backward, in the blocks that its window does not touch."""
     qkv, upstream = inputs([200], 1, 16, device, torch.float32, generator)
     call = lambda x: packed_attention(x, boundaries([200], device), 200, window=20)  # noqa: E731
@@ -73,11 +72,11 @@ def test_blocks_beyond_the_window_are_not_read(device: torch.device, generator: 
     assert torch.equal(gradient[:32], expected[1][:32])
 
 
-def test_strided_and_equal_to_the_bit(device: torch.device, dtype: torch.dtype, generator: torch.Generator) -> None:
+def test_strided_and_equal_to_the_bit(device: Device, dtype: DType, generator: Generator) -> None:
     qkv, upstream = inputs([33, 3], 2, 16, device, dtype, generator)
     cu_seqlens, rotary = boundaries([33, 3], device), angles([33, 3], 16, device)
     first = None
     for table in (rotary, torch.stack([rotary, -rotary], 2)[..., 0], rotary.double()):
         again = differentiate(lambda x, t=table: packed_attention(x, cu_seqlens, 33, rotary=t, window=9), qkv, upstream)
         first = first or again
-        assert all(torch.equal(a, b) for a, b in zip(again, first, strict=True))
+        assert all_equal(again, first)

@@ -21,6 +21,7 @@ from torch.utils._pytree import tree_leaves, tree_map
 
 from xlt_engine.kernels import dispatch, fused
 
+from ..helpers import Device, DType
 from .cases import CASES, Case, Inputs
 
 every_case = pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
@@ -34,7 +35,7 @@ def _no_compiled_code() -> Iterator[None]:
 
 
 @pytest.fixture
-def cuda(device: torch.device) -> torch.device:
+def cuda(device: Device) -> torch.device:
     if device.type != "cuda":
         pytest.skip("needs a CUDA device")
     return torch.device("cuda", torch.cuda.current_device())
@@ -101,22 +102,24 @@ def _copy(value: Any) -> Any:
 
 
 @cache
-def calls_of(case: Case, device: torch.device) -> list[tuple[Operator, tuple[Any, ...], dict[str, Any]]]:
+def calls_of(
+    case: Case, device: Device, dtype: DType = torch.float32
+) -> list[tuple[Operator, tuple[Any, ...], dict[str, Any]]]:
     with Watch() as watch:
-        step(case, case.tensors(device))
+        step(case, case.tensors(device, dtype))
     return watch.calls
 
 
 @every_case
-def test_operators_are_registered_soundly(case: Case, device: torch.device) -> None:
+def test_operators_are_registered_soundly(case: Case, device: Device, dtype: DType) -> None:
     """torch.library.opcheck: schema, autograd registration, fake tensors, and AOT dispatch with symbolic sizes."""
-    calls = calls_of(case, device)
+    calls = calls_of(case, device, dtype)
     for operator in {call[0] for call in calls}:
         func, args, kwargs = next(call for call in calls if call[0] is operator)
         torch.library.opcheck(func, args, kwargs)
 
 
-def test_every_operator_has_a_case(device: torch.device) -> None:
+def test_every_operator_has_a_case(device: Device) -> None:
     for module in pkgutil.walk_packages(fused.__path__, f"{fused.__name__}."):
         importlib.import_module(module.name)
     registered = {name.split(".")[0] for name in torch._C._dispatch_get_all_op_names() if name.startswith("xlt::")}
@@ -126,17 +129,18 @@ def test_every_operator_has_a_case(device: torch.device) -> None:
 
 
 @every_case
-def test_compiled_without_a_break_is_equal(case: Case, device: torch.device) -> None:
-    expected = step(case, case.tensors(device))
+def test_compiled_without_a_break_is_equal(case: Case, device: Device, dtype: DType) -> None:
+    expected = step(case, case.tensors(device, dtype))
     compiled = torch.compile(case.call, fullgraph=True, backend="aot_eager")
-    assert_equal(step(case, case.tensors(device), compiled), expected)
+    assert_equal(step(case, case.tensors(device, dtype), compiled), expected)
     # Other values, the same program.
-    assert_equal(step(case, case.tensors(device, seed=2), compiled), step(case, case.tensors(device, seed=2)))
+    other = [step(case, case.tensors(device, dtype, seed=2), call) for call in (compiled, None)]
+    assert_equal(*other)
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # inductor scripts a module of its own
 @pytest.mark.skipif(not (shutil.which("g++") or shutil.which("clang++")), reason="needs a C++ compiler")
-def test_inductor_takes_the_operators_in_one_graph(device: torch.device) -> None:
+def test_inductor_takes_the_operators_in_one_graph(device: Device) -> None:
     """Several operations in one compiled function, with ordinary torch between them."""
     chosen = [case for case in CASES if case.name in ("layer-norm", "linear-gelu", "mlm", "attention-dropout", "votes")]
     assert len(chosen) == 5
@@ -156,7 +160,7 @@ def test_inductor_takes_the_operators_in_one_graph(device: torch.device) -> None
 
 
 @every_case
-def test_autocast_gives_what_the_reference_gives(case: Case, device: torch.device) -> None:
+def test_autocast_gives_what_the_reference_gives(case: Case, device: Device) -> None:
     """The same types, and values as near to those of fp32 as bf16 allows."""
     with torch.autocast(device.type, torch.bfloat16):
         actual = step(case, case.tensors(device))
@@ -168,10 +172,10 @@ def test_autocast_gives_what_the_reference_gives(case: Case, device: torch.devic
 
 
 @every_case
-def test_runs_are_equal_to_the_bit(case: Case, device: torch.device) -> None:
-    first = step(case, case.tensors(device))
+def test_runs_are_equal_to_the_bit(case: Case, device: Device, dtype: DType) -> None:
+    first = step(case, case.tensors(device, dtype))
     for _ in range(99 if device.type == "cuda" else 2):
-        assert_equal(step(case, case.tensors(device)), first)
+        assert_equal(step(case, case.tensors(device, dtype)), first)
 
 
 def spread(tensor: Tensor) -> Tensor:
@@ -186,7 +190,7 @@ def spread(tensor: Tensor) -> Tensor:
 
 
 @every_case
-def test_strides_change_nothing(case: Case, device: torch.device) -> None:
+def test_strides_change_nothing(case: Case, device: Device) -> None:
     """Inputs and upstream gradient that are not contiguous."""
     inputs = case.tensors(device)
     expected = step(case, inputs)
@@ -198,7 +202,7 @@ def test_strides_change_nothing(case: Case, device: torch.device) -> None:
 
 
 @every_case
-def test_a_graph_can_be_walked_twice_but_not_differentiated_twice(case: Case, device: torch.device) -> None:
+def test_a_graph_can_be_walked_twice_but_not_differentiated_twice(case: Case, device: Device) -> None:
     inputs = case.tensors(device)
     leaves = [tensor for tensor in inputs.values() if tensor.requires_grad]
     if not leaves:
@@ -237,7 +241,7 @@ def fill(target: Inputs, source: Inputs) -> None:
 
 
 @every_case
-def test_cuda_graphs_replay_with_new_inputs(case: Case, cuda: torch.device, dtype: torch.dtype) -> None:
+def test_cuda_graphs_replay_with_new_inputs(case: Case, cuda: torch.device, dtype: DType) -> None:
     """A captured forward and backward, replayed with other inputs and another seed, equals the eager step."""
     static = case.tensors(cuda, dtype)
     warm_up(case, static)

@@ -1,25 +1,34 @@
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
-
 import pytest
 import torch
 from torch import Tensor
 from torch.nn import functional
 
-from xlt_engine.kernels import dispatch, dropout, embedding_layer_norm
+from xlt_engine.kernels import embedding_layer_norm
+from xlt_engine.kernels.fused.norms import embedding as operators
 
-AsGoodAs = Callable[..., None]
+from ..helpers import (
+    AsGoodAs,
+    Device,
+    DType,
+    Generator,
+    all_equal,
+    check_all,
+    doubles,
+    equal_when_replayed,
+    mask_of,
+    normed,
+    with_gradients,
+)
+
 Problem = tuple[list[Tensor], list[Tensor]]
 SITE = 6
 # (rows, H, V, P, G): tables of one row, segment tables summed in registers and by sorting.
 SHAPES = [(1, 129, 1, 1, 1), (40, 33, 11, 16, 2), (129, 24, 40, 7, 3), (5, 767, 300, 5, 2), (3, 1024, 5, 3, 1)]
 
 
-def problem(
-    shape: tuple[int, ...], generator: torch.Generator, device: torch.device, dtype: torch.dtype = torch.float32
-) -> Problem:
+def problem(shape: tuple[int, ...], generator: Generator, device: Device, dtype: DType = torch.float32) -> Problem:
     """Three lists of ids, with duplicates and both ends of the tables; tables, weight and bias."""
     rows, size, *tables = shape
     ids = [torch.randint(n, (rows,), generator=generator) for n in tables]
@@ -31,62 +40,37 @@ def problem(
     return [i.to(device) for i in ids], [t.to(device, dtype).requires_grad_() for t in made]
 
 
-def mask_of(shape: tuple[int, ...], p: float, seed: int | None) -> Tensor:
-    """0, or the scale of what is kept, fp64 on the CPU."""
-    with dispatch.using("reference"):
-        return dropout(torch.ones(shape, dtype=torch.float64), p, seed=seed, site=SITE)
-
-
 def formula(ids: list[Tensor], tables: list[Tensor], mask: Tensor, eps: float = 1e-12) -> Tensor:
     total = sum(table[i.cpu()] for i, table in zip(ids, tables[:3], strict=True))
-    assert isinstance(total, Tensor)
-    centred = total - total.mean(-1, keepdim=True)
-    return (centred / (centred.square().mean(-1, keepdim=True) + eps).sqrt() * tables[3] + tables[4]) * mask
+    return normed(total, *tables[3:], eps) * mask
 
 
 def in_torch(ids: list[Tensor], tables: list[Tensor], mask: Tensor) -> Tensor:
     total = sum(functional.embedding(i, table) for i, table in zip(ids, tables[:3], strict=True))
-    assert isinstance(total, Tensor)
     return functional.layer_norm(total, tables[3].shape, tables[3], tables[4], 1e-12) * mask.to(total)
 
 
 def check(ids: list[Tensor], tables: list[Tensor], seed: int | None, upstream: Tensor, as_good_as: AsGoodAs) -> None:
     """Output and every gradient against the formula in fp64, no worse than plain torch in the same dtype."""
-    mask = mask_of(upstream.shape, 0.1, seed)
-    upstream = upstream.to(tables[0].dtype)
-    ours, native = ([t.detach().requires_grad_() for t in tables] for _ in range(2))
-    truth = [t.detach().cpu().double().requires_grad_() for t in tables]
-    outs = (
-        embedding_layer_norm(*ids, *ours, eps=1e-12, p=0.1, seed=seed, site=SITE),
-        in_torch(ids, native, mask),
-        formula(ids, truth, mask),
-    )
-    as_good_as(*outs)
-    found = [torch.autograd.grad(o, t, upstream.to(o)) for o, t in zip(outs, (ours, native, truth), strict=True)]
-    for gradients in zip(*found, strict=True):
-        as_good_as(*gradients)
+    mask, upstream = mask_of(upstream.shape, 0.1, seed, SITE), upstream.to(tables[0].dtype)
+    call = lambda *t: embedding_layer_norm(*ids, *t, eps=1e-12, p=0.1, seed=seed, site=SITE)  # noqa: E731
+    ours = with_gradients(call, tables, upstream)
+    native = with_gradients(lambda *t: in_torch(ids, [*t], mask), tables, upstream)
+    truth = with_gradients(lambda *t: formula(ids, [*t], mask), doubles(tables), upstream)
+    check_all(as_good_as, ours, native, truth)
 
 
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
 @pytest.mark.parametrize("seed", [None, 7])
 def test_output_and_gradients(
-    shape: tuple[int, ...],
-    seed: int | None,
-    device: torch.device,
-    dtype: torch.dtype,
-    generator: torch.Generator,
-    as_good_as: AsGoodAs,
+    shape: tuple[int, ...], seed: int | None, device: Device, dtype: DType, generator: Generator, as_good_as: AsGoodAs
 ) -> None:
     ids, tables = problem(shape, generator, device, dtype)
     check(ids, tables, seed, torch.randn(shape[:2], generator=generator) * 3, as_good_as)
 
 
 def test_all_tokens_equal_and_a_program_walks_over_many_blocks(
-    device: torch.device,
-    dtype: torch.dtype,
-    generator: torch.Generator,
-    as_good_as: AsGoodAs,
-    monkeypatch: pytest.MonkeyPatch,
+    device: Device, dtype: DType, generator: Generator, as_good_as: AsGoodAs, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("xlt_engine.kernels.fused.norms.layer_norm.MAX_PROGRAMS", 2)
     ids, tables = problem((331, 60, 9, 4, 2), generator, device, dtype)
@@ -95,22 +79,18 @@ def test_all_tokens_equal_and_a_program_walks_over_many_blocks(
 
 
 @pytest.mark.parametrize("seed", [5, -3, 2**62 + 12345])
-def test_drops_what_the_reference_drops(seed: int, device: torch.device, generator: torch.Generator) -> None:
+def test_drops_what_the_reference_drops(seed: int, device: Device, generator: Generator) -> None:
     ids, tables = problem((9, 129, 5, 9, 2), generator, device)
     with torch.no_grad():
         tables[4] += 100
     for given in (seed, torch.tensor(seed, device=device)):
         out = embedding_layer_norm(*ids, *tables, eps=1e-5, p=0.3, seed=given, site=SITE)
-        assert torch.equal(out.cpu() != 0, mask_of((9, 129), 0.3, seed) != 0)
+        assert torch.equal(out.cpu() != 0, mask_of((9, 129), 0.3, seed, SITE) != 0)
 
 
 @pytest.mark.parametrize("buffer_dtype", [torch.float32, None])
 def test_word_gradients_are_added_to_a_buffer(
-    buffer_dtype: torch.dtype | None,
-    device: torch.device,
-    dtype: torch.dtype,
-    generator: torch.Generator,
-    as_good_as: AsGoodAs,
+    buffer_dtype: torch.dtype | None, device: Device, dtype: DType, generator: Generator, as_good_as: AsGoodAs
 ) -> None:
     ids, tables = problem((70, 40, 90, 12, 2), generator, device, dtype)
     ids[0][:50] = 4
@@ -126,21 +106,17 @@ def test_word_gradients_are_added_to_a_buffer(
     plain = embedding_layer_norm(*ids, *tables, eps=1e-12, p=0.1, seed=3, site=SITE)
     expected = torch.autograd.grad(plain, tables, upstream)
     assert found[0] is None
-    assert all(torch.equal(a, b) for a, b in zip(found[1:], expected[1:], strict=True))
-    truth = [t.detach().cpu().double().requires_grad_() for t in tables]
-    (d_word,) = torch.autograd.grad(formula(ids, truth, mask_of((70, 40), 0.1, 3)), truth[0], upstream.cpu().double())
+    assert all_equal(found[1:], expected[1:])
+    truth = doubles(tables)
+    (d_word,) = torch.autograd.grad(
+        formula(ids, truth, mask_of((70, 40), 0.1, 3, SITE)), truth[0], upstream.cpu().double()
+    )
     as_good_as(word_grad, before + expected[0], before.cpu().double() + d_word)
     unread = torch.ones(90, dtype=torch.bool).index_fill_(0, ids[0].cpu(), False).to(device)
     assert torch.equal(word_grad[unread], before[unread])
     again = before.clone()
-    operators().add_rows(torch.zeros(70, 40, device=device), ids[0], again, add=True)
+    operators.add_rows(torch.zeros(70, 40, device=device), ids[0], again, add=True)
     assert torch.equal(again, before)
-
-
-def operators() -> Any:
-    from xlt_engine.kernels.fused.norms import embedding
-
-    return embedding
 
 
 RUNS = [[1], [32], [33], [31, 1, 1], [3, 64, 2], [32, 32], [40, 40, 40], [300], [1, 30, 1, 1, 100, 2]]
@@ -149,7 +125,7 @@ RUNS = [[1], [32], [33], [31, 1, 1], [3, 64, 2], [32, 32], [40, 40, 40], [300], 
 @pytest.mark.parametrize("lengths", RUNS, ids=str)
 @pytest.mark.parametrize("add", [True, False])
 def test_rows_of_runs_of_any_length_are_added_once(
-    lengths: list[int], add: bool, device: torch.device, generator: torch.Generator
+    lengths: list[int], add: bool, device: Device, generator: Generator
 ) -> None:
     names = torch.randperm(9, generator=generator)[: len(lengths)]
     ids = names.repeat_interleave(torch.tensor(lengths))
@@ -158,16 +134,16 @@ def test_rows_of_runs_of_any_length_are_added_once(
     values = torch.randint(-50, 50, (ids.shape[0], 5), generator=generator).float()
     start = torch.randint(-50, 50, (9, 5), generator=generator).float() if add else torch.zeros(9, 5)
     table = start.clone().to(device)
-    operators().add_rows(values.to(device), ids.to(device), table, add=add)
+    operators.add_rows(values.to(device), ids.to(device), table, add=add)
     assert torch.equal(table.cpu(), start.index_add(0, ids, values))
 
 
 @pytest.mark.parametrize("size", [5, 70_000])
-def test_ids_outside_the_table_touch_nothing(size: int, device: torch.device, generator: torch.Generator) -> None:
+def test_ids_outside_the_table_touch_nothing(size: int, device: Device, generator: Generator) -> None:
     guarded = torch.zeros(size + 4, 3, device=device)
     ids = torch.tensor([-1, 0, size, size - 1, -70_000, 65_536 * 4 + 2, 2**31 + 1, -1, size, 1], device=device)
     values = torch.ones(10, 3, device=device)
-    operators().add_rows(values, ids, guarded[2:-2], add=True)
+    operators.add_rows(values, ids, guarded[2:-2], add=True)
     touched = guarded.any(1).nonzero().flatten().tolist()
     assert touched == [2, 3, size + 1]
     _, tables = problem((1, 8, 5, 5, 5), generator, device)
@@ -190,9 +166,7 @@ def test_ids_outside_the_table_touch_nothing(size: int, device: torch.device, ge
 
 
 @pytest.mark.parametrize("needed", range(5))
-def test_gradients_are_made_only_where_needed(
-    needed: int, device: torch.device, dtype: torch.dtype, generator: torch.Generator
-) -> None:
+def test_gradients_are_made_only_where_needed(needed: int, device: Device, dtype: DType, generator: Generator) -> None:
     ids, tables = problem((23, 40, 30, 12, 2 + needed % 2), generator, device, dtype)
     upstream = torch.randn(23, 40, generator=generator).to(device, dtype)
     results = []
@@ -206,11 +180,11 @@ def test_gradients_are_made_only_where_needed(
     assert not embedding_layer_norm(*ids, *frozen, eps=1e-5).requires_grad
 
 
-def test_what_is_not_needed_is_not_allocated(device: torch.device, generator: torch.Generator) -> None:
+def test_what_is_not_needed_is_not_allocated(device: Device, generator: Generator) -> None:
     ids, tables = problem((5, 8, 7, 6, 2), generator, device)
     plain = [t.detach() for t in tables]
     seed, buffer = torch.tensor([3, 0], device=device), torch.zeros(7, 8, device=device)
-    forward, backward = operators().embedding_layer_norm, operators().embedding_backward
+    forward, backward = operators.embedding_layer_norm, operators.embedding_backward
     out, mean, rstd = forward(*ids, *plain, seed, None, 1e-5, 0.1, 0, False)
     assert (mean.numel(), rstd.numel()) == (0, 0)
     _, mean, rstd = forward(*ids, *plain, seed, None, 1e-5, 0.1, 0, True)
@@ -224,7 +198,7 @@ def test_what_is_not_needed_is_not_allocated(device: torch.device, generator: to
             assert bool(buffer.any()) == (i > 0 or word_grad is not None)
 
 
-def test_strided_tables_and_other_ids(device: torch.device, dtype: torch.dtype, generator: torch.Generator) -> None:
+def test_strided_tables_and_other_ids(device: Device, dtype: DType, generator: Generator) -> None:
     ids, tables = problem((24, 16, 30, 24, 2), generator, device, dtype)
     flat = [t.detach() for t in tables]
     strided = [functional.pad(t, (2, 3))[..., 2:-3] for t in flat]
@@ -235,10 +209,10 @@ def test_strided_tables_and_other_ids(device: torch.device, dtype: torch.dtype, 
             t.requires_grad_()
         out = embedding_layer_norm(*given, *leaves, eps=1e-5, p=0.1, seed=2).reshape(24, 16)
         results.append((out, *torch.autograd.grad(out, leaves, out.new_ones(1).expand_as(out))))
-    assert all(torch.equal(a, b) for a, b in zip(*results, strict=True))
+    assert all_equal(*results)
 
 
-def test_extreme_values(device: torch.device, generator: torch.Generator, as_good_as: AsGoodAs) -> None:
+def test_extreme_values(device: Device, generator: Generator, as_good_as: AsGoodAs) -> None:
     ids, tables = problem((30, 48, 30, 30, 2), generator, device)
     with torch.no_grad():
         tables[0][:10] *= 1e15
@@ -246,7 +220,7 @@ def test_extreme_values(device: torch.device, generator: torch.Generator, as_goo
     check(ids, tables, 3, torch.randn(30, 48, generator=generator), as_good_as)
 
 
-def test_no_rows(device: torch.device, dtype: torch.dtype, generator: torch.Generator) -> None:
+def test_no_rows(device: Device, dtype: DType, generator: Generator) -> None:
     ids, tables = problem((0, 24, 4, 3, 3), generator, device, dtype)
     out = embedding_layer_norm(*ids, *tables, eps=1e-5, p=0.1, seed=1)
     found = torch.autograd.grad(out, tables, torch.empty_like(out))
@@ -255,51 +229,15 @@ def test_no_rows(device: torch.device, dtype: torch.dtype, generator: torch.Gene
     assert not any(bool(g.any()) for g in found)
 
 
-def test_equal_runs_give_equal_bits(device: torch.device, dtype: torch.dtype, generator: torch.Generator) -> None:
+def test_equal_runs_give_equal_bits(device: Device, dtype: DType, generator: Generator) -> None:
     ids, tables = problem((129, 24, 20, 40, 2), generator, device, dtype)
-    runs = []
-    for _ in range(100 if device.type == "cuda" else 2):
-        out = embedding_layer_norm(*ids, *tables, eps=1e-5, p=0.1, seed=2)
-        runs.append((out, *torch.autograd.grad(out, tables, out.detach() + 1)))
-    for run in runs[1:]:
-        assert all(torch.equal(a, b) for a, b in zip(run, runs[0], strict=True))
+    call = lambda *t: embedding_layer_norm(*ids, *t, eps=1e-5, p=0.1, seed=2)  # noqa: E731
+    upstream = torch.randn(129, 24, generator=generator)
+    first, *runs = (with_gradients(call, tables, upstream) for _ in range(100 if device.type == "cuda" else 2))
+    assert all(all_equal(run, first) for run in runs)
 
 
-@pytest.mark.parametrize("buffered", [True, False])
-def test_operators_are_registered_correctly(buffered: bool, device: torch.device, generator: torch.Generator) -> None:
-    ids, tables = problem((5, 24, 6, 5, 2), generator, device)
-    seed = torch.tensor([3, 0], device=device) if buffered else None
-    word_grad = torch.zeros(6, 24, device=device) if buffered else None
-    forward, backward = operators().embedding_layer_norm, operators().embedding_backward
-    torch.library.opcheck(forward, (*ids, *tables, seed, None, 1e-5, 0.1, 2, True))
-    plain = [t.detach() for t in tables]
-    out, mean, rstd = forward(*ids, *plain, seed, None, 1e-5, 0.1, 2, True)
-    given = (out, ids, plain[:3], plain[3], mean, rstd, seed, word_grad, 0.1, 2, [True] * 4)
-    torch.library.opcheck(backward, given)
-
-
-@pytest.mark.parametrize("buffered", [True, False])
-def test_compiles_to_one_graph(buffered: bool, device: torch.device, generator: torch.Generator) -> None:
-    ids, tables = problem((7, 24, 6, 5, 2), generator, device)
-    upstream = torch.randn(7, 24, generator=generator).to(device)
-
-    def step(word_grad: Tensor | None, *tables: Tensor) -> Tensor:
-        return embedding_layer_norm(*ids, *tables, eps=1e-5, p=0.2, seed=3, word_grad=word_grad) * 2
-
-    results = []
-    for run in (step, torch.compile(step, fullgraph=True, backend="aot_eager")):
-        word_grad = torch.ones(6, 24, device=device) if buffered else None
-        out = run(word_grad, *tables)
-        found = torch.autograd.grad(out, tables, upstream, allow_unused=buffered)
-        results.append([out, *found, word_grad])
-    for a, b in zip(*results, strict=True):
-        assert (a is None) == (b is None)
-        assert a is None or torch.equal(a, b)
-
-
-def test_a_graph_replays_it_without_waiting(device: torch.device, generator: torch.Generator) -> None:
-    if device.type != "cuda":
-        pytest.skip("CUDA graphs need a GPU")
+def test_a_graph_replays_it_without_waiting(device: Device, generator: Generator) -> None:
     ids, tables = problem((70, 96, 90, 12, 3), generator, device)
     seed = torch.tensor(5, device=device)
     word_grad = torch.zeros(90, 96, device=device)
@@ -310,21 +248,4 @@ def test_a_graph_replays_it_without_waiting(device: torch.device, generator: tor
         found = torch.autograd.grad(out, tables, torch.ones_like(out), allow_unused=True)
         return [out, *found[1:], word_grad + 0]
 
-    stream = torch.cuda.Stream()
-    stream.wait_stream(torch.cuda.current_stream())
-    with torch.cuda.stream(stream):
-        step()
-    torch.cuda.current_stream().wait_stream(stream)
-    graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
-        captured = step()
-    with torch.no_grad():
-        ids[0].copy_(ids[0].flip(0))
-        seed.fill_(6)
-    graph.replay()
-    torch.cuda.set_sync_debug_mode("error")
-    try:
-        expected = step()
-    finally:
-        torch.cuda.set_sync_debug_mode("default")
-    assert all(torch.equal(a, b) for a, b in zip(captured, expected, strict=True))
+    equal_when_replayed(device, step, lambda: (ids[0].copy_(ids[0].flip(0)), seed.fill_(6)))

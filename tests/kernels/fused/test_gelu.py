@@ -2,38 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import pytest
 import torch
 from torch import Tensor
 from torch.nn import functional
 
-from xlt_engine.kernels import dispatch, dropout, linear_gelu
+from xlt_engine.kernels import linear_gelu
 
 pytest.importorskip("triton")
 from xlt_engine.kernels.fused import gelu as fused
 
-AsGood = Callable[..., None]
-
-
-def exact(x: Tensor) -> Tensor:
-    """x Phi(x), with erfc so that the negative tail keeps its digits."""
-    return x * torch.special.erfc(-x / 2**0.5) / 2
+from ..helpers import (
+    AsGoodAs,
+    Device,
+    DType,
+    Generator,
+    all_equal,
+    check_all,
+    doubles,
+    equal_when_replayed,
+    mask_of,
+    with_gradients,
+)
+from ..helpers import exact_gelu as exact
 
 
 def exact_slope(x: Tensor) -> Tensor:
     return torch.special.erfc(-x / 2**0.5) / 2 + x * torch.exp(-x * x / 2) / (2 * torch.pi) ** 0.5
-
-
-def doubles(tensors: list[Tensor]) -> list[Tensor]:
-    return [t.detach().cpu().double().requires_grad_() for t in tensors]
-
-
-def run(function: Callable[..., Tensor], tensors: list[Tensor], upstream: Tensor) -> list[Tensor]:
-    """Output and gradients."""
-    out = function(*tensors)
-    return [out, *torch.autograd.grad(out, tensors, upstream.to(out.device, out.dtype))]
 
 
 def native_layer(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
@@ -45,7 +40,7 @@ def exact_layer(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
 
 
 def layer(
-    shape: tuple[int, int, int], device: torch.device, dtype: torch.dtype, generator: torch.Generator
+    shape: tuple[int, int, int], device: Device, dtype: DType, generator: Generator
 ) -> tuple[list[Tensor], Tensor]:
     """x, weight and bias, and an upstream gradient."""
     rows, size, width = shape
@@ -61,20 +56,14 @@ SHAPES = [(1, 1, 1), (127, 17, 129), (129, 5, 257), (65, 3, 31), (9, 2, 3000), (
 
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
 def test_linear_gelu_and_its_gradients(
-    shape: tuple[int, int, int],
-    device: torch.device,
-    dtype: torch.dtype,
-    generator: torch.Generator,
-    as_good_as: AsGood,
+    shape: tuple[int, int, int], device: Device, dtype: DType, generator: Generator, as_good_as: AsGoodAs
 ) -> None:
     tensors, upstream = layer(shape, device, dtype, generator)
-    ours, native = run(linear_gelu, tensors, upstream), run(native_layer, tensors, upstream)
-    truth = run(exact_layer, doubles(tensors), upstream.to(dtype).double())
-    for actual, plain, true in zip(ours, native, truth, strict=True):
-        as_good_as(actual, plain, true)
+    ours, native = (with_gradients(f, tensors, upstream) for f in (linear_gelu, native_layer))
+    check_all(as_good_as, ours, native, with_gradients(exact_layer, doubles(tensors), upstream.to(dtype)))
 
 
-def test_the_normal_distribution_is_exact_to_fp32(device: torch.device) -> None:
+def test_the_normal_distribution_is_exact_to_fp32(device: Device) -> None:
     """|gelu(x) / x - Phi(x)| and the slope's error; the tanh approximation is 5e-4 off."""
     pre = torch.cat([torch.linspace(-13, 13, 40_000), torch.logspace(-30, 0, 301), -torch.logspace(-30, 0, 301)])
     pre = pre.view(-1, 3).to(device).requires_grad_()
@@ -88,7 +77,7 @@ def test_the_normal_distribution_is_exact_to_fp32(device: torch.device) -> None:
 
 
 @pytest.mark.parametrize("kind", [torch.float16, torch.bfloat16], ids=str)
-def test_every_16_bit_value(kind: torch.dtype, device: torch.device) -> None:
+def test_every_16_bit_value(kind: DType, device: Device) -> None:
     """One rounding: equal to the rounded truth but for near ties, and never further than the next value."""
     if kind == torch.bfloat16 and device.type == "cpu":
         pytest.skip("the interpreter's bf16 is not a GPU's")
@@ -103,7 +92,7 @@ def test_every_16_bit_value(kind: torch.dtype, device: torch.device) -> None:
     assert float(out[~counted].abs().max()) < 2e-6
 
 
-def test_extreme_values(device: torch.device, dtype: torch.dtype) -> None:
+def test_extreme_values(device: Device, dtype: DType) -> None:
     infinity, largest = float("inf"), 6e4 if dtype == torch.float16 else 1e18
     values = [infinity, -infinity, float("nan"), largest, -largest, 40.0, -40.0, 0.0, -0.0]
     pre = torch.tensor([values], device=device, dtype=dtype).requires_grad_()
@@ -118,7 +107,7 @@ def test_extreme_values(device: torch.device, dtype: torch.dtype) -> None:
 @pytest.mark.parametrize("kind", [torch.float32, torch.float16], ids=str)
 @pytest.mark.parametrize("programs", [1, 5, 528])
 def test_bias_gradient_is_the_column_sum(
-    programs: int, kind: torch.dtype, device: torch.device, generator: torch.Generator, monkeypatch: pytest.MonkeyPatch
+    programs: int, kind: DType, device: Device, generator: Generator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """In fp32 for an fp32 bias, as under autocast; with fewer programs than blocks of rows, and as many."""
     monkeypatch.setattr(fused, "_PROGRAMS", programs)
@@ -134,12 +123,11 @@ def test_bias_gradient_is_the_column_sum(
 
 @pytest.mark.parametrize(("seed", "site", "p"), [(5, 0, 0.1), (-3, 7, 0.5), (2**62 + 12345, 1_000_001, 0.97)])
 def test_drops_what_the_reference_drops_and_replays_the_mask(
-    seed: int, site: int, p: float, device: torch.device, dtype: torch.dtype, generator: torch.Generator
+    seed: int, site: int, p: float, device: Device, dtype: DType, generator: Generator
 ) -> None:
     pre, grad = (torch.randn(65, 301, generator=generator).to(device, dtype) for _ in range(2))
     pre.requires_grad_()
-    with dispatch.using("reference"):
-        mask = dropout(torch.ones(65, 301, dtype=torch.float64), p, seed=seed, site=site)
+    mask = mask_of((65, 301), p, seed, site)
     seeds, bias = torch.tensor([seed, 0], device=device), torch.zeros(301, device=device, requires_grad=True)
     out = fused.gelu(pre, bias, seeds, site, p)
     d_pre, d_bias = torch.autograd.grad(out, [pre, bias], grad)
@@ -155,25 +143,21 @@ def test_drops_what_the_reference_drops_and_replays_the_mask(
     assert torch.equal(overwritten, out)
 
 
-def test_strided_inputs_and_upstream(
-    device: torch.device, dtype: torch.dtype, generator: torch.Generator, as_good_as: AsGood
-) -> None:
+def test_strided_inputs_and_upstream(device: Device, dtype: DType, generator: Generator, as_good_as: AsGoodAs) -> None:
     x = torch.randn(40, 65, generator=generator).to(device, dtype).t().requires_grad_()
     weight = (torch.randn(33, 80, generator=generator) / 6).to(device, dtype)[:, ::2].requires_grad_()
     bias = torch.randn(66, generator=generator).to(device, dtype)[::2].requires_grad_()
     upstream = torch.randn(33, 65, generator=generator).t()
     for given in (upstream, upstream[:, :1].expand(65, 33)):
-        ours, native = (run(f, [x, weight, bias], given) for f in (linear_gelu, native_layer))
-        truth = run(exact_layer, doubles([x, weight, bias]), given.to(dtype).double())
-        for actual, plain, true in zip(ours, native, truth, strict=True):
-            as_good_as(actual, plain, true)
+        ours, native = (with_gradients(f, [x, weight, bias], given) for f in (linear_gelu, native_layer))
+        check_all(as_good_as, ours, native, with_gradients(exact_layer, doubles([x, weight, bias]), given.to(dtype)))
 
 
 def test_what_is_frozen_costs_nothing(
-    device: torch.device, dtype: torch.dtype, generator: torch.Generator, monkeypatch: pytest.MonkeyPatch
+    device: Device, dtype: DType, generator: Generator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     tensors, upstream = layer((19, 7, 33), device, dtype, generator)
-    everything = run(linear_gelu, tensors, upstream)
+    everything = with_gradients(linear_gelu, tensors, upstream)
     x, weight, bias = (t.detach() for t in tensors)
     alone = linear_gelu(x, weight, bias.requires_grad_())
     alone.backward(upstream.to(device, dtype))
@@ -184,11 +168,13 @@ def test_what_is_frozen_costs_nothing(
     monkeypatch.setattr(fused, "add_parts_kernel", None)
     made = fused.gelu_backward(alone.detach(), alone.detach(), None, 0, 0.0, True, None)
     assert [t.shape for t in made] == [(19, 33), (0,)]
-    assert torch.equal(run(lambda x: linear_gelu(x, weight, bias.detach()), tensors[:1], upstream)[1], everything[1])
+    assert torch.equal(
+        with_gradients(lambda x: linear_gelu(x, weight, bias.detach()), tensors[:1], upstream)[1], everything[1]
+    )
 
 
 def test_without_gradients_it_overwrites_the_pre_activation(
-    device: torch.device, dtype: torch.dtype, generator: torch.Generator, monkeypatch: pytest.MonkeyPatch
+    device: Device, dtype: DType, generator: Generator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     tensors, _ = layer((19, 7, 33), device, dtype, generator)
     before = [t.detach().clone() for t in tensors]
@@ -200,33 +186,30 @@ def test_without_gradients_it_overwrites_the_pre_activation(
     frozen = linear_gelu(*(t.detach() for t in tensors))
     assert torch.equal(frozen, kept)
     assert not frozen.requires_grad
-    assert all(torch.equal(a, b) for a, b in zip(before, tensors, strict=True))
+    assert all_equal(before, tensors)
 
 
-def test_same_bits_every_time(device: torch.device, dtype: torch.dtype, generator: torch.Generator) -> None:
+def test_same_bits_every_time(device: Device, dtype: DType, generator: Generator) -> None:
     tensors, upstream = layer((100, 8, 300), device, dtype, generator)
-    first = run(linear_gelu, tensors, upstream)
-    for _ in range(100 if device.type == "cuda" else 1):
-        assert all(torch.equal(a, b) for a, b in zip(first, run(linear_gelu, tensors, upstream), strict=True))
+    first, *runs = (with_gradients(linear_gelu, tensors, upstream) for _ in range(100 if device.type == "cuda" else 2))
+    assert all(all_equal(run, first) for run in runs)
 
 
 @pytest.mark.parametrize("shape", [(0, 4, 5), (3, 4, 0), (0, 4, 0)], ids=str)
-def test_empty(
-    shape: tuple[int, int, int], device: torch.device, dtype: torch.dtype, generator: torch.Generator
-) -> None:
+def test_empty(shape: tuple[int, int, int], device: Device, dtype: DType, generator: Generator) -> None:
     tensors, upstream = layer(shape, device, dtype, generator)
-    out, *gradients = run(linear_gelu, tensors, upstream)
+    out, *gradients = with_gradients(linear_gelu, tensors, upstream)
     assert out.shape == (shape[0], shape[2])
     assert all(g.shape == t.shape and not g.any() for g, t in zip(gradients, tensors, strict=True))
 
 
 @pytest.mark.parametrize("kind", [torch.float16, torch.bfloat16], ids=str)
-def test_autocast(kind: torch.dtype, device: torch.device, generator: torch.Generator, as_good_as: AsGood) -> None:
+def test_autocast(kind: DType, device: Device, generator: Generator, as_good_as: AsGoodAs) -> None:
     """16-bit product, gradients in the parameters' fp32."""
     tensors, upstream = layer((37, 16, 70), device, torch.float32, generator)
     with torch.autocast(device.type, kind):
-        ours, native = run(linear_gelu, tensors, upstream), run(native_layer, tensors, upstream)
-    truth = run(exact_layer, doubles(tensors), upstream.to(kind).double())
+        ours, native = (with_gradients(f, tensors, upstream) for f in (linear_gelu, native_layer))
+    truth = with_gradients(exact_layer, doubles(tensors), upstream.to(kind).double())
     assert ours[0].dtype == kind
     for actual, plain, true in zip(ours, native, truth, strict=True):
         error, allowed = ((t.detach().cpu().double() - true).norm() / true.norm() for t in (actual, plain))
@@ -234,50 +217,7 @@ def test_autocast(kind: torch.dtype, device: torch.device, generator: torch.Gene
         assert error <= 2 * allowed
 
 
-def test_gradients_are_first_order_only(device: torch.device, dtype: torch.dtype, generator: torch.Generator) -> None:
-    tensors, upstream = layer((3, 4, 5), device, dtype, generator)
-    out = linear_gelu(*tensors)
-    gradients = torch.autograd.grad(out, tensors, upstream.to(device, dtype), create_graph=True)
-    with pytest.raises(RuntimeError):
-        torch.autograd.grad(gradients[2].sum(), tensors)
-
-
-@pytest.mark.parametrize("p", [0.0, 0.3])
-def test_operators_are_well_registered(p: float, device: torch.device, generator: torch.Generator) -> None:
-    pre, grad = (torch.randn(5, 12, generator=generator).to(device) for _ in range(2))
-    seed = torch.tensor([3, 0], device=device) if p else None
-    bias = torch.zeros(12, device=device, requires_grad=True)
-    for given in (bias, None):
-        torch.library.opcheck(fused.gelu, (pre.clone().requires_grad_(), given, seed, 2, p))
-    torch.library.opcheck(fused.gelu_, (pre.clone(), seed, 2, p))
-    for needs_pre, bias_dtype in ((True, torch.float32), (True, None), (False, torch.float16)):
-        torch.library.opcheck(fused.gelu_backward, (grad, pre, seed, 2, p, needs_pre, bias_dtype))
-
-
-def test_compiled(device: torch.device, dtype: torch.dtype, generator: torch.Generator) -> None:
-    tensors, upstream = layer((19, 7, 33), device, dtype, generator)
-    compiled = torch.compile(linear_gelu, fullgraph=True, backend="aot_eager")
-    expected = run(linear_gelu, tensors, upstream)
-    assert all(torch.equal(a, b) for a, b in zip(run(compiled, tensors, upstream), expected, strict=True))
-    with torch.no_grad():
-        assert torch.equal(compiled(*tensors), expected[0])
-
-
-def test_captured_on_a_stream_and_replayed(
-    device: torch.device, dtype: torch.dtype, generator: torch.Generator
-) -> None:
-    if device.type != "cuda":
-        pytest.skip("needs a CUDA device")
+def test_captured_on_a_stream_and_replayed(device: Device, dtype: DType, generator: Generator) -> None:
     tensors, upstream = layer((300, 16, 520), device, dtype, generator)
     upstream = upstream.to(device, dtype)
-    graph, stream = torch.cuda.CUDAGraph(), torch.cuda.Stream()
-    stream.wait_stream(torch.cuda.current_stream())
-    with torch.cuda.stream(stream):
-        run(linear_gelu, tensors, upstream)
-    torch.cuda.current_stream().wait_stream(stream)
-    with torch.cuda.graph(graph):
-        captured = run(linear_gelu, tensors, upstream)
-    with torch.no_grad():
-        tensors[0].neg_()
-    graph.replay()
-    assert all(torch.equal(a, b) for a, b in zip(captured, run(linear_gelu, tensors, upstream), strict=True))
+    equal_when_replayed(device, lambda: with_gradients(linear_gelu, tensors, upstream), tensors[0].neg_)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from functools import partial
 
 import pytest
@@ -15,9 +14,7 @@ from xlt_engine.kernels import linear_glu
 pytest.importorskip("triton")
 from xlt_engine.kernels.fused import glu as fused
 
-from .test_gelu import doubles, run
-
-AsGood = Callable[..., None]
+from ..helpers import AsGoodAs, Device, DType, Generator, check_all, doubles, with_gradients
 
 
 def native(x: Tensor, weight: Tensor, bias: Tensor | None = None, *, activation: str) -> Tensor:
@@ -30,7 +27,7 @@ def ours(x: Tensor, weight: Tensor, bias: Tensor | None = None, *, activation: s
 
 
 def layer(
-    shape: tuple[int, int, int], has_bias: bool, device: torch.device, dtype: torch.dtype, generator: torch.Generator
+    shape: tuple[int, int, int], has_bias: bool, device: Device, dtype: DType, generator: Generator
 ) -> tuple[list[Tensor], Tensor]:
     rows, size, width = shape
     sizes = [(rows, size), (2 * width, size), (2 * width,)][: 2 + has_bias]
@@ -47,26 +44,25 @@ def test_linear_glu_and_its_gradients(
     shape: tuple[int, int, int],
     has_bias: bool,
     activation: str,
-    device: torch.device,
-    dtype: torch.dtype,
-    generator: torch.Generator,
-    as_good_as: AsGood,
+    device: Device,
+    dtype: DType,
+    generator: Generator,
+    as_good_as: AsGoodAs,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """With fewer programs than blocks of rows."""
     monkeypatch.setattr(fused, "_PROGRAMS", 2)
     tensors, upstream = layer(shape, has_bias, device, dtype, generator)
-    results = run(partial(ours, activation=activation), tensors, upstream)
-    plain = run(partial(native, activation=activation), tensors, upstream)
-    truth = run(partial(native, activation=activation), doubles(tensors), upstream.to(dtype).double())
-    for actual, other, true in zip(results, plain, truth, strict=True):
-        as_good_as(actual, other, true)
+    results = with_gradients(partial(ours, activation=activation), tensors, upstream)
+    plain = with_gradients(partial(native, activation=activation), tensors, upstream)
+    truth = with_gradients(partial(native, activation=activation), doubles(tensors), upstream.to(dtype))
+    check_all(as_good_as, results, plain, truth)
     with torch.no_grad():
         assert torch.equal(ours(*tensors, activation=activation), results[0])
 
 
 @pytest.mark.filterwarnings("ignore::RuntimeWarning")  # the interpreter's, of overflow
-def test_extreme_values_and_16_bits(device: torch.device) -> None:
+def test_extreme_values_and_16_bits(device: Device) -> None:
     values = torch.tensor([[-60000.0, -20.0, -0.0, 0.0, 20.0, 60000.0, 0.5, 0.5, 0.5, 0.5, 0.5, 0.5]])
     both = values.half().to(device).requires_grad_()
     for activation in ("gelu", "silu"):
@@ -77,9 +73,9 @@ def test_extreme_values_and_16_bits(device: torch.device) -> None:
         torch.testing.assert_close(gradient.cpu().float(), slopes, rtol=1e-3, atol=1e-6)
 
 
-def test_what_is_frozen_or_empty(device: torch.device, generator: torch.Generator) -> None:
+def test_what_is_frozen_or_empty(device: Device, generator: Generator) -> None:
     (x, weight, bias), upstream = layer((9, 4, 6), True, device, torch.float32, generator)
-    everything = run(partial(ours, activation="silu"), [x, weight, bias], upstream)
+    everything = with_gradients(partial(ours, activation="silu"), [x, weight, bias], upstream)
     both = functional.linear(x, weight, bias).detach()
     d_both, d_bias = fused.glu_backward(upstream.to(device), both, "silu", None)
     assert d_bias.shape == (0,)

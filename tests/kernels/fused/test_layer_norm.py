@@ -1,41 +1,40 @@
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
-
 import pytest
 import torch
 from torch import Tensor
 from torch.nn import functional
 
-from xlt_engine.kernels import dispatch, dropout, dropout_residual_layer_norm
+from xlt_engine.kernels import dropout_residual_layer_norm
+from xlt_engine.kernels.fused.norms import layer_norm as operators
 
-AsGoodAs = Callable[..., None]
+from ..helpers import (
+    AsGoodAs,
+    Device,
+    DType,
+    Error,
+    Generator,
+    all_equal,
+    equal_when_replayed,
+    mask_of,
+    normed,
+    with_gradients,
+)
+
 NAMES = ("x", "residual", "weight", "bias")
 SHAPES = [(1, 127), (3, 767), (129, 33), (1, 1024), (2, 1536)]
 SITE = 4
 
 
-def inputs(
-    rows: int, size: int, generator: torch.Generator, device: torch.device, dtype: torch.dtype
-) -> dict[str, Tensor]:
+def inputs(rows: int, size: int, generator: Generator, device: Device, dtype: DType) -> dict[str, Tensor]:
     shapes = {"x": (rows, size), "residual": (rows, size), "weight": (size,), "bias": (size,)}
     made = {name: torch.randn(shape, generator=generator) for name, shape in shapes.items()}
     made["residual"] += 3
     return {name: t.to(device, dtype).requires_grad_() for name, t in made.items()}
 
 
-def mask_of(shape: torch.Size | tuple[int, int], p: float, seed: int | None) -> Tensor:
-    """0, or the scale of what is kept, fp64 on the CPU."""
-    with dispatch.using("reference"):
-        return dropout(torch.ones(shape, dtype=torch.float64), p, seed=seed, site=SITE)
-
-
 def formula(tensors: dict[str, Tensor], mask: Tensor, eps: float) -> Tensor:
-    x, weight, bias = tensors["x"], tensors["weight"], tensors["bias"]
-    total = x * mask + tensors["residual"] if "residual" in tensors else x * mask
-    centred = total - total.mean(-1, keepdim=True)
-    return centred / (centred.square().mean(-1, keepdim=True) + eps).sqrt() * weight + bias
+    return normed(tensors["x"] * mask + tensors.get("residual", 0), tensors["weight"], tensors["bias"], eps)
 
 
 def gradients(out: Tensor, tensors: dict[str, Tensor], upstream: Tensor) -> dict[str, Tensor]:
@@ -54,24 +53,14 @@ def check(
     ours = {name: t.detach().requires_grad_() for name, t in tensors.items()}
     truth = {name: t.detach().cpu().double().requires_grad_() for name, t in tensors.items()}
     native = {name: t.detach().requires_grad_() for name, t in tensors.items()}
-    mask = mask_of(tensors["x"].shape, p, seed)
-    dropped = native["x"] * mask.to(native["x"])
-    total = dropped + native["residual"] if "residual" in native else dropped
+    mask = mask_of(tensors["x"].shape, p, seed, SITE)
+    total = native["x"] * mask.to(native["x"]) + native.get("residual", 0)
     plain = functional.layer_norm(total, native["weight"].shape, native["weight"], native["bias"], eps)
     expected = formula(truth, mask, eps)
     # The value of x_bias is already in x and must not be read.
     x_bias = torch.full_like(ours["weight"], torch.nan).requires_grad_()
-    out = dropout_residual_layer_norm(
-        ours["x"],
-        ours.get("residual"),
-        ours["weight"],
-        ours["bias"],
-        eps=eps,
-        p=p,
-        seed=seed,
-        site=SITE,
-        x_bias=x_bias,
-    )
+    given = (ours["x"], ours.get("residual"), ours["weight"], ours["bias"])
+    out = dropout_residual_layer_norm(*given, eps=eps, p=p, seed=seed, site=SITE, x_bias=x_bias)
     as_good_as(out, plain, expected)
     ours["x_bias"] = x_bias
     found, by_torch, true = (gradients(o, t, upstream) for o, t in ((out, ours), (plain, native), (expected, truth)))
@@ -82,12 +71,7 @@ def check(
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
 @pytest.mark.parametrize("seed", [None, 7])
 def test_output_and_gradients(
-    shape: tuple[int, int],
-    seed: int | None,
-    device: torch.device,
-    dtype: torch.dtype,
-    generator: torch.Generator,
-    as_good_as: AsGoodAs,
+    shape: tuple[int, int], seed: int | None, device: Device, dtype: DType, generator: Generator, as_good_as: AsGoodAs
 ) -> None:
     upstream = torch.randn(shape, generator=generator) * 3
     check(inputs(*shape, generator, device, dtype), 0.2, seed, upstream, as_good_as)
@@ -95,7 +79,7 @@ def test_output_and_gradients(
 
 @pytest.mark.parametrize("seed", [None, 7])
 def test_without_a_residual_it_is_a_plain_layer_norm(
-    seed: int | None, device: torch.device, dtype: torch.dtype, generator: torch.Generator, as_good_as: AsGoodAs
+    seed: int | None, device: Device, dtype: DType, generator: Generator, as_good_as: AsGoodAs
 ) -> None:
     tensors = inputs(33, 130, generator, device, dtype)
     del tensors["residual"]
@@ -105,30 +89,28 @@ def test_without_a_residual_it_is_a_plain_layer_norm(
 @pytest.mark.parametrize("seed", [None, 7])
 def test_a_program_walks_over_many_blocks(
     seed: int | None,
-    device: torch.device,
-    dtype: torch.dtype,
-    generator: torch.Generator,
+    device: Device,
+    dtype: DType,
+    generator: Generator,
     as_good_as: AsGoodAs,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("xlt_engine.kernels.fused.norms.layer_norm.MAX_PROGRAMS", 4)
+    monkeypatch.setattr(operators, "MAX_PROGRAMS", 4)
     check(inputs(331, 60, generator, device, dtype), 0.1, seed, torch.randn(331, 60, generator=generator), as_good_as)
 
 
 @pytest.mark.parametrize("seed", [5, -3, 2**62 + 12345])
-def test_drops_what_the_reference_drops(seed: int, device: torch.device, generator: torch.Generator) -> None:
+def test_drops_what_the_reference_drops(seed: int, device: Device, generator: Generator) -> None:
     tensors = inputs(9, 129, generator, device, torch.float32)
     x = tensors["x"].detach().abs().add(1).requires_grad_()
     for given in (seed, torch.tensor(seed, device=device)):
         rest = [tensors[name] for name in NAMES[1:]]
         out = dropout_residual_layer_norm(x, *rest, eps=1e-5, p=0.3, seed=given, site=SITE)
         (d_x,) = torch.autograd.grad(out, x, torch.randn(9, 129, generator=generator).to(device))
-        assert torch.equal(d_x.cpu() != 0, mask_of(x.shape, 0.3, seed) != 0)
+        assert torch.equal(d_x.cpu() != 0, mask_of(x.shape, 0.3, seed, SITE) != 0)
 
 
-def test_strided_inputs_and_a_broadcast_upstream_gradient(
-    device: torch.device, dtype: torch.dtype, generator: torch.Generator
-) -> None:
+def test_strided_inputs_and_a_broadcast_upstream_gradient(device: Device, dtype: DType, generator: Generator) -> None:
     tensors = inputs(40, 40, generator, device, dtype)
     x, residual = tensors["x"].detach(), tensors["residual"].detach()
     wide = torch.stack([tensors["weight"], tensors["bias"]], 1).detach()
@@ -136,12 +118,12 @@ def test_strided_inputs_and_a_broadcast_upstream_gradient(
     found = []
     for given in (strided, [t.contiguous() for t in strided]):
         leaves = [t.detach().requires_grad_() for t in given]
-        out = dropout_residual_layer_norm(*leaves, eps=1e-5, p=0.2, seed=1, site=SITE)
-        found.append((out, *torch.autograd.grad(out, leaves, out.new_ones(1).expand_as(out))))
-    assert all(torch.equal(left, right) for left, right in zip(*found, strict=True))
+        call = lambda *t: dropout_residual_layer_norm(*t, eps=1e-5, p=0.2, seed=1, site=SITE)  # noqa: E731
+        found.append(with_gradients(call, leaves, torch.ones(1, device=device).expand(40, 40)))
+    assert all_equal(*found)
 
 
-def test_extreme_values(device: torch.device, generator: torch.Generator, as_good_as: AsGoodAs) -> None:
+def test_extreme_values(device: Device, generator: Generator, as_good_as: AsGoodAs) -> None:
     tensors = inputs(6, 96, generator, device, torch.float32)
     with torch.no_grad():
         for name in ("x", "residual"):
@@ -154,7 +136,7 @@ def test_extreme_values(device: torch.device, generator: torch.Generator, as_goo
     assert torch.equal(out, tensors["bias"].expand(6, 96))
 
 
-def test_no_rows(device: torch.device, dtype: torch.dtype, generator: torch.Generator) -> None:
+def test_no_rows(device: Device, dtype: DType, generator: Generator) -> None:
     tensors = [*inputs(0, 24, generator, device, dtype).values()]
     x_bias = tensors[3].detach().clone().requires_grad_()
     out = dropout_residual_layer_norm(*tensors, eps=1e-5, p=0.1, seed=1, x_bias=x_bias)
@@ -166,7 +148,7 @@ def test_no_rows(device: torch.device, dtype: torch.dtype, generator: torch.Gene
 
 @pytest.mark.parametrize("seed", [None, 7])
 def test_gradients_are_made_only_where_needed(
-    seed: int | None, device: torch.device, dtype: torch.dtype, generator: torch.Generator
+    seed: int | None, device: Device, dtype: DType, generator: Generator
 ) -> None:
     tensors = [*inputs(5, 40, generator, device, dtype).values()]
     upstream = torch.randn(5, 40, generator=generator).to(device, dtype)
@@ -185,16 +167,10 @@ def test_gradients_are_made_only_where_needed(
     assert not dropout_residual_layer_norm(*(t.detach() for t in tensors), eps=1e-5).requires_grad
 
 
-def operators() -> Any:
-    from xlt_engine.kernels.fused.norms import layer_norm
-
-    return layer_norm
-
-
-def test_what_is_not_needed_is_not_allocated(device: torch.device, generator: torch.Generator) -> None:
+def test_what_is_not_needed_is_not_allocated(device: Device, generator: Generator) -> None:
     x, residual, weight, bias = (t.detach() for t in inputs(5, 40, generator, device, torch.float32).values())
     seed = torch.tensor([3, 0], device=device)
-    forward, backward = operators().layer_norm, operators().layer_norm_backward
+    forward, backward = operators.layer_norm, operators.layer_norm_backward
     out, *saved = forward(x, residual, weight, bias, None, seed, 1e-5, 0.1, 0, False)
     assert [t.numel() for t in saved] == [0, 0, 0]
     _, total, mean, rstd = forward(x, None, weight, bias, None, None, 1e-5, 0.1, 0, True)
@@ -206,9 +182,7 @@ def test_what_is_not_needed_is_not_allocated(device: torch.device, generator: to
         assert [t.numel() for t in found] == [size * e for e in expected]
 
 
-def test_mixed_dtypes_as_under_autocast(
-    device: torch.device, generator: torch.Generator, relative_error: Callable[[Tensor, Tensor], float]
-) -> None:
+def test_mixed_dtypes_as_under_autocast(device: Device, generator: Generator, relative_error: Error) -> None:
     tensors = inputs(17, 50, generator, device, torch.float32)
     x = tensors["x"].detach().half().requires_grad_()
     leaves = [x, *(tensors[name] for name in NAMES[1:])]
@@ -220,49 +194,14 @@ def test_mixed_dtypes_as_under_autocast(
     assert relative_error(out.cpu(), truth) < 5e-4
 
 
-def test_equal_runs_give_equal_bits(device: torch.device, dtype: torch.dtype, generator: torch.Generator) -> None:
+def test_equal_runs_give_equal_bits(device: Device, dtype: DType, generator: Generator) -> None:
     tensors = [*inputs(129, 33, generator, device, dtype).values()]
-    runs = []
-    for _ in range(100 if device.type == "cuda" else 2):
-        out = dropout_residual_layer_norm(*tensors, eps=1e-5, p=0.1, seed=2, x_bias=tensors[3])
-        runs.append((out, *torch.autograd.grad(out, tensors, out.detach() + 1)))
-    for run in runs[1:]:
-        assert all(torch.equal(a, b) for a, b in zip(run, runs[0], strict=True))
+    call = lambda *t: dropout_residual_layer_norm(*t, eps=1e-5, p=0.1, seed=2, x_bias=t[3])  # noqa: E731
+    first, *runs = (with_gradients(call, tensors, tensors[0]) for _ in range(100 if device.type == "cuda" else 2))
+    assert all(all_equal(run, first) for run in runs)
 
 
-@pytest.mark.parametrize(("residual", "drop"), [(True, True), (False, False)])
-def test_operators_are_registered_correctly(
-    residual: bool, drop: bool, device: torch.device, generator: torch.Generator
-) -> None:
-    x, other, weight, bias = inputs(5, 24, generator, device, torch.float32).values()
-    seed = torch.tensor([3, 0], device=device) if drop else None
-    forward, backward = operators().layer_norm, operators().layer_norm_backward
-    given = (x, other if residual else None, weight, bias, bias.detach().requires_grad_(), seed, 1e-5, 0.1, 2, True)
-    torch.library.opcheck(forward, given)
-    plain = [t.detach() if isinstance(t, Tensor) else t for t in given]
-    out, total, mean, rstd = forward(*plain)
-    saved = (out, total if total.dim() == 2 else x.detach(), mean, rstd, weight.detach(), seed)
-    torch.library.opcheck(backward, (*saved, 0.1, 2, [True, drop, True, True]))
-
-
-def test_compiles_to_one_graph(device: torch.device, generator: torch.Generator) -> None:
-    tensors = [*inputs(7, 40, generator, device, torch.float32).values()]
-    upstream = torch.randn(7, 40, generator=generator).to(device)
-
-    def step(x: Tensor, residual: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-        shifted = x + bias.detach()
-        return dropout_residual_layer_norm(shifted, residual, weight, bias, eps=1e-5, p=0.2, seed=3, x_bias=bias) * 2
-
-    results = []
-    for run in (step, torch.compile(step, fullgraph=True, backend="aot_eager")):
-        out = run(*tensors)
-        results.append((out, *torch.autograd.grad(out, tensors, upstream)))
-    assert all(torch.equal(a, b) for a, b in zip(*results, strict=True))
-
-
-def test_a_graph_replays_it_without_waiting(device: torch.device, generator: torch.Generator) -> None:
-    if device.type != "cuda":
-        pytest.skip("CUDA graphs need a GPU")
+def test_a_graph_replays_it_without_waiting(device: Device, generator: Generator) -> None:
     tensors = [*inputs(70, 96, generator, device, torch.float32).values()]
     seed = torch.tensor(5, device=device)
 
@@ -270,21 +209,4 @@ def test_a_graph_replays_it_without_waiting(device: torch.device, generator: tor
         out = dropout_residual_layer_norm(*tensors, eps=1e-5, p=0.2, seed=seed, site=SITE, x_bias=tensors[3])
         return [out, *torch.autograd.grad(out, tensors, torch.ones_like(out))]
 
-    stream = torch.cuda.Stream()
-    stream.wait_stream(torch.cuda.current_stream())
-    with torch.cuda.stream(stream):
-        step()
-    torch.cuda.current_stream().wait_stream(stream)
-    graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
-        captured = step()
-    with torch.no_grad():
-        tensors[0].mul_(2)
-        seed.fill_(6)
-    graph.replay()
-    torch.cuda.set_sync_debug_mode("error")
-    try:
-        expected = step()
-    finally:
-        torch.cuda.set_sync_debug_mode("default")
-    assert all(torch.equal(a, b) for a, b in zip(captured, expected, strict=True))
+    equal_when_replayed(device, step, lambda: (tensors[0].mul_(2), seed.fill_(6)))

@@ -11,6 +11,8 @@ from torch import Tensor
 from xlt_engine import kernels
 from xlt_engine.kernels import dispatch
 
+from ..helpers import Device, Error, Generator
+
 LENGTHS, HIDDEN, HEADS, SEED = (5, 1, 40, 9), 24, 2, 2**62 + 12345
 FIRST, LAST = 1, 3
 """The part: the sequences FIRST to LAST - 1."""
@@ -60,10 +62,7 @@ def results(call: Callable[..., Tensor], x: Tensor, lengths: Sequence[int], seed
 
 @pytest.mark.parametrize("call", [dropout, layer_norm, embedding, attention, voter_mlp])
 def test_a_part_drops_what_the_whole_drops(
-    call: Callable[..., Tensor],
-    device: torch.device,
-    generator: torch.Generator,
-    relative_error: Callable[[Tensor, Tensor], float],
+    call: Callable[..., Tensor], device: Device, generator: Generator, relative_error: Error
 ) -> None:
     x, upstream = (torch.randn(sum(LENGTHS), width, generator=generator).to(device) for width in (HIDDEN, 2 * HIDDEN))
     begin, end = sum(LENGTHS[:FIRST]), sum(LENGTHS[:LAST])

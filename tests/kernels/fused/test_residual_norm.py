@@ -11,19 +11,18 @@ from torch import Tensor
 
 from xlt_engine.kernels import dispatch, residual_norm
 
-AsGoodAs = Callable[..., None]
+from ..helpers import AsGoodAs, Device, DType, Generator, check_all, doubles, normed
+
 NORMS = {"without a bias": (False, False), "with a bias": (True, False), "rms": (False, True)}
 
 
 def formula(x: Tensor, residual: Tensor | None, weight: Tensor, bias: Tensor | None, rms: bool) -> list[Tensor]:
     total = x if residual is None else x + residual
-    centred = total if rms else total - total.mean(-1, keepdim=True)
-    normed = centred / (centred.square().mean(-1, keepdim=True) + 1e-6).sqrt() * weight
-    return [total, normed if bias is None else normed + bias]
+    return [total, normed(total, weight, bias, 1e-6, rms)]
 
 
 def problem(
-    shape: tuple[int, int], has_bias: bool, device: torch.device, dtype: torch.dtype, generator: torch.Generator
+    shape: tuple[int, int], has_bias: bool, device: Device, dtype: DType, generator: Generator
 ) -> tuple[list[Tensor], list[Tensor]]:
     """x, residual, weight and bias, and an upstream gradient of both results."""
     tensors = [torch.randn(s, generator=generator) for s in (shape, shape, shape[1:], shape[1:])[: 3 + has_bias]]
@@ -46,9 +45,9 @@ def test_both_results_and_their_gradients(
     shape: tuple[int, int],
     has_bias: bool,
     rms: bool,
-    device: torch.device,
-    dtype: torch.dtype,
-    generator: torch.Generator,
+    device: Device,
+    dtype: DType,
+    generator: Generator,
     as_good_as: AsGoodAs,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -58,22 +57,20 @@ def test_both_results_and_their_gradients(
     if not has_residual:
         del tensors[1]
 
-    def call(norm: Callable[..., list[Tensor]], *given: Tensor) -> list[Tensor]:
-        x, *rest = given
-        return norm(x, *([] if has_residual else [None]), *rest, *none)
+    def parts(x: Tensor, *rest: Tensor) -> list[Tensor | None]:
+        return [x, *([] if has_residual else [None]), *rest, *none]
 
-    ours = differentiate(lambda *t: call(lambda *u: residual_norm(*u, eps=1e-6, rms=rms), *t), tensors, upstream)
-    plain = differentiate(lambda *t: call(lambda *u: formula(*u, rms), *t), tensors, upstream)
-    wide = [t.detach().cpu().double().requires_grad_() for t in tensors]
-    truth = differentiate(lambda *t: call(lambda *u: formula(*u, rms), *t), wide, upstream)
-    for actual, native, true in zip(ours, plain, truth, strict=True):
-        as_good_as(actual, native, true)
+    call = lambda *t: residual_norm(*parts(*t), eps=1e-6, rms=rms)  # noqa: E731
+    ours = differentiate(call, tensors, upstream)
+    plain, truth = (
+        differentiate(lambda *t: formula(*parts(*t), rms), t, upstream) for t in (tensors, doubles(tensors))
+    )
+    check_all(as_good_as, ours, plain, truth)
     with torch.no_grad():
-        again = call(lambda *u: residual_norm(*u, eps=1e-6, rms=rms), *tensors)
-    assert all(torch.equal(a, b) for a, b in zip(again, ours, strict=False))
+        assert all(torch.equal(a, b) for a, b in zip(call(*tensors), ours, strict=False))
 
 
-def test_each_result_alone_and_what_is_frozen(device: torch.device, generator: torch.Generator) -> None:
+def test_each_result_alone_and_what_is_frozen(device: Device, generator: Generator) -> None:
     tensors, (upstream, _) = problem((9, 24), True, device, torch.float32, generator)
     x, residual, weight, bias = tensors
     with dispatch.using("reference"):

@@ -17,6 +17,8 @@ from xlt_engine.engine.training.objectives import SoftLabels, cross_entropy, mas
 from xlt_engine.kernels import dispatch
 from xlt_engine.model import Encoder, EncoderConfig, MaskedLM, TaskModel, VoterHeads
 
+from ..helpers import Device, DType
+
 VOCABULARY, HIDDEN, LENGTHS = 83, 32, (5, 1, 17, 9)
 
 
@@ -35,7 +37,7 @@ def _config() -> EncoderConfig:
     )
 
 
-def batch(device: torch.device, targets: str) -> PackedBatch:
+def batch(device: Device, targets: str) -> PackedBatch:
     """Random tokens; every token but the first of a sequence has a target."""
     rng = np.random.default_rng(7)
     items = [np.arange(length)[min(1, length - 1) :] for length in LENGTHS]
@@ -76,8 +78,8 @@ def test_a_step_equals_that_of_plain_torch(
     objective: Callable[..., Tensor],
     targets: str,
     frozen: bool,
-    device: torch.device,
-    dtype: torch.dtype,
+    device: Device,
+    dtype: DType,
 ) -> None:
     """Loss and every gradient beside plain torch in float64, with dropout on: both paths drop the same elements."""
     model = make().to(device)
@@ -100,7 +102,7 @@ def test_a_step_equals_that_of_plain_torch(
         assert error <= max(usual, bound * max(float(expected[name].norm()), 0.05 * size)), name
 
 
-def test_the_logits_of_inference_equal_those_of_plain_torch(device: torch.device) -> None:
+def test_the_logits_of_inference_equal_those_of_plain_torch(device: Device) -> None:
     model = tagger().to(device)
     given = batch(device, "classes")
     with torch.no_grad():

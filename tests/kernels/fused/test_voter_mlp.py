@@ -9,17 +9,27 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from xlt_engine.kernels import dispatch, dropout, voter_mlp
+from xlt_engine.kernels import voter_mlp
+
+from ..helpers import (
+    AsGoodAs,
+    Device,
+    DType,
+    Generator,
+    check_all,
+    doubles,
+    exact_gelu,
+    mask_of,
+    with_gradients,
+)
 
 pytest.importorskip("triton")
-
-AsGood = Callable[..., None]
 WIDTHS = [37, 48, 43]
 SIZE, WIDEST, VOTERS = 24, max(WIDTHS), len(WIDTHS)
 
 
 def problem(
-    rows: int, device: torch.device, dtype: torch.dtype, generator: torch.Generator
+    rows: int, device: Device, dtype: DType, generator: Generator
 ) -> tuple[list[Tensor], list[list[Tensor]], Tensor]:
     """x and the padded, stacked weights; the separate weights of each network; an upstream gradient."""
     x, upstream = (torch.randn(s, generator=generator).to(dtype) for s in ((rows, SIZE), (VOTERS, rows, SIZE)))
@@ -34,63 +44,48 @@ def problem(
     return [t.to(device).requires_grad_() for t in (x, *stacked)], separate, upstream
 
 
-def run(tensors: list[Tensor], upstream: Tensor, **options: float | int | Tensor | None) -> list[Tensor]:
-    out = voter_mlp(*tensors, **options)  # type: ignore[arg-type]
-    return [out, *torch.autograd.grad(out, tensors, upstream.to(out.device, out.dtype))]
-
-
-def loop(x: Tensor, separate: list[list[Tensor]], upstream: Tensor, mask: Tensor, *, exact: bool) -> list[Tensor]:
-    """Output and gradients of separate networks, padded as the stacked ones are; in fp64 on the CPU where `exact`."""
-
-    def cast(given: Tensor) -> Tensor:
-        return given.detach().cpu().double() if exact else given.detach().to(x.device, x.dtype)
-
-    x, mask, upstream = cast(x).requires_grad_(), cast(mask), cast(upstream)
-    separate = [[cast(p).requires_grad_() for p in parts] for parts in separate]
+def loop(tensors: list[Tensor], mask: Tensor, activation: Callable[[Tensor], Tensor]) -> Tensor:
+    """Separate networks on x, one after the other."""
+    x, *flat = tensors
     outputs = []
-    for m, (w1, b1, w2, b2) in enumerate(separate):
-        pre = functional.linear(x, w1, b1)
-        hidden = pre * torch.special.erfc(-pre / 2**0.5) / 2 if exact else functional.gelu(pre)
-        outputs.append(functional.linear(hidden * mask[:, m, : WIDTHS[m]], w2, b2))
-    out = torch.stack(outputs)
-    flat = [x, *(p for parts in separate for p in parts)]
-    d_x, *rest = torch.autograd.grad(out, flat, upstream)
-    padded = [torch.zeros(VOTERS, WIDEST, SIZE), torch.zeros(VOTERS, WIDEST), torch.zeros(VOTERS, SIZE, WIDEST)]
-    d_w1, d_b1, d_w2 = (t.to(x) for t in padded)
+    for m, width in enumerate(WIDTHS):
+        w1, b1, w2, b2 = flat[4 * m : 4 * m + 4]
+        hidden = activation(functional.linear(x, w1, b1)) * mask[:, m, :width].to(x)
+        outputs.append(functional.linear(hidden, w2, b2))
+    return torch.stack(outputs)
+
+
+def padded(out: Tensor, d_x: Tensor, *rest: Tensor) -> list[Tensor]:
+    """Results of the loop as those of the stacked networks."""
+    shapes = [(VOTERS, WIDEST, SIZE), (VOTERS, WIDEST), (VOTERS, SIZE, WIDEST)]
+    d_w1, d_b1, d_w2 = (torch.zeros(s).to(d_x) for s in shapes)
     for m, width in enumerate(WIDTHS):
         d_w1[m, :width], d_b1[m, :width], d_w2[m, :, :width] = rest[4 * m : 4 * m + 3]
-    return [out.detach(), d_x, d_w1, d_b1, d_w2, torch.stack(rest[3::4])]
+    return [out, d_x, d_w1, d_b1, d_w2, torch.stack(rest[3::4])]
 
 
 @pytest.mark.parametrize("rows", [1, 129])
 @pytest.mark.parametrize(("seed", "p"), [(None, 0.3), (11, 0.3), (-(2**40), 0.0)])
 def test_equals_a_loop_over_separate_networks(
-    rows: int,
-    seed: int | None,
-    p: float,
-    device: torch.device,
-    dtype: torch.dtype,
-    generator: torch.Generator,
-    as_good_as: AsGood,
+    rows: int, seed: int | None, p: float, device: Device, dtype: DType, generator: Generator, as_good_as: AsGoodAs
 ) -> None:
     """The same mask as the reference: rows K, columns M * D. Padding gets exactly zero."""
     tensors, separate, upstream = problem(rows, device, dtype, generator)
     given = None if seed is None else torch.tensor(seed, device=device)
-    ours = run(tensors, upstream, p=p, seed=given, site=6)
-    with dispatch.using("reference"):
-        mask = dropout(torch.ones(rows, VOTERS * WIDEST, dtype=torch.float64), p, seed=seed, site=6)
-    mask = mask.view(rows, VOTERS, WIDEST)
-    native, truth = (loop(tensors[0], separate, upstream, mask, exact=exact) for exact in (False, True))
-    for actual, plain, true in zip(ours, native, truth, strict=True):
-        as_good_as(actual.flatten(0, -2), plain.flatten(0, -2), true.flatten(0, -2))
+    ours = with_gradients(lambda *t: voter_mlp(*t, p=p, seed=given, site=6), tensors, upstream)
+    mask = mask_of((rows, VOTERS * WIDEST), p, seed, 6).view(rows, VOTERS, WIDEST)
+    flat = [tensors[0], *(p.requires_grad_() for parts in separate for p in parts)]
+    native, truth = (
+        padded(*with_gradients(lambda *t, a=activation: loop([*t], mask, a), leaves, upstream))
+        for leaves, activation in ((flat, functional.gelu), (doubles(flat), exact_gelu))
+    )
+    check_all(as_good_as, *([t.flatten(0, -2) for t in results] for results in (ours, native, truth)))
     d_w1, d_b1, d_w2 = ours[2:5]
     for m, width in enumerate(WIDTHS):
-        assert not d_w1[m, width:].any()
-        assert not d_b1[m, width:].any()
-        assert not d_w2[m, :, width:].any()
+        assert not any(bool(padding.any()) for padding in (d_w1[m, width:], d_b1[m, width:], d_w2[m, :, width:]))
 
 
-def test_strided_and_without_gradients(device: torch.device, dtype: torch.dtype, generator: torch.Generator) -> None:
+def test_strided_and_without_gradients(device: Device, dtype: DType, generator: Generator) -> None:
     tensors, _, _ = problem(20, device, dtype, generator)
     expected = voter_mlp(*tensors, p=0.2, seed=4, site=1)
     strided = [t.detach().transpose(0, -1).contiguous().transpose(0, -1) for t in tensors]
@@ -100,25 +95,9 @@ def test_strided_and_without_gradients(device: torch.device, dtype: torch.dtype,
     torch.testing.assert_close(voter_mlp(*strided, p=0.2, seed=4, site=1), expected, rtol=2e-2, atol=2e-3)
 
 
-def test_same_bits_compiled_and_again(device: torch.device, dtype: torch.dtype, generator: torch.Generator) -> None:
-    tensors, _, upstream = problem(33, device, dtype, generator)
-    seed = torch.tensor(9, device=device)
-
-    def function(*given: Tensor) -> Tensor:
-        return voter_mlp(*given, p=0.2, seed=seed, site=1)
-
-    def step(call: Callable[..., Tensor]) -> list[Tensor]:
-        out = call(*tensors)
-        return [out, *torch.autograd.grad(out, tensors, upstream.to(device))]
-
-    first, compiled = step(function), torch.compile(function, fullgraph=True, backend="aot_eager")
-    for again in (step(function), step(compiled)):
-        assert all(torch.equal(a, b) for a, b in zip(first, again, strict=True))
-
-
-def test_no_rows_and_wrong_arguments(device: torch.device, dtype: torch.dtype, generator: torch.Generator) -> None:
+def test_no_rows_and_wrong_arguments(device: Device, dtype: DType, generator: Generator) -> None:
     tensors, _, upstream = problem(0, device, dtype, generator)
-    out, *gradients = run(tensors, upstream, p=0.2, seed=4)
+    out, *gradients = with_gradients(lambda *t: voter_mlp(*t, p=0.2, seed=4), tensors, upstream)
     assert out.shape == (VOTERS, 0, SIZE)
     assert not any(bool(g.any()) for g in gradients)
     with pytest.raises(ValueError, match="fit together"):

@@ -1,0 +1,84 @@
+"""What several files of this room need: types, formulas that share no code with the kernels, results with gradients."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from xlt_engine.kernels import dispatch, dropout
+
+AsGoodAs = Callable[..., None]
+Error = Callable[[Tensor, Tensor], float]
+Device, DType, Generator = torch.device, torch.dtype, torch.Generator
+
+
+def doubles(tensors: Iterable[Tensor]) -> list[Tensor]:
+    """Leaves of the same values in fp64 on the CPU."""
+    return [t.detach().cpu().double().requires_grad_() for t in tensors]
+
+
+def with_gradients(function: Callable[..., Tensor], leaves: Sequence[Tensor], upstream: Tensor) -> list[Tensor]:
+    """The result, and the gradient of every leaf."""
+    out = function(*leaves)
+    return [out.detach(), *torch.autograd.grad(out, list(leaves), upstream.to(out.device, out.dtype))]
+
+
+def all_equal(actual: Iterable[Tensor], expected: Iterable[Tensor]) -> bool:
+    """To the bit."""
+    return all(torch.equal(a, b) for a, b in zip(actual, expected, strict=True))
+
+
+def check_all(check: AsGoodAs, *results: Iterable[Tensor]) -> None:
+    """Ours, those of plain torch and those in fp64, tensor by tensor."""
+    for several in zip(*results, strict=True):
+        check(*several)
+
+
+def mask_of(shape: Sequence[int], p: float, seed: int | None, site: int) -> Tensor:
+    """0, or the scale of what is kept, fp64 on the CPU."""
+    with dispatch.using("reference"):
+        return dropout(torch.ones(tuple(shape), dtype=torch.float64), p, seed=seed, site=site)
+
+
+def boundaries(lengths: Sequence[int], device: Device | str = "cpu", dtype: DType = torch.int32) -> Tensor:
+    return torch.tensor([0, *lengths]).cumsum(0).to(device, dtype)
+
+
+def normed(total: Tensor, weight: Tensor, bias: Tensor | None, eps: float, rms: bool = False) -> Tensor:
+    centred = total if rms else total - total.mean(-1, keepdim=True)
+    scaled = centred / (centred.square().mean(-1, keepdim=True) + eps).sqrt() * weight
+    return scaled if bias is None else scaled + bias
+
+
+def exact_gelu(x: Tensor) -> Tensor:
+    """x Phi(x), with erfc so that the negative tail keeps its digits."""
+    return x * torch.special.erfc(-x / 2**0.5) / 2
+
+
+def equal_when_replayed(device: Device, step: Callable[[], Sequence[Tensor]], change: Callable[[], Any]) -> None:
+    """A captured step that is replayed after `change` of its inputs equals a step then, which waits for nothing."""
+    if device.type != "cuda":
+        pytest.skip("CUDA graphs need a GPU")
+    stream, graph = torch.cuda.Stream(), torch.cuda.CUDAGraph()
+    stream.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(stream):
+        step()
+    torch.cuda.current_stream().wait_stream(stream)
+    with torch.cuda.graph(graph):
+        captured = step()
+    with torch.no_grad():
+        change()
+    graph.replay()
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Synchronization debug mode")
+        torch.cuda.set_sync_debug_mode("error")
+        try:
+            expected = step()
+        finally:
+            torch.cuda.set_sync_debug_mode("default")
+    assert all_equal(captured, expected)
