@@ -28,6 +28,8 @@ from xlt_engine.engine.lab.paper.printed import printed
 from xlt_engine.engine.report.seeds import compare, over_targets, scores_on_draws
 from xlt_engine.engine.report.tracking.compare import AVERAGE, compare_runs, render_comparison
 
+from ..conftest import write_tiny
+
 TRAINED = (
     "threads=1",  # results depend on the number, and processes that are started have torch's own
     "finetune.epochs=10",
@@ -42,9 +44,8 @@ SEEDS = (0, 1)
 class Lab:
     """A tiny recipe, and an ablation of it that has been made in this process."""
 
-    def __init__(self, folder: Path, files: Any) -> None:
-        self.folder = folder
-        self.recipe: Path = files.write_tiny(folder)
+    def __init__(self, folder: Path) -> None:
+        self.folder, self.recipe = folder, write_tiny(folder)
         self.forecast = forecast(self.recipe, rows=CHOSEN, seeds=SEEDS, overrides=TRAINED, jobs=2)
         self.result = self.ablate("one", jobs=1)
         self.rows = folder / "one" / "rows"
@@ -55,11 +56,8 @@ class Lab:
 
 
 @pytest.fixture(scope="module")
-def lab(tmp_path_factory: pytest.TempPathFactory, tiny_files: Any) -> Lab:
-    import torch
-
-    torch.set_num_threads(1)
-    return Lab(tmp_path_factory.mktemp("lab"), tiny_files)
+def lab(tmp_path_factory: pytest.TempPathFactory) -> Lab:
+    return Lab(tmp_path_factory.mktemp("lab"))
 
 
 def records(folder: Path) -> dict[str, dict[str, Any]]:

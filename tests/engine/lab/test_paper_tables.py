@@ -28,6 +28,8 @@ from xlt_engine.engine.lab.paper.tables import paper_tables, render_tables
 from xlt_engine.engine.report.tracking.compare import AVERAGE
 from xlt_engine.engine.storage.files import read_json, write_sealed_json
 
+from ..conftest import DE, GUT, SCHLECHT, Tiny, write_conll, write_table
+
 SEEDS = (0, 1)
 METHOD = (
     "threads=1",
@@ -46,13 +48,12 @@ STAGE = {"no-st": "finetune", "mbert-wiki": "control", "fixed-0": "hard1"}
 class Lab:
     """A tiny recipe of two of CoNLL's three targets, and an ablation of it."""
 
-    def __init__(self, folder: Path, files: Any) -> None:
-        self.folder, self.recipe = folder, files.write_tiny(folder)
-        files.write_conll(folder / "test-es.conll", files.DE, range(52, 70))
-        text = self.recipe.read_text("utf-8")
-        german = text[text.index("[[targets]]") : text.index("[pretrain]")]
-        spanish = german.replace('"de"', '"es"').replace("test-de", "test-es")
-        self.recipe.write_text(text.replace(german, german + spanish), "utf-8")
+    def __init__(self, folder: Path) -> None:
+        recipe = Tiny(folder, "ner")
+        self.folder, self.recipe = folder, recipe.recipe
+        write_conll(folder / "test-es.conll", DE, range(52, 70))
+        german = recipe.table("[[targets]]", "[pretrain]")
+        recipe.rewrite((german, german + german.replace('"de"', '"es"').replace("test-de", "test-es")))
         self.result = ablate(
             self.recipe, run_dir=folder / "lab", rows=ROWS_MADE, seeds=SEEDS, overrides=METHOD, jobs=1, samples=5
         )
@@ -85,11 +86,8 @@ class Lab:
 
 
 @pytest.fixture(scope="module")
-def lab(tmp_path_factory: pytest.TempPathFactory, tiny_files: Any) -> Lab:
-    import torch
-
-    torch.set_num_threads(1)
-    return Lab(tmp_path_factory.mktemp("paper"), tiny_files)
+def lab(tmp_path_factory: pytest.TempPathFactory) -> Lab:
+    return Lab(tmp_path_factory.mktemp("paper"))
 
 
 def row_of(values: dict[str, Any], number: int, name: str) -> dict[str, Any]:
@@ -246,17 +244,16 @@ def test_another_method_is_no_row(lab: Lab, tmp_path: Path) -> None:
     assert "gives no cell: no finished stage" in render_tables(silent)
 
 
-def test_three_domains_are_one_table(tiny: Callable[[str], Any], tiny_files: Any, tmp_path: Path) -> None:
-    files, recipe = tiny_files, tiny("classification")
-    text = recipe.recipe.read_text("utf-8")
+def test_three_domains_are_one_table(tiny: Callable[[str], Any], tmp_path: Path) -> None:
+    recipe = tiny("classification")
     for domain, first in (("books", 0), ("dvd", 8)):
         for language in ("de", "fr", "ja"):
             name = recipe.folder / f"{domain}.{language}.tsv"
-            files.write_table(name, (files.GUT, files.SCHLECHT), f"{language}", range(40 + first, 56 + first))
-    german = text[text.index("[[targets]]") : text.index("[pretrain]")]
+            write_table(name, (GUT, SCHLECHT), language, range(40 + first, 56 + first))
+    german = recipe.table("[[targets]]", "[pretrain]")
     targets = [german.replace('"de"', f'"{x}"').replace("test-de", f"{{domain}}.{x}") for x in ("de", "fr", "ja")]
     each = '[each]\ndomain = ["books", "dvd"]\n[model.new]'
-    recipe.recipe.write_text(text.replace(german, "".join(targets)).replace("[model.new]", each), "utf-8")
+    recipe.rewrite((german, "".join(targets)), ("[model.new]", each))
     places = each_run(recipe.recipe, overrides=("selftrain.on=false",), run_dir=tmp_path / "runs")
     folders = [run(recipe.recipe, **place, seeds=[0, 1]).folder for _, place in places]
     values = paper_tables("cls", [tmp_path / "runs"])
