@@ -13,7 +13,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from xlt_engine import ConfigError, DataError
+from xlt_engine import DataError
 from xlt_engine.data import pack, pad_to_bucket
 from xlt_engine.data.batches.buckets import BatchSize, choose_buckets
 from xlt_engine.engine import check
@@ -239,21 +239,6 @@ def test_originals_and_translations_must_go_together(two: Bilingual) -> None:
         two.run.run(*two.overrides)
     # Nothing was trained before the fault was found.
     assert not (Path(two.run.folder) / "run" / "seed-0").exists()
-
-
-@pytest.mark.parametrize(
-    ("override", "message"),
-    [
-        ("task=ner", "contrastive adaptation is for classification"),
-        ("contrastive.align=translations", "is translations, but there are none"),
-        ("contrastive.translations={de='x.tsv'}", "originals: is missing"),
-        ("contrastive.translations={fr='x.tsv'}", "is no target; the targets are de"),
-        ("contrastive.temperature=0", "greater than 0"),
-    ],
-)
-def test_what_does_not_fit_is_refused(tiny: Callable[[str], Any], override: str, message: str) -> None:
-    with pytest.raises(ConfigError, match=message):
-        tiny("classification").resolved(*ON, override)
 
 
 def test_plan(two: Bilingual) -> None:

@@ -114,6 +114,7 @@ def test_votes_decisions_and_sweeps_agree() -> None:
     swept = choose_threshold_from_sweep(uniform_grid(), kept.sum(0), right.sum(0), total=2000)
     single = choose_threshold(counted.min_confidence, counted.label == gold, agree=counted.agree)
     np.testing.assert_array_equal(swept.curve.kept, single.curve.kept)
+    np.testing.assert_array_equal(swept.curve.correct, single.curve.correct)
     np.testing.assert_array_equal(swept.score, single.score)
     assert swept.alpha == single.alpha
 

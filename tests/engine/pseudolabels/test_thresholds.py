@@ -6,7 +6,6 @@ from collections.abc import Callable
 
 import numpy as np
 import pytest
-import torch
 
 from xlt_engine import ConfigError
 from xlt_engine.engine.pseudolabels import thresholds
@@ -179,19 +178,6 @@ def test_counts_against_a_plain_loop() -> None:
         if kept:
             assert curve.accuracy[index] == pytest.approx(len(right) / len(kept))
     assert curve.total_correct == correct.sum()
-
-
-def test_sweep_and_items_agree() -> None:
-    rng = np.random.default_rng(1)
-    confidence = torch.tensor(rng.uniform(0.4, 1, 3000), dtype=torch.float32)
-    correct = torch.tensor(rng.random(3000)) < confidence**2
-    thresholds = torch.tensor(uniform_grid())
-    above = confidence[None] > thresholds[:, None].float()
-    whole = choose_threshold(confidence, correct)
-    swept = choose_threshold_from_sweep(thresholds, above.sum(1), (above & correct).sum(1), total=3000)
-    assert swept.alpha == whole.alpha
-    np.testing.assert_array_equal(swept.curve.kept, whole.curve.kept)
-    np.testing.assert_array_equal(swept.curve.correct, whole.curve.correct)
 
 
 def test_comparison_is_strict_in_the_precision_of_the_confidences() -> None:

@@ -19,7 +19,7 @@ from xlt_engine.engine.lab.studies.finished_run import FinishedRun
 from xlt_engine.engine.prediction.chosen import chosen_model
 from xlt_engine.engine.recipe.config import RunConfig
 from xlt_engine.engine.recipe.config.removed import AFTER_0_2_0, REMOVED
-from xlt_engine.engine.recipe.load import RecipeError, dump_toml, load_recipe, packaged_recipes, variants
+from xlt_engine.engine.recipe.load import RecipeError, dump_toml, load_recipe
 from xlt_engine.engine.recipe.schema import table_class
 from xlt_engine.engine.recipe.toml_parse import key_lines
 from xlt_engine.engine.report.write import write_report
@@ -459,16 +459,6 @@ def test_where_a_recipe_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     for missing in ("no.toml", "./no", Path("no")):
         with pytest.raises(ConfigError, match="cannot read the recipe no.*: No such file"):
             load_recipe(missing, cls=Conf)
-
-
-@pytest.mark.parametrize("name", sorted(packaged_recipes()))
-def test_packaged_recipes_are_right(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("XLT_DATA", "/data")
-    text = packaged_recipes()[name]
-    for variable in set(re.findall(r"\$\{(\w+)\}", text)):
-        monkeypatch.setenv(variable, "/data")
-    for _, overrides in variants(name):
-        assert load_recipe(name, overrides).config.name == name
 
 
 def test_origins_and_the_way_back(tmp_path: Path) -> None:

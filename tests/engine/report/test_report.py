@@ -509,8 +509,3 @@ def test_curves_are_thinned_to_means() -> None:
     assert points[0] == (5.5, 4.5)
     assert points[-1] == (995.5, 994.5)
     assert thinned({"steps": [1, 2, 3], "loss": [1.0, None, 3.0]}) == [(1.0, 1.0), (3.0, 3.0)]
-
-
-def test_a_decision_is_read_in_one_place() -> None:
-    files = Path(write_report.__code__.co_filename).parent.rglob("*.py")
-    assert [path.name for path in files if '/ "decision.json"' in path.read_text("utf-8")] == ["stage_folders.py"]

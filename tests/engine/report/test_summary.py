@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from xlt_engine import DataError
-from xlt_engine.engine.report.seeds import Stat, Step, stat
+from xlt_engine.engine.report.seeds import Stat, Step, paired_step, stat
 from xlt_engine.engine.report.stage_folders import find_stages
 from xlt_engine.engine.report.stage_table import aggregate, stage_table
 from xlt_engine.engine.report.summary import build_summary, write_summary
@@ -177,7 +177,7 @@ def test_seconds_of_the_table_sum_to_one_seed(run: Path) -> None:
 def test_one_seed_has_no_deviation() -> None:
     assert stat([3.0]) == Stat(3.0, None, 1)
     assert str(Stat(3.0, None, 1)) == "3.0"
-    assert stat([]) is None
+    assert stat([]) is paired_step([], "zero-shot") is None
 
 
 def test_tables_show_the_numbers(run: Path) -> None:

@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 from torch import Tensor, nn
 
-from xlt_engine import ConfigError, Interrupted
+from xlt_engine import Interrupted
 from xlt_engine.data import PackedBatch, pack
-from xlt_engine.engine import Loop, OptimizerConfig, StepResult, load_recipe
+from xlt_engine.engine import Loop, OptimizerConfig, StepResult
 from xlt_engine.engine.stages.context import Context
 from xlt_engine.engine.stages.train_stage import BestEpoch
 from xlt_engine.engine.training.distributed import ProcessGroup
@@ -97,19 +97,6 @@ def test_it_belongs_to_the_fingerprint_with_the_dev_file(tiny: Any) -> None:
     (world.folder / "dev.conll").write_text("Anna\tB-PER\nlives\tO\n\n", encoding="utf-8")
     world.run("selftrain.on=false", "training.keep=best", where="run")
     assert world.stage("de/finetune")["fingerprint"] != after["fingerprint"]
-
-
-def test_a_made_world_has_no_dev_file() -> None:
-    with pytest.raises(ConfigError, match=r"training\.keep: is best, but source\.dev is missing"):
-        load_recipe("demo", ("training.keep=best",))
-
-
-def test_it_needs_a_dev_file(tiny: Any) -> None:
-    world = tiny("ner")
-    text = world.recipe.read_text(encoding="utf-8").replace('dev = "dev.conll"\n', "")
-    world.recipe.write_text(text, encoding="utf-8")
-    with pytest.raises(ConfigError, match=r"training\.keep: is best, but source\.dev is missing"):
-        world.resolved("training.keep=best")
 
 
 class _Steps:

@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 import pytest
 
-from xlt_engine import ConfigError
 from xlt_engine.data import Tokenizer
 from xlt_engine.engine.preflight.check_data import leak_warnings, read_all
 from xlt_engine.engine.recipe.config.files import recipe_files
@@ -64,13 +63,6 @@ def test_ner_source_has_k_sentences_of_each_type(tiny: Callable[..., Any]) -> No
     names = [data.labels[i] for i in np.asarray(store.item_labels) if i >= 0]
     assert {name[2:] for name in names if name != "O"} == {"PER", "LOC"}
     assert 2 <= len(store) <= 4
-
-
-def test_keys_that_do_not_go_together(tiny: Callable[..., Any]) -> None:
-    with pytest.raises(ConfigError, match=r"source\.per_class: is given, and so is source\.cap"):
-        tiny("classification").resolved("source.per_class=3", "source.cap=4")
-    with pytest.raises(ConfigError, match=r"targets\.0\.labelled is missing"):
-        tiny("classification").resolved("targets.0.per_class=3")
 
 
 def test_plan_adds_one_stage_and_changes_no_other(tiny: Callable[..., Any]) -> None:

@@ -270,9 +270,8 @@ def test_target_filter(ner: Finished, unit: str) -> None:
     rule = f'selftrain.alpha.rule="fixed:{alpha}"'
     arrays = ner.again(rule, f'selftrain.target_filter="{unit}"', "selftrain.rounds=1").arrays("hard1")
     store = ner.base.store(labelled=False, count=24)
-    said = SimpleNamespace(
-        label=arrays["target.label"], agree=arrays["target.agree"] > 0, min_confidence=arrays["target.confidence"]
-    )
+    label, agree, sure = (arrays[f"target.{name}"] for name in ("label", "agree", "confidence"))
+    said = SimpleNamespace(label=label, agree=agree > 0, min_confidence=sure, mean_probability=sure[:, None])
     example, labels = np.repeat(np.arange(24), np.diff(store.item_offsets)), store.label_names
     expected = decide(said, alpha, unit=unit, sentence_of_item=example, labels=labels)  # type: ignore[arg-type]
     assert arrays["target.targets"].tolist() == expected.targets.tolist()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -232,12 +231,6 @@ def test_what_cannot_teach_is_refused(world: Any) -> None:
     assert not list((world.folder / "refused").glob("seed-*/*/stage.json"))
     with pytest.raises(ConfigError, match="cuts words into other sub-tokens"):
         world.run(*base, by_folder(world), "selftrain.soft.positions=all", where="refused")
-    with pytest.raises(ConfigError, match=r"selftrain\.soft\.teacher_weights: 1 given, expected 2"):
-        world.resolved(by_folder(world), "selftrain.soft.teacher_weights=[1]")
-    with pytest.raises(ConfigError, match="greater than 0"):
-        world.resolved("selftrain.soft.teacher_weights=[0]")
-    with pytest.raises(ConfigError, match=r"selftrain\.soft\.teacher_folders: is given, but there is no soft stage"):
-        world.resolved(by_folder(world), 'selftrain.stages=["hard"]')
 
 
 def test_average_leaves_out_what_is_not_known() -> None:
@@ -254,10 +247,3 @@ def test_average_leaves_out_what_is_not_known() -> None:
     alone = Average()
     alone.add(values[0])
     assert torch.equal(torch.from_numpy(alone.result()), torch.from_numpy(values[0]))
-
-
-def test_off_leaves_the_plan(tiny: Callable[..., Any]) -> None:
-    soft = [s for s in make_plan(tiny("ner").resolved("seeds=[0,1]").config) if s.kind == "soft"]
-    assert soft
-    assert all(not key.startswith("teacher") for s in soft for key in s.settings)
-    assert all(not key.startswith("teacher-") for s in soft for key in s.inputs)
