@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from xlt_engine.data import TokenStore
-from xlt_engine.engine import RunResult, load_recipe, run
+from xlt_engine.data import Tokenizer, TokenStore
+from xlt_engine.engine import Progress, RunResult, load_recipe, run
 from xlt_engine.engine.plan import Stage, digest, fingerprint
 from xlt_engine.engine.recipe.load import Resolved
 from xlt_engine.engine.runs.graph import make_plan
@@ -135,6 +135,33 @@ def write_tiny(folder: Path, task: str = "ner") -> Path:
     return recipe
 
 
+def score_in(folder: Path, language: str, metric: str) -> float:
+    """A score of a stage, by its folder."""
+    scores = json.loads((folder / "scores.json").read_bytes())["scores"]
+    (value,) = (s["value"] for s in scores if (s["language"], s["metric"]) == (language, metric))
+    return float(value)
+
+
+class Watch(Progress):
+    """What a run tells: the stage of each step, how many the stage still has, warnings and notes."""
+
+    def __init__(self) -> None:
+        self.steps, self.left, self.warnings, self.lines = list[str](), -1, list[Any](), list[str]()
+
+    def begin(self, stage: str, total: int, done: int) -> None:
+        self.stage = stage
+
+    def step(self, done: int, total: int, loss: float, tokens: int, lr: float) -> None:
+        self.steps.append(self.stage)
+        self.left = total - done
+
+    def warning(self, warning: Any) -> None:
+        self.warnings.append(warning)
+
+    def note(self, text: str) -> None:
+        self.lines.append(text)
+
+
 class Tiny:
     """A tiny recipe with its data, and its runs."""
 
@@ -194,6 +221,14 @@ class Tiny:
             if store.task != "text" and len(store) == count and (store.item_labels.max() >= 0) == labelled:
                 return store
         raise AssertionError("no such store")
+
+    def tokenizer(self) -> Tokenizer:
+        """One of letters, which takes no training."""
+        vocabulary, letters = self.folder / "v", "abcdefghijklmnopqrstuvwxyz0123456789."
+        vocabulary.mkdir(exist_ok=True)
+        words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *letters, *(f"##{x}" for x in letters)]
+        (vocabulary / "vocab.txt").write_text("\n".join(words) + "\n")
+        return Tokenizer.from_folder(vocabulary)
 
     def weights(self, name: str, where: str = "run", seed: int = 0) -> str:
         """The hash of what a stage has learned."""

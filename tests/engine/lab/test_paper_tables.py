@@ -28,7 +28,7 @@ from xlt_engine.engine.lab.paper.tables import paper_tables, render_tables
 from xlt_engine.engine.report.tracking.compare import AVERAGE
 from xlt_engine.engine.storage.files import read_json, write_sealed_json
 
-from ..conftest import DE, GUT, SCHLECHT, Tiny, write_conll, write_table
+from ..conftest import DE, GUT, SCHLECHT, Tiny, score_in, write_conll, write_table
 
 SEEDS = (0, 1)
 METHOD = (
@@ -80,8 +80,7 @@ class Lab:
         for seed in SEEDS:
             home = self.rows / row / f"seed-{seed}"
             place = home / "baseline" if row == "mbert" else home / target / (stage or STAGE.get(row, "soft2"))
-            scores = json.loads((place / "scores.json").read_bytes())["scores"]
-            found += [s["value"] for s in scores if (s["language"], s["metric"]) == (target, "entity_f1")]
+            found.append(score_in(place, target, "entity_f1"))
         return np.array(found)
 
 
@@ -260,12 +259,7 @@ def test_three_domains_are_one_table(tiny: Callable[[str], Any], tmp_path: Path)
     row = row_of(values, 5, "no-st")
     for domain, folder in zip(("books", "dvd"), folders, strict=True):
         for language in ("de", "fr", "ja"):
-            own = [
-                s["value"]
-                for seed in (0, 1)
-                for s in json.loads((folder / f"seed-{seed}/{language}/finetune/scores.json").read_bytes())["scores"]
-                if (s["language"], s["metric"]) == (language, "accuracy")
-            ]
+            own = [score_in(folder / f"seed-{seed}/{language}/finetune", language, "accuracy") for seed in (0, 1)]
             assert row["here"][f"{language} {domain}"]["stat"]["mean"] == pytest.approx(np.mean(own))
         assert row["here"][f"de {domain}"]["stat"]["n"] == 2
     assert row["here"]["de music"]["stat"] is None

@@ -35,20 +35,13 @@ from xlt_engine.engine.lab.studies.trust_estimate import (
 from xlt_engine.engine.lab.studies.trust_record import RECORD
 from xlt_engine.engine.storage.files import read_json
 
-RUNS: dict[str, Path] = {}
+from ..conftest import score_in
 
 
-@pytest.fixture(params=["ner", "classification"])
-def folder(request: Any, tiny: Callable[[str], Any], tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run of one round on two seeds, made once for each task."""
-    task = request.param
-    if task not in RUNS:
-        run = tiny(task)
-        home = tmp_path_factory.mktemp("trust") / task
-        shutil.copytree(run.folder, home)
-        type(run)(home, task).run("selftrain.rounds=1", "seeds=[0,1]")
-        RUNS[task] = home / "run"
-    return RUNS[task]
+@pytest.fixture(scope="module", params=["ner", "classification"])
+def folder(request: Any, tiny_once: Callable[[str], Any]) -> Path:
+    """A run of one round on two seeds."""
+    return Path(tiny_once(request.param).run("selftrain.rounds=1", "seeds=[0,1]").folder)
 
 
 def test_transport_against_numpy(folder: Path) -> None:
@@ -61,10 +54,7 @@ def test_transport_against_numpy(folder: Path) -> None:
     source, target = run.votes(stage, held_out[0]), run.votes(stage, run.pool("de"))
     labels = run.model(stage).labels
     found = measure_transport(source, target, labels)
-    stored = json.loads((stage.folder / "scores.json").read_text())["scores"]
-    metric = run.summary["metric"]
-    score = next(r["value"] for r in stored if (r["language"], r["metric"]) == ("en", metric))
-    assert found.score == pytest.approx(score / 100)
+    assert found.score == pytest.approx(score_in(stage.folder, "en", run.summary["metric"]) / 100)
     p, q = (v.votes.mean_probability.numpy() for v in (source, target))
     prior = np.bincount(source.gold, minlength=len(labels)) / source.gold.size
     if source.store.task == "ner":

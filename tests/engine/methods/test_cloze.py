@@ -17,6 +17,8 @@ from xlt_engine.engine.methods.cloze import read_verbaliser, verbaliser_pieces
 from xlt_engine.engine.storage.files import sha256_file
 from xlt_engine.model import load_masked_lm, load_task_model, read_info, save_model
 
+from ..conftest import score_in
+
 WORDS = "positive\tgood, fine\nnegative\tbad\n"
 SHORT = ("selftrain.rounds=1", "pretrain.epochs=0.4")
 TEMPLATE = "{text} It was {mask}."
@@ -51,8 +53,8 @@ def test_a_run(tiny: Callable[[str], Any]) -> None:
     for name, base in (("cloze", "pretrain"), ("de/cloze-btf", "de/btf")):
         record = recipe.stage(name)
         assert (record["steps"], record["kind"], record["arm"]) == (0, "cloze", "cloze")
-        assert record["encoder_at_start"] == recipe.stage("baseline" if name == "cloze" else "de/finetune")[
-            "encoder_at_start"]  # fmt: skip
+        trained = recipe.stage("baseline" if name == "cloze" else "de/finetune")
+        assert record["encoder_at_start"] == trained["encoder_at_start"]
         text = "das Buch über Oslo gut ."
         (found,) = predict(root / name, [text])
         scores = logits_at_masks(root / base, text)
@@ -65,12 +67,9 @@ def test_a_run(tiny: Callable[[str], Any]) -> None:
     assert (read_info(root / "de/finetune").head, after.prompt) == ("cloze", TEMPLATE)
     assert not torch.equal(before.dense_weight, after.head.dense_weight)
     assert not torch.equal(before.decoder_weight, after.encoder.word_embedding)
-    assert evaluate_files(root / "de/finetune", [recipe.folder / "test-de.tsv"]).scores[0].metrics["accuracy"] == (
-        next(s["value"] for s in recipe.json("de/finetune/scores.json")["scores"]
-             if (s["language"], s["metric"]) == ("de", "accuracy"))
-    )  # fmt: skip
-    learned = recipe.json("de/finetune/scores.json")["scores"]
-    assert next(s["value"] for s in learned if (s["language"], s["metric"]) == ("en", "accuracy")) > 80
+    (scored,) = evaluate_files(root / "de/finetune", [recipe.folder / "test-de.tsv"]).scores
+    assert scored.metrics["accuracy"] == score_in(root / "de/finetune", "de", "accuracy")
+    assert score_in(root / "de/finetune", "en", "accuracy") > 80
     facts = describe_model(root / "de/finetune")
     assert (facts["problems"], facts["head"], facts["prompt"]) == ([], "cloze", TEMPLATE)
     # The students have other heads, and read the same masks.

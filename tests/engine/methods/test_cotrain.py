@@ -14,11 +14,13 @@ from safetensors.numpy import load_file
 
 from xlt_engine import Interrupted, ModelError
 from xlt_engine.data import Tokenizer, pack
-from xlt_engine.engine import Progress, estimate, run
+from xlt_engine.engine import estimate, run
 from xlt_engine.engine.methods import cotrain
 from xlt_engine.engine.report.stage_table import aggregate
 from xlt_engine.engine.runs.graph import select
 from xlt_engine.model import load_task_model
+
+from ..conftest import Watch
 
 ON = (
     "cotrain.on=true",
@@ -133,20 +135,11 @@ def test_results_are_in_summary_table_and_report(co: Made) -> None:
 
 
 def test_an_interrupted_iteration_goes_on_to_the_same_bits(co: Made, tmp_path: Path) -> None:
-    class Stop(Progress):
-        now = False
-
-        def step(self, done: int, total: int, loss: float, tokens: int, lr: float) -> None:
-            self.now = self.now or self.stage == "seed-0/de/co2b" and done == 3
-
-        def begin(self, stage: str, total: int, done: int) -> None:
-            self.stage = stage
-
-    where = tmp_path / "again"
-    watch = Stop()
+    where, watch = tmp_path / "again", Watch()
+    stop = {"progress": watch, "should_stop": lambda: 15 * (watch.steps.count("seed-0/de/co2b") >= 3)}
     overrides = [*ON, BOTH, co.second, "checkpoint.seconds=0"]
     with pytest.raises(Interrupted):
-        run(co.run.recipe, run_dir=where, overrides=overrides, progress=watch, should_stop=lambda: 15 * watch.now)
+        run(co.run.recipe, run_dir=where, overrides=overrides, **stop)  # type: ignore[arg-type]
     assert (where / "seed-0/de/co2b/picks.json").exists()
     assert not (where / "seed-0/de/co2b/stage.json").exists()
     done = run(co.run.recipe, run_dir=where, overrides=overrides).done

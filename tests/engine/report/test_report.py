@@ -18,6 +18,7 @@ from xlt_engine.engine.report.seeds import Stat, Step
 from xlt_engine.engine.report.stage_table import aggregate, table_cells
 from xlt_engine.engine.report.write import write_report
 
+from ..conftest import score_in
 from .identities import identity
 
 SVG = "{http://www.w3.org/2000/svg}"
@@ -258,12 +259,8 @@ def test_page_refers_to_nothing_outside(ner: Path) -> None:
 
 def values(folder: Path, stage: str, language: str, pair: str | None, metric: str = "entity_f1") -> list[float]:
     """Scores straight from the stage folders, one per seed."""
-    out = []
-    for root in sorted(folder.glob("seed-*")):
-        place = root / stage if stage == "baseline" else root / str(pair) / stage
-        scores = json.loads((place / "scores.json").read_text("utf-8"))["scores"]
-        out += [s["value"] for s in scores if (s["language"], s["metric"]) == (language, metric)]
-    return out
+    place = stage if stage == "baseline" else f"{pair}/{stage}"
+    return [score_in(root / place, language, metric) for root in sorted(folder.glob("seed-*"))]
 
 
 def shown(numbers: list[float]) -> str:

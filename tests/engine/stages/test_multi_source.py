@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from xlt_engine import ConfigError, DataError
-from xlt_engine.data import ItemView, Part, TaskBatches, Tokenizer
+from xlt_engine.data import ItemView, Part, TaskBatches
 from xlt_engine.engine import load_recipe, run
 from xlt_engine.engine.lab.studies.example_story import example_story
 from xlt_engine.engine.plan.stage import source_mix_settings
@@ -128,13 +128,8 @@ def test_one_target_of_two_in_the_same_bits(tiny: Callable[..., Any]) -> None:
 def an_epoch(tiny: Callable[..., Any], *options: str) -> tuple[Counter[str], dict[str, int]]:
     """How often each example is drawn in the first epoch, and how many of each language."""
     recipe = two_sources(tiny)
-    vocabulary = recipe.folder / "v"
-    vocabulary.mkdir()
-    letters = "abcdefghijklmnopqrstuvwxyz0123456789."
-    words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *letters, *(f"##{x}" for x in letters)]
-    (vocabulary / "vocab.txt").write_text("\n".join(words) + "\n")
     config = recipe.resolved(*options).config
-    data = Datasets(config, Tokenizer.from_folder(vocabulary), recipe.folder / "stores")
+    data = Datasets(config, recipe.tokenizer(), recipe.folder / "stores")
     store = data.source_train
     stage: Any = SimpleNamespace(settings=source_mix_settings(config))
     context: Any = SimpleNamespace(config=config)

@@ -402,9 +402,11 @@ def test_teacher_targets() -> None:
     assert teacher_targets(logits, "logits", "mean")[0] == pytest.approx([1, 1, 0])
 
 
-@pytest.mark.parametrize("loss", ["mse", "logits", "kl", "ce"])
-@pytest.mark.parametrize("combine", ["per-voter", "mean"])
+@pytest.mark.parametrize(
+    ("loss", "combine"), [("mse", "mean"), ("logits", "per-voter"), ("kl", "mean"), ("ce", "per-voter")]
+)
 def test_losses_of_the_soft_stage(ner: Finished, loss: str, combine: str) -> None:
+    """Each once; all pairs, and the values, are in tests/engine/training/test_loop.py."""
     overrides = [f'selftrain.soft.loss="{loss}"', f'selftrain.soft.combine="{combine}"', "selftrain.soft.epochs=6"]
     result = ner.again(*overrides, "selftrain.rounds=0.5")
     trace, targets = result.trace("soft1"), result.soft_labels("soft1")

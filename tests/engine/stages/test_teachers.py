@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -26,11 +27,9 @@ TWICE = 'selftrain.stages=["soft","soft"]'
 
 
 @pytest.fixture(scope="module")
-def world(tmp_path_factory: pytest.TempPathFactory) -> Any:
+def world(tiny_once: Callable[[str], Any]) -> Any:
     """The tiny recipe with a finished model of another vocabulary, and a run with the teachers of two seeds and it."""
-    from ..conftest import Tiny
-
-    recipe = Tiny(tmp_path_factory.mktemp("teachers") / "ner", "ner")
+    recipe = tiny_once("ner")
     recipe.run("checkpoint.seconds=60", "model.new.vocab_size=60", "btf.on=false", stage="finetune", where="other")
     recipe.run(*SHORT, *SEVERAL, by_folder(recipe), TWICE, where="whole")
     return recipe
@@ -104,16 +103,15 @@ def test_the_other_vocabulary_cuts_words(world: Any) -> None:
 
 
 def test_stages_come_after_the_teachers_of_all_seeds(world: Any) -> None:
-    plan = make_plan(world.resolved(*SEVERAL, "selftrain.rounds=1.5").config)
-    plain = make_plan(world.resolved("seeds=[0,1]", "selftrain.rounds=1.5").config)
-    assert {s.id for s in plan} == {s.id for s in plain}
-    place = {s.id: i for i, s in enumerate(plan)}
-    assert all(place[other] < place[s.id] for s in plan for other in s.inputs.values())
-    by_id = {s.id: s for s in plan}
-    assert by_id["seed-1/de/soft2"].inputs["teacher"] == "seed-1/de/hard1"
-    assert by_id["seed-1/de/soft2"].inputs["teacher-0"] == "seed-0/de/hard1"
-    changed = {s.id for s in plain if by_id[s.id] != s}
-    assert changed == {f"seed-{n}/de/soft{m}" for n in (0, 1) for m in (1, 2)}
+    plan = world.plan(*SEVERAL, "selftrain.rounds=1.5")
+    plain = world.plan("seeds=[0,1]", "selftrain.rounds=1.5")
+    assert plan.keys() == plain.keys()
+    place = {s.id: i for i, s in enumerate(plan.values())}
+    assert all(place[other] < place[s.id] for s in plan.values() for other in s.inputs.values())
+    assert plan["seed-1/de/soft2"].inputs["teacher"] == "seed-1/de/hard1"
+    assert plan["seed-1/de/soft2"].inputs["teacher-0"] == "seed-0/de/hard1"
+    changed = {name for name, stage in plain.items() if plan[name] != stage}
+    assert changed == {f"{seed}de/soft{m}" for seed in ("", "seed-1/") for m in (1, 2)}
 
 
 def test_weights_and_a_stage_that_was_cut_off(world: Any) -> None:
