@@ -199,7 +199,9 @@ class Tiny:
 
     def plan(self, *overrides: str) -> dict[str, Stage]:
         """The stages by their names, without the seed where it is the first."""
-        return {s.id.removeprefix("seed-0/"): s for s in make_plan(self.resolved(*overrides).config)}
+        stages = make_plan(self.resolved(*overrides).config)
+        assert len({s.id for s in stages}) == len(stages)
+        return {s.id.removeprefix("seed-0/"): s for s in stages}
 
     def digests(self, *overrides: str) -> dict[str, str]:
         """The fingerprint of each stage, with those of its inputs."""

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from collections.abc import Callable
 from itertools import product
 from typing import NamedTuple
 
@@ -172,14 +173,22 @@ def test_spans_of_items_equal_the_spans_of_the_metrics() -> None:
     assert found.tolist() == expected
 
 
-def test_bad_units_are_refused() -> None:
-    votes = votes_for([0], [0.9])
-    with pytest.raises(ConfigError, match="did you mean 'sentence'"):
-        decide(votes, 0.5, unit="sentense")
-    with pytest.raises(ConfigError, match="sentence_of_item"):
-        decide(votes, 0.5, unit="sentence")
-    with pytest.raises(ConfigError, match="labels"):
-        decide(votes, 0.5, unit="entity", sentence_of_item=[0])
+ONE = votes_for([0], [0.9])
+
+
+@pytest.mark.parametrize(
+    ("decided", "message"),
+    [
+        (lambda: decide(ONE, 0.5, unit="sentense"), "did you mean 'sentence'"),
+        (lambda: decide(ONE, 0.5, unit="sentence"), "sentence_of_item"),
+        (lambda: decide(ONE, 0.5, unit="entity", sentence_of_item=[0]), "labels"),
+        (lambda: source_consistency(ONE, [0], kept=[True], rule="corect"), "did you mean 'correct"),
+        (lambda: source_consistency(ONE, [0], kept=[True], rule="correct+alpha"), "needs alpha"),
+    ],
+)
+def test_bad_units_and_source_filters_are_refused(decided: Callable[[], object], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        decided()
 
 
 def test_source_filter_drops_contradicted_sentences() -> None:
@@ -268,14 +277,6 @@ def test_source_filter_drops_what_is_not_a_number() -> None:
     votes = votes_for([0, 0, 0], [0.9, float("nan"), 0.9])
     decision = source_consistency(votes, [0, 0, 0], kept=[True] * 3)
     assert decision.reason.tolist() == [Reason.KEPT, Reason.NOT_A_NUMBER, Reason.KEPT]
-
-
-def test_bad_source_filters_are_refused() -> None:
-    votes = votes_for([0], [0.9])
-    with pytest.raises(ConfigError, match="did you mean 'correct"):
-        source_consistency(votes, [0], kept=[True], rule="corect")
-    with pytest.raises(ConfigError, match="needs alpha"):
-        source_consistency(votes, [0], kept=[True], rule="correct+alpha")
 
 
 def test_quality_counts_against_a_plain_loop() -> None:

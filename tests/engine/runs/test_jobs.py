@@ -79,11 +79,6 @@ def test_memory_lowers_the_number_with_a_word(asked: Any, monkeypatch: pytest.Mo
     assert asked.run.folder.exists()
 
 
-def test_free_memory_is_that_of_the_system() -> None:
-    free = jobs.free_memory()
-    assert free is None or 2**20 < free < 2**50
-
-
 def test_errors_travel() -> None:
     """By their public class and with their words; what is not the package's brings its traceback."""
     import pickle

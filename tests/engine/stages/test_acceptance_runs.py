@@ -31,3 +31,9 @@ def test_balanced_acceptance(tiny: Callable[[str], Any], task: str) -> None:
         assert (targets >= 0).sum() == record["accepted"]
         if (task, rule) == ("ner", "class-balanced"):
             assert "accept = class-balanced took" in result.report.read_text("utf-8")
+
+
+def test_how_labels_are_accepted_decides_the_hard_stage_alone(tiny: Callable[[str], Any]) -> None:
+    run, one = tiny("ner"), ("selftrain.rounds=1",)
+    assert run.remade("selftrain.accept=class-balanced", before=one) == {"de/hard1"}
+    assert run.remade("selftrain.accept=threshold", before=one) == set()
