@@ -212,8 +212,6 @@ def test_the_bootstrap_draws_sentences() -> None:
     right, every = np.arange(400) >= 40, np.ones(400, dtype=bool)
     together = difference(np.arange(400) // 40, (right, every), (every, every), 3)
     apart = difference(np.arange(400) % 10, (right, every), (every, every), 3)
-    assert together is not None
-    assert apart is not None
     assert together["value"] == apart["value"] == pytest.approx(-0.1)
     assert apart["interval"] == pytest.approx([-0.1, -0.1])
     assert together["interval"] == pytest.approx([-binom.ppf(0.975, 10, 0.1) / 10, 0.0])

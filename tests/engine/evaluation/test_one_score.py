@@ -139,7 +139,6 @@ def test_the_laboratory_reads_the_same_words(run: Any) -> None:
     home = run("ner")
     opened = FinishedRun.open(home.folder / "run")
     held_out = opened.source_held_out()
-    assert held_out is not None
     assert int(held_out[0].lengths.max()) > 16
     stage = next(s for s in opened.stages if s.stage == "soft1")
     votes = opened.votes(stage, held_out[0])

@@ -49,7 +49,6 @@ def test_transport_against_numpy(folder: Path) -> None:
     run = FinishedRun.open(folder)
     stage = next(s for s in run.stages if s.stage == "soft1")
     held_out = run.source_held_out()
-    assert held_out is not None
     assert held_out[1] == "test"
     source, target = run.votes(stage, held_out[0]), run.votes(stage, run.pool("de"))
     labels = run.model(stage).labels
@@ -93,7 +92,6 @@ def test_the_estimate_of_a_student_uses_its_first_teacher(folder: Path) -> None:
     """Each seed's estimate anew from signals that are measured here, with those of its own seed's BTF model."""
     run, report = FinishedRun.open(folder), trust(folder)
     held_out = run.source_held_out()
-    assert held_out is not None
     each: dict[tuple[str, int], Any] = {}
     for s in run.stages:
         source, target = run.votes(s, held_out[0]), run.votes(s, run.pool("de"))
@@ -106,7 +104,6 @@ def test_the_estimate_of_a_student_uses_its_first_teacher(folder: Path) -> None:
         if high - low > 0.4:
             assert row.estimate is None
         else:
-            assert row.estimate is not None
             assert (row.estimate.value, row.estimate.low, row.estimate.high) == pytest.approx((value, low, high))
 
 
@@ -222,7 +219,6 @@ def test_which_source_text_is_held_out(tiny: Callable[[str], Any], test_file: bo
     run.run("selftrain.rounds=1", "btf.on=false", f"selftrain.alpha.data={alpha}")
     opened = FinishedRun.open(run.folder / "run")
     held_out = opened.source_held_out()
-    assert held_out is not None
     assert held_out[1] == expected
     own = opened.data.source_dev if expected == "dev" else opened.data.scored(run.folder / "test-en.tsv", "en")
     assert held_out[0].content_hash == own.content_hash

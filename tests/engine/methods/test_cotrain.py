@@ -49,12 +49,10 @@ class Made:
         self.result = run.run(*ON, BOTH, self.second)
 
     def record(self, stage: str, file: str = "picks") -> dict[str, Any]:
-        value: dict[str, Any] = json.loads((self.folder / stage / f"{file}.json").read_bytes())
-        return value
+        return json.loads((self.folder / stage / f"{file}.json").read_bytes())
 
     def arrays(self, stage: str) -> dict[str, np.ndarray]:
-        found: dict[str, np.ndarray] = load_file(self.folder / stage / "picks.safetensors")
-        return found
+        return load_file(self.folder / stage / "picks.safetensors")
 
     def says(self, stage: str) -> tuple[np.ndarray, np.ndarray]:
         """Classes and confidences of a stage's model on the unlabelled text, in fp64, with its own tokenizer."""

@@ -43,8 +43,7 @@ def finished(few_words: None, request: pytest.FixtureRequest, tiny_once: Callabl
 
 
 def place(recipe: Any, where: str = "run", stage: str = "de/finetune") -> Path:
-    path: Path = recipe.folder / where / "seed-0" / stage
-    return path
+    return recipe.folder / where / "seed-0" / stage
 
 
 def sentences(recipe: Any) -> tuple[list[list[str]], list[list[str]]]:

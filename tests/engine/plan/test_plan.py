@@ -15,8 +15,7 @@ from xlt_engine.engine.runs.graph import chosen_stages, make_plan, select
 @pytest.fixture
 def plan(tiny: Callable[[str], Any]) -> Callable[..., dict[str, Stage]]:
     """A function from overrides to the stages by name."""
-    made: Callable[..., dict[str, Stage]] = tiny("ner").plan
-    return made
+    return tiny("ner").plan
 
 
 def rounds(stages: dict[str, Stage]) -> list[str]:

@@ -18,7 +18,6 @@ from xlt_engine.engine.storage.run_warning import RunWarning
 
 
 def check(warning: RunWarning | None, name: str) -> None:
-    assert warning is not None
     assert warning.name == name
     data = json.loads(json.dumps(warning.as_dict(), allow_nan=False))
     assert set(data) == {"name", "message", "values"}
@@ -102,7 +101,6 @@ def test_alpha_at_edge() -> None:
     check(d.alpha_at_edge(choice_of(0.5 + 0.4 * grid**40)), "alpha-at-grid-edge")
     flat = d.alpha_at_edge(choose_threshold([], []))
     check(flat, "alpha-at-grid-edge")
-    assert flat is not None
     assert "there are no items" in flat.message
 
 

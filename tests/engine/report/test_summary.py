@@ -152,14 +152,12 @@ def test_aggregation_equals_numpy(run: Path) -> None:
             assert s.step is None
             continue
         difference = table[i, :, :2] - table[before, :, :2]
-        assert s.step is not None
         assert_stat(s.step.stat, difference.ravel())
         assert s.step.up == int((difference > 0).sum())
         assert s.steps["es"].up == int((difference[:, 1] > 0).sum())
 
 
 def assert_stat(found: Stat | None, values: Any) -> None:
-    assert found is not None
     assert found.n == len(values)
     assert found.mean == pytest.approx(float(np.mean(values)), rel=1e-12)
     assert found.std == pytest.approx(float(np.std(values, ddof=1)), rel=1e-9)
@@ -227,9 +225,7 @@ def test_each_pair_is_compared_with_its_own_stage_before() -> None:
         }
     )
     steps = [s.step for s in aggregate(summary).stages]
-    assert steps[1] is not None
     assert (str(steps[1]), steps[1].up, steps[1].versus) == ("+2.4", 1, "btf")
-    assert steps[2] is not None
     assert steps[2].stat.n == 2
     assert steps[2].stat.mean == pytest.approx((-5.7 - 3.9) / 2)
     assert steps[2].versus == "few-shot, btf"
@@ -248,7 +244,6 @@ def test_a_score_that_is_missing_or_not_finite_leaves_a_hole(run: Path) -> None:
     last = aggregate(summary).stages[-1]
     assert (last.targets["de"].n, last.targets["es"].n) == (1, 1)
     assert last.average is None
-    assert last.step is not None
     assert last.step.stat.n == 2
     assert "NaN" not in (run / "summary.json").read_text("utf-8")
 

@@ -131,7 +131,6 @@ def test_a_run_waits_for_the_workers_of_one_that_was_killed(tmp_path: Path, monk
     def worker(seconds: float) -> subprocess.Popen[str]:
         command = [sys.executable, "-c", WORKER, tmp_path, str(seconds)]
         started = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
-        assert started.stdout is not None
         assert started.stdout.readline() == "there\n"
         return started
 

@@ -130,8 +130,7 @@ class Finished:
     estimate: Estimate
 
     def stage(self, name: str) -> Path:
-        path: Path = next(self.folder.glob(f"run/seed-0/**/{name}"))
-        return path
+        return next(self.folder.glob(f"run/seed-0/**/{name}"))
 
 
 @pytest.fixture(scope="module", params=[*KINDS, "xlm-roberta pairs", "distilbert pairs"])

@@ -104,7 +104,6 @@ def test_a_test_file_of_the_same_content_stays_whole(tiny: Callable[..., Any]) -
     data = datasets(recipe, *absolute(recipe))
     target = data.config.targets[0]
     assert len(data.target_labelled(target)) == 4
-    assert target.labelled is not None
     assert len(data.labelled(target.labelled, "de")) == 12
 
 

@@ -52,7 +52,6 @@ def _by_hand(model: Any, text: Corpus, special: torch.Tensor, mask_id: int) -> t
     loss, hits, count = 0.0, 0, 0
     for step in range(len(batches)):
         for batch in batches[step]:
-            assert batch.labels is not None
             logits = model.logits(batch, batch.item_index).detach()
             loss += float(functional.cross_entropy(logits, batch.labels, reduction="sum"))
             hits += int((logits.argmax(1) == batch.labels).sum())

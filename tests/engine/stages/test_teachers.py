@@ -41,13 +41,11 @@ def by_folder(recipe: Any, *more: Path) -> str:
 
 
 def stage_folder(recipe: Any, name: str, where: str = "whole", seed: int = 0) -> Path:
-    path: Path = recipe.folder / where / f"seed-{seed}" / name
-    return path
+    return recipe.folder / where / f"seed-{seed}" / name
 
 
 def labels_of(recipe: Any, name: str, where: str = "whole", seed: int = 0) -> np.ndarray:
-    found: np.ndarray = load_file(stage_folder(recipe, name, where, seed) / "soft_labels.safetensors")["targets"]
-    return found
+    return load_file(stage_folder(recipe, name, where, seed) / "soft_labels.safetensors")["targets"]
 
 
 def pool_of(recipe: Any, tokenizer: Tokenizer) -> TokenStore:
