@@ -220,18 +220,10 @@ def test_the_bootstrap_draws_sentences() -> None:
 
 def items_of(gold: Any, label: Any, **more: Any) -> RoundItems:
     count = len(gold)
-    fields: dict[str, Any] = {
-        "item": np.arange(count),
-        "example": np.arange(count),
-        "gold": np.array(gold),
-        "teacher": np.array(label),
-        "teacher_confidence": np.ones(count),
-        "label": np.array(label),
-        "agree": np.ones(count, dtype=bool),
-        "confidence": np.ones(count, dtype=np.float32),
-        "kept": np.ones(count, dtype=bool),
-        "outside": 0,
-    }
+    fields: dict[str, Any] = dict.fromkeys(("item", "example"), np.arange(count)) | {"gold": np.array(gold)}
+    fields |= dict.fromkeys(("teacher", "label"), np.array(label)) | {"outside": 0}
+    fields |= dict.fromkeys(("agree", "kept"), np.ones(count, dtype=bool))
+    fields |= dict.fromkeys(("confidence", "teacher_confidence"), np.ones(count, dtype=np.float32))
     return RoundItems(**(fields | more))
 
 

@@ -135,43 +135,6 @@ def test_killed_from_outside_and_given_again(process: Any, cli: Any, raw: Path) 
     assert not work.exists()
 
 
-def paper(raw: Path) -> list[str]:
-    """What makes `conll-paper` small: the tests' files in place of CoNLL's, a small encoder in place of mBERT."""
-    unlabelled = "".join(f"Gestern sprach {p} mit {q}.\n" for p in PLACES for q in PLACES)
-    (raw / "task.de.txt").write_text(unlabelled, encoding="utf-8")
-    files = {"source.train": "train.conll", "source.dev": "test.en.conll", "source.test": "test.en.conll"}
-    files |= {f"targets.{n}.test": "test.de.conll" for n in range(3)}
-    lists = {f"targets.{n}.unlabelled": "task.de.txt" for n in range(3)}
-    values = {key: f'"{raw / name}"' for key, name in files.items()}
-    values |= {key: f'["{raw / name}"]' for key, name in lists.items()}
-    values |= {"model.path": f'"{ENCODER}"', "max_length": "32", "reader.encoding": '"utf-8"'}
-    return [part for key, value in values.items() for part in ("--set", f"{key}={value}")]
-
-
-def test_one_line_of_the_paper_recipe_takes_the_corpus(cli: Any, raw: Path) -> None:
-    """From the command to BTF and fine-tuning; the control is the same with its own file in that line."""
-    assert cli(*command(raw, "--quiet", "--cap", "12")).code == 0
-    corpus, configs, drops = raw / "corpus", [], []
-    for name in ("de.txt", "de.control.txt"):
-        line = f'targets.0.unlabelled=["{corpus / name}"]'
-        run = corpus / f"run-{name}"
-        given = ("run", "conll-paper", "--stage", "finetune", "--seed", "0", "--run-dir", run, "--quiet")
-        answer = cli(*given, *paper(raw), "--set", line)
-        assert answer.code == 0, answer
-        configs.append(set((run / "config.toml").read_text("utf-8").splitlines()))
-        stage = json.loads((run / "seed-0" / "de" / "btf" / "stage.json").read_text("utf-8"))
-        # The source has 24 different sentences; of the corpus's 12 as many, by repeating.
-        assert stage["examples_per_epoch"] == [24, 24]
-        drops.append((stage["loss_first"], stage["loss_last"]))
-        rows = json.loads((run / "summary.json").read_text("utf-8"))["rows"]
-        scored = {(row["stage"], row["language"]) for row in rows if row["metric"] == "entity_f1"}
-        assert {("btf", "de"), ("zero-shot", "de")} <= scored
-    (taken,), (control,) = configs[0] - configs[1], configs[1] - configs[0]
-    assert "de.txt" in taken, "one line of the recipe, and no other"
-    assert "de.control.txt" in control
-    assert drops[0] != drops[1], "two different texts were fitted"
-
-
 def test_corpus_and_control_in_one_run(cli: Any, raw: Path) -> None:
     """The paper's MBERT-wiki row beside the method's."""
     assert cli(*command(raw, "--quiet", "--cap", "12")).code == 0
@@ -187,7 +150,9 @@ def test_corpus_and_control_in_one_run(cli: Any, raw: Path) -> None:
     assert answer.code == 0, answer
     rows = json.loads((corpus / "run" / "summary.json").read_text("utf-8"))["rows"]
     assert {"btf", "control"} <= {row["stage"] for row in rows if row["language"] == "de"}
-    none = [part for table in ("source", "targets.0") for part in ("--set", f"{table}.control=[]")]
-    answer = cli("run", "conll-paper", *paper(raw), *none, "--set", "arms.control=true", "--run-dir", corpus / "no")
+    head, tail = (raw / "tiny.toml").read_text("utf-8").split("[model.new]")
+    given = f'{head}[model]\npath = "{ENCODER}"\n[source]{tail.partition("[source]")[2]}'
+    (raw / "none.toml").write_text("\n".join(x for x in given.split("\n") if not x.startswith("general")), "utf-8")
+    answer = cli("run", raw / "none.toml", "--set", "arms.control=true", "--run-dir", corpus / "no")
     assert answer.code == 2
     assert "no general text for en, de; give control or general" in answer.err

@@ -225,12 +225,6 @@ def test_another_test_file_is_no_cell(lab: Lab, tmp_path: Path) -> None:
         paper_tables("conll", [lab.rows / "ours", place])
 
 
-def run_of_nothing(lab: Lab, folder: Path) -> Path:
-    """A run that was cut off before its first score."""
-    shutil.copytree(lab.rows / "mbert", folder / "cut", ignore=shutil.ignore_patterns("baseline", "store"))
-    return folder / "cut"
-
-
 def test_another_method_is_no_row(lab: Lab, tmp_path: Path) -> None:
     """Two voters are not the paper's method, whatever the folder is called; its BTF and baseline are."""
     place = tmp_path / "conll-paper"
@@ -239,7 +233,9 @@ def test_another_method_is_no_row(lab: Lab, tmp_path: Path) -> None:
     values = paper_tables("conll", [place])
     have = {r["name"] for t in values["tables"] for r in t["rows"] if r["here"] and r["here"]["de"]["stat"]}
     assert have == {"no-st", "mbert"}
-    silent = paper_tables("conll", [run_of_nothing(lab, tmp_path)])
+    # A run that was cut off before its first score.
+    shutil.copytree(lab.rows / "mbert", tmp_path / "cut", ignore=shutil.ignore_patterns("baseline", "store"))
+    silent = paper_tables("conll", [tmp_path / "cut"])
     assert "gives no cell: no finished stage" in render_tables(silent)
 
 
