@@ -25,18 +25,7 @@ from step_bench.peers import Compiled, Eager, ModernBert, OnnxRuntime, PackedEnc
 from step_bench.sides import OURS, Ours, copy_weights, worst_difference
 from step_bench.table import render
 from step_bench.trace import OTHER, PRODUCTS, parts_of
-from step_bench.work import (
-    CLASSES,
-    MASK,
-    SHAPES,
-    TASKS,
-    Drawn,
-    Row,
-    draw_texts,
-    make_row,
-    make_work,
-    packed,
-)
+from step_bench.work import CLASSES, MASK, SHAPES, TASKS, Drawn, Row, draw_texts, make_row, make_work, packed
 from torch.nn import functional
 from torch.utils.flop_counter import FlopCounterMode
 

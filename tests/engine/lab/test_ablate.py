@@ -164,12 +164,7 @@ def scores_by_hand(lab: Lab, row: str, stage: str) -> np.ndarray:
     return np.array([score_in(lab.rows / row / f"seed-{seed}" / stage, "de", "entity_f1") for seed in SEEDS])
 
 
-LAST = {
-    "no-st": "de/finetune",
-    "mbert": "baseline",
-    "mbert-wiki": "de/control",
-    "soft-2": "de/soft2",
-}
+LAST = {"no-st": "de/finetune", "mbert": "baseline", "mbert-wiki": "de/control", "soft-2": "de/soft2"}
 
 
 def test_the_table_against_numpy(lab: Lab) -> None:

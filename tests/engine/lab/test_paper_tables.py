@@ -15,15 +15,7 @@ from xlt_engine import DataError
 from xlt_engine.engine import each_run, run
 from xlt_engine.engine.lab.ablation.ablate import ablate
 from xlt_engine.engine.lab.ablation.rows import GROUPS, ROWS
-from xlt_engine.engine.lab.paper.printed import (
-    COLUMNS,
-    NOTES,
-    OTHERS,
-    PRINTED,
-    RECIPES,
-    TABLES,
-    paper_average,
-)
+from xlt_engine.engine.lab.paper.printed import COLUMNS, NOTES, OTHERS, PRINTED, RECIPES, TABLES, paper_average
 from xlt_engine.engine.lab.paper.tables import paper_tables, render_tables
 from xlt_engine.engine.report.tracking.compare import AVERAGE
 from xlt_engine.engine.storage.files import read_json, write_sealed_json

@@ -67,11 +67,7 @@ def test_rows_and_marks(tiny: Callable[..., Any]) -> None:
         name: (recipe.stage(name)["examples"], recipe.stage(name)["translated_examples"])
         for name in ("de/translate-train", "es/translate-train", "translate-train-all")
     }
-    assert learned == {
-        "de/translate-train": (24, 16),
-        "es/translate-train": (24, 8),
-        "translate-train-all": (24, 24),
-    }
+    assert learned == {"de/translate-train": (24, 16), "es/translate-train": (24, 8), "translate-train-all": (24, 24)}
     start = recipe.stage("baseline")["encoder_at_start"]
     assert {recipe.stage(name)["encoder_at_start"] for name in learned} == {start}
     summary = build_summary(result.folder)

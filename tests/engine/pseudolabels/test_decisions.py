@@ -19,11 +19,7 @@ from xlt_engine.engine.pseudolabels.filters import (
     span_of_item,
 )
 from xlt_engine.engine.pseudolabels.quality import Acceptance, calibration_bins, pseudo_label_quality
-from xlt_engine.engine.pseudolabels.thresholds import (
-    choose_threshold,
-    choose_threshold_from_sweep,
-    uniform_grid,
-)
+from xlt_engine.engine.pseudolabels.thresholds import choose_threshold, choose_threshold_from_sweep, uniform_grid
 from xlt_engine.kernels.votes import votes as kernel_votes
 
 LABELS = ["O", "B-PER", "I-PER", "B-LOC", "I-LOC"]

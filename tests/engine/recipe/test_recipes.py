@@ -168,10 +168,7 @@ def test_cls_paper_reads_the_published_layout(tmp_path: Path) -> None:
         for file in recipe_files(config):
             found = read_file(config, file.path, unlabelled=not file.labelled, language=file.language)
             if file.labelled:
-                assert [(e.text, e.labels) for e in found] == [
-                    ("schlecht für alle", "negative"),
-                    ("良い", "positive"),
-                ]
+                assert [(e.text, e.labels) for e in found] == [("schlecht für alle", "negative"), ("良い", "positive")]
             elif file.role == "control" and file.language != "en":
                 assert [e.text for e in found] == ["Ein Satz für sich.", "Noch einer."]
             else:

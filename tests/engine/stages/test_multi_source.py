@@ -170,13 +170,7 @@ def test_temperature_is_that_of_btf(tiny: Callable[..., Any], exponent: float, e
 
 def test_a_run_with_weights_says_what_it_drew_and_costs_what_was_estimated(tiny: Callable[..., Any]) -> None:
     recipe = two_sources(tiny)
-    options = (
-        "finetune.source_mix=weights",
-        "source.1.weight=3",
-        "selftrain.on=false",
-        "source.1.per_class=4",
-        *QUICK,
-    )
+    options = ("finetune.source_mix=weights", "source.1.weight=3", "selftrain.on=false", "source.1.per_class=4", *QUICK)
     result = recipe.run(*options)
     record = recipe.stage("de/finetune")
     # 24 + 8 examples, a quarter and three quarters; two epochs of 4 batches.
