@@ -64,27 +64,11 @@ def test_every_option_reaches_the_configuration(cli: Any, raw: Path) -> None:
     )
     answer = cli(*command(raw, *flags.split(), "--exclude", str(raw / "test.de.conll")))
     settings = json.loads(answer.out)["settings"]
-    assert {name: settings[name] for name in ("source_language", "min_chars", "max_chars", "boundaries")} == {
-        "source_language": "en",
-        "min_chars": 5,
-        "max_chars": 300,
-        "boundaries": "words",
-    }
-    assert [settings[n] for n in ("split", "language_check", "inflection", "target_aliases")] == [
-        False,
-        False,
-        True,
-        False,
-    ]
-    assert settings["rules"] == {
-        "redirects": False,
-        "max_redirects": 8,
-        "disambiguation": False,
-        "first_letter": False,
-        "strip_qualifier": True,
-    }
-    assert settings["exclude"] == [str(raw / "test.de.conll")]
-    assert settings["encoding"] == "latin-1"
+    rules = {"redirects": False, "max_redirects": 8, "disambiguation": False, "first_letter": False}
+    expected = {"source_language": "en", "min_chars": 5, "max_chars": 300, "boundaries": "words", "inflection": True}
+    expected |= {"split": False, "language_check": False, "target_aliases": False, "encoding": "latin-1"}
+    expected |= {"exclude": [str(raw / "test.de.conll")], "rules": rules | {"strip_qualifier": True}}
+    assert {name: settings[name] for name in expected} == expected
 
 
 def test_selection_without_titles(cli: Any, raw: Path) -> None:

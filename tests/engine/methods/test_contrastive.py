@@ -23,13 +23,8 @@ from xlt_engine.model import Encoder, EncoderConfig, LinearHead, TaskModel
 from ..conftest import Watch
 
 ON = (
-    "contrastive.on=true",
-    "contrastive.lr=2e-2",
-    "contrastive.batch_size=8",
-    "contrastive.semantic.lr=5e-3",
-    "selftrain.on=false",
-    "btf.on=false",
-    "checkpoint.seconds=60",
+    *("contrastive.on=true", "contrastive.lr=2e-2", "contrastive.batch_size=8", "contrastive.semantic.lr=5e-3"),
+    *("selftrain.on=false", "btf.on=false", "checkpoint.seconds=60"),
 )
 
 

@@ -23,15 +23,8 @@ from xlt_engine.model import load_task_model
 from ..conftest import Watch
 
 ON = (
-    "cotrain.on=true",
-    "cotrain.iterations=3",
-    "cotrain.threshold=0.55",
-    "cotrain.lr=2e-2",
-    "cotrain.epochs=8",
-    "cotrain.batch_size=8",
-    "selftrain.on=false",
-    "btf.on=false",
-    "checkpoint.seconds=60",
+    *("cotrain.on=true", "cotrain.iterations=3", "cotrain.threshold=0.55", "cotrain.lr=2e-2", "cotrain.epochs=8"),
+    *("cotrain.batch_size=8", "selftrain.on=false", "btf.on=false", "checkpoint.seconds=60"),
 )
 BOTH = 'cotrain.modes=["co", "self-a"]'
 TEXTS = SOURCE = 24

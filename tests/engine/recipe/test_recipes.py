@@ -17,20 +17,8 @@ from xlt_engine.engine.recipe.load import load_recipe, packaged_recipes, variant
 from xlt_engine.engine.runs.graph import make_plan
 
 COTRAIN = ("marc-1.2pct", "xnli-1.2pct")
-NAMES = (
-    *COTRAIN,
-    "cls-paper",
-    "conll-paper",
-    "demo",
-    "marc",
-    "uner",
-    "wikiann",
-    "wikineural",
-    "xed",
-    "xed-methods",
-    "xsid-intents",
-)
 REAL = ("marc", "uner", "wikiann", "wikineural", "xed", "xed-methods", "xsid-intents")
+NAMES = (*COTRAIN, "cls-paper", "conll-paper", "demo", *REAL)
 
 
 @pytest.fixture(autouse=True)

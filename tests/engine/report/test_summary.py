@@ -71,12 +71,15 @@ def test_rows_name_everything(run: Path) -> None:
     assert summary["schema_version"] == 1
     assert (summary["source"], summary["targets"], summary["seeds"]) == ("en", ["de", "es"], [0, 1])
     row = next(r for r in summary["rows"] if r["model"] == "seed-1/de/hard1" and r["metric"] == "accuracy")
-    assert row == {
+    who = {
         "arm": "selftrain",
         "stage": "hard1",
         "label": "hard 1",
         "order": 150,
         "round": 1,
+        "model": "seed-1/de/hard1",
+    }
+    score = {
         "language": "de",
         "role": "target",
         "pair": "de",
@@ -84,18 +87,11 @@ def test_rows_name_everything(run: Path) -> None:
         "seed": 1,
         "value": 75.0,
         "count": 500,
-        "alpha": 0.91,
-        "accepted": 120,
-        "accepted_entities": None,
-        "removed": 7,
-        "uses_parallel_data": False,
-        "uses_target_labels": False,
-        "uses_dictionary": False,
-        "uses_outside_labels": False,
-        "seconds": 11.0,
-        "cpu_seconds": 21.0,
-        "model": "seed-1/de/hard1",
     }
+    learned = {"alpha": 0.91, "accepted": 120, "accepted_entities": None, "removed": 7}
+    marks = [f"uses_{mark}" for mark in ("parallel_data", "target_labels", "dictionary", "outside_labels")]
+    spent = {"seconds": 11.0, "cpu_seconds": 21.0}
+    assert row == who | score | learned | dict.fromkeys(marks, False) | spent
     keys = [tuple(r[k] for k in ("arm", "stage", "pair", "language", "metric", "seed")) for r in summary["rows"]]
     assert len(keys) == len(set(keys)) == 2 * 3 + 2 * 2 * 4 * 4
     soft = [r for r in summary["rows"] if r["stage"] == "soft1"]

@@ -66,10 +66,7 @@ def test_a_stage_that_was_cut_off_leaves_the_same(tiny: Any) -> None:
 
 
 def test_the_mean_of_three_seeds_from_one_start(tiny: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    """They begin alike, the first is what a run without it leaves, all differ, and the stage is their mean.
-
-    Then the same, stopped in the first, and killed in the second.
-    """
+    """All begin alike and differ, the first is a run without it, the stage is their mean; then stopped and killed."""
     begun, ended = dict[str, list[Any]](), dict[str, list[Any]]()
     build, finish = Fit.__init__, Fit.finish
 
