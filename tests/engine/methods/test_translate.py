@@ -89,12 +89,8 @@ def test_rows_and_marks(tiny: Callable[..., Any]) -> None:
     assert stages["btf"].step.versus == "zero-shot"
     assert [s.stage for s in aggregate(summary).trail] == ["zero-shot", "btf"]
     lines = {line.split()[0]: line.split() for line in stage_table(summary).splitlines() if line.strip()}
-    assert [lines[n][-4] for n in ("zero-shot", "translate-test", "translate-train", "BTF")] == [
-        "no",
-        "yes",
-        "yes",
-        "no",
-    ]
+    shown = [lines[name][-4] for name in ("zero-shot", "translate-test", "translate-train", "BTF")]
+    assert shown == ["no", "yes", "yes", "no"]
 
     found = estimate(recipe.recipe, overrides=options, rate=1e9)
     assert {s.id: s.steps for s in found.stages} == {s["folder"]: s["steps"] for s in summary["stages"]}
