@@ -14,10 +14,7 @@ import pytest
 import xlt_engine
 from xlt_engine.kernels import dispatch
 
-PARTS = (
-    ("9.0", "bf16", ("loss, recomputed", "votes", "optimizer")),
-    ("8.0", "bf16", ("loss, recomputed",)),
-)
+PARTS = (("9.0", "bf16", ("loss, recomputed", "votes", "optimizer")), ("8.0", "bf16", ("loss, recomputed",)))
 """A part of what `compiled_budgets.py` compiles: all of it would take a quarter of an hour."""
 
 

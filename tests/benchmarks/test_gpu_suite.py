@@ -38,8 +38,7 @@ def dry(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any],
 
 
 def read(out: Path, name: str) -> dict[str, Any]:
-    content: dict[str, Any] = json.loads((out / name).read_text())
-    return content
+    return json.loads((out / name).read_text())
 
 
 def test_all_parts_run(dry: tuple[Path, dict[str, Any], str]) -> None:

@@ -212,8 +212,6 @@ def test_the_bootstrap_draws_sentences() -> None:
     right, every = np.arange(400) >= 40, np.ones(400, dtype=bool)
     together = difference(np.arange(400) // 40, (right, every), (every, every), 3)
     apart = difference(np.arange(400) % 10, (right, every), (every, every), 3)
-    assert together is not None
-    assert apart is not None
     assert together["value"] == apart["value"] == pytest.approx(-0.1)
     assert apart["interval"] == pytest.approx([-0.1, -0.1])
     assert together["interval"] == pytest.approx([-binom.ppf(0.975, 10, 0.1) / 10, 0.0])
@@ -222,18 +220,10 @@ def test_the_bootstrap_draws_sentences() -> None:
 
 def items_of(gold: Any, label: Any, **more: Any) -> RoundItems:
     count = len(gold)
-    fields: dict[str, Any] = {
-        "item": np.arange(count),
-        "example": np.arange(count),
-        "gold": np.array(gold),
-        "teacher": np.array(label),
-        "teacher_confidence": np.ones(count),
-        "label": np.array(label),
-        "agree": np.ones(count, dtype=bool),
-        "confidence": np.ones(count, dtype=np.float32),
-        "kept": np.ones(count, dtype=bool),
-        "outside": 0,
-    }
+    fields: dict[str, Any] = dict.fromkeys(("item", "example"), np.arange(count)) | {"gold": np.array(gold)}
+    fields |= dict.fromkeys(("teacher", "label"), np.array(label)) | {"outside": 0}
+    fields |= dict.fromkeys(("agree", "kept"), np.ones(count, dtype=bool))
+    fields |= dict.fromkeys(("confidence", "teacher_confidence"), np.ones(count, dtype=np.float32))
     return RoundItems(**(fields | more))
 
 

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from xlt_engine.engine import RunResult, load_recipe, run
+from xlt_engine.data import Tokenizer, TokenStore
+from xlt_engine.engine import Progress, RunResult, load_recipe, run
+from xlt_engine.engine.plan import Stage, digest, fingerprint
 from xlt_engine.engine.recipe.load import Resolved
+from xlt_engine.engine.runs.graph import make_plan
 
 PEOPLE = ["Anna", "Berta", "Carl", "Dora", "Emil", "Frida", "Gustav", "Hanna"]
 PLACES = ["Paris", "London", "Berlin", "Madrid", "Roma", "Wien", "Oslo", "Praha"]
@@ -131,6 +135,33 @@ def write_tiny(folder: Path, task: str = "ner") -> Path:
     return recipe
 
 
+def score_in(folder: Path, language: str, metric: str) -> float:
+    """A score of a stage, by its folder."""
+    scores = json.loads((folder / "scores.json").read_bytes())["scores"]
+    (value,) = (s["value"] for s in scores if (s["language"], s["metric"]) == (language, metric))
+    return float(value)
+
+
+class Watch(Progress):
+    """What a run tells: the stage of each step, how many the stage still has, warnings and notes."""
+
+    def __init__(self) -> None:
+        self.steps, self.left, self.warnings, self.lines = list[str](), -1, list[Any](), list[str]()
+
+    def begin(self, stage: str, total: int, done: int) -> None:
+        self.stage = stage
+
+    def step(self, done: int, total: int, loss: float, tokens: int, lr: float) -> None:
+        self.steps.append(self.stage)
+        self.left = total - done
+
+    def warning(self, warning: Any) -> None:
+        self.warnings.append(warning)
+
+    def note(self, text: str) -> None:
+        self.lines.append(text)
+
+
 class Tiny:
     """A tiny recipe with its data, and its runs."""
 
@@ -143,6 +174,67 @@ class Tiny:
 
     def run(self, *overrides: str, where: str = "run", **more: Any) -> RunResult:
         return run(self.recipe, run_dir=self.folder / where, overrides=overrides, **more)
+
+    def rewrite(self, *changes: tuple[str, str]) -> None:
+        """Replaces text of the recipe, each at its first place."""
+        text = self.text
+        for old, new in changes:
+            assert old in text, old
+            text = text.replace(old, new, 1)
+        self.recipe.write_text(text, "utf-8")
+
+    def table(self, first: str, after: str) -> str:
+        """The recipe from one line up to another."""
+        return self.text[self.text.index(first) : self.text.index(after)]
+
+    def take_model(self, path: str | Path) -> None:
+        """The encoder of a folder in place of a new one."""
+        start = self.text.index("[model.new]")
+        end = self.text.index("[", start + 1)
+        self.recipe.write_text(f'{self.text[:start]}[model]\npath = "{path}"\n{self.text[end:]}', "utf-8")
+
+    @property
+    def text(self) -> str:
+        return self.recipe.read_text("utf-8")
+
+    def plan(self, *overrides: str) -> dict[str, Stage]:
+        """The stages by their names, without the seed where it is the first."""
+        stages = make_plan(self.resolved(*overrides).config)
+        assert len({s.id for s in stages}) == len(stages)
+        return {s.id.removeprefix("seed-0/"): s for s in stages}
+
+    def digests(self, *overrides: str) -> dict[str, str]:
+        """The fingerprint of each stage, with those of its inputs."""
+        found: dict[str, str] = {}
+        for name, stage in self.plan(*overrides).items():
+            inputs = {role: found[other.removeprefix("seed-0/")] for role, other in stage.inputs.items()}
+            found[name] = digest(fingerprint(stage, inputs, {}))
+        return found
+
+    def remade(self, *overrides: str, before: Sequence[str] = ()) -> set[str]:
+        """The stages that overrides make anew, or add, by the fingerprints alone."""
+        old, new = self.digests(*before), self.digests(*before, *overrides)
+        return {name for name, value in new.items() if old.get(name) != value}
+
+    def store(self, count: int = 24, where: str = "run", *, labelled: bool = False) -> TokenStore:
+        """The task store of so many examples that has labels, or that has none."""
+        for folder in sorted((self.folder / where / "store").iterdir()):
+            store = TokenStore.open(folder)
+            if store.task != "text" and len(store) == count and (store.item_labels.max() >= 0) == labelled:
+                return store
+        raise AssertionError("no such store")
+
+    def tokenizer(self) -> Tokenizer:
+        """One of letters, which takes no training."""
+        vocabulary, letters = self.folder / "v", "abcdefghijklmnopqrstuvwxyz0123456789."
+        vocabulary.mkdir(exist_ok=True)
+        words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *letters, *(f"##{x}" for x in letters)]
+        (vocabulary / "vocab.txt").write_text("\n".join(words) + "\n")
+        return Tokenizer.from_folder(vocabulary)
+
+    def weights(self, name: str, where: str = "run", seed: int = 0) -> str:
+        """The hash of what a stage has learned."""
+        return str(self.stage(name, where, seed)["hashes"]["model.safetensors"])
 
     def second_encoder(self) -> Path:
         """The folder of another pre-trained encoder, of another shape and vocabulary."""
@@ -165,13 +257,14 @@ def tiny(tmp_path: Path) -> Callable[[str], Tiny]:
     return lambda task="ner": Tiny(tmp_path / task, task)
 
 
-@pytest.fixture(scope="session")
-def tiny_in() -> Callable[[Path, str], Tiny]:
-    """The same in a folder that is named, for a run that several tests look at."""
-    return Tiny
+@pytest.fixture(scope="module")
+def tiny_once(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Tiny]:
+    """The same, written once for all tests of a file, for a run that several of them look at."""
+    folder = tmp_path_factory.mktemp("once")
+    return cache(lambda task: Tiny(folder / task, task))
 
 
-@pytest.fixture(autouse=True)
+@pytest.fixture(scope="module", autouse=True)
 def _one_thread() -> Any:
     import torch
 

@@ -141,7 +141,6 @@ def test_of_many_classes_the_frequent_confusions_are_listed(tmp_path: Path) -> N
     assert "15 of 30" in section
 
 
-def test_a_run_without_scores_has_no_section(tiny: Callable[[str], Any]) -> None:
-    run = tiny("ner")
-    run.run(stage="pretrain")
-    assert class_section(load_run(Path(run.folder / "run"))) == ""
+def test_a_run_without_scores_has_no_section(tmp_path: Path) -> None:
+    (tmp_path / "run.json").write_text('{"name": "new", "task": "ner", "targets": ["de"]}', "utf-8")
+    assert class_section(load_run(tmp_path)) == ""

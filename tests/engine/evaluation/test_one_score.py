@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -23,22 +24,16 @@ LONG_WORD = "sanitario" * 6
 
 
 @pytest.fixture(scope="module")
-def finished(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+def run(tiny_once: Callable[[str], Any]) -> Any:
     """Finished tiny runs by task, whose test files have sentences or texts beyond the 16 tokens of a window."""
-    return {}
 
-
-@pytest.fixture
-def run(finished: dict[str, Any], tiny: Callable[[str], Any], tmp_path_factory: pytest.TempPathFactory) -> Any:
+    @cache
     def of(task: str) -> Any:
-        if task not in finished:
-            own = tiny(task)
-            home = type(own)(tmp_path_factory.mktemp("one-score") / task, task)
-            for path in home.folder.glob("test-*"):
-                lengthen(path, task)
-            home.run(*ONE_ROUND)
-            finished[task] = home
-        return finished[task]
+        home = tiny_once(task)
+        for path in home.folder.glob("test-*"):
+            lengthen(path, task)
+        home.run(*ONE_ROUND)
+        return home
 
     return of
 
@@ -144,7 +139,6 @@ def test_the_laboratory_reads_the_same_words(run: Any) -> None:
     home = run("ner")
     opened = FinishedRun.open(home.folder / "run")
     held_out = opened.source_held_out()
-    assert held_out is not None
     assert int(held_out[0].lengths.max()) > 16
     stage = next(s for s in opened.stages if s.stage == "soft1")
     votes = opened.votes(stage, held_out[0])

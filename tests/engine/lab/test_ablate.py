@@ -28,6 +28,8 @@ from xlt_engine.engine.lab.paper.printed import printed
 from xlt_engine.engine.report.tracking.compare import AVERAGE, compare_runs, render_comparison
 from xlt_engine.engine.summary.seeds import compare, over_targets, scores_on_draws
 
+from ..conftest import score_in, write_tiny
+
 TRAINED = (
     "threads=1",  # results depend on the number, and processes that are started have torch's own
     "finetune.epochs=10",
@@ -42,9 +44,8 @@ SEEDS = (0, 1)
 class Lab:
     """A tiny recipe, and an ablation of it that has been made in this process."""
 
-    def __init__(self, folder: Path, files: Any) -> None:
-        self.folder = folder
-        self.recipe: Path = files.write_tiny(folder)
+    def __init__(self, folder: Path) -> None:
+        self.folder, self.recipe = folder, write_tiny(folder)
         self.forecast = forecast(self.recipe, rows=CHOSEN, seeds=SEEDS, overrides=TRAINED, jobs=2)
         self.result = self.ablate("one", jobs=1)
         self.rows = folder / "one" / "rows"
@@ -55,11 +56,8 @@ class Lab:
 
 
 @pytest.fixture(scope="module")
-def lab(tmp_path_factory: pytest.TempPathFactory, tiny_files: Any) -> Lab:
-    import torch
-
-    torch.set_num_threads(1)
-    return Lab(tmp_path_factory.mktemp("lab"), tiny_files)
+def lab(tmp_path_factory: pytest.TempPathFactory) -> Lab:
+    return Lab(tmp_path_factory.mktemp("lab"))
 
 
 def records(folder: Path) -> dict[str, dict[str, Any]]:
@@ -163,18 +161,10 @@ def test_stopped_by_a_signal_and_gone_on_with_in_two_processes(lab: Lab) -> None
 
 def scores_by_hand(lab: Lab, row: str, stage: str) -> np.ndarray:
     """Entity F1 on German of each seed, from the files."""
-    folders = [lab.rows / row / f"seed-{seed}" / stage for seed in SEEDS]
-    scores = [json.loads((f / "scores.json").read_bytes())["scores"] for f in folders]
-    found = [s["value"] for own in scores for s in own if (s["language"], s["metric"]) == ("de", "entity_f1")]
-    return np.array(found)
+    return np.array([score_in(lab.rows / row / f"seed-{seed}" / stage, "de", "entity_f1") for seed in SEEDS])
 
 
-LAST = {
-    "no-st": "de/finetune",
-    "mbert": "baseline",
-    "mbert-wiki": "de/control",
-    "soft-2": "de/soft2",
-}
+LAST = {"no-st": "de/finetune", "mbert": "baseline", "mbert-wiki": "de/control", "soft-2": "de/soft2"}
 
 
 def test_the_table_against_numpy(lab: Lab) -> None:
@@ -252,18 +242,12 @@ def test_items_are_what_the_scores_are_made_of(tiny: Callable[[str], Any], task:
     found.run(*TRAINED)
     for stage in ("baseline", "de/finetune", "de/soft1", "de/hard1"):
         folder = found.folder / "run" / "seed-0" / stage
-        scores = {s["language"]: s for s in found.json(f"{stage}/scores.json")["scores"][::-1]}
         items = load_items(folder)
-        assert items.keys() == scores.keys() == {"en", "de"}
+        assert items.keys() == {s["language"] for s in found.json(f"{stage}/scores.json")["scores"]} == {"en", "de"}
         main = {"ner": "entity_f1", "classification": "accuracy"}[task]
         for language, rows in items.items():
             assert len(rows) == 12
-            value = next(
-                s["value"]
-                for s in found.json(f"{stage}/scores.json")["scores"]
-                if (s["language"], s["metric"]) == (language, main)
-            )
-            assert points(rows) == pytest.approx(value)
+            assert points(rows) == pytest.approx(score_in(folder, language, main))
         assert "items.safetensors" in found.stage(stage)["hashes"]
     assert load_items(found.folder / "run" / "seed-0" / "de" / "btf") == {}
 

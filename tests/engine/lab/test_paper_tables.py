@@ -15,18 +15,12 @@ from xlt_engine import DataError
 from xlt_engine.engine import run
 from xlt_engine.engine.lab.ablation.ablate import ablate
 from xlt_engine.engine.lab.ablation.rows import GROUPS, ROWS
-from xlt_engine.engine.lab.paper.printed import (
-    COLUMNS,
-    NOTES,
-    OTHERS,
-    PRINTED,
-    RECIPES,
-    TABLES,
-    paper_average,
-)
+from xlt_engine.engine.lab.paper.printed import COLUMNS, NOTES, OTHERS, PRINTED, RECIPES, TABLES, paper_average
 from xlt_engine.engine.lab.paper.tables import paper_tables, render_tables
 from xlt_engine.engine.report.tracking.compare import AVERAGE
 from xlt_engine.engine.storage.files import read_json, write_sealed_json
+
+from ..conftest import DE, GUT, SCHLECHT, Tiny, score_in, write_conll, write_table
 
 SEEDS = (0, 1)
 METHOD = (
@@ -46,13 +40,12 @@ STAGE = {"no-st": "finetune", "mbert-wiki": "control", "fixed-0": "hard1"}
 class Lab:
     """A tiny recipe of two of CoNLL's three targets, and an ablation of it."""
 
-    def __init__(self, folder: Path, files: Any) -> None:
-        self.folder, self.recipe = folder, files.write_tiny(folder)
-        files.write_conll(folder / "test-es.conll", files.DE, range(52, 70))
-        text = self.recipe.read_text("utf-8")
-        german = text[text.index("[[targets]]") : text.index("[pretrain]")]
-        spanish = german.replace('"de"', '"es"').replace("test-de", "test-es")
-        self.recipe.write_text(text.replace(german, german + spanish), "utf-8")
+    def __init__(self, folder: Path) -> None:
+        recipe = Tiny(folder, "ner")
+        self.folder, self.recipe = folder, recipe.recipe
+        write_conll(folder / "test-es.conll", DE, range(52, 70))
+        german = recipe.table("[[targets]]", "[pretrain]")
+        recipe.rewrite((german, german + german.replace('"de"', '"es"').replace("test-de", "test-es")))
         self.result = ablate(
             self.recipe, run_dir=folder / "lab", rows=ROWS_MADE, seeds=SEEDS, overrides=METHOD, jobs=1, samples=5
         )
@@ -79,17 +72,13 @@ class Lab:
         for seed in SEEDS:
             home = self.rows / row / f"seed-{seed}"
             place = home / "baseline" if row == "mbert" else home / target / (stage or STAGE.get(row, "soft2"))
-            scores = json.loads((place / "scores.json").read_bytes())["scores"]
-            found += [s["value"] for s in scores if (s["language"], s["metric"]) == (target, "entity_f1")]
+            found.append(score_in(place, target, "entity_f1"))
         return np.array(found)
 
 
 @pytest.fixture(scope="module")
-def lab(tmp_path_factory: pytest.TempPathFactory, tiny_files: Any) -> Lab:
-    import torch
-
-    torch.set_num_threads(1)
-    return Lab(tmp_path_factory.mktemp("paper"), tiny_files)
+def lab(tmp_path_factory: pytest.TempPathFactory) -> Lab:
+    return Lab(tmp_path_factory.mktemp("paper"))
 
 
 def row_of(values: dict[str, Any], number: int, name: str) -> dict[str, Any]:
@@ -228,12 +217,6 @@ def test_another_test_file_is_no_cell(lab: Lab, tmp_path: Path) -> None:
         paper_tables("conll", [lab.rows / "ours", place])
 
 
-def run_of_nothing(lab: Lab, folder: Path) -> Path:
-    """A run that was cut off before its first score."""
-    shutil.copytree(lab.rows / "mbert", folder / "cut", ignore=shutil.ignore_patterns("baseline", "store"))
-    return folder / "cut"
-
-
 def test_another_method_is_no_row(lab: Lab, tmp_path: Path) -> None:
     """Two voters are not the paper's method, whatever the folder is called; its BTF and baseline are."""
     place = tmp_path / "conll-paper"
@@ -242,24 +225,23 @@ def test_another_method_is_no_row(lab: Lab, tmp_path: Path) -> None:
     values = paper_tables("conll", [place])
     have = {r["name"] for t in values["tables"] for r in t["rows"] if r["here"] and r["here"]["de"]["stat"]}
     assert have == {"no-st", "mbert"}
-    silent = paper_tables("conll", [run_of_nothing(lab, tmp_path)])
+    # A run that was cut off before its first score.
+    shutil.copytree(lab.rows / "mbert", tmp_path / "cut", ignore=shutil.ignore_patterns("baseline", "store"))
+    silent = paper_tables("conll", [tmp_path / "cut"])
     assert "gives no cell: no finished stage" in render_tables(silent)
 
 
 def test_three_domains_are_one_table(
-    tiny: Callable[[str], Any], tiny_files: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tiny: Callable[[str], Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    files, recipe = tiny_files, tiny("classification")
-    text = recipe.recipe.read_text("utf-8")
+    recipe = tiny("classification")
     for domain, first in (("books", 0), ("dvd", 8)):
         for language in ("de", "fr", "ja"):
             name = recipe.folder / f"{domain}.{language}.tsv"
-            files.write_table(name, (files.GUT, files.SCHLECHT), f"{language}", range(40 + first, 56 + first))
-    german = text[text.index("[[targets]]") : text.index("[pretrain]")]
-    targets = [
-        german.replace('"de"', f'"{x}"').replace("test-de", f"${{DOMAIN:-books}}.{x}") for x in ("de", "fr", "ja")
-    ]
-    recipe.recipe.write_text(text.replace(german, "".join(targets)), "utf-8")
+            write_table(name, (GUT, SCHLECHT), language, range(40 + first, 56 + first))
+    german, test = recipe.table("[[targets]]", "[pretrain]"), "${DOMAIN:-books}."
+    targets = [german.replace('"de"', f'"{x}"').replace("test-de", test + x) for x in ("de", "fr", "ja")]
+    recipe.rewrite((german, "".join(targets)))
     folders = []
     for domain in ("books", "dvd"):
         monkeypatch.setenv("DOMAIN", domain)
@@ -269,12 +251,7 @@ def test_three_domains_are_one_table(
     row = row_of(values, 5, "no-st")
     for domain, folder in zip(("books", "dvd"), folders, strict=True):
         for language in ("de", "fr", "ja"):
-            own = [
-                s["value"]
-                for seed in (0, 1)
-                for s in json.loads((folder / f"seed-{seed}/{language}/finetune/scores.json").read_bytes())["scores"]
-                if (s["language"], s["metric"]) == (language, "accuracy")
-            ]
+            own = [score_in(folder / f"seed-{seed}/{language}/finetune", language, "accuracy") for seed in (0, 1)]
             assert row["here"][f"{language} {domain}"]["stat"]["mean"] == pytest.approx(np.mean(own))
         assert row["here"][f"de {domain}"]["stat"]["n"] == 2
     assert row["here"]["de music"]["stat"] is None
@@ -301,7 +278,6 @@ def test_averages_are_those_of_their_cells(recipe: str) -> None:
     assert len(with_average) == 12
     for name in with_average:
         row = table[name]
-        assert row.average is not None
         assert abs(np.mean(list(row.cells.values())) - row.average) <= 0.0101, name
         assert paper_average(row) == row.average
     assert paper_average(PRINTED["conll-paper"]["soft-2"]) == 77.82

@@ -106,7 +106,6 @@ def test_regret_by_hand() -> None:
             "classes_if_gold": {"O": {"gold": 90}, "B": {"gold": 3}, "I": {"gold": 1}},
         }
     )
-    assert gold is not None
     assert gold.label_f1 == pytest.approx([1 / 2, 2 / 3, 2 / 5])
     assert gold.precision == pytest.approx([1 / 2, 1, 1])
     (result,) = compare_rules(items(), ALPHA, 3, rules=["fixed:0.9"], gold=gold, draws=2)
@@ -148,7 +147,6 @@ def test_study_of_a_run(tiny: Callable[[str], Any], task: str, rule: str) -> Non
         by_rule = {r.rule: r for r in study.results}
         assert by_rule[rule].alpha == study.alpha == record["alpha"]
         assert by_rule[rule].at_edge == record["at_edge"]
-        assert study.oracle is not None
         counted = [r.target_f1 for r in study.results if r.target_f1 is not None]
         assert by_rule[rule].target_f1 in counted
         assert max(counted) <= study.oracle["f1"]

@@ -35,20 +35,13 @@ from xlt_engine.engine.lab.studies.trust_estimate import (
 from xlt_engine.engine.lab.studies.trust_record import RECORD
 from xlt_engine.engine.storage.files import read_json
 
-RUNS: dict[str, Path] = {}
+from ..conftest import score_in
 
 
-@pytest.fixture(params=["ner", "classification"])
-def folder(request: Any, tiny: Callable[[str], Any], tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run of one round on two seeds, made once for each task."""
-    task = request.param
-    if task not in RUNS:
-        run = tiny(task)
-        home = tmp_path_factory.mktemp("trust") / task
-        shutil.copytree(run.folder, home)
-        type(run)(home, task).run("selftrain.rounds=1", "seeds=[0,1]")
-        RUNS[task] = home / "run"
-    return RUNS[task]
+@pytest.fixture(scope="module", params=["ner", "classification"])
+def folder(request: Any, tiny_once: Callable[[str], Any]) -> Path:
+    """A run of one round on two seeds."""
+    return Path(tiny_once(request.param).run("selftrain.rounds=1", "seeds=[0,1]").folder)
 
 
 def test_transport_against_numpy(folder: Path) -> None:
@@ -56,15 +49,11 @@ def test_transport_against_numpy(folder: Path) -> None:
     run = FinishedRun.open(folder)
     stage = next(s for s in run.stages if s.stage == "soft1")
     held_out = run.source_held_out()
-    assert held_out is not None
     assert held_out[1] == "test"
     source, target = run.votes(stage, held_out[0]), run.votes(stage, run.pool("de"))
     labels = run.model(stage).labels
     found = measure_transport(source, target, labels)
-    stored = json.loads((stage.folder / "scores.json").read_text())["scores"]
-    metric = run.summary["metric"]
-    score = next(r["value"] for r in stored if (r["language"], r["metric"]) == ("en", metric))
-    assert found.score == pytest.approx(score / 100)
+    assert found.score == pytest.approx(score_in(stage.folder, "en", run.summary["metric"]) / 100)
     p, q = (v.votes.mean_probability.numpy() for v in (source, target))
     prior = np.bincount(source.gold, minlength=len(labels)) / source.gold.size
     if source.store.task == "ner":
@@ -103,7 +92,6 @@ def test_the_estimate_of_a_student_uses_its_first_teacher(folder: Path) -> None:
     """Each seed's estimate anew from signals that are measured here, with those of its own seed's BTF model."""
     run, report = FinishedRun.open(folder), trust(folder)
     held_out = run.source_held_out()
-    assert held_out is not None
     each: dict[tuple[str, int], Any] = {}
     for s in run.stages:
         source, target = run.votes(s, held_out[0]), run.votes(s, run.pool("de"))
@@ -116,7 +104,6 @@ def test_the_estimate_of_a_student_uses_its_first_teacher(folder: Path) -> None:
         if high - low > 0.4:
             assert row.estimate is None
         else:
-            assert row.estimate is not None
             assert (row.estimate.value, row.estimate.low, row.estimate.high) == pytest.approx((value, low, high))
 
 
@@ -232,7 +219,6 @@ def test_which_source_text_is_held_out(tiny: Callable[[str], Any], test_file: bo
     run.run("selftrain.rounds=1", "btf.on=false", f"selftrain.alpha.data={alpha}")
     opened = FinishedRun.open(run.folder / "run")
     held_out = opened.source_held_out()
-    assert held_out is not None
     assert held_out[1] == expected
     own = opened.data.source_dev if expected == "dev" else opened.data.scored(run.folder / "test-en.tsv", "en")
     assert held_out[0].content_hash == own.content_hash

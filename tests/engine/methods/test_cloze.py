@@ -14,9 +14,10 @@ from xlt_engine import ConfigError, DataError, Interrupted, ModelError
 from xlt_engine.data import Tokenizer, pack
 from xlt_engine.engine import check, describe_model, estimate, evaluate_files, predict
 from xlt_engine.engine.methods.cloze import read_verbaliser, verbaliser_pieces
-from xlt_engine.engine.runs.graph import make_plan
 from xlt_engine.engine.storage.files import sha256_file
 from xlt_engine.model import load_masked_lm, load_task_model, read_info, save_model
+
+from ..conftest import score_in
 
 WORDS = "positive\tgood, fine\nnegative\tbad\n"
 SHORT = ("selftrain.rounds=1", "pretrain.epochs=0.4")
@@ -52,8 +53,8 @@ def test_a_run(tiny: Callable[[str], Any]) -> None:
     for name, base in (("cloze", "pretrain"), ("de/cloze-btf", "de/btf")):
         record = recipe.stage(name)
         assert (record["steps"], record["kind"], record["arm"]) == (0, "cloze", "cloze")
-        assert record["encoder_at_start"] == recipe.stage("baseline" if name == "cloze" else "de/finetune")[
-            "encoder_at_start"]  # fmt: skip
+        trained = recipe.stage("baseline" if name == "cloze" else "de/finetune")
+        assert record["encoder_at_start"] == trained["encoder_at_start"]
         text = "das Buch über Oslo gut ."
         (found,) = predict(root / name, [text])
         scores = logits_at_masks(root / base, text)
@@ -66,12 +67,9 @@ def test_a_run(tiny: Callable[[str], Any]) -> None:
     assert (read_info(root / "de/finetune").head, after.prompt) == ("cloze", TEMPLATE)
     assert not torch.equal(before.dense_weight, after.head.dense_weight)
     assert not torch.equal(before.decoder_weight, after.encoder.word_embedding)
-    assert evaluate_files(root / "de/finetune", [recipe.folder / "test-de.tsv"]).scores[0].metrics["accuracy"] == (
-        next(s["value"] for s in recipe.json("de/finetune/scores.json")["scores"]
-             if (s["language"], s["metric"]) == ("de", "accuracy"))
-    )  # fmt: skip
-    learned = recipe.json("de/finetune/scores.json")["scores"]
-    assert next(s["value"] for s in learned if (s["language"], s["metric"]) == ("en", "accuracy")) > 80
+    (scored,) = evaluate_files(root / "de/finetune", [recipe.folder / "test-de.tsv"]).scores
+    assert scored.metrics["accuracy"] == score_in(root / "de/finetune", "de", "accuracy")
+    assert score_in(root / "de/finetune", "en", "accuracy") > 80
     facts = describe_model(root / "de/finetune")
     assert (facts["problems"], facts["head"], facts["prompt"]) == ([], "cloze", TEMPLATE)
     # The students have other heads, and read the same masks.
@@ -98,8 +96,6 @@ def test_resume_and_fingerprints(tiny: Callable[[str], Any]) -> None:
     (recipe.folder / "words.tsv").write_text(WORDS.replace(", fine", ""), "utf-8")
     assert recipe.run(*quick).done == ("seed-0/baseline", "seed-0/cloze")
     assert recipe.run(*quick, 'cloze.template="{mask}: {text}"').done == ("seed-0/baseline", "seed-0/cloze")
-    settings = [s.settings for s in make_plan(tiny("classification").resolved().config)]
-    assert not any("prompt" in table for table in settings)
 
 
 def test_estimate_and_check(tiny: Callable[[str], Any]) -> None:
@@ -121,9 +117,7 @@ def test_base_without_a_head(tiny: Callable[[str], Any]) -> None:
     base = recipe.folder / "run/seed-0/pretrain"
     save_model(load_masked_lm(base).encoder, recipe.folder / "bare")
     Tokenizer.from_folder(base).save(recipe.folder / "bare")
-    text = recipe.recipe.read_text("utf-8")
-    start, end = text.index("[model.new]"), text.index("[source]")
-    recipe.recipe.write_text(text[:start] + '[model]\npath = "bare"\n' + text[end:], "utf-8")
+    recipe.take_model("bare")
     quick = (*options[:2], "btf.on=false", "selftrain.on=false")
     with pytest.raises(ModelError, match="the folder has no masked-LM head"):
         recipe.run(*quick, where="other")
@@ -151,31 +145,3 @@ def test_words_of_classes(tiny: Callable[[str], Any], tmp_path: Path) -> None:
     more.write_text("positive good\n\npositive\tgood,\n", "utf-8")
     with pytest.raises(DataError, match=r"de.tsv:1: is not a class, a tab and words(.|\n)*de.tsv:3: is not a class"):
         read_verbaliser([more])
-
-
-@pytest.mark.parametrize(
-    ("overrides", "key", "message"),
-    [
-        (("finetune.head=cloze",), "cloze.verbaliser", "is missing"),
-        (('cloze.verbaliser=["w.tsv"]',), "cloze.verbaliser", "nothing reads it"),
-        (("finetune.head=cloze", "pooling=mean", 'cloze.verbaliser=["w.tsv"]'), "pooling", "heads read the mask"),
-        (
-            ("finetune.head=cloze", 'cloze.verbaliser=["w.tsv"]', 'cloze.template="{text}"'),
-            "cloze.template",
-            "has no {mask}",
-        ),
-    ],
-)
-def test_recipes_that_are_refused(
-    tiny: Callable[[str], Any], overrides: tuple[str, ...], key: str, message: str
-) -> None:
-    recipe = tiny("classification")
-    with pytest.raises(ConfigError) as caught:
-        recipe.resolved(*overrides)
-    assert key in str(caught.value)
-    assert message in str(caught.value)
-
-
-def test_not_for_tagging(tiny: Callable[[str], Any]) -> None:
-    with pytest.raises(ConfigError, match="finetune.head: is cloze, which is for classification"):
-        tiny("ner").resolved("finetune.head=cloze", 'cloze.verbaliser=["w.tsv"]')

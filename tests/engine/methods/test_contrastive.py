@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Callable
 from pathlib import Path
@@ -13,22 +12,19 @@ import pytest
 import torch
 from torch import Tensor
 
-from xlt_engine import ConfigError, DataError
+from xlt_engine import DataError, Interrupted
 from xlt_engine.data import pack, pad_to_bucket
 from xlt_engine.data.batches.buckets import BatchSize, choose_buckets
 from xlt_engine.engine import check
+from xlt_engine.engine.methods import contrastive
 from xlt_engine.engine.methods.contrastive import LabelAlignment, SemanticAlignment
-from xlt_engine.engine.runs.graph import make_plan
 from xlt_engine.model import Encoder, EncoderConfig, LinearHead, TaskModel
 
+from ..conftest import Watch
+
 ON = (
-    "contrastive.on=true",
-    "contrastive.lr=2e-2",
-    "contrastive.batch_size=8",
-    "contrastive.semantic.lr=5e-3",
-    "selftrain.on=false",
-    "btf.on=false",
-    "checkpoint.seconds=60",
+    *("contrastive.on=true", "contrastive.lr=2e-2", "contrastive.batch_size=8", "contrastive.semantic.lr=5e-3"),
+    *("selftrain.on=false", "btf.on=false", "checkpoint.seconds=60"),
 )
 
 
@@ -191,42 +187,27 @@ def test_on_the_source_alone_nothing_is_marked(tiny: Callable[[str], Any]) -> No
 @pytest.mark.parametrize("align", ["source", "translations"])
 def test_whose_texts_are_aligned(two: Bilingual, align: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """The contrast sees the labels of one part only; the cross entropy sees all."""
-    from xlt_engine.engine.methods import contrastive as objectives_transfer
-
     seen: list[int] = []
-    contrast = objectives_transfer.supervised_contrastive
+    contrast = contrastive.supervised_contrastive
 
     def spy(features: Tensor, labels: Tensor, **options: Any) -> Tensor:
         seen.append(int((labels != -100).sum()))
         return contrast(features, labels, **options)
 
-    monkeypatch.setattr(objectives_transfer, "supervised_contrastive", spy)
+    monkeypatch.setattr(contrastive, "supervised_contrastive", spy)
     two.run.run(*two.overrides, f"contrastive.align={align}", "contrastive.semantic.on=false")
     assert sum(seen) == 2 * (24 if align == "source" else 16)
     assert sum(two.run.json("la/trace.json")["valid"]) == 2 * 40
 
 
 def test_interrupted_phases_go_on_to_the_same_bits(two: Bilingual) -> None:
-    from xlt_engine import Interrupted
-    from xlt_engine.engine import Progress
-
-    class Stop(Progress):
-        now = False
-        stage = ""
-
-        def begin(self, stage: str, total: int, done: int) -> None:
-            self.stage = stage
-
-        def step(self, done: int, total: int, loss: float, tokens: int, lr: float) -> None:
-            self.now = self.stage == "seed-0/sa" and done == 3
-
     two.run.run(*two.overrides)
-    watch = Stop()
+    watch = Watch()
+    stop = {"progress": watch, "should_stop": lambda: 15 * (watch.steps.count("seed-0/sa") == 3)}
     with pytest.raises(Interrupted):
-        two.run.run(*two.overrides, where="cut", progress=watch, should_stop=lambda: 15 * watch.now)
+        two.run.run(*two.overrides, where="cut", **stop)
     assert two.run.run(*two.overrides, where="cut").done == ("seed-0/sa",)
-    weights = [(two.run.folder / where / "seed-0/sa/model.safetensors").read_bytes() for where in ("run", "cut")]
-    assert weights[0] == weights[1]
+    assert two.run.weights("sa") == two.run.weights("sa", "cut")
 
 
 def test_originals_and_translations_must_go_together(two: Bilingual) -> None:
@@ -241,43 +222,24 @@ def test_originals_and_translations_must_go_together(two: Bilingual) -> None:
     assert not (Path(two.run.folder) / "run" / "seed-0").exists()
 
 
-@pytest.mark.parametrize(
-    ("override", "message"),
-    [
-        ("task=ner", "contrastive adaptation is for classification"),
-        ("contrastive.align=translations", "is translations, but there are none"),
-        ("contrastive.translations={de='x.tsv'}", "originals: is missing"),
-        ("contrastive.translations={fr='x.tsv'}", "is no target; the targets are de"),
-        ("contrastive.temperature=0", "greater than 0"),
-    ],
-)
-def test_what_does_not_fit_is_refused(tiny: Callable[[str], Any], override: str, message: str) -> None:
-    with pytest.raises(ConfigError, match=message):
-        tiny("classification").resolved(*ON, override)
-
-
 def test_plan(two: Bilingual) -> None:
-    stages = {s.id: s for s in make_plan(two.run.resolved(*two.overrides).config)}
-    assert stages["seed-0/la"].inputs == {"base": "seed-0/pretrain"}
-    assert stages["seed-0/sa"].inputs == {"start": "seed-0/la"}
-    assert stages["seed-0/sa"].settings["semantic"] == {"lr": 5e-3, "weight": 0.5}
-    assert json.dumps(stages["seed-0/la"].settings, default=str)
+    stages = two.run.plan(*two.overrides)
+    assert stages["la"].inputs == {"base": "seed-0/pretrain"}
+    assert stages["sa"].inputs == {"start": "seed-0/la"}
+    assert stages["sa"].settings["semantic"] == {"lr": 5e-3, "weight": 0.5}
 
 
 def test_memory_cuts_only_what_the_loss_allows(two: Bilingual) -> None:
     """Halving on the way would change what is compared, and a text with its translations and negatives is one."""
 
     def parts(value: str) -> list[int | str]:
-        plan = make_plan(two.run.resolved(*two.overrides, f"training.micro_batch={value}").config)
-        return [s.training.micro_batch for s in plan if s.arm == "contrastive"]
+        plan = two.run.plan(*two.overrides, f"training.micro_batch={value}")
+        return [s.training.micro_batch for s in plan.values() if s.arm == "contrastive"]
 
     assert (parts("auto"), parts("4")) == ([0, 0], [4, 0])
 
 
 def test_how_alignment_is_cut_decides_its_result(two: Bilingual) -> None:
     """Other stages are the same in parts; here texts are compared within theirs."""
-    plans = [
-        {s.name: s.settings for s in make_plan(two.run.resolved(*two.overrides, f"training.micro_batch={n}").config)}
-        for n in (0, 4)
-    ]
-    assert {name for name in plans[0] if plans[0][name] != plans[1][name]} == {"la"}
+    plans = [two.run.plan(*two.overrides, f"training.micro_batch={n}") for n in (0, 4)]
+    assert {name for name in plans[0] if plans[0][name].settings != plans[1][name].settings} == {"la"}

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,25 +12,19 @@ import pytest
 import torch
 from safetensors.numpy import load_file
 
-from xlt_engine import ConfigError, Interrupted, ModelError
+from xlt_engine import Interrupted, ModelError
 from xlt_engine.data import Tokenizer, pack
-from xlt_engine.engine import Progress, estimate
+from xlt_engine.engine import estimate, run
 from xlt_engine.engine.methods import cotrain
-from xlt_engine.engine.plan import Stage, digest, fingerprint
-from xlt_engine.engine.runs.graph import make_plan, select
+from xlt_engine.engine.runs.graph import select
 from xlt_engine.engine.summary.stage_table import aggregate
 from xlt_engine.model import load_task_model
 
+from ..conftest import Watch
+
 ON = (
-    "cotrain.on=true",
-    "cotrain.iterations=3",
-    "cotrain.threshold=0.55",
-    "cotrain.lr=2e-2",
-    "cotrain.epochs=8",
-    "cotrain.batch_size=8",
-    "selftrain.on=false",
-    "btf.on=false",
-    "checkpoint.seconds=60",
+    *("cotrain.on=true", "cotrain.iterations=3", "cotrain.threshold=0.55", "cotrain.lr=2e-2", "cotrain.epochs=8"),
+    *("cotrain.batch_size=8", "selftrain.on=false", "btf.on=false", "checkpoint.seconds=60"),
 )
 BOTH = 'cotrain.modes=["co", "self-a"]'
 TEXTS = SOURCE = 24
@@ -49,12 +42,10 @@ class Made:
         self.result = run.run(*ON, BOTH, self.second)
 
     def record(self, stage: str, file: str = "picks") -> dict[str, Any]:
-        value: dict[str, Any] = json.loads((self.folder / stage / f"{file}.json").read_bytes())
-        return value
+        return json.loads((self.folder / stage / f"{file}.json").read_bytes())
 
     def arrays(self, stage: str) -> dict[str, np.ndarray]:
-        found: dict[str, np.ndarray] = load_file(self.folder / stage / "picks.safetensors")
-        return found
+        return load_file(self.folder / stage / "picks.safetensors")
 
     def says(self, stage: str) -> tuple[np.ndarray, np.ndarray]:
         """Classes and confidences of a stage's model on the unlabelled text, in fp64, with its own tokenizer."""
@@ -68,23 +59,8 @@ class Made:
 
 
 @pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Any], Made]:
-    """One finished run, shared by the tests of this file."""
-    found: list[Made] = []
-
-    def finished(run: Any) -> Made:
-        if not found:
-            folder = tmp_path_factory.mktemp("cotrain") / run.task
-            shutil.copytree(run.folder, folder)
-            found.append(Made(type(run)(folder, run.task)))
-        return found[0]
-
-    return finished
-
-
-@pytest.fixture
-def co(tiny: Callable[[str], Any], made: Callable[[Any], Made]) -> Made:
-    return made(tiny("classification"))
+def co(tiny_once: Callable[[str], Any]) -> Made:
+    return Made(tiny_once("classification"))
 
 
 @pytest.mark.parametrize(("stage", "teacher", "previous"), CROSSED + OWN)
@@ -150,22 +126,11 @@ def test_results_are_in_summary_table_and_report(co: Made) -> None:
 
 
 def test_an_interrupted_iteration_goes_on_to_the_same_bits(co: Made, tmp_path: Path) -> None:
-    class Stop(Progress):
-        now = False
-
-        def step(self, done: int, total: int, loss: float, tokens: int, lr: float) -> None:
-            self.now = self.now or self.stage == "seed-0/de/co2b" and done == 3
-
-        def begin(self, stage: str, total: int, done: int) -> None:
-            self.stage = stage
-
-    where = tmp_path / "again"
-    watch = Stop()
+    where, watch = tmp_path / "again", Watch()
+    stop = {"progress": watch, "should_stop": lambda: 15 * (watch.steps.count("seed-0/de/co2b") >= 3)}
     overrides = [*ON, BOTH, co.second, "checkpoint.seconds=0"]
-    from xlt_engine.engine import run
-
     with pytest.raises(Interrupted):
-        run(co.run.recipe, run_dir=where, overrides=overrides, progress=watch, should_stop=lambda: 15 * watch.now)
+        run(co.run.recipe, run_dir=where, overrides=overrides, **stop)  # type: ignore[arg-type]
     assert (where / "seed-0/de/co2b/picks.json").exists()
     assert not (where / "seed-0/de/co2b/stage.json").exists()
     done = run(co.run.recipe, run_dir=where, overrides=overrides).done
@@ -189,8 +154,6 @@ def test_an_interrupted_iteration_goes_on_to_the_same_bits(co: Made, tmp_path: P
 
 def test_options(co: Made, tmp_path: Path) -> None:
     """One encoder with two seeds, all candidates, a cap, all targets' text, weights that go on, and the mark."""
-    from xlt_engine.engine import run
-
     own = ["cotrain.parts=0", "cotrain.cap=10", "cotrain.pool=all", "cotrain.restart=previous", "cotrain.iterations=2"]
     own += ["cotrain.second_uses_parallel_data=true"]
     result = run(co.run.recipe, run_dir=tmp_path / "run", overrides=[*ON, *own], reuse=[co.run.folder / "run"])
@@ -207,21 +170,15 @@ def test_options(co: Made, tmp_path: Path) -> None:
 
 
 def test_nobody_is_confident(co: Made, tmp_path: Path) -> None:
-    from xlt_engine.engine import run
-
     run(co.run.recipe, run_dir=tmp_path, overrides=[*ON, "cotrain.threshold=1", "cotrain.iterations=2"])
     record = json.loads((tmp_path / "seed-0/de/co2a/stage.json").read_bytes())
     assert "no-picks" in [w["name"] for w in record["warnings"]]
     assert (record["picked"], record["labels"]) == (0, 0)
 
 
-def by_id(run: Any, *overrides: str) -> dict[str, Stage]:
-    return {s.id.removeprefix("seed-0/"): s for s in make_plan(run.resolved(*overrides).config)}
-
-
 def test_plan(tiny: Callable[[str], Any]) -> None:
     run = tiny("classification")
-    stages = by_id(run, *ON, 'cotrain.model="other"', BOTH)
+    stages = run.plan(*ON, 'cotrain.model="other"', BOTH)
     assert list(stages) == [
         *("pretrain", "baseline", "co1a", "co1b", "de/co2a", "de/co2b", "de/co3a", "de/co3b"),
         *("de/self2a", "de/self3a"),
@@ -231,10 +188,9 @@ def test_plan(tiny: Callable[[str], Any]) -> None:
     assert stages["de/co2a"].inputs == {"base": base, "teacher": "seed-0/co1b", "previous": "seed-0/co1a"}
     assert stages["de/co3a"].inputs == {"base": base, "teacher": "seed-0/de/co2b", "previous": "seed-0/de/co2a"}
     assert stages["de/self3a"].inputs["teacher"] == stages["de/self3a"].inputs["previous"] == "seed-0/de/self2a"
-    assert list(by_id(run, *ON, 'cotrain.modes=["self-b"]'))[2:] == ["self1b", "de/self2b", "de/self3b"]
-    assert list(by_id(run, *ON, "cotrain.pool=all"))[2:] == ["co1a", "co1b", "co2a", "co2b", "co3a", "co3b"]
-    plan = make_plan(run.resolved(*ON).config)
-    assert {s.kind for s in select(plan, "cotrain")} == {"pretrain", "cotrain"}
+    assert list(run.plan(*ON, 'cotrain.modes=["self-b"]'))[2:] == ["self1b", "de/self2b", "de/self3b"]
+    assert list(run.plan(*ON, "cotrain.pool=all"))[2:] == ["co1a", "co1b", "co2a", "co2b", "co3a", "co3b"]
+    assert {s.kind for s in select(list(run.plan(*ON).values()), "cotrain")} == {"pretrain", "cotrain"}
 
 
 @pytest.mark.parametrize(
@@ -249,31 +205,8 @@ def test_plan(tiny: Callable[[str], Any]) -> None:
     ],
 )
 def test_what_a_setting_remakes(tiny: Callable[[str], Any], override: str, changed: set[str]) -> None:
-    run = tiny("classification")
-
-    def digests(*overrides: str) -> dict[str, str]:
-        found: dict[str, str] = {}
-        for stage in make_plan(run.resolved(*ON, "btf.on=true", "selftrain.on=true", *overrides).config):
-            found[stage.id] = digest(fingerprint(stage, {r: found[s] for r, s in stage.inputs.items()}, {}))
-        return found
-
-    before, after = digests(), digests(override)
-    assert {s.removeprefix("seed-0/") for s in after if before.get(s) != after[s]} == changed
-
-
-@pytest.mark.parametrize(
-    ("override", "message"),
-    [
-        ('cotrain.modes=["both"]', "is not a mode; use co, self-a, self-b"),
-        ("cotrain.modes=[]", "give each mode once"),
-        ("task=ner", "co-training is for classification"),
-        ("targets=[{language='de'}]", "co-training needs unlabelled text"),
-        ("cotrain.threshold=1.5", "at most 1"),
-    ],
-)
-def test_what_does_not_fit_is_refused(tiny: Callable[[str], Any], override: str, message: str) -> None:
-    with pytest.raises(ConfigError, match=message):
-        tiny("classification").resolved(*ON, override)
+    before = (*ON, "btf.on=true", "selftrain.on=true")
+    assert tiny("classification").remade(override, before=before) == changed
 
 
 def test_estimate_counts_what_was_run(co: Made) -> None:

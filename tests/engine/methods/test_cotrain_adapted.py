@@ -7,14 +7,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import pytest
 import torch
 
-from xlt_engine import ConfigError
 from xlt_engine.data import train_wordpiece
 from xlt_engine.engine import estimate
-from xlt_engine.engine.plan import Stage, digest, fingerprint
-from xlt_engine.engine.runs.graph import make_plan, select
+from xlt_engine.engine.runs.graph import select
 from xlt_engine.model import Encoder, load_encoder, load_task_model
 from xlt_engine.model.weights import tensors_hash
 
@@ -74,7 +71,8 @@ def test_a_pooler_is_taken_along(tiny: Callable[[str], Any]) -> None:
         warnings.simplefilter("ignore")
         from transformers import BertConfig, BertModel
 
-        lines = [line for name in ("general-en.txt", "general-de.txt") for line in _lines(run.folder / name)]
+        files = [run.folder / f"general-{language}.txt" for language in ("en", "de")]
+        lines = [line for file in files for line in file.read_text("utf-8").splitlines()]
         tokenizer = train_wordpiece(lines * 2, 120)
         shape = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 32}
         torch.manual_seed(0)
@@ -82,51 +80,25 @@ def test_a_pooler_is_taken_along(tiny: Callable[[str], Any]) -> None:
             run.folder / "bert"
         )
     tokenizer.save(run.folder / "bert")
-    text = run.recipe.read_text("utf-8")
-    start, end = text.index("[model.new]"), text.index("[source]")
-    run.recipe.write_text(text[:start] + '[model]\npath = "bert"\n' + text[end:], "utf-8")
+    run.take_model("bert")
     run.run(*COTRAIN, ADAPTED, "pooling=pooler", "cotrain.lr=1e-30", "training.weight_decay=0")
     place = run.folder / "run" / "seed-0"
     adapted, after = (load_task_model(place / name) for name in ("la", "co1a"))
-    assert adapted.pooler is not None
-    assert after.pooler is not None
     for ours, theirs in ((after.encoder, adapted.encoder), (after.pooler, adapted.pooler)):
         for (name, value), other in zip(ours.named_parameters(), theirs.parameters(), strict=True):
             assert torch.equal(value, other), name
     assert not torch.equal(after.head.weight, adapted.head.weight)  # type: ignore[arg-type]
 
 
-def _lines(path: Path) -> list[str]:
-    return path.read_text("utf-8").splitlines()
-
-
 def test_plan_and_fingerprints(tiny: Callable[[str], Any]) -> None:
     run = tiny("classification")
-
-    def plan(*overrides: str) -> dict[str, Stage]:
-        return {s.id.removeprefix("seed-0/"): s for s in make_plan(run.resolved(*COTRAIN, *overrides).config)}
-
-    def digests(*overrides: str) -> dict[str, str]:
-        found: dict[str, str] = {}
-        for name, stage in plan(*overrides).items():
-            inputs = {role: found[other.removeprefix("seed-0/")] for role, other in stage.inputs.items()}
-            found[name] = digest(fingerprint(stage, inputs, {}))
-        return found
-
-    adapted = plan(ADAPTED)
+    adapted = run.plan(*COTRAIN, ADAPTED)
     assert adapted["de/co2b"].inputs == {"base": "seed-0/la", "teacher": "seed-0/co1a", "previous": "seed-0/co1b"}
-    assert plan()["de/co2b"].inputs["base"] == "seed-0/pretrain"
+    assert run.plan(*COTRAIN)["de/co2b"].inputs["base"] == "seed-0/pretrain"
     both = {s.id for s in select(list(adapted.values()), "cotrain")}
     assert both == {"seed-0/pretrain", "seed-0/la", *(f"seed-0/{stage}" for stage in AFTER)}
-    before, after = digests(), digests(ADAPTED)
-    assert {name for name in after if before[name] != after[name]} == set(AFTER)
-    remade = digests(ADAPTED, "contrastive.weight=0.25")
-    assert {name for name in after if remade[name] != after[name]} == {"la", *AFTER}
-    assert digests("cotrain.start=pretrained") == before
+    assert run.remade(ADAPTED, before=COTRAIN) == set(AFTER)
+    assert run.remade("contrastive.weight=0.25", before=(*COTRAIN, ADAPTED)) == {"la", *AFTER}
+    assert run.remade("cotrain.start=pretrained", before=COTRAIN) == set()
     other = 'cotrain.model="other"'
-    assert digests(other, ADAPTED)["co1b"] == digests(other)["co1b"], "the second encoder's first stage is the same"
-
-
-def test_without_adaptation_it_is_refused(tiny: Callable[[str], Any]) -> None:
-    with pytest.raises(ConfigError, match="start: is adapted, but contrastive.on is false"):
-        tiny("classification").resolved(*COTRAIN, ADAPTED, "contrastive.on=false")
+    assert "co1b" not in run.remade(ADAPTED, before=(*COTRAIN, other)), "the second encoder's first stage is the same"

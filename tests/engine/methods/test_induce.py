@@ -14,11 +14,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from xlt_engine import ConfigError, Interrupted, ModelError
+from xlt_engine import Interrupted, ModelError
 from xlt_engine.data import Tokenizer, pack
 from xlt_engine.engine import estimate
 from xlt_engine.engine.methods import induce
-from xlt_engine.engine.runs.graph import make_plan
 from xlt_engine.model import load_encoder
 
 INDUCE = "augment.code_switch.induce=true"
@@ -37,17 +36,14 @@ SHORT = ("pretrain.epochs=0.4", "selftrain.rounds=0.5", "augment.code_switch.rat
 
 
 @pytest.fixture(scope="module", params=["ner", "classification"])
-def finished(few_words: None, request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Any:
-    from ..conftest import Tiny
-
-    recipe = Tiny(tmp_path_factory.mktemp("induce") / request.param, request.param)
+def finished(few_words: None, request: pytest.FixtureRequest, tiny_once: Callable[[str], Any]) -> Any:
+    recipe = tiny_once(request.param)
     recipe.run("checkpoint.seconds=60", *SHORT, INDUCE, where="run")
     return recipe
 
 
 def place(recipe: Any, where: str = "run", stage: str = "de/finetune") -> Path:
-    path: Path = recipe.folder / where / "seed-0" / stage
-    return path
+    return recipe.folder / where / "seed-0" / stage
 
 
 def sentences(recipe: Any) -> tuple[list[list[str]], list[list[str]]]:
@@ -164,27 +160,13 @@ def test_without_a_pair_the_source_is_learned_as_it_is(finished: Any, monkeypatc
 
 def test_plan_and_fingerprints(tiny: Callable[..., Any]) -> None:
     recipe = tiny("ner")
-    off, on = (make_plan(recipe.resolved("arms.control=true", *more).config) for more in ((), (INDUCE,)))
-    assert {s.id for s in off} == {s.id for s in on}
-    assert not any("induce" in s.settings for s in off)
-    changed = {s.id for s, t in zip(on, off, strict=True) if s != t}
-    assert changed == {"seed-0/de/finetune", "seed-0/de/control"}
-    assert next(s for s in on if s.id == "seed-0/de/finetune").settings["induce"] == {"rate": 0.5}
-    without = {s.id: s for s in make_plan(recipe.resolved("btf.on=false", INDUCE).config)}
-    assert without["seed-0/de/mixed"].inputs == {"base": "seed-0/pretrain"}
-    assert without["seed-0/de/soft1"].inputs["teacher"] == "seed-0/de/mixed"
-    read = [
-        next(
-            s.read
-            for s in estimate(recipe.resolved(*more), stage="finetune", rate=1e9).stages
-            if s.id == "seed-0/de/finetune"
-        )
-        for more in ((), (INDUCE,))
-    ]
+    off, on = (recipe.plan("arms.control=true", *more) for more in ((), (INDUCE,)))
+    assert off.keys() == on.keys()
+    assert {name for name in on if on[name] != off[name]} == {"de/finetune", "de/control"}
+    assert on["de/finetune"].settings["induce"] == {"rate": 0.5}
+    without = recipe.plan("btf.on=false", INDUCE)
+    assert without["de/mixed"].inputs == {"base": "seed-0/pretrain"}
+    assert without["de/soft1"].inputs["teacher"] == "seed-0/de/mixed"
+    costs = [estimate(recipe.resolved(*more), stage="finetune", rate=1e9).stages for more in ((), (INDUCE,))]
+    read = [{s.id: s.read for s in stages}["seed-0/de/finetune"] for stages in costs]
     assert read[1] > read[0]
-
-
-def test_what_does_not_go_together(tiny: Callable[..., Any]) -> None:
-    recipe = tiny("ner")
-    with pytest.raises(ConfigError, match=r"augment\.code_switch\.induce: is on, and dictionaries are given"):
-        recipe.resolved(INDUCE, 'augment.code_switch.dictionaries=["a.tsv"]')

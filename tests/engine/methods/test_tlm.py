@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from xlt_engine import ConfigError, DataError
+from xlt_engine import DataError
 from xlt_engine.engine.preflight.checker import check
 from xlt_engine.engine.preflight.cost import estimate
 from xlt_engine.engine.recipe.config import BtfConfig
@@ -87,9 +87,6 @@ def test_bad_pairs(tiny: Callable[..., Any]) -> None:
     assert [p.where.rpartition("/")[2] for p in report.problems] == ["en-de.tsv:2", "en-de.tsv:4"]
     missing = check(recipe.recipe, ['targets.0.pairs=["nowhere.tsv"]'], rate=1e9)
     assert ["no such file" in p.message for p in missing.problems] == [True]
-    for share in ("0.0", "1.0"):
-        with pytest.raises(ConfigError, match=r"btf\.pairs_share: .* given, expected greater than 0 and less than 1"):
-            recipe.resolved(f"btf.pairs_share={share}")
 
 
 def test_check_knows_pairs_and_finds_test_texts_in_them(tiny: Callable[..., Any]) -> None:

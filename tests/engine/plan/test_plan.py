@@ -11,24 +11,15 @@ from xlt_engine import ConfigError
 from xlt_engine.engine.plan import Stage, digest, fingerprint
 from xlt_engine.engine.runs.graph import chosen_stages, make_plan, select
 
-ROOT = "seed-0/de"
-
 
 @pytest.fixture
 def plan(tiny: Callable[[str], Any]) -> Callable[..., dict[str, Stage]]:
-    """A function from overrides to the stages by id."""
-    run = tiny("ner")
-
-    def make(*overrides: str) -> dict[str, Stage]:
-        stages = make_plan(run.resolved(*overrides).config)
-        assert len({s.id for s in stages}) == len(stages)
-        return {s.id: s for s in stages}
-
-    return make
+    """A function from overrides to the stages by name."""
+    return tiny("ner").plan
 
 
 def rounds(stages: dict[str, Stage]) -> list[str]:
-    return [s.id.removeprefix(f"{ROOT}/") for s in stages.values() if s.kind in ("soft", "hard")]
+    return [name.removeprefix("de/") for name, s in stages.items() if s.kind in ("soft", "hard")]
 
 
 @pytest.mark.parametrize(
@@ -52,29 +43,46 @@ def test_sequences(plan: Callable[..., dict[str, Stage]], override: str, expecte
     # The teacher of each student is the last student before it; the first one's is the fine-tuned model.
     chain = ["finetune", *expected]
     for before, name in zip(chain, expected, strict=False):
-        assert stages[f"{ROOT}/{name}"].inputs["teacher"] == f"{ROOT}/{before}"
+        assert stages[f"de/{name}"].inputs["teacher"] == f"seed-0/de/{before}"
+
+
+HARD = ('selftrain.stages=["hard", "hard"]',)
+BARE = ("btf.on=false", "arms.baseline=false")
+CONTROL = ("arms.control=true",)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "stage", "inputs"),
+    [
+        ((), "pretrain", ""),
+        ((), "baseline", "base pretrain"),
+        ((), "de/btf", "base pretrain"),
+        ((), "de/finetune", "base de/btf"),
+        ((), "de/soft1", "base de/btf, teacher de/finetune"),
+        ((), "de/hard1", "base de/btf, teacher de/soft1, student de/soft1"),
+        ((), "de/soft2", "base de/btf, teacher de/hard1, previous de/hard1"),
+        ((), "de/hard2", "base de/btf, teacher de/soft2, student de/soft2, previous de/hard1"),
+        # Hard stages alone have no student to start from.
+        (HARD, "de/hard1", "base de/btf, teacher de/finetune"),
+        (HARD, "de/hard2", "base de/btf, teacher de/hard1, previous de/hard1"),
+        # Without BTF the base is the pre-trained model, and the baseline the teacher, also where none was asked.
+        (BARE, "de/soft1", "base pretrain, teacher baseline"),
+        (CONTROL, "de/control-btf", "base pretrain"),
+        (CONTROL, "de/control", "base de/control-btf"),
+    ],
+)
+def test_who_learns_from_whom(
+    plan: Callable[..., dict[str, Stage]], overrides: tuple[str, ...], stage: str, inputs: str
+) -> None:
+    expected = dict(one.split(" ") for one in inputs.split(", ") if one)
+    assert plan(*overrides)[stage].inputs == {role: f"seed-0/{name}" for role, name in expected.items()}
 
 
 def test_two_rounds(plan: Callable[..., dict[str, Stage]]) -> None:
     stages = plan()
-    assert list(stages) == ["seed-0/pretrain", "seed-0/baseline"] + [
-        f"{ROOT}/{name}" for name in ("btf", "finetune", "soft1", "hard1", "soft2", "hard2")
-    ]
-    inputs = {name.removeprefix(f"{ROOT}/"): stage.inputs for name, stage in stages.items()}
-    base, btf = "seed-0/pretrain", f"{ROOT}/btf"
-    assert inputs["seed-0/pretrain"] == {}
-    assert inputs["seed-0/baseline"] == inputs["btf"] == {"base": base}
-    assert inputs["finetune"] == {"base": btf}
-    assert inputs["soft1"] == {"base": btf, "teacher": f"{ROOT}/finetune"}
-    assert inputs["hard1"] == {"base": btf, "teacher": f"{ROOT}/soft1", "student": f"{ROOT}/soft1"}
-    assert inputs["soft2"] == {"base": btf, "teacher": f"{ROOT}/hard1", "previous": f"{ROOT}/hard1"}
-    assert inputs["hard2"] == {
-        "base": btf,
-        "teacher": f"{ROOT}/soft2",
-        "student": f"{ROOT}/soft2",
-        "previous": f"{ROOT}/hard1",
-    }
-    assert [stages[f"{ROOT}/{n}"].round for n in ("soft1", "hard1", "soft2", "hard2")] == [1, 1, 2, 2]
+    names = ("btf", "finetune", "soft1", "hard1", "soft2", "hard2")
+    assert list(stages) == ["pretrain", "baseline", *(f"de/{name}" for name in names)]
+    assert [stages[f"de/{name}"].round for name in names[2:]] == [1, 1, 2, 2]
 
 
 def test_inputs_come_first(plan: Callable[..., dict[str, Stage]]) -> None:
@@ -86,36 +94,18 @@ def test_inputs_come_first(plan: Callable[..., dict[str, Stage]]) -> None:
     assert {s.seed for s in stages.values()} == {3, 1}
 
 
-def test_hard_only_has_no_student_to_start_from(plan: Callable[..., dict[str, Stage]]) -> None:
-    stages = plan('selftrain.stages=["hard", "hard"]')
-    assert "student" not in stages[f"{ROOT}/hard1"].inputs
-    assert "student" not in stages[f"{ROOT}/hard2"].inputs
-    assert stages[f"{ROOT}/hard2"].inputs["previous"] == f"{ROOT}/hard1"
-
-
 def test_restore_finetuned(plan: Callable[..., dict[str, Stage]]) -> None:
     """Every round, not the first alone, starts from the model that was fine-tuned on the source."""
     stages = plan('selftrain.restore="finetuned"')
-    assert {stages[f"{ROOT}/{n}"].inputs["start"] for n in rounds(stages)} == {f"{ROOT}/finetune"}
+    assert {stages[f"de/{n}"].inputs["start"] for n in rounds(stages)} == {"seed-0/de/finetune"}
     assert all("start" not in s.inputs for s in plan().values())
 
 
-def test_without_btf(plan: Callable[..., dict[str, Stage]]) -> None:
-    """The base is the pre-trained model itself, and the baseline is the teacher, also where no baseline was asked."""
-    stages = plan("btf.on=false", "arms.baseline=false")
-    assert f"{ROOT}/btf" not in stages
-    assert f"{ROOT}/finetune" not in stages
-    assert stages[f"{ROOT}/soft1"].inputs == {"base": "seed-0/pretrain", "teacher": "seed-0/baseline"}
-
-
 def test_arms(plan: Callable[..., dict[str, Stage]]) -> None:
-    assert "seed-0/baseline" not in plan("arms.baseline=false")
-    stages = plan("arms.control=true")
-    control = stages[f"{ROOT}/control-btf"]
-    assert control.inputs == {"base": "seed-0/pretrain"}
-    assert control.settings["text"] == "general"
-    assert stages[f"{ROOT}/btf"].settings["text"] == "task"
-    assert stages[f"{ROOT}/control"].inputs == {"base": control.id}
+    assert "baseline" not in plan("arms.baseline=false")
+    assert not {"de/btf", "de/finetune"} & plan(*BARE).keys()
+    stages = plan(*CONTROL)
+    assert [stages[f"de/{name}"].settings["text"] for name in ("control-btf", "btf")] == ["general", "task"]
     assert {s.arm for s in stages.values()} == {None, "baseline", "btf", "selftrain", "control"}
 
 
@@ -138,11 +128,9 @@ def test_select_brings_what_is_needed(plan: Callable[..., dict[str, Stage]], sta
 def test_targets_choose_among_the_stages(tiny: Callable[[str], Any]) -> None:
     """What is left are the stages of the whole plan, unchanged: the target's, the shared ones, and what these need."""
     run = tiny("ner")
-    text = run.recipe.read_text("utf-8")
-    block = text[text.index("[[targets]]") : text.index("[pretrain]")]
+    block = run.table("[[targets]]", "[pretrain]")
     for language in ("fr", "nl"):
-        text = text.replace("[pretrain]", block.replace('"de"', f'"{language}"') + "[pretrain]")
-    run.recipe.write_text(text, "utf-8")
+        run.rewrite(("[pretrain]", block.replace('"de"', f'"{language}"') + "[pretrain]"))
     config = run.resolved("selftrain.rounds=1").config
     whole = make_plan(config)
     for targets in (["fr"], ["nl", "de"]):
@@ -169,14 +157,14 @@ def test_select_what_is_not_there(plan: Callable[..., dict[str, Stage]], stage: 
 
 
 def test_fingerprint_is_flat_json_and_sees_everything(plan: Callable[..., dict[str, Stage]]) -> None:
-    stage = plan()[f"{ROOT}/hard1"]
+    stage = plan()["de/hard1"]
     table = fingerprint(stage, {"base": "a", "student": "b"}, {"source": "c"})
     assert not any(isinstance(v, dict) for v in table.values())
     changes = [
         fingerprint(stage, {"base": "a", "student": "x"}, {"source": "c"}),
         fingerprint(stage, {"base": "a", "student": "b"}, {"source": "x"}),
         fingerprint(plan("seeds=[1]")["seed-1/de/hard1"], {"base": "a", "student": "b"}, {"source": "c"}),
-        fingerprint(plan("training.clip=2")[stage.id], {"base": "a", "student": "b"}, {"source": "c"}),
+        fingerprint(plan("training.clip=2")["de/hard1"], {"base": "a", "student": "b"}, {"source": "c"}),
     ]
     assert len({digest(t) for t in [table, *changes]}) == 5
     assert digest(fingerprint(stage, {"student": "b", "base": "a"}, {"source": "c"})) == digest(table)
@@ -185,7 +173,7 @@ def test_fingerprint_is_flat_json_and_sees_everything(plan: Callable[..., dict[s
 @pytest.mark.parametrize("override", ["finetune.head=voters", "finetune.head=mlp"])
 def test_head_of_the_teacher_is_part_of_its_fingerprint(plan: Callable[..., dict[str, Stage]], override: str) -> None:
     def finetune(*overrides: str) -> str:
-        return digest(fingerprint(plan(*overrides)[f"{ROOT}/finetune"], {}, {}))
+        return digest(fingerprint(plan(*overrides)["de/finetune"], {}, {}))
 
     assert finetune(override) != finetune()
     # The number of voters matters to a teacher that has voters, and to no other.

@@ -145,6 +145,5 @@ def test_warning() -> None:
     assert acceptance_cut("class-balanced", 90, 10) is None
     assert acceptance_cut("class-balanced", 0, 0) is None
     warning = acceptance_cut("source-distribution", 91, 9)
-    assert warning is not None
     assert warning.name == "acceptance-cut"
     assert warning.message.startswith("selftrain.accept = source-distribution took 91 of 100")

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from collections.abc import Callable
 from itertools import product
 from typing import NamedTuple
 
@@ -18,11 +19,7 @@ from xlt_engine.engine.pseudolabels.filters import (
     span_of_item,
 )
 from xlt_engine.engine.pseudolabels.quality import Acceptance, calibration_bins, pseudo_label_quality
-from xlt_engine.engine.pseudolabels.thresholds import (
-    choose_threshold,
-    choose_threshold_from_sweep,
-    uniform_grid,
-)
+from xlt_engine.engine.pseudolabels.thresholds import choose_threshold, choose_threshold_from_sweep, uniform_grid
 from xlt_engine.kernels.votes import votes as kernel_votes
 
 LABELS = ["O", "B-PER", "I-PER", "B-LOC", "I-LOC"]
@@ -114,6 +111,7 @@ def test_votes_decisions_and_sweeps_agree() -> None:
     swept = choose_threshold_from_sweep(uniform_grid(), kept.sum(0), right.sum(0), total=2000)
     single = choose_threshold(counted.min_confidence, counted.label == gold, agree=counted.agree)
     np.testing.assert_array_equal(swept.curve.kept, single.curve.kept)
+    np.testing.assert_array_equal(swept.curve.correct, single.curve.correct)
     np.testing.assert_array_equal(swept.score, single.score)
     assert swept.alpha == single.alpha
 
@@ -171,14 +169,22 @@ def test_spans_of_items_equal_the_spans_of_the_metrics() -> None:
     assert found.tolist() == expected
 
 
-def test_bad_units_are_refused() -> None:
-    votes = votes_for([0], [0.9])
-    with pytest.raises(ConfigError, match="did you mean 'sentence'"):
-        decide(votes, 0.5, unit="sentense")
-    with pytest.raises(ConfigError, match="sentence_of_item"):
-        decide(votes, 0.5, unit="sentence")
-    with pytest.raises(ConfigError, match="labels"):
-        decide(votes, 0.5, unit="entity", sentence_of_item=[0])
+ONE = votes_for([0], [0.9])
+
+
+@pytest.mark.parametrize(
+    ("decided", "message"),
+    [
+        (lambda: decide(ONE, 0.5, unit="sentense"), "did you mean 'sentence'"),
+        (lambda: decide(ONE, 0.5, unit="sentence"), "sentence_of_item"),
+        (lambda: decide(ONE, 0.5, unit="entity", sentence_of_item=[0]), "labels"),
+        (lambda: source_consistency(ONE, [0], kept=[True], rule="corect"), "did you mean 'correct"),
+        (lambda: source_consistency(ONE, [0], kept=[True], rule="correct+alpha"), "needs alpha"),
+    ],
+)
+def test_bad_units_and_source_filters_are_refused(decided: Callable[[], object], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        decided()
 
 
 def test_source_filter_drops_contradicted_sentences() -> None:
@@ -267,14 +273,6 @@ def test_source_filter_drops_what_is_not_a_number() -> None:
     votes = votes_for([0, 0, 0], [0.9, float("nan"), 0.9])
     decision = source_consistency(votes, [0, 0, 0], kept=[True] * 3)
     assert decision.reason.tolist() == [Reason.KEPT, Reason.NOT_A_NUMBER, Reason.KEPT]
-
-
-def test_bad_source_filters_are_refused() -> None:
-    votes = votes_for([0], [0.9])
-    with pytest.raises(ConfigError, match="did you mean 'correct"):
-        source_consistency(votes, [0], kept=[True], rule="corect")
-    with pytest.raises(ConfigError, match="needs alpha"):
-        source_consistency(votes, [0], kept=[True], rule="correct+alpha")
 
 
 def test_quality_counts_against_a_plain_loop() -> None:

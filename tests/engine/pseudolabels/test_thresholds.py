@@ -6,7 +6,6 @@ from collections.abc import Callable
 
 import numpy as np
 import pytest
-import torch
 
 from xlt_engine import ConfigError
 from xlt_engine.engine.pseudolabels import thresholds
@@ -181,19 +180,6 @@ def test_counts_against_a_plain_loop() -> None:
     assert curve.total_correct == correct.sum()
 
 
-def test_sweep_and_items_agree() -> None:
-    rng = np.random.default_rng(1)
-    confidence = torch.tensor(rng.uniform(0.4, 1, 3000), dtype=torch.float32)
-    correct = torch.tensor(rng.random(3000)) < confidence**2
-    thresholds = torch.tensor(uniform_grid())
-    above = confidence[None] > thresholds[:, None].float()
-    whole = choose_threshold(confidence, correct)
-    swept = choose_threshold_from_sweep(thresholds, above.sum(1), (above & correct).sum(1), total=3000)
-    assert swept.alpha == whole.alpha
-    np.testing.assert_array_equal(swept.curve.kept, whole.curve.kept)
-    np.testing.assert_array_equal(swept.curve.correct, whole.curve.correct)
-
-
 def test_comparison_is_strict_in_the_precision_of_the_confidences() -> None:
     assert count_above([0.5, 0.6, 0.7], [0.5, 0.6, 0.65]).tolist() == [2, 1, 1]
     assert float(np.float32(0.6)) > 0.6
@@ -255,9 +241,7 @@ def test_curve_distance() -> None:
         curve_distance(first, from_curve(lambda t: t, "slope", uniform_grid()).curve)
 
 
-def test_a_registered_rule_takes_the_lowest_threshold_of_its_largest_criterion(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_a_registered_rule_takes_the_lowest_threshold_of_its_largest_criterion(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(thresholds, "_REGISTERED", {})
     register_rule("near-0.72", lambda curve, usable: -np.abs(np.round(curve.thresholds - 0.72, 2)))
     choice = from_curve(lambda t: 0.5 + t / 4, "near-0.72")

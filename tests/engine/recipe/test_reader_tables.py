@@ -245,12 +245,7 @@ def test_classification_in_two_published_layouts(tmp_path: Path) -> None:
     (tmp_path / "train.review").write_text(REVIEWS.format("5.0", "good", "bad"), "utf-8")
     buffer = io.StringIO()
     csv.writer(buffer).writerows(
-        [
-            ["language", "stars", "review_body"],
-            ["de", "3", "naja"],
-            ["fr", "5", "bon"],
-            ["de", "4", "gut"],
-        ]
+        [["language", "stars", "review_body"], ["de", "3", "naja"], ["fr", "5", "bon"], ["de", "4", "gut"]]
     )
     (tmp_path / "test.csv").write_text(buffer.getvalue(), "utf-8")
     (tmp_path / "xlt.toml").write_text(

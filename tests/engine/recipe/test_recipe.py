@@ -19,7 +19,7 @@ from xlt_engine.engine.lab.studies.finished_run import FinishedRun
 from xlt_engine.engine.prediction.chosen import chosen_model
 from xlt_engine.engine.recipe.config import RunConfig
 from xlt_engine.engine.recipe.config.removed import AFTER_0_2_0, REMOVED
-from xlt_engine.engine.recipe.load import RecipeError, dump_toml, load_recipe, packaged_recipes
+from xlt_engine.engine.recipe.load import RecipeError, dump_toml, load_recipe
 from xlt_engine.engine.recipe.schema import table_class
 from xlt_engine.engine.recipe.toml_parse import key_lines
 from xlt_engine.engine.report.write import write_report
@@ -225,28 +225,6 @@ rule = "x"
     ]
 
 
-def test_cross_checks_join_other_faults_and_absent_tables_are_asked_too(tmp_path: Path) -> None:
-    text = """task = "ner"
-seeds = []
-[finetune]
-lr = "x"
-[selftrain]
-voters = 2
-widths = [1, 2, 3]
-stages = ["soft", "hrad"]
-"""
-    found = failures(tmp_path, text, cls=RunConfig)
-    assert sorted((where, key) for where, key, _ in found) == [
-        ("recipe.toml:1", "model.path"),
-        ("recipe.toml:1", "source.train"),
-        ("recipe.toml:1", "targets"),
-        ("recipe.toml:2", "seeds"),
-        ("recipe.toml:4", "finetune.lr"),
-        ("recipe.toml:7", "selftrain.widths"),
-        ("recipe.toml:8", "selftrain.stages.1"),
-    ]
-
-
 @pytest.mark.parametrize("language", ["../x", "de/x", "c:", "..", "", "a\\b", "a\nb"])
 def test_a_language_names_a_folder_in_the_run(tmp_path: Path, language: str) -> None:
     text = f'task = "ner"\nworld = {{}}\nmodel.new = {{}}\n[[targets]]\nlanguage = {json.dumps(language)}\n'
@@ -255,21 +233,41 @@ def test_a_language_names_a_folder_in_the_run(tmp_path: Path, language: str) -> 
     assert "cannot name a folder" in said
 
 
-def test_labels_that_are_empty_or_come_twice(tmp_path: Path) -> None:
-    text = 'task = "ner"\nworld = {}\nmodel.new = {}\nlabels = ["O", "B-A", "B-A", " "]\n'
+MADE = 'task = "ner"\nworld = {}\nmodel.new = {}\n'
+JOINED = """task = "ner"
+seeds = []
+[finetune]
+lr = "x"
+[selftrain]
+voters = 2
+widths = [1, 2, 3]
+stages = ["soft", "hrad"]
+"""
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        # Cross-checks join other faults, and absent tables are asked too.
+        (
+            JOINED,
+            "1 model.path, 1 source.train, 1 targets, 2 seeds, 4 finetune.lr, 7 selftrain.widths, 8 selftrain.stages.1",
+        ),
+        # What follows from a fault is not reported too.
+        (
+            f'{MADE}seeds = ["one"]\nselftrain.voters = 2\nselftrain.widths = [1, 0.5]\n',
+            "4 seeds.0, 6 selftrain.widths.1",
+        ),
+        (f'{MADE}labels = ["O", "B-A", "B-A", " "]\n', "4 labels.2, 4 labels.3"),
+    ],
+)
+def test_faults_of_a_whole_recipe(tmp_path: Path, text: str, expected: str) -> None:
     found = failures(tmp_path, text, cls=RunConfig)
-    assert [(key, said.split(";")[0]) for _, key, said in found] == [
-        ("labels.2", "'B-A' is named twice"),
-        ("labels.3", "is empty"),
+    assert sorted((where, key) for where, key, _ in found) == [
+        (f"recipe.toml:{line}", key) for line, key in (place.split(" ") for place in expected.split(", "))
     ]
-
-
-def test_what_follows_from_a_fault_is_not_reported_too(tmp_path: Path) -> None:
-    text = (
-        'task = "ner"\nworld = {}\nmodel.new = {}\nseeds = ["one"]\nselftrain.voters = 2\nselftrain.widths = [1, 0.5]\n'
-    )
-    found = failures(tmp_path, text, cls=RunConfig)
-    assert [key for _, key, _ in found] == ["seeds.0", "selftrain.widths.1"]
+    if "labels" in text:
+        assert [said.split(";")[0] for *_, said in found] == ["'B-A' is named twice", "is empty"]
 
 
 def test_a_faulty_recipe_still_gives_a_partial_configuration(tmp_path: Path) -> None:
@@ -460,15 +458,6 @@ def test_where_a_recipe_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     for missing in ("no.toml", "./no", Path("no")):
         with pytest.raises(ConfigError, match="cannot read the recipe no.*: No such file"):
             load_recipe(missing, cls=Conf)
-
-
-@pytest.mark.parametrize("name", sorted(packaged_recipes()))
-def test_packaged_recipes_are_right(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("XLT_DATA", "/data")
-    text = packaged_recipes()[name]
-    for variable in set(re.findall(r"\$\{(\w+)\}", text)):
-        monkeypatch.setenv(variable, "/data")
-    assert load_recipe(name).config.name == name
 
 
 def test_origins_and_the_way_back(tmp_path: Path) -> None:

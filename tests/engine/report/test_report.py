@@ -18,6 +18,7 @@ from xlt_engine.engine.report.write import write_report
 from xlt_engine.engine.summary.seeds import Stat, Step
 from xlt_engine.engine.summary.stage_table import aggregate, table_cells
 
+from ..conftest import score_in
 from .identities import identity
 
 SVG = "{http://www.w3.org/2000/svg}"
@@ -67,7 +68,7 @@ def decision(rng: random.Random, number: int, classes: list[str], *, gold: bool,
     source = 2000 if number == 1 else 1400
     removed = int(source * rng.uniform(0.2, 0.4))
     entity = [c for n, c in table.items() if n != "O"]
-    share = sum(c["accepted"] for c in entity) / sum(c["items"] for c in entity)
+    share, third = sum(c["accepted"] for c in entity) / sum(c["items"] for c in entity), (items - accepted) // 3
     return {
         "round": number,
         "alpha": alpha,
@@ -78,10 +79,7 @@ def decision(rng: random.Random, number: int, classes: list[str], *, gold: bool,
         "target_curve": curve(rng, 0.86, 0.9) if gold else None,
         "items": items,
         "accepted": accepted,
-        "rejected": {
-            "voters-disagree": (items - accepted) // 3,
-            "below-threshold": items - accepted - (items - accepted) // 3,
-        },
+        "rejected": {"voters-disagree": third, "below-threshold": items - accepted - third},
         "classes": table,
         "coverage_entity": share if tagging else None,
         "coverage_o": table["O"]["accepted"] / table["O"]["items"] if tagging else None,
@@ -102,21 +100,15 @@ def put_decision(folder: Path, found: dict[str, Any], language: str) -> None:
 
 def write_stage(rng: random.Random, folder: Path, seconds: float, scores: list[dict[str, Any]] | None) -> None:
     name = folder.name
-    start, end, steps = LOSSES.get(
-        name, (0.9 if "soft" not in name else 0.02, 0.05 if "soft" not in name else 0.004, 252)
-    )
+    start, end, steps = LOSSES.get(name, (0.02, 0.004, 252) if "soft" in name else (0.9, 0.05, 252))
     noise = [math.exp(rng.gauss(0, 0.06)) for _ in range(steps)]
     loss = [(end + (start - end) * math.exp(-5 * i / steps)) * noise[i] for i in range(steps)]
     put(folder / "trace.json", {"steps": list(range(1, steps + 1)), "loss": loss})
     if scores:
         put(folder / "scores.json", {"scores": scores})
-    stage = identity(name) | {
-        "seconds": seconds,
-        "cpu_seconds": 100 * seconds,
-        "steps": steps,
-        "tokens": 9 * 32 * steps,
-    }
-    put(folder / "stage.json", stage | {"hashes": {"model.safetensors": f"{rng.getrandbits(128):032x}"}})
+    spent = {"seconds": seconds, "cpu_seconds": 100 * seconds, "steps": steps, "tokens": 9 * 32 * steps}
+    hashes = {"model.safetensors": f"{rng.getrandbits(128):032x}"}
+    put(folder / "stage.json", identity(name) | spent | {"hashes": hashes})
 
 
 def scores_of(rng: random.Random, language: str, role: str, value: float, metrics: list[str]) -> list[dict[str, Any]]:
@@ -127,9 +119,9 @@ def scores_of(rng: random.Random, language: str, role: str, value: float, metric
     return out
 
 
-def make_ner_run(folder: Path, *, seeds: int = 3, gold: bool = True, names: tuple[str, str] = ("de", "es")) -> Path:
+def make_ner_run(folder: Path, *, seeds: int = 3) -> Path:
     """A run folder as the demo leaves it: 2 targets, zero-shot, control, BTF, two rounds."""
-    rng = random.Random(5)
+    rng, names = random.Random(5), ("de", "es")
     metrics = ["entity_f1", "entity_f1_strict", "precision", "recall"]
     for seed in range(seeds):
         root = folder / f"seed-{seed}"
@@ -148,7 +140,7 @@ def make_ner_run(folder: Path, *, seeds: int = 3, gold: bool = True, names: tupl
                     scores += scores_of(rng, "en", "source", LEVELS[stage][2] + rng.gauss(0, 0.8), metrics)
                 write_stage(rng, root / name / stage, rng.uniform(7, 8), scores)
                 if stage.startswith("soft"):
-                    found = decision(rng, int(stage[-1]), NER_CLASSES, gold=gold, tagging=True)
+                    found = decision(rng, int(stage[-1]), NER_CLASSES, gold=True, tagging=True)
                     put_decision(root / name / stage, found, name)
     put(
         folder / "run.json",
@@ -188,17 +180,11 @@ def make_classification_run(folder: Path) -> Path:
                 scores += scores_of(rng, "en", "source", 90.0 + rng.gauss(0, 0.3), ["accuracy", "macro_f1"])
             write_stage(rng, root / stage, 20.0, scores)
         put_decision(root / "soft1", decision(rng, 1, ["negative", "positive"], gold=False, tagging=False), "fr")
-    warning = {
-        "name": "one-sided-labels",
-        "message": "80 % of the accepted labels are 'positive'.",
-        "values": {"share": 0.8},
-    }
+    warning = {"name": "one-sided-labels", "message": "80 % are 'positive'.", "values": {"share": 0.8}}
     hard = root / "hard1" / "stage.json"
     put(hard, json.loads(hard.read_text("utf-8")) | {"warnings": [warning]})
-    put(
-        folder / "run.json",
-        {"name": "reviews", "task": "classification", "metric": "accuracy", "source": "en", "targets": ["fr"]},
-    )
+    info = {"name": "reviews", "task": "classification", "metric": "accuracy", "source": "en", "targets": ["fr"]}
+    put(folder / "run.json", info)
     return folder
 
 
@@ -258,12 +244,8 @@ def test_page_refers_to_nothing_outside(ner: Path) -> None:
 
 def values(folder: Path, stage: str, language: str, pair: str | None, metric: str = "entity_f1") -> list[float]:
     """Scores straight from the stage folders, one per seed."""
-    out = []
-    for root in sorted(folder.glob("seed-*")):
-        place = root / stage if stage == "baseline" else root / str(pair) / stage
-        scores = json.loads((place / "scores.json").read_text("utf-8"))["scores"]
-        out += [s["value"] for s in scores if (s["language"], s["metric"]) == (language, metric)]
-    return out
+    place = stage if stage == "baseline" else f"{pair}/{stage}"
+    return [score_in(root / place, language, metric) for root in sorted(folder.glob("seed-*"))]
 
 
 def shown(numbers: list[float]) -> str:
@@ -349,12 +331,16 @@ def test_reading_says_when_a_stage_hurt(tmp_path: Path) -> None:
     assert "up in 0 of 3" in text
 
 
+def rescore(path: Path, value: float) -> None:
+    scores = json.loads(path.read_text("utf-8"))["scores"]
+    put(path, {"scores": [s | {"value": value} for s in scores]})
+
+
 def collapse(folder: Path, students: float) -> Path:
     """Every score of a student: what a run that learned nothing leaves, or one that stood still."""
     for path in folder.rglob("scores.json"):
         if path.parent.name.startswith(("soft", "hard")):
-            scores = json.loads(path.read_text("utf-8"))["scores"]
-            put(path, {"scores": [s | {"value": students} for s in scores]})
+            rescore(path, students)
     return folder
 
 
@@ -367,7 +353,7 @@ def test_no_collapse_is_called_noise_for_want_of_seeds(tmp_path: Path, seeds: in
 
 
 def test_noise_is_named_where_there_are_seeds_to_know_it_by(tmp_path: Path) -> None:
-    run = load_run(collapse(make_ner_run(tmp_path / "run", names=("de", "es")), 70.0))
+    run = load_run(collapse(make_ner_run(tmp_path / "run"), 70.0))
     assert "within the noise of these seeds" in " ".join(reading(run))
 
 
@@ -473,16 +459,10 @@ def test_a_target_without_test_set_is_named(ner: Path) -> None:
 def test_a_run_that_learnt_nothing_has_a_page(tmp_path: Path) -> None:
     folder = make_ner_run(tmp_path / "run", seeds=1)
     for path in folder.rglob("scores.json"):
-        scores = json.loads(path.read_text("utf-8"))["scores"]
-        put(path, {"scores": [s | {"value": 0.0} for s in scores]})
+        rescore(path, 0.0)
     for path in folder.rglob("decision.json"):
         found = json.loads(path.read_text("utf-8"))
-        found |= {
-            "alpha": 0.2,
-            "accepted": 0,
-            "items": 0,
-            "classes": {},
-        }
+        found |= {"alpha": 0.2, "accepted": 0, "items": 0, "classes": {}}
         found |= {"coverage_entity": None, "coverage_o": None, "calibration": None, "source": None}
         found["curve"] |= {"accuracy": [None] * 49, "coverage": [0.0] * 49}
         put(path, found)
@@ -509,8 +489,3 @@ def test_curves_are_thinned_to_means() -> None:
     assert points[0] == (5.5, 4.5)
     assert points[-1] == (995.5, 994.5)
     assert thinned({"steps": [1, 2, 3], "loss": [1.0, None, 3.0]}) == [(1.0, 1.0), (3.0, 3.0)]
-
-
-def test_a_decision_is_read_in_one_place() -> None:
-    files = Path(write_report.__code__.co_filename).parent.rglob("*.py")
-    assert [path.name for path in files if '/ "decision.json"' in path.read_text("utf-8")] == ["stage_folders.py"]

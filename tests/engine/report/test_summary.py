@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from xlt_engine import DataError
-from xlt_engine.engine.summary.seeds import Stat, Step, stat
+from xlt_engine.engine.summary.seeds import Stat, Step, paired_step, stat
 from xlt_engine.engine.summary.stage_folders import find_stages
 from xlt_engine.engine.summary.stage_table import aggregate, stage_table
 from xlt_engine.engine.summary.summary import build_summary, write_summary
@@ -71,12 +71,15 @@ def test_rows_name_everything(run: Path) -> None:
     assert summary["schema_version"] == 1
     assert (summary["source"], summary["targets"], summary["seeds"]) == ("en", ["de", "es"], [0, 1])
     row = next(r for r in summary["rows"] if r["model"] == "seed-1/de/hard1" and r["metric"] == "accuracy")
-    assert row == {
+    who = {
         "arm": "selftrain",
         "stage": "hard1",
         "label": "hard 1",
         "order": 150,
         "round": 1,
+        "model": "seed-1/de/hard1",
+    }
+    score = {
         "language": "de",
         "role": "target",
         "pair": "de",
@@ -84,18 +87,11 @@ def test_rows_name_everything(run: Path) -> None:
         "seed": 1,
         "value": 75.0,
         "count": 500,
-        "alpha": 0.91,
-        "accepted": 120,
-        "accepted_entities": None,
-        "removed": 7,
-        "uses_parallel_data": False,
-        "uses_target_labels": False,
-        "uses_dictionary": False,
-        "uses_outside_labels": False,
-        "seconds": 11.0,
-        "cpu_seconds": 21.0,
-        "model": "seed-1/de/hard1",
     }
+    learned = {"alpha": 0.91, "accepted": 120, "accepted_entities": None, "removed": 7}
+    marks = [f"uses_{mark}" for mark in ("parallel_data", "target_labels", "dictionary", "outside_labels")]
+    spent = {"seconds": 11.0, "cpu_seconds": 21.0}
+    assert row == who | score | learned | dict.fromkeys(marks, False) | spent
     keys = [tuple(r[k] for k in ("arm", "stage", "pair", "language", "metric", "seed")) for r in summary["rows"]]
     assert len(keys) == len(set(keys)) == 2 * 3 + 2 * 2 * 4 * 4
     soft = [r for r in summary["rows"] if r["stage"] == "soft1"]
@@ -152,14 +148,12 @@ def test_aggregation_equals_numpy(run: Path) -> None:
             assert s.step is None
             continue
         difference = table[i, :, :2] - table[before, :, :2]
-        assert s.step is not None
         assert_stat(s.step.stat, difference.ravel())
         assert s.step.up == int((difference > 0).sum())
         assert s.steps["es"].up == int((difference[:, 1] > 0).sum())
 
 
 def assert_stat(found: Stat | None, values: Any) -> None:
-    assert found is not None
     assert found.n == len(values)
     assert found.mean == pytest.approx(float(np.mean(values)), rel=1e-12)
     assert found.std == pytest.approx(float(np.std(values, ddof=1)), rel=1e-9)
@@ -177,7 +171,7 @@ def test_seconds_of_the_table_sum_to_one_seed(run: Path) -> None:
 def test_one_seed_has_no_deviation() -> None:
     assert stat([3.0]) == Stat(3.0, None, 1)
     assert str(Stat(3.0, None, 1)) == "3.0"
-    assert stat([]) is None
+    assert stat([]) is paired_step([], "zero-shot") is None
 
 
 def test_tables_show_the_numbers(run: Path) -> None:
@@ -227,9 +221,7 @@ def test_each_pair_is_compared_with_its_own_stage_before() -> None:
         }
     )
     steps = [s.step for s in aggregate(summary).stages]
-    assert steps[1] is not None
     assert (str(steps[1]), steps[1].up, steps[1].versus) == ("+2.4", 1, "btf")
-    assert steps[2] is not None
     assert steps[2].stat.n == 2
     assert steps[2].stat.mean == pytest.approx((-5.7 - 3.9) / 2)
     assert steps[2].versus == "few-shot, btf"
@@ -248,7 +240,6 @@ def test_a_score_that_is_missing_or_not_finite_leaves_a_hole(run: Path) -> None:
     last = aggregate(summary).stages[-1]
     assert (last.targets["de"].n, last.targets["es"].n) == (1, 1)
     assert last.average is None
-    assert last.step is not None
     assert last.step.stat.n == 2
     assert "NaN" not in (run / "summary.json").read_text("utf-8")
 

@@ -17,6 +17,7 @@ from xlt_engine.engine.report.tracking.compare import compare_runs, render_compa
 from xlt_engine.engine.report.tracking.export import event_file, write_csv, write_events
 from xlt_engine.engine.summary.stage_folders import read_decision
 
+from ..conftest import score_in
 from .test_report import make_classification_run, make_ner_run
 
 
@@ -101,18 +102,10 @@ def test_two_runs_are_compared_by_seed_and_target(ner: Path, tmp_path: Path) -> 
     result = compare_runs(ner, other)
     assert before == {path: path.stat().st_mtime_ns for path in (*ner.rglob("*"), *other.rglob("*"))}, "it only reads"
 
-    def score(run: Path, place: str, language: str) -> float:
-        (value,) = (
-            s["value"]
-            for s in read(run / place / "scores.json")["scores"]
-            if (s["language"], s["metric"]) == (language, "entity_f1")
-        )
-        return float(value)
-
     for stage in result.stages:
         name = {"zero-shot": "baseline", "btf": "finetune"}.get(stage.stage, stage.stage)
         differences = [
-            score(other, place, target) - score(ner, place, target)
+            score_in(other / place, target, "entity_f1") - score_in(ner / place, target, "entity_f1")
             for target in ("de", "es")
             for seed in (0, 1)
             for place in [f"seed-{seed}/" + (name if name == "baseline" else f"{target}/{name}")]

@@ -17,8 +17,10 @@ from zlib import crc32
 import pytest
 
 from xlt_engine import DataError, ModelError, StorageError
-from xlt_engine.engine import Predictor, Progress, evaluate_files, verify_run, write_report
+from xlt_engine.engine import Predictor, evaluate_files, verify_run, write_report
 from xlt_engine.engine.storage.files import sha256_file, write_sealed_json
+
+from ..conftest import Watch
 
 ALL = os.environ.get("XLT_DAMAGE") == "all"
 OPTIONS = () if ALL else ("selftrain.rounds=1", "arms.baseline=false")
@@ -48,16 +50,6 @@ def zero(path: Path) -> None:
 DAMAGES: tuple[Callable[[Path], None], ...] = (flip, cut, zero, Path.unlink)
 
 
-class Heard(Progress):
-    """The warnings of a run."""
-
-    def __init__(self) -> None:
-        self.warnings: list[Any] = []
-
-    def warning(self, warning: Any) -> None:
-        self.warnings.append(warning)
-
-
 def results(run: Path) -> dict[str, str]:
     """Everything a run has found out and what it is made from, by file, without times and warnings."""
     found = {}
@@ -82,29 +74,23 @@ def victims(run: Path) -> Iterator[tuple[Path, Callable[[Path], None]]]:
 
 
 @pytest.fixture(scope="module")
-def finished(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
-    return {"folder": tmp_path_factory.mktemp("finished")}
-
-
-@pytest.fixture
-def run(finished: dict[str, Any], tiny: Callable[..., Any]) -> Any:
-    """A finished run, made once, and what it found out."""
-    if "run" not in finished:
-        made = type(tiny())(finished["folder"] / "ner", "ner")
-        made.run(*OPTIONS)
-        made.run(*OPTIONS)
-        finished["run"], finished["results"] = made, results(made.folder / "run")
-    return finished["run"]
+def run(tiny_once: Callable[[str], Any]) -> Any:
+    """A finished run."""
+    made = tiny_once("ner")
+    made.run(*OPTIONS)
+    made.run(*OPTIONS)
+    return made
 
 
 @pytest.mark.fault(20, 21, 22)
-def test_nothing_is_silent(run: Any, finished: dict[str, Any]) -> None:
-    expected, home, verdicts = finished["results"], run.folder / "run", dict[str, str]()
+def test_nothing_is_silent(run: Any) -> None:
+    home, verdicts = run.folder / "run", dict[str, str]()
+    expected = results(home)
     for number, (path, damage) in enumerate(victims(home)):
         where = run.folder / f"damaged-{number}"
         shutil.copytree(home, where, symlinks=True)
         damage(where / path)
-        name, heard = f"{path} {damage.__name__}", Heard()
+        name, heard = f"{path} {damage.__name__}", Watch()
         kept = path.name in (*DERIVED, *LOG) or path.suffix == ".svg"
         assert kept or verify_run(where).exit_code in (3, 4), name
         run.run(*OPTIONS, where=where.name, progress=heard)
@@ -119,7 +105,7 @@ def test_nothing_is_silent(run: Any, finished: dict[str, Any]) -> None:
 
 def again(run: Any, where: str) -> tuple[tuple[str, ...], list[str]]:
     """The stages that the same command makes, and the names of its warnings."""
-    heard = Heard()
+    heard = Watch()
     return run.run(*OPTIONS, where=where, progress=heard).done, [w.name for w in heard.warnings if "disk" in w.message]
 
 
@@ -154,7 +140,7 @@ def test_what_learned_from_other_weights_is_made_anew(run: Any) -> None:
     write_sealed_json(path / "stage.json", record)
     found = verify_run(home)
     assert [one.path for one in found.damaged] == ["seed-0/de/soft1/stage.json"]
-    heard = Heard()
+    heard = Watch()
     done = run.run(*OPTIONS, where=home.name, progress=heard).done
     assert done[0] == "seed-0/de/soft1"
     assert [w.name for w in heard.warnings if w.name == "inputs-changed"]

@@ -13,6 +13,8 @@ from xlt_engine.engine import load_recipe
 from xlt_engine.engine.recipe.load import model_names
 from xlt_engine.engine.storage.files import read_json
 
+from ...cli.test_hub import put as put_files
+
 NAME, FIRST, SECOND = "org/tiny", "1" * 40, "2" * 40
 TEACHER, COTRAIN = "selftrain.soft.teacher_folders", "cotrain.model"
 
@@ -24,16 +26,9 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def put(cache: Path, model: Path, commit: str) -> Path:
-    """A model as `main` of the repository: a snapshot of links to blobs, as the hub's client lays it down."""
-    entry = cache / "models--org--tiny"
-    snapshot = entry / "snapshots" / commit
-    for folder in (snapshot, entry / "blobs", entry / "refs"):
-        folder.mkdir(parents=True, exist_ok=True)
-    for name in ("config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json", "xlt.json"):
-        shutil.copyfile(model / name, entry / "blobs" / f"{commit}-{name}")
-        (snapshot / name).symlink_to(f"../../blobs/{commit}-{name}")
-    (entry / "refs" / "main").write_text(commit)
-    return snapshot
+    """A model as `main` of the repository, of which a snapshot has no record of a stage."""
+    names = ("config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json", "xlt.json")
+    return put_files(cache, {name: (model / name).read_bytes() for name in names}, commit)
 
 
 def test_a_teacher_by_name(tiny: Any, cache: Path) -> None:

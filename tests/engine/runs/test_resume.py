@@ -308,18 +308,7 @@ FROM_TEACHER = {"de/finetune"} | ROUNDS
 @pytest.mark.fault(26, 52)
 def test_plan_remakes_what_depends_on_a_value(tiny: Callable[[str], Any], override: str, expected: set[str]) -> None:
     """By the fingerprints alone, without training."""
-    from xlt_engine.engine.plan import digest, fingerprint
-    from xlt_engine.engine.runs.graph import make_plan
-
-    def digests(*overrides: str) -> dict[str, str]:
-        found: dict[str, str] = {}
-        for stage in make_plan(run.resolved(*overrides).config):
-            found[stage.id] = digest(fingerprint(stage, {r: found[s] for r, s in stage.inputs.items()}, {}))
-        return found
-
-    run = tiny("ner")
-    before, after = digests(), digests(override)
-    assert {s.removeprefix("seed-0/") for s, value in after.items() if before.get(s) != value} == expected
+    assert tiny("ner").remade(override) == expected
 
 
 @pytest.mark.fault(26)
@@ -340,22 +329,16 @@ def test_changed_value_remakes_its_stages_only(tiny: Callable[[str], Any]) -> No
 def test_signal_on_the_last_step_loses_no_step(tiny: Callable[[str], Any]) -> None:
     """A stop that arrives while the last step runs finds its checkpoint: no step is done twice."""
     from xlt_engine import Interrupted
-    from xlt_engine.engine import Progress
 
-    class Watch(Progress):
-        steps = 0
-        stop = False
-
-        def step(self, done: int, total: int, loss: float, tokens: int, lr: float) -> None:
-            self.steps += 1
-            self.stop = done == total
+    from ..conftest import Watch
 
     run, watch = tiny("ner"), Watch()
+    options: dict[str, Any] = {"stage": "pretrain", "progress": watch}
     with pytest.raises(Interrupted):
-        run.run("checkpoint.seconds=600", stage="pretrain", progress=watch, should_stop=lambda: 15 * watch.stop)
-    steps, watch.stop = watch.steps, False
-    run.run("checkpoint.seconds=600", stage="pretrain", progress=watch)
-    assert steps == watch.steps
+        run.run("checkpoint.seconds=600", **options, should_stop=lambda: 15 * (watch.left == 0))
+    steps = len(watch.steps)
+    run.run("checkpoint.seconds=600", **options)
+    assert len(watch.steps) == steps
 
 
 if __name__ == "__main__":

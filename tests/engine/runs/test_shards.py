@@ -6,7 +6,7 @@ import errno
 import json
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -27,26 +27,16 @@ STAGES = ("baseline", "de/btf", "de/finetune", "de/soft1", "de/hard1")
 """Those that freeze; the pre-training trains all."""
 
 
-@pytest.fixture
-def shared(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(model_folder, "WORTH_SHARING", 1)
-
-
 @pytest.fixture(scope="module")
-def kept(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
-    return {"folder": tmp_path_factory.mktemp("shards")}
-
-
-@pytest.fixture
-def made(kept: dict[str, Any], tiny: Callable[..., Any], shared: None) -> Any:
-    """The same run in whole files ("whole") and in shards ("run"), made once."""
-    if "run" not in kept:
-        kept["run"] = type(tiny())(kept["folder"] / "ner", "ner")
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(model_folder, "WORTH_SHARING", 1 << 40)
-            kept["run"].run(*OPTIONS, where="whole")
-        kept["run"].run(*OPTIONS)
-    return kept["run"]
+def made(tiny_once: Callable[[str], Any]) -> Iterator[Any]:
+    """The same run in whole files ("whole") and in shards ("run"), as all runs of this file are from now on."""
+    recipe = tiny_once("ner")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(model_folder, "WORTH_SHARING", 1 << 40)
+        recipe.run(*OPTIONS, where="whole")
+        patch.setattr(model_folder, "WORTH_SHARING", 1)
+        recipe.run(*OPTIONS)
+        yield recipe
 
 
 def tensors(stage: Path) -> dict[str, torch.Tensor]:
@@ -156,15 +146,11 @@ def test_cut_off_between_the_files_of_a_model(made: Any, monkeypatch: pytest.Mon
     with pytest.raises(RuntimeError, match=r"fault at model\.linked"):
         made.run(*OPTIONS, where=where)
     monkeypatch.delenv("XLT_FAULT")
-    begun = [path.parent for path in (made.folder / where).glob(f"seed-0/**/{FROZEN}") if not _sealed(path.parent)]
-    assert len(begun) == 1
-    (begun[0] / TRAINED).write_bytes(b"half")
-    (begun[0] / "model.safetensors").write_bytes(b"of a version that knew no shards")
+    stages = [path.parent for path in (made.folder / where).glob(f"seed-0/**/{FROZEN}")]
+    (begun,) = (stage for stage in stages if not (stage / "stage.json").exists())
+    (begun / TRAINED).write_bytes(b"half")
+    (begun / "model.safetensors").write_bytes(b"of a version that knew no shards")
     made.run(*OPTIONS, where=where)
     same_as_whole(made, where)
     assert not list((made.folder / where).glob("seed-0/de/*/model.safetensors"))
     assert not verify_run(made.folder / where).damaged
-
-
-def _sealed(stage: Path) -> bool:
-    return (stage / "stage.json").exists()

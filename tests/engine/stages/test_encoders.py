@@ -130,8 +130,7 @@ class Finished:
     estimate: Estimate
 
     def stage(self, name: str) -> Path:
-        path: Path = next(self.folder.glob(f"run/seed-0/**/{name}"))
-        return path
+        return next(self.folder.glob(f"run/seed-0/**/{name}"))
 
 
 @pytest.fixture(scope="module", params=[*KINDS, "xlm-roberta pairs", "distilbert pairs"])
@@ -254,24 +253,13 @@ def test_a_length_beyond_the_positions(finished: Finished) -> None:
     assert any("is 21, but the encoder has 20 positions; lower it" in str(p) for p in problems)
 
 
-def spoil(folder: Path, kind: str, change: Any) -> list[str]:
-    """The problems that `info` finds after a change of the tensors."""
-    make_model(kind, folder)
-    file = folder / "model" / "model.safetensors"
-    tensors = load_file(file)
-    change(tensors)
-    save_file(tensors, file)
-    problems: list[str] = describe_model(folder / "model")["problems"]
-    return problems
-
-
 def test_info_names_what_does_not_fit(tmp_path: Path) -> None:
-    def change(tensors: dict[str, torch.Tensor]) -> None:
-        del tensors["lm_head.layer_norm.bias"]
-        del tensors["roberta.encoder.layer.1.output.dense.bias"]
-        tensors["roberta.surprise"] = torch.ones(2)
-
-    problems = spoil(tmp_path, "xlm-roberta", change)
+    make_model("xlm-roberta", tmp_path)
+    tensors = load_file(tmp_path / "model" / "model.safetensors")
+    for name in ("lm_head.layer_norm.bias", "roberta.encoder.layer.1.output.dense.bias"):
+        del tensors[name]
+    save_file(tensors | {"roberta.surprise": torch.ones(2)}, tmp_path / "model" / "model.safetensors")
+    problems = describe_model(tmp_path / "model")["problems"]
     assert len(problems) == 3
     for part in (
         "unexpected: roberta.surprise [2]",

@@ -7,34 +7,19 @@ from typing import Any
 
 import numpy as np
 import pytest
-from torch import Tensor, nn
+from torch import nn
 
 from xlt_engine import Interrupted
-from xlt_engine.data import PackedBatch, pack
 from xlt_engine.engine import Loop, OptimizerConfig, estimate
 from xlt_engine.engine.stages.train_stage import Fit, MeanOfLast
 from xlt_engine.engine.training.distributed import ProcessGroup
 from xlt_engine.model import load_task_model
 
+from .test_best import Steps, learn
+
 SEEDS = ("selftrain.rounds=1", "arms.baseline=false", "training.keep=seeds")
 FITTED = ("selftrain.on=false", "arms.baseline=false")
 SHORT = (*FITTED, "finetune.epochs=4", "training.keep=mean")
-
-
-class _Steps:
-    def __init__(self, count: int) -> None:
-        self.count = count
-
-    def __len__(self) -> int:
-        return self.count
-
-    def __getitem__(self, step: int) -> list[PackedBatch]:
-        return [pack([[step + 2, 3]], items=[[0]], labels=[[1]])]
-
-
-def _learn(model: Any, batch: PackedBatch, seed: Any) -> Tensor:
-    loss: Tensor = model(batch.token_ids.float()).square().sum()
-    return loss
 
 
 @pytest.mark.parametrize(
@@ -44,11 +29,11 @@ def test_the_mean_of_what_the_steps_left(tmp_path: Path, total: int, points: lis
     weight, alone = nn.Linear(2, 1), nn.Linear(2, 1)
     alone.load_state_dict(weight.state_dict())
     kept = MeanOfLast(tmp_path, fingerprint={}, total=total, processes=ProcessGroup())
-    loop = Loop(weight, _Steps(total), _learn, optimizer=OptimizerConfig(lr=0.1), seed=1)
+    loop = Loop(weight, Steps(total), learn, optimizer=OptimizerConfig(lr=0.1), seed=1)
     loop.ahead, loop.settle = 1, kept.due
     loop.run(lambda loop, result: kept.look(loop))
     assert kept.restore(loop) == {"kept_steps": points}
-    waiting = Loop(alone, _Steps(total), _learn, optimizer=OptimizerConfig(lr=0.1), seed=1)
+    waiting = Loop(alone, Steps(total), learn, optimizer=OptimizerConfig(lr=0.1), seed=1)
     seen = [alone.weight.detach().numpy().copy() for _ in range(total) if waiting.advance()]
     expected = np.mean([seen[step - 1] for step in points], axis=0)
     np.testing.assert_allclose(weight.weight.detach().numpy(), expected, rtol=1e-6, atol=0)
@@ -81,10 +66,7 @@ def test_a_stage_that_was_cut_off_leaves_the_same(tiny: Any) -> None:
 
 
 def test_the_mean_of_three_seeds_from_one_start(tiny: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    """They begin alike, the first is what a run without it leaves, all differ, and the stage is their mean.
-
-    Then the same, stopped in the first, and killed in the second.
-    """
+    """All begin alike and differ, the first is a run without it, the stage is their mean; then stopped and killed."""
     begun, ended = dict[str, list[Any]](), dict[str, list[Any]]()
     build, finish = Fit.__init__, Fit.finish
 

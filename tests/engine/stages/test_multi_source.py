@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -13,7 +12,7 @@ import numpy as np
 import pytest
 
 from xlt_engine import ConfigError, DataError
-from xlt_engine.data import ItemView, Part, TaskBatches, Tokenizer
+from xlt_engine.data import ItemView, Part, TaskBatches
 from xlt_engine.engine import load_recipe, run
 from xlt_engine.engine.lab.studies.example_story import example_story
 from xlt_engine.engine.plan.stage import source_mix_settings
@@ -58,13 +57,8 @@ def two_sources(tiny: Callable[..., Any], more: str = FRENCH) -> Any:
     write_rows(folder / "test-fr.tsv", french(8, 20))
     (folder / "fr.txt").write_text("".join(f"{text}\n" for text, _ in french(6, 40)), "utf-8")
     (folder / "general-fr.txt").write_text("".join(f"{text}\n" for text, _ in french(24, 60)), "utf-8")
-    text = recipe.recipe.read_text("utf-8").replace("[source]", "[[source]]")
-    recipe.recipe.write_text(text.replace("[[targets]]", f"{more}\n[[targets]]", 1), "utf-8")
+    recipe.rewrite(("[source]", "[[source]]"), ("[[targets]]", f"{more}\n[[targets]]"))
     return recipe
-
-
-def weights_of(recipe: Any, where: str, stage: str) -> str:
-    return str(recipe.stage(stage, where)["hashes"]["model.safetensors"])
 
 
 def test_run_of_two_sources_and_the_same_by_hand(tiny: Callable[..., Any]) -> None:
@@ -95,20 +89,17 @@ def test_run_of_two_sources_and_the_same_by_hand(tiny: Callable[..., Any]) -> No
 
 def made_by_hand(recipe: Any) -> None:
     """From one model folder and without BTF, a recipe with both files in one ends in the same bits."""
-    model = recipe.folder / "run" / "seed-0" / "pretrain"
-    text = recipe.recipe.read_text("utf-8")
-    text = text[: text.index("[model.new]")] + f'[model]\npath = "{model}"\n' + text[text.index("[[source]]") :]
-    recipe.recipe.write_text(text, "utf-8")
+    recipe.take_model(recipe.folder / "run" / "seed-0" / "pretrain")
     options = ("btf.on=false", "selftrain.rounds=1", *QUICK)
     recipe.run(*options, where="two")
     rows = (recipe.folder / "train.tsv").read_text("utf-8") + "".join(f"{t}\t{y}\n" for t, y in french(12))
     (recipe.folder / "all.tsv").write_text(rows, "utf-8")
     alone = recipe.folder / "alone.toml"
-    text = text.replace(FRENCH, "").replace('train = "train.tsv"', 'train = "all.tsv"')
+    text = recipe.text.replace(FRENCH, "").replace('train = "train.tsv"', 'train = "all.tsv"')
     alone.write_text(text.replace("[[source]]", "[source]"), "utf-8")
     run(alone, run_dir=recipe.folder / "one", overrides=options)
     for stage in ("baseline", "de/soft1", "de/hard1"):
-        assert weights_of(recipe, "two", stage) == weights_of(recipe, "one", stage), stage
+        assert recipe.weights(stage, "two") == recipe.weights(stage, "one"), stage
     kept = [recipe.json("de/hard1/decision.json", where)["source"] for where in ("two", "one")]
     assert kept[0] == kept[1]
 
@@ -116,10 +107,8 @@ def made_by_hand(recipe: Any) -> None:
 def test_one_target_of_two_in_the_same_bits(tiny: Callable[..., Any]) -> None:
     """The run of one target, completed afterwards, is the run of both; the first has nothing of the other one."""
     recipe = tiny("classification")
-    text = recipe.recipe.read_text("utf-8")
-    block = text[text.index("[[targets]]") : text.index("[pretrain]")]
-    other = block.replace('"de"', '"nl"').replace("de.txt", "nl.txt")
-    recipe.recipe.write_text(text.replace("[pretrain]", other + "[pretrain]"), "utf-8")
+    other = recipe.table("[[targets]]", "[pretrain]").replace('"de"', '"nl"').replace("de.txt", "nl.txt")
+    recipe.rewrite(("[pretrain]", other + "[pretrain]"))
     for name in ("de.txt", "general-de.txt"):
         lines = (recipe.folder / name).read_text("utf-8").splitlines()
         (recipe.folder / name.replace("de.txt", "nl.txt")).write_text("".join(f"och {x}\n" for x in lines), "utf-8")
@@ -136,22 +125,11 @@ def test_one_target_of_two_in_the_same_bits(tiny: Callable[..., Any]) -> None:
         assert found[0] == found[1], stage
 
 
-def test_nothing_is_new_with_one_source(tiny: Callable[..., Any]) -> None:
-    settings = json.dumps([stage.settings for stage in make_plan(tiny("classification").resolved().config)])
-    for key in ("source_mix", "source_temperature", "translated", "pairs", "tlm"):
-        assert key not in settings
-
-
 def an_epoch(tiny: Callable[..., Any], *options: str) -> tuple[Counter[str], dict[str, int]]:
     """How often each example is drawn in the first epoch, and how many of each language."""
     recipe = two_sources(tiny)
-    vocabulary = recipe.folder / "v"
-    vocabulary.mkdir()
-    letters = "abcdefghijklmnopqrstuvwxyz0123456789."
-    words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *letters, *(f"##{x}" for x in letters)]
-    (vocabulary / "vocab.txt").write_text("\n".join(words) + "\n")
     config = recipe.resolved(*options).config
-    data = Datasets(config, Tokenizer.from_folder(vocabulary), recipe.folder / "stores")
+    data = Datasets(config, recipe.tokenizer(), recipe.folder / "stores")
     store = data.source_train
     stage: Any = SimpleNamespace(settings=source_mix_settings(config))
     context: Any = SimpleNamespace(config=config)
@@ -192,13 +170,7 @@ def test_temperature_is_that_of_btf(tiny: Callable[..., Any], exponent: float, e
 
 def test_a_run_with_weights_says_what_it_drew_and_costs_what_was_estimated(tiny: Callable[..., Any]) -> None:
     recipe = two_sources(tiny)
-    options = (
-        "finetune.source_mix=weights",
-        "source.1.weight=3",
-        "selftrain.on=false",
-        "source.1.per_class=4",
-        *QUICK,
-    )
+    options = ("finetune.source_mix=weights", "source.1.weight=3", "selftrain.on=false", "source.1.per_class=4", *QUICK)
     result = recipe.run(*options)
     record = recipe.stage("de/finetune")
     # 24 + 8 examples, a quarter and three quarters; two epochs of 4 batches.
@@ -215,9 +187,6 @@ def test_a_run_with_weights_says_what_it_drew_and_costs_what_was_estimated(tiny:
 
 
 def test_keys_that_do_not_go_together(tiny: Callable[..., Any]) -> None:
-    one = tiny("classification")
-    with pytest.raises(ConfigError, match=r"source_mix: is weights, but there is one source"):
-        one.resolved("finetune.source_mix=weights")
     recipe = two_sources(tiny, FRENCH.replace('train = "train-fr.tsv"', "weight = 2.0\ncap = 3\nper_class = 3"))
     with pytest.raises(ConfigError) as caught:
         recipe.resolved("targets.0.language=fr", "finetune.source_temperature=0.5")
@@ -278,9 +247,9 @@ def test_all_data_roles_together_in_tagging(tiny: Callable[..., Any]) -> None:
     more = '[[source]]\nlanguage = "fr"\ntrain = "train-fr.conll"\ngeneral = ["general-fr.txt"]\n'
     roles = 'labelled = "few-de.conll"\npairs = ["pairs.tsv"]\ntranslated_train = "de-train.conll"\n'
     roles += 'translated_test = "de-test.conll"\n[augment.code_switch]\ndictionaries = ["words.tsv"]\nrate = 1\n'
-    text = recipe.recipe.read_text("utf-8").replace("[pretrain]", f"{roles}[pretrain]", 1)
-    text = text.replace("[source]", "[[source]]").replace("[[targets]]", f"{more}[[targets]]", 1)
-    recipe.recipe.write_text(text, "utf-8")
+    recipe.rewrite(
+        ("[pretrain]", f"{roles}[pretrain]"), ("[source]", "[[source]]"), ("[[targets]]", f"{more}[[targets]]")
+    )
     mix = ("finetune.source_mix=temperature", "finetune.source_temperature=0")
     result = recipe.run(*mix, "selftrain.rounds=1", *QUICK)
     # 24 + 16 sentences of two sources, 20 of each; 8 of the English ones with the word; 12 German ones.

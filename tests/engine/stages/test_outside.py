@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ import pytest
 from safetensors.numpy import load_file
 
 from xlt_engine.data import ItemView, Tokenizer, TokenStore
-from xlt_engine.engine import check, predict_file
+from xlt_engine.engine import check, predict, predict_file
 from xlt_engine.engine.evaluation.inference import predict_logits
 from xlt_engine.engine.summary.stage_table import aggregate, table_cells
 from xlt_engine.model import load_task_model
@@ -39,9 +40,9 @@ def as_lines(path: Path, rows: list[Any]) -> Path:
 
 
 @pytest.fixture(scope="module")
-def world(tmp_path_factory: pytest.TempPathFactory) -> Tiny:
+def world(tiny_once: Callable[[str], Tiny]) -> Tiny:
     """A run that is told the gold tags of every other unlabelled sentence, first with a confidence, and of the test."""
-    recipe = Tiny(tmp_path_factory.mktemp("outside") / "ner", "ner")
+    recipe = tiny_once("ner")
     rows = [tagged(n, confidence=[SURE] * len(sentence(DE, n))) for n in range(0, 12, 2)]
     rows += [tagged(n) for n in (*range(12, 24, 2), *range(40, 52))]
     rows[2]["tags"] = [None, *rows[2]["tags"][1:]]
@@ -52,15 +53,6 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Tiny:
 
 def stage(world: Tiny, name: str) -> Path:
     return world.folder / "run" / "seed-0" / name
-
-
-def pool_of(world: Tiny) -> TokenStore:
-    """The unlabelled target text, whose examples are the lines of de.txt."""
-    for folder in sorted((world.folder / "run" / "store").iterdir()):
-        store = TokenStore.open(folder)
-        if len(store) == 24 and store.item_labels is not None and store.item_labels.max() < 0:
-            return store
-    raise AssertionError("no such store")
 
 
 def said(world: Tiny, store: TokenStore, labels: tuple[str, ...]) -> tuple[np.ndarray, np.ndarray]:
@@ -79,7 +71,7 @@ def said(world: Tiny, store: TokenStore, labels: tuple[str, ...]) -> tuple[np.nd
 
 
 def test_a_teacher_of_soft_stages(world: Tiny) -> None:
-    store, teacher = pool_of(world), load_task_model(stage(world, "de/finetune"))
+    store, teacher = world.store(), load_task_model(stage(world, "de/finetune"))
     classes, sure = said(world, store, teacher.labels)
     ours = predict_logits(teacher, ItemView(store)).double().softmax(-1).mean(0).numpy()
     count = len(teacher.labels)
@@ -91,7 +83,7 @@ def test_a_teacher_of_soft_stages(world: Tiny) -> None:
 
 
 def test_a_voter_of_hard_stages(world: Tiny) -> None:
-    store, student = pool_of(world), load_task_model(stage(world, "de/soft1"))
+    store, student = world.store(), load_task_model(stage(world, "de/soft1"))
     classes, sure = said(world, store, student.labels)
     voters = predict_logits(student, ItemView(store)).argmax(-1).numpy()
     saved = load_file(stage(world, "de/hard1") / "decision.safetensors")
@@ -163,13 +155,7 @@ def test_what_predict_writes(tmp_path: Path) -> None:
     lines = [json.loads(line) for line in (recipe.folder / "llm.jsonl").read_text("utf-8").splitlines()]
     teacher, tokenizer = load_task_model(folder / "finetune"), Tokenizer.from_folder(folder / "finetune")
     for line, row in zip(lines, saved, strict=True):
-        out = predict_of(teacher, tokenizer, line["text"])
+        (said,) = predict(teacher, [line["text"]], tokenizer=tokenizer, max_length=16, task="classification")
+        out = np.array([said.probabilities[label] for label in teacher.labels])
         theirs = np.array([line["probabilities"][label] for label in teacher.labels])
         assert np.allclose(row, (out + theirs) / 2, atol=1e-5)
-
-
-def predict_of(teacher: Any, tokenizer: Tokenizer, text: str) -> np.ndarray:
-    from xlt_engine.engine import predict
-
-    (found,) = predict(teacher, [text], tokenizer=tokenizer, max_length=16, task="classification")
-    return np.array([found.probabilities[label] for label in teacher.labels])

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from torch.nn import functional
 
-from xlt_engine import ConfigError, Interrupted
+from xlt_engine import Interrupted
 from xlt_engine.data import Corpus, MlmBatches, Tokenizer, TokenStore
 from xlt_engine.engine.evaluation.held_out import HeldOut, split_off
 from xlt_engine.model import load_masked_lm
@@ -33,7 +32,8 @@ def test_loss_and_accuracy_of_held_out_text(tiny: Callable[[str], Any]) -> None:
     special[list(tokenizer.special_ids)] = True
     record = world.json("pretrain/fingerprint.json")
     for number, language in enumerate(("en", "de")):
-        store = _store(world.folder / "run/store", record[f"data.text.{number}"])
+        stores = map(TokenStore.open, (world.folder / "run/store").iterdir())
+        store = next(s for s in stores if s.content_hash == record[f"data.text.{number}"])
         learned, held = split_off({language: store}, 8)
         rows = [[tuple(part.ids(i)) for i in range(len(part))] for part in (learned[language], held[language])]
         assert len(rows[1]) == 8
@@ -45,11 +45,6 @@ def test_loss_and_accuracy_of_held_out_text(tiny: Callable[[str], Any]) -> None:
     assert "Masked tokens of held-out sentences" in (world.folder / "run/report.html").read_text(encoding="utf-8")
 
 
-def _store(folder: Path, content: str) -> TokenStore:
-    stores = (TokenStore.open(path) for path in folder.iterdir() if path.is_dir())
-    return next(store for store in stores if store.content_hash == content)
-
-
 def _by_hand(model: Any, text: Corpus, special: torch.Tensor, mask_id: int) -> tuple[float, int, int]:
     batches = MlmBatches(
         [text], special=special.numpy(), mask_id=mask_id, batch_size=64, epochs=1, seed=0, sort=True, rate=0.15
@@ -57,7 +52,6 @@ def _by_hand(model: Any, text: Corpus, special: torch.Tensor, mask_id: int) -> t
     loss, hits, count = 0.0, 0, 0
     for step in range(len(batches)):
         for batch in batches[step]:
-            assert batch.labels is not None
             logits = model.logits(batch, batch.item_index).detach()
             loss += float(functional.cross_entropy(logits, batch.labels, reduction="sum"))
             hits += int((logits.argmax(1) == batch.labels).sum())
@@ -80,10 +74,7 @@ def test_training_on_from_given_weights(tiny: Callable[[str], Any]) -> None:
     world = tiny("ner")
     world.run("pretrain.epochs=6", stage="pretrain", where="first")
     first = world.folder / "first/seed-0/pretrain"
-    recipe = world.recipe.read_text(encoding="utf-8")
-    start = recipe.index("[model.new]")
-    model = f'[model]\npath = "{first}"\n'
-    world.recipe.write_text(recipe[:start] + model + recipe[recipe.index("[source]") :], encoding="utf-8")
+    world.take_model(first)
     world.run("pretrain.further=true", "pretrain.lr=1e-9", "pretrain.dropout=0", "selftrain.on=false", where="on")
     model, before = load_masked_lm(world.folder / "on/seed-0/pretrain"), load_masked_lm(first)
     for (name, weight), other in zip(model.named_parameters(), before.parameters(), strict=True):
@@ -92,11 +83,6 @@ def test_training_on_from_given_weights(tiny: Callable[[str], Any]) -> None:
     assert model.config.dropout == before.config.dropout > 0
     losses = [world.json("pretrain/trace.json", where)["loss"] for where in ("first", "on")]
     assert losses[1][0] < sum(losses[0][:3]) / 3
-
-
-def test_a_new_encoder_has_nothing_to_go_on_from(tiny: Callable[[str], Any]) -> None:
-    with pytest.raises(ConfigError, match=r"pretrain.further: is on, but \[model.new\]"):
-        tiny("ner").run("pretrain.further=true")
 
 
 def test_at_most_half_of_a_text_is_held_out() -> None:

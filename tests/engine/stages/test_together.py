@@ -54,17 +54,15 @@ def with_dutch(recipe: Any, together: str = "true") -> Any:
     (folder / "test-nl.tsv").write_text(f"text\tlabel\n{rows}", "utf-8")
     (folder / "nl.txt").write_text("".join(f"{t}\n" for t in [SHARED, *(dutch(n)[0] for n in range(30))]), "utf-8")
     (folder / "de.txt").write_text(f"{(folder / 'de.txt').read_text('utf-8')}{SHARED}\n", "utf-8")
-    text = recipe.recipe.read_text("utf-8")
-    block = text[text.index("[[targets]]") : text.index("[pretrain]")]
-    block = block.replace('"de"', '"nl"').replace('"de.txt"', '"nl.txt"').replace("test-de", "test-nl")
-    text = text.replace("[pretrain]", f"{block}[pretrain]", 1)
-    recipe.recipe.write_text(f"targets_together = {together}\n{text}", "utf-8")
+    block = recipe.table("[[targets]]", "[pretrain]").replace('"de"', '"nl"').replace('"de.txt"', '"nl.txt"')
+    recipe.rewrite(("[pretrain]", block.replace("test-de", "test-nl") + "[pretrain]"))
+    recipe.rewrite(("\n", f"\ntargets_together = {together}\n"))
     return recipe
 
 
 @pytest.fixture(scope="module")
-def ran(tiny_in: Callable[..., Any], tmp_path_factory: pytest.TempPathFactory) -> Any:
-    recipe = with_dutch(tiny_in(tmp_path_factory.mktemp("together"), "classification"))
+def ran(tiny_once: Callable[[str], Any]) -> Any:
+    recipe = with_dutch(tiny_once("classification"))
     recipe.result = recipe.run(*SETTINGS)
     return recipe
 
@@ -102,7 +100,7 @@ def test_recipes_that_cannot_be_together(tiny: Callable[..., Any]) -> None:
     recipe = with_dutch(tiny("classification"))
     with pytest.raises(ConfigError, match=r"targets_together.*dictionary of one"):
         recipe.resolved("augment.code_switch.induce=true")
-    recipe.recipe.write_text(recipe.recipe.read_text("utf-8").replace('"nl"', '"n+l"'), "utf-8")
+    recipe.rewrite(('"nl"', '"n+l"'))
     with pytest.raises(ConfigError, match=r"targets.1.language: has a \+"):
         recipe.resolved()
 

@@ -1,0 +1,79 @@
+"""Keys that do not go together, or lack what they need: refused with the key and what to do, by each method."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from xlt_engine import ConfigError
+from xlt_engine.engine import load_recipe
+
+TEXTS = "classification"
+COTRAIN = ("cotrain.on=true", "selftrain.on=false", "btf.on=false")
+ALIGN = ("contrastive.on=true", "selftrain.on=false", "btf.on=false")
+CLOZE, WORDS, INDUCE = "finetune.head=cloze", 'cloze.verbaliser=["w.tsv"]', "augment.code_switch.induce=true"
+FOLDERS = 'selftrain.soft.teacher_folders=["a"]'
+
+
+@pytest.mark.parametrize(
+    ("task", "overrides", "message"),
+    [
+        (TEXTS, ("selftrain.soft.loss=kl", "selftrain.soft.temperature=0"), "soft.temperature: .*greater than 0"),
+        (TEXTS, ("source.per_class=3", "source.cap=4"), r"source\.per_class: is given, and so is source\.cap"),
+        (TEXTS, ("targets.0.per_class=3",), r"targets\.0\.labelled is missing"),
+        (TEXTS, ("btf.pairs_share=0.0",), r"btf\.pairs_share: .* given, expected greater than 0 and less than 1"),
+        (TEXTS, ("btf.pairs_share=1.0",), r"btf\.pairs_share: .* given, expected greater than 0 and less than 1"),
+        (TEXTS, ("finetune.source_mix=weights",), "source_mix: is weights, but there is one source"),
+        (TEXTS, ("finetune.translated=only",), r"there are no translations; give targets\.N\.translated_train"),
+        (TEXTS, ("finetune.translated_all=true",), r"there are no translations; give targets\.N\.translated_train"),
+        (TEXTS, (*COTRAIN, 'cotrain.modes=["both"]'), "is not a mode; use co, self-a, self-b"),
+        (TEXTS, (*COTRAIN, "cotrain.modes=[]"), "give each mode once"),
+        (TEXTS, (*COTRAIN, "task=ner"), "co-training is for classification"),
+        (TEXTS, (*COTRAIN, "targets=[{language='de'}]"), "co-training needs unlabelled text"),
+        (TEXTS, (*COTRAIN, "cotrain.threshold=1.5"), "at most 1"),
+        (TEXTS, (*COTRAIN, "cotrain.start=adapted"), "start: is adapted, but contrastive.on is false"),
+        (TEXTS, (*ALIGN, "task=ner"), "contrastive adaptation is for classification"),
+        (TEXTS, (*ALIGN, "contrastive.align=translations"), "is translations, but there are none"),
+        (TEXTS, (*ALIGN, "contrastive.translations={de='x.tsv'}"), "originals: is missing"),
+        (TEXTS, (*ALIGN, "contrastive.translations={fr='x.tsv'}"), "is no target; the targets are de"),
+        (TEXTS, (*ALIGN, "contrastive.temperature=0"), "greater than 0"),
+        (TEXTS, (CLOZE,), "cloze.verbaliser: is missing"),
+        (TEXTS, (WORDS,), "cloze.verbaliser: .*nothing reads it"),
+        (TEXTS, (CLOZE, "pooling=mean", WORDS), "pooling: .*heads read the mask"),
+        (TEXTS, (CLOZE, WORDS, 'cloze.template="{text}"'), r"cloze.template: .*has no \{mask\}"),
+        ("ner", (CLOZE, WORDS), "finetune.head: is cloze, which is for classification"),
+        ("ner", (INDUCE, 'augment.code_switch.dictionaries=["a.tsv"]'), "induce: is on, and dictionaries are given"),
+        ("ner", (FOLDERS, "selftrain.soft.teacher_weights=[1]"), "soft.teacher_weights: 1 given, expected 2"),
+        ("ner", ("selftrain.soft.teacher_weights=[0]",), "greater than 0"),
+        ("ner", (FOLDERS, 'selftrain.stages=["hard"]'), "teacher_folders: is given, but there is no soft stage"),
+        ("ner", ("selftrain.accept=class-balanced", "selftrain.target_filter=sentence"), "target_filter"),
+        ("ner", ("pretrain.further=true",), r"pretrain.further: is on, but \[model.new\]"),
+    ],
+)
+def test_what_does_not_go_together_is_refused(
+    tiny: Callable[[str], Any], task: str, overrides: tuple[str, ...], message: str
+) -> None:
+    with pytest.raises(ConfigError, match=message):
+        tiny(task).resolved(*overrides)
+
+
+def test_the_best_epoch_needs_a_dev_file_which_no_made_world_has(tiny: Callable[[str], Any]) -> None:
+    world, message = tiny("ner"), r"training\.keep: is best, but source\.dev is missing"
+    world.rewrite(('dev = "dev.conll"\n', ""))
+    for recipe in (world.recipe, "demo"):
+        with pytest.raises(ConfigError, match=message):
+            load_recipe(recipe, ("training.keep=best",))
+
+
+OFF = ("source_mix", "source_temperature", "translated", "pairs", "tlm", "code_switch", "induce", "prompt", "teacher")
+
+
+@pytest.mark.parametrize("task", ["ner", "classification"])
+def test_what_is_off_is_in_no_stage_and_no_fingerprint(tiny: Callable[[str], Any], task: str) -> None:
+    plan = tiny(task).plan("seeds=[0,1]", "arms.control=true")
+    assert "de/soft2" in plan
+    for stage in plan.values():
+        assert not [key for key in stage.settings if key.startswith(OFF)], stage.id
+        assert not [role for role in stage.inputs if role.startswith("teacher-")], stage.id
