@@ -16,7 +16,6 @@ KINDS = {
     "changed": ("Read differently by the stages", "Unlabelled, with the most changes of a type or class; outlined."),
     "errors": ("Errors against gold", "From the test file: the most frequent confusions of the final model."),
 }
-"""Those that the page shows; the file has others."""
 _MARKS = {"wrong": "wrong", "missed": "not so predicted", "rejected": "rejected", "changed": ""}
 _COLOURS = 6
 """Of entity types, `.k0` and so on in the page's style."""
