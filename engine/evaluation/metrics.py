@@ -109,7 +109,7 @@ class EntityCounter:
         self._counts = tuple(Counter[str]() for _ in range(3))  # gold, predicted, correct
 
     def update(self, gold: Tags, predicted: Tags) -> tuple[int, ...]:
-        """Add one sentence; its own `(gold, predicted, correct)` counts, which a paired bootstrap needs.
+        """Add one sentence; its own `(gold, predicted, correct)` counts.
 
         Raises:
             DataError: the two differ in length, or hold an unknown tag.

@@ -50,7 +50,6 @@ def ablate(
     overrides: Sequence[str] = (),
     reuse: Sequence[str | Path] = (),
     jobs: int | None = None,
-    samples: int = 1000,
     progress: Progress | None = None,
     should_stop: Callable[[], int] = lambda: 0,
 ) -> AblationResult:
@@ -66,7 +65,6 @@ def ablate(
         run_dir: `runs/<name>-ablation` when absent.
         reuse: run folders whose finished stages serve where they are those wanted.
         jobs: processes; as many as there are cores for when absent, one on a GPU.
-        samples: draws of the bootstrap.
 
     Raises:
         XltError: as `run`, with the row's name, for what would stop every row: a full disk, a killed process.
@@ -82,7 +80,7 @@ def ablate(
     with deterministic(config.deterministic, config.device), RunDir(ablation.folder(run_dir)) as home:
         home.write_status("running")
         try:
-            result = _ablate(ablation, home.path, samples, progress, should_stop)
+            result = _ablate(ablation, home.path, progress, should_stop)
         except XltError as error:
             state = "stopped" if isinstance(error, Interrupted) else "failed"
             home.write_status(state, exit_code=error.exit_code, reason=str(error))  # type: ignore[arg-type]
@@ -92,9 +90,7 @@ def ablate(
     return result
 
 
-def _ablate(
-    ablation: Ablation, home: Path, samples: int, progress: Progress, should_stop: Callable[[], int]
-) -> AblationResult:
+def _ablate(ablation: Ablation, home: Path, progress: Progress, should_stop: Callable[[], int]) -> AblationResult:
     place = home / "rows"
     plans = plan_rows(ablation, place, progress=progress, should_stop=should_stop)
     distinct = {key for plan in plans for key in plan.keys}
@@ -104,10 +100,10 @@ def _ablate(
         f"{before} are there; jobs: {ablation.jobs}"
     )
     failed = _make_rows(ablation, plans, place, progress, should_stop)
-    values = compare_rows(ablation, plans, place, {n: str(e) for n, e in failed.items()}, samples=samples)
+    values = compare_rows(ablation, plans, place, {n: str(e) for n, e in failed.items()})
     text = write_outputs(home, values)
     made = len(stages_made(plans, place, ablation.reuse)) - before
-    return AblationResult(home, home / "ablation.html", values, text, made, before, failed)
+    return AblationResult(home, home / "ablation.md", values, text, made, before, failed)
 
 
 class _RowProgress(Progress):

@@ -22,7 +22,7 @@ from xlt_engine.engine.evaluation.metrics import (
     spans,
     transfer_gap,
 )
-from xlt_engine.engine.report.seeds import Stat, bootstrap_of, paired_step, scores_on_draws, stat
+from xlt_engine.engine.report.seeds import Stat, paired_step, stat
 
 TAGS = ["O", "B-PER", "I-PER", "B-LOC", "I-LOC", "B-work-of-art", "I-work-of-art"]
 
@@ -208,17 +208,3 @@ def test_paired_step() -> None:
     assert step.stat.std == pytest.approx(statistics.stdev([5, -1, 8]))
     assert (step.up, step.stat.n, step.versus) == (2, 3, "zero-shot")
     assert paired_step([], "zero-shot") is None
-
-
-def test_paired_bootstrap() -> None:
-    rng = np.random.default_rng(0)
-    before = rng.random(400) < 0.7
-    better = before | (rng.random(400) < 0.3)
-    draws = scores_on_draws({"before": before, "better": better}, samples=1000, seed=1)
-    found = bootstrap_of(100 * (better.mean() - before.mean()), draws["better"] - draws["before"])
-    assert 0 < found.low < found.difference < found.high
-    # The interval of a mean of paired differences is known: 1.96 standard errors to either side.
-    error = 100 * 1.96 * np.std(better * 1.0 - before) / 20
-    assert (found.high - found.low) / 2 == pytest.approx(error, rel=0.15)
-    assert found.p_value < 0.01
-    assert bootstrap_of(0.0, draws["before"] - draws["before"]).p_value == 1.0

@@ -53,9 +53,7 @@ class Lab:
         german = text[text.index("[[targets]]") : text.index("[pretrain]")]
         spanish = german.replace('"de"', '"es"').replace("test-de", "test-es")
         self.recipe.write_text(text.replace(german, german + spanish), "utf-8")
-        self.result = ablate(
-            self.recipe, run_dir=folder / "lab", rows=ROWS_MADE, seeds=SEEDS, overrides=METHOD, jobs=1, samples=5
-        )
+        self.result = ablate(self.recipe, run_dir=folder / "lab", rows=ROWS_MADE, seeds=SEEDS, overrides=METHOD, jobs=1)
         assert not self.result.failed
         self.rows = folder / "lab" / "rows"
         self._spread()
