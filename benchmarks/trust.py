@@ -5,7 +5,8 @@
 
 Every run is `DATA_SET=FOLDER` and has labelled target test files; `--cases` takes those of an earlier result, with
 their signals. The shift of the estimate and the width of its interval are fitted on all data sets but one and judged
-on that one; then the same by target language. `engine/lab/studies/trust_record.py` has what the package ships of this.
+on that one; then the same by target language. `engine/lab/studies/trust_estimate.py` ships
+what came of this.
 """
 
 from __future__ import annotations
@@ -25,8 +26,16 @@ from numpy.typing import ArrayLike, NDArray
 from trust_methods import METHODS, published_estimates
 
 from xlt_engine.engine.lab.studies.trust import trust
-from xlt_engine.engine.lab.studies.trust_estimate import Estimate, Transport, calibrated_estimate, interval_scale
-from xlt_engine.engine.lab.studies.trust_record import FLOOR, UNSEEN_SHIFT, WIDTH, Held
+from xlt_engine.engine.lab.studies.trust_estimate import (
+    FLOOR,
+    UNSEEN_SHIFT,
+    WIDTH,
+    Estimate,
+    Held,
+    Transport,
+    calibrated_estimate,
+    interval_scale,
+)
 from xlt_engine.engine.report import svg
 
 SHIFTS = np.linspace(0, 1.5, 76)

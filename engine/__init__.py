@@ -19,10 +19,9 @@ if typing.TYPE_CHECKING:
     from .preflight.check_report import render_checks
     from .preflight.checker import check, check_all
     from .preflight.cost import estimate, estimate_all
-    from .preflight.describe import describe_model
+    from .preflight.describe import describe_environment, describe_model
     from .preflight.estimate_report import render_estimates
     from .preflight.init_writer import init_recipe
-    from .preflight.machine import describe_environment
     from .pseudolabels.filters import Decision, decide, source_consistency
     from .pseudolabels.thresholds import ThresholdChoice, choose_threshold
     from .recipe.config import RunConfig
@@ -103,10 +102,9 @@ _NAMES = {
     "preflight.check_report": ("render_checks",),
     "preflight.checker": ("check", "check_all"),
     "preflight.cost": ("estimate", "estimate_all"),
-    "preflight.describe": ("describe_model",),
+    "preflight.describe": ("describe_environment", "describe_model"),
     "preflight.estimate_report": ("render_estimates",),
     "preflight.init_writer": ("init_recipe",),
-    "preflight.machine": ("describe_environment",),
     "pseudolabels.filters": ("Decision", "decide", "source_consistency"),
     "pseudolabels.thresholds": ("ThresholdChoice", "choose_threshold"),
     "recipe.config": ("RunConfig",),

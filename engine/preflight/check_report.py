@@ -8,8 +8,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ..report.text_table import text_table
 from ..storage.run_warning import RunWarning
+from ..storage.text import text_table
 from .check_data import Coverage
 from .estimate_report import Estimate, runs_line
 

@@ -6,9 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from ..report.text_table import text_table
-from ..storage.text import size_text
-from ..storage.text import time_text as time_text
+from ..storage.text import size_text, text_table, time_text
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from typing import Any
 
 from ..storage.files import read_json
 from ..storage.names import targets_of
-from ..storage.text import percent as percent
+from ..storage.text import percent
 from . import svg
 from .answer import Answer, answers
 from .seeds import Stat

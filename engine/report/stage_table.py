@@ -9,8 +9,8 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from ..storage.names import serves, targets_of
+from ..storage.text import text_table
 from .seeds import Stat, Step, one_decimal, paired_step, stat
-from .text_table import text_table
 
 Json = dict[str, Any]
 StageKey = tuple[int, str, str]

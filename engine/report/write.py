@@ -28,7 +28,7 @@ from .page import (
 from .parts import Figure, Run, languages, load_run, losses, thresholds, trail
 from .sections.decisions import decision_table, quality_section, read_decisions
 from .sections.laboratory import thresholds_section, trust_section
-from .sections.scores import class_section, common_errors, reading
+from .sections.scores import class_section, reading
 from .sections.sentences import sentences_section
 from .svg import clean, standalone
 
@@ -66,7 +66,7 @@ def render(run: Run, figures: Sequence[Figure]) -> str:
     drawn = {figure.name: _figure(figure) for figure in figures}
     parts = [heading("What happened"), bullets(reading(run)), _warnings(run)]
     parts += [heading("Scores"), drawn.get("trail", ""), drawn.get("languages", "")]
-    parts += [score_tables(run), common_errors(run), class_section(run), sentences_section(run)]
+    parts += [score_tables(run), class_section(run), sentences_section(run)]
     if run.decisions:
         parts += [heading("Thresholds and pseudo-labels"), bullets(read_decisions(run)), drawn.get("thresholds", "")]
         parts += ["<h3>Decisions</h3>", decision_table(run), quality_section(run), thresholds_section(run)]

@@ -10,13 +10,12 @@ PAIRS = "Anna\tBerta\nlives\twohnt\ntoday\theute\ncity\tStadt\nold\talt\nsaw\tsa
 
 
 def test_probe(cli: Any, finished: Any, tmp_path: Path) -> None:
-    pairs, figure = tmp_path / "pairs.tsv", tmp_path / "layers.svg"
+    pairs = tmp_path / "pairs.tsv"
     pairs.write_text(PAIRS, encoding="utf-8")
-    answer = cli("probe", finished.model, pairs, "--folds", "2", "--figure", figure)
+    answer = cli("probe", finished.model, pairs, "--folds", "2")
     assert answer.code == 0, answer.err
     assert "6 pairs" in answer.out
     assert "nothing is trained by it" in answer.out
-    assert figure.read_text("utf-8").startswith("<svg")
     found = json.loads(cli("probe", finished.model, pairs, "--folds", "2", "--layers", "1", "--json").out)
     assert [layer["layer"] for layer in found["layers"]] == [1]
     assert found["chance"]["forward"]["accuracy"] == 1 / 6

@@ -13,11 +13,9 @@ import torch
 from .... import ConfigError
 from ...plan import Stage, digest
 from ...preflight.cost import Paces, estimate_plan
-from ...preflight.estimate_report import time_text
 from ...recipe.config import RunConfig
 from ...recipe.load import Resolved, load_recipe
 from ...report.stage_table import Json
-from ...report.text_table import text_table
 from ...runs.graph import make_plan
 from ...runs.jobs import default_jobs
 from ...runs.prepare import make_context, read_ahead
@@ -25,6 +23,7 @@ from ...runs.stage_state import fingerprint_of, finished_record, run_folders
 from ...runs.synthetic_data import settled
 from ...stages.context import Context
 from ...storage.run_folder import RunDir
+from ...storage.text import text_table, time_text
 from ...training.progress import Progress
 from .rows import Choice, Row, choose
 

@@ -21,8 +21,8 @@ from ....data.readers.lines import file_stem
 from ....tasks import per_word, task_of
 from ...pseudolabels.filters import REASONS, Reason
 from ...reading.read_file import read_file
-from ...report.text_table import text_table
 from ...storage.files import read_json
+from ...storage.text import text_table
 from .example_text import decoded, is_example, words_of
 from .finished_run import FinishedRun, Json, TaskStage
 

@@ -15,16 +15,15 @@ from torch import Tensor
 from .... import ConfigError, DataError, ModelError
 from ....data import Tokenizer, pack, read_dictionary, rng_for
 from ....model import Encoder, load_encoder
-from ...report import svg
-from ...report.text_table import text_table
+from ...storage.text import points, text_table
 from ...training.device import choose_device
 from .alignment import Alignment, BothWays, align, chance, folds_of, partners_of
 
 States = dict[int, NDArray[np.float32]]
 CHUNK = 64
 """Texts in one forward pass."""
-KINDS = {"cosine": "cosine", "csls": "CSLS", "mapped_cosine": "mapped", "mapped_csls": "mapped, CSLS"}
-"""Fields of `Alignment` with retrieval, and what the figure calls them."""
+KINDS = ("cosine", "csls", "mapped_cosine", "mapped_csls")
+"""Fields of `Alignment` with retrieval."""
 MARK = "uses parallel data, as an analysis: nothing is trained by it"
 
 
@@ -67,8 +66,8 @@ class ProbeReport:
         rows = [[*head, "residual", "after"]]
         for number, layer in self.layers.items():
             both = [getattr(layer, kind) for kind in KINDS]
-            shares = [_percent(way.accuracy) for ways in both for way in (ways.forward, ways.backward)]
-            mrr = _percent((layer.cosine.forward.mrr + layer.cosine.backward.mrr) / 2)
+            shares = [points(way.accuracy) for ways in both for way in (ways.forward, ways.backward)]
+            mrr = points((layer.cosine.forward.mrr + layer.cosine.backward.mrr) / 2)
             errors = (f"{layer.residual:.3f}", f"{layer.mapped_residual:.3f}")
             rows.append([str(number), *shares[:2], mrr, *shares[2:], *errors])
         luck = self.chance
@@ -77,8 +76,8 @@ class ProbeReport:
             *text_table(rows),
             "",
             "per cent; > left to right, < right to left; a@1: a partner is nearest by cosine; MRR: mean of both ways",
-            f"chance: a@1 {_percent(luck.forward.accuracy)} and {_percent(luck.backward.accuracy)}, MRR "
-            f"{_percent((luck.forward.mrr + luck.backward.mrr) / 2)}",
+            f"chance: a@1 {points(luck.forward.accuracy)} and {points(luck.backward.accuracy)}, MRR "
+            f"{points((luck.forward.mrr + luck.backward.mrr) / 2)}",
             f"mapped, after: by a rotation fitted on the other {self.folds - 1} folds, {self.trained_on} pairs or more",
         ]
         return "\n".join([*lines, *self._notes(), MARK])
@@ -95,30 +94,6 @@ class ProbeReport:
         if self.cut:
             notes.append(f"{self.cut} texts are longer than the encoder's positions, and were cut")
         return notes
-
-    def figure(self) -> str:
-        """Retrieval over the layers, as an SVG file."""
-        x = (min(self.layers) - 0.3, max(self.layers) + 0.3)
-        layers = [(float(n), str(n)) for n in self.layers]
-        shares = [(t / 100, f"{t} %") for t in range(0, 101, 25)]
-        panel = svg.Panel("retrieval, accuracy@1", x, (0, 1.03), "layer", "", layers, shares, 520, 280)
-        text = []
-        for series, (kind, name) in enumerate(KINDS.items()):
-            points = [(float(n), _mean_accuracy(getattr(layer, kind))) for n, layer in self.layers.items()]
-            panel.line(points, series)
-            for at, y in points:
-                panel.point(at, y, series, shape=series, tip=f"layer {at:.0f}, {name}: {y:.3f}")
-            text.append(f"{name}: " + ", ".join(_percent(y) for _, y in points))
-        luck = _mean_accuracy(self.chance)
-        panel.rule((x[0], luck), (x[1], luck))
-        picture = svg.figure(
-            [panel],
-            title="Alignment by layer",
-            description=f"mean of both directions, per cent; {'; '.join(text)}; dotted: chance",
-            columns=1,
-            keys=[svg.Key(name, series) for series, name in enumerate(KINDS.values())],
-        )
-        return svg.standalone(picture)
 
 
 def probe(
@@ -211,11 +186,3 @@ def text_states(
                     means[number] += [part[1:-1].mean(dim=0) for part in parts]
     cut = sum(tokens.cut_tokens > 0 for tokens in encoded)
     return {n: torch.stack(rows).float().cpu().numpy() for n, rows in means.items()}, cut
-
-
-def _mean_accuracy(ways: BothWays) -> float:
-    return (ways.forward.accuracy + ways.backward.accuracy) / 2
-
-
-def _percent(share: float) -> str:
-    return f"{100 * share:.1f}"

@@ -13,7 +13,7 @@ from numpy.typing import ArrayLike, NDArray
 from .... import ConfigError, DataError, ModelError
 from ....data import OUTSIDE, Example, Tokenizer, rng_for
 from ...prediction.predictor import Predictor
-from ...report.text_table import text_table
+from ...storage.text import points, text_table
 from ...vocabulary.overlap import Overlap, count_words, overlap, words_in
 from ...vocabulary.texts import read_texts
 
@@ -85,9 +85,9 @@ class Ranking:
         rows = [[*head, "agree", "confident"]]
         for c in self.candidates:
             shares = (c.overlap.word_tokens, c.overlap.word_types, c.overlap.piece_tokens, c.overlap.piece_types)
-            row = [c.name, f"{c.place:.2f}", *map(_percent, (*shares, c.unknown, c.long)), f"{c.fertility:.2f}"]
-            rows.append([*row, _percent(c.agreement), _percent(c.confidence)])
-        row = ["(target)", *[""] * 5, _percent(self.unknown), _percent(self.long), f"{self.fertility:.2f}", "", ""]
+            row = [c.name, f"{c.place:.2f}", *map(points, (*shares, c.unknown, c.long)), f"{c.fertility:.2f}"]
+            rows.append([*row, points(c.agreement), points(c.confidence)])
+        row = ["(target)", *[""] * 5, points(self.unknown), points(self.long), f"{self.fertility:.2f}", "", ""]
         columns = None if self.items else len(head)
         by = ", ".join(name.replace("_", " ") for name in self.ordered_by)
         models = f"agree, confident: models fine-tuned on the sources, on {self.items} texts of the target"
@@ -224,7 +224,3 @@ def _said(predictor: Predictor, examples: Sequence[Example]) -> tuple[NDArray[np
         return np.array([str(p.label) for p in classes]), np.array([p.confidence for p in classes])
     tagged = predictor.tag([e.words if e.words is not None else predictor.words(e.text or "") for e in examples])
     return np.array([tag for p in tagged for tag in p.labels]), np.array([c for p in tagged for c in p.confidences])
-
-
-def _percent(share: float | None) -> str:
-    return "-" if share is None else f"{100 * share:.1f}"

@@ -23,11 +23,11 @@ from ...pseudolabels.judged import JudgedItems, choose_alpha
 from ...pseudolabels.thresholds import choose_threshold_from_sweep, uniform_grid
 from ...recipe.config.stages import AlphaConfig
 from ...report.page import curve_distance
-from ...report.parts import mean, percent
+from ...report.parts import mean
 from ...report.sections.laboratory import THRESHOLDS
 from ...report.stage_folders import made_from
-from ...report.text_table import text_table
 from ...storage.files import atomic_write_json, delete
+from ...storage.text import percent, text_table
 from .finished_run import FinishedRun
 
 Floats = NDArray[np.float64]

@@ -1,4 +1,4 @@
-"""What happened, in sentences; scores of each entity type, or class; common errors of two models."""
+"""What happened, in sentences, and the scores of each entity type, or class."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from ....tasks import shown_task
 from ...storage.files import read_json
 from ...storage.text import percent, some
 from ..page import folded, note, table, ups
-from ..parts import Run, mean
+from ..parts import Run
 from ..seeds import Stat, Step, stat
-from ..stage_table import COTRAIN_ARMS, Json, StageKey, StageScore, or_dash, row_key, step_between, target_rows
+from ..stage_table import Json, StageKey, StageScore, or_dash, row_key, step_between, target_rows
 from ..svg import clean
 
 _LISTED = 15
@@ -161,29 +161,3 @@ def _confusion(run: Run, language: str) -> str:
     lines = [[g, p, f"{n:,}", percent(n / sum(counts[g].values()))] for n, g, p in pairs[:_LISTED]]
     caption = f"{what}: the most frequent confusions of {answer.stage}, {len(lines)} of {len(pairs):,}"
     return f"<p>{clean(caption)}.</p>{table(['gold', 'predicted', 'times', 'share of gold'], lines, dense=True)}"
-
-
-def common_errors(run: Run) -> str:
-    """How far two models err on the same test items, means over targets and seeds; empty without both methods."""
-    columns: dict[tuple[str, str], list[Json]] = {}
-    for pair in run.summary["error_correlations"]:
-        columns.setdefault((pair["relation"], pair["arm"]), []).append(pair)
-    if not columns:
-        return ""
-    order = sorted(columns, key=lambda c: (c[0] != "teacher", list(COTRAIN_ARMS).index(c[1])))
-    relations = {"teacher": "its teacher", "self-training": "self-training"}
-    lines = [
-        [str(n), *(_shown([p for p in columns[c] if p["round"] == n]) for c in order)]
-        for n in sorted({pair["round"] for pair in run.summary["error_correlations"]})
-    ]
-    text = (
-        "phi is the correlation of being wrong, on the test items of a target, and (in brackets) Cohen's kappa; means "
-        "over targets and seeds. 1: the same errors. A model that errs as its teacher does cannot be put right by it."
-    )
-    heads = ["iteration", *(f"{COTRAIN_ARMS[arm]}, with {relations[relation]}" for relation, arm in order)]
-    return f"<h3>Common errors</h3>{table(heads, lines, dense=True)}{note(text)}"
-
-
-def _shown(pairs: list[Json]) -> str:
-    phi, kappa = (mean(pair[key] for pair in pairs) for key in ("phi", "kappa"))
-    return "-" if math.isnan(phi) else f"{phi:.2f} ({kappa:.2f})"

@@ -123,7 +123,7 @@ def test_an_ablation_for_each_value(recipe: Path, tmp_path: Path) -> None:
     rows: dict[str, Any] = {"rows": ["no-st"]}
     for name, place in each_run(recipe, overrides=SHORT, run_dir=tmp_path / "lab"):
         assert forecast(recipe, **place, **rows)["planned"] == 6
-        assert ablate(recipe, **place, **rows, jobs=1, samples=10).folder == tmp_path / "lab" / name
+        assert ablate(recipe, **place, **rows, jobs=1).folder == tmp_path / "lab" / name
     with pytest.raises(ConfigError, match=r"each\.domain: stands for 2 runs"):
         ablate(recipe)
 
