@@ -26,7 +26,7 @@ from .page import (
     warning,
 )
 from .parts import Figure, Run, languages, load_run, losses, thresholds, trail
-from .sections.decisions import decision_table, quality_section, read_decisions
+from .sections.decisions import decision_table, quality_section
 from .sections.laboratory import thresholds_section, trust_section
 from .sections.scores import class_section, reading
 from .sections.sentences import sentences_section
@@ -68,7 +68,7 @@ def render(run: Run, figures: Sequence[Figure]) -> str:
     parts += [heading("Scores"), drawn.get("trail", ""), drawn.get("languages", "")]
     parts += [score_tables(run), class_section(run), sentences_section(run)]
     if run.decisions:
-        parts += [heading("Thresholds and pseudo-labels"), bullets(read_decisions(run)), drawn.get("thresholds", "")]
+        parts += [heading("Thresholds and pseudo-labels"), drawn.get("thresholds", "")]
         parts += ["<h3>Decisions</h3>", decision_table(run), quality_section(run), thresholds_section(run)]
     if "loss" in drawn:
         parts += [heading("Training"), drawn["loss"]]

@@ -27,15 +27,6 @@ def reading(run: Run) -> list[str]:
     if len(steps) > 1:
         out += _read_whole(run, steps)
         out += _read_steps(run, steps)
-        out += _read_best(steps)
-    if stages := run.result.stages:
-        parallel = "Parallel data" if any(s.uses_parallel_data for s in stages) else "No parallel data"
-        labels = "more than scoring" if any(s.uses_target_labels for s in stages) else "scoring only"
-        out.append(f"{parallel} was used; target labels were used for {labels}.")
-        if any(s.uses_dictionary for s in stages):
-            out.append("A dictionary was used for code switching.")
-        if any(s.uses_outside_labels for s in stages):
-            out.append("Labels from outside, which no stage of this run made, taught beside its own teachers.")
     if 0 < len(run.result.seeds) < 3 and steps:
         few = "One seed shows" if len(run.result.seeds) == 1 else "Two seeds show"
         out.append(f"{few} what happened here, not what others would give.")
@@ -87,17 +78,6 @@ def _read_steps(run: Run, steps: Sequence[StageScore]) -> list[str]:
     if hurt:
         out.append(f"Lowered the score on average: {'; '.join(hurt)}.")
     return out
-
-
-def _read_best(steps: Sequence[StageScore]) -> list[str]:
-    best = max((s for s in steps if s.average), key=lambda s: s.average.mean if s.average else 0.0, default=None)
-    last = steps[-1].average
-    if best is None or best.average is None or last is None or best.average.mean < last.mean + 0.05:
-        return []
-    return [
-        f"The best stage on average was {best.label} ({best.average.mean:.1f}), not the last; to choose it "
-        "by these scores would be to use target labels."
-    ]
 
 
 def class_section(run: Run) -> str:
