@@ -14,7 +14,8 @@ from ..evaluation.per_example import save_items
 from ..plan import Stage, digest
 from ..recipe.config import merged
 from ..report.model_card import CARD
-from ..report.summary import MARKS, OUTSIDE_LABELS
+from ..report.stage_table import MARKS
+from ..report.summary import OUTSIDE_LABELS
 from ..stages.context import Context, write_trace
 from ..stages.kind import StageRun, kind_of
 from ..stages.outside import outside_scores

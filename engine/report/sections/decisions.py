@@ -46,10 +46,8 @@ def decision_table(run: Run) -> str:
             "†: needs target gold labels; for looking at only, nothing was chosen by it. Curve distance: mean "
             "difference between the accuracy curves of source and target, in points. "
         )
-    notes = [
-        text
-        + "A removed source sample is one whose labels the student no longer reproduced: on clean data forgetting, not noise."
-    ]
+    text += "Source removed: the student no longer reproduced their labels; on clean data forgetting, not noise."
+    notes = [text]
     if beside := [d["outside"] for d in decisions if d.get("outside")]:
         share = mean(o["items"] for o in beside) / mean(d["items"] for d in decisions if d.get("outside"))
         same = percent(mean(o["agreement"] for o in beside))
