@@ -18,14 +18,14 @@ from ....data.augment.induced import BLOCK, hubness, unit
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
+Bools = NDArray[np.bool_]
 
 
 @dataclass(frozen=True)
 class Retrieval:
-    """Share of queries whose nearest candidate is a partner, and mean of 1 / rank of the best partner."""
+    """Share of queries whose nearest candidate is a partner."""
 
     accuracy: float
-    mrr: float
 
 
 @dataclass(frozen=True)
@@ -36,27 +36,19 @@ class BothWays:
     backward: Retrieval
 
     @classmethod
-    def of(cls, *best: Ints) -> BothWays:
-        """From the ranks of the best partners, both ways."""
-        return cls(*(Retrieval(float((rank == 1).mean()), float((1 / rank).mean())) for rank in best))
+    def of(cls, *nearest: Bools) -> BothWays:
+        """From whether each query's nearest is a partner, both ways."""
+        return cls(*(Retrieval(float(found.mean())) for found in nearest))
 
 
 @dataclass(frozen=True)
 class Alignment:
-    """What `align` finds.
-
-    Attributes:
-        cosine, csls: of the states as they are.
-        mapped_cosine, mapped_csls: after the rotation that was fitted on the other folds.
-        residual, mapped_residual: |x - y| / |y| (Frobenius) over all pairs, of unit rows; mapped by the other folds.
-    """
+    """What `align` finds: by the states as they are, and after the rotation that was fitted on the other folds."""
 
     cosine: BothWays
     csls: BothWays
     mapped_cosine: BothWays
     mapped_csls: BothWays
-    residual: float
-    mapped_residual: float
 
 
 def procrustes(x: Floats, y: Floats) -> Floats:
@@ -68,37 +60,24 @@ def procrustes(x: Floats, y: Floats) -> Floats:
     return np.asarray(u @ vt)
 
 
-def ranks(queries: Floats, candidates: Floats, partners: Sequence[Ints], penalty: Floats | float = 0.0) -> Ints:
-    """Rank of the best partner of each query among the candidates, from 1; its other partners are left out.
-
-    A candidate that is as near as the partner counts as nearer.
+def found(queries: Floats, candidates: Floats, partners: Sequence[Ints], penalty: Floats | float = 0.0) -> Bools:
+    """Whether each query's nearest candidate is a partner; one of the others that is as near counts as nearer.
 
     Args:
         queries, candidates: unit rows; `partners` are rows of `candidates`, for each query.
-        penalty: `hubness` of the candidates, for 2 cos - r(candidate); the query's own term changes no rank.
+        penalty: `hubness` of the candidates, for 2 cos - r(candidate); the query's own term changes no order.
     """
-    best = np.empty(len(queries), dtype=np.int64)
+    nearest = np.empty(len(queries), dtype=bool)
     for a in range(0, len(queries), BLOCK):
         for row, values in enumerate(2 * (queries[a : a + BLOCK] @ candidates.T) - penalty):
             right = values[partners[a + row]]
-            best[a + row] = 1 + (values >= right.max()).sum() - (right >= right.max()).sum()
-    return best
+            nearest[a + row] = (values >= right.max()).sum() == (right >= right.max()).sum()
+    return nearest
 
 
 def chance(partners: Sequence[Ints], candidates: int) -> Retrieval:
     """What a random order of the candidates gives in the mean."""
-    sizes = [len(rows) for rows in partners]
-    by_size = {size: _reciprocal(size, candidates) for size in set(sizes)}
-    return Retrieval(float(np.mean(sizes) / candidates), float(np.mean([by_size[size] for size in sizes])))
-
-
-def _reciprocal(partners: int, candidates: int) -> float:
-    """Mean of 1 / rank of the best of some partners in a random order, the other partners left out of the rank."""
-    total, left = 0.0, 1.0
-    for rank in range(1, candidates - partners + 2):
-        hit = left * partners / (candidates - rank + 1)
-        total, left = total + hit / rank, left - hit
-    return total
+    return Retrieval(float(np.mean([len(rows) for rows in partners]) / candidates))
 
 
 def folds_of(pairs: Ints, folds: int, seed: int) -> Ints:
@@ -155,28 +134,22 @@ def align(x: NDArray[np.floating], y: NDArray[np.floating], pairs: Ints, fold: I
     """
     x, y = unit(x), unit(y)
     forward, backward = partners_of(pairs, (len(x), len(y)))
-    best = {kind: [np.empty(n, dtype=np.int64) for n in (len(x), len(y))] for kind in ("cosine", "csls")}
-    squares = 0.0
+    mapped = {kind: [np.empty(n, dtype=bool) for n in (len(x), len(y))] for kind in ("cosine", "csls")}
     for number in range(int(fold.max()) + 1):
         test, rest = pairs[fold == number], pairs[fold != number]
         rotation = procrustes(x[rest[:, 0]], y[rest[:, 1]])
         turned, back = x @ rotation, y @ rotation.T
-        squares += float(((turned[test[:, 0]] - y[test[:, 1]]) ** 2).sum())
         left, right = np.unique(test[:, 0]), np.unique(test[:, 1])
         for kind, to_y, to_x in (
             ("cosine", 0.0, 0.0),
             ("csls", hubness(y, turned, neighbours), hubness(x, back, neighbours)),
         ):
-            best[kind][0][left] = ranks(turned[left], y, [forward[i] for i in left], to_y)
-            best[kind][1][right] = ranks(back[right], x, [backward[j] for j in right], to_x)
-    size = float((y[pairs[:, 1]] ** 2).sum())
-    before = float(((x[pairs[:, 0]] - y[pairs[:, 1]]) ** 2).sum())
+            mapped[kind][0][left] = found(turned[left], y, [forward[i] for i in left], to_y)
+            mapped[kind][1][right] = found(back[right], x, [backward[j] for j in right], to_x)
     to_y, to_x = hubness(y, x, neighbours), hubness(x, y, neighbours)
     return Alignment(
-        cosine=BothWays.of(ranks(x, y, forward), ranks(y, x, backward)),
-        csls=BothWays.of(ranks(x, y, forward, to_y), ranks(y, x, backward, to_x)),
-        mapped_cosine=BothWays.of(*best["cosine"]),
-        mapped_csls=BothWays.of(*best["csls"]),
-        residual=(before / size) ** 0.5,
-        mapped_residual=(squares / size) ** 0.5,
+        cosine=BothWays.of(found(x, y, forward), found(y, x, backward)),
+        csls=BothWays.of(found(x, y, forward, to_y), found(y, x, backward, to_x)),
+        mapped_cosine=BothWays.of(*mapped["cosine"]),
+        mapped_csls=BothWays.of(*mapped["csls"]),
     )

@@ -7,7 +7,6 @@ own by place.
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import product
@@ -91,14 +90,11 @@ def find_item(text: str, stores: list[tuple[str, str, TokenStore]]) -> Item:
 
 
 def _nearest(name: str, items: list[Item]) -> list[Item]:
-    """Examples of the same file on the nearest lines; else those with the most similar ids."""
+    """Examples of the same file on the nearest lines."""
     stem, _, line = name.rpartition(":")
     places = [(item, *item.example.rpartition(":")[::2]) for item in items]
     same = [(abs(int(at) - int(line)), item) for item, file, at in places if file == stem and (at + line).isdigit()]
-    if stem and same:
-        return [item for _, item in sorted(same, key=lambda entry: entry[0])]
-    by_example = {item.example: item for item in reversed(items)}
-    return [by_example[e] for e in difflib.get_close_matches(name, by_example, n=_NEAR, cutoff=0.7)]
+    return [item for _, item in sorted(same, key=lambda entry: entry[0])] if stem else []
 
 
 def _listed(items: list[Item]) -> str:

@@ -72,7 +72,6 @@ def test_the_same_text_on_both_sides_is_found(folder: Path, tmp_path: Path) -> N
     file.write_text("".join(f"{a}\t{a}\n" for a in LEFT), "utf-8")
     (layer,) = probe(folder, file, layers=[2], folds=2).layers.values()
     assert layer.cosine.forward.accuracy == layer.csls.backward.accuracy == 1
-    assert layer.residual < 1e-5
 
 
 @pytest.mark.parametrize(
