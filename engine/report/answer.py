@@ -94,11 +94,7 @@ def _merit(stage: Json, figures: Json) -> str:
 
 
 def link_models(folder: Path, chosen: Mapping[str, Answer]) -> None:
-    """`models/<language>`, a relative link to each answer; `models/<language>.json` where links cannot be made.
-
-    Raises:
-        StorageError: the disk refuses.
-    """
+    """`models/<language>`, a relative link to each answer; `models/<language>.json` where links cannot be made."""
     place = folder / MODELS
     with storage_errors(place):
         place.mkdir(exist_ok=True)

@@ -11,11 +11,7 @@ from .thresholds import write_thresholds
 
 
 def write_for_page(folder: Path, *, quoting: bool = True) -> None:
-    """Other rules' thresholds and, unless the page shall quote no data, sentences to look at.
-
-    Raises:
-        StorageError: the disk refuses.
-    """
+    """Other rules' thresholds and, unless the page shall quote no data, sentences to look at."""
     write_thresholds(folder)
     if quoting:
         write_sentences(folder)

@@ -135,11 +135,7 @@ class Looked:
 
 
 def write_sentences(folder: str | Path) -> None:
-    """Leave in `sentences.json`, for the page of the report, the sentences of each target.
-
-    Raises:
-        StorageError: the disk refuses.
-    """
+    """Leave in `sentences.json`, for the page of the report, the sentences of each target."""
     path = Path(folder) / SENTENCES
     try:
         content = sentences(folder)

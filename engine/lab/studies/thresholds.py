@@ -288,11 +288,7 @@ def study_thresholds(folder: str | Path, *, rules: Sequence[str] = COMPARED, dra
 
 
 def write_thresholds(folder: str | Path) -> None:
-    """Keep in `thresholds.json`, for the page of the report, what other rules would have chosen.
-
-    Raises:
-        StorageError: the disk refuses.
-    """
+    """Keep in `thresholds.json`, for the page of the report, what other rules would have chosen."""
     path = Path(folder) / THRESHOLDS
     try:
         studies = study_thresholds(folder, draws=PAGE_DRAWS)

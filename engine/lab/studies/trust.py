@@ -275,11 +275,7 @@ def render_trust(report: TrustReport) -> str:
 
 
 def write_trust(folder: str | Path, report: TrustReport) -> None:
-    """Keep the estimates in `trust.json` of the run, and write its report again.
-
-    Raises:
-        StorageError: the disk refuses.
-    """
+    """Keep the estimates in `trust.json` of the run, and write its report again."""
     header, lines = trust_lines(report)
     page = {"header": header, "lines": lines, "notes": trust_notes(report)}
     write_sealed_json(Path(folder) / TRUST, asdict(report) | {"page": page, "made_from": made_from(Path(folder))})
