@@ -95,12 +95,6 @@ def class_table(scores: Mapping[str, EntityScores]) -> ClassTable:
     }
 
 
-def f1_of_counts(counts: ArrayLike) -> float:
-    """F1 in points of rows of `(gold, predicted, correct)` counts `[n, 3]`, summed first (micro average)."""
-    gold, predicted, correct = np.asarray(counts).reshape(-1, 3).sum(axis=0).tolist()
-    return _ratio(2 * correct, gold + predicted)
-
-
 class EntityCounter:
     """Entity counts over sentences, fed one sentence at a time."""
 

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Iterable, Sequence
 from importlib import resources
-from typing import Any
 
 from .answer import command
-from .parts import Run, mean, mean_curve
+from .parts import Run
 from .seeds import Step
 from .stage_table import (
     METRIC_NAMES,
@@ -163,14 +161,6 @@ def cards(run: Run) -> str:
         what = f'<span class="what">{clean(f"{target}: {run.metric}")}</span>'
         out.append(f'<div class="card">{what}<b>{clean(line)}</b><small>{more}</small></div>')
     return f'<div class="cards">{"".join(out)}</div>' if out else ""
-
-
-def curve_distance(decision: dict[str, Any]) -> float:
-    """Mean absolute difference of source and target accuracy over common thresholds; NaN without gold."""
-    if not (decision.get("curve") and decision.get("target_curve")):
-        return math.nan
-    a, b = (dict(mean_curve([decision[k]], "accuracy")) for k in ("curve", "target_curve"))
-    return mean(abs(a[x] - b[x]) for x in a.keys() & b.keys())
 
 
 def ups(step: Step) -> str:

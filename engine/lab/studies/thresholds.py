@@ -22,7 +22,6 @@ from ....tasks import has_spans
 from ...pseudolabels.judged import JudgedItems, choose_alpha
 from ...pseudolabels.thresholds import choose_threshold_from_sweep, uniform_grid
 from ...recipe.config.stages import AlphaConfig
-from ...report.page import curve_distance
 from ...report.parts import mean
 from ...report.sections.laboratory import THRESHOLDS
 from ...report.stage_folders import made_from
@@ -228,7 +227,6 @@ class DecisionStudy:
         rule, alpha: what the recipe asked for, and what it gave (None without a filter).
         results: one entry for each rule compared.
         oracle: the best threshold by `target_f1`, its `precision` and `f1`; None without gold.
-        curve_distance: mean difference of the accuracy curves of source and target (0-1); None without gold.
     """
 
     pair: str
@@ -239,7 +237,6 @@ class DecisionStudy:
     alpha: float | None
     results: tuple[RuleResult, ...]
     oracle: dict[str, float] | None
-    curve_distance: float | None
     tagging: bool = False
     """Whether there is a label `O`, which is not among the labels that `oracle` and the rules count."""
 
@@ -269,7 +266,6 @@ def study_thresholds(folder: str | Path, *, rules: Sequence[str] = COMPARED, dra
             gold=gold,
             draws=draws,
         )
-        distance = curve_distance(record)
         studies.append(
             DecisionStudy(
                 pair=str(stage.pair),
@@ -280,7 +276,6 @@ def study_thresholds(folder: str | Path, *, rules: Sequence[str] = COMPARED, dra
                 alpha=record["alpha"],
                 results=tuple(results),
                 oracle=None if gold is None else gold.best(),
-                curve_distance=None if math.isnan(distance) else distance,
                 tagging=has_spans(run.summary["task"]),
             )
         )
@@ -321,8 +316,6 @@ def rule_tables(studies: Sequence[DecisionStudy]) -> list[tuple[str, list[str], 
             lines.append(["best by gold", f"{mean(o['alpha'] for o in gold):.2f}", *[""] * (len(_RULES) - 2), *ends])
         alpha = ", ".join("none" if s.alpha is None else f"{s.alpha:.2f}" for s in seeds)
         title = f"{pair}, round {number}: alpha {alpha} by {seeds[0].rule}"
-        if distances := [s.curve_distance for s in seeds if s.curve_distance is not None]:
-            title += f"; curves of source and target {100 * mean(distances):.1f} points apart"
         precision = "precision" + ", without O" * seeds[0].tagging
         tables.append((title, [*_RULES, *([precision, *_GOLD] if gold else [])], lines))
     return tables

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from typing import Any
 
 from ....tasks import has_spans
 from ...storage.text import counted, percent
-from ..page import curve_distance, folded, note, table
+from ..page import folded, note, table
 from ..parts import Run, accepted_share, alphas, mean
 from ..stage_table import Json
 
@@ -28,10 +27,8 @@ def decision_table(run: Run) -> str:
         columns += [[percent(d.get(key)) for d in decisions] for key in ("coverage_o", "coverage_entity")]
     if gold:
         outside = ", with\u00a0O" if has_spans(run.summary["task"]) else ""
-        header += [f"precision{outside}\u00a0†", "curve distance\u00a0†"]
+        header.append(f"precision{outside}\u00a0†")
         columns.append([percent(d.get("precision_if_gold")) for d in decisions])
-        distances = [curve_distance(d) for d in decisions]
-        columns.append(["-" if math.isnan(distance) else f"{100 * distance:.1f}" for distance in distances])
     for reason in dict.fromkeys(reason for d in run.decisions.values() for reason in d.get("rejected") or {}):
         header.append(reason.replace("-", " "))
         columns.append([counted((d.get("rejected") or {}).get(reason)) for d in decisions])
@@ -42,10 +39,7 @@ def decision_table(run: Run) -> str:
     if any(d.get("at_edge") for d in decisions):
         text += "α with *: at the edge of the grid, so the rule found no bend inside it. "
     if gold:
-        text += (
-            "†: needs target gold labels; for looking at only, nothing was chosen by it. Curve distance: mean "
-            "difference between the accuracy curves of source and target, in points. "
-        )
+        text += "†: needs target gold labels; for looking at only, nothing was chosen by it. "
     text += "Source removed: the student no longer reproduced their labels; on clean data forgetting, not noise."
     notes = [text]
     if beside := [d["outside"] for d in decisions if d.get("outside")]:

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from xlt_engine import ConfigError
-from xlt_engine.engine.lab.studies.alignment import (
+from xlt_engine.engine.lab.studies.probe import (
     align,
     chance,
     folds_of,

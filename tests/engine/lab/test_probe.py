@@ -12,8 +12,7 @@ import torch
 
 from xlt_engine import ConfigError, DataError
 from xlt_engine.data import Tokenizer, train_wordpiece
-from xlt_engine.engine.lab.studies.alignment import align, folds_of
-from xlt_engine.engine.lab.studies.probe import probe, text_states
+from xlt_engine.engine.lab.studies.probe import align, folds_of, probe, text_states
 from xlt_engine.model import Encoder, EncoderConfig, load_encoder, save_model
 
 LEFT = ["good", "bad", "old house", "house", "day", "night", "green tree", "water", "city", "year"]

@@ -15,7 +15,6 @@ from xlt_engine.engine.pseudolabels.thresholds import (
     choose_threshold,
     choose_threshold_from_sweep,
     count_above,
-    curve_distance,
     divided_differences,
     parse_rule,
     register_rule,
@@ -246,13 +245,6 @@ def test_choice_as_json() -> None:
     assert data["curve"]["kept"] == choice.curve.kept.tolist()
     assert data["curve"]["accuracy"][-1] is None
     assert data["rule"] == "second-difference"
-
-
-def test_curve_distance() -> None:
-    first, second = (from_curve(lambda t, d=d: t - d, "slope").curve for d in (0.0, 0.1))
-    assert curve_distance(first, second) == pytest.approx(0.1)
-    with pytest.raises(ConfigError):
-        curve_distance(first, from_curve(lambda t: t, "slope", uniform_grid()).curve)
 
 
 def test_a_registered_rule_takes_the_lowest_threshold_of_its_largest_criterion(

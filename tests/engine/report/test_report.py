@@ -323,10 +323,6 @@ def test_decision_table_follows_the_files(ner: Path) -> None:
         assert line[column["of entities"]] == f"{100 * d['coverage_entity']:.0f} %"
         assert line[column["voters disagree"]] == f"{d['rejected']['voters-disagree']:,}"
         assert line[column["source removed"]] == f"{100 * d['source']['removed'] / d['source']['items']:.0f} %"
-        gold = json.loads(path.with_name("scores.json").read_bytes())["if_gold"][line[0]]
-        a, b = d["curve"]["accuracy"], gold["target_curve"]["accuracy"]
-        distance = statistics.fmean(abs(x - y) for x, y in zip(a, b, strict=True))
-        assert line[column["curve distance †"]] == f"{100 * distance:.1f}"
 
 
 def test_reading_is_made_of_the_numbers(ner: Path) -> None:
