@@ -1,22 +1,11 @@
-"""The language of a file: by its name, else guessed from its text."""
+"""The language of a file, by its name."""
 
 from __future__ import annotations
 
 import re
 import tomllib
-from collections import Counter
-from collections.abc import Iterable
 from importlib import resources
-from itertools import islice
 from pathlib import Path
-
-from ... import ConfigError
-from ...data.corpus.language_id import language_model
-
-LOOKED_AT, LONG = 100, 20
-"""Texts that are guessed at, and characters of the shortest of them."""
-AGREED, LEAST = 0.8, 10
-"""Share of these texts that must look like one language, and their least number."""
 
 _FILE = tomllib.loads(resources.files(__package__).joinpath("languages.toml").read_text("utf-8"))
 _ROLES, _CODES = (frozenset(_FILE[kind].split()) for kind in ("roles", "codes"))
@@ -35,15 +24,3 @@ def language_of(path: Path) -> str | None:
         if codes:
             return codes[-1]
     return None
-
-
-def guess_language(texts: Iterable[str]) -> str | None:
-    """The language that py3langid takes nearly all of the first texts for; None without it, or where they disagree."""
-    try:
-        model = language_model()
-    except ConfigError:
-        return None
-    long = islice((text for text in texts if len(text) >= LONG), LOOKED_AT)
-    votes = Counter(str(model.classify(text)[0]) for text in long)
-    code, count = next(iter(votes.most_common(1)), ("", 0))
-    return code if code in _CODES and votes.total() >= LEAST and count >= AGREED * votes.total() else None

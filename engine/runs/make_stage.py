@@ -13,7 +13,6 @@ from ..evaluation.inference import Scored, metric_rows
 from ..evaluation.per_example import save_items
 from ..plan import Stage, digest
 from ..recipe.config import merged
-from ..report.model_card import CARD
 from ..report.stage_table import MARKS
 from ..report.summary import OUTSIDE_LABELS
 from ..stages.context import Context, write_trace
@@ -29,7 +28,7 @@ from ..storage.files import (
     sync_tree,
     write_sealed_json,
 )
-from ..storage.names import FINISHED, IF_GOLD, ITEMS, OF_SCORING, PREDICTED, SCORES, STAMP
+from ..storage.names import CARD, FINISHED, IF_GOLD, ITEMS, OF_SCORING, PREDICTED, SCORES, STAMP
 from ..storage.run_warning import RunWarning
 from ..storage.stage_files import damage, link_equal
 from .stage_state import INPUTS, fingerprint_of, other_inputs, take_over_stage, weights_of
