@@ -36,15 +36,7 @@ class StageEstimate:
 
 @dataclass(frozen=True)
 class Estimate:
-    """All stages of a run, in the order in which they run.
-
-    Attributes:
-        rate: tokens a second in training, over all stages.
-        device: what they were measured on.
-        precision: what the model computes in there.
-        labels: label set.
-        vocab_size: rows of the word embedding.
-    """
+    """All stages of a run, in the order in which they run; `rate` is tokens a second in training, over all of them."""
 
     stages: tuple[StageEstimate, ...]
     rate: float
@@ -56,12 +48,10 @@ class Estimate:
 
     @property
     def seconds(self) -> float:
-        """Estimated seconds of all stages."""
         return sum(s.seconds for s in self.stages)
 
     @property
     def memory(self) -> int:
-        """Estimated peak in bytes."""
         return max(s.memory for s in self.stages)
 
     def as_dict(self) -> dict[str, Any]:

@@ -60,12 +60,7 @@ class FileFacts:
 
 @dataclass
 class Language:
-    """One language with its files and what was read from them.
-
-    Attributes:
-        files: the training file of the source, the unlabelled text of a target.
-        reader: keys of its own `reader` table, where its files need one.
-    """
+    """One language: the training file of the source or unlabelled text of a target, and keys of its `reader` table."""
 
     code: str
     files: list[FileFacts]
@@ -76,12 +71,7 @@ class Language:
 
 @dataclass
 class Inputs:
-    """Everything that the recipe is written from.
-
-    Attributes:
-        untaught: labels that only test files have.
-        reader: keys of the table [reader].
-    """
+    """Everything that the recipe is written from; only test files have the labels `untaught`."""
 
     source: Language
     targets: list[Language]
@@ -93,7 +83,6 @@ class Inputs:
 
     @property
     def languages(self) -> list[Language]:
-        """The source and the targets."""
         return [self.source, *self.targets]
 
 

@@ -25,11 +25,9 @@ _FATAL = (StorageError, RunInUseError, OutOfMemoryError, PeerLostError)
 
 @dataclass(frozen=True)
 class AblationResult:
-    """Where an ablation lies, the content of `ablation.json`, and its tables for a terminal.
+    """Where an ablation lies, the content of `ablation.json`, its tables for a terminal, and row -> why it failed.
 
-    Attributes:
-        made: number of stages that were trained now; `before`: of those that were there already.
-        failed: row -> why it could not be made.
+    `made` stages were trained now, `before` were there already.
     """
 
     folder: Path

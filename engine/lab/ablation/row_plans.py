@@ -37,8 +37,6 @@ class RowPlan:
 
     Attributes:
         overrides: of all rows, then the row's own.
-        config: with the files of a made world filled in.
-        fingerprints: by stage id.
         record: the row's name, and by target the stages that it reports, a seed after the other: `row` of `run.json`.
     """
 

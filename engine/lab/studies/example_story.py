@@ -141,11 +141,10 @@ class Round:
 
 @dataclass(frozen=True)
 class Story:
-    """All that a run knows about an example.
+    """All that a run knows about an example; its words, or the one text.
 
     Attributes:
-        name: short name; `example` the reader's id, `file` and `line` its place where the file is still there.
-        words: the words (tagging), or the one text.
+        example: the reader's id; `file` and `line` its place where the file is still there.
         seen: positions of the words that have a token within the maximum length; what `items` and `opinions` count.
         gold: one label per word or the text's class, None where unknown. Of a target it is for looking at only.
         opinions: by stage, in the order of the trail; `labels` are what tables call these stages.

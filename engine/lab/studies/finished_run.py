@@ -36,12 +36,9 @@ TASK_KINDS = ("finetune", "soft", "hard")
 
 @dataclass(frozen=True, eq=False)
 class TaskStage:
-    """A finished stage with a task model.
+    """A finished stage with a task model, with what `stage.json` and `fingerprint.json` hold.
 
-    Attributes:
-        pair: target of the model; None where it serves all. A model for several together is a stage for each of them.
-        order: position in the trail (docs/summary-schema.md).
-        record, fingerprint: the content of `stage.json` and `fingerprint.json`.
+    `pair` is the target of the model, None where it serves all; one for several together is a stage for each of them.
     """
 
     folder: Path

@@ -171,14 +171,12 @@ def align(x: NDArray[np.floating], y: NDArray[np.floating], pairs: Ints, fold: I
 
 @dataclass(frozen=True)
 class ProbeReport:
-    """What the states of an encoder say about pairs.
+    """What the states of an encoder say about pairs; layer 0 is the embeddings.
 
     Attributes:
-        pairs, left, right: pairs, and distinct texts of each side; `in_file`: pairs before the cap.
+        left, right: distinct texts of each side; `in_file`: pairs before the cap.
         cut: texts that the encoder's positions cut.
-        hidden: size of the states.
         trained_on: pairs that the smallest of the rotations was fitted on.
-        chance: of a random order; `layers`: 0 is the embeddings.
     """
 
     model: str

@@ -79,8 +79,7 @@ class Items:
 def frequent_errors(items: Items, gold: Array, predicted: Array, classes: Sequence[str], most: int) -> list[int]:
     """Examples that show the most frequent confusions, one each, with as few other errors as possible.
 
-    Args:
-        gold, predicted: [K] into `classes`, the names of which count: two labels of one name are no confusion.
+    Of the classes the names count: two labels of one name are no confusion.
     """
     wrong = np.flatnonzero(np.array(classes)[gold] != np.array(classes)[predicted])
     pairs = [(classes[g], classes[p]) for g, p in zip(gold[wrong], predicted[wrong], strict=True)]

@@ -44,12 +44,7 @@ _GOLD = ["label F1", "regret"]
 
 @dataclass(frozen=True)
 class GoldSweep:
-    """Labels of a labelled target file by threshold, of the classes that count (all but `O`).
-
-    Attributes:
-        kept, correct: `[A]`, accepted labels at each threshold, and those of them that are right.
-        gold: labels that there are to find.
-    """
+    """Labels but `O` of a labelled target file: accepted at each threshold `[A]`, right of these, and there to find."""
 
     thresholds: Floats
     kept: Ints
@@ -102,9 +97,7 @@ class RuleResult:
     Attributes:
         at_edge: the grid decided (docs/method.md); `edge_share` is how often it did over the draws.
         low, high: the middle `LEVEL` of alpha over the draws.
-        source_accuracy, source_coverage: at alpha, on the labelled source.
-        target_coverage: share of the unlabelled target items that alpha keeps (before entities or sentences are put
-            together).
+        target_coverage: share of the unlabelled target items that alpha keeps, before entities are put together.
         target_precision, target_f1: of the labels that alpha accepts on the labelled target file, at a threshold of
             the grid and at the run's own alpha; `regret` is how much lower `target_f1` is than at the best of them.
     """
@@ -142,11 +135,7 @@ def example_sweep(items: JudgedItems, thresholds: Floats) -> tuple[Ints, Ints]:
 def bootstrap_alphas(
     items: JudgedItems, settings: AlphaConfig, num_classes: int, rules: Sequence[str], draws: int = DRAWS, seed: int = 0
 ) -> tuple[Floats, NDArray[np.bool_]]:
-    """Alpha of each rule on `draws` draws of the examples with replacement, `[draws, rules]`, and whether at the edge.
-
-    Args:
-        settings: as the recipe has them, but for the rule.
-    """
+    """Alpha of each rule on draws of the examples with replacement, `[draws, rules]`, and whether at the edge."""
     thresholds = uniform_grid(num_classes, step=settings.step, upper=settings.upper)
     kept, correct = (t.astype(np.float64) for t in example_sweep(items, thresholds))
     number = np.unique(items.example, return_inverse=True)[1]
@@ -182,7 +171,6 @@ def compare_rules(
     """All rules on one decision.
 
     Args:
-        settings: as the recipe has them, but for the rule.
         target: lowest confidence and agreement of the unlabelled target items.
         gold: the labelled target file; it is compared with, nothing is chosen by it.
     """
@@ -220,13 +208,11 @@ def _above(confidence: NDArray[Any], alpha: float) -> NDArray[np.bool_]:
 
 @dataclass(frozen=True)
 class DecisionStudy:
-    """The rules on one decision.
+    """The rules on one decision, whose `alpha` is None without a filter.
 
     Attributes:
-        pair, round, seed, stage: whose decision.
-        rule, alpha: what the recipe asked for, and what it gave (None without a filter).
-        results: one entry for each rule compared.
         oracle: the best threshold by `target_f1`, its `precision` and `f1`; None without gold.
+        tagging: whether there is a label `O`, which is not among the labels that `oracle` and the rules count.
     """
 
     pair: str
@@ -238,14 +224,10 @@ class DecisionStudy:
     results: tuple[RuleResult, ...]
     oracle: dict[str, float] | None
     tagging: bool = False
-    """Whether there is a label `O`, which is not among the labels that `oracle` and the rules count."""
 
 
 def study_thresholds(folder: str | Path, *, rules: Sequence[str] = COMPARED, draws: int = DRAWS) -> list[DecisionStudy]:
     """All rules on all decisions of a run, in the order of target, round and seed.
-
-    Args:
-        draws: of the bootstrap.
 
     Raises:
         DataError: not a run, or one without decisions.

@@ -160,10 +160,9 @@ def step_text(values: Json | None) -> list[str]:
 
 @dataclass(frozen=True)
 class StageDifference:
-    """One stage of both runs, over the (target, seed) pairs that both have.
+    """One stage of both runs, in points, over the (target, seed) pairs that both have.
 
     Attributes:
-        first, second: scores in points.
         difference: second minus first, pair by pair; `targets` has it by target.
         other_tests: targets whose test texts, or way of voting, are not the same in both.
     """

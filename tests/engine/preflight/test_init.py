@@ -17,9 +17,10 @@ from xlt_engine.data import train_wordpiece
 from xlt_engine.engine import predict
 from xlt_engine.engine.preflight.checker import check
 from xlt_engine.engine.preflight.cost import estimate
+from xlt_engine.engine.preflight.init_files import pretokenised, sniff
 from xlt_engine.engine.preflight.init_settings import for_folder, for_new_encoder, learning_rate
 from xlt_engine.engine.preflight.init_writer import InitResult, init_recipe
-from xlt_engine.engine.preflight.languages import language_of, pretokenised, sniff
+from xlt_engine.engine.preflight.languages import language_of
 from xlt_engine.engine.pseudolabels.diagnostics import slow_learning_rate
 from xlt_engine.engine.reading.read_file import read_file
 from xlt_engine.engine.recipe.load import load_recipe
