@@ -12,7 +12,6 @@ if typing.TYPE_CHECKING:
     from .corpus.config import CorpusConfig
     from .corpus.report import CorpusReport
     from .evaluation.metrics import accuracy, entity_f1, macro_f1
-    from .prediction.chosen import chosen_model
     from .prediction.file_predictor import predict_file
     from .prediction.predictor import Entity, Prediction, Predictor, TagPrediction, predict
     from .prediction.scoring import EvaluationResult, evaluate, evaluate_files
@@ -26,7 +25,7 @@ if typing.TYPE_CHECKING:
     from .pseudolabels.thresholds import ThresholdChoice, choose_threshold
     from .recipe.config import RunConfig
     from .recipe.load import load_recipe, variants
-    from .report.answer import Answer, answers
+    from .report.answer import Answer, answers, chosen_model
     from .report.stage_table import stage_table
     from .report.summary import write_summary
     from .report.write import write_report
@@ -95,7 +94,6 @@ _NAMES = {
     "corpus.config": ("CorpusConfig",),
     "corpus.report": ("CorpusReport",),
     "evaluation.metrics": ("accuracy", "entity_f1", "macro_f1"),
-    "prediction.chosen": ("chosen_model",),
     "prediction.file_predictor": ("predict_file",),
     "prediction.predictor": ("Entity", "Prediction", "Predictor", "TagPrediction", "predict"),
     "prediction.scoring": ("EvaluationResult", "evaluate", "evaluate_files"),
@@ -109,7 +107,7 @@ _NAMES = {
     "pseudolabels.thresholds": ("ThresholdChoice", "choose_threshold"),
     "recipe.config": ("RunConfig",),
     "recipe.load": ("load_recipe", "variants"),
-    "report.answer": ("Answer", "answers"),
+    "report.answer": ("Answer", "answers", "chosen_model"),
     "report.stage_table": ("stage_table",),
     "report.summary": ("write_summary",),
     "report.write": ("write_report",),

@@ -78,18 +78,10 @@ class Estimate:
             f"{len(rows)} stages, about {time_text(self.seconds)} and {size_text(self.memory, memory=True)} on "
             f"{self.device} in {self.precision} ({self.threads} threads, {self.rate:,.0f} tokens/s in training).",
             f"{len(self.labels)} labels, vocabulary of {self.vocab_size:,}.",
-            *self._voters_line(),
             "Steps and parameters are those of a first run in an empty folder; '<=' depends on what the run accepts. "
             "Time (by the processor's clock, so that of an idle machine) and memory are estimates.",
         ]
         return "\n".join([*text_table([head, *rows], right=range(2, 8)), "", *lines])
-
-    def _voters_line(self) -> list[str]:
-        sizes = {s.kind: s.trainable + s.frozen for s in self.stages}
-        more = sizes.get("soft", 0) - sizes.get("finetune", 0)
-        if "finetune" not in sizes or more <= 0:
-            return []
-        return [f"A student has {more:,} weights more than its first teacher ({more / sizes['finetune']:.1%})."]
 
 
 def runs_line(estimates: Sequence[Estimate]) -> str:

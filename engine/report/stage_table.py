@@ -24,14 +24,8 @@ METRIC_NAMES = {
     "accuracy": "accuracy",
     "macro_f1": "macro F1",
 }
-COTRAIN_ARMS = {
-    "co-a": "co-training, model a",
-    "co-b": "co-training, model b",
-    "self-a": "self-training by picks, model a",
-    "self-b": "self-training by picks, model b",
-}
 TRANSLATE_ARMS = ("translate-test", "translate-train", "translate-train-all")
-SIDE_ARMS = ("cloze", "control", "contrastive", "outside-labels", *TRANSLATE_ARMS, *COTRAIN_ARMS)
+SIDE_ARMS = ("cloze", "control", "contrastive", "outside-labels", *TRANSLATE_ARMS, "co-a", "co-b", "self-a", "self-b")
 """Arms beside the trail: their first stage is compared with zero-shot, a later one with the one before it."""
 
 MARKS = {

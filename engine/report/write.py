@@ -28,9 +28,8 @@ from .page import (
 )
 from .parts import Figure, Run, languages, load_run, losses, thresholds, trail
 from .sections.decisions import decision_table, quality_section
-from .sections.laboratory import thresholds_section, trust_section
+from .sections.laboratory import sentences_section, thresholds_section, trust_section
 from .sections.scores import class_section, reading
-from .sections.sentences import sentences_section
 from .stage_table import METRIC_NAMES, Json, is_score
 from .svg import clean, standalone
 

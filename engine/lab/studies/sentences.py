@@ -24,7 +24,7 @@ from ...evaluation.metrics import Span, spans, split_tag
 from ...evaluation.per_example import load_items, predicted_tags
 from ...pseudolabels.filters import Reason
 from ...reading.read_file import read_file
-from ...report.sections.sentences import SENTENCES, VERSION
+from ...report.sections.laboratory import SENTENCES, VERSION
 from ...report.stage_folders import made_from
 from ...storage.files import atomic_write_json, delete
 from ...storage.names import PREDICTED, SOFT_LABELS
@@ -115,7 +115,7 @@ class Reading:
 
 @dataclass(frozen=True)
 class Shown:
-    """Sentences of one kind (`sections.sentences.KINDS`), each with its remark, under the readings of all of them."""
+    """Sentences of one kind (`sections.laboratory.KINDS`), each with its remark, under the readings of all of them."""
 
     kind: str
     role: str
