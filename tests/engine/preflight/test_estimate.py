@@ -209,6 +209,8 @@ def test_rendering_says_everything(finished: tuple[Path, Estimate]) -> None:
         assert f"{stage.trainable:,}" in line
         assert f"{stage.frozen:,}" in line
     assert "base btf, teacher finetune" in text
+    assert "estimates" in text
+    assert json.loads(json.dumps(result.as_dict()))["seconds"] == result.seconds
 
 
 def test_paces_are_measured_once_for_equal_steps(
