@@ -22,8 +22,7 @@ from ...pseudolabels.filters import REASONS, Reason
 from ...reading.read_file import read_file
 from ...storage.files import read_json
 from ...storage.text import text_table
-from .example_text import decoded, is_example, words_of
-from .finished_run import FinishedRun, Json, TaskStage
+from .finished_run import FinishedRun, Json, TaskStage, decoded, is_example, words_of
 
 ACCEPTED, NOT_IN_POOL = "accepted", "not-in-pool"
 _SOURCE = REASONS | {

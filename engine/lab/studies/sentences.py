@@ -29,8 +29,7 @@ from ...report.stage_folders import made_from
 from ...storage.files import atomic_write_json, delete
 from ...storage.names import PREDICTED, SOFT_LABELS
 from ...storage.soft_labels import read_soft_labels
-from .example_text import texts_of
-from .finished_run import FinishedRun, Json, TaskStage
+from .finished_run import FinishedRun, Json, TaskStage, texts_of
 
 MOST_WORDS, MOST_LETTERS = 60, 400
 """Of a sentence, and of a text, that is shown whole."""
