@@ -21,7 +21,7 @@ from common import machine_of
 
 from xlt_engine import DataError
 from xlt_engine.engine.lab.ablation.rows import GROUPS, ROWS
-from xlt_engine.engine.report.stage_folders import read_decision
+from xlt_engine.engine.summary.stage_folders import read_decision
 from xlt_engine.engine.storage.files import read_json
 
 Json = dict[str, Any]

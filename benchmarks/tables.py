@@ -28,8 +28,8 @@ from truth_world.tables import drawing as truth_world_drawing
 from xlt_engine.engine.plan import NUMERICS
 from xlt_engine.engine.report.parts import Run
 from xlt_engine.engine.report.parts import trail as report_trail
-from xlt_engine.engine.report.seeds import Stat, Step
-from xlt_engine.engine.report.stage_table import aggregate
+from xlt_engine.engine.summary.seeds import Stat, Step
+from xlt_engine.engine.summary.stage_table import aggregate
 from xlt_engine.engine.report.svg import standalone
 
 Json = dict[str, Any]

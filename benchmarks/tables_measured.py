@@ -10,8 +10,8 @@ from common import markdown
 from truth_world.tables import all_tables
 
 from xlt_engine.engine.lab.ablation.rows import ROWS
-from xlt_engine.engine.report.seeds import Stat, Step, stat
-from xlt_engine.engine.report.stage_table import METRIC_NAMES, aggregate
+from xlt_engine.engine.summary.seeds import Stat, Step, stat
+from xlt_engine.engine.summary.stage_table import METRIC_NAMES, aggregate
 
 Json = dict[str, Any]
 STEPS = {"btf": "BTF step", "finetune": "NER fine-tuning step", "teacher": "teacher inference"}

@@ -25,9 +25,9 @@ if typing.TYPE_CHECKING:
     from .pseudolabels.thresholds import ThresholdChoice, choose_threshold
     from .recipe.config import RunConfig
     from .recipe.load import load_recipe, variants
-    from .report.answer import Answer, answers, chosen_model
-    from .report.stage_table import stage_table
-    from .report.summary import write_summary
+    from .summary.answer import Answer, answers, chosen_model
+    from .summary.stage_table import stage_table
+    from .summary.summary import write_summary
     from .report.write import write_report
     from .runs.runner import RunResult, StagesFailedError, each_run, run
     from .runs.verify import Verification, verify_run
@@ -107,9 +107,9 @@ _NAMES = {
     "pseudolabels.thresholds": ("ThresholdChoice", "choose_threshold"),
     "recipe.config": ("RunConfig",),
     "recipe.load": ("load_recipe", "variants"),
-    "report.answer": ("Answer", "answers", "chosen_model"),
-    "report.stage_table": ("stage_table",),
-    "report.summary": ("write_summary",),
+    "summary.answer": ("Answer", "answers", "chosen_model"),
+    "summary.stage_table": ("stage_table",),
+    "summary.summary": ("write_summary",),
     "report.write": ("write_report",),
     "runs.runner": ("RunResult", "StagesFailedError", "each_run", "run"),
     "runs.verify": ("Verification", "verify_run"),

@@ -80,7 +80,7 @@ def show(as_json: bool, values: Any, text: str) -> None:
 def say_result(summary: dict[str, Any], page: Path) -> None:
     """The table of a run, what failed, its report, and last the model to take for each target."""
     from .. import answers, stage_table
-    from ..report.answer import command
+    from ..summary.answer import command
 
     say(stage_table(summary))
     for failure in summary["failed"]:

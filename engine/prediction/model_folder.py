@@ -11,7 +11,7 @@ from typing import Any, Literal, cast
 from ... import ConfigError, ModelError
 from ...data import Tokenizer
 from ...model import TaskModel, load_task_model, read_info
-from ..report.answer import refuse_run
+from ..summary.answer import refuse_run
 from ..storage.stage_files import refuse_changed
 from ..training.device import Precision, choose_device, choose_precision
 from ..training.precision import DTYPES, compute_in

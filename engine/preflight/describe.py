@@ -17,7 +17,7 @@ from ...model.layout import POSITION_IDS
 from ...model.match import match, shapes_of
 from ...untrusted import MOST_NAMES
 from ..prediction.stage_record import read_record, stored_alpha
-from ..report.answer import refuse_run
+from ..summary.answer import refuse_run
 from ..storage.files import sha256_file
 from ..storage.run_folder import environment
 

@@ -6,10 +6,10 @@ import re
 from collections.abc import Iterable, Sequence
 from importlib import resources
 
-from .answer import command
+from ..summary.answer import command
 from .parts import Run
-from .seeds import Step
-from .stage_table import (
+from ..summary.seeds import Step
+from ..summary.stage_table import (
     METRIC_NAMES,
     SIDE_ARMS,
     aggregate,

@@ -13,8 +13,8 @@ from ..evaluation.inference import Scored, metric_rows
 from ..evaluation.per_example import save_items
 from ..plan import Stage, digest
 from ..recipe.config import merged
-from ..report.stage_table import MARKS
-from ..report.summary import OUTSIDE_LABELS
+from ..summary.stage_table import MARKS
+from ..summary.summary import OUTSIDE_LABELS
 from ..stages.context import Context, write_trace
 from ..stages.kind import StageRun, kind_of
 from ..stages.outside import outside_scores

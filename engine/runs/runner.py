@@ -27,7 +27,7 @@ from ..recipe.config.files import recipe_files
 from ..recipe.hub import cached_model, hub_name
 from ..recipe.load import Resolved, load_recipe, places
 from ..recipe.schema import parse_key, with_value
-from ..report.summary import refuse_damaged, write_summary
+from ..summary.summary import refuse_damaged, write_summary
 from ..report.write import write_report
 from ..stages.context import Context
 from ..storage.files import read_json

@@ -17,8 +17,8 @@ import torch
 from ... import DataError, DivergedError
 from ..plan import Stage
 from ..recipe.config import RunConfig
-from ..report.stage_folders import failures
-from ..report.summary import write_summary
+from ..summary.stage_folders import failures
+from ..summary.summary import write_summary
 from ..stages.context import Context
 from ..stages.kind import StageRun, planned
 from ..storage.files import atomic_write_json, delete, read_json

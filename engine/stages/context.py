@@ -17,7 +17,7 @@ from ...model import Encoder, TaskModel, load_encoder, load_masked_lm, load_task
 from ..evaluation.inference import Scored, metric_rows, score
 from ..plan import Stage
 from ..recipe.config import RunConfig, StageTraining
-from ..report.summary import TRANSLATE_TEST, TRANSLATED
+from ..summary.summary import TRANSLATE_TEST, TRANSLATED
 from ..storage.files import atomic_write_json
 from ..storage.names import FINISHED, serves
 from ..storage.run_folder import RunDir

@@ -24,7 +24,7 @@ from ..evaluation.inference import Scored, scored_as
 from ..plan import Stage, digest
 from ..reading.read_file import first_of_each, read_file
 from ..recipe.config import ReaderConfig, RunConfig, TargetConfig, reader_of
-from ..report.summary import FROM_OUTSIDE
+from ..summary.summary import FROM_OUTSIDE
 from .context import Context
 
 _Key = tuple[str, ...]

@@ -9,8 +9,8 @@ from dataclasses import asdict
 from pathlib import Path
 
 from ....tasks import task_of
-from ...report.seeds import stat
-from ...report.stage_table import METRIC_NAMES, Json, per_seed
+from ...summary.seeds import stat
+from ...summary.stage_table import METRIC_NAMES, Json, per_seed
 from ...report.tracking.compare import (
     AVERAGE,
     MARKS,

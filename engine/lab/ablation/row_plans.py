@@ -15,7 +15,7 @@ from ...plan import Stage, digest
 from ...preflight.cost import Paces, estimate_plan
 from ...recipe.config import RunConfig
 from ...recipe.load import Resolved, load_recipe
-from ...report.stage_table import Json
+from ...summary.stage_table import Json
 from ...runs.graph import make_plan
 from ...runs.jobs import default_jobs
 from ...runs.prepare import make_context, read_ahead

@@ -13,7 +13,7 @@ from ....tasks import TASKS
 from ...plan import Stage
 from ...recipe.config import RunConfig
 from ...recipe.schema import nearest
-from ...report.stage_table import SIDE_ARMS
+from ...summary.stage_table import SIDE_ARMS
 from ...storage.names import serves
 
 DEFAULT = ("main",)

@@ -14,8 +14,8 @@ from .... import ConfigError, DataError
 from ...plan import Stage, fingerprint
 from ...recipe.config import RunConfig
 from ...recipe.load import load_recipe, variants
-from ...report.stage_folders import read_decision
-from ...report.stage_table import Json
+from ...summary.stage_folders import read_decision
+from ...summary.stage_table import Json
 from ...report.tracking.compare import Scored, lineage, read_scores
 from ...runs.graph import make_plan
 from ...runs.synthetic_data import settled

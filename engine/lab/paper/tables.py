@@ -7,7 +7,7 @@ from pathlib import Path
 
 from ...report import svg
 from ...report.parts import columns_for, threshold_picture
-from ...report.stage_table import METRIC_NAMES, Cells, Json, per_seed
+from ...summary.stage_table import METRIC_NAMES, Cells, Json, per_seed
 from ...report.tracking.compare import (
     AVERAGE,
     Scored,

@@ -20,8 +20,8 @@ from ....data import Example, Tokenizer, TokenStore, file_hash
 from ....tasks import per_word
 from ...recipe.config import RunConfig
 from ...recipe.load import load_recipe
-from ...report.stage_folders import read_decision
-from ...report.summary import build_summary
+from ...summary.stage_folders import read_decision
+from ...summary.summary import build_summary
 from ...stages.datasets import Datasets
 from ...stages.decision_files import DECISION, of_one_target
 from ...storage.files import read_json

@@ -24,7 +24,7 @@ from ...pseudolabels.thresholds import choose_threshold_from_sweep, uniform_grid
 from ...recipe.config.stages import AlphaConfig
 from ...report.parts import mean
 from ...report.sections.laboratory import THRESHOLDS
-from ...report.stage_folders import made_from
+from ...summary.stage_folders import made_from
 from ...storage.files import atomic_write_json, delete
 from ...storage.text import percent, text_table
 from .finished_run import FinishedRun

@@ -22,8 +22,8 @@ from ...evaluation.metrics import EntityCounter
 from ...evaluation.voted import Voted
 from ...report.parts import mean
 from ...report.sections.laboratory import TRUST
-from ...report.stage_folders import made_from
-from ...report.stage_table import METRIC_NAMES, SIDE_ARMS
+from ...summary.stage_folders import made_from
+from ...summary.stage_table import METRIC_NAMES, SIDE_ARMS
 from ...report.write import write_report
 from ...storage.files import write_sealed_json
 from ...storage.names import serves

@@ -9,7 +9,7 @@ from ....tasks import has_spans
 from ...storage.text import counted, percent
 from ..page import folded, note, table
 from ..parts import Run, accepted_share, alphas, mean
-from ..stage_table import Json
+from ...summary.stage_table import Json
 
 
 def decision_table(run: Run) -> str:

@@ -6,8 +6,8 @@ from ...storage.files import read_json
 from ...storage.text import some
 from ..page import bullets, folded, heading, note, table, warning
 from ..parts import Run
-from ..stage_folders import made_from
-from ..stage_table import METRIC_NAMES, Json
+from ...summary.stage_folders import made_from
+from ...summary.stage_table import METRIC_NAMES, Json
 from ..svg import clean
 
 THRESHOLDS, TRUST = "thresholds.json", "trust.json"

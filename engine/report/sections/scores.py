@@ -10,8 +10,8 @@ from ...storage.files import read_json
 from ...storage.text import percent, some
 from ..page import folded, note, table, ups
 from ..parts import Run
-from ..seeds import Stat, Step, stat
-from ..stage_table import Json, StageKey, StageScore, or_dash, row_key, step_between, target_rows
+from ...summary.seeds import Stat, Step, stat
+from ...summary.stage_table import Json, StageKey, StageScore, or_dash, row_key, step_between, target_rows
 from ..svg import clean
 
 _LISTED = 15

@@ -16,10 +16,10 @@ from .... import DataError
 from ...storage.files import read_json
 from ...storage.names import FINISHED, SCORES
 from ...storage.text import text_table
-from ..seeds import Stat, Step, stat
-from ..stage_folders import run_stages
-from ..stage_table import METRIC_NAMES, Cells, Json, aggregate, or_dash, per_seed, row_key, step_between, target_rows
-from ..summary import build_summary
+from ...summary.seeds import Stat, Step, stat
+from ...summary.stage_folders import run_stages
+from ...summary.stage_table import METRIC_NAMES, Cells, Json, aggregate, or_dash, per_seed, row_key, step_between, target_rows
+from ...summary.summary import build_summary
 
 AVERAGE = "average"
 MARKS = ("parallel_data", "target_labels")

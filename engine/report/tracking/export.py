@@ -11,8 +11,8 @@ from pathlib import Path
 from .... import ConfigError
 from ...storage.files import atomic_write_bytes, atomic_write_text, storage_errors
 from ..parts import Run
-from ..stage_table import Json, is_score
-from ..summary import TRANSLATE_TEST
+from ...summary.stage_table import Json, is_score
+from ...summary.summary import TRANSLATE_TEST
 
 EVENTS = "events.out.tfevents.0.xlt-engine"
 Scalar = tuple[str, int, float]

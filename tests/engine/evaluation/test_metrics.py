@@ -21,7 +21,7 @@ from xlt_engine.engine.evaluation.metrics import (
     spans,
     transfer_gap,
 )
-from xlt_engine.engine.report.seeds import Stat, paired_step, stat
+from xlt_engine.engine.summary.seeds import Stat, paired_step, stat
 
 TAGS = ["O", "B-PER", "I-PER", "B-LOC", "I-LOC", "B-work-of-art", "I-work-of-art"]
 

@@ -15,7 +15,7 @@ from xlt_engine.data import Tokenizer, TokenStore, read_conll
 from xlt_engine.engine import evaluate_files, predict_file
 from xlt_engine.engine.lab.studies.finished_run import FinishedRun
 from xlt_engine.engine.lab.studies.trust import measure_transport
-from xlt_engine.engine.report.stage_folders import read_decision
+from xlt_engine.engine.summary.stage_folders import read_decision
 
 ONE_ROUND = ("selftrain.rounds=1", "selftrain.soft.epochs=6", "finetune.epochs=6", "btf.on=false")
 LONG_WORD = "sanitario" * 6

@@ -11,7 +11,7 @@ from xlt_engine import ConfigError, DataError
 from xlt_engine.engine.preflight.checker import check
 from xlt_engine.engine.preflight.cost import estimate
 from xlt_engine.engine.recipe.config import BtfConfig
-from xlt_engine.engine.report.summary import build_summary
+from xlt_engine.engine.summary.summary import build_summary
 from xlt_engine.engine.runs.graph import make_plan
 from xlt_engine.engine.stages.masked_lm import pair_counts
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from xlt_engine.engine import answers, write_report
-from xlt_engine.engine.report.answer import command
+from xlt_engine.engine.summary.answer import command
 from xlt_engine.engine.stages.against_teacher import compare
 
 from .identities import identity

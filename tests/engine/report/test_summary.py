@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 
 from xlt_engine import DataError
-from xlt_engine.engine.report.seeds import Stat, Step, stat
-from xlt_engine.engine.report.stage_folders import find_stages
-from xlt_engine.engine.report.stage_table import aggregate, stage_table
-from xlt_engine.engine.report.summary import build_summary, write_summary
+from xlt_engine.engine.summary.seeds import Stat, Step, stat
+from xlt_engine.engine.summary.stage_folders import find_stages
+from xlt_engine.engine.summary.stage_table import aggregate, stage_table
+from xlt_engine.engine.summary.summary import build_summary, write_summary
 
 from .identities import STAGES, identity
 

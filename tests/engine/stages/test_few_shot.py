@@ -14,8 +14,8 @@ from xlt_engine import ConfigError
 from xlt_engine.data import Tokenizer
 from xlt_engine.engine.preflight.check_data import leak_warnings, read_all
 from xlt_engine.engine.recipe.config.files import recipe_files
-from xlt_engine.engine.report.stage_table import aggregate, stage_table
-from xlt_engine.engine.report.summary import build_summary
+from xlt_engine.engine.summary.stage_table import aggregate, stage_table
+from xlt_engine.engine.summary.summary import build_summary
 from xlt_engine.engine.runs.graph import make_plan
 from xlt_engine.engine.stages.datasets import Datasets
 

@@ -13,7 +13,7 @@ from safetensors.numpy import load_file
 from xlt_engine.data import ItemView, Tokenizer, TokenStore
 from xlt_engine.engine import check, predict_file
 from xlt_engine.engine.evaluation.inference import predict_logits
-from xlt_engine.engine.report.stage_table import aggregate, table_cells
+from xlt_engine.engine.summary.stage_table import aggregate, table_cells
 from xlt_engine.model import load_task_model
 
 from ..conftest import DE, Tiny, sentence

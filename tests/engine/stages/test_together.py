@@ -18,9 +18,9 @@ from xlt_engine.engine.evaluation.inference import predict_logits
 from xlt_engine.engine.lab.studies.finished_run import FinishedRun
 from xlt_engine.engine.preflight.checker import check
 from xlt_engine.engine.preflight.cost import estimate
-from xlt_engine.engine.report.answer import answers
+from xlt_engine.engine.summary.answer import answers
 from xlt_engine.engine.report.parts import load_run
-from xlt_engine.engine.report.stage_table import aggregate
+from xlt_engine.engine.summary.stage_table import aggregate
 from xlt_engine.engine.runs.graph import chosen_stages, make_plan
 from xlt_engine.engine.runs.prepare import make_context
 from xlt_engine.engine.runs.verify import verify_run
