@@ -21,8 +21,8 @@ from common import machine_of
 
 from xlt_engine import DataError
 from xlt_engine.engine.lab.ablation.rows import GROUPS, ROWS
-from xlt_engine.engine.summary.stage_folders import read_decision
 from xlt_engine.engine.storage.files import read_json
+from xlt_engine.engine.summary.stage_folders import read_decision
 
 Json = dict[str, Any]
 RESULTS = Path(__file__).resolve().parent / "results"

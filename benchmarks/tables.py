@@ -28,9 +28,9 @@ from truth_world.tables import drawing as truth_world_drawing
 from xlt_engine.engine.plan import NUMERICS
 from xlt_engine.engine.report.parts import Run
 from xlt_engine.engine.report.parts import trail as report_trail
+from xlt_engine.engine.report.svg import standalone
 from xlt_engine.engine.summary.seeds import Stat, Step
 from xlt_engine.engine.summary.stage_table import aggregate
-from xlt_engine.engine.report.svg import standalone
 
 Json = dict[str, Any]
 ROOT = Path(__file__).resolve().parent.parent

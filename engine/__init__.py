@@ -25,12 +25,12 @@ if typing.TYPE_CHECKING:
     from .pseudolabels.thresholds import ThresholdChoice, choose_threshold
     from .recipe.config import RunConfig
     from .recipe.load import load_recipe, variants
-    from .summary.answer import Answer, answers, chosen_model
-    from .summary.stage_table import stage_table
-    from .summary.summary import write_summary
     from .report.write import write_report
     from .runs.runner import RunResult, StagesFailedError, each_run, run
     from .runs.verify import Verification, verify_run
+    from .summary.answer import Answer, answers, chosen_model
+    from .summary.stage_table import stage_table
+    from .summary.summary import write_summary
     from .training.config import OptimizerConfig
     from .training.loop import Loop, StepResult, Trace, train
     from .training.progress import ConsoleProgress, Progress

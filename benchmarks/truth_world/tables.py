@@ -8,8 +8,8 @@ from typing import Any
 
 from common import markdown
 
-from xlt_engine.engine.summary.seeds import paired_step, stat
 from xlt_engine.engine.report.svg import GREY, Key, Panel, figure, padded_range, standalone
+from xlt_engine.engine.summary.seeds import paired_step, stat
 
 from .sweep import ALPHAS
 

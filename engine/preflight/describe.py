@@ -17,9 +17,9 @@ from ...model.layout import POSITION_IDS
 from ...model.match import match, shapes_of
 from ...untrusted import MOST_NAMES
 from ..prediction.stage_record import read_record, stored_alpha
-from ..summary.answer import refuse_run
 from ..storage.files import sha256_file
 from ..storage.run_folder import environment
+from ..summary.answer import refuse_run
 
 MARKS = {"T": "target_labels", "P": "parallel_data", "D": "dictionary", "O": "outside_labels"}
 _RECORDED = ("arm", "pair", "seed", "inputs", "accepted", "removed", "steps", "tokens", "seconds", "cpu_seconds")

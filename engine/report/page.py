@@ -7,7 +7,6 @@ from collections.abc import Iterable, Sequence
 from importlib import resources
 
 from ..summary.answer import command
-from .parts import Run
 from ..summary.seeds import Step
 from ..summary.stage_table import (
     METRIC_NAMES,
@@ -18,6 +17,7 @@ from ..summary.stage_table import (
     table_caption,
     table_cells,
 )
+from .parts import Run
 from .svg import clean, style
 
 

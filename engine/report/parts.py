@@ -12,12 +12,22 @@ from typing import Any
 from ..storage.files import read_json
 from ..storage.names import targets_of
 from ..storage.text import percent
-from . import svg
 from ..summary.answer import Answer, answers
 from ..summary.seeds import Stat
 from ..summary.stage_folders import read_decision
-from ..summary.stage_table import METRIC_NAMES, SIDE_ARMS, Aggregate, Json, StageKey, StageScore, aggregate, row_key, target_rows
+from ..summary.stage_table import (
+    METRIC_NAMES,
+    SIDE_ARMS,
+    Aggregate,
+    Json,
+    StageKey,
+    StageScore,
+    aggregate,
+    row_key,
+    target_rows,
+)
 from ..summary.summary import write_summary
+from . import svg
 from .svg import GREY, Key, Panel, Point
 
 WIDTH = 940.0

@@ -12,6 +12,7 @@ from ..storage.names import CARD, FINISHED
 from ..storage.stage_files import weights_hash
 from ..storage.text import counted, some
 from ..summary.answer import link_models
+from ..summary.stage_table import METRIC_NAMES, Json, is_score
 from .page import (
     answer_cards,
     bullets,
@@ -30,7 +31,6 @@ from .parts import Figure, Run, languages, load_run, losses, thresholds, trail
 from .sections.decisions import decision_table, quality_section
 from .sections.laboratory import sentences_section, thresholds_section, trust_section
 from .sections.scores import class_section, reading
-from ..summary.stage_table import METRIC_NAMES, Json, is_score
 from .svg import clean, standalone
 
 _MACHINE = ("git", "command", "platform", "machine", "cpu", "cpu_capability", "device", "precision", "kernels", "cuda")

@@ -13,8 +13,6 @@ from ..evaluation.inference import Scored, metric_rows
 from ..evaluation.per_example import save_items
 from ..plan import Stage, digest
 from ..recipe.config import merged
-from ..summary.stage_table import MARKS
-from ..summary.summary import OUTSIDE_LABELS
 from ..stages.context import Context, write_trace
 from ..stages.kind import StageRun, kind_of
 from ..stages.outside import outside_scores
@@ -31,6 +29,8 @@ from ..storage.files import (
 from ..storage.names import CARD, FINISHED, IF_GOLD, ITEMS, OF_SCORING, PREDICTED, SCORES, STAMP
 from ..storage.run_warning import RunWarning
 from ..storage.stage_files import damage, link_equal
+from ..summary.stage_table import MARKS
+from ..summary.summary import OUTSIDE_LABELS
 from .stage_state import INPUTS, fingerprint_of, other_inputs, take_over_stage, weights_of
 
 _NAMES = ("text", "pair", "label", "words", "tags", "label_map")

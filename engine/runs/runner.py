@@ -27,11 +27,11 @@ from ..recipe.config.files import recipe_files
 from ..recipe.hub import cached_model, hub_name
 from ..recipe.load import Resolved, load_recipe, places
 from ..recipe.schema import parse_key, with_value
-from ..summary.summary import refuse_damaged, write_summary
 from ..report.write import write_report
 from ..stages.context import Context
 from ..storage.files import read_json
 from ..storage.run_folder import RunDir
+from ..summary.summary import refuse_damaged, write_summary
 from ..training.determinism import deterministic, refusal
 from ..training.device import describe_kernels, describe_products
 from ..training.distributed import joined

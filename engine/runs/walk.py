@@ -17,14 +17,14 @@ import torch
 from ... import DataError, DivergedError
 from ..plan import Stage
 from ..recipe.config import RunConfig
-from ..summary.stage_folders import failures
-from ..summary.summary import write_summary
 from ..stages.context import Context
 from ..stages.kind import StageRun, planned
 from ..storage.files import atomic_write_json, delete, read_json
 from ..storage.names import FAILED, FINISHED
 from ..storage.run_folder import share
 from ..storage.run_warning import RunWarning
+from ..summary.stage_folders import failures
+from ..summary.summary import write_summary
 from ..training.determinism import deterministic
 from ..training.progress import Progress
 from .make_stage import begin_stage, finish_stage

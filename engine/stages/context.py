@@ -17,12 +17,12 @@ from ...model import Encoder, TaskModel, load_encoder, load_masked_lm, load_task
 from ..evaluation.inference import Scored, metric_rows, score
 from ..plan import Stage
 from ..recipe.config import RunConfig, StageTraining
-from ..summary.summary import TRANSLATE_TEST, TRANSLATED
 from ..storage.files import atomic_write_json
 from ..storage.names import FINISHED, serves
 from ..storage.run_folder import RunDir
 from ..storage.run_warning import RunWarning
 from ..storage.stage_files import damage, refuse_changed
+from ..summary.summary import TRANSLATE_TEST, TRANSLATED
 from ..training.distributed import ProcessGroup
 from ..training.loop import Trace
 from ..training.out_of_memory import PassRetry

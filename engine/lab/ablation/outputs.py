@@ -9,8 +9,6 @@ from dataclasses import asdict
 from pathlib import Path
 
 from ....tasks import task_of
-from ...summary.seeds import stat
-from ...summary.stage_table import METRIC_NAMES, Json, per_seed
 from ...report.tracking.compare import (
     AVERAGE,
     MARKS,
@@ -26,6 +24,8 @@ from ...report.tracking.compare import (
 )
 from ...storage.files import atomic_write_json, atomic_write_text, plain
 from ...storage.run_folder import environment
+from ...summary.seeds import stat
+from ...summary.stage_table import METRIC_NAMES, Json, per_seed
 from ..paper.printed import domain_of, notes, printed
 from .row_plans import Ablation, RowPlan
 

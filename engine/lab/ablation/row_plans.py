@@ -15,7 +15,6 @@ from ...plan import Stage, digest
 from ...preflight.cost import Paces, estimate_plan
 from ...recipe.config import RunConfig
 from ...recipe.load import Resolved, load_recipe
-from ...summary.stage_table import Json
 from ...runs.graph import make_plan
 from ...runs.jobs import default_jobs
 from ...runs.prepare import make_context, read_ahead
@@ -24,6 +23,7 @@ from ...runs.synthetic_data import settled
 from ...stages.context import Context
 from ...storage.run_folder import RunDir
 from ...storage.text import text_table, time_text
+from ...summary.stage_table import Json
 from ...training.progress import Progress
 from .rows import Choice, Row, choose
 

@@ -13,8 +13,8 @@ from ....tasks import TASKS
 from ...plan import Stage
 from ...recipe.config import RunConfig
 from ...recipe.schema import nearest
-from ...summary.stage_table import SIDE_ARMS
 from ...storage.names import serves
+from ...summary.stage_table import SIDE_ARMS
 
 DEFAULT = ("main",)
 OURS = "ours"

@@ -14,14 +14,14 @@ from .... import ConfigError, DataError
 from ...plan import Stage, fingerprint
 from ...recipe.config import RunConfig
 from ...recipe.load import load_recipe, variants
-from ...summary.stage_folders import read_decision
-from ...summary.stage_table import Json
 from ...report.tracking.compare import Scored, lineage, read_scores
 from ...runs.graph import make_plan
 from ...runs.synthetic_data import settled
 from ...storage.files import read_json
 from ...storage.names import STAMP
 from ...storage.stage_files import paths_below
+from ...summary.stage_folders import read_decision
+from ...summary.stage_table import Json
 from ..ablation.rows import ROWS
 from .printed import COLUMNS, RECIPES, TABLES, Kind, domain_of
 

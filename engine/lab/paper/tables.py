@@ -7,7 +7,6 @@ from pathlib import Path
 
 from ...report import svg
 from ...report.parts import columns_for, threshold_picture
-from ...summary.stage_table import METRIC_NAMES, Cells, Json, per_seed
 from ...report.tracking.compare import (
     AVERAGE,
     Scored,
@@ -19,6 +18,7 @@ from ...report.tracking.compare import (
     step_values,
 )
 from ...storage.files import atomic_write_json, atomic_write_text, plain, storage_errors
+from ...summary.stage_table import METRIC_NAMES, Cells, Json, per_seed
 from ..ablation.rows import OURS, ROWS
 from . import printed
 from .printed import COLUMNS, RECIPES, Kind, PaperTable

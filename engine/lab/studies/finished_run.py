@@ -20,13 +20,13 @@ from ....data import Example, Tokenizer, TokenStore, file_hash
 from ....tasks import per_word
 from ...recipe.config import RunConfig
 from ...recipe.load import load_recipe
-from ...summary.stage_folders import read_decision
-from ...summary.summary import build_summary
 from ...stages.datasets import Datasets
 from ...stages.decision_files import DECISION, of_one_target
 from ...storage.files import read_json
 from ...storage.names import STAMP, targets_of
 from ...storage.stage_files import refuse_changed
+from ...summary.stage_folders import read_decision
+from ...summary.summary import build_summary
 
 if TYPE_CHECKING:
     from ....model import TaskModel

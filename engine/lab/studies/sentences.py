@@ -25,10 +25,10 @@ from ...evaluation.per_example import load_items, predicted_tags
 from ...pseudolabels.filters import Reason
 from ...reading.read_file import read_file
 from ...report.sections.laboratory import SENTENCES, VERSION
-from ...summary.stage_folders import made_from
 from ...storage.files import atomic_write_json, delete
 from ...storage.names import PREDICTED, SOFT_LABELS
 from ...storage.soft_labels import read_soft_labels
+from ...summary.stage_folders import made_from
 from .finished_run import FinishedRun, Json, TaskStage, texts_of
 
 MOST_WORDS, MOST_LETTERS = 60, 400

@@ -24,9 +24,9 @@ from ...pseudolabels.thresholds import choose_threshold_from_sweep, uniform_grid
 from ...recipe.config.stages import AlphaConfig
 from ...report.parts import mean
 from ...report.sections.laboratory import THRESHOLDS
-from ...summary.stage_folders import made_from
 from ...storage.files import atomic_write_json, delete
 from ...storage.text import percent, text_table
+from ...summary.stage_folders import made_from
 from .finished_run import FinishedRun
 
 Floats = NDArray[np.float64]

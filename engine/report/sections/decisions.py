@@ -7,9 +7,9 @@ from typing import Any
 
 from ....tasks import has_spans
 from ...storage.text import counted, percent
+from ...summary.stage_table import Json
 from ..page import folded, note, table
 from ..parts import Run, accepted_share, alphas, mean
-from ...summary.stage_table import Json
 
 
 def decision_table(run: Run) -> str:

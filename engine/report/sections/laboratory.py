@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from ...storage.files import read_json
 from ...storage.text import some
-from ..page import bullets, folded, heading, note, table, warning
-from ..parts import Run
 from ...summary.stage_folders import made_from
 from ...summary.stage_table import METRIC_NAMES, Json
+from ..page import bullets, folded, heading, note, table, warning
+from ..parts import Run
 from ..svg import clean
 
 THRESHOLDS, TRUST = "thresholds.json", "trust.json"

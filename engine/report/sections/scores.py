@@ -8,10 +8,10 @@ from collections.abc import Sequence
 from ....tasks import shown_task
 from ...storage.files import read_json
 from ...storage.text import percent, some
-from ..page import folded, note, table, ups
-from ..parts import Run
 from ...summary.seeds import Stat, Step, stat
 from ...summary.stage_table import Json, StageKey, StageScore, or_dash, row_key, step_between, target_rows
+from ..page import folded, note, table, ups
+from ..parts import Run
 from ..svg import clean
 
 _LISTED = 15

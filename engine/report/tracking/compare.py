@@ -18,7 +18,17 @@ from ...storage.names import FINISHED, SCORES
 from ...storage.text import text_table
 from ...summary.seeds import Stat, Step, stat
 from ...summary.stage_folders import run_stages
-from ...summary.stage_table import METRIC_NAMES, Cells, Json, aggregate, or_dash, per_seed, row_key, step_between, target_rows
+from ...summary.stage_table import (
+    METRIC_NAMES,
+    Cells,
+    Json,
+    aggregate,
+    or_dash,
+    per_seed,
+    row_key,
+    step_between,
+    target_rows,
+)
 from ...summary.summary import build_summary
 
 AVERAGE = "average"

@@ -10,9 +10,9 @@ from pathlib import Path
 
 from .... import ConfigError
 from ...storage.files import atomic_write_bytes, atomic_write_text, storage_errors
-from ..parts import Run
 from ...summary.stage_table import Json, is_score
 from ...summary.summary import TRANSLATE_TEST
+from ..parts import Run
 
 EVENTS = "events.out.tfevents.0.xlt-engine"
 Scalar = tuple[str, int, float]

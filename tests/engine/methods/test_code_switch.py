@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 
 from xlt_engine import DataError
+from xlt_engine.engine.runs.graph import make_plan
 from xlt_engine.engine.summary.stage_table import aggregate, table_cells
 from xlt_engine.engine.summary.summary import build_summary
-from xlt_engine.engine.runs.graph import make_plan
 
 SHORT = ("selftrain.rounds=0.5", "pretrain.epochs=0.4")
 

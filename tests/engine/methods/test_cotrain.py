@@ -18,8 +18,8 @@ from xlt_engine.data import Tokenizer, pack
 from xlt_engine.engine import Progress, estimate
 from xlt_engine.engine.methods import cotrain
 from xlt_engine.engine.plan import Stage, digest, fingerprint
-from xlt_engine.engine.summary.stage_table import aggregate
 from xlt_engine.engine.runs.graph import make_plan, select
+from xlt_engine.engine.summary.stage_table import aggregate
 from xlt_engine.model import load_task_model
 
 ON = (

@@ -11,9 +11,9 @@ from xlt_engine import ConfigError, DataError
 from xlt_engine.engine.preflight.checker import check
 from xlt_engine.engine.preflight.cost import estimate
 from xlt_engine.engine.recipe.config import BtfConfig
-from xlt_engine.engine.summary.summary import build_summary
 from xlt_engine.engine.runs.graph import make_plan
 from xlt_engine.engine.stages.masked_lm import pair_counts
+from xlt_engine.engine.summary.summary import build_summary
 
 QUICK = ("checkpoint.seconds=60", "pretrain.epochs=0.4")
 PAIRS = "today Anna saw Paris\theute sah Anna Paris\nthe city of Roma is old\tdie Stadt Roma ist alt .\n"

@@ -14,10 +14,10 @@ from xlt_engine.engine import run
 from xlt_engine.engine.prediction.scoring import evaluate
 from xlt_engine.engine.preflight.checker import check
 from xlt_engine.engine.preflight.cost import estimate
-from xlt_engine.engine.summary.stage_table import aggregate, stage_table
-from xlt_engine.engine.summary.summary import build_summary
 from xlt_engine.engine.runs.graph import make_plan
 from xlt_engine.engine.stages.translated import misfits
+from xlt_engine.engine.summary.stage_table import aggregate, stage_table
+from xlt_engine.engine.summary.summary import build_summary
 
 QUICK = ("checkpoint.seconds=60", "pretrain.epochs=0.4")
 WORDS = {

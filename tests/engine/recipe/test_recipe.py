@@ -21,8 +21,8 @@ from xlt_engine.engine.recipe.config.removed import AFTER_0_2_0, REMOVED
 from xlt_engine.engine.recipe.load import RecipeError, dump_toml, load_recipe, packaged_recipes, variants
 from xlt_engine.engine.recipe.schema import table_class
 from xlt_engine.engine.recipe.toml_parse import key_lines
-from xlt_engine.engine.summary.answer import chosen_model
 from xlt_engine.engine.report.write import write_report
+from xlt_engine.engine.summary.answer import chosen_model
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from xlt_engine.engine import answers, write_report
-from xlt_engine.engine.summary.answer import command
 from xlt_engine.engine.stages.against_teacher import compare
+from xlt_engine.engine.summary.answer import command
 
 from .identities import identity
 

@@ -13,9 +13,9 @@ import pytest
 
 from xlt_engine import ConfigError, DataError
 from xlt_engine.engine.report.parts import load_run
-from xlt_engine.engine.summary.stage_folders import read_decision
 from xlt_engine.engine.report.tracking.compare import compare_runs, render_comparison
 from xlt_engine.engine.report.tracking.export import event_file, write_csv, write_events
+from xlt_engine.engine.summary.stage_folders import read_decision
 
 from .test_report import make_classification_run, make_ner_run
 

@@ -14,10 +14,10 @@ from xlt_engine import ConfigError
 from xlt_engine.data import Tokenizer
 from xlt_engine.engine.preflight.check_data import leak_warnings, read_all
 from xlt_engine.engine.recipe.config.files import recipe_files
-from xlt_engine.engine.summary.stage_table import aggregate, stage_table
-from xlt_engine.engine.summary.summary import build_summary
 from xlt_engine.engine.runs.graph import make_plan
 from xlt_engine.engine.stages.datasets import Datasets
+from xlt_engine.engine.summary.stage_table import aggregate, stage_table
+from xlt_engine.engine.summary.summary import build_summary
 
 FEW = ('targets.0.labelled="few-de.tsv"', "targets.0.per_class=2")
 

@@ -18,9 +18,7 @@ from xlt_engine.engine.evaluation.inference import predict_logits
 from xlt_engine.engine.lab.studies.finished_run import FinishedRun
 from xlt_engine.engine.preflight.checker import check
 from xlt_engine.engine.preflight.cost import estimate
-from xlt_engine.engine.summary.answer import answers
 from xlt_engine.engine.report.parts import load_run
-from xlt_engine.engine.summary.stage_table import aggregate
 from xlt_engine.engine.runs.graph import chosen_stages, make_plan
 from xlt_engine.engine.runs.prepare import make_context
 from xlt_engine.engine.runs.verify import verify_run
@@ -30,6 +28,8 @@ from xlt_engine.engine.stages.decision_files import DECISION, of_one_target
 from xlt_engine.engine.storage.names import of_target
 from xlt_engine.engine.storage.run_folder import RunDir
 from xlt_engine.engine.storage.soft_labels import read_soft_labels
+from xlt_engine.engine.summary.answer import answers
+from xlt_engine.engine.summary.stage_table import aggregate
 from xlt_engine.engine.training.progress import Progress
 from xlt_engine.kernels import Votes, votes
 from xlt_engine.model import load_task_model
