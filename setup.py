@@ -42,6 +42,7 @@ setup(
         "xlt_engine.data": ["recipes/*.toml", "synthetic/*.tsv", "corpus/*.tsv"],
         "xlt_engine.engine.export": ["modeling_xlt.txt"],
         "xlt_engine.engine.lab": ["*/*.toml"],
+        "xlt_engine.engine": ["report/*.css", "preflight/*.toml"],
     },
     include_package_data=False,
     cmdclass={"build_py": BuildPy},

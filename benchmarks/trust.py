@@ -5,7 +5,7 @@
 
 Every run is `DATA_SET=FOLDER` and has labelled target test files; `--cases` takes those of an earlier result, with
 their signals. The shift of the estimate and the width of its interval are fitted on all data sets but one and judged
-on that one; then the same by target language. `engine/lab/studies/trust_record.py` has what the package ships of this.
+on that one; then the same by target language. What came of this: `engine/lab/studies/trust_estimate.py`.
 """
 
 from __future__ import annotations
@@ -24,9 +24,8 @@ from common import made
 from numpy.typing import ArrayLike, NDArray
 from trust_methods import METHODS, published_estimates
 
+from xlt_engine.engine.lab.studies import trust_estimate as cot
 from xlt_engine.engine.lab.studies.trust import trust
-from xlt_engine.engine.lab.studies.trust_estimate import Estimate, Transport, calibrated_estimate, interval_scale
-from xlt_engine.engine.lab.studies.trust_record import FLOOR, UNSEEN_SHIFT, WIDTH, Held
 from xlt_engine.engine.report import svg
 
 SHIFTS = np.linspace(0, 1.5, 76)
@@ -60,27 +59,27 @@ class Case:
     methods: dict[str, float | None]
     true: float
     alpha: dict[str, float] | None = None
-    teacher: Transport | None = None
-    predicted: Estimate | None = None
+    teacher: cot.Transport | None = None
+    predicted: cot.Estimate | None = None
 
     @property
-    def transport(self) -> Transport:
-        return Transport(self.source, self.source_transport, self.target_transport)
+    def transport(self) -> cot.Transport:
+        return cot.Transport(self.source, self.source_transport, self.target_transport)
 
     @property
     def self_trained(self) -> bool:
         return self.arm == "selftrain"
 
-    def estimate(self, shift: float, width: float) -> Estimate:
-        return calibrated_estimate(self.transport, self.teacher, shift=shift, width=width)
+    def estimate(self, shift: float, width: float) -> cot.Estimate:
+        return cot.calibrated_estimate(self.transport, self.teacher, shift=shift, width=width)
 
     @property
     def scale(self) -> float:
         """What the interval's width is a multiple of."""
-        return interval_scale(self.transport, self.teacher)
+        return cot.interval_scale(self.transport, self.teacher)
 
 
-Predict = Callable[[Case, float, float], Estimate]
+Predict = Callable[[Case, float, float], cot.Estimate]
 
 
 def cases_of(data: str, folder: Path, sample: int, cache: Path) -> list[Case]:
@@ -214,7 +213,7 @@ def summary(cases: list[Case]) -> dict[str, Any]:
     return found | {n: of([c for c in cases if c.data == n]) for n in sorted({c.data for c in cases})}
 
 
-def record(cases: list[Case]) -> dict[tuple[str, bool], Held]:
+def record(cases: list[Case]) -> dict[tuple[str, bool], cot.Held]:
     """What the package says on the screen: of held-out cases, by metric and whether the model is self-trained."""
     found = {}
     for key in sorted({(c.metric, c.self_trained) for c in cases}):
@@ -222,7 +221,7 @@ def record(cases: list[Case]) -> dict[tuple[str, bool], Held]:
         shown = [(c.predicted, c.true) for c in own if c.predicted is not None and c.predicted.narrow]
         held = sum(p.low <= t <= p.high for p, t in shown)
         error = 100 * float(np.mean([abs(p.value - t) for p, t in shown])) if shown else 0.0
-        found[key] = Held(len({c.data for c in own}), len(own), len(shown), held, round(error, 1))
+        found[key] = cot.Held(len({c.data for c in own}), len(own), len(shown), held, round(error, 1))
     return found
 
 
@@ -316,7 +315,7 @@ def alphas(cases: list[Case]) -> dict[str, Any]:
 
 def drawing(result: dict[str, Any]) -> str:
     """The figure of a results file."""
-    return draw([Case(**case | {"predicted": Estimate(**case["predicted"])}) for case in result["cases"]])
+    return draw([Case(**case | {"predicted": cot.Estimate(**case["predicted"])}) for case in result["cases"]])
 
 
 def draw(cases: list[Case]) -> str:
@@ -351,14 +350,14 @@ def results(cases: list[Case]) -> dict[str, Any]:
     """All that the page is made from."""
     cases = with_teachers(cases)
     by_data, by_language = held_out(cases, "data"), held_out(cases, "target")
-    shipped = [replace(c, predicted=c.estimate(UNSEEN_SHIFT, WIDTH)) for c in cases]
+    shipped = [replace(c, predicted=c.estimate(cot.UNSEEN_SHIFT, cot.WIDTH)) for c in cases]
     sets = len({c.data for c in cases})
     chosen = choices(by_data)
     return {
         "constants": {
             "shift": fit_shift(cases),
             "width": fit_width(cases, "data"),
-            "floor": FLOOR,
+            "floor": cot.FLOOR,
             "data_sets": sets,
             "width_at_80": fit_width(cases, "data", 0.8),
         },

@@ -12,15 +12,13 @@ if typing.TYPE_CHECKING:
     from .corpus.config import CorpusConfig
     from .corpus.report import CorpusReport
     from .evaluation.metrics import accuracy, entity_f1, macro_f1
-    from .prediction.chosen import chosen_model
     from .prediction.file_predictor import predict_file
     from .prediction.predictor import Entity, Prediction, Predictor, TagPrediction, predict
     from .prediction.scoring import EvaluationResult, evaluate, evaluate_files
     from .preflight.checker import check
     from .preflight.cost import estimate
-    from .preflight.describe import describe_model
+    from .preflight.describe import describe_environment, describe_model
     from .preflight.init_writer import init_recipe
-    from .preflight.machine import describe_environment
     from .pseudolabels.filters import Decision, decide, source_consistency
     from .pseudolabels.thresholds import ThresholdChoice, choose_threshold
     from .recipe.config import RunConfig
@@ -28,7 +26,7 @@ if typing.TYPE_CHECKING:
     from .report.write import write_report
     from .runs.runner import RunResult, StagesFailedError, run
     from .runs.verify import Verification, verify_run
-    from .summary.answer import Answer, answers
+    from .summary.answer import Answer, answers, chosen_model
     from .summary.stage_table import stage_table
     from .summary.summary import write_summary
     from .training.config import OptimizerConfig
@@ -88,20 +86,18 @@ _NAMES = {
     "corpus.config": ("CorpusConfig",),
     "corpus.report": ("CorpusReport",),
     "evaluation.metrics": ("accuracy", "entity_f1", "macro_f1"),
-    "prediction.chosen": ("chosen_model",),
     "prediction.file_predictor": ("predict_file",),
     "prediction.predictor": ("Entity", "Prediction", "Predictor", "TagPrediction", "predict"),
     "prediction.scoring": ("EvaluationResult", "evaluate", "evaluate_files"),
     "preflight.checker": ("check",),
     "preflight.cost": ("estimate",),
-    "preflight.describe": ("describe_model",),
+    "preflight.describe": ("describe_environment", "describe_model"),
     "preflight.init_writer": ("init_recipe",),
-    "preflight.machine": ("describe_environment",),
     "pseudolabels.filters": ("Decision", "decide", "source_consistency"),
     "pseudolabels.thresholds": ("ThresholdChoice", "choose_threshold"),
     "recipe.config": ("RunConfig",),
     "recipe.load": ("load_recipe",),
-    "summary.answer": ("Answer", "answers"),
+    "summary.answer": ("Answer", "answers", "chosen_model"),
     "summary.stage_table": ("stage_table",),
     "summary.summary": ("write_summary",),
     "report.write": ("write_report",),

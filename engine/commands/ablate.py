@@ -22,7 +22,6 @@ if TYPE_CHECKING:
 @OVERRIDES
 @REUSE
 @JOBS
-@click.option("--samples", type=click.IntRange(1), default=1000, show_default=True, help="Draws of the bootstrap.")
 @click.option("--dry-run", is_flag=True, help="Print what would be made, what is shared, and the time.")
 @click.option("--list", "list_rows", is_flag=True, help="Print groups and rows with their meaning.")
 @QUIET
@@ -33,7 +32,6 @@ def ablate(
     /,
     recipe: str | None,
     rows: tuple[str, ...],
-    samples: int,
     dry_run: bool,
     list_rows: bool,
     quiet: bool,
@@ -57,7 +55,7 @@ def ablate(
         show(as_json, expected, render_forecast(expected))
         return
     stop.begin()
-    result = make_rows(recipe, **options, samples=samples, progress=make_progress(quiet), should_stop=stop.should_stop)
+    result = make_rows(recipe, **options, progress=make_progress(quiet), should_stop=stop.should_stop)
     show(as_json, result.values, f"{result.text}\nreport: {result.report}")
     if result.failed:
         name, error = next(iter(result.failed.items()))

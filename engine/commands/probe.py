@@ -18,14 +18,11 @@ from .options import DEVICE, ENCODING, JSON, MODEL, PATH, SEED, TEXT_COLUMN, Fil
 @click.option("--cap", type=click.IntRange(0), default=2000, show_default=True, help="Largest number of pairs; 0: all.")
 @click.option("--folds", type=click.IntRange(2), default=5, show_default=True, help="Parts; the map is tested on each.")
 @click.option("--neighbours", type=click.IntRange(1), default=10, show_default=True, help="Of CSLS.")
-@click.option("--figure", type=PATH, help="Write the curves over layers, an SVG file.")
 @SEED
 @DEVICE
 @ENCODING
 @JSON
-def probe(
-    model: Path, pairs: Path, layers: tuple[int, ...] | None, figure: Path | None, as_json: bool, **options: Any
-) -> None:
+def probe(model: Path, pairs: Path, layers: tuple[int, ...] | None, as_json: bool, **options: Any) -> None:
     """How well two languages are aligned in the states of MODEL, by PAIRS: text, tab, translation on each line.
 
     For each layer: how often a text's nearest neighbour in the other language is its translation, by cosine and by
@@ -34,10 +31,6 @@ def probe(
     from ..lab.studies.probe import probe as probe_encoder
 
     report = probe_encoder(model, pairs, layers=layers or (), **options)
-    if figure is not None:
-        from ..storage.files import atomic_write_text
-
-        atomic_write_text(figure, report.figure())
     show(as_json, report.as_dict(), report.render())
 
 

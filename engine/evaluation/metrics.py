@@ -95,12 +95,6 @@ def class_table(scores: Mapping[str, EntityScores]) -> ClassTable:
     }
 
 
-def f1_of_counts(counts: ArrayLike) -> float:
-    """F1 in points of rows of `(gold, predicted, correct)` counts `[n, 3]`, summed first (micro average)."""
-    gold, predicted, correct = np.asarray(counts).reshape(-1, 3).sum(axis=0).tolist()
-    return _ratio(2 * correct, gold + predicted)
-
-
 class EntityCounter:
     """Entity counts over sentences, fed one sentence at a time."""
 
@@ -109,7 +103,7 @@ class EntityCounter:
         self._counts = tuple(Counter[str]() for _ in range(3))  # gold, predicted, correct
 
     def update(self, gold: Tags, predicted: Tags) -> tuple[int, ...]:
-        """Add one sentence; its own `(gold, predicted, correct)` counts, which a paired bootstrap needs.
+        """Add one sentence; its own `(gold, predicted, correct)` counts.
 
         Raises:
             DataError: the two differ in length, or hold an unknown tag.

@@ -14,7 +14,6 @@ from ... import DataError
 from ...data import OUTSIDE
 from ..storage.files import atomic_write_bytes
 from ..storage.names import ITEMS
-from .metrics import f1_of_counts
 
 if TYPE_CHECKING:
     from ...data import TokenStore
@@ -41,11 +40,6 @@ def load_items(folder: Path, name: str = ITEMS) -> Items:
         return {}
     except (OSError, SafetensorError) as error:
         raise DataError(f"{folder / name}: cannot be read ({error}); delete the stage and run it again") from error
-
-
-def points(items: NDArray[Any]) -> float:
-    """The score of some items: entity F1 of their summed counts, or accuracy; 0 to 100."""
-    return f1_of_counts(items) if items.ndim == 2 else 100.0 * float(items.mean())
 
 
 def predicted_tags(labels: tuple[str, ...], store: TokenStore, example: int, predicted: np.ndarray) -> list[str]:

@@ -12,9 +12,9 @@ from ... import ConfigError, ModelError
 from ...data import Tokenizer
 from ...model import TaskModel, load_task_model, read_info
 from ..storage.stage_files import refuse_changed
+from ..summary.answer import refuse_run
 from ..training.device import Precision, choose_device, choose_precision
 from ..training.precision import DTYPES, compute_in
-from .chosen import refuse_run
 from .stage_record import read_record
 from .words import Split
 

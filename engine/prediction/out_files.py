@@ -25,14 +25,7 @@ Emit = Callable[[str], None]
 
 @dataclass
 class OutFiles:
-    """Files in the making.
-
-    Attributes:
-        emit: for each file a function that writes text.
-        done: records that have been written.
-        state: what the format has to remember.
-        counts: what was counted of the records that an earlier process has written.
-    """
+    """Files in the making, `done` records of them; `state` is the format's, `counts` those of an earlier process."""
 
     emit: list[Emit]
     done: int = 0

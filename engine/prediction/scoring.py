@@ -19,7 +19,7 @@ from ...tasks import per_word, task_of
 from ...untrusted import listed, quoted
 from ..evaluation.inference import Poll, score
 from ..evaluation.metrics import ClassTable, TransferSummary, transfer_gap
-from ..summary.text_table import text_table
+from ..storage.text import text_table
 from ..training.device import Precision
 from .model_folder import Device, ModelLike, OpenModel, open_model
 from .words import Split

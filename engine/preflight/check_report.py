@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ..storage.run_warning import RunWarning
-from ..summary.text_table import text_table
+from ..storage.text import text_table
 from .check_data import Coverage
 from .estimate_report import Estimate
 
@@ -39,14 +39,7 @@ class FileRow:
 
 @dataclass
 class CheckReport:
-    """All that there is to say.
-
-    Attributes:
-        problems: errors; the run would stop at the first of them.
-        warnings: what a run would go on with.
-        coverage: the tokenizer per language.
-        estimate: cost of the run; None while there are errors.
-    """
+    """Errors, warnings, files, the tokenizer per language, and what the run will cost, None while there are errors."""
 
     problems: list[CheckProblem] = field(default_factory=list)
     warnings: list[RunWarning] = field(default_factory=list)

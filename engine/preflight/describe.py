@@ -1,9 +1,11 @@
-"""`info`: what a model folder holds, and what does not fit in it; from headers and records, without torch."""
+"""`info`: what a model folder holds and what does not fit in it, from headers and records, without torch; and `env`."""
 
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Callable
+from importlib import metadata
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -14,9 +16,10 @@ from ...model.headers import Stored, scan
 from ...model.layout import POSITION_IDS
 from ...model.match import match, shapes_of
 from ...untrusted import MOST_NAMES
-from ..prediction.chosen import refuse_run
 from ..prediction.stage_record import read_record, stored_alpha
 from ..storage.files import sha256_file
+from ..storage.run_folder import environment
+from ..summary.answer import refuse_run
 
 MARKS = {"T": "target_labels", "P": "parallel_data", "D": "dictionary", "O": "outside_labels"}
 _RECORDED = ("arm", "pair", "seed", "inputs", "accepted", "removed", "steps", "tokens", "seconds", "cpu_seconds")
@@ -197,4 +200,36 @@ def _origin(root: Path, info: FolderInfo) -> dict[str, Any]:
         "max_length": read_record(root / "fingerprint.json").get("max_length"),
         **{key: record[key] for key in (*_RECORDED, "fingerprint") if record.get(key) is not None},
         "warnings": [w.get("name") for w in record.get("warnings") or ()],
+    }
+
+
+def describe_environment() -> dict[str, Any]:
+    """Versions, machine, device and the kernels' path, as JSON values; null for what this machine has not.
+
+    Raises:
+        ConfigError: `XLT_KERNELS` or `XLT_PRODUCTS` is unknown, or asks for what cannot run here.
+    """
+    import torch
+
+    from ..training.device import choose_device, choose_precision, describe_kernels, describe_products
+
+    device = choose_device("auto")
+    facts = environment()
+    cuda = torch.cuda.is_available()
+    installed = {distribution.metadata["Name"] for distribution in metadata.distributions()}
+    return {
+        **facts["versions"],
+        "triton": metadata.version("triton") if "triton" in installed else None,
+        "platform": facts["platform"],
+        "machine": facts["machine"],
+        "device": device.type,
+        "precision": choose_precision("auto"),
+        "cuda_device": facts["cuda"],
+        "cuda_version": torch.version.cuda,
+        "cuda_capability": ".".join(map(str, torch.cuda.get_device_capability())) if cuda else None,
+        "cpu_capability": facts["cpu_capability"],
+        "cpu_count": os.cpu_count(),
+        "threads": facts["threads"],
+        "kernels": {name: describe_kernels(torch.device(name)) for name in dict.fromkeys(("cpu", device.type))},
+        "products": describe_products(),
     }

@@ -5,9 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from ..storage.text import size_text
-from ..storage.text import time_text as time_text
-from ..summary.text_table import text_table
+from ..storage.text import size_text, text_table, time_text
 
 
 @dataclass(frozen=True)
@@ -37,15 +35,7 @@ class StageEstimate:
 
 @dataclass(frozen=True)
 class Estimate:
-    """All stages of a run, in the order in which they run.
-
-    Attributes:
-        rate: tokens a second in training, over all stages.
-        device: what they were measured on.
-        precision: what the model computes in there.
-        labels: label set.
-        vocab_size: rows of the word embedding.
-    """
+    """All stages of a run, in the order in which they run; `rate` is tokens a second in training, over all of them."""
 
     stages: tuple[StageEstimate, ...]
     rate: float
@@ -57,12 +47,10 @@ class Estimate:
 
     @property
     def seconds(self) -> float:
-        """Estimated seconds of all stages."""
         return sum(s.seconds for s in self.stages)
 
     @property
     def memory(self) -> int:
-        """Estimated peak in bytes."""
         return max(s.memory for s in self.stages)
 
     def as_dict(self) -> dict[str, Any]:
@@ -89,18 +77,10 @@ class Estimate:
             f"{len(rows)} stages, about {time_text(self.seconds)} and {size_text(self.memory, memory=True)} on "
             f"{self.device} in {self.precision} ({self.threads} threads, {self.rate:,.0f} tokens/s in training).",
             f"{len(self.labels)} labels, vocabulary of {self.vocab_size:,}.",
-            *self._voters_line(),
             "Steps and parameters are those of a first run in an empty folder; '<=' depends on what the run accepts. "
             "Time (by the processor's clock, so that of an idle machine) and memory are estimates.",
         ]
         return "\n".join([*text_table([head, *rows], right=range(2, 8)), "", *lines])
-
-    def _voters_line(self) -> list[str]:
-        sizes = {s.kind: s.trainable + s.frozen for s in self.stages}
-        more = sizes.get("soft", 0) - sizes.get("finetune", 0)
-        if "finetune" not in sizes or more <= 0:
-            return []
-        return [f"A student has {more:,} weights more than its first teacher ({more / sizes['finetune']:.1%})."]
 
 
 def _short(stage_id: str, other: str) -> str:

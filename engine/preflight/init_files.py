@@ -23,12 +23,10 @@ from ...tasks import has_spans, per_word
 from ...untrusted import listed
 from ..reading.read_file import differ_by_case, label_set
 from ..recipe.config import ReaderConfig
-from .languages import guess_language, language_of
+from .languages import language_of
 
 _FIELDS = ("token_column", "label_column", "words", "tags", "text", "pair", "label", "delimiter", "header")
 """Keys of a `reader` table that say where in a file things are."""
-
-
 LINES = 2000
 """Lines that are looked at for the format."""
 
@@ -62,12 +60,7 @@ class FileFacts:
 
 @dataclass
 class Language:
-    """One language with its files and what was read from them.
-
-    Attributes:
-        files: the training file of the source, the unlabelled text of a target.
-        reader: keys of its own `reader` table, where its files need one.
-    """
+    """One language: the training file of the source or unlabelled text of a target, and keys of its `reader` table."""
 
     code: str
     files: list[FileFacts]
@@ -78,12 +71,7 @@ class Language:
 
 @dataclass
 class Inputs:
-    """Everything that the recipe is written from.
-
-    Attributes:
-        untaught: labels that only test files have.
-        reader: keys of the table [reader].
-    """
+    """Everything that the recipe is written from; only test files have the labels `untaught`."""
 
     source: Language
     targets: list[Language]
@@ -95,7 +83,6 @@ class Inputs:
 
     @property
     def languages(self) -> list[Language]:
-        """The source and the targets."""
         return [self.source, *self.targets]
 
 
@@ -179,19 +166,15 @@ def find_files(
     notes = []
     first = Language("", [look(source)], None if source_test is None else look(source_test))
     if code is None:
-        guess = _by_text(first.files[0])
-        code = "src" if guess in (None, *guesses) else str(guess)
-        notes.append(_note(source, code, guess, "--language"))
+        code = "src"
+        notes.append(_note(source, code, "--language"))
     first.code = code
     targets: dict[str, Language] = {}
     for path, guess in zip(unlabelled, guesses, strict=True):
         number = sum(x.code.startswith("tgt") for x in targets.values()) + 1
-        facts, name = look(path), guess or ("tgt" if guesses.count(None) == 1 else f"tgt{number}")
-        if guess is None:
-            seen = _by_text(facts)
-            name = name if seen in (None, code) else str(seen)
-            notes.append(_note(path, name, seen, "--target-language"))
-        targets.setdefault(name, Language(name, [])).files.append(facts)
+        name = guess or ("tgt" if guesses.count(None) == 1 else f"tgt{number}")
+        notes += [] if guess else [_note(path, name, "--target-language")]
+        targets.setdefault(name, Language(name, [])).files.append(look(path))
     if code in targets:
         raise ConfigError(
             f"source and target text both look like {code!r} by their names; give --language and --target-language"
@@ -201,19 +184,8 @@ def find_files(
     return inputs
 
 
-def _by_text(facts: FileFacts) -> str | None:
-    """The language that a file's texts look like; what is wrong with them is said when all of it is read."""
-    options = ReaderOptions(encoding=facts.codec, quoting=facts.format == "csv", **facts.options)
-    try:
-        texts = open_reader(facts.path, facts.format, options, task="ner").stream()
-        return guess_language(example.plain for example in texts)
-    except DataError:
-        return None
-
-
-def _note(path: Path, name: str, guess: str | None, option: str) -> str:
-    how = f"by its text a guess is {name!r}" if name == guess else f"called {name!r}"
-    return f"{path}: its name tells no language, {how}; see {option}"
+def _note(path: Path, name: str, option: str) -> str:
+    return f"{path}: its name tells no language, called {name!r}; see {option}"
 
 
 def _match_tests(inputs: Inputs, tests: Sequence[Path], look: Callable[[Path], FileFacts]) -> None:

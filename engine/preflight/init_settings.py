@@ -38,13 +38,7 @@ class Settings:
 
 
 def for_new_encoder(train: int, targets: Sequence[int], words: int) -> Settings:
-    """Settings for an encoder made from scratch.
-
-    Args:
-        train: labelled examples.
-        targets: unlabelled examples of each target.
-        words: in all of the text.
-    """
+    """Settings for an encoder made from scratch: labelled examples, unlabelled ones of each target, words in all."""
     _, vocabulary, hidden, layers = next(row for row in _SIZES if words <= row[0])
     amount = f"for {words:,} words of text"
     settings = Settings(

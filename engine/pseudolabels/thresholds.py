@@ -263,18 +263,6 @@ def count_above(values: ArrayLike | torch.Tensor, thresholds: ArrayLike) -> Ints
     return (ordered.size - np.searchsorted(ordered, limits, side="right")).astype(np.int64)
 
 
-def curve_distance(first: ThresholdCurve, second: ThresholdCurve) -> float:
-    """Mean absolute difference of two accuracy curves over the same thresholds, NaN if none is defined in both.
-
-    Choosing alpha on the source presumes that source and target behave alike (Figure 2); with target labels at hand
-    this says how much they do.
-    """
-    if not np.array_equal(first.thresholds, second.thresholds):
-        raise ConfigError("the two curves have different thresholds")
-    difference = np.abs(first.accuracy - second.accuracy)
-    return float(difference[np.isfinite(difference)].mean()) if np.isfinite(difference).any() else math.nan
-
-
 def _checked_grid(thresholds: ArrayLike | torch.Tensor) -> Floats:
     grid = as_array(thresholds).astype(np.float64)
     if grid.ndim != 1 or not grid.size or not np.all(np.diff(grid) > 0) or not (grid[0] >= 0 and grid[-1] < 1):

@@ -11,7 +11,7 @@ from typing import Any
 
 from ..storage.files import read_json
 from ..storage.names import targets_of
-from ..storage.text import percent as percent
+from ..storage.text import percent
 from ..summary.answer import Answer, answers
 from ..summary.seeds import Stat
 from ..summary.stage_folders import read_decision

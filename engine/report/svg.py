@@ -10,14 +10,14 @@ import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import cache
+from importlib import resources
 from xml.sax.saxutils import escape, quoteattr
 
 Point = tuple[float, float]
 
-_LIGHT = ("#0072B2", "#D55E00", "#009E73", "#AA4499", "#C98A00", "#3B9BD4", "#6E7781")
-_DARK = ("#5BB0EA", "#FF8F57", "#3CCB9F", "#E39ACB", "#F2BC45", "#9AD3F7", "#9DA7B1")
-GREY = len(_LIGHT) - 1
-"""Series number of the neutral grey; the numbers below it are colours."""
+GREY = 6
+"""Series number of the neutral grey; the numbers below it are colours, all of `charts.css`."""
 GAP = 18.0
 """Between panels, in pixels."""
 
@@ -45,30 +45,10 @@ def colour(series: int) -> int:
     return series % GREY
 
 
-def _rules(palette: Sequence[str], ink: str, muted: str, grid: str, paper: str) -> str:
-    return (
-        f".xlt text{{fill:{ink}}}.xlt .muted{{fill:{muted}}}.xlt .bg{{fill:{paper}}}.xlt .halo{{stroke:{paper}}}"
-        f".xlt .grid{{stroke:{grid}}}.xlt .axis,.xlt .rule{{stroke:{muted}}}.xlt .band{{fill:{grid};opacity:.45}}"
-    ) + "".join(
-        f".xlt .s{i}{{stroke:{c}}}.xlt .f{i}{{fill:{c}}}.xlt .o{i}{{stroke:{c};fill:{paper}}}.xlt .t{i}{{fill:{c}}}"
-        for i, c in enumerate(palette)
-    )
-
-
+@cache
 def style() -> str:
     """The CSS that every chart needs: once in a page, or inside a file of its own."""
-    common = (
-        '.xlt{font:12px system-ui,-apple-system,"Segoe UI",Roboto,"Helvetica Neue",Arial,sans-serif}'
-        ".xlt .title{font-weight:600;font-size:13px}.xlt .small{font-size:11px}.xlt .value{font-weight:600}"
-        ".xlt path,.xlt line{fill:none}.xlt .line{stroke-width:2.25;stroke-linejoin:round;stroke-linecap:round}"
-        ".xlt .thin{stroke-width:1;stroke-opacity:.45}.xlt .dash{stroke-dasharray:5 4}"
-        ".xlt .pt{stroke-width:1.4}.xlt .soft{fill-opacity:.38}.xlt .rule{stroke-width:1;stroke-dasharray:2 3}"
-        ".xlt .halo{stroke-width:3;paint-order:stroke;stroke-linejoin:round}"
-        ".xlt .tab{font-variant-numeric:tabular-nums}"
-    )
-    light = _rules(_LIGHT, "#1f2328", "#59636e", "#e4e7eb", "#ffffff")
-    dark = _rules(_DARK, "#e6edf3", "#9da7b1", "#2c333c", "#14181d")
-    return common + light + f"@media screen and (prefers-color-scheme:dark){{{dark}}}"
+    return "".join(resources.files(__package__).joinpath("charts.css").read_text("utf-8").splitlines())
 
 
 def nice_ticks(low: float, high: float, count: int = 5) -> list[float]:

@@ -29,7 +29,8 @@ from ..storage.files import (
 from ..storage.names import CARD, FINISHED, IF_GOLD, ITEMS, OF_SCORING, PREDICTED, SCORES, STAMP
 from ..storage.run_warning import RunWarning
 from ..storage.stage_files import damage, link_equal
-from ..summary.summary import MARKS, OUTSIDE_LABELS
+from ..summary.stage_table import MARKS
+from ..summary.summary import OUTSIDE_LABELS
 from .stage_state import INPUTS, fingerprint_of, other_inputs, take_over_stage, weights_of
 
 _NAMES = ("text", "pair", "label", "words", "tags", "label_map")

@@ -1,10 +1,10 @@
-"""How sizes, times, shares and lists are written for people: the same in every message, table and page."""
+"""How sizes, times, shares, lists and tables are written for people: the same in every message, table and page."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
-from typing import Any
+from collections.abc import Container, Iterable, Sequence
+from typing import Any, Literal
 
 
 def size_text(count: int, *, memory: bool = False) -> str:
@@ -38,6 +38,11 @@ def percent(value: Any) -> str:
     return f"{100 * value:.1f} %" if text in ("0 %", "100 %") and value not in (0, 1) else text
 
 
+def points(share: float | None) -> str:
+    """A fraction in points, with one decimal, or a dash."""
+    return "-" if share is None else f"{100 * share:.1f}"
+
+
 def counted(value: Any) -> str:
     """A whole number with its thousands apart, a dash for anything else."""
     return f"{value:,}" if isinstance(value, int) else "-"
@@ -47,3 +52,27 @@ def some(items: Iterable[str], most: int, between: str = ", ") -> str:
     """The first of some names, and how many there are beside them."""
     shown = list(items)
     return between.join(shown[:most]) + (f" and {len(shown) - most} more" if len(shown) > most else "")
+
+
+def text_table(
+    rows: Sequence[Sequence[str]],
+    *,
+    right: Container[int] | None = None,
+    rule: Literal["whole", "columns", "none"] = "whole",
+) -> list[str]:
+    """Aligned columns, two spaces between them.
+
+    Args:
+        rows: header first; all of one length.
+        right: columns that are set to the right, the others to the left; all but the first when absent.
+        rule: what stands under the header: one line, a line for each column, or nothing.
+    """
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    right = range(1, len(widths)) if right is None else right
+    lines = [
+        "  ".join(c.rjust(w) if i in right else c.ljust(w) for i, (c, w) in enumerate(zip(row, widths, strict=True)))
+        for row in rows
+    ]
+    rules = {"whole": ["-" * len(lines[0])], "columns": ["  ".join("-" * w for w in widths)], "none": []}
+    head, *body = (line.rstrip() for line in lines)
+    return [head, *rules[rule], *body]

@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from ... import ConfigError
 from ..evaluation.collapse import collapses
 from ..storage.files import atomic_write_json, read_json, storage_errors
 from ..storage.names import FINISHED, of_target, serves
@@ -94,11 +95,7 @@ def _merit(stage: Json, figures: Json) -> str:
 
 
 def link_models(folder: Path, chosen: Mapping[str, Answer]) -> None:
-    """`models/<language>`, a relative link to each answer; `models/<language>.json` where links cannot be made.
-
-    Raises:
-        StorageError: the disk refuses.
-    """
+    """`models/<language>`, a relative link to each answer; `models/<language>.json` where links cannot be made."""
     place = folder / MODELS
     with storage_errors(place):
         place.mkdir(exist_ok=True)
@@ -117,3 +114,33 @@ def command(folder: str | Path, language: str, answer: Answer) -> str:
     """The command that labels text with the answer."""
     link = Path(folder) / MODELS / language
     return f"xlt-engine predict {link if link.is_symlink() else answer.folder} new.txt"
+
+
+def chosen_model(run: str | Path, language: str) -> Path:
+    """The folder of a run's model for a target language, as the end of the run names it (`answers`).
+
+    Raises:
+        ConfigError: the folder is no run, or has no finished model for the language.
+    """
+    chosen = _answers(Path(run))
+    if not chosen:
+        raise ConfigError(f"{run}: is not the folder of a run with finished models; a language chooses among those")
+    if language not in chosen:
+        raise ConfigError(f"{run}: no finished model for {language!r}; there are {_listed(chosen, run)}")
+    return chosen[language].folder
+
+
+def refuse_run(folder: str | os.PathLike[str]) -> None:
+    """Raises a ConfigError that lists the models of a run, where one of them is asked for and the run was given."""
+    chosen = {} if (Path(folder) / "config.json").exists() else _answers(Path(folder))
+    if chosen:
+        listed = _listed(chosen, folder)
+        raise ConfigError(f"{folder}: is a run with models for {listed}; give one of them, or predict with --language")
+
+
+def _answers(folder: Path) -> dict[str, Answer]:
+    return answers(folder) if (folder / "run.json").exists() else {}
+
+
+def _listed(chosen: Mapping[str, Answer], run: str | os.PathLike[str]) -> str:
+    return ", ".join(f"{language} ({answer.folder.relative_to(run)})" for language, answer in chosen.items())

@@ -9,8 +9,8 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from ..storage.names import serves, targets_of
+from ..storage.text import text_table
 from .seeds import Stat, Step, one_decimal, paired_step, stat
-from .text_table import text_table
 
 Json = dict[str, Any]
 StageKey = tuple[int, str, str]
@@ -24,15 +24,17 @@ METRIC_NAMES = {
     "accuracy": "accuracy",
     "macro_f1": "macro F1",
 }
-COTRAIN_ARMS = {
-    "co-a": "co-training, model a",
-    "co-b": "co-training, model b",
-    "self-a": "self-training by picks, model a",
-    "self-b": "self-training by picks, model b",
-}
 TRANSLATE_ARMS = ("translate-test", "translate-train", "translate-train-all")
-SIDE_ARMS = ("cloze", "control", "contrastive", "outside-labels", *TRANSLATE_ARMS, *COTRAIN_ARMS)
+SIDE_ARMS = ("cloze", "control", "contrastive", "outside-labels", *TRANSLATE_ARMS, "co-a", "co-b", "self-a", "self-b")
 """Arms beside the trail: their first stage is compared with zero-shot, a later one with the one before it."""
+
+MARKS = {
+    "uses_parallel_data": "parallel",
+    "uses_target_labels": "labels",
+    "uses_dictionary": "dictionary",
+    "uses_outside_labels": "outside labels",
+}
+"""What a result used that the method does without, in `stage.json` and in every row; and what tables call it."""
 
 Cells = dict[tuple[str, int], float]
 """Score by (target, seed)."""
@@ -63,10 +65,8 @@ class StageScore:
     """Highest minus lowest target mean."""
     step: Step | None
     steps: dict[str, Step]
-    uses_parallel_data: bool
-    uses_target_labels: bool
-    uses_dictionary: bool
-    uses_outside_labels: bool
+    marks: frozenset[str]
+    """Those of `MARKS` that hold."""
     values: Cells
     more_sources: dict[str, Stat]
     """Of the source languages beside the first, which gaps and averages are without."""
@@ -216,10 +216,7 @@ def _stage_score(
         range_over_targets=max(means) - min(means) if len(means) > 1 else None,
         step=step_between(cells, old, versus),
         steps={t: step for t in targets if (step := step_between(cells, old, versus, t))},
-        uses_parallel_data=any(r.get("uses_parallel_data") for r in rows),
-        uses_target_labels=any(r.get("uses_target_labels") for r in rows),
-        uses_dictionary=any(r.get("uses_dictionary") for r in rows),
-        uses_outside_labels=any(r.get("uses_outside_labels") for r in rows),
+        marks=frozenset(mark for mark in MARKS if any(r.get(mark) for r in rows)),
         values=cells,
         without_entities=len({(r["language"], r["seed"]) for r in own if r.get("accepted_entities") == 0}),
         more_sources={name: score for name, score in others.items() if score},
@@ -233,20 +230,13 @@ def _by_target(cells: Cells, targets: Sequence[str]) -> dict[str, Stat]:
 
 def table_cells(result: Aggregate) -> tuple[list[str], list[list[str]]]:
     """Header and lines of the stage table, as text."""
-    many, dictionary = len(result.targets) > 1, any(s.uses_dictionary for s in result.stages)
-    many = many and any(s.average for s in result.stages)
-    outside = any(s.uses_outside_labels for s in result.stages)
+    many = len(result.targets) > 1 and any(s.average for s in result.stages)
+    used = frozenset[str]().union(*(s.marks for s in result.stages))
+    marks = {mark: name for mark, name in MARKS.items() if mark in used or name in ("parallel", "labels")}
     source = [result.source] if result.source and any(s.source for s in result.stages) else []
     header = ["stage", *result.targets, *(["average"] if many else []), "step", "up"]
     header += [*(f"{s} (source)" for s in (*source, *result.more_sources)), *(["gap"] if source else [])]
-    header += [
-        "parallel",
-        "labels",
-        *(["dictionary"] if dictionary else []),
-        *(["outside labels"] if outside else []),
-        "seconds",
-        "CPU s",
-    ]
+    header += [*marks.values(), "seconds", "CPU s"]
     lines = []
     for s in result.stages:
         scores = [*map(s.targets.get, result.targets), *([s.average] if many else []), s.step]
@@ -254,9 +244,7 @@ def table_cells(result: Aggregate) -> tuple[list[str], list[list[str]]]:
         line += map(or_dash, [*([s.source] if source else []), *map(s.more_sources.get, result.more_sources)])
         gap = stat(g.mean for g in s.gaps.values())
         line += [one_decimal(gap.mean) if gap else "-"] if source else []
-        marks = [s.uses_parallel_data, s.uses_target_labels, *([s.uses_dictionary] if dictionary else [])]
-        marks += [s.uses_outside_labels] if outside else []
-        line += ["yes" if mark else "no" for mark in marks]
+        line += ["yes" if mark in s.marks else "no" for mark in marks]
         lines.append([*line, *("-" if spent is None else f"{spent:.0f}" for spent in (s.seconds, s.cpu_seconds))])
     return header, lines
 

@@ -16,7 +16,7 @@ from ..storage.names import SCORES, SHOWN, of_target
 from ..storage.stage_files import refuse_changed
 from .answer import choose_models
 from .stage_folders import failures, read_decision, run_stages
-from .stage_table import METRIC_NAMES, Json
+from .stage_table import MARKS, METRIC_NAMES, Json
 
 SCHEMA_VERSION = 1
 _OF_DECISION = ("alpha", "accepted", "accepted_entities", "removed")
@@ -29,8 +29,6 @@ _STAGELESS = {
     OUTSIDE_LABELS: (FROM_OUTSIDE, {"uses_outside_labels": True}, -1),
 }
 """Role -> suffix of the language, marks, and place beside the stage that has the scores."""
-MARKS = ("uses_parallel_data", "uses_target_labels", "uses_dictionary", "uses_outside_labels")
-"""What a result used that the method does without: in `stage.json`, and in every row of the tables."""
 
 
 def build_summary(folder: str | Path) -> Json:

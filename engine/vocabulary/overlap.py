@@ -10,8 +10,6 @@ from typing import TypeVar
 from ...data import Example, Tokenizer, rng_for
 from ...data.readers.plain import words_of
 
-LONG = 4
-"""A word in so many pieces, or more, is hardly known to the vocabulary."""
 _CHUNK = 2000
 _Name = TypeVar("_Name", str, int)
 
@@ -22,14 +20,12 @@ class Words:
 
     Attributes:
         unknown: share of the words with an unknown piece.
-        long: share of the words in `LONG` or more pieces.
         fertility: pieces for each word.
     """
 
     words: Counter[str]
     pieces: Counter[int]
     unknown: float
-    long: float
     fertility: float
 
 
@@ -63,17 +59,16 @@ def count_words(examples: Sequence[Example], tokenizer: Tokenizer, most: int, se
         if not left:
             break
     pieces: Counter[int] = Counter()
-    unknown = long = 0
+    unknown = 0
     for word, ids in _pieces(list(counts), tokenizer):
         for piece in ids:
             pieces[piece] += counts[word]
         unknown += counts[word] * (tokenizer.unk_id in ids)
-        long += counts[word] * (len(ids) >= LONG)
     total = max(1, counts.total())
     fertility = pieces.total() / total
     for special in tokenizer.special_ids:
         pieces.pop(special, None)
-    return Words(counts, pieces, unknown / total, long / total, fertility)
+    return Words(counts, pieces, unknown / total, fertility)
 
 
 def overlap(target: Words, candidate: Words) -> Overlap:

@@ -227,7 +227,7 @@ def test_the_figure_of_a_record_is_that_of_the_run(runs: list[Path]) -> None:
 def test_a_record_of_an_ablation_gives_its_own_tables(runs: list[Path], tmp_path: Path) -> None:
     recipe = runs[0].parent / "tiny.toml"
     given = {"rows": ["voters-1"], "seeds": [0, 1], "overrides": ["threads=1"], "reuse": runs}
-    ablate(recipe, run_dir=tmp_path / "ablation", jobs=1, samples=20, **given)
+    ablate(recipe, run_dir=tmp_path / "ablation", jobs=1, **given)
     values = recorder.record([tmp_path / "ablation"])
     assert markdown(values) == (tmp_path / "ablation" / "ablation.md").read_text("utf-8")
     assert values["made"]["command"] == "xlt-engine ablate tiny.toml --seeds 0,1 --rows voters-1 --set threads=1"

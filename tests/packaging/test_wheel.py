@@ -20,7 +20,7 @@ def expected() -> set[str]:
     package |= {
         str(p.relative_to(ROOT))
         for r in ROOMS
-        for kind in ("toml", "tsv", "txt")
+        for kind in ("toml", "tsv", "txt", "css")
         for p in (ROOT / r).rglob(f"*.{kind}")
     }
     return {f"xlt_engine/{name}" for name in package}

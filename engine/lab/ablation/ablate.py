@@ -25,11 +25,9 @@ _FATAL = (StorageError, RunInUseError, OutOfMemoryError, PeerLostError)
 
 @dataclass(frozen=True)
 class AblationResult:
-    """Where an ablation lies, the content of `ablation.json`, and its tables for a terminal.
+    """Where an ablation lies, the content of `ablation.json`, its tables for a terminal, and row -> why it failed.
 
-    Attributes:
-        made: number of stages that were trained now; `before`: of those that were there already.
-        failed: row -> why it could not be made.
+    `made` stages were trained now, `before` were there already.
     """
 
     folder: Path
@@ -50,7 +48,6 @@ def ablate(
     overrides: Sequence[str] = (),
     reuse: Sequence[str | Path] = (),
     jobs: int | None = None,
-    samples: int = 1000,
     progress: Progress | None = None,
     should_stop: Callable[[], int] = lambda: 0,
 ) -> AblationResult:
@@ -66,7 +63,6 @@ def ablate(
         run_dir: `runs/<name>-ablation` when absent.
         reuse: run folders whose finished stages serve where they are those wanted.
         jobs: processes; as many as there are cores for when absent, one on a GPU.
-        samples: draws of the bootstrap.
 
     Raises:
         XltError: as `run`, with the row's name, for what would stop every row: a full disk, a killed process.
@@ -82,7 +78,7 @@ def ablate(
     with deterministic(config.deterministic, config.device), RunDir(ablation.folder(run_dir)) as home:
         home.write_status("running")
         try:
-            result = _ablate(ablation, home.path, samples, progress, should_stop)
+            result = _ablate(ablation, home.path, progress, should_stop)
         except XltError as error:
             state = "stopped" if isinstance(error, Interrupted) else "failed"
             home.write_status(state, exit_code=error.exit_code, reason=str(error))  # type: ignore[arg-type]
@@ -92,9 +88,7 @@ def ablate(
     return result
 
 
-def _ablate(
-    ablation: Ablation, home: Path, samples: int, progress: Progress, should_stop: Callable[[], int]
-) -> AblationResult:
+def _ablate(ablation: Ablation, home: Path, progress: Progress, should_stop: Callable[[], int]) -> AblationResult:
     place = home / "rows"
     plans = plan_rows(ablation, place, progress=progress, should_stop=should_stop)
     distinct = {key for plan in plans for key in plan.keys}
@@ -104,10 +98,10 @@ def _ablate(
         f"{before} are there; jobs: {ablation.jobs}"
     )
     failed = _make_rows(ablation, plans, place, progress, should_stop)
-    values = compare_rows(ablation, plans, place, {n: str(e) for n, e in failed.items()}, samples=samples)
+    values = compare_rows(ablation, plans, place, {n: str(e) for n, e in failed.items()})
     text = write_outputs(home, values)
     made = len(stages_made(plans, place, ablation.reuse)) - before
-    return AblationResult(home, home / "ablation.html", values, text, made, before, failed)
+    return AblationResult(home, home / "ablation.md", values, text, made, before, failed)
 
 
 class _RowProgress(Progress):

@@ -1,4 +1,4 @@
-"""The content of ablation.json, as text and Markdown, and as one page with a figure per group (docs/laboratory.md)."""
+"""The content of ablation.json, as text and as Markdown (docs/laboratory.md)."""
 
 from __future__ import annotations
 
@@ -8,19 +8,13 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
-from ....tasks import per_word, task_of
-from ...report import svg
-from ...report.page import page
-from ...report.page import table as html_table
-from ...report.parts import columns_for
-from ...report.svg import GREY, Key, Panel, clean
+from ....tasks import task_of
 from ...report.tracking.compare import (
     AVERAGE,
     MARKS,
     Scored,
     Table,
     compare,
-    draw,
     read_scores,
     reported_stages,
     stat_text,
@@ -38,15 +32,13 @@ from .row_plans import Ablation, RowPlan
 SCHEMA_VERSION = 1
 
 
-def compare_rows(
-    ablation: Ablation, plans: Sequence[RowPlan], home: Path, errors: dict[str, str], *, samples: int
-) -> Json:
+def compare_rows(ablation: Ablation, plans: Sequence[RowPlan], home: Path, errors: dict[str, str]) -> Json:
     """The content of ablation.json, from the rows' run folders in `home`."""
     config, groups, seeds = plans[0].config, ablation.choice.groups, list(ablation.seeds)
     targets = [t.language for t in config.targets]
     places = {plan.row.name: home / plan.row.name for plan in plans}
     scored = {name: read_scores(place, reported_stages(place, seeds)) for name, place in places.items()}
-    draws, of_row = draw(scored, targets, samples), compare(scored, plans[0].row.name, targets)
+    of_row = compare(scored, plans[0].row.name, targets)
     seen: set[tuple[str, str]] = set()
     rows, comparisons = [], []
     for plan in plans:
@@ -58,14 +50,13 @@ def compare_rows(
         rows.append(_row(plan, row, stats, targets) | times | {"error": errors.get(plan.row.name)})
     for group in groups:
         own = {name: scored[name] for name in (group.reference, *group.rows)}
-        compared = compare(own, group.reference, targets, draws)
+        compared = compare(own, group.reference, targets)
         comparisons += [
             {
                 "group": group.name,
                 "row": name,
                 "reference": group.reference,
                 "differences": {part: step_values(step) for part, step in compared[name].steps.items()},
-                "bootstrap": {part: asdict(drawn) for part, drawn in compared[name].bootstrap.items()},
             }
             for name in group.rows
             if name != group.reference
@@ -81,11 +72,6 @@ def compare_rows(
             "targets": targets,
             "seeds": seeds,
             "versions": environment()["versions"],
-            "bootstrap": {
-                "samples": samples,
-                "level": 0.95,
-                "items": "sentences" if per_word(config.task) else "texts",
-            },
             "groups": [asdict(group) for group in groups],
             "left_out": ablation.choice.left_out,
             "rows": rows,
@@ -112,10 +98,9 @@ def _row(plan: RowPlan, row: Scored, stats: Json, targets: Sequence[str]) -> Jso
 
 
 def write_outputs(home: Path, values: Json) -> str:
-    """Writes ablation.json, .md and .html into a folder; the tables for a terminal."""
+    """Writes ablation.json and .md into a folder; the tables for a terminal."""
     atomic_write_json(home / "ablation.json", values, indent=1)
     atomic_write_text(home / "ablation.md", markdown(values))
-    atomic_write_text(home / "ablation.html", html(values))
     return plain_text(values)
 
 
@@ -125,10 +110,10 @@ def rows_of(values: Json, group: Json) -> list[Json]:
     return [by_name[name] for name in group["rows"]]
 
 
-def comparison(values: Json, group: Json, name: str) -> Json:
-    """How a row compares with its group's reference; empty for the reference."""
-    own = (c for c in values["comparisons"] if (c["group"], c["row"]) == (group["name"], name))
-    return next(own, {"differences": {}, "bootstrap": {}})
+def differences(values: Json, group: Json, name: str) -> Json:
+    """How a row differs from its group's reference; empty for the reference."""
+    own = (c["differences"] for c in values["comparisons"] if (c["group"], c["row"]) == (group["name"], name))
+    return next(own, {})
 
 
 def group_table(values: Json, group: Json) -> Table:
@@ -138,15 +123,13 @@ def group_table(values: Json, group: Json) -> Table:
     points = {row["name"]: (row["paper"] or {}).get("points", {}) for row in rows}
     paper = [name for name in (*targets, AVERAGE) if any(name in printed for printed in points.values())]
     label = next(r["label"] for r in values["rows"] if r["name"] == group["reference"])
-    header = ["row", *targets, *averaged, f"minus {label}", "up", "95 % of items", "p"]
+    header = ["row", *targets, *averaged, f"minus {label}", "up"]
     header += [f"{values['source']} (source)", "seconds", "new", *(f"paper: {name}" for name in paper)]
     lines = []
     for row in rows:
-        compared, printed = comparison(values, group, row["name"]), points[row["name"]]
-        drawn = compared["bootstrap"].get(AVERAGE)
+        step, printed = differences(values, group, row["name"]).get(AVERAGE), points[row["name"]]
         line = [_label(row), *(stat_text(row["targets"].get(t)) for t in targets)]
-        line += [stat_text(row["average"]) for _ in averaged] + step_text(compared["differences"].get(AVERAGE))
-        line += [f"{drawn['low']:+.1f} to {drawn['high']:+.1f}", f"{drawn['p_value']:.3f}"] if drawn else ["-", "-"]
+        line += [stat_text(row["average"]) for _ in averaged] + step_text(step)
         line += [stat_text(row["source"]), f"{row['seconds']:.0f}", f"{row['seconds_new']:.0f}"]
         lines.append([*line, *(f"{printed[name]:.2f}" if name in printed else "-" for name in paper)])
     return Table(header, lines)
@@ -160,14 +143,10 @@ def _label(row: Json) -> str:
 def caption(values: Json) -> str:
     """What the numbers are, in a few sentences."""
     seeds = ", ".join(map(str, values["seeds"]))
-    drawn = values["bootstrap"]
     return (
         f"{METRIC_NAMES[values['metric']]} of the targets, points; mean ± sample standard deviation over seeds "
         f"{seeds}. Minus: paired difference to the reference, over all pairs of target and seed; up: how many of them "
-        f"rose. 95 % of items, p: paired bootstrap, {drawn['samples']} draws of the test {drawn['items']}: both rows "
-        "are scored on the same draw, the difference is averaged over seeds, then over targets. It holds the seeds "
-        "fixed: whether another seed would agree is what the standard deviation says. Seconds: of all stages that the "
-        "row stands on, one seed; new: without those that a row made earlier has."
+        "rose. Seconds: of all stages that the row stands on, one seed; new: without those that a row made earlier has."
     )
 
 
@@ -199,64 +178,3 @@ def markdown(values: Json) -> str:
         parts += [f"## {group['title']}", "", *group_table(values, group).markdown(), ""]
         parts += [*(f"* {row['label']}: {row['meaning']}" for row in rows_of(values, group)), ""]
     return "\n".join([*parts, caption(values), "", *(f"* {line}" for line in _remarks(values))]).rstrip() + "\n"
-
-
-def html(values: Json) -> str:
-    """The page: a figure and a table per group, and what to know about them."""
-    seeds = f"seed{'s' * (len(values['seeds']) > 1)} {', '.join(map(str, values['seeds']))}"
-    facts = [f"{values['source']} → {', '.join(values['targets'])}", seeds, values["created"]]
-    parts = [f"<h1>{clean(values['name'])}: ablation</h1>", f'<p class="sub">{clean(" · ".join(facts))}</p>']
-    parts += [f'<div class="warning">{clean(line)}</div>' for line in _failures(values)]
-    for group in values["groups"]:
-        table = group_table(values, group)
-        rows = rows_of(values, group)
-        css = ["last" if row["name"] == group["reference"] else "" for row in rows]
-        meaning = "".join(f"<li><b>{clean(row['label'])}</b>: {clean(row['meaning'])}</li>" for row in rows)
-        parts += [f"<h2>{clean(group['title'])}</h2>", f"<figure>{figure(values, group)}</figure>"]
-        parts += [f'<div class="dense">{html_table(table.header, table.lines, css=css)}</div>', f"<ul>{meaning}</ul>"]
-    notes = "".join(f"<li>{clean(line)}</li>" for line in _remarks(values))
-    parts += ["<h2>How to read this</h2>", f"<p>{clean(caption(values))}</p>", f"<ul>{notes}</ul>" if notes else ""]
-    return page(f"{values['name']}: ablation", "\n".join(parts))
-
-
-def figure(values: Json, group: Json) -> str:
-    """One panel per target, and one for their average: a dot per seed, the mean, and a line at the reference."""
-    rows, targets = rows_of(values, group), values["targets"]
-    names = [*([AVERAGE] if len(targets) > 1 else []), *targets]
-    columns, width = columns_for(len(names))
-    panels = [_panel(values, rows, name, group["reference"], width) for name in names]
-    keys = [Key("mean over seeds", 0, "square"), Key("one seed", GREY, "circle"), Key("reference", GREY, "dash")]
-    text = "; ".join(f"{row['label']}: {stat_text(row['average'])}" for row in rows)
-    return svg.figure(panels, title=group["title"], description=text, columns=columns, keys=keys)
-
-
-def _panel(values: Json, rows: Sequence[Json], name: str, reference: str, width: float) -> Panel:
-    every = [_seeds(values["targets"], row, name) for row in rows]
-    low, high = -len(rows) + 0.4, 0.6
-    panel = Panel(
-        name,
-        svg.padded_range([value for seeds in every for value in seeds.values()]),
-        (low, high),
-        METRIC_NAMES[values["metric"]],
-        y_ticks=[(-float(i), row["label"]) for i, row in enumerate(rows)],
-        width=width,
-        height=66 + 24.0 * len(rows),
-        left=14 + 6.4 * max(len(row["label"]) for row in rows),
-        grid="x",
-    )
-    base: Json = next((row for row in values["rows"] if row["name"] == reference), {"average": None, "targets": {}})
-    if level := base["average"] if name == AVERAGE else base["targets"].get(name):
-        panel.rule((level["mean"], low), (level["mean"], high))
-    for i, (row, seeds) in enumerate(zip(rows, every, strict=True)):
-        for seed, value in seeds.items():
-            panel.point(value, -i, GREY, tip=f"{row['label']}, {name}, seed {seed}: {value:.1f}")
-        if seeds:
-            mean = sum(seeds.values()) / len(seeds)
-            panel.point(mean, -i, 0, shape=1, tip=f"{row['label']}, {name}, mean: {mean:.1f}")
-    return panel
-
-
-def _seeds(targets: Sequence[str], row: Json, name: str) -> dict[int, float]:
-    """The score of each seed, on a target or on average over all."""
-    own = {(t, int(seed)): value for t in targets for seed, value in row["values"].get(t, {}).items()}
-    return per_seed(own, targets if name == AVERAGE else [name])

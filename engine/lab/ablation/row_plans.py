@@ -13,7 +13,6 @@ import torch
 from .... import ConfigError
 from ...plan import Stage, digest
 from ...preflight.cost import Paces, estimate_plan
-from ...preflight.estimate_report import time_text
 from ...recipe.config import RunConfig
 from ...recipe.load import Resolved, load_recipe
 from ...runs.graph import make_plan
@@ -23,8 +22,8 @@ from ...runs.stage_state import fingerprint_of, finished_record, run_folders
 from ...runs.synthetic_data import settled
 from ...stages.context import Context
 from ...storage.run_folder import RunDir
+from ...storage.text import text_table, time_text
 from ...summary.stage_table import Json
-from ...summary.text_table import text_table
 from ...training.progress import Progress
 from .rows import Choice, Row, choose
 
@@ -38,8 +37,6 @@ class RowPlan:
 
     Attributes:
         overrides: of all rows, then the row's own.
-        config: with the files of a made world filled in.
-        fingerprints: by stage id.
         record: the row's name, and by target the stages that it reports, a seed after the other: `row` of `run.json`.
     """
 

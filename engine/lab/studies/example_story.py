@@ -7,7 +7,6 @@ own by place.
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import product
@@ -22,17 +21,14 @@ from ....tasks import per_word, task_of
 from ...pseudolabels.filters import REASONS, Reason
 from ...reading.read_file import read_file
 from ...storage.files import read_json
-from ...summary.text_table import text_table
-from .example_text import decoded, is_example, words_of
-from .finished_run import FinishedRun, Json, TaskStage
+from ...storage.text import text_table
+from .finished_run import FinishedRun, Json, TaskStage, decoded, is_example, words_of
 
 ACCEPTED, NOT_IN_POOL = "accepted", "not-in-pool"
-_SOURCE = {
+_SOURCE = REASONS | {
     Reason.KEPT: "kept",
     Reason.KEPT_FOR_CLASS: "kept-for-its-class",
     Reason.CONTRADICTED: "contradicted",
-    Reason.LOW_CONFIDENCE: "below-threshold",
-    Reason.NOT_A_NUMBER: "not-a-number",
     Reason.REMOVED_BEFORE: "removed-before",
 }
 _NEAR = 3
@@ -42,12 +38,7 @@ _WIDEST = 24
 
 @dataclass(frozen=True)
 class Item:
-    """One example that a run has used.
-
-    Attributes:
-        role: "source" (labelled training text) or "target" (unlabelled text).
-        number: its position in the store, from 0, which is what the arrays of a decision count in.
-    """
+    """One example of a run: `number`, from 0, in a store of labelled "source" or unlabelled "target" text."""
 
     role: str
     language: str
@@ -56,12 +47,10 @@ class Item:
 
     @property
     def name(self) -> str:
-        """The short name, such as `de:12`."""
         return f"{self.language}:{self.number}"
 
     @property
     def example(self) -> str:
-        """The id that the reader gave it: the file's own, else `<file stem>:<line>`."""
         return self.store.example_ids[self.number]
 
 
@@ -93,24 +82,18 @@ def find_item(text: str, stores: list[tuple[str, str, TokenStore]]) -> Item:
         return named[0]
     if named:
         raise DataError(f"{text}: several examples have this name; give {_listed(named)}")
-    near = _nearest(id_of_line, items)
-    hint = (
-        f"the nearest are {_listed(near)}"
-        if near
-        else f"give LANGUAGE:NUMBER, with a language of {', '.join(by_language)}"
-    )
+    hint = f"give LANGUAGE:NUMBER, with a language of {', '.join(by_language)}"
+    if near := _nearest(id_of_line, items):
+        hint = f"the nearest are {_listed(near)}"
     raise DataError(f"{text}: no such example in this run; {hint}")
 
 
 def _nearest(name: str, items: list[Item]) -> list[Item]:
-    """Examples of the same file on the nearest lines; else those with the most similar ids."""
+    """Examples of the same file on the nearest lines."""
     stem, _, line = name.rpartition(":")
     places = [(item, *item.example.rpartition(":")[::2]) for item in items]
     same = [(abs(int(at) - int(line)), item) for item, file, at in places if file == stem and (at + line).isdigit()]
-    if stem and same:
-        return [item for _, item in sorted(same, key=lambda entry: entry[0])]
-    by_example = {item.example: item for item in reversed(items)}
-    return [by_example[e] for e in difflib.get_close_matches(name, by_example, n=_NEAR, cutoff=0.7)]
+    return [item for _, item in sorted(same, key=lambda entry: entry[0])] if stem else []
 
 
 def _listed(items: list[Item]) -> str:
@@ -126,23 +109,15 @@ class Voter:
 
 
 @dataclass(frozen=True)
-class Opinion:
+class Opinion(Voter):
     """What a stage's model says about one word or text: the class of highest mean probability, and each voter."""
 
-    label: str
-    confidence: float
     voters: tuple[Voter, ...]
 
 
 @dataclass(frozen=True)
 class Fate:
-    """What a decision made of one word or text.
-
-    Attributes:
-        outcome: "accepted", or why not (the reasons of docs/summary-schema.md, or "not-in-pool").
-        label: the pseudo-label.
-        confidence: the lowest among the voters; `agree` whether they agree.
-    """
+    """What a decision made of one word or text: "accepted", or why not; confidence is the least sure voter's."""
 
     outcome: str
     label: str | None
@@ -165,11 +140,10 @@ class Round:
 
 @dataclass(frozen=True)
 class Story:
-    """All that a run knows about an example.
+    """All that a run knows about an example; its words, or the one text.
 
     Attributes:
-        name: short name; `example` the reader's id, `file` and `line` its place where the file is still there.
-        words: the words (tagging), or the one text.
+        example: the reader's id; `file` and `line` its place where the file is still there.
         seen: positions of the words that have a token within the maximum length; what `items` and `opinions` count.
         gold: one label per word or the text's class, None where unknown. Of a target it is for looking at only.
         opinions: by stage, in the order of the trail; `labels` are what tables call these stages.
@@ -205,9 +179,8 @@ def example_story(folder: str | Path, name: str, *, seed: int | None = None, tar
     seeds = sorted({s.seed for s in run.stages})
     if seed is not None and seed not in seeds:
         raise DataError(f"{run.folder}: has no seed {seed}; it has {', '.join(map(str, seeds))}")
-    stores = [("source", run.source, run.source_train())]
-    stores += [("target", language, run.pool(language)) for language in run.targets]
-    item = find_item(name, stores)
+    pools = [("target", language, run.pool(language)) for language in run.targets]
+    item = find_item(name, [("source", run.source, run.source_train()), *pools])
     chosen = seeds[0] if seed is None else seed
     pairs = [s.pair for s in run.stages if s.pair is not None]
     pair = item.language if item.role == "target" else target or next(iter(pairs), None)
@@ -217,6 +190,9 @@ def example_story(folder: str | Path, name: str, *, seed: int | None = None, tar
     tokenizer = Tokenizer.from_folder(run.stages[0].folder)
     example = _original(run, item, tokenizer)
     labels = run.model(stages[0]).labels if stages else ()
+    language, store = item.language, item.store
+    if store.language is not None:  # the texts of several sources lie in one store, called by the first of them
+        language = store.languages[int(store.language[item.number])]
     decided = {stage: (record, arrays) for stage, record, arrays in run.decisions() if stage in stages}
     return Story(
         name=item.name,
@@ -224,22 +200,16 @@ def example_story(folder: str | Path, name: str, *, seed: int | None = None, tar
         file=None if example is None else example.file,
         line=None if example is None else example.line,
         role=item.role,
-        language=_language(item),
+        language=language,
         seed=chosen,
-        task=item.store.task,
-        words=decoded(item.store, item.number, tokenizer) if example is None else words_of(example),
-        seen=tuple(int(w) for w in item.store.items(item.number)[1]) if per_word(item.store.task) else (0,),
+        task=store.task,
+        words=decoded(store, item.number, tokenizer) if example is None else words_of(example),
+        seen=tuple(int(w) for w in store.items(item.number)[1]) if per_word(store.task) else (0,),
         gold=_gold(item, example, labels),
         opinions={s.stage: _opinions(run, s, item) for s in sorted(stages, key=lambda s: s.order)},
         labels={s.stage: s.label for s in stages},
         rounds=tuple(_round(run, s, item, labels, *files) for s, files in decided.items()),
     )
-
-
-def _language(item: Item) -> str:
-    """Of the example: the labelled texts of several source languages lie in one store, called by the first of them."""
-    store = item.store
-    return item.language if store.language is None else store.languages[int(store.language[item.number])]
 
 
 def _opinions(run: FinishedRun, stage: TaskStage, item: Item) -> tuple[Opinion, ...]:
@@ -265,10 +235,9 @@ def _round(
     labeller = run.labeller(stage)
     fates: list[Fate] = []
     if item.role == "target":
-        for i in range(int(item.store.item_offsets[item.number]), int(item.store.item_offsets[item.number + 1])):
-            reason, label, confidence, agree = (
-                arrays[f"target.{name}"][i].item() for name in ("reason", "label", "confidence", "agree")
-            )
+        part = slice(*item.store.item_offsets[item.number : item.number + 2].tolist())
+        columns = (arrays[f"target.{name}"][part].tolist() for name in ("reason", "label", "confidence", "agree"))
+        for reason, label, confidence, agree in zip(*columns, strict=True):
             outcome = ACCEPTED if reason == Reason.KEPT else REASONS.get(reason, NOT_IN_POOL)
             known = (labels[label], confidence, bool(agree)) if reason >= 0 else (None, None, None)
             fates.append(Fate(outcome, *known))

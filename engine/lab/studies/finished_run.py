@@ -1,4 +1,4 @@
-"""A run that has ended, opened for looking at: its stages, the stores that they read, its models and their votes.
+"""A run that has ended, opened for looking at: its stages, the stores that they read, their words, its models.
 
 Stores are found by the content hashes that the stages recorded, so that moved or changed input files do not matter.
 Torch is loaded when a model is asked, not before.
@@ -6,6 +6,7 @@ Torch is loaded when a model is asked, not before.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field, fields, is_dataclass, replace
 from functools import cached_property
 from itertools import product
@@ -15,7 +16,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from .... import DataError
-from ....data import Tokenizer, TokenStore, file_hash
+from ....data import Example, Tokenizer, TokenStore, file_hash
+from ....tasks import per_word
 from ...recipe.config import RunConfig
 from ...recipe.load import load_recipe
 from ...stages.datasets import Datasets
@@ -36,12 +38,9 @@ TASK_KINDS = ("finetune", "soft", "hard")
 
 @dataclass(frozen=True, eq=False)
 class TaskStage:
-    """A finished stage with a task model.
+    """A finished stage with a task model, with what `stage.json` and `fingerprint.json` hold.
 
-    Attributes:
-        pair: target of the model; None where it serves all. A model for several together is a stage for each of them.
-        order: position in the trail (docs/summary-schema.md).
-        record, fingerprint: the content of `stage.json` and `fingerprint.json`.
+    `pair` is the target of the model, None where it serves all; one for several together is a stage for each of them.
     """
 
     folder: Path
@@ -201,3 +200,51 @@ class FinishedRun:
         from ...evaluation.voted import vote
 
         return vote(self.model(stage), store, examples)
+
+
+def is_example(example: Example, store: TokenStore, number: int, tokenizer: Tokenizer) -> bool:
+    """Whether an example of a file is that of a store: of the same id, and giving the same tokens."""
+    if example.id != store.example_ids[number] or (per_word(store.task) and example.words is None):
+        return False
+    length = None if store.whole else store.max_length
+    if example.words is not None:
+        ids = tokenizer.encode_words([example.words], max_length=length)[0].ids
+    else:
+        ids = tokenizer.encode_texts([str(example.text)], [example.pair], max_length=length)[0].ids
+    return bool(list(ids) == store.ids(number).tolist())
+
+
+def words_of(example: Example) -> tuple[str, ...]:
+    """The words (tagging), or the one text."""
+    if example.words is not None:
+        return example.words
+    return (str(example.text) if example.pair is None else f"{example.text} | {example.pair}",)
+
+
+def decoded(store: TokenStore, number: int, tokenizer: Tokenizer) -> tuple[str, ...]:
+    """The words or the text as far as the tokens tell."""
+    ids = store.ids(number).tolist()
+    if not per_word(store.task):
+        return (tokenizer.decode(ids[1:-1]),)
+    words = ["?"] * int(store.num_words[number])
+    positions, numbers = (array.tolist() for array in store.items(number))
+    for start, end, word in zip(positions, [*positions[1:], len(ids) - 1], numbers, strict=True):
+        words[word] = tokenizer.decode(ids[start:end])
+    return tuple(words)
+
+
+def texts_of(
+    store: TokenStore, numbers: Iterable[int], examples: Iterable[Example], tokenizer: Tokenizer
+) -> dict[int, tuple[str, ...]]:
+    """The words of some examples of a store.
+
+    Args:
+        examples: of the files that the store may have been made of.
+    """
+    texts = {number: decoded(store, number, tokenizer) for number in numbers}
+    by_id = {store.example_ids[number]: number for number in texts}
+    for example in examples:
+        number = by_id.get(example.id)
+        if number is not None and is_example(example, store, number, tokenizer):
+            texts[number] = words_of(example)
+    return texts

@@ -4,18 +4,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from ...report.sections.sentences import SENTENCES
+from ...report.sections.laboratory import SENTENCES
 from ...storage.files import delete
 from .sentences import write_sentences
 from .thresholds import write_thresholds
 
 
 def write_for_page(folder: Path, *, quoting: bool = True) -> None:
-    """Other rules' thresholds and, unless the page shall quote no data, sentences to look at.
-
-    Raises:
-        StorageError: the disk refuses.
-    """
+    """Other rules' thresholds and, unless the page shall quote no data, sentences to look at."""
     write_thresholds(folder)
     if quoting:
         write_sentences(folder)

@@ -1,4 +1,9 @@
-"""`probe`: how well two languages are aligned in the states of an encoder, layer by layer, on a user's pairs."""
+"""`probe`: how well two languages are aligned in the states of an encoder, layer by layer, on a user's pairs.
+
+Retrieval in both directions, before and after the best rotation of one language onto the other, in float64. Rows of `x`
+and `y` are distinct texts of two languages; a pair is a row of each, and a row may be in several pairs (a word with two
+translations).
+"""
 
 from __future__ import annotations
 
@@ -14,30 +19,164 @@ from torch import Tensor
 
 from .... import ConfigError, DataError, ModelError
 from ....data import Tokenizer, pack, read_dictionary, rng_for
+from ....data.augment.induced import BLOCK, hubness, unit
 from ....model import Encoder, load_encoder
-from ...report import svg
-from ...summary.text_table import text_table
+from ...storage.text import points, text_table
 from ...training.device import choose_device
-from .alignment import Alignment, BothWays, align, chance, folds_of, partners_of
 
+Floats = NDArray[np.float64]
+Ints = NDArray[np.int64]
+Bools = NDArray[np.bool_]
 States = dict[int, NDArray[np.float32]]
 CHUNK = 64
 """Texts in one forward pass."""
-KINDS = {"cosine": "cosine", "csls": "CSLS", "mapped_cosine": "mapped", "mapped_csls": "mapped, CSLS"}
-"""Fields of `Alignment` with retrieval, and what the figure calls them."""
+KINDS = ("cosine", "csls", "mapped_cosine", "mapped_csls")
+"""Fields of `Alignment` with retrieval."""
 MARK = "uses parallel data, as an analysis: nothing is trained by it"
 
 
 @dataclass(frozen=True)
+class Retrieval:
+    """Share of queries whose nearest candidate is a partner."""
+
+    accuracy: float
+
+
+@dataclass(frozen=True)
+class BothWays:
+    """Retrieval from the left texts to the right ones, and back."""
+
+    forward: Retrieval
+    backward: Retrieval
+
+    @classmethod
+    def of(cls, *nearest: Bools) -> BothWays:
+        """From whether each query's nearest is a partner, both ways."""
+        return cls(*(Retrieval(float(found.mean())) for found in nearest))
+
+
+@dataclass(frozen=True)
+class Alignment:
+    """What `align` finds: by the states as they are, and after the rotation that was fitted on the other folds."""
+
+    cosine: BothWays
+    csls: BothWays
+    mapped_cosine: BothWays
+    mapped_csls: BothWays
+
+
+def procrustes(x: Floats, y: Floats) -> Floats:
+    """The orthogonal W that minimises |x W - y|: U V^T of the singular value decomposition of x^T y (Schönemann, 1966).
+
+    Row by row partners, [n, H]. With fewer rows than H other maps are as good on these rows.
+    """
+    u, _, vt = np.linalg.svd(x.T @ y)
+    return np.asarray(u @ vt)
+
+
+def found(queries: Floats, candidates: Floats, partners: Sequence[Ints], penalty: Floats | float = 0.0) -> Bools:
+    """Whether each query's nearest candidate is a partner; one of the others that is as near counts as nearer.
+
+    Args:
+        queries, candidates: unit rows; `partners` are rows of `candidates`, for each query.
+        penalty: `hubness` of the candidates, for 2 cos - r(candidate); the query's own term changes no order.
+    """
+    nearest = np.empty(len(queries), dtype=bool)
+    for a in range(0, len(queries), BLOCK):
+        for row, values in enumerate(2 * (queries[a : a + BLOCK] @ candidates.T) - penalty):
+            right = values[partners[a + row]]
+            nearest[a + row] = (values >= right.max()).sum() == (right >= right.max()).sum()
+    return nearest
+
+
+def chance(partners: Sequence[Ints], candidates: int) -> Retrieval:
+    """What a random order of the candidates gives in the mean."""
+    return Retrieval(float(np.mean([len(rows) for rows in partners]) / candidates))
+
+
+def folds_of(pairs: Ints, folds: int, seed: int) -> Ints:
+    """The fold of each pair `[pairs, 2]`: seeded, and pairs that share a text are in one fold.
+
+    Raises:
+        ConfigError: there are fewer groups of pairs than folds.
+    """
+    group = _groups(pairs)
+    names, sizes = np.unique(group, return_counts=True)
+    if len(names) < folds:
+        raise ConfigError(
+            f"{len(pairs)} pairs are {len(names)} groups without a common text, fewer than {folds} folds; give more "
+            "pairs, or lower the number of folds"
+        )
+    load, fold = np.zeros(folds, dtype=np.int64), np.empty(len(pairs), dtype=np.int64)
+    for i in rng_for(seed, "folds").permutation(len(names)):
+        smallest = int(load.argmin())
+        fold[group == names[i]] = smallest
+        load[smallest] += sizes[i]
+    return fold
+
+
+def _groups(pairs: Ints) -> Ints:
+    """A number for each pair, the same for those that hang together by common texts."""
+    group = np.arange(len(pairs))
+    while True:
+        before = group
+        for side in pairs.T:
+            lowest = np.full(int(side.max()) + 1, len(pairs))
+            np.minimum.at(lowest, side, group)
+            group = lowest[side]
+        if (group == before).all():
+            return group
+
+
+def partners_of(pairs: Ints, sizes: tuple[int, int]) -> tuple[list[Ints], list[Ints]]:
+    """Rows of y for each row of x, and of x for each row of y."""
+    left, right = pairs.T
+    return [right[left == i] for i in range(sizes[0])], [left[right == j] for j in range(sizes[1])]
+
+
+def align(x: NDArray[np.floating], y: NDArray[np.floating], pairs: Ints, fold: Ints, *, neighbours: int) -> Alignment:
+    """Retrieval and rotation between two sets of states.
+
+    Every text is a query once, against all texts of the other side. The rotation that a text is mapped with was fitted
+    on the pairs of the other folds, which have no text in common with it; right texts are mapped back by its inverse.
+
+    Args:
+        x, y: [n, H] and [m, H]; every row is in a pair.
+        pairs: [pairs, 2], rows of x and y; each pair once.
+        fold: of each pair, from 0, as `folds_of` gives it.
+        neighbours: of CSLS; 10 in the paper.
+    """
+    x, y = unit(x), unit(y)
+    forward, backward = partners_of(pairs, (len(x), len(y)))
+    mapped = {kind: [np.empty(n, dtype=bool) for n in (len(x), len(y))] for kind in ("cosine", "csls")}
+    for number in range(int(fold.max()) + 1):
+        test, rest = pairs[fold == number], pairs[fold != number]
+        rotation = procrustes(x[rest[:, 0]], y[rest[:, 1]])
+        turned, back = x @ rotation, y @ rotation.T
+        left, right = np.unique(test[:, 0]), np.unique(test[:, 1])
+        for kind, to_y, to_x in (
+            ("cosine", 0.0, 0.0),
+            ("csls", hubness(y, turned, neighbours), hubness(x, back, neighbours)),
+        ):
+            mapped[kind][0][left] = found(turned[left], y, [forward[i] for i in left], to_y)
+            mapped[kind][1][right] = found(back[right], x, [backward[j] for j in right], to_x)
+    to_y, to_x = hubness(y, x, neighbours), hubness(x, y, neighbours)
+    return Alignment(
+        cosine=BothWays.of(found(x, y, forward), found(y, x, backward)),
+        csls=BothWays.of(found(x, y, forward, to_y), found(y, x, backward, to_x)),
+        mapped_cosine=BothWays.of(*mapped["cosine"]),
+        mapped_csls=BothWays.of(*mapped["csls"]),
+    )
+
+
+@dataclass(frozen=True)
 class ProbeReport:
-    """What the states of an encoder say about pairs.
+    """What the states of an encoder say about pairs; layer 0 is the embeddings.
 
     Attributes:
-        pairs, left, right: pairs, and distinct texts of each side; `in_file`: pairs before the cap.
+        left, right: distinct texts of each side; `in_file`: pairs before the cap.
         cut: texts that the encoder's positions cut.
-        hidden: size of the states.
         trained_on: pairs that the smallest of the rotations was fitted on.
-        chance: of a random order; `layers`: 0 is the embeddings.
     """
 
     model: str
@@ -63,23 +202,20 @@ class ProbeReport:
 
     def render(self) -> str:
         """A table for a person."""
-        head = ["layer", "a@1 >", "a@1 <", "MRR", "CSLS >", "CSLS <", "mapped >", "mapped <", "+CSLS >", "+CSLS <"]
-        rows = [[*head, "residual", "after"]]
+        head = ["layer", "a@1 >", "a@1 <", "CSLS >", "CSLS <", "mapped >", "mapped <", "+CSLS >", "+CSLS <"]
+        rows = [head]
         for number, layer in self.layers.items():
             both = [getattr(layer, kind) for kind in KINDS]
-            shares = [_percent(way.accuracy) for ways in both for way in (ways.forward, ways.backward)]
-            mrr = _percent((layer.cosine.forward.mrr + layer.cosine.backward.mrr) / 2)
-            errors = (f"{layer.residual:.3f}", f"{layer.mapped_residual:.3f}")
-            rows.append([str(number), *shares[:2], mrr, *shares[2:], *errors])
-        luck = self.chance
+            rows.append(
+                [str(number), *(points(way.accuracy) for ways in both for way in (ways.forward, ways.backward))]
+            )
         lines = [
             f"{self.model}: {self.pairs} pairs of {self.file} ({self.left} texts left, {self.right} right)",
             *text_table(rows),
             "",
-            "per cent; > left to right, < right to left; a@1: a partner is nearest by cosine; MRR: mean of both ways",
-            f"chance: a@1 {_percent(luck.forward.accuracy)} and {_percent(luck.backward.accuracy)}, MRR "
-            f"{_percent((luck.forward.mrr + luck.backward.mrr) / 2)}",
-            f"mapped, after: by a rotation fitted on the other {self.folds - 1} folds, {self.trained_on} pairs or more",
+            "per cent; > left to right, < right to left; a@1: a partner is nearest by cosine",
+            f"chance: {points(self.chance.forward.accuracy)} and {points(self.chance.backward.accuracy)}",
+            f"mapped: by a rotation fitted on the other {self.folds - 1} folds, {self.trained_on} pairs or more",
         ]
         return "\n".join([*lines, *self._notes(), MARK])
 
@@ -95,30 +231,6 @@ class ProbeReport:
         if self.cut:
             notes.append(f"{self.cut} texts are longer than the encoder's positions, and were cut")
         return notes
-
-    def figure(self) -> str:
-        """Retrieval over the layers, as an SVG file."""
-        x = (min(self.layers) - 0.3, max(self.layers) + 0.3)
-        layers = [(float(n), str(n)) for n in self.layers]
-        shares = [(t / 100, f"{t} %") for t in range(0, 101, 25)]
-        panel = svg.Panel("retrieval, accuracy@1", x, (0, 1.03), "layer", "", layers, shares, 520, 280)
-        text = []
-        for series, (kind, name) in enumerate(KINDS.items()):
-            points = [(float(n), _mean_accuracy(getattr(layer, kind))) for n, layer in self.layers.items()]
-            panel.line(points, series)
-            for at, y in points:
-                panel.point(at, y, series, shape=series, tip=f"layer {at:.0f}, {name}: {y:.3f}")
-            text.append(f"{name}: " + ", ".join(_percent(y) for _, y in points))
-        luck = _mean_accuracy(self.chance)
-        panel.rule((x[0], luck), (x[1], luck))
-        picture = svg.figure(
-            [panel],
-            title="Alignment by layer",
-            description=f"mean of both directions, per cent; {'; '.join(text)}; dotted: chance",
-            columns=1,
-            keys=[svg.Key(name, series) for series, name in enumerate(KINDS.values())],
-        )
-        return svg.standalone(picture)
 
 
 def probe(
@@ -211,11 +323,3 @@ def text_states(
                     means[number] += [part[1:-1].mean(dim=0) for part in parts]
     cut = sum(tokens.cut_tokens > 0 for tokens in encoded)
     return {n: torch.stack(rows).float().cpu().numpy() for n, rows in means.items()}, cut
-
-
-def _mean_accuracy(ways: BothWays) -> float:
-    return (ways.forward.accuracy + ways.backward.accuracy) / 2
-
-
-def _percent(share: float) -> str:
-    return f"{100 * share:.1f}"

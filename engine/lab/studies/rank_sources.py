@@ -13,7 +13,7 @@ from numpy.typing import ArrayLike, NDArray
 from .... import ConfigError, DataError, ModelError
 from ....data import OUTSIDE, Example, Tokenizer, rng_for
 from ...prediction.predictor import Predictor
-from ...summary.text_table import text_table
+from ...storage.text import points, text_table
 from ...vocabulary.overlap import Overlap, count_words, overlap, words_in
 from ...vocabulary.texts import read_texts
 
@@ -33,7 +33,6 @@ class Candidate:
 
     Attributes:
         overlap: of its text with the target's, at equal size.
-        unknown, long, fertility: what the tokenizer makes of its text (`overlap.Words`).
         agreement: mean share of the target's items on which its model says what another candidate's says; None without
             models. Items are texts, or words that one of the two takes for a part of an entity.
         confidence: mean confidence of its model on the target's items, or on the words that it takes for a part of an
@@ -43,9 +42,6 @@ class Candidate:
 
     name: str
     overlap: Overlap
-    unknown: float
-    long: float
-    fertility: float
     agreement: float | None
     confidence: float | None
     place: float = 0.0
@@ -71,9 +67,6 @@ class Ranking:
     words: int
     items: int
     ordered_by: tuple[str, ...]
-    unknown: float
-    long: float
-    fertility: float
 
     def as_dict(self) -> dict[str, Any]:
         """JSON values."""
@@ -81,18 +74,16 @@ class Ranking:
 
     def render(self) -> str:
         """A table for a person."""
-        head = ["source", "place", "words", "types", "pieces", "types", "unknown", "long", "pieces/word"]
+        head = ["source", "place", "words", "types", "pieces", "types"]
         rows = [[*head, "agree", "confident"]]
         for c in self.candidates:
             shares = (c.overlap.word_tokens, c.overlap.word_types, c.overlap.piece_tokens, c.overlap.piece_types)
-            row = [c.name, f"{c.place:.2f}", *map(_percent, (*shares, c.unknown, c.long)), f"{c.fertility:.2f}"]
-            rows.append([*row, _percent(c.agreement), _percent(c.confidence)])
-        row = ["(target)", *[""] * 5, _percent(self.unknown), _percent(self.long), f"{self.fertility:.2f}", "", ""]
+            rows.append([c.name, f"{c.place:.2f}", *map(points, (*shares, c.agreement, c.confidence))])
         columns = None if self.items else len(head)
         by = ", ".join(name.replace("_", " ") for name in self.ordered_by)
         models = f"agree, confident: models fine-tuned on the sources, on {self.items} texts of the target"
         lines = [
-            *text_table([row[:columns] for row in [*rows, row]]),
+            *text_table([row[:columns] for row in rows]),
             "",
             "words, pieces: per cent of the target's that the source's text has, of all and of the different ones, in "
             f"{self.words} words each",
@@ -152,17 +143,13 @@ def rank_sources(
     candidates = []
     for name, examples in read.items():
         theirs = count_words(examples, tokenizer, most, seed, name)
-        shares = (theirs.unknown, theirs.long, theirs.fertility)
-        candidates.append(Candidate(name, overlap(counted, theirs), *shares, *opinions.get(name, (None, None))))
+        candidates.append(Candidate(name, overlap(counted, theirs), *opinions.get(name, (None, None))))
     return Ranking(
         target=tuple(map(str, target)),
         candidates=_placed(candidates, ordered_by),
         words=most,
         items=min(sample, len(unlabelled)) if models else 0,
         ordered_by=ordered_by,
-        unknown=counted.unknown,
-        long=counted.long,
-        fertility=counted.fertility,
     )
 
 
@@ -224,7 +211,3 @@ def _said(predictor: Predictor, examples: Sequence[Example]) -> tuple[NDArray[np
         return np.array([str(p.label) for p in classes]), np.array([p.confidence for p in classes])
     tagged = predictor.tag([e.words if e.words is not None else predictor.words(e.text or "") for e in examples])
     return np.array([tag for p in tagged for tag in p.labels]), np.array([c for p in tagged for c in p.confidences])
-
-
-def _percent(share: float | None) -> str:
-    return "-" if share is None else f"{100 * share:.1f}"

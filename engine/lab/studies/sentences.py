@@ -1,4 +1,4 @@
-"""`sentences.json`: for each target of a run a dozen sentences to look at, with what its models said of them.
+"""`sentences.json`: for each target of a run a few sentences to look at, with what its models said of them.
 
 They are chosen for what they show, so no share of anything can be read from them. Everything is taken from what the
 stages left: the decisions of self-training, soft labels, and the predictions on the test files; no model is loaded.
@@ -6,12 +6,15 @@ stages left: the decisions of self-training, soft labels, and the predictions on
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from safetensors import SafetensorError
 
 from .... import DataError, XltError
@@ -19,21 +22,75 @@ from ....data import OUTSIDE, Example, Tokenizer, TokenStore
 from ....tasks import has_spans, per_word
 from ...evaluation.metrics import Span, spans, split_tag
 from ...evaluation.per_example import load_items, predicted_tags
-from ...pseudolabels.filters import REASONS, Reason
+from ...pseudolabels.filters import Reason
 from ...reading.read_file import read_file
-from ...report.sections.sentences import SENTENCES, VERSION
+from ...report.sections.laboratory import SENTENCES, VERSION
 from ...storage.files import atomic_write_json, delete
 from ...storage.names import PREDICTED, SOFT_LABELS
 from ...storage.soft_labels import read_soft_labels
 from ...summary.stage_folders import made_from
-from ...summary.stage_table import SIDE_ARMS
-from .example_text import texts_of
-from .finished_run import FinishedRun, Json, TaskStage
-from .sentence_choice import Items, Picker, frequent_errors
+from .finished_run import FinishedRun, Json, TaskStage, texts_of
 
 MOST_WORDS, MOST_LETTERS = 60, 400
 """Of a sentence, and of a text, that is shown whole."""
+SHORTEST, LONGEST = 6, 60
+"""Tokens of a sentence that is easily read, special ones included."""
+_LOOKED_AT = 500
+"""Candidates among which one that is unlike the others is looked for."""
 Array = np.ndarray
+Ints = NDArray[np.int64]
+
+
+class Items:
+    """The items of a store by example."""
+
+    def __init__(self, store: TokenStore) -> None:
+        self.store, self.count = store, len(store)
+        offsets = np.asarray(store.item_offsets, dtype=np.int64)
+        self.example: Ints = np.repeat(np.arange(self.count), np.diff(offsets))
+
+    def number_with(self, items: NDArray[np.bool_]) -> Ints:
+        """int64 [N], how many items of each example are marked."""
+        return np.bincount(self.example[items], minlength=self.count)
+
+    def readable(self, among: NDArray[np.bool_]) -> NDArray[np.bool_]:
+        """bool [N], those of some examples that are neither very short nor very long; all where none is."""
+        short = among & (self.store.lengths >= SHORTEST) & (self.store.lengths <= LONGEST)
+        return short if short.any() else among
+
+    def best(self, among: NDArray[np.bool_], order: NDArray[Any], labels: Ints, most: int) -> list[int]:
+        """At most `most` examples, those with the smallest values; of equal values the first example.
+
+        Args:
+            among: bool [N]; `order` [N].
+            labels: [K]; the examples differ in the labels that they have, where possible.
+        """
+        candidates = np.flatnonzero(among)
+        candidates = candidates[np.argsort(order[candidates], kind="stable")][:_LOOKED_AT].tolist()
+        unlike: dict[frozenset[int], int] = {}
+        for n in candidates:
+            part = labels[int(self.store.item_offsets[n]) : int(self.store.item_offsets[n + 1])]
+            unlike.setdefault(frozenset(part.tolist()), n)
+        picked = list(unlike.values())[:most]
+        return picked + [n for n in candidates if n not in picked][: most - len(picked)]
+
+
+def frequent_errors(items: Items, gold: Array, predicted: Array, classes: Sequence[str], most: int) -> list[int]:
+    """Examples that show the most frequent confusions, one each, with as few other errors as possible.
+
+    Of the classes the names count: two labels of one name are no confusion.
+    """
+    wrong = np.flatnonzero(np.array(classes)[gold] != np.array(classes)[predicted])
+    pairs = [(classes[g], classes[p]) for g, p in zip(gold[wrong], predicted[wrong], strict=True)]
+    errors = np.bincount(items.example[wrong], minlength=items.count)
+    readable, picked = items.readable(errors > 0), list[int]()
+    for pair, _ in Counter(pairs).most_common():
+        showing = {int(items.example[i]) for i, other in zip(wrong.tolist(), pairs, strict=True) if other == pair}
+        free = [n for n in sorted(showing, key=lambda n: (int(errors[n]), n)) if readable[n] and n not in picked]
+        picked += free[:1]
+        if len(picked) == most:
+            break
+    return picked
 
 
 @dataclass(frozen=True)
@@ -57,7 +114,7 @@ class Reading:
 
 @dataclass(frozen=True)
 class Shown:
-    """Sentences of one kind (`sections.sentences.KINDS`), each with its remark, under the readings of all of them."""
+    """Sentences of one kind (`sections.laboratory.KINDS`), each with its remark, under the readings of all of them."""
 
     kind: str
     role: str
@@ -76,11 +133,7 @@ class Looked:
 
 
 def write_sentences(folder: str | Path) -> None:
-    """Leave in `sentences.json`, for the page of the report, the sentences of each target.
-
-    Raises:
-        StorageError: the disk refuses.
-    """
+    """Leave in `sentences.json`, for the page of the report, the sentences of each target."""
     path = Path(folder) / SENTENCES
     try:
         content = sentences(folder)
@@ -123,59 +176,37 @@ def _look(run: FinishedRun, target: str) -> Looked:
 
 
 def _of_decisions(run: FinishedRun, target: str, final: TaskStage, looked: Looked) -> None:
-    """What self-training accepted, rejected and removed, and where its stages disagree, on unlabelled text."""
+    """Where self-training is least sure, and where its stages disagree, on unlabelled text."""
     decided = [d for d in run.decisions() if (d[0].pair, d[0].seed) == (target, final.seed)]
     if not decided:
         looked.missing.append("no round of self-training has decided about unlabelled text")
         return
     store, (stage, record, arrays) = run.pool(target), decided[-1]
-    items = Items(store)
-    picker = Picker(items)
-    confidence, reason = arrays["target.confidence"], arrays["target.reason"]
-    label = _known(arrays["target.label"])
+    items, reason, confidence = Items(store), arrays["target.reason"], arrays["target.confidence"]
     if len(reason) != len(items.example):
         raise DataError(f"{stage.folder}: its decision is about another text; run the stage again")
-    named = (reason >= 0) & _names(store)[label]
-    accepted, low = reason == Reason.KEPT, items.lowest(np.where(reason >= 0, confidence, np.inf))
+    label, named = _known(arrays["target.label"]), np.array([name != OUTSIDE for name in store.label_names])
+    low = np.full(items.count, np.inf)
+    np.minimum.at(low, items.example, np.where(reason >= 0, confidence, np.inf))
     pool = items.readable(items.number_with(reason >= 0) > 0)
-    speaking = pool & (items.number_with(named) > 0)
-    whole = speaking & (items.number_with(accepted) == items.number_with(reason >= 0))
-    if not whole.any():
-        whole = speaking & (items.number_with(accepted & named) > 0)
-
-    by = [Reading(_labeller(run, stage), label, "rejected", ~accepted, confidence=confidence)]
+    picked = items.best(pool & (items.number_with((reason >= 0) & named[label]) > 0), low, label, 2)
     alpha = "no threshold" if record["alpha"] is None else f"alpha {record['alpha']:.2f}"
-
-    def show(kind: str, among: Array, order: Array) -> None:
-        picked = picker.best(among, order, label, 2)
-        if picked:
-            looked.shown.append(Shown(kind, "target", store, by, {n: f"lowest {low[n]:.3f}, {alpha}" for n in picked}))
-
-    show("surest", speaking, -low)
-    show("least-sure", speaking, low)
-    show("accepted", whole, low)
-    remarks: dict[int, str] = {}
-    for code, name in REASONS.items():
-        rejected = named & (reason == code)
-        nearest = items.lowest(np.where(rejected, -confidence, np.inf))
-        for n in picker.best(pool & np.isfinite(nearest), nearest, label, 1):
-            remarks[n] = f"{name}, {alpha}"
-    if remarks:
-        looked.shown.append(Shown("rejected", "target", store, by, remarks))
-    _changed(run, decided, store, items, pool, looked)
-    _removed(run, decided, looked)
+    if picked:
+        by = [Reading(_labeller(run, stage), label, "rejected", reason != Reason.KEPT, confidence=confidence)]
+        remarks = {n: f"lowest {low[n]:.3f}, {alpha}" for n in picked}
+        looked.shown.append(Shown("least-sure", "target", store, by, remarks))
+    _changed(run, decided, items, pool, looked)
 
 
 def _changed(
     run: FinishedRun,
     decided: Sequence[tuple[TaskStage, Json, dict[str, Array]]],
-    store: TokenStore,
     items: Items,
     pool: Array,
     looked: Looked,
 ) -> None:
     """Sentences that the teacher and the students after it read differently."""
-    first = decided[0][0]
+    first, store = decided[0][0], items.store
     soft = run.by_id((first.record.get("inputs") or {}).get("student") or "")
     said = [(_labeller(run, stage), _known(arrays["target.label"])) for stage, _, arrays in decided]
     teacher = soft and run.by_id((soft.record.get("inputs") or {}).get("teacher") or "")
@@ -190,35 +221,13 @@ def _changed(
     if not (changes := items.number_with(different))[pool].any():
         looked.missing.append("no two stages are known to read a sentence differently")
         return
-    picked = Picker(items).best(pool & (changes > 0), -changes, said[-1][1], 2)
+    picked = items.best(pool & (changes > 0), -changes, said[-1][1], 2)
     readings = [Reading(by, labels, "changed", different) for by, labels in said]
     looked.shown.append(Shown("changed", "target", store, readings, dict.fromkeys(picked, "")))
 
 
-def _removed(run: FinishedRun, decided: Sequence[tuple[TaskStage, Json, dict[str, Array]]], looked: Looked) -> None:
-    """Labelled source sentences that a student contradicted, of the last round that removed any."""
-    for stage, record, arrays in reversed(decided):
-        gone = arrays["source.reason"] == Reason.CONTRADICTED
-        if not gone.any():
-            continue
-        store = run.source_train()
-        items, gold = Items(store), np.asarray(store.item_labels, dtype=np.int64)
-        readings = [Reading("its label", gold)]
-        errors: Array = np.zeros(len(store))
-        if "source.label" in arrays:  # decisions made before it was kept have none
-            student = _known(arrays["source.label"])
-            wrong = (student != gold) & (gold >= 0)
-            readings.append(Reading(_labeller(run, stage), student, "wrong", unlike=gold))
-            errors = items.number_with(wrong)
-        picked = Picker(items).best(items.readable(gone), errors, gold, 2)
-        remarks = dict.fromkeys(picked, f"removed in round {record['round']}")
-        looked.shown.append(Shown("removed", "source", store, readings, remarks))
-        return
-    looked.missing.append("no labelled source sentence was removed")
-
-
 def _of_test(run: FinishedRun, target: str, final: TaskStage, looked: Looked) -> None:
-    """What the final model gets wrong in the test file, and what it put right or spoilt since the first stage."""
+    """What the final model gets wrong in the test file."""
     tested = (final.record.get("scored_on") or {}).get(target)
     if tested is None:
         looked.missing.append("no labelled test file, so no errors")
@@ -228,33 +237,11 @@ def _of_test(run: FinishedRun, target: str, final: TaskStage, looked: Looked) ->
         looked.missing.append(f"{final.id} was made before predictions on the test file were kept, so no errors")
         return
     store = run.store(tested.split()[0])
-    items, gold, predicted = Items(store), np.asarray(store.item_labels, dtype=np.int64), labels.astype(np.int64)
-    last = Reading(final.label, predicted, "wrong", unlike=gold)
-    if picked := frequent_errors(items, gold, predicted, _classes(store), 3):
-        readings = [Reading("gold", gold, "missed", unlike=predicted), last]
+    gold, predicted = np.asarray(store.item_labels, dtype=np.int64), labels.astype(np.int64)
+    if picked := frequent_errors(Items(store), gold, predicted, _classes(store), 3):
+        readings = [Reading("gold", gold, "missed", unlike=predicted)]
+        readings.append(Reading(final.label, predicted, "wrong", unlike=gold))
         looked.shown.append(Shown("errors", "test", store, readings, dict.fromkeys(picked, "")))
-    before = _first_predictions(run, target, final, tested)
-    if before is None:
-        return
-    first, early = before
-    first_errors, last_errors = (items.number_with(said != gold) for said in (early, predicted))
-    readings = [Reading("gold", gold), Reading(first.label, early, "wrong", unlike=gold), last]
-    for kind, worse, better in (("put-right", first_errors, last_errors), ("spoilt", last_errors, first_errors)):
-        changed = items.readable((better == 0) & (worse > 0))
-        picked = Picker(items).best(changed, -worse, gold, 1)
-        if picked:
-            looked.shown.append(Shown(kind, "test", store, readings, dict.fromkeys(picked, "")))
-
-
-def _first_predictions(run: FinishedRun, target: str, final: TaskStage, tested: str) -> tuple[TaskStage, Array] | None:
-    """The first stage of the trail that is not the final one, and what it predicts on the same test file."""
-    for stage in sorted(run.stages, key=lambda s: s.order):
-        same = stage.seed == final.seed and stage.pair in (None, target) and stage.arm not in SIDE_ARMS
-        if same and stage.order < final.order and (stage.record.get("scored_on") or {}).get(target) == tested:
-            labels = load_items(stage.folder, PREDICTED).get(target)
-            if labels is not None:
-                return stage, labels.astype(np.int64)
-    return None
 
 
 def _known(labels: Array) -> Array:
@@ -271,11 +258,6 @@ def _classes(store: TokenStore) -> list[str]:
     """What each label names: an entity type, or `O`; a class."""
     tags = has_spans(store.task)
     return [(split_tag(name)[1] or OUTSIDE) if tags else name for name in store.label_names]
-
-
-def _names(store: TokenStore) -> Array:
-    """bool [C], whether a label says something: all do but `O`."""
-    return np.array([name != OUTSIDE for name in store.label_names])
 
 
 def _texts(run: FinishedRun, looked: dict[str, Looked]) -> dict[str, dict[int, tuple[str, ...]]]:
@@ -296,14 +278,9 @@ def _file_examples(run: FinishedRun, target: str, role: str) -> Iterator[Example
     try:
         config = run.data.config
         table = config.target(target)
-        files: dict[str, list[tuple[Path | None, str]]] = {
-            "source": [(s.train, s.language) for s in config.sources],
-            "target": [(path, target) for path in table.unlabelled],
-            "test": [(table.test, target)],
-        }
-        for path, language in files[role]:
+        for path in table.unlabelled if role == "target" else (table.test,):
             if path is not None and path.is_file():
-                yield from read_file(config, path, unlabelled=role == "target", language=language)
+                yield from read_file(config, path, unlabelled=role == "target", language=target)
     except XltError:
         return  # of another version, or changed: the tokens tell
 

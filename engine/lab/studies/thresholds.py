@@ -22,12 +22,11 @@ from ....tasks import has_spans
 from ...pseudolabels.judged import JudgedItems, choose_alpha
 from ...pseudolabels.thresholds import choose_threshold_from_sweep, uniform_grid
 from ...recipe.config.stages import AlphaConfig
-from ...report.page import curve_distance
-from ...report.parts import mean, percent
+from ...report.parts import mean
 from ...report.sections.laboratory import THRESHOLDS
 from ...storage.files import atomic_write_json, delete
+from ...storage.text import percent, text_table
 from ...summary.stage_folders import made_from
-from ...summary.text_table import text_table
 from .finished_run import FinishedRun
 
 Floats = NDArray[np.float64]
@@ -45,12 +44,7 @@ _GOLD = ["label F1", "regret"]
 
 @dataclass(frozen=True)
 class GoldSweep:
-    """Labels of a labelled target file by threshold, of the classes that count (all but `O`).
-
-    Attributes:
-        kept, correct: `[A]`, accepted labels at each threshold, and those of them that are right.
-        gold: labels that there are to find.
-    """
+    """Labels but `O` of a labelled target file: accepted at each threshold `[A]`, right of these, and there to find."""
 
     thresholds: Floats
     kept: Ints
@@ -103,9 +97,7 @@ class RuleResult:
     Attributes:
         at_edge: the grid decided (docs/method.md); `edge_share` is how often it did over the draws.
         low, high: the middle `LEVEL` of alpha over the draws.
-        source_accuracy, source_coverage: at alpha, on the labelled source.
-        target_coverage: share of the unlabelled target items that alpha keeps (before entities or sentences are put
-            together).
+        target_coverage: share of the unlabelled target items that alpha keeps, before entities are put together.
         target_precision, target_f1: of the labels that alpha accepts on the labelled target file, at a threshold of
             the grid and at the run's own alpha; `regret` is how much lower `target_f1` is than at the best of them.
     """
@@ -143,11 +135,7 @@ def example_sweep(items: JudgedItems, thresholds: Floats) -> tuple[Ints, Ints]:
 def bootstrap_alphas(
     items: JudgedItems, settings: AlphaConfig, num_classes: int, rules: Sequence[str], draws: int = DRAWS, seed: int = 0
 ) -> tuple[Floats, NDArray[np.bool_]]:
-    """Alpha of each rule on `draws` draws of the examples with replacement, `[draws, rules]`, and whether at the edge.
-
-    Args:
-        settings: as the recipe has them, but for the rule.
-    """
+    """Alpha of each rule on draws of the examples with replacement, `[draws, rules]`, and whether at the edge."""
     thresholds = uniform_grid(num_classes, step=settings.step, upper=settings.upper)
     kept, correct = (t.astype(np.float64) for t in example_sweep(items, thresholds))
     number = np.unique(items.example, return_inverse=True)[1]
@@ -183,7 +171,6 @@ def compare_rules(
     """All rules on one decision.
 
     Args:
-        settings: as the recipe has them, but for the rule.
         target: lowest confidence and agreement of the unlabelled target items.
         gold: the labelled target file; it is compared with, nothing is chosen by it.
     """
@@ -221,14 +208,11 @@ def _above(confidence: NDArray[Any], alpha: float) -> NDArray[np.bool_]:
 
 @dataclass(frozen=True)
 class DecisionStudy:
-    """The rules on one decision.
+    """The rules on one decision, whose `alpha` is None without a filter.
 
     Attributes:
-        pair, round, seed, stage: whose decision.
-        rule, alpha: what the recipe asked for, and what it gave (None without a filter).
-        results: one entry for each rule compared.
         oracle: the best threshold by `target_f1`, its `precision` and `f1`; None without gold.
-        curve_distance: mean difference of the accuracy curves of source and target (0-1); None without gold.
+        tagging: whether there is a label `O`, which is not among the labels that `oracle` and the rules count.
     """
 
     pair: str
@@ -239,16 +223,11 @@ class DecisionStudy:
     alpha: float | None
     results: tuple[RuleResult, ...]
     oracle: dict[str, float] | None
-    curve_distance: float | None
     tagging: bool = False
-    """Whether there is a label `O`, which is not among the labels that `oracle` and the rules count."""
 
 
 def study_thresholds(folder: str | Path, *, rules: Sequence[str] = COMPARED, draws: int = DRAWS) -> list[DecisionStudy]:
     """All rules on all decisions of a run, in the order of target, round and seed.
-
-    Args:
-        draws: of the bootstrap.
 
     Raises:
         DataError: not a run, or one without decisions.
@@ -269,7 +248,6 @@ def study_thresholds(folder: str | Path, *, rules: Sequence[str] = COMPARED, dra
             gold=gold,
             draws=draws,
         )
-        distance = curve_distance(record)
         studies.append(
             DecisionStudy(
                 pair=str(stage.pair),
@@ -280,7 +258,6 @@ def study_thresholds(folder: str | Path, *, rules: Sequence[str] = COMPARED, dra
                 alpha=record["alpha"],
                 results=tuple(results),
                 oracle=None if gold is None else gold.best(),
-                curve_distance=None if math.isnan(distance) else distance,
                 tagging=has_spans(run.summary["task"]),
             )
         )
@@ -288,11 +265,7 @@ def study_thresholds(folder: str | Path, *, rules: Sequence[str] = COMPARED, dra
 
 
 def write_thresholds(folder: str | Path) -> None:
-    """Keep in `thresholds.json`, for the page of the report, what other rules would have chosen.
-
-    Raises:
-        StorageError: the disk refuses.
-    """
+    """Keep in `thresholds.json`, for the page of the report, what other rules would have chosen."""
     path = Path(folder) / THRESHOLDS
     try:
         studies = study_thresholds(folder, draws=PAGE_DRAWS)
@@ -325,8 +298,6 @@ def rule_tables(studies: Sequence[DecisionStudy]) -> list[tuple[str, list[str], 
             lines.append(["best by gold", f"{mean(o['alpha'] for o in gold):.2f}", *[""] * (len(_RULES) - 2), *ends])
         alpha = ", ".join("none" if s.alpha is None else f"{s.alpha:.2f}" for s in seeds)
         title = f"{pair}, round {number}: alpha {alpha} by {seeds[0].rule}"
-        if distances := [s.curve_distance for s in seeds if s.curve_distance is not None]:
-            title += f"; curves of source and target {100 * mean(distances):.1f} points apart"
         precision = "precision" + ", without O" * seeds[0].tagging
         tables.append((title, [*_RULES, *([precision, *_GOLD] if gold else [])], lines))
     return tables

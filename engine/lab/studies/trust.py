@@ -20,20 +20,28 @@ from ....data import OUTSIDE, TokenStore, derive_seed
 from ....tasks import has_spans, per_word
 from ...evaluation.metrics import EntityCounter
 from ...evaluation.voted import Voted
-from ...report.parts import mean, percent
+from ...report.parts import mean
 from ...report.sections.laboratory import TRUST
 from ...report.write import write_report
 from ...storage.files import write_sealed_json
 from ...storage.names import serves
 from ...storage.run_warning import RunWarning
+from ...storage.text import percent, points, text_table
 from ...summary.stage_folders import made_from
 from ...summary.stage_table import METRIC_NAMES, SIDE_ARMS
-from ...summary.text_table import text_table
 from ...training.progress import Progress
 from .finished_run import FinishedRun, TaskStage
 from .thresholds import write_thresholds
-from .trust_estimate import Estimate, Transport, calibrated_estimate, transport_accuracy, transport_f1
-from .trust_record import LEVEL, WIDEST, track_record
+from .trust_estimate import (
+    LEVEL,
+    WIDEST,
+    Estimate,
+    Transport,
+    calibrated_estimate,
+    track_record,
+    transport_accuracy,
+    transport_f1,
+)
 
 SAMPLE = 1000
 """Examples of each text that are labelled for the estimate."""
@@ -236,16 +244,12 @@ def trust_lines(report: TrustReport) -> tuple[list[str], list[list[str]]]:
     lines = []
     for s in sorted(report.stages, key=lambda s: (s.target, s.order)):
         e = s.estimate
-        shown = ["-", "no estimate"] if e is None else [_points(e.value), f"{_points(e.low)} to {_points(e.high)}"]
+        shown = ["-", "no estimate"] if e is None else [points(e.value), f"{points(e.low)} to {points(e.high)}"]
         line = [s.target, s.label, *shown]
         if truth:
-            line += [_points(s.true), "-" if s.true is None or e is None else f"{100 * (e.value - s.true):+.1f}"]
-        lines.append([*line, _points(s.source_score), percent(s.voters_agree)])
+            line += [points(s.true), "-" if s.true is None or e is None else f"{100 * (e.value - s.true):+.1f}"]
+        lines.append([*line, points(s.source_score), percent(s.voters_agree)])
     return header, lines
-
-
-def _points(value: float | None) -> str:
-    return "-" if value is None else f"{100 * value:.1f}"
 
 
 def trust_notes(report: TrustReport) -> list[str]:
@@ -271,11 +275,7 @@ def render_trust(report: TrustReport) -> str:
 
 
 def write_trust(folder: str | Path, report: TrustReport) -> None:
-    """Keep the estimates in `trust.json` of the run, and write its report again.
-
-    Raises:
-        StorageError: the disk refuses.
-    """
+    """Keep the estimates in `trust.json` of the run, and write its report again."""
     header, lines = trust_lines(report)
     page = {"header": header, "lines": lines, "notes": trust_notes(report)}
     write_sealed_json(Path(folder) / TRUST, asdict(report) | {"page": page, "made_from": made_from(Path(folder))})

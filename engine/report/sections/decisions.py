@@ -1,46 +1,15 @@
-"""What the filter decided, round by round: in sentences, as a table, and class by class."""
+"""What the filter decided, round by round: as a table, and class by class."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from typing import Any
 
 from ....tasks import has_spans
 from ...storage.text import counted, percent
 from ...summary.stage_table import Json
-from ..page import curve_distance, folded, note, table
+from ..page import folded, note, table
 from ..parts import Run, accepted_share, alphas, mean
-
-
-def read_decisions(run: Run) -> list[str]:
-    """What the filter did, in sentences."""
-    found = list(run.decisions.values())
-    if not found:
-        return []
-    picks = [d["alpha"] for d in found if d.get("alpha") is not None]
-    edge = sum(bool(d.get("at_edge")) for d in found)
-    text = ""
-    if picks:
-        low, high = f"{min(picks):.2f}", f"{max(picks):.2f}"
-        text = f"The threshold α, found on the source, was {low if low == high else f'between {low} and {high}'}"
-        text += f" ({edge} of {len(picks)} at the edge of the grid). " if edge else ". "
-    text += f"On average the filter accepted {percent(mean(accepted_share(d) for d in found))} of the target items"
-    entity, right = (mean(d.get(k) for d in found) for k in ("coverage_entity", "precision_if_gold"))
-    text += f", and {percent(entity)} of those predicted as part of an entity" if not math.isnan(entity) else ""
-    text += f"; by gold labels {percent(right)} of the accepted were right" if not math.isnan(right) else ""
-    out = [text + "."]
-    if beside := [d["outside"] for d in found if d.get("outside")]:
-        share = mean(o["items"] for o in beside) / mean(d["items"] for d in found if d.get("outside"))
-        same, named = (percent(mean(o[key] for o in beside)) for key in ("agreement", "agreement_named"))
-        tail = "" if math.isnan(entity) else f", and on {named} of those that either takes for part of an entity"
-        out.append(f"Outside labels name {percent(share)} of the items; the voters agree with {same} of them{tail}.")
-    if not math.isnan(lost := mean(map(_source_lost, found))):
-        out.append(
-            f"A round removed {percent(lost)} of the labelled source samples on average, because the student no longer "
-            "reproduced their labels. On clean data this is forgetting, not noise."
-        )
-    return out
 
 
 def decision_table(run: Run) -> str:
@@ -58,10 +27,8 @@ def decision_table(run: Run) -> str:
         columns += [[percent(d.get(key)) for d in decisions] for key in ("coverage_o", "coverage_entity")]
     if gold:
         outside = ", with\u00a0O" if has_spans(run.summary["task"]) else ""
-        header += [f"precision{outside}\u00a0†", "curve distance\u00a0†"]
+        header.append(f"precision{outside}\u00a0†")
         columns.append([percent(d.get("precision_if_gold")) for d in decisions])
-        distances = [curve_distance(d) for d in decisions]
-        columns.append(["-" if math.isnan(distance) else f"{100 * distance:.1f}" for distance in distances])
     for reason in dict.fromkeys(reason for d in run.decisions.values() for reason in d.get("rejected") or {}):
         header.append(reason.replace("-", " "))
         columns.append([counted((d.get("rejected") or {}).get(reason)) for d in decisions])
@@ -72,11 +39,13 @@ def decision_table(run: Run) -> str:
     if any(d.get("at_edge") for d in decisions):
         text += "α with *: at the edge of the grid, so the rule found no bend inside it. "
     if gold:
-        text += (
-            "†: needs target gold labels; for looking at only, nothing was chosen by it. Curve distance: mean "
-            "difference between the accuracy curves of source and target, in points."
-        )
+        text += "†: needs target gold labels; for looking at only, nothing was chosen by it. "
+    text += "Source removed: the student no longer reproduced their labels; on clean data forgetting, not noise."
     notes = [text]
+    if beside := [d["outside"] for d in decisions if d.get("outside")]:
+        share = mean(o["items"] for o in beside) / mean(d["items"] for d in decisions if d.get("outside"))
+        same = percent(mean(o["agreement"] for o in beside))
+        notes.append(f"Outside labels name {percent(share)} of the items; the voters agree with {same} of them.")
     for (pair, number, seed), d in decided.items():
         if cut := (d.get("options") or {}).get("accept"):
             place = f"{pair or '-'}, round {number}, seed {seed}"

@@ -1,4 +1,4 @@
-"""What happened, in sentences; scores of each entity type, or class; common errors of two models."""
+"""What happened, in sentences, and the scores of each entity type, or class."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from ....tasks import shown_task
 from ...storage.files import read_json
 from ...storage.text import percent, some
 from ...summary.seeds import Stat, Step, stat
-from ...summary.stage_table import COTRAIN_ARMS, Json, StageKey, StageScore, or_dash, row_key, step_between, target_rows
+from ...summary.stage_table import Json, StageKey, StageScore, or_dash, row_key, step_between, target_rows
 from ..page import folded, note, table, ups
-from ..parts import Run, mean
+from ..parts import Run
 from ..svg import clean
 
 _LISTED = 15
@@ -27,15 +27,10 @@ def reading(run: Run) -> list[str]:
     if len(steps) > 1:
         out += _read_whole(run, steps)
         out += _read_steps(run, steps)
-        out += _read_best(steps)
     if stages := run.result.stages:
-        parallel = "Parallel data" if any(s.uses_parallel_data for s in stages) else "No parallel data"
-        labels = "more than scoring" if any(s.uses_target_labels for s in stages) else "scoring only"
+        parallel = "Parallel data" if any("uses_parallel_data" in s.marks for s in stages) else "No parallel data"
+        labels = "more than scoring" if any("uses_target_labels" in s.marks for s in stages) else "scoring only"
         out.append(f"{parallel} was used; target labels were used for {labels}.")
-        if any(s.uses_dictionary for s in stages):
-            out.append("A dictionary was used for code switching.")
-        if any(s.uses_outside_labels for s in stages):
-            out.append("Labels from outside, which no stage of this run made, taught beside its own teachers.")
     if 0 < len(run.result.seeds) < 3 and steps:
         few = "One seed shows" if len(run.result.seeds) == 1 else "Two seeds show"
         out.append(f"{few} what happened here, not what others would give.")
@@ -87,17 +82,6 @@ def _read_steps(run: Run, steps: Sequence[StageScore]) -> list[str]:
     if hurt:
         out.append(f"Lowered the score on average: {'; '.join(hurt)}.")
     return out
-
-
-def _read_best(steps: Sequence[StageScore]) -> list[str]:
-    best = max((s for s in steps if s.average), key=lambda s: s.average.mean if s.average else 0.0, default=None)
-    last = steps[-1].average
-    if best is None or best.average is None or last is None or best.average.mean < last.mean + 0.05:
-        return []
-    return [
-        f"The best stage on average was {best.label} ({best.average.mean:.1f}), not the last; to choose it "
-        "by these scores would be to use target labels."
-    ]
 
 
 def class_section(run: Run) -> str:
@@ -161,29 +145,3 @@ def _confusion(run: Run, language: str) -> str:
     lines = [[g, p, f"{n:,}", percent(n / sum(counts[g].values()))] for n, g, p in pairs[:_LISTED]]
     caption = f"{what}: the most frequent confusions of {answer.stage}, {len(lines)} of {len(pairs):,}"
     return f"<p>{clean(caption)}.</p>{table(['gold', 'predicted', 'times', 'share of gold'], lines, dense=True)}"
-
-
-def common_errors(run: Run) -> str:
-    """How far two models err on the same test items, means over targets and seeds; empty without both methods."""
-    columns: dict[tuple[str, str], list[Json]] = {}
-    for pair in run.summary["error_correlations"]:
-        columns.setdefault((pair["relation"], pair["arm"]), []).append(pair)
-    if not columns:
-        return ""
-    order = sorted(columns, key=lambda c: (c[0] != "teacher", list(COTRAIN_ARMS).index(c[1])))
-    relations = {"teacher": "its teacher", "self-training": "self-training"}
-    lines = [
-        [str(n), *(_shown([p for p in columns[c] if p["round"] == n]) for c in order)]
-        for n in sorted({pair["round"] for pair in run.summary["error_correlations"]})
-    ]
-    text = (
-        "phi is the correlation of being wrong, on the test items of a target, and (in brackets) Cohen's kappa; means "
-        "over targets and seeds. 1: the same errors. A model that errs as its teacher does cannot be put right by it."
-    )
-    heads = ["iteration", *(f"{COTRAIN_ARMS[arm]}, with {relations[relation]}" for relation, arm in order)]
-    return f"<h3>Common errors</h3>{table(heads, lines, dense=True)}{note(text)}"
-
-
-def _shown(pairs: list[Json]) -> str:
-    phi, kappa = (mean(pair[key] for pair in pairs) for key in ("phi", "kappa"))
-    return "-" if math.isnan(phi) else f"{phi:.2f} ({kappa:.2f})"

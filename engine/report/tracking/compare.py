@@ -12,14 +12,11 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from numpy.typing import NDArray
-
 from .... import DataError
-from ...evaluation.per_example import load_items
 from ...storage.files import read_json
 from ...storage.names import FINISHED, SCORES
-from ...summary.seeds import Bootstrap, Stat, Step, draw_seed, over_targets, scores_on_draws, stat
-from ...summary.seeds import compare as compare_items
+from ...storage.text import text_table
+from ...summary.seeds import Stat, Step, stat
 from ...summary.stage_folders import run_stages
 from ...summary.stage_table import (
     METRIC_NAMES,
@@ -33,7 +30,6 @@ from ...summary.stage_table import (
     target_rows,
 )
 from ...summary.summary import build_summary
-from ...summary.text_table import text_table
 
 AVERAGE = "average"
 MARKS = ("parallel_data", "target_labels")
@@ -41,8 +37,6 @@ REPORTED = "reported"
 """Stage of a line that compares what two rows of an ablation report."""
 Cell = tuple[str, int]
 """A column (a target) and a seed."""
-Draws = Mapping[str, Mapping[tuple[str, int], NDArray[Any]]]
-"""Column -> (row, seed) -> the score on every draw of the test items."""
 
 
 @dataclass
@@ -51,7 +45,7 @@ class Scored:
 
     Attributes:
         values: `source` has those of the same models on the source.
-        items: test items, where they are kept; `tests`: hash of the test set.
+        tests: hash of the test set.
         stages: cell -> id of the reported stage; `made`: cell -> digest of all that decided its weights.
         spent: (stage, digest) -> seconds, of all that the reported stages stand on.
         marks: those of `MARKS` that were used.
@@ -59,7 +53,6 @@ class Scored:
 
     values: Cells = field(default_factory=dict)
     source: Cells = field(default_factory=dict)
-    items: dict[Cell, NDArray[Any]] = field(default_factory=dict)
     tests: dict[Cell, str] = field(default_factory=dict)
     stages: dict[Cell, str] = field(default_factory=dict)
     made: dict[Cell, str] = field(default_factory=dict)
@@ -88,8 +81,6 @@ def read_scores(folder: Path, stages: Mapping[Cell, str]) -> Scored:
                 row.values[cell] = float(score["value"])
             elif score["metric"] == metric and score["role"] == "source":
                 row.source[cell] = score["value"]
-        if (items := load_items(folder / stage).get(cell[0])) is not None:
-            row.items[cell] = items
         for other in lineage(folder, stage):
             record = read_json(folder / other / FINISHED)
             row.spent[other, str(record.get("fingerprint"))] = float(record.get("seconds") or 0.0)
@@ -103,22 +94,6 @@ def lineage(folder: Path, stage: str) -> set[str]:
     return {stage}.union(*(lineage(folder, other) for other in inputs.values()))
 
 
-def draw(rows: Mapping[str, Scored], columns: Sequence[str], samples: int) -> Draws:
-    """Scores on draws of test items, of models that were scored on the same test set, the one that most have."""
-    draws = {}
-    for column in columns:
-        tests = [row.tests[cell] for row in rows.values() for cell in row.items if cell[0] == column]
-        same = max(tests, key=tests.count, default="")
-        items = {
-            (name, cell[1]): own
-            for name, row in rows.items()
-            for cell, own in row.items.items()
-            if cell[0] == column and row.tests[cell] == same and len(own)
-        }
-        draws[column] = scores_on_draws(items, samples=samples, seed=draw_seed(column)) if items else {}
-    return draws
-
-
 @dataclass(frozen=True)
 class Compared:
     """A row beside its reference, by column and `AVERAGE`; what cannot be said is left out.
@@ -126,38 +101,24 @@ class Compared:
     Attributes:
         stats: over seeds; the average is taken within a seed that has every column.
         steps: differences over the cells that both have; none for the reference itself.
-        bootstrap: the same over test items.
     """
 
     stats: dict[str, Stat]
     steps: dict[str, Step]
-    bootstrap: dict[str, Bootstrap]
 
 
-def compare(
-    rows: Mapping[str, Scored], reference: str, columns: Sequence[str], draws: Draws | None = None
-) -> dict[str, Compared]:
+def compare(rows: Mapping[str, Scored], reference: str, columns: Sequence[str]) -> dict[str, Compared]:
     """Every row against one of them."""
-    return {name: _compared(rows, name, reference, columns, draws or {}) for name in rows}
-
-
-def _compared(rows: Mapping[str, Scored], name: str, reference: str, columns: Sequence[str], draws: Draws) -> Compared:
-    row, base = rows[name], rows[reference]
-    parts = {**{column: [column] for column in columns}, AVERAGE: list(columns)}
-    stats = {part: value for part, of in parts.items() if (value := stat(per_seed(row.values, of).values()))}
-    if name == reference:
-        return Compared(stats, {}, {})
-    steps = {c: step_between(row.values, base.values, reference, c) for c in columns}
-    steps[AVERAGE] = step_between(row.values, base.values, reference)
-    drawn = {}
-    for column, own in draws.items():
-        if seeds := [seed for other, seed in own if other == name and (reference, seed) in own]:
-            items = [[r.items[column, seed] for seed in seeds] for r in (row, base)]
-            drawn[column] = compare_items(*items, *([own[r, seed] for seed in seeds] for r in (name, reference)))
-    bootstrap = {column: over_targets([part]) for column, part in drawn.items()}
-    if drawn and len(drawn) == len(columns):
-        bootstrap[AVERAGE] = over_targets(list(drawn.values()))
-    return Compared(stats, {part: step for part, step in steps.items() if step}, bootstrap)
+    base, compared = rows[reference], dict[str, Compared]()
+    for name, row in rows.items():
+        parts = {**{column: [column] for column in columns}, AVERAGE: list(columns)}
+        stats = {part: value for part, of in parts.items() if (value := stat(per_seed(row.values, of).values()))}
+        steps: dict[str, Step | None] = {}
+        if name != reference:
+            steps = {c: step_between(row.values, base.values, reference, c) for c in columns}
+            steps[AVERAGE] = step_between(row.values, base.values, reference)
+        compared[name] = Compared(stats, {part: step for part, step in steps.items() if step})
+    return compared
 
 
 @dataclass(frozen=True)
@@ -209,10 +170,9 @@ def step_text(values: Json | None) -> list[str]:
 
 @dataclass(frozen=True)
 class StageDifference:
-    """One stage of both runs, over the (target, seed) pairs that both have.
+    """One stage of both runs, in points, over the (target, seed) pairs that both have.
 
     Attributes:
-        first, second: scores in points.
         difference: second minus first, pair by pair; `targets` has it by target.
         other_tests: targets whose test texts, or way of voting, are not the same in both.
     """

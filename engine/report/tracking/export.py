@@ -23,9 +23,6 @@ def write_csv(run: Run, folder: Path) -> None:
     """Write `scores.csv`, `losses.csv` and `thresholds.csv`.
 
     Columns are the fields of docs/summary-schema.md, numbers have all their digits, and a cell is empty for null.
-
-    Raises:
-        StorageError: the disk refuses.
     """
     with storage_errors(folder, "create"):
         folder.mkdir(parents=True, exist_ok=True)

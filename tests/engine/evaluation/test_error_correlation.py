@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import re
 import warnings
 from collections.abc import Callable
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -14,8 +12,6 @@ from sklearn.metrics import cohen_kappa_score, matthews_corrcoef
 
 from xlt_engine.engine import predict
 from xlt_engine.engine.evaluation.error_correlation import error_correlation
-from xlt_engine.engine.report.parts import load_run
-from xlt_engine.engine.report.sections.scores import common_errors
 
 
 @pytest.mark.parametrize("seed", range(20))
@@ -89,26 +85,9 @@ def test_a_run_with_both(tiny: Callable[[str], Any]) -> None:
                 kappa = cohen_kappa_score(wrong[first], wrong[second])
             assert pair["kappa"] == pytest.approx(kappa, rel=1e-9)
     assert len(numbers) > 2
-    section = common_errors(load_run(run.folder / "run"))
-    cells = [re.findall("<td>(.*?)</td>", line) for line in re.findall("<tr>(.*?)</tr>", section)][1:]
-    assert [line[0] for line in cells] == ["2", "3"]
-    order = [("co{n}a", "co{m}b"), ("co{n}b", "co{m}a"), ("self{n}a", "self{m}a"), ("co{n}a", "self{n}a")]
-    for n, line in zip((2, 3), cells, strict=True):
-        for cell, (first, second) in zip(line[1:], order, strict=True):
-            names = [x.format(n=n, m=n - 1).replace("self1a", "co1a") for x in (first, second)]
-            pair = next(p for key, p in found.items() if list(key[:2]) == names)
-            assert cell == ("-" if pair["phi"] is None else f"{pair['phi']:.2f} ({pair['kappa']:.2f})")
-    assert section in result.report.read_text("utf-8")
 
 
 def test_one_method_alone_has_nothing_to_compare(tiny: Callable[[str], Any]) -> None:
     run = tiny("classification")
     result = run.run(*ON, "cotrain.iterations=2")
     assert result.summary["error_correlations"] == []
-    found = load_run(run.folder / "run")
-    assert common_errors(found) == ""
-    names = {"first": "co2a", "second": "co1b", "arm": "co-a", "round": 2}
-    pair = names | {"relation": "teacher", "language": "de", "seed": 0}
-    pairs = [pair | {"phi": phi, "kappa": kappa} for phi, kappa in ((0.5, 0.4), (0.3, 0.1), (None, 0.0))]
-    section = common_errors(replace(found, summary=found.summary | {"error_correlations": pairs}))
-    assert "<td>2</td><td>0.40 (0.17)</td>" in section

@@ -16,12 +16,12 @@ from xlt_engine.engine.evaluation.metrics import (
     accuracy,
     as_array,
     entity_f1,
-    f1_of_counts,
     label_scores,
     macro_f1,
     spans,
     transfer_gap,
 )
+from xlt_engine.engine.summary.seeds import Stat, paired_step, stat
 
 TAGS = ["O", "B-PER", "I-PER", "B-LOC", "I-LOC", "B-work-of-art", "I-work-of-art"]
 
@@ -93,7 +93,8 @@ def test_counter_adds_up_to_the_document() -> None:
     counter = EntityCounter()
     counts = [counter.update(g, p) for g, p in zip(gold, predicted, strict=True)]
     assert counter.result() == entity_f1(gold, predicted)
-    assert f1_of_counts(counts) == counter.result().f1
+    found = counter.result()
+    assert np.sum(counts, axis=0).tolist() == [found.num_gold, found.num_predicted, found.num_correct]
 
 
 @pytest.mark.parametrize("tag", ["X-PER", "B", "I-", "PER", "E-PER", ""])
@@ -146,3 +147,23 @@ def test_as_array_widens_16_bit_floats() -> None:
     array = as_array(torch.tensor([0.5], dtype=torch.bfloat16, requires_grad=True))
     assert array.dtype == np.float32
     assert as_array(torch.tensor([True])).dtype == bool
+
+
+def test_mean_and_deviation_over_seeds() -> None:
+    summary = stat([70.0, 72.0, 77.0])
+    assert summary is not None
+    assert summary.mean == pytest.approx(73.0)
+    assert summary.std == pytest.approx(statistics.stdev([70, 72, 77]))
+    assert (summary.n, str(summary)) == (3, "73.0 ± 3.6")
+    assert stat([5.0]) == Stat(5.0, None, 1)
+    assert str(stat([5.0])) == "5.0"
+    assert stat([]) is None
+
+
+def test_paired_step() -> None:
+    step = paired_step([5.0, -1.0, 8.0], "zero-shot")
+    assert step is not None
+    assert step.stat.mean == pytest.approx(4.0)
+    assert step.stat.std == pytest.approx(statistics.stdev([5, -1, 8]))
+    assert (step.up, step.stat.n, step.versus) == (2, 3, "zero-shot")
+    assert paired_step([], "zero-shot") is None

@@ -165,7 +165,6 @@ def test_names(folder: Path, name: str, found: str) -> None:
     [
         ("de:24", "de has 24 examples here; give de:0 to de:23"),
         ("train.conll:7", r"nearest are en:1 \(train:6\)"),
-        ("trian:6", r"nearest are .*train:"),
         ("??", "give LANGUAGE:NUMBER, with a language of en, de"),
     ],
 )

@@ -20,7 +20,7 @@ from xlt_engine.engine.lab.paper.tables import paper_tables, render_tables
 from xlt_engine.engine.report.tracking.compare import AVERAGE
 from xlt_engine.engine.storage.files import read_json, write_sealed_json
 
-from ..conftest import DE, GUT, SCHLECHT, Tiny, score_in, write_conll, write_table
+from ..conftest import GUT, SCHLECHT, score_in, write_table
 
 SEEDS = (0, 1)
 METHOD = (
@@ -40,15 +40,14 @@ STAGE = {"no-st": "finetune", "mbert-wiki": "control", "fixed-0": "hard1"}
 class Lab:
     """A tiny recipe of two of CoNLL's three targets, and an ablation of it."""
 
-    def __init__(self, folder: Path) -> None:
-        recipe = Tiny(folder, "ner")
-        self.folder, self.recipe = folder, recipe.recipe
-        write_conll(folder / "test-es.conll", DE, range(52, 70))
-        german = recipe.table("[[targets]]", "[pretrain]")
-        recipe.rewrite((german, german + german.replace('"de"', '"es"').replace("test-de", "test-es")))
-        self.result = ablate(
-            self.recipe, run_dir=folder / "lab", rows=ROWS_MADE, seeds=SEEDS, overrides=METHOD, jobs=1, samples=5
-        )
+    def __init__(self, folder: Path, files: Any) -> None:
+        self.folder, self.recipe = folder, files.write_tiny(folder)
+        files.write_conll(folder / "test-es.conll", files.DE, range(52, 70))
+        text = self.recipe.read_text("utf-8")
+        german = text[text.index("[[targets]]") : text.index("[pretrain]")]
+        spanish = german.replace('"de"', '"es"').replace("test-de", "test-es")
+        self.recipe.write_text(text.replace(german, german + spanish), "utf-8")
+        self.result = ablate(self.recipe, run_dir=folder / "lab", rows=ROWS_MADE, seeds=SEEDS, overrides=METHOD, jobs=1)
         assert not self.result.failed
         self.rows = folder / "lab" / "rows"
         self._spread()

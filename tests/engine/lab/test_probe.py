@@ -5,7 +5,6 @@ from __future__ import annotations
 import warnings
 from pathlib import Path
 from typing import Any
-from xml.etree import ElementTree
 
 import numpy as np
 import pytest
@@ -13,8 +12,7 @@ import torch
 
 from xlt_engine import ConfigError, DataError
 from xlt_engine.data import Tokenizer, train_wordpiece
-from xlt_engine.engine.lab.studies.alignment import align, folds_of
-from xlt_engine.engine.lab.studies.probe import probe, text_states
+from xlt_engine.engine.lab.studies.probe import align, folds_of, probe, text_states
 from xlt_engine.model import Encoder, EncoderConfig, load_encoder, save_model
 
 LEFT = ["good", "bad", "old house", "house", "day", "night", "green tree", "water", "city", "year"]
@@ -63,9 +61,6 @@ def test_report(folder: Path) -> None:
     values = report.as_dict()
     assert values["uses_parallel_data"] is True
     assert [layer["layer"] for layer in values["layers"]] == [0, 1, 2, 3]
-    picture = ElementTree.fromstring(report.figure())
-    assert len(picture.findall(".//*[@class='panel']")) == 1
-    assert "CSLS" in report.figure()
     few = probe(folder, folder / "pairs.tsv", cap=6, folds=2, layers=[3, 0])
     assert (few.pairs, few.in_file, list(few.layers)) == (6, 10, [0, 3])
     assert "6 of 10 pairs, a choice by seed 0" in few.render()
@@ -76,7 +71,6 @@ def test_the_same_text_on_both_sides_is_found(folder: Path, tmp_path: Path) -> N
     file.write_text("".join(f"{a}\t{a}\n" for a in LEFT), "utf-8")
     (layer,) = probe(folder, file, layers=[2], folds=2).layers.values()
     assert layer.cosine.forward.accuracy == layer.csls.backward.accuracy == 1
-    assert layer.residual < 1e-5
 
 
 @pytest.mark.parametrize(

@@ -15,10 +15,16 @@ from seqeval.metrics.sequence_labeling import get_entities
 
 from xlt_engine.data import TokenStore
 from xlt_engine.engine import predict, write_report
-from xlt_engine.engine.lab.studies.sentence_choice import Items, Picker, frequent_errors
-from xlt_engine.engine.lab.studies.sentences import MOST_WORDS, sentences, windowed, write_sentences
+from xlt_engine.engine.lab.studies.sentences import (
+    MOST_WORDS,
+    Items,
+    frequent_errors,
+    sentences,
+    windowed,
+    write_sentences,
+)
 from xlt_engine.engine.pseudolabels.filters import Reason
-from xlt_engine.engine.report.sections.sentences import SENTENCES
+from xlt_engine.engine.report.sections.laboratory import SENTENCES
 
 SETTINGS = (
     "finetune.epochs=8",
@@ -43,14 +49,11 @@ def number_of(entry: dict[str, Any]) -> int:
 def test_words_are_those_of_the_files(folder: Path, made: list[Path]) -> None:
     lines = (made[0] / "ner/de.txt").read_text("utf-8").splitlines()
     groups = groups_of(folder)
-    shown = [entry for kind in ("surest", "least-sure", "rejected", "changed") for entry in groups.get(kind, ())]
-    assert len(shown) >= 4
+    assert groups.keys() == {"least-sure", "changed", "errors"}
+    shown = [entry for kind in ("least-sure", "changed") for entry in groups[kind]]
+    assert len(shown) >= 3
     for entry in shown:
         assert entry["words"] == lines[number_of(entry)].replace(".", " .").split()
-    for entry in groups["removed"]:
-        (block,) = (block for n, block in _blocks(made[0] / "ner/train.conll") if n == number_of(entry) + 1)
-        assert entry["words"] == [word for word, _ in block]
-        assert [list(span.values())[:3] for span in entry["readings"][0]["spans"]] == _entities([t for _, t in block])
 
 
 def _blocks(path: Path) -> list[tuple[int, list[list[str]]]]:
@@ -76,9 +79,9 @@ def test_words_come_from_the_tokens_where_the_files_are_gone(folder: Path, made:
         after = groups_of(folder)
     finally:
         moved.write_text(kept, "utf-8")
-    assert [e["name"] for e in after["surest"]] == [e["name"] for e in before["surest"]]
+    assert [e["name"] for e in after["least-sure"]] == [e["name"] for e in before["least-sure"]]
     assert "ganz" not in json.dumps(after)
-    assert [len(e["words"]) for e in after["surest"]] == [len(e["words"]) for e in before["surest"]]
+    assert [len(e["words"]) for e in after["least-sure"]] == [len(e["words"]) for e in before["least-sure"]]
 
 
 def decision_of(folder: Path) -> tuple[TokenStore, dict[str, np.ndarray]]:
@@ -91,7 +94,7 @@ def decision_of(folder: Path) -> tuple[TokenStore, dict[str, np.ndarray]]:
     raise AssertionError("the store of the unlabelled text")
 
 
-def test_surest_and_least_sure_by_a_plain_loop(folder: Path) -> None:
+def test_the_least_sure_by_a_plain_loop(folder: Path) -> None:
     store, arrays = decision_of(folder)
     lowest = {}
     for n in range(len(store)):
@@ -100,11 +103,10 @@ def test_surest_and_least_sure_by_a_plain_loop(folder: Path) -> None:
             continue
         lowest[n] = float(arrays["target.confidence"][part].min())
     groups = groups_of(folder)
-    best, worst = max(lowest, key=lambda n: lowest[n]), min(lowest, key=lambda n: lowest[n])
-    assert number_of(groups["surest"][0]) == best
+    worst = min(lowest, key=lambda n: lowest[n])
     assert number_of(groups["least-sure"][0]) == worst
-    assert groups["surest"][0]["remark"] == f"lowest {lowest[best]:.3f}, alpha 0.80"
-    for entry in [*groups["surest"], *groups["least-sure"], *groups["rejected"]]:
+    assert groups["least-sure"][0]["remark"] == f"lowest {lowest[worst]:.3f}, alpha 0.80"
+    for entry in groups["least-sure"]:
         at = int(store.item_offsets[number_of(entry)])
         tags = [LABELS[label] for label in arrays["target.label"][at : at + len(entry["words"])]]
         (reading,) = entry["readings"]
@@ -114,43 +116,22 @@ def test_surest_and_least_sure_by_a_plain_loop(folder: Path) -> None:
             part = slice(at + span["start"], at + span["end"])
             assert span["confidence"] == pytest.approx(float(arrays["target.confidence"][part].min()), abs=1e-4)
             assert (span["mark"] == "rejected") is bool((arrays["target.reason"][part] != Reason.KEPT).any())
-    names = [entry["name"] for kind in ("surest", "least-sure", "accepted") for entry in groups.get(kind, ())]
-    assert len(names) == len(set(names)), "no sentence comes twice"
 
 
 def test_errors_are_those_of_the_model(folder: Path, made: list[Path]) -> None:
     """What the final model predicts on the words of the file, through `predict`; gold from the file."""
     test = {n: rows for n, rows in _blocks(made[0] / "ner/test-de.conll")}
     words = [[word for word, _ in rows] for rows in test.values()]
-    readings = {}
-    for stage in ("baseline", "de/hard2"):
-        found = predict(folder / "seed-0" / stage, words)
-        readings[stage] = dict(zip(test, ([*f.labels] for f in found), strict=True))  # type: ignore[union-attr]
-    groups = groups_of(folder)
-    assert groups["errors"]
-    for kind in ("errors", "put-right", "spoilt"):
-        for entry in groups.get(kind, ()):
-            line = number_of(entry) + 1
-            gold = [tag for _, tag in test[line]]
-            said = [[list(span.values())[:3] for span in reading["spans"]] for reading in entry["readings"]]
-            stages = ["de/hard2"] if kind == "errors" else ["baseline", "de/hard2"]
-            assert said == [_entities(gold), *(_entities(readings[stage][line]) for stage in stages)]
-            for reading in entry["readings"][1:]:
-                wrong = [list(span.values())[:3] for span in reading["spans"] if span["mark"]]
-                assert wrong == [span for span in said[entry["readings"].index(reading)] if span not in said[0]]
-            if kind == "put-right":
-                assert (readings["baseline"][line] != gold, readings["de/hard2"][line]) == (True, gold)
-
-
-def test_removed_sentences_say_what_the_student_read(folder: Path) -> None:
-    arrays = load_file(folder / "seed-0/de/hard2/decision.safetensors")
-    removed = np.flatnonzero(arrays["source.reason"] == Reason.CONTRADICTED)
-    if not len(removed):
-        arrays = load_file(folder / "seed-0/de/hard1/decision.safetensors")
-    for entry in groups_of(folder)["removed"]:
-        gold, student = ([list(s.values())[:3] for s in r["spans"]] for r in entry["readings"])
-        assert gold != student
-        assert any(span["mark"] == "wrong" for span in entry["readings"][1]["spans"]) or len(student) < len(gold)
+    predictions = predict(folder / "seed-0/de/hard2", words)
+    final = dict(zip(test, ([*found.labels] for found in predictions), strict=True))  # type: ignore[union-attr]
+    errors = groups_of(folder)["errors"]
+    assert errors
+    for entry in errors:
+        line = number_of(entry) + 1
+        said = [[list(span.values())[:3] for span in reading["spans"]] for reading in entry["readings"]]
+        assert said == [_entities([tag for _, tag in test[line]]), _entities(final[line])]
+        wrong = [list(span.values())[:3] for span in entry["readings"][1]["spans"] if span["mark"]]
+        assert wrong == [span for span in said[1] if span not in said[0]]
 
 
 def test_what_is_missing_or_damaged_is_left_out_with_the_reason(folder: Path) -> None:
@@ -159,7 +140,7 @@ def test_what_is_missing_or_damaged_is_left_out_with_the_reason(folder: Path) ->
     (folder / "seed-0/de/soft1/soft_labels.safetensors").write_bytes(b"short")
     content = sentences(folder)["targets"]["de"]
     assert any("before predictions" in reason for reason in content["missing"])
-    assert {g["kind"] for g in content["groups"]} >= {"surest", "least-sure"}
+    assert {g["kind"] for g in content["groups"]} == {"least-sure"}
     (folder / "seed-0/de/hard2/decision.safetensors").write_bytes(b"short")
     content = sentences(folder)["targets"]["de"]
     assert content["groups"] == []
@@ -195,13 +176,13 @@ class Lengths:
         return len(self.lengths)
 
 
-def test_a_choice_differs_in_its_labels_and_never_comes_twice() -> None:
+def test_a_choice_differs_in_its_labels_where_it_can() -> None:
     items = Items(Lengths([2, 2, 2, 2]))  # type: ignore[arg-type]
     labels = np.array([0, 1, 0, 1, 0, 2, 0, 1])
-    picker, every = Picker(items), np.ones(4, dtype=bool)
-    assert picker.best(every, np.array([0.1, 0.2, 0.3, 0.4]), labels, 2) == [0, 2]
-    assert picker.best(every, np.array([0.1, 0.2, 0.3, 0.0]), labels, 2) == [3, 1]
-    assert picker.best(every, np.zeros(4), labels, 2) == []
+    every = np.ones(4, dtype=bool)
+    assert items.best(every, np.array([0.1, 0.2, 0.3, 0.4]), labels, 2) == [0, 2]
+    assert items.best(every, np.array([0.1, 0.2, 0.3, 0.0]), labels, 3) == [3, 2, 0]
+    assert items.best(np.array([True, True, False, False]), np.zeros(4), labels, 2) == [0, 1]
 
 
 def test_the_most_frequent_confusion_comes_first() -> None:

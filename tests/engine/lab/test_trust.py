@@ -26,13 +26,13 @@ from xlt_engine.engine.lab.studies.trust import (
     write_trust,
 )
 from xlt_engine.engine.lab.studies.trust_estimate import (
+    RECORD,
     Estimate,
     Transport,
     calibrated_estimate,
     transport_accuracy,
     transport_f1,
 )
-from xlt_engine.engine.lab.studies.trust_record import RECORD
 from xlt_engine.engine.storage.files import read_json
 
 from ..conftest import score_in

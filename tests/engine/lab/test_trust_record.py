@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from xlt_engine.engine.lab.studies import trust_record as shipped
+from xlt_engine.engine.lab.studies import trust_estimate as shipped
 
 RESULTS = Path(__file__).resolve().parents[3] / "benchmarks" / "results" / "trust.json"
 Case = dict[str, Any]

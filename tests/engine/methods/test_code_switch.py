@@ -42,7 +42,7 @@ def test_run_learns_the_switched_texts_and_marks_all_rows(tiny: Callable[..., An
     header, lines = table_cells(aggregate(summary))
     assert header[-3] == "dictionary"
     assert {line[-3] for line in lines} == {"yes"}
-    assert "A dictionary was used" in (recipe.folder / "run" / "report.html").read_text("utf-8")
+    assert '<th scope="col">dictionary</th>' in (recipe.folder / "run" / "report.html").read_text("utf-8")
 
 
 def test_another_dictionary_makes_the_stage_anew(tiny: Callable[..., Any]) -> None:

@@ -15,8 +15,7 @@ import transformers
 
 from xlt_engine import ConfigError, DataError
 from xlt_engine.data import train_wordpiece
-from xlt_engine.data.corpus.language_id import language_model
-from xlt_engine.engine import predict
+from xlt_engine.engine import estimate, predict
 from xlt_engine.engine.preflight.checker import check
 from xlt_engine.engine.preflight.init_files import pretokenised
 from xlt_engine.engine.preflight.init_settings import for_folder, for_new_encoder, learning_rate
@@ -31,19 +30,6 @@ from xlt_engine.model import Encoder, EncoderConfig, MaskedLM, save_model
 PEOPLE = ("Ann", "Bob", "Cid", "Dan", "Eve", "Flo", "Gil", "Hal")
 PLACES = ("Oslo", "Bonn", "Rome", "Graz", "Lund")
 VERBS = {"en": "visited", "de": "besuchte", "fr": "visitait"}
-
-
-GUESS = "xlt_engine.engine.preflight.languages.language_model"
-
-
-def missing() -> Any:
-    raise ConfigError("no py3langid")
-
-
-@pytest.fixture(autouse=True)
-def no_guess(monkeypatch: pytest.MonkeyPatch) -> None:
-    """No language is guessed from the made sentences here; one test puts the model back."""
-    monkeypatch.setattr(GUESS, missing)
 
 
 def rows(language: str, count: int) -> list[list[tuple[str, str]]]:
@@ -435,24 +421,11 @@ def test_rates_follow_the_width() -> None:
     assert large["btf"]["freeze_embeddings"][0] is True
 
 
-def test_guesses_from_text(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where no name tells it, and said as a guess; a model that is not sure, or not installed, leaves the old names."""
-    english = [f"The old house number {i} stands at the end of the street .".split() for i in range(20)]
-    german = "".join(f"Das alte Haus Nummer {i} steht am Ende der Straße.\n" for i in range(20))
-    train, text = tmp_path / "a1.conll", tmp_path / "b1.txt"
-    train.write_text(
-        "\n".join("".join(f"{w} {'B-LOC' if w == 'house' else 'O'}\n" for w in s) for s in english), "utf-8"
-    )
-    text.write_text(german, "utf-8")
-    monkeypatch.setattr(GUESS, language_model)
-    result = init_recipe(train, [text], folder=tmp_path)
-    config = load(result, tmp_path)
-    assert (config.source.language, [t.language for t in config.targets]) == ("en", ["de"])
-    assert f"{text}: its name tells no language, by its text a guess is 'de'; see --target-language" in result.notes
-    text.write_text("".join(" ".join(s) + "\n" for s in english), "utf-8")
-    assert [t.language for t in load(init_recipe(train, [text], folder=tmp_path), tmp_path).targets] == ["tgt"]
-    monkeypatch.setattr(GUESS, missing)
-    assert load(init_recipe(train, [text], folder=tmp_path), tmp_path).source.language == "src"
+def test_dry_run_of_a_written_recipe(tmp_path: Path) -> None:
+    train, de = conll(tmp_path / "en.conll", "en"), plain(tmp_path / "de.txt", "de")
+    (tmp_path / "xlt.toml").write_text(init_recipe(train, [de], folder=tmp_path).text, "utf-8")
+    kinds = [s.kind for s in estimate(tmp_path / "xlt.toml", rate=1e10).stages]
+    assert kinds == ["pretrain", "finetune", "btf", "finetune", "soft", "hard", "soft", "hard"]
 
 
 def reviews(path: Path, sign: str, labels: str = "ab", names: str = "id,stars,text") -> Path:

@@ -14,7 +14,6 @@ from xlt_engine.engine.pseudolabels.thresholds import (
     choose_threshold,
     choose_threshold_from_sweep,
     count_above,
-    curve_distance,
     divided_differences,
     parse_rule,
     register_rule,
@@ -234,14 +233,9 @@ def test_choice_as_json() -> None:
     assert data["rule"] == "second-difference"
 
 
-def test_curve_distance() -> None:
-    first, second = (from_curve(lambda t, d=d: t - d, "slope").curve for d in (0.0, 0.1))
-    assert curve_distance(first, second) == pytest.approx(0.1)
-    with pytest.raises(ConfigError):
-        curve_distance(first, from_curve(lambda t: t, "slope", uniform_grid()).curve)
-
-
-def test_a_registered_rule_takes_the_lowest_threshold_of_its_largest_criterion(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_registered_rule_takes_the_lowest_threshold_of_its_largest_criterion(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setattr(thresholds, "_REGISTERED", {})
     register_rule("near-0.72", lambda curve, usable: -np.abs(np.round(curve.thresholds - 0.72, 2)))
     choice = from_curve(lambda t: 0.5 + t / 4, "near-0.72")

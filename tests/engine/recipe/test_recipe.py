@@ -16,13 +16,13 @@ import pytest
 from xlt_engine import ConfigError
 from xlt_engine.engine import predict, run
 from xlt_engine.engine.lab.studies.finished_run import FinishedRun
-from xlt_engine.engine.prediction.chosen import chosen_model
 from xlt_engine.engine.recipe.config import RunConfig
 from xlt_engine.engine.recipe.config.removed import AFTER_0_2_0, REMOVED
 from xlt_engine.engine.recipe.load import RecipeError, dump_toml, load_recipe
 from xlt_engine.engine.recipe.schema import table_class
 from xlt_engine.engine.recipe.toml_parse import key_lines
 from xlt_engine.engine.report.write import write_report
+from xlt_engine.engine.summary.answer import chosen_model
 
 
 @dataclass(frozen=True, kw_only=True)
