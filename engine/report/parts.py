@@ -7,13 +7,12 @@ import statistics
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from ..storage.files import read_json
 from ..storage.names import targets_of
 from ..storage.text import percent
 from ..summary.answer import Answer, answers
-from ..summary.seeds import Stat
+from ..summary.seeds import Stat, mean, numbers
 from ..summary.stage_folders import read_decision
 from ..summary.stage_table import (
     METRIC_NAMES,
@@ -126,17 +125,6 @@ def load_run(folder: str | Path) -> Run:
         decisions=decisions,
         traces=traces,
     )
-
-
-def numbers(values: Iterable[Any] | None) -> list[float]:
-    """A JSON list as floats; null becomes NaN, which no picture draws."""
-    return [float(v) if isinstance(v, int | float) else math.nan for v in values or ()]
-
-
-def mean(values: Iterable[Any]) -> float:
-    """The mean of the finite numbers among `values`, NaN if there are none."""
-    kept = [v for v in numbers(values) if math.isfinite(v)]
-    return statistics.fmean(kept) if kept else math.nan
 
 
 def columns_for(count: int, most: int = 3) -> tuple[int, float]:

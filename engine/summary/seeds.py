@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 import statistics
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 
 def one_decimal(value: float, sign: str = "-") -> str:
@@ -35,6 +37,17 @@ class Step:
     def __str__(self) -> str:
         mean = one_decimal(self.stat.mean, sign="+")
         return mean + ("" if self.stat.std is None else f" ± {self.stat.std:.1f}")
+
+
+def numbers(values: Iterable[Any] | None) -> list[float]:
+    """A JSON list as floats; null becomes NaN, which no picture draws."""
+    return [float(v) if isinstance(v, int | float) else math.nan for v in values or ()]
+
+
+def mean(values: Iterable[Any]) -> float:
+    """The mean of the finite numbers among `values`, NaN if there are none."""
+    kept = [v for v in numbers(values) if math.isfinite(v)]
+    return statistics.fmean(kept) if kept else math.nan
 
 
 def stat(values: Iterable[float]) -> Stat | None:

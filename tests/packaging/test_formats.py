@@ -19,7 +19,7 @@ READ_OTHER_THINGS = {
     "data/synthetic/demo_world.py": "its own record",
     "data/tokenizer/wrapper.py": "tokenizer.json",
     "engine/commands/options.py": "a value of its own messages",
-    "engine/corpus/pieces.py": "its own counts",
+    "engine/corpus/merge.py": "its own counts",
     "engine/corpus/report.py": "its own record",
     "engine/methods/cloze.py": "verbalisers",
     "engine/plan/stage.py": "settings as JSON values",

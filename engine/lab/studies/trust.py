@@ -20,13 +20,13 @@ from ....data import OUTSIDE, TokenStore, derive_seed
 from ....tasks import has_spans, per_word
 from ...evaluation.metrics import EntityCounter
 from ...evaluation.voted import Voted
-from ...report.parts import mean
 from ...report.sections.laboratory import TRUST
 from ...report.write import write_report
 from ...storage.files import write_sealed_json
 from ...storage.names import serves
 from ...storage.run_warning import RunWarning
 from ...storage.text import percent, points, text_table
+from ...summary.seeds import mean
 from ...summary.stage_folders import made_from
 from ...summary.stage_table import METRIC_NAMES, SIDE_ARMS
 from ...training.progress import Progress

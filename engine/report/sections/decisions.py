@@ -7,9 +7,10 @@ from typing import Any
 
 from ....tasks import has_spans
 from ...storage.text import counted, percent
+from ...summary.seeds import mean
 from ...summary.stage_table import Json
 from ..page import folded, note, table
-from ..parts import Run, accepted_share, alphas, mean
+from ..parts import Run, accepted_share, alphas
 
 
 def decision_table(run: Run) -> str:

@@ -20,7 +20,7 @@ from xlt_engine.engine.lab.paper.tables import paper_tables, render_tables
 from xlt_engine.engine.report.tracking.compare import AVERAGE
 from xlt_engine.engine.storage.files import read_json, write_sealed_json
 
-from ..conftest import GUT, SCHLECHT, score_in, write_table
+from ..conftest import DE, GUT, SCHLECHT, score_in, write_conll, write_table, write_tiny
 
 SEEDS = (0, 1)
 METHOD = (
@@ -40,9 +40,9 @@ STAGE = {"no-st": "finetune", "mbert-wiki": "control", "fixed-0": "hard1"}
 class Lab:
     """A tiny recipe of two of CoNLL's three targets, and an ablation of it."""
 
-    def __init__(self, folder: Path, files: Any) -> None:
-        self.folder, self.recipe = folder, files.write_tiny(folder)
-        files.write_conll(folder / "test-es.conll", files.DE, range(52, 70))
+    def __init__(self, folder: Path) -> None:
+        self.folder, self.recipe = folder, write_tiny(folder)
+        write_conll(folder / "test-es.conll", DE, range(52, 70))
         text = self.recipe.read_text("utf-8")
         german = text[text.index("[[targets]]") : text.index("[pretrain]")]
         spanish = german.replace('"de"', '"es"').replace("test-de", "test-es")
