@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import random
-import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -259,7 +258,11 @@ def test_panics_while_a_folder_is_opened(folder: Path, monkeypatch: pytest.Monke
     whole = tokenizers.Tokenizer.from_file(str(folder / "tokenizer.json"))
     monkeypatch.setattr(tokenizers, "Tokenizer", type("Fake", (), {"from_file": lambda _: Panicking(whole)}))
     pytest.raises(ModelError, Tokenizer.from_folder, folder).match(r"tokenizer\.json: .*index out of bounds")
-    monkeypatch.setattr(tokenizers.Tokenizer, "from_file", lambda _: signal.raise_signal(signal.SIGINT))
+
+    def interrupted(_: str) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(tokenizers.Tokenizer, "from_file", interrupted)
     pytest.raises(KeyboardInterrupt, Tokenizer.from_folder, folder)
 
 
