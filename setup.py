@@ -8,6 +8,7 @@ from setuptools.command.build_py import build_py
 
 ROOT = Path(__file__).parent
 DATASETS = ["pyarrow>=18"]
+DOCS = ["mkdocs>=1.6.1,<2", "mkdocstrings[python]>=1,<2"]
 CORPUS = ["ahocorasick_rs>=1.0", "py3langid>=0.4"]
 HUB = ["huggingface_hub>=1.0"]
 ZST = ["zstandard>=0.23; python_version < '3.14'"]
@@ -59,6 +60,7 @@ setup(
     extras_require={
         "corpus": CORPUS,
         "datasets": DATASETS,
+        "docs": DOCS,
         "hub": HUB,
         "onnx": ONNX,
         "tensorboard": TENSORBOARD,
@@ -73,8 +75,10 @@ setup(
             "seqeval>=1.2.2",
             "ruff>=0.14",
             "mypy>=1.18",
+            "playwright>=1.55",
             *CORPUS,
             *DATASETS,
+            *DOCS,
             *HUB,
             *ONNX,
             *TENSORBOARD,
