@@ -8,7 +8,7 @@ from setuptools.command.build_py import build_py
 
 ROOT = Path(__file__).parent
 DATASETS = ["pyarrow>=18"]
-DOCS = ["mkdocs>=1.6.1,<2", "mkdocstrings[python]>=1,<2"]
+DOCS = ["mkdocs>=1.6.1,<2", "mkdocstrings[python]>=1,<2", "ruff>=0.14"]
 CORPUS = ["ahocorasick_rs>=1.0", "py3langid>=0.4"]
 HUB = ["huggingface_hub>=1.0"]
 ZST = ["zstandard>=0.23; python_version < '3.14'"]
