@@ -86,6 +86,9 @@ JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON instead 
 OVERRIDES = click.option(
     "--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Override a recipe's value; repeatable."
 )
+PRESET = click.option(
+    "--preset", type=click.Choice(["paper", "best"]), help="Method of keys that the recipe leaves open."
+)
 QUIET = click.option("--quiet", is_flag=True, help="No progress.")
 REUSE = click.option("--reuse", type=PATH, multiple=True, help="Take finished stages of this run; repeatable.")
 SEED = click.option("--seed", type=int, default=0, show_default=True, help="Of every choice.")

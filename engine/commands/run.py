@@ -16,6 +16,7 @@ from .options import (
     OVERRIDES,
     PATH,
     PRECISIONS,
+    PRESET,
     PROGRESS,
     QUIET,
     RECIPE,
@@ -35,6 +36,7 @@ _STAGES = click.Choice(["pretrain", "btf", "finetune", "selftrain", "cotrain", "
 @TARGETS
 @click.option("--run-dir", type=PATH, help="Folder of the run, or runs.  [default: runs/NAME]")
 @OVERRIDES
+@PRESET
 @SEEDS
 @click.option("--device", type=DEVICES)
 @click.option("--precision", type=PRECISIONS)
@@ -61,6 +63,7 @@ def run(
     recipe: str | None,
     run_dir: Path | None,
     overrides: tuple[str, ...],
+    preset: str | None,
     device: str | None,
     precision: str | None,
     micro_batch: str | None,
@@ -79,7 +82,7 @@ def run(
 
     What exists and is unchanged is skipped; what was cut off goes on where it was, to the same result.
     """
-    settings = {"device": device, "precision": precision, "deterministic": deterministic}
+    settings = {"preset": preset, "device": device, "precision": precision, "deterministic": deterministic}
     settings["training.micro_batch"] = micro_batch
     values = [*overrides, *(f"{key}={value}" for key, value in settings.items() if value is not None)]
     if download:

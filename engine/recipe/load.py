@@ -18,6 +18,7 @@ from ... import ConfigError, ModelError
 from ...untrusted import clip
 from .checks import run_problems
 from .config import RunConfig
+from .config.presets import left_open
 from .config.removed import removal
 from .hub import cached_model, is_name
 from .schema import Builder, dotted, nearest, show, toml_key
@@ -97,7 +98,9 @@ def load_recipe(
     wrong: list[tuple[Key, str]] = []
     checks = run_problems if issubclass(cls, RunConfig) else lambda _: ()
     builder = Builder(lambda key, message: wrong.append((key, message)), places.folder, cls, checks)
-    config = builder.build(raw)
+    whole = copy.deepcopy(raw)
+    preset = {c.key: _apply(whole, c.key.split("."), c.value) for c in left_open(raw) if issubclass(cls, RunConfig)}
+    config = builder.build(whole)
     if isinstance(config, RunConfig) and config.model.name and config.model.path is None:
         try:
             model = dataclasses.replace(config.model, path=cached_model(config.model.name))
@@ -110,7 +113,8 @@ def load_recipe(
     if problems:
         raise RecipeError(problems, config)
     names = {dotted(key): name for key, name in builder.names.items()}
-    return Resolved(config, _origins(config, raw, places), names)
+    origins = _origins(config, raw, places) | dict.fromkeys(preset, f"preset {raw.get('preset')}")
+    return Resolved(config, origins, names)
 
 
 def key_places(source: str | Path | None, overrides: Sequence[str]) -> Callable[[Key], str]:

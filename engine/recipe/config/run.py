@@ -102,6 +102,9 @@ class RunConfig:
     peer_timeout: float = _option(
         300.0, "several processes: seconds after which a silent one counts as lost; no influence on the result", above=0
     )
+    preset: Literal["paper", "best"] = _option(
+        "paper", "what keys have that the recipe leaves open: the method as printed, or what won since (docs/method.md)"
+    )
     prediction: Literal["mean", "valid", "vote", "first"] = _option(
         "mean",
         "what voters say in a test: the class of their mean probability, of most of them, of the first; valid: the "
