@@ -119,7 +119,8 @@ def test_examples_are_short_and_complete() -> None:
 
 def test_new_stage_runs_from_the_command_line_and_its_rule_chooses_alpha(tmp_path: Path) -> None:
     """In a process of its own, since what it registers stays for the life of one."""
-    small = ["selftrain.rounds=1", "pretrain.epochs=0.2", "btf.epochs=0.1", "finetune.epochs=1", "arms.baseline=false"]
+    small = ["selftrain.rounds=1", "pretrain.epochs=0.1", "btf.epochs=0.05", "finetune.epochs=0.5"]
+    small += ["arms.baseline=false"]
     small += ["selftrain.soft.epochs=0.3", "selftrain.hard.epochs=0.2", 'selftrain.alpha.rule="half-way"']
     words = [sys.executable, str(FOLDER / "new_stage.py"), "run", "demo", "--target", "de", "--run-dir", str(tmp_path)]
     words += [word for setting in small for word in ("--set", setting)]

@@ -22,7 +22,7 @@ import time
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partialmethod
 from pathlib import Path
 from typing import Any
 
@@ -155,9 +155,17 @@ def tell(text: str) -> None:
     def told(seconds: float) -> None:
         sys.stderr.write(text)
         sys.stderr.flush()
-        sleep(seconds)
+        for _ in range(int(seconds * 20)):  # a signal that another thread was given waits for the end of a call
+            sleep(0.05)
 
     time.sleep = told
+
+
+def forked() -> None:
+    """Workers are forks, which have loaded torch already; they keep the folder's lock, which others may not get."""
+    from xlt_engine.engine.runs.workers import Workers
+
+    Workers.__init__ = partialmethod(Workers.__init__, fork=True)  # type: ignore[method-assign]
 
 
 def streams(out: str, *numbers: int) -> None:
@@ -219,7 +227,7 @@ CURRENT: list[list[str]] = []
 
 SETTINGS: dict[str, Callable[..., None]] = {
     setting.__name__: setting
-    for setting in (limit, clock, ignore, forbid, patient, tell, tempt, streams, terminal, disk)
+    for setting in (limit, clock, ignore, forbid, patient, tell, forked, tempt, streams, terminal, disk)
 }
 
 
@@ -337,9 +345,9 @@ class Alone:
     def arguments(self, place: Path) -> list[str]:
         return ["run", str(self.recipe), "--run-dir", str(place), *SHORT]
 
-    def goes_on(self, start: Starts, place: Path) -> None:
+    def goes_on(self, start: Starts, place: Path, **settings: list[Any]) -> None:
         """The same command ends, and its results are those of the run that was left alone."""
-        again = start(*self.arguments(place))
+        again = start(*self.arguments(place), **settings)
         assert again.wait() == 0, again.text()
         assert (status(place), self.differing(place)) == (("done", 0, False), [])
 

@@ -19,7 +19,7 @@ from xlt_engine.engine.runs.synthetic_data import settled
 ROOT = Path(__file__).resolve().parents[2]
 PACKAGE = Path(xlt_engine.__file__).parent
 SHORT = (
-    *("pretrain.epochs=0.5", "btf.epochs=0.5", "finetune.epochs=0.5", "selftrain.rounds=1", "threads=1", "seeds=[0]"),
+    *("pretrain.epochs=0.1", "btf.epochs=0.1", "finetune.epochs=0.2", "selftrain.rounds=1", "threads=1", "seeds=[0]"),
     *("selftrain.cap=200", "selftrain.soft.epochs=1", "selftrain.hard.epochs=0.5", "selftrain.alpha.rule=fixed:0.1"),
 )
 COMMAND = (

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -127,6 +128,9 @@ def test_results_are_in_summary_table_and_report(co: Made) -> None:
 
 def test_an_interrupted_iteration_goes_on_to_the_same_bits(co: Made, tmp_path: Path) -> None:
     where, watch = tmp_path / "again", Watch()
+    shutil.copytree(co.run.folder / "run", where)
+    for stage in ("co2b", "co3a", "co3b", "self3a"):
+        shutil.rmtree(where / "seed-0/de" / stage)
     stop = {"progress": watch, "should_stop": lambda: 15 * (watch.steps.count("seed-0/de/co2b") >= 3)}
     overrides = [*ON, BOTH, co.second, "checkpoint.seconds=0"]
     with pytest.raises(Interrupted):

@@ -18,7 +18,7 @@ from xlt_engine.engine.stages.context import Context
 from xlt_engine.engine.stages.train_stage import BestEpoch
 from xlt_engine.engine.training.distributed import ProcessGroup
 
-BEST = ("training.keep=best", "selftrain.soft.epochs=3")
+BEST = ("training.keep=best", "selftrain.soft.epochs=3", "selftrain.rounds=1")
 SHORT = ("selftrain.on=false", "arms.baseline=false", "finetune.epochs=4", "training.keep=best")
 STEPS = 3  # in an epoch: 24 sentences in batches of 8
 
@@ -37,9 +37,7 @@ def scripted(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
     return script
 
 
-@pytest.mark.parametrize(
-    ("scores", "epoch"), [((10, 30, 20, 25), 2), ((40, 30, 20, 25), 1), ((10, 20, 30, 40), 4), ((5, 30, 30, 30), 2)]
-)
+@pytest.mark.parametrize(("scores", "epoch"), [((40, 30, 20, 25), 1), ((10, 20, 30, 40), 4), ((5, 30, 30, 30), 2)])
 def test_the_best_epoch_is_kept_and_the_first_of_equals(
     tiny: Any, scripted: Callable[..., None], scores: tuple[float, ...], epoch: int
 ) -> None:
@@ -78,7 +76,7 @@ def test_an_interrupted_run_keeps_the_same(tiny: Any) -> None:
             world.run(*BEST, where="parts", should_stop=lambda n=stop, p=polls: 15 * (next(p) == n))
         left -= stop
     world.run(*BEST, where="parts")
-    for stage in ("de/finetune", "de/soft1", "de/hard1", "de/soft2", "de/hard2"):
+    for stage in ("de/finetune", "de/soft1", "de/hard1"):
         whole, parts = (world.stage(stage, where) for where in ("whole", "parts"))
         assert whole["hashes"] == parts["hashes"], stage
         assert whole["kept_step"] == parts["kept_step"]
