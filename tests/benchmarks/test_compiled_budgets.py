@@ -1,7 +1,5 @@
 """The Triton kernels as a GPU that is not there would get them: registers, spills, shared memory, matrix units."""
 
-from __future__ import annotations
-
 import json
 import os
 from collections.abc import Iterator

@@ -1,7 +1,5 @@
 """benchmarks/gpu_suite.py to its end on a CPU, each part in a process that sees this tree's package."""
 
-from __future__ import annotations
-
 import argparse
 import io
 import json
@@ -27,13 +25,18 @@ def dry(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any],
     """The folder of a dry run, its summary, and what it printed; test_bench.py and test_step_bench.py measure all."""
     out, printed = tmp_path_factory.mktemp("suite"), io.StringIO()
     given = ["--dry", "--out", str(out), "--commit", "abc", "--wheels", str(out), "--seconds", str(PATIENCE)]
-    few = {"_bench": ("--op", "dropout", "--op", "votes"), "_steps": ("--task", "btf")}
+    few = {"kernels.py": ("--op", "dropout", "--op", "votes"), "step.py": ("--task", "btf")}
+    few["xlt_engine.cli"] = ("--set", "pretrain.epochs=0.05")
+    whole = gpu_suite.Suite.process
+
+    def process(suite: gpu_suite.Suite, command: list[str], *more: Any, **environment: str) -> dict[str, Any]:
+        words = [w for name, words in few.items() if any(c.endswith(name) for c in command) for w in words]
+        return whole(suite, [*command, *words], *more, **environment)
+
     with pytest.MonkeyPatch.context() as patch, redirect_stdout(printed):
         for name in ("XLT_KERNELS", "TRITON_INTERPRET", "XLT_DATA"):
             patch.delenv(name, raising=False)
-        for name, words in few.items():
-            whole = getattr(gpu_suite, name)
-            patch.setattr(gpu_suite, name, lambda *a, whole=whole, words=words: whole(*a, *words))
+        patch.setattr(gpu_suite.Suite, "process", process)
         patch.setattr(sys, "argv", ["gpu_suite.py", *given])
         gpu_suite.main()
     return out, json.loads((out / "gpu-suite.json").read_text()), printed.getvalue()

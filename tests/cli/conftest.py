@@ -1,7 +1,5 @@
 """The command line in this process, and a run of a few seconds that the tests share."""
 
-from __future__ import annotations
-
 import io
 import os
 import signal

@@ -1,5 +1,3 @@
-from __future__ import annotations
-
 import hashlib
 import json
 import os
@@ -326,9 +324,7 @@ def test_a_signal_stops_a_run_that_then_goes_on(
     assert weights(tmp_path) == weights(finished.folder)
 
 
-def test_a_signal_ends_other_commands_at_once(
-    cli: Any, finished: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_signal_ends_other_commands_at_once(cli: Any, finished: Any, tmp_path: Path, monkeypatch: Any) -> None:
     from xlt_engine.engine import Predictor
 
     def interrupted(self: Predictor, sentences: object) -> None:

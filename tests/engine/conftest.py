@@ -1,7 +1,5 @@
 """A run small enough to be repeated many times: hand-made sentences, one layer of width 16, a few steps a stage."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Callable, Sequence
 from functools import cache

@@ -1,7 +1,5 @@
 """Each example runs as it stands, and what it prints is what its text promises."""
 
-from __future__ import annotations
-
 import importlib.util
 import json
 import re
@@ -54,9 +52,7 @@ def test_new_reader_learns(capsys: pytest.CaptureFixture[str]) -> None:
     assert last < first / 2
 
 
-def test_transformers_step_has_the_same_losses_and_gradients(
-    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_transformers_step_has_the_same_losses_and_gradients(capsys: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("transformers")
     monkeypatch.setattr(sys, "argv", ["transformers_step.py"])
     found = numbers("transformers_step.py", capsys)
@@ -68,9 +64,7 @@ def test_transformers_step_has_the_same_losses_and_gradients(
 
 
 @pytest.mark.parametrize("name", ["linear_cross_entropy", "soft_label_loss"])
-def test_transformers_step_notices_another_gradient(
-    name: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_transformers_step_notices_another_gradient(name: str, capsys: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """The loss is the same; its gradient is 1.0001 times what it should be."""
     pytest.importorskip("transformers")
     monkeypatch.setattr(sys, "argv", ["transformers_step.py"])

@@ -4,8 +4,6 @@
 processor or 500 MB, or was no `XltError`. Smaller ones are in the tests of the readers, for each build.
 """
 
-from __future__ import annotations
-
 import gzip
 import json
 import shutil

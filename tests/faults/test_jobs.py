@@ -1,7 +1,5 @@
 """`run --jobs 2`: the bits, the messages and the codes of one process, whatever ends a worker or its parent."""
 
-from __future__ import annotations
-
 import json
 import os
 import signal

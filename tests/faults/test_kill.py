@@ -2,8 +2,6 @@
 also of the other methods, of classification and of an ablation.
 """
 
-from __future__ import annotations
-
 import json
 import os
 import subprocess

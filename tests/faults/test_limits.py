@@ -1,7 +1,5 @@
 """Real limits of the system and a real small disk: the right code, nothing lost, and then the same bits."""
 
-from __future__ import annotations
-
 import json
 import os
 import signal

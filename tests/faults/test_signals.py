@@ -1,7 +1,5 @@
 """Signals, terminals and clocks: a run ends cleanly or goes on, and the same command ends in the same bits."""
 
-from __future__ import annotations
-
 import os
 import signal
 import subprocess

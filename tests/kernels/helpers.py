@@ -1,7 +1,5 @@
 """What several files of this room need: types, formulas that share no code with the kernels, results with gradients."""
 
-from __future__ import annotations
-
 import warnings
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any

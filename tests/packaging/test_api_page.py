@@ -1,7 +1,5 @@
 """docs/api.md is what benchmarks/api_page.py makes of the code, and what it makes says what the code says."""
 
-from __future__ import annotations
-
 import importlib
 import importlib.util
 import inspect
@@ -17,8 +15,6 @@ ROOMS = ("kernels", "data", "model", "engine")
 @pytest.fixture(scope="module")
 def page() -> str:
     spec = importlib.util.spec_from_file_location("api_page", ROOT / "benchmarks" / "api_page.py")
-    assert spec is not None
-    assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     made: str = module.render()

@@ -1,7 +1,5 @@
 """Sizes of files and functions, and what library code never does."""
 
-from __future__ import annotations
-
 import ast
 from collections.abc import Iterator
 from pathlib import Path

@@ -1,7 +1,5 @@
 """The core of docs/design.md runs alone: without the annexes' folders the demo's recipe ends in the same bits."""
 
-from __future__ import annotations
-
 import hashlib
 import os
 import re

@@ -1,7 +1,5 @@
 """No file of the package can run what it reads, or open a connection: no pickle, no eval, no shell, no socket."""
 
-from __future__ import annotations
-
 import ast
 from collections.abc import Iterator
 from pathlib import Path

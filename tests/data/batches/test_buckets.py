@@ -3,8 +3,6 @@
 With XLT_KERNELS=triton TRITON_INTERPRET=1 the same tests run through the Triton kernels.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from itertools import combinations
 from typing import Any

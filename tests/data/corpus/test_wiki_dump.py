@@ -1,7 +1,5 @@
 """pages-articles XML and WikiExtractor's lines: what is read, from where, and what is said of damaged files."""
 
-from __future__ import annotations
-
 import bz2
 import gzip
 import itertools

@@ -1,7 +1,5 @@
 """SQL dumps, Wikidata's table of sites, and title tables."""
 
-from __future__ import annotations
-
 import gzip
 import unicodedata
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Precision, recall, F1 and support of each entity type, or class: in scores.json, summary.json and the report."""
 
-from __future__ import annotations
-
 import json
 import re
 import warnings

@@ -1,7 +1,5 @@
 """Whether two models err on the same items: against sklearn, and in a run with co-training and self-training."""
 
-from __future__ import annotations
-
 import warnings
 from collections.abc import Callable
 from typing import Any

@@ -1,7 +1,5 @@
 """One model has one score: `predict`, `evaluate` and `summary.json` read long test sentences and texts alike."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Callable
 from functools import cache

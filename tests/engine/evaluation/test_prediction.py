@@ -1,7 +1,5 @@
 """How several voters make one class: mean probability, most votes, or the first voter."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from typing import Any
 

@@ -1,7 +1,5 @@
 """A finished run for the files that look at one."""
 
-from __future__ import annotations
-
 import shutil
 from collections.abc import Callable
 from pathlib import Path

@@ -1,7 +1,5 @@
 """The rows of an ablation: shared stages once, the results of runs by themselves, tables that numpy agrees with."""
 
-from __future__ import annotations
-
 import errno
 import json
 import os

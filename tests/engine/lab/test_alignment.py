@@ -1,7 +1,5 @@
 """Retrieval, CSLS and orthogonal Procrustes against written-out definitions."""
 
-from __future__ import annotations
-
 from itertools import permutations
 
 import numpy as np

@@ -1,7 +1,5 @@
 """`why`: the story of one example, against the files of the run and its models asked one by one."""
 
-from __future__ import annotations
-
 import json
 import re
 from collections.abc import Callable

@@ -1,7 +1,5 @@
 """`tables`: the paper's cells beside those of finished runs, which are known by what they were made with."""
 
-from __future__ import annotations
-
 import json
 import shutil
 from collections.abc import Callable
@@ -228,9 +226,7 @@ def test_another_method_is_no_row(lab: Lab, tmp_path: Path) -> None:
     assert "gives no cell: no finished stage" in render_tables(silent)
 
 
-def test_three_domains_are_one_table(
-    tiny: Callable[[str], Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_three_domains_are_one_table(tiny: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     recipe = tiny("classification")
     for domain, first in (("books", 0), ("dvd", 8)):
         for language in ("de", "fr", "ja"):

@@ -1,7 +1,5 @@
 """`sentences.json`: against the text files, the decisions' arrays and the models, sentence by sentence."""
 
-from __future__ import annotations
-
 import json
 import shutil
 from collections.abc import Callable

@@ -1,7 +1,5 @@
 """The study of threshold rules: equal to `choose_threshold`, draws against a plain loop, regret by hand."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any

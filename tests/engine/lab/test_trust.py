@@ -1,7 +1,5 @@
 """Trust reports of a run: measurements against plain numpy, what they read and what they do not, choice and warning."""
 
-from __future__ import annotations
-
 import json
 import shutil
 from collections.abc import Callable

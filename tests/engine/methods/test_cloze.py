@@ -1,7 +1,5 @@
 """`finetune.head = "cloze"`: rows with and without training, resume, rounds after it, and what is refused."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any

@@ -1,7 +1,5 @@
 """`augment.code_switch`: what fine-tuning learns then, and the mark that every row gets."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Contrastive language adaptation: its losses by hand and in fp64, and its two phases as stages of a run."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Co-training and self-training by picks as stages of a run."""
 
-from __future__ import annotations
-
 import json
 import shutil
 from collections.abc import Callable

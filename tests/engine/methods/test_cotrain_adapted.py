@@ -1,7 +1,5 @@
 """Co-training that starts from encoders after contrastive adaptation: lineage, fingerprints, marks."""
 
-from __future__ import annotations
-
 import warnings
 from collections.abc import Callable
 from pathlib import Path

@@ -1,7 +1,5 @@
 """`augment.code_switch.induce`: the dictionary that the fitted model gives, and what fine-tuning makes of it."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 import re

@@ -1,7 +1,5 @@
 """`targets.N.pairs`: sentence pairs in the batches of BTF, and the mark of all that starts from it."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from typing import Any
 

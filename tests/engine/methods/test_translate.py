@@ -1,7 +1,5 @@
 """Translate-train and translate-test: what is learned, what is scored, and which rows are marked."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any

@@ -1,7 +1,5 @@
 """The stage graph: which stages a recipe asks for, and who learns from whom."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from typing import Any
 
@@ -71,9 +69,7 @@ CONTROL = ("arms.control=true",)
         (CONTROL, "de/control", "base de/control-btf"),
     ],
 )
-def test_who_learns_from_whom(
-    plan: Callable[..., dict[str, Stage]], overrides: tuple[str, ...], stage: str, inputs: str
-) -> None:
+def test_who_learns_from_whom(plan: Any, overrides: tuple[str, ...], stage: str, inputs: str) -> None:
     expected = dict(one.split(" ") for one in inputs.split(", ") if one)
     assert plan(*overrides)[stage].inputs == {role: f"seed-0/{name}" for role, name in expected.items()}
 

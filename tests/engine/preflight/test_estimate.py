@@ -1,7 +1,5 @@
 """Steps, tokens and parameters of the dry run against what a real run did; monotony of time and memory."""
 
-from __future__ import annotations
-
 import json
 import subprocess
 import sys
@@ -202,9 +200,7 @@ def test_rendering_says_everything(finished: tuple[Path, Estimate]) -> None:
     assert json.loads(json.dumps(result.as_dict()))["seconds"] == result.seconds
 
 
-def test_paces_are_measured_once_for_equal_steps(
-    finished: tuple[Path, Estimate], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_paces_are_measured_once_for_equal_steps(finished: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """What a stage takes is what its steps take by themselves, what their tokens take, and what it reads."""
     folder, _ = finished
     paces: cost.Paces = {}
@@ -220,9 +216,7 @@ def test_paces_are_measured_once_for_equal_steps(
     assert estimate(folder / "xlt.toml", paces=paces) == result
 
 
-def test_time_goes_by_the_processor_not_by_the_wall(
-    finished: tuple[Path, Estimate], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_time_goes_by_the_processor_not_by_the_wall(finished: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each call takes a second of each token, and two; the wall's clock stands at a day."""
     folder, _ = finished
     sizes: list[int] = []
@@ -242,9 +236,7 @@ def test_time_goes_by_the_processor_not_by_the_wall(
 
 
 @pytest.mark.parametrize("micro_batch", [0, 3])
-def test_memory_goes_by_the_largest_batch_of_the_sampler(
-    finished: tuple[Path, Estimate], micro_batch: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_memory_goes_by_the_largest_batch_of_the_sampler(finished: Any, micro_batch: int, monkeypatch: Any) -> None:
     """Against the packed batches themselves: long texts do not all come together, and micro-batches hold fewer."""
     folder, _ = finished
     stores = [TokenStore.open(path) for path in sorted((folder / "run" / "store").iterdir())]

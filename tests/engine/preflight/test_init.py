@@ -1,7 +1,5 @@
 """Recipes for strangers' files: what is guessed, what is refused, and that the result runs as it is."""
 
-from __future__ import annotations
-
 import json
 import tomllib
 from collections.abc import Callable

@@ -4,8 +4,6 @@ What is accepted has its reason here, and is built as a stage would build it. `X
 prints how many mutations there were, and what became of them.
 """
 
-from __future__ import annotations
-
 import dataclasses
 import json
 import os
@@ -138,9 +136,7 @@ def own_keys(recipe: str) -> set[tuple[str, ...]]:
 
 
 @pytest.mark.parametrize("recipe", RECIPES)
-def test_a_wrong_value_is_refused_before_the_first_step(
-    recipe: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
+def test_a_wrong_value_is_refused_before_the_first_step(recipe: str, monkeypatch: Any, tmp_path: Path) -> None:
     """All keys there are in two recipes, and in the others those that they set."""
     monkeypatch.setenv("XLT_DATA", str(tmp_path))
     values = [f"each.{name}={json.dumps(found[:1])}" for name, found in load_each(recipe).items()]

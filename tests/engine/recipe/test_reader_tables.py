@@ -1,7 +1,5 @@
 """`[source.reader]` and `[targets.N.reader]`: each file of a recipe read in its own way."""
 
-from __future__ import annotations
-
 import csv
 import io
 from dataclasses import fields, replace

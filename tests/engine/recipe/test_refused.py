@@ -1,7 +1,5 @@
 """Keys that do not go together, or lack what they need: refused with the key and what to do, by each method."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from typing import Any
 
@@ -52,9 +50,7 @@ FOLDERS = 'selftrain.soft.teacher_folders=["a"]'
         ("ner", ("pretrain.further=true",), r"pretrain.further: is on, but \[model.new\]"),
     ],
 )
-def test_what_does_not_go_together_is_refused(
-    tiny: Callable[[str], Any], task: str, overrides: tuple[str, ...], message: str
-) -> None:
+def test_what_does_not_go_together_is_refused(tiny: Any, task: str, overrides: tuple[str, ...], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         tiny(task).resolved(*overrides)
 

@@ -3,8 +3,6 @@
 `XLT_DAMAGE=all` damages every file in every way; by default one file of each kind is damaged in one, some in all.
 """
 
-from __future__ import annotations
-
 import hashlib
 import json
 import os

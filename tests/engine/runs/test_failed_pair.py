@@ -1,7 +1,5 @@
 """A stage that fails by itself takes what needs it out of the run, and nothing else; its advice is followed."""
 
-from __future__ import annotations
-
 import io
 import json
 import re
@@ -56,9 +54,7 @@ def test_other_pairs_go_on_and_the_advice_helps(runs: tuple[Any, float, int]) ->
     assert (decision["accepted"], decision["items"]) == (int(advice[2]), int(advice[3]))
 
 
-def test_other_seeds_go_on_where_one_leaves_the_numbers(
-    tiny: Callable[[str], Any], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_other_seeds_go_on_where_one_leaves_the_numbers(tiny: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """The fault strikes in the first stage that trains, which all others of its seed need."""
     run = tiny("ner")
     monkeypatch.setenv("XLT_FAULT", "loop.loss:5:nan")

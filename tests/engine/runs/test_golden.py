@@ -6,8 +6,6 @@ processors differ in the last bits, hence the tolerance of 1e-4. No item is filt
 label.
 """
 
-from __future__ import annotations
-
 import json
 import os
 from collections.abc import Callable

@@ -1,7 +1,5 @@
 """How many stages are made side by side, and what keeps a folder to one run; tests/faults/test_jobs.py has the rest."""
 
-from __future__ import annotations
-
 import subprocess
 import sys
 import time

@@ -1,7 +1,5 @@
 """Numbers of a run are of its stages and its test files of now, whatever has been corrected, removed or made again."""
 
-from __future__ import annotations
-
 import json
 from collections import Counter
 from collections.abc import Callable

@@ -4,8 +4,6 @@ The trials run in one helper process (this file as a script), which loads torch 
 run. `XLT_KILLS` sets the number of random kills (6 by default; above that also of classification).
 """
 
-from __future__ import annotations
-
 import contextlib
 import hashlib
 import json

@@ -1,7 +1,5 @@
 """Weights that a stage does not train lie on the disk once; a run that writes them each time says what they must be."""
 
-from __future__ import annotations
-
 import errno
 import json
 import os

@@ -1,7 +1,5 @@
 """Balanced acceptance in tiny runs: decision records, warnings, and what the hard stage trains on."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from typing import Any
 

@@ -1,7 +1,5 @@
 """`keep = "best"`: the weights of the epoch that scores best on labelled source text."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from itertools import count
@@ -38,9 +36,7 @@ def scripted(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
 
 
 @pytest.mark.parametrize(("scores", "epoch"), [((40, 30, 20, 25), 1), ((10, 20, 30, 40), 4), ((5, 30, 30, 30), 2)])
-def test_the_best_epoch_is_kept_and_the_first_of_equals(
-    tiny: Any, scripted: Callable[..., None], scores: tuple[float, ...], epoch: int
-) -> None:
+def test_the_best_epoch_is_kept_and_the_first_of_equals(tiny: Any, scripted: Any, scores: Any, epoch: int) -> None:
     world = tiny("ner")
     scripted(*scores)
     world.run(*SHORT)
@@ -50,9 +46,7 @@ def test_the_best_epoch_is_kept_and_the_first_of_equals(
     assert not list((world.folder / "run").rglob("checkpoint"))
 
 
-def test_the_weights_are_those_of_a_stage_that_ended_there(
-    tiny: Any, scripted: Callable[..., None], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_weights_are_those_of_a_stage_that_ended_there(tiny: Any, scripted: Any, monkeypatch: Any) -> None:
     """With a constant rate, one epoch of four has the weights of a stage of one epoch."""
     monkeypatch.setattr("xlt_engine.engine.training.optimizer.lr_factor", lambda *_: 0.5)
     world = tiny("ner")

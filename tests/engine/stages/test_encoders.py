@@ -1,7 +1,5 @@
 """The whole path with folders as transformers writes them: estimate, run, predict, back into transformers, info."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass

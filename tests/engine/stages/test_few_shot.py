@@ -1,7 +1,5 @@
 """Few-shot: `per_class` of the source, labelled target examples in fine-tuning, and the marks that follow."""
 
-from __future__ import annotations
-
 import shutil
 from collections import Counter
 from collections.abc import Callable

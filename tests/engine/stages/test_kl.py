@@ -1,7 +1,5 @@
 """`selftrain.soft.loss = "kl"` with a temperature, from the recipe to the first step's loss."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from typing import Any
 

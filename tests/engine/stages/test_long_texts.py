@@ -1,7 +1,5 @@
 """Training on texts that are longer than `max_length`: all of each, in windows."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from typing import Any
 

@@ -1,7 +1,5 @@
 """The mean of weights: at five points of a stage's last half (`keep = "mean"`), of three seeds (`keep = "seeds"`)."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Several labelled source languages: who is learned how often, against hand-made recipes and counts."""
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path

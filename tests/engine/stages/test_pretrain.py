@@ -1,7 +1,5 @@
 """Pre-training on from given weights, and what it measures on text that it does not learn."""
 
-from __future__ import annotations
-
 import itertools
 from collections.abc import Callable
 from typing import Any

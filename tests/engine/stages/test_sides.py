@@ -1,7 +1,5 @@
 """`btf.sides`: task fitting on the text of both languages, or of the target alone."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from typing import Any
 

@@ -1,7 +1,5 @@
 """BTF and self-training read one choice of the target's text: each text once, and of a cap the same draw."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from typing import Any
 

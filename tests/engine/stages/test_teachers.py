@@ -1,7 +1,5 @@
 """`selftrain.soft.teachers` and `teacher_folders`: soft labels of several teachers, and what is refused."""
 
-from __future__ import annotations
-
 import json
 import shutil
 from collections.abc import Callable

@@ -1,7 +1,5 @@
 """One student for several targets, against each target's text taken by itself."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any

@@ -1,7 +1,5 @@
 """How the time of a stage is counted, over all starts of a run."""
 
-from __future__ import annotations
-
 import json
 import shutil
 from collections.abc import Callable

@@ -4,8 +4,6 @@ Every case copies a finished run, spoils one thing, runs again, and compares the
 with the fault mended there is nothing left to do.
 """
 
-from __future__ import annotations
-
 import json
 import shutil
 import signal
@@ -190,9 +188,7 @@ FILES: dict[str, tuple[str, str, Callable[[Path], None], str, str]] = {
 
 @pytest.mark.parametrize(("task", "file", "edit", "place", "advice"), FILES.values(), ids=FILES)
 @pytest.mark.fault(32, 34)
-def test_files(
-    made: Callable[[str], Made], task: str, file: str, edit: Callable[[Path], None], place: str, advice: str
-) -> None:
+def test_files(made: Callable[[str], Made], task: str, file: str, edit: Any, place: str, advice: str) -> None:
     run = made(task)
     path = run.folder / file
     content = path.read_bytes()
@@ -208,9 +204,7 @@ def test_files(
     ("name", "said"),
     [("empty", '"empty" given, a folder without files'), ("a" * 300 + "*[", "given, "), ("none-*.txt", "no such file")],
 )
-def test_folders_and_patterns_of_text(
-    tiny: Callable[[str], Any], cli: Callable[..., Answer], name: str, said: str
-) -> None:
+def test_folders_and_patterns_of_text(tiny: Any, cli: Callable[..., Answer], name: str, said: str) -> None:
     """Unlabelled text may be a folder or a pattern, which then has to have files."""
     run = tiny("ner")
     (run.folder / "empty").mkdir()
@@ -281,9 +275,7 @@ def test_long_sentences_are_counted_by_name(made: Callable[[str], Made]) -> None
     ],
     ids=["unknown", "removed", "wrong type"],
 )
-def test_a_wrong_key_is_named_with_its_line(
-    made: Callable[[str], Made], old: str, new: str, message: str, option: str
-) -> None:
+def test_a_wrong_key_is_named_with_its_line(made: Any, old: str, new: str, message: str, option: str) -> None:
     """And with the option of the command line, where it stands there."""
     run = made("ner")
     text = run.recipe.read_text("utf-8")
@@ -305,9 +297,7 @@ def test_a_wrong_key_is_named_with_its_line(
         ("classification", 'pooling="pooler"', ['pooling = "pooler" needs a checkpoint', 'use "cls"']),
     ],
 )
-def test_settings_that_do_not_fit_the_encoder(
-    made: Callable[[str], Made], task: str, override: str, parts: list[str]
-) -> None:
+def test_settings_that_do_not_fit_the_encoder(made: Any, task: str, override: str, parts: list[str]) -> None:
     run = made(task)
     run.refuses(CONFIG, *parts, overrides=[override])
     assert run.status()["exit_code"] == CONFIG
@@ -406,14 +396,7 @@ def test_one_class_that_swallows_all(made: Callable[[str], Made], task: str) -> 
 
 @pytest.mark.parametrize(("stage", "passage"), [("pretrain", 4), ("de/btf", 16)])
 @pytest.mark.fault(40)
-def test_not_a_number(
-    tiny: Callable[[str], Any],
-    made: Callable[[str], Made],
-    cli: Callable[..., Answer],
-    monkeypatch: pytest.MonkeyPatch,
-    stage: str,
-    passage: int,
-) -> None:
+def test_not_a_number(tiny: Any, made: Any, cli: Any, monkeypatch: Any, stage: str, passage: int) -> None:
     """6 steps each of pretrain, baseline and BTF: the update is not made, and the next start ends in the same bits."""
     expected = made("ner").results()
     run, step = tiny("ner"), (passage - 1) % 6

@@ -1,7 +1,5 @@
 """`deterministic = true`: what it sets, what it refuses, and a stopped run that ends in the same bits."""
 
-from __future__ import annotations
-
 import importlib
 import json
 import os
@@ -92,9 +90,7 @@ def test_it_refuses_what_it_cannot_make_so(
     assert not torch.are_deterministic_algorithms_enabled()
 
 
-def test_what_torch_refuses_is_an_error_of_the_configuration(
-    tiny: Callable[[str], Any], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_what_torch_refuses_is_an_error_of_the_configuration(tiny: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """With torch's own words, from an operation that has no deterministic form on any device."""
     torch.use_deterministic_algorithms(True)
     try:
@@ -166,9 +162,7 @@ def test_stopped_runs_end_in_the_same_bits(tiny: Callable[[str], Any]) -> None:
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
-def test_stopped_runs_end_in_the_same_bits_on_a_gpu(
-    tiny: Callable[[str], Any], monkeypatch: pytest.MonkeyPatch, precision: str
-) -> None:
+def test_stopped_runs_end_in_the_same_bits_on_a_gpu(tiny: Any, monkeypatch: pytest.MonkeyPatch, precision: str) -> None:
     # Earlier tests of this process have used CUDA.
     monkeypatch.setenv(WORKSPACE, WORKSPACES[0])
     run = tiny("ner")

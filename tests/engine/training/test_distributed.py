@@ -282,7 +282,6 @@ class Worlds:
             given = arguments | (of_rank or {}).get(rank, {})
             out = str(self.folder / f"{self.count}-{rank}")
             processes.append({"arguments": given, "out": out, "environment": environment})
-        assert self.helper.stdin is not None
         assert self.helper.stdout is not None
         self.helper.stdin.write(json.dumps({"action": action, "processes": processes, "kill_after": kill_after}) + "\n")
         self.helper.stdin.flush()
@@ -313,7 +312,6 @@ class Ended:
 def worlds(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Worlds]:
     found = Worlds(tmp_path_factory.mktemp("worlds"))
     yield found
-    assert found.helper.stdin is not None
     assert found.helper.stdout is not None
     found.helper.stdin.close()
     found.helper.wait(PATIENCE)
@@ -394,8 +392,6 @@ def alone(worlds: Worlds, tmp_path_factory: pytest.TempPathFactory) -> Path:
     from importlib.util import module_from_spec, spec_from_file_location
 
     spec = spec_from_file_location("tiny_recipe", Path(__file__).parents[1] / "conftest.py")
-    assert spec is not None
-    assert spec.loader is not None
     conftest = module_from_spec(spec)
     spec.loader.exec_module(conftest)
     folder = tmp_path_factory.mktemp("tiny")
@@ -609,9 +605,7 @@ def test_dry_run_is_printed_once(worlds: Worlds, alone: Path) -> None:
         ({"RANK": "0", "WORLD_SIZE": "2", "MASTER_ADDR": "", "MASTER_PORT": ""}, "MASTER_"),
     ],
 )
-def test_half_an_environment_is_an_error(
-    environment: dict[str, str], text: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_half_an_environment_is_an_error(environment: dict[str, str], text: str, monkeypatch: Any) -> None:
     from xlt_engine import ConfigError
     from xlt_engine.engine.training.distributed import joined
 

@@ -1,7 +1,5 @@
 """Prefetching: the same batches in the same order, errors at their step, and no thread that outlives its use."""
 
-from __future__ import annotations
-
 import gc
 import json
 import threading

@@ -1,7 +1,5 @@
 """Steps that do not fit into memory, smaller micro-batches, recomputed activations, damaged soft labels."""
 
-from __future__ import annotations
-
 import json
 import shutil
 from collections.abc import Callable

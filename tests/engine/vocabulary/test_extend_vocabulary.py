@@ -1,7 +1,5 @@
 """`extend-vocabulary`: rows, biases and logits of old ids to the bit; the folder in transformers and in a run."""
 
-from __future__ import annotations
-
 import json
 import random
 import shutil
@@ -397,9 +395,7 @@ def test_a_pair_of_texts(tmp_path: Path) -> None:
     assert "rivers" not in {tokenizer.token(i) for i in before.rows}
 
 
-def test_nothing_is_written_where_something_differs(
-    tagged: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_nothing_is_written_where_something_differs(tagged: Any, tmp_path: Path, monkeypatch: Any) -> None:
     stage = tagged.folder / "run" / "seed-0" / "de" / "hard1"
 
     def careless(tokenizer: Tokenizer, used: set[int], lines: Any, **rest: Any) -> Any:

@@ -3,8 +3,6 @@
 A new operation, or a new option that takes another way through the kernels, is a new line in `CASES`.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any

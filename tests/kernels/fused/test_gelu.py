@@ -1,6 +1,6 @@
 """The GELU kernels and linear_gelu on them, against the definition in fp64."""
 
-from __future__ import annotations
+from typing import Any
 
 import pytest
 import torch
@@ -55,9 +55,7 @@ SHAPES = [(1, 1, 1), (127, 17, 129), (129, 5, 257), (65, 3, 31), (9, 2, 3000), (
 
 
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
-def test_linear_gelu_and_its_gradients(
-    shape: tuple[int, int, int], device: Device, dtype: DType, generator: Generator, as_good_as: AsGoodAs
-) -> None:
+def test_linear_gelu_and_its_gradients(shape: Any, device: Any, dtype: DType, generator: Any, as_good_as: Any) -> None:
     tensors, upstream = layer(shape, device, dtype, generator)
     ours, native = (with_gradients(f, tensors, upstream) for f in (linear_gelu, native_layer))
     check_all(as_good_as, ours, native, with_gradients(exact_layer, doubles(tensors), upstream.to(dtype)))
@@ -153,9 +151,7 @@ def test_strided_inputs_and_upstream(device: Device, dtype: DType, generator: Ge
         check_all(as_good_as, ours, native, with_gradients(exact_layer, doubles([x, weight, bias]), given.to(dtype)))
 
 
-def test_what_is_frozen_costs_nothing(
-    device: Device, dtype: DType, generator: Generator, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_what_is_frozen_costs_nothing(device: Device, dtype: DType, generator: Generator, monkeypatch: Any) -> None:
     tensors, upstream = layer((19, 7, 33), device, dtype, generator)
     everything = with_gradients(linear_gelu, tensors, upstream)
     x, weight, bias = (t.detach() for t in tensors)

@@ -1,7 +1,5 @@
 """voter_mlp on the Triton path, against a loop over separate networks in fp64."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 
 import pytest
