@@ -31,12 +31,7 @@ def chunked(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> 
 @pytest.mark.parametrize("weighted", [False, True])
 @pytest.mark.parametrize("bias", [False, True])
 def test_fp32_equals_the_plain_computation_in_fp64(
-    size: tuple[int, int, int],
-    reduction: str,
-    weighted: bool,
-    bias: bool,
-    generator: Generator,
-    relative_error: Error,
+    size: tuple[int, int, int], reduction: str, weighted: bool, bias: bool, generator: Generator, relative_error: Error
 ) -> None:
     problem = Problem(*size, generator, bias=bias)
     found, truth = problem.ours(reduction, weighted), problem.truth(reduction, weighted)

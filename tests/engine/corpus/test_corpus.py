@@ -225,11 +225,7 @@ class Recorder(Progress):
 
 @pytest.mark.parametrize(
     ("fault", "workers", "kept"),
-    [
-        ("corpus.piece:9:kill", 2, 9),
-        ("file.written:12:kill", 1, 9),
-        ("file.begin:2:kill", 1, 0),
-    ],
+    [("corpus.piece:9:kill", 2, 9), ("file.written:12:kill", 1, 9), ("file.begin:2:kill", 1, 0)],
 )
 def test_killed_and_resumed(german: Any, tmp_path: Path, fault: str, workers: int, kept: int) -> None:
     """Nothing lost, nothing twice, and what was done is not done again."""

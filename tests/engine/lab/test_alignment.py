@@ -6,16 +6,7 @@ import numpy as np
 import pytest
 
 from xlt_engine import ConfigError
-from xlt_engine.engine.lab.studies.probe import (
-    align,
-    chance,
-    folds_of,
-    found,
-    hubness,
-    partners_of,
-    procrustes,
-    unit,
-)
+from xlt_engine.engine.lab.studies.probe import align, chance, folds_of, found, hubness, partners_of, procrustes, unit
 
 
 def rotation(size: int, seed: int) -> np.ndarray:

@@ -58,12 +58,7 @@ class Steps(Words):
 
 def loop(source: Any, performance: PerformanceConfig, objective: Any = cross_entropy) -> Loop:
     return Loop(
-        tagger(0.1, voters=False, fresh=True),
-        source,
-        objective,
-        optimizer=OPTIMIZER,
-        seed=1,
-        performance=performance,
+        tagger(0.1, voters=False, fresh=True), source, objective, optimizer=OPTIMIZER, seed=1, performance=performance
     )
 
 

@@ -220,9 +220,7 @@ CASES = [
     Case("mlm", _vocabulary, kernels.linear_cross_entropy),
     Case("mlm-frozen", _vocabulary, kernels.linear_cross_entropy, frozen=("weight", "bias")),
     Case(
-        "mlm-recompute",
-        _vocabulary,
-        lambda **t: kernels.linear_cross_entropy(**t, mode="recompute", reduction="none"),
+        "mlm-recompute", _vocabulary, lambda **t: kernels.linear_cross_entropy(**t, mode="recompute", reduction="none")
     ),
     Case(
         "mlm-weighted",

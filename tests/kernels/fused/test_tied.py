@@ -38,11 +38,7 @@ class Step:
         words = np.random.default_rng(3).integers(5, 12, size=(TEXTS, LENGTH))
         size = TEXTS // self.parts
         return [
-            pack(
-                list(words[a : a + size]),
-                items=[np.arange(LENGTH)] * size,
-                labels=list(words[a : a + size, ::-1]),
-            )
+            pack(list(words[a : a + size]), items=[np.arange(LENGTH)] * size, labels=list(words[a : a + size, ::-1]))
             for a in range(0, TEXTS, size)
         ]
 
