@@ -70,7 +70,7 @@ lr = 2e-3
 [selftrain.alpha]
 rule = "fixed:0.2"
 [checkpoint]
-seconds = 0
+seconds = 600
 """
 
 

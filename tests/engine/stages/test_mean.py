@@ -16,7 +16,7 @@ from xlt_engine.model import load_task_model
 from .test_best import Steps, learn
 
 SEEDS = ("selftrain.rounds=1", "arms.baseline=false", "training.keep=seeds")
-FITTED = ("selftrain.on=false", "arms.baseline=false")
+FITTED = ("selftrain.on=false", "arms.baseline=false", "checkpoint.seconds=0")
 SHORT = (*FITTED, "finetune.epochs=4", "training.keep=mean")
 
 

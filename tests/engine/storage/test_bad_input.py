@@ -401,7 +401,7 @@ def test_not_a_number(tiny: Any, made: Any, cli: Any, monkeypatch: Any, stage: s
     expected = made("ner").results()
     run, step = tiny("ner"), (passage - 1) % 6
     home = run.folder / "run"
-    command = ("run", run.recipe, "--run-dir", home, "--quiet")
+    command = ("run", run.recipe, "--run-dir", home, "--quiet", "--set", "checkpoint.seconds=0")
     monkeypatch.setenv("XLT_FAULT", f"loop.loss:{passage}:nan")
     answer = cli(*command)
     monkeypatch.delenv("XLT_FAULT")

@@ -219,6 +219,7 @@ def serve() -> None:
 
     assert xlt_engine.engine
     torch.set_num_threads(1)
+    os.fsync = lambda handle: None  # type: ignore[assignment]
     # A first step loads what torch loads on first use; without it every process would spend its time on that.
     with tempfile.TemporaryDirectory() as folder:
         train_here("hard", PAIRS, "fp32", f"{folder}/weights")
