@@ -26,7 +26,7 @@ def dry(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any],
     out, printed = tmp_path_factory.mktemp("suite"), io.StringIO()
     given = ["--dry", "--out", str(out), "--commit", "abc", "--wheels", str(out), "--seconds", str(PATIENCE)]
     few = {"kernels.py": ("--op", "dropout", "--op", "votes"), "step.py": ("--task", "btf")}
-    few["xlt_engine.cli"] = ("--set", "pretrain.epochs=0.05")
+    few["xlt_engine.cli"] = ("--set", "pretrain.epochs=0.1")
     whole = gpu_suite.Suite.process
 
     def process(suite: gpu_suite.Suite, command: list[str], *more: Any, **_: str) -> dict[str, Any]:

@@ -23,6 +23,8 @@ from ..conftest import DE, GUT, SCHLECHT, score_in, write_conll, write_table, wr
 SEEDS = (0, 1)
 METHOD = (
     "threads=1",
+    "finetune.epochs=15",
+    "selftrain.soft.epochs=8",
     "selftrain.rounds=1.5",
     "selftrain.alpha.rule=second-difference",
     "selftrain.alpha.min_kept=1",
