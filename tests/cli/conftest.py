@@ -20,47 +20,22 @@ name = "tiny"
 task = "ner"
 device = "cpu"
 max_length = 16
-[model.new]
-vocab_size = 120
-hidden_size = 16
-num_layers = 1
-num_heads = 2
-intermediate_size = 32
-[source]
-language = "en"
-train = "train.conll"
-test = "test.en.conll"
-general = ["general.en.txt"]
+model.new = {vocab_size = 120, hidden_size = 16, num_layers = 1, num_heads = 2, intermediate_size = 32}
+source = {language = "en", train = "train.conll", test = "test.en.conll", general = ["general.en.txt"]}
+pretrain.epochs = 1
+btf.epochs = 1
+finetune = {epochs = 15, batch_size = 8, lr = 2e-2}
+training = {freeze_embeddings = false, freeze_layers = 0}
+selftrain.rounds = 1
+selftrain.soft = {epochs = 8, batch_size = 8, lr = 2e-2}
+selftrain.hard = {epochs = 1, batch_size = 8, lr = 1e-3}
+selftrain.alpha.rule = "fixed:0.2"
+arms.baseline = false
 [[targets]]
 language = "de"
 unlabelled = ["de.txt"]
 test = "test.de.conll"
 general = ["general.de.txt"]
-[pretrain]
-epochs = 1
-[btf]
-epochs = 1
-[finetune]
-epochs = 15
-batch_size = 8
-lr = 2e-2
-[training]
-freeze_embeddings = false
-freeze_layers = 0
-[selftrain]
-rounds = 1
-[selftrain.soft]
-epochs = 8
-batch_size = 8
-lr = 2e-2
-[selftrain.hard]
-epochs = 1
-batch_size = 8
-lr = 1e-3
-[selftrain.alpha]
-rule = "fixed:0.2"
-[arms]
-baseline = false
 """
 
 

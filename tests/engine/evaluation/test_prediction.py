@@ -1,6 +1,5 @@
 """How several voters make one class: mean probability, most votes, or the first voter."""
 
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -36,7 +35,7 @@ def test_one_class_from_several_voters(probabilities: list[list[float]], mean: i
         assert predicted_classes(logits, average, prediction).tolist() == [expected], prediction
 
 
-def test_finished_stages_are_scored_again_and_the_folder_remembers(tiny: Callable[[str], Any]) -> None:
+def test_finished_stages_are_scored_again_and_the_folder_remembers(tiny: Any) -> None:
     """No stage is trained; `evaluate` and `predict` on the folder say what the run said."""
     run = tiny("classification")
     less = ("selftrain.rounds=0.5", "arms.baseline=false")

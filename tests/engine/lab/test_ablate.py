@@ -8,7 +8,6 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -230,7 +229,7 @@ def score_of(rows: np.ndarray) -> float:
 
 
 @pytest.mark.parametrize("task", ["ner", "classification"])
-def test_items_are_what_the_scores_are_made_of(tiny: Callable[[str], Any], task: str) -> None:
+def test_items_are_what_the_scores_are_made_of(tiny: Any, task: str) -> None:
     found = tiny(task)
     found.run(*TRAINED)
     for stage in ("baseline", "de/finetune", "de/soft1", "de/hard1"):

@@ -2,7 +2,6 @@
 
 import json
 import shutil
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -178,7 +177,7 @@ def test_figure_2_is_of_the_decisions(lab: Lab) -> None:
     assert json.loads((lab.folder / "out" / "tables.json").read_bytes()) == lab.values
 
 
-def test_what_does_not_belong_together(lab: Lab, tmp_path: Path, tiny: Callable[[str], Any]) -> None:
+def test_what_does_not_belong_together(lab: Lab, tmp_path: Path, tiny: Any) -> None:
     other = tmp_path / "other"
     short = (*METHOD, "selftrain.on=false", "arms.baseline=false")
     run(lab.recipe, run_dir=other, overrides=(*short, "finetune.epochs=1"), seeds=[1])

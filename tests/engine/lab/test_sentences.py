@@ -2,7 +2,6 @@
 
 import json
 import shutil
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -143,7 +142,7 @@ def test_what_is_missing_or_damaged_is_left_out_with_the_reason(folder: Path) ->
     assert not (folder / SENTENCES).exists()
 
 
-def test_texts_have_their_class(tiny: Callable[[str], Any]) -> None:
+def test_texts_have_their_class(tiny: Any) -> None:
     run = tiny("classification")
     run.run("selftrain.rounds=1")
     folder = run.folder / "run"

@@ -2,7 +2,6 @@
 
 import json
 import shutil
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -58,7 +57,7 @@ class Made:
 
 
 @pytest.fixture(scope="module")
-def co(tiny_once: Callable[[str], Any]) -> Made:
+def co(tiny_once: Any) -> Made:
     return Made(tiny_once("classification"))
 
 
@@ -178,7 +177,7 @@ def test_nobody_is_confident(co: Made, tmp_path: Path) -> None:
     assert (record["picked"], record["labels"]) == (0, 0)
 
 
-def test_plan(tiny: Callable[[str], Any]) -> None:
+def test_plan(tiny: Any) -> None:
     run = tiny("classification")
     stages = run.plan(*ON, 'cotrain.model="other"', BOTH)
     assert list(stages) == [
@@ -206,7 +205,7 @@ def test_plan(tiny: Callable[[str], Any]) -> None:
         ("contrastive.on=true", {"la"}),
     ],
 )
-def test_what_a_setting_remakes(tiny: Callable[[str], Any], override: str, changed: set[str]) -> None:
+def test_what_a_setting_remakes(tiny: Any, override: str, changed: set[str]) -> None:
     before = (*ON, "btf.on=true", "selftrain.on=true")
     assert tiny("classification").remade(override, before=before) == changed
 

@@ -11,7 +11,7 @@ from xlt_engine.engine.runs.graph import chosen_stages, make_plan, select
 
 
 @pytest.fixture
-def plan(tiny: Callable[[str], Any]) -> Callable[..., dict[str, Stage]]:
+def plan(tiny: Any) -> Callable[..., dict[str, Stage]]:
     """A function from overrides to the stages by name."""
     return tiny("ner").plan
 
@@ -121,7 +121,7 @@ def test_select_brings_what_is_needed(plan: Callable[..., dict[str, Stage]], sta
     assert {s.id.split("/")[-1] for s in chosen} == expected
 
 
-def test_targets_choose_among_the_stages(tiny: Callable[[str], Any]) -> None:
+def test_targets_choose_among_the_stages(tiny: Any) -> None:
     """What is left are the stages of the whole plan, unchanged: the target's, the shared ones, and what these need."""
     run = tiny("ner")
     block = run.table("[[targets]]", "[pretrain]")

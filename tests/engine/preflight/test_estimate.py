@@ -29,6 +29,17 @@ NAMES = {"en": ("Ann Bell", "Oslo", "the man", "sees"), "de": ("Eva Kern", "Bonn
 RECIPE = """
 task = "ner"
 max_length = 16
+pretrain = {epochs = 1, batch_size = 8}
+btf = {epochs = 1.5, batch_size = 8, freeze_embeddings = false, cap = 30, lr = 1e-3}
+finetune = {lr = 1e-2, epochs = 2, batch_size = 16, head = "mlp"}
+training.freeze_layers = 1
+selftrain.rounds = 1
+selftrain.voters = 2
+selftrain.widths = [11, 13]
+selftrain.cap = 33
+selftrain.soft = {lr = 1e-3, epochs = 1}
+selftrain.hard.epochs = 1
+selftrain.alpha.rule = "fixed:0.1"
 [model.new]
 vocab_size = 120
 hidden_size = 24
@@ -45,34 +56,6 @@ language = "de"
 unlabelled = ["de.txt"]
 test = "de.conll"
 general = ["de.txt", "more.txt"]
-[pretrain]
-epochs = 1
-batch_size = 8
-[btf]
-epochs = 1.5
-batch_size = 8
-freeze_embeddings = false
-cap = 30
-lr = 1e-3
-[finetune]
-lr = 1e-2
-epochs = 2
-batch_size = 16
-head = "mlp"
-[training]
-freeze_layers = 1
-[selftrain]
-rounds = 1
-voters = 2
-widths = [11, 13]
-cap = 33
-[selftrain.soft]
-lr = 1e-3
-epochs = 1
-[selftrain.hard]
-epochs = 1
-[selftrain.alpha]
-rule = "fixed:0.1"
 """
 
 

@@ -12,7 +12,7 @@ import sys
 import tomllib
 import types
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
@@ -187,7 +187,7 @@ def load_each(recipe: str) -> dict[str, list[str]]:
         ("reader.encoding=utf-9", "reader.encoding: unknown encoding 'utf-9'"),
     ],
 )
-def test_check_and_run_say_the_same(tiny: Callable[[str], Any], text: str, said: str) -> None:
+def test_check_and_run_say_the_same(tiny: Any, text: str, said: str) -> None:
     """Of what was found in the first hard stage once, or when a vocabulary had been trained."""
     world = tiny("ner")
     report = check(world.recipe, overrides=[text])

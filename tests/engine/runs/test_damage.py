@@ -72,7 +72,7 @@ def victims(run: Path) -> Iterator[tuple[Path, Callable[[Path], None]]]:
 
 
 @pytest.fixture(scope="module")
-def run(tiny_once: Callable[[str], Any]) -> Any:
+def run(tiny_once: Any) -> Any:
     """A finished run."""
     made = tiny_once("ner")
     made.run(*OPTIONS)

@@ -14,7 +14,6 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -230,7 +229,7 @@ def driver(recipe: Path, folder: Path, seed: int, kills: int, faults: bool) -> d
 
 @pytest.mark.parametrize(("task", "share"), [("ner", 0.5), ("classification", 0.5)][: 1 + (KILLS > 6)])
 @pytest.mark.fault(1, 3)
-def test_stopped_runs_end_in_the_same_bits(tiny: Callable[[str], Any], task: str, share: float) -> None:
+def test_stopped_runs_end_in_the_same_bits(tiny: Any, task: str, share: float) -> None:
     """kill -9 and SIGTERM at random moments, kill -9 at every named point, and nothing to do when all is done."""
     run = tiny(task)
     run.rewrite(("seconds = 600", "seconds = 0"))
@@ -252,7 +251,7 @@ def test_stopped_runs_end_in_the_same_bits(tiny: Callable[[str], Any], task: str
         assert {"file.renamed", "publish.renamed", "delete.renamed", "rundir.locked"} <= set(result["points"])
 
 
-def test_second_process_is_turned_away(tiny: Callable[[str], Any]) -> None:
+def test_second_process_is_turned_away(tiny: Any) -> None:
     from xlt_engine import RunInUseError
     from xlt_engine.engine import Progress
 
@@ -306,13 +305,13 @@ FROM_TEACHER = {"de/finetune"} | ROUNDS
     ],
 )
 @pytest.mark.fault(26, 52)
-def test_plan_remakes_what_depends_on_a_value(tiny: Callable[[str], Any], override: str, expected: set[str]) -> None:
+def test_plan_remakes_what_depends_on_a_value(tiny: Any, override: str, expected: set[str]) -> None:
     """By the fingerprints alone, without training."""
     assert tiny("ner").remade(override) == expected
 
 
 @pytest.mark.fault(26)
-def test_changed_value_remakes_its_stages_only(tiny: Callable[[str], Any]) -> None:
+def test_changed_value_remakes_its_stages_only(tiny: Any) -> None:
     run = tiny("ner")
     assert {s.removeprefix("seed-0/") for s in run.run().done} == set(STAGES)
     first = result_hashes(run.folder / "run")
@@ -326,7 +325,7 @@ def test_changed_value_remakes_its_stages_only(tiny: Callable[[str], Any]) -> No
     expect_redone(run, [], set(STAGES))
 
 
-def test_signal_on_the_last_step_loses_no_step(tiny: Callable[[str], Any]) -> None:
+def test_signal_on_the_last_step_loses_no_step(tiny: Any) -> None:
     """A stop that arrives while the last step runs finds its checkpoint: no step is done twice."""
     from xlt_engine import Interrupted
 

@@ -6,7 +6,6 @@ import csv
 import json
 import shutil
 from collections import Counter
-from collections.abc import Callable
 from copy import copy
 from functools import partialmethod
 from hashlib import sha256
@@ -80,12 +79,12 @@ class Result:
 
 
 @pytest.fixture(scope="module")
-def ner(tiny_once: Callable[[str], Any]) -> Finished:
+def ner(tiny_once: Any) -> Finished:
     return Finished(tiny_once("ner"))
 
 
 @pytest.fixture(scope="module")
-def texts(tiny_once: Callable[[str], Any]) -> Finished:
+def texts(tiny_once: Any) -> Finished:
     return Finished(tiny_once("classification"))
 
 

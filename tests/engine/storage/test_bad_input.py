@@ -108,7 +108,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 
 @pytest.fixture
 def made(
-    tiny: Callable[[str], Any],
+    tiny: Any,
     finished: dict[str, Path],
     tmp_path: Path,
     tmp_path_factory: pytest.TempPathFactory,
@@ -212,7 +212,7 @@ def test_folders_and_patterns_of_text(tiny: Any, cli: Callable[..., Answer], nam
     assert (answer.code, said in answer.err + answer.out) == (2, True), answer
 
 
-def test_a_bad_file_is_found_before_anything_is_trained(tiny: Callable[[str], Any], cli: Callable[..., Answer]) -> None:
+def test_a_bad_file_is_found_before_anything_is_trained(tiny: Any, cli: Callable[..., Answer]) -> None:
     run = tiny("ner")
     put(1, "Anna\tB-CITY")(run.folder / "test-de.conll")
     answer = cli("run", run.recipe, "--run-dir", run.folder / "run", "--quiet")
@@ -434,7 +434,7 @@ def test_weights_that_are_not_numbers(made: Callable[[str], Made]) -> None:
     assert run.status()["resumable"]
 
 
-def test_a_plain_text_is_cut_as_the_recipe_says(tiny: Callable[[str], Any], cli: Callable[..., Answer]) -> None:
+def test_a_plain_text_is_cut_as_the_recipe_says(tiny: Any, cli: Callable[..., Answer]) -> None:
     """With reader.split = "whitespace" the model has seen tokenised text, and `predict` reads its input so."""
     run = tiny("ner")
     text = run.folder / "new.txt"

@@ -3,7 +3,6 @@
 import importlib
 import json
 import os
-from collections.abc import Callable
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
@@ -113,7 +112,7 @@ def test_what_torch_refuses_is_an_error_of_the_configuration(tiny: Any, monkeypa
     assert json.loads((run.folder / "run" / "status.json").read_bytes())["exit_code"] == 2
 
 
-def test_results_made_without_it_are_not_taken_for_its_own(tiny: Callable[[str], Any]) -> None:
+def test_results_made_without_it_are_not_taken_for_its_own(tiny: Any) -> None:
     plain, strict = (make_plan(tiny("ner").resolved(*o).config) for o in ((), ("deterministic=true",)))
     assert all("deterministic" not in stage.settings for stage in plain)
     assert all(stage.settings["deterministic"] for stage in strict)
@@ -152,7 +151,7 @@ def results(run: Any, where: str) -> dict[str, str]:
     return {str(p.relative_to(folder)): sha256_file(p) for n in names for p in sorted(folder.glob(f"seed-*/**/{n}"))}
 
 
-def test_stopped_runs_end_in_the_same_bits(tiny: Callable[[str], Any]) -> None:
+def test_stopped_runs_end_in_the_same_bits(tiny: Any) -> None:
     run = tiny("classification")
     stopped_often(run, "cpu")
     assert results(run, "alone") == results(run, "often")

@@ -15,7 +15,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -649,7 +649,7 @@ def test_parts_of_a_batch(size: int, batch: int, wanted: int, cut: int) -> None:
 
 
 @pytest.mark.gpu
-def test_processes_on_gpus_equal_one(tmp_path: Path, tiny: Callable[[str], Any]) -> None:
+def test_processes_on_gpus_equal_one(tmp_path: Path, tiny: Any) -> None:
     """NCCL, one process a device: scores as with one process."""
     import torch
 

@@ -4,7 +4,6 @@ import gc
 import json
 import threading
 import time
-from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -320,7 +319,7 @@ def test_a_source_that_knows_its_sizes_makes_no_batch_to_be_surveyed() -> None:
     assert survey(Steps(0)) == []
 
 
-def test_a_run_with_the_thread_and_padding_is_that_without(tiny: Callable[[str], Any]) -> None:
+def test_a_run_with_the_thread_and_padding_is_that_without(tiny: Any) -> None:
     """Every kind of stage: the same bits with the thread; to rounding with static shapes, whose use is on record."""
     made = tiny("ner")
     made.run("checkpoint.seconds=60", where="plain")

@@ -4,7 +4,6 @@ import json
 import random
 import shutil
 import warnings
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -117,7 +116,7 @@ def test_transformers_opens_it(folder: Path, tmp_path: Path) -> None:
             np.testing.assert_allclose(ours.logits(pack([ids])).numpy(), expected.numpy(), rtol=1e-4, atol=1e-5)
 
 
-def test_a_run_goes_on_from_it(tiny: Callable[..., Any]) -> None:
+def test_a_run_goes_on_from_it(tiny: Any) -> None:
     recipe = tiny("ner")
     recipe.run("pretrain.epochs=0.4", stage="pretrain")
     made = recipe.folder / "run" / "seed-0" / "pretrain"
@@ -169,7 +168,7 @@ def _folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def tagged(tiny: Callable[[str], Any], _folder: Path) -> Any:
+def tagged(tiny: Any, _folder: Path) -> Any:
     """A run of a tagger, made once."""
     made = tiny("ner")
     if not (_folder / "ner" / "run").exists():
