@@ -168,19 +168,12 @@ MUNICH, TO_LATIN = b"die Stadt M\xfcnchen ist alt .", 'set targets.0.reader.unla
 # task, file, edit, what the message says: the place with what is wrong, and what to do
 FILES: dict[str, tuple[str, str, Callable[[Path], None], str, str]] = {
     "missing-train": (NER, "train.conll", Path.unlink, f": {WRONG}: No such file", "check the path"),
-    "missing-unlabelled": (NER, "de.txt", Path.unlink, f": {WRONG}: No such file", "check the path"),
-    "missing-general": (NER, "general-de.txt", Path.unlink, f": {WRONG}: No such file", "check the path"),
     "missing-test": (NER, "test-de.conll", Path.unlink, f": {WRONG}: No such file", "check the path"),
-    "unreadable-train": (NER, "train.conll", into_folder, f": {WRONG}", "permissions"),
     "unreadable-test": (NER, "test-de.conll", into_folder, f": {WRONG}", "permissions"),
-    "columns": (NER, "train.conll", put(7, "Berta"), ":7: 1 columns, but the file began with 2", "correct the line"),
     "columns-tsv": (CLS, "train.tsv", put(5, "a\tb\tc"), ":5: 3 columns, but the header has 2", "give every row the"),
-    "unknown-tag": (NER, "test-de.conll", put(3, "in\tS-LOC"), ":3: unknown tag 'S-LOC'", "give O, B-<type> and I-"),
     "labels-ner": (NER, "test-de.conll", put(1, "Anna\tB-CITY"), ":1: unknown label 'B-CITY'", OF_NER),
     "labels-cls": (CLS, "test-de.tsv", put(4, "das Buch .\tneutral"), ":4: unknown label 'neutral'", OF_CLS),
     "empty-language": (NER, "de.txt", blank, ": no examples (skipped: 3 blank)", "check the file"),
-    "empty-test": (NER, "test-de.conll", blank, ": no examples", "check the file"),
-    "empty-sentence": (CLS, "train.tsv", put(6, " \tpositive"), ":6: empty text", "fill the field or remove the row"),
     "empty-word": (NER, "train.conll", put(2, "\tO"), ":2: empty word", "give a word, or leave the whole line blank"),
     "not-utf-8": (NER, "de.txt", put(3, MUNICH), ":3:12: byte 0xfc is not utf-8", TO_LATIN),
 }
