@@ -1,4 +1,4 @@
-"""What holds for all tests: threads of the workers, what cuBLAS reads once in a process, and no wait for a disk."""
+"""What holds for all tests: threads and order of the workers, what cuBLAS reads once, and no wait for a disk."""
 
 import os
 from collections.abc import Iterator
@@ -11,6 +11,12 @@ if "PYTEST_XDIST_WORKER" in os.environ:
 
 # cuBLAS asks for it under deterministic algorithms, and reads it at its first call: whichever test makes that.
 os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Files in their order, which has long ones before short ones; pytest-xdist would end with those of one test."""
+    if hasattr(config.option, "loadscopereorder"):
+        config.option.loadscopereorder = False
 
 
 @pytest.fixture(scope="session", autouse=True)
