@@ -111,8 +111,8 @@ def test_a_row_is_what_run_makes_alone(lab: Lab, row: str) -> None:
 
 
 @pytest.mark.fault(13)
-def test_killed_stopped_and_gone_on_with_in_two_processes(lab: Lab) -> None:
-    """The parent of the process that was killed says which row it was; two processes end in the bits of one."""
+def test_killed_and_stopped_in_two_processes_and_gone_on_with_in_one(lab: Lab) -> None:
+    """The parent of the process that was killed says which row it was; what both have made has the bits of one process."""
     program = "import sys\nfrom xlt_engine.cli import main\nif __name__ == '__main__':\n    main(sys.argv[1:])\n"
     script, home = lab.folder / "start.py", lab.folder / "killed"
     script.write_text(program, encoding="utf-8")
@@ -131,14 +131,14 @@ def test_killed_stopped_and_gone_on_with_in_two_processes(lab: Lab) -> None:
         asked += 1
         return signal.SIGTERM if asked > 5 else 0
 
-    given: dict[str, Any] = {"rows": ["no-at"], "overrides": overrides, "jobs": 2}
+    given: dict[str, Any] = {"rows": ["no-at"], "overrides": overrides}
     with pytest.raises(Interrupted) as caught:
-        lab.ablate(home.name, should_stop=should_stop, **given)
+        lab.ablate(home.name, jobs=2, should_stop=should_stop, **given)
     assert caught.value.exit_code == 143
     status = json.loads((home / "status.json").read_bytes())
     assert (status["state"], status["exit_code"], status["resumable"]) == ("stopped", 143, True)
     assert 0 < len(records(home)) < len(records(lab.rows))
-    result = lab.ablate(home.name, **given)
+    result = lab.ablate(home.name, jobs=1, **given)
     assert result.before > 0
     for row in ("ours", "no-at"):
         assert hashes(home / "rows" / row) == hashes(lab.rows / row)
