@@ -112,7 +112,7 @@ def test_a_row_is_what_run_makes_alone(lab: Lab, row: str) -> None:
 
 @pytest.mark.fault(13)
 def test_killed_and_stopped_in_two_processes_and_gone_on_with_in_one(lab: Lab) -> None:
-    """The parent of the process that was killed says which row it was; what both have made has the bits of one process."""
+    """The parent of the process that was killed says which row it was; what both make has the bits of one process."""
     program = "import sys\nfrom xlt_engine.cli import main\nif __name__ == '__main__':\n    main(sys.argv[1:])\n"
     script, home = lab.folder / "start.py", lab.folder / "killed"
     script.write_text(program, encoding="utf-8")
