@@ -20,8 +20,6 @@ name = "tiny"
 task = "ner"
 device = "cpu"
 max_length = 16
-model.new = {vocab_size = 120, hidden_size = 16, num_layers = 1, num_heads = 2, intermediate_size = 32}
-source = {language = "en", train = "train.conll", test = "test.en.conll", general = ["general.en.txt"]}
 pretrain.epochs = 1
 btf.epochs = 1
 finetune = {epochs = 15, batch_size = 8, lr = 2e-2}
@@ -31,6 +29,17 @@ selftrain.soft = {epochs = 8, batch_size = 8, lr = 2e-2}
 selftrain.hard = {epochs = 1, batch_size = 8, lr = 1e-3}
 selftrain.alpha.rule = "fixed:0.2"
 arms.baseline = false
+[model.new]
+vocab_size = 120
+hidden_size = 16
+num_layers = 1
+num_heads = 2
+intermediate_size = 32
+[source]
+language = "en"
+train = "train.conll"
+test = "test.en.conll"
+general = ["general.en.txt"]
 [[targets]]
 language = "de"
 unlabelled = ["de.txt"]
