@@ -7,12 +7,15 @@ from setuptools import find_packages, setup
 from setuptools.command.build_py import build_py
 
 ROOT = Path(__file__).parent
-DATASETS = ["pyarrow>=18"]
-CORPUS = ["ahocorasick_rs>=1.0", "py3langid>=0.4"]
-HUB = ["huggingface_hub>=1.0"]
-ZST = ["zstandard>=0.23; python_version < '3.14'"]
-TENSORBOARD = ["tensorboard>=2.21"]
-ONNX = ["onnx>=1.19", "onnxruntime>=1.22", "onnxscript>=0.5"]
+EXTRAS = {
+    "corpus": ["ahocorasick_rs>=1.0", "py3langid>=0.4"],
+    "datasets": ["pyarrow>=18"],
+    "docs": ["mkdocs>=1.6.1,<2", "mkdocstrings[python]>=1,<2", "ruff>=0.14"],
+    "hub": ["huggingface_hub>=1.0"],
+    "onnx": ["onnx>=1.19", "onnxruntime>=1.22", "onnxscript>=0.5"],
+    "tensorboard": ["tensorboard>=2.21"],
+    "zst": ["zstandard>=0.23; python_version < '3.14'"],
+}
 ROOMS = ["kernels", "data", "model", "engine"]
 _ROOT_MODULES = ("__init__", "cli", "tasks", "untrusted")
 VERSION = re.search(r'^__version__ = "(.+)"$', (ROOT / "__init__.py").read_text("utf-8"), re.M).group(1)
@@ -57,12 +60,7 @@ setup(
         "tqdm>=4.66",
     ],
     extras_require={
-        "corpus": CORPUS,
-        "datasets": DATASETS,
-        "hub": HUB,
-        "onnx": ONNX,
-        "tensorboard": TENSORBOARD,
-        "zst": ZST,
+        **EXTRAS,
         "test": [
             "pytest>=8",
             "pytest-xdist>=3.6",
@@ -71,14 +69,9 @@ setup(
             "lightning>=2.6.6",
             "scipy>=1.15",
             "seqeval>=1.2.2",
-            "ruff>=0.14",
             "mypy>=1.18",
-            *CORPUS,
-            *DATASETS,
-            *HUB,
-            *ONNX,
-            *TENSORBOARD,
-            *ZST,
+            "playwright>=1.55",
+            *(package for extra in EXTRAS.values() for package in extra),
         ],
         # what the benchmarks compare with; the kernel libraries are for CUDA
         "bench": [

@@ -122,7 +122,7 @@ def few_per_class(examples: Sequence[Example], count: int, seed: int, language: 
     Args:
         examples: labelled ones; those without a label are never chosen.
         count: per class, at least 1.
-        seed, language: key of the draw.
+        seed: with `language` the key of the draw.
 
     Returns:
         int64 [n], the chosen examples in the order of the file; and the classes that have fewer than `count`.

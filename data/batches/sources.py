@@ -110,7 +110,7 @@ class MlmBatches:
     Args:
         corpora: one per language.
         special: bool [vocab_size], tokens that are never masked and never drawn.
-        balance, temperature, counts: see `sampling.resample`.
+        balance: with `temperature` and `counts`, see `sampling.resample`.
         sort: batches of about one length, see `sampling.epoch_batches`; examples at random otherwise.
         micro_batch: sequences in one forward pass; 0 for the whole batch. Masks do not depend on it.
     """

@@ -24,6 +24,7 @@ from ..training.precision import computing_in
 from ..training.prefetch import sent
 from .metrics import ClassTable, EntityCounter, class_table, label_scores, split_tag
 from .per_example import predicted_tags
+from .valid_tags import valid_classes
 
 Poll = Callable[[], None]
 Reduction = Callable[[Tensor], Tensor]
@@ -206,7 +207,12 @@ def score(model: TaskModel, store: TokenStore, *, prediction: str = "mean", **pa
 
     NER: entity F1, precision and recall as conlleval counts them, and strict F1; sentences of a store that keeps them
     whole are read in windows. Plain tags: accuracy and macro F1 of words. Classification: the same of texts.
+    With the prediction "valid" the tags of a sentence are the most probable that are valid BIO, as `predict` writes
+    them; elsewhere that of each word by itself, as the paper counts.
     """
+    if prediction == "valid" and has_spans(store.task):
+        mean = predict_items(model, ItemView(store), lambda logits: votes(logits).mean_probability, **passes)
+        return scored_as(model.labels, store, valid_classes(model.labels, store, mean.numpy()))
 
     def named(logits: Tensor) -> Tensor:
         return predicted_classes(logits, votes(logits).mean_probability, prediction).unsqueeze(1)

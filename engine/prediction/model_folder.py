@@ -75,7 +75,7 @@ def open_model(
         about = {"folder": folder, "split": extra.get("split") or "punctuation"}
         about["names"] = _names(extra.get("reader") or {}, model.labels)
         prediction = record.get("prediction")
-        about |= {"prediction": prediction} if prediction in ("vote", "first") else {}
+        about |= {"prediction": prediction} if prediction in ("valid", "vote", "first") else {}
         if max_length is None:
             max_length = trained.get("max_length")
     if tokenizer is None:

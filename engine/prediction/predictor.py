@@ -16,13 +16,14 @@ from ...data import OUTSIDE, Prompt, Row, Tokenizer, inference_tokens, row_batch
 from ...tasks import has_spans, per_word, task_of
 from ..evaluation.inference import packed_votes, predict_batches, predicted_classes, unpacked_votes
 from ..evaluation.metrics import mark_entities, spans
+from ..evaluation.valid_tags import TagDecoder
 from ..pseudolabels.filters import decide
 from ..storage.run_warning import RunWarning
 from ..training.device import Precision
 from ..training.out_of_memory import PassRetry
 from .model_folder import Device, ModelLike, open_model
 from .stage_record import stored_alpha
-from .words import Sentence, Split, TagDecoder, check_split
+from .words import Sentence, Split, check_split
 
 ABSTAINED = "_"
 """How a label that is not given is written."""

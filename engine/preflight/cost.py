@@ -68,7 +68,7 @@ def estimate(
     """The cost of a run. Reads all data and trains the vocabulary, if there is one to train, in a temporary folder.
 
     Args:
-        recipe, overrides, stage, targets, seeds: as `run` takes them.
+        recipe: with `overrides`, `stage`, `targets` and `seeds`, as `run` takes them.
         rate: tokens a second, in training as in reading; measured when absent.
         paces: what was measured before; what is measured now is added.
 

@@ -188,7 +188,7 @@ def choose_threshold(
         correct: per item `[n]`, whether the prediction is right.
         rule: see the module's head.
         grid: rising thresholds `[A]`; `uniform_grid(num_classes, step, upper)` when absent.
-        min_kept, min_share: thresholds that keep fewer items, or a smaller share of them (0-1), are not considered.
+        min_kept: thresholds that keep fewer items, or a smaller share than `min_share` (0-1), are not considered.
         agree: per item `[n]`, whether the voters agree; the others are never kept, and count in the coverage.
 
     Raises:

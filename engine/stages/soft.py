@@ -10,12 +10,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ...data import ItemView, Part, TaskBatches, TokenStore
+from ...data import OUTSIDE, ItemView, Part, TaskBatches, TokenStore
 from ...kernels import votes
 from ...model import TaskModel
 from ...tasks import per_word
 from ..plan import Stage
 from ..pseudolabels.diagnostics import one_teacher, single_voter, slow_learning_rate
+from ..pseudolabels.refine import match_outside, pool_by_word, word_forms
 from ..storage.files import atomic_write_bytes
 from ..storage.names import SOFT_LABELS
 from ..storage.soft_labels import MISSING, packed_soft_labels, read_soft_labels, soft_label_problem
@@ -104,9 +105,20 @@ def _soft_labels(context: Context, stage: Stage, view: ItemView, chosen: np.ndar
         context.progress.note(f"{stage.id}: the teacher labels {len(chosen)} target examples")
         table = context.config.selftrain.soft
         labels = partial(teacher_targets, loss=table.loss, target=table.target)
-        data = packed_soft_labels(teach(context, stage, view, chosen, labels), name)
+        data = packed_soft_labels(_refined(context, view, teach(context, stage, view, chosen, labels)), name)
         context.processes.rank_zero_only(lambda: atomic_write_bytes(path, data))
     return read_soft_labels(context.processes.visible(path))
+
+
+def _refined(context: Context, view: ItemView, labels: np.ndarray) -> np.ndarray:
+    """The soft labels as the recipe has them corrected."""
+    table = context.config.selftrain.soft
+    if table.word_pooling:
+        labels = pool_by_word(labels, word_forms(view.store), table.word_pooling)
+    if table.outside_prior:
+        outside, gold = context.data.labels.index(OUTSIDE), np.asarray(context.data.source_train.item_labels)
+        labels = match_outside(labels, outside, float((gold[gold >= 0] == outside).mean()), table.outside_prior)
+    return labels
 
 
 def teacher_targets(logits: Tensor, loss: str, target: str) -> Tensor:

@@ -1,4 +1,4 @@
-"""No file of the package can run what it reads, or open a connection: no pickle, no eval, no shell, no socket."""
+"""What no file of the package does: run what it reads, open a connection, print, set global state, hide a bug."""
 
 import ast
 from collections.abc import Iterator
@@ -18,7 +18,9 @@ MODULES = {
     "httpx", "aiohttp", "huggingface_hub", "webbrowser", "telnetlib", "imaplib", "poplib", "ctypes", "cffi",
 }  # fmt: skip
 CALLS = {"eval", "exec", "__import__", "execfile", "system", "popen", "execv", "execve", "execvp", "spawnv", "spawnl"}
-CALLS |= {"torch.load", "torch.hub", "from_pretrained", "torch.compile"}
+CALLS |= {"torch.load", "torch.hub", "from_pretrained", "torch.compile", "torch.save", "torch.manual_seed"}
+CALLS |= {"print", "input", "breakpoint", "basicConfig"}
+BUILTINS = {"eval", "print", "input"}  # methods may have these names
 TRUE = {"shell", "allow_pickle", "trust_remote_code"}
 
 
@@ -35,19 +37,25 @@ def faults(text: str) -> Iterator[str]:
         if isinstance(node, ast.Call):
             called = ast.unparse(node.func)
             method = called.rpartition(".")[2]
-            if called in CALLS or method in CALLS - {"eval"}:
+            if called in CALLS or method in CALLS - BUILTINS:
                 yield f"calls {called}"
             if method == "compile" and not called.startswith("re."):
                 yield f"calls {called}"
             for keyword in node.keywords:
                 if keyword.arg in TRUE and not (isinstance(keyword.value, ast.Constant) and not keyword.value.value):
                     yield f"gives {keyword.arg}"
+        if isinstance(node, ast.ExceptHandler):
+            caught = ast.unparse(node.type) if node.type else "everything"
+            raises = any(isinstance(inner, ast.Raise) for inner in ast.walk(node))
+            if caught in ("everything", "Exception", "BaseException") and not raises:
+                yield f"catches {caught}"
 
 
 ALLOWED = {
     ("engine/storage/run_folder.py", "imports socket"),  # for the name of the host alone
     ("engine/recipe/hub.py", "imports huggingface_hub"),  # where --download asks for it
     ("engine/bench/case.py", "calls torch.compile"),  # of code of its own, to compare with
+    ("cli.py", "catches Exception"),  # the end of the program: a bug is printed with its traceback
 }
 
 
@@ -83,6 +91,10 @@ def test_the_name_of_the_host_is_all_that_is_asked_of_sockets() -> None:
         "np.load(path, allow_pickle=True)",
         "compile(text, 'x', 'exec')",
         "AutoModel.from_pretrained(name)",
+        "print(name)",
+        "torch.manual_seed(0)",
+        "try:\n    call()\nexcept Exception:\n    pass",
+        "try:\n    call()\nexcept:\n    pass",
     ],
 )
 def test_what_is_planted_is_found(planted: str) -> None:

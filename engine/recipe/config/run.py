@@ -102,8 +102,10 @@ class RunConfig:
     peer_timeout: float = _option(
         300.0, "several processes: seconds after which a silent one counts as lost; no influence on the result", above=0
     )
-    prediction: Literal["mean", "vote", "first"] = _option(
-        "mean", "what several voters say in a test: the class of their mean probability, of most of them, of the first"
+    prediction: Literal["mean", "valid", "vote", "first"] = _option(
+        "mean",
+        "what voters say in a test: the class of their mean probability, of most of them, of the first; valid: the "
+        "mean, and of a sentence's tags the most probable that are valid BIO",
     )
     uses_parallel_data: bool = _option(False, "mark the results as made with translations")
     model: ModelConfig = field(default_factory=ModelConfig)

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from xlt_engine.data import ItemView, TokenStore, read_tsv
-from xlt_engine.engine import evaluate, evaluate_files, predict
+from xlt_engine.data import ItemView, TokenStore, read_conll, read_tsv
+from xlt_engine.engine import entity_f1, evaluate, evaluate_files, predict
 from xlt_engine.engine.evaluation.inference import predict_logits, predicted_classes
 from xlt_engine.engine.storage.files import read_json, sha256_file, write_sealed_json
 from xlt_engine.model import load_task_model, save_model
@@ -72,3 +72,20 @@ def test_finished_stages_are_scored_again_and_the_folder_remembers(tiny: Any) ->
         assert labels == [model.labels[c] for c in classes]
         assert run.stage("de/soft1")["hashes"]["scores.json"] == sha256_file(folder / "scores.json")
     assert len(seen) > 1
+
+
+def test_valid_scores_are_those_of_the_tags_that_predict_writes(tiny: Callable[[str], Any]) -> None:
+    run = tiny("ner")
+    less = ("selftrain.rounds=0.5", "arms.baseline=false", "selftrain.soft.word_pooling=0.6")
+    less += ("selftrain.soft.outside_prior=0.75",)
+    run.run(*less, "prediction=valid")
+    folder, test = run.folder / "run" / "seed-0" / "de" / "soft1", run.folder / "test-de.conll"
+    sentences = read_conll(test, language="de")
+    for raw, prediction in ((False, "valid"), (True, "mean")):
+        assert run.run(*less, f"prediction={prediction}").done == ()
+        tags = [p.labels for p in predict(folder, [e.words for e in sentences], raw=raw)]
+        want = entity_f1([e.tags for e in sentences], tags).f1
+        scores = run.json("de/soft1/scores.json")["scores"]
+        (said,) = [r["value"] for r in scores if r["language"] == "de" and r["metric"] == "entity_f1"]
+        assert said == pytest.approx(want)
+        assert evaluate(folder, sentences).scores[0].metrics["entity_f1"] == pytest.approx(want)

@@ -12,8 +12,8 @@ from xlt_engine import ConfigError, DataError, DivergedError, ModelError
 from xlt_engine.data import Tokenizer, pack, train_wordpiece
 from xlt_engine.data.batches.windows import cut_windows
 from xlt_engine.engine import Prediction, Predictor, TagPrediction, chosen_model, predict
+from xlt_engine.engine.evaluation.valid_tags import TagDecoder
 from xlt_engine.engine.prediction.model_folder import precision_of
-from xlt_engine.engine.prediction.words import TagDecoder
 from xlt_engine.model import TaskModel, load_task_model
 
 LINES = ["Anna lives in Paris", "Carl saw London today", "the city of Oslo is old", "a good book about Berlin"] * 3
