@@ -74,7 +74,7 @@ def test_finished_stages_are_scored_again_and_the_folder_remembers(tiny: Any) ->
     assert len(seen) > 1
 
 
-def test_valid_scores_are_those_of_the_tags_that_predict_writes(tiny: Callable[[str], Any]) -> None:
+def test_valid_scores_are_those_of_the_tags_that_predict_writes(tiny: Any) -> None:
     run = tiny("ner")
     less = ("selftrain.rounds=0.5", "arms.baseline=false", "selftrain.soft.word_pooling=0.6")
     less += ("selftrain.soft.outside_prior=0.75",)
