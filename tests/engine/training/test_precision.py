@@ -31,9 +31,10 @@ def loop(count: int, precision: str, objective: object = cross_entropy) -> Loop:
 
 
 def curve(precision: str) -> np.ndarray:
-    """Means over 25 steps of a run of 500."""
-    trace = train(tagger(0.1, fresh=True), Words(500), cross_entropy, optimizer=OPTIMIZER, seed=1, precision=precision)
-    return np.array(trace.loss).reshape(20, 25).mean(1)
+    """Means over 25 steps of a run of 250."""
+    fast = OptimizerConfig(lr=5e-3)
+    trace = train(tagger(0.1, fresh=True), Words(250), cross_entropy, optimizer=fast, seed=1, precision=precision)
+    return np.array(trace.loss).reshape(10, 25).mean(1)
 
 
 @pytest.fixture(scope="module")
@@ -53,7 +54,7 @@ def test_auto_takes_what_the_device_is_made_for(capability: Any, device: str, ex
 
 
 @in_16_bits
-def test_loss_curves_follow_fp32_over_500_steps(precision: str, full: np.ndarray) -> None:
+def test_loss_curves_follow_fp32_over_250_steps(precision: str, full: np.ndarray) -> None:
     """Within 3 % of the start's loss all along, and the rule is learned."""
     half = curve(precision)
     assert full[0] > 1.0
