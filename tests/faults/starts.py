@@ -28,11 +28,15 @@ from typing import Any
 
 
 def load() -> None:
-    """Loads what a run loads, so that starts are forks alone, which do not wait for the disk."""
-    import torch
+    """Loads what a run loads, also what it loads late, so that starts are forks alone; they do not wait for the disk."""
+    import torch._dynamo
 
-    import xlt_engine.engine
+    import xlt_engine.cli
+    import xlt_engine.engine.commands.run
+    import xlt_engine.engine.lab.studies.for_the_page
+    import xlt_engine.engine.report.write
     import xlt_engine.engine.runs.kinds
+    import xlt_engine.engine.runs.runner
 
     torch.set_num_threads(1)
     xlt_engine.engine.runs.kinds.load_plugins()

@@ -69,7 +69,7 @@ def test_killed_workers(start: Starts, pair: Pair, tmp_path: Path) -> None:
 @pytest.mark.fault(1, 13)
 def test_a_killed_parent_leaves_nobody_in_its_folder(start: Starts, pair: Pair, tmp_path: Path) -> None:
     """The next run starts at once, waits for the workers of the first, and ends in the same bits."""
-    run = start(*pair.arguments(tmp_path), "--set", "btf.epochs=5000")
+    run = start(*pair.arguments(tmp_path), "--set", "btf.epochs=500")
     until(lambda: len(list(tmp_path.glob("seed-*/*/btf/checkpoint"))) == 2, "two stages amid their training")
     workers = children(run.pid)
     os.kill(run.pid, signal.SIGKILL)
@@ -85,7 +85,7 @@ def test_signals_to_all(start: Starts, pair: Pair, tmp_path: Path) -> None:
     """As Ctrl-C on a terminal: the workers get it, too, and it is the parent who decides; then the parent alone."""
     saved = set[Path]()
     for number in (signal.SIGINT, signal.SIGTERM):
-        run = start(*pair.arguments(tmp_path), "--set", "btf.epochs=5000", forked=[])
+        run = start(*pair.arguments(tmp_path), "--set", "btf.epochs=500", forked=[])
 
         def amid(before: frozenset[Path] = frozenset(saved)) -> bool:
             new = set(tmp_path.glob("seed-*/*/btf/checkpoint/step-*")) - before
