@@ -28,7 +28,7 @@ from typing import Any
 
 
 def load() -> None:
-    """Loads what a run loads, also what it loads late, so that starts are forks alone; they do not wait for the disk."""
+    """Loads what a run loads, also what it loads late, so that starts are forks alone; none waits for the disk."""
     import torch._dynamo
 
     import xlt_engine.cli

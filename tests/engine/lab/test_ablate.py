@@ -34,6 +34,16 @@ TRAINED = (
     "checkpoint.seconds=600",
 )
 CHOSEN = ("main", "soft-2")
+FORKED = """
+import sys
+from functools import partialmethod
+import torch._dynamo
+from xlt_engine.cli import main
+from xlt_engine.engine.runs.workers import Workers
+Workers.__init__ = partialmethod(Workers.__init__, fork=True)
+main(sys.argv[1:])
+"""
+"""The command line, whose workers are forks that have loaded what they need."""
 SEEDS = (0, 1)
 
 
@@ -113,11 +123,9 @@ def test_a_row_is_what_run_makes_alone(lab: Lab, row: str) -> None:
 @pytest.mark.fault(13)
 def test_killed_and_stopped_in_two_processes_and_gone_on_with_in_one(lab: Lab) -> None:
     """The parent of the process that was killed says which row it was; what both make has the bits of one process."""
-    program = "import sys\nfrom xlt_engine.cli import main\nif __name__ == '__main__':\n    main(sys.argv[1:])\n"
-    script, home = lab.folder / "start.py", lab.folder / "killed"
-    script.write_text(program, encoding="utf-8")
+    home = lab.folder / "killed"
     overrides = [*TRAINED[:-1], "checkpoint.seconds=0"]
-    command = [sys.executable, script, "ablate", lab.recipe, "--rows", "no-at", "--seeds", "0,1", "--quiet"]
+    command = [sys.executable, "-c", FORKED, "ablate", lab.recipe, "--rows", "no-at", "--seeds", "0,1", "--quiet"]
     command += ["--run-dir", home, "--jobs", "2", *(f"--set={o}" for o in overrides)]
     environment = os.environ | {"OMP_NUM_THREADS": "1", "XLT_FAULT": "checkpoint.*:150:kill"}
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=600, check=False)
