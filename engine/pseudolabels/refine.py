@@ -1,9 +1,9 @@
 """What a teacher of another language says of words, corrected by what is known without labels of that language.
 
 A tagger that has seen no label of a language errs in two ways that no confidence shows. It errs by context: it takes a
-noun for a name where it begins a sentence, and not elsewhere. And it names too much, or too little, everywhere alike.
-Both are in sight over a whole unlabelled text: `pool_by_word` has a word know of the same word elsewhere,
-`match_outside` brings the share of words outside names towards that of the source.
+noun for a name where it begins a sentence, and not elsewhere. And it may name too much everywhere. Both are in sight
+over a whole unlabelled text: `pool_by_word` has a word know of the same word elsewhere, `match_outside` takes names
+away where the text seems to have more of them than the source.
 """
 
 from __future__ import annotations
@@ -49,10 +49,10 @@ def pool_by_word(labels: Labels, forms: NDArray[np.int64], weight: float) -> Lab
 
 
 def match_outside(labels: Labels, outside: int, share: float, strength: float) -> Labels:
-    """The odds of `O` times one factor for all words: with strength 1 the mean probability of `O` is then `share`.
+    """The odds of `O` times one factor for all words: with strength 1 the mean probability of `O` is at least `share`.
 
-    The other classes keep their proportions: which kinds of names a text has differs from one language to the next,
-    how much of a text is names hardly does.
+    Nothing changes where it is already. The other classes keep their proportions: which kinds of names a text has
+    differs from one text to the next.
 
     Args:
         outside: the class `O`.
@@ -62,7 +62,7 @@ def match_outside(labels: Labels, outside: int, share: float, strength: float) -
     known = labels.sum(axis=1) > 0
     scores = np.log(labels[known].astype(np.float64) + _LEAST)
     is_outside = np.arange(labels.shape[1]) == outside
-    low, high = -30.0, 30.0
+    low, high = 0.0, 30.0
     for _ in range(_STEPS):  # the mean grows with the factor: bisection
         middle = (low + high) / 2
         too_small = _normalised(scores + middle * is_outside)[:, outside].mean() < share

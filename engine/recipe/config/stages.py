@@ -159,7 +159,7 @@ class SoftConfig(TaskConfig):
         0.0, "tagging: weight of the mean over all places of the same word in what the teacher says of it", min=0, max=1
     )
     outside_prior: float = option(
-        0.0, "tagging: how far the mean probability of O is brought to its share in the labelled source", min=0, max=1
+        0.0, "tagging: how far the mean probability of O is raised to its share in the labelled source", min=0, max=1
     )
 
     def problems(self) -> Problems:
