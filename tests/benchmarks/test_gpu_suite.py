@@ -1,20 +1,16 @@
-"""benchmarks/gpu_suite.py to its end on a CPU, in a process that has no package installed but this one's tree."""
-
-from __future__ import annotations
+"""benchmarks/gpu_suite.py to its end on a CPU, each part in a process that sees this tree's package."""
 
 import argparse
+import io
 import json
-import os
-import subprocess
 import sys
+from contextlib import redirect_stdout
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+import gpu_suite
 import pytest
-
-ROOT = Path(__file__).resolve().parents[2]
-
 
 PARTS = (
     *("ceilings", "compile", "correctness", "sweep", "kernels"),
@@ -26,15 +22,25 @@ PATIENCE = 3000
 
 @pytest.fixture(scope="module")
 def dry(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any], str]:
-    """The folder of a dry run, its summary, and what it printed."""
-    out = tmp_path_factory.mktemp("suite")
-    command = [sys.executable, str(ROOT / "benchmarks" / "gpu_suite.py"), "--dry", "--out", str(out)]
-    command += ["--commit", "abc", "--wheels", str(out), "--seconds", str(PATIENCE)]
-    environment = {k: v for k, v in os.environ.items() if k not in ("XLT_KERNELS", "TRITON_INTERPRET", "XLT_DATA")}
-    environment["OMP_NUM_THREADS"] = "1"
-    ran = subprocess.run(command, capture_output=True, text=True, check=False, timeout=2 * PATIENCE, env=environment)
-    assert ran.returncode == 0, ran.stderr
-    return out, json.loads((out / "gpu-suite.json").read_text()), ran.stdout
+    """The folder of a dry run, its summary, and what it printed; test_bench.py and test_step_bench.py measure all."""
+    out, printed = tmp_path_factory.mktemp("suite"), io.StringIO()
+    given = ["--dry", "--out", str(out), "--commit", "abc", "--wheels", str(out), "--seconds", str(PATIENCE)]
+    few = {"kernels.py": ("--op", "dropout", "--op", "votes"), "step.py": ("--task", "btf")}
+    few["xlt_engine.cli"] = ("--set", "pretrain.epochs=0.1")
+    whole = gpu_suite.Suite.process
+
+    def process(suite: gpu_suite.Suite, command: list[str], *more: Any, **_: str) -> dict[str, Any]:
+        """Without Triton's interpreter, which tests/kernels has."""
+        words = [w for name, words in few.items() if any(c.endswith(name) for c in command) for w in words]
+        return whole(suite, [*command, *words], *more)
+
+    with pytest.MonkeyPatch.context() as patch, redirect_stdout(printed):
+        for name in ("XLT_KERNELS", "TRITON_INTERPRET", "XLT_DATA"):
+            patch.delenv(name, raising=False)
+        patch.setattr(gpu_suite.Suite, "process", process)
+        patch.setattr(sys, "argv", ["gpu_suite.py", *given])
+        gpu_suite.main()
+    return out, json.loads((out / "gpu-suite.json").read_text()), printed.getvalue()
 
 
 def read(out: Path, name: str) -> dict[str, Any]:
@@ -82,8 +88,7 @@ def test_the_steps_of_all_tasks(dry: tuple[Path, dict[str, Any], str]) -> None:
     out, suite, _ = dry
     parts = {part["name"]: part for part in suite["parts"]}
     step, peers = read(out, "gpu-step.json"), parts["peers"]["result"]
-    assert set(step["tasks"]) == {"btf", "finetune", "soft", "hard", "teacher"}
-    assert set(peers["tasks"]) == {"btf"}
+    assert set(step["tasks"]) == set(peers["tasks"]) == {"btf"}
     for result, theirs in ((step, "transformers, eager"), (peers, "transformers, SDPA, fused AdamW")):
         assert result["complete"]
         for task, entry in result["tasks"].items():
@@ -95,12 +100,10 @@ def test_the_steps_of_all_tasks(dry: tuple[Path, dict[str, Any], str]) -> None:
     assert (equal["deterministic"], step["deterministic"]) == (True, False)
     sides = {name for entry in equal["tasks"].values() for rows in entry["rows"].values() for name in rows}
     assert sides == {"xlt-engine"}
-    assert len(parts["deterministic"]["lines"]) == 4
+    assert len(parts["deterministic"]["lines"]) >= 2
 
 
 def test_a_part_that_breaks_is_said_and_the_others_go_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    import gpu_suite
-
     def broken(suite: gpu_suite.Suite, seconds: float) -> dict[str, Any]:
         (suite.small("first")).write_text('{"kept": 1}')
         raise ValueError("half a file")

@@ -1,7 +1,5 @@
 """The rivals of the kernels: found when asked for, and computing what the operations do."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import kernel_rivals as rivals

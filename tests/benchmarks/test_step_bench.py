@@ -1,7 +1,5 @@
 """The step benchmark: that it measures what it says, on a CPU. No test looks at how fast anything is."""
 
-from __future__ import annotations
-
 import json
 import os
 import sys

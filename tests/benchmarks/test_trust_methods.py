@@ -1,7 +1,5 @@
 """What `benchmarks/trust.py` compares and fits: published estimators and the conformal quantile."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 import trust

@@ -1,7 +1,5 @@
 """The truth world: what its text hides, what is said of a run in it, and that no run can see it."""
 
-from __future__ import annotations
-
 import math
 from collections import Counter
 from dataclasses import replace

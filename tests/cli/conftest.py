@@ -1,7 +1,5 @@
 """The command line in this process, and a run of a few seconds that the tests share."""
 
-from __future__ import annotations
-
 import io
 import os
 import signal
@@ -22,6 +20,15 @@ name = "tiny"
 task = "ner"
 device = "cpu"
 max_length = 16
+pretrain.epochs = 1
+btf.epochs = 1
+finetune = {epochs = 15, batch_size = 8, lr = 2e-2}
+training = {freeze_embeddings = false, freeze_layers = 0}
+selftrain.rounds = 1
+selftrain.soft = {epochs = 8, batch_size = 8, lr = 2e-2}
+selftrain.hard = {epochs = 1, batch_size = 8, lr = 1e-3}
+selftrain.alpha.rule = "fixed:0.2"
+arms.baseline = false
 [model.new]
 vocab_size = 120
 hidden_size = 16
@@ -38,31 +45,6 @@ language = "de"
 unlabelled = ["de.txt"]
 test = "test.de.conll"
 general = ["general.de.txt"]
-[pretrain]
-epochs = 1
-[btf]
-epochs = 1
-[finetune]
-epochs = 15
-batch_size = 8
-lr = 2e-2
-[training]
-freeze_embeddings = false
-freeze_layers = 0
-[selftrain]
-rounds = 1
-[selftrain.soft]
-epochs = 8
-batch_size = 8
-lr = 2e-2
-[selftrain.hard]
-epochs = 1
-batch_size = 8
-lr = 1e-3
-[selftrain.alpha]
-rule = "fixed:0.2"
-[arms]
-baseline = false
 """
 
 

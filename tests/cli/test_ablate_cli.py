@@ -1,7 +1,5 @@
 """The options of `ablate`, and of `run --reuse`."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 from typing import Any

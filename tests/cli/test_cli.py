@@ -1,5 +1,3 @@
-from __future__ import annotations
-
 import hashlib
 import json
 import os
@@ -326,9 +324,7 @@ def test_a_signal_stops_a_run_that_then_goes_on(
     assert weights(tmp_path) == weights(finished.folder)
 
 
-def test_a_signal_ends_other_commands_at_once(
-    cli: Any, finished: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_signal_ends_other_commands_at_once(cli: Any, finished: Any, tmp_path: Path, monkeypatch: Any) -> None:
     from xlt_engine.engine import Predictor
 
     def interrupted(self: Predictor, sentences: object) -> None:
@@ -338,22 +334,6 @@ def test_a_signal_ends_other_commands_at_once(
     answer = cli("predict", finished.model, finished.files / "de.txt", "--out", tmp_path / "out")
     assert (answer.code, answer.out, answer.err) == (130, "", "")
     assert [path.name for path in tmp_path.iterdir()] == [".out.part"]  # which the same command goes on with
-
-
-@pytest.mark.fault(6)
-def test_signals_reach_a_process_and_a_second_one_ends_it(process: Any, finished: Any, tmp_path: Path) -> None:
-    """The first signal comes while a stage trains; the second while its checkpoint is being written."""
-    arguments = ("run", finished.files / "tiny.toml", "--run-dir", tmp_path, "--set", "finetune.epochs=500")
-    running = process(*arguments, XLT_FAULT="checkpoint.manifest:1:sleep")
-    for line in running.stderr:
-        if line.startswith("seed-0/de/finetune: ") and "steps" in line:
-            break
-    running.send_signal(signal.SIGINT)
-    with pytest.raises(subprocess.TimeoutExpired):
-        running.wait(1)
-    running.send_signal(signal.SIGINT)
-    assert running.wait(600) == 130
-    assert (tmp_path / "seed-0" / "de" / "btf" / "stage.json").exists()
 
 
 def test_a_bug_says_so(cli: Any, finished: Any, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,7 +1,5 @@
 """`probe`, `rank-sources`, `extend-vocabulary` and `export` on the command line: text, JSON, files, exit codes."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 from typing import Any

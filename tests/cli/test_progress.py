@@ -1,7 +1,5 @@
 """`run --progress module:Class`, with the examples for W&B and MLflow and stand-ins for both."""
 
-from __future__ import annotations
-
 import json
 import sys
 from pathlib import Path
@@ -45,9 +43,7 @@ def trackers(logged: dict[tuple[str, int], float], scores: dict[str, float]) -> 
 
 
 @pytest.mark.parametrize("name", ["wandb", "mlflow"])
-def test_a_tracker_hears_losses_rates_and_scores(
-    name: str, here: None, cli: Any, files: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_tracker_hears_losses_rates_and_scores(name: str, here: Any, cli: Any, files: Path, monkeypatch: Any) -> None:
     logged: dict[tuple[str, int], float] = {}
     scores: dict[str, float] = {}
     monkeypatch.setitem(sys.modules, name, trackers(logged, scores)[name])

@@ -1,7 +1,5 @@
 """What reaches a terminal: no control characters of files, paths, labels and words."""
 
-from __future__ import annotations
-
 import ast
 import io
 import json

@@ -1,7 +1,5 @@
 """`verify`, and outputs and paths that the system refuses."""
 
-from __future__ import annotations
-
 import json
 import os
 import shutil

@@ -1,7 +1,5 @@
 """`thresholds`, `why` and `trust` on the command line: text, JSON, exit codes."""
 
-from __future__ import annotations
-
 import json
 import shutil
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Commands that only read files do not load torch, which takes seconds."""
 
-from __future__ import annotations
-
 import subprocess
 import sys
 from typing import Any

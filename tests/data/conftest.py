@@ -1,7 +1,5 @@
 """What the readers' tests and those of the formats share: the writers of every format."""
 
-from __future__ import annotations
-
 import sys
 from pathlib import Path
 

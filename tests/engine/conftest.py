@@ -1,7 +1,5 @@
 """A run small enough to be repeated many times: hand-made sentences, one layer of width 16, a few steps a stage."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Callable, Sequence
 from functools import cache
@@ -72,7 +70,7 @@ lr = 2e-3
 [selftrain.alpha]
 rule = "fixed:0.2"
 [checkpoint]
-seconds = 0
+seconds = 600
 """
 
 

@@ -1,7 +1,5 @@
 """Each example runs as it stands, and what it prints is what its text promises."""
 
-from __future__ import annotations
-
 import importlib.util
 import json
 import re
@@ -17,6 +15,8 @@ import torch
 from torch import Tensor
 
 from xlt_engine import kernels
+
+from ..engine.conftest import write_tiny
 
 FOLDER = Path(__file__).parents[2] / "examples"
 
@@ -54,9 +54,7 @@ def test_new_reader_learns(capsys: pytest.CaptureFixture[str]) -> None:
     assert last < first / 2
 
 
-def test_transformers_step_has_the_same_losses_and_gradients(
-    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_transformers_step_has_the_same_losses_and_gradients(capsys: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("transformers")
     monkeypatch.setattr(sys, "argv", ["transformers_step.py"])
     found = numbers("transformers_step.py", capsys)
@@ -68,9 +66,7 @@ def test_transformers_step_has_the_same_losses_and_gradients(
 
 
 @pytest.mark.parametrize("name", ["linear_cross_entropy", "soft_label_loss"])
-def test_transformers_step_notices_another_gradient(
-    name: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_transformers_step_notices_another_gradient(name: str, capsys: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """The loss is the same; its gradient is 1.0001 times what it should be."""
     pytest.importorskip("transformers")
     monkeypatch.setattr(sys, "argv", ["transformers_step.py"])
@@ -119,15 +115,15 @@ def test_examples_are_short_and_complete() -> None:
 
 def test_new_stage_runs_from_the_command_line_and_its_rule_chooses_alpha(tmp_path: Path) -> None:
     """In a process of its own, since what it registers stays for the life of one."""
-    small = ["selftrain.rounds=1", "pretrain.epochs=0.2", "btf.epochs=0.1", "finetune.epochs=1", "arms.baseline=false"]
-    small += ["selftrain.soft.epochs=0.3", "selftrain.hard.epochs=0.2", 'selftrain.alpha.rule="half-way"']
-    words = [sys.executable, str(FOLDER / "new_stage.py"), "run", "demo", "--target", "de", "--run-dir", str(tmp_path)]
+    recipe, run = write_tiny(tmp_path / "files"), tmp_path / "run"
+    small = ["selftrain.rounds=1", "finetune.epochs=20", "selftrain.soft.epochs=40", 'selftrain.alpha.rule="half-way"']
+    words = [sys.executable, str(FOLDER / "new_stage.py"), "run", str(recipe), "--run-dir", str(run)]
     words += [word for setting in small for word in ("--set", setting)]
     done = subprocess.run(words, capture_output=True, text=True, check=False, timeout=1800)
     assert done.returncode == 0, done.stderr
-    stages = [row["stage"] for row in json.loads((tmp_path / "summary.json").read_bytes())["stages"]]
+    stages = [row["stage"] for row in json.loads((run / "summary.json").read_bytes())["stages"]]
     assert stages[-1] == "hard1-replay"
-    folder = tmp_path / "seed-0" / "de"
+    folder = run / "seed-0" / "de"
     assert json.loads((folder / "hard1" / "decision.json").read_bytes())["rule"] == "half-way"
     record = json.loads((folder / "hard1-replay" / "stage.json").read_bytes())
     assert (record["kind"], record["inputs"]) == ("replay", {"student": "seed-0/de/hard1"})

@@ -4,8 +4,6 @@ Python's own calls are seen: `os.*`, and `open` for writing, whose buffers go th
 safetensors writes by itself is one call of the name `native`.
 """
 
-from __future__ import annotations
-
 import builtins
 import io
 import os

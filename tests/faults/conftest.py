@@ -1,7 +1,5 @@
 """What the tests of faults share: the modules beside them, a server that starts commands, and a run left alone."""
 
-from __future__ import annotations
-
 import sys
 from collections.abc import Iterator
 from pathlib import Path

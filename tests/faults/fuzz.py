@@ -6,8 +6,6 @@ each, which is kept with `--keep FOLDER`. Without names it takes every target. W
 mutants reach a line of the package that none before has reached: these are mutated too, so that they lead further in.
 """
 
-from __future__ import annotations
-
 import argparse
 import bz2
 import gzip

@@ -5,8 +5,6 @@ undisturbed, and must then hold, byte for byte, what a run that was left alone h
 struck. Prints a JSON object: kills by case, call and moment, runs, and what was wrong.
 """
 
-from __future__ import annotations
-
 import argparse
 import hashlib
 import json

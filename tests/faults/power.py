@@ -8,8 +8,6 @@ every order), and bytes since the last synchronisation of their file are missing
 in the bits of a run that was left alone. `--parts` tries every state of single files, folders and checkpoints.
 """
 
-from __future__ import annotations
-
 import argparse
 import hashlib
 import itertools
@@ -360,7 +358,6 @@ def a_checkpoint(folder: Path, draw: random.Random) -> dict[str, Any]:
     def look(place: Path) -> str:
         files.sweep(place)
         checkpoint = load_latest(place)
-        assert checkpoint is not None
         assert checkpoint.tensors["w"].unique().tolist() == [checkpoint.step], checkpoint
         assert checkpoint.meta == {"step": checkpoint.step}
         return f"step {checkpoint.step}"

@@ -3,8 +3,6 @@
 `python tests/faults/rows.py [--check]`; a test names its rows by `@pytest.mark.fault(4, 7)`.
 """
 
-from __future__ import annotations
-
 import argparse
 import contextlib
 import os

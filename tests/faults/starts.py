@@ -22,28 +22,34 @@ import time
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partialmethod
 from pathlib import Path
 from typing import Any
 
 
 def load() -> None:
-    """Loads what a run loads, so that starts are forks alone."""
-    import torch
+    """Loads what a run loads, also what it loads late, so that starts are forks alone; none waits for the disk."""
+    import torch._dynamo
 
-    import xlt_engine.engine
+    import xlt_engine.cli
+    import xlt_engine.engine.commands.run
+    import xlt_engine.engine.lab.studies.for_the_page
+    import xlt_engine.engine.report.write
     import xlt_engine.engine.runs.kinds
+    import xlt_engine.engine.runs.runner
 
     torch.set_num_threads(1)
     xlt_engine.engine.runs.kinds.load_plugins()
+    os.fsync = lambda handle: None  # type: ignore[assignment]
 
 
 def write_tiny(folder: Path, task: str = "ner") -> Path:
-    """The tiny recipe of the engine's tests, in `folder`."""
+    """The tiny recipe of the engine's tests, in `folder`, with a checkpoint of each step."""
     spec = importlib.util.spec_from_file_location("tiny_files", Path(__file__).parents[1] / "engine" / "conftest.py")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     recipe: Path = module.write_tiny(folder, task)
+    recipe.write_text(recipe.read_text("utf-8").replace("seconds = 600", "seconds = 0"), "utf-8")
     return recipe
 
 
@@ -155,9 +161,17 @@ def tell(text: str) -> None:
     def told(seconds: float) -> None:
         sys.stderr.write(text)
         sys.stderr.flush()
-        sleep(seconds)
+        for _ in range(int(seconds * 20)):  # a signal that another thread was given waits for the end of a call
+            sleep(0.05)
 
     time.sleep = told
+
+
+def forked() -> None:
+    """Workers are forks, which have loaded torch already; they keep the folder's lock, which others may not get."""
+    from xlt_engine.engine.runs.workers import Workers
+
+    Workers.__init__ = partialmethod(Workers.__init__, fork=True)  # type: ignore[method-assign]
 
 
 def streams(out: str, *numbers: int) -> None:
@@ -219,7 +233,7 @@ CURRENT: list[list[str]] = []
 
 SETTINGS: dict[str, Callable[..., None]] = {
     setting.__name__: setting
-    for setting in (limit, clock, ignore, forbid, patient, tell, tempt, streams, terminal, disk)
+    for setting in (limit, clock, ignore, forbid, patient, tell, forked, tempt, streams, terminal, disk)
 }
 
 
@@ -337,9 +351,9 @@ class Alone:
     def arguments(self, place: Path) -> list[str]:
         return ["run", str(self.recipe), "--run-dir", str(place), *SHORT]
 
-    def goes_on(self, start: Starts, place: Path) -> None:
+    def goes_on(self, start: Starts, place: Path, **settings: list[Any]) -> None:
         """The same command ends, and its results are those of the run that was left alone."""
-        again = start(*self.arguments(place))
+        again = start(*self.arguments(place), **settings)
         assert again.wait() == 0, again.text()
         assert (status(place), self.differing(place)) == (("done", 0, False), [])
 

@@ -1,7 +1,5 @@
 """Rows 20 to 23, 29 to 36 and 51: every reader on damaged bytes. `XLT_INPUTS` sets how many each (200 by default)."""
 
-from __future__ import annotations
-
 import os
 
 import pytest

@@ -1,16 +1,15 @@
 """Real limits of the system and a real small disk: the right code, nothing lost, and then the same bits."""
 
-from __future__ import annotations
-
 import json
 import os
 import signal
 from pathlib import Path
 
 import pytest
+from kill import corpus
 from starts import Alone, Starts, children, state, status, until
 
-SIZES = ("100k", "400k", "800k", "1200k", "200m")
+SIZES = ("100k", "800k", "200m")
 NO_RIGHTS = 77
 
 
@@ -63,23 +62,13 @@ def test_too_little_memory(start: Starts, alone: Alone, tmp_path: Path) -> None:
     alone.goes_on(start, tmp_path)
 
 
-@pytest.mark.parametrize("case", ["corpus", "ablation"])
 @pytest.mark.fault(13)
-def test_no_orphans(start: Starts, tmp_path: Path, case: str) -> None:
-    """Row 13: the parent is killed; its workers see that and end."""
-    from kill import CASES
-
-    command = CASES[case](tmp_path / "data")
-    if case == "corpus":
-        with open(tmp_path / "data" / "raw.de.txt", "a", encoding="utf-8") as text:
-            text.write("Der Minister besuchte Paris und sprach dort sehr lange mit vielen Leuten.\n" * 400_000)
-        options = ["--out", str(tmp_path / "de.txt"), "--workers", "2"]
-    else:
-        options = ["--run-dir", str(tmp_path / "run"), "--jobs", "2", "--seeds", "0,1", "--set", "btf.epochs=5000"]
-    run = start(*command, *options)
-    if case == "ablation":  # both amid their training: between stages they would miss the parent's next word
-        rows = tmp_path / "run" / "rows"  # no walk below them: one that meets a folder which vanishes fails
-        until(lambda: len(list(rows.glob("*/seed-*/de/btf/checkpoint"))) == 2, "two checkpoints")
+def test_no_orphans(start: Starts, tmp_path: Path) -> None:
+    """Row 13: the parent is killed; its workers see that and end. Those of a run: test_jobs.py."""
+    command = corpus(tmp_path / "data")
+    with open(tmp_path / "data" / "raw.de.txt", "a", encoding="utf-8") as text:
+        text.write("Der Minister besuchte Paris und sprach dort sehr lange mit vielen Leuten.\n" * 400_000)
+    run = start(*command, "--out", str(tmp_path / "de.txt"), "--workers", "2")
     workers = until(lambda: len(below := children(run.pid)) >= 2 and below, "two workers")
     os.kill(run.pid, signal.SIGKILL)
     assert run.wait() == -signal.SIGKILL

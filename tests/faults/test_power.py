@@ -1,7 +1,5 @@
 """Row 28: a loss of power. `XLT_POWER` sets a number of whole runs that go on from what one has left (none)."""
 
-from __future__ import annotations
-
 import json
 import os
 import subprocess

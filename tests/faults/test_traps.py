@@ -1,7 +1,5 @@
 """No network, no pickle, no program: a whole run and what follows it, with traps for all of them."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import pytest

@@ -1,12 +1,7 @@
 """What several files of this room need: types, formulas that share no code with the kernels, results with gradients."""
 
-from __future__ import annotations
-
-import warnings
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any
 
-import pytest
 import torch
 from torch import Tensor
 
@@ -58,27 +53,3 @@ def normed(total: Tensor, weight: Tensor, bias: Tensor | None, eps: float, rms: 
 def exact_gelu(x: Tensor) -> Tensor:
     """x Phi(x), with erfc so that the negative tail keeps its digits."""
     return x * torch.special.erfc(-x / 2**0.5) / 2
-
-
-def equal_when_replayed(device: Device, step: Callable[[], Sequence[Tensor]], change: Callable[[], Any]) -> None:
-    """A captured step that is replayed after `change` of its inputs equals a step then, which waits for nothing."""
-    if device.type != "cuda":
-        pytest.skip("CUDA graphs need a GPU")
-    stream, graph = torch.cuda.Stream(), torch.cuda.CUDAGraph()
-    stream.wait_stream(torch.cuda.current_stream())
-    with torch.cuda.stream(stream):
-        step()
-    torch.cuda.current_stream().wait_stream(stream)
-    with torch.cuda.graph(graph):
-        captured = step()
-    with torch.no_grad():
-        change()
-    graph.replay()
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "Synchronization debug mode")
-        torch.cuda.set_sync_debug_mode("error")
-        try:
-            expected = step()
-        finally:
-            torch.cuda.set_sync_debug_mode("default")
-    assert all_equal(captured, expected)

@@ -1,7 +1,5 @@
 """Problems of the loss kernels, with their losses by the definition in fp64, for both rooms of tests."""
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor
 from torch.nn import functional

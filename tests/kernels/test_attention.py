@@ -1,6 +1,5 @@
-from __future__ import annotations
-
 import importlib
+from typing import Any
 
 import pytest
 import torch
@@ -43,9 +42,7 @@ def reference(qkv: Tensor, cu_seqlens: Tensor) -> Tensor:
 
 @pytest.mark.usefixtures("grouped")
 @pytest.mark.parametrize("lengths", LENGTHS.values(), ids=LENGTHS.keys())
-def test_fp32_equals_a_loop_over_sequences_in_fp64(
-    lengths: list[int], generator: Generator, relative_error: Error
-) -> None:
+def test_fp32_equals_a_loop_over_sequences_in_fp64(lengths: list[int], generator: Any, relative_error: Error) -> None:
     cu_seqlens = boundaries(lengths, dtype=torch.int64)
     qkv = (torch.randn(sum(lengths), 3, 3, 8, generator=generator) * 2).requires_grad_()
     upstream = torch.randn(sum(lengths), 3, 8, generator=generator)

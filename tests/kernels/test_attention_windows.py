@@ -1,9 +1,8 @@
 """Rotary positions and sliding windows of packed attention, against loops in fp64 and transformers."""
 
-from __future__ import annotations
-
 import importlib
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
@@ -56,9 +55,7 @@ def reference(qkv: Tensor, lengths: list[int], base: float | None, window: int |
 @pytest.mark.usefixtures("cut")
 @pytest.mark.parametrize("base", [None, 100.0], ids=["plain", "rotary"])
 @pytest.mark.parametrize("window", [None, 0, 5, 6, 31])
-def test_equals_a_loop_in_fp64(
-    window: int | None, base: float | None, generator: Generator, relative_error: Error
-) -> None:
+def test_equals_a_loop_in_fp64(window: int | None, base: Any, generator: Generator, relative_error: Error) -> None:
     cu_seqlens = boundaries(LENGTHS)
     qkv = torch.randn(sum(LENGTHS), 3, HEADS, SIZE, generator=generator).requires_grad_()
     rotary = None if base is None else rotary_table(positions(LENGTHS), SIZE, base)
@@ -87,9 +84,7 @@ def test_gradcheck(window: int | None, seed: int | None, generator: Generator, m
     assert torch.autograd.gradcheck(call, (qkv,))
 
 
-def test_dropout_drops_the_same_in_blocks(
-    generator: Generator, relative_error: Error, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_dropout_drops_the_same_in_blocks(generator: Generator, relative_error: Error, monkeypatch: Any) -> None:
     """Of every key, by its place in its sequence, wherever its block begins."""
     qkv = torch.randn(sum(LENGTHS), 3, HEADS, SIZE, generator=generator).requires_grad_()
     options = {"p": 0.4, "seed": torch.tensor([2**62 + 1, 11]), "site": 3, "window": 5}

@@ -1,7 +1,5 @@
 """The supervised contrastive loss on the reference path: by hand, by its definition, and at its edges."""
 
-from __future__ import annotations
-
 import math
 
 import pytest

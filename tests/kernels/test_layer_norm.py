@@ -1,4 +1,4 @@
-from __future__ import annotations
+from typing import Any
 
 import pytest
 import torch
@@ -24,9 +24,7 @@ def reference(x: Tensor, residual: Tensor, weight: Tensor, bias: Tensor, eps: fl
 
 @pytest.mark.parametrize("shape", [(1, 9), (1, 768), (13, 33), (129, 64)])
 @pytest.mark.parametrize("seed", [None, 7])
-def test_fp32_equals_the_formula_in_fp64(
-    shape: tuple[int, int], seed: int | None, generator: Generator, relative_error: Error
-) -> None:
+def test_fp32_equals_the_formula_in_fp64(shape: Any, seed: Any, generator: Generator, relative_error: Error) -> None:
     ours, upstream = inputs(*shape, generator, torch.float32), torch.randn(shape, generator=generator)
     mask = mask_of(shape, 0.2, seed, SITE)
     found = with_gradients(
@@ -163,9 +161,7 @@ def test_residual_norm_gradcheck(has_bias: bool, rms: bool, generator: Generator
     assert torch.autograd.gradcheck(call, (x, residual, weight, bias if has_bias else None))
 
 
-def test_residual_norm_in_16_bits_with_fp32_weights_and_what_is_frozen(
-    generator: Generator, relative_error: Error
-) -> None:
+def test_residual_norm_in_16_bits_with_fp32_weights_and_what_is_frozen(generator: Any, relative_error: Error) -> None:
     x, residual, weight, bias = inputs(9, 16, generator, torch.float32)
     half = x.detach().bfloat16().requires_grad_(), residual.detach().bfloat16()
     total, out = residual_norm(*half, weight, bias, eps=1e-5)

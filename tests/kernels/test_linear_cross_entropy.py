@@ -1,6 +1,5 @@
-from __future__ import annotations
-
 import importlib
+from typing import Any
 
 import pytest
 import torch
@@ -32,12 +31,7 @@ def chunked(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> 
 @pytest.mark.parametrize("weighted", [False, True])
 @pytest.mark.parametrize("bias", [False, True])
 def test_fp32_equals_the_plain_computation_in_fp64(
-    size: tuple[int, int, int],
-    reduction: str,
-    weighted: bool,
-    bias: bool,
-    generator: Generator,
-    relative_error: Error,
+    size: tuple[int, int, int], reduction: str, weighted: bool, bias: bool, generator: Generator, relative_error: Error
 ) -> None:
     problem = Problem(*size, generator, bias=bias)
     found, truth = problem.ours(reduction, weighted), problem.truth(reduction, weighted)
@@ -82,9 +76,7 @@ def test_bf16_is_no_worse_than_the_plain_computation_in_bf16(
         assert relative_error(gradient, truth) < (5e-3 if rounds else 3e-3)
 
 
-def test_bf16_hidden_with_fp32_matrix_and_integer_targets_of_32_bits(
-    generator: Generator, relative_error: Error
-) -> None:
+def test_bf16_hidden_with_fp32_matrix_and_integer_targets_of_32_bits(generator: Any, relative_error: Error) -> None:
     problem = Problem(40, 61, 8, generator)
     problem.hidden = problem.hidden.bfloat16().float()
     hidden, weight, bias = problem.leaves()

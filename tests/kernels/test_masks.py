@@ -1,7 +1,5 @@
 """The mask generator: rates, independence, and that an element's bit depends on its own counters alone."""
 
-from __future__ import annotations
-
 import math
 
 import pytest
@@ -154,7 +152,6 @@ def test_seeds_are_taken_whole_as_int_and_as_tensor(seed: int) -> None:
     cpu = torch.device("cpu")
     for given in (seed, torch.tensor(seed)):
         from_row = masks.seed_from_row(given, 12, torch.zeros(3))
-        assert from_row is not None
         assert from_row.tolist() == [seed, 12]
         assert torch.equal(masks.seed_tensor(0.5, from_row, cpu), from_row)
     assert masks.seed_from_row(None, 12, torch.zeros(3)) is None

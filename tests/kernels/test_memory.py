@@ -1,7 +1,5 @@
 """Operations on ever new shapes must leave nothing behind: a cache entry for each shape fragments the heap."""
 
-from __future__ import annotations
-
 import pytest
 import torch
 from torch.backends import mkldnn

@@ -1,7 +1,5 @@
 """The lists of planted faults fit the code that they change; `mutants/run.py` runs them."""
 
-from __future__ import annotations
-
 import ast
 import importlib.util
 from collections import Counter
@@ -17,8 +15,6 @@ LISTS = sorted((HERE / "mutants").glob("*.toml"))
 
 def _runner() -> ModuleType:
     spec = importlib.util.spec_from_file_location("xlt_mutants", HERE / "mutants" / "run.py")
-    assert spec is not None
-    assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module

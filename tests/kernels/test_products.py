@@ -1,11 +1,10 @@
 """Products of fp32 on a CPU, by either library, against fp64; and which library a processor gets."""
 
-from __future__ import annotations
-
 import importlib
 import subprocess
 import sys
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
@@ -61,9 +60,7 @@ def compare(operation: Callable[..., Tensor], tensors: list[Tensor], error: Erro
 
 @pytest.mark.parametrize("rows", [2, 61, 64, 193])
 @pytest.mark.parametrize("has_bias", [True, False])
-def test_linear(
-    library: str, rows: int, has_bias: bool, calls: list[object], generator: torch.Generator, relative_error: Error
-) -> None:
+def test_linear(library: str, rows: int, has_bias: bool, calls: Any, generator: Any, relative_error: Error) -> None:
     shapes = [(rows, 24), (40, 24), (40,)][: 2 + has_bias]
     compare(products.linear, [torch.randn(*s, generator=generator) for s in shapes], relative_error)
     assert len(calls) == {"torch": 0, "onednn": 4, "onednn, weights by torch": 3}[library]

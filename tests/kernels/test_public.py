@@ -1,5 +1,3 @@
-from __future__ import annotations
-
 from xlt_engine import kernels
 
 NAMES = [

@@ -1,5 +1,3 @@
-from __future__ import annotations
-
 import pytest
 import torch
 from torch import Tensor
@@ -71,7 +69,6 @@ def test_a_teacher_probability_of_zero_is_finite(kind: str, temperature: float) 
     logits = torch.tensor([[[200.0, -200.0, 0.0]]], requires_grad=True)
     loss = soft_label_loss(logits, torch.tensor([[1.0, 0.0, 0.0]]), kind=kind, temperature=temperature)
     loss.backward()
-    assert logits.grad is not None
     assert 0.0 <= float(loss.detach()) < 1e-20
     assert float(logits.grad.abs().max()) < 1e-20
 
@@ -165,6 +162,5 @@ def test_voter_cross_entropy_gradcheck_and_all_ignored(generator: Generator) -> 
     assert torch.autograd.gradcheck(lambda z: voter_cross_entropy(z, target, reduction="mean"), (logits,))
     loss = voter_cross_entropy(logits, torch.full((7,), -100), reduction="mean")
     loss.backward()
-    assert logits.grad is not None
     assert float(loss.detach()) == 0.0
     assert not logits.grad.any()

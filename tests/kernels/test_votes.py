@@ -1,6 +1,5 @@
-from __future__ import annotations
-
 import math
+from typing import Any
 
 import pytest
 import torch
@@ -50,9 +49,7 @@ def test_nobody_agrees_on_an_item_that_is_not_a_number(bad: float, voters: list[
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float64])
 @pytest.mark.parametrize(("voters", "items", "classes"), [(1, 50, 2), (3, 1000, 9), (4, 1, 1), (2, 0, 3)])
-def test_the_filter_equals_the_naive_one(
-    dtype: torch.dtype, voters: int, items: int, classes: int, generator: torch.Generator
-) -> None:
+def test_the_filter_equals_the_naive_one(dtype: Any, voters: int, items: int, classes: int, generator: Any) -> None:
     """`agree & (min_confidence > threshold)` is that all voters name one class, each with more than the threshold."""
     shared = torch.randn(items, classes, generator=generator) * 2
     logits = (shared + 0.7 * torch.randn(voters, items, classes, generator=generator)).to(dtype)

@@ -1,7 +1,5 @@
 """Batches, configurations and a guarded transformers for the model's tests."""
 
-from __future__ import annotations
-
 import importlib
 import json
 import warnings

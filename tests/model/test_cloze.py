@@ -1,7 +1,5 @@
 """The cloze head against transformers' masked-LM logits at the mask, its gradients, its folder."""
 
-from __future__ import annotations
-
 import json
 
 import pytest

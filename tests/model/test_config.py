@@ -1,7 +1,5 @@
 """`config.json` of every layout: round trips, defaults, and what the encoder does not compute."""
 
-from __future__ import annotations
-
 import dataclasses
 
 import pytest

@@ -1,7 +1,5 @@
 """`torch.export` and `torch.onnx.export` of task models: graphs for batches of any shape, with equal logits."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 
 import pytest

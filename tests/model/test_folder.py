@@ -1,7 +1,5 @@
 """Folders: what is saved is what is loaded, in today's and in older layouts."""
 
-from __future__ import annotations
-
 import errno
 import os
 import shutil

@@ -1,7 +1,5 @@
 """Every way in which a model folder can be wrong."""
 
-from __future__ import annotations
-
 import json
 import shutil
 

@@ -1,7 +1,5 @@
 """Model folders whose configuration asks for the memory of the machine, and files with headers that go on and on."""
 
-from __future__ import annotations
-
 import json
 import struct
 import time

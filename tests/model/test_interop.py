@@ -1,7 +1,5 @@
 """Task models that transformers has no class for, and what its folders leave out; the rest: test_layouts.py."""
 
-from __future__ import annotations
-
 import json
 
 import pytest

@@ -1,7 +1,5 @@
 """XLM-R, DistilBERT and LaBSE-like folders of transformers: states, losses, gradients, round trips, strictness."""
 
-from __future__ import annotations
-
 import copy
 import dataclasses
 import json

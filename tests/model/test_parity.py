@@ -1,7 +1,5 @@
 """Fresh weights, and a checkpoint of pre-training, against transformers; the layers are in test_layouts.py."""
 
-from __future__ import annotations
-
 import torch
 
 from xlt_engine.model import Encoder, MaskedLM, load_masked_lm

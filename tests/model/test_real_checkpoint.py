@@ -1,7 +1,5 @@
 """A real BERT checkpoint, all-MiniLM-L6-v2, in the folder that XLT_MINILM names."""
 
-from __future__ import annotations
-
 import os
 
 import pytest

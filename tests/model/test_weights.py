@@ -1,7 +1,5 @@
 """Crafted and damaged safetensors files."""
 
-from __future__ import annotations
-
 import json
 import random
 import struct

@@ -1,7 +1,5 @@
 """A format of task files is parsed in `data/readers/` alone: a second parser would answer the same file otherwise."""
 
-from __future__ import annotations
-
 import ast
 from pathlib import Path
 

@@ -15,8 +15,6 @@ MOST_FILES, MOST_LINES, MOST_STATEMENT_LINES = 18, 400, 60
 
 def _house() -> ModuleType:
     spec = importlib.util.spec_from_file_location("house", ROOT / "benchmarks" / "house.py")
-    assert spec is not None
-    assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module

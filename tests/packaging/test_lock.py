@@ -1,7 +1,5 @@
 """The lock file of a release holds what constraints.txt pins for the core and the extra "corpus", with hashes."""
 
-from __future__ import annotations
-
 import re
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """What no file of the package does: run what it reads, open a connection, print, set global state, hide a bug."""
 
-from __future__ import annotations
-
 import ast
 from collections.abc import Iterator
 from pathlib import Path

@@ -1,7 +1,5 @@
 """The site of mkdocs.yml: a strict build, every public name with its docstring, and the pages in a browser."""
 
-from __future__ import annotations
-
 import functools
 import html
 import importlib

@@ -1,7 +1,5 @@
 """No table without its file: the pages are what benchmarks/tables.py makes of benchmarks/results."""
 
-from __future__ import annotations
-
 import importlib.util
 import json
 import re
@@ -30,8 +28,6 @@ def script(name: str, folder: str = "benchmarks") -> ModuleType:
     sys.path.insert(0, path)
     try:
         spec = importlib.util.spec_from_file_location(name, ROOT / folder / f"{name}.py")
-        assert spec is not None
-        assert spec.loader is not None
         module = importlib.util.module_from_spec(spec)
         spec.loader.exec_module(module)
     finally:
@@ -88,9 +84,7 @@ def test_raised_numerics_make_a_page_differ_until_it_says_so(monkeypatch: pytest
     )
 
 
-def test_check_prints_the_difference(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_check_prints_the_difference(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: Any) -> None:
     (tmp_path / "benchmarks").mkdir()
     (tmp_path / "benchmarks" / "results").symlink_to(ROOT / "benchmarks" / "results")
     page = tmp_path / "README.md"

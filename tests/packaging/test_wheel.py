@@ -1,7 +1,5 @@
 """What is in the wheel: the package, and nothing else of the repository."""
 
-from __future__ import annotations
-
 import shutil
 import subprocess
 import sys

@@ -1,7 +1,5 @@
 """Code switching: the dictionary file, the words of a text, and tags that stay with their words."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import numpy as np

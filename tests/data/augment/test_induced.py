@@ -1,7 +1,5 @@
 """Induced dictionaries: CSLS and mutual neighbours against loops, on random and on planted states."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 

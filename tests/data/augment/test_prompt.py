@@ -1,7 +1,5 @@
 """Cloze prompts: ids against the whole string tokenised at once, cuts by hand, and the items of stores."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import pytest

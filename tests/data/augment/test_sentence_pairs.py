@@ -1,7 +1,5 @@
 """Sentence pairs for translation language modelling: files, positions, and what a step holds."""
 
-from __future__ import annotations
-
 from collections import Counter
 from pathlib import Path
 

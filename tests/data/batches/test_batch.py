@@ -1,7 +1,5 @@
 """Packed batches: what `pack` promises, and that an encoder cannot tell in which company a sequence travels."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from pathlib import Path
 

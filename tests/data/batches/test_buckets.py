@@ -3,8 +3,6 @@
 With XLT_KERNELS=triton TRITON_INTERPRET=1 the same tests run through the Triton kernels.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from itertools import combinations
 from typing import Any
@@ -14,16 +12,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from xlt_engine.data import (
-    BatchSize,
-    Bucket,
-    PackedBatch,
-    choose_buckets,
-    pack,
-    pad_step,
-    pad_to_bucket,
-    padding_share,
-)
+from xlt_engine.data import BatchSize, Bucket, PackedBatch, choose_buckets, pack, pad_step, pad_to_bucket, padding_share
 from xlt_engine.data.batches.buckets import ITEM_MULTIPLE, TOKEN_MULTIPLE, find_bucket, pad_to_few_sizes
 from xlt_engine.engine.training.objectives import SoftLabels, cross_entropy, masked_lm
 from xlt_engine.kernels import attention_plan, packed_attention

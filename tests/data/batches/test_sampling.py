@@ -1,7 +1,5 @@
 """Which example is drawn when: exact counts, and nothing but the key decides."""
 
-from __future__ import annotations
-
 import hashlib
 import itertools
 from collections import Counter

@@ -1,7 +1,5 @@
 """Batch sources: pure functions of the step, exact batch sizes, every example once an epoch."""
 
-from __future__ import annotations
-
 import math
 from collections import Counter
 from collections.abc import Sequence
@@ -163,9 +161,7 @@ def test_mlm_masks_are_dynamic(stores: dict[str, TokenStore], tokenizer: Tokeniz
 
 
 @pytest.mark.parametrize("order", ["forward", "backward", "again"])
-def test_sources_are_pure_functions_of_the_step(
-    stores: dict[str, TokenStore], tokenizer: Tokenizer, order: str
-) -> None:
+def test_sources_are_pure_functions_of_the_step(stores: Any, tokenizer: Tokenizer, order: str) -> None:
     """Resuming at any step, and asking for steps in any order, gives the same batches."""
     part = Part(ItemView(stores["ner"]), np.arange(37), labels=np.asarray(stores["ner"].item_labels))
 
@@ -333,9 +329,7 @@ def test_corpus_over_several_stores_with_a_subset(stores: dict[str, TokenStore])
 
 
 @pytest.mark.parametrize("micro_batch", [0, 3])
-def test_sizes_of_tagging_batches_are_known_without_making_them(
-    stores: dict[str, TokenStore], micro_batch: int
-) -> None:
+def test_sizes_of_tagging_batches_are_known_without_making_them(stores: Any, micro_batch: int) -> None:
     parts = [
         Part(ItemView(stores[name], mode), np.arange(2, len(stores[name])))
         for name, mode in (("ner", "first"), ("more", "all"))

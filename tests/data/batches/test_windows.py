@@ -1,9 +1,8 @@
 """Windows over long sentences: which word which window decides, and how stores that keep sentences whole are read."""
 
-from __future__ import annotations
-
 import random
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -93,9 +92,7 @@ def test_a_whole_store_keeps_sentences_as_they_are(tokenizer: Tokenizer, tmp_pat
 
 @pytest.mark.parametrize("budget", [20, 100_000])
 @pytest.mark.parametrize("parts", [1, 2])
-def test_every_word_of_a_long_sentence_is_read_once(
-    tokenizer: Tokenizer, tmp_path: Path, budget: int, parts: int
-) -> None:
+def test_every_word_of_a_long_sentence_is_read_once(tokenizer: Any, tmp_path: Path, budget: int, parts: int) -> None:
     """Each window is a stretch of its sentence between [CLS] and [SEP]; each item is the first token of its word."""
     store = build(examples(1, 9, 2, 30, 1, 17), tokenizer, tmp_path / "s", whole=True)
     items, tokens, sequences = [], [], 0

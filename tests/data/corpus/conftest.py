@@ -10,7 +10,6 @@ import pytest
 def planted() -> ModuleType:
     """The generator of a pair of wikis with known truth."""
     spec = importlib.util.spec_from_file_location("planted_wiki", Path(__file__).with_name("planted_wiki.py"))
-    assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     sys.modules[spec.name] = module

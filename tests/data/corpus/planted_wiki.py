@@ -4,8 +4,6 @@ The source wiki is English, the target German or Japanese. All names are made of
 it was not planted; the sentences around them are real words. Everything is a function of the arguments.
 """
 
-from __future__ import annotations
-
 import bz2
 import gzip
 import html

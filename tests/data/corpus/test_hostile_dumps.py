@@ -1,7 +1,5 @@
 """Dumps and extracted articles that were made to cost time, memory or a traceback."""
 
-from __future__ import annotations
-
 import time
 from pathlib import Path
 

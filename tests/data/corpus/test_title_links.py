@@ -1,5 +1,3 @@
-from __future__ import annotations
-
 from collections.abc import Mapping
 from pathlib import Path
 from types import ModuleType
@@ -9,14 +7,7 @@ import pytest
 
 from xlt_engine import ConfigError
 from xlt_engine.data import read_conll
-from xlt_engine.data.corpus.title_links import (
-    LinkRules,
-    PageFacts,
-    add_aliases,
-    entity_surfaces,
-    link_table,
-    link_wiki,
-)
+from xlt_engine.data.corpus.title_links import LinkRules, PageFacts, add_aliases, entity_surfaces, link_table, link_wiki
 from xlt_engine.data.corpus.wiki_source import FileWiki, SourceFiles, target_redirects
 from xlt_engine.data.readers.example import Example
 
@@ -54,11 +45,7 @@ def test_entities_of_tags() -> None:
 def test_table() -> None:
     rows = [("Munich", "München"), ("Munich", "Minga"), ("Munich", "München"), ("Sa\u0303o_Paulo", "São Paulo")]
     links = link_table(["Munich", "São Paulo", "Nowhere", "munich"], rows, LinkRules())
-    assert links.titles == {
-        "Munich": ("München", "Minga"),
-        "São Paulo": ("São Paulo",),
-        "munich": ("München", "Minga"),
-    }
+    assert links.titles == {"Munich": ("München", "Minga"), "São Paulo": ("São Paulo",), "munich": ("München", "Minga")}
     assert links.fates["Nowhere"] == "missing"
     assert links.patterns == ["Minga", "München", "São Paulo"]
     assert (links.counts["linked"], links.counts["missing"], links.counts["first-letter"]) == (3, 1, 1)

@@ -1,7 +1,5 @@
 """pages-articles XML and WikiExtractor's lines: what is read, from where, and what is said of damaged files."""
 
-from __future__ import annotations
-
 import bz2
 import gzip
 import itertools
@@ -127,21 +125,13 @@ def test_blocks_of_any_size(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     [
         (HEAD + BERLIN + REDIRECT[:60], 1, "byte {second}: the file ends within the page that begins here"),
         (HEAD + BERLIN, 1, "the file ends here, without </mediawiki>"),
-        (
-            HEAD + BERLIN.replace("</page>", "") + REDIRECT + TAIL,
-            0,
-            "byte {first}: the page that begins here has a",
-        ),
+        (HEAD + BERLIN.replace("</page>", "") + REDIRECT + TAIL, 0, "byte {first}: the page that begins here has a"),
         (
             HEAD + BERLIN + REDIRECT.replace("<ns>0</ns>", "") + TAIL,
             1,
             "byte {second}: the page that begins here has no",
         ),
-        (
-            HEAD + BERLIN.replace("</text>", "") + TAIL,
-            0,
-            "byte {first}: the text of the page 'Berlin' that",
-        ),
+        (HEAD + BERLIN.replace("</text>", "") + TAIL, 0, "byte {first}: the text of the page 'Berlin' that"),
         (HEAD + BERLIN + "<pagf>" + REDIRECT[8:] + TAIL, 1, "byte {gap}: b'<pagf>"),
         ("<html>" + BERLIN, 0, "byte 0: no <mediawiki> before the first page"),
         ("", 0, "byte 0: no <mediawiki> before the first page"),

@@ -1,7 +1,5 @@
 """SQL dumps, Wikidata's table of sites, and title tables."""
 
-from __future__ import annotations
-
 import gzip
 import unicodedata
 from pathlib import Path
@@ -49,13 +47,7 @@ def facts(tmp_path: Path, titles: set[str], **tables: str) -> dict[str, PageFact
     return FileWiki(SourceFiles(**files, items=tmp_path / "x"), "en", "de").pages(titles)
 
 
-GERMAN = [
-    (1, 'O\'Neill "A" \\B'),
-    (2, "New York, (Stadt)"),
-    (3, "It's"),
-    (4, ""),
-    (6, "Zeile\nzwei\0\x1a"),
-]
+GERMAN = [(1, 'O\'Neill "A" \\B'), (2, "New York, (Stadt)"), (3, "It's"), (4, ""), (6, "Zeile\nzwei\0\x1a")]
 
 
 @pytest.mark.parametrize("size", [1 << 20, 1, 7, 64])
@@ -85,10 +77,7 @@ def test_columns_come_from_the_file(tmp_path: Path) -> None:
         "  `page_restrictions` tinyblob,\n  `page_is_redirect` tinyint\n) ENGINE=InnoDB;\n"
         "INSERT INTO `page` VALUES (7,0,'Sa\u0303o_Paulo','',1),(8,14,'Ort','',0),(9,0,'B','',0);\n"
     )
-    assert facts(tmp_path, {"São Paulo", "Ort", "B"}, page=old) == {
-        "São Paulo": PageFacts(7, ""),
-        "B": PageFacts(9),
-    }
+    assert facts(tmp_path, {"São Paulo", "Ort", "B"}, page=old) == {"São Paulo": PageFacts(7, ""), "B": PageFacts(9)}
     bare = "INSERT INTO `page` VALUES (7,0,'A',1,0,0.1,'2026',NULL,5,6,'wikitext',NULL);\n"
     assert facts(tmp_path, {"A"}, page=bare) == {"A": PageFacts(7, "")}
     missing = old.replace("page_is_redirect", "page_is_moved")

@@ -1,7 +1,5 @@
 """Wiki markup to text, disambiguation pages, and sentences: hand-written excerpts and the planted wiki."""
 
-from __future__ import annotations
-
 import random
 import re
 import time

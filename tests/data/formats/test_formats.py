@@ -3,8 +3,6 @@
 Every format makes the store of the plainest one, to the byte, so that runs of all of them end in the same weights.
 """
 
-from __future__ import annotations
-
 import json
 from collections.abc import Callable
 from dataclasses import replace

@@ -1,7 +1,5 @@
 """The same labelled sentences and reviews, written in every format of docs/data-formats.md."""
 
-from __future__ import annotations
-
 import bz2
 import csv
 import gzip

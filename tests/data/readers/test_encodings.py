@@ -1,7 +1,5 @@
 """What a file's encoding is taken for, and the one line that a wrong one gives."""
 
-from __future__ import annotations
-
 import copy
 import gzip
 import io

@@ -1,7 +1,5 @@
 """Files that were made to cost time, memory or a traceback: each is an error at once, or read rightly."""
 
-from __future__ import annotations
-
 import bz2
 import gzip
 import json

@@ -1,7 +1,5 @@
 """Imitations of the layouts in which data sets are published, in the bytes of their encodings."""
 
-from __future__ import annotations
-
 import csv
 import gzip
 import io

@@ -1,7 +1,5 @@
 """Column files."""
 
-from __future__ import annotations
-
 import bz2
 import gzip
 import lzma

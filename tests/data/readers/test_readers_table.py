@@ -1,7 +1,5 @@
 """TSV, CSV, JSON lines, plain text, and the choice between the readers."""
 
-from __future__ import annotations
-
 import csv
 import json
 import lzma

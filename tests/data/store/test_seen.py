@@ -1,7 +1,5 @@
 """Text of any length: repeats left out of a stream, packed files, folders and patterns, one language only."""
 
-from __future__ import annotations
-
 import gzip
 import json
 import random

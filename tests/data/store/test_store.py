@@ -1,7 +1,5 @@
 """The token store: content, cuts, damage, publishing, keys."""
 
-from __future__ import annotations
-
 import errno
 import json
 import os
@@ -246,9 +244,7 @@ def test_an_old_store_gives_way_only_to_a_finished_one(tokenizer: Tokenizer, tmp
     ("code", "advice"),
     [(errno.ENOSPC, "free disk space"), (errno.EROFS, "for writing"), (errno.EIO, "the disk reports a failure")],
 )
-def test_failing_disk(
-    tokenizer: Tokenizer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: int, advice: str
-) -> None:
+def test_failing_disk(tokenizer: Tokenizer, tmp_path: Path, monkeypatch: Any, code: int, advice: str) -> None:
     def fail(descriptor: int) -> None:
         raise OSError(code, os.strerror(code))
 
@@ -258,9 +254,7 @@ def test_failing_disk(
 
 
 @pytest.mark.skipif(not Path("/proc/self/fd").is_dir(), reason="file descriptors have no names here")
-def test_everything_reaches_the_disk_before_the_name(
-    tokenizer: Tokenizer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_everything_reaches_the_disk_before_the_name(tokenizer: Tokenizer, tmp_path: Path, monkeypatch: Any) -> None:
     order: list[str] = []
     fsync, rename = os.fsync, Path.rename
 

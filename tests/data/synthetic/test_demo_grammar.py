@@ -1,7 +1,5 @@
 """Word order and agreement of the demo world's languages, on sentences worked out by hand and on drawn ones."""
 
-from __future__ import annotations
-
 import re
 from itertools import islice
 

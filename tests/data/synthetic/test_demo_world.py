@@ -1,7 +1,5 @@
 """The demo's made world: what is written, and that the gold labels and the domains are what they are said to be."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 import math

@@ -1,7 +1,5 @@
 """The tokenizer wrapper: places of words, cuts, loading, errors."""
 
-from __future__ import annotations
-
 import json
 import random
 import subprocess

@@ -1,7 +1,5 @@
 """Unigram tokenizers as XLM-R's: the ids of transformers, words by their first piece, pairs with two separators."""
 
-from __future__ import annotations
-
 import json
 import random
 import re

@@ -1,7 +1,5 @@
 """The vocabulary trainer against a direct reading of its definition."""
 
-from __future__ import annotations
-
 import json
 import random
 import subprocess

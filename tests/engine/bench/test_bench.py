@@ -1,7 +1,5 @@
 """`bench kernels`: that it measures what it says, on a CPU. No test looks at how fast anything is."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Iterator
 from contextlib import nullcontext

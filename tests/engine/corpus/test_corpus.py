@@ -1,5 +1,3 @@
-from __future__ import annotations
-
 import bz2
 import dataclasses
 import gzip
@@ -60,7 +58,6 @@ def make_planted(folder: Path, language: str) -> Any:
 def made_wiki() -> ModuleType:
     path = Path(__file__).parents[2] / "data" / "corpus" / "planted_wiki.py"
     spec = importlib.util.spec_from_file_location("planted_wiki", path)
-    assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     sys.modules[spec.name] = module
@@ -228,11 +225,7 @@ class Recorder(Progress):
 
 @pytest.mark.parametrize(
     ("fault", "workers", "kept"),
-    [
-        ("corpus.piece:9:kill", 2, 9),
-        ("file.written:12:kill", 1, 9),
-        ("file.begin:2:kill", 1, 0),
-    ],
+    [("corpus.piece:9:kill", 2, 9), ("file.written:12:kill", 1, 9), ("file.begin:2:kill", 1, 0)],
 )
 def test_killed_and_resumed(german: Any, tmp_path: Path, fault: str, workers: int, kept: int) -> None:
     """Nothing lost, nothing twice, and what was done is not done again."""

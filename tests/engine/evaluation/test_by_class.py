@@ -1,12 +1,10 @@
 """Precision, recall, F1 and support of each entity type, or class: in scores.json, summary.json and the report."""
 
-from __future__ import annotations
-
 import json
 import re
 import warnings
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -47,7 +45,7 @@ def counted(pairs: Iterable[tuple[str, str]]) -> dict[str, dict[str, int]]:
     return table
 
 
-def test_entity_types_are_those_of_seqeval(tiny: Callable[[str], Any]) -> None:
+def test_entity_types_are_those_of_seqeval(tiny: Any) -> None:
     run = tiny("ner")
     result = run.run("selftrain.rounds=1", "finetune.epochs=6")
     scores = set()
@@ -81,7 +79,7 @@ def test_entity_types_are_those_of_seqeval(tiny: Callable[[str], Any]) -> None:
     assert "Each entity type by itself" in result.report.read_text("utf-8")
 
 
-def test_classes_are_counted(tiny: Callable[[str], Any]) -> None:
+def test_classes_are_counted(tiny: Any) -> None:
     run = tiny("classification")
     run.run("selftrain.on=false", "finetune.epochs=3")
     for language in ("en", "de"):
@@ -98,7 +96,7 @@ def test_classes_are_counted(tiny: Callable[[str], Any]) -> None:
             assert own[name] == approx(expected | {"support": gold.count(name)})
 
 
-def test_the_report_has_means_over_seeds(tiny: Callable[[str], Any]) -> None:
+def test_the_report_has_means_over_seeds(tiny: Any) -> None:
     run = tiny("ner")
     run.run("selftrain.rounds=0.5", seeds=(0, 1))
     found = load_run(run.folder / "run")

@@ -1,9 +1,6 @@
 """Whether two models err on the same items: against sklearn, and in a run with co-training and self-training."""
 
-from __future__ import annotations
-
 import warnings
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -62,7 +59,7 @@ PAIRS = {
 }
 
 
-def test_a_run_with_both(tiny: Callable[[str], Any]) -> None:
+def test_a_run_with_both(tiny: Any) -> None:
     run = tiny("classification")
     result = run.run(*ON, 'cotrain.modes=["co", "self-a"]')
     lines = (run.folder / "test-de.tsv").read_text("utf-8").splitlines()[1:]
@@ -87,7 +84,7 @@ def test_a_run_with_both(tiny: Callable[[str], Any]) -> None:
     assert len(numbers) > 2
 
 
-def test_one_method_alone_has_nothing_to_compare(tiny: Callable[[str], Any]) -> None:
+def test_one_method_alone_has_nothing_to_compare(tiny: Any) -> None:
     run = tiny("classification")
     result = run.run(*ON, "cotrain.iterations=2")
     assert result.summary["error_correlations"] == []

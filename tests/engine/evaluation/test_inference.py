@@ -214,9 +214,7 @@ REDUCTIONS: dict[str, Callable[[Tensor], Tensor]] = {
     ("reduction", "precision", "pooling"),
     [*((name, "bf16", "cls") for name in REDUCTIONS), ("votes", "fp32", "cls"), ("votes", "fp16", "mean")],
 )
-def test_no_batch_waits_for_the_device(
-    reduction: str, precision: str, pooling: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_no_batch_waits_for_the_device(reduction: str, precision: str, pooling: str, monkeypatch: Any) -> None:
     """The host reads what came two batches ago, once it has launched this one; and the rest at the end."""
     width = {"votes": 6, "logits": 9}.get(reduction, 1)
     with as_on_a_gpu(monkeypatch, pooling) as model:

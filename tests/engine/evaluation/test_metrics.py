@@ -1,5 +1,3 @@
-from __future__ import annotations
-
 import math
 import statistics
 
@@ -151,7 +149,6 @@ def test_as_array_widens_16_bit_floats() -> None:
 
 def test_mean_and_deviation_over_seeds() -> None:
     summary = stat([70.0, 72.0, 77.0])
-    assert summary is not None
     assert summary.mean == pytest.approx(73.0)
     assert summary.std == pytest.approx(statistics.stdev([70, 72, 77]))
     assert (summary.n, str(summary)) == (3, "73.0 ± 3.6")
@@ -162,7 +159,6 @@ def test_mean_and_deviation_over_seeds() -> None:
 
 def test_paired_step() -> None:
     step = paired_step([5.0, -1.0, 8.0], "zero-shot")
-    assert step is not None
     assert step.stat.mean == pytest.approx(4.0)
     assert step.stat.std == pytest.approx(statistics.stdev([5, -1, 8]))
     assert (step.up, step.stat.n, step.versus) == (2, 3, "zero-shot")

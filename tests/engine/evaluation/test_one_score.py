@@ -1,9 +1,6 @@
 """One model has one score: `predict`, `evaluate` and `summary.json` read long test sentences and texts alike."""
 
-from __future__ import annotations
-
 import json
-from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -24,7 +21,7 @@ LONG_WORD = "sanitario" * 6
 
 
 @pytest.fixture(scope="module")
-def run(tiny_once: Callable[[str], Any]) -> Any:
+def run(tiny_once: Any) -> Any:
     """Finished tiny runs by task, whose test files have sentences or texts beyond the 16 tokens of a window."""
 
     @cache

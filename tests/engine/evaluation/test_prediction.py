@@ -1,8 +1,5 @@
 """How several voters make one class: mean probability, most votes, or the first voter."""
 
-from __future__ import annotations
-
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -38,7 +35,7 @@ def test_one_class_from_several_voters(probabilities: list[list[float]], mean: i
         assert predicted_classes(logits, average, prediction).tolist() == [expected], prediction
 
 
-def test_finished_stages_are_scored_again_and_the_folder_remembers(tiny: Callable[[str], Any]) -> None:
+def test_finished_stages_are_scored_again_and_the_folder_remembers(tiny: Any) -> None:
     """No stage is trained; `evaluate` and `predict` on the folder say what the run said."""
     run = tiny("classification")
     less = ("selftrain.rounds=0.5", "arms.baseline=false")
@@ -77,7 +74,7 @@ def test_finished_stages_are_scored_again_and_the_folder_remembers(tiny: Callabl
     assert len(seen) > 1
 
 
-def test_valid_scores_are_those_of_the_tags_that_predict_writes(tiny: Callable[[str], Any]) -> None:
+def test_valid_scores_are_those_of_the_tags_that_predict_writes(tiny: Any) -> None:
     run = tiny("ner")
     less = ("selftrain.rounds=0.5", "arms.baseline=false", "selftrain.soft.word_pooling=0.6")
     less += ("selftrain.soft.outside_prior=0.75",)

@@ -1,7 +1,5 @@
 """`export --to`: folders of every way, opened by transformers in a fresh process, give our logits."""
 
-from __future__ import annotations
-
 import json
 import subprocess
 import sys

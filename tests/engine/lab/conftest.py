@@ -1,9 +1,6 @@
 """A finished run for the files that look at one."""
 
-from __future__ import annotations
-
 import shutil
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +8,7 @@ import pytest
 
 
 @pytest.fixture(scope="module")
-def made(tiny_once: Callable[[str], Any], request: pytest.FixtureRequest) -> list[Path]:
+def made(tiny_once: Any, request: pytest.FixtureRequest) -> list[Path]:
     """Where a run of the tiny recipe lies, with the file's `SETTINGS`, if it has any."""
     recipe = tiny_once("ner")
     recipe.run(*getattr(request.module, "SETTINGS", ()))

@@ -1,23 +1,12 @@
 """Retrieval, CSLS and orthogonal Procrustes against written-out definitions."""
 
-from __future__ import annotations
-
 from itertools import permutations
 
 import numpy as np
 import pytest
 
 from xlt_engine import ConfigError
-from xlt_engine.engine.lab.studies.probe import (
-    align,
-    chance,
-    folds_of,
-    found,
-    hubness,
-    partners_of,
-    procrustes,
-    unit,
-)
+from xlt_engine.engine.lab.studies.probe import align, chance, folds_of, found, hubness, partners_of, procrustes, unit
 
 
 def rotation(size: int, seed: int) -> np.ndarray:

@@ -1,10 +1,7 @@
 """`why`: the story of one example, against the files of the run and its models asked one by one."""
 
-from __future__ import annotations
-
 import json
 import re
-from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -173,7 +170,7 @@ def test_unknown_names_suggest(folder: Path, name: str, message: str) -> None:
         example_story(folder, name)
 
 
-def test_a_name_that_two_languages_have(tiny: Callable[[str], Any]) -> None:
+def test_a_name_that_two_languages_have(tiny: Any) -> None:
     run = tiny("ner")
     (run.folder / "again").mkdir()
     (run.folder / "again/train.txt").write_text((run.folder / "de.txt").read_text("utf-8"), encoding="utf-8")
@@ -185,7 +182,7 @@ def test_a_name_that_two_languages_have(tiny: Callable[[str], Any]) -> None:
     assert example_story(run.folder / "run", "de/train:1").name == "de:0"
 
 
-def test_gold_and_text_of_classification(tiny: Callable[[str], Any]) -> None:
+def test_gold_and_text_of_classification(tiny: Any) -> None:
     """Unlabelled rows of a table with labels: gold is shown; once the file is gone, the tokens tell the text."""
     run = tiny("classification")
     table = (run.folder / "test-de.tsv").read_text("utf-8")

@@ -1,10 +1,7 @@
 """`tables`: the paper's cells beside those of finished runs, which are known by what they were made with."""
 
-from __future__ import annotations
-
 import json
 import shutil
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -180,7 +177,7 @@ def test_figure_2_is_of_the_decisions(lab: Lab) -> None:
     assert json.loads((lab.folder / "out" / "tables.json").read_bytes()) == lab.values
 
 
-def test_what_does_not_belong_together(lab: Lab, tmp_path: Path, tiny: Callable[[str], Any]) -> None:
+def test_what_does_not_belong_together(lab: Lab, tmp_path: Path, tiny: Any) -> None:
     other = tmp_path / "other"
     short = (*METHOD, "selftrain.on=false", "arms.baseline=false")
     run(lab.recipe, run_dir=other, overrides=(*short, "finetune.epochs=1"), seeds=[1])
@@ -230,9 +227,7 @@ def test_another_method_is_no_row(lab: Lab, tmp_path: Path) -> None:
     assert "gives no cell: no finished stage" in render_tables(silent)
 
 
-def test_three_domains_are_one_table(
-    tiny: Callable[[str], Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_three_domains_are_one_table(tiny: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     recipe = tiny("classification")
     for domain, first in (("books", 0), ("dvd", 8)):
         for language in ("de", "fr", "ja"):

@@ -1,7 +1,5 @@
 """`probe`: states against transformers, the report and its picture, and what is refused."""
 
-from __future__ import annotations
-
 import warnings
 from pathlib import Path
 from typing import Any
@@ -87,9 +85,7 @@ def test_the_same_text_on_both_sides_is_found(folder: Path, tmp_path: Path) -> N
         ),
     ],
 )
-def test_bad_input(
-    folder: Path, tmp_path: Path, lines: str, options: dict[str, Any], error: type[Exception], message: str
-) -> None:
+def test_bad_input(folder: Path, tmp_path: Path, lines: str, options: dict[str, Any], error: Any, message: str) -> None:
     (tmp_path / "pairs.tsv").write_text(lines, "utf-8")
     with pytest.raises(error, match=message):
         probe(folder, tmp_path / "pairs.tsv", **options)

@@ -1,7 +1,5 @@
 """`rank-sources`: overlap by hand, opinions of models against their own predictions, the order, bad input."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 
@@ -84,9 +82,7 @@ def test_order_by_overlap(tokenizer: Tokenizer, files: dict[str, list[Path]], tm
 
 
 @pytest.mark.parametrize("task", ["classification", "ner"])
-def test_opinions_are_those_of_predict(
-    tokenizer: Tokenizer, files: dict[str, list[Path]], tmp_path: Path, task: str
-) -> None:
+def test_opinions_are_those_of_predict(tokenizer: Tokenizer, files: Any, tmp_path: Path, task: str) -> None:
     labels = ("O", "B-A", "I-A") if task == "ner" else ("a", "b", "c")
     sources = files | {"third": files["near"]}
     models = {n: classifier(tmp_path / n, tokenizer, i, labels, task) for i, n in enumerate(sources)}

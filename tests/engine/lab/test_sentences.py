@@ -1,10 +1,7 @@
 """`sentences.json`: against the text files, the decisions' arrays and the models, sentence by sentence."""
 
-from __future__ import annotations
-
 import json
 import shutil
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -26,12 +23,7 @@ from xlt_engine.engine.lab.studies.sentences import (
 from xlt_engine.engine.pseudolabels.filters import Reason
 from xlt_engine.engine.report.sections.laboratory import SENTENCES
 
-SETTINGS = (
-    "finetune.epochs=8",
-    "selftrain.soft.epochs=6",
-    "selftrain.hard.epochs=3",
-    "selftrain.alpha.rule=fixed:0.8",
-)
+SETTINGS = ("finetune.epochs=8", "selftrain.soft.epochs=6", "selftrain.hard.epochs=3", "selftrain.alpha.rule=fixed:0.8")
 LABELS = ("O", "B-LOC", "I-LOC", "B-PER", "I-PER")
 
 
@@ -150,7 +142,7 @@ def test_what_is_missing_or_damaged_is_left_out_with_the_reason(folder: Path) ->
     assert not (folder / SENTENCES).exists()
 
 
-def test_texts_have_their_class(tiny: Callable[[str], Any]) -> None:
+def test_texts_have_their_class(tiny: Any) -> None:
     run = tiny("classification")
     run.run("selftrain.rounds=1")
     folder = run.folder / "run"

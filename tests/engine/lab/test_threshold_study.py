@@ -1,8 +1,5 @@
 """The study of threshold rules: equal to `choose_threshold`, draws against a plain loop, regret by hand."""
 
-from __future__ import annotations
-
-from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -123,7 +120,7 @@ def test_target_coverage_counts_agreement() -> None:
     assert result.target_coverage == pytest.approx(1 / 3)
 
 
-def test_study_of_entities(tiny: Callable[[str], Any]) -> None:
+def test_study_of_entities(tiny: Any) -> None:
     """Alpha from words tagged as entities, a share of which must stay, is found again."""
     run = tiny("ner")
     longer = ("finetune.epochs=20", "selftrain.soft.epochs=60", "selftrain.soft.lr=1e-2", "selftrain.rounds=1")
@@ -135,7 +132,7 @@ def test_study_of_entities(tiny: Callable[[str], Any]) -> None:
 
 
 @pytest.mark.parametrize(("task", "rule"), [("ner", "fixed:0.2"), ("classification", "second-difference")])
-def test_study_of_a_run(tiny: Callable[[str], Any], task: str, rule: str) -> None:
+def test_study_of_a_run(tiny: Any, task: str, rule: str) -> None:
     """What the run decided is found again."""
     run, rules = tiny(task), [*COMPARED, "fixed:0.2"]
     run.run(f"selftrain.alpha.rule={rule}", "selftrain.alpha.min_kept=2")
@@ -154,7 +151,7 @@ def test_study_of_a_run(tiny: Callable[[str], Any], task: str, rule: str) -> Non
         assert stored["alpha.correct"].sum() <= stored["alpha.example"].size
 
 
-def test_no_decisions(tiny: Callable[[str], Any]) -> None:
+def test_no_decisions(tiny: Any) -> None:
     run = tiny("ner")
     run.run("selftrain.on=false")
     with pytest.raises(DataError, match="no hard stage"):

@@ -1,10 +1,7 @@
 """Trust reports of a run: measurements against plain numpy, what they read and what they do not, choice and warning."""
 
-from __future__ import annotations
-
 import json
 import shutil
-from collections.abc import Callable
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -39,7 +36,7 @@ from ..conftest import score_in
 
 
 @pytest.fixture(scope="module", params=["ner", "classification"])
-def folder(request: Any, tiny_once: Callable[[str], Any]) -> Path:
+def folder(request: Any, tiny_once: Any) -> Path:
     """A run of one round on two seeds."""
     return Path(tiny_once(request.param).run("selftrain.rounds=1", "seeds=[0,1]").folder)
 
@@ -201,7 +198,7 @@ def test_the_estimate_by_hand() -> None:
     assert found.high - found.low == pytest.approx(2 * 0.25 * (0.2 + 0.2667), abs=1e-3)
 
 
-def test_needs_held_out_source(tiny: Callable[[str], Any]) -> None:
+def test_needs_held_out_source(tiny: Any) -> None:
     run = tiny("classification")
     run.recipe.write_text(run.recipe.read_text().replace('test = "test-en.tsv"\n', ""))
     run.run("selftrain.on=false", "btf.on=false")
@@ -212,7 +209,7 @@ def test_needs_held_out_source(tiny: Callable[[str], Any]) -> None:
 @pytest.mark.parametrize(
     ("test_file", "alpha", "expected"), [(True, "all", "test"), (True, "dev", "dev"), (False, "all", "dev")]
 )
-def test_which_source_text_is_held_out(tiny: Callable[[str], Any], test_file: bool, alpha: str, expected: str) -> None:
+def test_which_source_text_is_held_out(tiny: Any, test_file: bool, alpha: str, expected: str) -> None:
     run = tiny("classification")
     if not test_file:
         run.recipe.write_text(run.recipe.read_text().replace('test = "test-en.tsv"\n', ""))
@@ -224,7 +221,7 @@ def test_which_source_text_is_held_out(tiny: Callable[[str], Any], test_file: bo
     assert held_out[0].content_hash == own.content_hash
 
 
-def test_a_run_without_self_training(tiny: Callable[[str], Any]) -> None:
+def test_a_run_without_self_training(tiny: Any) -> None:
     """No stage has read the unlabelled text; the recipe says where it is."""
     run = tiny("classification")
     run.run("selftrain.on=false", "btf.on=false")

@@ -1,7 +1,5 @@
 """Transport and the estimate made of it: against brute force, and where the truth is known."""
 
-from __future__ import annotations
-
 import itertools
 
 import numpy as np

@@ -1,7 +1,5 @@
 """The constants and counts that `trust` ships, computed again by loops from the cases in `benchmarks/results`."""
 
-from __future__ import annotations
-
 import json
 import math
 from collections.abc import Sequence

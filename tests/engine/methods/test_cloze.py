@@ -1,8 +1,5 @@
 """`finetune.head = "cloze"`: rows with and without training, resume, rounds after it, and what is refused."""
 
-from __future__ import annotations
-
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +21,7 @@ SHORT = ("selftrain.rounds=1", "pretrain.epochs=0.4")
 TEMPLATE = "{text} It was {mask}."
 
 
-def with_words(tiny: Callable[[str], Any], lines: str = WORDS) -> tuple[Any, tuple[str, ...]]:
+def with_words(tiny: Any, lines: str = WORDS) -> tuple[Any, tuple[str, ...]]:
     recipe = tiny("classification")
     (recipe.folder / "words.tsv").write_text(lines, "utf-8")
     return recipe, (
@@ -44,7 +41,7 @@ def logits_at_masks(folder: Path, text: str) -> np.ndarray:
     return np.array([row[piece["bad"]], (row[piece["good"]] + row[piece["fine"]]) / 2])  # negative, positive
 
 
-def test_a_run(tiny: Callable[[str], Any]) -> None:
+def test_a_run(tiny: Any) -> None:
     recipe, options = with_words(tiny)
     more = (*SHORT, *options, "finetune.lr=4e-3", "finetune.epochs=30", "checkpoint.seconds=60")
     recipe.run(*more)
@@ -81,7 +78,7 @@ def test_a_run(tiny: Callable[[str], Any]) -> None:
     assert "cloze, no training" in report
 
 
-def test_resume_and_fingerprints(tiny: Callable[[str], Any]) -> None:
+def test_resume_and_fingerprints(tiny: Any) -> None:
     recipe, options = with_words(tiny)
     quick = (*options, "selftrain.on=false", "btf.on=false", "pretrain.epochs=0.4")
     recipe.run(*quick)
@@ -98,7 +95,7 @@ def test_resume_and_fingerprints(tiny: Callable[[str], Any]) -> None:
     assert recipe.run(*quick, 'cloze.template="{mask}: {text}"').done == ("seed-0/baseline", "seed-0/cloze")
 
 
-def test_estimate_and_check(tiny: Callable[[str], Any]) -> None:
+def test_estimate_and_check(tiny: Any) -> None:
     recipe, options = with_words(tiny)
     plan = {s.id: s for s in estimate(recipe.recipe, overrides=[*SHORT, *options], rate=1e9).stages}
     assert (plan["seed-0/cloze"].steps, plan["seed-0/cloze"].trainable) == (0, 0)
@@ -111,7 +108,7 @@ def test_estimate_and_check(tiny: Callable[[str], Any]) -> None:
     assert any("no words for 'negative'; add a line" in p.message for p in found.problems)
 
 
-def test_base_without_a_head(tiny: Callable[[str], Any]) -> None:
+def test_base_without_a_head(tiny: Any) -> None:
     recipe, options = with_words(tiny)
     recipe.run("pretrain.epochs=0.4", "model.new.vocab_size=300", stage="pretrain")
     base = recipe.folder / "run/seed-0/pretrain"
@@ -124,7 +121,7 @@ def test_base_without_a_head(tiny: Callable[[str], Any]) -> None:
     assert any("no masked-LM head" in p.message for p in check(recipe.recipe, quick, rate=1e9).problems)
 
 
-def test_words_of_classes(tiny: Callable[[str], Any], tmp_path: Path) -> None:
+def test_words_of_classes(tiny: Any, tmp_path: Path) -> None:
     recipe, options = with_words(tiny)
     recipe.run("pretrain.epochs=0.4", "model.new.vocab_size=300", stage="pretrain")
     tokenizer = Tokenizer.from_folder(recipe.folder / "run/seed-0/pretrain")

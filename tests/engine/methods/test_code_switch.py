@@ -1,8 +1,5 @@
 """`augment.code_switch`: what fine-tuning learns then, and the mark that every row gets."""
 
-from __future__ import annotations
-
-from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -15,7 +12,7 @@ SHORT = ("selftrain.rounds=0.5", "pretrain.epochs=0.4")
 
 
 def with_dictionary(
-    tiny: Callable[..., Any], task: str, lines: str = "good\tgut\nbad\tsehr schlecht\nlives\twohnt da\n"
+    tiny: Any, task: str, lines: str = "good\tgut\nbad\tsehr schlecht\nlives\twohnt da\n"
 ) -> tuple[Any, str]:
     recipe = tiny(task)
     file = recipe.folder / "en-de.tsv"
@@ -24,7 +21,7 @@ def with_dictionary(
 
 
 @pytest.mark.parametrize("task", ["ner", "classification"])
-def test_run_learns_the_switched_texts_and_marks_all_rows(tiny: Callable[..., Any], task: str) -> None:
+def test_run_learns_the_switched_texts_and_marks_all_rows(tiny: Any, task: str) -> None:
     recipe, option = with_dictionary(tiny, task)
     recipe.run(*SHORT, option, "augment.code_switch.rate=1")
     record = recipe.stage("de/finetune")
@@ -45,7 +42,7 @@ def test_run_learns_the_switched_texts_and_marks_all_rows(tiny: Callable[..., An
     assert '<th scope="col">dictionary</th>' in (recipe.folder / "run" / "report.html").read_text("utf-8")
 
 
-def test_another_dictionary_makes_the_stage_anew(tiny: Callable[..., Any]) -> None:
+def test_another_dictionary_makes_the_stage_anew(tiny: Any) -> None:
     recipe, option = with_dictionary(tiny, "classification")
     short = ("selftrain.on=false", "btf.on=false", "pretrain.epochs=0.4")
     recipe.run(*short, option)
@@ -56,7 +53,7 @@ def test_another_dictionary_makes_the_stage_anew(tiny: Callable[..., Any]) -> No
     assert {key for key in after if after[key] != before[key]} == {"data.switched"}
 
 
-def test_a_dictionary_of_other_words_is_refused(tiny: Callable[..., Any]) -> None:
+def test_a_dictionary_of_other_words_is_refused(tiny: Any) -> None:
     recipe, option = with_dictionary(tiny, "classification", "zebra\tZebra\n")
     with pytest.raises(DataError, match=r"en-de\.tsv: no word of the source training text"):
         recipe.run(*SHORT, option)

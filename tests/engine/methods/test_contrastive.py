@@ -1,9 +1,6 @@
 """Contrastive language adaptation: its losses by hand and in fp64, and its two phases as stages of a run."""
 
-from __future__ import annotations
-
 import math
-from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -145,7 +142,7 @@ class Bilingual:
 
 
 @pytest.fixture
-def two(tiny: Callable[[str], Any]) -> Bilingual:
+def two(tiny: Any) -> Bilingual:
     return Bilingual(tiny("classification"))
 
 
@@ -171,7 +168,7 @@ def test_both_phases_run_and_are_marked(two: Bilingual) -> None:
     assert two.run.run(*two.overrides).done == ()
 
 
-def test_on_the_source_alone_nothing_is_marked(tiny: Callable[[str], Any]) -> None:
+def test_on_the_source_alone_nothing_is_marked(tiny: Any) -> None:
     run = tiny("classification")
     result = run.run(*ON)
     assert [s.rpartition("/")[2] for s in result.done] == ["pretrain", "baseline", "la"]

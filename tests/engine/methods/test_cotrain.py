@@ -1,9 +1,7 @@
 """Co-training and self-training by picks as stages of a run."""
 
-from __future__ import annotations
-
 import json
-from collections.abc import Callable
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -59,7 +57,7 @@ class Made:
 
 
 @pytest.fixture(scope="module")
-def co(tiny_once: Callable[[str], Any]) -> Made:
+def co(tiny_once: Any) -> Made:
     return Made(tiny_once("classification"))
 
 
@@ -127,6 +125,9 @@ def test_results_are_in_summary_table_and_report(co: Made) -> None:
 
 def test_an_interrupted_iteration_goes_on_to_the_same_bits(co: Made, tmp_path: Path) -> None:
     where, watch = tmp_path / "again", Watch()
+    shutil.copytree(co.run.folder / "run", where)
+    for stage in ("co2b", "co3a", "co3b", "self3a"):
+        shutil.rmtree(where / "seed-0/de" / stage)
     stop = {"progress": watch, "should_stop": lambda: 15 * (watch.steps.count("seed-0/de/co2b") >= 3)}
     overrides = [*ON, BOTH, co.second, "checkpoint.seconds=0"]
     with pytest.raises(Interrupted):
@@ -176,7 +177,7 @@ def test_nobody_is_confident(co: Made, tmp_path: Path) -> None:
     assert (record["picked"], record["labels"]) == (0, 0)
 
 
-def test_plan(tiny: Callable[[str], Any]) -> None:
+def test_plan(tiny: Any) -> None:
     run = tiny("classification")
     stages = run.plan(*ON, 'cotrain.model="other"', BOTH)
     assert list(stages) == [
@@ -204,7 +205,7 @@ def test_plan(tiny: Callable[[str], Any]) -> None:
         ("contrastive.on=true", {"la"}),
     ],
 )
-def test_what_a_setting_remakes(tiny: Callable[[str], Any], override: str, changed: set[str]) -> None:
+def test_what_a_setting_remakes(tiny: Any, override: str, changed: set[str]) -> None:
     before = (*ON, "btf.on=true", "selftrain.on=true")
     assert tiny("classification").remade(override, before=before) == changed
 

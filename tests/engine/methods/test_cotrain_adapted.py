@@ -1,9 +1,6 @@
 """Co-training that starts from encoders after contrastive adaptation: lineage, fingerprints, marks."""
 
-from __future__ import annotations
-
 import warnings
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +31,7 @@ def hash_of(encoder: Encoder) -> str:
     return tensors_hash(dict(encoder.named_parameters()))
 
 
-def test_every_iteration_starts_from_the_adapted_encoder(tiny: Callable[[str], Any]) -> None:
+def test_every_iteration_starts_from_the_adapted_encoder(tiny: Any) -> None:
     run = tiny("classification")
     given = (*COTRAIN, ADAPTED, *translations(run.folder))
     result = run.run(*given)
@@ -52,7 +49,7 @@ def test_every_iteration_starts_from_the_adapted_encoder(tiny: Callable[[str], A
     assert found["seed-0/co1a"].inputs == {"base": "seed-0/sa"}
 
 
-def test_without_a_second_phase_it_starts_from_the_first(tiny: Callable[[str], Any]) -> None:
+def test_without_a_second_phase_it_starts_from_the_first(tiny: Any) -> None:
     """The second encoder of a recipe stays as it was pre-trained."""
     run = tiny("classification")
     other = run.second_encoder()
@@ -64,7 +61,7 @@ def test_without_a_second_phase_it_starts_from_the_first(tiny: Callable[[str], A
     assert not any(r["uses_parallel_data"] for r in result.summary["rows"])
 
 
-def test_a_pooler_is_taken_along(tiny: Callable[[str], Any]) -> None:
+def test_a_pooler_is_taken_along(tiny: Any) -> None:
     """At a rate that moves nothing, encoder and pooler end as the adaptation left them; heads are fresh."""
     run = tiny("classification")
     with warnings.catch_warnings():
@@ -90,7 +87,7 @@ def test_a_pooler_is_taken_along(tiny: Callable[[str], Any]) -> None:
     assert not torch.equal(after.head.weight, adapted.head.weight)  # type: ignore[arg-type]
 
 
-def test_plan_and_fingerprints(tiny: Callable[[str], Any]) -> None:
+def test_plan_and_fingerprints(tiny: Any) -> None:
     run = tiny("classification")
     adapted = run.plan(*COTRAIN, ADAPTED)
     assert adapted["de/co2b"].inputs == {"base": "seed-0/la", "teacher": "seed-0/co1a", "previous": "seed-0/co1b"}

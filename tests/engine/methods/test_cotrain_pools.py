@@ -1,7 +1,5 @@
 """Algorithm 1 without models: by hand, and against a plain version with sets."""
 
-from __future__ import annotations
-
 import random
 
 import numpy as np

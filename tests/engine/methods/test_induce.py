@@ -1,13 +1,11 @@
 """`augment.code_switch.induce`: the dictionary that the fitted model gives, and what fine-tuning makes of it."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 import re
 import shutil
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +34,7 @@ SHORT = ("pretrain.epochs=0.4", "selftrain.rounds=0.5", "augment.code_switch.rat
 
 
 @pytest.fixture(scope="module", params=["ner", "classification"])
-def finished(few_words: None, request: pytest.FixtureRequest, tiny_once: Callable[[str], Any]) -> Any:
+def finished(few_words: None, request: pytest.FixtureRequest, tiny_once: Any) -> Any:
     recipe = tiny_once(request.param)
     recipe.run("checkpoint.seconds=60", *SHORT, INDUCE, where="run")
     return recipe
@@ -158,7 +156,7 @@ def test_without_a_pair_the_source_is_learned_as_it_is(finished: Any, monkeypatc
     assert (place(finished, "none") / "dictionary.tsv").read_bytes() == b""
 
 
-def test_plan_and_fingerprints(tiny: Callable[..., Any]) -> None:
+def test_plan_and_fingerprints(tiny: Any) -> None:
     recipe = tiny("ner")
     off, on = (recipe.plan("arms.control=true", *more) for more in ((), (INDUCE,)))
     assert off.keys() == on.keys()

@@ -1,8 +1,5 @@
 """`targets.N.pairs`: sentence pairs in the batches of BTF, and the mark of all that starts from it."""
 
-from __future__ import annotations
-
-from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -20,7 +17,7 @@ PAIRS = "today Anna saw Paris\theute sah Anna Paris\nthe city of Roma is old\tdi
 SPANISH = '[[targets]]\nlanguage = "es"\nunlabelled = ["de.txt"]\ngeneral = ["general-de.txt"]\n'
 
 
-def with_pairs(tiny: Callable[..., Any], lines: str = PAIRS * 5) -> tuple[Any, str]:
+def with_pairs(tiny: Any, lines: str = PAIRS * 5) -> tuple[Any, str]:
     recipe = tiny("classification")
     file = recipe.folder / "en-de.tsv"
     file.write_text(lines, "utf-8")
@@ -40,7 +37,7 @@ def test_share_of_an_epoch(sizes: tuple[int, ...], balance: Any, share: float, e
     assert pair_counts(sizes, BtfConfig(balance=balance, pairs_share=share)) == expected
 
 
-def test_run_reads_the_pairs_and_marks_what_starts_from_them(tiny: Callable[..., Any]) -> None:
+def test_run_reads_the_pairs_and_marks_what_starts_from_them(tiny: Any) -> None:
     """Of ten lines two differ; 24 texts of each language and, at a share of 1/4, 16 pairs: 64 in batches of 8."""
     recipe, option = with_pairs(tiny)
     options = (option, "btf.pairs_share=0.25", "arms.control=true", "selftrain.rounds=0.5", *QUICK)
@@ -68,7 +65,7 @@ def test_run_reads_the_pairs_and_marks_what_starts_from_them(tiny: Callable[...,
     assert recipe.stage("de/btf")["hashes"]["model.safetensors"] != before
 
 
-def test_only_a_target_with_pairs_has_other_settings(tiny: Callable[..., Any]) -> None:
+def test_only_a_target_with_pairs_has_other_settings(tiny: Any) -> None:
     recipe, option = with_pairs(tiny)
     recipe.recipe.write_text(recipe.recipe.read_text("utf-8").replace("[pretrain]", f"{SPANISH}[pretrain]"), "utf-8")
     plain = {s.id: s for s in make_plan(recipe.resolved("arms.control=true").config)}
@@ -78,7 +75,7 @@ def test_only_a_target_with_pairs_has_other_settings(tiny: Callable[..., Any]) -
     assert other["seed-0/de/btf"].settings == plain["seed-0/de/btf"].settings | added
 
 
-def test_bad_pairs(tiny: Callable[..., Any]) -> None:
+def test_bad_pairs(tiny: Any) -> None:
     recipe, option = with_pairs(tiny, "good\tgut\nalone\n\nthree\tdrei\ttres\n")
     with pytest.raises(DataError) as caught:
         recipe.run(option)
@@ -89,7 +86,7 @@ def test_bad_pairs(tiny: Callable[..., Any]) -> None:
     assert ["no such file" in p.message for p in missing.problems] == [True]
 
 
-def test_check_knows_pairs_and_finds_test_texts_in_them(tiny: Callable[..., Any]) -> None:
+def test_check_knows_pairs_and_finds_test_texts_in_them(tiny: Any) -> None:
     recipe, option = with_pairs(tiny)
     test = (recipe.folder / "test-de.tsv").read_text("utf-8").splitlines()[1].split("\t")[0]
     (recipe.folder / "en-de.tsv").write_text(PAIRS + f"the same\t{test}\n", "utf-8")

@@ -1,8 +1,5 @@
 """Translate-train and translate-test: what is learned, what is scored, and which rows are marked."""
 
-from __future__ import annotations
-
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -44,7 +41,7 @@ def translated(path: Path, words: dict[str, str], keep: int = 1000) -> list[str]
     return ["\t".join(" ".join(words.get(w, w) for w in cell.split()) for cell in row.split("\t")) for row in rows]
 
 
-def with_translations(tiny: Callable[..., Any]) -> Any:
+def with_translations(tiny: Any) -> Any:
     """16 of 24 training texts in "German", all 12 test texts in "English"; two targets, of which es has other data."""
     recipe = tiny("classification")
     folder = recipe.folder
@@ -58,7 +55,7 @@ def with_translations(tiny: Callable[..., Any]) -> Any:
     return recipe
 
 
-def test_rows_and_marks(tiny: Callable[..., Any]) -> None:
+def test_rows_and_marks(tiny: Any) -> None:
     recipe = with_translations(tiny)
     folder = recipe.folder
     options = ("finetune.translated_all=true", "selftrain.on=false", *QUICK)
@@ -111,7 +108,7 @@ def assert_made_by_hand(recipe: Any) -> None:
     assert recipe.weights("de/translate-train") == recipe.weights("baseline", "hand")
 
 
-def test_translations_alone(tiny: Callable[..., Any]) -> None:
+def test_translations_alone(tiny: Any) -> None:
     recipe = with_translations(tiny)
     options = ("finetune.translated=only", "selftrain.on=false", "btf.on=false", *QUICK)
     recipe.run(*options, stage="seed-0/de/translate-train")
@@ -121,7 +118,7 @@ def test_translations_alone(tiny: Callable[..., Any]) -> None:
     assert record["uses_parallel_data"]
 
 
-def test_plan_adds_stages_and_changes_none(tiny: Callable[..., Any]) -> None:
+def test_plan_adds_stages_and_changes_none(tiny: Any) -> None:
     recipe = with_translations(tiny)
     plan, other = recipe.plan(), recipe.plan("finetune.translated=only", "finetune.translated_all=true")
     text = "\n".join(line for line in recipe.text.splitlines() if not line.startswith("translated_"))
@@ -136,7 +133,7 @@ def test_plan_adds_stages_and_changes_none(tiny: Callable[..., Any]) -> None:
     assert other.keys() - plan.keys() == {"translate-train-all"}
 
 
-def test_a_translated_test_file_that_comes_later_trains_nothing(tiny: Callable[..., Any]) -> None:
+def test_a_translated_test_file_that_comes_later_trains_nothing(tiny: Any) -> None:
     recipe = with_translations(tiny)
     recipe.rewrite((SPANISH, ""), ('translated_train = "de-train.tsv"\n', ""))
     later = recipe.text
@@ -149,7 +146,7 @@ def test_a_translated_test_file_that_comes_later_trains_nothing(tiny: Callable[.
     assert "translate-test" in {row["stage"] for row in second.summary["rows"]}
 
 
-def test_labels_and_numbers_must_be_those_of_the_test_file(tiny: Callable[..., Any]) -> None:
+def test_labels_and_numbers_must_be_those_of_the_test_file(tiny: Any) -> None:
     recipe = with_translations(tiny)
     file = recipe.folder / "de-test.tsv"
     rows = file.read_text("utf-8").splitlines()
@@ -180,7 +177,7 @@ def test_labels_and_numbers_must_be_those_of_the_test_file(tiny: Callable[..., A
         recipe.run()
 
 
-def test_check_says_where_there_is_no_zero_shot_model(tiny: Callable[..., Any]) -> None:
+def test_check_says_where_there_is_no_zero_shot_model(tiny: Any) -> None:
     recipe = with_translations(tiny)
     notes = [check(recipe.recipe, options, rate=1e9).notes for options in ((), ("arms.baseline=false",))]
     assert ["translate-test" in " ".join(found) for found in notes] == [False, True]

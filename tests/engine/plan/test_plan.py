@@ -1,7 +1,5 @@
 """The stage graph: which stages a recipe asks for, and who learns from whom."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from typing import Any
 
@@ -13,7 +11,7 @@ from xlt_engine.engine.runs.graph import chosen_stages, make_plan, select
 
 
 @pytest.fixture
-def plan(tiny: Callable[[str], Any]) -> Callable[..., dict[str, Stage]]:
+def plan(tiny: Any) -> Callable[..., dict[str, Stage]]:
     """A function from overrides to the stages by name."""
     return tiny("ner").plan
 
@@ -71,9 +69,7 @@ CONTROL = ("arms.control=true",)
         (CONTROL, "de/control", "base de/control-btf"),
     ],
 )
-def test_who_learns_from_whom(
-    plan: Callable[..., dict[str, Stage]], overrides: tuple[str, ...], stage: str, inputs: str
-) -> None:
+def test_who_learns_from_whom(plan: Any, overrides: tuple[str, ...], stage: str, inputs: str) -> None:
     expected = dict(one.split(" ") for one in inputs.split(", ") if one)
     assert plan(*overrides)[stage].inputs == {role: f"seed-0/{name}" for role, name in expected.items()}
 
@@ -125,7 +121,7 @@ def test_select_brings_what_is_needed(plan: Callable[..., dict[str, Stage]], sta
     assert {s.id.split("/")[-1] for s in chosen} == expected
 
 
-def test_targets_choose_among_the_stages(tiny: Callable[[str], Any]) -> None:
+def test_targets_choose_among_the_stages(tiny: Any) -> None:
     """What is left are the stages of the whole plan, unchanged: the target's, the shared ones, and what these need."""
     run = tiny("ner")
     block = run.table("[[targets]]", "[pretrain]")

@@ -1,7 +1,5 @@
 """Models of random weights in folders, for all files of this room."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from pathlib import Path
 

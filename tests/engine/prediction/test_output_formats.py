@@ -1,7 +1,5 @@
 """What `predict` writes: entities with offsets, every format, and that `evaluate` reads those with labels."""
 
-from __future__ import annotations
-
 import gzip
 import json
 import lzma
@@ -87,9 +85,7 @@ def test_spacy_tsv_and_brat_say_the_same_entities(folders: dict[str, Path], tmp_
     [("ner", "conll", "conll"), ("ner", "jsonl", "jsonl"), ("ner", "same", "conll")]
     + [("classification", form, form) for form in ("tsv", "jsonl")],
 )
-def test_evaluate_reads_what_predict_writes(
-    folders: dict[str, Path], tmp_path: Path, task: str, form: Any, suffix: str
-) -> None:
+def test_evaluate_reads_what_predict_writes(folders: Any, tmp_path: Path, task: str, form: Any, suffix: str) -> None:
     (tmp_path / "in.txt").write_text(INPUT.replace("\r", ""))
     out = tmp_path / f"out.{suffix}"
     predict_file(folders[task], tmp_path / "in.txt", out, output_format=form)
@@ -109,9 +105,7 @@ def test_evaluate_reads_what_predict_writes(
     [("same", "out.txt"), ("spacy", "out"), ("brat", "out.ann"), ("entities", "out.jsonl")]
     + [(form, f"out.{form}") for form in ("conll", "jsonl", "tsv")],
 )
-def test_another_model_scores_the_same_on_every_format(
-    folders: dict[str, Path], tmp_path: Path, form: Any, name: str
-) -> None:
+def test_another_model_scores_the_same_on_every_format(folders: Any, tmp_path: Path, form: Any, name: str) -> None:
     (tmp_path / "in").write_text("".join(f"{line}\n" for line in [ODD, "", *LINES]))
     predict_file(folders["ner"], tmp_path / "in", tmp_path / name, output_format=form)
     (score,) = evaluate_files(folders["other"], [tmp_path / name], ["de"]).scores
@@ -137,9 +131,7 @@ JSON, HEADER = "a.jsonl", "line\tstart\tend\tlabel\ttext\tscore\tsentence\n"
         ("a.ann", "T1\tPER 0 1;3 4\tAnna", ":1: .* is not an entity in one piece"),
     ],
 )
-def test_faults_of_files_of_entities(
-    folders: dict[str, Path], tmp_path: Path, name: str, data: str, message: str
-) -> None:
+def test_faults_of_files_of_entities(folders: Any, tmp_path: Path, name: str, data: str, message: str) -> None:
     (tmp_path / name).write_text(f"{data}\n")
     (tmp_path / "a.txt").write_text("Anna\n")
     pytest.raises(DataError, evaluate_files, folders["ner"], [tmp_path / name]).match(re.escape(name) + message)
@@ -201,9 +193,7 @@ class Listener(Progress):
 
 
 @pytest.mark.parametrize("standard", [False, True])
-def test_progress_of_a_file(
-    folders: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, standard: bool
-) -> None:
+def test_progress_of_a_file(folders: dict[str, Path], tmp_path: Path, monkeypatch: Any, standard: bool) -> None:
     quick, slow, size = Listener(), Listener(), sum(len(line) + 1 for line in LINES)
     written(folders["ner"], tmp_path, "conll", "".join(f"{line}\n" for line in LINES), progress=quick)
     monkeypatch.setattr(file_predictor, "PATIENCE", -1.0)

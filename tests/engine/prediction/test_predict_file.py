@@ -1,5 +1,3 @@
-from __future__ import annotations
-
 import csv
 import gzip
 import io
@@ -173,9 +171,7 @@ def test_a_stream_is_answered_while_it_runs(classifier_folder: Path, monkeypatch
     ],
     ids=["conll", "bioes", "comment", "text", "jsonl"],
 )
-def test_standard_input_is_looked_at(
-    tagger_folder: Path, monkeypatch: pytest.MonkeyPatch, data: bytes, expected: int
-) -> None:
+def test_standard_input_is_looked_at(tagger_folder: Path, monkeypatch: Any, data: bytes, expected: int) -> None:
     out = _standard(monkeypatch, io.BytesIO(data))
     predict_file(tagger_folder, "-")
     assert out.getvalue().count(b"\n") == expected
@@ -200,9 +196,7 @@ def test_standard_input_is_looked_at(
         ("classifier", "a.txt", b"\n\n", ": nothing to label"),
     ],
 )
-def test_bad_input(
-    request: pytest.FixtureRequest, tmp_path: Path, model: str, name: str, data: bytes, message: str
-) -> None:
+def test_bad_input(request: Any, tmp_path: Path, model: str, name: str, data: bytes, message: str) -> None:
     (tmp_path / name).write_bytes(data)
     (tmp_path / "out").write_text("before")
     with pytest.raises(DataError, match=name + message):

@@ -1,7 +1,5 @@
 """`predict` on a file that was broken off: the same call ends in the bytes of one that was not."""
 
-from __future__ import annotations
-
 import subprocess
 import sys
 from pathlib import Path
@@ -82,9 +80,7 @@ def test_the_same_bytes(folder: Path, text: Path, tmp_path: Path, monkeypatch: p
         assert broken.with_suffix(".txt").read_bytes() == whole.with_suffix(".txt").read_bytes()
 
 
-def test_what_decides_the_labels_has_changed(
-    folder: Path, text: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_what_decides_the_labels_has_changed(folder: Path, text: Path, tmp_path: Path, monkeypatch: Any) -> None:
     out, notes = tmp_path / "out", Notes()
     stopped(monkeypatch, 2, folder, text, out)
     predict_file(folder, text, out, raw=True, progress=notes)

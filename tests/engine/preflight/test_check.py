@@ -1,7 +1,5 @@
 """Planted errors, all found in one pass with their places; warnings about data; nothing written, nothing trained."""
 
-from __future__ import annotations
-
 import json
 import re
 import time

@@ -1,7 +1,5 @@
 """Recipes for strangers' files: what is guessed, what is refused, and that the result runs as it is."""
 
-from __future__ import annotations
-
 import json
 import tomllib
 from collections.abc import Callable
@@ -98,9 +96,9 @@ def test_init_then_check_then_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     report = check(rate=1e10)
     assert report.ok, report.render()
     assert "learning-rate-too-small" not in [w.name for w in report.warnings]
-    finished = run()
+    finished = run(overrides=["selftrain.rounds=1"])
     scores = [r for r in finished.summary["rows"] if r["language"] == "de" and r["metric"] == "entity_f1"]
-    assert {r["stage"] for r in scores} == {"zero-shot", "btf", "soft1", "hard1", "soft2", "hard2"}
+    assert {r["stage"] for r in scores} == {"zero-shot", "btf", "soft1", "hard1"}
     # Both languages share names and places, so that a model that learnt anything finds most of them.
     assert max(r["value"] for r in scores) > 50
 

@@ -1,7 +1,5 @@
 """Acceptance beyond the paper: quotas and proportions against plain numpy."""
 
-from __future__ import annotations
-
 import math
 
 import numpy as np

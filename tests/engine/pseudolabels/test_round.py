@@ -1,7 +1,5 @@
 """A round in memory: what is asked of whom, in which order, and what comes of it by a recomputation."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import numpy as np

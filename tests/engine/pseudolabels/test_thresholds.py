@@ -1,5 +1,3 @@
-from __future__ import annotations
-
 import json
 import math
 from collections.abc import Callable
@@ -233,9 +231,7 @@ def test_choice_as_json() -> None:
     assert data["rule"] == "second-difference"
 
 
-def test_a_registered_rule_takes_the_lowest_threshold_of_its_largest_criterion(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_a_registered_rule_takes_the_lowest_threshold_of_its_largest_criterion(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(thresholds, "_REGISTERED", {})
     register_rule("near-0.72", lambda curve, usable: -np.abs(np.round(curve.thresholds - 0.72, 2)))
     choice = from_curve(lambda t: 0.5 + t / 4, "near-0.72")

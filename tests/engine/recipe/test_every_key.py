@@ -4,8 +4,6 @@ What is accepted has its reason here, and is built as a stage would build it. `X
 prints how many mutations there were, and what became of them.
 """
 
-from __future__ import annotations
-
 import dataclasses
 import json
 import os
@@ -14,7 +12,7 @@ import sys
 import tomllib
 import types
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
@@ -138,9 +136,7 @@ def own_keys(recipe: str) -> set[tuple[str, ...]]:
 
 
 @pytest.mark.parametrize("recipe", RECIPES)
-def test_a_wrong_value_is_refused_before_the_first_step(
-    recipe: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
+def test_a_wrong_value_is_refused_before_the_first_step(recipe: str, monkeypatch: Any, tmp_path: Path) -> None:
     """All keys there are in two recipes, and in the others those that they set."""
     monkeypatch.setenv("XLT_DATA", str(tmp_path))
     values = [f"each.{name}={json.dumps(found[:1])}" for name, found in load_each(recipe).items()]
@@ -191,7 +187,7 @@ def load_each(recipe: str) -> dict[str, list[str]]:
         ("reader.encoding=utf-9", "reader.encoding: unknown encoding 'utf-9'"),
     ],
 )
-def test_check_and_run_say_the_same(tiny: Callable[[str], Any], text: str, said: str) -> None:
+def test_check_and_run_say_the_same(tiny: Any, text: str, said: str) -> None:
     """Of what was found in the first hard stage once, or when a vocabulary had been trained."""
     world = tiny("ner")
     report = check(world.recipe, overrides=[text])

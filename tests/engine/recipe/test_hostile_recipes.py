@@ -1,7 +1,5 @@
 """Recipes and options that were made to cost time or a traceback."""
 
-from __future__ import annotations
-
 import time
 from pathlib import Path
 

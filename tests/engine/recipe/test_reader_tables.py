@@ -1,7 +1,5 @@
 """`[source.reader]` and `[targets.N.reader]`: each file of a recipe read in its own way."""
 
-from __future__ import annotations
-
 import csv
 import io
 from dataclasses import fields, replace
@@ -27,19 +25,13 @@ RECIPE = """\
 task = "ner"
 max_length = 16
 threads = 1
-[model.new]
-vocab_size = 200
-hidden_size = 8
-num_layers = 1
-num_heads = 1
-intermediate_size = 16
-[reader]
-format = "conll"
-unlabelled_format = "text"
-[source]
-language = "en"
-train = "eng.train"
-general = ["eng.train"]
+model.new = {vocab_size = 200, hidden_size = 8, num_layers = 1, num_heads = 1, intermediate_size = 16}
+reader = {format = "conll", unlabelled_format = "text"}
+source = {language = "en", train = "eng.train", general = ["eng.train"]}
+training.freeze_layers = 0
+btf.epochs = 1
+finetune.epochs = 1
+selftrain = {rounds = 1, soft.lr = 1e-2, hard.lr = 1e-2}
 [[targets]]
 language = "de"
 unlabelled = ["wiki.de"]
@@ -53,18 +45,6 @@ language = "da"
 unlabelled = ["wiki.da"]
 general = ["wiki.da"]
 test = "da.test"
-[training]
-freeze_layers = 0
-[btf]
-epochs = 1
-[finetune]
-epochs = 1
-[selftrain]
-rounds = 1
-[selftrain.soft]
-lr = 1e-2
-[selftrain.hard]
-lr = 1e-2
 """
 
 

@@ -1,7 +1,5 @@
 """Recipes: every rule of the checker, lines of keys, overrides, origins, and the way back to TOML."""
 
-from __future__ import annotations
-
 import dataclasses
 import json
 import re

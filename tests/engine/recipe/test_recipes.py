@@ -1,7 +1,5 @@
 """The packaged recipes: all of them parse, and those of the paper hold the paper's numbers."""
 
-from __future__ import annotations
-
 import tomllib
 from pathlib import Path
 from typing import Any

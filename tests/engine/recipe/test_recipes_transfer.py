@@ -1,7 +1,5 @@
 """The recipes of Yu and Joty (2021): their numbers, and a dry run on small files in the published layouts."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 

@@ -1,8 +1,5 @@
 """Keys that do not go together, or lack what they need: refused with the key and what to do, by each method."""
 
-from __future__ import annotations
-
-from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -52,14 +49,12 @@ FOLDERS = 'selftrain.soft.teacher_folders=["a"]'
         ("ner", ("pretrain.further=true",), r"pretrain.further: is on, but \[model.new\]"),
     ],
 )
-def test_what_does_not_go_together_is_refused(
-    tiny: Callable[[str], Any], task: str, overrides: tuple[str, ...], message: str
-) -> None:
+def test_what_does_not_go_together_is_refused(tiny: Any, task: str, overrides: tuple[str, ...], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         tiny(task).resolved(*overrides)
 
 
-def test_the_best_epoch_needs_a_dev_file_which_no_made_world_has(tiny: Callable[[str], Any]) -> None:
+def test_the_best_epoch_needs_a_dev_file_which_no_made_world_has(tiny: Any) -> None:
     world, message = tiny("ner"), r"training\.keep: is best, but source\.dev is missing"
     world.rewrite(('dev = "dev.conll"\n', ""))
     for recipe in (world.recipe, "demo"):
@@ -71,7 +66,7 @@ OFF = ("source_mix", "source_temperature", "translated", "pairs", "tlm", "code_s
 
 
 @pytest.mark.parametrize("task", ["ner", "classification"])
-def test_what_is_off_is_in_no_stage_and_no_fingerprint(tiny: Callable[[str], Any], task: str) -> None:
+def test_what_is_off_is_in_no_stage_and_no_fingerprint(tiny: Any, task: str) -> None:
     plan = tiny(task).plan("seeds=[0,1]", "arms.control=true")
     assert "de/soft2" in plan
     for stage in plan.values():

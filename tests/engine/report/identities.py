@@ -1,7 +1,5 @@
 """Who the stages of run folders that are written by hand are, as the plan of a recipe would say."""
 
-from __future__ import annotations
-
 from typing import Any
 
 KEYS = ("arm", "stage", "kind", "order", "label", "action", "round")

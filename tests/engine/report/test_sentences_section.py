@@ -1,7 +1,5 @@
 """The sentences on the page: what a reader sees of `sentences.json`, whatever lies in it."""
 
-from __future__ import annotations
-
 import json
 import re
 import xml.etree.ElementTree as ET

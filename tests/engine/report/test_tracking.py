@@ -1,7 +1,5 @@
 """What leaves a run for other tools: tables, event files that TensorBoard itself reads, and a run beside another."""
 
-from __future__ import annotations
-
 import csv
 import json
 import statistics

@@ -3,8 +3,6 @@
 `XLT_DAMAGE=all` damages every file in every way; by default one file of each kind is damaged in one, some in all.
 """
 
-from __future__ import annotations
-
 import hashlib
 import json
 import os
@@ -74,7 +72,7 @@ def victims(run: Path) -> Iterator[tuple[Path, Callable[[Path], None]]]:
 
 
 @pytest.fixture(scope="module")
-def run(tiny_once: Callable[[str], Any]) -> Any:
+def run(tiny_once: Any) -> Any:
     """A finished run."""
     made = tiny_once("ner")
     made.run(*OPTIONS)

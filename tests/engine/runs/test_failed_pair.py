@@ -1,11 +1,8 @@
 """A stage that fails by itself takes what needs it out of the run, and nothing else; its advice is followed."""
 
-from __future__ import annotations
-
 import io
 import json
 import re
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +15,7 @@ SEEDS = (0, 1, 2)
 
 
 @pytest.fixture
-def runs(tiny: Callable[[str], Any]) -> tuple[Any, float, int]:
+def runs(tiny: Any) -> tuple[Any, float, int]:
     """A finished run of three seeds, and a threshold above every confidence of one of them alone."""
     run = tiny("ner")
     run.run("selftrain.rounds=1", seeds=SEEDS)
@@ -56,9 +53,7 @@ def test_other_pairs_go_on_and_the_advice_helps(runs: tuple[Any, float, int]) ->
     assert (decision["accepted"], decision["items"]) == (int(advice[2]), int(advice[3]))
 
 
-def test_other_seeds_go_on_where_one_leaves_the_numbers(
-    tiny: Callable[[str], Any], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_other_seeds_go_on_where_one_leaves_the_numbers(tiny: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """The fault strikes in the first stage that trains, which all others of its seed need."""
     run = tiny("ner")
     monkeypatch.setenv("XLT_FAULT", "loop.loss:5:nan")
@@ -71,7 +66,7 @@ def test_other_seeds_go_on_where_one_leaves_the_numbers(
     assert answers(caught.value.result.folder)["de"].folder.is_dir()
 
 
-def test_progress_of_the_whole_run(tiny: Callable[[str], Any]) -> None:
+def test_progress_of_the_whole_run(tiny: Any) -> None:
     """Every line of a stage says which one of how many it is; once one was made, also how long the rest takes."""
     stream, run = io.StringIO(), tiny("classification")
     run.run("selftrain.rounds=1", stage="finetune")

@@ -6,11 +6,8 @@ processors differ in the last bits, hence the tolerance of 1e-4. No item is filt
 label.
 """
 
-from __future__ import annotations
-
 import json
 import os
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -38,7 +35,7 @@ OVERRIDES = (
 
 
 @pytest.mark.parametrize("task", ["ner", "classification"])
-def test_losses(tiny: Callable[[str], Any], task: str) -> None:
+def test_losses(tiny: Any, task: str) -> None:
     run = tiny(task)
     run.run(*OVERRIDES)
     found = {}

@@ -1,7 +1,5 @@
 """How many stages are made side by side, and what keeps a folder to one run; tests/faults/test_jobs.py has the rest."""
 
-from __future__ import annotations
-
 import subprocess
 import sys
 import time
@@ -27,7 +25,7 @@ from ..conftest import Watch
 
 
 @pytest.fixture
-def asked(tiny: Callable[[str], Any], monkeypatch: pytest.MonkeyPatch) -> Any:
+def asked(tiny: Any, monkeypatch: pytest.MonkeyPatch) -> Any:
     """From a recipe's overrides and what is asked for to the number of jobs, with four cores."""
     run, notes = tiny("ner"), Watch()
     (run.folder / "run").mkdir()
@@ -147,7 +145,7 @@ def test_a_run_waits_for_the_workers_of_one_that_was_killed(tmp_path: Path, monk
         other.kill()
 
 
-def test_a_store_that_two_processes_build_stays_that_of_the_first(tiny: Callable[[str], Any], tmp_path: Path) -> None:
+def test_a_store_that_two_processes_build_stays_that_of_the_first(tiny: Any, tmp_path: Path) -> None:
     run = tiny("ner")
     (run.folder / "run").mkdir()
     context = make_context(run.resolved().config, RunDir(run.folder / "run"), Watch())

@@ -1,7 +1,5 @@
 """`cotrain.model` and `teacher_folders` by the names of the Hugging Face hub, from its cache."""
 
-from __future__ import annotations
-
 import shutil
 from pathlib import Path
 from typing import Any

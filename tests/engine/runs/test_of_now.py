@@ -1,10 +1,7 @@
 """Numbers of a run are of its stages and its test files of now, whatever has been corrected, removed or made again."""
 
-from __future__ import annotations
-
 import json
 from collections import Counter
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -51,7 +48,7 @@ def assert_of(home: Any, test: Path) -> None:
     assert study.results[0].target_f1 == pytest.approx(found)
 
 
-def test_a_test_file_that_is_corrected_removed_or_comes_later(tiny: Callable[[str], Any]) -> None:
+def test_a_test_file_that_is_corrected_removed_or_comes_later(tiny: Any) -> None:
     home = tiny("ner")
     test, text = home.folder / "test-de.conll", home.recipe.read_text("utf-8")
     without = text.replace('test = "test-de.conll"\n', "")
@@ -73,7 +70,7 @@ def test_a_test_file_that_is_corrected_removed_or_comes_later(tiny: Callable[[st
     assert decision == (home.folder / "run/seed-0/de/hard1/decision.json").read_bytes()
 
 
-def test_what_a_decision_of_before_says_of_its_test_file_is_made_anew(tiny: Callable[[str], Any]) -> None:
+def test_what_a_decision_of_before_says_of_its_test_file_is_made_anew(tiny: Any) -> None:
     """A finished stage whose scores have nothing of the kind, as earlier versions left it."""
     home = tiny("ner")
     home.run(*SETTINGS)
@@ -93,7 +90,7 @@ def page(folder: Path) -> str:
     return write_report(folder).read_text("utf-8")
 
 
-def test_estimates_rules_and_sentences_of_other_stages_are_left_out(tiny: Callable[[str], Any]) -> None:
+def test_estimates_rules_and_sentences_of_other_stages_are_left_out(tiny: Any) -> None:
     home = tiny("ner")
     home.run(*SETTINGS)
     folder = home.folder / "run"

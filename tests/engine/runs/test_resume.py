@@ -1,10 +1,8 @@
 """A run that is killed at any moment and started again ends in the same bits as one that was left alone.
 
 The trials run in one helper process (this file as a script), which loads torch once and forks for every start of the
-run. `XLT_KILLS` sets the number of random kills (6 by default).
+run. `XLT_KILLS` sets the number of random kills (6 by default; above that also of classification).
 """
-
-from __future__ import annotations
 
 import contextlib
 import hashlib
@@ -16,7 +14,6 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -210,6 +207,7 @@ def driver(recipe: Path, folder: Path, seed: int, kills: int, faults: bool) -> d
     import xlt_engine.engine
 
     torch.set_num_threads(1)
+    os.fsync = lambda handle: None  # type: ignore[assignment]
     # A first run loads what torch loads on first use; without it a start would spend its time on that.
     xlt_engine.engine.run(recipe, run_dir=folder / "first")
     trials = Trials(recipe, folder, seed)
@@ -229,12 +227,13 @@ def driver(recipe: Path, folder: Path, seed: int, kills: int, faults: bool) -> d
     return {"kill": killed, "term": stopped, "points": points, "untouched": before == after, "seconds": spent}
 
 
-@pytest.mark.parametrize(("task", "share"), [("ner", 0.5), ("classification", 0.5)])
+@pytest.mark.parametrize("task", ["ner", "classification"] if KILLS > 6 else ["ner"])
 @pytest.mark.fault(1, 3)
-def test_stopped_runs_end_in_the_same_bits(tiny: Callable[[str], Any], task: str, share: float) -> None:
+def test_stopped_runs_end_in_the_same_bits(tiny: Any, task: str) -> None:
     """kill -9 and SIGTERM at random moments, kill -9 at every named point, and nothing to do when all is done."""
     run = tiny(task)
-    kills = max(1, round(KILLS * share))
+    run.rewrite(("seconds = 600", "seconds = 0"))
+    kills = max(1, round(KILLS / 2))
     arguments = [str(run.recipe), str(run.folder), "7", str(kills), str(int(task == "ner"))]
     limit = PATIENCE + 60 * kills
     done = subprocess.run(
@@ -252,7 +251,7 @@ def test_stopped_runs_end_in_the_same_bits(tiny: Callable[[str], Any], task: str
         assert {"file.renamed", "publish.renamed", "delete.renamed", "rundir.locked"} <= set(result["points"])
 
 
-def test_second_process_is_turned_away(tiny: Callable[[str], Any]) -> None:
+def test_second_process_is_turned_away(tiny: Any) -> None:
     from xlt_engine import RunInUseError
     from xlt_engine.engine import Progress
 
@@ -306,13 +305,13 @@ FROM_TEACHER = {"de/finetune"} | ROUNDS
     ],
 )
 @pytest.mark.fault(26, 52)
-def test_plan_remakes_what_depends_on_a_value(tiny: Callable[[str], Any], override: str, expected: set[str]) -> None:
+def test_plan_remakes_what_depends_on_a_value(tiny: Any, override: str, expected: set[str]) -> None:
     """By the fingerprints alone, without training."""
     assert tiny("ner").remade(override) == expected
 
 
 @pytest.mark.fault(26)
-def test_changed_value_remakes_its_stages_only(tiny: Callable[[str], Any]) -> None:
+def test_changed_value_remakes_its_stages_only(tiny: Any) -> None:
     run = tiny("ner")
     assert {s.removeprefix("seed-0/") for s in run.run().done} == set(STAGES)
     first = result_hashes(run.folder / "run")
@@ -326,7 +325,7 @@ def test_changed_value_remakes_its_stages_only(tiny: Callable[[str], Any]) -> No
     expect_redone(run, [], set(STAGES))
 
 
-def test_signal_on_the_last_step_loses_no_step(tiny: Callable[[str], Any]) -> None:
+def test_signal_on_the_last_step_loses_no_step(tiny: Any) -> None:
     """A stop that arrives while the last step runs finds its checkpoint: no step is done twice."""
     from xlt_engine import Interrupted
 

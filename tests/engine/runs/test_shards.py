@@ -1,12 +1,10 @@
 """Weights that a stage does not train lie on the disk once; a run that writes them each time says what they must be."""
 
-from __future__ import annotations
-
 import errno
 import json
 import os
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +26,7 @@ STAGES = ("baseline", "de/btf", "de/finetune", "de/soft1", "de/hard1")
 
 
 @pytest.fixture(scope="module")
-def made(tiny_once: Callable[[str], Any]) -> Iterator[Any]:
+def made(tiny_once: Any) -> Iterator[Any]:
     """The same run in whole files ("whole") and in shards ("run"), as all runs of this file are from now on."""
     recipe = tiny_once("ner")
     with pytest.MonkeyPatch.context() as patch:

@@ -1,8 +1,5 @@
 """Balanced acceptance in tiny runs: decision records, warnings, and what the hard stage trains on."""
 
-from __future__ import annotations
-
-from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -13,7 +10,7 @@ ONE = ("selftrain.rounds=1", "checkpoint.seconds=60", "selftrain.alpha.min_kept=
 
 
 @pytest.mark.parametrize("task", ["ner", "classification"])
-def test_balanced_acceptance(tiny: Callable[[str], Any], task: str) -> None:
+def test_balanced_acceptance(tiny: Any, task: str) -> None:
     run = tiny(task)
     run.run(*ONE)
     before = run.json("de/hard1/decision.json")
@@ -33,7 +30,7 @@ def test_balanced_acceptance(tiny: Callable[[str], Any], task: str) -> None:
             assert "accept = class-balanced took" in result.report.read_text("utf-8")
 
 
-def test_how_labels_are_accepted_decides_the_hard_stage_alone(tiny: Callable[[str], Any]) -> None:
+def test_how_labels_are_accepted_decides_the_hard_stage_alone(tiny: Any) -> None:
     run, one = tiny("ner"), ("selftrain.rounds=1",)
     assert run.remade("selftrain.accept=class-balanced", before=one) == {"de/hard1"}
     assert run.remade("selftrain.accept=threshold", before=one) == set()

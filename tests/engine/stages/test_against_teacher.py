@@ -1,11 +1,7 @@
 """What a student of a collapsed teacher is compared with."""
 
-from __future__ import annotations
-
-from collections.abc import Callable
 from typing import Any
 
-import pytest
 import torch
 
 from xlt_engine.data import Tokenizer, pack
@@ -24,9 +20,7 @@ COLLAPSED = (
 )
 
 
-def test_a_student_of_a_collapsed_teacher_is_compared_with_the_last_sound_model(
-    tiny: Callable[[str], Any], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_student_of_a_collapsed_teacher_is_compared_with_the_last_sound_model(tiny: Any, monkeypatch: Any) -> None:
     monkeypatch.setattr(collapse, "MIN_AGREEMENT", 0.75)  # chance agrees on half of what such a model names
     world = tiny("ner")
     world.run(*COLLAPSED)

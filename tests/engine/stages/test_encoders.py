@@ -1,7 +1,5 @@
 """The whole path with folders as transformers writes them: estimate, run, predict, back into transformers, info."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -48,6 +46,14 @@ name = "tiny"
 task = "ner"
 device = "cpu"
 max_length = 20
+training.freeze_layers = 1
+btf = {epochs = 1, batch_size = 8, lr = 1e-3}
+finetune = {epochs = 2, batch_size = 8, lr = 2e-2}
+selftrain.rounds = 1
+selftrain.voters = 2
+selftrain.soft = {epochs = 3, batch_size = 8, lr = 2e-2}
+selftrain.hard = {epochs = 1, batch_size = 8, lr = 1e-3}
+selftrain.alpha.rule = "fixed:0.1"
 [model]
 path = "model"
 [source]
@@ -58,29 +64,6 @@ test = "en.conll"
 language = "de"
 unlabelled = ["de.txt"]
 test = "de.conll"
-[training]
-freeze_layers = 1
-[btf]
-epochs = 1
-batch_size = 8
-lr = 1e-3
-[finetune]
-epochs = 2
-batch_size = 8
-lr = 2e-2
-[selftrain]
-rounds = 1
-voters = 2
-[selftrain.soft]
-epochs = 3
-batch_size = 8
-lr = 2e-2
-[selftrain.hard]
-epochs = 1
-batch_size = 8
-lr = 1e-3
-[selftrain.alpha]
-rule = "fixed:0.1"
 """
 PAIRS = NER.replace('"ner"', '"classification"', 1).replace(".conll", ".tsv").replace("de.txt", "de-pairs.tsv")
 PAIRS += '[reader]\npair = "other"\nunlabelled_format = "tsv"\n'

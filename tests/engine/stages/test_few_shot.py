@@ -1,10 +1,7 @@
 """Few-shot: `per_class` of the source, labelled target examples in fine-tuning, and the marks that follow."""
 
-from __future__ import annotations
-
 import shutil
 from collections import Counter
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -18,7 +15,7 @@ from xlt_engine.engine.summary.summary import build_summary
 FEW = ('targets.0.labelled="few-de.tsv"', "targets.0.per_class=2")
 
 
-def with_few(tiny: Callable[..., Any]) -> Any:
+def with_few(tiny: Any) -> Any:
     recipe = tiny("classification")
     shutil.copy(recipe.folder / "test-de.tsv", recipe.folder / "few-de.tsv")
     return recipe
@@ -32,7 +29,7 @@ def datasets(recipe: Any, *overrides: str) -> Datasets:
     return Datasets(recipe.resolved(*overrides).config, recipe.tokenizer(), recipe.folder / "stores")
 
 
-def test_source_per_class_by_draw(tiny: Callable[..., Any]) -> None:
+def test_source_per_class_by_draw(tiny: Any) -> None:
     recipe, drawn = tiny("classification"), []
     for draw in (0, 1):
         data = datasets(recipe, "source.per_class=3", f"source.draw={draw}")
@@ -43,7 +40,7 @@ def test_source_per_class_by_draw(tiny: Callable[..., Any]) -> None:
     assert len(datasets(recipe).source_train) == 24
 
 
-def test_ner_source_has_k_sentences_of_each_type(tiny: Callable[..., Any]) -> None:
+def test_ner_source_has_k_sentences_of_each_type(tiny: Any) -> None:
     data = datasets(tiny("ner"), "source.per_class=2")
     store = data.source_train
     names = [data.labels[i] for i in np.asarray(store.item_labels) if i >= 0]
@@ -51,7 +48,7 @@ def test_ner_source_has_k_sentences_of_each_type(tiny: Callable[..., Any]) -> No
     assert 2 <= len(store) <= 4
 
 
-def test_plan_adds_one_stage_and_changes_no_other(tiny: Callable[..., Any]) -> None:
+def test_plan_adds_one_stage_and_changes_no_other(tiny: Any) -> None:
     recipe = with_few(tiny)
     plain, few = recipe.plan(), recipe.plan(*absolute(recipe))
     assert few.keys() - plain.keys() == {"de/fewshot"}
@@ -62,7 +59,7 @@ def test_plan_adds_one_stage_and_changes_no_other(tiny: Callable[..., Any]) -> N
     assert few["de/soft1"].inputs["teacher"] == "seed-0/de/fewshot"
 
 
-def test_run_marks_what_learned_from_target_labels(tiny: Callable[..., Any]) -> None:
+def test_run_marks_what_learned_from_target_labels(tiny: Any) -> None:
     recipe = with_few(tiny)
     recipe.run(*absolute(recipe), "selftrain.rounds=1")
     record = recipe.stage("de/fewshot")
@@ -82,14 +79,14 @@ def test_run_marks_what_learned_from_target_labels(tiny: Callable[..., Any]) -> 
     assert "target labels were used for more than scoring" in page
 
 
-def test_without_btf_the_few_shot_teacher_starts_from_the_encoder(tiny: Callable[..., Any]) -> None:
+def test_without_btf_the_few_shot_teacher_starts_from_the_encoder(tiny: Any) -> None:
     recipe = with_few(tiny)
     plan = recipe.plan(*absolute(recipe), "btf.on=false")
     assert plan["de/fewshot"].inputs == {"base": "seed-0/pretrain"}
     assert plan["de/soft1"].inputs["teacher"] == "seed-0/de/fewshot"
 
 
-def test_balanced_mix_repeats_the_target(tiny: Callable[..., Any]) -> None:
+def test_balanced_mix_repeats_the_target(tiny: Any) -> None:
     recipe = with_few(tiny)
     short = ("selftrain.on=false", "btf.on=false", *absolute(recipe))
     recipe.run(*short, where="natural")
@@ -98,7 +95,7 @@ def test_balanced_mix_repeats_the_target(tiny: Callable[..., Any]) -> None:
     assert steps == [2 * 4, 2 * 6]
 
 
-def test_a_test_file_of_the_same_content_stays_whole(tiny: Callable[..., Any]) -> None:
+def test_a_test_file_of_the_same_content_stays_whole(tiny: Any) -> None:
     """The few-shot file serves for nothing else: the test store of the same file stays whole."""
     recipe = with_few(tiny)
     data = datasets(recipe, *absolute(recipe))
@@ -107,7 +104,7 @@ def test_a_test_file_of_the_same_content_stays_whole(tiny: Callable[..., Any]) -
     assert len(data.labelled(target.labelled, "de")) == 12
 
 
-def test_parallel_data_of_the_recipe_is_marked_on_every_row(tiny: Callable[..., Any]) -> None:
+def test_parallel_data_of_the_recipe_is_marked_on_every_row(tiny: Any) -> None:
     recipe = tiny("classification")
     recipe.run("uses_parallel_data=true", "selftrain.rounds=0.5", "pretrain.epochs=0.4")
     rows = build_summary(recipe.folder / "run")["rows"]
@@ -118,7 +115,7 @@ def test_parallel_data_of_the_recipe_is_marked_on_every_row(tiny: Callable[..., 
     }
 
 
-def test_check_finds_test_texts_among_the_few(tiny: Callable[..., Any]) -> None:
+def test_check_finds_test_texts_among_the_few(tiny: Any) -> None:
     recipe = with_few(tiny)
     config = recipe.resolved(*absolute(recipe)).config
     texts, faults = read_all(config, recipe_files(config))

@@ -1,8 +1,5 @@
 """`selftrain.soft.loss = "kl"` with a temperature, from the recipe to the first step's loss."""
 
-from __future__ import annotations
-
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -41,7 +38,7 @@ def first_loss(recipe: Any, temperature: float) -> float:
 
 
 @pytest.mark.parametrize("temperature", [2.0, 0.5])
-def test_first_step(tiny: Callable[..., Any], temperature: float) -> None:
+def test_first_step(tiny: Any, temperature: float) -> None:
     recipe = tiny("classification")
     recipe.run(*SHORT, "selftrain.soft.loss=kl", f"selftrain.soft.temperature={temperature}")
     loss = recipe.json("de/soft1/trace.json")["loss"][0]

@@ -1,8 +1,5 @@
 """Training on texts that are longer than `max_length`: all of each, in windows."""
 
-from __future__ import annotations
-
-from collections.abc import Callable
 from typing import Any
 
 from xlt_engine.engine.preflight.cost import estimate
@@ -12,7 +9,7 @@ SHORT = ("max_length=8", "selftrain.rounds=1", 'selftrain.soft.positions="all"',
 WINDOWS = (*SHORT, "long_texts=windows")
 
 
-def test_every_stage_learns_what_lies_beyond_the_maximum_length(tiny: Callable[[str], Any]) -> None:
+def test_every_stage_learns_what_lies_beyond_the_maximum_length(tiny: Any) -> None:
     """No word is unseen, in as many steps as the forecast says, which are more than where texts are cut."""
     run = tiny("ner")
 

@@ -1,7 +1,5 @@
 """The mean of weights: at five points of a stage's last half (`keep = "mean"`), of three seeds (`keep = "seeds"`)."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +16,7 @@ from xlt_engine.model import load_task_model
 from .test_best import Steps, learn
 
 SEEDS = ("selftrain.rounds=1", "arms.baseline=false", "training.keep=seeds")
-FITTED = ("selftrain.on=false", "arms.baseline=false")
+FITTED = ("selftrain.on=false", "arms.baseline=false", "checkpoint.seconds=0")
 SHORT = (*FITTED, "finetune.epochs=4", "training.keep=mean")
 
 

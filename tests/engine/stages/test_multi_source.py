@@ -1,9 +1,6 @@
 """Several labelled source languages: who is learned how often, against hand-made recipes and counts."""
 
-from __future__ import annotations
-
 from collections import Counter
-from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -49,7 +46,7 @@ def write_rows(path: Path, rows: list[tuple[str, str]]) -> None:
     path.write_text("text\tlabel\n" + "".join(f"{text}\t{label}\n" for text, label in rows), "utf-8")
 
 
-def two_sources(tiny: Callable[..., Any], more: str = FRENCH) -> Any:
+def two_sources(tiny: Any, more: str = FRENCH) -> Any:
     """24 English and 12 French training texts, the French ones with 6 more without labels."""
     recipe = tiny("classification")
     folder = recipe.folder
@@ -61,7 +58,7 @@ def two_sources(tiny: Callable[..., Any], more: str = FRENCH) -> Any:
     return recipe
 
 
-def test_run_of_two_sources_and_the_same_by_hand(tiny: Callable[..., Any]) -> None:
+def test_run_of_two_sources_and_the_same_by_hand(tiny: Any) -> None:
     recipe = two_sources(tiny)
     first = recipe.run("selftrain.rounds=1", *QUICK)
     fit = recipe.stage("de/btf")
@@ -104,7 +101,7 @@ def made_by_hand(recipe: Any) -> None:
     assert kept[0] == kept[1]
 
 
-def test_one_target_of_two_in_the_same_bits(tiny: Callable[..., Any]) -> None:
+def test_one_target_of_two_in_the_same_bits(tiny: Any) -> None:
     """The run of one target, completed afterwards, is the run of both; the first has nothing of the other one."""
     recipe = tiny("classification")
     other = recipe.table("[[targets]]", "[pretrain]").replace('"de"', '"nl"').replace("de.txt", "nl.txt")
@@ -125,7 +122,7 @@ def test_one_target_of_two_in_the_same_bits(tiny: Callable[..., Any]) -> None:
         assert found[0] == found[1], stage
 
 
-def an_epoch(tiny: Callable[..., Any], *options: str) -> tuple[Counter[str], dict[str, int]]:
+def an_epoch(tiny: Any, *options: str) -> tuple[Counter[str], dict[str, int]]:
     """How often each example is drawn in the first epoch, and how many of each language."""
     recipe = two_sources(tiny)
     config = recipe.resolved(*options).config
@@ -146,13 +143,13 @@ def an_epoch(tiny: Callable[..., Any], *options: str) -> tuple[Counter[str], dic
     )
 
 
-def test_natural_takes_each_once(tiny: Callable[..., Any]) -> None:
+def test_natural_takes_each_once(tiny: Any) -> None:
     drawn, languages = an_epoch(tiny)
     assert languages == {"en": 24, "fr": 12}
     assert set(drawn.values()) == {1}
 
 
-def test_weights_decide_the_shares_whatever_the_sizes(tiny: Callable[..., Any]) -> None:
+def test_weights_decide_the_shares_whatever_the_sizes(tiny: Any) -> None:
     """1 to 3 of 36: 9 of the 24 English texts, once each; 27 draws of the 12 French ones: each two or three times."""
     drawn, languages = an_epoch(tiny, "finetune.source_mix=weights", "source.1.weight=3")
     assert languages == {"en": 9, "fr": 27}
@@ -161,14 +158,14 @@ def test_weights_decide_the_shares_whatever_the_sizes(tiny: Callable[..., Any]) 
 
 
 @pytest.mark.parametrize(("exponent", "expected"), [(1.0, (24, 12)), (0.5, (21, 15)), (0.0, (18, 18))])
-def test_temperature_is_that_of_btf(tiny: Callable[..., Any], exponent: float, expected: tuple[int, int]) -> None:
+def test_temperature_is_that_of_btf(tiny: Any, exponent: float, expected: tuple[int, int]) -> None:
     """Shares in proportion to size ** exponent: with 1/2 they are sqrt(24) : sqrt(12), 21.09 : 14.91 of 36."""
     options = ("finetune.source_mix=temperature", f"finetune.source_temperature={exponent}")
     _, languages = an_epoch(tiny, *options)
     assert (languages["en"], languages["fr"]) == expected
 
 
-def test_a_run_with_weights_says_what_it_drew_and_costs_what_was_estimated(tiny: Callable[..., Any]) -> None:
+def test_a_run_with_weights_says_what_it_drew_and_costs_what_was_estimated(tiny: Any) -> None:
     recipe = two_sources(tiny)
     options = ("finetune.source_mix=weights", "source.1.weight=3", "selftrain.on=false", "source.1.per_class=4", *QUICK)
     result = recipe.run(*options)
@@ -186,7 +183,7 @@ def test_a_run_with_weights_says_what_it_drew_and_costs_what_was_estimated(tiny:
     }
 
 
-def test_keys_that_do_not_go_together(tiny: Callable[..., Any]) -> None:
+def test_keys_that_do_not_go_together(tiny: Any) -> None:
     recipe = two_sources(tiny, FRENCH.replace('train = "train-fr.tsv"', "weight = 2.0\ncap = 3\nper_class = 3"))
     with pytest.raises(ConfigError) as caught:
         recipe.resolved("targets.0.language=fr", "finetune.source_temperature=0.5")
@@ -202,7 +199,7 @@ def test_keys_that_do_not_go_together(tiny: Callable[..., Any]) -> None:
         load_recipe("demo", ('source=[{language="en"}, {language="fr", train="x.tsv"}]',))
 
 
-def test_labels_must_agree_and_files_must_be_there(tiny: Callable[..., Any]) -> None:
+def test_labels_must_agree_and_files_must_be_there(tiny: Any) -> None:
     """All at once, over all files; by `check` and by a run."""
     recipe = two_sources(tiny, FRENCH + FRENCH.replace("fr", "es"))
     folder = recipe.folder
@@ -224,7 +221,7 @@ def test_labels_must_agree_and_files_must_be_there(tiny: Callable[..., Any]) -> 
     assert "source.1.general.0: " in messages
 
 
-def test_check_knows_every_source(tiny: Callable[..., Any]) -> None:
+def test_check_knows_every_source(tiny: Any) -> None:
     recipe = two_sources(tiny)
     report = check(recipe.recipe, rate=1e9)
     assert report.problems == []
@@ -235,7 +232,7 @@ def test_check_knows_every_source(tiny: Callable[..., Any]) -> None:
     assert any("source.1.general: is missing for fr" in p.message for p in missing.problems)
 
 
-def test_all_data_roles_together_in_tagging(tiny: Callable[..., Any]) -> None:
+def test_all_data_roles_together_in_tagging(tiny: Any) -> None:
     """Two sources by temperature, code switching, few labels, translations and pairs: every mark where it belongs."""
     recipe = tiny("ner")
     folder = recipe.folder

@@ -1,7 +1,5 @@
 """`targets.N.pseudo_labels`: labels of another model as a teacher in soft stages and as a voter in hard ones."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Callable
 from pathlib import Path

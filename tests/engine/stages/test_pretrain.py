@@ -1,9 +1,6 @@
 """Pre-training on from given weights, and what it measures on text that it does not learn."""
 
-from __future__ import annotations
-
 import itertools
-from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -18,7 +15,7 @@ from xlt_engine.model import load_masked_lm
 HELD = ("pretrain.held_out=8", "pretrain.epochs=4")
 
 
-def test_loss_and_accuracy_of_held_out_text(tiny: Callable[[str], Any]) -> None:
+def test_loss_and_accuracy_of_held_out_text(tiny: Any) -> None:
     """The last measurement is that of the saved weights, by plain torch in fp64; nothing held out is learned."""
     world = tiny("ner")
     world.run(*HELD, stage="pretrain")
@@ -59,7 +56,7 @@ def _by_hand(model: Any, text: Corpus, special: torch.Tensor, mask_id: int) -> t
     return loss, hits, count
 
 
-def test_measurements_survive_an_interruption(tiny: Callable[[str], Any]) -> None:
+def test_measurements_survive_an_interruption(tiny: Any) -> None:
     world, polls = tiny("ner"), itertools.count()
     world.run(*HELD, stage="pretrain", where="whole")
     with pytest.raises(Interrupted):
@@ -69,7 +66,7 @@ def test_measurements_survive_an_interruption(tiny: Callable[[str], Any]) -> Non
     assert world.json("pretrain/trace.json", "cut") == world.json("pretrain/trace.json", "whole")
 
 
-def test_training_on_from_given_weights(tiny: Callable[[str], Any]) -> None:
+def test_training_on_from_given_weights(tiny: Any) -> None:
     """It starts where the other run ended, with dropout of its own, and what follows starts from its result."""
     world = tiny("ner")
     world.run("pretrain.epochs=6", stage="pretrain", where="first")

@@ -1,8 +1,5 @@
 """`btf.sides`: task fitting on the text of both languages, or of the target alone."""
 
-from __future__ import annotations
-
-from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -13,7 +10,7 @@ SHORT = ("selftrain.on=false", "arms.control=true", "pretrain.epochs=0.4")
 
 
 @pytest.mark.parametrize(("sides", "examples"), [("both", [24, 24]), ("target", [24])])
-def test_text_of_the_stage(tiny: Callable[..., Any], sides: str, examples: list[int]) -> None:
+def test_text_of_the_stage(tiny: Any, sides: str, examples: list[int]) -> None:
     recipe = tiny("classification")
     overrides = (*SHORT, f"btf.sides={sides}")
     recipe.run(*overrides)
@@ -23,7 +20,7 @@ def test_text_of_the_stage(tiny: Callable[..., Any], sides: str, examples: list[
     assert {name: expected[f"seed-0/{name}"] for name in found} == {n: r["steps"] for n, r in found.items()}
 
 
-def test_the_source_text_is_no_input(tiny: Callable[..., Any]) -> None:
+def test_the_source_text_is_no_input(tiny: Any) -> None:
     recipe = tiny("classification")
     recipe.run(*SHORT, stage="btf", where="both")
     recipe.run(*SHORT, "btf.sides=target", stage="btf", where="target")
@@ -32,7 +29,7 @@ def test_the_source_text_is_no_input(tiny: Callable[..., Any]) -> None:
     assert alone["data.text.0"] == both["data.text.1"]
 
 
-def test_the_control_of_the_paper_reads_the_same_source_text(tiny: Callable[..., Any]) -> None:
+def test_the_control_of_the_paper_reads_the_same_source_text(tiny: Any) -> None:
     """`source.control` = the training file, as in cls-paper: BTF and its control differ in the target's text alone."""
     recipe = tiny("ner")
     text = recipe.recipe.read_text("utf-8")

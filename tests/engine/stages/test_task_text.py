@@ -1,8 +1,5 @@
 """BTF and self-training read one choice of the target's text: each text once, and of a cap the same draw."""
 
-from __future__ import annotations
-
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -23,7 +20,7 @@ def texts(number: int) -> str:
 
 
 @pytest.mark.parametrize("task", ["ner", "classification"])
-def test_a_cap_draws_the_same_texts(tiny: Callable[[str], Any], task: str) -> None:
+def test_a_cap_draws_the_same_texts(tiny: Any, task: str) -> None:
     """One text in a hundred stands twice, once with other white space: positions after it must not shift."""
     run = tiny(task)
     lines = [texts(i) for i in range(COUNT)]

@@ -1,10 +1,7 @@
 """`selftrain.soft.teachers` and `teacher_folders`: soft labels of several teachers, and what is refused."""
 
-from __future__ import annotations
-
 import json
 import shutil
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +24,7 @@ TWICE = 'selftrain.stages=["soft","soft"]'
 
 
 @pytest.fixture(scope="module")
-def world(tiny_once: Callable[[str], Any]) -> Any:
+def world(tiny_once: Any) -> Any:
     """The tiny recipe with a finished model of another vocabulary, and a run with the teachers of two seeds and it."""
     recipe = tiny_once("ner")
     recipe.run("checkpoint.seconds=60", "model.new.vocab_size=60", "btf.on=false", stage="finetune", where="other")

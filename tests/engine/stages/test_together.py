@@ -1,8 +1,5 @@
 """One student for several targets, against each target's text taken by itself."""
 
-from __future__ import annotations
-
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -61,7 +58,7 @@ def with_dutch(recipe: Any, together: str = "true") -> Any:
 
 
 @pytest.fixture(scope="module")
-def ran(tiny_once: Callable[[str], Any]) -> Any:
+def ran(tiny_once: Any) -> Any:
     recipe = with_dutch(tiny_once("classification"))
     recipe.result = recipe.run(*SETTINGS)
     return recipe
@@ -77,7 +74,7 @@ def folder(recipe: Any, stage: str) -> Path:
     return Path(recipe.result.folder) / "seed-0" / "de+nl" / stage
 
 
-def test_plan_has_one_student_and_is_that_of_today_without(tiny: Callable[..., Any]) -> None:
+def test_plan_has_one_student_and_is_that_of_today_without(tiny: Any) -> None:
     recipe = with_dutch(tiny("classification"))
     config, apart = (recipe.resolved(*SETTINGS, f"targets_together={x}").config for x in ("true", "false"))
     plan = make_plan(config)
@@ -96,7 +93,7 @@ def test_plan_has_one_student_and_is_that_of_today_without(tiny: Callable[..., A
     assert together == [s for s in pooled if s.kind == "cotrain"]
 
 
-def test_recipes_that_cannot_be_together(tiny: Callable[..., Any]) -> None:
+def test_recipes_that_cannot_be_together(tiny: Any) -> None:
     recipe = with_dutch(tiny("classification"))
     with pytest.raises(ConfigError, match=r"targets_together.*dictionary of one"):
         recipe.resolved("augment.code_switch.induce=true")

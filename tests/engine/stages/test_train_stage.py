@@ -1,7 +1,5 @@
 """How the time of a stage is counted, over all starts of a run."""
 
-from __future__ import annotations
-
 import json
 import shutil
 from collections.abc import Callable
@@ -22,7 +20,7 @@ def clocks(monkeypatch: pytest.MonkeyPatch, wall: Callable[[], float], cpu: Call
     monkeypatch.setattr(train_stage, "time", SimpleNamespace(monotonic=wall, process_time=cpu))
 
 
-def test_seconds_add_up_over_starts(tiny: Callable[[str], Any], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_seconds_add_up_over_starts(tiny: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """Both clocks stand still in the second start, which therefore ends with what the checkpoint has."""
     recipe, watch = tiny("ner"), Watch()
     clocks(monkeypatch, count(1000.0, 1.0).__next__, count(50.0, 0.25).__next__)
@@ -40,7 +38,7 @@ def test_seconds_add_up_over_starts(tiny: Callable[[str], Any], monkeypatch: pyt
     assert (line["seconds"], line["cpu_seconds"]) == (record["seconds"], record["cpu_seconds"])
 
 
-def test_one_start_counts_from_its_begin(tiny: Callable[[str], Any], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_one_start_counts_from_its_begin(tiny: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """The clock of the processor is read when training begins and when it ends, and nothing between counts twice."""
     seen: list[float] = []
     ticks = count(50.0, 0.25)
@@ -57,7 +55,7 @@ def test_one_start_counts_from_its_begin(tiny: Callable[[str], Any], monkeypatch
     assert recipe.stage("pretrain")["seconds"] == 0
 
 
-def test_a_curve_that_was_damaged_before_its_stage_goes_on_is_written_again(tiny: Callable[[str], Any]) -> None:
+def test_a_curve_that_was_damaged_before_its_stage_goes_on_is_written_again(tiny: Any) -> None:
     """Where it was cut, emptied or lost."""
     world = tiny("ner")
     short = ("selftrain.rounds=1", "arms.baseline=false")

@@ -1,7 +1,5 @@
 """Faults that strike a process of one's own, for the tests of this room."""
 
-from __future__ import annotations
-
 import multiprocessing
 import os
 import warnings

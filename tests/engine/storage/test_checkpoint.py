@@ -1,7 +1,5 @@
 """Checkpoints: whole or absent whenever the writer dies, never wrong when a byte changes, strict on loading."""
 
-from __future__ import annotations
-
 import contextlib
 import json
 import os
@@ -91,9 +89,7 @@ def test_kill_anywhere_leaves_the_old_or_the_new(tmp_path: Path, step: int, in_c
 
 
 @pytest.mark.parametrize("action", ["enospc", "eio", "raise"])
-def test_failure_anywhere_before_the_rename_leaves_the_old(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, action: str
-) -> None:
+def test_failure_anywhere_before_the_rename_leaves_the_old(tmp_path: Path, monkeypatch: Any, action: str) -> None:
     save(tmp_path, 10)
     for number in range(1, 30):
         faults._passages.clear()

@@ -1,7 +1,5 @@
 """The run folder: whole files, modes, full disks, the lock, status and events."""
 
-from __future__ import annotations
-
 import errno
 import json
 import math
@@ -77,9 +75,7 @@ def test_a_folder_is_old_or_new_whenever_the_writer_is_killed(tmp_path: Path, in
 
 @pytest.mark.parametrize("action", ["enospc", "eio", "raise"])
 @pytest.mark.parametrize("number", [1, 2])
-def test_a_failed_write_leaves_the_old_file_alone(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, action: str, number: int
-) -> None:
+def test_a_failed_write_leaves_the_old_file_alone(tmp_path: Path, monkeypatch: Any, action: str, number: int) -> None:
     path = tmp_path / "a"
     files.atomic_write_text(path, "old")
     monkeypatch.setenv(faults.VARIABLE, f"file.*:{number}:{action}")
@@ -166,9 +162,7 @@ def test_the_second_process_is_told_who_holds_the_folder(tmp_path: Path, in_chil
     assert not run.held
 
 
-def test_a_killed_holder_leaves_no_lock_and_its_leftovers_are_swept(
-    tmp_path: Path, in_child: Callable[..., int]
-) -> None:
+def test_a_killed_holder_leaves_no_lock_and_its_leftovers_are_swept(tmp_path: Path, in_child: Any) -> None:
     def work() -> None:
         run = RunDir(tmp_path)
         run.acquire()
@@ -187,9 +181,7 @@ def test_a_killed_holder_leaves_no_lock_and_its_leftovers_are_swept(
 
 
 @pytest.mark.fault(11)
-def test_a_file_system_without_locks_gets_an_owner_file(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, in_child: Callable[..., int]
-) -> None:
+def test_a_file_system_without_locks_gets_an_owner_file(tmp_path: Path, monkeypatch: Any, in_child: Any) -> None:
     def no_locks(*_: Any) -> None:
         raise OSError(errno.ENOLCK, "No locks available")
 

@@ -1,7 +1,5 @@
 """Small models with their objectives, batches for them, and what a run of their loop has left."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from typing import Any
 

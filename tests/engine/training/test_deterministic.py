@@ -1,11 +1,8 @@
 """`deterministic = true`: what it sets, what it refuses, and a stopped run that ends in the same bits."""
 
-from __future__ import annotations
-
 import importlib
 import json
 import os
-from collections.abc import Callable
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
@@ -92,9 +89,7 @@ def test_it_refuses_what_it_cannot_make_so(
     assert not torch.are_deterministic_algorithms_enabled()
 
 
-def test_what_torch_refuses_is_an_error_of_the_configuration(
-    tiny: Callable[[str], Any], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_what_torch_refuses_is_an_error_of_the_configuration(tiny: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """With torch's own words, from an operation that has no deterministic form on any device."""
     torch.use_deterministic_algorithms(True)
     try:
@@ -117,7 +112,7 @@ def test_what_torch_refuses_is_an_error_of_the_configuration(
     assert json.loads((run.folder / "run" / "status.json").read_bytes())["exit_code"] == 2
 
 
-def test_results_made_without_it_are_not_taken_for_its_own(tiny: Callable[[str], Any]) -> None:
+def test_results_made_without_it_are_not_taken_for_its_own(tiny: Any) -> None:
     plain, strict = (make_plan(tiny("ner").resolved(*o).config) for o in ((), ("deterministic=true",)))
     assert all("deterministic" not in stage.settings for stage in plain)
     assert all(stage.settings["deterministic"] for stage in strict)
@@ -156,7 +151,7 @@ def results(run: Any, where: str) -> dict[str, str]:
     return {str(p.relative_to(folder)): sha256_file(p) for n in names for p in sorted(folder.glob(f"seed-*/**/{n}"))}
 
 
-def test_stopped_runs_end_in_the_same_bits(tiny: Callable[[str], Any]) -> None:
+def test_stopped_runs_end_in_the_same_bits(tiny: Any) -> None:
     run = tiny("classification")
     stopped_often(run, "cpu")
     assert results(run, "alone") == results(run, "often")
@@ -166,9 +161,7 @@ def test_stopped_runs_end_in_the_same_bits(tiny: Callable[[str], Any]) -> None:
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
-def test_stopped_runs_end_in_the_same_bits_on_a_gpu(
-    tiny: Callable[[str], Any], monkeypatch: pytest.MonkeyPatch, precision: str
-) -> None:
+def test_stopped_runs_end_in_the_same_bits_on_a_gpu(tiny: Any, monkeypatch: pytest.MonkeyPatch, precision: str) -> None:
     # Earlier tests of this process have used CUDA.
     monkeypatch.setenv(WORKSPACE, WORKSPACES[0])
     run = tiny("ner")

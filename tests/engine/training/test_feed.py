@@ -1,12 +1,9 @@
 """Prefetching: the same batches in the same order, errors at their step, and no thread that outlives its use."""
 
-from __future__ import annotations
-
 import gc
 import json
 import threading
 import time
-from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -60,12 +57,7 @@ class Steps(Words):
 
 def loop(source: Any, performance: PerformanceConfig, objective: Any = cross_entropy) -> Loop:
     return Loop(
-        tagger(0.1, voters=False, fresh=True),
-        source,
-        objective,
-        optimizer=OPTIMIZER,
-        seed=1,
-        performance=performance,
+        tagger(0.1, voters=False, fresh=True), source, objective, optimizer=OPTIMIZER, seed=1, performance=performance
     )
 
 
@@ -327,7 +319,7 @@ def test_a_source_that_knows_its_sizes_makes_no_batch_to_be_surveyed() -> None:
     assert survey(Steps(0)) == []
 
 
-def test_a_run_with_the_thread_and_padding_is_that_without(tiny: Callable[[str], Any]) -> None:
+def test_a_run_with_the_thread_and_padding_is_that_without(tiny: Any) -> None:
     """Every kind of stage: the same bits with the thread; to rounding with static shapes, whose use is on record."""
     made = tiny("ner")
     made.run("checkpoint.seconds=60", where="plain")

@@ -1,7 +1,5 @@
 """The loop: its schedule, its sums over micro-batches, what it freezes, and what it does with a NaN."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import numpy as np

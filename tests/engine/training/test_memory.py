@@ -1,7 +1,5 @@
 """Steps that do not fit into memory, smaller micro-batches, recomputed activations, damaged soft labels."""
 
-from __future__ import annotations
-
 import json
 import shutil
 from collections.abc import Callable
@@ -159,8 +157,9 @@ def trained(objective: Any, auto: bool, precision: str = "fp32", limits: Any = N
     return loop
 
 
-@pytest.mark.parametrize("where", ["forward", "backward", "last part"])
-@pytest.mark.parametrize("precision", DTYPES)
+@pytest.mark.parametrize(
+    ("where", "precision"), [*(("forward", name) for name in DTYPES), ("backward", "fp32"), ("last part", "fp16")]
+)
 def test_a_repeated_step_ends_as_if_its_micro_batch_had_been_smaller(where: str, precision: str) -> None:
     """To the bit, with dropout and all that the optimiser remembers; but for rounding that of whole batches."""
     loop = trained(failing_from(3, 2, where), True, precision)
@@ -263,7 +262,7 @@ def weights(run: Any, where: str) -> dict[str, str]:
 
 
 @pytest.mark.fault(50)
-def test_run_ends_with_8_and_goes_on(tiny: Callable[[str], Any], strike: Callable[[str], None]) -> None:
+def test_run_ends_with_8_and_goes_on(tiny: Any, strike: Callable[[str], None]) -> None:
     """The message names the stage and the step; the status has the code; the same command goes on to the same bits."""
     run = tiny("ner")
     run.run(stage="pretrain", where="alone")
@@ -278,7 +277,7 @@ def test_run_ends_with_8_and_goes_on(tiny: Callable[[str], Any], strike: Callabl
     assert weights(run, "run") == weights(run, "alone")
 
 
-def test_memory_that_ends_outside_of_a_step(tiny: Callable[[str], Any], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_memory_that_ends_outside_of_a_step(tiny: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(*_: Any, **__: Any) -> None:
         raise MemoryError
 
@@ -289,7 +288,7 @@ def test_memory_that_ends_outside_of_a_step(tiny: Callable[[str], Any], monkeypa
     assert json.loads((run.folder / "run" / "status.json").read_bytes())["exit_code"] == 8
 
 
-def test_halving_is_reported_and_survives_a_stop(tiny: Callable[[str], Any], strike: Callable[[str], None]) -> None:
+def test_halving_is_reported_and_survives_a_stop(tiny: Any, strike: Callable[[str], None]) -> None:
     """Weights and `stage.json` of a run that was stopped after the halving are those of one that was not."""
     from xlt_engine.engine import Progress
 
@@ -373,7 +372,7 @@ def test_recomputing_costs_one_more_forward_pass_and_none_without_gradients(monk
     assert len(calls) == 6
 
 
-def test_recomputing_changes_no_result_and_no_fingerprint(tiny: Callable[[str], Any]) -> None:
+def test_recomputing_changes_no_result_and_no_fingerprint(tiny: Any) -> None:
     run = tiny("ner")
     less = ("selftrain.rounds=1", "arms.baseline=false")
     run.run(*less, where="kept")
@@ -403,7 +402,7 @@ def test_soft_labels_come_back_or_are_refused(tmp_path: Path) -> None:
         assert soft_label_problem(path, 50, "seed-0/de/finetune") is not None, place
 
 
-def test_damaged_soft_labels_are_made_anew(tiny: Callable[[str], Any]) -> None:
+def test_damaged_soft_labels_are_made_anew(tiny: Any) -> None:
     """Damaged while the stage is stopped; the run goes on to the result of an undamaged one, and says so."""
     from xlt_engine.engine import Progress
 

@@ -4,8 +4,6 @@ Bounds are relative: 1e-6 of the loss, 1e-5 of the norm of all gradients. Masks 
 orders of magnitude.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from typing import Any

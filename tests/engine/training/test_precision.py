@@ -1,7 +1,6 @@
-from __future__ import annotations
-
 import math
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -32,9 +31,10 @@ def loop(count: int, precision: str, objective: object = cross_entropy) -> Loop:
 
 
 def curve(precision: str) -> np.ndarray:
-    """Means over 25 steps of a run of 500."""
-    trace = train(tagger(0.1, fresh=True), Words(500), cross_entropy, optimizer=OPTIMIZER, seed=1, precision=precision)
-    return np.array(trace.loss).reshape(20, 25).mean(1)
+    """Means over 25 steps of a run of 250."""
+    fast = OptimizerConfig(lr=5e-3)
+    trace = train(tagger(0.1, fresh=True), Words(250), cross_entropy, optimizer=fast, seed=1, precision=precision)
+    return np.array(trace.loss).reshape(10, 25).mean(1)
 
 
 @pytest.fixture(scope="module")
@@ -46,9 +46,7 @@ def full() -> np.ndarray:
     ("capability", "device", "expected"),
     [((9, 0), "auto", "bf16"), ((8, 0), "cuda", "bf16"), ((7, 5), "auto", "fp16"), ((9, 0), "cpu", "fp32")],
 )
-def test_auto_takes_what_the_device_is_made_for(
-    capability: tuple[int, int], device: str, expected: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_auto_takes_what_the_device_is_made_for(capability: Any, device: str, expected: str, monkeypatch: Any) -> None:
     assert choose_precision("fp16", "cpu") == "fp16"
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda: capability)
@@ -56,7 +54,7 @@ def test_auto_takes_what_the_device_is_made_for(
 
 
 @in_16_bits
-def test_loss_curves_follow_fp32_over_500_steps(precision: str, full: np.ndarray) -> None:
+def test_loss_curves_follow_fp32_over_250_steps(precision: str, full: np.ndarray) -> None:
     """Within 3 % of the start's loss all along, and the rule is learned."""
     half = curve(precision)
     assert full[0] > 1.0
@@ -179,7 +177,6 @@ def test_resuming_is_exact(precision: str, overflows: set[int], tmp_path: Path) 
     tensors, meta = first.state()
     save_checkpoint(tmp_path, step=first.step, tensors=tensors, meta=meta)
     found = load_latest(tmp_path)
-    assert found is not None
     second.restore(found.step, found.tensors, found.meta)
     second.run()
     assert outcome(second) == outcome(whole)

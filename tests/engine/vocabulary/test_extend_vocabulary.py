@@ -1,12 +1,9 @@
 """`extend-vocabulary`: rows, biases and logits of old ids to the bit; the folder in transformers and in a run."""
 
-from __future__ import annotations
-
 import json
 import random
 import shutil
 import warnings
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -119,7 +116,7 @@ def test_transformers_opens_it(folder: Path, tmp_path: Path) -> None:
             np.testing.assert_allclose(ours.logits(pack([ids])).numpy(), expected.numpy(), rtol=1e-4, atol=1e-5)
 
 
-def test_a_run_goes_on_from_it(tiny: Callable[..., Any]) -> None:
+def test_a_run_goes_on_from_it(tiny: Any) -> None:
     recipe = tiny("ner")
     recipe.run("pretrain.epochs=0.4", stage="pretrain")
     made = recipe.folder / "run" / "seed-0" / "pretrain"
@@ -171,7 +168,7 @@ def _folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def tagged(tiny: Callable[[str], Any], _folder: Path) -> Any:
+def tagged(tiny: Any, _folder: Path) -> Any:
     """A run of a tagger, made once."""
     made = tiny("ner")
     if not (_folder / "ner" / "run").exists():
@@ -397,9 +394,7 @@ def test_a_pair_of_texts(tmp_path: Path) -> None:
     assert "rivers" not in {tokenizer.token(i) for i in before.rows}
 
 
-def test_nothing_is_written_where_something_differs(
-    tagged: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_nothing_is_written_where_something_differs(tagged: Any, tmp_path: Path, monkeypatch: Any) -> None:
     stage = tagged.folder / "run" / "seed-0" / "de" / "hard1"
 
     def careless(tokenizer: Tokenizer, used: set[int], lines: Any, **rest: Any) -> Any:

@@ -3,8 +3,6 @@
 A new operation, or a new option that takes another way through the kernels, is a new line in `CASES`.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -222,9 +220,7 @@ CASES = [
     Case("mlm", _vocabulary, kernels.linear_cross_entropy),
     Case("mlm-frozen", _vocabulary, kernels.linear_cross_entropy, frozen=("weight", "bias")),
     Case(
-        "mlm-recompute",
-        _vocabulary,
-        lambda **t: kernels.linear_cross_entropy(**t, mode="recompute", reduction="none"),
+        "mlm-recompute", _vocabulary, lambda **t: kernels.linear_cross_entropy(**t, mode="recompute", reduction="none")
     ),
     Case(
         "mlm-weighted",

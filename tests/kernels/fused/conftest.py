@@ -4,8 +4,6 @@
 `pytest -m gpu tests/kernels` runs the same tests there, in bf16 and fp16 too.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator
 
 import pytest

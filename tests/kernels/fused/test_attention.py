@@ -1,5 +1,3 @@
-from __future__ import annotations
-
 import importlib
 from collections.abc import Callable
 from typing import Any
@@ -71,9 +69,7 @@ def compare(ours: tuple[Tensor, Tensor], native: tuple[Tensor, Tensor], truth: t
 
 
 @pytest.mark.parametrize("case", CASES.values(), ids=CASES.keys())
-def test_equals_a_loop_in_fp64(
-    case: tuple[list[int], int, int, int], device: Device, dtype: DType, generator: Generator, as_good_as: AsGoodAs
-) -> None:
+def test_equals_a_loop_in_fp64(case: Any, device: Device, dtype: DType, generator: Any, as_good_as: AsGoodAs) -> None:
     lengths, heads, size, longest = case
     qkv, upstream = inputs(lengths, heads, size, device, dtype, generator)
     cu_seqlens = boundaries(lengths, device)
@@ -85,9 +81,7 @@ def test_equals_a_loop_in_fp64(
 
 @pytest.mark.parametrize("longest", [100, 140], ids=["whole", "in blocks"])
 @pytest.mark.parametrize("seed", [None, 3])
-def test_tiles_of_16_bits(
-    longest: int, seed: int | None, device: Device, generator: Generator, as_good_as: AsGoodAs
-) -> None:
+def test_tiles_of_16_bits(longest: int, seed: Any, device: Device, generator: Generator, as_good_as: AsGoodAs) -> None:
     """fp16, which the interpreter computes too: the tiles are larger than those of fp32."""
     lengths = [100, 3, 65]
     qkv, upstream = inputs(lengths, 1, 64, device, torch.float16, generator)
@@ -180,9 +174,7 @@ def test_extreme_scores(longest: int, device: Device, dtype: DType, generator: G
 
 
 @pytest.mark.parametrize("longest", [33, 65])
-def test_strides_and_types_of_boundaries_change_nothing(
-    longest: int, device: Device, dtype: DType, generator: Generator
-) -> None:
+def test_strides_and_types_of_boundaries_change_nothing(longest: int, device: Any, dtype: Any, generator: Any) -> None:
     lengths = [5, 0, 33]
     qkv, upstream = inputs(lengths, 2, 32, device, dtype, generator)
     drop: dict[str, Any] = {"p": 0.1, "seed": 4}

@@ -1,7 +1,5 @@
 """Rotary positions and windows in the attention kernels, against the reference in fp64."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import pytest
@@ -10,7 +8,7 @@ from torch import Tensor
 
 from xlt_engine.kernels import dispatch, packed_attention, rotary_table
 
-from ..helpers import AsGoodAs, Device, DType, Generator, all_equal, boundaries
+from ..helpers import Device, DType, Generator, all_equal, boundaries
 from .test_attention import compare, differentiate, inputs
 
 # Lengths, head size, the longest length that the call is told, window, and whether there are rotary positions.
@@ -32,14 +30,7 @@ def angles(lengths: list[int], size: int, device: Device) -> Tensor:
 
 @pytest.mark.parametrize("seed", [None, 3], ids=["plain", "dropout"])
 @pytest.mark.parametrize("case", CASES.values(), ids=CASES.keys())
-def test_equals_the_reference(
-    case: tuple[list[int], int, int, int | None, bool],
-    seed: int | None,
-    device: Device,
-    dtype: DType,
-    generator: Generator,
-    as_good_as: AsGoodAs,
-) -> None:
+def test_equals_the_reference(case: Any, seed: Any, device: Any, dtype: DType, generator: Any, as_good_as: Any) -> None:
     lengths, size, longest, window, turned = case
     qkv, upstream = inputs(lengths, 1 + (longest < 64), size, device, dtype, generator)
     rotary = angles(lengths, size, device) if turned else None

@@ -4,8 +4,6 @@ The operators are found by watching what the cases call, so that one without a c
 GPU.
 """
 
-from __future__ import annotations
-
 import importlib
 import pkgutil
 import shutil

@@ -1,6 +1,5 @@
-from __future__ import annotations
-
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
@@ -25,9 +24,7 @@ def test_drops_what_the_reference_drops(
         assert torch.equal(dropout(x, 0.13, seed=given, site=site).cpu(), expected)
 
 
-def test_backward_replays_the_mask_on_strided_tensors(
-    device: torch.device, dtype: torch.dtype, generator: torch.Generator
-) -> None:
+def test_backward_replays_the_mask_on_strided_tensors(device: torch.device, dtype: torch.dtype, generator: Any) -> None:
     x = torch.randn(65, 40, generator=generator).to(device, dtype).requires_grad_()
     upstream = torch.randn(40, 65, generator=generator).to(device, dtype)
     out = dropout(x.t(), 0.4, seed=9, site=3)

@@ -1,4 +1,4 @@
-from __future__ import annotations
+from typing import Any
 
 import pytest
 import torch
@@ -8,19 +8,7 @@ from torch.nn import functional
 from xlt_engine.kernels import embedding_layer_norm
 from xlt_engine.kernels.fused.norms import embedding as operators
 
-from ..helpers import (
-    AsGoodAs,
-    Device,
-    DType,
-    Generator,
-    all_equal,
-    check_all,
-    doubles,
-    equal_when_replayed,
-    mask_of,
-    normed,
-    with_gradients,
-)
+from ..helpers import AsGoodAs, Device, DType, Generator, all_equal, check_all, doubles, mask_of, normed, with_gradients
 
 Problem = tuple[list[Tensor], list[Tensor]]
 SITE = 6
@@ -62,9 +50,7 @@ def check(ids: list[Tensor], tables: list[Tensor], seed: int | None, upstream: T
 
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
 @pytest.mark.parametrize("seed", [None, 7])
-def test_output_and_gradients(
-    shape: tuple[int, ...], seed: int | None, device: Device, dtype: DType, generator: Generator, as_good_as: AsGoodAs
-) -> None:
+def test_output_and_gradients(shape: Any, seed: Any, device: Any, dtype: Any, generator: Any, as_good_as: Any) -> None:
     ids, tables = problem(shape, generator, device, dtype)
     check(ids, tables, seed, torch.randn(shape[:2], generator=generator) * 3, as_good_as)
 
@@ -124,9 +110,7 @@ RUNS = [[1], [32], [33], [31, 1, 1], [3, 64, 2], [32, 32], [40, 40, 40], [300], 
 
 @pytest.mark.parametrize("lengths", RUNS, ids=str)
 @pytest.mark.parametrize("add", [True, False])
-def test_rows_of_runs_of_any_length_are_added_once(
-    lengths: list[int], add: bool, device: Device, generator: Generator
-) -> None:
+def test_rows_of_runs_of_any_length_are_added_once(lengths: Any, add: bool, device: Device, generator: Any) -> None:
     names = torch.randperm(9, generator=generator)[: len(lengths)]
     ids = names.repeat_interleave(torch.tensor(lengths))
     ids = ids[torch.randperm(ids.shape[0], generator=generator)]
@@ -235,17 +219,3 @@ def test_equal_runs_give_equal_bits(device: Device, dtype: DType, generator: Gen
     upstream = torch.randn(129, 24, generator=generator)
     first, *runs = (with_gradients(call, tables, upstream) for _ in range(100 if device.type == "cuda" else 2))
     assert all(all_equal(run, first) for run in runs)
-
-
-def test_a_graph_replays_it_without_waiting(device: Device, generator: Generator) -> None:
-    ids, tables = problem((70, 96, 90, 12, 3), generator, device)
-    seed = torch.tensor(5, device=device)
-    word_grad = torch.zeros(90, 96, device=device)
-
-    def step() -> list[Tensor]:
-        word_grad.zero_()
-        out = embedding_layer_norm(*ids, *tables, eps=1e-5, p=0.2, seed=seed, site=SITE, word_grad=word_grad)
-        found = torch.autograd.grad(out, tables, torch.ones_like(out), allow_unused=True)
-        return [out, *found[1:], word_grad + 0]
-
-    equal_when_replayed(device, step, lambda: (ids[0].copy_(ids[0].flip(0)), seed.fill_(6)))

@@ -4,8 +4,6 @@ They start from an encoder that the reference path has pre-trained, so that few 
 decide about. `XLT_FUSED=all` takes classification and the methods beside the core, too: slow in the interpreter.
 """
 
-from __future__ import annotations
-
 import json
 import os
 import shutil

@@ -1,7 +1,5 @@
 """The gated activation's kernels and linear_glu on them, against the definition in fp64."""
 
-from __future__ import annotations
-
 from functools import partial
 
 import pytest

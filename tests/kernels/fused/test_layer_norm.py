@@ -1,4 +1,4 @@
-from __future__ import annotations
+from typing import Any
 
 import pytest
 import torch
@@ -8,18 +8,7 @@ from torch.nn import functional
 from xlt_engine.kernels import dropout_residual_layer_norm
 from xlt_engine.kernels.fused.norms import layer_norm as operators
 
-from ..helpers import (
-    AsGoodAs,
-    Device,
-    DType,
-    Error,
-    Generator,
-    all_equal,
-    equal_when_replayed,
-    mask_of,
-    normed,
-    with_gradients,
-)
+from ..helpers import AsGoodAs, Device, DType, Error, Generator, all_equal, mask_of, normed, with_gradients
 
 NAMES = ("x", "residual", "weight", "bias")
 SHAPES = [(1, 127), (3, 767), (129, 33), (1, 1024), (2, 1536)]
@@ -70,9 +59,7 @@ def check(
 
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
 @pytest.mark.parametrize("seed", [None, 7])
-def test_output_and_gradients(
-    shape: tuple[int, int], seed: int | None, device: Device, dtype: DType, generator: Generator, as_good_as: AsGoodAs
-) -> None:
+def test_output_and_gradients(shape: Any, seed: Any, device: Any, dtype: Any, generator: Any, as_good_as: Any) -> None:
     upstream = torch.randn(shape, generator=generator) * 3
     check(inputs(*shape, generator, device, dtype), 0.2, seed, upstream, as_good_as)
 
@@ -147,9 +134,7 @@ def test_no_rows(device: Device, dtype: DType, generator: Generator) -> None:
 
 
 @pytest.mark.parametrize("seed", [None, 7])
-def test_gradients_are_made_only_where_needed(
-    seed: int | None, device: Device, dtype: DType, generator: Generator
-) -> None:
+def test_gradients_are_made_only_where_needed(seed: Any, device: Device, dtype: DType, generator: Generator) -> None:
     tensors = [*inputs(5, 40, generator, device, dtype).values()]
     upstream = torch.randn(5, 40, generator=generator).to(device, dtype)
 
@@ -199,14 +184,3 @@ def test_equal_runs_give_equal_bits(device: Device, dtype: DType, generator: Gen
     call = lambda *t: dropout_residual_layer_norm(*t, eps=1e-5, p=0.1, seed=2, x_bias=t[3])  # noqa: E731
     first, *runs = (with_gradients(call, tensors, tensors[0]) for _ in range(100 if device.type == "cuda" else 2))
     assert all(all_equal(run, first) for run in runs)
-
-
-def test_a_graph_replays_it_without_waiting(device: Device, generator: Generator) -> None:
-    tensors = [*inputs(70, 96, generator, device, torch.float32).values()]
-    seed = torch.tensor(5, device=device)
-
-    def step() -> list[Tensor]:
-        out = dropout_residual_layer_norm(*tensors, eps=1e-5, p=0.2, seed=seed, site=SITE, x_bias=tensors[3])
-        return [out, *torch.autograd.grad(out, tensors, torch.ones_like(out))]
-
-    equal_when_replayed(device, step, lambda: (tensors[0].mul_(2), seed.fill_(6)))

@@ -1,6 +1,5 @@
-from __future__ import annotations
-
 import importlib
+from typing import Any
 
 import pytest
 import torch
@@ -53,9 +52,7 @@ def test_equals_the_plain_computation(
 
 
 @each_mode
-def test_at_the_hidden_size_of_bert(
-    mode: str, device: Device, dtype: DType, generator: Generator, as_good_as: AsGoodAs
-) -> None:
+def test_at_the_hidden_size_of_bert(mode: str, device: Device, dtype: DType, generator: Any, as_good_as: Any) -> None:
     check(Problem(70, 301, 768, generator, dtype, device), as_good_as, "mean", True, mode)
 
 
@@ -99,9 +96,7 @@ def test_chunks_of_the_vocabulary_and_of_its_tiles_make_no_difference(
 
 
 @each_mode
-def test_tiles_of_ignored_rows_alone(
-    mode: str, device: Device, dtype: DType, generator: Generator, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_tiles_of_ignored_rows_alone(mode: str, device: Device, dtype: DType, generator: Any, monkeypatch: Any) -> None:
     """Two of four row tiles have nothing that counts, and in them nothing that is a number."""
     monkeypatch.setattr(ops, "choose_tile", lambda *_: ops.Tile(16, 64, 32, 4, 2))
     problem = Problem(60, 131, 40, generator, dtype, device)
@@ -152,9 +147,7 @@ def test_a_target_that_is_no_class_makes_its_loss_not_a_number(mode: str, device
 
 
 @each_mode
-def test_a_class_that_is_not_a_number_shows_in_the_loss(
-    mode: str, device: Device, dtype: DType, generator: Generator
-) -> None:
+def test_a_class_that_is_not_a_number_shows_in_the_loss(mode: str, device: Any, dtype: DType, generator: Any) -> None:
     """A GPU's minimum and maximum drop what is not a number, which Triton's interpreter does not do."""
     problem = Problem(20, 31, 8, generator, dtype, device)
     problem.target[problem.target == 3] = 4
@@ -191,9 +184,7 @@ def test_the_gradient_of_a_tied_matrix_is_added_to_a_buffer(
     assert relative_error((buffer - there).cpu() / 2, truth) < (1e-5 if dtype == torch.float32 else 5e-3)
 
 
-def test_inputs_may_be_strided_views_and_targets_short(
-    device: Device, generator: Generator, relative_error: Error
-) -> None:
+def test_inputs_may_be_strided_views_and_targets_short(device: Device, generator: Any, relative_error: Error) -> None:
     problem = Problem(20, 31, 8, generator, device=device)
     truth = problem.truth()
     hidden, weight = torch.zeros(8, 40, device=device)[:, ::2], torch.zeros(8, 62, device=device)[:, ::2]

@@ -1,8 +1,7 @@
 """A part of a batch whose seed says where it begins drops what the whole drops, in every operation with dropout."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import pytest
 import torch
@@ -11,7 +10,7 @@ from torch import Tensor
 from xlt_engine import kernels
 from xlt_engine.kernels import dispatch
 
-from ..helpers import Device, Error, Generator
+from ..helpers import Device, Error
 
 LENGTHS, HIDDEN, HEADS, SEED = (5, 1, 40, 9), 24, 2, 2**62 + 12345
 FIRST, LAST = 1, 3
@@ -61,9 +60,7 @@ def results(call: Callable[..., Tensor], x: Tensor, lengths: Sequence[int], seed
 
 
 @pytest.mark.parametrize("call", [dropout, layer_norm, embedding, attention, voter_mlp])
-def test_a_part_drops_what_the_whole_drops(
-    call: Callable[..., Tensor], device: Device, generator: Generator, relative_error: Error
-) -> None:
+def test_a_part_drops_what_the_whole_drops(call: Any, device: Device, generator: Any, relative_error: Error) -> None:
     x, upstream = (torch.randn(sum(LENGTHS), width, generator=generator).to(device) for width in (HIDDEN, 2 * HIDDEN))
     begin, end = sum(LENGTHS[:FIRST]), sum(LENGTHS[:LAST])
     part = x[begin:end], LENGTHS[FIRST:LAST]

@@ -1,7 +1,5 @@
 """The kernels of `residual_norm` against the definition in fp64."""
 
-from __future__ import annotations
-
 import importlib
 from collections.abc import Callable
 

@@ -1,5 +1,3 @@
-from __future__ import annotations
-
 from collections.abc import Callable
 from typing import Any
 
@@ -10,7 +8,7 @@ from torch import Tensor
 from xlt_engine.kernels import dispatch, soft_label_loss, voter_cross_entropy
 from xlt_engine.kernels.fused import soft_label_loss as fused
 
-from ..helpers import AsGoodAs, Device, DType, Generator, all_equal, doubles, equal_when_replayed
+from ..helpers import AsGoodAs, Device, DType, Generator, all_equal, doubles
 from ..losses import REDUCTIONS, item_losses, reduced
 
 OPTIONS = [
@@ -89,9 +87,7 @@ def test_every_option(
 
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
 @pytest.mark.parametrize("combine", ["per-voter", "mean"])
-def test_every_edge(
-    shape: tuple[int, int, int], combine: str, device: Device, dtype: DType, generator: Generator, as_good_as: AsGoodAs
-) -> None:
+def test_every_edge(shape: Any, combine: str, device: Device, dtype: DType, generator: Any, as_good_as: Any) -> None:
     logits, teacher, _ = problem(generator, *shape)
     logits = logits.to(device, dtype)
     kind, reduction = ("kl", "mean") if combine == "mean" else ("mse", "sum")
@@ -128,9 +124,7 @@ def test_voter_cross_entropy(
 
 
 @pytest.mark.parametrize("most", [2, 1024])
-def test_sums_over_many_programs(
-    most: int, device: Device, generator: Generator, as_good_as: AsGoodAs, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_sums_over_many_programs(most: int, device: Device, generator: Any, as_good_as: Any, monkeypatch: Any) -> None:
     """Fixed slots, of which each collects several blocks when there are few."""
     monkeypatch.setattr(fused, "_MAX_PROGRAMS", most)
     logits, _, weights = problem(generator, 1, 601, 3)
@@ -153,13 +147,7 @@ SIX = [("forward_kernel", (6,)), ("finish_kernel", (1,))]
 
 
 @pytest.mark.parametrize(("items", "forward"), [(128, [("forward_kernel", (1,))]), (700, SIX)])
-def test_launches(
-    items: int,
-    forward: list[tuple[str, tuple[int, ...]]],
-    device: Device,
-    generator: Generator,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_launches(items: int, forward: Any, device: Device, generator: Generator, monkeypatch: Any) -> None:
     launched = []
     for name in ("forward_kernel", "backward_kernel", "finish_kernel"):
 
@@ -211,7 +199,6 @@ def test_ignored_items_have_exactly_no_gradient(device: Device) -> None:
     target = torch.tensor([2, -100, 8, -100, 0], device=device)
     loss = voter_cross_entropy(logits, target, reduction="mean")
     loss.backward()
-    assert logits.grad is not None
     assert loss.isfinite()
     assert not logits.grad[:, [1, 3]].any()
     assert logits.grad[:, [0, 2, 4]].all()
@@ -226,7 +213,6 @@ def test_weights_of_nothing_and_weights_that_are_not_fp32(device: Device, genera
     logits, teacher = logits.to(device).requires_grad_(), teacher.to(device).softmax(-1)
     loss = soft_label_loss(logits, teacher, weights=torch.zeros(6, device=device), reduction="mean")
     loss.backward()
-    assert logits.grad is not None
     assert float(loss.detach()) == 0.0
     assert not logits.grad.any()
     wanted = torch.tensor([1, 0, 1, 1, 0, 1], device=device)
@@ -293,14 +279,3 @@ def test_more_classes_than_a_tile_holds(device: Device, generator: Generator) ->
     found = soft_label_loss(logits, teacher)
     with dispatch.using("reference"):
         assert torch.equal(found, soft_label_loss(logits, teacher))
-
-
-def test_captured_in_a_graph_without_waiting_for_the_device(device: Device, generator: Generator) -> None:
-    logits, teacher, weights = (t.to(device) for t in problem(generator, 3, 5000, 9))
-    given, second = logits.requires_grad_(), problem(generator, 3, 5000, 9)[0].to(device)
-
-    def step() -> tuple[Tensor, Tensor]:
-        loss = soft_label_loss(given, teacher, weights=weights, reduction="mean")
-        return loss.detach(), torch.autograd.grad(loss, given)[0]
-
-    equal_when_replayed(device, step, lambda: given.copy_(second))

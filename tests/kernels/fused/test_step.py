@@ -1,7 +1,5 @@
 """Whole training steps of a small model: the kernels in the places where the model calls them."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from copy import deepcopy
 from dataclasses import fields, replace

@@ -1,7 +1,5 @@
 """The gradient of a word embedding that is the decoder too: one buffer, which is the sum of both in fp64."""
 
-from __future__ import annotations
-
 import copy
 from collections.abc import Sequence
 from typing import Any
@@ -40,11 +38,7 @@ class Step:
         words = np.random.default_rng(3).integers(5, 12, size=(TEXTS, LENGTH))
         size = TEXTS // self.parts
         return [
-            pack(
-                list(words[a : a + size]),
-                items=[np.arange(LENGTH)] * size,
-                labels=list(words[a : a + size, ::-1]),
-            )
+            pack(list(words[a : a + size]), items=[np.arange(LENGTH)] * size, labels=list(words[a : a + size, ::-1]))
             for a in range(0, TEXTS, size)
         ]
 
@@ -60,8 +54,6 @@ def truth(parts: int, seeds: Sequence[Any]) -> Tensor:
             hidden = model.transform(batch, seed=seed)
             loss = linear_cross_entropy(hidden, decoder, model.decoder_bias, batch.labels) / (TEXTS * LENGTH)
             loss.backward()  # type: ignore[no-untyped-call]
-        assert word.grad is not None
-        assert decoder.grad is not None
         assert 0.1 < float(word.grad.norm() / decoder.grad.norm()) < 10
         return word.grad + decoder.grad
 
@@ -128,9 +120,7 @@ def buffers(monkeypatch: pytest.MonkeyPatch) -> list[bool]:
 @pytest.mark.parametrize(
     ("precision", "parts", "recompute"), [("fp32", 1, False), ("fp32", 2, True), ("fp16", 1, True), ("fp16", 2, False)]
 )
-def test_one_gradient_is_the_sum_of_two(
-    precision: str, parts: int, recompute: bool, device: torch.device, buffers: list[bool]
-) -> None:
+def test_one_gradient_is_the_sum_of_two(precision: str, parts: int, recompute: bool, device: Any, buffers: Any) -> None:
     found, seeds = gradient(device, parts, precision, recompute)
     assert buffers == [True] * 2 * parts
     expected = truth(parts, seeds)

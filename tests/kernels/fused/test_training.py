@@ -1,6 +1,6 @@
 """The optimizer's step on the fused path: what the engine makes of gradients, by the definition in fp64."""
 
-from __future__ import annotations
+from typing import Any
 
 import numpy as np
 import pytest
@@ -125,9 +125,7 @@ def loop(device: torch.device, parts: int = 1) -> Loop:
 
 
 @pytest.mark.parametrize("parts", [1, 2])
-def test_a_loop_follows_that_of_the_reference(
-    parts: int, device: torch.device, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_loop_follows_that_of_the_reference(parts: int, device: torch.device, monkeypatch: Any) -> None:
     """Gradients of a step in one part stay in 16 bits; checkpoints are those of the other path."""
     ours, read = loop(device, parts), set[torch.dtype]()
     gradients = ours.weights.gradients

@@ -1,7 +1,5 @@
 """voter_mlp on the Triton path, against a loop over separate networks in fp64."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 
 import pytest
@@ -11,17 +9,7 @@ from torch.nn import functional
 
 from xlt_engine.kernels import voter_mlp
 
-from ..helpers import (
-    AsGoodAs,
-    Device,
-    DType,
-    Generator,
-    check_all,
-    doubles,
-    exact_gelu,
-    mask_of,
-    with_gradients,
-)
+from ..helpers import AsGoodAs, Device, DType, Generator, check_all, doubles, exact_gelu, mask_of, with_gradients
 
 pytest.importorskip("triton")
 WIDTHS = [37, 48, 43]
