@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from ...report.sections.laboratory import SENTENCES
+from ...report.sections import SENTENCES
 from ...storage.files import delete
 from .sentences import write_sentences
 from .thresholds import write_thresholds

@@ -24,7 +24,7 @@ from ...evaluation.metrics import Span, spans, split_tag
 from ...evaluation.per_example import load_items, predicted_tags
 from ...pseudolabels.filters import Reason
 from ...reading.read_file import read_file
-from ...report.sections.laboratory import SENTENCES, VERSION
+from ...report.sections import SENTENCES, VERSION
 from ...storage.files import atomic_write_json, delete
 from ...storage.names import PREDICTED, SOFT_LABELS
 from ...storage.soft_labels import read_soft_labels
@@ -114,7 +114,7 @@ class Reading:
 
 @dataclass(frozen=True)
 class Shown:
-    """Sentences of one kind (`sections.laboratory.KINDS`), each with its remark, under the readings of all of them."""
+    """Sentences of one kind (`sections.KINDS`), each with its remark, under the readings of all of them."""
 
     kind: str
     role: str

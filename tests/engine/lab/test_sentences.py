@@ -24,7 +24,7 @@ from xlt_engine.engine.lab.studies.sentences import (
     write_sentences,
 )
 from xlt_engine.engine.pseudolabels.filters import Reason
-from xlt_engine.engine.report.sections.laboratory import SENTENCES
+from xlt_engine.engine.report.sections import SENTENCES
 
 SETTINGS = (
     "finetune.epochs=8",
