@@ -1,4 +1,4 @@
-"""The formats that predictions are written in, and files that appear when they are whole, gone on with if broken off."""
+"""The formats that predictions are written in, and files that appear when they are whole; broken off, they go on."""
 
 from __future__ import annotations
 
