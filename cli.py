@@ -19,13 +19,12 @@ _MODULES = {
     "ablate": ("ablate", "tables"),
     "bench": ("bench",),
     "corpus": ("corpus",),
-    "export": ("export",),
+    "export": ("export", "extend-vocabulary"),
     "finished": ("report", "thresholds", "trust", "verify", "why"),
     "predict": ("evaluate", "predict"),
     "preflight": ("check", "env", "info", "init"),
     "probe": ("probe", "rank-sources"),
     "run": ("run",),
-    "vocabulary": ("extend-vocabulary",),
 }
 COMMANDS = {command: module for module, commands in _MODULES.items() for command in commands}
 """Name -> module of `engine/commands/`, whose function has the command's name."""

@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import click
 
 from .console import StopRequest, make_progress, pass_stop, show, write
 from .options import JOBS, JSON, OVERRIDES, PATH, QUIET, RECIPE, REUSE, SEEDS
-
-if TYPE_CHECKING:
-    pass
 
 
 @click.command()

@@ -25,8 +25,7 @@ from ...data.readers.reader import Reader, Record
 from ...tasks import has_spans, per_word
 from ..training.progress import Progress
 from .model_folder import ModelLike
-from .out_files import refuse_missing_folder
-from .output_formats import OF_TASK, AnyPrediction, OutputFormat, output
+from .output_formats import OF_TASK, AnyPrediction, OutputFormat, output, refuse_missing_folder
 from .predictor import Options, Predictor
 
 FileFormat = Literal["auto", "conll", "conllu", "tsv", "csv", "jsonl", "spans", "arrow", "text"]

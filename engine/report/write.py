@@ -28,9 +28,15 @@ from .page import (
     warning,
 )
 from .parts import Figure, Run, languages, load_run, losses, thresholds, trail
-from .sections.decisions import decision_table, quality_section
-from .sections.laboratory import sentences_section, thresholds_section, trust_section
-from .sections.scores import class_section, reading
+from .sections import (
+    class_section,
+    decision_table,
+    quality_section,
+    reading,
+    sentences_section,
+    thresholds_section,
+    trust_section,
+)
 from .svg import clean, standalone
 
 _MACHINE = ("git", "command", "platform", "machine", "cpu", "cpu_capability", "device", "precision", "kernels", "cuda")

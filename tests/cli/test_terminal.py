@@ -65,7 +65,7 @@ def test_progress() -> None:
 
 def test_predictions_are_exact_in_a_file_and_harmless_on_a_terminal() -> None:
     code = (
-        "from xlt_engine.engine.prediction.out_files import out_files\n"
+        "from xlt_engine.engine.prediction.output_formats import out_files\n"
         f"with out_files(['-']) as files: files.emit[0]({EVIL!r} + 'end\\n')\n"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, check=True, timeout=300)
@@ -90,7 +90,7 @@ def test_nothing_else_writes_to_a_terminal() -> None:
     assert writers == {
         ("cli.py", "stdout"),  # looked at, not written to
         ("engine/commands/console.py", "echo"),
-        ("engine/prediction/out_files.py", "stdout"),
+        ("engine/prediction/output_formats.py", "stdout"),
         ("engine/training/progress.py", "stderr"),
     }
 

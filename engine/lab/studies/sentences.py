@@ -24,12 +24,13 @@ from ...evaluation.metrics import Span, spans, split_tag
 from ...evaluation.per_example import load_items, predicted_tags
 from ...pseudolabels.filters import Reason
 from ...reading.read_file import read_file
-from ...report.sections.laboratory import SENTENCES, VERSION
+from ...report.sections import SENTENCES, VERSION
 from ...storage.files import atomic_write_json, delete
 from ...storage.names import PREDICTED, SOFT_LABELS
 from ...storage.soft_labels import read_soft_labels
 from ...summary.stage_folders import made_from
 from .finished_run import FinishedRun, Json, TaskStage, texts_of
+from .thresholds import write_thresholds
 
 MOST_WORDS, MOST_LETTERS = 60, 400
 """Of a sentence, and of a text, that is shown whole."""
@@ -114,7 +115,7 @@ class Reading:
 
 @dataclass(frozen=True)
 class Shown:
-    """Sentences of one kind (`sections.laboratory.KINDS`), each with its remark, under the readings of all of them."""
+    """Sentences of one kind (`sections.KINDS`), each with its remark, under the readings of all of them."""
 
     kind: str
     role: str
@@ -141,6 +142,15 @@ def write_sentences(folder: str | Path) -> None:
         delete(path)
         return
     atomic_write_json(path, content, indent=None)
+
+
+def write_for_page(folder: Path, *, quoting: bool = True) -> None:
+    """Other rules' thresholds and, unless the page shall quote no data, sentences to look at."""
+    write_thresholds(folder)
+    if quoting:
+        write_sentences(folder)
+    else:
+        delete(folder / SENTENCES)
 
 
 def sentences(folder: str | Path) -> Json:

@@ -22,7 +22,7 @@ from ....tasks import has_spans
 from ...pseudolabels.judged import JudgedItems, choose_alpha
 from ...pseudolabels.thresholds import choose_threshold_from_sweep, uniform_grid
 from ...recipe.config.stages import AlphaConfig
-from ...report.sections.laboratory import THRESHOLDS
+from ...report.sections import THRESHOLDS
 from ...storage.files import atomic_write_json, delete
 from ...storage.text import percent, text_table
 from ...summary.seeds import mean

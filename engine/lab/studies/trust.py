@@ -20,7 +20,7 @@ from ....data import OUTSIDE, TokenStore, derive_seed
 from ....tasks import has_spans, per_word
 from ...evaluation.metrics import EntityCounter
 from ...evaluation.voted import Voted
-from ...report.sections.laboratory import TRUST
+from ...report.sections import TRUST
 from ...report.write import write_report
 from ...storage.files import write_sealed_json
 from ...storage.names import serves

@@ -13,7 +13,7 @@ from seqeval.metrics import classification_report
 
 from xlt_engine.engine import predict
 from xlt_engine.engine.report.parts import load_run
-from xlt_engine.engine.report.sections.scores import class_section
+from xlt_engine.engine.report.sections import class_section
 
 STAGES = ("baseline", "de/finetune", "de/soft1", "de/hard1")
 

@@ -18,8 +18,7 @@ from xlt_engine.data import Tokenizer, pack, train_wordpiece
 from xlt_engine.engine import predict
 from xlt_engine.engine.export import compare
 from xlt_engine.engine.export.export import ExportReport, export_model
-from xlt_engine.engine.export.onnx_graph import OnnxModel, write_onnx
-from xlt_engine.engine.export.padded import PaddedModel
+from xlt_engine.engine.export.onnx_graph import OnnxModel, PaddedModel, write_onnx
 from xlt_engine.engine.export.sample import rectangle
 from xlt_engine.model import (
     Encoder,

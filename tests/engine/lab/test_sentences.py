@@ -21,7 +21,7 @@ from xlt_engine.engine.lab.studies.sentences import (
     write_sentences,
 )
 from xlt_engine.engine.pseudolabels.filters import Reason
-from xlt_engine.engine.report.sections.laboratory import SENTENCES
+from xlt_engine.engine.report.sections import SENTENCES
 
 SETTINGS = ("finetune.epochs=8", "selftrain.soft.epochs=6", "selftrain.hard.epochs=3", "selftrain.alpha.rule=fixed:0.8")
 LABELS = ("O", "B-LOC", "I-LOC", "B-PER", "I-PER")

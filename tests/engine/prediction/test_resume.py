@@ -9,7 +9,7 @@ import pytest
 
 from xlt_engine import DataError, RunInUseError
 from xlt_engine.engine import Predictor, Progress, predict_file
-from xlt_engine.engine.prediction import file_predictor, out_files
+from xlt_engine.engine.prediction import file_predictor, output_formats
 
 LINES = ["Anna lives in Paris", "", "Carl saw London today", "the city of Oslo is old", "a good book about Berlin"] * 4
 HOLD = """
@@ -29,7 +29,7 @@ def folder(folders: dict[str, Path]) -> Path:
 @pytest.fixture(autouse=True)
 def _often(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(file_predictor, "CHUNK_RECORDS", 3)
-    monkeypatch.setattr(out_files, "SECONDS", 0.0)
+    monkeypatch.setattr(output_formats, "SECONDS", 0.0)
 
 
 @pytest.fixture

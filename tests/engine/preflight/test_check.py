@@ -21,8 +21,7 @@ from xlt_engine.engine.preflight.check_data import (
     read_all,
     repeat_warnings,
 )
-from xlt_engine.engine.preflight.check_report import CheckReport
-from xlt_engine.engine.preflight.checker import check
+from xlt_engine.engine.preflight.checker import CheckReport, check
 from xlt_engine.engine.preflight.init_files import sniff
 from xlt_engine.engine.recipe.config.files import recipe_files
 from xlt_engine.model import Encoder, EncoderConfig, MaskedLM, save_model

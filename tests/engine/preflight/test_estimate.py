@@ -15,8 +15,7 @@ import torch
 from xlt_engine import ConfigError
 from xlt_engine.data import BatchSize, ItemView, Part, TaskBatches, TokenStore
 from xlt_engine.engine.preflight import cost
-from xlt_engine.engine.preflight.cost import estimate
-from xlt_engine.engine.preflight.estimate_report import Estimate
+from xlt_engine.engine.preflight.cost import Estimate, estimate
 from xlt_engine.engine.recipe.load import load_recipe
 from xlt_engine.engine.runs import jobs
 from xlt_engine.engine.runs.runner import run

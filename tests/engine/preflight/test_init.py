@@ -16,8 +16,7 @@ from xlt_engine.data import train_wordpiece
 from xlt_engine.engine import estimate, predict
 from xlt_engine.engine.preflight.checker import check
 from xlt_engine.engine.preflight.init_files import pretokenised
-from xlt_engine.engine.preflight.init_settings import for_folder, for_new_encoder, learning_rate
-from xlt_engine.engine.preflight.init_writer import InitResult, init_recipe
+from xlt_engine.engine.preflight.init_writer import InitResult, for_folder, for_new_encoder, init_recipe, learning_rate
 from xlt_engine.engine.preflight.languages import language_of
 from xlt_engine.engine.pseudolabels.diagnostics import slow_learning_rate
 from xlt_engine.engine.reading.read_file import read_file

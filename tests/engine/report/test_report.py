@@ -11,7 +11,7 @@ import pytest
 
 from xlt_engine import DataError
 from xlt_engine.engine.report.parts import load_run, thinned
-from xlt_engine.engine.report.sections.scores import reading, unclear
+from xlt_engine.engine.report.sections import reading, unclear
 from xlt_engine.engine.report.write import write_report
 from xlt_engine.engine.summary.seeds import Stat, Step
 from xlt_engine.engine.summary.stage_table import aggregate, table_cells

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from xlt_engine.engine.report.parts import load_run
-from xlt_engine.engine.report.sections.laboratory import KINDS, SENTENCES, sentences_section
+from xlt_engine.engine.report.sections import KINDS, SENTENCES, sentences_section
 from xlt_engine.engine.summary.stage_folders import made_from
 
 from .test_report import HOSTILE, make_ner_run, page_of

@@ -16,8 +16,7 @@ from tokenizers import decoders, models, normalizers, pre_tokenizers, processors
 from xlt_engine import ConfigError
 from xlt_engine.data import Tokenizer, TokenStore, train_wordpiece
 from xlt_engine.engine import check, describe_model, predict
-from xlt_engine.engine.preflight.cost import estimate
-from xlt_engine.engine.preflight.estimate_report import Estimate
+from xlt_engine.engine.preflight.cost import Estimate, estimate
 from xlt_engine.engine.runs.runner import run
 from xlt_engine.model import load_masked_lm, load_task_model
 

@@ -2,8 +2,7 @@
 
 from typing import Any
 
-from xlt_engine.engine.preflight.cost import estimate
-from xlt_engine.engine.preflight.estimate_report import Estimate
+from xlt_engine.engine.preflight.cost import Estimate, estimate
 
 SHORT = ("max_length=8", "selftrain.rounds=1", 'selftrain.soft.positions="all"', "arms.baseline=false")
 WINDOWS = (*SHORT, "long_texts=windows")
