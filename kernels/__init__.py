@@ -7,19 +7,17 @@ give equal masks on one device type; `seed=None` switches it off.
 
 from __future__ import annotations
 
-from .attention import AttentionPlan, attention_plan, packed_attention
+from .attention import AttentionPlan, attention_plan, packed_attention, rotary_table
 from .contrastive import supervised_contrastive
 from .dropout import dropout
 from .embedding import embedding_layer_norm
-from .gelu import linear_gelu
+from .gelu import linear_gelu, voter_mlp
 from .glu import linear_glu
 from .layer_norm import dropout_residual_layer_norm
 from .linear_cross_entropy import linear_cross_entropy
 from .optimizer.adamw import adamw_step, gradient_norm
 from .residual_norm import residual_norm
-from .rotary import rotary_table
 from .soft_label_loss import soft_label_loss, voter_cross_entropy
-from .voter_mlp import voter_mlp
 from .votes import Votes, votes
 
 __all__ = [

@@ -14,13 +14,11 @@ from .. import ConfigError, ModelError, StorageError
 from ..tasks import TASKS, per_word
 from ..untrusted import listed
 from . import names
-from .cloze import ClozeHead, ClozeModel
 from .encoder import Encoder
-from .headers import SHARDS, SINGLE, scan
+from .headers import SHARDS, SINGLE, match, scan
 from .heads import Head, LinearHead, MlpHead, PredictionHead, VoterHeads
 from .info import FORMAT, FolderInfo, existing, head_of_layout, load_encoder_config, read_info
-from .match import match
-from .tasks import MaskedLM, Pooler, TaskModel
+from .tasks import ClozeHead, ClozeModel, MaskedLM, Pooler, TaskModel
 from .weights import DTYPES, Link, read, write, write_json, write_shards
 
 WORTH_SHARING = 1 << 20

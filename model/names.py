@@ -12,12 +12,11 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
-from .cloze import ClozeHead
 from .encoder import Encoder
+from .headers import pre_norm_tensors
 from .heads import Head, VoterHeads
 from .layers import Embeddings, Layer
-from .match import pre_norm_tensors
-from .tasks import MaskedLM, Pooler, TaskModel
+from .tasks import ClozeHead, MaskedLM, Pooler, TaskModel
 
 _POOLER = {"pooler.dense": "dense"}
 _LAYER = {

@@ -10,13 +10,11 @@ from typing import Any
 import numpy as np
 import torch
 
-from ..store.corpus import Corpus
-from ..store.store import IGNORE
+from ..store.store import IGNORE, Corpus
 from .batch import PackedBatch, cut, join_positions, pack_joined
 from .buckets import BatchSize
-from .rows import ItemView, Rows, pack_rows
+from .rows import ItemView, Row, Rows, pack_rows
 from .sampling import epoch_batches, num_batches, resample, rng_for
-from .windows import Row
 
 MASK_DEVIATIONS = 2
 """`MlmBatches.sizes` allows for so many standard deviations of the number of masked tokens: 1 batch in 40 has more."""

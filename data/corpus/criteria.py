@@ -12,7 +12,7 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Collection, Iterable
 
 from ... import DataError
-from .matcher import UNSPACED_LANGUAGES, TitleMatcher
+from .title_links import UNSPACED_LANGUAGES, TitleMatcher
 
 Verdict = tuple[Collection[int], float | None]
 """The entities that a sentence counts for, none where it may not be selected; and the score that decides among the

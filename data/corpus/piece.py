@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Literal
 
 from ... import DataError
-from ..batches.seeding import derive_seed
+from ..batches.sampling import derive_seed
 from ..readers.lines import is_packed, open_file, read_lines
 from ..readers.problems import Problems
 from .criteria import Verdict

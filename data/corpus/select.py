@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable
 
 import numpy as np
 
-from ..batches.seeding import derive_seed
+from ..batches.sampling import derive_seed
 
 _NOT_WORD = re.compile(r"[\W_]+")
 # More of each entity than the level of a perfect balance: for sentences with several entities, and for those that the

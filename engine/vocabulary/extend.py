@@ -10,11 +10,10 @@ import torch
 
 from ... import ConfigError, ModelError
 from ...data import Tokenizer, derive_seed
-from ...data.tokenizer.extend import Extension, extend_wordpiece
+from ...data.tokenizer.resize import Extension, extend_wordpiece
 from ...model import Encoder, MaskedLM, load_encoder, load_masked_lm, read_info, save_model
 from ..storage.files import new_folder
-from .overlap import count_words
-from .texts import read_texts
+from .texts import count_words, read_texts
 
 _WORDS = 100_000
 _SHOWN = 12

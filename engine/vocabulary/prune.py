@@ -11,7 +11,7 @@ import torch
 
 from ... import ConfigError, ModelError
 from ...data import Example, Prompt
-from ...data.tokenizer.prune import Pruned, prune_vocabulary
+from ...data.tokenizer.resize import Pruned, prune_vocabulary
 from ...model import ClozeHead, Encoder, TaskModel, read_info, save_model
 from ...tasks import per_word
 from ..prediction.predictor import Predictor

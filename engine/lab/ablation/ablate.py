@@ -13,7 +13,7 @@ from ...recipe.load import load_recipe
 from ...runs.runner import run
 from ...runs.workers import public
 from ...storage.run_folder import RunDir
-from ...training.determinism import deterministic
+from ...training.device import deterministic
 from ...training.progress import Progress
 from ..studies.for_the_page import write_for_page
 from .outputs import compare_rows, write_outputs
