@@ -13,10 +13,9 @@ from .dropout import dropout
 from .embedding import embedding_layer_norm
 from .gelu import linear_gelu, voter_mlp
 from .glu import linear_glu
-from .layer_norm import dropout_residual_layer_norm
+from .layer_norm import dropout_residual_layer_norm, residual_norm
 from .linear_cross_entropy import linear_cross_entropy
 from .optimizer.adamw import adamw_step, gradient_norm
-from .residual_norm import residual_norm
 from .soft_label_loss import soft_label_loss, voter_cross_entropy
 from .votes import Votes, votes
 

@@ -6,14 +6,13 @@ import hashlib
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 
-from ... import DataError, ModelError
+from ... import DataError
 from ...tasks import TASKS as _LABELLED
-from ...tasks import per_word
 from ..tokenizer.wrapper import Tokenizer
 
 IntArray = npt.NDArray[np.integer[Any]]
@@ -124,17 +123,15 @@ class TokenStore:
         return (self.ids(i) for i in range(len(self)))
 
     @classmethod
-    def open(cls, folder: str | Path, *, verify: bool = True, tokenizer: Tokenizer | None = None) -> TokenStore:
+    def open(cls, folder: str | Path, *, verify: bool = True) -> TokenStore:
         """Open a store; the arrays stay on disk until they are read.
 
         Args:
             folder: as given to `build_store`.
             verify: compare the sha256 of every file, which reads them whole; done before anything is taken from them.
-            tokenizer: refuse the store when another tokenizer made it.
 
         Raises:
             DataError: no store there, unfinished, of another format version, or damaged.
-            ModelError: made with another tokenizer.
         """
         folder = Path(folder)
         manifest = _read_manifest(folder)
@@ -146,9 +143,6 @@ class TokenStore:
                     f"{folder / name}: content differs from {MANIFEST}; delete the folder and build it again"
                 )
         arrays = {name: _open_array(folder, name, manifest) for name in manifest["arrays"]}
-        _check_arrays(folder, manifest, arrays)
-        if tokenizer is not None and tokenizer.fingerprint != manifest["tokenizer"]:
-            raise ModelError(f"{folder}: built with another tokenizer; delete the folder and build it again")
         return cls(folder, manifest, arrays)
 
     @classmethod
@@ -219,9 +213,6 @@ def _read_manifest(folder: Path) -> dict[str, Any]:
     version = manifest.get("format") if isinstance(manifest, dict) else None
     if version != FORMAT_VERSION:
         raise DataError(f"{path}: format {version!r}, not {FORMAT_VERSION}; delete the folder and build it again")
-    missing = {"task", "labels", "max_length", "cut", "tokenizer", "arrays", "files", "examples"} - set(manifest)
-    if missing:
-        raise DataError(f"{path}: no {', '.join(sorted(missing))}; delete the folder and build it again")
     if manifest.get("sha256") != content_hash(manifest):
         raise DataError(f"{path}: changed since it was written; delete the folder and build it again")
     result: dict[str, Any] = manifest
@@ -229,47 +220,10 @@ def _read_manifest(folder: Path) -> dict[str, Any]:
 
 
 def _open_array(folder: Path, name: str, manifest: Mapping[str, Any]) -> IntArray:
-    path = folder / f"{name}.npy"
-    entry = manifest["arrays"][name]
-    try:
-        # An empty array cannot be mapped.
-        array = np.load(path, mmap_mode="r" if entry["length"] else None, allow_pickle=False)
-    except (OSError, ValueError, KeyError, EOFError) as error:
-        raise DataError(f"{path}: damaged: {error}; delete the folder and build it again") from error
-    if array.shape != (entry["length"],) or array.dtype != np.dtype(entry["dtype"]):
-        raise DataError(
-            f"{path}: {array.dtype} {array.shape} is not what {MANIFEST} says; delete the folder and build it again"
-        )
-    # A plain view: slicing the memory map's own class is slow.
-    plain: IntArray = array.view(np.ndarray)
+    # An empty array cannot be mapped; and slicing the memory map's own class is slow.
+    mode: Literal["r"] | None = "r" if manifest["arrays"][name]["length"] else None
+    plain: IntArray = np.load(folder / f"{name}.npy", mmap_mode=mode, allow_pickle=False).view(np.ndarray)
     return plain
-
-
-def _check_arrays(folder: Path, manifest: Mapping[str, Any], arrays: Mapping[str, IntArray]) -> None:
-    """The lengths that must agree, and offsets that rise from 0 to the end."""
-    n, task = manifest["examples"], manifest["task"]
-    required = {"token_ids", "offsets", "item_offsets", "item_positions", "item_words", "num_words"}
-    required |= {"labels"} if task != "text" else set()
-    required |= {"word_labels"} if per_word(task) else set()
-    faults = [f"no array {name}" for name in sorted(required - set(arrays))]
-    if not faults:
-        items = len(arrays["item_positions"])
-        lengths = {"offsets": n + 1, "item_offsets": n + 1, "num_words": n, "item_words": items}
-        lengths |= {"labels": items} if "labels" in arrays else {}
-        lengths |= {name: n for name in ("second", "language") if name in arrays}
-        lengths |= {"word_labels": int(arrays["num_words"].sum())} if "word_labels" in arrays else {}
-        faults += [
-            f"{name} has {len(arrays[name])} rows, not {want}"
-            for name, want in lengths.items()
-            if len(arrays[name]) != want
-        ]
-    if not faults:
-        for name, total in (("offsets", len(arrays["token_ids"])), ("item_offsets", items)):
-            offsets = arrays[name]
-            if offsets[0] != 0 or offsets[-1] != total or (np.diff(offsets) < 0).any():
-                faults.append(f"{name} do not rise from 0 to {total}")
-    if faults:
-        raise DataError(f"{folder}: damaged token store: {'; '.join(faults)}; delete the folder and build it again")
 
 
 _COUNTED = 2_000_000

@@ -239,8 +239,8 @@ class Fit:
     def _hear_halvings(self) -> None:
         """Has smaller micro-batches reported, and those from before the run was cut off recorded again."""
         memory, context = self.loop.memory, self.context
-        context.restore_warnings([halving.warning().as_dict() for halving in memory.halvings])
-        memory.report = lambda halving: context.warn(halving.warning())
+        context.restore_warnings([halving.as_dict() for halving in memory.halvings])
+        memory.report = context.warn
 
     def _agreed(self, step: int, due: bool) -> tuple[int, bool]:
         """Whether all processes stop after a step, and whether they save: the clock of the first one decides."""

@@ -12,7 +12,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass, fields, replace
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -32,28 +32,8 @@ HOST_FIELDS = ("example_ids", "item_example")
 Replay = Callable[[], Tensor]
 
 
-class Runner(Protocol):
-    """How a step becomes something to replay."""
-
-    def lane(self) -> AbstractContextManager[object]:
-        """All steps run within this context, captured or not."""
-        ...
-
-    def capture(self, step: Replay) -> Replay:
-        """Every call of the result computes what `step` would, on the memory that it reads here; this call nothing.
-
-        Raises:
-            RuntimeError: the step cannot be captured.
-        """
-        ...
-
-    def renew(self) -> None:
-        """All that was captured is gone: what follows shares nothing with it."""
-        ...
-
-
 class CudaRunner:
-    """`Runner` with CUDA graphs, all in one memory pool: they run one after another, and none needs what another left.
+    """Captures and replays steps, all in one memory pool: they run one after another, and none needs what another left.
 
     Args:
         quiet: a context in which no other thread of this process calls CUDA.
@@ -66,6 +46,7 @@ class CudaRunner:
 
     @contextmanager
     def lane(self) -> Iterator[None]:
+        """All steps run within this context, captured or not."""
         before = torch.cuda.current_stream(self._device)
         self._stream.wait_stream(before)
         try:
@@ -75,6 +56,11 @@ class CudaRunner:
             before.wait_stream(self._stream)
 
     def capture(self, step: Replay) -> Replay:
+        """Every call of the result computes what `step` would, on the memory that it reads here; this call nothing.
+
+        Raises:
+            RuntimeError: the step cannot be captured.
+        """
         graph = torch.cuda.CUDAGraph()
         # The autograd engine launches from a thread of its own: only this one is watched for calls a capture forbids.
         watched = torch.cuda.graph(graph, pool=self._pool, stream=self._stream, capture_error_mode="thread_local")
@@ -103,6 +89,7 @@ class CudaRunner:
             torch._C._cuda_releasePool(device, self._pool)
 
     def renew(self) -> None:
+        """All that was captured is gone: what follows shares nothing with it."""
         # A pool that lost its last graph while one of its blocks is in use takes no other graph.
         self._pool = torch.cuda.graph_pool_handle()
 
@@ -147,7 +134,7 @@ class GraphedSteps:
         self,
         train_step: TrainStep,
         buckets: Sequence[Bucket],
-        runner: Runner,
+        runner: CudaRunner,
         *,
         clear: Callable[[], None],
         warn: Callable[[RunWarning], None] = lambda warning: None,

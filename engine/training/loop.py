@@ -20,7 +20,7 @@ from ..storage.run_warning import RunWarning
 from ..storage.text import some
 from .batch_source import BatchSource, MicroBatches, Objective
 from .config import OptimizerConfig, PerformanceConfig
-from .cuda_graphs import CudaRunner, GraphedSteps, Runner, graphs_off, why_no_graphs
+from .cuda_graphs import CudaRunner, GraphedSteps, graphs_off, why_no_graphs
 from .device import Arriving
 from .distributed import GradientSum, ProcessGroup
 from .optimizer import SKIPS_IN_A_ROW, OptimizerStep
@@ -250,7 +250,7 @@ class Loop:
         """All steps are launched within this context."""
         return nullcontext() if self.graphs is None else self.graphs.lane()
 
-    def capture(self, runner: Runner, warn: Callable[[RunWarning], None]) -> None:
+    def capture(self, runner: CudaRunner, warn: Callable[[RunWarning], None]) -> None:
         """Has steps captured and replayed from now on."""
         buckets = self.prefetcher.buckets
         self.graphs = GraphedSteps(self.train_step, buckets, runner, clear=self._clear_gradients, warn=warn)

@@ -171,7 +171,13 @@ def linear_cross_entropy(
     flags = torch.empty(settle_blocks, dtype=torch.int32, device=hidden.device)
     largest, sums = (loss.new_empty(tiles, rows) for _ in range(2))  # views would be of other alignment: compiled anew
     for second in (False, True) if store else (False,):
-        _exponentials(tile, hidden, weight, bias, target, reference, flags, kept, largest, sums, ignore_index, second)
+        launch(
+            exponentials_kernel, (cdiv(rows, tile.n) * tiles,),
+            (hidden, weight, bias, target, reference, flags, kept, largest, sums),
+            (rows, vocabulary, stride, ignore_index),
+            SIZE=size, SETTLE_N=SETTLE_N, HAS_BIAS=has_bias, REPAIR=second, BLOCK_N=tile.n, BLOCK_V=tile.v,
+            BLOCK_H=tile.h, STORE=store, PRECISION=_precision(), num_warps=tile.warps, num_stages=tile.stages,
+        )  # fmt: skip
         launch(
             settle_kernel, (settle_blocks,),
             (target, own, reference, flags, largest, sums, kept, loss, scale),
@@ -179,31 +185,6 @@ def linear_cross_entropy(
             SETTLE_N=SETTLE_N, SETTLE_T=SETTLE_T, STORE=store, FINAL=second,
         )  # fmt: skip
     return loss, own, scale, kept
-
-
-def _exponentials(
-    tile: Tile,
-    hidden: Tensor,
-    weight: Tensor,
-    bias: Tensor | None,
-    target: Tensor,
-    reference: Tensor,
-    flags: Tensor,
-    kept: Tensor,
-    largest: Tensor,
-    sums: Tensor,
-    ignore_index: int,
-    repair: bool,
-) -> None:
-    (rows, size), store = hidden.shape, kept.numel() > 0
-    constants: dict[str, Any] = {"BLOCK_N": tile.n, "BLOCK_V": tile.v, "BLOCK_H": tile.h, "STORE": store}
-    constants |= {"PRECISION": _precision(), "num_warps": tile.warps, "num_stages": tile.stages}
-    launch(
-        exponentials_kernel, (cdiv(rows, tile.n) * largest.shape[0],),
-        (hidden, weight, bias, target, reference, flags, kept, largest, sums),
-        (rows, weight.shape[0], _stride(weight.shape[0]), ignore_index),
-        SIZE=size, SETTLE_N=SETTLE_N, HAS_BIAS=bias is not None, REPAIR=repair, **constants,
-    )  # fmt: skip
 
 
 def _forward_outputs(hidden: Tensor, weight: Tensor, store: bool) -> tuple[Tensor, Tensor, Tensor, Tensor]:
