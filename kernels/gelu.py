@@ -123,8 +123,7 @@ def voter_mlp(
         w2: [M, H, D].
         b2: [M, H].
         p: dropout probability of the hidden layer; off when `seed` is None.
-        seed: see `dropout`.
-        site: see `dropout`.
+        seed, site: see `dropout`.
 
     Returns:
         [M, K, H].

@@ -57,8 +57,8 @@ class _Norm(torch.autograd.Function):
         mask = None if seed is None else keep_mask(x.shape[0], x.shape[1], p, seed, site, x.device)
         ctx.scale, ctx.rms = keep_scale(p), rms
         if mask is not None:
-            dropped = wide.mul(mask).mul_(ctx.scale) if added is None else None
-            wide = torch.addcmul(added, wide, mask, value=ctx.scale) if dropped is None else dropped
+            alone = added is None
+            wide = wide.mul(mask).mul_(ctx.scale) if alone else torch.addcmul(added, wide, mask, value=ctx.scale)
         elif added is not None:
             wide = wide + added
         total = wide.to(x.dtype)
@@ -164,8 +164,7 @@ def dropout_residual_layer_norm(
         bias: [H].
         eps: added to the variance.
         p: dropout probability of `x`; off when `seed` is None.
-        seed: see `dropout`.
-        site: see `dropout`.
+        seed, site: see `dropout`.
         x_bias: [H], a bias that is already in `x` (detach it where `x` is made). Its value is not read; its gradient,
             the column sum of that of `x`, is computed here in the same pass.
 

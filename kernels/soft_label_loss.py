@@ -60,7 +60,8 @@ def soft_label_loss(
             student = (student * share).sum(0, keepdim=True)
         distance = (student - target).square().mean(-1)
     else:
-        distance = _distance(student / temperature, _soften(target, temperature), kind, combine, share)
+        target = target if temperature == 1.0 else (target.log() / temperature).softmax(-1)
+        distance = _distance(student / temperature, target, kind, combine, share)
         if kind != "mse":
             distance = distance * temperature**2
     per_item = distance[0] if combine == "mean" else (distance * share).sum(0)
@@ -88,12 +89,6 @@ def _fused(
     loss: Tensor
     loss, _ = operator(logits.contiguous(), *constants, kind, temperature, combine, reduction, ignore_index)
     return loss
-
-
-def _soften(teacher: Tensor, temperature: float) -> Tensor:
-    if temperature == 1.0:
-        return teacher
-    return (teacher.log() / temperature).softmax(-1)
 
 
 def _distance(student: Tensor, target: Tensor, kind: str, combine: str, share: float) -> Tensor:

@@ -19,8 +19,8 @@ from xlt_engine.engine.training.loop import Loop, StepResult
 from xlt_engine.engine.training.objectives import SoftLabels, cross_entropy, masked_lm
 from xlt_engine.engine.training.precision import computing_in
 from xlt_engine.model import Encoder, EncoderConfig, LinearHead, MaskedLM, TaskModel, VoterHeads
+from xlt_engine.model.folder import views
 from xlt_engine.model.heads import Head, PredictionHead
-from xlt_engine.model.names import views
 
 from .work import CLASSES, TASKS, Drawn, Listed, Row, Step, frozen_layers, packed
 

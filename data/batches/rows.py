@@ -1,4 +1,4 @@
-"""The items of a store's examples, the sequences in which a model reads them, and batches to read without learning."""
+"""The items of a store's examples, the sequences (or windows) in which a model reads them, and batches of these."""
 
 from __future__ import annotations
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress
-from dataclasses import dataclass, fields, replace
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -94,25 +94,6 @@ class CudaRunner:
         self._pool = torch.cuda.graph_pool_handle()
 
 
-@dataclass(frozen=True)
-class _Captured:
-    """A step's buffers and what replays it on them.
-
-    Attributes:
-        counters: what dropout counts from in each micro-batch, a scalar each: its seed, its first token and item.
-    """
-
-    counters: list[tuple[Tensor, ...]]
-    inputs: list[Tensor]
-    valid: Tensor
-    replay: Replay
-
-    def __call__(self, micro_batches: MicroBatches, valid: int | Tensor) -> Tensor:
-        """Replays the step on these inputs; nothing waits for the device."""
-        _fill(self.counters, self.inputs, self.valid, micro_batches, valid)
-        return self.replay()
-
-
 class GraphedSteps:
     """Runs steps, those whose batches have the shapes of a bucket as graphs.
 
@@ -141,7 +122,7 @@ class GraphedSteps:
     ) -> None:
         self._train_step, self._runner, self._clear, self._warn = train_step, runner, clear, warn
         self._buckets = frozenset(buckets)
-        self._captured: dict[tuple[Any, ...], _Captured] = {}
+        self._captured: dict[tuple[Any, ...], TrainStep] = {}
         self._seen: Counter[tuple[Any, ...]] = Counter()
         self._on = True
         self.replayed = 0
@@ -158,7 +139,7 @@ class GraphedSteps:
         self.replayed += 1
         return graph(micro_batches, valid)
 
-    def _graph(self, micro_batches: MicroBatches, valid: int | Tensor) -> _Captured | None:
+    def _graph(self, micro_batches: MicroBatches, valid: int | Tensor) -> TrainStep | None:
         """The graph of a step, captured now if its shape has been warmed up; None for a step that is none."""
         key = self._key(micro_batches)
         if key is not None and key not in self._captured:
@@ -190,6 +171,7 @@ class GraphedSteps:
 
     def _capture(self, key: tuple[Any, ...], micro_batches: MicroBatches, valid: int | Tensor) -> None:
         device = micro_batches[0][1].token_ids.device
+        # What dropout counts from in each micro-batch, a scalar each: its seed, its first token and item.
         counters = [torch.zeros(3, dtype=torch.int64, device=device).unbind() for _ in micro_batches]
         static = [_static(batch) for _, batch in micro_batches]
         inputs = [tensor for batch in static for tensor in _tensors(batch).values()]
@@ -199,6 +181,12 @@ class GraphedSteps:
             (seed, replace(batch, first_token=token, first_item=item))
             for (seed, token, item), batch in zip(counters, static, strict=True)
         ]
+
+        def refill(fresh: MicroBatches, valid: int | Tensor) -> Tensor:
+            """Replays the step on these inputs; nothing waits for the device."""
+            _fill(counters, inputs, targets, fresh, valid)
+            return replay()
+
         self._clear()
         try:
             replay = self._runner.capture(lambda: self._train_step(parts, targets))
@@ -206,7 +194,7 @@ class GraphedSteps:
             reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
             self._off(f"a step could not be captured: {reason}")
         else:
-            self._captured[key] = _Captured(counters, inputs, targets, replay)
+            self._captured[key] = refill
         finally:
             self._clear()
 
@@ -241,8 +229,7 @@ def why_no_graphs(device: torch.device, processes: int = 1) -> str | None:
 
 def _tensors(batch: PackedBatch) -> dict[str, Tensor]:
     """The tensors that kernels read, by name."""
-    names = [f.name for f in fields(batch) if f.name not in HOST_FIELDS]
-    return {name: value for name in names if isinstance(value := getattr(batch, name), Tensor)}
+    return {name: value for name, value in batch.tensors().items() if name not in HOST_FIELDS}
 
 
 def _static(batch: PackedBatch) -> PackedBatch:
