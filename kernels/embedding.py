@@ -12,9 +12,8 @@ from torch.nn import functional
 
 from .checks import check_buffer, misfit
 from .dispatch import needs_gradient, use_triton
-from .dropout import dropout
 from .layer_norm import HALF, MAX_FUSED_COLUMNS, layer_norm
-from .masks import seed_tensor
+from .masks import dropout, seed_tensor
 
 
 class _RowsIntoBuffer(torch.autograd.Function):

@@ -13,10 +13,9 @@ from torch import Tensor
 
 from xlt_engine.data import ItemView, PackedBatch, TokenStore, inference_tokens
 from xlt_engine.engine.evaluation.inference import predict_votes
-from xlt_engine.engine.training.batch_source import BatchSource
 from xlt_engine.engine.training.config import OptimizerConfig, PerformanceConfig
 from xlt_engine.engine.training.loop import Loop, StepResult
-from xlt_engine.engine.training.objectives import SoftLabels, cross_entropy, masked_lm
+from xlt_engine.engine.training.objectives import BatchSource, SoftLabels, cross_entropy, masked_lm
 from xlt_engine.engine.training.precision import computing_in
 from xlt_engine.model import Encoder, EncoderConfig, LinearHead, MaskedLM, TaskModel, VoterHeads
 from xlt_engine.model.folder import views

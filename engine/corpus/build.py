@@ -17,10 +17,9 @@ from itertools import chain, islice
 from pathlib import Path
 
 from ... import DataError, Interrupted, RunInUseError
-from ...data.corpus.criteria import OverlapScorer, TfidfScorer, Verdict, by_score, by_title
 from ...data.corpus.language_id import language_model
 from ...data.corpus.piece import PIECE, PieceReader, Source, Task, open_source, paragraphs, tasks, texts_of
-from ...data.corpus.select import excluded_keys
+from ...data.corpus.select import OverlapScorer, TfidfScorer, Verdict, by_score, by_title, excluded_keys
 from ...data.corpus.sentence_split import sentences
 from ...data.corpus.title_links import Links, TitleMatcher, add_aliases, entity_surfaces, link_table, link_wiki
 from ...data.corpus.wiki_source import FileWiki, read_titles, target_redirects

@@ -15,10 +15,10 @@ from ... import Interrupted, ModelError
 from ...model import MaskedLM, TaskModel
 from ...model.weights import frozen_hash, tensors_hash
 from ...tasks import task_of
-from ..training.batch_source import BatchSource, Objective
 from ..training.checkpoint import load_latest, save_checkpoint
 from ..training.distributed import ProcessGroup
 from ..training.loop import Loop, StepResult, Trace
+from ..training.objectives import BatchSource, Objective
 from .context import freeze
 from .kind import StageRun, Training, kind_of
 

@@ -20,7 +20,7 @@ from torch import Tensor
 from ...data import BatchSize, Bucket, PackedBatch
 from ...kernels.dispatch import kernels_path
 from ..storage.run_warning import RunWarning
-from .batch_source import MicroBatches, TrainStep
+from .objectives import MicroBatches, TrainStep
 
 WARM_UP = 2
 """Steps of a shape before it is captured: in the first Triton compiles, in the second nothing is new any more."""

@@ -18,11 +18,11 @@ from ...kernels.dispatch import use_triton
 from ..storage.faults import fault
 from ..storage.run_warning import RunWarning
 from ..storage.text import some
-from .batch_source import BatchSource, MicroBatches, Objective
 from .config import OptimizerConfig, PerformanceConfig
 from .cuda_graphs import CudaRunner, GraphedSteps, graphs_off, why_no_graphs
 from .device import Arriving
 from .distributed import GradientSum, ProcessGroup
+from .objectives import BatchSource, MicroBatches, Objective
 from .optimizer import SKIPS_IN_A_ROW, OptimizerStep
 from .out_of_memory import MemoryRetry, repeatable
 from .precision import MasterWeights

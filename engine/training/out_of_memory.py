@@ -21,7 +21,7 @@ from ... import OutOfMemoryError
 from ...data import PackedBatch
 from ...data.batches.batch import cut
 from ..storage.run_warning import RunWarning
-from .batch_source import TrainStep
+from .objectives import TrainStep
 from .prefetch import Prefetcher, StepBatches
 
 SIGNS = (

@@ -17,8 +17,8 @@ import torch
 from ...data import BatchSize, Bucket, PackedBatch, choose_buckets, derive_seed, pad_step, padding_share
 from ...data.batches.batch import cut
 from ...data.batches.buckets import MOST_BUCKETS, pad_to_few_sizes
-from .batch_source import BatchSource, MicroBatches, NamedSource, SizedSource
 from .config import PerformanceConfig
+from .objectives import BatchSource, MicroBatches, NamedSource, SizedSource
 
 DEPTH = 2
 """Steps that are made ahead: one that takes longer than the others is made up for before the device has to wait."""

@@ -12,7 +12,6 @@ from typing import Any
 import pytest
 
 from xlt_engine import DataError
-from xlt_engine.data.corpus.criteria import by_score, by_title
 from xlt_engine.data.corpus.piece import (
     CONTROL,
     MATCHED,
@@ -25,6 +24,7 @@ from xlt_engine.data.corpus.piece import (
     tasks,
     texts_of,
 )
+from xlt_engine.data.corpus.select import by_score, by_title
 from xlt_engine.data.corpus.title_links import TitleMatcher
 
 NAMES = ["Oslo", "Rom", "Ulm"]

@@ -25,10 +25,9 @@ import pytest
 
 from xlt_engine import ConfigError, DataError, Interrupted, OutOfMemoryError, StorageError
 from xlt_engine.data.corpus import wiki_dump, wiki_source
-from xlt_engine.data.corpus.criteria import by_title
 from xlt_engine.data.corpus.language_id import language_model
 from xlt_engine.data.corpus.piece import PieceReader
-from xlt_engine.data.corpus.select import comparison_key
+from xlt_engine.data.corpus.select import by_title, comparison_key
 from xlt_engine.data.corpus.sentence_split import sentences
 from xlt_engine.data.corpus.title_links import LinkRules, TitleMatcher
 from xlt_engine.data.corpus.wiki_source import SourceFiles
