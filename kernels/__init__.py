@@ -8,12 +8,12 @@ give equal masks on one device type; `seed=None` switches it off.
 from __future__ import annotations
 
 from .attention import AttentionPlan, attention_plan, packed_attention, rotary_table
+from .dropout import dropout
 from .embedding import embedding_layer_norm
 from .gelu import linear_gelu, voter_mlp
 from .glu import linear_glu
 from .layer_norm import dropout_residual_layer_norm, residual_norm
 from .linear_cross_entropy import linear_cross_entropy
-from .masks import dropout
 from .optimizer.adamw import adamw_step, gradient_norm
 from .soft_label_loss import soft_label_loss, supervised_contrastive, voter_cross_entropy
 from .votes import Votes, votes

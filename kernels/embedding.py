@@ -12,8 +12,9 @@ from torch.nn import functional
 
 from .checks import check_buffer, misfit
 from .dispatch import needs_gradient, use_triton
+from .dropout import dropout
 from .layer_norm import HALF, MAX_FUSED_COLUMNS, layer_norm
-from .masks import dropout, seed_tensor
+from .masks import seed_tensor
 
 
 class _RowsIntoBuffer(torch.autograd.Function):
@@ -55,9 +56,7 @@ def embedding_layer_norm(
     A frozen table costs nothing in backward; when all three are frozen, neither does the gradient of their sum.
 
     Args:
-        token_ids: [T] integers below V; likewise `positions` and `segments` for their tables.
-        positions: [T].
-        segments: [T].
+        token_ids, positions, segments: [T] integers below V, P and G.
         word: [V, H].
         position: [P, H].
         segment: [G, H].

@@ -12,7 +12,8 @@ from torch.nn import functional
 
 from .checks import misfit
 from .dispatch import needs_gradient, use_triton
-from .masks import dropout, seed_tensor
+from .dropout import dropout
+from .masks import seed_tensor
 from .products import linear, linear_of_each, products_in_16_bits
 
 _PIECE = 1 << 18

@@ -160,8 +160,7 @@ def dropout_residual_layer_norm(
     Args:
         x: [T, H], a sub-layer's output.
         residual: [T, H], the sub-layer's input; None adds nothing.
-        weight: [H].
-        bias: [H].
+        weight, bias: [H].
         eps: added to the variance.
         p: dropout probability of `x`; off when `seed` is None.
         seed, site: see `dropout`.

@@ -40,7 +40,6 @@ def soft_label_loss(
     Args:
         logits: [M, K, C].
         teacher: [K, C], probabilities; logits for `kind="logits"`.
-        kind: see above.
         temperature: divides the logits before the softmax; the teacher is raised to the power `1 / temperature` and
             normalised, which is the same. Not used by `kind="logits"`.
         weights: [K], multiplies each item's loss.

@@ -114,7 +114,6 @@ def pick_balanced(
     entity, those of the lowest order are taken.
 
     Args:
-        rows: as of `Candidates.rows`.
         cap: most sentences.
         frequency: how often each entity occurs, int [entities], by which rarity is told; None: by the rows.
         accept: asked once about each sentence whose turn it is, by its hash and place.

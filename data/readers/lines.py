@@ -154,7 +154,6 @@ def not_decodable(path: str, number: int, raw: bytes, column: int, used: str, fi
 
     Args:
         number: of the line, from 1.
-        raw: the line.
         column: of the first byte that does not fit, from 0.
         file: open at any place; where it can be read again, its start is looked at, too.
     """

@@ -30,7 +30,6 @@ class TokenStore:
     `N` examples, `T` tokens, `K` items (kept words for `ner`, one per example for `classification`, none for `text`).
 
     Attributes:
-        folder: where the store lies.
         task: "ner", "tag", "classification" or "text".
         label_names: the ordered labels that the label indices count in.
         max_length: the maximum length in tokens that the store was built with.

@@ -179,9 +179,7 @@ def prune_vocabulary(
 
     Args:
         used: ids of the text, by `tokenizer`.
-        lines: the text.
         first: so many of the lowest ids stay whatever they are.
-        more: ids that stay, too.
 
     Raises:
         ModelError: another kind of tokenizer, or one whose ids the tokenizers library would move.

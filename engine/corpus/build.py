@@ -69,9 +69,7 @@ def build_corpus(
     Nothing is done where the files are there and were made by the same configuration from the same inputs.
 
     Args:
-        config: what to make.
         workers: processes; None: one for each processor. The result does not depend on it.
-        progress: told what happens.
         should_stop: number of a signal that asks for a clean stop, or 0.
         piece: bytes of input worked on at once.
 

@@ -46,7 +46,6 @@ class RunDir:
     """One run's folder.
 
     Attributes:
-        path: the folder.
         swept: what the start removed or put back.
         events_lost: events that could not be written; a run that ends with any should exit with code 5.
     """

@@ -103,9 +103,7 @@ class GraphedSteps:
         train_step: what to run; reads what differs between steps from its arguments, and from tensors that stay in
             place.
         buckets: the shapes that are captured, once for each number of micro-batches.
-        runner: captures.
         clear: drops the gradients; called around a capture, so that each graph makes its own anew.
-        warn: hears why graphs are off.
 
     Attributes:
         replayed: how many steps were graphs.

@@ -95,9 +95,7 @@ class Loop:
     Args:
         model: whatever `objective` understands; parameters without `requires_grad` stay as they are.
         batches: one entry per optimiser step.
-        objective: see `Objective`.
         optimizer: rates, clipping, decay.
-        seed: key of the dropout masks.
         precision: "fp32"; "bf16" or "fp16" for 16-bit computation over fp32 weights, which `close` gives back.
         processes: the processes that share the micro-batches of every step; this one alone when absent.
         performance: how steps reach the device; each as it comes, when absent.

@@ -97,15 +97,11 @@ class MemoryRetry:
 
     Args:
         prefetcher: cuts steps, and names their examples for messages.
-        auto: whether to go on with smaller parts.
-        clear: drops the gradients of a failed attempt.
         release: gives up memory that steps can do without, and says whether there was any; the step is then tried again
             as it is.
 
     Attributes:
         limit: sequences in one forward pass; 0: as the batch source cuts.
-        halvings: what was reported so far.
-        report: hears of each halving.
     """
 
     def __init__(
@@ -178,10 +174,6 @@ class MemoryRetry:
 
 class PassRetry:
     """Runs batches without a backward pass, and those that do not fit into memory again in halves, if it may.
-
-    Args:
-        auto: whether to go on with smaller batches.
-        report: hears of each halving.
 
     Attributes:
         limit: tokens above which a batch of several sequences is cut; 0: none is.

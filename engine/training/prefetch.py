@@ -61,9 +61,7 @@ class Prefetcher:
 
     Args:
         source: see `BatchSource`; called by one thread at a time.
-        device: where the batches are needed.
         depth: steps to make ahead; 0 makes each when it is asked for, without a thread.
-        seed: key of the dropout seeds.
         buckets: static shapes to pad micro-batches to; none leaves them as they are.
         share: from a number of micro-batches to those that are computed here; all when absent.
         few_sizes: without buckets, pad each micro-batch as `pad_to_few_sizes` does.

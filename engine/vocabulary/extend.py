@@ -84,8 +84,6 @@ def extend_vocabulary(
     Args:
         model: folder of an encoder or a masked language model with a WordPiece vocabulary.
         texts: files in the new language; labels are not read.
-        out: folder to be made.
-        add: how many pieces.
         noise: standard deviation of what is added to the means, seeded by `seed`; tells pieces of equal parts apart.
 
     Raises:

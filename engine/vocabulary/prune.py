@@ -73,7 +73,6 @@ def prune_model(
 
     Args:
         model: folder of a tagger or classifier, with a WordPiece or Unigram vocabulary.
-        out: folder to be made.
         texts: files; all text of the run that the stage belongs to where there are none (`run_texts`).
         text: table or JSON lines: column of the text.
 
