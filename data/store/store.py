@@ -221,7 +221,8 @@ def _read_manifest(folder: Path) -> dict[str, Any]:
 def _open_array(folder: Path, name: str, manifest: Mapping[str, Any]) -> IntArray:
     # An empty array cannot be mapped; and slicing the memory map's own class is slow.
     mode: Literal["r"] | None = "r" if manifest["arrays"][name]["length"] else None
-    plain: IntArray = np.load(folder / f"{name}.npy", mmap_mode=mode, allow_pickle=False).view(np.ndarray)
+    array = np.load(folder / f"{name}.npy", mmap_mode=mode, allow_pickle=False)
+    plain: IntArray = array.view(np.ndarray)
     return plain
 
 
