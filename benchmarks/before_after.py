@@ -113,7 +113,7 @@ def main(checkout: Path, shape: str, repeats: int, json_file: Path | None) -> No
     from common import made
     from step_bench.work import TASKS
 
-    from xlt_engine.engine.storage.git import git_commit
+    from xlt_engine.engine.storage.run_folder import git_commit
 
     command = f"python benchmarks/before_after.py BEFORE --shape {shape} --repeats {repeats}"
     result = {"made": made(command, [], trained=False), "before": git_commit(checkout), "shape": shape, "tasks": {}}

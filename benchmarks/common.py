@@ -14,8 +14,7 @@ from step_bench.work import Text, draw_texts
 
 from xlt_engine.data import read_conll, rng_for, train_wordpiece
 from xlt_engine.engine.plan import NUMERICS
-from xlt_engine.engine.storage.git import git_commit
-from xlt_engine.engine.storage.run_folder import environment
+from xlt_engine.engine.storage.run_folder import environment, git_commit
 
 MAX_LENGTH = 128
 VOCABULARY = 20_000

@@ -9,15 +9,11 @@ from .. import lazy_names as _lazy_names
 
 if typing.TYPE_CHECKING:
     from .augment.code_switch import code_switched, read_dictionary
-    from .augment.sentence_pairs import read_pairs
     from .batches.batch import PackedBatch, pack
     from .batches.buckets import BatchSize, Bucket, choose_buckets, pad_step, pad_to_bucket, padding_share
-    from .batches.pairs import PairBatches
-    from .batches.rows import ItemView, Rows, inference_batches, inference_tokens, row_batches
-    from .batches.sampling import epoch_counts, few_per_class, rng_for
-    from .batches.seeding import derive_seed
-    from .batches.sources import MlmBatches, Part, TaskBatches
-    from .batches.windows import Row, window_rows
+    from .batches.rows import ItemView, Row, Rows, inference_batches, inference_tokens, row_batches, window_rows
+    from .batches.sampling import derive_seed, epoch_counts, few_per_class, rng_for
+    from .batches.sources import MlmBatches, PairBatches, Part, TaskBatches
     from .readers.example import OUTSIDE, Example, Examples
     from .readers.formats import (
         guess_format,
@@ -29,9 +25,9 @@ if typing.TYPE_CHECKING:
         reader_options,
     )
     from .readers.reader import ReaderOptions
+    from .readers.table import read_pairs
     from .store.build import build_store
-    from .store.corpus import Corpus, unigram_entropy
-    from .store.store import TokenStore, file_hash, store_key
+    from .store.store import Corpus, TokenStore, file_hash, store_key, unigram_entropy
     from .synthetic.demo_world import WorldConfig, WorldFiles, make_world
     from .tokenizer.prompt import Prompt
     from .tokenizer.wordpiece import train_wordpiece
@@ -93,23 +89,21 @@ __all__ = [
 
 _NAMES = {
     "augment.code_switch": ("code_switched", "read_dictionary"),
-    "augment.sentence_pairs": ("read_pairs",),
     "batches.batch": ("PackedBatch", "pack"),
     "batches.buckets": ("BatchSize", "Bucket", "choose_buckets", "pad_step", "pad_to_bucket", "padding_share"),
-    "batches.pairs": ("PairBatches",),
-    "batches.sampling": ("epoch_counts", "few_per_class", "rng_for"),
-    "batches.seeding": ("derive_seed",),
-    "batches.rows": ("ItemView", "Rows", "inference_batches", "inference_tokens", "row_batches"),
-    "batches.sources": ("MlmBatches", "Part", "TaskBatches"),
-    "batches.windows": ("Row", "window_rows"),
+    "batches.sampling": ("derive_seed", "epoch_counts", "few_per_class", "rng_for"),
+    "batches.rows": (
+        *("ItemView", "Row", "Rows", "inference_batches", "inference_tokens", "row_batches", "window_rows"),
+    ),
+    "batches.sources": ("MlmBatches", "PairBatches", "Part", "TaskBatches"),
     "readers.example": ("OUTSIDE", "Example", "Examples"),
     "readers.formats": (
         *("guess_format", "read_conll", "read_examples", "read_jsonl", "read_text", "read_tsv", "reader_options"),
     ),
     "readers.reader": ("ReaderOptions",),
+    "readers.table": ("read_pairs",),
     "store.build": ("build_store",),
-    "store.corpus": ("Corpus", "unigram_entropy"),
-    "store.store": ("TokenStore", "file_hash", "store_key"),
+    "store.store": ("Corpus", "TokenStore", "file_hash", "store_key", "unigram_entropy"),
     "synthetic.demo_world": ("WorldConfig", "WorldFiles", "make_world"),
     "tokenizer.prompt": ("Prompt",),
     "tokenizer.wordpiece": ("train_wordpiece",),

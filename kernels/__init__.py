@@ -1,4 +1,4 @@
-"""Operations on plain tensors: one file each, with the public function, its autograd and its plain-torch reference.
+"""Operations on plain tensors: a file for each family, with public functions, autograd and plain-torch references.
 
 Every operation runs on any device and in fp32, bf16, fp16 or fp64; softmax, loss and layer-norm statistics are computed
 in fp32 (fp64 for fp64 input). Gradients are first order only. Dropout is keyed by `(seed, site)`: equal keys and shapes
@@ -7,19 +7,15 @@ give equal masks on one device type; `seed=None` switches it off.
 
 from __future__ import annotations
 
-from .attention import AttentionPlan, attention_plan, packed_attention
-from .contrastive import supervised_contrastive
+from .attention import AttentionPlan, attention_plan, packed_attention, rotary_table
 from .dropout import dropout
 from .embedding import embedding_layer_norm
-from .gelu import linear_gelu
+from .gelu import linear_gelu, voter_mlp
 from .glu import linear_glu
-from .layer_norm import dropout_residual_layer_norm
+from .layer_norm import dropout_residual_layer_norm, residual_norm
 from .linear_cross_entropy import linear_cross_entropy
 from .optimizer.adamw import adamw_step, gradient_norm
-from .residual_norm import residual_norm
-from .rotary import rotary_table
-from .soft_label_loss import soft_label_loss, voter_cross_entropy
-from .voter_mlp import voter_mlp
+from .soft_label_loss import soft_label_loss, supervised_contrastive, voter_cross_entropy
 from .votes import Votes, votes
 
 __all__ = [

@@ -21,9 +21,53 @@ from torch.nn import functional
 from .attention_plan import AttentionGroup, AttentionPlan, Piece, attention_plan
 from .checks import misfit
 from .dispatch import needs_gradient, use_triton
+from .layer_norm import HALF
 from .masks import is_active, keep_mask, keep_scale, seed_tensor
 from .products import products_in_16_bits
-from .rotary import rotate, rotate_
+
+
+def rotary_table(positions: Tensor, size: int, base: float) -> Tensor:
+    """Cosines and sines of the angles `position * base ** (-2i / size)`, in the rounding of transformers.
+
+    Args:
+        positions: [T], of each token in its own sequence.
+        size: d, of a head; even.
+        base: theta, 10,000 in the paper.
+
+    Returns:
+        fp32 [T, size]: the cosines of the size / 2 angles, then their sines.
+
+    Raises:
+        ValueError: `size` is odd.
+    """
+    if size % 2:
+        raise ValueError(f"rotary positions turn pairs of elements, got heads of size {size}")
+    powers = torch.arange(0, size, 2, dtype=torch.float, device=positions.device) / size
+    angles = positions[:, None].float() * (1.0 / (base**powers))
+    return torch.cat((angles.cos(), angles.sin()), 1)
+
+
+def rotate(x: Tensor, rows: Tensor) -> Tensor:
+    """`x` [..., d] turned by the angles of `rows`, which broadcast to it; computed in fp32, in the dtype of `x`."""
+    first, second = (half.float() if half.dtype in HALF else half for half in x.chunk(2, -1))
+    cos, sin = rows.chunk(2, -1)
+    return torch.cat((first * cos - second * sin, second * cos + first * sin), -1).to(x.dtype)
+
+
+def rotate_(x: Tensor, rows: Tensor, *, back: bool = False) -> None:
+    """The same in the memory of `x`; `back` by the opposite angles, which is how a gradient goes."""
+    cos, sin = rows.chunk(2, -1)
+    if back:
+        sin = -sin
+    halves = x.chunk(2, -1)
+    first, second = (half.float() if half.dtype in HALF else half for half in halves)
+    turned = first * sin
+    first.mul_(cos).addcmul_(second, sin.to(second.dtype), value=-1)
+    second.mul_(cos).add_(turned)
+    if x.dtype in HALF:
+        halves[0].copy_(first)
+        halves[1].copy_(second)
+
 
 __all__ = ["AttentionPlan", "attention_plan", "packed_attention"]
 
@@ -270,8 +314,7 @@ def packed_attention(
         max_seqlen: the longest sequence, or more; kernels size their work by it, plain torch does not. Where it is
             less on a device, the output of the tokens beyond it is undefined.
         p: dropout probability of the attention probabilities; off when `seed` is None.
-        seed: see `dropout`; a first row counts tokens.
-        site: see `dropout`.
+        seed, site: see `dropout`; a first row counts tokens.
         plan: of `attention_plan(cu_seqlens)`, when more than one layer uses it, whatever its window; made here
             otherwise.
         rotary: fp32 [T, d], of `rotary_table`: queries and keys are turned by its angles in fp32, and rounded to the

@@ -6,8 +6,9 @@ The Triton kernels read `cu_seqlens` on the device and need none of this; so a p
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, is_dataclass, replace
 from functools import cached_property
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -84,13 +85,6 @@ class Layout:
     padding: Tensor | None
     in_order: bool
 
-    def to(self, device: torch.device) -> Layout:
-        """The same on a device; the host does not wait."""
-        masks = [None if group.key_mask is None else _sent(group.key_mask, device) for group in self.groups]
-        groups = tuple(replace(group, key_mask=mask) for group, mask in zip(self.groups, masks, strict=True))
-        padding = None if self.padding is None else _sent(self.padding, device)
-        return Layout(groups, _sent(self.slot_token, device), _sent(self.token_slot, device), padding, self.in_order)
-
 
 @dataclass(frozen=True)
 class Rows:
@@ -106,15 +100,17 @@ class Rows:
     back: Tensor
     padding: Tensor | None
 
-    def to(self, device: torch.device) -> Rows:
-        """The same on a device; the host does not wait."""
-        padding = None if self.padding is None else _sent(self.padding, device)
-        return Rows(_sent(self.gather, device), _sent(self.back, device), padding)
 
-
-def _sent(x: Tensor, device: torch.device) -> Tensor:
-    x = x.pin_memory() if device.type == "cuda" else x
-    return x.to(device, non_blocking=True)
+def _sent(value: Any, device: torch.device) -> Any:
+    """The same with its tensors on a device; the host does not wait."""
+    if isinstance(value, Tensor):
+        return (value.pin_memory() if device.type == "cuda" else value).to(device, non_blocking=True)
+    if isinstance(value, tuple):
+        return tuple(_sent(part, device) for part in value)
+    if not is_dataclass(value):
+        return value
+    sent = {field.name: _sent(getattr(value, field.name), device) for field in fields(value)}
+    return replace(value, **sent)  # type: ignore[type-var]
 
 
 class AttentionPlan:
@@ -147,12 +143,13 @@ class AttentionPlan:
 
     @cached_property
     def layout(self) -> Layout:
-        return self._on_host.to(self.cu_seqlens.device)
+        layout: Layout = _sent(self._on_host, self.cu_seqlens.device)
+        return layout
 
     def rows(self, heads: int, parts: int) -> Rows:
         """Row numbers for `parts` of `heads` heads, made at the first call."""
         if (heads, parts) not in self._rows:
-            self._rows[heads, parts] = _make_rows(self._on_host, heads, parts).to(self.cu_seqlens.device)
+            self._rows[heads, parts] = _sent(_make_rows(self._on_host, heads, parts), self.cu_seqlens.device)
         return self._rows[heads, parts]
 
     def pieces(self, window: int | None) -> list[list[Piece]]:

@@ -86,7 +86,6 @@ def use_triton(x: Tensor, dtype: torch.dtype | None = None) -> bool:
     """Whether the operation on `x`, its floating-point input, runs as a Triton kernel.
 
     Args:
-        x: the input.
         dtype: what it will be computed in, where that is not the dtype of `x`, as under autocast.
     """
     index = x.device.index

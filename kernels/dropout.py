@@ -45,7 +45,7 @@ def dropout(x: Tensor, p: float, *, seed: int | Tensor | None, site: int = 0) ->
     if not is_active(p, seed):
         return x
     if use_triton(x):
-        from .fused.dropout import dropout as fused
+        from .fused.masks import dropout as fused
 
         columns = x.shape[-1] if x.dim() else 1
         rows = x.reshape(x.numel() // max(columns, 1), columns).contiguous()

@@ -8,7 +8,6 @@ import typing
 from .. import lazy_names as _lazy_names
 
 if typing.TYPE_CHECKING:
-    from .cloze import ClozeHead, ClozeModel, cloze_model
     from .config import EncoderConfig
     from .encoder import Encoder, EncoderOutput
     from .folder import (
@@ -25,7 +24,7 @@ if typing.TYPE_CHECKING:
     from .info import FolderInfo, load_encoder_config, read_info
     from .layers import PackedInput
     from .layout import PreNorm
-    from .tasks import MaskedLM, Pooler, TaskModel
+    from .tasks import ClozeHead, ClozeModel, MaskedLM, Pooler, TaskModel, cloze_model
 
 __all__ = [
     "ClozeHead",
@@ -59,7 +58,6 @@ __all__ = [
 ]
 
 _NAMES = {
-    "cloze": ("ClozeHead", "ClozeModel", "cloze_model"),
     "config": ("EncoderConfig",),
     "encoder": ("Encoder", "EncoderOutput"),
     "folder": (
@@ -76,7 +74,7 @@ _NAMES = {
     "info": ("FolderInfo", "load_encoder_config", "read_info"),
     "layers": ("PackedInput",),
     "layout": ("PreNorm",),
-    "tasks": ("MaskedLM", "Pooler", "TaskModel"),
+    "tasks": ("ClozeHead", "ClozeModel", "MaskedLM", "Pooler", "TaskModel", "cloze_model"),
 }
 """Public names by the module that defines them. No public name is that of a module, which would replace it."""
 

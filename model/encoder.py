@@ -162,10 +162,6 @@ class Encoder(nn.Module):
         for index, layer in enumerate(self.layers):
             layer.requires_grad_(index >= layers)
 
-    def frozen_parameters(self) -> dict[str, Tensor]:
-        """The parameters that do not train, by name, in a fixed order (for hashing before and after training)."""
-        return {name: value.detach() for name, value in self.named_parameters() if not value.requires_grad}
-
     def _check(self, batch: PackedInput) -> None:
         config = self.config
         if batch.max_seqlen > config.max_length:

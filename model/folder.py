@@ -1,26 +1,29 @@
-"""Models from and to folders in the Hugging Face layout, plus `xlt.json` for what that layout cannot say."""
+"""Models from and to folders in the Hugging Face layout, plus `xlt.json` for what that layout cannot say.
+
+`views` says which tensor of a checkpoint is which part of a parameter: writing into a view fills the model, reading one
+gives what the file holds. A fused matrix appears as its three thirds and a stack of voters as each voter without its
+padding. Names are BERT's in this file; `views` gives them as the layout of the model spells them (`layouts.py`).
+"""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from .. import ConfigError, ModelError, StorageError
 from ..tasks import TASKS, per_word
 from ..untrusted import listed
-from . import names
-from .cloze import ClozeHead, ClozeModel
 from .encoder import Encoder
-from .headers import SHARDS, SINGLE, scan
+from .headers import SHARDS, SINGLE, match, pre_norm_tensors, scan
 from .heads import Head, LinearHead, MlpHead, PredictionHead, VoterHeads
 from .info import FORMAT, FolderInfo, existing, head_of_layout, load_encoder_config, read_info
-from .match import match
-from .tasks import MaskedLM, Pooler, TaskModel
+from .layers import Embeddings, Layer
+from .tasks import ClozeHead, ClozeModel, MaskedLM, Pooler, TaskModel
 from .weights import DTYPES, Link, read, write, write_json, write_shards
 
 WORTH_SHARING = 1 << 20
@@ -126,7 +129,7 @@ def save_model(
         root.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise StorageError(f"{root}: cannot be made ({error.strerror}); check the path and its rights") from error
-    tensors = names.views(model)
+    tensors = views(model)
     if not isinstance(model, Encoder):
         tensors = {model.config.layout.file_name(name): value for name, value in tensors.items()}
     config = model.config.to_hf()
@@ -149,10 +152,10 @@ def save_model(
     write_json(root / "xlt.json", own)
 
 
-def _by_training(model: nn.Module, tensors: names.Views) -> tuple[names.Views, names.Views]:
+def _by_training(model: nn.Module, tensors: Views) -> tuple[Views, Views]:
     """The tensors of parameters that do not train, and the others."""
     fixed = {p.untyped_storage().data_ptr() for p in model.parameters() if not p.requires_grad}
-    parts: tuple[names.Views, names.Views] = {}, {}
+    parts: tuple[Views, Views] = {}, {}
     for name, value in tensors.items():
         parts[value.untyped_storage().data_ptr() not in fixed][name] = value
     return parts
@@ -241,19 +244,120 @@ def _filled(make: Callable[[], M], root: Path, *, others: tuple[str, ...]) -> M:
     tensors = scan(root)
     with torch.device("meta"):
         plan = make()
-    shapes = {name: tuple(view.shape) for name, view in names.views(plan).items()}
+    shapes = {name: tuple(view.shape) for name, view in views(plan).items()}
     matched = match(plan.config.layout, shapes, tensors, others, tied=isinstance(plan, MaskedLM))
     if matched.problems:
         problems = listed(matched.problems, sign="\n  ")
         raise ModelError(f"{root}: the tensors do not fit config.json:\n  {problems}")
     model = make()
-    views, layout = names.views(model), model.config.layout
+    targets, layout = views(model), model.config.layout
     for stored, value in read(matched.found.values()):
-        views[layout.bare(stored.name)].copy_(value)
+        targets[layout.bare(stored.name)].copy_(value)
     for stored, value in read(stored for stored, _ in matched.copies):
         first = next(name for other, name in matched.copies if other is stored)
-        if not torch.equal(value.to(torch.float32), views[first]):
+        if not torch.equal(value.to(torch.float32), targets[first]):
             raise ModelError(
                 f"{stored} differs from {matched.found[first]}; only a decoder tied to the embedding is supported"
             )
     return model
+
+
+_POOLER = {"pooler.dense": "dense"}
+_LAYER = {
+    "attention.output.dense": "output",
+    "attention.output.LayerNorm": "attention_norm",
+    "intermediate.dense": "up",
+    "output.dense": "down",
+    "output.LayerNorm": "output_norm",
+}
+_TRANSFORM = {"cls.predictions.transform.dense": "dense", "cls.predictions.transform.LayerNorm": "norm"}
+_WORD, _DECODER_BIAS = "embeddings.word_embeddings.weight", "cls.predictions.bias"
+_HEADS = {
+    "linear": {"classifier": ""},
+    "prediction": {"head.dense": "dense", "head.norm": "norm", "classifier": ""},
+    "mlp": {"classifier.dense": "dense", "classifier.out_proj": ""},
+}
+
+Views = dict[str, Tensor]
+
+
+def views(model: Encoder | MaskedLM | TaskModel | Pooler) -> Views:
+    """Every tensor of the model under its name in a checkpoint of its layout, without the prefix."""
+    if isinstance(model, Pooler):
+        found = _pairs(model, _POOLER)
+    elif isinstance(model, Encoder):
+        found = _encoder(model)
+    elif isinstance(model, MaskedLM):
+        found = _masked_lm(model)
+    else:
+        found = {**_encoder(model.encoder), **_head(model.head)}
+        if model.pooler is not None:
+            found |= _pairs(model.pooler, _POOLER)
+    return {model.config.layout.rename(name): value.detach() for name, value in found.items()}
+
+
+def _pairs(module: nn.Module, names: Mapping[str, str]) -> Views:
+    """Weight and bias of each part: name in a checkpoint -> how the module's two parameters begin."""
+    kinds = ("weight", "bias")
+    both = {
+        f"{name}.{kind}": getattr(module, f"{part}_{kind}" if part else kind)
+        for name, part in names.items()
+        for kind in kinds
+    }
+    return {name: value for name, value in both.items() if value is not None}
+
+
+def _pre_norm(model: Encoder | MaskedLM) -> Views:
+    masked_lm = isinstance(model, MaskedLM)
+    found: Views = {}
+    for path, names, rows, _ in pre_norm_tensors(model.config, masked_lm=masked_lm):
+        inside = "encoder." if masked_lm and path.startswith(("embeddings.", "layers.", "final.")) else ""
+        found |= zip(names, torch.split(model.get_parameter(inside + path), list(rows)), strict=True)
+    return found
+
+
+def _masked_lm(model: MaskedLM) -> Views:
+    if model.config.pre_norm is not None:
+        return _pre_norm(model)
+    assert model.decoder_bias is not None
+    return {**_encoder(model.encoder), **_pairs(model, _TRANSFORM), _DECODER_BIAS: model.decoder_bias}
+
+
+def _encoder(encoder: Encoder) -> Views:
+    if encoder.config.pre_norm is not None:
+        return _pre_norm(encoder)
+    emb = encoder.embeddings
+    assert isinstance(emb, Embeddings)
+    found: Views = {_WORD: emb.word, "embeddings.position_embeddings.weight": emb.position}
+    if encoder.config.num_segments:
+        found["embeddings.token_type_embeddings.weight"] = emb.segment
+    found |= _pairs(emb, {"embeddings.LayerNorm": "norm"})
+    for index, layer in enumerate(encoder.layers):
+        assert isinstance(layer, Layer)
+        thirds = zip(layer.qkv_weight.chunk(3), layer.qkv_bias.chunk(3), strict=True)
+        own: Views = {}
+        for name, (weight, bias) in zip(("query", "key", "value"), thirds, strict=True):
+            own |= {f"attention.self.{name}.weight": weight, f"attention.self.{name}.bias": bias}
+        own |= _pairs(layer, _LAYER)
+        found |= {f"encoder.layer.{index}.{name}": value for name, value in own.items()}
+    return found
+
+
+def _head(head: Head) -> Views:
+    if isinstance(head, ClozeHead):
+        names = {"head.dense": "dense", "head.norm": "norm"} if head.config.pre_norm else _TRANSFORM
+        bias = "decoder.bias" if head.config.pre_norm else _DECODER_BIAS
+        return _pairs(head, names) | ({} if head.decoder_bias is None else {bias: head.decoder_bias})
+    if not isinstance(head, VoterHeads):
+        return _pairs(head, _HEADS[head.kind])
+    found: Views = {}
+    for i, width in enumerate(head.widths):
+        found |= {
+            f"voters.{i}.dense_in.weight": head.in_weight[i, :width],
+            f"voters.{i}.dense_in.bias": head.in_bias[i, :width],
+            f"voters.{i}.dense_out.weight": head.out_weight[i, :, :width],
+            f"voters.{i}.dense_out.bias": head.out_bias[i],
+            f"voters.{i}.classifier.weight": head.weight[i],
+            f"voters.{i}.classifier.bias": head.bias[i],
+        }
+    return found

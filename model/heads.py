@@ -54,30 +54,26 @@ class LinearHead(Head):
     ) -> None:
         super().__init__(hidden_size, num_classes, dropout)
         init = Initialiser(seed, initializer_range)
+        self._add_layers(init)
         self.weight, self.bias = init.normal(num_classes, hidden_size), init.zeros(num_classes)
+
+    def _add_layers(self, init: Initialiser) -> None:
+        """What stands before the last layer."""
 
     def forward(self, x: Tensor, seed: Seed = None) -> Tensor:
         return linear(dropout(x, self.dropout, seed=seed, site=HEAD_SITE), self.weight, self.bias).unsqueeze(0)
 
 
-class MlpHead(Head):
+class MlpHead(LinearHead):
     """Dropout, Linear(H, H), tanh, dropout, Linear(H, C); M = 1."""
 
     kind = "mlp"
 
-    def __init__(
-        self,
-        hidden_size: int,
-        num_classes: int,
-        dropout: float = 0.1,
-        *,
-        seed: int | None = 0,
-        initializer_range: float = 0.02,
-    ) -> None:
-        super().__init__(hidden_size, num_classes, dropout)
-        init = Initialiser(seed, initializer_range)
-        self.dense_weight, self.dense_bias = init.normal(hidden_size, hidden_size), init.zeros(hidden_size)
-        self.weight, self.bias = init.normal(num_classes, hidden_size), init.zeros(num_classes)
+    def _add_layers(self, init: Initialiser) -> None:
+        self.dense_weight, self.dense_bias = (
+            init.normal(self.hidden_size, self.hidden_size),
+            init.zeros(self.hidden_size),
+        )
 
     def forward(self, x: Tensor, seed: Seed = None) -> Tensor:
         x = dropout(x, self.dropout, seed=seed, site=HEAD_SITE)

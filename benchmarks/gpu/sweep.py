@@ -20,7 +20,7 @@ from torch import Tensor
 from xlt_engine.engine.bench.case import Setting, differentiate
 from xlt_engine.engine.bench.harness import FAILURES, Timer, quantiles, reason
 from xlt_engine.kernels import linear_cross_entropy
-from xlt_engine.kernels.fused.products import add_product, product
+from xlt_engine.kernels.fused.linear_cross_entropy import add_product, product
 
 sys.path.append(str(Path(__file__).resolve().parents[1]))
 from kernel_rivals import flash_attention  # noqa: E402

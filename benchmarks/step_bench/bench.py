@@ -30,8 +30,8 @@ from xlt_engine.engine.bench.harness import (
     timed,
     write,
 )
-from xlt_engine.engine.training.determinism import deterministic as equal_bits
 from xlt_engine.engine.training.device import choose_device
+from xlt_engine.engine.training.device import deterministic as equal_bits
 
 from .flops import encoder_flops, head_flops, step_flops
 from .options import Options, record

@@ -13,14 +13,13 @@ from torch import Tensor
 
 from xlt_engine.data import ItemView, PackedBatch, TokenStore, inference_tokens
 from xlt_engine.engine.evaluation.inference import predict_votes
-from xlt_engine.engine.training.batch_source import BatchSource
 from xlt_engine.engine.training.config import OptimizerConfig, PerformanceConfig
 from xlt_engine.engine.training.loop import Loop, StepResult
-from xlt_engine.engine.training.objectives import SoftLabels, cross_entropy, masked_lm
+from xlt_engine.engine.training.objectives import BatchSource, SoftLabels, cross_entropy, masked_lm
 from xlt_engine.engine.training.precision import computing_in
 from xlt_engine.model import Encoder, EncoderConfig, LinearHead, MaskedLM, TaskModel, VoterHeads
+from xlt_engine.model.folder import views
 from xlt_engine.model.heads import Head, PredictionHead
-from xlt_engine.model.names import views
 
 from .work import CLASSES, TASKS, Drawn, Listed, Row, Step, frozen_layers, packed
 

@@ -1,1 +1,1 @@
-"""Texts changed or joined before they become batches: code switching, pairs of sentences."""
+"""Texts changed before they become batches: code switching, induced dictionaries."""

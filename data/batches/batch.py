@@ -55,15 +55,16 @@ class PackedBatch:
     def num_tokens(self) -> int:
         return int(self.token_ids.shape[0])
 
+    def tensors(self) -> dict[str, Tensor]:
+        """All tensors by name."""
+        names = self.__dataclass_fields__
+        return {name: value for name in names if isinstance(value := getattr(self, name), Tensor)}
+
     def to(self, device: torch.device | str) -> PackedBatch:
         """The same batch on `device`; itself where it already is there."""
         if self.token_ids.device == torch.device(device):
             return self
-        moved: dict[str, Any] = {
-            name: value.to(device, non_blocking=True)
-            for name in self.__dataclass_fields__
-            if isinstance(value := getattr(self, name), Tensor)
-        }
+        moved: dict[str, Any] = {name: value.to(device, non_blocking=True) for name, value in self.tensors().items()}
         if self.cu_seqlens.device.type == "cpu":
             moved["starts"] = self.cu_seqlens.tolist()
         return replace(self, **moved)

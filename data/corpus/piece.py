@@ -18,11 +18,10 @@ from pathlib import Path
 from typing import Literal
 
 from ... import DataError
-from ..batches.seeding import derive_seed
+from ..batches.sampling import derive_seed
 from ..readers.lines import is_packed, open_file, read_lines
 from ..readers.problems import Problems
-from .criteria import Verdict
-from .select import SentenceHash, comparison_key, score_order
+from .select import SentenceHash, Verdict, comparison_key, score_order
 from .wiki_dump import Page, blocks, read_articles, read_pages
 from .wiki_text import is_disambiguation, to_text
 

@@ -9,11 +9,11 @@ from typing import Any, ClassVar
 
 from ... import ConfigError
 from ...tasks import has_spans
-from .columns import few_kinds
 from .example import OUTSIDE
 from .lines import plain_suffix
 from .problems import Problems
 from .reader import NO_WORDS, Found, Head, Labelled, Lines, Piece, Reader, Record
+from .table import few_kinds
 from .tagged import PLAIN, SCHEMES, TAG, TAG_LIKE, TaggedSentence
 
 CONLLU = ("id", "form", "lemma", "upos", "xpos", "feats", "head", "deprel", "deps", "misc")

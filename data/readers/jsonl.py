@@ -12,10 +12,10 @@ from typing import Any, ClassVar
 from ... import DataError
 from ...tasks import per_word
 from ...untrusted import clip, listed, quoted
-from .columns import changed, find_columns
 from .example import Example
 from .problems import Problems, setting
 from .reader import PREDICTED, Found, Head, Labelled, Piece, Reader, Record
+from .table import changed, find_columns
 from .tagged import TAG_LIKE, TaggedSentence
 
 _BETWEEN = re.compile(r"[ \t\r\n,]*")

@@ -1,7 +1,8 @@
-"""Files to numbered lines, and their labels."""
+"""Files to numbered lines, in which encoding they are where it is not the one given, and their labels."""
 
 from __future__ import annotations
 
+import codecs
 import io
 import lzma
 import zlib
@@ -12,23 +13,212 @@ from functools import cached_property, partial
 from pathlib import Path
 from typing import IO, Any
 
-from ... import DataError
+from ... import ConfigError, DataError
 from ...untrusted import listed, quoted
-from .encodings import (
-    MIXED,
-    SAMPLE,
-    HiddenUtf8,
-    check_encoding,
-    decode_mixed,
-    guess_encoding,
-    is_other_than_utf8,
-    not_decodable,
-    with_zeros,
-    wrong_encoding,
-)
 from .example import Example, Examples
 from .packed import OPENERS
 from .problems import Problems
+
+SAMPLE = 1 << 20
+"""Bytes of a file that are looked at for its encoding."""
+MAX_ACCENTED = 0.4
+"""Largest share of bytes outside ASCII in text of a language that is written in latin-1."""
+MIXED = "mixed"
+"""The encoding of files whose lines are in UTF-8, others in latin-1."""
+
+_NO_TEXT = ("idna", "punycode", "raw-unicode-escape", "undefined", "unicode-escape", "utf-7")
+"""Python's encodings for other things than files, or that give halves of characters."""
+_WINDOWS = bytes(sorted({*range(0x80, 0xA0)} - {0x81, 0x8D, 0x8F, 0x90, 0x9D}))
+_CONTROLS = bytes(range(0x80, 0xA0))
+
+
+class WrongEncoding(DataError):
+    """A file is not in the encoding that it is read with: one message for the whole file.
+
+    Attributes:
+        likely: the encoding that it looks like; that which it is read with where a few lines are damaged; `MIXED`, or
+            "" where unknown.
+    """
+
+    def __init__(self, message: str, likely: str = "") -> None:
+        super().__init__(message)
+        self.likely = likely
+
+
+def wrong_encoding(place: str, fault: str, used: str, likely: str) -> WrongEncoding:
+    """The error for a file whose first fault is at `place`, `file:line:byte`, and which looks like `likely`."""
+    if likely == "ascii":
+        advice = "it is plain ASCII: leave reader.encoding out"
+    elif not likely:
+        advice = "it looks like neither UTF-8 nor latin-1: set reader.encoding"
+    elif used != MIXED and codecs.lookup(likely) == codecs.lookup(used):
+        advice = f"most of the file is {likely}: correct the line"
+    else:
+        advice = f'it looks like {likely}: set reader.encoding = "{likely}"'
+        advice += "" if likely == "utf-8" else ", or convert it to UTF-8"
+    return WrongEncoding(f"{place}: {fault}; {advice}", likely)
+
+
+def two_encodings(path: str, right: int, number: int, byte: int, column: int) -> WrongEncoding:
+    """The error for a file of which line `right` is UTF-8, and line `number`, at `column` from 0, is not."""
+    fault = f"byte 0x{byte:02x} is not utf-8, but line {right} is in UTF-8"
+    setting = f'reader.encoding = "{MIXED}", which reads what is not UTF-8 as latin-1'
+    advice = f"correct the line, convert the file, or set {setting}"
+    return WrongEncoding(f"{path}:{number}:{column + 1}: {fault}: {advice}", MIXED)
+
+
+def decode_mixed(raw: bytes) -> str:
+    """A line in UTF-8, or else in Windows' extension of latin-1, or in latin-1."""
+    for encoding in ("utf-8", "cp1252"):
+        try:
+            return raw.decode(encoding)
+        except UnicodeDecodeError:
+            continue
+    return raw.decode("latin-1")
+
+
+class HiddenUtf8:
+    """Looks for UTF-8 in the lines of a file that is read in an encoding with which every byte is some letter."""
+
+    def __init__(self, path: str, encoding: str) -> None:
+        self._path, self._encoding = path, encoding
+        self._first, self._utf8, self._other = "", 0, (0, 0, 0)
+        # Lines of Chinese in two bytes a character may be UTF-8 by accident.
+        self._single = len(bytes(range(0x80, 0x100)).decode(encoding, "replace")) == 0x80
+
+    def add(self, number: int, raw: bytes) -> None:
+        """Raises a WrongEncoding where lines outside ASCII are of both kinds."""
+        self._first = self._first or f"{self._path}:{number}:{next(i for i, x in enumerate(raw, 1) if x > 0x7F)}"
+        try:
+            raw.decode("utf-8")
+        except UnicodeDecodeError as error:
+            self._other = self._other if self._other[0] else (number, raw[error.start], error.start)
+        else:
+            self._utf8 = self._utf8 or number * (self._single and is_utf8_of(raw, self._encoding))
+        if self._utf8 and self._other[0]:
+            raise two_encodings(self._path, self._utf8, *self._other)
+
+    def end(self) -> None:
+        """Raises a WrongEncoding where all lines outside ASCII are UTF-8."""
+        if self._first and not self._other[0]:
+            fault = f"the file is UTF-8, but is read as {self._encoding}"
+            raise wrong_encoding(self._first, fault, self._encoding, "utf-8")
+
+
+def check_encoding(path: str, encoding: str) -> bool:
+    """Whether the line break of an encoding is that of ASCII.
+
+    Raises:
+        ConfigError: there is no such encoding of files.
+    """
+    if encoding == MIXED:
+        return True
+    try:
+        if codecs.lookup(encoding).name.replace("_", "-") in _NO_TEXT:
+            raise LookupError
+        return "a\n".encode(encoding) == b"a\n"
+    except (LookupError, ValueError) as error:
+        advice = "use for example utf-8 or latin-1"
+        raise ConfigError(f"{path}: unknown encoding {quoted(encoding)}; {advice}") from error
+
+
+def guess_encoding(data: bytes) -> str:
+    """The encoding of the first bytes of a file: "ascii", "utf-8", "utf-16", "utf-16-le", "utf-16-be", "cp1252",
+    "latin-1", or "" where none of them is likely.
+
+    A few lines that are not UTF-8 do not count where most lines outside ASCII are.
+    """
+    if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        return "utf-16"
+    zeros = data.count(0)
+    if zeros * 20 > len(data):
+        # Text of European languages has a zero for every second byte, the high one; of others at least at spaces.
+        return "utf-16-le" if data[1::2].count(0) * 2 > zeros else "utf-16-be"
+    if data.isascii():
+        return "ascii"
+    lines = [line for line in data.split(b"\n") if not line.isascii()]
+    # A character of several bytes may be cut at the end of the sample.
+    right = sum(is_utf8(line) for line in lines[:-1]) + _decodes_but_for_the_end(lines[-1])
+    if right * 2 > len(lines):
+        return "utf-8"
+    accented = len(data) - len(data.translate(None, bytes(range(0x80, 0x100))))
+    if accented > MAX_ACCENTED * len(data):
+        return ""
+    # Windows puts quotes and dashes where latin-1 has control characters that no text contains.
+    controls = len(data) - len(data.translate(None, _CONTROLS))
+    return "cp1252" if controls and controls == len(data) - len(data.translate(None, _WINDOWS)) else "latin-1"
+
+
+def not_decodable(path: str, number: int, raw: bytes, column: int, used: str, file: IO[bytes]) -> WrongEncoding:
+    """The error for a line that cannot be what the file is read as.
+
+    Args:
+        number: of the line, from 1.
+        column: of the first byte that does not fit, from 0.
+        file: open at any place; where it can be read again, its start is looked at, too.
+    """
+    head = _head(file, raw)
+    likely = guess_encoding(head)
+    if codecs.lookup(used).name == "utf-8" and file.seekable() and not likely.startswith("utf-16"):
+        lines = enumerate(head.split(b"\n"), 1)
+        if right := next((i for i, line in lines if not line.isascii() and is_utf8_of(line, "cp1252")), 0):
+            return two_encodings(path, right, number, raw[column], column)
+    fault = f"byte 0x{raw[column]:02x} is not {used}"
+    return wrong_encoding(f"{path}:{number}:{column + 1}", fault, used, likely)
+
+
+def with_zeros(path: str, number: int, raw: bytes, used: str, file: IO[bytes]) -> WrongEncoding | None:
+    """The error for a line with NUL characters where it comes of UTF-16; else None, and the file is where it was."""
+    at = file.tell() if file.seekable() else 0
+    likely = guess_encoding(_head(file, raw))
+    if at:  # packed files go to their start alone
+        file.seek(0)
+        while at:
+            at -= len(file.read(min(at, SAMPLE)))
+    place = f"{path}:{number}:{raw.index(0) + 1}"
+    return wrong_encoding(place, "NUL character", used, likely) if likely.startswith("utf-16") else None
+
+
+def _head(file: IO[bytes], raw: bytes) -> bytes:
+    """The start of the file, and a line that may lie further on."""
+    if not file.seekable():
+        return raw
+    file.seek(0)
+    head = file.read(SAMPLE)
+    return head if raw in head else head + raw
+
+
+def is_other_than_utf8(encoding: str) -> bool:
+    """Whether an encoding has the line break of ASCII, but reads bytes of UTF-8 as other letters."""
+    return encoding != MIXED and codecs.lookup(encoding).name not in ("utf-8", "utf-8-sig", "ascii")
+
+
+def is_utf8(data: bytes) -> bool:
+    """Whether bytes are whole characters of UTF-8."""
+    try:
+        data.decode("utf-8")
+    except UnicodeDecodeError:
+        return False
+    return True
+
+
+def is_utf8_of(data: bytes, encoding: str) -> bool:
+    """Whether bytes are UTF-8 of characters that an encoding has, too: in it they make no text (`Ã¤` for `ä`)."""
+    try:
+        data.decode("utf-8").encode(encoding)
+    except UnicodeError:
+        return False
+    return True
+
+
+def _decodes_but_for_the_end(line: bytes) -> bool:
+    decoder = codecs.getincrementaldecoder("utf-8")()
+    try:
+        decoder.decode(line)
+    except UnicodeDecodeError:
+        return False
+    return True
+
 
 LONGEST_LINE = 1 << 26
 """Bytes of the longest line that is read, and of the longest page or row of a dump."""

@@ -7,7 +7,7 @@ import errno
 import json
 import os
 import shutil
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from itertools import groupby, islice
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -117,7 +117,8 @@ def build_store(
 def _write(examples: Iterable[Example], writer: _Writer, folder: Path) -> None:
     """Everything into the writer's folder, then one rename."""
     try:
-        for chunk in _chunks(examples):
+        stream = iter(examples)
+        while chunk := list(islice(stream, CHUNK)):
             writer.add(chunk)
         writer.problems.raise_if_any()
         if not writer.examples:
@@ -126,12 +127,6 @@ def _write(examples: Iterable[Example], writer: _Writer, folder: Path) -> None:
         _publish(writer.folder, folder)
     finally:
         writer.abandon()
-
-
-def _chunks(examples: Iterable[Example]) -> Iterator[list[Example]]:
-    iterator = iter(examples)
-    while chunk := list(islice(iterator, CHUNK)):
-        yield chunk
 
 
 class _Writer:

@@ -6,14 +6,13 @@ import hashlib
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 
-from ... import DataError, ModelError
+from ... import DataError
 from ...tasks import TASKS as _LABELLED
-from ...tasks import per_word
 from ..tokenizer.wrapper import Tokenizer
 
 IntArray = npt.NDArray[np.integer[Any]]
@@ -31,7 +30,6 @@ class TokenStore:
     `N` examples, `T` tokens, `K` items (kept words for `ner`, one per example for `classification`, none for `text`).
 
     Attributes:
-        folder: where the store lies.
         task: "ner", "tag", "classification" or "text".
         label_names: the ordered labels that the label indices count in.
         max_length: the maximum length in tokens that the store was built with.
@@ -124,17 +122,15 @@ class TokenStore:
         return (self.ids(i) for i in range(len(self)))
 
     @classmethod
-    def open(cls, folder: str | Path, *, verify: bool = True, tokenizer: Tokenizer | None = None) -> TokenStore:
+    def open(cls, folder: str | Path, *, verify: bool = True) -> TokenStore:
         """Open a store; the arrays stay on disk until they are read.
 
         Args:
             folder: as given to `build_store`.
             verify: compare the sha256 of every file, which reads them whole; done before anything is taken from them.
-            tokenizer: refuse the store when another tokenizer made it.
 
         Raises:
             DataError: no store there, unfinished, of another format version, or damaged.
-            ModelError: made with another tokenizer.
         """
         folder = Path(folder)
         manifest = _read_manifest(folder)
@@ -146,9 +142,6 @@ class TokenStore:
                     f"{folder / name}: content differs from {MANIFEST}; delete the folder and build it again"
                 )
         arrays = {name: _open_array(folder, name, manifest) for name in manifest["arrays"]}
-        _check_arrays(folder, manifest, arrays)
-        if tokenizer is not None and tokenizer.fingerprint != manifest["tokenizer"]:
-            raise ModelError(f"{folder}: built with another tokenizer; delete the folder and build it again")
         return cls(folder, manifest, arrays)
 
     @classmethod
@@ -219,9 +212,6 @@ def _read_manifest(folder: Path) -> dict[str, Any]:
     version = manifest.get("format") if isinstance(manifest, dict) else None
     if version != FORMAT_VERSION:
         raise DataError(f"{path}: format {version!r}, not {FORMAT_VERSION}; delete the folder and build it again")
-    missing = {"task", "labels", "max_length", "cut", "tokenizer", "arrays", "files", "examples"} - set(manifest)
-    if missing:
-        raise DataError(f"{path}: no {', '.join(sorted(missing))}; delete the folder and build it again")
     if manifest.get("sha256") != content_hash(manifest):
         raise DataError(f"{path}: changed since it was written; delete the folder and build it again")
     result: dict[str, Any] = manifest
@@ -229,44 +219,96 @@ def _read_manifest(folder: Path) -> dict[str, Any]:
 
 
 def _open_array(folder: Path, name: str, manifest: Mapping[str, Any]) -> IntArray:
-    path = folder / f"{name}.npy"
-    entry = manifest["arrays"][name]
-    try:
-        # An empty array cannot be mapped.
-        array = np.load(path, mmap_mode="r" if entry["length"] else None, allow_pickle=False)
-    except (OSError, ValueError, KeyError, EOFError) as error:
-        raise DataError(f"{path}: damaged: {error}; delete the folder and build it again") from error
-    if array.shape != (entry["length"],) or array.dtype != np.dtype(entry["dtype"]):
-        raise DataError(
-            f"{path}: {array.dtype} {array.shape} is not what {MANIFEST} says; delete the folder and build it again"
-        )
-    # A plain view: slicing the memory map's own class is slow.
+    # An empty array cannot be mapped; and slicing the memory map's own class is slow.
+    mode: Literal["r"] | None = "r" if manifest["arrays"][name]["length"] else None
+    array = np.load(folder / f"{name}.npy", mmap_mode=mode, allow_pickle=False)
     plain: IntArray = array.view(np.ndarray)
     return plain
 
 
-def _check_arrays(folder: Path, manifest: Mapping[str, Any], arrays: Mapping[str, IntArray]) -> None:
-    """The lengths that must agree, and offsets that rise from 0 to the end."""
-    n, task = manifest["examples"], manifest["task"]
-    required = {"token_ids", "offsets", "item_offsets", "item_positions", "item_words", "num_words"}
-    required |= {"labels"} if task != "text" else set()
-    required |= {"word_labels"} if per_word(task) else set()
-    faults = [f"no array {name}" for name in sorted(required - set(arrays))]
-    if not faults:
-        items = len(arrays["item_positions"])
-        lengths = {"offsets": n + 1, "item_offsets": n + 1, "num_words": n, "item_words": items}
-        lengths |= {"labels": items} if "labels" in arrays else {}
-        lengths |= {name: n for name in ("second", "language") if name in arrays}
-        lengths |= {"word_labels": int(arrays["num_words"].sum())} if "word_labels" in arrays else {}
-        faults += [
-            f"{name} has {len(arrays[name])} rows, not {want}"
-            for name, want in lengths.items()
-            if len(arrays[name]) != want
-        ]
-    if not faults:
-        for name, total in (("offsets", len(arrays["token_ids"])), ("item_offsets", items)):
-            offsets = arrays[name]
-            if offsets[0] != 0 or offsets[-1] != total or (np.diff(offsets) < 0).any():
-                faults.append(f"{name} do not rise from 0 to {total}")
-    if faults:
-        raise DataError(f"{folder}: damaged token store: {'; '.join(faults)}; delete the folder and build it again")
+_COUNTED = 2_000_000
+"""Tokens of a store that its entropy is taken from."""
+
+
+class Corpus:
+    """Several token stores of one language behind one index; `subset` picks examples of the concatenation.
+
+    An example that is longer than its store's maximum length is several of the corpus, in as few pieces of about one
+    length as it takes: here every token is learned, so that none needs to be in two.
+
+    Args:
+        separator: id of [SEP] where the stores hold pairs, and positions begin again at the second sentence.
+    """
+
+    def __init__(
+        self, stores: Sequence[TokenStore], subset: np.ndarray | None = None, separator: int | None = None
+    ) -> None:
+        self._stores, self._separator = list(stores), separator
+        self._starts = np.concatenate([[0], np.cumsum([len(s) for s in stores])])
+        self._subset = np.arange(self._starts[-1]) if subset is None else subset
+        if not stores:
+            self.lengths = np.zeros(0, np.int64)
+            return
+        body = np.concatenate([s.lengths for s in stores])[self._subset] - 2
+        counts = np.maximum(1, -(-body // (stores[0].max_length - 2)))
+        self._subset, body, of = (np.repeat(values, counts) for values in (self._subset, body, counts))
+        piece = np.arange(len(of)) - np.repeat(np.cumsum(counts) - counts, counts)
+        self._begins, self._ends = piece * body // of, (piece + 1) * body // of
+        self.lengths = self._ends - self._begins + 2
+
+    def __len__(self) -> int:
+        return len(self._subset)
+
+    def _piece(self, index: int, values: np.ndarray) -> np.ndarray:
+        """Of the values of an example's tokens those of its piece, the special tokens at both ends included."""
+        if len(values) == self.lengths[index]:
+            return values
+        return np.concatenate([values[:1], values[1:-1][self._begins[index] : self._ends[index]], values[-1:]])
+
+    def _find(self, index: int) -> tuple[TokenStore, int]:
+        where = int(self._subset[index])
+        which = int(np.searchsorted(self._starts, where, side="right")) - 1
+        return self._stores[which], where - int(self._starts[which])
+
+    def ids(self, index: int) -> np.ndarray:
+        store, i = self._find(index)
+        return self._piece(index, store.ids(i))
+
+    def segments(self, index: int) -> np.ndarray:
+        store, i = self._find(index)
+        return self._piece(index, store.segments(i))
+
+    def positions(self, index: int) -> np.ndarray | None:
+        """The position of each token, int64 [tokens]; None where they are counted from the sequence's start."""
+        if self._separator is None:
+            return None
+        store, i = self._find(index)
+        return pair_positions(store.ids(i), self._separator)
+
+    def name(self, index: int) -> str:
+        """The id of an example: `<file stem>:<line>` unless its file has ids."""
+        store, i = self._find(index)
+        return store.example_ids[i]
+
+
+def unigram_entropy(store: TokenStore, special: np.ndarray) -> float:
+    """What the next token of a store costs who knows nothing but how frequent each is, in nats; 0 without tokens.
+
+    Args:
+        special: bool [V], tokens that do not count.
+    """
+    counts = np.bincount(store.token_ids[:_COUNTED], minlength=len(special)).astype(float)
+    counts[special] = 0
+    share = counts[counts > 0] / max(1.0, counts.sum())
+    return float(-(share * np.log(share)).sum())
+
+
+def pair_positions(ids: np.ndarray, separator: int) -> np.ndarray:
+    """Positions that begin again at the second sentence, after the first run of [SEP] (XLM, arXiv 1901.07291).
+
+    Args:
+        ids: int [T], one sequence of two sentences.
+    """
+    counted = np.arange(len(ids))
+    ends = np.flatnonzero((ids[:-1] == separator) & (ids[1:] != separator)) + 1
+    return counted if not len(ends) else np.where(counted < ends[0], counted, counted - ends[0])

@@ -7,8 +7,7 @@ from functools import lru_cache
 
 from ..readers.example import OUTSIDE
 from .demo_events import Clause, NounPhrase, ScoreLine, listed
-from .demo_lexicon import LANGUAGES, Lexicon, lexicon
-from .demo_names import Name
+from .demo_names import LANGUAGES, Lexicon, Name, lexicon
 
 Pieces = list[tuple[str, str]]
 """Words and the type of the entity that they are, "" for none."""

@@ -15,12 +15,11 @@ from pathlib import Path
 from typing import Any
 
 from ... import ConfigError, DataError, StorageError
-from ..batches.seeding import derive_seed
+from ..batches.sampling import derive_seed
 from ..store.store import content_hash
 from .demo_events import Everyday, News
 from .demo_grammar import grammar
-from .demo_lexicon import LANGUAGES, lexicon
-from .demo_names import Draws, Names
+from .demo_names import LANGUAGES, Draws, Names, lexicon
 
 SOURCE = LANGUAGES[0]
 TYPES = ("PER", "LOC", "ORG", "MISC")

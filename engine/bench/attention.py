@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from ...kernels import attention_plan, packed_attention, rotary_table
-from ...kernels.rotary import rotate
+from ...kernels.attention import rotate
 from .case import (
     DROPOUT,
     MASKS,

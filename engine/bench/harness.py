@@ -29,8 +29,7 @@ from torch import Tensor
 
 from ...kernels import dispatch
 from ..storage.files import atomic_write_json
-from ..storage.git import git_commit
-from ..storage.run_folder import environment
+from ..storage.run_folder import environment, git_commit
 
 Tensors = dict[str, Tensor]
 Run = Callable[[], Tensors]

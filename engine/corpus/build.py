@@ -17,15 +17,12 @@ from itertools import chain, islice
 from pathlib import Path
 
 from ... import DataError, Interrupted, RunInUseError
-from ...data.corpus.criteria import OverlapScorer, TfidfScorer, Verdict, by_score, by_title
 from ...data.corpus.language_id import language_model
-from ...data.corpus.matcher import TitleMatcher
 from ...data.corpus.piece import PIECE, PieceReader, Source, Task, open_source, paragraphs, tasks, texts_of
-from ...data.corpus.select import excluded_keys
+from ...data.corpus.select import OverlapScorer, TfidfScorer, Verdict, by_score, by_title, excluded_keys
 from ...data.corpus.sentence_split import sentences
-from ...data.corpus.title_links import Links, add_aliases, entity_surfaces, link_table, link_wiki
-from ...data.corpus.wiki_source import FileWiki, target_redirects
-from ...data.corpus.wiki_tables import read_titles
+from ...data.corpus.title_links import Links, TitleMatcher, add_aliases, entity_surfaces, link_table, link_wiki
+from ...data.corpus.wiki_source import FileWiki, read_titles, target_redirects
 from ...data.readers.example import Example
 from ...data.readers.formats import guess_format, read_examples
 from ..runs.workers import Answer, Tell, Workers
@@ -72,9 +69,7 @@ def build_corpus(
     Nothing is done where the files are there and were made by the same configuration from the same inputs.
 
     Args:
-        config: what to make.
         workers: processes; None: one for each processor. The result does not depend on it.
-        progress: told what happens.
         should_stop: number of a signal that asks for a clean stop, or 0.
         piece: bytes of input worked on at once.
 

@@ -14,8 +14,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from ... import ConfigError
-from ...data.corpus.matcher import UNSPACED_LANGUAGES, Boundaries
-from ...data.corpus.title_links import LinkRules
+from ...data.corpus.title_links import UNSPACED_LANGUAGES, Boundaries, LinkRules
 from ...data.corpus.wiki_source import SourceFiles
 from ...data.readers.lines import open_file
 from ..preflight.languages import language_of

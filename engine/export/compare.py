@@ -16,7 +16,7 @@ from torch import Tensor
 
 from ... import ModelError
 from ...model import Encoder, TaskModel, load_task_model
-from ...model.names import views
+from ...model.folder import views
 from ...tasks import task_of
 from .sample import Padded
 from .write import BODY, plain_head

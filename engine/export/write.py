@@ -15,8 +15,8 @@ from torch.nn import functional
 
 from ...data import Tokenizer
 from ...model import PredictionHead, TaskModel, VoterHeads
+from ...model.folder import views
 from ...model.headers import SINGLE
-from ...model.names import views
 from ...model.weights import DTYPES, write
 from ...tasks import per_word, task_of
 from ..storage.files import atomic_write_json, atomic_write_text

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 
 from ...data import Tokenizer, TokenStore, pack
-from ...data.augment.induced import NEIGHBOURS, csls, frequent_words, mutual_pairs, words_of
+from ...data.augment.code_switch import NEIGHBOURS, csls, frequent_words, mutual_pairs, words_of
 from ...model import Encoder
 from ..evaluation.inference import AHEAD
 from ..plan import Stage

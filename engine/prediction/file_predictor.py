@@ -17,9 +17,8 @@ from typing import Any, Literal, Unpack
 
 from ... import ConfigError, DataError, __version__
 from ...data import ReaderOptions, guess_format
-from ...data.readers.encodings import check_encoding
 from ...data.readers.formats import guess_stream, open_reader
-from ...data.readers.lines import decode_lines
+from ...data.readers.lines import check_encoding, decode_lines
 from ...data.readers.problems import Problems
 from ...data.readers.reader import Reader, Record
 from ...tasks import has_spans, per_word

@@ -12,9 +12,8 @@ from typing import Any, TypeVar
 from ... import ModelError
 from ...data import Tokenizer
 from ...model import EncoderConfig, FolderInfo, read_info
-from ...model.headers import Stored, scan
+from ...model.headers import Stored, match, scan, shapes_of
 from ...model.layout import POSITION_IDS
-from ...model.match import match, shapes_of
 from ...untrusted import MOST_NAMES
 from ..prediction.stage_record import read_record, stored_alpha
 from ..storage.files import sha256_file

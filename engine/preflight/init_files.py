@@ -14,9 +14,8 @@ from typing import Any
 from ... import ConfigError, DataError
 from ...data import Example, ReaderOptions, guess_format, read_examples, reader_options
 from ...data.readers.arrow import ArrowReader
-from ...data.readers.encodings import MIXED, WrongEncoding
 from ...data.readers.formats import open_reader, probe
-from ...data.readers.lines import plain_suffix, read_lines
+from ...data.readers.lines import MIXED, WrongEncoding, plain_suffix, read_lines
 from ...data.readers.problems import Problems
 from ...data.readers.reader import Head
 from ...tasks import has_spans, per_word

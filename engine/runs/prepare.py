@@ -10,7 +10,7 @@ from typing import Any
 
 from ... import ConfigError, ModelError, XltError
 from ...data import Tokenizer, file_hash, train_wordpiece
-from ...data.readers.encodings import check_encoding
+from ...data.readers.lines import check_encoding
 from ...model import EncoderConfig, load_encoder_config, load_pooler
 from ..plan import Stage
 from ..pseudolabels.thresholds import parse_rule, uniform_grid

@@ -32,8 +32,7 @@ from ..storage.files import read_json
 from ..storage.names import has_room
 from ..storage.run_folder import RunDir
 from ..summary.summary import refuse_damaged, write_summary
-from ..training.determinism import deterministic, refusal
-from ..training.device import describe_kernels, describe_products
+from ..training.device import describe_kernels, describe_products, deterministic, refusal
 from ..training.distributed import joined
 from ..training.out_of_memory import outside_of_steps
 from ..training.progress import Progress

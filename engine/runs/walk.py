@@ -25,7 +25,7 @@ from ..storage.run_folder import share
 from ..storage.run_warning import RunWarning
 from ..summary.stage_folders import failures
 from ..summary.summary import write_summary
-from ..training.determinism import deterministic
+from ..training.device import deterministic
 from ..training.progress import Progress
 from .make_stage import begin_stage, finish_stage
 from .prepare import make_context

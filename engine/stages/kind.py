@@ -19,8 +19,8 @@ from ...model import Encoder, Head, MaskedLM, TaskModel
 from ..evaluation.held_out import HeldOut
 from ..plan import Stage
 from ..recipe.config import RunConfig
-from ..training.batch_source import BatchSource, Objective
 from ..training.loop import Trace
+from ..training.objectives import BatchSource, Objective
 from .context import Context
 
 Batches = MlmBatches | TaskBatches | PairBatches

@@ -15,10 +15,10 @@ from ... import Interrupted, ModelError
 from ...model import MaskedLM, TaskModel
 from ...model.weights import frozen_hash, tensors_hash
 from ...tasks import task_of
-from ..training.batch_source import BatchSource, Objective
 from ..training.checkpoint import load_latest, save_checkpoint
 from ..training.distributed import ProcessGroup
 from ..training.loop import Loop, StepResult, Trace
+from ..training.objectives import BatchSource, Objective
 from .context import freeze
 from .kind import StageRun, Training, kind_of
 
@@ -239,8 +239,8 @@ class Fit:
     def _hear_halvings(self) -> None:
         """Has smaller micro-batches reported, and those from before the run was cut off recorded again."""
         memory, context = self.loop.memory, self.context
-        context.restore_warnings([halving.warning().as_dict() for halving in memory.halvings])
-        memory.report = lambda halving: context.warn(halving.warning())
+        context.restore_warnings([halving.as_dict() for halving in memory.halvings])
+        memory.report = context.warn
 
     def _agreed(self, step: int, due: bool) -> tuple[int, bool]:
         """Whether all processes stop after a step, and whether they save: the clock of the first one decides."""

@@ -11,8 +11,8 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress
-from dataclasses import dataclass, fields, replace
-from typing import Any, Protocol
+from dataclasses import replace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -20,7 +20,7 @@ from torch import Tensor
 from ...data import BatchSize, Bucket, PackedBatch
 from ...kernels.dispatch import kernels_path
 from ..storage.run_warning import RunWarning
-from .batch_source import MicroBatches, TrainStep
+from .objectives import MicroBatches, TrainStep
 
 WARM_UP = 2
 """Steps of a shape before it is captured: in the first Triton compiles, in the second nothing is new any more."""
@@ -32,28 +32,8 @@ HOST_FIELDS = ("example_ids", "item_example")
 Replay = Callable[[], Tensor]
 
 
-class Runner(Protocol):
-    """How a step becomes something to replay."""
-
-    def lane(self) -> AbstractContextManager[object]:
-        """All steps run within this context, captured or not."""
-        ...
-
-    def capture(self, step: Replay) -> Replay:
-        """Every call of the result computes what `step` would, on the memory that it reads here; this call nothing.
-
-        Raises:
-            RuntimeError: the step cannot be captured.
-        """
-        ...
-
-    def renew(self) -> None:
-        """All that was captured is gone: what follows shares nothing with it."""
-        ...
-
-
 class CudaRunner:
-    """`Runner` with CUDA graphs, all in one memory pool: they run one after another, and none needs what another left.
+    """Captures and replays steps, all in one memory pool: they run one after another, and none needs what another left.
 
     Args:
         quiet: a context in which no other thread of this process calls CUDA.
@@ -66,6 +46,7 @@ class CudaRunner:
 
     @contextmanager
     def lane(self) -> Iterator[None]:
+        """All steps run within this context, captured or not."""
         before = torch.cuda.current_stream(self._device)
         self._stream.wait_stream(before)
         try:
@@ -75,6 +56,11 @@ class CudaRunner:
             before.wait_stream(self._stream)
 
     def capture(self, step: Replay) -> Replay:
+        """Every call of the result computes what `step` would, on the memory that it reads here; this call nothing.
+
+        Raises:
+            RuntimeError: the step cannot be captured.
+        """
         graph = torch.cuda.CUDAGraph()
         # The autograd engine launches from a thread of its own: only this one is watched for calls a capture forbids.
         watched = torch.cuda.graph(graph, pool=self._pool, stream=self._stream, capture_error_mode="thread_local")
@@ -103,27 +89,9 @@ class CudaRunner:
             torch._C._cuda_releasePool(device, self._pool)
 
     def renew(self) -> None:
+        """All that was captured is gone: what follows shares nothing with it."""
         # A pool that lost its last graph while one of its blocks is in use takes no other graph.
         self._pool = torch.cuda.graph_pool_handle()
-
-
-@dataclass(frozen=True)
-class _Captured:
-    """A step's buffers and what replays it on them.
-
-    Attributes:
-        counters: what dropout counts from in each micro-batch, a scalar each: its seed, its first token and item.
-    """
-
-    counters: list[tuple[Tensor, ...]]
-    inputs: list[Tensor]
-    valid: Tensor
-    replay: Replay
-
-    def __call__(self, micro_batches: MicroBatches, valid: int | Tensor) -> Tensor:
-        """Replays the step on these inputs; nothing waits for the device."""
-        _fill(self.counters, self.inputs, self.valid, micro_batches, valid)
-        return self.replay()
 
 
 class GraphedSteps:
@@ -135,9 +103,7 @@ class GraphedSteps:
         train_step: what to run; reads what differs between steps from its arguments, and from tensors that stay in
             place.
         buckets: the shapes that are captured, once for each number of micro-batches.
-        runner: captures.
         clear: drops the gradients; called around a capture, so that each graph makes its own anew.
-        warn: hears why graphs are off.
 
     Attributes:
         replayed: how many steps were graphs.
@@ -147,14 +113,14 @@ class GraphedSteps:
         self,
         train_step: TrainStep,
         buckets: Sequence[Bucket],
-        runner: Runner,
+        runner: CudaRunner,
         *,
         clear: Callable[[], None],
         warn: Callable[[RunWarning], None] = lambda warning: None,
     ) -> None:
         self._train_step, self._runner, self._clear, self._warn = train_step, runner, clear, warn
         self._buckets = frozenset(buckets)
-        self._captured: dict[tuple[Any, ...], _Captured] = {}
+        self._captured: dict[tuple[Any, ...], TrainStep] = {}
         self._seen: Counter[tuple[Any, ...]] = Counter()
         self._on = True
         self.replayed = 0
@@ -171,7 +137,7 @@ class GraphedSteps:
         self.replayed += 1
         return graph(micro_batches, valid)
 
-    def _graph(self, micro_batches: MicroBatches, valid: int | Tensor) -> _Captured | None:
+    def _graph(self, micro_batches: MicroBatches, valid: int | Tensor) -> TrainStep | None:
         """The graph of a step, captured now if its shape has been warmed up; None for a step that is none."""
         key = self._key(micro_batches)
         if key is not None and key not in self._captured:
@@ -203,6 +169,7 @@ class GraphedSteps:
 
     def _capture(self, key: tuple[Any, ...], micro_batches: MicroBatches, valid: int | Tensor) -> None:
         device = micro_batches[0][1].token_ids.device
+        # What dropout counts from in each micro-batch, a scalar each: its seed, its first token and item.
         counters = [torch.zeros(3, dtype=torch.int64, device=device).unbind() for _ in micro_batches]
         static = [_static(batch) for _, batch in micro_batches]
         inputs = [tensor for batch in static for tensor in _tensors(batch).values()]
@@ -212,6 +179,12 @@ class GraphedSteps:
             (seed, replace(batch, first_token=token, first_item=item))
             for (seed, token, item), batch in zip(counters, static, strict=True)
         ]
+
+        def refill(fresh: MicroBatches, valid: int | Tensor) -> Tensor:
+            """Replays the step on these inputs; nothing waits for the device."""
+            _fill(counters, inputs, targets, fresh, valid)
+            return replay()
+
         self._clear()
         try:
             replay = self._runner.capture(lambda: self._train_step(parts, targets))
@@ -219,7 +192,7 @@ class GraphedSteps:
             reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
             self._off(f"a step could not be captured: {reason}")
         else:
-            self._captured[key] = _Captured(counters, inputs, targets, replay)
+            self._captured[key] = refill
         finally:
             self._clear()
 
@@ -254,8 +227,7 @@ def why_no_graphs(device: torch.device, processes: int = 1) -> str | None:
 
 def _tensors(batch: PackedBatch) -> dict[str, Tensor]:
     """The tensors that kernels read, by name."""
-    names = [f.name for f in fields(batch) if f.name not in HOST_FIELDS]
-    return {name: value for name in names if isinstance(value := getattr(batch, name), Tensor)}
+    return {name: value for name, value in batch.tensors().items() if name not in HOST_FIELDS}
 
 
 def _static(batch: PackedBatch) -> PackedBatch:

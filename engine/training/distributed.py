@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import datetime
 import faulthandler
+import hashlib
 import json
 import os
 import re
@@ -123,13 +124,10 @@ class ProcessGroup:
         """The processes whose value is not that of process 0."""
         if self.size == 1:
             return []
-        mine = torch.frombuffer(bytearray(value.encode()), dtype=torch.uint8)
-        (longest,) = self.all_reduce_max(len(mine))
-        padded = torch.zeros(longest, dtype=torch.uint8)
-        padded[: len(mine)] = mine
-        every = [torch.empty_like(padded) for _ in range(self.size)]
+        mine = torch.frombuffer(bytearray(hashlib.sha256(value.encode()).digest()), dtype=torch.uint8)
+        every = [torch.empty_like(mine) for _ in range(self.size)]
         with self._peers():
-            dist.all_gather(every, padded)
+            dist.all_gather(every, mine)
         return [rank for rank, other in enumerate(every) if not torch.equal(other, every[0])]
 
     def all_reduce_sum(self, tensors: Sequence[Tensor]) -> None:

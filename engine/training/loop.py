@@ -18,11 +18,11 @@ from ...kernels.dispatch import use_triton
 from ..storage.faults import fault
 from ..storage.run_warning import RunWarning
 from ..storage.text import some
-from .batch_source import BatchSource, MicroBatches, Objective
 from .config import OptimizerConfig, PerformanceConfig
-from .cuda_graphs import CudaRunner, GraphedSteps, Runner, graphs_off, why_no_graphs
+from .cuda_graphs import CudaRunner, GraphedSteps, graphs_off, why_no_graphs
 from .device import Arriving
 from .distributed import GradientSum, ProcessGroup
+from .objectives import BatchSource, MicroBatches, Objective
 from .optimizer import SKIPS_IN_A_ROW, OptimizerStep
 from .out_of_memory import MemoryRetry, repeatable
 from .precision import MasterWeights
@@ -95,9 +95,7 @@ class Loop:
     Args:
         model: whatever `objective` understands; parameters without `requires_grad` stay as they are.
         batches: one entry per optimiser step.
-        objective: see `Objective`.
         optimizer: rates, clipping, decay.
-        seed: key of the dropout masks.
         precision: "fp32"; "bf16" or "fp16" for 16-bit computation over fp32 weights, which `close` gives back.
         processes: the processes that share the micro-batches of every step; this one alone when absent.
         performance: how steps reach the device; each as it comes, when absent.
@@ -250,7 +248,7 @@ class Loop:
         """All steps are launched within this context."""
         return nullcontext() if self.graphs is None else self.graphs.lane()
 
-    def capture(self, runner: Runner, warn: Callable[[RunWarning], None]) -> None:
+    def capture(self, runner: CudaRunner, warn: Callable[[RunWarning], None]) -> None:
         """Has steps captured and replayed from now on."""
         buckets = self.prefetcher.buckets
         self.graphs = GraphedSteps(self.train_step, buckets, runner, clear=self._clear_gradients, warn=warn)

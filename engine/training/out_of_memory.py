@@ -11,7 +11,7 @@ from __future__ import annotations
 import gc
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -21,7 +21,7 @@ from ... import OutOfMemoryError
 from ...data import PackedBatch
 from ...data.batches.batch import cut
 from ..storage.run_warning import RunWarning
-from .batch_source import TrainStep
+from .objectives import TrainStep
 from .prefetch import Prefetcher, StepBatches
 
 SIGNS = (
@@ -68,26 +68,13 @@ class StepSize:
         return cls(len(lengths), int(lengths.sum()), int(lengths[where]), where, min(max(counts), limit or max(counts)))
 
 
-@dataclass(frozen=True, slots=True)
-class Halving:
+def _halved(**values: int) -> RunWarning:
     """That the micro-batch went from `before` to `after` sequences, and for which step."""
-
-    step: int
-    before: int
-    after: int
-    sequences: int
-    tokens: int
-    longest: int
-
-    def warning(self) -> RunWarning:
-        """For a person, and for `stage.json`."""
-        return RunWarning(
-            "micro-batch-halved",
-            f"step {self.step}: {self.before} sequences at a time do not fit into memory ({self.sequences} sequences, "
-            f"{self.tokens} tokens, the longest has {self.longest}); from this step on the stage runs with "
-            f"micro_batch = {self.after}: the same up to rounding",
-            asdict(self),
-        )
+    text = (
+        "step {step}: {before} sequences at a time do not fit into memory ({sequences} sequences, {tokens} tokens, the "
+        "longest has {longest}); from this step on the stage runs with micro_batch = {after}: the same up to rounding"
+    )
+    return RunWarning("micro-batch-halved", text.format(**values), values)
 
 
 class StepDoesNotFit(RuntimeError):
@@ -110,15 +97,11 @@ class MemoryRetry:
 
     Args:
         prefetcher: cuts steps, and names their examples for messages.
-        auto: whether to go on with smaller parts.
-        clear: drops the gradients of a failed attempt.
         release: gives up memory that steps can do without, and says whether there was any; the step is then tried again
             as it is.
 
     Attributes:
         limit: sequences in one forward pass; 0: as the batch source cuts.
-        halvings: what was reported so far.
-        report: hears of each halving.
     """
 
     def __init__(
@@ -131,8 +114,8 @@ class MemoryRetry:
     ) -> None:
         self._prefetcher, self._auto, self._clear, self._release = prefetcher, auto, clear, release
         self.limit = 0
-        self.halvings: list[Halving] = []
-        self.report: Callable[[Halving], None] = lambda halving: None
+        self.halvings: list[RunWarning] = []
+        self.report: Callable[[RunWarning], None] = lambda warning: None
 
     def __call__(self, train_step: TrainStep, batches: StepBatches) -> Tensor:
         """What `train_step` returns for a step, after as many attempts as it takes.
@@ -158,9 +141,9 @@ class MemoryRetry:
             self._clear()
             raise OutOfMemoryError(self._message(step, size)) from error.__cause__
         self.limit = after
-        halving = Halving(step, size.at_once, after, size.sequences, size.tokens, size.longest)
-        self.halvings.append(halving)
-        self.report(halving)
+        sizes = {name: getattr(size, name) for name in ("sequences", "tokens", "longest")}
+        self.halvings.append(_halved(step=step, before=size.at_once, after=after, **sizes))
+        self.report(self.halvings[-1])
 
     def _message(self, step: int, size: StepSize) -> str:
         names = self._prefetcher.names(step)
@@ -180,21 +163,17 @@ class MemoryRetry:
         """For a checkpoint; nothing where nothing has happened."""
         if not self.limit:
             return {}
-        return {"memory": {"limit": self.limit, "halvings": [asdict(halving) for halving in self.halvings]}}
+        return {"memory": {"limit": self.limit, "halvings": [halving.values for halving in self.halvings]}}
 
     def restore(self, meta: Mapping[str, Any]) -> None:
         """Takes over what `state` gave."""
         stored = meta.get("memory", {"limit": 0, "halvings": []})
         self.limit = stored["limit"]
-        self.halvings = [Halving(**entry) for entry in stored["halvings"]]
+        self.halvings = [_halved(**entry) for entry in stored["halvings"]]
 
 
 class PassRetry:
     """Runs batches without a backward pass, and those that do not fit into memory again in halves, if it may.
-
-    Args:
-        auto: whether to go on with smaller batches.
-        report: hears of each halving.
 
     Attributes:
         limit: tokens above which a batch of several sequences is cut; 0: none is.

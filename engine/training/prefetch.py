@@ -7,19 +7,18 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from itertools import accumulate
 from threading import RLock
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from ...data import BatchSize, Bucket, PackedBatch, choose_buckets, derive_seed, pad_step, padding_share
 from ...data.batches.batch import cut
 from ...data.batches.buckets import MOST_BUCKETS, pad_to_few_sizes
-from .batch_source import BatchSource, MicroBatches, NamedSource, SizedSource
 from .config import PerformanceConfig
+from .objectives import BatchSource, MicroBatches, NamedSource, SizedSource
 
 DEPTH = 2
 """Steps that are made ahead: one that takes longer than the others is made up for before the device has to wait."""
@@ -36,11 +35,13 @@ class StepBatches:
     Attributes:
         batches: as the source made them, those of all processes.
         micro_batches: those that have targets and are computed here, on the device.
+        copied: where they are copied meanwhile, what says that they are there.
     """
 
     step: int
     batches: Sequence[PackedBatch]
     micro_batches: MicroBatches
+    copied: torch.cuda.Event | None = None
 
     @property
     def num_targets(self) -> int:
@@ -60,9 +61,7 @@ class Prefetcher:
 
     Args:
         source: see `BatchSource`; called by one thread at a time.
-        device: where the batches are needed.
         depth: steps to make ahead; 0 makes each when it is asked for, without a thread.
-        seed: key of the dropout seeds.
         buckets: static shapes to pad micro-batches to; none leaves them as they are.
         share: from a number of micro-batches to those that are computed here; all when absent.
         few_sizes: without buckets, pad each micro-batch as `pad_to_few_sizes` does.
@@ -88,7 +87,7 @@ class Prefetcher:
         self.buckets = tuple(buckets)
         self.waited = self.padding = 0.0
         self._lock = RLock()
-        self._ahead: deque[tuple[int, Future[_Made]]] = deque()
+        self._ahead: deque[tuple[int, Future[StepBatches]]] = deque()
         self._executor: ThreadPoolExecutor | None = None
         self._stream: torch.cuda.Stream | None = None
         if depth and device.type == "cuda":
@@ -100,7 +99,7 @@ class Prefetcher:
     def __getitem__(self, step: int, /) -> StepBatches:
         began = time.perf_counter()
         try:
-            return self._make(step).batches if not self._depth else self._received(self._next(step).result())
+            return self._make(step) if not self._depth else self._received(self._next(step).result())
         finally:
             self.waited += time.perf_counter() - began
 
@@ -128,7 +127,7 @@ class Prefetcher:
             self._executor.shutdown(wait=True, cancel_futures=True)
             self._executor = None
 
-    def _next(self, step: int) -> Future[_Made]:
+    def _next(self, step: int) -> Future[StepBatches]:
         if not self._ahead or self._ahead[0][0] != step:
             self.close()
             self._submit(step)
@@ -143,17 +142,17 @@ class Prefetcher:
             self._executor = ThreadPoolExecutor(1, thread_name_prefix="xlt-prefetch")
         self._ahead.append((step, self._executor.submit(self._make, step)))
 
-    def _make(self, step: int) -> _Made:
+    def _make(self, step: int) -> StepBatches:
         with self._lock:
             batches = self._source[step]
             mine = self._mine(step, batches, self.buckets)
             if self._stream is None:
-                return _Made(StepBatches(step, batches, [(seed, sent(batch, self._device)) for seed, batch in mine]))
+                return StepBatches(step, batches, [(seed, sent(batch, self._device)) for seed, batch in mine])
             with torch.cuda.stream(self._stream):
                 moved = [(seed, sent(batch, self._device)) for seed, batch in mine]
                 copied = torch.cuda.Event()  # type: ignore[no-untyped-call]
                 copied.record()
-            return _Made(StepBatches(step, batches, moved), copied)
+            return StepBatches(step, batches, moved, copied)
 
     def _mine(
         self, step: int, batches: Sequence[PackedBatch], buckets: Sequence[Bucket]
@@ -168,21 +167,15 @@ class Prefetcher:
         seeds = [derive_seed(self._seed, "dropout", step, wholes[i] - 1) for i in mine]
         return [(seed, batch) for seed, batch in zip(seeds, padded, strict=True) if batch.num_targets]
 
-    def _received(self, made: _Made) -> StepBatches:
+    def _received(self, made: StepBatches) -> StepBatches:
         """Orders the copies before what the caller launches next, and their memory's next use after it."""
         if made.copied is not None:
             stream = torch.cuda.current_stream(self._device)
             stream.wait_event(made.copied)
-            for _, batch in made.batches.micro_batches:
-                for tensor in _tensors(batch).values():
+            for _, batch in made.micro_batches:
+                for tensor in batch.tensors().values():
                     tensor.record_stream(stream)
-        return made.batches
-
-
-@dataclass(frozen=True, slots=True)
-class _Made:
-    batches: StepBatches
-    copied: torch.cuda.Event | None = None
+        return made
 
 
 def make_prefetcher(
@@ -219,14 +212,9 @@ def survey(source: BatchSource) -> list[BatchSize]:
     return [BatchSize.of(batch) for step in steps for batch in source[step]]
 
 
-def _tensors(batch: PackedBatch) -> dict[str, Tensor]:
-    values: dict[str, Any] = {f.name: getattr(batch, f.name) for f in fields(batch)}
-    return {name: value for name, value in values.items() if isinstance(value, Tensor)}
-
-
 def sent(batch: PackedBatch, device: torch.device) -> PackedBatch:
     """The batch on a device; to a GPU it is copied from pinned memory, for which the host does not wait."""
     if device.type == "cpu":
         return batch.to(device)
-    moved: dict[str, Any] = {name: tensor.pin_memory() for name, tensor in _tensors(batch).items()}
+    moved: dict[str, Any] = {name: tensor.pin_memory() for name, tensor in batch.tensors().items()}
     return replace(batch, **moved).to(device)

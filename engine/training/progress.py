@@ -106,6 +106,14 @@ class ConsoleProgress(Progress):
             for bar in others:
                 bar.refresh()
 
+    def _bar(self, name: str, total: int, **options: Any) -> Any:
+        """A bar of a terminal; None elsewhere."""
+        if not self._stream.isatty():
+            return None
+        from tqdm import tqdm
+
+        return tqdm(total=total, desc=printable(name), file=self._stream, leave=False, **options)
+
     def turn_to(self, stage: str) -> None:
         self._now = self._stages.setdefault(stage, _Stage(stage))
 
@@ -128,12 +136,7 @@ class ConsoleProgress(Progress):
         now = self._now
         now.name, now.tokens, now.first = stage, 0, done
         now.started = now.shown = time.monotonic()
-        if self._stream.isatty():
-            from tqdm import tqdm
-
-            now.bar = tqdm(
-                total=total, initial=done, desc=printable(stage), file=self._stream, unit="step", leave=False
-            )
+        now.bar = self._bar(stage, total, initial=done, unit="step")
 
     def step(self, done: int, total: int, loss: float, tokens: int, lr: float) -> None:
         stage, now = self._now, time.monotonic()
@@ -150,13 +153,8 @@ class ConsoleProgress(Progress):
     def begin_reading(self, name: str, total: int) -> None:
         self._now.name = name
         self._now.started = self._now.shown = time.monotonic()
-        if self._stream.isatty():
-            from tqdm import tqdm
-
-            self._now.bar = tqdm(
-                total=total, desc=printable(name), file=self._stream, unit="B", unit_scale=True, leave=False
-            )
-        else:
+        self._now.bar = self._bar(name, total, unit="B", unit_scale=True)
+        if self._now.bar is None:
             self._line(f"{name}: {total / 1e6:,.0f} MB")
 
     def read(self, done: int, total: int, new: int) -> None:

@@ -10,11 +10,10 @@ import torch
 
 from ... import ConfigError, ModelError
 from ...data import Tokenizer, derive_seed
-from ...data.tokenizer.extend import Extension, extend_wordpiece
+from ...data.tokenizer.resize import Extension, extend_wordpiece
 from ...model import Encoder, MaskedLM, load_encoder, load_masked_lm, read_info, save_model
 from ..storage.files import new_folder
-from .overlap import count_words
-from .texts import read_texts
+from .texts import count_words, read_texts
 
 _WORDS = 100_000
 _SHOWN = 12
@@ -85,8 +84,6 @@ def extend_vocabulary(
     Args:
         model: folder of an encoder or a masked language model with a WordPiece vocabulary.
         texts: files in the new language; labels are not read.
-        out: folder to be made.
-        add: how many pieces.
         noise: standard deviation of what is added to the means, seeded by `seed`; tells pieces of equal parts apart.
 
     Raises:

@@ -11,7 +11,7 @@ import torch
 
 from ... import ConfigError, ModelError
 from ...data import Example, Prompt
-from ...data.tokenizer.prune import Pruned, prune_vocabulary
+from ...data.tokenizer.resize import Pruned, prune_vocabulary
 from ...model import ClozeHead, Encoder, TaskModel, read_info, save_model
 from ...tasks import per_word
 from ..prediction.predictor import Predictor
@@ -73,7 +73,6 @@ def prune_model(
 
     Args:
         model: folder of a tagger or classifier, with a WordPiece or Unigram vocabulary.
-        out: folder to be made.
         texts: files; all text of the run that the stage belongs to where there are none (`run_texts`).
         text: table or JSON lines: column of the text.
 

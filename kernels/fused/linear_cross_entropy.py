@@ -39,7 +39,38 @@ from .linear_cross_entropy_kernels import (
     target_logits_kernel,
 )
 from .linear_cross_entropy_tiles import FP16_LIFT
-from .products import add_product, product, product_into
+
+
+def product(a: Tensor, b: Tensor) -> Tensor:
+    """`a @ b` in fp32."""
+    if a.dtype == torch.float32:
+        return torch.mm(a, b, out=a.new_empty(a.shape[0], b.shape[1]))  # without `out` autocast would round to 16 bits
+    if a.device.type == "cuda":
+        return torch.mm(a, b, out_dtype=torch.float32)
+    return torch.mm(a.float(), b.float())
+
+
+def product_into(out: Tensor, a: Tensor, b: Tensor, scale: Tensor | None = None) -> None:
+    """`out[...] = a @ b * scale`, computed in fp32 and rounded once to the dtype of `out`."""
+    if scale is not None:
+        torch.mul(product(a, b), scale, out=out)
+    elif out.dtype == a.dtype and out.is_contiguous():
+        torch.mm(a, b, out=out)
+    else:
+        out.copy_(product(a, b))
+
+
+def add_product(out: Tensor, a: Tensor, b: Tensor, scale: Tensor | None = None) -> None:
+    """`out += a @ b * scale`; the sum is made in fp32 for an fp32 `out`."""
+    if scale is not None:
+        out.add_(product(a, b).mul_(scale))
+    elif out.dtype == a.dtype:
+        out.addmm_(a, b)
+    elif out.dtype == torch.float32 and a.device.type == "cuda":
+        torch.addmm(out, a, b, out_dtype=torch.float32, out=out)
+    else:
+        out.add_(product(a, b))
+
 
 STRIDE_MULTIPLE = 256
 STORE_BUDGET = 512 << 20
@@ -140,7 +171,13 @@ def linear_cross_entropy(
     flags = torch.empty(settle_blocks, dtype=torch.int32, device=hidden.device)
     largest, sums = (loss.new_empty(tiles, rows) for _ in range(2))  # views would be of other alignment: compiled anew
     for second in (False, True) if store else (False,):
-        _exponentials(tile, hidden, weight, bias, target, reference, flags, kept, largest, sums, ignore_index, second)
+        launch(
+            exponentials_kernel, (cdiv(rows, tile.n) * tiles,),
+            (hidden, weight, bias, target, reference, flags, kept, largest, sums),
+            (rows, vocabulary, stride, ignore_index),
+            SIZE=size, SETTLE_N=SETTLE_N, HAS_BIAS=has_bias, REPAIR=second, BLOCK_N=tile.n, BLOCK_V=tile.v,
+            BLOCK_H=tile.h, STORE=store, PRECISION=_precision(), num_warps=tile.warps, num_stages=tile.stages,
+        )  # fmt: skip
         launch(
             settle_kernel, (settle_blocks,),
             (target, own, reference, flags, largest, sums, kept, loss, scale),
@@ -148,31 +185,6 @@ def linear_cross_entropy(
             SETTLE_N=SETTLE_N, SETTLE_T=SETTLE_T, STORE=store, FINAL=second,
         )  # fmt: skip
     return loss, own, scale, kept
-
-
-def _exponentials(
-    tile: Tile,
-    hidden: Tensor,
-    weight: Tensor,
-    bias: Tensor | None,
-    target: Tensor,
-    reference: Tensor,
-    flags: Tensor,
-    kept: Tensor,
-    largest: Tensor,
-    sums: Tensor,
-    ignore_index: int,
-    repair: bool,
-) -> None:
-    (rows, size), store = hidden.shape, kept.numel() > 0
-    constants: dict[str, Any] = {"BLOCK_N": tile.n, "BLOCK_V": tile.v, "BLOCK_H": tile.h, "STORE": store}
-    constants |= {"PRECISION": _precision(), "num_warps": tile.warps, "num_stages": tile.stages}
-    launch(
-        exponentials_kernel, (cdiv(rows, tile.n) * largest.shape[0],),
-        (hidden, weight, bias, target, reference, flags, kept, largest, sums),
-        (rows, weight.shape[0], _stride(weight.shape[0]), ignore_index),
-        SIZE=size, SETTLE_N=SETTLE_N, HAS_BIAS=bias is not None, REPAIR=repair, **constants,
-    )  # fmt: skip
 
 
 def _forward_outputs(hidden: Tensor, weight: Tensor, store: bool) -> tuple[Tensor, Tensor, Tensor, Tensor]:

@@ -27,31 +27,12 @@ import torch
 from torch import Tensor
 
 from . import soft_label_loss_kernels as kernels
-from .launch import cdiv, launch, next_power_of_2
+from .launch import cdiv, launch
+from .votes import launch_options
 
 _KINDS = {"mse": kernels.MSE, "logits": kernels.LOGITS, "kl": kernels.KL, "ce": kernels.CE, "class": kernels.CLASS}
 _REDUCTIONS = {"none": kernels.NONE, "sum": kernels.SUM, "mean": kernels.MEAN}
 _MAX_PROGRAMS = 1024
-
-# By reasoning, for sm_90: where a thread holds an item (see `votes_kernels`), 4 warps of them; else 8 values a thread.
-_WARPS = 4
-_STAGED_COLUMNS = 64
-_VALUES = 8
-
-
-def _launch_options(classes: int, voters: int) -> dict[str, Any]:
-    """The sizes that are compiled in."""
-    columns = next_power_of_2(classes)
-    staged = columns != classes and columns <= _STAGED_COLUMNS
-    items = 32 * _WARPS if staged else max(1, 32 * _WARPS * _VALUES // columns)
-    return {
-        "VOTERS": voters,
-        "CLASSES": classes,
-        "COLUMNS": columns,
-        "ITEMS": items,
-        "STAGED": staged,
-        "num_warps": _WARPS,
-    }
 
 
 def _meaning(kind: str, temperature: float, combine: str) -> dict[str, Any]:
@@ -91,7 +72,7 @@ def soft_label_loss(
     """
     voters, items, classes = logits.shape
     loss, divisor = _outputs(logits, reduction)
-    options = _launch_options(classes, voters)
+    options = launch_options(classes, voters)
     programs = cdiv(items, options["ITEMS"])
     partial = None
     if reduction != "none":
@@ -136,7 +117,7 @@ def soft_label_loss_backward(
     """The gradient of `logits`; `upstream` is a scalar, or [K] with any stride."""
     voters, items, classes = logits.shape
     gradient = torch.empty_like(logits)
-    options = _launch_options(classes, voters)
+    options = launch_options(classes, voters)
     stride, scale = upstream.stride(0) if upstream.dim() else 0, _gradient_scale(kind, temperature, classes)
     launch(
         kernels.backward_kernel,

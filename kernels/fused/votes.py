@@ -14,6 +14,8 @@ Measured: not yet on a GPU.
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -22,10 +24,18 @@ from .votes_kernels import votes_kernel
 
 # By reasoning and from the code compiled for sm_90 (registers, shuffles): 128 items of up to 64 classes give a thread
 # of 4 warps one each; a tile of rows as they lie gives it 8 values.
-_STAGED_ITEMS = 128
-_STAGED_COLUMNS = 64
-_TILE = 1024
 _WARPS = 4
+_STAGED_COLUMNS = 64
+_VALUES = 8
+
+
+def launch_options(classes: int, voters: int) -> dict[str, Any]:
+    """The sizes that are compiled into the kernels over voters."""
+    columns = next_power_of_2(classes)
+    staged = columns != classes and columns <= _STAGED_COLUMNS
+    items = 32 * _WARPS if staged else max(1, 32 * _WARPS * _VALUES // columns)
+    sizes = {"VOTERS": voters, "CLASSES": classes, "COLUMNS": columns, "ITEMS": items}
+    return sizes | {"STAGED": staged, "num_warps": _WARPS}
 
 
 @torch.library.custom_op("xlt::votes", mutates_args=())
@@ -33,20 +43,13 @@ def votes(logits: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """`kernels.votes` for contiguous `logits` [M, K, C]."""
     voters, items, classes = logits.shape
     outputs = _outputs(logits)
-    columns = next_power_of_2(classes)
-    staged = columns != classes and columns <= _STAGED_COLUMNS
-    block = _STAGED_ITEMS if staged else max(1, _TILE // columns)
+    options = launch_options(classes, voters)
     launch(
         votes_kernel,
-        (cdiv(items, block),),
+        (cdiv(items, options["ITEMS"]),),
         (logits, *outputs),
         (items,),
-        VOTERS=voters,
-        CLASSES=classes,
-        COLUMNS=columns,
-        ITEMS=block,
-        STAGED=staged,
-        num_warps=_WARPS,
+        **options,
         # A product that is not rounded before it is added would break ties between the classes' mean probabilities.
         enable_fp_fusion=False,
     )

@@ -28,7 +28,7 @@ from torch.nn import functional
 from torch.utils.flop_counter import FlopCounterMode
 
 from xlt_engine import ConfigError
-from xlt_engine.engine.training.determinism import WORKSPACE, WORKSPACES
+from xlt_engine.engine.training.device import WORKSPACE, WORKSPACES
 from xlt_engine.kernels import dispatch
 from xlt_engine.model import EncoderConfig, VoterHeads
 

@@ -35,8 +35,7 @@ import xlt_engine
 from xlt_engine import ModelError, XltError
 from xlt_engine.data import Example, Tokenizer, TokenStore, build_store, read_dictionary, read_examples, train_wordpiece
 from xlt_engine.data.corpus.wiki_dump import read_articles, read_pages
-from xlt_engine.data.corpus.wiki_source import FileWiki, SourceFiles
-from xlt_engine.data.corpus.wiki_tables import read_titles
+from xlt_engine.data.corpus.wiki_source import FileWiki, SourceFiles, read_titles
 from xlt_engine.data.corpus.wiki_text import to_text
 from xlt_engine.engine import load_recipe, predict_file
 from xlt_engine.engine.preflight.init_files import read_sample, sniff

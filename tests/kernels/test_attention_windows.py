@@ -143,7 +143,7 @@ def test_rotation_is_that_of_transformers(dtype: torch.dtype, generator: Generat
         table = rotary_table(torch.arange(30), SIZE, parameters["rope_theta"])
         assert torch.equal(table[:, : SIZE // 2], angles[0][0, :, : SIZE // 2])
         assert torch.equal(table[:, SIZE // 2 :], angles[1][0, :, : SIZE // 2])
-        from xlt_engine.kernels.rotary import rotate, rotate_
+        from xlt_engine.kernels.attention import rotate, rotate_
 
         for x, expected in zip((q, k), modeling.apply_rotary_pos_emb(q, k, *angles), strict=True):
             torch.testing.assert_close(rotate(x, table), expected)

@@ -28,9 +28,9 @@ from xlt_engine.model import (
     read_info,
     save_model,
 )
+from xlt_engine.model.folder import views
+from xlt_engine.model.headers import shapes_of
 from xlt_engine.model.layouts import LAYOUTS
-from xlt_engine.model.match import shapes_of
-from xlt_engine.model.names import views
 
 from .conftest import CLASSES
 

@@ -10,9 +10,8 @@ PARSERS = ("csv", "xml", "pyarrow", "spacy")
 """Modules that parse files of examples."""
 READ_OTHER_THINGS = {
     "data/augment/code_switch.py": "dictionaries",
-    "data/augment/sentence_pairs.py": "pairs of sentences",
     "data/corpus/wiki_dump.py": "dumps of a wiki",
-    "data/corpus/wiki_tables.py": "tables of titles",
+    "data/corpus/wiki_source.py": "tables of titles",
     "data/store/store.py": "its own manifest and ids",
     "data/synthetic/demo_world.py": "its own record",
     "data/tokenizer/wrapper.py": "tokenizer.json",

@@ -67,7 +67,7 @@ def test_package_runs_from_the_wheel(wheel: Path, tmp_path: Path) -> None:
         "import xlt_engine.cli; assert xlt_engine.__file__.startswith(sys.path[0]), xlt_engine.__file__\n"
         "from xlt_engine.engine.recipe.load import load_recipe, packaged_recipes\n"
         "assert 'demo' in packaged_recipes(); load_recipe('demo')\n"
-        "from xlt_engine.data.synthetic.demo_lexicon import lexicon; assert lexicon('de').nouns['man'] == 'm Mann'\n"
+        "from xlt_engine.data.synthetic.demo_names import lexicon; assert lexicon('de').nouns['man'] == 'm Mann'\n"
     )
     done = subprocess.run(
         [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False, timeout=120

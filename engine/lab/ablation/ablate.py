@@ -32,7 +32,7 @@ from ...storage.files import atomic_write_json, atomic_write_text, plain
 from ...storage.run_folder import RunDir, environment
 from ...summary.seeds import stat
 from ...summary.stage_table import METRIC_NAMES, Json, per_seed
-from ...training.determinism import deterministic
+from ...training.device import deterministic
 from ...training.progress import Progress
 from ..paper.printed import domain_of, notes, printed
 from ..studies.sentences import write_for_page

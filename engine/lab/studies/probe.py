@@ -19,7 +19,7 @@ from torch import Tensor
 
 from .... import ConfigError, DataError, ModelError
 from ....data import Tokenizer, pack, read_dictionary, rng_for
-from ....data.augment.induced import BLOCK, hubness, unit
+from ....data.augment.code_switch import BLOCK, hubness, unit
 from ....model import Encoder, load_encoder
 from ...storage.text import points, text_table
 from ...training.device import choose_device

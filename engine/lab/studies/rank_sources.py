@@ -14,8 +14,7 @@ from .... import ConfigError, DataError, ModelError
 from ....data import OUTSIDE, Example, Tokenizer, rng_for
 from ...prediction.predictor import Predictor
 from ...storage.text import points, text_table
-from ...vocabulary.overlap import Overlap, count_words, overlap, words_in
-from ...vocabulary.texts import read_texts
+from ...vocabulary.texts import Overlap, count_words, overlap, read_texts, words_in
 
 OVERLAPS = ("word_types", "word_tokens", "piece_types", "piece_tokens")
 OPINIONS = ("agreement", "confidence")

@@ -1,4 +1,4 @@
-"""`LayerNorm(dropout(x) + residual)`: one launch forward, two backward.
+"""The norm of `dropout(x) + residual`, and that sum: one launch forward, two backward.
 
 Forward computes the sum, fp32 statistics and the output from one read of its inputs; where a gradient will be asked for
 it writes the sum (in the dtype of `x`) and the statistics, which with the seed are all that backward reads: the dropout
@@ -64,24 +64,27 @@ def sum_partials(partials: Tensor, weight: Tensor, bias: Tensor, others: Tensor,
     )
 
 
-@torch.library.custom_op("xlt::dropout_residual_layer_norm", mutates_args=())
-def layer_norm(
+@torch.library.custom_op("xlt::residual_norm", mutates_args=())
+def residual_norm(
     x: Tensor,
     residual: Tensor | None,
     weight: Tensor,
-    bias: Tensor,
+    bias: Tensor | None,
     x_bias: Tensor | None,
     seed: Tensor | None,
     eps: float,
     p: float,
     site: int,
+    rms: bool,
+    both: bool,
     save: bool,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """`LayerNorm(dropout(x) + residual)` of contiguous [T, H]; drops where there is a seed, [2] int64.
+    """The norm of `dropout(x) + residual`, contiguous [T, H], and that sum; drops where there is a seed, [2] int64.
 
-    `total`, `mean` and `rstd` are for backward, empty unless `save`; so is `total` where it would be `x` itself.
+    The sum is a result with `both`, else for backward as `mean` (0 with `rms`) and `rstd` are: empty unless `save`. It
+    is also empty where it would be `x` itself.
     """
-    outputs = _outputs(x, residual, weight, bias, x_bias, seed, eps, p, site, save)
+    outputs = _outputs(x, residual, weight, bias, x_bias, seed, eps, p, site, rms, both, save)
     rows, size = x.shape
     height, columns, warps = shape_of_blocks(size, FORWARD_TILE)
     launch(
@@ -94,18 +97,18 @@ def layer_norm(
         COLUMNS=columns,
         DROPOUT=seed is not None,
         RESIDUAL=residual is not None,
-        SAVE_TOTAL=save and (residual is not None or seed is not None),
+        SAVE_TOTAL=outputs[1].dim() == 2,
         SAVE_STATISTICS=save,
-        BIAS=True,
-        RMS=False,
+        BIAS=bias is not None,
+        RMS=rms,
         num_warps=warps,
     )
     return outputs
 
 
-@layer_norm.register_fake
-def _outputs(x, residual, weight, bias, x_bias, seed, eps, p, site, save):
-    new_total = save and (residual is not None or seed is not None)
+@residual_norm.register_fake
+def _outputs(x, residual, weight, bias, x_bias, seed, eps, p, site, rms, both, save):
+    new_total = (save or both) and (residual is not None or seed is not None)
     rows = x.shape[0] if save else 0
     return (
         torch.empty_like(x),
@@ -115,9 +118,10 @@ def _outputs(x, residual, weight, bias, x_bias, seed, eps, p, site, save):
     )
 
 
-@torch.library.custom_op("xlt::dropout_residual_layer_norm_backward", mutates_args=())
-def layer_norm_backward(
+@torch.library.custom_op("xlt::residual_norm_backward", mutates_args=())
+def residual_norm_backward(
     grad: Tensor,
+    beside: Tensor | None,
     total: Tensor,
     mean: Tensor,
     rstd: Tensor,
@@ -125,11 +129,13 @@ def layer_norm_backward(
     seed: Tensor | None,
     p: float,
     site: int,
+    rms: bool,
     need: list[bool],
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     """Gradients of the sum, of `x` behind its dropout, of weight and bias, and of the bias within `x`.
 
-    Those that are not in `need` (weight and bias are one need) are empty; the last three have the dtype of `weight`.
+    `beside` is the gradient of the sum as a result of its own. Those that are not in `need` (weight and bias are one
+    need) are empty; the last three have the dtype of `weight`.
     """
     need_total, need_x, need_affine, need_x_bias = need
     d_total, d_x, d_weight, d_bias, d_x_bias = gradients = _gradients(grad, weight, need)
@@ -139,7 +145,7 @@ def layer_norm_backward(
     launch(
         backward_kernel,
         (programs,),
-        (grad, total, mean, rstd, weight, seed, None, d_total, d_x, partials),
+        (grad, total, mean, rstd, weight, seed, beside, d_total, d_x, partials),
         (rows, blocks, *dropout_numbers(site, p)),
         SIZE=size,
         ROWS=height,
@@ -149,8 +155,8 @@ def layer_norm_backward(
         D_X=need_x,
         AFFINE=need_affine,
         X_BIAS=need_x_bias,
-        BESIDE=False,
-        RMS=False,
+        BESIDE=beside is not None,
+        RMS=rms,
         num_warps=warps,
     )
     sum_partials(partials, d_weight, d_bias, d_x_bias, need_affine)
@@ -169,38 +175,35 @@ def _gradients(grad: Tensor, weight: Tensor, need: list[bool]) -> tuple[Tensor, 
     )
 
 
-layer_norm_backward.register_fake(
-    lambda grad, total, mean, rstd, weight, seed, p, site, need: _gradients(grad, weight, need)
+residual_norm_backward.register_fake(
+    lambda grad, beside, total, mean, rstd, weight, seed, p, site, rms, need: _gradients(grad, weight, need)
 )
 
 
 def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor, Tensor, Tensor]) -> None:
-    x, residual, weight, bias, x_bias, seed, _, ctx.p, ctx.site, _ = inputs
+    x, residual, weight, bias, x_bias, seed, _, ctx.p, ctx.site, ctx.rms, both, _ = inputs
     _, total, mean, rstd = output
     # Without this, the outputs that exist for backward alone would get gradients of zeros, [T, H] and all.
-    ctx.mark_non_differentiable(total, mean, rstd)
+    ctx.mark_non_differentiable(mean, rstd, *([] if both else [total]))
     ctx.set_materialize_grads(False)
-    ctx.dtypes = [None if t is None else t.dtype for t in (residual, bias, x_bias)]
+    ctx.dtypes = [None if t is None else t.dtype for t in (x, residual, weight, bias, x_bias)]
     ctx.save_for_backward(x if total.dim() < 2 else total, mean, rstd, weight, seed)
 
 
-def _backward(ctx: Any, grad: Tensor | None, *_: Tensor | None) -> tuple[Tensor | None, ...]:
-    if grad is None:
-        return (None,) * 10
-    need_x, need_residual, need_weight, need_bias, need_x_bias = ctx.needs_input_grad[:5]
+def _backward(ctx: Any, grad: Tensor | None, beside: Tensor | None, *_: Tensor | None) -> tuple[Tensor | None, ...]:
+    needs = need_x, need_residual, need_weight, need_bias, need_x_bias = ctx.needs_input_grad[:5]
     saved = ctx.saved_tensors  # once: a checkpointed tensor is unpacked for a single reading
     drops = saved[-1] is not None
-    need = [need_residual or (need_x and not drops), need_x and drops, need_weight or need_bias, need_x_bias]
-    d_total, d_x, d_weight, d_bias, d_x_bias = layer_norm_backward(grad.contiguous(), *saved, ctx.p, ctx.site, need)
-    residual_dtype, bias_dtype, x_bias_dtype = ctx.dtypes
-    return (
-        (d_x if drops else d_total) if need_x else None,
-        d_total.to(residual_dtype) if need_residual else None,
-        d_weight if need_weight else None,
-        d_bias.to(bias_dtype) if need_bias else None,
-        d_x_bias.to(x_bias_dtype) if need_x_bias else None,
-        *(None,) * 5,
-    )
+    d_total, d_x, d_weight, d_bias, d_x_bias = beside, None, None, None, None
+    if grad is not None:
+        beside = None if beside is None else beside.contiguous()
+        need = [need_residual or (need_x and not drops), need_x and drops, need_weight or need_bias, need_x_bias]
+        d_total, d_x, d_weight, d_bias, d_x_bias = residual_norm_backward(
+            grad.contiguous(), beside, *saved, ctx.p, ctx.site, ctx.rms, need
+        )
+    made = d_x if drops else d_total, d_total, d_weight, d_bias, d_x_bias
+    found = zip(made, needs, ctx.dtypes, strict=True)
+    return *(g.to(dtype) if g is not None and need else None for g, need, dtype in found), *(None,) * 7
 
 
-layer_norm.register_autograd(_backward, setup_context=_setup_context)
+residual_norm.register_autograd(_backward, setup_context=_setup_context)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from xlt_engine.data import Example
-from xlt_engine.data.augment.induced import InducedPair, csls, frequent_words, mutual_pairs, words_of
+from xlt_engine.data.augment.code_switch import InducedPair, csls, frequent_words, mutual_pairs, words_of
 
 
 def naive_csls(x: np.ndarray, y: np.ndarray, k: int) -> np.ndarray:

@@ -19,7 +19,7 @@ from xlt_engine.data import (
     read_pairs,
     train_wordpiece,
 )
-from xlt_engine.data.store.corpus import pair_positions
+from xlt_engine.data.store.store import pair_positions
 from xlt_engine.model import Encoder, EncoderConfig, MaskedLM, save_model
 
 EN = ["red house", "a green tree stands", "the river runs slowly here", "blue"]

@@ -21,7 +21,7 @@ from xlt_engine.data import (
     train_wordpiece,
     window_rows,
 )
-from xlt_engine.data.batches.windows import cut_windows
+from xlt_engine.data.batches.rows import cut_windows
 
 WORDS = ["red", "green", "blue", "house", "tree", "river", "runs", "stands", "slowly", "here", "reeeeeeeeeeeeeeeeeed"]
 LABELS = ("O", "B-X", "I-X")

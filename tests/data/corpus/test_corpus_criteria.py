@@ -4,8 +4,8 @@ import sys
 import pytest
 
 from xlt_engine import ConfigError, DataError
-from xlt_engine.data.corpus.criteria import OverlapScorer, TfidfScorer, features
 from xlt_engine.data.corpus.language_id import accepted_codes, language_model
+from xlt_engine.data.corpus.select import OverlapScorer, TfidfScorer, features
 
 
 def test_features() -> None:

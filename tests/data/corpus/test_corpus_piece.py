@@ -10,8 +10,6 @@ from typing import Any
 import pytest
 
 from xlt_engine import DataError
-from xlt_engine.data.corpus.criteria import by_score, by_title
-from xlt_engine.data.corpus.matcher import TitleMatcher
 from xlt_engine.data.corpus.piece import (
     CONTROL,
     MATCHED,
@@ -24,6 +22,8 @@ from xlt_engine.data.corpus.piece import (
     tasks,
     texts_of,
 )
+from xlt_engine.data.corpus.select import by_score, by_title
+from xlt_engine.data.corpus.title_links import TitleMatcher
 
 NAMES = ["Oslo", "Rom", "Ulm"]
 PAGE = "  <page><title>T{n}</title><ns>{ns}</ns><id>{n}</id>{more}<revision><text>{text}</text></revision></page>\n"

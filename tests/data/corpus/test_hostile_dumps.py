@@ -6,10 +6,9 @@ from pathlib import Path
 import pytest
 
 from xlt_engine import DataError
-from xlt_engine.data.corpus import wiki_tables
+from xlt_engine.data.corpus import wiki_source as wiki_tables
 from xlt_engine.data.corpus.wiki_dump import read_articles, read_pages
-from xlt_engine.data.corpus.wiki_source import FileWiki, SourceFiles
-from xlt_engine.data.corpus.wiki_tables import table_rows
+from xlt_engine.data.corpus.wiki_source import FileWiki, SourceFiles, table_rows
 from xlt_engine.data.corpus.wiki_text import to_text
 
 CHEAP = 20.0

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import pytest
 
 from xlt_engine import ConfigError
-from xlt_engine.data.corpus.matcher import TitleMatcher, is_unspaced, is_word
+from xlt_engine.data.corpus.title_links import TitleMatcher, is_unspaced, is_word
 
 
 def found(matcher: TitleMatcher, text: str) -> list[str]:

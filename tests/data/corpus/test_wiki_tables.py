@@ -9,8 +9,7 @@ import pytest
 from xlt_engine import DataError
 from xlt_engine.data.corpus import wiki_dump
 from xlt_engine.data.corpus.title_links import PageFacts
-from xlt_engine.data.corpus.wiki_source import FileWiki, SourceFiles
-from xlt_engine.data.corpus.wiki_tables import read_titles, table_rows, title_of
+from xlt_engine.data.corpus.wiki_source import FileWiki, SourceFiles, read_titles, table_rows, title_of
 
 LANGLINKS = r"""-- MySQL dump 10.19
 /*!40101 SET NAMES utf8mb4 */;
@@ -150,7 +149,7 @@ def test_a_table_without_rows(tmp_path: Path) -> None:
 
 
 def test_a_damaged_row_does_not_fill_the_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("xlt_engine.data.corpus.wiki_tables._ROW_LIMIT", 5000)
+    monkeypatch.setattr("xlt_engine.data.corpus.wiki_source._ROW_LIMIT", 5000)
     monkeypatch.setattr(wiki_dump, "BLOCK", 1000)
     head = LANGLINKS[: LANGLINKS.index(",(2,'de'")]
     count, said = drain(write(tmp_path / "l.sql", head + ",(2,'de','" + "x" * 100_000 + "');\n"))

@@ -8,8 +8,7 @@ from pathlib import Path
 import pytest
 
 from xlt_engine.data import read_dictionary, read_examples, read_pairs
-from xlt_engine.data.readers.encodings import WrongEncoding, guess_encoding, wrong_encoding
-from xlt_engine.data.readers.lines import decode_lines, read_lines
+from xlt_engine.data.readers.lines import WrongEncoding, decode_lines, guess_encoding, read_lines, wrong_encoding
 from xlt_engine.data.readers.problems import Problems, naming
 
 GERMAN = "Käse aus Köln ist übrig .\n" * 30

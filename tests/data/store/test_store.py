@@ -14,7 +14,7 @@ import pytest
 import tokenizers
 from tokenizers import models, pre_tokenizers
 
-from xlt_engine import ConfigError, DataError, ModelError, StorageError
+from xlt_engine import ConfigError, DataError, StorageError
 from xlt_engine.data import Example, Tokenizer, TokenStore, build_store, store_key, train_wordpiece
 from xlt_engine.data.store.store import content_hash
 
@@ -56,7 +56,7 @@ def build(
 def test_tagging_round_trip(tokenizer: Tokenizer, tmp_path: Path, max_length: int) -> None:
     examples = sentences(0, 5000)
     build(examples, tokenizer, tmp_path / "s", max_length=max_length)
-    store = TokenStore.open(tmp_path / "s", verify=True, tokenizer=tokenizer)
+    store = TokenStore.open(tmp_path / "s", verify=True)
     encoded = tokenizer.encode_words([e.words or () for e in examples], max_length=max_length)
     assert (len(store), store.example_ids) == (len(examples), [e.id for e in examples])
     assert (store.task, store.label_names, store.max_length) == ("ner", tuple(LABELS), max_length)
@@ -202,28 +202,11 @@ def edit(folder: Path, **changes: Any) -> None:
 def test_manifest_that_does_not_fit(tokenizer: Tokenizer, tmp_path: Path) -> None:
     folder = build(sentences(0, 20), tokenizer, tmp_path / "s").folder
     original = (folder / "store.json").read_bytes()
-    manifest = json.loads(original)
-    arrays = manifest["arrays"]
-    for changes, what in (
-        ({"format": 99}, "format 99, not 1"),
-        ({"examples": 19}, "offsets has 21 rows, not 20"),
-        ({"arrays": arrays | {"labels": arrays["labels"] | {"dtype": "int32"}}}, "labels.npy: int16"),
-        ({"arrays": {k: v for k, v in arrays.items() if k != "labels"}}, "no array labels"),
-    ):
-        edit(folder, **changes)
-        pytest.raises(DataError, TokenStore.open, folder).match(what)
-        (folder / "store.json").write_bytes(original)
+    edit(folder, format=99)
+    pytest.raises(DataError, TokenStore.open, folder).match("format 99, not 1")
     altered = original.replace(b'"max_length": 10', b'"max_length": 11')
     (folder / "store.json").write_bytes(altered)
     pytest.raises(DataError, TokenStore.open, folder).match("changed since it was written")
-    del manifest["cut"]
-    (folder / "store.json").write_text(json.dumps(manifest), encoding="utf-8")
-    pytest.raises(DataError, TokenStore.open, folder).match("no cut; delete")
-    (folder / "store.json").write_bytes(original)
-    offsets = np.load(folder / "offsets.npy")
-    offsets[3] = offsets[-1] + 5
-    np.save(folder / "offsets.npy", offsets)
-    pytest.raises(DataError, TokenStore.open, folder, verify=False).match("offsets do not rise")
 
 
 def test_an_old_store_gives_way_only_to_a_finished_one(tokenizer: Tokenizer, tmp_path: Path) -> None:
@@ -283,8 +266,6 @@ def test_key_follows_the_content(tokenizer: Tokenizer, tmp_path: Path) -> None:
     key = store_key([one, two], tokenizer, settings)
     assert len(key) == 32
     other = train_wordpiece(["some other text"], 90)
-    folder = build(sentences(0, 3), tokenizer, tmp_path / "s").folder
-    pytest.raises(ModelError, TokenStore.open, folder, tokenizer=other).match("built with another tokenizer")
     different = [store_key(files, tokenizer, settings) for files in ([two, one], [one])]
     different += [store_key([one, two], other, settings)]
     for change in ({"max_length": 127}, {"labels": LABELS[::-1]}):

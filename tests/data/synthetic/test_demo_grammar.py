@@ -7,8 +7,7 @@ import pytest
 
 from xlt_engine.data.synthetic.demo_events import Clause, NounPhrase, ScoreLine
 from xlt_engine.data.synthetic.demo_grammar import grammar
-from xlt_engine.data.synthetic.demo_lexicon import lexicon
-from xlt_engine.data.synthetic.demo_names import Draws, Name
+from xlt_engine.data.synthetic.demo_names import Draws, Name, lexicon
 from xlt_engine.data.synthetic.demo_world import WorldConfig, stream
 
 ANNA = Name("PER", "Anna", sex="f")

@@ -16,8 +16,7 @@ import pytest
 from xlt_engine import ConfigError, DataError, StorageError
 from xlt_engine.data.synthetic import demo_world
 from xlt_engine.data.synthetic.demo_events import listed
-from xlt_engine.data.synthetic.demo_lexicon import lexicon
-from xlt_engine.data.synthetic.demo_names import Draws, Names
+from xlt_engine.data.synthetic.demo_names import Draws, Names, lexicon
 from xlt_engine.data.synthetic.demo_world import Sentence, WorldConfig, WorldFiles, make_world, stream
 
 LANGUAGES = ("en", "de", "es")

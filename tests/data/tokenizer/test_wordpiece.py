@@ -14,7 +14,7 @@ from tokenizers import models, normalizers, pre_tokenizers
 import xlt_engine
 from xlt_engine import ConfigError, ModelError
 from xlt_engine.data import Tokenizer, train_wordpiece
-from xlt_engine.data.tokenizer.extend import extend_wordpiece, split_piece
+from xlt_engine.data.tokenizer.resize import extend_wordpiece, split_piece
 
 SPECIALS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
 

@@ -23,13 +23,11 @@ import pytest
 
 from xlt_engine import ConfigError, DataError, Interrupted, OutOfMemoryError, StorageError
 from xlt_engine.data.corpus import wiki_dump, wiki_source
-from xlt_engine.data.corpus.criteria import by_title
 from xlt_engine.data.corpus.language_id import language_model
-from xlt_engine.data.corpus.matcher import TitleMatcher
 from xlt_engine.data.corpus.piece import PieceReader
-from xlt_engine.data.corpus.select import comparison_key
+from xlt_engine.data.corpus.select import by_title, comparison_key
 from xlt_engine.data.corpus.sentence_split import sentences
-from xlt_engine.data.corpus.title_links import LinkRules
+from xlt_engine.data.corpus.title_links import LinkRules, TitleMatcher
 from xlt_engine.data.corpus.wiki_source import SourceFiles
 from xlt_engine.engine import ConsoleProgress, CorpusConfig, CorpusReport, Progress, build_corpus
 from xlt_engine.engine.corpus.merge import StoredPiece, piece_bytes, piece_path

@@ -10,7 +10,7 @@ from xlt_engine import ConfigError, DataError, ModelError
 from xlt_engine.data import Tokenizer, read_text, train_wordpiece
 from xlt_engine.engine import predict
 from xlt_engine.engine.lab.studies.rank_sources import average_ranks, rank_sources
-from xlt_engine.engine.vocabulary.overlap import count_words, overlap, words_in
+from xlt_engine.engine.vocabulary.texts import count_words, overlap, words_in
 from xlt_engine.model import Encoder, EncoderConfig, LinearHead, TaskModel, save_model
 
 TARGET = ["rot blau rot .", "rot grau gelb , 12"]

@@ -10,7 +10,7 @@ import torch
 
 from xlt_engine import ConfigError, DataError, DivergedError, ModelError
 from xlt_engine.data import Tokenizer, pack, train_wordpiece
-from xlt_engine.data.batches.windows import cut_windows
+from xlt_engine.data.batches.rows import cut_windows
 from xlt_engine.engine import Prediction, Predictor, TagPrediction, chosen_model, predict
 from xlt_engine.engine.evaluation.valid_tags import TagDecoder
 from xlt_engine.engine.prediction.model_folder import precision_of

@@ -19,8 +19,7 @@ import pytest
 from xlt_engine import ConfigError, DataError, RunInUseError, StorageError
 from xlt_engine.engine.storage import faults, files
 from xlt_engine.engine.storage import run_folder as rundir
-from xlt_engine.engine.storage.git import git_commit
-from xlt_engine.engine.storage.run_folder import RunDir, environment
+from xlt_engine.engine.storage.run_folder import RunDir, environment, git_commit
 from xlt_engine.engine.storage.text import clock, percent, size_text, some, time_text
 
 

@@ -15,7 +15,7 @@ from xlt_engine.engine import Progress
 from xlt_engine.engine.lab.ablation import row_plans
 from xlt_engine.engine.runs.graph import make_plan
 from xlt_engine.engine.storage.files import sha256_file
-from xlt_engine.engine.training.determinism import WORKSPACE, WORKSPACES, _settings, deterministic, refusal
+from xlt_engine.engine.training.device import WORKSPACE, WORKSPACES, _settings, deterministic, refusal
 
 laboratory = importlib.import_module("xlt_engine.engine.lab.ablation.ablate")  # the function of that name hides it
 

@@ -15,10 +15,9 @@ from xlt_engine import DivergedError
 from xlt_engine.data import Bucket, PackedBatch, pad_step
 from xlt_engine.engine import Loop, OptimizerConfig, load_recipe
 from xlt_engine.engine.storage.run_warning import RunWarning
-from xlt_engine.engine.training.batch_source import MicroBatches
 from xlt_engine.engine.training.config import PerformanceConfig
 from xlt_engine.engine.training.cuda_graphs import WARM_UP, GraphedSteps, Replay, why_no_graphs
-from xlt_engine.engine.training.objectives import cross_entropy
+from xlt_engine.engine.training.objectives import MicroBatches, cross_entropy
 from xlt_engine.kernels import dispatch
 
 from .models import KINDS, Words, outcome, restore, tagger

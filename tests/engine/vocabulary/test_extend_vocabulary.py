@@ -17,7 +17,7 @@ from torch.nn.functional import linear
 
 from xlt_engine import ConfigError, DataError, ModelError
 from xlt_engine.data import Tokenizer, pack, train_wordpiece
-from xlt_engine.data.tokenizer.prune import prune_vocabulary
+from xlt_engine.data.tokenizer.resize import prune_vocabulary
 from xlt_engine.engine import evaluate_files, predict
 from xlt_engine.engine.prediction.model_folder import open_model
 from xlt_engine.engine.prediction.predictor import Predictor

@@ -155,14 +155,14 @@ def test_gradients_are_made_only_where_needed(seed: Any, device: Device, dtype: 
 def test_what_is_not_needed_is_not_allocated(device: Device, generator: Generator) -> None:
     x, residual, weight, bias = (t.detach() for t in inputs(5, 40, generator, device, torch.float32).values())
     seed = torch.tensor([3, 0], device=device)
-    forward, backward = operators.layer_norm, operators.layer_norm_backward
-    out, *saved = forward(x, residual, weight, bias, None, seed, 1e-5, 0.1, 0, False)
+    forward, backward = operators.residual_norm, operators.residual_norm_backward
+    out, *saved = forward(x, residual, weight, bias, None, seed, 1e-5, 0.1, 0, False, False, False)
     assert [t.numel() for t in saved] == [0, 0, 0]
-    _, total, mean, rstd = forward(x, None, weight, bias, None, None, 1e-5, 0.1, 0, True)
+    _, total, mean, rstd = forward(x, None, weight, bias, None, None, 1e-5, 0.1, 0, False, False, True)
     assert (total.numel(), mean.dtype, rstd.shape) == (0, torch.float32, (5,))
     sizes = {"d_total": 200, "d_x": 200, "affine": 40, "x_bias": 40}
     for i, (name, size) in enumerate(sizes.items()):
-        found = backward(out, residual, mean, rstd, weight, seed, 0.1, 0, [i == j for j in range(4)])
+        found = backward(out, None, residual, mean, rstd, weight, seed, 0.1, 0, False, [i == j for j in range(4)])
         expected = [name == "d_total", name == "d_x", name == "affine", name == "affine", name == "x_bias"]
         assert [t.numel() for t in found] == [size * e for e in expected]
 

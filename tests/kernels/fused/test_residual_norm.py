@@ -82,11 +82,11 @@ def test_each_result_alone_and_what_is_frozen(device: Device, generator: Generat
     frozen = [t.detach() for t in tensors]
     alone = torch.autograd.grad(residual_norm(*frozen[:2], weight, frozen[3], eps=1e-6)[1], weight, upstream)[0]
     assert torch.equal(alone, torch.autograd.grad(normed, weight, upstream)[0])
-    fused = importlib.import_module("xlt_engine.kernels.fused.norms.residual_norm")
-    kept = fused.residual_norm(*frozen, 1e-6, False, False)
+    fused = importlib.import_module("xlt_engine.kernels.fused.norms.layer_norm")
+    kept = fused.residual_norm(*frozen, None, None, 1e-6, 0.0, 0, False, True, False)
     assert [t.shape for t in kept[2:]] == [(0,), (0,)]
     assert residual_norm(frozen[0], None, *frozen[2:], eps=1e-6)[0] is frozen[0]
     assert torch.equal(
         residual_norm(frozen[0].view(3, 3, 24), None, *frozen[2:], eps=1e-6)[1].view(9, 24),
-        fused.residual_norm(frozen[0], None, *frozen[2:], 1e-6, False, False)[0],
+        fused.residual_norm(frozen[0], None, *frozen[2:], None, None, 1e-6, 0.0, 0, False, False, False)[0],
     )
