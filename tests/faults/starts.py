@@ -33,7 +33,7 @@ def load() -> None:
 
     import xlt_engine.cli
     import xlt_engine.engine.commands.run
-    import xlt_engine.engine.lab.studies.for_the_page
+    import xlt_engine.engine.lab.studies.sentences
     import xlt_engine.engine.report.write
     import xlt_engine.engine.runs.kinds
     import xlt_engine.engine.runs.runner

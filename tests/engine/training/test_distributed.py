@@ -215,7 +215,7 @@ def start(action: str, arguments: dict[str, Any], out: Path, environment: dict[s
 def serve() -> None:
     import torch
 
-    import xlt_engine.engine.lab.studies.for_the_page
+    import xlt_engine.engine.lab.studies.sentences
     import xlt_engine.engine.report.write
     import xlt_engine.engine.runs.runner
 
