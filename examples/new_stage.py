@@ -37,7 +37,7 @@ def plan(config, seed, stages):
     last = {stage.pair: stage for stage in stages if stage.kind == "hard"}
     return [
         Stage(f"{s.id}-replay", "replay", f"{s.name}-replay", s.arm, seed, s.training, s.targets,
-              inputs={"student": s.id}, settings=s.settings, order=s.order + 1)
+              inputs={"student": s.id}, order=s.order + 1)
         for s in last.values()
     ]  # fmt: skip
 

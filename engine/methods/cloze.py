@@ -14,7 +14,6 @@ from ...data.readers.lines import read_lines
 from ...data.readers.problems import Problems
 from ...model import ClozeHead, ClozeModel, cloze_model, load_masked_lm
 from ..plan import Stage
-from ..plan.stage import common_settings
 from ..recipe.config import RunConfig
 from ..stages.context import Context
 from ..stages.kind import (
@@ -105,15 +104,13 @@ class Cloze(StageKind):
     """Nothing is trained: the masked-LM head of the input is asked for the classes' words."""
 
     name = "cloze"
+    trains = False
 
     def head(self, config: RunConfig) -> str:
         return self.name
 
     def inputs(self, context: Context, stage: Stage) -> dict[str, TokenStore]:
         return {}
-
-    def digests(self, context: Context, stage: Stage) -> dict[str, str]:
-        return {"verbaliser": verbaliser_digest(context)}
 
     def build(self, run: StageRun) -> Training:
         model = new_cloze_model(run.context, run.stage)
@@ -132,9 +129,9 @@ def cloze_plan(config: RunConfig, seed: int, stages: tuple[Stage, ...]) -> list[
     for stage in stages:
         if stage.name in bases:
             name, order, label = bases[stage.name]
-            settings, names = common_settings(config), {"order": order, "label": label}
+            names = {"order": order, "label": label}
             where = f"{stage.id.rpartition('/')[0]}/{name}"
-            rest: dict[str, Any] = {"inputs": stage.inputs, "settings": settings} | names
+            rest: dict[str, Any] = {"inputs": stage.inputs} | names
             plan.append(Stage(where, "cloze", name, "cloze", seed, stage.training, stage.targets, **rest))
     return plan
 

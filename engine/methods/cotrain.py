@@ -18,7 +18,7 @@ from ...data.store.store import IGNORE
 from ...model import TaskModel, load_pooler
 from ..evaluation.voted import vote
 from ..plan import Stage
-from ..plan.stage import common_settings, stage_settings, start_inputs
+from ..plan.stage import start_inputs
 from ..pseudolabels.diagnostics import class_collapse, slow_learning_rate
 from ..recipe.config import RunConfig
 from ..stages.context import Context
@@ -33,9 +33,6 @@ from .contrastive import contrastive_plan
 from .cotrain_pools import Picks, no_picks, pick, pick_limit
 
 FILES = DecisionFiles("picks.json", "picks.safetensors")
-_PICKS = ("threshold", "parts", "cap")
-_ELSEWHERE = ("on", "modes", "iterations", "pool", "start", "restart", "model", "second_uses_parallel_data", *_PICKS)
-"""Keys of [cotrain] that do not decide what a stage trains, or are not for all stages."""
 OTHER = {"a": "b", "b": "a"}
 _ORDER = {"co-a": 2000, "co-b": 3000, "self-a": 4000, "self-b": 5000}
 
@@ -45,6 +42,9 @@ class Cotrain(StageKind):
 
     name = "cotrain"
     chosen_by = ("cotrain",)
+
+    def also(self, config: RunConfig, stage: Stage) -> list[str]:
+        return ["cotrain.threshold", "cotrain.parts", "cotrain.cap", "cotrain.restart"] if stage.round > 1 else []
 
     def head(self, config: RunConfig) -> str:
         return "linear"
@@ -78,6 +78,8 @@ class Cotrain(StageKind):
     def batches(self, run: StageRun) -> TaskBatches:
         source, *pools = self.inputs(run.context, run.stage).values()
         parts = [Part(ItemView(source), labelled_examples(source))]
+        if not pools:
+            return run.task_batches(parts)
         table = run.context.config.cotrain
         limit = pick_limit(len(parts[0].examples), table.parts)
         left = None if limit is None else limit * (run.stage.round - 1)
@@ -113,7 +115,7 @@ def _crossed(stage: Stage) -> bool:
 
 def _parallel(context: Context, stage: Stage) -> bool:
     """Whether an encoder that saw translations has a part in the result."""
-    reached = stage.settings["model"] == "b" or _crossed(stage)
+    reached = stage.options["model"] == "b" or _crossed(stage)
     return context.config.uses_parallel_data or (context.config.cotrain.second_uses_parallel_data and reached)
 
 
@@ -148,7 +150,7 @@ def _picks(context: Context, stage: Stage, folder: Path) -> dict[str, Any]:
 
 def _choose(context: Context, stage: Stage) -> tuple[Picks, dict[str, Any]]:
     """What the model of the iteration before picks from its pool: the other one's, or with one model its own."""
-    table, letter_of_stage = context.config.cotrain, stage.settings["model"]
+    table, letter_of_stage = context.config.cotrain, stage.options["model"]
     letter = OTHER[letter_of_stage] if _crossed(stage) else letter_of_stage
     pools = pools_of(context.of_model(letter), stage)
     sizes = [len(store) for store in pools.values()]
@@ -279,22 +281,18 @@ def _iteration(
     targets: tuple[str, ...],
     inputs: dict[str, str],
 ) -> Stage:
-    table, arm, name = config.cotrain, f"{method}-{letter}", f"{method}{number}{letter}"
-    settings = common_settings(config) | stage_settings(config, "cotrain", table) | {"model": letter}
-    settings["cotrain"] = {k: v for k, v in settings["cotrain"].items() if k not in _ELSEWHERE}
-    if number > 1:
-        settings |= {"picks": {k: getattr(table, k) for k in _PICKS}, "restart": table.restart}
+    arm, name = f"{method}-{letter}", f"{method}{number}{letter}"
     return Stage(
         "/".join((f"seed-{seed}", *targets, name)),
         "cotrain",
         name,
         arm,
         seed,
-        config.training_of(table),
+        config.training_of(config.cotrain),
         targets,
         number,
         inputs,
-        settings,
+        options={"model": letter},
         order=_ORDER[arm] + number,
         label=f"{method}-train {number} {letter}",
     )

@@ -40,12 +40,12 @@ MARGIN = 0.1
 class InducedDictionary(Addition):
     """The source training texts with words of the target, by the stage's own dictionary, learned beside the source."""
 
-    key = "induce"
+    name = "induce"
     role = "mixed"
+    tables = ("augment.code_switch.rate",)
 
-    def settings(self, config: RunConfig, kind: str) -> dict[str, Any]:
-        table = config.augment.code_switch
-        return {self.key: {"rate": table.rate}} if kind == "finetune" and table.induce else {}
+    def joins(self, config: RunConfig, kind: str) -> bool:
+        return kind == "finetune" and config.augment.code_switch.induce
 
     def inputs(self, context: Context, stage: Stage) -> dict[str, TokenStore]:
         """The text that decides the dictionary."""

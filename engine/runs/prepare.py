@@ -163,7 +163,7 @@ def read_ahead(context: Context, plan: Sequence[Stage]) -> None:
         ConfigError: the recipe lacks a text that a stage needs.
     """
     by_data = {
-        (s.kind, s.arm, s.targets, s.settings.get("text"), s.settings.get("model"), "few_shot" in s.settings): s
+        (s.kind, s.arm, s.targets, s.options.get("text"), s.options.get("model"), "few_shot" in s.options): s
         for s in plan
     }
     for stage in by_data.values():

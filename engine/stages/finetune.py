@@ -12,7 +12,7 @@ from ..pseudolabels.diagnostics import slow_learning_rate
 from ..recipe.config import RunConfig
 from ..training.objectives import cross_entropy
 from .context import Context
-from .kind import StageKind, StageRun, Training, additions_to, register_kind
+from .kind import VOTERS, StageKind, StageRun, Training, additions_to, register_kind
 from .masked_lm import ends
 from .mixture import MARK_OF_ROLE, Mixture, learned_stores, mixture
 from .models import new_task_model, warn_of_unseen
@@ -22,7 +22,20 @@ class Finetune(StageKind):
     """The zero-shot model, and the teacher of the first round."""
 
     name = "finetune"
+    tables = ("finetune",)
     chosen_by = ("finetune", "selftrain")
+
+    def also(self, config: RunConfig, stage: Stage) -> list[str]:
+        keys = list(VOTERS) if config.finetune.head == "voters" else []
+        if "few_shot" in stage.options:
+            keys += ["targets.per_class", "targets.draw"]
+        if "translated" in stage.options:
+            keys.append("finetune.translated")
+            if config.finetune.translated == "only":
+                return keys
+        keys += ["augment.code_switch.rate"] if config.augment.code_switch.on else []
+        weighted = {"natural": [], "weights": ["source.weight"], "temperature": ["finetune.source_temperature"]}
+        return [*keys, "finetune.source_mix", *weighted[config.finetune.source_mix]]
 
     def head(self, config: RunConfig) -> str:
         return config.finetune.head
@@ -31,8 +44,8 @@ class Finetune(StageKind):
         return learned_stores(context, stage)
 
     def build(self, run: StageRun) -> Training:
-        context, stage, table = run.context, run.stage, run.context.config.finetune
-        model = new_task_model(context, stage, table.head)
+        context, stage = run.context, run.stage
+        model = new_task_model(context, stage, context.config.finetune.head)
         stores = learned_stores(context, stage)
         for addition in additions_to(stage):
             stores |= addition.stores(run, model.encoder)
@@ -42,7 +55,7 @@ class Finetune(StageKind):
             warn_of_unseen(context, test, "test", language)
         mixed = mixture(context, stage, stores)
         batches = _batches(run, mixed)
-        context.warn(slow_learning_rate(table.head_lr or table.lr, len(batches)))
+        context.warn(slow_learning_rate(stage.training.head_lr or stage.training.lr, len(batches)))
         notes: dict[str, Any] = {"examples": mixed.count("source")}
         for role, mark in MARK_OF_ROLE.items():
             if count := mixed.count(role):

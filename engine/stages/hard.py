@@ -17,7 +17,7 @@ from ..training.objectives import cross_entropy
 from .against_teacher import SAMPLE, against_teacher
 from .context import Context
 from .decision_files import DECISION
-from .kind import StageKind, StageRun, Training, register_kind
+from .kind import VOTERS, StageKind, StageRun, Training, register_kind
 from .mixture import labelled_examples
 from .outside import outside_digests, outside_notes
 from .pool import by_target, load_pool, pool_store, pool_tokens, target_examples
@@ -31,6 +31,10 @@ class Hard(StageKind):
     """Eq. 2 to 4 of arXiv 2310.04726: the kept source and the target examples with an accepted label."""
 
     name = "hard"
+    tables = (
+        *(*VOTERS, "selftrain.cap", "inference_tokens", "selftrain.hard", "selftrain.alpha"),
+        *("selftrain.target_filter", "selftrain.source_filter", "selftrain.abandoned", "selftrain.accept"),
+    )
     chosen_by = ("selftrain",)
     decides = True
 

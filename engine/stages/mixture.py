@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
 from ...data import ItemView, Rows, TokenStore, epoch_counts
 from ..plan import Stage
+from ..recipe.config import RunConfig
 from .context import Context
 
 MARK_OF_ROLE = {
@@ -59,18 +61,18 @@ class Mixture:
 
 def learned_stores(context: Context, stage: Stage) -> dict[str, TokenStore]:
     """The stores that a stage of fine-tuning learns, by role."""
-    data, config, settings = context.data, context.config, stage.settings
+    data, config, alone = context.data, context.config, _translations_alone(context, stage)
     stores: dict[str, TokenStore] = {}
     targets = config.targets_of(stage.targets)
-    if settings.get("translated") != "only":
+    if not alone:
         stores["source"] = data.source_train
-    if "code_switch" in settings:
-        stores["switched"] = data.source_switched
-    if "few_shot" in settings:
+        if config.augment.code_switch.on:
+            stores["switched"] = data.source_switched
+    if "few_shot" in stage.options:
         for target in (t for t in targets if t.labelled is not None):
             role = "few_shot" if len(targets) == 1 else f"few_shot.{target.language}"
             stores[role] = data.target_labelled(target)
-    if "translated" in settings:
+    if "translated" in stage.options:
         for target in targets or config.targets:
             if target.translated_train is not None:
                 store = data.labelled(target.translated_train, target.language)
@@ -78,9 +80,23 @@ def learned_stores(context: Context, stage: Stage) -> dict[str, TokenStore]:
     return stores
 
 
+def _translations_alone(context: Context, stage: Stage) -> bool:
+    return "translated" in stage.options and context.config.finetune.translated == "only"
+
+
+def source_mix(config: RunConfig) -> dict[str, Any]:
+    """How the sources are drawn in fine-tuning, as arguments of `epoch_counts`; empty where each once an epoch."""
+    table = config.finetune
+    if table.source_mix == "weights":
+        return {"mode": "weights", "weights": [s.weight for s in config.sources]}
+    if table.source_mix == "temperature":
+        return {"mode": "temperature", "temperature": table.source_temperature}
+    return {}
+
+
 def mixture(context: Context, stage: Stage, stores: Mapping[str, TokenStore]) -> Mixture:
     """How the stores of `learned_stores` make up an epoch of fine-tuning."""
-    mix = stage.settings.get("source_mix")
+    mix = {} if _translations_alone(context, stage) else source_mix(context.config)
     portions: list[Portion] = []
     for role, store in stores.items():
         portions += by_language(store) if mix and role == "source" else [Portion(role, store, labelled_examples(store))]

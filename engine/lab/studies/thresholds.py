@@ -226,6 +226,12 @@ class DecisionStudy:
     tagging: bool = False
 
 
+def _alpha_of(fingerprint: Mapping[str, Any]) -> AlphaConfig:
+    """[selftrain.alpha] of a hard stage; earlier versions wrote its keys without the first table."""
+    table = "selftrain.alpha" if "selftrain.alpha.rule" in fingerprint else "alpha"
+    return AlphaConfig(**{f.name: fingerprint[f"{table}.{f.name}"] for f in fields(AlphaConfig)})
+
+
 def study_thresholds(folder: str | Path, *, rules: Sequence[str] = COMPARED, draws: int = DRAWS) -> list[DecisionStudy]:
     """All rules on all decisions of a run, in the order of target, round and seed.
 
@@ -241,7 +247,7 @@ def study_thresholds(folder: str | Path, *, rules: Sequence[str] = COMPARED, dra
         voted, gold = arrays["target.reason"] >= 0, GoldSweep.from_record(record)
         results = compare_rules(
             JudgedItems.from_arrays(arrays),
-            AlphaConfig(**{f.name: stage.fingerprint[f"alpha.{f.name}"] for f in fields(AlphaConfig)}),
+            _alpha_of(stage.fingerprint),
             len(record["classes"]),
             rules=rules,
             target=(arrays["target.confidence"][voted], arrays["target.agree"][voted].astype(bool)),

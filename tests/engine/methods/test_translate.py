@@ -130,7 +130,7 @@ def test_plan_adds_stages_and_changes_none(tiny: Callable[..., Any]) -> None:
     assert plan.keys() - before.keys() == {"de/translate-train", "es/translate-train"}
     assert all(plan[i] == before[i] for i in before)
     added = plan["de/translate-train"]
-    assert added.settings == before["baseline"].settings | {"translated": "both"}
+    assert added.settings == before["baseline"].settings | {"finetune.translated": "both"}
     assert added.inputs == before["baseline"].inputs == {"base": "seed-0/pretrain"}
     assert all((other[i].settings, other[i].inputs) == (before[i].settings, before[i].inputs) for i in before)
     assert other.keys() - plan.keys() == {"translate-train-all"}
