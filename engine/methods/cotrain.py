@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from safetensors.numpy import save
+from safetensors.numpy import load, save
 
 from ... import ModelError
 from ...data import ItemView, Part, TaskBatches, TokenStore, derive_seed
@@ -63,8 +63,8 @@ class Cotrain(StageKind):
         if stage.round == 1:
             warn_of_unseen(context, source, "source", context.config.source.language)
         else:
-            record = _picks(context, stage, run.folder)
-            parts += _picked_parts(context, stage, FILES.arrays(run.folder)["labels"])
+            record, labels = _picks(context, stage, run.folder)
+            parts += _picked_parts(context, stage, labels)
         model = _model(context, stage)
         batches = run.task_batches(parts)
         context.warn(slow_learning_rate(run.stage.training.lr, len(batches)))
@@ -129,8 +129,8 @@ def _picked_parts(context: Context, stage: Stage, labels: np.ndarray) -> list[Pa
     ]
 
 
-def _picks(context: Context, stage: Stage, folder: Path) -> dict[str, Any]:
-    """The record of the stage's picks, which are made unless they are there.
+def _picks(context: Context, stage: Stage, folder: Path) -> tuple[dict[str, Any], np.ndarray]:
+    """The record of the stage's picks, which are made unless they are there, and all labels so far.
 
     Raises:
         ModelError: the picks are not those that were written.
@@ -142,10 +142,10 @@ def _picks(context: Context, stage: Stage, folder: Path) -> dict[str, Any]:
         data = save({"labels": picks.labels, "chosen": picks.chosen})
         warnings = context.warnings_as_json(said)
         context.processes.rank_zero_only(lambda: FILES.write(folder, made, data, warnings=warnings))
-    record = FILES.read(context, folder)
+    record, saved = FILES.read(context, folder)
     if done:
         context.restore_warnings(record["warnings"])
-    return record
+    return record, load(saved)["labels"]
 
 
 def _choose(context: Context, stage: Stage) -> tuple[Picks, dict[str, Any]]:

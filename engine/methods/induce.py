@@ -62,7 +62,7 @@ class InducedDictionary(Addition):
         (target,) = context.config.targets_of(stage.targets)
         if not FILES.exist(context, folder):
             context.processes.rank_zero_only(lambda: _write(context, stage, target, encoder, folder))
-        record = FILES.read(context, folder)
+        record, _ = FILES.read(context, folder)
         context.warn(no_induced_pairs(record["pairs"], record["margin"]))
         if not record["pairs"]:
             return {}

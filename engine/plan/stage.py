@@ -117,6 +117,7 @@ def _deciding(table: type[Any]) -> list[str]:
 
 _OF_TRAINING = {key.name for key in fields(StageTraining)}
 _FIELDS = {key.metadata["key"]: key.name for key in fields(RunConfig) if "key" in key.metadata}
+_SHARED = tuple(f"{key}." for key in SHARED)
 _KEYS = {name: key for key, name in _FIELDS.items()}
 
 
@@ -137,19 +138,17 @@ class _Given:
         self._table, self._stage, self._path = table, stage, path
 
     def __getattr__(self, name: str) -> Any:
-        key = self._path + _KEYS.get(name, name)
-        if key in self._stage.settings:
-            return self._stage.settings[key]
+        key, known = self._path + _KEYS.get(name, name), name not in _OF_TRAINING
         value, made = getattr(self._table, name), getattr(type(self._table), name, None)
-        if any(key == shared or key.startswith(f"{shared}.") for shared in SHARED):
+        if known and (
+            key in self._stage.settings or any(key == shared or key.startswith(f"{shared}.") for shared in SHARED)
+        ):
             return value
         if isinstance(made, property) or callable(made):
             return made.__get__(self)
         if is_dataclass(value):
             return _Given(value, self._stage, f"{key}.")
-        remedy = "name it, or its table, in `tables` of its class"
-        if name in _OF_TRAINING:
-            remedy = "read it of `stage.training`"
+        remedy = "name it, or its table, in `tables` of its class" if known else "read it of `stage.training`"
         what = f"a stage of the kind {self._stage.kind!r} reads {key} of the recipe, which it does not declare"
         raise ConfigError(f"{self._stage.id}: {what}; {remedy}")
 

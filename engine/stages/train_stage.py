@@ -50,10 +50,18 @@ def train_stage(run: StageRun) -> Outcome:
         Interrupted: after a checkpoint, when the run was asked to stop.
         XltError: the kind's own; ModelError for a frozen weight that has changed, which is a bug.
     """
-    passes, spent, total = run.stage.training.passes, Spent(), dict[str, Tensor]()
+    passes, total = run.stage.training.passes, dict[str, Tensor]()
+    trace, spent, kept = Trace(), Spent(), dict[str, Any]()
     for number in range(passes):
-        training, trace, seconds, start, kept = _one_pass(replace(run, pass_number=number))
-        spent += seconds
+        one = replace(run, pass_number=number)
+        training = kind_of(run.stage).build(one)
+        freeze(training.model.encoder, run.stage.training)
+        start = tensors_hash(dict(training.model.encoder.named_parameters()))
+        if training.batches is not None and training.objective is not None:
+            fit = Fit(one, training, training.batches, training.objective)
+            trace = fit.loop.run(fit.after_step)
+            seconds, kept = fit.finish()
+            spent += seconds
         if passes > 1:
             trained = {name: p for name, p in training.model.named_parameters() if p.requires_grad}
             total = {name: p.detach().double() + total.get(name, 0.0) for name, p in trained.items()}
@@ -64,19 +72,6 @@ def train_stage(run: StageRun) -> Outcome:
         kept |= {"kept_passes": passes}
     notes = training.notes | kept | training.after(trace)
     return Outcome(training.model, trace, spent, start, notes, training.line(trace))
-
-
-def _one_pass(run: StageRun) -> tuple[Training, Trace, Spent, str, dict[str, Any]]:
-    """What was trained, with its trace, its time, the hash of the encoder before, and notes of what was kept."""
-    training = kind_of(run.stage).build(run)
-    freeze(training.model.encoder, run.stage.training)
-    start = tensors_hash(dict(training.model.encoder.named_parameters()))
-    trace, spent, kept = Trace(), Spent(), dict[str, Any]()
-    if training.batches is not None and training.objective is not None:
-        fit = Fit(run, training, training.batches, training.objective)
-        trace = fit.loop.run(fit.after_step)
-        spent, kept = fit.finish()
-    return training, trace, spent, start, kept
 
 
 @dataclass(frozen=True)

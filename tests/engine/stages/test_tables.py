@@ -72,8 +72,10 @@ def test_what_a_stage_may_read(tiny: Callable[[str], Any]) -> None:
     soft, btf = given(config, stages["soft1"]), given(config, stages["btf-mlm"])
     assert (soft.selftrain.soft.loss, soft.source.language, soft.prompt) == ("mse", "en", "")
     assert given(soft, stages["hard1"]).selftrain.alpha.rule == config.selftrain.alpha.rule
-    # [training] as it holds for the stage; the rates are the stage's alone.
-    assert btf.training.freeze_layers == 1
+    # How a stage trains it has resolved: by its own table, else by [training].
+    assert stages["btf-mlm"].training.freeze_layers == stages["btf-mlm"].settings["training.freeze_layers"] == 1
+    with pytest.raises(ConfigError, match=r"reads training\.freeze_layers .*read it of `stage\.training`"):
+        _ = btf.training.freeze_layers
     with pytest.raises(ConfigError, match=r"reads selftrain\.soft\.lr .*read it of `stage\.training`"):
         _ = soft.selftrain.soft.lr
     for key in ("pooling", "task", "prompt"):
