@@ -61,13 +61,13 @@ def verbaliser_pieces(config: RunConfig, labels: Sequence[str], tokenizer: Token
             stands for two labels; all of them are listed.
         DataError: a line of a file is wrong.
     """
-    table = read_verbaliser(config.cloze.verbaliser, encoding=config.reader.encoding)
-    faults = [f"no words for {label!r}; add a line" for label in labels if label not in table]
+    verbaliser = read_verbaliser(config.cloze.verbaliser, encoding=config.reader.encoding)
+    faults = [f"no words for {label!r}; add a line" for label in labels if label not in verbaliser]
     known = ", ".join(labels)
-    for name in (name for name in table if name not in labels):
-        faults.append(f"{next(iter(table[name].values()))}: {name!r} is no label; they are {known}")
+    for name in (name for name in verbaliser if name not in labels):
+        faults.append(f"{next(iter(verbaliser[name].values()))}: {name!r} is no label; they are {known}")
     pieces: dict[str, dict[int, str]] = {}
-    for name, words in table.items():
+    for name, words in verbaliser.items():
         for word, place in words.items():
             ids = tokenizer.encode_texts([word])[0].ids[1:-1]
             if len(ids) != 1 or ids == [tokenizer.unk_id]:

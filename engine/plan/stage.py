@@ -154,7 +154,7 @@ class _Given:
 
 
 def fingerprint(stage: Stage, inputs: dict[str, str], data: dict[str, str]) -> dict[str, Any]:
-    """What decides a stage's result, as a flat table; equal tables give equal weights on one machine.
+    """What decides a stage's result, as flat values; equal ones give equal weights on one machine.
 
     Args:
         inputs: role -> digest of the input's own fingerprint (or of the model folder the recipe names).
@@ -168,9 +168,9 @@ def fingerprint(stage: Stage, inputs: dict[str, str], data: dict[str, str]) -> d
     return json.loads(json.dumps(flat, default=str))  # type: ignore[no-any-return]
 
 
-def digest(table: dict[str, Any]) -> str:
+def digest(record: dict[str, Any]) -> str:
     """A short name of a fingerprint."""
-    return hashlib.sha256(json.dumps(table, sort_keys=True).encode()).hexdigest()[:16]
+    return hashlib.sha256(json.dumps(record, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def _flatten(prefix: str, table: Mapping[str, Any]) -> dict[str, Any]:

@@ -42,9 +42,9 @@ def fingerprint_of(context: Context, stage: Stage) -> dict[str, Any]:
     """The fingerprint of a stage whose inputs were asked for before; its digest is kept for what follows."""
     context = context.of_stage(stage)
     data = {role: store.content_hash for role, store in inputs_of(context, stage).items()}
-    table = fingerprint(stage, _input_digests(context, stage), data)
-    context.digests[stage.id] = digest(table)
-    return table
+    stamp = fingerprint(stage, _input_digests(context, stage), data)
+    context.digests[stage.id] = digest(stamp)
+    return stamp
 
 
 def _input_digests(context: Context, stage: Stage) -> dict[str, str]:
@@ -130,14 +130,14 @@ def state(home: Path, stage: str, wanted: Mapping[str, Any] | None = None, *, ha
     return State(bool(record), (), inputs, damaged)
 
 
-def take_over_stage(context: Context, stage: Stage, table: dict[str, Any], folder: Path) -> bool:
+def take_over_stage(context: Context, stage: Stage, stamp: dict[str, Any], folder: Path) -> bool:
     """Makes `folder` of the same stage, equally made, in one of the folders to reuse; False where none has it.
 
     Every file is compared with the hash that was written when it was made. What lies in `folder` goes.
     """
     for other in context.reuse:
         source = other / stage.id
-        if source.resolve() == folder.resolve() or not (found := state(other, stage.id, table)).finished:
+        if source.resolve() == folder.resolve() or not (found := state(other, stage.id, stamp)).finished:
             continue
         if found.damaged:
             context.progress.note(f"{stage.id}: not taken over, since {listed(source, found.damaged)}")
