@@ -27,8 +27,7 @@ from ..training.distributed import ProcessGroup
 from ..training.loop import Trace
 from ..training.out_of_memory import PassRetry
 from ..training.progress import Progress
-from .datasets import Datasets
-from .translated import translated_test
+from .datasets import Datasets, translated_test
 
 AGAIN = "the same command again makes it anew"
 

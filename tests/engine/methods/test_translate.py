@@ -14,7 +14,7 @@ from xlt_engine.engine import run
 from xlt_engine.engine.prediction.scoring import evaluate
 from xlt_engine.engine.preflight.checker import check
 from xlt_engine.engine.preflight.cost import estimate
-from xlt_engine.engine.stages.translated import misfits
+from xlt_engine.engine.stages.datasets import misfits
 from xlt_engine.engine.summary.stage_table import aggregate, stage_table
 from xlt_engine.engine.summary.summary import build_summary
 
